@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one table of instructions, registers, error codes and stream records.
+
+The RTL's constants (``rtl/rowvit_defs.vh``) are checked against it, ``docs/isa.md`` is generated
+from it, and host, compiler and disassembler use it directly.
+
+An instruction is 64 bytes: 32 little-endian slots of 16 bits. Slots 0 to 8 are common:
+
+====  ==========  ==================================================================
+slot  field       meaning
+====  ==========  ==================================================================
+0     opcode      bits 7:0; bits 15:8 hold ``tag`` (layer number, copied to records)
+1     flags       see ``FLAGS``
+2     chain       bit e set: the dependency on engine e is per band, not per operation
+3..8  dep[e]      operations of engine e that must be complete (signed, relative to the image)
+====  ==========  ==================================================================
+
+Dependencies. Every engine counts the operations it has completed since start. ``dep[e] = X``
+without chain: wait until engine e has completed X operations of this image. With chain: before
+band p, wait until engine e has completed X operations, or X - 1 and more than p bands of the
+X-th. ``dep[e] = NO_DEP`` is always satisfied; negative values reach into the previous image. An
+instruction may depend only on instructions before it in the program.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+ABI_VERSION = 1
+ID = 0x524F5756  # "ROWV"
+INSTRUCTION_BYTES = 64
+NO_DEP = -0x8000
+
+
+class Engine(IntEnum):
+    """Engines in the order of their dependency slots; slot = 3 + value."""
+
+    LOAD = 0  #: DDR to on-chip memories
+    EXEC = 1  #: array: all operands of the operation have been read
+    DRAIN = 2  #: array: all results of the operation have been written
+    NORM = 3  #: LayerNorm and residual dumps
+    SELECT = 4  #: token selection
+    RECV = 5  #: input stream to token memory
+
+
+class Op(IntEnum):
+    """Opcodes, and the engine whose queue they enter."""
+
+    HEADER = 1  #: first instruction of a program: configuration hash
+    LOAD = 2  #: LOAD
+    MATMUL = 3  #: EXEC (and DRAIN)
+    ATTN = 4  #: EXEC (and DRAIN)
+    NORM = 5  #: NORM
+    SELECT = 6  #: SELECT
+    RECV = 7  #: RECV
+    END = 8  #: last instruction of a program
+
+
+class Flag(IntEnum):
+    """Bit positions in the flags slot."""
+
+    SPARSE = 0  #: MATMUL: the source is compressed segments
+    UNSIGNED = 1  #: MATMUL: source scalars are uint8
+    GATHER = 2  #: MATMUL: band rows come from the selection table; LOAD: fetch masked rows only
+    ONE_ROW = 3  #: MATMUL, NORM: only row 0, whatever the live count
+    SET_LIVE = 4  #: MATMUL: set the live count to ``rows`` and the token table to identity
+    MARK = 5  #: MATMUL, ATTN: emit a MARK record when drained
+    LAST = 6  #: MATMUL: its records end the image: TLAST, image counter, interrupt
+    SCORE_CLEAR = 7  #: ATTN: start new token scores
+    SCORE = 8  #: ATTN: add row 0's probabilities to the token scores
+
+
+class Dst(IntEnum):
+    """Where MATMUL results go."""
+
+    TOKEN = 0  #: int8 to token memory
+    HIDDEN = 1  #: ReLU, compressed segments to token memory, mask
+    KEY = 2  #: int8 lane-major to weight memory (K transposed by placement)
+    VALUE = 3  #: int8 row-major to weight memory
+    RESIDUAL = 4  #: added to the residual memory
+    STREAM = 5  #: int16 logits of row 0 to the output stream
+
+
+class LoadKind(IntEnum):
+    """Where LOAD puts what it reads."""
+
+    WEIGHT = 0  #: rows of ``groups`` lines of LANES bytes to weight memory
+    PARAM = 1  #: ``groups`` * LANES words {mult[47:32], bias[31:0]} to a parameter slot
+    NORM = 2  #: ``rows`` words {g[47:32], b[31:0]}, channel order, to a norm slot
+    RESIDUAL = 3  #: residual addresses 0..rows-1 of every (row, group) bank
+
+
+class NormKind(IntEnum):
+    LAYERNORM = 0
+    DUMP = 1  #: residual rows to the output stream as a CHECKPOINT record
+
+
+#: op-specific fields: name -> (first slot, slots)
+COMMON_FIELDS = {"opcode": (0, 1), "flags": (1, 1), "chain": (2, 1)}
+FIELDS: dict[Op, dict[str, tuple[int, int]]] = {
+    Op.HEADER: {
+        "config_hash": (9, 2),
+        "abi": (11, 1),
+    },
+    Op.LOAD: {
+        "kind": (9, 1),  # LoadKind
+        "address": (10, 2),  # byte offset from the blob's base, multiple of 8
+        "dst": (12, 1),  # weight line, parameter slot or norm slot
+        "rows": (13, 1),  # WEIGHT: rows; NORM: channels; RESIDUAL: addresses
+        "groups": (14, 1),
+        "mask_base": (15, 1),  # GATHER: first mask word
+        "band0": (16, 1),  # GATHER: the load is empty unless this band is live
+    },
+    Op.MATMUL: {
+        "src_base": (9, 1),  # token memory word of band 0
+        "src_stride": (10, 1),  # words per band
+        "k": (11, 1),  # scalars (multiple of 8), or segments if SPARSE
+        "wbase": (12, 1),  # weight line of k = 0
+        "groups": (13, 1),  # active groups
+        "dst": (14, 1),  # Dst
+        "dst_base": (15, 1),  # TOKEN, HIDDEN: word; KEY, VALUE: line; RESIDUAL: address offset
+        "dst_stride": (16, 1),  # per band, in words (TOKEN, HIDDEN) or addresses (RESIDUAL)
+        "shift": (17, 1),
+        "pslot": (18, 1),
+        "thr": (19, 1),  # HIDDEN
+        "band0": (20, 1),  # first band
+        "bands": (21, 1),  # at most so many bands from band0
+        "mask_base": (22, 1),  # HIDDEN: mask word of group 0 in row tile 0
+        "mask_bands": (23, 1),  # HIDDEN: bands per row tile
+        "mask_stride": (24, 1),  # HIDDEN: mask words per row tile
+        "rows": (25, 1),  # SET_LIVE
+        "count": (26, 1),  # STREAM: logits of this tile; record header if `total` is not 0
+        "total": (27, 1),  # STREAM: logits of the whole record, in the first tile only
+    },
+    Op.ATTN: {
+        "q_base": (9, 1),
+        "q_stride": (10, 1),
+        "head_dim": (11, 1),
+        "groups": (12, 1),
+        "kt_base": (13, 1),  # line of channel 0, tokens 0..LANES-1; next token tile LANES lines on
+        "v_base": (14, 1),  # line of token 0
+        "p_base": (15, 1),  # compressed probabilities: 2 * GROUPS * p_stride words
+        "p_stride": (16, 1),  # words per group and row: token tiles * segment words
+        "o_base": (17, 1),
+        "o_stride": (18, 1),
+        "s_mult": (19, 1),
+        "s_shift": (20, 1),
+        "pv_shift": (21, 1),
+    },
+    Op.NORM: {
+        "kind": (9, 1),  # NormKind
+        "dim": (10, 1),
+        "res_stride": (11, 1),  # residual addresses per band
+        "dst_base": (12, 1),
+        "dst_stride": (13, 1),
+        "slot": (14, 1),
+        "shift": (15, 1),
+    },
+    Op.SELECT: {
+        "keep": (9, 1),  # tokens to keep besides token 0
+        "threshold": (10, 2),
+    },
+    Op.RECV: {
+        "rows": (9, 1),  # rows including prefix rows
+        "prefix": (10, 1),  # rows of zeros made on chip, not received
+        "row_words": (11, 1),  # 64-bit words per row
+        "dst_base": (12, 1),
+        "dst_stride": (13, 1),  # words per band
+    },
+    Op.END: {},
+}
+
+
+class Error(IntEnum):
+    """Sticky error codes."""
+
+    NONE = 0
+    BAD_OPCODE = 1
+    ADDRESS_RANGE = 2  #: a load reaches beyond the blob
+    BAD_HASH = 3  #: the program's configuration hash or ABI is not this core's
+    AXI_READ = 4  #: a read came back with SLVERR or DECERR
+    WATCHDOG = 5  #: nothing moved for WATCHDOG cycles
+    STREAM_SHORT = 6  #: TLAST before the last patch word
+    STREAM_LONG = 7  #: no TLAST on the last patch word
+
+
+class Record(IntEnum):
+    """Output stream records: a 64-bit header {payload bytes[63:32], count[31:16], tag[15:8], type[7:0]}."""
+
+    LOGITS = 1  #: count int16 logits
+    KEPT = 2  #: count uint16 original token indices, token 0 included
+    CHECKPOINT = 3  #: count rows of int16 residuals
+    MARK = 4  #: one word: {fires[63:32], cycles[31:0]} since start
+
+
+#: AXI4-Lite registers: name -> (byte offset, access, meaning)
+REGISTERS: dict[str, tuple[int, str, str]] = {
+    "ID": (0x00, "ro", "0x524F5756"),
+    "ABI": (0x04, "ro", "ABI version"),
+    "CONFIG_HASH": (0x08, "ro", "first 32 bits of the configuration's SHA-256"),
+    "CAPS": (0x0C, "ro", "rows[3:0], groups[11:4], lanes[23:12]"),
+    "CONTROL": (0x10, "wo", "bit 0 start, bit 1 reset the core (clears error and counters)"),
+    "STATUS": (0x14, "ro", "bit 0 busy, 1 done, 2 error; images done [31:16]"),
+    "ERROR": (0x18, "ro", "code[7:0], instruction index [31:8]"),
+    "IRQ_ENABLE": (0x1C, "rw", "bit 0 image done, bit 1 error"),
+    "IRQ_STATUS": (0x20, "w1c", "bit 0 image done, bit 1 error"),
+    "BASE_LO": (0x24, "rw", "byte address of the blob, multiple of 64"),
+    "BASE_HI": (0x28, "rw", "upper half"),
+    "PROGRAM": (0x2C, "rw", "byte offset of the program in the blob"),
+    "LENGTH": (0x30, "rw", "bytes of the blob; reads beyond it are refused"),
+    "IMAGES": (0x34, "rw", "images to run on the next start"),
+    "WATCHDOG": (0x38, "rw", "cycles without any progress before error 5; 0 switches it off"),
+    "PROGRESS0": (0x40, "ro", "operations completed: EXEC[31:16], LOAD[15:0]"),
+    "PROGRESS1": (0x44, "ro", "NORM[31:16], DRAIN[15:0]"),
+    "PROGRESS2": (0x48, "ro", "RECV[31:16], SELECT[15:0]"),
+    "LIVE": (0x4C, "ro", "live tokens"),
+}
+
+COUNTER_BASE = 0x80
+#: 32-bit counters, cleared by start, at COUNTER_BASE + 4 * index
+COUNTERS: tuple[tuple[str, str], ...] = (
+    ("cycles", "cycles since start, until the last image is done"),
+    ("exec_busy", "an array operation is in progress"),
+    ("exec_fire", "at least one lane group multiplied"),
+    ("fires", "lane-group multiplications (each LANES MACs)"),
+    ("ffn2_nonzeros", "hidden scalars multiplied, per row, summed over lane tiles"),
+    ("pv_nonzeros", "probabilities multiplied, summed over heads and rows"),
+    ("wait_data", "array operation in progress, no scalar ready"),
+    ("wait_drain", "array held because the previous results are still draining"),
+    ("wait_steal", "array row held for a weight memory write"),
+    ("drain_busy", "results are draining"),
+    ("load_busy", "a load is in progress"),
+    ("load_wait", "a load waits for its dependencies"),
+    ("axi_beats", "64-bit words read from memory"),
+    ("w2_fetched", "W2 rows fetched by masked loads, per lane tile"),
+    ("w2_skipped", "W2 rows not fetched by masked loads, per lane tile"),
+    ("norm_busy", "LayerNorm or dump in progress"),
+    ("softmax_busy", "softmax second pass in progress"),
+    ("select_busy", "token selection in progress"),
+    ("recv_words", "64-bit words received"),
+    ("send_words", "64-bit words sent"),
+)

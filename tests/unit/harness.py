@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds a module and runs cocotb coroutines on it; clock, reset and ready/valid drivers.
+
+A unit test file holds cocotb coroutines (``@cocotb.test()``, named without ``test_`` so that
+pytest leaves them alone) and one pytest function that calls :func:`run` with parameters and a
+simulator. The drivers change inputs at the falling edge and look at handshakes once everything
+has settled, so that they see the same in every simulator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import random
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cocotb
+from cocotb.clock import Clock
+from cocotb.triggers import FallingEdge, ReadOnly
+from cocotb_tools.check_results import get_results
+from cocotb_tools.runner import get_runner
+
+ROOT = Path(__file__).resolve().parents[2]
+RTL = ROOT / "rtl"
+SIMULATORS = ("icarus", "verilator")
+
+#: Stall patterns as (source, sink) probabilities that a cycle is idle.
+STALLS = ((0.0, 0.0), (0.6, 0.0), (0.0, 0.6), (0.4, 0.4))
+
+
+def run(
+    toplevel: str,
+    parameters: dict[str, int] | None = None,
+    sim: str = "icarus",
+    testcase: str | Sequence[str] | None = None,
+    env: dict[str, Any] | None = None,
+    seed: int = 1,
+) -> None:
+    """Build ``rtl/*/<toplevel>.v`` and run the calling file's cocotb tests on it.
+
+    Parameters
+    ----------
+    toplevel : module under test; the modules it uses are found by name below ``rtl/``.
+    parameters : Verilog parameters; coroutines read them with :func:`parameter`.
+    sim : ``"icarus"`` or ``"verilator"``.
+    testcase : cocotb tests to run, all of the file by default.
+    env : values for the coroutines, read with :func:`parameter` too.
+    seed : of Python's ``random`` inside the simulator.
+
+    Raises
+    ------
+    AssertionError
+        If a cocotb test failed or none ran.
+    """
+    test_file = Path(inspect.stack()[1].filename)
+    parameters = parameters or {}
+    values = {**parameters, **(env or {})}
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    digest = hashlib.sha256(json.dumps([parameters, worker]).encode()).hexdigest()[:10]
+    build_dir = ROOT / "build" / "unit" / f"{toplevel}-{sim}-{digest}"
+    (source,) = RTL.glob(f"**/{toplevel}.v")
+    search = [arg for folder in sorted(RTL.iterdir()) if folder.is_dir() for arg in ("-y", str(folder))]
+    args = {
+        "icarus": ["-g2005", *search],
+        "verilator": ["-Wno-fatal", "--x-assign", "unique", "--x-initial", "unique", *search],
+    }[sim]
+    runner = get_runner(sim)
+    runner.build(
+        sources=[source],
+        includes=[RTL],
+        parameters=parameters,
+        build_args=args,
+        hdl_toplevel=toplevel,
+        always=True,
+        build_dir=build_dir,
+        timescale=("1ns", "1ps"),
+        log_file=build_dir.with_suffix(".build.log"),
+    )
+    results = runner.test(
+        test_module=test_file.stem,
+        hdl_toplevel=toplevel,
+        testcase=testcase,
+        seed=seed,
+        build_dir=build_dir,
+        test_dir=build_dir,
+        results_xml=str(build_dir / "results.xml"),
+        extra_env={"HARNESS": json.dumps(values)},
+        test_args=["+verilator+rand+reset+2"] if sim == "verilator" else [],
+        timescale=("1ns", "1ps"),
+    )
+    total, failed = get_results(results)
+    assert total and not failed, f"{failed} of {total} cocotb tests of {toplevel} failed: {results}"
+
+
+def parameter(name: str, default: Any = None) -> Any:
+    """Inside a coroutine: the value passed to :func:`run` as a parameter or in ``env``."""
+    return json.loads(os.environ["HARNESS"]).get(name, default)
+
+
+async def start(dut: Any, **inputs: int) -> None:
+    """Start a 10 ns clock, hold reset for three cycles with all inputs at 0 (or at ``inputs``)."""
+    for handle in dut:
+        name = handle._name
+        if name.endswith("_i") and name not in ("clk_i", "rst_ni") and hasattr(handle, "value"):
+            handle.value = inputs.pop(name, 0)
+    for name, value in inputs.items():
+        getattr(dut, name).value = value
+    dut.rst_ni.value = 0
+    cocotb.start_soon(Clock(dut.clk_i, 10, "ns").start())
+    await cycles(dut, 3)
+    dut.rst_ni.value = 1
+
+
+async def cycles(dut: Any, n: int = 1) -> None:
+    """Wait for ``n`` falling edges: the place to change inputs."""
+    for _ in range(n):
+        await FallingEdge(dut.clk_i)
+
+
+async def pulse(dut: Any, *names: str) -> None:
+    """Hold the inputs ``names`` at 1 for one cycle."""
+    await cycles(dut)
+    for name in names:
+        getattr(dut, name).value = 1
+    await cycles(dut)
+    for name in names:
+        getattr(dut, name).value = 0
+
+
+async def wait_for(dut: Any, condition: Callable[[], bool], limit: int = 100_000) -> int:
+    """Wait until ``condition()`` holds in a settled cycle; return the number of cycles waited."""
+    for n in range(limit):
+        await FallingEdge(dut.clk_i)
+        await ReadOnly()
+        if condition():
+            await FallingEdge(dut.clk_i)
+            return n
+    raise AssertionError(f"{inspect.getsource(condition).strip()} did not hold within {limit} cycles")
+
+
+def uint(handle: Any) -> int:
+    """Value of a signal as an unsigned number."""
+    return handle.value.to_unsigned()
+
+
+async def drive(
+    dut: Any,
+    items: Iterable[int | dict[str, int]],
+    stall: float = 0.0,
+    prefix: str = "in",
+    valid: str = "{}_valid_i",
+    ready: str = "{}_ready_o",
+    data: str = "{}_data_i",
+) -> None:
+    """Send ``items`` through a ready/valid input; an item is the data or {signal: value}.
+
+    Once valid is up it and the payload stay until the item is taken. ``stall`` is the
+    probability of an idle cycle before an item.
+    """
+    valid_h, ready_h = getattr(dut, valid.format(prefix)), getattr(dut, ready.format(prefix))
+    data_name = data.format(prefix)
+    for item in items:
+        while random.random() < stall:
+            await FallingEdge(dut.clk_i)
+        for name, value in (item if isinstance(item, dict) else {data_name: item}).items():
+            getattr(dut, name).value = value
+        valid_h.value = 1
+        while True:
+            await ReadOnly()
+            taken = bool(ready_h.value)
+            await FallingEdge(dut.clk_i)
+            if taken:
+                break
+        valid_h.value = 0
+
+
+async def collect(
+    dut: Any,
+    sink: Callable[[Any], bool | None],
+    stall: float = 0.0,
+    prefix: str = "out",
+    valid: str = "{}_valid_o",
+    ready: str = "{}_ready_i",
+    data: str | Sequence[str] = "{}_data_o",
+) -> None:
+    """Take items from a ready/valid output until ``sink(item)`` returns True.
+
+    ``item`` is the data as an unsigned number, or a tuple if ``data`` names several signals.
+    Also checks that a waiting item stays valid and unchanged.
+    """
+    valid_h, ready_h = getattr(dut, valid.format(prefix)), getattr(dut, ready.format(prefix))
+    names = [data] if isinstance(data, str) else data
+    data_h = [getattr(dut, name.format(prefix)) for name in names]
+    waiting = None
+    while True:
+        go = random.random() >= stall
+        ready_h.value = int(go)
+        await ReadOnly()
+        item = None
+        if valid_h.value:
+            item = tuple(uint(handle) for handle in data_h)
+        assert waiting is None or item == waiting, f"{valid}: {waiting} became {item} while it waited"
+        waiting = item if item is not None and not go else None
+        done = False
+        if item is not None and go:
+            done = bool(sink(item[0] if isinstance(data, str) else item))
+        await FallingEdge(dut.clk_i)
+        if done:
+            ready_h.value = 0
+            return

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reader and writer of safetensors files in NumPy alone.
+
+A file is: the header's length (uint64, little endian), the header (JSON: name -> dtype, shape and
+byte range, plus ``__metadata__`` with strings), the tensors' bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from rowvit.errors import RowvitError
+
+_DTYPES = {
+    "BOOL": np.dtype(np.bool_),
+    "I8": np.dtype("<i1"),
+    "U8": np.dtype("<u1"),
+    "I16": np.dtype("<i2"),
+    "U16": np.dtype("<u2"),
+    "F16": np.dtype("<f2"),
+    "I32": np.dtype("<i4"),
+    "U32": np.dtype("<u4"),
+    "F32": np.dtype("<f4"),
+    "I64": np.dtype("<i8"),
+    "U64": np.dtype("<u8"),
+    "F64": np.dtype("<f8"),
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_MAX_HEADER = 100_000_000  # the safetensors format's own limit
+
+
+def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write tensors and string metadata; equal contents give equal bytes.
+
+    Raises
+    ------
+    RowvitError
+        If a tensor's dtype has no place in the format, or the file cannot be written.
+    """
+    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
+    chunks: list[bytes] = []
+    offset = 0
+    # widest type first: every tensor is aligned to its own item size
+    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])):
+        dtype = tensor.dtype.newbyteorder("<")
+        if dtype not in _NAMES:
+            raise RowvitError(f"{path}: tensor {name!r} has type {tensor.dtype}, which safetensors cannot hold.")
+        chunk = np.ascontiguousarray(tensor, dtype).tobytes()
+        header[name] = {
+            "dtype": _NAMES[dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + len(chunk)],
+        }
+        chunks.append(chunk)
+        offset += len(chunk)
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    try:
+        Path(path).write_bytes(b"".join([len(head).to_bytes(8, "little"), head, *chunks]))
+    except OSError as error:
+        raise RowvitError(f"{path}: cannot be written ({error.strerror}).") from error
+
+
+def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read all tensors and the metadata of a safetensors file.
+
+    Raises
+    ------
+    RowvitError
+        If the file is missing, truncated or of another format.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise RowvitError(f"{path}: cannot be read ({error.strerror}).") from error
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > _MAX_HEADER:
+        raise RowvitError(f"{path}: not a safetensors file.")
+    if len(data) < 8 + length:
+        raise RowvitError(f"{path}: truncated in the header ({len(data)} bytes); copy the file again.")
+    try:
+        header = json.loads(data[8 : 8 + length])
+        metadata = header.pop("__metadata__", {})
+        entries = [
+            (name, _DTYPES[entry["dtype"]], tuple(map(int, entry["shape"])), *map(int, entry["data_offsets"]))
+            for name, entry in header.items()
+        ]
+        if not all(isinstance(value, str) for value in metadata.values()):
+            raise TypeError("metadata values are strings")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RowvitError(f"{path}: not a safetensors file, its header is not readable.") from error
+    tensors = {}
+    body = memoryview(data)[8 + length :]
+    for name, dtype, shape, begin, end in entries:
+        if begin < 0 or end > len(body):
+            raise RowvitError(f"{path}: truncated, tensor {name!r} ends beyond the file; copy the file again.")
+        if min(shape, default=0) < 0 or end - begin != math.prod(shape) * dtype.itemsize:
+            raise RowvitError(f"{path}: tensor {name!r} has {end - begin} bytes, which do not fit shape {list(shape)}.")
+        tensors[name] = np.frombuffer(body[begin:end], dtype).reshape(shape)
+    return tensors, metadata

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention with base-2 softmax (numerics.md, section 5) and token scores (section 7)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rowvit.reference.linear import accumulate, requant
+from rowvit.reference.primitives import recip, rescale, sat8
+
+#: 255 * 2**(-f/32) with 8 fraction bits
+EXP = np.round(255 * 256 * 2.0 ** (-np.arange(32) / 32)).astype(np.int64)
+
+
+def _exponential_table() -> np.ndarray:
+    distance = np.arange(4096)
+    octave = distance >> 5
+    shift = 8 + np.minimum(octave, 8)
+    value = (EXP[distance & 31] + (1 << (shift - 1))) >> shift
+    return np.where(octave <= 8, value, 0).astype(np.uint8)
+
+
+#: e of every distance from the row maximum, 0 to 4095
+EXPONENTIAL = _exponential_table()
+
+
+def logits(q: np.ndarray, k: np.ndarray, s_mult: int, s_shift: int) -> np.ndarray:
+    """Attention logits S in 1/32 of log2.
+
+    Parameters
+    ----------
+    q, k : int8 arrays [..., n, head_dim]
+    s_mult, s_shift : int
+
+    Returns
+    -------
+    int16 array [..., n, n] in [-2048, 2047]
+    """
+    s = requant(accumulate(q, np.swapaxes(k, -1, -2)), 0, s_mult, s_shift)
+    return np.clip(s, -2048, 2047)
+
+
+def exponentials(s: np.ndarray) -> np.ndarray:
+    """Unnormalised probabilities uint8 of logits int16 [..., n] in [-2048, 2047]; a row's greatest is 255."""
+    return EXPONENTIAL[s.max(axis=-1, keepdims=True) - s]
+
+
+def weigh(e: np.ndarray, v: np.ndarray, pv_shift: int) -> np.ndarray:
+    """Weighted mean of the values.
+
+    Parameters
+    ----------
+    e : uint8 array [..., n, n]
+    v : int8 array [..., n, head_dim]
+    pv_shift : int in [8, 16]
+
+    Returns
+    -------
+    int8 array [..., n, head_dim]
+    """
+    n, r = recip(e.sum(axis=-1, keepdims=True, dtype=np.int64))
+    acc = accumulate(e, v).astype(np.float64)
+    np.clip(acc, -(1 << 24), (1 << 24) - 1, out=acc)
+    return sat8(rescale(acc, r, n + pv_shift))
+
+
+def token_scores(e: np.ndarray) -> np.ndarray:
+    """Scores of all tokens from the class token's unnormalised probabilities.
+
+    Parameters
+    ----------
+    e : uint8 array [heads, n]
+
+    Returns
+    -------
+    int64 array [n], 20 fraction bits
+    """
+    n, r = recip(e.sum(axis=-1, keepdims=True, dtype=np.int64))
+    return ((e * r) >> (n - 4)).sum(axis=0)

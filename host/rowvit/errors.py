@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one exception that rowvit raises for anything a user can put right."""
+"""The one exception that rowvit raises for what a user can put right."""
 
 
 class RowvitError(Exception):
-    """One sentence that says what is wrong, where, and what to do about it."""
+    """A sentence that names what is wrong, where, and what to do about it."""

@@ -24,7 +24,13 @@ instruction may depend only on instructions before it in the program.
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass, field
 from enum import IntEnum
+
+import numpy as np
+
+from rowvit.errors import RowvitError
 
 ABI_VERSION = 1
 ID = 0x524F5756  # "ROWV"
@@ -240,3 +246,197 @@ COUNTERS: tuple[tuple[str, str], ...] = (
     ("recv_words", "64-bit words received"),
     ("send_words", "64-bit words sent"),
 )
+
+
+#: the engine whose queue an opcode enters; EXEC operations count for DRAIN too
+QUEUE: dict[Op, Engine] = {
+    Op.LOAD: Engine.LOAD,
+    Op.MATMUL: Engine.EXEC,
+    Op.ATTN: Engine.EXEC,
+    Op.NORM: Engine.NORM,
+    Op.SELECT: Engine.SELECT,
+    Op.RECV: Engine.RECV,
+}
+
+SLOTS = INSTRUCTION_BYTES // 2
+
+
+@dataclass
+class Instruction:
+    """One decoded instruction; ``fields`` holds what ``FIELDS[op]`` names, absent ones are 0."""
+
+    op: Op
+    fields: dict[str, int] = field(default_factory=dict)
+    flags: frozenset[Flag] = frozenset()
+    tag: int = 0
+    #: engine -> operations of this image that must be complete
+    deps: dict[Engine, int] = field(default_factory=dict)
+    #: engines whose dependency holds per band
+    chain: frozenset[Engine] = frozenset()
+
+    def encode(self) -> np.ndarray:
+        """The instruction as uint16 [32].
+
+        Raises
+        ------
+        RowvitError
+            A field is unknown to the opcode, or a value does not fit its slots.
+        """
+        slots = np.zeros(SLOTS, np.uint16)
+        slots[0] = self.op | _fits(self, "tag", self.tag, 8) << 8
+        slots[1] = sum(1 << flag for flag in self.flags)
+        slots[2] = sum(1 << engine for engine in self.chain)
+        for engine in Engine:
+            dep = self.deps.get(engine, NO_DEP)
+            if not -0x8000 <= dep <= 0x7FFF:
+                raise RowvitError(f"{self.op.name}: dependency {engine.name} {dep} does not fit 16 bits")
+            slots[3 + engine] = dep & 0xFFFF
+        for name, value in self.fields.items():
+            if name not in FIELDS[self.op]:
+                raise RowvitError(f"{self.op.name} has no field '{name}'")
+            first, count = FIELDS[self.op][name]
+            _fits(self, name, value, 16 * count)
+            for i in range(count):
+                slots[first + i] = value >> (16 * i) & 0xFFFF
+        return slots
+
+    @classmethod
+    def decode(cls, slots: np.ndarray) -> Instruction:
+        """Read uint16 [32].
+
+        Raises
+        ------
+        RowvitError
+            The opcode is unknown.
+        """
+        values = [int(v) for v in slots]
+        code = values[0] & 0xFF
+        if code not in set(Op):
+            raise RowvitError(f"unknown opcode {code}; the program is damaged or for another ABI")
+        op = Op(code)
+        deps = {engine: values[3 + engine] for engine in Engine}
+        return cls(
+            op=op,
+            fields={
+                name: sum(values[first + i] << (16 * i) for i in range(count))
+                for name, (first, count) in FIELDS[op].items()
+            },
+            flags=frozenset(flag for flag in Flag if values[1] >> flag & 1),
+            tag=values[0] >> 8,
+            deps={e: v - 0x10000 * (v >> 15) for e, v in deps.items() if v != NO_DEP & 0xFFFF},
+            chain=frozenset(engine for engine in Engine if values[2] >> engine & 1),
+        )
+
+    def __str__(self) -> str:
+        """One line: opcode, tag, fields, flags, dependencies (``>=``: complete, ``~``: per band)."""
+        names: dict[str, type[IntEnum]] = {}
+        if self.op is Op.LOAD:
+            names = {"kind": LoadKind}
+        elif self.op is Op.MATMUL:
+            names = {"dst": Dst}
+        elif self.op is Op.NORM:
+            names = {"kind": NormKind}
+        parts = [f"{self.op.name:<7}"]
+        if self.tag:
+            parts.append(f"tag={self.tag}")
+        for name in FIELDS[self.op]:
+            value = self.fields.get(name, 0)
+            if name in names:
+                parts.append(f"{name}={names[name](value).name}")
+            elif value:
+                parts.append(f"{name}={value:#x}" if name in ("address", "config_hash") else f"{name}={value}")
+        parts += [flag.name for flag in sorted(self.flags)]
+        if self.deps:
+            parts.append("|")
+        parts += [f"{e.name}{'~' if e in self.chain else '>='}{self.deps[e]}" for e in sorted(self.deps)]
+        return " ".join(parts)
+
+
+def _fits(instruction: Instruction, name: str, value: int, bits: int) -> int:
+    if not 0 <= value < 1 << bits:
+        raise RowvitError(f"{instruction.op.name}: {name} = {value} does not fit {bits} bits")
+    return int(value)
+
+
+def _comments() -> dict[str, str]:
+    """Trailing ``#`` and ``#:`` comments of this file by the first word of their line, per block."""
+    import inspect
+
+    comments: dict[str, str] = {}
+    block = ""
+    for line in inspect.getsource(sys.modules[__name__]).splitlines():
+        if line.startswith("class "):
+            block = line.split()[1].split("(")[0]
+        elif line.startswith("    Op."):
+            block = line.strip().split(":")[0]
+        elif line.startswith((" ", "#")) and "#" in line:
+            code, _, comment = line.partition("#")
+            if name := code.strip().split(" ")[0].strip('":'):
+                comments[f"{block}.{name}"] = comment.lstrip(": ").strip()
+    return comments
+
+
+def markdown() -> str:
+    """``docs/isa.md``: every table of this module."""
+    comments = _comments()
+    out = [
+        "# Instructions, registers and records",
+        "",
+        "Written by `python -m rowvit.hardware.isa docs/isa.md`; edit `host/rowvit/hardware/isa.py`.",
+        "",
+        f"ABI version {ABI_VERSION}.",
+        "",
+        "## Instruction",
+        "",
+        __doc__.split("\n\n", 2)[2].split("====")[0].strip(),
+        "",
+        "| slot | field | meaning |",
+        "|---|---|---|",
+        "| 0 | opcode, tag | opcode in bits 7:0, tag in bits 15:8 (layer number, copied to records) |",
+        "| 1 | flags | below |",
+        "| 2 | chain | bit e set: the dependency on engine e is per band, not per operation |",
+        "| 3..8 | dep[e] | operations of engine e that must be complete (signed, relative to the image) |",
+        "",
+        __doc__.rsplit("\n\n", 1)[1].strip().replace("``", "`"),
+        "",
+    ]
+
+    def enum(title: str, cls: type[IntEnum], head: str) -> None:
+        out.extend([f"## {title}", "", f"| {head} | name | meaning |", "|---|---|---|"])
+        for member in cls:
+            meaning = comments.get(f"{cls.__name__}.{member.name}", "")
+            out.append(f"| {member.value} | {member.name} | {meaning} |")
+        out.append("")
+
+    enum("Engines", Engine, "number")
+    enum("Opcodes", Op, "code")
+    enum("Flags", Flag, "bit")
+    out += ["## Fields", ""]
+    for op, table in FIELDS.items():
+        if table:
+            out += [f"### {op.name}", "", "| slot | field | meaning |", "|---|---|---|"]
+            for name, (first, count) in table.items():
+                slot = f"{first}" if count == 1 else f"{first}..{first + count - 1}"
+                out.append(f"| {slot} | {name} | {comments.get(f'Op.{op.name}.{name}', '')} |")
+            out.append("")
+    enum("MATMUL destinations (`dst`)", Dst, "value")
+    enum("Load kinds (`kind`)", LoadKind, "value")
+    enum("Norm kinds (`kind`)", NormKind, "value")
+    out += ["## Registers (AXI4-Lite)", "", "| offset | name | access | meaning |", "|---|---|---|---|"]
+    out += [f"| 0x{o:02X} | {n} | {access} | {text} |" for n, (o, access, text) in REGISTERS.items()]
+    out += ["", "## Counters", "", "32 bits each, cleared by start.", "", "| offset | name | counts |"]
+    out += ["|---|---|---|"]
+    out += [f"| 0x{COUNTER_BASE + 4 * i:02X} | {n} | {text} |" for i, (n, text) in enumerate(COUNTERS)]
+    out.append("")
+    enum("Error codes", Error, "code")
+    enum("Output records", Record, "type")
+    out.insert(-1, "\n" + Record.__doc__)
+    return "\n".join(out).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        with open(sys.argv[1], "w") as file:
+            file.write(markdown())
+    else:
+        print(markdown(), end="")

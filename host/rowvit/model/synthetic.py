@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks of random weights, made directly in integers: workloads without an accuracy.
+
+``python -m rowvit.model.synthetic --preset deit-tiny -o deit-tiny.safetensors`` writes a network of
+DeiT-Tiny's size; ``--dense`` writes the same one without token pruning and without FFN2 skipping.
+The same seed gives the same file. NumPy only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from rowvit.quant.fixed import multiplier
+from rowvit.quant.package import BIAS_LIMIT, FORMAT, LAYER_PARAMS, ModelPackage, tensor_table
+
+#: architectures by name; ``rho`` of the tokens stay after attention of ``prune`` (0-based)
+PRESETS: dict[str, dict] = {
+    "deit-tiny": dict(dim=192, depth=12, heads=3, hidden=768, ffn_chunk=384),
+    "deit-small": dict(dim=384, depth=12, heads=6, hidden=1536, ffn_chunk=384),
+}
+
+_WEIGHT = 40.0  # standard deviations, in integer units
+_NORM = 32.0
+_RESIDUAL = 2000.0
+_PIXEL = 74.0
+
+
+def keep_schedule(patches: int, layers: Sequence[int], rho: float) -> list[dict]:
+    """EViT's schedule: each of ``layers`` keeps ``ceil(patches * rho)`` of the patches that it sees.
+
+    Returns
+    -------
+    list of {layer, keep, threshold}, as in a package's ``pruning``
+    """
+    schedule = []
+    for layer in layers:
+        patches = math.ceil(patches * rho)
+        schedule.append({"layer": layer, "keep": patches, "threshold": 0})
+    return schedule
+
+
+def random_package(
+    rng: np.random.Generator,
+    *,
+    dim: int,
+    depth: int,
+    heads: int,
+    image_size: int,
+    patch_size: int,
+    hidden: int,
+    classes: int,
+    pruning: Sequence[dict] = (),
+    ffn2_rule: str = "image",
+    tile_rows: int = 16,
+    ffn_chunk: int | None = None,
+    thr: int = 1,
+    columns: float = 0.5,
+    extreme: bool = False,
+    name: str = "random",
+) -> ModelPackage:
+    """A network whose activations are spread over their ranges.
+
+    Parameters
+    ----------
+    rng : numpy Generator
+    dim, depth, heads, image_size, patch_size, hidden, classes : int
+        Architecture; three channels, one class token.
+    pruning : sequence of {layer, keep, threshold}
+    ffn2_rule, tile_rows, ffn_chunk, thr
+        As in the package; ``ffn_chunk`` is by default the whole of ``hidden`` (at most 1024).
+    columns : float
+        Share of hidden neurons that are ever active, each for about half of the tokens.
+    extreme : bool
+        Random tensors and shifts are pushed to the ends of their ranges, so that every
+        saturation occurs.
+    name : str
+    """
+    arch = dict(image_size=image_size, patch_size=patch_size, channels=3, dim=dim, depth=depth, heads=heads)
+    arch |= dict(hidden=hidden, classes=classes, prefix=1, tokens=1 + (image_size // patch_size) ** 2)
+    params: dict = {"layers": [{"thr": thr, "pv_shift": 15} for _ in range(depth)]}
+    tensors: dict[str, np.ndarray] = {}
+    patch_k = tensor_table(arch)["patch.weight"][1][0]
+
+    def normal(std: float, shape: int | tuple[int, ...], limit: int) -> np.ndarray:
+        return np.clip(np.round(rng.normal(0.0, std, shape)), -limit, limit)
+
+    def linear(where: dict, key: str, path: str, out: int, acc_std: float, target: float, k: int) -> None:
+        """A layer whose accumulators have ``acc_std`` and whose results get about ``target``."""
+        spread = rng.uniform(0.8, 1.25, out)  # channels differ in scale
+        tensors[f"{path}.weight"] = normal(_WEIGHT, (k, out), 127).astype(np.int8)
+        tensors[f"{path}.mult"], where[f"{key}.shift"] = multiplier(target / acc_std * spread)
+        if path != "patch":
+            tensors[f"{path}.bias"] = np.round(rng.normal(0.0, 0.1 * acc_std, out)).astype(np.int32)
+
+    def norm(where: dict, key: str, path: str) -> None:
+        tensors[f"{path}.g"] = np.round(rng.normal(64.0, 8.0, dim)).astype(np.int16)
+        tensors[f"{path}.b"] = np.round(rng.normal(0.0, 8192.0, dim)).astype(np.int32)
+        where[f"{key}.shift"] = 11  # 10 fraction bits of z and 1.0 = 64 for g give a deviation of 32
+
+    linear(params, "patch", "patch", dim, math.sqrt(patch_k) * _PIXEL * _WEIGHT, 0.7 * _RESIDUAL, patch_k)
+    tensors["pos"] = normal(0.7 * _RESIDUAL, (arch["tokens"], dim), 32767).astype(np.int16)
+    for i, layer in enumerate(params["layers"]):
+        path = f"layers.{i}"
+        norm(layer, "norm1", f"{path}.norm1")
+        for part in "qkv":
+            linear(layer, part, f"{path}.{part}", dim, math.sqrt(dim) * _NORM * _WEIGHT, 32.0, dim)
+        # logits with a deviation of two octaves
+        s_mult, layer["s_shift"] = multiplier(64.0 / (math.sqrt(dim // heads) * 32.0**2))
+        layer["s_mult"] = int(s_mult)
+        linear(layer, "proj", f"{path}.proj", dim, math.sqrt(dim) * 20.0 * _WEIGHT, 500.0, dim)
+        norm(layer, "norm2", f"{path}.norm2")
+        acc_std = math.sqrt(dim) * _NORM * _WEIGHT
+        linear(layer, "fc1", f"{path}.fc1", hidden, acc_std, 60.0, dim)
+        silent = rng.random(hidden) >= columns
+        tensors[f"{path}.fc1.bias"][silent] = round(-6.0 * acc_std)
+        acc_std = math.sqrt(0.5 * columns * hidden) * 60.0 * _WEIGHT
+        linear(layer, "fc2", f"{path}.fc2", dim, acc_std, 500.0, hidden)
+    norm(params, "norm", "norm")
+    linear(params, "head", "head", classes, math.sqrt(dim) * _NORM * _WEIGHT, _RESIDUAL, dim)
+
+    if extreme:
+        _push(rng, tensors, params)
+    meta = {
+        "format": FORMAT,
+        "name": name,
+        "architecture": arch,
+        "preprocessing": {"resize": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3},
+        "classes": [str(index) for index in range(classes)],
+        "pruning": [dict(step) for step in pruning],
+        "ffn2_rule": ffn2_rule,
+        "tile_rows": tile_rows,
+        "ffn_chunk": ffn_chunk or hidden,
+        "params": params,
+        "scales": {},
+        "licence": "CC0-1.0",
+        "source": "random numbers (rowvit.model.synthetic)",
+        "accuracy": {},
+    }
+    package = ModelPackage(meta, tensors)
+    package.check(name)
+    return package
+
+
+def _push(rng: np.random.Generator, tensors: dict[str, np.ndarray], params: dict) -> None:
+    """Replace half of the tensors and shifts, at random, by values at the ends of their ranges."""
+    for name, tensor in tensors.items():
+        if rng.random() < 0.5:
+            continue
+        if name.endswith(".weight"):
+            ends = np.array([-127, 127, 0])
+            picked = ends[rng.integers(0, 3, tensor.shape)]
+            constant = rng.random(tensor.shape[-1]) < 0.25  # these columns reach the greatest accumulator
+            picked[:, constant] = ends[rng.integers(0, 2, constant.sum())]
+        elif name.endswith(".bias"):
+            picked = rng.choice([-BIAS_LIMIT, BIAS_LIMIT - 1, 0, -1], tensor.shape)
+        else:
+            info = np.iinfo(tensor.dtype)
+            picked = rng.choice([info.min, info.max, 0, 1], tensor.shape)
+            keep = rng.random(tensor.shape) < 0.5
+            picked = np.where(keep, tensor, picked)
+        tensors[name] = picked.astype(tensor.dtype)
+    for where in [params, *params["layers"]]:
+        for key in [key for key in where if key.endswith("shift") and rng.random() < 0.25]:
+            low, high = LAYER_PARAMS.get(key, (0, 31) if key == "norm.shift" else (1, 40))
+            where[key] = int(rng.choice([low, high, rng.integers(low, high + 1)]))
+    for layer in params["layers"]:
+        if rng.random() < 0.25:
+            layer["s_mult"] = int(rng.choice([0, 1, 65535]))
+        if rng.random() < 0.25:
+            layer["thr"] = int(rng.choice([1, 2, 128, 255]))
+
+
+def preset_package(preset: str, dense: bool = False, seed: int = 2025) -> ModelPackage:
+    """A network of a known size: 224 pixels, patch 16, 1000 classes, 197 tokens.
+
+    After attention of blocks 4, 7 and 10 (counted from 1) half of the patches stay: 197, 99, 50, 26
+    tokens. 40 % of the hidden neurons are active, each for about half of the tokens, so that some
+    20 % of the hidden activations and 40 % of the rows of W2 remain.
+
+    Parameters
+    ----------
+    preset : str
+        A key of `PRESETS`.
+    dense : bool
+        Without token pruning, and with ``ffn2_rule`` "none"; the weights are the same.
+    seed : int
+    """
+    return random_package(
+        np.random.default_rng(seed),
+        **PRESETS[preset],
+        image_size=224,
+        patch_size=16,
+        classes=1000,
+        pruning=[] if dense else keep_schedule(196, (3, 6, 9), 0.5),
+        ffn2_rule="none" if dense else "image",
+        columns=0.4,
+        name=preset + ("-dense" if dense else "-pruned"),
+    )
+
+
+def main() -> None:
+    """Command line of ``python -m rowvit.model.synthetic``."""
+    parser = argparse.ArgumentParser(prog="python -m rowvit.model.synthetic", description=__doc__)
+    parser.add_argument("--preset", choices=PRESETS, default="deit-tiny")
+    parser.add_argument("--dense", action="store_true", help="no token pruning, no FFN2 skipping")
+    parser.add_argument("--seed", type=int, default=2025)
+    parser.add_argument("-o", "--output", required=True)
+    args = parser.parse_args()
+    preset_package(args.preset, args.dense, args.seed).save(args.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real factors as a multiplier and a shift."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from rowvit.errors import RowvitError
+
+
+def multiplier(factors: np.ndarray | float, what: str = "factor") -> tuple[np.ndarray, int]:
+    """Factors as ``mult * 2**-shift`` with one shift for all of them.
+
+    Parameters
+    ----------
+    factors : float array, not negative
+    what : str
+        Name for the error message.
+
+    Returns
+    -------
+    mult : uint16 array
+        The greatest has all 16 bits as far as the shift's range allows.
+    shift : int
+        In [1, 40].
+
+    Raises
+    ------
+    RowvitError
+        If a factor is negative, not finite, or at least 2**15.
+    """
+    factors = np.asarray(factors, np.float64)
+    peak = float(factors.max())
+    if not np.isfinite(factors).all() or factors.min() < 0 or peak > 32767:
+        raise RowvitError(f"{what}: scale factors from {factors.min():g} to {peak:g} cannot be represented.")
+    # frexp: peak < 2**exponent, so peak * 2**(16-exponent) < 2**16
+    shift = min(max(16 - math.frexp(peak)[1], 1), 40)
+    return np.minimum(np.round(factors * 2.0**shift), 65535).astype(np.uint16), shift

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole network in integers, bit for bit what the accelerator computes.
+
+Linear layers run over the rows of several images at once; attention and selection run per image,
+because images may keep different numbers of tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rowvit.errors import RowvitError
+from rowvit.quant.package import ModelPackage
+from rowvit.reference.layernorm import layernorm
+from rowvit.reference.linear import linear, residual_add
+from rowvit.reference.primitives import sat8
+from rowvit.reference.relu import relu
+from rowvit.reference.select import select
+from rowvit.reference.softmax import exponentials, logits, token_scores, weigh
+
+IMAGES_AT_ONCE = 4  # activations of more images would not stay in a core's cache
+
+
+@dataclass
+class Counts:
+    """Work done for one image.
+
+    Parameters
+    ----------
+    live : list of int
+        Rows that enter the FFN of every layer.
+    macs_executed : int
+        Multiplications of nonzero scalars in P and (unless ``ffn2_rule`` is "none") in the hidden
+        activations, and all multiplications of the other layers, over live rows; the projection runs
+        on kept rows only. The patch embedding counts without its prefix rows.
+    macs_dense : int
+        The same network without any pruning or skipping.
+    w2_rows_fetched : int
+        Rows of W2 fetched, over all layers. Rule "tile" fetches for every tile of live rows.
+    w2_rows_total : int
+        Rows that would be fetched without looking at the activations: hidden per layer, and with
+        rule "tile" hidden per tile of live rows.
+    ffn2_nonzeros : list of int
+        Nonzero hidden activations per layer.
+    pv_nonzeros : list of int
+        Nonzero unnormalised probabilities per layer, over heads and rows.
+    """
+
+    live: list[int] = field(default_factory=list)
+    macs_executed: int = 0
+    macs_dense: int = 0
+    w2_rows_fetched: int = 0
+    w2_rows_total: int = 0
+    ffn2_nonzeros: list[int] = field(default_factory=list)
+    pv_nonzeros: list[int] = field(default_factory=list)
+
+
+@dataclass
+class ImageResult:
+    """Results of one image.
+
+    Parameters
+    ----------
+    logits : int16 array [classes]
+    kept : list of int64 arrays
+        For every pruning layer the original indices of the tokens that stay, token 0 included.
+    counts : Counts
+    checkpoints : dict of int16 arrays [live, D]
+        Residual stream after "embed", "layers.{i}.attn" and "layers.{i}.ffn"; empty unless asked for.
+    """
+
+    logits: np.ndarray
+    kept: list[np.ndarray]
+    counts: Counts
+    checkpoints: dict[str, np.ndarray]
+
+    @property
+    def top1(self) -> int:
+        """Lowest index among the greatest logits."""
+        return int(self.logits.argmax())
+
+
+def patchify(images: np.ndarray, patch: int) -> np.ndarray:
+    """Cut images into patches.
+
+    Parameters
+    ----------
+    images : uint8 array [B, S, S, 3]
+    patch : int
+        Side of a patch in pixels; divides S.
+
+    Returns
+    -------
+    int8 array [B, (S / patch)**2, 3 * patch**2]
+        ``pixel - 128``; patches in raster order, scalars in the order (y, x, channel).
+    """
+    batch, side, _, channels = images.shape
+    grid = side // patch
+    tiles = (images ^ 0x80).view(np.int8).reshape(batch, grid, patch, grid, patch, channels)
+    return tiles.transpose(0, 1, 3, 2, 4, 5).reshape(batch, grid * grid, patch * patch * channels)
+
+
+def run(package: ModelPackage, patches: np.ndarray, checkpoints: bool = False) -> list[ImageResult]:
+    """Run the network on a batch.
+
+    Parameters
+    ----------
+    package : ModelPackage
+    patches : int8 array [B, tokens - prefix, K]
+        From `patchify`.
+    checkpoints : bool
+        Also return the residual stream after every half layer.
+
+    Raises
+    ------
+    RowvitError
+        If ``patches`` does not have this network's shape or type.
+    """
+    expected = (package.arch["tokens"] - package.arch["prefix"], package.tensors["patch.weight"].shape[0])
+    if patches.dtype != np.int8 or patches.ndim != 3 or patches.shape[1:] != expected:
+        raise RowvitError(
+            f"Patches are {patches.dtype} {list(patches.shape)}; "
+            f"network {package.meta['name']} takes int8 [images, {expected[0]}, {expected[1]}] from patchify."
+        )
+    results: list[ImageResult] = []
+    for first in range(0, len(patches), IMAGES_AT_ONCE):
+        results += _Batch(package, patches[first : first + IMAGES_AT_ONCE], checkpoints).run()
+    return results
+
+
+class _Batch:
+    """Residual rows of a few images, one image after the other, and what is recorded of them."""
+
+    def __init__(self, package: ModelPackage, patches: np.ndarray, checkpoints: bool) -> None:
+        self.meta, self.arch, self.tensors = package.meta, package.arch, package.tensors
+        self.patches = patches
+        self.record = checkpoints
+        self.results = [
+            ImageResult(np.empty(0, np.int16), [], Counts(macs_dense=self._dense_macs()), {}) for _ in patches
+        ]
+        self.tokens = [np.arange(self.arch["tokens"]) for _ in patches]  # original indices of the live rows
+
+    def run(self) -> list[ImageResult]:
+        steps = {step["layer"]: step for step in self.meta["pruning"]}
+        self._embed()
+        for i, params in enumerate(self.meta["params"]["layers"]):
+            self._attention(f"layers.{i}", params, steps.get(i))
+            self._checkpoint(f"layers.{i}.attn")
+            self._ffn(f"layers.{i}", params)
+            self._checkpoint(f"layers.{i}.ffn")
+        self._head()
+        return self.results
+
+    def _slices(self) -> list[slice]:
+        """Rows of every image in the flat residual stream."""
+        ends = np.cumsum([len(tokens) for tokens in self.tokens])
+        return [slice(end - len(tokens), end) for end, tokens in zip(ends, self.tokens, strict=True)]
+
+    def _checkpoint(self, name: str) -> None:
+        if self.record:
+            for result, rows in zip(self.results, self._slices(), strict=True):
+                result.checkpoints[name] = self.residual[rows].copy()
+
+    def _norm(self, x: np.ndarray, name: str, shift: int) -> np.ndarray:
+        return layernorm(x, self.tensors[f"{name}.g"], self.tensors[f"{name}.b"], shift)
+
+    def _linear(self, x: np.ndarray, name: str, shift: int) -> np.ndarray:
+        weight, bias, mult = (self.tensors[f"{name}.{part}"] for part in ("weight", "bias", "mult"))
+        return linear(x, weight, bias, mult, shift)
+
+    def _embed(self) -> None:
+        prefix = self.arch["prefix"]
+        residual = np.repeat(self.tensors["pos"][None], len(self.patches), axis=0)
+        weight, mult = self.tensors["patch.weight"], self.tensors["patch.mult"]
+        y = linear(self.patches, weight, 0, mult, self.meta["params"]["patch.shift"])
+        residual[:, prefix:] = residual_add(residual[:, prefix:], y)
+        self.residual = residual.reshape(-1, self.arch["dim"])
+        for result in self.results:
+            result.counts.macs_executed += self.patches.shape[1] * weight.size
+        self._checkpoint("embed")
+
+    def _attention(self, name: str, params: dict, step: dict | None) -> None:
+        dim, heads = self.arch["dim"], self.arch["heads"]
+        x = self._norm(self.residual, f"{name}.norm1", params["norm1.shift"])
+        q, k, v = (sat8(self._linear(x, f"{name}.{part}", params[f"{part}.shift"])) for part in "qkv")
+        kept_rows, mixed = [], []
+        for image, rows in enumerate(self._slices()):
+            counts, n = self.results[image].counts, len(self.tokens[image])
+
+            def split(t: np.ndarray, rows: slice = rows, n: int = n) -> np.ndarray:
+                return t[rows].reshape(n, heads, dim // heads).transpose(1, 0, 2)
+
+            e = exponentials(logits(split(q), split(k), params["s_mult"], params["s_shift"]))
+            o = weigh(e, split(v), params["pv_shift"]).transpose(1, 0, 2).reshape(n, dim)
+            nonzeros = int(np.count_nonzero(e))
+            keep = np.arange(n)
+            if step is not None:
+                keep = select(token_scores(e[:, 0]), step["keep"], step["threshold"])
+                self.tokens[image] = self.tokens[image][keep]
+                self.results[image].kept.append(self.tokens[image])
+            kept_rows.append(rows.start + keep)
+            mixed.append(o[keep])
+            counts.pv_nonzeros.append(nonzeros)
+            counts.macs_executed += 3 * n * dim**2 + n * n * dim + nonzeros * (dim // heads) + len(keep) * dim**2
+        y = self._linear(np.concatenate(mixed), f"{name}.proj", params["proj.shift"])
+        self.residual = residual_add(self.residual[np.concatenate(kept_rows)], y)
+
+    def _ffn(self, name: str, params: dict) -> None:
+        x = self._norm(self.residual, f"{name}.norm2", params["norm2.shift"])
+        hidden = relu(self._linear(x, f"{name}.fc1", params["fc1.shift"]), params["thr"])
+        weight, bias, mult = (self.tensors[f"{name}.fc2.{part}"] for part in ("weight", "bias", "mult"))
+        size = self.meta["ffn_chunk"]
+        for first in range(0, len(weight), size):
+            chunk = slice(first, first + size)
+            y = linear(hidden[:, chunk], weight[chunk], bias if first == 0 else 0, mult, params["fc2.shift"])
+            self.residual = residual_add(self.residual, y)
+        for result, rows in zip(self.results, self._slices(), strict=True):
+            self._count_ffn(result.counts, hidden[rows])
+
+    def _count_ffn(self, counts: Counts, hidden: np.ndarray) -> None:
+        rule, (n, width), dim = self.meta["ffn2_rule"], hidden.shape, self.arch["dim"]
+        live = hidden != 0
+        nonzeros = int(np.count_nonzero(live))
+        tile = self.meta["tile_rows"] if rule == "tile" else n
+        starts = np.arange(0, n, tile)
+        used = int(np.count_nonzero(np.logical_or.reduceat(live, starts, axis=0)))
+        counts.live.append(n)
+        counts.ffn2_nonzeros.append(nonzeros)
+        counts.w2_rows_total += len(starts) * width
+        counts.w2_rows_fetched += len(starts) * width if rule == "none" else used
+        counts.macs_executed += n * dim * width + dim * (n * width if rule == "none" else nonzeros)
+
+    def _head(self) -> None:
+        first = self.residual[[rows.start for rows in self._slices()]]
+        x = self._norm(first, "norm", self.meta["params"]["norm.shift"])
+        y = self._linear(x, "head", self.meta["params"]["head.shift"])
+        for result, values in zip(self.results, y, strict=True):
+            result.logits = values
+            result.counts.macs_executed += self.arch["dim"] * self.arch["classes"]
+
+    def _dense_macs(self) -> int:
+        arch = self.arch
+        n, dim = arch["tokens"], arch["dim"]
+        layer = 4 * n * dim**2 + 2 * n * n * dim + 2 * n * dim * arch["hidden"]
+        return (
+            (n - arch["prefix"]) * self.tensors["patch.weight"].size
+            + arch["depth"] * layer
+            + dim * arch["classes"]
+        )

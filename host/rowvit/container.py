@@ -50,7 +50,7 @@ def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], metadata: 
     for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])):
         dtype = tensor.dtype.newbyteorder("<")
         if dtype not in _NAMES:
-            raise RowvitError(f"{path}: tensor {name!r} has type {tensor.dtype}, which safetensors cannot hold.")
+            raise RowvitError(f"{path}: safetensors cannot hold tensor {name!r} of type {tensor.dtype}.")
         chunk = np.ascontiguousarray(tensor, dtype).tobytes()
         header[name] = {
             "dtype": _NAMES[dtype],
@@ -99,8 +99,8 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]
     body = memoryview(data)[8 + length :]
     for name, dtype, shape, begin, end in entries:
         if begin < 0 or end > len(body):
-            raise RowvitError(f"{path}: truncated, tensor {name!r} ends beyond the file; copy the file again.")
+            raise RowvitError(f"{path}: truncated, tensor {name!r} ends beyond it; copy the file again.")
         if min(shape, default=0) < 0 or end - begin != math.prod(shape) * dtype.itemsize:
-            raise RowvitError(f"{path}: tensor {name!r} has {end - begin} bytes, which do not fit shape {list(shape)}.")
+            raise RowvitError(f"{path}: shape and bytes of tensor {name!r} do not agree.")
         tensors[name] = np.frombuffer(body[begin:end], dtype).reshape(shape)
     return tensors, metadata

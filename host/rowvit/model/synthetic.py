@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rowvit.quant.fixed import multiplier
-from rowvit.quant.package import BIAS_LIMIT, FORMAT, LAYER_PARAMS, ModelPackage, tensor_table
+from rowvit.quant.package import BIAS_LIMIT, FORMAT, LAYER_PARAMS, NETWORK_PARAMS, ModelPackage, tensor_table
 
 #: architectures by name; ``rho`` of the tokens stay after attention of ``prune`` (0-based)
 PRESETS: dict[str, dict] = {
@@ -165,7 +165,7 @@ def _push(rng: np.random.Generator, tensors: dict[str, np.ndarray], params: dict
         tensors[name] = picked.astype(tensor.dtype)
     for where in [params, *params["layers"]]:
         for key in [key for key in where if key.endswith("shift") and rng.random() < 0.25]:
-            low, high = LAYER_PARAMS.get(key, (0, 31) if key == "norm.shift" else (1, 40))
+            low, high = (LAYER_PARAMS | NETWORK_PARAMS)[key]
             where[key] = int(rng.choice([low, high, rng.integers(low, high + 1)]))
     for layer in params["layers"]:
         if rng.random() < 0.25:

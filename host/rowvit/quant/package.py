@@ -41,7 +41,8 @@ MAX_K = 1024
 BIAS_LIMIT = 1 << 25  # biases have 26 bits
 RULES = ("none", "image", "tile")
 LINEARS = ("q", "k", "v", "proj", "fc1", "fc2")
-#: scalar parameters of a layer: name -> (lowest, highest)
+#: scalar parameters: name -> (lowest, highest)
+NETWORK_PARAMS = {"patch.shift": (1, 40), "norm.shift": (0, 31), "head.shift": (1, 40)}
 LAYER_PARAMS = {
     "norm1.shift": (0, 31),
     "q.shift": (1, 40),
@@ -137,17 +138,19 @@ class ModelPackage:
         """
         tensors, metadata = container.read(path)
         if "rowvit" not in metadata:
-            raise RowvitError(f"{path}: a safetensors file but no rowvit package; make one with rowvit quantise.")
+            raise RowvitError(f"{path}: not a rowvit package; make one with rowvit quantise.")
         try:
             meta = json.loads(metadata["rowvit"])
             version = meta["format"]
         except (ValueError, KeyError, TypeError) as error:
             raise RowvitError(f"{path}: the package's description is not readable.") from error
         if version != FORMAT:
-            raise RowvitError(f"{path}: package format {version}, this rowvit reads format {FORMAT}; make it again.")
+            raise RowvitError(
+                f"{path}: package format {version}, but this rowvit reads {FORMAT}; make it again."
+            )
         package = cls(meta, tensors)
         if meta.get("hash") != package.digest():
-            raise RowvitError(f"{path}: the contents do not match the package's hash; copy or make the file again.")
+            raise RowvitError(f"{path}: the contents do not match their hash; copy or make the file again.")
         package.check(str(path))
         return package
 
@@ -173,10 +176,9 @@ class ModelPackage:
             raise ValueError("architecture: dim is not a multiple of heads")
         if arch["heads"] > 15:
             raise ValueError("architecture: more than 15 heads overflow the token scores")
-        for key in ("dim", "patch k"):
-            value = arch["channels"] * arch["patch_size"] ** 2 if key == "patch k" else arch["dim"]
+        for key, value in (("dim", arch["dim"]), ("a patch", arch["channels"] * arch["patch_size"] ** 2)):
             if value > MAX_K:
-                raise ValueError(f"architecture: {key} {value} is above {MAX_K} and overflows the accumulator")
+                raise ValueError(f"architecture: {key} of {value} scalars overflows; the limit is {MAX_K}")
         if meta["ffn2_rule"] not in RULES:
             raise ValueError(f"ffn2_rule is {meta['ffn2_rule']!r}, not one of {', '.join(RULES)}")
         if meta["ffn2_rule"] == "tile" and meta["tile_rows"] < 1:
@@ -195,9 +197,9 @@ class ModelPackage:
         params = meta["params"]
         if len(params["layers"]) != arch["depth"]:
             raise ValueError(f"params of {len(params['layers'])} layers for depth {arch['depth']}")
-        ranges = [("patch.shift", params, 1, 40), ("norm.shift", params, 0, 31), ("head.shift", params, 1, 40)]
-        ranges += [(key, layer, *limits) for layer in params["layers"] for key, limits in LAYER_PARAMS.items()]
-        for key, where, low, high in ranges:
+        ranges = [(params, key, limits) for key, limits in NETWORK_PARAMS.items()]
+        ranges += [(layer, key, limits) for layer in params["layers"] for key, limits in LAYER_PARAMS.items()]
+        for where, key, (low, high) in ranges:
             if type(where[key]) is not int or not low <= where[key] <= high:
                 raise ValueError(f"parameter {key} is {where[key]!r}, not an integer in {low}..{high}")
 

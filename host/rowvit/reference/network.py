@@ -203,7 +203,9 @@ class _Batch:
             kept_rows.append(rows.start + keep)
             mixed.append(o[keep])
             counts.pv_nonzeros.append(nonzeros)
-            counts.macs_executed += 3 * n * dim**2 + n * n * dim + nonzeros * (dim // heads) + len(keep) * dim**2
+            counts.macs_executed += (
+                3 * n * dim**2 + n * n * dim + nonzeros * (dim // heads) + len(keep) * dim**2
+            )
         y = self._linear(np.concatenate(mixed), f"{name}.proj", params["proj.shift"])
         self.residual = residual_add(self.residual[np.concatenate(kept_rows)], y)
 

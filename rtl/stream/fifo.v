@@ -29,6 +29,7 @@ module fifo #(
         end
     endgenerate
 
+    (* ram_style = "distributed" *)
     reg [WIDTH-1:0] mem_q [0:DEPTH-1];
     reg [AW-1:0] write_q, read_q;
     reg [AW:0] count_q;

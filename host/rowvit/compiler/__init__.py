@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiler: a model package and a hardware configuration give a program and its weights.
+
+``lower`` makes the steps and the memory plan, ``schedule`` places the loads, ``hazards`` derives
+the dependencies, ``program`` holds the result.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rowvit.compiler.lower import Lowering
+from rowvit.compiler.program import FORMAT, Program
+from rowvit.compiler.schedule import Scheduler
+from rowvit.hardware.config import HardwareConfig
+from rowvit.hardware.isa import ABI_VERSION, QUEUE, Engine
+from rowvit.quant.package import ModelPackage
+
+__all__ = ["Program", "compile", "disasm"]
+
+
+def compile(package: ModelPackage, config: HardwareConfig, checkpoints: bool = False) -> Program:
+    """Compile a network for one configuration.
+
+    Parameters
+    ----------
+    package : ModelPackage
+    config : HardwareConfig
+    checkpoints : bool
+        The program also sends the residual stream after the embedding and after each half layer.
+
+    Raises
+    ------
+    RowvitError
+        The network does not fit; the message says what is needed and what there is.
+    """
+    lowering = Lowering(package, config, checkpoints)
+    instructions = Scheduler(lowering, config).run()
+    meta = package.meta
+    input_rows = lowering.tokens - lowering.arch["prefix"]
+    info = {key: meta[key] for key in ("classes", "preprocessing", "scales", "pruning", "ffn2_rule", "ffn_chunk")}
+    info |= {
+        "format": FORMAT,
+        "abi": ABI_VERSION,
+        "config": {"name": config.name, "hash": config.hash},
+        "model": {"name": meta["name"], "hash": package.digest()},
+        "architecture": meta["architecture"],
+        "tile_rows": meta.get("tile_rows", 0),
+        "checkpoints": checkpoints,
+        "input": {
+            "rows": input_rows,
+            "row_words": lowering.row_words,
+            "bytes": 8 * lowering.row_words * input_rows,
+        },
+        "output": {"max_bytes": lowering.output_bytes},
+        "instructions": len(instructions),
+        "ops": [
+            [step.layer, step.name] for step in lowering.steps if QUEUE[step.instruction.op] is Engine.EXEC
+        ],
+    }
+    code = np.stack([instruction.encode() for instruction in instructions])
+    return Program(code, np.concatenate(lowering.data), info)
+
+
+def disasm(program: Program) -> str:
+    """One line per instruction: index, the operation's number on its engine, fields, dependencies.
+
+    ``LOAD>=12`` waits for 12 loads of this image; ``DRAIN~7`` follows the seventh band by band.
+    """
+    lines = []
+    count = dict.fromkeys(Engine, 0)
+    ops = iter(program.meta["ops"])
+    for index, instruction in enumerate(program.instructions):
+        queue = QUEUE.get(instruction.op)
+        number, note = "", ""
+        if queue is not None:
+            count[queue] += 1
+            number = f"{queue.name}#{count[queue]}"
+        if queue is Engine.EXEC:
+            layer, name = next(ops)
+            note = f"  ; {'layer %d ' % layer if 0 <= layer < program.meta['architecture']['depth'] else ''}{name}"
+        lines.append(f"{index:5d} {number:<10} {instruction}{note}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Places loads between steps and gives their blocks room; then derives all dependencies.
+
+A load stands in the program as early as its room is free in program order (its last user has been
+issued), but at most ``LOOKAHEAD`` loads ahead of the step that needs them: the dispatcher issues
+in order and would otherwise hold a step back behind a full load queue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rowvit.compiler.hazards import Access, Memory, Tracker
+from rowvit.compiler.lower import Block, Load, Lowering, Reserved, Step
+from rowvit.errors import RowvitError
+from rowvit.hardware.config import HardwareConfig
+from rowvit.hardware.isa import (
+    ABI_VERSION,
+    INSTRUCTION_BYTES,
+    NO_DEP,
+    QUEUE,
+    Engine,
+    Flag,
+    Instruction,
+    LoadKind,
+    Op,
+)
+
+LOOKAHEAD = 4
+#: how many steps before a step without room get fewer loads pulled ahead
+_BACK_OFF = 12
+
+
+@dataclass
+class _Use:
+    """Room [base, end) is taken until step ``last`` has been issued."""
+
+    base: int
+    end: int
+    last: int
+
+
+class _Room:
+    """First fit over one memory; among the free places the one that was left longest ago."""
+
+    def __init__(self, size: int, reserved: list[Reserved], past: list[_Use]) -> None:
+        self.size, self.reserved = size, reserved
+        self.past = list(past)  # newest last
+
+    def place(self, block: Block, now: int) -> bool:
+        """Give ``block`` a base before step ``now`` is issued; False if there is no room yet."""
+        taken = [(u.base, u.end) for u in self.past if u.last >= now]
+        taken += [
+            (r.base, r.base + r.size) for r in self.reserved if r.last >= now and r.first <= block.last
+        ]
+        edges = {0, self.size - block.size}
+        for use in self.past:
+            edges |= {use.end, use.base - block.size, use.base}
+        for base, end in taken:
+            edges |= {end, base - block.size}
+        best = None
+        for base in edges:
+            end = base + block.size
+            if base < 0 or end > self.size or any(base < e and b < end for b, e in taken):
+                continue
+            age = max((u.last for u in self.past if base < u.end and u.base < end), default=-(1 << 30))
+            best = min(best or (age, base), (age, base))
+        if best is None:
+            return False
+        block.base = best[1]
+        use = _Use(block.base, block.base + block.size, block.last)
+        # whatever lies within the new block is no longer of interest
+        self.past = [u for u in self.past if not (use.base <= u.base and u.end <= use.end)] + [use]
+        return True
+
+
+class Scheduler:
+    """Order of loads and steps for one image, and the instructions of that order."""
+
+    def __init__(self, lowering: Lowering, config: HardwareConfig) -> None:
+        self.lowering, self.config = lowering, config
+        self.steps = lowering.steps
+
+    def run(self) -> list[Instruction]:
+        """All instructions, HEADER to END; load addresses count from the blob's base.
+
+        Raises
+        ------
+        RowvitError
+            A block of weights finds no room.
+        """
+        self._order_with_back_off({memory: [] for memory in (Memory.WEIGHT, Memory.PARAM, Memory.NORM)})
+        # again, with the end of the previous image in mind
+        past = {
+            memory: [_Use(u.base, u.end, u.last - len(self.steps)) for u in room.past]
+            for memory, room in self.rooms.items()
+        }
+        order = self._order_with_back_off(past)
+        return self._instructions(order)
+
+    def _order_with_back_off(self, past: dict[Memory, list[_Use]]) -> list[Load | Step]:
+        ahead = [LOOKAHEAD] * len(self.steps)
+        while True:
+            order, stuck = self._order(ahead, past)
+            if order:
+                return order
+            window = range(max(0, stuck - _BACK_OFF), stuck + 1)
+            if not any(ahead[i] for i in window):
+                step = self.steps[stuck]
+                raise RowvitError(
+                    f"'{self.lowering.meta['name']}' on '{self.config.name}': no"
+                    f" {max(b.size for b in step.used_blocks())} weight lines in a row are free for {step.name}"
+                    f" of layer {step.layer}; the memory has {self.config.weight_depth}"
+                )
+            for i in window:
+                ahead[i] = max(0, ahead[i] - 1)
+
+    def _order(self, ahead: list[int], past: dict[Memory, list[_Use]]) -> tuple[list[Load | Step], int]:
+        """One attempt; an empty list and the step without room if it fails."""
+        self.rooms = {
+            Memory.WEIGHT: _Room(self.config.weight_depth, self.lowering.reserved, past[Memory.WEIGHT]),
+            Memory.PARAM: _Room(self.config.param_slots, [], past[Memory.PARAM]),
+            Memory.NORM: _Room(self.config.norm_slots, [], past[Memory.NORM]),
+        }
+        queue: list[tuple[int, Load]] = []
+        for i, step in enumerate(self.steps):
+            for load in step.loads:
+                queue.append((i, load))
+                if load.block:
+                    load.block.base = -1
+        order: list[Load | Step] = []
+        for now, step in enumerate(self.steps):
+            window = 0
+            pulled = sum(1 for load in order[-64:] if isinstance(load, Load) and self._first(load) > now)
+            while window < len(queue):
+                index, load = queue[window]
+                needed = index <= now
+                if not needed and pulled >= ahead[now]:
+                    break
+                if load.block and load.block.base < 0 and not self.rooms[load.block.memory].place(load.block, now):
+                    if needed:
+                        return [], now
+                    break
+                if load.after >= now:
+                    window += 1  # others may pass while its mask is being made
+                    continue
+                order.append(queue.pop(window)[1])
+                pulled += not needed
+            order.append(step)
+        return order, -1
+
+    def _first(self, load: Load) -> int:
+        return load.block.first if load.block else 0
+
+    # -- instructions ---------------------------------------------------------------------------
+
+    def _instructions(self, order: list[Load | Step]) -> list[Instruction]:
+        """Dependencies are those of the second of two images in a row, relative to its own start."""
+        code_bytes = (len(order) + 2) * INSTRUCTION_BYTES
+        tracker = Tracker()
+        for _ in range(2):
+            start = dict(tracker.done)
+            body = []
+            for item in order:
+                instruction, accesses = self._load(item, code_bytes) if isinstance(item, Load) else self._step(item)
+                deps, chain = tracker.depend(accesses)
+                # beyond the reach of 16 bits everything is long complete
+                deps = {e: op - start[e] for e, op in deps.items() if op - start[e] > NO_DEP // 2}
+                instruction.deps = deps
+                instruction.chain = frozenset(chain & deps.keys())
+                queue = QUEUE[instruction.op]
+                tracker.commit(accesses, {queue, Engine.DRAIN} if queue is Engine.EXEC else {queue})
+                body.append(instruction)
+        header = Instruction(Op.HEADER, {"config_hash": self.config.hash, "abi": ABI_VERSION})
+        return [header, *body, Instruction(Op.END)]
+
+    def _load(self, load: Load, code_bytes: int) -> tuple[Instruction, list[Access]]:
+        base = load.block.base + load.offset if load.block else 0
+        fields = dict(
+            kind=load.kind, address=code_bytes + load.address, dst=base, rows=load.rows, groups=load.groups
+        )
+        memory = load.block.memory if load.block else Memory.RESIDUAL
+        width = load.rows if load.kind in (LoadKind.WEIGHT, LoadKind.RESIDUAL) else 1
+        accesses = [Access(Engine.LOAD, True, memory, base, width, banded=False)]
+        flags = frozenset()
+        if load.mask:
+            flags = frozenset({Flag.GATHER})
+            fields |= dict(mask_base=load.mask.base, band0=load.band0)
+            accesses += [load.mask, Access(Engine.LOAD, False, Memory.LIVE, 0, 1, banded=False)]
+        return Instruction(Op.LOAD, fields, flags), accesses
+
+    def _step(self, step: Step) -> tuple[Instruction, list[Access]]:
+        instruction = step.instruction
+        fields = dict(instruction.fields)
+        accesses = list(step.accesses)
+        bands = max(access.bands for access in accesses)
+        if step.weights:
+            fields["wbase"] = step.weights.base
+            block = step.weights
+            accesses.append(Access(Engine.EXEC, False, Memory.WEIGHT, block.base, block.size, 0, bands))
+        if step.params:
+            norm = step.params.memory is Memory.NORM
+            fields["slot" if norm else "pslot"] = step.params.base
+            engine = Engine.NORM if norm else Engine.DRAIN
+            accesses.append(Access(engine, False, step.params.memory, step.params.base, 1, 0, bands))
+        return Instruction(instruction.op, fields, instruction.flags, instruction.tag), accesses

@@ -9,7 +9,7 @@
 `default_nettype none
 
 module load_engine #(
-    // Token rows per band, lane groups, lanes per group (a multiple of 8, at least 16).
+    // Token rows per band, lane groups, lanes per group (a power of two, 16 to 128).
     parameter ROWS = 2,
     parameter GROUPS = 3,
     parameter LANES = 64
@@ -51,7 +51,7 @@ module load_engine #(
     output wire                      pw_valid_o,
     output wire [7:0]                pw_group_o,
     output wire [7:0]                pw_slot_o,
-    output wire [$clog2(LANES)-1:0]  pw_lane_o,
+    output wire [7:0]                pw_lane_o,
     output wire [47:0]               pw_data_o,
     // Norm parameters, {g[47:32], b[31:0]}, index = lane tile * LANES + lane; always accepted.
     output wire                      nw_valid_o,
@@ -67,8 +67,8 @@ module load_engine #(
     // Counters: a load is in progress; it waits for dependencies; W2 rows.
     output wire                      busy_o,
     output wire                      wait_o,
-    output wire                      fetched_o,
-    output wire [15:0]               skipped_o,
+    output wire [15:0]               w2_fetched_o,
+    output wire [15:0]               w2_skipped_o,
     // One-cycle pulse; info is the instruction index. The engine stops until clear_i.
     output wire                      error_valid_o,
     output wire [7:0]                error_code_o,
@@ -86,7 +86,7 @@ module load_engine #(
     localparam [15:0] LANES_16 = LANES[15:0];
 
     generate
-        if (LANES < 16 || (1 << LW) != LANES) begin : g_bad_lanes
+        if (LANES < 16 || LANES > 128 || (1 << LW) != LANES) begin : g_bad_lanes
             illegal_parameter_load_engine_lanes u_bad();
         end
     endgenerate
@@ -265,8 +265,8 @@ module load_engine #(
     assign req_addr_o = base_i + {32'b0, next_addr_q};
     assign req_bytes_o = next_bytes_q;
     assign mask_addr_o = mask_addr_q;
-    assign fetched_o = find;
-    assign skipped_o = close_issue ? skipped_q : 16'd0;
+    assign w2_fetched_o = {15'b0, find};
+    assign w2_skipped_o = close_issue ? skipped_q : 16'd0;
     assign error_valid_o = range_error;
     assign error_code_o = ERROR_ADDRESS_RANGE;
     assign error_info_o = {8'b0, instr_i[511:496]};
@@ -458,7 +458,7 @@ module load_engine #(
     assign pw_valid_o = word_valid_q && word_kind_q == LOADKIND_PARAM;
     assign pw_group_o = {{(8-GW){1'b0}}, word_group_q};
     assign pw_slot_o = word_slot_q;
-    assign pw_lane_o = word_lane_q;
+    assign pw_lane_o = {{(8-LW){1'b0}}, word_lane_q};
     assign pw_data_o = word_data_q;
     assign nw_valid_o = word_valid_q && word_kind_q == LOADKIND_NORM;
     assign nw_group_o = {{(8-GW){1'b0}}, word_group_q};

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Post-training quantisation: float network and calibration photos to a model package.
+
+Weights get one scale per output channel, activations one per tensor, chosen on calibration photos
+so that the squared error of rounding and clipping together is least. The residual stream has one
+scale for the whole network. Token pruning is active while calibrating, so that the scales fit the
+tokens that stay.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from rowvit.errors import RowvitError
+from rowvit.model.vit import VisionTransformer, predict
+from rowvit.quant.fixed import multiplier
+from rowvit.quant.package import FORMAT, MAX_K, ModelPackage
+
+_SAMPLES_PER_BATCH = 1 << 14
+_HEADROOM = 1.5  # residual and logits may grow by this beyond what calibration showed
+_BIAS_PEAK = 1 << 23  # half of the accumulator's clamp; the products use the other half
+
+
+@dataclass(frozen=True)
+class QuantOptions:
+    """What the quantiser is told besides the network.
+
+    Parameters
+    ----------
+    name : str
+    classes : sequence of str
+    mean, std : sequences of three floats
+        Of pixels in 0..1.
+    resize : str
+        "bicubic" or "bilinear".
+    ffn2_rule : str
+        "none", "image" or "tile".
+    tile_rows : int
+    ffn_chunk : int
+        Hidden neurons per chunk of FFN2.
+    threshold_energy : float
+        Lossy threshold rule: in every layer the greatest threshold is taken below which the hidden
+        activations hold at most this share of the squared sum. 0 switches the rule off.
+    licence, source : str
+    """
+
+    name: str
+    classes: Sequence[str]
+    mean: Sequence[float] = (0.5, 0.5, 0.5)
+    std: Sequence[float] = (0.5, 0.5, 0.5)
+    resize: str = "bicubic"
+    ffn2_rule: str = "image"
+    tile_rows: int = 16
+    ffn_chunk: int = 256
+    threshold_energy: float = 0.0
+    licence: str = ""
+    source: str = ""
+
+
+@dataclass
+class Statistics:
+    """Samples and greatest magnitude of every observed activation."""
+
+    samples: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
+    peak: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def observe(self, name: str, value: Tensor) -> None:
+        """Record an activation; called by the float network."""
+        flat = value.detach().abs().flatten().numpy()
+        self.peak[name] = max(self.peak[name], float(flat.max()))
+        self.samples[name].append(flat[:: max(1, flat.size // _SAMPLES_PER_BATCH)].copy())
+
+    def scale(self, name: str, levels: int) -> float:
+        """Value of one unit with the least squared error of ``levels`` magnitudes."""
+        values = np.concatenate(self.samples[name]).astype(np.float64)
+        peak = self.peak[name] or 1.0
+        candidates = peak / levels * np.geomspace(0.2, 1.0, 60)
+        errors = [np.square(np.minimum(np.round(values / unit), levels) * unit - values).sum() for unit in candidates]
+        return float(candidates[int(np.argmin(errors))])
+
+
+def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions) -> ModelPackage:
+    """Quantise a float network.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+        With ReLU; its pruning schedule goes into the package.
+    photos : uint8 array [B, S, S, 3]
+        Calibration photos; a few hundred, none of them used for testing.
+    options : QuantOptions
+
+    Raises
+    ------
+    RowvitError
+        If the network cannot be expressed in the numerics, or the photos do not fit it.
+    """
+    config = model.config
+    if config.act != "relu":
+        raise RowvitError(f"The network's activation is {config.act}; hidden activations are unsigned: use ReLU.")
+    if photos.dtype != np.uint8 or photos.shape[1:] != (config.image_size, config.image_size, 3) or not len(photos):
+        raise RowvitError(
+            f"Calibration photos are {photos.dtype} {list(photos.shape)}; "
+            f"the network takes uint8 [images, {config.image_size}, {config.image_size}, 3]."
+        )
+    if config.dim > MAX_K or options.ffn_chunk > MAX_K:
+        raise RowvitError(f"Width {config.dim} or FFN2 chunk {options.ffn_chunk} is above {MAX_K}; no room for the sum.")
+    statistics = Statistics()
+    predict(model, photos, options.mean, options.std, observe=statistics.observe)
+    return _Builder(model, statistics, options).build()
+
+
+class _Builder:
+    """Integer tensors and parameters of one network, gathered step by step."""
+
+    def __init__(self, model: VisionTransformer, statistics: Statistics, options: QuantOptions) -> None:
+        self.config, self.statistics, self.options = model.config, statistics, options
+        self.state = {name: t.detach().double().numpy() for name, t in model.state_dict().items()}
+        self.tensors: dict[str, np.ndarray] = {}
+        self.scales: dict[str, float] = {}
+
+    def build(self) -> ModelPackage:
+        config, options = self.config, self.options
+        residuals = ["embed"] + [f"layers.{i}.{part}" for i in range(config.depth) for part in ("attn", "ffn")]
+        peak = max(self.statistics.peak[name] for name in residuals)
+        self.residual = self.scales["residual"] = _HEADROOM * peak / 32767
+        params: dict = {"patch.shift": self._embed(), "layers": []}
+        for i in range(config.depth):
+            params["layers"].append(self._attention(i) | self._ffn(i))
+        params["norm.shift"], x = self._norm("norm", "norm", "norm")
+        logit = self.scales["logit"] = _HEADROOM * self.statistics.peak["logits"] / 32767
+        params["head.shift"] = self._linear("head", self.state["head.weight"], self.state["head.bias"], x, logit)
+        arch = {key: value for key, value in asdict(config).items() if type(value) is int and key != "tile_rows"}
+        pruning = [{"threshold": 0} | step for step in config.pruning]
+        meta = {
+            "format": FORMAT,
+            "name": options.name,
+            "architecture": arch | {"channels": 3, "prefix": 1, "tokens": config.tokens},
+            "preprocessing": {"resize": options.resize, "mean": list(options.mean), "std": list(options.std)},
+            "classes": list(options.classes),
+            "pruning": pruning,
+            "ffn2_rule": options.ffn2_rule,
+            "tile_rows": options.tile_rows,
+            "ffn_chunk": options.ffn_chunk,
+            "params": params,
+            "scales": self.scales,
+            "licence": options.licence,
+            "source": options.source,
+            "accuracy": {},
+        }
+        package = ModelPackage(meta, self.tensors)
+        package.check(options.name)
+        return package
+
+    def _scale(self, name: str, levels: int = 127) -> float:
+        self.scales[name] = self.statistics.scale(name, levels)
+        return self.scales[name]
+
+    def _linear(self, name: str, weight: np.ndarray, bias: np.ndarray | None, x: float, y: float) -> int:
+        """Quantise a layer of float weight [out, in]; x and y are the units of its input and result."""
+        unit = np.abs(weight).max(axis=1) / 127
+        if bias is not None:
+            # a channel of tiny weights and a large bias needs a coarser unit for the bias to fit
+            unit = np.maximum(unit, np.abs(bias) / (x * _BIAS_PEAK))
+        unit = np.where(unit > 0, unit, unit.max() or 1.0)
+        self.tensors[f"{name}.weight"] = np.round(weight / unit[:, None]).astype(np.int8).T.copy()
+        if bias is not None:
+            self.tensors[f"{name}.bias"] = np.round(bias / (x * unit)).astype(np.int32)
+        self.tensors[f"{name}.mult"], shift = multiplier(x * unit / y, name)
+        return shift
+
+    def _norm(self, name: str, source: str, observed: str) -> tuple[int, float]:
+        """Quantise a LayerNorm; returns its shift and the unit of its result."""
+        unit = self._scale(observed)
+        gain = self.state[f"{source}.weight"] / unit / 1024  # z has 10 fraction bits
+        offset = self.state[f"{source}.bias"] / unit
+        shift = 31
+        while shift and (np.abs(gain).max() * 2**shift > 32767 or np.abs(offset).max() * 2**shift >= 2**31 - 1):
+            shift -= 1
+        if np.abs(gain).max() * 2**shift > 32767:
+            raise RowvitError(f"{source}: LayerNorm gain {np.abs(gain).max() * 1024:g} cannot be represented.")
+        self.tensors[f"{name}.g"] = np.round(gain * 2**shift).astype(np.int16)
+        self.tensors[f"{name}.b"] = np.round(offset * 2**shift).astype(np.int32)
+        return shift, unit
+
+    def _embed(self) -> int:
+        """Patch layer on ``pixel - 128``, with mean, std and all constants in the position table."""
+        std, mean = (np.array(value, np.float64) for value in (self.options.std, self.options.mean))
+        weight = self.state["patch_embed.proj.weight"].transpose(0, 2, 3, 1) / (255 * std)
+        weight = weight.reshape(self.config.dim, -1)
+        shift = self._linear("patch", weight, None, 1.0, self.residual)
+        # what the integer layer makes of a mean pixel is taken off again: exact for such a pixel
+        factor = self.tensors["patch.mult"] * 2.0**-shift * self.residual
+        mean_pixel = np.tile(255 * mean - 128, self.config.patch_size**2)
+        offset = self.state["patch_embed.proj.bias"] - mean_pixel @ self.tensors["patch.weight"] * factor
+        pos = self.state["pos_embed"][0].copy()
+        pos[0] += self.state["cls_token"][0, 0]
+        pos[1:] += offset
+        self.tensors["pos"] = np.clip(np.round(pos / self.residual), -32768, 32767).astype(np.int16)
+        return shift
+
+    def _attention(self, i: int) -> dict[str, int]:
+        name, source = f"layers.{i}", f"blocks.{i}"
+        params: dict[str, int] = {}
+        params["norm1.shift"], x = self._norm(f"{name}.norm1", f"{source}.norm1", f"{name}.norm1")
+        weights = np.split(self.state[f"{source}.attn.qkv.weight"], 3)
+        biases = np.split(self.state[f"{source}.attn.qkv.bias"], 3)
+        units = [self._scale(f"{name}.{part}") for part in "qkv"]
+        for part, weight, bias, unit in zip("qkv", weights, biases, units, strict=True):
+            params[f"{part}.shift"] = self._linear(f"{name}.{part}", weight, bias, x, unit)
+        head_dim = self.config.dim // self.config.heads
+        factor = units[0] * units[1] * math.log2(math.e) * 32 / math.sqrt(head_dim)
+        s_mult, params["s_shift"] = multiplier(factor, f"{name} attention logits")
+        params["s_mult"] = int(s_mult)
+        # means of values are smaller than values: their unit is the values' by a power of two
+        wanted = self.statistics.scale(f"{name}.o", 127)
+        finer = min(max(round(math.log2(units[2] / wanted)), 0), 8)
+        params["pv_shift"] = 16 - finer
+        o = self.scales[f"{name}.o"] = units[2] * 2.0**-finer
+        weight, bias = (self.state[f"{source}.attn.proj.{part}"] for part in ("weight", "bias"))
+        params["proj.shift"] = self._linear(f"{name}.proj", weight, bias, o, self.residual)
+        return params
+
+    def _ffn(self, i: int) -> dict[str, int]:
+        name, source = f"layers.{i}", f"blocks.{i}"
+        params: dict[str, int] = {}
+        params["norm2.shift"], x = self._norm(f"{name}.norm2", f"{source}.norm2", f"{name}.norm2")
+        hidden = self._scale(f"{name}.hidden", 255)
+        for part, unit_in, unit_out in (("fc1", x, hidden), ("fc2", hidden, self.residual)):
+            weight, bias = (self.state[f"{source}.mlp.{part}.{key}"] for key in ("weight", "bias"))
+            params[f"{part}.shift"] = self._linear(f"{name}.{part}", weight, bias, unit_in, unit_out)
+        params["thr"] = self._threshold(f"{name}.hidden", hidden)
+        return params
+
+    def _threshold(self, name: str, unit: float) -> int:
+        values = np.minimum(np.round(np.concatenate(self.statistics.samples[name]) / unit), 255).astype(int)
+        energy = np.bincount(values, minlength=256) * np.arange(256.0) ** 2
+        # dropping everything below thr loses the energy of 1 .. thr-1
+        lost = np.cumsum(energy) / max(energy.sum(), 1.0)
+        return max(1, int(np.searchsorted(lost[:255], self.options.threshold_energy, side="right")))

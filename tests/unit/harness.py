@@ -14,6 +14,7 @@ import inspect
 import json
 import os
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,7 @@ async def wait_for(dut: Any, condition: Callable[[], bool], limit: int = 100_000
 
 def uint(handle: Any) -> int:
     """Value of a signal as an unsigned number."""
-    return handle.value.to_unsigned()
+    return int(handle.value)
 
 
 async def drive(
@@ -212,3 +213,47 @@ async def collect(
         if done:
             ready_h.value = 0
             return
+
+
+class Reader:
+    """Model of one axi_reader client port: answers req_* with the words of a memory image on rsp_*.
+
+    Parameters
+    ----------
+    data : memory image; byte 0 lies at address ``base``.
+    latency : cycles from request to first word.
+    stall : probability that a cycle takes no request, and that a word comes later.
+
+    Attributes
+    ----------
+    requests : list of (address relative to ``base``, bytes), in order.
+    """
+
+    def __init__(self, dut: Any, data: bytes, base: int = 0, latency: int = 20, stall: float = 0.0) -> None:
+        self.dut, self.data, self.base, self.latency, self.stall = dut, data, base, latency, stall
+        self.requests: list[tuple[int, int]] = []
+        self.words: deque[tuple[int, int]] = deque()
+
+    async def run(self) -> None:
+        """Serve until cancelled; start it at a falling edge."""
+        dut, time, offered = self.dut, 0, False
+        while True:
+            dut.req_ready_i.value = ready = int(len(self.words) < 128 and random.random() >= self.stall)
+            offered = offered or bool(
+                self.words and self.words[0][0] <= time and random.random() >= self.stall
+            )
+            dut.rsp_valid_i.value = int(offered)
+            dut.rsp_data_i.value = self.words[0][1] if offered else random.getrandbits(64)
+            await ReadOnly()
+            if ready and dut.req_valid_o.value:
+                address, size = uint(dut.req_addr_o) - self.base, uint(dut.req_bytes_o)
+                assert size > 0 and size % 8 == 0 and 0 <= address and address + size <= len(self.data)
+                self.requests.append((address, size))
+                for at in range(address, address + size, 8):
+                    word = int.from_bytes(self.data[at : at + 8], "little")
+                    self.words.append((time + self.latency, word))
+            if offered and dut.rsp_ready_o.value:
+                self.words.popleft()
+                offered = False
+            await FallingEdge(dut.clk_i)
+            time += 1

@@ -38,7 +38,9 @@ def compile(package: ModelPackage, config: HardwareConfig, checkpoints: bool = F
     instructions = Scheduler(lowering, config).run()
     meta = package.meta
     input_rows = lowering.tokens - lowering.arch["prefix"]
-    info = {key: meta[key] for key in ("classes", "preprocessing", "scales", "pruning", "ffn2_rule", "ffn_chunk")}
+    info = {
+        key: meta[key] for key in ("classes", "preprocessing", "scales", "pruning", "ffn2_rule", "ffn_chunk")
+    }
     info |= {
         "format": FORMAT,
         "abi": ABI_VERSION,
@@ -78,6 +80,7 @@ def disasm(program: Program) -> str:
             number = f"{queue.name}#{count[queue]}"
         if queue is Engine.EXEC:
             layer, name = next(ops)
-            note = f"  ; {'layer %d ' % layer if 0 <= layer < program.meta['architecture']['depth'] else ''}{name}"
+            inside = 0 <= layer < program.meta["architecture"]["depth"]
+            note = f"  ; layer {layer} {name}" if inside else f"  ; {name}"
         lines.append(f"{index:5d} {number:<10} {instruction}{note}")
     return "\n".join(lines) + "\n"

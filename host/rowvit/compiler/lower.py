@@ -13,7 +13,6 @@ from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import QUEUE, Dst, Engine, Flag, Instruction, LoadKind, NormKind, Op
 from rowvit.quant.package import MAX_K, ModelPackage
 
-MAX_HEADS = 15
 EMBED_TAG = 255
 ALL_BANDS = 0xFFFF
 
@@ -66,15 +65,14 @@ class Step:
     weights: Block | None = None
     params: Block | None = None
 
-    def used_blocks(self) -> list[Block]:
-        return [block for block in (self.weights, self.params) if block]
-
 
 def compute_read(memory: Memory, base: int, width: int, stride: int = 0, bands: int = 1) -> Access:
     return Access(Engine.EXEC, False, memory, base, width, stride, bands)
 
 
-def compute_write(memory: Memory, base: int, width: int, stride: int = 0, bands: int = 1, banded=True) -> Access:
+def compute_write(
+    memory: Memory, base: int, width: int, stride: int = 0, bands: int = 1, banded=True
+) -> Access:
     return Access(Engine.DRAIN, True, memory, base, width, stride, bands, banded)
 
 
@@ -157,7 +155,6 @@ class Lowering:
 
         need(self.tokens, config.max_tokens, "tokens")
         need(self.dim, config.max_dim, "LayerNorm channels")
-        need(arch["heads"], MAX_HEADS, "heads")
         need(self.head_dim, config.lanes, "channels per head")
         need(arch["heads"] * config.lanes, MAX_K, "terms in the projection, a head padded to the lanes")
         need(8 * self.row_words, MAX_K, "terms in the patch embedding")
@@ -179,7 +176,8 @@ class Lowering:
         need(arch["heads"] * config.lanes, config.weight_depth, "weight lines for the projection")
         if self.meta["ffn2_rule"] == "tile" and self.meta["tile_rows"] % config.rows:
             raise RowvitError(
-                f"{name}: tile_rows {self.meta['tile_rows']} is not a multiple of the {config.rows} rows of a band"
+                f"{name}: tile_rows {self.meta['tile_rows']} is not a multiple of {config.rows},"
+                " the rows of a band"
             )
 
         bands = config.bands(self.tokens)
@@ -187,7 +185,8 @@ class Lowering:
         self.patches = Region(config.token_depth - self.row_words * bands, self.row_words, bands)
         # the first LayerNorm writes X band by band behind the patch embedding's reads
         behind = max(
-            (words * (p + 1) - self.row_words * (p + 1) for p in range(bands - 1)), default=words - self.row_words
+            (words * (p + 1) - self.row_words * (p + 1) for p in range(bands - 1)),
+            default=words - self.row_words,
         )
         need(self.row_words * bands + max(behind, 0), config.token_depth, "token words for patches beside X")
         for before, after in set(self.bounds):
@@ -336,7 +335,11 @@ class Lowering:
         """(address offset, channels, active groups) of every lane tile of the residual stream."""
         lanes, tile = self.config.lanes, self.config.tile
         return [
-            (t * lanes, slice(t * tile, min((t + 1) * tile, self.dim)), -(-min(tile, self.dim - t * tile) // lanes))
+            (
+                t * lanes,
+                slice(t * tile, min((t + 1) * tile, self.dim)),
+                -(-min(tile, self.dim - t * tile) // lanes),
+            )
             for t in range(self.dim_tiles)
         ]
 
@@ -353,7 +356,9 @@ class Lowering:
     def _embed(self) -> None:
         config, package = self.config, self.package
         region = self.patches
-        receive = Access(Engine.RECV, True, Memory.TOKEN, region.base, region.stride, region.stride, region.bands)
+        receive = Access(
+            Engine.RECV, True, Memory.TOKEN, region.base, region.stride, region.stride, region.bands
+        )
         self._step(
             Op.RECV,
             "patches",
@@ -426,7 +431,11 @@ class Lowering:
             kt = (Memory.WEIGHT, kt_base, self._kt_lines(before))
             v_rows = (Memory.WEIGHT, v_base, config.rows, config.rows, bands)
             targets = {
-                "q": (Dst.TOKEN, compute_write(*head_rows), dict(dst_base=rows.base + offset, dst_stride=rows.stride)),
+                "q": (
+                    Dst.TOKEN,
+                    compute_write(*head_rows),
+                    dict(dst_base=rows.base + offset, dst_stride=rows.stride),
+                ),
                 "k": (Dst.KEY, compute_write(*kt, banded=False), dict(dst_base=kt_base)),
                 "v": (Dst.VALUE, compute_write(*v_rows), dict(dst_base=v_base)),
             }
@@ -448,7 +457,9 @@ class Lowering:
                             self._heads(package.tensors[f"{path}.mult"], first, groups),
                             groups,
                         ),
-                        self._weight_load(self._heads(package.tensors[f"{path}.weight"], first, groups), groups),
+                        self._weight_load(
+                            self._heads(package.tensors[f"{path}.weight"], first, groups), groups
+                        ),
                     ],
                     src_base=x.base,
                     src_stride=x.stride,
@@ -526,7 +537,9 @@ class Lowering:
                 [self._residual_write(base, bands)],
                 groups,
                 [
-                    self._param_load(tensors[f"{path}.bias"][channels], tensors[f"{path}.mult"][channels], groups),
+                    self._param_load(
+                        tensors[f"{path}.bias"][channels], tensors[f"{path}.mult"][channels], groups
+                    ),
                     self._weight_load(padded[:, channels], groups),
                 ],
                 [Flag.GATHER] if gather else [],
@@ -560,7 +573,9 @@ class Lowering:
             )
         pending: list[tuple] = []
         for c, neurons in enumerate(chunks):
-            region = Region(x.end + c % buffers * words, self._hidden_stride(neurons.stop - neurons.start), x.bands)
+            region = Region(
+                x.end + c % buffers * words, self._hidden_stride(neurons.stop - neurons.start), x.bands
+            )
             mask_base = c % mask_buffers * masks
             made = self._ffn1(layer, x, neurons, region, mask_base)
             pending.append((layer, c, neurons, region, mask_base, made))
@@ -595,7 +610,9 @@ class Lowering:
         row_tiles = self._row_tiles(x.bands * config.rows)
         mask_bands = {"none": 0, "image": ALL_BANDS, "tile": self.meta["tile_rows"] // config.rows}[rule]
         source = compute_read(Memory.TOKEN, x.base, x.stride, x.stride, x.bands)
-        weight, bias, mult = (tensors[f"layers.{layer}.fc1.{n}"][..., neurons] for n in ("weight", "bias", "mult"))
+        weight, bias, mult = (
+            tensors[f"layers.{layer}.fc1.{n}"][..., neurons] for n in ("weight", "bias", "mult")
+        )
         made = []
         for start in range(0, count, tile):
             columns = slice(start, min(start + tile, count))
@@ -651,7 +668,8 @@ class Lowering:
         if chunk:
             bias = np.zeros_like(bias)
         weight = np.pad(
-            tensors[f"{path}.weight"][neurons], ((0, segments * lanes - (neurons.stop - neurons.start)), (0, 0))
+            tensors[f"{path}.weight"][neurons],
+            ((0, segments * lanes - (neurons.stop - neurons.start)), (0, 0)),
         )
         tiles = self._residual_tiles()
         stored = [self._append(weight[:, channels]) for _, channels, _ in tiles]
@@ -659,19 +677,30 @@ class Lowering:
         # one slot per lane tile serves all row tiles, as long as others have one left
         shared = len(tiles) < config.param_slots
         params = [self._param_load(bias[c], mult[c], groups) for _, c, groups in tiles]
-        flags, k = ([Flag.SPARSE, Flag.UNSIGNED], segments) if rule != "none" else ([Flag.UNSIGNED], segments * lanes)
+        flags, k = (
+            ([Flag.SPARSE, Flag.UNSIGNED], segments)
+            if rule != "none"
+            else ([Flag.UNSIGNED], segments * lanes)
+        )
         for r, (band0, bands) in enumerate(row_tiles):
             start = region.base + band0 * region.stride
             source = Access(
-                Engine.EXEC, False, Memory.TOKEN, start, region.stride, region.stride, bands, banded=band0 == 0
+                Engine.EXEC,
+                False,
+                Memory.TOKEN,
+                start,
+                region.stride,
+                region.stride,
+                bands,
+                banded=band0 == 0,
             )
             for t, (base, _, groups) in enumerate(tiles):
                 block = Block(Memory.WEIGHT, segments * lanes)
                 loads = self._ffn2_loads(stored[t], groups, block, mask_base + r * segments, band0, made)
                 param, slot = params[t]
                 if not shared:
-                    param, slot = Load(param.kind, param.address, 1, groups, Block(Memory.PARAM, 1)), None
-                    slot = param.block
+                    slot = Block(Memory.PARAM, 1)
+                    param = Load(param.kind, param.address, 1, groups, slot)
                 step = self._matmul(
                     f"fc2.{chunk}.{t}" + (f".{r}" if rule == "tile" else ""),
                     layer,

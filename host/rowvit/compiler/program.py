@@ -75,6 +75,10 @@ class Program:
                 f"{path} has format {meta.get('format')} and ABI {meta.get('abi')}, this rowvit has"
                 f" {FORMAT} and {ABI_VERSION}; compile it again"
             )
-        if code.dtype != np.uint16 or code.shape != (meta["instructions"], SLOTS) or weights.dtype != np.uint8:
+        if (
+            code.dtype != np.uint16
+            or code.shape != (meta["instructions"], SLOTS)
+            or weights.dtype != np.uint8
+        ):
             raise RowvitError(f"{path} is damaged: its code is not {meta['instructions']} instructions")
         return cls(code, weights, meta)

@@ -50,9 +50,7 @@ class _Room:
     def place(self, block: Block, now: int) -> bool:
         """Give ``block`` a base before step ``now`` is issued; False if there is no room yet."""
         taken = [(u.base, u.end) for u in self.past if u.last >= now]
-        taken += [
-            (r.base, r.base + r.size) for r in self.reserved if r.last >= now and r.first <= block.last
-        ]
+        taken += [(r.base, r.base + r.size) for r in self.reserved if r.last >= now and r.first <= block.last]
         edges = {0, self.size - block.size}
         for use in self.past:
             edges |= {use.end, use.base - block.size, use.base}
@@ -106,11 +104,12 @@ class Scheduler:
                 return order
             window = range(max(0, stuck - _BACK_OFF), stuck + 1)
             if not any(ahead[i] for i in window):
-                step = self.steps[stuck]
+                step, config = self.steps[stuck], self.config
+                lines = step.weights.size if step.weights else 0
                 raise RowvitError(
-                    f"'{self.lowering.meta['name']}' on '{self.config.name}': no"
-                    f" {max(b.size for b in step.used_blocks())} weight lines in a row are free for {step.name}"
-                    f" of layer {step.layer}; the memory has {self.config.weight_depth}"
+                    f"'{self.lowering.meta['name']}' on '{config.name}': {step.name} of layer {step.layer} needs"
+                    f" {lines} weight lines in a row and a parameter slot; {config.weight_depth} lines and"
+                    f" {config.param_slots} slots are too few"
                 )
             for i in window:
                 ahead[i] = max(0, ahead[i] - 1)
@@ -137,7 +136,11 @@ class Scheduler:
                 needed = index <= now
                 if not needed and pulled >= ahead[now]:
                     break
-                if load.block and load.block.base < 0 and not self.rooms[load.block.memory].place(load.block, now):
+                if (
+                    load.block
+                    and load.block.base < 0
+                    and not self.rooms[load.block.memory].place(load.block, now)
+                ):
                     if needed:
                         return [], now
                     break
@@ -162,7 +165,9 @@ class Scheduler:
             start = dict(tracker.done)
             body = []
             for item in order:
-                instruction, accesses = self._load(item, code_bytes) if isinstance(item, Load) else self._step(item)
+                instruction, accesses = (
+                    self._load(item, code_bytes) if isinstance(item, Load) else self._step(item)
+                )
                 deps, chain = tracker.depend(accesses)
                 # beyond the reach of 16 bits everything is long complete
                 deps = {e: op - start[e] for e, op in deps.items() if op - start[e] > NO_DEP // 2}

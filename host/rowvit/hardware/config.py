@@ -117,5 +117,7 @@ def load(name_or_path: str | Path) -> HardwareConfig:
     known = {field.name for field in fields(HardwareConfig)}
     if wrong := known ^ values.keys():
         state = "lacks" if wrong <= known else "has unknown or lacks known keys:"
-        raise RowvitError(f"{path} {state} {', '.join(sorted(wrong))}; its keys are {', '.join(sorted(known))}")
+        raise RowvitError(
+            f"{path} {state} {', '.join(sorted(wrong))}; its keys are {', '.join(sorted(known))}"
+        )
     return HardwareConfig(**values)

@@ -344,7 +344,9 @@ class Instruction:
             if name in names:
                 parts.append(f"{name}={names[name](value).name}")
             elif value:
-                parts.append(f"{name}={value:#x}" if name in ("address", "config_hash") else f"{name}={value}")
+                parts.append(
+                    f"{name}={value:#x}" if name in ("address", "config_hash") else f"{name}={value}"
+                )
         parts += [flag.name for flag in sorted(self.flags)]
         if self.deps:
             parts.append("|")

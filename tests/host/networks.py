@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small random networks for the tests of compiler and devices."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rowvit.model.synthetic import random_package
+from rowvit.quant.package import ModelPackage
+
+
+def small_package(rng: np.random.Generator, **changes) -> ModelPackage:
+    """A network of random shape for the configuration ``tiny`` (16 lanes); ``changes`` fix some of it."""
+    heads = int(rng.integers(1, 4))
+    dim = 16 * int(rng.integers(heads, 5))
+    while dim // heads > 16 or dim % heads:
+        dim = 16 * int(rng.integers(1, 5))
+    hidden = int(rng.integers(9, 100))
+    depth = int(rng.integers(1, 4))
+    grid = int(rng.integers(2, 6))
+    prune = sorted(rng.choice(depth, int(rng.integers(0, depth + 1)), replace=False))
+    options = dict(
+        dim=dim,
+        heads=heads,
+        depth=depth,
+        hidden=hidden,
+        patch_size=(patch := int(rng.integers(1, 5))),
+        image_size=patch * grid,
+        classes=int(rng.integers(1, 40)),
+        pruning=[
+            {
+                "layer": int(layer),
+                "keep": int(rng.integers(1, grid * grid + 2)),
+                "threshold": int(rng.choice([0, 1 << 14, 1 << 16])),
+            }
+            for layer in prune
+        ],
+        ffn2_rule=str(rng.choice(["none", "image", "tile"])),
+        tile_rows=2 * int(rng.integers(1, 8)),
+        ffn_chunk=int(rng.integers(8, 65)),
+        columns=float(rng.uniform(0.1, 0.9)),
+    )
+    return random_package(rng, **options | changes)
+
+
+def random_patches(rng: np.random.Generator, package: ModelPackage, images: int) -> np.ndarray:
+    """Patches int8 [images, tokens - prefix, K] over the whole range."""
+    arch = package.meta["architecture"]
+    shape = (images, arch["tokens"] - arch["prefix"], package.tensors["patch.weight"].shape[0])
+    return rng.integers(-128, 128, shape).astype(np.int8)

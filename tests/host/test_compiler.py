@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiled programs on the machine model give the reference's results in any permitted order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from machine import Machine
+from networks import random_patches, small_package
+from rowvit import reference
+from rowvit.compiler import Program, compile, disasm
+from rowvit.errors import RowvitError
+from rowvit.hardware.config import HardwareConfig, load
+from rowvit.hardware.isa import (
+    INSTRUCTION_BYTES,
+    NO_DEP,
+    QUEUE,
+    Dst,
+    Engine,
+    Instruction,
+    LoadKind,
+    Op,
+    Record,
+)
+from rowvit.model.synthetic import keep_schedule, preset_package, random_package
+from rowvit.quant.package import ModelPackage
+
+TINY = load("tiny")
+
+
+def check(
+    package: ModelPackage, config: HardwareConfig, seed: int, images: int, checkpoints: bool = False
+) -> None:
+    """Run on the machine model and compare every record with the reference."""
+    rng = np.random.default_rng(seed)
+    program = compile(package, config, checkpoints)
+    patches = random_patches(rng, package, images)
+    expected = reference.run(package, patches, checkpoints)
+    machine = Machine(program, config, rng)
+    for records, result in zip(machine.run(patches), expected, strict=True):
+        of = {kind: [(tag, data) for k, tag, data in records if k is kind] for kind in Record}
+        np.testing.assert_array_equal(of[Record.LOGITS][0][1], result.logits)
+        assert [tag for tag, _ in of[Record.KEPT]] == [p["layer"] for p in package.meta["pruning"]]
+        for (_, kept), right in zip(of[Record.KEPT], result.kept, strict=True):
+            np.testing.assert_array_equal(kept, right)
+        assert len(of[Record.MARK]) == 1 + package.meta["architecture"]["depth"]
+        for (tag, rows), right in zip(of[Record.CHECKPOINT], result.checkpoints.values(), strict=True):
+            np.testing.assert_array_equal(rows, right, err_msg=f"checkpoint {tag}")
+        size = 8 * sum(1 + -(-data.size // 4) for _, _, data in records)
+        assert size <= program.meta["output"]["max_bytes"]
+    if package.meta["ffn2_rule"] != "none":
+        tiles = -(-package.meta["architecture"]["dim"] // config.tile)
+        assert machine.fetched == tiles * sum(result.counts.w2_rows_fetched for result in expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_random_networks_in_random_order(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    package = small_package(rng)
+    check(package, TINY, seed, images=int(rng.integers(1, 4)), checkpoints=bool(rng.integers(2)))
+
+
+@pytest.mark.parametrize("rule", ["none", "image", "tile"])
+def test_groups_and_partial_tiles(rule: str) -> None:
+    """Two groups, of which the last tile of every layer uses one."""
+    config = HardwareConfig(**TINY.structure() | dict(name="two", board="none", clock_mhz=1.0, groups=2))
+    rng = np.random.default_rng(5)
+    package = small_package(
+        rng, dim=48, heads=3, depth=3, hidden=80, ffn_chunk=80, classes=70, ffn2_rule=rule, tile_rows=4
+    )
+    for seed in range(4):
+        check(package, config, seed, images=3)
+
+
+def test_deit_tiny_on_pynq_z2() -> None:
+    check(preset_package("deit-tiny"), load("pynq-z2"), seed=1, images=1)
+
+
+def demo_package() -> ModelPackage:
+    return random_package(
+        np.random.default_rng(0),
+        dim=128,
+        depth=6,
+        heads=2,
+        image_size=56,
+        patch_size=4,
+        hidden=512,
+        classes=10,
+        pruning=keep_schedule(196, (1, 3), 0.5),
+        ffn_chunk=256,
+    )
+
+
+def test_demo_network_on_pynq_z2() -> None:
+    check(demo_package(), load("pynq-z2"), seed=2, images=2)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("preset", ["deit-tiny", "deit-small"])
+def test_known_networks_fit_pynq_z2(preset: str, dense: bool) -> None:
+    package = preset_package(preset, dense)
+    program = compile(package, load("pynq-z2"))
+    loads = [i.fields for i in program.instructions if i.op is Op.LOAD]
+    assert max(f["address"] for f in loads) < program.blob.size
+    assert all(f["address"] % 64 == 0 for f in loads)
+
+
+def test_dependencies_name_earlier_operations_only() -> None:
+    program = compile(small_package(np.random.default_rng(3)), TINY)
+    done = dict.fromkeys(Engine, 0)
+    for instruction in program.instructions[1:-1]:
+        assert all(dep <= done[engine] for engine, dep in instruction.deps.items())
+        queue = QUEUE[instruction.op]
+        done[queue] += 1
+        done[Engine.DRAIN] += queue is Engine.EXEC
+
+
+@pytest.mark.parametrize(
+    ("engine", "op", "pick"),
+    [
+        (Engine.LOAD, Op.MATMUL, lambda f: True),
+        (Engine.EXEC, Op.LOAD, lambda f: f["kind"] == LoadKind.WEIGHT),
+        (Engine.DRAIN, Op.LOAD, lambda f: f["kind"] == LoadKind.PARAM),
+        (Engine.DRAIN, Op.NORM, lambda f: True),
+        (Engine.NORM, Op.MATMUL, lambda f: f["dst"] == Dst.TOKEN),
+        (Engine.DRAIN, Op.ATTN, lambda f: True),
+        (Engine.RECV, Op.MATMUL, lambda f: True),
+    ],
+)
+def test_the_machine_model_notices_missing_dependencies(engine: Engine, op: Op, pick) -> None:
+    rng = np.random.default_rng(0)
+    package = small_package(rng, dim=64, heads=4, depth=2, hidden=64, ffn_chunk=32, pruning=[])
+    # little room, so that loads reuse it at once
+    config = HardwareConfig(
+        **TINY.structure() | dict(name="short", board="none", clock_mhz=1.0, weight_depth=192)
+    )
+    program = compile(package, config)
+    for row, instruction in zip(program.code, program.instructions, strict=True):
+        if instruction.op is op and pick(instruction.fields):
+            row[3 + engine] = NO_DEP & 0xFFFF
+    patches = random_patches(rng, package, 2)
+    right = [result.logits for result in reference.run(package, patches)]
+
+    def fails(seed: int) -> bool:
+        try:
+            out = Machine(program, config, np.random.default_rng(seed)).run(patches)
+        except AssertionError:
+            return True
+        return any(
+            not np.array_equal(records[-1][2], logits) for records, logits in zip(out, right, strict=True)
+        )
+
+    assert any(fails(seed) for seed in range(20))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(dim=320, heads=10), "LayerNorm channels: 320, available: 256"),
+        (dict(dim=40, heads=5), "not a multiple of the 16 lanes"),
+        (dict(dim=64, heads=2), "channels per head: 32, available: 16"),
+        (dict(patch_size=1, image_size=9), "tokens: 82, available: 64"),
+        (dict(ffn2_rule="tile", tile_rows=3), "tile_rows 3 is not a multiple of 2"),
+        (
+            dict(ffn2_rule="tile", tile_rows=2, hidden=256, ffn_chunk=256, image_size=16, patch_size=4),
+            "mask words",
+        ),
+        (dict(hidden=1024, ffn_chunk=1024), "weight lines for an FFN2 chunk: 1024, available: 512"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_numbers(changes: dict, message: str) -> None:
+    base = dict(dim=32, heads=2, depth=1, hidden=32, ffn_chunk=32, pruning=[], ffn2_rule="image")
+    rng = np.random.default_rng(0)
+    with pytest.raises(RowvitError, match=message):
+        compile(small_package(rng, **base | changes), TINY)
+
+
+def test_memories_that_are_too_small_are_refused_with_numbers() -> None:
+    package = small_package(
+        np.random.default_rng(0),
+        dim=64,
+        heads=4,
+        depth=1,
+        hidden=64,
+        ffn_chunk=64,
+        image_size=20,
+        patch_size=4,
+    )
+    for key, value in dict(token_depth=100, residual_depth=100, weight_depth=90).items():
+        config = HardwareConfig(
+            **TINY.structure() | dict(name="small", board="none", clock_mhz=1.0) | {key: value}
+        )
+        with pytest.raises(RowvitError, match=rf"'small' needs .*: \d+, available: {value}"):
+            compile(package, config)
+
+
+def test_save_and_load(tmp_path) -> None:
+    program = compile(small_package(np.random.default_rng(1)), TINY)
+    program.save(tmp_path / "p.safetensors")
+    again = Program.load(tmp_path / "p.safetensors")
+    assert again.meta == program.meta
+    np.testing.assert_array_equal(again.blob, program.blob)
+    assert len(again.instructions) * INSTRUCTION_BYTES == program.code.nbytes
+    with pytest.raises(RowvitError, match="ABI"):
+        Program(program.code, program.weights, program.meta | {"abi": 99}).save(tmp_path / "q.safetensors")
+        Program.load(tmp_path / "q.safetensors")
+
+
+def test_the_same_package_gives_the_same_program() -> None:
+    first, second = (compile(small_package(np.random.default_rng(7)), TINY) for _ in range(2))
+    np.testing.assert_array_equal(first.blob, second.blob)
+
+
+def test_disassembly_names_fields_and_dependencies() -> None:
+    text = disasm(compile(small_package(np.random.default_rng(1)), TINY))
+    assert "HEADER" in text and "config_hash" in text and text.rstrip().endswith("END")
+    assert "dst=RESIDUAL" in text and "RECV~1" in text and "LOAD>=" in text
+    assert str(
+        Instruction(Op.SELECT, {"keep": 3}, deps={Engine.DRAIN: 7}, chain=frozenset({Engine.DRAIN}))
+    ) == ("SELECT  keep=3 | DRAIN~7")

@@ -107,9 +107,9 @@ class Scheduler:
                 step, config = self.steps[stuck], self.config
                 lines = step.weights.size if step.weights else 0
                 raise RowvitError(
-                    f"'{self.lowering.meta['name']}' on '{config.name}': {step.name} of layer {step.layer} needs"
-                    f" {lines} weight lines in a row and a parameter slot; {config.weight_depth} lines and"
-                    f" {config.param_slots} slots are too few"
+                    f"'{self.lowering.meta['name']}' on '{config.name}': {step.name} of layer {step.layer}"
+                    f" finds no room for {lines} weight lines in a row and a parameter slot;"
+                    f" {config.weight_depth} lines and {config.param_slots} slots are too few"
                 )
             for i in window:
                 ahead[i] = max(0, ahead[i] - 1)

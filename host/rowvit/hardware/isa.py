@@ -67,7 +67,7 @@ class Flag(IntEnum):
 
     SPARSE = 0  #: MATMUL: the source is compressed segments
     UNSIGNED = 1  #: MATMUL: source scalars are uint8
-    GATHER = 2  #: MATMUL: band rows come from the selection table; LOAD: fetch masked rows only
+    GATHER = 2  #: MATMUL: rows of source and residual come from the selection table; LOAD: masked rows only
     ONE_ROW = 3  #: MATMUL, NORM: only row 0, whatever the live count
     SET_LIVE = 4  #: MATMUL: set the live count to ``rows`` and the token table to identity
     MARK = 5  #: MATMUL, ATTN: emit a MARK record when drained
@@ -97,7 +97,7 @@ class LoadKind(IntEnum):
 
 
 class NormKind(IntEnum):
-    LAYERNORM = 0
+    LAYERNORM = 0  #: residual rows to int8 rows in token memory
     DUMP = 1  #: residual rows to the output stream as a CHECKPOINT record
 
 
@@ -105,15 +105,15 @@ class NormKind(IntEnum):
 COMMON_FIELDS = {"opcode": (0, 1), "flags": (1, 1), "chain": (2, 1)}
 FIELDS: dict[Op, dict[str, tuple[int, int]]] = {
     Op.HEADER: {
-        "config_hash": (9, 2),
-        "abi": (11, 1),
+        "config_hash": (9, 2),  # must equal the register CONFIG_HASH
+        "abi": (11, 1),  # must equal the register ABI
     },
     Op.LOAD: {
         "kind": (9, 1),  # LoadKind
         "address": (10, 2),  # byte offset from the blob's base, multiple of 8
         "dst": (12, 1),  # weight line, parameter slot or norm slot
         "rows": (13, 1),  # WEIGHT: rows; NORM: channels; RESIDUAL: addresses
-        "groups": (14, 1),
+        "groups": (14, 1),  # WEIGHT, PARAM: groups that are loaded
         "mask_base": (15, 1),  # GATHER: first mask word
         "band0": (16, 1),  # GATHER: the load is empty unless this band is live
     },
@@ -126,51 +126,51 @@ FIELDS: dict[Op, dict[str, tuple[int, int]]] = {
         "dst": (14, 1),  # Dst
         "dst_base": (15, 1),  # TOKEN, HIDDEN: word; KEY, VALUE: line; RESIDUAL: address offset
         "dst_stride": (16, 1),  # per band, in words (TOKEN, HIDDEN) or addresses (RESIDUAL)
-        "shift": (17, 1),
-        "pslot": (18, 1),
-        "thr": (19, 1),  # HIDDEN
+        "shift": (17, 1),  # requantisation shift
+        "pslot": (18, 1),  # parameter slot
+        "thr": (19, 1),  # HIDDEN: threshold, 1 for ReLU
         "band0": (20, 1),  # first band
         "bands": (21, 1),  # at most so many bands from band0
         "mask_base": (22, 1),  # HIDDEN: mask word of group 0 in row tile 0
-        "mask_bands": (23, 1),  # HIDDEN: bands per row tile
+        "mask_bands": (23, 1),  # HIDDEN: bands per row tile; 0: dense values, no mask
         "mask_stride": (24, 1),  # HIDDEN: mask words per row tile
         "rows": (25, 1),  # SET_LIVE
         "count": (26, 1),  # STREAM: logits of this tile; record header if `total` is not 0
         "total": (27, 1),  # STREAM: logits of the whole record, in the first tile only
     },
     Op.ATTN: {
-        "q_base": (9, 1),
-        "q_stride": (10, 1),
-        "head_dim": (11, 1),
-        "groups": (12, 1),
+        "q_base": (9, 1),  # word of Q, group 0, band 0; group g is LANES / 8 words on
+        "q_stride": (10, 1),  # words per band
+        "head_dim": (11, 1),  # channels per head, a multiple of 8
+        "groups": (12, 1),  # active groups: heads of this operation
         "kt_base": (13, 1),  # line of channel 0, tokens 0..LANES-1; next token tile LANES lines on
         "v_base": (14, 1),  # line of token 0
         "p_base": (15, 1),  # compressed probabilities: 2 * GROUPS * p_stride words
         "p_stride": (16, 1),  # words per group and row: token tiles * segment words
-        "o_base": (17, 1),
-        "o_stride": (18, 1),
-        "s_mult": (19, 1),
-        "s_shift": (20, 1),
-        "pv_shift": (21, 1),
+        "o_base": (17, 1),  # word of O, group 0, band 0; may be q_base
+        "o_stride": (18, 1),  # words per band
+        "s_mult": (19, 1),  # multiplier of the logits
+        "s_shift": (20, 1),  # shift of the logits
+        "pv_shift": (21, 1),  # shift of O, to which log2 of the row sum is added
     },
     Op.NORM: {
         "kind": (9, 1),  # NormKind
-        "dim": (10, 1),
+        "dim": (10, 1),  # channels, a multiple of LANES
         "res_stride": (11, 1),  # residual addresses per band
-        "dst_base": (12, 1),
-        "dst_stride": (13, 1),
-        "slot": (14, 1),
-        "shift": (15, 1),
+        "dst_base": (12, 1),  # LAYERNORM: token memory word of band 0
+        "dst_stride": (13, 1),  # LAYERNORM: words per band
+        "slot": (14, 1),  # LAYERNORM: norm slot
+        "shift": (15, 1),  # LAYERNORM: output shift
     },
     Op.SELECT: {
         "keep": (9, 1),  # tokens to keep besides token 0
-        "threshold": (10, 2),
+        "threshold": (10, 2),  # least score of a token that may stay, 20 fraction bits
     },
     Op.RECV: {
         "rows": (9, 1),  # rows including prefix rows
         "prefix": (10, 1),  # rows of zeros made on chip, not received
         "row_words": (11, 1),  # 64-bit words per row
-        "dst_base": (12, 1),
+        "dst_base": (12, 1),  # token memory word of band 0
         "dst_stride": (13, 1),  # words per band
     },
     Op.END: {},
@@ -180,8 +180,8 @@ FIELDS: dict[Op, dict[str, tuple[int, int]]] = {
 class Error(IntEnum):
     """Sticky error codes."""
 
-    NONE = 0
-    BAD_OPCODE = 1
+    NONE = 0  #: no error
+    BAD_OPCODE = 1  #: the program holds an opcode that is not in the table
     ADDRESS_RANGE = 2  #: a load reaches beyond the blob
     BAD_HASH = 3  #: the program's configuration hash or ABI is not this core's
     AXI_READ = 4  #: a read came back with SLVERR or DECERR
@@ -406,7 +406,7 @@ def markdown() -> str:
     def enum(title: str, cls: type[IntEnum], head: str) -> None:
         out.extend([f"## {title}", "", f"| {head} | name | meaning |", "|---|---|---|"])
         for member in cls:
-            meaning = comments.get(f"{cls.__name__}.{member.name}", "")
+            meaning = comments.get(f"{cls.__name__}.{member.name}", "").replace("``", "`")
             out.append(f"| {member.value} | {member.name} | {meaning} |")
         out.append("")
 

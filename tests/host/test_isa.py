@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Encoding, decoding, printing and documenting instructions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rowvit.errors import RowvitError
+from rowvit.hardware import isa
+from rowvit.hardware.isa import FIELDS, NO_DEP, Dst, Engine, Flag, Instruction, LoadKind, Op
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@st.composite
+def instructions(draw) -> Instruction:
+    op = draw(st.sampled_from(Op))
+    return Instruction(
+        op,
+        {name: draw(st.integers(0, (1 << 16 * count) - 1)) for name, (_, count) in FIELDS[op].items()},
+        frozenset(draw(st.sets(st.sampled_from(Flag)))),
+        draw(st.integers(0, 255)),
+        draw(st.dictionaries(st.sampled_from(Engine), st.integers(NO_DEP + 1, 0x7FFF))),
+        frozenset(draw(st.sets(st.sampled_from(Engine)))),
+    )
+
+
+@given(instructions())
+def test_decode_reverses_encode(instruction: Instruction) -> None:
+    slots = instruction.encode()
+    assert slots.nbytes == isa.INSTRUCTION_BYTES
+    assert Instruction.decode(slots) == instruction
+
+
+def test_fields_lie_where_the_table_says() -> None:
+    instruction = Instruction(
+        Op.LOAD, {"address": 0x12345678}, frozenset({Flag.GATHER}), 7, {Engine.DRAIN: -2}
+    )
+    slots = instruction.encode()
+    assert slots[0] == 0x0702 and slots[1] == 4 and slots[5] == 0xFFFE and slots[3] == 0x8000
+    assert (slots[10], slots[11]) == (0x5678, 0x1234)
+
+
+def test_fields_of_an_opcode_do_not_overlap() -> None:
+    for table in FIELDS.values():
+        taken = [slot for first, count in table.values() for slot in range(first, first + count)]
+        assert len(set(taken)) == len(taken) and set(taken) <= set(range(9, isa.SLOTS))
+
+
+@pytest.mark.parametrize(
+    ("instruction", "message"),
+    [
+        (Instruction(Op.LOAD, {"rows": 1 << 16}), "rows = 65536 does not fit 16 bits"),
+        (Instruction(Op.MATMUL, {"keep": 1}), "MATMUL has no field 'keep'"),
+        (Instruction(Op.NORM, tag=256), "tag = 256 does not fit 8 bits"),
+        (Instruction(Op.NORM, deps={Engine.LOAD: 1 << 15}), "LOAD 32768 does not fit"),
+    ],
+)
+def test_what_cannot_be_encoded_is_refused(instruction: Instruction, message: str) -> None:
+    with pytest.raises(RowvitError, match=message):
+        instruction.encode()
+
+
+def test_unknown_opcodes_are_refused() -> None:
+    with pytest.raises(RowvitError, match="unknown opcode 99"):
+        Instruction.decode(np.full(isa.SLOTS, 99, np.uint16))
+
+
+def test_text_names_enums_flags_and_dependencies() -> None:
+    instruction = Instruction(
+        Op.MATMUL,
+        {"dst": Dst.KEY, "k": 192},
+        frozenset({Flag.MARK}),
+        3,
+        {Engine.LOAD: 12, Engine.DRAIN: 7},
+        frozenset({Engine.DRAIN}),
+    )
+    assert str(instruction) == "MATMUL  tag=3 k=192 dst=KEY MARK | LOAD>=12 DRAIN~7"
+    assert (
+        str(Instruction(Op.LOAD, {"kind": LoadKind.NORM, "address": 64})) == "LOAD    kind=NORM address=0x40"
+    )
+
+
+def test_the_written_documentation_is_the_generated_one() -> None:
+    assert (ROOT / "docs" / "isa.md").read_text() == isa.markdown()

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The RTL's constants, parameters and ports, read by pyverilog, agree with the tables in Python."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rowvit.hardware import isa
+from rowvit.hardware.config import load
+
+RTL = Path(__file__).resolve().parents[2] / "rtl"
+
+pytestmark = pytest.mark.skipif(shutil.which("iverilog") is None, reason="pyverilog needs iverilog on PATH")
+
+AXI4_LITE = {
+    "awaddr": "i", "awvalid": "i", "awready": "o", "wdata": "i", "wstrb": "i", "wvalid": "i", "wready": "o",
+    "bresp": "o", "bvalid": "o", "bready": "i", "araddr": "i", "arvalid": "i", "arready": "o", "rdata": "o",
+    "rresp": "o", "rvalid": "o", "rready": "i",
+}  # fmt: skip
+AXI4_READ = {
+    "araddr": ("o", 64), "arlen": ("o", 8), "arsize": ("o", 3), "arburst": ("o", 2), "arcache": ("o", 4),
+    "arprot": ("o", 3), "arvalid": ("o", 1), "arready": ("i", 1), "rdata": ("i", 64), "rresp": ("i", 2),
+    "rlast": ("i", 1), "rvalid": ("i", 1), "rready": ("o", 1),
+}  # fmt: skip
+
+
+@pytest.fixture
+def parse(tmp_path, monkeypatch):
+    """Parse Verilog text; pyverilog writes its tables into the working directory."""
+    monkeypatch.chdir(tmp_path)
+    from pyverilog.vparser.parser import VerilogCodeParser
+
+    def parse(text: str):
+        (tmp_path / "source.v").write_text(text)
+        return VerilogCodeParser(["source.v"], preprocess_include=[str(RTL)]).parse()
+
+    return parse
+
+
+def walk(node):
+    yield node
+    for child in node.children():
+        yield from walk(child)
+
+
+def integer(value) -> int:
+    """The value of a constant such as ``512``, ``8'd3`` or ``32'h0``."""
+    digits = value.var.value if type(value).__name__ == "Rvalue" else value.value
+    size, tick, rest = digits.replace("_", "").partition("'")
+    return int(rest[1:], {"d": 10, "h": 16, "b": 2}[rest[0].lower()]) if tick else int(size)
+
+
+def test_defs_are_the_tables_of_isa(parse) -> None:
+    from pyverilog.vparser.ast import Localparam
+
+    text = f"module defs;\n{(RTL / 'rowvit_defs.vh').read_text()}\nendmodule\n"
+    found = {node.name: integer(node.value) for node in walk(parse(text)) if isinstance(node, Localparam)}
+    expected = {
+        "INSTR_W": 8 * isa.INSTRUCTION_BYTES,
+        "N_ENGINE": len(isa.Engine),
+        "ABI_VERSION": isa.ABI_VERSION,
+        "ID": isa.ID,
+        "NO_DEP": isa.NO_DEP & 0xFFFF,
+        "COUNTER_BASE": isa.COUNTER_BASE,
+        "N_COUNTER": len(isa.COUNTERS),
+    }
+    expected |= {f"REG_{name}": offset for name, (offset, _, _) in isa.REGISTERS.items()}
+    for prefix, table in {
+        "E": isa.Engine,
+        "OP": isa.Op,
+        "FLAG": isa.Flag,
+        "DST": isa.Dst,
+        "LOADKIND": isa.LoadKind,
+        "NORMKIND": isa.NormKind,
+        "ERROR": isa.Error,
+        "RECORD": isa.Record,
+    }.items():
+        expected |= {f"{prefix}_{member.name}": member.value for member in table}
+    assert found == expected
+
+
+@pytest.fixture
+def top(parse):
+    from pyverilog.vparser.ast import ModuleDef
+
+    path = RTL / "rowvit_top.v"
+    return next(node for node in walk(parse(path.read_text())) if isinstance(node, ModuleDef))
+
+
+def test_top_parameters_are_the_structural_fields(top) -> None:
+    from pyverilog.vparser.ast import Localparam, Parameter
+
+    names = {n.name for n in walk(top) if isinstance(n, Parameter) and not isinstance(n, Localparam)}
+    fields = {name.upper() for name in load("tiny").structure()}
+    assert fields | {"CONFIG_HASH"} <= names
+    # a build option selects DSP primitives or their twin; results do not depend on it
+    assert names - fields - {"CONFIG_HASH"} <= {"USE_DSP"}
+
+
+def test_top_ports(top) -> None:
+    from pyverilog.vparser.ast import Input, Output
+
+    ports = {}
+    for port in top.portlist.ports:
+        direction = {Input: "i", Output: "o"}[type(port.first)]
+        width = port.first.width
+        ports[port.first.name] = (direction, 1 if width is None else integer(width.msb) + 1)
+    assert ports["aclk"] == ports["aresetn"] == ("i", 1) and ports["irq"] == ("o", 1)
+    assert {n[7:]: d for n, (d, _) in ports.items() if n.startswith("s_axil_")} == AXI4_LITE
+    assert ports["s_axil_awaddr"][1] == ports["s_axil_araddr"][1] == 12
+    assert {n[6:]: port for n, port in ports.items() if n.startswith("m_axi_")} == AXI4_READ
+    stream = {"tdata": 64, "tvalid": 1, "tready": 1, "tlast": 1}
+    assert {n[7:]: w for n, (_, w) in ports.items() if n.startswith("s_axis_")} == stream
+    assert {n[7:]: w for n, (_, w) in ports.items() if n.startswith("m_axis_")} == stream | {"tkeep": 8}
+
+
+def test_registers_do_not_overlap() -> None:
+    offsets = [offset for offset, _, _ in isa.REGISTERS.values()]
+    offsets += [isa.COUNTER_BASE + 4 * i for i in range(len(isa.COUNTERS))]
+    assert len(set(offsets)) == len(offsets) and max(offsets) < 1 << 12

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""load_engine: every kind of load in every memory, gathers, dependencies, rate, range errors, clear."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import cocotb
+import pytest
+from cocotb.triggers import FallingEdge, ReadOnly
+
+from harness import STALLS, Reader, cycles, drive, parameter, pulse, run, start, uint, wait_for
+from rowvit.hardware import isa
+from rowvit.hardware.isa import Engine, LoadKind
+
+BASE = 0x3_0000_0000
+BLOB = 1 << 17
+FIELDS = isa.FIELDS[isa.Op.LOAD]
+EXEC = Engine.EXEC
+
+
+@dataclass
+class Load:
+    """One LOAD; ``dep`` is the number of EXEC operations it waits for."""
+
+    kind: LoadKind
+    address: int
+    dst: int = 0
+    rows: int = 1
+    groups: int = 1
+    gather: bool = False
+    mask_base: int = 0
+    band0: int = 0
+    dep: int = -0x4000
+    chain: int = 0
+    index: int = 0
+
+    def encode(self) -> int:
+        word = isa.Op.LOAD | self.gather << 16 + isa.Flag.GATHER | self.chain << 32 | self.index << 496
+        for engine in Engine:
+            word |= ((self.dep if engine == EXEC else -0x4000) & 0xFFFF) << 16 * (3 + engine)
+        for name, (first, _) in FIELDS.items():
+            word |= int(getattr(self, name)) << 16 * first
+        return word
+
+    def size(self) -> int:
+        """Bytes it spans in the blob, from the layouts."""
+        lanes = parameter("LANES")
+        return {
+            LoadKind.WEIGHT: self.rows * self.groups * lanes,
+            LoadKind.PARAM: self.groups * lanes * 8,
+            LoadKind.NORM: self.rows * 8,
+            LoadKind.RESIDUAL: self.rows * 8 * -(-parameter("ROWS") * parameter("GROUPS") // 4),
+        }[self.kind]
+
+    def rows_fetched(self, masks: dict[int, int], live: int) -> list[int]:
+        """Rows of a WEIGHT load that are fetched."""
+        if not self.gather:
+            return list(range(self.rows))
+        if self.band0 * parameter("ROWS") >= live:
+            return []
+        lanes = parameter("LANES")
+        return [j for j in range(self.rows) if masks[self.mask_base + j // lanes] >> j % lanes & 1]
+
+    def writes(self, blob: bytes, masks: dict[int, int], live: int) -> list[tuple]:
+        """What it writes, in order."""
+        lanes, groups = parameter("LANES"), parameter("GROUPS")
+
+        def number(at: int, n: int) -> int:
+            return int.from_bytes(blob[self.address + at : self.address + at + n], "little")
+
+        if self.kind == LoadKind.WEIGHT:
+            return [
+                ("weight", g, self.dst + j, number((j * self.groups + g) * lanes, lanes))
+                for j in self.rows_fetched(masks, live) for g in range(self.groups)
+            ]
+        if self.kind == LoadKind.PARAM:
+            return [("param", g, self.dst, lane, number(8 * (g * lanes + lane), 6))
+                    for g in range(self.groups) for lane in range(lanes)]
+        if self.kind == LoadKind.NORM:
+            return [("norm", ch // lanes % groups, self.dst,
+                     ch // (lanes * groups) * lanes + ch % lanes, number(8 * ch, 6)) for ch in range(self.rows)]
+        step = self.size() // self.rows if self.rows else 0
+        return [("residual", a, number(a * step, 2 * parameter("ROWS") * groups)) for a in range(self.rows)]
+
+
+class Bench:
+    """Blob, mask memory and the sinks; ``seen`` holds the writes in order."""
+
+    def __init__(self, dut, live: int = 100, stall: float = 0.0, sink_stall: float = 0.0, latency: int = 20):
+        self.dut, self.live, self.sink_stall = dut, live, sink_stall
+        self.blob = random.randbytes(BLOB)
+        self.masks: dict[int, int] = {}
+        self.reader = Reader(dut, self.blob, BASE, latency, stall)
+        self.seen: list[tuple] = []
+        self.fetched = self.skipped = self.errors = self.waited = 0
+        self.on_write = lambda write: None
+        dut.base_i.value, dut.length_i.value, dut.live_i.value = BASE, BLOB, live
+        self.tasks = [cocotb.start_soon(task) for task in (self.reader.run(), self.mask_memory(), self.sinks())]
+
+    async def mask_memory(self) -> None:
+        while True:
+            await ReadOnly()
+            address = uint(self.dut.mask_addr_o) if self.dut.mask_addr_o.value.is_resolvable else 0
+            await FallingEdge(self.dut.clk_i)
+            garbage = random.getrandbits(parameter("LANES"))
+            self.dut.mask_data_i.value = self.masks.get(address, garbage)
+
+    async def sinks(self) -> None:
+        dut = self.dut
+        while True:
+            ready = random.random() >= self.sink_stall
+            dut.ww_ready_i.value = int(ready)
+            await ReadOnly()
+            new = []
+            if ready and dut.ww_valid_o.value:
+                new.append(("weight", uint(dut.ww_group_o), uint(dut.ww_line_o), uint(dut.ww_data_o)))
+            if dut.pw_valid_o.value:
+                new.append(("param", *map(uint, (dut.pw_group_o, dut.pw_slot_o, dut.pw_lane_o, dut.pw_data_o))))
+            if dut.nw_valid_o.value:
+                new.append(("norm", *map(uint, (dut.nw_group_o, dut.nw_slot_o, dut.nw_index_o, dut.nw_data_o))))
+            if dut.rw_valid_o.value:
+                new.append(("residual", uint(dut.rw_addr_o), uint(dut.rw_data_o)))
+            assert len(new) < 2
+            for write in new:
+                self.on_write(write)
+                self.seen.append(write)
+            self.fetched += uint(dut.w2_fetched_o)
+            self.skipped += uint(dut.w2_skipped_o)
+            self.waited += int(dut.wait_o.value)
+            self.errors += int(dut.error_valid_o.value)
+            await FallingEdge(dut.clk_i)
+
+    def issue(self, loads: list[Load]):
+        return cocotb.start_soon(drive(self.dut, [load.encode() for load in loads], 0.0, "instr", data="{}_i"))
+
+    async def stop(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        self.dut.rsp_valid_i.value = self.dut.req_ready_i.value = self.dut.instr_valid_i.value = 0
+        await pulse(self.dut, "clear_i")
+
+
+def new_load(masks: dict[int, int], live: int, kind: LoadKind | None = None) -> Load:
+    """A random load anywhere in the blob; gathers get mask words of their own."""
+    lanes, groups, rows = parameter("LANES"), parameter("GROUPS"), parameter("ROWS")
+    kind = random.choice(list(LoadKind)) if kind is None else kind
+    load = Load(kind, 0, dst=random.randrange(4), groups=random.randint(1, groups))
+    load.rows = random.choice((0, 1, 2, 3, random.randint(1, 3 * lanes)))
+    if kind == LoadKind.WEIGHT:
+        load.dst = random.randrange(1000)
+        load.gather = random.random() < 0.6
+        load.mask_base = len(masks)
+        load.band0 = random.choice((0, live // rows, -(-live // rows), live))
+        if load.gather:
+            load.rows = random.randint(0, 4 * lanes)
+            density = random.choice((0.0, 0.03, 0.3, 1.0))
+            for w in range(load.mask_base, load.mask_base + load.rows // lanes + 1):
+                masks[w] = sum((random.random() < density) << i for i in range(lanes))
+    load.address = 8 * random.randint(0, (BLOB - load.size()) // 8)
+    return load
+
+
+@cocotb.test()
+async def fills_memories(dut):
+    """Loads of all kinds back to back, under all stalls; done counts whole operations; W2 counters."""
+    await start(dut)
+    for source, sink in STALLS:
+        bench = Bench(dut, random.choice((1, 7, 50)), source, sink)
+        loads = [new_load(bench.masks, bench.live) for _ in range(30)]
+        loads += [new_load(bench.masks, bench.live, kind) for kind in LoadKind for _ in range(2)]
+        writes = [load.writes(bench.blob, bench.masks, bench.live) for load in loads]
+        ends = [sum(map(len, writes[: i + 1])) for i in range(len(loads))]
+
+        def in_time(write, bench=bench, ends=ends):
+            done = uint(dut.done_o)
+            assert all(end <= len(bench.seen) for end in ends[:done]), "done before the last write"
+
+        bench.on_write = in_time
+        bench.issue(loads)
+        await wait_for(dut, lambda: uint(dut.done_o) == len(loads))  # noqa: B023
+        await cycles(dut, 20)
+        assert bench.seen == [write for group in writes for write in group]
+        counted = [load for load in loads if load.gather and load.band0 * parameter("ROWS") < bench.live]
+        fetched = sum(len(load.rows_fetched(bench.masks, bench.live)) for load in counted)
+        assert (bench.fetched, bench.skipped) == (fetched, sum(load.rows for load in counted) - fetched)
+        assert not dut.busy_o.value and bench.errors == 0
+        await bench.stop()
+
+
+@cocotb.test()
+async def waits_for_dependencies(dut):
+    """No write, and no mask read that counts, before the dependency; plain data is fetched ahead."""
+    await start(dut)
+    for sink in (0.0, 0.3):
+        bench = Bench(dut, sink_stall=sink)
+        masks: dict[int, int] = {}
+        loads = [new_load(masks, bench.live) for _ in range(25)]
+        for i, load in enumerate(loads):
+            load.dep, load.band0 = i + 1, 0
+        plain = Load(LoadKind.WEIGHT, 0, rows=2, dep=1)
+        loads.insert(0, plain)
+        writes = [load.writes(bench.blob, masks, bench.live) for load in loads]
+        owner = [i for i, group in enumerate(writes) for _ in group]
+        state = {"exec": 0}
+
+        def allowed(write, bench=bench, owner=owner, state=state, loads=loads):
+            assert loads[owner[len(bench.seen)]].dep <= state["exec"]
+
+        bench.on_write = allowed
+        bench.issue(loads)
+        await cycles(dut, 60)
+        assert bench.reader.requests[0] == (0, plain.size()), "plain loads are read ahead"
+        for executed in range(1, len(loads)):
+            # The masks of the loads that become ready appear together with the progress.
+            for load in loads:
+                if load.gather and load.dep == executed:
+                    words = range(load.mask_base, load.mask_base + load.rows // parameter("LANES") + 1)
+                    bench.masks.update((w, masks[w]) for w in words)
+            state["exec"] = executed
+            dut.done_i.value = executed << 16 * EXEC
+            await cycles(dut, random.choice((1, 5, 300)))
+        await wait_for(dut, lambda: uint(dut.done_o) == len(loads))  # noqa: B023
+        assert bench.seen == [write for group in writes for write in group]
+        assert bench.waited > 50
+        dut.done_i.value = 0
+        await bench.stop()
+
+
+@cocotb.test()
+async def chain_and_wrap(dut):
+    """A chained load goes when the operation before has finished a band; counts wrap at 16 bits."""
+    await start(dut)
+    bench = Bench(dut)
+    dut.done_i.value = 0xFFFF << 16 * EXEC
+    bench.issue([Load(LoadKind.WEIGHT, 0, rows=2, dep=0x10000, chain=1 << EXEC)])
+    await cycles(dut, 80)
+    assert not bench.seen
+    dut.bands_i.value = 1 << 16 * EXEC
+    await wait_for(dut, lambda: uint(dut.done_o) == 1, 80)
+    assert len(bench.seen) == 2
+
+
+@cocotb.test()
+async def full_rate(dut):
+    """40 cycles of latency: dense loads take a cycle per word, gathers few more."""
+    await start(dut)
+    lanes, groups = parameter("LANES"), parameter("GROUPS")
+    bench = Bench(dut, latency=40)
+    dense = [Load(LoadKind.WEIGHT, 0, rows=lanes, groups=groups), Load(LoadKind.PARAM, 64, groups=groups),
+             Load(LoadKind.WEIGHT, 8, rows=5, groups=1), Load(LoadKind.NORM, 0, rows=3 * lanes),
+             Load(LoadKind.RESIDUAL, 0, rows=70)] * 3
+    words = sum(load.size() for load in dense) // 8
+    bench.issue(dense)
+    taken = await wait_for(dut, lambda: uint(dut.done_o) == len(dense))
+    assert taken <= words + 60, f"{words} words took {taken} cycles"
+    for w in range(8):
+        bench.masks[w] = sum((random.random() < 0.25) << i for i in range(lanes))
+    gathers = [Load(LoadKind.WEIGHT, 0, rows=4 * lanes, groups=groups, gather=True, mask_base=m) for m in (0, 4)]
+    words = sum(len(load.rows_fetched(bench.masks, bench.live)) for load in gathers) * groups * lanes // 8
+    bench.issue(gathers)
+    taken = await wait_for(dut, lambda: uint(dut.done_o) == len(dense) + 2)
+    assert taken <= words + 60 + (0 if groups * lanes > 64 else 50), f"{words} words took {taken} cycles"
+
+
+@cocotb.test()
+async def refuses_what_lies_beyond_the_blob(dut):
+    """Up to the last byte is fine, 8 more are not; clear at any time gets it going again."""
+    await start(dut)
+    for kind in LoadKind:
+        for beyond in (0, 8, 1 << 20):
+            bench = Bench(dut)
+            load = Load(kind, 0, rows=9, groups=1, index=777)
+            load.address = BLOB - load.size() + beyond
+            bench.issue([load])
+            if not beyond:
+                await wait_for(dut, lambda: uint(dut.done_o) == 1)
+            else:
+                await cycles(dut, 100)
+                assert bench.errors == 1 and not bench.seen and not bench.reader.requests
+                assert uint(dut.error_code_o) == isa.Error.ADDRESS_RANGE
+                assert uint(dut.error_info_o) == 777 and uint(dut.done_o) == 0
+            await bench.stop()
+    for _ in range(20):
+        bench = Bench(dut, 50, 0.1, 0.1)
+        task = bench.issue([new_load(bench.masks, 50) for _ in range(5)])
+        await cycles(dut, random.randrange(200))
+        task.cancel()
+        await bench.stop()
+        assert not dut.busy_o.value and uint(dut.done_o) == 0
+    bench = Bench(dut)
+    load = Load(LoadKind.WEIGHT, 16, rows=3)
+    bench.issue([load])
+    await wait_for(dut, lambda: uint(dut.done_o) == 1)
+    assert bench.seen == load.writes(bench.blob, {}, bench.live)
+
+
+@pytest.mark.parametrize("sim, parameters", [
+    ("icarus", {"ROWS": 2, "GROUPS": 1, "LANES": 16}),
+    ("icarus", {"ROWS": 2, "GROUPS": 3, "LANES": 64}),
+    ("icarus", {"ROWS": 4, "GROUPS": 3, "LANES": 16}),
+    ("verilator", {"ROWS": 2, "GROUPS": 2, "LANES": 32}),
+])
+def test_load_engine(sim, parameters):
+    run("load_engine", parameters, sim)

@@ -36,9 +36,6 @@ from rowvit.reference.relu import compress, decompress, relu
 from rowvit.reference.select import select
 from rowvit.reference.softmax import exponentials, logits, token_scores, weigh
 
-QUEUE_DEPTH = 4
-DRAIN_BUFFERS = 2
-
 Process = Iterator[Callable[[], bool]]
 
 
@@ -77,6 +74,8 @@ class Machine:
 
     def __init__(self, program: Program, config: HardwareConfig, rng: np.random.Generator) -> None:
         self.config, self.rng = config, rng
+        self.queue_depth = int(rng.integers(1, 9))
+        self.drain_buffers = int(rng.integers(1, 4))
         self.blob = program.blob
         self.code = [Instruction.decode(row) for row in program.code]
         assert self.code[0].op is Op.HEADER and self.code[-1].op is Op.END
@@ -131,7 +130,7 @@ class Machine:
             start = dict(base)
             for instruction in self.code[1:-1]:
                 queue = QUEUE[instruction.op]
-                yield lambda queue=queue: len(self.queues[queue]) < QUEUE_DEPTH
+                yield lambda queue=queue: len(self.queues[queue]) < self.queue_depth
                 deps = {e: start[e] + dep for e, dep in instruction.deps.items() if dep != NO_DEP}
                 self.queues[queue].append((instruction, deps))
                 base[queue] += 1
@@ -223,11 +222,11 @@ class Machine:
                 result = self._attend(f, tokens, live)
             else:
                 result = self._multiply(f, flags, band, tokens)
-            yield lambda: len(self.drains) < DRAIN_BUFFERS
+            yield lambda: len(self.drains) < self.drain_buffers
             self.drains.append((instruction, band, tokens, result, band == end - 1))
             self.bands[Engine.EXEC] += band < end - 1
         if end <= first:
-            yield lambda: len(self.drains) < DRAIN_BUFFERS
+            yield lambda: len(self.drains) < self.drain_buffers
             self.drains.append((instruction, first, (), None, True))
 
     def _row(self, base: int, row: int, stride: int, words: int) -> np.ndarray:

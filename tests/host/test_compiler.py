@@ -80,6 +80,11 @@ def test_deit_tiny_on_pynq_z2() -> None:
     check(preset_package("deit-tiny"), load("pynq-z2"), seed=1, images=1)
 
 
+@pytest.mark.slow
+def test_deit_small_on_pynq_z2() -> None:
+    check(preset_package("deit-small"), load("pynq-z2"), seed=1, images=1)
+
+
 def demo_package() -> ModelPackage:
     return random_package(
         np.random.default_rng(0),

@@ -506,7 +506,7 @@ class Lowering:
         if prune:
             accesses = [
                 Access(Engine.SELECT, False, Memory.SCORE, 0, 1),
-                Access(Engine.SELECT, True, Memory.LIVE, 0, 1),
+                Access(Engine.SELECT, True, Memory.LIVE, 0, 1, banded=False),
             ]
             fields = dict(keep=prune["keep"], threshold=prune["threshold"])
             self._step(Op.SELECT, "select", layer, accesses, tag=layer, **fields)

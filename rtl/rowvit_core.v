@@ -78,17 +78,17 @@ module rowvit_core #(
   assign busy_o = run_q;
   assign image_done_o = m_axis_tvalid && m_axis_tready && m_axis_tlast;
 
-  wire       dispatch_error, load_error, short_error, long_error, watchdog_error;
-  wire [7:0] dispatch_code;
-  wire [23:0] dispatch_pc;
-  assign error_valid_o = run_q && (dispatch_error || load_error || reader_error_i || short_error
-                                   || long_error || watchdog_error);
+  wire        dispatch_error, load_error, recv_error, watchdog_error;
+  wire [7:0]  dispatch_code, load_code, recv_code;
+  wire [23:0] dispatch_info, load_info, recv_info;
+  assign error_valid_o = run_q && (dispatch_error || load_error || reader_error_i || recv_error
+                                   || watchdog_error);
   assign error_code_o = dispatch_error ? dispatch_code
-                      : load_error ? ERROR_ADDRESS_RANGE[7:0]
+                      : load_error ? load_code
                       : reader_error_i ? ERROR_AXI_READ[7:0]
-                      : short_error ? ERROR_STREAM_SHORT[7:0]
-                      : long_error ? ERROR_STREAM_LONG[7:0] : ERROR_WATCHDOG[7:0];
-  assign error_info_o = dispatch_pc;
+                      : recv_error ? recv_code : ERROR_WATCHDOG[7:0];
+  assign error_info_o = dispatch_error ? dispatch_info : load_error ? load_info
+                      : recv_error ? recv_info : 24'd0;
 
   always @(posedge clk_i) begin
     if (image_done_o) begin
@@ -124,12 +124,13 @@ module rowvit_core #(
       .req_valid_o(req0_valid_o), .req_ready_i(req0_ready_i), .req_addr_o(req0_addr_o),
       .req_bytes_o(req0_bytes_o),
       .rsp_valid_i(rsp0_valid_i), .rsp_ready_o(rsp0_ready_o), .rsp_data_i(rsp0_data_i),
-      .load_valid_o(q_load_valid), .load_ready_i(q_load_ready), .load_instr_o(q_load),
-      .exec_valid_o(q_exec_valid), .exec_ready_i(q_exec_ready), .exec_instr_o(q_exec),
-      .norm_valid_o(q_norm_valid), .norm_ready_i(q_norm_ready), .norm_instr_o(q_norm),
-      .select_valid_o(q_select_valid), .select_ready_i(q_select_ready), .select_instr_o(q_select),
-      .recv_valid_o(q_recv_valid), .recv_ready_i(q_recv_ready), .recv_instr_o(q_recv),
-      .error_o(dispatch_error), .error_code_o(dispatch_code), .error_pc_o(dispatch_pc)
+      .q0_valid_o(q_load_valid), .q0_ready_i(q_load_ready), .q0_instr_o(q_load),
+      .q1_valid_o(q_exec_valid), .q1_ready_i(q_exec_ready), .q1_instr_o(q_exec),
+      .q2_valid_o(q_norm_valid), .q2_ready_i(q_norm_ready), .q2_instr_o(q_norm),
+      .q3_valid_o(q_select_valid), .q3_ready_i(q_select_ready), .q3_instr_o(q_select),
+      .q4_valid_o(q_recv_valid), .q4_ready_i(q_recv_ready), .q4_instr_o(q_recv),
+      .busy_o(), .error_valid_o(dispatch_error), .error_code_o(dispatch_code),
+      .error_info_o(dispatch_info)
   );
 
   // ---------------------------------------------------------------- loads
@@ -162,7 +163,8 @@ module rowvit_core #(
       .nw_data_o(nw_data),
       .rw_valid_o(rw_valid), .rw_addr_o(rw_addr), .rw_data_o(rw_data),
       .mask_addr_o(mask_addr), .mask_data_i(mask_data),
-      .done_o(done_load), .error_o(load_error), .busy_o(load_busy), .wait_o(load_wait),
+      .done_o(done_load), .error_valid_o(load_error), .error_code_o(load_code),
+      .error_info_o(load_info), .busy_o(load_busy), .wait_o(load_wait),
       .w2_fetched_o(w2_fetched), .w2_skipped_o(w2_skipped)
   );
 
@@ -185,7 +187,7 @@ module rowvit_core #(
   exec #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .BANK_W(BANK_W)
   ) u_exec (
-      .clk_i(clk_i), .clear_i(clear),
+      .clk_i(clk_i), .rst_ni(!clear),
       .instr_valid_i(q_exec_valid), .instr_ready_o(q_exec_ready), .instr_i(q_exec),
       .done_i(done), .bands_i(bands),
       .live_i(live_o), .set_live_o(set_live), .set_live_rows_o(set_live_rows),
@@ -218,7 +220,7 @@ module rowvit_core #(
         fetch #(
             .LANES(LANES), .BANK_W(BANK_W)
         ) u_fetch (
-            .clk_i(clk_i), .clear_i(clear),
+            .clk_i(clk_i), .rst_ni(!clear),
             .cmd_valid_i(mine), .cmd_ready_o(fetch_ready[I]),
             .cmd_sparse_i(tile_sparse), .cmd_unsigned_i(tile_unsigned),
             .cmd_bank_i(tile_bank[BANK_W*r+:BANK_W]), .cmd_addr_i(tile_addr[16*I+:16]),
@@ -263,7 +265,7 @@ module rowvit_core #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .WEIGHT_DEPTH(WEIGHT_DEPTH), .AW(AW),
       .USE_DSP(USE_DSP)
   ) u_issue (
-      .clk_i(clk_i), .clear_i(clear),
+      .clk_i(clk_i), .rst_ni(!clear),
       .tile_valid_i(tile_push), .tile_ready_o(issue_ready), .tile_null_i(tile_null),
       .tile_op_last_i(tile_op_last), .tile_shared_i(tile_shared), .tile_sparse_i(tile_sparse),
       .tile_pv_i(tile_pv), .tile_wbase_i(tile_wbase), .tile_groups_i(tile_groups),
@@ -299,7 +301,7 @@ module rowvit_core #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .AW(AW), .PARAM_SLOTS(PARAM_SLOTS),
       .MASK_DEPTH(MASK_DEPTH), .BANK_W(BANK_W)
   ) u_drain (
-      .clk_i(clk_i), .clear_i(clear),
+      .clk_i(clk_i), .rst_ni(!clear),
       .tile_valid_i(tile_push), .tile_ready_o(drain_ready), .tile_null_i(tile_null),
       .tile_op_last_i(tile_op_last), .tile_pv_i(tile_pv), .tile_s_i(tile_s),
       .tile_groups_i(tile_groups), .tile_rows_i(tile_rows), .tile_band_i(tile_band),
@@ -399,18 +401,21 @@ module rowvit_core #(
   wire [ROWS-1:0]    rt_valid, rt_ready, dt_ready_unused;
   wire [15:0]        rt_addr;
   wire [63:0]        rt_data;
-  wire               recv_busy;
+  wire               recv_ready, received;
+  // Nothing is taken from the stream while the core does not run, so that start loses no word.
+  assign s_axis_tready = recv_ready && run_q;
   recv #(
       .ROWS(ROWS)
   ) u_recv (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
       .instr_valid_i(q_recv_valid), .instr_ready_o(q_recv_ready), .instr_i(q_recv),
       .done_i(done), .bands_i(bands),
-      .s_axis_tdata(s_axis_tdata), .s_axis_tvalid(s_axis_tvalid), .s_axis_tready(s_axis_tready),
+      .s_axis_tdata(s_axis_tdata), .s_axis_tvalid(s_axis_tvalid && run_q), .s_axis_tready(recv_ready),
       .s_axis_tlast(s_axis_tlast),
       .tw_valid_o(rt_valid), .tw_ready_i(rt_ready), .tw_addr_o(rt_addr), .tw_data_o(rt_data),
-      .done_o(done_recv), .bands_o(bands_recv), .busy_o(recv_busy),
-      .error_short_o(short_error), .error_long_o(long_error)
+      .done_o(done_recv), .bands_o(bands_recv),
+      .word_o(received), .error_valid_o(recv_error), .error_code_o(recv_code),
+      .error_info_o(recv_info)
   );
 
   token_memory #(
@@ -441,7 +446,6 @@ module rowvit_core #(
   );
 
   // ---------------------------------------------------------------- counters and watchdog
-  wire received = s_axis_tvalid && s_axis_tready;
   counters u_counters (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
       .inc_i({
@@ -462,6 +466,6 @@ module rowvit_core #(
       .event_i(received || sent || reader_beat_i || fire_any), .error_o(watchdog_error)
   );
 
-  wire unused = &{1'b0, reader_busy_i, recv_busy, dt_ready_unused};
+  wire unused = &{1'b0, reader_busy_i, dt_ready_unused};
 endmodule
 `default_nettype wire

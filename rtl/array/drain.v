@@ -15,7 +15,7 @@ module drain #(
     parameter BANK_W = 1
 ) (
     input  wire                         clk_i,
-    input  wire                         clear_i,
+    input  wire                         rst_ni,
     // tile descriptors
     input  wire                         tile_valid_i,
     output wire                         tile_ready_o,
@@ -123,7 +123,7 @@ module drain #(
       .WIDTH(DW),
       .DEPTH(8)
   ) u_desc (
-      .clk_i(clk_i), .rst_ni(1'b1), .clear_i(clear_i),
+      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i(tile_valid_i), .in_ready_o(tile_ready_o),
       .in_data_i({tile_null_i, tile_op_last_i, in_band_end, in_kind, in_shift, in_mult,
                   instr_i[16*18+:8], tile_groups_i, tile_rows_i, tile_band_i, tile_dst_i,
@@ -177,7 +177,7 @@ module drain #(
       end
       if (tile_end) run_q <= 1'b0;
     end
-    if (clear_i) begin
+    if (!rst_ni) begin
       run_q      <= 1'b0;
       captured_q <= 1'b0;
     end
@@ -188,7 +188,6 @@ module drain #(
   reg  [26*N-1:0] acc1_q;
   reg  [6*N-1:0]  shift1_q;
   reg  [17*N-1:0] mult1_q;
-  reg             attn1_q;
   reg             use_param1_q;
   wire [42*GROUPS-1:0] param1;
   assign recip_band_o = d_band[0];
@@ -270,7 +269,7 @@ module drain #(
       {thr6_q, groups6_q, tag6_q, rows6_q} <= {d_mult[7:0], d_groups, d_tag, d_rows};
       {res_src6_q, bank6_q} <= {d_res_src, d_bank};
     end
-    if (clear_i) {valid_q, valid6_q} <= 6'd0;
+    if (!rst_ni) {valid_q, valid6_q} <= 6'd0;
   end
 
   // ---------------------------------------------------------------- stage 6: addresses
@@ -290,7 +289,7 @@ module drain #(
   always @* for (a = 0; a < N; a = a + 1) active6[a] = rows6_q[a/GROUPS] && (a % GROUPS) < groups6_q;
 
   // ---------------------------------------------------------------- stage 7: destinations
-  reg            valid7_q, final7_q, asm7_q, hid7_q, res7_q, gather7_q, row7_q, s7_q, stream7_q;
+  reg            valid7_q, final7_q, asm7_q, hid7_q, res7_q, gather7_q, row7_q, stream7_q;
   reg            bank7_q, mask_end7_q;
   reg [N-1:0]    active7_q;
   reg [15:0]     addr7_q, waddr7_q, mask7_q;
@@ -315,7 +314,7 @@ module drain #(
 
   integer j;
   always @(posedge clk_i) begin
-    valid7_q    <= valid6_q && !clear_i;
+    valid7_q    <= valid6_q && rst_ni;
     final7_q    <= final6_q;
     asm7_q      <= to_token || (to_hidden && dense6_q);
     hid7_q      <= to_hidden && !dense6_q;
@@ -323,7 +322,6 @@ module drain #(
     gather7_q   <= gather6_q;
     row7_q      <= row_sel;
     bank7_q     <= row_sel ? bank6_q[BANK_W] : bank6_q[0];
-    s7_q        <= kind6_q == K_S;
     stream7_q   <= to_stream;
     mask_end7_q <= mask_end6_q;
     mask7_q     <= mask6_q;
@@ -337,7 +335,7 @@ module drain #(
       b7_q[8*j+:8] <= to_hidden ? relu(y6[16*j+:16], thr6_q) : sat8(y6[16*j+:16]);
 
     // softmax
-    s_valid_o <= valid6_q && kind6_q == K_S && !clear_i;
+    s_valid_o <= valid6_q && kind6_q == K_S && rst_ni;
     s_token_o <= token6_q + lane6;
     s_first_o <= s_first6_q && lane6_q == {LW{1'b0}};
     s_last_o  <= s_last6_q && final6_q;
@@ -345,7 +343,7 @@ module drain #(
 
     // K^T: both rows into neighbouring lanes of line c; V: one row's lane of line token
     for (j = 0; j < GROUPS; j = j + 1) begin
-      ww_valid_o[j] <= valid6_q && (to_key || to_value) && j < groups6_q && !clear_i;
+      ww_valid_o[j] <= valid6_q && (to_key || to_value) && j < groups6_q && rst_ni;
       ww_data_o[8*LANES*j+:8*LANES] <= to_key
           ? {LANES / 2{sat8(y6[16*(GROUPS+j)+:16]), sat8(y6[16*j+:16])}}
           : {LANES{sat8(row_sel ? y6[16*(GROUPS+j)+:16] : y6[16*j+:16])}};
@@ -365,7 +363,7 @@ module drain #(
                                     : res_rdata_i[16*I+:16];
         wire signed [16:0] sum = {old[15], old} + {y7_q[16*I+15], y7_q[16*I+:16]};
         always @(posedge clk_i) begin
-          res_we_o[I] <= valid7_q && res7_q && active7_q[I] && (!gather7_q || row7_q == r) && !clear_i;
+          res_we_o[I] <= valid7_q && res7_q && active7_q[I] && (!gather7_q || row7_q == r) && rst_ni;
           res_wdata_o[16*I+:16] <= sum[16] == sum[15] ? sum[15:0] : {sum[16], {15{~sum[16]}}};
         end
       end
@@ -396,12 +394,12 @@ module drain #(
             aw_data_q[64*I+:64] <= {b7_q[8*I+:8], bytes_q};
             aw_addr_q[16*I+:16] <= addr7_q + WORD0 + {{(19 - LW) {1'b0}}, lane7_q[LW-1:3]};
           end
-          if (clear_i) aw_valid_q[I] <= 1'b0;
+          if (!rst_ni) aw_valid_q[I] <= 1'b0;
         end
         compress #(
             .LANES(LANES)
         ) u_compress (
-            .clk_i(clk_i), .rst_ni(!clear_i),
+            .clk_i(clk_i), .rst_ni(rst_ni),
             .in_valid_i(valid7_q && hid7_q && active7_q[I]), .in_ready_o(),
             .in_data_i(b7_q[8*I+:8]), .in_base_i(addr7_q + SEG0),
             .out_valid_o(cw_valid[I]), .out_ready_i(cw_ready[I]),
@@ -465,7 +463,7 @@ module drain #(
       end
     end
     if (valid7_q && hid7_q && final7_q) mask_addr_q <= mask7_q;
-    if (clear_i) begin
+    if (!rst_ni) begin
       mask_left_q <= 8'd0;
       mask_acc_q  <= {LANES * GROUPS{1'b0}};
     end
@@ -491,20 +489,20 @@ module drain #(
       .WIDTH(27),
       .DEPTH(8)
   ) u_events (
-      .clk_i(clk_i), .rst_ni(1'b1), .clear_i(clear_i),
+      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i(d_pop), .in_ready_o(),
       .in_data_i({d_band_end && !d_null, d_op_last, d_mark, d_tag, d_band}),
       .out_valid_o(ev_valid), .out_ready_i(delay_q[DONE_LAT-1]),
       .out_data_o({ev_band, ev_op, ev_mark, ev_tag, ev_bandno}), .count_o()
   );
   always @(posedge clk_i) begin
-    delay_q <= clear_i ? {DONE_LAT{1'b0}} : {delay_q[DONE_LAT-2:0], d_pop};
+    delay_q <= !rst_ni ? {DONE_LAT{1'b0}} : {delay_q[DONE_LAT-2:0], d_pop};
     if (ev_out && ev_band) bands_o <= ev_bandno + 16'd1;
     if (ev_out && ev_op) begin
       done_o  <= done_o + 16'd1;
       bands_o <= 16'd0;
     end
-    if (clear_i) begin
+    if (!rst_ni) begin
       done_o  <= 16'd0;
       bands_o <= 16'd0;
     end
@@ -547,7 +545,7 @@ module drain #(
         2'd1: pack_q[31:16] <= value;
         default: pack_q[47:32] <= value;
       endcase
-    mark_q <= mark && !clear_i;
+    mark_q <= mark && rst_ni;
   end
   wire [4:0] rec_count;
   wire [63:0] rec_word = mark ? {32'd8, 16'd1, ev_tag, RECORD_MARK[7:0]}
@@ -558,7 +556,7 @@ module drain #(
       .WIDTH(66),
       .DEPTH(16)
   ) u_records (
-      .clk_i(clk_i), .rst_ni(1'b1), .clear_i(clear_i),
+      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i(mark || mark_q || logit_header || logit_word), .in_ready_o(),
       .in_data_i({mark_q || (logit_word && final_logit), logit_word && final_logit, rec_word}),
       .out_valid_o(rec_valid_o), .out_ready_i(rec_ready_i),

@@ -11,7 +11,7 @@ module exec #(
     parameter BANK_W = 1
 ) (
     input  wire                       clk_i,
-    input  wire                       clear_i,
+    input  wire                       rst_ni,
     input  wire                       instr_valid_i,
     output wire                       instr_ready_o,
     input  wire [511:0]               instr_i,
@@ -263,7 +263,7 @@ module exec #(
       default:  // X_NULL
       if (push) state_q <= X_IDLE;
     endcase
-    if (clear_i) state_q <= X_IDLE;
+    if (!rst_ni) state_q <= X_IDLE;
   end
 endmodule
 `default_nettype wire

@@ -10,7 +10,7 @@ module fetch #(
     parameter BANK_W = 1
 ) (
     input  wire              clk_i,
-    input  wire              clear_i,
+    input  wire              rst_ni,
     input  wire              cmd_valid_i,
     output wire              cmd_ready_o,
     input  wire              cmd_sparse_i,
@@ -65,7 +65,7 @@ module fetch #(
       .WIDTH(CMD_W),
       .DEPTH(8)
   ) u_cmd (
-      .clk_i(clk_i), .rst_ni(1'b1), .clear_i(clear_i),
+      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i(cmd_valid_i), .in_ready_o(cmd_ready_o),
       .in_data_i({cmd_sparse_i, cmd_unsigned_i, cmd_bank_i, cmd_addr_i, cmd_count_i}),
       .out_valid_o(cmd_valid), .out_ready_i(cmd_take), .out_data_o(cmd), .count_o()
@@ -106,7 +106,7 @@ module fetch #(
   wire              bm_push_end = end_q && bm_count != 3'd4;
 
   always @(posedge clk_i) begin
-    if (rd_dvalid_i || clear_i) word_pending_q <= 1'b0;
+    if (rd_dvalid_i || !rst_ni) word_pending_q <= 1'b0;
     if (rd && is_words) word_pending_q <= 1'b1;
     case (state_q)
       F_IDLE:
@@ -156,7 +156,7 @@ module fetch #(
     endcase
     if (got_bitmap && last_seg) end_q <= 1'b1;
     else if (bm_push_end) end_q <= 1'b0;
-    if (clear_i) begin
+    if (!rst_ni) begin
       state_q <= F_IDLE;
       end_q   <= 1'b0;
     end
@@ -170,7 +170,7 @@ module fetch #(
       .WIDTH(64),
       .DEPTH(4)
   ) u_words (
-      .clk_i(clk_i), .rst_ni(1'b1), .clear_i(clear_i),
+      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i(word_pending_q && rd_dvalid_i), .in_ready_o(word_in_ready_unused),
       .in_data_i(rd_data_i),
       .out_valid_o(word_valid), .out_ready_i(word_take), .out_data_o(word), .count_o(word_count)
@@ -185,7 +185,7 @@ module fetch #(
       .WIDTH(LANES + SEG_IW + 1),
       .DEPTH(4)
   ) u_bitmaps (
-      .clk_i(clk_i), .rst_ni(1'b1), .clear_i(clear_i),
+      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i(bm_push_map || bm_push_end), .in_ready_o(bm_in_ready_unused),
       .in_data_i({!bm_push_map, seg_q, bitmap}),
       .out_valid_o(bm_valid), .out_ready_i(bm_take), .out_data_o(bm_head), .count_o(bm_count)
@@ -199,7 +199,7 @@ module fetch #(
       .WIDTH(13),
       .DEPTH(4)
   ) u_jobs (
-      .clk_i(clk_i), .rst_ni(1'b1), .clear_i(clear_i),
+      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i(cmd_take), .in_ready_o(emit_ready),
       .in_data_i({cmd[CMD_W-1], cmd[CMD_W-2], cmd[10:0]}),
       .out_valid_o(job_valid), .out_ready_i(job_take), .out_data_o(job), .count_o()
@@ -240,9 +240,11 @@ module fetch #(
       x_last_o <= last;
       idx_q    <= idx_q + 11'd1;
       todo_q   <= todo_q - 11'd1;
-      data_q   <= {8'd0, data_q[63:8]};
-      have_q   <= have_q - 4'd1;
       if (last) active_q <= 1'b0;
+    end
+    if (emit_dense || emit_sparse) begin
+      data_q <= {8'd0, data_q[63:8]};
+      have_q <= have_q - 4'd1;
     end
     if (word_take) begin
       data_q <= word;
@@ -260,7 +262,7 @@ module fetch #(
       todo_q     <= job[10:0];
       idx_q      <= 11'd0;
     end
-    if (clear_i) begin
+    if (!rst_ni) begin
       x_valid_o <= 1'b0;
       active_q  <= 1'b0;
       have_q    <= 4'd0;

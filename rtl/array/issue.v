@@ -15,7 +15,7 @@ module issue #(
     parameter USE_DSP = 0
 ) (
     input  wire                          clk_i,
-    input  wire                          clear_i,
+    input  wire                          rst_ni,
     // tile descriptors, in order
     input  wire                          tile_valid_i,
     output wire                          tile_ready_o,
@@ -71,7 +71,7 @@ module issue #(
       .WIDTH(29 + ROWS),
       .DEPTH(8)
   ) u_tiles (
-      .clk_i(clk_i), .rst_ni(1'b1), .clear_i(clear_i),
+      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i(tile_valid_i), .in_ready_o(tile_ready_o),
       .in_data_i({tile_null_i, tile_op_last_i, tile_shared_i, tile_sparse_i, tile_pv_i,
                   tile_wbase_i, tile_groups_i, tile_rows_i}),
@@ -137,7 +137,7 @@ module issue #(
     first_q <= tile_end ? {N{1'b1}} : first_q & ~fire;
     if (release_i) inflight_q <= 1'b0;
     if (tile_end) inflight_q <= 1'b1;
-    if (clear_i) begin
+    if (!rst_ni) begin
       done_q     <= {N{1'b0}};
       first_q    <= {N{1'b1}};
       inflight_q <= 1'b0;
@@ -170,15 +170,15 @@ module issue #(
   reg            lockstep_s1, lockstep_s2;
   reg [CAPTURE_LAT-1:0] end_q;
   always @(posedge clk_i) begin
-    fire_s1     <= clear_i ? {N{1'b0}} : fire;
+    fire_s1     <= !rst_ni ? {N{1'b0}} : fire;
     first_s1    <= first_q;
     last_s1     <= last;
     x_s1        <= x;
     lockstep_s1 <= lockstep;
     {fire_s2, first_s2, last_s2, x_s2, lockstep_s2} <= {fire_s1, first_s1, last_s1, x_s1, lockstep_s1};
     {fire_s3, first_s3, last_s3, x_s3} <= {fire_s2, first_s2, last_s2, x_s2};
-    end_q      <= clear_i ? {CAPTURE_LAT{1'b0}} : {end_q[CAPTURE_LAT-2:0], tile_end};
-    captured_o <= end_q[CAPTURE_LAT-1] && !clear_i;
+    end_q      <= !rst_ni ? {CAPTURE_LAT{1'b0}} : {end_q[CAPTURE_LAT-2:0], tile_end};
+    captured_o <= end_q[CAPTURE_LAT-1] && rst_ni;
   end
 
   generate

@@ -196,12 +196,14 @@ async def collect(
     valid_h, ready_h = getattr(dut, valid.format(prefix)), getattr(dut, ready.format(prefix))
     names = [data] if isinstance(data, str) else data
     data_h = [getattr(dut, name.format(prefix)) for name in names]
-    waiting = None
+    waiting, idle = None, 0
     while True:
         go = random.random() >= stall
         ready_h.value = int(go)
         await ReadOnly()
         item = None
+        idle = 0 if valid_h.value else idle + 1
+        assert idle < 20_000, f"nothing came from {valid.format(prefix)} for {idle} cycles"
         if valid_h.value:
             item = tuple(uint(handle) for handle in data_h)
         assert waiting is None or item == waiting, f"{valid}: {waiting} became {item} while it waited"
@@ -247,7 +249,7 @@ class Reader:
             await ReadOnly()
             if ready and dut.req_valid_o.value:
                 address, size = uint(dut.req_addr_o) - self.base, uint(dut.req_bytes_o)
-                assert size > 0 and size % 8 == 0 and 0 <= address and address + size <= len(self.data)
+                assert size > 0 and size % 8 == 0 and address >= 0 and address + size <= len(self.data)
                 self.requests.append((address, size))
                 for at in range(address, address + size, 8):
                     word = int.from_bytes(self.data[at : at + 8], "little")

@@ -128,13 +128,14 @@ class Scheduler:
                 if load.block:
                     load.block.base = -1
         order: list[Load | Step] = []
+        early: list[int] = []  # steps that the loads placed so far wait for
         for now, step in enumerate(self.steps):
             window = 0
-            pulled = sum(1 for load in order[-64:] if isinstance(load, Load) and self._first(load) > now)
+            early = [index for index in early if index > now]
             while window < len(queue):
                 index, load = queue[window]
                 needed = index <= now
-                if not needed and pulled >= ahead[now]:
+                if not needed and len(early) >= ahead[now]:
                     break
                 if (
                     load.block
@@ -148,12 +149,10 @@ class Scheduler:
                     window += 1  # others may pass while its mask is being made
                     continue
                 order.append(queue.pop(window)[1])
-                pulled += not needed
+                if not needed:
+                    early.append(index)
             order.append(step)
         return order, -1
-
-    def _first(self, load: Load) -> int:
-        return load.block.first if load.block else 0
 
     # -- instructions ---------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ module lut_mul #(
     parameter AW = 16,
     parameter BW = 16,
     // Constant added to the product, from 0 to 2^(AW-1).
-    parameter ROUND = 0
+    parameter [63:0] ROUND = 0
 ) (
     input  wire             clk_i,
     input  wire             en_i,

@@ -139,6 +139,8 @@ module drain #(
   );
 
   // ---------------------------------------------------------------- lane counter (stage 0)
+  reg  [DONE_LAT-1:0] delay_q;  // completion of each tile on its way to the event it causes
+  reg           mark_q;         // second word of a MARK record
   reg           captured_q;
   reg           run_q;
   reg  [LW-1:0] lane_q;
@@ -151,18 +153,18 @@ module drain #(
   wire          sub_end  = stream ? sub_q == d_groups - 8'd1
                                   : !by_row || sub_q == ROWS[7:0] - 8'd1 || !d_rows[1];
   wire          tile_end = step && lane_end && sub_end;
-  wire          begin_tile = d_valid && !d_null && (captured_q || captured_i) && (!run_q || tile_end);
+  // A LOGITS record starts when no MARK record can come in between any more.
+  wire          hold     = stream && d_total != 16'd0 && (|delay_q || mark_q);
+  wire          begin_tile = d_valid && !d_null && !run_q && (captured_q || captured_i) && !hold;
   wire          null_tile  = d_valid && d_null && !run_q;
   assign d_pop = tile_end || null_tile;
   // The next tile's shadows are written at least 9 cycles after its last scalar fires.
   localparam NEAR_END = 8;
   wire          near_end = step && sub_end && lane_q == LANES[LW-1:0] - NEAR_END[LW-1:0];
   assign release_o = stream ? tile_end : near_end;
-  wire          start = !run_q && begin_tile;
-
   always @(posedge clk_i) begin
     if (captured_i) captured_q <= 1'b1;
-    if (start) begin
+    if (begin_tile) begin
       run_q      <= 1'b1;
       captured_q <= 1'b0;
       lane_q     <= {LW{1'b0}};
@@ -479,7 +481,6 @@ module drain #(
   );
 
   // ---------------------------------------------------------------- completion events
-  reg  [DONE_LAT-1:0] delay_q;
   wire       ev_valid;
   wire       ev_band, ev_op, ev_mark;
   wire [7:0] ev_tag;
@@ -511,8 +512,7 @@ module drain #(
 
   // ---------------------------------------------------------------- records
   // Logits come one per cycle (lane, then group) and are packed four to a word. The header enters
-  // from stage 6, a cycle before the first logit. MARK records never meet logits: the head waits for
-  // a LayerNorm that waits for the marked operation.
+  // from stage 6, a cycle before the first logit.
   reg  [15:0] index_q, count7_q;
   reg  [47:0] pack_q;
   reg         first7_q, last7_q;
@@ -526,7 +526,6 @@ module drain #(
   wire [14:0] logit_words = {1'b0, total6_q[15:2]} + {14'd0, |total6_q[1:0]};
   wire [31:0] logit_bytes = {14'd0, logit_words, 3'd0};
   wire        mark = ev_out && ev_mark;
-  reg         mark_q;  // second word of a MARK record
   reg  [15:0] value;
   integer v;
   always @* begin

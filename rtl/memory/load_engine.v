@@ -3,9 +3,9 @@
 // The request side turns instructions into reads and jobs, up to 32 jobs ahead, without waiting for
 // dependencies (but a gather's mask is final only when they are met). The data side waits for the
 // dependencies of each job and deals out its words. A gather requests one row per cycle and spends
-// 2 cycles per mask word besides.
+// about 5 cycles per mask word besides.
 // Throughput: one 64-bit word per cycle, also from load to load. Latency: 4 cycles plus the memory's.
-// Resources (LANES = 64): about 1,000 LUT, of them 100 RAM, and 1,500 flip-flops.
+// Resources (LANES = 64): about 1,050 LUT, of them 100 RAM, and 1,600 flip-flops.
 `default_nettype none
 
 module load_engine #(

@@ -16,7 +16,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = [tool for tool in ("iverilog", "verilator") if shutil.which(tool) is None]
     if not missing:
         return
-    skip = pytest.mark.skip(reason=f"needs {' and '.join(missing)} on PATH (apt-get install {' '.join(missing)})")
+    tools = " ".join(missing)
+    skip = pytest.mark.skip(reason=f"not on PATH: {tools} (apt-get install {tools})")
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(skip)

@@ -9,8 +9,8 @@ import random
 import cocotb
 from cocotb.triggers import ReadOnly
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
-from harness import cycles, parameter, pulse, run, start, uint
 
+from harness import cycles, parameter, pulse, run, start, uint
 from rowvit.hardware import isa
 
 HASH = 0xC0FFEE42

@@ -7,8 +7,8 @@ import random
 
 import cocotb
 from cocotb.triggers import FallingEdge, ReadOnly
-from harness import cycles, pulse, run, start, uint
 
+from harness import cycles, pulse, run, start, uint
 from rowvit.hardware import isa
 
 N = len(isa.COUNTERS)

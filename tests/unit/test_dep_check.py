@@ -7,6 +7,7 @@ import random
 
 import cocotb
 from cocotb.triggers import Timer
+
 from harness import run
 
 ENGINES = 6

@@ -8,6 +8,7 @@ import random
 import cocotb
 import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
+
 from harness import SIMULATORS, STALLS, collect, cycles, drive, parameter, pulse, run, start, uint
 
 
@@ -60,11 +61,10 @@ async def capacity_and_clear(dut):
         await cycles(dut)
 
 
-@pytest.mark.parametrize("sim", SIMULATORS)
-@pytest.mark.parametrize("toplevel, parameters", [
-    ("fifo", {"WIDTH": 9, "DEPTH": 2}),
-    ("fifo", {"WIDTH": 512, "DEPTH": 16}),
-    ("skid_buffer", {"WIDTH": 33}),
+@pytest.mark.parametrize("toplevel, parameters, sim", [
+    ("fifo", {"WIDTH": 9, "DEPTH": 2}, "icarus"),
+    *(("fifo", {"WIDTH": 512, "DEPTH": 16}, sim) for sim in SIMULATORS),
+    *(("skid_buffer", {"WIDTH": 33}, sim) for sim in SIMULATORS),
 ])
 def test_fifo(toplevel, parameters, sim):
     run(toplevel, parameters, sim)

@@ -79,8 +79,11 @@ class Load:
             return [("param", g, self.dst, lane, number(8 * (g * lanes + lane), 6))
                     for g in range(self.groups) for lane in range(lanes)]
         if self.kind == LoadKind.NORM:
-            return [("norm", ch // lanes % groups, self.dst,
-                     ch // (lanes * groups) * lanes + ch % lanes, number(8 * ch, 6)) for ch in range(self.rows)]
+            return [
+                ("norm", ch // lanes % groups, self.dst, ch // (lanes * groups) * lanes + ch % lanes,
+                 number(8 * ch, 6))
+                for ch in range(self.rows)
+            ]
         step = self.size() // self.rows if self.rows else 0
         return [("residual", a, number(a * step, 2 * parameter("ROWS") * groups)) for a in range(self.rows)]
 
@@ -97,7 +100,8 @@ class Bench:
         self.fetched = self.skipped = self.errors = self.waited = 0
         self.on_write = lambda write: None
         dut.base_i.value, dut.length_i.value, dut.live_i.value = BASE, BLOB, live
-        self.tasks = [cocotb.start_soon(task) for task in (self.reader.run(), self.mask_memory(), self.sinks())]
+        models = self.reader.run(), self.mask_memory(), self.sinks()
+        self.tasks = [cocotb.start_soon(model) for model in models]
 
     async def mask_memory(self) -> None:
         while True:
@@ -113,15 +117,17 @@ class Bench:
             ready = random.random() >= self.sink_stall
             dut.ww_ready_i.value = int(ready)
             await ReadOnly()
-            new = []
-            if ready and dut.ww_valid_o.value:
-                new.append(("weight", uint(dut.ww_group_o), uint(dut.ww_line_o), uint(dut.ww_data_o)))
-            if dut.pw_valid_o.value:
-                new.append(("param", *map(uint, (dut.pw_group_o, dut.pw_slot_o, dut.pw_lane_o, dut.pw_data_o))))
-            if dut.nw_valid_o.value:
-                new.append(("norm", *map(uint, (dut.nw_group_o, dut.nw_slot_o, dut.nw_index_o, dut.nw_data_o))))
-            if dut.rw_valid_o.value:
-                new.append(("residual", uint(dut.rw_addr_o), uint(dut.rw_data_o)))
+            ports = {
+                "weight": (dut.ww_valid_o, dut.ww_group_o, dut.ww_line_o, dut.ww_data_o),
+                "param": (dut.pw_valid_o, dut.pw_group_o, dut.pw_slot_o, dut.pw_lane_o, dut.pw_data_o),
+                "norm": (dut.nw_valid_o, dut.nw_group_o, dut.nw_slot_o, dut.nw_index_o, dut.nw_data_o),
+                "residual": (dut.rw_valid_o, dut.rw_addr_o, dut.rw_data_o),
+            }
+            new = [
+                (name, *map(uint, payload))
+                for name, (valid, *payload) in ports.items()
+                if valid.value and (ready or name != "weight")
+            ]
             assert len(new) < 2
             for write in new:
                 self.on_write(write)
@@ -133,7 +139,9 @@ class Bench:
             await FallingEdge(dut.clk_i)
 
     def issue(self, loads: list[Load]):
-        return cocotb.start_soon(drive(self.dut, [load.encode() for load in loads], 0.0, "instr", data="{}_i"))
+        """Queue the loads without waiting for them."""
+        items = [load.encode() for load in loads]
+        return cocotb.start_soon(drive(self.dut, items, 0.0, "instr", data="{}_i"))
 
     async def stop(self) -> None:
         for task in self.tasks:
@@ -257,7 +265,8 @@ async def full_rate(dut):
     assert taken <= words + 60, f"{words} words took {taken} cycles"
     for w in range(8):
         bench.masks[w] = sum((random.random() < 0.25) << i for i in range(lanes))
-    gathers = [Load(LoadKind.WEIGHT, 0, rows=4 * lanes, groups=groups, gather=True, mask_base=m) for m in (0, 4)]
+    gather = {"rows": 4 * lanes, "groups": groups, "gather": True}
+    gathers = [Load(LoadKind.WEIGHT, 0, mask_base=word, **gather) for word in (0, 4)]
     words = sum(len(load.rows_fetched(bench.masks, bench.live)) for load in gathers) * groups * lanes // 8
     bench.issue(gathers)
     taken = await wait_for(dut, lambda: uint(dut.done_o) == len(dense) + 2)

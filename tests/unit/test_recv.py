@@ -8,8 +8,8 @@ import random
 import cocotb
 import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
-from harness import STALLS, cycles, drive, parameter, pulse, run, start, uint, wait_for
 
+from harness import STALLS, cycles, drive, parameter, pulse, run, start, uint, wait_for
 from rowvit.hardware import isa
 
 NORM, RECV = isa.Engine.NORM, isa.Engine.RECV
@@ -88,8 +88,16 @@ async def waits_per_band(dut):
     await start(dut)
     rows_per_band = parameter("ROWS")
     written: list[tuple[int, int, int]] = []
-    cocotb.start_soon(memory(dut, written, 0.0))
+    cocotb.start_soon(memory(dut, written, 0.5))
     bands = 4
+
+    async def bands_are_written() -> None:
+        while True:
+            await ReadOnly()
+            assert 2 * rows_per_band * uint(dut.bands_o) <= len(written)
+            await FallingEdge(dut.clk_i)
+
+    cocotb.start_soon(bands_are_written())
     stream(dut, packet([random.getrandbits(64) for _ in range(2 * rows_per_band * bands)]))
     op = instruction(chain=1 << NORM, deps={NORM: 8}, rows=rows_per_band * bands, row_words=2,
                      dst_base=0, dst_stride=2)
@@ -101,7 +109,7 @@ async def waits_per_band(dut):
     dut.done_i.value = 7 << 16 * NORM
     for band in range(bands):
         dut.bands_i.value = band << 16 * NORM
-        await cycles(dut, 40)
+        await cycles(dut, 80)
         assert len(written) == 2 * rows_per_band * band and uint(dut.bands_o) == band
     dut.done_i.value = 8 << 16 * NORM
     dut.bands_i.value = 0

@@ -8,6 +8,7 @@ import random
 import cocotb
 import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
+
 from harness import SIMULATORS, STALLS, collect, cycles, parameter, pulse, run, start, uint
 
 

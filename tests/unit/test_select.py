@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""select against its Python twin: ties, limits, thresholds, several selections, clear."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import cocotb
+import numpy as np
+import pytest
+from cocotb.triggers import FallingEdge, ReadOnly
+
+from harness import collect, cycles, drive, parameter, pulse, run, start, uint, wait_for
+from rowvit.hardware.isa import Engine, Op, Record
+from rowvit.reference.select import select
+from vector import answer, instruction
+
+
+class Tokens:
+    """The unit's state as the twin has it: original indices of the live tokens."""
+
+    def __init__(self, dut) -> None:
+        self.dut, self.done = dut, 0
+        self.scores = np.zeros(parameter("MAX_TOKENS"), np.int64)
+        cocotb.start_soon(answer(dut, self.score, "score_addr_o", "score_data_i"))
+
+    def score(self, address: int) -> int:
+        return int(self.scores[address]) if address < self.scores.size else random.getrandbits(24)
+
+    async def new_image(self, rows: int) -> None:
+        self.kept = np.arange(rows)
+        self.dut.set_live_rows_i.value = rows
+        await pulse(self.dut, "set_live_i")
+        assert uint(self.dut.live_o) == rows
+        await self.check_sources(np.arange(rows))
+
+    async def check_sources(self, sources: np.ndarray) -> None:
+        """All ports of the table, one cycle after the address."""
+        rows = parameter("ROWS")
+        for first in range(0, len(sources), rows):
+            band = [min(first + r, len(sources) - 1) for r in range(rows)]
+            self.dut.src_addr_i.value = sum(token << 16 * r for r, token in enumerate(band))
+            await cycles(self.dut)
+            await ReadOnly()
+            found = [uint(self.dut.src_data_o) >> 16 * r & 0xFFFF for r in range(rows)]
+            await FallingEdge(self.dut.clk_i)
+            assert found == [int(sources[token]) for token in band]
+
+    async def select(
+        self, scores: Sequence[int], keep: int, threshold: int = 0, stall: float = 0.0
+    ) -> np.ndarray:
+        """Run one SELECT on scores of the live tokens and compare record, table and count."""
+        dut, tag = self.dut, random.getrandbits(8)
+        live = len(self.kept)
+        self.scores[:live] = scores
+        sources = select(np.asarray(scores), keep, threshold)
+        self.kept = self.kept[sources]
+        words: list[tuple[int, int]] = []
+        word = instruction(Op.SELECT, tag=tag, keep=keep, threshold=threshold)
+        op = cocotb.start_soon(drive(dut, [word], 0, "instr", data="{}_i"))
+        await collect(
+            dut, lambda item: words.append(item) or item[1], stall, data=("out_data_o", "out_eor_o")
+        )
+        await op
+        payload = np.zeros(-(-len(self.kept) // 4) * 4, np.uint16)
+        payload[: len(self.kept)] = self.kept
+        header = Record.KEPT | tag << 8 | len(self.kept) << 16 | payload.nbytes << 32
+        assert [item[0] for item in words] == [header, *(int(v) for v in payload.view("<u8"))]
+        assert [item[1] for item in words] == [0] * (len(words) - 1) + [1]
+        self.done += 1
+        assert uint(dut.done_o) == self.done and uint(dut.live_o) == len(self.kept)
+        await self.check_sources(sources)
+        return sources
+
+
+def some_scores(n: int, kind: str) -> list[int]:
+    if kind == "equal":
+        return [random.choice((0, 1, 5000, (1 << 24) - 1))] * n
+    if kind == "few":
+        values = [random.getrandbits(24) for _ in range(3)]
+        return [random.choice(values) for _ in range(n)]
+    if kind == "extreme":
+        return [random.choice((0, 1, (1 << 24) - 2, (1 << 24) - 1)) for _ in range(n)]
+    if kind == "typical":
+        return [min(int(random.expovariate(n / (3 << 20))), (1 << 24) - 1) for _ in range(n)]
+    return [random.getrandbits(24) for _ in range(n)]
+
+
+@cocotb.test()
+async def selections(dut):
+    """Counts, keeps, kinds of scores and thresholds; up to three selections in an image."""
+    await start(dut)
+    tokens = Tokens(dut)
+    most = parameter("MAX_TOKENS")
+    for image in range(parameter("IMAGES")):
+        n = (most, 1, 2, 17, most - 1)[image] if image < 5 else random.randint(1, most)
+        await tokens.new_image(n)
+        for _ in range(3):
+            n = len(tokens.kept)
+            kind = random.choice(("equal", "few", "extreme", "typical", "uniform"))
+            scores = some_scores(n, kind)
+            keep = random.choice((0, 1, n // 2, max(n - 2, 0), n - 1, n, 0xFFFF, random.randint(0, n)))
+            threshold = random.choice((0, 0, 1, scores[n // 2], scores[0] + 1, (1 << 24) - 1, 1 << 24))
+            await tokens.select(scores, keep, threshold, random.choice((0, 0.5)))
+
+
+@cocotb.test()
+async def all_kept(dut):
+    """Without threshold and with keep >= n - 1 every token stays, and there is a record."""
+    await start(dut)
+    tokens = Tokens(dut)
+    await tokens.new_image(9)
+    for keep in (8, 9, 0xFFFF):
+        assert len(await tokens.select(some_scores(9, "few"), keep)) == 9
+
+
+@cocotb.test()
+async def waits_for_dependencies(dut):
+    """Nothing happens before the operations it depends on are complete."""
+    await start(dut)
+    tokens = Tokens(dut)
+    await tokens.new_image(5)
+    tokens.scores[:5] = [9, 1, 4, 2, 3]
+    word = instruction(Op.SELECT, deps={Engine.DRAIN: 3}, keep=2)
+    op = cocotb.start_soon(drive(dut, [word], 0, "instr", data="{}_i"))
+    dut.out_ready_i.value = 1
+    dut.done_i.value = 2 << 16 * Engine.DRAIN
+    await cycles(dut, 300)
+    assert not dut.busy_o.value and uint(dut.done_o) == 0
+    dut.done_i.value = 3 << 16 * Engine.DRAIN
+    await op
+    assert uint(dut.done_o) == 1 and uint(dut.live_o) == 3
+    await tokens.check_sources(np.array([0, 2, 4]))
+
+
+@cocotb.test()
+async def clear(dut):
+    """At any time; afterwards the tables are the identity and counts zero."""
+    await start(dut)
+    tokens = Tokens(dut)
+    for delay in (1, 2, 30, 90, 200, 400):
+        await tokens.new_image(20)
+        tokens.scores[:20] = some_scores(20, "uniform")
+        op = cocotb.start_soon(drive(dut, [instruction(Op.SELECT, keep=7)], 0, "instr", data="{}_i"))
+        dut.out_ready_i.value = int(delay < 400)
+        await cycles(dut, delay)
+        op.cancel()
+        dut.instr_valid_i.value = 0
+        await pulse(dut, "clear_i")
+        assert uint(dut.live_o) == 0 and uint(dut.done_o) == 0 and not dut.busy_o.value
+        await tokens.check_sources(np.arange(20))
+        tokens.done = 0
+        await tokens.new_image(20)
+        await tokens.select(some_scores(20, "typical"), 7)
+        await tokens.select(some_scores(8, "few"), 3)
+        await pulse(dut, "clear_i")
+        tokens.done = 0
+
+
+@cocotb.test()
+async def speed(dut):
+    """The search stops early: far below one pass per bit on scores as they are."""
+    await start(dut)
+    tokens = Tokens(dut)
+    n = parameter("MAX_TOKENS")
+    await tokens.new_image(n)
+    tokens.scores[:n] = some_scores(n, "typical")
+    cocotb.start_soon(drive(dut, [instruction(Op.SELECT, keep=n // 2)], 0, "instr", data="{}_i"))
+    dut.out_ready_i.value = 1
+    await wait_for(dut, lambda: bool(dut.busy_o.value))
+    cycles_taken = await wait_for(dut, lambda: not dut.busy_o.value)
+    assert cycles_taken < 18 * n + 60
+
+
+@pytest.mark.parametrize("sim, parameters, images", [
+    ("icarus", {"ROWS": 2, "MAX_TOKENS": 64}, 12),
+    ("icarus", {"ROWS": 1, "MAX_TOKENS": 24}, 12),
+    ("verilator", {"ROWS": 2, "MAX_TOKENS": 64}, 25),
+])
+def test_select(sim, parameters, images):
+    """Table depths with and without spare bits."""
+    run("select", parameters, sim, env={"IMAGES": images})

@@ -133,7 +133,7 @@ module norm_engine #(
     reg [33:0] high_q;
     always @(posedge clk_i) begin
         shift_q <= shift;
-        half_q <= (31'd1 << shift) >> 1;
+        half_q <= shift == 5'd0 ? 31'd0 : 31'd1 << (shift - 5'd1);
         high_q <= {27'h7ffffff, 7'd0} << shift;
     end
 

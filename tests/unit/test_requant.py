@@ -5,6 +5,7 @@ import random
 
 import cocotb
 import harness
+import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
 
 
@@ -35,5 +36,6 @@ async def values(dut):
             assert dut.y_o.value.to_signed() == queue.pop(0)
 
 
-def test_requant():
-    harness.run("requant", testcase="values")
+@pytest.mark.parametrize("sim", harness.SIMULATORS)
+def test_requant(sim):
+    harness.run("requant", sim=sim, testcase="values")

@@ -41,13 +41,18 @@ def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic"
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             image = ImageOps.exif_transpose(image).convert("RGB")
-            return np.asarray(ImageOps.fit(image, (side, side), _FILTERS[resize]))
+            square = min(image.size)
+            left, top = (image.width - square) // 2, (image.height - square) // 2
+            image = image.crop((left, top, left + square, top + square))
+            return np.asarray(image.resize((side, side), _FILTERS[resize]))
     except FileNotFoundError as error:
         raise RowvitError(f"{name}: no such file.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise RowvitError(f"{name}: cannot be decoded as an image; give a whole JPEG or PNG file.") from error
     except KeyError as error:
-        raise RowvitError(f"Resize filter {resize!r} is not known; use one of {', '.join(_FILTERS)}.") from error
+        raise RowvitError(
+            f"Resize filter {resize!r} is not known; use one of {', '.join(_FILTERS)}."
+        ) from error
 
 
 def load(sources: Iterable[str | os.PathLike | bytes], package: ModelPackage) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from rowvit.reference import patchify
 from rowvit.reference.layernorm import layernorm, normalise
 from rowvit.reference.linear import accumulate, linear, requant, residual_add

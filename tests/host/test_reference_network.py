@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+
 from rowvit.errors import RowvitError
 from rowvit.model.synthetic import random_package
 from rowvit.quant.package import ModelPackage

@@ -238,7 +238,9 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
     return dict(state)
 
 
-def from_timm(state: Mapping[str, Tensor], heads: int, act: str = "relu", **options: object) -> VisionTransformer:
+def from_timm(
+    state: Mapping[str, Tensor], heads: int, act: str = "relu", **options: object
+) -> VisionTransformer:
     """Build the network that fits a state dict of timm's VisionTransformer.
 
     LayerScale is folded into the layers before it; a missing QKV bias becomes zero.
@@ -262,7 +264,9 @@ def from_timm(state: Mapping[str, Tensor], heads: int, act: str = "relu", **opti
     state = {name: tensor.detach().float() for name, tensor in state.items()}
     for key in ("patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc1.weight", "head.weight"):
         if key not in state:
-            raise RowvitError(f"The state dict lacks {key!r}; expected a timm VisionTransformer with a linear head.")
+            raise RowvitError(
+                f"The state dict lacks {key!r}; expected a timm VisionTransformer with a linear head."
+            )
     dim, channels, patch, _ = state["patch_embed.proj.weight"].shape
     tokens = state["pos_embed"].shape[1]
     grid = math.isqrt(tokens - 1)

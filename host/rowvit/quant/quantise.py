@@ -22,7 +22,7 @@ from rowvit.model.vit import VisionTransformer, predict
 from rowvit.quant.fixed import multiplier
 from rowvit.quant.package import FORMAT, MAX_K, ModelPackage
 
-_SAMPLES_PER_BATCH = 1 << 14
+_SAMPLES_PER_BATCH = 1 << 15
 _HEADROOM = 1.5  # residual and logits may grow by this beyond what calibration showed
 _BIAS_PEAK = 1 << 23  # half of the accumulator's clamp; the products use the other half
 
@@ -69,19 +69,24 @@ class Statistics:
 
     samples: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
     peak: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     def observe(self, name: str, value: Tensor) -> None:
         """Record an activation; called by the float network."""
         flat = value.detach().abs().flatten().numpy()
         self.peak[name] = max(self.peak[name], float(flat.max()))
-        self.samples[name].append(flat[:: max(1, flat.size // _SAMPLES_PER_BATCH)].copy())
+        # at random: a regular step would meet the same few channels again and again
+        self.samples[name].append(flat[self.rng.integers(0, flat.size, _SAMPLES_PER_BATCH)])
 
     def scale(self, name: str, levels: int) -> float:
         """Value of one unit with the least squared error of ``levels`` magnitudes."""
         values = np.concatenate(self.samples[name]).astype(np.float64)
         peak = self.peak[name] or 1.0
         candidates = peak / levels * np.geomspace(0.2, 1.0, 60)
-        errors = [np.square(np.minimum(np.round(values / unit), levels) * unit - values).sum() for unit in candidates]
+        errors = [
+            np.square(np.minimum(np.round(values / unit), levels) * unit - values).sum()
+            for unit in candidates
+        ]
         return float(candidates[int(np.argmin(errors))])
 
 
@@ -103,14 +108,22 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
     """
     config = model.config
     if config.act != "relu":
-        raise RowvitError(f"The network's activation is {config.act}; hidden activations are unsigned: use ReLU.")
-    if photos.dtype != np.uint8 or photos.shape[1:] != (config.image_size, config.image_size, 3) or not len(photos):
+        raise RowvitError(
+            f"The network's activation is {config.act}; hidden activations are unsigned: use ReLU."
+        )
+    if (
+        photos.dtype != np.uint8
+        or photos.shape[1:] != (config.image_size, config.image_size, 3)
+        or not len(photos)
+    ):
         raise RowvitError(
             f"Calibration photos are {photos.dtype} {list(photos.shape)}; "
             f"the network takes uint8 [images, {config.image_size}, {config.image_size}, 3]."
         )
     if config.dim > MAX_K or options.ffn_chunk > MAX_K:
-        raise RowvitError(f"Width {config.dim} or FFN2 chunk {options.ffn_chunk} is above {MAX_K}; no room for the sum.")
+        raise RowvitError(
+            f"Width {config.dim} or FFN2 chunk {options.ffn_chunk} is above {MAX_K}; no room for the sum."
+        )
     statistics = Statistics()
     predict(model, photos, options.mean, options.std, observe=statistics.observe)
     return _Builder(model, statistics, options).build()
@@ -127,7 +140,9 @@ class _Builder:
 
     def build(self) -> ModelPackage:
         config, options = self.config, self.options
-        residuals = ["embed"] + [f"layers.{i}.{part}" for i in range(config.depth) for part in ("attn", "ffn")]
+        residuals = ["embed"] + [
+            f"layers.{i}.{part}" for i in range(config.depth) for part in ("attn", "ffn")
+        ]
         peak = max(self.statistics.peak[name] for name in residuals)
         self.residual = self.scales["residual"] = _HEADROOM * peak / 32767
         params: dict = {"patch.shift": self._embed(), "layers": []}
@@ -135,8 +150,12 @@ class _Builder:
             params["layers"].append(self._attention(i) | self._ffn(i))
         params["norm.shift"], x = self._norm("norm", "norm", "norm")
         logit = self.scales["logit"] = _HEADROOM * self.statistics.peak["logits"] / 32767
-        params["head.shift"] = self._linear("head", self.state["head.weight"], self.state["head.bias"], x, logit)
-        arch = {key: value for key, value in asdict(config).items() if type(value) is int and key != "tile_rows"}
+        params["head.shift"] = self._linear(
+            "head", self.state["head.weight"], self.state["head.bias"], x, logit
+        )
+        arch = {
+            key: value for key, value in asdict(config).items() if type(value) is int and key != "tile_rows"
+        }
         pruning = [{"threshold": 0} | step for step in config.pruning]
         meta = {
             "format": FORMAT,
@@ -181,10 +200,14 @@ class _Builder:
         gain = self.state[f"{source}.weight"] / unit / 1024  # z has 10 fraction bits
         offset = self.state[f"{source}.bias"] / unit
         shift = 31
-        while shift and (np.abs(gain).max() * 2**shift > 32767 or np.abs(offset).max() * 2**shift >= 2**31 - 1):
+        while shift and (
+            np.abs(gain).max() * 2**shift > 32767 or np.abs(offset).max() * 2**shift >= 2**31 - 1
+        ):
             shift -= 1
         if np.abs(gain).max() * 2**shift > 32767:
-            raise RowvitError(f"{source}: LayerNorm gain {np.abs(gain).max() * 1024:g} cannot be represented.")
+            raise RowvitError(
+                f"{source}: LayerNorm gain {np.abs(gain).max() * 1024:g} cannot be represented."
+            )
         self.tensors[f"{name}.g"] = np.round(gain * 2**shift).astype(np.int16)
         self.tensors[f"{name}.b"] = np.round(offset * 2**shift).astype(np.int32)
         return shift, unit

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""softmax against its Python twins: segments, reciprocals, token scores, under stalls and clear."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import cocotb
+import numpy as np
+import pytest
+from cocotb.triggers import FallingEdge, ReadOnly
+
+from harness import cycles, parameter, pulse, run, start, uint, wait_for
+from rowvit.reference.primitives import recip
+from rowvit.reference.relu import compress, decompress
+from rowvit.reference.softmax import exponentials, token_scores
+from vector import banks
+
+
+def random_logits(shape: tuple[int, ...]) -> np.ndarray:
+    """Logits in all their range: spread, alike, all equal, one ahead of all others."""
+    rng = np.random.default_rng(random.getrandbits(32))
+    spread = random.choice((0, 3, 64, 300, 4096))
+    s = rng.integers(-2048, 2048, shape[:-1])[..., None] + rng.integers(-spread, spread + 1, shape)
+    if random.random() < 0.3:
+        s[..., rng.integers(shape[-1])] = 2047
+    return np.clip(s, -2048, 2047)
+
+
+@dataclass
+class Op:
+    """Settings and logits [bands, rows, groups, padded tokens] of one attention operation."""
+
+    live: int
+    heads: int
+    score: bool = False
+    score_clear: bool = False
+
+    def __post_init__(self) -> None:
+        self.rows, self.groups, self.lanes = (parameter(name) for name in ("ROWS", "GROUPS", "LANES"))
+        self.tiles = -(-self.live // self.lanes)
+        self.segment = 1 + self.lanes // 8
+        self.bands = -(-self.live // self.rows)
+        self.base = random.randrange(1000)
+        self.stride = self.tiles * self.segment + random.randrange(3)
+        self.s = random_logits((self.bands, self.rows, self.groups, self.tiles * self.lanes))
+        self.e = exponentials(self.s[..., : self.live])
+
+    def words(self, band: int, row: int) -> dict[int, int]:
+        """Token memory words of a row, without the undefined tails of segments."""
+        words = {}
+        for g in range(self.groups):
+            e = np.zeros(self.tiles * self.lanes, np.uint8)
+            e[: self.live] = self.e[band, row, g]
+            for t, values in enumerate(e.reshape(self.tiles, self.lanes)):
+                base = self.base + (band % 2 * self.groups + g) * self.stride + t * self.segment
+                used = 1 + -(-int(np.count_nonzero(values)) // 8)
+                words |= {base + i: int(word) for i, word in enumerate(compress(values)[:used])}
+        return words
+
+
+class Unit:
+    """Drives S as the array's drain does and checks what becomes of it."""
+
+    def __init__(self, dut, stall: float) -> None:
+        self.dut, self.rows = dut, parameter("ROWS")
+        self.written: list[dict[int, int]] = [{} for _ in range(self.rows)]
+        self.sink = cocotb.start_soon(banks(dut, "pw", self.rows, self.written, stall))
+        self.scores = np.zeros(parameter("MAX_TOKENS"), np.int64)
+
+    async def send(self, op: Op, band: int) -> None:
+        dut = self.dut
+        for token in range(op.tiles * op.lanes):
+            if token % op.lanes == 0:
+                await cycles(dut, random.choice((0, 0, 1, 30)))
+            dut.s_valid_i.value = 1
+            dut.s_token_i.value = token
+            dut.s_first_i.value = int(token == 0)
+            dut.s_last_i.value = int(token == op.tiles * op.lanes - 1)
+            flat = op.s[band, :, :, token].reshape(-1)
+            dut.s_data_i.value = sum((int(v) & 0xFFF) << 12 * i for i, v in enumerate(flat))
+            await FallingEdge(dut.clk_i)
+            dut.s_valid_i.value = 0
+
+    async def check(self, op: Op, band: int) -> None:
+        """Words and reciprocals of a complete band."""
+        dut, mask = self.dut, op.lanes // 8
+        for row in range(self.rows):
+            words, self.written[row] = dict(self.written[row]), {}
+            if band * self.rows + row >= op.live:
+                continue
+            expected = op.words(band, row)
+            # A band that is complete has all its words; the next one may have written some already.
+            assert expected.keys() <= words.keys()
+            later = {address: words[address] for address in words.keys() - expected.keys()}
+            self.written[row] |= later
+            for g in range(op.groups):
+                for t in range(op.tiles):
+                    base = op.base + (band % 2 * op.groups + g) * op.stride + t * op.segment
+                    raw = np.array([words.get(base + i, 0) for i in range(1 + mask)], np.uint64)
+                    e = np.zeros(op.tiles * op.lanes, np.uint8)
+                    e[: op.live] = op.e[band, row, g]
+                    assert np.array_equal(
+                        decompress(raw, op.lanes), e[t * op.lanes : (t + 1) * op.lanes]
+                    ), (band, row, g, t)
+        dut.recip_band_i.value = band % 2
+        await ReadOnly()
+        found_r, found_n = uint(dut.recip_r_o), uint(dut.recip_n_o)
+        await FallingEdge(dut.clk_i)
+        for row in range(self.rows):
+            for g in range(op.groups):
+                if band * self.rows + row < op.live:
+                    i = row * op.groups + g
+                    n, r = recip(op.e[band, row, g].sum(dtype=np.int64))
+                    assert (found_n >> 5 * i & 31, found_r >> 17 * i & 0x1FFFF) == (n, r), (band, row, g)
+
+    async def run(self, op: Op) -> None:
+        """One operation; band i + 2 comes when band i was checked."""
+        dut = self.dut
+        dut.cfg_live_i.value, dut.cfg_groups_i.value = op.live, op.heads
+        dut.cfg_p_base_i.value, dut.cfg_p_stride_i.value = op.base, op.stride
+        dut.cfg_score_i.value, dut.cfg_score_clear_i.value = int(op.score), int(op.score_clear)
+        await pulse(dut, "op_start_i")
+        assert uint(dut.bands_o) == 0
+        await self.send(op, 0)
+        for band in range(op.bands):
+            if band + 1 < op.bands:
+                await self.send(op, band + 1)
+            if uint(dut.bands_o) <= band:
+                await wait_for(dut, lambda band=band: uint(dut.bands_o) > band, 4000)
+            await self.check(op, band)
+        await cycles(dut, 2)
+        assert not dut.busy_o.value and not any(self.leftovers(op))
+        if op.score:
+            scores = token_scores(op.e[0, 0, : op.heads])
+            self.scores[: op.live] = scores + (0 if op.score_clear else self.scores[: op.live])
+            await self.check_scores(op.live)
+
+    def leftovers(self, op: Op) -> list[dict[int, int]]:
+        """Words beyond those checked; rows that do not exist may write what they like."""
+        dead = op.live % self.rows
+        found, self.written[:] = list(self.written), [{} for _ in range(self.rows)]
+        return found[: dead or None]
+
+    async def check_scores(self, live: int) -> None:
+        for token in range(live):
+            self.dut.score_addr_i.value = token
+            await cycles(self.dut)
+            await ReadOnly()
+            assert uint(self.dut.score_data_o) == self.scores[token], token
+            await FallingEdge(self.dut.clk_i)
+
+
+@cocotb.test()
+async def operations(dut):
+    """Live counts of all kinds, heads, scores over several operations, write stalls."""
+    await start(dut)
+    most, lanes, groups = (parameter(name) for name in ("MAX_TOKENS", "LANES", "GROUPS"))
+    for stall in (0.0, 0.5, 0.85):
+        unit = Unit(dut, stall)
+        for live in (most, 1, 2, lanes, lanes + 1, 2 * lanes - 1, random.randint(1, most)):
+            heads = random.randint(1, groups)
+            score = random.random() < 0.6
+            await unit.run(Op(live, heads, score, True))
+            if score:
+                await unit.run(Op(live, groups, True, False))
+                await unit.run(Op(live, heads, False, True))
+        unit.sink.cancel()
+
+
+@cocotb.test()
+async def speed(dut):
+    """Without stalls a band takes one cycle per lane of its tiles and little more."""
+    await start(dut)
+    unit = Unit(dut, 0.0)
+    op = Op(parameter("MAX_TOKENS"), 1)
+    dut.cfg_live_i.value, dut.cfg_p_stride_i.value = op.live, op.stride
+    await pulse(dut, "op_start_i")
+    await unit.send(op, 0)
+    taken = await wait_for(dut, lambda: uint(dut.bands_o) == 1)
+    assert taken <= op.tiles * op.lanes + 30
+
+
+@cocotb.test()
+async def clear(dut):
+    """At any time, then an operation as if nothing had been."""
+    await start(dut)
+    unit = Unit(dut, 0.5)
+    for delay in (0, 3, 20, 40, 60, 70, 90):
+        op = Op(parameter("MAX_TOKENS"), parameter("GROUPS"), True, True)
+        task = cocotb.start_soon(unit.run(op))
+        await cycles(dut, 1 + op.tiles * op.lanes + delay)
+        task.cancel()
+        dut.s_valid_i.value = 0
+        unit.sink.cancel()
+        await FallingEdge(dut.clk_i)
+        await pulse(dut, "clear_i")
+        assert not dut.busy_o.value and uint(dut.pw_valid_o) == 0 and uint(dut.bands_o) == 0
+        unit = Unit(dut, 0.5)
+        await unit.run(Op(random.randint(1, 20), 1, True, True))
+
+
+@pytest.mark.parametrize("sim, parameters", [
+    ("icarus", {"ROWS": 2, "GROUPS": 1, "LANES": 16, "MAX_TOKENS": 40}),
+    ("verilator", {"ROWS": 2, "GROUPS": 3, "LANES": 16, "MAX_TOKENS": 64}),
+])
+def test_softmax(sim, parameters):
+    """One head, and three."""
+    run("softmax", parameters, sim)

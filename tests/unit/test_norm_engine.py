@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""norm_engine against its Python twin: sizes, extremes, stalls, progress, dumps, clear."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import cocotb
+import numpy as np
+import pytest
+from cocotb.triggers import FallingEdge
+
+from harness import collect, cycles, drive, parameter, pulse, run, start, uint, wait_for
+from rowvit.hardware.isa import Engine, Flag, NormKind, Op, Record
+from rowvit.reference.layernorm import layernorm
+from vector import answer, banks, instruction
+
+
+def generator() -> np.random.Generator:
+    return np.random.default_rng(random.getrandbits(32))
+
+
+def residual_rows(rows: int, dim: int) -> np.ndarray:
+    """int16 rows, each of another kind: usual, huge, tiny, constant, two-valued, one channel off."""
+    rng, out = generator(), np.zeros((rows, dim), np.int64)
+    for row in out:
+        kind = random.randrange(8)
+        row[:] = rng.normal(rng.integers(-3000, 3000), 10 ** rng.uniform(0, 4), dim)
+        if kind == 0:
+            row[:] = random.choice((0, 1, -1, 32767, -32768))
+        elif kind == 1:
+            row[:] = rng.choice((-32768, 32767), dim)
+        elif kind == 2:
+            row[:] = random.choice((0, 7, -32768))
+            row[rng.integers(dim)] = random.choice((8, 32767, -32768))
+        elif kind == 3:
+            row[:] = rng.integers(-1, 2, dim)
+    return np.clip(out, -32768, 32767).astype(np.int16)
+
+
+@dataclass
+class Norm:
+    """One LAYERNORM with its rows and parameters."""
+
+    live: int
+    dim: int
+    slot: int = 0
+    one_row: bool = False
+
+    def __post_init__(self) -> None:
+        self.rows, self.groups, self.lanes = (parameter(name) for name in ("ROWS", "GROUPS", "LANES"))
+        self.count = 1 if self.one_row else self.live
+        self.bands = -(-self.count // self.rows)
+        self.addresses = self.lanes * -(-self.dim // (self.lanes * self.groups))
+        self.res_stride = self.addresses + random.randrange(5)
+        self.dst_base = random.randrange(1000)
+        self.dst_stride = self.dim // 8 + random.randrange(5)
+        rng = generator()
+        self.x = residual_rows(self.bands * self.rows, self.dim)
+        wild = random.random() < 0.3
+        self.shift = random.choice((0, 1, 31)) if wild else random.randint(12, 20)
+        self.g = rng.integers(-32768, 32768, self.dim) if wild else rng.normal(2000, 800, self.dim).astype(int)
+        limit = 1 << (31 if wild else 14)
+        self.b = rng.integers(-limit, limit, self.dim)
+        if wild:
+            self.b[rng.random(self.dim) < 0.2] = random.choice((-limit, limit - 1))
+
+    def place(self, channel: int) -> tuple[int, int]:
+        """Group and address within a band of a channel."""
+        tile, lane = divmod(channel, self.lanes)
+        return tile % self.groups, tile // self.groups * self.lanes + lane
+
+    def read(self, address: int) -> int:
+        """All residual banks at an address; noise where no channel lives."""
+        band, offset = divmod(address, self.res_stride)
+        value = random.getrandbits(16 * self.rows * self.groups)
+        if band >= self.bands:
+            return value
+        for g in range(self.groups):
+            tile = offset // self.lanes * self.groups + g
+            channel = tile * self.lanes + offset % self.lanes
+            if channel < self.dim:
+                for r in range(self.rows):
+                    at = 16 * (r * self.groups + g)
+                    value &= ~(0xFFFF << at)
+                    value |= (int(self.x[band * self.rows + r, channel]) & 0xFFFF) << at
+        return value
+
+    def fields(self, kind: NormKind) -> dict[str, int]:
+        return {
+            "kind": kind, "dim": self.dim, "res_stride": self.res_stride, "dst_base": self.dst_base,
+            "dst_stride": self.dst_stride, "slot": self.slot, "shift": self.shift,
+        }
+
+    def flags(self) -> tuple[Flag, ...]:
+        return (Flag.ONE_ROW,) if self.one_row else ()
+
+    def words(self) -> list[dict[int, int]]:
+        """Per bank: address to word."""
+        out: list[dict[int, int]] = [{} for _ in range(self.rows)]
+        y = layernorm(self.x[: self.count], self.g, self.b, self.shift)
+        for row, values in enumerate(y):
+            base = self.dst_base + row // self.rows * self.dst_stride
+            words = np.ascontiguousarray(values).view("<u8")
+            out[row % self.rows] |= {base + i: int(word) for i, word in enumerate(words)}
+        return out
+
+
+class Unit:
+    """The engine with memories around it."""
+
+    def __init__(self, dut, read_stall: float = 0.0, write_stall: float = 0.0) -> None:
+        self.dut, self.rows, self.op = dut, parameter("ROWS"), None
+        self.written: list[dict[int, int]] = [{} for _ in range(self.rows)]
+        self.tasks = [
+            cocotb.start_soon(banks(dut, "tw", self.rows, self.written, write_stall)),
+            cocotb.start_soon(
+                answer(dut, self.read, "rd_addr_o", "rd_data_i", read_stall, "rd_valid_o", "rd_ready_i")
+            ),
+        ]
+
+    def read(self, address: int) -> int:
+        return self.op.read(address)
+
+    def stop(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+
+    async def load(self, op: Norm) -> None:
+        """Parameters in the order of a LOAD."""
+        dut = self.dut
+        for channel in range(op.dim):
+            group, index = op.place(channel)
+            dut.nw_valid_i.value, dut.nw_slot_i.value = 1, op.slot
+            dut.nw_group_i.value, dut.nw_index_i.value = group, index
+            g, b = int(op.g[channel]), int(op.b[channel])
+            dut.nw_data_i.value = (g & 0xFFFF) << 32 | b & 0xFFFFFFFF
+            await FallingEdge(dut.clk_i)
+        dut.nw_valid_i.value = 0
+
+    async def norm(self, op: Norm, load: bool = True) -> None:
+        """Load, run and compare one LAYERNORM."""
+        dut, before = self.dut, uint(self.dut.done_o)
+        self.op = op
+        for bank in self.written:
+            bank.clear()
+        if load:
+            await self.load(op)
+        dut.live_i.value = op.live
+        word = instruction(Op.NORM, op.flags(), **op.fields(NormKind.LAYERNORM))
+        await drive(dut, [word], 0, "instr", data="{}_i")
+        assert uint(dut.done_o) == before + 1 and uint(dut.bands_o) == 0 and not dut.busy_o.value
+        assert self.written == op.words()
+
+    async def dump(self, op: Norm, stall: float) -> None:
+        """Run and compare one DUMP."""
+        dut, tag = self.dut, random.getrandbits(8)
+        self.op = op
+        dut.live_i.value = op.live
+        words: list[tuple[int, int]] = []
+        word = instruction(Op.NORM, op.flags(), tag, **op.fields(NormKind.DUMP))
+        task = cocotb.start_soon(drive(dut, [word], 0, "instr", data="{}_i"))
+        await collect(
+            dut, lambda item: words.append(item) or item[1], stall, data=("out_data_o", "out_eor_o")
+        )
+        await task
+        payload = np.ascontiguousarray(op.x[: op.count]).view("<u8").reshape(-1)
+        header = Record.CHECKPOINT | tag << 8 | op.count << 16 | payload.nbytes << 32
+        assert [item[0] for item in words] == [header, *(int(v) for v in payload)]
+        assert [item[1] for item in words] == [0] * (len(words) - 1) + [1]
+        assert not dut.busy_o.value and uint(dut.bands_o) == 0
+
+
+def sizes() -> list[int]:
+    """Channel counts: all, one lane tile, a partial group, a multiple of all groups."""
+    lanes, groups, most = (parameter(name) for name in ("LANES", "GROUPS", "MAX_DIM"))
+    dims = {most, lanes, min(most, lanes * groups), min(most, lanes * (groups + 1))}
+    return sorted(dims)
+
+
+@cocotb.test()
+async def layernorms(dut):
+    """Sizes, live counts, parameters and stalls; operations back to back."""
+    await start(dut)
+    slots = parameter("NORM_SLOTS")
+    for read_stall, write_stall in ((0, 0), (0.5, 0), (0, 0.6), (0.1, 0.9)):
+        unit = Unit(dut, read_stall, write_stall)
+        for dim in sizes():
+            for live in (1, random.choice((2, 3)), random.choice((4, 5))):
+                await unit.norm(Norm(live, dim, random.randrange(slots)))
+        await unit.norm(Norm(5, random.choice(sizes()), one_row=True))
+        unit.stop()
+
+
+@cocotb.test()
+async def dumps(dut):
+    """Records of all rows, between LayerNorms."""
+    await start(dut)
+    for stall in (0.0, 0.6):
+        unit = Unit(dut, stall / 2)
+        for dim in sizes():
+            await unit.dump(Norm(random.choice((1, 2, 5)), dim), stall)
+            await unit.norm(Norm(2, dim))
+        await unit.dump(Norm(4, dim, one_row=True), stall)
+        unit.stop()
+
+
+@cocotb.test()
+async def slots_keep_apart(dut):
+    """Every slot holds its own full set."""
+    await start(dut)
+    unit = Unit(dut)
+    ops = [Norm(1, parameter("MAX_DIM"), slot) for slot in range(parameter("NORM_SLOTS"))]
+    for op in ops:
+        await unit.load(op)
+    for op in ops:
+        await unit.norm(op, load=False)
+
+
+@cocotb.test()
+async def chained(dut):
+    """With a chained dependency no band is read before it may be; progress counts written bands."""
+    await start(dut)
+    unit = Unit(dut, 0.2, 0.2)
+    for kind in (NormKind.LAYERNORM, NormKind.DUMP):
+        op = Norm(4 * parameter("ROWS"), sizes()[0])
+        unit.op = op
+        for bank in unit.written:
+            bank.clear()
+        await unit.load(op)
+        dut.live_i.value = op.live
+        dut.out_ready_i.value = 1
+        dut.done_i.value = dut.bands_i.value = 0
+        word = instruction(
+            Op.NORM, deps={Engine.DRAIN: 1}, chain=(Engine.DRAIN,), **op.fields(kind)
+        )
+        task = cocotb.start_soon(drive(dut, [word], 0, "instr", data="{}_i"))
+        done = uint(dut.done_o)
+        for band in range(op.bands):
+            await cycles(dut, 500)
+            assert uint(dut.bands_o) == band and uint(dut.done_o) == done
+            if kind is NormKind.LAYERNORM:
+                assert len(unit.written[0]) == band * op.dim // 8
+            dut.live_i.value = 1  # must not matter any more
+            dut.bands_i.value = band + 1 << 16 * Engine.DRAIN
+            if band == 0:
+                dut.live_i.value = op.live
+        dut.done_i.value = 1 << 16 * Engine.DRAIN
+        await task
+        assert uint(dut.done_o) == done + 1
+        if kind is NormKind.LAYERNORM:
+            assert unit.written == op.words()
+
+
+@cocotb.test()
+async def speed(dut):
+    """Bands follow each other at two cycles per address and little more."""
+    await start(dut)
+    unit = Unit(dut)
+    times = []
+    for bands in (4, 12):
+        op = Norm(bands * parameter("ROWS"), parameter("MAX_DIM"))
+        await unit.load(op)
+        task = cocotb.start_soon(unit.norm(op, load=False))
+        await wait_for(dut, lambda: bool(dut.busy_o.value))
+        times.append(await wait_for(dut, lambda: not dut.busy_o.value))
+        await task
+    per_band = (times[1] - times[0]) / 8
+    assert per_band <= max(2 * op.addresses + 10, 37 * parameter("ROWS") + 100)
+    assert times[0] <= 4 * per_band + 180
+
+
+@cocotb.test()
+async def clear(dut):
+    """At any time; then everything works as before."""
+    await start(dut)
+    for delay in (1, 20, 60, 150, 200, 260, 300):
+        for kind in (NormKind.LAYERNORM, NormKind.DUMP):
+            unit = Unit(dut, 0.1, 0.5)
+            unit.op = Norm(5, sizes()[-1])
+            dut.live_i.value = 5
+            word = instruction(Op.NORM, **unit.op.fields(kind))
+            task = cocotb.start_soon(drive(dut, [word], 0, "instr", data="{}_i"))
+            await cycles(dut, delay)
+            task.cancel()
+            unit.stop()
+            dut.instr_valid_i.value = 0
+            await pulse(dut, "clear_i")
+            assert not dut.busy_o.value and uint(dut.tw_valid_o) == 0
+            assert uint(dut.done_o) == 0 and uint(dut.bands_o) == 0
+        unit = Unit(dut, 0.1, 0.1)
+        await unit.norm(Norm(3, sizes()[0]))
+        await unit.dump(Norm(3, sizes()[0]), 0.2)
+        unit.stop()
+
+
+@pytest.mark.parametrize("sim, parameters", [
+    ("icarus", {"ROWS": 2, "GROUPS": 1, "LANES": 16, "MAX_DIM": 48, "NORM_SLOTS": 2}),
+    ("verilator", {"ROWS": 2, "GROUPS": 3, "LANES": 16, "MAX_DIM": 256, "NORM_SLOTS": 3}),
+])
+def test_norm_engine(sim, parameters):
+    """Booth rows (Icarus) and products (Verilator); one group, and three with a partial tile."""
+    run("norm_engine", parameters, sim)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
@@ -153,14 +153,13 @@ class _Builder:
         params["head.shift"] = self._linear(
             "head", self.state["head.weight"], self.state["head.bias"], x, logit
         )
-        arch = {
-            key: value for key, value in asdict(config).items() if type(value) is int and key != "tile_rows"
-        }
+        sizes = ("image_size", "patch_size", "dim", "depth", "heads", "hidden", "classes", "tokens")
+        arch = {key: getattr(config, key) for key in sizes} | {"channels": 3, "prefix": 1}
         pruning = [{"threshold": 0} | step for step in config.pruning]
         meta = {
             "format": FORMAT,
             "name": options.name,
-            "architecture": arch | {"channels": 3, "prefix": 1, "tokens": config.tokens},
+            "architecture": arch,
             "preprocessing": {"resize": options.resize, "mean": list(options.mean), "std": list(options.std)},
             "classes": list(options.classes),
             "pruning": pruning,

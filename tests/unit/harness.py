@@ -40,6 +40,7 @@ def run(
     testcase: str | Sequence[str] | None = None,
     env: dict[str, Any] | None = None,
     seed: int = 1,
+    library: Sequence[Path] = (),
 ) -> None:
     """Build ``rtl/*/<toplevel>.v`` and run the calling file's cocotb tests on it.
 
@@ -51,6 +52,7 @@ def run(
     testcase : cocotb tests to run, all of the file by default.
     env : values for the coroutines, read with :func:`parameter` too.
     seed : of Python's ``random`` inside the simulator.
+    library : further Verilog sources, such as models of primitives.
 
     Raises
     ------
@@ -73,7 +75,7 @@ def run(
     }[sim]
     runner = get_runner(sim)
     runner.build(
-        sources=[source],
+        sources=[source, *library],
         includes=[RTL],
         parameters=parameters,
         build_args=args,

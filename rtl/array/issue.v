@@ -122,7 +122,7 @@ module issue #(
     end
     for (r = 0; r < ROWS; r = r + 1) begin : g_pop_row
       for (g = 0; g < GROUPS; g = g + 1) begin : g_pop
-        assign x_ready_o[r*GROUPS+g] = fire[r*GROUPS+g];
+        assign x_ready_o[r*GROUPS+g] = fire[r*GROUPS+g] && (g == 0 || !t_shared);
       end
     end
   endgenerate

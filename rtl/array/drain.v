@@ -187,7 +187,8 @@ module drain #(
 
   // ---------------------------------------------------------------- stage 1: accumulators, parameters
   localparam PAW = $clog2(PARAM_SLOTS * LANES);
-  reg  [26*N-1:0] acc1_q;
+  reg  [52*N-1:0] pair1_q;  // shadow bits of the lane's pair, see mac_pair.v
+  reg             odd1_q;
   reg  [6*N-1:0]  shift1_q;
   reg  [17*N-1:0] mult1_q;
   reg             use_param1_q;
@@ -211,22 +212,27 @@ module drain #(
     for (i = 0; i < N; i = i + 1) begin : g_shadow
       wire [26*LANES-1:0] mine = shadow_i[26*LANES*i+:26*LANES];
       always @(posedge clk_i) begin
-        acc1_q[26*i+:26] <= mine[26*lane_q+:26];
+        pair1_q[52*i+:52] <= mine[52*lane_q[LW-1:1]+:52];
         shift1_q[6*i+:6] <= d_kind == K_O ? d_shift + {1'b0, recip_n_i[5*i+:5]} : d_shift;
         mult1_q[17*i+:17] <= d_kind == K_O ? recip_r_i[17*i+:17] : {1'b0, d_mult};
       end
     end
   endgenerate
-  always @(posedge clk_i) use_param1_q <= d_kind != K_O && d_kind != K_S;
+  always @(posedge clk_i) begin
+    use_param1_q <= d_kind != K_O && d_kind != K_S;
+    odd1_q       <= lane_q[0];
+  end
 
   // ---------------------------------------------------------------- stages 2 to 6: requantisation
   wire [16*N-1:0] y6;
   generate
     for (i = 0; i < N; i = i + 1) begin : g_requant
       wire [41:0] prm = param1[42*(i%GROUPS)+:42];
+      wire [51:0] pair = pair1_q[52*i+:52];
+      wire [25:0] acc = odd1_q ? pair[42:17] - {{17{pair[51]}}, pair[51:43]} : {pair[51:43], pair[16:0]};
       requant u_requant (
           .clk_i  (clk_i),
-          .acc_i  (acc1_q[26*i+:26]),
+          .acc_i  (acc),
           .bias_i (use_param1_q ? prm[25:0] : 26'd0),
           .mult_i (use_param1_q ? {1'b0, prm[41:26]} : mult1_q[17*i+:17]),
           .shift_i(shift1_q[6*i+:6]),

@@ -217,7 +217,6 @@ module issue #(
         localparam I = r * GROUPS + g;
         cluster #(
             .LANES  (LANES),
-            .ACC_W  (26),
             .USE_DSP(USE_DSP)
         ) u_cluster (
             .clk_i  (clk_i),

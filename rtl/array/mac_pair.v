@@ -1,31 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-// Two int8 x int9 products per cycle on one DSP48E1: (w1 * 2^17 + w0) * x, split into two fields;
-// a negative low field borrows one from the high field. w in [-127, 127].
-// Throughput 1 pair per cycle, latency 4. Resources: 1 DSP48E1 (USE_DSP = 0: the behavioural twin that
-// simulators take). The pipeline has no enables: flags travel beside it.
+// Two multiply-accumulators on one DSP48E1: P += (w1 * 2^17 + w0) * x, w in [-127, 127], |x| <= 256.
+// The low sum outgrows its 17 bits, so its wraps are counted beside the DSP: one product is less than
+// a quarter of the field, hence a wrap is a step between its last and first quarter. Then
+//   low sum = wraps * 2^17 + P[16:0],  high sum = P[42:17] - wraps.
+// Throughput 1 pair per cycle. Latency x_i to p_o 4, to wraps_o 5; en_i and first_i belong to the
+// product of the x_i three cycles before. Resources: 1 DSP48E1, about 14 LUT and 12 FF
+// (USE_DSP = 0: the behavioural twin that simulators take).
 `default_nettype none
 module mac_pair #(
-    parameter USE_DSP = 0  // 1: DSP48E1 primitive; 0: behavioural twin
+    parameter USE_DSP = 0
 ) (
     input  wire               clk_i,
     input  wire signed [ 8:0] x_i,
     input  wire signed [ 7:0] w0_i,
     input  wire signed [ 7:0] w1_i,
-    output wire        [16:0] p0_o,     // w0 * x
-    output wire        [16:0] p1_o,     // w1 * x - borrow_o
-    output wire               borrow_o
+    input  wire               en_i,
+    input  wire               first_i,  // start new sums
+    output wire        [42:0] p_o,
+    output reg         [ 8:0] wraps_o
 );
-  // One product has at most 16 bits (127 * 256); the spacing of 17 leaves the low field its sign.
-  wire [33:0] p;
-
-  assign p0_o = p[16:0];
-  assign p1_o = p[33:17];
-  assign borrow_o = p[16];
-
   generate
     if (USE_DSP != 0) begin : g_dsp
       wire [47:0] p48;
-      /* verilator lint_off PINCONNECTEMPTY */
       DSP48E1 #(
           .A_INPUT("DIRECT"), .B_INPUT("DIRECT"), .USE_DPORT("TRUE"), .USE_MULT("MULTIPLY"),
           .USE_SIMD("ONE48"), .AREG(1), .ACASCREG(1), .ADREG(1), .DREG(1), .BREG(2), .BCASCREG(2),
@@ -34,23 +30,23 @@ module mac_pair #(
           .PATTERN(48'h0), .SEL_MASK("MASK"), .SEL_PATTERN("PATTERN"), .USE_PATTERN_DETECT("NO_PATDET")
       ) u_dsp (
           .CLK(clk_i), .A({{22{w0_i[7]}}, w0_i}), .D({w1_i, 17'd0}), .B({{9{x_i[8]}}, x_i}),
-          .C(48'd0), .INMODE(5'b00100), .OPMODE(7'b0000101), .ALUMODE(4'b0000),
+          .C(48'd0), .INMODE(5'b00100), .OPMODE({1'b0, !first_i, 5'b00101}), .ALUMODE(4'b0000),
           .CARRYIN(1'b0), .CARRYINSEL(3'b000), .ACIN(30'd0), .BCIN(18'd0), .PCIN(48'd0),
           .CARRYCASCIN(1'b0), .MULTSIGNIN(1'b0),
           .CEA1(1'b0), .CEA2(1'b1), .CEAD(1'b1), .CEALUMODE(1'b1), .CEB1(1'b1), .CEB2(1'b1),
           .CEC(1'b0), .CECARRYIN(1'b0), .CECTRL(1'b1), .CED(1'b1), .CEINMODE(1'b1), .CEM(1'b1),
-          .CEP(1'b1), .RSTA(1'b0), .RSTALLCARRYIN(1'b0), .RSTALUMODE(1'b0), .RSTB(1'b0),
+          .CEP(en_i), .RSTA(1'b0), .RSTALLCARRYIN(1'b0), .RSTALUMODE(1'b0), .RSTB(1'b0),
           .RSTC(1'b0), .RSTCTRL(1'b0), .RSTD(1'b0), .RSTINMODE(1'b0), .RSTM(1'b0), .RSTP(1'b0),
           .P(p48), .ACOUT(), .BCOUT(), .PCOUT(), .CARRYCASCOUT(), .CARRYOUT(), .MULTSIGNOUT(),
           .OVERFLOW(), .UNDERFLOW(), .PATTERNBDETECT(), .PATTERNDETECT()
       );
-      /* verilator lint_on PINCONNECTEMPTY */
-      assign p = p48[33:0];
+      assign p_o = p48[42:0];
     end else begin : g_twin
       reg signed [ 7:0] a_q, d_q;
       reg signed [ 8:0] b1_q, b2_q;
       reg signed [24:0] ad_q;
-      reg signed [33:0] m_q, p_q;
+      reg signed [33:0] m_q;
+      reg        [42:0] p_q;
       always @(posedge clk_i) begin
         a_q  <= w0_i;
         d_q  <= w1_i;
@@ -58,10 +54,25 @@ module mac_pair #(
         b2_q <= b1_q;
         ad_q <= {d_q, 17'd0} + {{17{a_q[7]}}, a_q};
         m_q  <= ad_q * b2_q;
-        p_q  <= m_q;
+        if (en_i) p_q <= (first_i ? 43'd0 : p_q) + {{9{m_q[33]}}, m_q};
       end
-      assign p = p_q;
+      assign p_o = p_q;
     end
   endgenerate
+
+  // The quarter of the low field after this product and before it.
+  reg       en_q, first_q;
+  reg [1:0] before_q;
+  wire      up   = before_q == 2'b11 && p_o[16:15] == 2'b00;
+  wire      down = before_q == 2'b00 && p_o[16:15] == 2'b11;
+  always @(posedge clk_i) begin
+    en_q    <= en_i;
+    first_q <= first_i;
+    if (en_q) begin
+      before_q <= p_o[16:15];
+      if (first_q) wraps_o <= {9{p_o[16]}};
+      else wraps_o <= wraps_o + {{8{down}}, up | down};
+    end
+  end
 endmodule
 `default_nettype wire

@@ -121,9 +121,11 @@ async def tiles(dut):
         for (r, g), items in used.items():
             want = sum(x * weights[g, descriptor["tile_wbase_i"] + k] for x, k in items)
             for lane in range(LANES):
-                first = 26 * ((r * GROUPS + g) * LANES + lane)
-                got = int(shadow[first : first + 26][::-1], 2)
-                got -= (got >> 25) << 26
+                first = 26 * ((r * GROUPS + g) * LANES + lane // 2 * 2)
+                pair = int(shadow[first : first + 52][::-1], 2)
+                wraps = (pair >> 43) - (pair >> 51 << 9)
+                got = (pair >> 17 & 0x3FFFFFF) - wraps if lane % 2 else (wraps << 17) + (pair & 0x1FFFF)
+                got = (got + (1 << 25)) % (1 << 26) - (1 << 25)
                 assert got == want[lane], f"tile {n} {descriptor}: row {r} group {g} lane {lane}"
         while rng.random() < sink:
             await FallingEdge(dut.clk_i)

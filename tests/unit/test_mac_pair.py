@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""mac_pair: the behavioural twin and the DSP48E1 primitive against plain products."""
+"""mac_pair: the behavioural twin and the DSP48E1 primitive against plain sums of products."""
 
 import random
 import shutil
@@ -10,26 +10,44 @@ import harness
 import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
 
-LATENCY = 4
-
-
 @cocotb.test()
-async def products(dut):
+async def sums(dut):
+    """Runs of products from one term to the longest the numerics allow, with idle cycles between."""
     rng = random.Random(11)
     cocotb.start_soon(harness.Clock(dut.clk_i, 10, "ns").start())
-    corners_w, corners_x = [-127, -1, 0, 1, 127], [-256, -128, -1, 0, 1, 127, 255]
-    cases = [(x, w0, w1) for x in corners_x for w0 in corners_w for w1 in corners_w]
-    cases += [(rng.randrange(-256, 256), rng.randrange(-127, 128), rng.randrange(-127, 128)) for _ in range(3000)]
-    queue = []
-    for x, w0, w1 in cases:
+    corners_w, corners_x = [-127, -1, 0, 1, 127], [-128, -1, 0, 1, 127, 255]
+    runs = [[(x, w0, w1)] for x in corners_x for w0 in corners_w for w1 in corners_w]
+    runs += [[(255, sign * 127, other * 127)] * 1024 for sign in (-1, 1) for other in (-1, 1)]
+    for length in (2, 3, 40, 300):
+        for _ in range(6):
+            low, high = rng.choice([(-128, 127), (0, 255)])
+            runs.append([tuple(rng.randint(*ends) for ends in ((low, high), (-127, 127), (-127, 127))) for _ in range(length)])
+    pipeline, check = [None] * 3, [None] * 2
+    steps = []
+    for run in runs:
+        low = high = 0
+        for n, (x, w0, w1) in enumerate(run):
+            low, high = low + x * w0, high + x * w1
+            if rng.random() < 0.1:
+                steps.append(None)
+            steps.append((x, w0, w1, n == 0, low, high))
+    for step in [*steps, *[None] * 6]:
         await FallingEdge(dut.clk_i)
+        x, w0, w1 = step[:3] if step else (rng.randint(-256, 255), 127, -127)
         dut.x_i.value, dut.w0_i.value, dut.w1_i.value = x, w0, w1
-        queue.append((x * w0, x * w1))
-        if len(queue) > LATENCY:
-            await ReadOnly()
-            p0 = dut.p0_o.value.to_signed()
-            p1 = dut.p1_o.value.to_signed() + int(dut.borrow_o.value)
-            assert (p0, p1) == queue.pop(0)
+        now = pipeline.pop(0)
+        pipeline.append(step)
+        dut.en_i.value = now is not None
+        dut.first_i.value = bool(now and now[3])
+        await ReadOnly()
+        sums = check.pop(0)
+        check.append(None if now is None else (int(now[4]), int(now[5])))
+        if sums is not None and wait is not None:
+            wraps = dut.wraps_o.value.to_signed()
+            assert (wraps << 17) + (wait & 0x1FFFF) == sums[0]
+            got = ((wait >> 17) - wraps) & 0x3FFFFFF
+            assert got - ((got >> 25) << 26) == sums[1]
+        wait = int(dut.p_o.value) if dut.p_o.value.is_resolvable else None
 
 
 def primitives():
@@ -43,4 +61,4 @@ def primitives():
 @pytest.mark.parametrize("use_dsp", [0, 1])
 def test_mac_pair(use_dsp):
     library = [primitives()] if use_dsp else []
-    harness.run("mac_pair", {"USE_DSP": use_dsp}, testcase="products", library=library)
+    harness.run("mac_pair", {"USE_DSP": use_dsp}, testcase="sums", library=library)

@@ -1,1 +1,71 @@
 # SPDX-License-Identifier: Apache-2.0
+"""An int8 vision transformer accelerator and its software.
+
+>>> with rowvit.open("sim", config="pynq-z2") as acc:
+...     acc.load("sign-digits")
+...     results = acc(["photo.jpg"])
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rowvit.errors import RowvitError
+
+if TYPE_CHECKING:
+    from rowvit.hardware.config import HardwareConfig
+    from rowvit.target import Target
+
+__all__ = ["RowvitError", "open"]
+__version__ = "0.1.0"
+
+
+def open(target: str, config: str | Path | HardwareConfig = "pynq-z2", **options) -> Target:
+    """Open an accelerator; use it as a context manager.
+
+    Parameters
+    ----------
+    target : str
+        "golden": integer reference on the CPU; "sim": the RTL under Verilator; "board": a Zynq
+        running PYNQ.
+    config : str, Path or HardwareConfig
+        Name or file of the hardware configuration.
+    **options
+        golden: ``checkpoints``; sim: those of `SimDevice`; board: ``bitstream``; sim and board:
+        ``timeout`` and ``watchdog`` of `Accelerator`.
+
+    Returns
+    -------
+    Target
+        ``load(model)`` takes a package, a program, the path of either, or the name of a network that
+        rowvit brings; a call with images returns one `Result` each.
+
+    Raises
+    ------
+    RowvitError
+        The target cannot be opened; the message says why and what to do.
+    """
+    # names are imported where they are used: a board has no simulator, golden no pynq
+    from rowvit.hardware.config import HardwareConfig, load
+
+    hardware = config if isinstance(config, HardwareConfig) else load(config)
+    if target == "golden":
+        from rowvit.device.golden import Golden
+
+        return Golden(hardware, **options)
+    driver = {name: options.pop(name) for name in ("timeout", "watchdog") if name in options}
+    if target == "board":
+        from rowvit.device.board import overlay
+        from rowvit.driver import Accelerator
+
+        return Accelerator(overlay(hardware, **options), hardware, **driver)
+    if target == "sim":
+        from pynq import Overlay
+
+        from rowvit.device.sim import SimDevice
+        from rowvit.driver import Accelerator
+
+        device = SimDevice(hardware, **options)
+        return Accelerator(Overlay(device.bitstream, device=device), hardware, **{"timeout": 600.0, **driver})
+    raise RowvitError(f"no target '{target}'; take golden, sim or board")

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The integer reference behind the driver's interface."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from rowvit.errors import RowvitError
+from rowvit.hardware.config import HardwareConfig
+from rowvit.quant.package import ModelPackage
+from rowvit.reference import patchify, run
+from rowvit.target import Result, Target, read_model
+
+
+class Golden(Target):
+    """Runs packages on the CPU; ``cycles`` and ``counters`` stay empty.
+
+    Parameters
+    ----------
+    config : HardwareConfig
+        Only carried along: results do not depend on it.
+    checkpoints : bool
+        Also return the residual stream after every half layer.
+    """
+
+    def __init__(self, config: HardwareConfig, checkpoints: bool = False) -> None:
+        self.config, self.checkpoints = config, checkpoints
+        self.package: ModelPackage | None = None
+
+    def load(self, model: str | Path | ModelPackage) -> None:
+        """Read a package; `RowvitError` for a compiled program, which holds no network."""
+        package = read_model(model)
+        if not isinstance(package, ModelPackage):
+            raise RowvitError("target golden runs model packages; a compiled program is for sim or board")
+        self.package, self.meta = package, package.meta
+
+    def _run(self, images: np.ndarray) -> list[Result]:
+        begin = time.monotonic()
+        patches = patchify(images, self.package.arch["patch_size"])
+        found = run(self.package, patches, self.checkpoints)
+        seconds = (time.monotonic() - begin) / len(images)
+        return [
+            Result.of(
+                self.meta,
+                image.logits,
+                image.kept,
+                checkpoints=image.checkpoints,
+                macs_executed=image.counts.macs_executed,
+                macs_dense=image.counts.macs_dense,
+                w2_rows_fetched=image.counts.w2_rows_fetched,
+                w2_rows_total=image.counts.w2_rows_total,
+                seconds=seconds,
+            )
+            for image in found
+        ]

@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A PYNQ device whose logic is the Verilated RTL.
+
+``pynq.Overlay``, ``MMIO``, ``lib.dma.DMA``, ``allocate`` and ``Interrupt`` work on it as on a board.
+Buffers are not coherent: the CPU's copy and the device's are apart until ``flush`` or ``invalidate``,
+so that a forgotten one fails here as it would on the board.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from pynq import interrupt
+from pynq.buffer import PynqBuffer
+from pynq.metadata.runtime_metadata_parser import RuntimeMetadataParser
+from pynq.pl_server.device import Device
+from pynqmetadata.frontends import Metadata
+
+from rowvit.device import hwh
+from rowvit.device.verilate import build
+from rowvit.errors import RowvitError
+from rowvit.hardware.config import HardwareConfig
+from rowvit.hardware.isa import REGISTERS, Error
+
+DDR_BASE = 0x10000000
+PAGE = 4096
+STEP = 2000  # cycles that one look at a status register may take
+IRQ_LINES = {"armv7l": 61, "aarch64": 121}
+_FAILURES = (
+    "",
+    "an AXI4-Lite access got no answer in 100000 cycles",
+    "the core changed a read address before it was taken",
+    "the core asked for a read burst that AXI4 or the memory does not allow",
+    "the core changed a word of its output stream before it was taken",
+)
+
+
+@dataclass(frozen=True)
+class MemoryModel:
+    """The simulated DDR.
+
+    Parameters
+    ----------
+    latency : int
+        Cycles from a read's address to its first word.
+    rate : int
+        Percent of the cycles that carry a word, for core and DMA together.
+    ideal : bool
+        No latency, and a word for everybody in every cycle.
+    megabytes : int
+        Size; by default what a PYNQ-Z2 gives to ``allocate``.
+    """
+
+    latency: int = 40
+    rate: int = 85
+    ideal: bool = False
+    megabytes: int = 128
+
+    def __post_init__(self) -> None:
+        if self.latency < 0 or not 1 <= self.rate <= 100 or not 1 <= self.megabytes <= 4096:
+            raise RowvitError(
+                f"memory with latency {self.latency}, rate {self.rate} % and {self.megabytes} MB: the latency"
+                " is at least 0, the rate 1 to 100, the size 1 to 4096"
+            )
+
+    def __str__(self) -> str:
+        if self.ideal:
+            return "ideal memory"
+        return f"{self.latency} cycles latency, a word in {self.rate} % of the cycles"
+
+
+class _Stats(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in ("cycles", "progress", "bursts", "beats", "sent", "received", "failure")
+    ]
+
+
+@cache
+def _library(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    u32, u64, handle = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
+    library.rowvit_new.argtypes = [handle, u64, u64, u32, u32, ctypes.c_int, u64]
+    library.rowvit_new.restype = handle
+    library.rowvit_delete.argtypes = library.rowvit_reset.argtypes = [handle]
+    library.rowvit_run.argtypes = [handle, u64]
+    library.rowvit_read.argtypes = [handle, u32, ctypes.POINTER(u32)]
+    library.rowvit_write.argtypes = library.rowvit_dma_write.argtypes = [handle, u32, u32]
+    library.rowvit_dma_read.argtypes = [handle, u32]
+    library.rowvit_dma_read.restype = u32
+    library.rowvit_interrupts.argtypes = [handle]
+    library.rowvit_interrupts.restype = u32
+    library.rowvit_stats.argtypes = [handle, ctypes.POINTER(_Stats)]
+    library.rowvit_trace.argtypes = [handle, ctypes.c_char_p, u64, u64]
+    return library
+
+
+class _InterruptController:
+    """The registers of an AXI interrupt controller (PG099) that PYNQ uses."""
+
+    STATUS, PENDING, ENABLE, ACKNOWLEDGE, SET, CLEAR, MASTER = 0x00, 0x04, 0x08, 0x0C, 0x10, 0x14, 0x1C
+
+    def __init__(self) -> None:
+        self.enabled = self.master = 0
+
+    def read(self, offset: int, lines: int) -> int:
+        values = {self.STATUS: lines, self.PENDING: lines & self.enabled, self.ENABLE: self.enabled}
+        return values.get(offset, self.master if offset == self.MASTER else 0)
+
+    def write(self, offset: int, value: int) -> None:
+        if offset == self.ENABLE:
+            self.enabled = value
+        elif offset == self.SET:
+            self.enabled |= value
+        elif offset == self.CLEAR:
+            self.enabled &= ~value
+        elif offset == self.MASTER:
+            self.master = value
+
+
+class _InterruptLine:
+    """Stands for the UIO file of the PS interrupt: waiting for it lets the simulation run on."""
+
+    def __init__(self, device: SimDevice) -> None:
+        self.device = device
+
+    def add_event(self, event: asyncio.Event, number: int) -> None:
+        def look() -> None:
+            if self.device.interrupt_pending():
+                event.set()
+            else:
+                self.device.advance()
+                asyncio.get_event_loop().call_soon(look)
+
+        asyncio.get_event_loop().call_soon(look)
+
+
+class SimDevice(Device):
+    """The core of one configuration, its DMA and memory, as a PYNQ device.
+
+    Parameters
+    ----------
+    config : HardwareConfig
+    memory : MemoryModel, optional
+    stalls : int
+        Seed of random stalls on every channel; 0 for none.
+    budget : int
+        Cycles without any word moving, while the host waits, that end the wait with an error.
+    trace : path, optional
+        Waveform (FST) of the cycles in ``window``.
+    window : tuple of int
+        First cycle and the one after the last, counted from the start of the simulation.
+    rtl : Path, optional
+        Directory with another ``rowvit_top.v``.
+
+    Raises
+    ------
+    RowvitError
+        The simulator cannot be built. Later, from any access: a wait went over the budget, or the
+        core broke a rule of AXI.
+    """
+
+    def __init__(
+        self,
+        config: HardwareConfig,
+        memory: MemoryModel | None = None,
+        stalls: int = 0,
+        budget: int = 2_000_000,
+        trace: str | Path | None = None,
+        window: tuple[int, int] = (0, 1_000_000),
+        rtl: Path | None = None,
+    ) -> None:
+        super().__init__(f"rowvit-sim-{config.name}")
+        self.name = self.tag
+        self.config = config
+        self.model = memory or MemoryModel()
+        self.budget = budget
+        self.capabilities = {"REGISTER_RW": True}
+        self.arch = "armv7l" if hwh.is_zynq_7000(config) else "aarch64"
+        self.timestamp = ""
+        self._library = _library(build(config, rtl, trace is not None))
+        self.ddr = np.zeros(self.model.megabytes << 20, np.uint8)
+        self._free = [(DDR_BASE, self.ddr.size)]
+        self._used: dict[int, int] = {}
+        self._ps = hwh.clock_registers(config)
+        self._intc = _InterruptController()
+        self._waited_since = 0
+        self._sim = self._library.rowvit_new(
+            self.ddr.ctypes.data,
+            DDR_BASE,
+            self.ddr.size,
+            self.model.latency,
+            self.model.rate,
+            self.model.ideal,
+            stalls,
+        )
+        if trace is not None and self._library.rowvit_trace(self._sim, str(trace).encode(), *window):
+            raise RowvitError(f"{trace}: the waveform cannot be written there")
+        self._directory = tempfile.TemporaryDirectory(prefix="rowvit-")
+        self.bitstream = str(Path(self._directory.name) / "rowvit.bit")
+        Path(self.bitstream).write_bytes(b"simulated")
+        Path(self.bitstream).with_suffix(".hwh").write_text(hwh.handoff(config))
+        interrupt._InterruptController._uio_devices[IRQ_LINES[self.arch]] = _InterruptLine(self)
+        Device.active_device = self
+
+    def close(self) -> None:
+        """End the simulation; buffers keep their contents."""
+        if self._sim:
+            self._library.rowvit_delete(self._sim)
+            self._sim = None
+            self._directory.cleanup()
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """Since the start: cycles, cycle of the last progress, read bursts and words, stream words."""
+        stats = _Stats()
+        self._library.rowvit_stats(self._sim, stats)
+        return {name: getattr(stats, name) for name, _ in _Stats._fields_}
+
+    # -- what PYNQ asks of a device -------------------------------------------------------------
+
+    def get_bitfile_metadata(self, bitfile_name: str, partial: bool = False) -> RuntimeMetadataParser:
+        parser = RuntimeMetadataParser(Metadata(input=str(Path(bitfile_name).with_suffix(".hwh"))))
+        parser.refresh_hierarchy_dict()
+        return parser
+
+    def download(self, bitstream, parser=None) -> None:
+        self._library.rowvit_reset(self._sim)
+        self._intc = _InterruptController()
+        super().post_download(bitstream, parser, self.name)
+
+    def allocate(self, shape, dtype, **kwargs) -> PynqBuffer:
+        """A buffer in the simulated DDR; ``RowvitError`` if there is no room."""
+        size = max(int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize, 1)
+        address = self._take(-(-size // PAGE) * PAGE)
+        buffer = PynqBuffer(
+            shape, dtype, buffer=np.zeros(size, np.uint8), device=self, device_address=address, bo=address
+        )
+        buffer.memory = buffer.return_to = self
+        buffer.pointer = address
+        buffer.freed = True  # there is nothing to unmap
+        return buffer
+
+    def return_pointer(self, address: int) -> None:
+        """Called when a buffer is freed."""
+        size = self._used.pop(address)
+        spans = sorted([*self._free, (address, size)])
+        self._free = spans[:1]
+        for start, length in spans[1:]:
+            before, held = self._free[-1]
+            if before + held == start:
+                self._free[-1] = (before, held + length)
+            else:
+                self._free.append((start, length))
+
+    def flush(self, bo: int, offset: int, pointer: int, size: int) -> None:
+        """Copy the CPU's bytes at ``pointer`` to the DDR."""
+        ctypes.memmove(self.ddr.ctypes.data + bo + offset - DDR_BASE, pointer, size)
+
+    def invalidate(self, bo: int, offset: int, pointer: int, size: int) -> None:
+        """Copy the DDR's bytes to the CPU's at ``pointer``."""
+        ctypes.memmove(pointer, self.ddr.ctypes.data + bo + offset - DDR_BASE, size)
+
+    def read_registers(self, address: int, length: int) -> bytes:
+        return b"".join(self._read(address + i).to_bytes(4, "little") for i in range(0, length, 4))
+
+    def write_registers(self, address: int, data: bytes) -> None:
+        for i in range(0, len(data), 4):
+            self._write(address + i, int.from_bytes(bytes(data[i : i + 4]), "little"))
+
+    # -- simulation -----------------------------------------------------------------------------
+
+    def advance(self, cycles: int = STEP) -> None:
+        """Run until an interrupt or a finished transfer, or for ``cycles``."""
+        self._library.rowvit_run(self._sim, cycles)
+        stats = self.stats
+        self._check(stats)
+        quiet = stats["cycles"] - max(stats["progress"], self._waited_since)
+        if quiet > self.budget:
+            raise RowvitError(f"nothing moved for {quiet} cycles: {self.diagnosis()}")
+
+    def interrupt_pending(self) -> bool:
+        return self._intc.master & 1 and self._intc.enabled & self._library.rowvit_interrupts(self._sim) != 0
+
+    def diagnosis(self) -> str:
+        """Where core and DMA stand, in one sentence."""
+        stats = self.stats
+        mm2s, s2mm = (self._library.rowvit_dma_read(self._sim, offset) for offset in (0x04, 0x34))
+        status, error, live = (self._core(REGISTERS[name][0]) for name in ("STATUS", "ERROR", "LIVE"))
+        code = error & 0xFF
+        known = Error(code).name if code in set(Error) else f"unknown {code}"
+        return (
+            f"cycle {stats['cycles']}, core status 0x{status:08X}, error {known}"
+            f" at instruction {error >> 8}, {live} live tokens; DMA MM2S 0x{mm2s:08X}, S2MM 0x{s2mm:08X};"
+            f" {stats['beats']} words read, {stats['sent']} sent, {stats['received']} received"
+        )
+
+    def _check(self, stats: dict[str, int]) -> None:
+        if stats["failure"]:
+            raise RowvitError(f"{_FAILURES[stats['failure']]} (cycle {stats['cycles']})")
+
+    def _take(self, size: int) -> int:
+        for i, (start, length) in enumerate(self._free):
+            if length >= size:
+                self._free[i : i + 1] = [(start + size, length - size)] if length > size else []
+                self._used[start] = size
+                return start
+        free = max((length for _, length in self._free), default=0)
+        raise RowvitError(
+            f"a buffer of {size >> 10} KB does not fit: the largest free piece of the"
+            f" {self.model.megabytes} MB memory has {free >> 10} KB; give the simulated memory more megabytes"
+        )
+
+    def _core(self, offset: int) -> int:
+        value = ctypes.c_uint32()
+        if self._library.rowvit_read(self._sim, offset, value):
+            self._check(self.stats)
+        return value.value
+
+    def _read(self, address: int) -> int:
+        base, offset = address - address % hwh.RANGE, address % hwh.RANGE
+        if base == hwh.CORE_BASE:
+            value = self._core(offset)
+            if offset == REGISTERS["STATUS"][0] and value & 1:  # busy: whoever asks again would wait
+                self.advance()
+                value = self._core(offset)
+            return value
+        if base == hwh.DMA_BASE:
+            status = self._library.rowvit_dma_read(self._sim, offset)
+            if offset in (0x04, 0x34) and not status & 3:  # running and not idle
+                self.advance()
+                status = self._library.rowvit_dma_read(self._sim, offset)
+            return status
+        if base == hwh.INTC_BASE:
+            return self._intc.read(offset, self._library.rowvit_interrupts(self._sim))
+        return self._ps.get(address, 0)
+
+    def _write(self, address: int, value: int) -> None:
+        base, offset = address - address % hwh.RANGE, address % hwh.RANGE
+        self._waited_since = self.stats["cycles"]
+        if base == hwh.CORE_BASE:
+            if self._library.rowvit_write(self._sim, offset, value):
+                self._check(self.stats)
+        elif base == hwh.DMA_BASE:
+            self._library.rowvit_dma_write(self._sim, offset, value)
+        elif base == hwh.INTC_BASE:
+            self._intc.write(offset, value)
+        else:
+            self._ps[address] = value

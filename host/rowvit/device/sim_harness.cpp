@@ -1,0 +1,518 @@
+// SPDX-License-Identifier: Apache-2.0
+// The board around the Verilated rowvit_top: clock, DDR behind an AXI4 read port, a Xilinx AXI DMA in
+// direct register mode on the two streams, and an AXI4-Lite master. Python drives it through the C
+// functions at the end; nothing but register accesses and "run" cross that border.
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+
+#include "Vrowvit.h"
+#include "verilated.h"
+#ifdef ROWVIT_TRACE
+#include "verilated_fst_c.h"
+#endif
+
+namespace {
+
+constexpr uint32_t LITE_TIMEOUT = 100000;  // cycles that an AXI4-Lite access may take
+constexpr size_t MAX_BURSTS = 16;          // read bursts the memory takes at once
+constexpr size_t STREAM_FIFO = 16;         // words the DMA buffers on its way to memory
+
+enum Failure : uint32_t {
+    NONE = 0,
+    LITE_STUCK = 1,
+    AR_CHANGED = 2,
+    AR_SHAPE = 3,
+    STREAM_CHANGED = 4,
+};
+
+// Stalls a channel for random stretches; never with seed 0.
+class Stall {
+public:
+    void seed(uint64_t value) { m_state = value; }
+    bool step() {
+        if (m_state == 0) return false;
+        if (m_left == 0) {
+            m_state ^= m_state << 13;
+            m_state ^= m_state >> 7;
+            m_state ^= m_state << 17;
+            m_on = m_state >> 63;
+            // mostly short stretches, now and then a long one
+            m_left = (m_state >> 8) % ((m_state >> 40) % 16 == 0 ? 200 : 9) + 1;
+        }
+        --m_left;
+        return m_on;
+    }
+
+private:
+    uint64_t m_state = 0;
+    uint32_t m_left = 0;
+    bool m_on = false;
+};
+
+struct Memory {
+    uint8_t* data;
+    uint64_t base;
+    uint64_t size;
+
+    bool holds(uint64_t address, uint64_t bytes) const {
+        return address >= base && bytes <= size && address - base <= size - bytes;
+    }
+    uint64_t read(uint64_t address, uint32_t bytes = 8) const {
+        uint64_t word = 0;
+        std::memcpy(&word, data + (address - base), bytes);
+        return word;
+    }
+    void write(uint64_t address, uint64_t word, uint32_t bytes) const {
+        std::memcpy(data + (address - base), &word, bytes);
+    }
+};
+
+// One channel of the AXI DMA (PG021, direct register mode, no data realignment).
+struct Channel {
+    static constexpr uint32_t RUN = 1, RESET = 1 << 2, IOC = 1 << 12, ERR = 1 << 14;
+    static constexpr uint32_t INTERNAL = 1 << 4, DECODE = 1 << 6;
+    static constexpr uint32_t LENGTH_MASK = (1u << 26) - 1;
+
+    uint32_t control = 0;
+    uint32_t irq = 0;     // IOC and ERR as they stand in the status register
+    uint32_t errors = 0;  // error bits of the status register
+    bool halted = true;
+    bool idle = false;
+    bool active = false;
+    uint64_t address = 0;
+    uint32_t length = 0;  // what the register reads
+    uint32_t remaining = 0;  // bytes still to move
+    uint32_t moved = 0;
+    uint64_t start = 0;  // cycle of the first word at the earliest
+
+    void reset() { *this = Channel(); }
+
+    uint32_t status() const { return 0x10000u | irq | errors | (idle ? 2 : 0) | (halted ? 1 : 0); }
+    bool interrupt() const { return (irq & control & (IOC | ERR)) != 0; }
+
+    void write_control(uint32_t value) {
+        control = value & (RUN | IOC | ERR);
+        if (control & RUN) {
+            if (halted) idle = false;
+            halted = false;
+        } else if (!active) {  // a transfer under way is finished first
+            halted = true;
+        }
+    }
+    void write_length(uint32_t value, uint64_t now) {
+        if (halted || active) return;
+        length = remaining = value & LENGTH_MASK;
+        moved = 0;
+        idle = false;
+        if (length == 0) {
+            fail(INTERNAL);
+            return;
+        }
+        active = true;
+        start = now;
+    }
+    void set_address(uint32_t value, int shift) {
+        address = (address & ~(0xFFFFFFFFull << shift)) | static_cast<uint64_t>(value) << shift;
+    }
+    void move(uint32_t bytes) {
+        remaining -= bytes;
+        moved += bytes;
+    }
+    void finish() {
+        active = false;
+        idle = true;
+        irq |= IOC;
+        if (!(control & RUN)) halted = true;
+    }
+    void fail(uint32_t error) {
+        active = false;
+        errors |= error;
+        irq |= ERR;
+        halted = true;
+        control &= ~RUN;
+    }
+};
+
+struct Burst {
+    uint64_t address;
+    uint32_t beats;
+    uint64_t start;
+};
+
+struct Word {
+    uint64_t data;
+    uint32_t bytes;
+    bool last;
+};
+
+// What the models drive into the core.
+struct Inputs {
+    bool awvalid = false, wvalid = false, bready = false, arvalid = false, rready = false;
+    uint32_t awaddr = 0, wdata = 0, araddr = 0;
+    bool m_arready = false, m_rvalid = false, m_rlast = false;
+    uint8_t m_rresp = 0;
+    uint64_t m_rdata = 0;
+    bool s_tvalid = false, s_tlast = false, m_tready = false;
+    uint64_t s_tdata = 0;
+};
+
+class Sim {
+public:
+    struct Stats {
+        uint64_t cycles, progress, bursts, beats, sent, received, failure;
+    };
+
+    Sim(uint8_t* data, uint64_t base, uint64_t size, uint32_t latency, uint32_t rate, bool ideal, uint64_t seed)
+        : m_memory{data, base, size}, m_latency(latency), m_rate(rate), m_ideal(ideal) {
+        Stall* stalls[] = {&m_stall_lite, &m_stall_ar, &m_stall_r, &m_stall_in, &m_stall_out};
+        for (uint64_t i = 0; i < 5; ++i) stalls[i]->seed(seed ? seed * 0x9E3779B97F4A7C15u + i + 1 : 0);
+#ifdef ROWVIT_TRACE
+        m_context.traceEverOn(true);
+        m_top.trace(&m_fst, 99);
+#endif
+        reset();
+    }
+    ~Sim() { m_top.final(); }
+
+    // What loading a bitstream does: everything starts anew.
+    void reset() {
+        m_mm2s.reset();
+        m_s2mm.reset();
+        m_bursts.clear();
+        m_fifo.clear();
+        m_in = Inputs();
+        m_aw_waits = m_w_waits = m_ar_waits = m_write_open = m_read_open = false;
+        m_ar_held = m_out_held = false;
+        m_failure = NONE;
+        drive();
+        m_top.aresetn = 0;
+        for (int i = 0; i < 16; ++i) cycle();
+        m_top.aresetn = 1;
+        cycle();
+    }
+
+    // Cycles until something happens that a host waits for, or `cycles`.
+    void run(uint64_t cycles) {
+        m_event = false;
+        for (uint64_t i = 0; i < cycles && !m_event && m_failure == NONE; ++i) cycle();
+    }
+
+    bool write(uint32_t address, uint32_t value) {
+        m_in.awaddr = address;
+        m_in.wdata = value;
+        m_aw_waits = m_w_waits = m_write_open = true;
+        return complete(m_write_open);
+    }
+    bool read(uint32_t address, uint32_t* value) {
+        m_in.araddr = address;
+        m_ar_waits = m_read_open = true;
+        bool ok = complete(m_read_open);
+        *value = m_lite_data;
+        return ok;
+    }
+
+    uint32_t dma_read(uint32_t offset) const {
+        const Channel& channel = offset < 0x30 ? m_mm2s : m_s2mm;
+        switch (offset % 0x30) {
+            case 0x00: return channel.control | 0x10002;
+            case 0x04: return channel.status();
+            case 0x18: return static_cast<uint32_t>(channel.address);
+            case 0x1C: return static_cast<uint32_t>(channel.address >> 32);
+            case 0x28: return channel.length;
+            default: return 0;
+        }
+    }
+    void dma_write(uint32_t offset, uint32_t value) {
+        Channel& channel = offset < 0x30 ? m_mm2s : m_s2mm;
+        switch (offset % 0x30) {
+            case 0x00:
+                if (value & Channel::RESET) {  // on either channel it resets both
+                    m_mm2s.reset();
+                    m_s2mm.reset();
+                    m_fifo.clear();
+                    m_in.s_tvalid = m_in.m_tready = false;
+                    drive();
+                } else {
+                    channel.write_control(value);
+                }
+                break;
+            case 0x04: channel.irq &= ~value; break;
+            case 0x18: channel.set_address(value, 0); break;
+            case 0x1C: channel.set_address(value, 32); break;
+            case 0x28: channel.write_length(value, m_now + (m_ideal ? 0 : m_latency)); break;
+            default: break;
+        }
+    }
+
+    uint32_t interrupts() const {
+        return (m_mm2s.interrupt() ? 1 : 0) | (m_s2mm.interrupt() ? 2 : 0) | (m_top.irq ? 4 : 0);
+    }
+
+    Stats stats() const { return {m_now, m_progress, m_burst_count, m_beats, m_sent, m_received, m_failure}; }
+
+    // Record cycles from..to-1; 0 if the file could be opened.
+    int trace(const char* path, uint64_t from, uint64_t to) {
+#ifdef ROWVIT_TRACE
+        m_fst.open(path);
+        m_trace_from = from;
+        m_trace_to = to;
+        return m_fst.isOpen() ? 0 : 1;
+#else
+        (void)path, (void)from, (void)to;
+        return 1;
+#endif
+    }
+
+private:
+    bool complete(const bool& open) {
+        for (uint32_t i = 0; open && i < LITE_TIMEOUT && m_failure == NONE; ++i) cycle();
+        if (open && m_failure == NONE) m_failure = LITE_STUCK;
+        return !open;
+    }
+
+    void cycle() {
+        m_top.aclk = 0;
+        m_top.eval();  // outputs follow the inputs that the last cycle left
+        dump(0);
+        if (m_top.aresetn) step();
+        m_top.aclk = 1;
+        m_top.eval();
+        dump(5);
+        drive();
+        ++m_now;
+    }
+
+    void dump(uint64_t phase) {
+#ifdef ROWVIT_TRACE
+        if (m_now >= m_trace_from && m_now < m_trace_to) m_fst.dump(10 * m_now + phase);
+        if (phase && m_now + 1 == m_trace_to) m_fst.close();
+#else
+        (void)phase;
+#endif
+    }
+
+    void drive() {
+        m_top.s_axil_awaddr = m_in.awaddr;
+        m_top.s_axil_awvalid = m_in.awvalid;
+        m_top.s_axil_wdata = m_in.wdata;
+        m_top.s_axil_wstrb = 15;
+        m_top.s_axil_wvalid = m_in.wvalid;
+        m_top.s_axil_bready = m_in.bready;
+        m_top.s_axil_araddr = m_in.araddr;
+        m_top.s_axil_arvalid = m_in.arvalid;
+        m_top.s_axil_rready = m_in.rready;
+        m_top.m_axi_arready = m_in.m_arready;
+        m_top.m_axi_rvalid = m_in.m_rvalid;
+        m_top.m_axi_rdata = m_in.m_rdata;
+        m_top.m_axi_rresp = m_in.m_rresp;
+        m_top.m_axi_rlast = m_in.m_rlast;
+        m_top.s_axis_tvalid = m_in.s_tvalid;
+        m_top.s_axis_tdata = m_in.s_tdata;
+        m_top.s_axis_tlast = m_in.s_tlast;
+        m_top.m_axis_tready = m_in.m_tready;
+    }
+
+    // One clock edge: handshakes of this cycle, then what the models drive in the next.
+    void step() {
+        bool irq = m_top.irq;
+        if (irq && !m_irq) m_event = true;
+        m_irq = irq;
+        step_lite();
+        // A word of memory traffic per granted cycle, shared by all who want one; an ideal memory
+        // serves everybody in every cycle.
+        m_credit += m_rate;
+        m_words_left = m_ideal ? 3 : m_credit >= 100;
+        m_credit %= 100;
+        static constexpr void (Sim::*PORTS[])() = {&Sim::step_read, &Sim::step_send, &Sim::step_receive};
+        uint32_t first = m_turn;
+        for (uint32_t i = 0; i < 3; ++i) (this->*PORTS[(first + i) % 3])();
+    }
+
+    // Take a word of memory traffic; the next cycle offers it to the port after `port` first.
+    void take(uint32_t port) {
+        --m_words_left;
+        m_turn = (port + 1) % 3;
+    }
+
+    void step_lite() {
+        bool stall = m_stall_lite.step();
+        if (m_in.awvalid && m_top.s_axil_awready) m_in.awvalid = m_aw_waits = false;
+        if (m_in.wvalid && m_top.s_axil_wready) m_in.wvalid = m_w_waits = false;
+        if (m_in.bready && m_top.s_axil_bvalid) m_write_open = false;
+        if (m_in.arvalid && m_top.s_axil_arready) m_in.arvalid = m_ar_waits = false;
+        if (m_in.rready && m_top.s_axil_rvalid) {
+            m_read_open = false;
+            m_lite_data = m_top.s_axil_rdata;
+        }
+        // what is offered stays offered; address and data of a write stall on alternate cycles
+        m_in.awvalid |= m_aw_waits && !stall;
+        m_in.wvalid |= m_w_waits && !(stall && (m_now & 1));
+        m_in.arvalid |= m_ar_waits && !stall;
+        m_in.bready = m_write_open && !stall;
+        m_in.rready = m_read_open && !stall;
+    }
+
+    // Port 0: reads of the core.
+    void step_read() {
+        bool offered = m_top.m_axi_arvalid;
+        uint64_t address = m_top.m_axi_araddr;
+        uint32_t beats = m_top.m_axi_arlen + 1u;
+        if (m_ar_held && (!offered || address != m_ar_address || beats != m_ar_beats)) m_failure = AR_CHANGED;
+        if (offered && (m_top.m_axi_arsize != 3 || m_top.m_axi_arburst != 1 || address % 8 ||
+                        (address & 4095) + 8 * beats > 4096))
+            m_failure = AR_SHAPE;
+        if (offered && m_in.m_arready) {
+            m_bursts.push_back({address, beats, m_now + (m_ideal ? 0 : m_latency)});
+            ++m_burst_count;
+            m_progress = m_now;
+        }
+        m_ar_held = offered && !m_in.m_arready;
+        m_ar_address = address;
+        m_ar_beats = beats;
+        m_in.m_arready = m_bursts.size() < MAX_BURSTS && !m_stall_ar.step();
+
+        if (m_in.m_rvalid && m_top.m_axi_rready) {
+            m_in.m_rvalid = false;
+            ++m_beats;
+            m_progress = m_now;
+        }
+        bool stall = m_stall_r.step();
+        if (!m_in.m_rvalid && !m_bursts.empty() && m_bursts.front().start <= m_now && m_words_left && !stall) {
+            Burst& burst = m_bursts.front();
+            bool inside = m_memory.holds(burst.address, 8);
+            m_in.m_rvalid = true;
+            m_in.m_rdata = inside ? m_memory.read(burst.address) : 0;
+            m_in.m_rresp = inside ? 0 : 3;  // DECERR
+            m_in.m_rlast = --burst.beats == 0;
+            burst.address += 8;
+            if (burst.beats == 0) m_bursts.pop_front();
+            take(0);
+        }
+    }
+
+    // Port 1: memory to stream.
+    void step_send() {
+        if (m_in.s_tvalid && m_top.s_axis_tready) {
+            m_in.s_tvalid = false;
+            ++m_sent;
+            m_progress = m_now;
+            if (m_mm2s.active && m_in.s_tlast) finish(m_mm2s);
+        }
+        bool stall = m_stall_in.step();
+        if (m_in.s_tvalid || !m_mm2s.remaining || !m_mm2s.active || m_mm2s.start > m_now || !m_words_left || stall)
+            return;
+        uint32_t bytes = std::min(m_mm2s.remaining, 8u);
+        if (!m_memory.holds(m_mm2s.address + m_mm2s.moved, bytes)) {
+            fail(m_mm2s, Channel::DECODE);
+            return;
+        }
+        m_in.s_tvalid = true;
+        m_in.s_tdata = m_memory.read(m_mm2s.address + m_mm2s.moved, bytes);
+        m_mm2s.move(bytes);
+        m_in.s_tlast = m_mm2s.remaining == 0;
+        take(1);
+    }
+
+    // Port 2: stream to memory.
+    void step_receive() {
+        bool offered = m_top.m_axis_tvalid;
+        Word word{m_top.m_axis_tdata, static_cast<uint32_t>(__builtin_popcount(m_top.m_axis_tkeep)),
+                  static_cast<bool>(m_top.m_axis_tlast)};
+        if (m_out_held && (!offered || word.data != m_out_word.data || word.last != m_out_word.last))
+            m_failure = STREAM_CHANGED;
+        m_out_held = offered && !m_in.m_tready && m_s2mm.active;
+        m_out_word = word;
+        if (offered && m_in.m_tready) {
+            m_fifo.push_back(word);
+            ++m_received;
+            m_progress = m_now;
+        }
+        if (!m_fifo.empty() && m_s2mm.active && m_s2mm.start <= m_now && m_words_left) {
+            Word out = m_fifo.front();
+            m_fifo.pop_front();
+            if (out.bytes > m_s2mm.remaining) {
+                fail(m_s2mm, Channel::INTERNAL);  // the packet is longer than the transfer
+            } else if (!m_memory.holds(m_s2mm.address + m_s2mm.moved, out.bytes)) {
+                fail(m_s2mm, Channel::DECODE);
+            } else {
+                m_memory.write(m_s2mm.address + m_s2mm.moved, out.data, out.bytes);
+                m_s2mm.move(out.bytes);
+                take(2);
+                if (out.last) {
+                    m_s2mm.length = m_s2mm.moved;
+                    finish(m_s2mm);
+                } else if (m_s2mm.remaining == 0) {
+                    fail(m_s2mm, Channel::INTERNAL);
+                }
+            }
+        }
+        // words of the next packet wait outside until the next transfer is set up
+        bool packet_ends = !m_fifo.empty() && m_fifo.back().last;
+        m_in.m_tready = m_s2mm.active && m_fifo.size() < STREAM_FIFO && !packet_ends && !m_stall_out.step();
+    }
+
+    void finish(Channel& channel) {
+        channel.finish();
+        m_event = true;
+    }
+    void fail(Channel& channel, uint32_t error) {
+        channel.fail(error);
+        m_event = true;
+    }
+
+    VerilatedContext m_context;
+    Vrowvit m_top{&m_context};
+    Inputs m_in;
+    Memory m_memory;
+    uint32_t m_latency, m_rate;
+    bool m_ideal;
+    Stall m_stall_lite, m_stall_ar, m_stall_r, m_stall_in, m_stall_out;
+    Channel m_mm2s, m_s2mm;
+
+    uint64_t m_now = 0, m_progress = 0;  // cycle; cycle of the last word or burst
+    uint64_t m_burst_count = 0, m_beats = 0, m_sent = 0, m_received = 0;
+    Failure m_failure = NONE;
+    bool m_event = false, m_irq = false;
+
+    bool m_aw_waits = false, m_w_waits = false, m_ar_waits = false;
+    bool m_write_open = false, m_read_open = false;
+    uint32_t m_lite_data = 0;
+
+    uint32_t m_credit = 0, m_words_left = 0, m_turn = 0;
+    std::deque<Burst> m_bursts;
+    bool m_ar_held = false;
+    uint64_t m_ar_address = 0;
+    uint32_t m_ar_beats = 0;
+
+    std::deque<Word> m_fifo;
+    bool m_out_held = false;
+    Word m_out_word{};
+
+#ifdef ROWVIT_TRACE
+    VerilatedFstC m_fst;
+    uint64_t m_trace_from = 0, m_trace_to = 0;
+#endif
+};
+
+}  // namespace
+
+extern "C" {
+
+Sim* rowvit_new(uint8_t* data, uint64_t base, uint64_t size, uint32_t latency, uint32_t rate, int ideal,
+                uint64_t seed) {
+    return new Sim(data, base, size, latency, rate, ideal != 0, seed);
+}
+void rowvit_delete(Sim* sim) { delete sim; }
+void rowvit_reset(Sim* sim) { sim->reset(); }
+void rowvit_run(Sim* sim, uint64_t cycles) { sim->run(cycles); }
+int rowvit_read(Sim* sim, uint32_t address, uint32_t* value) { return sim->read(address, value) ? 0 : 1; }
+int rowvit_write(Sim* sim, uint32_t address, uint32_t value) { return sim->write(address, value) ? 0 : 1; }
+uint32_t rowvit_dma_read(Sim* sim, uint32_t offset) { return sim->dma_read(offset); }
+void rowvit_dma_write(Sim* sim, uint32_t offset, uint32_t value) { sim->dma_write(offset, value); }
+uint32_t rowvit_interrupts(Sim* sim) { return sim->interrupts(); }
+void rowvit_stats(Sim* sim, Sim::Stats* stats) { *stats = sim->stats(); }
+int rowvit_trace(Sim* sim, const char* path, uint64_t from, uint64_t to) { return sim->trace(path, from, to); }
+
+}  // extern "C"

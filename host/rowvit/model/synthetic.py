@@ -135,7 +135,7 @@ def random_package(
         "tile_rows": tile_rows,
         "ffn_chunk": ffn_chunk or hidden,
         "params": params,
-        "scales": {},
+        "scales": {"logit": 2.0**-9},
         "licence": "CC0-1.0",
         "source": "random numbers (rowvit.model.synthetic)",
         "accuracy": {},

@@ -3,9 +3,10 @@
 // rows into the output stream. All rows of a band and all groups work side by side: pass 1 sums a
 // band, pass 2 normalises it; both read the residual memory, one address per cycle, and take turns:
 // pass 1 of the next band runs while norm_stats works on the sums of this one.
-// Throughput: 2 * addresses + 4 cycles per band (at least 36 * ROWS + 90), addresses being
-// LANES * ceil(dim / (LANES * GROUPS)). Latency of the first band: 2 * addresses + 150.
-// Resources at 2 x 3 x 64: about 7k LUT (of which 1.8k parameter memory), no DSP48.
+// Throughput: 2 * addresses + 2 cycles per band (at least 36 * ROWS + 60), addresses being
+// LANES * ceil(dim / (LANES * GROUPS)). Latency of the first band: 2 * addresses + 145.
+// Resources at 2 x 3 x 64, 768 channels, 2 slots: about 7.5k LUT, of which the lanes have 4.2k and
+// the parameter memories 1.3k; no DSP48.
 `default_nettype none
 
 module norm_engine #(
@@ -229,18 +230,19 @@ module norm_engine #(
     // Stage s of a pipe is its slice s. A read enters stage 1; en_q moves all stages.
     localparam STAGES = 17;
     localparam G_STAGE = 10, B_STAGE = 12;  // parameter memories are addressed
-    localparam WORD_W = 16 + GROUPS + ROWS + 3;
+    localparam WORD_W = 16 + GROUPS + ROWS + 2;
     reg [6:1]             sum_s, sum_last_s, first_s;
-    reg [STAGES:1]        norm_s;
+    reg [STAGES:1]        norm_s, octet_s;
     reg [GROUPS:1]        present1_q;
     reg                   square1_q;
     reg [PW*B_STAGE-1:0]  param_s;
     reg [WORD_W*STAGES-1:0] word_s;
-    wire [WORD_W-1:0]     word_in = {octet_end, band_end, band_end && last_band, rows, groups, word_q};
+    wire [WORD_W-1:0]     word_in = {band_end, band_end && last_band, rows, groups, word_q};
     always @(posedge clk_i) begin
         if (en_q) begin
             sum_s <= {sum_s[5:1], read && square_q};
             norm_s <= {norm_s[STAGES-1:1], read && !square_q};
+            octet_s <= {octet_s[STAGES-1:1], octet_end && !square_q};
             first_s <= {first_s[5:1], first_q};
             sum_last_s <= {sum_last_s[5:1], band_end};
             present1_q <= groups;
@@ -251,10 +253,12 @@ module norm_engine #(
         if (!run_n) begin
             sum_s <= 6'd0;
             norm_s <= {STAGES{1'b0}};
+            octet_s <= {STAGES{1'b0}};
         end
     end
 
     // ---------------------------------------------------------------- parameters
+    // Single port memories: the pipeline stands still in a cycle that writes.
     reg          nw_valid_q;
     reg [7:0]    nw_group_q;
     reg [PW-1:0] nw_addr_q;
@@ -265,24 +269,26 @@ module norm_engine #(
         nw_addr_q <= slot_base(nw_slot_i) + nw_index_i[PW-1:0];
         nw_data_q <= nw_data_i;
     end
-    wire [PW-1:0]        g_addr = param_s[PW*(G_STAGE-1) +: PW];
-    wire [PW-1:0]        b_addr = param_s[PW*(B_STAGE-1) +: PW];
+    wire [PW-1:0]        g_addr = nw_valid_q ? nw_addr_q : param_s[PW*(G_STAGE-1) +: PW];
+    wire [PW-1:0]        b_addr = nw_valid_q ? nw_addr_q : param_s[PW*(B_STAGE-1) +: PW];
     wire [16*GROUPS-1:0] gain;
     wire [33*GROUPS-1:0] bias;
     generate
         for (g = 0; g < GROUPS; g = g + 1) begin : g_param
             (* ram_style = "distributed" *) reg [15:0] g_mem_q [0:PARAM_DEPTH-1];
             (* ram_style = "distributed" *) reg [31:0] b_mem_q [0:PARAM_DEPTH-1];
-            reg [15:0] g_q;
-            reg [31:0] b_q;
-            reg [32:0] bias_q;
-            wire write = nw_valid_q && nw_group_q == g;
+            wire [15:0] g_read = g_mem_q[g_addr];
+            wire [31:0] b_read = b_mem_q[b_addr];
+            reg  [15:0] g_q;
+            reg  [31:0] b_q;
+            reg  [32:0] bias_q;
+            wire        write = nw_valid_q && nw_group_q == g;
             always @(posedge clk_i) begin
-                if (write) g_mem_q[nw_addr_q] <= nw_data_q[47:32];
-                if (write) b_mem_q[nw_addr_q] <= nw_data_q[31:0];
+                if (write) g_mem_q[g_addr] <= nw_data_q[47:32];
+                if (write) b_mem_q[b_addr] <= nw_data_q[31:0];
                 if (en_q) begin
-                    g_q <= g_mem_q[g_addr];
-                    b_q <= b_mem_q[b_addr];
+                    g_q <= g_read;
+                    b_q <= b_read;
                     bias_q <= {b_q[31], b_q} + {2'd0, half_q};
                 end
             end
@@ -331,9 +337,8 @@ module norm_engine #(
     // collected. The pipeline stops when that one is complete as well; to know the stop one cycle
     // ahead, so that no read is under way then, a word that leaves in the last cycle counts as held.
     wire [WORD_W-1:0] word17 = word_s[WORD_W*(STAGES-1) +: WORD_W];
-    wire [WORD_W-1:0] word16 = word_s[WORD_W*(STAGES-2) +: WORD_W];
-    wire end17 = norm_s[STAGES] && word17[WORD_W-1];
-    wire end16 = norm_s[STAGES-1] && word16[WORD_W-1];
+    wire end17 = octet_s[STAGES];
+    wire end16 = octet_s[STAGES-1];
     reg [56*N-1:0]  pack_q;
     reg [64*N-1:0]  hold_q;
     reg [N-1:0]     held_q;      // word of lane waits
@@ -342,7 +347,7 @@ module norm_engine #(
     wire [N-1:0]    taken;
     wire            holding = |held_q;
     wire            emptied = holding && (held_q & ~taken) == 0;
-    assign en_d = run_q && !(holding && (en_q ? end16 : end17));
+    assign en_d = run_q && !nw_valid_i && !(holding && (en_q ? end16 : end17));
 
     wire dump_band_done, dump_done;
     assign band_done = (emptied && hold_band_q) || dump_band_done;
@@ -361,7 +366,7 @@ module norm_engine #(
         end
         if (en_q && end17) begin
             hold_addr_q <= word17[15:0];
-            {hold_band_q, hold_op_q} <= word17[17+GROUPS+ROWS -: 2];
+            {hold_band_q, hold_op_q} <= word17[WORD_W-1 -: 2];
         end
         if (!run_n) held_q <= 0;
     end

@@ -4,7 +4,7 @@
 // sequential units that the rows of a band pass one after the other.
 // A new band may be summed as soon as the last row's sums entered the first unit (free_o).
 // Latency: 82 + 36 * (ROWS - 1) cycles from the last square to valid_o.
-// Resources at 2 x 3: about 850 LUT.
+// Resources at 2 x 3: about 900 LUT.
 `default_nettype none
 
 module norm_stats #(
@@ -92,8 +92,22 @@ module norm_stats #(
     wire                load = state_q == V_IDLE && summed_q && (row_q != 0 || !open_q);
     wire                last_step = left_q == 5'd1;
     wire                subtract = state_q == V_SUB && !last_step;
-    wire [S1_W-1:0]     s1_row = result_s1_q[S1_W*row_q +: S1_W];
+    reg  [S1_W-1:0]     s1_row;
+    reg  [S2_W-1:0]     s2_row;
     wire [V_W-1:0]      step = {V_W{bits_q[0]}} & term_q;
+    wire [V_W:0]        v_d = {v_q, 1'b1} + {step ^ {V_W{subtract}}, subtract};
+
+    integer i;
+    always @* begin
+        s1_row = 0;
+        s2_row = 0;
+        for (i = 0; i < ROWS; i = i + 1) begin
+            if (row_q == i[RW-1:0]) begin
+                s1_row = s1_row | result_s1_q[S1_W*i +: S1_W];
+                s2_row = s2_row | s2_q[S2_W*i +: S2_W];
+            end
+        end
+    end
 
     assign free_o = !used_q;
     always @(posedge clk_i) begin
@@ -106,7 +120,7 @@ module norm_stats #(
                 v_q <= 0;
                 left_q <= ADDS[4:0];
                 bits_q <= {{(S1_W - ADDS){1'b0}}, dim8_i};
-                term_q <= {{(V_W - S2_W - 3){1'b0}}, s2_q[S2_W*row_q +: S2_W], 3'd0};
+                term_q <= {{(V_W - S2_W - 3){1'b0}}, s2_row, 3'd0};
                 if (load) begin
                     state_q <= V_ADD;
                     if (row_q == 0) begin
@@ -126,7 +140,7 @@ module norm_stats #(
                 state_q <= V_SUB;
             end
             default: begin
-                v_q <= v_q + (step ^ {V_W{subtract}}) + {{(V_W - 1){1'b0}}, subtract};
+                v_q <= v_d[V_W:1];
                 term_q <= term_q << 1;
                 bits_q <= bits_q >> 1;
                 left_q <= left_q - 5'd1;
@@ -166,6 +180,16 @@ module norm_stats #(
     reg [5*ROWS-1:0]  result_n_q;
     reg [17*ROWS-1:0] result_r_q;
     assign valid_o = valid_q;
+    generate
+        for (r = 0; r < ROWS; r = r + 1) begin : g_result
+            always @(posedge clk_i) begin
+                if (recip_done && out_row_q == r) begin
+                    result_n_q[5*r +: 5] <= n;
+                    result_r_q[17*r +: 17] <= r_new;
+                end
+            end
+        end
+    endgenerate
     always @(posedge clk_i) begin
         if (en_i && load_s1_i) s1_o <= result_s1_q;
         if (en_i && load_n_i) n_o <= result_n_q;
@@ -174,8 +198,6 @@ module norm_stats #(
             valid_q <= 1'b0;
         end
         if (recip_done) begin
-            result_n_q[5*out_row_q +: 5] <= n;
-            result_r_q[17*out_row_q +: 17] <= r_new;
             out_row_q <= out_row_q == LAST ? {RW{1'b0}} : out_row_q + 1'b1;
             if (out_row_q == LAST) valid_q <= 1'b1;
         end

@@ -3,7 +3,7 @@
 // Restoring division of 2^n by q, one bit of R per cycle; no normalising shift is needed, since
 // 2^n <= q < 2^(n+1) already.
 // Throughput: one per 18 cycles. Latency: done_o 18 cycles after start_i; n_o and r_o then hold
-// until the next start. Resources at 27 bits: about 150 LUT.
+// until the next start. Resources at 27 bits: about 90 LUT.
 `default_nettype none
 
 module recip #(
@@ -47,15 +47,17 @@ module recip #(
 
     always @(posedge clk_i) begin
         done_o <= rst_ni && !start_i && step_q == 5'd1;
-        if (!rst_ni) begin
-            step_q <= 5'd0;
-        end else if (start_i) begin
+        if (!rst_ni) step_q <= 5'd0;
+        else if (start_i) step_q <= STEPS[4:0];
+        else if (step_q != 5'd0) step_q <= step_q - 5'd1;
+    end
+
+    always @(posedge clk_i) begin
+        if (start_i) begin
             q_q <= q_i;
             rem_q <= {1'b0, leading};
             n_o <= n_d;
-            step_q <= STEPS[4:0];
         end else if (step_q != 5'd0) begin
-            step_q <= step_q - 5'd1;
             r_o <= {r_o[15:0], fits};
             rem_q <= {fits ? diff[QW-1:0] : rem_q[QW-1:0], 1'b0};
         end

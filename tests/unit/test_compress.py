@@ -69,7 +69,8 @@ def check(segments: list[np.ndarray], bases: list[int], words: dict[int, int], s
 async def feed(dut, segments: list[np.ndarray], bases: list[int], stall: float) -> None:
     items = [
         {"in_data_i": int(value), "in_base_i": base if lane == 0 else random.getrandbits(16)}
-        for values, base in zip(segments, bases, strict=True) for lane, value in enumerate(values)
+        for values, base in zip(segments, bases, strict=True)
+        for lane, value in enumerate(values)
     ]
     await drive(dut, items, stall)
 

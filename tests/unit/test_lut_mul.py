@@ -45,14 +45,17 @@ async def products(dut):
         expected = [product & (1 << aw + bw) - 1, *expected[:-1]]
 
 
-@pytest.mark.parametrize("sim, aw, bw, constant", [
-    ("icarus", 5, 5, 0),
-    ("icarus", 3, 7, 4),
-    ("icarus", 16, 16, 0),
-    ("icarus", 17, 18, 1 << 15),
-    ("icarus", 18, 9, 0),
-    ("verilator", 17, 18, 1 << 15),
-])
+@pytest.mark.parametrize(
+    "sim, aw, bw, constant",
+    [
+        ("icarus", 5, 5, 0),
+        ("icarus", 3, 7, 4),
+        ("icarus", 16, 16, 0),
+        ("icarus", 17, 18, 1 << 15),
+        ("icarus", 18, 9, 0),
+        ("verilator", 17, 18, 1 << 15),
+    ],
+)
 def test_lut_mul(sim, aw, bw, constant):
     """Exhaustive where small; the widths in use otherwise."""
     run("lut_mul", {"AW": aw, "BW": bw, "ROUND": constant}, sim)

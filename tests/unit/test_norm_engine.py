@@ -60,7 +60,8 @@ class Norm:
         self.x = residual_rows(self.bands * self.rows, self.dim)
         wild = random.random() < 0.3
         self.shift = random.choice((0, 1, 31)) if wild else random.randint(12, 20)
-        self.g = rng.integers(-32768, 32768, self.dim) if wild else rng.normal(2000, 800, self.dim).astype(int)
+        usual = rng.normal(2000, 800, self.dim).astype(int)
+        self.g = rng.integers(-32768, 32768, self.dim) if wild else usual
         limit = 1 << (31 if wild else 14)
         self.b = rng.integers(-limit, limit, self.dim)
         if wild:
@@ -89,8 +90,13 @@ class Norm:
 
     def fields(self, kind: NormKind) -> dict[str, int]:
         return {
-            "kind": kind, "dim": self.dim, "res_stride": self.res_stride, "dst_base": self.dst_base,
-            "dst_stride": self.dst_stride, "slot": self.slot, "shift": self.shift,
+            "kind": kind,
+            "dim": self.dim,
+            "res_stride": self.res_stride,
+            "dst_base": self.dst_base,
+            "dst_stride": self.dst_stride,
+            "slot": self.slot,
+            "shift": self.shift,
         }
 
     def flags(self) -> tuple[Flag, ...]:
@@ -127,10 +133,13 @@ class Unit:
         for task in self.tasks:
             task.cancel()
 
-    async def load(self, op: Norm) -> None:
+    async def load(self, op: Norm, stall: float = 0.0) -> None:
         """Parameters in the order of a LOAD."""
         dut = self.dut
         for channel in range(op.dim):
+            while random.random() < stall:
+                dut.nw_valid_i.value = 0
+                await FallingEdge(dut.clk_i)
             group, index = op.place(channel)
             dut.nw_valid_i.value, dut.nw_slot_i.value = 1, op.slot
             dut.nw_group_i.value, dut.nw_index_i.value = group, index
@@ -219,6 +228,22 @@ async def slots_keep_apart(dut):
 
 
 @cocotb.test()
+async def loads_while_running(dut):
+    """A slot is filled while LayerNorms with another one run."""
+    await start(dut)
+    for stall in (0.0, 0.8):
+        unit = Unit(dut, 0.1, 0.1)
+        op = Norm(5, parameter("MAX_DIM"))
+        await unit.load(op)
+        later = Norm(3, parameter("MAX_DIM"), 1)
+        task = cocotb.start_soon(unit.load(later, stall))
+        while not task.done():
+            await unit.norm(op, load=False)
+        await unit.norm(later, load=False)
+        unit.stop()
+
+
+@cocotb.test()
 async def chained(dut):
     """With a chained dependency no band is read before it may be; progress counts written bands."""
     await start(dut)
@@ -232,9 +257,7 @@ async def chained(dut):
         dut.live_i.value = op.live
         dut.out_ready_i.value = 1
         dut.done_i.value = dut.bands_i.value = 0
-        word = instruction(
-            Op.NORM, deps={Engine.DRAIN: 1}, chain=(Engine.DRAIN,), **op.fields(kind)
-        )
+        word = instruction(Op.NORM, deps={Engine.DRAIN: 1}, chain=(Engine.DRAIN,), **op.fields(kind))
         task = cocotb.start_soon(drive(dut, [word], 0, "instr", data="{}_i"))
         done = uint(dut.done_o)
         for band in range(op.bands):
@@ -242,10 +265,9 @@ async def chained(dut):
             assert uint(dut.bands_o) == band and uint(dut.done_o) == done
             if kind is NormKind.LAYERNORM:
                 assert len(unit.written[0]) == band * op.dim // 8
-            dut.live_i.value = 1  # must not matter any more
             dut.bands_i.value = band + 1 << 16 * Engine.DRAIN
-            if band == 0:
-                dut.live_i.value = op.live
+            await cycles(dut, 3)
+            dut.live_i.value = 1  # was sampled when the first band could start
         dut.done_i.value = 1 << 16 * Engine.DRAIN
         await task
         assert uint(dut.done_o) == done + 1
@@ -295,10 +317,13 @@ async def clear(dut):
         unit.stop()
 
 
-@pytest.mark.parametrize("sim, parameters", [
-    ("icarus", {"ROWS": 2, "GROUPS": 1, "LANES": 16, "MAX_DIM": 48, "NORM_SLOTS": 2}),
-    ("verilator", {"ROWS": 2, "GROUPS": 3, "LANES": 16, "MAX_DIM": 256, "NORM_SLOTS": 3}),
-])
+@pytest.mark.parametrize(
+    "sim, parameters",
+    [
+        ("icarus", {"ROWS": 2, "GROUPS": 1, "LANES": 16, "MAX_DIM": 48, "NORM_SLOTS": 2}),
+        ("verilator", {"ROWS": 2, "GROUPS": 3, "LANES": 16, "MAX_DIM": 256, "NORM_SLOTS": 3}),
+    ],
+)
 def test_norm_engine(sim, parameters):
     """Booth rows (Icarus) and products (Verilator); one group, and three with a partial tile."""
     run("norm_engine", parameters, sim)

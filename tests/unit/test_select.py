@@ -173,11 +173,14 @@ async def speed(dut):
     assert cycles_taken < 18 * n + 60
 
 
-@pytest.mark.parametrize("sim, parameters, images", [
-    ("icarus", {"ROWS": 2, "MAX_TOKENS": 64}, 12),
-    ("icarus", {"ROWS": 1, "MAX_TOKENS": 24}, 12),
-    ("verilator", {"ROWS": 2, "MAX_TOKENS": 64}, 25),
-])
+@pytest.mark.parametrize(
+    "sim, parameters, images",
+    [
+        ("icarus", {"ROWS": 2, "MAX_TOKENS": 64}, 12),
+        ("icarus", {"ROWS": 1, "MAX_TOKENS": 24}, 12),
+        ("verilator", {"ROWS": 2, "MAX_TOKENS": 64}, 25),
+    ],
+)
 def test_select(sim, parameters, images):
     """Table depths with and without spare bits."""
     run("select", parameters, sim, env={"IMAGES": images})

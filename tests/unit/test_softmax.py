@@ -101,9 +101,12 @@ class Unit:
                     raw = np.array([words.get(base + i, 0) for i in range(1 + mask)], np.uint64)
                     e = np.zeros(op.tiles * op.lanes, np.uint8)
                     e[: op.live] = op.e[band, row, g]
-                    assert np.array_equal(
-                        decompress(raw, op.lanes), e[t * op.lanes : (t + 1) * op.lanes]
-                    ), (band, row, g, t)
+                    assert np.array_equal(decompress(raw, op.lanes), e[t * op.lanes : (t + 1) * op.lanes]), (
+                        band,
+                        row,
+                        g,
+                        t,
+                    )
         dut.recip_band_i.value = band % 2
         await ReadOnly()
         found_r, found_n = uint(dut.recip_r_o), uint(dut.recip_n_o)
@@ -201,10 +204,13 @@ async def clear(dut):
         await unit.run(Op(random.randint(1, 20), 1, True, True))
 
 
-@pytest.mark.parametrize("sim, parameters", [
-    ("icarus", {"ROWS": 2, "GROUPS": 1, "LANES": 16, "MAX_TOKENS": 40}),
-    ("verilator", {"ROWS": 2, "GROUPS": 3, "LANES": 16, "MAX_TOKENS": 64}),
-])
+@pytest.mark.parametrize(
+    "sim, parameters",
+    [
+        ("icarus", {"ROWS": 2, "GROUPS": 1, "LANES": 16, "MAX_TOKENS": 40}),
+        ("verilator", {"ROWS": 2, "GROUPS": 3, "LANES": 16, "MAX_TOKENS": 64}),
+    ],
+)
 def test_softmax(sim, parameters):
     """One head, and three."""
     run("softmax", parameters, sim)

@@ -191,7 +191,7 @@ class SimDevice(Device):
         self._ps = hwh.clock_registers(config)
         self._intc = _InterruptController()
         self._waited_since = 0
-        self._sim = self._library.rowvit_new(
+        self._open = self._library.rowvit_new(
             self.ddr.ctypes.data,
             DDR_BASE,
             self.ddr.size,
@@ -211,10 +211,16 @@ class SimDevice(Device):
 
     def close(self) -> None:
         """End the simulation; buffers keep their contents."""
-        if self._sim:
-            self._library.rowvit_delete(self._sim)
-            self._sim = None
+        if self._open:
+            self._library.rowvit_delete(self._open)
+            self._open = None
             self._directory.cleanup()
+
+    @property
+    def _sim(self) -> int:
+        if not self._open:
+            raise RowvitError(f"{self.name} is closed; open the target again")
+        return self._open
 
     @property
     def stats(self) -> dict[str, int]:
@@ -343,13 +349,15 @@ class SimDevice(Device):
 
     def _write(self, address: int, value: int) -> None:
         base, offset = address - address % hwh.RANGE, address % hwh.RANGE
+        if base not in (hwh.CORE_BASE, hwh.DMA_BASE, hwh.INTC_BASE):
+            # clocks; pynq keeps asking the first device of the process, even when it is closed
+            self._ps[address] = value
+            return
         self._waited_since = self.stats["cycles"]
         if base == hwh.CORE_BASE:
             if self._library.rowvit_write(self._sim, offset, value):
                 self._check(self.stats)
         elif base == hwh.DMA_BASE:
             self._library.rowvit_dma_write(self._sim, offset, value)
-        elif base == hwh.INTC_BASE:
-            self._intc.write(offset, value)
         else:
-            self._ps[address] = value
+            self._intc.write(offset, value)

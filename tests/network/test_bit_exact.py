@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The RTL equals the integer reference at every checkpoint, in kept tokens and in logits.
+
+Every network runs the whole way: package, compiler, blob, PYNQ driver, AXI DMA, Verilated RTL.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import rowvit
+from rowvit.compiler import compile
+from rowvit.errors import RowvitError
+from rowvit.hardware.config import load
+from rowvit.model.synthetic import preset_package, random_package
+from rowvit.quant.package import ModelPackage
+from rowvit.target import MODELS
+
+#: Hypothesis examples; the long run sets ROWVIT_NETWORKS=200 and more
+NETWORKS = int(os.environ.get("ROWVIT_NETWORKS", "25"))
+
+
+@st.composite
+def packages(draw):
+    """Random networks for `tiny`: odd and even token counts, all FFN2 rules, extreme values."""
+    heads = draw(st.integers(1, 4))
+    depth = draw(st.integers(1, 3))
+    patch = draw(st.sampled_from([2, 4]))
+    side = draw(st.integers(1, 7))
+    tokens = side * side + 1
+    hidden = 16 * draw(st.integers(1, 8))
+    chunk = draw(st.sampled_from([c for c in range(16, hidden + 1, 16) if hidden % c == 0]))
+    pruning, live = [], tokens
+    for layer in range(depth):
+        if draw(st.booleans()):
+            keep = draw(st.integers(0, live - 1))
+            threshold = draw(st.sampled_from([0, 0, 1 << 12, 1 << 16, 1 << 19]))
+            pruning.append({"layer": layer, "keep": keep, "threshold": threshold})
+            live = min(live, keep + 1)
+    return random_package(
+        np.random.default_rng(draw(st.integers(0, 2**32 - 1))),
+        dim=16 * heads,
+        depth=depth,
+        heads=heads,
+        image_size=side * patch,
+        patch_size=patch,
+        hidden=hidden,
+        classes=draw(st.integers(1, 40)),
+        pruning=pruning,
+        ffn2_rule=draw(st.sampled_from(["none", "image", "tile"])),
+        tile_rows=2 * draw(st.integers(1, 8)),
+        ffn_chunk=chunk,
+        thr=draw(st.sampled_from([1, 1, 2, 30, 255])),
+        extreme=draw(st.booleans()),
+    )
+
+
+def assert_equal(package, config, images, checkpoints=True, batch=1, **options):
+    """Run ``images`` on `sim` and on `golden`; everything must be equal. Returns the `sim` results."""
+    with rowvit.open("golden", config=config, checkpoints=checkpoints) as golden:
+        golden.load(package)
+        expected = golden(images)
+    with rowvit.open("sim", config=config, **options) as sim:
+        sim.load(compile(package, load(config), checkpoints=checkpoints))
+        results = sim(images, batch=batch)
+    assert len(results) == len(expected) == len(images)
+    for result, want in zip(results, expected, strict=True):
+        for name, rows in want.checkpoints.items():
+            np.testing.assert_array_equal(result.checkpoints[name], rows, name)
+        assert [kept.tolist() for kept in result.kept] == [kept.tolist() for kept in want.kept]
+        np.testing.assert_array_equal(result.logits, want.logits)
+        assert result.same(want)
+    return results, expected
+
+
+def random_images(package, count, seed):
+    side = package.meta["architecture"]["image_size"]
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+@settings(
+    max_examples=NETWORKS,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(packages(), st.integers(1, 3), st.integers(0, 3), st.integers(0, 1000), st.booleans())
+def test_random_networks(package, batch, stalls, seed, checkpoints):
+    try:
+        compile(package, load("tiny"))
+    except RowvitError:
+        return  # does not fit; the refusals have tests of their own
+    images = random_images(package, batch, seed)
+    results, expected = assert_equal(package, "tiny", images, checkpoints, batch, stalls=stalls)
+    if batch == 1:
+        (result,), (want,) = results, expected
+        for name in ("macs_executed", "macs_dense", "w2_rows_fetched", "w2_rows_total"):
+            assert getattr(result, name) == getattr(want, name), name
+
+
+def sign_digits(count):
+    package = ModelPackage.load(MODELS / "sign_digits.safetensors")
+    return package, sorted((MODELS / "sign_digits_photos").glob("*.jpg"))[:count]
+
+
+@pytest.mark.parametrize("stalls", [0, 7])
+def test_sign_digits_photo(stalls):
+    package, photos = sign_digits(1)
+    assert_equal(package, "pynq-z2", photos, stalls=stalls)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stalls", [0, 3])
+def test_all_photos(stalls):
+    package, photos = sign_digits(20)
+    assert len(photos) == 20
+    assert_equal(package, "pynq-z2", photos, stalls=stalls)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stalls", [0, 5])
+@pytest.mark.parametrize("dense", [False, True])
+def test_deit_tiny(dense, stalls):
+    package = preset_package("deit-tiny", dense=dense)
+    assert_equal(package, "pynq-z2", random_images(package, 1, 1), stalls=stalls)
+
+
+def test_deit_tiny_pruned():
+    """Network (b), whose cycles are quoted, once in the default run."""
+    package = preset_package("deit-tiny")
+    (result,), _ = assert_equal(package, "pynq-z2", random_images(package, 1, 2), checkpoints=False)
+    assert result.live == [99, 50, 26]

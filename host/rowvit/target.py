@@ -184,6 +184,19 @@ def read_model(model: str | Path | ModelPackage | Program) -> ModelPackage | Pro
     return (Program if "rowvit-program" in metadata else ModelPackage).load(path)
 
 
+def read_package(model: str | Path | ModelPackage) -> ModelPackage:
+    """Like `read_model`, but a compiled program is refused with a `RowvitError`."""
+    from rowvit.quant.package import ModelPackage
+
+    found = read_model(model)
+    if not isinstance(found, ModelPackage):
+        raise RowvitError(
+            f"this is a program compiled for '{found.meta['config']['name']}', which only sim and board run;"
+            " give the model package"
+        )
+    return found
+
+
 def read_program(model: str | Path | ModelPackage | Program, config: HardwareConfig) -> Program:
     """Like `read_model`; a package is compiled for ``config``."""
     from rowvit.compiler import Program, compile

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rowvit.errors import RowvitError
 from rowvit.hardware.config import HardwareConfig
 from rowvit.quant.package import ModelPackage
 from rowvit.reference import patchify, run
-from rowvit.target import Result, Target, read_model
+from rowvit.target import Result, Target, read_package
 
 
 class Golden(Target):
@@ -32,10 +31,8 @@ class Golden(Target):
 
     def load(self, model: str | Path | ModelPackage) -> None:
         """Read a package; `RowvitError` for a compiled program, which holds no network."""
-        package = read_model(model)
-        if not isinstance(package, ModelPackage):
-            raise RowvitError("target golden runs model packages; a compiled program is for sim or board")
-        self.package, self.meta = package, package.meta
+        self.package = read_package(model)
+        self.meta = self.package.meta
 
     def _run(self, images: np.ndarray) -> list[Result]:
         begin = time.monotonic()

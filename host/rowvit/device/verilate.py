@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 from rowvit.errors import RowvitError
 from rowvit.hardware.config import HardwareConfig
 
+LOG = logging.getLogger("rowvit")
 HARNESS = Path(__file__).with_name("sim_harness.cpp")
 # without the unrolling, hundreds of lanes run many times slower
 VERILATOR_FLAGS = [
@@ -87,6 +89,7 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
     if library.is_file():
         return library
 
+    LOG.info("building the simulator of '%s': a minute or two, once", config.name)
     library.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="build-", dir=library.parent))
     log = library.with_suffix(".log")

@@ -58,8 +58,8 @@ module norm_engine #(
     localparam PARAM_DEPTH = NORM_SLOTS * SLOT_DEPTH;
     localparam PW = $clog2(PARAM_DEPTH);
     localparam LANE_W = $clog2(LANES);
-    localparam [15:0] TILE_STEP = (GROUPS - 1) * LANES / 8 + 1;  // words from a tile to the next
-    localparam [10:0] TILE_CHANNELS = GROUPS * LANES;
+    localparam [15:0] TILE_STEP = (GROUPS[15:0] - 16'd1) * (LANES[15:0] / 16'd8) + 16'd1;  // words
+    localparam [10:0] TILE_CHANNELS = GROUPS[10:0] * LANES[10:0];
 
     generate
         if (MAX_DIM > 1024 || MAX_DIM % LANES != 0) begin : g_bad_dim
@@ -216,7 +216,7 @@ module norm_engine #(
     genvar g, r;
     generate
         for (g = 0; g < GROUPS; g = g + 1) begin : g_groups
-            localparam [10:0] BELOW = g * LANES;
+            localparam [10:0] BELOW = g[10:0] * LANES[10:0];
             assign groups[g] = left_q > BELOW;
         end
         for (r = 0; r < ROWS; r = r + 1) begin : g_rows

@@ -55,7 +55,7 @@ module softmax #(
     localparam SUM_W = $clog2(255 * MAX_TOKENS + 1);
     localparam TW = $clog2(MAX_TOKENS);
     localparam AW = $clog2(2 * MAX_TOKENS);
-    localparam [AW-1:0] ODD = MAX_TOKENS;
+    localparam [AW-1:0] ODD = MAX_TOKENS[AW-1:0];
 
     generate
         if (MAX_TOKENS < LANES || MAX_TOKENS > 4096) begin : g_bad_tokens

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cycles and utilisation on the simulated accelerator, as a Markdown table.
+
+    python benchmarks/cycles.py                      # the rows of docs/results.md
+    python benchmarks/cycles.py deit-tiny --images 8 # steady state over a batch
+
+Cycles are exact and repeatable: random images by seed, and a memory whose latency and rate are
+parameters. Wall time and simulated kHz belong to the machine that ran it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import typer
+
+import rowvit
+from rowvit.device.sim import MemoryModel
+from rowvit.hardware.config import load
+from rowvit.model.synthetic import preset_package
+from rowvit.quant.package import ModelPackage
+from rowvit.target import read_model
+
+NETWORKS = ["deit-tiny dense", "deit-tiny", "sign-digits"]
+HEADER = (
+    "| network | images | memory | cycles per image | array busy | useful MACs | FPS at clock |"
+    " simulated kHz | wall s |\n|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def network(name: str) -> ModelPackage:
+    """A shipped model, or a preset ("deit-tiny", "deit-tiny dense", ...)."""
+    preset, _, variant = name.partition(" ")
+    if preset.startswith("deit-"):
+        return preset_package(preset, dense=variant == "dense")
+    return read_model(name)
+
+
+def measure(name: str, config: str, memory: MemoryModel, images: int) -> str:
+    """One row: ``images`` random images in one start; everything compared with the reference."""
+    package, hardware = network(name), load(config)
+    side = package.meta["architecture"]["image_size"]
+    pixels = np.random.default_rng(0).integers(0, 256, (images, side, side, 3), dtype=np.uint8)
+    with rowvit.open("golden", config=config) as golden:
+        golden.load(package)
+        expected = golden(pixels)
+    with rowvit.open("sim", config=config, memory=memory) as sim:
+        sim.load(package)
+        results = sim(pixels, batch=images)
+    assert all(r.same(e) for r, e in zip(results, expected, strict=True)), f"{name}: not equal to the reference"
+    counters = results[-1].counters
+    cycles = counters["cycles"]
+    macs_per_cycle = hardware.rows * hardware.groups * hardware.lanes
+    busy = counters["fires"] * hardware.lanes / (cycles * macs_per_cycle)
+    useful = sum(e.macs_executed for e in expected) / (cycles * macs_per_cycle)
+    seconds = sum(r.seconds for r in results)
+    return (
+        f"| {name} | {images} | {memory} | {cycles // images:,} | {busy:.1%} | {useful:.1%} |"
+        f" {hardware.clock_mhz * 1e6 * images / cycles:.1f} | {cycles / seconds / 1e3:.0f} |"
+        f" {seconds / images:.1f} |"
+    )
+
+
+def main(
+    networks: Annotated[list[str] | None, typer.Argument(help="Names; quote 'deit-tiny dense'.")] = None,
+    config: Annotated[str, typer.Option(help="Hardware configuration.")] = "pynq-z2",
+    images: Annotated[int, typer.Option(help="Images per start.")] = 1,
+    latency: Annotated[int, typer.Option(help="Cycles from address to first word.")] = 40,
+    rate: Annotated[int, typer.Option(help="Percent of cycles that carry a word.")] = 85,
+    ideal: Annotated[bool, typer.Option(help="A memory without latency and limit.")] = False,
+) -> None:
+    """Print cycles, utilisation and simulation speed."""
+    memory = MemoryModel(latency=latency, rate=rate, ideal=ideal)
+    print(HEADER)
+    for name in networks or NETWORKS:
+        print(measure(name, config, memory, images), flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -20,6 +20,7 @@ from rowvit.errors import RowvitError
 from rowvit.hardware.config import HardwareConfig
 
 LOG = logging.getLogger("rowvit")
+RTL = Path(__file__).parents[1] / "rtl"
 HARNESS = Path(__file__).with_name("sim_harness.cpp")
 # without the unrolling, hundreds of lanes run many times slower
 VERILATOR_FLAGS = [
@@ -29,17 +30,6 @@ VERILATOR_FLAGS = [
 ]
 CXX_FLAGS = "-O3 -march=native -fPIC"
 APT = "sudo apt-get install -y verilator g++ make"
-
-
-def rtl_directory() -> Path:
-    """The RTL: beside the package when installed, at the top of the tree in a clone."""
-    package = Path(__file__).parents[1]
-    for path in (package / "rtl", package.parents[1] / "rtl"):
-        if (path / "rowvit_top.v").is_file():
-            return path
-    raise RowvitError(
-        f"the RTL is neither in {package} nor in a clone around it; install rowvit from its repository"
-    )
 
 
 def cache_directory() -> Path:
@@ -71,7 +61,7 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
     RowvitError
         A tool is missing, or the build failed.
     """
-    rtl = rtl or rtl_directory()
+    rtl = rtl or RTL
     sources = sorted([*rtl.glob("*.v"), *rtl.glob("*/*.v")])
     verilator, environment = _verilator()
     version = _run([verilator, "--version"], environment).strip()

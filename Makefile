@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+# make demo    classify 20 photos on the simulated accelerator, from a fresh clone
+#              (CONFIG=pynq-z2: the hardware configuration)
+# make test    the tests (SLOW=1: the long ones instead)
+# make lint    Verilator on the RTL, ruff on the Python
+# make synth   Yosys synthesis for Xilinx 7 series: build/synth/$(CONFIG).txt
+# make clean   what these left behind
+VENV ?= .venv
+PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.10,$(shell command -v python$(v) 2>/dev/null)) \
+            $(shell python3 -c 'import sys; print(sys.executable if (3, 10) <= sys.version_info < (3, 13) else "")' 2>/dev/null))
+CONFIG ?= pynq-z2
+TOOLS := verilator g++ make
+MISSING = $(strip $(foreach t,$(TOOLS),$(if $(shell command -v $(t) 2>/dev/null),,$(t))))
+SUDO = $(if $(filter 0,$(shell id -u)),,sudo -n)
+
+RTL := $(wildcard rtl/*.v rtl/*/*.v)
+# structural fields of the configuration as parameters of the top module
+PARAMETERS = from rowvit.hardware.config import load; \
+    print(*(f'-set {k.upper()} {v}' for k, v in load('$(CONFIG)').structure().items()))
+
+.PHONY: demo test lint synth clean tools
+
+demo: tools $(VENV)/.core
+	$(VENV)/bin/rowvit run sign-digits --target sim --config $(CONFIG) --check
+
+test: tools $(VENV)/.test
+	$(VENV)/bin/python -m pytest -n 2 $(if $(SLOW),-m slow)
+
+lint: $(VENV)/.test
+	$(VENV)/bin/ruff check host tests
+	$(VENV)/bin/ruff format --check host tests
+	verilator --lint-only -Wall -Irtl rtl/lint.vlt $(sort $(RTL)) --top-module rowvit_top
+
+synth: $(VENV)/.core
+	mkdir -p build/synth
+	yosys -q -p "read_verilog -Irtl $(sort $(RTL)); \
+	    chparam -set USE_DSP 1 $(shell $(VENV)/bin/python -c "$(PARAMETERS)" 2>/dev/null) rowvit_top; \
+	    synth_xilinx -family xc7 -top rowvit_top; tee -o build/synth/$(CONFIG).txt stat"
+	tail -n 60 build/synth/$(CONFIG).txt
+
+tools:
+	@if [ -n "$(MISSING)" ]; then \
+	    echo "installing $(MISSING)"; \
+	    $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q $(TOOLS) || { \
+	        echo "rowvit: $(MISSING) missing; install with: sudo apt-get install -y $(TOOLS)" >&2; exit 2; }; \
+	fi
+
+$(VENV)/bin/pip:
+	@if [ -z "$(PYTHON)" ]; then \
+	    echo "rowvit: needs Python 3.10 to 3.12; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; fi
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: $(VENV)/bin/pip pyproject.toml
+	$(VENV)/bin/pip install -q -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/bin/pip pyproject.toml
+	$(VENV)/bin/pip install -q -e '.[test]'
+	touch $@ $(VENV)/.core
+
+clean:
+	rm -rf build $(VENV)/.core $(VENV)/.test

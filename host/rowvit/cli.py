@@ -29,7 +29,7 @@ from rowvit.hardware.isa import Op
 
 if TYPE_CHECKING:
     from rowvit.hardware.config import HardwareConfig
-    from rowvit.target import Result
+    from rowvit.target import Result, Target
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -423,17 +423,24 @@ class _Session:
         return report
 
 
-_worker: Any = None
+class _Worker:
+    """What a process of the pool holds: what to open, and the target once it is open."""
+
+    spec: tuple[str, HardwareConfig, dict[str, Any], Any]
+    target: Target | None = None
 
 
-def _start_worker(target: str, config: HardwareConfig, options: dict[str, Any], model: Any) -> None:
-    global _worker
-    _worker = rowvit.open(target, config, **options)
-    _worker.load(model)
+def _start_worker(*spec) -> None:
+    _Worker.spec = spec
 
 
 def _work(pixels: np.ndarray) -> list[Result]:
-    return _worker(pixels, len(pixels))
+    if _Worker.target is None:  # here and not at the start of the process, so that errors arrive
+        target, config, options, model = _Worker.spec
+        opened = rowvit.open(target, config, **options)
+        opened.load(model)
+        _Worker.target = opened
+    return _Worker.target(pixels, len(pixels))
 
 
 def _window(text: str) -> tuple[int, int]:

@@ -21,7 +21,7 @@ module cluster #(
   reg [4:0] last_q;
   always @(posedge clk_i) begin
     en_q    <= {en_q[1:0], en_i};
-    first_q <= {first_q[1:0], first_i};
+    first_q <= {first_q[1:0], en_i & first_i};
     last_q  <= {last_q[3:0], en_i & last_i};
   end
 

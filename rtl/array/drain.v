@@ -92,11 +92,13 @@ module drain #(
   localparam SEGW = 1 + LANES / 8;
   localparam [3:0] K_S = 4'd6, K_O = 4'd7;  // kinds beyond DST_*
   // From the last lane's read to its last write: pipeline, compressor flush, mask, all groups.
-  localparam DONE_LAT = 16 + 4 * GROUPS;
+  localparam DONE_LAT = 16 + (GROUPS > 4 ? 8 : 4) * GROUPS;
 
+  // A bank takes a word per cycle. In LANES cycles a tile makes GROUPS * SEGW words at most; the
+  // 2 * GROUPS that its end leaves behind go in the gaps of the next tile, before that one ends.
   generate
-    if (GROUPS > 4) begin : g_bad_groups
-      illegal_parameter_drain_groups_must_be_at_most_4 u_bad ();
+    if (GROUPS > (LANES == 64 ? 6 : 4)) begin : g_bad_groups
+      illegal_parameter_drain_groups_must_be_at_most_6 u_bad ();
     end
   endgenerate
 
@@ -229,7 +231,8 @@ module drain #(
     for (i = 0; i < N; i = i + 1) begin : g_requant
       wire [41:0] prm = param1[42*(i%GROUPS)+:42];
       wire [51:0] pair = pair1_q[52*i+:52];
-      wire [25:0] acc = odd1_q ? pair[42:17] - {{17{pair[51]}}, pair[51:43]} : {pair[51:43], pair[16:0]};
+      wire [8:0]  wraps = pair[51:43] - {8'd0, pair[16]};
+      wire [25:0] acc = odd1_q ? pair[42:17] - {{17{wraps[8]}}, wraps} : {wraps, pair[16:0]};
       requant u_requant (
           .clk_i  (clk_i),
           .acc_i  (acc),
@@ -392,7 +395,7 @@ module drain #(
     for (r = 0; r < ROWS; r = r + 1) begin : g_word_row
       for (g = 0; g < GROUPS; g = g + 1) begin : g_word
         localparam I = r * GROUPS + g;
-        localparam [15:0] WORD0 = g * LANES / 8, SEG0 = g * SEGW;
+        localparam WORD0 = g * LANES / 8, SEG0 = g * SEGW;
         reg [55:0] bytes_q;
         always @(posedge clk_i) begin
           if (valid7_q) bytes_q <= {b7_q[8*I+:8], bytes_q[55:8]};
@@ -400,7 +403,7 @@ module drain #(
           if (valid7_q && asm7_q && active7_q[I] && (&lane7_q[2:0])) begin
             aw_valid_q[I] <= 1'b1;
             aw_data_q[64*I+:64] <= {b7_q[8*I+:8], bytes_q};
-            aw_addr_q[16*I+:16] <= addr7_q + WORD0 + {{(19 - LW) {1'b0}}, lane7_q[LW-1:3]};
+            aw_addr_q[16*I+:16] <= addr7_q + WORD0[15:0] + {{(19 - LW) {1'b0}}, lane7_q[LW-1:3]};
           end
           if (!rst_ni) aw_valid_q[I] <= 1'b0;
         end
@@ -409,13 +412,13 @@ module drain #(
         ) u_compress (
             .clk_i(clk_i), .rst_ni(rst_ni),
             .in_valid_i(valid7_q && hid7_q && active7_q[I]), .in_ready_o(),
-            .in_data_i(b7_q[8*I+:8]), .in_base_i(addr7_q + SEG0),
+            .in_data_i(b7_q[8*I+:8]), .in_base_i(addr7_q + SEG0[15:0]),
             .out_valid_o(cw_valid[I]), .out_ready_i(cw_ready[I]),
             .out_addr_o(cw_addr[16*I+:16]), .out_data_o(cw_data[64*I+:64]),
             .seg_valid_o(seg_valid[I]), .seg_bitmap_o(seg_map[LANES*I+:LANES]), .idle_o()
         );
       end
-      // One word per cycle and bank: 2 * GROUPS words in the 8 cycles between two bursts fit.
+      // One word per cycle and bank; assembled words come GROUPS at a time every 8 cycles and go first.
       wire [2*GROUPS-1:0] want = {cw_valid[r*GROUPS+:GROUPS], aw_valid_q[r*GROUPS+:GROUPS]};
       wire [2*GROUPS-1:0] pick = want & (~want + {{(2 * GROUPS - 1) {1'b0}}, 1'b1});
       assign {cw_ready[r*GROUPS+:GROUPS], aw_ready[r*GROUPS+:GROUPS]} = pick;

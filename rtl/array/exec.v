@@ -165,10 +165,10 @@ module exec #(
   generate
     for (r = 0; r < ROWS; r = r + 1) begin : g_row_addr
       for (g = 0; g < GROUPS; g = g + 1) begin : g_addr
-        localparam [15:0] HEAD = g * LANES / 8;
+        localparam HEAD = g * LANES / 8;
         assign tile_addr_o[16*(r*GROUPS+g)+:16] =
             is_pv ? p_addr_q[16*g+:16] + (pv_band_q[0] ? p_odd_q : 16'd0)
-                  : (gather ? g_addr_q[16*r+:16] : src_q) + (is_s ? HEAD : 16'd0);
+                  : (gather ? g_addr_q[16*r+:16] : src_q) + (is_s ? HEAD[15:0] : 16'd0);
       end
     end
   endgenerate

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Two multiply-accumulators on one DSP48E1: P += (w1 * 2^17 + w0) * x, w in [-127, 127], |x| <= 256.
 // The low sum outgrows its 17 bits, so its wraps are counted beside the DSP: one product is less than
-// a quarter of the field, hence a wrap is a step between its last and first quarter. Then
-//   low sum = wraps * 2^17 + P[16:0],  high sum = P[42:17] - wraps.
+// a quarter of the field, hence a wrap is a step between its second and third quarter. Then
+//   w = wraps - P[16],  low sum = w * 2^17 + P[16:0],  high sum = P[42:17] - w.
 // Throughput 1 pair per cycle. Latency x_i to p_o 4, to wraps_o 5; en_i and first_i belong to the
-// product of the x_i three cycles before. Resources: 1 DSP48E1, about 14 LUT and 12 FF
+// product of the x_i three cycles before. Resources: 1 DSP48E1, about 12 LUT and 13 FF
 // (USE_DSP = 0: the behavioural twin that simulators take).
 `default_nettype none
 module mac_pair #(
@@ -63,16 +63,14 @@ module mac_pair #(
   // The quarter of the low field after this product and before it.
   reg       en_q, first_q;
   reg [1:0] before_q;
-  wire      up   = before_q == 2'b11 && p_o[16:15] == 2'b00;
-  wire      down = before_q == 2'b00 && p_o[16:15] == 2'b11;
+  wire      up   = before_q == 2'b01 && p_o[16:15] == 2'b10;
+  wire      down = before_q == 2'b10 && p_o[16:15] == 2'b01;
   always @(posedge clk_i) begin
     en_q    <= en_i;
     first_q <= first_i;
-    if (en_q) begin
-      before_q <= p_o[16:15];
-      if (first_q) wraps_o <= {9{p_o[16]}};
-      else wraps_o <= wraps_o + {{8{down}}, up | down};
-    end
+    if (en_q) before_q <= p_o[16:15];
+    if (first_q) wraps_o <= 9'd0;
+    else if (en_q) wraps_o <= wraps_o + {{8{down}}, up | down};
   end
 endmodule
 `default_nettype wire

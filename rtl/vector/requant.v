@@ -15,24 +15,27 @@ module requant (
 
   reg signed [24:0] v_q;
   reg signed [17:0] m_q;
-  reg signed [42:0] p_q, r_q, c_q;
+  reg signed [42:0] p1_q, p2_q;
+  reg signed [43:0] c_q;
   reg        [ 5:0] s1_q, s2_q, s3_q;
   reg        [ 2:0] s4_q;
 
-  wire signed [42:0] fine = c_q >>> s4_q;
-  wire               in_range = fine[42:15] == {28{1'b0}} || fine[42:15] == {28{1'b1}};
+  // The bit below the result rounds it: floor(v / 2^s + 1/2) is the shifted value plus that bit.
+  wire signed [43:0] fine = c_q >>> s4_q;
+  wire signed [16:0] y = fine[17:1] + {16'd0, fine[0]};
+  wire               in_range = (fine[43:17] == {27{1'b0}} || fine[43:17] == {27{1'b1}}) && y[16] == y[15];
 
   always @(posedge clk_i) begin
     v_q  <= fits ? sum[24:0] : {sum[26], {24{~sum[26]}}};
     m_q  <= {1'b0, mult_i};
     s1_q <= shift_i;
-    p_q  <= v_q * m_q;
+    p1_q <= v_q * m_q;
     s2_q <= s1_q;
-    r_q  <= p_q + (43'd1 << (s2_q - 6'd1));
+    p2_q <= p1_q;
     s3_q <= s2_q;
-    c_q  <= r_q >>> {s3_q[5:3], 3'b000};
+    c_q  <= $signed({p2_q, 1'b0}) >>> {s3_q[5:3], 3'b000};
     s4_q <= s3_q[2:0];
-    y_o  <= in_range ? fine[15:0] : {fine[42], {15{~fine[42]}}};
+    y_o  <= in_range ? y[15:0] : {fine[43], {15{~fine[43]}}};
   end
 endmodule
 `default_nettype wire

@@ -123,7 +123,7 @@ async def tiles(dut):
             for lane in range(LANES):
                 first = 26 * ((r * GROUPS + g) * LANES + lane // 2 * 2)
                 pair = int(shadow[first : first + 52][::-1], 2)
-                wraps = (pair >> 43) - (pair >> 51 << 9)
+                wraps = (pair >> 43) - (pair >> 51 << 9) - (pair >> 16 & 1)
                 got = (pair >> 17 & 0x3FFFFFF) - wraps if lane % 2 else (wraps << 17) + (pair & 0x1FFFF)
                 got = (got + (1 << 25)) % (1 << 26) - (1 << 25)
                 assert got == want[lane], f"tile {n} {descriptor}: row {r} group {g} lane {lane}"

@@ -43,7 +43,7 @@ async def sums(dut):
         sums = check.pop(0)
         check.append(None if now is None else (int(now[4]), int(now[5])))
         if sums is not None and wait is not None:
-            wraps = dut.wraps_o.value.to_signed()
+            wraps = dut.wraps_o.value.to_signed() - (wait >> 16 & 1)
             assert (wraps << 17) + (wait & 0x1FFFF) == sums[0]
             got = ((wait >> 17) - wraps) & 0x3FFFFFF
             assert got - ((got >> 25) << 26) == sums[1]

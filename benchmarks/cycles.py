@@ -48,7 +48,9 @@ def measure(name: str, config: str, memory: MemoryModel, images: int) -> str:
     with rowvit.open("sim", config=config, memory=memory) as sim:
         sim.load(package)
         results = sim(pixels, batch=images)
-    assert all(r.same(e) for r, e in zip(results, expected, strict=True)), f"{name}: not equal to the reference"
+    assert all(r.same(e) for r, e in zip(results, expected, strict=True)), (
+        f"{name} differs from the reference"
+    )
     counters = results[-1].counters
     cycles = counters["cycles"]
     macs_per_cycle = hardware.rows * hardware.groups * hardware.lanes

@@ -102,8 +102,10 @@ async def data_and_order(dut):
     stalls = (0, 0, 0, 0), (0.8, 0.1, 0, 0.2), (0, 0.6, 0.5, 0), (0.3, 0.3, 0.8, 0.5)
     for source, sink, ar_stall, r_stall in stalls:
         memory.ar_stall, memory.r_stall = ar_stall, r_stall
-        tasks = [cocotb.start_soon(client(dut, c, new_requests(15, longest), source, sink))
-                 for c, longest in enumerate((8, 700))]
+        tasks = [
+            cocotb.start_soon(client(dut, c, new_requests(15, longest), source, sink))
+            for c, longest in enumerate((8, 700))
+        ]
         for task in tasks:
             await task
     await wait_for(dut, lambda: not dut.busy_o.value, 100)
@@ -189,5 +191,8 @@ def test_axi_reader(sim):
 
 def test_axi_reader_small():
     """The smallest FIFOs and two bursts in flight: nothing but the rate suffers."""
-    run("axi_reader", {"OUTSTANDING": 2, "DEPTH0": 16, "DEPTH1": 16}, testcase=[
-        "data_and_order", "clients_do_not_block_each_other", "clear_swallows_what_is_in_flight"])
+    run(
+        "axi_reader",
+        {"OUTSTANDING": 2, "DEPTH0": 16, "DEPTH1": 16},
+        testcase=["data_and_order", "clients_do_not_block_each_other", "clear_swallows_what_is_in_flight"],
+    )

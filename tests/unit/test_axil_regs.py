@@ -22,10 +22,15 @@ class Registers:
 
     def __init__(self, dut):
         self.axi = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk_i, dut.rst_ni, False)
-        for i, channel in enumerate((
-            self.axi.write_if.aw_channel, self.axi.write_if.w_channel, self.axi.write_if.b_channel,
-            self.axi.read_if.ar_channel, self.axi.read_if.r_channel,
-        )):
+        for i, channel in enumerate(
+            (
+                self.axi.write_if.aw_channel,
+                self.axi.write_if.w_channel,
+                self.axi.write_if.b_channel,
+                self.axi.read_if.ar_channel,
+                self.axi.read_if.r_channel,
+            )
+        ):
             rng = random.Random(i)
             channel.set_pause_generator(rng.random() < parameter("stall") for _ in itertools.count())
 
@@ -55,15 +60,17 @@ async def identity_and_configuration(dut):
     assert await regs.read("ABI") == isa.ABI_VERSION
     assert await regs.read("CONFIG_HASH") == HASH
     assert await regs.read("CAPS") == 2 | 3 << 4 | 64 << 12
-    values = {name: random.getrandbits(32) for name in
-              ("BASE_LO", "BASE_HI", "PROGRAM", "LENGTH", "WATCHDOG", "IMAGES", "IRQ_ENABLE")}
+    values = {
+        name: random.getrandbits(32)
+        for name in ("BASE_LO", "BASE_HI", "PROGRAM", "LENGTH", "WATCHDOG", "IMAGES", "IRQ_ENABLE")
+    }
     for name, value in values.items():
         await regs.write(name, value)
     values["IMAGES"] &= 0xFFFF
     values["IRQ_ENABLE"] &= 3
     for name, value in values.items():
         assert await regs.read(name) == value, name
-    await regs.axi.write(isa.REGISTERS["LENGTH"][0] + 1, b"\xA5")
+    await regs.axi.write(isa.REGISTERS["LENGTH"][0] + 1, b"\xa5")
     assert await regs.read("LENGTH") == values["LENGTH"] & 0xFFFF00FF | 0xA500
     await cycles(dut)
     assert uint(dut.base_o) == values["BASE_HI"] << 32 | values["BASE_LO"]

@@ -19,8 +19,10 @@ BASE = 0x7_0000_0000
 PROGRAM = 0x1240
 QUEUES = (Op.LOAD, Op.MATMUL, Op.NORM, Op.SELECT, Op.RECV)
 #: slots each queue keeps, from the instruction table
-SLOTS = [max(first + n for op in ops for first, n in isa.FIELDS[op].values())
-         for ops in ((Op.LOAD,), (Op.MATMUL, Op.ATTN), (Op.NORM,), (Op.SELECT,), (Op.RECV,))]
+SLOTS = [
+    max(first + n for op in ops for first, n in isa.FIELDS[op].values())
+    for ops in ((Op.LOAD,), (Op.MATMUL, Op.ATTN), (Op.NORM,), (Op.SELECT,), (Op.RECV,))
+]
 #: dependency slot -> queue whose instructions the engine counts
 QUEUE_OF = {Engine.LOAD: 0, Engine.EXEC: 1, Engine.DRAIN: 1, Engine.NORM: 2, Engine.SELECT: 3, Engine.RECV: 4}
 
@@ -60,7 +62,7 @@ def expected(program: list[list[int]], images: int) -> list[list[int]]:
                 dep = slots[3 + engine]
                 dep = -0x4000 if dep == 0x8000 else dep - (dep >> 15 << 16)
                 slots[3 + engine] = base[QUEUE_OF[engine]] + dep & 0xFFFF
-            slots[SLOTS[q]:] = [0] * (32 - SLOTS[q])
+            slots[SLOTS[q] :] = [0] * (32 - SLOTS[q])
             slots[31] = index
             queues[q].append(sum(slot << 16 * i for i, slot in enumerate(slots)))
     return queues

@@ -4,11 +4,11 @@
 import random
 
 import cocotb
-import harness
 import numpy as np
 import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
 
+import harness
 from rowvit.reference.relu import compress
 
 
@@ -21,7 +21,9 @@ def make_row(rng, lanes, sparse, memory, addr):
         return k, values, list(range(k))
     segments = rng.randint(1, 5)
     density = rng.choice([0, 0.03, 0.2, 0.6, 1.0])
-    values = np.array([rng.randrange(1, 256) * (rng.random() < density) for _ in range(segments * lanes)], np.uint8)
+    values = np.array(
+        [rng.randrange(1, 256) * (rng.random() < density) for _ in range(segments * lanes)], np.uint8
+    )
     for s in range(segments):
         words = compress(values[s * lanes : (s + 1) * lanes])
         memory[addr + s * words.size : addr + (s + 1) * words.size] = words.tolist()

@@ -4,10 +4,11 @@
 import random
 
 import cocotb
-import harness
 import numpy as np
 import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
+
+import harness
 
 ROWS, GROUPS, LANES, DEPTH = 2, 2, 8, 64
 N = ROWS * GROUPS
@@ -52,7 +53,9 @@ def make_tile(rng):
 async def tiles(dut):
     source, sink = harness.parameter("stalls")
     rng = random.Random(17)
-    weights = np.array([[[rng.randint(-127, 127) for _ in range(LANES)] for _ in range(DEPTH)] for _ in range(GROUPS)])
+    weights = np.array(
+        [[[rng.randint(-127, 127) for _ in range(LANES)] for _ in range(DEPTH)] for _ in range(GROUPS)]
+    )
     cases = [make_tile(rng) for _ in range(60)]
     await harness.start(dut)
 

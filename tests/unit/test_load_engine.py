@@ -73,15 +73,24 @@ class Load:
         if self.kind == LoadKind.WEIGHT:
             return [
                 ("weight", g, self.dst + j, number((j * self.groups + g) * lanes, lanes))
-                for j in self.rows_fetched(masks, live) for g in range(self.groups)
+                for j in self.rows_fetched(masks, live)
+                for g in range(self.groups)
             ]
         if self.kind == LoadKind.PARAM:
-            return [("param", g, self.dst, lane, number(8 * (g * lanes + lane), 6))
-                    for g in range(self.groups) for lane in range(lanes)]
+            return [
+                ("param", g, self.dst, lane, number(8 * (g * lanes + lane), 6))
+                for g in range(self.groups)
+                for lane in range(lanes)
+            ]
         if self.kind == LoadKind.NORM:
             return [
-                ("norm", ch // lanes % groups, self.dst, ch // (lanes * groups) * lanes + ch % lanes,
-                 number(8 * ch, 6))
+                (
+                    "norm",
+                    ch // lanes % groups,
+                    self.dst,
+                    ch // (lanes * groups) * lanes + ch % lanes,
+                    number(8 * ch, 6),
+                )
                 for ch in range(self.rows)
             ]
         step = self.size() // self.rows if self.rows else 0
@@ -256,9 +265,13 @@ async def full_rate(dut):
     await start(dut)
     lanes, groups = parameter("LANES"), parameter("GROUPS")
     bench = Bench(dut, latency=40)
-    dense = [Load(LoadKind.WEIGHT, 0, rows=lanes, groups=groups), Load(LoadKind.PARAM, 64, groups=groups),
-             Load(LoadKind.WEIGHT, 8, rows=5, groups=1), Load(LoadKind.NORM, 0, rows=3 * lanes),
-             Load(LoadKind.RESIDUAL, 0, rows=70)] * 3
+    dense = [
+        Load(LoadKind.WEIGHT, 0, rows=lanes, groups=groups),
+        Load(LoadKind.PARAM, 64, groups=groups),
+        Load(LoadKind.WEIGHT, 8, rows=5, groups=1),
+        Load(LoadKind.NORM, 0, rows=3 * lanes),
+        Load(LoadKind.RESIDUAL, 0, rows=70),
+    ] * 3
     words = sum(load.size() for load in dense) // 8
     bench.issue(dense)
     taken = await wait_for(dut, lambda: uint(dut.done_o) == len(dense))
@@ -305,11 +318,14 @@ async def refuses_what_lies_beyond_the_blob(dut):
     assert bench.seen == load.writes(bench.blob, {}, bench.live)
 
 
-@pytest.mark.parametrize("sim, parameters", [
-    ("icarus", {"ROWS": 2, "GROUPS": 1, "LANES": 16}),
-    ("icarus", {"ROWS": 2, "GROUPS": 3, "LANES": 64}),
-    ("icarus", {"ROWS": 4, "GROUPS": 3, "LANES": 16}),
-    ("verilator", {"ROWS": 2, "GROUPS": 2, "LANES": 32}),
-])
+@pytest.mark.parametrize(
+    "sim, parameters",
+    [
+        ("icarus", {"ROWS": 2, "GROUPS": 1, "LANES": 16}),
+        ("icarus", {"ROWS": 2, "GROUPS": 3, "LANES": 64}),
+        ("icarus", {"ROWS": 4, "GROUPS": 3, "LANES": 16}),
+        ("verilator", {"ROWS": 2, "GROUPS": 2, "LANES": 32}),
+    ],
+)
 def test_load_engine(sim, parameters):
     run("load_engine", parameters, sim)

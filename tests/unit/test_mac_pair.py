@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 
 import cocotb
-import harness
 import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
+
+import harness
+
 
 @cocotb.test()
 async def sums(dut):
@@ -21,9 +23,14 @@ async def sums(dut):
     for length in (2, 3, 40, 300):
         for _ in range(6):
             low, high = rng.choice([(-128, 127), (0, 255)])
-            runs.append([tuple(rng.randint(*ends) for ends in ((low, high), (-127, 127), (-127, 127))) for _ in range(length)])
+            runs.append(
+                [
+                    tuple(rng.randint(*ends) for ends in ((low, high), (-127, 127), (-127, 127)))
+                    for _ in range(length)
+                ]
+            )
     pipeline, check = [None] * 3, [None] * 2
-    steps = []
+    steps, p_before = [], None
     for run in runs:
         low = high = 0
         for n, (x, w0, w1) in enumerate(run):
@@ -42,12 +49,12 @@ async def sums(dut):
         await ReadOnly()
         sums = check.pop(0)
         check.append(None if now is None else (int(now[4]), int(now[5])))
-        if sums is not None and wait is not None:
-            wraps = dut.wraps_o.value.to_signed() - (wait >> 16 & 1)
-            assert (wraps << 17) + (wait & 0x1FFFF) == sums[0]
-            got = ((wait >> 17) - wraps) & 0x3FFFFFF
+        if sums is not None and p_before is not None:
+            wraps = dut.wraps_o.value.to_signed() - (p_before >> 16 & 1)
+            assert (wraps << 17) + (p_before & 0x1FFFF) == sums[0]
+            got = ((p_before >> 17) - wraps) & 0x3FFFFFF
             assert got - ((got >> 25) << 26) == sums[1]
-        wait = int(dut.p_o.value) if dut.p_o.value.is_resolvable else None
+        p_before = int(dut.p_o.value) if dut.p_o.value.is_resolvable else None
 
 
 def primitives():

@@ -63,14 +63,16 @@ async def places_rows(dut):
             rows = prefix + random.choice((1, 2, 5, 8))
             row_words = random.choice((1, 2, 5))
             base, stride = random.randrange(2000), random.randrange(row_words, 20)
-            ops.append(instruction(rows=rows, prefix=prefix, row_words=row_words, dst_base=base,
-                                   dst_stride=stride))
+            ops.append(
+                instruction(rows=rows, prefix=prefix, row_words=row_words, dst_base=base, dst_stride=stride)
+            )
             words = [random.getrandbits(64) for _ in range((rows - prefix) * row_words)]
             items += packet(words)
             words = [0] * prefix * row_words + words
             expected += [
                 (r % rows_per_band, base + r // rows_per_band * stride + w, words[r * row_words + w])
-                for r in range(rows) for w in range(row_words)
+                for r in range(rows)
+                for w in range(row_words)
             ]
         written: list[tuple[int, int, int]] = []
         sink = cocotb.start_soon(memory(dut, written, sink_stall))
@@ -99,8 +101,9 @@ async def waits_per_band(dut):
 
     cocotb.start_soon(bands_are_written())
     stream(dut, packet([random.getrandbits(64) for _ in range(2 * rows_per_band * bands)]))
-    op = instruction(chain=1 << NORM, deps={NORM: 8}, rows=rows_per_band * bands, row_words=2,
-                     dst_base=0, dst_stride=2)
+    op = instruction(
+        chain=1 << NORM, deps={NORM: 8}, rows=rows_per_band * bands, row_words=2, dst_base=0, dst_stride=2
+    )
     task = cocotb.start_soon(drive(dut, [op], 0.0, "instr", data="{}_i"))
     dut.done_i.value = 6 << 16 * NORM
     dut.bands_i.value = 3 << 16 * NORM
@@ -124,8 +127,9 @@ async def stream_errors_and_clear(dut):
     written: list[tuple[int, int, int]] = []
     cocotb.start_soon(memory(dut, written, 0.2))
     shape = {"rows": 5, "prefix": 1, "row_words": 3, "dst_base": 7, "dst_stride": 3}
-    for index, (last, code) in enumerate(((4, isa.Error.STREAM_SHORT), (10, isa.Error.STREAM_SHORT),
-                                          (12, isa.Error.STREAM_LONG))):
+    for index, (last, code) in enumerate(
+        ((4, isa.Error.STREAM_SHORT), (10, isa.Error.STREAM_SHORT), (12, isa.Error.STREAM_LONG))
+    ):
         dut.instr_i.value = instruction(index=index + 300, **shape)
         dut.instr_valid_i.value = 1
         sender = stream(dut, packet([1] * 14, last))
@@ -156,8 +160,9 @@ async def full_rate(dut):
     cocotb.start_soon(memory(dut, written, 0.0))
     rows, row_words = 4 * parameter("ROWS"), 24
     stream(dut, packet([1] * (rows * row_words)))
-    cocotb.start_soon(drive(dut, [instruction(rows=rows, row_words=row_words, dst_stride=24)], 0.0,
-                            "instr", data="{}_i"))
+    cocotb.start_soon(
+        drive(dut, [instruction(rows=rows, row_words=row_words, dst_stride=24)], 0.0, "instr", data="{}_i")
+    )
     assert await wait_for(dut, lambda: uint(dut.done_o) == 1) <= rows * row_words + 4 * 2 + 6
 
 

@@ -4,9 +4,10 @@
 import random
 
 import cocotb
-import harness
 import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
+
+import harness
 
 
 def expected(acc, bias, mult, shift):
@@ -23,7 +24,9 @@ async def values(dut):
     extremes = [-(1 << 25), (1 << 25) - 1, -1, 0, 1]
     queue = []
     for _ in range(4000):
-        acc = rng.choice(extremes) if rng.random() < 0.3 else rng.randrange(-(1 << rng.randint(1, 25)), 1 << 20)
+        acc = (
+            rng.choice(extremes) if rng.random() < 0.3 else rng.randrange(-(1 << rng.randint(1, 25)), 1 << 20)
+        )
         bias = rng.choice(extremes) if rng.random() < 0.2 else rng.randrange(-(1 << 16), 1 << 16)
         mult = rng.choice([0, 1, 65535, 65536, rng.randrange(65536)])
         shift = rng.randint(1, 40)

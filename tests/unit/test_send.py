@@ -16,8 +16,12 @@ async def source(dut, index: int, records: list[tuple[list[int], bool]], stall: 
     """Drive source ``index``; the sources share the packed inputs through ``shared``."""
 
     def put(valid: int, word: int = 0, eor: int = 0, last: int = 0) -> None:
-        for name, value, width in (("in_valid_i", valid, 1), ("in_data_i", word, 64),
-                                   ("in_eor_i", eor, 1), ("in_last_i", last, 1)):
+        for name, value, width in (
+            ("in_valid_i", valid, 1),
+            ("in_data_i", word, 64),
+            ("in_eor_i", eor, 1),
+            ("in_last_i", last, 1),
+        ):
             mask = (1 << width) - 1 << width * index
             shared[name] = shared[name] & ~mask | value << width * index
             getattr(dut, name).value = shared[name]
@@ -57,8 +61,15 @@ async def records_stay_whole(dut):
         for index in range(n):
             cocotb.start_soon(source(dut, index, sent[index], source_stall, shared))
         got = []
-        await collect(dut, lambda item: got.append(item) or len(got) == total, sink_stall,  # noqa: B023
-                      "m_axis", "{}_tvalid", "{}_tready", ("{}_tdata", "{}_tlast"))
+        await collect(
+            dut,
+            lambda item, got=got, total=total: got.append(item) or len(got) == total,
+            sink_stall,
+            "m_axis",
+            "{}_tvalid",
+            "{}_tready",
+            ("{}_tdata", "{}_tlast"),
+        )
         queues = [list(records) for records in sent]
         while got:
             words, last = queues[got[0][0] >> 48].pop(0)

@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 
 _BUSY, _ERROR = 1, 4
 _START, _RESET = 1, 2
-_DMA_RESET = 4
+_DMA_RESET, _DMA_IDLE = 4, 2
+_MM2S, _S2MM = 0x00, 0x30  # register offsets of the DMA's channels
+_DMA_ERRORS = {
+    0x10: "internal error (the packet is longer than its buffer)",
+    0x20: "slave error (memory refused the access)",
+    0x40: "decode error (there is no memory at the address)",
+}
 _SENTENCES = {
     Error.BAD_OPCODE: "the program holds an unknown instruction; compile the network again",
     Error.ADDRESS_RANGE: "the program loads beyond its blob; compile the network again",
@@ -172,17 +178,18 @@ class Accelerator(Target):
             self._write(name, value)
         source.flush()
         receive.transfer(sink[0])
+        send.transfer(source[0])  # waits until the core asks, so that its clock counts no time of ours
         self._write("CONTROL", _START)
         lengths: list[int] = []
-        sent, sending = 0, False
+        sent, sending = 1, True
         deadline = time.monotonic() + self.timeout * count
         while len(lengths) < count:
-            if sending and self._finished(send):
+            if sending and self._finished(send, _MM2S):
                 sending = False
             if not sending and sent < count:
                 send.transfer(source[sent])
                 sent, sending = sent + 1, True
-            if self._finished(receive):
+            if self._finished(receive, _S2MM):
                 lengths.append(receive.transferred)
                 if len(lengths) < count:
                     receive.transfer(sink[len(lengths)])
@@ -195,16 +202,14 @@ class Accelerator(Target):
                 )
         return lengths
 
-    def _finished(self, channel) -> bool:
+    def _finished(self, channel, offset: int) -> bool:
         """Whether the channel's transfer is complete; its data are then visible to the CPU."""
-        if channel.error:
-            # the core's own error, if it has one, is what came first
-            core = self._error() if self._read("STATUS") & _ERROR else None
-            try:
-                channel.wait()
-            except RuntimeError as error:
-                raise RowvitError(core or f"the DMA stopped: {error}") from error
-        if not channel.idle:
+        status = self.dma.read(offset + 4)
+        if errors := [text for bit, text in _DMA_ERRORS.items() if status & bit]:
+            if self._read("STATUS") & _ERROR:  # then that is what came first
+                raise RowvitError(self._error())
+            raise RowvitError(f"the DMA stopped with status 0x{status:08X}: {', '.join(errors)}")
+        if not status & _DMA_IDLE:
             return False
         channel.wait()
         return True
@@ -225,7 +230,7 @@ class Accelerator(Target):
             f"{name} {done[i // 2] >> 16 * (i % 2) & 0xFFFF}"
             for i, name in enumerate(("LOAD", "EXEC", "DRAIN", "NORM", "SELECT", "RECV"))
         )
-        mm2s, s2mm = (self.dma.read(offset) for offset in (0x04, 0x34))
+        mm2s, s2mm = (self.dma.read(offset + 4) for offset in (_MM2S, _S2MM))
         return (
             f"core status 0x{status:08X}, operations done {counts}, {live} live tokens,"
             f" DMA MM2S 0x{mm2s:08X} ({sent} images sent), S2MM 0x{s2mm:08X} ({received} received)"

@@ -94,8 +94,8 @@ def _library(path: Path) -> ctypes.CDLL:
     library.rowvit_write.argtypes = library.rowvit_dma_write.argtypes = [handle, u32, u32]
     library.rowvit_dma_read.argtypes = [handle, u32]
     library.rowvit_dma_read.restype = u32
-    library.rowvit_interrupts.argtypes = [handle]
-    library.rowvit_interrupts.restype = u32
+    library.rowvit_interrupts.argtypes = library.rowvit_active.argtypes = [handle]
+    library.rowvit_interrupts.restype = library.rowvit_active.restype = u32
     library.rowvit_stats.argtypes = [handle, ctypes.POINTER(_Stats)]
     library.rowvit_trace.argtypes = [handle, ctypes.c_char_p, u64, u64]
     return library
@@ -190,7 +190,7 @@ class SimDevice(Device):
         self._used: dict[int, int] = {}
         self._ps = hwh.clock_registers(config)
         self._intc = _InterruptController()
-        self._waited_since = 0
+        self._waited_since = self._looks = 0
         self._open = self._library.rowvit_new(
             self.ddr.ctypes.data,
             DDR_BASE,
@@ -338,11 +338,12 @@ class SimDevice(Device):
                 value = self._core(offset)
             return value
         if base == hwh.DMA_BASE:
-            status = self._library.rowvit_dma_read(self._sim, offset)
-            if offset in (0x04, 0x34) and not status & 3:  # running and not idle
-                self.advance()
-                status = self._library.rowvit_dma_read(self._sim, offset)
-            return status
+            if offset in (0x04, 0x34):
+                self._looks += 1
+                # to look at a transfer under way is to wait for it; so it is to look again and again
+                if self._library.rowvit_active(self._sim) & (1 if offset == 0x04 else 2) or self._looks > 100:
+                    self.advance()
+            return self._library.rowvit_dma_read(self._sim, offset)
         if base == hwh.INTC_BASE:
             return self._intc.read(offset, self._library.rowvit_interrupts(self._sim))
         return self._ps.get(address, 0)
@@ -354,6 +355,7 @@ class SimDevice(Device):
             self._ps[address] = value
             return
         self._waited_since = self.stats["cycles"]
+        self._looks = 0
         if base == hwh.CORE_BASE:
             if self._library.rowvit_write(self._sim, offset, value):
                 self._check(self.stats)

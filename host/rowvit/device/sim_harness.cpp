@@ -250,6 +250,9 @@ public:
         return (m_mm2s.interrupt() ? 1 : 0) | (m_s2mm.interrupt() ? 2 : 0) | (m_top.irq ? 4 : 0);
     }
 
+    // Transfers under way: 1 MM2S, 2 S2MM.
+    uint32_t active() const { return (m_mm2s.active ? 1 : 0) | (m_s2mm.active ? 2 : 0); }
+
     Stats stats() const { return {m_now, m_progress, m_burst_count, m_beats, m_sent, m_received, m_failure}; }
 
     // Record cycles from..to-1; 0 if the file could be opened.
@@ -512,6 +515,7 @@ int rowvit_write(Sim* sim, uint32_t address, uint32_t value) { return sim->write
 uint32_t rowvit_dma_read(Sim* sim, uint32_t offset) { return sim->dma_read(offset); }
 void rowvit_dma_write(Sim* sim, uint32_t offset, uint32_t value) { sim->dma_write(offset, value); }
 uint32_t rowvit_interrupts(Sim* sim) { return sim->interrupts(); }
+uint32_t rowvit_active(Sim* sim) { return sim->active(); }
 void rowvit_stats(Sim* sim, Sim::Stats* stats) { *stats = sim->stats(); }
 int rowvit_trace(Sim* sim, const char* path, uint64_t from, uint64_t to) { return sim->trace(path, from, to); }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stands in for the core in tests of host software. At rest it loops the input stream back; the last
-// word's TKEEP is PROGRAM[7:0]. Started, it takes one packet per image and answers with the LENGTH
+// Stands in for the core in tests of host software. While IMAGES is 0 it loops the input stream
+// back; the last word's TKEEP is PROGRAM[7:0]. Started, it takes one packet per image and answers with the LENGTH
 // bytes at BASE as one packet. WATCHDOG = 1 makes it hang, a read error makes error 4.
 `default_nettype none
 module rowvit_core #(
@@ -104,10 +104,11 @@ module rowvit_core #(
     assign rsp1_ready_o = 0;
     assign reader_clear_o = reset_i;
 
-    assign s_axis_tready = state_q == LOOP ? m_axis_tready : state_q == TAKE;
-    assign m_axis_tvalid = state_q == LOOP ? s_axis_tvalid : state_q == ANSWER && rsp0_valid_i;
-    assign m_axis_tdata = state_q == LOOP ? s_axis_tdata : rsp0_data_i;
-    assign m_axis_tlast = state_q == LOOP ? s_axis_tlast : words_q == 1;
-    assign m_axis_tkeep = state_q == LOOP && s_axis_tlast ? program_i[7:0] : 8'hFF;
+    wire loop = state_q == LOOP && images_i == 0;
+    assign s_axis_tready = loop ? m_axis_tready : state_q == TAKE;
+    assign m_axis_tvalid = loop ? s_axis_tvalid : state_q == ANSWER && rsp0_valid_i;
+    assign m_axis_tdata = loop ? s_axis_tdata : rsp0_data_i;
+    assign m_axis_tlast = loop ? s_axis_tlast : words_q == 1;
+    assign m_axis_tkeep = loop && s_axis_tlast ? program_i[7:0] : 8'hFF;
 endmodule
 `default_nettype wire

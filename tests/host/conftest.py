@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rowvit.device.verilate import RTL
+
+
+@pytest.fixture(scope="session")
+def standin(tmp_path_factory) -> Path:
+    """The RTL with `standin/rowvit_core.v` for its core: real AXI, a core that loops back and replays."""
+    rtl = tmp_path_factory.mktemp("standin") / "rtl"
+    shutil.copytree(RTL, rtl)
+    shutil.copy(Path(__file__).parent / "standin" / "rowvit_core.v", rtl)
+    return rtl

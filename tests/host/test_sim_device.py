@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulated device under unmodified PYNQ: Overlay, MMIO, RegisterMap, DMA, allocate, Interrupt."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pynq import MMIO, Clocks, Overlay, allocate
+
+from rowvit.device import hwh, verilate
+from rowvit.device.sim import DDR_BASE, MemoryModel, SimDevice
+from rowvit.errors import RowvitError
+from rowvit.hardware import config as configs
+from rowvit.hardware.isa import ID, REGISTERS
+
+TINY = configs.load("tiny")
+
+
+def open_board(standin, **options):
+    device = SimDevice(TINY, rtl=standin, **options)
+    return device, Overlay(device.bitstream, device=device)
+
+
+@pytest.fixture(params=[0, 5], ids=["smooth", "stalls"])
+def board(request, standin):
+    device, overlay = open_board(standin, stalls=request.param)
+    yield device, overlay
+    device.close()
+
+
+def loop(overlay, data: np.ndarray) -> np.ndarray:
+    """Send bytes and receive them again."""
+    words = -(-len(data) // 8) * 8
+    source, sink = allocate(data.shape, np.uint8), allocate((words,), np.uint8)
+    source[:] = data
+    last = len(data) - (words - 8)
+    overlay.rowvit_0.write(REGISTERS["PROGRAM"][0], (1 << last) - 1)  # TKEEP of the last word
+    overlay.axi_dma_0.recvchannel.transfer(sink)
+    overlay.axi_dma_0.sendchannel.transfer(source)
+    overlay.axi_dma_0.sendchannel.wait()
+    overlay.axi_dma_0.recvchannel.wait()
+    assert overlay.axi_dma_0.recvchannel.transferred == len(data)
+    return np.array(sink[: len(data)])
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 9, 1000, 4096, 16384, 1 << 20])
+def test_dma_transfers(board, size):
+    _, overlay = board
+    data = np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8)
+    np.testing.assert_array_equal(loop(overlay, data), data)
+    np.testing.assert_array_equal(loop(overlay, data[::-1]), data[::-1])
+
+
+def test_registers(board):
+    device, overlay = board
+    core = overlay.rowvit_0
+    assert core.read(0) == ID
+    assert int(core.register_map.ID) == ID
+    assert int(core.register_map.CONFIG_HASH) == TINY.hash
+    core.register_map.WATCHDOG = 1234
+    assert MMIO(hwh.CORE_BASE, 0x1000, device=device).read(REGISTERS["WATCHDOG"][0]) == 1234
+    assert core.read(0x7FC) == 0
+    assert overlay.is_loaded()
+
+
+def test_clock(standin):
+    device, _ = open_board(standin)
+    assert Clocks.device is device
+    assert Clocks.fclk0_mhz > 0
+    device.close()
+
+
+def test_interrupts(board):
+    _, overlay = board
+    core, dma = overlay.rowvit_0, overlay.axi_dma_0
+    blob, sink, source = allocate((64,), np.uint8), allocate((64,), np.uint8), allocate((8,), np.uint8)
+    blob[:] = np.arange(64)
+    blob.flush()
+    for name, value in (("BASE_LO", blob.physical_address), ("LENGTH", 64), ("IMAGES", 1), ("IRQ_ENABLE", 1)):
+        core.write(REGISTERS[name][0], value)
+
+    async def run() -> None:
+        core.write(REGISTERS["CONTROL"][0], 1)
+        dma.recvchannel.transfer(sink)
+        dma.sendchannel.transfer(source)
+        await dma.sendchannel.wait_async()
+        await core.irq.wait()
+        await dma.recvchannel.wait_async()
+
+    asyncio.run(run())
+    assert core.read(REGISTERS["IRQ_STATUS"][0]) == 1
+    np.testing.assert_array_equal(sink, blob)
+
+
+def test_buffers_are_not_coherent(board):
+    device, _ = board
+    buffer = allocate((16,), np.uint8)
+    at = buffer.physical_address - DDR_BASE
+    buffer[:] = 7
+    assert not device.ddr[at : at + 16].any()
+    buffer[4:8].flush()
+    assert device.ddr[at : at + 16].tolist() == [0] * 4 + [7] * 4 + [0] * 8
+    device.ddr[at : at + 16] = 9
+    assert (buffer == 7).all()
+    buffer[8:].invalidate()
+    assert buffer.tolist() == [7] * 8 + [9] * 8
+
+
+def test_allocation(standin):
+    device, _ = open_board(standin, memory=MemoryModel(megabytes=1))
+    first, second, third = (allocate((300_000,), np.uint8) for _ in range(3))
+    assert len({b.physical_address for b in (first, second, third)}) == 3
+    assert all(b.physical_address % 4096 == 0 for b in (first, second, third))
+    with pytest.raises(RowvitError, match=r"296 KB does not fit.*1 MB"):
+        allocate((300_000,), np.uint8)
+    second.freebuffer()
+    with allocate((300_000,), np.uint8) as again:
+        assert again.physical_address == DDR_BASE + 303_104
+    del first, second, third, again
+    gc.collect()
+    allocate((1 << 20,), np.uint8)
+    device.close()
+    with pytest.raises(RowvitError, match="closed"):
+        device.stats  # noqa: B018
+
+
+def test_dma_errors(board):
+    device, overlay = board
+    dma = overlay.axi_dma_0
+    source, sink = allocate((64,), np.uint8), allocate((32,), np.uint8)
+
+    def reset() -> None:
+        dma.write(0, 4)
+        dma.sendchannel.start()
+        dma.recvchannel.start()
+
+    dma.recvchannel.transfer(sink)  # 64 bytes do not fit 32
+    dma.sendchannel.transfer(source)
+    device.advance()
+    assert dma.recvchannel.error
+    assert not dma.recvchannel.running
+    reset()
+    dma.write(0x18, DDR_BASE + device.ddr.size - 4)  # a word across the end of memory
+    dma.write(0x28, 16)
+    device.advance()
+    assert dma.read(0x04) & 0x4041 == 0x4041  # decode error, interrupt, halted
+    reset()
+    dma.write(0x28, 0)
+    assert dma.read(0x04) & 0x10
+    reset()
+    overlay.rowvit_0.write(REGISTERS["CONTROL"][0], 2)
+    device.advance(10)
+    data = np.arange(100, dtype=np.uint8)
+    np.testing.assert_array_equal(loop(overlay, data), data)
+
+
+def test_dma_channel_states(standin):
+    device, overlay = open_board(standin)
+    dma = overlay.axi_dma_0
+    assert dma.read(0x04) == dma.read(0x34) == 0x10000  # running, and not idle before the first transfer
+    dma.sendchannel.stop()
+    assert dma.read(0x04) == 0x10001
+    dma.write(0x28, 8)  # a halted channel ignores it
+    assert dma.read(0x04) == 0x10001
+    dma.sendchannel.start()
+    loop(overlay, np.zeros(8, np.uint8))
+    assert dma.read(0x04) == dma.read(0x34) == 0x11002  # idle, IOC
+    dma.write(0x34, 0x1000)
+    assert dma.read(0x34) == 0x10002
+    device.close()
+
+
+def test_hang_ends_with_a_sentence(standin):
+    device, overlay = open_board(standin, budget=20_000)
+    sink = allocate((8,), np.uint8)
+    overlay.axi_dma_0.recvchannel.transfer(sink)
+    with pytest.raises(RowvitError, match=r"nothing moved for 2\d{4} cycles.*core status.*S2MM 0x00010000"):
+        overlay.axi_dma_0.recvchannel.wait()
+    device.close()
+
+
+def test_a_wait_for_nothing_ends_too(standin):
+    device, overlay = open_board(standin, budget=20_000)
+    with pytest.raises(RowvitError, match="nothing moved"):
+        overlay.axi_dma_0.recvchannel.wait()
+    device.close()
+
+
+def replay_cycles(standin, memory: MemoryModel, size: int) -> int:
+    """Cycles in which the stand-in reads ``size`` bytes, counted by itself."""
+    device, overlay = open_board(standin, memory=memory)
+    core, dma = overlay.rowvit_0, overlay.axi_dma_0
+    blob, sink, source = allocate((size,), np.uint8), allocate((size,), np.uint8), allocate((8,), np.uint8)
+    blob[:] = np.random.default_rng(0).integers(0, 256, size)
+    blob.flush()
+    for name, value in (("BASE_LO", blob.physical_address), ("LENGTH", size), ("IMAGES", 1)):
+        core.write(REGISTERS[name][0], value)
+    dma.sendchannel.transfer(source)
+    dma.recvchannel.transfer(sink)
+    core.write(REGISTERS["CONTROL"][0], 1)
+    dma.recvchannel.wait()
+    np.testing.assert_array_equal(sink, blob)
+    assert int(core.register_map.AXI_BEATS) == size // 8
+    cycles = core.read(0x80)
+    device.close()
+    return cycles
+
+
+def test_memory_model(standin):
+    words = 1024
+    ideal = replay_cycles(standin, MemoryModel(ideal=True), 8 * words)
+    assert words < ideal < words + 100
+    # reads and the answer share the memory
+    slow = replay_cycles(standin, MemoryModel(latency=40, rate=50), 8 * words)
+    assert 4 * words < slow < 4 * words + 400
+    late = replay_cycles(standin, MemoryModel(latency=240, rate=50), 8 * words)
+    assert late > slow + 150
+
+
+def test_memory_model_is_checked():
+    with pytest.raises(RowvitError, match="rate 0 %"):
+        MemoryModel(rate=0)
+
+
+def test_waveform(standin, tmp_path):
+    device, _ = open_board(standin, trace=tmp_path / "wave.fst", window=(0, 100))
+    device.advance(200)
+    device.close()
+    assert (tmp_path / "wave.fst").stat().st_size > 500
+
+
+def test_ultrascale_handoff(standin):
+    """A Zynq UltraScale+ board gets its own processing system."""
+    zcu = replace(TINY, board="ZCU104")
+    device = SimDevice(zcu, rtl=standin)
+    assert device.arch == "aarch64"
+    overlay = Overlay(device.bitstream, device=device)
+    assert overlay.ip_dict["ps_0"]["type"].split(":")[2] == "zynq_ultra_ps_e"
+    data = np.arange(64, dtype=np.uint8)
+    np.testing.assert_array_equal(loop(overlay, data), data)
+    device.close()
+
+
+def test_builds_are_cached(standin, monkeypatch):
+    library = verilate.build(TINY, standin)
+    run = verilate._run
+
+    def only_version(command, *rest):
+        assert command[1:] == ["--version"], "built again"
+        return run(command, *rest)
+
+    monkeypatch.setattr(verilate, "_run", only_version)
+    assert verilate.build(TINY, standin) == library
+
+
+def test_missing_tools(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(verilate.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RowvitError, match=r"make and g\+\+ and verilator; install with: sudo apt-get"):
+        verilate.build(TINY)
+
+
+def test_build_failure_is_shown(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROWVIT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "rowvit_top.v").write_text("module rowvit_top(; endmodule")
+    with pytest.raises(RowvitError, match=r"failed in verilator.*\n.*syntax error"):
+        verilate.build(TINY, tmp_path)
+    assert not list((tmp_path / "cache").glob("build-*"))

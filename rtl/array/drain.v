@@ -442,38 +442,33 @@ module drain #(
   endgenerate
 
   // ---------------------------------------------------------------- FFN2 mask
-  reg [LANES*GROUPS-1:0] mask_acc_q, mask_out_q;
+  // After the last band of a row tile its words are written, one group per cycle; the next segments
+  // end many cycles later.
+  reg [LANES*GROUPS-1:0] mask_acc_q;
   reg [15:0] mask_addr_q;
   reg [7:0]  mask_left_q, mask_groups_q;
   reg        mask_end_q;
-  wire       any_seg = |seg_valid;
   localparam MAW = $clog2(MASK_DEPTH);
-  reg  [LANES*GROUPS-1:0] mask_new;
+  reg  [LANES*GROUPS-1:0] mask_or;
   integer m;
   always @* begin
-    mask_new = mask_acc_q;
+    mask_or = mask_left_q == 8'd0 ? mask_acc_q : mask_acc_q >> LANES;
     for (m = 0; m < N; m = m + 1)
       if (seg_valid[m])
-        mask_new[LANES*(m%GROUPS)+:LANES] = mask_new[LANES*(m%GROUPS)+:LANES] | seg_map[LANES*m+:LANES];
+        mask_or[LANES*(m%GROUPS)+:LANES] = mask_or[LANES*(m%GROUPS)+:LANES] | seg_map[LANES*m+:LANES];
   end
   always @(posedge clk_i) begin
+    mask_acc_q <= mask_or;
     if (valid7_q && hid7_q && final7_q) begin
       mask_end_q    <= mask_end7_q;
       mask_groups_q <= groups7_q;
+      mask_addr_q   <= mask7_q;
     end
-    if (mask_left_q != 8'd0) begin
+    if (|seg_valid && mask_end_q) mask_left_q <= mask_groups_q;
+    else if (mask_left_q != 8'd0) begin
       mask_left_q <= mask_left_q - 8'd1;
       mask_addr_q <= mask_addr_q + 16'd1;
-      mask_out_q  <= mask_out_q >> LANES;
     end
-    if (any_seg) begin
-      mask_acc_q <= mask_end_q ? {LANES * GROUPS{1'b0}} : mask_new;
-      if (mask_end_q) begin
-        mask_out_q  <= mask_new;
-        mask_left_q <= mask_groups_q;
-      end
-    end
-    if (valid7_q && hid7_q && final7_q) mask_addr_q <= mask7_q;
     if (!rst_ni) begin
       mask_left_q <= 8'd0;
       mask_acc_q  <= {LANES * GROUPS{1'b0}};
@@ -485,7 +480,7 @@ module drain #(
       .AW   (MAW)
   ) u_mask (
       .clk_i(clk_i),
-      .we_i(mask_left_q != 8'd0), .waddr_i(mask_addr_q[MAW-1:0]), .wdata_i(mask_out_q[LANES-1:0]),
+      .we_i(mask_left_q != 8'd0), .waddr_i(mask_addr_q[MAW-1:0]), .wdata_i(mask_acc_q[LANES-1:0]),
       .re_i(1'b1), .raddr_i(mask_addr_i[MAW-1:0]), .rdata_o(mask_data_o)
   );
 

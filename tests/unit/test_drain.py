@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""drain: every destination against the integer reference, tiles back to back and with pauses."""
+
+import random
+
+import cocotb
+import numpy as np
+import pytest
+from cocotb.triggers import FallingEdge, ReadOnly
+
+import harness
+from rowvit.hardware.isa import Dst, Flag, Record
+from rowvit.reference.linear import requant
+from rowvit.reference.primitives import sat8
+from rowvit.reference.relu import compress, relu
+
+ROWS, GROUPS, LANES, SLOTS = 2, 2, 16, 4
+N, SEGW = ROWS * GROUPS, 1 + LANES // 8
+SCORES, OUTPUT = "S", "O"  # the two kinds of tiles of ATTN
+KINDS = [*Dst, SCORES, OUTPUT]
+
+
+def shadow_of(acc):
+    """Pack accumulators [N, LANES] as the clusters hold them (rtl/array/mac_pair.v)."""
+    value = 0
+    for i, row in enumerate(acc.tolist()):
+        for pair in range(LANES // 2):
+            low, high = row[2 * pair], row[2 * pair + 1]
+            wraps = low >> 17
+            field = ((high + wraps) & (1 << 26) - 1) << 17 | low & 0x1FFFF
+            counted = (wraps + (low >> 16 & 1)) & 0x1FF
+            value |= (counted << 43 | field) << (26 * LANES * i + 52 * pair)
+    return value
+
+
+class Tile:
+    """A random tile: descriptor, accumulators and the results of its requantisation."""
+
+    def __init__(self, rng, number, kind, params):
+        self.kind, self.number = kind, number
+        self.groups = rng.randint(1, GROUPS)
+        self.rows = 1 if kind == Dst.STREAM else rng.choice([1, 3, 3])
+        self.band = rng.randrange(20)
+        self.slot = rng.randrange(SLOTS)
+        self.shift = rng.randint(14, 24)
+        self.thr = rng.choice([1, 1, 30, 200])
+        self.dense = rng.random() < 0.3
+        self.gather = kind == Dst.RESIDUAL and rng.random() < 0.5
+        self.dst = 64 * number
+        self.token = LANES * rng.randrange(3)
+        self.tag = rng.randrange(256)
+        self.mark = kind != Dst.STREAM and rng.random() < 0.3
+        self.count = rng.randint(1, self.groups * LANES)
+        self.src = [2000 + 32 * rng.randrange(20) for _ in range(ROWS)]
+        self.bank = [rng.randrange(ROWS) for _ in range(ROWS)]
+        self.s_mult = rng.randrange(65536)
+        width = rng.randint(8, 25)
+        acc = [rng.randrange(-(1 << width), 1 << width) for _ in range(N * LANES)]
+        self.acc = np.array(acc).reshape(N, LANES)
+        self.recip = [(rng.randint(1 << 15, 1 << 16), rng.randint(7, 18)) for _ in range(N)]
+        self.y = np.empty((N, LANES), np.int64)
+        for i in range(N):
+            if kind == SCORES:
+                self.y[i] = requant(self.acc[i], 0, self.s_mult, self.shift)
+            elif kind == OUTPUT:
+                self.shift = 12
+                r, n = self.recip[i]
+                self.y[i] = requant(self.acc[i], 0, r, self.shift + n)
+            else:
+                bias, mult = params[i % GROUPS][self.slot]
+                self.y[i] = requant(self.acc[i], bias, mult, self.shift)
+        self.active = [(r, g) for r in range(ROWS) if self.rows >> r & 1 for g in range(self.groups)]
+
+    def inputs(self):
+        """Values of the descriptor's ports."""
+        slots = [0] * 32
+        attention = self.kind in (SCORES, OUTPUT)
+        slots[0] = self.tag << 8
+        slots[1] = self.mark << Flag.MARK | (self.kind == Dst.STREAM) << Flag.LAST
+        if attention:
+            slots[19], slots[20], slots[21] = self.s_mult, self.shift, self.shift
+        else:
+            slots[14], slots[17], slots[18], slots[19] = int(self.kind), self.shift, self.slot, self.thr
+            slots[23] = 0 if self.dense else 0xFFFF
+            slots[26] = slots[27] = self.count if self.kind == Dst.STREAM else 0
+        return {
+            "instr_i": sum(value << 16 * slot for slot, value in enumerate(slots)),
+            "tile_null_i": 0,
+            "tile_op_last_i": 1,
+            "tile_pv_i": int(self.kind == OUTPUT),
+            "tile_s_i": int(self.kind == SCORES),
+            "tile_groups_i": self.groups,
+            "tile_rows_i": self.rows,
+            "tile_band_i": self.band,
+            "tile_dst_i": self.dst,
+            "tile_gather_i": int(self.gather),
+            "tile_res_src_i": self.src[1] << 16 | self.src[0],
+            "tile_bank_i": self.bank[1] << 1 | self.bank[0],
+            "tile_s_first_i": 1,
+            "tile_s_last_i": 1,
+            "tile_token_i": self.token,
+            "tile_mask_end_i": 1,
+            "tile_mask_i": 2 * (self.number % 32),
+        }
+
+
+def residual(address, bank):
+    """What the residual memory holds before the test."""
+    return (address * 7919 + bank * 104729) % 65536 - 32768
+
+
+@cocotb.test()
+async def destinations(dut):
+    pauses = harness.parameter("pauses")
+    rng = random.Random(29)
+    extremes = [-(1 << 25), (1 << 25) - 1, 0, -1]
+    params = [[None] * SLOTS for _ in range(GROUPS)]
+    await harness.start(dut)
+    for group in range(GROUPS):
+        for slot in range(SLOTS):
+            bias = [
+                rng.choice(extremes) if rng.random() < 0.1 else rng.randint(-9999, 9999) for _ in range(LANES)
+            ]
+            mult = [rng.randrange(65536) for _ in range(LANES)]
+            params[group][slot] = np.array(bias), np.array(mult)
+            for lane in range(LANES):
+                dut.pw_valid_i.value, dut.pw_group_i.value, dut.pw_slot_i.value = 1, group, slot
+                dut.pw_lane_i.value = lane
+                dut.pw_data_i.value = mult[lane] << 32 | bias[lane] & 0xFFFFFFFF
+                await FallingEdge(dut.clk_i)
+    dut.pw_valid_i.value = 0
+    tiles = [Tile(rng, number, rng.choice(KINDS), params) for number in range(60)]
+
+    tokens, lines, sums, scores, records = {}, {}, {}, [], []
+    masks = {}
+
+    async def watch():
+        read = None
+        while True:
+            value = 0
+            if read is not None:
+                value = sum((residual(read, i) & 0xFFFF) << 16 * i for i in range(N))
+            dut.res_rdata_i.value = value
+            dut.rec_ready_i.value = rng.random() >= pauses
+            await ReadOnly()
+            for r in range(ROWS):
+                if int(dut.tw_valid_o.value) >> r & 1:
+                    address = int(dut.tw_addr_o.value) >> 16 * r & 0xFFFF
+                    tokens[r, address] = int(dut.tw_data_o.value) >> 64 * r & (1 << 64) - 1
+            for g in range(GROUPS):
+                if int(dut.ww_valid_o.value) >> g & 1:
+                    for lane in range(LANES):
+                        if int(dut.ww_be_o.value) >> lane & 1:
+                            byte = int(dut.ww_data_o.value) >> 8 * (LANES * g + lane) & 255
+                            lines[g, int(dut.ww_line_o.value), lane] = byte
+            for i in range(N):
+                if int(dut.res_we_o.value) >> i & 1:
+                    sums[i, int(dut.res_waddr_o.value)] = int(dut.res_wdata_o.value) >> 16 * i & 0xFFFF
+            if dut.s_valid_o.value:
+                flags = int(dut.s_first_o.value), int(dut.s_last_o.value)
+                scores.append((int(dut.s_token_o.value), flags, int(dut.s_data_o.value)))
+            if dut.rec_valid_o.value and dut.rec_ready_i.value:
+                flags = int(dut.rec_eor_o.value), int(dut.rec_last_o.value)
+                records.append((int(dut.rec_data_o.value), *flags))
+            read = int(dut.res_raddr_o.value) if dut.res_rd_o.value else None
+            await FallingEdge(dut.clk_i)
+
+    cocotb.start_soon(watch())
+    cocotb.start_soon(harness.drive(dut, [tile.inputs() for tile in tiles], pauses / 2, "tile"))
+    for tile in tiles:
+        dut.shadow_i.value = shadow_of(tile.acc)
+        dut.recip_r_i.value = sum(r << 17 * i for i, (r, _) in enumerate(tile.recip))
+        dut.recip_n_i.value = sum(n << 5 * i for i, (_, n) in enumerate(tile.recip))
+        await harness.pulse(dut, "captured_i")
+        # the array may overwrite the shadows nine cycles after the release
+        await harness.wait_for(dut, lambda: bool(dut.release_o.value), 5000)
+        await harness.cycles(dut, 8)
+        while rng.random() < pauses:
+            await FallingEdge(dut.clk_i)
+    await harness.wait_for(dut, lambda: int(dut.done_o.value) == len(tiles), 500)
+    await harness.cycles(dut, 100)
+    for tile in tiles:
+        if tile.kind == Dst.HIDDEN and not tile.dense:
+            for g in range(tile.groups):
+                dut.mask_addr_i.value = 2 * (tile.number % 32) + g
+                await harness.cycles(dut, 2)
+                masks[tile.number, g] = int(dut.mask_data_o.value)
+
+    def bytes_of(words):
+        return b"".join(word.to_bytes(8, "little") for word in words)
+
+    for tile in tiles:
+        where = f"tile {tile.number}, {tile.kind!r}"
+        union = [np.zeros(LANES, bool) for _ in range(GROUPS)]
+        for r, g in tile.active:
+            y = tile.y[r * GROUPS + g]
+            first = tile.dst + g * LANES // 8
+            if tile.kind in (Dst.TOKEN, OUTPUT) or (tile.kind == Dst.HIDDEN and tile.dense):
+                hidden = tile.kind == Dst.HIDDEN
+                want = (relu(y, tile.thr) if hidden else sat8(y).astype(np.int8)).tobytes()
+                assert bytes_of(tokens[r, first + w] for w in range(LANES // 8)) == want, where
+            elif tile.kind == Dst.HIDDEN:
+                values = relu(y, tile.thr)
+                union[g] |= values != 0
+                words = compress(values)[: 1 + -(-np.count_nonzero(values) // 8)]
+                got = bytes_of(tokens[r, tile.dst + g * SEGW + w] for w in range(words.size))
+                assert (
+                    got[: 8 + np.count_nonzero(values)] == words.tobytes()[: 8 + np.count_nonzero(values)]
+                ), where
+            elif tile.kind == Dst.KEY:
+                token = ROWS * tile.band + r
+                for lane in range(LANES):
+                    line = tile.dst + token // LANES * LANES + lane
+                    assert lines[g, line, token % LANES] == int(sat8(y[lane])) & 255, where
+            elif tile.kind == Dst.VALUE:
+                for lane in range(LANES):
+                    line = tile.dst + ROWS * tile.band + r
+                    assert lines[g, line, lane] == int(sat8(y[lane])) & 255, where
+            elif tile.kind == Dst.RESIDUAL:
+                for lane in range(LANES):
+                    old = residual(tile.dst + lane, r * GROUPS + g)
+                    if tile.gather:
+                        old = residual(tile.src[r] + lane, tile.bank[r] * GROUPS + g)
+                    want = int(np.clip(old + y[lane], -32768, 32767)) & 0xFFFF
+                    assert sums[r * GROUPS + g, tile.dst + lane] == want, where
+        if tile.kind == Dst.HIDDEN and not tile.dense:
+            for g in range(tile.groups):
+                later = [t for t in tiles if t.number > tile.number and t.number % 32 == tile.number % 32]
+                if not any(t.kind == Dst.HIDDEN and not t.dense and g < t.groups for t in later):
+                    want = int.from_bytes(np.packbits(union[g], bitorder="little").tobytes(), "little")
+                    assert masks[tile.number, g] == want, where
+
+    for tile in (tile for tile in tiles if tile.kind == SCORES):
+        for lane in range(LANES):
+            token, flags, data = scores.pop(0)
+            assert (token, flags) == (tile.token + lane, (int(lane == 0), int(lane == LANES - 1)))
+            for r, g in tile.active:
+                i = r * GROUPS + g
+                assert data >> 12 * i & 0xFFF == int(np.clip(tile.y[i, lane], -2048, 2047)) & 0xFFF
+    assert not scores
+
+    for tile in (tile for tile in tiles if tile.mark or tile.kind == Dst.STREAM):
+        header, eor, last = records.pop(0)
+        assert (eor, last) == (0, 0)
+        assert header & 0xFFFF == tile.tag << 8 | (Record.MARK if tile.mark else Record.LOGITS)
+        if tile.mark:
+            assert records.pop(0)[1:] == (1, 0)
+            continue
+        words = -(-tile.count // 4)
+        assert header >> 16 == 8 * words << 16 | tile.count
+        want = tile.y[: tile.groups].T.ravel()[: tile.count].astype("<i2").tobytes()
+        taken = [records.pop(0) for _ in range(words)]
+        assert bytes_of(word for word, _, _ in taken)[: 2 * tile.count] == want
+        assert [flags for _, *flags in taken] == [[0, 0]] * (words - 1) + [[1, 1]]
+    assert not records
+
+
+@pytest.mark.parametrize("pauses", [0.0, 0.5])
+def test_drain(pauses):
+    parameters = {
+        "ROWS": ROWS,
+        "GROUPS": GROUPS,
+        "LANES": LANES,
+        "AW": 12,
+        "PARAM_SLOTS": SLOTS,
+        "MASK_DEPTH": 64,
+    }
+    harness.run("drain", parameters, sim="verilator", env={"pauses": pauses}, testcase="destinations")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # make demo    classify 20 photos on the simulated accelerator, from a fresh clone
 #              (CONFIG=pynq-z2: the hardware configuration)
-# make test    the tests (SLOW=1: the long ones instead)
+# make test    the tests (SLOW=1: the long ones instead); also needs Icarus Verilog and Yosys
 # make lint    Verilator on the RTL, ruff on the Python
 # make synth   Yosys synthesis for Xilinx 7 series: build/synth/$(CONFIG).txt
 # make clean   what these left behind
@@ -18,6 +18,9 @@ RTL := $(wildcard rtl/*.v rtl/*/*.v)
 PARAMETERS = from rowvit.hardware.config import load; \
     print(*(f'-set {k.upper()} {v}' for k, v in load('$(CONFIG)').structure().items()))
 
+test: TOOLS += iverilog yosys
+synth: TOOLS += yosys
+
 .PHONY: demo test lint synth clean tools
 
 demo: tools $(VENV)/.core
@@ -26,16 +29,16 @@ demo: tools $(VENV)/.core
 test: tools $(VENV)/.test
 	$(VENV)/bin/python -m pytest -n 2 $(if $(SLOW),-m slow)
 
-lint: $(VENV)/.test
-	$(VENV)/bin/ruff check host tests
-	$(VENV)/bin/ruff format --check host tests
+lint: tools $(VENV)/.test
+	$(VENV)/bin/ruff check host tests benchmarks
+	$(VENV)/bin/ruff format --check host tests benchmarks
 	verilator --lint-only -Wall -Irtl rtl/lint.vlt $(sort $(RTL)) --top-module rowvit_top
 
-synth: $(VENV)/.core
+synth: tools $(VENV)/.core
 	mkdir -p build/synth
 	yosys -q -p "read_verilog -Irtl $(sort $(RTL)); \
 	    chparam -set USE_DSP 1 $(shell $(VENV)/bin/python -c "$(PARAMETERS)" 2>/dev/null) rowvit_top; \
-	    synth_xilinx -family xc7 -top rowvit_top; tee -o build/synth/$(CONFIG).txt stat"
+	    synth_xilinx -family xc7 -widemux 5 -top rowvit_top; tee -o build/synth/$(CONFIG).txt stat"
 	tail -n 60 build/synth/$(CONFIG).txt
 
 tools:

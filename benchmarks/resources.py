@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Resources of a configuration by Yosys (synth_xilinx -family xc7), as a Markdown table.
+"""Resources of a configuration by Yosys (synth_xilinx -family xc7 -widemux 5), as a Markdown table.
 
     python benchmarks/resources.py            # pynq-z2
 
@@ -35,7 +35,7 @@ def synthesise(config: str) -> dict[str, Counter]:
         report = Path(folder) / "stat.txt"
         script = (
             f"read_verilog -I{rtl} {sources}; chparam {sets} rowvit_top;"
-            f" synth_xilinx -family xc7 -top rowvit_top; tee -q -o {report} stat"
+            f" synth_xilinx -family xc7 -widemux 5 -top rowvit_top; tee -q -o {report} stat"
         )
         subprocess.run(["yosys", "-q", "-l", f"{folder}/log", "-p", script], check=True, capture_output=True)
         sections = re.split(r"\n=== (.*?) ===\n", report.read_text())

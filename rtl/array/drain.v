@@ -158,7 +158,9 @@ module drain #(
   // A LOGITS record starts when no MARK record can come in between any more.
   wire          hold     = stream && d_total != 16'd0 && (|delay_q || mark_q);
   wire          begin_tile = d_valid && !d_null && !run_q && (captured_q || captured_i) && !hold;
-  wire          null_tile  = d_valid && d_null && !run_q;
+  // Null tiles come faster than their events leave.
+  wire          ev_room;
+  wire          null_tile  = d_valid && d_null && !run_q && ev_room;
   assign d_pop = tile_end || null_tile;
   // The next tile's shadows are written at least 9 cycles after its last scalar fires.
   localparam NEAR_END = 8;
@@ -495,7 +497,7 @@ module drain #(
       .DEPTH(8)
   ) u_events (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
-      .in_valid_i(d_pop), .in_ready_o(),
+      .in_valid_i(d_pop), .in_ready_o(ev_room),
       .in_data_i({d_band_end && !d_null, d_op_last, d_mark, d_tag, d_band}),
       .out_valid_o(ev_valid), .out_ready_i(delay_q[DONE_LAT-1]),
       .out_data_o({ev_band, ev_op, ev_mark, ev_tag, ev_bandno}), .count_o()

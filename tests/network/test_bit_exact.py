@@ -103,6 +103,24 @@ def test_random_networks(package, batch, stalls, seed, checkpoints):
             assert getattr(result, name) == getattr(want, name), name
 
 
+def test_dead_row_tiles():
+    """Many operations in a row without a live band: the drain passes them on faster than it counts them."""
+    package = random_package(
+        np.random.default_rng(7),
+        dim=16,
+        depth=1,
+        heads=1,
+        image_size=12,
+        patch_size=2,
+        hidden=16,
+        classes=3,
+        pruning=[{"layer": 0, "keep": 35, "threshold": 1 << 19}],
+        ffn2_rule="tile",
+        tile_rows=2,
+    )
+    assert_equal(package, "tiny", random_images(package, 2, 7), batch=2)
+
+
 def sign_digits(count):
     package = ModelPackage.load(MODELS / "sign_digits.safetensors")
     return package, sorted((MODELS / "sign_digits_photos").glob("*.jpg"))[:count]

@@ -26,7 +26,7 @@ from rowvit.device import hwh
 from rowvit.device.verilate import build
 from rowvit.errors import RowvitError
 from rowvit.hardware.config import HardwareConfig
-from rowvit.hardware.isa import REGISTERS, Error
+from rowvit.hardware.isa import COUNTERS, REGISTERS, Engine, Error
 
 DDR_BASE = 0x10000000
 PAGE = 4096
@@ -75,6 +75,9 @@ class MemoryModel:
         return f"{self.latency} cycles latency, a word in {self.rate} % of the cycles"
 
 
+_EVENT = np.dtype([("done", "<u2", len(Engine)), ("counters", "<u4", len(COUNTERS))])
+
+
 class _Stats(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_uint64)
@@ -97,6 +100,10 @@ def _library(path: Path) -> ctypes.CDLL:
     library.rowvit_interrupts.argtypes = library.rowvit_active.argtypes = [handle]
     library.rowvit_interrupts.restype = library.rowvit_active.restype = u32
     library.rowvit_stats.argtypes = [handle, ctypes.POINTER(_Stats)]
+    library.rowvit_watch.argtypes = [handle, ctypes.c_int]
+    library.rowvit_event_count.argtypes = library.rowvit_events.argtypes = [handle]
+    library.rowvit_event_count.restype = u64
+    library.rowvit_events.restype = ctypes.POINTER(u32)
     library.rowvit_trace.argtypes = [handle, ctypes.c_char_p, u64, u64]
     return library
 
@@ -228,6 +235,27 @@ class SimDevice(Device):
         stats = _Stats()
         self._library.rowvit_stats(self._sim, stats)
         return {name: getattr(stats, name) for name, _ in _Stats._fields_}
+
+    def watch(self) -> None:
+        """Record from now on when operations complete; what was recorded before is dropped."""
+        self._library.rowvit_watch(self._sim, 1)
+
+    def events(self) -> np.ndarray:
+        """What was recorded since `watch`.
+
+        Returns
+        -------
+        structured array, an element per cycle in which an operation completed
+            ``done`` uint16 [6]: operations completed, in the order of `isa.Engine` (wraps);
+            ``counters`` uint32 [20]: in the order of `isa.COUNTERS`.
+        """
+        count = self._library.rowvit_event_count(self._sim)
+        if not count:
+            return np.empty(0, _EVENT)
+        words = ctypes.cast(
+            self._library.rowvit_events(self._sim), ctypes.POINTER(ctypes.c_uint8 * (count * _EVENT.itemsize))
+        )
+        return np.frombuffer(words.contents, _EVENT).copy()
 
     # -- what PYNQ asks of a device -------------------------------------------------------------
 

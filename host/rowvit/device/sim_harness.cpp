@@ -6,8 +6,10 @@
 #include <cstdint>
 #include <cstring>
 #include <deque>
+#include <vector>
 
 #include "Vrowvit.h"
+#include "Vrowvit___024root.h"
 #include "verilated.h"
 #ifdef ROWVIT_TRACE
 #include "verilated_fst_c.h"
@@ -158,6 +160,13 @@ struct Inputs {
     uint64_t s_tdata = 0;
 };
 
+// Operations that every engine has completed and the core's counters, in a cycle that completed one.
+struct Event {
+    static constexpr int DONE = 3, COUNTERS = 20;  // words of 32 bits
+    uint32_t done[DONE];
+    uint32_t counters[COUNTERS];
+};
+
 class Sim {
 public:
     struct Stats {
@@ -255,6 +264,13 @@ public:
 
     Stats stats() const { return {m_now, m_progress, m_burst_count, m_beats, m_sent, m_received, m_failure}; }
 
+    // Record events from now on, or no more; forgets those recorded.
+    void watch(bool on) {
+        m_watch = on;
+        m_events.clear();
+    }
+    const std::vector<Event>& events() const { return m_events; }
+
     // Record cycles from..to-1; 0 if the file could be opened.
     int trace(const char* path, uint64_t from, uint64_t to) {
 #ifdef ROWVIT_TRACE
@@ -319,6 +335,7 @@ private:
 
     // One clock edge: handshakes of this cycle, then what the models drive in the next.
     void step() {
+        if (m_watch) watch_progress();
         bool irq = m_top.irq;
         if (irq && !m_irq) m_event = true;
         m_irq = irq;
@@ -331,6 +348,16 @@ private:
         static constexpr void (Sim::*PORTS[])() = {&Sim::step_read, &Sim::step_send, &Sim::step_receive};
         uint32_t first = m_turn;
         for (uint32_t i = 0; i < 3; ++i) (this->*PORTS[(first + i) % 3])();
+    }
+
+    void watch_progress() {
+        const auto& done = m_top.rootp->rowvit_top__DOT__done;
+        const auto& counters = m_top.rootp->rowvit_top__DOT__counters;
+        if (!m_events.empty() && std::equal(m_events.back().done, m_events.back().done + Event::DONE, &done[0])) return;
+        Event event;
+        std::copy(&done[0], &done[0] + Event::DONE, event.done);
+        std::copy(&counters[0], &counters[0] + Event::COUNTERS, event.counters);
+        m_events.push_back(event);
     }
 
     // Take a word of memory traffic; the next cycle offers it to the port after `port` first.
@@ -489,6 +516,9 @@ private:
     uint64_t m_ar_address = 0;
     uint32_t m_ar_beats = 0;
 
+    bool m_watch = false;
+    std::vector<Event> m_events;
+
     std::deque<Word> m_fifo;
     bool m_out_held = false;
     Word m_out_word{};
@@ -517,6 +547,9 @@ void rowvit_dma_write(Sim* sim, uint32_t offset, uint32_t value) { sim->dma_writ
 uint32_t rowvit_interrupts(Sim* sim) { return sim->interrupts(); }
 uint32_t rowvit_active(Sim* sim) { return sim->active(); }
 void rowvit_stats(Sim* sim, Sim::Stats* stats) { *stats = sim->stats(); }
+void rowvit_watch(Sim* sim, int on) { sim->watch(on != 0); }
+uint64_t rowvit_event_count(Sim* sim) { return sim->events().size(); }
+const Event* rowvit_events(Sim* sim) { return sim->events().data(); }
 int rowvit_trace(Sim* sim, const char* path, uint64_t from, uint64_t to) { return sim->trace(path, from, to); }
 
 }  // extern "C"

@@ -22,6 +22,7 @@ from rowvit.hardware.config import HardwareConfig
 LOG = logging.getLogger("rowvit")
 RTL = Path(__file__).parents[1] / "rtl"
 HARNESS = Path(__file__).with_name("sim_harness.cpp")
+PUBLIC = HARNESS.with_suffix(".vlt")
 # without the unrolling, hundreds of lanes run many times slower
 VERILATOR_FLAGS = [
     *("--cc", "--prefix", "Vrowvit", "--top-module", "rowvit_top", "--quiet", "-Wno-fatal", "-Wno-lint"),
@@ -72,7 +73,7 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
     sha = hashlib.sha256()
     for text in (version, *flags, CXX_FLAGS, _cpu()):
         sha.update(f"{text}\n".encode())
-    for path in [*sources, *sorted(rtl.glob("*.vh")), HARNESS]:
+    for path in [*sources, *sorted(rtl.glob("*.vh")), HARNESS, PUBLIC]:
         sha.update(f"{path.name}\n".encode() + path.read_bytes())
     name = f"{config.name}-{'trace-' if trace else ''}{sha.hexdigest()[:16]}.so"
     library = cache_directory() / name
@@ -86,7 +87,7 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
     try:
         made = work / "verilated"
         steps = [
-            [verilator, *flags, f"-I{rtl}", "--Mdir", str(made), *map(str, sources)],
+            [verilator, *flags, f"-I{rtl}", "--Mdir", str(made), str(PUBLIC), *map(str, sources)],
             ["make", "-C", str(made), "-f", "Vrowvit.mk", "-j", str(os.cpu_count() or 1)]
             + [f"{name}={CXX_FLAGS}" for name in ("OPT_FAST", "OPT_GLOBAL")]
             # what runs once need not be fast, but must be position independent

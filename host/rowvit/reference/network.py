@@ -46,6 +46,12 @@ class Counts:
         Nonzero hidden activations per layer.
     pv_nonzeros : list of int
         Nonzero unnormalised probabilities per layer, over heads and rows.
+    hidden_rows : list of uint16 arrays [live, chunks]
+        Nonzero hidden activations per layer, of every row and FFN chunk.
+    w2_used : list of bool arrays [tiles, hidden]
+        Hidden neurons that any row of a tile uses, per layer; with rules "image" and "none" one tile.
+    pv_rows : list of uint16 arrays [heads, rows]
+        Nonzero unnormalised probabilities per layer.
     """
 
     live: list[int] = field(default_factory=list)
@@ -55,6 +61,9 @@ class Counts:
     w2_rows_total: int = 0
     ffn2_nonzeros: list[int] = field(default_factory=list)
     pv_nonzeros: list[int] = field(default_factory=list)
+    hidden_rows: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
+    w2_used: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
+    pv_rows: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
 
 
 @dataclass
@@ -194,7 +203,8 @@ class _Batch:
 
             e = exponentials(logits(split(q), split(k), params["s_mult"], params["s_shift"]))
             o = weigh(e, split(v), params["pv_shift"]).transpose(1, 0, 2).reshape(n, dim)
-            nonzeros = int(np.count_nonzero(e))
+            per_row = np.count_nonzero(e, axis=2).astype(np.uint16)
+            nonzeros = int(per_row.sum())
             keep = np.arange(n)
             if step is not None:
                 keep = select(token_scores(e[:, 0]), step["keep"], step["threshold"])
@@ -203,6 +213,7 @@ class _Batch:
             kept_rows.append(rows.start + keep)
             mixed.append(o[keep])
             counts.pv_nonzeros.append(nonzeros)
+            counts.pv_rows.append(per_row)
             counts.macs_executed += (
                 3 * n * dim**2 + n * n * dim + nonzeros * (dim // heads) + len(keep) * dim**2
             )
@@ -224,14 +235,18 @@ class _Batch:
     def _count_ffn(self, counts: Counts, hidden: np.ndarray) -> None:
         rule, (n, width), dim = self.meta["ffn2_rule"], hidden.shape, self.arch["dim"]
         live = hidden != 0
-        nonzeros = int(np.count_nonzero(live))
+        chunks = np.arange(0, width, self.meta["ffn_chunk"])
+        per_row = np.add.reduceat(live, chunks, axis=1, dtype=np.uint16)
+        nonzeros = int(per_row.sum())
         tile = self.meta["tile_rows"] if rule == "tile" else n
         starts = np.arange(0, n, tile)
-        used = int(np.count_nonzero(np.logical_or.reduceat(live, starts, axis=0)))
+        used = np.logical_or.reduceat(live, starts, axis=0)
         counts.live.append(n)
         counts.ffn2_nonzeros.append(nonzeros)
+        counts.hidden_rows.append(per_row)
+        counts.w2_used.append(used)
         counts.w2_rows_total += len(starts) * width
-        counts.w2_rows_fetched += len(starts) * width if rule == "none" else used
+        counts.w2_rows_fetched += len(starts) * width if rule == "none" else int(used.sum())
         counts.macs_executed += n * dim * width + dim * (n * width if rule == "none" else nonzeros)
 
     def _head(self) -> None:

@@ -356,14 +356,12 @@ class _Session:
         options: dict[str, Any],
         checkpoints: bool,
     ) -> None:
-        from rowvit.compiler import Program
-        from rowvit.compiler import compile as lower
-        from rowvit.target import read_model
+        from rowvit.target import read_model, read_program
 
         self.config, self.target, self.options, self.checkpoints = config, target, options, checkpoints
         self.package = self.model = read_model(model)
-        if target is not TargetName.golden and not isinstance(self.model, Program):
-            self.model = lower(self.model, config, checkpoints)
+        if target is not TargetName.golden:
+            self.model = read_program(self.package, config, checkpoints)
         self.meta = self.model.meta
 
     def decode(self, files: list[Path]) -> np.ndarray:

@@ -89,6 +89,8 @@ class Accelerator(Target):
                 f"{where} was built for a configuration with hash 0x{found:08X}, but '{config.name}' has"
                 f" 0x{config.hash:08X}; name the configuration it was built for"
             )
+        if None in (self.dma.sendchannel, self.dma.recvchannel):
+            raise RowvitError(f"{where}: its AXI DMA lacks a channel; build it with MM2S and S2MM")
         self._reset()
 
     def load(self, model: str | Path | ModelPackage | Program) -> None:
@@ -101,15 +103,10 @@ class Accelerator(Target):
         """
         self._unload()
         program = read_program(model, self.config)
-        if program.meta["config"]["hash"] != self.config.hash:
+        size = max(program.meta["input"]["bytes"], program.meta["output"]["max_bytes"])
+        if size > self.dma.buffer_max_size:
             raise RowvitError(
-                f"the program is for configuration '{program.meta['config']['name']}'"
-                f" (hash 0x{program.meta['config']['hash']:08X}), not for '{self.config.name}'"
-                f" (0x{self.config.hash:08X}); compile the package again"
-            )
-        if program.meta["output"]["max_bytes"] > self.dma.buffer_max_size:
-            raise RowvitError(
-                f"one image answers with {program.meta['output']['max_bytes']} bytes, the DMA moves at most"
+                f"one image takes a transfer of {size} bytes, the DMA moves at most"
                 f" {self.dma.buffer_max_size}; build the DMA with a wider length register"
             )
         self._blob = self._allocate(program.blob.shape)

@@ -197,9 +197,25 @@ def read_package(model: str | Path | ModelPackage) -> ModelPackage:
     return found
 
 
-def read_program(model: str | Path | ModelPackage | Program, config: HardwareConfig) -> Program:
-    """Like `read_model`; a package is compiled for ``config``."""
+def read_program(
+    model: str | Path | ModelPackage | Program, config: HardwareConfig, checkpoints: bool = False
+) -> Program:
+    """Like `read_model`; a package is compiled for ``config``, a program must be for it.
+
+    Raises
+    ------
+    RowvitError
+        Also if the network does not fit the configuration, or the program is for another one.
+    """
     from rowvit.compiler import Program, compile
 
     found = read_model(model)
-    return found if isinstance(found, Program) else compile(found, config)
+    if not isinstance(found, Program):
+        return compile(found, config, checkpoints)
+    made = found.meta["config"]
+    if made["hash"] != config.hash:
+        raise RowvitError(
+            f"the program is for configuration '{made['name']}' (hash 0x{made['hash']:08X}), not for"
+            f" '{config.name}' (0x{config.hash:08X}); compile the package again"
+        )
+    return found

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: results, files, and one sentence for every mistake."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from rowvit.cli import app
+from rowvit.hardware.isa import COUNTERS
+from rowvit.model.synthetic import random_package
+from rowvit.quant.package import ModelPackage
+from rowvit.target import MODELS
+
+PHOTOS = MODELS / "sign_digits_photos"
+
+
+def rowvit(*arguments: object, code: int = 0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+def mistake(*arguments: object) -> str:
+    """Standard error of a command that fails: one sentence, nothing else."""
+    result = rowvit(*arguments, code=2)
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("building the simulator")]
+    assert result.stdout == ""
+    assert len(lines) == 1 and lines[0].startswith("rowvit: "), result.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> dict[str, Path]:
+    """A package and a program for `tiny`, and two images."""
+    directory = tmp_path_factory.mktemp("small")
+    rng = np.random.default_rng(5)
+    package = random_package(
+        rng,
+        dim=32,
+        depth=1,
+        heads=2,
+        image_size=8,
+        patch_size=2,
+        hidden=32,
+        classes=3,
+        pruning=[{"layer": 0, "keep": 5, "threshold": 0}],
+        ffn2_rule="image",
+    )
+    files = {name: directory / f"{name}.safetensors" for name in ("package", "program")}
+    package.save(files["package"])
+    rowvit("compile", files["package"], "-o", files["program"], "-c", "tiny")
+    files["images"] = directory / "images"
+    files["images"].mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(rng.integers(0, 256, (9, 11, 3), dtype=np.uint8)).save(files["images"] / name)
+    return files
+
+
+def test_golden_photos():
+    out = rowvit("run", "sign-digits", "--target", "golden").stdout
+    assert len(re.findall(r"^\d_\d{4}\.jpg +\d +\d +0\.\d{3}", out, re.MULTILINE)) == 20
+    assert re.search(r"1\d of 20 right", out)
+    assert "tokens alive" in out and "197 > 99 > 50 > 26" in out
+
+
+def test_sim_report(small, tmp_path):
+    report = tmp_path / "report.json"
+    run = ("run", small["package"], small["images"], "-c", "tiny", "--check", "--jobs", 1)
+    out = rowvit(*run, "--json", report).stdout
+    assert "equal to reference" in out and "2 of 2, to the bit" in out
+    assert "(simulated cycles x clock)" in out
+    data = json.loads(report.read_text())
+    assert data["memory"] == {"latency": 40, "rate": 85, "ideal": False, "megabytes": 128}
+    assert data["config"]["name"] == "tiny"
+    assert [Path(image["file"]).name for image in data["images"]] == ["a.png", "b.png"]
+    for image in data["images"]:
+        assert image["bit_exact"] is True
+        assert image["top1"] == int(np.argmax(image["logits"]))
+        assert sum(image["layer_cycles"]) == image["cycles"] == image["counters"]["cycles"]
+        assert [len(kept) for kept in image["kept"]] == [6]
+        assert 0 < image["macs_executed"] <= image["macs_dense"]
+        assert 0 <= image["w2_rows_fetched"] <= image["w2_rows_total"] == 32
+        assert set(image["counters"]) == {name for name, _ in COUNTERS}
+
+    ideal = json.loads(rowvit(*run, "--memory", "ideal", "--json", "-").stdout)
+    stalled = json.loads(rowvit(*run, "--stalls", 3, "--checkpoints", "--json", "-").stdout)
+    for fast, plain, slow in zip(ideal["images"], data["images"], stalled["images"], strict=True):
+        assert fast["logits"] == plain["logits"] == slow["logits"]
+        assert fast["cycles"] < plain["cycles"] < slow["cycles"]
+        assert fast["bit_exact"] and slow["bit_exact"]
+
+
+def test_processes_and_batches_agree(small):
+    def images(*options):
+        report = json.loads(
+            rowvit("run", small["program"], small["images"], "-c", "tiny", "--json", "-", *options).stdout
+        )
+        return report["images"]
+
+    one, two = images("--jobs", 1), images("--jobs", 2)
+    together = images("--batch", 2)
+    for a, b, c in zip(one, two, together, strict=True):
+        assert a["logits"] == b["logits"] == c["logits"]
+        assert a["cycles"] == b["cycles"]
+        assert c["batch"] == 2 and c["macs_executed"] is None
+
+
+def test_waveform(small, tmp_path):
+    wave = tmp_path / "wave.fst"
+    image = small["images"] / "a.png"
+    rowvit("run", small["program"], image, "-c", "tiny", "--trace", wave, "--trace-cycles", "100:200")
+    assert wave.stat().st_size > 1000
+
+
+def test_difference_is_exit_code_1(small, monkeypatch):
+    monkeypatch.setattr("rowvit.target.Result.same", lambda self, other: False)
+    out = rowvit("run", small["package"], small["images"], "-t", "golden", "--check", code=1).stdout
+    assert "NO" in out and "0 of 2, to the bit" in out
+
+
+def test_info_and_disasm(small):
+    out = rowvit("info", "sign-digits").stdout
+    assert "6 layers, 128 channels, 2 heads" in out and "layer 2 keeps 98" in out and "Apache-2.0" in out
+    out = rowvit("info", small["program"]).stdout
+    assert "for 'tiny'" in out and "ATTN" in out
+    listing = rowvit("disasm", small["program"], "-c", "tiny").stdout
+    assert listing == rowvit("disasm", small["package"], "-c", "tiny").stdout
+    assert listing.splitlines()[0].split()[1] == "HEADER" and listing.splitlines()[-1].split()[1] == "END"
+
+
+def test_configurations():
+    assert re.search(r"pynq-z2 +Pynq-Z2 +2 x 3 x 64 +384 +150", rowvit("config", "list").stdout)
+    assert re.search(r"weight memory +8 KB", rowvit("config", "show", "tiny").stdout)
+    assert "no hardware configuration 'big'" in mistake("config", "show", "big")
+
+
+def test_help_teaches():
+    for command in ((), ("run",), ("compile",), ("disasm",), ("info",), ("config",)):
+        assert "Usage" in rowvit(*command, "--help").stdout
+    assert "rowvit run sign-digits" in rowvit("run", "--help").stdout
+
+
+def test_mistakes_with_files(small, tmp_path):
+    image = small["images"] / "a.png"
+    assert "no.safetensors: cannot be read" in mistake("run", tmp_path / "no.safetensors", image)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(small["package"].read_bytes()[:-100])
+    assert "truncated" in mistake("run", cut, image)
+    damaged = bytearray(small["package"].read_bytes())
+    damaged[-1] ^= 1
+    cut.write_bytes(damaged)
+    assert "do not match their hash" in mistake("info", cut)
+    cut.write_bytes(b"hello, world")
+    assert "not a safetensors file" in mistake("info", cut)
+    assert "decoded as an image" in mistake("run", small["package"], cut, "-c", "tiny")
+    assert "no such file" in mistake("run", small["package"], tmp_path / "x.jpg", "-c", "tiny")
+    assert "no image is named" in mistake("run", small["package"], "-c", "tiny")
+    (tmp_path / "empty").mkdir()
+    assert "holds no files" in mistake("run", small["package"], tmp_path / "empty", "-c", "tiny")
+    run = ("run", small["package"], image, "-t", "golden", "--json")
+    assert "cannot be written" in rowvit(*run, tmp_path / "none" / "r.json", code=2).stderr
+
+
+def test_mistakes_with_configurations(small):
+    image = small["images"] / "a.png"
+    tiny = (image, "-c", "tiny")
+    assert "needs tokens: 197, available: 64" in mistake("run", "sign-digits", "-c", "tiny")
+    assert "is for configuration 'tiny'" in mistake("run", small["program"], image)
+    assert "give the model package" in mistake("run", small["program"], *tiny, "-t", "golden")
+    assert "give the model package" in mistake("compile", small["program"], "-o", "x")
+    assert "rowvit-tiny.bit does not exist" in mistake("run", small["package"], *tiny, "-t", "board")
+    trace = ("--trace", "x", "--trace-cycles", "9")
+    assert "FIRST:LAST" in mistake("run", small["package"], *tiny, *trace)
+
+
+def test_unsupported_architecture(small, tmp_path):
+    package = ModelPackage.load(small["package"])
+    package.meta["architecture"]["heads"] = 1  # one head of 32 channels does not fit 16 lanes
+    path = tmp_path / "heads.safetensors"
+    package.save(path)
+    assert "32" in mistake("run", path, small["images"] / "a.png", "-c", "tiny")
+
+
+def test_mistakes_while_running(small, tmp_path):
+    """Errors of the simulation, also from processes of a pool."""
+    big = tmp_path / "big.safetensors"
+    random_package(
+        np.random.default_rng(0), dim=64, depth=20, heads=4, image_size=8, patch_size=2, hidden=256, classes=3
+    ).save(big)
+    for jobs in (1, 2):
+        text = mistake("run", big, small["images"], "-c", "tiny", "--ddr", 1, "--jobs", jobs)
+        assert "does not fit" in text and "1 MB" in text
+    text = mistake("run", small["program"], small["images"] / "a.png", "-c", "tiny", "--timeout", 1e-9)
+    assert "image 0 was not done" in text

@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver: on a stand-in core that replays records, and on the RTL against the reference."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pynq import Overlay
+
+import rowvit
+from rowvit.compiler import Program, compile
+from rowvit.device.golden import Golden
+from rowvit.device.hwh import DMA_PARAMETERS
+from rowvit.device.sim import MemoryModel, SimDevice
+from rowvit.driver import Accelerator, records
+from rowvit.errors import RowvitError
+from rowvit.hardware import config as configs
+from rowvit.hardware.isa import REGISTERS, Error, Record
+from rowvit.model.synthetic import random_package
+from rowvit.target import Result
+
+TINY = configs.load("tiny")
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+
+
+def record(kind: Record, tag: int, count: int, payload: np.ndarray) -> bytes:
+    raw = payload.tobytes()
+    header = kind | tag << 8 | count << 16 | len(raw) << 32
+    return header.to_bytes(8, "little") + raw + bytes(-len(raw) % 8)
+
+
+def mark(tag: int, cycles: int, fires: int) -> bytes:
+    return record(Record.MARK, tag, 1, np.array([cycles, fires], np.uint32))
+
+
+ANSWER = b"".join(
+    [
+        mark(255, 10, 4),
+        record(Record.CHECKPOINT, 0, 2, np.arange(32, dtype=np.int16)),
+        record(Record.KEPT, 0, 3, np.array([0, 2, 4], np.uint16)),
+        record(Record.CHECKPOINT, 1, 1, np.arange(16, dtype=np.int16)),
+        record(Record.CHECKPOINT, 2, 1, -np.arange(16, dtype=np.int16)),
+        mark(0, 30, 9),
+        record(Record.LOGITS, 0, 3, np.array([1, 7, -2], np.int16)),
+    ]
+)
+
+
+def program(answer: bytes = ANSWER, **changes) -> Program:
+    """What the stand-in answers every image with, as a program."""
+    meta = {
+        "config": {"name": "tiny", "hash": TINY.hash},
+        "model": {"name": "replay", "hash": ""},
+        "architecture": dict(
+            image_size=8,
+            patch_size=4,
+            channels=3,
+            dim=16,
+            depth=1,
+            heads=1,
+            hidden=16,
+            classes=3,
+            prefix=1,
+            tokens=5,
+        ),
+        "classes": ["ant", "bee", "cow"],
+        "preprocessing": {"resize": "bilinear"},
+        "scales": {"logit": 0.25},
+        "pruning": [{"layer": 0, "keep": 2, "threshold": 0}],
+        "ffn2_rule": "image",
+        "tile_rows": 0,
+        "input": {"rows": 4, "row_words": 6, "bytes": 192},
+        "output": {"max_bytes": len(answer)},
+    }
+    return Program(np.zeros((0, 32), np.uint16), np.frombuffer(answer, np.uint8), meta | changes)
+
+
+@pytest.fixture
+def make(standin):
+    """Accelerators on the stand-in."""
+    opened = []
+
+    def one(seed: int = 0, config=TINY, memory=None, budget=30_000, **options) -> Accelerator:
+        device = SimDevice(TINY, memory, seed, budget, rtl=standin)
+        opened.append(device)
+        return Accelerator(Overlay(device.bitstream, device=device), config, **options)
+
+    yield one
+    for device in opened:
+        device.close()
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_results(make, seed):
+    acc = make(seed)
+    acc.load(program())
+    (result,) = acc(IMAGES[:1])
+    assert (result.top1, result.label) == (1, "bee")
+    assert result.logits.dtype == np.int16
+    assert result.logits.tolist() == [1, 7, -2]
+    np.testing.assert_allclose(
+        result.probabilities, np.exp([-1.5, 0, -2.25]) / np.exp([-1.5, 0, -2.25]).sum()
+    )
+    assert [k.tolist() for k in result.kept] == [[0, 2, 4]]
+    assert result.live == [3]
+    assert result.checkpoints["embed"].tolist() == np.arange(32).reshape(2, 16).tolist()
+    assert result.checkpoints["layers.0.attn"].tolist() == [list(range(16))]
+    assert result.checkpoints["layers.0.ffn"].tolist() == [[-i for i in range(16)]]
+    assert result.layer_cycles[:2] == [10, 20]
+    assert sum(result.layer_cycles) == result.cycles == result.counters["cycles"]
+    assert result.layer_fires[:2] == [4, 5]
+    assert result.counters["axi_beats"] == len(ANSWER) // 8
+    assert result.macs_dense == 4 * 48 * 16 + (4 * 5 * 256 + 2 * 25 * 16 + 2 * 5 * 256) + 16 * 3
+    assert result.w2_rows_total == 16
+    assert result.bit_exact is None
+
+
+@pytest.mark.parametrize("seed", [0, 4])
+def test_batches(make, seed):
+    acc = make(seed)
+    acc.load(program())
+    for batch in (1, 2, 3, 7):
+        results = acc(IMAGES, batch=batch)
+        assert len(results) == 3
+        assert all(r.top1 == 1 and len(r.layer_cycles) == 3 for r in results)
+        assert [r.batch for r in results] == {1: [1, 1, 1], 2: [2, 2, 1], 3: [3] * 3, 7: [3] * 3}[batch]
+    assert results[0].macs_executed is None
+    assert results[0].counters is results[2].counters
+
+
+def test_patches_reach_the_core(make):
+    """The bytes sent are the patches, padded to words."""
+    acc = make()
+    package_program = program(
+        architecture=program().meta["architecture"] | {"image_size": 4, "patch_size": 1, "tokens": 17},
+        input={"rows": 16, "row_words": 1, "bytes": 128},
+    )
+    acc.load(package_program)
+    sent = []
+    transfer = acc.dma.sendchannel.transfer
+    acc.dma.sendchannel.transfer = lambda array: (sent.append(np.array(array)), transfer(array))
+    acc(IMAGES[:1, :4, :4])
+    expected = np.zeros((16, 8), np.uint8)
+    expected[:, :3] = IMAGES[0, :4, :4].reshape(16, 3) ^ 0x80
+    np.testing.assert_array_equal(sent[0], expected)
+
+
+def leak_free(acc: Accelerator) -> bool:
+    gc.collect()
+    return len(acc.device._used) == (acc._blob is not None)
+
+
+def test_stalled_core(make):
+    acc = make(watchdog=1)  # the stand-in hangs
+    acc.load(program())
+    with pytest.raises(
+        RowvitError, match=r"nothing moved for \d+ cycles: .* words read, 2\d sent, 0 received"
+    ):
+        acc(IMAGES)
+    assert leak_free(acc)
+    acc.watchdog = 0
+    assert acc(IMAGES)[0].top1 == 1
+
+
+def test_deadline(make):
+    acc = make(watchdog=1, budget=10**9, timeout=0.2)
+    acc.load(program())
+    with pytest.raises(RowvitError, match=r"image 0 was not done in 0.2 s: core status 0x00000001.*\(0 rec"):
+        acc(IMAGES)
+    assert leak_free(acc)
+
+
+def test_core_error(make):
+    acc = make()
+    acc.load(program())
+    write = acc._write
+    acc._write = lambda name, value: write(name, 0x1000 if name == "BASE_LO" else value)
+    with pytest.raises(RowvitError, match="the core stopped at instruction 0: a memory read failed"):
+        acc(IMAGES)
+    acc._write = write
+    assert leak_free(acc)
+    assert acc(IMAGES)[2].top1 == 1
+
+
+def test_every_error_code_has_a_sentence(make):
+    acc = make()
+    for code in Error:
+        if code is not Error.NONE:
+            acc._read = lambda name, code=code: 5 << 8 | code
+            assert "instruction 5: unknown" not in acc._error()
+    acc._read = lambda name: 99
+    assert "unknown error code 99" in acc._error()
+
+
+def test_answer_longer_than_promised(make):
+    acc = make()
+    acc.load(program(output={"max_bytes": len(ANSWER) - 16}))
+    with pytest.raises(RowvitError, match=r"the DMA stopped with status .*longer than its buffer"):
+        acc(IMAGES)
+    assert leak_free(acc)
+
+
+@pytest.mark.parametrize(
+    "answer, message",
+    [
+        (bytes(16), "not made of records: word 0 of 2"),
+        (mark(0, 1, 1), "incomplete: 0 of 3 logits, 1 of 2 marks, 0 of 1 token lists"),
+    ],
+)
+def test_damaged_answers(make, answer, message):
+    acc = make()
+    acc.load(program(answer))
+    with pytest.raises(RowvitError, match=message):
+        acc(IMAGES)
+    assert leak_free(acc)
+
+
+def test_records_of_a_cut_stream():
+    with pytest.raises(RowvitError, match="not made of records"):
+        records(np.frombuffer(ANSWER[:-8], np.uint8))
+
+
+def test_wrong_bitstreams(make, monkeypatch):
+    with pytest.raises(RowvitError, match=r"hash 0x7BAB1F13, but 'other' has 0x"):
+        make(config=replace(TINY, name="other", lanes=8))
+    monkeypatch.setattr("rowvit.driver.ABI_VERSION", 9)
+    with pytest.raises(RowvitError, match="has ABI 1, this software 9"):
+        make()
+    monkeypatch.setattr("rowvit.driver.ID", 1)
+    with pytest.raises(RowvitError, match="no rowvit core is at this address"):
+        make()
+
+
+def test_small_dmas(make, monkeypatch):
+    monkeypatch.setitem(DMA_PARAMETERS, "c_sg_length_width", 7)
+    with pytest.raises(RowvitError, match="transfer of 216 bytes, the DMA moves at most 127"):
+        make().load(program())
+    monkeypatch.setitem(DMA_PARAMETERS, "c_include_s2mm", 0)
+    with pytest.raises(RowvitError, match="lacks a channel"):
+        make()
+
+
+def test_loading_errors(make, tmp_path):
+    acc = make()
+    with pytest.raises(RowvitError, match="no network is loaded"):
+        acc(IMAGES)
+    with pytest.raises(RowvitError, match=r"for configuration 'big'.*not for 'tiny'.*compile the"):
+        acc.load(program(config={"name": "big", "hash": 1}))
+    with pytest.raises(RowvitError, match="DMA moves at most 67108863"):
+        acc.load(program(output={"max_bytes": 1 << 26}))
+    with pytest.raises(RowvitError, match="cannot be read"):
+        acc.load(tmp_path / "none.safetensors")
+    acc.load(program())
+    with pytest.raises(RowvitError, match=r"images are float32 \[1, 8, 8, 3\]; this network takes uint8"):
+        acc(np.zeros((1, 8, 8, 3), np.float32))
+    with pytest.raises(RowvitError, match="a batch of 0 images"):
+        acc(IMAGES, batch=0)
+    assert leak_free(acc)
+
+
+def test_small_memory(make):
+    acc = make(memory=MemoryModel(megabytes=1))
+    with pytest.raises(RowvitError, match="a buffer of 2000 KB does not fit"):
+        acc.load(program(bytes(2_048_000)))
+    assert leak_free(acc)
+
+
+def test_board_memory_errors_name_what_is_needed(make):
+    acc = make()
+
+    def refuse(*_, **__):
+        raise RuntimeError("Failed to allocate Memory!")
+
+    acc.device.allocate = refuse
+    with pytest.raises(RowvitError, match=r"no contiguous memory for a buffer of \d+ KB \(.*cma="):
+        acc.load(program(bytes(4096)))
+
+
+def test_targets():
+    with pytest.raises(RowvitError, match="no target 'fpga'"):
+        rowvit.open("fpga")
+    with pytest.raises(RowvitError, match="no hardware configuration 'x'"):
+        rowvit.open("golden", "x")
+    with pytest.raises(RowvitError, match=r"rowvit-tiny.bit does not exist"):
+        rowvit.open("board", "tiny")
+
+
+def test_golden_takes_packages_only():
+    with rowvit.open("golden", TINY) as golden, pytest.raises(RowvitError, match="give the model package"):
+        golden.load(program())
+
+
+def test_comparison():
+    def result(**values) -> Result:
+        return Result.of(program().meta, np.array([1, 2, 3], np.int16), [np.array([0, 1])], **values)
+
+    assert result().same(result())
+    other = result()
+    other.kept = [np.array([0, 2])]
+    assert not result().same(other)
+    assert not result().same(result(checkpoints={"embed": np.zeros((1, 2), np.int16)}))
+
+
+def test_board_half_needs_no_torch():
+    """The driver loads with numpy and pynq alone."""
+    code = (
+        "import sys, rowvit, rowvit.driver, rowvit.compiler.program;"
+        "bad = {'torch', 'timm', 'onnx', 'typer', 'rich', 'PIL'} & set(sys.modules); assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": "host"})
+
+
+@pytest.mark.parametrize("rule", ["none", "image", "tile"])
+@pytest.mark.parametrize("seed", [0, 9])
+def test_rtl_equals_reference(rule, seed):
+    """Bits, work counters and cycles of a small network on the RTL."""
+    rng = np.random.default_rng(11)
+    package = random_package(
+        rng,
+        dim=48,
+        depth=2,
+        heads=3,
+        image_size=12,
+        patch_size=2,
+        hidden=80,
+        classes=7,
+        pruning=[{"layer": 0, "keep": 20, "threshold": 0}],
+        ffn2_rule=rule,
+        tile_rows=8,
+        ffn_chunk=48,
+    )
+    images = rng.integers(0, 256, (3, 12, 12, 3), dtype=np.uint8)
+    golden = Golden(TINY, checkpoints=True)
+    golden.load(package)
+    expected = golden(images)
+    with rowvit.open("sim", TINY, stalls=seed) as acc:
+        acc.load(compile(package, TINY, checkpoints=True))
+        results = acc(images)
+        together = acc(images, batch=3)
+    for one, in_batch, want in zip(results, together, expected, strict=True):
+        assert one.same(want)
+        assert in_batch.same(want)
+        for name in ("macs_executed", "macs_dense", "w2_rows_fetched", "w2_rows_total"):
+            assert getattr(one, name) == getattr(want, name), name
+        assert len(one.layer_cycles) == 4
+        assert sum(one.layer_cycles) == one.cycles == one.counters["cycles"]
+    assert sum(r.cycles for r in together) == together[0].counters["cycles"]
+
+
+def test_a_closed_simulation_says_so():
+    with rowvit.open("sim", TINY) as acc:
+        device = acc.device
+    with pytest.raises(RowvitError, match="is closed"):
+        device.read_registers(0x43C00000 + REGISTERS["ID"][0], 4)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every shipped configuration beyond `tiny` and `pynq-z2`: it elaborates without a warning, is built, and
-equals the integer reference on two networks."""
+equals the integer reference on two networks.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ def one_head_more(config):
 
 def no_zeros(config):
     """The shortest products, none of whose hidden values is zero: the most words per cycle that the drain
-    can make."""
+    can make.
+    """
     package = random_package(
         np.random.default_rng(1),
         dim=config.lanes,

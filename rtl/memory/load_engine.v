@@ -437,7 +437,7 @@ module load_engine #(
         word_group_q <= group_q;
         word_lane_q <= word_q;
         word_slot_q <= cur_dst_q[7:0];
-        word_row_q <= row_q;
+        word_row_q <= cur_dst_q + row_q;
         word_index_q <= index_q + {{(16-LW){1'b0}}, word_q};
         word_data_q <= rsp_data_i[47:0];
         word_final_q <= take && job_end && cur_final_q;

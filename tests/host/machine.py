@@ -193,7 +193,8 @@ class Machine:
         else:
             banks = self.config.rows * self.config.groups
             data = self._read(f["address"], rows * 8 * -(-banks // 4), np.int16).reshape(rows, -1)[:, :banks]
-            self.residual[:, :, :rows] = data.T.reshape(self.config.rows, self.config.groups, rows)
+            where = slice(f["dst"], f["dst"] + rows)
+            self.residual[:, :, where] = data.T.reshape(self.config.rows, self.config.groups, rows)
 
     def _read(self, address: int, size: int, dtype: type) -> np.ndarray:
         assert address % 8 == 0 and size % 8 == 0 and address + size <= self.blob.size
@@ -224,7 +225,8 @@ class Machine:
                 result = self._multiply(f, flags, band, tokens)
             yield lambda: len(self.drains) < self.drain_buffers
             self.drains.append((instruction, band, tokens, result, band == end - 1))
-            self.bands[Engine.EXEC] += band < end - 1
+            if band < end - 1:
+                self.bands[Engine.EXEC] = band + 1
         if end <= first:
             yield lambda: len(self.drains) < self.drain_buffers
             self.drains.append((instruction, first, (), None, True))
@@ -303,7 +305,7 @@ class Machine:
             if last:
                 self._complete(Engine.DRAIN)
             else:
-                self.bands[Engine.DRAIN] += 1
+                self.bands[Engine.DRAIN] = band + 1
 
     def _drain_attention(self, instruction: Instruction, tokens: range, o: np.ndarray, e: np.ndarray) -> None:
         f = instruction.fields

@@ -94,7 +94,10 @@ class Load:
                 for ch in range(self.rows)
             ]
         step = self.size() // self.rows if self.rows else 0
-        return [("residual", a, number(a * step, 2 * parameter("ROWS") * groups)) for a in range(self.rows)]
+        return [
+            ("residual", self.dst + a, number(a * step, 2 * parameter("ROWS") * groups))
+            for a in range(self.rows)
+        ]
 
 
 class Bench:
@@ -165,8 +168,9 @@ def new_load(masks: dict[int, int], live: int, kind: LoadKind | None = None) -> 
     kind = random.choice(list(LoadKind)) if kind is None else kind
     load = Load(kind, 0, dst=random.randrange(4), groups=random.randint(1, groups))
     load.rows = random.choice((0, 1, 2, 3, random.randint(1, 3 * lanes)))
-    if kind == LoadKind.WEIGHT:
+    if kind in (LoadKind.WEIGHT, LoadKind.RESIDUAL):
         load.dst = random.randrange(1000)
+    if kind == LoadKind.WEIGHT:
         load.gather = random.random() < 0.6
         load.mask_base = len(masks)
         load.band0 = random.choice((0, live // rows, -(-live // rows), live))

@@ -31,7 +31,7 @@ class Memory(Enum):
 
 @dataclass(frozen=True)
 class Access:
-    """Band p of the operation touches ``[base + p * stride, + width)`` of ``memory``, for p < bands."""
+    """Band ``first`` + p of the operation touches ``[base + p * stride, + width)`` of ``memory``, p < bands."""
 
     engine: Engine
     write: bool
@@ -40,6 +40,7 @@ class Access:
     width: int
     stride: int = 0
     bands: int = 1
+    first: int = 0
     #: False: not in band order, so that nobody can follow band by band
     banded: bool = True
 
@@ -65,7 +66,7 @@ def _follows(new: Access, old: Access) -> bool | None:
     conflict = (start_new < start_old + old.width) & (start_old < start_new + new.width)
     if not conflict.any():
         return None
-    return new.banded and old.banded and not np.triu(conflict, 1).any()
+    return new.banded and old.banded and not np.triu(conflict, 1 + new.first - old.first).any()
 
 
 class Tracker:

@@ -36,8 +36,8 @@ class Load:
     address: int  #: byte offset in the weights
     rows: int
     groups: int
-    block: Block | None  #: None: the whole residual memory
-    offset: int = 0  #: lines from the block's base
+    block: Block | None  #: None: residual memory
+    offset: int = 0  #: lines from the block's base; residual address
     mask: Access | None = None  #: GATHER: the mask words
     after: int = -1  #: GATHER: step that completes the mask
     band0: int = 0
@@ -66,14 +66,16 @@ class Step:
     params: Block | None = None
 
 
-def compute_read(memory: Memory, base: int, width: int, stride: int = 0, bands: int = 1) -> Access:
-    return Access(Engine.EXEC, False, memory, base, width, stride, bands)
+def compute_read(
+    memory: Memory, base: int, width: int, stride: int = 0, bands: int = 1, first: int = 0
+) -> Access:
+    return Access(Engine.EXEC, False, memory, base, width, stride, bands, first)
 
 
 def compute_write(
-    memory: Memory, base: int, width: int, stride: int = 0, bands: int = 1, banded=True
+    memory: Memory, base: int, width: int, stride: int = 0, bands: int = 1, first: int = 0, banded=True
 ) -> Access:
-    return Access(Engine.DRAIN, True, memory, base, width, stride, bands, banded)
+    return Access(Engine.DRAIN, True, memory, base, width, stride, bands, first, banded)
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,7 @@ class Lowering:
         return step
 
     def _use(self, step: Step, *pairs: tuple[Load, Block]) -> None:
-        """The newest step uses these loads' blocks; parameters are loaded before weights."""
+        """``step``, the newest one, uses these loads' blocks; parameters are loaded before weights."""
         index = len(self.steps) - 1
         for load, block in sorted(pairs, key=lambda pair: pair[1].memory is Memory.WEIGHT):
             if block.first < 0:
@@ -350,7 +352,7 @@ class Lowering:
             self.config.lanes,
             self.res_stride,
             bands,
-            banded=band0 == 0,
+            band0,
         )
 
     def _embed(self) -> None:
@@ -359,7 +361,7 @@ class Lowering:
         receive = Access(
             Engine.RECV, True, Memory.TOKEN, region.base, region.stride, region.stride, region.bands
         )
-        self._step(
+        receiver = self._step(
             Op.RECV,
             "patches",
             -1,
@@ -370,39 +372,62 @@ class Lowering:
             dst_base=region.base,
             dst_stride=region.stride,
         )
-        source = compute_read(Memory.TOKEN, region.base, region.stride, region.stride, region.bands)
         weight, mult = package.tensors["patch.weight"], package.tensors["patch.mult"]
-        positions = self._position_load()
+        positions = self._position_loads()
         for base, channels, groups in self._residual_tiles():
-            first = base == 0
-            step = self._matmul(
-                f"patch.{base // config.lanes}",
-                -1,
-                Dst.RESIDUAL,
-                source,
-                [self._residual_write(base, region.bands)],
-                groups,
-                [
-                    self._param_load(np.zeros_like(mult[channels], np.int32), mult[channels], groups),
-                    self._weight_load(weight[:, channels], groups),
-                ],
-                [Flag.SET_LIVE] if first else [],
-                src_base=region.base,
-                src_stride=region.stride,
-                k=8 * self.row_words,
-                dst_base=base,
-                dst_stride=self.res_stride,
-                shift=self.meta["params"]["patch.shift"],
-                bands=region.bands,
-                rows=self.tokens if first else 0,
-            )
-            if first:
-                step.loads.append(positions)
+            loads = [
+                self._param_load(np.zeros_like(mult[channels], np.int32), mult[channels], groups),
+                self._weight_load(weight[:, channels], groups),
+            ]
+            if base == 0:
+                # the memory's bandwidth is for the weights first: the array can follow the patches
+                self._use(receiver, loads[1])
+                receiver.loads.insert(0, positions[0])
+            for band0, bands in self._embed_pieces():
+                first = base == 0 and band0 == 0
+                step = self._matmul(
+                    f"patch.{base // config.lanes}" + (f".{band0}" if band0 else ""),
+                    -1,
+                    Dst.RESIDUAL,
+                    compute_read(
+                        Memory.TOKEN,
+                        region.base + band0 * region.stride,
+                        region.stride,
+                        region.stride,
+                        bands,
+                        band0,
+                    ),
+                    [self._residual_write(base, bands, band0)],
+                    groups,
+                    loads,
+                    [Flag.SET_LIVE] if first else [],
+                    src_base=region.base,
+                    src_stride=region.stride,
+                    k=8 * self.row_words,
+                    dst_base=base,
+                    dst_stride=self.res_stride,
+                    shift=self.meta["params"]["patch.shift"],
+                    band0=band0,
+                    bands=bands,
+                    rows=self.tokens if first else 0,
+                )
+                if base == 0 and band0:
+                    step.loads.insert(0, positions[band0])
         self._mark(EMBED_TAG)
         self._dump("embed", -1, 0, self.tokens)
 
-    def _position_load(self) -> Load:
-        """The position table in the residual memory's layout, bank by bank."""
+    def _embed_pieces(self) -> list[tuple[int, int]]:
+        """(first band, bands): each piece of the position table is loaded while the one before is in use."""
+        pieces, band0, size, bands = [], 0, 4, self.patches.bands
+        while band0 < bands:
+            # a small rest goes with the piece before it
+            take = size if bands - band0 >= 2 * size else bands - band0
+            pieces.append((band0, take))
+            band0, size = band0 + take, 2 * size
+        return pieces
+
+    def _position_loads(self) -> dict[int, Load]:
+        """The position table in the residual memory's layout, bank by bank, by the first band of each piece."""
         config = self.config
         bands, tiles = self.patches.bands, self.dim_tiles
         table = np.zeros((bands * config.rows, tiles * config.tile), np.int16)
@@ -410,7 +435,12 @@ class Lowering:
         table = table.reshape(bands, config.rows, tiles, config.groups, config.lanes)
         banks = table.transpose(0, 2, 4, 1, 3).reshape(bands * self.res_stride, config.rows * config.groups)
         banks = np.pad(banks, ((0, 0), (0, -banks.shape[1] % 4)))
-        return Load(LoadKind.RESIDUAL, self._append(banks), len(banks), config.groups, None)
+        loads = {}
+        for band0, count in self._embed_pieces():
+            start, rows = band0 * self.res_stride, count * self.res_stride
+            address = self._append(banks[start : start + rows])
+            loads[band0] = Load(LoadKind.RESIDUAL, address, rows, config.groups, None, start)
+        return loads
 
     def _attention(self, layer: int, before: int, after: int) -> None:
         config, package, meta = self.config, self.package, self.meta
@@ -684,16 +714,7 @@ class Lowering:
         )
         for r, (band0, bands) in enumerate(row_tiles):
             start = region.base + band0 * region.stride
-            source = Access(
-                Engine.EXEC,
-                False,
-                Memory.TOKEN,
-                start,
-                region.stride,
-                region.stride,
-                bands,
-                banded=band0 == 0,
-            )
+            source = compute_read(Memory.TOKEN, start, region.stride, region.stride, bands, band0)
             for t, (base, _, groups) in enumerate(tiles):
                 block = Block(Memory.WEIGHT, segments * lanes)
                 loads = self._ffn2_loads(stored[t], groups, block, mask_base + r * segments, band0, made)

@@ -179,7 +179,7 @@ class Scheduler:
         return [header, *body, Instruction(Op.END)]
 
     def _load(self, load: Load, code_bytes: int) -> tuple[Instruction, list[Access]]:
-        base = load.block.base + load.offset if load.block else 0
+        base = load.offset + (load.block.base if load.block else 0)
         fields = dict(
             kind=load.kind, address=code_bytes + load.address, dst=base, rows=load.rows, groups=load.groups
         )
@@ -199,9 +199,10 @@ class Scheduler:
         accesses = list(step.accesses)
         bands = max(access.bands for access in accesses)
         if step.weights:
-            fields["wbase"] = step.weights.base
-            block = step.weights
-            accesses.append(Access(Engine.EXEC, False, Memory.WEIGHT, block.base, block.size, 0, bands))
+            block, engine = step.weights, QUEUE[instruction.op]
+            if engine is Engine.EXEC:
+                fields["wbase"] = block.base
+            accesses.append(Access(engine, False, Memory.WEIGHT, block.base, block.size, 0, bands))
         if step.params:
             norm = step.params.memory is Memory.NORM
             fields["slot" if norm else "pslot"] = step.params.base

@@ -93,7 +93,7 @@ class LoadKind(IntEnum):
     WEIGHT = 0  #: rows of ``groups`` lines of LANES bytes to weight memory
     PARAM = 1  #: ``groups`` * LANES words {mult[47:32], bias[31:0]} to a parameter slot
     NORM = 2  #: ``rows`` words {g[47:32], b[31:0]}, channel order, to a norm slot
-    RESIDUAL = 3  #: residual addresses 0..rows-1 of every (row, group) bank
+    RESIDUAL = 3  #: ``rows`` residual addresses from ``dst`` of every (row, group) bank
 
 
 class NormKind(IntEnum):
@@ -111,7 +111,7 @@ FIELDS: dict[Op, dict[str, tuple[int, int]]] = {
     Op.LOAD: {
         "kind": (9, 1),  # LoadKind
         "address": (10, 2),  # byte offset from the blob's base, multiple of 8
-        "dst": (12, 1),  # weight line, parameter slot or norm slot
+        "dst": (12, 1),  # weight line, parameter slot, norm slot or residual address
         "rows": (13, 1),  # WEIGHT: rows; NORM: channels; RESIDUAL: addresses
         "groups": (14, 1),  # WEIGHT, PARAM: groups that are loaded
         "mask_base": (15, 1),  # GATHER: first mask word

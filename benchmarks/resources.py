@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from rowvit.device.verilate import parameters, rtl_directory
+from rowvit.device.verilate import RTL, parameters
 from rowvit.hardware.config import load
 
 #: LUTs that a distributed RAM or shift register primitive occupies
@@ -27,14 +27,13 @@ LUTS = {"RAM32M": 4, "RAM64M": 4, "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, 
 
 def synthesise(config: str) -> dict[str, Counter]:
     """Cells per module and, under "design hierarchy", of the whole."""
-    rtl = rtl_directory()
-    sources = " ".join(map(str, [*rtl.glob("*.v"), *rtl.glob("*/*.v")]))
+    sources = " ".join(map(str, [*RTL.glob("*.v"), *RTL.glob("*/*.v")]))
     values = parameters(load(config)) | {"USE_DSP": "1"}
     sets = " ".join(f"-set {name} {value}" for name, value in values.items())
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "stat.txt"
         script = (
-            f"read_verilog -I{rtl} {sources}; chparam {sets} rowvit_top;"
+            f"read_verilog -I{RTL} {sources}; chparam {sets} rowvit_top;"
             f" synth_xilinx -family xc7 -widemux 5 -top rowvit_top; tee -q -o {report} stat"
         )
         subprocess.run(["yosys", "-q", "-l", f"{folder}/log", "-p", script], check=True, capture_output=True)

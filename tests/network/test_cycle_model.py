@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cycle model against the RTL: the same program, image and memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import rowvit
+from rowvit.compiler import compile
+from rowvit.compiler.cycles import Memory, assumed, measured, predict
+from rowvit.device.sim import MemoryModel
+from rowvit.hardware.config import load
+from rowvit.hardware.isa import Engine
+from rowvit.model.synthetic import preset_package, random_package
+from rowvit.reference import network, patchify
+from rowvit.target import read_package
+
+
+def random_images(package, count, seed=1):
+    side = package.meta["architecture"]["image_size"]
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def errors(package, config="pynq-z2", memory=None, batch=1):
+    """Relative errors of the total and of every layer of the last image."""
+    hardware = load(config)
+    program, images = compile(package, hardware), random_images(package, batch)
+    with rowvit.open("sim", config=hardware, memory=memory) as sim:
+        sim.load(program)
+        results = sim(images, batch=batch)
+    found = network.run(package, patchify(images, package.arch["patch_size"]))
+    predicted = predict(program, hardware, memory, [measured(r.counts) for r in found], batch)
+    assert len(predicted.layer_cycles) == len(results[-1].layer_cycles)
+    layers = np.array(predicted.layer_cycles) / results[-1].layer_cycles - 1
+    return predicted.total / results[-1].counters["cycles"] - 1, layers
+
+
+def tiny_network(seed, **changes):
+    options = dict(dim=32, depth=2, heads=2, image_size=20, patch_size=4, hidden=64, classes=20)
+    return random_package(np.random.default_rng(seed), **options | changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(ffn2_rule="none"),
+        dict(ffn2_rule="image", pruning=[{"layer": 0, "keep": 12, "threshold": 0}]),
+        dict(ffn2_rule="tile", tile_rows=8, ffn_chunk=32),
+    ],
+    ids=["dense", "pruned", "tile"],
+)
+def test_tiny(changes):
+    """Operations of a few cycles: the pipelines' lengths count as much as the work."""
+    total, _ = errors(tiny_network(3, **changes), "tiny")
+    assert abs(total) < 0.06
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [None, MemoryModel(120, 50), pytest.param(MemoryModel(ideal=True), marks=pytest.mark.slow)],
+    ids=str,
+)
+def test_sign_digits(memory):
+    total, layers = errors(read_package("sign-digits"), memory=memory)
+    assert abs(total) < 0.01
+    assert np.abs(layers).max() < 0.03
+
+
+@pytest.mark.slow
+def test_batch():
+    total, _ = errors(read_package("sign-digits"), batch=3)
+    assert abs(total) < 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("preset", "dense"),
+    [("deit-tiny", True), ("deit-tiny", False), ("deit-small", True), ("deit-small", False)],
+)
+def test_deit(preset, dense):
+    total, layers = errors(preset_package(preset, dense=dense))
+    assert abs(total) < 0.01
+    assert np.abs(layers).max() < 0.03
+
+
+def test_assumed_statistics():
+    """Without an image: the preset's densities give its cycles."""
+    package, hardware = preset_package("deit-tiny"), load("pynq-z2")
+    program = compile(package, hardware)
+    (found,) = network.run(package, patchify(random_images(package, 1), 16))
+    exact = predict(program, hardware, statistics=measured(found.counts))
+    rough = predict(program, hardware, statistics=assumed(program, hidden=0.2, rows=0.4, probabilities=0.9))
+    assert rough.total == pytest.approx(exact.total, rel=0.03)
+    assert predict(program, hardware).total == rough.total
+
+
+def test_timeline():
+    """Every operation once; those of an engine in order, the array's not at the same time."""
+    package, hardware = tiny_network(5, ffn2_rule="image"), load("tiny")
+    program = compile(package, hardware)
+    predicted = predict(program, hardware, Memory(rate=60), images=2)
+    assert sum(predicted.image_cycles) == predicted.total
+    assert sum(predicted.layer_cycles) == predicted.image_cycles[-1]
+    for engine in Engine:
+        slices = [s for s in predicted.timeline if s.engine is engine]
+        assert sorted(s.number for s in slices) == list(range(len(slices)))
+        for before, after in zip(slices, slices[1:], strict=False):
+            assert before.number < after.number
+            if engine is Engine.EXEC:
+                assert before.end <= after.start
+    slow = predict(program, hardware, Memory(latency=200, rate=10), images=2)
+    ideal = predict(program, hardware, Memory(ideal=True), images=2)
+    assert ideal.total < predicted.total < slow.total

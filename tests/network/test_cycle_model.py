@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -105,7 +107,7 @@ def test_timeline():
     for engine in Engine:
         slices = [s for s in predicted.timeline if s.engine is engine]
         assert sorted(s.number for s in slices) == list(range(len(slices)))
-        for before, after in zip(slices, slices[1:], strict=False):
+        for before, after in pairwise(slices):
             assert before.number < after.number
             if engine is Engine.EXEC:
                 assert before.end <= after.start

@@ -41,6 +41,7 @@ def run(
     env: dict[str, Any] | None = None,
     seed: int = 1,
     library: Sequence[Path] = (),
+    source: Path | None = None,
 ) -> None:
     """Build ``rtl/*/<toplevel>.v`` and run the calling file's cocotb tests on it.
 
@@ -53,6 +54,7 @@ def run(
     env : values for the coroutines, read with :func:`parameter` too.
     seed : of Python's ``random`` inside the simulator.
     library : further Verilog sources, such as models of primitives.
+    source : file of the module under test, if it is not the RTL's.
 
     Raises
     ------
@@ -65,9 +67,10 @@ def run(
     parameters = parameters or {}
     values = {**parameters, **(env or {})}
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-    digest = hashlib.sha256(json.dumps([parameters, worker]).encode()).hexdigest()[:10]
+    digest = hashlib.sha256(json.dumps([parameters, worker, str(source)]).encode()).hexdigest()[:10]
     build_dir = ROOT / "build" / "unit" / f"{toplevel}-{sim}-{digest}"
-    (source,) = RTL.glob(f"**/{toplevel}.v")
+    if source is None:
+        (source,) = RTL.glob(f"**/{toplevel}.v")
     search = [arg for folder in sorted(RTL.iterdir()) if folder.is_dir() for arg in ("-y", str(folder))]
     args = {
         "icarus": ["-g2005", *search],

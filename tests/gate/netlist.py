@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Netlists of Xilinx 7 series primitives by Yosys, and Yosys' simulation models of the primitives."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RTL = ROOT / "rtl"
+FOLDER = ROOT / "build" / "gate"
+
+
+def need(*tools: str) -> None:
+    """Skip the test if a tool is not on the PATH; tools are named as Debian's packages."""
+    command = {"iverilog": "iverilog", "yosys": "yosys", "nextpnr-ecp5": "nextpnr-ecp5"}
+    if missing := [tool for tool in tools if shutil.which(command[tool]) is None]:
+        pytest.skip(f"not on PATH: {' '.join(missing)} (sudo apt-get install -y {' '.join(missing)})")
+
+
+def sources() -> list[Path]:
+    return sorted([*RTL.glob("*.v"), *RTL.glob("*/*.v")])
+
+
+def yosys(script: str, *inputs: Path) -> None:
+    """Run a script; its messages are in the exception if it fails."""
+    script = f"read_verilog -I{RTL} {' '.join(map(str, inputs))}; {script}"
+    done = subprocess.run(["yosys", "-q", "-p", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def synthesise(top: str, parameters: dict[str, int | str], name: str | None = None) -> Path:
+    """The netlist of ``top``, whose module is called ``name``; made once for the same RTL."""
+    inputs = sources()
+    sha = hashlib.sha256(repr((top, sorted(parameters.items()), name)).encode())
+    for path in [*inputs, *RTL.glob("*.vh")]:
+        sha.update(path.read_bytes())
+    netlist = FOLDER / f"{name or top}-{sha.hexdigest()[:16]}.v"
+    if not netlist.exists():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        sets = " ".join(f"-set {key} {value}" for key, value in parameters.items())
+        part = netlist.with_suffix(".part")
+        yosys(
+            (f"chparam {sets} {top}; " if sets else "")
+            + f"synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -top {top}; rename {top} {name or top};"
+            f" write_verilog -noattr -simple-lhs {part}",
+            *inputs,
+        )
+        part.rename(netlist)
+    return netlist
+
+
+def primitives() -> Path:
+    """Yosys' simulation models of the Xilinx primitives."""
+    found = Path(shutil.which("yosys")).resolve().parents[1] / "share" / "yosys" / "xilinx" / "cells_sim.v"
+    assert found.is_file(), f"{found} is missing: it comes with Yosys"
+    return found

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Place and route of a small array on a Lattice ECP5 by nextpnr, the one open router with multiplier and
+RAM timing: the design is routable, in a family that it was not written for. It says nothing of a Zynq.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+from netlist import FOLDER, need, sources, yosys
+
+from rowvit.hardware.config import load
+
+#: LFE5U-45F, slowest speed grade: the smallest part with enough multipliers for `tiny`
+PART = ["--45k", "--package", "CABGA381", "--speed", "6"]
+
+
+@pytest.mark.slow
+def test_tiny_on_ecp5():
+    """Routes, and leaves clock and utilisation in build/gate/ecp5.json."""
+    need("yosys", "nextpnr-ecp5")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    netlist, report = FOLDER / "ecp5.netlist.json", FOLDER / "ecp5.json"
+    sets = " ".join(f"-set {name.upper()} {value}" for name, value in load("tiny").structure().items())
+    yosys(f"chparam {sets} rowvit_top; synth_ecp5 -top rowvit_top -json {netlist}", *sources())
+    command = ["nextpnr-ecp5", *PART, "--json", str(netlist), "--report", str(report), "--seed", "1"]
+    # the ports stay inside the chip: there are more than pins
+    done = subprocess.run([*command, "--out-of-context", "--freq", "40"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(report.read_text())
+    ((clock, frequency),) = found["fmax"].items()
+    used = {kind: use["used"] for kind, use in found["utilization"].items() if use["used"]}
+    print(f"{clock}: {frequency['achieved']:.1f} MHz;", ", ".join(f"{n} {kind}" for kind, n in used.items()))
+    assert frequency["achieved"] > 40
+    assert used["MULT18X18D"] >= load("tiny").macs_per_cycle // 2

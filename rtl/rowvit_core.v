@@ -138,14 +138,14 @@ module rowvit_core #(
   wire [7:0]         ww_group;
   wire [15:0]        ww_line;
   wire [8*LANES-1:0] ww_data;
-  wire               pw_valid, nw_valid, rw_valid;
+  wire               pw_valid, nw_valid, rw_valid, rw_ready;
   wire [7:0]         pw_group, pw_slot, pw_lane, nw_group, nw_slot;
   wire [15:0]        nw_index, rw_addr, mask_addr;
   wire [47:0]        pw_data, nw_data;
   wire [16*N-1:0]    rw_data;
   wire [LANES-1:0]   mask_data;
   wire               load_busy, load_wait;
-  wire [15:0]        w2_fetched, w2_skipped;
+  wire [15:0]        w2_fetched, w2_rows;
   load_engine #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES)
   ) u_load (
@@ -161,11 +161,11 @@ module rowvit_core #(
       .pw_data_o(pw_data),
       .nw_valid_o(nw_valid), .nw_group_o(nw_group), .nw_slot_o(nw_slot), .nw_index_o(nw_index),
       .nw_data_o(nw_data),
-      .rw_valid_o(rw_valid), .rw_addr_o(rw_addr), .rw_data_o(rw_data),
+      .rw_valid_o(rw_valid), .rw_ready_i(rw_ready), .rw_addr_o(rw_addr), .rw_data_o(rw_data),
       .mask_addr_o(mask_addr), .mask_data_i(mask_data),
       .done_o(done_load), .error_valid_o(load_error), .error_code_o(load_code),
       .error_info_o(load_info), .busy_o(load_busy), .wait_o(load_wait),
-      .w2_fetched_o(w2_fetched), .w2_skipped_o(w2_skipped)
+      .w2_fetched_o(w2_fetched), .w2_rows_o(w2_rows)
   );
 
   // ---------------------------------------------------------------- array
@@ -391,7 +391,7 @@ module rowvit_core #(
   ) u_residual (
       .clk_i(clk_i),
       .drain_we_i(res_we), .drain_waddr_i(res_waddr), .drain_wdata_i(res_wdata),
-      .load_we_i(rw_valid), .load_waddr_i(rw_addr), .load_wdata_i(rw_data),
+      .load_we_i(rw_valid), .load_ready_o(rw_ready), .load_waddr_i(rw_addr), .load_wdata_i(rw_data),
       .drain_rd_i(res_rd), .drain_raddr_i(res_raddr),
       .norm_rd_i(nrd_valid), .norm_rd_ready_o(nrd_ready), .norm_raddr_i(nrd_addr),
       .rdata_o(res_rdata)
@@ -450,7 +450,7 @@ module rowvit_core #(
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
       .inc_i({
         15'd0, sent, 15'd0, received, 15'd0, select_busy, 15'd0, softmax_busy, 15'd0, norm_busy,
-        w2_skipped, w2_fetched, 15'd0, reader_beat_i, 15'd0, load_wait, 15'd0, load_busy,
+        w2_rows, w2_fetched, 15'd0, reader_beat_i, 15'd0, load_wait, 15'd0, load_busy,
         15'd0, drain_busy, 15'd0, wait_steal, 15'd0, wait_drain, 15'd0, wait_data,
         8'd0, pv_nonzeros, 12'd0, ffn2_nonzeros, 8'd0, fires, 15'd0, fire_any,
         15'd0, exec_busy || drain_busy, 15'd0, run_q

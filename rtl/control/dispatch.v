@@ -200,7 +200,7 @@ module dispatch #(
     genvar k;
     generate
         for (k = 0; k < 5; k = k + 1) begin : g_queue
-            localparam W = 16 * (k == 0 ? 17 : k == 1 ? 28 : k == 2 ? 16 : k == 3 ? 12 : 14);
+            localparam W = 16 * (k == 0 ? 18 : k == 1 ? 28 : k == 2 ? 16 : k == 3 ? 12 : 14);
             wire [W+15:0] head;
 
             fifo #(.WIDTH(W + 16), .DEPTH(QUEUE)) u_queue (

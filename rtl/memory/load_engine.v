@@ -59,8 +59,9 @@ module load_engine #(
     output wire [7:0]                nw_slot_o,
     output wire [15:0]               nw_index_o,
     output wire [47:0]               nw_data_o,
-    // Residuals of all banks at one address; always accepted.
+    // Residuals of all banks at one address.
     output wire                      rw_valid_o,
+    input  wire                      rw_ready_i,
     output wire [15:0]               rw_addr_o,
     output wire [ROWS*GROUPS*16-1:0] rw_data_o,
 
@@ -68,7 +69,7 @@ module load_engine #(
     output wire                      busy_o,
     output wire                      wait_o,
     output wire [15:0]               w2_fetched_o,
-    output wire [15:0]               w2_skipped_o,
+    output wire [15:0]               w2_rows_o,
     // One-cycle pulse; info is the instruction index. The engine stops until clear_i.
     output wire                      error_valid_o,
     output wire [7:0]                error_code_o,
@@ -92,8 +93,8 @@ module load_engine #(
     endgenerate
 
     // ---------------------------------------------------------------- request side
-    localparam S_IDLE = 3'd0, S_SIZE = 3'd1, S_CHECK = 3'd2, S_GATHER = 3'd3, S_MASK = 3'd4,
-               S_LATCH = 3'd5, S_SCAN = 3'd6, S_STOP = 3'd7;
+    localparam S_IDLE = 4'd0, S_SIZE = 4'd1, S_CHECK = 4'd2, S_GATHER = 4'd3, S_MASK = 4'd4,
+               S_LATCH = 4'd5, S_HAD = 4'd6, S_SCAN = 4'd7, S_STOP = 4'd8;
 
     wire [1:0] kind = instr_i[16*9 +: 2];
     wire [31:0] address = instr_i[16*10 +: 32];
@@ -102,10 +103,12 @@ module load_engine #(
     wire [GW-1:0] groups = instr_i[16*14 +: GW];
     wire [15:0] mask_base = instr_i[16*15 +: 16];
     wire [15:0] band0 = instr_i[16*16 +: 16];
+    wire [15:0] mask_had = instr_i[16*17 +: 16];
+    wire rest_only = instr_i[16 + FLAG_REST];
     wire gather = instr_i[16 + FLAG_GATHER] && kind == LOADKIND_WEIGHT;
     wire [101:0] deps = {instr_i[37:32], instr_i[143:48]};
 
-    reg [2:0] state_q;
+    reg [3:0] state_q;
     reg [31:0] bytes_q;
     reg [32:0] end_q;
 
@@ -129,7 +132,7 @@ module load_engine #(
 
     // Gather: mask words, and the bits of the current one that are still to be fetched.
     reg [LANES-1:0] bits_q;
-    reg [15:0] mask_addr_q, left_q, line_q, skipped_q;
+    reg [15:0] mask_addr_q, had_addr_q, left_q, line_q;
     reg [31:0] word_addr_q;
     wire [LANES-1:0] lowest = bits_q & (~bits_q + 1'b1);
     wire final_word = left_q <= LANES_16;
@@ -172,7 +175,8 @@ module load_engine #(
                 S_GATHER: if (gather_ok && !dead) state_q <= S_MASK;
                           else if (dead_issue) state_q <= S_IDLE;
                 S_MASK: state_q <= S_LATCH;
-                S_LATCH: state_q <= S_SCAN;
+                S_LATCH: state_q <= rest_only ? S_HAD : S_SCAN;
+                S_HAD: state_q <= S_SCAN;
                 S_SCAN: if (close_issue) state_q <= S_IDLE;
                         else if (bits_q == 0 && !final_word && !found_q) state_q <= S_MASK;
                 default: ;
@@ -209,18 +213,19 @@ module load_engine #(
         case (state_q)
             S_GATHER: begin
                 mask_addr_q <= mask_base;
+                had_addr_q <= mask_had;
                 left_q <= rows;
                 line_q <= dst;
                 word_addr_q <= address;
-                skipped_q <= rows;
             end
             S_LATCH: bits_q <= mask_data_i & tail;
+            S_HAD: bits_q <= bits_q & ~mask_data_i;
             S_SCAN: begin
                 if (find) begin
                     bits_q <= rest;
-                    skipped_q <= skipped_q - 1'b1;
                 end else if (bits_q == 0 && !final_word && !found_q) begin
                     mask_addr_q <= mask_addr_q + 1'b1;
+                    had_addr_q <= had_addr_q + 1'b1;
                     left_q <= left_q - LANES_16;
                     line_q <= line_q + LANES_16;
                     word_addr_q <= word_addr_q + ({{(32-GW){1'b0}}, groups} << (2 * LW));
@@ -264,9 +269,9 @@ module load_engine #(
     assign req_valid_o = next_valid_q && next_read_q && jobs_ready;
     assign req_addr_o = base_i + {32'b0, next_addr_q};
     assign req_bytes_o = next_bytes_q;
-    assign mask_addr_o = mask_addr_q;
+    assign mask_addr_o = state_q == S_LATCH ? had_addr_q : mask_addr_q;
     assign w2_fetched_o = {15'b0, find};
-    assign w2_skipped_o = close_issue ? skipped_q : 16'd0;
+    assign w2_rows_o = close_issue && !rest_only ? rows : 16'd0;
     assign error_valid_o = range_error;
     assign error_code_o = ERROR_ADDRESS_RANGE;
     assign error_info_o = {8'b0, instr_i[511:496]};
@@ -334,9 +339,8 @@ module load_engine #(
     reg [GW-1:0] group_q;
     reg [15:0] row_q, index_q;
 
-    reg line_valid_q, line_final_q, word_valid_q, word_final_q;
-    wire line_taken = line_valid_q && ww_ready_i;
-    wire line_free = !line_valid_q || ww_ready_i;
+    wire lines_ready, line_valid, line_final;
+    reg word_valid_q, word_final_q;
     wire is_weight = cur_kind_q == LOADKIND_WEIGHT;
     wire is_norm = cur_kind_q == LOADKIND_NORM;
     wire is_residual = cur_kind_q == LOADKIND_RESIDUAL;
@@ -354,12 +358,13 @@ module load_engine #(
     wire row_step = is_norm || group_end;
     wire job_end = row_step && (cur_kind_q == LOADKIND_PARAM || row_q == cur_rows_q - 1'b1);
 
-    // Only the last word of a line waits for the line register. Other kinds always do, so that
-    // operations complete in order.
-    wire room = (is_weight && !word_end) || line_free;
+    // Only the last word of a line waits for room. Other kinds wait until all lines are written, so
+    // that operations complete in order.
+    wire held = rw_valid_o && !rw_ready_i;
+    wire room = !held && (is_weight ? !word_end || lines_ready : !line_valid);
     wire take = cur_valid_q && !cur_empty_q && room && rsp_valid_i;
     // A job without words ends when everything before it is written.
-    wire close = cur_valid_q && cur_empty_q && !line_valid_q && !word_valid_q;
+    wire close = cur_valid_q && cur_empty_q && !line_valid && !word_valid_q;
     wire finish = close || (take && job_end);
 
     assign rsp_ready_o = cur_valid_q && !cur_empty_q && room;
@@ -394,29 +399,27 @@ module load_engine #(
 
     // A line or the residuals of an address assemble by shifting; the first word ends lowest.
     reg [64*KEPT_WORDS-1:0] part_q;
-    reg [LANES*8-1:0] line_data_q;
-    reg [GW-1:0] line_group_q;
-    reg [15:0] line_line_q;
     wire [64*KEPT_WORDS+63:0] shifted = {rsp_data_i, part_q};
 
     always @(posedge clk_i) begin
         if (take) part_q <= shifted[64*KEPT_WORDS+63:64];
     end
 
-    always @(posedge clk_i) begin
-        if (!rst_ni || clear_i) line_valid_q <= 1'b0;
-        else if (take && is_weight && word_end) line_valid_q <= 1'b1;
-        else if (ww_ready_i) line_valid_q <= 1'b0;
-    end
-
-    always @(posedge clk_i) begin
-        if (take && is_weight && word_end) begin
-            line_data_q <= shifted[64*KEPT_WORDS+63 -: LANES*8];
-            line_group_q <= group_q;
-            line_line_q <= cur_dst_q + row_q;
-            line_final_q <= job_end && cur_final_q;
-        end
-    end
+    // V's drain takes the weight memory for 128 of 192 cycles; meanwhile lines gather here.
+    wire [15:0] target = cur_dst_q + row_q;
+    wire [GW-1:0] line_group;
+    fifo #(.WIDTH(LANES * 8 + 17 + GW), .DEPTH(16)) u_lines (
+        .clk_i(clk_i),
+        .rst_ni(rst_ni),
+        .clear_i(clear_i),
+        .in_valid_i(take && is_weight && word_end),
+        .in_ready_o(lines_ready),
+        .in_data_i({job_end && cur_final_q, group_q, target, shifted[64*KEPT_WORDS+63 -: LANES*8]}),
+        .out_valid_o(line_valid),
+        .out_ready_i(ww_ready_i),
+        .out_data_o({line_final, line_group, ww_line_o, ww_data_o}),
+        .count_o()
+    );
 
     // Everything else is written in the next cycle.
     reg [1:0] word_kind_q;
@@ -428,16 +431,16 @@ module load_engine #(
 
     always @(posedge clk_i) begin
         if (!rst_ni || clear_i) word_valid_q <= 1'b0;
-        else word_valid_q <= take && !is_weight
+        else if (!held) word_valid_q <= take && !is_weight
             && (!is_residual || word_end);
     end
 
-    always @(posedge clk_i) begin
+    always @(posedge clk_i) if (!held) begin
         word_kind_q <= cur_kind_q;
         word_group_q <= group_q;
         word_lane_q <= word_q;
         word_slot_q <= cur_dst_q[7:0];
-        word_row_q <= cur_dst_q + row_q;
+        word_row_q <= target;
         word_index_q <= index_q + {{(16-LW){1'b0}}, word_q};
         word_data_q <= rsp_data_i[47:0];
         word_final_q <= take && job_end && cur_final_q;
@@ -446,15 +449,13 @@ module load_engine #(
     reg [15:0] done_q;
     always @(posedge clk_i) begin
         if (!rst_ni || clear_i) done_q <= 0;
-        else if ((line_taken && line_final_q) || (word_valid_q && word_final_q)
+        else if ((line_valid && ww_ready_i && line_final) || (word_valid_q && word_final_q && !held)
                  || (close && cur_final_q)) done_q <= done_q + 1'b1;
     end
 
     assign done_o = done_q;
-    assign ww_valid_o = line_valid_q;
-    assign ww_group_o = {{(8-GW){1'b0}}, line_group_q};
-    assign ww_line_o = line_line_q;
-    assign ww_data_o = line_data_q;
+    assign ww_valid_o = line_valid;
+    assign ww_group_o = {{(8-GW){1'b0}}, line_group};
     assign pw_valid_o = word_valid_q && word_kind_q == LOADKIND_PARAM;
     assign pw_group_o = {{(8-GW){1'b0}}, word_group_q};
     assign pw_slot_o = word_slot_q;
@@ -470,7 +471,7 @@ module load_engine #(
     // The words of this address are the last that came in.
     assign rw_data_o = part_q[64*(KEPT_WORDS-RES_WORDS) +: ROWS*GROUPS*16];
 
-    assign busy_o = state_q != S_IDLE || next_valid_q || job_valid || cur_valid_q || line_valid_q
+    assign busy_o = state_q != S_IDLE || next_valid_q || job_valid || cur_valid_q || line_valid
         || word_valid_q;
     assign wait_o = !cur_valid_q
         && ((job_valid && !head_ok) || (!job_valid && state_q == S_GATHER && !gather_ok));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Residual stream: one bank of int16 per row of a band and group, all at one address.
-// Write clients: the drain and, before an image, the position table (never at the same time).
+// Write clients: the drain, which is never refused, and the position table.
 // Read clients: the drain, which is never refused, and the norm engine.
 // Throughput 1 read and 1 write of every bank per cycle, latency 1.
 `default_nettype none
@@ -13,6 +13,7 @@ module residual_memory #(
     input  wire [15:0]         drain_waddr_i,
     input  wire [16*BANKS-1:0] drain_wdata_i,
     input  wire                load_we_i,
+    output wire                load_ready_o,
     input  wire [15:0]         load_waddr_i,
     input  wire [16*BANKS-1:0] load_wdata_i,
     input  wire                drain_rd_i,
@@ -23,9 +24,10 @@ module residual_memory #(
     output wire [16*BANKS-1:0] rdata_o
 );
   localparam AW = $clog2(DEPTH);
-  wire [15:0] waddr = load_we_i ? load_waddr_i : drain_waddr_i;
+  wire [15:0] waddr = load_ready_o ? load_waddr_i : drain_waddr_i;
   wire [15:0] raddr = drain_rd_i ? drain_raddr_i : norm_raddr_i;
   assign norm_rd_ready_o = !drain_rd_i;
+  assign load_ready_o = drain_we_i == {BANKS{1'b0}};
 
   genvar b;
   generate
@@ -36,9 +38,9 @@ module residual_memory #(
           .AW   (AW)
       ) u_ram (
           .clk_i  (clk_i),
-          .we_i   (load_we_i || drain_we_i[b]),
+          .we_i   (load_ready_o ? load_we_i : drain_we_i[b]),
           .waddr_i(waddr[AW-1:0]),
-          .wdata_i(load_we_i ? load_wdata_i[16*b+:16] : drain_wdata_i[16*b+:16]),
+          .wdata_i(load_ready_o ? load_wdata_i[16*b+:16] : drain_wdata_i[16*b+:16]),
           .re_i   (drain_rd_i || norm_rd_i),
           .raddr_i(raddr[AW-1:0]),
           .rdata_o(rdata_o[16*b+:16])

@@ -97,7 +97,7 @@ class Machine:
         self.queues: dict[Engine, deque] = {engine: deque() for engine in Engine}
         self.drains: deque = deque()
         self.records: list[list[tuple[Record, int, np.ndarray]]] = [[]]
-        self.fetched = self.skipped = 0
+        self.fetched = 0
 
     # -- order ----------------------------------------------------------------------------------
 
@@ -169,16 +169,18 @@ class Machine:
                 if f["band0"] * self.config.rows >= self.live:
                     return
                 wanted = self.mask[f["mask_base"] : f["mask_base"] + rows // lanes].ravel()
+                if Flag.REST in instruction.flags:
+                    wanted &= ~self.mask[f["mask_had"] : f["mask_had"] + rows // lanes].ravel()
                 self.fetched += int(wanted.sum())
-                self.skipped += int((~wanted).sum())
             data = self._read(f["address"], rows * groups * lanes, np.int8).reshape(rows, groups, lanes)
             assert f["dst"] + rows <= self.config.weight_depth
             for part in np.array_split(np.arange(rows), 4):
                 yield always
                 for row in part:
                     line = (slice(0, groups), f["dst"] + row)
-                    self.weight[line] = data[row]
-                    if not wanted[row]:
+                    if wanted[row]:
+                        self.weight[line] = data[row]
+                    elif Flag.REST not in instruction.flags:
                         self.weight.valid[line] = False
             return
         yield always
@@ -360,7 +362,7 @@ class Machine:
             for token, row in zip(tokens, hidden, strict=True):
                 self._write_row(f["dst_base"], token, f["dst_stride"], row.ravel())
             return
-        tile, inside = divmod(band, f["mask_bands"])
+        tile, inside = divmod(band - f.get("band0", 0), f["mask_bands"])
         word = f["mask_base"] + tile * f["mask_stride"]
         words = slice(word, word + f["groups"])
         used = (hidden != 0).any(axis=0)

@@ -30,14 +30,17 @@ class Load:
     rows: int = 1
     groups: int = 1
     gather: bool = False
+    rest: bool = False
     mask_base: int = 0
+    mask_had: int = 0
     band0: int = 0
     dep: int = -0x4000
     chain: int = 0
     index: int = 0
 
     def encode(self) -> int:
-        word = isa.Op.LOAD | self.gather << 16 + isa.Flag.GATHER | self.chain << 32 | self.index << 496
+        word = isa.Op.LOAD | self.chain << 32 | self.index << 496
+        word |= self.gather << 16 + isa.Flag.GATHER | self.rest << 16 + isa.Flag.REST
         for engine in Engine:
             word |= ((self.dep if engine == EXEC else -0x4000) & 0xFFFF) << 16 * (3 + engine)
         for name, (first, _) in FIELDS.items():
@@ -61,7 +64,15 @@ class Load:
         if self.band0 * parameter("ROWS") >= live:
             return []
         lanes = parameter("LANES")
-        return [j for j in range(self.rows) if masks[self.mask_base + j // lanes] >> j % lanes & 1]
+
+        def bit(base: int, j: int) -> bool:
+            return bool(masks[base + j // lanes] >> j % lanes & 1)
+
+        return [
+            j
+            for j in range(self.rows)
+            if bit(self.mask_base, j) and not (self.rest and bit(self.mask_had, j))
+        ]
 
     def writes(self, blob: bytes, masks: dict[int, int], live: int) -> list[tuple]:
         """What it writes, in order."""
@@ -109,7 +120,7 @@ class Bench:
         self.masks: dict[int, int] = {}
         self.reader = Reader(dut, self.blob, BASE, latency, stall)
         self.seen: list[tuple] = []
-        self.fetched = self.skipped = self.errors = self.waited = 0
+        self.fetched = self.rows = self.errors = self.waited = 0
         self.on_write = lambda write: None
         dut.base_i.value, dut.length_i.value, dut.live_i.value = BASE, BLOB, live
         models = self.reader.run(), self.mask_memory(), self.sinks()
@@ -127,7 +138,7 @@ class Bench:
         dut = self.dut
         while True:
             ready = random.random() >= self.sink_stall
-            dut.ww_ready_i.value = int(ready)
+            dut.ww_ready_i.value = dut.rw_ready_i.value = int(ready)
             await ReadOnly()
             ports = {
                 "weight": (dut.ww_valid_o, dut.ww_group_o, dut.ww_line_o, dut.ww_data_o),
@@ -138,14 +149,14 @@ class Bench:
             new = [
                 (name, *map(uint, payload))
                 for name, (valid, *payload) in ports.items()
-                if valid.value and (ready or name != "weight")
+                if valid.value and (ready or name not in ("weight", "residual"))
             ]
             assert len(new) < 2
             for write in new:
                 self.on_write(write)
                 self.seen.append(write)
             self.fetched += uint(dut.w2_fetched_o)
-            self.skipped += uint(dut.w2_skipped_o)
+            self.rows += uint(dut.w2_rows_o)
             self.waited += int(dut.wait_o.value)
             self.errors += int(dut.error_valid_o.value)
             await FallingEdge(dut.clk_i)
@@ -177,7 +188,10 @@ def new_load(masks: dict[int, int], live: int, kind: LoadKind | None = None) -> 
         if load.gather:
             load.rows = random.randint(0, 4 * lanes)
             density = random.choice((0.0, 0.03, 0.3, 1.0))
-            for w in range(load.mask_base, load.mask_base + load.rows // lanes + 1):
+            load.rest = random.random() < 0.5
+            words = load.rows // lanes + 1
+            load.mask_had = load.mask_base + words
+            for w in range(load.mask_base, load.mask_base + 2 * words):
                 masks[w] = sum((random.random() < density) << i for i in range(lanes))
     load.address = 8 * random.randint(0, (BLOB - load.size()) // 8)
     return load
@@ -205,7 +219,7 @@ async def fills_memories(dut):
         assert bench.seen == [write for group in writes for write in group]
         counted = [load for load in loads if load.gather and load.band0 * parameter("ROWS") < bench.live]
         fetched = sum(len(load.rows_fetched(bench.masks, bench.live)) for load in counted)
-        assert (bench.fetched, bench.skipped) == (fetched, sum(load.rows for load in counted) - fetched)
+        assert (bench.fetched, bench.rows) == (fetched, sum(load.rows for load in counted if not load.rest))
         assert not dut.busy_o.value and bench.errors == 0
         await bench.stop()
 
@@ -237,7 +251,7 @@ async def waits_for_dependencies(dut):
             # The masks of the loads that become ready appear together with the progress.
             for load in loads:
                 if load.gather and load.dep == executed:
-                    words = range(load.mask_base, load.mask_base + load.rows // parameter("LANES") + 1)
+                    words = range(load.mask_base, load.mask_had + load.rows // parameter("LANES") + 1)
                     bench.masks.update((w, masks[w]) for w in words)
             state["exec"] = executed
             dut.done_i.value = executed << 16 * EXEC

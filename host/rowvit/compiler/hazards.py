@@ -31,7 +31,7 @@ class Memory(Enum):
 
 @dataclass(frozen=True)
 class Access:
-    """Band ``first`` + p of the operation touches ``[base + p * stride, + width)`` of ``memory``, p < bands."""
+    """Band ``first`` + p touches ``[base + p * stride, + width)`` of ``memory``, for p < bands."""
 
     engine: Engine
     write: bool

@@ -41,6 +41,18 @@ class Load:
     mask: Access | None = None  #: GATHER: the mask words
     after: int = -1  #: GATHER: step that completes the mask
     band0: int = 0
+    had: Access | None = None  #: REST: the mask words of an earlier load of the same rows
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Mask words of one hidden tile, complete after ``step``; for bands from ``band0``."""
+
+    step: int
+    start: int  #: first neuron within the chunk
+    words: Access
+    band0: int = 0
+    had: Access | None = None  #: the words for the bands before ``band0``
 
 
 @dataclass(eq=False)
@@ -417,7 +429,7 @@ class Lowering:
         self._dump("embed", -1, 0, self.tokens)
 
     def _embed_pieces(self) -> list[tuple[int, int]]:
-        """(first band, bands): each piece of the position table is loaded while the one before is in use."""
+        """(first band, bands): a piece of the position table is loaded while the one before is used."""
         pieces, band0, size, bands = [], 0, 4, self.patches.bands
         while band0 < bands:
             # a small rest goes with the piece before it
@@ -427,7 +439,7 @@ class Lowering:
         return pieces
 
     def _position_loads(self) -> dict[int, Load]:
-        """The position table in the residual memory's layout, bank by bank, by the first band of each piece."""
+        """The position table in the residual memory's layout, bank by bank; by the first band of each piece."""
         config = self.config
         bands, tiles = self.patches.bands, self.dim_tiles
         table = np.zeros((bands * config.rows, tiles * config.tile), np.int16)
@@ -607,7 +619,7 @@ class Lowering:
                 x.end + c % buffers * words, self._hidden_stride(neurons.stop - neurons.start), x.bands
             )
             mask_base = c % mask_buffers * masks
-            made = self._ffn1(layer, x, neurons, region, mask_base)
+            made = self._ffn1(layer, x, neurons, region, mask_base, buffers == 1)
             pending.append((layer, c, neurons, region, mask_base, made))
             if len(pending) == buffers:
                 self._ffn2(*pending.pop(0))
@@ -627,10 +639,22 @@ class Lowering:
     def _mask_words(self, tokens: int, chunk: int) -> int:
         if self.meta["ffn2_rule"] == "none":
             return 0
-        return len(self._row_tiles(tokens)) * -(-chunk // self.config.lanes)
+        words = len(self._row_tiles(tokens)) * -(-chunk // self.config.lanes)
+        return words + self.config.groups if self.meta["ffn2_rule"] == "image" else words
 
-    def _ffn1(self, layer: int, x: Region, neurons: slice, region: Region, mask_base: int) -> list[int]:
-        """FFN1 of one chunk; returns the step of every hidden tile."""
+    def _late_bands(self, bands: int) -> int:
+        """Bands of a hidden tile whose FFN1 takes as long as half of its rows of W2 take to load."""
+        late = -(-self.config.tile * self.config.groups * self.config.lanes // (16 * self.dim))
+        return late if bands >= 2 * late else 0
+
+    def _ffn1(
+        self, layer: int, x: Region, neurons: slice, region: Region, mask_base: int, hurry: bool
+    ) -> list[Mask]:
+        """FFN1 of one chunk; returns the masks of its hidden tiles, in order.
+
+        In a hurry the last tile's last bands have a mask of their own: almost all rows of W2 are
+        known from the bands before, and are loaded meanwhile.
+        """
         config, tensors = self.config, self.package.tensors
         lanes, tile = config.lanes, config.tile
         params = self.meta["params"]["layers"][layer]
@@ -639,7 +663,6 @@ class Lowering:
         rule = self.meta["ffn2_rule"]
         row_tiles = self._row_tiles(x.bands * config.rows)
         mask_bands = {"none": 0, "image": ALL_BANDS, "tile": self.meta["tile_rows"] // config.rows}[rule]
-        source = compute_read(Memory.TOKEN, x.base, x.stride, x.stride, x.bands)
         weight, bias, mult = (
             tensors[f"layers.{layer}.fc1.{n}"][..., neurons] for n in ("weight", "bias", "mult")
         )
@@ -648,46 +671,47 @@ class Lowering:
             columns = slice(start, min(start + tile, count))
             groups = -(-(columns.stop - start) // lanes)
             offset = start // lanes * self._hidden_segment
-            targets = [
-                compute_write(
-                    Memory.TOKEN,
-                    region.base + offset,
-                    groups * self._hidden_segment,
-                    region.stride,
-                    region.bands,
-                )
+            loads = [
+                self._param_load(bias[columns], mult[columns], groups),
+                self._weight_load(self._lanes(weight[:, columns], groups), groups),
             ]
-            mask = {}
-            if rule != "none":
-                mask = dict(mask_base=mask_base + start // lanes, mask_bands=mask_bands, mask_stride=segments)
-                words = (Memory.MASK, mask["mask_base"], groups, segments, len(row_tiles))
-                targets.append(compute_write(*words, banded=False))
-            made.append(len(self.steps))
-            self._matmul(
-                f"fc1.{(neurons.start + start) // tile}",
-                layer,
-                Dst.HIDDEN,
-                source,
-                targets,
-                groups,
-                [
-                    self._param_load(bias[columns], mult[columns], groups),
-                    self._weight_load(self._lanes(weight[:, columns], groups), groups),
-                ],
-                src_base=x.base,
-                src_stride=x.stride,
-                k=self.dim,
-                dst_base=region.base + offset,
-                dst_stride=region.stride,
-                shift=params["fc1.shift"],
-                thr=params["thr"],
-                bands=x.bands,
-                **mask,
-            )
+            late = self._late_bands(x.bands) if hurry and rule == "image" and columns.stop == count else 0
+            word, had = mask_base + start // lanes, None
+            for band0, bands in [(0, x.bands - late), (x.bands - late, late)] if late else [(0, x.bands)]:
+                row = region.base + offset + band0 * region.stride
+                width = groups * self._hidden_segment
+                targets = [compute_write(Memory.TOKEN, row, width, region.stride, bands, band0)]
+                mask = {}
+                if rule != "none":
+                    mask = dict(mask_base=word, mask_bands=mask_bands, mask_stride=segments)
+                    words = (Memory.MASK, word, groups, segments, len(row_tiles))
+                    targets.append(compute_write(*words, banded=False))
+                    read = Access(Engine.LOAD, False, Memory.MASK, word, groups, banded=False)
+                    made.append(Mask(len(self.steps), start, read, band0, had))
+                    word, had = mask_base + segments, read
+                self._matmul(
+                    f"fc1.{(neurons.start + start) // tile}" + (f".{band0}" if band0 else ""),
+                    layer,
+                    Dst.HIDDEN,
+                    compute_read(Memory.TOKEN, x.base + band0 * x.stride, x.stride, x.stride, bands, band0),
+                    targets,
+                    groups,
+                    loads,
+                    src_base=x.base,
+                    src_stride=x.stride,
+                    k=self.dim,
+                    dst_base=region.base + offset,
+                    dst_stride=region.stride,
+                    shift=params["fc1.shift"],
+                    thr=params["thr"],
+                    band0=band0,
+                    bands=bands,
+                    **mask,
+                )
         return made
 
     def _ffn2(
-        self, layer: int, chunk: int, neurons: slice, region: Region, mask_base: int, made: list[int]
+        self, layer: int, chunk: int, neurons: slice, region: Region, mask_base: int, made: list[Mask]
     ) -> None:
         """FFN2 of one chunk, added to the residual stream."""
         config, tensors, rule = self.config, self.package.tensors, self.meta["ffn2_rule"]
@@ -743,25 +767,33 @@ class Lowering:
                 step.loads += loads[1:]
 
     def _ffn2_loads(
-        self, address: int, groups: int, block: Block, mask_base: int, band0: int, made: list[int]
+        self, address: int, groups: int, block: Block, mask_base: int, band0: int, made: list[Mask]
     ) -> list[Load]:
         """Loads of W2 for one lane tile: all rows, or by mask.
 
         The first row tile's rows come hidden tile by hidden tile, while FFN1 still makes the next.
         """
-        config, lanes, total = self.config, self.config.lanes, block.size
+        lanes = self.config.lanes
         if self.meta["ffn2_rule"] == "none":
-            return [Load(LoadKind.WEIGHT, address, total, groups, block)]
-        loads = []
-        size = config.tile if band0 == 0 else total
-        for offset in range(0, total, size):
-            rows = min(size, total - offset)
-            word = mask_base + offset // lanes
-            mask = Access(Engine.LOAD, False, Memory.MASK, word, rows // lanes, banded=False)
-            after = made[offset // config.tile] if band0 == 0 else made[-1]
-            where = address + offset * groups * lanes
-            loads.append(Load(LoadKind.WEIGHT, where, rows, groups, block, offset, mask, after, band0))
-        return loads
+            return [Load(LoadKind.WEIGHT, address, block.size, groups, block)]
+        if band0:
+            words = Access(Engine.LOAD, False, Memory.MASK, mask_base, block.size // lanes, banded=False)
+            made = [Mask(made[-1].step, 0, words, band0)]
+        return [
+            Load(
+                LoadKind.WEIGHT,
+                address + mask.start * groups * lanes,
+                mask.words.width * lanes,
+                groups,
+                block,
+                mask.start,
+                mask.words,
+                mask.step,
+                mask.band0,
+                mask.had,
+            )
+            for mask in made
+        ]
 
     # -- head -----------------------------------------------------------------------------------
 

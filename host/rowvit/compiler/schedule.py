@@ -26,7 +26,7 @@ from rowvit.hardware.isa import (
     Op,
 )
 
-LOOKAHEAD = 4
+LOOKAHEAD = 12
 #: how many steps before a step without room get fewer loads pulled ahead
 _BACK_OFF = 12
 
@@ -191,6 +191,10 @@ class Scheduler:
             flags = frozenset({Flag.GATHER})
             fields |= dict(mask_base=load.mask.base, band0=load.band0)
             accesses += [load.mask, Access(Engine.LOAD, False, Memory.LIVE, 0, 1, banded=False)]
+            if load.had:
+                flags |= {Flag.REST}
+                fields |= dict(mask_had=load.had.base)
+                accesses.append(load.had)
         return Instruction(Op.LOAD, fields, flags), accesses
 
     def _step(self, step: Step) -> tuple[Instruction, list[Access]]:

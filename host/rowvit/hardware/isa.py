@@ -74,6 +74,7 @@ class Flag(IntEnum):
     LAST = 6  #: MATMUL: its records end the image: TLAST, image counter, interrupt
     SCORE_CLEAR = 7  #: ATTN: start new token scores
     SCORE = 8  #: ATTN: add row 0's probabilities to the token scores
+    REST = 9  #: LOAD with GATHER: not the rows of a second mask, which an earlier load has fetched
 
 
 class Dst(IntEnum):
@@ -116,6 +117,7 @@ FIELDS: dict[Op, dict[str, tuple[int, int]]] = {
         "groups": (14, 1),  # WEIGHT, PARAM: groups that are loaded
         "mask_base": (15, 1),  # GATHER: first mask word
         "band0": (16, 1),  # GATHER: the load is empty unless this band is live
+        "mask_had": (17, 1),  # REST: first word of the second mask
     },
     Op.MATMUL: {
         "src_base": (9, 1),  # token memory word of band 0
@@ -132,7 +134,7 @@ FIELDS: dict[Op, dict[str, tuple[int, int]]] = {
         "band0": (20, 1),  # first band
         "bands": (21, 1),  # at most so many bands from band0
         "mask_base": (22, 1),  # HIDDEN: mask word of group 0 in row tile 0
-        "mask_bands": (23, 1),  # HIDDEN: bands per row tile; 0: dense values, no mask
+        "mask_bands": (23, 1),  # HIDDEN: bands per row tile, from band0 on; 0: dense values, no mask
         "mask_stride": (24, 1),  # HIDDEN: mask words per row tile
         "rows": (25, 1),  # SET_LIVE
         "count": (26, 1),  # STREAM: logits of this tile; record header if `total` is not 0
@@ -239,7 +241,7 @@ COUNTERS: tuple[tuple[str, str], ...] = (
     ("load_wait", "a load waits for its dependencies"),
     ("axi_beats", "64-bit words read from memory"),
     ("w2_fetched", "W2 rows fetched by masked loads, per lane tile"),
-    ("w2_skipped", "W2 rows not fetched by masked loads, per lane tile"),
+    ("w2_rows", "W2 rows that masked loads chose from, per lane tile"),
     ("norm_busy", "LayerNorm or dump in progress"),
     ("softmax_busy", "softmax second pass in progress"),
     ("select_busy", "token selection in progress"),

@@ -78,8 +78,9 @@ class LayerStatistics:
         Tokens alive in attention, and from the projection on.
     hidden : int array [after, chunks]
         Nonzero hidden activations.
-    used : bool array [tiles, hidden]
-        Hidden neurons, hence rows of W2, that any row of a row tile uses; one tile unless the rule is "tile".
+    first : int array [tiles, hidden]
+        The first row of a row tile that uses a hidden neuron, hence a row of W2; ``after`` if none does.
+        One tile unless the rule is "tile".
     probabilities : int array [heads, before]
         Nonzero probabilities.
     """
@@ -87,7 +88,7 @@ class LayerStatistics:
     before: int
     after: int
     hidden: np.ndarray
-    used: np.ndarray
+    first: np.ndarray
     probabilities: np.ndarray
 
 
@@ -96,8 +97,8 @@ Statistics = list[LayerStatistics]
 
 def measured(counts: Counts) -> Statistics:
     """Statistics of an image that the integer reference ran (`rowvit.reference.network.run`)."""
-    layers = zip(counts.hidden_rows, counts.w2_used, counts.pv_rows, strict=True)
-    return [LayerStatistics(p.shape[1], hidden.shape[0], hidden, used, p) for hidden, used, p in layers]
+    layers = zip(counts.hidden_rows, counts.w2_first, counts.pv_rows, strict=True)
+    return [LayerStatistics(p.shape[1], hidden.shape[0], hidden, first, p) for hidden, first, p in layers]
 
 
 def assumed(
@@ -132,7 +133,11 @@ def assumed(
         columns = np.add.reduceat(used, starts, axis=1, dtype=int)[np.arange(after) * tiles // after]
         nonzeros = rng.binomial(columns, min(1.0, hidden / max(rows, 1e-9)))
         p = rng.binomial(live, probabilities, (arch["heads"], live))
-        layers.append(LayerStatistics(live, after, nonzeros, used, p))
+        # rows use a neuron independently of each other
+        begin = np.arange(tiles)[:, None] * meta["tile_rows"]
+        waits = rng.geometric(np.clip(hidden / max(rows, 1e-9), 1e-9, 1), used.shape) - 1
+        first = np.where(used, np.minimum(begin + waits, after - 1), after)
+        layers.append(LayerStatistics(live, after, nonzeros, first, p))
         live = after
     return layers
 
@@ -179,6 +184,7 @@ class LayerTimes:
     draining: float = 0.0  #: array waits for the drain of the tile before
     instructions: float = 0.0  #: array waits for the dispatcher
     load_wait: float = 0.0  #: a load waits for room or for a mask
+    softmax: float = 0.0  #: softmax busy
     macs: float = 0.0  #: multiplications of the array
     words: float = 0.0  #: 64-bit words loaded
 
@@ -237,7 +243,7 @@ def predict(
     return _Model(program, config, memory or Memory(), each[:images]).run()
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
     """One instruction of one image, as its engine sees it."""
 
@@ -305,10 +311,8 @@ class _Model:
         self.loading = False  # words of a load arrive
         self.receiving = False  # words of the input arrive
         self.other_words = 0.0  # of program and output, beside a load
-        self.store_until, self.store_share = (
-            0.0,
-            1.0,
-        )  # what K^T and V leave of the weight memory's write port
+        #: until when the drain leaves what share of its cycles to a load that writes its memory
+        self.stores: dict[LoadKind, tuple[float, float]] = {}
         self.residual: deque[tuple[float, float]] = deque()  # when the drain reads residuals
 
     def run(self) -> Prediction:
@@ -418,16 +422,27 @@ class _Model:
             job.words = fields["rows"]
         else:
             job.words = fields["rows"] * -(-config.rows * config.groups // 4)
-        user = next((j for j in later if self._uses(j.instruction, kind, dst, gather)), later[-1])
+        second = None  # a load of the rest of the rows
+        for user in later:
+            if self._uses(user.instruction, kind, dst, gather):
+                break
+            if Flag.REST in user.instruction.flags and user.instruction.fields["dst"] == dst:
+                second = user
         job.slice.layer, job.slice.name = user.slice.layer, f"{user.slice.name} {kind.name.lower()}"
         if gather:
             _, chunk, *rest = user.slice.name.split(".")
-            used = statistics[user.slice.layer].used
+            layer = statistics[user.slice.layer]
             tile = int(rest[1]) if len(rest) > 1 else 0
-            first = int(chunk) * self.program.meta["ffn_chunk"] + dst - user.instruction.fields["wbase"]
-            end = min(first + fields["rows"], (int(chunk) + 1) * self.program.meta["ffn_chunk"])
+            begin = int(chunk) * self.program.meta["ffn_chunk"] + dst - user.instruction.fields["wbase"]
+            end = min(begin + fields["rows"], (int(chunk) + 1) * self.program.meta["ffn_chunk"])
+            first = layer.first[tile, begin:end] if tile < len(layer.first) else np.empty(0)
+            low, high = 0, layer.after
+            if Flag.REST in job.instruction.flags:
+                low = fields["band0"] * config.rows
+            elif second is not None:  # this one's mask covers the bands before
+                high = min(high, second.instruction.fields["band0"] * config.rows)
             job.scan = -(-fields["rows"] // config.lanes)
-            job.fetched = int(used[tile, first:end].sum()) if tile < len(used) else 0
+            job.fetched = int(((first >= low) & (first < high)).sum())
             job.words = job.fetched * fields["groups"] * line
 
     def _uses(self, user: Instruction, kind: LoadKind, dst: int, gather: bool) -> bool:
@@ -534,7 +549,7 @@ class _Model:
             if begin > self.now:
                 yield begin
             self._take(Engine.LOAD)
-            piece = job.slice
+            piece, kind = job.slice, LoadKind(job.instruction.fields["kind"])
             piece.start, piece.busy = begin, 0.0
             self._account(job).load_wait += max(0.0, begin - max(free, job.time))
             left = job.words
@@ -543,10 +558,9 @@ class _Model:
             time = begin
             while left > 0:
                 rate = self.rate / 2 if self.receiving and self.shared else self.rate
-                writes = 1.0
-                if job.instruction.fields["kind"] == LoadKind.WEIGHT and time < self.store_until:
-                    writes = self.store_share
-                words = min(left, max(1.0, 4 * LOAD_FIFO * writes))
+                until, share = self.stores.get(kind, (0.0, 1.0))
+                writes = share if time < until else 1.0
+                words = min(left, max(8.0, 4 * LOAD_FIFO * writes))
                 held -= self.other_words if self.shared else 0
                 self.other_words = 0.0
                 if held < 0:
@@ -666,8 +680,9 @@ class _Model:
         last = 0.0
         for band in range(first, end):
             if band > 0 and chained:
-                ready, why = yield from self._ready(chained, band)
-                ready += REACT_BAND
+                time, who = yield from self._ready(chained, band)
+                if band > first or time + REACT_BAND > ready:
+                    ready, why = time + REACT_BAND, who
             start = max(self.issue_free, ready)
             if start > self.now:
                 yield start
@@ -687,11 +702,13 @@ class _Model:
             if dst is Dst.RESIDUAL:
                 begin = self.drain_begin + RESIDUAL_STAGE
                 self.residual.append((begin, begin + lanes))
-            elif dst in (Dst.KEY, Dst.VALUE):
-                # between two bands' writes the load engine gets rid of two lines, and of one per line's words
                 period = max(fires, lanes + 1)
-                free = period - lanes + 2 * config.lanes // 8 - 1
-                self.store_until, self.store_share = self.drain_free, min(1.0, free / period)
+                self.stores[LoadKind.RESIDUAL] = self.drain_free, (period - lanes) / period
+            elif dst in (Dst.KEY, Dst.VALUE):
+                # lines gather while the drain writes; between two bands' writes one is written per cycle
+                period = max(fires, lanes + 1)
+                free = (period - lanes) * config.lanes / 8
+                self.stores[LoadKind.WEIGHT] = self.drain_free, min(1.0, free / period)
             if dst is Dst.STREAM:
                 self.other_words += fields["count"] / 4
                 self.shadow_free = self.drain_free
@@ -733,6 +750,7 @@ class _Model:
                 softmax_free = begin + lanes * tiles + SOFTMAX + SOFTMAX_GROUP * config.groups
                 if score and band == 0:
                     softmax_free += fields["groups"] * (job.live + SCORE)
+                account.softmax += softmax_free - begin
                 weighed.append(softmax_free)
             else:
                 start = max(self.issue_free, weighed[band] + REACT_SPARSE)

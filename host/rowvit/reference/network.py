@@ -48,8 +48,9 @@ class Counts:
         Nonzero unnormalised probabilities per layer, over heads and rows.
     hidden_rows : list of uint16 arrays [live, chunks]
         Nonzero hidden activations per layer, of every row and FFN chunk.
-    w2_used : list of bool arrays [tiles, hidden]
-        Hidden neurons that any row of a tile uses, per layer; with rules "image" and "none" one tile.
+    w2_first : list of uint16 arrays [tiles, hidden]
+        The first row of a tile that uses a hidden neuron, ``live`` if none does, per layer; with rules
+        "image" and "none" one tile.
     pv_rows : list of uint16 arrays [heads, rows]
         Nonzero unnormalised probabilities per layer.
     """
@@ -62,7 +63,7 @@ class Counts:
     ffn2_nonzeros: list[int] = field(default_factory=list)
     pv_nonzeros: list[int] = field(default_factory=list)
     hidden_rows: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
-    w2_used: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
+    w2_first: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
     pv_rows: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
 
 
@@ -240,13 +241,14 @@ class _Batch:
         nonzeros = int(per_row.sum())
         tile = self.meta["tile_rows"] if rule == "tile" else n
         starts = np.arange(0, n, tile)
-        used = np.logical_or.reduceat(live, starts, axis=0)
+        first = np.where(live, np.arange(n, dtype=np.uint16)[:, None], np.uint16(n))
+        first = np.minimum.reduceat(first, starts, axis=0)
         counts.live.append(n)
         counts.ffn2_nonzeros.append(nonzeros)
         counts.hidden_rows.append(per_row)
-        counts.w2_used.append(used)
+        counts.w2_first.append(first)
         counts.w2_rows_total += len(starts) * width
-        counts.w2_rows_fetched += len(starts) * width if rule == "none" else int(used.sum())
+        counts.w2_rows_fetched += len(starts) * width if rule == "none" else int((first < n).sum())
         counts.macs_executed += n * dim * width + dim * (n * width if rule == "none" else nonzeros)
 
     def _head(self) -> None:

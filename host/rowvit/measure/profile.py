@@ -1,0 +1,481 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the cycles of one image go: by layer and unit, from the simulated RTL or from the cycle model.
+
+The RTL gives when every operation completes, and its counters at that moment. When an operation began,
+and whether the array waited for weights or for activations, comes from the model.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import rowvit
+from rowvit.compiler import Program
+from rowvit.compiler.cycles import Prediction, Slice, Statistics, measured, predict
+from rowvit.errors import RowvitError
+from rowvit.hardware.config import HardwareConfig
+from rowvit.hardware.isa import COUNTERS, QUEUE, Engine, Flag
+from rowvit.target import read_program
+
+if TYPE_CHECKING:
+    from rowvit.quant.package import ModelPackage
+    from rowvit.target import Result
+
+_COUNTER = {name: index for index, (name, _) in enumerate(COUNTERS)}
+#: tracks of a trace and rows of a plot
+TRACKS = {
+    Engine.RECV: "input",
+    Engine.LOAD: "load",
+    Engine.NORM: "LayerNorm",
+    Engine.EXEC: "array",
+    Engine.DRAIN: "drain",
+    Engine.SELECT: "selection",
+}
+
+
+@dataclass
+class LayerProfile:
+    """One layer; every number but ``macs`` and ``bytes`` is in cycles.
+
+    Parameters
+    ----------
+    name : str
+        "embed", the layer's number from 0, or "head".
+    cycles, predicted : int
+        Between the marks at the ends of the layer before and of this one; and by the model.
+    busy, weights, data, draining : float
+        The array multiplies; waits for a load (or an instruction), for activations, for the drain of its
+        previous tile. They add up to ``cycles``.
+    load, load_wait : float
+        Words arrive, at the rate the memory has; a load waits for room, or for a mask.
+    drain, norm, softmax, select : float
+        These units are busy.
+    macs : float
+        Multiplications.
+    bytes : float
+        Loaded for this layer's operations, whenever that was.
+    """
+
+    name: str
+    cycles: int
+    predicted: int
+    busy: float
+    weights: float
+    data: float
+    draining: float
+    load: float
+    load_wait: float
+    drain: float
+    norm: float
+    softmax: float
+    select: float
+    macs: float
+    bytes: float
+
+
+@dataclass
+class Profile:
+    """One image on one configuration.
+
+    Parameters
+    ----------
+    network : str
+    config : HardwareConfig
+    memory : MemoryModel
+    source : str
+        What the cycles come from.
+    layers : list of LayerProfile
+        Embedding, layers, head.
+    timeline : list of Slice
+        Operations in whole cycles, those of an engine one after the other.
+    result : Result or None
+        Of the simulated RTL.
+    """
+
+    network: str
+    config: HardwareConfig
+    memory: Any
+    source: str
+    layers: list[LayerProfile]
+    timeline: list[Slice]
+    result: Result | None
+
+    @property
+    def total(self) -> int:
+        return sum(layer.cycles for layer in self.layers)
+
+    @property
+    def predicted(self) -> int:
+        return sum(layer.predicted for layer in self.layers)
+
+
+def profile(
+    model: ModelPackage | Program,
+    image: np.ndarray,
+    config: HardwareConfig,
+    memory: Any,
+    simulate: bool = True,
+) -> Profile:
+    """Profile one image.
+
+    Parameters
+    ----------
+    model : ModelPackage or Program
+        Of a package the model knows what the image makes of the data; of a program it assumes that.
+    image : uint8 array [S, S, 3]
+    config : HardwareConfig
+    memory : MemoryModel
+    simulate : bool
+        Run the RTL; otherwise only the model.
+
+    Raises
+    ------
+    RowvitError
+        The network or image does not fit, or the simulation fails.
+    """
+    program = read_program(model, config)
+    statistics = None if isinstance(model, Program) else _statistics(model, image)
+    predicted = predict(program, config, memory, statistics)
+    if not simulate:
+        layers = _modelled(program, predicted)
+        timeline = _in_order(predicted.timeline, {}, predicted.total)
+        return Profile(program.meta["model"]["name"], config, memory, "cycle model", layers, timeline, None)
+    with rowvit.open("sim", config=config, memory=memory) as sim:
+        sim.load(program)
+        sim.device.watch()
+        (result,) = sim(image[None])
+        events = sim.device.events()
+    layers = _measured(program, predicted, result, events, config, memory)
+    timeline = _in_order(predicted.timeline, _completions(events), result.cycles)
+    name = program.meta["model"]["name"]
+    return Profile(name, config, memory, "simulated RTL", layers, timeline, result)
+
+
+def _statistics(package: ModelPackage, image: np.ndarray) -> Statistics:
+    from rowvit.reference import network, patchify
+
+    (result,) = network.run(package, patchify(image[None], package.arch["patch_size"]))
+    return measured(result.counts)
+
+
+def _names(program: Program) -> list[str]:
+    return ["embed", *map(str, range(program.meta["architecture"]["depth"])), "head"]
+
+
+def _modelled(program: Program, predicted: Prediction) -> list[LayerProfile]:
+    """Layers of the model alone."""
+    ends = np.cumsum([0, *predicted.layer_cycles])
+    layers = []
+    for name, cycles, times, (begin, end) in zip(
+        _names(program), predicted.layer_cycles, predicted.layers, pairwise(ends), strict=True
+    ):
+        unit = dict.fromkeys(Engine, 0.0)
+        for piece in predicted.timeline:
+            inside = min(piece.end, end) - max(piece.start, begin)
+            if inside > 0 and piece.end > piece.start:
+                unit[piece.engine] += piece.busy * inside / (piece.end - piece.start)
+        waits = np.array([times.weights + times.instructions, times.data, times.draining])
+        busy = min(float(cycles), times.busy[Engine.EXEC])
+        # operations do not begin and end with their layer
+        waits *= (cycles - busy) / max(waits.sum(), 1e-9)
+        if not waits.any():
+            busy = float(cycles)
+        layers.append(
+            LayerProfile(
+                name,
+                cycles,
+                cycles,
+                busy,
+                *map(float, waits),
+                unit[Engine.LOAD],
+                min(times.load_wait, cycles - unit[Engine.LOAD]),
+                unit[Engine.DRAIN],
+                unit[Engine.NORM],
+                times.softmax,
+                unit[Engine.SELECT],
+                times.macs,
+                8 * times.words,
+            )
+        )
+    return layers
+
+
+def _measured(
+    program: Program,
+    predicted: Prediction,
+    result: Result,
+    events: np.ndarray,
+    config: HardwareConfig,
+    memory: Any,
+) -> list[LayerProfile]:
+    """Layers from the RTL's counters at the marks."""
+    operations = [i for i in program.instructions if i.op in QUEUE and QUEUE[i.op] is Engine.EXEC]
+    marks = [n + 1 for n, instruction in enumerate(operations) if Flag.MARK in instruction.flags]
+    drained = events["done"][:, Engine.DRAIN].astype(int)
+    at = [np.zeros(len(COUNTERS)), *(events["counters"][np.argmax(drained >= mark)] for mark in marks)]
+    at.append(np.array([result.counters[name] for name, _ in COUNTERS]))
+    rate = 1.0 if memory.ideal else memory.rate / 100
+    layers = []
+    for name, cycles, modelled, times, fires, (before, after) in zip(
+        _names(program),
+        result.layer_cycles,
+        predicted.layer_cycles,
+        predicted.layers,
+        result.layer_fires,
+        pairwise(at),
+        strict=True,
+    ):
+        counted = {key: float(after[i]) - float(before[i]) for key, i in _COUNTER.items()}
+        busy = min(counted["exec_fire"], cycles)
+        draining = min(counted["wait_drain"], cycles - busy)
+        rest = cycles - busy - draining
+        weights = times.weights + times.instructions
+        weights = rest * weights / max(weights + times.data, 1e-9)
+        layers.append(
+            LayerProfile(
+                name,
+                cycles,
+                modelled,
+                busy,
+                weights,
+                rest - weights,
+                draining,
+                min(counted["axi_beats"] / rate, cycles),
+                counted["load_wait"],
+                counted["drain_busy"],
+                counted["norm_busy"],
+                counted["softmax_busy"],
+                counted["select_busy"],
+                float(fires * config.lanes),
+                8 * times.words,
+            )
+        )
+    return layers
+
+
+def _completions(events: np.ndarray) -> dict[tuple[Engine, int], int]:
+    """Cycle in which the RTL completed an engine's n-th operation."""
+    found: dict[tuple[Engine, int], int] = {}
+    done = dict.fromkeys(Engine, 0)
+    for event in events:
+        for engine in Engine:
+            for number in range(done[engine], int(event["done"][engine])):
+                found[engine, number] = int(event["counters"][_COUNTER["cycles"]])
+            done[engine] = max(done[engine], int(event["done"][engine]))
+    return found
+
+
+def _in_order(timeline: list[Slice], completions: dict[tuple[Engine, int], int], total: int) -> list[Slice]:
+    """Whole cycles, ends as completed (if known), and within an engine no overlap."""
+    pieces = []
+    free = dict.fromkeys(Engine, 0)
+    for piece in sorted(timeline, key=lambda s: (s.engine, s.number)):
+        end = min(total, completions.get((piece.engine, piece.number), round(piece.end)))
+        end = max(end, free[piece.engine])
+        start = min(end, max(free[piece.engine], end - round(piece.end - piece.start)))
+        free[piece.engine] = end
+        pieces.append(replace(piece, start=start, end=end))
+    return pieces
+
+
+# -- files --------------------------------------------------------------------------------------
+
+
+def trace(found: Profile) -> dict[str, Any]:
+    """The Chrome trace: one track per engine, and one of layers; a microsecond stands for a cycle."""
+    events: list[dict[str, Any]] = [
+        {
+            "ph": "M",
+            "name": "process_name",
+            "pid": 0,
+            "args": {"name": f"{found.network} on {found.config.name}"},
+        }
+    ]
+    for track, name in enumerate(["layers", *TRACKS.values()]):
+        events.append({"ph": "M", "name": "thread_name", "pid": 0, "tid": track, "args": {"name": name}})
+        events.append(
+            {"ph": "M", "name": "thread_sort_index", "pid": 0, "tid": track, "args": {"sort_index": track}}
+        )
+
+    def add(name: str, track: int, start: float, end: float, **args: Any) -> None:
+        events.append(
+            {"ph": "X", "name": name, "pid": 0, "tid": track, "ts": start, "dur": end - start, "args": args}
+        )
+
+    add("image", 0, 0, found.total, source=found.source)
+    ends = np.cumsum([0, *(layer.cycles for layer in found.layers)]).tolist()
+    for layer, (start, end) in zip(found.layers, pairwise(ends), strict=True):
+        name = f"layer {layer.name}" if layer.name.isdigit() else layer.name
+        waits = {key: round(getattr(layer, key)) for key in ("busy", "weights", "data", "draining")}
+        add(name, 0, start, end, predicted=layer.predicted, **waits)
+    tracks = {engine: number for number, engine in enumerate(TRACKS, 1)}
+    for piece in found.timeline:
+        args = {
+            "layer": found.layers[piece.layer + 1].name,
+            "operation": piece.number,
+            "busy": round(piece.busy),
+        }
+        add(piece.name, tracks[piece.engine], int(piece.start), int(piece.end), **args)
+    other = {
+        "unit": "1 us is 1 cycle",
+        "clock_mhz": found.config.clock_mhz,
+        "memory": str(found.memory),
+        "source": found.source,
+        "cycles": found.total,
+    }
+    return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": other}
+
+
+def write_trace(found: Profile, path: Path) -> None:
+    """Write `trace` as JSON, for ui.perfetto.dev or chrome://tracing."""
+    try:
+        path.write_text(json.dumps(trace(found)) + "\n")
+    except OSError as error:
+        raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+#: color of an operation by the first part of its name
+_COLORS = {
+    "patch": "#7f7f7f",
+    "q": "#1f77b4",
+    "k": "#5fa2d6",
+    "v": "#9ecae1",
+    "attn": "#ff7f0e",
+    "select": "#8c1d40",
+    "proj": "#2ca02c",
+    "fc1": "#9467bd",
+    "fc2": "#d6558f",
+    "head": "#4d4d4d",
+    "norm": "#bcbd22",
+}
+_WAITS = {
+    "busy": ("multiplies", "#3b6fb6"),
+    "weights": ("waits for weights", "#d95f02"),
+    "data": ("waits for data", "#e6ab02"),
+    "draining": ("waits for the drain", "#999999"),
+}
+
+
+def plot(found: Profile, path: Path) -> None:
+    """A picture: timeline, where the array's cycles go, roofline.
+
+    Raises
+    ------
+    RowvitError
+        Matplotlib is missing, or the file cannot be written.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise RowvitError("a plot needs matplotlib; install it with: pip install matplotlib") from error
+    figure = Figure(figsize=(16, 10), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, 2, height_ratios=[1, 1.1], width_ratios=[1.15, 1])
+    milliseconds = found.total / found.config.clock_mhz / 1e3
+    figure.suptitle(
+        f"{found.network} on {found.config.name}: {found.total:,} cycles ({found.source}),"
+        f" {milliseconds:.2f} ms at {found.config.clock_mhz:g} MHz; {found.memory}"
+    )
+    _plot_timeline(figure.add_subplot(grid[0, :]), found)
+    _plot_array(figure.add_subplot(grid[1, 0]), found)
+    _plot_roofline(figure.add_subplot(grid[1, 1]), found)
+    try:
+        figure.savefig(path, dpi=110)
+    except (OSError, ValueError) as error:
+        raise RowvitError(f"{path}: cannot be written ({error})") from error
+
+
+def _plot_timeline(axes: Any, found: Profile) -> None:
+    from matplotlib.patches import Patch
+
+    rows = list(TRACKS)[::-1]
+    used = set()
+    for height, engine in enumerate(rows):
+        by_color: dict[str, list[tuple[float, float]]] = {}
+        for piece in found.timeline:
+            if piece.engine is engine and piece.end > piece.start:
+                part = piece.name.split(".")[0].split(" ")[0]
+                part = "patch" if part == "patches" else part
+                used.add(part)
+                color = _COLORS.get(part, "#17becf")
+                by_color.setdefault(color, []).append((piece.start / 1e3, (piece.end - piece.start) / 1e3))
+        for color, spans in by_color.items():
+            axes.broken_barh(spans, (height - 0.4, 0.8), facecolors=color, edgecolors="white", linewidth=0.15)
+    edges = np.cumsum([0, *(layer.cycles for layer in found.layers)]) / 1e3
+    for layer, (start, end) in zip(found.layers, pairwise(edges), strict=True):
+        axes.axvline(end, color="black", linewidth=0.6)
+        if end - start > 0.02 * edges[-1]:
+            axes.text((start + end) / 2, len(rows) - 0.45, layer.name, ha="center", va="bottom", fontsize=9)
+    axes.set_yticks(range(len(rows)), [TRACKS[engine] for engine in rows])
+    axes.set_xlim(0, edges[-1])
+    axes.set_ylim(-0.6, len(rows) - 0.5)
+    axes.set_xlabel("thousand cycles")
+    axes.set_title("operations by engine; vertical lines: ends of layers", fontsize=10, pad=18)
+    handles = [Patch(color=color, label=part) for part, color in _COLORS.items() if part in used]
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9, frameon=False)
+
+
+def _plot_array(axes: Any, found: Profile) -> None:
+    names = [layer.name for layer in found.layers]
+    below = np.zeros(len(names))
+    for key, (label, color) in _WAITS.items():
+        cycles = np.array([getattr(layer, key) for layer in found.layers]) / 1e3
+        axes.bar(names, cycles, bottom=below, color=color, label=label)
+        below += cycles
+    if found.result is not None:
+        predicted = [layer.predicted / 1e3 for layer in found.layers]
+        axes.plot(names, predicted, "_", color="black", markersize=14, label="cycle model")
+    axes.set_ylabel("thousand cycles")
+    axes.set_xlabel("layer")
+    axes.set_title("what the array does", fontsize=10)
+    axes.legend(fontsize=9, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _plot_roofline(axes: Any, found: Profile) -> None:
+    rate = 1.0 if found.memory.ideal else found.memory.rate / 100
+    peak = found.config.macs_per_cycle
+    # what takes next to no time says little
+    layers = [
+        layer for layer in found.layers if layer.bytes and layer.macs and layer.cycles > found.total / 100
+    ]
+    intensity = np.array([layer.macs / layer.bytes for layer in layers])
+    speed = np.array([layer.macs / layer.cycles for layer in layers])
+    ends = min(intensity.min(), peak / (8 * rate)) / 2, max(intensity.max(), peak / (8 * rate)) * 2
+    x = np.geomspace(*ends, 200)
+    axes.plot(x, np.minimum(peak, 8 * rate * x), color="black", linewidth=1.2)
+    axes.text(ends[1], peak * 1.04, f"array: {peak} MAC per cycle", ha="right", va="bottom", fontsize=9)
+    low = ends[0] * 1.1
+    axes.text(
+        low,
+        8 * rate * low * 1.6,
+        f"memory: {8 * rate:.3g} bytes per cycle",
+        fontsize=9,
+        ha="left",
+        va="bottom",
+    )
+    axes.scatter(intensity, speed, color="#3b6fb6", zorder=3)
+    # layers of one size lie on one point: they share a label
+    labels: dict[tuple[float, float], list[str]] = {}
+    for layer, place in zip(layers, zip(intensity, speed, strict=True), strict=True):
+        near = (p for p in labels if np.abs(np.log(np.divide(p, place))).max() < 0.3)
+        labels.setdefault(next(near, place), []).append(layer.name)
+    for place, names in labels.items():
+        consecutive = names[0].isdigit() and names == [str(int(names[0]) + i) for i in range(len(names))]
+        text = f"{names[0]} to {names[-1]}" if consecutive and len(names) > 2 else ", ".join(names)
+        axes.annotate(text, place, xytext=(7, -11), textcoords="offset points", fontsize=9)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(*ends)
+    axes.set_ylim(min(speed.min(), 8 * rate * ends[0]) / 1.5, peak * 1.6)
+    axes.set_xlabel("MAC per byte loaded")
+    axes.set_ylabel("MAC per cycle")
+    axes.set_title("roofline of every layer", fontsize=10)
+    axes.grid(True, which="both", linewidth=0.3, alpha=0.5)

@@ -589,8 +589,9 @@ def _print_profile(found: Profile) -> None:
         values = [sum(getattr(layer, key) for layer in layers) / cycles for key in keys]
         return [f"{min(value, 1):.0%}" if value >= 0.005 else "." for value in values]
 
+    compared = found.result is not None
     array = Table(
-        *("layer", "cycles", "model", "MAC/cycle", "busy", "weights", "data", "draining"),
+        *("layer", "cycles", *["model"] * compared, "MAC/cycle", "busy", "weights", "data", "draining"),
         box=None,
         pad_edge=False,
     )
@@ -607,7 +608,7 @@ def _print_profile(found: Profile) -> None:
         array.add_row(
             name,
             f"{cycles:,}",
-            f"{predicted / cycles - 1:+.1%}" if found.result else "",
+            *[f"{predicted / cycles - 1:+.1%}"] * compared,
             f"{sum(layer.macs for layer in layers) / cycles:.0f}",
             *shares(layers, "busy", "weights", "data", "draining"),
         )

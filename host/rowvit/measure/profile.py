@@ -452,20 +452,14 @@ def _plot_roofline(axes: Any, found: Profile) -> None:
     x = np.geomspace(*ends, 200)
     axes.plot(x, np.minimum(peak, 8 * rate * x), color="black", linewidth=1.2)
     axes.text(ends[1], peak * 1.04, f"array: {peak} MAC per cycle", ha="right", va="bottom", fontsize=9)
-    low = ends[0] * 1.1
-    axes.text(
-        low,
-        8 * rate * low * 1.6,
-        f"memory: {8 * rate:.3g} bytes per cycle",
-        fontsize=9,
-        ha="left",
-        va="bottom",
-    )
+    middle = np.sqrt(ends[0] * peak / (8 * rate))  # of the slope
+    label = f"memory: {8 * rate:.3g} bytes per cycle"
+    axes.text(middle, 8 * rate * middle * 1.2, label, ha="right", va="bottom", fontsize=9)
     axes.scatter(intensity, speed, color="#3b6fb6", zorder=3)
     # layers of one size lie on one point: they share a label
     labels: dict[tuple[float, float], list[str]] = {}
     for layer, place in zip(layers, zip(intensity, speed, strict=True), strict=True):
-        near = (p for p in labels if np.abs(np.log(np.divide(p, place))).max() < 0.3)
+        near = (p for p in labels if np.abs(np.log(np.divide(p, place))).max() < 0.15)
         labels.setdefault(next(near, place), []).append(layer.name)
     for place, names in labels.items():
         consecutive = names[0].isdigit() and names == [str(int(names[0]) + i) for i in range(len(names))]

@@ -439,7 +439,7 @@ class Lowering:
         return pieces
 
     def _position_loads(self) -> dict[int, Load]:
-        """The position table in the residual memory's layout, bank by bank; by the first band of each piece."""
+        """The position table in the residual memory's layout, bank by bank: first band -> piece."""
         config = self.config
         bands, tiles = self.patches.bands, self.dim_tiles
         table = np.zeros((bands * config.rows, tiles * config.tile), np.int16)

@@ -35,13 +35,23 @@ module fetch #(
   localparam SEG_IW = 11 - LOG_LANES;  // segment number within a row
   localparam CMD_W = BANK_W + 29;
 
-  function [3:0] words_of;  // 64-bit words that hold the non-zeros of a bitmap
+  function [LANES/2-1:0] ones_of;  // non-zeros of each byte of a bitmap
     input [LANES-1:0] bitmap;
+    integer i;
+    begin
+      ones_of = {LANES / 2{1'b0}};
+      for (i = 0; i < LANES; i = i + 1)
+        ones_of[4*(i/8)+:4] = ones_of[4*(i/8)+:4] + {3'd0, bitmap[i]};
+    end
+  endfunction
+
+  function [3:0] words_of;  // 64-bit words that hold them
+    input [LANES/2-1:0] ones;
     integer i;
     reg [LOG_LANES+3:0] n;
     begin
       n = 7;
-      for (i = 0; i < LANES; i = i + 1) n = n + {{(LOG_LANES + 3) {1'b0}}, bitmap[i]};
+      for (i = 0; i < LANES / 8; i = i + 1) n = n + {{LOG_LANES{1'b0}}, ones[4*i+:4]};
       words_of = n[6:3];
     end
   endfunction
@@ -78,7 +88,12 @@ module fetch #(
   reg  [BANK_W-1:0] bank_q;
   reg  [15:0]       addr_q;
   reg  [10:0]       left_q;   // words (dense) or segments (sparse) still to do
-  reg  [3:0]        words_q;  // value words of this segment still to read
+  // Value words of this segment still to read. A memory read and the whole count are too long for a
+  // cycle: before the first word they are counted from the bytes' counts.
+  reg  [3:0]         words_q;
+  reg  [LANES/2-1:0] ones_q;
+  reg                count_q;
+  wire [3:0]         words = count_q ? words_of(ones_q) : words_q;
   reg  [SEG_IW-1:0] seg_q;
   reg  [15:0]       seg_addr_q;
   reg               word_pending_q;  // a value word is on its way
@@ -97,12 +112,12 @@ module fetch #(
   assign cmd_take   = state_q == F_IDLE && cmd_valid && emit_ready;
 
   wire [LANES-1:0]  bitmap = rd_data_i[LANES-1:0];
-  wire [3:0]        bitmap_words = words_of(bitmap);
+  wire              bitmap_any = |bitmap;
   wire              got_bitmap = state_q == F_WAIT && rd_dvalid_i;
   wire              last_seg = left_q == 11'd1;
   // The end marker follows the last segment's bitmap; it waits in this flag for a free entry.
   reg               end_q;
-  wire              bm_push_map = got_bitmap && bitmap_words != 4'd0;
+  wire              bm_push_map = got_bitmap && bitmap_any;
   wire              bm_push_end = end_q && bm_count != 3'd4;
 
   always @(posedge clk_i) begin
@@ -123,8 +138,9 @@ module fetch #(
       if (rd) begin
         addr_q <= addr_q + 16'd1;
         if (sparse_q) begin
-          words_q <= words_q - 4'd1;
-          if (words_q == 4'd1) begin
+          words_q <= words - 4'd1;
+          count_q <= 1'b0;
+          if (words == 4'd1) begin
             addr_q     <= seg_addr_q + SEGW[15:0];
             seg_addr_q <= seg_addr_q + SEGW[15:0];
             seg_q      <= seg_q + 1'b1;
@@ -143,8 +159,9 @@ module fetch #(
       end
       default:  // F_WAIT; a value word read before cannot be mistaken: reads return in order
       if (rd_dvalid_i) begin
-        words_q <= bitmap_words;
-        if (bitmap_words != 4'd0) state_q <= F_WORDS;
+        ones_q  <= ones_of(bitmap);
+        count_q <= 1'b1;
+        if (bitmap_any) state_q <= F_WORDS;
         else begin
           addr_q     <= seg_addr_q + SEGW[15:0];
           seg_addr_q <= seg_addr_q + SEGW[15:0];

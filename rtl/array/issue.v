@@ -150,18 +150,22 @@ module issue #(
   assign wait_drain_o = t_valid && !(|fire) && |(needed & ~done_q & valid & blocked_drain);
   assign wait_steal_o = |(needed & ~done_q & valid & blocked_steal);
   integer c;
+  reg [7:0] fires_d, pv_nonzeros_d;
+  reg [3:0] ffn2_nonzeros_d;
   always @* begin
-    fires_o = 8'd0;
-    ffn2_nonzeros_o = 4'd0;
-    pv_nonzeros_o = 8'd0;
+    fires_d = 8'd0;
+    ffn2_nonzeros_d = 4'd0;
+    pv_nonzeros_d = 8'd0;
     for (c = 0; c < N; c = c + 1) begin
-      fires_o = fires_o + {7'd0, fire[c]};
+      fires_d = fires_d + {7'd0, fire[c]};
       if (fire[c] && t_sparse && x[9*c+:9] != 9'd0) begin
-        if (t_pv) pv_nonzeros_o = pv_nonzeros_o + 8'd1;
-        else if (c % GROUPS == 0) ffn2_nonzeros_o = ffn2_nonzeros_o + 4'd1;
+        if (t_pv) pv_nonzeros_d = pv_nonzeros_d + 8'd1;
+        else if (c % GROUPS == 0) ffn2_nonzeros_d = ffn2_nonzeros_d + 4'd1;
       end
     end
   end
+  always @(posedge clk_i)
+    {fires_o, pv_nonzeros_o, ffn2_nonzeros_o} <= {fires_d, pv_nonzeros_d, ffn2_nonzeros_d};
 
   // ---------------------------------------------------------------- pipeline
   // s1: memory address; s2: memory data; s3: cluster inputs

@@ -3,7 +3,7 @@
 #              (CONFIG=pynq-z2: the hardware configuration)
 # make test    the tests (SLOW=1: the long ones instead); also needs Icarus Verilog and Yosys
 # make lint    Verilator on the RTL, ruff on the Python
-# make synth   Yosys synthesis for Xilinx 7 series: build/synth/$(CONFIG).txt
+# make synth   Yosys synthesis for Xilinx 7 series: resources of $(CONFIG) by module
 # make clean   what these left behind
 VENV ?= .venv
 PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.10,$(shell command -v python$(v) 2>/dev/null)) \
@@ -14,10 +14,6 @@ MISSING = $(strip $(foreach t,$(TOOLS),$(if $(shell command -v $(t) 2>/dev/null)
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo -n)
 
 RTL := $(wildcard rtl/*.v rtl/*/*.v)
-# structural fields of the configuration as parameters of the top module
-PARAMETERS = from rowvit.hardware.config import load; \
-    print(*(f'-set {k.upper()} {v}' for k, v in load('$(CONFIG)').structure().items()))
-
 test: TOOLS += iverilog yosys
 synth: TOOLS += yosys
 
@@ -35,11 +31,7 @@ lint: tools $(VENV)/.test
 	verilator --lint-only -Wall -Irtl rtl/lint.vlt $(sort $(RTL)) --top-module rowvit_top
 
 synth: tools $(VENV)/.core
-	mkdir -p build/synth
-	yosys -q -p "read_verilog -Irtl $(sort $(RTL)); \
-	    chparam -set USE_DSP 1 $(shell $(VENV)/bin/python -c "$(PARAMETERS)" 2>/dev/null) rowvit_top; \
-	    synth_xilinx -family xc7 -widemux 5 -top rowvit_top; tee -o build/synth/$(CONFIG).txt stat"
-	tail -n 60 build/synth/$(CONFIG).txt
+	$(VENV)/bin/python benchmarks/resources.py $(CONFIG)
 
 tools:
 	@if [ -n "$(MISSING)" ]; then \

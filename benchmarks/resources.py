@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from rowvit.device.verilate import RTL, parameters
-from rowvit.hardware.config import load
+from synthesis import module_name, read_top
 
 #: LUTs that a distributed RAM or shift register primitive occupies
 LUTS = {"RAM32M": 4, "RAM64M": 4, "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, "SRL16E": 1, "SRLC32E": 1}
@@ -27,19 +25,16 @@ LUTS = {"RAM32M": 4, "RAM64M": 4, "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, 
 
 def synthesise(config: str) -> dict[str, Counter]:
     """Cells per module and, under "design hierarchy", of the whole."""
-    sources = " ".join(map(str, [*RTL.glob("*.v"), *RTL.glob("*/*.v")]))
-    values = parameters(load(config)) | {"USE_DSP": "1"}
-    sets = " ".join(f"-set {name} {value}" for name, value in values.items())
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "stat.txt"
         script = (
-            f"read_verilog -I{RTL} {sources}; chparam {sets} rowvit_top;"
-            f" synth_xilinx -family xc7 -widemux 5 -top rowvit_top; tee -q -o {report} stat"
+            f"{read_top(config)}; synth_xilinx -family xc7 -widemux 5 -top rowvit_top;"
+            f" tee -q -o {report} stat"
         )
         subprocess.run(["yosys", "-q", "-l", f"{folder}/log", "-p", script], check=True, capture_output=True)
         sections = re.split(r"\n=== (.*?) ===\n", report.read_text())
     return {
-        re.sub(r"^\$paramod(\$[0-9a-f]+)?\\|\\.*=.*$", "", name): Counter(
+        module_name(name): Counter(
             {cell: int(n) for cell, n in re.findall(r"^\s+([A-Z]\w+)\s+(\d+)$", text, re.M)}
         )
         for name, text in zip(sections[1::2], sections[2::2], strict=True)

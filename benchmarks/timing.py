@@ -21,9 +21,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from rowvit.device.verilate import RTL, parameters
-from rowvit.hardware.config import load
+from synthesis import module_name, read_top
 
 #: LUT RAMs that Yosys has no delays of, as (ports of each read, width of address); those of RAM64X1D
 LUT_RAMS = {
@@ -55,9 +53,6 @@ def lut_rams() -> str:
 
 def synthesise(config: str, folder: Path) -> tuple[str, dict]:
     """What `sta` printed of each module and of the whole, and the flat netlist."""
-    sources = " ".join(map(str, [*RTL.glob("*.v"), *RTL.glob("*/*.v")]))
-    values = parameters(load(config)) | {"USE_DSP": "1"}
-    sets = " ".join(f"-set {name} {value}" for name, value in values.items())
     # abc9 leaves its cell models without the delays
     (folder / "lut_rams.v").write_text(lut_rams())
     timing = (
@@ -65,7 +60,7 @@ def synthesise(config: str, folder: Path) -> tuple[str, dict]:
         f" read_verilog -lib -specify -overwrite {folder}/lut_rams.v; tee -q -o"
     )
     script = (
-        f"read_verilog -I{RTL} {sources}; chparam {sets} rowvit_top;"
+        f"{read_top(config)};"
         " synth_xilinx -family xc7 -abc9 -widemux 5 -noiopad -noclkbuf -top rowvit_top; design -save mapped;"
         f" {timing} {folder}/modules.sta sta; design -load mapped; flatten;"
         f" write_json {folder}/whole.json; {timing} {folder}/whole.sta sta"
@@ -88,7 +83,7 @@ def paths(text: str) -> list[tuple[int, str, str, str, Counter]]:
         cells = re.findall(r"^ +\d+ \S+ \((\w+)\.(\S+)\)", body, re.M)
         nets = re.findall(r"^ {9,}(\S.*)$", body, re.M)
         kinds = Counter(kind for kind, _ in cells[1:-1])
-        name = re.sub(r"^\$paramod(\$[0-9a-f]+)?\\|\\.*=.*$", "", name)
+        name = module_name(name)
         nets = [net for net in nets if not net.startswith("$")]
         ends = (cells[-1][0], nets[-1] if nets else "", cells[0][0]) if cells else ("", "", "")
         found.append((int(arrival), name, f"{ends[0]} {ends[1]}".strip("\\ "), ends[2], kinds))

@@ -99,7 +99,6 @@ module fetch #(
   reg               word_pending_q;  // a value word is on its way
 
   wire              emit_ready;
-  wire              word_in_ready_unused;
   wire [2:0]        word_count;
   wire              bm_ready;
   wire [2:0]        bm_count;
@@ -188,7 +187,7 @@ module fetch #(
       .DEPTH(4)
   ) u_words (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
-      .in_valid_i(word_pending_q && rd_dvalid_i), .in_ready_o(word_in_ready_unused),
+      .in_valid_i(word_pending_q && rd_dvalid_i), .in_ready_o(),
       .in_data_i(rd_data_i),
       .out_valid_o(word_valid), .out_ready_i(word_take), .out_data_o(word), .count_o(word_count)
   );
@@ -196,14 +195,13 @@ module fetch #(
   wire                    bm_valid;
   wire                    bm_take;
   wire [LANES+SEG_IW:0]   bm_head;
-  wire                    bm_in_ready_unused;
   assign bm_ready = bm_count < 3'd3 && !end_q;
   fifo #(
       .WIDTH(LANES + SEG_IW + 1),
       .DEPTH(4)
   ) u_bitmaps (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
-      .in_valid_i(bm_push_map || bm_push_end), .in_ready_o(bm_in_ready_unused),
+      .in_valid_i(bm_push_map || bm_push_end), .in_ready_o(),
       .in_data_i({!bm_push_map, seg_q, bitmap}),
       .out_valid_o(bm_valid), .out_ready_i(bm_take), .out_data_o(bm_head), .count_o(bm_count)
   );

@@ -87,7 +87,7 @@ module issue #(
   reg          inflight_q; // a tile has ended and its shadows are not released yet
   wire         shadow_ok = !inflight_q || release_i;
 
-  wire [N-1:0] needed, valid, last, steal, can, blocked_drain, blocked_steal, fire;
+  wire [N-1:0] needed, valid, last, steal, can, blocked_drain, fire;
   wire [9*N-1:0]  x;
   wire [11*N-1:0] idx;
   genvar r, g, k;
@@ -103,7 +103,6 @@ module issue #(
         assign idx[11*I+:11] = t_shared ? x_idx_i[11*I0+:11] : x_idx_i[11*I+:11];
         assign steal[I]  = r != 0 && !lockstep && wr_valid_i[g];
         assign blocked_drain[I] = last[I] && !shadow_ok;
-        assign blocked_steal[I] = steal[I];
         assign can[I] = !needed[I] || (valid[I] && !done_q[I] && !blocked_drain[I] && !steal[I]);
       end
     end
@@ -148,7 +147,7 @@ module issue #(
   assign fire_any_o   = |fire;
   assign wait_data_o  = t_valid && !t_null && !(|fire) && |(needed & ~done_q & ~valid);
   assign wait_drain_o = t_valid && !(|fire) && |(needed & ~done_q & valid & blocked_drain);
-  assign wait_steal_o = |(needed & ~done_q & valid & blocked_steal);
+  assign wait_steal_o = |(needed & ~done_q & valid & steal);
   integer c;
   reg [7:0] fires_d, pv_nonzeros_d;
   reg [3:0] ffn2_nonzeros_d;

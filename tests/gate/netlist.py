@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from rowvit.device.verilate import sources
+
 ROOT = Path(__file__).resolve().parents[2]
 RTL = ROOT / "rtl"
 FOLDER = ROOT / "build" / "gate"
@@ -18,13 +20,8 @@ FOLDER = ROOT / "build" / "gate"
 
 def need(*tools: str) -> None:
     """Skip the test if a tool is not on the PATH; tools are named as Debian's packages."""
-    command = {"iverilog": "iverilog", "yosys": "yosys", "nextpnr-ecp5": "nextpnr-ecp5"}
-    if missing := [tool for tool in tools if shutil.which(command[tool]) is None]:
+    if missing := [tool for tool in tools if shutil.which(tool) is None]:
         pytest.skip(f"not on PATH: {' '.join(missing)} (sudo apt-get install -y {' '.join(missing)})")
-
-
-def sources() -> list[Path]:
-    return sorted([*RTL.glob("*.v"), *RTL.glob("*/*.v")])
 
 
 def yosys(script: str, *inputs: Path) -> None:
@@ -36,7 +33,7 @@ def yosys(script: str, *inputs: Path) -> None:
 
 def synthesise(top: str, parameters: dict[str, int | str], name: str | None = None) -> Path:
     """The netlist of ``top``, whose module is called ``name``; made once for the same RTL."""
-    inputs = sources()
+    inputs = sources(RTL)
     sha = hashlib.sha256(repr((top, sorted(parameters.items()), name)).encode())
     for path in [*inputs, *RTL.glob("*.vh")]:
         sha.update(path.read_bytes())

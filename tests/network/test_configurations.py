@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_bit_exact import assert_equal, random_images
 
-from rowvit.device.verilate import RTL, parameters
+from rowvit.device.verilate import RTL, parameters, sources
 from rowvit.hardware.config import load, names
 from rowvit.model.synthetic import preset_package, random_package
 
@@ -66,8 +66,7 @@ def test_elaborates(name):
     if shutil.which("verilator") is None:
         pytest.skip("Verilator is not installed: sudo apt-get install -y verilator")
     values = [f"-G{parameter}={value}" for parameter, value in parameters(load(name)).items()]
-    sources = [RTL / "lint.vlt", *sorted([*RTL.glob("*.v"), *RTL.glob("*/*.v")])]
-    command = ["verilator", "--lint-only", "-Wall", f"-I{RTL}", *map(str, sources)]
+    command = ["verilator", "--lint-only", "-Wall", f"-I{RTL}", *map(str, [RTL / "lint.vlt", *sources()])]
     done = subprocess.run([*command, "--top-module", "rowvit_top", *values], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

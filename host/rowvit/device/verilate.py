@@ -40,6 +40,11 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rowvit"
 
 
+def sources(rtl: Path = RTL) -> list[Path]:
+    """The Verilog files below ``rtl``, sorted."""
+    return sorted([*rtl.glob("*.v"), *rtl.glob("*/*.v")])
+
+
 def parameters(config: HardwareConfig) -> dict[str, str]:
     """Verilog parameters of ``rowvit_top`` and their values."""
     values = {name.upper(): str(value) for name, value in config.structure().items()}
@@ -63,7 +68,7 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
         A tool is missing, or the build failed.
     """
     rtl = rtl or RTL
-    sources = sorted([*rtl.glob("*.v"), *rtl.glob("*/*.v")])
+    verilog = sources(rtl)
     verilator, environment = _verilator()
     version = _run([verilator, "--version"], environment).strip()
     flags = [*VERILATOR_FLAGS, *(f"-G{name}={value}" for name, value in parameters(config).items())]
@@ -73,7 +78,7 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
     sha = hashlib.sha256()
     for text in (version, *flags, CXX_FLAGS, _cpu()):
         sha.update(f"{text}\n".encode())
-    for path in [*sources, *sorted(rtl.glob("*.vh")), HARNESS, PUBLIC]:
+    for path in [*verilog, *sorted(rtl.glob("*.vh")), HARNESS, PUBLIC]:
         sha.update(f"{path.name}\n".encode() + path.read_bytes())
     name = f"{config.name}-{'trace-' if trace else ''}{sha.hexdigest()[:16]}.so"
     library = cache_directory() / name
@@ -87,7 +92,7 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
     try:
         made = work / "verilated"
         steps = [
-            [verilator, *flags, f"-I{rtl}", "--Mdir", str(made), str(PUBLIC), *map(str, sources)],
+            [verilator, *flags, f"-I{rtl}", "--Mdir", str(made), str(PUBLIC), *map(str, verilog)],
             ["make", "-C", str(made), "-f", "Vrowvit.mk", "-j", str(os.cpu_count() or 1)]
             + [f"{name}={CXX_FLAGS}" for name in ("OPT_FAST", "OPT_GLOBAL")]
             # what runs once need not be fast, but must be position independent

@@ -137,8 +137,11 @@ class Accelerator(Target):
             patches = patchify(images, meta["architecture"]["patch_size"])
             source[:, :, patches.shape[2] :] = 0
             source[:, :, : patches.shape[2]] = patches.view(np.uint8)
+            source.flush()
+            packed = time.monotonic()
             try:
-                lengths = self._stream(source, sink)
+                lengths, taken = self._stream(source, sink)
+                received = time.monotonic()
                 counters = {
                     name: self.core.read(COUNTER_BASE + 4 * i) for i, (name, _) in enumerate(COUNTERS)
                 }
@@ -147,19 +150,27 @@ class Accelerator(Target):
                     self._reset()
                 raise
             outputs = [np.array(sink[i, :length]) for i, length in enumerate(lengths)]
-        seconds = (time.monotonic() - begin) / count
         results, start = [], (0, 0)
         for i, output in enumerate(outputs):
             end = (counters["cycles"], counters["fires"]) if i == count - 1 else None
             result, start = _result(meta, output, start, end)
-            result.counters, result.batch, result.seconds = counters, count, seconds
+            result.counters, result.batch = counters, count
             if count == 1:
                 _count_work(result, meta, self.config)
             results.append(result)
+        unpacked = time.monotonic()
+        timing = {
+            "pack": packed - begin,
+            "run": received - packed,
+            "send": taken - packed,
+            "unpack": unpacked - received,
+        }
+        for result in results:
+            result.seconds, result.timing = (unpacked - begin) / count, timing
         return results
 
-    def _stream(self, source: np.ndarray, sink: np.ndarray) -> list[int]:
-        """Send all images and receive their records; the bytes received of each."""
+    def _stream(self, source: np.ndarray, sink: np.ndarray) -> tuple[list[int], float]:
+        """Send all images and receive their records; bytes received of each, and when the last was taken."""
         send, receive, count = self.dma.sendchannel, self.dma.recvchannel, len(source)
         base = self._blob.physical_address
         for name, value in (
@@ -173,16 +184,15 @@ class Accelerator(Target):
             ("IRQ_ENABLE", 3),
         ):
             self._write(name, value)
-        source.flush()
         receive.transfer(sink[0])
         send.transfer(source[0])  # waits until the core asks, so that its clock counts no time of ours
         self._write("CONTROL", _START)
         lengths: list[int] = []
-        sent, sending = 1, True
+        sent, sending, taken = 1, True, 0.0
         deadline = time.monotonic() + self.timeout * count
         while len(lengths) < count:
             if sending and self._finished(send, _MM2S):
-                sending = False
+                sending, taken = False, time.monotonic()
             if not sending and sent < count:
                 send.transfer(source[sent])
                 sent, sending = sent + 1, True
@@ -197,7 +207,7 @@ class Accelerator(Target):
                     f"image {len(lengths)} was not done in {self.timeout:g} s:"
                     f" {self._where(sent, len(lengths))}"
                 )
-        return lengths
+        return lengths, time.monotonic() if sending else taken
 
     def _finished(self, channel, offset: int) -> bool:
         """Whether the channel's transfer is complete; its data are then visible to the CPU."""

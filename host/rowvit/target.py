@@ -54,6 +54,10 @@ class Result:
         Rows of the second FFN matrix that were fetched, and that there were for the live tokens.
     seconds : float
         Wall time per image, transfers included.
+    timing : dict of float
+        Seconds of the host's clock that the start took which ran this image: "pack" (patches made, copied and
+        flushed), "run" (register writes, transfers and the core, to the last word of the answer), of that
+        "send" (until the last input was taken), and "unpack" (counters and records read). Empty on golden.
     bit_exact : bool or None
         Equal to the integer reference in logits, kept tokens and checkpoints; None if not compared.
     """
@@ -74,6 +78,7 @@ class Result:
     w2_rows_fetched: int | None = None
     w2_rows_total: int | None = None
     seconds: float = 0.0
+    timing: dict[str, float] = field(default_factory=dict)
     bit_exact: bool | None = None
 
     @property

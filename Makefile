@@ -3,6 +3,7 @@
 #              (CONFIG=pynq-z2: the hardware configuration)
 # make test    the tests (SLOW=1: the long ones instead); also needs Icarus Verilog and Yosys
 # make lint    Verilator on the RTL, ruff on the Python
+# make bench   the simulated accelerator beside this machine's CPU (PyTorch, onnxruntime)
 # make synth   Yosys synthesis for Xilinx 7 series: resources of $(CONFIG) by module
 # make clean   what these left behind
 VENV ?= .venv
@@ -17,7 +18,7 @@ RTL := $(wildcard rtl/*.v rtl/*/*.v)
 test: TOOLS += iverilog yosys
 synth: TOOLS += yosys
 
-.PHONY: demo test lint synth clean tools
+.PHONY: demo test lint bench synth clean tools
 
 demo: tools $(VENV)/.core
 	$(VENV)/bin/rowvit run sign-digits --target sim --config $(CONFIG) --check
@@ -29,6 +30,9 @@ lint: tools $(VENV)/.test
 	$(VENV)/bin/ruff check host tests benchmarks
 	$(VENV)/bin/ruff format --check host tests benchmarks
 	verilator --lint-only -Wall -Irtl rtl/lint.vlt $(sort $(RTL)) --top-module rowvit_top
+
+bench: tools $(VENV)/.test
+	$(VENV)/bin/python benchmarks/compare.py --config $(CONFIG) --json build/bench.json
 
 synth: tools $(VENV)/.core
 	$(VENV)/bin/python benchmarks/resources.py $(CONFIG)

@@ -10,6 +10,7 @@ parameters. Wall time and simulated kHz belong to the machine that ran it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -37,8 +38,47 @@ def network(name: str) -> ModelPackage:
     return read_model(name)
 
 
-def measure(name: str, config: str, memory: MemoryModel, images: int) -> str:
-    """One row: ``images`` random images in one start; everything compared with the reference."""
+@dataclass(frozen=True)
+class Cycles:
+    """``images`` random images in one start of the simulated accelerator.
+
+    Parameters
+    ----------
+    busy, useful : float
+        Of ``cycles`` x MACs per cycle: lane-group multiplications, and multiplications of the network.
+    macs, macs_dense : int
+        Multiplications of all images; and without pruning and skipping.
+    seconds : float
+        Wall time of the simulation.
+    """
+
+    network: str
+    images: int
+    memory: str
+    cycles: int
+    busy: float
+    useful: float
+    macs: int
+    macs_dense: int
+    clock_mhz: float
+    seconds: float
+
+    @property
+    def images_per_second(self) -> float:
+        """Simulated cycles x clock."""
+        return self.clock_mhz * 1e6 * self.images / self.cycles
+
+    def row(self) -> str:
+        """Under `HEADER`."""
+        return (
+            f"| {self.network} | {self.images} | {self.memory} | {self.cycles // self.images:,} |"
+            f" {self.busy:.1%} | {self.useful:.1%} | {self.images_per_second:.1f} |"
+            f" {self.cycles / self.seconds / 1e3:.0f} | {self.seconds / self.images:.1f} |"
+        )
+
+
+def measure(name: str, config: str, memory: MemoryModel, images: int) -> Cycles:
+    """Simulate; everything is compared with the reference."""
     package, hardware = network(name), load(config)
     side = package.meta["architecture"]["image_size"]
     pixels = np.random.default_rng(0).integers(0, 256, (images, side, side, 3), dtype=np.uint8)
@@ -52,15 +92,19 @@ def measure(name: str, config: str, memory: MemoryModel, images: int) -> str:
         f"{name} differs from the reference"
     )
     counters = results[-1].counters
-    cycles = counters["cycles"]
-    macs_per_cycle = hardware.rows * hardware.groups * hardware.lanes
-    busy = counters["fires"] * hardware.lanes / (cycles * macs_per_cycle)
-    useful = sum(e.macs_executed for e in expected) / (cycles * macs_per_cycle)
-    seconds = sum(r.seconds for r in results)
-    return (
-        f"| {name} | {images} | {memory} | {cycles // images:,} | {busy:.1%} | {useful:.1%} |"
-        f" {hardware.clock_mhz * 1e6 * images / cycles:.1f} | {cycles / seconds / 1e3:.0f} |"
-        f" {seconds / images:.1f} |"
+    available = counters["cycles"] * hardware.macs_per_cycle
+    macs = sum(e.macs_executed for e in expected)
+    return Cycles(
+        name,
+        images,
+        str(memory),
+        counters["cycles"],
+        counters["fires"] * hardware.lanes / available,
+        macs / available,
+        macs,
+        sum(e.macs_dense for e in expected),
+        hardware.clock_mhz,
+        sum(r.seconds for r in results),
     )
 
 
@@ -76,7 +120,7 @@ def main(
     memory = MemoryModel(latency=latency, rate=rate, ideal=ideal)
     print(HEADER)
     for name in networks or NETWORKS:
-        print(measure(name, config, memory, images), flush=True)
+        print(measure(name, config, memory, images).row(), flush=True)
 
 
 if __name__ == "__main__":

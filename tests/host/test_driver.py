@@ -16,11 +16,11 @@ from pynq import Overlay
 import rowvit
 from rowvit.compiler import Program, compile
 from rowvit.device.golden import Golden
-from rowvit.device.hwh import DMA_PARAMETERS
 from rowvit.device.sim import MemoryModel, SimDevice
 from rowvit.driver import Accelerator, records
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
+from rowvit.hardware.block_design import DMA_PARAMETERS
 from rowvit.hardware.isa import REGISTERS, Error, Record
 from rowvit.model.synthetic import random_package
 from rowvit.target import Result

@@ -25,6 +25,7 @@ from pynqmetadata.frontends import Metadata
 from rowvit.device import hwh
 from rowvit.device.verilate import build
 from rowvit.errors import RowvitError
+from rowvit.hardware.block_design import CORE, DMA, INTC, block_design
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import COUNTERS, REGISTERS, Engine, Error
 
@@ -196,6 +197,7 @@ class SimDevice(Device):
         self._free = [(DDR_BASE, self.ddr.size)]
         self._used: dict[int, int] = {}
         self._ps = hwh.clock_registers(config)
+        self._slaves = block_design(config).addresses
         self._intc = _InterruptController()
         self._waited_since = self._looks = 0
         self._open = self._library.rowvit_new(
@@ -357,37 +359,44 @@ class SimDevice(Device):
             self._check(self.stats)
         return value.value
 
+    def _decode(self, address: int) -> tuple[str | None, int]:
+        """The cell of the block design at an address, if there is one, and the offset within it."""
+        for slave in self._slaves:
+            if slave.base <= address < slave.base + slave.range:
+                return slave.cell, address - slave.base
+        return None, address
+
     def _read(self, address: int) -> int:
-        base, offset = address - address % hwh.RANGE, address % hwh.RANGE
-        if base == hwh.CORE_BASE:
+        cell, offset = self._decode(address)
+        if cell == CORE:
             value = self._core(offset)
             if offset == REGISTERS["STATUS"][0] and value & 1:  # busy: whoever asks again would wait
                 self.advance()
                 value = self._core(offset)
             return value
-        if base == hwh.DMA_BASE:
+        if cell == DMA:
             if offset in (0x04, 0x34):
                 self._looks += 1
                 # to look at a transfer under way is to wait for it; so it is to look again and again
                 if self._library.rowvit_active(self._sim) & (1 if offset == 0x04 else 2) or self._looks > 100:
                     self.advance()
             return self._library.rowvit_dma_read(self._sim, offset)
-        if base == hwh.INTC_BASE:
+        if cell == INTC:
             return self._intc.read(offset, self._library.rowvit_interrupts(self._sim))
         return self._ps.get(address, 0)
 
     def _write(self, address: int, value: int) -> None:
-        base, offset = address - address % hwh.RANGE, address % hwh.RANGE
-        if base not in (hwh.CORE_BASE, hwh.DMA_BASE, hwh.INTC_BASE):
+        cell, offset = self._decode(address)
+        if cell is None:
             # clocks; pynq keeps asking the first device of the process, even when it is closed
             self._ps[address] = value
             return
         self._waited_since = self.stats["cycles"]
         self._looks = 0
-        if base == hwh.CORE_BASE:
+        if cell == CORE:
             if self._library.rowvit_write(self._sim, offset, value):
                 self._check(self.stats)
-        elif base == hwh.DMA_BASE:
+        elif cell == DMA:
             self._library.rowvit_dma_write(self._sim, offset, value)
         else:
             self._intc.write(offset, value)

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The system around the core: boards, and the block design that Vivado builds for them.
+
+The one table of cells, parameters, connections and addresses. The Tcl under ``bitstreams/`` builds it
+in Vivado, and `rowvit.device.hwh` describes it to the simulated board.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from rowvit.errors import RowvitError
+from rowvit.hardware.config import HardwareConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # PYNQ images still carry Python 3.10
+    import tomli as tomllib
+
+BOARDS = Path(__file__).with_name("boards.toml")
+CORE, DMA, INTC, PS = "rowvit_0", "axi_dma_0", "axi_intc_0", "ps_0"
+TOP = "rowvit_top"
+
+DMA_PARAMETERS = {
+    "c_include_sg": 0,
+    "c_sg_include_stscntrl_strm": 0,
+    "c_sg_length_width": 26,
+    "c_micro_dma": 0,
+    "c_include_mm2s": 1,
+    "c_include_s2mm": 1,
+    "c_include_mm2s_dre": 0,
+    "c_include_s2mm_dre": 0,
+    "c_m_axi_mm2s_data_width": 64,
+    "c_m_axi_s2mm_data_width": 64,
+    "c_m_axis_mm2s_tdata_width": 64,
+    "c_s_axis_s2mm_tdata_width": 64,
+    "c_mm2s_burst_size": 16,  # AXI3, the port of a Zynq-7000, has no longer bursts
+    "c_s2mm_burst_size": 16,
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """A processing system: names of its interfaces and pins, its parameters, its address map."""
+
+    name: str
+    vlnv: str
+    control: str  #: AXI master for registers
+    memory: tuple[str, str]  #: AXI slaves to the DDR: for the DMA, for the core
+    clock: str
+    reset: str
+    interrupt: str
+    bus_clocks: tuple[str, ...]  #: clock inputs of ``control`` and ``memory``
+    parameters: dict[str, object]
+    frequency: str  #: parameter that takes the clock in MHz
+    rule: dict[str, str]  #: options of Vivado's automation rule, besides the preset
+    address_bits: int  #: of the DMA
+    memory_bytes: int  #: that ``memory`` reaches from address 0 on
+    addresses: dict[str, int]  #: base by cell; within what ``control`` reaches
+
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family(
+            name="zynq-7000",
+            vlnv="xilinx.com:ip:processing_system7:5.5",
+            control="M_AXI_GP0",
+            memory=("S_AXI_HP0", "S_AXI_HP1"),
+            clock="FCLK_CLK0",
+            reset="FCLK_RESET0_N",
+            interrupt="IRQ_F2P",
+            bus_clocks=("M_AXI_GP0_ACLK", "S_AXI_HP0_ACLK", "S_AXI_HP1_ACLK"),
+            parameters={
+                "PCW_USE_M_AXI_GP0": 1,
+                "PCW_USE_S_AXI_HP0": 1,
+                "PCW_USE_S_AXI_HP1": 1,
+                "PCW_S_AXI_HP0_DATA_WIDTH": 64,
+                "PCW_S_AXI_HP1_DATA_WIDTH": 64,
+                "PCW_USE_FABRIC_INTERRUPT": 1,
+                "PCW_IRQ_F2P_INTR": 1,
+                "PCW_EN_CLK0_PORT": 1,
+                "PCW_EN_RST0_PORT": 1,
+                "PCW_FPGA_FCLK0_ENABLE": 1,
+                "PCW_FCLK0_PERIPHERAL_CLKSRC": "IO PLL",  # PYNQ sets divisors, and leaves the source
+            },
+            frequency="PCW_FPGA0_PERIPHERAL_FREQMHZ",
+            rule={"make_external": "FIXED_IO, DDR"},
+            address_bits=32,
+            memory_bytes=1 << 29,
+            addresses={DMA: 0x40400000, INTC: 0x41800000, CORE: 0x43C00000},
+        ),
+        Family(
+            name="zynq-ultrascale",
+            vlnv="xilinx.com:ip:zynq_ultra_ps_e:3.4",
+            control="M_AXI_HPM0_FPD",
+            memory=("S_AXI_HP0_FPD", "S_AXI_HP1_FPD"),
+            clock="pl_clk0",
+            reset="pl_resetn0",
+            interrupt="pl_ps_irq0",
+            bus_clocks=("maxihpm0_fpd_aclk", "saxihp0_fpd_aclk", "saxihp1_fpd_aclk"),
+            parameters={
+                "PSU__USE__M_AXI_GP0": 1,  # HPM0_FPD
+                "PSU__USE__M_AXI_GP1": 0,
+                "PSU__USE__M_AXI_GP2": 0,
+                "PSU__MAXIGP0__DATA_WIDTH": 32,
+                "PSU__USE__S_AXI_GP2": 1,  # HP0_FPD
+                "PSU__USE__S_AXI_GP3": 1,  # HP1_FPD
+                "PSU__SAXIGP2__DATA_WIDTH": 64,
+                "PSU__SAXIGP3__DATA_WIDTH": 64,
+                "PSU__USE__IRQ0": 1,
+                "PSU__USE__FABRIC__RST": 1,
+                "PSU__NUM_FABRIC_RESETS": 1,
+                "PSU__FPGA_PL0_ENABLE": 1,
+                "PSU__CRL_APB__PL0_REF_CTRL__SRCSEL": "IOPLL",
+            },
+            frequency="PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ",
+            rule={},
+            address_bits=40,
+            memory_bytes=1 << 31,
+            addresses={DMA: 0xA0000000, INTC: 0xA0010000, CORE: 0xA0020000},
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Board:
+    """A row of ``boards.toml``."""
+
+    name: str
+    family: Family
+    part: str
+    board_part: str  #: pattern of Vivado's board file
+    configuration: str
+    ultra_ram: bool
+    settings: dict[str, object]  #: of the processing system, where the board file is missing
+
+
+@cache
+def boards() -> dict[str, Board]:
+    """The boards by name."""
+    table = tomllib.loads(BOARDS.read_text())
+    found = {}
+    for name, row in table["boards"].items():
+        references = {
+            "family": FAMILIES[row["family"]],
+            "settings": table["settings"][row["settings"]],
+        }
+        found[name] = Board(**row | references, name=name)
+    return found
+
+
+def board(name: str) -> Board:
+    """A board by its name, in upper or lower case.
+
+    Raises
+    ------
+    RowvitError
+        There is no such board.
+    """
+    for known, found in boards().items():
+        if known.lower() == name.lower():
+            return found
+    raise RowvitError(
+        f"no board '{name}'; take one of {', '.join(boards())}, or add a row to hardware/boards.toml"
+    )
+
+
+def family(config: HardwareConfig) -> Family:
+    """The processing system of a configuration's board; a Zynq-7000 if the board is 'none'.
+
+    Raises
+    ------
+    RowvitError
+        There is no such board.
+    """
+    return FAMILIES["zynq-7000"] if config.board == "none" else board(config.board).family
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A block. Vivado takes the newest version that it has; ``vlnv`` names that of Vivado 2022.2."""
+
+    vlnv: str
+    parameters: dict[str, object]
+    interfaces: dict[str, str] = field(default_factory=dict)  #: name to MASTER, SLAVE, INITIATOR or TARGET
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the processor finds a slave."""
+
+    cell: str
+    interface: str
+    base: int
+    range: int  #: bytes
+
+
+@dataclass(frozen=True)
+class BlockDesign:
+    """Cells and wires. A pin or interface is named ``cell/name``."""
+
+    family: Family
+    cells: dict[str, Cell]
+    interfaces: tuple[tuple[str, str], ...]  #: from master to slave
+    nets: dict[str, tuple[str, tuple[str, ...]]]  #: by driver: clk, rst or INTERRUPT, and the loads
+    addresses: tuple[Address, ...]  #: of the slaves that the processor's master reaches
+    memory: dict[str, str]  #: master to the processing system's slave through which it reaches memory
+
+
+def block_design(config: HardwareConfig, ps: Family | None = None) -> BlockDesign:
+    """The block design of one configuration, with the processing system of its board or another."""
+    ps = ps or family(config)
+    control, dma_memory, core_memory = "axi_control", "axi_dma_memory", "axi_core_memory"
+    cells = {
+        PS: Cell(
+            ps.vlnv,
+            ps.parameters | {ps.frequency: config.clock_mhz},
+            {ps.control: "MASTER", **dict.fromkeys(ps.memory, "SLAVE")},
+        ),
+        CORE: Cell(
+            f"xilinx.com:module_ref:{TOP}:1.0",
+            {name.upper(): value for name, value in config.structure().items()}
+            | {"CONFIG_HASH": f"0x{config.hash:08X}", "USE_DSP": 1},
+            {"s_axil": "SLAVE", "m_axi": "MASTER", "s_axis": "TARGET", "m_axis": "INITIATOR"},
+        ),
+        DMA: Cell(
+            "xilinx.com:ip:axi_dma:7.1",
+            DMA_PARAMETERS | {"c_addr_width": ps.address_bits},
+            {
+                "S_AXI_LITE": "SLAVE",
+                "M_AXI_MM2S": "MASTER",
+                "M_AXI_S2MM": "MASTER",
+                "M_AXIS_MM2S": "INITIATOR",
+                "S_AXIS_S2MM": "TARGET",
+            },
+        ),
+        control: _interconnect(slaves=1, masters=3),
+        dma_memory: _interconnect(slaves=2, masters=1),
+        core_memory: _interconnect(slaves=1, masters=1),
+        "reset_0": Cell("xilinx.com:ip:proc_sys_reset:5.0", {}),
+        "concat_0": Cell("xilinx.com:ip:xlconcat:2.1", {"NUM_PORTS": 3}),
+        INTC: Cell(
+            "xilinx.com:ip:axi_intc:4.1",
+            {"C_IRQ_CONNECTION": 1, "C_KIND_OF_INTR": "0x00000000"},  # one wire; inputs are levels
+            {"s_axi": "SLAVE"},
+        ),
+    }
+    interfaces = (
+        (f"{PS}/{ps.control}", f"{control}/S00_AXI"),
+        (f"{control}/M00_AXI", f"{DMA}/S_AXI_LITE"),
+        (f"{control}/M01_AXI", f"{INTC}/s_axi"),
+        (f"{control}/M02_AXI", f"{CORE}/s_axil"),
+        (f"{DMA}/M_AXI_MM2S", f"{dma_memory}/S00_AXI"),
+        (f"{DMA}/M_AXI_S2MM", f"{dma_memory}/S01_AXI"),
+        (f"{dma_memory}/M00_AXI", f"{PS}/{ps.memory[0]}"),
+        (f"{CORE}/m_axi", f"{core_memory}/S00_AXI"),
+        (f"{core_memory}/M00_AXI", f"{PS}/{ps.memory[1]}"),
+        (f"{DMA}/M_AXIS_MM2S", f"{CORE}/s_axis"),
+        (f"{CORE}/m_axis", f"{DMA}/S_AXIS_S2MM"),
+    )
+    crossbars = {name: cell for name, cell in cells.items() if "axi_interconnect" in cell.vlnv}
+    clocked = [
+        *(f"{PS}/{pin}" for pin in ps.bus_clocks),
+        f"{CORE}/aclk",
+        *(f"{DMA}/{pin}" for pin in ("s_axi_lite_aclk", "m_axi_mm2s_aclk", "m_axi_s2mm_aclk")),
+        f"{INTC}/s_axi_aclk",
+        "reset_0/slowest_sync_clk",
+    ]
+    for name, cell in crossbars.items():
+        clocked += [f"{name}/ACLK", *(f"{name}/{port[:3]}_ACLK" for port in cell.interfaces)]
+    reset = [f"{CORE}/aresetn", f"{DMA}/axi_resetn", f"{INTC}/s_axi_aresetn"]
+    reset += [f"{name}/{port[:3]}_ARESETN" for name, cell in crossbars.items() for port in cell.interfaces]
+    nets = {
+        f"{PS}/{ps.clock}": ("clk", tuple(clocked)),
+        f"{PS}/{ps.reset}": ("rst", ("reset_0/ext_reset_in",)),
+        "reset_0/interconnect_aresetn": ("rst", tuple(f"{name}/ARESETN" for name in crossbars)),
+        "reset_0/peripheral_aresetn": ("rst", tuple(reset)),
+        f"{DMA}/mm2s_introut": ("INTERRUPT", ("concat_0/In0",)),
+        f"{DMA}/s2mm_introut": ("INTERRUPT", ("concat_0/In1",)),
+        f"{CORE}/irq": ("INTERRUPT", ("concat_0/In2",)),
+        "concat_0/dout": ("INTERRUPT", (f"{INTC}/intr",)),
+        f"{INTC}/irq": ("INTERRUPT", (f"{PS}/{ps.interrupt}",)),
+    }
+    addresses = (
+        Address(DMA, "S_AXI_LITE", ps.addresses[DMA], 0x10000),
+        Address(INTC, "s_axi", ps.addresses[INTC], 0x10000),
+        Address(CORE, "s_axil", ps.addresses[CORE], 0x1000),  # its 12 address bits
+    )
+    memory = {
+        f"{DMA}/M_AXI_MM2S": ps.memory[0],
+        f"{DMA}/M_AXI_S2MM": ps.memory[0],
+        f"{CORE}/m_axi": ps.memory[1],
+    }
+    return BlockDesign(ps, cells, interfaces, nets, addresses, memory)
+
+
+def _interconnect(slaves: int, masters: int) -> Cell:
+    ports = {f"S{i:02}_AXI": "SLAVE" for i in range(slaves)} | {
+        f"M{i:02}_AXI": "MASTER" for i in range(masters)
+    }
+    return Cell("xilinx.com:ip:axi_interconnect:2.1", {"NUM_SI": slaves, "NUM_MI": masters}, ports)

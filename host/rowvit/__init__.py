@@ -59,13 +59,13 @@ def open(target: str, config: str | Path | HardwareConfig = "pynq-z2", **options
         from rowvit.device.board import overlay
         from rowvit.driver import Accelerator
 
-        return Accelerator(overlay(hardware, **options), hardware, **driver)
+        return Accelerator(overlay(hardware, **options), **driver)
     if target == "sim":
-        from pynq import Overlay
-
         from rowvit.device.sim import SimDevice
         from rowvit.driver import Accelerator
+        from rowvit.overlay import RowvitOverlay
 
         device = SimDevice(hardware, **options)
-        return Accelerator(Overlay(device.bitstream, device=device), hardware, **{"timeout": 600.0, **driver})
+        overlay = RowvitOverlay(device.bitstream, hardware, device)
+        return Accelerator(overlay, **{"timeout": 600.0, **driver})
     raise RowvitError(f"no target '{target}'; take golden, sim or board")

@@ -1,23 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The driver: one network on the accelerator, through PYNQ. The same code serves board and simulator.
+"""The driver: networks on the accelerator, through PYNQ. The same code serves board and simulator.
 
 It imports numpy and pynq only.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from pynq import allocate
+from pynq.interrupt import Interrupt
 
 from rowvit.errors import RowvitError
 from rowvit.hardware.config import HardwareConfig
-from rowvit.hardware.isa import ABI_VERSION, COUNTER_BASE, COUNTERS, ID, REGISTERS, Error, Record
+from rowvit.hardware.isa import ID, Record
+from rowvit.overlay import BUSY, DMA_IDLE, DONE, ERROR, MM2S, S2MM, RowvitOverlay, dma_failed, dma_state, wake
 from rowvit.reference import patchify
 from rowvit.target import Result, Target, read_program
 
@@ -25,24 +30,24 @@ if TYPE_CHECKING:
     from rowvit.compiler import Program
     from rowvit.quant.package import ModelPackage
 
-_BUSY, _ERROR = 1, 4
-_START, _RESET = 1, 2
-_DMA_RESET, _DMA_IDLE = 4, 2
-_MM2S, _S2MM = 0x00, 0x30  # register offsets of the DMA's channels
-_DMA_ERRORS = {
-    0x10: "internal error (the packet is longer than its buffer)",
-    0x20: "slave error (memory refused the access)",
-    0x40: "decode error (there is no memory at the address)",
-}
-_SENTENCES = {
-    Error.BAD_OPCODE: "the program holds an unknown instruction; compile the network again",
-    Error.ADDRESS_RANGE: "the program loads beyond its blob; compile the network again",
-    Error.BAD_HASH: "the program is for another configuration or ABI; compile it for this one",
-    Error.AXI_READ: "a memory read failed (SLVERR or DECERR); the blob's address is not memory for the core",
-    Error.WATCHDOG: "nothing moved for {watchdog} cycles",
-    Error.STREAM_SHORT: "the input packet of an image ended early; the stream lost words",
-    Error.STREAM_LONG: "the input packet of an image is too long; the stream is out of step",
-}
+_POLL = 0.0005  # seconds between two looks, where no interrupt tells
+_LOOK = 0.02  # seconds after which a missing interrupt does not matter
+
+
+@dataclass
+class _Batch:
+    """The images of one start, from pixels to answers."""
+
+    source: np.ndarray  # uint8 [slots, rows, bytes]
+    sink: np.ndarray  # uint8 [slots, bytes]
+    count: int
+    packing: float  # seconds
+    sent: int = 0  # transfers begun
+    sending: bool = False
+    lengths: list[int] = field(default_factory=list)  # bytes received of each image
+    started: float = 0.0
+    taken: float = 0.0  # when the last input was
+    deadline: float = 0.0
 
 
 class Accelerator(Target):
@@ -50,9 +55,7 @@ class Accelerator(Target):
 
     Parameters
     ----------
-    overlay : pynq.Overlay
-    config : HardwareConfig
-        What the bitstream was made from.
+    overlay : RowvitOverlay
     timeout : float
         Seconds that one image may take.
     watchdog : int
@@ -61,36 +64,16 @@ class Accelerator(Target):
     Raises
     ------
     RowvitError
-        The overlay holds no core, or one of another configuration or ABI.
+        The overlay's DMA does not answer or lacks a channel.
     """
 
-    def __init__(
-        self, overlay, config: HardwareConfig, timeout: float = 10.0, watchdog: int = 1_000_000
-    ) -> None:
-        self.config, self.timeout, self.watchdog = config, timeout, watchdog
-        self.device = overlay.device
-        self.core = _find(overlay, "rowvit")
-        self.dma = _find(overlay, "axi_dma")
+    def __init__(self, overlay: RowvitOverlay, timeout: float = 10.0, watchdog: int = 1_000_000) -> None:
+        self.overlay, self.config, self.device = overlay, overlay.config, overlay.device
+        self.timeout, self.watchdog = timeout, watchdog
+        self.core, self.dma = overlay.core, overlay.dma
         self.program: Program | None = None
         self._blob = None
-        identity, abi, found = (self._read(name) for name in ("ID", "ABI", "CONFIG_HASH"))
-        where = f"bitstream {overlay.bitfile_name}"
-        if identity != ID:
-            raise RowvitError(
-                f"{where}: register ID reads 0x{identity:08X}, not 0x{ID:08X}: no rowvit core is at this"
-                " address; the .hwh may be another bitstream's"
-            )
-        if abi != ABI_VERSION:
-            raise RowvitError(
-                f"{where} has ABI {abi}, this software {ABI_VERSION}; build both from the same version"
-            )
-        if found != config.hash:
-            raise RowvitError(
-                f"{where} was built for a configuration with hash 0x{found:08X}, but '{config.name}' has"
-                f" 0x{config.hash:08X}; name the configuration it was built for"
-            )
-        if None in (self.dma.sendchannel, self.dma.recvchannel):
-            raise RowvitError(f"{where}: its AXI DMA lacks a channel; build it with MM2S and S2MM")
+        self._flow: Iterator | None = None
         self._reset()
 
     def load(self, model: str | Path | ModelPackage | Program) -> None:
@@ -99,8 +82,10 @@ class Accelerator(Target):
         Raises
         ------
         RowvitError
-            The file or network cannot be used on this configuration, or the memory is too small.
+            The file or network cannot be used on this configuration, the memory is too small, or a
+            stream is open.
         """
+        self._idle()
         self._unload()
         program = read_program(model, self.config)
         size = max(program.meta["input"]["bytes"], program.meta["output"]["max_bytes"])
@@ -115,6 +100,8 @@ class Accelerator(Target):
         self.program, self.meta = program, program.meta
 
     def close(self) -> None:
+        if self._flow is not None:
+            self._flow.close()
         self._unload()
         if hasattr(self.device, "advance"):  # a simulation ends with its driver
             self.device.close()
@@ -124,137 +111,241 @@ class Accelerator(Target):
             self._blob.freebuffer()
         self._blob = self.program = self.meta = None
 
+    # -- streams --------------------------------------------------------------------------------
+
+    def stream(self, images: Iterable[np.ndarray | str | Path], batch: int = 1) -> Iterator[Result]:
+        with self._open(images, batch) as flow:
+            for step in flow:
+                yield from step or ()
+            self._ready(batch)  # closed meanwhile, it has no network
+
+    stream.__doc__ = Target.stream.__doc__
+
+    async def stream_async(
+        self, images: Iterable[np.ndarray | str | Path], batch: int = 1
+    ) -> AsyncIterator[Result]:
+        """Like `stream`, leaving the processor to other coroutines while the core computes.
+
+        It waits for the core's interrupt where the overlay has one, and looks every half millisecond
+        otherwise.
+        """
+        with self._open(images, batch) as flow:
+            interrupt = self._interrupt()
+            for step in flow:
+                if step is None:
+                    await self._event(interrupt)
+                for result in step or ():
+                    yield result
+            self._ready(batch)
+
+    @contextmanager
+    def _open(self, images: Iterable, batch: int) -> Iterator[Iterator[list[Result] | None]]:
+        self._ready(batch)
+        self._idle()
+        with closing(self._run_all(self._batches(images, batch))) as self._flow:
+            try:
+                yield self._flow
+            finally:
+                self._flow = None
+
+    def _idle(self) -> None:
+        if self._flow is not None:
+            raise RowvitError("a stream of this accelerator is open; read it to its end, or close it, first")
+
+    def _interrupt(self) -> Interrupt | None:
+        """A new one for every stream: it belongs to the event loop that waits for it."""
+        for pin in self.core.interrupts:
+            with suppress(ValueError):  # no UIO device
+                return Interrupt(pin)
+        return None
+
+    async def _event(self, interrupt: Interrupt | None) -> None:
+        status = self.core.get("STATUS")
+        if interrupt is None:
+            await asyncio.sleep(_POLL)
+        elif not status & BUSY or self.core.get("IRQ_STATUS"):  # the DMA is about to finish
+            self.core.set("IRQ_STATUS", 3)
+            await asyncio.sleep(0)
+        else:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(interrupt.wait(), _LOOK)
+
     # -- a run ----------------------------------------------------------------------------------
 
-    def _run(self, images: np.ndarray) -> list[Result]:
+    def _run_all(self, batches: Iterator[np.ndarray]) -> Iterator[list[Result] | None]:
+        """Results of batch after batch; None whenever there is nothing to do but to wait."""
+        slots: list = [None, None]
+        running: _Batch | None = None
+        try:
+            for index, images in enumerate(batches):
+                staged = self._stage(images, slots, index % 2)
+                if running is None:
+                    self._start(staged)
+                    running = staged
+                    continue
+                running.deadline = time.monotonic() + self.timeout
+                while not self._advance(running):
+                    yield None
+                outputs = self._collect(running)
+                self._start(staged)  # the core works while the results are read
+                finished, running = running, staged
+                yield self._results(finished, *outputs)
+            if running is not None:
+                running.deadline = time.monotonic() + self.timeout
+                while not self._advance(running):
+                    yield None
+                finished, running = running, None
+                yield self._results(finished, *self._collect(finished))
+        except BaseException:
+            if running is not None:
+                with suppress(RowvitError):
+                    self._reset()
+            raise
+        finally:
+            for buffer in (b for slot in slots if slot for b in slot):
+                buffer.freebuffer()
+
+    def _stage(self, images: np.ndarray, slots: list, slot: int) -> _Batch:
+        """Patches of ``images`` in memory that the DMA can read."""
         meta, count = self.program.meta, len(images)
         rows, size = meta["input"]["rows"], meta["input"]["bytes"]
         begin = time.monotonic()
-        with (
-            self._allocate((count, rows, size // rows)) as source,
-            self._allocate((count, -(-meta["output"]["max_bytes"] // 8) * 8)) as sink,
-        ):
-            patches = patchify(images, meta["architecture"]["patch_size"])
-            source[:, :, patches.shape[2] :] = 0
-            source[:, :, : patches.shape[2]] = patches.view(np.uint8)
-            source.flush()
-            packed = time.monotonic()
+        if slots[slot] is None or len(slots[slot][0]) < count:
+            for buffer in slots[slot] or ():
+                buffer.freebuffer()
+            slots[slot] = None
+            source = self._allocate((count, rows, size // rows))
             try:
-                lengths, taken = self._stream(source, sink)
-                received = time.monotonic()
-                counters = {
-                    name: self.core.read(COUNTER_BASE + 4 * i) for i, (name, _) in enumerate(COUNTERS)
-                }
+                sink = self._allocate((count, -(-meta["output"]["max_bytes"] // 8) * 8))
             except BaseException:
-                with suppress(RowvitError):
-                    self._reset()
+                source.freebuffer()
                 raise
-            outputs = [np.array(sink[i, :length]) for i, length in enumerate(lengths)]
-        results, start = [], (0, 0)
-        for i, output in enumerate(outputs):
-            end = (counters["cycles"], counters["fires"]) if i == count - 1 else None
-            result, start = _result(meta, output, start, end)
-            result.counters, result.batch = counters, count
-            if count == 1:
-                _count_work(result, meta, self.config)
-            results.append(result)
-        unpacked = time.monotonic()
-        timing = {
-            "pack": packed - begin,
-            "run": received - packed,
-            "send": taken - packed,
-            "unpack": unpacked - received,
-        }
-        for result in results:
-            result.seconds, result.timing = (unpacked - begin) / count, timing
-        return results
+            slots[slot] = source, sink
+            source[:] = 0  # rows end in padding
+        source, sink = slots[slot]
+        patches = patchify(images, meta["architecture"]["patch_size"])
+        source[:count, :, : patches.shape[2]] = patches.view(np.uint8)
+        source.flush()
+        return _Batch(source, sink, count, time.monotonic() - begin)
 
-    def _stream(self, source: np.ndarray, sink: np.ndarray) -> tuple[list[int], float]:
-        """Send all images and receive their records; bytes received of each, and when the last was taken."""
-        send, receive, count = self.dma.sendchannel, self.dma.recvchannel, len(source)
-        base = self._blob.physical_address
-        for name, value in (
-            ("BASE_LO", base & 0xFFFFFFFF),
-            ("BASE_HI", base >> 32),
-            ("PROGRAM", 0),
-            ("LENGTH", self._blob.nbytes),
-            ("IMAGES", count),
-            ("WATCHDOG", self.watchdog),
-            ("IRQ_STATUS", 3),
-            ("IRQ_ENABLE", 3),
-        ):
-            self._write(name, value)
-        receive.transfer(sink[0])
-        send.transfer(source[0])  # waits until the core asks, so that its clock counts no time of ours
-        self._write("CONTROL", _START)
-        lengths: list[int] = []
-        sent, sending, taken = 1, True, 0.0
-        deadline = time.monotonic() + self.timeout * count
-        while len(lengths) < count:
-            if sending and self._finished(send, _MM2S):
-                sending, taken = False, time.monotonic()
-            if not sending and sent < count:
-                send.transfer(source[sent])
-                sent, sending = sent + 1, True
-            if self._finished(receive, _S2MM):
-                lengths.append(receive.transferred)
-                if len(lengths) < count:
-                    receive.transfer(sink[len(lengths)])
-            elif self._read("STATUS") & _ERROR:
-                raise RowvitError(self._error())
-            if time.monotonic() > deadline:
+    def _start(self, batch: _Batch) -> None:
+        batch.started = time.monotonic()
+        self.dma.recvchannel.transfer(batch.sink[0])
+        # in this order: start drops what has come in before. The core loads weights first, meanwhile
+        # the input arrives
+        self.core.start(self._blob.physical_address, self._blob.nbytes, batch.count, self.watchdog)
+        self._send(batch)
+
+    def _send(self, batch: _Batch) -> None:
+        self.dma.sendchannel.transfer(batch.source[batch.sent])
+        batch.sent, batch.sending = batch.sent + 1, True
+
+    def _advance(self, batch: _Batch) -> bool:
+        """Do what there is to do; whether all images of ``batch`` have their answers."""
+        send, receive, count = self.dma.sendchannel, self.dma.recvchannel, batch.count
+        if batch.sending and self._finished(send, MM2S):
+            batch.sending, batch.taken = False, time.monotonic()
+            if send.transferred != batch.source[0].nbytes:
                 raise RowvitError(
-                    f"image {len(lengths)} was not done in {self.timeout:g} s:"
-                    f" {self._where(sent, len(lengths))}"
+                    f"the DMA sent {send.transferred} of {batch.source[0].nbytes} bytes: its length register"
+                    " is narrower than the .hwh says; copy this bitstream's own .hwh, or build the DMA with"
+                    " 26 bits"
                 )
-        return lengths, time.monotonic() if sending else taken
+        if not batch.sending and batch.sent < count:
+            self._send(batch)
+        if len(batch.lengths) < count:
+            if self._finished(receive, S2MM):
+                batch.lengths.append(receive.transferred)
+                batch.deadline = time.monotonic() + self.timeout
+                if len(batch.lengths) < count:
+                    receive.transfer(batch.sink[len(batch.lengths)])
+            elif self.core.get("STATUS") & ERROR:
+                raise RowvitError(self.core.error())
+        if len(batch.lengths) == count and not batch.sending:
+            return True
+        if time.monotonic() > batch.deadline:
+            raise RowvitError(
+                f"image {len(batch.lengths)} was not done in {self.timeout:g} s:"
+                f" {self.core.state()}; DMA MM2S {dma_state(self.dma.read(MM2S + 4))}, S2MM"
+                f" {dma_state(self.dma.read(S2MM + 4))}. {self._cause(batch)}"
+            )
+        return False
 
     def _finished(self, channel, offset: int) -> bool:
         """Whether the channel's transfer is complete; its data are then visible to the CPU."""
         status = self.dma.read(offset + 4)
-        if errors := [text for bit, text in _DMA_ERRORS.items() if status & bit]:
-            if self._read("STATUS") & _ERROR:  # then that is what came first
-                raise RowvitError(self._error())
-            raise RowvitError(f"the DMA stopped with status 0x{status:08X}: {', '.join(errors)}")
-        if not status & _DMA_IDLE:
+        if dma_failed(status):
+            if self.core.get("STATUS") & ERROR:  # then that is what came first
+                raise RowvitError(self.core.error())
+            raise RowvitError(
+                f"the DMA's {'S2MM' if offset else 'MM2S'} channel stopped: {dma_state(status)}; bitstream"
+                " and software may be of different versions"
+            )
+        if not status & DMA_IDLE:
             return False
         channel.wait()
         return True
 
-    def _error(self) -> str:
-        value = self._read("ERROR")
-        code, index = value & 0xFF, value >> 8
-        try:
-            text = _SENTENCES[Error(code)].format(watchdog=self.watchdog)
-        except (KeyError, ValueError):
-            text = f"unknown error code {code}; the bitstream may be newer than this software"
-        return f"the core stopped at instruction {index}: {text}"
+    def _cause(self, batch: _Batch) -> str:
+        """The likely cause of a wait that went on too long."""
+        core = self.core
+        if core.get("ID") != ID:
+            return "The core no longer answers: load the bitstream again"
+        status, before, done = core.get("STATUS"), core.counters(), core.progress()
+        time.sleep(0.01)
+        after = core.counters()
+        if status & DONE:
+            return "The core is done, but the DMA saw no end of its answer: use .bit and .hwh of one build"
+        if not status & BUSY:
+            return "The core never started: it was reset meanwhile, or writes do not reach it"
+        if after["cycles"] == before["cycles"]:
+            return "The core's clock stands still: see that the PL clock is on (rowvit diagnose)"
+        if not after["axi_beats"]:
+            return (
+                "No word came from memory: the core's read port does not reach an HP port; see `rowvit"
+                " verify-overlay`"
+            )
+        words = batch.source[0].nbytes // 8 * batch.sent
+        if after["recv_words"] < words:
+            return f"Of {words} input words {after['recv_words']} arrived: the DMA's MM2S stream stands still"
+        if done != core.progress() or any(
+            after[name] != before[name] for name in ("axi_beats", "fires", "send_words")
+        ):
+            return "The core is still at work: allow more time (timeout=)"
+        return "The core waits for itself: run `rowvit diagnose`, and report this sentence"
 
-    def _where(self, sent: int, received: int) -> str:
-        status, live = self._read("STATUS"), self._read("LIVE")
-        done = [self._read(f"PROGRESS{i}") for i in range(3)]
-        counts = ", ".join(
-            f"{name} {done[i // 2] >> 16 * (i % 2) & 0xFFFF}"
-            for i, name in enumerate(("LOAD", "EXEC", "DRAIN", "NORM", "SELECT", "RECV"))
-        )
-        mm2s, s2mm = (self.dma.read(offset + 4) for offset in (_MM2S, _S2MM))
-        return (
-            f"core status 0x{status:08X}, operations done {counts}, {live} live tokens,"
-            f" DMA MM2S 0x{mm2s:08X} ({sent} images sent), S2MM 0x{s2mm:08X} ({received} received)"
-        )
+    def _collect(self, batch: _Batch) -> tuple[float, dict[str, int], list[np.ndarray]]:
+        """When the answers were there, counters, and answers; after that the core is free."""
+        received, counters = time.monotonic(), self.core.counters()
+        return received, counters, [np.array(batch.sink[i, :n]) for i, n in enumerate(batch.lengths)]
 
-    # -- registers and memory -------------------------------------------------------------------
-
-    def _read(self, name: str) -> int:
-        return self.core.read(REGISTERS[name][0])
-
-    def _write(self, name: str, value: int) -> None:
-        self.core.write(REGISTERS[name][0], int(value))
+    def _results(
+        self, batch: _Batch, received: float, counters: dict[str, int], outputs: list[np.ndarray]
+    ) -> list[Result]:
+        begin = time.monotonic()
+        results, start = [], (0, 0)
+        for i, output in enumerate(outputs):
+            end = (counters["cycles"], counters["fires"]) if i == batch.count - 1 else None
+            result, start = _result(self.meta, output, start, end)
+            result.counters, result.batch = counters, batch.count
+            if batch.count == 1:
+                _count_work(result, self.meta, self.config)
+            results.append(result)
+        timing = {
+            "pack": batch.packing,
+            "run": received - batch.started,
+            "send": batch.taken - batch.started,
+            "unpack": time.monotonic() - begin,
+        }
+        for result in results:
+            result.timing = timing
+            result.seconds = (timing["pack"] + timing["run"] + timing["unpack"]) / batch.count
+        return results
 
     def _reset(self) -> None:
-        """Core and DMA as after loading the bitstream; a transfer that never ends is dropped."""
-        self.dma.write(0, _DMA_RESET)
-        self._write("CONTROL", _RESET)
+        """Core and DMA as after loading the bitstream."""
+        self.core.reset()
+        wake(self.dma, self.overlay.handoff.dma.path)
         for channel in (self.dma.sendchannel, self.dma.recvchannel):
             channel.start()
 
@@ -264,22 +355,13 @@ class Accelerator(Target):
         except (RuntimeError, MemoryError, OSError) as error:
             asked = int(np.prod(shape)) >> 10
             raise RowvitError(
-                f"no contiguous memory for a buffer of {asked} KB ({_cma()}); free other buffers, take a"
+                f"no contiguous memory for a buffer of {asked} KB ({cma()}); free other buffers, take a"
                 " smaller batch, or boot with a larger cma="
             ) from error
 
 
-def _find(overlay, kind: str):
-    """The IP whose type is named ``kind...``."""
-    for name, details in overlay.ip_dict.items():
-        if details["type"].split(":")[2].startswith(kind):
-            return getattr(overlay, name)
-    raise RowvitError(
-        f"bitstream {overlay.bitfile_name} holds no {kind} block; it holds {', '.join(overlay.ip_dict)}"
-    )
-
-
-def _cma() -> str:
+def cma() -> str:
+    """What the kernel says of its contiguous memory."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

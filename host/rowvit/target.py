@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,6 +116,7 @@ class Target:
         raise NotImplementedError
 
     def _run(self, images: np.ndarray) -> list[Result]:
+        """The results of one batch."""
         raise NotImplementedError
 
     #: description of the loaded network
@@ -134,15 +137,41 @@ class Target:
         RowvitError
             No network is loaded, the images do not fit it, or the accelerator failed.
         """
+        self._ready(batch)
+        return list(self.stream(self._pixels(images), batch))
+
+    def stream(self, images: Iterable[np.ndarray | str | Path], batch: int = 1) -> Iterator[Result]:
+        """Classify images as they come, in order.
+
+        While the core computes one batch, the next is taken from ``images`` and made ready, so results
+        come one batch late. Close the generator, or let it go, to end early.
+
+        Parameters
+        ----------
+        images : iterable of uint8 arrays [S, S, 3] or of paths
+        batch : int
+            Images per start of the core.
+
+        Raises
+        ------
+        RowvitError
+            As for a call. What ``images`` raises passes through; the target can be used again.
+        """
+        self._ready(batch)
+        for pixels in self._batches(images, batch):
+            yield from self._run(pixels)
+
+    def _ready(self, batch: int) -> None:
         if self.meta is None:
             raise RowvitError("no network is loaded; call load with a package or a program first")
-        pixels = self._pixels(images)
         if not 1 <= batch <= 0xFFFF:
             raise RowvitError(f"a batch of {batch} images is not possible; take 1 to 65535")
-        results: list[Result] = []
-        for first in range(0, len(pixels), batch):
-            results += self._run(pixels[first : first + batch])
-        return results
+
+    def _batches(self, images: Iterable[np.ndarray | str | Path], batch: int) -> Iterator[np.ndarray]:
+        """Pixels uint8 [up to ``batch``, S, S, 3]."""
+        images = iter(images)
+        while group := list(islice(images, batch)):
+            yield np.concatenate([self._pixels(i[None] if isinstance(i, np.ndarray) else [i]) for i in group])
 
     def close(self) -> None:
         """Give up buffers and device."""

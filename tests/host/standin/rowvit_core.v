@@ -50,7 +50,7 @@ module rowvit_core #(
     localparam LOOP = 0, TAKE = 1, ASK = 2, ANSWER = 3;
     reg [1:0] state_q;
     reg [15:0] left_q;
-    reg [31:0] words_q, cycles_q, beats_q;
+    reg [31:0] words_q, cycles_q, beats_q, received_q, sent_q;
 
     wire hang = watchdog_i == 1;
     wire packet = s_axis_tvalid && s_axis_tready && s_axis_tlast;
@@ -59,17 +59,17 @@ module rowvit_core #(
     always @(posedge clk_i) begin
         if (!rst_ni || reset_i) begin
             state_q <= LOOP;
-            cycles_q <= 0;
-            beats_q <= 0;
+            {cycles_q, beats_q, received_q, sent_q} <= 0;
         end else begin
             if (busy_o) cycles_q <= cycles_q + 1;
             if (reader_beat_i) beats_q <= beats_q + 1;
+            if (s_axis_tvalid && s_axis_tready) received_q <= received_q + 1;
+            if (m_axis_tvalid && m_axis_tready) sent_q <= sent_q + 1;
             case (state_q)
                 LOOP: if (start_i) begin
                     state_q <= TAKE;
                     left_q <= images_i;
-                    cycles_q <= 0;
-                    beats_q <= 0;
+                    {cycles_q, beats_q, received_q, sent_q} <= 0;
                 end
                 TAKE: if (packet && !hang) begin
                     state_q <= ASK;
@@ -93,7 +93,7 @@ module rowvit_core #(
     assign error_info_o = 0;
     assign done_o = 0;
     assign live_o = left_q;
-    assign counters_o = {{7{32'h0}}, beats_q, {11{32'h0}}, cycles_q};
+    assign counters_o = {sent_q, received_q, {5{32'h0}}, beats_q, {11{32'h0}}, cycles_q};
     assign req0_valid_o = state_q == ASK;
     assign req0_addr_o = base_i;
     assign req0_bytes_o = length_i;

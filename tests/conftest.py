@@ -11,8 +11,8 @@ from rowvit.device.verilate import RTL
 
 @pytest.fixture(scope="session")
 def standin(tmp_path_factory) -> Path:
-    """The RTL with `standin/rowvit_core.v` for its core: real AXI, a core that loops back and replays."""
+    """The RTL with `host/standin/rowvit_core.v` for its core, which loops back and replays."""
     rtl = tmp_path_factory.mktemp("standin") / "rtl"
     shutil.copytree(RTL, rtl)
-    shutil.copy(Path(__file__).parent / "standin" / "rowvit_core.v", rtl)
+    shutil.copy(Path(__file__).parent / "host" / "standin" / "rowvit_core.v", rtl)
     return rtl

@@ -11,8 +11,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel import Kernel, rows, words
 
+from kernel import Kernel, rows, words
 from rowvit.device import frontend as device
 from rowvit.errors import RowvitError
 from rowvit.reference import frontend, patchify
@@ -248,7 +248,7 @@ def test_the_middle_square(width, height, patch, grid):
         ),
         (dict(left=11), "no window of 20 x 20 pixels at 11, 0 in bins of 1; take a window inside it"),
         (dict(top=-1), "take a window inside it"),
-        (dict(window_width=3, bin=2), "of at least one bin"),
+        (dict(window_width=3, bin=2), "of at least a bin"),
         (dict(bin=4), "in bins of 16"),
         (dict(patch=20, grid=13), "cannot make 13 x 13 patches of 20 pixels.*take the host front end"),
         (dict(grid=1), "at least 2 x 2 patches"),

@@ -12,11 +12,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from rowvit.device.verilate import APT, _cpu, _run, cache_directory
+from rowvit.device.verilate import APT, HLS, _cpu, _run, cache_directory
 from rowvit.errors import RowvitError
 
 LOG = logging.getLogger("rowvit")
-HLS = Path(__file__).parents[1] / "hls"
 SOURCES = [HLS / "frontend.cpp", HLS / "sim" / "simulator.cpp"]
 FLAGS = "-std=c++17 -O2 -march=native -fPIC -shared -Wno-unknown-pragmas"
 

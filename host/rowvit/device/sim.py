@@ -22,6 +22,7 @@ from pynq.metadata.runtime_metadata_parser import RuntimeMetadataParser
 from pynq.pl_server.device import Device
 from pynqmetadata.frontends import Metadata
 
+from rowvit.device import frontend as front_end
 from rowvit.device import hwh
 from rowvit.device.verilate import build
 from rowvit.errors import RowvitError
@@ -92,6 +93,7 @@ def _library(path: Path) -> ctypes.CDLL:
     u32, u64, handle = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
     library.rowvit_new.argtypes = [handle, u64, u64, u32, u32, ctypes.c_int, u64]
     library.rowvit_new.restype = handle
+    library.rowvit_load_frontend.argtypes = [handle, ctypes.c_char_p]
     library.rowvit_delete.argtypes = library.rowvit_reset.argtypes = [handle]
     library.rowvit_run.argtypes = [handle, u64]
     library.rowvit_read.argtypes = [handle, u32, ctypes.POINTER(u32)]
@@ -166,12 +168,14 @@ class SimDevice(Device):
         First cycle and the one after the last, counted from the start of the simulation.
     rtl : Path, optional
         Directory with another ``rowvit_top.v``.
+    frontend : str
+        "host": the DMA's stream goes to the core; "hls": it goes through the preprocessor's C++.
 
     Raises
     ------
     RowvitError
-        The simulator cannot be built. Later, from any access: a wait went over the budget, or the
-        core broke a rule of AXI.
+        The simulator or the preprocessor cannot be built. Later, from any access: a wait went over the
+        budget, or the core broke a rule of AXI.
     """
 
     def __init__(
@@ -183,6 +187,7 @@ class SimDevice(Device):
         trace: str | Path | None = None,
         window: tuple[int, int] = (0, 1_000_000),
         rtl: Path | None = None,
+        frontend: str = "host",
     ) -> None:
         super().__init__(f"rowvit-sim-{config.name}")
         self.name = self.tag
@@ -193,6 +198,7 @@ class SimDevice(Device):
         self.arch = "armv7l" if hwh.is_zynq_7000(config) else "aarch64"
         self.timestamp = ""
         self._library = _library(build(config, rtl, trace is not None))
+        kernel = front_end.build() if frontend == "hls" else None
         self.ddr = np.zeros(self.model.megabytes << 20, np.uint8)
         self._free = [(DDR_BASE, self.ddr.size)]
         self._used: dict[int, int] = {}
@@ -209,6 +215,8 @@ class SimDevice(Device):
             self.model.ideal,
             stalls,
         )
+        if kernel and self._library.rowvit_load_frontend(self._sim, str(kernel).encode()):
+            raise RowvitError(f"{kernel}: cannot be loaded; remove it, and it is built anew")
         if trace is not None and self._library.rowvit_trace(self._sim, str(trace).encode(), *window):
             raise RowvitError(f"{trace}: the waveform cannot be written there")
         self._directory = tempfile.TemporaryDirectory(prefix="rowvit-")

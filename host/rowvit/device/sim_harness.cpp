@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The board around the Verilated rowvit_top: clock, DDR behind an AXI4 read port, a Xilinx AXI DMA in
-// direct register mode on the two streams, and an AXI4-Lite master. Python drives it through the C
-// functions at the end; nothing but register accesses and "run" cross that border.
+// direct register mode on the two streams, and an AXI4-Lite master; if asked for, the HLS front end
+// between DMA and core. Python drives it through the C functions at the end; nothing but register
+// accesses and "run" cross that border.
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -10,6 +13,7 @@
 
 #include "Vrowvit.h"
 #include "Vrowvit___024root.h"
+#include "ports.h"
 #include "verilated.h"
 #ifdef ROWVIT_TRACE
 #include "verilated_fst_c.h"
@@ -149,6 +153,37 @@ struct Word {
     bool last;
 };
 
+// The HLS front end, from its shared library. Its reset is the DMA's reset output.
+class Frontend {
+public:
+    ~Frontend() {
+        if (m_kernel) m_delete(m_kernel);
+    }
+    bool load(const char* path) {
+        void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        if (!library) return false;
+        auto make = reinterpret_cast<decltype(&frontend_new)>(dlsym(library, "frontend_new"));
+        m_delete = reinterpret_cast<decltype(m_delete)>(dlsym(library, "frontend_delete"));
+        m_clock = reinterpret_cast<decltype(m_clock)>(dlsym(library, "frontend_clock"));
+        m_reset = reinterpret_cast<decltype(m_reset)>(dlsym(library, "frontend_reset"));
+        if (make && m_delete && m_clock && m_reset) m_kernel = make();
+        return m_kernel != nullptr;
+    }
+    explicit operator bool() const { return m_kernel != nullptr; }
+    void clock() { m_clock(m_kernel, &ports); }
+    void reset() {
+        if (m_kernel) m_reset(m_kernel, &ports);
+    }
+
+    FrontendPorts ports{};
+
+private:
+    void* m_kernel = nullptr;
+    decltype(&frontend_delete) m_delete = nullptr;
+    decltype(&frontend_clock) m_clock = nullptr;
+    decltype(&frontend_reset) m_reset = nullptr;
+};
+
 // What the models drive into the core.
 struct Inputs {
     bool awvalid = false, wvalid = false, bready = false, arvalid = false, rready = false;
@@ -175,8 +210,8 @@ public:
 
     Sim(uint8_t* data, uint64_t base, uint64_t size, uint32_t latency, uint32_t rate, bool ideal, uint64_t seed)
         : m_memory{data, base, size}, m_latency(latency), m_rate(rate), m_ideal(ideal) {
-        Stall* stalls[] = {&m_stall_lite, &m_stall_ar, &m_stall_r, &m_stall_in, &m_stall_out};
-        for (uint64_t i = 0; i < 5; ++i) stalls[i]->seed(seed ? seed * 0x9E3779B97F4A7C15u + i + 1 : 0);
+        Stall* stalls[] = {&m_stall_lite, &m_stall_ar, &m_stall_r, &m_stall_in, &m_stall_out, &m_stall_core};
+        for (uint64_t i = 0; i < 6; ++i) stalls[i]->seed(seed ? seed * 0x9E3779B97F4A7C15u + i + 1 : 0);
 #ifdef ROWVIT_TRACE
         m_context.traceEverOn(true);
         m_top.trace(&m_fst, 99);
@@ -185,10 +220,14 @@ public:
     }
     ~Sim() { m_top.final(); }
 
+    bool load_frontend(const char* path) { return m_frontend.load(path); }
+
     // What loading a bitstream does: everything starts anew.
     void reset() {
         m_mm2s.reset();
         m_s2mm.reset();
+        m_frontend.reset();
+        m_send = Word();
         m_bursts.clear();
         m_fifo.clear();
         m_in = Inputs();
@@ -240,6 +279,8 @@ public:
                 if (value & Channel::RESET) {  // on either channel it resets both
                     m_mm2s.reset();
                     m_s2mm.reset();
+                    m_frontend.reset();
+                    m_send = Word();
                     m_fifo.clear();
                     m_in.s_tvalid = m_in.m_tready = false;
                     drive();
@@ -424,24 +465,50 @@ private:
 
     // Port 1: memory to stream.
     void step_send() {
-        if (m_in.s_tvalid && m_top.s_axis_tready) {
-            m_in.s_tvalid = false;
+        bool taken = m_in.s_tvalid && m_top.s_axis_tready;
+        if (!m_frontend) {
+            send(taken);
+            m_in.s_tvalid = m_send.bytes != 0;
+            m_in.s_tdata = m_send.data;
+            m_in.s_tlast = m_send.last;
+            return;
+        }
+        FrontendPorts& ports = m_frontend.ports;
+        if (taken) m_progress = m_now;
+        bool sent = ports.s_tvalid && ports.s_tready;
+        ports.m_tready = taken;
+        m_frontend.clock();
+        send(sent);
+        ports.s_tvalid = m_send.bytes != 0;
+        ports.s_tdata = m_send.data;
+        ports.s_tlast = m_send.last;
+        // what is offered stays offered until it is taken
+        bool stall = m_stall_core.step();
+        m_in.s_tvalid = ports.m_tvalid && ((m_in.s_tvalid && !taken) || !stall);
+        m_in.s_tdata = ports.m_tdata;
+        m_in.s_tlast = ports.m_tlast;
+    }
+
+    // The DMA's word is taken, and the next one read.
+    void send(bool taken) {
+        if (taken) {
+            m_send.bytes = 0;
             ++m_sent;
             m_progress = m_now;
-            if (m_mm2s.active && m_in.s_tlast) finish(m_mm2s);
+            if (m_mm2s.active && m_send.last) finish(m_mm2s);
         }
         bool stall = m_stall_in.step();
-        if (m_in.s_tvalid || !m_mm2s.remaining || !m_mm2s.active || m_mm2s.start > m_now || !m_words_left || stall)
+        if (m_send.bytes || !m_mm2s.remaining || !m_mm2s.active || m_mm2s.start > m_now || !m_words_left || stall)
             return;
         uint32_t bytes = std::min(m_mm2s.remaining, 8u);
         if (!m_memory.holds(m_mm2s.address + m_mm2s.moved, bytes)) {
             fail(m_mm2s, Channel::DECODE);
             return;
         }
-        m_in.s_tvalid = true;
-        m_in.s_tdata = m_memory.read(m_mm2s.address + m_mm2s.moved, bytes);
+        m_send.bytes = bytes;
+        m_send.data = m_memory.read(m_mm2s.address + m_mm2s.moved, bytes);
         m_mm2s.move(bytes);
-        m_in.s_tlast = m_mm2s.remaining == 0;
+        m_send.last = m_mm2s.remaining == 0;
         take(1);
     }
 
@@ -498,8 +565,10 @@ private:
     Memory m_memory;
     uint32_t m_latency, m_rate;
     bool m_ideal;
-    Stall m_stall_lite, m_stall_ar, m_stall_r, m_stall_in, m_stall_out;
+    Stall m_stall_lite, m_stall_ar, m_stall_r, m_stall_in, m_stall_out, m_stall_core;
     Channel m_mm2s, m_s2mm;
+    Word m_send{};  // what the DMA offers; 0 bytes: nothing
+    Frontend m_frontend;
 
     uint64_t m_now = 0, m_progress = 0;  // cycle; cycle of the last word or burst
     uint64_t m_burst_count = 0, m_beats = 0, m_sent = 0, m_received = 0;
@@ -538,6 +607,7 @@ Sim* rowvit_new(uint8_t* data, uint64_t base, uint64_t size, uint32_t latency, u
     return new Sim(data, base, size, latency, rate, ideal != 0, seed);
 }
 void rowvit_delete(Sim* sim) { delete sim; }
+int rowvit_load_frontend(Sim* sim, const char* path) { return sim->load_frontend(path) ? 0 : 1; }
 void rowvit_reset(Sim* sim) { sim->reset(); }
 void rowvit_run(Sim* sim, uint64_t cycles) { sim->run(cycles); }
 int rowvit_read(Sim* sim, uint32_t address, uint32_t* value) { return sim->read(address, value) ? 0 : 1; }

@@ -21,8 +21,10 @@ from rowvit.hardware.config import HardwareConfig
 
 LOG = logging.getLogger("rowvit")
 RTL = Path(__file__).parents[1] / "rtl"
+HLS = Path(__file__).parents[1] / "hls"
 HARNESS = Path(__file__).with_name("sim_harness.cpp")
 PUBLIC = HARNESS.with_suffix(".vlt")
+PORTS = HLS / "sim" / "ports.h"
 # without the unrolling, hundreds of lanes run many times slower
 VERILATOR_FLAGS = [
     *("--cc", "--prefix", "Vrowvit", "--top-module", "rowvit_top", "--quiet", "-Wno-fatal", "-Wno-lint"),
@@ -78,7 +80,7 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
     sha = hashlib.sha256()
     for text in (version, *flags, CXX_FLAGS, _cpu()):
         sha.update(f"{text}\n".encode())
-    for path in [*verilog, *sorted(rtl.glob("*.vh")), HARNESS, PUBLIC]:
+    for path in [*verilog, *sorted(rtl.glob("*.vh")), HARNESS, PUBLIC, PORTS]:
         sha.update(f"{path.name}\n".encode() + path.read_bytes())
     name = f"{config.name}-{'trace-' if trace else ''}{sha.hexdigest()[:16]}.so"
     library = cache_directory() / name
@@ -100,8 +102,8 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
         ]
         root = _run([verilator, "--getenv", "VERILATOR_ROOT"], environment).strip()
         link = ["g++", "-std=c++17", "-shared", *CXX_FLAGS.split(), "-DVL_TIME_CONTEXT"]
-        link += [f"-I{made}", f"-I{root}/include", f"-I{root}/include/vltstd", str(HARNESS)]
-        link += [str(made / "libVrowvit.a"), str(made / "libverilated.a"), "-pthread"]
+        link += [f"-I{made}", f"-I{PORTS.parent}", f"-I{root}/include", f"-I{root}/include/vltstd", str(HARNESS)]
+        link += [str(made / "libVrowvit.a"), str(made / "libverilated.a"), "-pthread", "-ldl"]
         link += ["-o", str(work / "sim.so")]
         if trace:
             link += ["-DROWVIT_TRACE", "-lz"]

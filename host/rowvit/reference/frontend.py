@@ -88,7 +88,7 @@ class Geometry:
         ):
             raise RowvitError(
                 f"{size} has no window of {self.window_width} x {self.window_height} pixels at {self.left},"
-                f" {self.top} in bins of {1 << max(self.bin, 0)}; take a window inside it, of at least one bin"
+                f" {self.top} in bins of {1 << max(self.bin, 0)}; take a window inside it, of at least a bin"
             )
         if self.patch < 1 or self.grid < 2 or self.side > MAX_SIDE or self.side * self.patch > MAX_STRIPE:
             raise RowvitError(

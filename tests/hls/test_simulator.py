@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel import rows, words
 from pynq import Overlay, allocate
 
+from kernel import rows, words
 from rowvit.device.sim import MemoryModel, SimDevice
 from rowvit.hardware import config as configs
 from rowvit.hardware.isa import REGISTERS

@@ -102,7 +102,8 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
         ]
         root = _run([verilator, "--getenv", "VERILATOR_ROOT"], environment).strip()
         link = ["g++", "-std=c++17", "-shared", *CXX_FLAGS.split(), "-DVL_TIME_CONTEXT"]
-        link += [f"-I{made}", f"-I{PORTS.parent}", f"-I{root}/include", f"-I{root}/include/vltstd", str(HARNESS)]
+        include = [made, PORTS.parent, f"{root}/include", f"{root}/include/vltstd"]
+        link += [*(f"-I{directory}" for directory in include), str(HARNESS)]
         link += [str(made / "libVrowvit.a"), str(made / "libverilated.a"), "-pthread", "-ldl"]
         link += ["-o", str(work / "sim.so")]
         if trace:

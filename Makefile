@@ -5,6 +5,8 @@
 # make lint    Verilator on the RTL, ruff on the Python
 # make bench   the simulated accelerator beside this machine's CPU (PyTorch, onnxruntime)
 # make synth   Yosys synthesis for Xilinx 7 series: resources of $(CONFIG) by module
+# make bitstream BOARD=Pynq-Z2
+#              overlay for a board, with Vivado (bitstreams/README.md: VIVADO, STRATEGY, JOBS, CONFIG, BOARD_FILES)
 # make clean   what these left behind
 VENV ?= .venv
 PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.10,$(shell command -v python$(v) 2>/dev/null)) \
@@ -15,10 +17,10 @@ MISSING = $(strip $(foreach t,$(TOOLS),$(if $(shell command -v $(t) 2>/dev/null)
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo -n)
 
 RTL := $(wildcard rtl/*.v rtl/*/*.v)
-test: TOOLS += iverilog yosys
+test: TOOLS += iverilog yosys $(if $(shell command -v tclsh 2>/dev/null),,tcl)
 synth: TOOLS += yosys
 
-.PHONY: demo test lint bench synth clean tools
+.PHONY: demo test lint bench synth bitstream clean tools
 
 demo: tools $(VENV)/.core
 	$(VENV)/bin/rowvit run sign-digits --target sim --config $(CONFIG) --check
@@ -27,8 +29,8 @@ test: tools $(VENV)/.test
 	$(VENV)/bin/python -m pytest -n 2 $(if $(SLOW),-m slow)
 
 lint: tools $(VENV)/.test
-	$(VENV)/bin/ruff check host tests benchmarks
-	$(VENV)/bin/ruff format --check host tests benchmarks
+	$(VENV)/bin/ruff check host tests benchmarks bitstreams
+	$(VENV)/bin/ruff format --check host tests benchmarks bitstreams
 	verilator --lint-only -Wall -Irtl rtl/lint.vlt $(sort $(RTL)) --top-module rowvit_top
 
 bench: tools $(VENV)/.test
@@ -36,6 +38,13 @@ bench: tools $(VENV)/.test
 
 synth: tools $(VENV)/.core
 	$(VENV)/bin/python benchmarks/resources.py $(CONFIG)
+
+bitstream: $(VENV)/.core
+	@if [ -z "$(BOARD)" ]; then echo "rowvit: name a board: make bitstream BOARD=Pynq-Z2" >&2; exit 2; fi
+	$(VENV)/bin/python bitstreams/build.py $(BOARD) $(strip \
+	    $(if $(filter-out file,$(origin CONFIG)),--config $(CONFIG)) $(if $(VIVADO),--vivado $(VIVADO)) \
+	    $(if $(STRATEGY),--strategy $(STRATEGY)) $(if $(JOBS),--jobs $(JOBS)) \
+	    $(if $(BOARD_FILES),--board-files $(BOARD_FILES)))
 
 tools:
 	@if [ -n "$(MISSING)" ]; then \

@@ -110,8 +110,10 @@ class Block:
         Address range that the processor sees; 0 and 0 if it sees none.
     memories : dict of str
         Master interface -> slave interface of the processing system that it reaches.
-    clocks : dict of float
-        Clock pin -> MHz.
+    clock_mhz : float or None
+        Of its first clock pin, if the file says it.
+    clock_source : str
+        What drives that pin, as "ps_0/FCLK_CLK0".
     """
 
     path: str
@@ -120,7 +122,8 @@ class Block:
     base: int = 0
     size: int = 0
     memories: dict[str, str] = field(default_factory=dict)
-    clocks: dict[str, float] = field(default_factory=dict)
+    clock_mhz: float | None = None
+    clock_source: str = ""
 
     def number(self, name: str, default: int = 0) -> int:
         """A parameter as a number; ``default`` if the file does not hold it."""
@@ -197,11 +200,7 @@ class Handoff:
                     for memory in module.findall("MEMORYMAP/MEMRANGE")
                     if memory.get("INSTANCE") in processors
                 },
-                {
-                    port.get("NAME", ""): int(port.get("CLKFREQUENCY", "0")) / 1e6
-                    for port in module.findall("PORTS/PORT")
-                    if port.get("CLKFREQUENCY")
-                },
+                *_clock_of(module, names),
             )
 
     @cached_property
@@ -240,7 +239,7 @@ class Handoff:
                 f"{self.path}: the core has no parameter {', '.join(missing)}; it may be another version's,"
                 " build the bitstream from this one"
             )
-        clock = self.clock_mhz or 100.0
+        clock = self.core.clock_mhz or 100.0
         found = HardwareConfig(name="unnamed", board="none", clock_mhz=clock, **structure)
         written = self.core.number("config_hash", found.hash)
         if written != found.hash:
@@ -257,11 +256,6 @@ class Handoff:
         wanted = (config or self.config).hash
         return [name for name in configs.names() if configs.load(name).hash == wanted]
 
-    @property
-    def clock_mhz(self) -> float | None:
-        """The core's clock; None if the file does not say."""
-        return next(iter(self.core.clocks.values()), None)
-
     def _one(self, found: list[Block], kind: str) -> Block:
         if len(found) == 1:
             return found[0]
@@ -270,6 +264,15 @@ class Handoff:
         raise RowvitError(
             f"{self.path}: the design holds {count} {kind} (it holds {have}); take a rowvit design's .hwh"
         )
+
+
+def _clock_of(module: ElementTree.Element, names: dict[str | None, str]) -> tuple[float | None, str]:
+    for port in module.findall("PORTS/PORT"):
+        if port.get("CLKFREQUENCY"):
+            wire = port.find("CONNECTIONS/CONNECTION")
+            source = "" if wire is None else f"{names.get(wire.get('INSTANCE'))}/{wire.get('PORT')}"
+            return int(port.get("CLKFREQUENCY", "0")) / 1e6, source
+    return None, ""
 
 
 def _option(options: list[str], name: str) -> str:
@@ -320,7 +323,8 @@ def verify(bitfile: str | Path) -> list[Check]:
         nonlocal header
         header = BitHeader.read(path)
         tool = f", Vivado {header.tool}" if header.tool else ""
-        text = f"{header.design} for {header.part}, {header.date} {header.time}{tool}, {header.size:,} bytes"
+        made = f", {header.date} {header.time}" if header.date else ""
+        text = f"{header.design} for {header.part}{made}{tool}, {header.size:,} bytes"
         return Check("bitstream", True, text)
 
     def hwh() -> Check:
@@ -343,6 +347,7 @@ def verify(bitfile: str | Path) -> list[Check]:
         ("DMA", _dma),
         ("addresses", _addresses),
         ("memory ports", _ports),
+        ("provenance", _provenance),
     ):
         attempt(name, lambda look=look: look(handoff))
     return checks
@@ -385,7 +390,7 @@ def _core(handoff: Handoff) -> Check:
 
 
 def _clock(handoff: Handoff) -> Check:
-    name, clock, config = "clock", handoff.clock_mhz, handoff.config
+    name, clock, config = "clock", handoff.core.clock_mhz, handoff.config
     if clock is None:
         return Check(name, None, "the .hwh does not say the core's clock")
     if config.name != "unnamed" and abs(clock - config.clock_mhz) > 0.02 * config.clock_mhz:
@@ -454,3 +459,21 @@ def _ports(handoff: Handoff) -> Check:
             name, None, f"{text}: {slow[0]} is no HP port; rowvit flushes caches as HP ports need it"
         )
     return Check(name, True, text)
+
+
+def _provenance(handoff: Handoff) -> Check:
+    from rowvit import overlays
+
+    name, path = "provenance", handoff.path.with_suffix(".json")
+    if not path.exists():
+        return Check(name, None, f"no {path.name} lies beside it: where it comes from is unknown")
+    (found,) = overlays.verify(path)
+    if found.config_hash != f"{handoff.config.hash:08X}":
+        return Check(
+            name,
+            False,
+            f"{path.name} is of a build with hash {found.config_hash}",
+            "copy all three files from one build",
+        )
+    revision = f"{(found.revision or 'no revision')[:12]}{', with changes' if found.dirty else ''}"
+    return Check(name, True, f"{found.board}, {revision}, {found.tool}, {found.date}; files are whole")

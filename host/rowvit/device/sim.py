@@ -22,6 +22,7 @@ from pynq.metadata.runtime_metadata_parser import RuntimeMetadataParser
 from pynq.pl_server.device import Device
 from pynqmetadata.frontends import Metadata
 
+from rowvit.bitfile import BitHeader
 from rowvit.device import frontend as front_end
 from rowvit.device import hwh
 from rowvit.device.verilate import build
@@ -221,7 +222,8 @@ class SimDevice(Device):
             raise RowvitError(f"{trace}: the waveform cannot be written there")
         self._directory = tempfile.TemporaryDirectory(prefix="rowvit-")
         self.bitstream = str(Path(self._directory.name) / "rowvit.bit")
-        Path(self.bitstream).write_bytes(b"simulated")
+        header = BitHeader("rowvit_wrapper", "", "simulation", "", "", 0)
+        Path(self.bitstream).write_bytes(header.encode(b""))
         Path(self.bitstream).with_suffix(".hwh").write_text(hwh.handoff(config))
         interrupt._InterruptController._uio_devices[IRQ_LINES[self.arch]] = _InterruptLine(self)
         Device.active_device = self

@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build an overlay with Vivado: .bit, .hwh and provenance. ``make bitstream BOARD=Pynq-Z2`` runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from rowvit import overlays
+from rowvit.device import verilate
+from rowvit.errors import RowvitError
+from rowvit.hardware import config as configs
+from rowvit.hardware.block_design import PS, Board, block_design, board
+from rowvit.hardware.config import HardwareConfig
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+STRATEGY = "Performance_ExplorePostRoutePhysOpt"
+#: rows of Vivado's utilisation report, by what they are called in the provenance
+RESOURCES = {
+    "lut": r"(?:Slice|CLB) LUTs",
+    "register": r"(?:Slice|CLB) Registers",
+    "block_ram": r"Block RAM Tile",
+    "ultra_ram": r"URAM",
+    "dsp": r"DSPs",
+}
+OUT = Console()
+ERR = Console(stderr=True)
+
+
+def tcl(value: object) -> str:
+    """A value as a Tcl word: mappings become dictionaries, sequences lists."""
+    if isinstance(value, Mapping):
+        value = [item for pair in value.items() for item in pair]
+    if isinstance(value, (list, tuple)):
+        return "{" + " ".join(tcl(item) for item in value) + "}"
+    if isinstance(value, bool):
+        value = int(value)
+    text = str(value)
+    if re.search(r"[{}\\]", text):
+        raise RowvitError(f"{text!r}: braces and backslashes have no place in names and paths of a build")
+    return "{" + text + "}"
+
+
+def description(config: HardwareConfig, target: Board, board_files: Path | None = None) -> dict[str, object]:
+    """What the Tcl scripts take: the block design of ``config`` on a board, files and part."""
+    design = block_design(config, target.family)
+    return {
+        "part": target.part,
+        "board_part": target.board_part,
+        "board_files": board_files or "",
+        "settings": target.settings,
+        "rule": target.family.rule,
+        "processing_system": PS,
+        "clock": f"{PS}/{target.family.clock}",
+        "sources": [*verilate.sources(ROOT / "rtl"), *sorted((ROOT / "rtl").glob("*.vh"))],
+        "include": ROOT / "rtl",
+        "constraints": [HERE / "ultra_ram.xdc"] if target.ultra_ram else [],
+        "cells": {
+            name: {"vlnv": cell.vlnv, "parameters": cell.parameters} for name, cell in design.cells.items()
+        },
+        "interfaces": design.interfaces,
+        "nets": {driver: loads for driver, (_, loads) in design.nets.items()},
+        "addresses": [(f"{a.cell}/{a.interface}", f"0x{a.base:08X}", a.range) for a in design.addresses],
+    }
+
+
+def design_text(config: HardwareConfig, target: Board, board_files: Path | None = None) -> str:
+    """`description` as the text of a Tcl dictionary."""
+    return tcl(description(config, target, board_files))[1:-1] + "\n"
+
+
+def utilisation(report: str) -> dict[str, dict[str, float]]:
+    """Used and available resources from the text of Vivado's ``report_utilization``.
+
+    Raises
+    ------
+    RowvitError
+        The report has no row for LUTs.
+    """
+    found = {}
+    for name, pattern in RESOURCES.items():
+        if match := re.search(rf"^\|\s*{pattern}\*?\s*\|(.*)\|\s*$", report, re.MULTILINE):
+            used, *_, available, _ = (column.strip() for column in match[1].split("|"))
+            found[name] = {"used": float(used), "available": float(available)}
+    if "lut" not in found:
+        raise RowvitError("Vivado's utilisation report has no row 'Slice LUTs' or 'CLB LUTs'")
+    return found
+
+
+def revision() -> tuple[str | None, bool]:
+    """The Git commit of the sources, and whether they differ from it; (None, True) outside Git."""
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", "-C", ROOT, *command], capture_output=True, text=True, check=True, timeout=60
+            )
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None, True
+    return commit.stdout.strip(), bool(changes.stdout.strip())
+
+
+def find_vivado(command: str) -> str:
+    """The path of Vivado; `RowvitError` if it is not there."""
+    if path := shutil.which(command):
+        return os.path.abspath(path)
+    raise RowvitError(
+        f"{command} not found: install Vivado 2022.1 to 2024.1 with the board's device family, and source its"
+        " settings64.sh, or name it: make bitstream VIVADO=/path/to/vivado"
+    )
+
+
+def run_vivado(command: list[str], work: Path, hours: float) -> Iterator[str]:
+    """Run Vivado in ``work``; yields what build.tcl says.
+
+    Raises
+    ------
+    RowvitError
+        It fails, or is not done within ``hours``.
+    """
+    late = threading.Event()
+    log = work / "vivado.log"
+    with subprocess.Popen(
+        command,
+        cwd=work,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+
+        def stop() -> None:
+            late.set()
+            os.killpg(process.pid, signal.SIGKILL)
+
+        timer = threading.Timer(hours * 3600, stop)
+        timer.start()
+        errors: list[str] = []
+        try:
+            for line in process.stdout:
+                text = line.strip()
+                if text.startswith("rowvit: error: "):
+                    errors.append(text.removeprefix("rowvit: error: "))
+                elif text.startswith("rowvit: "):
+                    yield text.removeprefix("rowvit: ")
+                elif text.startswith("ERROR: "):
+                    errors.append(text)
+            process.wait()
+        finally:
+            timer.cancel()
+            if process.poll() is None:
+                stop()
+    if late.is_set():
+        raise RowvitError(f"Vivado was not done within {hours:g} hours; see {log}, or give it more --hours")
+    if process.returncode or errors:
+        reason = errors[-1] if errors else f"Vivado ended with code {process.returncode}"
+        raise RowvitError(f"{reason}; its log is {log}")
+
+
+def build(
+    target: Board,
+    config: HardwareConfig,
+    work: Path,
+    out: Path,
+    vivado: str,
+    strategy: str = STRATEGY,
+    jobs: int = 2,
+    hours: float = 12,
+    board_files: Path | None = None,
+) -> overlays.Provenance:
+    """Build ``config`` for a board in ``work``, and put the overlay into ``out`` if timing is met.
+
+    Raises
+    ------
+    RowvitError
+        Vivado is missing or fails, timing is not met, or the build takes too long.
+    """
+    program = find_vivado(vivado)
+    work, out = work.resolve(), out.resolve()
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    (work / "design.tcl").write_text(design_text(config, target, board_files))
+    commit, dirty = revision()
+    command = [program, "-mode", "batch", "-nojournal", "-log", "vivado.log", "-source", HERE / "build.tcl"]
+    command += ["-tclargs", work / "design.tcl", work, strategy, jobs]
+    with OUT.status("starting Vivado") as status:
+        for text in run_vivado([str(word) for word in command], work, hours):
+            if text.startswith("warning: "):
+                ERR.print(f"rowvit: {text}", markup=False, highlight=False, soft_wrap=True)
+            else:
+                status.update(f"Vivado: {text}")
+                OUT.print(f"{datetime.now():%H:%M:%S} {text}", highlight=False)
+    result = dict(line.partition(" ")[::2] for line in (work / "result.txt").read_text().splitlines())
+    actual = float(result["hz"]) / 1e6
+    if abs(actual - config.clock_mhz) > 0.01 * config.clock_mhz:
+        ERR.print(
+            f"rowvit: warning: the processing system makes {actual:.3f} MHz of the {config.clock_mhz:g} MHz"
+            " that the configuration asks for; the overlay is built and will run with that",
+            soft_wrap=True,
+            highlight=False,
+        )
+    name = f"rowvit-{config.name}"
+    out.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for suffix in (".bit", ".hwh"):
+        fresh = out / f".{name}{suffix}.new"
+        shutil.copyfile(work / f"rowvit{suffix}", fresh)
+        os.replace(fresh, out / f"{name}{suffix}")
+        files[f"{name}{suffix}"] = overlays.sha256(out / f"{name}{suffix}")
+    provenance = overlays.Provenance(
+        board=target.name,
+        part=target.part,
+        configuration=config.name,
+        structure=config.structure(),
+        config_hash=f"{config.hash:08X}",
+        revision=commit,
+        dirty=dirty,
+        tool=f"Vivado {result['version']}",
+        strategy=strategy,
+        board_file=result["board_part"],
+        clock_mhz=config.clock_mhz,
+        actual_clock_mhz=round(actual, 6),
+        setup_slack_ns=float(result["setup"]),
+        hold_slack_ns=float(result["hold"]),
+        utilisation=utilisation((work / "utilisation.rpt").read_text()),
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        files=files,
+    )
+    provenance.write(out / f"{name}.json")
+    return provenance
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    board_name: Annotated[str, typer.Argument(metavar="BOARD", help="Pynq-Z1, Pynq-Z2, ZCU104, ...")],
+    config: Annotated[
+        str, typer.Option(help="Hardware configuration, a name or .toml file; by default the board's.")
+    ] = "",
+    vivado: Annotated[str, typer.Option(help="Vivado's executable.")] = "vivado",
+    strategy: Annotated[str, typer.Option(help="Vivado's strategy of implementation.")] = STRATEGY,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+    hours: Annotated[float, typer.Option(min=0, help="Give up after so many hours.")] = 12,
+    board_files: Annotated[
+        Path | None, typer.Option(help="Directory of board files that do not come with Vivado.")
+    ] = None,
+    work: Annotated[Path, typer.Option(help="Project directory, emptied first.")] = ROOT / "build/bitstream",
+    out: Annotated[Path, typer.Option(help="Directory for overlays.")] = ROOT / "build/overlays",
+) -> None:
+    """Build an overlay with Vivado."""
+    try:
+        target = board(board_name)
+        made = build(
+            target,
+            configs.load(config or target.configuration),
+            work / target.name,
+            out / target.name,
+            vivado,
+            strategy,
+            jobs,
+            hours,
+            board_files.resolve() if board_files else None,
+        )
+    except RowvitError as error:
+        ERR.print(f"rowvit: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+    used = ", ".join(
+        f"{n['used']:g} of {n['available']:g} {name.replace('_', ' ')}"
+        for name, n in made.utilisation.items()
+    )
+    OUT.print(
+        f"{out / target.name}/rowvit-{made.configuration}.bit, .hwh and .json: {made.actual_clock_mhz:g} MHz,"
+        f" setup slack {made.setup_slack_ns:g} ns, hold slack {made.hold_slack_ns:g} ns; {used}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    app()

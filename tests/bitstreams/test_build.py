@@ -1,0 +1,419 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bitstream build, run with a stand-in for Vivado that refuses what Vivado would (see ``vivado``)."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rowvit import overlays
+from rowvit.device import hwh
+from rowvit.errors import RowvitError
+from rowvit.hardware import config as configs
+from rowvit.hardware.block_design import boards
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+VIVADO = str(HERE / "vivado")
+BOARD_FILES = {
+    "Pynq-Z1": "www.digilentinc.com:pynq-z1:part0:1.0",
+    "Pynq-Z2": "tul.com.tw:pynq-z2:part0:1.0",
+    "ZCU104": "xilinx.com:zcu104:part0:1.1",
+    "KV260": "xilinx.com:kv260_som:part0:1.4",
+    "Ultra96V2": "avnet.com:ultra96v2:part0:1.2",
+    "AUP-ZU3": "realdigital.org:aup-zu3-8gb:part0:1.0",
+}
+
+needs_tcl = pytest.mark.skipif(shutil.which("tclsh") is None, reason="needs tclsh: apt-get install tcl")
+
+spec = importlib.util.spec_from_file_location("bitstream_build", ROOT / "bitstreams/build.py")
+build = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(build)
+
+
+class Record:
+    """What the stand-in was told to build."""
+
+    def __init__(self, path: Path) -> None:
+        lines = [line.split("\t") for line in path.read_text().splitlines()]
+        of = defaultdict(list)
+        for kind, *rest in lines:
+            of[kind].append(rest)
+        self.part, self.board_part = of["part"][0][0], of["board_part"][0][0]
+        self.cells = {name: vlnv for name, vlnv in of["cell"]}
+        self.parameters = {(cell, name): value for cell, name, value in of["parameter"]}
+        self.interfaces = dict(of["interface"])
+        self.wires = {frozenset(pair) for pair in of["wire"]}
+        self.nets = {tuple(pair) for pair in of["net"]}
+        self.addresses = {path: (int(base), int(size)) for path, base, size in of["address"]}
+        self.files = {Path(file): fileset for fileset, file in of["file"]}
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """Builds a board's default configuration; returns provenance and record."""
+
+    def run(name: str, config: str = "", **options):
+        monkeypatch.setenv("STANDIN_RECORD", str(tmp_path / "record"))
+        target = boards()[name]
+        options = {"vivado": VIVADO, "jobs": 1} | options
+        hardware = configs.load(config or target.configuration)
+        made = build.build(target, hardware, tmp_path / "work", tmp_path / "out", **options)
+        return made, Record(tmp_path / "record")
+
+    return run
+
+
+def test_every_configuration_has_its_board():
+    for name in configs.names():
+        config = configs.load(name)
+        assert config.board == "none" or config.board in boards()
+    for name, found in boards().items():
+        default = configs.load(found.configuration)
+        assert boards()[default.board].family is found.family, name
+    assert BOARD_FILES.keys() == boards().keys()
+
+
+@needs_tcl
+@pytest.mark.parametrize("installed", [True, False], ids=["board file", "no board file"])
+@pytest.mark.parametrize("name", boards())
+def test_build(make, monkeypatch, tmp_path, name, installed):
+    """Every script runs for every board; what comes out is the configuration, and whole."""
+    monkeypatch.setenv("STANDIN_BOARD_FILES", BOARD_FILES[name] if installed else "some.com:other:part0:1.0")
+    made, record = make(name)
+    board, config = boards()[name], configs.load(boards()[name].configuration)
+    assert record.part == board.part
+    assert record.board_part == (BOARD_FILES[name] if installed else "")
+    for key, value in config.structure().items():
+        assert record.parameters["rowvit_0", key.upper()] == str(value)
+    assert int(record.parameters["rowvit_0", "CONFIG_HASH"], 0) == config.hash
+    assert record.parameters["rowvit_0", "USE_DSP"] == "1"
+    clock = record.parameters["ps_0", board.family.frequency]
+    assert float(clock) == config.clock_mhz
+    for key, value in board.settings.items():
+        assert (record.parameters["ps_0", key] == str(value)) or installed
+    verilog = {file for file, fileset in record.files.items() if fileset == "sources_1"}
+    assert verilog == {*(ROOT / "rtl").rglob("*.v"), *(ROOT / "rtl").glob("*.vh")}
+    assert (ROOT / "bitstreams/ultra_ram.xdc" in record.files) == (name in ("ZCU104", "KV260"))
+
+    stem = f"rowvit-{config.name}"
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        f"{stem}.bit",
+        f"{stem}.hwh",
+        f"{stem}.json",
+    ]
+    assert overlays.verify(tmp_path / "out") == [made]
+    assert made.config_hash == f"{config.hash:08X}" and made.board == name
+    assert made.utilisation["block_ram"] == {"used": 121.5, "available": 140}
+    assert (made.setup_slack_ns, made.hold_slack_ns) == (0.123, 0.011)
+
+
+@needs_tcl
+@pytest.mark.parametrize("name", boards())
+def test_simulated_handoff_is_the_built_design(make, name):
+    """Cells, parameters, interfaces, wires and addresses of the simulator's .hwh are Vivado's."""
+    _, record = make(name)
+    config = replace(configs.load(boards()[name].configuration), board=name)
+    root = ElementTree.fromstring(hwh.handoff(config))
+    modules = {m.get("INSTANCE"): m for m in root.iter("MODULE")}
+    without_version = {cell: vlnv.rpartition(":")[0] for cell, vlnv in record.cells.items()}
+    assert {cell: m.get("VLNV").rpartition(":")[0] for cell, m in modules.items()} == without_version
+
+    derived = re.compile(r"DIVISOR|ACT_FREQMHZ|C_[MS]AXIGP|FCLK[123]|PL[123]_|FPGA_PL[123]")
+    compared = 0
+    for cell, module in modules.items():
+        for parameter in module.iter("PARAMETER"):
+            if not derived.search(parameter.get("NAME")):
+                assert record.parameters[cell, parameter.get("NAME")] == parameter.get("VALUE")
+                compared += 1
+    assert compared > 40
+
+    kinds, buses = {}, defaultdict(set)
+    for cell, module in modules.items():
+        for bus in module.iter("BUSINTERFACE"):
+            kinds[f"{cell}/{bus.get('NAME')}"] = bus.get("TYPE")
+            buses[bus.get("BUSNAME")].add(f"{cell}/{bus.get('NAME')}")
+    assert kinds == record.interfaces
+    assert {frozenset(ends) for ends in buses.values()} == record.wires
+
+    nets = set()
+    for cell, module in modules.items():
+        for port in module.iter("PORT"):
+            ends = {(c.get("INSTANCE"), c.get("PORT")) for c in port.iter("CONNECTION")}
+            here = f"{cell}/{port.get('NAME')}"
+            for other in ("/".join(end) for end in ends):
+                nets.add((here, other) if port.get("DIR") == "O" else (other, here))
+    assert nets == record.nets
+
+    ranges = {}
+    for memory in modules["ps_0"].iter("MEMRANGE"):
+        low, high = (int(memory.get(key), 16) for key in ("BASEVALUE", "HIGHVALUE"))
+        ranges[f"{memory.get('INSTANCE')}/{memory.get('SLAVEBUSINTERFACE')}"] = (low, high - low + 1)
+    assert ranges == record.addresses
+
+
+@needs_tcl
+@pytest.mark.parametrize(
+    ("script", "right", "wrong", "message"),
+    [
+        (
+            "build.tcl",
+            "source [file join $here block_design.tcl]",
+            "source [file join $here bd.tcl]",
+            "bd.tcl",
+        ),
+        ("build.tcl", "update_compile_order", "update_compile_orders", "update_compile_orders"),
+        ("build.tcl", "make_wrapper -files $system -top", "make_wrapper -files $system -first", "-first"),
+        (
+            "build.tcl",
+            "set_property synth_checkpoint_mode",
+            "set_property checkpoint_mode",
+            "checkpoint_mode",
+        ),
+        ("build.tcl", "get_files system.bd", "get_files design.bd", "design.bd"),
+        ("build.tcl", "generate_target all $system", "", "make_wrapper"),
+        ("build.tcl", "hw_handoff]", "handoff]", "system.hwh"),
+        ("build.tcl", "STATS.WHS", "STATS.WHX", "STATS.WHX"),
+        ("build.tcl", "run synth_1", "run synth_2", "synth_2"),
+        ("block_design.tcl", "validate_bd_design", "validate_design", "validate_design"),
+        ("block_design.tcl", "validate_bd_design\n", "", "not validated"),
+        ("block_design.tcl", "-target_address_space", "-address_space", "-address_space"),
+        ("block_design.tcl", "/Data", "/Date", "address space ps_0/Date"),
+        ("block_design.tcl", "    assign_bd_address\n", "", "no addresses"),
+        ("block_design.tcl", "bd_rule:$ip", "bd_rule:$name", "rule"),
+        ("block_design.tcl", "CONFIG.$name", "CONFIGURE.$name", "CONFIGURE"),
+        ("block_design.tcl", "connect_bd_net [pin $driver] [pin $load]", "pin $load", "no driver"),
+        ("ultra_ram.xdc", "u_tokens", "u_token", "u_token"),
+        ("ultra_ram.xdc", "mem_reg", "memory_reg", "memory"),
+    ],
+)
+def test_wrong_script_is_refused(make, monkeypatch, tmp_path, script, right, wrong, message):
+    copy = shutil.copytree(ROOT / "bitstreams", tmp_path / "bitstreams")
+    text = (copy / script).read_text()
+    assert right in text
+    (copy / script).write_text(text.replace(right, wrong))
+    monkeypatch.setattr(build, "HERE", copy)
+    with pytest.raises(RowvitError, match=re.escape(message)):
+        make("ZCU104")
+    assert not (tmp_path / "out").exists()
+
+
+@needs_tcl
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("rowvit_0/s_axil", "rowvit_0/s_axi_lite", "finds no interface rowvit_0/s_axi_lite"),
+        ("rowvit_0/aclk", "rowvit_0/clk", "pin rowvit_0/clk"),
+        ("axi_dma_0/mm2s_introut", "axi_dma_0/mm2s_intr", "pin axi_dma_0/mm2s_intr"),
+        ("concat_0/In2", "concat_0/In3", "pin concat_0/In3"),
+        ("ps_0/S_AXI_HP1", "ps_0/S_AXI_HP2", "interface ps_0/S_AXI_HP2"),
+        ("axi_dma_0/S_AXIS_S2MM", "axi_dma_0/M_AXI_S2MM", "cannot be wired"),
+        ("reset_0/peripheral_aresetn", "reset_0/peripheral_reset", "reset"),
+        ("{c_sg_length_width} {26}", "{c_sg_length_width} {27}", "it takes one of"),
+        ("{c_sg_length_width}", "{c_sg_width}", "no parameter c_sg_width"),
+        ("{c_include_sg} {0}", "{c_include_sg} {1}", "M_AXI_SG is not wired"),
+        ("{TOKEN_DEPTH}", "{TOKENS}", "no parameter TOKENS"),
+        ("xilinx.com:ip:axi_intc", "xilinx.com:ip:axi_inc", "finds no IP xilinx.com:ip:axi_inc"),
+        ("module_ref:rowvit_top", "module_ref:rowvit", "no module rowvit "),
+        ("{0x43C00000}", "{0x83C00000}", "not within"),
+        ("{0x43C00000}", "{0x40400000}", "overlap"),
+        ("{0x43C00000} {4096}", "{0x43C00000} {65536}", "12 address bits"),
+        ("xc7z020clg400-1", "xc7z021clg400-1", "no part xc7z021clg400-1"),
+        ("rtl/rowvit_top.v", "rtl/rowvit_tops.v", "no file"),
+        ("{reset_0/slowest_sync_clk}", "{rowvit_0/aresetn}", "only one of them is a clock"),
+        ("{rowvit_0/aresetn}", "{rowvit_0/aclk}", "has a driver already"),
+        ("PCW_CRYSTAL_PERIPHERAL_FREQMHZ", "PCW_CRYSTAL_FREQMHZ", "no parameter PCW_CRYSTAL_FREQMHZ"),
+    ],
+)
+def test_wrong_design_is_refused(make, monkeypatch, tmp_path, right, wrong, message):
+    design_text = build.design_text
+
+    def changed(*arguments):
+        text = design_text(*arguments)
+        assert right in text
+        return text.replace(right, wrong)
+
+    monkeypatch.setattr(build, "design_text", changed)
+    with pytest.raises(RowvitError, match=message):
+        make("Pynq-Z2")
+    assert not (tmp_path / "out").exists()
+
+
+@needs_tcl
+def test_negative_slack_is_refused(make, monkeypatch, tmp_path):
+    monkeypatch.setenv("STANDIN_WNS", "-0.021")
+    with pytest.raises(RowvitError, match=r"timing is not met at 142\.857 MHz: setup slack -0\.021 ns"):
+        make("Pynq-Z2")
+    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "work").rglob("*.bit"))
+
+
+@needs_tcl
+def test_unconstrained_design_is_refused(make, monkeypatch):
+    monkeypatch.setenv("STANDIN_WNS", "NA")
+    with pytest.raises(RowvitError, match="no constrained paths"):
+        make("Pynq-Z2")
+
+
+@needs_tcl
+@pytest.mark.parametrize(
+    ("version", "warned"), [("2021.2", True), ("2022.1", False), ("2024.1.2", False), ("2025.2", True)]
+)
+def test_other_versions_warn(make, monkeypatch, capsys, version, warned):
+    monkeypatch.setenv("STANDIN_VERSION", version)
+    made, _ = make("KV260")
+    assert made.tool == f"Vivado {version}"
+    assert (f"this is Vivado {version}" in capsys.readouterr().err) == warned
+
+
+@needs_tcl
+def test_clock_that_the_processor_cannot_make_warns(make, capsys):
+    made, _ = make("Pynq-Z2")
+    assert made.clock_mhz == 150
+    assert made.actual_clock_mhz == pytest.approx(1000 / 7)
+    assert "142.857 MHz of the 150 MHz" in capsys.readouterr().err
+    made, _ = make("ZCU104")
+    assert made.actual_clock_mhz == pytest.approx(250, rel=1e-3)
+    assert "MHz of the" not in capsys.readouterr().err
+
+
+@needs_tcl
+def test_board_files_from_a_directory(make, tmp_path):
+    (tmp_path / "boards" / BOARD_FILES["Ultra96V2"]).mkdir(parents=True)
+    made, record = make("Ultra96V2", board_files=tmp_path / "boards")
+    assert made.board_file == record.board_part == BOARD_FILES["Ultra96V2"]
+    with pytest.raises(RowvitError, match="is no directory"):
+        make("Ultra96V2", board_files=tmp_path / "elsewhere")
+
+
+@needs_tcl
+def test_another_configuration(make):
+    made, record = make("ZCU104", config="tiny")
+    assert record.parameters["rowvit_0", "LANES"] == "16"
+    assert record.parameters["ps_0", "PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ"] == "100.0"
+    assert made.configuration == "tiny" and made.board == "ZCU104"
+
+
+@needs_tcl
+def test_unknown_strategy(make):
+    with pytest.raises(RowvitError, match="no strategy Hope"):
+        make("Pynq-Z2", strategy="Hope")
+
+
+@needs_tcl
+def test_deadline(make, monkeypatch):
+    monkeypatch.setenv("STANDIN_HANG", "1")
+    with pytest.raises(RowvitError, match=r"not done within 0\.0003 hours"):
+        make("Pynq-Z2", hours=0.0003)
+
+
+def test_missing_vivado(make):
+    with pytest.raises(RowvitError, match=r"no-such-vivado not found: install Vivado 2022\.1 to 2024\.1"):
+        make("Pynq-Z2", vivado="no-such-vivado")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            "echo 'ERROR: [Common 17-345] A valid license was not found'; exit 1",
+            r"17-345\] A valid license.*log is",
+        ),
+        ("exit 7", "Vivado ended with code 7"),
+    ],
+)
+def test_vivado_fails(make, tmp_path, body, message):
+    program = tmp_path / "broken"
+    program.write_text(f"#!/bin/sh\n{body}\n")
+    program.chmod(0o755)
+    with pytest.raises(RowvitError, match=message):
+        make("Pynq-Z2", vivado=str(program))
+
+
+@needs_tcl
+def test_command(tmp_path):
+    """As make runs it: paths may be relative, errors are one sentence."""
+    command = [sys.executable, str(ROOT / "bitstreams/build.py")]
+    rest = ["--vivado", "tests/bitstreams/vivado", "--work", tmp_path / "work", "--out", tmp_path / "out"]
+    done = subprocess.run([*command, "pynq-z1", *rest], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "placement and routing" in done.stdout
+    assert (tmp_path / "out/Pynq-Z1/rowvit-pynq-z2.json").is_file()
+    done = subprocess.run([*command, "Zybo", *rest], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("rowvit: no board 'Zybo'; take one of Pynq-Z1, ")
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments"),
+    [
+        (["BOARD=ZCU104"], "ZCU104"),
+        (["BOARD=ZCU104", "CONFIG=tiny", "JOBS=3"], "ZCU104 --config tiny --jobs 3"),
+    ],
+)
+def test_make(variables, arguments):
+    command = ["make", "--dry-run", "bitstream", *variables]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert " ".join(done.stdout.split()).endswith(f"bitstreams/build.py {arguments}")
+
+
+def test_utilisation_of_both_families():
+    text = """
+| CLB LUTs                   | 68000 |     0 |          0 |    230400 | 29.51 |
+|   LUT as Logic             | 60000 |     0 |          0 |    230400 | 26.04 |
+| CLB Registers              | 61234 |     0 |          0 |    460800 | 13.29 |
+| Block RAM Tile |  192 |     0 |          0 |       312 | 61.54 |
+| URAM           |   76 |     0 |          0 |        96 | 79.17 |
+| DSPs           |  396 |     0 |          0 |      1728 | 22.92 |
+"""
+    found = build.utilisation(text)
+    assert found["lut"] == {"used": 68000, "available": 230400}
+    assert found["ultra_ram"] == {"used": 76, "available": 96}
+    assert found.keys() == build.RESOURCES.keys()
+    assert build.utilisation("| Slice LUTs*  | 5 | 0 | 0 | 53200 | 0.01 |") == {
+        "lut": {"used": 5, "available": 53200}
+    }
+    with pytest.raises(RowvitError, match="no row"):
+        build.utilisation("| Something | 1 |")
+
+
+words = st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters="{}\\"), max_size=12)
+
+
+@needs_tcl
+@settings(max_examples=25, deadline=None)
+@given(st.dictionaries(words, st.lists(words, max_size=4), min_size=1, max_size=4))
+def test_tcl_words(table):
+    """A dictionary of lists reads the same in Tcl."""
+    script = "set t " + build.tcl(table) + "\ndict for {k v} $t {puts <$k>; foreach w $v {puts >$w<}}"
+    out = subprocess.run(
+        ["tclsh"], input=script, capture_output=True, text=True, timeout=20, check=True
+    ).stdout
+    assert out.splitlines() == [
+        line for key, row in table.items() for line in (f"<{key}>", *(f">{word}<" for word in row))
+    ]
+
+
+@pytest.mark.parametrize("text", ["a{b", "a}b", "a\\b"])
+def test_tcl_refuses_what_it_cannot_quote(text):
+    with pytest.raises(RowvitError, match="braces and backslashes"):
+        build.tcl({"path": text})
+
+
+def test_lint():
+    files = [ROOT / "bitstreams", HERE / "vivado", HERE / "catalog.tcl"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tclint", *files], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout

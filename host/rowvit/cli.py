@@ -20,6 +20,7 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.table import Table
 
 import rowvit
@@ -28,6 +29,7 @@ from rowvit.hardware import config as configs
 from rowvit.hardware.isa import Op
 
 if TYPE_CHECKING:
+    from rowvit.bitfile import Check
     from rowvit.hardware.config import HardwareConfig
     from rowvit.measure.profile import LayerProfile, Profile
     from rowvit.target import Result, Target
@@ -44,6 +46,8 @@ config_app = typer.Typer(
     no_args_is_help=True, help="Hardware configurations: what an accelerator is built from."
 )
 app.add_typer(config_app, name="config")
+overlays_app = typer.Typer(no_args_is_help=True, help="Overlays for boards: prebuilt ones, and built ones.")
+app.add_typer(overlays_app, name="overlays")
 OUT = Console()
 ERR = Console(stderr=True)
 LOG = logging.getLogger("rowvit")
@@ -365,6 +369,58 @@ def info(model: ModelArgument) -> None:
     OUT.print(table)
 
 
+@app.command("verify-overlay")
+@_sentences
+def verify_overlay(
+    bitstream: Annotated[Path, typer.Argument(help="The .bit; its .hwh and .json lie beside it.")],
+) -> None:
+    """Judge a bitstream by its files, without a board: one build, which configuration, DMA, ports, clock.
+
+    Example
+    -------
+      rowvit verify-overlay rowvit-pynq-z2.bit
+    """
+    from rowvit.bitfile import verify
+
+    if not _print_checks(verify(bitstream)):
+        raise typer.Exit(1)
+
+
+@app.command()
+@_sentences
+def diagnose(
+    target: Annotated[
+        TargetName, typer.Option("--target", "-t", help="board: this board; sim: the simulated one.")
+    ] = TargetName.board,
+    config: ConfigOption = "pynq-z2",
+    bitstream: Annotated[
+        Path | None,
+        typer.Option(help="board: the .bit, by default rowvit-CONFIG.bit; its .hwh lies beside it."),
+    ] = None,
+) -> None:
+    """Walk over the board, from its files to a network with known logits, and say where it goes wrong.
+
+    The walk ends at the first step that fails; below the table stands what to do.
+
+    Examples
+    --------
+      rowvit diagnose --bitstream rowvit-pynq-z2.bit
+
+      rowvit diagnose --target sim
+    """
+    from rowvit.diagnose import diagnose as walk
+
+    if target is TargetName.golden:
+        raise RowvitError("golden has nothing to diagnose; take --target board or sim")
+    with ERR.status("looking") as status:
+        checks = []
+        for check in walk(target.value, configs.load(config), bitstream):
+            checks.append(check)
+            status.update(f"{check.name} looked at, going on")
+    if not _print_checks(checks):
+        raise typer.Exit(1)
+
+
 @config_app.command("list")
 @_sentences
 def config_list() -> None:
@@ -401,6 +457,82 @@ def config_show(
     table.add_row("residual memory", f"{c.rows * c.groups * c.residual_depth * 2 / 1024:g} KB")
     table.add_row("hash", f"{c.hash:08X}")
     OUT.print(table, highlight=False)
+
+
+ManifestOption = Annotated[
+    Path | None, typer.Option("--manifest", help="Another list of prebuilt overlays than rowvit's (.toml).")
+]
+
+
+@overlays_app.command("list")
+@_sentences
+def overlays_list(manifest: ManifestOption = None) -> None:
+    """List the prebuilt overlays."""
+    from rowvit import overlays
+
+    entries = overlays.manifest(manifest or overlays.MANIFEST)
+    if not entries:
+        OUT.print(
+            "There are no prebuilt overlays yet. Build one with Vivado: make bitstream BOARD=Pynq-Z2",
+            soft_wrap=True,
+            highlight=False,
+        )
+        return
+    table = Table("name", "board", "configuration", "MB", box=None, pad_edge=False)
+    for entry in entries:
+        size = sum(file.bytes for file in entry.files)
+        table.add_row(entry.name, entry.board, entry.configuration, f"{size / 1e6:.1f}")
+    OUT.print(table, highlight=False)
+
+
+@overlays_app.command("fetch")
+@_sentences
+def overlays_fetch(
+    name: Annotated[str, typer.Argument(help="A name of rowvit overlays list.")],
+    to: Annotated[Path, typer.Option("--to", help="Directory that takes .bit, .hwh and .json.")] = Path(),
+    seconds: Annotated[float, typer.Option(help="Give up after so many seconds.")] = 300,
+    manifest: ManifestOption = None,
+) -> None:
+    """Download a prebuilt overlay, and see that it is what it should be."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from rowvit import overlays
+
+    entries = {entry.name: entry for entry in overlays.manifest(manifest or overlays.MANIFEST)}
+    if name not in entries:
+        known = f"take one of {', '.join(entries)}" if entries else "there are none yet: make bitstream"
+        raise RowvitError(f"no prebuilt overlay '{name}'; {known}")
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    with Progress(*columns, console=ERR) as progress:
+        tasks = {f.name: progress.add_task(f.name, total=f.bytes) for f in entries[name].files}
+        overlays.fetch(
+            entries[name], to, seconds, lambda file, done, _: progress.update(tasks[file], completed=done)
+        )
+    OUT.print(f"{to / name}.bit, .hwh and .json: as in the manifest", soft_wrap=True, highlight=False)
+
+
+@overlays_app.command("verify")
+@_sentences
+def overlays_verify(
+    path: Annotated[Path, typer.Argument(help="A .bit, .hwh or .json, or a directory of overlays.")],
+) -> None:
+    """See that overlays are whole and of a configuration that this version knows.
+
+    rowvit verify-overlay looks into .bit and .hwh themselves.
+    """
+    from rowvit import overlays
+
+    for made in overlays.verify(path):
+        table = Table(show_header=False, box=None, pad_edge=False)
+        table.add_row("whole", ", ".join(made.files))
+        table.add_row("configuration", f"{made.configuration}, hash {made.config_hash}")
+        table.add_row("board", f"{made.board}, {made.part}")
+        source = made.revision or "unknown"
+        table.add_row("built", f"{made.date}, {made.tool}, {made.strategy}")
+        table.add_row("commit", f"{source}, with changes" if made.dirty else source)
+        table.add_row("clock", f"{made.actual_clock_mhz:g} MHz")
+        table.add_row("slack", f"setup {made.setup_slack_ns:g} ns, hold {made.hold_slack_ns:g} ns")
+        OUT.print(table, highlight=False)
 
 
 # -- running ------------------------------------------------------------------------------------
@@ -579,6 +711,20 @@ def _print_results(files: list[Path], results: list[Result], classes: list[str])
         right = sum(truth == result.label for truth, result in zip(truths, results, strict=True))
         OUT.print(f"{right} of {len(results)} right", highlight=False)
     OUT.print()
+
+
+def _print_checks(checks: list[Check]) -> bool:
+    """A table of what was found and what to do; whether nothing failed."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    marks = {True: "[green]ok[/green]", False: "[red]failed[/red]", None: "[yellow]?[/yellow]"}
+    for check in checks:
+        table.add_row(marks[check.ok], check.name, escape(check.text))
+    OUT.print(table, highlight=False)
+    failed = [check for check in checks if check.ok is False]
+    for check in failed:
+        if check.advice:
+            OUT.print(f"\n{check.name}: {check.advice}", markup=False, highlight=False, soft_wrap=True)
+    return not failed
 
 
 def _print_profile(found: Profile) -> None:

@@ -138,6 +138,16 @@ class Accelerator(Target):
                     yield result
             self._ready(batch)
 
+    async def interrupt_arrives(self, images: np.ndarray) -> bool:
+        """Run ``images`` and tell whether the core's interrupt was seen."""
+        interrupt, seen = self._interrupt(), False
+        if interrupt is not None:
+            with self._open(images, 1) as flow:
+                for step in flow:
+                    if step is None:
+                        seen |= await self._event(interrupt)
+        return seen
+
     @contextmanager
     def _open(self, images: Iterable, batch: int) -> Iterator[Iterator[list[Result] | None]]:
         self._ready(batch)
@@ -159,16 +169,18 @@ class Accelerator(Target):
                 return Interrupt(pin)
         return None
 
-    async def _event(self, interrupt: Interrupt | None) -> None:
-        status = self.core.get("STATUS")
+    async def _event(self, interrupt: Interrupt | None) -> bool:
+        """Wait for the core, or a little; whether it was the interrupt that ended it."""
         if interrupt is None:
             await asyncio.sleep(_POLL)
-        elif not status & BUSY or self.core.get("IRQ_STATUS"):  # the DMA is about to finish
+        elif self.core.get("IRQ_STATUS") or not self.core.get("STATUS") & BUSY:  # the DMA is about to finish
             self.core.set("IRQ_STATUS", 3)
             await asyncio.sleep(0)
         else:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(interrupt.wait(), _LOOK)
+                return True
+        return False
 
     # -- a run ----------------------------------------------------------------------------------
 

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A walk over board or simulator, from files to logits; every step says what it saw."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pynq import Clocks, Device, allocate
+
+from rowvit.bitfile import Check, Handoff, verify
+from rowvit.compiler import Program, compile
+from rowvit.device.golden import Golden
+from rowvit.errors import RowvitError
+from rowvit.hardware.config import HardwareConfig
+from rowvit.hardware.isa import LoadKind, Op
+from rowvit.model.synthetic import keep_schedule, random_package
+from rowvit.target import Result
+
+if TYPE_CHECKING:
+    from rowvit.driver import Accelerator
+    from rowvit.quant.package import ModelPackage
+
+_SHARE = 0.02  # by which a clock may differ
+_MEMORY = 16 << 20  # bytes that a network of DeiT-Tiny's size and its images take, and some more
+#: self-test networks, the greatest first: patches per side, pixels of a patch, channels
+_SIZES = ((24, 16, 768), (16, 16, 768), (16, 16, 384), (14, 16, 384), (14, 16, 192), (7, 4, 64), (7, 4, 32))
+_SMALL = _SIZES[-2:]
+
+
+def diagnose(target: str, config: HardwareConfig, bitstream: Path | None = None) -> Iterator[Check]:
+    """Check after check, each as it is done; the walk ends at the first that fails.
+
+    Parameters
+    ----------
+    target : str
+        "sim" or "board".
+    config : HardwareConfig
+    bitstream : Path, optional
+        board: the .bit, by default as for ``rowvit.open``.
+    """
+    walk = _Walk(target, config, bitstream)
+    try:
+        for name, step in walk.steps():
+            try:
+                found = step()
+            except (RowvitError, RuntimeError, OSError, ValueError) as error:
+                text, _, advice = str(error).partition("; ")
+                found = [Check(name, False, text, advice)]
+            yield from found
+            if any(check.ok is False for check in found):
+                return
+    finally:
+        walk.close()
+
+
+class _Walk:
+    """What the steps hand on: device, overlay, accelerator."""
+
+    def __init__(self, target: str, config: HardwareConfig, bitstream: Path | None) -> None:
+        self.target, self.config = target, config
+        self.bitstream = bitstream or Path(f"rowvit-{config.name}.bit")
+        self.device: Device | None = None
+        self.acc: Accelerator | None = None
+
+    def steps(self) -> Iterator[tuple[str, Callable[[], list[Check]]]]:
+        yield "device", self._device
+        yield "files", self._files
+        yield "overlay", self._overlay
+        yield "clock", self._clock
+        yield "memory", self._memory
+        yield "DMA", self._dma
+        yield "transfer", self._transfer
+        if self.target == "board":
+            yield "speed", self._speed
+        yield "memories", self._memories
+        yield "stream", self._stream
+        yield "interrupt", self._interrupt
+
+    def close(self) -> None:
+        if self.acc is not None:
+            self.acc.close()
+        elif self.target == "sim" and self.device is not None:
+            self.device.close()
+
+    def _device(self) -> list[Check]:
+        if self.target == "sim":
+            from rowvit.device.sim import SimDevice
+
+            self.device = SimDevice(self.config)
+            self.bitstream = Path(self.device.bitstream)
+        else:
+            if not Device.devices:
+                raise RowvitError("PYNQ finds no device here; run on a board with PYNQ, as root (sudo -i)")
+            self.device = Device.active_device
+        return [Check("device", True, str(getattr(self.device, "name", self.device.tag)))]
+
+    def _files(self) -> list[Check]:
+        return verify(self.bitstream)
+
+    def _overlay(self) -> list[Check]:
+        from rowvit.overlay import RowvitOverlay
+
+        self.overlay = RowvitOverlay(self.bitstream, self.config, self.device)
+        return [Check("overlay", True, f"loaded; ID, ABI and hash {self.config.hash:08X} are right")]
+
+    def _clock(self) -> list[Check]:
+        """The PL clock that PYNQ reads from the processing system against the one in the .hwh."""
+        index, wanted = _pl_clock(self.overlay.handoff), self.overlay.handoff.core.clock_mhz
+        if index is None or wanted is None:
+            return [Check("clock", None, "the .hwh does not say which PL clock the core has")]
+        found = getattr(Clocks, f"fclk{index}_mhz")
+        text = f"PL clock {index} runs at {found:.1f} MHz, built for {wanted:g}"
+        if found > wanted * (1 + _SHARE):
+            advice = f"set pynq.Clocks.fclk{index}_mhz = {wanted:g}: the circuit may fail at more"
+            return [Check("clock", False, text, advice)]
+        return [Check("clock", True, text)]
+
+    def _memory(self) -> list[Check]:
+        from rowvit.driver import cma
+
+        try:
+            with allocate((_MEMORY,), np.uint8, target=self.device) as buffer:
+                buffer[:] = np.arange(_MEMORY, dtype=np.uint32).view(np.uint8)[:_MEMORY]
+                buffer.flush()
+                buffer[:] = 0
+                buffer.invalidate()
+                expected = np.arange(_MEMORY, dtype=np.uint32).view(np.uint8)[:_MEMORY]
+                if not np.array_equal(buffer, expected):
+                    raise RowvitError("memory for the DMA loses data; boot the image that PYNQ ships")
+        except (RuntimeError, MemoryError, OSError) as error:
+            raise RowvitError(
+                f"no {_MEMORY >> 20} MB of contiguous memory ({cma()}); free buffers (restart other"
+                " notebooks), or boot with a larger cma="
+            ) from error
+        return [Check("memory", True, f"{_MEMORY >> 20} MB for the DMA; {cma()}")]
+
+    def _dma(self) -> list[Check]:
+        from rowvit.driver import Accelerator
+
+        self.acc = Accelerator(self.overlay, 600.0 if self.target == "sim" else 20.0)
+        return [Check("DMA", True, f"{self.overlay.handoff.dma.path}: both channels start and halt")]
+
+    def _transfer(self) -> list[Check]:
+        """Through the core and back, as there is no loopback: the least network, and what was moved."""
+        small = self._fitting(_SMALL)
+        result = self._compare(*small)
+        words = result.counters["recv_words"], result.counters["send_words"]
+        if words[0] * 8 != small[1].meta["input"]["bytes"]:
+            raise RowvitError(
+                f"the core received {words[0]} words, not {small[1].meta['input']['bytes'] // 8}"
+            )
+        return [Check("transfer", True, f"{words[0]} words in, {words[1]} out, as the reference has them")]
+
+    def _speed(self) -> list[Check]:
+        """Cycles per second while the core waits for an input that does not come."""
+        core, blob = self.acc.core, self.acc.program.blob.nbytes
+        wanted = self.overlay.handoff.core.clock_mhz or self.config.clock_mhz
+        with allocate((blob,), np.uint8, target=self.device) as buffer:
+            buffer[:] = self.acc.program.blob
+            buffer.flush()
+            core.start(buffer.physical_address, blob, 1, 0)
+            begin, first = time.monotonic(), core.counters()["cycles"]
+            time.sleep(0.2)
+            cycles, seconds = core.counters()["cycles"] - first, time.monotonic() - begin
+            core.reset()
+        found = cycles / seconds / 1e6
+        text = f"{found:.1f} MHz counted by the core, {wanted:g} wanted"
+        if abs(found - wanted) > 2 * _SHARE * wanted:
+            return [
+                Check(
+                    "speed",
+                    False,
+                    text,
+                    "load the bitstream through PYNQ with its own .hwh, which sets clocks",
+                )
+            ]
+        return [Check("speed", True, text)]
+
+    def _memories(self) -> list[Check]:
+        """The greatest self-test network: random numbers through most of the on-chip memories."""
+        package, program = self._fitting(_SIZES)
+        result = self._compare(package, program)
+        lines = max(
+            i.fields["dst"] + i.fields["rows"]
+            for i in program.instructions
+            if i.op is Op.LOAD and i.fields["kind"] == LoadKind.WEIGHT
+        )
+        kept = " > ".join(map(str, [program.meta["architecture"]["tokens"], *result.live]))
+        return [
+            Check(
+                "memories",
+                True,
+                f"{lines} of {self.config.weight_depth} weight lines, {len(result.checkpoints)} checkpoints,"
+                f" tokens {kept}, {result.w2_rows_fetched} of {result.w2_rows_total} W2 rows: equal to the"
+                f" reference; {result.cycles:,} cycles",
+            )
+        ]
+
+    def _stream(self) -> list[Check]:
+        package, program = self._fitting(_SMALL)
+        images = _images(program, 3)
+        expected = self._golden(package, images)
+        self.acc.load(program)
+        if not all(r.same(e) for r, e in zip(self.acc.stream(images), expected, strict=True)):
+            raise RowvitError("images in a stream gave other results; report it, with this table")
+        return [Check("stream", True, "3 images, two in flight, equal the reference")]
+
+    def _interrupt(self) -> list[Check]:
+        pins = ", ".join(self.acc.core.interrupts)
+        if not pins:
+            return [Check("interrupt", None, "the overlay has none: stream_async looks instead")]
+        seen = asyncio.run(self.acc.interrupt_arrives(_images(self.acc.program, 1)))
+        if not seen:
+            return [Check("interrupt", None, f"{pins} was not seen: stream_async looks every 20 ms instead")]
+        return [Check("interrupt", True, f"{pins} arrives")]
+
+    # -- self-test networks -------------------------------------------------------------------------
+
+    def _fitting(self, sizes) -> tuple[ModelPackage, Program]:
+        """The first network of ``sizes`` that the configuration holds."""
+        for side, patch, dim in sizes:
+            patches = side * side
+            heads = max(dim // self.config.lanes, 1)
+            try:
+                package = random_package(
+                    np.random.default_rng(2025),
+                    dim=dim,
+                    depth=1,
+                    heads=heads,
+                    image_size=side * patch,
+                    patch_size=patch,
+                    hidden=4 * dim,
+                    classes=10,
+                    pruning=keep_schedule(patches, (0,), 0.5),
+                    ffn_chunk=min(4 * dim, 384),
+                    name="self-test",
+                )
+                return package, compile(package, self.config, checkpoints=True)
+            except RowvitError as error:
+                refused = error
+        raise refused
+
+    def _golden(self, package: ModelPackage, images: np.ndarray) -> list[Result]:
+        golden = Golden(self.config, checkpoints=True)
+        golden.load(package)
+        return golden(images)
+
+    def _compare(self, package: ModelPackage, program: Program) -> Result:
+        """Run one image; `RowvitError` if a bit differs from the reference."""
+        images = _images(program, 1)
+        (expected,) = self._golden(package, images)
+        self.acc.load(program)
+        (result,) = self.acc(images)
+        if not result.same(expected):
+            first = next(
+                (
+                    name
+                    for name, want in expected.checkpoints.items()
+                    if not np.array_equal(want, result.checkpoints.get(name))
+                ),
+                "logits",
+            )
+            raise RowvitError(
+                f"the result differs from the reference, first in {first}; see that timing is met at this"
+                " clock, and build the bitstream again"
+            )
+        return result
+
+
+def _images(program: Program, count: int) -> np.ndarray:
+    side = program.meta["architecture"]["image_size"]
+    return np.random.default_rng(count).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def _pl_clock(handoff: Handoff) -> int | None:
+    """Number of the PL clock at the core's clock pin; None if it comes from elsewhere."""
+    cell, _, pin = handoff.core.clock_source.partition("/")
+    if cell == handoff.processor.path and pin[-1:].isdigit():
+        return int(pin[-1])
+    return None

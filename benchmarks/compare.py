@@ -16,7 +16,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from cycles import Cycles, network
 from cycles import measure as simulate
@@ -24,9 +23,9 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-import rowvit
 from rowvit.device.sim import MemoryModel
 from rowvit.measure import baseline
+from rowvit.measure.result import host, revision, versions
 
 OUT = Console()
 NETWORKS = ["deit-tiny dense", "deit-tiny"]
@@ -43,7 +42,7 @@ def main(
     memory = MemoryModel()
     simulated: list[Cycles] = []
     speeds: list[tuple[str, baseline.Speed]] = []
-    machine = baseline.machine()
+    machine = host()
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("")
@@ -110,12 +109,12 @@ def _record(
     simulated: list[Cycles], speeds: list[tuple[str, baseline.Speed]], machine: dict[str, Any], config: str
 ) -> dict[str, Any]:
     return {
-        "rowvit": rowvit.__version__,
+        "rowvit": revision(),
         "config": config,
         "machine": machine,
         "simulated": [{**asdict(c), "images_per_second": c.images_per_second} for c in simulated],
         "cpu": [{"network": name, **speed.record()} for name, speed in speeds],
-        "versions": {"numpy": np.__version__},
+        "versions": versions(),
     }
 
 

@@ -8,8 +8,6 @@ have no counterpart, since neither library skips zeros.
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rowvit.errors import RowvitError
+from rowvit.measure.result import processors
 
 if TYPE_CHECKING:
     from rowvit.model.vit import VisionTransformer
@@ -62,25 +61,6 @@ class Speed:
     def record(self) -> dict[str, Any]:
         """For JSON."""
         return {**asdict(self), "images_per_second": self.images_per_second}
-
-
-def processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def machine() -> dict[str, Any]:
-    """The CPU that is measured: its name, processors, and how busy it was in the last minute."""
-    name = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo") as lines:
-            named = [
-                line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "Model"))
-            ]
-        name = named[0] if named else name
-    except OSError:
-        pass
-    return {"cpu": name, "processors": processors(), "load": os.getloadavg()[0]}
 
 
 def float_network(meta: dict) -> VisionTransformer:

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much energy an image takes: the protocol of a power measurement, and its statistics.
+
+Passes come in pairs, one idle (overlay and network loaded, core not started) and one busy, in shuffled
+order, so that what drifts falls on both alike. A figure is stated as its mean over the pairs, its standard
+error, and an uncertainty: half of the 99 % interval by Student's t, plus what the steps of the instrument
+can hide. The instrument's own accuracy is not in it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from rowvit.errors import RowvitError
+from rowvit.measure.sensors import Instrument, Samples
+
+CONFIDENCE = 0.99
+#: fewer pairs say too little about their own spread
+FEWEST_PAIRS = 5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done.
+
+    Parameters
+    ----------
+    pairs : int
+        Idle and busy passes, of each so many.
+    seconds : float
+        Measured part of a pass; a busy one lasts until its last image is done.
+    settle : float
+        Seconds of the same load before that, which are not counted.
+    tail : float
+        Seconds of the same load after it, for what the sensor lags.
+    seed : int
+        Of the order.
+    """
+
+    pairs: int = 10
+    seconds: float = 10.0
+    settle: float = 3.0
+    tail: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.pairs < FEWEST_PAIRS:
+            raise RowvitError(
+                f"{self.pairs} pairs of passes are too few for an uncertainty; take {FEWEST_PAIRS}"
+            )
+        if self.seconds <= 0 or self.settle < 0 or self.tail < 0:
+            raise RowvitError("a pass takes more than 0 s, settle and tail at least 0 s")
+
+    def order(self) -> list[tuple[int, str]]:
+        """(pair, "idle" or "busy") of every pass; half of the pairs, drawn by lot, begin with "busy"."""
+        first = np.random.default_rng(self.seed).permutation(np.arange(self.pairs) % 2)
+        return [(pair, ("idle", "busy")[first[pair] ^ turn]) for pair in range(self.pairs) for turn in (0, 1)]
+
+    @property
+    def duration(self) -> float:
+        """Seconds that the passes take at least."""
+        return 2 * self.pairs * (self.seconds + self.settle + self.tail)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass; times are seconds of the monotonic clock.
+
+    Parameters
+    ----------
+    pair : int
+    kind : str
+        "idle" or "busy".
+    start, begin, end, stop : float
+        Of the load, and between ``begin`` and ``end`` of what counts.
+    images : int
+        Classified between ``begin`` and ``end``.
+    temperature : float or None
+        Degrees Celsius at ``end``.
+    watts : float or None
+        Mean power, once it is known.
+    """
+
+    pair: int
+    kind: str
+    start: float
+    begin: float
+    end: float
+    stop: float
+    images: int
+    temperature: float | None = None
+    watts: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.begin
+
+
+def measure(
+    plan: Plan,
+    work: Callable[[], int],
+    instrument: Instrument,
+    temperature: Callable[[], float] | None = None,
+    clock: Any = time,
+    progress: Callable[[Pass], None] = lambda done: None,
+) -> list[Pass]:
+    """Make the passes.
+
+    Parameters
+    ----------
+    plan : Plan
+    work : callable
+        Classifies some images and returns how many; the network is loaded already.
+    instrument : Instrument
+    temperature : callable, optional
+        Gives degrees Celsius.
+    clock : object
+        With ``monotonic()`` and ``sleep(seconds)``.
+    progress : callable
+        Gets every pass when it is over.
+
+    Raises
+    ------
+    RowvitError
+        The accelerator or the instrument failed.
+    """
+    work()  # the first start allocates and compiles what later ones reuse
+    passes = []
+    for pair, kind in plan.order():
+
+        def load(seconds: float, busy: bool = kind == "busy") -> int:
+            """Work, or wait, for at least so long; the images."""
+            if not busy:
+                clock.sleep(seconds)
+                return 0
+            images, until = 0, clock.monotonic() + seconds
+            while clock.monotonic() < until:
+                images += work()
+            return images
+
+        with _recording(instrument):
+            start = clock.monotonic()
+            load(plan.settle)
+            begin = clock.monotonic()
+            images = load(plan.seconds)
+            end = clock.monotonic()
+            degrees = temperature() if temperature else None
+            # beyond the end by two samples, so that it lies between samples of the same load
+            load(max(plan.tail, 2 * (instrument.interval or 0.0)))
+            stop = clock.monotonic()
+        passes.append(Pass(pair, kind, start, begin, end, stop, images, degrees))
+        progress(passes[-1])
+    return passes
+
+
+@contextmanager
+def _recording(instrument: Instrument) -> Iterator[None]:
+    instrument.start()
+    try:
+        yield
+    finally:
+        instrument.stop()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over pairs, its standard error, and half of the interval that holds the true value."""
+
+    value: float
+    standard_error: float
+    uncertainty: float
+
+
+def figures(passes: Sequence[Pass], samples: Samples) -> dict[str, Any]:
+    """What the passes say.
+
+    Parameters
+    ----------
+    passes : sequence of Pass
+        From `measure`.
+    samples : Samples
+
+    Returns
+    -------
+    dict
+        The part ``power`` of a result; "significant" is whether the dynamic energy is more than its
+        uncertainty.
+
+    Raises
+    ------
+    RowvitError
+        Samples are missing.
+    """
+    passes = [replace(p, watts=samples.energy(p.begin, p.end) / p.seconds) for p in passes]
+    idle, busy = ([p for p in passes if p.kind == kind] for kind in ("idle", "busy"))
+    idle_watts, busy_watts = (np.array([p.watts for p in some]) for some in (idle, busy))
+    per_image = np.array([p.seconds / p.images for p in busy])
+    step = samples.step()
+    estimates = {
+        "idle_watts": _estimate(idle_watts, step / 2),
+        "busy_watts": _estimate(busy_watts, step / 2),
+        "delta_watts": _estimate(busy_watts - idle_watts, step),
+        "joules_per_image": _estimate(busy_watts * per_image, step / 2 * per_image.mean()),
+        "dynamic_joules_per_image": _estimate((busy_watts - idle_watts) * per_image, step * per_image.mean()),
+        "images_per_second": _estimate(1 / per_image, 0.0),
+    }
+    dynamic = estimates["dynamic_joules_per_image"]
+    return {
+        "confidence": CONFIDENCE,
+        **{name: asdict(estimate) for name, estimate in estimates.items()},
+        "significant": dynamic.value > dynamic.uncertainty,
+        "step_watts": step,
+        "passes": [asdict(p) for p in passes],
+        "samples": {"times": samples.times.tolist(), "watts": samples.watts.tolist()},
+    }
+
+
+def _estimate(values: np.ndarray, hidden: float) -> Estimate:
+    """``hidden``: what the instrument's steps may add to every value alike, so that no mean removes it."""
+    error = float(values.std(ddof=1) / math.sqrt(len(values)))
+    return Estimate(float(values.mean()), error, student_t(CONFIDENCE, len(values) - 1) * error + hidden)
+
+
+def student_t(confidence: float, freedom: int) -> float:
+    """The t that |t| of Student's distribution stays below with this confidence."""
+    # with t = sqrt(freedom) tan(angle), the distribution is a power of the angle's cosine
+    angle = np.linspace(0, math.pi / 2, 100_001)
+    height = np.cos(angle) ** (freedom - 1)
+    share = np.concatenate([[0.0], np.cumsum(height[1:] + height[:-1])])
+    return math.sqrt(freedom) * math.tan(np.interp(confidence, share / share[-1], angle))

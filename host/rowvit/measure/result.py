@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Result files: a measurement with everything that a reviewer asks about it.
+
+``result.schema.json`` defines them. What cannot be had (a temperature, say) is given as ``{"none": reason}``;
+it is never left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from contextlib import suppress
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import rowvit
+from rowvit.errors import RowvitError
+
+if TYPE_CHECKING:
+    from rowvit.hardware.config import HardwareConfig
+
+SCHEMA = Path(__file__).with_name("result.schema.json")
+FORMAT = "rowvit-result/1"
+#: what a result's figures are, by target
+EVIDENCE = {
+    "board": "measured on the board",
+    "sim": "simulated cycles x clock; nothing was measured on a board",
+    "golden": "integer reference on this machine's CPU; nothing was measured on a board",
+}
+_PACKAGES = ("numpy", "pynq", "pandas", "torch", "onnxruntime")
+
+
+def describe(
+    kind: str,
+    target: str,
+    config: HardwareConfig,
+    meta: dict,
+    data: dict[str, Any],
+    bitstream: Path | None = None,
+) -> dict[str, Any]:
+    """Everything about a measurement but the measurement.
+
+    Parameters
+    ----------
+    kind : str
+        "throughput" or "power".
+    target : str
+        "golden", "sim" or "board".
+    config : HardwareConfig
+    meta : dict
+        Description of the loaded package or program.
+    data : dict
+        See `data_set`.
+    bitstream : Path, optional
+        Of a board.
+
+    Returns
+    -------
+    dict
+        To be completed with ``protocol``, ``instrument``, ``idle``, ``temperature`` and the figures.
+    """
+    model = meta.get("model", meta)
+    return {
+        "schema": FORMAT,
+        "kind": kind,
+        "target": target,
+        "evidence": EVIDENCE[target],
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "board": board() if target == "board" else {"none": f"target {target}"},
+        "host": host(),
+        "overlay": _overlay(target, bitstream),
+        "config": {"name": config.name, "hash": f"{config.hash:08X}", **config.structure()},
+        "clock": _clock(target, config),
+        "model": {
+            "name": model["name"],
+            "hash": model.get("hash") or {"none": "made in memory, not saved"},
+            "architecture": meta["architecture"],
+            "pruning": meta["pruning"],
+            "ffn2_rule": meta["ffn2_rule"],
+        },
+        "data": data,
+        "rowvit": revision(),
+        "versions": versions(),
+    }
+
+
+def data_set(name: str, subset: str, pixels: np.ndarray) -> dict[str, Any]:
+    """Which images: a name, how they were chosen, and the hash of ``pixels`` uint8 [N, S, S, 3]."""
+    digest = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+    return {"set": name, "subset": subset, "images": len(pixels), "sha256": digest}
+
+
+def host() -> dict[str, Any]:
+    """The CPU that runs the driver: its name, processors, and how busy it was in the last minute."""
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as lines:
+            named = [line for line in lines if line.startswith(("model name", "Model"))]
+        name = named[0].split(":", 1)[1].strip() if named else name
+    except OSError:
+        pass
+    return {
+        "cpu": name,
+        "processors": processors(),
+        "load": os.getloadavg()[0],
+        "system": platform.platform(),
+    }
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def board() -> dict[str, Any]:
+    """Name and kernel of the board that this runs on."""
+    name = os.environ.get("BOARD", "")  # PYNQ sets it
+    with suppress(OSError):
+        name = name or Path("/proc/device-tree/model").read_text().strip("\0\n ")
+    if not name:
+        return {"none": "neither the variable BOARD nor a device tree names it"}
+    return {"name": name, "kernel": platform.release()}
+
+
+def revision() -> dict[str, Any]:
+    """Version, Git revision where there is one, and a hash over the Python sources and the RTL."""
+    root = Path(rowvit.__file__).parent
+    sha = hashlib.sha256()
+    for path in sorted([*root.rglob("*.py"), *(root / "rtl").glob("**/*.v")]):
+        sha.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD") if git("ls-files", "--error-unmatch", "__init__.py") else None
+    found: dict[str, Any] = {"version": rowvit.__version__, "sources_sha256": sha.hexdigest()}
+    found["revision"] = commit or {"none": "installed, not a Git working tree"}
+    found["modified"] = bool(git("status", "--porcelain", "--untracked-files=no", ".")) if commit else False
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a figure may depend on."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _overlay(target: str, bitstream: Path | None) -> dict[str, Any]:
+    if target == "board" and bitstream is not None:
+        return {"file": bitstream.name, "sha256": hashlib.sha256(bitstream.read_bytes()).hexdigest()}
+    if target == "sim":
+        from rowvit.device.verilate import sources
+
+        sha = hashlib.sha256()
+        for path in sources():
+            sha.update(path.read_bytes())
+        return {"file": "the RTL under Verilator", "sha256": sha.hexdigest()}
+    return {"none": f"target {target} has no overlay"}
+
+
+def _clock(target: str, config: HardwareConfig) -> dict[str, Any]:
+    if target == "board":
+        from pynq.ps import Clocks
+
+        return {"mhz": float(Clocks.fclk0_mhz), "source": "read from the processing system (fclk0)"}
+    return {"mhz": config.clock_mhz, "source": "the configuration's; not a clock that was run"}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read and check a result file.
+
+    Raises
+    ------
+    RowvitError
+        It cannot be read, or lacks something that `check` names.
+    """
+    try:
+        document = json.loads(path.read_text())
+    except OSError as error:
+        raise RowvitError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise RowvitError(f"{path}: is not JSON ({error})") from error
+    if problems := check(document):
+        raise RowvitError(
+            f'{path} is refused: {"; ".join(problems)}. Measure again, or say {{"none": why}} for what cannot'
+            " be known"
+        )
+    return document
+
+
+def check(document: Any) -> list[str]:
+    """What a result lacks or has wrong, a phrase for each; empty if nothing.
+
+    Raises
+    ------
+    RowvitError
+        The package jsonschema is missing.
+    """
+    try:
+        from jsonschema import Draft202012Validator
+    except ImportError as error:
+        raise RowvitError(
+            "checking results needs jsonschema; install it with: pip install jsonschema"
+        ) from error
+    validator = Draft202012Validator(json.loads(SCHEMA.read_text()))
+    problems: dict[str, None] = {}  # in order, each once
+    for error in sorted(validator.iter_errors(document), key=lambda e: list(map(str, e.absolute_path))):
+        problems.update(dict.fromkeys(_phrases(error)))
+    return list(problems)
+
+
+def _phrases(error: Any) -> list[str]:
+    where = ".".join(map(str, error.absolute_path))
+    if error.validator == "oneOf":  # a value, or the reason for its absence: the value's errors say more
+        return [text for inner in error.context if inner.schema_path[0] == 0 for text in _phrases(inner)]
+    if error.validator == "required":
+        missing = [key for key in error.validator_value if key not in error.instance]
+        return [f"it lacks {where + '.' if where else ''}{key}" for key in missing]
+    return [f"{where or 'the document'}: {error.message[:120]}"]
+
+
+def write(path: Path, document: dict[str, Any]) -> None:
+    """Write a result; `RowvitError` if the file cannot be written."""
+    try:
+        path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    except OSError as error:
+        raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error

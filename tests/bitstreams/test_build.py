@@ -169,8 +169,8 @@ def test_simulated_handoff_is_the_built_design(make, name):
     [
         (
             "build.tcl",
-            "source [file join $here block_design.tcl]",
-            "source [file join $here bd.tcl]",
+            "source [file join $::here block_design.tcl]",
+            "source [file join $::here bd.tcl]",
             "bd.tcl",
         ),
         ("build.tcl", "update_compile_order", "update_compile_orders", "update_compile_orders"),

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands for a board and its files: verify-overlay and diagnose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rowvit.cli.common import ERR, ConfigOption, TargetName, app, print_checks, sentences
+from rowvit.errors import RowvitError
+from rowvit.hardware import config as configs
+
+
+@app.command("verify-overlay")
+@sentences
+def verify_overlay(
+    bitstream: Annotated[Path, typer.Argument(help="The .bit; its .hwh and .json lie beside it.")],
+) -> None:
+    """Judge a bitstream by its files, without a board: one build, which configuration, DMA, ports, clock.
+
+    Example
+    -------
+      rowvit verify-overlay rowvit-pynq-z2.bit
+    """
+    from rowvit.bitfile import verify
+
+    if not print_checks(verify(bitstream)):
+        raise typer.Exit(1)
+
+
+@app.command()
+@sentences
+def diagnose(
+    target: Annotated[
+        TargetName, typer.Option("--target", "-t", help="board: this board; sim: the simulated one.")
+    ] = TargetName.board,
+    config: ConfigOption = "pynq-z2",
+    bitstream: Annotated[
+        Path | None,
+        typer.Option(help="board: the .bit, by default rowvit-CONFIG.bit; its .hwh lies beside it."),
+    ] = None,
+) -> None:
+    """Walk over the board, from its files to a network with known logits, and say where it goes wrong.
+
+    The walk ends at the first step that fails; below the table stands what to do.
+
+    Examples
+    --------
+      rowvit diagnose --bitstream rowvit-pynq-z2.bit
+
+      rowvit diagnose --target sim
+    """
+    from rowvit.diagnose import diagnose as walk
+
+    if target is TargetName.golden:
+        raise RowvitError("golden has nothing to diagnose; take --target board or sim")
+    with ERR.status("looking") as status:
+        checks = []
+        for check in walk(target.value, configs.load(config), bitstream):
+            checks.append(check)
+            status.update(f"{check.name} looked at, going on")
+    if not print_checks(checks):
+        raise typer.Exit(1)

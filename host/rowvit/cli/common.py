@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands share: the applications they hang on, options, consoles, errors as sentences."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.table import Table
+
+from rowvit.errors import RowvitError
+
+if TYPE_CHECKING:
+    from rowvit.bitfile import Check
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="""Vision transformers on the rowvit accelerator.
+
+Try: rowvit run sign-digits --target sim --check""",
+)
+config_app = typer.Typer(
+    no_args_is_help=True, help="Hardware configurations: what an accelerator is built from."
+)
+app.add_typer(config_app, name="config")
+overlays_app = typer.Typer(no_args_is_help=True, help="Overlays for boards: prebuilt ones, and built ones.")
+app.add_typer(overlays_app, name="overlays")
+OUT = Console()
+ERR = Console(stderr=True)
+LOG = logging.getLogger("rowvit")
+
+
+class TargetName(str, Enum):
+    """Where a network runs."""
+
+    golden = "golden"
+    sim = "sim"
+    board = "board"
+
+
+class MemoryName(str, Enum):
+    """How the simulated memory behaves."""
+
+    ddr = "ddr"
+    ideal = "ideal"
+
+
+def sentences(command: Callable) -> Callable:
+    """What the user can put right becomes one sentence and exit code 2."""
+
+    @functools.wraps(command)
+    def wrapped(*args, **kwargs):
+        if not LOG.handlers:
+            LOG.addHandler(RichHandler(console=ERR, show_time=False, show_level=False, show_path=False))
+            LOG.setLevel(logging.INFO)
+        try:
+            return command(*args, **kwargs)
+        except RowvitError as error:
+            ERR.print(f"rowvit: {error}", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(2) from error
+
+    return wrapped
+
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A model package or compiled program (.safetensors), or sign-digits, which comes along."
+    ),
+]
+ConfigOption = Annotated[
+    str,
+    typer.Option(
+        "--config", "-c", help="Hardware configuration: a name (rowvit config list) or a .toml file."
+    ),
+]
+
+
+def write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def print_checks(checks: list[Check]) -> bool:
+    """A table of what was found and what to do; whether nothing failed."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    marks = {True: "[green]ok[/green]", False: "[red]failed[/red]", None: "[yellow]?[/yellow]"}
+    for check in checks:
+        table.add_row(marks[check.ok], check.name, escape(check.text))
+    OUT.print(table, highlight=False)
+    failed = [check for check in checks if check.ok is False]
+    for check in failed:
+        if check.advice:
+            OUT.print(f"\n{check.name}: {check.advice}", markup=False, highlight=False, soft_wrap=True)
+    return not failed

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``rowvit profile``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from rowvit.cli.common import OUT, ConfigOption, MemoryName, ModelArgument, app, sentences
+from rowvit.errors import RowvitError
+from rowvit.hardware import config as configs
+
+if TYPE_CHECKING:
+    from rowvit.measure.profile import LayerProfile, Profile
+
+
+@app.command()
+@sentences
+def profile(
+    model: ModelArgument,
+    image: Annotated[
+        Path | None,
+        typer.Argument(
+            help="An image file; left out, the first photo that comes with the model, or random pixels."
+        ),
+    ] = None,
+    config: ConfigOption = "pynq-z2",
+    predict: Annotated[
+        bool, typer.Option("--predict", help="Only the cycle model, without simulating the RTL.")
+    ] = False,
+    memory: Annotated[
+        MemoryName, typer.Option(help="ddr with the latency and rate below, or an ideal memory.")
+    ] = MemoryName.ddr,
+    latency: Annotated[int, typer.Option(min=0, help="Cycles from a read's address to its first word.")] = 40,
+    rate: Annotated[int, typer.Option(min=1, max=100, help="Percent of the cycles that carry a word.")] = 85,
+    trace_json: Annotated[
+        Path | None, typer.Option("--trace-json", help="Write the timeline, for ui.perfetto.dev.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write a picture (.png, .svg, .pdf): timeline and roofline.")
+    ] = None,
+) -> None:
+    """Say where the cycles of one image go, by layer and unit.
+
+    The array multiplies, or waits: for weights, for data, or for the drain of its previous tile. The
+    counters are the RTL's; what it waits for is told apart by the cycle model, whose cycles stand
+    beside the RTL's.
+
+    Examples
+    --------
+      rowvit profile sign-digits --plot sign.png --trace-json sign.json
+
+      rowvit profile deit-tiny.safetensors cat.jpg --predict --rate 50
+    """
+    from rowvit.device.sim import MemoryModel
+    from rowvit.measure import profile as measure
+    from rowvit.target import read_model
+
+    hardware = configs.load(config)
+    model_memory = MemoryModel(latency, rate, memory is MemoryName.ideal)
+    network = read_model(model)
+    for path in (trace_json, plot):
+        if path and not path.parent.is_dir():
+            raise RowvitError(f"{path}: there is no directory {path.parent}")
+        if path and path.is_dir():
+            raise RowvitError(f"{path}: cannot be written (it is a directory)")
+    found = measure.profile(
+        network, _one_image(model, image, network.meta), hardware, model_memory, not predict
+    )
+    _print_profile(found)
+    if trace_json:
+        measure.write_trace(found, trace_json)
+    if plot:
+        measure.plot(found, plot)
+
+
+def _one_image(model: str, image: Path | None, meta: dict[str, Any]) -> np.ndarray:
+    """Pixels uint8 [S, S, 3]: of the file, of the model's first photo, or random."""
+    from rowvit.images import decode
+    from rowvit.target import MODELS
+
+    side = meta["architecture"]["image_size"]
+    photos = MODELS / f"{model.replace('-', '_')}_photos"
+    if image is None and photos.is_dir():
+        image = sorted(photos.iterdir())[0]
+    if image is None:
+        return np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    return decode(image, side, meta["preprocessing"]["resize"])
+
+
+def _print_profile(found: Profile) -> None:
+    """The table of `rowvit profile`; shares are of the layer's cycles."""
+
+    def shares(layers: list[LayerProfile], *keys: str) -> list[str]:
+        cycles = sum(layer.cycles for layer in layers)
+        values = [sum(getattr(layer, key) for layer in layers) / cycles for key in keys]
+        return [f"{min(value, 1):.0%}" if value >= 0.005 else "." for value in values]
+
+    compared = found.result is not None
+    array = Table(
+        *("layer", "cycles", *["model"] * compared, "MAC/cycle", "busy", "weights", "data", "draining"),
+        box=None,
+        pad_edge=False,
+    )
+    units = Table(
+        *("layer", "load", "load waits", "drain", "LayerNorm", "softmax", "selection"),
+        box=None,
+        pad_edge=False,
+    )
+    for table in (array, units):
+        for column in table.columns[1:]:
+            column.justify = "right"
+    for name, layers in [*((layer.name, [layer]) for layer in found.layers), ("total", found.layers)]:
+        cycles, predicted = (sum(getattr(layer, key) for layer in layers) for key in ("cycles", "predicted"))
+        array.add_row(
+            name,
+            f"{cycles:,}",
+            *[f"{predicted / cycles - 1:+.1%}"] * compared,
+            f"{sum(layer.macs for layer in layers) / cycles:.0f}",
+            *shares(layers, "busy", "weights", "data", "draining"),
+        )
+        units.add_row(name, *shares(layers, "load", "load_wait", "drain", "norm", "softmax", "select"))
+    config = found.config
+    OUT.print(
+        f"{found.network} on {config.name}: {found.source}, {found.memory}", soft_wrap=True, highlight=False
+    )
+    OUT.print(f"\nThe array ({config.macs_per_cycle} MAC per cycle): busy, or waiting for", highlight=False)
+    OUT.print(array, highlight=False)
+    OUT.print("\nThe other units: busy", highlight=False)
+    OUT.print(units, highlight=False)

@@ -64,30 +64,6 @@ class RowvitCore(DefaultIP):
         """Write a register by its name in ``isa.REGISTERS``."""
         self.write(REGISTERS[name][0], int(value))
 
-    def check(self, config: HardwareConfig, where: str) -> None:
-        """See that the core is one of ``config``, of this software's ABI.
-
-        Raises
-        ------
-        RowvitError
-            It is not; ``where`` names the bitstream.
-        """
-        identity, abi, found = (self.get(name) for name in ("ID", "ABI", "CONFIG_HASH"))
-        if identity != ID:
-            raise RowvitError(
-                f"{where}: register ID reads 0x{identity:08X}, not 0x{ID:08X}: no rowvit core is at this"
-                " address; the .hwh may be another bitstream's"
-            )
-        if abi != ABI_VERSION:
-            raise RowvitError(
-                f"{where} has ABI {abi}, this software {ABI_VERSION}; build both from the same version"
-            )
-        if found != config.hash:
-            raise RowvitError(
-                f"{where} was built for a configuration with hash 0x{found:08X}, but '{config.name}' has"
-                f" 0x{config.hash:08X}; name the configuration it was built for, and copy its own .hwh"
-            )
-
     def start(self, base: int, length: int, images: int, watchdog: int) -> None:
         """Run ``images`` images of the program at ``base``, the begin of a blob of ``length`` bytes."""
         for name, value in (
@@ -212,7 +188,7 @@ class RowvitOverlay(Overlay):
             self._compare(block)
         if download:
             self.download()
-        self.core.check(self.config, f"bitstream {path}")
+        self._check_core()
 
     @cached_property
     def core(self) -> RowvitCore:
@@ -232,6 +208,26 @@ class RowvitOverlay(Overlay):
                 f"bitstream {self.bitfile_name}: its AXI DMA lacks a channel; build it with MM2S and S2MM"
             )
         return dma
+
+    def _check_core(self) -> None:
+        """Three reads, before any driver is made: PYNQ's write to interrupt controller and DMA."""
+        where, block = f"bitstream {self.bitfile_name}", self.handoff.core
+        registers = MMIO(block.base, block.size, device=self.device)
+        identity, abi, found = (registers.read(REGISTERS[name][0]) for name in ("ID", "ABI", "CONFIG_HASH"))
+        if identity != ID:
+            raise RowvitError(
+                f"{where}: register ID reads 0x{identity:08X}, not 0x{ID:08X}: no rowvit core is at this"
+                " address; the .hwh may be another bitstream's"
+            )
+        if abi != ABI_VERSION:
+            raise RowvitError(
+                f"{where} has ABI {abi}, this software {ABI_VERSION}; build both from the same version"
+            )
+        if found != self.config.hash:
+            raise RowvitError(
+                f"{where} was built for a configuration with hash 0x{found:08X}, but '{self.config.name}' has"
+                f" 0x{self.config.hash:08X}; name the configuration it was built for, and copy its own .hwh"
+            )
 
     def _driver(self, block: Block):
         return reduce(getattr, block.path.split("/"), self)

@@ -3,97 +3,24 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import rowvit
-from rowvit.compiler import Program, compile
+from replay import ANSWER, IMAGES, TINY, leak_free, mark, program
+from rowvit.compiler import compile
 from rowvit.device.golden import Golden
-from rowvit.device.sim import MemoryModel, SimDevice
-from rowvit.driver import Accelerator, records
+from rowvit.device.sim import MemoryModel
+from rowvit.driver import records
 from rowvit.errors import RowvitError
-from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import DMA_PARAMETERS
-from rowvit.hardware.isa import REGISTERS, Error, Record
+from rowvit.hardware.isa import REGISTERS, Error
 from rowvit.model.synthetic import random_package
-from rowvit.overlay import RowvitOverlay
 from rowvit.target import Result
-
-TINY = configs.load("tiny")
-IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
-
-
-def record(kind: Record, tag: int, count: int, payload: np.ndarray) -> bytes:
-    raw = payload.tobytes()
-    header = kind | tag << 8 | count << 16 | len(raw) << 32
-    return header.to_bytes(8, "little") + raw + bytes(-len(raw) % 8)
-
-
-def mark(tag: int, cycles: int, fires: int) -> bytes:
-    return record(Record.MARK, tag, 1, np.array([cycles, fires], np.uint32))
-
-
-ANSWER = b"".join(
-    [
-        mark(255, 10, 4),
-        record(Record.CHECKPOINT, 0, 2, np.arange(32, dtype=np.int16)),
-        record(Record.KEPT, 0, 3, np.array([0, 2, 4], np.uint16)),
-        record(Record.CHECKPOINT, 1, 1, np.arange(16, dtype=np.int16)),
-        record(Record.CHECKPOINT, 2, 1, -np.arange(16, dtype=np.int16)),
-        mark(0, 30, 9),
-        record(Record.LOGITS, 0, 3, np.array([1, 7, -2], np.int16)),
-    ]
-)
-
-
-def program(answer: bytes = ANSWER, **changes) -> Program:
-    """What the stand-in answers every image with, as a program."""
-    meta = {
-        "config": {"name": "tiny", "hash": TINY.hash},
-        "model": {"name": "replay", "hash": ""},
-        "architecture": dict(
-            image_size=8,
-            patch_size=4,
-            channels=3,
-            dim=16,
-            depth=1,
-            heads=1,
-            hidden=16,
-            classes=3,
-            prefix=1,
-            tokens=5,
-        ),
-        "classes": ["ant", "bee", "cow"],
-        "preprocessing": {"resize": "bilinear"},
-        "scales": {"logit": 0.25},
-        "pruning": [{"layer": 0, "keep": 2, "threshold": 0}],
-        "ffn2_rule": "image",
-        "tile_rows": 0,
-        "input": {"rows": 4, "row_words": 6, "bytes": 192},
-        "output": {"max_bytes": len(answer)},
-    }
-    return Program(np.zeros((0, 32), np.uint16), np.frombuffer(answer, np.uint8), meta | changes)
-
-
-@pytest.fixture
-def make(standin):
-    """Accelerators on the stand-in."""
-    opened = []
-
-    def one(seed: int = 0, config=TINY, memory=None, budget=30_000, **options) -> Accelerator:
-        device = SimDevice(TINY, memory, seed, budget, rtl=standin)
-        opened.append(device)
-        return Accelerator(RowvitOverlay(device.bitstream, config, device), **options)
-
-    yield one
-    for device in opened:
-        device.close()
 
 
 @pytest.mark.parametrize("seed", [0, 3])
@@ -149,11 +76,6 @@ def test_patches_reach_the_core(make):
     expected = np.zeros((16, 8), np.uint8)
     expected[:, :3] = IMAGES[0, :4, :4].reshape(16, 3) ^ 0x80
     np.testing.assert_array_equal(sent[0], expected)
-
-
-def leak_free(acc: Accelerator) -> bool:
-    gc.collect()
-    return len(acc.device._used) == (acc._blob is not None)
 
 
 def test_stalled_core(make):
@@ -228,17 +150,6 @@ def test_damaged_answers(make, answer, message):
 def test_records_of_a_cut_stream():
     with pytest.raises(RowvitError, match="not made of records"):
         records(np.frombuffer(ANSWER[:-8], np.uint8))
-
-
-def test_wrong_bitstreams(make, monkeypatch):
-    with pytest.raises(RowvitError, match=r"of configuration tiny \(hash 0x7BAB1F13\), not of 'other'"):
-        make(config=replace(TINY, name="other", lanes=8))
-    monkeypatch.setattr("rowvit.overlay.ABI_VERSION", 9)
-    with pytest.raises(RowvitError, match="has ABI 1, this software 9"):
-        make()
-    monkeypatch.setattr("rowvit.overlay.ID", 1)
-    with pytest.raises(RowvitError, match="no rowvit core is at this address"):
-        make()
 
 
 def test_small_dmas(make, monkeypatch):

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+
+from replay import TINY
+from rowvit.device.sim import SimDevice
+from rowvit.driver import Accelerator
+from rowvit.overlay import RowvitOverlay
+
+
+@pytest.fixture
+def make(standin):
+    """Accelerators on the stand-in."""
+    opened = []
+
+    def one(seed: int = 0, config=TINY, memory=None, budget=30_000, **options) -> Accelerator:
+        device = SimDevice(TINY, memory, seed, budget, rtl=standin)
+        opened.append(device)
+        return Accelerator(RowvitOverlay(device.bitstream, config, device), **options)
+
+    yield one
+    for device in opened:
+        device.close()

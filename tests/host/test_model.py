@@ -19,7 +19,7 @@ from rowvit.reference import patchify, run
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm.models.vision_transformer")
 
-from rowvit.model.vit import from_timm, read_checkpoint  # noqa: E402
+from rowvit.model.importers.state_dict import from_timm, read_checkpoint  # noqa: E402
 
 SHAPE = dict(img_size=16, patch_size=4, embed_dim=32, depth=3, num_heads=2, num_classes=7)
 
@@ -118,12 +118,13 @@ def test_threshold_drops_small_activations() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.pop("head.weight"), "lacks 'head.weight'"),
+        (lambda s: s.pop("pos_embed"), "lacks 'pos_embed'"),
+        (lambda s: s.update({"norm_pre.weight": torch.zeros(32)}), "'norm_pre.weight', a LayerNorm between"),
         (lambda s: s.pop("blocks.1.norm2.bias"), r"lacks 'blocks.1.norm2.bias' \(1 missing"),
         (lambda s: s.update({"fc_norm.weight": torch.zeros(32)}), "has 'fc_norm.weight'"),
         (
             lambda s: s.update({"blocks.2.mlp.fc2.weight": torch.zeros(32, 65)}),
-            "'blocks.2.mlp.fc2.weight' has shape",
+            "tensor 'blocks.2.mlp.fc2.weight' has shape",
         ),
         (lambda s: s.update({"pos_embed": torch.zeros(1, 18, 32)}), "18 positions"),
     ],

@@ -10,17 +10,22 @@ quantiser only.
 from __future__ import annotations
 
 import math
-import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rowvit import container
 from rowvit.errors import RowvitError
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": nn.functional.relu,
+    "gelu": nn.functional.gelu,
+    "gelu_tanh": partial(nn.functional.gelu, approximate="tanh"),
+}
+POOLS = ("token", "mean", "norm-mean")
 
 #: called with a name such as "layers.0.q" and the activation
 Observer = Callable[[str, Tensor], None]
@@ -34,9 +39,11 @@ class ViTConfig:
     ----------
     image_size, patch_size : int
         In pixels; images and patches are square.
-    dim, depth, heads, hidden, classes : int
+    dim, depth, heads, hidden : int
+    classes : int
+        0: no head, the network ends in features.
     act : str
-        "relu" or "gelu"; only ReLU networks can be quantised.
+        A key of `ACTIVATIONS`; only ReLU networks can be quantised.
     pruning : tuple of {layer (0-based), keep}
     ffn2_rule : str
         "none", "image" or "tile" (with ``tile_rows``): which rows of W2 count as fetched. None of
@@ -44,6 +51,20 @@ class ViTConfig:
     tile_rows : int
     thresholds : tuple of float
         Per layer, hidden activations below it are dropped (lossy); empty for none.
+    prefix : int
+        Tokens before the patches: the class token, and after it a distillation token or registers.
+    pool : str
+        What the head sees: "token", the class token after the final LayerNorm; "mean", that LayerNorm of
+        the patches' mean; "norm-mean", the mean of the patches after it.
+    distilled : bool
+        A second head on token 1; the logits are the mean of both (DeiT).
+    eps : float
+        Of every LayerNorm.
+
+    Raises
+    ------
+    RowvitError
+        If the values contradict each other.
     """
 
     image_size: int
@@ -58,11 +79,41 @@ class ViTConfig:
     ffn2_rule: str = "none"
     tile_rows: int = 16
     thresholds: tuple[float, ...] = ()
+    prefix: int = 1
+    pool: str = "token"
+    distilled: bool = False
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        positive = ("image_size", "patch_size", "dim", "depth", "heads", "hidden")
+        problems = {f"{key} is {getattr(self, key)}": getattr(self, key) < 1 for key in positive} | {
+            f"classes is {self.classes}": self.classes < 0,
+            f"prefix is {self.prefix}": self.prefix < 0,
+            f"the patch of {self.patch_size} does not divide the image of {self.image_size} pixels": (
+                self.image_size % max(self.patch_size, 1) != 0
+            ),
+            f"{self.heads} heads do not divide the width {self.dim}": self.dim % max(self.heads, 1) != 0,
+            f"activation {self.act!r} is not one of {', '.join(ACTIVATIONS)}": self.act not in ACTIVATIONS,
+            f"pooling {self.pool!r} is not one of {', '.join(POOLS)}": self.pool not in POOLS,
+            "there is no class token for the head": self.pool == "token" and self.prefix < 1,
+            "there is no class token whose attention could rank the others": bool(self.pruning)
+            and self.prefix < 1,
+            "two heads need a class and a distillation token": self.distilled
+            and (self.prefix < 2 or self.pool != "token" or self.classes < 1),
+        }
+        for problem, found in problems.items():
+            if found:
+                raise RowvitError(f"This is no network: {problem}.")
 
     @property
     def tokens(self) -> int:
-        """Patches and the class token."""
-        return 1 + (self.image_size // self.patch_size) ** 2
+        """Patches and prefix tokens."""
+        return self.prefix + (self.image_size // self.patch_size) ** 2
+
+    @property
+    def exempt(self) -> int:
+        """Leading tokens that pruning never drops: those whose place a head or a mean counts on."""
+        return self.prefix if self.distilled or self.pool != "token" else 1
 
 
 def _ignore(name: str, value: Tensor) -> None:
@@ -107,7 +158,7 @@ class Mlp(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(config.dim, config.hidden)
         self.fc2 = nn.Linear(config.hidden, config.dim)
-        self.act = {"relu": nn.functional.relu, "gelu": nn.functional.gelu}[config.act]
+        self.act = ACTIVATIONS[config.act]
         self.threshold = config.thresholds[layer] if config.thresholds else 0.0
         self.rule, self.tile_rows = config.ffn2_rule, config.tile_rows
         self.rows_fetched = self.rows_total = 0
@@ -134,20 +185,22 @@ class Block(nn.Module):
 
     def __init__(self, config: ViTConfig, layer: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(config.dim, eps=config.eps)
         self.attn = Attention(config)
-        self.norm2 = nn.LayerNorm(config.dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(config.dim, eps=config.eps)
         self.mlp = Mlp(config, layer)
         self.keep = next((step["keep"] for step in config.pruning if step["layer"] == layer), None)
+        self.exempt = config.exempt
 
     def forward(self, x: Tensor, tokens: Tensor, observe: Observer, name: str) -> tuple[Tensor, Tensor]:
         normed = self.norm1(x)
         observe(f"{name}.norm1", normed)
         y, score = self.attn(normed, observe, name)
         x = x + y
-        if self.keep is not None and self.keep < x.shape[1] - 1:
-            best = score[:, 1:].topk(self.keep, dim=1).indices.sort(dim=1).values + 1
-            rows = torch.cat([torch.zeros_like(best[:, :1]), best], dim=1)
+        if self.keep is not None and self.keep < x.shape[1] - self.exempt:
+            best = score[:, self.exempt :].topk(self.keep, dim=1).indices.sort(dim=1).values + self.exempt
+            first = torch.arange(self.exempt, device=x.device).expand(len(x), -1)
+            rows = torch.cat([first, best], dim=1)
             x = x.gather(1, rows[..., None].expand(-1, -1, x.shape[2]))
             tokens = tokens.gather(1, rows)
         observe(f"{name}.attn", x)
@@ -161,6 +214,8 @@ class Block(nn.Module):
 class VisionTransformer(nn.Module):
     """The float network; parameters have timm's names.
 
+    ``cls_token`` holds all prefix tokens [1, prefix, D], ``pos_embed`` a position of every token.
+
     Parameters
     ----------
     config : ViTConfig
@@ -170,25 +225,42 @@ class VisionTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.patch_embed = PatchEmbed(config)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
+        self.cls_token = nn.Parameter(torch.zeros(1, config.prefix, config.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, config.tokens, config.dim))
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
-        self.norm = nn.LayerNorm(config.dim, eps=1e-6)
-        self.head = nn.Linear(config.dim, config.classes)
+        self.norm = nn.LayerNorm(config.dim, eps=config.eps)
+        self.head = nn.Linear(config.dim, config.classes) if config.classes else nn.Identity()
+        self.head_dist = nn.Linear(config.dim, config.classes) if config.distilled else None
         self.tokens = torch.empty(0)  # original indices [B, live] of the tokens that reached the end
 
-    def forward(self, images: Tensor, observe: Observer = _ignore) -> Tensor:
-        """Logits [B, classes] of normalised images [B, 3, S, S]."""
+    def encode(self, images: Tensor, observe: Observer = _ignore) -> Tensor:
+        """Residual stream [B, live, D] after the last block, for normalised images [B, 3, S, S]."""
         x = self.patch_embed(images)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed
         observe("embed", x)
-        tokens = torch.arange(x.shape[1]).expand(len(x), -1)
+        tokens = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
         for layer, block in enumerate(self.blocks):
             x, tokens = block(x, tokens, observe, f"layers.{layer}")
         self.tokens = tokens
-        normed = self.norm(x[:, 0])
+        return x
+
+    def pool(self, x: Tensor) -> Tensor:
+        """What the head sees, [B, D] (distilled: [B, 2, D]), of the residual stream."""
+        config = self.config
+        if config.pool == "token":
+            return self.norm(x[:, :2] if config.distilled else x[:, 0])
+        if config.pool == "mean":
+            return self.norm(x[:, config.prefix :].mean(dim=1))
+        return self.norm(x)[:, config.prefix :].mean(dim=1)
+
+    def forward(self, images: Tensor, observe: Observer = _ignore) -> Tensor:
+        """Logits [B, classes] of normalised images [B, 3, S, S]; without a head the features [B, D]."""
+        normed = self.pool(self.encode(images, observe))
         observe("norm", normed)
-        logits = self.head(normed)
+        if self.head_dist is None:
+            logits = self.head(normed)
+        else:
+            logits = (self.head(normed[:, 0]) + self.head_dist(normed[:, 1])) / 2
         observe("logits", logits)
         return logits
 
@@ -215,104 +287,3 @@ def predict(
             for first in range(0, len(images), batch)
         ]
     return torch.cat(parts).numpy()
-
-
-def read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
-    """State dict of a .safetensors, .pth, .pt or .bin file.
-
-    Raises
-    ------
-    RowvitError
-        If the file cannot be read or holds no state dict.
-    """
-    if str(path).endswith(".safetensors"):
-        return {name: torch.from_numpy(tensor.copy()) for name, tensor in container.read(path)[0].items()}
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for a foreign file
-        raise RowvitError(f"{path}: PyTorch cannot read it as a checkpoint of weights alone.") from error
-    for key in ("state_dict", "model"):
-        state = state.get(key, state) if isinstance(state, Mapping) else state
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise RowvitError(f"{path}: holds no state dict; save model.state_dict().")
-    return dict(state)
-
-
-def from_timm(
-    state: Mapping[str, Tensor], heads: int, act: str = "relu", **options: object
-) -> VisionTransformer:
-    """Build the network that fits a state dict of timm's VisionTransformer.
-
-    LayerScale is folded into the layers before it; a missing QKV bias becomes zero.
-
-    Parameters
-    ----------
-    state : mapping of tensors
-        Names and shapes as in timm; class token, learnt position table, linear head.
-    heads : int
-        Not to be seen in a state dict.
-    act : str
-        "relu" or "gelu".
-    **options
-        Further fields of `ViTConfig`, such as ``pruning``.
-
-    Raises
-    ------
-    RowvitError
-        If a tensor is missing, unexpected or of the wrong shape.
-    """
-    state = {name: tensor.detach().float() for name, tensor in state.items()}
-    for key in ("patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc1.weight", "head.weight"):
-        if key not in state:
-            raise RowvitError(
-                f"The state dict lacks {key!r}; expected a timm VisionTransformer with a linear head."
-            )
-    dim, channels, patch, _ = state["patch_embed.proj.weight"].shape
-    tokens = state["pos_embed"].shape[1]
-    grid = math.isqrt(tokens - 1)
-    if channels != 3 or grid * grid != tokens - 1:
-        raise RowvitError(
-            f"The state dict has {channels} channels and {tokens} positions; "
-            "expected 3 channels and a square grid of patches with one class token."
-        )
-    if heads < 1 or dim % heads:
-        raise RowvitError(f"{heads} heads do not divide the width {dim}; give the network's number of heads.")
-    if act not in ("relu", "gelu"):
-        raise RowvitError(f"Activation {act!r} is not known; use 'relu' or 'gelu'.")
-    depth = 1 + max(int(match[1]) for name in state if (match := re.match(r"blocks\.(\d+)\.", name)))
-    _fold_layer_scale(state, depth)
-    config = ViTConfig(
-        image_size=grid * patch,
-        patch_size=patch,
-        dim=dim,
-        depth=depth,
-        heads=heads,
-        hidden=state["blocks.0.mlp.fc1.weight"].shape[0],
-        classes=state["head.weight"].shape[0],
-        act=act,
-        **options,
-    )
-    model = VisionTransformer(config)
-    for block in range(depth):
-        state.setdefault(f"blocks.{block}.attn.qkv.bias", torch.zeros(3 * dim))
-    expected = model.state_dict()
-    missing, odd = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if missing or odd:
-        what = f"lacks {missing[0]!r}" if missing else f"has {odd[0]!r}, which this network has no place for"
-        raise RowvitError(f"The state dict {what} ({len(missing)} missing, {len(odd)} unexpected).")
-    for name, tensor in expected.items():
-        if state[name].shape != tensor.shape:
-            raise RowvitError(
-                f"Tensor {name!r} has shape {list(state[name].shape)}, expected {list(tensor.shape)}."
-            )
-    model.load_state_dict(state)
-    return model.eval()
-
-
-def _fold_layer_scale(state: dict[str, Tensor], depth: int) -> None:
-    for block in range(depth):
-        for scale, layer in (("ls1", "attn.proj"), ("ls2", "mlp.fc2")):
-            gamma = state.pop(f"blocks.{block}.{scale}.gamma", None)
-            if gamma is not None:
-                for part, factor in (("weight", gamma[:, None]), ("bias", gamma)):
-                    state[f"blocks.{block}.{layer}.{part}"] = state[f"blocks.{block}.{layer}.{part}"] * factor

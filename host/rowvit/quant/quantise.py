@@ -107,10 +107,7 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
         If the network cannot be expressed in the numerics, or the photos do not fit it.
     """
     config = model.config
-    if config.act != "relu":
-        raise RowvitError(
-            f"The network's activation is {config.act}; hidden activations are unsigned: use ReLU."
-        )
+    _refuse_what_does_not_run(model)
     if (
         photos.dtype != np.uint8
         or photos.shape[1:] != (config.image_size, config.image_size, 3)
@@ -127,6 +124,28 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
     statistics = Statistics()
     predict(model, photos, options.mean, options.std, observe=statistics.observe)
     return _Builder(model, statistics, options).build()
+
+
+def _refuse_what_does_not_run(model: VisionTransformer) -> None:
+    config = model.config
+    if config.act != "relu":
+        raise RowvitError(
+            f"The network's activation is {config.act}; hidden activations are unsigned: use ReLU."
+        )
+    if config.pool != "token":
+        raise RowvitError(
+            "The network's head sees the mean of all patches; the accelerator's sees the class token."
+        )
+    if config.distilled:
+        raise RowvitError(
+            "The network has a second head, on the distillation token; the accelerator's head sees the class "
+            "token: import it with --head class."
+        )
+    if not config.classes:
+        raise RowvitError("The network has no classifier head; import it with --classes and train it.")
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise RowvitError(f"Tensor {name!r} holds NaN or infinity; train or import the network again.")
 
 
 class _Builder:
@@ -153,8 +172,8 @@ class _Builder:
         params["head.shift"] = self._linear(
             "head", self.state["head.weight"], self.state["head.bias"], x, logit
         )
-        sizes = ("image_size", "patch_size", "dim", "depth", "heads", "hidden", "classes", "tokens")
-        arch = {key: getattr(config, key) for key in sizes} | {"channels": 3, "prefix": 1}
+        sizes = ("image_size", "patch_size", "dim", "depth", "heads", "hidden", "classes", "prefix", "tokens")
+        arch = {key: getattr(config, key) for key in sizes} | {"channels": 3}
         pruning = [{"threshold": 0} | step for step in config.pruning]
         meta = {
             "format": FORMAT,
@@ -222,8 +241,8 @@ class _Builder:
         mean_pixel = np.tile(255 * mean - 128, self.config.patch_size**2)
         offset = self.state["patch_embed.proj.bias"] - mean_pixel @ self.tensors["patch.weight"] * factor
         pos = self.state["pos_embed"][0].copy()
-        pos[0] += self.state["cls_token"][0, 0]
-        pos[1:] += offset
+        pos[: self.config.prefix] += self.state["cls_token"][0]
+        pos[self.config.prefix :] += offset
         self.tensors["pos"] = np.clip(np.round(pos / self.residual), -32768, 32767).astype(np.int16)
         return shift
 

@@ -21,8 +21,9 @@ import numpy as np
 
 from rowvit.errors import RowvitError
 from rowvit.images import decode
+from rowvit.model.importers.state_dict import from_timm, read_checkpoint
 from rowvit.model.synthetic import keep_schedule
-from rowvit.model.vit import from_timm, predict, read_checkpoint
+from rowvit.model.vit import predict
 from rowvit.quant.package import ModelPackage
 from rowvit.quant.quantise import QuantOptions, quantise
 from rowvit.reference import patchify, run

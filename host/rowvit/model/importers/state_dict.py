@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""State dicts with timm's names to the float network."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from rowvit import container
+from rowvit.errors import RowvitError
+from rowvit.model.store import load_state
+from rowvit.model.vit import VisionTransformer, ViTConfig
+
+_PATCH = "patch_embed.proj.weight"
+#: tensors of variants that the accelerator has no place for: pattern, what it is
+_FOREIGN = (
+    (r"norm_pre\.", "a LayerNorm between the embedding and the blocks"),
+    (r"blocks\.\d+\.attn\.[qk]_norm\.", "normalised queries and keys"),
+    (r"blocks\.\d+\.mlp\.(w12|w3|fc1_g|norm)\b", "an FFN that is gated or has a norm of its own"),
+    (r"attn_pool\.", "a pooling by attention"),
+    (r".*rel(ative)?_pos", "relative positions"),
+    (r"patch_embed\.backbone\.|stem\.", "convolutions before the patches"),
+)
+
+
+def read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
+    """State dict of a .safetensors, .pth, .pt or .bin file.
+
+    Raises
+    ------
+    RowvitError
+        If the file cannot be read or holds no state dict.
+    """
+    if str(path).endswith(".safetensors"):
+        return {name: torch.from_numpy(tensor.copy()) for name, tensor in container.read(path)[0].items()}
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise RowvitError(f"{path}: no such file.") from error
+    except Exception as error:  # torch raises many types for a foreign file
+        raise RowvitError(f"{path}: PyTorch cannot read it as a checkpoint of weights alone.") from error
+    for key in ("state_dict", "model"):
+        state = state.get(key, state) if isinstance(state, Mapping) else state
+    if (
+        not isinstance(state, Mapping)
+        or not state
+        or not all(isinstance(value, Tensor) for value in state.values())
+    ):
+        raise RowvitError(f"{path}: holds no state dict; save model.state_dict().")
+    return dict(state)
+
+
+def from_timm(
+    state: Mapping[str, Tensor], heads: int, act: str = "relu", **options: object
+) -> VisionTransformer:
+    """Build the network that fits a state dict of timm's VisionTransformer.
+
+    LayerScale is folded into the layers before it; a missing QKV bias becomes zero; distillation and
+    register tokens join the class token; without ``head.weight`` the network ends in features.
+
+    Parameters
+    ----------
+    state : mapping of tensors
+        Names and shapes as in timm; learnt position table.
+    heads : int
+        Not to be seen in a state dict.
+    act : str
+        A key of `rowvit.model.vit.ACTIVATIONS`.
+    **options
+        Further fields of `ViTConfig`, such as ``pruning``, ``pool`` or ``eps``.
+
+    Raises
+    ------
+    RowvitError
+        If a tensor is missing, unexpected or of the wrong shape.
+    """
+    state = {name: tensor.detach().float() for name, tensor in state.items()}
+    for name in state:
+        for pattern, what in _FOREIGN:
+            if re.match(pattern, name):
+                raise RowvitError(f"The state dict has {name!r}, {what}, which the accelerator does not run.")
+    for key in (_PATCH, "pos_embed", "blocks.0.mlp.fc1.weight"):
+        if key not in state:
+            raise RowvitError(f"The state dict lacks {key!r}; expected that of a timm VisionTransformer.")
+    dim, channels, patch, width = state[_PATCH].shape
+    if channels != 3 or patch != width:
+        raise RowvitError(
+            f"The state dict's patches are {patch} x {width} pixels of {channels} channels; "
+            "expected squares of 3 channels."
+        )
+    state.pop("mask_token", None)
+    prefix, grid = _join_prefix(state, dim)
+    if "fc_norm.weight" in state and "norm.weight" not in state:
+        options.setdefault("pool", "mean")
+        for part in ("weight", "bias"):
+            state[f"norm.{part}"] = state.pop(f"fc_norm.{part}")
+    options.setdefault("distilled", "head_dist.weight" in state)
+    depth = 1 + max(int(match[1]) for name in state if (match := re.match(r"blocks\.(\d+)\.", name)))
+    _fold_layer_scale(state, depth)
+    config = ViTConfig(
+        image_size=grid * patch,
+        patch_size=patch,
+        dim=dim,
+        depth=depth,
+        heads=heads,
+        hidden=state["blocks.0.mlp.fc1.weight"].shape[0],
+        classes=len(state.get("head.weight", ())),
+        act=act,
+        prefix=prefix,
+        **options,
+    )
+    state.setdefault("patch_embed.proj.bias", torch.zeros(dim))
+    for block in range(depth):
+        state.setdefault(f"blocks.{block}.attn.qkv.bias", torch.zeros(3 * dim))
+    model = VisionTransformer(config)
+    load_state(model, state, "The state dict")
+    return model.eval()
+
+
+def _join_prefix(state: dict[str, Tensor], dim: int) -> tuple[int, int]:
+    """Make one ``cls_token`` of all prefix tokens and one ``pos_embed`` of all tokens.
+
+    Returns
+    -------
+    prefix, grid : int
+    """
+    parts = [state.pop(name) for name in ("cls_token", "dist_token", "reg_token") if name in state]
+    prefix = sum(part.shape[1] for part in parts)
+    state["cls_token"] = torch.cat(parts, dim=1) if parts else torch.zeros(1, 0, dim)
+    positions = state["pos_embed"]
+    # some networks give positions to the patches alone, or to these and the class token
+    for placed in dict.fromkeys((prefix, 0, min(prefix, 1))):
+        patches = positions.shape[1] - placed
+        grid = math.isqrt(max(patches, 0))
+        if grid and grid * grid == patches:
+            first, last = positions[:, :placed], positions[:, placed:]
+            state["pos_embed"] = torch.cat([first, torch.zeros(1, prefix - placed, dim), last], dim=1)
+            return prefix, grid
+    raise RowvitError(
+        f"The state dict has {positions.shape[1]} positions and {prefix} tokens before the patches; "
+        "expected a square grid of patches."
+    )
+
+
+def _fold_layer_scale(state: dict[str, Tensor], depth: int) -> None:
+    for block in range(depth):
+        for scale, layer in (("ls1", "attn.proj"), ("ls2", "mlp.fc2")):
+            gamma = state.pop(f"blocks.{block}.{scale}.gamma", None)
+            if gamma is not None:
+                for part, factor in (("weight", gamma[:, None]), ("bias", gamma)):
+                    state[f"blocks.{block}.{layer}.{part}"] = state[f"blocks.{block}.{layer}.{part}"] * factor

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Float networks on disk: safetensors with timm's names, and the configuration and card as metadata.
+
+The metadata key ``rowvit-float`` holds JSON: ``format`` (1), ``config`` (the fields of
+`rowvit.model.vit.ViTConfig`) and ``card`` (the fields of `Card`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+
+import torch
+from torch import Tensor
+
+from rowvit import container
+from rowvit.errors import RowvitError
+from rowvit.model.vit import VisionTransformer, ViTConfig
+
+FORMAT = 1
+KEY = "rowvit-float"
+
+
+@dataclass
+class Card:
+    """What is known of a network besides its weights; it travels into the package.
+
+    Parameters
+    ----------
+    name : str
+    classes : list of str
+        Class names; empty if the network has no head.
+    mean, std : lists of three floats
+        Of pixels in 0..1.
+    resize : str
+        "bicubic" or "bilinear".
+    licence, source : str
+    accuracy : dict
+        Figures, and the set that they were measured on.
+    history : list of str
+        What was done to the network, one line per step.
+    """
+
+    name: str
+    classes: list[str] = field(default_factory=list)
+    mean: list[float] = field(default_factory=lambda: [0.5] * 3)
+    std: list[float] = field(default_factory=lambda: [0.5] * 3)
+    resize: str = "bicubic"
+    licence: str = ""
+    source: str = ""
+    accuracy: dict = field(default_factory=dict)
+    history: list[str] = field(default_factory=list)
+
+
+def save(path: str | os.PathLike, model: VisionTransformer, card: Card) -> None:
+    """Write a float network.
+
+    Raises
+    ------
+    RowvitError
+        If a tensor holds NaN or infinity, the card does not fit the network, or the file cannot be written.
+    """
+    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    require_finite(state, card.name)
+    if len(card.classes) != model.config.classes:
+        raise RowvitError(
+            f"{card.name}: {len(card.classes)} class names for {model.config.classes} classes; give one each."
+        )
+    description = {"format": FORMAT, "config": asdict(model.config), "card": asdict(card)}
+    tensors = {name: tensor.float().numpy() for name, tensor in state.items()}
+    container.write(path, tensors, {KEY: json.dumps(description, sort_keys=True)})
+
+
+def load(path: str | os.PathLike) -> tuple[VisionTransformer, Card]:
+    """Read a float network, in evaluation mode.
+
+    Raises
+    ------
+    RowvitError
+        If the file is missing, damaged, of another kind or format, or its tensors do not fit its
+        configuration.
+    """
+    tensors, metadata = container.read(path)
+    if KEY not in metadata:
+        raise RowvitError(f"{path}: not a float network of rowvit; make one with rowvit import.")
+    try:
+        description = json.loads(metadata[KEY])
+        version = description["format"]
+        if version == FORMAT:
+            config, card = _config(description["config"]), Card(**description["card"])
+    except RowvitError as error:
+        raise RowvitError(f"{path}: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RowvitError(f"{path}: the network's description is not readable.") from error
+    if version != FORMAT:
+        raise RowvitError(f"{path}: format {version}, but this rowvit reads {FORMAT}; import it again.")
+    model = VisionTransformer(config)
+    load_state(model, {name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}, path)
+    return model.eval(), card
+
+
+def _config(values: Mapping) -> ViTConfig:
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    unknown = values.keys() - {field.name for field in fields(ViTConfig)}
+    if unknown:
+        raise KeyError(sorted(unknown)[0])
+    return ViTConfig(**{**values, **lists})
+
+
+def load_state(model: VisionTransformer, state: Mapping[str, Tensor], source: object) -> None:
+    """Give a network its tensors.
+
+    Raises
+    ------
+    RowvitError
+        Names ``source`` and the first tensor that is missing, unexpected, misshapen or not finite.
+    """
+    expected = model.state_dict()
+    missing, odd = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or odd:
+        what = f"lacks {missing[0]!r}" if missing else f"has {odd[0]!r}, which this network has no place for"
+        raise RowvitError(f"{source} {what} ({len(missing)} missing, {len(odd)} unexpected).")
+    for name, tensor in expected.items():
+        if state[name].shape != tensor.shape:
+            raise RowvitError(
+                f"{source}: tensor {name!r} has shape {list(state[name].shape)},"
+                f" expected {list(tensor.shape)}."
+            )
+    require_finite(state, source)
+    model.load_state_dict(state)
+
+
+def require_finite(state: Mapping[str, Tensor], source: object) -> None:
+    """`RowvitError` that names the first tensor with NaN or infinity, and ``source``."""
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise RowvitError(f"{source}: tensor {name!r} holds NaN or infinity; mend the checkpoint.")

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rowvit.quant.package import ModelPackage
 
 _POLL = 0.0005  # seconds between two looks, where no interrupt tells
+MEMINFO = Path("/proc/meminfo")
 _LOOK = 0.02  # seconds after which a missing interrupt does not matter
 
 
@@ -188,26 +189,28 @@ class Accelerator(Target):
         """Results of batch after batch; None whenever there is nothing to do but to wait."""
         slots: list = [None, None]
         running: _Batch | None = None
+        failure: Exception | None = None
         try:
-            for index, images in enumerate(batches):
-                staged = self._stage(images, slots, index % 2)
-                if running is None:
-                    self._start(staged)
-                    running = staged
-                    continue
-                running.deadline = time.monotonic() + self.timeout
-                while not self._advance(running):
-                    yield None
-                outputs = self._collect(running)
-                self._start(staged)  # the core works while the results are read
+            for slot in cycle(range(2)):
+                try:
+                    images = next(batches, None)
+                except Exception as error:  # the caller's; images that it gave before get their answers
+                    images, failure = None, error
+                staged = None if images is None else self._stage(images, slots, slot)
+                if running is not None:
+                    running.deadline = time.monotonic() + self.timeout
+                    while not self._advance(running):
+                        yield None
+                    outputs = self._collect(running)
+                if staged is not None:
+                    self._start(staged)  # the core works while the results are read
                 finished, running = running, staged
-                yield self._results(finished, *outputs)
-            if running is not None:
-                running.deadline = time.monotonic() + self.timeout
-                while not self._advance(running):
-                    yield None
-                finished, running = running, None
-                yield self._results(finished, *self._collect(finished))
+                if finished is not None:
+                    yield self._results(finished, *outputs)
+                if failure is not None:
+                    raise failure
+                if running is None:
+                    return
         except BaseException:
             if running is not None:
                 with suppress(RowvitError):
@@ -365,7 +368,7 @@ class Accelerator(Target):
         try:
             return allocate(shape, np.uint8, target=self.device)
         except (RuntimeError, MemoryError, OSError) as error:
-            asked = int(np.prod(shape)) >> 10
+            asked = -(-int(np.prod(shape)) // 1024)
             raise RowvitError(
                 f"no contiguous memory for a buffer of {asked} KB ({cma()}); free other buffers, take a"
                 " smaller batch, or boot with a larger cma="
@@ -375,7 +378,7 @@ class Accelerator(Target):
 def cma() -> str:
     """What the kernel says of its contiguous memory."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = MEMINFO.read_text().splitlines()
     except OSError:
         lines = []
     found = [" ".join(line.split()) for line in lines if line.startswith("Cma")]

@@ -155,7 +155,8 @@ class Target:
         Raises
         ------
         RowvitError
-            As for a call. What ``images`` raises passes through; the target can be used again.
+            As for a call. What ``images`` raises passes through, after the results of the images that it
+            gave before; the target can be used again.
         """
         self._ready(batch)
         for pixels in self._batches(images, batch):
@@ -170,8 +171,19 @@ class Target:
     def _batches(self, images: Iterable[np.ndarray | str | Path], batch: int) -> Iterator[np.ndarray]:
         """Pixels uint8 [up to ``batch``, S, S, 3]."""
         images = iter(images)
-        while group := list(islice(images, batch)):
-            yield np.concatenate([self._pixels(i[None] if isinstance(i, np.ndarray) else [i]) for i in group])
+        failure: Exception | None = None
+        while failure is None:
+            group: list[np.ndarray] = []
+            try:
+                for image in islice(images, batch):
+                    group.append(self._pixels(image[None] if isinstance(image, np.ndarray) else [image]))
+            except Exception as error:  # after what came before it
+                failure = error
+            if group:
+                yield np.concatenate(group)
+            elif failure is None:
+                return
+        raise failure
 
     def close(self) -> None:
         """Give up buffers and device."""

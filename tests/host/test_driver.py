@@ -14,10 +14,8 @@ import rowvit
 from replay import ANSWER, IMAGES, TINY, leak_free, mark, program
 from rowvit.compiler import compile
 from rowvit.device.golden import Golden
-from rowvit.device.sim import MemoryModel
 from rowvit.driver import records
 from rowvit.errors import RowvitError
-from rowvit.hardware.block_design import DMA_PARAMETERS
 from rowvit.hardware.isa import REGISTERS, Error
 from rowvit.model.synthetic import random_package
 from rowvit.target import Result
@@ -90,18 +88,6 @@ def test_stalled_core(make):
     assert acc(IMAGES)[0].top1 == 1
 
 
-def test_deadline(make):
-    acc = make(watchdog=1, budget=10**9, timeout=0.2)
-    acc.load(program())
-    with pytest.raises(
-        RowvitError,
-        match=r"image 0 was not done in 0.2 s: core busy \(status 0x00000001\), 0 images done.*"
-        r" 24 received, 0 sent; DMA MM2S idle .*S2MM waiting .*No word came from memory: the core's",
-    ):
-        acc(IMAGES)
-    assert leak_free(acc)
-
-
 def test_core_error(make):
     acc = make()
     acc.load(program())
@@ -124,14 +110,6 @@ def test_every_error_code_has_a_sentence(make):
     assert "unknown error code 99" in acc.core.error()
 
 
-def test_answer_longer_than_promised(make):
-    acc = make()
-    acc.load(program(output={"max_bytes": len(ANSWER) - 16}))
-    with pytest.raises(RowvitError, match=r"the DMA's S2MM channel stopped: .*longer than its buffer"):
-        acc(IMAGES)
-    assert leak_free(acc)
-
-
 @pytest.mark.parametrize(
     "answer, message",
     [
@@ -152,15 +130,6 @@ def test_records_of_a_cut_stream():
         records(np.frombuffer(ANSWER[:-8], np.uint8))
 
 
-def test_small_dmas(make, monkeypatch):
-    monkeypatch.setitem(DMA_PARAMETERS, "c_sg_length_width", 7)
-    with pytest.raises(RowvitError, match="transfer of 216 bytes, the DMA moves at most 127"):
-        make().load(program())
-    monkeypatch.setitem(DMA_PARAMETERS, "c_include_s2mm", 0)
-    with pytest.raises(RowvitError, match="lacks a channel"):
-        make()
-
-
 def test_loading_errors(make, tmp_path):
     acc = make()
     with pytest.raises(RowvitError, match="no network is loaded"):
@@ -177,24 +146,6 @@ def test_loading_errors(make, tmp_path):
     with pytest.raises(RowvitError, match="a batch of 0 images"):
         acc(IMAGES, batch=0)
     assert leak_free(acc)
-
-
-def test_small_memory(make):
-    acc = make(memory=MemoryModel(megabytes=1))
-    with pytest.raises(RowvitError, match="a buffer of 2000 KB does not fit"):
-        acc.load(program(bytes(2_048_000)))
-    assert leak_free(acc)
-
-
-def test_board_memory_errors_name_what_is_needed(make):
-    acc = make()
-
-    def refuse(*_, **__):
-        raise RuntimeError("Failed to allocate Memory!")
-
-    acc.device.allocate = refuse
-    with pytest.raises(RowvitError, match=r"no contiguous memory for a buffer of \d+ KB \(.*cma="):
-        acc.load(program(bytes(4096)))
 
 
 def test_targets():

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What makes people give up on accelerators on PYNQ boards, provoked, and what rowvit says instead.
+
+1. The DMA wait hangs for ever and says nothing.
+2. The .hwh is missing or another bitstream's: see ``test_overlay.py``.
+3. Stale cached metadata after a new overlay give wrong addresses: see ``test_overlay.py``.
+4. ``allocate`` fails: too little contiguous memory.
+5. Transfers are silently limited by a narrow length register.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+
+import numpy as np
+import pytest
+
+from replay import ANSWER, IMAGES, TINY, disturb, leak_free, program
+from rowvit.device.sim import MemoryModel, SimDevice
+from rowvit.driver import Accelerator
+from rowvit.errors import RowvitError
+from rowvit.hardware.block_design import DMA_PARAMETERS
+from rowvit.hardware.isa import COUNTER_BASE, COUNTERS, REGISTERS
+from rowvit.model.synthetic import random_package
+from rowvit.overlay import RowvitOverlay
+
+S2MM_STATUS, S2MM_LENGTH, MM2S_STATUS, MM2S_LENGTH = 0x34, 0x58, 0x04, 0x28
+
+
+# -- 1. The wait hangs ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stuck(make) -> Accelerator:
+    """A core that takes its image and never answers; the watchdog does not help."""
+    acc = make(watchdog=1, budget=10**9, timeout=0.1)
+    acc.load(program())
+    return acc
+
+
+def register(acc: Accelerator, name: str) -> int:
+    base, counters = acc.overlay.handoff.core.base, list(dict(COUNTERS))
+    return base + (REGISTERS[name][0] if name in REGISTERS else COUNTER_BASE + 4 * counters.index(name))
+
+
+def sentence(acc: Accelerator) -> str:
+    """What a run says that goes over its deadline; it takes no longer than that, and leaves nothing."""
+    begin = time.monotonic()
+    with pytest.raises(RowvitError) as caught:
+        acc(IMAGES)
+    assert time.monotonic() - begin < 3
+    assert leak_free(acc)
+    return str(caught.value)
+
+
+def test_pain_1_a_wait_ends_at_its_deadline(stuck):
+    """Status of accelerator and DMA, words that moved, and the likely cause."""
+    assert re.fullmatch(
+        r"image 0 was not done in 0\.1 s: core busy \(status 0x00000001\), 0 images done, \d+ live tokens,"
+        r" operations done LOAD 0, .*; 0 words read from memory, 24 received, 0 sent;"
+        r" DMA MM2S idle \(status 0x00011002\), S2MM waiting \(status 0x00010000\)\."
+        r" No word came from memory: .*",
+        sentence(stuck),
+    )
+
+
+@pytest.mark.parametrize(
+    "reads, cause",
+    [
+        ({"ID": 0}, "The core no longer answers: load the bitstream again"),
+        ({"STATUS": 2}, "The core is done, but the DMA saw no end of its answer: use .bit and .hwh of one"),
+        ({"STATUS": 0}, "The core never started: it was reset meanwhile, or writes do not reach it"),
+        ({"cycles": 7}, "The core's clock stands still: see that the PL clock is on"),
+        ({"axi_beats": 0}, "No word came from memory: the core's read port does not reach an HP port"),
+        (
+            {"axi_beats": 9, "recv_words": 5},
+            "Of 24 input words 5 arrived: the DMA's MM2S stream stands still",
+        ),
+        ({"axi_beats": 9}, "The core waits for itself: run `rowvit diagnose`, and report this sentence"),
+    ],
+    ids=["gone", "no end", "reset", "clock", "memory", "input", "core"],
+)
+def test_pain_1_the_likely_cause(stuck, reads, cause):
+    start = stuck.core.start
+
+    def started(*args) -> None:
+        start(*args)
+        disturb(stuck.device, {register(stuck, name): value for name, value in reads.items()})
+
+    stuck.core.start = started
+    assert cause in sentence(stuck)
+
+
+def test_pain_1_a_core_that_is_only_slow():
+    """Nothing is stuck: the core works on, and the sentence says to allow more time."""
+    package = random_package(
+        np.random.default_rng(1), dim=64, depth=4, heads=4, image_size=20, patch_size=4, hidden=256, classes=9
+    )
+    device = SimDevice(TINY, MemoryModel(latency=400, rate=1))
+    with Accelerator(RowvitOverlay(device.bitstream, TINY, device), timeout=0.02) as acc:
+        acc.load(package)
+        images = np.zeros((1, 20, 20, 3), np.uint8)
+        with pytest.raises(RowvitError, match="The core is still at work: allow more time"):
+            acc(images)
+        acc.timeout = 60
+        assert len(acc(images)) == 1
+
+
+def test_pain_1_the_watchdog_of_the_core(monkeypatch):
+    """An input that never comes stops the core itself; nobody waits for the deadline."""
+    package = random_package(
+        np.random.default_rng(1), dim=16, depth=1, heads=1, image_size=8, patch_size=4, hidden=16, classes=3
+    )
+    device = SimDevice(TINY)
+    with Accelerator(RowvitOverlay(device.bitstream, TINY, device), timeout=60, watchdog=5000) as acc:
+        acc.load(package)
+        with monkeypatch.context() as patch:
+            patch.setattr(acc, "_send", lambda batch: None)
+            with pytest.raises(RowvitError, match=r"core stopped at instruction \d+: nothing moved for 5000"):
+                acc(IMAGES)
+        assert len(acc(IMAGES)) == 3
+
+
+@pytest.mark.parametrize(
+    "channel, bit, words",
+    [
+        (MM2S_STATUS, 0x40, "MM2S channel stopped: decode error (there is no memory at the address)"),
+        (MM2S_STATUS, 0x20, "MM2S channel stopped: slave error (memory refused the access)"),
+        (S2MM_STATUS, 0x10, "S2MM channel stopped: internal error (the packet is longer than its buffer)"),
+    ],
+)
+def test_pain_1_a_dma_that_stops_with_an_error(make, channel, bit, words):
+    acc = make()
+    acc.load(program())
+    dma = acc.overlay.handoff.dma.base
+    start = acc.core.start
+
+    def started(*args) -> None:
+        start(*args)
+        disturb(acc.device, {dma + channel: lambda status: status | bit})
+
+    acc.core.start = started
+    assert f"the DMA's {words}" in sentence(acc)
+
+
+# -- 4. Memory --------------------------------------------------------------------------------------
+
+
+def test_pain_4_the_simulated_memory_is_too_small(make):
+    acc = make(memory=MemoryModel(megabytes=1))
+    with pytest.raises(RowvitError, match=r"a buffer of 2000 KB does not fit: the largest free .*1024 KB"):
+        acc.load(program(bytes(2_048_000)))
+    assert leak_free(acc)
+    acc.load(program())
+    assert len(acc(IMAGES)) == 3
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Failed to allocate Memory!"), MemoryError(), OSError()])
+def test_pain_4_contiguous_memory_is_exhausted(make, monkeypatch, tmp_path, error):
+    """How much was asked for, what there is, what to do."""
+    (tmp_path / "meminfo").write_text("MemFree:  99999 kB\nCmaTotal:   131072 kB\nCmaFree:     1204 kB\n")
+    monkeypatch.setattr("rowvit.driver.MEMINFO", tmp_path / "meminfo")
+    acc = make()
+
+    def refuse(*_, **__):
+        raise error
+
+    allocate, acc.device.allocate = acc.device.allocate, refuse
+    with pytest.raises(RowvitError) as caught:
+        acc.load(program(bytes(40_960)))
+    assert str(caught.value) == (
+        "no contiguous memory for a buffer of 40 KB (CmaTotal: 131072 kB, CmaFree: 1204 kB); free other"
+        " buffers, take a smaller batch, or boot with a larger cma="
+    )
+    acc.device.allocate = allocate
+    acc.load(program())
+    assert len(acc(IMAGES)) == 3
+
+
+def test_pain_4_a_kernel_that_does_not_say(make, monkeypatch, tmp_path):
+    monkeypatch.setattr("rowvit.driver.MEMINFO", tmp_path / "none")
+    acc = make()
+    acc.device.allocate = lambda *_, **__: (_ for _ in ()).throw(RuntimeError)
+    with pytest.raises(RowvitError, match=r"of 1 KB \(the kernel does not say how much there is\);"):
+        acc.load(program())
+
+
+# -- 5. The length register -------------------------------------------------------------------------
+
+
+def test_pain_5_transfers_longer_than_the_register_are_refused(make, monkeypatch):
+    """Before anything is sent, with both numbers."""
+    monkeypatch.setitem(DMA_PARAMETERS, "c_sg_length_width", 7)
+    with pytest.raises(RowvitError, match="transfer of 216 bytes, the DMA moves at most 127; build the DMA"):
+        make().load(program())
+
+
+def test_pain_5_a_register_narrower_than_the_handoff_says(make):
+    """Fourteen bits where the .hwh says 26: 19200 bytes become 2816, which only the DMA knows."""
+    acc = make()
+    architecture = program().meta["architecture"] | {"image_size": 80, "patch_size": 16, "tokens": 26}
+    acc.load(program(architecture=architecture, input={"rows": 25, "row_words": 96, "bytes": 19_200}))
+    at, write = acc.overlay.handoff.dma.base + MM2S_LENGTH, acc.device.write_registers
+
+    def narrow(address: int, data: bytes) -> None:
+        value = int.from_bytes(bytes(data), "little")
+        write(address, (value & 0x3FFF if address == at else value).to_bytes(4, "little"))
+
+    acc.device.write_registers = narrow
+    image = np.zeros((1, 80, 80, 3), np.uint8)
+    with pytest.raises(RowvitError, match=r"sent 2816 of 19200 bytes: its length register is narrower than"):
+        acc(image)
+    acc.device.write_registers = write
+    assert acc(image)[0].top1 == 1
+    assert leak_free(acc)
+
+
+def test_pain_5_answers_longer_than_their_buffer(make):
+    acc = make()
+    acc.load(program(output={"max_bytes": len(ANSWER) - 16}))
+    with pytest.raises(RowvitError, match=r"the DMA's S2MM channel stopped: .*longer than its buffer"):
+        acc(IMAGES)
+    assert leak_free(acc)
+
+
+def test_pain_5_a_dma_without_one_channel(make, monkeypatch):
+    monkeypatch.setitem(DMA_PARAMETERS, "c_include_s2mm", 0)
+    with pytest.raises(RowvitError, match="lacks a channel"):
+        make()

@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Streams: two images in flight, in order, and nothing left behind however they end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pynq import interrupt
+
+from replay import ANSWER, IMAGES, TINY, disturb, leak_free, program
+from rowvit.device.golden import Golden
+from rowvit.device.sim import MemoryModel, SimDevice
+from rowvit.driver import Accelerator
+from rowvit.errors import RowvitError
+from rowvit.hardware.isa import COUNTER_BASE, COUNTERS
+from rowvit.model.synthetic import random_package
+from rowvit.overlay import RowvitOverlay
+from rowvit.target import Result
+
+
+class Camera(Exception):
+    """What an iterator may raise."""
+
+
+def broken(after: int):
+    yield from (IMAGES[i % 3] for i in range(after))
+    raise Camera("the lens fell off")
+
+
+@pytest.fixture
+def acc(make) -> Accelerator:
+    made = make()
+    made.load(program())
+    return made
+
+
+@pytest.fixture
+def slow(make) -> Accelerator:
+    """With a memory so slow that one must wait for the core."""
+    made = make(memory=MemoryModel(rate=1))
+    made.load(program())
+    return made
+
+
+def is_usable(acc: Accelerator) -> bool:
+    return [result.top1 for result in acc(IMAGES)] == [1, 1, 1] and leak_free(acc)
+
+
+def arguments(acc: Accelerator, events: list) -> None:
+    """Note every start of the core, and how many buffers there are."""
+    start = acc.core.start
+
+    def noted(*args):
+        events.append("start")
+        noted.buffers = max(noted.buffers, len(acc.device._used))
+        start(*args)
+
+    noted.buffers = 0
+    acc.core.start = noted
+
+
+def test_two_in_flight(acc):
+    """The next image is taken while the core computes, and is started before the results are given."""
+    events: list = []
+    arguments(acc, events)
+
+    def images():
+        for i in range(4):
+            events.append(f"take {i}")
+            yield IMAGES[i % 3]
+
+    for i, _ in enumerate(acc.stream(images())):
+        events.append(f"result {i}")
+    assert events == [
+        *("take 0", "start", "take 1", "start", "result 0"),
+        *("take 2", "start", "result 1", "take 3", "start", "result 2", "result 3"),
+    ]
+    assert acc.core.start.buffers == 1 + 2 * 2  # the network; input and answer of two images
+    assert is_usable(acc)
+
+
+def test_the_core_computes_while_the_next_image_is_taken(acc):
+    """Without being asked for anything: the image was handed to core and DMA before."""
+    done = []
+
+    def images():
+        for image in IMAGES:
+            yield image
+            for _ in range(5):  # time that the iterator takes; it ends at every transfer's end
+                acc.device.advance(2_000)
+            done.append(acc.core.counters()["send_words"])
+
+    list(acc.stream(images()))
+    assert done[:2] == [len(ANSWER) // 8] * 2
+
+
+@settings(max_examples=12, deadline=None)
+@given(count=st.integers(0, 9), batch=st.integers(1, 5))
+def test_order(ordered, count, batch):
+    """Image i gives result i, whatever the batch and the last one's size."""
+    acc, golden = ordered
+    images = np.random.default_rng(count).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    expected = [golden(image[None])[0].logits.tolist() for image in images]
+    assert [result.logits.tolist() for result in acc.stream(iter(images), batch)] == expected
+    assert [result.logits.tolist() for result in asyncio.run(collect(acc, images, batch))] == expected
+    assert leak_free(acc)
+
+
+@pytest.fixture(scope="module")
+def ordered():
+    """The RTL, so that images have answers of their own, and the reference."""
+    rng = np.random.default_rng(5)
+    package = random_package(
+        rng, dim=16, depth=1, heads=1, image_size=8, patch_size=4, hidden=16, classes=9, pruning=[]
+    )
+    device = SimDevice(TINY)
+    acc, golden = Accelerator(RowvitOverlay(device.bitstream, TINY, device), 60), Golden(TINY)
+    acc.load(package)
+    golden.load(package)
+    with acc:
+        yield acc, golden
+
+
+async def collect(acc: Accelerator, images, batch: int = 1) -> list[Result]:
+    return [result async for result in acc.stream_async(images, batch)]
+
+
+# -- ends -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+def test_exception_in_the_iterator(acc, after, batch):
+    """What was taken before it is still answered; then it passes through."""
+    results = []
+    with pytest.raises(Camera, match="lens"):
+        for result in acc.stream(broken(after), batch):
+            results.append(result.top1)
+    assert results == [1] * after
+    assert is_usable(acc)
+
+
+def test_exception_in_the_iterator_of_an_asynchronous_stream(acc):
+    async def run() -> list[int]:
+        results = []
+        with pytest.raises(Camera, match="lens"):
+            async for result in acc.stream_async(broken(2)):
+                results.append(result.top1)
+        return results
+
+    assert asyncio.run(run()) == [1, 1]
+    assert is_usable(acc)
+
+
+def test_exception_on_golden(ordered):
+    _, golden = ordered
+    results = []
+    with pytest.raises(Camera, match="lens"):
+        for result in golden.stream(broken(3), 2):
+            results.append(result)
+    assert len(results) == 3
+
+
+def test_an_image_of_wrong_size(acc):
+    results = []
+    with pytest.raises(RowvitError, match=r"images are uint8 \[1, 4, 4, 3\]; this network takes"):
+        for result in acc.stream([IMAGES[0], IMAGES[1], IMAGES[2][:4, :4]]):
+            results.append(result)
+    assert len(results) == 2
+    assert is_usable(acc)
+
+
+@pytest.mark.parametrize("read", [0, 1, 2])
+def test_closed_early(acc, read):
+    stream = acc.stream(IMAGES[i % 3] for i in range(5))
+    for _ in range(read):
+        next(stream)
+    stream.close()
+    assert is_usable(acc)
+
+
+def test_let_go(acc):
+    stream = acc.stream(IMAGES)
+    next(stream)
+    del stream
+    gc.collect()
+    assert is_usable(acc)
+
+
+def test_left_asynchronous_stream(acc):
+    async def run() -> None:
+        stream = acc.stream_async(IMAGES)
+        async for _ in stream:
+            break
+        await stream.aclose()
+
+    asyncio.run(run())
+    assert is_usable(acc)
+
+
+def test_cancelled_asynchronous_stream(acc):
+    acc.watchdog = 1  # the stand-in hangs
+    acc.device.budget = 10**9
+
+    async def run() -> None:
+        await asyncio.wait_for(collect(acc, IMAGES), 0.2)
+
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(run())
+    acc.watchdog = 0
+    assert is_usable(acc)
+
+
+def test_one_stream_at_a_time(acc):
+    stream = acc.stream(IMAGES)
+    next(stream)
+    for use in (lambda: acc(IMAGES), lambda: next(acc.stream(IMAGES)), lambda: acc.load(program())):
+        with pytest.raises(RowvitError, match="a stream of this accelerator is open; read it to its end"):
+            use()
+    assert len(list(stream)) == 2
+    assert is_usable(acc)
+
+
+def test_closed_meanwhile(make):
+    acc = make()
+    acc.load(program())
+    stream = acc.stream(IMAGES)
+    next(stream)
+    acc.close()
+    with pytest.raises(RowvitError, match="no network is loaded"):
+        list(stream)
+    gc.collect()
+    assert not acc.device._used
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_no_memory_for_a_buffer(acc, number):
+    """The first, second, third or fourth buffer of a stream is refused."""
+    allocate, left = acc.device.allocate, [number]
+
+    def refuse(*args, **kwargs):
+        left[0] -= 1
+        if left[0] == 0:
+            raise RuntimeError("Failed to allocate Memory!")
+        return allocate(*args, **kwargs)
+
+    acc.device.allocate = refuse
+    with pytest.raises(RowvitError, match="no contiguous memory for a buffer"):
+        list(acc.stream(IMAGES))
+    acc.device.allocate = allocate
+    assert is_usable(acc)
+
+
+def test_greater_batches_later(acc):
+    """Buffers grow with the batch, and the smaller ones are given back."""
+    assert len(acc(IMAGES, batch=1)) == len(acc(IMAGES, batch=2)) == len(acc(IMAGES, batch=3)) == 3
+    assert leak_free(acc)
+
+
+# -- waiting ----------------------------------------------------------------------------------------
+
+
+def waits(monkeypatch) -> list[str]:
+    """Whether an asynchronous stream waited for the interrupt or slept."""
+    seen: list[str] = []
+    wait, sleep = interrupt.Interrupt.wait, asyncio.sleep
+
+    async def noted_wait(self):
+        seen.append("interrupt")
+        await wait(self)
+
+    async def noted_sleep(seconds, *rest):
+        seen.append("sleep" if seconds else "yield")
+        await sleep(seconds, *rest)
+
+    monkeypatch.setattr(interrupt.Interrupt, "wait", noted_wait)
+    monkeypatch.setattr(asyncio, "sleep", noted_sleep)
+    return seen
+
+
+def test_interrupts(slow, monkeypatch):
+    seen = waits(monkeypatch)
+    assert slow.core.interrupts == ["rowvit_0/irq"]
+    assert len(asyncio.run(collect(slow, IMAGES))) == 3
+    assert "interrupt" in seen and "sleep" not in seen
+    assert asyncio.run(slow.interrupt_arrives(IMAGES[:1]))
+
+
+def test_no_interrupt(slow, monkeypatch):
+    """The kernel has no UIO device for it, as on an image without the device tree entry."""
+    for known, nothing in (("_uio_devices", {}), ("_controllers", [])):
+        monkeypatch.setattr(interrupt._InterruptController, known, nothing)
+    monkeypatch.setattr(interrupt, "get_uio_irq", lambda line: None)
+    seen = waits(monkeypatch)
+    assert [r.top1 for r in asyncio.run(collect(slow, IMAGES))] == [1, 1, 1]
+    assert "sleep" in seen and "interrupt" not in seen
+    assert not asyncio.run(slow.interrupt_arrives(IMAGES[:1]))
+
+
+def test_an_interrupt_that_never_comes(slow, monkeypatch):
+    """The stream looks for itself after a while."""
+
+    async def never(self):
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(interrupt.Interrupt, "wait", never)
+    assert [r.top1 for r in asyncio.run(collect(slow, IMAGES))] == [1, 1, 1]
+    assert not asyncio.run(slow.interrupt_arrives(IMAGES[:1]))
+    assert leak_free(slow)
+
+
+def test_deadline_of_an_asynchronous_stream(make):
+    acc = make(watchdog=1, budget=10**9, timeout=0.2)
+    acc.load(program())
+    with pytest.raises(RowvitError, match=r"image 0 was not done in 0.2 s: core busy"):
+        asyncio.run(collect(acc, IMAGES))
+    assert leak_free(acc)
+
+
+def test_others_run_meanwhile(slow):
+    ticks = []
+
+    async def tick() -> None:
+        while True:
+            ticks.append(1)
+            await asyncio.sleep(0)
+
+    async def run() -> list[Result]:
+        other = asyncio.ensure_future(tick())
+        results = await collect(slow, IMAGES)
+        other.cancel()
+        return results
+
+    assert len(asyncio.run(run())) == 3
+    assert len(ticks) >= 3
+
+
+def test_a_second_event_loop(acc):
+    """Interrupts belong to a loop; every stream takes new ones."""
+    for _ in range(2):
+        assert len(asyncio.run(collect(acc, IMAGES))) == 3
+
+
+def test_counters_are_those_of_the_image(acc):
+    """They are read before the next image is started."""
+    at = acc.overlay.handoff.core.base + COUNTER_BASE + 4 * list(dict(COUNTERS)).index("pv_nonzeros")
+    starts = []
+    start = acc.core.start
+    acc.core.start = lambda *args: (starts.append(1), start(*args))
+    disturb(acc.device, {at: lambda _: len(starts)})
+    assert [result.counters["pv_nonzeros"] for result in acc.stream(IMAGES)] == [1, 2, 3]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rowvit.compiler import Program
     from rowvit.quant.package import ModelPackage
 
+_MOVES = ("axi_beats", "fires", "recv_words", "send_words")  # counters that tell of work
 _POLL = 0.0005  # seconds between two looks, where no interrupt tells
 MEMINFO = Path("/proc/meminfo")
 _LOOK = 0.02  # seconds after which a missing interrupt does not matter
@@ -306,15 +307,17 @@ class Accelerator(Target):
         core = self.core
         if core.get("ID") != ID:
             return "The core no longer answers: load the bitstream again"
-        status, before, done = core.get("STATUS"), core.counters(), core.progress()
+        before, done = core.counters(), core.progress()
         time.sleep(0.01)
-        after = core.counters()
+        status, after = core.get("STATUS"), core.counters()
         if status & DONE:
             return "The core is done, but the DMA saw no end of its answer: use .bit and .hwh of one build"
         if not status & BUSY:
             return "The core never started: it was reset meanwhile, or writes do not reach it"
         if after["cycles"] == before["cycles"]:
             return "The core's clock stands still: see that the PL clock is on (rowvit diagnose)"
+        if done != core.progress() or any(after[name] != before[name] for name in _MOVES):
+            return "The core is still at work: allow more time (timeout=)"
         if not after["axi_beats"]:
             return (
                 "No word came from memory: the core's read port does not reach an HP port; see `rowvit"
@@ -323,10 +326,6 @@ class Accelerator(Target):
         words = batch.source[0].nbytes // 8 * batch.sent
         if after["recv_words"] < words:
             return f"Of {words} input words {after['recv_words']} arrived: the DMA's MM2S stream stands still"
-        if done != core.progress() or any(
-            after[name] != before[name] for name in ("axi_beats", "fires", "send_words")
-        ):
-            return "The core is still at work: allow more time (timeout=)"
         return "The core waits for itself: run `rowvit diagnose`, and report this sentence"
 
     def _collect(self, batch: _Batch) -> tuple[float, dict[str, int], list[np.ndarray]]:

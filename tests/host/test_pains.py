@@ -49,7 +49,7 @@ def sentence(acc: Accelerator) -> str:
     begin = time.monotonic()
     with pytest.raises(RowvitError) as caught:
         acc(IMAGES)
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 20
     assert leak_free(acc)
     return str(caught.value)
 

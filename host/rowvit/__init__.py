@@ -33,7 +33,7 @@ def open(target: str, config: str | Path | HardwareConfig = "pynq-z2", **options
         Name or file of the hardware configuration.
     **options
         golden: ``checkpoints``; sim: those of `SimDevice`; board: ``bitstream``; sim and board:
-        ``timeout`` and ``watchdog`` of `Accelerator`.
+        ``timeout`` and ``watchdog`` of `Accelerator`; all: ``frontend``, "host" or "hls".
 
     Returns
     -------

@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
+from rowvit.hardware.block_design import FRONTEND_VLNV
 from rowvit.hardware.config import HardwareConfig
 
 #: types of the core: Vivado's for the RTL as a module of the block design, and the packaged IP's
@@ -223,6 +224,12 @@ class Handoff:
     @property
     def zynq_7000(self) -> bool:
         return self.processor.type.split(":")[2] == "processing_system7"
+
+    @cached_property
+    def frontend(self) -> str:
+        """Who makes patches of images: "hls" if the design holds the preprocessor, otherwise "host"."""
+        kind = FRONTEND_VLNV.rpartition(":")[0]
+        return "hls" if any(b.type.rpartition(":")[0] == kind for b in self.blocks.values()) else "host"
 
     @cached_property
     def config(self) -> HardwareConfig:

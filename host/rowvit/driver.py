@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import cycle, pairwise
@@ -24,6 +24,7 @@ from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import ID, Record
 from rowvit.overlay import BUSY, DMA_IDLE, DONE, ERROR, MM2S, S2MM, RowvitOverlay, dma_failed, dma_state, wake
 from rowvit.reference import patchify
+from rowvit.reference.frontend import Geometry, fill_packet
 from rowvit.target import Result, Target, read_program
 
 if TYPE_CHECKING:
@@ -40,16 +41,21 @@ _LOOK = 0.02  # seconds after which a missing interrupt does not matter
 class _Batch:
     """The images of one start, from pixels to answers."""
 
-    source: np.ndarray  # uint8 [slots, rows, bytes]
+    source: np.ndarray  # uint8 [slots, bytes]
     sink: np.ndarray  # uint8 [slots, bytes]
-    count: int
+    sizes: list[int]  # bytes to send of each image
+    watchdog: int
     packing: float  # seconds
-    sent: int = 0  # transfers begun
+    sent: int = 0  # transfers begun; the last of them was of source[sent - 1]
     sending: bool = False
     lengths: list[int] = field(default_factory=list)  # bytes received of each image
     started: float = 0.0
     taken: float = 0.0  # when the last input was
     deadline: float = 0.0
+
+    @property
+    def count(self) -> int:
+        return len(self.sizes)
 
 
 class Accelerator(Target):
@@ -61,7 +67,8 @@ class Accelerator(Target):
     timeout : float
         Seconds that one image may take.
     watchdog : int
-        Cycles without any progress inside the core that make it stop with an error; 0: never.
+        Cycles without any progress inside the core that make it stop with an error; 0: never. The HLS
+        front end adds those that a frame takes.
 
     Raises
     ------
@@ -71,7 +78,7 @@ class Accelerator(Target):
 
     def __init__(self, overlay: RowvitOverlay, timeout: float = 10.0, watchdog: int = 1_000_000) -> None:
         self.overlay, self.config, self.device = overlay, overlay.config, overlay.device
-        self.timeout, self.watchdog = timeout, watchdog
+        self.frontend, self.timeout, self.watchdog = overlay.frontend, timeout, watchdog
         self.core, self.dma = overlay.core, overlay.dma
         self.program: Program | None = None
         self._blob = None
@@ -90,16 +97,21 @@ class Accelerator(Target):
         self._idle()
         self._unload()
         program = read_program(model, self.config)
-        size = max(program.meta["input"]["bytes"], program.meta["output"]["max_bytes"])
+        if self.frontend == "hls":  # refuses what the preprocessor is not built for
+            side = program.meta["architecture"]["image_size"]
+            _geometry(np.empty((side, side, 0)), program.meta)
+        self._check_size(max(program.meta["input"]["bytes"], program.meta["output"]["max_bytes"]))
+        self._blob = self._allocate(program.blob.shape)
+        self._blob[:] = program.blob
+        self._blob.flush()
+        self.program, self.meta = program, program.meta
+
+    def _check_size(self, size: int) -> None:
         if size > self.dma.buffer_max_size:
             raise RowvitError(
                 f"one image takes a transfer of {size} bytes, the DMA moves at most"
                 f" {self.dma.buffer_max_size}; build the DMA with a wider length register"
             )
-        self._blob = self._allocate(program.blob.shape)
-        self._blob[:] = program.blob
-        self._blob.flush()
-        self.program, self.meta = program, program.meta
 
     def close(self) -> None:
         if self._flow is not None:
@@ -186,7 +198,7 @@ class Accelerator(Target):
 
     # -- a run ----------------------------------------------------------------------------------
 
-    def _run_all(self, batches: Iterator[np.ndarray]) -> Iterator[list[Result] | None]:
+    def _run_all(self, batches: Iterator[Sequence[np.ndarray]]) -> Iterator[list[Result] | None]:
         """Results of batch after batch; None whenever there is nothing to do but to wait."""
         slots: list = [None, None]
         running: _Batch | None = None
@@ -221,16 +233,22 @@ class Accelerator(Target):
             for buffer in (b for slot in slots if slot for b in slot):
                 buffer.freebuffer()
 
-    def _stage(self, images: np.ndarray, slots: list, slot: int) -> _Batch:
-        """Patches of ``images`` in memory that the DMA can read."""
+    def _stage(self, images: Sequence[np.ndarray], slots: list, slot: int) -> _Batch:
+        """What the DMA sends for ``images``, in memory that it can read: patches, or frames."""
         meta, count = self.program.meta, len(images)
-        rows, size = meta["input"]["rows"], meta["input"]["bytes"]
         begin = time.monotonic()
-        if slots[slot] is None or len(slots[slot][0]) < count:
+        watchdog, sizes = self.watchdog, [meta["input"]["bytes"]] * count
+        if self.frontend == "hls":
+            geometries = [_geometry(image, meta) for image in images]
+            sizes = [geometry.packet_bytes for geometry in geometries]
+            watchdog += max(g.width * g.height for g in geometries) if watchdog else 0
+        size = -(-max(sizes) // 8) * 8  # every packet at a whole word
+        self._check_size(size)
+        if slots[slot] is None or len(slots[slot][0]) < count or slots[slot][0].shape[1] < size:
             for buffer in slots[slot] or ():
                 buffer.freebuffer()
             slots[slot] = None
-            source = self._allocate((count, rows, size // rows))
+            source = self._allocate((count, size))
             try:
                 sink = self._allocate((count, -(-meta["output"]["max_bytes"] // 8) * 8))
             except BaseException:
@@ -239,21 +257,26 @@ class Accelerator(Target):
             slots[slot] = source, sink
             source[:] = 0  # rows end in padding
         source, sink = slots[slot]
-        patches = patchify(images, meta["architecture"]["patch_size"])
-        source[:count, :, : patches.shape[2]] = patches.view(np.uint8)
+        if self.frontend == "hls":
+            for image, geometry, packet in zip(images, geometries, source, strict=False):
+                fill_packet(image, geometry, packet[: geometry.packet_bytes])
+        else:
+            patches = patchify(np.stack(images), meta["architecture"]["patch_size"])
+            rows = source[:count].reshape(count, meta["input"]["rows"], -1)
+            rows[:, :, : patches.shape[2]] = patches.view(np.uint8)
         source.flush()
-        return _Batch(source, sink, count, time.monotonic() - begin)
+        return _Batch(source, sink, sizes, watchdog, time.monotonic() - begin)
 
     def _start(self, batch: _Batch) -> None:
         batch.started = time.monotonic()
         self.dma.recvchannel.transfer(batch.sink[0])
         # in this order: start drops what has come in before. The core loads weights first, meanwhile
         # the input arrives
-        self.core.start(self._blob.physical_address, self._blob.nbytes, batch.count, self.watchdog)
+        self.core.start(self._blob.physical_address, self._blob.nbytes, batch.count, batch.watchdog)
         self._send(batch)
 
     def _send(self, batch: _Batch) -> None:
-        self.dma.sendchannel.transfer(batch.source[batch.sent])
+        self.dma.sendchannel.transfer(batch.source[batch.sent, : batch.sizes[batch.sent]])
         batch.sent, batch.sending = batch.sent + 1, True
 
     def _advance(self, batch: _Batch) -> bool:
@@ -261,9 +284,10 @@ class Accelerator(Target):
         send, receive, count = self.dma.sendchannel, self.dma.recvchannel, batch.count
         if batch.sending and self._finished(send, MM2S):
             batch.sending, batch.taken = False, time.monotonic()
-            if send.transferred != batch.source[0].nbytes:
+            size = batch.sizes[batch.sent - 1]
+            if send.transferred != size:
                 raise RowvitError(
-                    f"the DMA sent {send.transferred} of {batch.source[0].nbytes} bytes: its length register"
+                    f"the DMA sent {send.transferred} of {size} bytes: its length register"
                     " is narrower than the .hwh says; copy this bitstream's own .hwh, or build the DMA with"
                     " 26 bits"
                 )
@@ -323,7 +347,7 @@ class Accelerator(Target):
                 "No word came from memory: the core's read port does not reach an HP port; see `rowvit"
                 " verify-overlay`"
             )
-        words = batch.source[0].nbytes // 8 * batch.sent
+        words = self.meta["input"]["bytes"] // 8 * batch.sent
         if after["recv_words"] < words:
             return f"Of {words} input words {after['recv_words']} arrived: the DMA's MM2S stream stands still"
         return "The core waits for itself: run `rowvit diagnose`, and report this sentence"
@@ -372,6 +396,12 @@ class Accelerator(Target):
                 f"no contiguous memory for a buffer of {asked} KB ({cma()}); free other buffers, take a"
                 " smaller batch, or boot with a larger cma="
             ) from error
+
+
+def _geometry(image: np.ndarray, meta: dict) -> Geometry:
+    """The middle square of an image [height, width, ...], for the network that ``meta`` describes."""
+    arch = meta["architecture"]
+    return Geometry.of(image.shape[1], image.shape[0], arch["image_size"], arch["patch_size"])
 
 
 def cma() -> str:

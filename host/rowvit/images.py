@@ -37,22 +37,29 @@ def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic"
     RowvitError
         If the file is missing, truncated or no image.
     """
+    if resize not in _FILTERS:
+        raise RowvitError(f"Resize filter {resize!r} is not known; use one of {', '.join(_FILTERS)}.")
+    image = _open(source)
+    square = min(image.size)
+    left, top = (image.width - square) // 2, (image.height - square) // 2
+    image = image.crop((left, top, left + square, top + square))
+    return np.asarray(image.resize((side, side), _FILTERS[resize]))
+
+
+def frame(source: str | os.PathLike | bytes) -> np.ndarray:
+    """Decode one image as it is, as uint8 [height, width, 3] RGB; `RowvitError` as in `decode`."""
+    return np.asarray(_open(source))
+
+
+def _open(source: str | os.PathLike | bytes) -> Image.Image:
     name = "image" if isinstance(source, bytes) else os.fspath(source)
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            image = ImageOps.exif_transpose(image).convert("RGB")
-            square = min(image.size)
-            left, top = (image.width - square) // 2, (image.height - square) // 2
-            image = image.crop((left, top, left + square, top + square))
-            return np.asarray(image.resize((side, side), _FILTERS[resize]))
+            return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError as error:
         raise RowvitError(f"{name}: no such file.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise RowvitError(f"{name}: cannot be decoded as an image; give a whole JPEG or PNG file.") from error
-    except KeyError as error:
-        raise RowvitError(
-            f"Resize filter {resize!r} is not known; use one of {', '.join(_FILTERS)}."
-        ) from error
 
 
 def load(sources: Iterable[str | os.PathLike | bytes], package: ModelPackage) -> np.ndarray:

@@ -138,7 +138,8 @@ class RowvitOverlay(Overlay):
     """A bitstream with a rowvit core.
 
     The files are judged before anything is loaded, and the core's ID, ABI and configuration hash before
-    anything else is asked of it. ``overlay.core`` is its `RowvitCore`, ``overlay.dma`` the AXI DMA.
+    anything else is asked of it. ``overlay.core`` is its `RowvitCore`, ``overlay.dma`` the AXI DMA,
+    ``overlay.frontend`` "hls" if the preprocessor stands between them, otherwise "host".
 
     Parameters
     ----------
@@ -169,6 +170,7 @@ class RowvitOverlay(Overlay):
             raise RowvitError(f"{path} does not exist; build it or copy it to the board")
         self.handoff = Handoff(path.with_suffix(".hwh"))
         self.config = config or self.handoff.config
+        self.frontend = self.handoff.frontend
         if self.handoff.config.hash != self.config.hash:
             raise RowvitError(
                 f"{self.handoff.path} is of configuration {' or '.join(self.handoff.config_names()) or '?'}"

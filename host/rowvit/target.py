@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -111,11 +111,13 @@ class Target:
     """What golden, sim and board have in common: `load` a network, call with images, `close`."""
 
     config: HardwareConfig
+    #: who makes patches of images: "host", or "hls", the preprocessor, which takes images of any size
+    frontend: str = "host"
 
     def load(self, model: str | Path | ModelPackage | Program) -> None:
         raise NotImplementedError
 
-    def _run(self, images: np.ndarray) -> list[Result]:
+    def _run(self, images: Sequence[np.ndarray]) -> list[Result]:
         """The results of one batch."""
         raise NotImplementedError
 
@@ -127,8 +129,9 @@ class Target:
 
         Parameters
         ----------
-        images : uint8 array [B, S, S, 3] or list of paths
-            Pixels of the size that the network takes, or files of any size.
+        images : uint8 array [B, S, S, 3], or list of paths or of such arrays [S, S, 3]
+            Pixels of the size that the network takes, or files of any size. The HLS front end takes
+            pixels of any size, and scales the middle square.
         batch : int
             Images per start of the core. More than one is faster; the counters are then the batch's.
 
@@ -148,7 +151,7 @@ class Target:
 
         Parameters
         ----------
-        images : iterable of uint8 arrays [S, S, 3] or of paths
+        images : iterable of uint8 arrays [S, S, 3] or of paths, as for a call
         batch : int
             Images per start of the core.
 
@@ -168,19 +171,21 @@ class Target:
         if not 1 <= batch <= 0xFFFF:
             raise RowvitError(f"a batch of {batch} images is not possible; take 1 to 65535")
 
-    def _batches(self, images: Iterable[np.ndarray | str | Path], batch: int) -> Iterator[np.ndarray]:
-        """Pixels uint8 [up to ``batch``, S, S, 3]."""
+    def _batches(
+        self, images: Iterable[np.ndarray | str | Path], batch: int
+    ) -> Iterator[Sequence[np.ndarray]]:
+        """Up to ``batch`` images of pixels, again and again."""
         images = iter(images)
         failure: Exception | None = None
         while failure is None:
             group: list[np.ndarray] = []
             try:
                 for image in islice(images, batch):
-                    group.append(self._pixels(image[None] if isinstance(image, np.ndarray) else [image]))
+                    group += self._pixels([image])
             except Exception as error:  # after what came before it
                 failure = error
             if group:
-                yield np.concatenate(group)
+                yield group
             elif failure is None:
                 return
         raise failure
@@ -194,19 +199,28 @@ class Target:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def _pixels(self, images: np.ndarray | list[str | Path]) -> np.ndarray:
-        side = self.meta["architecture"]["image_size"]
+    def _pixels(self, images: np.ndarray | Sequence[np.ndarray | str | Path]) -> Sequence[np.ndarray]:
+        """Images as uint8 [height, width, 3] each; of the network's size, with the host front end."""
         if not isinstance(images, np.ndarray):
-            from rowvit.images import decode
-
-            resize = self.meta["preprocessing"]["resize"]
-            return np.stack([decode(image, side, resize) for image in images]) if len(images) else np.empty(0)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, 3):
+            return [
+                self._pixels(i[None])[0] if isinstance(i, np.ndarray) else self._decode(i) for i in images
+            ]
+        side = self.meta["architecture"]["image_size"]
+        height, width = images.shape[1:3] if images.ndim == 4 else (0, 0)
+        right_size = self.frontend == "hls" or (height, width) == (side, side)
+        if images.dtype != np.uint8 or images.shape[1:] != (height, width, 3) or not right_size:
+            size = "height, width" if self.frontend == "hls" else f"{side}, {side}"
             raise RowvitError(
-                f"images are {images.dtype} {list(images.shape)}; this network takes uint8"
-                f" [B, {side}, {side}, 3]"
+                f"images are {images.dtype} {list(images.shape)}; this network takes uint8 [B, {size}, 3]"
             )
         return images
+
+    def _decode(self, path: str | Path) -> np.ndarray:
+        from rowvit.images import decode, frame
+
+        if self.frontend == "hls":
+            return frame(path)
+        return decode(path, self.meta["architecture"]["image_size"], self.meta["preprocessing"]["resize"])
 
 
 def read_model(model: str | Path | ModelPackage | Program) -> ModelPackage | Program:

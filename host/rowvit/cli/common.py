@@ -55,6 +55,13 @@ class MemoryName(str, Enum):
     ideal = "ideal"
 
 
+class FrontendName(str, Enum):
+    """Who makes patches of images."""
+
+    host = "host"
+    hls = "hls"
+
+
 def sentences(command: Callable) -> Callable:
     """What the user can put right becomes one sentence and exit code 2."""
 

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,17 @@ import typer
 from rich.table import Table
 
 import rowvit
-from rowvit.cli.common import OUT, ConfigOption, MemoryName, ModelArgument, TargetName, app, sentences, write
+from rowvit.cli.common import (
+    OUT,
+    ConfigOption,
+    FrontendName,
+    MemoryName,
+    ModelArgument,
+    TargetName,
+    app,
+    sentences,
+    write,
+)
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 
@@ -87,8 +98,14 @@ def run(
     ] = "0:1000000",
     bitstream: Annotated[
         Path | None,
-        typer.Option(help="board: the .bit, by default rowvit-CONFIG.bit; its .hwh lies beside it."),
+        typer.Option(help="board: the .bit, by default rowvit-CONFIG.bit or rowvit-CONFIG-hls.bit."),
     ] = None,
+    frontend: Annotated[
+        FrontendName,
+        typer.Option(
+            help="Who makes patches of images: this computer, or the HLS preprocessor between DMA and core."
+        ),
+    ] = FrontendName.host,
     timeout: Annotated[float | None, typer.Option(help="Seconds that one image may take.")] = None,
 ) -> None:
     """Classify images, and say what it took.
@@ -105,7 +122,7 @@ def run(
       rowvit run sign-digits photos/ --target board --bitstream rowvit-pynq-z2.bit --batch 20
     """
     hardware = configs.load(config)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"frontend": frontend.value}
     if target is not TargetName.golden and timeout:
         options["timeout"] = timeout
     if target is TargetName.board:
@@ -165,13 +182,16 @@ class _Session:
             self.model = read_program(self.package, config, checkpoints)
         self.meta = self.model.meta
 
-    def decode(self, files: list[Path]) -> np.ndarray:
-        from rowvit.images import decode
+    def decode(self, files: list[Path]) -> Sequence[np.ndarray]:
+        """Images uint8 [height, width, 3]: of the network's size, or whole for the HLS front end."""
+        from rowvit.images import decode, frame
 
+        if self.options["frontend"] == "hls":
+            return [frame(file) for file in files]
         side, resize = self.meta["architecture"]["image_size"], self.meta["preprocessing"]["resize"]
         return np.stack([decode(file, side, resize) for file in files])
 
-    def run(self, pixels: np.ndarray, batch: int, jobs: int) -> list[Result]:
+    def run(self, pixels: Sequence[np.ndarray], batch: int, jobs: int) -> list[Result]:
         starts = [pixels[first : first + batch] for first in range(0, len(pixels), batch)]
         jobs = min(jobs, len(starts))
         if jobs == 1:
@@ -189,9 +209,10 @@ class _Session:
         ) as pool:
             return [result for results in pool.map(_work, starts) for result in results]
 
-    def compare(self, results: list[Result], pixels: np.ndarray) -> None:
+    def compare(self, results: list[Result], pixels: Sequence[np.ndarray]) -> None:
         """Set ``bit_exact`` of every result."""
-        with rowvit.open("golden", self.config, checkpoints=self.checkpoints) as golden:
+        options = {"checkpoints": self.checkpoints, "frontend": self.options["frontend"]}
+        with rowvit.open("golden", self.config, **options) as golden:
             golden.load(self.package)
             for result, expected in zip(results, golden(pixels), strict=True):
                 result.bit_exact = result.same(expected)
@@ -201,6 +222,7 @@ class _Session:
         report: dict[str, Any] = {
             "model": self.meta.get("name") or self.meta["model"]["name"],
             "target": self.target.value,
+            "frontend": self.options["frontend"],
             "config": {"name": config.name, "hash": f"{config.hash:08X}", "clock_mhz": config.clock_mhz},
             "seconds": seconds,
         }
@@ -233,7 +255,7 @@ def _start_worker(*spec) -> None:
     _Worker.spec = spec
 
 
-def _work(pixels: np.ndarray) -> list[Result]:
+def _work(pixels: Sequence[np.ndarray]) -> list[Result]:
     if _Worker.target is None:  # here and not at the start of the process, so that errors arrive
         target, config, options, model = _Worker.spec
         opened = rowvit.open(target, config, **options)

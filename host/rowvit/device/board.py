@@ -5,16 +5,35 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rowvit.errors import RowvitError
+from rowvit.hardware.block_design import overlay_name
 from rowvit.hardware.config import HardwareConfig
 from rowvit.overlay import RowvitOverlay
 
 
-def overlay(config: HardwareConfig, bitstream: str | Path | None = None) -> RowvitOverlay:
-    """Load a bitstream; by default ``rowvit-<configuration>.bit`` in the working directory.
+def overlay(
+    config: HardwareConfig, bitstream: str | Path | None = None, frontend: str = "host"
+) -> RowvitOverlay:
+    """Load a bitstream.
+
+    Parameters
+    ----------
+    config : HardwareConfig
+    bitstream : str or Path, optional
+        By default ``rowvit-<configuration>.bit`` in the working directory, ``rowvit-<configuration>-hls.bit``
+        with the HLS front end.
+    frontend : str
+        "host" or "hls": what the bitstream has.
 
     Raises
     ------
     RowvitError
-        As `RowvitOverlay`.
+        The bitstream has the other front end, or as `RowvitOverlay`.
     """
-    return RowvitOverlay(bitstream or f"rowvit-{config.name}.bit", config)
+    found = RowvitOverlay(bitstream or f"{overlay_name(config, frontend)}.bit", config)
+    if found.frontend != frontend:
+        raise RowvitError(
+            f"{found.bitfile_name} has the {found.frontend} front end, not {frontend}; take --frontend"
+            f" {found.frontend}, or another bitstream"
+        )
+    return found

@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from rowvit.errors import RowvitError
+from rowvit.hardware.block_design import FRONTENDS
 from rowvit.hardware.config import HardwareConfig
 from rowvit.quant.package import ModelPackage
 from rowvit.reference import patchify, run
+from rowvit.reference.frontend import Geometry, resize
 from rowvit.target import Result, Target, read_package
 
 
@@ -23,10 +27,20 @@ class Golden(Target):
         Only carried along: results do not depend on it.
     checkpoints : bool
         Also return the residual stream after every half layer.
+    frontend : str
+        "host": images have the network's size; "hls": they have any, and are scaled as the HLS
+        preprocessor does.
+
+    Raises
+    ------
+    RowvitError
+        There is no such front end.
     """
 
-    def __init__(self, config: HardwareConfig, checkpoints: bool = False) -> None:
-        self.config, self.checkpoints = config, checkpoints
+    def __init__(self, config: HardwareConfig, checkpoints: bool = False, frontend: str = "host") -> None:
+        if frontend not in FRONTENDS:
+            raise RowvitError(f"no front end '{frontend}'; take {' or '.join(FRONTENDS)}")
+        self.config, self.checkpoints, self.frontend = config, checkpoints, frontend
         self.package: ModelPackage | None = None
 
     def load(self, model: str | Path | ModelPackage) -> None:
@@ -34,9 +48,12 @@ class Golden(Target):
         self.package = read_package(model)
         self.meta = self.package.meta
 
-    def _run(self, images: np.ndarray) -> list[Result]:
+    def _run(self, images: Sequence[np.ndarray]) -> list[Result]:
         begin = time.monotonic()
-        patches = patchify(images, self.package.arch["patch_size"])
+        side, patch = self.package.arch["image_size"], self.package.arch["patch_size"]
+        if self.frontend == "hls":
+            images = [resize(i, Geometry.of(i.shape[1], i.shape[0], side, patch)) for i in images]
+        patches = patchify(np.stack(images), patch)
         found = run(self.package, patches, self.checkpoints)
         seconds = (time.monotonic() - begin) / len(images)
         return [

@@ -33,9 +33,9 @@ def clock_registers(config: HardwareConfig) -> dict[int, int]:
     return dict.fromkeys(addresses, multiplier << 8)
 
 
-def handoff(config: HardwareConfig) -> str:
-    """The .hwh of ``config`` as XML."""
-    design = block_design(config)
+def handoff(config: HardwareConfig, frontend: str = "host") -> str:
+    """The .hwh of ``config`` with a front end, as XML."""
+    design = block_design(config, frontend=frontend)
     root = Element("EDKSYSTEM", EDWVERSION="1.2", TIMESTAMP="", VIVADOVERSION="2022.2")
     _add(root, "SYSTEMINFO", ARCH="zynq" if is_zynq_7000(config) else "zynquplus", NAME="rowvit")
     _add(root, "EXTERNALPORTS")

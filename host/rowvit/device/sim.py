@@ -204,7 +204,7 @@ class SimDevice(Device):
         self._free = [(DDR_BASE, self.ddr.size)]
         self._used: dict[int, int] = {}
         self._ps = hwh.clock_registers(config)
-        self._slaves = block_design(config).addresses
+        self._slaves = block_design(config, frontend=frontend).addresses
         self._intc = _InterruptController()
         self._waited_since = self._looks = 0
         self._open = self._library.rowvit_new(
@@ -224,7 +224,7 @@ class SimDevice(Device):
         self.bitstream = str(Path(self._directory.name) / "rowvit.bit")
         header = BitHeader("rowvit_wrapper", "", "simulation", "", "", 0)
         Path(self.bitstream).write_bytes(header.encode(b""))
-        Path(self.bitstream).with_suffix(".hwh").write_text(hwh.handoff(config))
+        Path(self.bitstream).with_suffix(".hwh").write_text(hwh.handoff(config, frontend))
         interrupt._InterruptController._uio_devices[IRQ_LINES[self.arch]] = _InterruptLine(self)
         Device.active_device = self
 

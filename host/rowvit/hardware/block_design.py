@@ -21,8 +21,11 @@ else:  # PYNQ images still carry Python 3.10
     import tomli as tomllib
 
 BOARDS = Path(__file__).with_name("boards.toml")
-CORE, DMA, INTC, PS = "rowvit_0", "axi_dma_0", "axi_intc_0", "ps_0"
+CORE, DMA, INTC, PS, FRONTEND = "rowvit_0", "axi_dma_0", "axi_intc_0", "ps_0", "frontend_0"
 TOP = "rowvit_top"
+#: who makes patches of images: the host, or the HLS preprocessor between DMA and core
+FRONTENDS = ("host", "hls")
+FRONTEND_VLNV = "rowvit:hls:rowvit_frontend:1.0"  # as hls/build.tcl packs it
 
 DMA_PARAMETERS = {
     "c_include_sg": 0,
@@ -212,8 +215,24 @@ class BlockDesign:
     memory: dict[str, str]  #: master to the processing system's slave through which it reaches memory
 
 
-def block_design(config: HardwareConfig, ps: Family | None = None) -> BlockDesign:
-    """The block design of one configuration, with the processing system of its board or another."""
+def block_design(config: HardwareConfig, ps: Family | None = None, frontend: str = "host") -> BlockDesign:
+    """The block design of one configuration.
+
+    Parameters
+    ----------
+    config : HardwareConfig
+    ps : Family, optional
+        The processing system; by default that of the configuration's board.
+    frontend : str
+        One of `FRONTENDS`.
+
+    Raises
+    ------
+    RowvitError
+        There is no such front end, or no such board.
+    """
+    if frontend not in FRONTENDS:
+        raise RowvitError(f"no front end '{frontend}'; take {' or '.join(FRONTENDS)}")
     ps = ps or family(config)
     control, dma_memory, core_memory = "axi_control", "axi_dma_memory", "axi_core_memory"
     cells = {
@@ -250,6 +269,11 @@ def block_design(config: HardwareConfig, ps: Family | None = None) -> BlockDesig
             {"s_axi": "SLAVE"},
         ),
     }
+    outputs, inputs = [f"{DMA}/M_AXIS_MM2S"], [f"{CORE}/s_axis"]
+    if frontend == "hls":
+        cells[FRONTEND] = Cell(FRONTEND_VLNV, {}, {"s_axis": "TARGET", "m_axis": "INITIATOR"})
+        outputs.append(f"{FRONTEND}/m_axis")
+        inputs.insert(0, f"{FRONTEND}/s_axis")
     interfaces = (
         (f"{PS}/{ps.control}", f"{control}/S00_AXI"),
         (f"{control}/M00_AXI", f"{DMA}/S_AXI_LITE"),
@@ -260,7 +284,7 @@ def block_design(config: HardwareConfig, ps: Family | None = None) -> BlockDesig
         (f"{dma_memory}/M00_AXI", f"{PS}/{ps.memory[0]}"),
         (f"{CORE}/m_axi", f"{core_memory}/S00_AXI"),
         (f"{core_memory}/M00_AXI", f"{PS}/{ps.memory[1]}"),
-        (f"{DMA}/M_AXIS_MM2S", f"{CORE}/s_axis"),
+        *zip(outputs, inputs, strict=True),
         (f"{CORE}/m_axis", f"{DMA}/S_AXIS_S2MM"),
     )
     crossbars = {name: cell for name, cell in cells.items() if "axi_interconnect" in cell.vlnv}
@@ -273,6 +297,8 @@ def block_design(config: HardwareConfig, ps: Family | None = None) -> BlockDesig
     ]
     for name, cell in crossbars.items():
         clocked += [f"{name}/ACLK", *(f"{name}/{port[:3]}_ACLK" for port in cell.interfaces)]
+    if frontend == "hls":
+        clocked.append(f"{FRONTEND}/ap_clk")
     reset = [f"{CORE}/aresetn", f"{DMA}/axi_resetn", f"{INTC}/s_axi_aresetn"]
     reset += [f"{name}/{port[:3]}_ARESETN" for name, cell in crossbars.items() for port in cell.interfaces]
     nets = {
@@ -286,6 +312,9 @@ def block_design(config: HardwareConfig, ps: Family | None = None) -> BlockDesig
         "concat_0/dout": ("INTERRUPT", (f"{INTC}/intr",)),
         f"{INTC}/irq": ("INTERRUPT", (f"{PS}/{ps.interrupt}",)),
     }
+    if frontend == "hls":
+        # a DMA that is reset has dropped a frame: the kernel must not wait for the rest of it
+        nets[f"{DMA}/mm2s_prmry_reset_out_n"] = ("rst", (f"{FRONTEND}/ap_rst_n",))
     addresses = (
         Address(DMA, "S_AXI_LITE", ps.addresses[DMA], 0x10000),
         Address(INTC, "s_axi", ps.addresses[INTC], 0x10000),
@@ -297,6 +326,11 @@ def block_design(config: HardwareConfig, ps: Family | None = None) -> BlockDesig
         f"{CORE}/m_axi": ps.memory[1],
     }
     return BlockDesign(ps, cells, interfaces, nets, addresses, memory)
+
+
+def overlay_name(config: HardwareConfig, frontend: str) -> str:
+    """Name of the files of an overlay: "rowvit-pynq-z2", or "rowvit-pynq-z2-hls"."""
+    return f"rowvit-{config.name}" + ("-hls" if frontend == "hls" else "")
 
 
 def _interconnect(slaves: int, masters: int) -> Cell:

@@ -150,6 +150,8 @@ class RowvitOverlay(Overlay):
     device : pynq.Device, optional
     download : bool
         False if the bitstream is loaded already.
+    frontend : str, optional
+        "host" or "hls": what the bitstream shall have; by default what the .hwh says.
 
     Raises
     ------
@@ -164,6 +166,7 @@ class RowvitOverlay(Overlay):
         config: HardwareConfig | None = None,
         device: Device | None = None,
         download: bool = True,
+        frontend: str | None = None,
     ) -> None:
         path = Path(bitfile_name).absolute()
         if not path.is_file():
@@ -176,6 +179,11 @@ class RowvitOverlay(Overlay):
                 f"{self.handoff.path} is of configuration {' or '.join(self.handoff.config_names()) or '?'}"
                 f" (hash 0x{self.handoff.config.hash:08X}), not of '{self.config.name}'"
                 f" (0x{self.config.hash:08X}); name the configuration it was built for"
+            )
+        if frontend not in (None, self.frontend):
+            raise RowvitError(
+                f"{path} has the {self.frontend} front end, not {frontend}; take --frontend {self.frontend},"
+                " or another bitstream"
             )
         if self.handoff.zynq_7000 and int(pynq.__version__.split(".")[0]) >= 4:
             raise RowvitError(

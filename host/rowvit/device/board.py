@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rowvit.errors import RowvitError
 from rowvit.hardware.block_design import overlay_name
 from rowvit.hardware.config import HardwareConfig
 from rowvit.overlay import RowvitOverlay
@@ -28,12 +27,6 @@ def overlay(
     Raises
     ------
     RowvitError
-        The bitstream has the other front end, or as `RowvitOverlay`.
+        As `RowvitOverlay`.
     """
-    found = RowvitOverlay(bitstream or f"{overlay_name(config, frontend)}.bit", config)
-    if found.frontend != frontend:
-        raise RowvitError(
-            f"{found.bitfile_name} has the {found.frontend} front end, not {frontend}; take --frontend"
-            f" {found.frontend}, or another bitstream"
-        )
-    return found
+    return RowvitOverlay(bitstream or f"{overlay_name(config, frontend)}.bit", config, frontend=frontend)

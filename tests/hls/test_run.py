@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames of any size through driver, preprocessor and core, against the reference."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import rowvit
+from rowvit.bitfile import Handoff
+from rowvit.cli import app
+from rowvit.device import hwh
+from rowvit.device.golden import Golden
+from rowvit.device.sim import SimDevice
+from rowvit.driver import Accelerator
+from rowvit.errors import RowvitError
+from rowvit.hardware import config as configs
+from rowvit.hardware.block_design import boards
+from rowvit.model.synthetic import random_package
+from rowvit.overlay import RowvitOverlay
+
+TINY = configs.load("tiny")
+SIZES = [(12, 12), (7, 30), (50, 41), (96, 100), (13, 12)]  # height, width
+
+
+@pytest.fixture(scope="module")
+def package():
+    return random_package(
+        np.random.default_rng(3),
+        dim=32,
+        depth=1,
+        heads=2,
+        image_size=12,
+        patch_size=4,
+        hidden=48,
+        classes=5,
+        pruning=[{"layer": 0, "keep": 5, "threshold": 0}],
+        ffn2_rule="image",
+        tile_rows=8,
+        ffn_chunk=48,
+    )
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[np.ndarray]:
+    rng = np.random.default_rng(4)
+    return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in SIZES]
+
+
+def open_sim(standin, **options) -> Accelerator:
+    device = SimDevice(TINY, rtl=standin, frontend="hls")
+    return Accelerator(RowvitOverlay(device.bitstream, device=device), **options)
+
+
+@pytest.mark.parametrize("stalls", [0, 5])
+def test_frames_of_any_size(package, frames, stalls):
+    golden = Golden(TINY, frontend="hls")
+    golden.load(package)
+    expected = golden(frames)
+    with rowvit.open("sim", TINY, frontend="hls", stalls=stalls) as acc:
+        acc.load(package)
+        for batch in (1, 2, 5):
+            for result, want in zip(acc(frames, batch), expected, strict=True):
+                assert result.same(want)
+        for result, want in zip(acc.stream(iter(frames)), expected, strict=True):
+            assert result.same(want)
+    assert len({tuple(result.logits) for result in expected}) > 1
+
+
+def test_images_of_the_networks_size_are_the_host_front_ends(package):
+    images = np.random.default_rng(5).integers(0, 256, (2, 12, 12, 3), dtype=np.uint8)
+    golden = Golden(TINY)
+    golden.load(package)
+    with rowvit.open("sim", TINY, frontend="hls") as acc:
+        acc.load(package)
+        assert all(map(rowvit.target.Result.same, acc(images), golden(images)))
+
+
+def test_photos_on_disk(package, frames, tmp_path):
+    for i, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"{i}.png")
+    paths = [tmp_path / f"{i}.png" for i in range(len(frames))]
+    with rowvit.open("golden", TINY, frontend="hls") as golden:
+        golden.load(package)
+        assert all(map(rowvit.target.Result.same, golden(paths), golden(frames)))
+
+
+def test_what_cannot_be_a_frame(package, standin):
+    with open_sim(standin) as acc:
+        acc.load(package)
+        with pytest.raises(RowvitError, match=r"images are uint8 \[1, 9, 9, 4\]; .* \[B, height, width, 3\]"):
+            acc(np.zeros((1, 9, 9, 4), np.uint8))
+        with pytest.raises(RowvitError, match="a frame of 4096 x 2 pixels does not go through"):
+            acc([np.zeros((2, 4096, 3), np.uint8)])
+        with pytest.raises(RowvitError, match="frame of 5 x 0 pixels"):
+            acc([np.zeros((0, 5, 3), np.uint8)])
+
+
+def test_networks_beyond_the_kernel_are_refused_at_once(standin):
+    arch = dict(image_size=288, patch_size=16)
+    with open_sim(standin) as acc:
+        acc.config = replace(TINY, name="unused")
+        with pytest.raises(RowvitError, match="cannot make 18 x 18 patches of 16 pixels.*host front end"):
+            acc.load(_program(arch))
+
+
+def _program(architecture):
+    from rowvit.compiler import Program
+
+    meta = {"config": {"name": "tiny", "hash": TINY.hash}, "architecture": architecture}
+    return Program(np.zeros((0, 32), np.uint16), np.zeros(8, np.uint8), meta)
+
+
+def test_the_watchdog_allows_for_the_frame(package, standin):
+    """A frame takes a cycle per pixel before the first patch need be there."""
+    with open_sim(standin, watchdog=1000) as acc:
+        acc.load(package)
+        starts = []
+        acc.core.start = lambda *values: starts.append(values) or acc.core.reset()
+        acc.timeout = 0.1
+        with pytest.raises(RowvitError):
+            acc([np.zeros((60, 50, 3), np.uint8)])
+        assert starts[0][-1] == 4000
+
+
+@pytest.mark.parametrize("name", boards())
+def test_the_handoff_tells(name, tmp_path):
+    config = replace(TINY, board=name)
+    for frontend in ("host", "hls"):
+        path = tmp_path / f"{frontend}.hwh"
+        path.write_text(hwh.handoff(config, frontend))
+        found = Handoff(path)
+        assert found.frontend == frontend
+        assert found.config.hash == TINY.hash
+
+
+@pytest.mark.parametrize("has, asked", [("host", "hls"), ("hls", "host")])
+def test_a_bitstream_with_the_other_front_end(standin, has, asked):
+    device = SimDevice(TINY, rtl=standin, frontend=has)
+    with pytest.raises(RowvitError, match=f"has the {has} front end, not {asked}; take --frontend {has}"):
+        RowvitOverlay(device.bitstream, device=device, frontend=asked)
+    assert RowvitOverlay(device.bitstream, device=device, frontend=has).frontend == has
+    device.close()
+
+
+def test_default_bitstreams():
+    for frontend, name in (("host", "rowvit-tiny.bit"), ("hls", "rowvit-tiny-hls.bit")):
+        with pytest.raises(RowvitError, match=f"{name} does not exist"):
+            rowvit.open("board", TINY, frontend=frontend)
+
+
+@pytest.mark.parametrize("target", ["golden", "sim"])
+def test_unknown_front_end(target):
+    with pytest.raises(RowvitError, match="no front end 'camera'; take host or hls"):
+        rowvit.open(target, TINY, frontend="camera")
+
+
+def test_command(package, frames, tmp_path):
+    package.save(tmp_path / "net.safetensors")
+    for i, frame in enumerate(frames[:2]):
+        Image.fromarray(frame).save(tmp_path / f"{i}.png")
+    arguments = ["run", str(tmp_path / "net.safetensors"), str(tmp_path / "0.png"), str(tmp_path / "1.png")]
+    arguments += ["--config", "tiny", "--frontend", "hls", "--check", "--json", "-"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout[done.stdout.index("{") :])
+    assert report["frontend"] == "hls"
+    assert [image["bit_exact"] for image in report["images"]] == [True, True]

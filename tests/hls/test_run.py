@@ -105,7 +105,7 @@ def test_networks_beyond_the_kernel_are_refused_at_once(standin):
     arch = dict(image_size=288, patch_size=16)
     with open_sim(standin) as acc:
         acc.config = replace(TINY, name="unused")
-        with pytest.raises(RowvitError, match="cannot make 18 x 18 patches of 16 pixels.*host front end"):
+        with pytest.raises(RowvitError, match=r"cannot make 18 x 18 patches of 16 pixels.*host front end"):
             acc.load(_program(arch))
 
 

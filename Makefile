@@ -6,7 +6,7 @@
 # make bench   the simulated accelerator beside this machine's CPU (PyTorch, onnxruntime)
 # make synth   Yosys synthesis for Xilinx 7 series: resources of $(CONFIG) by module
 # make bitstream BOARD=Pynq-Z2
-#              overlay for a board, with Vivado (bitstreams/README.md: VIVADO, STRATEGY, JOBS, CONFIG, BOARD_FILES)
+#              overlay for a board, with Vivado (options: bitstreams/README.md)
 # make clean   what these left behind
 VENV ?= .venv
 PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.10,$(shell command -v python$(v) 2>/dev/null)) \
@@ -44,7 +44,8 @@ bitstream: $(VENV)/.core
 	$(VENV)/bin/python bitstreams/build.py $(BOARD) $(strip \
 	    $(if $(filter-out file,$(origin CONFIG)),--config $(CONFIG)) $(if $(VIVADO),--vivado $(VIVADO)) \
 	    $(if $(STRATEGY),--strategy $(STRATEGY)) $(if $(JOBS),--jobs $(JOBS)) \
-	    $(if $(BOARD_FILES),--board-files $(BOARD_FILES)))
+	    $(if $(BOARD_FILES),--board-files $(BOARD_FILES)) $(if $(FRONTEND),--frontend $(FRONTEND)) \
+	    $(if $(VITIS_HLS),--vitis-hls $(VITIS_HLS)))
 
 tools:
 	@if [ -n "$(MISSING)" ]; then \

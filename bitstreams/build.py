@@ -9,8 +9,9 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -21,11 +22,12 @@ from rowvit import overlays
 from rowvit.device import verilate
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
-from rowvit.hardware.block_design import PS, Board, block_design, board
+from rowvit.hardware.block_design import FRONTENDS, PS, Board, block_design, board, overlay_name
 from rowvit.hardware.config import HardwareConfig
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+HLS = ROOT / "hls"
 STRATEGY = "Performance_ExplorePostRoutePhysOpt"
 #: rows of Vivado's utilisation report, by what they are called in the provenance
 RESOURCES = {
@@ -35,6 +37,7 @@ RESOURCES = {
     "ultra_ram": r"URAM",
     "dsp": r"DSPs",
 }
+Frontend = Enum("Frontend", {name: name for name in FRONTENDS}, type=str)
 OUT = Console()
 ERR = Console(stderr=True)
 
@@ -53,13 +56,19 @@ def tcl(value: object) -> str:
     return "{" + text + "}"
 
 
-def description(config: HardwareConfig, target: Board, board_files: Path | None = None) -> dict[str, object]:
-    """What the Tcl scripts take: the block design of ``config`` on a board, files and part."""
-    design = block_design(config, target.family)
+def description(
+    config: HardwareConfig, target: Board, board_files: Path | None = None, ip: Path | None = None
+) -> dict[str, object]:
+    """What the Tcl scripts take: the block design of ``config`` on a board, files and part.
+
+    With ``ip``, the directory of the packed preprocessor, the design has the HLS front end.
+    """
+    design = block_design(config, target.family, "hls" if ip else "host")
     return {
         "part": target.part,
         "board_part": target.board_part,
         "board_files": board_files or "",
+        "ip": ip or "",
         "settings": target.settings,
         "rule": target.family.rule,
         "processing_system": PS,
@@ -76,9 +85,9 @@ def description(config: HardwareConfig, target: Board, board_files: Path | None 
     }
 
 
-def design_text(config: HardwareConfig, target: Board, board_files: Path | None = None) -> str:
+def design_text(*arguments) -> str:
     """`description` as the text of a Tcl dictionary."""
-    return tcl(description(config, target, board_files))[1:-1] + "\n"
+    return tcl(description(*arguments))[1:-1] + "\n"
 
 
 def utilisation(report: str) -> dict[str, dict[str, float]]:
@@ -113,18 +122,21 @@ def revision() -> tuple[str | None, bool]:
     return commit.stdout.strip(), bool(changes.stdout.strip())
 
 
-def find_vivado(command: str) -> str:
-    """The path of Vivado; `RowvitError` if it is not there."""
-    if path := shutil.which(command):
-        return os.path.abspath(path)
+def find(*commands: str, name: str, variable: str) -> str:
+    """The path of the first of ``commands`` that is there; `RowvitError` if none is."""
+    for command in commands:
+        if path := shutil.which(command):
+            return os.path.abspath(path)
     raise RowvitError(
-        f"{command} not found: install Vivado 2022.1 to 2024.1 with the board's device family, and source its"
-        " settings64.sh, or name it: make bitstream VIVADO=/path/to/vivado"
+        f"{' or '.join(commands)} not found: install {name} 2022.1 to 2024.1 with the board's device family,"
+        f" and source its settings64.sh, or name it: make bitstream {variable}=/path/to/{commands[0]}"
     )
 
 
-def run_vivado(command: list[str], work: Path, hours: float) -> Iterator[str]:
-    """Run Vivado in ``work``; yields what build.tcl says.
+def run_tool(
+    name: str, command: list, work: Path, log: Path, hours: float, variables: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Run a tool of AMD's in ``work``; yields what our Tcl says.
 
     Raises
     ------
@@ -132,10 +144,10 @@ def run_vivado(command: list[str], work: Path, hours: float) -> Iterator[str]:
         It fails, or is not done within ``hours``.
     """
     late = threading.Event()
-    log = work / "vivado.log"
     with subprocess.Popen(
-        command,
+        [str(word) for word in command],
         cwd=work,
+        env={**os.environ, **(variables or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -166,10 +178,36 @@ def run_vivado(command: list[str], work: Path, hours: float) -> Iterator[str]:
             if process.poll() is None:
                 stop()
     if late.is_set():
-        raise RowvitError(f"Vivado was not done within {hours:g} hours; see {log}, or give it more --hours")
+        raise RowvitError(f"{name} was not done within {hours:g} hours; see {log}, or give it more --hours")
     if process.returncode or errors:
-        reason = errors[-1] if errors else f"Vivado ended with code {process.returncode}"
+        reason = errors[-1] if errors else f"{name} ended with code {process.returncode}"
         raise RowvitError(f"{reason}; its log is {log}")
+
+
+def show(tool: str, texts: Iterable[str]) -> None:
+    """Print what a tool says as it says it; warnings go to standard error."""
+    with OUT.status(f"starting {tool}") as status:
+        for text in texts:
+            if text.startswith("warning: "):
+                ERR.print(f"rowvit: {text}", markup=False, highlight=False, soft_wrap=True)
+            else:
+                status.update(f"{tool}: {text}")
+                OUT.print(f"{datetime.now():%H:%M:%S} {text}", highlight=False)
+
+
+def pack_frontend(program: str, config: HardwareConfig, target: Board, work: Path, hours: float) -> Path:
+    """Make IP of the HLS preprocessor in ``work``, and return its directory; errors as `build`."""
+    script, log = HLS / "build.tcl", work / "vitis_hls.log"
+    if Path(program).name == "vitis-run":
+        command = [program, "--mode", "hls", "--tcl", script]
+    else:
+        command = [program, "-f", script, "-l", log]
+    variables = {"PART": target.part, "PERIOD": f"{1e3 / config.clock_mhz:.3f}"}
+    show("Vitis HLS", run_tool("Vitis HLS", command, work, log, hours, variables))
+    made = work / "frontend/solution/impl/ip"
+    if not (made / "component.xml").is_file():
+        raise RowvitError(f"Vitis HLS made no IP in {made}; see {log}")
+    return made
 
 
 def build(
@@ -182,29 +220,29 @@ def build(
     jobs: int = 2,
     hours: float = 12,
     board_files: Path | None = None,
+    frontend: str = "host",
+    vitis_hls: str = "",
 ) -> overlays.Provenance:
     """Build ``config`` for a board in ``work``, and put the overlay into ``out`` if timing is met.
 
     Raises
     ------
     RowvitError
-        Vivado is missing or fails, timing is not met, or the build takes too long.
+        Vivado or Vitis HLS is missing or fails, timing is not met, or the build takes too long.
     """
-    program = find_vivado(vivado)
+    program = find(vivado, name="Vivado", variable="VIVADO")
+    if frontend == "hls":
+        commands = [vitis_hls] if vitis_hls else ["vitis_hls", "vitis-run"]
+        hls_program = find(*commands, name="Vitis HLS", variable="VITIS_HLS")
     work, out = work.resolve(), out.resolve()
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    (work / "design.tcl").write_text(design_text(config, target, board_files))
+    ip = pack_frontend(hls_program, config, target, work, hours) if frontend == "hls" else None
+    (work / "design.tcl").write_text(design_text(config, target, board_files, ip))
     commit, dirty = revision()
     command = [program, "-mode", "batch", "-nojournal", "-log", "vivado.log", "-source", HERE / "build.tcl"]
     command += ["-tclargs", work / "design.tcl", work, strategy, jobs]
-    with OUT.status("starting Vivado") as status:
-        for text in run_vivado([str(word) for word in command], work, hours):
-            if text.startswith("warning: "):
-                ERR.print(f"rowvit: {text}", markup=False, highlight=False, soft_wrap=True)
-            else:
-                status.update(f"Vivado: {text}")
-                OUT.print(f"{datetime.now():%H:%M:%S} {text}", highlight=False)
+    show("Vivado", run_tool("Vivado", command, work, work / "vivado.log", hours))
     result = dict(line.partition(" ")[::2] for line in (work / "result.txt").read_text().splitlines())
     actual = float(result["hz"]) / 1e6
     if abs(actual - config.clock_mhz) > 0.01 * config.clock_mhz:
@@ -214,7 +252,7 @@ def build(
             soft_wrap=True,
             highlight=False,
         )
-    name = f"rowvit-{config.name}"
+    name = overlay_name(config, frontend)
     out.mkdir(parents=True, exist_ok=True)
     files = {}
     for suffix in (".bit", ".hwh"):
@@ -226,6 +264,7 @@ def build(
         board=target.name,
         part=target.part,
         configuration=config.name,
+        frontend=frontend,
         structure=config.structure(),
         config_hash=f"{config.hash:08X}",
         revision=commit,
@@ -261,15 +300,23 @@ def main(
     board_files: Annotated[
         Path | None, typer.Option(help="Directory of board files that do not come with Vivado.")
     ] = None,
+    frontend: Annotated[
+        Frontend,
+        typer.Option(help="Who makes patches of images: the host, or the HLS preprocessor in the design."),
+    ] = Frontend.host,
+    vitis_hls: Annotated[
+        str, typer.Option(help="Executable of Vitis HLS; by default vitis_hls or vitis-run.")
+    ] = "",
     work: Annotated[Path, typer.Option(help="Project directory, emptied first.")] = ROOT / "build/bitstream",
     out: Annotated[Path, typer.Option(help="Directory for overlays.")] = ROOT / "build/overlays",
 ) -> None:
     """Build an overlay with Vivado."""
     try:
         target = board(board_name)
+        hardware = configs.load(config or target.configuration)
         made = build(
             target,
-            configs.load(config or target.configuration),
+            hardware,
             work / target.name,
             out / target.name,
             vivado,
@@ -277,6 +324,8 @@ def main(
             jobs,
             hours,
             board_files.resolve() if board_files else None,
+            frontend.value,
+            vitis_hls,
         )
     except RowvitError as error:
         ERR.print(f"rowvit: {error}", markup=False, highlight=False, soft_wrap=True)
@@ -285,8 +334,9 @@ def main(
         f"{n['used']:g} of {n['available']:g} {name.replace('_', ' ')}"
         for name, n in made.utilisation.items()
     )
+    name = overlay_name(hardware, frontend)
     OUT.print(
-        f"{out / target.name}/rowvit-{made.configuration}.bit, .hwh and .json: {made.actual_clock_mhz:g} MHz,"
+        f"{out / target.name / name}.bit, .hwh and .json: {made.actual_clock_mhz:g} MHz,"
         f" setup slack {made.setup_slack_ns:g} ns, hold slack {made.hold_slack_ns:g} ns; {used}",
         soft_wrap=True,
         highlight=False,

@@ -57,6 +57,10 @@ proc build {design_file work strategy jobs} {
     }
     add_files -norecurse [dict get $design sources]
     set_property include_dirs [dict get $design include] [current_fileset]
+    if {[dict get $design ip] ne ""} {
+        set_property ip_repo_paths [dict get $design ip] [current_project]
+        update_ip_catalog
+    }
     update_compile_order -fileset sources_1
 
     stage "block design"

@@ -392,7 +392,7 @@ def _core(handoff: Handoff) -> Check:
         "core",
         True,
         f"{handoff.core.path}, {config.rows} x {config.groups} x {config.lanes}, configuration {names}"
-        f" (hash {config.hash:08X})",
+        f" (hash {config.hash:08X}), {handoff.frontend} front end",
     )
 
 
@@ -482,5 +482,10 @@ def _provenance(handoff: Handoff) -> Check:
             f"{path.name} is of a build with hash {found.config_hash}",
             "copy all three files from one build",
         )
+    if found.frontend != handoff.frontend:
+        text = (
+            f"{path.name} is of a build with the {found.frontend} front end, the .hwh has {handoff.frontend}"
+        )
+        return Check(name, False, text, "copy all three files from one build")
     revision = f"{(found.revision or 'no revision')[:12]}{', with changes' if found.dirty else ''}"
     return Check(name, True, f"{found.board}, {revision}, {found.tool}, {found.date}; files are whole")

@@ -52,6 +52,7 @@ class Provenance:
     board: str
     part: str
     configuration: str
+    frontend: str  #: "host", or "hls" if the design holds the HLS preprocessor
     structure: dict[str, int]  #: of the configuration
     config_hash: str  #: eight hexadecimal digits
     revision: str | None  #: Git commit, None outside a repository

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -21,11 +22,11 @@ from rowvit import overlays
 from rowvit.device import hwh
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
-from rowvit.hardware.block_design import boards
+from rowvit.hardware.block_design import CORE, DMA, FRONTEND, FRONTENDS, boards
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-VIVADO = str(HERE / "vivado")
+VIVADO, VITIS_HLS = str(HERE / "vivado"), str(HERE / "vitis_hls")
 BOARD_FILES = {
     "Pynq-Z1": "www.digilentinc.com:pynq-z1:part0:1.0",
     "Pynq-Z2": "tul.com.tw:pynq-z2:part0:1.0",
@@ -67,7 +68,7 @@ def make(tmp_path, monkeypatch):
     def run(name: str, config: str = "", **options):
         monkeypatch.setenv("STANDIN_RECORD", str(tmp_path / "record"))
         target = boards()[name]
-        options = {"vivado": VIVADO, "jobs": 1} | options
+        options = {"vivado": VIVADO, "vitis_hls": VITIS_HLS, "jobs": 1} | options
         hardware = configs.load(config or target.configuration)
         made = build.build(target, hardware, tmp_path / "work", tmp_path / "out", **options)
         return made, Record(tmp_path / "record")
@@ -120,12 +121,13 @@ def test_build(make, monkeypatch, tmp_path, name, installed):
 
 
 @needs_tcl
+@pytest.mark.parametrize("frontend", FRONTENDS)
 @pytest.mark.parametrize("name", boards())
-def test_simulated_handoff_is_the_built_design(make, name):
+def test_simulated_handoff_is_the_built_design(make, name, frontend):
     """Cells, parameters, interfaces, wires and addresses of the simulator's .hwh are Vivado's."""
-    _, record = make(name)
+    _, record = make(name, frontend=frontend)
     config = replace(configs.load(boards()[name].configuration), board=name)
-    root = ElementTree.fromstring(hwh.handoff(config))
+    root = ElementTree.fromstring(hwh.handoff(config, frontend))
     modules = {m.get("INSTANCE"): m for m in root.iter("MODULE")}
     without_version = {cell: vlnv.rpartition(":")[0] for cell, vlnv in record.cells.items()}
     assert {cell: m.get("VLNV").rpartition(":")[0] for cell, m in modules.items()} == without_version
@@ -161,6 +163,70 @@ def test_simulated_handoff_is_the_built_design(make, name):
         low, high = (int(memory.get(key), 16) for key in ("BASEVALUE", "HIGHVALUE"))
         ranges[f"{memory.get('INSTANCE')}/{memory.get('SLAVEBUSINTERFACE')}"] = (low, high - low + 1)
     assert ranges == record.addresses
+
+
+@needs_tcl
+@pytest.mark.parametrize("run", [False, True], ids=["vitis_hls", "vitis-run"])
+@pytest.mark.parametrize("name", ["Pynq-Z2", "KV260"])
+def test_hls_front_end(make, monkeypatch, tmp_path, name, run):
+    """The IP is made for the board's part and clock, and stands between DMA and core."""
+    monkeypatch.setenv("STANDIN_HLS_RECORD", str(tmp_path / "hls"))
+    program = tmp_path / ("vitis-run" if run else "vitis_hls")
+    program.write_text(f'#!/bin/sh\nexec {VITIS_HLS} "$@"\n')
+    program.chmod(0o755)
+    made, record = make(name, frontend="hls", vitis_hls=str(program))
+    config = configs.load(boards()[name].configuration)
+    part, period, loops = (tmp_path / "hls").read_text().split()
+    assert part == boards()[name].part
+    assert float(period) == pytest.approx(1e3 / config.clock_mhz, abs=1e-3)
+    source = (ROOT / "hls/frontend.cpp").read_text()
+    assert int(loops) == source.count("#pragma HLS PIPELINE") == source.count("II=1") > 5
+    assert record.cells[FRONTEND] == "rowvit:hls:rowvit_frontend:1.0"
+    assert {f"{DMA}/M_AXIS_MM2S", f"{FRONTEND}/s_axis"} in record.wires
+    assert {f"{FRONTEND}/m_axis", f"{CORE}/s_axis"} in record.wires
+    assert (f"{DMA}/mm2s_prmry_reset_out_n", f"{FRONTEND}/ap_rst_n") in record.nets
+    assert made.frontend == "hls"
+    assert made.config_hash == f"{config.hash:08X}"
+    assert (tmp_path / f"out/rowvit-{config.name}-hls.bit").is_file()
+    assert overlays.verify(tmp_path / "out") == [made]
+
+
+@needs_tcl
+def test_slow_loops_warn(make, monkeypatch, capsys):
+    monkeypatch.setenv("STANDIN_INTERVAL", "2")
+    make("Pynq-Z2", frontend="hls")
+    assert "begins every 2 cycles, not every cycle" in capsys.readouterr().err
+
+
+@needs_tcl
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("frontend.cpp", "front_end.cpp", "front_end.cpp"),
+        ("set_top rowvit_frontend", "set_top frontend", "no function frontend"),
+        ("-flow_target vivado", "-flow_target vitis", "flow_target"),
+        ("    csynth_design\n", "", "synthesise first"),
+        ("-library hls", "-library ip", "finds no IP rowvit:hls:rowvit_frontend"),
+        ("-format ip_catalog", "-format xo", "format xo"),
+        ("open_solution -reset solution", "open_solution -reset other", "made no IP"),
+    ],
+)
+def test_wrong_hls_script_is_refused(make, monkeypatch, tmp_path, right, wrong, message):
+    copy = shutil.copytree(ROOT / "hls", tmp_path / "hls")
+    text = (copy / "build.tcl").read_text()
+    assert right in text
+    (copy / "build.tcl").write_text(text.replace(right, wrong))
+    monkeypatch.setattr(build, "HLS", copy)
+    with pytest.raises(RowvitError, match=re.escape(message)):
+        make("Pynq-Z2", frontend="hls")
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_vitis_hls(make, monkeypatch):
+    with pytest.raises(RowvitError, match=r"no-hls not found: install Vitis HLS 2022\.1 .*VITIS_HLS=/path"):
+        make("Pynq-Z2", vivado="sh", frontend="hls", vitis_hls="no-hls")
+    with pytest.raises(RowvitError, match="vitis_hls or vitis-run not found"):
+        make("Pynq-Z2", vivado="sh", frontend="hls", vitis_hls="")
 
 
 @needs_tcl
@@ -346,11 +412,13 @@ def test_command(tmp_path):
     """As make runs it: paths may be relative, errors are one sentence."""
     command = [sys.executable, str(ROOT / "bitstreams/build.py")]
     rest = ["--vivado", "tests/bitstreams/vivado", "--work", tmp_path / "work", "--out", tmp_path / "out"]
-    done = subprocess.run([*command, "pynq-z1", *rest], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    options = dict(cwd=ROOT, capture_output=True, text=True, timeout=60)
+    options["env"] = {**os.environ, "PYTHONPATH": str(ROOT / "host")}
+    done = subprocess.run([*command, "pynq-z1", *rest], **options)
     assert done.returncode == 0, done.stderr
     assert "placement and routing" in done.stdout
     assert (tmp_path / "out/Pynq-Z1/rowvit-pynq-z2.json").is_file()
-    done = subprocess.run([*command, "Zybo", *rest], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*command, "Zybo", *rest], **options)
     assert done.returncode == 2
     assert done.stderr.startswith("rowvit: no board 'Zybo'; take one of Pynq-Z1, ")
 
@@ -360,6 +428,7 @@ def test_command(tmp_path):
     [
         (["BOARD=ZCU104"], "ZCU104"),
         (["BOARD=ZCU104", "CONFIG=tiny", "JOBS=3"], "ZCU104 --config tiny --jobs 3"),
+        (["BOARD=KV260", "FRONTEND=hls"], "KV260 --frontend hls"),
     ],
 )
 def test_make(variables, arguments):
@@ -412,7 +481,7 @@ def test_tcl_refuses_what_it_cannot_quote(text):
 
 
 def test_lint():
-    files = [ROOT / "bitstreams", HERE / "vivado", HERE / "catalog.tcl"]
+    files = [ROOT / "bitstreams", ROOT / "hls", *HERE.glob("*.tcl"), HERE / "vivado", HERE / "vitis_hls"]
     done = subprocess.run(
         [sys.executable, "-m", "tclint", *files], capture_output=True, text=True, timeout=60
     )

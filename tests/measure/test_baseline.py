@@ -43,8 +43,8 @@ def test_every_combination_is_timed():
         (runtime, threads, batch) for runtime in baseline.RUNTIMES for threads in (1, 2) for batch in (1, 3)
     }
     for speed in found:
-        assert speed.passes >= 5 and 0 < speed.fastest <= speed.median <= speed.p90
-        assert speed.images_per_second == speed.batch / speed.median == speed.record()["images_per_second"]
+        assert speed.calls >= 5 and 0 < speed.fastest_s <= speed.median_s <= speed.p90_s
+        assert speed.images_per_second == speed.batch / speed.median_s == speed.record()["images_per_second"]
         assert speed.difference < 1e-5 and speed.version
 
 

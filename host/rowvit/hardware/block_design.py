@@ -131,6 +131,16 @@ FAMILIES = {
 
 
 @dataclass(frozen=True)
+class PowerSensor:
+    """How a board's power is measured; see ``boards.toml``."""
+
+    instrument: str
+    rails: list[str]
+    measures: str
+    known_as: str = ""
+
+
+@dataclass(frozen=True)
 class Board:
     """A row of ``boards.toml``."""
 
@@ -141,6 +151,7 @@ class Board:
     configuration: str
     ultra_ram: bool
     settings: dict[str, object]  #: of the processing system, where the board file is missing
+    power: PowerSensor
 
 
 @cache
@@ -152,6 +163,7 @@ def boards() -> dict[str, Board]:
         references = {
             "family": FAMILIES[row["family"]],
             "settings": table["settings"][row["settings"]],
+            "power": PowerSensor(**row["power"]),
         }
         found[name] = Board(**row | references, name=name)
     return found

@@ -4,13 +4,18 @@
 The weights are random (a package holds no float ones); neither runtime's speed depends on them. Token
 pruning is the network's own, so a pruned network drops the same number of tokens here; skipped rows of W2
 have no counterpart, since neither library skips zeros.
+
+PyTorch makes the network. Where it cannot be had (a board with 32 bits), onnxruntime takes a file that
+`save` made elsewhere.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,27 +41,27 @@ class Speed:
         "torch" (eager) or "ort" (onnxruntime, CPU provider).
     version : str
     threads, batch : int
-    passes : int
-        Timed calls, after the warm-up.
-    median, fastest, p90 : float
+    calls : int
+        That were timed, after the warm-up.
+    median_s, fastest_s, p90_s : float
         Seconds of a call.
-    difference : float
-        Greatest difference of a logit from PyTorch's, relative to the greatest logit.
+    difference : float or None
+        Greatest difference of a logit from PyTorch's, relative to the greatest logit; None without PyTorch.
     """
 
     runtime: str
     version: str
     threads: int
     batch: int
-    passes: int
-    median: float
-    fastest: float
-    p90: float
-    difference: float
+    calls: int
+    median_s: float
+    fastest_s: float
+    p90_s: float
+    difference: float | None
 
     @property
     def images_per_second(self) -> float:
-        return self.batch / self.median
+        return self.batch / self.median_s
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
@@ -110,6 +115,31 @@ def export(network: VisionTransformer, batch: int) -> bytes:
     return file.getvalue()
 
 
+def save(meta: dict, path: Path, batch: int) -> None:
+    """Write the float network as ONNX for ``batch`` images, and with it what `measure` shall compare.
+
+    Raises
+    ------
+    RowvitError
+        PyTorch or onnx is missing, or the file cannot be written.
+    """
+    network = float_network(meta)
+    try:
+        import onnx
+    except ImportError as error:
+        raise RowvitError("writing ONNX needs the package onnx; install it with: pip install onnx") from error
+    model = onnx.load_model_from_string(export(network, batch))
+    onnx.helper.set_model_props(model, {"rowvit": _described(meta)})
+    try:
+        path.write_bytes(model.SerializeToString())
+    except OSError as error:
+        raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _described(meta: dict) -> str:
+    return json.dumps([meta["architecture"], meta["pruning"]], sort_keys=True)
+
+
 def measure(
     meta: dict,
     runtimes: Iterable[str] = RUNTIMES,
@@ -125,9 +155,9 @@ def measure(
     meta : dict
         Description of a package or program.
     runtimes : iterable of str
-        Of `RUNTIMES`.
+        Of `RUNTIMES`, or a file that `save` wrote.
     batches : sequence of int
-        Images per call.
+        Images per call; a file has its own.
     threads : sequence of int, optional
         By default one, and all processors.
     seconds : float
@@ -138,19 +168,26 @@ def measure(
     Raises
     ------
     RowvitError
-        A runtime is unknown or missing, or the runtimes disagree.
+        A runtime is unknown or missing, a file is not of this network, or the runtimes disagree.
     """
     runtimes = list(runtimes)
+    files = [Path(name) for name in runtimes if name.endswith(".onnx")]
+    runtimes = [name for name in runtimes if not name.endswith(".onnx")]
     if unknown := set(runtimes) - set(RUNTIMES):
-        raise RowvitError(f"no baseline '{sorted(unknown)[0]}'; take {' or '.join(RUNTIMES)}")
+        raise RowvitError(
+            f"no baseline '{sorted(unknown)[0]}'; take {' or '.join(RUNTIMES)}, or a file of rowvit baseline"
+        )
+    if threads is None:
+        threads = sorted({1, processors()})
+    for file in files:
+        yield from _measure_file(meta, file, threads, seconds)
+    if not runtimes:
+        return
     network = float_network(meta)
     import torch
 
-    if threads is None:
-        threads = sorted({1, processors()})
-    side = network.config.image_size
     if images is None:
-        images = np.random.default_rng(0).standard_normal((max(batches), 3, side, side), np.float32)
+        images = _pixels(meta, max(batches))
     before = torch.get_num_threads()
     try:
         for batch in batches:
@@ -160,53 +197,78 @@ def measure(
             model = export(network, batch) if "ort" in runtimes else b""
             for runtime in runtimes:
                 for count in threads:
-                    call, version = _call(runtime, network, model, pixels, count)
+                    if runtime == "torch":
+                        call, version = _call_torch(network, pixels, count)
+                    else:
+                        call, version = _call_onnxruntime(_session(model, count), pixels)
                     difference = float(np.abs(call() - expected).max() / np.abs(expected).max())
                     if difference > TOLERANCE:
                         raise RowvitError(
                             f"{runtime} {version} differs from PyTorch by {difference:.1e} of the greatest"
                             " logit; its speed would be another network's"
                         )
-                    times = _time(call, seconds)
-                    yield Speed(
-                        runtime,
-                        version,
-                        count,
-                        batch,
-                        len(times),
-                        float(np.median(times)),
-                        float(times.min()),
-                        float(np.quantile(times, 0.9)),
-                        difference,
-                    )
+                    yield _speed(runtime, version, count, batch, _time(call, seconds), difference)
     finally:
         torch.set_num_threads(before)
 
 
-def _call(
-    runtime: str, network: VisionTransformer, model: bytes, pixels: np.ndarray, threads: int
+def _measure_file(meta: dict, file: Path, threads: Sequence[int], seconds: float) -> Iterator[Speed]:
+    try:
+        model = file.read_bytes()
+    except OSError as error:
+        raise RowvitError(f"{file}: cannot be read ({error.strerror})") from error
+    for count in threads:
+        session = _session(model, count, file.name)
+        if session.get_modelmeta().custom_metadata_map.get("rowvit") != _described(meta):
+            raise RowvitError(
+                f"{file} is not the float network of this model; make it with: rowvit baseline"
+                f" MODEL -o {file}"
+            )
+        batch = session.get_inputs()[0].shape[0]
+        call, version = _call_onnxruntime(session, _pixels(meta, batch))
+        yield _speed("ort", version, count, batch, _time(call, seconds), None)
+
+
+def _pixels(meta: dict, count: int) -> np.ndarray:
+    side = meta["architecture"]["image_size"]
+    return np.random.default_rng(0).standard_normal((count, 3, side, side), np.float32)
+
+
+def _call_torch(
+    network: VisionTransformer, pixels: np.ndarray, threads: int
 ) -> tuple[Callable[[], np.ndarray], str]:
-    """A function that classifies ``pixels``, and the runtime's version."""
+    """A function that classifies ``pixels``, and PyTorch's version."""
     import torch
 
-    if runtime == "torch":
-        torch.set_num_threads(threads)
-        tensor = torch.from_numpy(pixels)
+    torch.set_num_threads(threads)
+    tensor = torch.from_numpy(pixels)
 
-        def by_torch() -> np.ndarray:
-            with torch.inference_mode():
-                return network(tensor).numpy()
+    def call() -> np.ndarray:
+        with torch.inference_mode():
+            return network(tensor).numpy()
 
-        return by_torch, torch.__version__
+    return call, torch.__version__
+
+
+def _session(model: bytes, threads: int, name: str = "the network") -> Any:
     try:
         import onnxruntime
     except ImportError as error:
         raise RowvitError(
-            "this baseline needs onnxruntime; install it with: pip install onnx onnxruntime"
+            "this baseline needs onnxruntime; install it with: pip install onnxruntime"
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own exceptions have no common base class
+        raise RowvitError(f"onnxruntime cannot read {name}: {error}") from error
+
+
+def _call_onnxruntime(session: Any, pixels: np.ndarray) -> tuple[Callable[[], np.ndarray], str]:
+    """A function that classifies ``pixels``, and onnxruntime's version."""
+    import onnxruntime
+
     return lambda: session.run(None, {"images": pixels})[0], onnxruntime.__version__
 
 
@@ -219,3 +281,10 @@ def _time(call: Callable[[], np.ndarray], seconds: float) -> np.ndarray:
         call()
         times.append(time.perf_counter() - begin)
     return np.array(times)
+
+
+def _speed(
+    runtime: str, version: str, threads: int, batch: int, times: np.ndarray, difference: float | None
+) -> Speed:
+    median, fastest, p90 = (float(value) for value in np.quantile(times, [0.5, 0, 0.9]))
+    return Speed(runtime, version, threads, batch, len(times), median, fastest, p90, difference)

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ from rowvit.measure.sensors import Instrument, Samples
 CONFIDENCE = 0.99
 #: fewer pairs say too little about their own spread
 FEWEST_PAIRS = 5
+#: in a result file; a fast meter's log is kept beside it
+MOST_SAMPLES = 20_000
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,6 @@ class Pass:
         Classified between ``begin`` and ``end``.
     temperature : float or None
         Degrees Celsius at ``end``.
-    watts : float or None
-        Mean power, once it is known.
     """
 
     pair: int
@@ -96,7 +96,6 @@ class Pass:
     stop: float
     images: int
     temperature: float | None = None
-    watts: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -153,7 +152,7 @@ def measure(
             end = clock.monotonic()
             degrees = temperature() if temperature else None
             # beyond the end by two samples, so that it lies between samples of the same load
-            load(max(plan.tail, 2 * (instrument.interval or 0.0)))
+            load(max(plan.tail, 2 * instrument.interval))
             stop = clock.monotonic()
         passes.append(Pass(pair, kind, start, begin, end, stop, images, degrees))
         progress(passes[-1])
@@ -198,10 +197,11 @@ def figures(passes: Sequence[Pass], samples: Samples) -> dict[str, Any]:
     RowvitError
         Samples are missing.
     """
-    passes = [replace(p, watts=samples.energy(p.begin, p.end) / p.seconds) for p in passes]
-    idle, busy = ([p for p in passes if p.kind == kind] for kind in ("idle", "busy"))
-    idle_watts, busy_watts = (np.array([p.watts for p in some]) for some in (idle, busy))
-    per_image = np.array([p.seconds / p.images for p in busy])
+    watts = np.array([samples.energy(p.begin, p.end) / p.seconds for p in passes])
+    busy = np.array([p.kind == "busy" for p in passes])
+    # pair by pair: the order within a pair is drawn by lot
+    idle_watts, busy_watts = watts[~busy], watts[busy]
+    per_image = np.array([p.seconds / p.images for p in passes if p.kind == "busy"])
     step = samples.step()
     estimates = {
         "idle_watts": _estimate(idle_watts, step / 2),
@@ -217,9 +217,19 @@ def figures(passes: Sequence[Pass], samples: Samples) -> dict[str, Any]:
         **{name: asdict(estimate) for name, estimate in estimates.items()},
         "significant": dynamic.value > dynamic.uncertainty,
         "step_watts": step,
-        "passes": [asdict(p) for p in passes],
-        "samples": {"times": samples.times.tolist(), "watts": samples.watts.tolist()},
+        "pass_watts": watts.tolist(),
+        "samples": _kept(samples),
     }
+
+
+def _kept(samples: Samples) -> dict[str, Any]:
+    """Samples for the result file: all, or means of as many as make it `MOST_SAMPLES`."""
+    block = -(-len(samples.times) // MOST_SAMPLES)
+    count = len(samples.times) // block * block
+    times, watts = (
+        values[:count].reshape(-1, block).mean(axis=1) for values in (samples.times, samples.watts)
+    )
+    return {"times": times.tolist(), "watts": watts.tolist(), "means_of": block}
 
 
 def _estimate(values: np.ndarray, hidden: float) -> Estimate:

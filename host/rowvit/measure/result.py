@@ -29,11 +29,14 @@ if TYPE_CHECKING:
 
 SCHEMA = Path(__file__).with_name("result.schema.json")
 FORMAT = "rowvit-result/1"
-#: what a result's figures are, by target
+#: what a result's figures are, by kind and target
 EVIDENCE = {
-    "board": "measured on the board",
-    "sim": "simulated cycles x clock; nothing was measured on a board",
-    "golden": "integer reference on this machine's CPU; nothing was measured on a board",
+    ("throughput", "board"): "measured on the board",
+    ("throughput", "sim"): "simulated cycles x clock; nothing was measured on a board",
+    ("throughput", "golden"): "the integer reference on this machine's CPU; no accelerator was measured",
+    ("power", "board"): "measured on the board",
+    ("power", "sim"): "a rehearsal: any power is that of the machine which simulates, not of an accelerator",
+    ("power", "golden"): "the integer reference on this machine's CPU; no accelerator was measured",
 }
 _PACKAGES = ("numpy", "pynq", "pandas", "torch", "onnxruntime")
 
@@ -65,16 +68,17 @@ def describe(
     Returns
     -------
     dict
-        To be completed with ``protocol``, ``instrument``, ``idle``, ``temperature`` and the figures.
+        To be completed with ``protocol``, ``instrument``, ``idle``, ``temperature``, and the part that is
+        named as its kind.
     """
     model = meta.get("model", meta)
     return {
         "schema": FORMAT,
         "kind": kind,
         "target": target,
-        "evidence": EVIDENCE[target],
+        "evidence": EVIDENCE[kind, target],
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": ["rowvit", *sys.argv[1:]],
         "board": board() if target == "board" else {"none": f"target {target}"},
         "host": host(),
         "overlay": _overlay(target, bitstream),

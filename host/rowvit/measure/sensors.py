@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instruments that say how much power flows: rails of PYNQ, sensors of the kernel, an external meter's log.
+"""Instruments that say how much power flows: rails of PYNQ, and sensors of the kernel.
 
 An instrument is started and stopped around every pass of a measurement and gives all its samples at the end.
+Which rail or sensor carries a board's power is said in ``hardware/boards.toml``. A meter outside the board is
+in `rowvit.measure.meter`.
 """
 
 from __future__ import annotations
@@ -16,21 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rowvit.errors import RowvitError
+from rowvit.hardware.block_design import Board, boards
 
 if TYPE_CHECKING:
     from rowvit.measure.power import Pass
 
 HWMON = Path("/sys/class/hwmon")
 IIO = Path("/sys/bus/iio/devices")
-#: rails in PYNQ's images that carry all of a board's input power
-PMBUS_RAILS = {"ZCU104": ["12V"], "Ultra96V2": ["5V"]}
-#: the same for sensors that the kernel drives
-HWMON_SENSORS = {"KV260": ["ina260_u14"]}
-NO_SENSOR = ("Pynq-Z1", "Pynq-Z2")
-METER = (
-    "measure at its supply (the 7 to 15 V socket, or USB) with a DC meter that logs at 10 Hz or more, such as"
-    " a Joulescope JS220 or a bench supply with a data log, and take --instrument csv --log FILE"
-)
 
 
 @dataclass(frozen=True)
@@ -70,6 +64,11 @@ class Samples:
         watts = np.interp(times, self.times, self.watts)
         return float(((watts[1:] + watts[:-1]) / 2 * np.diff(times)).sum())
 
+    @property
+    def interval(self) -> float:
+        """Seconds from a sample to the next: the median."""
+        return float(np.median(np.diff(self.times)))
+
     def step(self) -> float:
         """The smallest difference between two readings, in watts: what the instrument resolves."""
         values = np.unique(self.watts)
@@ -84,11 +83,11 @@ class Instrument:
     name : str
     measures : str
         Which power: the rail or socket.
-    interval : float or None
-        Seconds between samples; None if only the instrument knows.
+    interval : float
+        Seconds between samples, so far as they are known before; else 0.
     """
 
-    def __init__(self, name: str, measures: str, interval: float | None) -> None:
+    def __init__(self, name: str, measures: str, interval: float = 0.0) -> None:
         self.name, self.measures, self.interval = name, measures, interval
 
     def start(self) -> None:
@@ -105,20 +104,19 @@ class Instrument:
 class _Clock:
     """A sensor for `DataRecorder` that reads the monotonic clock: its own index is the wall clock's."""
 
-    name, parents = "monotonic", ()
-
-    def __init__(self) -> None:
-        self.origin = time.monotonic()
+    name, parents, origin = "monotonic", (), 0.0
 
     def get_value(self, parents: Any = None) -> float:
-        return time.monotonic() - self.origin  # a small number, whatever the frame's precision
+        return time.monotonic() - self.origin  # a small number, since the recorder may keep 32 bits
 
 
 class _Careful:
     """A sensor whose failure is kept: in the recorder's thread it would be lost."""
 
+    parents = ()
+
     def __init__(self, sensor: Any) -> None:
-        self.sensor, self.name, self.parents = sensor, sensor.name, ()
+        self.sensor, self.name = sensor, sensor.name
         self.failure: Exception | None = None
 
     def get_value(self, parents: Any = None) -> float:
@@ -151,6 +149,7 @@ class Recorder(Instrument):
         self._parts: list[np.ndarray] = []
 
     def start(self) -> None:
+        self._clock.origin = time.monotonic()
         self._recorder.reset()
         self._recorder.record(self.interval)
 
@@ -160,7 +159,7 @@ class Recorder(Instrument):
             if sensor.failure:
                 raise RowvitError(f"sensor {sensor.name} cannot be read: {sensor.failure}")
         frame = self._recorder.frame
-        watts = frame[[sensor.name for sensor in self._sensors]].sum(axis=1).to_numpy(np.float64)
+        watts = frame[[sensor.name for sensor in self._sensors]].to_numpy(np.float64).sum(axis=1)
         times = frame[self._clock.name].to_numpy(np.float64) + self._clock.origin
         self._parts.append(np.stack([times, watts]))
 
@@ -188,21 +187,24 @@ def pmbus(
     RowvitError
         The board has no sensor, no rails are known for it, or one of them is missing.
     """
-    wanted = _wanted(board, rails, PMBUS_RAILS)
+    wanted, measures = _wanted("pmbus", board, rails)
     if found is None:
         from pynq import get_rails
 
         found = get_rails()
     if missing := [name for name in wanted if name not in found or found[name].power is None]:
         raise RowvitError(
-            f"rail {', '.join(missing)} of {board} is missing, so its power is unknown; PYNQ finds"
-            f" {', '.join(found) or 'no rails'}. Look at /etc/sensors.d, or take --instrument hwmon or csv"
+            f"rail {', '.join(missing)} of {board or 'this machine'} is missing, so its power is unknown;"
+            f" PYNQ finds {', '.join(found) or 'no rails'}. Look at /etc/sensors.d, or take --instrument"
+            " hwmon or csv"
         )
     sensors = [found[name].power for name in wanted]
-    return Recorder(f"pmbus {' + '.join(wanted)}", _measures(board, rails), sensors, interval)
+    return Recorder(f"pmbus {' + '.join(wanted)}", measures, sensors, interval)
 
 
-def hwmon(board: str, names: Sequence[str] = (), root: Path = HWMON, interval: float = 0.05) -> Recorder:
+def hwmon(
+    board: str, names: Sequence[str] = (), root: Path | None = None, interval: float = 0.05
+) -> Recorder:
     """INA226, INA260 and their like by the name that the kernel gives them, since their numbers change.
 
     Parameters
@@ -211,192 +213,83 @@ def hwmon(board: str, names: Sequence[str] = (), root: Path = HWMON, interval: f
         As PYNQ names it; chooses the sensor.
     names : sequence of str, optional
         Other sensors, by the whole of their name or its beginning; their power is added.
-    root : Path
-        The directory of the ``hwmon*``.
+    root : Path, optional
+        The directory of the ``hwmon*``; by default `HWMON`.
     interval : float
 
     Raises
     ------
     RowvitError
-        The board has no sensor, none is known for it, or a name fits none or several.
+        The board has no sensor, none is known for it, a name fits none or several, or the sensor gives no
+        power.
     """
-    from pynq.pmbus import DerivedPowerSensor, SysFSSensor
+    from pynq.pmbus import SysFSSensor
 
-    wanted = _wanted(board, names, HWMON_SENSORS)
-    found = {}
-    for path in sorted(root.glob("hwmon*")):
-        try:
-            found[path] = (path / "name").read_text().strip()
-        except OSError:
-            continue
-    sensors, intervals, measured = [], [interval], []
+    root = root or HWMON
+    wanted, measures = _wanted("hwmon", board, names)
+    found: dict[Path, str] = {}
+    for file in sorted(root.glob("hwmon*/name")):
+        found[file.parent] = file.read_text().strip()
+    sensors, labels, intervals = [], [], [interval]
     for name in wanted:
         fits = [p for p, n in found.items() if n == name] or [
             p for p, n in found.items() if n.startswith(name)
         ]
         if len(fits) != 1:
-            state = "is missing, so its power is unknown" if not fits else "is the name of several"
+            state = "is the name of several" if fits else "is missing, so its power is unknown"
             listed = ", ".join(sorted(found.values())) or "no sensors"
             raise RowvitError(f"sensor {name} {state}; {root} has {listed}. Name one with --rail")
         path, label = fits[0], found[fits[0]]
-        volts = SysFSSensor(str(path / "in1_input"), "V", f"{label}_v", 1e-3)
-        amperes = SysFSSensor(str(path / "curr1_input"), "A", f"{label}_a", 1e-3)
-        if (path / "power1_input").is_file():
-            sensors.append(SysFSSensor(str(path / "power1_input"), "W", label, 1e-6))
-        elif (path / "in1_input").is_file() and (path / "curr1_input").is_file():
-            sensors.append(DerivedPowerSensor(label, volts, amperes))
-        else:
-            raise RowvitError(
-                f"sensor {label} ({path}) gives neither power1_input nor in1_input and curr1_input"
-            )
-        measured.append(label)
+        if not (path / "power1_input").is_file():
+            raise RowvitError(f"sensor {label} ({path}) measures no power: it has no power1_input")
+        sensors.append(SysFSSensor(str(path / "power1_input"), "W", label, 1e-6))
+        labels.append(label)
         try:  # it averages for so long: faster reading would give the same value again
             intervals.append(float((path / "update_interval").read_text()) / 1e3)
         except (OSError, ValueError):
             continue
-    return Recorder(f"hwmon {' + '.join(measured)}", _measures(board, names), sensors, max(intervals))
+    return Recorder(f"hwmon {' + '.join(labels)}", measures, sensors, max(intervals))
 
 
-def _wanted(board: str, given: Sequence[str], known: dict[str, list[str]]) -> list[str]:
+def known(board: str) -> Board | None:
+    """The row of ``boards.toml`` for a board as PYNQ names it."""
+    for row in boards().values():
+        if board and board.lower() in (row.name.lower(), row.power.known_as.lower()):
+            return row
+    return None
+
+
+def _wanted(instrument: str, board: str, given: Sequence[str]) -> tuple[Sequence[str], str]:
+    """Names of the rails, and what their power is."""
     if given:
-        return list(given)
-    if board in NO_SENSOR:
-        raise RowvitError(f"{board} has no power sensor; {METER}")
-    if board not in known:
+        return given, "the rails named by the user"
+    row = known(board)
+    if row is None:
+        listed = ", ".join(b.name for b in boards().values() if b.power.instrument == instrument)
         raise RowvitError(
-            f"no rail of {board or 'this machine'} is known to carry all of its power (known:"
-            f" {', '.join(known)}); name one with --rail, or take --instrument csv"
+            f"no rail of {board or 'this machine'} is known to carry its power (known: {listed}); name one"
+            " with --rail, or take --instrument csv"
         )
-    return known[board]
-
-
-def _measures(board: str, given: Sequence[str]) -> str:
-    return "the rails named by the user" if given else f"input power of {board}: processor, logic and memory"
-
-
-class MeterLog(Instrument):
-    """The log of an external meter: a CSV file with a header.
-
-    Columns are found by the beginning of their name, whatever the case: ``time`` (seconds, or dates; without
-    a zone they are UTC), and ``power`` (watts), or ``voltage`` (volts) and ``current`` (amperes). The meter's
-    clock need not be right: the log is shifted to where power rises and falls with the passes.
-
-    Parameters
-    ----------
-    path : Path
-    wall : float, optional
-        The wall clock less the monotonic one while the passes ran; by default what it is now.
-    search : float
-        Seconds that the meter's clock may be wrong. A log whose times do not count from 1970 is searched
-        through as a whole.
-    """
-
-    def __init__(self, path: Path, wall: float | None = None, search: float = 60.0) -> None:
-        super().__init__(f"external meter, log {path.name}", "what the meter is connected to", None)
-        self.path, self.search = path, search
-        self.wall = time.time() - time.monotonic() if wall is None else wall
-        self.shift: float | None = None  #: seconds added to the log's times
-
-    def samples(self, passes: Sequence[Pass]) -> Samples:
-        """Samples on the monotonic clock.
-
-        Raises
-        ------
-        RowvitError
-            The log is unreadable, does not cover the passes, or does not rise and fall with them.
-        """
-        times, watts = self._read()
-        self.interval = float(np.median(np.diff(times)))
-        self.shift = _align(times, watts, passes, self.wall if times[0] > 1e8 else None, self.search)
-        return Samples(times + self.shift, watts)
-
-    def _read(self) -> tuple[np.ndarray, np.ndarray]:
-        import pandas as pd
-
-        try:
-            frame = pd.read_csv(self.path, skipinitialspace=True)
-        except (OSError, ValueError) as error:
-            raise RowvitError(f"{self.path}: cannot be read as CSV ({error})") from error
-        columns = {str(name).strip().lower(): name for name in frame.columns}
-
-        def column(*starts: str) -> Any:
-            return next((frame[columns[n]] for n in columns if n.startswith(starts)), None)
-
-        when, power = column("time", "date"), column("power", "watt")
-        volts, amperes = column("volt"), column("curr", "amp")
-        if when is None or (power is None and (volts is None or amperes is None)):
-            raise RowvitError(
-                f"{self.path} has the columns {', '.join(map(str, frame.columns))}; it needs time, and power"
-                " or voltage and current"
-            )
-        try:
-            if not pd.api.types.is_numeric_dtype(when):
-                when = pd.to_datetime(when, utc=True)
-                when = (when - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
-            watts = power if power is not None else volts * amperes
-            table = np.stack([when.to_numpy(np.float64), watts.to_numpy(np.float64)])
-        except (TypeError, ValueError) as error:
-            raise RowvitError(f"{self.path}: a time or power is not a number ({error})") from error
-        if table.shape[1] < 2 or not np.isfinite(table).all() or (np.diff(table[0]) <= 0).any():
-            raise RowvitError(f"{self.path}: times must ascend, and no cell may be empty")
-        return table[0], table[1]
-
-
-def _align(
-    times: np.ndarray, watts: np.ndarray, passes: Sequence[Pass], wall: float | None, search: float
-) -> float:
-    """Seconds to add to a log's times: where the power of busy and idle passes differs most.
-
-    ``wall`` is the wall clock less the monotonic one; without it, all places are tried.
-    """
-    total = np.concatenate([[0.0], np.cumsum((watts[1:] + watts[:-1]) / 2 * np.diff(times))])
-    starts = np.array([p.start for p in passes])
-    stops = np.array([p.stop for p in passes])
-    busy = np.array([p.kind == "busy" for p in passes])
-    low, high = stops.max() - times[-1], starts.min() - times[0]  # the log covers all passes
-    if wall is not None:
-        low, high = max(low, -wall - search), min(high, -wall + search)
-    if low > high:
+    if row.power.instrument == "csv":
         raise RowvitError(
-            f"the meter's log of {times[-1] - times[0]:.0f} s does not cover the"
-            f" {stops.max() - starts.min():.0f} s of the measurement, or its clock is wrong by more than"
-            f" {search:g} s; give the whole log, or its times as seconds from its start"
+            f"no power sensor of {row.name} is known; measure at {row.power.measures}, with a DC meter that"
+            " logs 10 samples a second or more, such as a Joulescope JS220, an Otii Arc or a supply with a"
+            " data log, and take --instrument csv"
         )
-
-    def contrast(shifts: np.ndarray) -> np.ndarray:
-        """Mean power of the busy passes less that of the idle ones, for every shift."""
-
-        def mean(chosen: np.ndarray) -> np.ndarray:
-            joules = sum(
-                np.interp(stop - shifts, times, total) - np.interp(start - shifts, times, total)
-                for start, stop in zip(starts[chosen], stops[chosen], strict=True)
-            )
-            return joules / (stops - starts)[chosen].sum()
-
-        return mean(busy) - mean(~busy)
-
-    shifts = np.linspace(low, high, 20_001)
-    best = shifts[contrast(shifts).argmax()]
-    around = shifts[1] - shifts[0]
-    shifts = np.clip(np.linspace(best - around, best + around, 2001), low, high)
-    found = contrast(shifts)
-    best, most = shifts[found.argmax()], found.max()
-    spread = float(np.std(watts))
-    # a log in step with the passes has most of its spread between them
-    if most <= 0.5 * spread:
+    if row.power.instrument != instrument:
         raise RowvitError(
-            f"the meter's log does not rise and fall with the passes (busy and idle differ by"
-            f" {most:.3g} W of a spread of {spread:.3g} W); is it the log of this measurement?"
+            f"the power of {row.name} is read by --instrument {row.power.instrument}; for another sensor,"
+            " name it with --rail"
         )
-    return float(best)
+    return row.power.rails, row.power.measures
 
 
-def thermometer(root: Path = IIO) -> tuple[str, Callable[[], float]] | None:
+def thermometer(root: Path | None = None) -> tuple[str, Callable[[], float]] | None:
     """The die's temperature: its source, and a function that gives degrees Celsius; None if there is none.
 
-    It is the XADC or SYSMON, which the kernel gives as an IIO device.
+    It is the XADC or SYSMON, which the kernel gives as an IIO device below `IIO`.
     """
-    for raw in sorted(glob.glob(str(root / "iio:device*" / "in_temp*_raw"))):
+    for raw in sorted(glob.glob(str((root or IIO) / "iio:device*" / "in_temp*_raw"))):
         stem = raw[: -len("raw")]
 
         def read(stem: str = stem) -> float:

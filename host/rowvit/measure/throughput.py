@@ -9,19 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rowvit.hardware.isa import COUNTERS, Engine
+
 if TYPE_CHECKING:
     from rowvit.target import Result, Target
 
-PHASES = ("pack", "run", "send", "unpack")
+#: what times are, by target
+BASIS = {
+    "board": "the host's monotonic clock, packing and unpacking included",
+    "sim": "simulated cycles x clock, from the core's start to the last word of its answer",
+    "golden": "the host's monotonic clock",
+}
+_CYCLES = [name for name, _ in COUNTERS].index("cycles")
 
 
 def measure(
     target: Target,
+    name: str,
     images: np.ndarray,
     batch: int,
     warm_up: int = 1,
     clock_mhz: float | None = None,
-    simulated: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
     """Measure latency, one image after the other, and then throughput, in batches.
@@ -30,17 +38,18 @@ def measure(
     ----------
     target : Target
         With its network loaded.
+    name : str
+        "golden", "sim" or "board". Of "sim", times are cycles x clock: the host's clock would time the
+        simulator.
     images : uint8 array [N, S, S, 3]
     batch : int
-        Images per start of the core, for throughput; the next image arrives while one computes.
+        Images per start of the core, for throughput. The next batch is made ready while one computes.
     warm_up : int
         Images before each of the two that are not counted.
     clock_mhz : float, optional
         Of the core; by default the configuration's.
-    simulated : bool
-        Latency and throughput are then cycles x clock, since the host's clock would time the simulator.
     progress : callable
-        Gets the number of images done, at times.
+        Gets the number of images done, of 2 N in all.
 
     Returns
     -------
@@ -53,67 +62,103 @@ def measure(
         The accelerator failed.
     """
     clock = (clock_mhz or target.config.clock_mhz) * 1e3  # cycles per ms
-    count = len(images)
-    single: list[Result] = []
+    simulated, count = name == "sim", len(images)
+    begin = time.monotonic()
     first_ones = images[np.arange(warm_up) % count]
     if warm_up:
         target(first_ones)
+    single: list[Result] = []
+    received: list[int] = []  # cycles
     for i in range(count):
+        if simulated:
+            target.device.watch()
         single += target(images[i : i + 1])
+        if simulated:
+            received.append(_received(target.device.events()))
         progress(i + 1)
     if warm_up:
         target(first_ones, batch)
     together: list[Result] = []
-    begin = time.monotonic()
-    for first in range(0, count, batch):
-        together += target(images[first : first + batch], batch)
-        progress(count + first + batch)
-    seconds = (time.monotonic() - begin) / count
+    start = time.monotonic()
+    for result in target.stream(images, batch):
+        together.append(result)
+        progress(count + len(together))
+    end = time.monotonic()
 
-    host = np.array([result.seconds for result in single]) * 1e3
-    latency: dict[str, Any] = {"images": count, "host_ms": _statistics(host), "values_ms": host.tolist()}
-    pipelined: dict[str, Any] = {"images": count, "batch": batch, "seconds_per_image": seconds}
     counted = single[0].cycles is not None
-    if counted:
-        device = np.array([result.cycles for result in single]) / clock
-        cycles = sum(result.cycles for result in together) / count
-        latency["device_ms"] = _statistics(device)
-        pipelined["cycles_per_image"] = cycles
-        if simulated:
-            latency["values_ms"] = device.tolist()
-            seconds = cycles / clock / 1e3
+    if simulated:
+        latency = np.array([result.cycles for result in single]) / clock
+        per_image = sum(result.cycles for result in together) / count / clock
+    else:
+        latency = np.array([result.seconds for result in single]) * 1e3
+        per_image = (end - start) / count * 1e3
     dense, executed = (
-        float(np.mean([getattr(result, name) for result in single]))
-        for name in ("macs_dense", "macs_executed")
+        float(np.mean([getattr(result, key) for result in single])) for key in ("macs_dense", "macs_executed")
     )
-    return {
-        "images_per_second": 1 / seconds,
-        "latency": latency,
-        "phases_ms": {"latency": _phases(single, clock), "pipelined": _phases(together, clock)},
-        "pipelined": pipelined,
-        "gops": {"dense_equivalent": 2e-9 * dense / seconds, "executed": 2e-9 * executed / seconds},
-        "finn": _finn(target.meta, together, seconds, clock, simulated),
+    found = {
+        "basis": BASIS[name],
+        "images_per_second": 1e3 / per_image,
+        "latency_ms": _statistics(latency),
+        "pipelined": {"images": count, "batch": batch, "ms_per_image": per_image},
+        "phases": {
+            "latency": _phases(single, clock, simulated, received),
+            "pipelined": _phases(together, clock, simulated),
+        },
+        "gops": {
+            "dense_equivalent": 2e-6 * dense / per_image,
+            "executed": 2e-6 * executed / per_image,
+        },
+        "finn": _finn(target.meta, together, per_image, clock, simulated),
         "counters": _counters(single) if counted else {"none": "the integer reference has no counters"},
         "layers": _layers(single, target) if counted else {"none": "the integer reference has no cycles"},
     }
-
-
-def _statistics(values: np.ndarray) -> dict[str, float]:
-    at = dict(
-        zip(("min", "median", "p90", "p99", "max"), np.quantile(values, [0, 0.5, 0.9, 0.99, 1]), strict=True)
-    )
-    return {"mean": float(values.mean()), **{name: float(value) for name, value in at.items()}}
-
-
-def _phases(results: list[Result], clock: float) -> dict[str, float]:
-    """Medians per image in ms: the driver's times, and the core's from its cycle counter."""
-    found = {}
-    for name in PHASES:
-        if all(name in result.timing for result in results):
-            found[name] = float(np.median([result.timing[name] / result.batch for result in results])) * 1e3
-    if results[0].cycles is not None:
-        found["compute"] = float(np.median([result.cycles for result in results])) / clock
+    if counted:
+        found["gops"]["peak"] = 2e-6 * target.config.macs_per_cycle * clock
+    if simulated:
+        found["simulator_khz"] = sum(r.cycles for r in (*single, *together)) / (end - begin) / 1e3
     return found
+
+
+def _received(events: np.ndarray) -> int:
+    """Cycles until the input was there: until the last receive operation completed."""
+    done = events["done"][:, Engine.RECV]
+    last = np.flatnonzero(done != done[-1])[-1] + 1  # the first event may be of the start before
+    return int(events["counters"][last, _CYCLES])
+
+
+def _statistics(values: np.ndarray) -> dict[str, Any]:
+    quantiles = np.quantile(values, [0, 0.5, 0.9, 0.99, 1]).tolist()
+    return {
+        **dict(zip(("min", "median", "p90", "p99", "max"), quantiles, strict=True)),
+        "mean": float(values.mean()),
+        "values": values.tolist(),
+    }
+
+
+def _phases(
+    results: list[Result], clock: float, simulated: bool, received: list[int] | None = None
+) -> list[dict[str, Any]]:
+    """Median ms per image of every phase, and by which clock; in the order in which they end.
+
+    DMA in runs beside compute: the core loads weights before it needs the input.
+    """
+    if not all(result.timing for result in results):
+        return []
+
+    def host(key: str) -> float:
+        return float(np.median([result.timing[key] / result.batch for result in results])) * 1e3
+
+    compute = float(np.median([result.cycles for result in results])) / clock
+    phases = [("packing", host("pack"), "host")]
+    if received:
+        phases.append(("DMA in", float(np.median(received)) / clock, "simulated"))
+    elif not simulated:
+        phases.append(("DMA in", host("send"), "host"))
+    phases.append(("compute", compute, "simulated" if simulated else "core's counter"))
+    if not simulated:  # a simulated DMA is done with the core's last word
+        phases.append(("start, DMA out, waiting", max(host("run") - compute, 0.0), "host"))
+    phases.append(("unpacking", host("unpack"), "host"))
+    return [{"name": name, "ms": ms, "clock": which} for name, ms, which in phases]
 
 
 def _counters(results: list[Result]) -> dict[str, float]:
@@ -141,24 +186,24 @@ def _layers(results: list[Result], target: Target) -> list[dict[str, Any]]:
 
 
 def _finn(
-    meta: dict, results: list[Result], seconds: float, clock: float, simulated: bool
+    meta: dict, results: list[Result], per_image: float, clock: float, simulated: bool
 ) -> dict[str, float]:
     """The figures that FINN's ``throughput_test`` also gives, under its names, for one batch.
 
-    FINN's copies to and from the device are part of packing and unpacking here; its folding is not needed.
+    Packing and unpacking hold FINN's copies to and from the device; its folding is not needed.
     """
     batch = results[0].batch
     found: dict[str, float] = {
-        "runtime[ms]": seconds * batch * 1e3,
-        "throughput[images/s]": 1 / seconds,
+        "runtime[ms]": per_image * batch,
+        "throughput[images/s]": 1e3 / per_image,
         "batch_size": batch,
     }
-    if "input" in meta:
-        words = results[0].counters["axi_beats"] / batch
-        sent = results[0].counters["send_words"] / batch
-        found["DRAM_in_bandwidth[MB/s]"] = meta["input"]["bytes"] / seconds / 1e6
-        found["DRAM_out_bandwidth[MB/s]"] = 8 * sent / seconds / 1e6
-        found["DRAM_extw_weights_bandwidth[MB/s]"] = 8 * words / seconds / 1e6
+    if "input" in meta:  # a program
+        per_second = 1e-3 / per_image  # bytes of an image -> MB/s
+        counters = {name: results[0].counters[name] / batch for name in ("axi_beats", "send_words")}
+        found["DRAM_in_bandwidth[MB/s]"] = meta["input"]["bytes"] * per_second
+        found["DRAM_out_bandwidth[MB/s]"] = 8 * counters["send_words"] * per_second
+        found["DRAM_extw_weights_bandwidth[MB/s]"] = 8 * counters["axi_beats"] * per_second
         found["fclk[mhz]"] = clock / 1e3
         found["pack_input[ms]"] = results[0].timing["pack"] * 1e3
         found["unpack_output[ms]"] = results[0].timing["unpack"] * 1e3

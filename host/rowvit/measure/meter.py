@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A power meter outside the board: its log, brought into step with the passes of a measurement."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rowvit.errors import RowvitError
+from rowvit.measure.power import student_t
+from rowvit.measure.sensors import Instrument, Samples
+
+if TYPE_CHECKING:
+    from rowvit.measure.power import Pass
+
+#: a log is in step where the mean watts of busy and idle passes are so many times further apart than those of
+#: one kind are scattered; the log of another measurement, in another order, is not
+_APART = 3.0
+#: and where chance would not set them so far apart, at any of the places looked at, more often than this
+_CHANCE = 0.01
+
+
+class MeterLog(Instrument):
+    """The log of an external meter: a CSV file with a header.
+
+    Columns are found by the beginning of their name, in upper or lower case: ``time`` or ``date`` (seconds,
+    or dates; without a zone they are UTC), and ``power`` or ``watt`` (watts), or ``volt`` (volts) and
+    ``curr`` or ``amp`` (amperes). The meter's clock need not be right: the log is shifted to where power
+    rises and falls with the passes.
+
+    Parameters
+    ----------
+    path : Path
+    measures : str
+        What the meter is connected to.
+    wall : float
+        The board's wall clock less its monotonic one while the passes ran.
+    search : float
+        Seconds that the two wall clocks may differ. A log whose times do not count from 1970 is searched
+        through as a whole.
+    """
+
+    def __init__(
+        self, path: Path, measures: str = "not said", wall: float = 0.0, search: float = 60.0
+    ) -> None:
+        super().__init__(f"external meter, log {path.name}", measures)
+        self.path, self.wall, self.search = path, wall, search
+        self.shift: float | None = None  #: seconds added to the log's times
+
+    def samples(self, passes: Sequence[Pass]) -> Samples:
+        """Samples on the monotonic clock of ``passes``.
+
+        Raises
+        ------
+        RowvitError
+            The log is unreadable, does not cover the passes, or does not rise and fall with them.
+        """
+        times, watts = self._read()
+        self.shift = _align(times, watts, passes, self.wall if times[0] > 1e8 else None, self.search)
+        return Samples(times + self.shift, watts)
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    def _read(self) -> tuple[np.ndarray, np.ndarray]:
+        import pandas as pd
+
+        try:
+            frame = pd.read_csv(self.path, skipinitialspace=True)
+        except (OSError, ValueError) as error:
+            raise RowvitError(f"{self.path}: cannot be read as CSV ({error})") from error
+        columns = {str(name).strip().lower(): name for name in frame.columns}
+
+        def column(*starts: str) -> Any:
+            return next((frame[columns[n]] for n in columns if n.startswith(starts)), None)
+
+        when, power = column("time", "date"), column("power", "watt")
+        volts, amperes = column("volt"), column("curr", "amp")
+        if when is None or (power is None and (volts is None or amperes is None)):
+            raise RowvitError(
+                f"{self.path} has the columns {', '.join(map(str, frame.columns))}; it needs time, and power"
+                " or voltage and current"
+            )
+        try:
+            if not pd.api.types.is_numeric_dtype(when):
+                when = pd.to_datetime(when, utc=True)
+                when = (when - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+            watts = power if power is not None else volts * amperes
+            table = np.stack([when.to_numpy(np.float64), watts.to_numpy(np.float64)])
+        except (TypeError, ValueError) as error:
+            raise RowvitError(f"{self.path}: a time or power is not a number ({error})") from error
+        if table.shape[1] < 2 or not np.isfinite(table).all() or (np.diff(table[0]) <= 0).any():
+            raise RowvitError(f"{self.path}: times must ascend, and no cell may be empty")
+        return table[0], table[1]
+
+
+def _align(
+    times: np.ndarray, watts: np.ndarray, passes: Sequence[Pass], wall: float | None, search: float
+) -> float:
+    """Seconds to add to a log's times: where the power of busy and idle passes differs most.
+
+    ``wall`` is the wall clock less the monotonic one; without it, all places are tried.
+    """
+    total = np.concatenate([[0.0], np.cumsum((watts[1:] + watts[:-1]) / 2 * np.diff(times))])
+    starts = np.array([p.start for p in passes])
+    stops = np.array([p.stop for p in passes])
+    busy = np.array([p.kind == "busy" for p in passes])
+    low, high = stops.max() - times[-1], starts.min() - times[0]  # the log covers all passes
+    if wall is not None:
+        low, high = max(low, -wall - search), min(high, -wall + search)
+    if low > high:
+        raise RowvitError(
+            f"the meter's log of {times[-1] - times[0]:.0f} s does not cover the"
+            f" {stops.max() - starts.min():.0f} s of the measurement, or its clock is wrong by more than"
+            f" {search:g} s; give the whole log, or its times as seconds from its start"
+        )
+
+    def means(shifts: np.ndarray) -> np.ndarray:
+        """Mean watts [pass, shift] of every pass for every shift."""
+        ends = (np.interp(some[:, None] - shifts, times, total) for some in (stops, starts))
+        return np.subtract(*ends) / (stops - starts)[:, None]
+
+    def contrast(shifts: np.ndarray) -> np.ndarray:
+        found = means(shifts)
+        return found[busy].mean(axis=0) - found[~busy].mean(axis=0)
+
+    shortest = (stops - starts).min()
+    reach = shortest / 20  # far less than the peak is wide
+    coarse = np.append(np.arange(low, high, reach), high)
+    best = coarse[contrast(coarse).argmax()]
+    fine = np.clip(np.linspace(best - reach, best + reach, 2001), low, high)
+    best = fine[contrast(fine).argmax()]
+    found = means(np.array([best]))[:, 0]
+    apart = found[busy].mean() - found[~busy].mean()
+    freedom = len(passes) - 2
+    scatter = np.sqrt(
+        sum(((group - group.mean()) ** 2).sum() for group in (found[busy], found[~busy])) / freedom
+    )
+    places = 1 + 4 * (high - low) / shortest
+    chance = student_t(1 - _CHANCE / places, freedom) * scatter * np.sqrt(1 / busy.sum() + 1 / (~busy).sum())
+    if apart <= max(_APART * scatter, chance):
+        raise RowvitError(
+            f"the meter's log does not rise and fall with the passes (busy and idle ones are {apart:.3g} W"
+            f" apart, those of one kind scatter by {scatter:.3g} W); is it the log of this measurement?"
+        )
+    return float(best)

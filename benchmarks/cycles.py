@@ -19,7 +19,7 @@ import typer
 import rowvit
 from rowvit.device.sim import MemoryModel
 from rowvit.hardware.config import load
-from rowvit.model.synthetic import preset_package
+from rowvit.model.synthetic import PRESETS, preset_package
 from rowvit.quant.package import ModelPackage
 from rowvit.target import read_model
 
@@ -33,7 +33,7 @@ HEADER = (
 def network(name: str) -> ModelPackage:
     """A shipped model, or a preset ("deit-tiny", "deit-tiny dense", ...)."""
     preset, _, variant = name.partition(" ")
-    if preset.startswith("deit-"):
+    if preset in PRESETS:
         return preset_package(preset, dense=variant == "dense")
     return read_model(name)
 

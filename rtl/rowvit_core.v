@@ -239,27 +239,36 @@ module rowvit_core #(
   wire [GROUPS-1:0]     dw_valid, iw_valid;
   wire [AW-1:0]         dw_line;
   wire [LANES-1:0]      dw_be;
-  wire [8*LANES*GROUPS-1:0] dw_data, iw_data;
+  wire                  dw_next;
+  wire [16*GROUPS-1:0]  dw_clear;
   wire [AW*GROUPS-1:0]  iw_line;
   wire [LANES*GROUPS-1:0] iw_be;
   wire                  fire_any, wait_data, wait_drain, wait_steal;
   wire [7:0]            fires, pv_nonzeros;
   wire [3:0]            ffn2_nonzeros;
 
-  // Weight writes: the drain (K^T, V) goes first, a loaded line waits.
-  wire [GROUPS-1:0] ww_taken;
+  // Weight writes: the drain (K^T, V) goes first, a loaded line waits. The drain's line is all ones
+  // but for the bits that it clears.
+  reg               line_valid_q;
+  reg [7:0]         line_group_q;
+  reg [AW-1:0]      line_q;
+  reg [8*LANES-1:0] line_data_q;
+  assign ww_ready = !dw_next;
+  always @(posedge clk_i) begin
+    line_valid_q <= ww_valid && !dw_next && !clear;
+    line_group_q <= ww_group;
+    line_q       <= ww_line[AW-1:0];
+    if (dw_next) line_data_q <= {8 * LANES{1'b1}};
+    else line_data_q <= ww_data;
+  end
   generate
     for (g = 0; g < GROUPS; g = g + 1) begin : g_wwrite
       localparam [7:0] G = g;
-      wire mine = ww_valid && ww_group == G;
-      assign ww_taken[g] = mine && !dw_valid[g];
-      assign iw_valid[g] = mine || dw_valid[g];
-      assign iw_line[AW*g+:AW] = dw_valid[g] ? dw_line : ww_line[AW-1:0];
+      assign iw_valid[g] = dw_valid[g] || (line_valid_q && line_group_q == G);
+      assign iw_line[AW*g+:AW] = dw_valid[g] ? dw_line : line_q;
       assign iw_be[LANES*g+:LANES] = dw_valid[g] ? dw_be : {LANES{1'b1}};
-      assign iw_data[8*LANES*g+:8*LANES] = dw_valid[g] ? dw_data[8*LANES*g+:8*LANES] : ww_data;
     end
   endgenerate
-  assign ww_ready = |ww_taken;
 
   issue #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .WEIGHT_DEPTH(WEIGHT_DEPTH), .AW(AW),
@@ -272,7 +281,8 @@ module rowvit_core #(
       .tile_rows_i(tile_rows),
       .x_valid_i(x_valid), .x_ready_o(x_ready), .x_data_i(x_data), .x_idx_i(x_idx),
       .x_last_i(x_last),
-      .wr_valid_i(iw_valid), .wr_line_i(iw_line), .wr_be_i(iw_be), .wr_data_i(iw_data),
+      .wr_valid_i(iw_valid), .wr_line_i(iw_line), .wr_be_i(iw_be), .wr_data_i(line_data_q),
+      .wr_clear_i(dw_clear),
       .captured_o(captured), .release_i(shadow_release), .shadow_o(shadow),
       .op_done_o(exec_done), .fire_any_o(fire_any), .fires_o(fires),
       .ffn2_nonzeros_o(ffn2_nonzeros), .pv_nonzeros_o(pv_nonzeros),
@@ -315,7 +325,8 @@ module rowvit_core #(
       .s_valid_o(s_valid), .s_token_o(s_token), .s_first_o(s_first), .s_last_o(s_last),
       .s_data_o(s_data), .recip_band_o(recip_band), .recip_r_i(recip_r), .recip_n_i(recip_n),
       .tw_valid_o(dt_valid), .tw_addr_o(dt_addr), .tw_data_o(dt_data),
-      .ww_valid_o(dw_valid), .ww_line_o(dw_line), .ww_be_o(dw_be), .ww_data_o(dw_data),
+      .ww_next_o(dw_next), .ww_valid_o(dw_valid), .ww_line_o(dw_line), .ww_be_o(dw_be),
+      .ww_clear_o(dw_clear),
       .res_rd_o(res_rd), .res_raddr_o(res_raddr), .res_rdata_i(res_rdata),
       .res_we_o(res_we), .res_waddr_o(res_waddr), .res_wdata_o(res_wdata),
       .mask_addr_i(mask_addr), .mask_data_o(mask_data),

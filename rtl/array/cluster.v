@@ -2,7 +2,7 @@
 // One row's share of one group: LANES multiply-accumulators that share the scalar x, and a shadow
 // copy of their sums that drains while the next tile is computed. A lane pair has 52 shadow bits
 // {wraps, p}, see mac_pair.v.
-// Throughput LANES MAC per cycle. Latency: x_i/w_i to shadow 6 (with last_i).
+// Throughput LANES MAC per cycle. Latency: x_i/a_i/b_i to shadow 6 (with last_i).
 // Resources: LANES/2 DSP48E1, about 7 LUT and 32 FF per lane.
 `default_nettype none
 module cluster #(
@@ -14,7 +14,9 @@ module cluster #(
     input  wire                first_i,   // first product of a tile: start new sums
     input  wire                last_i,    // last product of a tile: copy to the shadow
     input  wire signed [8:0]   x_i,
-    input  wire [8*LANES-1:0]  w_i,
+    input  wire [8*LANES-1:0]  a_i,       // weights of a lane pair as in mac_pair.v, from one of two ports
+    input  wire [8*LANES-1:0]  b_i,
+    input  wire                use_b_i,
     output reg  [26*LANES-1:0] shadow_o
 );
   reg [2:0] en_q, first_q;
@@ -35,8 +37,9 @@ module cluster #(
       ) u_mac (
           .clk_i  (clk_i),
           .x_i    (x_i),
-          .w0_i   (w_i[16*i+:8]),
-          .w1_i   (w_i[16*i+8+:8]),
+          .a_i    (a_i[16*i+:16]),
+          .b_i    (b_i[16*i+:16]),
+          .use_b_i(use_b_i),
           .en_i   (en_q[2]),
           .first_i(first_q[2]),
           .p_o    (p),

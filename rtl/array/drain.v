@@ -59,11 +59,12 @@ module drain #(
     output wire [ROWS-1:0]              tw_valid_o,
     output wire [16*ROWS-1:0]           tw_addr_o,
     output wire [64*ROWS-1:0]           tw_data_o,
-    // weight memory, never refused
+    // weight memory, never refused: every lane pair of the line is ~ww_clear_o
+    output wire                         ww_next_o,  // writes in the next cycle
     output reg  [GROUPS-1:0]            ww_valid_o,
     output reg  [AW-1:0]                ww_line_o,
     output reg  [LANES-1:0]             ww_be_o,
-    output reg  [8*LANES*GROUPS-1:0]    ww_data_o,
+    output reg  [16*GROUPS-1:0]         ww_clear_o,
     // residual memory; read data one cycle after rd_valid_o
     output wire                         res_rd_o,
     output wire [15:0]                  res_raddr_o,
@@ -202,15 +203,27 @@ module drain #(
   genvar r, g, i;
   generate
     for (g = 0; g < GROUPS; g = g + 1) begin : g_param
+      // 36 bits are half a block RAM, the other six go into LUTs
+      wire mine = pw_valid_i && pw_group_i == g;
+      wire [PAW-1:0] waddr = {pw_slot_i[PAW-LW-1:0], pw_lane_i[LW-1:0]};
+      wire [PAW-1:0] raddr = {d_pslot[PAW-LW-1:0], lane_q};
       sdp_ram #(
-          .WIDTH(42),
+          .WIDTH(36),
           .DEPTH(PARAM_SLOTS * LANES),
           .AW   (PAW)
-      ) u_param (
+      ) u_low (
           .clk_i(clk_i),
-          .we_i(pw_valid_i && pw_group_i == g), .waddr_i({pw_slot_i[PAW-LW-1:0], pw_lane_i[LW-1:0]}),
-          .wdata_i({pw_data_i[47:32], pw_data_i[25:0]}),
-          .re_i(step), .raddr_i({d_pslot[PAW-LW-1:0], lane_q}), .rdata_o(param1[42*g+:42])
+          .we_i(mine), .waddr_i(waddr), .wdata_i({pw_data_i[41:32], pw_data_i[25:0]}),
+          .re_i(step), .raddr_i(raddr), .rdata_o(param1[42*g+:36])
+      );
+      sdp_ram #(
+          .WIDTH(6),
+          .DEPTH(PARAM_SLOTS * LANES),
+          .AW   (PAW)
+      ) u_high (
+          .clk_i(clk_i),
+          .we_i(mine), .waddr_i(waddr), .wdata_i(pw_data_i[47:42]),
+          .re_i(step), .raddr_i(raddr), .rdata_o(param1[42*g+36+:6])
       );
     end
     for (i = 0; i < N; i = i + 1) begin : g_shadow
@@ -325,6 +338,19 @@ module drain #(
     sat12 = y > 16'sd2047 ? 12'h7ff : y < -16'sd2048 ? 12'h800 : y[11:0];
   endfunction
 
+  reg [GROUPS-1:0]    below_q;  // V: the lane before this one is negative
+  reg [16*GROUPS-1:0] pair6;
+  integer p;
+  always @*
+    for (p = 0; p < GROUPS; p = p + 1)
+    begin
+      // V: the byte of either lane, as one of them is written
+      pair6[16*p+:8] = sat8(row_sel ? y6[16*(GROUPS+p)+:16] : y6[16*p+:16]);
+      pair6[16*p+8+:8] = (to_key ? sat8(y6[16*(GROUPS+p)+:16]) : pair6[16*p+:8])
+                       - {7'd0, to_key ? y6[16*p+15] : below_q[p]};
+    end
+  assign ww_next_o = valid6_q && (to_key || to_value);
+
   integer j;
   always @(posedge clk_i) begin
     valid7_q    <= valid6_q && rst_ni;
@@ -354,12 +380,12 @@ module drain #(
     s_last_o  <= s_last6_q && final6_q;
     for (j = 0; j < N; j = j + 1) s_data_o[12*j+:12] <= sat12(y6[16*j+:16]);
 
-    // K^T: both rows into neighbouring lanes of line c; V: one row's lane of line token
+    // K^T: both rows into neighbouring lanes of line c; V: one row's lane of line token. The odd lane
+    // of a pair is less by one where the even lane is negative (mac_pair.v).
     for (j = 0; j < GROUPS; j = j + 1) begin
-      ww_valid_o[j] <= valid6_q && (to_key || to_value) && j < groups6_q && rst_ni;
-      ww_data_o[8*LANES*j+:8*LANES] <= to_key
-          ? {LANES / 2{sat8(y6[16*(GROUPS+j)+:16]), sat8(y6[16*j+:16])}}
-          : {LANES{sat8(row_sel ? y6[16*(GROUPS+j)+:16] : y6[16*j+:16])}};
+      below_q[j]    <= row_sel ? y6[16*(GROUPS+j)+15] : y6[16*j+15];
+      ww_valid_o[j] <= ww_next_o && j < groups6_q && rst_ni;
+      ww_clear_o[16*j+:16] <= ww_next_o ? ~pair6[16*j+:16] : 16'd0;
     end
     ww_be_o   <= to_key ? {{(LANES - 2) {1'b0}}, rows6_q} << token6_q[LW-1:0]
                         : {{(LANES - 1) {1'b0}}, 1'b1} << lane6_q;
@@ -446,34 +472,43 @@ module drain #(
   // ---------------------------------------------------------------- FFN2 mask
   // After the last band of a row tile its words are written, one group per cycle; the next segments
   // end many cycles later.
-  reg [LANES*GROUPS-1:0] mask_acc_q;
+  reg [LANES*GROUPS-1:0] mask_acc_q, mask_or;
   reg [15:0] mask_addr_q;
   reg [7:0]  mask_left_q, mask_groups_q;
+  reg [GROUPS-1:0] mask_turn_q;  // the group whose word is written
   reg        mask_end_q;
+  reg [LANES-1:0] mask_word;
   localparam MAW = $clog2(MASK_DEPTH);
-  reg  [LANES*GROUPS-1:0] mask_or;
   integer m;
   always @* begin
-    mask_or = mask_left_q == 8'd0 ? mask_acc_q : mask_acc_q >> LANES;
+    mask_or = {LANES * GROUPS{1'b0}};
     for (m = 0; m < N; m = m + 1)
       if (seg_valid[m])
         mask_or[LANES*(m%GROUPS)+:LANES] = mask_or[LANES*(m%GROUPS)+:LANES] | seg_map[LANES*m+:LANES];
+    mask_word = {LANES{1'b0}};
+    for (m = 0; m < GROUPS; m = m + 1)
+      mask_word = mask_word | (mask_acc_q[LANES*m+:LANES] & {LANES{mask_turn_q[m]}});
   end
   always @(posedge clk_i) begin
-    mask_acc_q <= mask_or;
+    for (m = 0; m < GROUPS; m = m + 1)
+      if (mask_turn_q[m] || !rst_ni) mask_acc_q[LANES*m+:LANES] <= {LANES{1'b0}};
+      else mask_acc_q[LANES*m+:LANES] <= mask_acc_q[LANES*m+:LANES] | mask_or[LANES*m+:LANES];
     if (valid7_q && hid7_q && final7_q) begin
       mask_end_q    <= mask_end7_q;
       mask_groups_q <= groups7_q;
       mask_addr_q   <= mask7_q;
     end
-    if (|seg_valid && mask_end_q) mask_left_q <= mask_groups_q;
-    else if (mask_left_q != 8'd0) begin
+    if (|seg_valid && mask_end_q) begin
+      mask_left_q <= mask_groups_q;
+      mask_turn_q <= {{(GROUPS - 1) {1'b0}}, 1'b1};
+    end else if (mask_left_q != 8'd0) begin
       mask_left_q <= mask_left_q - 8'd1;
+      mask_turn_q <= mask_left_q == 8'd1 ? {GROUPS{1'b0}} : mask_turn_q << 1;
       mask_addr_q <= mask_addr_q + 16'd1;
     end
     if (!rst_ni) begin
       mask_left_q <= 8'd0;
-      mask_acc_q  <= {LANES * GROUPS{1'b0}};
+      mask_turn_q <= {GROUPS{1'b0}};
     end
   end
   sdp_ram #(
@@ -482,7 +517,7 @@ module drain #(
       .AW   (MAW)
   ) u_mask (
       .clk_i(clk_i),
-      .we_i(mask_left_q != 8'd0), .waddr_i(mask_addr_q[MAW-1:0]), .wdata_i(mask_acc_q[LANES-1:0]),
+      .we_i(mask_left_q != 8'd0), .waddr_i(mask_addr_q[MAW-1:0]), .wdata_i(mask_word),
       .re_i(1'b1), .raddr_i(mask_addr_i[MAW-1:0]), .rdata_o(mask_data_o)
   );
 

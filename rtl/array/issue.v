@@ -4,7 +4,7 @@
 // (and, in attention, each group) walks its own list on its own port. A tile ends when all of its
 // clusters have fired their last scalar; the next one follows without a gap.
 // Throughput 1 scalar per cluster and cycle. Latency from fire to cluster input 3.
-// Resources: about 500 LUT at 2 x 3 without the weight multiplexers (LANES * 4 LUT per group).
+// Resources: about 500 LUT at 2 x 3 beside the clusters.
 `default_nettype none
 module issue #(
     parameter ROWS   = 2,
@@ -33,11 +33,12 @@ module issue #(
     input  wire [9*ROWS*GROUPS-1:0]      x_data_i,
     input  wire [11*ROWS*GROUPS-1:0]     x_idx_i,
     input  wire [ROWS*GROUPS-1:0]        x_last_i,
-    // weight writes: wr_gnt_o the write of group g is taken in this cycle (always, when valid)
+    // weight writes, always taken; of the one line, each group leaves out its bits wr_clear_i
     input  wire [GROUPS-1:0]             wr_valid_i,
     input  wire [AW*GROUPS-1:0]          wr_line_i,
     input  wire [LANES*GROUPS-1:0]       wr_be_i,
-    input  wire [8*LANES*GROUPS-1:0]     wr_data_i,
+    input  wire [8*LANES-1:0]            wr_data_i,
+    input  wire [16*GROUPS-1:0]          wr_clear_i,     // same for all lane pairs
     // drain
     output reg                           captured_o,     // all shadows of a tile are complete
     input  wire                          release_i,      // the shadows may be overwritten soon
@@ -170,7 +171,7 @@ module issue #(
   // s1: memory address; s2: memory data; s3: cluster inputs
   reg [N-1:0]    fire_s1, first_s1, last_s1, fire_s2, first_s2, last_s2, fire_s3, first_s3, last_s3;
   reg [9*N-1:0]  x_s1, x_s2, x_s3;
-  reg            lockstep_s1, lockstep_s2;
+  reg            lockstep_s1, lockstep_s2, lockstep_s3;
   reg [CAPTURE_LAT-1:0] end_q;
   always @(posedge clk_i) begin
     fire_s1     <= !rst_ni ? {N{1'b0}} : fire;
@@ -179,7 +180,7 @@ module issue #(
     x_s1        <= x;
     lockstep_s1 <= lockstep;
     {fire_s2, first_s2, last_s2, x_s2, lockstep_s2} <= {fire_s1, first_s1, last_s1, x_s1, lockstep_s1};
-    {fire_s3, first_s3, last_s3, x_s3} <= {fire_s2, first_s2, last_s2, x_s2};
+    {fire_s3, first_s3, last_s3, x_s3, lockstep_s3} <= {fire_s2, first_s2, last_s2, x_s2, lockstep_s2};
     end_q      <= !rst_ni ? {CAPTURE_LAT{1'b0}} : {end_q[CAPTURE_LAT-2:0], tile_end};
     captured_o <= end_q[CAPTURE_LAT-1] && rst_ni;
   end
@@ -195,16 +196,20 @@ module issue #(
       reg  [LANES-1:0]   b_we_q;
       reg  [8*LANES-1:0] b_data_q;
       wire [8*LANES-1:0] a_data, b_data;
-      reg  [8*LANES-1:0] w0_q, w1_q;
+      reg  [8*LANES-1:0] a_q, b_q;
+      integer i;
       always @(posedge clk_i) begin
         // In lock step the row that exists serves both.
         a_addr_q <= line0[AW-1:0];
         b_addr_q <= wr_valid_i[g] ? wr_line_i[AW*g+:AW] : line1[AW-1:0];
         b_en_q   <= wr_valid_i[g] || (!lockstep && fire[GROUPS+g]);
         b_we_q   <= wr_be_i[LANES*g+:LANES] & {LANES{wr_valid_i[g]}};
-        if (wr_valid_i[g]) b_data_q <= wr_data_i[8*LANES*g+:8*LANES];
-        w0_q <= a_data;
-        w1_q <= lockstep_s2 ? a_data : b_data;
+        // a reset of the register, not logic before it
+        for (i = 0; i < 8 * LANES; i = i + 1)
+          if (wr_clear_i[16*g+i%16]) b_data_q[i] <= 1'b0;
+          else b_data_q[i] <= wr_data_i[i];
+        a_q <= a_data;
+        b_q <= b_data;
       end
       weight_memory #(
           .LANES(LANES),
@@ -227,7 +232,9 @@ module issue #(
             .first_i(first_s3[I]),
             .last_i (last_s3[I]),
             .x_i    (x_s3[9*I+:9]),
-            .w_i    (r == 0 ? w0_q : w1_q),
+            .a_i    (a_q),
+            .b_i    (r == 0 ? {8 * LANES{1'b0}} : b_q),
+            .use_b_i(r != 0 && !lockstep_s3),
             .shadow_o(shadow_o[26*LANES*I+:26*LANES])
         );
       end

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Two multiply-accumulators on one DSP48E1: P += (w1 * 2^17 + w0) * x, w in [-127, 127], |x| <= 256.
+// A pair of weights comes as {w1 - (w0 < 0), w0}, so that its bytes side by side, w0 extended to 17
+// bits, are that factor; the DSP's pre-adder picks the pair of port a or b.
 // The low sum outgrows its 17 bits, so its wraps are counted beside the DSP: one product is less than
 // a quarter of the field, hence a wrap is a step between its second and third quarter. Then
 //   w = wraps - P[16],  low sum = w * 2^17 + P[16:0],  high sum = P[42:17] - w.
@@ -12,13 +14,16 @@ module mac_pair #(
 ) (
     input  wire               clk_i,
     input  wire signed [ 8:0] x_i,
-    input  wire signed [ 7:0] w0_i,
-    input  wire signed [ 7:0] w1_i,
+    input  wire        [15:0] a_i,
+    input  wire        [15:0] b_i,
+    input  wire               use_b_i,
     input  wire               en_i,
     input  wire               first_i,  // start new sums
     output wire        [42:0] p_o,
     output reg         [ 8:0] wraps_o
 );
+  wire [24:0] a = {a_i[15:8], {9{a_i[7]}}, a_i[7:0]};
+  wire [24:0] b = {b_i[15:8], {9{b_i[7]}}, b_i[7:0]};
   generate
     if (USE_DSP != 0) begin : g_dsp
       wire [47:0] p48;
@@ -26,11 +31,11 @@ module mac_pair #(
           .A_INPUT("DIRECT"), .B_INPUT("DIRECT"), .USE_DPORT("TRUE"), .USE_MULT("MULTIPLY"),
           .USE_SIMD("ONE48"), .AREG(1), .ACASCREG(1), .ADREG(1), .DREG(1), .BREG(2), .BCASCREG(2),
           .CREG(0), .MREG(1), .PREG(1), .ALUMODEREG(0), .CARRYINREG(0), .CARRYINSELREG(0),
-          .INMODEREG(0), .OPMODEREG(0), .AUTORESET_PATDET("NO_RESET"), .MASK(48'h3fffffffffff),
+          .INMODEREG(1), .OPMODEREG(0), .AUTORESET_PATDET("NO_RESET"), .MASK(48'h3fffffffffff),
           .PATTERN(48'h0), .SEL_MASK("MASK"), .SEL_PATTERN("PATTERN"), .USE_PATTERN_DETECT("NO_PATDET")
       ) u_dsp (
-          .CLK(clk_i), .A({{22{w0_i[7]}}, w0_i}), .D({w1_i, 17'd0}), .B({{9{x_i[8]}}, x_i}),
-          .C(48'd0), .INMODE(5'b00100), .OPMODE({1'b0, !first_i, 5'b00101}), .ALUMODE(4'b0000),
+          .CLK(clk_i), .A({{5{a[24]}}, a}), .D(b), .B({{9{x_i[8]}}, x_i}),
+          .C(48'd0), .INMODE({2'b00, use_b_i, use_b_i, 1'b0}), .OPMODE({1'b0, !first_i, 5'b00101}), .ALUMODE(4'b0000),
           .CARRYIN(1'b0), .CARRYINSEL(3'b000), .ACIN(30'd0), .BCIN(18'd0), .PCIN(48'd0),
           .CARRYCASCIN(1'b0), .MULTSIGNIN(1'b0),
           .CEA1(1'b0), .CEA2(1'b1), .CEAD(1'b1), .CEALUMODE(1'b1), .CEB1(1'b1), .CEB2(1'b1),
@@ -42,18 +47,20 @@ module mac_pair #(
       );
       assign p_o = p48[42:0];
     end else begin : g_twin
-      reg signed [ 7:0] a_q, d_q;
-      reg signed [ 8:0] b1_q, b2_q;
-      reg signed [24:0] ad_q;
+      reg        [24:0] a_q, b_q;
+      reg               use_b_q;
+      reg signed [ 8:0] x1_q, x2_q;
+      reg signed [24:0] w_q;
       reg signed [33:0] m_q;
       reg        [42:0] p_q;
       always @(posedge clk_i) begin
-        a_q  <= w0_i;
-        d_q  <= w1_i;
-        b1_q <= x_i;
-        b2_q <= b1_q;
-        ad_q <= {d_q, 17'd0} + {{17{a_q[7]}}, a_q};
-        m_q  <= ad_q * b2_q;
+        a_q     <= a;
+        b_q     <= b;
+        use_b_q <= use_b_i;
+        x1_q    <= x_i;
+        x2_q    <= x1_q;
+        w_q     <= use_b_q ? b_q : a_q;
+        m_q     <= w_q * x2_q;
         if (en_i) p_q <= (first_i ? 43'd0 : p_q) + {{9{m_q[33]}}, m_q};
       end
       assign p_o = p_q;

@@ -3,6 +3,7 @@
 // Write clients: the drain, which is never refused, and the position table.
 // Read clients: the drain, which is never refused, and the norm engine.
 // Throughput 1 read and 1 write of every bank per cycle, latency 1.
+// Resources: a bank of 2048 words is a RAMB36; a rest of at most 1024 words is half of one.
 `default_nettype none
 module residual_memory #(
     parameter BANKS = 6,
@@ -24,27 +25,46 @@ module residual_memory #(
     output wire [16*BANKS-1:0] rdata_o
 );
   localparam AW = $clog2(DEPTH);
+  localparam WHOLE = DEPTH % 2048 <= 1024 && DEPTH > 2048 ? DEPTH - DEPTH % 2048 : DEPTH;
+  localparam REST = DEPTH - WHOLE;
   wire [15:0] waddr = load_ready_o ? load_waddr_i : drain_waddr_i;
   wire [15:0] raddr = drain_rd_i ? drain_raddr_i : norm_raddr_i;
   assign norm_rd_ready_o = !drain_rd_i;
   assign load_ready_o = drain_we_i == {BANKS{1'b0}};
+  wire rd = drain_rd_i || norm_rd_i;
 
   genvar b;
   generate
     for (b = 0; b < BANKS; b = b + 1) begin : g_bank
+      wire we = load_ready_o ? load_we_i : drain_we_i[b];
+      wire [15:0] wdata = load_ready_o ? load_wdata_i[16*b+:16] : drain_wdata_i[16*b+:16];
+      wire [15:0] rdata;
       sdp_ram #(
           .WIDTH(16),
-          .DEPTH(DEPTH),
+          .DEPTH(WHOLE),
           .AW   (AW)
       ) u_ram (
-          .clk_i  (clk_i),
-          .we_i   (load_ready_o ? load_we_i : drain_we_i[b]),
-          .waddr_i(waddr[AW-1:0]),
-          .wdata_i(load_ready_o ? load_wdata_i[16*b+:16] : drain_wdata_i[16*b+:16]),
-          .re_i   (drain_rd_i || norm_rd_i),
-          .raddr_i(raddr[AW-1:0]),
-          .rdata_o(rdata_o[16*b+:16])
+          .clk_i(clk_i),
+          .we_i(we && waddr < WHOLE), .waddr_i(waddr[AW-1:0]), .wdata_i(wdata),
+          .re_i(rd), .raddr_i(raddr[AW-1:0]), .rdata_o(rdata)
       );
+      if (REST == 0) begin : g_whole
+        assign rdata_o[16*b+:16] = rdata;
+      end else begin : g_rest
+        wire [15:0] rest;
+        reg         in_rest_q;
+        always @(posedge clk_i) if (rd) in_rest_q <= raddr >= WHOLE;
+        sdp_ram #(
+            .WIDTH(16),
+            .DEPTH(REST),
+            .AW   ($clog2(REST))
+        ) u_rest (
+            .clk_i(clk_i),
+            .we_i(we && waddr >= WHOLE), .waddr_i(waddr[$clog2(REST)-1:0]), .wdata_i(wdata),
+            .re_i(rd), .raddr_i(raddr[$clog2(REST)-1:0]), .rdata_o(rest)
+        );
+        assign rdata_o[16*b+:16] = in_rest_q ? rest : rdata;
+      end
     end
   endgenerate
 endmodule

@@ -18,6 +18,7 @@ from netlist import need, primitives, synthesise
 import harness
 import rowvit
 from rowvit.compiler import compile
+from rowvit.compiler.lower import pack_pairs
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import REGISTERS
 from rowvit.model.synthetic import random_package
@@ -49,7 +50,7 @@ BASE = 0x1_0000_0000
 async def lockstep(dut):
     """Tiles of 1 to 40 products, with gaps, extreme and random operands."""
     rng = random.Random(5)
-    inputs = (dut.en_i, dut.first_i, dut.last_i, dut.x_i, dut.w_i)
+    inputs = (dut.en_i, dut.first_i, dut.last_i, dut.x_i, dut.use_b_i, dut.a_i, dut.b_i)
     for signal in inputs:
         signal.value = 0
     cocotb.start_soon(harness.Clock(dut.clk_i, 10, "ns").start())
@@ -65,9 +66,12 @@ async def lockstep(dut):
             await FallingEdge(dut.clk_i)
             go = rng.random() < 0.9
             x = rng.choice([low, high]) if wild else rng.randint(low, high)
-            lanes = [rng.choice(extremes) if wild else rng.randint(-127, 127) for _ in range(8)]
-            word = int.from_bytes(bytes(lane & 0xFF for lane in lanes), "little")
-            for signal, value in zip(inputs, (go, k == 0, k == length - 1, x & 0x1FF, word), strict=True):
+            lines = []
+            for _ in range(2):
+                weights = [rng.choice(extremes) if wild else rng.randint(-127, 127) for _ in range(8)]
+                lines.append(int.from_bytes(pack_pairs(np.array(weights, np.int8)).tobytes(), "little"))
+            values = (go, k == 0, k == length - 1, x & 0x1FF, rng.random() < 0.5, *lines)
+            for signal, value in zip(inputs, values, strict=True):
                 signal.value = int(value)
             k += go
             await ReadOnly()

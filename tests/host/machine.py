@@ -43,6 +43,13 @@ def always() -> bool:
     return True
 
 
+def unpack_pairs(lines: np.ndarray) -> np.ndarray:
+    """Weights [..., lanes] of lines as weight memory holds them (docs/isa.md)."""
+    weights = lines.copy()
+    weights[..., 1::2] += lines[..., ::2] < 0
+    return weights
+
+
 class Invalid:
     """An array whose elements must be written before they are read."""
 
@@ -173,6 +180,7 @@ class Machine:
                     wanted &= ~self.mask[f["mask_had"] : f["mask_had"] + rows // lanes].ravel()
                 self.fetched += int(wanted.sum())
             data = self._read(f["address"], rows * groups * lanes, np.int8).reshape(rows, groups, lanes)
+            data = unpack_pairs(data)
             assert f["dst"] + rows <= self.config.weight_depth
             for part in np.array_split(np.arange(rows), 4):
                 yield always

@@ -9,6 +9,7 @@ import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
 
 import harness
+from rowvit.compiler.lower import pack_pairs
 
 ROWS, GROUPS, LANES, DEPTH = 2, 2, 8, 64
 N = ROWS * GROUPS
@@ -61,16 +62,28 @@ async def tiles(dut):
 
     def write(group, line):
         """Present one line of one group to the write port."""
-        data = int.from_bytes(weights[group, line].astype(np.int8).tobytes(), "little")
+        data = int.from_bytes(pack_pairs(weights[group, line].astype(np.int8)).tobytes(), "little")
         dut.wr_valid_i.value = 1 << group
         dut.wr_line_i.value = line << (6 * group)
         dut.wr_be_i.value = ((1 << LANES) - 1) << (LANES * group)
-        dut.wr_data_i.value = data << (8 * LANES * group)
+        dut.wr_data_i.value = data
 
     for group in range(GROUPS):
         for line in range(DEPTH):
             write(group, line)
             await FallingEdge(dut.clk_i)
+    # the drain's way: one pair of lanes of one line and group, the bits of a line of ones that are left
+    for group in range(GROUPS):
+        for line in range(USED):
+            lane = rng.randrange(0, LANES, 2)
+            weights[group, line, lane : lane + 2] = rng.randint(-127, 127), rng.randint(-127, 127)
+            pair = pack_pairs(weights[group, line, lane : lane + 2].astype(np.int8)).tobytes()
+            write(group, line)
+            dut.wr_be_i.value = 3 << LANES * group + lane
+            dut.wr_data_i.value = (1 << 8 * LANES) - 1
+            dut.wr_clear_i.value = (~int.from_bytes(pair, "little") & 0xFFFF) << 16 * group
+            await FallingEdge(dut.clk_i)
+    dut.wr_clear_i.value = 0
     dut.wr_valid_i.value = 0
     await harness.cycles(dut, 2)
 

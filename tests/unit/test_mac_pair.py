@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""mac_pair: the behavioural twin and the DSP48E1 primitive against plain sums of products."""
+"""mac_pair: the behavioural twin and the DSP48E1 primitive against plain sums of products, with the pair of
+weights on either port."""
 
 import random
 import shutil
@@ -41,7 +42,10 @@ async def sums(dut):
     for step in [*steps, *[None] * 6]:
         await FallingEdge(dut.clk_i)
         x, w0, w1 = step[:3] if step else (rng.randint(-256, 255), 127, -127)
-        dut.x_i.value, dut.w0_i.value, dut.w1_i.value = x, w0, w1
+        pair = w1 - (w0 < 0) << 8 & 0xFF00 | w0 & 0xFF
+        use_b, other = rng.random() < 0.5, rng.randrange(1 << 16)
+        dut.x_i.value, dut.use_b_i.value = x, use_b
+        dut.a_i.value, dut.b_i.value = (other, pair) if use_b else (pair, other)
         now = pipeline.pop(0)
         pipeline.append(step)
         dut.en_i.value = now is not None

@@ -246,7 +246,8 @@ class Lowering:
         """Matrix int8 [k, groups * LANES], k padded with zero rows to whole words of scalars."""
         matrix = np.pad(matrix, ((0, -len(matrix) % 8), (0, 0)))
         block = Block(Memory.WEIGHT, len(matrix))
-        return Load(LoadKind.WEIGHT, self._append(matrix), len(matrix), groups, block), block
+        address = self._append(pack_pairs(matrix))
+        return Load(LoadKind.WEIGHT, address, len(matrix), groups, block), block
 
     def _param_load(self, bias: np.ndarray, mult: np.ndarray, groups: int) -> tuple[Load, Block]:
         words = self._lanes(_words(bias, mult), groups)
@@ -726,7 +727,7 @@ class Lowering:
             ((0, segments * lanes - (neurons.stop - neurons.start)), (0, 0)),
         )
         tiles = self._residual_tiles()
-        stored = [self._append(weight[:, channels]) for _, channels, _ in tiles]
+        stored = [self._append(pack_pairs(weight[:, channels])) for _, channels, _ in tiles]
         row_tiles = self._row_tiles(region.bands * config.rows)
         # one slot per lane tile serves all row tiles, as long as others have one left
         shared = len(tiles) < config.param_slots
@@ -835,3 +836,16 @@ class Lowering:
 def _words(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Parameter words uint64: int32 ``low`` in bits 31:0, uint16 ``high`` in bits 47:32."""
     return low.astype(np.int32).view(np.uint32).astype(np.uint64) | high.astype(np.uint64) << np.uint64(32)
+
+
+def pack_pairs(weights: np.ndarray) -> np.ndarray:
+    """Weights as weight memory holds them: of every pair of lanes the odd one is less by one where the even
+    one is negative, so that a multiplier takes both as one number (rtl/array/mac_pair.v).
+
+    Parameters
+    ----------
+    weights : int8 array [..., lanes], lanes even, values in [-127, 127]
+    """
+    packed = weights.copy()
+    packed[..., 1::2] -= weights[..., ::2] < 0
+    return packed

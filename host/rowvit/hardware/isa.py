@@ -20,6 +20,9 @@ without chain: wait until engine e has completed X operations of this image. Wit
 band p, wait until engine e has completed X operations, or X - 1 and more than p bands of the
 X-th. ``dep[e] = NO_DEP`` is always satisfied; negative values reach into the previous image. An
 instruction may depend only on instructions before it in the program.
+
+Weight lines. A multiplier takes the weights of an even lane and of the odd one after it as one number
+w0 + 2^17 w1. A line holds, for every such pair, the bytes w0 and w1 - (w0 < 0); weights are in -127..127.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ import numpy as np
 
 from rowvit.errors import RowvitError
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 ID = 0x524F5756  # "ROWV"
 INSTRUCTION_BYTES = 64
 NO_DEP = -0x8000
@@ -91,7 +94,7 @@ class Dst(IntEnum):
 class LoadKind(IntEnum):
     """Where LOAD puts what it reads."""
 
-    WEIGHT = 0  #: rows of ``groups`` lines of LANES bytes to weight memory
+    WEIGHT = 0  #: rows of ``groups`` lines of LANES bytes (see above) to weight memory
     PARAM = 1  #: ``groups`` * LANES words {mult[47:32], bias[31:0]} to a parameter slot
     NORM = 2  #: ``rows`` words {g[47:32], b[31:0]}, channel order, to a norm slot
     RESIDUAL = 3  #: ``rows`` residual addresses from ``dst`` of every (row, group) bank
@@ -401,7 +404,7 @@ def markdown() -> str:
         "| 2 | chain | bit e set: the dependency on engine e is per band, not per operation |",
         "| 3..8 | dep[e] | operations of engine e that must be complete (signed, relative to the image) |",
         "",
-        __doc__.rsplit("\n\n", 1)[1].strip().replace("``", "`"),
+        __doc__.rsplit("====", 1)[1].strip().replace("``", "`"),
         "",
     ]
 

@@ -17,10 +17,11 @@ import numpy as np
 from rowvit.quant.fixed import multiplier
 from rowvit.quant.package import BIAS_LIMIT, FORMAT, LAYER_PARAMS, NETWORK_PARAMS, ModelPackage, tensor_table
 
-#: architectures by name; ``rho`` of the tokens stay after attention of ``prune`` (0-based)
+#: architectures by name
 PRESETS: dict[str, dict] = {
-    "deit-tiny": dict(dim=192, depth=12, heads=3, hidden=768, ffn_chunk=384),
-    "deit-small": dict(dim=384, depth=12, heads=6, hidden=1536, ffn_chunk=384),
+    "deit-tiny": dict(dim=192, depth=12, heads=3, hidden=768, ffn_chunk=384, patch_size=16),
+    "deit-small": dict(dim=384, depth=12, heads=6, hidden=1536, ffn_chunk=384, patch_size=16),
+    "vit-small-14": dict(dim=384, depth=12, heads=6, hidden=1536, ffn_chunk=192, patch_size=14),
 }
 
 _WEIGHT = 40.0  # standard deviations, in integer units
@@ -175,10 +176,10 @@ def _push(rng: np.random.Generator, tensors: dict[str, np.ndarray], params: dict
 
 
 def preset_package(preset: str, dense: bool = False, seed: int = 2025) -> ModelPackage:
-    """A network of a known size: 224 pixels, patch 16, 1000 classes, 197 tokens.
+    """A network of a known size: 224 pixels, 1000 classes, 197 tokens (patch 16) or 257 (patch 14).
 
-    After attention of blocks 4, 7 and 10 (counted from 1) half of the patches stay: 197, 99, 50, 26
-    tokens. 40 % of the hidden neurons are active, each for about half of the tokens, so that some
+    After attention of blocks 4, 7 and 10 (counted from 1) half of the patches stay: of 197 tokens 99, 50,
+    and 26. 40 % of the hidden neurons are active, each for about half of the tokens, so that some
     20 % of the hidden activations and 40 % of the rows of W2 remain.
 
     Parameters
@@ -189,13 +190,14 @@ def preset_package(preset: str, dense: bool = False, seed: int = 2025) -> ModelP
         Without token pruning, and with ``ffn2_rule`` "none"; the weights are the same.
     seed : int
     """
+    side = 224
+    patches = (side // PRESETS[preset]["patch_size"]) ** 2
     return random_package(
         np.random.default_rng(seed),
         **PRESETS[preset],
-        image_size=224,
-        patch_size=16,
+        image_size=side,
         classes=1000,
-        pruning=[] if dense else keep_schedule(196, (3, 6, 9), 0.5),
+        pruning=[] if dense else keep_schedule(patches, (3, 6, 9), 0.5),
         ffn2_rule="none" if dense else "image",
         columns=0.4,
         name=preset + ("-dense" if dense else "-pruned"),

@@ -70,8 +70,8 @@ async def lockstep(dut):
             for _ in range(2):
                 weights = [rng.choice(extremes) if wild else rng.randint(-127, 127) for _ in range(8)]
                 lines.append(int.from_bytes(pack_pairs(np.array(weights, np.int8)).tobytes(), "little"))
-            values = (go, k == 0, k == length - 1, x & 0x1FF, rng.random() < 0.5, *lines)
-            for signal, value in zip(inputs, values, strict=True):
+            pins = (go, k == 0, k == length - 1, x & 0x1FF, rng.random() < 0.5, *lines)
+            for signal, value in zip(inputs, pins, strict=True):
                 signal.value = int(value)
             k += go
             await ReadOnly()

@@ -81,8 +81,9 @@ def test_deit_tiny_on_pynq_z2() -> None:
 
 
 @pytest.mark.slow
-def test_deit_small_on_pynq_z2() -> None:
-    check(preset_package("deit-small"), load("pynq-z2"), seed=1, images=1)
+@pytest.mark.parametrize(("preset", "config"), [("deit-small", "pynq-z2"), ("vit-small-14", "pynq-z2-257")])
+def test_small_on_zynq_7020(preset: str, config: str) -> None:
+    check(preset_package(preset), load(config), seed=1, images=1)
 
 
 def demo_package() -> ModelPackage:
@@ -105,13 +106,43 @@ def test_demo_network_on_pynq_z2() -> None:
 
 
 @pytest.mark.parametrize("dense", [False, True])
-@pytest.mark.parametrize("preset", ["deit-tiny", "deit-small"])
-def test_known_networks_fit_pynq_z2(preset: str, dense: bool) -> None:
+@pytest.mark.parametrize(
+    ("preset", "config"),
+    [("deit-tiny", "pynq-z2"), ("deit-small", "pynq-z2"), ("vit-small-14", "pynq-z2-257")],
+)
+def test_known_networks_fit_zynq_7020(preset: str, config: str, dense: bool) -> None:
     package = preset_package(preset, dense)
-    program = compile(package, load("pynq-z2"))
+    program = compile(package, load(config))
     loads = [i.fields for i in program.instructions if i.op is Op.LOAD]
     assert max(f["address"] for f in loads) < program.blob.size
     assert all(f["address"] % 64 == 0 for f in loads)
+
+
+@pytest.mark.parametrize(("groups", "heads"), [(1, 4), (2, 3), (2, 2), (3, 3)])
+@pytest.mark.parametrize("prune", [False, True])
+def test_last_heads_in_place_of_x(groups: int, heads: int, prune: bool) -> None:
+    """A token memory that cannot hold X beside the Q of all heads."""
+    pruning = [{"layer": 0, "keep": 9, "threshold": 0}] if prune else []
+    package = small_package(
+        np.random.default_rng(groups),
+        dim=16 * heads,
+        heads=heads,
+        depth=2,
+        hidden=16,
+        ffn_chunk=16,
+        image_size=10,
+        patch_size=2,
+        pruning=pruning,
+    )
+    bands, before = 13, (heads - 1) // groups * groups
+    p_words = 2 * groups * 2 * 3
+    room = bands * (before + heads) * 2 + p_words
+    shape = TINY.structure() | dict(groups=groups, token_depth=room, name="full", board="none", clock_mhz=1.0)
+    config = HardwareConfig(**shape)
+    for seed in range(3):
+        check(package, config, seed, images=2)
+    with pytest.raises(RowvitError, match=f"X, Q and P of 26 tokens: {room}, available: {room - 1}"):
+        compile(package, HardwareConfig(**shape | dict(token_depth=room - 1)))
 
 
 def test_dependencies_name_earlier_operations_only() -> None:

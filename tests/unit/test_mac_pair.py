@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """mac_pair: the behavioural twin and the DSP48E1 primitive against plain sums of products, with the pair of
-weights on either port."""
+weights on either port.
+"""
 
 import random
 import shutil

@@ -204,10 +204,30 @@ class Lowering:
         )
         need(self.row_words * bands + max(behind, 0), config.token_depth, "token words for patches beside X")
         for before, after in set(self.bounds):
-            attention = config.bands(before) * (words + self.heads_words) + self._p_words(before)
-            need(attention, config.token_depth, f"token words for X, Q and P of {before} tokens")
+            _, rows = self._attention_regions(before)
+            need(
+                rows.end + self._p_words(before),
+                config.token_depth,
+                f"token words for X, Q and P of {before} tokens",
+            )
             ffn = config.bands(after) * (words + self._hidden_stride(chunk))
             need(ffn, config.token_depth, f"token words for X and {chunk} hidden neurons of {after} tokens")
+
+    def _attention_regions(self, tokens: int) -> tuple[Region, Region]:
+        """X, and the rows of all heads' Q, which O replaces; P follows them.
+
+        Where the token memory is too small for both, X is a part of those rows: the heads of the last pass
+        over the groups have their Q in its place.
+        """
+        config, words = self.config, self.dim // 8
+        bands = config.bands(tokens)
+        x = Region(0, words, bands)
+        rows = Region(x.end, self.heads_words, bands)
+        if rows.end + self._p_words(tokens) <= config.token_depth:
+            return x, rows
+        before = (self.arch["heads"] - 1) // config.groups * config.groups * config.lanes // 8
+        stride = max(before + words, self.heads_words)
+        return Region(before, stride, bands), Region(0, stride, bands)
 
     def _kt_lines(self, tokens: int) -> int:
         return -(-tokens // self.config.lanes) * self.config.lanes
@@ -296,14 +316,12 @@ class Lowering:
         self._use(step, *loads)
         return step
 
-    def _row_norm(self, name: str, layer: int, path: str, shift: int, tokens: int, one_row=False) -> Region:
-        """LayerNorm of the residual stream into X; returns X."""
-        config = self.config
-        bands = 1 if one_row else config.bands(tokens)
-        x = Region(0, self.dim // 8, bands)
+    def _row_norm(self, name: str, layer: int, path: str, shift: int, x: Region, one_row=False) -> None:
+        """LayerNorm of the residual stream into X."""
+        config, bands, words = self.config, x.bands, self.dim // 8
         accesses = [
             Access(Engine.NORM, False, Memory.RESIDUAL, 0, self.res_stride, self.res_stride, bands),
-            Access(Engine.NORM, True, Memory.TOKEN, x.base, x.stride, x.stride, bands),
+            Access(Engine.NORM, True, Memory.TOKEN, x.base, words, x.stride, bands),
         ]
         if not one_row:
             accesses.append(Access(Engine.NORM, False, Memory.LIVE, 0, 1))
@@ -325,7 +343,6 @@ class Lowering:
         words = _words(tensors[f"{path}.b"], tensors[f"{path}.g"].view(np.uint16))
         load = Load(LoadKind.NORM, self._append(words), self.dim, config.groups, block)
         self._use(step, (load, block))
-        return x
 
     def _dump(self, name: str, layer: int, tag: int, tokens: int) -> None:
         if not self.checkpoints:
@@ -460,12 +477,12 @@ class Lowering:
         params = meta["params"]["layers"][layer]
         prune = next((p for p in meta["pruning"] if p["layer"] == layer), None)
         lanes, bands = config.lanes, config.bands(before)
-        x = self._row_norm("norm1", layer, f"layers.{layer}.norm1", params["norm1.shift"], before)
-        rows = Region(x.end, self.heads_words, bands)
+        x, rows = self._attention_regions(before)
+        self._row_norm("norm1", layer, f"layers.{layer}.norm1", params["norm1.shift"], x)
         kt_base = config.weight_depth - self._kt_lines(before)
         v_lines = bands * config.rows
         v_base = kt_base - v_lines
-        source = compute_read(Memory.TOKEN, x.base, x.stride, x.stride, bands)
+        source = compute_read(Memory.TOKEN, x.base, self.dim // 8, x.stride, bands)
         heads = self.arch["heads"]
         for first in range(0, heads, config.groups):
             groups = min(config.groups, heads - first)
@@ -482,9 +499,12 @@ class Lowering:
                 "k": (Dst.KEY, compute_write(*kt, banded=False), dict(dst_base=kt_base)),
                 "v": (Dst.VALUE, compute_write(*v_rows), dict(dst_base=v_base)),
             }
-            # Q first: its weights and K's are out of the way when K^T and V need their lines
+            # Q first: its weights and K's are out of the way when K^T and V need their lines. Where it
+            # replaces X it comes last.
+            in_place = rows.base < x.end and first + groups == heads
             made = {}
-            for part, (dst, target, fields) in targets.items():
+            for part in "kvq" if in_place else "qkv":
+                dst, target, fields = targets[part]
                 path = f"layers.{layer}.{part}"
                 made[part] = len(self.steps)
                 self._matmul(
@@ -570,7 +590,7 @@ class Lowering:
         if gather:  # a band's rows may come from anywhere
             source = compute_read(Memory.TOKEN, rows.base, rows.end - rows.base, 0, bands)
         else:
-            source = compute_read(Memory.TOKEN, rows.base, rows.stride, rows.stride, bands)
+            source = compute_read(Memory.TOKEN, rows.base, self.heads_words, rows.stride, bands)
         for base, channels, groups in self._residual_tiles():
             self._matmul(
                 f"proj.{base // self.config.lanes}",
@@ -601,7 +621,8 @@ class Lowering:
         config, meta = self.config, self.meta
         hidden, chunk = self.arch["hidden"], min(meta["ffn_chunk"], self.arch["hidden"])
         params = meta["params"]["layers"][layer]
-        x = self._row_norm("norm2", layer, f"layers.{layer}.norm2", params["norm2.shift"], tokens)
+        x = Region(0, self.dim // 8, config.bands(tokens))
+        self._row_norm("norm2", layer, f"layers.{layer}.norm2", params["norm2.shift"], x)
         chunks = [slice(c, min(c + chunk, hidden)) for c in range(0, hidden, chunk)]
         words = self._hidden_stride(chunk) * x.bands
         # with room for two chunks the next FFN1 runs while the masked rows of W2 come in
@@ -801,7 +822,8 @@ class Lowering:
     def _head(self) -> None:
         config, tensors, params = self.config, self.package.tensors, self.meta["params"]
         depth, classes, lanes = self.arch["depth"], self.arch["classes"], config.lanes
-        x = self._row_norm("norm", depth, "norm", params["norm.shift"], 1, one_row=True)
+        x = Region(0, self.dim // 8, 1)
+        self._row_norm("norm", depth, "norm", params["norm.shift"], x, one_row=True)
         source = compute_read(Memory.TOKEN, x.base, x.stride)
         for start in range(0, classes, config.tile):
             count = min(config.tile, classes - start)

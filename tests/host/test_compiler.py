@@ -118,7 +118,7 @@ def test_known_networks_fit_zynq_7020(preset: str, config: str, dense: bool) -> 
     assert all(f["address"] % 64 == 0 for f in loads)
 
 
-@pytest.mark.parametrize(("groups", "heads"), [(1, 4), (2, 3), (2, 2), (3, 3)])
+@pytest.mark.parametrize(("groups", "heads"), [(1, 4), (2, 3), (2, 4), (3, 4)])
 @pytest.mark.parametrize("prune", [False, True])
 def test_last_heads_in_place_of_x(groups: int, heads: int, prune: bool) -> None:
     """A token memory that cannot hold X beside the Q of all heads."""

@@ -24,9 +24,9 @@ module residual_memory #(
     input  wire [15:0]         norm_raddr_i,
     output wire [16*BANKS-1:0] rdata_o
 );
-  localparam AW = $clog2(DEPTH);
   localparam WHOLE = DEPTH % 2048 <= 1024 && DEPTH > 2048 ? DEPTH - DEPTH % 2048 : DEPTH;
   localparam REST = DEPTH - WHOLE;
+  localparam AW = $clog2(WHOLE);
   wire [15:0] waddr = load_ready_o ? load_waddr_i : drain_waddr_i;
   wire [15:0] raddr = drain_rd_i ? drain_raddr_i : norm_raddr_i;
   assign norm_rd_ready_o = !drain_rd_i;
@@ -45,7 +45,7 @@ module residual_memory #(
           .AW   (AW)
       ) u_ram (
           .clk_i(clk_i),
-          .we_i(we && waddr < WHOLE), .waddr_i(waddr[AW-1:0]), .wdata_i(wdata),
+          .we_i(we && {16'd0, waddr} < WHOLE), .waddr_i(waddr[AW-1:0]), .wdata_i(wdata),
           .re_i(rd), .raddr_i(raddr[AW-1:0]), .rdata_o(rdata)
       );
       if (REST == 0) begin : g_whole
@@ -53,14 +53,14 @@ module residual_memory #(
       end else begin : g_rest
         wire [15:0] rest;
         reg         in_rest_q;
-        always @(posedge clk_i) if (rd) in_rest_q <= raddr >= WHOLE;
+        always @(posedge clk_i) if (rd) in_rest_q <= {16'd0, raddr} >= WHOLE;
         sdp_ram #(
             .WIDTH(16),
             .DEPTH(REST),
             .AW   ($clog2(REST))
         ) u_rest (
             .clk_i(clk_i),
-            .we_i(we && waddr >= WHOLE), .waddr_i(waddr[$clog2(REST)-1:0]), .wdata_i(wdata),
+            .we_i(we && {16'd0, waddr} >= WHOLE), .waddr_i(waddr[$clog2(REST)-1:0]), .wdata_i(wdata),
             .re_i(rd), .raddr_i(raddr[$clog2(REST)-1:0]), .rdata_o(rest)
         );
         assign rdata_o[16*b+:16] = in_rest_q ? rest : rdata;

@@ -94,7 +94,8 @@ def _print_cpu(speeds: list[tuple[str, baseline.Speed]], machine: dict[str, Any]
     for name, speed in speeds:
         rows.setdefault((speed.runtime, speed.version, speed.threads, speed.batch), {})[name] = speed
     for (runtime, version, threads, batch), found in rows.items():
-        cells = (f"{found[name].images_per_second:.1f} ({batch / found[name].fastest_s:.1f})" for name in names)
+        speeds = [found[name] for name in names]
+        cells = [f"{speed.images_per_second:.1f} ({batch / speed.fastest_s:.1f})" for speed in speeds]
         table.add_row(f"{runtime} {version}", str(threads), str(batch), *cells)
     OUT.print(
         f"\nThis machine's CPU ({machine['cpu']}, {machine['processors']} processors), float32: wall time,"

@@ -153,14 +153,15 @@ class Accelerator(Target):
             self._ready(batch)
 
     async def interrupt_arrives(self, images: np.ndarray) -> bool:
-        """Run ``images`` and tell whether the core's interrupt was seen."""
-        interrupt, seen = self._interrupt(), False
-        if interrupt is not None:
-            with self._open(images, 1) as flow:
-                for step in flow:
-                    if step is None:
-                        seen |= await self._event(interrupt)
-        return seen
+        """Run ``images`` and tell whether the core's interrupt arrives within a second."""
+        interrupt = self._interrupt()
+        if interrupt is None:
+            return False
+        self(images)  # the line stays up until the next start
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(interrupt.wait(), 1)
+            return True
+        return False
 
     @contextmanager
     def _open(self, images: Iterable, batch: int) -> Iterator[Iterator[list[Result] | None]]:
@@ -183,8 +184,8 @@ class Accelerator(Target):
                 return Interrupt(pin)
         return None
 
-    async def _event(self, interrupt: Interrupt | None) -> bool:
-        """Wait for the core, or a little; whether it was the interrupt that ended it."""
+    async def _event(self, interrupt: Interrupt | None) -> None:
+        """Wait for the core, or a little."""
         if interrupt is None:
             await asyncio.sleep(_POLL)
         elif self.core.get("IRQ_STATUS") or not self.core.get("STATUS") & BUSY:  # the DMA is about to finish
@@ -193,8 +194,6 @@ class Accelerator(Target):
         else:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(interrupt.wait(), _LOOK)
-                return True
-        return False
 
     # -- a run ----------------------------------------------------------------------------------
 
@@ -306,7 +305,7 @@ class Accelerator(Target):
         if time.monotonic() > batch.deadline:
             raise RowvitError(
                 f"image {len(batch.lengths)} was not done in {self.timeout:g} s:"
-                f" {self.core.state()}; DMA MM2S {dma_state(self.dma.read(MM2S + 4))}, S2MM"
+                f" {self.core.state()}, DMA MM2S {dma_state(self.dma.read(MM2S + 4))}, S2MM"
                 f" {dma_state(self.dma.read(S2MM + 4))}. {self._cause(batch)}"
             )
         return False
@@ -330,18 +329,21 @@ class Accelerator(Target):
         """The likely cause of a wait that went on too long."""
         core = self.core
         if core.get("ID") != ID:
-            return "The core no longer answers: load the bitstream again"
+            return "The core no longer answers; load the bitstream again"
         before, done = core.counters(), core.progress()
         time.sleep(0.01)
         status, after = core.get("STATUS"), core.counters()
         if status & DONE:
-            return "The core is done, but the DMA saw no end of its answer: use .bit and .hwh of one build"
+            return "The core is done, but the DMA saw no end of its answer; use .bit and .hwh of one build"
         if not status & BUSY:
-            return "The core never started: it was reset meanwhile, or writes do not reach it"
+            return (
+                "The core never started or was reset meanwhile; see that nothing else uses it, and load the"
+                " bitstream again"
+            )
         if after["cycles"] == before["cycles"]:
-            return "The core's clock stands still: see that the PL clock is on (rowvit diagnose)"
+            return "The core's clock stands still; see that the PL clock is on (rowvit diagnose)"
         if done != core.progress() or any(after[name] != before[name] for name in _MOVES):
-            return "The core is still at work: allow more time (timeout=)"
+            return "The core is still at work; allow more time (timeout=)"
         if not after["axi_beats"]:
             return (
                 "No word came from memory: the core's read port does not reach an HP port; see `rowvit"
@@ -349,8 +351,11 @@ class Accelerator(Target):
             )
         words = self.meta["input"]["bytes"] // 8 * batch.sent
         if after["recv_words"] < words:
-            return f"Of {words} input words {after['recv_words']} arrived: the DMA's MM2S stream stands still"
-        return "The core waits for itself: run `rowvit diagnose`, and report this sentence"
+            return (
+                f"Of {words} input words {after['recv_words']} arrived, the DMA's MM2S stream stands still;"
+                " run `rowvit diagnose`"
+            )
+        return "The core waits for itself; run `rowvit diagnose`, and report this sentence"
 
     def _collect(self, batch: _Batch) -> tuple[float, dict[str, int], list[np.ndarray]]:
         """When the answers were there, counters, and answers; after that the core is free."""

@@ -31,7 +31,7 @@ _SENTENCES = {
     Error.ADDRESS_RANGE: "the program loads beyond its blob; compile the network again",
     Error.BAD_HASH: "the program is for another configuration or ABI; compile it for this one",
     Error.AXI_READ: "a memory read failed (SLVERR or DECERR); the blob's address is not memory for the core",
-    Error.WATCHDOG: "nothing moved for {watchdog} cycles",
+    Error.WATCHDOG: "nothing moved for {watchdog} cycles; run `rowvit diagnose`",
     Error.STREAM_SHORT: "the input packet of an image ended early; the stream lost words",
     Error.STREAM_LONG: "the input packet of an image is too long; the stream is out of step",
 }
@@ -109,7 +109,7 @@ class RowvitCore(DefaultIP):
         done = ", ".join(f"{name} {count}" for name, count in self.progress().items())
         return (
             f"core {' and '.join(flags) or 'idle'} (status 0x{status:08X}), {status >> 16} images done,"
-            f" {self.get('LIVE')} live tokens, operations done {done};"
+            f" {self.get('LIVE')} live tokens, operations done {done},"
             f" {counters['axi_beats']} words read from memory, {counters['recv_words']} received,"
             f" {counters['send_words']} sent"
         )

@@ -58,7 +58,7 @@ def test_pain_1_a_wait_ends_at_its_deadline(stuck):
     """Status of accelerator and DMA, words that moved, and the likely cause."""
     assert re.fullmatch(
         r"image 0 was not done in 0\.1 s: core busy \(status 0x00000001\), 0 images done, \d+ live tokens,"
-        r" operations done LOAD 0, .*; 0 words read from memory, 24 received, 0 sent;"
+        r" operations done LOAD 0, .*, 0 words read from memory, 24 received, 0 sent,"
         r" DMA MM2S idle \(status 0x00011002\), S2MM waiting \(status 0x00010000\)\."
         r" No word came from memory: .*",
         sentence(stuck),
@@ -68,16 +68,16 @@ def test_pain_1_a_wait_ends_at_its_deadline(stuck):
 @pytest.mark.parametrize(
     "reads, cause",
     [
-        ({"ID": 0}, "The core no longer answers: load the bitstream again"),
-        ({"STATUS": 2}, "The core is done, but the DMA saw no end of its answer: use .bit and .hwh of one"),
-        ({"STATUS": 0}, "The core never started: it was reset meanwhile, or writes do not reach it"),
-        ({"cycles": 7}, "The core's clock stands still: see that the PL clock is on"),
+        ({"ID": 0}, "The core no longer answers; load the bitstream again"),
+        ({"STATUS": 2}, "The core is done, but the DMA saw no end of its answer; use .bit and .hwh of one"),
+        ({"STATUS": 0}, "The core never started or was reset meanwhile; see that nothing else uses it"),
+        ({"cycles": 7}, "The core's clock stands still; see that the PL clock is on"),
         ({"axi_beats": 0}, "No word came from memory: the core's read port does not reach an HP port"),
         (
             {"axi_beats": 9, "recv_words": 5},
-            "Of 24 input words 5 arrived: the DMA's MM2S stream stands still",
+            "Of 24 input words 5 arrived, the DMA's MM2S stream stands still",
         ),
-        ({"axi_beats": 9}, "The core waits for itself: run `rowvit diagnose`, and report this sentence"),
+        ({"axi_beats": 9}, "The core waits for itself; run `rowvit diagnose`, and report this sentence"),
     ],
     ids=["gone", "no end", "reset", "clock", "memory", "input", "core"],
 )
@@ -101,7 +101,7 @@ def test_pain_1_a_core_that_is_only_slow():
     with Accelerator(RowvitOverlay(device.bitstream, TINY, device), timeout=0.02) as acc:
         acc.load(package)
         images = np.zeros((1, 20, 20, 3), np.uint8)
-        with pytest.raises(RowvitError, match="The core is still at work: allow more time"):
+        with pytest.raises(RowvitError, match="The core is still at work; allow more time"):
             acc(images)
         acc.timeout = 60
         assert len(acc(images)) == 1

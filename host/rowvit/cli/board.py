@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rowvit.cli.common import ERR, ConfigOption, TargetName, app, print_checks, sentences
+from rowvit.cli.common import ERR, ConfigOption, TargetName, app, print_advice, print_check, sentences
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 
@@ -26,7 +26,10 @@ def verify_overlay(
     """
     from rowvit.bitfile import verify
 
-    if not print_checks(verify(bitstream)):
+    checks = verify(bitstream)
+    for check in checks:
+        print_check(check)
+    if not print_advice(checks):
         raise typer.Exit(1)
 
 
@@ -56,10 +59,13 @@ def diagnose(
 
     if target is TargetName.golden:
         raise RowvitError("golden has nothing to diagnose; take --target board or sim")
-    with ERR.status("looking") as status:
-        checks = []
+    checks = []
+    with ERR.status("looking for the device") as status:
         for check in walk(target.value, configs.load(config), bitstream):
+            status.stop()  # it would take standard output, too
+            print_check(check)
             checks.append(check)
-            status.update(f"{check.name} looked at, going on")
-    if not print_checks(checks):
+            status.update(f"after {check.name}")
+            status.start()
+    if not print_advice(checks):
         raise typer.Exit(1)

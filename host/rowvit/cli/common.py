@@ -100,13 +100,20 @@ def write(path: Path, text: str) -> None:
         raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def print_checks(checks: list[Check]) -> bool:
-    """A table of what was found and what to do; whether nothing failed."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    marks = {True: "[green]ok[/green]", False: "[red]failed[/red]", None: "[yellow]?[/yellow]"}
-    for check in checks:
-        table.add_row(marks[check.ok], check.name, escape(check.text))
-    OUT.print(table, highlight=False)
+_MARKS = {True: "[green]ok[/green]", False: "[red]failed[/red]", None: "[yellow]?[/yellow]"}
+
+
+def print_check(check: Check) -> None:
+    """One line of what was found."""
+    line = Table(box=None, pad_edge=False, show_header=False)
+    for width in (6, 12, None):
+        line.add_column(width=width)
+    line.add_row(_MARKS[check.ok], check.name, escape(check.text))
+    OUT.print(line, highlight=False)
+
+
+def print_advice(checks: list[Check]) -> bool:
+    """What to do about checks that failed; whether none did."""
     failed = [check for check in checks if check.ok is False]
     for check in failed:
         if check.advice:

@@ -343,7 +343,7 @@ class SimDevice(Device):
         known = Error(code).name if code in set(Error) else f"unknown {code}"
         return (
             f"cycle {stats['cycles']}, core status 0x{status:08X}, error {known}"
-            f" at instruction {error >> 8}, {live} live tokens; DMA MM2S 0x{mm2s:08X}, S2MM 0x{s2mm:08X};"
+            f" at instruction {error >> 8}, {live} live tokens, DMA MM2S 0x{mm2s:08X}, S2MM 0x{s2mm:08X},"
             f" {stats['beats']} words read, {stats['sent']} sent, {stats['received']} received"
         )
 

@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``rowvit diagnose``: a sound board passes, and each fault ends the walk at the step that names it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from pynq import Device
+from typer.testing import CliRunner
+
+from replay import TINY, disturb
+from rowvit.bitfile import Check
+from rowvit.cli import app
+from rowvit.device import hwh
+from rowvit.device.sim import DDR_BASE, MemoryModel, SimDevice
+from rowvit.diagnose import diagnose
+from rowvit.hardware.isa import COUNTER_BASE, COUNTERS, REGISTERS
+
+FILES = [
+    *(
+        "bitstream",
+        "handoff",
+        "same build",
+        "core",
+        "clock",
+        "DMA",
+        "addresses",
+        "memory ports",
+        "provenance",
+    ),
+]
+BOARD = [
+    *("overlay", "PL clock", "memory", "channels", "transfer", "speed", "memories", "stream", "interrupt"),
+]
+
+
+@pytest.fixture
+def board(monkeypatch):
+    """A simulated board that PYNQ finds, its core's cycle counter at 100 MHz of the real time.
+
+    Returns a function: what is done to device and files before the walk -> what the walk finds.
+    """
+    opened = []
+
+    def walk(fault=lambda device, files: None, config=TINY, **options) -> list[Check]:
+        device = SimDevice(TINY, **options)
+        opened.append(device)
+        monkeypatch.setattr(type(Device), "devices", [device], raising=False)
+        disturb(device, {counter(device, "cycles"): lambda _: int(time.monotonic() * 100e6) & 0xFFFFFFFF})
+        fault(device, Path(device.bitstream))
+        return list(diagnose("board", config, Path(device.bitstream)))
+
+    yield walk
+    for device in opened:
+        device.close()
+
+
+def address(device: SimDevice, cell: str, offset: int) -> int:
+    return next(slave.base for slave in device._slaves if slave.cell == cell) + offset
+
+
+def counter(device: SimDevice, name: str) -> int:
+    return address(device, "rowvit_0", COUNTER_BASE + 4 * list(dict(COUNTERS)).index(name))
+
+
+def handoff(old: str, new: str):
+    """A fault: another text in the .hwh."""
+
+    def edit(_: SimDevice, bit: Path) -> None:
+        text = bit.with_suffix(".hwh").read_text()
+        assert old in text
+        bit.with_suffix(".hwh").write_text(text.replace(old, new))
+
+    return edit
+
+
+def failed(checks: list[Check]) -> tuple[str, str, str]:
+    """The one check that failed, which is the last."""
+    assert [check.ok is False for check in checks] == [False] * (len(checks) - 1) + [True]
+    return checks[-1].name, checks[-1].text, checks[-1].advice
+
+
+def test_a_sound_board(board):
+    checks = board()
+    assert [check.name for check in checks] == ["device", *FILES, *BOARD]
+    assert {check.name for check in checks if check.ok is None} == {"same build", "provenance"}
+    assert not [check for check in checks if check.ok is False]
+    text = {check.name: check.text for check in checks}
+    assert text["PL clock"] == "PL clock 0 runs at 100.0 MHz, built for 100"
+    assert "100.0 by PYNQ" in text["speed"]
+    assert "512 of 512 weight lines" in text["memories"]
+
+
+def test_the_simulated_board():
+    """The same walk, but for the speed of the clock."""
+    result = CliRunner().invoke(app, ["diagnose", "--target", "sim", "--config", "tiny"])
+    assert result.exit_code == 0, result.output
+    names = [line[8:20].strip() for line in result.stdout.splitlines() if line.startswith(("ok ", "? "))]
+    assert names == ["device", *FILES, *(name for name in BOARD if name != "speed")]
+    assert "failed" not in result.stdout
+
+
+# -- files and device -------------------------------------------------------------------------------
+
+
+def test_no_board(monkeypatch, tmp_path):
+    monkeypatch.setattr(type(Device), "devices", [], raising=False)
+    (check,) = diagnose("board", TINY, tmp_path / "rowvit.bit")
+    assert failed([check]) == (
+        "device",
+        "PYNQ finds no device here",
+        "run on a board with PYNQ, as root (sudo -i)",
+    )
+    result = CliRunner().invoke(app, ["diagnose", "-c", "tiny"])
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-1] == "device: run on a board with PYNQ, as root (sudo -i)"
+
+
+def test_nothing_to_diagnose():
+    result = CliRunner().invoke(app, ["diagnose", "--target", "golden"])
+    assert result.exit_code == 2
+    assert result.stderr == "rowvit: golden has nothing to diagnose; take --target board or sim\n"
+
+
+@pytest.mark.parametrize(
+    "fault, name, text, advice",
+    [
+        (lambda _, bit: bit.unlink(), "bitstream", "cannot be read", "build the bitstream, or copy"),
+        (lambda _, bit: bit.write_bytes(b"ELF"), "bitstream", "not a Xilinx .bit", "copy the file again"),
+        (lambda _, bit: bit.with_suffix(".hwh").unlink(), "handoff", "does not exist", "copy it from the"),
+        (handoff(":rowvit_top:", ":adder:"), "core", "holds no rowvit core", "take a rowvit design's"),
+        (
+            handoff('NAME="LANES" VALUE="16"', 'NAME="LANES" VALUE="32"'),
+            "core",
+            "CONFIG_HASH is 0x7BAB1F13, its other parameters make",
+            "build the bitstream again",
+        ),
+        (
+            handoff('"c_sg_length_width" VALUE="26"', '"c_sg_length_width" VALUE="14"'),
+            "DMA",
+            "its length register has 14 bits: a transfer moves at most 16,383 bytes",
+            "set c_sg_length_width to 26",
+        ),
+        (handoff('"c_include_sg" VALUE="0"', '"c_include_sg" VALUE="1"'), "DMA", "scatter-gather", "build"),
+    ],
+    ids=["no bit", "no bitstream", "no hwh", "no core", "hash", "length", "scatter-gather"],
+)
+def test_wrong_files(board, fault, name, text, advice):
+    """All that the files say is shown; the walk ends after them."""
+    checks = board(fault)
+    (wrong,) = [check for check in checks if check.ok is False]
+    assert wrong.name == name and text in wrong.text and advice in wrong.advice
+    assert not {check.name for check in checks} & set(BOARD)
+
+
+def test_another_configuration(board):
+    name, text, advice = failed(board(config=replace(TINY, name="mine", lanes=32)))
+    assert name == "overlay" and "is of configuration tiny" in text and "not of 'mine'" in text
+    assert advice == "name the configuration it was built for"
+
+
+def test_another_bitstream(board):
+    def fault(_, bit: Path) -> None:
+        bit.with_suffix(".hwh").write_text(hwh.handoff(replace(TINY, lanes=32)))
+
+    name, text, advice = failed(board(fault, replace(TINY, lanes=32)))
+    assert name == "overlay" and "was built for a configuration with hash 0x7BAB1F13" in text
+    assert "copy its own .hwh" in advice
+
+
+@pytest.mark.parametrize("register, text", [("ID", "no rowvit core is at this"), ("ABI", "has ABI 99")])
+def test_another_core(board, register, text):
+    def fault(device, _) -> None:
+        disturb(device, {address(device, "rowvit_0", REGISTERS[register][0]): 99})
+
+    name, found, advice = failed(board(fault))
+    assert name == "overlay" and text in found and advice
+
+
+# -- the board --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mhz, ok", [(99.0, True), (101.9, True), (125.0, False), (50.0, None)])
+def test_the_pl_clock(board, monkeypatch, mhz, ok):
+    """Too fast is a fault; slower only counts as another speed."""
+    monkeypatch.setattr("rowvit.diagnose.Clocks", SimpleNamespace(fclk0_mhz=mhz))
+    checks = board()
+    clock = next(check for check in checks if check.name == "PL clock")
+    assert clock.ok is ok
+    assert f"runs at {mhz} MHz, built for 100" in clock.text
+    if ok is False:
+        assert failed(checks)[2] == "set pynq.Clocks.fclk0_mhz = 100: the circuit may fail at more"
+
+
+def test_the_core_runs_at_another_speed(board):
+    """PYNQ says 100 MHz, the core counts 25."""
+
+    def fault(device, _) -> None:
+        disturb(device, {counter(device, "cycles"): lambda _: int(time.monotonic() * 25e6) & 0xFFFFFFFF})
+
+    name, text, advice = failed(board(fault))
+    assert name == "speed" and text.endswith("MHz counted by the core, 100.0 by PYNQ")
+    assert float(text.split()[0]) == pytest.approx(25, rel=0.1)
+    assert "copy .bit and .hwh again" in advice
+
+
+def test_contiguous_memory_is_exhausted(board, monkeypatch, tmp_path):
+    (tmp_path / "meminfo").write_text("CmaTotal: 16384 kB\nCmaFree: 2048 kB\n")
+    monkeypatch.setattr("rowvit.driver.MEMINFO", tmp_path / "meminfo")
+
+    def fault(device, _) -> None:
+        def refuse(*_, **__):
+            raise RuntimeError("Failed to allocate Memory!")
+
+        device.allocate = refuse
+
+    assert failed(board(fault)) == (
+        "memory",
+        "no 16 MB of contiguous memory (CmaTotal: 16384 kB, CmaFree: 2048 kB)",
+        "free buffers (restart other notebooks), or boot with a larger cma=",
+    )
+
+
+def test_the_simulated_memory_is_too_small(board):
+    name, text, _ = failed(board(memory=MemoryModel(megabytes=8)))
+    assert name == "memory" and "a buffer of 16384 KB does not fit" in text
+
+
+def test_memory_that_loses_data(board):
+    """As if caches were not flushed."""
+
+    def fault(device, _) -> None:
+        device.flush = lambda *_: None
+
+    assert failed(board(fault))[:2] == ("memory", "memory for the DMA loses data")
+
+
+@pytest.mark.parametrize("offset, value, text", [(0x00, 4, "leave its reset"), (0x34, 1, "start")])
+def test_a_dma_that_does_not_answer(board, offset, value, text):
+    def fault(device, _) -> None:
+        disturb(device, {address(device, "axi_dma_0", offset): value})
+
+    name, found, advice = failed(board(fault, budget=10**9))
+    assert name == "channels" and f"axi_dma_0 does not {text}" in found
+    assert advice == "use .bit and .hwh of one build"
+
+
+@pytest.mark.parametrize(
+    "offset, status, text, advice",
+    [
+        (0x34, 0x10000, "The core is done, but the DMA saw no end of its answer", "use .bit and .hwh of one"),
+        (0x04, 0x10000, "S2MM idle (status 0x00011002). The core is done", "use .bit and .hwh of one build"),
+        (
+            0x34,
+            0x10040,
+            "S2MM channel stopped: decode error (there is no memory",
+            "bitstream and",
+        ),
+    ],
+    ids=["no end", "sending", "decode error"],
+)
+def test_a_dma_that_is_stuck(board, monkeypatch, offset, status, text, advice):
+    monkeypatch.setattr("rowvit.diagnose.SECONDS", {"board": 0.3})
+
+    def fault(device, _) -> None:
+        dma = address(device, "axi_dma_0", offset)
+        length = address(device, "axi_dma_0", 0x58)
+        write = device.write_registers
+
+        def watched(at: int, data) -> None:  # once it is to move something
+            write(at, data)
+            if at == length:
+                disturb(device, {dma: status})
+
+        device.write_registers = watched
+
+    name, found, what = failed(board(fault, budget=10**9))
+    assert name == "transfer" and text in found and advice in what
+
+
+def test_words_that_get_lost(board):
+    def fault(device, _) -> None:
+        disturb(device, {counter(device, "recv_words"): 293})
+
+    name, text, advice = failed(board(fault))
+    assert (name, text) == ("transfer", "the core received 293 words, not 294")
+    assert advice
+
+
+def test_wrong_logits(board):
+    """A bit of every weight of the middle flips on its way to memory."""
+
+    def fault(device, _) -> None:
+        flush = device.flush
+
+        def flip(bo: int, offset: int, pointer: int, size: int) -> None:
+            flush(bo, offset, pointer, size)
+            if 1 << 13 < size < 1 << 20:  # the network; images are smaller, the test of memory is greater
+                at = bo + offset - DDR_BASE
+                device.ddr[at + size // 2 : at + size // 2 + 2048] ^= 0x10
+
+        device.flush = flip
+
+    name, text, advice = failed(board(fault))
+    assert name == "transfer" and text.startswith("the result differs from the reference, first in layers.0")
+    assert advice.startswith("see that timing is met at this clock")
+
+
+def test_no_interrupt(board):
+    """No fault: streams look for themselves."""
+
+    def fault(device, _) -> None:
+        device.interrupt_pending = lambda: False
+
+    checks = board(fault, budget=10**9)
+    assert checks[-1].name == "interrupt" and checks[-1].ok is None
+    assert checks[-1].text == "rowvit_0/irq was not seen: stream_async looks every 20 ms instead"
+
+
+def test_buffers_are_given_back(board):
+    devices = []
+    board(lambda device, _: devices.append(device))
+    assert not devices[0]._used

@@ -168,7 +168,8 @@ class Mlp(nn.Module):
         observe(f"{name}.hidden", h)
         if self.threshold > 0:
             h = torch.where(h < self.threshold, 0.0, h)
-        self._count(h)
+        if not self.training:
+            self._count(h)
         return self.fc2(h)
 
     def _count(self, h: Tensor) -> None:
@@ -232,6 +233,7 @@ class VisionTransformer(nn.Module):
         self.head = nn.Linear(config.dim, config.classes) if config.classes else nn.Identity()
         self.head_dist = nn.Linear(config.dim, config.classes) if config.distilled else None
         self.tokens = torch.empty(0)  # original indices [B, live] of the tokens that reached the end
+        self.token_drop = 0.0  # share of the patch tokens that training leaves out, at random for each image
 
     def encode(self, images: Tensor, observe: Observer = _ignore) -> Tensor:
         """Residual stream [B, live, D] after the last block, for normalised images [B, 3, S, S]."""
@@ -239,10 +241,21 @@ class VisionTransformer(nn.Module):
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed
         observe("embed", x)
         tokens = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+        if self.training and self.token_drop:
+            x, tokens = self._drop(x)
         for layer, block in enumerate(self.blocks):
             x, tokens = block(x, tokens, observe, f"layers.{layer}")
         self.tokens = tokens
         return x
+
+    def _drop(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The prefix, and the patch tokens that this step draws, in their order."""
+        prefix, patches = self.config.prefix, x.shape[1] - self.config.prefix
+        keep = max(1, round(patches * (1 - self.token_drop)))
+        drawn = torch.rand(len(x), patches, device=x.device).argsort(dim=1)[:, :keep].sort(dim=1).values
+        first = torch.arange(prefix, device=x.device).expand(len(x), -1)
+        tokens = torch.cat([first, drawn + prefix], dim=1)
+        return x.gather(1, tokens[..., None].expand(-1, -1, x.shape[2])), tokens
 
     def pool(self, x: Tensor) -> Tensor:
         """What the head sees, [B, D] (distilled: [B, 2, D]), of the residual stream."""

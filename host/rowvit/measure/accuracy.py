@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Accuracy and work over a set of labelled photos: float networks, integer packages, the simulated RTL.
+
+The set is cut into shards. They run one after the other here, or on the workers of a Dask cluster:
+processes of this machine, or any cluster whose scheduler is named.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rowvit.errors import RowvitError
+
+if TYPE_CHECKING:
+    from rowvit.hardware.config import HardwareConfig
+    from rowvit.model.store import Card
+    from rowvit.model.vit import VisionTransformer
+    from rowvit.quant.package import ModelPackage
+    from rowvit.train.data import Photos
+
+SHARD = 32  # photos
+
+
+@dataclass
+class Work:
+    """What photos gave and cost; arrays have one entry for each photo, in the order of the set.
+
+    Parameters
+    ----------
+    logits : float64 array [n, classes]
+        In float units.
+    macs_executed, macs_dense : int64 arrays
+    w2_rows_fetched, w2_rows_total : int64 arrays
+    zeros : float64 array
+        Share of zeros among the hidden activations of all layers.
+    cycles : float64 array
+        NaN where no cycles were counted or predicted.
+    bit_exact : bool array
+        Equal to the integer reference; true on the reference itself.
+    """
+
+    logits: np.ndarray
+    macs_executed: np.ndarray
+    macs_dense: np.ndarray
+    w2_rows_fetched: np.ndarray
+    w2_rows_total: np.ndarray
+    zeros: np.ndarray
+    cycles: np.ndarray
+    bit_exact: np.ndarray
+
+    @classmethod
+    def join(cls, parts: list[Work]) -> Work:
+        """One after the other."""
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
+
+@dataclass
+class Evaluation:
+    """A network on a set.
+
+    Parameters
+    ----------
+    network, data : str
+    kind : str
+        "float", "int8 golden" or "int8 sim".
+    truth : int array [n]
+    classes : list of str
+    work : Work
+    agreement : float or None
+        Share of the photos to which another network gives the same class.
+    """
+
+    network: str
+    data: str
+    kind: str
+    truth: np.ndarray
+    classes: list[str]
+    work: Work
+    agreement: float | None = None
+    cycles_of: str = field(default="")
+
+    @property
+    def guesses(self) -> np.ndarray:
+        return self.work.logits.argmax(axis=1)
+
+    def right(self, best: int = 1) -> int:
+        """Photos whose class is among the ``best`` greatest logits; the lowest index wins a tie."""
+        order = np.argsort(-self.work.logits, axis=1, kind="stable")[:, :best]
+        return int((order == self.truth[:, None]).any(axis=1).sum())
+
+    def confusion(self) -> np.ndarray:
+        """Photos int [truth, guess]."""
+        counts = np.zeros((len(self.classes),) * 2, np.int64)
+        np.add.at(counts, (self.truth, self.guesses), 1)
+        return counts
+
+    def report(self) -> dict[str, Any]:
+        """Everything, for JSON; shares are in percent, work is the mean of a photo."""
+        n, work = len(self.truth), self.work
+        low, high = wilson(self.right(), n)
+        report: dict[str, Any] = {
+            "network": self.network,
+            "kind": self.kind,
+            "data": self.data,
+            "photos": n,
+            "top1": 100 * self.right() / n,
+            "top1_interval_95": [100 * low, 100 * high],
+            "top5": 100 * self.right(5) / n if len(self.classes) > 5 else None,
+            "agreement": None if self.agreement is None else 100 * self.agreement,
+            "macs_executed": float(work.macs_executed.mean()),
+            "macs_dense": float(work.macs_dense.mean()),
+            "macs_saved": 100 * (1 - work.macs_executed.sum() / work.macs_dense.sum()),
+            "w2_rows_fetched": float(work.w2_rows_fetched.mean()),
+            "w2_rows_total": float(work.w2_rows_total.mean()),
+            "w2_rows_saved": 100 * (1 - work.w2_rows_fetched.sum() / work.w2_rows_total.sum()),
+            "zeros": 100 * float(work.zeros.mean()),
+            "classes": self.classes,
+            "confusion": self.confusion().tolist(),
+        }
+        counted = np.isfinite(work.cycles)
+        if counted.any():
+            report["cycles"] = float(work.cycles[counted].mean())
+            report["cycles_of"] = f"{self.cycles_of}, {int(counted.sum())} photos"
+        if self.kind == "int8 sim":
+            report["bit_exact"] = int(work.bit_exact.sum())
+        return report
+
+
+def wilson(right: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval of a share, 95 % by default."""
+    if not 0 <= right <= total or total < 1:
+        raise ValueError(f"{right} of {total} is no share")
+    share, spread = right / total, z * z / total
+    middle = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+# -- one shard -------------------------------------------------------------------------------------
+
+
+def float_work(model: VisionTransformer, card: Card, pixels: np.ndarray) -> Work:
+    """A float network on photos uint8 [B, S, S, 3]; MACs count as on the accelerator.
+
+    Products with the zeros behind ReLU do not count unless ``ffn2_rule`` is "none".
+    """
+    from rowvit.model.vit import predict
+
+    config, images = model.config, len(pixels)
+    nonzero = np.zeros(images, np.int64)
+    total = 0
+    live: dict[int, int] = {}
+    thresholds = config.thresholds or (0.0,) * config.depth
+
+    def observe(name: str, value: Any) -> None:
+        nonlocal total
+        layer = int(name.split(".")[1]) if name.startswith("layers.") else -1
+        if name.endswith(".q"):
+            live[2 * layer] = value.shape[2]
+        elif name.endswith(".hidden"):
+            used = value >= thresholds[layer] if thresholds[layer] > 0 else value != 0
+            nonzero[:] += used.sum(dim=(1, 2)).numpy()
+            total += value.shape[1] * value.shape[2]
+            live[2 * layer + 1] = value.shape[1]
+
+    for block in model.blocks:
+        block.mlp.rows_fetched = block.mlp.rows_total = 0
+    logits = predict(model, pixels, card.mean, card.std, batch=images, observe=observe)
+    dim, n = config.dim, config.tokens
+    fixed = (n - config.prefix) * dim * 3 * config.patch_size**2 + dim * config.classes
+    dense = fixed + config.depth * (4 * n * dim**2 + 2 * n * n * dim + 2 * n * dim * config.hidden)
+    executed = np.full(images, fixed, np.int64)
+    for layer in range(config.depth):
+        before, after = live[2 * layer], live[2 * layer + 1]
+        executed += (3 * before + after) * dim**2 + 2 * before**2 * dim + after * dim * config.hidden
+    executed += dim * (total if config.ffn2_rule == "none" else nonzero)
+    rows = [(block.mlp.rows_fetched / images, block.mlp.rows_total / images) for block in model.blocks]
+    fetched, rows_total = np.sum(rows, axis=0)
+    return Work(
+        logits.astype(np.float64),
+        executed,
+        np.full(images, dense, np.int64),
+        np.full(images, fetched),
+        np.full(images, rows_total),
+        1 - nonzero / total,
+        np.full(images, np.nan),
+        np.ones(images, bool),
+    )
+
+
+def golden_work(
+    package: ModelPackage, pixels: np.ndarray, config: HardwareConfig | None = None, cycles: int = 0
+) -> Work:
+    """The integer reference on photos uint8 [B, S, S, 3]; the first ``cycles`` go through the cycle model."""
+    from rowvit.reference import patchify, run
+
+    found = run(package, patchify(pixels, package.arch["patch_size"]))
+    counts = [image.counts for image in found]
+    predicted = np.full(len(found), np.nan)
+    if cycles and config is not None:
+        from rowvit.compiler import compile as lower
+        from rowvit.compiler.cycles import measured, predict
+
+        program = lower(package, config)
+        for index, count in enumerate(counts[:cycles]):
+            predicted[index] = predict(program, config, statistics=measured(count)).image_cycles[0]
+    return Work(
+        np.stack([image.logits for image in found]) * package.meta["scales"]["logit"],
+        *(
+            np.array([getattr(c, key) for c in counts], np.int64)
+            for key in ("macs_executed", "macs_dense", "w2_rows_fetched", "w2_rows_total")
+        ),
+        np.array([_zeros(package, c) for c in counts]),
+        predicted,
+        np.ones(len(found), bool),
+    )
+
+
+def _zeros(package: ModelPackage, counts: Any) -> float:
+    return 1 - sum(counts.ffn2_nonzeros) / (sum(counts.live) * package.arch["hidden"])
+
+
+def sim_work(package: ModelPackage, pixels: np.ndarray, config: HardwareConfig) -> Work:
+    """The simulated RTL on photos uint8 [B, S, S, 3], compared with the integer reference."""
+    import rowvit
+
+    work = golden_work(package, pixels)
+    with rowvit.open("golden", config) as golden, rowvit.open("sim", config) as sim:
+        golden.load(package)
+        sim.load(package)
+        pairs = list(zip(sim(pixels), golden(pixels), strict=True))
+    work.cycles = np.array([result.cycles for result, _ in pairs], np.float64)
+    work.bit_exact = np.array([result.same(expected) for result, expected in pairs])
+    work.logits = np.stack([result.logits for result, _ in pairs]) * package.meta["scales"]["logit"]
+    return work
+
+
+# -- the set ---------------------------------------------------------------------------------------
+
+
+def evaluate(
+    model: ModelPackage | tuple[VisionTransformer, Card],
+    photos: Photos,
+    target: str = "golden",
+    config: HardwareConfig | None = None,
+    cycles: int = 0,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Evaluation:
+    """Run a network over a set.
+
+    Parameters
+    ----------
+    model : ModelPackage, or VisionTransformer and Card
+    photos : Photos
+    target : str
+        "golden" or "sim", for a package.
+    config : HardwareConfig, optional
+        For ``cycles`` and target "sim".
+    cycles : int
+        So many photos, the first of the set, go through the cycle model.
+    jobs : int
+        Worker processes on this machine.
+    scheduler : str, optional
+        Address of a Dask scheduler, whose workers are taken instead.
+    progress : callable
+        Told the photos done, after every shard.
+
+    Raises
+    ------
+    RowvitError
+        The photos' classes are not the network's, Dask is missing, or a shard fails.
+    """
+    floating = isinstance(model, tuple)
+    if floating:
+        network, card = model
+        name, classes, side, resize = card.name, card.classes, network.config.image_size, card.resize
+    else:
+        name, classes = model.meta["name"], model.meta["classes"]
+        side, resize = model.arch["image_size"], model.meta["preprocessing"]["resize"]
+    if len(photos.classes) != len(classes):
+        raise RowvitError(
+            f"{name} knows {len(classes)} classes, the photos ({photos.name}) have {len(photos.classes)}"
+        )
+    shards = [range(i, min(i + SHARD, len(photos))) for i in range(0, len(photos), SHARD)]
+    if target == "sim" and not floating:
+        shards = [range(i, i + 1) for i in range(len(photos))]
+    parts: list[Work] = []
+    done = 0
+    work = partial(_shard, side=side, resize=resize, target=target, config=config)
+    for part in _run(work, model, photos, shards, cycles, jobs, scheduler):
+        parts.append(part)
+        done += len(part.logits)
+        progress(done)
+    kind = "float" if floating else f"int8 {target}"
+    of = "RTL in simulation" if target == "sim" else "cycle model"
+    return Evaluation(
+        name,
+        photos.name,
+        kind,
+        photos.labels,
+        list(map(str, classes)),
+        Work.join(parts),
+        cycles_of=f"{of}, {config.name}" if config else "",
+    )
+
+
+def _shard(
+    model: Any,
+    part: Photos,
+    cycles: int,
+    *,
+    side: int,
+    resize: str,
+    target: str,
+    config: HardwareConfig | None,
+) -> Work:
+    pixels = part.pixels(range(len(part)), side, resize)
+    if isinstance(model, tuple):
+        return float_work(*model, pixels)
+    if target == "sim":
+        return sim_work(model, pixels, config)
+    return golden_work(model, pixels, config, cycles)
+
+
+def _run(
+    work: Callable,
+    model: Any,
+    photos: Photos,
+    shards: list[range],
+    cycles: int,
+    jobs: int,
+    scheduler: str | None,
+) -> Iterator[Work]:
+    """Results of the shards in their order."""
+
+    def part(shard: range) -> Photos:
+        files = [photos.files[i] for i in shard]
+        return type(photos)(files, photos.labels[shard.start : shard.stop], photos.classes, photos.name)
+
+    def counted(shard: range) -> int:
+        return min(max(cycles - shard.start, 0), len(shard))
+
+    if jobs == 1 and scheduler is None:
+        for shard in shards:
+            yield work(model, part(shard), counted(shard))
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise RowvitError("several workers need Dask; install it with: pip install 'rowvit[eval]'") from error
+    try:
+        client = (
+            Client(scheduler, timeout=10)
+            if scheduler
+            else Client(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
+        )
+    except (OSError, ValueError) as error:
+        raise RowvitError(f"no Dask scheduler answers at {scheduler} ({error})") from error
+    with client:
+        sent = client.scatter(model, broadcast=True)
+        futures = [client.submit(work, sent, part(shard), counted(shard), pure=False) for shard in shards]
+        for future in futures:
+            yield future.result()

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled photos on disk: folders of classes, CIFAR-10 as it is published, archives of JPEGs.
+
+`open_data` tells them apart by what lies at the path:
+
+- a folder with ``train`` and ``val`` (or ``test``), each with a folder for every class: ImageFolder,
+  ImageNet among them; a folder of class folders alone is a test set;
+- a folder that holds ``cifar-10-batches-py``, or is it;
+- an ``.npz`` with ``jpeg``, ``off``, ``y`` and ``test``: all files one after the other (uint8), their
+  offsets (one more than photos), labels, and true for test photos;
+- an ``.npz`` with ``train_jpeg``, ``train_off``, ``train_y``, the same for ``test``, and ``classes``.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from rowvit.errors import RowvitError
+from rowvit.images import decode
+
+SPLITS = ("train", "test")
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos of one split, not decoded.
+
+    Parameters
+    ----------
+    files : sequence of Path, bytes or uint8 arrays [H, W, 3]
+    labels : int64 array [n]
+    classes : tuple of str
+    name : str
+        What the set is, for model cards and tables: "cifar-10 test, all 10000".
+    """
+
+    files: Sequence[Any]
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, count: int, seed: int = 0) -> Photos:
+        """At most ``count`` photos, drawn at random with a fixed seed; the name says so."""
+        if count >= len(self):
+            return self
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
+        name = f"{self.name.split(',')[0]}, {count} of {len(self)} drawn with seed {seed}"
+        return Photos([self.files[i] for i in chosen], self.labels[chosen], self.classes, name)
+
+    def pixels(self, indices: Sequence[int] | np.ndarray, side: int, resize: str = "bicubic") -> np.ndarray:
+        """Photos uint8 [n, side, side, 3], prepared as the accelerator's host does it."""
+        return np.stack([decode(_encoded(self.files[i]), side, resize) for i in indices])
+
+
+def _encoded(file: Any) -> Any:
+    """What `rowvit.images.decode` takes; pixels go through a lossless file."""
+    if not isinstance(file, np.ndarray):
+        return file
+    buffer = BytesIO()
+    Image.fromarray(file).save(buffer, "PNG", compress_level=0)
+    return buffer.getvalue()
+
+
+def open_data(path: Path, split: str) -> Photos:
+    """Photos of a split, "train" or "test".
+
+    Raises
+    ------
+    RowvitError
+        If there is nothing at ``path`` that is a set of labelled photos, or no such split.
+    """
+    if split not in SPLITS:
+        raise RowvitError(f"split '{split}' is not known; take one of {', '.join(SPLITS)}")
+    path = Path(path)
+    if not path.exists():
+        raise RowvitError(f"{path}: there are no data; give a folder of classes, CIFAR-10 or an .npz archive")
+    if path.suffix == ".npz":
+        photos = _archive(path, split)
+    elif path.name == "cifar-10-batches-py" or (path / "cifar-10-batches-py").is_dir():
+        photos = _cifar(path if path.name == "cifar-10-batches-py" else path / "cifar-10-batches-py", split)
+    elif path.is_dir():
+        photos = _folder(path, split)
+    else:
+        raise RowvitError(f"{path}: not a folder or .npz archive of labelled photos")
+    if not len(photos):
+        raise RowvitError(f"{path}: the split '{split}' holds no photos")
+    return photos
+
+
+def _archive(path: Path, split: str) -> Photos:
+    try:
+        with np.load(path) as archive:
+            tables = {key: archive[key] for key in archive.files}
+    except (OSError, ValueError) as error:
+        raise RowvitError(f"{path}: cannot be read as an .npz archive ({error})") from error
+    name = path.stem.removesuffix("_jpeg").replace("_", "-")
+    if {"jpeg", "off", "y", "test"} <= tables.keys():
+        chosen = np.flatnonzero(tables["test"].astype(bool) == (split == "test"))
+        jpeg, offsets, labels = tables["jpeg"], tables["off"], tables["y"]
+    elif {f"{split}_jpeg", f"{split}_off", f"{split}_y"} <= tables.keys():
+        jpeg, offsets, labels = (tables[f"{split}_{key}"] for key in ("jpeg", "off", "y"))
+        chosen = np.arange(len(labels))
+    else:
+        raise RowvitError(
+            f"{path}: holds {', '.join(sorted(tables))}; expected jpeg, off, y and test,"
+            f" or {split}_jpeg, {split}_off and {split}_y"
+        )
+    files = [jpeg[offsets[i] : offsets[i + 1]].tobytes() for i in chosen]
+    classes = tables.get("classes")
+    if classes is None:
+        classes = np.arange(int(labels.max()) + 1)
+    labels = labels[chosen].astype(np.int64)
+    return Photos(files, labels, tuple(map(str, classes)), f"{name} {split}, all {len(labels)}")
+
+
+def _cifar(path: Path, split: str) -> Photos:
+    """The published pickles ("python version"), read without running what they might hold."""
+    names = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
+    try:
+        batches = [_Unpickler(BytesIO((path / name).read_bytes()), encoding="bytes").load() for name in names]
+        meta = _Unpickler(BytesIO((path / "batches.meta").read_bytes()), encoding="bytes").load()
+        pixels = np.concatenate([batch[b"data"] for batch in batches])
+        labels = np.concatenate([batch[b"labels"] for batch in batches]).astype(np.int64)
+        classes = tuple(name.decode() for name in meta[b"label_names"])
+        pixels = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    except (OSError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise RowvitError(f"{path}: not CIFAR-10's python version ({error})") from error
+    return Photos(pixels, labels, classes, f"cifar-10 {split}, all {len(labels)}")
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith(("numpy", "_codecs")) and name in ("_reconstruct", "ndarray", "dtype", "encode"):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} has no place in it")
+
+
+def _folder(path: Path, split: str) -> Photos:
+    names = ("train",) if split == "train" else ("val", "test", "validation")
+    root = next((path / name for name in names if (path / name).is_dir()), None)
+    if root is None:
+        if split == "train" or any((path / name).is_dir() for name in ("train", "val")):
+            raise RowvitError(f"{path}: has no folder {' or '.join(names)} with a folder for every class")
+        root = path
+    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    if not classes:
+        raise RowvitError(f"{root}: has no folders of classes; each class is a folder of its photos")
+    files: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = sorted(file for file in (root / name).rglob("*") if file.suffix.lower() in _SUFFIXES)
+        files += found
+        labels += [label] * len(found)
+    return Photos(files, np.array(labels, np.int64), tuple(classes), f"{path.name} {split}, all {len(files)}")
+
+
+def channel_statistics(photos: Photos, side: int, count: int = 2000) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel, pixels in 0..1, over ``count`` photos."""
+    pixels = photos.subset(count).pixels(range(min(count, len(photos))), side).reshape(-1, 3) / 255
+    return pixels.mean(axis=0).round(6).tolist(), pixels.std(axis=0).round(6).tolist()
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What training does to a photo.
+
+    Parameters
+    ----------
+    crop : float
+        Least share of the photo's area that a random crop keeps; 1 switches it off.
+    flip : bool
+        Mirror half of the photos.
+    randaugment : int
+        Magnitude of RandAugment (two operations, 0 to 30); 0 switches it off.
+    """
+
+    crop: float = 1.0
+    flip: bool = False
+    randaugment: int = 0
+
+
+class TrainingSet(Dataset):
+    """Augmented photos uint8 [3, side, side] and labels.
+
+    What happens to a photo depends on seed, epoch and index alone, so that neither the number of
+    workers and processes nor an interruption changes it.
+    """
+
+    def __init__(self, photos: Photos, side: int, resize: str, augmentation: Augmentation, seed: int) -> None:
+        from torchvision.transforms import v2
+
+        self.photos, self.side, self.seed, self.epoch, self.resize = photos, side, seed, 0, resize
+        mode = {"bicubic": v2.InterpolationMode.BICUBIC, "bilinear": v2.InterpolationMode.BILINEAR}[resize]
+        steps: list[Any] = []
+        self.cropped = augmentation.crop < 1
+        if self.cropped:
+            steps.append(v2.RandomResizedCrop(side, scale=(augmentation.crop, 1.0), interpolation=mode))
+        if augmentation.flip:
+            steps.append(v2.RandomHorizontalFlip())
+        if augmentation.randaugment:
+            steps.append(v2.RandAugment(2, augmentation.randaugment))
+        self.transform = v2.Compose(steps) if steps else None
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        file = _encoded(self.photos.files[index])
+        if self.cropped:
+            try:
+                image = Image.open(BytesIO(file) if isinstance(file, bytes) else file).convert("RGB")
+            except OSError as error:
+                raise RowvitError(
+                    f"photo {index} ({self.photos.name}): cannot be decoded ({error})"
+                ) from error
+        else:
+            image = Image.fromarray(decode(file, self.side, self.resize))
+        if self.transform is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(hash((self.seed, self.epoch, int(index))) & 0x7FFF_FFFF)
+                image = self.transform(image)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        return pixels, int(self.photos.labels[index])

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop.
+
+Whatever is random in a step depends on the recipe's seed and the number of the step alone. A run
+that was killed therefore goes on from its last saved state as if nothing had happened, and the state
+needs no random generators. Under ``torchrun`` every process takes its share of each batch
+(DistributedDataParallel; gloo on CPUs, NCCL on GPUs).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.utils.data import DataLoader
+
+from rowvit.errors import RowvitError
+from rowvit.model.store import Card
+from rowvit.model.synthetic import keep_schedule
+from rowvit.model.vit import VisionTransformer
+from rowvit.train.data import Photos, TrainingSet
+from rowvit.train.loss import loss, mix
+from rowvit.train.recipe import Phase, Recipe
+
+LOG = logging.getLogger("rowvit")
+
+#: called after every step with steps done, steps in all, phase and the loss
+Progress = Callable[[int, int, Phase, float], None]
+
+
+def set_pruning(model: VisionTransformer, pruning: tuple[dict, ...]) -> None:
+    """Give a network another schedule of token pruning, in place."""
+    for layer, block in enumerate(model.blocks):
+        block.keep = next((step["keep"] for step in pruning if step["layer"] == layer), None)
+    model.config = replace(model.config, pruning=pruning)
+
+
+def new_head(model: VisionTransformer, classes: int) -> None:
+    """Give a network a head for other classes, all zero, in place."""
+    model.head = nn.Linear(model.config.dim, classes)
+    nn.init.zeros_(model.head.weight)
+    nn.init.zeros_(model.head.bias)
+    model.head_dist = None
+    model.config = replace(model.config, classes=classes, distilled=False)
+
+
+class Trainer:
+    """One run: a network, photos and a recipe.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+        Trained in place.
+    card : Card
+        Mean, standard deviation and resizing of the network's input.
+    photos : Photos
+    recipe : Recipe
+    state : Path
+        Where the state is kept while the run lasts.
+    teacher : (VisionTransformer, Card), optional
+        For phases that distill; it has the same classes.
+    workers : int
+        Processes that decode photos; 0 decodes between the steps.
+    save_every : float
+        Seconds between two states.
+
+    Raises
+    ------
+    RowvitError
+        If photos, network, teacher and recipe do not fit each other.
+    """
+
+    def __init__(
+        self,
+        model: VisionTransformer,
+        card: Card,
+        photos: Photos,
+        recipe: Recipe,
+        state: Path,
+        teacher: tuple[VisionTransformer, Card] | None = None,
+        workers: int = 0,
+        save_every: float = 60.0,
+    ) -> None:
+        if recipe.photos:
+            photos = photos.subset(recipe.photos, recipe.seed)
+        classes = len(photos.classes)
+        if model.config.classes != classes:
+            raise RowvitError(f"the network has {model.config.classes} classes and the photos have {classes}")
+        if any(phase.distill for phase in recipe.phases) and teacher is None:
+            raise RowvitError("the recipe distills; name the network to learn from with --teacher")
+        if teacher is not None and teacher[0].config.classes != classes:
+            raise RowvitError(
+                f"the teacher has {teacher[0].config.classes} classes, the photos have {classes}"
+            )
+        for phase in recipe.phases:
+            if any(not 0 <= layer < model.config.depth for layer in phase.prune_layers):
+                raise RowvitError(f"phase '{phase.name}' prunes in a block that the network does not have")
+        self.rank, self.world = _processes()
+        if recipe.batch % self.world:
+            raise RowvitError(f"{self.world} processes do not divide the batch of {recipe.batch}")
+        if len(photos) < recipe.batch:
+            raise RowvitError(f"{len(photos)} photos do not fill a batch of {recipe.batch}")
+        self.device = torch.device("cuda", self.rank) if torch.cuda.is_available() else torch.device("cpu")
+        self.model, self.card, self.recipe, self.state, self.teacher = model, card, recipe, state, teacher
+        self.workers, self.save_every = workers, save_every
+        augmentation = recipe.augmentation
+        self.data = TrainingSet(photos, model.config.image_size, card.resize, augmentation, recipe.seed)
+        self.per_epoch = len(photos) // recipe.batch
+        self.steps = [max(1, round(phase.epochs * self.per_epoch)) for phase in recipe.phases]
+        self.fingerprint = self._fingerprint(photos)
+        self.done = 0  # steps
+
+    def run(self, progress: Progress = lambda *_: None) -> None:
+        """Train, from the saved state if there is one; at the end the state is deleted."""
+        saved = self._read_state()
+        self.model.to(self.device)
+        if self.teacher is not None:
+            self.teacher[0].to(self.device).eval().requires_grad_(False)
+        wrapped = nn.parallel.DistributedDataParallel(self.model) if self.world > 1 else self.model
+        first = 0
+        for phase, steps in zip(self.recipe.phases, self.steps, strict=True):
+            if self.done < first + steps:
+                self._phase(wrapped, phase, first, steps, saved, progress)
+                saved = None
+            first += steps
+        self.model.token_drop = 0.0
+        self.model.cpu().eval()
+        if self.rank == 0:
+            self.state.unlink(missing_ok=True)
+
+    def _phase(
+        self,
+        wrapped: nn.Module,
+        phase: Phase,
+        first: int,
+        steps: int,
+        saved: dict | None,
+        progress: Progress,
+    ) -> None:
+        recipe, model = self.recipe, self.model
+        model.train()
+        model.token_drop = phase.token_drop
+        patches = model.config.tokens - model.config.prefix
+        pruning = tuple(keep_schedule(patches, phase.prune_layers, phase.rho)) or model.config.pruning
+        optimizer = torch.optim.AdamW(_groups(model, phase), lr=phase.lr, betas=(0.9, 0.999))
+        if saved is not None and self.done > first:
+            optimizer.load_state_dict(saved["optimizer"])
+        written = time.monotonic()
+        for images, labels in self._batches(first, steps):
+            torch.manual_seed(hash((recipe.seed, self.done, self.rank)) & 0x7FFF_FFFF)
+            # drawn so that all processes agree
+            draw = np.random.default_rng([recipe.seed, self.done]).random()
+            set_pruning(model, pruning if draw < phase.prune_share else ())
+            rate = _rate(phase, (self.done - first) / steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["factor"]
+            value = self._step(wrapped, optimizer, phase, images.to(self.device), labels.to(self.device))
+            self.done += 1
+            if not math.isfinite(value):
+                raise RowvitError(
+                    f"the loss is {value} in step {self.done} ('{phase.name}'); lower the learning rate"
+                )
+            progress(self.done, sum(self.steps), phase, value)
+            if time.monotonic() - written > self.save_every:
+                self._write_state(optimizer)
+                written = time.monotonic()
+        set_pruning(model, pruning)
+
+    def _step(
+        self,
+        wrapped: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        phase: Phase,
+        pixels: Tensor,
+        labels: Tensor,
+    ) -> float:
+        pixels, targets = mix(pixels.float() / 255, labels, self.model.config.classes, phase)
+        taught = None
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            if phase.distill and self.teacher is not None:
+                with torch.no_grad():
+                    taught = self.teacher[0](_normalised(pixels, self.teacher[1])).float()
+            logits = wrapped(_normalised(pixels, self.card)).float()
+        value = loss(logits, targets, taught, phase)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        optimizer.step()
+        return float(value.detach())
+
+    def _batches(self, first: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The share of this process of every batch from the step that comes next to the phase's last."""
+        batch, seed = self.recipe.batch, self.recipe.seed
+        while self.done < first + steps:
+            epoch, begin = divmod(self.done, self.per_epoch)
+            order = np.random.default_rng([seed, epoch, 1]).permutation(len(self.data))
+            end = min(self.per_epoch, begin + first + steps - self.done)
+            shares = [
+                order[step * batch + self.rank : (step + 1) * batch : self.world].tolist()
+                for step in range(begin, end)
+            ]
+            self.data.epoch = epoch
+            yield from DataLoader(self.data, batch_sampler=shares, num_workers=self.workers)
+
+    # -- state ----------------------------------------------------------------------------------
+
+    def _fingerprint(self, photos: Photos) -> str:
+        """What must be the same for a saved state to go on."""
+        sha = hashlib.sha256(repr((self.recipe, photos.name, len(photos), self.card.mean)).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            sha.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        return sha.hexdigest()
+
+    def _write_state(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.rank:
+            return
+        state = {"fingerprint": self.fingerprint, "done": self.done, "optimizer": optimizer.state_dict()}
+        state["model"] = self.model.state_dict()
+        part = self.state.with_name(self.state.name + ".part")
+        torch.save(state, part)
+        os.replace(part, self.state)  # a kill leaves the old state or the new one
+
+    def _read_state(self) -> dict | None:
+        if not self.state.exists():
+            return None
+        try:
+            saved = torch.load(self.state, map_location="cpu", weights_only=True)
+            if saved["fingerprint"] != self.fingerprint:
+                raise RowvitError(
+                    f"{self.state}: from a run with another recipe, network or data; delete it to begin anew"
+                )
+        except RowvitError:
+            raise
+        except Exception as error:  # torch raises many types for a foreign file
+            raise RowvitError(f"{self.state}: cannot be read as a training state; delete it") from error
+        self.model.load_state_dict(saved["model"])
+        self.done = saved["done"]
+        LOG.info("going on after step %d of %d", self.done, sum(self.steps))
+        return saved
+
+
+def _processes() -> tuple[int, int]:
+    """Rank and number of processes; joins torchrun's group."""
+    if "WORLD_SIZE" not in os.environ:
+        return 0, 1
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+def _normalised(pixels: Tensor, card: Card) -> Tensor:
+    mean, std = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (card.mean, card.std))
+    return (pixels - mean) / std
+
+
+def _rate(phase: Phase, done: float) -> float:
+    """Learning rate when the share ``done`` of a phase is over."""
+    if done < phase.warmup:
+        return phase.lr * max(done, 1e-3) / phase.warmup
+    cosine = (1 + math.cos(math.pi * (done - phase.warmup) / max(1 - phase.warmup, 1e-9))) / 2
+    return phase.final_lr + (phase.lr - phase.final_lr) * cosine
+
+
+def _groups(model: VisionTransformer, phase: Phase) -> list[dict]:
+    """Parameters by weight decay and by depth."""
+    depth = model.config.depth
+    groups: dict[tuple[int, bool], dict] = {}
+    for name, parameter in model.named_parameters():
+        if name.startswith("blocks."):
+            level = 1 + int(name.split(".")[1])
+        else:
+            level = 0 if name.startswith(("patch_embed", "cls_token", "pos_embed")) else depth + 1
+        decays = parameter.ndim > 1 and name not in ("cls_token", "pos_embed")
+        group = groups.setdefault(
+            (level, decays),
+            {
+                "params": [],
+                "factor": phase.layer_decay ** (depth + 1 - level),
+                "weight_decay": phase.weight_decay if decays else 0.0,
+            },
+        )
+        group["params"].append(parameter)
+    return list(groups.values())

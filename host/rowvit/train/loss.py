@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses: labels with smoothing and mixup, and a teacher's soft answers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rowvit.train.recipe import Phase
+
+
+def mix(images: Tensor, labels: Tensor, classes: int, phase: Phase) -> tuple[Tensor, Tensor]:
+    """Mixup: images [B, 3, S, S] and soft labels [B, classes], each blended with another of the batch."""
+    targets = nn.functional.one_hot(labels, classes).float()
+    if phase.mixup > 0:
+        share = torch.distributions.Beta(phase.mixup, phase.mixup).sample().item()
+        other = torch.randperm(len(images), device=images.device)
+        images = share * images + (1 - share) * images[other]
+        targets = share * targets + (1 - share) * targets[other]
+    return images, targets
+
+
+def loss(logits: Tensor, targets: Tensor, taught: Tensor | None, phase: Phase) -> Tensor:
+    """Cross entropy with soft labels, and with the teacher's logits in the share ``phase.distill``."""
+    hard = nn.functional.cross_entropy(logits, targets, label_smoothing=phase.label_smoothing)
+    if taught is None:
+        return hard
+    t = phase.temperature
+    soft = nn.functional.kl_div(
+        (logits / t).log_softmax(dim=1),
+        (taught / t).log_softmax(dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return (1 - phase.distill) * hard + phase.distill * t * t * soft

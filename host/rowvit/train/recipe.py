@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recipes: what a training run does, as a TOML file.
+
+A recipe has the fields of `Recipe` at its top, a table ``[augmentation]`` with those of
+`rowvit.train.data.Augmentation`, and one ``[[phase]]`` or more with those of `Phase`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+from rowvit.errors import RowvitError
+from rowvit.train.data import Augmentation
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with one optimiser (AdamW) and one warm-up and cosine of its learning rate.
+
+    Parameters
+    ----------
+    epochs : float
+        Passes over the training photos; fractions are allowed.
+    lr, final_lr : float
+        Greatest learning rate, and the one at the end.
+    name : str
+    warmup : float
+        Share of the phase over which the rate rises.
+    weight_decay : float
+        Of matrices; biases, LayerNorm and positions have none.
+    layer_decay : float
+        Learning rates fall by this factor from each block to the one before it; 1 for none.
+    label_smoothing : float
+    mixup : float
+        Parameter of the beta distribution; 0 for none.
+    distill : float
+        Weight of the teacher's soft answers in the loss; the labels have the rest.
+    temperature : float
+        Of the softmax in distillation.
+    token_drop : float
+        Share of the patch tokens that every image leaves out, at random.
+    prune_layers : tuple of int
+        Blocks, counted from 0, after whose attention tokens go; the network keeps this schedule.
+    rho : float
+        Share of the patch tokens that each of these blocks keeps.
+    prune_share : float
+        Share of the steps that prune; the others run all tokens, so that both stay accurate.
+    quantise : bool
+        Weights and activations pass through their int8 values, gradients straight through.
+    """
+
+    epochs: float
+    lr: float
+    final_lr: float = 0.0
+    name: str = ""
+    warmup: float = 0.1
+    weight_decay: float = 0.05
+    layer_decay: float = 1.0
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    distill: float = 0.0
+    temperature: float = 1.0
+    token_drop: float = 0.0
+    prune_layers: tuple[int, ...] = ()
+    rho: float = 1.0
+    prune_share: float = 1.0
+    quantise: bool = False
+
+    def __post_init__(self) -> None:
+        shares = ("warmup", "label_smoothing", "distill", "token_drop", "rho", "prune_share", "layer_decay")
+        problems = {
+            f"{key} is {getattr(self, key)}, not in 0..1": not 0 <= getattr(self, key) <= 1 for key in shares
+        }
+        problems |= {
+            f"epochs is {self.epochs}": self.epochs <= 0,
+            f"lr is {self.lr}": self.lr <= 0 or self.final_lr < 0,
+            f"temperature is {self.temperature}": self.temperature <= 0,
+            f"token_drop is {self.token_drop}": self.token_drop == 1,
+            "rho is 0": self.rho == 0,
+            "token_drop and prune_layers exclude each other": bool(self.token_drop and self.prune_layers),
+        }
+        for problem, found in problems.items():
+            if found:
+                raise RowvitError(f"phase '{self.name}': {problem}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run.
+
+    Parameters
+    ----------
+    phases : tuple of Phase
+    batch : int
+        Photos of a step, over all processes together.
+    seed : int
+    precision : str
+        "bf16" (matrices multiply in bfloat16, weights are float32) or "fp32".
+    photos : int
+        At most so many training photos, drawn with the seed; 0 for all.
+    augmentation : Augmentation
+    """
+
+    phases: tuple[Phase, ...]
+    batch: int = 128
+    seed: int = 0
+    precision: str = "bf16"
+    photos: int = 0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if not self.phases:
+            raise RowvitError("a recipe needs a [[phase]]")
+        if self.batch < 1 or self.photos < 0:
+            raise RowvitError(f"a batch of {self.batch} of {self.photos} photos is no batch")
+        if self.precision not in ("bf16", "fp32"):
+            raise RowvitError(f"precision '{self.precision}' is not bf16 or fp32")
+
+
+def load(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises
+    ------
+    RowvitError
+        If the file cannot be read, a field is unknown or a value is out of its range.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise RowvitError(f"{path}: no such recipe") from error
+    except (OSError, ValueError) as error:
+        raise RowvitError(f"{path}: not a recipe in TOML ({error})") from error
+    try:
+        phases = tuple(_make(Phase, phase) for phase in table.pop("phase", []))
+        augmentation = _make(Augmentation, table.pop("augmentation", {}))
+        return _make(Recipe, table | {"phases": phases, "augmentation": augmentation})
+    except RowvitError as error:
+        raise RowvitError(f"{path}: {error}") from error
+
+
+def _make(kind: type, values: Mapping[str, Any]) -> Any:
+    types = get_type_hints(kind)
+    name = kind.__name__.lower()
+    for key, value in values.items():
+        if key not in types:
+            raise RowvitError(f"'{key}' is not known; a {name} has {', '.join(types)}")
+        wanted = get_origin(types[key]) or types[key]
+        fits = isinstance(value, (wanted, int) if wanted is float else wanted)
+        if not fits and not (wanted is tuple and isinstance(value, list)):
+            raise RowvitError(f"'{key}' is {value!r}; it should be of type {wanted.__name__}")
+    missing = [
+        f.name for f in fields(kind) if f.default is f.default_factory is MISSING and f.name not in values
+    ]
+    if missing:
+        raise RowvitError(f"a {name} needs '{missing[0]}'")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})

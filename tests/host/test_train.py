@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training: data sets, recipes, the loop, resumption and several processes."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import photos as sets
+from rowvit.errors import RowvitError
+
+torch = pytest.importorskip("torch")
+
+from rowvit.cli import app  # noqa: E402
+from rowvit.model import store  # noqa: E402
+from rowvit.model.vit import VisionTransformer, ViTConfig  # noqa: E402
+from rowvit.train import recipe as recipes  # noqa: E402
+from rowvit.train.data import Augmentation, TrainingSet, channel_statistics, open_data  # noqa: E402
+from rowvit.train.loop import Trainer  # noqa: E402
+from rowvit.train.loss import loss, mix  # noqa: E402
+from rowvit.train.recipe import Phase, Recipe  # noqa: E402
+
+HOST = Path(__file__).parents[2] / "host"
+CONFIG = ViTConfig(image_size=16, patch_size=4, dim=32, depth=2, heads=2, hidden=48, classes=3)
+RECIPE = """
+batch = 8
+seed = 3
+precision = "fp32"
+[augmentation]
+crop = 0.7
+flip = true
+[[phase]]
+name = "drop"
+epochs = 4
+lr = 3e-3
+token_drop = 0.4
+[[phase]]
+name = "prune"
+epochs = 4
+lr = 2e-3
+prune_layers = [0]
+rho = 0.5
+prune_share = 0.67
+"""
+
+
+def network(path: Path, config: ViTConfig = CONFIG, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    model = VisionTransformer(config)
+    torch.nn.init.normal_(model.pos_embed, std=0.02)
+    classes = list(sets.COLOURS) if config.classes == 3 else [str(i) for i in range(config.classes)]
+    store.save(path, model, store.Card("squares", classes))
+    return path
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return store.load(path)[0].state_dict()
+
+
+def command(*args: object, **options: object) -> str:
+    result = CliRunner().invoke(app, list(map(str, args)))
+    assert result.exit_code == options.get("code", 0), result.output
+    return result.output
+
+
+# -- data ----------------------------------------------------------------------------------------
+
+
+def test_the_same_photos_from_every_form(tmp_path: Path) -> None:
+    found = [
+        open_data(sets.archive(tmp_path / "a.npz"), "test"),
+        open_data(sets.folder(tmp_path / "f"), "test"),
+    ]
+    expected, labels = sets.labelled(12, 1)
+    for photos in found:
+        order = np.argsort(labels, kind="stable") if photos is found[1] else np.arange(12)
+        assert photos.classes == tuple(sets.COLOURS)
+        assert photos.labels.tolist() == labels[order].tolist()
+        assert np.array_equal(photos.pixels(range(12), 16), np.stack(expected)[order])
+        assert "test, all 12" in photos.name
+    assert len(open_data(tmp_path / "f", "train")) == 24
+    # a folder of classes alone is a test set
+    assert open_data(tmp_path / "f" / "val", "test").labels.tolist() == found[1].labels.tolist()
+
+
+def test_masked_archive(tmp_path: Path) -> None:
+    pictures, labels = sets.labelled(9, 5)
+    files = [sets.png(pixels) for pixels in pictures]
+    mask = np.arange(9) % 3 == 0
+    np.savez(
+        tmp_path / "m.npz",
+        jpeg=np.frombuffer(b"".join(files), np.uint8),
+        off=np.cumsum([0, *map(len, files)]),
+        y=labels,
+        test=mask,
+    )
+    for split, chosen in (("test", mask), ("train", ~mask)):
+        photos = open_data(tmp_path / "m.npz", split)
+        assert photos.labels.tolist() == labels[chosen].tolist()
+        assert np.array_equal(photos.pixels(range(len(photos)), 16), np.stack(pictures)[chosen])
+
+
+def test_cifar_layout(tmp_path: Path) -> None:
+    root = sets.cifar(tmp_path)
+    photos = open_data(root, "train")
+    assert len(photos) == 50 and photos.classes == tuple(sets.COLOURS)
+    assert np.array_equal(photos.pixels([13], 32)[0], sets.labelled(10, 1, side=32)[0][3])
+    assert len(open_data(root / "cifar-10-batches-py", "test")) == 10
+    (root / "cifar-10-batches-py" / "test_batch").write_bytes(pickle.dumps(os.getcwd))
+    with pytest.raises(RowvitError, match="has no place in it"):
+        open_data(root, "test")
+
+
+@pytest.mark.parametrize(
+    ("make", "split", "message"),
+    [
+        (lambda p: None, "test", "there are no data"),
+        (lambda p: p.write_text("x"), "test", "not a folder"),
+        (lambda p: p.mkdir(), "train", "has no folder train"),
+        (lambda p: p.mkdir(), "test", "no folders of classes"),
+        (lambda p: (p / "val" / "cat").mkdir(parents=True), "test", "holds no photos"),
+        (lambda p: (p / "val" / "cat").mkdir(parents=True), "validation", "split 'validation'"),
+    ],
+)
+def test_bad_data_are_named(tmp_path: Path, make: object, split: str, message: str) -> None:
+    make(tmp_path / "data")
+    with pytest.raises(RowvitError, match=message):
+        open_data(tmp_path / "data", split)
+
+
+def test_bad_archives_are_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros(3))
+    with pytest.raises(RowvitError, match="holds x; expected jpeg"):
+        open_data(tmp_path / "a.npz", "train")
+    (tmp_path / "b.npz").write_bytes(b"PK no archive")
+    with pytest.raises(RowvitError, match=r"b\.npz"):
+        open_data(tmp_path / "b.npz", "train")
+
+
+def test_statistics_and_subset(tmp_path: Path) -> None:
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    mean, std = channel_statistics(photos, 16)
+    pixels = np.stack(sets.labelled(24, 0)[0]) / 255
+    assert np.allclose(mean, pixels.mean(axis=(0, 1, 2)), atol=1e-5)
+    assert np.allclose(std, pixels.std(axis=(0, 1, 2)), atol=1e-5)
+    part = photos.subset(7)
+    assert len(part) == 7 and "7 of 24" in part.name
+    assert part.labels.tolist() == photos.subset(7).labels.tolist()
+    assert photos.subset(100) is photos
+
+
+def test_augmentation_depends_on_epoch_and_index_alone(tmp_path: Path) -> None:
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    augmentation = Augmentation(crop=0.5, flip=True, randaugment=5)
+    data = TrainingSet(photos, 16, "bicubic", augmentation, seed=1)
+    before = torch.random.get_rng_state()
+    first = [data[i][0] for i in range(4)]
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(data[i][0], first[i]) for i in (3, 1, 2, 0))
+    data.epoch = 1
+    assert not all(torch.equal(data[i][0], first[i]) for i in range(4))
+    plain = TrainingSet(photos, 16, "bicubic", Augmentation(), seed=1)
+    assert np.array_equal(plain[2][0].permute(1, 2, 0).numpy(), photos.pixels([2], 16)[0])
+
+
+# -- recipes and losses --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "needs a \\[\\[phase\\]\\]"),
+        ("[[phase]]\nepochs = 1", "a phase needs 'lr'"),
+        ("[[phase]]\nepochs = 1\nlr = 1e-3\nlearning = 2", "'learning' is not known; a phase has epochs"),
+        ("[[phase]]\nepochs = 0\nlr = 1e-3", "epochs is 0"),
+        ("[[phase]]\nepochs = 1\nlr = 1e-3\nrho = 1.5", "rho is 1.5"),
+        ("[[phase]]\nepochs = 1\nlr = 1e-3\ntoken_drop = 0.5\nprune_layers = [1]", "exclude each other"),
+        ("precision = 'fp8'\n[[phase]]\nepochs = 1\nlr = 1e-3", "'fp8' is not bf16 or fp32"),
+        ("batch = 'many'\n[[phase]]\nepochs = 1\nlr = 1e-3", "'batch' is 'many'; it should be of type int"),
+        ("batch = ", "not a recipe in TOML"),
+    ],
+)
+def test_bad_recipes_are_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(RowvitError, match=message) as found:
+        recipes.load(tmp_path / "r.toml")
+    assert "r.toml" in str(found.value)
+
+
+def test_loss_against_its_definition() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, taught = (torch.randn(5, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    labels = torch.tensor([0, 2, 1, 1, 0])
+    phase = Phase(1, 1e-3, distill=0.3, temperature=2.0)
+    targets = torch.nn.functional.one_hot(labels, 3).double()
+    p, q = (np.exp(x.numpy() / 2) for x in (taught, logits))
+    p, q = p / p.sum(axis=1, keepdims=True), q / q.sum(axis=1, keepdims=True)
+    soft = (p * np.log(p / q)).sum(axis=1).mean() * 4
+    hard = -np.mean(
+        [row[label] - np.log(np.exp(row).sum()) for row, label in zip(logits.numpy(), labels, strict=True)]
+    )
+    assert float(loss(logits, targets, taught, phase)) == pytest.approx(0.7 * hard + 0.3 * soft)
+    assert float(loss(logits, targets, None, phase)) == pytest.approx(hard)
+
+
+def test_mixup_blends_images_as_labels() -> None:
+    torch.manual_seed(0)
+    labels = torch.arange(8)
+    images = labels.float().view(8, 1, 1, 1).expand(8, 3, 4, 4)
+    mixed, targets = mix(images, labels, 8, Phase(1, 1e-3, mixup=1.0))
+    assert torch.allclose(targets.sum(dim=1), torch.ones(8))
+    assert torch.allclose(mixed[:, 0, 0, 0], targets @ labels.float())
+    assert not torch.equal(mixed, images)
+
+
+# -- the loop ------------------------------------------------------------------------------------
+
+
+def test_train_learns_and_notes_what_it_did(tmp_path: Path) -> None:
+    data, start = sets.archive(tmp_path / "a.npz"), network(tmp_path / "in.safetensors")
+    (tmp_path / "r.toml").write_text(RECIPE)
+    out = tmp_path / "out.safetensors"
+    text = command("train", start, "--data", data, "--recipe", tmp_path / "r.toml", "-o", out)
+    model, card = store.load(out)
+    assert card.accuracy["set"] == "a test, all 12" and card.accuracy["float"] >= 90
+    assert f"{card.accuracy['float']:.2f} %" in text
+    assert card.history == ["trained by r.toml (drop, prune) on a train, all 24"]
+    assert model.config.pruning == ({"layer": 0, "keep": 8, "threshold": 0},)
+    assert not (tmp_path / "out.safetensors.state").exists()
+
+
+def test_new_head_for_other_classes(tmp_path: Path) -> None:
+    start = network(tmp_path / "in.safetensors", replace(CONFIG, classes=7))
+    (tmp_path / "r.toml").write_text("batch = 8\n[[phase]]\nepochs = 1\nlr = 1e-3")
+    data = sets.folder(tmp_path / "data")
+    out = tmp_path / "out.safetensors"
+    command("train", start, "--data", data, "--recipe", tmp_path / "r.toml", "-o", out, "--no-measure")
+    model, card = store.load(out)
+    assert model.config.classes == 3 and card.classes == list(sets.COLOURS) and card.accuracy == {}
+
+
+def test_killed_run_goes_on_without_loss(tmp_path: Path) -> None:
+    """A process that is killed outright, and one that is not, end in the same network."""
+    data, start = sets.archive(tmp_path / "a.npz"), network(tmp_path / "in.safetensors")
+    (tmp_path / "r.toml").write_text(RECIPE.replace("epochs = 4", "epochs = 12"))
+    base = [
+        sys.executable,
+        "-m",
+        "rowvit.cli",
+        "train",
+        start,
+        "--data",
+        data,
+        "--recipe",
+        tmp_path / "r.toml",
+    ]
+    base += ["--no-measure", "--save-every", "1"]
+    slow = tmp_path / "slow.py"  # each step takes 0.1 s, so that the kill meets the run
+    slow.write_text(
+        "import sys, time\nfrom rowvit.train import loop\nstep = loop.Trainer._step\n"
+        "def late(*a):\n    time.sleep(0.1)\n    return step(*a)\n"
+        "loop.Trainer._step = late\nfrom rowvit.cli import app\napp(sys.argv[1:])\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(HOST), "OMP_NUM_THREADS": "1"}
+    killed, whole = tmp_path / "killed.safetensors", tmp_path / "whole.safetensors"
+    process = subprocess.Popen(
+        [sys.executable, slow, *map(str, base[3:]), "-o", str(killed)],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
+    state = tmp_path / "killed.safetensors.state"
+    deadline = time.monotonic() + 60
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert state.exists() and not killed.exists()
+    done = torch.load(state, weights_only=True)["done"]
+    assert 0 < done < 72
+    for out in (killed, whole):
+        found = subprocess.run(
+            [*map(str, base), "-o", str(out)], env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert found.returncode == 0, found.stderr
+        assert (f"going on after step {done} of 72" in found.stderr) == (out is killed)
+    assert killed.read_bytes() == whole.read_bytes()
+
+
+def test_state_of_another_run_is_refused(tmp_path: Path) -> None:
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    model, card = store.load(network(tmp_path / "in.safetensors"))
+    recipe = Recipe((Phase(1, 1e-3),), batch=8, precision="fp32")
+    state = tmp_path / "x.state"
+    state.write_bytes(b"nothing")
+    with pytest.raises(RowvitError, match="cannot be read as a training state"):
+        Trainer(model, card, photos, recipe, state).run()
+    torch.save({"fingerprint": "other", "done": 1}, state)
+    with pytest.raises(RowvitError, match="another recipe, network or data"):
+        Trainer(model, card, photos, recipe, state).run()
+
+
+def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
+    """Under torchrun, two processes take the steps of one, up to rounding."""
+    data, start = sets.archive(tmp_path / "a.npz"), network(tmp_path / "in.safetensors")
+    text = RECIPE.replace("token_drop = 0.4", "distill = 0.5").replace("epochs = 4", "epochs = 1")
+    (tmp_path / "r.toml").write_text(text)
+    network(tmp_path / "teacher.safetensors", seed=5)
+    arguments = ["train", start, "--data", data, "--recipe", tmp_path / "r.toml", "--no-measure"]
+    arguments += ["--teacher", tmp_path / "teacher.safetensors"]
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    command(*arguments, "-o", one)
+    environment = os.environ | {"PYTHONPATH": str(HOST), "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    found = subprocess.run(
+        [*launch, "-m", "rowvit.cli", *map(str, arguments), "-o", str(two)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert found.returncode == 0, found.stderr[-2000:]
+    start_weights, first, second = weights(start), weights(one), weights(two)
+    assert any(not torch.allclose(first[name], start_weights[name], atol=1e-3) for name in first)
+    for name in first:
+        assert torch.allclose(first[name], second[name], atol=2e-4), name
+
+
+def test_distillation_follows_the_teacher(tmp_path: Path) -> None:
+    """With the teacher's answers alone, the student answers like a teacher that is always wrong."""
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    model, card = store.load(network(tmp_path / "in.safetensors"))
+    teacher, _ = store.load(network(tmp_path / "t.safetensors", seed=1))
+    learn = Recipe((Phase(12, 3e-3),), batch=8, precision="fp32")
+    Trainer(teacher, card, photos, learn, tmp_path / "t.state").run()
+    with torch.no_grad():  # permute the classes
+        teacher.head.weight.copy_(teacher.head.weight[[1, 2, 0]])
+        teacher.head.bias.copy_(teacher.head.bias[[1, 2, 0]])
+    recipe = Recipe((Phase(12, 3e-3, distill=1.0),), batch=8, precision="fp32")
+    Trainer(model, card, photos, recipe, tmp_path / "s.state", (teacher, card)).run()
+    from rowvit.model.vit import predict
+
+    guesses = predict(model, photos.pixels(range(24), 16), card.mean, card.std).argmax(axis=1)
+    assert np.mean(guesses == (photos.labels - 1) % 3) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch": 25}, "24 photos do not fill a batch of 25"),
+        ({"phases": (Phase(1, 1e-3, distill=0.5),)}, "--teacher"),
+        ({"phases": (Phase(1, 1e-3, name="p", prune_layers=(2,)),)}, "phase 'p' prunes in a block"),
+        ({"phases": (Phase(1, 1e9, name="p"),)}, "lower the learning rate"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path: Path, change: dict, message: str) -> None:
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    model, card = store.load(network(tmp_path / "in.safetensors"))
+    if "learning" in message:
+        with torch.no_grad():
+            model.head.weight.fill_(float("nan"))
+    recipe = replace(Recipe((Phase(1, 1e-3),), batch=8, precision="fp32"), **change)
+    with pytest.raises(RowvitError, match=message):
+        Trainer(model, card, photos, recipe, tmp_path / "x.state").run()
+
+
+def test_photo_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    data = sets.folder(tmp_path / "data")
+    broken = next((data / "train" / "blue").iterdir())
+    Image.new("RGB", (16, 16)).save(broken)
+    broken.write_bytes(broken.read_bytes()[:20])
+    start = network(tmp_path / "in.safetensors")
+    (tmp_path / "r.toml").write_text("batch = 24\n[[phase]]\nepochs = 1\nlr = 1e-3")
+    out = tmp_path / "out.safetensors"
+    text = command("train", start, "--data", data, "--recipe", tmp_path / "r.toml", "-o", out, code=2)
+    assert broken.name in text.replace("\n", "")

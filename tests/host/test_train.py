@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import photos as sets
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-import photos as sets
 from rowvit.errors import RowvitError
 
 torch = pytest.importorskip("torch")

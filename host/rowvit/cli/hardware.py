@@ -118,7 +118,9 @@ def overlays_verify(
     for made in overlays.verify(path):
         table = Table(show_header=False, box=None, pad_edge=False)
         table.add_row("whole", ", ".join(made.files))
-        table.add_row("configuration", f"{made.configuration}, hash {made.config_hash}")
+        table.add_row(
+            "configuration", f"{made.configuration}, hash {made.config_hash}, {made.frontend} front end"
+        )
         table.add_row("board", f"{made.board}, {made.part}")
         source = made.revision or "unknown"
         table.add_row("built", f"{made.date}, {made.tool}, {made.strategy}")

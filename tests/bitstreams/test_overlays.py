@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prebuilt overlays: the manifest, downloads from a server in this process, and ``rowvit overlays``."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rowvit import overlays
+from rowvit.cli import app
+from rowvit.errors import RowvitError
+from rowvit.hardware import config as configs
+
+NAME = "rowvit-tiny"
+CONTENT = {f"{NAME}.bit": bytes(range(256)) * 1000, f"{NAME}.hwh": b"<EDKSYSTEM/>"}
+
+
+def provenance(directory: Path, **changes) -> overlays.Provenance:
+    """The overlay's files in a directory, and what its build said."""
+    directory.mkdir(exist_ok=True)
+    for name, data in CONTENT.items():
+        (directory / name).write_bytes(data)
+    tiny = configs.load("tiny")
+    made = overlays.Provenance(
+        board="Pynq-Z2",
+        part="xc7z020clg400-1",
+        configuration="tiny",
+        frontend="host",
+        structure=tiny.structure(),
+        config_hash=f"{tiny.hash:08X}",
+        revision="0123456789abcdef",
+        dirty=False,
+        tool="Vivado 2022.2",
+        strategy="Performance_Explore",
+        board_file="",
+        clock_mhz=100.0,
+        actual_clock_mhz=100.0,
+        setup_slack_ns=0.1,
+        hold_slack_ns=0.01,
+        utilisation={"lut": {"used": 1.0, "available": 2.0}},
+        date="2026-01-01T00:00:00+00:00",
+        files={name: overlays.sha256(directory / name) for name in CONTENT},
+    )
+    made = replace(made, **changes)
+    made.write(directory / f"{NAME}.json")
+    return made
+
+
+class Server:
+    """Serves a directory; ``pause`` seconds come between the chunks of a file."""
+
+    def __init__(self, directory: Path) -> None:
+        self.pause, self.cut = 0.0, False
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                file = directory / self.path.strip("/")
+                if not file.is_file():
+                    self.send_error(404)
+                    return
+                data = file.read_bytes()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                try:
+                    for i in range(0, len(data) // 2 if outer.cut else len(data), 4096):
+                        self.wfile.write(data[i : i + 4096])
+                        time.sleep(outer.pause)
+                except ConnectionError:
+                    pass
+
+            def log_message(self, *_) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def remote(tmp_path):
+    """A directory on a server, and the manifest that describes it."""
+    provenance(tmp_path / "remote")
+    server = Server(tmp_path / "remote")
+    server.manifest = tmp_path / "overlays.toml"
+
+    def write(**changes: str) -> None:
+        files = []
+        for file in sorted((tmp_path / "remote").iterdir()):
+            entry = {
+                "url": f'"{server.url}/{file.name}"',
+                "sha256": f'"{overlays.sha256(file)}"',
+                "bytes": str(file.stat().st_size),
+            }
+            if file.suffix == ".bit":
+                entry |= changes
+            files.append("{" + ", ".join(f"{key} = {value}" for key, value in entry.items()) + "}")
+        server.manifest.write_text(
+            f'[[overlays]]\nname = "{NAME}"\nboard = "Pynq-Z2"\nconfiguration = "tiny"\n'
+            f"files = [{', '.join(files)}]\n"
+        )
+
+    server.write = write
+    write()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+def rowvit(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["overlays", *map(str, arguments)], env={"COLUMNS": "200"})
+    return done.exit_code, done.output
+
+
+def test_none_exist_yet():
+    assert overlays.manifest() == []
+    code, text = rowvit("list")
+    assert code == 0
+    assert "There are no prebuilt overlays yet. Build one with Vivado: make bitstream" in text
+    code, text = rowvit("fetch", NAME)
+    assert code == 2
+    assert f"no prebuilt overlay '{NAME}'; there are none yet: make bitstream" in text
+
+
+def test_list_fetch_verify(remote, tmp_path):
+    code, text = rowvit("list", "--manifest", remote.manifest)
+    assert code == 0
+    assert text.split() == ["name", "board", "configuration", "MB", "rowvit-tiny", "Pynq-Z2", "tiny", "0.3"]
+    code, text = rowvit("fetch", NAME, "--manifest", remote.manifest, "--to", tmp_path / "here")
+    assert code == 0, text
+    for name, data in CONTENT.items():
+        assert (tmp_path / "here" / name).read_bytes() == data
+    assert len(list((tmp_path / "here").iterdir())) == 3
+    code, text = rowvit("verify", tmp_path / "here")
+    assert code == 0
+    assert "tiny, hash 7BAB1F13, host front end" in text
+    assert "setup 0.1 ns" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sha256": '"' + "0" * 64 + '"'}, r"is not the file of the manifest \(256,000 bytes of 256,000"),
+        ({"bytes": "255999"}, r"is not the file of the manifest \(256,000 bytes of 255,999"),
+        ({"bytes": "256001"}, r"is not the file of the manifest \(256,000 bytes of 256,001"),
+        ({"url": f'"http://127.0.0.1:1/{NAME}.bit"'}, "cannot be fetched: .*refused"),
+    ],
+)
+def test_wrong_downloads(remote, tmp_path, changes, message):
+    remote.write(**changes)
+    (entry,) = overlays.manifest(remote.manifest)
+    with pytest.raises(RowvitError, match=message):
+        overlays.fetch(entry, tmp_path / "here")
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_missing_cut_and_slow_downloads(remote, tmp_path):
+    (entry,) = overlays.manifest(remote.manifest)
+    remote.cut = True
+    with pytest.raises(RowvitError, match=r"is not the file of the manifest|cannot be fetched"):
+        overlays.fetch(entry, tmp_path / "here")
+    remote.cut, remote.pause = False, 0.2
+    begin = time.monotonic()
+    with pytest.raises(RowvitError, match=r"did not arrive within 0\.5 s; try again, or give it more"):
+        overlays.fetch(entry, tmp_path / "here", seconds=0.5)
+    assert time.monotonic() - begin < 5
+    remote.pause = 0
+    (tmp_path / "remote" / f"{NAME}.hwh").unlink()
+    with pytest.raises(RowvitError, match="cannot be fetched: Not Found"):
+        overlays.fetch(entry, tmp_path / "here")
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_an_older_overlay_stays_if_the_new_one_fails(remote, tmp_path):
+    (entry,) = overlays.manifest(remote.manifest)
+    overlays.fetch(entry, tmp_path / "here")
+    remote.write(sha256='"' + "0" * 64 + '"')
+    (entry,) = overlays.manifest(remote.manifest)
+    with pytest.raises(RowvitError):
+        overlays.fetch(entry, tmp_path / "here")
+    assert overlays.verify(tmp_path / "here")
+
+
+def test_downloads_that_contradict_their_provenance(remote, tmp_path):
+    provenance(tmp_path / "remote", config_hash="00000000")
+    remote.write()
+    (entry,) = overlays.manifest(remote.manifest)
+    with pytest.raises(RowvitError, match="makes hash 7BAB1F13, not 00000000"):
+        overlays.fetch(entry, tmp_path / "here")
+    assert not list((tmp_path / "here").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[overlays", "is no manifest of overlays"),
+        ('[[overlays]]\nname = "a"', "is no manifest of overlays: 'files'"),
+        ('[[overlays]]\nname = "a"\nfiles = []', "is no manifest of overlays: .*missing"),
+        (
+            '[[overlays]]\nname = "a"\nboard = "b"\nconfiguration = "c"\nfiles = []',
+            "'a' needs its .bit, .hwh and .json",
+        ),
+        (
+            '[[overlays]]\nname = "a"\nboard = "b"\nconfiguration = "c"\n'
+            'files = [{url = "file:///etc/a.bit", sha256 = "", bytes = 1}]',
+            "is not an http or https address",
+        ),
+    ],
+)
+def test_wrong_manifests(tmp_path, text, message):
+    path = tmp_path / "overlays.toml"
+    path.write_text(text)
+    with pytest.raises(RowvitError, match=message):
+        overlays.manifest(path)
+    with pytest.raises(RowvitError, match="cannot be read"):
+        overlays.manifest(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda at: (at / f"{NAME}.bit").write_bytes(b"other"), r"is not the file of .*json \(SHA-256\)"),
+        (lambda at: (at / f"{NAME}.hwh").unlink(), "hwh is missing; copy it from the build"),
+        (lambda at: (at / f"{NAME}.json").unlink(), "json cannot be read"),
+        (lambda at: (at / f"{NAME}.json").write_text("{"), "json is not JSON"),
+        (lambda at: (at / f"{NAME}.json").write_text("{}"), "is not the provenance of an overlay"),
+        (lambda at: provenance(at, files={}), "json does not name rowvit-tiny.bit"),
+        (lambda at: provenance(at, structure={"rows": 1}), "other fields than this version's"),
+        (
+            lambda at: provenance(at, configuration="pynq-z2"),
+            r"was built from another 'pynq-z2' \(hash 7BAB1F13\) than this version's.*0123456789abcdef",
+        ),
+    ],
+)
+def test_verify(tmp_path, change, message):
+    provenance(tmp_path / "built")
+    change(tmp_path / "built")
+    with pytest.raises(RowvitError, match=message):
+        overlays.verify(tmp_path / "built" / f"{NAME}.bit")
+
+
+def test_verify_needs_overlays(tmp_path):
+    with pytest.raises(RowvitError, match=r"holds no \.bit"):
+        overlays.verify(tmp_path)
+    with pytest.raises(RowvitError, match=r"name a .bit, .hwh or .json"):
+        overlays.verify(tmp_path / "readme.txt")

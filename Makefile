@@ -2,6 +2,8 @@
 # make demo    classify 20 photos on the simulated accelerator, from a fresh clone
 #              (CONFIG=pynq-z2: the hardware configuration)
 # make test    the tests (SLOW=1: the long ones instead); also needs Icarus Verilog and Yosys
+# make test-pynq4
+#              the driver's tests with PYNQ 4, for Zynq UltraScale+, in an environment of its own
 # make lint    Verilator on the RTL, ruff on the Python
 # make bench   the simulated accelerator beside this machine's CPU (PyTorch, onnxruntime)
 # make synth   Yosys synthesis for Xilinx 7 series: resources of $(CONFIG) by module
@@ -20,13 +22,21 @@ RTL := $(wildcard rtl/*.v rtl/*/*.v)
 test: TOOLS += iverilog yosys $(if $(shell command -v tclsh 2>/dev/null),,tcl)
 synth: TOOLS += yosys
 
-.PHONY: demo test lint bench synth bitstream clean tools
+# what talks to PYNQ; make test runs it with PYNQ 3.1
+PYNQ_TESTS := $(addprefix tests/host/test_,$(addsuffix .py,\
+    sim_device overlay driver stream pains diagnose bitfile))
+PYNQ4 := .venv-pynq4
+
+.PHONY: demo test test-pynq4 lint bench synth bitstream clean tools
 
 demo: tools $(VENV)/.core
 	$(VENV)/bin/rowvit run sign-digits --target sim --config $(CONFIG) --check
 
 test: tools $(VENV)/.test
 	$(VENV)/bin/python -m pytest -n 2 $(if $(SLOW),-m slow)
+
+test-pynq4: tools $(PYNQ4)/.test
+	$(PYNQ4)/bin/python -m pytest $(PYNQ_TESTS)
 
 lint: tools $(VENV)/.test
 	$(VENV)/bin/ruff check host tests benchmarks bitstreams
@@ -67,5 +77,10 @@ $(VENV)/.test: $(VENV)/bin/pip pyproject.toml
 	$(VENV)/bin/pip install -q -e '.[test]'
 	touch $@ $(VENV)/.core
 
+$(PYNQ4)/.test: tests/pynq4.txt
+	$(if $(PYTHON),$(PYTHON),python3) -m venv $(PYNQ4)
+	$(PYNQ4)/bin/pip install -q -r tests/pynq4.txt
+	touch $@
+
 clean:
-	rm -rf build $(VENV)/.core $(VENV)/.test
+	rm -rf build $(VENV)/.core $(VENV)/.test $(PYNQ4)

@@ -5,16 +5,25 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
+import pynq
 
 from rowvit.compiler import Program
 from rowvit.device.sim import SimDevice
 from rowvit.driver import Accelerator
 from rowvit.hardware import config as configs
+from rowvit.hardware.block_design import boards
 from rowvit.hardware.isa import Record
 
-TINY = configs.load("tiny")
+#: boards of the families that this PYNQ supports: 4 knows no Zynq-7000 any more
+BOARDS = [
+    name
+    for name, board in boards().items()
+    if int(pynq.__version__.split(".")[0]) < 4 or board.family.name != "zynq-7000"
+]
+TINY = replace(configs.load("tiny"), board=BOARDS[0])
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
 
 

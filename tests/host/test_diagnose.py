@@ -18,6 +18,7 @@ from rowvit.cli import app
 from rowvit.device import hwh
 from rowvit.device.sim import DDR_BASE, MemoryModel, SimDevice
 from rowvit.diagnose import diagnose
+from rowvit.hardware import config as configs
 from rowvit.hardware.isa import COUNTER_BASE, COUNTERS, REGISTERS
 
 FILES = [
@@ -95,9 +96,11 @@ def test_a_sound_board(board):
     assert "512 of 512 weight lines" in text["memories"]
 
 
-def test_the_simulated_board():
+def test_the_simulated_board(tmp_path):
     """The same walk, but for the speed of the clock."""
-    result = CliRunner().invoke(app, ["diagnose", "--target", "sim", "--config", "tiny"])
+    text = (configs.DIRECTORY / "tiny.toml").read_text()
+    (tmp_path / "tiny.toml").write_text(text.replace('board = "none"', f'board = "{TINY.board}"'))
+    result = CliRunner().invoke(app, ["diagnose", "--target", "sim", "--config", str(tmp_path / "tiny.toml")])
     assert result.exit_code == 0, result.output
     names = [line[8:20].strip() for line in result.stdout.splitlines() if line.startswith(("ok ", "? "))]
     assert names == ["device", *FILES, *(name for name in BOARD if name != "speed")]

@@ -221,6 +221,6 @@ def test_rtl_equals_reference(rule, seed):
 
 def test_a_closed_simulation_says_so():
     with rowvit.open("sim", TINY) as acc:
-        device = acc.device
+        device, address = acc.device, acc.core.mmio.base_addr
     with pytest.raises(RowvitError, match="is closed"):
-        device.read_registers(0x43C00000 + REGISTERS["ID"][0], 4)
+        device.read_registers(address + REGISTERS["ID"][0], 4)

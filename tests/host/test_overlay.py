@@ -13,7 +13,7 @@ from pynq import Device
 from pynq.lib.dma import DMA
 
 import rowvit
-from replay import IMAGES, TINY, disturb, program
+from replay import BOARDS, IMAGES, TINY, disturb, program
 from rowvit.device import hwh
 from rowvit.device.sim import SimDevice
 from rowvit.driver import Accelerator
@@ -24,12 +24,6 @@ from rowvit.hardware.block_design import DMA as DMA_CELL
 from rowvit.hardware.isa import ABI_VERSION, ID, REGISTERS
 from rowvit.overlay import RowvitCore, RowvitHierarchy, RowvitOverlay
 
-#: PYNQ 4 knows no Zynq-7000 any more
-BOARDS = [
-    name
-    for name, board in boards().items()
-    if int(pynq.__version__.split(".")[0]) < 4 or board.family.name != "zynq-7000"
-]
 OTHER = replace(TINY, name="other", lanes=8)
 
 

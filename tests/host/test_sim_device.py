@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 from pynq import MMIO, Clocks, Overlay, allocate
 
+from replay import TINY
 from rowvit.device import verilate
 from rowvit.device.sim import DDR_BASE, MemoryModel, SimDevice
 from rowvit.errors import RowvitError
-from rowvit.hardware import config as configs
 from rowvit.hardware.isa import COUNTER_BASE, COUNTERS, ID, REGISTERS
-
-TINY = configs.load("tiny")
 
 
 def open_board(standin, **options):

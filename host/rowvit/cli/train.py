@@ -17,6 +17,10 @@ from rowvit.hardware import config as configs
 
 if TYPE_CHECKING:
     from rowvit.measure.accuracy import Evaluation
+    from rowvit.model.store import Card
+    from rowvit.model.vit import VisionTransformer
+    from rowvit.train.data import Photos
+    from rowvit.train.recipe import Recipe
 
 FloatArgument = Annotated[Path, typer.Argument(help="A float network (.safetensors, from rowvit import).")]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="The network to write (.safetensors).")]
@@ -62,24 +66,44 @@ def train(
 
       torchrun --nproc-per-node 4 -m rowvit.cli train vit.safetensors --data photos/ ...
     """
-    from rowvit.measure.accuracy import evaluate, wilson
     from rowvit.model import store
     from rowvit.train import recipe as recipes
     from rowvit.train.data import open_data
-    from rowvit.train.loop import Trainer, new_head
+    from rowvit.train.loop import new_head
 
     steps = recipes.load(recipe)
     network, card = store.load(model)
     photos = open_data(data, "train")
-    _writable(output)
+    writable(output)
     if card.classes != list(photos.classes):
         if network.config.classes != len(photos.classes):
             new_head(network, len(photos.classes))
             ERR.print(f"{card.name}: a new head for {len(photos.classes)} classes", highlight=False)
         card.classes = list(photos.classes)
     taught = store.load(teacher) if teacher else None
+    if not run_recipe(network, card, photos, (recipe.name, steps), output, taught, workers, save_every):
+        return
+    store.save(output, network, card)
+    if measure:
+        note_accuracy(network, card, data, output)
+
+
+def run_recipe(
+    network: VisionTransformer,
+    card: Card,
+    photos: Photos,
+    recipe: tuple[str, Recipe],
+    output: Path,
+    teacher: tuple[VisionTransformer, Card] | None,
+    workers: int = 0,
+    save_every: float = 60.0,
+) -> bool:
+    """Train in place, with a progress bar, and note it in the card; whether this process is to go on."""
+    from rowvit.train.loop import Trainer
+
+    name, steps = recipe
     state = output.with_name(output.name + ".state")
-    trainer = Trainer(network, card, photos, steps, state, taught, workers, save_every)
+    trainer = Trainer(network, card, photos, steps, state, teacher, workers, save_every)
     with bar("training") as progress:
         task = progress.add_task("", total=sum(trainer.steps), note="", visible=trainer.rank == 0)
         trainer.run(
@@ -87,32 +111,31 @@ def train(
                 task, completed=done, note=f"{phase.name} loss {value:.3f}"
             )
         )
-    if trainer.rank:
-        return
-    names = ", ".join(phase.name or f"{phase.epochs:g} epochs" for phase in steps.phases)
-    card.history.append(f"trained by {recipe.name} ({names}) on {photos.name}")
+    phases = ", ".join(phase.name or f"{phase.epochs:g} epochs" for phase in steps.phases)
+    card.history.append(f"trained by {name} ({phases}) on {photos.name}")
     card.accuracy = {}
+    return trainer.rank == 0
+
+
+def note_accuracy(network: VisionTransformer, card: Card, data: Path, output: Path) -> None:
+    """Measure top-1 on the whole test set, print it and write it into the card at ``output``."""
+    from rowvit.measure.accuracy import evaluate, wilson
+    from rowvit.model import store
+    from rowvit.train.data import open_data
+
+    tested = open_data(data, "test")
+    with bar("measuring") as progress:
+        task = progress.add_task("", total=len(tested), note="")
+        found = evaluate((network, card), tested, progress=lambda done: progress.update(task, completed=done))
+    low, high = wilson(found.right(), len(tested))
+    card.accuracy = {"set": tested.name, "unit": "percent top-1", "float": round(found.report()["top1"], 2)}
     store.save(output, network, card)
-    if measure:
-        tested = open_data(data, "test")
-        with bar("measuring") as progress:
-            task = progress.add_task("", total=len(tested), note="")
-            found = evaluate(
-                (network, card), tested, progress=lambda done: progress.update(task, completed=done)
-            )
-        low, high = wilson(found.right(), len(tested))
-        card.accuracy = {
-            "set": tested.name,
-            "unit": "percent top-1",
-            "float": round(found.report()["top1"], 2),
-        }
-        store.save(output, network, card)
-        OUT.print(
-            f"{output}: top-1 {card.accuracy['float']:.2f} % on {tested.name}"
-            f" (95 % interval {100 * low:.2f} to {100 * high:.2f})",
-            soft_wrap=True,
-            highlight=False,
-        )
+    OUT.print(
+        f"{output}: top-1 {card.accuracy['float']:.2f} % on {tested.name}"
+        f" (95 % interval {100 * low:.2f} to {100 * high:.2f})",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 @app.command("eval")
@@ -224,7 +247,8 @@ def _with_rule(network: Any, rule: str | None) -> Any:
     return changed.eval(), card
 
 
-def _writable(path: Path) -> None:
+def writable(path: Path) -> None:
+    """Refuse a path in a directory that does not exist, before the work and not after it."""
     if not path.parent.is_dir():
         raise RowvitError(f"{path}: there is no directory {path.parent}")
 

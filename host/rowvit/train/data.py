@@ -54,12 +54,15 @@ class Photos:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def subset(self, count: int, seed: int = 0) -> Photos:
-        """At most ``count`` photos, drawn at random with a fixed seed; the name says so."""
-        if count >= len(self):
+    def subset(self, count: int, seed: int = 0, skip: int = 0) -> Photos:
+        """At most ``count`` photos, drawn at random with a fixed seed; the name says so.
+
+        With ``skip``, the photos drawn after that many: none that a subset of ``skip`` holds.
+        """
+        if count >= len(self) and not skip:
             return self
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
-        name = f"{self.name.split(',')[0]}, {count} of {len(self)} drawn with seed {seed}"
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[skip : skip + count])
+        name = f"{self.name.split(',')[0]}, {len(chosen)} of {len(self)} drawn with seed {seed}"
         return Photos([self.files[i] for i in chosen], self.labels[chosen], self.classes, name)
 
     def pixels(self, indices: Sequence[int] | np.ndarray, side: int, resize: str = "bicubic") -> np.ndarray:

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GELU to ReLU, layer by layer and without backpropagation.
+
+A layer's activation becomes ReLU, and its second FFN matrix is fitted anew by ridge regression, so that
+the ReLU block gives what the GELU block gave, on the inputs that it now gets. The ridge pulls towards
+the old matrix: where the photos say little, it stays. Layers go one after the other, the first first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rowvit.errors import RowvitError
+from rowvit.model.store import Card
+from rowvit.model.vit import ACTIVATIONS, VisionTransformer, predict
+
+
+@dataclass(frozen=True)
+class ReluLayer:
+    """What the change of one layer did.
+
+    Parameters
+    ----------
+    layer : int
+        Counted from 0.
+    error : float
+        Of the refitted FFN's output against the GELU block's, squared and relative.
+    swapped : float
+        The same if the matrix had stayed.
+    zeros : float
+        Share of zeros among the layer's hidden activations.
+    """
+
+    layer: int
+    error: float
+    swapped: float
+    zeros: float
+
+
+class _Sums:
+    """Normal equations of one layer, over photos that come in batches."""
+
+    def __init__(self, hidden: int, dim: int) -> None:
+        self.hh = torch.zeros(hidden + 1, hidden + 1, dtype=torch.float64)
+        self.hr = torch.zeros(hidden + 1, dim, dtype=torch.float64)
+        self.rr = self.yy = 0.0
+        self.zeros = self.rows = 0
+
+    def add(self, hidden: Tensor, residual: Tensor, wanted: Tensor) -> None:
+        """Rows of ReLU's activations, what is left to explain, and the GELU block's output."""
+        self.zeros += int((hidden == 0).sum())
+        self.rows += len(hidden)
+        ones = torch.cat([hidden, torch.ones(len(hidden), 1)], dim=1)
+        self.hh += (ones.T @ ones).double()
+        self.hr += (ones.T @ residual).double()
+        self.rr += float(residual.double().square().sum())
+        self.yy += float(wanted.double().square().sum())
+
+    def solve(self, ridge: float) -> Tensor:
+        """The correction [hidden + 1, dim] of the matrix, its last row that of the bias."""
+        size = len(self.hh) - 1
+        weight = ridge * float(self.hh.diagonal()[:-1].mean())
+        penalty = torch.full((size + 1,), max(weight, 1e-12), dtype=torch.float64)
+        penalty[-1] = 1e-9 * self.rows
+        return torch.linalg.solve(self.hh + torch.diag(penalty), self.hr)
+
+    def error(self, correction: Tensor) -> float:
+        """Squared error that is left after a correction."""
+        explained = 2 * (correction * self.hr).sum() - (correction * (self.hh @ correction)).sum()
+        return max(self.rr - float(explained), 0.0)
+
+
+def to_relu(
+    model: VisionTransformer,
+    card: Card,
+    photos: np.ndarray,
+    ridge: float = 1e-3,
+    batch: int = 50,
+    progress: Callable[[], None] = lambda: None,
+) -> Iterator[ReluLayer]:
+    """Change a GELU network into a ReLU network, in place; yields after every layer.
+
+    Between two layers the network works, with ReLU in the layers so far.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+    card : Card
+        Mean and standard deviation of its input.
+    photos : uint8 array [B, S, S, 3]
+        Some hundreds; no labels are needed.
+    ridge : float
+        Pull towards the old matrix, relative to the mean square of a hidden activation.
+    batch : int
+        Photos at once.
+    progress : callable
+        Called after every batch of every layer.
+
+    Raises
+    ------
+    RowvitError
+        If the network has ReLU already, or there are no photos.
+    """
+    if model.config.act == "relu":
+        raise RowvitError(f"{card.name} has ReLU already")
+    if not len(photos):
+        raise RowvitError("no photos to fit the ReLU network to")
+    if ridge <= 0:
+        raise RowvitError(f"ridge {ridge:g} is not above 0; without it silent neurons cannot be fitted")
+    gelu = ACTIVATIONS[model.config.act]
+    for layer, block in enumerate(model.blocks):
+        mlp = block.mlp
+        sums = _Sums(*mlp.fc2.weight.T.shape)
+
+        def observe(name: str, value: Tensor, layer: int = layer, mlp=mlp, sums: _Sums = sums) -> None:
+            if name == f"layers.{layer}.norm2":
+                y = mlp.fc1(value.flatten(0, 1))
+                hidden, wanted = y.relu(), mlp.fc2(gelu(y))
+                sums.add(hidden, wanted - mlp.fc2(hidden), wanted)
+
+        for first in range(0, len(photos), batch):
+            predict(model, photos[first : first + batch], card.mean, card.std, batch, observe)
+            progress()
+        correction = sums.solve(ridge)
+        with torch.no_grad():
+            mlp.fc2.weight += correction[:-1].T.float()
+            mlp.fc2.bias += correction[-1].float()
+        mlp.act = ACTIVATIONS["relu"]
+        if layer == model.config.depth - 1:
+            model.config = replace(model.config, act="relu")
+        total = max(sums.yy, 1e-30)
+        zeros = sums.zeros / (sums.rows * mlp.fc1.out_features)
+        yield ReluLayer(layer, sums.error(correction) / total, sums.rr / total, zeros)

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GELU to ReLU by ridge refit."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from rowvit.errors import RowvitError
+
+torch = pytest.importorskip("torch")
+
+import photos as sets  # noqa: E402
+
+from rowvit.cli import app  # noqa: E402
+from rowvit.model import store  # noqa: E402
+from rowvit.model.relu import to_relu  # noqa: E402
+from rowvit.model.vit import VisionTransformer, ViTConfig, normalise, predict  # noqa: E402
+
+CONFIG = ViTConfig(image_size=16, patch_size=4, dim=32, depth=3, heads=2, hidden=48, classes=3, act="gelu")
+CARD = store.Card("squares", list(sets.COLOURS))
+
+
+def network(config: ViTConfig = CONFIG) -> VisionTransformer:
+    torch.manual_seed(0)
+    model = VisionTransformer(config).eval()
+    for block in model.blocks:  # blocks that do something
+        for linear in (block.mlp.fc1, block.mlp.fc2, block.attn.proj):
+            linear.weight.data *= 3
+    return model
+
+
+def pictures(count: int = 60) -> np.ndarray:
+    return np.stack(sets.labelled(count, 4)[0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("act", ["gelu", "gelu_tanh"])
+def test_refit_is_the_ridge_solution(act: str) -> None:
+    """First layer against a least squares solver on the stacked system, in the same terms."""
+    model = network(replace(CONFIG, act=act))
+    before = copy.deepcopy(model)
+    first = next(to_relu(model, CARD, pictures(), ridge=0.01))
+    seen: dict[str, torch.Tensor] = {}
+    before(normalise(pictures(), CARD.mean, CARD.std), seen.__setitem__)
+    mlp = before.blocks[0].mlp
+    y = mlp.fc1(seen["layers.0.norm2"].flatten(0, 1)).double().numpy()
+    wanted = mlp.fc2(before.blocks[0].mlp.act(torch.from_numpy(y).float())).double().numpy()
+    hidden = np.maximum(y, 0)
+    weight, bias = (t.double().numpy() for t in (mlp.fc2.weight, mlp.fc2.bias))
+    left = wanted - hidden @ weight.T - bias
+    ridge = 0.01 * np.square(hidden).sum(axis=0).mean()
+    system = np.vstack([np.hstack([hidden, np.ones((len(hidden), 1))]), np.sqrt(ridge) * np.eye(48, 49)])
+    solution = np.linalg.lstsq(system, np.vstack([left, np.zeros((48, 32))]), rcond=None)[0]
+    after = model.blocks[0].mlp
+    assert np.allclose(after.fc2.weight.numpy() - weight, solution[:-1].T, atol=2e-4)
+    assert np.allclose(after.fc2.bias.numpy() - bias, solution[-1], atol=2e-4)
+    refitted = hidden @ (weight + solution[:-1].T).T + bias + solution[-1]
+    assert first.error == pytest.approx(
+        np.square(refitted - wanted).sum() / np.square(wanted).sum(), rel=1e-3
+    )
+    assert first.swapped == pytest.approx(np.square(left).sum() / np.square(wanted).sum(), rel=1e-3)
+    assert first.zeros == pytest.approx((hidden == 0).mean())
+    assert all(
+        torch.equal(a.mlp.fc2.weight, b.mlp.fc2.weight)
+        for a, b in zip(model.blocks[1:], before.blocks[1:], strict=True)
+    )
+
+
+def test_refit_is_nearer_than_a_swap() -> None:
+    """Logits on photos that were not fitted to."""
+    model, photos = network(), pictures(120)
+    swapped = VisionTransformer(replace(CONFIG, act="relu"))
+    swapped.load_state_dict(model.state_dict())
+    expected = predict(model, photos[100:], CARD.mean, CARD.std)
+    layers = list(to_relu(model, CARD, photos[:100]))
+    assert [layer.layer for layer in layers] == [0, 1, 2] and model.config.act == "relu"
+    assert all(0 < layer.error < layer.swapped and 0.2 < layer.zeros < 0.8 for layer in layers)
+    errors = [
+        np.square(predict(net, photos[100:], CARD.mean, CARD.std) - expected).sum()
+        for net in (model, swapped)
+    ]
+    assert errors[0] < 0.5 * errors[1]
+
+
+def test_silent_neurons_and_one_photo() -> None:
+    """Hidden neurons that are never active, and fewer rows than unknowns, leave finite weights."""
+    model = network()
+    with torch.no_grad():
+        model.blocks[1].mlp.fc1.bias.fill_(-1e3)
+    layers = list(to_relu(model, CARD, pictures(1)))
+    assert layers[1].zeros == 1.0
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+
+
+def test_refusals() -> None:
+    with pytest.raises(RowvitError, match="has ReLU already"):
+        next(to_relu(network(replace(CONFIG, act="relu")), CARD, pictures()))
+    with pytest.raises(RowvitError, match="no photos"):
+        next(to_relu(network(), CARD, pictures()[:0]))
+    with pytest.raises(RowvitError, match="is not above 0"):
+        next(to_relu(network(), CARD, pictures(), ridge=0.0))
+
+
+def test_command_with_fine_tuning(tmp_path: Path) -> None:
+    data = sets.archive(tmp_path / "a.npz", train=48)
+    store.save(tmp_path / "in.safetensors", network(), CARD)
+    (tmp_path / "r.toml").write_text(
+        "batch = 8\n[[phase]]\nname = 'heal'\nepochs = 1\nlr = 1e-3\ndistill = 0.5"
+    )
+    arguments = [tmp_path / "in.safetensors", "--data", data, "-o", tmp_path / "out.safetensors"]
+    arguments += ["--photos", 20, "--check", 10, "--recipe", tmp_path / "r.toml"]
+    result = CliRunner().invoke(app, ["relu", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    model, card = store.load(tmp_path / "out.safetensors")
+    assert model.config.act == "relu" and "float" in card.accuracy
+    assert [line.split(" ")[0] for line in card.history] == ["GELU", "trained"]
+    assert "20 of 48" in card.history[0] and "top-1 on 10 training photos" in result.output
+    rows = [line.split() for line in result.output.splitlines() if line.strip()[:1].isdigit()]
+    assert [row[0] for row in rows] == ["0", "1", "2"]

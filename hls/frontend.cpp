@@ -4,7 +4,7 @@
 //
 //   read_frame -> pixels -> horizontal -> columns -> vertical -> pixels -> patches
 //
-// No frame is ever stored: two lines of the network's width and two rows of patches are.
+// No frame is ever stored: two lines of the network's width and one row of patches are.
 #include "frontend.h"
 
 namespace frontend {
@@ -191,7 +191,7 @@ void vertical(hls::stream<Geometry>& geometry_in, hls::stream<Column>& columns,
     const ap_uint<5> shift = 2 * WEIGHT_BITS + 2 * geometry.bin;
     Walk walk(geometry.step_y, geometry.window_height >> geometry.bin);
     ap_uint<66> lines[2][MAX_SIDE];
-#pragma HLS BIND_STORAGE variable=lines type=ram_s2p
+#pragma HLS BIND_STORAGE variable=lines type=ram_s2p impl=lutram
 #pragma HLS ARRAY_PARTITION variable=lines dim=1 complete
     ap_uint<12> made = 0;
     for (ap_uint<12> line = 0; line < geometry.window_height; ++line) {
@@ -231,9 +231,13 @@ void vertical(hls::stream<Geometry>& geometry_in, hls::stream<Column>& columns,
     }
 }
 
-// Rows of patches to token rows: one row of patches fills a buffer while the one before leaves the
-// other. The last two words wait until the frame is known to be good: a short one ends at the first of
-// them, a long one has no TLAST, and the core stops with the error of that name.
+// Rows of patches to token rows, in one buffer: where a pixel leaves, one of the next row of patches
+// enters. The buffer's pieces are lines of a patch. A row of patches enters line by line and leaves patch
+// by patch, so the r-th piece to leave is number r * grid modulo pieces - 1 of those that entered (the
+// last is the last). Pieces of the g-th row therefore lie at r * grid^g modulo pieces - 1: each row of
+// patches walks the buffer with a step of its own.
+// The last two words wait until the frame is known to be good: a short one ends at the first of them, a
+// long one has no TLAST, and the core stops with the error of that name.
 void patches(hls::stream<Geometry>& geometry_in, hls::stream<Pixel>& pixels, hls::stream<StatusCode>& status,
              hls::stream<Word>& out) {
     Geometry geometry = geometry_in.read();
@@ -250,23 +254,27 @@ void patches(hls::stream<Geometry>& geometry_in, hls::stream<Pixel>& pixels, hls
     const ap_uint<9> side = patch * grid;
     const ap_uint<13> stripe = side * patch;
     const ap_uint<19> words = grid * grid * ((3 * patch * patch + 7) / 8);
-    Pixel buffer[2 * MAX_STRIPE];
-#pragma HLS BIND_STORAGE variable=buffer type=ram_s2p
+    const ap_uint<13> last = stripe - patch;  // the last piece
+    Pixel buffer[MAX_STRIPE];
+#pragma HLS BIND_STORAGE variable=buffer type=ram_s2p impl=bram
+    ap_uint<13> step = patch;  // in pixels
     StatusCode end = GOOD;
     ap_uint<19> sent = 0;
     ap_uint<80> bytes = 0;
     ap_uint<4> held = 0;  // of them
     for (ap_uint<9> g = 0; g <= grid; ++g) {
-        ap_uint<9> x = 0, y = 0;       // in the patch
-        ap_uint<13> at = 0, first = 0;  // in the stripe: of the pixel, of the patch
+        ap_uint<9> x = 0, y = 0;  // in the patch that leaves
+        ap_uint<9> piece = 0;
+        ap_uint<13> at = 0, walked = 0, next_step = step;  // of the pixel; of the piece, but for the last
         for (ap_uint<13> i = 0; i < stripe; ++i) {
 #pragma HLS PIPELINE II=1
 #pragma HLS DEPENDENCE variable=buffer type=inter false
-            if (g != grid) buffer[(g[0] ? MAX_STRIPE : 0) + i] = pixels.read();
+            bool line_end = x == patch - 1, row_end = line_end && y == patch - 1;
+            Pixel leaves = buffer[at];
+            if (g != grid) buffer[at] = pixels.read();
             if (g != 0) {
-                bytes |= ap_uint<80>(buffer[(g[0] ? 0 : MAX_STRIPE) + at]) << (8 * held);
+                bytes |= ap_uint<80>(leaves) << (8 * held);
                 held += 3;
-                bool line_end = x == patch - 1, row_end = line_end && y == patch - 1;
                 // 3 patch^2 is 0, 3 or 4 modulo 8: a row's last pixel never makes two words
                 if (held >= 8 || row_end) {
                     if (sent == words - 2) end = status.read();
@@ -277,12 +285,20 @@ void patches(hls::stream<Geometry>& geometry_in, hls::stream<Pixel>& pixels, hls
                     bytes = row_end ? ap_uint<80>(0) : ap_uint<80>(bytes >> 64);
                     held = row_end ? ap_uint<4>(0) : ap_uint<4>(held - 8);
                 }
-                if (row_end) first += patch;
-                at = row_end ? first : line_end ? ap_uint<13>(at + side - patch + 1) : ap_uint<13>(at + 1);
-                x = line_end ? ap_uint<9>(0) : ap_uint<9>(x + 1);
-                y = row_end ? ap_uint<9>(0) : line_end ? ap_uint<9>(y + 1) : y;
             }
+            if (line_end) {
+                ++piece;
+                walked += step;
+                if (walked >= last) walked -= last;
+                if (piece == grid) next_step = walked;  // grid * step, modulo
+                at = piece == side - 1 ? last : walked;
+            } else {
+                ++at;
+            }
+            x = line_end ? ap_uint<9>(0) : ap_uint<9>(x + 1);
+            y = row_end ? ap_uint<9>(0) : line_end ? ap_uint<9>(y + 1) : y;
         }
+        if (patch != 1) step = next_step;
     }
 }
 

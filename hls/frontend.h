@@ -13,7 +13,7 @@ namespace frontend {
 
 constexpr int MAX_FRAME = 4095;   // pixels of a frame's side
 constexpr int MAX_SIDE = 256;     // pixels of the network's side: two lines of 66 bits each
-constexpr int MAX_STRIPE = 4096;  // pixels in a row of patches: two stripes of 24 bits each
+constexpr int MAX_STRIPE = 4096;  // pixels in a row of patches, of 24 bits each
 constexpr int MAX_BIN = 3;        // log2 of the pixels that are summed per axis
 constexpr int MAGIC = 0x5652;
 constexpr int HEADER_WORDS = 4;

@@ -24,7 +24,7 @@ synth: TOOLS += yosys
 
 # what talks to PYNQ; make test runs it with PYNQ 3.1
 PYNQ_TESTS := $(addprefix tests/host/test_,$(addsuffix .py,\
-    sim_device overlay driver stream pains diagnose bitfile))
+    sim_device overlay driver stream pains diagnose bitfile vivado_handoffs))
 PYNQ4 := .venv-pynq4
 
 .PHONY: demo test test-pynq4 lint bench synth bitstream clean tools

@@ -19,6 +19,7 @@ from rowvit.errors import RowvitError
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import LoadKind, Op
 from rowvit.model.synthetic import keep_schedule, random_package
+from rowvit.reference.frontend import Geometry
 from rowvit.target import Result
 
 if TYPE_CHECKING:
@@ -227,6 +228,8 @@ class _Walk:
             patches = side * side
             heads = max(dim // self.config.lanes, 1)
             try:
+                if self.overlay.frontend == "hls":
+                    Geometry.of(side * patch, side * patch, side * patch, patch)
                 package = random_package(
                     np.random.default_rng(2025),
                     dim=dim,

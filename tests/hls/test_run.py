@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from pynq import Device
 from typer.testing import CliRunner
 
 import rowvit
@@ -17,6 +20,7 @@ from rowvit.cli import app
 from rowvit.device import hwh
 from rowvit.device.golden import Golden
 from rowvit.device.sim import SimDevice
+from rowvit.diagnose import _Walk, diagnose
 from rowvit.driver import Accelerator
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
@@ -137,6 +141,28 @@ def test_the_handoff_tells(name, tmp_path):
         found = Handoff(path)
         assert found.frontend == frontend
         assert found.config.hash == TINY.hash
+
+
+def test_diagnose(monkeypatch):
+    """The walk over a board finds the front end, and passes through it."""
+    device = SimDevice(replace(TINY, board="Pynq-Z2"), frontend="hls")
+    monkeypatch.setattr(type(Device), "devices", [device], raising=False)
+    checks = {check.name: check for check in diagnose("board", TINY, Path(device.bitstream))}
+    device.close()
+    assert "hls front end" in checks["core"].text
+    # the simulator's clock is not the world's
+    assert [name for name, check in checks.items() if check.ok is False] == ["speed"]
+    assert "words in" in checks["transfer"].text
+
+
+def test_diagnose_takes_networks_that_pass_the_kernel():
+    """One of 384 pixels is more than the kernel's 256."""
+    walk = _Walk("board", configs.load("zcu104"), None)
+    sizes = ((24, 16, 384), (14, 16, 384))
+    for frontend, side in (("host", 384), ("hls", 224)):
+        walk.overlay = SimpleNamespace(frontend=frontend)
+        package, _ = walk._fitting(sizes)
+        assert package.arch["image_size"] == side
 
 
 @pytest.mark.parametrize("has, asked", [("host", "hls"), ("hls", "host")])

@@ -9,20 +9,21 @@ tokens that stay.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from rowvit.errors import RowvitError
 from rowvit.model.vit import VisionTransformer, predict
+from rowvit.quant.calibrate import METHODS, Statistics
 from rowvit.quant.fixed import multiplier
 from rowvit.quant.package import FORMAT, MAX_K, ModelPackage
 
-_SAMPLES_PER_BATCH = 1 << 15
+LOG = logging.getLogger("rowvit")
+
 _HEADROOM = 1.5  # residual and logits may grow by this beyond what calibration showed
 _BIAS_PEAK = 1 << 23  # half of the accumulator's clamp; the products use the other half
 
@@ -47,7 +48,17 @@ class QuantOptions:
     threshold_energy : float
         Lossy threshold rule: in every layer the greatest threshold is taken below which the hidden
         activations hold at most this share of the squared sum. 0 switches the rule off.
+    method : str
+        How scales of activations are chosen; see `Statistics.scale`.
+    percentile : float
+    power_of_two : bool
+        Requantisation multiplies by powers of two only; weights' scales give way.
     licence, source : str
+
+    Raises
+    ------
+    RowvitError
+        If a value is out of its range.
     """
 
     name: str
@@ -59,35 +70,19 @@ class QuantOptions:
     tile_rows: int = 16
     ffn_chunk: int = 256
     threshold_energy: float = 0.0
+    method: str = "mse"
+    percentile: float = 99.99
+    power_of_two: bool = False
     licence: str = ""
     source: str = ""
 
-
-@dataclass
-class Statistics:
-    """Samples and greatest magnitude of every observed activation."""
-
-    samples: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
-    peak: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
-
-    def observe(self, name: str, value: Tensor) -> None:
-        """Record an activation; called by the float network."""
-        flat = value.detach().abs().flatten().numpy()
-        self.peak[name] = max(self.peak[name], float(flat.max()))
-        # at random: a regular step would meet the same few channels again and again
-        self.samples[name].append(flat[self.rng.integers(0, flat.size, _SAMPLES_PER_BATCH)])
-
-    def scale(self, name: str, levels: int) -> float:
-        """Value of one unit with the least squared error of ``levels`` magnitudes."""
-        values = np.concatenate(self.samples[name]).astype(np.float64)
-        peak = self.peak[name] or 1.0
-        candidates = peak / levels * np.geomspace(0.2, 1.0, 60)
-        errors = [
-            np.square(np.minimum(np.round(values / unit), levels) * unit - values).sum()
-            for unit in candidates
-        ]
-        return float(candidates[int(np.argmin(errors))])
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise RowvitError(f"calibration '{self.method}' is not one of {', '.join(METHODS)}")
+        if not 0 < self.percentile <= 100:
+            raise RowvitError(f"percentile {self.percentile:g} is not in 0..100")
+        if not 0 <= self.threshold_energy < 1:
+            raise RowvitError(f"threshold energy {self.threshold_energy:g} is not in 0..1")
 
 
 def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions) -> ModelPackage:
@@ -121,6 +116,8 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
         raise RowvitError(
             f"Width {config.dim} or FFN2 chunk {options.ffn_chunk} is above {MAX_K}; no room for the sum."
         )
+    if len(photos) == 1:
+        LOG.warning("calibrating on one photo; scales will not fit others, take a few hundred")
     statistics = Statistics()
     predict(model, photos, options.mean, options.std, observe=statistics.observe)
     return _Builder(model, statistics, options).build()
@@ -146,6 +143,12 @@ def _refuse_what_does_not_run(model: VisionTransformer) -> None:
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
             raise RowvitError(f"Tensor {name!r} holds NaN or infinity; train or import the network again.")
+
+
+def default_chunk(hidden: int) -> int:
+    """Hidden neurons per chunk of FFN2: equal chunks of at most 384, a multiple of 64 where that can be."""
+    chunks = -(-hidden // 384)
+    return min(MAX_K, -(-hidden // chunks // 64) * 64 if hidden > 384 else hidden)
 
 
 class _Builder:
@@ -196,7 +199,8 @@ class _Builder:
         return package
 
     def _scale(self, name: str, levels: int = 127) -> float:
-        self.scales[name] = self.statistics.scale(name, levels)
+        options = self.options
+        self.scales[name] = self.statistics.scale(name, levels, options.method, options.percentile)
         return self.scales[name]
 
     def _linear(self, name: str, weight: np.ndarray, bias: np.ndarray | None, x: float, y: float) -> int:
@@ -206,6 +210,8 @@ class _Builder:
             # a channel of tiny weights and a large bias needs a coarser unit for the bias to fit
             unit = np.maximum(unit, np.abs(bias) / (x * _BIAS_PEAK))
         unit = np.where(unit > 0, unit, unit.max() or 1.0)
+        if self.options.power_of_two:
+            unit = y / x * 2.0 ** np.ceil(np.log2(unit * x / y))
         self.tensors[f"{name}.weight"] = np.round(weight / unit[:, None]).astype(np.int8).T.copy()
         if bias is not None:
             self.tensors[f"{name}.bias"] = np.round(bias / (x * unit)).astype(np.int32)
@@ -260,7 +266,7 @@ class _Builder:
         s_mult, params["s_shift"] = multiplier(factor, f"{name} attention logits")
         params["s_mult"] = int(s_mult)
         # means of values are smaller than values: their unit is the values' by a power of two
-        wanted = self.statistics.scale(f"{name}.o", 127)
+        wanted = self.statistics.scale(f"{name}.o", 127, self.options.method, self.options.percentile)
         finer = min(max(round(math.log2(units[2] / wanted)), 0), 8)
         params["pv_shift"] = 16 - finer
         o = self.scales[f"{name}.o"] = units[2] * 2.0**-finer
@@ -276,10 +282,12 @@ class _Builder:
         for part, unit_in, unit_out in (("fc1", x, hidden), ("fc2", hidden, self.residual)):
             weight, bias = (self.state[f"{source}.mlp.{part}.{key}"] for key in ("weight", "bias"))
             params[f"{part}.shift"] = self._linear(f"{name}.{part}", weight, bias, unit_in, unit_out)
-        params["thr"] = self._threshold(f"{name}.hidden", hidden)
+        params["thr"] = self._threshold(i, f"{name}.hidden", hidden)
         return params
 
-    def _threshold(self, name: str, unit: float) -> int:
+    def _threshold(self, i: int, name: str, unit: float) -> int:
+        if self.config.thresholds and self.config.thresholds[i] > 0:
+            return min(max(1, math.ceil(self.config.thresholds[i] / unit)), 255)
         values = np.minimum(np.round(np.concatenate(self.statistics.samples[name]) / unit), 255).astype(int)
         energy = np.bincount(values, minlength=256) * np.arange(256.0) ** 2
         # dropping everything below thr loses the energy of 1 .. thr-1

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``rowvit quantise``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from rowvit.cli.common import OUT, app, sentences, write
+from rowvit.cli.train import DataOption, FloatArgument, OutputOption, bar, writable
+
+
+@app.command()
+@sentences
+def quantise(
+    model: FloatArgument,
+    output: OutputOption,
+    data: DataOption,
+    photos: Annotated[int, typer.Option(min=1, help="Training photos to calibrate on.")] = 256,
+    method: Annotated[
+        str, typer.Option(help="Scales of activations: mse (least squared error), percentile or max.")
+    ] = "mse",
+    percentile: Annotated[float, typer.Option(help="Of method percentile: what is not clipped.")] = 99.99,
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            help="FFN2 rule: none, image or tile; by default the network's, or image if it has none."
+        ),
+    ] = None,
+    tile_rows: Annotated[int, typer.Option(min=1, help="Rows of a tile of rule tile.")] = 16,
+    threshold_energy: Annotated[
+        float,
+        typer.Option(help="Lossy FFN2 threshold: share of the hidden activations' energy to drop."),
+    ] = 0.0,
+    ffn_chunk: Annotated[
+        int | None, typer.Option(help="Hidden neurons per chunk of FFN2; by default 256 to 512.")
+    ] = None,
+    smooth: Annotated[
+        float, typer.Option(help="Move outlier channels from activations into weights: 0 none, 1 all.")
+    ] = 0.0,
+    power_of_two: Annotated[
+        bool, typer.Option("--power-of-two", help="Requantise by powers of two only.")
+    ] = False,
+    measure: Annotated[
+        bool, typer.Option(help="At the end, measure top-1 of the package on the whole test set.")
+    ] = True,
+    jobs: Annotated[int, typer.Option(min=1, help="Worker processes that measure (Dask).")] = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the table of noise.")] = None,
+) -> None:
+    """Turn a float ReLU network into an int8 package for the accelerator.
+
+    The table shows where it hurts, as signal to noise in dB: of each activation, rounding and clipping
+    alone; of the worst matrix of each layer; and of the residual stream with everything before it.
+
+    Example
+    -------
+      rowvit quantise vit-relu.safetensors --data photos/ -o vit-int8.safetensors
+    """
+    from rowvit.model import store
+    from rowvit.quant.noise import layer_noise
+    from rowvit.quant.quantise import QuantOptions, default_chunk
+    from rowvit.quant.quantise import quantise as to_integers
+    from rowvit.quant.smooth import smooth as even
+    from rowvit.train.data import open_data
+
+    network, card = store.load(model)
+    config = network.config
+    writable(output)
+    options = QuantOptions(
+        name=card.name,
+        classes=card.classes,
+        mean=card.mean,
+        std=card.std,
+        resize=card.resize,
+        ffn2_rule=rule or ("image" if config.ffn2_rule == "none" else config.ffn2_rule),
+        tile_rows=tile_rows,
+        ffn_chunk=ffn_chunk or default_chunk(config.hidden),
+        threshold_energy=threshold_energy,
+        method=method,
+        percentile=percentile,
+        power_of_two=power_of_two,
+        licence=card.licence,
+        source=card.source,
+    )
+    found = open_data(data, "train")
+    drawn = found.subset(photos)
+    pixels = drawn.pixels(range(len(drawn)), config.image_size, card.resize)
+    with bar("calibrating") as progress:
+        task = progress.add_task("", total=3, note="")
+        if smooth:
+            network = even(network, options.mean, options.std, pixels, smooth)
+        progress.update(task, completed=1)
+        package = to_integers(network, pixels, options)
+        progress.update(task, completed=2)
+        noise = layer_noise(network, package, pixels[:64])
+    table = Table("layer", *noise[1].activations, "weights", "attn", "ffn", box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+
+    def text(value: float | None) -> str:
+        return "" if value is None else f"{value:.1f}"
+
+    for row in noise:
+        values = [row.activations.get(name) for name in noise[1].activations]
+        table.add_row(row.layer, *map(text, [*values, row.weights, row.attention, row.ffn]))
+    OUT.print(
+        "Signal to noise in dB; attn and ffn: the residual stream after them", soft_wrap=True, highlight=False
+    )
+    OUT.print(table, highlight=False)
+    if json_file:
+        write(json_file, json.dumps([vars(row) for row in noise], indent=1) + "\n")
+    package.meta["history"] = [*card.history, f"quantised ({method}) on {drawn.name}"]
+    package.meta["accuracy"] = dict(card.accuracy)
+    package.save(output)
+    if measure:
+        from rowvit.measure.accuracy import evaluate, wilson
+
+        tested = open_data(data, "test")
+        with bar("measuring") as progress:
+            task = progress.add_task("", total=len(tested), note="")
+            result = evaluate(
+                package, tested, jobs=jobs, progress=lambda done: progress.update(task, completed=done)
+            )
+        report = result.report()
+        low, high = wilson(result.right(), len(tested))
+        if card.accuracy.get("set", tested.name) != tested.name:
+            package.meta["accuracy"] = {}
+        package.meta["accuracy"] |= {
+            "set": tested.name,
+            "unit": "percent top-1",
+            "int8": round(report["top1"], 2),
+        }
+        saved = {f"{key}_percent": round(report[key], 1) for key in ("macs_saved", "w2_rows_saved")}
+        package.meta["accuracy"] |= saved
+        package.save(output)
+        OUT.print(
+            f"{output}: top-1 {report['top1']:.2f} % on {tested.name} (95 % interval {100 * low:.2f} to"
+            f" {100 * high:.2f}); {report['macs_saved']:.1f} % fewer MACs,"
+            f" {report['w2_rows_saved']:.1f} % fewer W2 rows",
+            soft_wrap=True,
+            highlight=False,
+        )

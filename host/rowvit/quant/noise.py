@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where quantisation hurts: signal to noise of every layer, in dB."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from rowvit.model.vit import VisionTransformer, predict
+from rowvit.quant.calibrate import Statistics, decibels
+from rowvit.quant.package import LINEARS, ModelPackage
+from rowvit.reference import patchify, run
+
+ACTIVATIONS = {name: 127 for name in ("norm1", "q", "k", "v", "o", "norm2")} | {"hidden": 255}
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class LayerNoise:
+    """Signal to noise of one layer, in dB.
+
+    Parameters
+    ----------
+    layer : str
+        "embed", the layer's number from 0, or "logits".
+    activations : dict of float
+        Of rounding and clipping alone, per activation.
+    weights : float
+        Of rounding alone, of the worst of the layer's matrices.
+    attention, ffn : float
+        Of the integer network's residual stream against the float network's, with everything that went
+        before. In "embed" and "logits" only ``ffn`` is given.
+    """
+
+    layer: str
+    activations: dict[str, float]
+    weights: float | None
+    attention: float | None
+    ffn: float
+
+
+def layer_noise(model: VisionTransformer, package: ModelPackage, photos: np.ndarray) -> list[LayerNoise]:
+    """Compare a float network with its package, both without token pruning, so that rows correspond.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+        What the package was made of.
+    package : ModelPackage
+    photos : uint8 array [B, S, S, 3]
+    """
+    config = replace(model.config, pruning=(), thresholds=())
+    dense = VisionTransformer(config).eval()
+    dense.load_state_dict(model.state_dict())
+    integers = ModelPackage(package.meta | {"pruning": []}, package.tensors)
+    scales, preprocessing = package.meta["scales"], package.meta["preprocessing"]
+    statistics = Statistics()
+    sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
+    for first in range(0, len(photos), _BATCH):
+        part = photos[first : first + _BATCH]
+        seen: dict[str, np.ndarray] = {}
+
+        def observe(name: str, value: Tensor, seen: dict[str, np.ndarray] = seen) -> None:
+            statistics.observe(name, value)
+            if name.endswith((".attn", ".ffn")) or name in ("embed", "logits"):
+                seen[name] = value.numpy()
+
+        predict(dense, part, preprocessing["mean"], preprocessing["std"], len(part), observe)
+        found = run(integers, patchify(part, package.arch["patch_size"]), checkpoints=True)
+        for name, exact in seen.items():
+            unit = scales["logit" if name == "logits" else "residual"]
+            ours = np.stack([r.logits if name == "logits" else r.checkpoints[name] for r in found]) * unit
+            sums[name] += np.square(exact, dtype=np.float64).sum(), np.square(exact - ours).sum()
+    rows = [LayerNoise("embed", {}, _weights(model, package, None), None, decibels(*sums["embed"]))]
+    for i in range(config.depth):
+        name = f"layers.{i}"
+        rounded = {
+            part: statistics.noise(f"{name}.{part}", scales[f"{name}.{part}"], levels)
+            for part, levels in ACTIVATIONS.items()
+        }
+        attention, ffn = (decibels(*sums[f"{name}.{part}"]) for part in ("attn", "ffn"))
+        rows.append(LayerNoise(str(i), rounded, _weights(model, package, i), attention, ffn))
+    rows.append(LayerNoise("logits", {}, None, None, decibels(*sums["logits"])))
+    return rows
+
+
+def _weights(model: VisionTransformer, package: ModelPackage, layer: int | None) -> float:
+    """The worst matrix of a layer, or the patch embedding: float weights against the nearest multiple."""
+    if layer is None:
+        exact = model.patch_embed.proj.weight.detach().numpy().transpose(0, 2, 3, 1)
+        return _rounded(exact.reshape(len(exact), -1), package.tensors["patch.weight"])
+    block = model.blocks[layer]
+    matrices = dict(zip("qkv", np.split(block.attn.qkv.weight.detach().numpy(), 3), strict=True))
+    matrices |= {"proj": block.attn.proj, "fc1": block.mlp.fc1, "fc2": block.mlp.fc2}
+    noise = []
+    for name in LINEARS:
+        exact = matrices[name]
+        exact = exact if isinstance(exact, np.ndarray) else exact.weight.detach().numpy()
+        noise.append(_rounded(exact, package.tensors[f"layers.{layer}.{name}.weight"]))
+    return min(noise)
+
+
+def _rounded(exact: np.ndarray, integers: np.ndarray) -> float:
+    """Float weights [out, in] against integers [in, out], each output channel in its best unit."""
+    ours = integers.T.astype(np.float64)
+    unit = (exact * ours).sum(axis=1) / np.maximum(np.square(ours).sum(axis=1), 1)
+    return decibels(np.square(exact, dtype=np.float64).sum(), np.square(exact - ours * unit[:, None]).sum())

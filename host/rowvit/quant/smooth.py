@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Outlier channels moved from activations into weights, without changing what the network computes.
+
+A channel between two linear operations may be divided by a factor on its way in and multiplied by it on
+its way out. Behind LayerNorm the factor goes into its gain and the next layer's columns (SmoothQuant);
+between V and the projection, and between FFN1 and FFN2 (ReLU passes positive factors), into rows and
+columns of the two matrices.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rowvit.errors import RowvitError
+from rowvit.model.vit import VisionTransformer, predict
+from rowvit.quant.calibrate import Statistics
+
+PLACES = ("norm", "value", "hidden")
+_LIMIT = 16.0  # no factor changes a channel more than this
+
+
+def smooth(
+    model: VisionTransformer,
+    mean: Sequence[float],
+    std: Sequence[float],
+    photos: np.ndarray,
+    strength: float = 0.5,
+    places: tuple[str, ...] = ("norm", "value"),
+) -> VisionTransformer:
+    """A network with the same function whose activations have more even channels.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+        With ReLU if ``places`` holds "hidden"; stays as it is.
+    mean, std : sequences of three floats
+        Of pixels in 0..1.
+    photos : uint8 array [B, S, S, 3]
+        Calibration photos.
+    strength : float
+        0 leaves the activations, 1 makes all channels equally great.
+    places : tuple of str
+        "norm": behind both LayerNorms of a block; "value": between V and projection; "hidden": between
+        the FFN layers, which costs zeros: small activations no longer round to nothing.
+
+    Raises
+    ------
+    RowvitError
+        If the strength is not in 0..1.
+    """
+    if not 0 <= strength <= 1:
+        raise RowvitError(f"smoothing strength {strength:g} is not in 0..1")
+    statistics = Statistics()
+    predict(model, photos, mean, std, observe=statistics.observe)
+    channels = statistics.channels
+    model = copy.deepcopy(model)
+    dim = model.config.dim
+    with torch.no_grad():
+        for i, block in enumerate(model.blocks):
+            qkv, proj, fc1, fc2 = block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2
+            if "norm" in places:
+                for norm, linear, name in ((block.norm1, qkv, "norm1"), (block.norm2, fc1, "norm2")):
+                    factor = _factors(channels[f"layers.{i}.{name}"], linear.weight, strength)
+                    norm.weight /= factor
+                    norm.bias /= factor
+                    linear.weight *= factor
+            if "value" in places:
+                factor = _factors(channels[f"layers.{i}.o"], proj.weight, strength)
+                qkv.weight[2 * dim :] /= factor[:, None]
+                qkv.bias[2 * dim :] /= factor
+                proj.weight *= factor
+            if "hidden" in places:
+                factor = _factors(channels[f"layers.{i}.hidden"], fc2.weight, strength)
+                fc1.weight /= factor[:, None]
+                fc1.bias /= factor
+                fc2.weight *= factor
+    return model
+
+
+def _factors(peaks: np.ndarray, weight: Tensor, strength: float) -> Tensor:
+    """SmoothQuant's factors of the columns of ``weight`` [out, in], their geometric mean 1."""
+    activation = torch.from_numpy(np.asarray(peaks)).float()
+    column = weight.abs().amax(dim=0)
+    used = (activation > 0) & (column > 0)
+    if not used.any():
+        return torch.ones_like(column)
+    factor = torch.where(used, activation**strength / column.clamp(min=1e-12) ** (1 - strength), 1.0)
+    factor = factor / factor[used].log().mean().exp()
+    return torch.where(used, factor, 1.0).clamp(1 / _LIMIT, _LIMIT)

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calibration methods, smoothing, thresholds, and the table of noise."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from rowvit.errors import RowvitError
+from rowvit.quant.package import ModelPackage
+from rowvit.reference import patchify, run
+
+torch = pytest.importorskip("torch")
+
+import photos as sets  # noqa: E402
+
+from rowvit.cli import app  # noqa: E402
+from rowvit.model import store  # noqa: E402
+from rowvit.model.vit import VisionTransformer, ViTConfig, predict  # noqa: E402
+from rowvit.quant.calibrate import Statistics, decibels  # noqa: E402
+from rowvit.quant.noise import layer_noise  # noqa: E402
+from rowvit.quant.quantise import QuantOptions, default_chunk, quantise  # noqa: E402
+from rowvit.quant.smooth import smooth  # noqa: E402
+
+CONFIG = ViTConfig(image_size=16, patch_size=4, dim=32, depth=3, heads=2, hidden=96, classes=3)
+MEAN, STD = (0.5,) * 3, (0.5,) * 3
+OPTIONS = QuantOptions(name="net", classes=list(sets.COLOURS), mean=MEAN, std=STD, ffn_chunk=96)
+
+
+def network(config: ViTConfig = CONFIG, seed: int = 0) -> VisionTransformer:
+    """Random weights at which every activation is near 1, with an outlier channel behind each LayerNorm."""
+    generator = torch.Generator().manual_seed(seed)
+    model = VisionTransformer(config).eval()
+    for name, parameter in model.named_parameters():
+        fan_in = parameter[0].numel() if parameter.ndim > 1 else 25
+        parameter.data = torch.randn(parameter.shape, generator=generator) / fan_in**0.5
+        if name.endswith("norm1.weight") or name.endswith("norm2.weight"):
+            parameter.data = 1 + 0.2 * parameter.data
+            parameter.data[3] = 30.0
+    for block in model.blocks:
+        block.attn.qkv.weight.data[:, 3] /= 30
+        block.mlp.fc1.weight.data[:, 3] /= 30
+    return model
+
+
+def pictures(count: int, seed: int = 4) -> np.ndarray:
+    return np.stack(sets.labelled(count, seed)[0])
+
+
+def snr(exact: np.ndarray, ours: np.ndarray) -> float:
+    return 10 * np.log10(np.square(exact).mean() / np.square(exact - ours).mean())
+
+
+def logits(package: ModelPackage, images: np.ndarray) -> np.ndarray:
+    found = run(package, patchify(images, 4))
+    return np.stack([result.logits for result in found]) * package.meta["scales"]["logit"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([127, 255]), st.floats(0.1, 30))
+def test_scales_by_method(seed: int, levels: int, spread: float) -> None:
+    """Each method does what it says, and "mse" has no more error than the others."""
+    values = np.random.default_rng(seed).standard_t(3, 4000) * spread
+    statistics = Statistics()
+    statistics.observe("x", torch.from_numpy(values.reshape(1, 40, 100)).float())
+    sampled = statistics.samples["x"][0].astype(np.float64)
+    top = np.abs(values.astype(np.float32)).max()
+    units = {m: statistics.scale("x", levels, m, 99.0) for m in ("mse", "percentile", "max")}
+    assert units["max"] == pytest.approx(top / levels)
+    assert np.mean(sampled <= units["percentile"] * levels * (1 + 1e-9)) >= 0.99
+    assert np.mean(sampled < units["percentile"] * levels * 0.999) <= 0.99
+
+    def error(unit: float) -> float:
+        return np.square(np.clip(np.round(sampled / unit), 0, levels) * unit - sampled).sum()
+
+    assert error(units["mse"]) <= min(error(units["max"]), error(units["percentile"]) * 1.05)
+    assert np.array_equal(
+        statistics.channels["x"], np.abs(values.astype(np.float32)).reshape(40, 100).max(axis=0)
+    )
+
+
+@torch.no_grad()
+@settings(max_examples=15, deadline=None)
+@given(
+    st.integers(0, 1000),
+    st.floats(0, 1),
+    st.sets(st.sampled_from(["norm", "value", "hidden"]), min_size=1),
+    st.booleans(),
+)
+def test_smoothing_changes_no_result(seed: int, strength: float, places: set, dead: bool) -> None:
+    model = network(replace(CONFIG, depth=2), seed)
+    if dead:  # channels of all zero weights or activations
+        model.blocks[0].mlp.fc1.weight[:5] = 0
+        model.blocks[0].mlp.fc1.bias[:5] = -1
+        model.blocks[1].attn.qkv.weight[:, 7] = 0
+    images = pictures(6)
+    before = predict(model, images, MEAN, STD)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    evened = smooth(model, MEAN, STD, images, strength, tuple(places))
+    assert np.allclose(predict(evened, images, MEAN, STD), before, atol=1e-3 * np.abs(before).max())
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+def test_smoothing_helps_where_a_channel_stands_out() -> None:
+    model, images, unseen = network(), pictures(40), pictures(30, seed=9)
+    exact = predict(model, unseen, MEAN, STD)
+    plain = quantise(model, images, OPTIONS)
+    evened = quantise(smooth(model, MEAN, STD, images, 0.5), images, OPTIONS)
+    assert snr(exact, logits(evened, unseen)) > snr(exact, logits(plain, unseen)) + 3
+
+
+def test_powers_of_two_cost_little() -> None:
+    model, images = network(), pictures(40)
+    package = quantise(model, images, replace(OPTIONS, power_of_two=True))
+    for name, tensor in package.tensors.items():
+        if name.endswith(".mult"):
+            values = tensor[tensor > 0].astype(np.int64)
+            assert (values & (values - 1) == 0).all(), name
+    exact = predict(model, images, MEAN, STD)
+    free = snr(exact, logits(quantise(model, images, OPTIONS), images))
+    assert free - 6 < snr(exact, logits(package, images)) < free + 3
+
+
+def test_thresholds_of_the_network_go_into_the_package() -> None:
+    model = network(replace(CONFIG, thresholds=(0.0, 0.3, 1e6)))
+    package = quantise(model, pictures(20), OPTIONS)
+    units = [package.meta["scales"][f"layers.{i}.hidden"] for i in range(3)]
+    found = [layer["thr"] for layer in package.meta["params"]["layers"]]
+    assert found == [1, max(1, int(np.ceil(0.3 / units[1]))), 255]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "median"}, "'median' is not one of mse, percentile, max"),
+        ({"percentile": 0.0}, "percentile 0 is not"),
+        ({"threshold_energy": 1.0}, "threshold energy 1 is not"),
+    ],
+)
+def test_options_out_of_range(change: dict, message: str) -> None:
+    with pytest.raises(RowvitError, match=message):
+        replace(OPTIONS, **change)
+
+
+def test_one_photo_warns(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "rowvit"):
+        quantise(network(), pictures(1), OPTIONS)
+    assert "one photo" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("hidden", "chunk"), [(96, 96), (512, 256), (768, 384), (1536, 384), (385, 256), (3072, 384)]
+)
+def test_default_chunk(hidden: int, chunk: int) -> None:
+    assert default_chunk(hidden) == chunk
+    assert chunk * -(-hidden // chunk) < hidden + chunk
+
+
+def test_noise_is_what_the_networks_say() -> None:
+    """The table's last rows against both networks; a layer with coarse weights shows."""
+    model, images = network(), pictures(20)
+    with torch.no_grad():  # one great weight in each row leaves few levels for the others
+        weight = model.blocks[1].mlp.fc1.weight
+        weight[:, 0] = 60 * weight.abs().amax(dim=1)
+        model.blocks[1].norm2.weight[0] = 0.001
+        model.blocks[1].norm2.bias[0] = 0.0
+    package = quantise(model, images, OPTIONS)
+    rows = layer_noise(model, package, images)
+    assert [row.layer for row in rows] == ["embed", "0", "1", "2", "logits"]
+    exact = predict(model, images, MEAN, STD)
+    assert rows[-1].ffn == pytest.approx(snr(exact, logits(package, images)), abs=1e-3)
+    seen: dict[str, np.ndarray] = {}
+    predict(model, images, MEAN, STD, observe=lambda name, value: seen.update({name: value.numpy()}))
+    found = run(package, patchify(images, 4), checkpoints=True)
+    ours = np.stack([r.checkpoints["layers.0.attn"] for r in found]) * package.meta["scales"]["residual"]
+    assert rows[1].attention == pytest.approx(snr(seen["layers.0.attn"], ours), abs=1e-3)
+    assert rows[1].weights > 35 and rows[3].weights > 35
+    assert rows[2].weights > 35  # a great weight alone is no noise: the matrix has few other energy
+    assert rows[2].ffn < rows[2].attention - 3
+
+
+def test_decibels() -> None:
+    assert decibels(100.0, 1.0) == pytest.approx(20)
+    assert decibels(1.0, 0.0) == decibels(0.0, 1.0) == float("inf")
+
+
+def test_command(tmp_path: Path) -> None:
+    data = sets.archive(tmp_path / "a.npz")
+    card = store.Card("net", list(sets.COLOURS), licence="CC0-1.0", source="test", history=["made"])
+    store.save(tmp_path / "in.safetensors", network(replace(CONFIG, ffn2_rule="tile")), card)
+    arguments = ["quantise", tmp_path / "in.safetensors", "--data", data, "-o", tmp_path / "out.safetensors"]
+    arguments += [
+        "--photos",
+        10,
+        "--smooth",
+        0.5,
+        "--method",
+        "percentile",
+        "--json",
+        tmp_path / "noise.json",
+    ]
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    package = ModelPackage.load(tmp_path / "out.safetensors")
+    assert package.meta["licence"] == "CC0-1.0" and package.meta["ffn2_rule"] == "tile"
+    assert (
+        package.meta["accuracy"]["set"] == "a test, all 12" and 0 <= package.meta["accuracy"]["int8"] <= 100
+    )
+    assert package.meta["history"][0] == "made" and "10 of 24" in package.meta["history"][1]
+    rows = json.loads((tmp_path / "noise.json").read_text())
+    assert [row["layer"] for row in rows] == ["embed", "0", "1", "2", "logits"]
+    assert "Signal to noise" in result.output and "hidden" in result.output
+    bad = CliRunner().invoke(app, [*map(str, arguments), "--rule", "most"])
+    assert bad.exit_code == 2 and "'most'" in bad.output

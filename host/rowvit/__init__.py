@@ -21,7 +21,7 @@ __all__ = ["RowvitError", "open"]
 __version__ = "0.1.0"
 
 
-def open(target: str, config: str | Path | HardwareConfig = "pynq-z2", **options) -> Target:
+def open(target: str, config: str | Path | HardwareConfig | None = None, **options) -> Target:
     """Open an accelerator; use it as a context manager.
 
     Parameters
@@ -29,8 +29,9 @@ def open(target: str, config: str | Path | HardwareConfig = "pynq-z2", **options
     target : str
         "golden": integer reference on the CPU; "sim": the RTL under Verilator; "board": a Zynq
         running PYNQ.
-    config : str, Path or HardwareConfig
-        Name or file of the hardware configuration.
+    config : str, Path or HardwareConfig, optional
+        Name or file of the hardware configuration; by default that of the bitstream named, of this board,
+        or else ``pynq-z2``.
     **options
         golden: ``checkpoints``; sim: those of `SimDevice`; board: ``bitstream``; sim and board:
         ``timeout`` and ``watchdog`` of `Accelerator`; all: ``frontend``, "host" or "hls".
@@ -49,23 +50,24 @@ def open(target: str, config: str | Path | HardwareConfig = "pynq-z2", **options
     # names are imported where they are used: a board has no simulator, golden no pynq
     from rowvit.hardware.config import HardwareConfig, load
 
-    hardware = config if isinstance(config, HardwareConfig) else load(config)
+    if config is not None and not isinstance(config, HardwareConfig):
+        config = load(config)
     if target == "golden":
         from rowvit.device.golden import Golden
 
-        return Golden(hardware, **options)
+        return Golden(config or load("pynq-z2"), **options)
     driver = {name: options.pop(name) for name in ("timeout", "watchdog") if name in options}
     if target == "board":
         from rowvit.device.board import overlay
         from rowvit.driver import Accelerator
 
-        return Accelerator(overlay(hardware, **options), **driver)
+        return Accelerator(overlay(config, **options), **driver)
     if target == "sim":
         from rowvit.device.sim import SimDevice
         from rowvit.driver import Accelerator
         from rowvit.overlay import RowvitOverlay
 
-        device = SimDevice(hardware, **options)
-        overlay = RowvitOverlay(device.bitstream, hardware, device)
+        device = SimDevice(config or load("pynq-z2"), **options)
+        overlay = RowvitOverlay(device.bitstream, device.config, device)
         return Accelerator(overlay, **{"timeout": 600.0, **driver})
     raise RowvitError(f"no target '{target}'; take golden, sim or board")

@@ -62,6 +62,42 @@ def _open(source: str | os.PathLike | bytes) -> Image.Image:
         raise RowvitError(f"{name}: cannot be decoded as an image; give a whole JPEG or PNG file.") from error
 
 
+def dim(pixels: np.ndarray, kept: np.ndarray, arch: dict, share: float = 0.15) -> np.ndarray:
+    """A photo with the patches dimmed that the network dropped.
+
+    Parameters
+    ----------
+    pixels : uint8 array [S, S, 3]
+    kept : int array
+        Tokens that stay, as in ``Result.kept``: the prefix (class token) comes before the patches, which go
+        row by row.
+    arch : dict
+        The network's "architecture": ``patch_size`` and ``prefix``.
+    share : float
+        Brightness that the dropped patches keep.
+
+    Returns
+    -------
+    uint8 array [S, S, 3]
+
+    Raises
+    ------
+    RowvitError
+        A token lies outside of the photo.
+    """
+    size = arch["patch_size"]
+    grid = len(pixels) // size
+    patches = kept[kept >= arch["prefix"]] - arch["prefix"]
+    if pixels.shape != (grid * size, grid * size, 3) or (patches >= grid * grid).any():
+        raise RowvitError(
+            f"a photo of {list(pixels.shape)} has no {grid * grid} patches of {size} pixels, or tokens beyond"
+            " them are kept; give the pixels that the network took"
+        )
+    stays = np.isin(np.arange(grid * grid), patches).reshape(grid, grid)
+    brightness = np.where(stays, 1.0, share).repeat(size, axis=0).repeat(size, axis=1)
+    return (pixels * brightness[:, :, None]).astype(np.uint8)
+
+
 def load(sources: Iterable[str | os.PathLike | bytes], package: ModelPackage) -> np.ndarray:
     """Images uint8 [B, S, S, 3] as ``package`` takes them; `RowvitError` as in `decode`."""
     side, resize = package.arch["image_size"], package.meta["preprocessing"]["resize"]

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from pynq import Device
 
 import rowvit
 from replay import ANSWER, IMAGES, TINY, leak_free, mark, program
@@ -157,6 +158,37 @@ def test_targets():
         rowvit.open("board", "tiny")
 
 
+@pytest.mark.parametrize(
+    "board, config",
+    [
+        ("Pynq-Z1", "pynq-z2"),
+        ("Pynq-Z2", "pynq-z2"),
+        ("ZCU104", "zcu104"),
+        ("KV260", "kv260"),
+        ("Ultra96", "ultra96v2"),
+        ("AUP-ZU3", "aup-zu3"),
+        ("Arty", "pynq-z2"),
+    ],
+)
+def test_a_board_takes_its_own_configuration(monkeypatch, tmp_path, board, config):
+    """BOARD is the variable that PYNQ's images set."""
+    monkeypatch.setenv("BOARD", board)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RowvitError, match=rf"/rowvit-{config}.bit does not exist"):
+        rowvit.open("board")
+
+
+def test_a_bitstream_brings_its_configuration(make, monkeypatch):
+    device = make().device
+    monkeypatch.setattr(type(Device), "devices", [device], raising=False)
+    with pytest.raises(RowvitError, match="of configuration tiny"):
+        rowvit.open("board", "pynq-z2", bitstream=device.bitstream)
+    with rowvit.open("board", bitstream=device.bitstream) as acc:
+        assert acc.config.name == "tiny"
+        acc.load(program())
+        assert acc(IMAGES)[0].top1 == 1
+
+
 def test_golden_takes_packages_only():
     with rowvit.open("golden", TINY) as golden, pytest.raises(RowvitError, match="give the model package"):
         golden.load(program())
@@ -176,7 +208,7 @@ def test_comparison():
 def test_board_half_needs_no_torch():
     """The driver loads with numpy and pynq alone."""
     code = (
-        "import sys, rowvit, rowvit.driver, rowvit.compiler.program;"
+        "import sys, rowvit, rowvit.driver, rowvit.compiler.program, rowvit.diagnose, rowvit.bitfile;"
         "bad = {'torch', 'timm', 'onnx', 'typer', 'rich', 'PIL'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": "host"})

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Photos: decoding, and the picture of what was pruned."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from rowvit.errors import RowvitError
+from rowvit.images import decode, dim
+
+
+def encoded(pixels: np.ndarray, form: str = "PNG", **options) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, form, **options)
+    return file.getvalue()
+
+
+@given(
+    width=st.integers(1, 40),
+    height=st.integers(1, 40),
+    side=st.integers(1, 30),
+    resize=st.sampled_from(["bicubic", "bilinear"]),
+)
+def test_any_size(width, height, side, resize):
+    grey = np.full((height, width, 3), 77, np.uint8)
+    pixels = decode(encoded(grey), side, resize)
+    assert pixels.shape == (side, side, 3) and pixels.dtype == np.uint8
+    assert (pixels == 77).all()
+
+
+def test_the_middle_is_taken():
+    photo = np.zeros((4, 10, 3), np.uint8)
+    photo[:, 3:7] = 255
+    assert (decode(encoded(photo), 4) == 255).all()
+
+
+def test_turned_cameras():
+    """Orientation 6 of EXIF: the top of the scene is at the right of the file."""
+    photo = np.zeros((4, 4, 3), np.uint8)
+    photo[:, 3] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    turned = decode(encoded(photo, exif=exif), 4)
+    assert (turned[0] == 255).all() and (turned[1:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", encoded(np.zeros((9, 9, 3), np.uint8))[:45]], ids=["empty", "text", "cut"]
+)
+def test_what_is_no_photo(data):
+    with pytest.raises(RowvitError, match="cannot be decoded as an image; give a whole JPEG or PNG"):
+        decode(data, 8)
+
+
+def test_a_photo_that_is_not_there(tmp_path):
+    with pytest.raises(RowvitError, match=r"x\.jpg: no such file"):
+        decode(tmp_path / "x.jpg", 8)
+    with pytest.raises(RowvitError, match="Resize filter 'cubic' is not known; use one of bicubic"):
+        decode(encoded(np.zeros((9, 9, 3), np.uint8)), 8, "cubic")
+
+
+@given(grid=st.integers(1, 6), size=st.integers(1, 5), prefix=st.integers(1, 2), data=st.data())
+def test_dropped_patches_are_dimmed(grid, size, prefix, data):
+    """Pixel by pixel: those of a kept patch are as they were, all others at the share."""
+    tokens = data.draw(st.sets(st.integers(prefix, prefix + grid * grid - 1)))
+    photo = np.random.default_rng(size).integers(0, 256, (grid * size, grid * size, 3), dtype=np.uint8)
+    kept = np.array([*range(prefix), *sorted(tokens)])
+    dimmed = dim(photo, kept, {"patch_size": size, "prefix": prefix}, 0.5)
+    for y in range(grid * size):
+        for x in range(grid * size):
+            stays = prefix + y // size * grid + x // size in tokens
+            assert dimmed[y, x].tolist() == (photo[y, x] if stays else photo[y, x] // 2).tolist()
+
+
+@pytest.mark.parametrize("shape, kept", [((8, 8, 3), [0, 5]), ((8, 7, 3), [0]), ((8, 8), [0])])
+def test_tokens_of_another_photo(shape, kept):
+    with pytest.raises(RowvitError, match=r"has no 4 patches of 4 pixels|tokens beyond"):
+        dim(np.zeros(shape, np.uint8), np.array(kept), {"patch_size": 4, "prefix": 1})

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The notebooks run on the simulated accelerator, and PYNQ delivers them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+import rowvit.notebooks
+from rowvit.device.verilate import build
+from rowvit.hardware import config as configs
+
+FOLDER = Path(rowvit.notebooks.__file__).parent
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+HOST = FOLDER.parents[1]
+
+
+def run(path: Path, folder: Path) -> nbformat.NotebookNode:
+    """The notebook with its outputs; an error in a cell is an error here."""
+    build(configs.load("pynq-z2"))  # minutes, if no other test has done it: not of the notebook's time
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}}
+    ).execute()
+    return notebook
+
+
+def printed(notebook: nbformat.NotebookNode) -> str:
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return "".join(output.text for output in outputs if output.get("name") == "stdout")
+
+
+def pictures(notebook: nbformat.NotebookNode) -> int:
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """Of the kernel: this tree's package, and no board."""
+    monkeypatch.setenv("PYTHONPATH", str(HOST))
+    monkeypatch.delenv("BOARD", raising=False)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_clean(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == [] and cell.execution_count is None
+
+
+def test_classify(tmp_path):
+    notebook = run(FOLDER / "1_classify.ipynb", tmp_path)
+    text = printed(notebook)
+    assert "'pynq-z2' on sim" in text
+    assert "197 > 99 > 50 > 26" in text
+    assert re.search(r"(\d)\n(\d)\n\1\n\2\n$", text)  # stream and stream_async
+    assert pictures(notebook) == 1
+
+
+def test_pruned_tokens(tmp_path):
+    notebook = run(FOLDER / "2_pruned_tokens.ipynb", tmp_path)
+    assert "6 layers, 197 tokens; layer 2 keeps 98, layer 3 keeps 49, layer 4 keeps 25" in printed(notebook)
+    assert pictures(notebook) == 2
+
+
+def test_throughput_and_power(tmp_path):
+    notebook = run(FOLDER / "3_throughput_and_power.ipynb", tmp_path)
+    text = printed(notebook)
+    assert text.startswith("simulated cycles x clock; nothing was measured on a board\n")
+    assert "no power sensor here: nothing was measured" in text
+    assert pictures(notebook) == 1
+
+
+def test_pynq_delivers_them(tmp_path):
+    """``pynq get-notebooks`` finds the entry point, as installed, and copies the notebooks."""
+    command = [str(Path(sys.executable).with_name("pynq")), "get-notebooks"]
+    environment = {**os.environ, "PYTHONPATH": ""}
+    listed = subprocess.run([*command, "--list"], env=environment, capture_output=True, text=True, check=True)
+    assert "rowvit (source: rowvit)" in listed.stdout
+    command += ["rowvit", "--ignore-overlays", "--path", str(tmp_path)]
+    subprocess.run(command, env=environment, capture_output=True, check=True, timeout=120)
+    delivered = sorted(path.name for path in (tmp_path / "rowvit").glob("*.ipynb"))
+    assert delivered == [path.name for path in NOTEBOOKS]

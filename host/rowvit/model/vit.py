@@ -27,6 +27,16 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 POOLS = ("token", "mean", "norm-mean")
 
+
+def activation_name(arguments: np.ndarray, values: np.ndarray) -> str | None:
+    """The key of `ACTIVATIONS` whose function takes these values; None if none does."""
+    inputs = torch.from_numpy(np.asarray(arguments, np.float64))
+    for name, function in ACTIVATIONS.items():
+        if np.abs(function(inputs).numpy() - values).max() < 1e-5:
+            return name
+    return None
+
+
 #: called with a name such as "layers.0.q" and the activation
 Observer = Callable[[str, Tensor], None]
 

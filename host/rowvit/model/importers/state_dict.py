@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""State dicts with timm's names to the float network."""
+"""State dicts with the names of timm, Hugging Face transformers or torchvision to the float network."""
 
 from __future__ import annotations
 
@@ -27,6 +27,43 @@ _FOREIGN = (
     (r"patch_embed\.backbone\.|stem\.", "convolutions before the patches"),
 )
 
+_WRAPPERS = re.compile(r"(module\.|model\.|backbone\.|_orig_mod\.|vit\.|deit\.|dinov2(_with_registers)?\.)+")
+#: names of transformers and torchvision, and timm's for them
+_NAMES = [
+    (re.compile(pattern), name)
+    for pattern, name in (
+        # transformers: ViT, DeiT, DINOv2
+        (r"embeddings\.cls_token", "cls_token"),
+        (r"embeddings\.distillation_token", "dist_token"),
+        (r"embeddings\.register_tokens", "reg_token"),
+        (r"embeddings\.mask_token", "mask_token"),
+        (r"embeddings\.position_embeddings", "pos_embed"),
+        (r"embeddings\.patch_embeddings\.projection\.(.*)", r"patch_embed.proj.\1"),
+        (r"encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(.*)", r"blocks.\1.attn.\2.\3"),
+        (r"encoder\.layer\.(\d+)\.attention\.output\.dense\.(.*)", r"blocks.\1.attn.proj.\2"),
+        (r"encoder\.layer\.(\d+)\.intermediate\.dense\.(.*)", r"blocks.\1.mlp.fc1.\2"),
+        (r"encoder\.layer\.(\d+)\.output\.dense\.(.*)", r"blocks.\1.mlp.fc2.\2"),
+        (r"encoder\.layer\.(\d+)\.layernorm_before\.(.*)", r"blocks.\1.norm1.\2"),
+        (r"encoder\.layer\.(\d+)\.layernorm_after\.(.*)", r"blocks.\1.norm2.\2"),
+        (r"encoder\.layer\.(\d+)\.layer_scale(\d)\.lambda1", r"blocks.\1.ls\2.gamma"),
+        (r"encoder\.layer\.(\d+)\.((?:norm|mlp).*)", r"blocks.\1.\2"),
+        (r"layernorm\.(.*)", r"norm.\1"),
+        (r"(?:cls_)?classifier\.(.*)", r"head.\1"),
+        (r"distillation_classifier\.(.*)", r"head_dist.\1"),
+        # torchvision
+        (r"class_token", "cls_token"),
+        (r"conv_proj\.(.*)", r"patch_embed.proj.\1"),
+        (r"encoder\.pos_embedding", "pos_embed"),
+        (r"encoder\.layers\.encoder_layer_(\d+)\.ln_(\d)\.(.*)", r"blocks.\1.norm\2.\3"),
+        (r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.in_proj_(.*)", r"blocks.\1.attn.qkv.\2"),
+        (r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.out_proj\.(.*)", r"blocks.\1.attn.proj.\2"),
+        (r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:0|linear_1)\.(.*)", r"blocks.\1.mlp.fc1.\2"),
+        (r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:3|linear_2)\.(.*)", r"blocks.\1.mlp.fc2.\2"),
+        (r"encoder\.ln\.(.*)", r"norm.\1"),
+        (r"heads\.head\.(.*)", r"head.\1"),
+    )
+]
+
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
     """State dict of a .safetensors, .pth, .pt or .bin file.
@@ -53,6 +90,27 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
     ):
         raise RowvitError(f"{path}: holds no state dict; save model.state_dict().")
     return dict(state)
+
+
+def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of transformers (ViT, DeiT, DINOv2) or torchvision with timm's names.
+
+    Wrappers such as ``module.`` are taken off, queries, keys and values joined. Names that are timm's,
+    or nobody's, stay.
+    """
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        name = _WRAPPERS.sub("", name, count=1) if _WRAPPERS.match(name) else name
+        for pattern, new in _NAMES:
+            if match := pattern.fullmatch(name):
+                name = match.expand(new)
+                break
+        renamed[name] = tensor
+    for name in [name for name in renamed if ".attn.query." in name]:
+        parts = [name.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
+        if all(part in renamed for part in parts):
+            renamed[name.replace(".query.", ".qkv.")] = torch.cat([renamed.pop(part) for part in parts])
+    return renamed
 
 
 def from_timm(

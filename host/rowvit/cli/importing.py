@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command import."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from rowvit.cli.common import ERR, OUT, app, sentences
+from rowvit.errors import RowvitError
+
+if TYPE_CHECKING:
+    from rowvit.model.importers import Imported
+
+
+class HeadName(str, Enum):
+    """Heads of a distilled network."""
+
+    all = "all"
+    token = "class"
+
+
+@app.command("import")
+@sentences
+def import_(
+    source: Annotated[
+        str, typer.Argument(help="timm:NAME, an .onnx file, or a state dict (.safetensors, .pth, .pt, .bin).")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The float network to write.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="timm: a state dict of the model, instead of the hub's weights.")
+    ] = None,
+    random: Annotated[bool, typer.Option("--random", help="timm: random weights.")] = False,
+    heads: Annotated[
+        int | None, typer.Option(min=1, help="State dict: attention heads; by default one for 64 channels.")
+    ] = None,
+    act: Annotated[
+        str | None, typer.Option(help="State dict: relu, gelu or gelu_tanh; by default gelu.")
+    ] = None,
+    onnx_output: Annotated[str | None, typer.Option(help="ONNX: which output; by default the first.")] = None,
+    encoder: Annotated[
+        bool, typer.Option("--encoder", help="Leave out whatever follows the last LayerNorm.")
+    ] = False,
+    head: Annotated[
+        HeadName, typer.Option(help="Distilled networks: the mean of both heads, or that on the class token.")
+    ] = HeadName.all,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="A new, untrained head of so many classes.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help="Pixels of a side; position embeddings are interpolated.")
+    ] = None,
+    class_names: Annotated[
+        Path | None, typer.Option(help="A text file, one name a line, or a JSON list.")
+    ] = None,
+    mean: Annotated[
+        tuple[float, float, float] | None, typer.Option(help="Of the pixels, in 0..1.", show_default=False)
+    ] = None,
+    std: Annotated[
+        tuple[float, float, float] | None, typer.Option(help="Of the pixels, in 0..1.", show_default=False)
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="For the model card.")] = None,
+) -> None:
+    """Import a vision transformer: a float network for relu, prune, train and quantise.
+
+    The import is checked: the network must give what timm or onnxruntime gives for the original.
+
+    Examples
+    --------
+      rowvit import timm:deit_tiny_patch16_224 -o deit.safetensors
+
+      rowvit import timm:vit_tiny_patch16_224 --random --classes 10 --image-size 64 -o tiny.safetensors
+
+      rowvit import model.onnx --class-names names.txt -o model.safetensors
+    """
+    try:
+        from rowvit.model import store
+        from rowvit.model.importers import import_model
+    except ImportError as error:
+        raise RowvitError(f"importing needs {error.name}; install it: pip install rowvit[model]") from error
+
+    with ERR.status(f"importing {escape(source)}"):
+        found = import_model(
+            source,
+            weights=weights,
+            random=random,
+            heads=heads,
+            act=act,
+            output=onnx_output,
+            encoder=encoder,
+            class_head=head is HeadName.token,
+            classes=classes,
+            class_names=None if class_names is None else _names(class_names),
+            image_size=image_size,
+            mean=mean,
+            std=std,
+            licence=licence,
+        )
+    store.save(output, found.model, found.card)
+    _print_network(found, output)
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        names = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
+    except (OSError, ValueError) as error:
+        raise RowvitError(f"{path}: cannot be read as a list of names ({error})") from error
+    return [str(name).strip() for name in names if str(name).strip()]
+
+
+def _print_network(found: Imported, output: Path) -> None:
+    config, card = found.model.config, found.card
+    table = Table(show_header=False, box=None, pad_edge=False)
+    pools = {"token": "class token", "mean": "mean of patches", "norm-mean": "mean of patches"}
+    rows = {
+        "float network": f"{card.name}, written to {output}",
+        "image": f"{config.image_size} x {config.image_size}, patches of {config.patch_size}",
+        "network": (
+            f"{config.depth} layers, {config.dim} channels, {config.heads} heads, {config.hidden} hidden"
+            f" ({config.act}), {config.tokens} tokens"
+        ),
+        "head": f"{'two heads' if config.distilled else pools[config.pool]}, {config.classes} classes"
+        if config.classes
+        else f"none; features of the {pools[config.pool]}",
+        "mean, std": " ".join(f"{value:g}" for value in [*card.mean, *card.std]),
+        "licence": card.licence or "not told",
+    }
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    OUT.print(table)
+    for note in found.notes:
+        OUT.print(escape(note), soft_wrap=True, highlight=False)

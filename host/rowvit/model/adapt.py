@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Changes of a float network's shape: image size, classes, heads. Each gives a new network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from rowvit.errors import RowvitError
+from rowvit.model.store import load_state
+from rowvit.model.vit import VisionTransformer
+
+
+def resize(model: VisionTransformer, image_size: int) -> VisionTransformer:
+    """The network for another image size: position embeddings of patches interpolated (bicubic, antialiased).
+
+    Raises
+    ------
+    RowvitError
+        If the patches do not divide the size, or the network's pruning schedule counts on the old one.
+    """
+    config = model.config
+    if image_size == config.image_size:
+        return model
+    if config.pruning:
+        raise RowvitError("The pruning schedule is made for the old image size; resize before rowvit prune.")
+    new = replace(config, image_size=image_size)
+    old_grid, grid = (c.image_size // c.patch_size for c in (config, new))
+    first, last = model.pos_embed[:, : config.prefix], model.pos_embed[:, config.prefix :]
+    table = last.reshape(1, old_grid, old_grid, -1).permute(0, 3, 1, 2)
+    table = nn.functional.interpolate(table, size=(grid, grid), mode="bicubic", antialias=True)
+    table = table.permute(0, 2, 3, 1).reshape(1, grid * grid, -1)
+    return _rebuilt(model, new, {"pos_embed": torch.cat([first, table], dim=1)})
+
+
+def with_classes(model: VisionTransformer, classes: int, seed: int = 0) -> VisionTransformer:
+    """The network with one new, untrained head (weights of deviation 0.02, no bias); 0: with none."""
+    new = replace(model.config, classes=classes, distilled=False)
+    if not classes:
+        return _rebuilt(model, new, {})
+    generator = torch.Generator().manual_seed(seed)
+    weight = 0.02 * torch.randn(classes, new.dim, generator=generator)
+    return _rebuilt(model, new, {"head.weight": weight, "head.bias": torch.zeros(classes)})
+
+
+def class_head_alone(model: VisionTransformer) -> VisionTransformer:
+    """A distilled network without the head on its distillation token."""
+    return _rebuilt(model, replace(model.config, distilled=False), {})
+
+
+def _rebuilt(model: VisionTransformer, config: object, changes: dict[str, Tensor]) -> VisionTransformer:
+    new = VisionTransformer(config)
+    state = model.state_dict() | changes
+    load_state(new, {name: state[name] for name in new.state_dict()}, "the network")
+    return new.train(model.training)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""timm's VisionTransformer, by name or as a module, to the float network."""
+
+from __future__ import annotations
+
+import difflib
+import socket
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import torch
+from torch import Tensor, nn
+
+from rowvit.errors import RowvitError
+from rowvit.model.importers.state_dict import from_timm
+from rowvit.model.store import Card
+from rowvit.model.vit import ACTIVATIONS, VisionTransformer, activation_name
+
+TOLERANCE = 1e-3  # of the greatest logit
+_DEADLINE = 10  # seconds for the hub to answer
+
+
+def create(name: str, state: Mapping[str, Tensor] | None = None, pretrained: bool = False) -> nn.Module:
+    """Timm's module of a name such as ``deit_tiny_patch16_224``.
+
+    Parameters
+    ----------
+    name : str
+        With or without a tag, as in ``deit_tiny_patch16_224.fb_in1k``.
+    state : mapping of tensors, optional
+        Weights in timm's names; their head says how many classes there are.
+    pretrained : bool
+        Load timm's weights, from its cache or the hub.
+
+    Raises
+    ------
+    RowvitError
+        If timm does not know the name, the hub cannot be reached, or the weights do not fit.
+    """
+    import timm
+
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
+        hint = f"; do you mean {' or '.join(near)}" if near else ""
+        raise RowvitError(f"timm {timm.__version__} has no model {name!r}{hint}.")
+    options = {} if state is None else {"num_classes": len(state.get("head.weight", ()))}
+    if pretrained:
+        _look_for_hub()
+    try:
+        module = timm.create_model(name, pretrained=pretrained, **options)
+    except Exception as error:  # timm and its hub raise many types
+        if not pretrained:
+            raise RowvitError(f"timm cannot make {name!r}: {error}") from error
+        raise RowvitError(
+            f"The weights of {name!r} cannot be fetched ({_first_line(error)}); give them by --weights "
+            "FILE, or take random ones by --random."
+        ) from error
+    if state is not None:
+        try:
+            module.load_state_dict(dict(state))
+        except RuntimeError as error:
+            raise RowvitError(f"The weights do not fit timm's {name}: {_first_line(error, 1)}.") from error
+    return module.eval()
+
+
+def _look_for_hub() -> None:
+    """Without the hub only its cache is asked: its client would try again for minutes."""
+    from huggingface_hub import constants
+
+    if getproxies():
+        return
+    address = urlsplit(constants.ENDPOINT)
+    try:
+        socket.create_connection((address.hostname, address.port or 443), _DEADLINE).close()
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
+
+
+def _first_line(error: Exception, line: int = 0) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[min(line, len(lines) - 1)].strip().rstrip(".")
+
+
+def from_module(module: nn.Module) -> tuple[VisionTransformer, float]:
+    """The float network of a timm VisionTransformer, and how far its output is from timm's.
+
+    Returns
+    -------
+    model : VisionTransformer
+    difference : float
+        Greatest difference of the outputs for two random images, relative to the greatest magnitude.
+
+    Raises
+    ------
+    RowvitError
+        If the module is no VisionTransformer, or one of a variant that the accelerator does not run.
+    """
+    from timm.models.vision_transformer import Block
+    from timm.models.vision_transformer import VisionTransformer as TimmTransformer
+
+    kind = type(module).__name__
+    if not isinstance(module, TimmTransformer):
+        raise RowvitError(f"timm's {kind} is no VisionTransformer; the accelerator runs no other family.")
+    odd = next((type(block).__name__ for block in module.blocks if type(block) is not Block), None)
+    if odd:
+        raise RowvitError(f"This {kind} is made of {odd}, not of Block; the accelerator runs no other.")
+    block = module.blocks[0]
+    arguments = torch.linspace(-12, 12, 2401, dtype=torch.float64)
+    act = None
+    if hasattr(block, "mlp") and hasattr(block.mlp, "act"):
+        act = activation_name(arguments.numpy(), block.mlp.act(arguments).detach().numpy())
+    if act is None:
+        raise RowvitError(f"This {kind} has another FFN than two layers with {' or '.join(ACTIVATIONS)}.")
+    has_norm = not isinstance(module.norm, nn.Identity)
+    has_fc_norm = not isinstance(module.fc_norm, nn.Identity)
+    pool = {"token": "token", "avg": "norm-mean" if has_norm else "mean"}.get(module.global_pool)
+    if pool is None or has_norm == has_fc_norm or module.attn_pool is not None:
+        raise RowvitError(
+            f"This {kind} pools by {module.global_pool!r} between {has_norm + has_fc_norm} LayerNorms; "
+            "expected the class token or the mean of patches, and one LayerNorm."
+        )
+    model = from_timm(module.state_dict(), block.attn.num_heads, act, pool=pool, eps=float(block.norm1.eps))
+    images = torch.randn(2, 3, model.config.image_size, model.config.image_size)
+    with torch.inference_mode():
+        theirs = module(images)
+        difference = float((model(images) - theirs).abs().max() / theirs.abs().max())
+    if not difference <= TOLERANCE:
+        raise RowvitError(
+            f"This {kind} computes something else: the outputs differ by {difference:.1e} of their peak."
+        )
+    return model, difference
+
+
+def card(module: nn.Module, name: str) -> Card:
+    """What timm says of a model: preprocessing, licence, class names where they are ImageNet's."""
+    known: dict = dict(getattr(module, "pretrained_cfg", {}) or {})
+    return Card(
+        name=name,
+        classes=class_names(module.num_classes),
+        mean=[float(value) for value in known.get("mean", [0.5] * 3)],
+        std=[float(value) for value in known.get("std", [0.5] * 3)],
+        resize=known.get("interpolation") if known.get("interpolation") == "bilinear" else "bicubic",
+        licence=known.get("license") or "",
+        source=f"timm {known.get('hf_hub_id') or name}".rstrip("/"),
+    )
+
+
+def class_names(count: int) -> list[str]:
+    """ImageNet's names for 1000 classes, else numbers."""
+    if count != 1000:
+        return [str(index) for index in range(count)]
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    return [info.index_to_description(index).split(",")[0] for index in range(count)]

@@ -101,7 +101,7 @@ class _Graph:
         sizes = [dim.dim_value for dim in dims]
         if len(sizes) != 4 or 3 not in (sizes[1], sizes[3]):
             raise RowvitError(
-                f"{self.path}: input {value.name!r} has the shape {sizes}; expected [batch, 3, side, side] or "
+                f"{self.path}: input {value.name!r} has shape {sizes}; expected [batch, 3, side, side] or "
                 "[batch, side, side, 3] (0 stands for an open size)."
             )
         self.channels_first = sizes[1] == 3
@@ -189,8 +189,8 @@ class _Graph:
         grid = math.isqrt(len(base) - prefix)
         if base.ndim != 2 or grid * grid != len(base) - prefix or not moved.any() or self.side % grid:
             raise RowvitError(
-                f"{self.path}: {last} gives {list(base.shape)} scalars to the first LayerNorm; expected a square"
-                " grid of patches and the tokens before them, each with its channels."
+                f"{self.path}: {last} gives {list(base.shape)} scalars to the first LayerNorm; expected a"
+                " square grid of patches and the tokens before them, each with its channels."
             )
         patch = self.side // grid
         size = 3 * patch * patch
@@ -291,8 +291,8 @@ class _Graph:
         difference = np.abs(ours.numpy() - theirs.reshape(ours.shape)).max() / np.abs(theirs).max()
         if not difference <= TOLERANCE:
             raise RowvitError(
-                f"{self.path}: the imported network's output differs from onnxruntime's by {difference:.1e} of"
-                " its greatest magnitude; please report this file."
+                f"{self.path}: the imported network's output differs from onnxruntime's by {difference:.1e}"
+                " of its peak; please report this file."
             )
         return float(difference)
 

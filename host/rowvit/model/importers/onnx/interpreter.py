@@ -9,6 +9,7 @@ Names of nodes stand in messages only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -170,14 +171,17 @@ class Interpreter:
         axis = int(attributes(node).get("axis", -1))
         if axis not in (-1, view.at.ndim - 1):
             raise NotUnderstood("it normalises more than the channels of a token")
+        source = self._source(view)
         channels = self._whole_rows(view)
         eps = float(attributes(node).get("epsilon", 1e-5))
         ones, zeros = np.ones(len(channels)), np.zeros(len(channels))
-        normed = Normed(view.of.width, label(node), self._source(view), ones, zeros, eps)
+        normed = Normed(view.of.width, label(node), source, ones, zeros, eps)
         result = self._affine(View(normed, view.at), weight, "scale", node)
         return result if bias is None else self._affine(result, bias, "offset", node)
 
     def _source(self, view: View) -> Quantity:
+        if isinstance(view.of, Normed):
+            raise NotUnderstood("the residual stream is normalised itself, not only what branches off it")
         if not isinstance(view.of, Stream | Pooled) or view.factor != 1:
             raise NotUnderstood("it normalises something else than the residual stream")
         return view.of
@@ -340,6 +344,10 @@ class Interpreter:
                 return replace(view, of=replace(view.of, factor=view.of.factor * value))
         if isinstance(view.of, Pointwise) and same:
             return None
+        if isinstance(view.of, Stream) and view.of.branch and how == "offset":  # a late bias
+            branch = view.of.branch
+            branch = replace(branch, bias=branch.bias + self._by_channel(view, constant))
+            return replace(view, of=replace(view.of, branch=branch, node=label(node)))
         if not isinstance(view.of, Linear | Normed):
             raise NotUnderstood("a constant meets the activations here, which the accelerator does not do")
         channel = self._by_channel(view, constant)
@@ -417,6 +425,40 @@ class Interpreter:
         width = weight.shape[1]
         layer = Linear(width, label(node), view.of, canonical, np.zeros(width))
         return View(layer, view.rows[..., :1] * width + np.arange(width))
+
+    def _einsum(self, node: onnx.NodeProto, inputs: list) -> View:
+        equation = attributes(node)["equation"].decode().replace(" ", "")
+        terms, _, out = equation.partition("->")
+        terms = terms.split(",")
+        if len(terms) != 2 or "." in equation or any(len(set(t)) < len(t) for t in (*terms, out)):
+            raise NotUnderstood(f"of Einsum only products of two tensors are read, not {equation}")
+        (a, b), (left, right) = inputs, terms
+        if isinstance(a, np.ndarray):
+            a, b, left, right = b, a, right, left
+        shared = "".join(x for x in left if x in right and x in out)
+        summed = "".join(x for x in left if x in right and x not in out)
+        own, other = ("".join(x for x in term if x not in shared + summed) for term in (left, right))
+        constant = isinstance(b, np.ndarray)
+        if not summed or set(own + other) - set(out) or (constant and shared):
+            raise NotUnderstood(f"{equation} is neither a linear layer nor a product of attention")
+        sizes = dict(zip(left, a.at.shape, strict=True)) | dict(
+            zip(right, b.shape if constant else b.at.shape, strict=True)
+        )
+
+        def ordered(array: np.ndarray, term: str, *groups: str) -> np.ndarray:
+            array = array.transpose([term.index(x) for group in groups for x in group])
+            return array.reshape(
+                *(sizes[x] for x in shared), *(math.prod(sizes[x] for x in g) for g in groups[1:])
+            )
+
+        first = replace(a, at=ordered(a.at, left, shared, own, summed))
+        if constant:
+            product = self._linear(first, ordered(b, right, "", summed, other), node)
+        else:
+            product = self._matmul(node, [first, replace(b, at=ordered(b.at, right, shared, summed, other))])
+        order = shared + own + other
+        at = product.at.reshape([sizes[x] for x in order])
+        return replace(product, at=at.transpose([order.index(x) for x in out]))
 
     def _heads(self, view: View, transposed: bool) -> tuple[np.ndarray, np.ndarray]:
         """Token order [tokens] and columns [heads, size] of a tensor [..., tokens, size]."""

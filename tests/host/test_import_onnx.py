@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX files of two exporters and several libraries: outputs equal the original's, and refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rowvit.errors import RowvitError
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("timm")
+
+import exports  # noqa: E402
+from exports import HuggingFaceNetwork, JaxNetwork, PlainNetwork, export, timm_network  # noqa: E402
+from rowvit.model.importers.onnx import read_onnx  # noqa: E402
+
+NETWORKS: dict[str, tuple[Callable, dict]] = {
+    "timm": (timm_network, {"prefix": 1, "heads": 3, "act": "gelu", "hidden": 96, "eps": 1e-6}),
+    "layer-scale": (lambda: timm_network(init_values=0.5, qkv_bias=False), {}),
+    "relu": (lambda: timm_network(act_layer=torch.nn.ReLU), {"act": "relu"}),
+    "registers": (lambda: timm_network(reg_tokens=3, no_embed_class=True), {"prefix": 4}),
+    "mean": (lambda: timm_network(global_pool="avg"), {"pool": "mean", "prefix": 1}),
+    "norm-mean": (lambda: timm_network(global_pool="avg", fc_norm=False), {"pool": "norm-mean"}),
+    "no-class-token": (lambda: timm_network(global_pool="avg", class_token=False), {"prefix": 0}),
+    "features": (lambda: timm_network(num_classes=0), {"classes": 0}),
+    "deit-distilled": (exports.timm_distilled, {"prefix": 2, "distilled": True}),
+    "torchvision": (exports.torchvision_network, {"hidden": 40}),
+    "transformers": (HuggingFaceNetwork, {"eps": 1e-12, "hidden": 40}),
+    "transformers-deit": (lambda: HuggingFaceNetwork(distilled=True), {"prefix": 2, "distilled": True}),
+    "einsum": (PlainNetwork, {"act": "gelu", "eps": 1e-5}),
+    "gelu-tanh": (lambda: PlainNetwork("tanh", "mean"), {"act": "gelu_tanh", "pool": "mean"}),
+    "jax": (JaxNetwork, {"act": "gelu"}),
+}
+
+
+#: every network by two exporters, three networks by more of their forms
+EXPORTS = [(name, *form) for name in NETWORKS for form in (("script", 14), ("dynamo", 18))] + [
+    (name, *form)
+    for name in ("timm", "transformers-deit", "torchvision")
+    for form in (("script open", 17), ("script", 20), ("dynamo", 23))
+]
+
+
+@pytest.mark.parametrize(("name", "how", "opset"), EXPORTS)
+@torch.no_grad()
+def test_output_equals_the_original(tmp_path: Path, name: str, how: str, opset: int) -> None:
+    """Opset 14 writes LayerNorm and GELU out, 17 has LayerNormalization, 20 Gelu, 23 Attention."""
+    if how == "dynamo":
+        pytest.importorskip("onnxscript")
+    make, facts = NETWORKS[name]
+    network = make()
+    result = read_onnx(export(network, tmp_path / "a.onnx", how, opset))
+    images = exports.images()
+    assert torch.allclose(result.model(images), network(images), atol=2e-5)
+    assert result.difference < 1e-5 and not result.dropped
+    assert {key: getattr(result.model.config, key) for key in facts} == facts
+
+
+@torch.no_grad()
+def test_names_play_no_part(tmp_path: Path) -> None:
+    network = timm_network()
+    model = onnx.load(export(network, tmp_path / "a.onnx"))
+    names: dict[str, str] = {"": ""}
+    for node in model.graph.node:
+        node.name = ""
+        for tensors in (node.input, node.output):
+            tensors[:] = [names.setdefault(tensor, f"t{len(names)}") for tensor in tensors]
+    for value in [*model.graph.initializer, *model.graph.input, *model.graph.output]:
+        value.name = names[value.name]
+    onnx.save(model, tmp_path / "b.onnx")
+    images = exports.images()
+    assert torch.allclose(read_onnx(tmp_path / "b.onnx").model(images), network(images), atol=2e-5)
+
+
+@pytest.mark.parametrize(("how", "opset"), [("script", 17), ("dynamo", 18)])
+@torch.no_grad()
+def test_preprocessing_in_the_graph_joins_the_embedding(tmp_path: Path, how: str, opset: int) -> None:
+    network = exports.Raw(timm_network())
+    photos = torch.randint(0, 256, (3, 16, 16, 3), dtype=torch.uint8)
+    model = read_onnx(export(network, tmp_path / "a.onnx", how, opset, photos[:1])).model
+    assert torch.allclose(model(photos.permute(0, 3, 1, 2).float()), network(photos), atol=1e-4)
+
+
+@torch.no_grad()
+def test_softmax_behind_the_head_is_left_out(tmp_path: Path) -> None:
+    network = PlainNetwork("clamp", "norm-mean")
+    model = read_onnx(export(network, tmp_path / "a.onnx")).model
+    images = exports.images()
+    assert model.config.act == "relu" and model.config.pool == "norm-mean"
+    assert torch.allclose(model(images).softmax(dim=1), network(images), atol=1e-6)
+
+
+@torch.no_grad()
+def test_half_precision(tmp_path: Path) -> None:
+    network = timm_network()
+    model = onnx.load(export(network, tmp_path / "a.onnx"))
+    tensors = list(model.graph.initializer)
+    tensors += [a.t for node in model.graph.node for a in node.attribute if a.type == a.TENSOR]
+    for tensor in tensors:
+        if tensor.data_type == tensor.FLOAT:
+            half = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(half, tensor.name))
+    for value in [*model.graph.input, *model.graph.output]:
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    onnx.save(model, tmp_path / "half.onnx")
+    found = read_onnx(tmp_path / "half.onnx").model
+    images = exports.images()
+    assert found.config.act == "gelu"
+    assert torch.allclose(found(images), network(images), atol=1e-2)
+
+
+@torch.no_grad()
+def test_weights_in_a_file_beside(tmp_path: Path) -> None:
+    network = timm_network()
+    model = onnx.load(export(network, tmp_path / "a.onnx"))
+    onnx.save(model, tmp_path / "b.onnx", save_as_external_data=True, location="b.data", size_threshold=0)
+    images = exports.images()
+    assert torch.allclose(read_onnx(tmp_path / "b.onnx").model(images), network(images), atol=2e-5)
+    (tmp_path / "b.data").unlink()
+    with pytest.raises(RowvitError, match=r"b\.onnx"):
+        read_onnx(tmp_path / "b.onnx")
+
+
+class Saliency(torch.nn.Module):
+    """An encoder under a decoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = timm_network(num_classes=0, global_pool="")
+        self.decoder = torch.nn.ConvTranspose2d(24, 1, 4, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        patches = self.encoder(images)[:, 1:]
+        return self.decoder(patches.transpose(1, 2).reshape(len(images), 24, 4, 4)).sigmoid()
+
+
+@torch.no_grad()
+def test_encoder_alone(tmp_path: Path) -> None:
+    network = Saliency().eval()
+    export(network, tmp_path / "a.onnx")
+    with pytest.raises(RowvitError, match=r"\(ConvTranspose\)"):
+        read_onnx(tmp_path / "a.onnx")
+    result = read_onnx(tmp_path / "a.onnx", encoder=True)
+    images = exports.images()
+    assert result.model.config.classes == 0 and "ConvTranspose" in result.dropped
+    features = result.model.norm(result.model.encode(images))
+    assert torch.allclose(features, network.encoder(images), atol=2e-5)
+    with pytest.raises(RowvitError, match="activation is none"):  # in every block
+        export(PlainNetwork("silu"), tmp_path / "b.onnx")
+        read_onnx(tmp_path / "b.onnx", encoder=True)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (lambda: PlainNetwork("silu"), r"\(Mul\): the activation is none of relu, gelu"),
+        (lambda: PlainNetwork(change="embedding"), r"\(Add\) is not one linear layer on patches.*Relu"),
+        (
+            lambda: PlainNetwork(change="norm first"),
+            r"\(LayerNormalization\): the residual stream is normalised itself",
+        ),
+        (lambda: PlainNetwork(change="normed queries"), r"\(LayerNormalization\): it normalises something"),
+        (lambda: PlainNetwork(change="mask"), r"\(Add\): a constant meets the activations"),
+        (lambda: PlainNetwork(change="gate"), r"\(Mul\): it combines activations"),
+        (lambda: PlainNetwork(change="parallel"), r"\(Add\): its input is not the LayerNorm|should be added"),
+        (lambda: PlainNetwork(pool="last"), r"the head sees token 16, not the first"),
+        (lambda: timm_network(global_pool="max"), r"\(ReduceMax\)"),
+        (lambda: torch.nn.Sequential(torch.nn.Conv2d(3, 4, 4), torch.nn.ReLU()), "has no LayerNorm"),
+    ],
+)
+def test_what_does_not_run_is_named(tmp_path: Path, network: Callable, message: str) -> None:
+    export(network().eval(), tmp_path / "a.onnx")
+    with pytest.raises(RowvitError, match=rf"a\.onnx.*{message}"):
+        read_onnx(tmp_path / "a.onnx")
+
+
+def test_fused_operators_of_other_domains_are_named(tmp_path: Path) -> None:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "b.onnx")
+    onnxruntime.InferenceSession(str(export(timm_network(), tmp_path / "a.onnx")), options)
+    with pytest.raises(RowvitError, match=r"of domain com\.microsoft"):
+        read_onnx(tmp_path / "b.onnx")
+
+
+def test_what_is_no_model_of_images(tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+
+    def refused(message: str, **options: object) -> None:
+        with pytest.raises(RowvitError, match=message):
+            read_onnx(path, **options)
+
+    refused("no such file")
+    for junk in (b"", b"no model", b"\x08\x07"):
+        path.write_bytes(junk)
+        refused("cannot be read as an ONNX model")
+    good = onnx.load(export(timm_network(), path))
+    refused("has no output 'nothing'; it has", output="nothing")
+    refused(r"sides \[16, 32\]", image_size=32)
+
+    def changed(change: Callable) -> None:
+        model = onnx.ModelProto()
+        model.CopyFrom(good)
+        change(model.graph)
+        onnx.save(model, path)
+
+    def shape(*sizes: int) -> Callable:
+        def change(graph: onnx.GraphProto) -> None:
+            for dim, size in zip(graph.input[0].type.tensor_type.shape.dim, sizes, strict=True):
+                dim.Clear()
+                if size:
+                    dim.dim_value = size
+
+        return change
+
+    changed(shape(8, 3, 16, 16))
+    refused("batches of 8")
+    changed(shape(1, 1, 16, 16))
+    refused(r"shape \[1, 1, 16, 16\]")
+    changed(shape(1, 3, 16, 20))
+    refused(r"sides \[16, 20\]")
+    changed(shape(1, 3, 0, 0))
+    refused("give --image-size")
+    assert read_onnx(path, image_size=16).model.config.image_size == 16
+    changed(lambda graph: graph.input.append(onnx.helper.make_tensor_value_info("mask", 1, [1])))
+    refused(r"has 2 inputs \(images, mask\)")
+
+    def poison(graph: onnx.GraphProto) -> None:
+        tensor = next(t for t in graph.initializer if len(t.dims) > 1)
+        values = onnx.numpy_helper.to_array(tensor).copy()
+        values.flat[5] = np.nan
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+
+    changed(poison)
+    refused("hold NaN or infinity")
+    changed(lambda graph: graph.node[-1].attribute.append(onnx.helper.make_attribute("transB", 0)))
+    refused(r"a\.onnx")

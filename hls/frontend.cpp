@@ -94,29 +94,31 @@ void read_frame(hls::stream<Word>& in, hls::stream<Geometry>& geometry_out, hls:
     if (!geometry.refused) {
         ap_uint<80> bytes = 0;
         ap_uint<4> held = 0;  // of them
-        for (ap_uint<12> y = 0; y < geometry.height; ++y) {
-            for (ap_uint<12> x = 0; x < geometry.width; ++x) {
-#pragma HLS LOOP_FLATTEN
+        ap_uint<12> x = 0, y = 0;
+        const ap_uint<24> count = geometry.width * geometry.height;
+        for (ap_uint<24> i = 0; i < count; ++i) {
 #pragma HLS PIPELINE II=1
-                if (held < 3) {
-                    ap_uint<80> data = 0;
-                    if (!ended) {
-                        Word word = in.read();
-                        data = word.data;
-                        ended = word.last;
-                    } else {
-                        missing = true;
-                    }
-                    bytes |= data << (8 * held);
-                    held += 8;
+            if (held < 3) {
+                ap_uint<80> data = 0;
+                if (!ended) {
+                    Word word = in.read();
+                    data = word.data;
+                    ended = word.last;
+                } else {
+                    missing = true;
                 }
-                ap_uint<12> column = x - geometry.left, line = y - geometry.top;
-                bool inside = x >= geometry.left && column < geometry.window_width && y >= geometry.top &&
-                              line < geometry.window_height;
-                if (inside) pixels.write(bytes(23, 0));
-                bytes >>= 24;
-                held -= 3;
+                bytes |= data << (8 * held);
+                held += 8;
             }
+            ap_uint<12> column = x - geometry.left, line = y - geometry.top;
+            bool inside = x >= geometry.left && column < geometry.window_width && y >= geometry.top &&
+                          line < geometry.window_height;
+            if (inside) pixels.write(bytes(23, 0));
+            bytes >>= 24;
+            held -= 3;
+            bool line_end = x == geometry.width - 1;
+            x = line_end ? ap_uint<12>(0) : ap_uint<12>(x + 1);
+            y = line_end ? ap_uint<12>(y + 1) : y;
         }
     }
     bool surplus = !ended;

@@ -220,6 +220,16 @@ def test_a_frame_leaves_while_it_enters(kernel):
     kernel.reset()
 
 
+@pytest.mark.parametrize("size", [(64, 64), (128, 128), (100, 100), (300, 200), (32, 32)])
+def test_rate(kernel, size):
+    """A cycle per pixel of the frame, and one per pixel of the result; two where it is the greater."""
+    geometry = Geometry.of(*size, 64, 8)
+    before = kernel.cycles
+    kernel.run([words(frame_of(geometry, 13), geometry)], idle=500)
+    pixels, result = size[0] * size[1], 64 * 64
+    assert kernel.cycles - before - 500 < pixels + (1 if pixels >= result else 1.5) * result + 200
+
+
 def test_constants_are_the_kernels():
     text = (device.HLS / "frontend.h").read_text()
     found = dict(re.findall(r"constexpr int (\w+) = (\w+);", text))

@@ -105,6 +105,39 @@ def test_what_cannot_be_a_frame(package, standin):
             acc([np.zeros((0, 5, 3), np.uint8)])
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda batch: batch.sizes.__setitem__(0, batch.sizes[0] - 8), "ended early"),
+        (lambda batch: batch.sizes.__setitem__(0, batch.sizes[0] + 8), "too long"),
+        (lambda batch: batch.source.__setitem__((0, 0), 0), "ended early"),
+    ],
+    ids=["short", "long", "header"],
+)
+def test_damaged_frames_stop_the_core(package, frames, change, message):
+    """The core's own error says it, and the next frame is right."""
+    with rowvit.open("sim", TINY, frontend="hls") as acc:
+        acc.load(package)
+        (expected,) = acc(frames[3:4])
+        stage = acc._stage
+
+        def damaged(images, slots, slot):
+            slots[slot] = acc._allocate((1, 40_000)), acc._allocate((1, 40_000))  # room for a word more
+            batch = stage(images, slots, slot)
+            change(batch)
+            batch.source.flush()
+            return batch
+
+        acc._stage = damaged
+        with pytest.raises(
+            RowvitError, match=f"the core stopped at .*the input packet of an image.*{message}"
+        ):
+            acc(frames[3:4])
+        acc._stage = stage
+        (result,) = acc(frames[3:4])
+        assert result.same(expected)
+
+
 def test_networks_beyond_the_kernel_are_refused_at_once(standin):
     arch = dict(image_size=288, patch_size=16)
     with open_sim(standin) as acc:

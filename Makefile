@@ -19,7 +19,8 @@ MISSING = $(strip $(foreach t,$(TOOLS),$(if $(shell command -v $(t) 2>/dev/null)
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo -n)
 
 RTL := $(wildcard rtl/*.v rtl/*/*.v)
-test: TOOLS += iverilog yosys $(if $(shell command -v tclsh 2>/dev/null),,tcl)
+CHROMIUM := $(shell command -v chromium-headless-shell chromium chromium-browser google-chrome 2>/dev/null)
+test: TOOLS += iverilog yosys $(if $(shell command -v tclsh 2>/dev/null),,tcl) $(if $(CHROMIUM),,chromium-headless-shell)
 synth: TOOLS += yosys
 
 # what talks to PYNQ; make test runs it with PYNQ 3.1

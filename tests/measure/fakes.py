@@ -7,6 +7,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -135,3 +136,25 @@ class FakeSensor(Instrument):
 
     def samples(self, passes: Sequence[Pass]) -> Samples:
         return Samples(*np.concatenate(self.parts, axis=1))
+
+
+def write_log(path: Path, board: FakeBoard, rate: float, offset: float, noise: float = 0.0) -> None:
+    """The log of a meter at the board's supply; ``offset`` is its clock less the monotonic one.
+
+    Each sample is the mean power since the one before, as meters with a fast converter give it.
+    """
+    times = np.arange(board.times[0], board.clock.now, 1 / rate)
+    watts = np.diff(board.energy(times)) * rate + board.rng.normal(0, noise, len(times) - 1)
+    rows = (f"{t:.6f},{w:.6f}\n" for t, w in zip(times[1:] - 0.5 / rate + offset, watts, strict=True))
+    path.write_text("Time (s),Power (W)\n" + "".join(rows))
+
+
+def hwmon_tree(root: Path, sensors: dict[str, str], **files: str) -> Path:
+    """A sysfs tree: directory -> name."""
+    for directory, name in sensors.items():
+        (root / directory).mkdir(parents=True)
+        (root / directory / "name").write_text(f"{name}\n")
+        (root / directory / "power1_input").write_text("1000000\n")
+        for file, text in files.items():
+            (root / directory / file).write_text(text)
+    return root

@@ -50,6 +50,9 @@ def bench(
             " file of rowvit baseline; several with commas."
         ),
     ] = "",
+    baseline_seconds: Annotated[
+        float, typer.Option(min=0, help="Seconds of every way of running it: runtime, threads, batch.")
+    ] = 3.0,
     json_file: JsonOption = None,
     data: DataOption = None,
     subset: SubsetOption = None,
@@ -89,7 +92,8 @@ def bench(
     figures["baseline"] = {"none": "not asked for (--baseline)"}
     if runtimes:
         with ERR.status("the same network on this CPU"):
-            speeds = list(cpu.measure(workload.model.meta, runtimes, sorted({1, batch})))
+            ways = cpu.measure(workload.model.meta, runtimes, sorted({1, batch}), seconds=baseline_seconds)
+            speeds = list(ways)
         figures["baseline"] = [speed.record() for speed in speeds]
     if "memory" in workload.options:
         figures["memory"] = str(workload.options["memory"])

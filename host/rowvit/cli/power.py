@@ -74,7 +74,10 @@ def power(
     pairs: Annotated[int, typer.Option(help="Passes: so many idle, and so many busy.")] = 10,
     seconds: Annotated[float, typer.Option(help="Measured part of a pass.")] = 10.0,
     settle: Annotated[float, typer.Option(help="Seconds of the same load before, not counted.")] = 3.0,
-    seed: Annotated[int, typer.Option(help="Of the order of the passes.")] = 0,
+    interval: Annotated[
+        float, typer.Option(min=0.001, help="pmbus, hwmon: seconds from a sample to the next.")
+    ] = 0.05,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of the passes.")] = 0,
     batch: BatchOption = 8,
     count: CountOption = 0,
     json_file: JsonOption = None,
@@ -100,7 +103,7 @@ def power(
     writable(json_file)
     board = result.board().get("name", "") if target is TargetName.board else ""
     kind = instrument or _default_instrument(board, target)
-    meter = _instrument(kind, board, rail or [], measures)
+    meter = _instrument(kind, board, rail or [], measures, interval)
     if kind is InstrumentName.csv and not (json_file or log):
         raise RowvitError("with --instrument csv, give --json FILE: the meter's log is joined to it")
     workload = prepare(
@@ -193,13 +196,15 @@ def _default_instrument(board: str, target: TargetName) -> InstrumentName:
     return InstrumentName(row.power.instrument)
 
 
-def _instrument(kind: InstrumentName, board: str, rails: list[str], measures: str | None) -> Instrument:
+def _instrument(
+    kind: InstrumentName, board: str, rails: list[str], measures: str | None, interval: float
+) -> Instrument:
     from rowvit.measure import sensors
 
     if kind is InstrumentName.pmbus:
-        return sensors.pmbus(board, rails)
+        return sensors.pmbus(board, rails, interval=interval)
     if kind is InstrumentName.hwmon:
-        return sensors.hwmon(board, rails)
+        return sensors.hwmon(board, rails, interval=interval)
     if rails:
         raise RowvitError(f"--instrument {kind.value} has no rails; leave --rail out")
     if kind is InstrumentName.none:

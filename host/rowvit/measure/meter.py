@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,7 @@ class MeterLog(Instrument):
             )
         try:
             if not pd.api.types.is_numeric_dtype(when):
-                when = pd.to_datetime(when, utc=True)
+                when = _dates(when)
                 when = (when - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
             watts = power if power is not None else volts * amperes
             table = np.stack([when.to_numpy(np.float64), watts.to_numpy(np.float64)])
@@ -97,6 +98,17 @@ class MeterLog(Instrument):
         if table.shape[1] < 2 or not np.isfinite(table).all() or (np.diff(table[0]) <= 0).any():
             raise RowvitError(f"{self.path}: times must ascend, and no cell may be empty")
         return table[0], table[1]
+
+
+def _dates(column: Any) -> Any:
+    import pandas as pd
+
+    try:
+        return pd.to_datetime(column, utc=True, format="ISO8601")
+    except ValueError:  # another way to write dates, or pandas before 2.0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that it guesses
+            return pd.to_datetime(column, utc=True)
 
 
 def _align(

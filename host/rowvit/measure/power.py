@@ -215,7 +215,7 @@ def figures(passes: Sequence[Pass], samples: Samples) -> dict[str, Any]:
     return {
         "confidence": CONFIDENCE,
         **{name: asdict(estimate) for name, estimate in estimates.items()},
-        "significant": dynamic.value > dynamic.uncertainty,
+        "significant": bool(dynamic.value > dynamic.uncertainty),
         "step_watts": step,
         "pass_watts": watts.tolist(),
         "samples": _kept(samples),

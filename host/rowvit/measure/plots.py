@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pictures of a report, as SVG that stands in the page itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rowvit.errors import RowvitError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_BLUE, _ORANGE, _GRAY = "#3b6fb6", "#d95f02", "#9a9a9a"
+_COLORS = [_BLUE, _ORANGE, "#2ca02c", "#9467bd", "#8c564b", "#17becf"]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture: ``source`` for an ``img`` element, and what it shows."""
+
+    source: str
+    caption: str
+
+
+def _draw(caption: str, height: float, paint: Any) -> Plot:
+    """``paint`` gets the axes of a picture that is narrow enough for a phone."""
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise RowvitError(
+            "a report needs matplotlib; install it with: pip install 'rowvit[report]'"
+        ) from error
+    with matplotlib.rc_context({"svg.hashsalt": caption, "font.size": 9, "svg.fonttype": "path"}):
+        figure = Figure(figsize=(4.6, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        axes.spines[["top", "right"]].set_visible(False)
+        paint(axes)
+        file = io.BytesIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return Plot(f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}", caption)
+
+
+def latency(figures: dict[str, Any]) -> Plot:
+    """The distribution of latency."""
+    found = figures["latency_ms"]
+
+    def paint(axes: Axes) -> None:
+        values = np.sort(found["values"])
+        axes.step(values, np.arange(1, len(values) + 1) / len(values), where="post", color=_BLUE)
+        axes.plot(values, np.arange(1, len(values) + 1) / len(values), ".", color=_BLUE, markersize=4)
+        for name, color in (("median", _GRAY), ("p90", _ORANGE), ("p99", "#8c1d40")):
+            axes.axvline(found[name], color=color, linewidth=1, label=f"{name} {found[name]:.4g} ms")
+        axes.set(xlabel="latency of an image, ms", ylabel="share of the images", ylim=(0, 1.03))
+        axes.legend(frameon=False)
+
+    return _draw(f"Latency of {len(found['values'])} images, one after the other", 2.6, paint)
+
+
+def phases(figures: dict[str, Any]) -> Plot:
+    """Where the time of an image goes."""
+    alone, together = (figures["phases"][key] for key in ("latency", "pipelined"))
+    names = [phase["name"] for phase in alone]
+
+    def paint(axes: Axes) -> None:
+        batch = figures["pipelined"]["batch"]
+        for offset, some, label, color in (
+            (-0.2, alone, "one by one", _BLUE),
+            (0.2, together, f"batches of {batch}", _ORANGE),
+        ):
+            at = [names.index(phase["name"]) + offset for phase in some]
+            bars = axes.barh(at, [phase["ms"] for phase in some], 0.38, color=color, label=label)
+            axes.bar_label(bars, fmt=" {:.3g}", fontsize=8)
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.margins(x=0.12)
+        axes.set_xlabel("ms per image; phases of one image overlap with others")
+        axes.legend(frameon=False)
+
+    return _draw("Where the time goes", 0.9 + 0.5 * len(names), paint)
+
+
+def layers(runs: list[tuple[str, dict[str, Any]]]) -> Plot:
+    """Cycles of every layer; of one run also how busy the array is."""
+    names = [layer["name"] for layer in runs[0][1]["layers"]]
+
+    def paint(axes: Axes) -> None:
+        width = 0.8 / len(runs)
+        for number, (label, figures) in enumerate(runs):
+            at = np.arange(len(names)) + (number - (len(runs) - 1) / 2) * width
+            cycles = np.array([layer["cycles"] for layer in figures["layers"]]) / 1e3
+            color = _COLORS[number % len(_COLORS)]
+            if len(runs) > 1:
+                axes.bar(at, cycles, width, color=color, label=label)
+                continue
+            busy = cycles * [layer["busy"] for layer in figures["layers"]]
+            axes.bar(at, cycles, width, color="#d5dce8", label="array waits")
+            axes.bar(at, busy, width, color=color, label="array multiplies")
+        axes.set_xticks(range(len(names)), names, rotation=45 if len(names) > 8 else 0)
+        axes.set(xlabel="layer", ylabel="thousand cycles")
+        axes.legend(frameon=False)
+
+    return _draw("Cycles by layer" + ("" if len(runs) > 1 else ", and the array's share"), 2.8, paint)
+
+
+def rates(label: str, figures: dict[str, Any]) -> Plot:
+    """Images per second beside those of the CPU."""
+    rows = [(label, figures["images_per_second"], _ORANGE)]
+    for speed in figures["baseline"]:
+        threads = f"{speed['threads']} thread" + "s" * (speed["threads"] > 1)
+        name = f"{speed['runtime']}, {threads}, batch {speed['batch']}"
+        rows.append((name, speed["images_per_second"], _BLUE))
+
+    def paint(axes: Axes) -> None:
+        bars = axes.barh(range(len(rows)), [r[1] for r in rows], 0.7, color=[r[2] for r in rows])
+        axes.bar_label(bars, fmt=" {:.4g}", fontsize=8)
+        axes.set_yticks(range(len(rows)), [r[0] for r in rows])
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        axes.set_xlabel("images per second")
+
+    return _draw(
+        "Throughput beside the float network on the same machine's CPU", 0.7 + 0.26 * len(rows), paint
+    )
+
+
+def power(document: dict[str, Any]) -> Plot:
+    """Power over time, with the measured parts of the passes."""
+    samples, passes = document["power"]["samples"], document["passes"]
+    times = np.array(samples["times"]) - passes[0]["start"]
+
+    def paint(axes: Axes) -> None:
+        origin = passes[0]["start"]
+        # a line from pass to pass would show what nobody measured
+        edges = [p["start"] - origin for p in passes[1:]]
+        for part in np.split(np.arange(len(times)), np.searchsorted(times, edges)):
+            axes.plot(times[part], np.array(samples["watts"])[part], color="#444444", linewidth=0.6)
+        seen = set()
+        for p in passes:
+            color = {"idle": _BLUE, "busy": _ORANGE}[p["kind"]]
+            label = None if p["kind"] in seen else p["kind"]
+            seen.add(p["kind"])
+            axes.axvspan(p["begin"] - origin, p["end"] - origin, color=color, alpha=0.25, lw=0, label=label)
+        axes.set(xlabel="s", ylabel="W")
+        axes.legend(frameon=False, ncols=2, loc="upper right")
+
+    return _draw("Power over time; shaded: what counts", 2.6, paint)
+
+
+def pairs(document: dict[str, Any]) -> Plot:
+    """Mean power of both passes of every pair."""
+    watts = {"idle": {}, "busy": {}}
+    for p, mean in zip(document["passes"], document["power"]["pass_watts"], strict=True):
+        watts[p["kind"]][p["pair"]] = mean
+
+    def paint(axes: Axes) -> None:
+        for pair, idle in watts["idle"].items():
+            axes.plot([pair, pair], [idle, watts["busy"][pair]], color=_GRAY, linewidth=1, zorder=1)
+        for kind, color in (("idle", _BLUE), ("busy", _ORANGE)):
+            axes.plot(list(watts[kind]), list(watts[kind].values()), "o", color=color, label=kind, zorder=2)
+        axes.set(xlabel="pair of passes", ylabel="mean W")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(frameon=False)
+
+    return _draw("Idle and busy passes, pair by pair", 2.6, paint)
+
+
+def ratios(rows: list[tuple[str, list[float]]], labels: list[str]) -> Plot:
+    """Every quantity of the later runs over that of the first."""
+
+    def paint(axes: Axes) -> None:
+        width = 0.8 / (len(labels) - 1)
+        for number in range(1, len(labels)):
+            at = np.arange(len(rows)) + (number - len(labels) / 2) * width
+            bars = axes.barh(
+                at,
+                [values[number] / values[0] - 1 for _, values in rows],
+                width,
+                left=1,
+                color=_COLORS[number % len(_COLORS)],
+                label=labels[number],
+            )
+            axes.bar_label(bars, [f" {values[number] / values[0]:.3g} " for _, values in rows], fontsize=8)
+        axes.axvline(1, color="black", linewidth=0.8)
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+        axes.invert_yaxis()
+        axes.margins(x=0.18)
+        axes.set_xlabel(f"times that of {labels[0]}")
+        if len(labels) > 2:
+            axes.legend(frameon=False)
+
+    return _draw(f"Relative to {labels[0]}", 0.8 + 0.3 * len(rows) * (len(labels) - 1), paint)

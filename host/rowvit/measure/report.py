@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One HTML page of results: figures, plots, conditions, and a comparison. It needs no network."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import rowvit
+from rowvit.errors import RowvitError
+from rowvit.measure import plots
+from rowvit.measure.plots import Plot
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+#: conditions that a comparison says the differences of; the host's load and the date always differ
+_CONDITIONS = ("target", "board", "overlay", "config", "clock", "model", "data", "rowvit", "versions")
+_CONDITIONS += ("protocol", "instrument", "host")
+_POWER = {
+    "idle_watts": ("idle", "W", 1.0),
+    "busy_watts": ("busy", "W", 1.0),
+    "delta_watts": ("busy less idle", "W", 1.0),
+    "joules_per_image": ("energy of an image", "mJ", 1e3),
+    "dynamic_joules_per_image": ("the same less idling", "mJ", 1e3),
+    "images_per_second": ("throughput", "images/s", 1.0),
+}
+
+
+def page(documents: list[tuple[str, dict[str, Any]]]) -> str:
+    """The page of some results.
+
+    Parameters
+    ----------
+    documents : list of (name, result)
+        As `result.read` gives them; those of one kind are compared with the first of it.
+
+    Returns
+    -------
+    str
+        HTML.
+
+    Raises
+    ------
+    RowvitError
+        jinja2 or matplotlib is missing.
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError as error:
+        raise RowvitError("a report needs jinja2; install it with: pip install 'rowvit[report]'") from error
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    kinds = {kind: [d for d in documents if d[1]["kind"] == kind] for kind in ("throughput", "power")}
+    kinds["power"] = [d for d in kinds["power"] if "none" not in d[1]["power"]]
+    return environment.get_template(TEMPLATE.name).render(
+        version=rowvit.__version__,
+        comparisons=[_comparison(kind, some) for kind, some in kinds.items() if len(some) > 1],
+        results=[_result(name, document) for name, document in documents],
+    )
+
+
+def number(value: float | None) -> str:
+    """Four significant digits, and thousands apart."""
+    if value is None:
+        return ""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    digits = max(0, 3 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(digits, 9)}f}"
+
+
+def _result(name: str, document: dict[str, Any]) -> dict[str, Any]:
+    """What the template shows of one result."""
+    throughput = document["kind"] == "throughput"
+    return {
+        "name": name,
+        "title": f"{document['model']['name']} on {document['target']}",
+        "evidence": document["evidence"],
+        "kind": document["kind"],
+        "tables": _throughput_tables(document) if throughput else _power_tables(document),
+        "plots": _throughput_plots(document) if throughput else _power_plots(document),
+        "conditions": _conditions(document),
+    }
+
+
+def _table(title: str, head: list[str], rows: list[list[Any]], note: str = "") -> dict[str, Any]:
+    return {"title": title, "head": head, "rows": rows, "note": note}
+
+
+def _throughput_tables(document: dict[str, Any]) -> list[dict[str, Any]]:
+    figures = document["throughput"]
+    latency, gops = figures["latency_ms"], figures["gops"]
+    rows = [["images per second", figures["images_per_second"]]]
+    rows += [[f"latency, {key}, ms", latency[key]] for key in ("min", "median", "p90", "p99", "max")]
+    rows.append(
+        [f"ms per image in batches of {figures['pipelined']['batch']}", figures["pipelined"]["ms_per_image"]]
+    )
+    rows += [[f"GOPS, {key.replace('_', '-')}", value] for key, value in gops.items()]
+    if "simulator_khz" in figures:
+        rows.append(["speed of the simulation, kHz", figures["simulator_khz"]])
+    tables = [_table("Figures", ["", ""], rows, figures["basis"])]
+    if figures["phases"]["latency"]:
+        together = {phase["name"]: phase["ms"] for phase in figures["phases"]["pipelined"]}
+        tables.append(
+            _table(
+                "Phases",
+                ["ms per image", "one by one", f"batches of {figures['pipelined']['batch']}", "clock"],
+                [
+                    [p["name"], p["ms"], together.get(p["name"]), p["clock"]]
+                    for p in figures["phases"]["latency"]
+                ],
+                "DMA in runs beside compute.",
+            )
+        )
+    if isinstance(figures["layers"], list):
+        tables.append(
+            _table(
+                "Layers",
+                ["layer", "cycles", "array busy"],
+                [[y["name"], y["cycles"], f"{y['busy']:.1%}"] for y in figures["layers"]],
+                "Medians over the images.",
+            )
+        )
+    if isinstance(figures["counters"], dict) and "none" not in figures["counters"]:
+        tables.append(_table("Counters", ["counter", "mean per image"], [*figures["counters"].items()]))
+    if isinstance(figures["baseline"], list):
+        tables.append(
+            _table(
+                "The float network on the CPU",
+                ["runtime", "threads", "batch", "images/s", "median ms", "p90 ms"],
+                [
+                    [
+                        f"{s['runtime']} {s['version']}",
+                        str(s["threads"]),
+                        str(s["batch"]),
+                        s["images_per_second"],
+                        1e3 * s["median_s"],
+                        1e3 * s["p90_s"],
+                    ]
+                    for s in figures["baseline"]
+                ],
+                f"{document['host']['cpu']}; wall time of a call.",
+            )
+        )
+    tables.append(_table("FINN's names", ["key", "value"], [*figures["finn"].items()]))
+    return tables
+
+
+def _throughput_plots(document: dict[str, Any]) -> list[Plot]:
+    figures = document["throughput"]
+    found = [plots.latency(figures)]
+    if figures["phases"]["latency"]:
+        found.append(plots.phases(figures))
+    if isinstance(figures["layers"], list):
+        found.append(plots.layers([(document["model"]["name"], figures)]))
+    if isinstance(figures["baseline"], list):
+        label = f"rowvit '{document['config']['name']}', {document['target']}"
+        found.append(plots.rates(label, figures))
+    return found
+
+
+def _power_tables(document: dict[str, Any]) -> list[dict[str, Any]]:
+    found = document["power"]
+    if "none" in found:
+        return [_table("Power", ["", ""], [["not measured", found["none"]]])]
+    rows = []
+    for key, (name, unit, scale) in _POWER.items():
+        one = found[key]
+        rows.append(
+            [f"{name}, {unit}", *(one[k] * scale for k in ("value", "uncertainty", "standard_error"))]
+        )
+    note = (
+        f"Means over {len(found['pass_watts']) // 2} pairs of passes. The uncertainty is half of the"
+        f" {found['confidence']:.0%} interval by Student's t, and what steps of {found['step_watts']:.2g} W"
+        " can hide; the instrument's own accuracy is not in it."
+    )
+    if not found["significant"]:
+        note += " The difference between busy and idle is within its uncertainty."
+    return [_table("Power", ["", "mean", "uncertainty", "standard error"], rows, note)]
+
+
+def _power_plots(document: dict[str, Any]) -> list[Plot]:
+    return [] if "none" in document["power"] else [plots.power(document), plots.pairs(document)]
+
+
+def _conditions(document: dict[str, Any]) -> list[tuple[str, str]]:
+    """Everything about a measurement, in the order in which a reviewer asks."""
+    names = {"evidence": "what it is", "board": "board", "overlay": "overlay", "config": "configuration"}
+    names |= {"clock": "clock", "model": "model", "data": "data", "protocol": "protocol"}
+    names |= {"instrument": "instrument", "idle": "idle power", "temperature": "temperature", "host": "host"}
+    names |= {"rowvit": "rowvit", "versions": "versions", "date": "date", "command": "command"}
+    rows = [(text, _said(document[key])) for key, text in names.items()]
+    if memory := document.get("throughput", {}).get("memory"):
+        rows.insert(4, ("simulated memory", memory))
+    return rows
+
+
+def _said(value: Any) -> str:
+    """A condition in words."""
+    if isinstance(value, dict):
+        if list(value) == ["none"]:
+            return f"none: {value['none']}"
+        return ", ".join(f"{key.replace('_', ' ')} {_said(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return (" " if all(isinstance(v, str) for v in value) else "; ").join(map(_said, value)) or "none"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _comparison(kind: str, some: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Quantities of several results of one kind beside each other."""
+    labels = [name for name, _ in some]
+    documents = [document for _, document in some]
+    rows = _quantities(kind, documents)
+    pictures = [plots.ratios([(name, values) for name, values, _ in rows if all(values)], labels)]
+    if kind == "throughput":
+        tables = [d["throughput"]["layers"] for d in documents]
+        named = [[layer["name"] for layer in t] if isinstance(t, list) else None for t in tables]
+        if named[0] and all(n == named[0] for n in named):
+            pictures.append(plots.layers([(name, d["throughput"]) for name, d in some]))
+    differences = []
+    for key in (*_CONDITIONS, "memory"):
+        flat = [_flat(key, document.get(key) or document[kind].get(key, "")) for document in documents]
+        for name in dict.fromkeys(name for f in flat for name in f):
+            values = [f.get(name, "") for f in flat]
+            if name != "host.load" and len(set(values)) > 1:
+                differences.append([name, *values])
+    return {
+        "kind": kind,
+        "labels": labels,
+        "head": ["", *labels, *(f"{label} / {labels[0]}" for label in labels[1:]), ""],
+        "rows": [
+            [name, *values, *(f"{v / values[0]:.3f}" if values[0] else "" for v in values[1:]), remark]
+            for name, values, remark in rows
+        ],
+        "differences": differences,
+        "plots": pictures,
+    }
+
+
+def _quantities(kind: str, documents: list[dict[str, Any]]) -> list[tuple[str, list[float], str]]:
+    """Name, value in every result, and a remark."""
+    if kind == "throughput":
+        every = [d["throughput"] for d in documents]
+        rows = [("images per second", [f["images_per_second"] for f in every], "")]
+        for key in ("median", "p90", "p99"):
+            rows.append((f"latency, {key}, ms", [f["latency_ms"][key] for f in every], ""))
+        for key in ("dense_equivalent", "executed"):
+            rows.append((f"GOPS, {key.replace('_', '-')}", [f["gops"][key] for f in every], ""))
+        if all("none" not in f["counters"] for f in every):
+            for key in ("cycles", "fires", "axi_beats"):
+                rows.append((f"{key} per image", [f["counters"][key] for f in every], ""))
+        return rows
+    rows = []
+    for key, (name, unit, scale) in _POWER.items():
+        ones = [d["power"][key] for d in documents]
+        apart = [
+            abs(one["value"] - ones[0]["value"]) > math.hypot(one["uncertainty"], ones[0]["uncertainty"])
+            for one in ones[1:]
+        ]
+        remark = "within the uncertainties" if not any(apart) else "beyond the uncertainties"
+        rows.append((f"{name}, {unit}", [one["value"] * scale for one in ones], remark))
+    return rows
+
+
+def _flat(name: str, value: Any) -> dict[str, str]:
+    if isinstance(value, dict):
+        return {k: v for key, inner in value.items() for k, v in _flat(f"{name}.{key}", inner).items()}
+    return {name: _said(value)}

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands bench, power, power-log, baseline and report."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import threading
+import time
+
+import pytest
+from fakes import hwmon_tree
+
+from rowvit.driver import Accelerator
+from rowvit.measure import result, sensors
+
+
+@pytest.fixture
+def mistake(rowvit_command):
+    def run(*arguments: object) -> str:
+        done = rowvit_command(*arguments, code=2)
+        assert done.stdout == "" and done.stderr.lstrip().startswith("rowvit: ")
+        return " ".join(done.stderr.split())
+
+    return run
+
+
+def test_bench(bench_file, small):
+    document = json.loads(bench_file.read_text())
+    assert result.check(document) == []
+    assert document["data"]["images"] == 5 and document["data"]["set"] == "photos"
+    assert document["protocol"] == {
+        "warm_up": "1 images before latency, and before throughput",
+        "repetitions": 7,
+        "batch": 3,
+    }
+    assert len(document["throughput"]["latency_ms"]["values"]) == 7
+    runs = {(s["runtime"], s["batch"]) for s in document["throughput"]["baseline"]}
+    assert runs == {(runtime, batch) for runtime in ("torch", "ort") for batch in (1, 3)}
+    assert document["evidence"].startswith("simulated cycles x clock; nothing was measured")
+
+
+def test_bench_prints_what_it_found(rowvit_command, small):
+    command = ("bench", small["package"], "-c", "tiny", "-n", 3, "--batch", 2, "--memory", "ideal")
+    out = rowvit_command(*command).stdout
+    assert "nothing was measured on a board; ideal memory" in out
+    for text in ("latency", "of 3 images, one after the other", "batches of 2", "dense-equivalent", "DMA in"):
+        assert text in out
+    written = json.loads(rowvit_command(*command, "--json", "-").stdout)  # nothing else on standard output
+    assert written["data"]["set"] == "random pixels" and result.check(written) == []
+
+
+def test_bench_golden(rowvit_command, small):
+    command = ("bench", small["package"], small["images"], "-t", "golden", "-c", "tiny", "-n", 4)
+    document = json.loads(rowvit_command(*command, "--json", "-").stdout)
+    assert result.check(document) == [] and "no accelerator was measured" in document["evidence"]
+    assert document["throughput"]["baseline"] == {"none": "not asked for (--baseline)"}
+
+
+def test_baseline_from_a_file(rowvit_command, small, tmp_path, mistake):
+    """For a board that has onnxruntime, but not PyTorch."""
+    file = tmp_path / "float.onnx"
+    rowvit_command("baseline", small["package"], "-o", file, "--batch", 2)
+    bench = ("bench", small["package"], "-t", "golden", "-c", "tiny", "-n", 2, "--baseline-seconds", 0.01)
+    speeds = json.loads(rowvit_command(*bench, "--baseline", file, "--json", "-").stdout)["throughput"]
+    assert {(s["runtime"], s["batch"], s["difference"]) for s in speeds["baseline"]} == {("ort", 2, None)}
+    other = ("bench", "sign-digits", "-t", "golden", "-n", 1, "--baseline", file)
+    assert "is not the float network of this model" in mistake(*other)
+    file.write_bytes(b"no")
+    assert "onnxruntime cannot read float.onnx" in mistake(*bench, "--baseline", file)
+    assert "cannot be read" in mistake(*bench, "--baseline", tmp_path / "none.onnx")
+    assert "no baseline 'tvm'" in mistake(*bench, "--baseline", "tvm")
+
+
+def test_power_with_a_meter(power_file):
+    document = json.loads(power_file.read_text())
+    found = document["power"]
+    assert found["idle_watts"]["value"] == pytest.approx(3.0, rel=1e-3)
+    assert found["busy_watts"]["value"] == pytest.approx(4.5, rel=1e-3)
+    busy = [p for p in document["passes"] if p["kind"] == "busy"]
+    per_image = sum((p["end"] - p["begin"]) / p["images"] for p in busy) / len(busy)
+    assert found["dynamic_joules_per_image"]["value"] == pytest.approx(1.5 * per_image, rel=0.01)
+    assert document["idle"]["watts"] == found["idle_watts"]["value"]
+    log = power_file.with_name("meter.csv")
+    assert found["log"]["sha256"] == hashlib.sha256(log.read_bytes()).hexdigest()
+    wall = document["protocol"]["wall_minus_monotonic_s"]
+    assert found["log"]["shift_s"] == pytest.approx(-wall - 20, abs=0.1)  # the meter is 20 s fast
+    assert document["evidence"].startswith("a rehearsal")
+
+
+def test_power_with_a_sensor(rowvit_command, small, tmp_path, monkeypatch):
+    """A fake INA226 that gives 5 W while the simulated accelerator works, else 3 W; all else is real.
+
+    It has steps of 10 mW, and noise to show them.
+    """
+    root = hwmon_tree(tmp_path / "hwmon", {"hwmon4": "ina226_u79"})
+    monkeypatch.setattr(sensors, "HWMON", root)
+    path, started, over = root / "hwmon4" / "power1_input", [0.0], threading.Event()
+    start = Accelerator._start
+
+    def noted(self, batch):
+        started[0] = time.monotonic()
+        return start(self, batch)
+
+    monkeypatch.setattr(Accelerator, "_start", noted)
+
+    def rewrite() -> None:
+        for noise in itertools.cycle((-10_000, 0, 10_000)):
+            if over.wait(0.005):
+                return
+            watts = 5 if time.monotonic() - started[0] < 0.3 else 3
+            new = path.with_suffix(".new")
+            new.write_text(f"{watts * 1_000_000 + noise}\n")
+            os.replace(new, path)
+
+    rewriter = threading.Thread(target=rewrite)
+    rewriter.start()
+    command = ("power", small["package"], "-t", "sim", "-c", "tiny", "--instrument", "hwmon", "--batch", 1)
+    plan = ("--rail", "ina226", "--pairs", 5, "--seconds", 1.5, "--settle", 0.5, "--interval", 0.02)
+    try:
+        out = rowvit_command(*command, *plan, "--json", tmp_path / "power.json").stdout
+    finally:
+        over.set()
+        rewriter.join()
+    assert "energy of an image" in out and "5 pairs of passes; hwmon ina226_u79" in out
+    document = json.loads((tmp_path / "power.json").read_text())
+    assert result.check(document) == []
+    found = document["power"]
+    assert found["idle_watts"]["value"] == pytest.approx(3.0, rel=0.01)
+    assert found["busy_watts"]["value"] == pytest.approx(5.0, rel=0.01)
+    assert found["step_watts"] == pytest.approx(0.01)
+    assert found["significant"] and 10 < document["instrument"]["sampling_hz"] <= 50
+    assert document["protocol"]["order"] == [p["kind"] for p in document["passes"]]
+
+
+def test_power_refuses(mistake, small, tmp_path, monkeypatch, bench_file):
+    monkeypatch.setattr(sensors, "HWMON", tmp_path)
+    sim = ("power", small["package"], "-t", "sim", "-c", "tiny")
+    assert "sensor ina260 is missing" in mistake(*sim, "--instrument", "hwmon", "--rail", "ina260")
+    assert "no rail of this machine is known" in mistake(*sim, "--instrument", "pmbus")
+    assert "too few for an uncertainty" in mistake(*sim, "--pairs", 2)
+    assert "--measures" in mistake(*sim, "--instrument", "csv", "--json", tmp_path / "p.json")
+    assert "give --json FILE" in mistake(*sim, "--instrument", "csv", "--measures", "its supply")
+    assert "none has no rails" in mistake(*sim, "--instrument", "none", "--rail", "INT")
+    assert "cannot be written" in mistake(*sim, "--json", tmp_path / "no" / "p.json")
+    assert "is of rowvit bench" in mistake("power-log", bench_file, tmp_path / "meter.csv")
+    monkeypatch.setenv("BOARD", "Pynq-Z2")
+    board = ("power", small["package"], "-c", "tiny")
+    assert "no power sensor of Pynq-Z2 is known; measure at its supply" in mistake(*board)
+    monkeypatch.setenv("BOARD", "KV260")
+    assert "sensor ina260 is missing" in mistake(*board)
+
+
+def test_report(rowvit_command, mistake, bench_file, power_file, tmp_path):
+    out = rowvit_command("report", "--check", bench_file, power_file).stdout
+    assert out.count("complete; ") == 2 and "a rehearsal" in out
+    page = tmp_path / "page.html"
+    rowvit_command("report", bench_file, power_file, "-o", page)
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    assert "cannot be written" in mistake("report", bench_file, "-o", tmp_path / "no" / "page.html")
+    incomplete = json.loads(bench_file.read_text())
+    del incomplete["clock"]
+    (tmp_path / "r.json").write_text(json.dumps(incomplete))
+    assert "it lacks clock" in mistake("report", bench_file, tmp_path / "r.json", "-o", page)

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A result that lacks what a reviewer asks is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from rowvit.errors import RowvitError
+from rowvit.measure import result
+
+#: what a reviewer asks, and where it stands
+ASKED = {
+    "board": "board",
+    "overlay hash": "overlay.sha256",
+    "configuration": "config.hash",
+    "clock": "clock.mhz",
+    "model hash": "model.hash",
+    "data set": "data.set",
+    "subset": "data.subset",
+    "its pixels": "data.sha256",
+    "warm-up": "protocol.warm_up",
+    "repetitions": "protocol.repetitions",
+    "instrument": "instrument.name",
+    "what it measures": "instrument.measures",
+    "sampling rate": "instrument.sampling_hz",
+    "idle baseline": "idle",
+    "temperature": "temperature",
+    "versions": "versions",
+    "revision": "rowvit.revision",
+    "command line": "command",
+    "latency": "throughput.latency_ms.p99",
+    "what the figures are": "evidence",
+}
+
+
+@pytest.fixture
+def document(bench_file) -> dict:
+    return json.loads(bench_file.read_text())
+
+
+def without(document: dict, path: str) -> dict:
+    *parents, last = path.split(".")
+    inner = document
+    for name in parents:
+        inner = inner[name]
+    del inner[last]
+    return document
+
+
+def test_complete_results_pass(document, power_file):
+    assert result.check(document) == []
+    assert result.check(json.loads(power_file.read_text())) == []
+
+
+@pytest.mark.parametrize("path", ASKED.values(), ids=ASKED)
+def test_what_is_missing_is_named(document, path, tmp_path, rowvit_command):
+    file = tmp_path / "result.json"
+    file.write_text(json.dumps(without(document, path)))
+    said = rowvit_command("report", "--check", file, code=2).stderr
+    assert f"it lacks {path}" in " ".join(said.split())
+
+
+def test_what_cannot_be_known_needs_a_reason(document):
+    document["temperature"] = {"none": "the enclosure is sealed"}
+    assert result.check(document) == []
+    for absent in (None, {}, {"none": ""}, "unknown"):
+        document["temperature"] = absent
+        assert result.check(document)
+
+
+def test_a_board_has_no_excuse(document):
+    """Of a board, overlay and model are known; where power is given, idle power and sampling rate are."""
+    document["target"], document["board"] = "board", {"name": "Pynq-Z2", "kernel": "5.15"}
+    assert result.check(document) == []
+    for key, value in (("overlay", {"none": "lost"}), ("board", {"none": "forgotten"})):
+        assert result.check(document | {key: value})
+    assert result.check(document | {"model": document["model"] | {"hash": {"none": "lost"}}})
+
+
+def test_power_without_idle_or_rate_is_refused(power_file):
+    document = json.loads(power_file.read_text())
+    assert result.check(document | {"idle": {"none": "no time"}})
+    assert result.check(
+        document | {"instrument": document["instrument"] | {"sampling_hz": {"none": "unknown"}}}
+    )
+    assert result.check(document | {"passes": []})
+    # not measured is said, not left out
+    document |= {"power": {"none": "no meter"}, "idle": {"none": "no meter"}}
+    assert result.check(document) == []
+    del document["power"]
+    assert result.check(document) == ["it lacks power"]
+
+
+def test_unreadable_files(tmp_path):
+    for text, message in (("{", "is not JSON"), ("[]", "is not of type 'object'"), ("{}", "it lacks schema")):
+        (tmp_path / "r.json").write_text(text)
+        with pytest.raises(RowvitError, match=message):
+            result.read(tmp_path / "r.json")
+    with pytest.raises(RowvitError, match="cannot be read"):
+        result.read(tmp_path / "none.json")
+    with pytest.raises(RowvitError, match="cannot be written"):
+        result.write(tmp_path / "none" / "r.json", {})
+
+
+def test_revision_says_whether_the_tree_was_changed():
+    found = result.revision()
+    assert found["version"] and len(found["sources_sha256"]) == 64
+    assert found == result.revision()
+
+
+def test_data_set_is_its_pixels(document):
+    pixels = np.zeros((2, 4, 4, 3), np.uint8)
+    first = result.data_set("a", "b", pixels)
+    pixels[1, 0, 0, 0] = 1
+    assert first["images"] == 2 and first["sha256"] != result.data_set("a", "b", pixels)["sha256"]

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Instruments on the board: which sensor, and the energy of known waveforms through PYNQ's DataRecorder."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from fakes import hwmon_tree
+from hypothesis import given
+from hypothesis import strategies as st
+from pynq.pmbus import Rail
+
+from rowvit.errors import RowvitError
+from rowvit.hardware.block_design import boards
+from rowvit.measure.sensors import Recorder, Samples, hwmon, known, pmbus, thermometer
+
+
+class Sensor:
+    """Watts as a function of the monotonic clock."""
+
+    parents = ()
+
+    def __init__(self, watts: Callable[[float], float], name: str = "power") -> None:
+        self.watts, self.name = watts, name
+
+    def get_value(self, parents=None) -> float:
+        return self.watts(time.monotonic())
+
+
+def record(instrument, seconds: float) -> tuple[float, float]:
+    """Run an instrument; begin and end of what lies within its samples."""
+    instrument.start()
+    time.sleep(0.1)
+    begin = time.monotonic()
+    time.sleep(seconds)
+    end = time.monotonic()
+    time.sleep(0.1)
+    instrument.stop()
+    return begin, end
+
+
+# -- energy -------------------------------------------------------------------------------------
+
+
+@given(st.data())
+def test_energy_of_straight_pieces_is_exact(data):
+    """Trapezoids are exact on a polygon, wherever the pass begins and ends."""
+    steps = data.draw(st.lists(st.floats(0.02, 0.03), min_size=60, max_size=70))
+    watts = data.draw(st.lists(st.floats(0, 20), min_size=len(steps) + 1, max_size=len(steps) + 1))
+    times = np.concatenate([[100.0], 100 + np.cumsum(steps)])
+    begin = data.draw(st.floats(times[0], times[4]))
+    end = data.draw(st.floats(times[-5], times[-1]))
+    expected = 0.0  # piece by piece, by the mean of its ends
+    for i in range(len(steps)):
+        low, high = max(times[i], begin), min(times[i + 1], end)
+        if low < high:
+            slope = (watts[i + 1] - watts[i]) / (times[i + 1] - times[i])
+            expected += (high - low) * (watts[i] + slope * ((low + high) / 2 - times[i]))
+    found = Samples(times, np.array(watts)).energy(begin, end)
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_missing_samples_are_refused():
+    samples = Samples(np.array([0.0, 0.1, 0.2, 0.9, 1.0]), np.ones(5))
+    with pytest.raises(RowvitError, match=r"no power sample for 0.70 s in a pass of 1.00 s"):
+        samples.energy(0.0, 1.0)
+    for begin, end in ((-0.1, 0.2), (0.1, 1.1)):
+        with pytest.raises(RowvitError, match="no power samples over the whole of a pass"):
+            samples.energy(begin, end)
+    with pytest.raises(RowvitError, match="no power samples"):
+        Samples(np.empty(0), np.empty(0)).energy(0.0, 1.0)
+
+
+def test_step_is_what_the_instrument_resolves():
+    assert Samples(np.arange(4.0), np.array([1.0, 1.25, 1.0, 2.0])).step() == 0.25
+    assert Samples(np.arange(3.0), np.ones(3)).step() == 0.0
+
+
+# -- known waveforms through the real DataRecorder ----------------------------------------------
+
+
+def test_energy_of_rails_with_known_waveforms():
+    """A sine and a triangle on two rails, in two passes; the sum's integral is known in closed form."""
+    origin = time.monotonic()
+    sine = lambda t: 3 + 2 * math.sin(2 * math.pi * (t - origin) / 0.7)  # noqa: E731
+    triangle = lambda t: 1 + 4 * abs(2 * ((t - origin) / 0.9 % 1) - 1)  # noqa: E731
+
+    def integral(t: float) -> float:
+        since = t - origin
+        whole, part = divmod(since / 0.9, 1)
+        return (
+            3 * since
+            - 2 * 0.7 / (2 * math.pi) * math.cos(2 * math.pi * since / 0.7)
+            + since
+            + 4 * 0.9 * (whole / 2 + (part - part**2 if part < 0.5 else part**2 - part + 0.5))
+        )
+
+    rails = {name: Rail(name) for name in ("INT", "AUX", "other")}
+    rails["INT"].power, rails["AUX"].power = Sensor(sine, "INT_power"), Sensor(triangle, "AUX_power")
+    instrument = pmbus("ZCU104", ["INT", "AUX"], rails, interval=0.01)
+    assert instrument.name == "pmbus INT + AUX" and "named by the user" in instrument.measures
+    passes = [record(instrument, 1.5), record(instrument, 1.1)]
+    samples = instrument.samples([])
+    for begin, end in passes:
+        assert samples.energy(begin, end) == pytest.approx(integral(end) - integral(begin), rel=0.01)
+    assert 0.009 < samples.interval < 0.05
+
+
+def test_energy_of_a_sysfs_sensor_with_a_known_waveform(tmp_path):
+    """A fake INA260: its file is rewritten with the power of the moment, in microwatts."""
+    root = hwmon_tree(tmp_path, {"hwmon3": "ina260_u14", "hwmon0": "other"})
+    path, origin, over = root / "hwmon3" / "power1_input", time.monotonic(), threading.Event()
+    watts = lambda t: 5 + 2 * math.sin(2 * math.pi * (t - origin))  # noqa: E731
+
+    def rewrite() -> None:
+        while not over.is_set():
+            new = path.with_suffix(".new")
+            new.write_text(f"{round(watts(time.monotonic()) * 1e6)}\n")
+            os.replace(new, path)
+            time.sleep(0.002)
+
+    rewrite_once = threading.Thread(target=rewrite)
+    rewrite_once.start()
+    try:
+        instrument = hwmon("KV260", root=root, interval=0.01)
+        begin, end = record(instrument, 2.3)
+    finally:
+        over.set()
+        rewrite_once.join()
+    assert instrument.name == "hwmon ina260_u14" and "K26 module" in instrument.measures
+    integral = [5 * t - math.cos(2 * math.pi * (t - origin)) / math.pi for t in (begin, end)]
+    assert instrument.samples([]).energy(begin, end) == pytest.approx(integral[1] - integral[0], rel=0.01)
+
+
+def test_a_sensor_that_fails_is_not_averaged_over():
+    def watts(t: float) -> float:
+        raise OSError(5, "Input/output error")
+
+    instrument = Recorder("fake", "nothing", [Sensor(watts, "U14")], 0.01)
+    instrument.start()
+    time.sleep(0.05)
+    with pytest.raises(RowvitError, match=r"sensor U14 cannot be read: .*Input/output error"):
+        instrument.stop()
+
+
+# -- which sensor -------------------------------------------------------------------------------
+
+
+def test_hwmon_goes_by_name(tmp_path):
+    root = hwmon_tree(
+        tmp_path, {"hwmon0": "ams", "hwmon7": "ina226_u79", "hwmon12": "ina226_u7"}, update_interval="140\n"
+    )
+    assert hwmon("", ["ina226_u7"], root).name == "hwmon ina226_u7"  # the whole name wins over a beginning
+    both = hwmon("", ["ina226_u79", "ams"], root, interval=0.05)
+    assert both.name == "hwmon ina226_u79 + ams" and both.interval == 0.14
+    with pytest.raises(
+        RowvitError, match=r"sensor ina226 is the name of several; .* has ams, ina226_u7, ina"
+    ):
+        hwmon("", ["ina226"], root)
+    with pytest.raises(RowvitError, match="sensor ina260 is missing, so its power is unknown"):
+        hwmon("KV260", root=root)
+    with pytest.raises(RowvitError, match="has no sensors"):
+        hwmon("KV260", root=tmp_path / "none")
+    (root / "hwmon0" / "power1_input").unlink()
+    with pytest.raises(RowvitError, match=r"sensor ams .* measures no power"):
+        hwmon("", ["ams"], root)
+
+
+def test_a_missing_rail_is_refused():
+    rails = {"12V": Rail("12V"), "INT": Rail("INT")}
+    with pytest.raises(RowvitError, match=r"rail 12V of ZCU104 is missing.*PYNQ finds 12V, INT"):
+        pmbus("ZCU104", found=rails)  # it has no power sensor
+    with pytest.raises(RowvitError, match=r"rail 12V of ZCU104 is missing.*PYNQ finds no rails"):
+        pmbus("ZCU104", found={})
+    rails["12V"].power = Sensor(lambda t: 1.0)
+    assert pmbus("zcu104", found=rails).measures == "12 V input of the board"
+
+
+def test_boards_without_a_sensor_name_a_meter():
+    for board in ("Pynq-Z1", "Pynq-Z2", "AUP-ZU3"):
+        for instrument in (pmbus, hwmon):
+            with pytest.raises(
+                RowvitError, match=f"no power sensor of {board} .*DC meter .*--instrument csv"
+            ):
+                instrument(board)
+    with pytest.raises(RowvitError, match=r"no rail of this machine is known.*known: ZCU104"):
+        pmbus("")
+    with pytest.raises(RowvitError, match="power of KV260 is read by --instrument hwmon"):
+        pmbus("KV260")
+
+
+def test_every_board_says_how_its_power_is_measured():
+    for board in boards().values():
+        sensor = board.power
+        assert sensor.instrument in ("pmbus", "hwmon", "csv") and sensor.measures
+        assert bool(sensor.rails) == (sensor.instrument != "csv")
+        assert known(board.name) is board
+    assert known("Ultra96").name == "Ultra96V2"  # as its PYNQ image calls it
+    assert known("") is known("DE10") is None
+
+
+def test_thermometer(tmp_path):
+    assert thermometer(tmp_path) is None
+    device = tmp_path / "iio:device1"
+    device.mkdir()
+    for name, text in {"name": "xadc", "in_temp0_raw": "2600", "in_temp0_offset": "-2219"}.items():
+        (device / name).write_text(text)
+    assert thermometer(tmp_path) is None  # incomplete
+    (device / "in_temp0_scale").write_text("123.040771484")
+    source, read = thermometer(tmp_path)
+    assert source == "xadc in_temp0_raw" and read() == pytest.approx(46.88, abs=0.01)
+    (device / "in_temp0_raw").write_text("2700")
+    assert read() == pytest.approx(59.18, abs=0.01)

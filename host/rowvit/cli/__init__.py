@@ -1,8 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command ``rowvit``: one module for each family of commands, registered in the order of its help."""
 
-from rowvit.cli import run, profile, model, importing, train, relu, quantise, bench, power, report  # noqa: F401, I001
-from rowvit.cli import board, hardware  # noqa: F401
+from importlib import import_module
+
 from rowvit.cli.common import app
+
+_RUNNING = ("run", "profile", "model")
+_NETWORKS = ("importing", "train", "relu", "prune", "quantise")
+_MEASURING = ("bench", "power", "report")
+_HARDWARE = ("board", "hardware")
+for _module in (*_RUNNING, *_NETWORKS, *_MEASURING, *_HARDWARE):
+    import_module(f"rowvit.cli.{_module}")
 
 __all__ = ["app"]

@@ -25,6 +25,7 @@ from torch import distributed as dist
 from torch.utils.data import DataLoader
 
 from rowvit.errors import RowvitError
+from rowvit.model.prune import set_pruning
 from rowvit.model.store import Card
 from rowvit.model.synthetic import keep_schedule
 from rowvit.model.vit import VisionTransformer
@@ -36,13 +37,6 @@ LOG = logging.getLogger("rowvit")
 
 #: called after every step with steps done, steps in all, phase and the loss
 Progress = Callable[[int, int, Phase, float], None]
-
-
-def set_pruning(model: VisionTransformer, pruning: tuple[dict, ...]) -> None:
-    """Give a network another schedule of token pruning, in place."""
-    for layer, block in enumerate(model.blocks):
-        block.keep = next((step["keep"] for step in pruning if step["layer"] == layer), None)
-    model.config = replace(model.config, pruning=pruning)
 
 
 def new_head(model: VisionTransformer, classes: int) -> None:

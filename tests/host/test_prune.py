@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Token schedules and FFN2 thresholds: search, Pareto front, budgets."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from rowvit.errors import RowvitError
+from rowvit.hardware import config as configs
+
+torch = pytest.importorskip("torch")
+
+import photos as sets  # noqa: E402
+
+from rowvit.cli import app  # noqa: E402
+from rowvit.model import store  # noqa: E402
+from rowvit.model.prune import (  # noqa: E402
+    Point,
+    choose,
+    cycles_of,
+    explore,
+    front,
+    schedules,
+    set_ffn2,
+    set_pruning,
+    thresholds_for,
+    top1,
+)
+from rowvit.model.synthetic import keep_schedule  # noqa: E402
+from rowvit.model.vit import VisionTransformer, ViTConfig, predict  # noqa: E402
+from rowvit.quant.package import ModelPackage  # noqa: E402
+from rowvit.quant.quantise import QuantOptions, quantise  # noqa: E402
+from rowvit.train.data import open_data  # noqa: E402
+from rowvit.train.loop import Trainer  # noqa: E402
+from rowvit.train.recipe import Phase, Recipe  # noqa: E402
+
+CONFIG = ViTConfig(image_size=16, patch_size=4, dim=32, depth=4, heads=2, hidden=64, classes=3)
+CARD = store.Card("squares", list(sets.COLOURS))
+POINTS = st.lists(
+    st.builds(
+        Point, st.just((1,)), st.floats(0.1, 1), st.integers(1, 50), st.floats(0, 1), st.integers(0, 20)
+    ),
+    min_size=1,
+    max_size=20,
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A network that knows the colours, and its photos."""
+    folder = tmp_path_factory.mktemp("prune")
+    data = sets.archive(folder / "a.npz", train=60)
+    torch.manual_seed(0)
+    model = VisionTransformer(CONFIG)
+    recipe = Recipe((Phase(10, 3e-3),), batch=10, precision="fp32")
+    Trainer(model, CARD, open_data(data, "train"), recipe, folder / "x.state").run()
+    store.save(folder / "net.safetensors", model, CARD)
+    return folder / "net.safetensors", data
+
+
+def labelled(data: Path) -> tuple[np.ndarray, np.ndarray]:
+    photos = open_data(data, "train")
+    return photos.pixels(range(len(photos)), 16), photos.labels
+
+
+def integers(model: VisionTransformer, pixels: np.ndarray) -> ModelPackage:
+    options = QuantOptions("squares", CARD.classes, CARD.mean, CARD.std, ffn_chunk=64)
+    return quantise(model, pixels[:16], options)
+
+
+@given(POINTS)
+def test_front_is_what_no_point_beats(points: list[Point]) -> None:
+    best = front(points)
+    assert [p.cycles for p in best] == sorted({p.cycles for p in best})
+    assert all(a.top1 < b.top1 for a, b in itertools.pairwise(best))
+    for point in points:
+        beaten = any(
+            other.cycles <= point.cycles and other.top1 >= point.top1 and other != point for other in points
+        )
+        assert beaten or point in best
+        assert any(b.cycles <= point.cycles and b.top1 >= point.top1 for b in best)
+
+
+@given(POINTS, st.integers(1, 50), st.floats(0, 1))
+def test_choice_keeps_to_the_budget(points: list[Point], cycles: int, saved: float) -> None:
+    fits = [p for p in points if p.cycles <= cycles and p.macs_saved >= saved]
+    if not fits:
+        with pytest.raises(RowvitError, match="the fastest takes"):
+            choose(points, cycles, saved)
+        return
+    chosen = choose(points, cycles, saved)
+    assert chosen in fits and all(p.top1 <= chosen.top1 for p in fits)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 6, 12, 24])
+def test_schedules_fit_the_network(depth: int) -> None:
+    found = list(schedules(depth))
+    assert found[0] == ((), 1.0) and len(set(found)) == len(found)
+    for layers, rho in found[1:]:
+        assert list(layers) == sorted(set(layers)) and layers[0] > 0 and layers[-1] < depth - 1
+        assert 0 < rho < 1
+    assert depth < 3 or len(found) > 1
+    assert depth != 12 or ((3, 6, 9), 0.5) in found
+
+
+def test_points_are_those_of_reference_and_cycle_model(trained: tuple[Path, Path]) -> None:
+    model, card = store.load(trained[0])
+    pixels, labels = labelled(trained[1])
+    package, config = integers(model, pixels), configs.load("tiny")
+    points = explore(model, card, package, pixels, labels, config, [((), 1.0), ((1, 2), 0.5), ((1, 2), 0.1)])
+    for point in points:
+        pruning = keep_schedule(16, point.layers, point.rho)
+        pruned = ModelPackage(package.meta | {"pruning": pruning}, package.tensors)
+        assert cycles_of(pruned, pixels[:4], config) == (point.cycles, point.macs_saved)
+        set_pruning(model, pruning)
+        guesses = predict(model, pixels, card.mean, card.std).argmax(axis=1)
+        assert point.top1 == np.mean(guesses == labels)
+    assert points[0].cycles > points[1].cycles > points[2].cycles
+    assert points[0].macs_saved < points[1].macs_saved < points[2].macs_saved
+    assert points[0].top1 > 0.9
+
+
+def test_thresholds_cost_no_more_than_allowed(trained: tuple[Path, Path]) -> None:
+    model, card = store.load(trained[0])
+    pixels, labels = labelled(trained[1])
+    exact = top1(model, card, pixels, labels)
+    steps: list[tuple[float, float]] = []
+    found = thresholds_for(model, card, pixels, labels, 0.05, "image", lambda *step: steps.append(step))
+    assert model.config.thresholds == found and len(found) == 4 and all(value > 0 for value in found)
+    assert top1(model, card, pixels, labels) >= exact - 0.05
+    assert [energy for energy, _ in steps] == sorted(energy for energy, _ in steps)
+    assert all(reached >= exact - 0.05 for _, reached in steps[:-1])
+    # what lies below a threshold holds that share of the energy
+    kept = steps[-2][0] if steps[-1][1] < exact - 0.05 else steps[-1][0]
+    set_ffn2(model, "image")
+    hidden: dict[str, np.ndarray] = {}
+    predict(model, pixels, card.mean, card.std, 60, lambda n, v: hidden.update({n: v.numpy()}))
+    values = hidden["layers.0.hidden"]
+    share = np.square(values[values < found[0]]).sum() / np.square(values).sum()
+    assert share == pytest.approx(kept, rel=0.2)
+    # and where no loss at all is bearable, nothing is dropped
+    with torch.no_grad():
+        none = thresholds_for(model, card, pixels, labels, -1.0, "image")
+    assert none == (0.0,) * 4 and model.config.thresholds == ()
+
+
+def command(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, ["prune", *map(str, arguments)])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_search_for_a_budget(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    net, data = trained
+    arguments = [net, "--data", data, "-c", "tiny", "-o", tmp_path / "out.safetensors", "--photos", 30]
+    text = command(
+        *arguments,
+        "--macs-saved",
+        45,
+        "--plot",
+        tmp_path / "p.png",
+        "--json",
+        tmp_path / "p.json",
+        "--max-loss",
+        5,
+    )
+    model, card = store.load(tmp_path / "out.safetensors")
+    points = json.loads((tmp_path / "p.json").read_text())
+    chosen = max((p for p in points if p["macs_saved"] >= 0.45), key=lambda p: (p["top1"], -p["cycles"]))
+    assert [step["layer"] for step in model.config.pruning] == chosen["layers"]
+    assert model.config.ffn2_rule == "image" and len(model.config.thresholds) == 4
+    assert "chosen" in text and (tmp_path / "p.png").stat().st_size > 10_000
+    assert card.accuracy["set"] == "a test, all 12" and len(card.history) == 2
+    assert "the fastest takes" in command(*arguments, "--cycles", 10, code=2)
+
+
+def test_schedule_by_hand(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    net, data = trained
+    arguments = [
+        net,
+        "--data",
+        data,
+        "-c",
+        "tiny",
+        "-o",
+        tmp_path / "out.safetensors",
+        "--photos",
+        20,
+        "--no-measure",
+    ]
+    command(*arguments, "--layers", "1,2", "--rho", 0.5, "--rule", "tile")
+    model, _ = store.load(tmp_path / "out.safetensors")
+    assert [(step["layer"], step["keep"]) for step in model.config.pruning] == [(1, 8), (2, 4)]
+    assert model.config.ffn2_rule == "tile"
+    for wrong in ("2,1", "1,4", "one", ""):
+        assert "not ascending numbers below 4" in command(*arguments, "--layers", wrong, "--rho", 0.5, code=2)
+    assert "give --layers and --rho, or a budget" in command(*arguments, "--layers", "1", code=2)
+    assert "give --layers and --rho, or a budget" in command(*arguments, code=2)
+    assert "'most' is not one of" in command(*arguments, "--cycles", 9, "--rule", "most", code=2)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -11,7 +10,6 @@ import subprocess
 import sys
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -22,58 +20,8 @@ from rowvit import overlays
 from rowvit.device import hwh
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
-from rowvit.hardware.block_design import CORE, DMA, FRONTEND, FRONTENDS, boards
-
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-VIVADO, VITIS_HLS = str(HERE / "vivado"), str(HERE / "vitis_hls")
-BOARD_FILES = {
-    "Pynq-Z1": "www.digilentinc.com:pynq-z1:part0:1.0",
-    "Pynq-Z2": "tul.com.tw:pynq-z2:part0:1.0",
-    "ZCU104": "xilinx.com:zcu104:part0:1.1",
-    "KV260": "xilinx.com:kv260_som:part0:1.4",
-    "Ultra96V2": "avnet.com:ultra96v2:part0:1.2",
-    "AUP-ZU3": "realdigital.org:aup-zu3-8gb:part0:1.0",
-}
-
-needs_tcl = pytest.mark.skipif(shutil.which("tclsh") is None, reason="needs tclsh: apt-get install tcl")
-
-spec = importlib.util.spec_from_file_location("bitstream_build", ROOT / "bitstreams/build.py")
-build = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(build)
-
-
-class Record:
-    """What the stand-in was told to build."""
-
-    def __init__(self, path: Path) -> None:
-        lines = [line.split("\t") for line in path.read_text().splitlines()]
-        of = defaultdict(list)
-        for kind, *rest in lines:
-            of[kind].append(rest)
-        self.part, self.board_part = of["part"][0][0], of["board_part"][0][0]
-        self.cells = {name: vlnv for name, vlnv in of["cell"]}
-        self.parameters = {(cell, name): value for cell, name, value in of["parameter"]}
-        self.interfaces = dict(of["interface"])
-        self.wires = {frozenset(pair) for pair in of["wire"]}
-        self.nets = {tuple(pair) for pair in of["net"]}
-        self.addresses = {path: (int(base), int(size)) for path, base, size in of["address"]}
-        self.files = {Path(file): fileset for fileset, file in of["file"]}
-
-
-@pytest.fixture
-def make(tmp_path, monkeypatch):
-    """Builds a board's default configuration; returns provenance and record."""
-
-    def run(name: str, config: str = "", **options):
-        monkeypatch.setenv("STANDIN_RECORD", str(tmp_path / "record"))
-        target = boards()[name]
-        options = {"vivado": VIVADO, "vitis_hls": VITIS_HLS, "jobs": 1} | options
-        hardware = configs.load(config or target.configuration)
-        made = build.build(target, hardware, tmp_path / "work", tmp_path / "out", **options)
-        return made, Record(tmp_path / "record")
-
-    return run
+from rowvit.hardware.block_design import FRONTENDS, boards
+from standins import BOARD_FILES, HERE, ROOT, build, needs_tcl
 
 
 def test_every_configuration_has_its_board():
@@ -163,70 +111,6 @@ def test_simulated_handoff_is_the_built_design(make, name, frontend):
         low, high = (int(memory.get(key), 16) for key in ("BASEVALUE", "HIGHVALUE"))
         ranges[f"{memory.get('INSTANCE')}/{memory.get('SLAVEBUSINTERFACE')}"] = (low, high - low + 1)
     assert ranges == record.addresses
-
-
-@needs_tcl
-@pytest.mark.parametrize("run", [False, True], ids=["vitis_hls", "vitis-run"])
-@pytest.mark.parametrize("name", ["Pynq-Z2", "KV260"])
-def test_hls_front_end(make, monkeypatch, tmp_path, name, run):
-    """The IP is made for the board's part and clock, and stands between DMA and core."""
-    monkeypatch.setenv("STANDIN_HLS_RECORD", str(tmp_path / "hls"))
-    program = tmp_path / ("vitis-run" if run else "vitis_hls")
-    program.write_text(f'#!/bin/sh\nexec {VITIS_HLS} "$@"\n')
-    program.chmod(0o755)
-    made, record = make(name, frontend="hls", vitis_hls=str(program))
-    config = configs.load(boards()[name].configuration)
-    part, period, loops = (tmp_path / "hls").read_text().split()
-    assert part == boards()[name].part
-    assert float(period) == pytest.approx(1e3 / config.clock_mhz, abs=1e-3)
-    source = (ROOT / "hls/frontend.cpp").read_text()
-    assert int(loops) == source.count("#pragma HLS PIPELINE") == source.count("II=1") > 5
-    assert record.cells[FRONTEND] == "rowvit:hls:rowvit_frontend:1.0"
-    assert {f"{DMA}/M_AXIS_MM2S", f"{FRONTEND}/s_axis"} in record.wires
-    assert {f"{FRONTEND}/m_axis", f"{CORE}/s_axis"} in record.wires
-    assert (f"{DMA}/mm2s_prmry_reset_out_n", f"{FRONTEND}/ap_rst_n") in record.nets
-    assert made.frontend == "hls"
-    assert made.config_hash == f"{config.hash:08X}"
-    assert (tmp_path / f"out/rowvit-{config.name}-hls.bit").is_file()
-    assert overlays.verify(tmp_path / "out") == [made]
-
-
-@needs_tcl
-def test_slow_loops_warn(make, monkeypatch, capsys):
-    monkeypatch.setenv("STANDIN_INTERVAL", "2")
-    make("Pynq-Z2", frontend="hls")
-    assert "begins every 2 cycles, not every cycle" in capsys.readouterr().err
-
-
-@needs_tcl
-@pytest.mark.parametrize(
-    ("right", "wrong", "message"),
-    [
-        ("frontend.cpp", "front_end.cpp", "front_end.cpp"),
-        ("set_top rowvit_frontend", "set_top frontend", "no function frontend"),
-        ("-flow_target vivado", "-flow_target vitis", "flow_target"),
-        ("    csynth_design\n", "", "synthesise first"),
-        ("-library hls", "-library ip", "finds no IP rowvit:hls:rowvit_frontend"),
-        ("-format ip_catalog", "-format xo", "format xo"),
-        ("open_solution -reset solution", "open_solution -reset other", "made no IP"),
-    ],
-)
-def test_wrong_hls_script_is_refused(make, monkeypatch, tmp_path, right, wrong, message):
-    copy = shutil.copytree(ROOT / "hls", tmp_path / "hls")
-    text = (copy / "build.tcl").read_text()
-    assert right in text
-    (copy / "build.tcl").write_text(text.replace(right, wrong))
-    monkeypatch.setattr(build, "HLS", copy)
-    with pytest.raises(RowvitError, match=re.escape(message)):
-        make("Pynq-Z2", frontend="hls")
-    assert not (tmp_path / "out").exists()
-
-
-def test_missing_vitis_hls(make, monkeypatch):
-    with pytest.raises(RowvitError, match=r"no-hls not found: install Vitis HLS 2022\.1 .*VITIS_HLS=/path"):
-        make("Pynq-Z2", vivado="sh", frontend="hls", vitis_hls="no-hls")
-    with pytest.raises(RowvitError, match="vitis_hls or vitis-run not found"):
-        make("Pynq-Z2", vivado="sh", frontend="hls", vitis_hls="")
 
 
 @needs_tcl

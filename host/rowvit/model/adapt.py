@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from rowvit.errors import RowvitError
 from rowvit.model.store import load_state
-from rowvit.model.vit import VisionTransformer
+from rowvit.model.vit import VisionTransformer, ViTConfig
 
 
 def resize(model: VisionTransformer, image_size: int) -> VisionTransformer:
@@ -32,26 +33,35 @@ def resize(model: VisionTransformer, image_size: int) -> VisionTransformer:
     table = last.reshape(1, old_grid, old_grid, -1).permute(0, 3, 1, 2)
     table = nn.functional.interpolate(table, size=(grid, grid), mode="bicubic", antialias=True)
     table = table.permute(0, 2, 3, 1).reshape(1, grid * grid, -1)
-    return _rebuilt(model, new, {"pos_embed": torch.cat([first, table], dim=1)})
+    return rebuild(model, new, {"pos_embed": torch.cat([first, table], dim=1)})
 
 
 def with_classes(model: VisionTransformer, classes: int, seed: int = 0) -> VisionTransformer:
     """The network with one new, untrained head (weights of deviation 0.02, no bias); 0: with none."""
     new = replace(model.config, classes=classes, distilled=False)
     if not classes:
-        return _rebuilt(model, new, {})
+        return rebuild(model, new)
     generator = torch.Generator().manual_seed(seed)
     weight = 0.02 * torch.randn(classes, new.dim, generator=generator)
-    return _rebuilt(model, new, {"head.weight": weight, "head.bias": torch.zeros(classes)})
+    return rebuild(model, new, {"head.weight": weight, "head.bias": torch.zeros(classes)})
 
 
 def class_head_alone(model: VisionTransformer) -> VisionTransformer:
     """A distilled network without the head on its distillation token."""
-    return _rebuilt(model, replace(model.config, distilled=False), {})
+    return rebuild(model, replace(model.config, distilled=False))
 
 
-def _rebuilt(model: VisionTransformer, config: object, changes: dict[str, Tensor]) -> VisionTransformer:
+def rebuild(
+    model: VisionTransformer, config: ViTConfig, changes: Mapping[str, Tensor] | None = None
+) -> VisionTransformer:
+    """A network of another configuration with the old tensors, but for ``changes``.
+
+    Raises
+    ------
+    RowvitError
+        If a tensor does not fit the new configuration.
+    """
     new = VisionTransformer(config)
-    state = model.state_dict() | changes
-    load_state(new, {name: state[name] for name in new.state_dict()}, "the network")
+    state = model.state_dict() | dict(changes or {})
+    load_state(new, {name: state[name] for name in new.state_dict()}, "The network")
     return new.train(model.training)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rowvit import container
 from rowvit.errors import RowvitError
 from rowvit.model import adapt, store
 from rowvit.model.store import Card
@@ -164,7 +163,7 @@ def _onnx(path: str, image_size: int | None, output: str | None, encoder: bool) 
 def _state_dict(path: str, heads: int | None, act: str | None) -> Imported:
     from rowvit.model.importers.state_dict import from_timm, read_checkpoint, timm_names
 
-    if path.endswith(".safetensors") and store.KEY in container.read(path)[1]:
+    if store.KEY in _metadata(path):
         return Imported(*store.load(path), [])
     beside = _json(Path(path).with_name("config.json"))
     if "architecture" in beside:  # timm's own
@@ -200,6 +199,17 @@ def _state_dict(path: str, heads: int | None, act: str | None) -> Imported:
         source=Path(path).name,
     )
     return Imported(model, card, notes)
+
+
+def _metadata(path: str) -> dict[str, str]:
+    """Metadata of a safetensors file; of others, and those that cannot be read, none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError):
+        return {}
 
 
 def _json(path: Path) -> dict:

@@ -9,9 +9,10 @@ import re
 from collections.abc import Mapping
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
-from rowvit import container
 from rowvit.errors import RowvitError
 from rowvit.model.store import load_state
 from rowvit.model.vit import VisionTransformer, ViTConfig
@@ -73,12 +74,14 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
     RowvitError
         If the file cannot be read or holds no state dict.
     """
-    if str(path).endswith(".safetensors"):
-        return {name: torch.from_numpy(tensor.copy()) for name, tensor in container.read(path)[0].items()}
     try:
+        if str(path).endswith(".safetensors"):
+            return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RowvitError(f"{path}: no such file.") from error
+    except SafetensorError as error:
+        raise RowvitError(f"{path}: not a whole safetensors file ({error}); copy it again.") from error
     except Exception as error:  # torch raises many types for a foreign file
         raise RowvitError(f"{path}: PyTorch cannot read it as a checkpoint of weights alone.") from error
     for key in ("state_dict", "model"):

@@ -45,15 +45,15 @@ def create(name: str, state: Mapping[str, Tensor] | None = None, pretrained: boo
         hint = f"; do you mean {' or '.join(near)}" if near else ""
         raise RowvitError(f"timm {timm.__version__} has no model {name!r}{hint}.")
     options = {} if state is None else {"num_classes": len(state.get("head.weight", ()))}
-    if pretrained:
-        _look_for_hub()
+    hub = not pretrained or _hub_answers()
     try:
         module = timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:  # timm and its hub raise many types
         if not pretrained:
             raise RowvitError(f"timm cannot make {name!r}: {error}") from error
+        why = _first_line(error) if hub else "the hub does not answer, nor are they in its cache"
         raise RowvitError(
-            f"The weights of {name!r} cannot be fetched ({_first_line(error)}); give them by --weights "
+            f"The weights of {name!r} cannot be fetched ({why}); give them by --weights "
             "FILE, or take random ones by --random."
         ) from error
     if state is not None:
@@ -64,17 +64,18 @@ def create(name: str, state: Mapping[str, Tensor] | None = None, pretrained: boo
     return module.eval()
 
 
-def _look_for_hub() -> None:
+def _hub_answers() -> bool:
     """Without the hub only its cache is asked: its client would try again for minutes."""
     from huggingface_hub import constants
 
-    if getproxies():
-        return
+    if constants.HF_HUB_OFFLINE or getproxies():
+        return not constants.HF_HUB_OFFLINE
     address = urlsplit(constants.ENDPOINT)
     try:
         socket.create_connection((address.hostname, address.port or 443), _DEADLINE).close()
     except OSError:
         constants.HF_HUB_OFFLINE = True
+    return not constants.HF_HUB_OFFLINE
 
 
 def _first_line(error: Exception, line: int = 0) -> str:

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Import by timm names and of state dicts, changes of shape, and the command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rowvit import container
+from rowvit.errors import RowvitError
+from rowvit.reference import patchify, run
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("timm")
+
+from safetensors.torch import save_file  # noqa: E402
+from timm.models import register_model, vision_transformer  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
+
+import exports  # noqa: E402
+from rowvit.cli import app  # noqa: E402
+from rowvit.model import adapt, store  # noqa: E402
+from rowvit.model.importers import import_model  # noqa: E402
+from rowvit.model.importers.timm import from_module  # noqa: E402
+
+
+@register_model
+def rowvit_test_network(pretrained: bool = False, **options: object) -> torch.nn.Module:
+    """A name in timm's registry for a small network."""
+    return exports.timm_network(**{k: v for k, v in options.items() if k == "num_classes"})
+
+
+def state_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+# -- timm ----------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_timm_name(tmp_path: Path) -> None:
+    images = exports.images()
+    found = import_model("timm:rowvit_test_network", random=True)
+    assert torch.allclose(found.model(images), exports.timm_network()(images), atol=2e-5)
+    assert found.card.classes == list("01234") and "random" in found.card.source
+    other = exports.randomise(exports.timm_network(num_classes=9), seed=5)
+    torch.save({"model": other.state_dict()}, tmp_path / "a.pth")
+    found = import_model("timm:rowvit_test_network", weights=tmp_path / "a.pth")
+    assert torch.allclose(found.model(images), other(images), atol=2e-5)
+    assert "a.pth" in found.card.source and found.card.licence == ""
+
+
+def test_timm_card() -> None:
+    """Preprocessing, licence and class names come along; 1000 classes are ImageNet's."""
+    found = import_model("timm:deit_tiny_patch16_224", random=True)
+    assert found.model.config.heads == 3 and found.model.config.tokens == 197
+    assert found.card.classes[0] == "tench" and len(found.card.classes) == 1000
+    assert found.card.mean == [0.485, 0.456, 0.406] and found.card.resize == "bicubic"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("deit_tiny_patch16_244", "no model 'deit_tiny_patch16_244'; do you mean deit_tiny_patch16_224"),
+        ("resnet18", "ResNet is no VisionTransformer"),
+        ("eva02_tiny_patch14_224", "Eva is no VisionTransformer"),
+    ],
+)
+def test_timm_names_that_are_refused(name: str, message: str) -> None:
+    with pytest.raises(RowvitError, match=message):
+        import_model(f"timm:{name}", random=True)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (lambda: exports.timm_network(qk_norm=True), r"'blocks\.0\.attn\.q_norm.*', normalised queries"),
+        (lambda: exports.timm_network(pre_norm=True), r"'norm_pre\.weight', a LayerNorm between"),
+        (lambda: exports.timm_network(block_fn=vision_transformer.ResPostBlock), "made of ResPostBlock"),
+        (lambda: exports.timm_network(act_layer=torch.nn.SiLU), "another FFN"),
+        (lambda: exports.timm_network(global_pool="max"), "pools by 'max'"),
+        (lambda: exports.timm_network(global_pool="map"), "pools by 'map'"),
+    ],
+)
+def test_timm_variants_that_are_refused(network: Callable, message: str) -> None:
+    with pytest.raises(RowvitError, match=message):
+        from_module(network())
+
+
+def test_without_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One sentence, soon, when neither the hub nor its cache has the weights."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "https://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(RowvitError, match=r"the hub does not answer.*--random"):
+        import_model("timm:deit_tiny_patch16_224")
+
+
+# -- state dicts ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        exports.timm_network,
+        lambda: exports.timm_network(init_values=0.5, qkv_bias=False),
+        lambda: exports.timm_network(reg_tokens=3),
+        lambda: exports.timm_network(reg_tokens=3, no_embed_class=True),
+        lambda: exports.timm_network(global_pool="avg"),
+        lambda: exports.timm_network(num_classes=0),
+        exports.timm_distilled,
+        exports.torchvision_network,
+        exports.HuggingFaceNetwork,
+        lambda: exports.HuggingFaceNetwork(distilled=True),
+    ],
+)
+@torch.no_grad()
+def test_state_dicts_of_three_libraries(tmp_path: Path, make: Callable) -> None:
+    network = make()
+    state = state_of(network)
+    images = exports.images()
+    save_file(state, tmp_path / "a.safetensors")
+    torch.save(
+        {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, tmp_path / "b.pth"
+    )
+    for name in ("a.safetensors", "b.pth"):
+        found = import_model(tmp_path / name, heads=3)
+        assert torch.allclose(found.model(images), network(images), atol=3e-5)
+        assert any("GELU assumed" in note for note in found.notes)
+
+
+@torch.no_grad()
+def test_files_beside_the_weights(tmp_path: Path) -> None:
+    """Heads, activation, epsilon, class names and preprocessing of transformers; the name of timm."""
+    network = exports.HuggingFaceNetwork()
+    save_file(state_of(network), tmp_path / "model.safetensors")
+    config = {
+        "num_attention_heads": 3,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+        "id2label": {str(i): name for i, name in enumerate(["ant", "bee", "cat", "dog", "elk"])},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    pixels = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "resample": 2}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(pixels))
+    found = import_model(tmp_path / "model.safetensors")
+    assert not found.notes and found.model.config.eps == 1e-12
+    assert found.card.classes == ["ant", "bee", "cat", "dog", "elk"]
+    assert found.card.mean == [0.1, 0.2, 0.3] and found.card.std == [0.4, 0.5, 0.6]
+    assert found.card.resize == "bilinear"
+    assert torch.allclose(found.model(exports.images()), network(exports.images()), atol=2e-5)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_act": "quick_gelu"}))
+    with pytest.raises(RowvitError, match="'quick_gelu' is not one of relu"):
+        import_model(tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(RowvitError, match=r"config\.json"):
+        import_model(tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"architecture": "rowvit_test_network"}')
+    save_file(state_of(exports.timm_network()), tmp_path / "model.safetensors")
+    found = import_model(tmp_path / "model.safetensors")
+    assert found.model.config.heads == 3 and found.card.source == "model.safetensors"
+
+
+@torch.no_grad()
+def test_half_precision_checkpoint(tmp_path: Path) -> None:
+    network = exports.timm_network()
+    save_file(
+        {name: tensor.bfloat16() for name, tensor in state_of(network).items()}, tmp_path / "a.safetensors"
+    )
+    found = import_model(tmp_path / "a.safetensors", heads=3)
+    images = exports.images()
+    assert found.model.head.weight.dtype == torch.float32
+    assert torch.allclose(found.model(images), network(images), atol=0.1)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers(tmp_path: Path, value: float) -> None:
+    state = state_of(exports.timm_network())
+    state["blocks.1.attn.proj.weight"][2, 3] = value
+    save_file(state, tmp_path / "a.safetensors")
+    with pytest.raises(RowvitError, match=r"'blocks\.1\.attn\.proj\.weight' holds NaN or infinity"):
+        import_model(tmp_path / "a.safetensors", heads=3)
+
+
+# -- changes of shape ----------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_resizing_is_timms(tmp_path: Path) -> None:
+    from timm.layers import resample_abs_pos_embed
+
+    for options in ({}, {"reg_tokens": 2}, {"global_pool": "avg", "class_token": False}):
+        network = exports.timm_network(**options)
+        model, _ = from_module(network)
+        for size in (24, 12, 40):
+            grid = size // 4
+            expected = resample_abs_pos_embed(
+                network.pos_embed, (grid, grid), num_prefix_tokens=model.config.prefix
+            )
+            resized = adapt.resize(model, size)
+            assert torch.allclose(resized.pos_embed, expected, atol=1e-6)
+            assert resized(torch.randn(1, 3, size, size)).shape == (1, 5)
+        assert adapt.resize(model, 16) is model
+        with pytest.raises(RowvitError, match="patch of 4 does not divide the image of 18"):
+            adapt.resize(model, 18)
+
+
+@torch.no_grad()
+def test_heads_can_be_changed() -> None:
+    model, _ = from_module(exports.timm_distilled())
+    images = exports.images()
+    alone = adapt.class_head_alone(model)
+    assert torch.allclose(alone(images), model.head(model.pool(model.encode(images))[:, 0]), atol=1e-6)
+    new = adapt.with_classes(model, 3)
+    assert new(images).shape == (3, 3) and not new.config.distilled
+    assert torch.equal(new(images), adapt.with_classes(model, 3)(images))
+    assert torch.equal(adapt.with_classes(model, 0)(images), model.norm(model.encode(images)[:, 0]))
+
+
+def test_options_that_do_not_fit(tmp_path: Path) -> None:
+    save_file(state_of(exports.timm_network()), tmp_path / "a.safetensors")
+    with pytest.raises(RowvitError, match="has one head"):
+        import_model(tmp_path / "a.safetensors", heads=3, class_head=True)
+    with pytest.raises(RowvitError, match="belong to a timm name"):
+        import_model(tmp_path / "a.safetensors", random=True)
+    with pytest.raises(RowvitError, match="not both"):
+        import_model("timm:rowvit_test_network", random=True, weights=tmp_path / "a.safetensors")
+    with pytest.raises(RowvitError, match="5 heads do not divide the width 24"):
+        import_model(tmp_path / "a.safetensors", heads=5)
+    for name in ("missing.pth", "missing.safetensors", "missing.onnx"):
+        with pytest.raises(RowvitError, match=name):
+            import_model(tmp_path / name)
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:-8])
+    with pytest.raises(RowvitError, match=r"cut\.safetensors"):
+        import_model(tmp_path / "cut.safetensors")
+
+
+# -- the command ---------------------------------------------------------------------------------------
+
+
+def rowvit(*arguments: object, code: int = 0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+def test_command(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("one\ntwo\nthree\n")
+    out = tmp_path / "a.safetensors"
+    shown = rowvit(
+        *("import", "timm:rowvit_test_network", "--random", "--classes", 3, "--class-names", names),
+        *("--image-size", 24, "--mean", 0.1, 0.2, 0.3, "--licence", "MIT", "-o", out),
+    ).stdout
+    assert "24 x 24" in shown and "untrained" in shown and "interpolated from 16 to 24" in shown
+    model, card = store.load(out)
+    assert model.config.image_size == 24 and card.classes == ["one", "two", "three"]
+    assert card.mean == [0.1, 0.2, 0.3] and card.licence == "MIT" and len(card.history) == 1
+    again = tmp_path / "b.safetensors"
+    rowvit("import", out, "--image-size", 16, "-o", again)  # a float network is a source too
+    assert store.load(again)[0].config.image_size == 16 and len(store.load(again)[1].history) == 2
+    names.write_text('["one", "two"]')
+    mistake = rowvit("import", out, "--class-names", names, "-o", again, code=2).stderr
+    assert mistake.startswith("rowvit: ") and "2 class names for 3 classes" in mistake
+    mistake = rowvit("import", tmp_path / "none.pth", "-o", again, code=2).stderr
+    assert len(mistake.strip().splitlines()) == 1
+
+
+@torch.no_grad()
+def test_distilled_network_runs_with_its_class_head(tmp_path: Path) -> None:
+    """The accelerator has one head: a distilled network is refused, and runs without its second head."""
+    from rowvit.model.vit import predict
+    from rowvit.quant.quantise import QuantOptions, quantise
+
+    network, _ = from_module(exports.timm_distilled())
+    photos = torch.randint(0, 256, (8, 4, 4, 3), generator=torch.Generator().manual_seed(3))
+    photos = photos.repeat_interleave(4, dim=1).repeat_interleave(4, dim=2).numpy().astype("uint8")
+    told = QuantOptions(name="deit", classes=list("01234"), ffn_chunk=32)
+    with pytest.raises(RowvitError, match="second head"):
+        quantise(adapt.rebuild(network, replace(network.config, act="relu")), photos, told)
+    alone = adapt.class_head_alone(network)
+    pruned = replace(alone.config, act="relu", pruning=({"layer": 0, "keep": 9},))
+    alone = adapt.rebuild(alone, pruned)
+    package = quantise(alone, photos, told)
+    assert package.arch["prefix"] == 2 and package.arch["tokens"] == 18
+    exact = predict(alone, photos, told.mean, told.std)
+    results = run(package, patchify(photos, 4))
+    logits = torch.tensor([result.logits.tolist() for result in results]) * package.meta["scales"]["logit"]
+    noise = (logits - torch.from_numpy(exact)).square().mean() / torch.from_numpy(exact).square().mean()
+    assert noise < 0.01 and all(len(result.kept[0]) == 10 for result in results)
+    package.save(tmp_path / "deit.safetensors")
+    assert "rowvit" in container.read(tmp_path / "deit.safetensors")[1]

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from rowvit.errors import RowvitError
 from rowvit.quant.package import ModelPackage
 
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_FILTERS = {"bicubic": Image.BICUBIC, "bilinear": Image.BILINEAR}  # names that Pillow 9.0 has, too
 
 
 def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic") -> np.ndarray:

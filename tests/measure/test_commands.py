@@ -118,7 +118,7 @@ def test_power_with_a_sensor(rowvit_command, small, tmp_path, monkeypatch):
     rewriter = threading.Thread(target=rewrite)
     rewriter.start()
     command = ("power", small["package"], "-t", "sim", "-c", "tiny", "--instrument", "hwmon", "--batch", 1)
-    plan = ("--rail", "ina226", "--pairs", 5, "--seconds", 1.5, "--settle", 0.5, "--interval", 0.02)
+    plan = ("--rail", "ina226", "--pairs", 5, "--seconds", 3, "--settle", 0.4, "--interval", 0.02)
     try:
         out = rowvit_command(*command, *plan, "--json", tmp_path / "power.json").stdout
     finally:

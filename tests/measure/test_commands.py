@@ -13,6 +13,7 @@ import time
 import pytest
 from fakes import hwmon_tree
 
+import rowvit
 from rowvit.driver import Accelerator
 from rowvit.measure import result, sensors
 
@@ -164,3 +165,33 @@ def test_report(rowvit_command, mistake, bench_file, power_file, tmp_path):
     del incomplete["clock"]
     (tmp_path / "r.json").write_text(json.dumps(incomplete))
     assert "it lacks clock" in mistake("report", bench_file, tmp_path / "r.json", "-o", page)
+
+
+def test_a_board(rowvit_command, small, tmp_path, monkeypatch):
+    """A board whose core is the simulated one: its clock, its bitstream, its die's temperature."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rowvit-tiny.bit").write_bytes(b"bits")
+    monkeypatch.setenv("BOARD", "Pynq-Z2")
+    monkeypatch.setattr(sensors, "IIO", tmp_path)
+    device = tmp_path / "iio:device0"
+    device.mkdir()
+    for name, text in {"name": "xadc", "raw": "2600", "offset": "-2219", "scale": "123.04"}.items():
+        (device / (name if name == "name" else f"in_temp0_{name}")).write_text(text)
+    opened = rowvit.open
+    monkeypatch.setattr(rowvit, "open", lambda target, config: opened("sim", config))
+    command = ("bench", small["package"], small["images"], "-t", "board", "-c", "tiny", "-n", 6, "--batch", 4)
+    document = json.loads(rowvit_command(*command, "--json", "-").stdout)
+    assert result.check(document) == []
+    assert document["evidence"] == "measured on the board"  # which is why a name of a board must be there
+    assert document["board"]["name"] == "Pynq-Z2"
+    assert document["overlay"] == {
+        "file": "rowvit-tiny.bit",
+        "sha256": hashlib.sha256(b"bits").hexdigest(),
+    }
+    assert document["clock"]["source"].startswith("read from the processing system")
+    assert document["clock"]["mhz"] == pytest.approx(100, rel=0.01)
+    assert document["temperature"]["source"] == "xadc in_temp0_raw"
+    assert document["temperature"]["highest"] == pytest.approx(46.9, abs=0.1)
+    phases = [p["name"] for p in document["throughput"]["phases"]["latency"]]
+    assert phases == ["packing", "DMA in", "compute", "start, DMA out, waiting", "unpacking"]
+    assert "memory" not in document["throughput"]

@@ -50,7 +50,7 @@ bench: tools $(VENV)/.test
 synth: tools $(VENV)/.core
 	$(VENV)/bin/python benchmarks/resources.py $(CONFIG)
 
-bitstream: $(VENV)/.core
+bitstream: $(if $(BOARD),$(VENV)/.core)
 	@if [ -z "$(BOARD)" ]; then echo "rowvit: name a board: make bitstream BOARD=Pynq-Z2" >&2; exit 2; fi
 	$(VENV)/bin/python bitstreams/build.py $(BOARD) $(strip \
 	    $(if $(filter-out file,$(origin CONFIG)),--config $(CONFIG)) $(if $(VIVADO),--vivado $(VIVADO)) \

@@ -321,6 +321,12 @@ def test_make(variables, arguments):
     assert " ".join(done.stdout.split()).endswith(f"bitstreams/build.py {arguments}")
 
 
+def test_make_without_a_board():
+    done = subprocess.run(["make", "bitstream"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("rowvit: name a board: make bitstream BOARD=Pynq-Z2")
+
+
 def test_utilisation_of_both_families():
     text = """
 | CLB LUTs                   | 68000 |     0 |          0 |    230400 | 29.51 |

@@ -24,7 +24,8 @@ import photos as sets  # noqa: E402
 
 from rowvit.cli import app  # noqa: E402
 from rowvit.model import store  # noqa: E402
-from rowvit.model.vit import VisionTransformer, ViTConfig, predict  # noqa: E402
+from rowvit.model.vit import VisionTransformer, ViTConfig, normalise, predict  # noqa: E402
+from rowvit.quant.aware import activation_scales, quantisation_aware, round_through  # noqa: E402
 from rowvit.quant.calibrate import Statistics, decibels  # noqa: E402
 from rowvit.quant.noise import layer_noise  # noqa: E402
 from rowvit.quant.quantise import QuantOptions, default_chunk, quantise  # noqa: E402
@@ -135,6 +136,45 @@ def test_thresholds_of_the_network_go_into_the_package() -> None:
     units = [package.meta["scales"][f"layers.{i}.hidden"] for i in range(3)]
     found = [layer["thr"] for layer in package.meta["params"]["layers"]]
     assert found == [1, max(1, int(np.ceil(0.3 / units[1]))), 255]
+
+
+@torch.no_grad()
+def test_aware_network_rounds_as_its_package() -> None:
+    """Its logits are nearer to the package's than the float network's are; afterwards it is as it was."""
+    model, images, unseen = network(), pictures(40), pictures(30, seed=9)
+    package = quantise(model, images, OPTIONS)
+    exact, integers = predict(model, unseen, MEAN, STD), logits(package, unseen)
+    scales = activation_scales(model, MEAN, STD, images)
+    assert scales == {name: pytest.approx(package.meta["scales"][name]) for name in scales}
+    with quantisation_aware(model, scales):
+        aware = predict(model, unseen, MEAN, STD)
+    assert snr(integers, aware) > snr(integers, exact) + 3
+    assert np.array_equal(predict(model, unseen, MEAN, STD), exact)
+
+
+def test_gradient_passes_where_nothing_is_clipped() -> None:
+    x = torch.tensor([-20.0, -0.6, 0.2, 3.3, 30.0], requires_grad=True)
+    y = round_through(x, 0.5, -20, 20)
+    assert y.tolist() == [-10.0, -0.5, 0.0, 3.5, 10.0]
+    y.sum().backward()
+    assert x.grad.tolist() == [0, 1, 1, 1, 0]
+
+
+def test_aware_training_recovers_accuracy() -> None:
+    """Training towards the float network's answers brings the package's nearer to them."""
+    model, images = network(), pictures(60)
+    target = torch.from_numpy(predict(model, images, MEAN, STD))
+    before = snr(target.numpy(), logits(quantise(model, images, OPTIONS), images))
+    scales = activation_scales(model, MEAN, STD, images)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-4)
+    inputs = normalise(images, MEAN, STD)
+    with quantisation_aware(model, scales):
+        for _ in range(80):
+            loss = (model(inputs) - target).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert snr(target.numpy(), logits(quantise(model, images, OPTIONS), images)) > before + 3
 
 
 @pytest.mark.parametrize(

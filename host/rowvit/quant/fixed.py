@@ -38,3 +38,8 @@ def multiplier(factors: np.ndarray | float, what: str = "factor") -> tuple[np.nd
     # frexp: peak < 2**exponent, so peak * 2**(16-exponent) < 2**16
     shift = min(max(16 - math.frexp(peak)[1], 1), 40)
     return np.minimum(np.round(factors * 2.0**shift), 65535).astype(np.uint16), shift
+
+
+def value_shift(value_unit: float, wanted: float) -> int:
+    """By how many powers of two, 0 to 8, the unit of attention's output O is finer than that of V."""
+    return min(max(round(math.log2(value_unit / wanted)), 0), 8)

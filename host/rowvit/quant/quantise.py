@@ -19,7 +19,7 @@ import numpy as np
 from rowvit.errors import RowvitError
 from rowvit.model.vit import VisionTransformer, predict
 from rowvit.quant.calibrate import METHODS, Statistics
-from rowvit.quant.fixed import multiplier
+from rowvit.quant.fixed import multiplier, value_shift
 from rowvit.quant.package import FORMAT, MAX_K, ModelPackage
 
 LOG = logging.getLogger("rowvit")
@@ -267,7 +267,7 @@ class _Builder:
         params["s_mult"] = int(s_mult)
         # means of values are smaller than values: their unit is the values' by a power of two
         wanted = self.statistics.scale(f"{name}.o", 127, self.options.method, self.options.percentile)
-        finer = min(max(round(math.log2(units[2] / wanted)), 0), 8)
+        finer = value_shift(units[2], wanted)
         params["pv_shift"] = 16 - finer
         o = self.scales[f"{name}.o"] = units[2] * 2.0**-finer
         weight, bias = (self.state[f"{source}.attn.proj.{part}"] for part in ("weight", "bias"))

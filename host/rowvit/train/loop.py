@@ -15,6 +15,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,11 +30,13 @@ from rowvit.model.prune import set_pruning
 from rowvit.model.store import Card
 from rowvit.model.synthetic import keep_schedule
 from rowvit.model.vit import VisionTransformer
+from rowvit.quant.aware import activation_scales, quantisation_aware
 from rowvit.train.data import Photos, TrainingSet
 from rowvit.train.loss import loss, mix
 from rowvit.train.recipe import Phase, Recipe
 
 LOG = logging.getLogger("rowvit")
+CALIBRATION_PHOTOS = 256  # of a quantisation-aware phase
 
 #: called after every step with steps done, steps in all, phase and the loss
 Progress = Callable[[int, int, Phase, float], None]
@@ -149,6 +152,11 @@ class Trainer:
         optimizer = torch.optim.AdamW(_groups(model, phase), lr=phase.lr, betas=(0.9, 0.999))
         if saved is not None and self.done > first:
             optimizer.load_state_dict(saved["optimizer"])
+        scales = None
+        if phase.quantise:
+            set_pruning(model, pruning)
+            scales = saved["scales"] if saved is not None and self.done > first else self._scales()
+            model.train()
         written = time.monotonic()
         for images, labels in self._batches(first, steps):
             torch.manual_seed(hash((recipe.seed, self.done, self.rank)) & 0x7FFF_FFFF)
@@ -158,7 +166,8 @@ class Trainer:
             rate = _rate(phase, (self.done - first) / steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
-            value = self._step(wrapped, optimizer, phase, images.to(self.device), labels.to(self.device))
+            with quantisation_aware(model, scales) if scales else nullcontext():
+                value = self._step(wrapped, optimizer, phase, images.to(self.device), labels.to(self.device))
             self.done += 1
             if not math.isfinite(value):
                 raise RowvitError(
@@ -166,9 +175,18 @@ class Trainer:
                 )
             progress(self.done, sum(self.steps), phase, value)
             if time.monotonic() - written > self.save_every:
-                self._write_state(optimizer)
+                self._write_state(optimizer, scales)
                 written = time.monotonic()
         set_pruning(model, pruning)
+
+    def _scales(self) -> dict[str, float]:
+        """Units of the activations as the network is now, on the same photos in every process."""
+        photos = self.data.photos.subset(CALIBRATION_PHOTOS, self.recipe.seed)
+        pixels = photos.pixels(range(len(photos)), self.data.side, self.card.resize)
+        self.model.cpu()
+        scales = activation_scales(self.model, self.card.mean, self.card.std, pixels)
+        self.model.to(self.device)
+        return scales
 
     def _step(
         self,
@@ -215,11 +233,11 @@ class Trainer:
             sha.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
         return sha.hexdigest()
 
-    def _write_state(self, optimizer: torch.optim.Optimizer) -> None:
+    def _write_state(self, optimizer: torch.optim.Optimizer, scales: dict[str, float] | None) -> None:
         if self.rank:
             return
         state = {"fingerprint": self.fingerprint, "done": self.done, "optimizer": optimizer.state_dict()}
-        state["model"] = self.model.state_dict()
+        state |= {"model": self.model.state_dict(), "scales": scales}
         part = self.state.with_name(self.state.name + ".part")
         torch.save(state, part)
         os.replace(part, self.state)  # a kill leaves the old state or the new one

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quantisation-aware training: the float network with its package's roundings, gradients straight through.
+
+Weights, and the activations that are int8 or uint8 on the accelerator, are rounded and clipped as
+`rowvit.quant.quantise` does it. The residual stream, biases and the softmax, which have 16 bits and
+more or an error far below a unit of O, stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rowvit.model.vit import VisionTransformer, predict
+from rowvit.quant.calibrate import Statistics
+from rowvit.quant.fixed import value_shift
+
+_INPUTS = {"attn.qkv": "norm1", "attn.proj": "o", "mlp.fc1": "norm2", "mlp.fc2": "hidden"}
+
+
+def activation_scales(
+    model: VisionTransformer, mean: Sequence[float], std: Sequence[float], photos: np.ndarray
+) -> dict[str, float]:
+    """One unit of every activation, as the quantiser would choose it, from photos uint8 [B, S, S, 3]."""
+    statistics = Statistics()
+    predict(model, photos, mean, std, observe=statistics.observe)
+    kept = (*_INPUTS.values(), "q", "k", "v")
+    scales = {
+        name: statistics.scale(name, 255 if name.endswith(".hidden") else 127)
+        for name in statistics.samples
+        if name == "norm" or name.split(".")[-1] in kept
+    }
+    for i in range(model.config.depth):
+        v, o = scales[f"layers.{i}.v"], scales[f"layers.{i}.o"]
+        scales[f"layers.{i}.o"] = v * 2.0 ** -value_shift(v, o)
+    return scales
+
+
+def round_through(x: Tensor, unit: Tensor | float, low: int, high: int) -> Tensor:
+    """``x`` clipped and rounded to multiples of ``unit``; the gradient passes where nothing is clipped."""
+    clipped = (x.float() / unit).clamp(low, high)
+    return (clipped + (clipped.round() - clipped).detach()) * unit
+
+
+def _weight(weight: Tensor) -> Tensor:
+    """A weight [out, ...] in its int8 values, one unit for each output channel."""
+    unit = (weight.detach().flatten(1).abs().amax(dim=1) / 127).clamp(min=1e-30)
+    return round_through(weight, unit.view(-1, *[1] * (weight.ndim - 1)), -127, 127)
+
+
+@contextmanager
+def quantisation_aware(model: VisionTransformer, scales: Mapping[str, float]) -> Iterator[None]:
+    """Within it, every forward pass of ``model`` rounds as its package would, with these ``scales``."""
+    changed: list[nn.Module] = []
+
+    def linear(layer: nn.Linear, source: str, outputs: Sequence[str] = ()) -> None:
+        low, high = (0, 255) if source.endswith("hidden") else (-127, 127)
+
+        def forward(x: Tensor) -> Tensor:
+            x = round_through(x, scales[source], low, high)
+            y = nn.functional.linear(x, _weight(layer.weight), layer.bias)
+            if not outputs:
+                return y
+            parts = zip(y.chunk(len(outputs), dim=-1), outputs, strict=True)
+            return torch.cat([round_through(part, scales[name], -127, 127) for part, name in parts], dim=-1)
+
+        layer.forward = forward
+        changed.append(layer)
+
+    def embed(images: Tensor) -> Tensor:
+        conv = model.patch_embed.proj
+        return nn.functional.conv2d(images, _weight(conv.weight), conv.bias, conv.stride)
+
+    model.patch_embed.proj.forward = embed
+    changed.append(model.patch_embed.proj)
+    for i, block in enumerate(model.blocks):
+        for path, source in _INPUTS.items():
+            names = [f"layers.{i}.{part}" for part in "qkv"] if path == "attn.qkv" else ()
+            linear(block.get_submodule(path), f"layers.{i}.{source}", names)
+    linear(model.head, "norm")
+    try:
+        yield
+    finally:
+        for layer in changed:
+            del layer.forward  # the class's own is found again

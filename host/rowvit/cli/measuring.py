@@ -157,7 +157,7 @@ def prepare(
 def progress_bar(description: str, total: float) -> Iterator[Callable[[float], None]]:
     """A bar on standard error; the function sets how much is done."""
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=ERR, transient=True) as progress:
+    with Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal) as progress:
         task = progress.add_task(description, total=total)
         yield lambda done: progress.update(task, completed=done)
 

@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from rowvit.cli.common import OUT, ConfigOption, MemoryName, ModelArgument, app, sentences
+from rowvit.cli.common import ERR, OUT, ConfigOption, MemoryName, ModelArgument, app, sentences
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 
@@ -68,9 +68,9 @@ def profile(
             raise RowvitError(f"{path}: there is no directory {path.parent}")
         if path and path.is_dir():
             raise RowvitError(f"{path}: cannot be written (it is a directory)")
-    found = measure.profile(
-        network, _one_image(model, image, network.meta), hardware, model_memory, not predict
-    )
+    pixels = _one_image(model, image, network.meta)
+    with ERR.status("predicting" if predict else "simulating one image"):
+        found = measure.profile(network, pixels, hardware, model_memory, not predict)
     _print_profile(found)
     if trace_json:
         measure.write_trace(found, trace_json)

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +29,7 @@ from rowvit.cli.common import (
     sentences,
     write,
 )
+from rowvit.cli.measuring import progress_bar
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 
@@ -145,7 +146,8 @@ def run(
         jobs = 1
 
     begin = time.monotonic()
-    results = session.run(pixels, batch, jobs)
+    with progress_bar(f"{len(files)} images", len(files)) as progress:
+        results = session.run(pixels, batch, jobs, progress)
     seconds = time.monotonic() - begin
     if check:
         session.compare(results, pixels)
@@ -191,13 +193,15 @@ class _Session:
         side, resize = self.meta["architecture"]["image_size"], self.meta["preprocessing"]["resize"]
         return np.stack([decode(file, side, resize) for file in files])
 
-    def run(self, pixels: Sequence[np.ndarray], batch: int, jobs: int) -> list[Result]:
+    def run(
+        self, pixels: Sequence[np.ndarray], batch: int, jobs: int, progress: Callable[[float], None]
+    ) -> list[Result]:
         starts = [pixels[first : first + batch] for first in range(0, len(pixels), batch)]
         jobs = min(jobs, len(starts))
         if jobs == 1:
             with rowvit.open(self.target.value, self.config, **self.options) as target:
                 target.load(self.model)
-                return target(pixels, batch)
+                return _collect(([result] for result in target.stream(pixels, batch)), progress)
         from rowvit.device.verilate import build
 
         build(self.config)  # once, before the processes need it
@@ -207,15 +211,17 @@ class _Session:
             _start_worker,
             (self.target.value, self.config, self.options, self.model),
         ) as pool:
-            return [result for results in pool.map(_work, starts) for result in results]
+            return _collect(pool.map(_work, starts), progress)
 
     def compare(self, results: list[Result], pixels: Sequence[np.ndarray]) -> None:
         """Set ``bit_exact`` of every result."""
         options = {"checkpoints": self.checkpoints, "frontend": self.options["frontend"]}
         with rowvit.open("golden", self.config, **options) as golden:
             golden.load(self.package)
-            for result, expected in zip(results, golden(pixels), strict=True):
-                result.bit_exact = result.same(expected)
+            with progress_bar("the reference", len(results)) as progress:
+                expected = _collect(([one] for one in golden.stream(pixels)), progress)
+        for result, reference in zip(results, expected, strict=True):
+            result.bit_exact = result.same(reference)
 
     def report(self, files: list[Path], results: list[Result], seconds: float) -> dict[str, Any]:
         config = self.config
@@ -242,6 +248,14 @@ class _Session:
             for file, result in zip(files, results, strict=True)
         ]
         return report
+
+
+def _collect(parts: Iterable[list[Result]], progress: Callable[[float], None]) -> list[Result]:
+    results: list[Result] = []
+    for part in parts:
+        results += part
+        progress(len(results))
+    return results
 
 
 class _Worker:

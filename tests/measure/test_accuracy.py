@@ -150,7 +150,10 @@ def test_command(tmp_path: Path) -> None:
     assert "0.0 % fewer" in whole
     assert json.loads((tmp_path / "none.json").read_text())["top1"] == report["top1"]
     text = call(tmp_path / "float.safetensors", "--data", data, "--photos", 5, "--rule", "tile")
-    assert "(float)" in text and "5 of 12 drawn" in text
+    assert "(float fp32)" in text and "5 of 12 drawn" in text
+    text = call(tmp_path / "float.safetensors", "--data", data, "--precision", "bf16")
+    assert "(float bf16)" in text
+    assert "'fp4' is not fp32" in call(*arguments, "--precision", "fp4", code=2)
     assert "quantise it" in call(tmp_path / "float.safetensors", "--data", data, "--target", "sim", code=2)
     assert "'most' is not one of" in call(*arguments, "--rule", "most", code=2)
     assert "rowvit run" in call(*arguments, "--target", "board", code=2)

@@ -159,6 +159,9 @@ def evaluate_command(
     rule: Annotated[
         str | None, typer.Option(help="Another FFN2 rule than the network's: none, image or tile.")
     ] = None,
+    precision: Annotated[
+        str, typer.Option(help="Of a float network: fp32, or bf16, which is faster.")
+    ] = "fp32",
     jobs: Annotated[int, typer.Option(min=1, help="Worker processes on this machine (Dask).")] = 1,
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a Dask scheduler, to use its workers: tcp://HOST:8786.")
@@ -187,6 +190,8 @@ def evaluate_command(
     network = _with_rule(_network(model), rule)
     if target is TargetName.sim and isinstance(network, tuple):
         raise RowvitError(f"{model} is a float network; quantise it to run it on sim")
+    if precision not in ("fp32", "bf16"):
+        raise RowvitError(f"precision '{precision}' is not fp32 or bf16")
     hardware = configs.load(config)
     tested = open_data(data, "test")
     tested = tested.subset(photos) if photos else tested
@@ -203,6 +208,7 @@ def evaluate_command(
                 jobs,
                 scheduler,
                 lambda done: progress.update(task, completed=done),
+                precision,
             )
 
     found = measured(network, "measuring")

@@ -309,4 +309,4 @@ def predict(
             model(normalise(images[first : first + batch], mean, std), observe)
             for first in range(0, len(images), batch)
         ]
-    return torch.cat(parts).numpy()
+    return torch.cat(parts).float().numpy()

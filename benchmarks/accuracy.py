@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of docs/accuracy.md from what ``rowvit eval --json`` wrote.
+
+``python benchmarks/accuracy.py "GELU float=gelu.json" "ReLU float=relu.json" ...``: the first row is what
+the others are compared with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+HEADER = (
+    "| network | top-1, % (95 % interval) | change, points | million MACs (fewer) | W2 rows (fewer) | zeros"
+    " behind ReLU | cycles |"
+)
+
+
+def row(name: str, report: dict[str, Any], first: dict[str, Any]) -> str:
+    """One line of the table; a set other than the first row's is named."""
+    low, high = report["top1_interval_95"]
+    accuracy = f"{report['top1']:.2f} ({low:.2f} to {high:.2f})"
+    if report["data"] != first["data"]:
+        accuracy = f"{report['top1']:.2f} on {report['data']}"
+    change = f"{report['top1'] - first['top1']:+.2f}" if report["data"] == first["data"] else ""
+    macs = f"{report['macs_executed'] / 1e6:.1f} ({report['macs_saved']:.1f} %)"
+    fetched, total = report["w2_rows_fetched"], report["w2_rows_total"]
+    rows = f"{fetched:,.0f} of {total:,.0f} ({report['w2_rows_saved']:.1f} %)"
+    cycles = f"{report['cycles']:,.0f}" if "cycles" in report else ""
+    return f"| {name} | {accuracy} | {change} | {macs} | {rows} | {report['zeros']:.1f} % | {cycles} |"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rows", nargs="+", metavar="NAME=FILE.json")
+    pairs = [text.rpartition("=")[::2] for text in parser.parse_args().rows]
+    reports = [(name, json.loads(Path(file).read_text())) for name, file in pairs]
+    print(HEADER)
+    print("|---" * (HEADER.count("|") - 1) + "|")
+    for name, report in reports:
+        print(row(name, report, reports[0][1]))
+    print(f"\nOn {reports[0][1]['data']}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -47,6 +47,7 @@ def handoff(config: HardwareConfig, frontend: str = "host") -> str:
             "MODULE",
             FULLNAME=f"/{name}",
             INSTANCE=name,
+            IS_PL=str(name != PS).upper(),
             MODTYPE=cell.vlnv.split(":")[2],
             VLNV=cell.vlnv,
         )

@@ -54,7 +54,7 @@ def power_file(small, tmp_path_factory) -> Path:
     """A rehearsal of rowvit power, joined with the made up log of a meter: 3 W idle, 4.5 W busy."""
     path = tmp_path_factory.mktemp("power") / "power.json"
     plan = ("--pairs", 5, "--seconds", 0.3, "--settle", 0.1)
-    command = ("power", small["package"], small["images"], "-t", "sim", "-c", "tiny", "--batch", 2)
+    command = ("power", small["package"], small["images"], "-t", "sim", "-c", "tiny", "--batch", 2, "-n", 3)
     out = run(*command, *plan, "--instrument", "csv", "--measures", "nothing: made up", "--json", path).stdout
     assert f"rowvit power-log {path} LOG" in "".join(out.splitlines())
     document = json.loads(path.read_text())

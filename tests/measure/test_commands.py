@@ -6,14 +6,18 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from fakes import hwmon_tree
+from typer.testing import CliRunner
 
 import rowvit
+from rowvit.cli import app
 from rowvit.driver import Accelerator
 from rowvit.measure import result, sensors
 
@@ -98,33 +102,41 @@ def test_power_with_a_sensor(rowvit_command, small, tmp_path, monkeypatch):
     """
     root = hwmon_tree(tmp_path / "hwmon", {"hwmon4": "ina226_u79"})
     monkeypatch.setattr(sensors, "HWMON", root)
-    path, started, over = root / "hwmon4" / "power1_input", [0.0], threading.Event()
-    start = Accelerator._start
+    path, until, over = root / "hwmon4" / "power1_input", [0.0], threading.Event()
+    call = Accelerator.__call__
 
-    def noted(self, batch):
-        started[0] = time.monotonic()
-        return start(self, batch)
+    def noted(self, *arguments):
+        until[0] = math.inf
+        results = call(self, *arguments)
+        until[0] = time.monotonic() + 0.3
+        return results
 
-    monkeypatch.setattr(Accelerator, "_start", noted)
+    monkeypatch.setattr(Accelerator, "__call__", noted)
 
     def rewrite() -> None:
         for noise in itertools.cycle((-10_000, 0, 10_000)):
             if over.wait(0.005):
                 return
-            watts = 5 if time.monotonic() - started[0] < 0.3 else 3
+            watts = 5 if time.monotonic() < until[0] else 3
             new = path.with_suffix(".new")
             new.write_text(f"{watts * 1_000_000 + noise}\n")
             os.replace(new, path)
 
     rewriter = threading.Thread(target=rewrite)
     rewriter.start()
-    command = ("power", small["package"], "-t", "sim", "-c", "tiny", "--instrument", "hwmon", "--batch", 1)
+    command = ("power", small["package"], "-t", "sim", "-c", "tiny", "--instrument", "hwmon", "-n", 2)
     plan = ("--rail", "ina226", "--pairs", 5, "--seconds", 3, "--settle", 0.4, "--interval", 0.02)
+    arguments = [str(word) for word in (*command, *plan, "--json", tmp_path / "power.json")]
     try:
-        out = rowvit_command(*command, *plan, "--json", tmp_path / "power.json").stdout
+        for _ in range(3):  # a machine too busy to sample is refused, as it should
+            done = CliRunner().invoke(app, arguments)
+            if done.exit_code == 0 or "no power sample for" not in done.stderr:
+                break
     finally:
         over.set()
         rewriter.join()
+    assert done.exit_code == 0, done.output
+    out = done.stdout
     assert "energy of an image" in out and "5 pairs of passes; hwmon ina226_u79" in out
     document = json.loads((tmp_path / "power.json").read_text())
     assert result.check(document) == []
@@ -169,25 +181,27 @@ def test_report(rowvit_command, mistake, bench_file, power_file, tmp_path):
 
 def test_a_board(rowvit_command, small, tmp_path, monkeypatch):
     """A board whose core is the simulated one: its clock, its bitstream, its die's temperature."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "rowvit-tiny.bit").write_bytes(b"bits")
     monkeypatch.setenv("BOARD", "Pynq-Z2")
     monkeypatch.setattr(sensors, "IIO", tmp_path)
     device = tmp_path / "iio:device0"
     device.mkdir()
     for name, text in {"name": "xadc", "raw": "2600", "offset": "-2219", "scale": "123.04"}.items():
         (device / (name if name == "name" else f"in_temp0_{name}")).write_text(text)
-    opened = rowvit.open
-    monkeypatch.setattr(rowvit, "open", lambda target, config: opened("sim", config))
+    opened, bits = rowvit.open, []
+
+    def open_simulated(target, config):
+        accelerator = opened("sim", config)
+        path = Path(accelerator.overlay.bitfile_name)
+        bits.append((path.name, hashlib.sha256(path.read_bytes()).hexdigest()))
+        return accelerator
+
+    monkeypatch.setattr(rowvit, "open", open_simulated)
     command = ("bench", small["package"], small["images"], "-t", "board", "-c", "tiny", "-n", 6, "--batch", 4)
     document = json.loads(rowvit_command(*command, "--json", "-").stdout)
     assert result.check(document) == []
     assert document["evidence"] == "measured on the board"  # which is why a name of a board must be there
     assert document["board"]["name"] == "Pynq-Z2"
-    assert document["overlay"] == {
-        "file": "rowvit-tiny.bit",
-        "sha256": hashlib.sha256(b"bits").hexdigest(),
-    }
+    assert [(document["overlay"]["file"], document["overlay"]["sha256"])] == bits
     assert document["clock"]["source"].startswith("read from the processing system")
     assert document["clock"]["mhz"] == pytest.approx(100, rel=0.01)
     assert document["temperature"]["source"] == "xadc in_temp0_raw"

@@ -83,7 +83,7 @@ def bench(
         workload.open() as opened,
         progress_bar(f"{total} images, alone and in batches", 2 * total) as progress,
     ):
-        document = workload.describe("throughput")
+        document = workload.describe("throughput", opened)
         degrees += [thermometer[1]()] if thermometer else []
         figures = throughput.measure(
             opened, workload.target, workload.pixels, batch, warm_up, document["clock"]["mhz"], progress

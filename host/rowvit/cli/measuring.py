@@ -85,11 +85,12 @@ class Workload:
             target.load(self.model)
             yield target
 
-    def describe(self, kind: str) -> dict[str, Any]:
+    def describe(self, kind: str, opened: Target) -> dict[str, Any]:
+        """The conditions of a measurement with what was opened."""
         from rowvit.measure import result
 
-        path = self.options.get("bitstream") or Path(f"rowvit-{self.config.name}.bit")
-        return result.describe(kind, self.target, self.config, self.model.meta, self.data, path)
+        bitstream = Path(opened.overlay.bitfile_name) if self.target == "board" else None
+        return result.describe(kind, self.target, self.config, self.model.meta, self.data, bitstream)
 
 
 def prepare(

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from dataclasses import asdict
 from enum import Enum
@@ -104,18 +103,18 @@ def power(
     board = result.board().get("name", "") if target is TargetName.board else ""
     kind = instrument or _default_instrument(board, target)
     meter = _instrument(kind, board, rail or [], measures, interval)
-    if kind is InstrumentName.csv and not (json_file or log):
+    if kind is InstrumentName.csv and str(json_file) in ("None", "-"):
         raise RowvitError("with --instrument csv, give --json FILE: the meter's log is joined to it")
     workload = prepare(
         model, images, target, config, count, data, subset, bitstream, (MemoryName.ddr, 40, 85)
     )
     thermometer = temperature(workload.target)
     with workload.open() as opened, progress_bar(f"{2 * pairs} passes", 2 * pairs) as progress:
-        document = workload.describe("power")
-        results = opened.stream(itertools.cycle(workload.pixels), batch)
+        document = workload.describe("power", opened)
 
         def work() -> int:
-            return sum(1 for _ in itertools.islice(results, batch))
+            # to its end: the core must not wait for the host through an idle pass
+            return len(opened(workload.pixels, batch))
 
         passes: list[Pass] = []
 
@@ -125,10 +124,9 @@ def power(
 
         wall = time.time() - time.monotonic()
         protocol.measure(plan, work, meter, thermometer[1] if thermometer else None, progress=done)
-        results.close()
     document |= {
         "protocol": {
-            "warm_up": f"one batch, and {settle:g} s of the same load before every pass",
+            "warm_up": f"all images once, and {settle:g} s of the same load before every pass",
             "repetitions": pairs,
             "batch": batch,
             **asdict(plan),

@@ -53,6 +53,12 @@ def parameters(config: HardwareConfig) -> dict[str, str]:
     return {"CONFIG_HASH": f"32'h{config.hash:08X}", **values}
 
 
+def version() -> str:
+    """Verilator's name and version; `RowvitError` if it is missing."""
+    verilator, environment = _verilator()
+    return _run([verilator, "--version"], environment).strip()
+
+
 def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) -> Path:
     """The simulator of one configuration as a shared library, built if it is not in the cache.
 
@@ -72,13 +78,12 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
     rtl = rtl or RTL
     verilog = sources(rtl)
     verilator, environment = _verilator()
-    version = _run([verilator, "--version"], environment).strip()
     flags = [*VERILATOR_FLAGS, *(f"-G{name}={value}" for name, value in parameters(config).items())]
     if trace:
         flags.append("--trace-fst")
 
     sha = hashlib.sha256()
-    for text in (version, *flags, CXX_FLAGS, _cpu()):
+    for text in (version(), *flags, CXX_FLAGS, _cpu()):
         sha.update(f"{text}\n".encode())
     for path in [*verilog, *sorted(rtl.glob("*.vh")), HARNESS, PUBLIC, PORTS]:
         sha.update(f"{path.name}\n".encode() + path.read_bytes())

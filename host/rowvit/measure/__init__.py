@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the cycles go."""
+"""Measurement: throughput, power, accuracy, where cycles go, result files and reports."""

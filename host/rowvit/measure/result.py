@@ -93,7 +93,7 @@ def describe(
         },
         "data": data,
         "rowvit": revision(),
-        "versions": versions(),
+        "versions": versions(target == "sim"),
     }
 
 
@@ -156,14 +156,18 @@ def revision() -> dict[str, Any]:
     return found
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a figure may depend on."""
+def versions(simulated: bool = False) -> dict[str, str]:
+    """Versions of Python, of the packages that a figure may depend on, and of the simulator."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+    if simulated:
+        from rowvit.device import verilate
+
+        found["simulator"] = verilate.version()
     return found
 
 

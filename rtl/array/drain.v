@@ -132,7 +132,7 @@ module drain #(
                   instr_i[16*18+:8], tile_groups_i, tile_rows_i, tile_band_i, tile_dst_i,
                   tile_gather_i, tile_res_src_i, tile_bank_i, tile_s_first_i, tile_s_last_i,
                   tile_token_i, tile_mask_end_i, tile_mask_i, instr_i[16*23+:16] == 16'd0,
-                  flags[FLAG_MARK] && tile_op_last_i, !attn_in && flags[FLAG_LAST],
+                  flags[FLAG_MARK] && !flags[FLAG_VOID] && tile_op_last_i, !attn_in && flags[FLAG_LAST],
                   instr_i[15:8], instr_i[16*26+:16], attn_in ? 16'd0 : instr_i[16*27+:16]}),
       .out_valid_o(d_valid), .out_ready_i(d_pop),
       .out_data_o({d_null, d_op_last, d_band_end, d_kind, d_shift, d_mult, d_pslot, d_groups, d_rows,

@@ -78,6 +78,7 @@ module exec #(
   wire [15:0] set_rows = instr_i[16*25+:16];
   wire        attn     = opcode == OP_ATTN;
   wire        gather   = !attn && flags[FLAG_GATHER];
+  wire        nothing  = flags[FLAG_VOID];
   wire [15:0] wbase    = slot12;
   wire [7:0]  groups   = attn ? slot12[7:0] : slot13[7:0];
   wire [15:0] dst_base = attn ? o_base : slot15;
@@ -116,7 +117,7 @@ module exec #(
   wire [15:0] bands_now = (rows_now + 16'd1) >> 1;
   wire [16:0] end_now = {1'b0, band0} + {1'b0, n_bands};
   wire        start = state_q == X_IDLE && instr_valid_i && dep_ok;
-  assign set_live_o = start && !attn && flags[FLAG_SET_LIVE];
+  assign set_live_o = start && !attn && flags[FLAG_SET_LIVE] && !nothing;
   assign set_live_rows_o = set_rows;
   assign attn_start_o = start && attn;
   assign busy_o = state_q != X_IDLE;
@@ -198,7 +199,7 @@ module exec #(
         end
       end
       X_SKIP:
-      if (band0 >= end_q) state_q <= X_NULL;
+      if (nothing || band0 >= end_q) state_q <= X_NULL;
       else if (band_q != band0) begin
         band_q <= band_q + 16'd1;
         src_q  <= src_q + src_step;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Fetches the program once per image and hands each instruction to its engine's queue, in order.
-// Dependencies, which count an image's operations, become absolute: every engine's number of
-// operations at the image's start is added. Slot 31 of a queued instruction is its index, for
-// error reports. Fetching runs ahead by up to 7 instructions, dispatching by QUEUE more
-// per engine, also into the next image.
+// Fetches the program once per image, and its beginning once more (docs/isa.md, Passes), and hands
+// each instruction to its engine's queue, in order. Dependencies, which count a pass's operations,
+// become absolute: every engine's number of operations at the pass's start is added. Slot 31 of a
+// queued instruction is its index, for error reports. Fetching runs ahead by up to 7 instructions,
+// dispatching by QUEUE more per engine, also into the next pass.
 // Throughput: one instruction per 8 cycles (64 bits per cycle). Latency: 10 cycles after the fetch.
 // Resources: about 1,450 LUT, of them 1,000 RAM, and 900 flip-flops.
 `default_nettype none
@@ -64,6 +64,8 @@ module dispatch #(
 
     reg [2:0] state_q;
     reg [15:0] images_left_q;
+    reg first_q, last_q;     // the first pass; the one after the last image's
+    reg [15:0] finish_q;     // where that one ends
     wire flush = clear_i || start_i;
     wire running = state_q == S_HEADER || state_q == S_RUN;
 
@@ -135,6 +137,8 @@ module dispatch #(
     wire error = bad_header || bad_opcode || bad_range;
     reg [23:0] index_q;
 
+    wire finish = last_q && index_q[15:0] == finish_q;
+
     assign consume = instr_valid_q && !error && (state_q == S_HEADER || is_end || |push);
 
     always @(posedge clk_i) begin
@@ -143,6 +147,8 @@ module dispatch #(
         end else if (start_i) begin
             state_q <= images_i != 0 ? S_RESTART : S_IDLE;
             images_left_q <= images_i;
+            first_q <= 1'b1;
+            last_q <= 1'b0;
         end else begin
             case (state_q)
                 S_RESTART: state_q <= S_HEADER;
@@ -150,11 +156,14 @@ module dispatch #(
                           else if (consume) state_q <= S_RUN;
                 S_RUN: if (error) begin
                            state_q <= S_STOP;
-                       end else if (consume && is_end) begin
+                       end else if (consume && (is_end || finish)) begin
                            state_q <= S_DRAIN;
-                           images_left_q <= images_left_q - 1'b1;
+                           first_q <= 1'b0;
+                           last_q <= !last_q && images_left_q == 16'd1 && finish_q != 16'd0;
+                           if (!last_q) images_left_q <= images_left_q - 1'b1;
                        end
-                S_DRAIN: if (inflight_q == 0) state_q <= images_left_q == 0 ? S_IDLE : S_RESTART;
+                S_DRAIN: if (inflight_q == 0)
+                             state_q <= images_left_q == 0 && !last_q ? S_IDLE : S_RESTART;
                 default: ;
             endcase
         end
@@ -165,7 +174,11 @@ module dispatch #(
         else if (consume) index_q <= index_q + 1'b1;
     end
 
-    // Operations dispatched since start, and at the start of this image, per queue.
+    always @(posedge clk_i) begin
+        if (state_q == S_HEADER && consume) finish_q <= instr_q[16*12 +: 16];
+    end
+
+    // Operations dispatched since start, and at the start of this pass, per queue.
     reg [79:0] total_q, base_q;
     integer q;
     always @(posedge clk_i) begin
@@ -192,8 +205,12 @@ module dispatch #(
         end
     endgenerate
 
+    wire previous = instr_q[16 + FLAG_PREVIOUS];
+    wire is_void = (first_q && previous) || (last_q && !previous);
+
     // Each queue holds only the slots its engine has, and the index.
-    wire [447:0] slots = {instr_q[447:144], dep, instr_q[47:0]};
+    wire [447:0] slots = {instr_q[447:144], dep, instr_q[47:17+FLAG_VOID], is_void,
+                          instr_q[15+FLAG_VOID:0]};
     wire [4:0] out_valid;
     wire [4:0] out_ready = {q4_ready_i, q3_ready_i, q2_ready_i, q1_ready_i, q0_ready_i};
     wire [2559:0] out_instr;

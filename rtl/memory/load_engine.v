@@ -82,6 +82,8 @@ module load_engine #(
     // Words per weight line, and per residual address.
     localparam LINE_WORDS = LANES / 8;
     localparam RES_WORDS = (ROWS * GROUPS + 3) / 4;
+    // Residuals of an address fill whole words, or those of two addresses do (one bank pair: padded).
+    localparam PAIRED = ROWS * GROUPS % 4 == 2 && ROWS * GROUPS > 2;
     // Words kept for assembly: a line but its last word, or the residuals of an address.
     localparam KEPT_WORDS = RES_WORDS < LINE_WORDS ? LINE_WORDS - 1 : RES_WORDS;
     localparam [15:0] LANES_16 = LANES[15:0];
@@ -105,7 +107,8 @@ module load_engine #(
     wire [15:0] band0 = instr_i[16*16 +: 16];
     wire [15:0] mask_had = instr_i[16*17 +: 16];
     wire rest_only = instr_i[16 + FLAG_REST];
-    wire gather = instr_i[16 + FLAG_GATHER] && kind == LOADKIND_WEIGHT;
+    wire nothing = instr_i[16 + FLAG_VOID];
+    wire gather = instr_i[16 + FLAG_GATHER] && kind == LOADKIND_WEIGHT && !nothing;
     wire [101:0] deps = {instr_i[37:32], instr_i[143:48]};
 
     reg [3:0] state_q;
@@ -201,8 +204,10 @@ module load_engine #(
             LOADKIND_WEIGHT: bytes_q <= {{(16-GW){1'b0}}, lines} << LW;
             LOADKIND_PARAM: bytes_q <= {{(32-GW){1'b0}}, groups} << (LW + 3);
             LOADKIND_NORM: bytes_q <= {13'b0, rows, 3'b0};
-            default: bytes_q <= {13'b0, rows, 3'b0} * RES_WORDS;
+            default: bytes_q <= PAIRED ? {14'b0, rows[15:1], 3'b0} * (ROWS * GROUPS / 2)
+                                       : {13'b0, rows, 3'b0} * RES_WORDS;
         endcase
+        if (nothing) bytes_q <= 32'b0;
     end
 
     always @(posedge clk_i) begin
@@ -348,8 +353,11 @@ module load_engine #(
     // Words per step of group_q: a line, a lane set, or a residual address.
     localparam [31:0] LAST_OF_LINE = LINE_WORDS - 1, LAST_OF_RES = RES_WORDS - 1,
                       LAST_LANE = LANES - 1, LAST_GROUP = GROUPS - 1;
+    // The second address of a pair begins in the last word of the first.
+    wire second = PAIRED && row_q[0];
     wire [LW-1:0] last_word = is_weight ? LAST_OF_LINE[LW-1:0]
-                            : is_residual ? LAST_OF_RES[LW-1:0] : LAST_LANE[LW-1:0];
+                            : is_residual ? LAST_OF_RES[LW-1:0] - {{(LW-1){1'b0}}, second}
+                            : LAST_LANE[LW-1:0];
     wire [GW-1:0] last_group = is_norm ? LAST_GROUP[GW-1:0]
                              : is_residual ? {GW{1'b0}} : cur_groups_q - {{(GW-1){1'b0}}, 1'b1};
     wire word_end = word_q == last_word;
@@ -423,6 +431,7 @@ module load_engine #(
 
     // Everything else is written in the next cycle.
     reg [1:0] word_kind_q;
+    reg word_second_q;
     reg [GW-1:0] word_group_q;
     reg [LW-1:0] word_lane_q;
     reg [7:0] word_slot_q;
@@ -437,6 +446,7 @@ module load_engine #(
 
     always @(posedge clk_i) if (!held) begin
         word_kind_q <= cur_kind_q;
+        word_second_q <= second;
         word_group_q <= group_q;
         word_lane_q <= word_q;
         word_slot_q <= cur_dst_q[7:0];
@@ -469,7 +479,8 @@ module load_engine #(
     assign rw_valid_o = word_valid_q && word_kind_q == LOADKIND_RESIDUAL;
     assign rw_addr_o = word_row_q;
     // The words of this address are the last that came in.
-    assign rw_data_o = part_q[64*(KEPT_WORDS-RES_WORDS) +: ROWS*GROUPS*16];
+    wire [64*RES_WORDS-1:0] newest = part_q[64*KEPT_WORDS-1 -: 64*RES_WORDS];
+    assign rw_data_o = word_second_q ? newest[64*RES_WORDS-1 -: ROWS*GROUPS*16] : newest[ROWS*GROUPS*16-1:0];
 
     assign busy_o = state_q != S_IDLE || next_valid_q || job_valid || cur_valid_q || line_valid
         || word_valid_q;

@@ -50,6 +50,7 @@ module recv #(
     wire [15:0] row_words = instr_i[16*11 +: 16];
     wire [15:0] dst_base = instr_i[16*12 +: 16];
     wire [15:0] dst_stride = instr_i[16*13 +: 16];
+    wire nothing = instr_i[16 + FLAG_VOID];
 
     // The stream, registered on both sides.
     wire in_valid, in_ready, in_last;
@@ -105,7 +106,7 @@ module recv #(
             case (state_q)
                 // The last operation's instruction is released when its last word is written.
                 S_IDLE: if (instr_valid_i && !out_valid_q) state_q <= S_CHECK;
-                S_CHECK: if (dep_ok) state_q <= S_RUN;
+                S_CHECK: if (dep_ok) state_q <= nothing ? S_IDLE : S_RUN;
                 S_RUN: if (step) begin
                            if (bad) state_q <= S_STOP;
                            else if (op_end) state_q <= S_IDLE;
@@ -153,7 +154,7 @@ module recv #(
 
     // Progress counts what the memory has accepted.
     reg [15:0] done_q, bands_q;
-    wire op_done = out_taken && op_end_q;
+    wire op_done = (out_taken && op_end_q) || (state_q == S_CHECK && dep_ok && nothing);
     always @(posedge clk_i) begin
         if (!rst_ni || clear_i) begin
             done_q <= 0;

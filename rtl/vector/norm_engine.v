@@ -100,7 +100,9 @@ module norm_engine #(
     reg  [15:0] count_q;   // rows
     wire        dep_ok;
     wire [15:0] dump_band;
-    wire        start = !run_q && instr_valid_i && dep_ok;
+    wire        next = !run_q && instr_valid_i && dep_ok;
+    wire        skip = next && instr_i[16 + FLAG_VOID];
+    wire        start = next && !skip;
     wire        band_done, op_done;
     reg  [15:0] sum_band_q;
     dep_check u_dep_check (
@@ -108,7 +110,7 @@ module norm_engine #(
         .band_i(!run_q ? 16'd0 : dump_q ? dump_band : sum_band_q), .ok_o(dep_ok)
     );
     assign busy_o = run_q;
-    assign instr_ready_o = op_done;
+    assign instr_ready_o = op_done || skip;
     always @(posedge clk_i) begin
         if (start) begin
             run_q <= 1'b1;
@@ -116,7 +118,7 @@ module norm_engine #(
             count_q <= one_row ? 16'd1 : live_i;
         end
         if (band_done) bands_o <= bands_o + 16'd1;
-        if (op_done) begin
+        if (op_done || skip) begin
             run_q <= 1'b0;
             bands_o <= 16'd0;
             done_o <= done_o + 16'd1;

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -86,6 +87,7 @@ class Machine:
         self.blob = program.blob
         self.code = [Instruction.decode(row) for row in program.code]
         assert self.code[0].op is Op.HEADER and self.code[-1].op is Op.END
+        self.finish = self.code[0].fields.pop("finish")
         assert self.code[0].fields == {"config_hash": config.hash, "abi": ABI_VERSION}
         rows, groups, lanes = config.rows, config.groups, config.lanes
         self.token = Invalid((rows, config.token_depth), np.uint64, "token")
@@ -133,13 +135,15 @@ class Machine:
 
     def _dispatch(self, images: int) -> Process:
         base = dict.fromkeys(Engine, 0)
-        for _ in range(images):
+        for number in range(images + 1):
             start = dict(base)
-            for instruction in self.code[1:-1]:
+            for instruction in self.code[1:-1] if number < images else self.code[1 : self.finish + 1]:
                 queue = QUEUE[instruction.op]
                 yield lambda queue=queue: len(self.queues[queue]) < self.queue_depth
                 deps = {e: start[e] + dep for e, dep in instruction.deps.items() if dep != NO_DEP}
-                self.queues[queue].append((instruction, deps))
+                previous = Flag.PREVIOUS in instruction.flags
+                void = previous if number == 0 else number == images and not previous
+                self.queues[queue].append((instruction, deps, void))
                 base[queue] += 1
                 base[Engine.DRAIN] += queue is Engine.EXEC
         while True:
@@ -148,7 +152,7 @@ class Machine:
     def _engine(self, engine: Engine, work: Callable[..., Process]) -> Process:
         while True:
             yield lambda: bool(self.queues[engine])
-            instruction, deps = self.queues[engine].popleft()
+            instruction, deps, void = self.queues[engine].popleft()
 
             def ready(band: int, deps=deps, chain=instruction.chain) -> Callable[[], bool]:
                 return lambda: all(
@@ -156,7 +160,13 @@ class Machine:
                     for e, dep in deps.items()
                 )
 
-            yield from work(instruction, ready)
+            if void:
+                yield ready(0)
+                if engine is Engine.EXEC:
+                    yield lambda: len(self.drains) < self.drain_buffers
+                    self.drains.append((replace(instruction, flags=frozenset()), 0, (), None, True))
+            else:
+                yield from work(instruction, ready)
             self._complete(engine)
 
     def _complete(self, engine: Engine) -> None:
@@ -202,7 +212,9 @@ class Machine:
             self.norm_g[f["dst"], :rows] = (words >> np.uint64(32)).astype(np.uint16).view(np.int16)
         else:
             banks = self.config.rows * self.config.groups
-            data = self._read(f["address"], rows * 8 * -(-banks // 4), np.int16).reshape(rows, -1)[:, :banks]
+            assert rows % 2 == 0
+            size = max(4, banks) * 2 * rows
+            data = self._read(f["address"], size, np.int16).reshape(rows, -1)[:, :banks]
             where = slice(f["dst"], f["dst"] + rows)
             self.residual[:, :, where] = data.T.reshape(self.config.rows, self.config.groups, rows)
 

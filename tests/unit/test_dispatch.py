@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""dispatch: queues, absolute dependencies over several images, prefetch, errors, clear."""
+"""dispatch: queues, absolute dependencies over several passes, void instructions, prefetch, errors, clear."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cocotb.triggers import FallingEdge, ReadOnly
 
 from harness import SIMULATORS, STALLS, Reader, collect, cycles, pulse, run, start, uint, wait_for
 from rowvit.hardware import isa
-from rowvit.hardware.isa import Engine, Op
+from rowvit.hardware.isa import Engine, Flag, Op
 
 HASH = 0x89ABCDEF
 BASE = 0x7_0000_0000
@@ -31,8 +31,9 @@ def queue_of(op: int) -> int:
     return QUEUES.index(Op.MATMUL if op == Op.ATTN else op)
 
 
-def header(config_hash: int = HASH, abi: int = isa.ABI_VERSION) -> list[int]:
+def header(config_hash: int = HASH, abi: int = isa.ABI_VERSION, finish: int = 0) -> list[int]:
     slots = [0] * 32
+    slots[12] = finish
     slots[0] = Op.HEADER
     slots[9], slots[10], slots[11] = config_hash & 0xFFFF, config_hash >> 16, abi
     return slots
@@ -44,20 +45,25 @@ def new_program(n: int) -> list[list[int]]:
     for _ in range(n):
         slots = [random.getrandbits(16) for _ in range(32)]
         slots[0] = random.choice((*QUEUES, Op.ATTN)) | random.getrandbits(8) << 8
+        slots[1] &= ~(1 << Flag.VOID)
         for engine in Engine:
             slots[3 + engine] = random.choice((isa.NO_DEP, -3, 0, 1, random.randrange(500))) & 0xFFFF
         body.append(slots)
-    return [header(), *body, [int(Op.END), *[0] * 31]]
+    found = [index for index, slots in enumerate(body, 1) if slots[1] >> Flag.PREVIOUS & 1]
+    return [header(finish=max(found, default=0)), *body, [int(Op.END), *[0] * 31]]
 
 
 def expected(program: list[list[int]], images: int) -> list[list[int]]:
-    """Per queue: the instructions, dependencies absolute and cut to the slots the engine has."""
+    """Per queue: the instructions, dependencies absolute, void or not, cut to the slots the engine has."""
     queues: list[list[int]] = [[] for _ in QUEUES]
-    for _ in range(images):
+    for turn in range(images + 1):
         base = [len(queue) for queue in queues]
-        for index, slots in enumerate(program[1:-1], 1):
+        end = len(program) - 1 if turn < images else program[0][12] + 1
+        for index, slots in enumerate(program[1:end], 1):
             slots = list(slots)
             q = queue_of(slots[0] & 0xFF)
+            previous = slots[1] >> Flag.PREVIOUS & 1
+            slots[1] |= (previous if turn == 0 else turn == images and not previous) << Flag.VOID
             for engine in Engine:
                 dep = slots[3 + engine]
                 dep = -0x4000 if dep == 0x8000 else dep - (dep >> 15 << 16)

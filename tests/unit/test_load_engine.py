@@ -54,7 +54,7 @@ class Load:
             LoadKind.WEIGHT: self.rows * self.groups * lanes,
             LoadKind.PARAM: self.groups * lanes * 8,
             LoadKind.NORM: self.rows * 8,
-            LoadKind.RESIDUAL: self.rows * 8 * -(-parameter("ROWS") * parameter("GROUPS") // 4),
+            LoadKind.RESIDUAL: self.rows * 2 * max(4, parameter("ROWS") * parameter("GROUPS")),
         }[self.kind]
 
     def rows_fetched(self, masks: dict[int, int], live: int) -> list[int]:
@@ -193,6 +193,7 @@ def new_load(masks: dict[int, int], live: int, kind: LoadKind | None = None) -> 
             load.mask_had = load.mask_base + words
             for w in range(load.mask_base, load.mask_base + 2 * words):
                 masks[w] = sum((random.random() < density) << i for i in range(lanes))
+    load.rows += load.rows % 2 * (kind == LoadKind.RESIDUAL)
     load.address = 8 * random.randint(0, (BLOB - load.size()) // 8)
     return load
 
@@ -311,7 +312,7 @@ async def refuses_what_lies_beyond_the_blob(dut):
     for kind in LoadKind:
         for beyond in (0, 8, 1 << 20):
             bench = Bench(dut)
-            load = Load(kind, 0, rows=9, groups=1, index=777)
+            load = Load(kind, 0, rows=10, groups=1, index=777)
             load.address = BLOB - load.size() + beyond
             bench.issue([load])
             if not beyond:

@@ -256,6 +256,8 @@ class _Job:
     words: float = 0.0  # LOAD
     scan: int = 0  # LOAD, gather: mask words
     fetched: int = 0  # LOAD, gather: rows
+    void: bool = False
+    turn: int = 0  # pass of the program
     time: float = 0.0  # when it enters its queue
 
 
@@ -316,7 +318,7 @@ class _Model:
         self.residual: deque[tuple[float, float]] = deque()  # when the drain reads residuals
 
     def run(self) -> Prediction:
-        jobs = [job for image in range(len(self.statistics)) for job in self._jobs(image)]
+        jobs = [job for turn in range(len(self.statistics) + 1) for job in self._jobs(turn)]
         self.dispatcher = self._dispatch(jobs)
         for process in (
             self._load(),
@@ -352,20 +354,21 @@ class _Model:
 
     # -- program --------------------------------------------------------------------------------
 
-    def _jobs(self, image: int) -> list[_Job]:
-        """The instructions of one image with the work that its data make of them."""
-        body = self.program.instructions[1:-1]
+    def _jobs(self, turn: int) -> list[_Job]:
+        """The instructions of one pass with the work that its data make of them."""
+        header, *body, _ = self.program.instructions
         names = iter(self.program.meta["ops"])
-        arch, statistics = self.program.meta["architecture"], self.statistics[image]
+        images = len(self.statistics)
+        arch, statistics = self.program.meta["architecture"], self.statistics[min(turn, images - 1)]
         per_image = dict.fromkeys(Engine, 0)
         for instruction in body:
             per_image[QUEUE[instruction.op]] += 1
         per_image[Engine.DRAIN] = per_image[Engine.EXEC]
-        base = {engine: n * image for engine, n in per_image.items()}
+        base = {engine: n * turn for engine, n in per_image.items()}
         number = dict(base)
         live, jobs, heads = arch["tokens"], [], 0
         layer, layers = -1, []
-        for instruction in body:
+        for instruction in body if turn < images else body[: header.fields["finish"]]:
             queue = QUEUE[instruction.op]
             name = ""
             if queue is Engine.EXEC:
@@ -376,9 +379,13 @@ class _Model:
                 for engine, dep in instruction.deps.items()
                 if base[engine] + dep > 0
             ]
-            job = _Job(instruction, Slice(queue, name, layer, image, number[queue]), deps, live)
+            previous = Flag.PREVIOUS in instruction.flags
+            piece = Slice(queue, name, layer, turn - previous, number[queue])
+            job = _Job(instruction, piece, deps, live, void=not 0 <= turn - previous < images, turn=turn)
             number[queue] += 1
             jobs.append(job)
+            if job.void:
+                continue
             fields = instruction.fields
             if Flag.ONE_ROW in instruction.flags:
                 job.live = 1
@@ -397,16 +404,20 @@ class _Model:
                 chunk = int(name.split(".")[1])
                 job.rows = np.maximum(statistics[layer].hidden[:, chunk], 1).astype(float)
         for index, job in enumerate(jobs):
-            if job.slice.engine is Engine.NORM:
-                user = next(j for j in jobs[index + 1 :] if j.slice.engine is Engine.EXEC)
+            if job.slice.engine is Engine.NORM and not job.void:
                 dump = job.instruction.fields["kind"] == NormKind.DUMP
                 # a dump belongs to what was computed before it
-                job.slice.layer = layers[index] if dump else user.slice.layer
+                job.slice.layer = layers[index] if dump else self._user(job, jobs[index + 1 :]).layer
                 job.slice.name = "dump" if dump else "norm"
         for index, job in enumerate(jobs):
-            if job.slice.engine is Engine.LOAD:
+            if job.slice.engine is Engine.LOAD and not job.void:
                 self._describe_load(job, jobs[index + 1 :], statistics)
         return jobs
+
+    def _user(self, job: _Job, later: list[_Job]) -> Slice:
+        """The array operation that follows in the same image."""
+        slices = (j.slice for j in later)
+        return next(s for s in slices if s.engine is Engine.EXEC and s.image == job.slice.image)
 
     def _describe_load(self, job: _Job, later: list[_Job], statistics: Statistics) -> None:
         """Words, name and layer of a load, from the operation that uses it."""
@@ -421,7 +432,7 @@ class _Model:
         elif kind is LoadKind.NORM:
             job.words = fields["rows"]
         else:
-            job.words = fields["rows"] * -(-config.rows * config.groups // 4)
+            job.words = config.residual_words(fields["rows"])
         second = None  # a load of the rest of the rows
         for user in later:
             if self._uses(user.instruction, kind, dst, gather):
@@ -495,10 +506,10 @@ class _Model:
         """Instructions arrive a few ahead of their use, and enter their queues in order."""
         consumed: deque[float] = deque([0.0] * PREFETCH, PREFETCH)
         last = self.latency + READ + 8 / self.rate  # the header comes first
-        image = 0
+        turn = 0
         for job in jobs:
-            if job.slice.image != image:
-                image = job.slice.image
+            if job.turn != turn:
+                turn = job.turn
                 last = max(last, self.now) + self.latency + READ + 16 / self.rate
             # words of loads that are in flight come first
             behind = BURSTS * BURST_WORDS / self.rate if self.loading else 0.0
@@ -543,7 +554,7 @@ class _Model:
                 begin = max(begin, free)
                 held = 0.0
             else:
-                first = asked + self.latency + READ
+                first = asked + READ + (0 if job.void else self.latency)
                 begin = max(free, ready, first)
                 held = min(LOAD_FIFO, held + self.rate * max(0.0, begin - max(free, first)))
             if begin > self.now:
@@ -588,13 +599,14 @@ class _Model:
 
     def _account(self, job: _Job) -> LayerTimes:
         """Where the job's cycles count: the last image's are kept."""
-        if job.slice.image == len(self.statistics) - 1:
+        if job.slice.image == len(self.statistics) - 1 and not job.void:
             return self.layers[job.slice.layer + 1]
         return LayerTimes()
 
     def _finish(self, job: _Job, time: float) -> None:
         job.slice.end = time
-        self.timeline.append(job.slice)
+        if not job.void:
+            self.timeline.append(job.slice)
         self._account(job).busy[job.slice.engine] += job.slice.busy
 
     def _array(self) -> Iterator:
@@ -614,11 +626,12 @@ class _Model:
             self._finish(job, self.issue_free)
             self.progress[Engine.EXEC].complete(self.issue_free)
             self._wake(Engine.EXEC)
-            self.timeline.append(drained)
+            if not job.void:
+                self.timeline.append(drained)
             account.busy[Engine.DRAIN] += drained.busy
             self.progress[Engine.DRAIN].complete(last)
             self._wake(Engine.DRAIN)
-            flags = job.instruction.flags
+            flags = frozenset() if job.void else job.instruction.flags
             if Flag.MARK in flags:
                 self.marks[job.slice.image].append(last)
             if Flag.LAST in flags:
@@ -670,7 +683,7 @@ class _Model:
             ready, why = job.time + 2, None
         ready += REACT + first
         chained = [dep for dep in job.deps if dep[2]]
-        if end <= first:
+        if job.void or end <= first:
             self.issue_free = max(self.issue_free, ready) + 1
             job.slice.start = self.issue_free
             drained.start = drained.end = max(self.issue_free, self.drain_free) + self._done_latency
@@ -793,7 +806,9 @@ class _Model:
             if start > self.now:
                 yield start
             job.slice.start = start
-            if fields["kind"] == NormKind.DUMP:
+            if job.void:
+                time = start + 1
+            elif fields["kind"] == NormKind.DUMP:
                 time = start + 12
                 for band in range(bands):
                     ready, _ = yield from self._ready(job.deps, band)
@@ -878,7 +893,7 @@ class _Model:
         while True:
             job = yield from self._next(Engine.RECV)
             fields = job.instruction.fields
-            bands = -(-fields["rows"] // rows_of_band)
+            bands = 0 if job.void else -(-fields["rows"] // rows_of_band)
             time = max(job.time + 3, self.latency)
             job.slice.start = -1.0
             for band in range(bands):

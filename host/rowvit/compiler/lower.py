@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -26,6 +28,7 @@ class Block:
     first: int = -1  #: first step that uses it
     last: int = -1  #: last step that uses it
     base: int = -1  #: where it is, once the scheduler has decided
+    only: int = -1  #: the one base that it may have; -1: any
 
 
 @dataclass(eq=False)
@@ -39,9 +42,10 @@ class Load:
     block: Block | None  #: None: residual memory
     offset: int = 0  #: lines from the block's base; residual address
     mask: Access | None = None  #: GATHER: the mask words
-    after: int = -1  #: GATHER: step that completes the mask
+    after: int = -1  #: step that it must not overtake: what completes the mask, or reads what it overwrites
     band0: int = 0
     had: Access | None = None  #: REST: the mask words of an earlier load of the same rows
+    previous: bool = False  #: for the image before
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,8 @@ def tokens_per_layer(meta: dict) -> list[tuple[int, int]]:
 
 
 class Lowering:
-    """Steps, reservations and weight bytes of one image.
+    """Steps, reservations and weight bytes of one pass: the head of the image before, beside the patch
+    embedding of this one, and its layers.
 
     Parameters
     ----------
@@ -151,11 +156,10 @@ class Lowering:
         #: one head takes `lanes` channels of a Q, K, V or O row, whatever its width
         self.heads_words = self.arch["heads"] * config.lanes // 8
         self._check()
-        self._embed()
+        self._begin()
         for layer, (before, after) in enumerate(self.bounds):
             self._attention(layer, before, after)
             self._ffn(layer, after)
-        self._head()
 
     # -- checks ---------------------------------------------------------------------------------
 
@@ -287,6 +291,7 @@ class Lowering:
         for load, block in sorted(pairs, key=lambda pair: pair[1].memory is Memory.WEIGHT):
             if block.first < 0:
                 block.first = index
+                load.previous = Flag.PREVIOUS in step.instruction.flags
                 step.loads.append(load)
             block.last = index
             if block.memory is Memory.WEIGHT:
@@ -316,21 +321,21 @@ class Lowering:
         self._use(step, *loads)
         return step
 
-    def _row_norm(self, name: str, layer: int, path: str, shift: int, x: Region, one_row=False) -> None:
+    def _row_norm(self, name: str, layer: int, path: str, shift: int, x: Region, flags=()) -> None:
         """LayerNorm of the residual stream into X."""
         config, bands, words = self.config, x.bands, self.dim // 8
         accesses = [
             Access(Engine.NORM, False, Memory.RESIDUAL, 0, self.res_stride, self.res_stride, bands),
             Access(Engine.NORM, True, Memory.TOKEN, x.base, words, x.stride, bands),
         ]
-        if not one_row:
+        if Flag.ONE_ROW not in flags:
             accesses.append(Access(Engine.NORM, False, Memory.LIVE, 0, 1))
         step = self._step(
             Op.NORM,
             name,
             layer,
             accesses,
-            [Flag.ONE_ROW] if one_row else [],
+            flags,
             kind=NormKind.LAYERNORM,
             dim=self.dim,
             res_stride=self.res_stride,
@@ -385,9 +390,19 @@ class Lowering:
             band0,
         )
 
-    def _embed(self) -> None:
+    def _begin(self) -> None:
+        """Patch embedding, and the head of the image before.
+
+        The head takes many weights for little work, the embedding few for much: where the weight memory
+        has room for both, a lane tile of the head goes before each piece of the embedding but the first.
+        """
         config, package = self.config, self.package
         region = self.patches
+        head = self._head()
+        next(head)  # its LayerNorm, before the residual stream is overwritten
+        pieces, between = self._embed_pieces()
+        if not between:
+            list(head)
         receive = Access(
             Engine.RECV, True, Memory.TOKEN, region.base, region.stride, region.stride, region.bands
         )
@@ -403,17 +418,22 @@ class Lowering:
             dst_stride=region.stride,
         )
         weight, mult = package.tensors["patch.weight"], package.tensors["patch.mult"]
-        positions = self._position_loads()
+        positions = self._position_loads(pieces)
+        positions[0].after = 0
         for base, channels, groups in self._residual_tiles():
             loads = [
                 self._param_load(np.zeros_like(mult[channels], np.int32), mult[channels], groups),
                 self._weight_load(weight[:, channels], groups),
             ]
             if base == 0:
+                loads[1][1].only = 0  # so that what is left for the head is in a row
                 # the memory's bandwidth is for the weights first: the array can follow the patches
                 self._use(receiver, loads[1])
-                receiver.loads.insert(0, positions[0])
-            for band0, bands in self._embed_pieces():
+                receiver.loads.append(positions[0])
+            for number, (band0, bands) in enumerate(pieces):
+                if base == 0:
+                    for _ in range(between.get(number, 0)):
+                        next(head)
                 first = base == 0 and band0 == 0
                 step = self._matmul(
                     f"patch.{base // config.lanes}" + (f".{band0}" if band0 else ""),
@@ -446,17 +466,33 @@ class Lowering:
         self._mark(EMBED_TAG)
         self._dump("embed", -1, 0, self.tokens)
 
-    def _embed_pieces(self) -> list[tuple[int, int]]:
-        """(first band, bands): a piece of the position table is loaded while the one before is used."""
-        pieces, band0, size, bands = [], 0, 4, self.patches.bands
-        while band0 < bands:
-            # a small rest goes with the piece before it
-            take = size if bands - band0 >= 2 * size else bands - band0
-            pieces.append((band0, take))
-            band0, size = band0 + take, 2 * size
-        return pieces
+    def _embed_pieces(self) -> tuple[list[tuple[int, int]], dict[int, int]]:
+        """Pieces (first band, bands), and how many lane tiles of the head go before which piece.
 
-    def _position_loads(self) -> dict[int, Load]:
+        A piece is at most twice as long as the one before, during which its part of the position table is
+        loaded. The head waits for some pieces, until most patches have come in: they share the bandwidth.
+        """
+        bands = self.patches.bands
+        tiles = -(-self.arch["classes"] // self.config.tile)
+        lines = 8 * self.row_words + -(-self.dim // 8) * 8
+        beside = lines <= self.config.weight_depth and self.config.param_slots > 2
+        alone = bands * 9 // 20 if beside else bands
+        pieces, band0, size = [], 0, 4
+        while band0 < alone:
+            # a small rest goes with the piece before it
+            take = size if alone - band0 >= 2 * size else alone - band0
+            pieces.append((band0, take))
+            band0, size = band0 + take, 2 * take
+        if not beside:
+            return pieces, {}
+        rest, first = bands - band0, len(pieces)
+        count = max(1, min(tiles, rest // 8), -(-rest // size))
+        edges = [band0 + rest * i // count for i in range(count + 1)]
+        pieces += [(start, end - start) for start, end in pairwise(edges)]
+        before = [first + tile * count // tiles for tile in range(tiles)]
+        return pieces, {number: before.count(number) for number in before}
+
+    def _position_loads(self, pieces: list[tuple[int, int]]) -> dict[int, Load]:
         """The position table in the residual memory's layout, bank by bank: first band -> piece."""
         config = self.config
         bands, tiles = self.patches.bands, self.dim_tiles
@@ -464,9 +500,9 @@ class Lowering:
         table[: self.tokens, : self.dim] = self.package.tensors["pos"]
         table = table.reshape(bands, config.rows, tiles, config.groups, config.lanes)
         banks = table.transpose(0, 2, 4, 1, 3).reshape(bands * self.res_stride, config.rows * config.groups)
-        banks = np.pad(banks, ((0, 0), (0, -banks.shape[1] % 4)))
+        banks = np.pad(banks, ((0, 0), (0, max(0, 4 - banks.shape[1]))))
         loads = {}
-        for band0, count in self._embed_pieces():
+        for band0, count in pieces:
             start, rows = band0 * self.res_stride, count * self.res_stride
             address = self._append(banks[start : start + rows])
             loads[band0] = Load(LoadKind.RESIDUAL, address, rows, config.groups, None, start)
@@ -819,13 +855,17 @@ class Lowering:
 
     # -- head -----------------------------------------------------------------------------------
 
-    def _head(self) -> None:
+    def _head(self) -> Iterator[None]:
+        """LayerNorm, then a lane tile of the classifier each time, for the image before."""
         config, tensors, params = self.config, self.package.tensors, self.meta["params"]
         depth, classes, lanes = self.arch["depth"], self.arch["classes"], config.lanes
+        flags = [Flag.ONE_ROW, Flag.PREVIOUS]
         x = Region(0, self.dim // 8, 1)
-        self._row_norm("norm", depth, "norm", params["norm.shift"], x, one_row=True)
+        self._row_norm("norm", depth, "norm", params["norm.shift"], x, flags)
+        self.output_bytes += 8 + 8 * -(-classes // 4)
         source = compute_read(Memory.TOKEN, x.base, x.stride)
         for start in range(0, classes, config.tile):
+            yield
             count = min(config.tile, classes - start)
             groups = -(-count // lanes)
             # results stream lane by lane, and within a lane group by group
@@ -843,7 +883,7 @@ class Lowering:
                 [],
                 groups,
                 [self._param_load(bias, mult, groups), self._weight_load(weight, groups)],
-                [Flag.ONE_ROW, Flag.LAST] if last else [Flag.ONE_ROW],
+                [*flags, Flag.LAST] if last else flags,
                 src_base=x.base,
                 src_stride=x.stride,
                 k=self.dim,
@@ -852,7 +892,7 @@ class Lowering:
                 count=count,
                 total=classes if start == 0 else 0,
             )
-        self.output_bytes += 8 + 8 * -(-classes // 4)
+        yield
 
 
 def _words(low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ class _Room:
         for base, end in taken:
             edges |= {end, base - block.size}
         best = None
-        for base in edges:
+        for base in edges if block.only < 0 else {block.only}:
             end = base + block.size
             if base < 0 or end > self.size or any(base < e and b < end for b, e in taken):
                 continue
@@ -73,7 +73,7 @@ class _Room:
 
 
 class Scheduler:
-    """Order of loads and steps for one image, and the instructions of that order."""
+    """Order of loads and steps for one pass, and the instructions of that order."""
 
     def __init__(self, lowering: Lowering, config: HardwareConfig) -> None:
         self.lowering, self.config = lowering, config
@@ -146,6 +146,8 @@ class Scheduler:
                         return [], now
                     break
                 if load.after >= now:
+                    if load.mask is None:
+                        break
                     window += 1  # others may pass while its mask is being made
                     continue
                 order.append(queue.pop(window)[1])
@@ -157,7 +159,7 @@ class Scheduler:
     # -- instructions ---------------------------------------------------------------------------
 
     def _instructions(self, order: list[Load | Step]) -> list[Instruction]:
-        """Dependencies are those of the second of two images in a row, relative to its own start."""
+        """Dependencies are those of the second of two passes in a row, relative to its own start."""
         code_bytes = (len(order) + 2) * INSTRUCTION_BYTES
         tracker = Tracker()
         for _ in range(2):
@@ -175,7 +177,10 @@ class Scheduler:
                 queue = QUEUE[instruction.op]
                 tracker.commit(accesses, {queue, Engine.DRAIN} if queue is Engine.EXEC else {queue})
                 body.append(instruction)
-        header = Instruction(Op.HEADER, {"config_hash": self.config.hash, "abi": ABI_VERSION})
+        finish = max(n for n, instruction in enumerate(body, 1) if Flag.PREVIOUS in instruction.flags)
+        header = Instruction(
+            Op.HEADER, {"config_hash": self.config.hash, "abi": ABI_VERSION, "finish": finish}
+        )
         return [header, *body, Instruction(Op.END)]
 
     def _load(self, load: Load, code_bytes: int) -> tuple[Instruction, list[Access]]:
@@ -186,9 +191,9 @@ class Scheduler:
         memory = load.block.memory if load.block else Memory.RESIDUAL
         width = load.rows if load.kind in (LoadKind.WEIGHT, LoadKind.RESIDUAL) else 1
         accesses = [Access(Engine.LOAD, True, memory, base, width, banded=False)]
-        flags = frozenset()
+        flags = frozenset({Flag.PREVIOUS}) if load.previous else frozenset()
         if load.mask:
-            flags = frozenset({Flag.GATHER})
+            flags |= {Flag.GATHER}
             fields |= dict(mask_base=load.mask.base, band0=load.band0)
             accesses += [load.mask, Access(Engine.LOAD, False, Memory.LIVE, 0, 1, banded=False)]
             if load.had:

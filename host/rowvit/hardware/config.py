@@ -75,6 +75,14 @@ class HardwareConfig:
         """64-bit words of one compressed segment: bitmap and ``lanes`` values."""
         return 1 + self.lanes // 8
 
+    def residual_words(self, rows: int) -> int:
+        """64-bit words of a RESIDUAL load of ``rows`` addresses, an even number.
+
+        The int16 values of all (row, group) banks at one address fill whole words, or those of two addresses
+        do; those of a single pair of banks are padded to a word.
+        """
+        return rows * max(4, self.rows * self.groups) // 4
+
     def bands(self, tokens: int) -> int:
         """Bands of ``rows`` token rows that hold ``tokens`` rows."""
         return -(-tokens // self.rows)

@@ -12,17 +12,25 @@ slot  field       meaning
 0     opcode      bits 7:0; bits 15:8 hold ``tag`` (layer number, copied to records)
 1     flags       see ``FLAGS``
 2     chain       bit e set: the dependency on engine e is per band, not per operation
-3..8  dep[e]      operations of engine e that must be complete (signed, relative to the image)
+3..8  dep[e]      operations of engine e that must be complete (signed, relative to the pass)
 ====  ==========  ==================================================================
 
+Passes. The program runs once per image. What ends an image may run beside what begins the next one:
+instructions with the flag PREVIOUS belong to the image before. In the first pass they are void, and
+after the last pass the program runs once more, up to instruction ``finish``, with all others void. A
+void instruction does nothing but count as complete.
+
 Dependencies. Every engine counts the operations it has completed since start. ``dep[e] = X``
-without chain: wait until engine e has completed X operations of this image. With chain: before
+without chain: wait until engine e has completed X operations of this pass. With chain: before
 band p, wait until engine e has completed X operations, or X - 1 and more than p bands of the
-X-th. ``dep[e] = NO_DEP`` is always satisfied; negative values reach into the previous image. An
+X-th. ``dep[e] = NO_DEP`` is always satisfied; negative values reach into the previous pass. An
 instruction may depend only on instructions before it in the program.
 
 Weight lines. A multiplier takes the weights of an even lane and of the odd one after it as one number
 w0 + 2^17 w1. A line holds, for every such pair, the bytes w0 and w1 - (w0 < 0); weights are in -127..127.
+
+Residual addresses. An address comes as one int16 for each (row, group) bank, groups of row 0 first. With
+one pair of banks it is padded to a 64-bit word; otherwise addresses follow each other without a gap.
 """
 
 from __future__ import annotations
@@ -78,6 +86,8 @@ class Flag(IntEnum):
     SCORE_CLEAR = 7  #: ATTN: start new token scores
     SCORE = 8  #: ATTN: add row 0's probabilities to the token scores
     REST = 9  #: LOAD with GATHER: not the rows of a second mask, which an earlier load has fetched
+    PREVIOUS = 10  #: LOAD, MATMUL, NORM: belongs to the image before
+    VOID = 11  #: not in programs; the dispatcher's word to an engine: do nothing, and count as complete
 
 
 class Dst(IntEnum):
@@ -97,7 +107,7 @@ class LoadKind(IntEnum):
     WEIGHT = 0  #: rows of ``groups`` lines of LANES bytes (see above) to weight memory
     PARAM = 1  #: ``groups`` * LANES words {mult[47:32], bias[31:0]} to a parameter slot
     NORM = 2  #: ``rows`` words {g[47:32], b[31:0]}, channel order, to a norm slot
-    RESIDUAL = 3  #: ``rows`` residual addresses from ``dst`` of every (row, group) bank
+    RESIDUAL = 3  #: ``rows`` (even) residual addresses from ``dst``, of every (row, group) bank; see above
 
 
 class NormKind(IntEnum):
@@ -111,6 +121,7 @@ FIELDS: dict[Op, dict[str, tuple[int, int]]] = {
     Op.HEADER: {
         "config_hash": (9, 2),  # must equal the register CONFIG_HASH
         "abi": (11, 1),  # must equal the register ABI
+        "finish": (12, 1),  # index of the last instruction with PREVIOUS; 0: there is none
     },
     Op.LOAD: {
         "kind": (9, 1),  # LoadKind
@@ -402,7 +413,7 @@ def markdown() -> str:
         "| 0 | opcode, tag | opcode in bits 7:0, tag in bits 15:8 (layer number, copied to records) |",
         "| 1 | flags | below |",
         "| 2 | chain | bit e set: the dependency on engine e is per band, not per operation |",
-        "| 3..8 | dep[e] | operations of engine e that must be complete (signed, relative to the image) |",
+        "| 3..8 | dep[e] | operations of engine e that must be complete (signed, relative to the pass) |",
         "",
         __doc__.rsplit("====", 1)[1].strip().replace("``", "`"),
         "",

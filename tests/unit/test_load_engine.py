@@ -37,10 +37,12 @@ class Load:
     dep: int = -0x4000
     chain: int = 0
     index: int = 0
+    void: bool = False
 
     def encode(self) -> int:
         word = isa.Op.LOAD | self.chain << 32 | self.index << 496
         word |= self.gather << 16 + isa.Flag.GATHER | self.rest << 16 + isa.Flag.REST
+        word |= self.void << 16 + isa.Flag.VOID
         for engine in Engine:
             word |= ((self.dep if engine == EXEC else -0x4000) & 0xFFFF) << 16 * (3 + engine)
         for name, (first, _) in FIELDS.items():
@@ -59,6 +61,8 @@ class Load:
 
     def rows_fetched(self, masks: dict[int, int], live: int) -> list[int]:
         """Rows of a WEIGHT load that are fetched."""
+        if self.void:
+            return []
         if not self.gather:
             return list(range(self.rows))
         if self.band0 * parameter("ROWS") >= live:
@@ -77,6 +81,8 @@ class Load:
     def writes(self, blob: bytes, masks: dict[int, int], live: int) -> list[tuple]:
         """What it writes, in order."""
         lanes, groups = parameter("LANES"), parameter("GROUPS")
+        if self.void:
+            return []
 
         def number(at: int, n: int) -> int:
             return int.from_bytes(blob[self.address + at : self.address + at + n], "little")
@@ -195,6 +201,7 @@ def new_load(masks: dict[int, int], live: int, kind: LoadKind | None = None) -> 
                 masks[w] = sum((random.random() < density) << i for i in range(lanes))
     load.rows += load.rows % 2 * (kind == LoadKind.RESIDUAL)
     load.address = 8 * random.randint(0, (BLOB - load.size()) // 8)
+    load.void = random.random() < 0.1
     return load
 
 
@@ -218,7 +225,11 @@ async def fills_memories(dut):
         await wait_for(dut, lambda: uint(dut.done_o) == len(loads))  # noqa: B023
         await cycles(dut, 20)
         assert bench.seen == [write for group in writes for write in group]
-        counted = [load for load in loads if load.gather and load.band0 * parameter("ROWS") < bench.live]
+        counted = [
+            load
+            for load in loads
+            if load.gather and not load.void and load.band0 * parameter("ROWS") < bench.live
+        ]
         fetched = sum(len(load.rows_fetched(bench.masks, bench.live)) for load in counted)
         assert (bench.fetched, bench.rows) == (fetched, sum(load.rows for load in counted if not load.rest))
         assert not dut.busy_o.value and bench.errors == 0

@@ -162,6 +162,18 @@ class Unit:
         assert uint(dut.done_o) == before + 1 and uint(dut.bands_o) == 0 and not dut.busy_o.value
         assert self.written == op.words()
 
+    async def void(self, op: Norm, kind: NormKind) -> None:
+        """An instruction that only counts."""
+        dut, before = self.dut, uint(self.dut.done_o)
+        self.op = op
+        for bank in self.written:
+            bank.clear()
+        word = instruction(Op.NORM, (*op.flags(), Flag.VOID), **op.fields(kind))
+        await drive(dut, [word], 0, "instr", data="{}_i")
+        await FallingEdge(dut.clk_i)
+        assert uint(dut.done_o) == before + 1 and not dut.busy_o.value
+        assert not any(self.written) and not dut.out_valid_o.value
+
     async def dump(self, op: Norm, stall: float) -> None:
         """Run and compare one DUMP."""
         dut, tag = self.dut, random.getrandbits(8)
@@ -199,6 +211,8 @@ async def layernorms(dut):
             for live in (1, random.choice((2, 3)), random.choice((4, 5))):
                 await unit.norm(Norm(live, dim, random.randrange(slots)))
         await unit.norm(Norm(5, random.choice(sizes()), one_row=True))
+        for kind in NormKind:
+            await unit.void(Norm(5, random.choice(sizes())), kind)
         unit.stop()
 
 

@@ -16,9 +16,11 @@ NORM, RECV = isa.Engine.NORM, isa.Engine.RECV
 FIELDS = isa.FIELDS[isa.Op.RECV]
 
 
-def instruction(index: int = 0, chain: int = 0, deps: dict[int, int] | None = None, **fields: int) -> int:
+def instruction(
+    index: int = 0, chain: int = 0, deps: dict[int, int] | None = None, void: bool = False, **fields: int
+) -> int:
     """A RECV instruction as the dispatcher hands it over."""
-    word = isa.Op.RECV | chain << 32 | index << 496
+    word = isa.Op.RECV | void << 16 + isa.Flag.VOID | chain << 32 | index << 496
     for engine in isa.Engine:
         dep = (deps or {}).get(engine, -0x4000)
         word |= (dep & 0xFFFF) << 16 * (3 + engine)
@@ -63,9 +65,10 @@ async def places_rows(dut):
             rows = prefix + random.choice((1, 2, 5, 8))
             row_words = random.choice((1, 2, 5))
             base, stride = random.randrange(2000), random.randrange(row_words, 20)
-            ops.append(
-                instruction(rows=rows, prefix=prefix, row_words=row_words, dst_base=base, dst_stride=stride)
-            )
+            fields = dict(rows=rows, prefix=prefix, row_words=row_words, dst_base=base, dst_stride=stride)
+            if random.random() < 0.5:
+                ops.append(instruction(void=True, **fields))
+            ops.append(instruction(**fields))
             words = [random.getrandbits(64) for _ in range((rows - prefix) * row_words)]
             items += packet(words)
             words = [0] * prefix * row_words + words

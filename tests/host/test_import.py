@@ -264,6 +264,8 @@ def test_command(tmp_path: Path) -> None:
     model, card = store.load(out)
     assert model.config.image_size == 24 and card.classes == ["one", "two", "three"]
     assert card.mean == [0.1, 0.2, 0.3] and card.licence == "MIT" and len(card.history) == 1
+    described = rowvit("info", out).stdout
+    assert "24 x 24" in described and "MIT" in described and "not measured" in described
     again = tmp_path / "b.safetensors"
     rowvit("import", out, "--image-size", 16, "-o", again)  # a float network is a source too
     assert store.load(again)[0].config.image_size == 16 and len(store.load(again)[1].history) == 2

@@ -95,6 +95,21 @@ def test_the_same_photos_from_every_form(tmp_path: Path) -> None:
     assert open_data(tmp_path / "f" / "val", "test").labels.tolist() == found[1].labels.tolist()
 
 
+def test_photos_without_labels(tmp_path: Path) -> None:
+    """A folder of photos serves whatever takes no labels."""
+    pictures, _ = sets.labelled(3, 1)
+    for index, pixels in enumerate(pictures):
+        (tmp_path / f"{index}.png").write_bytes(sets.png(pixels))
+    (tmp_path / "notes.txt").write_text("no photo")
+    photos = open_data(tmp_path, "train", labels=False)
+    assert len(photos) == 3 and photos.classes == () and "without labels" in photos.name
+    assert np.array_equal(photos.pixels(range(3), 16), np.stack(pictures))
+    with pytest.raises(RowvitError, match="has no folder train"):
+        open_data(tmp_path, "train")
+    with pytest.raises(RowvitError, match="no folders of classes"):
+        open_data(tmp_path, "test", labels=False)
+
+
 def test_masked_archive(tmp_path: Path) -> None:
     pictures, labels = sets.labelled(9, 5)
     files = [sets.png(pixels) for pixels in pictures]

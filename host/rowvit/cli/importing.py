@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -115,24 +117,30 @@ def _names(path: Path) -> list[str]:
     return [str(name).strip() for name in names if str(name).strip()]
 
 
-def _print_network(found: Imported, output: Path) -> None:
-    config, card = found.model.config, found.card
-    table = Table(show_header=False, box=None, pad_edge=False)
-    pools = {"token": "class token", "mean": "mean of patches", "norm-mean": "mean of patches"}
-    rows = {
-        "float network": f"{card.name}, written to {output}",
-        "image": f"{config.image_size} x {config.image_size}, patches of {config.patch_size}",
+def network_rows(config: Mapping, card: Mapping) -> dict[str, str]:
+    """Lines on a float network, from the fields of its `ViTConfig` and its `Card`."""
+    tokens = config["prefix"] + (config["image_size"] // config["patch_size"]) ** 2
+    seen = "class token" if config["pool"] == "token" else "mean of patches"
+    if config["distilled"]:
+        seen = "class and distillation token, a head each"
+    head = f"{seen}, {config['classes']} classes" if config["classes"] else f"none; features of the {seen}"
+    return {
+        "image": f"{config['image_size']} x {config['image_size']}, patches of {config['patch_size']}",
         "network": (
-            f"{config.depth} layers, {config.dim} channels, {config.heads} heads, {config.hidden} hidden"
-            f" ({config.act}), {config.tokens} tokens"
+            f"{config['depth']} layers, {config['dim']} channels, {config['heads']} heads,"
+            f" {config['hidden']} hidden ({config['act']}), {tokens} tokens"
         ),
-        "head": f"{'two heads' if config.distilled else pools[config.pool]}, {config.classes} classes"
-        if config.classes
-        else f"none; features of the {pools[config.pool]}",
-        "mean, std": " ".join(f"{value:g}" for value in [*card.mean, *card.std]),
-        "licence": card.licence or "not told",
+        "head": head,
+        "mean, std": " ".join(f"{value:g}" for value in [*card["mean"], *card["std"]]),
+        "licence": card["licence"] or "not told",
+        "source": card["source"],
     }
-    for name, value in rows.items():
+
+
+def _print_network(found: Imported, output: Path) -> None:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("float network", escape(f"{found.card.name}, written to {output}"))
+    for name, value in network_rows(asdict(found.model.config), asdict(found.card)).items():
         table.add_row(name, escape(value))
     OUT.print(table)
     for note in found.notes:

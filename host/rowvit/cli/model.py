@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
+from rowvit import container
 from rowvit.cli.common import OUT, ConfigOption, ModelArgument, app, sentences
+from rowvit.cli.importing import network_rows
 from rowvit.hardware import config as configs
 from rowvit.hardware.isa import Op
 
@@ -61,10 +64,12 @@ def disasm(model: ModelArgument, config: ConfigOption = "pynq-z2") -> None:
 @app.command()
 @sentences
 def info(model: ModelArgument) -> None:
-    """Describe a model package or a compiled program."""
+    """Describe a float network, a model package or a compiled program."""
     from rowvit.compiler import Program
     from rowvit.target import read_model
 
+    if _float_network(model):
+        return
     found = read_model(model)
     meta = found.meta
     arch = meta["architecture"]
@@ -104,3 +109,21 @@ def info(model: ModelArgument) -> None:
         if value not in (None, ""):
             table.add_row(name, json.dumps(value) if isinstance(value, dict) else str(value))
     OUT.print(table)
+
+
+def _float_network(model: str) -> bool:
+    """Describe a float network; says if it was one. PyTorch is not needed."""
+    metadata = container.read(model)[1] if Path(model).is_file() else {}
+    if "rowvit-float" not in metadata:
+        return False
+    description = json.loads(metadata["rowvit-float"])
+    config, card = description["config"], description["card"]
+    table = Table(show_header=False, box=None, pad_edge=False)
+    rows = {"float network": card["name"], **network_rows(config, card)}
+    rows["pruning"] = "; ".join(f"layer {s['layer']} keeps {s['keep']}" for s in config["pruning"]) or "none"
+    rows["accuracy"] = json.dumps(card["accuracy"]) if card["accuracy"] else "not measured"
+    rows["history"] = "; ".join(card["history"])
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    OUT.print(table)
+    return True

@@ -86,7 +86,7 @@ def quantise(
         licence=card.licence,
         source=card.source,
     )
-    found = open_data(data, "train")
+    found = open_data(data, "train", labels=False)
     drawn = found.subset(photos)
     pixels = drawn.pixels(range(len(drawn)), config.image_size, card.resize)
     with bar("calibrating") as progress:

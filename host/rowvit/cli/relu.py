@@ -50,7 +50,7 @@ def relu(
 
     steps = recipes.load(recipe) if recipe else None
     network, card = store.load(model)
-    trained = open_data(data, "train")
+    trained = open_data(data, "train", labels=recipe is not None)
     writable(output)
     fitted, checked = trained.subset(photos), trained.subset(check, skip=photos)
     pixels = fitted.pixels(range(len(fitted)), network.config.image_size, card.resize)

@@ -5,6 +5,7 @@
 
 - a folder with ``train`` and ``val`` (or ``test``), each with a folder for every class: ImageFolder,
   ImageNet among them; a folder of class folders alone is a test set;
+- a folder of photos, where no labels are needed (relu, quantise);
 - a folder that holds ``cifar-10-batches-py``, or is it;
 - an ``.npz`` with ``jpeg``, ``off``, ``y`` and ``test``: all files one after the other (uint8), their
   offsets (one more than photos), labels, and true for test photos;
@@ -79,8 +80,11 @@ def _encoded(file: Any) -> Any:
     return buffer.getvalue()
 
 
-def open_data(path: Path, split: str) -> Photos:
+def open_data(path: Path, split: str, labels: bool = True) -> Photos:
     """Photos of a split, "train" or "test".
+
+    Without ``labels`` a folder of photos serves as well: all are training photos of label -1, and there
+    are no classes.
 
     Raises
     ------
@@ -96,6 +100,10 @@ def open_data(path: Path, split: str) -> Photos:
         photos = _archive(path, split)
     elif path.name == "cifar-10-batches-py" or (path / "cifar-10-batches-py").is_dir():
         photos = _cifar(path if path.name == "cifar-10-batches-py" else path / "cifar-10-batches-py", split)
+    elif not labels and split == "train" and path.is_dir() and _photos_in(path):
+        files = _photos_in(path)
+        name = f"{path.name}, all {len(files)}, without labels"
+        photos = Photos(files, np.full(len(files), -1, np.int64), (), name)
     elif path.is_dir():
         photos = _folder(path, split)
     else:
@@ -170,6 +178,10 @@ def _folder(path: Path, split: str) -> Photos:
         files += found
         labels += [label] * len(found)
     return Photos(files, np.array(labels, np.int64), tuple(classes), f"{path.name} {split}, all {len(files)}")
+
+
+def _photos_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
 
 
 def channel_statistics(photos: Photos, side: int, count: int = 2000) -> tuple[list[float], list[float]]:

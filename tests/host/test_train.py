@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import signal
@@ -243,11 +244,17 @@ def test_mixup_blends_images_as_labels() -> None:
 # -- the loop ------------------------------------------------------------------------------------
 
 
-def test_train_learns_and_notes_what_it_did(tmp_path: Path) -> None:
+def test_train_learns_and_notes_what_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     data, start = sets.archive(tmp_path / "a.npz"), network(tmp_path / "in.safetensors")
     (tmp_path / "r.toml").write_text(RECIPE)
     out = tmp_path / "out.safetensors"
-    text = command("train", start, "--data", data, "--recipe", tmp_path / "r.toml", "-o", out)
+    monkeypatch.setattr("rowvit.cli.train.LOG_EVERY", 0.0)
+    with caplog.at_level(logging.INFO, "rowvit"):
+        text = command("train", start, "--data", data, "--recipe", tmp_path / "r.toml", "-o", out)
+    steps = [message for message in caplog.messages if message.startswith("step ")]
+    assert len(steps) == 24 and steps[0].startswith("step 1 of 24, drop, loss")
     model, card = store.load(out)
     assert card.accuracy["set"] == "a test, all 12" and card.accuracy["float"] >= 90
     assert f"{card.accuracy['float']:.2f} %" in text

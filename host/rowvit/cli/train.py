@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from rowvit.cli.common import ERR, OUT, ConfigOption, TargetName, app, sentences, write
+from rowvit.cli.common import ERR, LOG, OUT, ConfigOption, TargetName, app, sentences, write
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from rowvit.model.store import Card
     from rowvit.model.vit import VisionTransformer
     from rowvit.train.data import Photos
-    from rowvit.train.recipe import Recipe
+    from rowvit.train.recipe import Phase, Recipe
 
+LOG_EVERY = 30.0  # seconds between two lines of a training run that no one watches
 FloatArgument = Annotated[Path, typer.Argument(help="A float network (.safetensors, from rowvit import).")]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="The network to write (.safetensors).")]
 DataOption = Annotated[
@@ -106,11 +108,16 @@ def run_recipe(
     trainer = Trainer(network, card, photos, steps, state, teacher, workers, save_every)
     with bar("training") as progress:
         task = progress.add_task("", total=sum(trainer.steps), note="", visible=trainer.rank == 0)
-        trainer.run(
-            lambda done, total, phase, value: progress.update(
-                task, completed=done, note=f"{phase.name} loss {value:.3f}"
-            )
-        )
+        logged = time.monotonic()
+
+        def step(done: int, total: int, phase: Phase, value: float) -> None:
+            nonlocal logged
+            progress.update(task, completed=done, note=f"{phase.name} loss {value:.3f}")
+            if not ERR.is_terminal and trainer.rank == 0 and time.monotonic() > logged + LOG_EVERY:
+                LOG.info("step %d of %d, %s, loss %.3f", done, total, phase.name, value)
+                logged = time.monotonic()
+
+        trainer.run(step)
     phases = ", ".join(phase.name or f"{phase.epochs:g} epochs" for phase in steps.phases)
     card.history.append(f"trained by {name} ({phases}) on {photos.name}")
     card.accuracy = {}

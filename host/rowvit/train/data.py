@@ -246,8 +246,10 @@ class TrainingSet(Dataset):
         else:
             image = Image.fromarray(decode(file, self.side, self.resize))
         if self.transform is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(hash((self.seed, self.epoch, int(index))) & 0x7FFF_FFFF)
-                image = self.transform(image)
+            state = torch.get_rng_state()
+            # not torch.manual_seed, which also visits every other device and takes longer than the photo
+            torch.default_generator.manual_seed(hash((self.seed, self.epoch, int(index))) & 0x7FFF_FFFF)
+            image = self.transform(image)
+            torch.set_rng_state(state)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         return pixels, int(self.photos.labels[index])

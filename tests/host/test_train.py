@@ -215,6 +215,13 @@ def test_bad_recipes_are_named(tmp_path: Path, text: str, message: str) -> None:
     assert "r.toml" in str(found.value)
 
 
+@pytest.mark.parametrize(
+    "path", sorted((HOST.parent / "recipes").rglob("*.toml")), ids=lambda path: path.stem
+)
+def test_published_recipes_are_read(path: Path) -> None:
+    assert recipes.load(path).phases
+
+
 def test_loss_against_its_definition() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, taught = (torch.randn(5, 3, generator=generator, dtype=torch.float64) for _ in range(2))

@@ -242,8 +242,6 @@ def _network(name: str) -> Any:
 
 
 def _with_rule(network: Any, rule: str | None) -> Any:
-    from dataclasses import replace
-
     from rowvit.quant.package import RULES, ModelPackage
 
     if rule is None:
@@ -252,12 +250,11 @@ def _with_rule(network: Any, rule: str | None) -> Any:
         raise RowvitError(f"FFN2 rule '{rule}' is not one of {', '.join(RULES)}")
     if isinstance(network, ModelPackage):
         return ModelPackage(network.meta | {"ffn2_rule": rule}, network.tensors)
-    from rowvit.model.vit import VisionTransformer
+    from rowvit.model.prune import set_ffn2
 
     model, card = network
-    changed = VisionTransformer(replace(model.config, ffn2_rule=rule))
-    changed.load_state_dict(model.state_dict())
-    return changed.eval(), card
+    set_ffn2(model, rule, model.config.thresholds)
+    return model, card
 
 
 def writable(path: Path) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rowvit.train.data import Photos
 
 SHARD = 32  # photos
+COUNTED = ("macs_executed", "macs_dense", "w2_rows_fetched", "w2_rows_total")
 
 
 @dataclass
@@ -215,10 +216,7 @@ def golden_work(
             predicted[index] = predict(program, config, statistics=measured(count)).image_cycles[0]
     return Work(
         np.stack([image.logits for image in found]) * package.meta["scales"]["logit"],
-        *(
-            np.array([getattr(c, key) for c in counts], np.int64)
-            for key in ("macs_executed", "macs_dense", "w2_rows_fetched", "w2_rows_total")
-        ),
+        *(np.array([getattr(c, key) for c in counts], np.int64) for key in COUNTED),
         np.array([_zeros(package, c) for c in counts]),
         predicted,
         np.ones(len(found), bool),
@@ -230,18 +228,25 @@ def _zeros(package: ModelPackage, counts: Any) -> float:
 
 
 def sim_work(package: ModelPackage, pixels: np.ndarray, config: HardwareConfig) -> Work:
-    """The simulated RTL on photos uint8 [B, S, S, 3], compared with the integer reference."""
+    """The simulated RTL on photos uint8 [B, S, S, 3]: its counters, and whether it equals the reference."""
     import rowvit
+    from rowvit.reference import patchify, run
 
-    work = golden_work(package, pixels)
-    with rowvit.open("golden", config) as golden, rowvit.open("sim", config) as sim:
-        golden.load(package)
+    expected = run(package, patchify(pixels, package.arch["patch_size"]))
+    with rowvit.open("sim", config) as sim:
         sim.load(package)
-        pairs = list(zip(sim(pixels), golden(pixels), strict=True))
-    work.cycles = np.array([result.cycles for result, _ in pairs], np.float64)
-    work.bit_exact = np.array([result.same(expected) for result, expected in pairs])
-    work.logits = np.stack([result.logits for result, _ in pairs]) * package.meta["scales"]["logit"]
-    return work
+        found = sim(pixels)
+    same = [
+        all(map(np.array_equal, [result.logits, *result.kept], [image.logits, *image.kept]))
+        for result, image in zip(found, expected, strict=True)
+    ]
+    return Work(
+        np.stack([result.logits for result in found]) * package.meta["scales"]["logit"],
+        *(np.array([getattr(r, key) for r in found], np.int64) for key in COUNTED),
+        np.array([_zeros(package, image.counts) for image in expected]),
+        np.array([result.cycles for result in found], np.float64),
+        np.array(same),
+    )
 
 
 # -- the set ---------------------------------------------------------------------------------------
@@ -297,6 +302,9 @@ def evaluate(
         )
     shards = [range(i, min(i + SHARD, len(photos))) for i in range(0, len(photos), SHARD)]
     if target == "sim" and not floating:
+        from rowvit.device.verilate import build
+
+        build(config)  # once, before the workers need it
         shards = [range(i, i + 1) for i in range(len(photos))]
     parts: list[Work] = []
     done = 0

@@ -15,6 +15,7 @@ ffn_chunk          hidden neurons per chunk of the second FFN layer
 params             shifts and scalar multipliers: patch.shift, layers[i], norm.shift, head.shift
 scales             float value of one unit of residual, logits, ... (informative)
 licence, source, accuracy
+history            what was done to the network, one line per step (optional)
 hash               SHA-256 over all of the above and the tensors
 =================  ================================================================================
 

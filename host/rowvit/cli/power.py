@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict
 from enum import Enum
@@ -271,7 +272,9 @@ def _print_power(document: dict[str, Any]) -> None:
     for key, (name, unit, scale) in names.items():
         one = found[key]
         value, half, error = (one[k] * scale for k in ("value", "uncertainty", "standard_error"))
-        table.add_row(name, f"{value:.4g} {unit}", f"{half:.2g} {unit}", f"{error:.2g} {unit}")
+        # two digits of the uncertainty, and the others as far
+        digits = max(0, 1 - math.floor(math.log10(half))) if half > 0 else 3
+        table.add_row(name, *(f"{number:.{digits}f} {unit}" for number in (value, half, error)))
     OUT.print(table, highlight=False)
     OUT.print(
         f"{len(busy)} pairs of passes; {instrument['name']} ({instrument['measures']}),"

@@ -46,8 +46,8 @@ def bench(
     baseline: Annotated[
         str,
         typer.Option(
-            help="Also time the float network on this CPU, in the same run: torch, ort (onnxruntime), or a"
-            " file of rowvit baseline; several with commas."
+            help="Also time the float network on this CPU, in the same run: torch, ort (onnxruntime),"
+            " numpy, or a file of rowvit baseline; several with commas."
         ),
     ] = "",
     baseline_seconds: Annotated[

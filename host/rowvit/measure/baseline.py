@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The float network of the same architecture on this machine's CPU: PyTorch and onnxruntime.
+"""The float network of the same architecture on this machine's CPU: PyTorch, onnxruntime, NumPy.
 
 The weights are random (a package holds no float ones); neither runtime's speed depends on them. Token
 pruning is the network's own, so a pruned network drops the same number of tokens here; skipped rows of W2
 have no counterpart, since neither library skips zeros.
 
-PyTorch makes the network. Where it cannot be had (a board with 32 bits), onnxruntime takes a file that
-`save` made elsewhere.
+PyTorch makes the network. Where it cannot be had, onnxruntime takes a file that `save` made elsewhere; and
+NumPy, whose network is its own, runs wherever the driver does.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from rowvit.measure.result import processors
 if TYPE_CHECKING:
     from rowvit.model.vit import VisionTransformer
 
-RUNTIMES = ("torch", "ort")
+RUNTIMES = ("torch", "ort", "numpy")
 #: greatest difference of logits between the runtimes, relative to the greatest logit
 TOLERANCE = 1e-3
 
@@ -38,7 +39,7 @@ class Speed:
     Parameters
     ----------
     runtime : str
-        "torch" (eager) or "ort" (onnxruntime, CPU provider).
+        "torch" (eager), "ort" (onnxruntime, CPU provider) or "numpy".
     version : str
     threads, batch : int
     calls : int
@@ -46,7 +47,8 @@ class Speed:
     median_s, fastest_s, p90_s : float
         Seconds of a call.
     difference : float or None
-        Greatest difference of a logit from PyTorch's, relative to the greatest logit; None without PyTorch.
+        Greatest difference of a logit from PyTorch's, relative to the greatest logit; None where it was not
+        compared.
     """
 
     runtime: str
@@ -77,7 +79,7 @@ def float_network(meta: dict) -> VisionTransformer:
     except ImportError as error:
         raise RowvitError("the float network needs PyTorch; install it with: pip install torch") from error
     arch = meta["architecture"]
-    fields = ("image_size", "patch_size", "dim", "depth", "heads", "hidden", "classes")
+    fields = ("image_size", "patch_size", "dim", "depth", "heads", "hidden", "classes", "prefix")
     # thresholds on scores depend on the data; the count that a step keeps at most stands for it
     config = ViTConfig(**{name: arch[name] for name in fields}, pruning=tuple(meta["pruning"]))
     torch.manual_seed(0)
@@ -142,7 +144,7 @@ def _described(meta: dict) -> str:
 
 def measure(
     meta: dict,
-    runtimes: Iterable[str] = RUNTIMES,
+    runtimes: Iterable[str] = ("torch", "ort"),
     batches: Sequence[int] = (1, 16),
     threads: Sequence[int] | None = None,
     seconds: float = 3.0,
@@ -155,7 +157,7 @@ def measure(
     meta : dict
         Description of a package or program.
     runtimes : iterable of str
-        Of `RUNTIMES`, or a file that `save` wrote.
+        Of `RUNTIMES`, or a file that `save` wrote. NumPy takes as many threads as its BLAS likes.
     batches : sequence of int
         Images per call; a file has its own.
     threads : sequence of int, optional
@@ -175,12 +177,15 @@ def measure(
     runtimes = [name for name in runtimes if not name.endswith(".onnx")]
     if unknown := set(runtimes) - set(RUNTIMES):
         raise RowvitError(
-            f"no baseline '{sorted(unknown)[0]}'; take {' or '.join(RUNTIMES)}, or a file of rowvit baseline"
+            f"no baseline '{sorted(unknown)[0]}'; take {', '.join(RUNTIMES)} or a file of rowvit baseline"
         )
     if threads is None:
         threads = sorted({1, processors()})
     for file in files:
         yield from _measure_file(meta, file, threads, seconds)
+    if "numpy" in runtimes:
+        runtimes.remove("numpy")
+        yield from _measure_numpy(meta, batches, seconds)
     if not runtimes:
         return
     network = float_network(meta)
@@ -227,6 +232,15 @@ def _measure_file(meta: dict, file: Path, threads: Sequence[int], seconds: float
         batch = session.get_inputs()[0].shape[0]
         call, version = _call_onnxruntime(session, _pixels(meta, batch))
         yield _speed("ort", version, count, batch, _time(call, seconds), None)
+
+
+def _measure_numpy(meta: dict, batches: Sequence[int], seconds: float) -> Iterator[Speed]:
+    from rowvit.measure.numpy_network import NumpyNetwork
+
+    network = NumpyNetwork(meta["architecture"], meta["pruning"])
+    for batch in batches:
+        call = partial(network, _pixels(meta, batch))
+        yield _speed("numpy", np.__version__, processors(), batch, _time(call, seconds), None)
 
 
 def _pixels(meta: dict, count: int) -> np.ndarray:

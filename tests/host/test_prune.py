@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from rowvit.model.prune import (  # noqa: E402
     cycles_of,
     explore,
     front,
+    rule_cycles,
     schedules,
     set_ffn2,
     set_pruning,
@@ -152,6 +154,19 @@ def test_thresholds_cost_no_more_than_allowed(trained: tuple[Path, Path]) -> Non
     assert none == (0.0,) * 4 and model.config.thresholds == ()
 
 
+def test_rule_without_room_is_left_out(trained: tuple[Path, Path]) -> None:
+    model, _ = store.load(trained[0])
+    pixels, _ = labelled(trained[1])
+    package, config = integers(model, pixels), configs.load("tiny")
+    both = rule_cycles(package, pixels[:2], config)
+    assert both.keys() == {"image", "tile"}
+    for rule, cycles in both.items():
+        changed = ModelPackage(package.meta | {"ffn2_rule": rule}, package.tensors)
+        assert cycles == cycles_of(changed, pixels[:2], config)[0]
+    package.meta["tile_rows"] = 1  # 17 masks of 4 words, where there are 64
+    assert rule_cycles(package, pixels[:2], config).keys() == {"image"}
+
+
 def command(*arguments: object, code: int = 0) -> str:
     result = CliRunner().invoke(app, ["prune", *map(str, arguments)])
     assert result.exit_code == code, result.output
@@ -177,7 +192,9 @@ def test_search_for_a_budget(trained: tuple[Path, Path], tmp_path: Path) -> None
     points = json.loads((tmp_path / "p.json").read_text())
     chosen = max((p for p in points if p["macs_saved"] >= 0.45), key=lambda p: (p["top1"], -p["cycles"]))
     assert [step["layer"] for step in model.config.pruning] == chosen["layers"]
-    assert model.config.ffn2_rule == "image" and len(model.config.thresholds) == 4
+    costs = dict(re.findall(r"(image|tile) ([\d,]+)", text.split("cycles by rule:")[1]))
+    assert model.config.ffn2_rule == min(costs, key=lambda name: int(costs[name].replace(",", "")))
+    assert len(model.config.thresholds) == 4
     assert "chosen" in text and (tmp_path / "p.png").stat().st_size > 10_000
     assert card.accuracy["set"] == "a test, all 12" and len(card.history) == 2
     assert "the fastest takes" in command(*arguments, "--cycles", 10, code=2)

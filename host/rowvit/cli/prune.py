@@ -34,7 +34,9 @@ def prune(
     macs_saved: Annotated[
         float | None, typer.Option(min=0, max=100, help="Search: at least so many percent of the MACs saved.")
     ] = None,
-    rule: Annotated[str, typer.Option(help="FFN2 rule: none, image or tile.")] = "image",
+    rule: Annotated[
+        str, typer.Option(help="FFN2 rule: none, image or tile; auto: of the last two, that of fewer cycles.")
+    ] = "auto",
     max_loss: Annotated[
         float, typer.Option(min=0, help="Points of top-1 that lossy FFN2 thresholds may cost; 0: none.")
     ] = 0.0,
@@ -74,8 +76,8 @@ def prune(
     hardware = configs.load(config)
     for path in filter(None, (output, plot, json_file)):
         writable(path)
-    if rule not in RULES:
-        raise RowvitError(f"FFN2 rule '{rule}' is not one of {', '.join(RULES)}")
+    if rule not in (*RULES, "auto"):
+        raise RowvitError(f"FFN2 rule '{rule}' is not one of {', '.join(RULES)} and auto")
     budget = cycles is not None or macs_saved is not None
     if budget == (layers is not None) or (layers is None) != (rho is None):
         raise RowvitError("give --layers and --rho, or a budget: --cycles or --macs-saved")
@@ -90,7 +92,7 @@ def prune(
         card.classes,
         card.mean,
         card.std,
-        ffn2_rule=rule,
+        ffn2_rule="image" if rule == "auto" else rule,
         ffn_chunk=default_chunk(network.config.hidden),
     )
     package = quantise(network, pixels[:64], options)
@@ -120,7 +122,14 @@ def prune(
     if json_file:
         write(json_file, json.dumps([vars(point) for point in points], indent=1) + "\n")
     patches = network.config.tokens - network.config.prefix
-    search.set_pruning(network, search.keep_schedule(patches, chosen.layers, chosen.rho))
+    schedule = search.keep_schedule(patches, chosen.layers, chosen.rho)
+    search.set_pruning(network, schedule)
+    if rule == "auto":
+        package.meta["pruning"] = schedule
+        by_rule = search.rule_cycles(package, pixels[:4], hardware)
+        rule = min(by_rule, key=by_rule.__getitem__)
+        costs = ", ".join(f"{name} {value:,.0f}" for name, value in by_rule.items())
+        OUT.print(f"FFN2 rule {rule}; cycles by rule: {costs}", highlight=False)
     search.set_ffn2(network, rule)
     if chosen.layers:
         blocks = ", ".join(map(str, chosen.layers))

@@ -173,6 +173,28 @@ def choose(points: Sequence[Point], cycles: float | None = None, macs_saved: flo
     return max(fits, key=lambda p: (p.top1, -p.cycles))
 
 
+def rule_cycles(package: ModelPackage, photos: np.ndarray, config: HardwareConfig) -> dict[str, float]:
+    """Mean cycles of an image under both exact FFN2 rules, over photos [B, S, S, 3].
+
+    A rule that the configuration has no room for is left out.
+
+    Raises
+    ------
+    RowvitError
+        If there is no room for either.
+    """
+    cycles: dict[str, float] = {}
+    for rule in ("image", "tile"):
+        try:
+            cycles[rule] = cycles_of(
+                ModelPackage(package.meta | {"ffn2_rule": rule}, package.tensors), photos, config
+            )[0]
+        except RowvitError:
+            if rule == "tile" and not cycles:
+                raise
+    return cycles
+
+
 def thresholds_for(
     model: VisionTransformer,
     card: Card,

@@ -2,8 +2,8 @@
 # make demo    classify 20 photos on the simulated accelerator, from a fresh clone
 #              (CONFIG=pynq-z2: the hardware configuration)
 # make test    the tests (SLOW=1: the long ones instead); also needs Icarus Verilog and Yosys
-# make test-pynq4
-#              the driver's tests with PYNQ 4, for Zynq UltraScale+, in an environment of its own
+# make test-pynq3.0, make test-pynq4
+#              the driver's tests with PYNQ 3.0, and with PYNQ 4 (for Zynq UltraScale+), in environments of their own
 # make lint    Verilator on the RTL, ruff on the Python
 # make bench   the simulated accelerator beside this machine's CPU (PyTorch, onnxruntime)
 # make synth   Yosys synthesis for Xilinx 7 series: resources of $(CONFIG) by module
@@ -26,9 +26,8 @@ synth: TOOLS += yosys
 # what talks to PYNQ; make test runs it with PYNQ 3.1
 PYNQ_TESTS := $(addprefix tests/host/test_,$(addsuffix .py,\
     sim_device overlay driver stream pains diagnose bitfile vivado_handoffs))
-PYNQ4 := .venv-pynq4
 
-.PHONY: demo test test-pynq4 lint bench synth bitstream clean tools
+.PHONY: demo test test-pynq3.0 test-pynq4 lint bench synth bitstream clean tools
 
 demo: tools $(VENV)/.core
 	$(VENV)/bin/rowvit run sign-digits --target sim --config $(CONFIG) --check
@@ -36,8 +35,8 @@ demo: tools $(VENV)/.core
 test: tools $(VENV)/.test
 	$(VENV)/bin/python -m pytest -n 2 $(if $(SLOW),-m slow)
 
-test-pynq4: tools $(PYNQ4)/.test
-	$(PYNQ4)/bin/python -m pytest $(PYNQ_TESTS)
+test-pynq3.0 test-pynq4: test-pynq%: tools .venv-pynq%/.test
+	.venv-pynq$*/bin/python -m pytest $(PYNQ_TESTS)
 
 lint: tools $(VENV)/.test
 	$(VENV)/bin/ruff check host tests benchmarks bitstreams
@@ -78,10 +77,10 @@ $(VENV)/.test: $(VENV)/bin/pip pyproject.toml
 	$(VENV)/bin/pip install -q -e '.[test]'
 	touch $@ $(VENV)/.core
 
-$(PYNQ4)/.test: tests/pynq4.txt
-	$(if $(PYTHON),$(PYTHON),python3) -m venv $(PYNQ4)
-	$(PYNQ4)/bin/pip install -q -r tests/pynq4.txt
+.venv-pynq%/.test: tests/pynq%.txt
+	$(if $(PYTHON),$(PYTHON),python3) -m venv $(@D)
+	$(@D)/bin/pip install -q -r $<
 	touch $@
 
 clean:
-	rm -rf build $(VENV)/.core $(VENV)/.test $(PYNQ4)
+	rm -rf build $(VENV)/.core $(VENV)/.test .venv-pynq*

@@ -30,8 +30,8 @@ def open(target: str, config: str | Path | HardwareConfig | None = None, **optio
         "golden": integer reference on the CPU; "sim": the RTL under Verilator; "board": a Zynq
         running PYNQ.
     config : str, Path or HardwareConfig, optional
-        Name or file of the hardware configuration; by default that of the bitstream named, of this board,
-        or else ``pynq-z2``.
+        Name or file of the hardware configuration; by default that of the bitstream named, of the board
+        that this is, or else ``pynq-z2``.
     **options
         golden: ``checkpoints``; sim: those of `SimDevice`; board: ``bitstream``; sim and board:
         ``timeout`` and ``watchdog`` of `Accelerator`; all: ``frontend``, "host" or "hls".
@@ -48,6 +48,7 @@ def open(target: str, config: str | Path | HardwareConfig | None = None, **optio
         The target cannot be opened; the message says why and what to do.
     """
     # names are imported where they are used: a board has no simulator, golden no pynq
+    from rowvit.hardware.block_design import default_configuration
     from rowvit.hardware.config import HardwareConfig, load
 
     if config is not None and not isinstance(config, HardwareConfig):
@@ -55,7 +56,7 @@ def open(target: str, config: str | Path | HardwareConfig | None = None, **optio
     if target == "golden":
         from rowvit.device.golden import Golden
 
-        return Golden(config or load("pynq-z2"), **options)
+        return Golden(config or load(default_configuration()), **options)
     driver = {name: options.pop(name) for name in ("timeout", "watchdog") if name in options}
     if target == "board":
         from rowvit.device.board import overlay
@@ -67,7 +68,7 @@ def open(target: str, config: str | Path | HardwareConfig | None = None, **optio
         from rowvit.driver import Accelerator
         from rowvit.overlay import RowvitOverlay
 
-        device = SimDevice(config or load("pynq-z2"), **options)
+        device = SimDevice(config or load(default_configuration()), **options)
         overlay = RowvitOverlay(device.bitstream, device.config, device)
         return Accelerator(overlay, **{"timeout": 600.0, **driver})
     raise RowvitError(f"no target '{target}'; take golden, sim or board")

@@ -9,7 +9,17 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from rowvit.cli.common import ERR, OUT, ConfigOption, MemoryName, ModelArgument, TargetName, app, sentences
+from rowvit.cli.common import (
+    DEFAULT_CONFIG,
+    ERR,
+    OUT,
+    ConfigOption,
+    MemoryName,
+    ModelArgument,
+    TargetName,
+    app,
+    sentences,
+)
 from rowvit.cli.measuring import (
     BatchOption,
     BitstreamOption,
@@ -37,7 +47,7 @@ def bench(
     model: ModelArgument,
     images: ImagesArgument = None,
     target: TargetOption = TargetName.sim,
-    config: ConfigOption = "pynq-z2",
+    config: ConfigOption = DEFAULT_CONFIG,
     count: CountOption = 0,
     batch: BatchOption = 8,
     warm_up: Annotated[

@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from rowvit.cli.common import ERR, ConfigOption, TargetName, app, print_advice, print_check, sentences
+from rowvit.cli.common import (
+    DEFAULT_CONFIG,
+    ERR,
+    ConfigOption,
+    TargetName,
+    app,
+    print_advice,
+    print_check,
+    sentences,
+)
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 
@@ -39,7 +48,7 @@ def diagnose(
     target: Annotated[
         TargetName, typer.Option("--target", "-t", help="board: this board; sim: the simulated one.")
     ] = TargetName.board,
-    config: ConfigOption = "pynq-z2",
+    config: ConfigOption = DEFAULT_CONFIG,
     bitstream: Annotated[
         Path | None,
         typer.Option(help="board: the .bit, by default rowvit-CONFIG.bit; its .hwh lies beside it."),

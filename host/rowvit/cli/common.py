@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rowvit.errors import RowvitError
+from rowvit.hardware.block_design import default_configuration
 
 if TYPE_CHECKING:
     from rowvit.bitfile import Check
@@ -85,6 +86,7 @@ ModelArgument = Annotated[
         help="A model package or compiled program (.safetensors), or sign-digits, which comes along."
     ),
 ]
+DEFAULT_CONFIG = default_configuration()
 ConfigOption = Annotated[
     str,
     typer.Option(

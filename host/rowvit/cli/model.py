@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rowvit import container
-from rowvit.cli.common import OUT, ConfigOption, ModelArgument, app, sentences
+from rowvit.cli.common import DEFAULT_CONFIG, OUT, ConfigOption, ModelArgument, app, sentences
 from rowvit.cli.importing import network_rows
 from rowvit.hardware import config as configs
 from rowvit.hardware.isa import Op
@@ -24,7 +24,7 @@ from rowvit.hardware.isa import Op
 def compile(
     model: ModelArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The program to write (.safetensors).")],
-    config: ConfigOption = "pynq-z2",
+    config: ConfigOption = DEFAULT_CONFIG,
     checkpoints: Annotated[
         bool, typer.Option("--checkpoints", help="The program also sends every half layer.")
     ] = False,
@@ -49,7 +49,7 @@ def compile(
 
 @app.command()
 @sentences
-def disasm(model: ModelArgument, config: ConfigOption = "pynq-z2") -> None:
+def disasm(model: ModelArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Print a program's instructions, one a line; a package is compiled first.
 
     LOAD>=12 waits until 12 loads of this image are complete; DRAIN~7 follows the seventh operation

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from rowvit.cli.common import OUT, ConfigOption, MemoryName, ModelArgument, TargetName, app, sentences
+from rowvit.cli.common import (
+    DEFAULT_CONFIG,
+    OUT,
+    ConfigOption,
+    MemoryName,
+    ModelArgument,
+    TargetName,
+    app,
+    sentences,
+)
 from rowvit.cli.measuring import (
     BatchOption,
     BitstreamOption,
@@ -52,7 +61,7 @@ def power(
     model: ModelArgument,
     images: ImagesArgument = None,
     target: TargetOption = TargetName.board,
-    config: ConfigOption = "pynq-z2",
+    config: ConfigOption = DEFAULT_CONFIG,
     instrument: Annotated[
         InstrumentName | None,
         typer.Option(

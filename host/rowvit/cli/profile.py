@@ -10,7 +10,16 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from rowvit.cli.common import ERR, OUT, ConfigOption, MemoryName, ModelArgument, app, sentences
+from rowvit.cli.common import (
+    DEFAULT_CONFIG,
+    ERR,
+    OUT,
+    ConfigOption,
+    MemoryName,
+    ModelArgument,
+    app,
+    sentences,
+)
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 
@@ -28,7 +37,7 @@ def profile(
             help="An image file; left out, the first photo that comes with the model, or random pixels."
         ),
     ] = None,
-    config: ConfigOption = "pynq-z2",
+    config: ConfigOption = DEFAULT_CONFIG,
     predict: Annotated[
         bool, typer.Option("--predict", help="Only the cycle model, without simulating the RTL.")
     ] = False,

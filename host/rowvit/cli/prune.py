@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from rowvit.cli.common import OUT, ConfigOption, app, sentences, write
+from rowvit.cli.common import DEFAULT_CONFIG, OUT, ConfigOption, app, sentences, write
 from rowvit.cli.train import DataOption, FloatArgument, OutputOption, bar, note_accuracy, writable
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
@@ -43,7 +43,7 @@ def prune(
     photos: Annotated[
         int, typer.Option(min=1, help="Training photos for accuracy, drawn with a fixed seed.")
     ] = 500,
-    config: ConfigOption = "pynq-z2",
+    config: ConfigOption = DEFAULT_CONFIG,
     plot: Annotated[
         Path | None, typer.Option(help="Write accuracy against cycles (.png, .svg, .pdf).")
     ] = None,

@@ -19,6 +19,7 @@ from rich.table import Table
 
 import rowvit
 from rowvit.cli.common import (
+    DEFAULT_CONFIG,
     OUT,
     ConfigOption,
     FrontendName,
@@ -54,7 +55,7 @@ def run(
             help="golden: integer reference; sim: the RTL in simulation; board: a Zynq with PYNQ.",
         ),
     ] = TargetName.sim,
-    config: ConfigOption = "pynq-z2",
+    config: ConfigOption = DEFAULT_CONFIG,
     check: Annotated[
         bool,
         typer.Option(

@@ -12,7 +12,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from rowvit.cli.common import ERR, LOG, OUT, ConfigOption, TargetName, app, sentences, write
+from rowvit.cli.common import DEFAULT_CONFIG, ERR, LOG, OUT, ConfigOption, TargetName, app, sentences, write
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 
@@ -153,7 +153,7 @@ def evaluate_command(
     target: Annotated[
         TargetName, typer.Option("--target", "-t", help="Of a package. golden: fast; sim: the RTL.")
     ] = TargetName.golden,
-    config: ConfigOption = "pynq-z2",
+    config: ConfigOption = DEFAULT_CONFIG,
     photos: Annotated[
         int, typer.Option(min=0, help="So many test photos, drawn with a fixed seed; 0: the whole set.")
     ] = 0,

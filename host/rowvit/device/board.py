@@ -6,18 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from rowvit.hardware import config as configs
-from rowvit.hardware.block_design import overlay_name
+from rowvit.hardware.block_design import default_configuration, overlay_name
 from rowvit.hardware.config import HardwareConfig
 from rowvit.overlay import RowvitOverlay
-
-
-def configuration() -> HardwareConfig:
-    """What is built for the board that this is; ``pynq-z2`` where nothing tells its name."""
-    from rowvit.measure.result import board
-    from rowvit.measure.sensors import known
-
-    row = known(board().get("name", ""))
-    return configs.load(row.configuration if row else "pynq-z2")
 
 
 def overlay(
@@ -41,6 +32,6 @@ def overlay(
         As `RowvitOverlay`.
     """
     if bitstream is None:
-        config = config or configuration()
+        config = config or configs.load(default_configuration())
         bitstream = f"{overlay_name(config, frontend)}.bit"
     return RowvitOverlay(bitstream, config, frontend=frontend)

@@ -7,6 +7,7 @@ in Vivado, and `rowvit.device.hwh` describes it to the simulated board.
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from functools import cache
@@ -183,6 +184,20 @@ def board(name: str) -> Board:
     raise RowvitError(
         f"no board '{name}'; take one of {', '.join(boards())}, or add a row to hardware/boards.toml"
     )
+
+
+def known(name: str) -> Board | None:
+    """The board that PYNQ's images call ``name``, if it is one of the table."""
+    for found in boards().values():
+        if name and name.lower() in (found.name.lower(), found.power.known_as.lower()):
+            return found
+    return None
+
+
+def default_configuration() -> str:
+    """That of the board that this is, by the variable BOARD that PYNQ's images set; else ``pynq-z2``."""
+    here = known(os.environ.get("BOARD", ""))
+    return here.configuration if here else "pynq-z2"
 
 
 def family(config: HardwareConfig) -> Family:

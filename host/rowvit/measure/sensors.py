@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rowvit.errors import RowvitError
-from rowvit.hardware.block_design import Board, boards
+from rowvit.hardware.block_design import boards, known
 
 if TYPE_CHECKING:
     from rowvit.measure.power import Pass
@@ -249,14 +249,6 @@ def hwmon(
         except (OSError, ValueError):
             continue
     return Recorder(f"hwmon {' + '.join(labels)}", measures, sensors, max(intervals))
-
-
-def known(board: str) -> Board | None:
-    """The row of ``boards.toml`` for a board as PYNQ names it."""
-    for row in boards().values():
-        if board and board.lower() in (row.name.lower(), row.power.known_as.lower()):
-            return row
-    return None
 
 
 def _wanted(instrument: str, board: str, given: Sequence[str]) -> tuple[Sequence[str], str]:

@@ -248,6 +248,7 @@ public:
     }
 
     bool write(uint32_t address, uint32_t value) {
+        m_credit = m_turn = 0;  // so that a start takes the same cycles whatever came before it
         m_in.awaddr = address;
         m_in.wdata = value;
         m_aw_waits = m_w_waits = m_write_open = true;

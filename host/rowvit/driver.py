@@ -22,7 +22,19 @@ from pynq.interrupt import Interrupt
 from rowvit.errors import RowvitError
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import ID, Record
-from rowvit.overlay import BUSY, DMA_IDLE, DONE, ERROR, MM2S, S2MM, RowvitOverlay, dma_failed, dma_state, wake
+from rowvit.overlay import (
+    BUSY,
+    DMA_HALTED,
+    DMA_IDLE,
+    DONE,
+    ERROR,
+    MM2S,
+    S2MM,
+    RowvitOverlay,
+    dma_failed,
+    dma_state,
+    wake,
+)
 from rowvit.reference import patchify
 from rowvit.reference.frontend import Geometry, fill_packet
 from rowvit.target import Result, Target, read_program
@@ -167,6 +179,8 @@ class Accelerator(Target):
     def _open(self, images: Iterable, batch: int) -> Iterator[Iterator[list[Result] | None]]:
         self._ready(batch)
         self._idle()
+        if any(self.dma.read(channel + 4) & DMA_HALTED for channel in (MM2S, S2MM)):
+            self._reset()  # the last one was in vain
         with closing(self._run_all(self._batches(images, batch))) as self._flow:
             try:
                 yield self._flow
@@ -201,6 +215,7 @@ class Accelerator(Target):
         """Results of batch after batch; None whenever there is nothing to do but to wait."""
         slots: list = [None, None]
         running: _Batch | None = None
+        staged: _Batch | None = None
         failure: Exception | None = None
         try:
             for slot in cycle(range(2)):
@@ -224,7 +239,7 @@ class Accelerator(Target):
                 if running is None:
                     return
         except BaseException:
-            if running is not None:
+            if running or staged:  # core or DMA may have been given them
                 with suppress(RowvitError):
                     self._reset()
             raise

@@ -19,7 +19,7 @@ from rowvit.hardware.isa import ABI_VERSION, COUNTER_BASE, COUNTERS, ID, REGISTE
 BUSY, DONE, ERROR = 1, 2, 4  # of the register STATUS
 _START, _RESET = 1, 2  # of the register CONTROL
 MM2S, S2MM = 0x00, 0x30  # register offsets of the DMA's channels: control, and status 4 beyond
-_DMA_RUN, _DMA_RESET, _DMA_HALTED, DMA_IDLE = 1, 4, 1, 2
+_DMA_RUN, _DMA_RESET, DMA_HALTED, DMA_IDLE = 1, 4, 1, 2
 _DMA_ERRORS = {
     0x10: "internal error (the packet is longer than its buffer)",
     0x20: "slave error (memory refused the access)",
@@ -275,7 +275,7 @@ def dma_state(status: int) -> str:
     """A channel's status register in words."""
     if errors := [text for bit, text in _DMA_ERRORS.items() if status & bit]:
         return f"{', '.join(errors)} (status 0x{status:08X})"
-    text = "halted" if status & _DMA_HALTED else "idle" if status & DMA_IDLE else "waiting"
+    text = "halted" if status & DMA_HALTED else "idle" if status & DMA_IDLE else "waiting"
     return f"{text} (status 0x{status:08X})"
 
 
@@ -305,7 +305,7 @@ def wake(registers: MMIO | DMA, name: str) -> None:
     wait(MM2S, _DMA_RESET, "leave its reset")
     for channel in (MM2S, S2MM):
         registers.write(channel, _DMA_RUN)
-        wait(channel + 4, _DMA_HALTED, "start")
+        wait(channel + 4, DMA_HALTED, "start")
 
 
 def _named(description: dict, kind: str) -> str | None:

@@ -238,6 +238,52 @@ def test_closed_meanwhile(make):
     assert not acc.device._used
 
 
+def test_interrupted_by_the_user(acc):
+    """Control-C while the next image is taken, and the core computes the one before."""
+
+    def images():
+        yield IMAGES[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(acc.stream(images()))
+    assert is_usable(acc)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_start_that_fails(acc, number):
+    """The DMA waits for the answer by then: it must not write to memory that is given back."""
+    start, left = acc.core.start, [number]
+
+    def fail(*args) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise RuntimeError("bus error")
+        start(*args)
+
+    acc.core.start = fail
+    with pytest.raises(RuntimeError, match="bus error"):
+        list(acc.stream(IMAGES))
+    acc.core.start = start
+    assert is_usable(acc)
+
+
+def test_a_dma_that_does_not_come_back(acc):
+    """A reset in vain is said at the next use, and made good when the DMA answers again."""
+    base, read = acc.overlay.handoff.dma.base, acc.device.read_registers
+    acc.device.budget = 10**9
+    disturb(acc.device, {base: 4, base + 0x34: 0x4040})  # an error, and a reset that never ends
+    with pytest.raises(RowvitError, match="S2MM channel stopped: decode error"):
+        acc(IMAGES)
+    assert leak_free(acc)
+    disturb(acc.device, {base + 0x34: 0x4041})  # it has halted by now
+    with pytest.raises(RowvitError, match="axi_dma_0 does not leave its reset"):
+        acc(IMAGES)
+    acc.device.read_registers = read
+    acc.dma.write(0x30, 0)  # halted
+    assert is_usable(acc)
+
+
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_no_memory_for_a_buffer(acc, number):
     """The first, second, third or fourth buffer of a stream is refused."""

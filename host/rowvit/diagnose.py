@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pynq import Clocks, Device, allocate
 
-from rowvit.bitfile import Check, Handoff, verify
+from rowvit.bitfile import Handoff
 from rowvit.compiler import Program, compile
 from rowvit.device.golden import Golden
 from rowvit.errors import RowvitError
@@ -21,6 +21,7 @@ from rowvit.hardware.isa import LoadKind, Op
 from rowvit.model.synthetic import keep_schedule, random_package
 from rowvit.reference.frontend import Geometry
 from rowvit.target import Result
+from rowvit.verify import Check, verify
 
 if TYPE_CHECKING:
     from rowvit.driver import Accelerator

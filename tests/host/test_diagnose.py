@@ -13,13 +13,13 @@ from pynq import Device
 from typer.testing import CliRunner
 
 from replay import TINY, disturb
-from rowvit.bitfile import Check
 from rowvit.cli import app
 from rowvit.device import hwh
 from rowvit.device.sim import DDR_BASE, MemoryModel, SimDevice
 from rowvit.diagnose import diagnose
 from rowvit.hardware import config as configs
 from rowvit.hardware.isa import COUNTER_BASE, COUNTERS, REGISTERS
+from rowvit.verify import Check
 
 FILES = [
     *(

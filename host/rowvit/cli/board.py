@@ -33,7 +33,7 @@ def verify_overlay(
     -------
       rowvit verify-overlay rowvit-pynq-z2.bit
     """
-    from rowvit.bitfile import verify
+    from rowvit.verify import verify
 
     checks = verify(bitstream)
     for check in checks:

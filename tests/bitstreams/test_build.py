@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rowvit import overlays
-from rowvit.device import hwh
+from rowvit.device import hwh, verilate
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import FRONTENDS, boards
@@ -325,6 +325,25 @@ def test_make_without_a_board():
     done = subprocess.run(["make", "bitstream"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr.startswith("rowvit: name a board: make bitstream BOARD=Pynq-Z2")
+
+
+@pytest.mark.skipif(shutil.which("yosys") is None, reason="needs yosys: apt-get install yosys")
+def test_ultra_ram_constraint_names_token_and_residual_memory(tmp_path):
+    """All of them and nothing else, in the elaborated RTL under the names that Vivado gives."""
+    files = " ".join(map(str, verilate.sources(ROOT / "rtl")))
+    script = f"read_verilog -I{ROOT / 'rtl'} {files}; hierarchy -top rowvit_top; proc; flatten;"
+    script += f" tee -o {tmp_path / 'memories'} select -list m:*"
+    subprocess.run(["yosys", "-q", "-p", script], check=True, timeout=300, capture_output=True)
+    paths = (tmp_path / "memories").read_text().replace("rowvit_top/", "system_i/rowvit_0/inst/").split()
+    names = [re.sub(r"\b(g_\w+(?:\[\d+\])?)/", r"\1.", path.replace(".", "/")) + "_reg" for path in paths]
+    filters = re.findall(r"NAME =~ (\S+?)[ }]", (ROOT / "bitstreams/ultra_ram.xdc").read_text())
+    assert len(filters) == 2
+    patterns = [re.escape(text).replace(r"\*", ".*") for text in filters]
+    found = {name for name in names if any(re.fullmatch(pattern, name) for pattern in patterns)}
+    core = "system_i/rowvit_0/inst/u_core"
+    banks = ("u_tokens", "u_residual")
+    assert found == {f"{core}/{unit}/g_bank[{i}].u_ram/mem_reg" for unit in banks for i in range(2)}
+    assert len(names) > 40
 
 
 def test_utilisation_of_both_families():

@@ -225,6 +225,7 @@ class SimDevice(Device):
         header = BitHeader("rowvit_wrapper", "", "simulation", "", "", 0)
         Path(self.bitstream).write_bytes(header.encode(b""))
         Path(self.bitstream).with_suffix(".hwh").write_text(hwh.handoff(config, frontend))
+        # private, and the only way in: on a board PYNQ finds this device in /sys
         interrupt._InterruptController._uio_devices[IRQ_LINES[self.arch]] = _InterruptLine(self)
         Device.active_device = self
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rowvit.hardware.isa import COUNTERS, Engine
+from rowvit.hardware.isa import COUNTERS
 
 if TYPE_CHECKING:
     from rowvit.target import Result, Target
@@ -20,7 +20,7 @@ BASIS = {
     "sim": "simulated cycles x clock, from the core's start to the last word of its answer",
     "golden": "the host's monotonic clock",
 }
-_CYCLES = [name for name, _ in COUNTERS].index("cycles")
+_CYCLES, _WORDS = map([name for name, _ in COUNTERS].index, ("cycles", "recv_words"))
 
 
 def measure(
@@ -120,10 +120,11 @@ def measure(
 
 
 def _received(events: np.ndarray) -> int:
-    """Cycles until the input was there: until the last receive operation completed."""
-    done = events["done"][:, Engine.RECV]
-    last = np.flatnonzero(done != done[-1])[-1] + 1  # the first event may be of the start before
-    return int(events["counters"][last, _CYCLES])
+    """Cycles until the input was there: until the receive operation of the last word completed."""
+    words, cycles = events["counters"][:, [_WORDS, _CYCLES]].T
+    # a batch of one also completes the receive of the image that does not come; and the first event may
+    # be of the start before
+    return int(cycles[np.flatnonzero(words != words[-1])[-1] + 1])
 
 
 def _statistics(values: np.ndarray) -> dict[str, Any]:

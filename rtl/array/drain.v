@@ -38,7 +38,7 @@ module drain #(
     input  wire [511:0]                 instr_i,   // of the operation the tile belongs to
     // shadows
     input  wire                         captured_i,
-    output wire                         release_o,
+    output reg                          release_o,
     input  wire [26*LANES*ROWS*GROUPS-1:0] shadow_i,
     // lane-tile parameters
     input  wire                         pw_valid_i,
@@ -164,9 +164,10 @@ module drain #(
   wire          null_tile  = d_valid && d_null && !run_q && ev_room;
   assign d_pop = tile_end || null_tile;
   // The next tile's shadows are written at least 9 cycles after its last scalar fires.
-  localparam NEAR_END = 8;
+  localparam NEAR_END = 9;
   wire          near_end = step && sub_end && lane_q == LANES[LW-1:0] - NEAR_END[LW-1:0];
-  assign release_o = stream ? tile_end : near_end;
+  // A cycle after near_end; logits may wait for room to the last lane.
+  always @(posedge clk_i) release_o <= rst_ni && (stream ? tile_end : near_end);
   always @(posedge clk_i) begin
     if (captured_i) captured_q <= 1'b1;
     if (begin_tile) begin

@@ -3,7 +3,7 @@
 // per cycle with its index k. Dense rows emit all scalars. Compressed rows emit their non-zeros: per
 // segment the bitmap is read, then only the words that hold values. A row with no non-zero emits one
 // zero scalar, so that every row ends with x_last_o.
-// Throughput 1 scalar per cycle (a segment costs at least 4 cycles to fetch), latency about 5.
+// Throughput 1 scalar per cycle (a segment costs at least 5 cycles to fetch), latency about 5.
 `default_nettype none
 module fetch #(
     parameter LANES  = 64,
@@ -82,18 +82,16 @@ module fetch #(
   );
 
   // ---------------------------------------------------------------- reading
-  localparam F_IDLE = 2'd0, F_WORDS = 2'd1, F_BITMAP = 2'd2, F_WAIT = 2'd3;
-  reg  [1:0]        state_q;
+  localparam F_IDLE = 3'd0, F_WORDS = 3'd1, F_BITMAP = 3'd2, F_WAIT = 3'd3, F_COUNT = 3'd4;
+  reg  [2:0]        state_q;
   reg               sparse_q;
   reg  [BANK_W-1:0] bank_q;
   reg  [15:0]       addr_q;
   reg  [10:0]       left_q;   // words (dense) or segments (sparse) still to do
-  // Value words of this segment still to read. A memory read and the whole count are too long for a
-  // cycle: before the first word they are counted from the bytes' counts.
-  reg  [3:0]         words_q;
-  reg  [LANES/2-1:0] ones_q;
-  reg                count_q;
-  wire [3:0]         words = count_q ? words_of(ones_q) : words_q;
+  // A memory read, and the count of its bits, are a cycle each.
+  reg  [LANES-1:0]  bitmap_q;
+  wire [3:0]        bitmap_words = words_of(ones_of(bitmap_q));
+  reg  [3:0]        words_q;  // value words of this segment still to read
   reg  [SEG_IW-1:0] seg_q;
   reg  [15:0]       seg_addr_q;
   reg               word_pending_q;  // a value word is on its way
@@ -110,9 +108,8 @@ module fetch #(
   wire   rd         = rd_valid_o && rd_ready_i;
   assign cmd_take   = state_q == F_IDLE && cmd_valid && emit_ready;
 
-  wire [LANES-1:0]  bitmap = rd_data_i[LANES-1:0];
-  wire              bitmap_any = |bitmap;
-  wire              got_bitmap = state_q == F_WAIT && rd_dvalid_i;
+  wire              got_bitmap = state_q == F_COUNT;
+  wire              bitmap_any = |bitmap_q;
   wire              last_seg = left_q == 11'd1;
   // The end marker follows the last segment's bitmap; it waits in this flag for a free entry.
   reg               end_q;
@@ -137,9 +134,8 @@ module fetch #(
       if (rd) begin
         addr_q <= addr_q + 16'd1;
         if (sparse_q) begin
-          words_q <= words - 4'd1;
-          count_q <= 1'b0;
-          if (words == 4'd1) begin
+          words_q <= words_q - 4'd1;
+          if (words_q == 4'd1) begin
             addr_q     <= seg_addr_q + SEGW[15:0];
             seg_addr_q <= seg_addr_q + SEGW[15:0];
             seg_q      <= seg_q + 1'b1;
@@ -156,10 +152,13 @@ module fetch #(
         addr_q  <= addr_q + 16'd1;
         state_q <= F_WAIT;
       end
-      default:  // F_WAIT; a value word read before cannot be mistaken: reads return in order
+      F_WAIT:  // a value word read before cannot be mistaken: reads return in order
       if (rd_dvalid_i) begin
-        ones_q  <= ones_of(bitmap);
-        count_q <= 1'b1;
+        bitmap_q <= rd_data_i[LANES-1:0];
+        state_q  <= F_COUNT;
+      end
+      default: begin  // F_COUNT
+        words_q <= bitmap_words;
         if (bitmap_any) state_q <= F_WORDS;
         else begin
           addr_q     <= seg_addr_q + SEGW[15:0];
@@ -202,7 +201,7 @@ module fetch #(
   ) u_bitmaps (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i(bm_push_map || bm_push_end), .in_ready_o(),
-      .in_data_i({!bm_push_map, seg_q, bitmap}),
+      .in_data_i({!bm_push_map, seg_q, bitmap_q}),
       .out_valid_o(bm_valid), .out_ready_i(bm_take), .out_data_o(bm_head), .count_o(bm_count)
   );
   wire             bm_end = bm_head[LANES+SEG_IW];

@@ -3,7 +3,8 @@
 // Bursts end at 128-byte boundaries: at most 16 beats, never across 4 KB. A burst is issued only when
 // its words have a place in the client's FIFO, so R never waits and neither client can block the other.
 // clear_i drops requests and words; bursts still in flight are swallowed before new ones are issued.
-// Throughput: one burst and one 64-bit word per cycle. Latency: 3 cycles plus the memory's.
+// Throughput: a burst every other cycle per client, one 64-bit word per cycle. Latency: 4 cycles plus
+// the memory's.
 // Resources (defaults): about 675 LUT, of them 225 RAM, and 330 flip-flops.
 `default_nettype none
 
@@ -87,21 +88,25 @@ module axi_reader #(
             // Places in the FIFO that no issued burst has claimed.
             reg [CW-1:0] free_q;
 
-            // Words up to the next 128-byte boundary, or what is left.
-            wire [4:0] room = 5'd16 - {1'b0, addr_q[3:0]};
+            // A burst's length is known a cycle after its address.
+            reg known_q, final_q;
+            reg [4:0] length_q;
+            wire [4:0] room = 5'd16 - {1'b0, addr_q[3:0]};  // to the next 128-byte boundary
             wire final_burst = left_q <= {24'b0, room};
-            wire [4:0] length = final_burst ? left_q[4:0] : room;
             wire pop = rsp_valid[c] && rsp_ready[c];
 
             assign addr[64*c +: 64] = {addr_q, 3'b000};
-            assign beats[5*c +: 5] = length;
+            assign beats[5*c +: 5] = length_q;
             assign pending[c] = valid_q;
-            assign fits[c] = valid_q && free_q >= {{(CW-5){1'b0}}, length};
-            assign req_ready[c] = !valid_q || (issue[c] && final_burst);
+            assign fits[c] = known_q && free_q >= {{(CW-5){1'b0}}, length_q};
+            assign req_ready[c] = !valid_q || (issue[c] && final_q);
 
             always @(posedge clk_i) begin
                 if (!rst_ni || clear_i) valid_q <= 1'b0;
                 else if (req_ready[c]) valid_q <= req_valid[c];
+                known_q <= rst_ni && !clear_i && valid_q && !issue[c];
+                length_q <= final_burst ? left_q[4:0] : room;
+                final_q <= final_burst;
             end
 
             always @(posedge clk_i) begin
@@ -110,13 +115,13 @@ module axi_reader #(
                     left_q <= req_bytes[32*c+3 +: 29];
                 end else if (issue[c]) begin
                     addr_q <= {addr_q[60:4] + 1'b1, 4'b0};
-                    left_q <= left_q - {24'b0, length};
+                    left_q <= left_q - {24'b0, length_q};
                 end
             end
 
             always @(posedge clk_i) begin
                 if (!rst_ni || clear_i) free_q <= ALL;
-                else free_q <= free_q - (issue[c] ? {{(CW-5){1'b0}}, length} : {CW{1'b0}})
+                else free_q <= free_q - (issue[c] ? {{(CW-5){1'b0}}, length_q} : {CW{1'b0}})
                                       + {{(CW-1){1'b0}}, pop};
             end
 

@@ -68,8 +68,8 @@ module load_engine #(
     // Counters: a load is in progress; it waits for dependencies; W2 rows.
     output wire                      busy_o,
     output wire                      wait_o,
-    output wire [15:0]               w2_fetched_o,
-    output wire [15:0]               w2_rows_o,
+    output reg  [15:0]               w2_fetched_o,
+    output reg  [15:0]               w2_rows_o,
     // One-cycle pulse; info is the instruction index. The engine stops until clear_i.
     output wire                      error_valid_o,
     output wire [7:0]                error_code_o,
@@ -189,14 +189,19 @@ module load_engine #(
 
     assign instr_ready_o = issue_final;
 
-    // Size of the load: lines for weights, words for the rest.
+    // Size of the load. Products are written as additions: they would take DSP slices from the array.
     reg [15+GW:0] lines;
+    reg [31:0] res_words;
+    localparam RES_FACTOR = PAIRED ? ROWS * GROUPS / 2 : RES_WORDS;
+    wire [15:0] res_rows = PAIRED ? {1'b0, rows[15:1]} : rows;
     integer g;
     always @* begin
-        // Written as additions: a product would take a DSP slice from the array.
         lines = 0;
         for (g = 0; g < GW; g = g + 1)
             if (groups[g]) lines = lines + ({{GW{1'b0}}, rows} << g);
+        res_words = 0;
+        for (g = 0; g < 8; g = g + 1)
+            if (((RES_FACTOR >> g) & 1) == 1) res_words = res_words + ({16'b0, res_rows} << g);
     end
 
     always @(posedge clk_i) begin
@@ -204,8 +209,7 @@ module load_engine #(
             LOADKIND_WEIGHT: bytes_q <= {{(16-GW){1'b0}}, lines} << LW;
             LOADKIND_PARAM: bytes_q <= {{(32-GW){1'b0}}, groups} << (LW + 3);
             LOADKIND_NORM: bytes_q <= {13'b0, rows, 3'b0};
-            default: bytes_q <= PAIRED ? {14'b0, rows[15:1], 3'b0} * (ROWS * GROUPS / 2)
-                                       : {13'b0, rows, 3'b0} * RES_WORDS;
+            default: bytes_q <= {res_words[28:0], 3'b0};
         endcase
         if (nothing) bytes_q <= 32'b0;
     end
@@ -275,8 +279,10 @@ module load_engine #(
     assign req_addr_o = base_i + {32'b0, next_addr_q};
     assign req_bytes_o = next_bytes_q;
     assign mask_addr_o = state_q == S_LATCH ? had_addr_q : mask_addr_q;
-    assign w2_fetched_o = {15'b0, find};
-    assign w2_rows_o = close_issue && !rest_only ? rows : 16'd0;
+    always @(posedge clk_i) begin
+        w2_fetched_o <= {15'b0, find && rst_ni};
+        w2_rows_o <= close_issue && !rest_only && rst_ni ? rows : 16'd0;
+    end
     assign error_valid_o = range_error;
     assign error_code_o = ERROR_ADDRESS_RANGE;
     assign error_info_o = {8'b0, instr_i[511:496]};

@@ -37,7 +37,7 @@ SEARCH_SCANS = 17  # passes over the scores of a selection, typically
 READ = 11  # load engine and reader, besides the memory's latency
 REACT = 8  # an operation's dependencies are met -> its first scalar fires
 REACT_BAND = 6  # the same for a later band
-REACT_SPARSE = 12  # the same for a compressed tile
+REACT_SPARSE = 13  # the same for a compressed tile
 CAPTURE = 9  # last scalar -> the drain begins
 NEAR_END = 7  # the shadow accumulators are free so long before the drain ends
 RESIDUAL_STAGE = 6  # drain's lane -> its read of the residual memory
@@ -570,8 +570,12 @@ class _Model:
             while left > 0:
                 rate = self.rate / 2 if self.receiving and self.shared else self.rate
                 until, share = self.stores.get(kind, (0.0, 1.0))
-                writes = share if time < until else 1.0
+                writes = share if until - time >= 1 else 1.0
                 words = min(left, max(8.0, 4 * LOAD_FIFO * writes))
+                if kind is LoadKind.RESIDUAL:  # waits for whole drains
+                    words = min(words, LOAD_FIFO / 4)
+                    if writes < 1:
+                        words = min(words, (until - time) * writes)
                 held -= self.other_words if self.shared else 0
                 self.other_words = 0.0
                 if held < 0:
@@ -707,7 +711,7 @@ class _Model:
                 # a line that is loaded takes the second row's port for a cycle
                 steal = 1.0 + self.rate * 8 / config.lanes if self.loading else 1.0
                 pair = job.rows[band * config.rows : band * config.rows + rows]
-                fires = max(pair[0], 4 * fields["k"], pair[-1] * steal if rows > 1 else 0.0)
+                fires = max(pair[0], 5 * fields["k"], pair[-1] * steal if rows > 1 else 0.0)
                 scalars = pair.sum()
             lanes = config.lanes * (fields["groups"] if dst is Dst.STREAM else rows if by_row else 1)
             last = self._tile(job, drained, account, fires, lanes, ready, why)
@@ -770,7 +774,7 @@ class _Model:
                 if start > self.now:
                     yield start
                 pair = slice(band * rows, (band + 1) * rows)
-                fires = max(job.rows[pair].max(), 4.0 * tiles)
+                fires = max(job.rows[pair].max(), 5.0 * tiles)
                 account.macs += job.work[pair].sum() * lanes
                 last = self._tile(
                     job, drained, account, fires, lanes, weighed[band] + REACT_SPARSE, Engine.EXEC

@@ -541,6 +541,7 @@ class _Model:
     def _load(self) -> Iterator:
         progress = self.progress[Engine.LOAD]
         held = 0.0  # words that wait in the reader
+        flow = 0.0  # when words arrive again after it was full
         free = asked = 0.0  # when the data side, and the request side, are free
         while True:
             job = yield from self._next(Engine.LOAD)
@@ -556,7 +557,11 @@ class _Model:
             else:
                 first = asked + READ + (0 if job.void else self.latency)
                 begin = max(free, ready, first)
-                held = min(LOAD_FIFO, held + self.rate * max(0.0, begin - max(free, first)))
+                held += self.rate * max(0.0, begin - max(free, first))
+                if held > LOAD_FIFO:
+                    held, flow = LOAD_FIFO, begin + self.latency + READ
+                # the next request goes out when the reader has room for the last words of this one
+                asked = max(asked + 4, free - LOAD_FIFO + job.words)
             if begin > self.now:
                 yield begin
             self._take(Engine.LOAD)
@@ -578,11 +583,17 @@ class _Model:
                         words = min(words, (until - time) * writes)
                 held -= self.other_words if self.shared else 0
                 self.other_words = 0.0
-                if held < 0:
+                if time < flow:
+                    rate = 0.0
+                    words = min(words, held, (flow - time) * writes)
+                    if words < 1:
+                        time = flow
+                        continue
+                elif held < 0:
                     time, held = time - held / rate, 0.0
                 if writes > rate:
                     fast = min(words, writes * held / (writes - rate))
-                    spent = fast / writes + (words - fast) / rate
+                    spent = fast / writes + ((words - fast) / rate if words > fast else 0.0)
                 else:
                     spent = words / writes
                 held = min(LOAD_FIFO, max(0.0, held + rate * spent - words))
@@ -592,8 +603,8 @@ class _Model:
                 yield time
             self.loading = False
             free = max(time, begin + 2)
-            if not job.scan:  # the next request goes out when the reader has room for the last words
-                asked = max(asked + 4, begin, free - LOAD_FIFO)
+            if job.words > LOAD_FIFO:
+                asked = max(asked, free - LOAD_FIFO)
             piece.end = free + 1
             self._finish(job, piece.end)
             progress.complete(piece.end)

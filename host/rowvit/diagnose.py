@@ -15,16 +15,17 @@ from pynq import Clocks, Device, allocate
 from rowvit.bitfile import Handoff
 from rowvit.compiler import Program, compile
 from rowvit.device.golden import Golden
+from rowvit.driver import Accelerator, cma
 from rowvit.errors import RowvitError
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import LoadKind, Op
 from rowvit.model.synthetic import keep_schedule, random_package
+from rowvit.overlay import NO_BOARD, RowvitOverlay, board_here
 from rowvit.reference.frontend import Geometry
 from rowvit.target import Result
 from rowvit.verify import Check, verify
 
 if TYPE_CHECKING:
-    from rowvit.driver import Accelerator
     from rowvit.quant.package import ModelPackage
 
 SECONDS = {"board": 20.0, "sim": 600.0}  # that one image may take
@@ -98,8 +99,8 @@ class _Walk:
             self.device = SimDevice(self.config)
             self.bitstream = Path(self.device.bitstream)
         else:
-            if not Device.devices:
-                raise RowvitError("PYNQ finds no device here; run on a board with PYNQ, as root (sudo -i)")
+            if not board_here():
+                raise RowvitError(NO_BOARD)
             self.device = Device.active_device
         return [Check("device", True, str(getattr(self.device, "name", self.device.tag)))]
 
@@ -107,8 +108,6 @@ class _Walk:
         return verify(self.bitstream)
 
     def _overlay(self) -> list[Check]:
-        from rowvit.overlay import RowvitOverlay
-
         self.overlay = RowvitOverlay(self.bitstream, self.config, self.device)
         return [Check("overlay", True, f"loaded; ID, ABI and hash {self.config.hash:08X} are right")]
 
@@ -129,8 +128,6 @@ class _Walk:
         return [Check(name, True, text)]
 
     def _memory(self) -> list[Check]:
-        from rowvit.driver import cma
-
         expected = np.arange(_MEMORY // 4, dtype=np.uint32).view(np.uint8)
         try:
             with allocate((_MEMORY,), np.uint8, target=self.device) as buffer:
@@ -148,8 +145,6 @@ class _Walk:
         return [Check("memory", True, f"{_MEMORY >> 20} MB for the DMA; {cma()}")]
 
     def _channels(self) -> list[Check]:
-        from rowvit.driver import Accelerator
-
         self.acc = Accelerator(self.overlay, SECONDS[self.target])
         return [Check("channels", True, f"both of {self.overlay.handoff.dma.path} leave reset and start")]
 

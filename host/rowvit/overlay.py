@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from functools import cached_property, reduce
 from pathlib import Path
 
@@ -25,6 +26,7 @@ _DMA_ERRORS = {
     0x20: "slave error (memory refused the access)",
     0x40: "decode error (there is no memory at the address)",
 }
+NO_BOARD = "PYNQ finds no device here; run on a board with PYNQ, as root (sudo -i), or take --target sim"
 _DMA_SECONDS = 1.0  # a reset takes microseconds
 _SENTENCES = {
     Error.BAD_OPCODE: "the program holds an unknown instruction; compile the network again",
@@ -189,10 +191,8 @@ class RowvitOverlay(Overlay):
             raise RowvitError(
                 f"{path} is for a Zynq-7000, which PYNQ {pynq.__version__} no longer supports; use PYNQ 3.1"
             )
-        if device is None and not Device.devices:
-            raise RowvitError(
-                "PYNQ finds no device here; run on a board with PYNQ, as root, or take target sim"
-            )
+        if device is None and not board_here():
+            raise RowvitError(NO_BOARD)
         super().__init__(str(path), download=False, device=device)
         for block in (self.handoff.core, self.handoff.dma):
             self._compare(block)
@@ -263,6 +263,13 @@ class RowvitOverlay(Overlay):
             f"PYNQ's metadata of {self.bitfile_name} are not those of the .hwh beside it: they {difference};"
             f" delete {' and '.join(map(str, cached_metadata())) or 'the cached metadata'} and load again"
         )
+
+
+def board_here() -> bool:
+    """Whether PYNQ finds the logic of a board."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PYNQ's, of a PC without accelerator cards
+        return bool(Device.devices)
 
 
 def cached_metadata() -> list[Path]:

@@ -3,13 +3,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 
 def where() -> str:
     """Where a notebook runs its networks: "board" if PYNQ finds one here, otherwise "sim"."""
-    from pynq import Device
+    from rowvit.overlay import board_here
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PYNQ's, of a PC without accelerator cards
-        return "board" if Device.devices else "sim"
+    return "board" if board_here() else "sim"

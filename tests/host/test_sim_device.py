@@ -246,13 +246,13 @@ def test_ultrascale_handoff(standin):
 
 def test_builds_are_cached(standin, monkeypatch):
     library = verilate.build(TINY, standin)
-    run = verilate._run
+    run = verilate.run
 
     def only_version(command, *rest):
         assert command[1:] == ["--version"], "built again"
         return run(command, *rest)
 
-    monkeypatch.setattr(verilate, "_run", only_version)
+    monkeypatch.setattr(verilate, "run", only_version)
     assert verilate.build(TINY, standin) == library
 
 
@@ -269,3 +269,10 @@ def test_build_failure_is_shown(tmp_path, monkeypatch):
     with pytest.raises(RowvitError, match=r"failed in verilator.*\n.*syntax error"):
         verilate.build(TINY, tmp_path)
     assert not list((tmp_path / "cache").glob("build-*"))
+
+
+def test_a_build_has_a_deadline(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROWVIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(verilate, "SECONDS", 0.001)
+    with pytest.raises(RowvitError, match=r"verilator was not done within 0.001 s; see that"):
+        verilate.build(TINY)

@@ -90,8 +90,8 @@ def bench(
     workload = prepare(model, images, target, config, count, data, subset, bitstream, (memory, latency, rate))
     total, thermometer, degrees = len(workload.pixels), temperature(workload.target), []
     with (
-        workload.open() as opened,
         progress_bar(f"{total} images, alone and in batches", 2 * total) as progress,
+        workload.open() as opened,
     ):
         document = workload.describe("throughput", opened)
         degrees += [thermometer[1]()] if thermometer else []

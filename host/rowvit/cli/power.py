@@ -119,7 +119,7 @@ def power(
         model, images, target, config, count, data, subset, bitstream, (MemoryName.ddr, 40, 85)
     )
     thermometer = temperature(workload.target)
-    with workload.open() as opened, progress_bar(f"{2 * pairs} passes", 2 * pairs) as progress:
+    with progress_bar(f"{2 * pairs} passes", 2 * pairs) as progress, workload.open() as opened:
         document = workload.describe("power", opened)
 
         def work() -> int:

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from rowvit.device.verilate import APT, HLS, _cpu, _run, cache_directory
+from rowvit.device.verilate import APT, HLS, cache_directory, processor, run
 from rowvit.errors import RowvitError
 
 LOG = logging.getLogger("rowvit")
@@ -39,7 +39,7 @@ def build() -> Path:
     headers = Path(spec.origin).parent / "templates" / "vivado" / "ap_types"
 
     sha = hashlib.sha256()
-    for text in (FLAGS, importlib.metadata.version("hls4ml"), _cpu()):
+    for text in (FLAGS, importlib.metadata.version("hls4ml"), processor()):
         sha.update(f"{text}\n".encode())
     for path in [*SOURCES, *sorted(HLS.glob("*.h")), *sorted(HLS.glob("sim/*.h"))]:
         sha.update(f"{path.name}\n".encode() + path.read_bytes())
@@ -54,7 +54,7 @@ def build() -> Path:
         # ours before theirs: hls_stream.h is in both
         include = [f"-I{HLS / 'sim'}", "-isystem", str(headers)]
         command = ["g++", *FLAGS.split(), *include, *map(str, SOURCES), "-o", str(made)]
-        _run(command, dict(os.environ), library.with_suffix(".log"))
+        run(command, dict(os.environ), library.with_suffix(".log"))
         os.replace(made, library)
     library.with_suffix(".log").unlink(missing_ok=True)
     return library

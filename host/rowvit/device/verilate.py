@@ -32,6 +32,7 @@ VERILATOR_FLAGS = [
     *("--x-assign", "fast", "--x-initial", "fast"),
 ]
 CXX_FLAGS = "-O2 -march=native -fPIC"  # -O3 compiles twice as long and runs no faster
+SECONDS = 3600  # that a step of a build may take; the largest takes minutes
 APT = "sudo apt-get install -y verilator g++ make"
 
 
@@ -56,7 +57,7 @@ def parameters(config: HardwareConfig) -> dict[str, str]:
 def version() -> str:
     """Verilator's name and version; `RowvitError` if it is missing."""
     verilator, environment = _verilator()
-    return _run([verilator, "--version"], environment).strip()
+    return run([verilator, "--version"], environment).strip()
 
 
 def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) -> Path:
@@ -83,7 +84,7 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
         flags.append("--trace-fst")
 
     sha = hashlib.sha256()
-    for text in (version(), *flags, CXX_FLAGS, _cpu()):
+    for text in (version(), *flags, CXX_FLAGS, processor()):
         sha.update(f"{text}\n".encode())
     for path in [*verilog, *sorted(rtl.glob("*.vh")), HARNESS, PUBLIC, PORTS]:
         sha.update(f"{path.name}\n".encode() + path.read_bytes())
@@ -105,7 +106,7 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
             # what runs once need not be fast, but must be position independent
             + ["OPT_SLOW=-O1 -fPIC", "libVrowvit.a", "libverilated.a"],
         ]
-        root = _run([verilator, "--getenv", "VERILATOR_ROOT"], environment).strip()
+        root = run([verilator, "--getenv", "VERILATOR_ROOT"], environment).strip()
         link = ["g++", "-std=c++17", "-shared", *CXX_FLAGS.split(), "-DVL_TIME_CONTEXT"]
         include = [made, PORTS.parent, f"{root}/include", f"{root}/include/vltstd"]
         link += [*(f"-I{directory}" for directory in include), str(HARNESS)]
@@ -114,7 +115,7 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
         if trace:
             link += ["-DROWVIT_TRACE", "-lz"]
         for step in [*steps, link]:
-            _run(step, environment, log)
+            run(step, environment, log)
         os.replace(work / "sim.so", library)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -140,7 +141,7 @@ def _verilator() -> tuple[str, dict[str, str]]:
     return command, environment
 
 
-def _cpu() -> str:
+def processor() -> str:
     """What ``-march=native`` depends on, so that machines may share a home directory."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -149,8 +150,16 @@ def _cpu() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
-def _run(command: list[str], environment: dict[str, str], log: Path | None = None) -> str:
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+def run(command: list[str], environment: dict[str, str], log: Path | None = None) -> str:
+    """Run a tool; its standard output. `RowvitError` if it fails or is not done within `SECONDS`."""
+    name = Path(command[0]).name
+    try:
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise RowvitError(
+            f"{name} was not done within {SECONDS} s; see that the machine has memory and processor to spare,"
+            " and try again"
+        ) from error
     output = result.stdout + result.stderr
     if log:
         log.write_text(f"$ {' '.join(command)}\n{output}")
@@ -160,4 +169,4 @@ def _run(command: list[str], environment: dict[str, str], log: Path | None = Non
         raise RowvitError("recording waveforms needs zlib; install with: sudo apt-get install -y zlib1g-dev")
     where = f" (all of it in {log})" if log else ""
     tail = "\n".join(output.strip().splitlines()[-12:])
-    raise RowvitError(f"building the simulator failed in {Path(command[0]).name}{where}:\n{tail}")
+    raise RowvitError(f"building the simulator failed in {name}{where}:\n{tail}")

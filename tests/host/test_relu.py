@@ -107,6 +107,19 @@ def test_refusals() -> None:
         next(to_relu(network(), CARD, pictures(), ridge=0.0))
 
 
+def test_set_that_cannot_be_measured_is_refused_before_the_work(tmp_path: Path) -> None:
+    pictures_only = tmp_path / "photos"
+    pictures_only.mkdir()
+    for index, pixels in enumerate(pictures(3)):
+        (pictures_only / f"{index}.png").write_bytes(sets.png(pixels))
+    store.save(tmp_path / "in.safetensors", network(), CARD)
+    arguments = ["relu", tmp_path / "in.safetensors", "--data", pictures_only, "-o", tmp_path / "out"]
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 2 and "--no-measure" in result.output and not (tmp_path / "out").exists()
+    result = CliRunner().invoke(app, [*map(str, arguments), "--no-measure"])
+    assert result.exit_code == 0 and store.load(tmp_path / "out")[0].config.act == "relu"
+
+
 def test_command_with_fine_tuning(tmp_path: Path) -> None:
     data = sets.archive(tmp_path / "a.npz", train=48)
     store.save(tmp_path / "in.safetensors", network(), CARD)

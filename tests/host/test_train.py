@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import pickle
@@ -336,8 +337,61 @@ def test_state_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RowvitError, match="cannot be read as a training state"):
         Trainer(model, card, photos, recipe, state).run()
     torch.save({"fingerprint": "other", "done": 1}, state)
-    with pytest.raises(RowvitError, match="another recipe, network or data"):
+    with pytest.raises(RowvitError, match="another recipe, network, teacher or data"):
         Trainer(model, card, photos, recipe, state).run()
+    state.unlink()
+    Trainer(model, card, photos, recipe, state, save_every=0.0).run()
+    taught = replace(recipe, phases=(Phase(1, 1e-3, distill=0.5),))
+    for seed in (1, 2):  # a state is that of its teacher, too
+        state.unlink()
+        teacher = store.load(network(tmp_path / "t.safetensors", seed=seed))
+        Trainer(copy.deepcopy(model), card, photos, taught, state, teacher, save_every=0.0).run()
+    with pytest.raises(RowvitError, match="another recipe, network, teacher or data"):
+        other = store.load(network(tmp_path / "t.safetensors", seed=1))
+        Trainer(copy.deepcopy(model), card, photos, taught, state, other).run()
+
+
+def test_state_stays_until_the_network_is_saved(tmp_path: Path) -> None:
+    """A run that ends, but whose network is not written, is over at once when it goes on."""
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    start, state = network(tmp_path / "in.safetensors"), tmp_path / "x.state"
+    phases = Phase(1, 1e-3, prune_layers=(0,), rho=0.5), Phase(1, 1e-3)
+    recipe = Recipe(phases, batch=8, precision="fp32")
+    steps: list[int] = []
+    models = []
+    for _ in range(2):
+        model, card = store.load(start)
+        trainer = Trainer(model, card, photos, recipe, state, save_every=0.0)
+        trainer.run(lambda done, *_: steps.append(done))
+        models.append(model)
+    assert steps == [1, 2, 3, 4, 5, 6]
+    assert models[0].config == models[1].config and models[0].config.pruning[0]["keep"] == 8
+    weights = (model.state_dict() for model in models)
+    assert all(map(torch.equal, *(state.values() for state in weights)))
+    trainer.forget()
+    assert not state.exists()
+
+
+def test_later_phases_keep_the_schedule_when_a_run_goes_on(tmp_path: Path) -> None:
+    """Stopped in the second phase, which prunes as the first has told."""
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    start = network(tmp_path / "in.safetensors")
+    phases = Phase(1, 1e-3, prune_layers=(0,), rho=0.5), Phase(1, 1e-3)
+    recipe = Recipe(phases, batch=8, precision="fp32")
+
+    def stop(done: int, *_: object) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    whole, card = store.load(start)
+    Trainer(whole, card, photos, recipe, tmp_path / "whole.state").run()
+    model, _ = store.load(start)
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(model, card, photos, recipe, tmp_path / "x.state", save_every=0.0).run(stop)
+    model, _ = store.load(start)
+    Trainer(model, card, photos, recipe, tmp_path / "x.state").run()
+    assert model.config == whole.config
+    assert all(map(torch.equal, model.state_dict().values(), whole.state_dict().values()))
 
 
 def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
@@ -407,6 +461,41 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, change: dict, message: str
     recipe = replace(Recipe((Phase(1, 1e-3),), batch=8, precision="fp32"), **change)
     with pytest.raises(RowvitError, match=message):
         Trainer(model, card, photos, recipe, tmp_path / "x.state").run()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"classes": 7}, "takes 7 classes"), ({"image_size": 20}, "takes 20 pixels a side")],
+)
+def test_teacher_of_another_shape_is_refused(tmp_path: Path, change: dict, message: str) -> None:
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    model, card = store.load(network(tmp_path / "in.safetensors"))
+    teacher = store.load(network(tmp_path / "t.safetensors", replace(CONFIG, **change)))
+    recipe = Recipe((Phase(1, 1e-3, distill=0.5),), batch=8, precision="fp32")
+    with pytest.raises(RowvitError, match=f"the teacher {message}"):
+        Trainer(model, card, photos, recipe, tmp_path / "x.state", teacher)
+
+
+def test_classes_keep_the_order_of_the_network(tmp_path: Path) -> None:
+    """A network whose classes stand in another order than the folders' trains and is measured by name."""
+    torch.manual_seed(0)
+    model = VisionTransformer(CONFIG)
+    store.save(tmp_path / "in.safetensors", model, store.Card("squares", ["red", "blue", "green"]))
+    (tmp_path / "r.toml").write_text(RECIPE)
+    data = sets.folder(tmp_path / "data")
+    out = tmp_path / "out.safetensors"
+    command("train", tmp_path / "in.safetensors", "--data", data, "--recipe", tmp_path / "r.toml", "-o", out)
+    model, card = store.load(out)
+    assert card.classes == ["red", "blue", "green"] and card.accuracy["float"] >= 90
+    from rowvit.model.vit import predict
+
+    tested = open_data(data, "test")
+    guesses = predict(model, tested.pixels(range(12), 16), card.mean, card.std).argmax(axis=1)
+    right = [
+        card.classes[guess] == tested.classes[label]
+        for guess, label in zip(guesses, tested.labels, strict=True)
+    ]
+    assert np.mean(right) >= 0.9
 
 
 def test_photo_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,6 +117,22 @@ def test_classes_must_agree(tmp_path: Path) -> None:
         evaluate(package(classes=5), photos)
 
 
+def test_classes_in_another_order(tmp_path: Path) -> None:
+    """By name where both know the same names; ImageNet's folders, which have others, by position."""
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "test")
+    net = package()
+    net.meta["classes"] = list(sets.COLOURS)
+    found = evaluate(net, photos)
+    back = np.array([2, 0, 1])  # the network's third class comes first
+    net.tensors |= {key: net.tensors[key][..., back] for key in ("head.weight", "head.bias", "head.mult")}
+    other = evaluate(net, photos)
+    net.meta["classes"] = [list(sets.COLOURS)[i] for i in back]
+    turned = evaluate(net, photos)
+    assert turned.right() == found.right() != other.right()
+    net.meta["classes"] = ["n01", "n02", "n03"]
+    assert evaluate(net, photos).right() == other.right()
+
+
 def test_workers_change_nothing(tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     photos = open_data(sets.archive(tmp_path / "a.npz", test=70), "test")
@@ -123,8 +140,34 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
     one, two = evaluate(net, photos), evaluate(net, photos, jobs=2)
     assert np.array_equal(one.work.logits, two.work.logits)
     assert np.array_equal(one.work.macs_executed, two.work.macs_executed)
+
+
+def test_dask_cluster_by_its_address(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    photos = open_data(sets.archive(tmp_path / "a.npz", test=40), "test")
+    net = package()
+    with distributed.LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
+        found = evaluate(net, photos, scheduler=cluster.scheduler_address)
+    assert np.array_equal(found.work.logits, evaluate(net, photos).work.logits)
+    with (
+        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
+        pytest.raises(RowvitError, match=r"has no workers; start some: dask worker"),
+    ):
+        evaluate(net, photos, scheduler=cluster.scheduler_address)
     with pytest.raises(RowvitError, match=r"127\.0\.0\.1:9"):
         evaluate(net, photos, scheduler="tcp://127.0.0.1:9")
+
+
+def test_workers_that_give_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "test")
+    monkeypatch.setattr("rowvit.measure.accuracy.DEADLINE", 0.2)
+    monkeypatch.setattr("rowvit.measure.accuracy._shard", lambda *_, **__: time.sleep(1))
+    with (
+        distributed.LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+        pytest.raises(RowvitError, match="photos 0 to 11: the workers died of them, or gave no answer"),
+    ):
+        evaluate(package(), photos, scheduler=cluster.scheduler_address)
 
 
 def test_command(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from rowvit.cli.common import DEFAULT_CONFIG, OUT, ConfigOption, app, sentences, write
-from rowvit.cli.train import DataOption, FloatArgument, OutputOption, bar, note_accuracy, writable
+from rowvit.cli.train import DataOption, FloatArgument, OutputOption, bar, note_accuracy, test_set, writable
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 
@@ -66,6 +66,7 @@ def prune(
 
       rowvit prune vit-relu.safetensors --data photos/ --cycles 3e6 --plot pareto.png -o pruned.safetensors
     """
+    from rowvit.measure.accuracy import matched
     from rowvit.model import prune as search
     from rowvit.model import store
     from rowvit.quant.package import RULES
@@ -85,7 +86,8 @@ def prune(
         tried = list(search.schedules(network.config.depth))
     else:
         tried = [((), 1.0), (_blocks(layers, network.config.depth), rho or 1.0)]
-    drawn = open_data(data, "train").subset(photos)
+    tested = test_set(data, card, measure)
+    drawn = matched(open_data(data, "train"), card.name, card.classes).subset(photos)
     pixels = drawn.pixels(range(len(drawn)), network.config.image_size, card.resize)
     options = QuantOptions(
         card.name,
@@ -151,8 +153,7 @@ def prune(
         card.history.append(f"hidden activations dropped below {shown}")
     card.accuracy = {}
     store.save(output, network, card)
-    if measure:
-        note_accuracy(network, card, data, output)
+    note_accuracy(network, card, tested, output)
 
 
 def _blocks(text: str, depth: int) -> tuple[int, ...]:

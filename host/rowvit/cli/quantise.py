@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from rowvit.cli.common import OUT, app, sentences, write
-from rowvit.cli.train import DataOption, FloatArgument, OutputOption, bar, writable
+from rowvit.cli.train import DataOption, FloatArgument, OutputOption, bar, test_set, writable
 
 
 @app.command()
@@ -69,7 +69,9 @@ def quantise(
 
     network, card = store.load(model)
     config = network.config
-    writable(output)
+    for path in filter(None, (output, json_file)):
+        writable(path)
+    tested = test_set(data, card, measure)
     options = QuantOptions(
         name=card.name,
         classes=card.classes,
@@ -116,10 +118,9 @@ def quantise(
     package.meta["history"] = [*card.history, f"quantised ({method}) on {drawn.name}"]
     package.meta["accuracy"] = dict(card.accuracy)
     package.save(output)
-    if measure:
+    if tested is not None:
         from rowvit.measure.accuracy import evaluate, wilson
 
-        tested = open_data(data, "test")
         with bar("measuring") as progress:
             task = progress.add_task("", total=len(tested), note="")
             result = evaluate(

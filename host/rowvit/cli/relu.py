@@ -10,7 +10,16 @@ import typer
 from rich.table import Table
 
 from rowvit.cli.common import OUT, app, sentences
-from rowvit.cli.train import DataOption, FloatArgument, OutputOption, bar, note_accuracy, run_recipe, writable
+from rowvit.cli.train import (
+    DataOption,
+    FloatArgument,
+    OutputOption,
+    bar,
+    note_accuracy,
+    run_recipe,
+    test_set,
+    writable,
+)
 
 
 @app.command()
@@ -42,7 +51,7 @@ def relu(
     -------
       rowvit relu vit.safetensors --data photos/ -o vit-relu.safetensors --recipe fine-tune.toml
     """
-    from rowvit.measure.accuracy import evaluate
+    from rowvit.measure.accuracy import evaluate, matched
     from rowvit.model import store
     from rowvit.model.relu import to_relu
     from rowvit.train import recipe as recipes
@@ -51,7 +60,10 @@ def relu(
     steps = recipes.load(recipe) if recipe else None
     network, card = store.load(model)
     trained = open_data(data, "train", labels=recipe is not None)
+    if steps:
+        trained = matched(trained, card.name, card.classes)
     writable(output)
+    tested = test_set(data, card, measure)
     fitted, checked = trained.subset(photos), trained.subset(check, skip=photos)
     pixels = fitted.pixels(range(len(fitted)), network.config.image_size, card.resize)
 
@@ -76,8 +88,8 @@ def relu(
         OUT.print(f"top-1 on {len(checked)} training photos that were not fitted to", highlight=False)
     card.history.append(f"GELU to ReLU by ridge refit ({ridge:g}) on {fitted.name}")
     card.accuracy = {}
-    if steps and not run_recipe(network, card, trained, (recipe.name, steps), output, store.load(model)):
+    if not steps:
+        store.save(output, network, card)
+    elif not run_recipe(network, card, trained, (recipe.name, steps), output, store.load(model)):
         return
-    store.save(output, network, card)
-    if measure:
-        note_accuracy(network, card, data, output)
+    note_accuracy(network, card, tested, output)

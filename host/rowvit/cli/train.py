@@ -68,26 +68,26 @@ def train(
 
       torchrun --nproc-per-node 4 -m rowvit.cli train vit.safetensors --data photos/ ...
     """
+    from rowvit.measure.accuracy import matched
     from rowvit.model import store
+    from rowvit.model.adapt import with_classes
     from rowvit.train import recipe as recipes
     from rowvit.train.data import open_data
-    from rowvit.train.loop import new_head
 
     steps = recipes.load(recipe)
     network, card = store.load(model)
     photos = open_data(data, "train")
     writable(output)
-    if card.classes != list(photos.classes):
-        if network.config.classes != len(photos.classes):
-            new_head(network, len(photos.classes))
-            ERR.print(f"{card.name}: a new head for {len(photos.classes)} classes", highlight=False)
-        card.classes = list(photos.classes)
+    if network.config.classes == len(photos.classes):
+        photos = matched(photos, card.name, card.classes)
+    else:
+        network = with_classes(network, len(photos.classes), deviation=0.0)
+        ERR.print(f"{card.name}: a new head for {len(photos.classes)} classes", highlight=False)
+    card.classes = list(photos.classes)
+    tested = test_set(data, card, measure)
     taught = store.load(teacher) if teacher else None
-    if not run_recipe(network, card, photos, (recipe.name, steps), output, taught, workers, save_every):
-        return
-    store.save(output, network, card)
-    if measure:
-        note_accuracy(network, card, data, output)
+    if run_recipe(network, card, photos, (recipe.name, steps), output, taught, workers, save_every):
+        note_accuracy(network, card, tested, output)
 
 
 def run_recipe(
@@ -100,7 +100,8 @@ def run_recipe(
     workers: int = 0,
     save_every: float = 60.0,
 ) -> bool:
-    """Train in place, with a progress bar, and note it in the card; whether this process is to go on."""
+    """Train in place, with a progress bar, and save the network; whether this process is to go on."""
+    from rowvit.model import store
     from rowvit.train.loop import Trainer
 
     name, steps = recipe
@@ -121,16 +122,32 @@ def run_recipe(
     phases = ", ".join(phase.name or f"{phase.epochs:g} epochs" for phase in steps.phases)
     card.history.append(f"trained by {name} ({phases}) on {photos.name}")
     card.accuracy = {}
+    if trainer.rank == 0:
+        store.save(output, network, card)
+    trainer.forget()
     return trainer.rank == 0
 
 
-def note_accuracy(network: VisionTransformer, card: Card, data: Path, output: Path) -> None:
+def test_set(data: Path, card: Card, measure: bool) -> Photos | None:
+    """The test photos, opened before the work and not after it; None if nothing is to be measured."""
+    from rowvit.measure.accuracy import matched
+    from rowvit.train.data import open_data
+
+    if not measure:
+        return None
+    try:
+        return matched(open_data(data, "test"), card.name, card.classes)
+    except RowvitError as error:
+        raise RowvitError(f"{str(error).rstrip('.')}; to measure nothing, give --no-measure") from error
+
+
+def note_accuracy(network: VisionTransformer, card: Card, tested: Photos | None, output: Path) -> None:
     """Measure top-1 on the whole test set, print it and write it into the card at ``output``."""
     from rowvit.measure.accuracy import evaluate, wilson
     from rowvit.model import store
-    from rowvit.train.data import open_data
 
-    tested = open_data(data, "test")
+    if tested is None:
+        return
     with bar("measuring") as progress:
         task = progress.add_task("", total=len(tested), note="")
         found = evaluate((network, card), tested, progress=lambda done: progress.update(task, completed=done))
@@ -200,6 +217,8 @@ def evaluate_command(
     if precision not in ("fp32", "bf16"):
         raise RowvitError(f"precision '{precision}' is not fp32 or bf16")
     hardware = configs.load(config)
+    if json_file:
+        writable(json_file)
     tested = open_data(data, "test")
     tested = tested.subset(photos) if photos else tested
 

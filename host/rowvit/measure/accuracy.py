@@ -8,8 +8,8 @@ processes of this machine, or any cluster whose scheduler is named.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rowvit.train.data import Photos
 
 SHARD = 32  # photos
+DEADLINE = 1800.0  # seconds for one shard
 COUNTED = ("macs_executed", "macs_dense", "w2_rows_fetched", "w2_rows_total")
 
 
@@ -141,6 +142,27 @@ def wilson(right: int, total: int, z: float = 1.959964) -> tuple[float, float]:
     middle = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def matched(photos: Photos, network: str, classes: Sequence[str]) -> Photos:
+    """The photos with labels that count the classes of a network.
+
+    Where both have the same names, the network's order holds; other names are taken as they stand.
+
+    Raises
+    ------
+    RowvitError
+        If they differ in number.
+    """
+    if len(classes) != len(photos.classes):
+        raise RowvitError(
+            f"{network} knows {len(classes)} classes, the photos ({photos.name}) have {len(photos.classes)}"
+        )
+    place = {name: index for index, name in enumerate(classes)}
+    if place.keys() != set(photos.classes) or len(place) < len(classes):
+        return photos
+    order = np.array([place[name] for name in photos.classes], np.int64)
+    return replace(photos, labels=order[photos.labels], classes=tuple(classes))
 
 
 # -- one shard -------------------------------------------------------------------------------------
@@ -296,10 +318,7 @@ def evaluate(
     else:
         name, classes = model.meta["name"], model.meta["classes"]
         side, resize = model.arch["image_size"], model.meta["preprocessing"]["resize"]
-    if len(photos.classes) != len(classes):
-        raise RowvitError(
-            f"{name} knows {len(classes)} classes, the photos ({photos.name}) have {len(photos.classes)}"
-        )
+    photos = matched(photos, name, classes)
     shards = [range(i, min(i + SHARD, len(photos))) for i in range(0, len(photos), SHARD)]
     if target == "sim" and not floating:
         from rowvit.device.verilate import build
@@ -368,7 +387,8 @@ def _run(
             yield work(model, part(shard), counted(shard))
         return
     try:
-        from distributed import Client
+        from distributed import Client, KilledWorker
+        from distributed import TimeoutError as NoAnswer
     except ImportError as error:
         raise RowvitError("several workers need Dask; install it with: pip install 'rowvit[eval]'") from error
     try:
@@ -380,7 +400,18 @@ def _run(
     except (OSError, ValueError) as error:
         raise RowvitError(f"no Dask scheduler answers at {scheduler} ({error})") from error
     with client:
-        sent = client.scatter(model, broadcast=True)
+        try:
+            sent = client.scatter(model, broadcast=True)
+        except NoAnswer as error:
+            raise RowvitError(
+                f"the Dask scheduler at {scheduler} has no workers; start some: dask worker {scheduler}"
+            ) from error
         futures = [client.submit(work, sent, part(shard), counted(shard), pure=False) for shard in shards]
-        for future in futures:
-            yield future.result()
+        for shard, future in zip(shards, futures, strict=True):
+            try:
+                yield future.result(DEADLINE)
+            except (NoAnswer, KilledWorker) as error:
+                raise RowvitError(
+                    f"photos {shard.start} to {shard.stop - 1}: the workers died of them, or gave no answer"
+                    f" within {DEADLINE / 60:.0f} minutes; see Dask's log"
+                ) from error

@@ -36,13 +36,13 @@ def resize(model: VisionTransformer, image_size: int) -> VisionTransformer:
     return rebuild(model, new, {"pos_embed": torch.cat([first, table], dim=1)})
 
 
-def with_classes(model: VisionTransformer, classes: int, seed: int = 0) -> VisionTransformer:
-    """The network with one new, untrained head (weights of deviation 0.02, no bias); 0: with none."""
+def with_classes(model: VisionTransformer, classes: int, deviation: float = 0.02) -> VisionTransformer:
+    """The network with one new, untrained head (weights of that deviation, no bias); 0 classes: with none."""
     new = replace(model.config, classes=classes, distilled=False)
     if not classes:
         return rebuild(model, new)
-    generator = torch.Generator().manual_seed(seed)
-    weight = 0.02 * torch.randn(classes, new.dim, generator=generator)
+    generator = torch.Generator().manual_seed(0)
+    weight = deviation * torch.randn(classes, new.dim, generator=generator)
     return rebuild(model, new, {"head.weight": weight, "head.bias": torch.zeros(classes)})
 
 

@@ -9,6 +9,7 @@ needs no random generators. Under ``torchrun`` every process takes its share of 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import math
@@ -16,7 +17,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,15 +40,6 @@ CALIBRATION_PHOTOS = 256  # of a quantisation-aware phase
 
 #: called after every step with steps done, steps in all, phase and the loss
 Progress = Callable[[int, int, Phase, float], None]
-
-
-def new_head(model: VisionTransformer, classes: int) -> None:
-    """Give a network a head for other classes, all zero, in place."""
-    model.head = nn.Linear(model.config.dim, classes)
-    nn.init.zeros_(model.head.weight)
-    nn.init.zeros_(model.head.bias)
-    model.head_dist = None
-    model.config = replace(model.config, classes=classes, distilled=False)
 
 
 class Trainer:
@@ -95,19 +86,21 @@ class Trainer:
             raise RowvitError(f"the network has {model.config.classes} classes and the photos have {classes}")
         if any(phase.distill for phase in recipe.phases) and teacher is None:
             raise RowvitError("the recipe distills; name the network to learn from with --teacher")
-        if teacher is not None and teacher[0].config.classes != classes:
-            raise RowvitError(
-                f"the teacher has {teacher[0].config.classes} classes, the photos have {classes}"
-            )
+        if teacher is not None:
+            for what, theirs, ours in (
+                ("classes", teacher[0].config.classes, classes),
+                ("pixels a side", teacher[0].config.image_size, model.config.image_size),
+            ):
+                if theirs != ours:
+                    raise RowvitError(f"the teacher takes {theirs} {what}, the network is to learn {ours}")
         for phase in recipe.phases:
             if any(not 0 <= layer < model.config.depth for layer in phase.prune_layers):
                 raise RowvitError(f"phase '{phase.name}' prunes in a block that the network does not have")
-        self.rank, self.world = _processes()
+        self.rank, self.world, self.device = _processes()
         if recipe.batch % self.world:
             raise RowvitError(f"{self.world} processes do not divide the batch of {recipe.batch}")
         if len(photos) < recipe.batch:
             raise RowvitError(f"{len(photos)} photos do not fill a batch of {recipe.batch}")
-        self.device = torch.device("cuda", self.rank) if torch.cuda.is_available() else torch.device("cpu")
         self.model, self.card, self.recipe, self.state, self.teacher = model, card, recipe, state, teacher
         self.workers, self.save_every = workers, save_every
         augmentation = recipe.augmentation
@@ -118,22 +111,30 @@ class Trainer:
         self.done = 0  # steps
 
     def run(self, progress: Progress = lambda *_: None) -> None:
-        """Train, from the saved state if there is one; at the end the state is deleted."""
+        """Train, from the saved state if there is one; who has saved the network calls `forget`."""
         saved = self._read_state()
         self.model.to(self.device)
         if self.teacher is not None:
             self.teacher[0].to(self.device).eval().requires_grad_(False)
         wrapped = nn.parallel.DistributedDataParallel(self.model) if self.world > 1 else self.model
         first = 0
+        patches = self.model.config.tokens - self.model.config.prefix
         for phase, steps in zip(self.recipe.phases, self.steps, strict=True):
+            if phase.prune_layers:  # even of a phase that is over: later ones keep its schedule
+                set_pruning(self.model, keep_schedule(patches, phase.prune_layers, phase.rho))
             if self.done < first + steps:
                 self._phase(wrapped, phase, first, steps, saved, progress)
                 saved = None
             first += steps
         self.model.token_drop = 0.0
         self.model.cpu().eval()
+
+    def forget(self) -> None:
+        """Delete the saved state, and leave torchrun's group."""
         if self.rank == 0:
             self.state.unlink(missing_ok=True)
+        if self.world > 1:
+            dist.destroy_process_group()
 
     def _phase(
         self,
@@ -147,16 +148,13 @@ class Trainer:
         recipe, model = self.recipe, self.model
         model.train()
         model.token_drop = phase.token_drop
-        patches = model.config.tokens - model.config.prefix
-        pruning = tuple(keep_schedule(patches, phase.prune_layers, phase.rho)) or model.config.pruning
+        pruning = model.config.pruning
         optimizer = torch.optim.AdamW(_groups(model, phase), lr=phase.lr, betas=(0.9, 0.999))
         if saved is not None and self.done > first:
             optimizer.load_state_dict(saved["optimizer"])
         scales = None
         if phase.quantise:
-            set_pruning(model, pruning)
             scales = saved["scales"] if saved is not None and self.done > first else self._scales()
-            model.train()
         written = time.monotonic()
         for images, labels in self._batches(first, steps):
             torch.manual_seed(hash((recipe.seed, self.done, self.rank)) & 0x7FFF_FFFF)
@@ -183,10 +181,7 @@ class Trainer:
         """Units of the activations as the network is now, on the same photos in every process."""
         photos = self.data.photos.subset(CALIBRATION_PHOTOS, self.recipe.seed)
         pixels = photos.pixels(range(len(photos)), self.data.side, self.card.resize)
-        self.model.cpu()
-        scales = activation_scales(self.model, self.card.mean, self.card.std, pixels)
-        self.model.to(self.device)
-        return scales
+        return activation_scales(copy.deepcopy(self.model).cpu(), self.card.mean, self.card.std, pixels)
 
     def _step(
         self,
@@ -229,8 +224,9 @@ class Trainer:
     def _fingerprint(self, photos: Photos) -> str:
         """What must be the same for a saved state to go on."""
         sha = hashlib.sha256(repr((self.recipe, photos.name, len(photos), self.card.mean)).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            sha.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        for model in [self.model, *(self.teacher or ())[:1]]:
+            for name, tensor in sorted(model.state_dict().items()):
+                sha.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
         return sha.hexdigest()
 
     def _write_state(self, optimizer: torch.optim.Optimizer, scales: dict[str, float] | None) -> None:
@@ -239,35 +235,52 @@ class Trainer:
         state = {"fingerprint": self.fingerprint, "done": self.done, "optimizer": optimizer.state_dict()}
         state |= {"model": self.model.state_dict(), "scales": scales}
         part = self.state.with_name(self.state.name + ".part")
-        torch.save(state, part)
-        os.replace(part, self.state)  # a kill leaves the old state or the new one
+        try:
+            torch.save(state, part)
+            os.replace(part, self.state)  # a kill leaves the old state or the new one
+        except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
+            raise RowvitError(f"{self.state}: cannot be written ({error}); make room and go on") from error
 
     def _read_state(self) -> dict | None:
+        """The saved state, which the first process reads and the others get from it."""
+        shared = [self._saved() if self.rank == 0 else None]
+        if self.world > 1:
+            dist.broadcast_object_list(shared)
+        saved = shared[0]
+        if saved is not None:
+            self.model.load_state_dict(saved["model"])
+            self.done = saved["done"]
+            LOG.info("going on after step %d of %d", self.done, sum(self.steps))
+        return saved
+
+    def _saved(self) -> dict | None:
         if not self.state.exists():
             return None
         try:
             saved = torch.load(self.state, map_location="cpu", weights_only=True)
             if saved["fingerprint"] != self.fingerprint:
                 raise RowvitError(
-                    f"{self.state}: from a run with another recipe, network or data; delete it to begin anew"
+                    f"{self.state}: from a run with another recipe, network, teacher or data;"
+                    " delete it to begin anew"
                 )
         except RowvitError:
             raise
         except Exception as error:  # torch raises many types for a foreign file
             raise RowvitError(f"{self.state}: cannot be read as a training state; delete it") from error
-        self.model.load_state_dict(saved["model"])
-        self.done = saved["done"]
-        LOG.info("going on after step %d of %d", self.done, sum(self.steps))
         return saved
 
 
-def _processes() -> tuple[int, int]:
-    """Rank and number of processes; joins torchrun's group."""
+def _processes() -> tuple[int, int, torch.device]:
+    """Rank, number of processes, and this one's device; joins torchrun's group."""
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
     if "WORLD_SIZE" not in os.environ:
-        return 0, 1
+        return 0, 1, device
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return dist.get_rank(), dist.get_world_size()
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return dist.get_rank(), dist.get_world_size(), device
 
 
 def _normalised(pixels: Tensor, card: Card) -> Tensor:

@@ -230,6 +230,14 @@ def test_rate(kernel, size):
     assert kernel.cycles - before - 500 < pixels + (1 if pixels >= result else 1.5) * result + 200
 
 
+@pytest.mark.parametrize(("side", "cycles"), [(224, 101_259), (448, 244_651)])
+def test_figures(side, cycles):
+    """Those of hls/README.md."""
+    kernel, geometry = Kernel(), Geometry.of(side, side, 224, 16)
+    kernel.run([words(frame_of(geometry, 14), geometry)], idle=1000)
+    assert kernel.cycles - 1000 == cycles
+
+
 def test_constants_are_the_kernels():
     text = (device.HLS / "frontend.h").read_text()
     found = dict(re.findall(r"constexpr int (\w+) = (\w+);", text))

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from rowvit import overlays
+from rowvit import provenance
 from rowvit.device import verilate
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
@@ -222,7 +222,7 @@ def build(
     board_files: Path | None = None,
     frontend: str = "host",
     vitis_hls: str = "",
-) -> overlays.Provenance:
+) -> provenance.Provenance:
     """Build ``config`` for a board in ``work``, and put the overlay into ``out`` if timing is met.
 
     Raises
@@ -259,8 +259,8 @@ def build(
         fresh = out / f".{name}{suffix}.new"
         shutil.copyfile(work / f"rowvit{suffix}", fresh)
         os.replace(fresh, out / f"{name}{suffix}")
-        files[f"{name}{suffix}"] = overlays.sha256(out / f"{name}{suffix}")
-    provenance = overlays.Provenance(
+        files[f"{name}{suffix}"] = provenance.sha256(out / f"{name}{suffix}")
+    made = provenance.Provenance(
         board=target.name,
         part=target.part,
         configuration=config.name,
@@ -280,8 +280,8 @@ def build(
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         files=files,
     )
-    provenance.write(out / f"{name}.json")
-    return provenance
+    made.write(out / f"{name}.json")
+    return made
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

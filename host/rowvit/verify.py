@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from rowvit import provenance
 from rowvit.bitfile import BitHeader, Handoff
 from rowvit.errors import RowvitError
 
@@ -194,12 +195,10 @@ def _ports(handoff: Handoff) -> Check:
 
 
 def _provenance(handoff: Handoff) -> Check:
-    from rowvit import overlays
-
     name, path = "provenance", handoff.path.with_suffix(".json")
     if not path.exists():
         return Check(name, None, f"no {path.name} lies beside it: where it comes from is unknown")
-    (found,) = overlays.verify(path)
+    (found,) = provenance.verify(path)
     if found.config_hash != f"{handoff.config.hash:08X}":
         return Check(
             name,

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rowvit import overlays
+from rowvit import provenance
 from rowvit.device import hwh, verilate
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
@@ -62,7 +62,7 @@ def test_build(make, monkeypatch, tmp_path, name, installed):
         f"{stem}.hwh",
         f"{stem}.json",
     ]
-    assert overlays.verify(tmp_path / "out") == [made]
+    assert provenance.verify(tmp_path / "out") == [made]
     assert made.config_hash == f"{config.hash:08X}" and made.board == name
     assert made.utilisation["block_ram"] == {"used": 121.5, "available": 140}
     assert (made.setup_slack_ns, made.hold_slack_ns) == (0.123, 0.011)

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from rowvit import overlays
+from rowvit import provenance
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import CORE, DMA, FRONTEND, boards
@@ -38,7 +38,7 @@ def test_hls_front_end(make, monkeypatch, tmp_path, name, run):
     assert made.frontend == "hls"
     assert made.config_hash == f"{config.hash:08X}"
     assert (tmp_path / f"out/rowvit-{config.name}-hls.bit").is_file()
-    assert overlays.verify(tmp_path / "out") == [made]
+    assert provenance.verify(tmp_path / "out") == [made]
 
 
 @needs_tcl

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rowvit import overlays
+from rowvit import prebuilt, provenance
 from rowvit.cli import app
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
@@ -21,13 +21,13 @@ NAME = "rowvit-tiny"
 CONTENT = {f"{NAME}.bit": bytes(range(256)) * 1000, f"{NAME}.hwh": b"<EDKSYSTEM/>"}
 
 
-def provenance(directory: Path, **changes) -> overlays.Provenance:
+def overlay(directory: Path, **changes) -> provenance.Provenance:
     """The overlay's files in a directory, and what its build said."""
     directory.mkdir(exist_ok=True)
     for name, data in CONTENT.items():
         (directory / name).write_bytes(data)
     tiny = configs.load("tiny")
-    made = overlays.Provenance(
+    made = provenance.Provenance(
         board="Pynq-Z2",
         part="xc7z020clg400-1",
         configuration="tiny",
@@ -45,7 +45,7 @@ def provenance(directory: Path, **changes) -> overlays.Provenance:
         hold_slack_ns=0.01,
         utilisation={"lut": {"used": 1.0, "available": 2.0}},
         date="2026-01-01T00:00:00+00:00",
-        files={name: overlays.sha256(directory / name) for name in CONTENT},
+        files={name: provenance.sha256(directory / name) for name in CONTENT},
     )
     made = replace(made, **changes)
     made.write(directory / f"{NAME}.json")
@@ -87,7 +87,7 @@ class Server:
 @pytest.fixture
 def remote(tmp_path):
     """A directory on a server, and the manifest that describes it."""
-    provenance(tmp_path / "remote")
+    overlay(tmp_path / "remote")
     server = Server(tmp_path / "remote")
     server.manifest = tmp_path / "overlays.toml"
 
@@ -96,7 +96,7 @@ def remote(tmp_path):
         for file in sorted((tmp_path / "remote").iterdir()):
             entry = {
                 "url": f'"{server.url}/{file.name}"',
-                "sha256": f'"{overlays.sha256(file)}"',
+                "sha256": f'"{provenance.sha256(file)}"',
                 "bytes": str(file.stat().st_size),
             }
             if file.suffix == ".bit":
@@ -120,7 +120,7 @@ def rowvit(*arguments: object) -> tuple[int, str]:
 
 
 def test_none_exist_yet():
-    assert overlays.manifest() == []
+    assert prebuilt.manifest() == []
     code, text = rowvit("list")
     assert code == 0
     assert "There are no prebuilt overlays yet. Build one with Vivado: make bitstream" in text
@@ -155,45 +155,45 @@ def test_list_fetch_verify(remote, tmp_path):
 )
 def test_wrong_downloads(remote, tmp_path, changes, message):
     remote.write(**changes)
-    (entry,) = overlays.manifest(remote.manifest)
+    (entry,) = prebuilt.manifest(remote.manifest)
     with pytest.raises(RowvitError, match=message):
-        overlays.fetch(entry, tmp_path / "here")
+        prebuilt.fetch(entry, tmp_path / "here")
     assert not list((tmp_path / "here").iterdir())
 
 
 def test_missing_cut_and_slow_downloads(remote, tmp_path):
-    (entry,) = overlays.manifest(remote.manifest)
+    (entry,) = prebuilt.manifest(remote.manifest)
     remote.cut = True
     with pytest.raises(RowvitError, match=r"is not the file of the manifest|cannot be fetched"):
-        overlays.fetch(entry, tmp_path / "here")
+        prebuilt.fetch(entry, tmp_path / "here")
     remote.cut, remote.pause = False, 0.2
     begin = time.monotonic()
     with pytest.raises(RowvitError, match=r"did not arrive within 0\.5 s; try again, or give it more"):
-        overlays.fetch(entry, tmp_path / "here", seconds=0.5)
+        prebuilt.fetch(entry, tmp_path / "here", seconds=0.5)
     assert time.monotonic() - begin < 5
     remote.pause = 0
     (tmp_path / "remote" / f"{NAME}.hwh").unlink()
     with pytest.raises(RowvitError, match="cannot be fetched: Not Found"):
-        overlays.fetch(entry, tmp_path / "here")
+        prebuilt.fetch(entry, tmp_path / "here")
     assert not list((tmp_path / "here").iterdir())
 
 
 def test_an_older_overlay_stays_if_the_new_one_fails(remote, tmp_path):
-    (entry,) = overlays.manifest(remote.manifest)
-    overlays.fetch(entry, tmp_path / "here")
+    (entry,) = prebuilt.manifest(remote.manifest)
+    prebuilt.fetch(entry, tmp_path / "here")
     remote.write(sha256='"' + "0" * 64 + '"')
-    (entry,) = overlays.manifest(remote.manifest)
+    (entry,) = prebuilt.manifest(remote.manifest)
     with pytest.raises(RowvitError):
-        overlays.fetch(entry, tmp_path / "here")
-    assert overlays.verify(tmp_path / "here")
+        prebuilt.fetch(entry, tmp_path / "here")
+    assert provenance.verify(tmp_path / "here")
 
 
 def test_downloads_that_contradict_their_provenance(remote, tmp_path):
-    provenance(tmp_path / "remote", config_hash="00000000")
+    overlay(tmp_path / "remote", config_hash="00000000")
     remote.write()
-    (entry,) = overlays.manifest(remote.manifest)
+    (entry,) = prebuilt.manifest(remote.manifest)
     with pytest.raises(RowvitError, match="makes hash 7BAB1F13, not 00000000"):
-        overlays.fetch(entry, tmp_path / "here")
+        prebuilt.fetch(entry, tmp_path / "here")
     assert not list((tmp_path / "here").iterdir())
 
 
@@ -218,9 +218,9 @@ def test_wrong_manifests(tmp_path, text, message):
     path = tmp_path / "overlays.toml"
     path.write_text(text)
     with pytest.raises(RowvitError, match=message):
-        overlays.manifest(path)
+        prebuilt.manifest(path)
     with pytest.raises(RowvitError, match="cannot be read"):
-        overlays.manifest(tmp_path / "none.toml")
+        prebuilt.manifest(tmp_path / "none.toml")
 
 
 @pytest.mark.parametrize(
@@ -231,23 +231,23 @@ def test_wrong_manifests(tmp_path, text, message):
         (lambda at: (at / f"{NAME}.json").unlink(), "json cannot be read"),
         (lambda at: (at / f"{NAME}.json").write_text("{"), "json is not JSON"),
         (lambda at: (at / f"{NAME}.json").write_text("{}"), "is not the provenance of an overlay"),
-        (lambda at: provenance(at, files={}), "json does not name rowvit-tiny.bit"),
-        (lambda at: provenance(at, structure={"rows": 1}), "other fields than this version's"),
+        (lambda at: overlay(at, files={}), "json does not name rowvit-tiny.bit"),
+        (lambda at: overlay(at, structure={"rows": 1}), "other fields than this version's"),
         (
-            lambda at: provenance(at, configuration="pynq-z2"),
+            lambda at: overlay(at, configuration="pynq-z2"),
             r"was built from another 'pynq-z2' \(hash 7BAB1F13\) than this version's.*0123456789abcdef",
         ),
     ],
 )
 def test_verify(tmp_path, change, message):
-    provenance(tmp_path / "built")
+    overlay(tmp_path / "built")
     change(tmp_path / "built")
     with pytest.raises(RowvitError, match=message):
-        overlays.verify(tmp_path / "built" / f"{NAME}.bit")
+        provenance.verify(tmp_path / "built" / f"{NAME}.bit")
 
 
 def test_verify_needs_overlays(tmp_path):
     with pytest.raises(RowvitError, match=r"holds no \.bit"):
-        overlays.verify(tmp_path)
+        provenance.verify(tmp_path)
     with pytest.raises(RowvitError, match=r"name a .bit, .hwh or .json"):
-        overlays.verify(tmp_path / "readme.txt")
+        provenance.verify(tmp_path / "readme.txt")

@@ -61,9 +61,9 @@ ManifestOption = Annotated[
 @sentences
 def overlays_list(manifest: ManifestOption = None) -> None:
     """List the prebuilt overlays."""
-    from rowvit import overlays
+    from rowvit import prebuilt
 
-    entries = overlays.manifest(manifest or overlays.MANIFEST)
+    entries = prebuilt.manifest(manifest or prebuilt.MANIFEST)
     if not entries:
         OUT.print(
             "There are no prebuilt overlays yet. Build one with Vivado: make bitstream BOARD=Pynq-Z2",
@@ -89,16 +89,16 @@ def overlays_fetch(
     """Download a prebuilt overlay, and see that it is what it should be."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    from rowvit import overlays
+    from rowvit import prebuilt
 
-    entries = {entry.name: entry for entry in overlays.manifest(manifest or overlays.MANIFEST)}
+    entries = {entry.name: entry for entry in prebuilt.manifest(manifest or prebuilt.MANIFEST)}
     if name not in entries:
         known = f"take one of {', '.join(entries)}" if entries else "there are none yet: make bitstream"
         raise RowvitError(f"no prebuilt overlay '{name}'; {known}")
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     with Progress(*columns, console=ERR) as progress:
         tasks = {f.name: progress.add_task(f.name, total=f.bytes) for f in entries[name].files}
-        overlays.fetch(
+        prebuilt.fetch(
             entries[name], to, seconds, lambda file, done, _: progress.update(tasks[file], completed=done)
         )
     OUT.print(f"{to / name}.bit, .hwh and .json: as in the manifest", soft_wrap=True, highlight=False)
@@ -113,9 +113,9 @@ def overlays_verify(
 
     rowvit verify-overlay looks into .bit and .hwh themselves.
     """
-    from rowvit import overlays
+    from rowvit import provenance
 
-    for made in overlays.verify(path):
+    for made in provenance.verify(path):
         table = Table(show_header=False, box=None, pad_edge=False)
         table.add_row("whole", ", ".join(made.files))
         table.add_row(

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a build says of an overlay, in the ``.json`` beside ``.bit`` and ``.hwh``, and whether it is so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from rowvit.errors import RowvitError
+from rowvit.hardware import config as configs
+from rowvit.hardware.config import HardwareConfig
+
+SUFFIXES = (".bit", ".hwh", ".json")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 16):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a build says of an overlay: the ``.json`` beside the ``.bit``."""
+
+    board: str
+    part: str
+    configuration: str
+    frontend: str  #: "host", or "hls" if the design holds the HLS preprocessor
+    structure: dict[str, int]  #: of the configuration
+    config_hash: str  #: eight hexadecimal digits
+    revision: str | None  #: Git commit, None outside a repository
+    dirty: bool  #: files differed from that commit
+    tool: str
+    strategy: str
+    board_file: str  #: Vivado's, empty if it was not installed
+    clock_mhz: float  #: that the configuration asks for
+    actual_clock_mhz: float
+    setup_slack_ns: float
+    hold_slack_ns: float
+    utilisation: dict[str, dict[str, float]]  #: by resource: used, available
+    date: str  #: UTC, ISO 8601
+    files: dict[str, str]  #: SHA-256 by file name
+
+    @classmethod
+    def read(cls, path: Path) -> Provenance:
+        """Read a provenance file.
+
+        Raises
+        ------
+        RowvitError
+            It is missing or is not a provenance file.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RowvitError(
+                f"{path} cannot be read ({error.strerror}); copy it from the build, with the .bit and .hwh"
+            ) from error
+        except ValueError as error:
+            raise RowvitError(f"{path} is not JSON ({error}); copy it from the build again") from error
+        names = {field.name for field in fields(cls)}
+        if not isinstance(values, dict) or values.keys() != names:
+            raise RowvitError(
+                f"{path} is not the provenance of an overlay of this version; copy it from the build again"
+            )
+        return cls(**values)
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+def verify(path: Path) -> list[Provenance]:
+    """See that overlays are what their provenance says: both files whole, the configuration known.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.bit``, ``.hwh`` or ``.json``, or a directory of overlays.
+
+    Raises
+    ------
+    RowvitError
+        A file is missing or changed, or the configuration has another hash here than in the build.
+    """
+    if path.is_dir():
+        found = sorted({file.with_suffix("") for file in path.glob("*.bit")})
+        if not found:
+            raise RowvitError(f"{path} holds no .bit; name a directory with overlays")
+    else:
+        if path.suffix not in SUFFIXES:
+            raise RowvitError(f"{path}: name a .bit, .hwh or .json, or a directory with them")
+        found = [path.with_suffix("")]
+    return [_verify(overlay) for overlay in found]
+
+
+def _verify(overlay: Path) -> Provenance:
+    provenance = Provenance.read(overlay.parent / f"{overlay.name}.json")
+    for suffix in (".bit", ".hwh"):
+        file = overlay.parent / f"{overlay.name}{suffix}"
+        if file.name not in provenance.files:
+            raise RowvitError(f"{overlay}.json does not name {file.name}; keep the names that the build gave")
+        if not file.is_file():
+            raise RowvitError(f"{file} is missing; copy it from the build")
+        if sha256(file) != provenance.files[file.name]:
+            raise RowvitError(
+                f"{file} is not the file of {overlay}.json (SHA-256); copy all three files again"
+            )
+    try:
+        built = HardwareConfig("built", "none", provenance.clock_mhz, **provenance.structure)
+    except TypeError as error:
+        raise RowvitError(
+            f"{overlay}.json: its configuration has other fields than this version's; build the overlay again"
+        ) from error
+    if f"{built.hash:08X}" != provenance.config_hash:
+        raise RowvitError(
+            f"{overlay}.json: the configuration makes hash {built.hash:08X}, not {provenance.config_hash};"
+            " copy it from the build again"
+        )
+    name = provenance.configuration
+    if name in configs.names() and configs.load(name).hash != built.hash:
+        raise RowvitError(
+            f"{overlay} was built from another '{name}' (hash {built.hash:08X}) than this version's"
+            f" ({configs.load(name).hash:08X}); build it again, or use the software of its revision"
+            f" {provenance.revision or 'unknown'}"
+        )
+    return provenance

@@ -35,24 +35,19 @@ module fetch #(
   localparam SEG_IW = 11 - LOG_LANES;  // segment number within a row
   localparam CMD_W = BANK_W + 29;
 
-  function [LANES/2-1:0] ones_of;  // non-zeros of each byte of a bitmap
+  function [3:0] words_of;  // 64-bit words that hold a bitmap's non-zeros
     input [LANES-1:0] bitmap;
     integer i;
-    begin
-      ones_of = {LANES / 2{1'b0}};
-      for (i = 0; i < LANES; i = i + 1)
-        ones_of[4*(i/8)+:4] = ones_of[4*(i/8)+:4] + {3'd0, bitmap[i]};
-    end
-  endfunction
-
-  function [3:0] words_of;  // 64-bit words that hold them
-    input [LANES/2-1:0] ones;
-    integer i;
-    reg [LOG_LANES+3:0] n;
+    reg [3:0] ones;
+    reg [LOG_LANES:0] n;
     begin
       n = 7;
-      for (i = 0; i < LANES / 8; i = i + 1) n = n + {{LOG_LANES{1'b0}}, ones[4*i+:4]};
-      words_of = n[6:3];
+      for (i = 0; i < LANES / 8; i = i + 1) begin
+        ones = {3'd0, bitmap[8*i]} + {3'd0, bitmap[8*i+1]} + {3'd0, bitmap[8*i+2]} + {3'd0, bitmap[8*i+3]}
+             + {3'd0, bitmap[8*i+4]} + {3'd0, bitmap[8*i+5]} + {3'd0, bitmap[8*i+6]} + {3'd0, bitmap[8*i+7]};
+        n = n + {{(LOG_LANES - 3) {1'b0}}, ones};
+      end
+      words_of = {{(6 - LOG_LANES) {1'b0}}, n[LOG_LANES:3]};
     end
   endfunction
 
@@ -90,7 +85,7 @@ module fetch #(
   reg  [10:0]       left_q;   // words (dense) or segments (sparse) still to do
   // A memory read, and the count of its bits, are a cycle each.
   reg  [LANES-1:0]  bitmap_q;
-  wire [3:0]        bitmap_words = words_of(ones_of(bitmap_q));
+  wire [3:0]        bitmap_words = words_of(bitmap_q);
   reg  [3:0]        words_q;  // value words of this segment still to read
   reg  [SEG_IW-1:0] seg_q;
   reg  [15:0]       seg_addr_q;

@@ -35,8 +35,8 @@ SEARCH_SCANS = 17  # passes over the scores of a selection, typically
 
 # -- pipeline lengths -----------------------------------------------------------------------------
 READ = 11  # load engine and reader, besides the memory's latency
-REACT = 8  # an operation's dependencies are met -> its first scalar fires
-REACT_BAND = 6  # the same for a later band
+REACT = 9  # an operation's dependencies are met -> its first scalar fires
+REACT_BAND = 7  # the same for a later band
 REACT_SPARSE = 13  # the same for a compressed tile
 CAPTURE = 9  # last scalar -> the drain begins
 NEAR_END = 7  # the shadow accumulators are free so long before the drain ends

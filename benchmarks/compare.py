@@ -51,9 +51,8 @@ def main(
             simulated.append(simulate(name, config, memory, 1))
             progress.update(task, description=f"{name}: this machine's CPU")
             sizes = [int(size) for size in batches.split(",")]
-            speeds += [
-                (name, s) for s in baseline.measure(network(name).meta, batches=sizes, seconds=seconds)
-            ]
+            ways = baseline.ways(network(name).meta, batches=sizes)
+            speeds += [(name, speed) for speed in baseline.measure(ways, seconds)]
     _print_simulated(simulated, config)
     _print_cpu(speeds, machine)
     if json_file:

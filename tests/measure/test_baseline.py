@@ -59,13 +59,15 @@ def test_numpy_equals_torch(pruning, registers):
 
 def test_numpy_needs_no_torch(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    found = list(baseline.measure(package(PRUNING), ["numpy"], (1, 4), seconds=0.01))
+    found = list(baseline.measure(baseline.ways(package(PRUNING), ["numpy"], (1, 4)), 0.01))
     assert [(s.runtime, s.batch, s.difference) for s in found] == [("numpy", 1, None), ("numpy", 4, None)]
 
 
 def test_every_combination_is_timed():
     before = torch.get_num_threads()
-    found = list(baseline.measure(package(PRUNING), batches=(1, 3), threads=(1, 2), seconds=0.02))
+    ways = baseline.ways(package(PRUNING), batches=(1, 3), threads=(1, 2))
+    found = list(baseline.measure(ways, 0.02))
+    assert len(found) == len(ways)
     assert torch.get_num_threads() == before
     assert {(s.runtime, s.threads, s.batch) for s in found} == {
         (runtime, threads, batch) for runtime in ("torch", "ort") for threads in (1, 2) for batch in (1, 3)
@@ -78,10 +80,10 @@ def test_every_combination_is_timed():
 
 def test_mistakes(monkeypatch):
     with pytest.raises(RowvitError, match="no baseline 'tvm'; take torch, ort, numpy or"):
-        list(baseline.measure(package(), ["tvm"]))
+        baseline.ways(package(), ["tvm"])
     export = baseline.export
     other = baseline.float_network(package())
     torch.nn.init.ones_(other.head.weight)
     monkeypatch.setattr(baseline, "export", lambda network, batch: export(other, batch))
     with pytest.raises(RowvitError, match="differs from PyTorch"):
-        list(baseline.measure(package(), ["ort"], (1,), (1,), 0.01))
+        list(baseline.measure(baseline.ways(package(), ["ort"], (1,), (1,)), 0.01))

@@ -37,7 +37,7 @@ def test_bench(bench_file, small):
     assert result.check(document) == []
     assert document["data"]["images"] == 5 and document["data"]["set"] == "photos"
     assert document["protocol"] == {
-        "warm_up": "1 images before latency, and before throughput",
+        "warm_up": "1 image before latency, and before throughput",
         "repetitions": 7,
         "batch": 3,
     }

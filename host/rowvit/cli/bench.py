@@ -11,7 +11,6 @@ from rich.table import Table
 
 from rowvit.cli.common import (
     DEFAULT_CONFIG,
-    ERR,
     OUT,
     ConfigOption,
     MemoryName,
@@ -88,6 +87,7 @@ def bench(
     writable(json_file)
     runtimes = [name for name in baseline.split(",") if name]
     workload = prepare(model, images, target, config, count, data, subset, bitstream, (memory, latency, rate))
+    ways = cpu.ways(workload.model.meta, runtimes, sorted({1, batch}))  # what is missing, before the work
     total, thermometer, degrees = len(workload.pixels), temperature(workload.target), []
     with (
         progress_bar(f"{total} images, alone and in batches", 2 * total) as progress,
@@ -100,16 +100,17 @@ def bench(
         )
         degrees += [thermometer[1]()] if thermometer else []
     figures["baseline"] = {"none": "not asked for (--baseline)"}
-    if runtimes:
-        with ERR.status("the same network on this CPU"):
-            ways = cpu.measure(workload.model.meta, runtimes, sorted({1, batch}), seconds=baseline_seconds)
-            speeds = list(ways)
-        figures["baseline"] = [speed.record() for speed in speeds]
+    if ways:
+        figures["baseline"] = []
+        with progress_bar("the float network on this CPU", len(ways)) as progress:
+            for speed in cpu.measure(ways, baseline_seconds):
+                figures["baseline"].append(speed.record())
+                progress(len(figures["baseline"]))
     if "memory" in workload.options:
         figures["memory"] = str(workload.options["memory"])
     document |= {
         "protocol": {
-            "warm_up": f"{warm_up} images before latency, and before throughput",
+            "warm_up": f"{warm_up} image{'s' * (warm_up != 1)} before latency, and before throughput",
             "repetitions": total,
             "batch": batch,
         },

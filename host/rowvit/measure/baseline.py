@@ -14,8 +14,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ from rowvit.errors import RowvitError
 from rowvit.measure.result import processors
 
 if TYPE_CHECKING:
+    import torch
+
     from rowvit.model.vit import VisionTransformer
 
 RUNTIMES = ("torch", "ort", "numpy")
@@ -75,7 +78,7 @@ def float_network(meta: dict) -> VisionTransformer:
     try:
         import torch
 
-        from rowvit.model.vit import VisionTransformer, ViTConfig
+        from rowvit.model.vit import FusedAttention, VisionTransformer, ViTConfig
     except ImportError as error:
         raise RowvitError("the float network needs PyTorch; install it with: pip install torch") from error
     arch = meta["architecture"]
@@ -83,7 +86,13 @@ def float_network(meta: dict) -> VisionTransformer:
     # thresholds on scores depend on the data; the count that a step keeps at most stands for it
     config = ViTConfig(**{name: arch[name] for name in fields}, pruning=tuple(meta["pruning"]))
     torch.manual_seed(0)
-    return VisionTransformer(config).eval()
+    network = VisionTransformer(config)
+    for block in network.blocks:
+        if block.keep is None:  # nobody needs its scores
+            fused = FusedAttention(config)
+            fused.load_state_dict(block.attn.state_dict())
+            block.attn = fused
+    return network.eval()
 
 
 def export(network: VisionTransformer, batch: int) -> bytes:
@@ -142,15 +151,35 @@ def _described(meta: dict) -> str:
     return json.dumps([meta["architecture"], meta["pruning"]], sort_keys=True)
 
 
-def measure(
+@dataclass(frozen=True)
+class Way:
+    """A way of running the network.
+
+    Parameters
+    ----------
+    runtime, version, threads, batch
+        As of `Speed`.
+    running : callable
+        Gives a context in which the runtime is ready: a function that returns the logits of a batch.
+    expected : callable, optional
+        Returns PyTorch's logits of the same images.
+    """
+
+    runtime: str
+    version: str
+    threads: int
+    batch: int
+    running: Callable[[], AbstractContextManager[Callable[[], np.ndarray]]]
+    expected: Callable[[], np.ndarray] | None = None
+
+
+def ways(
     meta: dict,
     runtimes: Iterable[str] = ("torch", "ort"),
     batches: Sequence[int] = (1, 16),
     threads: Sequence[int] | None = None,
-    seconds: float = 3.0,
-    images: np.ndarray | None = None,
-) -> Iterator[Speed]:
-    """Time the float network; one `Speed` after the other.
+) -> list[Way]:
+    """What `measure` shall time; nothing runs yet, but what is missing is found.
 
     Parameters
     ----------
@@ -162,131 +191,62 @@ def measure(
         Images per call; a file has its own.
     threads : sequence of int, optional
         By default one, and all processors.
-    seconds : float
-        Each combination is called for so long, at least five times, after a warm-up of two calls.
-    images : float32 array [>= max(batches), 3, S, S], optional
-        Normalised pixels; by default random ones.
 
     Raises
     ------
     RowvitError
-        A runtime is unknown or missing, a file is not of this network, or the runtimes disagree.
+        A runtime is unknown or missing, or a file is not of this network.
     """
-    runtimes = list(runtimes)
-    files = [Path(name) for name in runtimes if name.endswith(".onnx")]
-    runtimes = [name for name in runtimes if not name.endswith(".onnx")]
-    if unknown := set(runtimes) - set(RUNTIMES):
-        raise RowvitError(
-            f"no baseline '{sorted(unknown)[0]}'; take {', '.join(RUNTIMES)} or a file of rowvit baseline"
-        )
-    if threads is None:
-        threads = sorted({1, processors()})
-    for file in files:
-        yield from _measure_file(meta, file, threads, seconds)
-    if "numpy" in runtimes:
-        runtimes.remove("numpy")
-        yield from _measure_numpy(meta, batches, seconds)
-    if not runtimes:
-        return
-    network = float_network(meta)
-    import torch
-
-    if images is None:
-        images = _pixels(meta, max(batches))
-    before = torch.get_num_threads()
-    try:
-        for batch in batches:
-            pixels = images[:batch]
-            with torch.inference_mode():
-                expected = network(torch.from_numpy(pixels)).numpy()
-            model = export(network, batch) if "ort" in runtimes else b""
-            for runtime in runtimes:
-                for count in threads:
-                    if runtime == "torch":
-                        call, version = _call_torch(network, pixels, count)
-                    else:
-                        call, version = _call_onnxruntime(_session(model, count), pixels)
-                    difference = float(np.abs(call() - expected).max() / np.abs(expected).max())
-                    if difference > TOLERANCE:
-                        raise RowvitError(
-                            f"{runtime} {version} differs from PyTorch by {difference:.1e} of the greatest"
-                            " logit; its speed would be another network's"
-                        )
-                    yield _speed(runtime, version, count, batch, _time(call, seconds), difference)
-    finally:
-        torch.set_num_threads(before)
-
-
-def _measure_file(meta: dict, file: Path, threads: Sequence[int], seconds: float) -> Iterator[Speed]:
-    try:
-        model = file.read_bytes()
-    except OSError as error:
-        raise RowvitError(f"{file}: cannot be read ({error.strerror})") from error
-    for count in threads:
-        session = _session(model, count, file.name)
-        if session.get_modelmeta().custom_metadata_map.get("rowvit") != _described(meta):
+    threads = threads or sorted({1, processors()})
+    found: list[Way] = []
+    for name in runtimes:
+        if name.endswith(".onnx"):
+            found += _ways_of_file(meta, Path(name), threads)
+        elif name == "numpy":
+            found += _ways_in_numpy(meta, batches)
+        elif name in RUNTIMES:
+            found += _ways_from_torch(meta, name, batches, threads)
+        else:
             raise RowvitError(
-                f"{file} is not the float network of this model; make it with: rowvit baseline"
-                f" MODEL -o {file}"
+                f"no baseline '{name}'; take {', '.join(RUNTIMES)} or a file of rowvit baseline"
             )
-        batch = session.get_inputs()[0].shape[0]
-        call, version = _call_onnxruntime(session, _pixels(meta, batch))
-        yield _speed("ort", version, count, batch, _time(call, seconds), None)
+    return found
 
 
-def _measure_numpy(meta: dict, batches: Sequence[int], seconds: float) -> Iterator[Speed]:
-    from rowvit.measure.numpy_network import NumpyNetwork
+def measure(ways: Iterable[Way], seconds: float = 3.0) -> Iterator[Speed]:
+    """Time the float network; one `Speed` after the other.
 
-    network = NumpyNetwork(meta["architecture"], meta["pruning"])
-    for batch in batches:
-        call = partial(network, _pixels(meta, batch))
-        yield _speed("numpy", np.__version__, processors(), batch, _time(call, seconds), None)
+    Parameters
+    ----------
+    ways : iterable of Way
+    seconds : float
+        Each is called for so long, at least five times, after a warm-up of two calls.
 
-
-def _pixels(meta: dict, count: int) -> np.ndarray:
-    side = meta["architecture"]["image_size"]
-    return np.random.default_rng(0).standard_normal((count, 3, side, side), np.float32)
-
-
-def _call_torch(
-    network: VisionTransformer, pixels: np.ndarray, threads: int
-) -> tuple[Callable[[], np.ndarray], str]:
-    """A function that classifies ``pixels``, and PyTorch's version."""
-    import torch
-
-    torch.set_num_threads(threads)
-    tensor = torch.from_numpy(pixels)
-
-    def call() -> np.ndarray:
-        with torch.inference_mode():
-            return network(tensor).numpy()
-
-    return call, torch.__version__
-
-
-def _session(model: bytes, threads: int, name: str = "the network") -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise RowvitError(
-            "this baseline needs onnxruntime; install it with: pip install onnxruntime"
-        ) from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its own exceptions have no common base class
-        raise RowvitError(f"onnxruntime cannot read {name}: {error}") from error
-
-
-def _call_onnxruntime(session: Any, pixels: np.ndarray) -> tuple[Callable[[], np.ndarray], str]:
-    """A function that classifies ``pixels``, and onnxruntime's version."""
-    import onnxruntime
-
-    return lambda: session.run(None, {"images": pixels})[0], onnxruntime.__version__
+    Raises
+    ------
+    RowvitError
+        A runtime's logits are not PyTorch's.
+    """
+    for way in ways:
+        with way.running() as call:
+            difference = None
+            if way.expected:
+                expected = way.expected()
+                difference = float(np.abs(call() - expected).max() / np.abs(expected).max())
+                if difference > TOLERANCE:
+                    raise RowvitError(
+                        f"{way.runtime} {way.version} differs from PyTorch by {difference:.1e} of the"
+                        " greatest logit; its speed would be another network's"
+                    )
+            times = _time(call, seconds)
+        median, fastest, p90 = (float(value) for value in np.quantile(times, [0.5, 0, 0.9]))
+        yield Speed(
+            *(way.runtime, way.version, way.threads, way.batch, len(times)), median, fastest, p90, difference
+        )
 
 
 def _time(call: Callable[[], np.ndarray], seconds: float) -> np.ndarray:
+    """Seconds of every call."""
     for _ in range(2):
         call()
     times: list[float] = []
@@ -297,8 +257,112 @@ def _time(call: Callable[[], np.ndarray], seconds: float) -> np.ndarray:
     return np.array(times)
 
 
-def _speed(
-    runtime: str, version: str, threads: int, batch: int, times: np.ndarray, difference: float | None
-) -> Speed:
-    median, fastest, p90 = (float(value) for value in np.quantile(times, [0.5, 0, 0.9]))
-    return Speed(runtime, version, threads, batch, len(times), median, fastest, p90, difference)
+def _pixels(meta: dict, count: int) -> np.ndarray:
+    side = meta["architecture"]["image_size"]
+    return np.random.default_rng(0).standard_normal((count, 3, side, side), np.float32)
+
+
+# -- PyTorch, and onnxruntime with what PyTorch exports -----------------------------------------
+
+
+def _ways_from_torch(meta: dict, runtime: str, batches: Sequence[int], threads: Sequence[int]) -> list[Way]:
+    network = float_network(meta)
+    import torch
+
+    version = torch.__version__ if runtime == "torch" else _onnxruntime().__version__
+    found = []
+    for batch in batches:
+        pixels = _pixels(meta, batch)
+        classify = partial(_classify, network, torch.from_numpy(pixels))
+        expected, model = cache(classify), cache(partial(export, network, batch))
+        for count in threads:
+            if runtime == "torch":
+                running = partial(_in_torch, classify, count)
+            else:
+                running = partial(_in_onnxruntime, model, pixels, count)
+            found.append(Way(runtime, version, count, batch, running, expected))
+    return found
+
+
+def _classify(network: VisionTransformer, images: torch.Tensor) -> np.ndarray:
+    import torch
+
+    with torch.inference_mode():
+        return network(images).numpy()
+
+
+@contextmanager
+def _in_torch(classify: Callable[[], np.ndarray], threads: int) -> Iterator[Callable[[], np.ndarray]]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield classify
+    finally:
+        torch.set_num_threads(before)
+
+
+# -- onnxruntime --------------------------------------------------------------------------------
+
+
+def _ways_of_file(meta: dict, file: Path, threads: Sequence[int]) -> list[Way]:
+    try:
+        model = file.read_bytes()
+    except OSError as error:
+        raise RowvitError(f"{file}: cannot be read ({error.strerror})") from error
+    session = _session(model, 1, file.name)
+    if session.get_modelmeta().custom_metadata_map.get("rowvit") != _described(meta):
+        raise RowvitError(
+            f"{file} is not the float network of this model; make it with: rowvit baseline MODEL -o {file}"
+        )
+    batch, version = session.get_inputs()[0].shape[0], _onnxruntime().__version__
+    pixels = _pixels(meta, batch)
+    return [
+        Way("ort", version, count, batch, partial(_in_onnxruntime, lambda: model, pixels, count))
+        for count in threads
+    ]
+
+
+@contextmanager
+def _in_onnxruntime(
+    model: Callable[[], bytes], pixels: np.ndarray, threads: int
+) -> Iterator[Callable[[], np.ndarray]]:
+    session = _session(model(), threads)
+    yield lambda: session.run(None, {"images": pixels})[0]
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise RowvitError(
+            "this baseline needs onnxruntime; install it with: pip install onnxruntime"
+        ) from error
+    return onnxruntime
+
+
+def _session(model: bytes, threads: int, name: str = "the network") -> Any:
+    runtime = _onnxruntime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    try:
+        return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own exceptions have no common base class
+        raise RowvitError(f"onnxruntime cannot read {name}: {error}") from error
+
+
+# -- NumPy --------------------------------------------------------------------------------------
+
+
+def _ways_in_numpy(meta: dict, batches: Sequence[int]) -> list[Way]:
+    from rowvit.measure.numpy_network import NumpyNetwork
+
+    network = NumpyNetwork(meta["architecture"], meta["pruning"])
+    return [
+        Way(
+            *("numpy", np.__version__, processors(), batch),
+            partial(nullcontext, partial(network, _pixels(meta, batch))),
+        )
+        for batch in batches
+    ]

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 
 import rowvit
+from rowvit.hardware import isa
+from rowvit.measure.profile import layer_counters
 from rowvit.measure.throughput import measure
 from rowvit.target import read_model
+
+COUNTERS = [name for name, _ in isa.COUNTERS]
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (5, 12, 12, 3), dtype=np.uint8)
 
@@ -53,7 +57,24 @@ def test_operations_and_layers(simulated, small):
     total = sum(layer["cycles"] for layer in found["layers"])
     assert total == pytest.approx(np.median([r.cycles for r in singles]), rel=0.01)
     assert all(0 <= layer["busy"] <= 1 for layer in found["layers"])
+    for name in COUNTERS:
+        total = sum(layer[name] for layer in found["layers"])
+        assert total == pytest.approx(np.median([r.counters[name] for r in singles]), rel=0.05, abs=8), name
     assert found["counters"]["fires"] == pytest.approx(np.mean([r.counters["fires"] for r in singles]))
+
+
+def test_layers_between_the_marks_of_the_core(small):
+    """The simulator's counters agree with those in the core's answer, and not only in the first start."""
+    with rowvit.open("sim", config="tiny") as sim:
+        sim.load(small["package"])
+        for image in IMAGES[:2]:
+            sim.device.watch()
+            (result,) = sim(image[None])
+            layers = layer_counters(sim.program, sim.device.events(), result)
+            assert [layer["cycles"] for layer in layers] == pytest.approx(result.layer_cycles, abs=3)
+            assert [layer["fires"] for layer in layers] == pytest.approx(result.layer_fires, abs=4)
+            for name in COUNTERS:
+                assert sum(layer[name] for layer in layers) == result.counters[name]
 
 
 def test_simulated_phases(simulated):
@@ -75,6 +96,7 @@ def test_phases_of_a_board_add_up_to_its_latency(simulated):
     parts = sum(ms for name, ms in phases.items() if name != "DMA in")  # which runs beside the others
     assert parts == pytest.approx(found["latency_ms"]["median"], rel=0.2)  # medians do not quite add up
     assert phases["DMA in"] < found["latency_ms"]["median"]
+    assert {key for layer in found["layers"] for key in layer} == {"name", "busy", "cycles", "fires"}
     assert "monotonic clock" in found["basis"] and "simulator_khz" not in found
     assert found["images_per_second"] == pytest.approx(1e3 / found["pipelined"]["ms_per_image"])
 

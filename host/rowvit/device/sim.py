@@ -254,7 +254,7 @@ class SimDevice(Device):
         self._library.rowvit_watch(self._sim, 1)
 
     def events(self) -> np.ndarray:
-        """What was recorded since `watch`.
+        """What was recorded since `watch`, of the last start.
 
         Returns
         -------
@@ -268,7 +268,10 @@ class SimDevice(Device):
         words = ctypes.cast(
             self._library.rowvit_events(self._sim), ctypes.POINTER(ctypes.c_uint8 * (count * _EVENT.itemsize))
         )
-        return np.frombuffer(words.contents, _EVENT).copy()
+        events = np.frombuffer(words.contents, _EVENT).copy()
+        cycles = events["counters"][:, 0]
+        starts = np.flatnonzero(cycles[1:] < cycles[:-1]) + 1  # before it, the state that the last one left
+        return events[starts[-1] if len(starts) else 0 :]
 
     # -- what PYNQ asks of a device -------------------------------------------------------------
 

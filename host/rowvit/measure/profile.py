@@ -157,6 +157,28 @@ def profile(
     return Profile(name, config, memory, "simulated RTL", layers, timeline, result)
 
 
+def layer_counters(program: Program, events: np.ndarray, result: Result) -> list[dict[str, int]]:
+    """What embedding, each layer, and head added to the RTL's counters, between the marks at their ends.
+
+    Parameters
+    ----------
+    program : Program
+    events : structured array
+        Of `SimDevice.events`, for a start with one image.
+    result : Result
+        Of that image.
+    """
+    operations = [i for i in program.instructions if i.op in QUEUE and QUEUE[i.op] is Engine.EXEC]
+    marks = [n + 1 for n, instruction in enumerate(operations) if Flag.MARK in instruction.flags]
+    drained = events["done"][:, Engine.DRAIN]
+    at = [np.zeros(len(COUNTERS), int), *(events["counters"][np.argmax(drained >= mark)] for mark in marks)]
+    at.append(np.array([result.counters[name] for name, _ in COUNTERS]))
+    return [
+        {name: int(after[i]) - int(before[i]) for name, i in _COUNTER.items()}
+        for before, after in pairwise(at)
+    ]
+
+
 def _statistics(package: ModelPackage, image: np.ndarray) -> Statistics:
     from rowvit.reference import network, patchify
 
@@ -214,24 +236,18 @@ def _measured(
     config: HardwareConfig,
     memory: Any,
 ) -> list[LayerProfile]:
-    """Layers from the RTL's counters at the marks."""
-    operations = [i for i in program.instructions if i.op in QUEUE and QUEUE[i.op] is Engine.EXEC]
-    marks = [n + 1 for n, instruction in enumerate(operations) if Flag.MARK in instruction.flags]
-    drained = events["done"][:, Engine.DRAIN].astype(int)
-    at = [np.zeros(len(COUNTERS)), *(events["counters"][np.argmax(drained >= mark)] for mark in marks)]
-    at.append(np.array([result.counters[name] for name, _ in COUNTERS]))
+    """Layers from the RTL's counters."""
     rate = 1.0 if memory.ideal else memory.rate / 100
     layers = []
-    for name, cycles, modelled, times, fires, (before, after) in zip(
+    for name, cycles, modelled, times, fires, counted in zip(
         _names(program),
         result.layer_cycles,
         predicted.layer_cycles,
         predicted.layers,
         result.layer_fires,
-        pairwise(at),
+        layer_counters(program, events, result),
         strict=True,
     ):
-        counted = {key: float(after[i]) - float(before[i]) for key, i in _COUNTER.items()}
         busy = min(counted["exec_fire"], cycles)
         draining = min(counted["wait_drain"], cycles - busy)
         rest = cycles - busy - draining

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rowvit.hardware.isa import COUNTERS
+from rowvit.measure.profile import layer_counters
 
 if TYPE_CHECKING:
     from rowvit.target import Result, Target
@@ -68,13 +69,18 @@ def measure(
     if warm_up:
         target(first_ones)
     single: list[Result] = []
+    layers: list[list[dict[str, int]]] = []  # counters of every layer of every image
     received: list[int] = []  # cycles
     for i in range(count):
         if simulated:
             target.device.watch()
         single += target(images[i : i + 1])
-        if simulated:
-            received.append(_received(target.device.events()))
+        layers.append(_marked(single[-1]))
+        if simulated:  # has all counters when a layer ends, not only those in the core's answer
+            events = target.device.events()
+            counted = layer_counters(target.program, events, single[-1])
+            layers[-1] = [{**more, **own} for more, own in zip(counted, layers[-1], strict=True)]
+            received.append(_received(events))
         progress(i + 1)
     if warm_up:
         target(first_ones, batch)
@@ -110,7 +116,7 @@ def measure(
         },
         "finn": _finn(target.meta, together, per_image, clock, simulated),
         "counters": _counters(single) if counted else {"none": "the integer reference has no counters"},
-        "layers": _layers(single, target) if counted else {"none": "the integer reference has no cycles"},
+        "layers": _layers(layers, target) if counted else {"none": "the integer reference has no cycles"},
     }
     if counted:
         found["gops"]["peak"] = 2e-6 * target.config.macs_per_cycle * clock
@@ -122,8 +128,7 @@ def measure(
 def _received(events: np.ndarray) -> int:
     """Cycles until the input was there: until the receive operation of the last word completed."""
     words, cycles = events["counters"][:, [_WORDS, _CYCLES]].T
-    # a batch of one also completes the receive of the image that does not come; and the first event may
-    # be of the start before
+    # a batch of one also completes the receive of the image that does not come
     return int(cycles[np.flatnonzero(words != words[-1])[-1] + 1])
 
 
@@ -167,23 +172,24 @@ def _counters(results: list[Result]) -> dict[str, float]:
     return {name: float(np.mean([r.counters[name] for r in results])) for name in results[0].counters}
 
 
-def _layers(results: list[Result], target: Target) -> list[dict[str, Any]]:
-    """Medians of every layer; ``busy`` is the array's share of the lane-group cycles that it has."""
-    config = target.config
-    names = ["embed", *map(str, range(target.meta["architecture"]["depth"])), "head"]
-    cycles, fires = (
-        np.median([getattr(result, name) for result in results], axis=0)
-        for name in ("layer_cycles", "layer_fires")
-    )
+def _marked(result: Result) -> list[dict[str, int]]:
+    """The counters of every layer that the core's answer carries."""
     return [
-        {
-            "name": name,
-            "cycles": float(c),
-            "fires": float(f),
-            "busy": float(f / (c * config.rows * config.groups)) if c else 0.0,
-        }
-        for name, c, f in zip(names, cycles, fires, strict=True)
+        {"cycles": cycles, "fires": fires}
+        for cycles, fires in zip(result.layer_cycles, result.layer_fires, strict=True)
     ]
+
+
+def _layers(images: list[list[dict[str, int]]], target: Target) -> list[dict[str, Any]]:
+    """Medians of every layer; ``busy`` is the array's share of the lane-group cycles that it has."""
+    groups = target.config.rows * target.config.groups
+    found = []
+    names = ["embed", *map(str, range(target.meta["architecture"]["depth"])), "head"]
+    for name, ones in zip(names, zip(*images, strict=True), strict=True):
+        counters = {key: float(np.median([one[key] for one in ones])) for key in ones[0]}
+        busy = counters["fires"] / (counters["cycles"] * groups) if counters["cycles"] else 0.0
+        found.append({"name": name, "busy": busy, **counters})
+    return found
 
 
 def _finn(

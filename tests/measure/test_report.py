@@ -70,6 +70,15 @@ def test_in_a_browser(browser, report, bench_file, width):
     )
     assert min(sizes) >= 12
 
+    # no condition's name is broken within a word
+    assert tab.evaluate(
+        """[...document.querySelectorAll('.conditions td:first-child')].every(cell => {
+            const words = document.createRange();
+            words.selectNodeContents(cell);
+            return words.getClientRects().length <= cell.textContent.split(/[ .-]/).length;
+        })"""
+    )
+
     # every plot is drawn: it has a size, and more than one color
     plots = tab.locator("img.plot")
     assert plots.count() == 2 * 4 + 2 * 2 + 2 + 1

@@ -73,11 +73,18 @@ def test_what_cannot_be_known_needs_a_reason(document):
 
 def test_a_board_has_no_excuse(document):
     """Of a board, overlay and model are known; where power is given, idle power and sampling rate are."""
-    document["target"], document["board"] = "board", {"name": "Pynq-Z2", "kernel": "5.15"}
+    document |= {"target": "board", "board": {"name": "Pynq-Z2", "kernel": "5.15"}}
+    document["evidence"] = "measured on the board"
     assert result.check(document) == []
     for key, value in (("overlay", {"none": "lost"}), ("board", {"none": "forgotten"})):
         assert result.check(document | {key: value})
     assert result.check(document | {"model": document["model"] | {"hash": {"none": "lost"}}})
+
+
+def test_only_a_board_is_measured(document):
+    """No file says measured of what was simulated, or the other way round."""
+    assert result.check(document | {"evidence": "measured on the board"})
+    assert result.check(document | {"target": "board", "board": {"name": "Pynq-Z2", "kernel": "5.15"}})
 
 
 def test_power_without_idle_or_rate_is_refused(power_file):

@@ -253,6 +253,8 @@ def _join(document: dict[str, Any], log: Path, search: float) -> None:
 
 
 def _print_power(document: dict[str, Any]) -> None:
+    from rowvit.measure.power import FIGURES
+
     OUT.print(
         f"{document['model']['name']} on {document['target']}: {document['evidence']}",
         soft_wrap=True,
@@ -270,15 +272,7 @@ def _print_power(document: dict[str, Any]) -> None:
     table = Table("", "mean", f"± ({found['confidence']:.0%})", "standard error", box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
-    names = {
-        "idle_watts": ("idle", "W", 1),
-        "busy_watts": ("busy", "W", 1),
-        "delta_watts": ("busy less idle", "W", 1),
-        "joules_per_image": ("energy of an image", "mJ", 1e3),
-        "dynamic_joules_per_image": ("the same less idling", "mJ", 1e3),
-        "images_per_second": ("throughput", "images/s", 1),
-    }
-    for key, (name, unit, scale) in names.items():
+    for key, (name, unit, scale) in FIGURES.items():
         one = found[key]
         value, half, error = (one[k] * scale for k in ("value", "uncertainty", "standard_error"))
         # two digits of the uncertainty, and the others as far

@@ -27,6 +27,16 @@ FEWEST_PAIRS = 5
 #: in a result file; a fast meter's log is kept beside it
 MOST_SAMPLES = 20_000
 
+#: the figures of a result: what to call them, in which unit, and how many of those the result's is
+FIGURES = {
+    "idle_watts": ("idle", "W", 1),
+    "busy_watts": ("busy", "W", 1),
+    "delta_watts": ("busy less idle", "W", 1),
+    "joules_per_image": ("energy of an image", "mJ", 1e3),
+    "dynamic_joules_per_image": ("the same less idling", "mJ", 1e3),
+    "images_per_second": ("throughput", "images/s", 1),
+}
+
 
 @dataclass(frozen=True)
 class Plan:

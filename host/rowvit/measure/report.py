@@ -11,19 +11,14 @@ import rowvit
 from rowvit.errors import RowvitError
 from rowvit.measure import plots
 from rowvit.measure.plots import Plot
+from rowvit.measure.power import FIGURES
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 #: conditions that a comparison says the differences of; the host's load and the date always differ
-_CONDITIONS = ("target", "board", "overlay", "config", "clock", "model", "data", "rowvit", "versions")
-_CONDITIONS += ("protocol", "instrument", "host")
-_POWER = {
-    "idle_watts": ("idle", "W", 1.0),
-    "busy_watts": ("busy", "W", 1.0),
-    "delta_watts": ("busy less idle", "W", 1.0),
-    "joules_per_image": ("energy of an image", "mJ", 1e3),
-    "dynamic_joules_per_image": ("the same less idling", "mJ", 1e3),
-    "images_per_second": ("throughput", "images/s", 1.0),
-}
+_CONDITIONS = (
+    *("target", "board", "overlay", "config", "clock", "model", "data", "rowvit", "versions"),
+    *("protocol", "instrument", "host"),
+)
 
 
 def page(documents: list[tuple[str, dict[str, Any]]]) -> str:
@@ -119,16 +114,13 @@ def _throughput_tables(document: dict[str, Any]) -> list[dict[str, Any]]:
             )
         )
     if isinstance(figures["layers"], list):
-        tables.append(
-            _table(
-                "Layers",
-                ["layer", "cycles", "array busy"],
-                [[y["name"], y["cycles"], f"{y['busy']:.1%}"] for y in figures["layers"]],
-                "Medians over the images.",
-            )
-        )
-    if isinstance(figures["counters"], dict) and "none" not in figures["counters"]:
-        tables.append(_table("Counters", ["counter", "mean per image"], [*figures["counters"].items()]))
+        layers = figures["layers"]
+        rows = [[y["name"], y["cycles"], f"{y['busy']:.1%}"] for y in layers]
+        tables.append(_table("Layers", ["layer", "cycles", "array busy"], rows, "Medians over the images."))
+        head = ["counter", "mean per image", *(y["name"] for y in layers)]
+        rows = [[key, mean, *(y.get(key) for y in layers)] for key, mean in figures["counters"].items()]
+        note = "By layer: medians over the images taken one by one."
+        tables.append(_table("Counters", head, rows, note))
     if isinstance(figures["baseline"], list):
         tables.append(
             _table(
@@ -170,7 +162,7 @@ def _power_tables(document: dict[str, Any]) -> list[dict[str, Any]]:
     if "none" in found:
         return [_table("Power", ["", ""], [["not measured", found["none"]]])]
     rows = []
-    for key, (name, unit, scale) in _POWER.items():
+    for key, (name, unit, scale) in FIGURES.items():
         one = found[key]
         rows.append(
             [f"{name}, {unit}", *(one[k] * scale for k in ("value", "uncertainty", "standard_error"))]
@@ -257,7 +249,7 @@ def _quantities(kind: str, documents: list[dict[str, Any]]) -> list[tuple[str, l
                 rows.append((f"{key} per image", [f["counters"][key] for f in every], ""))
         return rows
     rows = []
-    for key, (name, unit, scale) in _POWER.items():
+    for key, (name, unit, scale) in FIGURES.items():
         ones = [d["power"][key] for d in documents]
         apart = [
             abs(one["value"] - ones[0]["value"]) > math.hypot(one["uncertainty"], ones[0]["uncertainty"])

@@ -32,7 +32,9 @@ def geometries(draw, most: int = 60):
 
 
 def frame_of(geometry: Geometry, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (geometry.height, geometry.width, 3), dtype=np.uint8)
+    """Random pixels, in a view of a greater array: lines lie apart, the first is the last."""
+    shape = geometry.height, geometry.width + 5, 3
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)[::-1, : geometry.width]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +89,7 @@ def test_twin_is_bilinear(geometry, seed):
     g = geometry
     window = frame[g.top : g.top + g.window_height, g.left : g.left + g.window_width]
     pooled = torch.nn.functional.avg_pool2d(
-        torch.tensor(window, dtype=torch.float64).permute(2, 0, 1)[None], 1 << g.bin
+        torch.tensor(window.copy(), dtype=torch.float64).permute(2, 0, 1)[None], 1 << g.bin
     )
     expected = torch.nn.functional.interpolate(
         pooled, (g.side, g.side), mode="bilinear", align_corners=False

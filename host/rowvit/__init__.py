@@ -34,7 +34,8 @@ def open(target: str, config: str | Path | HardwareConfig | None = None, **optio
         that this is, or else ``pynq-z2``.
     **options
         golden: ``checkpoints``; sim: those of `SimDevice`; board: ``bitstream``; sim and board:
-        ``timeout`` and ``watchdog`` of `Accelerator`; all: ``frontend``, "host" or "hls".
+        ``timeout`` and ``watchdog`` of `Accelerator`; all: ``frontend``, "host" or "hls" (by default "host",
+        or what the ``bitstream`` has).
 
     Returns
     -------

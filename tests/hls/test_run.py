@@ -199,12 +199,14 @@ def test_diagnose_takes_networks_that_pass_the_kernel():
 
 
 @pytest.mark.parametrize("has, asked", [("host", "hls"), ("hls", "host")])
-def test_a_bitstream_with_the_other_front_end(standin, has, asked):
+def test_a_bitstream_with_the_other_front_end(monkeypatch, standin, has, asked):
     device = SimDevice(TINY, rtl=standin, frontend=has)
     with pytest.raises(RowvitError, match=f"has the {has} front end, not {asked}; take --frontend {has}"):
         RowvitOverlay(device.bitstream, device=device, frontend=asked)
     assert RowvitOverlay(device.bitstream, device=device, frontend=has).frontend == has
-    device.close()
+    monkeypatch.setattr(type(Device), "devices", [device], raising=False)
+    with rowvit.open("board", bitstream=device.bitstream) as acc:
+        assert acc.frontend == has
 
 
 def test_default_bitstreams():

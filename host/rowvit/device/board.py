@@ -12,7 +12,7 @@ from rowvit.overlay import RowvitOverlay
 
 
 def overlay(
-    config: HardwareConfig | None = None, bitstream: str | Path | None = None, frontend: str = "host"
+    config: HardwareConfig | None = None, bitstream: str | Path | None = None, frontend: str | None = None
 ) -> RowvitOverlay:
     """Load a bitstream.
 
@@ -23,8 +23,8 @@ def overlay(
     bitstream : str or Path, optional
         By default ``rowvit-<configuration>.bit`` in the working directory, ``rowvit-<configuration>-hls.bit``
         with the HLS front end.
-    frontend : str
-        "host" or "hls": what the bitstream has.
+    frontend : str, optional
+        "host" or "hls": what the bitstream shall have; by default what the one named has, or else "host".
 
     Raises
     ------
@@ -33,5 +33,5 @@ def overlay(
     """
     if bitstream is None:
         config = config or configs.load(default_configuration())
-        bitstream = f"{overlay_name(config, frontend)}.bit"
+        bitstream = f"{overlay_name(config, frontend or 'host')}.bit"
     return RowvitOverlay(bitstream, config, frontend=frontend)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -170,6 +171,24 @@ def test_files_beside_the_weights(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
+def test_pooler_of_transformers_is_left_out(tmp_path: Path) -> None:
+    network = exports.HuggingFaceNetwork()
+    state = {name: tensor for name, tensor in state_of(network).items() if "classifier" not in name}
+    state |= {"pooler.dense.weight": torch.ones(24, 24), "pooler.dense.bias": torch.ones(24)}
+    save_file(state, tmp_path / "a.safetensors")
+    found = import_model(tmp_path / "a.safetensors", heads=3)
+    save_file(state_of(network), tmp_path / "whole.safetensors")
+    whole = import_model(tmp_path / "whole.safetensors", heads=3).model
+    images = exports.images()
+    assert found.model.config.classes == 0 and any("pooler" in note for note in found.notes)
+    assert torch.equal(whole.head(found.model(images)), whole(images))
+    head = {"classifier.weight": torch.ones(5, 24), "classifier.bias": torch.ones(5)}
+    save_file(state | head, tmp_path / "a.safetensors")
+    with pytest.raises(RowvitError, match=r"'pooler\.dense\.bias', which this network has no place for"):
+        import_model(tmp_path / "a.safetensors", heads=3)
+
+
+@torch.no_grad()
 def test_half_precision_checkpoint(tmp_path: Path) -> None:
     network = exports.timm_network()
     save_file(
@@ -179,6 +198,27 @@ def test_half_precision_checkpoint(tmp_path: Path) -> None:
     images = exports.images()
     assert found.model.head.weight.dtype == torch.float32
     assert torch.allclose(found.model(images), network(images), atol=0.1)
+
+
+@pytest.mark.parametrize("make", [exports.timm_distilled, exports.HuggingFaceNetwork])
+def test_damaged_state_dicts_are_refused_by_tensor(tmp_path: Path, make: Callable) -> None:
+    """Every tensor in turn is left out, or has another shape."""
+    whole = state_of(make())
+    for name, tensor in whole.items():
+        for changed in (None, tensor.flatten(), tensor[None], tensor[..., :-1], tensor[:0], tensor.sum()):
+            if changed is not None and changed.shape == tensor.shape:
+                continue
+            state = {key: value for key, value in whole.items() if key != name}
+            if changed is not None:
+                state[name] = changed.contiguous()
+            torch.save(state, tmp_path / "a.pth")
+            try:
+                found = import_model(tmp_path / "a.pth", heads=3)
+            except RowvitError as error:
+                assert re.search("The state dict|This is no network", str(error))
+            else:  # what can be absent
+                assert changed is None or "token" in name, name
+                assert not found.model.config.classes or "bias" in name or "dist" in name, name
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])

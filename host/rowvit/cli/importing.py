@@ -132,6 +132,7 @@ def network_rows(config: Mapping, card: Mapping) -> dict[str, str]:
         ),
         "head": head,
         "mean, std": " ".join(f"{value:g}" for value in [*card["mean"], *card["std"]]),
+        "resizing": card["resize"],
         "licence": card["licence"] or "not told",
         "source": card["source"],
     }

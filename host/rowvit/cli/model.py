@@ -85,8 +85,13 @@ def info(model: ModelArgument) -> None:
     else:
         rows["package"] = meta["name"]
         rows["weights"] = f"{sum(t.nbytes for t in found.tensors.values()) / 1e6:.2f} MB"
-        for key in ("licence", "source", "accuracy", "hash"):
+        pixels = meta["preprocessing"]
+        rows["mean, std"] = " ".join(f"{value:g}" for value in [*pixels["mean"], *pixels["std"]])
+        rows["resizing"] = pixels["resize"]
+        for key in ("licence", "source", "accuracy"):
             rows[key] = meta.get(key)
+        rows["history"] = "; ".join(meta.get("history", ()))
+        rows["hash"] = meta.get("hash")
     rows["image"] = f"{arch['image_size']} x {arch['image_size']}, patches of {arch['patch_size']}"
     rows["network"] = (
         f"{arch['depth']} layers, {arch['dim']} channels, {arch['heads']} heads, {arch['hidden']} hidden,"

@@ -16,7 +16,6 @@ from rowvit.model.vit import VisionTransformer
 
 #: preprocessing of most published checkpoints
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-_HEAD_SIZE = 64  # of every common vision transformer
 #: transformers' names of activations
 _HIDDEN_ACTS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
 
@@ -171,21 +170,24 @@ def _state_dict(path: str, heads: int | None, act: str | None) -> Imported:
         found.card.source = Path(path).name
         return found
     state = timm_names(read_checkpoint(path))
-    dim = len(state.get("norm.weight", state.get("fc_norm.weight", ())))
     notes = []
+    pooler = [name for name in state if name.startswith("pooler.dense.")]
+    if pooler and "head.weight" not in state:  # transformers' networks without a head have one
+        state = {name: tensor for name, tensor in state.items() if name not in pooler}
+        notes.append("the pooler behind the last LayerNorm is left out")
     options = {}
     if "num_attention_heads" in beside:  # transformers'
         heads = heads or int(beside["num_attention_heads"])
         options["eps"] = float(beside.get("layer_norm_eps", 1e-12))
         told = beside.get("hidden_act", "gelu")
         act = act or _HIDDEN_ACTS.get(told, told)
+    model = from_timm(state, heads, act or "gelu", **options)
     if heads is None:
-        heads = max(dim // _HEAD_SIZE, 1)
-        notes.append(f"{heads} heads of {dim // heads} channels assumed; a state dict does not tell")
+        heads = model.config.heads
+        size = model.config.dim // heads
+        notes.append(f"{heads} heads of {size} channels assumed; a state dict does not tell")
     if act is None:
-        act = "gelu"
         notes.append("GELU assumed; a state dict does not tell")
-    model = from_timm(state, heads, act, **options)
     labels = beside.get("id2label", {})
     pixels = _json(Path(path).with_name("preprocessor_config.json"))
     if "image_mean" not in pixels:

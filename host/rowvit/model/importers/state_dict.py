@@ -28,6 +28,15 @@ _FOREIGN = (
     (r"patch_embed\.backbone\.|stem\.", "convolutions before the patches"),
 )
 
+#: shapes that reading counts on before `load_state` compares them all; 0: any size, -1: the network's width
+_SHAPES = (
+    (r"(cls|dist|reg)_token|pos_embed", (1, 0, -1)),
+    (r"blocks\.\d+\.(ls\d\.gamma|attn\.proj\.bias|mlp\.fc2\.bias)", (-1,)),
+    (r"blocks\.\d+\.(attn\.proj|mlp\.fc2)\.weight", (-1, 0)),
+    (r"blocks\.\d+\.mlp\.fc1\.weight|head\.weight", (0, -1)),
+)
+
+_HEAD_SIZE = 64  # channels, of every common vision transformer
 _WRAPPERS = re.compile(r"(module\.|model\.|backbone\.|_orig_mod\.|vit\.|deit\.|dinov2(_with_registers)?\.)+")
 #: names of transformers and torchvision, and timm's for them
 _NAMES = [
@@ -111,13 +120,13 @@ def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         renamed[name] = tensor
     for name in [name for name in renamed if ".attn.query." in name]:
         parts = [name.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
-        if all(part in renamed for part in parts):
+        if len({renamed[part].shape if part in renamed else None for part in parts}) == 1:
             renamed[name.replace(".query.", ".qkv.")] = torch.cat([renamed.pop(part) for part in parts])
     return renamed
 
 
 def from_timm(
-    state: Mapping[str, Tensor], heads: int, act: str = "relu", **options: object
+    state: Mapping[str, Tensor], heads: int | None = None, act: str = "relu", **options: object
 ) -> VisionTransformer:
     """Build the network that fits a state dict of timm's VisionTransformer.
 
@@ -128,8 +137,8 @@ def from_timm(
     ----------
     state : mapping of tensors
         Names and shapes as in timm; learnt position table.
-    heads : int
-        Not to be seen in a state dict.
+    heads : int, optional
+        Not to be seen in a state dict; by default one for 64 channels.
     act : str
         A key of `rowvit.model.vit.ACTIVATIONS`.
     **options
@@ -148,7 +157,13 @@ def from_timm(
     for key in (_PATCH, "pos_embed", "blocks.0.mlp.fc1.weight"):
         if key not in state:
             raise RowvitError(f"The state dict lacks {key!r}; expected that of a timm VisionTransformer.")
+    if state[_PATCH].ndim != 4 or not state[_PATCH].numel():
+        raise RowvitError(
+            f"The state dict: tensor {_PATCH!r} has shape {list(state[_PATCH].shape)}, expected"
+            " [width, 3, patch, patch]."
+        )
     dim, channels, patch, width = state[_PATCH].shape
+    _require_shapes(state, dim)
     if channels != 3 or patch != width:
         raise RowvitError(
             f"The state dict's patches are {patch} x {width} pixels of {channels} channels; "
@@ -159,16 +174,17 @@ def from_timm(
     if "fc_norm.weight" in state and "norm.weight" not in state:
         options.setdefault("pool", "mean")
         for part in ("weight", "bias"):
-            state[f"norm.{part}"] = state.pop(f"fc_norm.{part}")
+            if f"fc_norm.{part}" in state:
+                state[f"norm.{part}"] = state.pop(f"fc_norm.{part}")
     options.setdefault("distilled", "head_dist.weight" in state)
-    depth = 1 + max(int(match[1]) for name in state if (match := re.match(r"blocks\.(\d+)\.", name)))
+    depth = len({match[1] for name in state if (match := re.match(r"blocks\.(\d+)\.", name))})
     _fold_layer_scale(state, depth)
     config = ViTConfig(
         image_size=grid * patch,
         patch_size=patch,
         dim=dim,
         depth=depth,
-        heads=heads,
+        heads=heads or max(dim // _HEAD_SIZE, 1),
         hidden=state["blocks.0.mlp.fc1.weight"].shape[0],
         classes=len(state.get("head.weight", ())),
         act=act,
@@ -181,6 +197,21 @@ def from_timm(
     model = VisionTransformer(config)
     load_state(model, state, "The state dict")
     return model.eval()
+
+
+def _require_shapes(state: Mapping[str, Tensor], dim: int) -> None:
+    for name, tensor in state.items():
+        for pattern, sizes in _SHAPES:
+            if not re.fullmatch(pattern, name):
+                continue
+            wanted = [dim if size < 0 else size for size in sizes]
+            if tensor.ndim != len(wanted) or any(
+                w and w != s for w, s in zip(wanted, tensor.shape, strict=True)
+            ):
+                shape = "[" + ", ".join(str(size or "any") for size in wanted) + "]"
+                raise RowvitError(
+                    f"The state dict: tensor {name!r} has shape {list(tensor.shape)}, expected {shape}."
+                )
 
 
 def _join_prefix(state: dict[str, Tensor], dim: int) -> tuple[int, int]:
@@ -212,6 +243,7 @@ def _fold_layer_scale(state: dict[str, Tensor], depth: int) -> None:
     for block in range(depth):
         for scale, layer in (("ls1", "attn.proj"), ("ls2", "mlp.fc2")):
             gamma = state.pop(f"blocks.{block}.{scale}.gamma", None)
-            if gamma is not None:
-                for part, factor in (("weight", gamma[:, None]), ("bias", gamma)):
-                    state[f"blocks.{block}.{layer}.{part}"] = state[f"blocks.{block}.{layer}.{part}"] * factor
+            for part in ("weight", "bias"):
+                name = f"blocks.{block}.{layer}.{part}"
+                if gamma is not None and name in state:
+                    state[name] = state[name] * gamma.view(-1, *[1] * (state[name].ndim - 1))

@@ -151,7 +151,7 @@ class _Graph:
         model.graph.input.extend(value for value in graph.input if value.name == self.input)
         model.graph.output.append(onnx.ValueInfoProto(name=output))
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # its errors are told once, below
         try:
             session = onnxruntime.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]

@@ -58,6 +58,8 @@ def test_timm_name(tmp_path: Path) -> None:
 def test_timm_card() -> None:
     """Preprocessing, licence and class names come along; 1000 classes are ImageNet's."""
     found = import_model("timm:deit_tiny_patch16_224", random=True)
+    again = import_model("timm:deit_tiny_patch16_224", random=True).model
+    assert torch.equal(found.model.blocks[3].mlp.fc1.weight, again.blocks[3].mlp.fc1.weight)
     assert found.model.config.heads == 3 and found.model.config.tokens == 197
     assert found.card.classes[0] == "tench" and len(found.card.classes) == 1000
     assert found.card.mean == [0.485, 0.456, 0.406] and found.card.resize == "bicubic"
@@ -136,6 +138,9 @@ def test_state_dicts_of_three_libraries(tmp_path: Path, make: Callable) -> None:
         found = import_model(tmp_path / name, heads=3)
         assert torch.allclose(found.model(images), network(images), atol=3e-5)
         assert any("GELU assumed" in note for note in found.notes)
+        assert any("ImageNet's" in note for note in found.notes)
+        told = import_model(tmp_path / name, heads=3, act="gelu", mean=[0.1] * 3, std=[0.2] * 3)
+        assert not told.notes and told.card.mean == [0.1] * 3
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from rowvit.model.vit import VisionTransformer
 
 #: preprocessing of most published checkpoints
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+_ASSUMED = "mean and std are taken to be ImageNet's; the file does not tell"
 #: transformers' names of activations
 _HIDDEN_ACTS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
 
@@ -120,6 +121,8 @@ def import_model(
         card.classes = list(class_names)
     elif len(card.classes) != model.config.classes:
         card.classes = [str(index) for index in range(model.config.classes)]
+    if None not in (mean, std):
+        found.notes = [note for note in found.notes if note != _ASSUMED]
     card.mean = list(mean) if mean is not None else card.mean
     card.std = list(std) if std is not None else card.std
     card.licence = licence if licence is not None else card.licence
@@ -155,7 +158,7 @@ def _onnx(path: str, image_size: int | None, output: str | None, encoder: bool) 
     notes = [f"output differs from onnxruntime's by {result.difference:.1e} of its peak"]
     if result.dropped:
         notes.append(f"ends with the last LayerNorm; left out from {result.dropped.split(':')[0]} on")
-    notes.append("mean and std are taken to be ImageNet's, an ONNX file does not tell")
+    notes.append(_ASSUMED)
     return Imported(result.model, card, notes)
 
 
@@ -191,7 +194,7 @@ def _state_dict(path: str, heads: int | None, act: str | None) -> Imported:
     labels = beside.get("id2label", {})
     pixels = _json(Path(path).with_name("preprocessor_config.json"))
     if "image_mean" not in pixels:
-        notes.append("mean and std are taken to be ImageNet's; a state dict does not tell")
+        notes.append(_ASSUMED)
     card = Card(
         Path(path).stem,
         classes=[str(labels[key]) for key in sorted(labels, key=int)],

@@ -47,7 +47,9 @@ def create(name: str, state: Mapping[str, Tensor] | None = None, pretrained: boo
     options = {} if state is None else {"num_classes": len(state.get("head.weight", ()))}
     hub = not pretrained or _hub_answers()
     try:
-        module = timm.create_model(name, pretrained=pretrained, **options)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # random weights are the same every time
+            module = timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:  # timm and its hub raise many types
         if not pretrained:
             raise RowvitError(f"timm cannot make {name!r}: {error}") from error

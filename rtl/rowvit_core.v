@@ -457,12 +457,10 @@ module rowvit_core #(
   );
 
   // ---------------------------------------------------------------- counters and watchdog
-  reg received_q;
-  always @(posedge clk_i) received_q <= received && !clear;
   counters u_counters (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
       .inc_i({
-        15'd0, sent, 15'd0, received_q, 15'd0, select_busy, 15'd0, softmax_busy, 15'd0, norm_busy,
+        15'd0, sent, 15'd0, received, 15'd0, select_busy, 15'd0, softmax_busy, 15'd0, norm_busy,
         w2_rows, w2_fetched, 15'd0, reader_beat_i, 15'd0, load_wait, 15'd0, load_busy,
         15'd0, drain_busy, 15'd0, wait_steal, 15'd0, wait_drain, 15'd0, wait_data,
         8'd0, pv_nonzeros, 12'd0, ffn2_nonzeros, 8'd0, fires, 15'd0, fire_any,
@@ -476,7 +474,7 @@ module rowvit_core #(
   ) u_watchdog (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear), .busy_i(run_q), .limit_i(watchdog_i),
       .progress_i({done, bands}),
-      .event_i(received_q || sent || reader_beat_i || fire_any), .error_o(watchdog_error)
+      .event_i(received || sent || reader_beat_i || fire_any), .error_o(watchdog_error)
   );
 
   wire unused = &{1'b0, reader_busy_i, dt_ready_unused};

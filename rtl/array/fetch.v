@@ -35,19 +35,17 @@ module fetch #(
   localparam SEG_IW = 11 - LOG_LANES;  // segment number within a row
   localparam CMD_W = BANK_W + 29;
 
-  function [3:0] words_of;  // 64-bit words that hold a bitmap's non-zeros
+  function [LOG_LANES:0] count_of;  // seven more than a bitmap has ones: a multiple of 8 for whole words
     input [LANES-1:0] bitmap;
     integer i;
     reg [3:0] ones;
-    reg [LOG_LANES:0] n;
     begin
-      n = 7;
+      count_of = 7;
       for (i = 0; i < LANES / 8; i = i + 1) begin
         ones = {3'd0, bitmap[8*i]} + {3'd0, bitmap[8*i+1]} + {3'd0, bitmap[8*i+2]} + {3'd0, bitmap[8*i+3]}
              + {3'd0, bitmap[8*i+4]} + {3'd0, bitmap[8*i+5]} + {3'd0, bitmap[8*i+6]} + {3'd0, bitmap[8*i+7]};
-        n = n + {{(LOG_LANES - 3) {1'b0}}, ones};
+        count_of = count_of + {{(LOG_LANES - 3) {1'b0}}, ones};
       end
-      words_of = {{(6 - LOG_LANES) {1'b0}}, n[LOG_LANES:3]};
     end
   endfunction
 
@@ -85,7 +83,7 @@ module fetch #(
   reg  [10:0]       left_q;   // words (dense) or segments (sparse) still to do
   // A memory read, and the count of its bits, are a cycle each.
   reg  [LANES-1:0]  bitmap_q;
-  wire [3:0]        bitmap_words = words_of(bitmap_q);
+  wire [LOG_LANES:0] bitmap_count = count_of(bitmap_q);
   reg  [3:0]        words_q;  // value words of this segment still to read
   reg  [SEG_IW-1:0] seg_q;
   reg  [15:0]       seg_addr_q;
@@ -153,7 +151,7 @@ module fetch #(
         state_q  <= F_COUNT;
       end
       default: begin  // F_COUNT
-        words_q <= bitmap_words;
+        words_q <= {{(6 - LOG_LANES) {1'b0}}, bitmap_count[LOG_LANES:3]};
         if (bitmap_any) state_q <= F_WORDS;
         else begin
           addr_q     <= seg_addr_q + SEGW[15:0];
@@ -186,20 +184,21 @@ module fetch #(
       .out_valid_o(word_valid), .out_ready_i(word_take), .out_data_o(word), .count_o(word_count)
   );
 
+  localparam BM_W = 2 + LOG_LANES + SEG_IW + LANES;  // end, count, segment, bitmap
   wire                    bm_valid;
   wire                    bm_take;
-  wire [LANES+SEG_IW:0]   bm_head;
+  wire [BM_W-1:0]         bm_head;
   assign bm_ready = bm_count < 3'd3 && !end_q;
   fifo #(
-      .WIDTH(LANES + SEG_IW + 1),
+      .WIDTH(BM_W),
       .DEPTH(4)
   ) u_bitmaps (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i(bm_push_map || bm_push_end), .in_ready_o(),
-      .in_data_i({!bm_push_map, seg_q, bitmap_q}),
+      .in_data_i({!bm_push_map, bitmap_count, seg_q, bitmap_q}),
       .out_valid_o(bm_valid), .out_ready_i(bm_take), .out_data_o(bm_head), .count_o(bm_count)
   );
-  wire             bm_end = bm_head[LANES+SEG_IW];
+  wire             bm_end = bm_head[BM_W-1];
 
   wire             job_valid;
   wire             job_take;
@@ -221,11 +220,12 @@ module fetch #(
   reg  [3:0]        have_q;   // bytes left in data_q
   reg  [LANES-1:0]  map_q;
   reg  [SEG_IW-1:0] map_seg_q;
+  reg  [LOG_LANES:0] map_left_q;  // count_of(map_q)
 
   wire             room     = !x_valid_o || x_ready_i;
-  wire             map_any  = |map_q;
+  wire             map_any  = map_left_q != 7;
   wire [LANES-1:0] map_rest = map_q & (map_q - {{(LANES - 1) {1'b0}}, 1'b1});
-  wire             map_done = map_any && map_rest == {LANES{1'b0}};
+  wire             map_done = map_left_q == 8;
   wire             at_end   = bm_valid && bm_end;
   wire             emit_dense  = active_q && !sparse_e && have_q != 4'd0 && room;
   wire             emit_sparse = active_q && sparse_e && map_any && have_q != 4'd0 && room;
@@ -259,11 +259,11 @@ module fetch #(
       data_q <= word;
       have_q <= 4'd8;
     end else if (used_up) have_q <= 4'd0;
-    if (emit_sparse) map_q <= map_rest;
-    if (bm_take && !bm_end) begin
-      map_q     <= bm_head[LANES-1:0];
-      map_seg_q <= bm_head[LANES+:SEG_IW];
+    if (emit_sparse) begin
+      map_q      <= map_rest;
+      map_left_q <= map_left_q - 1'b1;
     end
+    if (bm_take && !bm_end) {map_left_q, map_seg_q, map_q} <= bm_head[BM_W-2:0];
     if (job_take) begin
       active_q   <= 1'b1;
       sparse_e   <= job[12];
@@ -275,7 +275,7 @@ module fetch #(
       x_valid_o <= 1'b0;
       active_q  <= 1'b0;
       have_q    <= 4'd0;
-      map_q     <= {LANES{1'b0}};
+      map_left_q <= 7;
     end
   end
 endmodule

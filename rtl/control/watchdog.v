@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Turns a stall into an error: one pulse when, while busy, nothing moved for limit_i cycles.
 // Moved means: progress_i changed or event_i was high. A limit of 0 switches it off.
-// Resources: WIDTH + 33 flip-flops, about WIDTH / 3 + 60 LUT.
+// Latency: the pulse comes 2 cycles after the limit. Resources: WIDTH + 34 flip-flops, about WIDTH / 3 + 60 LUT.
 `default_nettype none
 
 module watchdog #(
@@ -19,14 +19,15 @@ module watchdog #(
 );
     reg [WIDTH-1:0] progress_q;
     reg [31:0] idle_q;
-    reg error_q;
+    reg moved_q, error_q;
 
     always @(posedge clk_i) begin
         progress_q <= progress_i;
+        moved_q <= event_i || progress_i != progress_q;
     end
 
     always @(posedge clk_i) begin
-        if (!rst_ni || clear_i || !busy_i || event_i || progress_i != progress_q) begin
+        if (!rst_ni || clear_i || !busy_i || moved_q) begin
             idle_q <= 0;
             error_q <= 1'b0;
         end else begin

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from rowvit.cli.common import (
     DEFAULT_CONFIG,
+    ERR,
     OUT,
     ConfigOption,
     MemoryName,
@@ -18,6 +19,7 @@ from rowvit.cli.common import (
     TargetName,
     app,
     sentences,
+    writable,
 )
 from rowvit.cli.measuring import (
     BatchOption,
@@ -35,7 +37,6 @@ from rowvit.cli.measuring import (
     progress_bar,
     temperature,
     temperatures,
-    writable,
     written,
 )
 
@@ -220,5 +221,7 @@ def baseline(
     from rowvit.measure.baseline import save
     from rowvit.target import read_model
 
-    save(read_model(model).meta, output, batch)
+    writable(output)
+    with ERR.status("writing the float network"):
+        save(read_model(model).meta, output, batch)
     OUT.print(f"{output}: float network for {batch} images a call", highlight=False, soft_wrap=True)

@@ -95,6 +95,16 @@ ConfigOption = Annotated[
 ]
 
 
+def writable(path: Path | None) -> None:
+    """Refuse a path that nothing can be written to: before the work, not after it."""
+    if path is None or str(path) == "-":
+        return
+    if path.is_dir():
+        raise RowvitError(f"{path}: cannot be written (it is a directory)")
+    if not path.absolute().parent.is_dir():
+        raise RowvitError(f"{path}: cannot be written (there is no directory {path.parent})")
+
+
 def write(path: Path, text: str) -> None:
     try:
         path.write_text(text)

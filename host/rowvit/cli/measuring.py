@@ -188,9 +188,3 @@ def written(document: dict[str, Any], path: Path | None) -> None:
     elif path:
         result.write(path, document)
         ERR.print(f"{path}: the result; rowvit report {path}", highlight=False, soft_wrap=True)
-
-
-def writable(path: Path | None) -> None:
-    """Before a long measurement, not after it."""
-    if path and str(path) != "-" and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise RowvitError(f"{path}: cannot be written; give a file in a directory that exists")

@@ -22,6 +22,7 @@ from rowvit.cli.common import (
     TargetName,
     app,
     sentences,
+    writable,
 )
 from rowvit.cli.measuring import (
     BatchOption,
@@ -36,7 +37,6 @@ from rowvit.cli.measuring import (
     progress_bar,
     temperature,
     temperatures,
-    writable,
     written,
 )
 from rowvit.errors import RowvitError

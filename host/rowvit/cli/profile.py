@@ -19,8 +19,8 @@ from rowvit.cli.common import (
     ModelArgument,
     app,
     sentences,
+    writable,
 )
-from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 
 if TYPE_CHECKING:
@@ -73,10 +73,7 @@ def profile(
     model_memory = MemoryModel(latency, rate, memory is MemoryName.ideal)
     network = read_model(model)
     for path in (trace_json, plot):
-        if path and not path.parent.is_dir():
-            raise RowvitError(f"{path}: there is no directory {path.parent}")
-        if path and path.is_dir():
-            raise RowvitError(f"{path}: cannot be written (it is a directory)")
+        writable(path)
     pixels = _one_image(model, image, network.meta)
     with ERR.status("predicting" if predict else "simulating one image"):
         found = measure.profile(network, pixels, hardware, model_memory, not predict)

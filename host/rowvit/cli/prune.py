@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from rowvit.cli.common import DEFAULT_CONFIG, OUT, ConfigOption, app, sentences, write
-from rowvit.cli.train import DataOption, FloatArgument, OutputOption, bar, note_accuracy, test_set, writable
+from rowvit.cli.common import DEFAULT_CONFIG, OUT, ConfigOption, app, sentences, writable, write
+from rowvit.cli.train import DataOption, FloatArgument, OutputOption, bar, note_accuracy, test_set
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 
@@ -75,7 +75,7 @@ def prune(
 
     network, card = store.load(model)
     hardware = configs.load(config)
-    for path in filter(None, (output, plot, json_file)):
+    for path in (output, plot, json_file):
         writable(path)
     if rule not in (*RULES, "auto"):
         raise RowvitError(f"FFN2 rule '{rule}' is not one of {', '.join(RULES)} and auto")

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from rowvit.cli.common import OUT, app, sentences, write
-from rowvit.cli.train import DataOption, FloatArgument, OutputOption, bar, test_set, writable
+from rowvit.cli.common import OUT, app, sentences, writable, write
+from rowvit.cli.train import DataOption, FloatArgument, OutputOption, bar, test_set
 
 
 @app.command()
@@ -69,7 +69,7 @@ def quantise(
 
     network, card = store.load(model)
     config = network.config
-    for path in filter(None, (output, json_file)):
+    for path in (output, json_file):
         writable(path)
     tested = test_set(data, card, measure)
     options = QuantOptions(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from rowvit.cli.common import OUT, app, sentences
+from rowvit.cli.common import OUT, app, sentences, writable
 from rowvit.cli.train import (
     DataOption,
     FloatArgument,
@@ -18,7 +18,6 @@ from rowvit.cli.train import (
     note_accuracy,
     run_recipe,
     test_set,
-    writable,
 )
 
 

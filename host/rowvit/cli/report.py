@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rowvit.cli.common import ERR, OUT, app, sentences, write
-from rowvit.cli.measuring import writable
+from rowvit.cli.common import ERR, OUT, app, sentences, writable, write
 
 
 @app.command()

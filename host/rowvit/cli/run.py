@@ -28,6 +28,7 @@ from rowvit.cli.common import (
     TargetName,
     app,
     sentences,
+    writable,
     write,
 )
 from rowvit.cli.measuring import progress_bar
@@ -123,6 +124,7 @@ def run(
 
       rowvit run sign-digits photos/ --target board --bitstream rowvit-pynq-z2.bit --batch 20
     """
+    writable(json_file)
     hardware = configs.load(config)
     options: dict[str, Any] = {"frontend": frontend.value}
     if target is not TargetName.golden and timeout:

@@ -12,7 +12,18 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from rowvit.cli.common import DEFAULT_CONFIG, ERR, LOG, OUT, ConfigOption, TargetName, app, sentences, write
+from rowvit.cli.common import (
+    DEFAULT_CONFIG,
+    ERR,
+    LOG,
+    OUT,
+    ConfigOption,
+    TargetName,
+    app,
+    sentences,
+    writable,
+    write,
+)
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 
@@ -217,8 +228,7 @@ def evaluate_command(
     if precision not in ("fp32", "bf16"):
         raise RowvitError(f"precision '{precision}' is not fp32 or bf16")
     hardware = configs.load(config)
-    if json_file:
-        writable(json_file)
+    writable(json_file)
     tested = open_data(data, "test")
     tested = tested.subset(photos) if photos else tested
 
@@ -274,12 +284,6 @@ def _with_rule(network: Any, rule: str | None) -> Any:
     model, card = network
     set_ffn2(model, rule, model.config.thresholds)
     return model, card
-
-
-def writable(path: Path) -> None:
-    """Refuse a path in a directory that does not exist, before the work and not after it."""
-    if not path.parent.is_dir():
-        raise RowvitError(f"{path}: there is no directory {path.parent}")
 
 
 def _print(report: dict[str, Any]) -> None:

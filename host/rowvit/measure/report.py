@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +222,7 @@ def _comparison(kind: str, some: list[tuple[str, dict[str, Any]]]) -> dict[str, 
         for name in dict.fromkeys(name for f in flat for name in f):
             values = [f.get(name, "") for f in flat]
             if name != "host.load" and len(set(values)) > 1:
-                differences.append([name, *values])
+                differences.append([name, *map(_shortened, values)])
     return {
         "kind": kind,
         "labels": labels,
@@ -258,6 +259,11 @@ def _quantities(kind: str, documents: list[dict[str, Any]]) -> list[tuple[str, l
         remark = "within the uncertainties" if not any(apart) else "beyond the uncertainties"
         rows.append((f"{name}, {unit}", [one["value"] * scale for one in ones], remark))
     return rows
+
+
+def _shortened(text: str) -> str:
+    """A hash by its beginning: the whole one stands with its result."""
+    return f"{text[:12]}…" if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", text) else text
 
 
 def _flat(name: str, value: Any) -> dict[str, str]:

@@ -72,6 +72,18 @@ def test_board(standin, board):
         assert [result.top1 for result in acc(IMAGES)] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("board", BOARDS)
+def test_a_board_with_the_preprocessor(standin, board):
+    """A kernel without registers between DMA and core changes nothing for PYNQ; the .hwh tells of it."""
+    config = replace(TINY, board=board)
+    device = SimDevice(config, rtl=standin)
+    handoff(device).write_text(hwh.handoff(config, "hls"))
+    overlay = RowvitOverlay(device.bitstream, device=device)
+    assert overlay.frontend == "hls"
+    assert isinstance(overlay.core, RowvitCore) and isinstance(overlay.dma, DMA)
+    device.close()
+
+
 def test_any_overlay_binds_the_core(device):
     """Importing rowvit.overlay is enough for PYNQ's own Overlay."""
     overlay = pynq.Overlay(device.bitstream, device=device)

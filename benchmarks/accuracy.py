@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of docs/accuracy.md from what ``rowvit eval --json`` wrote.
+"""Rows of docs/results.md from what ``rowvit eval --json`` wrote.
 
-``python benchmarks/accuracy.py "GELU float=gelu.json" "ReLU float=relu.json" ...``: the first row is what
-the others are compared with.
+``python benchmarks/accuracy.py "GELU float=gelu.json" "ReLU float=relu.json,cycles-relu.json" ...``: the
+first row is what the others are compared with. A second file gives a float network's row the cycles of
+its int8 package.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ HEADER = (
 )
 
 
-def row(name: str, report: dict[str, Any], first: dict[str, Any]) -> str:
-    """One line of the table; a set other than the first row's is named."""
+def row(name: str, report: dict[str, Any], first: dict[str, Any], timed: dict[str, Any]) -> str:
+    """One line of the table, with the cycles of ``timed``; a set other than the first row's is named."""
     low, high = report["top1_interval_95"]
     accuracy = f"{report['top1']:.2f} ({low:.2f} to {high:.2f})"
     if report["data"] != first["data"]:
@@ -28,7 +29,7 @@ def row(name: str, report: dict[str, Any], first: dict[str, Any]) -> str:
     macs = f"{report['macs_executed'] / 1e6:.1f} ({report['macs_saved']:.1f} %)"
     fetched, total = report["w2_rows_fetched"], report["w2_rows_total"]
     rows = f"{fetched:,.0f} of {total:,.0f} ({report['w2_rows_saved']:.1f} %)"
-    cycles = f"{report['cycles']:,.0f}" if "cycles" in report else ""
+    cycles = f"{timed['cycles']:,.0f}" if "cycles" in timed else ""
     return f"| {name} | {accuracy} | {change} | {macs} | {rows} | {report['zeros']:.1f} % | {cycles} |"
 
 
@@ -37,14 +38,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("rows", nargs="+", metavar="NAME=FILE.json")
+    parser.add_argument("rows", nargs="+", metavar="NAME=FILE.json[,CYCLES.json]")
     pairs = [text.rpartition("=")[::2] for text in parser.parse_args().rows]
-    reports = [(name, json.loads(Path(file).read_text())) for name, file in pairs]
+    reports = [(name, [json.loads(Path(f).read_text()) for f in files.split(",")]) for name, files in pairs]
     print(HEADER)
     print("|---" * (HEADER.count("|") - 1) + "|")
-    for name, report in reports:
-        print(row(name, report, reports[0][1]))
-    print(f"\nOn {reports[0][1]['data']}.")
+    first = reports[0][1][0]
+    for name, files in reports:
+        print(row(name, files[0], first, files[-1]))
+    print(f"\nOn {first['data']}.")
 
 
 if __name__ == "__main__":

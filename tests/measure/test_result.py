@@ -112,6 +112,13 @@ def test_unreadable_files(tmp_path):
         result.write(tmp_path / "none" / "r.json", {})
 
 
+def test_the_environment_of_a_baseline_is_told(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("HOME", "/nobody")
+    found = result.host()["environment"]
+    assert found["OMP_NUM_THREADS"] == "3" and "HOME" not in found
+
+
 def test_revision_says_whether_the_tree_was_changed():
     found = result.revision()
     assert found["version"] and len(found["sources_sha256"]) == 64

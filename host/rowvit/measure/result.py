@@ -38,6 +38,8 @@ EVIDENCE = {
     ("power", "sim"): "a rehearsal: any power is that of the machine which simulates, not of an accelerator",
     ("power", "golden"): "the integer reference on this machine's CPU; no accelerator was measured",
 }
+#: variables that change how fast PyTorch, onnxruntime and NumPy are
+_TUNING = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_")
 _PACKAGES = ("numpy", "pynq", "pandas", "torch", "onnxruntime")
 
 
@@ -104,7 +106,9 @@ def data_set(name: str, subset: str, pixels: np.ndarray) -> dict[str, Any]:
 
 
 def host() -> dict[str, Any]:
-    """The CPU that runs the driver: its name, processors, and how busy it was in the last minute."""
+    """The CPU that runs the driver: its name, processors, how busy it was in the last minute, and what the
+    environment tells its arithmetic libraries.
+    """
     name = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as lines:
@@ -117,6 +121,7 @@ def host() -> dict[str, Any]:
         "processors": processors(),
         "load": os.getloadavg()[0],
         "system": platform.platform(),
+        "environment": {name: os.environ[name] for name in sorted(os.environ) if name.startswith(_TUNING)},
     }
 
 

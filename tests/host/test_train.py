@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -379,23 +380,27 @@ def test_later_phases_keep_the_schedule_when_a_run_goes_on(tmp_path: Path) -> No
     phases = Phase(1, 1e-3, prune_layers=(0,), rho=0.5), Phase(1, 1e-3)
     recipe = Recipe(phases, batch=8, precision="fp32")
 
-    def stop(done: int, *_: object) -> None:
-        if done == 5:
-            raise KeyboardInterrupt
-
     whole, card = store.load(start)
     Trainer(whole, card, photos, recipe, tmp_path / "whole.state").run()
     model, _ = store.load(start)
     with pytest.raises(KeyboardInterrupt):
-        Trainer(model, card, photos, recipe, tmp_path / "x.state", save_every=0.0).run(stop)
+        Trainer(model, card, photos, recipe, tmp_path / "x.state", save_every=0.0).run(stop_after(4))
     model, _ = store.load(start)
     Trainer(model, card, photos, recipe, tmp_path / "x.state").run()
     assert model.config == whole.config
     assert all(map(torch.equal, model.state_dict().values(), whole.state_dict().values()))
 
 
+def stop_after(steps: int) -> Callable:
+    def progress(done: int, *_: object) -> None:
+        if done > steps:
+            raise KeyboardInterrupt
+
+    return progress
+
+
 def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
-    """Under torchrun, two processes take the steps of one, up to rounding."""
+    """Under torchrun, two processes go on after the first step of one, and take its steps, up to rounding."""
     data, start = sets.archive(tmp_path / "a.npz"), network(tmp_path / "in.safetensors")
     # roundings turn the last bits of a sum into units
     text = (
@@ -409,6 +414,11 @@ def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
     arguments += ["--teacher", tmp_path / "teacher.safetensors"]
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     command(*arguments, "-o", one)
+    model, card = store.load(start)
+    begun = (open_data(data, "train"), recipes.load(tmp_path / "r.toml"), tmp_path / "two.safetensors.state")
+    with pytest.raises(KeyboardInterrupt):
+        teacher = store.load(tmp_path / "teacher.safetensors")
+        Trainer(model, card, *begun, teacher, save_every=0.0).run(stop_after(1))
     environment = os.environ | {"PYTHONPATH": str(HOST), "OMP_NUM_THREADS": "1"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     found = subprocess.run(
@@ -419,6 +429,7 @@ def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
         timeout=180,
     )
     assert found.returncode == 0, found.stderr[-2000:]
+    assert found.stderr.count("going on after step 1 of 6") == 2 and not begun[2].exists()
     start_weights, first, second = weights(start), weights(one), weights(two)
     assert any(not torch.allclose(first[name], start_weights[name], atol=1e-3) for name in first)
     for name in first:

@@ -93,8 +93,10 @@ class Evaluation:
 
     def right(self, best: int = 1) -> int:
         """Photos whose class is among the ``best`` greatest logits; the lowest index wins a tie."""
-        order = np.argsort(-self.work.logits, axis=1, kind="stable")[:, :best]
-        return int((order == self.truth[:, None]).any(axis=1).sum())
+        logits, truth = self.work.logits, self.truth[:, None]
+        own = np.take_along_axis(logits, truth, axis=1)
+        before = (logits > own) | ((logits == own) & (np.arange(logits.shape[1]) < truth))
+        return int((before.sum(axis=1) < best).sum())
 
     def confusion(self) -> np.ndarray:
         """Photos int [truth, guess]."""

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // AXI boundary of the accelerator and nothing else: AXI4-Lite registers, AXI4 read master,
-// AXI4-Stream in (patches) and out (records), interrupt.
+// AXI4-Stream in (patches) and out (records), interrupt. Adds no cycle; resources: rowvit_core and its parts.
 `default_nettype none
 module rowvit_top #(
     parameter [31:0] CONFIG_HASH = 32'h0,

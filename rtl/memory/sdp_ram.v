@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Simple dual port memory: one write port, one registered read port. A read of the word that is
 // being written returns the old word. Throughput 1 read and 1 write per cycle, latency 1.
+// Resources: block RAM or LUT RAM, as size decides.
 `default_nettype none
 module sdp_ram #(
     parameter WIDTH = 64,

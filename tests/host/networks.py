@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small random networks for the tests of compiler and devices."""
+"""Small random networks for the tests of quantiser, compiler and devices."""
 
 from __future__ import annotations
 
@@ -48,3 +48,16 @@ def random_patches(rng: np.random.Generator, package: ModelPackage, images: int)
     arch = package.meta["architecture"]
     shape = (images, arch["tokens"] - arch["prefix"], package.tensors["patch.weight"].shape[0])
     return rng.integers(-128, 128, shape).astype(np.int8)
+
+
+def randomise(model, seed: int):
+    """Weights that keep activations near 1, for a float network in place; the network, in evaluation mode."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        fan_in = parameter[0].numel() if parameter.ndim > 1 else 25
+        parameter.data = torch.randn(parameter.shape, generator=generator) / fan_in**0.5
+        if "norm" in name and name.endswith("weight"):
+            parameter.data += 1
+    return model.eval()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import rowvit
+from networks import randomise
 from rowvit.compiler import compile
 from rowvit.errors import RowvitError
 from rowvit.hardware.config import load
@@ -24,14 +25,7 @@ PATCHES = 25
 def network(seed: int = 0, **changes: object) -> VisionTransformer:
     """A random ReLU network that fits `tiny`, with activations near 1."""
     shape = dict(image_size=20, patch_size=4, dim=32, depth=2, heads=2, hidden=32, classes=4)
-    model = VisionTransformer(ViTConfig(**shape | changes))
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        fan_in = parameter[0].numel() if parameter.ndim > 1 else 25
-        parameter.data = torch.randn(parameter.shape, generator=generator) / fan_in**0.5
-        if "norm" in name and name.endswith("weight"):
-            parameter.data += 1
-    return model.eval()
+    return randomise(VisionTransformer(ViTConfig(**shape | changes)), seed)
 
 
 def photos(count: int = 6) -> np.ndarray:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rowvit
+from networks import randomise
 from rowvit import container, images
 from rowvit.errors import RowvitError
 from rowvit.model.synthetic import keep_schedule, random_package
@@ -195,20 +196,13 @@ def test_multiplier_refuses(factor: float) -> None:
 
 def float_network(seed: int = 0, **options: object) -> object:
     """A random ReLU network of tiny size with activations near 1."""
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
     from rowvit.model.vit import VisionTransformer, ViTConfig
 
     config = ViTConfig(
         image_size=32, patch_size=4, dim=64, depth=3, heads=2, hidden=128, classes=10, **options
     )
-    model = VisionTransformer(config)
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        fan_in = parameter[0].numel() if parameter.ndim > 1 else 25
-        parameter.data = torch.randn(parameter.shape, generator=generator) / fan_in**0.5
-        if "norm" in name and name.endswith("weight"):
-            parameter.data += 1
-    return model.eval()
+    return randomise(VisionTransformer(config), seed)
 
 
 def photos(count: int, seed: int = 0) -> np.ndarray:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of a report, as SVG that stands in the page itself."""
+"""Pictures: an empty one to draw on, and those of a report, as SVG that stands in the page itself."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rowvit.errors import RowvitError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _BLUE, _ORANGE, _GRAY = "#3b6fb6", "#d95f02", "#9a9a9a"
 _COLORS = [_BLUE, _ORANGE, "#2ca02c", "#9467bd", "#8c564b", "#17becf"]
@@ -25,6 +26,24 @@ class Plot:
 
     source: str
     caption: str
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty picture of so many inches, which needs no display.
+
+    Raises
+    ------
+    RowvitError
+        Matplotlib is missing.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise RowvitError("a plot needs matplotlib; install it with: pip install matplotlib") from error
+    picture = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(picture)
+    return picture
 
 
 def _draw(caption: str, height: float, paint: Any) -> Plot:

@@ -21,6 +21,7 @@ from rowvit.compiler.cycles import Prediction, Slice, Statistics, measured, pred
 from rowvit.errors import RowvitError
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import COUNTERS, QUEUE, Engine, Flag
+from rowvit.measure import plots
 from rowvit.target import read_program
 
 if TYPE_CHECKING:
@@ -386,13 +387,7 @@ def plot(found: Profile, path: Path) -> None:
     RowvitError
         Matplotlib is missing, or the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise RowvitError("a plot needs matplotlib; install it with: pip install matplotlib") from error
-    figure = Figure(figsize=(16, 10), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = plots.figure(16, 10)
     grid = figure.add_gridspec(2, 2, height_ratios=[1, 1.1], width_ratios=[1.15, 1])
     milliseconds = found.total / found.config.clock_mhz / 1e3
     figure.suptitle(

@@ -18,6 +18,7 @@ from rowvit.compiler import compile as lower
 from rowvit.compiler.cycles import measured, predict
 from rowvit.errors import RowvitError
 from rowvit.hardware.config import HardwareConfig
+from rowvit.measure import plots
 from rowvit.measure.accuracy import float_work
 from rowvit.model.store import Card
 from rowvit.model.synthetic import keep_schedule
@@ -278,13 +279,7 @@ def plot(points: Sequence[Point], chosen: Point, config: HardwareConfig, path: P
     RowvitError
         Matplotlib is missing, or the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise RowvitError("a plot needs matplotlib; install it with: pip install matplotlib") from error
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = plots.figure(9, 6)
     axes = figure.add_subplot()
     for layers in dict.fromkeys(p.layers for p in points):
         line = sorted((p for p in points if p.layers == layers), key=lambda p: p.cycles)

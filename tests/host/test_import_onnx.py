@@ -18,6 +18,7 @@ pytest.importorskip("timm")
 
 import exports  # noqa: E402
 from exports import HuggingFaceNetwork, JaxNetwork, PlainNetwork, export, timm_network  # noqa: E402
+from rowvit.model.importers import import_model  # noqa: E402
 from rowvit.model.importers.onnx import read_onnx  # noqa: E402
 
 NETWORKS: dict[str, tuple[Callable, dict]] = {
@@ -151,6 +152,8 @@ def test_encoder_alone(tmp_path: Path) -> None:
     assert result.model.config.classes == 0 and "ConvTranspose" in result.dropped
     features = result.model.norm(result.model.encode(images))
     assert torch.allclose(features, network.encoder(images), atol=2e-5)
+    changed = import_model(tmp_path / "a.onnx", encoder=True, classes=5, image_size=32).model.config
+    assert (changed.classes, changed.image_size) == (5, 32)  # in one command, with a new head
     with pytest.raises(RowvitError, match="activation is none"):  # in every block
         export(PlainNetwork("silu"), tmp_path / "b.onnx")
         read_onnx(tmp_path / "b.onnx", encoder=True)
@@ -203,7 +206,7 @@ def test_what_is_no_model_of_images(tmp_path: Path) -> None:
         refused("cannot be read as an ONNX model")
     good = onnx.load(export(timm_network(), path))
     refused("has no output 'nothing'; it has", output="nothing")
-    refused(r"sides \[16, 32\]", image_size=32)
+    assert read_onnx(path, image_size=32).model.config.image_size == 16  # the size is not open
 
     def changed(change: Callable) -> None:
         model = onnx.ModelProto()

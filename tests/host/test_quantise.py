@@ -29,7 +29,7 @@ from rowvit.quant.aware import activation_scales, quantisation_aware, round_thro
 from rowvit.quant.calibrate import Statistics, decibels  # noqa: E402
 from rowvit.quant.noise import layer_noise  # noqa: E402
 from rowvit.quant.quantise import QuantOptions, default_chunk, quantise  # noqa: E402
-from rowvit.quant.smooth import smooth  # noqa: E402
+from rowvit.quant.smooth import centre_keys, smooth  # noqa: E402
 
 CONFIG = ViTConfig(image_size=16, patch_size=4, dim=32, depth=3, heads=2, hidden=96, classes=3)
 MEAN, STD = (0.5,) * 3, (0.5,) * 3
@@ -108,6 +108,47 @@ def test_smoothing_changes_no_result(seed: int, strength: float, places: set, de
     evened = smooth(model, MEAN, STD, images, strength, tuple(places))
     assert np.allclose(predict(evened, images, MEAN, STD), before, atol=1e-3 * np.abs(before).max())
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_rare_great_activations_are_always_seen(count: int) -> None:
+    """A few activations in a million, ten times the others, have their part in the scale."""
+    values = torch.rand(8, 256, 512, generator=torch.Generator().manual_seed(0))
+    values[3, 17, :count] = 10.0
+    statistics = Statistics()
+    statistics.observe("x", values)
+    magnitudes, weights = statistics.magnitudes("x")
+    assert (magnitudes == 10).sum() == count and weights.sum() == pytest.approx(values.numel(), rel=1e-6)
+    assert len(magnitudes) < values.numel() / 10
+
+    def error(unit: float) -> float:
+        return float(((values / unit).round().clamp(max=127) * unit - values).square().sum())
+
+    least = min(error(unit) for unit in 10 / 127 * np.geomspace(0.2, 1, 30))
+    assert error(statistics.scale("x", 127)) < 1.02 * least
+    assert statistics.noise("x", 0.02, 127) == pytest.approx(
+        decibels(float(values.square().sum()), error(0.02)), abs=0.1
+    )
+
+
+@torch.no_grad()
+def test_centred_keys_change_no_result_and_keep_the_logits_in_range() -> None:
+    """Keys with a great common part: the attention logits would be clipped at 44."""
+    model, images, unseen = network(), pictures(40), pictures(30, seed=9)
+    dim = CONFIG.dim
+    for block in model.blocks:
+        block.attn.qkv.bias[:dim] += 6
+        block.attn.qkv.bias[dim : 2 * dim] += 6
+    exact = predict(model, unseen, MEAN, STD)
+    centred = centre_keys(model, MEAN, STD, images)
+    assert np.allclose(predict(centred, unseen, MEAN, STD), exact, atol=1e-4 * np.abs(exact).max())
+    keys = []
+    predict(
+        centred, images, MEAN, STD, len(images), lambda n, v: keys.append(v) if n.endswith(".k") else None
+    )
+    assert all(k.mean(dim=(0, 2)).abs().max() < 1e-4 for k in keys) and len(keys) == CONFIG.depth
+    before, after = (snr(exact, logits(quantise(m, images, OPTIONS), unseen)) for m in (model, centred))
+    assert after > before + 5
 
 
 def test_smoothing_helps_where_a_channel_stands_out() -> None:

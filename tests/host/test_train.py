@@ -27,11 +27,11 @@ torch = pytest.importorskip("torch")
 
 from rowvit.cli import app  # noqa: E402
 from rowvit.model import store  # noqa: E402
-from rowvit.model.vit import VisionTransformer, ViTConfig  # noqa: E402
+from rowvit.model.vit import VisionTransformer, ViTConfig, predict  # noqa: E402
 from rowvit.train import recipe as recipes  # noqa: E402
 from rowvit.train.data import Augmentation, TrainingSet, channel_statistics, open_data  # noqa: E402
 from rowvit.train.loop import Trainer  # noqa: E402
-from rowvit.train.loss import loss, mix  # noqa: E402
+from rowvit.train.loss import loss, mix, rows  # noqa: E402
 from rowvit.train.recipe import Phase, Recipe  # noqa: E402
 
 HOST = Path(__file__).parents[2] / "host"
@@ -204,6 +204,7 @@ def test_augmentation_depends_on_epoch_and_index_alone(tmp_path: Path) -> None:
         ("[[phase]]\nepochs = 1\nlr = 1e-3\nlearning = 2", "'learning' is not known; a phase has epochs"),
         ("[[phase]]\nepochs = 0\nlr = 1e-3", "epochs is 0"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\nrho = 1.5", "rho is 1.5"),
+        ("[[phase]]\nepochs = 1\nlr = 1e-3\nrow_penalty = -1", "row_penalty is -1"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\ntoken_drop = 0.5\nprune_layers = [1]", "exclude each other"),
         ("precision = 'fp8'\n[[phase]]\nepochs = 1\nlr = 1e-3", "'fp8' is not bf16 or fp32"),
         ("batch = 'many'\n[[phase]]\nepochs = 1\nlr = 1e-3", "'batch' is 'many'; it should be of type int"),
@@ -448,10 +449,25 @@ def test_distillation_follows_the_teacher(tmp_path: Path) -> None:
         teacher.head.bias.copy_(teacher.head.bias[[1, 2, 0]])
     recipe = Recipe((Phase(12, 3e-3, distill=1.0),), batch=8, precision="fp32")
     Trainer(model, card, photos, recipe, tmp_path / "s.state", (teacher, card)).run()
-    from rowvit.model.vit import predict
-
     guesses = predict(model, photos.pixels(range(24), 16), card.mean, card.std).argmax(axis=1)
     assert np.mean(guesses == (photos.labels - 1) % 3) > 0.9
+
+
+def test_row_penalty_saves_rows(tmp_path: Path) -> None:
+    """The same run with the penalty fetches fewer rows of W2, and still learns."""
+    hidden = [torch.tensor([[[1.0, 0, 3], [-2, 0, 1]]]), torch.zeros(1, 4, 3)]
+    assert float(rows(hidden)) == pytest.approx((2 + 0 + 3) / 3 / 2)
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    fetched = {}
+    for weight in (0.0, 1.0):
+        start = network(tmp_path / "in.safetensors", replace(CONFIG, ffn2_rule="image"))
+        model, card = store.load(start)
+        recipe = Recipe((Phase(12, 3e-3, row_penalty=weight),), batch=8, precision="fp32")
+        Trainer(model, card, photos, recipe, tmp_path / "x.state").run()
+        guesses = predict(model, photos.pixels(range(24), 16), card.mean, card.std).argmax(axis=1)
+        assert np.mean(guesses == photos.labels) > 0.9
+        fetched[weight] = sum(block.mlp.rows_fetched for block in model.blocks)
+    assert fetched[1.0] < 0.7 * fetched[0.0]
 
 
 @pytest.mark.parametrize(

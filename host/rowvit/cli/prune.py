@@ -71,6 +71,7 @@ def prune(
     from rowvit.model import store
     from rowvit.quant.package import RULES
     from rowvit.quant.quantise import QuantOptions, default_chunk, quantise
+    from rowvit.quant.smooth import centre_keys
     from rowvit.train.data import open_data
 
     network, card = store.load(model)
@@ -97,7 +98,8 @@ def prune(
         ffn2_rule="image" if rule == "auto" else rule,
         ffn_chunk=default_chunk(network.config.hidden),
     )
-    package = quantise(network, pixels[:64], options)
+    centred = centre_keys(network, card.mean, card.std, pixels[:64])
+    package = quantise(centred, pixels[:64], options)
     with bar("schedules") as progress:
         task = progress.add_task("", total=len(tried), note="")
         points = search.explore(

@@ -64,6 +64,7 @@ def quantise(
     from rowvit.quant.noise import layer_noise
     from rowvit.quant.quantise import QuantOptions, default_chunk
     from rowvit.quant.quantise import quantise as to_integers
+    from rowvit.quant.smooth import centre_keys
     from rowvit.quant.smooth import smooth as even
     from rowvit.train.data import open_data
 
@@ -93,6 +94,7 @@ def quantise(
     pixels = drawn.pixels(range(len(drawn)), config.image_size, card.resize)
     with bar("calibrating") as progress:
         task = progress.add_task("", total=3, note="")
+        network = centre_keys(network, options.mean, options.std, pixels)
         if smooth:
             network = even(network, options.mean, options.std, pixels, smooth)
         progress.update(task, completed=1)

@@ -11,13 +11,20 @@ from torch import Tensor
 
 METHODS = ("mse", "percentile", "max")
 _SAMPLES_PER_BATCH = 1 << 15
+_GREATEST_PER_BATCH = 1 << 8
 
 
 @dataclass
 class Statistics:
-    """Samples, greatest magnitudes and channels' greatest magnitudes of every observed activation."""
+    """Samples, greatest magnitudes and channels' greatest magnitudes of every observed activation.
+
+    The greatest magnitudes of a batch are all among its samples: one token of an image may hold
+    activations a hundred times the others', and a network fails without them. ``weights`` says how many
+    magnitudes each sample stands for.
+    """
 
     samples: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
+    weights: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
     peak: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     channels: dict[str, np.ndarray] = field(default_factory=dict)
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
@@ -28,7 +35,17 @@ class Statistics:
         flat = value.flatten().numpy()
         self.peak[name] = max(self.peak[name], float(flat.max()))
         # at random: a regular step would meet the same few channels again and again
-        self.samples[name].append(flat[self.rng.integers(0, flat.size, _SAMPLES_PER_BATCH)])
+        drawn = flat
+        weights = np.ones(flat.size)
+        if flat.size > _SAMPLES_PER_BATCH:
+            greatest = np.partition(flat, -_GREATEST_PER_BATCH)[-_GREATEST_PER_BATCH:]
+            others = flat[self.rng.integers(0, flat.size, _SAMPLES_PER_BATCH)]
+            others = others[others < greatest[0]]
+            drawn = np.concatenate([greatest, others])
+            weights = np.ones(drawn.size)
+            weights[greatest.size :] = (flat.size - greatest.size) / max(others.size, 1)
+        self.samples[name].append(drawn)
+        self.weights[name].append(weights)
         channels = value.flatten(0, -2).amax(dim=0).numpy()
         self.channels[name] = np.maximum(self.channels.get(name, 0.0), channels)
 
@@ -48,21 +65,29 @@ class Statistics:
         peak = self.peak[name] or 1.0
         if method == "max":
             return peak / levels
-        values = np.concatenate(self.samples[name]).astype(np.float64)
+        values, weights = self.magnitudes(name)
         if method == "percentile":
-            return float(np.percentile(values, percentile, method="higher") or peak) / levels
+            order = np.argsort(values)
+            below = np.cumsum(weights[order])
+            place = np.searchsorted(below, below[-1] * percentile / 100)
+            return float(values[order[min(place, len(order) - 1)]] or peak) / levels
         candidates = peak / levels * np.geomspace(0.2, 1.0, 60)
-        return float(candidates[int(np.argmin([rounding(values, unit, levels) for unit in candidates]))])
+        errors = [rounding(values, weights, unit, levels) for unit in candidates]
+        return float(candidates[int(np.argmin(errors))])
+
+    def magnitudes(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """All samples of an activation, and how many magnitudes each stands for."""
+        return np.concatenate(self.samples[name]).astype(np.float64), np.concatenate(self.weights[name])
 
     def noise(self, name: str, unit: float, levels: int) -> float:
         """Signal to noise, in dB, of an activation in units of ``unit``; infinite if it is all zero."""
-        values = np.concatenate(self.samples[name]).astype(np.float64)
-        return decibels(np.square(values).sum(), rounding(values, unit, levels))
+        values, weights = self.magnitudes(name)
+        return decibels(weights @ np.square(values), rounding(values, weights, unit, levels))
 
 
-def rounding(values: np.ndarray, unit: float, levels: int) -> float:
-    """Squared error of magnitudes in units of ``unit``, at most ``levels`` of them."""
-    return float(np.square(np.minimum(np.round(values / unit), levels) * unit - values).sum())
+def rounding(values: np.ndarray, weights: np.ndarray, unit: float, levels: int) -> float:
+    """Squared error of weighted magnitudes in units of ``unit``, at most ``levels`` of them."""
+    return float(weights @ np.square(np.minimum(np.round(values / unit), levels) * unit - values))
 
 
 def decibels(signal: float, noise: float) -> float:

@@ -288,8 +288,9 @@ class _Builder:
     def _threshold(self, i: int, name: str, unit: float) -> int:
         if self.config.thresholds and self.config.thresholds[i] > 0:
             return min(max(1, math.ceil(self.config.thresholds[i] / unit)), 255)
-        values = np.minimum(np.round(np.concatenate(self.statistics.samples[name]) / unit), 255).astype(int)
-        energy = np.bincount(values, minlength=256) * np.arange(256.0) ** 2
+        magnitudes, weights = self.statistics.magnitudes(name)
+        values = np.minimum(np.round(magnitudes / unit), 255).astype(int)
+        energy = np.bincount(values, weights, minlength=256) * np.arange(256.0) ** 2
         # dropping everything below thr loses the energy of 1 .. thr-1
         lost = np.cumsum(energy) / max(energy.sum(), 1.0)
         return max(1, int(np.searchsorted(lost[:255], self.options.threshold_energy, side="right")))

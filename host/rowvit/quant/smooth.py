@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outlier channels moved from activations into weights, without changing what the network computes.
+"""Activations made easier to round, without changing what the network computes.
 
-A channel between two linear operations may be divided by a factor on its way in and multiplied by it on
-its way out. Behind LayerNorm the factor goes into its gain and the next layer's columns (SmoothQuant);
-between V and the projection, and between FFN1 and FFN2 (ReLU passes positive factors), into rows and
-columns of the two matrices.
+`centre_keys` takes from the keys what all of them have in common, which a softmax does not see: it would
+cost them int8 levels, and attention logits beyond the numerics' clamp (SageAttention smooths K so).
+
+`smooth` moves outlier channels from activations into weights. A channel between two linear operations may be
+divided by a factor on its way in and multiplied by it on its way out. Behind LayerNorm the factor goes into
+its gain and the next layer's columns (SmoothQuant); between V and the projection, and between FFN1 and FFN2
+(ReLU passes positive factors), into rows and columns of the two matrices.
 """
 
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +26,38 @@ from rowvit.quant.calibrate import Statistics
 
 PLACES = ("norm", "value", "hidden")
 _LIMIT = 16.0  # no factor changes a channel more than this
+
+
+def centre_keys(
+    model: VisionTransformer, mean: Sequence[float], std: Sequence[float], photos: np.ndarray
+) -> VisionTransformer:
+    """A network with the same function whose keys have a mean of 0 in every channel, on these photos.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+        Stays as it is.
+    mean, std : sequences of three floats
+        Of pixels in 0..1.
+    photos : uint8 array [B, S, S, 3]
+        Calibration photos.
+    """
+    sums: dict[str, Tensor] = {}
+    tokens: Counter[str] = Counter()
+
+    def observe(name: str, value: Tensor) -> None:
+        if name.endswith(".k"):  # [B, heads, tokens, channels of a head]
+            sums[name] = sums.get(name, 0) + value.double().sum(dim=(0, 2)).flatten()
+            tokens[name] += value.shape[0] * value.shape[2]
+
+    predict(model, photos, mean, std, observe=observe)
+    model = copy.deepcopy(model)
+    dim = model.config.dim
+    with torch.no_grad():
+        for i, block in enumerate(model.blocks):
+            name = f"layers.{i}.k"
+            block.attn.qkv.bias[dim : 2 * dim] -= sums[name] / tokens[name]
+    return model
 
 
 def smooth(

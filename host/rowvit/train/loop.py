@@ -31,8 +31,9 @@ from rowvit.model.store import Card
 from rowvit.model.synthetic import keep_schedule
 from rowvit.model.vit import VisionTransformer
 from rowvit.quant.aware import activation_scales, quantisation_aware
+from rowvit.quant.smooth import centre_keys
 from rowvit.train.data import Photos, TrainingSet
-from rowvit.train.loss import loss, mix
+from rowvit.train.loss import loss, mix, rows
 from rowvit.train.recipe import Phase, Recipe
 
 LOG = logging.getLogger("rowvit")
@@ -178,10 +179,14 @@ class Trainer:
         set_pruning(model, pruning)
 
     def _scales(self) -> dict[str, float]:
-        """Units of the activations as the network is now, on the same photos in every process."""
+        """Centre the keys, and take the units of the activations as the network is now, in every process."""
         photos = self.data.photos.subset(CALIBRATION_PHOTOS, self.recipe.seed)
         pixels = photos.pixels(range(len(photos)), self.data.side, self.card.resize)
-        return activation_scales(copy.deepcopy(self.model).cpu(), self.card.mean, self.card.std, pixels)
+        mean, std = self.card.mean, self.card.std
+        centred = centre_keys(copy.deepcopy(self.model).cpu(), mean, std, pixels)
+        self.model.load_state_dict(centred.state_dict())
+        self.model.train()
+        return activation_scales(centred, mean, std, pixels)
 
     def _step(
         self,
@@ -197,8 +202,16 @@ class Trainer:
             if phase.distill and self.teacher is not None:
                 with torch.no_grad():
                     taught = self.teacher[0](_normalised(pixels, self.teacher[1])).float()
-            logits = wrapped(_normalised(pixels, self.card)).float()
+            hidden: list[Tensor] = []
+
+            def observe(name: str, activation: Tensor) -> None:
+                if phase.row_penalty and name.endswith(".hidden"):
+                    hidden.append(activation)
+
+            logits = wrapped(_normalised(pixels, self.card), observe).float()
         value = loss(logits, targets, taught, phase)
+        if hidden:
+            value = value + phase.row_penalty * rows(hidden)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

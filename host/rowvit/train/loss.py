@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses: labels with smoothing and mixup, and a teacher's soft answers."""
+"""Losses: labels with smoothing and mixup, a teacher's soft answers, and rows of W2."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,3 +35,12 @@ def loss(logits: Tensor, targets: Tensor, taught: Tensor | None, phase: Phase) -
         log_target=True,
     )
     return (1 - phase.distill) * hard + phase.distill * t * t * soft
+
+
+def rows(hidden: Sequence[Tensor]) -> Tensor:
+    """How far rows of W2 are from not being fetched, from every block's hidden activations [B, tokens, H].
+
+    The mean over neurons of the greatest magnitude among an image's tokens: FFN2 pruning skips the
+    row of a neuron that is zero in all of them.
+    """
+    return torch.stack([h.float().abs().amax(dim=1).mean() for h in hidden]).mean()

@@ -54,6 +54,10 @@ class Phase:
         Share of the patch tokens that each of these blocks keeps.
     prune_share : float
         Share of the steps that prune; the others run all tokens, so that both stay accurate.
+    row_penalty : float
+        Weight of the loss's term against rows of W2 that have to be fetched: the greatest hidden activation
+        among an image's tokens, averaged over neurons, blocks and images. A neuron that is zero in all
+        tokens needs no row.
     quantise : bool
         Weights and activations pass through their int8 values, gradients straight through.
     """
@@ -73,6 +77,7 @@ class Phase:
     prune_layers: tuple[int, ...] = ()
     rho: float = 1.0
     prune_share: float = 1.0
+    row_penalty: float = 0.0
     quantise: bool = False
 
     def __post_init__(self) -> None:
@@ -83,6 +88,7 @@ class Phase:
         problems |= {
             f"epochs is {self.epochs}": self.epochs <= 0,
             f"lr is {self.lr}": self.lr <= 0 or self.final_lr < 0,
+            f"row_penalty is {self.row_penalty}": self.row_penalty < 0,
             f"temperature is {self.temperature}": self.temperature <= 0,
             f"token_drop is {self.token_drop}": self.token_drop == 1,
             "rho is 0": self.rho == 0,

@@ -71,7 +71,7 @@ def import_model(
     output : str, optional
         Of an ONNX file: the output to take, by default the first.
     encoder : bool
-        Without a head, whatever follows the last LayerNorm.
+        Without whatever follows the last LayerNorm; ``classes`` gives it a new head.
     class_head : bool
         Of two heads (DeiT, distilled) only that on the class token.
     classes : int, optional
@@ -100,7 +100,7 @@ def import_model(
     else:
         found = _state_dict(name, heads, act)
     model, card = found.model, found.card
-    if encoder:
+    if encoder and classes is None:
         classes = 0
     if class_head:
         if not model.config.distilled:

@@ -56,7 +56,7 @@ def read_onnx(
     ----------
     path : path
     image_size : int, optional
-        Needed where the file leaves the image's size open.
+        Needed where the file leaves the image's size open; has no effect where it does not.
     output : str, optional
         The graph's output to import; by default the first.
     encoder : bool
@@ -106,7 +106,7 @@ class _Graph:
             )
         self.channels_first = sizes[1] == 3
         sides = {size for size in (sizes[2:] if self.channels_first else sizes[1:3]) if size}
-        if image_size:
+        if image_size and not sides:
             sides.add(image_size)
         if len(sides) != 1:
             raise RowvitError(

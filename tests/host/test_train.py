@@ -453,6 +453,26 @@ def test_distillation_follows_the_teacher(tmp_path: Path) -> None:
     assert np.mean(guesses == (photos.labels - 1) % 3) > 0.9
 
 
+def test_rounded_phase_begins_with_centred_keys(tmp_path: Path) -> None:
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    model, card = store.load(network(tmp_path / "in.safetensors"))
+    dim = CONFIG.dim
+    with torch.no_grad():
+        for block in model.blocks:
+            block.attn.qkv.bias[dim : 2 * dim] += 6
+    before = predict(model, photos.pixels(range(24), 16), card.mean, card.std)
+    recipe = Recipe((Phase(0.3, 1e-9, quantise=True),), batch=8, precision="fp32")
+    Trainer(model, card, photos, recipe, tmp_path / "x.state").run()
+    keys = []
+
+    def observe(name: str, value: torch.Tensor) -> None:
+        if name.endswith(".k"):
+            keys.append(float(value.mean(dim=(0, 2)).abs().max()))
+
+    after = predict(model, photos.pixels(range(24), 16), card.mean, card.std, observe=observe)
+    assert max(keys) < 0.1 and np.allclose(after, before, atol=1e-4)
+
+
 def test_row_penalty_saves_rows(tmp_path: Path) -> None:
     """The same run with the penalty fetches fewer rows of W2, and still learns."""
     hidden = [torch.tensor([[[1.0, 0, 3], [-2, 0, 1]]]), torch.zeros(1, 4, 3)]

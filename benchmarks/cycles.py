@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cycles and utilisation on the simulated accelerator, as a Markdown table.
 
-    python benchmarks/cycles.py                      # the rows of docs/results.md
+    python benchmarks/cycles.py                      # three rows of docs/results.md
     python benchmarks/cycles.py deit-tiny --images 8 # steady state over a batch
 
 Cycles are exact and repeatable: random images by seed, and a memory whose latency and rate are

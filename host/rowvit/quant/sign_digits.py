@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 
 from rowvit.errors import RowvitError
-from rowvit.images import decode
 from rowvit.model.importers.state_dict import from_timm, read_checkpoint
 from rowvit.model.synthetic import keep_schedule
 from rowvit.model.vit import predict
 from rowvit.quant.package import ModelPackage
 from rowvit.quant.quantise import QuantOptions, quantise
 from rowvit.reference import patchify, run
+from rowvit.train.data import open_data
 
 HEADS = 2
 PRUNE_LAYERS, RHO = (2, 3, 4), 0.5
@@ -51,29 +51,22 @@ def make(checkpoint: Path, photos: Path, output: Path, options: QuantOptions = O
     RowvitError
         If checkpoint or photos cannot be read.
     """
-    try:
-        with np.load(photos) as archive:
-            jpeg, offsets, labels, test = (archive[key] for key in ("jpeg", "off", "y", "test"))
-    except (OSError, ValueError, KeyError) as error:
-        raise RowvitError(f"{photos}: not an archive with jpeg, off, y and test.") from error
-
+    if photos.suffix != ".npz":
+        raise RowvitError(f"{photos}: give the photos as an .npz archive")
+    train, test = (open_data(photos, split) for split in ("train", "test"))
+    with np.load(photos) as archive:  # files are named by their place in the whole archive
+        places = np.flatnonzero(archive.get("test", np.ones(len(test))))
     state = read_checkpoint(checkpoint)
     dense = from_timm(state, HEADS)
     patches = dense.config.tokens - 1
     pruned = from_timm(state, HEADS, pruning=tuple(keep_schedule(patches, PRUNE_LAYERS, RHO)))
 
-    def files(indices: np.ndarray) -> list[bytes]:
-        return [jpeg[offsets[index] : offsets[index + 1]].tobytes() for index in indices]
-
-    def pixels(indices: np.ndarray) -> np.ndarray:
-        side = dense.config.image_size
-        return np.stack([decode(photo, side, options.resize) for photo in files(indices)])
-
-    package = quantise(pruned, pixels(np.flatnonzero(~test)[::CALIBRATION_STRIDE]), options)
+    side, resize = dense.config.image_size, options.resize
+    seen = train.pixels(range(0, len(train), CALIBRATION_STRIDE), side, resize)
+    package = quantise(pruned, seen, options)
     without_pruning = ModelPackage(package.meta | {"pruning": []}, package.tensors)
 
-    tested = np.flatnonzero(test)
-    images, truth = pixels(tested), labels[tested]
+    images, truth = test.pixels(range(len(test)), side, resize), test.labels
     inputs = patchify(images, dense.config.patch_size)
     results = run(package, inputs)
     guesses = {
@@ -83,7 +76,7 @@ def make(checkpoint: Path, photos: Path, output: Path, options: QuantOptions = O
         "int8_pruned": [result.top1 for result in results],
     }
     counts = [result.counts for result in results]
-    accuracy = {"set": f"all {len(tested)} test photos", "unit": "percent top-1"}
+    accuracy = {"set": f"all {len(test)} test photos", "unit": "percent top-1"}
     accuracy |= {key: round(100 * float(np.mean(guess == truth)), 2) for key, guess in guesses.items()}
     macs = 1 - sum(c.macs_executed for c in counts) / sum(c.macs_dense for c in counts)
     rows = 1 - sum(c.w2_rows_fetched for c in counts) / sum(c.w2_rows_total for c in counts)
@@ -94,9 +87,8 @@ def make(checkpoint: Path, photos: Path, output: Path, options: QuantOptions = O
     folder.mkdir(parents=True, exist_ok=True)
     package.save(output / "sign_digits.safetensors")
     for digit in range(len(options.classes)):
-        chosen = tested[truth == digit][:PHOTOS_PER_CLASS]
-        for index, photo in zip(chosen, files(chosen), strict=True):
-            (folder / f"{digit}_{index:04d}.jpg").write_bytes(photo)
+        for index in np.flatnonzero(truth == digit)[:PHOTOS_PER_CLASS]:
+            (folder / f"{digit}_{places[index]:04d}.jpg").write_bytes(test.files[index])
     return accuracy
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from rowvit.errors import RowvitError
-from rowvit.quant.package import ModelPackage
 
 _FILTERS = {"bicubic": Image.BICUBIC, "bilinear": Image.BILINEAR}  # names that Pillow 9.0 has, too
 
@@ -39,7 +37,7 @@ def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic"
     """
     if resize not in _FILTERS:
         raise RowvitError(f"Resize filter {resize!r} is not known; use one of {', '.join(_FILTERS)}.")
-    image = _open(source)
+    image = upright(source)
     square = min(image.size)
     left, top = (image.width - square) // 2, (image.height - square) // 2
     image = image.crop((left, top, left + square, top + square))
@@ -48,10 +46,11 @@ def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic"
 
 def frame(source: str | os.PathLike | bytes) -> np.ndarray:
     """Decode one image as it is, as uint8 [height, width, 3] RGB; `RowvitError` as in `decode`."""
-    return np.asarray(_open(source))
+    return np.asarray(upright(source))
 
 
-def _open(source: str | os.PathLike | bytes) -> Image.Image:
+def upright(source: str | os.PathLike | bytes) -> Image.Image:
+    """Decode one image as it is, in RGB and turned as its EXIF says; `RowvitError` as in `decode`."""
     name = "image" if isinstance(source, bytes) else os.fspath(source)
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
@@ -96,9 +95,3 @@ def dim(pixels: np.ndarray, kept: np.ndarray, arch: dict, share: float = 0.15) -
     stays = np.isin(np.arange(grid * grid), patches).reshape(grid, grid)
     brightness = np.where(stays, 1.0, share).repeat(size, axis=0).repeat(size, axis=1)
     return (pixels * brightness[:, :, None]).astype(np.uint8)
-
-
-def load(sources: Iterable[str | os.PathLike | bytes], package: ModelPackage) -> np.ndarray:
-    """Images uint8 [B, S, S, 3] as ``package`` takes them; `RowvitError` as in `decode`."""
-    side, resize = package.arch["image_size"], package.meta["preprocessing"]["resize"]
-    return np.stack([decode(source, side, resize) for source in sources])

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 import rowvit
 from networks import randomise
-from rowvit import container, images
+from rowvit import container
 from rowvit.errors import RowvitError
+from rowvit.images import decode
 from rowvit.model.synthetic import keep_schedule, random_package
 from rowvit.quant.fixed import multiplier
 from rowvit.quant.package import ModelPackage
@@ -324,7 +325,8 @@ def test_shipped_demo_network() -> None:
     paths = sorted((MODELS / "sign_digits_photos").glob("*.jpg"))
     labels = [int(path.name[0]) for path in paths]
     assert labels == sorted([*range(10), *range(10)])
-    results = run(package, patchify(images.load(paths, package), package.arch["patch_size"]))
+    pixels = np.stack([decode(path, package.arch["image_size"]) for path in paths])
+    results = run(package, patchify(pixels, package.arch["patch_size"]))
     right = sum(result.top1 == label for result, label in zip(results, labels, strict=True))
     assert right >= 15  # the float network: 16
     assert all(result.counts.live == [197, 197, 99, 50, 26, 26] for result in results)

@@ -29,7 +29,7 @@ from rowvit.cli import app  # noqa: E402
 from rowvit.model import store  # noqa: E402
 from rowvit.model.vit import VisionTransformer, ViTConfig, predict  # noqa: E402
 from rowvit.train import recipe as recipes  # noqa: E402
-from rowvit.train.data import Augmentation, TrainingSet, channel_statistics, open_data  # noqa: E402
+from rowvit.train.data import Augmentation, TrainingSet, open_data  # noqa: E402
 from rowvit.train.loop import Trainer  # noqa: E402
 from rowvit.train.loss import loss, mix, rows  # noqa: E402
 from rowvit.train.recipe import Phase, Recipe  # noqa: E402
@@ -162,17 +162,39 @@ def test_bad_archives_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.zeros(3))
     with pytest.raises(RowvitError, match="holds x; expected jpeg"):
         open_data(tmp_path / "a.npz", "train")
-    (tmp_path / "b.npz").write_bytes(b"PK no archive")
-    with pytest.raises(RowvitError, match=r"b\.npz"):
-        open_data(tmp_path / "b.npz", "train")
+    whole = sets.archive(tmp_path / "a.npz").read_bytes()
+    np.save(tmp_path / "c.npy", np.zeros(3))
+    renamed = (tmp_path / "c.npy").read_bytes()
+    for damaged in (b"PK no archive", b"", whole[:-100], whole[:200] + bytes(400) + whole[600:], renamed):
+        (tmp_path / "b.npz").write_bytes(damaged)
+        with pytest.raises(RowvitError, match=r"b\.npz: cannot be read as an \.npz archive"):
+            open_data(tmp_path / "b.npz", "train")
 
 
-def test_statistics_and_subset(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"off": [0, 4]}, "2 labels and 2 offsets; give an offset more than labels"),
+        ({"test": [True]}, "a mark of every test photo"),
+        ({"test": ["no", "yes"]}, r"test are <U3 \[2\]"),
+        ({"off": [0, 4, 9]}, "do not ascend within the 8 bytes"),
+        ({"off": [0, 9, 8]}, "do not ascend within the 8 bytes"),
+        ({"y": [0, 3]}, "labels from 0 to 3 for 3 classes"),
+        ({"y": [-1, 2]}, "labels from -1 to 2 for 3 classes"),
+        ({"y": ["cat", "dog"]}, r"labels are <U3 \[2\]; give one row of integers"),
+        ({"y": [[0, 1]]}, r"labels are int64 \[1, 2\]"),
+        ({"y": np.zeros(0, int), "off": [0], "test": np.zeros(0, bool)}, "the split 'train' holds no photos"),
+    ],
+)
+def test_archives_that_do_not_agree_are_named(tmp_path: Path, tables: dict, message: str) -> None:
+    right = {"jpeg": np.zeros(8, np.uint8), "off": [0, 4, 8], "y": [0, 1], "test": [False, True]}
+    np.savez(tmp_path / "a.npz", classes=list(sets.COLOURS), **right | tables)
+    with pytest.raises(RowvitError, match=message):
+        open_data(tmp_path / "a.npz", "train")
+
+
+def test_subset(tmp_path: Path) -> None:
     photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
-    mean, std = channel_statistics(photos, 16)
-    pixels = np.stack(sets.labelled(24, 0)[0]) / 255
-    assert np.allclose(mean, pixels.mean(axis=(0, 1, 2)), atol=1e-5)
-    assert np.allclose(std, pixels.std(axis=(0, 1, 2)), atol=1e-5)
     part = photos.subset(7)
     assert len(part) == 7 and "7 of 24" in part.name
     assert part.labels.tolist() == photos.subset(7).labels.tolist()
@@ -193,6 +215,24 @@ def test_augmentation_depends_on_epoch_and_index_alone(tmp_path: Path) -> None:
     assert np.array_equal(plain[2][0].permute(1, 2, 0).numpy(), photos.pixels([2], 16)[0])
 
 
+@pytest.mark.parametrize("crop", [0.999, 1.0])
+def test_photos_are_turned_before_they_are_cut(tmp_path: Path, crop: float) -> None:
+    """A camera held upright: the sky is at the left of the file, at the top of the photo."""
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[:, :8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "cat").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "cat" / "a.png", exif=exif)
+    (tmp_path / "cat" / "b.png").write_bytes(b"no photo")
+    photos = open_data(tmp_path, "test")
+    data = TrainingSet(photos, 16, "bicubic", Augmentation(crop=crop), seed=1)
+    brightness = data[0][0].float().mean(dim=(0, 2))
+    assert brightness[:6].min() > 200 and brightness[-6:].max() < 55
+    with pytest.raises(RowvitError, match=r"photo 1 of .* test, all 2: .*b\.png: cannot be decoded"):
+        data[1]
+
+
 # -- recipes and losses --------------------------------------------------------------------------
 
 
@@ -208,6 +248,8 @@ def test_augmentation_depends_on_epoch_and_index_alone(tmp_path: Path) -> None:
         ("[[phase]]\nepochs = 1\nlr = 1e-3\ntoken_drop = 0.5\nprune_layers = [1]", "exclude each other"),
         ("precision = 'fp8'\n[[phase]]\nepochs = 1\nlr = 1e-3", "'fp8' is not bf16 or fp32"),
         ("batch = 'many'\n[[phase]]\nepochs = 1\nlr = 1e-3", "'batch' is 'many'; it should be of type int"),
+        ("[augmentation]\ncrop = 0.0\n[[phase]]\nepochs = 1\nlr = 1e-3", "crop is 0.0; take a share above 0"),
+        ("[augmentation]\nrandaugment = 31\n[[phase]]\nepochs = 1\nlr = 1e-3", "randaugment is 31; take 0"),
         ("batch = ", "not a recipe in TOML"),
     ],
 )

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rowvit.errors import RowvitError
-from rowvit.images import decode
+from rowvit.images import decode, upright
 
 SPLITS = ("train", "test")
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
@@ -116,27 +116,41 @@ def open_data(path: Path, split: str, labels: bool = True) -> Photos:
 def _archive(path: Path, split: str) -> Photos:
     try:
         with np.load(path) as archive:
-            tables = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError) as error:
+            tables = {key: np.asarray(archive[key]) for key in archive.files}
+    except Exception as error:  # damage is met by NumPy, zipfile or zlib, each with errors of its own
         raise RowvitError(f"{path}: cannot be read as an .npz archive ({error})") from error
     name = path.stem.removesuffix("_jpeg").replace("_", "-")
     if {"jpeg", "off", "y", "test"} <= tables.keys():
-        chosen = np.flatnonzero(tables["test"].astype(bool) == (split == "test"))
-        jpeg, offsets, labels = tables["jpeg"], tables["off"], tables["y"]
+        jpeg, offsets, labels, test = (tables[key] for key in ("jpeg", "off", "y", "test"))
     elif {f"{split}_jpeg", f"{split}_off", f"{split}_y"} <= tables.keys():
         jpeg, offsets, labels = (tables[f"{split}_{key}"] for key in ("jpeg", "off", "y"))
-        chosen = np.arange(len(labels))
+        test = np.full(labels.shape, split == "test")
     else:
         raise RowvitError(
             f"{path}: holds {', '.join(sorted(tables))}; expected jpeg, off, y and test,"
             f" or {split}_jpeg, {split}_off and {split}_y"
         )
-    files = [jpeg[offsets[i] : offsets[i + 1]].tobytes() for i in chosen]
-    classes = tables.get("classes")
-    if classes is None:
-        classes = np.arange(int(labels.max()) + 1)
-    labels = labels[chosen].astype(np.int64)
-    return Photos(files, labels, tuple(map(str, classes)), f"{name} {split}, all {len(labels)}")
+    rows = {"files": jpeg, "offsets": offsets, "labels": labels, "test": test}
+    for key, row in rows.items():
+        if row.ndim != 1 or row.dtype.kind not in "biu":
+            raise RowvitError(f"{path}: {key} are {row.dtype} {list(row.shape)}; give one row of integers")
+    ends, labels = offsets.astype(np.int64), labels.astype(np.int64)
+    classes = tables.get("classes", np.arange(labels.max(initial=-1) + 1))
+    if not len(labels) + 1 == len(ends) == len(test) + 1:
+        raise RowvitError(
+            f"{path}: {len(labels)} labels and {len(ends)} offsets; give an offset more than labels,"
+            " and a mark of every test photo"
+        )
+    if not 0 <= ends[0] <= ends[-1] <= len(jpeg) or (np.diff(ends) < 0).any():
+        raise RowvitError(f"{path}: the offsets do not ascend within the {len(jpeg)} bytes of the files")
+    if not ((labels >= 0) & (labels < classes.size)).all():
+        raise RowvitError(
+            f"{path}: labels from {labels.min()} to {labels.max()} for {classes.size} classes;"
+            " they count from 0"
+        )
+    chosen = np.flatnonzero((test != 0) == (split == "test"))
+    files = [jpeg[ends[i] : ends[i + 1]].tobytes() for i in chosen]
+    return Photos(files, labels[chosen], tuple(map(str, classes)), f"{name} {split}, all {len(chosen)}")
 
 
 def _cifar(path: Path, split: str) -> Photos:
@@ -184,12 +198,6 @@ def _photos_in(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
 
 
-def channel_statistics(photos: Photos, side: int, count: int = 2000) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel, pixels in 0..1, over ``count`` photos."""
-    pixels = photos.subset(count).pixels(range(min(count, len(photos))), side).reshape(-1, 3) / 255
-    return pixels.mean(axis=0).round(6).tolist(), pixels.std(axis=0).round(6).tolist()
-
-
 @dataclass(frozen=True)
 class Augmentation:
     """What training does to a photo.
@@ -202,11 +210,22 @@ class Augmentation:
         Mirror half of the photos.
     randaugment : int
         Magnitude of RandAugment (two operations, 0 to 30); 0 switches it off.
+
+    Raises
+    ------
+    RowvitError
+        A value is out of its range.
     """
 
     crop: float = 1.0
     flip: bool = False
     randaugment: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop <= 1:
+            raise RowvitError(f"augmentation: crop is {self.crop}; take a share above 0, at most 1")
+        if not 0 <= self.randaugment <= 30:
+            raise RowvitError(f"augmentation: randaugment is {self.randaugment}; take 0 to 30")
 
 
 class TrainingSet(Dataset):
@@ -236,15 +255,10 @@ class TrainingSet(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         file = _encoded(self.photos.files[index])
-        if self.cropped:
-            try:
-                image = Image.open(BytesIO(file) if isinstance(file, bytes) else file).convert("RGB")
-            except OSError as error:
-                raise RowvitError(
-                    f"photo {index} ({self.photos.name}): cannot be decoded ({error})"
-                ) from error
-        else:
-            image = Image.fromarray(decode(file, self.side, self.resize))
+        try:
+            image = upright(file) if self.cropped else Image.fromarray(decode(file, self.side, self.resize))
+        except RowvitError as error:
+            raise RowvitError(f"photo {index} of {self.photos.name}: {error}") from error
         if self.transform is not None:
             state = torch.get_rng_state()
             # not torch.manual_seed, which also visits every other device and takes longer than the photo

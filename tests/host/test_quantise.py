@@ -193,9 +193,27 @@ def test_aware_network_rounds_as_its_package() -> None:
     assert np.array_equal(predict(model, unseen, MEAN, STD), exact)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("unit", [0.01, 0.0237, 0.31])
+def test_neighbouring_levels_stay_apart_in_bfloat16(unit: float) -> None:
+    """bfloat16 has 8 significant bits: 255 units and 254 would be one number, were they not integers."""
+    model = network()
+    fc2, scales = model.blocks[1].mlp.fc2, activation_scales(model, MEAN, STD, pictures(4))
+    scales["layers.1.hidden"] = unit
+    fc2.weight.zero_()
+    fc2.weight[0, :2] = torch.tensor([0.3, -0.3])
+    fc2.bias.zero_()
+    levels = torch.arange(1, 256.0)
+    hidden = torch.zeros(255, CONFIG.hidden)
+    hidden[:, 0], hidden[:, 1] = levels * unit, (levels - 1) * unit
+    with quantisation_aware(model, scales), torch.autocast("cpu", torch.bfloat16):
+        differences = fc2(hidden)[:, 0]
+    assert torch.allclose(differences, torch.full((255,), 0.3 * unit), rtol=0.01)
+
+
 def test_gradient_passes_where_nothing_is_clipped() -> None:
     x = torch.tensor([-20.0, -0.6, 0.2, 3.3, 30.0], requires_grad=True)
-    y = round_through(x, 0.5, -20, 20)
+    y = round_through(x, 0.5, -20, 20) * 0.5
     assert y.tolist() == [-10.0, -0.5, 0.0, 3.5, 10.0]
     y.sum().backward()
     assert x.grad.tolist() == [0, 1, 1, 1, 0]

@@ -243,6 +243,12 @@ def test_photos_are_turned_before_they_are_cut(tmp_path: Path, crop: float) -> N
         ("[[phase]]\nepochs = 1", "a phase needs 'lr'"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\nlearning = 2", "'learning' is not known; a phase has epochs"),
         ("[[phase]]\nepochs = 0\nlr = 1e-3", "epochs is 0"),
+        ("[[phase]]\nepochs = inf\nlr = 1e-3", "epochs is inf"),
+        ("[[phase]]\nepochs = 1\nlr = 1e-3\nweight_decay = -0.1", "weight_decay is -0.1"),
+        ("[[phase]]\nepochs = 1\nlr = 1e-3\nprune_layers = [3, 3]", r"prune_layers are \[3, 3\]"),
+        ("[[phase]]\nepochs = 1\nlr = 1e-3\nprune_layers = ['a']", r"prune_layers are \['a'\]"),
+        ("seed = -1\n[[phase]]\nepochs = 1\nlr = 1e-3", "seed is -1"),
+        ("batch = true\n[[phase]]\nepochs = 1\nlr = 1e-3", "'batch' is True; it should be of type int"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\nrho = 1.5", "rho is 1.5"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\nrow_penalty = -1", "row_penalty is -1"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\ntoken_drop = 0.5\nprune_layers = [1]", "exclude each other"),
@@ -385,6 +391,10 @@ def test_state_of_another_run_is_refused(tmp_path: Path) -> None:
         Trainer(model, card, photos, recipe, state).run()
     state.unlink()
     Trainer(model, card, photos, recipe, state, save_every=0.0).run()
+    pruned = VisionTransformer(replace(CONFIG, pruning=({"layer": 0, "keep": 8},)))
+    pruned.load_state_dict(model.state_dict())
+    with pytest.raises(RowvitError, match="another recipe, network, teacher or data"):  # the same weights
+        Trainer(pruned, card, photos, recipe, state).run()
     taught = replace(recipe, phases=(Phase(1, 1e-3, distill=0.5),))
     for seed in (1, 2):  # a state is that of its teacher, too
         state.unlink()
@@ -563,6 +573,29 @@ def test_teacher_of_another_shape_is_refused(tmp_path: Path, change: dict, messa
     recipe = Recipe((Phase(1, 1e-3, distill=0.5),), batch=8, precision="fp32")
     with pytest.raises(RowvitError, match=f"the teacher {message}"):
         Trainer(model, card, photos, recipe, tmp_path / "x.state", teacher)
+    shuffled = model, replace(card, classes=card.classes[::-1])
+    with pytest.raises(RowvitError, match="the teacher has the classes in another order"):
+        Trainer(model, card, photos, recipe, tmp_path / "x.state", shuffled)
+
+
+def test_rounded_phase_wants_a_network_that_can_be_quantised(tmp_path: Path) -> None:
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    model, card = store.load(network(tmp_path / "in.safetensors", replace(CONFIG, act="gelu")))
+    recipe = Recipe((Phase(1, 1e-3, quantise=True),), batch=8)
+    with pytest.raises(RowvitError, match="activation is gelu"):
+        Trainer(model, card, photos, recipe, tmp_path / "x.state")
+
+
+def test_processes_that_do_not_find_each_other_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    model, card = store.load(network(tmp_path / "in.safetensors"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(RowvitError, match="start them by torchrun"):
+        Trainer(model, card, photos, Recipe((Phase(1, 1e-3),), batch=8), tmp_path / "x.state")
 
 
 def test_classes_keep_the_order_of_the_network(tmp_path: Path) -> None:
@@ -587,7 +620,8 @@ def test_classes_keep_the_order_of_the_network(tmp_path: Path) -> None:
     assert np.mean(right) >= 0.9
 
 
-def test_photo_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_photo_that_cannot_be_decoded_is_named(tmp_path: Path, workers: int) -> None:
     data = sets.folder(tmp_path / "data")
     broken = next((data / "train" / "blue").iterdir())
     Image.new("RGB", (16, 16)).save(broken)
@@ -595,5 +629,6 @@ def test_photo_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     start = network(tmp_path / "in.safetensors")
     (tmp_path / "r.toml").write_text("batch = 24\n[[phase]]\nepochs = 1\nlr = 1e-3")
     out = tmp_path / "out.safetensors"
-    text = command("train", start, "--data", data, "--recipe", tmp_path / "r.toml", "-o", out, code=2)
-    assert broken.name in text.replace("\n", "")
+    told = "--data", data, "--recipe", tmp_path / "r.toml", "--workers", workers, "-o", out
+    text = command("train", start, *told, code=2).replace("\n", "")
+    assert broken.name in text and "Traceback" not in text

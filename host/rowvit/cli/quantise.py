@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -37,7 +38,8 @@ def quantise(
         typer.Option(help="Lossy FFN2 threshold: share of the hidden activations' energy to drop."),
     ] = 0.0,
     ffn_chunk: Annotated[
-        int | None, typer.Option(help="Hidden neurons per chunk of FFN2; by default 256 to 512.")
+        int | None,
+        typer.Option(help="Hidden neurons per chunk of FFN2; by default equal chunks of at most 384."),
     ] = None,
     smooth: Annotated[
         float, typer.Option(help="Move outlier channels from activations into weights: 0 none, 1 all.")
@@ -105,6 +107,12 @@ def quantise(
     for column in table.columns[1:]:
         column.justify = "right"
 
+    def finite(value: Any) -> Any:
+        """Without infinities, of activations that are all zero: JSON has none."""
+        if isinstance(value, dict):
+            return {key: finite(part) for key, part in value.items()}
+        return None if value in (math.inf, -math.inf) else value
+
     def text(value: float | None) -> str:
         return "" if value is None else f"{value:.1f}"
 
@@ -116,7 +124,7 @@ def quantise(
     )
     OUT.print(table, highlight=False)
     if json_file:
-        write(json_file, json.dumps([vars(row) for row in noise], indent=1) + "\n")
+        write(json_file, json.dumps([finite(vars(row)) for row in noise], indent=1, allow_nan=False) + "\n")
     package.meta["history"] = [*card.history, f"quantised ({method}) on {drawn.name}"]
     package.meta["accuracy"] = dict(card.accuracy)
     package.save(output)

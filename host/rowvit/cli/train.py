@@ -215,6 +215,8 @@ def evaluate_command(
 
       rowvit eval net.safetensors --data photos.npz --target sim --photos 20
     """
+    import numpy as np
+
     from rowvit.measure.accuracy import evaluate
     from rowvit.train.data import open_data
 
@@ -250,7 +252,10 @@ def evaluate_command(
     found = measured(network, "measuring")
     if agree:
         other = measured(_network(str(agree)), "comparing")
-        found.agreement = float((other.guesses == found.guesses).mean())
+        guesses, place = other.guesses, {name: index for index, name in enumerate(found.classes)}
+        if place.keys() == set(other.classes):
+            guesses = np.array([place[name] for name in other.classes])[guesses]
+        found.agreement = float((guesses == found.guesses).mean())
     report = found.report()
     if json_file:
         write(json_file, json.dumps(report, indent=1) + "\n")

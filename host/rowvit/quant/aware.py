@@ -2,8 +2,9 @@
 """Quantisation-aware training: the float network with its package's roundings, gradients straight through.
 
 Weights, and the activations that are int8 or uint8 on the accelerator, are rounded and clipped as
-`rowvit.quant.quantise` does it. The residual stream, biases and the softmax, which have 16 bits and
-more or an error far below a unit of O, stay as they are.
+`rowvit.quant.quantise` does it; matrices multiply integers, which bfloat16 holds exactly. The residual
+stream, biases and the softmax, which have 16 bits and more or an error far below a unit of O, stay as
+they are.
 """
 
 from __future__ import annotations
@@ -41,15 +42,15 @@ def activation_scales(
 
 
 def round_through(x: Tensor, unit: Tensor | float, low: int, high: int) -> Tensor:
-    """``x`` clipped and rounded to multiples of ``unit``; the gradient passes where nothing is clipped."""
+    """``x / unit`` clipped and rounded to integers; the gradient passes where nothing is clipped."""
     clipped = (x.float() / unit).clamp(low, high)
-    return (clipped + (clipped.round() - clipped).detach()) * unit
+    return clipped + (clipped.round() - clipped).detach()
 
 
-def _weight(weight: Tensor) -> Tensor:
-    """A weight [out, ...] in its int8 values, one unit for each output channel."""
+def _weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Int8 values of a weight [out, ...], and one unit for each output channel."""
     unit = (weight.detach().flatten(1).abs().amax(dim=1) / 127).clamp(min=1e-30)
-    return round_through(weight, unit.view(-1, *[1] * (weight.ndim - 1)), -127, 127)
+    return round_through(weight, unit.view(-1, *[1] * (weight.ndim - 1)), -127, 127), unit
 
 
 @contextmanager
@@ -61,19 +62,23 @@ def quantisation_aware(model: VisionTransformer, scales: Mapping[str, float]) ->
         low, high = (0, 255) if source.endswith("hidden") else (-127, 127)
 
         def forward(x: Tensor) -> Tensor:
-            x = round_through(x, scales[source], low, high)
-            y = nn.functional.linear(x, _weight(layer.weight), layer.bias)
+            weight, unit = _weight(layer.weight)
+            levels = round_through(x, scales[source], low, high)
+            y = nn.functional.linear(levels, weight) * (scales[source] * unit) + layer.bias
             if not outputs:
                 return y
             parts = zip(y.chunk(len(outputs), dim=-1), outputs, strict=True)
-            return torch.cat([round_through(part, scales[name], -127, 127) for part, name in parts], dim=-1)
+            return torch.cat(
+                [round_through(part, scales[name], -127, 127) * scales[name] for part, name in parts], dim=-1
+            )
 
         layer.forward = forward
         changed.append(layer)
 
     def embed(images: Tensor) -> Tensor:
         conv = model.patch_embed.proj
-        return nn.functional.conv2d(images, _weight(conv.weight), conv.bias, conv.stride)
+        weight, unit = _weight(conv.weight)
+        return nn.functional.conv2d(images, weight * unit.view(-1, 1, 1, 1), conv.bias, conv.stride)
 
     model.patch_embed.proj.forward = embed
     changed.append(model.patch_embed.proj)

@@ -12,6 +12,7 @@ from torch import Tensor
 METHODS = ("mse", "percentile", "max")
 _SAMPLES_PER_BATCH = 1 << 15
 _GREATEST_PER_BATCH = 1 << 8
+_BY_PEAK = ("embed", ".attn", ".ffn", "logits")
 
 
 @dataclass
@@ -20,7 +21,8 @@ class Statistics:
 
     The greatest magnitudes of a batch are all among its samples: one token of an image may hold
     activations a hundred times the others', and a network fails without them. ``weights`` says how many
-    magnitudes each sample stands for.
+    magnitudes each sample stands for. Residual stream and logits, which are scaled by their peaks, have no
+    samples.
     """
 
     samples: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
@@ -34,18 +36,18 @@ class Statistics:
         value = value.detach().abs()
         flat = value.flatten().numpy()
         self.peak[name] = max(self.peak[name], float(flat.max()))
-        # at random: a regular step would meet the same few channels again and again
-        drawn = flat
-        weights = np.ones(flat.size)
+        if name.endswith(_BY_PEAK):
+            return
+        parts = [(flat, 1.0)]
         if flat.size > _SAMPLES_PER_BATCH:
             greatest = np.partition(flat, -_GREATEST_PER_BATCH)[-_GREATEST_PER_BATCH:]
+            # at random: a regular step would meet the same few channels again and again
             others = flat[self.rng.integers(0, flat.size, _SAMPLES_PER_BATCH)]
             others = others[others < greatest[0]]
-            drawn = np.concatenate([greatest, others])
-            weights = np.ones(drawn.size)
-            weights[greatest.size :] = (flat.size - greatest.size) / max(others.size, 1)
-        self.samples[name].append(drawn)
-        self.weights[name].append(weights)
+            parts = [(greatest, 1.0), (others, (flat.size - greatest.size) / max(others.size, 1))]
+        for drawn, weight in parts:
+            self.samples[name].append(drawn)
+            self.weights[name].append(np.broadcast_to(weight, drawn.shape))
         channels = value.flatten(0, -2).amax(dim=0).numpy()
         self.channels[name] = np.maximum(self.channels.get(name, 0.0), channels)
 

@@ -102,7 +102,7 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
         If the network cannot be expressed in the numerics, or the photos do not fit it.
     """
     config = model.config
-    _refuse_what_does_not_run(model)
+    refuse_what_does_not_run(model)
     if (
         photos.dtype != np.uint8
         or photos.shape[1:] != (config.image_size, config.image_size, 3)
@@ -123,7 +123,8 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
     return _Builder(model, statistics, options).build()
 
 
-def _refuse_what_does_not_run(model: VisionTransformer) -> None:
+def refuse_what_does_not_run(model: VisionTransformer) -> None:
+    """Raise RowvitError, with the reason, for a network that the numerics cannot express."""
     config = model.config
     if config.act != "relu":
         raise RowvitError(
@@ -288,6 +289,8 @@ class _Builder:
     def _threshold(self, i: int, name: str, unit: float) -> int:
         if self.config.thresholds and self.config.thresholds[i] > 0:
             return min(max(1, math.ceil(self.config.thresholds[i] / unit)), 255)
+        if not self.options.threshold_energy:
+            return 1
         magnitudes, weights = self.statistics.magnitudes(name)
         values = np.minimum(np.round(magnitudes / unit), 255).astype(int)
         energy = np.bincount(values, weights, minlength=256) * np.arange(256.0) ** 2

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop.
 
-Whatever is random in a step depends on the recipe's seed and the number of the step alone. A run
-that was killed therefore goes on from its last saved state as if nothing had happened, and the state
+Whatever is random in a step depends on the recipe's seed, the number of the step and the process alone. A
+run that was killed therefore goes on from its last saved state as if nothing had happened, and the state
 needs no random generators. Under ``torchrun`` every process takes its share of each batch
 (DistributedDataParallel; gloo on CPUs, NCCL on GPUs).
 """
@@ -31,6 +31,7 @@ from rowvit.model.store import Card
 from rowvit.model.synthetic import keep_schedule
 from rowvit.model.vit import VisionTransformer
 from rowvit.quant.aware import activation_scales, quantisation_aware
+from rowvit.quant.quantise import refuse_what_does_not_run
 from rowvit.quant.smooth import centre_keys
 from rowvit.train.data import Photos, TrainingSet
 from rowvit.train.loss import loss, mix, rows
@@ -94,9 +95,16 @@ class Trainer:
             ):
                 if theirs != ours:
                     raise RowvitError(f"the teacher takes {theirs} {what}, the network is to learn {ours}")
+            theirs, ours = teacher[1].classes, list(photos.classes)
+            if sorted(theirs) == sorted(ours) and theirs != ours:
+                raise RowvitError(
+                    "the teacher has the classes in another order; import both with the same --class-names"
+                )
         for phase in recipe.phases:
             if any(not 0 <= layer < model.config.depth for layer in phase.prune_layers):
                 raise RowvitError(f"phase '{phase.name}' prunes in a block that the network does not have")
+        if any(phase.quantise for phase in recipe.phases):
+            refuse_what_does_not_run(model)
         self.rank, self.world, self.device = _processes()
         if recipe.batch % self.world:
             raise RowvitError(f"{self.world} processes do not divide the batch of {recipe.batch}")
@@ -166,7 +174,14 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
             with quantisation_aware(model, scales) if scales else nullcontext():
-                value = self._step(wrapped, optimizer, phase, images.to(self.device), labels.to(self.device))
+                try:
+                    value = self._step(
+                        wrapped, optimizer, phase, images.to(self.device), labels.to(self.device)
+                    )
+                except torch.OutOfMemoryError as error:
+                    raise RowvitError(
+                        f"a batch of {recipe.batch} does not fit {self.device}; take a smaller one"
+                    ) from error
             self.done += 1
             if not math.isfinite(value):
                 raise RowvitError(
@@ -230,14 +245,19 @@ class Trainer:
                 for step in range(begin, end)
             ]
             self.data.epoch = epoch
-            yield from DataLoader(self.data, batch_sampler=shares, num_workers=self.workers)
+            try:
+                yield from DataLoader(self.data, batch_sampler=shares, num_workers=self.workers)
+            except RowvitError as error:  # of a worker, behind its traceback
+                raise RowvitError(str(error).rsplit("RowvitError: ", 1)[-1].strip()) from None
 
     # -- state ----------------------------------------------------------------------------------
 
     def _fingerprint(self, photos: Photos) -> str:
         """What must be the same for a saved state to go on."""
-        sha = hashlib.sha256(repr((self.recipe, photos.name, len(photos), self.card.mean)).encode())
-        for model in [self.model, *(self.teacher or ())[:1]]:
+        networks = [(self.model, self.card), *([self.teacher] if self.teacher else [])]
+        cards = [(model.config, card.mean, card.std, card.resize) for model, card in networks]
+        sha = hashlib.sha256(repr((self.recipe, photos.name, len(photos), cards)).encode())
+        for model, _ in networks:
             for name, tensor in sorted(model.state_dict().items()):
                 sha.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
         return sha.hexdigest()
@@ -287,12 +307,22 @@ def _processes() -> tuple[int, int, torch.device]:
     """Rank, number of processes, and this one's device; joins torchrun's group."""
     device = torch.device("cpu")
     if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        local, present = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+        if local >= present:
+            raise RowvitError(
+                f"process {local} has no GPU of its own, there are {present}; start fewer processes"
+            )
+        device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     if "WORLD_SIZE" not in os.environ:
         return 0, 1, device
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        try:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        except (ValueError, RuntimeError) as error:
+            raise RowvitError(
+                f"the processes do not find each other ({error}); start them by torchrun"
+            ) from error
     return dist.get_rank(), dist.get_world_size(), device
 
 

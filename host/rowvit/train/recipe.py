@@ -7,6 +7,7 @@ A recipe has the fields of `Recipe` at its top, a table ``[augmentation]`` with 
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -86,12 +87,18 @@ class Phase:
             f"{key} is {getattr(self, key)}, not in 0..1": not 0 <= getattr(self, key) <= 1 for key in shares
         }
         problems |= {
-            f"epochs is {self.epochs}": self.epochs <= 0,
-            f"lr is {self.lr}": self.lr <= 0 or self.final_lr < 0,
+            f"epochs is {self.epochs}": not 0 < self.epochs < math.inf,
+            f"lr is {self.lr}, final_lr {self.final_lr}": self.lr <= 0 or self.final_lr < 0,
             f"row_penalty is {self.row_penalty}": self.row_penalty < 0,
             f"temperature is {self.temperature}": self.temperature <= 0,
             f"token_drop is {self.token_drop}": self.token_drop == 1,
             "rho is 0": self.rho == 0,
+            f"weight_decay is {self.weight_decay}": self.weight_decay < 0,
+            f"mixup is {self.mixup}": self.mixup < 0,
+            f"prune_layers are {list(self.prune_layers)}, not ascending numbers": (
+                any(type(layer) is not int for layer in self.prune_layers)
+                or list(self.prune_layers) != sorted(set(self.prune_layers))
+            ),
             "token_drop and prune_layers exclude each other": bool(self.token_drop and self.prune_layers),
         }
         for problem, found in problems.items():
@@ -128,6 +135,8 @@ class Recipe:
             raise RowvitError("a recipe needs a [[phase]]")
         if self.batch < 1 or self.photos < 0:
             raise RowvitError(f"a batch of {self.batch} of {self.photos} photos is no batch")
+        if self.seed < 0:
+            raise RowvitError(f"seed is {self.seed}; it cannot be negative")
         if self.precision not in ("bf16", "fp32"):
             raise RowvitError(f"precision '{self.precision}' is not bf16 or fp32")
 
@@ -162,6 +171,7 @@ def _make(kind: type, values: Mapping[str, Any]) -> Any:
             raise RowvitError(f"'{key}' is not known; a {name} has {', '.join(types)}")
         wanted = get_origin(types[key]) or types[key]
         fits = isinstance(value, (wanted, int) if wanted is float else wanted)
+        fits &= wanted is bool or not isinstance(value, bool)  # to Python a bool is a number
         if not fits and not (wanted is tuple and isinstance(value, list)):
             raise RowvitError(f"'{key}' is {value!r}; it should be of type {wanted.__name__}")
     missing = [

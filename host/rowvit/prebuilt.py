@@ -66,7 +66,7 @@ def manifest(path: Path = MANIFEST) -> list[Prebuilt]:
         ]
     except OSError as error:
         raise RowvitError(f"{path} cannot be read ({error.strerror}); name a manifest of overlays") from error
-    except (tomllib.TOMLDecodeError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RowvitError(f"{path} is no manifest of overlays: {error}") from error
     for entry in entries:
         for file in entry.files:

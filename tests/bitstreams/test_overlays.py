@@ -219,6 +219,9 @@ def test_wrong_manifests(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(RowvitError, match=message):
         prebuilt.manifest(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(RowvitError, match="is no manifest of overlays: 'utf-8'"):
+        prebuilt.manifest(path)
     with pytest.raises(RowvitError, match="cannot be read"):
         prebuilt.manifest(tmp_path / "none.toml")
 

@@ -61,3 +61,13 @@ def test_wrong_files_are_refused(tmp_path, old: str, new: str, message: str) -> 
     path.write_text(text.replace(old, new))
     with pytest.raises(RowvitError, match=message):
         config.load(path)
+
+
+def test_what_is_no_text_is_refused(tmp_path) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_bytes(b"\xff\xfe\0")
+    with pytest.raises(RowvitError, match=r"wrong\.toml is not TOML: 'utf-8' codec can't decode"):
+        config.load(path)
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(RowvitError, match=r"folder\.toml cannot be read \(Is a directory\); name a \.toml"):
+        config.load(tmp_path / "folder.toml")

@@ -109,18 +109,21 @@ def load(name_or_path: str | Path) -> HardwareConfig:
     Raises
     ------
     RowvitError
-        The name or file is unknown, a key is missing or unknown, or a value is out of range.
+        The name or file is unknown, it cannot be read or is not TOML, a key is missing or unknown, or a value
+        is out of range.
     """
     path = Path(name_or_path)
     if path.suffix != ".toml":
         path = DIRECTORY / f"{name_or_path}.toml"
-    if not path.is_file():
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
         raise RowvitError(
             f"no hardware configuration '{name_or_path}'; take one of {', '.join(names())} or a .toml file"
-        )
-    try:
-        values = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+        ) from error
+    except OSError as error:
+        raise RowvitError(f"{path} cannot be read ({error.strerror}); name a .toml file") from error
+    except ValueError as error:
         raise RowvitError(f"{path} is not TOML: {error}") from error
     known = {field.name for field in fields(HardwareConfig)}
     if wrong := known ^ values.keys():

@@ -148,7 +148,7 @@ def test_power_with_a_sensor(rowvit_command, small, tmp_path, monkeypatch):
     assert document["protocol"]["order"] == [p["kind"] for p in document["passes"]]
 
 
-def test_power_refuses(mistake, small, tmp_path, monkeypatch, bench_file):
+def test_power_refuses(mistake, small, tmp_path, monkeypatch, bench_file, power_file):
     monkeypatch.setattr(sensors, "HWMON", tmp_path)
     sim = ("power", small["package"], "-t", "sim", "-c", "tiny")
     assert "sensor ina260 is missing" in mistake(*sim, "--instrument", "hwmon", "--rail", "ina260")
@@ -158,7 +158,12 @@ def test_power_refuses(mistake, small, tmp_path, monkeypatch, bench_file):
     assert "give --json FILE" in mistake(*sim, "--instrument", "csv", "--measures", "its supply")
     assert "none has no rails" in mistake(*sim, "--instrument", "none", "--rail", "INT")
     assert "cannot be written" in mistake(*sim, "--json", tmp_path / "no" / "p.json")
-    assert "is of rowvit bench" in mistake("power-log", bench_file, tmp_path / "meter.csv")
+    document = json.loads(power_file.read_text())
+    document["instrument"]["name"] = "hwmon ina226_u79"
+    (tmp_path / "hwmon.json").write_text(json.dumps(document))
+    for other in (bench_file, tmp_path / "hwmon.json"):
+        text = mistake("power-log", other, power_file.with_name("meter.csv"))
+        assert f"{other} was not recorded for an external meter" in text
     monkeypatch.setenv("BOARD", "Pynq-Z2")
     board = ("power", small["package"], "-c", "tiny")
     assert "no power sensor of Pynq-Z2 is known; measure at its supply" in mistake(*board)

@@ -184,10 +184,14 @@ def power_log(
     the power rises and falls with the passes, and refused where it does not.
     """
     from rowvit.measure import result
+    from rowvit.measure.meter import EXTERNAL
 
     document = result.read(result_file)
-    if document["kind"] != "power":
-        raise RowvitError(f"{result_file} is of rowvit bench; give a result of rowvit power --instrument csv")
+    if document["kind"] != "power" or not document["instrument"]["name"].startswith(EXTERNAL):
+        raise RowvitError(
+            f"{result_file} was not recorded for an external meter; give a result of"
+            " rowvit power --instrument csv"
+        )
     _join(document, log, search)
     written(document, output or result_file)
     _print_power(document)
@@ -208,6 +212,7 @@ def _instrument(
     kind: InstrumentName, board: str, rails: list[str], measures: str | None, interval: float
 ) -> Instrument:
     from rowvit.measure import sensors
+    from rowvit.measure.meter import EXTERNAL
 
     if kind is InstrumentName.pmbus:
         return sensors.pmbus(board, rails, interval=interval)
@@ -221,7 +226,7 @@ def _instrument(
     where = measures or (row.power.measures if row and row.power.instrument == "csv" else "")
     if not where:
         raise RowvitError("say where the meter is connected, as in --measures '12 V supply of the board'")
-    return sensors.Instrument("external meter; its log is not joined yet (rowvit power-log)", where)
+    return sensors.Instrument(f"{EXTERNAL}; its log is not joined yet (rowvit power-log)", where)
 
 
 def _add_power(document: dict[str, Any], instrument: Instrument) -> None:

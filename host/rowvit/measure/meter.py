@@ -18,6 +18,8 @@ from rowvit.measure.sensors import Instrument, Samples
 if TYPE_CHECKING:
     from rowvit.measure.power import Pass
 
+#: how the names of meters outside the board begin, before and after their log is joined
+EXTERNAL = "external meter"
 #: a log is in step where the mean watts of busy and idle passes are so many times further apart than those of
 #: one kind are scattered; the log of another measurement, in another order, is not
 _APART = 3.0
@@ -48,7 +50,7 @@ class MeterLog(Instrument):
     def __init__(
         self, path: Path, measures: str = "not said", wall: float = 0.0, search: float = 60.0
     ) -> None:
-        super().__init__(f"external meter, log {path.name}", measures)
+        super().__init__(f"{EXTERNAL}, log {path.name}", measures)
         self.path, self.wall, self.search = path, wall, search
         self.shift: float | None = None  #: seconds added to the log's times
 

@@ -70,6 +70,10 @@ def open(target: str, config: str | Path | HardwareConfig | None = None, **optio
         from rowvit.overlay import RowvitOverlay
 
         device = SimDevice(config or load(default_configuration()), **options)
-        overlay = RowvitOverlay(device.bitstream, device.config, device)
-        return Accelerator(overlay, **{"timeout": 600.0, **driver})
+        try:
+            overlay = RowvitOverlay(device.bitstream, device.config, device)
+            return Accelerator(overlay, **{"timeout": 600.0, **driver})
+        except BaseException:
+            device.close()
+            raise
     raise RowvitError(f"no target '{target}'; take golden, sim or board")

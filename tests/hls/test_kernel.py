@@ -291,6 +291,13 @@ def test_build_without_a_compiler(monkeypatch):
         device.build()
 
 
+def test_build_without_a_cache(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ROWVIT_CACHE", str(tmp_path / "file"))
+    with pytest.raises(RowvitError, match="set the variable ROWVIT_CACHE to a directory"):
+        device.build()
+
+
 def test_build_errors_are_shown(monkeypatch, tmp_path):
     monkeypatch.setenv("ROWVIT_CACHE", str(tmp_path))
     broken = tmp_path / "broken.cpp"

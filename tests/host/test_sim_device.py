@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from pynq import MMIO, Clocks, Overlay, allocate
 
+import rowvit
 from replay import TINY
 from rowvit.device import verilate
 from rowvit.device.sim import DDR_BASE, MemoryModel, SimDevice
@@ -232,6 +233,20 @@ def test_waveform(standin, tmp_path):
     assert (tmp_path / "wave.fst").stat().st_size > 500
 
 
+def test_what_does_not_open_is_closed(standin, tmp_path, monkeypatch):
+    closed, close = [], SimDevice.close
+    monkeypatch.setattr(SimDevice, "close", lambda device: closed.append(device) or close(device))
+    with pytest.raises(RowvitError, match="the waveform cannot be written there"):
+        SimDevice(TINY, rtl=standin, trace=tmp_path / "none" / "wave.fst")
+    with pytest.raises(TypeError, match="unexpected"):
+        monkeypatch.setattr("rowvit.driver.Accelerator.__init__", lambda device, overlay: None)
+        rowvit.open("sim", TINY, rtl=standin)
+    assert len(closed) == 2
+    for device in closed:
+        with pytest.raises(RowvitError, match="is closed; open the target again"):
+            device.advance()
+
+
 def test_ultrascale_handoff(standin):
     """A Zynq UltraScale+ board gets its own processing system."""
     zcu = replace(TINY, board="ZCU104")
@@ -269,6 +284,13 @@ def test_build_failure_is_shown(tmp_path, monkeypatch):
     with pytest.raises(RowvitError, match=r"failed in verilator.*\n.*syntax error"):
         verilate.build(TINY, tmp_path)
     assert not list((tmp_path / "cache").glob("build-*"))
+
+
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ROWVIT_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(RowvitError, match=r"kept in .*cache \(Not a directory\); set .*ROWVIT_CACHE"):
+        verilate.build(TINY)
 
 
 def test_a_build_has_a_deadline(tmp_path, monkeypatch):

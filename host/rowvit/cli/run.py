@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +34,7 @@ from rowvit.cli.common import (
 from rowvit.cli.measuring import progress_bar
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
+from rowvit.measure.result import processors
 
 if TYPE_CHECKING:
     from rowvit.hardware.config import HardwareConfig
@@ -144,7 +145,7 @@ def run(
     files = _files(model, images or [])
     pixels = session.decode(files)
     if jobs == 0:
-        jobs = os.cpu_count() or 1
+        jobs = processors()
     if target is not TargetName.sim or trace:
         jobs = 1
 
@@ -208,13 +209,15 @@ class _Session:
         from rowvit.device.verilate import build
 
         build(self.config)  # once, before the processes need it
-        with ProcessPoolExecutor(
-            jobs,
-            multiprocessing.get_context("spawn"),
-            _start_worker,
-            (self.target.value, self.config, self.options, self.model),
-        ) as pool:
-            return _collect(pool.map(_work, starts), progress)
+        spec = self.target.value, self.config, self.options, self.model
+        spawn = multiprocessing.get_context("spawn")
+        try:
+            with ProcessPoolExecutor(jobs, spawn, _start_worker, spec) as pool:
+                return _collect(pool.map(_work, starts), progress)
+        except BrokenProcessPool as error:
+            raise RowvitError(
+                f"one of {jobs} simulations was killed, as when memory runs out; give fewer --jobs"
+            ) from error
 
     def compare(self, results: list[Result], pixels: Sequence[np.ndarray]) -> None:
         """Set ``bit_exact`` of every result."""

@@ -9,10 +9,9 @@ import importlib.util
 import logging
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
-from rowvit.device.verilate import APT, HLS, cache_directory, processor, run
+from rowvit.device.verilate import APT, HLS, cache_directory, processor, run, work_directory
 from rowvit.errors import RowvitError
 
 LOG = logging.getLogger("rowvit")
@@ -26,7 +25,7 @@ def build() -> Path:
     Raises
     ------
     RowvitError
-        g++ or AMD's ap_int headers are missing, or the build failed.
+        g++ or AMD's ap_int headers are missing, the cache cannot be written, or the build failed.
     """
     spec = importlib.util.find_spec("hls4ml")
     if spec is None:
@@ -48,8 +47,7 @@ def build() -> Path:
         return library
 
     LOG.info("building the HLS front end: a few seconds, once")
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="build-", dir=library.parent) as work:
+    with work_directory() as work:
         made = Path(work) / "frontend.so"
         # ours before theirs: hls_stream.h is in both
         include = [f"-I{HLS / 'sim'}", "-isystem", str(headers)]

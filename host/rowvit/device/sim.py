@@ -175,8 +175,8 @@ class SimDevice(Device):
     Raises
     ------
     RowvitError
-        The simulator or the preprocessor cannot be built. Later, from any access: a wait went over the
-        budget, or the core broke a rule of AXI.
+        The simulator or the preprocessor cannot be built, or the waveform not be written. Later, from any
+        access: a wait went over the budget, or the core broke a rule of AXI.
     """
 
     def __init__(
@@ -207,6 +207,11 @@ class SimDevice(Device):
         self._slaves = block_design(config, frontend=frontend).addresses
         self._intc = _InterruptController()
         self._waited_since = self._looks = 0
+        self._directory = tempfile.TemporaryDirectory(prefix="rowvit-")
+        self.bitstream = str(Path(self._directory.name) / "rowvit.bit")
+        header = BitHeader("rowvit_wrapper", "", "simulation", "", "", 0)
+        Path(self.bitstream).write_bytes(header.encode(b""))
+        Path(self.bitstream).with_suffix(".hwh").write_text(hwh.handoff(config, frontend))
         self._open = self._library.rowvit_new(
             self.ddr.ctypes.data,
             DDR_BASE,
@@ -216,15 +221,14 @@ class SimDevice(Device):
             self.model.ideal,
             stalls,
         )
-        if kernel and self._library.rowvit_load_frontend(self._sim, str(kernel).encode()):
-            raise RowvitError(f"{kernel}: cannot be loaded; remove it, and it is built anew")
-        if trace is not None and self._library.rowvit_trace(self._sim, str(trace).encode(), *window):
-            raise RowvitError(f"{trace}: the waveform cannot be written there")
-        self._directory = tempfile.TemporaryDirectory(prefix="rowvit-")
-        self.bitstream = str(Path(self._directory.name) / "rowvit.bit")
-        header = BitHeader("rowvit_wrapper", "", "simulation", "", "", 0)
-        Path(self.bitstream).write_bytes(header.encode(b""))
-        Path(self.bitstream).with_suffix(".hwh").write_text(hwh.handoff(config, frontend))
+        try:
+            if kernel and self._library.rowvit_load_frontend(self._sim, str(kernel).encode()):
+                raise RowvitError(f"{kernel}: cannot be loaded; remove it, and it is built anew")
+            if trace is not None and self._library.rowvit_trace(self._sim, str(trace).encode(), *window):
+                raise RowvitError(f"{trace}: the waveform cannot be written there")
+        except BaseException:
+            self.close()
+            raise
         # private, and the only way in: on a board PYNQ finds this device in /sys
         interrupt._InterruptController._uio_devices[IRQ_LINES[self.arch]] = _InterruptLine(self)
         Device.active_device = self

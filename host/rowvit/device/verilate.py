@@ -18,6 +18,7 @@ from pathlib import Path
 
 from rowvit.errors import RowvitError
 from rowvit.hardware.config import HardwareConfig
+from rowvit.measure.result import processors
 
 LOG = logging.getLogger("rowvit")
 RTL = Path(__file__).parents[1] / "rtl"
@@ -41,6 +42,25 @@ def cache_directory() -> Path:
     if "ROWVIT_CACHE" in os.environ:
         return Path(os.environ["ROWVIT_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rowvit"
+
+
+def work_directory() -> tempfile.TemporaryDirectory:
+    """A directory to build in, within the cache, so that what is made there can be moved into place.
+
+    Raises
+    ------
+    RowvitError
+        The cache cannot be written.
+    """
+    cache = cache_directory()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix="build-", dir=cache, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise RowvitError(
+            f"simulators cannot be kept in {cache} ({error.strerror}); set the variable ROWVIT_CACHE to a"
+            " directory that you may write"
+        ) from error
 
 
 def sources(rtl: Path = RTL) -> list[Path]:
@@ -74,7 +94,7 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
     Raises
     ------
     RowvitError
-        A tool is missing, or the build failed.
+        A tool is missing, the cache cannot be written, or the build failed.
     """
     rtl = rtl or RTL
     verilog = sources(rtl)
@@ -94,14 +114,12 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
         return library
 
     LOG.info("building the simulator of '%s': a minute or two, once", config.name)
-    library.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix="build-", dir=library.parent))
     log = library.with_suffix(".log")
-    try:
-        made = work / "verilated"
+    with work_directory() as work:
+        made = Path(work) / "verilated"
         steps = [
             [verilator, *flags, f"-I{rtl}", "--Mdir", str(made), str(PUBLIC), *map(str, verilog)],
-            ["make", "-C", str(made), "-f", "Vrowvit.mk", "-j", str(os.cpu_count() or 1)]
+            ["make", "-C", str(made), "-f", "Vrowvit.mk", "-j", str(processors())]
             + [f"{name}={CXX_FLAGS}" for name in ("OPT_FAST", "OPT_GLOBAL")]
             # what runs once need not be fast, but must be position independent
             + ["OPT_SLOW=-O1 -fPIC", "libVrowvit.a", "libverilated.a"],
@@ -111,14 +129,12 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
         include = [made, PORTS.parent, f"{root}/include", f"{root}/include/vltstd"]
         link += [*(f"-I{directory}" for directory in include), str(HARNESS)]
         link += [str(made / "libVrowvit.a"), str(made / "libverilated.a"), "-pthread", "-ldl"]
-        link += ["-o", str(work / "sim.so")]
+        link += ["-o", f"{work}/sim.so"]
         if trace:
             link += ["-DROWVIT_TRACE", "-lz"]
         for step in [*steps, link]:
             run(step, environment, log)
-        os.replace(work / "sim.so", library)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        os.replace(f"{work}/sim.so", library)
     log.unlink(missing_ok=True)
     return library
 

@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +190,51 @@ def test_unsupported_architecture(small, tmp_path):
     path = tmp_path / "heads.safetensors"
     package.save(path)
     assert "32" in mistake("run", path, small["images"] / "a.png", "-c", "tiny")
+
+
+def test_packages_of_an_extra_that_are_missing(small):
+    """In a fresh process: modules that other tests imported would not look for them again."""
+    package, out = str(small["package"]), str(small["package"].with_name("out.safetensors"))
+    onnx = small["package"].with_name("net.onnx")
+    onnx.touch()
+    commands = {
+        "torch": [
+            ["train", package, "--data", "d", "--recipe", "r.toml", "-o", out],
+            ["relu", package, "--data", "d", "-o", out],
+            ["prune", package, "--data", "d", "-o", out],
+            ["quantise", package, "--data", "d", "-o", out],
+            ["eval", package, "--data", "d"],
+            ["import", "timm:vit_tiny_patch16_224", "-o", out],
+        ],
+        "onnx": [["import", str(onnx), "-o", out]],
+    }
+    for missing, lines in commands.items():
+        code = (
+            f"import sys; sys.modules[{missing!r}] = None\n"
+            "from rowvit.cli import app; from typer.testing import CliRunner\n"
+            f"for line in {lines}:\n"
+            "    done = CliRunner().invoke(app, line); print(done.exit_code, done.output.strip())"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONPATH": str(MODELS.parents[1])},
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        sentence = f"2 rowvit: this needs the package {missing}; install it with: pip install 'rowvit[model]'"
+        assert done.stdout.splitlines() == [sentence] * len(lines), done.stdout + done.stderr
+
+
+def killed(pixels: object) -> None:
+    """What happens to a process for which there is no memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_simulation_is_named(small, monkeypatch):
+    monkeypatch.setattr("rowvit.cli.run._work", killed)
+    text = mistake("run", small["program"], small["images"], "-c", "tiny", "--jobs", 2)
+    assert "one of 2 simulations was killed, as when memory runs out; give fewer --jobs" in text
 
 
 def test_mistakes_while_running(small, tmp_path):

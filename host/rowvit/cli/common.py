@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -39,6 +39,8 @@ app.add_typer(overlays_app, name="overlays")
 OUT = Console()
 ERR = Console(stderr=True)
 LOG = logging.getLogger("rowvit")
+#: what commands for float networks import, and the extra "model" installs
+MODEL_PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "safetensors")
 
 
 class TargetName(str, Enum):
@@ -73,11 +75,20 @@ def sentences(command: Callable) -> Callable:
             LOG.setLevel(logging.INFO)
         try:
             return command(*args, **kwargs)
+        except ModuleNotFoundError as error:
+            package = str(error.name).split(".")[0]
+            if package not in MODEL_PACKAGES:
+                raise
+            _refuse(f"this needs the package {package}; install it with: pip install 'rowvit[model]'", error)
         except RowvitError as error:
-            ERR.print(f"rowvit: {error}", markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(2) from error
+            _refuse(str(error), error)
 
     return wrapped
+
+
+def _refuse(sentence: str, error: Exception) -> NoReturn:
+    ERR.print(f"rowvit: {sentence}", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(2) from error
 
 
 ModelArgument = Annotated[
@@ -96,7 +107,7 @@ ConfigOption = Annotated[
 
 
 def writable(path: Path | None) -> None:
-    """Refuse a path that nothing can be written to: before the work, not after it."""
+    """`RowvitError` for a path that nothing can be written to: before the work, not after it."""
     if path is None or str(path) == "-":
         return
     if path.is_dir():
@@ -106,6 +117,7 @@ def writable(path: Path | None) -> None:
 
 
 def write(path: Path, text: str) -> None:
+    """Write a text file; `RowvitError` if that fails."""
     try:
         path.write_text(text)
     except OSError as error:

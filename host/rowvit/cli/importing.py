@@ -81,11 +81,8 @@ def import_(
 
       rowvit import model.onnx --class-names names.txt -o model.safetensors
     """
-    try:
-        from rowvit.model import store
-        from rowvit.model.importers import import_model
-    except ImportError as error:
-        raise RowvitError(f"importing needs {error.name}; install it: pip install rowvit[model]") from error
+    from rowvit.model import store
+    from rowvit.model.importers import import_model
 
     with ERR.status(f"importing {escape(source)}"):
         found = import_model(

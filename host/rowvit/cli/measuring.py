@@ -181,6 +181,7 @@ def temperatures(source: tuple[str, Any] | None, values: list[float], target: st
 
 
 def written(document: dict[str, Any], path: Path | None) -> None:
+    """Write a result where the options say; `RowvitError` if that fails."""
     from rowvit.measure import result
 
     if str(path) == "-":

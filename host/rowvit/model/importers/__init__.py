@@ -149,10 +149,8 @@ def _timm(name: str, weights: str | os.PathLike | None, random: bool) -> Importe
 
 
 def _onnx(path: str, image_size: int | None, output: str | None, encoder: bool) -> Imported:
-    try:
-        from rowvit.model.importers.onnx import read_onnx
-    except ImportError as error:
-        raise RowvitError(f"ONNX files need {error.name}; install it: pip install rowvit[model]") from error
+    from rowvit.model.importers.onnx import read_onnx
+
     result = read_onnx(path, image_size, output, encoder)
     card = Card(Path(path).stem, mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD), source=Path(path).name)
     notes = [f"output differs from onnxruntime's by {result.difference:.1e} of its peak"]

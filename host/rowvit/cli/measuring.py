@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``rowvit bench`` and ``rowvit power`` share: options, network and images, the result file."""
+"""What commands that run images share: options, network and images, bars, the result file."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def prepare(
     """
     from rowvit.images import decode
     from rowvit.measure.result import data_set
-    from rowvit.target import MODELS, read_model, read_program
+    from rowvit.target import read_model, read_program
 
     hardware = configs.load(config)
     options: dict[str, Any] = {}
@@ -129,17 +129,10 @@ def prepare(
         network = read_program(network, hardware)
     count = count or (10 if target is TargetName.sim else 200)
     side = network.meta["architecture"]["image_size"]
-    photos = MODELS / f"{model.replace('-', '_')}_photos"
-    if not images and photos.is_dir():
-        images, data = [photos], data or f"photos that come with {model}"
+    if not images and (images := own_photos(model)):
+        data = data or f"photos that come with {model}"
     if images:
-        files = [
-            file
-            for path in images
-            for file in (sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path])
-        ]
-        if not files:
-            raise RowvitError(f"{images[0]} holds no files; give image files")
+        files = image_files(images)
         data = data or (images[0] if images[0].is_dir() else images[0].parent).resolve().name
         resize = network.meta["preprocessing"]["resize"]
         pixels = np.stack([decode(file, side, resize) for file in files[:count]])
@@ -152,6 +145,24 @@ def prepare(
     return Workload(
         target.value, hardware, options, network, pixels[np.arange(count) % len(pixels)], described
     )
+
+
+def own_photos(model: str) -> list[Path]:
+    """The directory of the photos that come with a model; empty if none do."""
+    from rowvit.target import MODELS
+
+    photos = MODELS / f"{model.replace('-', '_')}_photos"
+    return [photos] if photos.is_dir() else []
+
+
+def image_files(images: list[Path]) -> list[Path]:
+    """The files named, and those in the directories named; `RowvitError` if these hold none."""
+    files: list[Path] = []
+    for path in images:
+        files += sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    if not files:
+        raise RowvitError(f"{images[0]} holds no files; give image files")
+    return files
 
 
 @contextmanager

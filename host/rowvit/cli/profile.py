@@ -21,6 +21,7 @@ from rowvit.cli.common import (
     sentences,
     writable,
 )
+from rowvit.cli.measuring import image_files, own_photos
 from rowvit.hardware import config as configs
 
 if TYPE_CHECKING:
@@ -87,12 +88,10 @@ def profile(
 def _one_image(model: str, image: Path | None, meta: dict[str, Any]) -> np.ndarray:
     """Pixels uint8 [S, S, 3]: of the file, of the model's first photo, or random."""
     from rowvit.images import decode
-    from rowvit.target import MODELS
 
     side = meta["architecture"]["image_size"]
-    photos = MODELS / f"{model.replace('-', '_')}_photos"
-    if image is None and photos.is_dir():
-        image = sorted(photos.iterdir())[0]
+    if image is None and (photos := own_photos(model)):
+        image = image_files(photos)[0]
     if image is None:
         return np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     return decode(image, side, meta["preprocessing"]["resize"])

@@ -31,7 +31,7 @@ from rowvit.cli.common import (
     writable,
     write,
 )
-from rowvit.cli.measuring import progress_bar
+from rowvit.cli.measuring import image_files, own_photos, progress_bar
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 from rowvit.measure.result import processors
@@ -142,7 +142,10 @@ def run(
         if trace:
             options["trace"], options["window"] = trace, _window(trace_cycles)
     session = _Session(model, hardware, target, options, checkpoints)
-    files = _files(model, images or [])
+    images = images or own_photos(model)
+    if not images:
+        raise RowvitError("no image is named; give image files or directories")
+    files = image_files(images)
     pixels = session.decode(files)
     if jobs == 0:
         jobs = processors()
@@ -289,22 +292,6 @@ def _window(text: str) -> tuple[int, int]:
     if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
         raise RowvitError(f"trace cycles '{text}' are not FIRST:LAST, as in 0:1000000")
     return int(first), int(last)
-
-
-def _files(model: str, images: list[Path]) -> list[Path]:
-    """The files named, or in the directories named, or the model's own photos."""
-    from rowvit.target import MODELS
-
-    if not images:
-        images = [MODELS / f"{model.replace('-', '_')}_photos"]
-        if not images[0].is_dir():
-            raise RowvitError("no image is named; give image files or directories")
-    files: list[Path] = []
-    for path in images:
-        files += sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
-    if not files:
-        raise RowvitError(f"{images[0]} holds no files; give image files")
-    return files
 
 
 def _print_results(files: list[Path], results: list[Result], classes: list[str]) -> None:

@@ -48,22 +48,15 @@ def figure(width: float, height: float) -> Figure:
 
 def _draw(caption: str, height: float, paint: Any) -> Plot:
     """``paint`` gets the axes of a picture that is narrow enough for a phone."""
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_svg import FigureCanvasSVG
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise RowvitError(
-            "a report needs matplotlib; install it with: pip install 'rowvit[report]'"
-        ) from error
+    picture = figure(4.6, height)  # first: it says what to do if there is no matplotlib
+    import matplotlib
+
     with matplotlib.rc_context({"svg.hashsalt": caption, "font.size": 9, "svg.fonttype": "path"}):
-        figure = Figure(figsize=(4.6, height), layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
+        axes = picture.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
         paint(axes)
         file = io.BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
+        picture.savefig(file, format="svg", metadata={"Date": None})
     return Plot(f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}", caption)
 
 

@@ -312,7 +312,10 @@ def predict(
     batch: int = 32,
     observe: Observer = _ignore,
 ) -> np.ndarray:
-    """Logits float32 [B, classes] of images uint8 [B, S, S, 3]."""
+    """Logits float32 [B, classes] of images uint8 [B, S, S, 3].
+
+    The network must be on the CPU; it is left in evaluation mode.
+    """
     model.eval()
     with torch.inference_mode():
         parts = [

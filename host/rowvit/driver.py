@@ -35,6 +35,7 @@ from rowvit.overlay import (
     dma_state,
     wake,
 )
+from rowvit.quant.package import dense_macs
 from rowvit.reference import patchify
 from rowvit.reference.frontend import Geometry, fill_packet
 from rowvit.target import Result, Target, read_program
@@ -514,12 +515,11 @@ def _count_work(result: Result, meta: dict, config: HardwareConfig) -> None:
     arch, rule = meta["architecture"], meta["ffn2_rule"]
     dim, hidden, depth, heads = (arch[name] for name in ("dim", "hidden", "depth", "heads"))
     tiles = -(-dim // config.tile)
-    patch = (arch["tokens"] - arch["prefix"]) * arch["channels"] * arch["patch_size"] ** 2 * dim
+    executed, layer_macs = dense_macs(arch)
+    result.macs_dense = executed + depth * layer_macs
     alive = dict(zip((step["layer"] for step in meta["pruning"]), result.live, strict=True))
 
-    n = arch["tokens"]
-    dense = depth * (4 * n * dim**2 + 2 * n * n * dim + 2 * n * dim * hidden)
-    executed, rows = 0, 0
+    n, rows = arch["tokens"], 0
     for layer in range(depth):
         after = alive.get(layer, n)
         executed += 3 * n * dim**2 + n * n * dim + after * (dim**2 + dim * hidden)
@@ -530,7 +530,6 @@ def _count_work(result: Result, meta: dict, config: HardwareConfig) -> None:
     executed += result.counters["pv_nonzeros"] * (dim // heads)
     if rule != "none":
         executed += result.counters["ffn2_nonzeros"] // tiles * dim
-    result.macs_executed = patch + executed + dim * arch["classes"]
-    result.macs_dense = patch + dense + dim * arch["classes"]
+    result.macs_executed = executed
     result.w2_rows_total = rows
     result.w2_rows_fetched = rows if rule == "none" else result.counters["w2_fetched"] // tiles

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +76,8 @@ class Evaluation:
     work : Work
     agreement : float or None
         Share of the photos to which another network gives the same class.
+    cycles_of : str
+        What counted or predicted the cycles, and for which configuration; empty without one.
     """
 
     network: str
@@ -85,7 +87,7 @@ class Evaluation:
     classes: list[str]
     work: Work
     agreement: float | None = None
-    cycles_of: str = field(default="")
+    cycles_of: str = ""
 
     @property
     def guesses(self) -> np.ndarray:
@@ -137,7 +139,13 @@ class Evaluation:
 
 
 def wilson(right: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval of a share, 95 % by default."""
+    """Wilson's score interval of a share, 95 % by default.
+
+    Raises
+    ------
+    ValueError
+        ``total`` is below 1, or ``right`` not within 0..total.
+    """
     if not 0 <= right <= total or total < 1:
         raise ValueError(f"{right} of {total} is no share")
     share, spread = right / total, z * z / total
@@ -178,6 +186,7 @@ def float_work(model: VisionTransformer, card: Card, pixels: np.ndarray, precisi
     import torch
 
     from rowvit.model.vit import predict
+    from rowvit.quant.package import dense_macs
 
     config, images = model.config, len(pixels)
     nonzero = np.zeros(images, np.int64)
@@ -201,8 +210,7 @@ def float_work(model: VisionTransformer, card: Card, pixels: np.ndarray, precisi
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         logits = predict(model, pixels, card.mean, card.std, batch=images, observe=observe)
     dim, n = config.dim, config.tokens
-    fixed = (n - config.prefix) * dim * 3 * config.patch_size**2 + dim * config.classes
-    dense = fixed + config.depth * (4 * n * dim**2 + 2 * n * n * dim + 2 * n * dim * config.hidden)
+    fixed, layer_macs = dense_macs(vars(config) | {"tokens": n, "channels": 3})
     executed = np.full(images, fixed, np.int64)
     for layer in range(config.depth):
         before, after = live[2 * layer], live[2 * layer + 1]
@@ -213,7 +221,7 @@ def float_work(model: VisionTransformer, card: Card, pixels: np.ndarray, precisi
     return Work(
         logits.astype(np.float64),
         executed,
-        np.full(images, dense, np.int64),
+        np.full(images, fixed + config.depth * layer_macs, np.int64),
         np.full(images, fetched),
         np.full(images, rows_total),
         1 - nonzero / total,

@@ -91,6 +91,14 @@ def tensor_table(arch: dict[str, int]) -> dict[str, tuple[str, tuple[int, ...]]]
     return table
 
 
+def dense_macs(arch: dict[str, int]) -> tuple[int, int]:
+    """Multiplications of patches and head together, and of one layer, if nothing is pruned or skipped."""
+    n, dim = arch["tokens"], arch["dim"]
+    patches = (n - arch["prefix"]) * arch["channels"] * arch["patch_size"] ** 2
+    layer = 4 * n * dim**2 + 2 * n * n * dim + 2 * n * dim * arch["hidden"]
+    return dim * (patches + arch["classes"]), layer
+
+
 @dataclass
 class ModelPackage:
     """An integer network.
@@ -122,7 +130,13 @@ class ModelPackage:
         return sha.hexdigest()
 
     def save(self, path: str | os.PathLike) -> None:
-        """Check the package, set its hash and write it; `RowvitError` if a check fails."""
+        """Check the package, set its hash and write it.
+
+        Raises
+        ------
+        RowvitError
+            If a check fails, or the file cannot be written.
+        """
         self.check(str(path))
         self.meta["hash"] = self.digest()
         container.write(path, self.tensors, {"rowvit": json.dumps(self.meta, sort_keys=True)})
@@ -156,7 +170,13 @@ class ModelPackage:
         return package
 
     def check(self, name: str = "package") -> None:
-        """Check structure and ranges; ``name`` stands in the message of the `RowvitError`."""
+        """Check structure and ranges.
+
+        Raises
+        ------
+        RowvitError
+            If one does not hold; ``name`` stands in the message.
+        """
         try:
             self._check_meta()
             self._check_tensors()

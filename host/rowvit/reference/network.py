@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rowvit.errors import RowvitError
-from rowvit.quant.package import ModelPackage
+from rowvit.quant.package import ModelPackage, dense_macs
 from rowvit.reference.layernorm import layernorm
 from rowvit.reference.linear import linear, residual_add
 from rowvit.reference.primitives import sat8
@@ -147,8 +147,11 @@ class _Batch:
         self.meta, self.arch, self.tensors = package.meta, package.arch, package.tensors
         self.patches = patches
         self.record = checkpoints
+        fixed, layer = dense_macs(self.arch)
+        dense = fixed + self.arch["depth"] * layer
         self.results = [
-            ImageResult(np.empty(0, np.int16), [], Counts(macs_dense=self._dense_macs()), {}) for _ in patches
+            ImageResult(np.empty(0, np.int16), [], Counts(macs_executed=fixed, macs_dense=dense), {})
+            for _ in patches
         ]
         self.tokens = [np.arange(self.arch["tokens"]) for _ in patches]  # original indices of the live rows
 
@@ -187,8 +190,6 @@ class _Batch:
         y = linear(self.patches, weight, 0, mult, self.meta["params"]["patch.shift"])
         residual[:, prefix:] = residual_add(residual[:, prefix:], y)
         self.residual = residual.reshape(-1, self.arch["dim"])
-        for result in self.results:
-            result.counts.macs_executed += self.patches.shape[1] * weight.size
         self._checkpoint("embed")
 
     def _attention(self, name: str, params: dict, step: dict | None) -> None:
@@ -257,14 +258,3 @@ class _Batch:
         y = self._linear(x, "head", self.meta["params"]["head.shift"])
         for result, values in zip(self.results, y, strict=True):
             result.logits = values
-            result.counts.macs_executed += self.arch["dim"] * self.arch["classes"]
-
-    def _dense_macs(self) -> int:
-        arch = self.arch
-        n, dim = arch["tokens"], arch["dim"]
-        layer = 4 * n * dim**2 + 2 * n * n * dim + 2 * n * dim * arch["hidden"]
-        return (
-            (n - arch["prefix"]) * self.tensors["patch.weight"].size
-            + arch["depth"] * layer
-            + dim * arch["classes"]
-        )

@@ -117,6 +117,7 @@ def test_rare_great_activations_are_always_seen(count: int) -> None:
     values[3, 17, :count] = 10.0
     statistics = Statistics()
     statistics.observe("x", values)
+    assert all(part.base is None for part in statistics.samples["x"])  # none keeps a whole activation alive
     magnitudes, weights = statistics.magnitudes("x")
     assert (magnitudes == 10).sum() == count and weights.sum() == pytest.approx(values.numel(), rel=1e-6)
     assert len(magnitudes) < values.numel() / 10

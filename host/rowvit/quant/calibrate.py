@@ -40,7 +40,7 @@ class Statistics:
             return
         parts = [(flat, 1.0)]
         if flat.size > _SAMPLES_PER_BATCH:
-            greatest = np.partition(flat, -_GREATEST_PER_BATCH)[-_GREATEST_PER_BATCH:]
+            greatest = np.partition(flat, -_GREATEST_PER_BATCH)[-_GREATEST_PER_BATCH:].copy()  # not a view
             # at random: a regular step would meet the same few channels again and again
             others = flat[self.rng.integers(0, flat.size, _SAMPLES_PER_BATCH)]
             others = others[others < greatest[0]]

@@ -129,6 +129,10 @@ def test_classes_in_another_order(tmp_path: Path) -> None:
     net.meta["classes"] = [list(sets.COLOURS)[i] for i in back]
     turned = evaluate(net, photos)
     assert turned.right() == found.right() != other.right()
+    found.compare(turned)  # the same answers by name, whatever the order
+    assert found.agreement == 1
+    found.compare(other)
+    assert found.agreement == float((found.guesses == other.guesses).mean()) < 1
     net.meta["classes"] = ["n01", "n02", "n03"]
     assert evaluate(net, photos).right() == other.right()
 

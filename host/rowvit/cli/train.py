@@ -215,8 +215,6 @@ def evaluate_command(
 
       rowvit eval net.safetensors --data photos.npz --target sim --photos 20
     """
-    import numpy as np
-
     from rowvit.measure.accuracy import evaluate
     from rowvit.train.data import open_data
 
@@ -251,11 +249,7 @@ def evaluate_command(
 
     found = measured(network, "measuring")
     if agree:
-        other = measured(_network(str(agree)), "comparing")
-        guesses, place = other.guesses, {name: index for index, name in enumerate(found.classes)}
-        if place.keys() == set(other.classes):
-            guesses = np.array([place[name] for name in other.classes])[guesses]
-        found.agreement = float((guesses == found.guesses).mean())
+        found.compare(measured(_network(str(agree)), "comparing"))
     report = found.report()
     if json_file:
         write(json_file, json.dumps(report, indent=1) + "\n")

@@ -100,6 +100,12 @@ class Evaluation:
         before = (logits > own) | ((logits == own) & (np.arange(logits.shape[1]) < truth))
         return int((before.sum(axis=1) < best).sum())
 
+    def compare(self, other: Evaluation) -> None:
+        """Set the agreement with another network on the same photos; classes meet as in `matched`."""
+        order = _places(other.classes, self.classes)
+        theirs = other.guesses if order is None else order[other.guesses]
+        self.agreement = float((theirs == self.guesses).mean())
+
     def confusion(self) -> np.ndarray:
         """Photos int [truth, guess]."""
         counts = np.zeros((len(self.classes),) * 2, np.int64)
@@ -168,11 +174,16 @@ def matched(photos: Photos, network: str, classes: Sequence[str]) -> Photos:
         raise RowvitError(
             f"{network} knows {len(classes)} classes, the photos ({photos.name}) have {len(photos.classes)}"
         )
-    place = {name: index for index, name in enumerate(classes)}
-    if place.keys() != set(photos.classes) or len(place) < len(classes):
-        return photos
-    order = np.array([place[name] for name in photos.classes], np.int64)
-    return replace(photos, labels=order[photos.labels], classes=tuple(classes))
+    order = _places(photos.classes, classes)
+    return photos if order is None else replace(photos, labels=order[photos.labels], classes=tuple(classes))
+
+
+def _places(names: Sequence[str], among: Sequence[str]) -> np.ndarray | None:
+    """Where each of the names stands among others; None if these are not the same names."""
+    place = {name: index for index, name in enumerate(among)}
+    if place.keys() != set(names) or len(place) < len(among):
+        return None
+    return np.array([place[name] for name in names], np.int64)
 
 
 # -- one shard -------------------------------------------------------------------------------------

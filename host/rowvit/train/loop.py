@@ -200,7 +200,6 @@ class Trainer:
         mean, std = self.card.mean, self.card.std
         centred = centre_keys(copy.deepcopy(self.model).cpu(), mean, std, pixels)
         self.model.load_state_dict(centred.state_dict())
-        self.model.train()
         return activation_scales(centred, mean, std, pixels)
 
     def _step(

@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from rowvit.device.sim import MemoryModel
 from rowvit.measure import baseline
 from rowvit.measure.result import host, revision, versions
+from rowvit.sim.device import MemoryModel
 
 OUT = Console()
 NETWORKS = ["deit-tiny dense", "deit-tiny"]

@@ -17,11 +17,11 @@ import numpy as np
 import typer
 
 import rowvit
-from rowvit.device.sim import MemoryModel
+from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import load
-from rowvit.model.synthetic import PRESETS, preset_package
-from rowvit.quant.package import ModelPackage
-from rowvit.target import read_model
+from rowvit.quant.synthetic import PRESETS, preset_package
+from rowvit.sim.device import MemoryModel
+from rowvit.targets.target import read_model
 
 NETWORKS = ["deit-tiny dense", "deit-tiny", "sign-digits"]
 HEADER = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import re
 
-from rowvit.device.verilate import RTL, parameters, sources
 from rowvit.hardware.config import load
+from rowvit.sim.verilate import RTL, parameters, sources
 
 
 def read_top(config: str) -> str:

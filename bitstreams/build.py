@@ -18,12 +18,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from rowvit import provenance
-from rowvit.device import verilate
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import FRONTENDS, PS, Board, block_design, board, overlay_name
 from rowvit.hardware.config import HardwareConfig
+from rowvit.overlay import provenance
+from rowvit.sim import verilate
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rowvit.device.verilate import RTL
+from rowvit.sim.verilate import RTL
 
 
 @pytest.fixture(scope="session")

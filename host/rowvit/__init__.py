@@ -15,7 +15,7 @@ from rowvit.errors import RowvitError
 
 if TYPE_CHECKING:
     from rowvit.hardware.config import HardwareConfig
-    from rowvit.target import Target
+    from rowvit.targets.target import Target
 
 __all__ = ["RowvitError", "open"]
 __version__ = "0.1.0"
@@ -55,19 +55,19 @@ def open(target: str, config: str | Path | HardwareConfig | None = None, **optio
     if config is not None and not isinstance(config, HardwareConfig):
         config = load(config)
     if target == "golden":
-        from rowvit.device.golden import Golden
+        from rowvit.targets.golden import Golden
 
         return Golden(config or load(default_configuration()), **options)
     driver = {name: options.pop(name) for name in ("timeout", "watchdog") if name in options}
     if target == "board":
-        from rowvit.device.board import overlay
-        from rowvit.driver import Accelerator
+        from rowvit.targets.board import overlay
+        from rowvit.targets.driver import Accelerator
 
         return Accelerator(overlay(config, **options), **driver)
     if target == "sim":
-        from rowvit.device.sim import SimDevice
-        from rowvit.driver import Accelerator
         from rowvit.overlay import RowvitOverlay
+        from rowvit.sim.device import SimDevice
+        from rowvit.targets.driver import Accelerator
 
         device = SimDevice(config or load(default_configuration()), **options)
         try:

@@ -1,6 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one exception that rowvit raises for what a user can put right."""
 
+from __future__ import annotations
+
 
 class RowvitError(Exception):
-    """A sentence that names what is wrong, where, and what to do about it."""
+    """What is wrong and where, and what to do about it, in one sentence without a full stop.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong, and where.
+    advice : str, optional
+        What to do about it; ``str(error)`` is "message; advice".
+    """
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message, advice)
+        self.message, self.advice = message, advice
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.advice}" if self.advice else self.message

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rowvit import provenance
-from rowvit.device import hwh, verilate
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import FRONTENDS, boards
+from rowvit.overlay import provenance
+from rowvit.sim import hwh, verilate
 from standins import BOARD_FILES, HERE, ROOT, build, needs_tcl
 
 

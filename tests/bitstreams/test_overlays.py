@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rowvit import prebuilt, provenance
 from rowvit.cli import app
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
+from rowvit.overlay import prebuilt, provenance
 
 NAME = "rowvit-tiny"
 CONTENT = {f"{NAME}.bit": bytes(range(256)) * 1000, f"{NAME}.hwh": b"<EDKSYSTEM/>"}

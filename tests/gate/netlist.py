@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rowvit.device.verilate import sources
+from rowvit.sim.verilate import sources
 
 ROOT = Path(__file__).resolve().parents[2]
 RTL = ROOT / "rtl"

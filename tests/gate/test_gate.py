@@ -21,7 +21,7 @@ from rowvit.compiler import compile
 from rowvit.compiler.lower import pack_pairs
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import REGISTERS
-from rowvit.model.synthetic import random_package
+from rowvit.quant.synthetic import random_package
 from rowvit.reference import patchify
 from test_requant import values  # noqa: F401  cocotb runs it in here
 
@@ -199,7 +199,7 @@ def test_requant():
 @pytest.mark.slow
 def test_whole_top(tmp_path):
     """A network with token pruning and FFN2 skipping, from AXI to AXI."""
-    from rowvit.driver import _result
+    from rowvit.targets.driver import _result
 
     need("iverilog", "yosys")
     package = random_package(

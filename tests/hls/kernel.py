@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from rowvit.device import frontend
 from rowvit.reference.frontend import Geometry, fill_packet
+from rowvit.sim import frontend
 
 
 class Ports(ctypes.Structure):

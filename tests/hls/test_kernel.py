@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernel import Kernel, rows, words
-from rowvit.device import frontend as device
 from rowvit.errors import RowvitError
 from rowvit.reference import frontend, patchify
 from rowvit.reference.frontend import HEADER_BYTES, MAX_BIN, Geometry, resize
+from rowvit.sim import frontend as device
 
 
 @st.composite

@@ -15,18 +15,18 @@ from pynq import Device
 from typer.testing import CliRunner
 
 import rowvit
-from rowvit.bitfile import Handoff
 from rowvit.cli import app
-from rowvit.device import hwh
-from rowvit.device.golden import Golden
-from rowvit.device.sim import SimDevice
-from rowvit.diagnose import _Walk, diagnose
-from rowvit.driver import Accelerator
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import boards
-from rowvit.model.synthetic import random_package
 from rowvit.overlay import RowvitOverlay
+from rowvit.overlay.bitfile import Handoff
+from rowvit.quant.synthetic import random_package
+from rowvit.sim import hwh
+from rowvit.sim.device import SimDevice
+from rowvit.targets.diagnose import _Walk, diagnose
+from rowvit.targets.driver import Accelerator
+from rowvit.targets.golden import Golden
 
 TINY = configs.load("tiny")
 SIZES = [(12, 12), (7, 30), (50, 41), (96, 100), (13, 12)]  # height, width
@@ -82,7 +82,7 @@ def test_images_of_the_networks_size_are_the_host_front_ends(package):
     golden.load(package)
     with rowvit.open("sim", TINY, frontend="hls") as acc:
         acc.load(package)
-        assert all(map(rowvit.target.Result.same, acc(images), golden(images)))
+        assert all(map(rowvit.targets.target.Result.same, acc(images), golden(images)))
 
 
 def test_photos_on_disk(package, frames, tmp_path):
@@ -91,7 +91,7 @@ def test_photos_on_disk(package, frames, tmp_path):
     paths = [tmp_path / f"{i}.png" for i in range(len(frames))]
     with rowvit.open("golden", TINY, frontend="hls") as golden:
         golden.load(package)
-        assert all(map(rowvit.target.Result.same, golden(paths), golden(frames)))
+        assert all(map(rowvit.targets.target.Result.same, golden(paths), golden(frames)))
 
 
 def test_what_cannot_be_a_frame(package, standin):

@@ -8,10 +8,10 @@ import pytest
 from pynq import Overlay, allocate
 
 from kernel import rows, words
-from rowvit.device.sim import MemoryModel, SimDevice
 from rowvit.hardware import config as configs
 from rowvit.hardware.isa import REGISTERS
 from rowvit.reference.frontend import Geometry, fill_packet, resize
+from rowvit.sim.device import MemoryModel, SimDevice
 
 SIZES = [(30, 20, 12, 4), (7, 9, 16, 8), (100, 75, 9, 3), (12, 12, 12, 4)]
 

@@ -5,9 +5,9 @@ import pynq
 import pytest
 
 from replay import TINY
-from rowvit.device.sim import SimDevice
-from rowvit.driver import Accelerator
 from rowvit.overlay import RowvitOverlay
+from rowvit.sim.device import SimDevice
+from rowvit.targets.driver import Accelerator
 
 if pynq.__version__.startswith("3.0."):  # its clocks go by the processor that Python runs on
     pynq.ps.CPU_ARCH = "armv7l"

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rowvit.model.synthetic import random_package
-from rowvit.quant.package import ModelPackage
+from rowvit.formats.package import ModelPackage
+from rowvit.quant.synthetic import random_package
 
 
 def small_package(rng: np.random.Generator, **changes) -> ModelPackage:

@@ -11,11 +11,11 @@ import numpy as np
 import pynq
 
 from rowvit.compiler import Program
-from rowvit.device.sim import SimDevice
-from rowvit.driver import Accelerator
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import boards
 from rowvit.hardware.isa import Record
+from rowvit.sim.device import SimDevice
+from rowvit.targets.driver import Accelerator
 
 #: boards of the families that this PYNQ supports: 4 knows no Zynq-7000 any more
 BOARDS = [

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from replay import TINY
-from rowvit.bitfile import BitHeader, Handoff
 from rowvit.cli import app
-from rowvit.device import hwh
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import boards
-from rowvit.verify import verify
+from rowvit.overlay.bitfile import BitHeader, Handoff
+from rowvit.overlay.verify import verify
+from rowvit.sim import hwh
 
 HEADER = BitHeader("rowvit_wrapper", "2022.2", "7z020clg400", "2026/11/25", "12:00:00", 64)
 SYSTEM = 'ARCH="zynq" '

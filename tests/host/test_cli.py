@@ -17,10 +17,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rowvit.cli import app
+from rowvit.formats.package import ModelPackage
 from rowvit.hardware.isa import COUNTERS
-from rowvit.model.synthetic import random_package
-from rowvit.quant.package import ModelPackage
-from rowvit.target import MODELS
+from rowvit.quant.synthetic import random_package
+from rowvit.targets.target import MODELS
 
 PHOTOS = MODELS / "sign_digits_photos"
 
@@ -124,7 +124,7 @@ def test_waveform(small, tmp_path):
 
 
 def test_difference_is_exit_code_1(small, monkeypatch):
-    monkeypatch.setattr("rowvit.target.Result.same", lambda self, other: False)
+    monkeypatch.setattr("rowvit.targets.target.Result.same", lambda self, other: False)
     out = rowvit("run", small["package"], small["images"], "-t", "golden", "--check", code=1).stdout
     assert "NO" in out and "0 of 2, to the bit" in out
 

@@ -13,6 +13,7 @@ from networks import random_patches, small_package
 from rowvit import reference
 from rowvit.compiler import Program, compile, disasm
 from rowvit.errors import RowvitError
+from rowvit.formats.package import ModelPackage, keep_schedule
 from rowvit.hardware.config import HardwareConfig, load
 from rowvit.hardware.isa import (
     INSTRUCTION_BYTES,
@@ -25,8 +26,7 @@ from rowvit.hardware.isa import (
     Op,
     Record,
 )
-from rowvit.model.synthetic import keep_schedule, preset_package, random_package
-from rowvit.quant.package import ModelPackage
+from rowvit.quant.synthetic import preset_package, random_package
 
 TINY = load("tiny")
 

@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 
 from replay import TINY, disturb
 from rowvit.cli import app
-from rowvit.device import hwh
-from rowvit.device.sim import DDR_BASE, MemoryModel, SimDevice
-from rowvit.diagnose import diagnose
 from rowvit.hardware import config as configs
 from rowvit.hardware.isa import COUNTER_BASE, COUNTERS, REGISTERS
-from rowvit.verify import Check
+from rowvit.overlay.verify import Check
+from rowvit.sim import hwh
+from rowvit.sim.device import DDR_BASE, MemoryModel, SimDevice
+from rowvit.targets.diagnose import diagnose
 
 FILES = [
     *(
@@ -195,7 +195,7 @@ def test_another_core(board, register, text):
 @pytest.mark.parametrize("mhz, ok", [(99.0, True), (101.9, True), (125.0, False), (50.0, None)])
 def test_the_pl_clock(board, monkeypatch, mhz, ok):
     """Too fast is a fault; slower only counts as another speed."""
-    monkeypatch.setattr("rowvit.diagnose.Clocks", SimpleNamespace(fclk0_mhz=mhz))
+    monkeypatch.setattr("rowvit.targets.diagnose.Clocks", SimpleNamespace(fclk0_mhz=mhz))
     checks = board()
     clock = next(check for check in checks if check.name == "PL clock")
     assert clock.ok is ok
@@ -218,7 +218,7 @@ def test_the_core_runs_at_another_speed(board):
 
 def test_contiguous_memory_is_exhausted(board, monkeypatch, tmp_path):
     (tmp_path / "meminfo").write_text("CmaTotal: 16384 kB\nCmaFree: 2048 kB\n")
-    monkeypatch.setattr("rowvit.driver.MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr("rowvit.targets.driver.MEMINFO", tmp_path / "meminfo")
 
     def fault(device, _) -> None:
         def refuse(*_, **__):
@@ -272,7 +272,7 @@ def test_a_dma_that_does_not_answer(board, offset, value, text):
     ids=["no end", "sending", "decode error"],
 )
 def test_a_dma_that_is_stuck(board, monkeypatch, offset, status, text, advice):
-    monkeypatch.setattr("rowvit.diagnose.SECONDS", {"board": 0.3})
+    monkeypatch.setattr("rowvit.targets.diagnose.SECONDS", {"board": 0.3})
 
     def fault(device, _) -> None:
         dma = address(device, "axi_dma_0", offset)

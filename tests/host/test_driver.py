@@ -14,12 +14,12 @@ from pynq import Device
 import rowvit
 from replay import ANSWER, IMAGES, TINY, leak_free, mark, program
 from rowvit.compiler import compile
-from rowvit.device.golden import Golden
-from rowvit.driver import records
 from rowvit.errors import RowvitError
 from rowvit.hardware.isa import REGISTERS, Error
-from rowvit.model.synthetic import random_package
-from rowvit.target import Result
+from rowvit.quant.synthetic import random_package
+from rowvit.targets.driver import records
+from rowvit.targets.golden import Golden
+from rowvit.targets.target import Result
 
 
 @pytest.mark.parametrize("seed", [0, 3])
@@ -208,7 +208,8 @@ def test_comparison():
 def test_board_half_needs_no_torch():
     """The driver loads with numpy and pynq alone."""
     code = (
-        "import sys, rowvit, rowvit.driver, rowvit.compiler.program, rowvit.diagnose, rowvit.bitfile;"
+        "import sys, rowvit, rowvit.formats.program, rowvit.overlay.bitfile, rowvit.targets.diagnose,"
+        " rowvit.targets.driver;"
         "bad = {'torch', 'timm', 'onnx', 'typer', 'rich', 'PIL'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": "host"})

@@ -10,9 +10,8 @@ import rowvit
 from networks import randomise
 from rowvit.compiler import compile
 from rowvit.errors import RowvitError
+from rowvit.formats.package import ModelPackage, keep_schedule
 from rowvit.hardware.config import load
-from rowvit.model.synthetic import keep_schedule
-from rowvit.quant.package import ModelPackage
 
 torch = pytest.importorskip("torch")
 

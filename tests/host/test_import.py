@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rowvit import container
 from rowvit.errors import RowvitError
+from rowvit.formats import container
 from rowvit.reference import patchify, run
 
 torch = pytest.importorskip("torch")

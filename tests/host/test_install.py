@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from PIL import Image
 
-from rowvit.model.synthetic import random_package
+from rowvit.quant.synthetic import random_package
 
 ROOT = Path(__file__).parents[2]
 EXTRAS = ("torch", "timm", "onnx", "onnxruntime", "safetensors", "matplotlib", "jinja2", "distributed")

@@ -13,7 +13,8 @@ from PIL import Image
 
 from rowvit import images
 from rowvit.errors import RowvitError
-from rowvit.model.synthetic import keep_schedule, preset_package
+from rowvit.formats.package import keep_schedule
+from rowvit.quant.synthetic import preset_package
 from rowvit.reference import patchify, run
 
 torch = pytest.importorskip("torch")

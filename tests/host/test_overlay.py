@@ -14,15 +14,15 @@ from pynq.lib.dma import DMA
 
 import rowvit
 from replay import BOARDS, IMAGES, TINY, disturb, program
-from rowvit.device import hwh
-from rowvit.device.sim import SimDevice
-from rowvit.driver import Accelerator
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import CORE, boards
 from rowvit.hardware.block_design import DMA as DMA_CELL
 from rowvit.hardware.isa import ABI_VERSION, ID, REGISTERS
 from rowvit.overlay import RowvitCore, RowvitHierarchy, RowvitOverlay
+from rowvit.sim import hwh
+from rowvit.sim.device import SimDevice
+from rowvit.targets.driver import Accelerator
 
 OTHER = replace(TINY, name="other", lanes=8)
 

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 
 from replay import ANSWER, IMAGES, TINY, disturb, leak_free, program
-from rowvit.device.sim import MemoryModel, SimDevice
-from rowvit.driver import Accelerator
 from rowvit.errors import RowvitError
 from rowvit.hardware.block_design import DMA_PARAMETERS
 from rowvit.hardware.isa import COUNTER_BASE, COUNTERS, REGISTERS
-from rowvit.model.synthetic import random_package
 from rowvit.overlay import RowvitOverlay
+from rowvit.quant.synthetic import random_package
+from rowvit.sim.device import MemoryModel, SimDevice
+from rowvit.targets.driver import Accelerator
 
 S2MM_STATUS, S2MM_LENGTH, MM2S_STATUS, MM2S_LENGTH = 0x34, 0x58, 0x04, 0x28
 
@@ -160,7 +160,7 @@ def test_pain_4_the_simulated_memory_is_too_small(make):
 def test_pain_4_contiguous_memory_is_exhausted(make, monkeypatch, tmp_path, error):
     """How much was asked for, what there is, what to do."""
     (tmp_path / "meminfo").write_text("MemFree:  99999 kB\nCmaTotal:   131072 kB\nCmaFree:     1204 kB\n")
-    monkeypatch.setattr("rowvit.driver.MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr("rowvit.targets.driver.MEMINFO", tmp_path / "meminfo")
     acc = make()
 
     def refuse(*_, **__):
@@ -179,7 +179,7 @@ def test_pain_4_contiguous_memory_is_exhausted(make, monkeypatch, tmp_path, erro
 
 
 def test_pain_4_a_kernel_that_does_not_say(make, monkeypatch, tmp_path):
-    monkeypatch.setattr("rowvit.driver.MEMINFO", tmp_path / "none")
+    monkeypatch.setattr("rowvit.targets.driver.MEMINFO", tmp_path / "none")
     acc = make()
     acc.device.allocate = lambda *_, **__: (_ for _ in ()).throw(RuntimeError)
     with pytest.raises(RowvitError, match=r"of 1 KB \(the kernel does not say how much there is\);"):

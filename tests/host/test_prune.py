@@ -22,8 +22,8 @@ torch = pytest.importorskip("torch")
 import photos as sets  # noqa: E402
 
 from rowvit.cli import app  # noqa: E402
-from rowvit.model import store  # noqa: E402
-from rowvit.model.prune import (  # noqa: E402
+from rowvit.formats.package import ModelPackage, keep_schedule  # noqa: E402
+from rowvit.measure.schedules import (  # noqa: E402
     Point,
     choose,
     cycles_of,
@@ -31,14 +31,12 @@ from rowvit.model.prune import (  # noqa: E402
     front,
     rule_cycles,
     schedules,
-    set_ffn2,
-    set_pruning,
     thresholds_for,
     top1,
 )
-from rowvit.model.synthetic import keep_schedule  # noqa: E402
+from rowvit.model import store  # noqa: E402
+from rowvit.model.prune import set_ffn2, set_pruning  # noqa: E402
 from rowvit.model.vit import VisionTransformer, ViTConfig, predict  # noqa: E402
-from rowvit.quant.package import ModelPackage  # noqa: E402
 from rowvit.quant.quantise import QuantOptions, quantise  # noqa: E402
 from rowvit.train.data import open_data  # noqa: E402
 from rowvit.train.loop import Trainer  # noqa: E402

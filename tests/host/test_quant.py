@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 import rowvit
 from networks import randomise
-from rowvit import container
 from rowvit.errors import RowvitError
+from rowvit.formats import container
+from rowvit.formats.package import ModelPackage, keep_schedule
 from rowvit.images import decode
-from rowvit.model.synthetic import keep_schedule, random_package
 from rowvit.quant.fixed import multiplier
-from rowvit.quant.package import ModelPackage
+from rowvit.quant.synthetic import random_package
 from rowvit.reference import patchify, run
 
 MODELS = Path(rowvit.__file__).parent / "models"

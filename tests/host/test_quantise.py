@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from rowvit.errors import RowvitError
-from rowvit.quant.package import ModelPackage
+from rowvit.formats.package import ModelPackage
 from rowvit.reference import patchify, run
 
 torch = pytest.importorskip("torch")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from rowvit.errors import RowvitError
-from rowvit.model.synthetic import random_package
-from rowvit.quant.package import ModelPackage
+from rowvit.formats.package import ModelPackage
+from rowvit.quant.synthetic import random_package
 from rowvit.reference import network, patchify, run
 from rowvit.reference.softmax import EXPONENTIAL
 

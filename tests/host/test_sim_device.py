@@ -14,10 +14,10 @@ from pynq import MMIO, Clocks, Overlay, allocate
 
 import rowvit
 from replay import TINY
-from rowvit.device import verilate
-from rowvit.device.sim import DDR_BASE, MemoryModel, SimDevice
 from rowvit.errors import RowvitError
 from rowvit.hardware.isa import COUNTER_BASE, COUNTERS, ID, REGISTERS
+from rowvit.sim import verilate
+from rowvit.sim.device import DDR_BASE, MemoryModel, SimDevice
 
 
 def open_board(standin, **options):
@@ -239,7 +239,7 @@ def test_what_does_not_open_is_closed(standin, tmp_path, monkeypatch):
     with pytest.raises(RowvitError, match="the waveform cannot be written there"):
         SimDevice(TINY, rtl=standin, trace=tmp_path / "none" / "wave.fst")
     with pytest.raises(TypeError, match="unexpected"):
-        monkeypatch.setattr("rowvit.driver.Accelerator.__init__", lambda device, overlay: None)
+        monkeypatch.setattr("rowvit.targets.driver.Accelerator.__init__", lambda device, overlay: None)
         rowvit.open("sim", TINY, rtl=standin)
     assert len(closed) == 2
     for device in closed:

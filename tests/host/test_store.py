@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rowvit import container
 from rowvit.errors import RowvitError
-from rowvit.quant.package import ModelPackage
+from rowvit.formats import container
+from rowvit.formats.package import ModelPackage
 
 torch = pytest.importorskip("torch")
 

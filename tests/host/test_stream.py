@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from pynq import interrupt
 
 from replay import ANSWER, IMAGES, TINY, disturb, leak_free, program
-from rowvit.device.golden import Golden
-from rowvit.device.sim import MemoryModel, SimDevice
-from rowvit.driver import Accelerator
 from rowvit.errors import RowvitError
 from rowvit.hardware.isa import COUNTER_BASE, COUNTERS
-from rowvit.model.synthetic import random_package
 from rowvit.overlay import RowvitOverlay
-from rowvit.target import Result
+from rowvit.quant.synthetic import random_package
+from rowvit.sim.device import MemoryModel, SimDevice
+from rowvit.targets.driver import Accelerator
+from rowvit.targets.golden import Golden
+from rowvit.targets.target import Result
 
 
 class Camera(Exception):

@@ -10,8 +10,8 @@ import pytest
 from pynq.metadata.runtime_metadata_parser import RuntimeMetadataParser
 from pynqmetadata.frontends import Metadata
 
-from rowvit.bitfile import Handoff
 from rowvit.errors import RowvitError
+from rowvit.overlay.bitfile import Handoff
 
 FILES = Path(pynqmetadata.__file__).parent / "tests" / "hwhs"
 

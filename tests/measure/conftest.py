@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rowvit.cli import app
-from rowvit.model.synthetic import random_package
+from rowvit.quant.synthetic import random_package
 
 
 def run(*arguments: object, code: int = 0):

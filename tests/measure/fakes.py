@@ -14,8 +14,8 @@ import numpy as np
 import rowvit
 from rowvit.measure.power import Pass
 from rowvit.measure.sensors import Instrument, Samples
-from rowvit.model.synthetic import random_package
-from rowvit.target import Result
+from rowvit.quant.synthetic import random_package
+from rowvit.targets.target import Result
 
 #: joules of one count; what a lane group's multiplication, a word from memory, ... take on this board
 JOULES = {"fires": 6e-6, "axi_beats": 9e-6, "ffn2_nonzeros": 2e-6, "softmax_busy": 3e-6, "cycles": 5e-7}

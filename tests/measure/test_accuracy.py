@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from rowvit.cli import app
 from rowvit.errors import RowvitError
+from rowvit.formats.package import ModelPackage, keep_schedule
 from rowvit.measure.accuracy import Evaluation, Work, evaluate, wilson
-from rowvit.model.synthetic import keep_schedule, random_package
-from rowvit.quant.package import ModelPackage
+from rowvit.quant.synthetic import random_package
 from rowvit.reference import patchify, run
 
 torch = pytest.importorskip("torch")

@@ -13,7 +13,7 @@ import torch
 from rowvit.errors import RowvitError
 from rowvit.measure import baseline
 from rowvit.measure.numpy_network import NumpyNetwork
-from rowvit.model.synthetic import random_package
+from rowvit.quant.synthetic import random_package
 
 PRUNING = [{"layer": 0, "keep": 9, "threshold": 0}, {"layer": 2, "keep": 4, "threshold": 0}]
 

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 import rowvit
 from rowvit.cli import app
-from rowvit.driver import Accelerator
 from rowvit.measure import result, sensors
+from rowvit.targets.driver import Accelerator
 
 
 @pytest.fixture

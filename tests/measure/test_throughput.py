@@ -10,7 +10,7 @@ import rowvit
 from rowvit.hardware import isa
 from rowvit.measure.profile import layer_counters
 from rowvit.measure.throughput import measure
-from rowvit.target import read_model
+from rowvit.targets.target import read_model
 
 COUNTERS = [name for name, _ in isa.COUNTERS]
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 import rowvit
 from rowvit.compiler import compile
 from rowvit.errors import RowvitError
+from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import load
-from rowvit.model.synthetic import preset_package, random_package
-from rowvit.quant.package import ModelPackage
-from rowvit.target import MODELS
+from rowvit.quant.synthetic import preset_package, random_package
+from rowvit.targets.target import MODELS
 
 #: Hypothesis examples; the long run sets ROWVIT_NETWORKS=200 and more
 NETWORKS = int(os.environ.get("ROWVIT_NETWORKS", "25"))

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from test_bit_exact import assert_equal, random_images
 
-from rowvit.device.verilate import RTL, parameters, sources
 from rowvit.hardware.config import load, names
-from rowvit.model.synthetic import preset_package, random_package
+from rowvit.quant.synthetic import preset_package, random_package
+from rowvit.sim.verilate import RTL, parameters, sources
 
 #: the default run builds one of them, which takes a minute
 CONFIGURATIONS = [

@@ -10,13 +10,13 @@ import pytest
 
 import rowvit
 from rowvit.compiler import compile
-from rowvit.compiler.cycles import Memory, assumed, measured, predict
-from rowvit.device.sim import MemoryModel
+from rowvit.cycles import Memory, assumed, measured, predict
 from rowvit.hardware.config import load
 from rowvit.hardware.isa import Engine
-from rowvit.model.synthetic import preset_package, random_package
+from rowvit.quant.synthetic import preset_package, random_package
 from rowvit.reference import network, patchify
-from rowvit.target import read_package
+from rowvit.sim.device import MemoryModel
+from rowvit.targets.target import read_package
 
 
 def random_images(package, count, seed=1):

@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 
 from rowvit.cli import app
 from rowvit.compiler import compile
-from rowvit.device.sim import MemoryModel
 from rowvit.hardware.config import load
 from rowvit.measure import profile as measure
-from rowvit.model.synthetic import random_package
-from rowvit.target import read_package, read_program
+from rowvit.quant.synthetic import random_package
+from rowvit.sim.device import MemoryModel
+from rowvit.targets.target import read_package, read_program
 
 RATE = ("-c", "tiny", "--rate", "60")
 

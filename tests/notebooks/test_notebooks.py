@@ -14,8 +14,8 @@ import pytest
 from nbclient import NotebookClient
 
 import rowvit.notebooks
-from rowvit.device.verilate import build
 from rowvit.hardware import config as configs
+from rowvit.sim.verilate import build
 
 FOLDER = Path(rowvit.notebooks.__file__).parent
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))

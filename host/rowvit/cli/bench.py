@@ -219,7 +219,7 @@ def baseline(
     depend on them.
     """
     from rowvit.measure.baseline import save
-    from rowvit.target import read_model
+    from rowvit.targets.target import read_model
 
     writable(output)
     with ERR.status("writing the float network"):

@@ -33,7 +33,7 @@ def verify_overlay(
     -------
       rowvit verify-overlay rowvit-pynq-z2.bit
     """
-    from rowvit.verify import verify
+    from rowvit.overlay.verify import verify
 
     checks = verify(bitstream)
     for check in checks:
@@ -64,7 +64,7 @@ def diagnose(
 
       rowvit diagnose --target sim
     """
-    from rowvit.diagnose import diagnose as walk
+    from rowvit.targets.diagnose import diagnose as walk
 
     if target is TargetName.golden:
         raise RowvitError("golden has nothing to diagnose; take --target board or sim")

@@ -20,7 +20,7 @@ from rowvit.errors import RowvitError
 from rowvit.hardware.block_design import default_configuration
 
 if TYPE_CHECKING:
-    from rowvit.verify import Check
+    from rowvit.overlay.verify import Check
 
 app = typer.Typer(
     no_args_is_help=True,

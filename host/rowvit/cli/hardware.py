@@ -61,7 +61,7 @@ ManifestOption = Annotated[
 @sentences
 def overlays_list(manifest: ManifestOption = None) -> None:
     """List the prebuilt overlays."""
-    from rowvit import prebuilt
+    from rowvit.overlay import prebuilt
 
     entries = prebuilt.manifest(manifest or prebuilt.MANIFEST)
     if not entries:
@@ -89,7 +89,7 @@ def overlays_fetch(
     """Download a prebuilt overlay, and see that it is what it should be."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    from rowvit import prebuilt
+    from rowvit.overlay import prebuilt
 
     entries = {entry.name: entry for entry in prebuilt.manifest(manifest or prebuilt.MANIFEST)}
     if name not in entries:
@@ -113,7 +113,7 @@ def overlays_verify(
 
     rowvit verify-overlay looks into .bit and .hwh themselves.
     """
-    from rowvit import provenance
+    from rowvit.overlay import provenance
 
     for made in provenance.verify(path):
         table = Table(show_header=False, box=None, pad_edge=False)

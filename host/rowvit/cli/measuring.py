@@ -22,7 +22,7 @@ from rowvit.hardware import config as configs
 
 if TYPE_CHECKING:
     from rowvit.hardware.config import HardwareConfig
-    from rowvit.target import Target
+    from rowvit.targets.target import Target
 
 ImagesArgument = Annotated[
     list[Path] | None,
@@ -113,14 +113,14 @@ def prepare(
     """
     from rowvit.images import decode
     from rowvit.measure.result import data_set
-    from rowvit.target import read_model, read_program
+    from rowvit.targets.target import read_model, read_program
 
     hardware = configs.load(config)
     options: dict[str, Any] = {}
     if target is TargetName.board and bitstream:
         options["bitstream"] = bitstream
     if target is TargetName.sim:
-        from rowvit.device.sim import MemoryModel
+        from rowvit.sim.device import MemoryModel
 
         kind, latency, rate = memory
         options["memory"] = MemoryModel(latency, rate, kind is MemoryName.ideal)
@@ -149,7 +149,7 @@ def prepare(
 
 def own_photos(model: str) -> list[Path]:
     """The directory of the photos that come with a model; empty if none do."""
-    from rowvit.target import MODELS
+    from rowvit.targets.target import MODELS
 
     photos = MODELS / f"{model.replace('-', '_')}_photos"
     return [photos] if photos.is_dir() else []

@@ -12,9 +12,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from rowvit import container
 from rowvit.cli.common import DEFAULT_CONFIG, OUT, ConfigOption, ModelArgument, app, sentences
 from rowvit.cli.importing import network_rows
+from rowvit.formats import container
 from rowvit.hardware import config as configs
 from rowvit.hardware.isa import Op
 
@@ -34,7 +34,7 @@ def compile(
     A program holds instructions and weights in one blob; a board loads it without compiling.
     """
     from rowvit.compiler import compile as lower
-    from rowvit.target import read_package
+    from rowvit.targets.target import read_package
 
     program = lower(read_package(model), configs.load(config), checkpoints)
     program.save(output)
@@ -56,7 +56,7 @@ def disasm(model: ModelArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
     of the drain band by band.
     """
     from rowvit.compiler import disasm as text
-    from rowvit.target import read_program
+    from rowvit.targets.target import read_program
 
     sys.stdout.write(text(read_program(model, configs.load(config))))
 
@@ -66,7 +66,7 @@ def disasm(model: ModelArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
 def info(model: ModelArgument) -> None:
     """Describe a float network, a model package or a compiled program."""
     from rowvit.compiler import Program
-    from rowvit.target import read_model
+    from rowvit.targets.target import read_model
 
     if _float_network(model):
         return

@@ -66,9 +66,9 @@ def profile(
 
       rowvit profile deit-tiny.safetensors cat.jpg --predict --rate 50
     """
-    from rowvit.device.sim import MemoryModel
     from rowvit.measure import profile as measure
-    from rowvit.target import read_model
+    from rowvit.sim.device import MemoryModel
+    from rowvit.targets.target import read_model
 
     hardware = configs.load(config)
     model_memory = MemoryModel(latency, rate, memory is MemoryName.ideal)

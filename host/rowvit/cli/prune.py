@@ -66,10 +66,11 @@ def prune(
 
       rowvit prune vit-relu.safetensors --data photos/ --cycles 3e6 --plot pareto.png -o pruned.safetensors
     """
+    from rowvit.formats.package import RULES, keep_schedule
+    from rowvit.measure import schedules as search
     from rowvit.measure.accuracy import matched
-    from rowvit.model import prune as search
     from rowvit.model import store
-    from rowvit.quant.package import RULES
+    from rowvit.model.prune import set_ffn2, set_pruning
     from rowvit.quant.quantise import QuantOptions, default_chunk, quantise
     from rowvit.quant.smooth import centre_keys
     from rowvit.train.data import open_data
@@ -126,15 +127,15 @@ def prune(
     if json_file:
         write(json_file, json.dumps([vars(point) for point in points], indent=1) + "\n")
     patches = network.config.tokens - network.config.prefix
-    schedule = search.keep_schedule(patches, chosen.layers, chosen.rho)
-    search.set_pruning(network, schedule)
+    schedule = keep_schedule(patches, chosen.layers, chosen.rho)
+    set_pruning(network, schedule)
     if rule == "auto":
         package.meta["pruning"] = schedule
         by_rule = search.rule_cycles(package, pixels[:4], hardware)
         rule = min(by_rule, key=by_rule.__getitem__)
         costs = ", ".join(f"{name} {value:,.0f}" for name, value in by_rule.items())
         OUT.print(f"FFN2 rule {rule}; cycles by rule: {costs}", highlight=False)
-    search.set_ffn2(network, rule)
+    set_ffn2(network, rule)
     if chosen.layers:
         blocks = ", ".join(map(str, chosen.layers))
         card.history.append(f"tokens pruned after attention of blocks {blocks}: {chosen.rho:g} of them stay")
@@ -167,7 +168,7 @@ def _blocks(text: str, depth: int) -> tuple[int, ...]:
 
 
 def _print(points: list, chosen: object) -> None:
-    from rowvit.model.prune import front
+    from rowvit.measure.schedules import front
 
     best = front(points)
     table = Table("", "blocks", "rho", "cycles", "MACs saved", "top-1", box=None, pad_edge=False)

@@ -34,11 +34,11 @@ from rowvit.cli.common import (
 from rowvit.cli.measuring import image_files, own_photos, progress_bar
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
-from rowvit.measure.result import processors
+from rowvit.processors import processors
 
 if TYPE_CHECKING:
     from rowvit.hardware.config import HardwareConfig
-    from rowvit.target import Result, Target
+    from rowvit.targets.target import Result, Target
 
 
 @app.command()
@@ -135,7 +135,7 @@ def run(
     elif target is TargetName.golden:
         options["checkpoints"] = checkpoints
     else:
-        from rowvit.device.sim import MemoryModel
+        from rowvit.sim.device import MemoryModel
 
         options["memory"] = MemoryModel(latency, rate, memory is MemoryName.ideal, ddr)
         options["stalls"] = stalls
@@ -183,7 +183,7 @@ class _Session:
         options: dict[str, Any],
         checkpoints: bool,
     ) -> None:
-        from rowvit.target import read_model, read_program
+        from rowvit.targets.target import read_model, read_program
 
         self.config, self.target, self.options, self.checkpoints = config, target, options, checkpoints
         self.package = self.model = read_model(model)
@@ -209,7 +209,7 @@ class _Session:
             with rowvit.open(self.target.value, self.config, **self.options) as target:
                 target.load(self.model)
                 return _collect(([result] for result in target.stream(pixels, batch)), progress)
-        from rowvit.device.verilate import build
+        from rowvit.sim.verilate import build
 
         build(self.config)  # once, before the processes need it
         spec = self.target.value, self.config, self.options, self.model

@@ -260,9 +260,9 @@ def evaluate_command(
 
 def _network(name: str) -> Any:
     """A package, or a float network and its card."""
-    from rowvit import container
+    from rowvit.formats import container
     from rowvit.model import store
-    from rowvit.target import read_package
+    from rowvit.targets.target import read_package
 
     if Path(name).is_file() and store.KEY in container.read(name)[1]:
         return store.load(name)
@@ -270,7 +270,7 @@ def _network(name: str) -> Any:
 
 
 def _with_rule(network: Any, rule: str | None) -> Any:
-    from rowvit.quant.package import RULES, ModelPackage
+    from rowvit.formats.package import RULES, ModelPackage
 
     if rule is None:
         return network

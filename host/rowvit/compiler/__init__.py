@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from rowvit.compiler.lower import Lowering
-from rowvit.compiler.program import FORMAT, Program
 from rowvit.compiler.schedule import Scheduler
+from rowvit.formats.package import ModelPackage
+from rowvit.formats.program import FORMAT, Program
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import ABI_VERSION, QUEUE, Engine
-from rowvit.quant.package import ModelPackage
 
 __all__ = ["Program", "compile", "disasm"]
 

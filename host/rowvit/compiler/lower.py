@@ -11,9 +11,9 @@ import numpy as np
 
 from rowvit.compiler.hazards import Access, Memory
 from rowvit.errors import RowvitError
+from rowvit.formats.package import MAX_K, ModelPackage
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import QUEUE, Dst, Engine, Flag, Instruction, LoadKind, NormKind, Op
-from rowvit.quant.package import MAX_K, ModelPackage
 
 EMBED_TAG = 255
 ALL_BANDS = 0xFFFF

@@ -2,7 +2,7 @@
 """The system around the core: boards, and the block design that Vivado builds for them.
 
 The one table of cells, parameters, connections and addresses. The Tcl under ``bitstreams/`` builds it
-in Vivado, and `rowvit.device.hwh` describes it to the simulated board.
+in Vivado, and `rowvit.sim.hwh` describes it to the simulated board.
 """
 
 from __future__ import annotations

@@ -18,10 +18,10 @@ import numpy as np
 from rowvit.errors import RowvitError
 
 if TYPE_CHECKING:
+    from rowvit.formats.package import ModelPackage
     from rowvit.hardware.config import HardwareConfig
     from rowvit.model.store import Card
     from rowvit.model.vit import VisionTransformer
-    from rowvit.quant.package import ModelPackage
     from rowvit.train.data import Photos
 
 SHARD = 32  # photos
@@ -196,8 +196,8 @@ def float_work(model: VisionTransformer, card: Card, pixels: np.ndarray, precisi
     """
     import torch
 
+    from rowvit.formats.package import dense_macs
     from rowvit.model.vit import predict
-    from rowvit.quant.package import dense_macs
 
     config, images = model.config, len(pixels)
     nonzero = np.zeros(images, np.int64)
@@ -252,7 +252,7 @@ def golden_work(
     predicted = np.full(len(found), np.nan)
     if cycles and config is not None:
         from rowvit.compiler import compile as lower
-        from rowvit.compiler.cycles import measured, predict
+        from rowvit.cycles import measured, predict
 
         program = lower(package, config)
         for index, count in enumerate(counts[:cycles]):
@@ -342,7 +342,7 @@ def evaluate(
     photos = matched(photos, name, classes)
     shards = [range(i, min(i + SHARD, len(photos))) for i in range(0, len(photos), SHARD)]
     if target == "sim" and not floating:
-        from rowvit.device.verilate import build
+        from rowvit.sim.verilate import build
 
         build(config)  # once, before the workers need it
         shards = [range(i, i + 1) for i in range(len(photos))]

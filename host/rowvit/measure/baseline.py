@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rowvit.errors import RowvitError
-from rowvit.measure.result import processors
+from rowvit.processors import processors
 
 if TYPE_CHECKING:
     import torch

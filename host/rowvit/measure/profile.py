@@ -17,16 +17,16 @@ import numpy as np
 
 import rowvit
 from rowvit.compiler import Program
-from rowvit.compiler.cycles import Prediction, Slice, Statistics, measured, predict
+from rowvit.cycles import Prediction, Slice, Statistics, measured, predict
 from rowvit.errors import RowvitError
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import COUNTERS, QUEUE, Engine, Flag
 from rowvit.measure import plots
-from rowvit.target import read_program
+from rowvit.targets.target import read_program
 
 if TYPE_CHECKING:
-    from rowvit.quant.package import ModelPackage
-    from rowvit.target import Result
+    from rowvit.formats.package import ModelPackage
+    from rowvit.targets.target import Result
 
 _COUNTER = {name: index for index, (name, _) in enumerate(COUNTERS)}
 #: tracks of a trace and rows of a plot

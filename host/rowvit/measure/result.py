@@ -23,6 +23,7 @@ import numpy as np
 
 import rowvit
 from rowvit.errors import RowvitError
+from rowvit.processors import processors
 
 if TYPE_CHECKING:
     from rowvit.hardware.config import HardwareConfig
@@ -125,11 +126,6 @@ def host() -> dict[str, Any]:
     }
 
 
-def processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def board() -> dict[str, Any]:
     """Name and kernel of the board that this runs on."""
     name = os.environ.get("BOARD", "")  # PYNQ sets it
@@ -170,7 +166,7 @@ def versions(simulated: bool = False) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     if simulated:
-        from rowvit.device import verilate
+        from rowvit.sim import verilate
 
         found["simulator"] = verilate.version()
     return found
@@ -180,7 +176,7 @@ def _overlay(target: str, bitstream: Path | None) -> dict[str, Any]:
     if target == "board" and bitstream is not None:
         return {"file": bitstream.name, "sha256": hashlib.sha256(bitstream.read_bytes()).hexdigest()}
     if target == "sim":
-        from rowvit.device.verilate import sources
+        from rowvit.sim.verilate import sources
 
         sha = hashlib.sha256()
         for path in sources():

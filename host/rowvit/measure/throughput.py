@@ -13,7 +13,7 @@ from rowvit.hardware.isa import COUNTERS
 from rowvit.measure.profile import layer_counters
 
 if TYPE_CHECKING:
-    from rowvit.target import Result, Target
+    from rowvit.targets.target import Result, Target
 
 #: what times are, by target
 BASIS = {

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field, fields
 import torch
 from torch import Tensor
 
-from rowvit import container
 from rowvit.errors import RowvitError
+from rowvit.formats import container
 from rowvit.model.vit import VisionTransformer, ViTConfig
 
 FORMAT = 1

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
+from rowvit.formats.package import LINEARS, ModelPackage
 from rowvit.model.vit import VisionTransformer, predict
 from rowvit.quant.calibrate import Statistics, decibels
-from rowvit.quant.package import LINEARS, ModelPackage
 from rowvit.reference import patchify, run
 
 ACTIVATIONS = {name: 127 for name in ("norm1", "q", "k", "v", "o", "norm2")} | {"hidden": 255}

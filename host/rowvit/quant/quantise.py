@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from rowvit.errors import RowvitError
+from rowvit.formats.package import FORMAT, MAX_K, ModelPackage
 from rowvit.model.vit import VisionTransformer, predict
 from rowvit.quant.calibrate import METHODS, Statistics
 from rowvit.quant.fixed import multiplier, value_shift
-from rowvit.quant.package import FORMAT, MAX_K, ModelPackage
 
 LOG = logging.getLogger("rowvit")
 

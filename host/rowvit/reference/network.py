@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rowvit.errors import RowvitError
-from rowvit.quant.package import ModelPackage, dense_macs
+from rowvit.formats.package import ModelPackage, dense_macs
 from rowvit.reference.layernorm import layernorm
 from rowvit.reference.linear import linear, residual_add
 from rowvit.reference.primitives import sat8

@@ -26,9 +26,9 @@ from torch import distributed as dist
 from torch.utils.data import DataLoader
 
 from rowvit.errors import RowvitError
+from rowvit.formats.package import keep_schedule
 from rowvit.model.prune import set_pruning
 from rowvit.model.store import Card
-from rowvit.model.synthetic import keep_schedule
 from rowvit.model.vit import VisionTransformer
 from rowvit.quant.aware import activation_scales, quantisation_aware
 from rowvit.quant.quantise import refuse_what_does_not_run

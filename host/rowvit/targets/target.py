@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rowvit import container
 from rowvit.errors import RowvitError
+from rowvit.formats import container
 from rowvit.hardware.config import HardwareConfig
 
 if TYPE_CHECKING:
     from rowvit.compiler import Program
-    from rowvit.quant.package import ModelPackage
+    from rowvit.formats.package import ModelPackage
 
-MODELS = Path(__file__).with_name("models")
+MODELS = Path(__file__).parents[1] / "models"
 
 
 @dataclass
@@ -233,8 +233,8 @@ def read_model(model: str | Path | ModelPackage | Program) -> ModelPackage | Pro
     """
     if not isinstance(model, str | Path):
         return model
-    from rowvit.compiler.program import Program
-    from rowvit.quant.package import ModelPackage
+    from rowvit.formats.package import ModelPackage
+    from rowvit.formats.program import Program
 
     path = Path(model)
     shipped = MODELS / f"{str(model).replace('-', '_')}.safetensors"
@@ -246,7 +246,7 @@ def read_model(model: str | Path | ModelPackage | Program) -> ModelPackage | Pro
 
 def read_package(model: str | Path | ModelPackage) -> ModelPackage:
     """Like `read_model`, but a compiled program is refused with a `RowvitError`."""
-    from rowvit.quant.package import ModelPackage
+    from rowvit.formats.package import ModelPackage
 
     found = read_model(model)
     if not isinstance(found, ModelPackage):

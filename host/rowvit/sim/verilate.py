@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rowvit.errors import RowvitError
 from rowvit.hardware.config import HardwareConfig
-from rowvit.measure.result import processors
+from rowvit.processors import processors
 
 LOG = logging.getLogger("rowvit")
 RTL = Path(__file__).parents[1] / "rtl"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make the demo network and its photos: hand signs 0 to 9.
 
-``python -m rowvit.quant.sign_digits --checkpoint FLOAT.safetensors --photos PHOTOS.npz -o FOLDER``
+``python -m rowvit.train.sign_digits --checkpoint FLOAT.safetensors --photos PHOTOS.npz -o FOLDER``
 quantises the float network (timm names; 56 pixels, patch 4, width 128, 6 blocks, 2 heads, ReLU),
 measures float and int8, dense and pruned, on all test photos, and writes ``sign_digits.safetensors``
 and two test photos of each class into FOLDER.
@@ -20,10 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from rowvit.errors import RowvitError
+from rowvit.formats.package import ModelPackage, keep_schedule
 from rowvit.model.importers.state_dict import from_timm, read_checkpoint
-from rowvit.model.synthetic import keep_schedule
 from rowvit.model.vit import predict
-from rowvit.quant.package import ModelPackage
 from rowvit.quant.quantise import QuantOptions, quantise
 from rowvit.reference import patchify, run
 from rowvit.train.data import open_data
@@ -93,9 +92,9 @@ def make(checkpoint: Path, photos: Path, output: Path, options: QuantOptions = O
 
 
 def main() -> None:
-    """Command line of ``python -m rowvit.quant.sign_digits``."""
+    """Command line of ``python -m rowvit.train.sign_digits``."""
     parser = argparse.ArgumentParser(
-        prog="python -m rowvit.quant.sign_digits",
+        prog="python -m rowvit.train.sign_digits",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -20,6 +20,7 @@ from pynq import allocate
 from pynq.interrupt import Interrupt
 
 from rowvit.errors import RowvitError
+from rowvit.formats.package import dense_macs
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import ID, Record
 from rowvit.overlay import (
@@ -35,14 +36,13 @@ from rowvit.overlay import (
     dma_state,
     wake,
 )
-from rowvit.quant.package import dense_macs
 from rowvit.reference import patchify
 from rowvit.reference.frontend import Geometry, fill_packet
-from rowvit.target import Result, Target, read_program
+from rowvit.targets.target import Result, Target, read_program
 
 if TYPE_CHECKING:
     from rowvit.compiler import Program
-    from rowvit.quant.package import ModelPackage
+    from rowvit.formats.package import ModelPackage
 
 _MOVES = ("axi_beats", "fires", "recv_words", "send_words")  # counters that tell of work
 _POLL = 0.0005  # seconds between two looks, where no interrupt tells

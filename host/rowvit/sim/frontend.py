@@ -11,8 +11,8 @@ import os
 import shutil
 from pathlib import Path
 
-from rowvit.device.verilate import APT, HLS, cache_directory, processor, run, work_directory
 from rowvit.errors import RowvitError
+from rowvit.sim.verilate import APT, HLS, cache_directory, processor, run, work_directory
 
 LOG = logging.getLogger("rowvit")
 SOURCES = [HLS / "frontend.cpp", HLS / "sim" / "simulator.cpp"]

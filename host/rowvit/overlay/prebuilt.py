@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rowvit import provenance
 from rowvit.errors import RowvitError
+from rowvit.overlay import provenance
 
 if sys.version_info >= (3, 11):
     import tomllib

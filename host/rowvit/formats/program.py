@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rowvit import container
 from rowvit.errors import RowvitError
+from rowvit.formats import container
 from rowvit.hardware.isa import ABI_VERSION, SLOTS, Instruction
 
 FORMAT = 1

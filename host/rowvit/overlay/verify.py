@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from rowvit import provenance
-from rowvit.bitfile import BitHeader, Handoff
 from rowvit.errors import RowvitError
+from rowvit.overlay import provenance
+from rowvit.overlay.bitfile import BitHeader, Handoff
 
 _LENGTH_BITS = 26  # of the DMA's length register, the most it can have
 _CORE_BYTES = 4096  # addresses of the core's registers and counters

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from rowvit.errors import RowvitError
+from rowvit.formats.package import ModelPackage
 from rowvit.hardware.block_design import FRONTENDS
 from rowvit.hardware.config import HardwareConfig
-from rowvit.quant.package import ModelPackage
 from rowvit.reference import patchify, run
 from rowvit.reference.frontend import Geometry, resize
-from rowvit.target import Result, Target, read_package
+from rowvit.targets.target import Result, Target, read_package
 
 
 class Golden(Target):

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rowvit.compiler.program import Program
 from rowvit.errors import RowvitError
+from rowvit.formats.program import Program
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import QUEUE, Dst, Engine, Flag, Instruction, LoadKind, NormKind, Op
 
@@ -51,7 +51,7 @@ NORM_OUT = 22  # last channel read -> written
 
 @dataclass(frozen=True)
 class Memory:
-    """The DDR; `rowvit.device.sim.MemoryModel` serves as well.
+    """The DDR; `rowvit.sim.device.MemoryModel` serves as well.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ class Prediction:
     total : int
         Cycles from start to the last word of the last image.
     layer_cycles : list of int
-        Of the last image: embedding, layers, head, as in `rowvit.target.Result`.
+        Of the last image: embedding, layers, head, as in `rowvit.targets.target.Result`.
     image_cycles : list of int
         Of every image; the head of all but the last counts in the next one's embedding.
     layers : list of LayerTimes

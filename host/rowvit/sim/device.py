@@ -22,14 +22,14 @@ from pynq.metadata.runtime_metadata_parser import RuntimeMetadataParser
 from pynq.pl_server.device import Device
 from pynqmetadata.frontends import Metadata
 
-from rowvit.bitfile import BitHeader
-from rowvit.device import frontend as front_end
-from rowvit.device import hwh
-from rowvit.device.verilate import build
 from rowvit.errors import RowvitError
 from rowvit.hardware.block_design import CORE, DMA, INTC, block_design
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import COUNTERS, REGISTERS, Engine, Error
+from rowvit.overlay.bitfile import BitHeader
+from rowvit.sim import frontend as front_end
+from rowvit.sim import hwh
+from rowvit.sim.verilate import build
 
 DDR_BASE = 0x10000000
 PAGE = 4096

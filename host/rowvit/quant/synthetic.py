@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks of random weights, made directly in integers: workloads without an accuracy.
 
-``python -m rowvit.model.synthetic --preset deit-tiny -o deit-tiny.safetensors`` writes a network of
+``python -m rowvit.quant.synthetic --preset deit-tiny -o deit-tiny.safetensors`` writes a network of
 DeiT-Tiny's size; ``--dense`` writes the same one without token pruning and without FFN2 skipping.
 The same seed gives the same file. NumPy only.
 """
@@ -14,8 +14,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rowvit.formats.package import (
+    BIAS_LIMIT,
+    FORMAT,
+    LAYER_PARAMS,
+    NETWORK_PARAMS,
+    ModelPackage,
+    keep_schedule,
+    tensor_table,
+)
 from rowvit.quant.fixed import multiplier
-from rowvit.quant.package import BIAS_LIMIT, FORMAT, LAYER_PARAMS, NETWORK_PARAMS, ModelPackage, tensor_table
 
 #: architectures by name
 PRESETS: dict[str, dict] = {
@@ -28,20 +36,6 @@ _WEIGHT = 40.0  # standard deviations, in integer units
 _NORM = 32.0
 _RESIDUAL = 2000.0
 _PIXEL = 74.0
-
-
-def keep_schedule(patches: int, layers: Sequence[int], rho: float) -> list[dict]:
-    """EViT's schedule: each of ``layers`` keeps ``ceil(patches * rho)`` of the patches that it sees.
-
-    Returns
-    -------
-    list of {layer, keep, threshold}, as in a package's ``pruning``
-    """
-    schedule = []
-    for layer in layers:
-        patches = math.ceil(patches * rho)
-        schedule.append({"layer": layer, "keep": patches, "threshold": 0})
-    return schedule
 
 
 def random_package(
@@ -138,7 +132,7 @@ def random_package(
         "params": params,
         "scales": {"logit": 2.0**-9},
         "licence": "CC0-1.0",
-        "source": "random numbers (rowvit.model.synthetic)",
+        "source": "random numbers (rowvit.quant.synthetic)",
         "accuracy": {},
     }
     package = ModelPackage(meta, tensors)
@@ -205,8 +199,8 @@ def preset_package(preset: str, dense: bool = False, seed: int = 2025) -> ModelP
 
 
 def main() -> None:
-    """Command line of ``python -m rowvit.model.synthetic``."""
-    parser = argparse.ArgumentParser(prog="python -m rowvit.model.synthetic", description=__doc__)
+    """Command line of ``python -m rowvit.quant.synthetic``."""
+    parser = argparse.ArgumentParser(prog="python -m rowvit.quant.synthetic", description=__doc__)
     parser.add_argument("--preset", choices=PRESETS, default="deit-tiny")
     parser.add_argument("--dense", action="store_true", help="no token pruning, no FFN2 skipping")
     parser.add_argument("--seed", type=int, default=2025)

@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pynq import Clocks, Device, allocate
 
-from rowvit.bitfile import Handoff
 from rowvit.compiler import Program, compile
-from rowvit.device.golden import Golden
-from rowvit.driver import Accelerator, cma
 from rowvit.errors import RowvitError
+from rowvit.formats.package import keep_schedule
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import LoadKind, Op
-from rowvit.model.synthetic import keep_schedule, random_package
 from rowvit.overlay import NO_BOARD, RowvitOverlay, board_here
+from rowvit.overlay.bitfile import Handoff
+from rowvit.overlay.verify import Check, verify
+from rowvit.quant.synthetic import random_package
 from rowvit.reference.frontend import Geometry
-from rowvit.target import Result
-from rowvit.verify import Check, verify
+from rowvit.targets.driver import Accelerator, cma
+from rowvit.targets.golden import Golden
+from rowvit.targets.target import Result
 
 if TYPE_CHECKING:
-    from rowvit.quant.package import ModelPackage
+    from rowvit.formats.package import ModelPackage
 
 SECONDS = {"board": 20.0, "sim": 600.0}  # that one image may take
 _SHARE = 0.02  # by which a clock may differ
@@ -94,7 +95,7 @@ class _Walk:
 
     def _device(self) -> list[Check]:
         if self.target == "sim":
-            from rowvit.device.sim import SimDevice
+            from rowvit.sim.device import SimDevice
 
             self.device = SimDevice(self.config)
             self.bitstream = Path(self.device.bitstream)

@@ -12,10 +12,10 @@ import pynq
 from pynq import MMIO, DefaultHierarchy, DefaultIP, Device, Overlay
 from pynq.lib.dma import DMA
 
-from rowvit.bitfile import CORE_TYPES, DMA_TYPE, Block, Handoff
 from rowvit.errors import RowvitError
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import ABI_VERSION, COUNTER_BASE, COUNTERS, ID, REGISTERS, Engine, Error
+from rowvit.overlay.bitfile import CORE_TYPES, DMA_TYPE, Block, Handoff
 
 BUSY, DONE, ERROR = 1, 2, 4  # of the register STATUS
 _START, _RESET = 1, 2  # of the register CONTROL

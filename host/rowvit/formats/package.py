@@ -29,13 +29,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from rowvit import container
 from rowvit.errors import RowvitError
+from rowvit.formats import container
 
 FORMAT = 1
 MAX_K = 1024
@@ -89,6 +91,20 @@ def tensor_table(arch: dict[str, int]) -> dict[str, tuple[str, tuple[int, ...]]]
     norm("norm")
     linear("head", dim, classes)
     return table
+
+
+def keep_schedule(patches: int, layers: Sequence[int], rho: float) -> list[dict]:
+    """EViT's schedule: each of ``layers`` keeps ``ceil(patches * rho)`` of the patches that it sees.
+
+    Returns
+    -------
+    list of {layer, keep, threshold}, as in a package's ``pruning``
+    """
+    schedule = []
+    for layer in layers:
+        patches = math.ceil(patches * rho)
+        schedule.append({"layer": layer, "keep": patches, "threshold": 0})
+    return schedule
 
 
 def dense_macs(arch: dict[str, int]) -> tuple[int, int]:

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Token schedules and FFN2 thresholds: what they cost in accuracy, and what they save in cycles.
+
+Cycles are those of the compiler's cycle model, on a package of the network and the data of a few
+photos; MACs alone would not show what weights and drains cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rowvit.compiler import compile as lower
+from rowvit.cycles import measured, predict
+from rowvit.errors import RowvitError
+from rowvit.formats.package import ModelPackage, keep_schedule
+from rowvit.hardware.config import HardwareConfig
+from rowvit.measure import plots
+from rowvit.measure.accuracy import float_work
+from rowvit.model.prune import set_ffn2, set_pruning
+from rowvit.model.store import Card
+from rowvit.model.vit import VisionTransformer
+from rowvit.reference import patchify, run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RATIOS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+ENERGIES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+_BATCH = 50
+
+
+@dataclass(frozen=True)
+class Point:
+    """A schedule and what it gives.
+
+    Parameters
+    ----------
+    layers : tuple of int
+        Blocks after whose attention tokens go; empty for none.
+    rho : float
+        Share of the patch tokens that each of them keeps.
+    cycles : float
+        Of an image, on the mean.
+    macs_saved : float
+        Share of the dense network's, zeros behind ReLU included.
+    top1 : float
+        Share of the photos.
+    """
+
+    layers: tuple[int, ...]
+    rho: float
+    cycles: float
+    macs_saved: float
+    top1: float
+
+
+def schedules(depth: int) -> Iterator[tuple[tuple[int, ...], float]]:
+    """Layers and ratios that a search tries: none, then three blocks at equal distances, at every ratio."""
+    yield (), 1.0
+    step = max(1, depth // 4)
+    for first in range(1, step + 2):
+        layers = tuple(layer for layer in range(first, first + 3 * step, step) if layer < depth - 1)
+        if layers:
+            yield from ((layers, rho) for rho in RATIOS)
+
+
+def cycles_of(package: ModelPackage, photos: np.ndarray, config: HardwareConfig) -> tuple[float, float]:
+    """Mean cycles of an image by the cycle model, and share of MACs saved, over photos [B, S, S, 3]."""
+    program = lower(package, config)
+    counts = [r.counts for r in run(package, patchify(photos, package.arch["patch_size"]))]
+    cycles = [predict(program, config, statistics=measured(count)).image_cycles[0] for count in counts]
+    executed, dense = (sum(getattr(c, key) for c in counts) for key in ("macs_executed", "macs_dense"))
+    return float(np.mean(cycles)), 1 - executed / dense
+
+
+def top1(model: VisionTransformer, card: Card, photos: np.ndarray, labels: np.ndarray) -> float:
+    """Share of the photos [B, S, S, 3] that a float network classifies rightly."""
+    right = 0
+    for first in range(0, len(photos), _BATCH):
+        part = slice(first, first + _BATCH)
+        right += int((float_work(model, card, photos[part]).logits.argmax(axis=1) == labels[part]).sum())
+    return right / len(photos)
+
+
+def explore(
+    model: VisionTransformer,
+    card: Card,
+    package: ModelPackage,
+    photos: np.ndarray,
+    labels: np.ndarray,
+    config: HardwareConfig,
+    tried: Iterable[tuple[tuple[int, ...], float]],
+    cycle_photos: int = 4,
+    progress: Callable[[Point], None] = lambda point: None,
+) -> list[Point]:
+    """Measure schedules; the network is left with the last one.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+        With ReLU.
+    card : Card
+    package : ModelPackage
+        Of the same network, of any schedule.
+    photos : uint8 array [B, S, S, 3]
+        Labelled, and not those of the test set.
+    labels : int array [B]
+    config : HardwareConfig
+    tried : iterable of (layers, rho)
+    cycle_photos : int
+        Photos, the first, that go through the cycle model.
+    progress : callable
+    """
+    patches = model.config.tokens - model.config.prefix
+    points = []
+    for layers, rho in tried:
+        pruning = keep_schedule(patches, layers, rho)
+        set_pruning(model, pruning)
+        pruned = ModelPackage(package.meta | {"pruning": pruning}, package.tensors)
+        cycles, saved = cycles_of(pruned, photos[:cycle_photos], config)
+        points.append(Point(layers, rho, cycles, saved, top1(model, card, photos, labels)))
+        progress(points[-1])
+    return points
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """The Pareto front: points that no other beats in cycles without being less accurate, by cycles."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.cycles, -p.top1)):
+        if not best or point.top1 > best[-1].top1:
+            best.append(point)
+    return best
+
+
+def choose(points: Sequence[Point], cycles: float | None = None, macs_saved: float | None = None) -> Point:
+    """The most accurate point within a budget; of equally accurate ones the fastest.
+
+    Raises
+    ------
+    RowvitError
+        If no point is within it; names the nearest.
+    """
+    fits = [
+        p
+        for p in points
+        if (cycles is None or p.cycles <= cycles) and (macs_saved is None or p.macs_saved >= macs_saved)
+    ]
+    if not fits:
+        low = min(points, key=lambda p: p.cycles)
+        raise RowvitError(
+            f"no schedule is within the budget; the fastest takes {low.cycles:,.0f} cycles and saves"
+            f" {low.macs_saved:.1%} of the MACs"
+        )
+    return max(fits, key=lambda p: (p.top1, -p.cycles))
+
+
+def rule_cycles(package: ModelPackage, photos: np.ndarray, config: HardwareConfig) -> dict[str, float]:
+    """Mean cycles of an image under both exact FFN2 rules, over photos [B, S, S, 3].
+
+    A rule that the configuration has no room for is left out.
+
+    Raises
+    ------
+    RowvitError
+        If there is no room for either.
+    """
+    cycles: dict[str, float] = {}
+    for rule in ("image", "tile"):
+        try:
+            cycles[rule] = cycles_of(
+                ModelPackage(package.meta | {"ffn2_rule": rule}, package.tensors), photos, config
+            )[0]
+        except RowvitError:
+            if rule == "tile" and not cycles:
+                raise
+    return cycles
+
+
+def thresholds_for(
+    model: VisionTransformer,
+    card: Card,
+    photos: np.ndarray,
+    labels: np.ndarray,
+    loss: float,
+    rule: str,
+    progress: Callable[[float, float], None] = lambda energy, top1: None,
+) -> tuple[float, ...]:
+    """The greatest thresholds of hidden activations that cost at most ``loss`` of top-1.
+
+    In every layer, activations below the threshold hold the same share of the squared sum; that share
+    is raised step by step until the accuracy falls too far. The network is left with the thresholds.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+        With ReLU, and the schedule that it will run with.
+    card : Card
+    photos : uint8 array [B, S, S, 3]
+    labels : int array [B]
+    loss : float
+        Share of the photos.
+    rule : str
+        FFN2 rule that the network gets.
+    progress : callable
+        Told each share that was tried, and its top-1.
+
+    Returns
+    -------
+    tuple of float, one for each layer; all 0 if even the least share costs too much
+    """
+    set_ffn2(model, rule)
+    exact = top1(model, card, photos, labels)
+    samples = _hidden_samples(model, card, photos)
+    found = (0.0,) * model.config.depth
+    for energy in ENERGIES:
+        tried = tuple(_below(values, energy) for values in samples)
+        set_ffn2(model, rule, tried)
+        reached = top1(model, card, photos, labels)
+        progress(energy, reached)
+        if reached < exact - loss:
+            break
+        found = tried
+    set_ffn2(model, rule, found if any(found) else ())
+    return found
+
+
+def _hidden_samples(model: VisionTransformer, card: Card, photos: np.ndarray) -> list[np.ndarray]:
+    """Nonzero hidden activations of every layer, sorted; at most some tens of thousands of each."""
+    from rowvit.model.vit import predict as infer
+
+    rng = np.random.default_rng(0)
+    samples: dict[str, list[np.ndarray]] = {f"layers.{i}.hidden": [] for i in range(model.config.depth)}
+
+    def observe(name: str, value: Tensor) -> None:
+        if name in samples:
+            flat = value.flatten().numpy()
+            flat = flat[flat > 0]
+            if flat.size:
+                samples[name].append(flat[rng.integers(0, flat.size, min(flat.size, 1 << 14))])
+
+    infer(model, photos[:200], card.mean, card.std, _BATCH, observe)
+    return [np.sort(np.concatenate(parts)) if parts else np.zeros(0) for parts in samples.values()]
+
+
+def _below(values: np.ndarray, energy: float) -> float:
+    """The threshold below which sorted values hold at most the share ``energy`` of their squared sum."""
+    if not len(values):
+        return 0.0
+    held = np.cumsum(np.square(values, dtype=np.float64))
+    index = int(np.searchsorted(held, energy * held[-1], side="right"))
+    return float(values[min(index, len(values) - 1)])
+
+
+def plot(points: Sequence[Point], chosen: Point, config: HardwareConfig, path: Path) -> None:
+    """A picture of accuracy against cycles: all points, the Pareto front, the chosen one.
+
+    Raises
+    ------
+    RowvitError
+        Matplotlib is missing, or the file cannot be written.
+    """
+    figure = plots.figure(9, 6)
+    axes = figure.add_subplot()
+    for layers in dict.fromkeys(p.layers for p in points):
+        line = sorted((p for p in points if p.layers == layers), key=lambda p: p.cycles)
+        label = f"blocks {', '.join(map(str, layers))}" if layers else "dense"
+        axes.plot([p.cycles / 1e6 for p in line], [100 * p.top1 for p in line], "o-", alpha=0.6, label=label)
+    best = front(points)
+    x, y = [p.cycles / 1e6 for p in best], [100 * p.top1 for p in best]
+    axes.step(x, y, where="post", color="black", linewidth=1, label="Pareto front")
+    axes.plot(chosen.cycles / 1e6, 100 * chosen.top1, "*", color="black", markersize=16, label="chosen")
+    for point in best:
+        axes.annotate(
+            f"{point.rho:g}",
+            (point.cycles / 1e6, 100 * point.top1),
+            xytext=(4, 5),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    axes.set_xlabel(f"million cycles per image on {config.name} (cycle model)")
+    axes.set_ylabel("top-1, %")
+    axes.grid(linewidth=0.3, alpha=0.5)
+    axes.legend(fontsize=9, frameon=False)
+    try:
+        figure.savefig(path, dpi=110)
+    except (OSError, ValueError) as error:
+        raise RowvitError(f"{path}: cannot be written ({error})") from error

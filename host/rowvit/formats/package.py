@@ -3,7 +3,7 @@
 
 ``meta`` (the file's metadata key ``rowvit``, as JSON):
 
-=================  ================================================================================
+=================  ========================================================================================
 format             1
 name               name of the network
 architecture       image_size, patch_size, channels, dim, depth, heads, hidden, classes, prefix, tokens
@@ -14,10 +14,11 @@ ffn2_rule          "none", "image" or "tile"; with "tile", ``tile_rows`` rows ma
 ffn_chunk          hidden neurons per chunk of the second FFN layer
 params             shifts and scalar multipliers: patch.shift, layers[i], norm.shift, head.shift
 scales             float value of one unit of residual, logits, ... (informative)
-licence, source, accuracy
+licence, source    of the network, as its card has them
+accuracy           measured accuracy, with its test set (informative)
 history            what was done to the network, one line per step (optional)
 hash               SHA-256 over all of the above and the tensors
-=================  ================================================================================
+=================  ========================================================================================
 
 Tensors: patch.weight int8 [K, D] (k in the order py, px, channel), patch.mult uint16 [D], pos int16
 [N, D]; per layer ``layers.{i}.``: norm1 and norm2 (.g int16, .b int32 [D]), q, k, v, proj, fc1, fc2

@@ -249,7 +249,7 @@ def _estimate(values: np.ndarray, hidden: float) -> Estimate:
 
 
 def student_t(confidence: float, freedom: int) -> float:
-    """The t that |t| of Student's distribution stays below with this confidence."""
+    """The t that ``|t|`` of Student's distribution stays below with this confidence."""
     # with t = sqrt(freedom) tan(angle), the distribution is a power of the angle's cosine
     angle = np.linspace(0, math.pi / 2, 100_001)
     height = np.cos(angle) ** (freedom - 1)

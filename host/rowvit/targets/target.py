@@ -115,6 +115,7 @@ class Target:
     frontend: str = "host"
 
     def load(self, model: str | Path | ModelPackage | Program) -> None:
+        """Load a network: a package, a program, the path of either, or a name that rowvit brings."""
         raise NotImplementedError
 
     def _run(self, images: Sequence[np.ndarray]) -> list[Result]:

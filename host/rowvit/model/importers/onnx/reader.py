@@ -31,7 +31,7 @@ class Reader:
         self.facts: dict = {}
 
     def network(self, end: flow.View) -> VisionTransformer:
-        """The network that ends in a view; `flow.NotUnderstood` if there is none."""
+        """The network that ends in a view; `NotUnderstood` if there is none."""
         stream = self._head(end)
         halves = []
         while stream.before is not None:

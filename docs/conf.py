@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The site that ``make docs`` builds from the repository's Markdown and the package's docstrings."""
+
+from pathlib import Path
+
+from sphinx.util.nodes import make_refnode
+
+from rowvit import __version__
+
+CONTENTS = """
+```{toctree}
+:hidden:
+docs/board
+docs/architecture
+docs/numerics
+docs/isa
+docs/your-model
+docs/accuracy
+docs/measurement
+docs/results
+bitstreams/README
+hls/README
+docs/python
+CONTRIBUTING
+CHANGELOG
+```
+"""
+
+project = author = "rowvit"
+release = __version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode", "numpydoc"]
+root_doc = "README"
+include_patterns = ["*.md", "docs/**", "bitstreams/README.md", "hls/README.md"]
+exclude_patterns = ["docs/templates"]
+templates_path = [str(Path(__file__).with_name("templates"))]
+highlight_language = "none"
+html_theme = "furo"
+html_title = f"rowvit {release}"
+myst_heading_anchors = 3
+nitpicky = True
+# constants, and what other packages define, have no entry here
+nitpick_ignore_regex = [("py:.*", r"[A-Z_]+|.*\.[A-Z_]+|(collections|pynq|torch)\..*|DataRecorder")]
+default_role = "py:obj"
+autodoc_member_order = "bysource"
+autodoc_mock_imports = ["distributed", "onnx", "onnxruntime", "pynq", "safetensors", "timm", "torch", "torchvision"]
+autodoc_typehints = "none"
+numpydoc_show_class_members = False
+
+
+def by_last_name(app, env, node, content):
+    """Resolve `Name` to the one object of that name, in whatever module."""
+    found = env.domains.python_domain.find_obj(env, None, None, node.get("reftarget", ""), None, 1)
+    if node.get("refdomain") == "py" and len(found) == 1:
+        name, entry = found[0]
+        return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content, name)
+    return None
+
+
+def add_contents(app, docname, source):
+    """The README is the first page; on the site it also lists the others."""
+    if docname == root_doc:
+        source[0] += CONTENTS
+
+
+def setup(app):
+    app.connect("missing-reference", by_last_name)
+    app.connect("source-read", add_contents)

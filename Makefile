@@ -3,13 +3,14 @@
 #              (CONFIG=pynq-z2: the hardware configuration)
 # make test    the tests (SLOW=1: the long ones instead); also needs Icarus Verilog and Yosys
 # make test-pynq3.0, make test-pynq4
-#              the driver's tests with PYNQ 3.0, and with PYNQ 4 (for Zynq UltraScale+), in environments of their own
-# make lint    Verilator on the RTL, ruff on the Python
-# make bench   the simulated accelerator beside this machine's CPU (PyTorch, onnxruntime)
+#              the driver's tests with PYNQ 3.0, and with PYNQ 4 (for Zynq UltraScale+), in separate environments
+# make lint    ruff, mypy and import-linter on the Python, mdformat on the Markdown, Verilator on the RTL
+# make docs    the documentation as a site, build/docs/index.html; warnings are errors
+# make bench   the simulated accelerator compared with this machine's CPU (PyTorch, onnxruntime)
 # make synth   Yosys synthesis for Xilinx 7 series: resources of $(CONFIG) by module
 # make bitstream BOARD=Pynq-Z2
 #              overlay for a board, with Vivado (options: bitstreams/README.md)
-# make clean   what these left behind
+# make clean   remove what these left behind
 VENV ?= .venv
 PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.10,$(shell command -v python$(v) 2>/dev/null)) \
             $(shell python3 -c 'import sys; print(sys.executable if (3, 10) <= sys.version_info < (3, 13) else "")' 2>/dev/null))
@@ -19,6 +20,8 @@ MISSING = $(strip $(foreach t,$(TOOLS),$(if $(shell command -v $(t) 2>/dev/null)
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo -n)
 
 RTL := $(wildcard rtl/*.v rtl/*/*.v)
+PY := host tests benchmarks bitstreams docs/conf.py
+MD := $(filter-out docs/isa.md,$(wildcard *.md docs/*.md bitstreams/*.md hls/*.md))
 CHROMIUM := $(shell command -v chromium-headless-shell chromium chromium-browser google-chrome 2>/dev/null)
 test: TOOLS += iverilog yosys $(if $(shell command -v tclsh 2>/dev/null),,tcl) $(if $(CHROMIUM),,chromium-headless-shell)
 synth: TOOLS += yosys
@@ -27,7 +30,7 @@ synth: TOOLS += yosys
 PYNQ_TESTS := $(addprefix tests/host/test_,$(addsuffix .py,\
     sim_device overlay driver stream pains diagnose bitfile vivado_handoffs))
 
-.PHONY: demo test test-pynq3.0 test-pynq4 lint bench synth bitstream clean tools
+.PHONY: demo test test-pynq3.0 test-pynq4 lint docs bench synth bitstream clean tools
 
 demo: tools $(VENV)/.core
 	$(VENV)/bin/rowvit run sign-digits --target sim --config $(CONFIG) --check
@@ -39,9 +42,17 @@ test-pynq3.0 test-pynq4: test-pynq%: tools .venv-pynq%/.test
 	.venv-pynq$*/bin/python -m pytest $(PYNQ_TESTS)
 
 lint: tools $(VENV)/.test
-	$(VENV)/bin/ruff check host tests benchmarks bitstreams
-	$(VENV)/bin/ruff format --check host tests benchmarks bitstreams
+	$(VENV)/bin/ruff check $(PY)
+	$(VENV)/bin/ruff format --check $(PY)
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/mdformat --check $(MD)
 	verilator --lint-only -Wall -Irtl rtl/lint.vlt $(sort $(RTL)) --top-module rowvit_top
+
+docs: $(VENV)/.docs
+	rm -rf docs/api build/docs
+	$(VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going -c docs . build/docs
+	cp build/docs/README.html build/docs/index.html
 
 bench: tools $(VENV)/.test
 	$(VENV)/bin/python benchmarks/compare.py --config $(CONFIG) --json build/bench.json
@@ -77,10 +88,14 @@ $(VENV)/.test: $(VENV)/bin/pip pyproject.toml
 	$(VENV)/bin/pip install -q -e '.[test]'
 	touch $@ $(VENV)/.core
 
+$(VENV)/.docs: $(VENV)/bin/pip pyproject.toml
+	$(VENV)/bin/pip install -q -e '.[docs]'
+	touch $@
+
 .venv-pynq%/.test: tests/pynq%.txt
 	$(if $(PYTHON),$(PYTHON),python3) -m venv $(@D)
 	$(@D)/bin/pip install -q -r $<
 	touch $@
 
 clean:
-	rm -rf build $(VENV)/.core $(VENV)/.test .venv-pynq*
+	rm -rf build docs/api $(VENV)/.core $(VENV)/.test $(VENV)/.docs .venv-pynq*

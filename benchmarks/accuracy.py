@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 HEADER = (
-    "| network | top-1, % (95 % interval) | change, points | million MACs (fewer) | W2 rows (fewer) | zeros"
-    " behind ReLU | cycles |"
+    "| network | top-1, % (95% interval) | change, points | million MACs (fewer) | W2 rows (fewer) | zeros"
+    " after ReLU | cycles |"
 )
 
 
@@ -26,11 +26,11 @@ def row(name: str, report: dict[str, Any], first: dict[str, Any], timed: dict[st
     if report["data"] != first["data"]:
         accuracy = f"{report['top1']:.2f} on {report['data']}"
     change = f"{report['top1'] - first['top1']:+.2f}" if report["data"] == first["data"] else ""
-    macs = f"{report['macs_executed'] / 1e6:.1f} ({report['macs_saved']:.1f} %)"
+    macs = f"{report['macs_executed'] / 1e6:.1f} ({report['macs_saved']:.1f}%)"
     fetched, total = report["w2_rows_fetched"], report["w2_rows_total"]
-    rows = f"{fetched:,.0f} of {total:,.0f} ({report['w2_rows_saved']:.1f} %)"
+    rows = f"{fetched:,.0f} of {total:,.0f} ({report['w2_rows_saved']:.1f}%)"
     cycles = f"{timed['cycles']:,.0f}" if "cycles" in timed else ""
-    return f"| {name} | {accuracy} | {change} | {macs} | {rows} | {report['zeros']:.1f} % | {cycles} |"
+    return f"| {name} | {accuracy} | {change} | {macs} | {rows} | {report['zeros']:.1f}% | {cycles} |"
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The walk of docs/your-model.md, command by command as it stands there."""
+"""The walk of docs/your-model.md, command by command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DOCUMENT = (ROOT / "docs" / "your-model.md").read_text()
 def test_walk(tmp_path: Path) -> None:
     """From a timm name, with random weights in the place of the hub's, to a photo on the simulated RTL."""
     lines = DOCUMENT.split("## In ten minutes")[1].split("\n- ")[0].splitlines()
-    commands = [shlex.split(line) for line in lines if line.startswith("    rowvit ")]
+    commands = [shlex.split(line) for line in lines if line.startswith("rowvit ")]
     assert [command[1] for command in commands] == ["import", "relu", "quantise", "run"]
     shutil.copytree(ROOT / "host" / "rowvit" / "models" / "sign_digits_photos", tmp_path / "photos")
     environment = os.environ | {"PYTHONPATH": str(ROOT / "host")}
@@ -37,4 +37,4 @@ def test_walk(tmp_path: Path) -> None:
         )
         print(found.stdout)
         assert found.returncode == 0, found.stderr
-    assert "1 of 1, to the bit" in found.stdout
+    assert "1 of 1, bit for bit" in found.stdout

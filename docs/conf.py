@@ -28,7 +28,11 @@ CHANGELOG
 
 project = author = "rowvit"
 release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode", "numpydoc"]
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    *(f"sphinx.ext.{name}" for name in ("autodoc", "autosummary", "viewcode")),
+]
 root_doc = "README"
 include_patterns = ["*.md", "docs/**", "bitstreams/README.md", "hls/README.md"]
 exclude_patterns = [".*", "build", "docs/templates"]
@@ -42,7 +46,16 @@ nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"[A-Z_]+|.*\.[A-Z_]+|(collections|pynq|torch)\..*|DataRecorder")]
 default_role = "py:obj"
 autodoc_member_order = "bysource"
-autodoc_mock_imports = ["distributed", "onnx", "onnxruntime", "pynq", "safetensors", "timm", "torch", "torchvision"]
+autodoc_mock_imports = [
+    "distributed",
+    "onnx",
+    "onnxruntime",
+    "pynq",
+    "safetensors",
+    "timm",
+    "torch",
+    "torchvision",
+]
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
 

@@ -2,6 +2,7 @@
 """The site that ``make docs`` builds from the repository's Markdown and the package's docstrings."""
 
 from pathlib import Path
+from types import GenericAlias
 
 from sphinx.util.nodes import make_refnode
 
@@ -60,13 +61,14 @@ autodoc_typehints = "none"
 numpydoc_show_class_members = False
 
 
-def by_last_name(app, env, node, content):
-    """Resolve `Name` to the one object of that name, in whatever module."""
-    found = env.domains.python_domain.find_obj(env, None, None, node.get("reftarget", ""), None, 1)
-    if node.get("refdomain") == "py" and len(found) == 1:
-        name, entry = found[0]
-        return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content, name)
-    return None
+def nearest(app, env, node, content):
+    """Resolve `Name` to the object of that name that shares most packages with the module referring to it."""
+    if node.get("refdomain") != "py":
+        return None
+    found = env.domains.python_domain.find_obj(env, None, None, node["reftarget"], None, 1)
+    here = set((node.get("py:module") or "").split("."))
+    name, entry = max(found, key=lambda other: len(here & set(other[0].split("."))), default=(None, None))
+    return entry and make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content, name)
 
 
 def add_contents(app, docname, source):
@@ -75,6 +77,12 @@ def add_contents(app, docname, source):
         source[0] += CONTENTS
 
 
+def skip_alias(app, what, name, obj, skip, options):
+    """Leave out names for tuple[...] and the like, which numpydoc takes for their class."""
+    return isinstance(obj, GenericAlias) or None
+
+
 def setup(app):
-    app.connect("missing-reference", by_last_name)
+    app.connect("autodoc-skip-member", skip_alias)
+    app.connect("missing-reference", nearest)
     app.connect("source-read", add_contents)

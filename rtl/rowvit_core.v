@@ -117,7 +117,7 @@ module rowvit_core #(
   wire         q_load_valid, q_exec_valid, q_norm_valid, q_select_valid, q_recv_valid;
   wire         q_load_ready, q_exec_ready, q_norm_ready, q_select_ready, q_recv_ready;
   wire [511:0] q_load, q_exec, q_norm, q_select, q_recv;
-  dispatch #(
+  rowvit_dispatch #(
       .CONFIG_HASH(CONFIG_HASH)
   ) u_dispatch (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
@@ -148,7 +148,7 @@ module rowvit_core #(
   wire [LANES-1:0]   mask_data;
   wire               load_busy, load_wait;
   wire [15:0]        w2_fetched, w2_rows;
-  load_engine #(
+  rowvit_load_engine #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES)
   ) u_load (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
@@ -186,7 +186,7 @@ module rowvit_core #(
   wire [N-1:0]       fetch_ready;
   wire               tile_ready = issue_ready && drain_ready && (&fetch_ready);
   wire               tile_push = tile_valid && tile_ready;
-  exec #(
+  rowvit_exec #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .BANK_W(BANK_W)
   ) u_exec (
       .clk_i(clk_i), .rst_ni(!clear),
@@ -219,7 +219,7 @@ module rowvit_core #(
         localparam I = r * GROUPS + g;
         localparam [7:0] G = g;
         wire mine = tile_push && !tile_null && tile_rows[r] && (tile_shared ? g == 0 : G < tile_groups);
-        fetch #(
+        rowvit_fetch #(
             .LANES(LANES), .BANK_W(BANK_W)
         ) u_fetch (
             .clk_i(clk_i), .rst_ni(!clear),
@@ -272,7 +272,7 @@ module rowvit_core #(
     end
   endgenerate
 
-  issue #(
+  rowvit_issue #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .WEIGHT_DEPTH(WEIGHT_DEPTH), .AW(AW),
       .USE_DSP(USE_DSP)
   ) u_issue (
@@ -309,7 +309,7 @@ module rowvit_core #(
   wire [N-1:0]       res_we;
   wire               rec_valid, rec_ready, rec_eor, rec_last;
   wire [63:0]        rec_data;
-  drain #(
+  rowvit_drain #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .AW(AW), .PARAM_SLOTS(PARAM_SLOTS),
       .MASK_DEPTH(MASK_DEPTH), .BANK_W(BANK_W)
   ) u_drain (
@@ -345,7 +345,7 @@ module rowvit_core #(
   wire [15:0]        score_addr;
   wire [23:0]        score_data;
   wire               softmax_busy, select_busy;
-  softmax #(
+  rowvit_softmax #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .MAX_TOKENS(MAX_TOKENS)
   ) u_softmax (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
@@ -362,7 +362,7 @@ module rowvit_core #(
 
   wire        kept_valid, kept_ready, kept_eor;
   wire [63:0] kept_data;
-  select #(
+  rowvit_select #(
       .ROWS(ROWS), .MAX_TOKENS(MAX_TOKENS)
   ) u_select (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
@@ -384,7 +384,7 @@ module rowvit_core #(
   wire [64*ROWS-1:0] nt_data;
   wire               dump_valid, dump_ready, dump_eor;
   wire [63:0]        dump_data;
-  norm_engine #(
+  rowvit_norm_engine #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .MAX_DIM(MAX_DIM), .NORM_SLOTS(NORM_SLOTS)
   ) u_norm (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
@@ -399,7 +399,7 @@ module rowvit_core #(
       .done_o(done_norm), .bands_o(bands_norm), .busy_o(norm_busy)
   );
 
-  residual_memory #(
+  rowvit_residual_memory #(
       .BANKS(N), .DEPTH(RESIDUAL_DEPTH)
   ) u_residual (
       .clk_i(clk_i),
@@ -417,7 +417,7 @@ module rowvit_core #(
   wire               recv_ready, received;
   // Nothing is taken from the stream while the core does not run, so that start loses no word.
   assign s_axis_tready = recv_ready && run_q;
-  recv #(
+  rowvit_recv #(
       .ROWS(ROWS)
   ) u_recv (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
@@ -431,7 +431,7 @@ module rowvit_core #(
       .error_info_o(recv_info)
   );
 
-  token_memory #(
+  rowvit_token_memory #(
       .ROWS(ROWS), .DEPTH(TOKEN_DEPTH), .N_READ(N), .N_WRITE(4), .BANK_W(BANK_W)
   ) u_tokens (
       .clk_i(clk_i), .rst_ni(!clear),
@@ -445,7 +445,7 @@ module rowvit_core #(
 
   // ---------------------------------------------------------------- output
   wire sent;
-  send #(
+  rowvit_send #(
       .N(3)
   ) u_send (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
@@ -459,7 +459,7 @@ module rowvit_core #(
   );
 
   // ---------------------------------------------------------------- counters and watchdog
-  counters u_counters (
+  rowvit_counters u_counters (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
       .inc_i({
         15'd0, sent, 15'd0, received, 15'd0, select_busy, 15'd0, softmax_busy, 15'd0, norm_busy,
@@ -471,7 +471,7 @@ module rowvit_core #(
       .count_o(counters_o)
   );
 
-  watchdog #(
+  rowvit_watchdog #(
       .WIDTH(192)
   ) u_watchdog (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear), .busy_i(run_q), .limit_i(watchdog_i),

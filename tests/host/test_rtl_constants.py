@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -121,3 +122,11 @@ def test_registers_do_not_overlap() -> None:
     offsets = [offset for offset, _, _ in isa.REGISTERS.values()]
     offsets += [isa.COUNTER_BASE + 4 * i for i in range(len(isa.COUNTERS))]
     assert len(set(offsets)) == len(offsets) and max(offsets) < 1 << 12
+
+
+def test_every_file_holds_the_module_of_its_name() -> None:
+    files = sorted(RTL.rglob("*.v"))
+    assert files
+    for path in files:
+        assert re.findall(r"^\s*module\s+(\w+)", path.read_text(), re.M) == [path.stem]
+        assert path.stem.startswith("rowvit_")

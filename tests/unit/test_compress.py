@@ -152,4 +152,4 @@ async def reset_in_the_middle(dut):
 @pytest.mark.parametrize("sim, lanes", [("icarus", 8), ("icarus", 16), ("icarus", 64), (SIMULATORS[1], 16)])
 def test_compress(sim, lanes):
     """The lane counts of the configurations, and the smallest."""
-    run("compress", {"LANES": lanes}, sim)
+    run("rowvit_compress", {"LANES": lanes}, sim)

@@ -69,8 +69,8 @@ async def watchdog_bites_once(dut):
 
 
 def test_counters():
-    run("counters", testcase="counters_add")
+    run("rowvit_counters", testcase="counters_add")
 
 
 def test_watchdog():
-    run("watchdog", {"WIDTH": 192}, testcase="watchdog_bites_once")
+    run("rowvit_watchdog", {"WIDTH": 192}, testcase="watchdog_bites_once")

@@ -216,4 +216,4 @@ async def no_images_and_clear(dut):
 
 @pytest.mark.parametrize("sim", SIMULATORS)
 def test_dispatch(sim):
-    run("dispatch", {"CONFIG_HASH": HASH}, sim)
+    run("rowvit_dispatch", {"CONFIG_HASH": HASH}, sim)

@@ -358,4 +358,4 @@ async def refuses_what_lies_beyond_the_blob(dut):
     ],
 )
 def test_load_engine(sim, parameters):
-    run("load_engine", parameters, sim)
+    run("rowvit_load_engine", parameters, sim)

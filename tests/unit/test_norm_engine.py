@@ -340,4 +340,4 @@ async def clear(dut):
 )
 def test_norm_engine(sim, parameters):
     """Booth rows (Icarus) and products (Verilator); one group, and three with a partial tile."""
-    run("norm_engine", parameters, sim)
+    run("rowvit_norm_engine", parameters, sim)

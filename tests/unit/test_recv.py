@@ -171,4 +171,4 @@ async def full_rate(dut):
 
 @pytest.mark.parametrize("rows", [2, 4])
 def test_recv(rows):
-    run("recv", {"ROWS": rows})
+    run("rowvit_recv", {"ROWS": rows})

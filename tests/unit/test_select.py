@@ -183,4 +183,4 @@ async def speed(dut):
 )
 def test_select(sim, parameters, images):
     """Table depths with and without spare bits."""
-    run("select", parameters, sim, env={"IMAGES": images})
+    run("rowvit_select", parameters, sim, env={"IMAGES": images})

@@ -116,4 +116,4 @@ async def clear_releases_the_lock(dut):
 
 @pytest.mark.parametrize("sim", SIMULATORS)
 def test_send(sim):
-    run("send", {"N": 3}, sim)
+    run("rowvit_send", {"N": 3}, sim)

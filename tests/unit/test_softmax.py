@@ -213,4 +213,4 @@ async def clear(dut):
 )
 def test_softmax(sim, parameters):
     """One head, and three."""
-    run("softmax", parameters, sim)
+    run("rowvit_softmax", parameters, sim)

@@ -109,14 +109,26 @@ module rowvit_core #(
   wire [15:0] done_load, done_drain, done_norm, done_select, done_recv;
   wire [15:0] bands_drain, bands_norm, bands_recv;
   reg  [15:0] done_exec;
-  wire [95:0] done  = {done_recv, done_select, done_norm, done_drain, done_exec, done_load};
-  wire [95:0] bands = {bands_recv, 16'd0, bands_norm, bands_drain, 32'd0};
+  // per engine; LOAD, EXEC and SELECT are awaited as whole operations
+  wire [16*N_ENGINE-1:0] done, bands;
+  assign done[16*E_LOAD+:16]    = done_load;
+  assign done[16*E_EXEC+:16]    = done_exec;
+  assign done[16*E_DRAIN+:16]   = done_drain;
+  assign done[16*E_NORM+:16]    = done_norm;
+  assign done[16*E_SELECT+:16]  = done_select;
+  assign done[16*E_RECV+:16]    = done_recv;
+  assign bands[16*E_LOAD+:16]   = 16'd0;
+  assign bands[16*E_EXEC+:16]   = 16'd0;
+  assign bands[16*E_DRAIN+:16]  = bands_drain;
+  assign bands[16*E_NORM+:16]   = bands_norm;
+  assign bands[16*E_SELECT+:16] = 16'd0;
+  assign bands[16*E_RECV+:16]   = bands_recv;
   assign done_o = done;
 
   // ---------------------------------------------------------------- instructions
   wire         q_load_valid, q_exec_valid, q_norm_valid, q_select_valid, q_recv_valid;
   wire         q_load_ready, q_exec_ready, q_norm_ready, q_select_ready, q_recv_ready;
-  wire [511:0] q_load, q_exec, q_norm, q_select, q_recv;
+  wire [INSTR_W-1:0] q_load, q_exec, q_norm, q_select, q_recv;
   rowvit_dispatch #(
       .CONFIG_HASH(CONFIG_HASH)
   ) u_dispatch (
@@ -334,7 +346,7 @@ module rowvit_core #(
       .mask_addr_i(mask_addr), .mask_data_o(mask_data),
       .rec_valid_o(rec_valid), .rec_ready_i(rec_ready), .rec_data_o(rec_data),
       .rec_eor_o(rec_eor), .rec_last_o(rec_last),
-      .cycles_i(counters_o[31:0]), .fires_i(counters_o[32*3+:32]),
+      .cycles_i(counters_o[32*CNT_CYCLES+:32]), .fires_i(counters_o[32*CNT_FIRES+:32]),
       .done_o(done_drain), .bands_o(bands_drain), .busy_o(drain_busy)
   );
 
@@ -349,9 +361,9 @@ module rowvit_core #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .MAX_TOKENS(MAX_TOKENS)
   ) u_softmax (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
-      .op_start_i(attn_start), .cfg_live_i(rows), .cfg_groups_i(q_exec[16*12+:8]),
-      .cfg_p_base_i(q_exec[16*15+:16]), .cfg_p_stride_i(q_exec[16*16+:16]),
-      .cfg_score_i(q_exec[16+FLAG_SCORE]), .cfg_score_clear_i(q_exec[16+FLAG_SCORE_CLEAR]),
+      .op_start_i(attn_start), .cfg_live_i(rows), .cfg_groups_i(q_exec[F_ATTN_GROUPS+:8]),
+      .cfg_p_base_i(q_exec[F_ATTN_P_BASE+:16]), .cfg_p_stride_i(q_exec[F_ATTN_P_STRIDE+:16]),
+      .cfg_score_i(q_exec[F_FLAGS+FLAG_SCORE]), .cfg_score_clear_i(q_exec[F_FLAGS+FLAG_SCORE_CLEAR]),
       .s_valid_i(s_valid), .s_token_i(s_token), .s_first_i(s_first), .s_last_i(s_last),
       .s_data_i(s_data),
       .pw_valid_o(st_valid), .pw_ready_i(st_ready), .pw_addr_o(st_addr), .pw_data_o(st_data),
@@ -459,16 +471,30 @@ module rowvit_core #(
   );
 
   // ---------------------------------------------------------------- counters and watchdog
+  wire [16*N_COUNTER-1:0] inc;
+  assign inc[16*CNT_CYCLES+:16]        = {15'd0, run_q};
+  assign inc[16*CNT_EXEC_BUSY+:16]     = {15'd0, exec_busy || drain_busy};
+  assign inc[16*CNT_EXEC_FIRE+:16]     = {15'd0, fire_any};
+  assign inc[16*CNT_FIRES+:16]         = {8'd0, fires};
+  assign inc[16*CNT_FFN2_NONZEROS+:16] = {12'd0, ffn2_nonzeros};
+  assign inc[16*CNT_PV_NONZEROS+:16]   = {8'd0, pv_nonzeros};
+  assign inc[16*CNT_WAIT_DATA+:16]     = {15'd0, wait_data};
+  assign inc[16*CNT_WAIT_DRAIN+:16]    = {15'd0, wait_drain};
+  assign inc[16*CNT_WAIT_STEAL+:16]    = {15'd0, wait_steal};
+  assign inc[16*CNT_DRAIN_BUSY+:16]    = {15'd0, drain_busy};
+  assign inc[16*CNT_LOAD_BUSY+:16]     = {15'd0, load_busy};
+  assign inc[16*CNT_LOAD_WAIT+:16]     = {15'd0, load_wait};
+  assign inc[16*CNT_AXI_BEATS+:16]     = {15'd0, reader_beat_i};
+  assign inc[16*CNT_W2_FETCHED+:16]    = w2_fetched;
+  assign inc[16*CNT_W2_ROWS+:16]       = w2_rows;
+  assign inc[16*CNT_NORM_BUSY+:16]     = {15'd0, norm_busy};
+  assign inc[16*CNT_SOFTMAX_BUSY+:16]  = {15'd0, softmax_busy};
+  assign inc[16*CNT_SELECT_BUSY+:16]   = {15'd0, select_busy};
+  assign inc[16*CNT_RECV_WORDS+:16]    = {15'd0, received};
+  assign inc[16*CNT_SEND_WORDS+:16]    = {15'd0, sent};
   rowvit_counters u_counters (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
-      .inc_i({
-        15'd0, sent, 15'd0, received, 15'd0, select_busy, 15'd0, softmax_busy, 15'd0, norm_busy,
-        w2_rows, w2_fetched, 15'd0, reader_beat_i, 15'd0, load_wait, 15'd0, load_busy,
-        15'd0, drain_busy, 15'd0, wait_steal, 15'd0, wait_drain, 15'd0, wait_data,
-        8'd0, pv_nonzeros, 12'd0, ffn2_nonzeros, 8'd0, fires, 15'd0, fire_any,
-        15'd0, exec_busy || drain_busy, 15'd0, run_q
-      }),
-      .count_o(counters_o)
+      .inc_i(inc), .count_o(counters_o)
   );
 
   rowvit_watchdog #(

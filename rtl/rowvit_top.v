@@ -65,14 +65,15 @@ module rowvit_top #(
 
     output wire        irq
 );
+  `include "rowvit_defs.vh"
   wire         start, reset, busy, image_done, error_valid;
   wire [63:0]  base;
   wire [31:0]  program_offset, length, watchdog;
   wire [15:0]  images, live;
   wire [7:0]   error_code;
   wire [23:0]  error_info;
-  wire [95:0]  done;
-  wire [639:0] counters;
+  wire [16*N_ENGINE-1:0]  done;
+  wire [32*N_COUNTER-1:0] counters;
   rowvit_axil_regs #(
       .CONFIG_HASH(CONFIG_HASH), .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES)
   ) u_regs (
@@ -96,7 +97,9 @@ module rowvit_top #(
   wire [63:0]  req0_addr, req1_addr, rsp0_data, rsp1_data;
   wire [31:0]  req0_bytes, req1_bytes;
   wire         reader_clear, reader_busy, reader_beat, reader_error;
-  rowvit_axi_reader u_reader (
+  rowvit_axi_reader #(
+      .OUTSTANDING(BURSTS), .DEPTH0(PROGRAM_FIFO), .DEPTH1(LOAD_FIFO)
+  ) u_reader (
       .clk_i(aclk), .rst_ni(aresetn), .clear_i(reader_clear),
       .req0_valid_i(req0_valid), .req0_ready_o(req0_ready), .req0_addr_i(req0_addr),
       .req0_bytes_i(req0_bytes), .rsp0_valid_o(rsp0_valid), .rsp0_ready_i(rsp0_ready),

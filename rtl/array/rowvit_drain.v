@@ -93,22 +93,24 @@ module rowvit_drain #(
   localparam SEGW = 1 + LANES / 8;
   localparam [3:0] K_S = 4'd6, K_O = 4'd7;  // kinds beyond DST_*
   // From the last lane's read to its last write: pipeline, compressor flush, mask, all groups.
-  localparam DONE_LAT = 16 + (GROUPS > 4 ? 8 : 4) * GROUPS;
+  localparam DONE_LAT = DRAIN_DONE[8*GROUPS+:8];
 
   // A bank takes a word per cycle. In LANES cycles a tile makes GROUPS * SEGW words at most; the
   // 2 * GROUPS that its end leaves behind go in the gaps of the next tile, before that one ends.
   generate
-    if (GROUPS > (LANES == 64 ? 6 : 4)) begin : g_bad_groups
+    if (GROUPS > (LANES == 64 ? MAX_GROUPS : 4)) begin : g_bad_groups
       illegal_parameter_drain_groups_must_be_at_most_6 u_bad ();
     end
   endgenerate
 
   // ---------------------------------------------------------------- descriptor queue
-  wire [15:0] flags = instr_i[31:16];
-  wire [3:0]  in_kind = tile_s_i ? K_S : tile_pv_i ? K_O : instr_i[16*14+:4];
+  wire [15:0] flags = instr_i[F_FLAGS+:16];
+  wire [3:0]  in_kind = tile_s_i ? K_S : tile_pv_i ? K_O : instr_i[F_MATMUL_DST+:4];
   wire        attn_in = tile_s_i || tile_pv_i;
-  wire [5:0]  in_shift = tile_s_i ? instr_i[16*20+:6] : tile_pv_i ? instr_i[16*21+:6] : instr_i[16*17+:6];
-  wire [15:0] in_mult = instr_i[16*19+:16];  // s_mult; thr in MATMUL
+  wire [5:0]  in_shift = tile_s_i ? instr_i[F_ATTN_S_SHIFT+:6]
+                       : tile_pv_i ? instr_i[F_ATTN_PV_SHIFT+:6] : instr_i[F_MATMUL_SHIFT+:6];
+  // the multiplier of S, or the threshold of HIDDEN
+  wire [15:0] in_mult = attn_in ? instr_i[F_ATTN_S_MULT+:16] : instr_i[F_MATMUL_THR+:16];
   wire        in_band_end = !tile_s_i;
   localparam DW = 3 + 4 + 6 + 16 + 8 + 8 + ROWS + 16 + 16 + 1 + 16 * ROWS + BANK_W * ROWS + 2 + 16 + 1
                 + 16 + 1 + 2 + 8 + 16 + 16;
@@ -124,16 +126,17 @@ module rowvit_drain #(
   wire        d_valid, d_pop;
   rowvit_fifo #(
       .WIDTH(DW),
-      .DEPTH(8)
+      .DEPTH(TILE_QUEUE)
   ) u_desc (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i(tile_valid_i), .in_ready_o(tile_ready_o),
       .in_data_i({tile_null_i, tile_op_last_i, in_band_end, in_kind, in_shift, in_mult,
-                  instr_i[16*18+:8], tile_groups_i, tile_rows_i, tile_band_i, tile_dst_i,
+                  instr_i[F_MATMUL_PSLOT+:8], tile_groups_i, tile_rows_i, tile_band_i, tile_dst_i,
                   tile_gather_i, tile_res_src_i, tile_bank_i, tile_s_first_i, tile_s_last_i,
-                  tile_token_i, tile_mask_end_i, tile_mask_i, instr_i[16*23+:16] == 16'd0,
+                  tile_token_i, tile_mask_end_i, tile_mask_i, instr_i[F_MATMUL_MASK_BANDS+:16] == 16'd0,
                   flags[FLAG_MARK] && !flags[FLAG_VOID] && tile_op_last_i, !attn_in && flags[FLAG_LAST],
-                  instr_i[15:8], instr_i[16*26+:16], attn_in ? 16'd0 : instr_i[16*27+:16]}),
+                  instr_i[F_TAG+:8], instr_i[F_MATMUL_COUNT+:16],
+                  attn_in ? 16'd0 : instr_i[F_MATMUL_TOTAL+:16]}),
       .out_valid_o(d_valid), .out_ready_i(d_pop),
       .out_data_o({d_null, d_op_last, d_band_end, d_kind, d_shift, d_mult, d_pslot, d_groups, d_rows,
                    d_band, d_dst, d_gather, d_res_src, d_bank, d_s_first, d_s_last, d_token,
@@ -163,9 +166,9 @@ module rowvit_drain #(
   wire          ev_room;
   wire          null_tile  = d_valid && d_null && !run_q && ev_room;
   assign d_pop = tile_end || null_tile;
-  // The next tile's shadows are written at least 9 cycles after its last scalar fires.
-  localparam NEAR_END = 9;
-  wire          near_end = step && sub_end && lane_q == LANES[LW-1:0] - NEAR_END[LW-1:0];
+  // release_o comes a cycle later; CAPTURE - 1 cycles after the next tile's last scalar fires its
+  // shadows are written.
+  wire          near_end = step && sub_end && lane_q == LANES[LW-1:0] - CAPTURE[LW-1:0];
   // A cycle after near_end; logits may wait for room to the last lane.
   always @(posedge clk_i) release_o <= rst_ni && (stream ? tile_end : near_end);
   always @(posedge clk_i) begin
@@ -530,7 +533,7 @@ module rowvit_drain #(
   wire       ev_out = delay_q[DONE_LAT-1] && ev_valid;
   rowvit_fifo #(
       .WIDTH(27),
-      .DEPTH(8)
+      .DEPTH(TILE_QUEUE)
   ) u_events (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i(d_pop), .in_ready_o(ev_room),

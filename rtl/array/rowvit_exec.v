@@ -59,35 +59,31 @@ module rowvit_exec #(
   localparam LOG_LANES = $clog2(LANES);
 
   // ---------------------------------------------------------------- fields
-  wire [7:0]  opcode   = instr_i[7:0];
-  wire [15:0] flags    = instr_i[16*1+:16];
-  wire [15:0] src_base = instr_i[16*9+:16];   // Q base in ATTN
-  wire [15:0] src_step = instr_i[16*10+:16];
-  wire [15:0] count    = instr_i[16*11+:16];  // head_dim in ATTN
-  wire [15:0] slot12   = instr_i[16*12+:16];
-  wire [15:0] slot13   = instr_i[16*13+:16];
-  wire [15:0] slot14   = instr_i[16*14+:16];
-  wire [15:0] slot15   = instr_i[16*15+:16];
-  wire [15:0] slot16   = instr_i[16*16+:16];
-  wire [15:0] o_base   = instr_i[16*17+:16];
-  wire [15:0] o_step   = instr_i[16*18+:16];
-  wire [15:0] band0    = instr_i[16*20+:16];
-  wire [15:0] n_bands  = instr_i[16*21+:16];
-  wire [15:0] mask_base = instr_i[16*22+:16];
-  wire [15:0] mask_bands = instr_i[16*23+:16];
-  wire [15:0] mask_step = instr_i[16*24+:16];
-  wire [15:0] set_rows = instr_i[16*25+:16];
-  wire        attn     = opcode == OP_ATTN;
+  wire [15:0] flags    = instr_i[F_FLAGS+:16];
+  wire        attn     = instr_i[F_OPCODE+:8] == OP_ATTN;
   wire        gather   = !attn && flags[FLAG_GATHER];
   wire        nothing  = flags[FLAG_VOID];
-  wire [15:0] wbase    = slot12;
-  wire [7:0]  groups   = attn ? slot12[7:0] : slot13[7:0];
-  wire [15:0] dst_base = attn ? o_base : slot15;
-  wire [15:0] dst_step = attn ? o_step : slot16;
-  wire [15:0] kt_base  = slot13;
-  wire [15:0] v_base   = slot14;
-  wire [15:0] p_base   = slot15;
-  wire [15:0] p_step   = slot16;
+  // MATMUL; in ATTN, what takes the same way
+  wire [15:0] src_base = attn ? instr_i[F_ATTN_Q_BASE+:16] : instr_i[F_MATMUL_SRC_BASE+:16];
+  wire [15:0] src_step = attn ? instr_i[F_ATTN_Q_STRIDE+:16] : instr_i[F_MATMUL_SRC_STRIDE+:16];
+  wire [15:0] count    = attn ? instr_i[F_ATTN_HEAD_DIM+:16] : instr_i[F_MATMUL_K+:16];
+  wire [7:0]  groups   = attn ? instr_i[F_ATTN_GROUPS+:8] : instr_i[F_MATMUL_GROUPS+:8];
+  wire [15:0] dst_base = attn ? instr_i[F_ATTN_O_BASE+:16] : instr_i[F_MATMUL_DST_BASE+:16];
+  wire [15:0] dst_step = attn ? instr_i[F_ATTN_O_STRIDE+:16] : instr_i[F_MATMUL_DST_STRIDE+:16];
+  // MATMUL only
+  wire [15:0] wbase    = instr_i[F_MATMUL_WBASE+:16];
+  wire [15:0] res_base = instr_i[F_MATMUL_DST_BASE+:16];
+  wire [15:0] band0    = instr_i[F_MATMUL_BAND0+:16];
+  wire [15:0] n_bands  = instr_i[F_MATMUL_BANDS+:16];
+  wire [15:0] mask_base = instr_i[F_MATMUL_MASK_BASE+:16];
+  wire [15:0] mask_bands = instr_i[F_MATMUL_MASK_BANDS+:16];
+  wire [15:0] mask_step = instr_i[F_MATMUL_MASK_STRIDE+:16];
+  wire [15:0] set_rows = instr_i[F_MATMUL_ROWS+:16];
+  // ATTN only
+  wire [15:0] kt_base  = instr_i[F_ATTN_KT_BASE+:16];
+  wire [15:0] v_base   = instr_i[F_ATTN_V_BASE+:16];
+  wire [15:0] p_base   = instr_i[F_ATTN_P_BASE+:16];
+  wire [15:0] p_step   = instr_i[F_ATTN_P_STRIDE+:16];
 
   // ---------------------------------------------------------------- state
   localparam X_IDLE = 3'd0, X_SKIP = 3'd1, X_GATHER = 3'd2, X_TILE = 3'd3, X_SETUP = 3'd4,
@@ -112,7 +108,8 @@ module rowvit_exec #(
   wire dep_ok;
   reg  dep_q;
   rowvit_dep_check u_dep (
-      .chain_i(instr_i[16*2+:6]), .dep_i(instr_i[16*3+:96]), .done_i(done_i), .bands_i(bands_i),
+      .chain_i(instr_i[F_CHAIN+:N_ENGINE]), .dep_i(instr_i[F_DEPS+:16*N_ENGINE]),
+      .done_i(done_i), .bands_i(bands_i),
       .band_i (state_q == X_IDLE ? 16'd0 : band_q), .ok_o(dep_ok)
   );
 
@@ -215,10 +212,10 @@ module rowvit_exec #(
         g_step_q <= g_step_q + 3'd1;
         case (g_step_q)
           3'd3: g_addr_q[15:0] <= src_base + product_q;
-          3'd4: g_res_q[15:0] <= slot15 + product_q;
+          3'd4: g_res_q[15:0] <= res_base + product_q;
           3'd5: g_addr_q[31:16] <= src_base + product_q;
           3'd6: begin
-            g_res_q[31:16] <= slot15 + product_q;
+            g_res_q[31:16] <= res_base + product_q;
             g_bank_q       <= {src_data_i[16], src_data_i[0]};
             g_step_q       <= 3'd0;
             state_q        <= X_TILE;

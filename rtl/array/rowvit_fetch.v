@@ -31,6 +31,7 @@ module rowvit_fetch #(
     output reg  [10:0]       x_idx_o,
     output reg               x_last_o
 );
+  `include "rowvit_defs.vh"
   localparam LOG_LANES = $clog2(LANES);
   localparam SEGW = 1 + LANES / 8;
   localparam SEG_IW = 11 - LOG_LANES;  // segment number within a row
@@ -67,7 +68,7 @@ module rowvit_fetch #(
   wire [CMD_W-1:0] cmd;
   rowvit_fifo #(
       .WIDTH(CMD_W),
-      .DEPTH(8)
+      .DEPTH(TILE_QUEUE)
   ) u_cmd (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i(cmd_valid_i), .in_ready_o(cmd_ready_o),

@@ -53,8 +53,9 @@ module rowvit_issue #(
     output wire                          wait_drain_o,
     output wire                          wait_steal_o
 );
+  `include "rowvit_defs.vh"
   localparam N = ROWS * GROUPS;
-  localparam CAPTURE_LAT = 8;  // fire -> every shadow written
+  localparam CAPTURE_LAT = CAPTURE - 1;  // fire -> every shadow written; captured_o is one more
 
   generate
     if (ROWS != 2) begin : g_bad_rows
@@ -70,7 +71,7 @@ module rowvit_issue #(
   wire        t_pop;
   rowvit_fifo #(
       .WIDTH(29 + ROWS),
-      .DEPTH(8)
+      .DEPTH(TILE_QUEUE)
   ) u_tiles (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i(tile_valid_i), .in_ready_o(tile_ready_o),

@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Fetches the program once per image, and its beginning once more (docs/isa.md, Passes), and hands
 // each instruction to its engine's queue, in order. Dependencies, which count a pass's operations,
-// become absolute: every engine's number of operations at the pass's start is added. Slot 31 of a
-// queued instruction is its index, for error reports. Fetching runs ahead by up to 7 instructions,
-// dispatching by QUEUE more per engine, also into the next pass.
+// become absolute: every engine's number of operations at the pass's start is added. The last slot of a
+// queued instruction is its index, for error reports. Fetching runs ahead by up to FETCHES instructions,
+// dispatching by QUEUE_DEPTH more per engine, also into the next pass.
 // Throughput: one instruction per 8 cycles (64 bits per cycle). Latency: 10 cycles after the fetch.
 // Resources: about 1,450 LUT, of them 1,000 RAM, and 900 flip-flops.
 `default_nettype none
 
 module rowvit_dispatch #(
     // First 32 bits of the configuration's SHA-256; programs for another one are refused.
-    parameter [31:0] CONFIG_HASH = 32'h0,
-    // Instructions per queue; a power of two. Up to 32 cost the same.
-    parameter QUEUE = 16
+    parameter [31:0] CONFIG_HASH = 32'h0
 ) (
     input  wire         clk_i,
     input  wire         rst_ni,
@@ -78,7 +76,7 @@ module rowvit_dispatch #(
     wire [31:0] room = length_i - program_i;
     wire request = req_valid_o && req_ready_i;
 
-    assign req_valid_o = running && inflight_q != 3'd7 && fetch_left_q != 0;
+    assign req_valid_o = running && inflight_q != FETCHES[2:0] && fetch_left_q != 0;
     assign req_addr_o = fetch_addr_q;
     assign req_bytes_o = INSTR_W / 8;
 
@@ -93,7 +91,7 @@ module rowvit_dispatch #(
     end
 
     // Assembly: 8 words shift in, the first ends lowest.
-    reg [511:0] instr_q;
+    reg [INSTR_W-1:0] instr_q;
     reg instr_valid_q;
     reg [2:0] word_q;
     wire consume;
@@ -103,7 +101,7 @@ module rowvit_dispatch #(
     assign rsp_ready_o = !instr_valid_q || consume;
 
     always @(posedge clk_i) begin
-        if (word) instr_q <= {rsp_data_i, instr_q[511:64]};
+        if (word) instr_q <= {rsp_data_i, instr_q[INSTR_W-1:64]};
     end
 
     always @(posedge clk_i) begin
@@ -122,14 +120,18 @@ module rowvit_dispatch #(
     end
 
     // Decode.
-    wire [7:0] opcode = instr_q[7:0];
+    wire [7:0] opcode = instr_q[F_OPCODE +: 8];
     wire is_end = opcode == OP_END && state_q == S_RUN;
-    wire header_ok = opcode == OP_HEADER && instr_q[16*9 +: 32] == CONFIG_HASH
-        && instr_q[16*11 +: 16] == ABI_VERSION;
-    wire [4:0] target = {opcode == OP_RECV, opcode == OP_SELECT, opcode == OP_NORM,
-                         opcode == OP_MATMUL || opcode == OP_ATTN, opcode == OP_LOAD};
-    wire [4:0] queue_ready;
-    wire [4:0] push = target & queue_ready & {5{instr_valid_q && state_q == S_RUN}};
+    wire header_ok = opcode == OP_HEADER && instr_q[F_HEADER_CONFIG_HASH +: 32] == CONFIG_HASH
+        && instr_q[F_HEADER_ABI +: 16] == ABI_VERSION;
+    wire [N_QUEUE-1:0] target;
+    assign target[Q_LOAD] = opcode == OP_LOAD;
+    assign target[Q_EXEC] = opcode == OP_MATMUL || opcode == OP_ATTN;
+    assign target[Q_NORM] = opcode == OP_NORM;
+    assign target[Q_SELECT] = opcode == OP_SELECT;
+    assign target[Q_RECV] = opcode == OP_RECV;
+    wire [N_QUEUE-1:0] queue_ready;
+    wire [N_QUEUE-1:0] push = target & queue_ready & {N_QUEUE{instr_valid_q && state_q == S_RUN}};
     wire bad_header = instr_valid_q && state_q == S_HEADER && !header_ok;
     wire bad_opcode = instr_valid_q && state_q == S_RUN && target == 0 && !is_end;
     // The next instruction lies beyond the blob.
@@ -175,11 +177,11 @@ module rowvit_dispatch #(
     end
 
     always @(posedge clk_i) begin
-        if (state_q == S_HEADER && consume) finish_q <= instr_q[16*12 +: 16];
+        if (state_q == S_HEADER && consume) finish_q <= instr_q[F_HEADER_FINISH +: 16];
     end
 
     // Operations dispatched since start, and at the start of this pass, per queue.
-    reg [79:0] total_q, base_q;
+    reg [16*N_QUEUE-1:0] total_q, base_q;
     integer q;
     always @(posedge clk_i) begin
         if (start_i) begin
@@ -187,40 +189,40 @@ module rowvit_dispatch #(
             base_q <= 0;
         end else begin
             if (state_q == S_RESTART) base_q <= total_q;
-            for (q = 0; q < 5; q = q + 1)
+            for (q = 0; q < N_QUEUE; q = q + 1)
                 if (push[q]) total_q[16*q +: 16] <= total_q[16*q +: 16] + 1'b1;
         end
     end
 
-    // Slots 3 to 8: the engines in order; EXEC and DRAIN count the same operations.
-    wire [95:0] base = {base_q[64 +: 16], base_q[48 +: 16], base_q[32 +: 16], base_q[16 +: 16],
-                        base_q[16 +: 16], base_q[0 +: 16]};
-    wire [95:0] dep;
+    // EXEC and DRAIN count the same operations.
+    wire [16*N_ENGINE-1:0] dep;
     genvar e;
     generate
         for (e = 0; e < N_ENGINE; e = e + 1) begin : g_dep
-            wire [15:0] relative = instr_q[16*(3+e) +: 16];
+            wire [15:0] relative = instr_q[F_DEPS+16*e +: 16];
+            wire [15:0] base = base_q[16*ENGINE_QUEUE[8*e +: 8] +: 16];
             // Far enough below any count, and safe from the wrap of the 16-bit comparison.
-            assign dep[16*e +: 16] = base[16*e +: 16] + (relative == NO_DEP ? 16'hC000 : relative);
+            assign dep[16*e +: 16] = base + (relative == NO_DEP ? 16'hC000 : relative);
         end
     endgenerate
 
-    wire previous = instr_q[16 + FLAG_PREVIOUS];
+    wire previous = instr_q[F_FLAGS + FLAG_PREVIOUS];
     wire is_void = (first_q && previous) || (last_q && !previous);
 
     // Each queue holds only the slots its engine has, and the index.
-    wire [447:0] slots = {instr_q[447:144], dep, instr_q[47:17+FLAG_VOID], is_void,
-                          instr_q[15+FLAG_VOID:0]};
-    wire [4:0] out_valid;
-    wire [4:0] out_ready = {q4_ready_i, q3_ready_i, q2_ready_i, q1_ready_i, q0_ready_i};
-    wire [2559:0] out_instr;
+    localparam VOID = F_FLAGS + FLAG_VOID;
+    wire [16*MAX_SLOTS-1:0] slots = {instr_q[16*MAX_SLOTS-1:F_FIELDS], dep, instr_q[F_DEPS-1:VOID+1],
+                                     is_void, instr_q[VOID-1:0]};
+    wire [N_QUEUE-1:0] out_valid;
+    wire [N_QUEUE-1:0] out_ready = {q4_ready_i, q3_ready_i, q2_ready_i, q1_ready_i, q0_ready_i};
+    wire [INSTR_W*N_QUEUE-1:0] out_instr;
     genvar k;
     generate
-        for (k = 0; k < 5; k = k + 1) begin : g_queue
-            localparam W = 16 * (k == 0 ? 18 : k == 1 ? 28 : k == 2 ? 16 : k == 3 ? 12 : 14);
+        for (k = 0; k < N_QUEUE; k = k + 1) begin : g_queue
+            localparam W = 16 * QUEUE_SLOTS[8*k +: 8];
             wire [W+15:0] head;
 
-            rowvit_fifo #(.WIDTH(W + 16), .DEPTH(QUEUE)) u_queue (
+            rowvit_fifo #(.WIDTH(W + 16), .DEPTH(QUEUE_DEPTH)) u_queue (
                 .clk_i(clk_i),
                 .rst_ni(rst_ni),
                 .clear_i(flush),
@@ -233,7 +235,7 @@ module rowvit_dispatch #(
                 .count_o()
             );
 
-            assign out_instr[512*k +: 512] = {head[W+15:W], {(496-W){1'b0}}, head[W-1:0]};
+            assign out_instr[INSTR_W*k +: INSTR_W] = {head[W+15:W], {(F_INDEX-W){1'b0}}, head[W-1:0]};
         end
     endgenerate
 

@@ -57,8 +57,13 @@ module rowvit_axi_reader #(
     // A word arrived with SLVERR or DECERR.
     output wire        error_o
 );
+    `include "rowvit_defs.vh"
+
     generate
-        if (DEPTH0 < 16 || DEPTH1 < 16) begin : g_bad_depth
+        if (BURST_WORDS != 16) begin : g_bad_burst
+            illegal_parameter_axi_reader_burst_words_must_be_16 u_bad();
+        end
+        if (DEPTH0 < BURST_WORDS || DEPTH1 < BURST_WORDS) begin : g_bad_depth
             illegal_parameter_axi_reader_depth u_bad();
         end
     endgenerate
@@ -91,7 +96,7 @@ module rowvit_axi_reader #(
             // A burst's length is known a cycle after its address.
             reg known_q, final_q;
             reg [4:0] length_q;
-            wire [4:0] room = 5'd16 - {1'b0, addr_q[3:0]};  // to the next 128-byte boundary
+            wire [4:0] room = BURST_WORDS[4:0] - {1'b0, addr_q[3:0]};  // to the next boundary
             wire final_burst = left_q <= {24'b0, room};
             wire pop = rsp_valid[c] && rsp_ready[c];
 

@@ -78,6 +78,7 @@ module rowvit_load_engine #(
     `include "rowvit_defs.vh"
 
     localparam GW = $clog2(GROUPS + 1);
+    localparam DEP_W = 17 * N_ENGINE;
     localparam LW = $clog2(LANES);
     // Words per weight line, and per residual address.
     localparam LINE_WORDS = LANES / 8;
@@ -98,18 +99,18 @@ module rowvit_load_engine #(
     localparam S_IDLE = 4'd0, S_SIZE = 4'd1, S_CHECK = 4'd2, S_GATHER = 4'd3, S_MASK = 4'd4,
                S_LATCH = 4'd5, S_HAD = 4'd6, S_SCAN = 4'd7, S_STOP = 4'd8;
 
-    wire [1:0] kind = instr_i[16*9 +: 2];
-    wire [31:0] address = instr_i[16*10 +: 32];
-    wire [15:0] dst = instr_i[16*12 +: 16];
-    wire [15:0] rows = instr_i[16*13 +: 16];
-    wire [GW-1:0] groups = instr_i[16*14 +: GW];
-    wire [15:0] mask_base = instr_i[16*15 +: 16];
-    wire [15:0] band0 = instr_i[16*16 +: 16];
-    wire [15:0] mask_had = instr_i[16*17 +: 16];
-    wire rest_only = instr_i[16 + FLAG_REST];
-    wire nothing = instr_i[16 + FLAG_VOID];
-    wire gather = instr_i[16 + FLAG_GATHER] && kind == LOADKIND_WEIGHT && !nothing;
-    wire [101:0] deps = {instr_i[37:32], instr_i[143:48]};
+    wire [1:0] kind = instr_i[F_LOAD_KIND +: 2];
+    wire [31:0] address = instr_i[F_LOAD_ADDRESS +: 32];
+    wire [15:0] dst = instr_i[F_LOAD_DST +: 16];
+    wire [15:0] rows = instr_i[F_LOAD_ROWS +: 16];
+    wire [GW-1:0] groups = instr_i[F_LOAD_GROUPS +: GW];
+    wire [15:0] mask_base = instr_i[F_LOAD_MASK_BASE +: 16];
+    wire [15:0] band0 = instr_i[F_LOAD_BAND0 +: 16];
+    wire [15:0] mask_had = instr_i[F_LOAD_MASK_HAD +: 16];
+    wire rest_only = instr_i[F_FLAGS + FLAG_REST];
+    wire nothing = instr_i[F_FLAGS + FLAG_VOID];
+    wire gather = instr_i[F_FLAGS + FLAG_GATHER] && kind == LOADKIND_WEIGHT && !nothing;
+    wire [DEP_W-1:0] deps = {instr_i[F_CHAIN +: N_ENGINE], instr_i[F_DEPS +: 16*N_ENGINE]};
 
     reg [3:0] state_q;
     reg [31:0] bytes_q;
@@ -125,8 +126,8 @@ module rowvit_load_engine #(
 
     wire gather_ok;
     rowvit_dep_check u_gather_dep (
-        .chain_i(deps[101:96]),
-        .dep_i(deps[95:0]),
+        .chain_i(deps[DEP_W-1 -: N_ENGINE]),
+        .dep_i(deps[0 +: 16*N_ENGINE]),
         .done_i(done_i),
         .bands_i(bands_i),
         .band_i(16'd0),
@@ -285,13 +286,13 @@ module rowvit_load_engine #(
     end
     assign error_valid_o = range_error;
     assign error_code_o = ERROR_ADDRESS_RANGE;
-    assign error_info_o = {8'b0, instr_i[511:496]};
+    assign error_info_o = {8'b0, instr_i[F_INDEX +: 16]};
 
     // ---------------------------------------------------------------- job queue
     // The instruction's other fields travel with the job; they are captured with it.
     reg [1:0] next_kind_q;
     reg [GW-1:0] next_groups_q;
-    reg [101:0] next_deps_q;
+    reg [DEP_W-1:0] next_deps_q;
     always @(posedge clk_i) begin
         if (next_free) begin
             next_kind_q <= kind;
@@ -300,13 +301,13 @@ module rowvit_load_engine #(
         end
     end
 
-    localparam JOB_W = 137 + GW;
+    localparam JOB_W = 35 + GW + DEP_W;
     wire job_valid, job_ready;
     wire job_final, job_empty;
     wire [1:0] job_kind;
     wire [GW-1:0] job_groups;
     wire [15:0] job_dst, job_rows;
-    wire [101:0] job_deps;
+    wire [DEP_W-1:0] job_deps;
     wire next_empty = !next_read_q;
 
     rowvit_fifo #(.WIDTH(JOB_W + 1), .DEPTH(32)) u_jobs (
@@ -328,8 +329,8 @@ module rowvit_load_engine #(
     wire head_ok;
     reg head_ok_q;
     rowvit_dep_check u_job_dep (
-        .chain_i(job_deps[101:96]),
-        .dep_i(job_deps[95:0]),
+        .chain_i(job_deps[DEP_W-1 -: N_ENGINE]),
+        .dep_i(job_deps[0 +: 16*N_ENGINE]),
         .done_i(done_i),
         .bands_i(bands_i),
         .band_i(16'd0),

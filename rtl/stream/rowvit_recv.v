@@ -45,12 +45,12 @@ module rowvit_recv #(
 
     localparam S_IDLE = 2'd0, S_CHECK = 2'd1, S_RUN = 2'd2, S_STOP = 2'd3;
 
-    wire [15:0] rows = instr_i[16*9 +: 16];
-    wire [15:0] prefix = instr_i[16*10 +: 16];
-    wire [15:0] row_words = instr_i[16*11 +: 16];
-    wire [15:0] dst_base = instr_i[16*12 +: 16];
-    wire [15:0] dst_stride = instr_i[16*13 +: 16];
-    wire nothing = instr_i[16 + FLAG_VOID];
+    wire [15:0] rows = instr_i[F_RECV_ROWS +: 16];
+    wire [15:0] prefix = instr_i[F_RECV_PREFIX +: 16];
+    wire [15:0] row_words = instr_i[F_RECV_ROW_WORDS +: 16];
+    wire [15:0] dst_base = instr_i[F_RECV_DST_BASE +: 16];
+    wire [15:0] dst_stride = instr_i[F_RECV_DST_STRIDE +: 16];
+    wire nothing = instr_i[F_FLAGS + FLAG_VOID];
 
     // The stream, registered on both sides.
     wire in_valid, in_ready, in_last;
@@ -74,8 +74,8 @@ module rowvit_recv #(
     wire dep_ok;
 
     rowvit_dep_check u_dep (
-        .chain_i(instr_i[37:32]),
-        .dep_i(instr_i[143:48]),
+        .chain_i(instr_i[F_CHAIN +: N_ENGINE]),
+        .dep_i(instr_i[F_DEPS +: 16*N_ENGINE]),
         .done_i(done_i),
         .bands_i(bands_i),
         .band_i(band_q),
@@ -176,7 +176,7 @@ module rowvit_recv #(
     assign word_o = in_valid && in_ready;
     assign error_valid_o = step && bad;
     assign error_code_o = in_last ? ERROR_STREAM_SHORT : ERROR_STREAM_LONG;
-    assign error_info_o = {8'b0, instr_i[511:496]};
+    assign error_info_o = {8'b0, instr_i[F_INDEX +: 16]};
 endmodule
 
 `default_nettype wire

@@ -72,15 +72,15 @@ module rowvit_norm_engine #(
     wire run_n = rst_ni && !clear_i;
 
     // ---------------------------------------------------------------- fields
-    wire [7:0]  tag = instr_i[15:8];
-    wire        one_row = instr_i[16 + FLAG_ONE_ROW];
-    wire        dump = instr_i[16*9 +: 16] == NORMKIND_DUMP[15:0];
-    wire [10:0] dim = instr_i[16*10 +: 11];
-    wire [15:0] res_stride = instr_i[16*11 +: 16];
-    wire [15:0] dst_base = instr_i[16*12 +: 16];
-    wire [15:0] dst_stride = instr_i[16*13 +: 16];
-    wire [7:0]  slot = instr_i[16*14 +: 8];
-    wire [4:0]  shift = instr_i[16*15 +: 5];
+    wire [7:0]  tag = instr_i[F_TAG +: 8];
+    wire        one_row = instr_i[F_FLAGS + FLAG_ONE_ROW];
+    wire        dump = instr_i[F_NORM_KIND +: 16] == NORMKIND_DUMP[15:0];
+    wire [10:0] dim = instr_i[F_NORM_DIM +: 11];
+    wire [15:0] res_stride = instr_i[F_NORM_RES_STRIDE +: 16];
+    wire [15:0] dst_base = instr_i[F_NORM_DST_BASE +: 16];
+    wire [15:0] dst_stride = instr_i[F_NORM_DST_STRIDE +: 16];
+    wire [7:0]  slot = instr_i[F_NORM_SLOT +: 8];
+    wire [4:0]  shift = instr_i[F_NORM_SHIFT +: 5];
 
     // First parameter of a slot.
     function [PW-1:0] slot_base;
@@ -100,12 +100,12 @@ module rowvit_norm_engine #(
     wire        dep_ok;
     wire [15:0] dump_band;
     wire        next = !run_q && instr_valid_i && dep_ok;
-    wire        skip = next && instr_i[16 + FLAG_VOID];
+    wire        skip = next && instr_i[F_FLAGS + FLAG_VOID];
     wire        start = next && !skip;
     wire        band_done, op_done;
     reg  [15:0] sum_band_q;
     rowvit_dep_check u_dep_check (
-        .chain_i(instr_i[16*2 +: 6]), .dep_i(instr_i[16*3 +: 96]), .done_i(done_i), .bands_i(bands_i),
+        .chain_i(instr_i[F_CHAIN +: N_ENGINE]), .dep_i(instr_i[F_DEPS +: 16*N_ENGINE]), .done_i(done_i), .bands_i(bands_i),
         .band_i(!run_q ? 16'd0 : dump_q ? dump_band : sum_band_q), .ok_o(dep_ok)
     );
     assign busy_o = run_q;

@@ -45,13 +45,13 @@ module rowvit_select #(
     localparam AW = $clog2(MAX_TOKENS);
     localparam CW = $clog2(MAX_TOKENS + 1);  // counts of tokens
 
-    wire [7:0]  tag = instr_i[15:8];
-    wire [15:0] keep = instr_i[16*9 +: 16];
-    wire [31:0] threshold = instr_i[16*10 +: 32];
+    wire [7:0]  tag = instr_i[F_TAG +: 8];
+    wire [15:0] keep = instr_i[F_SELECT_KEEP +: 16];
+    wire [31:0] threshold = instr_i[F_SELECT_THRESHOLD +: 32];
 
     wire dep_ok;
     rowvit_dep_check u_dep_check (
-        .chain_i(instr_i[16*2 +: 6]), .dep_i(instr_i[16*3 +: 96]),
+        .chain_i(instr_i[F_CHAIN +: N_ENGINE]), .dep_i(instr_i[F_DEPS +: 16*N_ENGINE]),
         .done_i(done_i), .bands_i(bands_i), .band_i(16'd0), .ok_o(dep_ok)
     );
 

@@ -45,8 +45,8 @@ class Load:
         word |= self.void << 16 + isa.Flag.VOID
         for engine in Engine:
             word |= ((self.dep if engine == EXEC else -0x4000) & 0xFFFF) << 16 * (3 + engine)
-        for name, (first, _) in FIELDS.items():
-            word |= int(getattr(self, name)) << 16 * first
+        for name, place in FIELDS.items():
+            word |= int(getattr(self, name)) << 16 * place.slot
         return word
 
     def size(self) -> int:

@@ -25,7 +25,7 @@ def instruction(
         dep = (deps or {}).get(engine, -0x4000)
         word |= (dep & 0xFFFF) << 16 * (3 + engine)
     for name, value in fields.items():
-        word |= value << 16 * FIELDS[name][0]
+        word |= value << 16 * FIELDS[name].slot
     return word
 
 

@@ -90,7 +90,6 @@ module rowvit_drain #(
   `include "rowvit_defs.vh"
   localparam N = ROWS * GROUPS;
   localparam LW = $clog2(LANES);
-  localparam SEGW = 1 + LANES / 8;
   localparam [3:0] K_S = 4'd6, K_O = 4'd7;  // kinds beyond DST_*
   // From the last lane's read to its last write: pipeline, compressor flush, mask, all groups.
   localparam DONE_LAT = DRAIN_DONE[8*GROUPS+:8];
@@ -146,7 +145,7 @@ module rowvit_drain #(
 
   // ---------------------------------------------------------------- lane counter (stage 0)
   reg  [DONE_LAT-1:0] delay_q;  // completion of each tile on its way to the event it causes
-  reg           mark_q;         // second word of a MARK record
+  wire          marking;        // a MARK record is half written
   reg           captured_q;
   reg           run_q;
   reg  [LW-1:0] lane_q;
@@ -160,7 +159,7 @@ module rowvit_drain #(
                                   : !by_row || sub_q == ROWS[7:0] - 8'd1 || !d_rows[1];
   wire          tile_end = step && lane_end && sub_end;
   // A LOGITS record starts when no MARK record can come in between any more.
-  wire          hold     = stream && d_total != 16'd0 && (|delay_q || mark_q);
+  wire          hold     = stream && d_total != 16'd0 && (|delay_q || marking);
   wire          begin_tile = d_valid && !d_null && !run_q && (captured_q || captured_i) && !hold;
   // Null tiles come faster than their events leave.
   wire          ev_room;
@@ -319,7 +318,7 @@ module rowvit_drain #(
   always @* for (a = 0; a < N; a = a + 1) active6[a] = rows6_q[a/GROUPS] && (a % GROUPS) < groups6_q;
 
   // ---------------------------------------------------------------- stage 7: destinations
-  reg            valid7_q, final7_q, asm7_q, hid7_q, res7_q, gather7_q, row7_q, stream7_q;
+  reg            valid7_q, final7_q, dense7_q, sparse7_q, res7_q, gather7_q, row7_q, stream7_q;
   reg            bank7_q, mask_end7_q;
   reg [N-1:0]    active7_q;
   reg [15:0]     addr7_q, waddr7_q, mask7_q;
@@ -359,8 +358,8 @@ module rowvit_drain #(
   always @(posedge clk_i) begin
     valid7_q    <= valid6_q && rst_ni;
     final7_q    <= final6_q;
-    asm7_q      <= to_token || (to_hidden && dense6_q);
-    hid7_q      <= to_hidden && !dense6_q;
+    dense7_q      <= to_token || (to_hidden && dense6_q);
+    sparse7_q      <= to_hidden && !dense6_q;
     res7_q      <= to_res;
     gather7_q   <= gather6_q;
     row7_q      <= row_sel;
@@ -414,115 +413,26 @@ module rowvit_drain #(
   endgenerate
   always @(posedge clk_i) res_waddr_o <= waddr7_q;
 
-  // ---------------------------------------------------------------- token memory words
-  wire [N-1:0]    cw_valid, cw_ready, seg_valid;
-  wire [16*N-1:0] cw_addr;
-  wire [64*N-1:0] cw_data;
+  // ---------------------------------------------------------------- token memory words, FFN2 mask
+  wire [N-1:0]       seg_valid;
   wire [LANES*N-1:0] seg_map;
-  reg  [N-1:0]    aw_valid_q;
-  wire [N-1:0]    aw_ready;
-  reg  [16*N-1:0] aw_addr_q;
-  reg  [64*N-1:0] aw_data_q;
-  generate
-    for (r = 0; r < ROWS; r = r + 1) begin : g_word_row
-      for (g = 0; g < GROUPS; g = g + 1) begin : g_word
-        localparam I = r * GROUPS + g;
-        localparam WORD0 = g * LANES / 8, SEG0 = g * SEGW;
-        reg [55:0] bytes_q;
-        always @(posedge clk_i) begin
-          if (valid7_q) bytes_q <= {b7_q[8*I+:8], bytes_q[55:8]};
-          if (aw_ready[I]) aw_valid_q[I] <= 1'b0;
-          if (valid7_q && asm7_q && active7_q[I] && (&lane7_q[2:0])) begin
-            aw_valid_q[I] <= 1'b1;
-            aw_data_q[64*I+:64] <= {b7_q[8*I+:8], bytes_q};
-            aw_addr_q[16*I+:16] <= addr7_q + WORD0[15:0] + {{(19 - LW) {1'b0}}, lane7_q[LW-1:3]};
-          end
-          if (!rst_ni) aw_valid_q[I] <= 1'b0;
-        end
-        rowvit_compress #(
-            .LANES(LANES)
-        ) u_compress (
-            .clk_i(clk_i), .rst_ni(rst_ni),
-            .in_valid_i(valid7_q && hid7_q && active7_q[I]), .in_ready_o(),
-            .in_data_i(b7_q[8*I+:8]), .in_base_i(addr7_q + SEG0[15:0]),
-            .out_valid_o(cw_valid[I]), .out_ready_i(cw_ready[I]),
-            .out_addr_o(cw_addr[16*I+:16]), .out_data_o(cw_data[64*I+:64]),
-            .seg_valid_o(seg_valid[I]), .seg_bitmap_o(seg_map[LANES*I+:LANES]), .idle_o()
-        );
-      end
-      // One word per cycle and bank; assembled words come GROUPS at a time every 8 cycles and go first.
-      wire [2*GROUPS-1:0] want = {cw_valid[r*GROUPS+:GROUPS], aw_valid_q[r*GROUPS+:GROUPS]};
-      wire [2*GROUPS-1:0] pick = want & (~want + {{(2 * GROUPS - 1) {1'b0}}, 1'b1});
-      assign {cw_ready[r*GROUPS+:GROUPS], aw_ready[r*GROUPS+:GROUPS]} = pick;
-      assign tw_valid_o[r] = |want;
-      reg [15:0] addr;
-      reg [63:0] data;
-      integer k;
-      always @* begin
-        addr = 16'd0;
-        data = 64'd0;
-        for (k = 0; k < GROUPS; k = k + 1) begin
-          addr = addr | (aw_addr_q[16*(r*GROUPS+k)+:16] & {16{pick[k]}})
-                      | (cw_addr[16*(r*GROUPS+k)+:16] & {16{pick[GROUPS+k]}});
-          data = data | (aw_data_q[64*(r*GROUPS+k)+:64] & {64{pick[k]}})
-                      | (cw_data[64*(r*GROUPS+k)+:64] & {64{pick[GROUPS+k]}});
-        end
-      end
-      assign tw_addr_o[16*r+:16] = addr;
-      assign tw_data_o[64*r+:64] = data;
-    end
-  endgenerate
+  rowvit_drain_words #(
+      .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES)
+  ) u_words (
+      .clk_i(clk_i), .rst_ni(rst_ni),
+      .valid_i(valid7_q), .dense_i(dense7_q), .sparse_i(sparse7_q), .active_i(active7_q),
+      .lane_i(lane7_q), .base_i(addr7_q), .data_i(b7_q),
+      .seg_valid_o(seg_valid), .seg_map_o(seg_map),
+      .tw_valid_o(tw_valid_o), .tw_addr_o(tw_addr_o), .tw_data_o(tw_data_o)
+  );
 
-  // ---------------------------------------------------------------- FFN2 mask
-  // After the last band of a row tile its words are written, one group per cycle; the next segments
-  // end many cycles later.
-  reg [LANES*GROUPS-1:0] mask_acc_q, mask_or;
-  reg [15:0] mask_addr_q;
-  reg [7:0]  mask_left_q, mask_groups_q;
-  reg [GROUPS-1:0] mask_turn_q;  // the group whose word is written
-  reg        mask_end_q;
-  reg [LANES-1:0] mask_word;
-  localparam MAW = $clog2(MASK_DEPTH);
-  integer m;
-  always @* begin
-    mask_or = {LANES * GROUPS{1'b0}};
-    for (m = 0; m < N; m = m + 1)
-      if (seg_valid[m])
-        mask_or[LANES*(m%GROUPS)+:LANES] = mask_or[LANES*(m%GROUPS)+:LANES] | seg_map[LANES*m+:LANES];
-    mask_word = {LANES{1'b0}};
-    for (m = 0; m < GROUPS; m = m + 1)
-      mask_word = mask_word | (mask_acc_q[LANES*m+:LANES] & {LANES{mask_turn_q[m]}});
-  end
-  always @(posedge clk_i) begin
-    for (m = 0; m < GROUPS; m = m + 1)
-      if (mask_turn_q[m] || !rst_ni) mask_acc_q[LANES*m+:LANES] <= {LANES{1'b0}};
-      else mask_acc_q[LANES*m+:LANES] <= mask_acc_q[LANES*m+:LANES] | mask_or[LANES*m+:LANES];
-    if (valid7_q && hid7_q && final7_q) begin
-      mask_end_q    <= mask_end7_q;
-      mask_groups_q <= groups7_q;
-      mask_addr_q   <= mask7_q;
-    end
-    if (|seg_valid && mask_end_q) begin
-      mask_left_q <= mask_groups_q;
-      mask_turn_q <= {{(GROUPS - 1) {1'b0}}, 1'b1};
-    end else if (mask_left_q != 8'd0) begin
-      mask_left_q <= mask_left_q - 8'd1;
-      mask_turn_q <= mask_left_q == 8'd1 ? {GROUPS{1'b0}} : mask_turn_q << 1;
-      mask_addr_q <= mask_addr_q + 16'd1;
-    end
-    if (!rst_ni) begin
-      mask_left_q <= 8'd0;
-      mask_turn_q <= {GROUPS{1'b0}};
-    end
-  end
-  rowvit_sdp_ram #(
-      .WIDTH(LANES),
-      .DEPTH(MASK_DEPTH),
-      .AW   (MAW)
+  rowvit_drain_mask #(
+      .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .DEPTH(MASK_DEPTH)
   ) u_mask (
-      .clk_i(clk_i),
-      .we_i(mask_left_q != 8'd0), .waddr_i(mask_addr_q[MAW-1:0]), .wdata_i(mask_word),
-      .re_i(1'b1), .raddr_i(mask_addr_i[MAW-1:0]), .rdata_o(mask_data_o)
+      .clk_i(clk_i), .rst_ni(rst_ni),
+      .tile_end_i(valid7_q && sparse7_q && final7_q), .write_i(mask_end7_q), .base_i(mask7_q),
+      .groups_i(groups7_q), .seg_valid_i(seg_valid), .seg_map_i(seg_map),
+      .mask_addr_i(mask_addr_i), .mask_data_o(mask_data_o)
   );
 
   // ---------------------------------------------------------------- completion events
@@ -556,56 +466,18 @@ module rowvit_drain #(
   assign busy_o = run_q || d_valid || |delay_q;
 
   // ---------------------------------------------------------------- records
-  // Logits come one per cycle (lane, then group) and are packed four to a word. The header enters
-  // from stage 6, a cycle before the first logit.
-  reg  [15:0] index_q, count7_q;
-  reg  [47:0] pack_q;
-  reg         first7_q, last7_q;
-  reg  [7:0]  sub7_q;
-  wire [15:0] index = first7_q ? 16'd0 : index_q;
-  wire        logit = valid7_q && stream7_q && index < count7_q;
-  wire        final_logit = last7_q && index == count7_q - 16'd1;
-  wire        logit_word = logit && (&index[1:0] || final_logit);
-  wire        first6 = lane6_q == {LW{1'b0}} && sub6_q == 8'd0;
-  wire        logit_header = valid6_q && to_stream && first6 && total6_q != 16'd0;
-  wire [14:0] logit_words = {1'b0, total6_q[15:2]} + {14'd0, |total6_q[1:0]};
-  wire [31:0] logit_bytes = {14'd0, logit_words, 3'd0};
-  wire        mark = ev_out && ev_mark;
-  reg  [15:0] value;
-  integer v;
-  always @* begin
-    value = 16'd0;
-    for (v = 0; v < GROUPS; v = v + 1) if (sub7_q == v[7:0]) value = y7_q[16*v+:16];
-  end
-  wire [63:0] logit_data = index[1:0] == 2'd0 ? {48'd0, value}
-                         : index[1:0] == 2'd1 ? {32'd0, value, pack_q[15:0]}
-                         : index[1:0] == 2'd2 ? {16'd0, value, pack_q[31:0]} : {value, pack_q};
-  always @(posedge clk_i) begin
-    {count7_q, last7_q, sub7_q, first7_q} <= {count6_q, last6_q, sub6_q, first6};
-    if (valid7_q && stream7_q) index_q <= index + 16'd1;
-    if (logit)
-      case (index[1:0])
-        2'd0: pack_q[15:0] <= value;
-        2'd1: pack_q[31:16] <= value;
-        default: pack_q[47:32] <= value;
-      endcase
-    mark_q <= mark && rst_ni;
-  end
-  wire [4:0] rec_count;
-  wire [63:0] rec_word = mark ? {32'd8, 16'd1, ev_tag, RECORD_MARK[7:0]}
-                       : mark_q ? {fires_i, cycles_i}
-                       : logit_header ? {logit_bytes, total6_q, tag6_q, RECORD_LOGITS[7:0]}
-                       : logit_data;
-  rowvit_fifo #(
-      .WIDTH(66),
-      .DEPTH(16)
+  wire first6 = lane6_q == {LW{1'b0}} && sub6_q == 8'd0;
+  rowvit_drain_records #(
+      .GROUPS(GROUPS)
   ) u_records (
-      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
-      .in_valid_i(mark || mark_q || logit_header || logit_word), .in_ready_o(),
-      .in_data_i({mark_q || (logit_word && final_logit), logit_word && final_logit, rec_word}),
-      .out_valid_o(rec_valid_o), .out_ready_i(rec_ready_i),
-      .out_data_o({rec_eor_o, rec_last_o, rec_data_o}), .count_o(rec_count)
+      .clk_i(clk_i), .rst_ni(rst_ni),
+      .head_valid_i(valid6_q && to_stream), .head_first_i(first6), .head_group_i(sub6_q),
+      .head_count_i(count6_q), .head_total_i(total6_q), .head_last_i(last6_q), .head_tag_i(tag6_q),
+      .logit_valid_i(valid7_q && stream7_q), .logit_i(y7_q[16*GROUPS-1:0]),
+      .mark_i(ev_out && ev_mark), .mark_tag_i(ev_tag), .cycles_i(cycles_i), .fires_i(fires_i),
+      .marking_o(marking), .room_o(room),
+      .rec_valid_o(rec_valid_o), .rec_ready_i(rec_ready_i), .rec_data_o(rec_data_o),
+      .rec_eor_o(rec_eor_o), .rec_last_o(rec_last_o)
   );
-  assign room = rec_count < 5'd4;
 endmodule
 `default_nettype wire

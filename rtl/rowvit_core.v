@@ -163,7 +163,7 @@ module rowvit_core #(
   rowvit_load_engine #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES)
   ) u_load (
-      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
+      .clk_i(clk_i), .rst_ni(!clear),
       .instr_valid_i(q_load_valid), .instr_ready_o(q_load_ready), .instr_i(q_load),
       .done_i(done), .bands_i(bands), .base_i(base_i), .length_i(length_i), .live_i(live_o),
       .req_valid_o(req1_valid_o), .req_ready_i(req1_ready_i), .req_addr_o(req1_addr_o),
@@ -269,11 +269,12 @@ module rowvit_core #(
   reg [8*LANES-1:0] line_data_q;
   assign ww_ready = !dw_next;
   always @(posedge clk_i) begin
-    line_valid_q <= ww_valid && !dw_next && !clear;
+    line_valid_q <= ww_valid && !dw_next;
     line_group_q <= ww_group;
     line_q       <= ww_line[AW-1:0];
     if (dw_next) line_data_q <= {8 * LANES{1'b1}};
     else line_data_q <= ww_data;
+    if (clear) line_valid_q <= 1'b0;
   end
   generate
     for (g = 0; g < GROUPS; g = g + 1) begin : g_wwrite
@@ -302,9 +303,10 @@ module rowvit_core #(
       .ffn2_nonzeros_o(ffn2_nonzeros), .pv_nonzeros_o(pv_nonzeros),
       .wait_data_o(wait_data), .wait_drain_o(wait_drain), .wait_steal_o(wait_steal)
   );
-  always @(posedge clk_i)
+  always @(posedge clk_i) begin
+    if (exec_done) done_exec <= done_exec + 16'd1;
     if (clear) done_exec <= 16'd0;
-    else if (exec_done) done_exec <= done_exec + 16'd1;
+  end
 
   // ---------------------------------------------------------------- drain
   wire               s_valid, s_first, s_last, recip_band, drain_busy;
@@ -360,7 +362,7 @@ module rowvit_core #(
   rowvit_softmax #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .MAX_TOKENS(MAX_TOKENS)
   ) u_softmax (
-      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
+      .clk_i(clk_i), .rst_ni(!clear),
       .op_start_i(attn_start), .cfg_live_i(rows), .cfg_groups_i(q_exec[F_ATTN_GROUPS+:8]),
       .cfg_p_base_i(q_exec[F_ATTN_P_BASE+:16]), .cfg_p_stride_i(q_exec[F_ATTN_P_STRIDE+:16]),
       .cfg_score_i(q_exec[F_FLAGS+FLAG_SCORE]), .cfg_score_clear_i(q_exec[F_FLAGS+FLAG_SCORE_CLEAR]),
@@ -377,7 +379,7 @@ module rowvit_core #(
   rowvit_select #(
       .ROWS(ROWS), .MAX_TOKENS(MAX_TOKENS)
   ) u_select (
-      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
+      .clk_i(clk_i), .rst_ni(!clear),
       .instr_valid_i(q_select_valid), .instr_ready_o(q_select_ready), .instr_i(q_select),
       .done_i(done), .bands_i(bands),
       .set_live_i(set_live), .set_live_rows_i(set_live_rows), .live_o(live_o),
@@ -399,7 +401,7 @@ module rowvit_core #(
   rowvit_norm_engine #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .MAX_DIM(MAX_DIM), .NORM_SLOTS(NORM_SLOTS)
   ) u_norm (
-      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
+      .clk_i(clk_i), .rst_ni(!clear),
       .instr_valid_i(q_norm_valid), .instr_ready_o(q_norm_ready), .instr_i(q_norm),
       .done_i(done), .bands_i(bands), .live_i(live_o),
       .nw_valid_i(nw_valid), .nw_group_i(nw_group), .nw_slot_i(nw_slot), .nw_index_i(nw_index),
@@ -432,7 +434,7 @@ module rowvit_core #(
   rowvit_recv #(
       .ROWS(ROWS)
   ) u_recv (
-      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
+      .clk_i(clk_i), .rst_ni(!clear),
       .instr_valid_i(q_recv_valid), .instr_ready_o(q_recv_ready), .instr_i(q_recv),
       .done_i(done), .bands_i(bands),
       .s_axis_tdata(s_axis_tdata), .s_axis_tvalid(s_axis_tvalid && run_q), .s_axis_tready(recv_ready),
@@ -460,7 +462,7 @@ module rowvit_core #(
   rowvit_send #(
       .N(3)
   ) u_send (
-      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
+      .clk_i(clk_i), .rst_ni(!clear),
       .in_valid_i({dump_valid, kept_valid, rec_valid}),
       .in_ready_o({dump_ready, kept_ready, rec_ready}),
       .in_data_i({dump_data, kept_data, rec_data}),
@@ -493,14 +495,14 @@ module rowvit_core #(
   assign inc[16*CNT_RECV_WORDS+:16]    = {15'd0, received};
   assign inc[16*CNT_SEND_WORDS+:16]    = {15'd0, sent};
   rowvit_counters u_counters (
-      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
+      .clk_i(clk_i), .rst_ni(!clear),
       .inc_i(inc), .count_o(counters_o)
   );
 
   rowvit_watchdog #(
       .WIDTH(192)
   ) u_watchdog (
-      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear), .busy_i(run_q), .limit_i(watchdog_i),
+      .clk_i(clk_i), .rst_ni(!clear), .busy_i(run_q), .limit_i(watchdog_i),
       .progress_i({done, bands}),
       .event_i(received || sent || reader_beat_i || fire_any), .error_o(watchdog_error)
   );

@@ -168,9 +168,9 @@ module rowvit_drain #(
   // release_o comes a cycle later; CAPTURE - 1 cycles after the next tile's last scalar fires its
   // shadows are written.
   wire          near_end = step && sub_end && lane_q == LANES[LW-1:0] - CAPTURE[LW-1:0];
-  // A cycle after near_end; logits may wait for room to the last lane.
-  always @(posedge clk_i) release_o <= rst_ni && (stream ? tile_end : near_end);
   always @(posedge clk_i) begin
+    // A cycle after near_end; logits may wait for room to the last lane.
+    release_o <= stream ? tile_end : near_end;
     if (captured_i) captured_q <= 1'b1;
     if (begin_tile) begin
       run_q      <= 1'b1;
@@ -188,6 +188,7 @@ module rowvit_drain #(
       if (tile_end) run_q <= 1'b0;
     end
     if (!rst_ni) begin
+      release_o  <= 1'b0;
       run_q      <= 1'b0;
       captured_q <= 1'b0;
     end
@@ -356,7 +357,7 @@ module rowvit_drain #(
 
   integer j;
   always @(posedge clk_i) begin
-    valid7_q    <= valid6_q && rst_ni;
+    valid7_q    <= valid6_q;
     final7_q    <= final6_q;
     dense7_q      <= to_token || (to_hidden && dense6_q);
     sparse7_q      <= to_hidden && !dense6_q;
@@ -377,7 +378,7 @@ module rowvit_drain #(
       b7_q[8*j+:8] <= to_hidden ? relu(y6[16*j+:16], thr6_q) : sat8(y6[16*j+:16]);
 
     // softmax
-    s_valid_o <= valid6_q && kind6_q == K_S && rst_ni;
+    s_valid_o <= valid6_q && kind6_q == K_S;
     s_token_o <= token6_q + lane6;
     s_first_o <= s_first6_q && lane6_q == {LW{1'b0}};
     s_last_o  <= s_last6_q && final6_q;
@@ -387,13 +388,18 @@ module rowvit_drain #(
     // of a pair is less by one where the even lane is negative (rowvit_mac_pair.v).
     for (j = 0; j < GROUPS; j = j + 1) begin
       below_q[j]    <= row_sel ? y6[16*(GROUPS+j)+15] : y6[16*j+15];
-      ww_valid_o[j] <= ww_next_o && j < groups6_q && rst_ni;
+      ww_valid_o[j] <= ww_next_o && j < groups6_q;
       ww_clear_o[16*j+:16] <= ww_next_o ? ~pair6[16*j+:16] : 16'd0;
     end
     ww_be_o   <= to_key ? {{(LANES - 2) {1'b0}}, rows6_q} << token6_q[LW-1:0]
                         : {{(LANES - 1) {1'b0}}, 1'b1} << lane6_q;
     ww_line_o <= to_key ? dst6_q[AW-1:0] + {token6_q[AW-1:LW], {LW{1'b0}}} + lane6[AW-1:0]
                         : dst6_q[AW-1:0] + token6_q[AW-1:0] + {{(AW - 1) {1'b0}}, row_sel};
+    if (!rst_ni) begin
+      valid7_q   <= 1'b0;
+      s_valid_o  <= 1'b0;
+      ww_valid_o <= {GROUPS{1'b0}};
+    end
   end
 
   // ---------------------------------------------------------------- stage 8: residual sum
@@ -405,8 +411,9 @@ module rowvit_drain #(
                                     : res_rdata_i[16*I+:16];
         wire signed [16:0] sum = {old[15], old} + {y7_q[16*I+15], y7_q[16*I+:16]};
         always @(posedge clk_i) begin
-          res_we_o[I] <= valid7_q && res7_q && active7_q[I] && (!gather7_q || row7_q == r) && rst_ni;
+          res_we_o[I] <= valid7_q && res7_q && active7_q[I] && (!gather7_q || row7_q == r);
           res_wdata_o[16*I+:16] <= sum[16] == sum[15] ? sum[15:0] : {sum[16], {15{~sum[16]}}};
+          if (!rst_ni) res_we_o[I] <= 1'b0;
         end
       end
     end
@@ -452,13 +459,14 @@ module rowvit_drain #(
       .out_data_o({ev_band, ev_op, ev_mark, ev_tag, ev_bandno}), .count_o()
   );
   always @(posedge clk_i) begin
-    delay_q <= !rst_ni ? {DONE_LAT{1'b0}} : {delay_q[DONE_LAT-2:0], d_pop};
+    delay_q <= {delay_q[DONE_LAT-2:0], d_pop};
     if (ev_out && ev_band) bands_o <= ev_bandno + 16'd1;
     if (ev_out && ev_op) begin
       done_o  <= done_o + 16'd1;
       bands_o <= 16'd0;
     end
     if (!rst_ni) begin
+      delay_q <= {DONE_LAT{1'b0}};
       done_o  <= 16'd0;
       bands_o <= 16'd0;
     end

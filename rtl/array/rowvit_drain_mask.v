@@ -44,7 +44,7 @@ module rowvit_drain_mask #(
   end
   always @(posedge clk_i) begin
     for (m = 0; m < GROUPS; m = m + 1)
-      if (turn_q[m] || !rst_ni) acc_q[LANES*m+:LANES] <= {LANES{1'b0}};
+      if (turn_q[m]) acc_q[LANES*m+:LANES] <= {LANES{1'b0}};
       else acc_q[LANES*m+:LANES] <= acc_q[LANES*m+:LANES] | seen[LANES*m+:LANES];
     if (tile_end_i) begin
       end_q    <= write_i;
@@ -60,6 +60,7 @@ module rowvit_drain_mask #(
       addr_q <= addr_q + 16'd1;
     end
     if (!rst_ni) begin
+      acc_q  <= {LANES * GROUPS{1'b0}};
       left_q <= 8'd0;
       turn_q <= {GROUPS{1'b0}};
     end

@@ -63,7 +63,8 @@ module rowvit_drain_records #(
         2'd1: pack_q[31:16] <= value;
         default: pack_q[47:32] <= value;
       endcase
-    mark_q <= mark_i && rst_ni;
+    mark_q <= mark_i;
+    if (!rst_ni) mark_q <= 1'b0;
   end
   wire [4:0] rec_count;
   wire [63:0] rec_word = mark_i ? {32'd8, 16'd1, mark_tag_i, RECORD_MARK[7:0]}

@@ -56,7 +56,7 @@ module rowvit_exec #(
     output wire                       busy_o
 );
   `include "rowvit_defs.vh"
-  localparam LOG_LANES = $clog2(LANES);
+  localparam LW = $clog2(LANES);
 
   // ---------------------------------------------------------------- fields
   wire [15:0] flags    = instr_i[F_FLAGS+:16];
@@ -141,7 +141,7 @@ module rowvit_exec #(
 
   wire last_mm = band_q + 16'd1 >= end_q;
   wire last_pv = pv_band_q + 16'd1 == bands_q;
-  wire [15:0] token_tiles = (rows_o + LANES[15:0] - 16'd1) >> LOG_LANES;
+  wire [15:0] token_tiles = (rows_o + LANES[15:0] - 16'd1) >> LW;
   assign tile_null_o     = state_q == X_NULL;
   assign tile_op_last_o  = tile_null_o || (is_tile && last_mm) || (is_pv && last_pv);
   assign tile_shared_o   = is_tile;
@@ -178,7 +178,7 @@ module rowvit_exec #(
 
   always @(posedge clk_i) begin
     product_q <= g_half[9:0] * g_factor[11:0];
-    dep_q     <= rst_ni && instr_valid_i && dep_ok && !push;
+    dep_q     <= instr_valid_i && dep_ok && !push;
     case (state_q)
       X_IDLE: begin
         band_q      <= 16'd0;
@@ -265,7 +265,10 @@ module rowvit_exec #(
       default:  // X_NULL
       if (push) state_q <= X_IDLE;
     endcase
-    if (!rst_ni) state_q <= X_IDLE;
+    if (!rst_ni) begin
+      state_q <= X_IDLE;
+      dep_q   <= 1'b0;
+    end
   end
 endmodule
 `default_nettype wire

@@ -32,12 +32,12 @@ module rowvit_fetch #(
     output reg               x_last_o
 );
   `include "rowvit_defs.vh"
-  localparam LOG_LANES = $clog2(LANES);
+  localparam LW = $clog2(LANES);
   localparam SEGW = 1 + LANES / 8;
-  localparam SEG_IW = 11 - LOG_LANES;  // segment number within a row
+  localparam SEG_IW = 11 - LW;  // segment number within a row
   localparam CMD_W = BANK_W + 29;
 
-  function [LOG_LANES:0] count_of;  // seven more than a bitmap has ones: a multiple of 8 for whole words
+  function [LW:0] count_of;  // seven more than a bitmap has ones: a multiple of 8 for whole words
     input [LANES-1:0] bitmap;
     integer i;
     reg [3:0] ones;
@@ -46,17 +46,17 @@ module rowvit_fetch #(
       for (i = 0; i < LANES / 8; i = i + 1) begin
         ones = {3'd0, bitmap[8*i]} + {3'd0, bitmap[8*i+1]} + {3'd0, bitmap[8*i+2]} + {3'd0, bitmap[8*i+3]}
              + {3'd0, bitmap[8*i+4]} + {3'd0, bitmap[8*i+5]} + {3'd0, bitmap[8*i+6]} + {3'd0, bitmap[8*i+7]};
-        count_of = count_of + {{(LOG_LANES - 3) {1'b0}}, ones};
+        count_of = count_of + {{(LW - 3) {1'b0}}, ones};
       end
     end
   endfunction
 
-  function [LOG_LANES-1:0] encode;  // one-hot to binary
+  function [LW-1:0] encode;  // one-hot to binary
     input [LANES-1:0] onehot;
     integer i, b;
     begin
-      encode = {LOG_LANES{1'b0}};
-      for (b = 0; b < LOG_LANES; b = b + 1)
+      encode = {LW{1'b0}};
+      for (b = 0; b < LW; b = b + 1)
         for (i = 0; i < LANES; i = i + 1)
           if (((i >> b) & 1) == 1) encode[b] = encode[b] | onehot[i];
     end
@@ -85,7 +85,7 @@ module rowvit_fetch #(
   reg  [10:0]       left_q;   // words (dense) or segments (sparse) still to do
   // A memory read, and the count of its bits, are a cycle each.
   reg  [LANES-1:0]  bitmap_q;
-  wire [LOG_LANES:0] bitmap_count = count_of(bitmap_q);
+  wire [LW:0] bitmap_count = count_of(bitmap_q);
   reg  [3:0]        words_q;  // value words of this segment still to read
   reg  [SEG_IW-1:0] seg_q;
   reg  [15:0]       seg_addr_q;
@@ -112,7 +112,7 @@ module rowvit_fetch #(
   wire              bm_push_end = end_q && bm_count != 3'd4;
 
   always @(posedge clk_i) begin
-    if (rd_dvalid_i || !rst_ni) word_pending_q <= 1'b0;
+    if (rd_dvalid_i) word_pending_q <= 1'b0;
     if (rd && is_words) word_pending_q <= 1'b1;
     case (state_q)
       F_IDLE:
@@ -153,7 +153,7 @@ module rowvit_fetch #(
         state_q  <= F_COUNT;
       end
       default: begin  // F_COUNT
-        words_q <= {{(6 - LOG_LANES) {1'b0}}, bitmap_count[LOG_LANES:3]};
+        words_q <= {{(6 - LW) {1'b0}}, bitmap_count[LW:3]};
         if (bitmap_any) state_q <= F_WORDS;
         else begin
           addr_q     <= seg_addr_q + SEGW[15:0];
@@ -167,8 +167,9 @@ module rowvit_fetch #(
     if (got_bitmap && last_seg) end_q <= 1'b1;
     else if (bm_push_end) end_q <= 1'b0;
     if (!rst_ni) begin
-      state_q <= F_IDLE;
-      end_q   <= 1'b0;
+      state_q        <= F_IDLE;
+      end_q          <= 1'b0;
+      word_pending_q <= 1'b0;
     end
   end
 
@@ -186,7 +187,7 @@ module rowvit_fetch #(
       .out_valid_o(word_valid), .out_ready_i(word_take), .out_data_o(word), .count_o(word_count)
   );
 
-  localparam BM_W = 2 + LOG_LANES + SEG_IW + LANES;  // end, count, segment, bitmap
+  localparam BM_W = 2 + LW + SEG_IW + LANES;  // end, count, segment, bitmap
   wire                    bm_valid;
   wire                    bm_take;
   wire [BM_W-1:0]         bm_head;
@@ -222,7 +223,7 @@ module rowvit_fetch #(
   reg  [3:0]        have_q;   // bytes left in data_q
   reg  [LANES-1:0]  map_q;
   reg  [SEG_IW-1:0] map_seg_q;
-  reg  [LOG_LANES:0] map_left_q;  // count_of(map_q)
+  reg  [LW:0] map_left_q;  // count_of(map_q)
 
   wire             room     = !x_valid_o || x_ready_i;
   wire             map_any  = map_left_q != 7;

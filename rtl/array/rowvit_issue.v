@@ -175,15 +175,20 @@ module rowvit_issue #(
   reg            lockstep_s1, lockstep_s2, lockstep_s3;
   reg [CAPTURE_LAT-1:0] end_q;
   always @(posedge clk_i) begin
-    fire_s1     <= !rst_ni ? {N{1'b0}} : fire;
+    fire_s1     <= fire;
     first_s1    <= first_q;
     last_s1     <= last;
     x_s1        <= x;
     lockstep_s1 <= lockstep;
     {fire_s2, first_s2, last_s2, x_s2, lockstep_s2} <= {fire_s1, first_s1, last_s1, x_s1, lockstep_s1};
     {fire_s3, first_s3, last_s3, x_s3, lockstep_s3} <= {fire_s2, first_s2, last_s2, x_s2, lockstep_s2};
-    end_q      <= !rst_ni ? {CAPTURE_LAT{1'b0}} : {end_q[CAPTURE_LAT-2:0], tile_end};
-    captured_o <= end_q[CAPTURE_LAT-1] && rst_ni;
+    end_q      <= {end_q[CAPTURE_LAT-2:0], tile_end};
+    captured_o <= end_q[CAPTURE_LAT-1];
+    if (!rst_ni) begin
+      fire_s1    <= {N{1'b0}};
+      end_q      <= {CAPTURE_LAT{1'b0}};
+      captured_o <= 1'b0;
+    end
   end
 
   generate

@@ -83,28 +83,19 @@ module rowvit_axil_regs #(
     wire done = started_q && !busy_i && images_done_q == run_images_q;
 
     always @(posedge clk_i) begin
+        bvalid_q <= write || (bvalid_q && !s_axil_bready);
+        start_q <= control && s_axil_wdata[0] && !s_axil_wdata[1] && !busy_i && !error;
+        reset_q <= control && s_axil_wdata[1];
         if (!rst_ni) begin
             bvalid_q <= 1'b0;
             start_q <= 1'b0;
             reset_q <= 1'b0;
-        end else begin
-            bvalid_q <= write || (bvalid_q && !s_axil_bready);
-            start_q <= control && s_axil_wdata[0] && !s_axil_wdata[1] && !busy_i && !error;
-            reset_q <= control && s_axil_wdata[1];
         end
     end
 
     integer i;
     always @(posedge clk_i) begin
-        if (!rst_ni) begin
-            base_lo_q <= 0;
-            base_hi_q <= 0;
-            program_q <= 0;
-            length_q <= 0;
-            watchdog_q <= 0;
-            images_q <= 0;
-            irq_enable_q <= 0;
-        end else if (write) begin
+        if (write) begin
             for (i = 0; i < 4; i = i + 1) begin
                 if (s_axil_wstrb[i]) begin
                     if (waddr == REG_BASE_LO) base_lo_q[8*i +: 8] <= s_axil_wdata[8*i +: 8];
@@ -119,30 +110,38 @@ module rowvit_axil_regs #(
                     images_q[8*i +: 8] <= s_axil_wdata[8*i +: 8];
             if (s_axil_wstrb[0] && waddr == REG_IRQ_ENABLE) irq_enable_q <= s_axil_wdata[1:0];
         end
+        if (!rst_ni) begin
+            base_lo_q <= 0;
+            base_hi_q <= 0;
+            program_q <= 0;
+            length_q <= 0;
+            watchdog_q <= 0;
+            images_q <= 0;
+            irq_enable_q <= 0;
+        end
     end
 
     // What the run leaves behind: images done, error, interrupts.
     always @(posedge clk_i) begin
+        if (start_q) begin
+            started_q <= 1'b1;
+            run_images_q <= images_q;
+            images_done_q <= 0;
+        end else if (image_done_i) begin
+            images_done_q <= images_done_q + 1'b1;
+        end
+        if (error_valid_i && !error) error_q <= {error_info_i, error_code_i};
+        if (write && waddr == REG_IRQ_STATUS && s_axil_wstrb[0])
+            irq_status_q <= irq_status_q & ~s_axil_wdata[1:0];
+        // An event in the cycle in which the host clears the last one must not be lost.
+        if (image_done_i) irq_status_q[0] <= 1'b1;
+        if (error_valid_i && !error) irq_status_q[1] <= 1'b1;
         if (!rst_ni || reset_q) begin
             started_q <= 1'b0;
             run_images_q <= 0;
             images_done_q <= 0;
             error_q <= 0;
             irq_status_q <= 0;
-        end else begin
-            if (start_q) begin
-                started_q <= 1'b1;
-                run_images_q <= images_q;
-                images_done_q <= 0;
-            end else if (image_done_i) begin
-                images_done_q <= images_done_q + 1'b1;
-            end
-            if (error_valid_i && !error) error_q <= {error_info_i, error_code_i};
-            if (write && waddr == REG_IRQ_STATUS && s_axil_wstrb[0])
-                irq_status_q <= irq_status_q & ~s_axil_wdata[1:0];
-            // An event in the cycle in which the host clears the last one must not be lost.
-            if (image_done_i) irq_status_q[0] <= 1'b1;
-            if (error_valid_i && !error) irq_status_q[1] <= 1'b1;
         end
     end
 
@@ -185,8 +184,8 @@ module rowvit_axil_regs #(
     end
 
     always @(posedge clk_i) begin
+        rvalid_q <= read || (rvalid_q && !s_axil_rready);
         if (!rst_ni) rvalid_q <= 1'b0;
-        else rvalid_q <= read || (rvalid_q && !s_axil_rready);
     end
 
     always @(posedge clk_i) begin

@@ -6,7 +6,6 @@
 module rowvit_counters (
     input  wire         clk_i,
     input  wire         rst_ni,
-    input  wire         clear_i,
     // 16 bits per counter, in the order of isa.COUNTERS.
     input  wire [319:0] inc_i,
     // 32 bits per counter.
@@ -19,8 +18,8 @@ module rowvit_counters (
         for (i = 0; i < N_COUNTER; i = i + 1) begin : g_counter
             reg [31:0] count_q;
             always @(posedge clk_i) begin
-                if (!rst_ni || clear_i) count_q <= 0;
-                else count_q <= count_q + {16'b0, inc_i[16*i +: 16]};
+                count_q <= count_q + {16'b0, inc_i[16*i +: 16]};
+                if (!rst_ni) count_q <= 0;
             end
             assign count_o[32*i +: 32] = count_q;
         end

@@ -105,17 +105,16 @@ module rowvit_dispatch #(
     end
 
     always @(posedge clk_i) begin
+        if (word) word_q <= word_q + 1'b1;
+        if (request && !complete) inflight_q <= inflight_q + 1'b1;
+        if (complete && !request) inflight_q <= inflight_q - 1'b1;
+        // Words fetched beyond END are dropped.
+        if (complete && running) instr_valid_q <= 1'b1;
+        else if (consume) instr_valid_q <= 1'b0;
         if (!rst_ni || flush) begin
             word_q <= 3'd0;
             inflight_q <= 3'd0;
             instr_valid_q <= 1'b0;
-        end else begin
-            if (word) word_q <= word_q + 1'b1;
-            if (request && !complete) inflight_q <= inflight_q + 1'b1;
-            if (complete && !request) inflight_q <= inflight_q - 1'b1;
-            // Words fetched beyond END are dropped.
-            if (complete && running) instr_valid_q <= 1'b1;
-            else if (consume) instr_valid_q <= 1'b0;
         end
     end
 
@@ -144,9 +143,7 @@ module rowvit_dispatch #(
     assign consume = instr_valid_q && !error && (state_q == S_HEADER || is_end || |push);
 
     always @(posedge clk_i) begin
-        if (!rst_ni || (clear_i && !start_i)) begin
-            state_q <= S_IDLE;
-        end else if (start_i) begin
+        if (start_i) begin
             state_q <= images_i != 0 ? S_RESTART : S_IDLE;
             images_left_q <= images_i;
             first_q <= 1'b1;
@@ -169,6 +166,7 @@ module rowvit_dispatch #(
                 default: ;
             endcase
         end
+        if (!rst_ni || (clear_i && !start_i)) state_q <= S_IDLE;
     end
 
     always @(posedge clk_i) begin

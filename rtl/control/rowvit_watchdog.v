@@ -11,7 +11,6 @@ module rowvit_watchdog #(
 ) (
     input  wire             clk_i,
     input  wire             rst_ni,
-    input  wire             clear_i,
     input  wire             busy_i,
     input  wire [31:0]      limit_i,
     input  wire [WIDTH-1:0] progress_i,
@@ -28,13 +27,12 @@ module rowvit_watchdog #(
     end
 
     always @(posedge clk_i) begin
-        if (!rst_ni || clear_i || !busy_i || moved_q) begin
+        // Stops one beyond the limit, so that a stall is reported once.
+        if (limit_i != 0 && idle_q <= limit_i) idle_q <= idle_q + 1'b1;
+        error_q <= limit_i != 0 && idle_q == limit_i;
+        if (!rst_ni || !busy_i || moved_q) begin
             idle_q <= 0;
             error_q <= 1'b0;
-        end else begin
-            // Stops one beyond the limit, so that a stall is reported once.
-            if (limit_i != 0 && idle_q <= limit_i) idle_q <= idle_q + 1'b1;
-            error_q <= limit_i != 0 && idle_q == limit_i;
         end
     end
 

@@ -107,11 +107,14 @@ module rowvit_axi_reader #(
             assign req_ready[c] = !valid_q || (issue[c] && final_q);
 
             always @(posedge clk_i) begin
-                if (!rst_ni || clear_i) valid_q <= 1'b0;
-                else if (req_ready[c]) valid_q <= req_valid[c];
-                known_q <= rst_ni && !clear_i && valid_q && !issue[c];
+                if (req_ready[c]) valid_q <= req_valid[c];
+                known_q <= valid_q && !issue[c];
                 length_q <= final_burst ? left_q[4:0] : room;
                 final_q <= final_burst;
+                if (!rst_ni || clear_i) begin
+                    valid_q <= 1'b0;
+                    known_q <= 1'b0;
+                end
             end
 
             always @(posedge clk_i) begin
@@ -125,9 +128,9 @@ module rowvit_axi_reader #(
             end
 
             always @(posedge clk_i) begin
-                if (!rst_ni || clear_i) free_q <= ALL;
-                else free_q <= free_q - (issue[c] ? {{(CW-5){1'b0}}, length_q} : {CW{1'b0}})
+                free_q <= free_q - (issue[c] ? {{(CW-5){1'b0}}, length_q} : {CW{1'b0}})
                                       + {{(CW-1){1'b0}}, pop};
+                if (!rst_ni || clear_i) free_q <= ALL;
             end
 
             rowvit_fifo #(.WIDTH(64), .DEPTH(DEPTH)) u_fifo (
@@ -156,9 +159,9 @@ module rowvit_axi_reader #(
     assign issue[1] = can_issue && fits[1] && !fits[0];
 
     always @(posedge clk_i) begin
-        if (!rst_ni) ar_valid_q <= 1'b0;
-        else if (|issue) ar_valid_q <= 1'b1;
+        if (|issue) ar_valid_q <= 1'b1;
         else if (m_axi_arready) ar_valid_q <= 1'b0;
+        if (!rst_ni) ar_valid_q <= 1'b0;
     end
 
     always @(posedge clk_i) begin
@@ -184,8 +187,8 @@ module rowvit_axi_reader #(
     );
 
     always @(posedge clk_i) begin
+        flush_q <= owner_valid && (clear_i || flush_q);
         if (!rst_ni) flush_q <= 1'b0;
-        else flush_q <= owner_valid && (clear_i || flush_q);
     end
 
     wire take = m_axi_rvalid && !flush_q;

@@ -16,7 +16,6 @@ module rowvit_load_engine #(
 ) (
     input  wire                      clk_i,
     input  wire                      rst_ni,
-    input  wire                      clear_i,
 
     input  wire                      instr_valid_i,
     output wire                      instr_ready_o,
@@ -70,7 +69,7 @@ module rowvit_load_engine #(
     output wire                      wait_o,
     output reg  [15:0]               w2_fetched_o,
     output reg  [15:0]               w2_rows_o,
-    // One-cycle pulse; info is the instruction index. The engine stops until clear_i.
+    // One-cycle pulse; info is the instruction index. The engine stops until it is reset.
     output wire                      error_valid_o,
     output wire [7:0]                error_code_o,
     output wire [23:0]               error_info_o
@@ -167,25 +166,22 @@ module rowvit_load_engine #(
     wire issue_final = plain_issue || close_issue || dead_issue;
 
     always @(posedge clk_i) begin
-        if (!rst_ni || clear_i) begin
-            state_q <= S_IDLE;
-        end else begin
-            case (state_q)
-                S_IDLE: if (instr_valid_i) state_q <= S_SIZE;
-                S_SIZE: state_q <= S_CHECK;
-                S_CHECK: if (range_error) state_q <= S_STOP;
-                         else if (gather) state_q <= S_GATHER;
-                         else if (next_free) state_q <= S_IDLE;
-                S_GATHER: if (gather_ok && !dead) state_q <= S_MASK;
-                          else if (dead_issue) state_q <= S_IDLE;
-                S_MASK: state_q <= S_LATCH;
-                S_LATCH: state_q <= rest_only ? S_HAD : S_SCAN;
-                S_HAD: state_q <= S_SCAN;
-                S_SCAN: if (close_issue) state_q <= S_IDLE;
-                        else if (bits_q == 0 && !final_word && !found_q) state_q <= S_MASK;
-                default: ;
-            endcase
-        end
+        case (state_q)
+            S_IDLE: if (instr_valid_i) state_q <= S_SIZE;
+            S_SIZE: state_q <= S_CHECK;
+            S_CHECK: if (range_error) state_q <= S_STOP;
+                     else if (gather) state_q <= S_GATHER;
+                     else if (next_free) state_q <= S_IDLE;
+            S_GATHER: if (gather_ok && !dead) state_q <= S_MASK;
+                      else if (dead_issue) state_q <= S_IDLE;
+            S_MASK: state_q <= S_LATCH;
+            S_LATCH: state_q <= rest_only ? S_HAD : S_SCAN;
+            S_HAD: state_q <= S_SCAN;
+            S_SCAN: if (close_issue) state_q <= S_IDLE;
+                    else if (bits_q == 0 && !final_word && !found_q) state_q <= S_MASK;
+            default: ;
+        endcase
+        if (!rst_ni) state_q <= S_IDLE;
     end
 
     assign instr_ready_o = issue_final;
@@ -246,8 +242,8 @@ module rowvit_load_engine #(
     end
 
     always @(posedge clk_i) begin
-        if (!rst_ni || clear_i) found_q <= 1'b0;
-        else if (found_free) found_q <= find;
+        if (found_free) found_q <= find;
+        if (!rst_ni) found_q <= 1'b0;
     end
 
     always @(posedge clk_i) begin
@@ -255,8 +251,8 @@ module rowvit_load_engine #(
     end
 
     always @(posedge clk_i) begin
-        if (!rst_ni || clear_i) next_valid_q <= 1'b0;
-        else if (next_free) next_valid_q <= issue_final || found_q;
+        if (next_free) next_valid_q <= issue_final || found_q;
+        if (!rst_ni) next_valid_q <= 1'b0;
     end
 
     always @(posedge clk_i) begin
@@ -281,8 +277,12 @@ module rowvit_load_engine #(
     assign req_bytes_o = next_bytes_q;
     assign mask_addr_o = state_q == S_LATCH ? had_addr_q : mask_addr_q;
     always @(posedge clk_i) begin
-        w2_fetched_o <= {15'b0, find && rst_ni};
-        w2_rows_o <= close_issue && !rest_only && rst_ni ? rows : 16'd0;
+        w2_fetched_o <= {15'b0, find};
+        w2_rows_o <= close_issue && !rest_only ? rows : 16'd0;
+        if (!rst_ni) begin
+            w2_fetched_o <= 16'd0;
+            w2_rows_o <= 16'd0;
+        end
     end
     assign error_valid_o = range_error;
     assign error_code_o = ERROR_ADDRESS_RANGE;
@@ -313,7 +313,7 @@ module rowvit_load_engine #(
     rowvit_fifo #(.WIDTH(JOB_W + 1), .DEPTH(32)) u_jobs (
         .clk_i(clk_i),
         .rst_ni(rst_ni),
-        .clear_i(clear_i),
+        .clear_i(1'b0),
         .in_valid_i(next_taken),
         .in_ready_o(jobs_ready),
         .in_data_i({next_empty, next_final_q, next_kind_q, next_groups_q, next_dst_q, next_rows_q,
@@ -338,8 +338,8 @@ module rowvit_load_engine #(
     );
 
     always @(posedge clk_i) begin
-        if (!rst_ni || clear_i) head_ok_q <= 1'b0;
-        else head_ok_q <= job_valid && head_ok && !job_ready;
+        head_ok_q <= job_valid && head_ok && !job_ready;
+        if (!rst_ni) head_ok_q <= 1'b0;
     end
 
     // Current job, and where the next word goes.
@@ -386,9 +386,9 @@ module rowvit_load_engine #(
     assign job_ready = head_ok_q && (!cur_valid_q || finish);
 
     always @(posedge clk_i) begin
-        if (!rst_ni || clear_i) cur_valid_q <= 1'b0;
-        else if (job_ready) cur_valid_q <= 1'b1;
+        if (job_ready) cur_valid_q <= 1'b1;
         else if (finish) cur_valid_q <= 1'b0;
+        if (!rst_ni) cur_valid_q <= 1'b0;
     end
 
     always @(posedge clk_i) begin
@@ -426,7 +426,7 @@ module rowvit_load_engine #(
     rowvit_fifo #(.WIDTH(LANES * 8 + 17 + GW), .DEPTH(16)) u_lines (
         .clk_i(clk_i),
         .rst_ni(rst_ni),
-        .clear_i(clear_i),
+        .clear_i(1'b0),
         .in_valid_i(take && is_weight && word_end),
         .in_ready_o(lines_ready),
         .in_data_i({job_end && cur_final_q, group_q, target, shifted[64*KEPT_WORDS+63 -: LANES*8]}),
@@ -446,9 +446,9 @@ module rowvit_load_engine #(
     reg [47:0] word_data_q;
 
     always @(posedge clk_i) begin
-        if (!rst_ni || clear_i) word_valid_q <= 1'b0;
-        else if (!held) word_valid_q <= take && !is_weight
+        if (!held) word_valid_q <= take && !is_weight
             && (!is_residual || word_end);
+        if (!rst_ni) word_valid_q <= 1'b0;
     end
 
     always @(posedge clk_i) if (!held) begin
@@ -465,9 +465,9 @@ module rowvit_load_engine #(
 
     reg [15:0] done_q;
     always @(posedge clk_i) begin
-        if (!rst_ni || clear_i) done_q <= 0;
-        else if ((line_valid && ww_ready_i && line_final) || (word_valid_q && word_final_q && !held)
+        if ((line_valid && ww_ready_i && line_final) || (word_valid_q && word_final_q && !held)
                  || (close && cur_final_q)) done_q <= done_q + 1'b1;
+        if (!rst_ni) done_q <= 0;
     end
 
     assign done_o = done_q;

@@ -70,9 +70,10 @@ module rowvit_token_memory #(
         raddr = 16'd0;
         for (k = 0; k < N_READ; k = k + 1) raddr = raddr | (r_addr_i[16*k+:16] & {16{grant[k]}});
       end
-      always @(posedge clk_i)
+      always @(posedge clk_i) begin
+        if (|want) after_q <= ~(grant | (grant - {{(N_READ - 1) {1'b0}}, 1'b1}));
         if (!rst_ni) after_q <= {N_READ{1'b0}};
-        else if (|want) after_q <= ~(grant | (grant - {{(N_READ - 1) {1'b0}}, 1'b1}));
+      end
 
       rowvit_sdp_ram #(
           .WIDTH(64),
@@ -103,8 +104,8 @@ module rowvit_token_memory #(
 
   always @(posedge clk_i) begin
     bank_q <= r_bank_i;
+    r_dvalid_o <= r_ready_o;
     if (!rst_ni) r_dvalid_o <= {N_READ{1'b0}};
-    else r_dvalid_o <= r_ready_o;
   end
 endmodule
 `default_nettype wire

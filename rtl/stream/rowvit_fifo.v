@@ -47,15 +47,14 @@ module rowvit_fifo #(
     end
 
     always @(posedge clk_i) begin
+        if (push) write_q <= write_q + 1'b1;
+        if (pop) read_q <= read_q + 1'b1;
+        if (push && !pop) count_q <= count_q + 1'b1;
+        if (pop && !push) count_q <= count_q - 1'b1;
         if (!rst_ni || clear_i) begin
             write_q <= 0;
             read_q <= 0;
             count_q <= 0;
-        end else begin
-            if (push) write_q <= write_q + 1'b1;
-            if (pop) read_q <= read_q + 1'b1;
-            if (push && !pop) count_q <= count_q + 1'b1;
-            if (pop && !push) count_q <= count_q - 1'b1;
         end
     end
 endmodule

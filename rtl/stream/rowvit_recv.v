@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // RECV: one image's token rows from the input stream to the token memory.
 // Prefix rows are not in the stream; they are written as zeros. TLAST must come with the last word
-// of the last row; if it comes earlier or not then, the engine reports it and waits for clear_i.
+// of the last row; if it comes earlier or not then, the engine reports it and waits for a reset.
 // Throughput: one 64-bit word per cycle, 2 cycles between bands. Latency: 2 cycles.
 // Resources: about 400 LUT, 320 flip-flops.
 `default_nettype none
@@ -12,7 +12,6 @@ module rowvit_recv #(
 ) (
     input  wire            clk_i,
     input  wire            rst_ni,
-    input  wire            clear_i,
 
     // Held until the operation is complete.
     input  wire            instr_valid_i,
@@ -58,7 +57,7 @@ module rowvit_recv #(
     rowvit_skid_buffer #(.WIDTH(65)) u_in (
         .clk_i(clk_i),
         .rst_ni(rst_ni),
-        .clear_i(clear_i),
+        .clear_i(1'b0),
         .in_valid_i(s_axis_tvalid),
         .in_ready_o(s_axis_tready),
         .in_data_i({s_axis_tlast, s_axis_tdata}),
@@ -100,21 +99,18 @@ module rowvit_recv #(
     assign in_ready = state_q == S_RUN && out_free && !zero_row;
 
     always @(posedge clk_i) begin
-        if (!rst_ni || clear_i) begin
-            state_q <= S_IDLE;
-        end else begin
-            case (state_q)
-                // The last operation's instruction is released when its last word is written.
-                S_IDLE: if (instr_valid_i && !out_valid_q) state_q <= S_CHECK;
-                S_CHECK: if (dep_ok) state_q <= nothing ? S_IDLE : S_RUN;
-                S_RUN: if (step) begin
-                           if (bad) state_q <= S_STOP;
-                           else if (op_end) state_q <= S_IDLE;
-                           else if (band_end) state_q <= S_CHECK;
-                       end
-                default: ;
-            endcase
-        end
+        case (state_q)
+            // The last operation's instruction is released when its last word is written.
+            S_IDLE: if (instr_valid_i && !out_valid_q) state_q <= S_CHECK;
+            S_CHECK: if (dep_ok) state_q <= nothing ? S_IDLE : S_RUN;
+            S_RUN: if (step) begin
+                       if (bad) state_q <= S_STOP;
+                       else if (op_end) state_q <= S_IDLE;
+                       else if (band_end) state_q <= S_CHECK;
+                   end
+            default: ;
+        endcase
+        if (!rst_ni) state_q <= S_IDLE;
     end
 
     always @(posedge clk_i) begin
@@ -138,8 +134,8 @@ module rowvit_recv #(
     end
 
     always @(posedge clk_i) begin
-        if (!rst_ni || clear_i) out_valid_q <= 1'b0;
-        else if (out_free) out_valid_q <= step && !bad;
+        if (out_free) out_valid_q <= step && !bad;
+        if (!rst_ni) out_valid_q <= 1'b0;
     end
 
     always @(posedge clk_i) begin
@@ -156,14 +152,15 @@ module rowvit_recv #(
     reg [15:0] done_q, bands_q;
     wire op_done = (out_taken && op_end_q) || (state_q == S_CHECK && dep_ok && nothing);
     always @(posedge clk_i) begin
-        if (!rst_ni || clear_i) begin
-            done_q <= 0;
-            bands_q <= 0;
-        end else if (op_done) begin
+        if (op_done) begin
             done_q <= done_q + 1'b1;
             bands_q <= 0;
         end else if (out_taken && band_end_q) begin
             bands_q <= bands_q + 1'b1;
+        end
+        if (!rst_ni) begin
+            done_q <= 0;
+            bands_q <= 0;
         end
     end
 

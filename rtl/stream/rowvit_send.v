@@ -11,7 +11,6 @@ module rowvit_send #(
 ) (
     input  wire            clk_i,
     input  wire            rst_ni,
-    input  wire            clear_i,
 
     input  wire [N-1:0]    in_valid_i,
     output wire [N-1:0]    in_ready_o,
@@ -50,14 +49,14 @@ module rowvit_send #(
     assign in_ready_o = grant & {N{ready}};
 
     always @(posedge clk_i) begin
-        if (!rst_ni || clear_i) owner_q <= 0;
-        else if (valid && ready) owner_q <= eor ? {N{1'b0}} : grant;
+        if (valid && ready) owner_q <= eor ? {N{1'b0}} : grant;
+        if (!rst_ni) owner_q <= 0;
     end
 
     rowvit_skid_buffer #(.WIDTH(65)) u_out (
         .clk_i(clk_i),
         .rst_ni(rst_ni),
-        .clear_i(clear_i),
+        .clear_i(1'b0),
         .in_valid_i(valid),
         .in_ready_o(ready),
         .in_data_i({last, data}),

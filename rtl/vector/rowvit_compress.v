@@ -100,7 +100,14 @@ module rowvit_compress #(
                 closed_base_q <= base_q;
                 closed_end_q <= write_d;
             end
+            lane_q <= lane_q + 1'b1;
+            write_q <= write_d;
+            byte_q <= word_end ? 3'd0 : byte_q + {2'd0, keep};
         end
+        if (pop && has_word) read_q <= read_q + 1'b1;
+        if (pop) index_q <= has_word ? index_q + 4'd1 : 4'd0;
+        closed_q <= (push && last) || (closed_q && !pop_bitmap);
+        seg_valid_o <= push && last;
         if (!rst_ni) begin
             lane_q <= 0;
             byte_q <= 3'd0;
@@ -109,16 +116,6 @@ module rowvit_compress #(
             index_q <= 4'd0;
             closed_q <= 1'b0;
             seg_valid_o <= 1'b0;
-        end else begin
-            if (push) begin
-                lane_q <= lane_q + 1'b1;
-                write_q <= write_d;
-                byte_q <= word_end ? 3'd0 : byte_q + {2'd0, keep};
-            end
-            if (pop && has_word) read_q <= read_q + 1'b1;
-            if (pop) index_q <= has_word ? index_q + 4'd1 : 4'd0;
-            closed_q <= (push && last) || (closed_q && !pop_bitmap);
-            seg_valid_o <= push && last;
         end
     end
 endmodule

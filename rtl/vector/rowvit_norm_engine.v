@@ -18,7 +18,6 @@ module rowvit_norm_engine #(
 ) (
     input  wire                      clk_i,
     input  wire                      rst_ni,
-    input  wire                      clear_i,
     // NORM instructions; taken when done.
     input  wire                      instr_valid_i,
     output wire                      instr_ready_o,
@@ -56,7 +55,7 @@ module rowvit_norm_engine #(
     localparam SLOT_DEPTH = LANES * ((MAX_DIM + LANES * GROUPS - 1) / (LANES * GROUPS));
     localparam PARAM_DEPTH = NORM_SLOTS * SLOT_DEPTH;
     localparam PW = $clog2(PARAM_DEPTH);
-    localparam LANE_W = $clog2(LANES);
+    localparam LW = $clog2(LANES);
     localparam [15:0] TILE_STEP = (GROUPS[15:0] - 16'd1) * (LANES[15:0] / 16'd8) + 16'd1;  // words
     localparam [10:0] TILE_CHANNELS = GROUPS[10:0] * LANES[10:0];
 
@@ -64,12 +63,10 @@ module rowvit_norm_engine #(
         if (MAX_DIM > 1024 || MAX_DIM % LANES != 0) begin : g_bad_dim
             illegal_parameter_norm_engine_max_dim u_bad();
         end
-        if (GROUPS * LANES > 1024 || (1 << LANE_W) != LANES || LANES < 8) begin : g_bad_lanes
+        if (GROUPS * LANES > 1024 || (1 << LW) != LANES || LANES < 8) begin : g_bad_lanes
             illegal_parameter_norm_engine_lanes u_bad();
         end
     endgenerate
-
-    wire run_n = rst_ni && !clear_i;
 
     // ---------------------------------------------------------------- fields
     wire [7:0]  tag = instr_i[F_TAG +: 8];
@@ -122,7 +119,7 @@ module rowvit_norm_engine #(
             bands_o <= 16'd0;
             done_o <= done_o + 16'd1;
         end
-        if (!run_n) begin
+        if (!rst_ni) begin
             run_q <= 1'b0;
             bands_o <= 16'd0;
             done_o <= 16'd0;
@@ -144,7 +141,7 @@ module rowvit_norm_engine #(
     reg         pass_q;       // a pass reads
     reg         square_q;     // it is pass 1
     reg  [15:0] addr_q;       // address
-    reg  [LANE_W-1:0] lane_q;
+    reg  [LW-1:0] lane_q;
     reg  [10:0] left_q;       // channels from this tile on
     reg         first_q;      // nothing read yet
     reg  [15:0] sum_row_q, sum_base_q;               // next pass 1: first row, residual address
@@ -207,7 +204,7 @@ module rowvit_norm_engine #(
                 norm_dst_q <= norm_dst_q + dst_stride;
             end
         end
-        if (!run_n) pass_q <= 1'b0;
+        if (!rst_ni) pass_q <= 1'b0;
     end
 
     // Which groups and rows of the tile exist.
@@ -251,7 +248,7 @@ module rowvit_norm_engine #(
             param_s <= {param_s[PW*(B_STAGE-1)-1:0], param_q};
             word_s <= {word_s[WORD_W*(STAGES-1)-1:0], word_in};
         end
-        if (!run_n) begin
+        if (!rst_ni) begin
             sum_s <= 6'd0;
             norm_s <= {STAGES{1'b0}};
             octet_s <= {STAGES{1'b0}};
@@ -308,7 +305,7 @@ module rowvit_norm_engine #(
     rowvit_norm_stats #(
         .ROWS(ROWS), .GROUPS(GROUPS)
     ) u_stats (
-        .clk_i(clk_i), .rst_ni(run_n), .en_i(en_q), .dim8_i(dim[10:3]),
+        .clk_i(clk_i), .rst_ni(rst_ni), .en_i(en_q), .dim8_i(dim[10:3]),
         .start_i(start_sum), .free_o(stats_free),
         .x_i(x), .x_valid_i(sum_s[3]), .x_first_i(first_s[3]),
         .square_i(product), .square_valid_i(sum_s[6]), .square_first_i(first_s[6]),
@@ -356,7 +353,7 @@ module rowvit_norm_engine #(
 
     integer i;
     always @(posedge clk_i) begin
-        en_q <= en_d && run_n;
+        en_q <= en_d;
         held_q <= held_q & ~taken;
         for (i = 0; i < N; i = i + 1) begin
             if (en_q && norm_s[STAGES]) pack_q[56*i +: 56] <= {y[8*i +: 8], pack_q[56*i+8 +: 48]};
@@ -369,7 +366,10 @@ module rowvit_norm_engine #(
             hold_addr_q <= word17[15:0];
             {hold_band_q, hold_op_q} <= word17[WORD_W-1 -: 2];
         end
-        if (!run_n) held_q <= 0;
+        if (!rst_ni) begin
+            en_q <= 1'b0;
+            held_q <= 0;
+        end
     end
 
     generate
@@ -396,11 +396,14 @@ module rowvit_norm_engine #(
 
     // ---------------------------------------------------------------- dump
     reg dump_busy_q;
-    always @(posedge clk_i) dump_busy_q <= run_n && run_q && dump_q;
+    always @(posedge clk_i) begin
+        dump_busy_q <= run_q && dump_q;
+        if (!rst_ni) dump_busy_q <= 1'b0;
+    end
     rowvit_norm_dump #(
         .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES)
     ) u_dump (
-        .clk_i(clk_i), .rst_ni(run_n),
+        .clk_i(clk_i), .rst_ni(rst_ni),
         .start_i(run_q && dump_q && !dump_busy_q), .count_i(count_q), .tag_i(tag), .dim_i(dim),
         .res_stride_i(res_stride), .band_o(dump_band), .band_ok_i(dep_ok),
         .band_done_o(dump_band_done), .done_o(dump_done),

@@ -111,7 +111,7 @@ module rowvit_norm_stats #(
 
     assign free_o = !used_q;
     always @(posedge clk_i) begin
-        root_start_q <= rst_ni && state_q == V_SUB && last_step;
+        root_start_q <= state_q == V_SUB && last_step;
         if (en_i && square_valid_i && square_last_i) summed_q <= 1'b1;
         if (start_i) used_q <= 1'b1;
         if (en_i && load_r_i) open_q <= 1'b0;
@@ -153,6 +153,7 @@ module rowvit_norm_stats #(
         if (!rst_ni) begin
             state_q <= V_IDLE;
             row_q <= 0;
+            root_start_q <= 1'b0;
             open_q <= 1'b0;
             used_q <= 1'b0;
             summed_q <= 1'b0;

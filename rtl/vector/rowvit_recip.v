@@ -46,10 +46,13 @@ module rowvit_recip #(
     wire        fits = !diff[QW];
 
     always @(posedge clk_i) begin
-        done_o <= rst_ni && !start_i && step_q == 5'd1;
-        if (!rst_ni) step_q <= 5'd0;
-        else if (start_i) step_q <= STEPS[4:0];
+        done_o <= !start_i && step_q == 5'd1;
+        if (start_i) step_q <= STEPS[4:0];
         else if (step_q != 5'd0) step_q <= step_q - 5'd1;
+        if (!rst_ni) begin
+            done_o <= 1'b0;
+            step_q <= 5'd0;
+        end
     end
 
     always @(posedge clk_i) begin

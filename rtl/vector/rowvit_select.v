@@ -16,7 +16,6 @@ module rowvit_select #(
 ) (
     input  wire               clk_i,
     input  wire               rst_ni,
-    input  wire               clear_i,
     // SELECT instructions; taken when done.
     input  wire               instr_valid_i,
     output wire               instr_ready_o,
@@ -221,7 +220,7 @@ module rowvit_select #(
             live_o <= set_live_rows_i;
             identity_q <= 1'b1;
         end
-        if (!rst_ni || clear_i) begin
+        if (!rst_ni) begin
             state_q <= S_IDLE;
             scan_q <= 1'b0;
             seen_q <= 1'b0;

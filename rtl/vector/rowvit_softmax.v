@@ -18,7 +18,6 @@ module rowvit_softmax #(
 ) (
     input  wire                        clk_i,
     input  wire                        rst_ni,
-    input  wire                        clear_i,
     // Start of an operation; its settings stay until its last band is done.
     input  wire                        op_start_i,
     input  wire [15:0]                 cfg_live_i,
@@ -51,7 +50,7 @@ module rowvit_softmax #(
 );
     localparam N = ROWS * GROUPS;
     localparam SEGW = 1 + LANES / 8;
-    localparam LANE_W = $clog2(LANES);
+    localparam LW = $clog2(LANES);
     localparam SUM_W = $clog2(255 * MAX_TOKENS + 1);
     localparam TW = $clog2(MAX_TOKENS);
     localparam AW = $clog2(2 * MAX_TOKENS);
@@ -62,8 +61,6 @@ module rowvit_softmax #(
             illegal_parameter_softmax_max_tokens u_bad();
         end
     endgenerate
-
-    wire run_n = rst_ni && !clear_i;
 
     // ---------------------------------------------------------------- pass 1
     reg  odd_in_q;   // parity of the band that arrives
@@ -93,7 +90,7 @@ module rowvit_softmax #(
     wire       sending = state_q == S_SEND || state_q == S_SCORE;
     wire       score_pass = state_q == S_SCORE || state_q == S_SCORED;
     wire [15:0] next = token_q + 16'd1;
-    wire       send_end = next >= cfg_live_i && (score_pass || next[LANE_W-1:0] == 0);
+    wire       send_end = next >= cfg_live_i && (score_pass || next[LW-1:0] == 0);
     wire       moving;    // something is in the pipeline behind S
     wire       words_out; // all words of P were taken
     wire       recip_start = state_q == S_FLUSH && !moving;
@@ -137,7 +134,7 @@ module rowvit_softmax #(
             odd_in_q <= 1'b0;
             bands_o <= 16'd0;
         end
-        if (!run_n) begin
+        if (!rst_ni) begin
             state_q <= S_IDLE;
             odd_in_q <= 1'b0;
             pending_q <= 1'b0;
@@ -155,17 +152,17 @@ module rowvit_softmax #(
     assign en = !feed_stop;
     assign moving = valid_q != 3'd0;
     always @(posedge clk_i) begin
-        if (!run_n) valid_q <= 3'd0;
-        else if (en) begin
+        if (en) begin
             valid_q <= {valid_q[1:0], sending};
             live_q <= {live_q[0], token_q < cfg_live_i};
         end
+        if (!rst_ni) valid_q <= 3'd0;
     end
 
     // Word addresses: group_q[g] is g strides, settled long before the first band is complete.
     reg [16*(GROUPS+1)-1:0] group_q;
     reg [15:0]              tile_q;
-    reg [LANE_W-1:0]        lane_q;
+    reg [LW-1:0]        lane_q;
     genvar g, r;
     generate
         for (g = 0; g <= GROUPS; g = g + 1) begin : g_group
@@ -200,9 +197,9 @@ module rowvit_softmax #(
             for (g = 0; g < GROUPS; g = g + 1) begin : g_lane
                 localparam I = r * GROUPS + g;
                 rowvit_softmax_lane #(
-                    .LANES(LANES), .LW(SUM_W)
+                    .LANES(LANES), .SUM_W(SUM_W)
                 ) u_lane (
-                    .clk_i(clk_i), .rst_ni(run_n),
+                    .clk_i(clk_i), .rst_ni(rst_ni),
                     .s_valid_i(s_live), .s_first_i(s_first_i), .s_data_i(s_data_i[12*I +: 12]),
                     .start_i(start), .en_i(en), .s_read_i(s_read_q[12*I +: 12]), .live_i(live_q[1]),
                     .e_o(e[8*I +: 8]),
@@ -232,9 +229,9 @@ module rowvit_softmax #(
                 end
             end
             always @(posedge clk_i) begin
-                if (!run_n) full_q <= 1'b0;
-                else if (take) full_q <= |want;
+                if (take) full_q <= |want;
                 if (take) {word_addr_q, word_data_q} <= {addr, data};
+                if (!rst_ni) full_q <= 1'b0;
             end
             assign word_ready[r*GROUPS +: GROUPS] = pick & {GROUPS{take}};
             assign pw_valid_o[r] = full_q;
@@ -279,7 +276,7 @@ module rowvit_softmax #(
     wire [TW-1:0] score_addr = score_pass ? score_read_q : score_addr_i[TW-1:0];
     wire          fresh = head_q == 8'd0 && cfg_score_clear_i;
     always @(posedge clk_i) begin
-        stage_q <= run_n ? {stage_q[2:0], valid_q[2] && score_pass} : 4'd0;
+        stage_q <= {stage_q[2:0], valid_q[2] && score_pass};
         head_e_q <= head_e;
         if (state_q == S_LOAD) begin
             {head_n_q, head_r_q} <= {head_n, head_r};
@@ -292,6 +289,7 @@ module rowvit_softmax #(
         share_q <= product[23:0] >> down;
         score_data_o <= score_mem_q[score_addr];
         if (stage_q[3]) score_mem_q[score_write_q] <= share_q + (fresh ? 24'd0 : score_data_o);
+        if (!rst_ni) stage_q <= 4'd0;
     end
 endmodule
 

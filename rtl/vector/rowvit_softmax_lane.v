@@ -8,7 +8,7 @@
 module rowvit_softmax_lane #(
     parameter LANES = 64,
     // Bits of L.
-    parameter LW = 18
+    parameter SUM_W = 18
 ) (
     input  wire          clk_i,
     input  wire          rst_ni,
@@ -67,14 +67,14 @@ module rowvit_softmax_lane #(
     reg [11:0] distance_q;
     wire [7:0] e = distance_q[11:8] == 4'd0 ? near[8*distance_q[7:0] +: 8]
                                             : {7'd0, distance_q[11:5] == 7'd8};
-    reg [LW-1:0] sum_q;
+    reg [SUM_W-1:0] sum_q;
     always @(posedge clk_i) begin
         if (en_i) begin
             distance_q <= max_q - s_read_i;
             e_o <= live_i ? e : 8'd0;
         end
         if (start_i) sum_q <= 0;
-        else if (feed_i) sum_q <= sum_q + {{(LW - 8){1'b0}}, e_o};
+        else if (feed_i) sum_q <= sum_q + {{(SUM_W - 8){1'b0}}, e_o};
     end
 
     rowvit_compress #(
@@ -93,7 +93,7 @@ module rowvit_softmax_lane #(
     reg  [4:0]  n_q;
     reg  [16:0] r_q;
     rowvit_recip #(
-        .QW(LW)
+        .QW(SUM_W)
     ) u_recip (
         .clk_i(clk_i), .rst_ni(rst_ni),
         .start_i(recip_start_i), .q_i(sum_q), .done_o(recip_done_o), .n_o(n), .r_o(r)

@@ -106,4 +106,6 @@ def test_every_file_holds_the_module_of_its_name() -> None:
 def test_instruction_fields_have_names() -> None:
     """A slot's number stands in the table of instructions only; elsewhere its generated name does."""
     for path in RTL.rglob("*.v"):
-        assert not re.findall(r"\[16 ?\* ?\d+ ?\+:|\b(?:instr_[iq]|q_exec)\[\d+\s*[]:+]", path.read_text()), path
+        assert not re.findall(r"\[16 ?\* ?\d+ ?\+:|\b(?:instr_[iq]|q_exec)\[\d+\s*[]:+]", path.read_text()), (
+            path
+        )

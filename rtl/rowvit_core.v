@@ -5,7 +5,7 @@
 // Throughput ROWS * GROUPS * LANES MAC per cycle; latencies: docs/architecture.md. Resources at 2 x 3 x 64:
 // about 36.6k LUT, 36.5k FF, 199 DSP48E1, 129.5 RAMB36.
 `default_nettype none
-module rowvit_core #(
+module rowvit_core #(  // as in rowvit_top
     parameter [31:0] CONFIG_HASH = 32'h0,
     parameter ROWS = 2,
     parameter GROUPS = 1,

@@ -3,19 +3,19 @@
 // AXI4-Stream in (patches) and out (records), interrupt. Adds no cycle; resources: rowvit_core and its parts.
 `default_nettype none
 module rowvit_top #(
-    parameter [31:0] CONFIG_HASH = 32'h0,
-    parameter ROWS = 2,
-    parameter GROUPS = 1,
-    parameter LANES = 16,
-    parameter WEIGHT_DEPTH = 512,
-    parameter TOKEN_DEPTH = 2048,
-    parameter RESIDUAL_DEPTH = 1024,
+    parameter [31:0] CONFIG_HASH = 32'h0,  // first 32 bits of the configuration's SHA-256
+    parameter ROWS = 2,               // token rows per band
+    parameter GROUPS = 1,             // lane groups
+    parameter LANES = 16,             // multipliers per row and group
+    parameter WEIGHT_DEPTH = 512,     // lines of LANES bytes per group
+    parameter TOKEN_DEPTH = 2048,     // 64-bit words per row
+    parameter RESIDUAL_DEPTH = 1024,  // int16 per row and group
     parameter MAX_TOKENS = 64,
-    parameter MAX_DIM = 256,
-    parameter PARAM_SLOTS = 4,
-    parameter NORM_SLOTS = 2,
-    parameter MASK_DEPTH = 64,
-    parameter USE_DSP = 0
+    parameter MAX_DIM = 256,          // channels
+    parameter PARAM_SLOTS = 4,        // lane tiles whose biases and multipliers are held
+    parameter NORM_SLOTS = 2,         // parameter sets of LayerNorm
+    parameter MASK_DEPTH = 64,        // words of LANES bits
+    parameter USE_DSP = 0             // 1: DSP48E1 primitives, 0: their behavioural twin
 ) (
     input  wire        aclk,
     input  wire        aresetn,

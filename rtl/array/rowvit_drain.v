@@ -10,9 +10,9 @@ module rowvit_drain #(
     parameter GROUPS = 3,
     parameter LANES  = 64,
     parameter AW     = 10,     // weight line address
-    parameter PARAM_SLOTS = 4,
-    parameter MASK_DEPTH = 256,
-    parameter BANK_W = 1
+    parameter PARAM_SLOTS = 4,   // lane tiles whose biases and multipliers are held
+    parameter MASK_DEPTH = 256,  // words of LANES bits
+    parameter BANK_W = 1         // bits of a row's number
 ) (
     input  wire                         clk_i,
     input  wire                         rst_ni,

@@ -9,7 +9,7 @@ module rowvit_exec #(
     parameter ROWS   = 2,
     parameter GROUPS = 3,
     parameter LANES  = 64,
-    parameter BANK_W = 1
+    parameter BANK_W = 1  // bits of a row's number
 ) (
     input  wire                       clk_i,
     input  wire                       rst_ni,

@@ -8,7 +8,7 @@
 `default_nettype none
 module rowvit_fetch #(
     parameter LANES  = 64,
-    parameter BANK_W = 1
+    parameter BANK_W = 1  // bits of a row's number
 ) (
     input  wire              clk_i,
     input  wire              rst_ni,

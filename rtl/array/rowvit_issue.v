@@ -10,9 +10,9 @@ module rowvit_issue #(
     parameter ROWS   = 2,
     parameter GROUPS = 3,
     parameter LANES  = 64,
-    parameter WEIGHT_DEPTH = 1024,
+    parameter WEIGHT_DEPTH = 1024,  // lines
     parameter AW     = 10,  // weight line address
-    parameter USE_DSP = 0
+    parameter USE_DSP = 0  // 1: DSP48E1 primitives, 0: their behavioural twin
 ) (
     input  wire                          clk_i,
     input  wire                          rst_ni,

@@ -7,8 +7,8 @@
 // 270 LUT at 6 banks.
 `default_nettype none
 module rowvit_residual_memory #(
-    parameter BANKS = 6,
-    parameter DEPTH = 1024
+    parameter BANKS = 6,    // ROWS * GROUPS
+    parameter DEPTH = 1024  // int16 per bank
 ) (
     input  wire                clk_i,
     input  wire [BANKS-1:0]    drain_we_i,

@@ -6,7 +6,7 @@
 module rowvit_sdp_ram #(
     parameter WIDTH = 64,
     parameter DEPTH = 512,
-    parameter AW    = 9
+    parameter AW    = 9  // bits of an address
 ) (
     input  wire             clk_i,
     input  wire             we_i,

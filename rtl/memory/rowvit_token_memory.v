@@ -7,10 +7,10 @@
 `default_nettype none
 module rowvit_token_memory #(
     parameter ROWS    = 2,
-    parameter DEPTH   = 2048,
-    parameter N_READ  = 2,
-    parameter N_WRITE = 4,
-    parameter BANK_W  = 1
+    parameter DEPTH   = 2048,  // words per bank
+    parameter N_READ  = 2,     // fetchers
+    parameter N_WRITE = 4,     // write clients
+    parameter BANK_W  = 1      // bits of a row's number
 ) (
     input  wire                        clk_i,
     input  wire                        rst_ni,

@@ -6,8 +6,8 @@
 `default_nettype none
 module rowvit_weight_memory #(
     parameter LANES = 64,
-    parameter DEPTH = 1024,
-    parameter AW    = 10
+    parameter DEPTH = 1024,  // lines
+    parameter AW    = 10     // bits of a line's number
 ) (
     input  wire               clk_i,
     input  wire               a_en_i,

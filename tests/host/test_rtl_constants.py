@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The RTL's parameters and ports, read by pyverilog, agree with Python; names and constants keep the rules."""
+"""The RTL's parameters and ports, read by pyverilog, agree with Python; naming rules."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 # make test    the tests (SLOW=1: the long ones instead); also needs Icarus Verilog and Yosys
 # make test-pynq3.0, make test-pynq4
 #              the driver's tests with PYNQ 3.0, and with PYNQ 4 (for Zynq UltraScale+), in environments of their own
-# make lint    Verilator on the RTL, ruff on the Python
+# make lint    Verilator and Verible on the RTL, ruff on the Python
 # make bench   the simulated accelerator beside this machine's CPU (PyTorch, onnxruntime)
 # make synth   Yosys synthesis for Xilinx 7 series: resources of $(CONFIG) by module
 # make bitstream BOARD=Pynq-Z2
@@ -41,6 +41,7 @@ test-pynq3.0 test-pynq4: test-pynq%: tools .venv-pynq%/.test
 lint: tools $(VENV)/.test
 	$(VENV)/bin/ruff check host tests benchmarks bitstreams
 	$(VENV)/bin/ruff format --check host tests benchmarks bitstreams
+	$(VENV)/bin/verible-verilog-lint --rules_config rtl/verible.rules $(sort $(RTL))
 	verilator --lint-only -Wall -Irtl rtl/lint.vlt $(sort $(RTL)) --top-module rowvit_top
 
 bench: tools $(VENV)/.test

@@ -14,7 +14,7 @@ module rowvit_cluster #(
     input  wire                first_i,   // first product of a tile: start new sums
     input  wire                last_i,    // last product of a tile: copy to the shadow
     input  wire signed [8:0]   x_i,
-    input  wire [8*LANES-1:0]  a_i,       // weights of a lane pair as in rowvit_mac_pair.v, from one of two ports
+    input  wire [8*LANES-1:0]  a_i,       // lane pairs as in rowvit_mac_pair.v, from one of two ports
     input  wire [8*LANES-1:0]  b_i,
     input  wire                use_b_i,
     output reg  [26*LANES-1:0] shadow_o

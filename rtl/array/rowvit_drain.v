@@ -292,7 +292,8 @@ module rowvit_drain #(
     if (valid_q[5] && first_q[5]) begin
       kind6_q   <= d_kind;
       gather6_q <= d_gather;
-      {s_first6_q, s_last6_q, mask_end6_q, dense6_q, last6_q} <= {d_s_first, d_s_last, d_mask_end, d_dense, d_last};
+      {s_first6_q, s_last6_q, mask_end6_q} <= {d_s_first, d_s_last, d_mask_end};
+      {dense6_q, last6_q} <= {d_dense, d_last};
       {dst6_q, mask6_q, count6_q, total6_q} <= {d_dst, d_mask, d_count, d_total};
       // S: token of lane 0; K and V: token of row 0
       token6_q  <= d_kind == K_S ? d_token : {d_band[14:0], 1'b0};

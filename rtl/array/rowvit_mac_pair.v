@@ -35,7 +35,8 @@ module rowvit_mac_pair #(
           .PATTERN(48'h0), .SEL_MASK("MASK"), .SEL_PATTERN("PATTERN"), .USE_PATTERN_DETECT("NO_PATDET")
       ) u_dsp (
           .CLK(clk_i), .A({{5{a[24]}}, a}), .D(b), .B({{9{x_i[8]}}, x_i}),
-          .C(48'd0), .INMODE({2'b00, use_b_i, use_b_i, 1'b0}), .OPMODE({1'b0, !first_i, 5'b00101}), .ALUMODE(4'b0000),
+          .C(48'd0), .INMODE({2'b00, use_b_i, use_b_i, 1'b0}),
+          .OPMODE({1'b0, !first_i, 5'b00101}), .ALUMODE(4'b0000),
           .CARRYIN(1'b0), .CARRYINSEL(3'b000), .ACIN(30'd0), .BCIN(18'd0), .PCIN(48'd0),
           .CARRYCASCIN(1'b0), .MULTSIGNIN(1'b0),
           .CEA1(1'b0), .CEA2(1'b1), .CEAD(1'b1), .CEALUMODE(1'b1), .CEB1(1'b1), .CEB2(1'b1),

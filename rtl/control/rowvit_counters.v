@@ -11,19 +11,19 @@ module rowvit_counters (
     // 32 bits per counter.
     output wire [639:0] count_o
 );
-    `include "rowvit_defs.vh"
+  `include "rowvit_defs.vh"
 
-    genvar i;
-    generate
-        for (i = 0; i < N_COUNTER; i = i + 1) begin : g_counter
-            reg [31:0] count_q;
-            always @(posedge clk_i) begin
-                count_q <= count_q + {16'b0, inc_i[16*i +: 16]};
-                if (!rst_ni) count_q <= 0;
-            end
-            assign count_o[32*i +: 32] = count_q;
-        end
-    endgenerate
+  genvar i;
+  generate
+    for (i = 0; i < N_COUNTER; i = i + 1) begin : g_counter
+      reg [31:0] count_q;
+      always @(posedge clk_i) begin
+        count_q <= count_q + {16'b0, inc_i[16*i+:16]};
+        if (!rst_ni) count_q <= 0;
+      end
+      assign count_o[32*i+:32] = count_q;
+    end
+  endgenerate
 endmodule
 
 `default_nettype wire

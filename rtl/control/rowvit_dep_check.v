@@ -16,18 +16,18 @@ module rowvit_dep_check (
     input  wire [15:0] band_i,
     output wire        ok_o
 );
-    wire [5:0] ok;
+  wire [5:0] ok;
 
-    genvar e;
-    generate
-        for (e = 0; e < 6; e = e + 1) begin : g_engine
-            wire [15:0] ahead = done_i[16*e +: 16] - dep_i[16*e +: 16];
-            assign ok[e] = !ahead[15]
-                || (chain_i[e] && (&ahead) && bands_i[16*e +: 16] > band_i);
-        end
-    endgenerate
+  genvar e;
+  generate
+    for (e = 0; e < 6; e = e + 1) begin : g_engine
+      wire [15:0] ahead = done_i[16*e+:16] - dep_i[16*e+:16];
+      assign ok[e] = !ahead[15]
+          || (chain_i[e] && (&ahead) && bands_i[16*e+:16] > band_i);
+    end
+  endgenerate
 
-    assign ok_o = &ok;
+  assign ok_o = &ok;
 endmodule
 
 `default_nettype wire

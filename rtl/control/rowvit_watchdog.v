@@ -17,26 +17,26 @@ module rowvit_watchdog #(
     input  wire             event_i,
     output wire             error_o
 );
-    reg [WIDTH-1:0] progress_q;
-    reg [31:0] idle_q;
-    reg moved_q, error_q;
+  reg [WIDTH-1:0] progress_q;
+  reg [31:0] idle_q;
+  reg moved_q, error_q;
 
-    always @(posedge clk_i) begin
-        progress_q <= progress_i;
-        moved_q <= event_i || progress_i != progress_q;
+  always @(posedge clk_i) begin
+    progress_q <= progress_i;
+    moved_q <= event_i || progress_i != progress_q;
+  end
+
+  always @(posedge clk_i) begin
+    // Stops one beyond the limit, so that a stall is reported once.
+    if (limit_i != 0 && idle_q <= limit_i) idle_q <= idle_q + 1'b1;
+    error_q <= limit_i != 0 && idle_q == limit_i;
+    if (!rst_ni || !busy_i || moved_q) begin
+      idle_q <= 0;
+      error_q <= 1'b0;
     end
+  end
 
-    always @(posedge clk_i) begin
-        // Stops one beyond the limit, so that a stall is reported once.
-        if (limit_i != 0 && idle_q <= limit_i) idle_q <= idle_q + 1'b1;
-        error_q <= limit_i != 0 && idle_q == limit_i;
-        if (!rst_ni || !busy_i || moved_q) begin
-            idle_q <= 0;
-            error_q <= 1'b0;
-        end
-    end
-
-    assign error_o = error_q;
+  assign error_o = error_q;
 endmodule
 
 `default_nettype wire

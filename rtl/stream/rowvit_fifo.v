@@ -21,42 +21,42 @@ module rowvit_fifo #(
     output wire [WIDTH-1:0]         out_data_o,
     output wire [$clog2(DEPTH):0]   count_o
 );
-    localparam AW = $clog2(DEPTH);
+  localparam AW = $clog2(DEPTH);
 
-    generate
-        if (DEPTH < 2 || (1 << AW) != DEPTH) begin : g_bad_depth
-            illegal_parameter_fifo_depth u_bad();
-        end
-    endgenerate
-
-    (* ram_style = "distributed" *)
-    reg [WIDTH-1:0] mem_q [0:DEPTH-1];
-    reg [AW-1:0] write_q, read_q;
-    reg [AW:0] count_q;
-
-    wire push = in_valid_i && in_ready_o;
-    wire pop = out_valid_o && out_ready_i;
-
-    assign in_ready_o = !count_q[AW];
-    assign out_valid_o = count_q != 0;
-    assign out_data_o = mem_q[read_q];
-    assign count_o = count_q;
-
-    always @(posedge clk_i) begin
-        if (push) mem_q[write_q] <= in_data_i;
+  generate
+    if (DEPTH < 2 || (1 << AW) != DEPTH) begin : g_bad_depth
+      illegal_parameter_fifo_depth u_bad();
     end
+  endgenerate
 
-    always @(posedge clk_i) begin
-        if (push) write_q <= write_q + 1'b1;
-        if (pop) read_q <= read_q + 1'b1;
-        if (push && !pop) count_q <= count_q + 1'b1;
-        if (pop && !push) count_q <= count_q - 1'b1;
-        if (!rst_ni || clear_i) begin
-            write_q <= 0;
-            read_q <= 0;
-            count_q <= 0;
-        end
+  (* ram_style = "distributed" *)
+  reg [WIDTH-1:0] mem_q [0:DEPTH-1];
+  reg [AW-1:0] write_q, read_q;
+  reg [AW:0] count_q;
+
+  wire push = in_valid_i && in_ready_o;
+  wire pop = out_valid_o && out_ready_i;
+
+  assign in_ready_o = !count_q[AW];
+  assign out_valid_o = count_q != 0;
+  assign out_data_o = mem_q[read_q];
+  assign count_o = count_q;
+
+  always @(posedge clk_i) begin
+    if (push) mem_q[write_q] <= in_data_i;
+  end
+
+  always @(posedge clk_i) begin
+    if (push) write_q <= write_q + 1'b1;
+    if (pop) read_q <= read_q + 1'b1;
+    if (push && !pop) count_q <= count_q + 1'b1;
+    if (pop && !push) count_q <= count_q - 1'b1;
+    if (!rst_ni || clear_i) begin
+      write_q <= 0;
+      read_q <= 0;
+      count_q <= 0;
     end
+  end
 endmodule
 
 `default_nettype wire

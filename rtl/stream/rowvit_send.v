@@ -29,44 +29,44 @@ module rowvit_send #(
     // A word has left.
     output wire            sent_o
 );
-    reg [N-1:0] owner_q;
+  reg [N-1:0] owner_q;
 
-    // Isolates the lowest bit of the requests.
-    wire [N-1:0] first = in_valid_i & (~in_valid_i + 1'b1);
-    wire [N-1:0] grant = |owner_q ? owner_q : first;
-    wire ready;
-    wire valid = |(grant & in_valid_i);
-    wire eor = |(grant & in_eor_i);
-    wire last = |(grant & in_last_i);
+  // Isolates the lowest bit of the requests.
+  wire [N-1:0] first = in_valid_i & (~in_valid_i + 1'b1);
+  wire [N-1:0] grant = |owner_q ? owner_q : first;
+  wire ready;
+  wire valid = |(grant & in_valid_i);
+  wire eor = |(grant & in_eor_i);
+  wire last = |(grant & in_last_i);
 
-    reg [63:0] data;
-    integer i;
-    always @* begin
-        data = 64'b0;
-        for (i = 0; i < N; i = i + 1) data = data | ({64{grant[i]}} & in_data_i[64*i +: 64]);
-    end
+  reg [63:0] data;
+  integer i;
+  always @* begin
+    data = 64'b0;
+    for (i = 0; i < N; i = i + 1) data = data | ({64{grant[i]}} & in_data_i[64*i+:64]);
+  end
 
-    assign in_ready_o = grant & {N{ready}};
+  assign in_ready_o = grant & {N{ready}};
 
-    always @(posedge clk_i) begin
-        if (valid && ready) owner_q <= eor ? {N{1'b0}} : grant;
-        if (!rst_ni) owner_q <= 0;
-    end
+  always @(posedge clk_i) begin
+    if (valid && ready) owner_q <= eor ? {N{1'b0}} : grant;
+    if (!rst_ni) owner_q <= 0;
+  end
 
-    rowvit_skid_buffer #(.WIDTH(65)) u_out (
-        .clk_i(clk_i),
-        .rst_ni(rst_ni),
-        .clear_i(1'b0),
-        .in_valid_i(valid),
-        .in_ready_o(ready),
-        .in_data_i({last, data}),
-        .out_valid_o(m_axis_tvalid),
-        .out_ready_i(m_axis_tready),
-        .out_data_o({m_axis_tlast, m_axis_tdata})
-    );
+  rowvit_skid_buffer #(.WIDTH(65)) u_out (
+      .clk_i(clk_i),
+      .rst_ni(rst_ni),
+      .clear_i(1'b0),
+      .in_valid_i(valid),
+      .in_ready_o(ready),
+      .in_data_i({last, data}),
+      .out_valid_o(m_axis_tvalid),
+      .out_ready_i(m_axis_tready),
+      .out_data_o({m_axis_tlast, m_axis_tdata})
+  );
 
-    assign m_axis_tkeep = 8'hFF;
-    assign sent_o = m_axis_tvalid && m_axis_tready;
+  assign m_axis_tkeep = 8'hFF;
+  assign sent_o = m_axis_tvalid && m_axis_tready;
 endmodule
 
 `default_nettype wire

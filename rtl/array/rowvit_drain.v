@@ -3,7 +3,8 @@
 // writes each result in the order its consumer reads it: token memory rows, compressed hidden rows
 // and the FFN2 mask, K^T lanes, V lines, residual sums, softmax, logits.
 // Throughput ROWS*GROUPS results per cycle (V and gathered rows: GROUPS; logits: 1). Latency 8.
-// Resources at 2 x 3: 6 DSP48E1, about 8.4k LUT (a third of it the shadow multiplexers), 4k FF, 2.5 RAMB36.
+// Resources at 2 x 3, parts included: 6 DSP48E1, about 8.4k LUT (a third the shadow multiplexers), 4k FF,
+// 2.5 RAMB36.
 `default_nettype none
 module rowvit_drain #(
     parameter ROWS   = 2,
@@ -263,7 +264,7 @@ module rowvit_drain #(
     end
   endgenerate
 
-  // Beside them: which lane it is. A tile has more lanes than the pipeline has stages, so that the
+  // Alongside them: which lane it is. A tile has more lanes than the pipeline has stages, so that the
   // head of the queue still describes the tile whose first lane is in stage 5.
   reg [5:1]      valid_q, first_q, final_q;
   reg [LW*5-1:0] lanes_q;

@@ -4,7 +4,7 @@
 // (and, in attention, each group) walks its own list on its own port. A tile ends when all of its
 // clusters have fired their last scalar; the next one follows without a gap.
 // Throughput 1 scalar per cluster and cycle. Latency from fire to cluster input 3.
-// Resources at 2 x 3 beside clusters and memories: about 550 LUT, 4.9k FF.
+// Resources at 2 x 3, without clusters and memories: about 550 LUT, 4.9k FF.
 `default_nettype none
 module rowvit_issue #(
     parameter ROWS   = 2,

@@ -2,7 +2,7 @@
 // Two multiply-accumulators on one DSP48E1: P += (w1 * 2^17 + w0) * x, w in [-127, 127], |x| <= 256.
 // A pair of weights comes as {w1 - (w0 < 0), w0}, so that its bytes side by side, w0 extended to 17
 // bits, are that factor; the DSP's pre-adder picks the pair of port a or b.
-// The low sum outgrows its 17 bits, so its wraps are counted beside the DSP: one product is less than
+// The low sum outgrows its 17 bits, so its wraps are counted outside the DSP: one product is less than
 // a quarter of the field, hence a wrap is a step between its second and third quarter. Then
 //   w = wraps - P[16],  low sum = w * 2^17 + P[16:0],  high sum = P[42:17] - w.
 // Throughput 1 pair per cycle. Latency x_i to p_o 4, to wraps_o 5; en_i and first_i belong to the

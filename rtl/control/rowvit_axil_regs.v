@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Registers of the core behind an AXI4-Lite slave: identity, configuration, status, interrupts.
 // Writes honour byte strobes; unknown addresses read as 0 and ignore writes; every response is OKAY.
-// A start is refused while the core is busy or an error stands. The error stays until a core reset.
+// A start is refused while the core is busy or after an error. The error stays until a core reset.
 // Throughput: a read every 2 cycles, a write every 2 cycles. Latency: 1 cycle.
 // Resources: about 550 LUT, 290 flip-flops.
 `default_nettype none

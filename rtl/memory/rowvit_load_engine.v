@@ -3,7 +3,7 @@
 // The request side turns instructions into reads and jobs, up to 32 jobs ahead, without waiting for
 // dependencies (but a gather's mask is final only when they are met). The data side waits for the
 // dependencies of each job and deals out its words. A gather requests one row per cycle and spends
-// about 5 cycles per mask word besides.
+// about 5 more cycles per mask word.
 // Throughput: one 64-bit word per cycle, also from load to load. Latency: 4 cycles plus the memory's.
 // Resources (LANES = 64): about 1,030 LUT, 450 more as RAM, and 1,100 flip-flops.
 `default_nettype none
@@ -360,7 +360,7 @@ module rowvit_load_engine #(
   // Words per step of group_q: a line, a lane set, or a residual address.
   localparam [31:0] LAST_OF_LINE = LINE_WORDS - 1, LAST_OF_RES = RES_WORDS - 1,
                     LAST_LANE = LANES - 1, LAST_GROUP = GROUPS - 1;
-  // The second address of a pair begins in the last word of the first.
+  // The second address of a pair starts in the last word of the first.
   wire second = PAIRED && row_q[0];
   wire [LW-1:0] last_word = is_weight ? LAST_OF_LINE[LW-1:0]
                           : is_residual ? LAST_OF_RES[LW-1:0] - {{(LW-1){1'b0}}, second}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // LayerNorm of the residual rows into token memory (docs/numerics.md, section 4), and DUMP of the
-// rows into the output stream. All rows of a band and all groups work side by side: pass 1 sums a
+// rows into the output stream. All rows of a band and all groups work in parallel: pass 1 sums a
 // band, pass 2 normalises it; both read the residual memory, one address per cycle, and take turns:
 // pass 1 of the next band runs while norm_stats works on the sums of this one.
 // Throughput: 2 * addresses + 2 cycles per band (at least 36 * ROWS + 60), addresses being
@@ -225,7 +225,7 @@ module rowvit_norm_engine #(
   endgenerate
   assign last_band = norm_row_q + ROWS[15:0] >= count_q;
 
-  // ---------------------------------------------------------------- beside the lanes: stages 1 to 17
+  // ---------------------------------------------------------------- alongside the lanes: stages 1 to 17
   // Stage s of a pipe is its slice s. A read enters stage 1; en_q moves all stages.
   localparam STAGES = 17;
   localparam G_STAGE = 10, B_STAGE = 12;  // parameter memories are addressed
@@ -257,7 +257,7 @@ module rowvit_norm_engine #(
   end
 
   // ---------------------------------------------------------------- parameters
-  // Single port memories: the pipeline stands still in a cycle that writes.
+  // Single port memories: the pipeline stalls in a cycle that writes.
   reg          nw_valid_q;
   reg [7:0]    nw_group_q;
   reg [PW-1:0] nw_addr_q;

@@ -15,7 +15,7 @@ module rowvit_norm_stats #(
     input  wire                      rst_ni,
     input  wire                      en_i,
     input  wire [7:0]                dim8_i,  // channels / 8
-    // A pass 1 begins: the sums are in use.
+    // A pass 1 starts: the sums are in use.
     input  wire                      start_i,
     output wire                      free_o,
     // Channels of all rows, and three stages later their squares; the flags come one stage later,

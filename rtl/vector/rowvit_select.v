@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Token selection (docs/numerics.md, section 7) and the live token count.
 // A search, one bit of the score per pass over the scores and highest first, finds the keep-th
-// greatest; bits that no score has cost one cycle, and the search ends as soon as exactly `keep`
+// largest; bits that no score has cost one cycle, and the search ends as soon as exactly `keep`
 // scores reach the candidate. One more pass writes the tables: the source row and the original
 // index of every kept token. The KEPT record leaves before the operation counts as done.
 // Cycles: at most (bits + 2) * live + 1.5 * kept + 60. src_data_o: one cycle after src_addr_i.

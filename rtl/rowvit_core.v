@@ -3,9 +3,9 @@
 //   dispatch -> queues -> load_engine | exec -> fetch -> issue (array) -> drain | norm | select | recv
 // Memories: token_memory (activations), weight_memory (in issue), residual_memory.
 // Throughput ROWS * GROUPS * LANES MAC per cycle; latencies: docs/architecture.md. Resources at 2 x 3 x 64:
-// about 36.6k LUT, 36.5k FF, 199 DSP48E1, 129.5 RAMB36.
+// about 36.5k LUT, 36.5k FF, 199 DSP48E1, 129.5 RAMB36.
 `default_nettype none
-module rowvit_core #(
+module rowvit_core #(  // as in rowvit_top
     parameter [31:0] CONFIG_HASH = 32'h0,
     parameter ROWS = 2,
     parameter GROUPS = 1,
@@ -109,15 +109,27 @@ module rowvit_core #(
   wire [15:0] done_load, done_drain, done_norm, done_select, done_recv;
   wire [15:0] bands_drain, bands_norm, bands_recv;
   reg  [15:0] done_exec;
-  wire [95:0] done  = {done_recv, done_select, done_norm, done_drain, done_exec, done_load};
-  wire [95:0] bands = {bands_recv, 16'd0, bands_norm, bands_drain, 32'd0};
+  // per engine; LOAD, EXEC and SELECT are awaited as whole operations
+  wire [16*N_ENGINE-1:0] done, bands;
+  assign done[16*E_LOAD+:16]    = done_load;
+  assign done[16*E_EXEC+:16]    = done_exec;
+  assign done[16*E_DRAIN+:16]   = done_drain;
+  assign done[16*E_NORM+:16]    = done_norm;
+  assign done[16*E_SELECT+:16]  = done_select;
+  assign done[16*E_RECV+:16]    = done_recv;
+  assign bands[16*E_LOAD+:16]   = 16'd0;
+  assign bands[16*E_EXEC+:16]   = 16'd0;
+  assign bands[16*E_DRAIN+:16]  = bands_drain;
+  assign bands[16*E_NORM+:16]   = bands_norm;
+  assign bands[16*E_SELECT+:16] = 16'd0;
+  assign bands[16*E_RECV+:16]   = bands_recv;
   assign done_o = done;
 
   // ---------------------------------------------------------------- instructions
   wire         q_load_valid, q_exec_valid, q_norm_valid, q_select_valid, q_recv_valid;
   wire         q_load_ready, q_exec_ready, q_norm_ready, q_select_ready, q_recv_ready;
-  wire [511:0] q_load, q_exec, q_norm, q_select, q_recv;
-  dispatch #(
+  wire [INSTR_W-1:0] q_load, q_exec, q_norm, q_select, q_recv;
+  rowvit_dispatch #(
       .CONFIG_HASH(CONFIG_HASH)
   ) u_dispatch (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
@@ -148,10 +160,10 @@ module rowvit_core #(
   wire [LANES-1:0]   mask_data;
   wire               load_busy, load_wait;
   wire [15:0]        w2_fetched, w2_rows;
-  load_engine #(
+  rowvit_load_engine #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES)
   ) u_load (
-      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
+      .clk_i(clk_i), .rst_ni(!clear),
       .instr_valid_i(q_load_valid), .instr_ready_o(q_load_ready), .instr_i(q_load),
       .done_i(done), .bands_i(bands), .base_i(base_i), .length_i(length_i), .live_i(live_o),
       .req_valid_o(req1_valid_o), .req_ready_i(req1_ready_i), .req_addr_o(req1_addr_o),
@@ -186,7 +198,7 @@ module rowvit_core #(
   wire [N-1:0]       fetch_ready;
   wire               tile_ready = issue_ready && drain_ready && (&fetch_ready);
   wire               tile_push = tile_valid && tile_ready;
-  exec #(
+  rowvit_exec #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .BANK_W(BANK_W)
   ) u_exec (
       .clk_i(clk_i), .rst_ni(!clear),
@@ -219,7 +231,7 @@ module rowvit_core #(
         localparam I = r * GROUPS + g;
         localparam [7:0] G = g;
         wire mine = tile_push && !tile_null && tile_rows[r] && (tile_shared ? g == 0 : G < tile_groups);
-        fetch #(
+        rowvit_fetch #(
             .LANES(LANES), .BANK_W(BANK_W)
         ) u_fetch (
             .clk_i(clk_i), .rst_ni(!clear),
@@ -257,11 +269,12 @@ module rowvit_core #(
   reg [8*LANES-1:0] line_data_q;
   assign ww_ready = !dw_next;
   always @(posedge clk_i) begin
-    line_valid_q <= ww_valid && !dw_next && !clear;
+    line_valid_q <= ww_valid && !dw_next;
     line_group_q <= ww_group;
     line_q       <= ww_line[AW-1:0];
     if (dw_next) line_data_q <= {8 * LANES{1'b1}};
     else line_data_q <= ww_data;
+    if (clear) line_valid_q <= 1'b0;
   end
   generate
     for (g = 0; g < GROUPS; g = g + 1) begin : g_wwrite
@@ -272,7 +285,7 @@ module rowvit_core #(
     end
   endgenerate
 
-  issue #(
+  rowvit_issue #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .WEIGHT_DEPTH(WEIGHT_DEPTH), .AW(AW),
       .USE_DSP(USE_DSP)
   ) u_issue (
@@ -290,9 +303,10 @@ module rowvit_core #(
       .ffn2_nonzeros_o(ffn2_nonzeros), .pv_nonzeros_o(pv_nonzeros),
       .wait_data_o(wait_data), .wait_drain_o(wait_drain), .wait_steal_o(wait_steal)
   );
-  always @(posedge clk_i)
+  always @(posedge clk_i) begin
+    if (exec_done) done_exec <= done_exec + 16'd1;
     if (clear) done_exec <= 16'd0;
-    else if (exec_done) done_exec <= done_exec + 16'd1;
+  end
 
   // ---------------------------------------------------------------- drain
   wire               s_valid, s_first, s_last, recip_band, drain_busy;
@@ -309,7 +323,7 @@ module rowvit_core #(
   wire [N-1:0]       res_we;
   wire               rec_valid, rec_ready, rec_eor, rec_last;
   wire [63:0]        rec_data;
-  drain #(
+  rowvit_drain #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .AW(AW), .PARAM_SLOTS(PARAM_SLOTS),
       .MASK_DEPTH(MASK_DEPTH), .BANK_W(BANK_W)
   ) u_drain (
@@ -334,7 +348,7 @@ module rowvit_core #(
       .mask_addr_i(mask_addr), .mask_data_o(mask_data),
       .rec_valid_o(rec_valid), .rec_ready_i(rec_ready), .rec_data_o(rec_data),
       .rec_eor_o(rec_eor), .rec_last_o(rec_last),
-      .cycles_i(counters_o[31:0]), .fires_i(counters_o[32*3+:32]),
+      .cycles_i(counters_o[32*CNT_CYCLES+:32]), .fires_i(counters_o[32*CNT_FIRES+:32]),
       .done_o(done_drain), .bands_o(bands_drain), .busy_o(drain_busy)
   );
 
@@ -345,13 +359,13 @@ module rowvit_core #(
   wire [15:0]        score_addr;
   wire [23:0]        score_data;
   wire               softmax_busy, select_busy;
-  softmax #(
+  rowvit_softmax #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .MAX_TOKENS(MAX_TOKENS)
   ) u_softmax (
-      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
-      .op_start_i(attn_start), .cfg_live_i(rows), .cfg_groups_i(q_exec[16*12+:8]),
-      .cfg_p_base_i(q_exec[16*15+:16]), .cfg_p_stride_i(q_exec[16*16+:16]),
-      .cfg_score_i(q_exec[16+FLAG_SCORE]), .cfg_score_clear_i(q_exec[16+FLAG_SCORE_CLEAR]),
+      .clk_i(clk_i), .rst_ni(!clear),
+      .op_start_i(attn_start), .cfg_live_i(rows), .cfg_groups_i(q_exec[F_ATTN_GROUPS+:8]),
+      .cfg_p_base_i(q_exec[F_ATTN_P_BASE+:16]), .cfg_p_stride_i(q_exec[F_ATTN_P_STRIDE+:16]),
+      .cfg_score_i(q_exec[F_FLAGS+FLAG_SCORE]), .cfg_score_clear_i(q_exec[F_FLAGS+FLAG_SCORE_CLEAR]),
       .s_valid_i(s_valid), .s_token_i(s_token), .s_first_i(s_first), .s_last_i(s_last),
       .s_data_i(s_data),
       .pw_valid_o(st_valid), .pw_ready_i(st_ready), .pw_addr_o(st_addr), .pw_data_o(st_data),
@@ -362,10 +376,10 @@ module rowvit_core #(
 
   wire        kept_valid, kept_ready, kept_eor;
   wire [63:0] kept_data;
-  select #(
+  rowvit_select #(
       .ROWS(ROWS), .MAX_TOKENS(MAX_TOKENS)
   ) u_select (
-      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
+      .clk_i(clk_i), .rst_ni(!clear),
       .instr_valid_i(q_select_valid), .instr_ready_o(q_select_ready), .instr_i(q_select),
       .done_i(done), .bands_i(bands),
       .set_live_i(set_live), .set_live_rows_i(set_live_rows), .live_o(live_o),
@@ -384,10 +398,10 @@ module rowvit_core #(
   wire [64*ROWS-1:0] nt_data;
   wire               dump_valid, dump_ready, dump_eor;
   wire [63:0]        dump_data;
-  norm_engine #(
+  rowvit_norm_engine #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .MAX_DIM(MAX_DIM), .NORM_SLOTS(NORM_SLOTS)
   ) u_norm (
-      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
+      .clk_i(clk_i), .rst_ni(!clear),
       .instr_valid_i(q_norm_valid), .instr_ready_o(q_norm_ready), .instr_i(q_norm),
       .done_i(done), .bands_i(bands), .live_i(live_o),
       .nw_valid_i(nw_valid), .nw_group_i(nw_group), .nw_slot_i(nw_slot), .nw_index_i(nw_index),
@@ -399,7 +413,7 @@ module rowvit_core #(
       .done_o(done_norm), .bands_o(bands_norm), .busy_o(norm_busy)
   );
 
-  residual_memory #(
+  rowvit_residual_memory #(
       .BANKS(N), .DEPTH(RESIDUAL_DEPTH)
   ) u_residual (
       .clk_i(clk_i),
@@ -417,10 +431,10 @@ module rowvit_core #(
   wire               recv_ready, received;
   // Nothing is taken from the stream while the core does not run, so that start loses no word.
   assign s_axis_tready = recv_ready && run_q;
-  recv #(
+  rowvit_recv #(
       .ROWS(ROWS)
   ) u_recv (
-      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
+      .clk_i(clk_i), .rst_ni(!clear),
       .instr_valid_i(q_recv_valid), .instr_ready_o(q_recv_ready), .instr_i(q_recv),
       .done_i(done), .bands_i(bands),
       .s_axis_tdata(s_axis_tdata), .s_axis_tvalid(s_axis_tvalid && run_q), .s_axis_tready(recv_ready),
@@ -431,7 +445,7 @@ module rowvit_core #(
       .error_info_o(recv_info)
   );
 
-  token_memory #(
+  rowvit_token_memory #(
       .ROWS(ROWS), .DEPTH(TOKEN_DEPTH), .N_READ(N), .N_WRITE(4), .BANK_W(BANK_W)
   ) u_tokens (
       .clk_i(clk_i), .rst_ni(!clear),
@@ -445,10 +459,10 @@ module rowvit_core #(
 
   // ---------------------------------------------------------------- output
   wire sent;
-  send #(
+  rowvit_send #(
       .N(3)
   ) u_send (
-      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
+      .clk_i(clk_i), .rst_ni(!clear),
       .in_valid_i({dump_valid, kept_valid, rec_valid}),
       .in_ready_o({dump_ready, kept_ready, rec_ready}),
       .in_data_i({dump_data, kept_data, rec_data}),
@@ -459,22 +473,36 @@ module rowvit_core #(
   );
 
   // ---------------------------------------------------------------- counters and watchdog
-  counters u_counters (
-      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
-      .inc_i({
-        15'd0, sent, 15'd0, received, 15'd0, select_busy, 15'd0, softmax_busy, 15'd0, norm_busy,
-        w2_rows, w2_fetched, 15'd0, reader_beat_i, 15'd0, load_wait, 15'd0, load_busy,
-        15'd0, drain_busy, 15'd0, wait_steal, 15'd0, wait_drain, 15'd0, wait_data,
-        8'd0, pv_nonzeros, 12'd0, ffn2_nonzeros, 8'd0, fires, 15'd0, fire_any,
-        15'd0, exec_busy || drain_busy, 15'd0, run_q
-      }),
-      .count_o(counters_o)
+  wire [16*N_COUNTER-1:0] inc;
+  assign inc[16*CNT_CYCLES+:16]        = {15'd0, run_q};
+  assign inc[16*CNT_EXEC_BUSY+:16]     = {15'd0, exec_busy || drain_busy};
+  assign inc[16*CNT_EXEC_FIRE+:16]     = {15'd0, fire_any};
+  assign inc[16*CNT_FIRES+:16]         = {8'd0, fires};
+  assign inc[16*CNT_FFN2_NONZEROS+:16] = {12'd0, ffn2_nonzeros};
+  assign inc[16*CNT_PV_NONZEROS+:16]   = {8'd0, pv_nonzeros};
+  assign inc[16*CNT_WAIT_DATA+:16]     = {15'd0, wait_data};
+  assign inc[16*CNT_WAIT_DRAIN+:16]    = {15'd0, wait_drain};
+  assign inc[16*CNT_WAIT_STEAL+:16]    = {15'd0, wait_steal};
+  assign inc[16*CNT_DRAIN_BUSY+:16]    = {15'd0, drain_busy};
+  assign inc[16*CNT_LOAD_BUSY+:16]     = {15'd0, load_busy};
+  assign inc[16*CNT_LOAD_WAIT+:16]     = {15'd0, load_wait};
+  assign inc[16*CNT_AXI_BEATS+:16]     = {15'd0, reader_beat_i};
+  assign inc[16*CNT_W2_FETCHED+:16]    = w2_fetched;
+  assign inc[16*CNT_W2_ROWS+:16]       = w2_rows;
+  assign inc[16*CNT_NORM_BUSY+:16]     = {15'd0, norm_busy};
+  assign inc[16*CNT_SOFTMAX_BUSY+:16]  = {15'd0, softmax_busy};
+  assign inc[16*CNT_SELECT_BUSY+:16]   = {15'd0, select_busy};
+  assign inc[16*CNT_RECV_WORDS+:16]    = {15'd0, received};
+  assign inc[16*CNT_SEND_WORDS+:16]    = {15'd0, sent};
+  rowvit_counters u_counters (
+      .clk_i(clk_i), .rst_ni(!clear),
+      .inc_i(inc), .count_o(counters_o)
   );
 
-  watchdog #(
+  rowvit_watchdog #(
       .WIDTH(192)
   ) u_watchdog (
-      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear), .busy_i(run_q), .limit_i(watchdog_i),
+      .clk_i(clk_i), .rst_ni(!clear), .busy_i(run_q), .limit_i(watchdog_i),
       .progress_i({done, bands}),
       .event_i(received || sent || reader_beat_i || fire_any), .error_o(watchdog_error)
   );

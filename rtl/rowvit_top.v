@@ -3,19 +3,19 @@
 // AXI4-Stream in (patches) and out (records), interrupt. Adds no cycle; resources: rowvit_core and its parts.
 `default_nettype none
 module rowvit_top #(
-    parameter [31:0] CONFIG_HASH = 32'h0,
-    parameter ROWS = 2,
-    parameter GROUPS = 1,
-    parameter LANES = 16,
-    parameter WEIGHT_DEPTH = 512,
-    parameter TOKEN_DEPTH = 2048,
-    parameter RESIDUAL_DEPTH = 1024,
+    parameter [31:0] CONFIG_HASH = 32'h0,  // first 32 bits of the configuration's SHA-256
+    parameter ROWS = 2,               // token rows per band
+    parameter GROUPS = 1,             // lane groups
+    parameter LANES = 16,             // multipliers per row and group
+    parameter WEIGHT_DEPTH = 512,     // lines of LANES bytes per group
+    parameter TOKEN_DEPTH = 2048,     // 64-bit words per row
+    parameter RESIDUAL_DEPTH = 1024,  // int16 per row and group
     parameter MAX_TOKENS = 64,
-    parameter MAX_DIM = 256,
-    parameter PARAM_SLOTS = 4,
-    parameter NORM_SLOTS = 2,
-    parameter MASK_DEPTH = 64,
-    parameter USE_DSP = 0
+    parameter MAX_DIM = 256,          // channels
+    parameter PARAM_SLOTS = 4,        // lane tiles whose biases and multipliers are held
+    parameter NORM_SLOTS = 2,         // parameter sets of LayerNorm
+    parameter MASK_DEPTH = 64,        // words of LANES bits
+    parameter USE_DSP = 0             // 1: DSP48E1 primitives, 0: their behavioural twin
 ) (
     input  wire        aclk,
     input  wire        aresetn,
@@ -65,15 +65,16 @@ module rowvit_top #(
 
     output wire        irq
 );
+  `include "rowvit_defs.vh"
   wire         start, reset, busy, image_done, error_valid;
   wire [63:0]  base;
   wire [31:0]  program_offset, length, watchdog;
   wire [15:0]  images, live;
   wire [7:0]   error_code;
   wire [23:0]  error_info;
-  wire [95:0]  done;
-  wire [639:0] counters;
-  axil_regs #(
+  wire [16*N_ENGINE-1:0]  done;
+  wire [32*N_COUNTER-1:0] counters;
+  rowvit_axil_regs #(
       .CONFIG_HASH(CONFIG_HASH), .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES)
   ) u_regs (
       .clk_i(aclk), .rst_ni(aresetn),
@@ -96,7 +97,9 @@ module rowvit_top #(
   wire [63:0]  req0_addr, req1_addr, rsp0_data, rsp1_data;
   wire [31:0]  req0_bytes, req1_bytes;
   wire         reader_clear, reader_busy, reader_beat, reader_error;
-  axi_reader u_reader (
+  rowvit_axi_reader #(
+      .OUTSTANDING(BURSTS), .DEPTH0(PROGRAM_FIFO), .DEPTH1(LOAD_FIFO)
+  ) u_reader (
       .clk_i(aclk), .rst_ni(aresetn), .clear_i(reader_clear),
       .req0_valid_i(req0_valid), .req0_ready_o(req0_ready), .req0_addr_i(req0_addr),
       .req0_bytes_i(req0_bytes), .rsp0_valid_o(rsp0_valid), .rsp0_ready_i(rsp0_ready),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// fifo and skid_buffer beside the plainest queue there is: a shift register with a count. Proved by
+// fifo and skid_buffer next to the plainest queue there is: a shift register with a count. Proved by
 // induction: the same handshakes and data in every cycle, whatever the neighbours and clear_i do.
 // The test ties the probe wires to the module's registers; the invariants speak about those.
 `default_nettype none
@@ -37,7 +37,7 @@ module plain_queue #(
     end
 endmodule
 
-module skid_buffer_proof (
+module rowvit_skid_buffer_proof (
     input wire       clk_i,
     input wire       clear_i,
     input wire       in_valid_i,
@@ -49,7 +49,7 @@ module skid_buffer_proof (
     wire [2:0] count;
     wire [7:0] words;
 
-    skid_buffer #(.WIDTH(4)) u_dut (
+    rowvit_skid_buffer #(.WIDTH(4)) u_dut (
         .clk_i(clk_i), .rst_ni(1'b1), .clear_i(clear_i), .in_valid_i(in_valid_i),
         .in_ready_o(in_ready), .in_data_i(in_data_i), .out_valid_o(out_valid),
         .out_ready_i(out_ready_i), .out_data_o(out_data)
@@ -63,7 +63,7 @@ module skid_buffer_proof (
     always @* if (count == 2) assert (skid_data == words[7:4]);
 endmodule
 
-module fifo_proof (
+module rowvit_fifo_proof (
     input wire       clk_i,
     input wire       clear_i,
     input wire       in_valid_i,
@@ -77,7 +77,7 @@ module fifo_proof (
     wire [15:0] words;
     wire [15:0] mem = {mem3, mem2, mem1, mem0};
 
-    fifo #(.WIDTH(4), .DEPTH(4)) u_dut (
+    rowvit_fifo #(.WIDTH(4), .DEPTH(4)) u_dut (
         .clk_i(clk_i), .rst_ni(1'b1), .clear_i(clear_i), .in_valid_i(in_valid_i),
         .in_ready_o(in_ready), .in_data_i(in_data_i), .out_valid_o(out_valid),
         .out_ready_i(out_ready_i), .out_data_o(out_data), .count_o(count_dut)

@@ -15,18 +15,18 @@ STREAM = HERE.parents[1] / "rtl" / "stream"
 
 #: module -> (probe wires and the registers they show, registers that start at 0)
 PROOFS = {
-    "fifo": (
+    "rowvit_fifo": (
         {"read": "read_q", "write": "write_q", **{f"mem{i}": f"mem_q[{i}]" for i in range(4)}},
         ("count_q", "read_q", "write_q"),
     ),
-    "skid_buffer": ({"skid_data": "skid_data_q"}, ("out_valid_q", "skid_valid_q")),
+    "rowvit_skid_buffer": ({"skid_data": "skid_data_q"}, ("out_valid_q", "skid_valid_q")),
 }
 #: module, text, replacement
 MUTANTS = (
-    ("fifo", "assign in_ready_o = !count_q[AW]", "assign in_ready_o = 1'b1"),
-    ("fifo", "if (pop && !push)", "if (pop)"),
-    ("skid_buffer", "if (!skid_valid_q) skid_data_q", "skid_data_q"),
-    ("skid_buffer", "!rst_ni || clear_i", "!rst_ni"),
+    ("rowvit_fifo", "assign in_ready_o = !count_q[AW]", "assign in_ready_o = 1'b1"),
+    ("rowvit_fifo", "if (pop && !push)", "if (pop)"),
+    ("rowvit_skid_buffer", "if (!skid_valid_q) skid_data_q", "skid_data_q"),
+    ("rowvit_skid_buffer", "!rst_ni || clear_i", "!rst_ni"),
 )
 
 pytestmark = pytest.mark.skipif(shutil.which("yosys") is None, reason="needs yosys on PATH")

@@ -13,7 +13,7 @@ module lockstep_cluster (
     output wire [207:0] rtl_o,
     output wire [207:0] gate_o
 );
-  cluster #(
+  rowvit_cluster #(
       .LANES(8)
   ) u_rtl (
       .clk_i(clk_i), .en_i(en_i), .first_i(first_i), .last_i(last_i), .x_i(x_i), .a_i(a_i), .b_i(b_i),

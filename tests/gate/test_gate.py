@@ -182,7 +182,7 @@ async def network(dut):
 def test_cluster():
     """Eight lanes of multiply-accumulators, RTL and netlist in lock step."""
     need("iverilog", "yosys")
-    gate = synthesise("cluster", {"LANES": 8, "USE_DSP": 1}, "cluster_gate")
+    gate = synthesise("rowvit_cluster", {"LANES": 8, "USE_DSP": 1}, "cluster_gate")
     assert gate.read_text().count("DSP48E1 #(") == 4
     source = harness.ROOT / "tests" / "gate" / "lockstep_cluster.v"
     harness.run("lockstep_cluster", testcase="lockstep", source=source, library=[gate, *primitives()])
@@ -191,9 +191,9 @@ def test_cluster():
 def test_requant():
     """The requantiser, whose multiplication Yosys itself puts into a DSP48E1."""
     need("iverilog", "yosys")
-    gate = synthesise("requant", {})
+    gate = synthesise("rowvit_requant", {})
     assert "DSP48E1 #(" in gate.read_text()
-    harness.run("requant", testcase="values", source=gate, library=primitives())
+    harness.run("rowvit_requant", testcase="values", source=gate, library=primitives())
 
 
 @pytest.mark.slow

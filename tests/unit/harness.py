@@ -138,6 +138,14 @@ async def pulse(dut: Any, *names: str) -> None:
         getattr(dut, name).value = 0
 
 
+async def reset(dut: Any) -> None:
+    """Hold the reset for one cycle, as the core does at a start; inputs stay as they are."""
+    await cycles(dut)
+    dut.rst_ni.value = 0
+    await cycles(dut)
+    dut.rst_ni.value = 1
+
+
 async def wait_for(dut: Any, condition: Callable[[], bool], limit: int = 100_000) -> int:
     """Wait until ``condition()`` holds in a settled cycle; return the number of cycles waited."""
     for n in range(limit):

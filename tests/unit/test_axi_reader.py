@@ -186,13 +186,13 @@ async def reports_errors(dut):
 
 @pytest.mark.parametrize("sim", SIMULATORS)
 def test_axi_reader(sim):
-    run("axi_reader", sim=sim)
+    run("rowvit_axi_reader", sim=sim)
 
 
 def test_axi_reader_small():
     """The smallest FIFOs and two bursts in flight: nothing but the rate suffers."""
     run(
-        "axi_reader",
+        "rowvit_axi_reader",
         {"OUTSTANDING": 2, "DEPTH0": 16, "DEPTH1": 16},
         testcase=["data_and_order", "clients_do_not_block_each_other", "clear_swallows_what_is_in_flight"],
     )

@@ -166,4 +166,4 @@ async def errors(dut):
 
 def test_axil_regs():
     for stall in (0.0, 0.5):
-        run("axil_regs", PARAMETERS, env={"stall": stall})
+        run("rowvit_axil_regs", PARAMETERS, env={"stall": stall})

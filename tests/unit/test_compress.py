@@ -28,7 +28,7 @@ def some_segments() -> list[np.ndarray]:
 
 
 async def sink(dut, words: dict[int, int], stall: float, patience: int | None = None) -> None:
-    """Take words; with ``patience``, each after exactly so many cycles of waiting."""
+    """Take words; with ``patience``, each after exactly that many cycles of waiting."""
     waited = 0
     while True:
         go = waited >= patience if patience is not None else random.random() >= stall
@@ -152,4 +152,4 @@ async def reset_in_the_middle(dut):
 @pytest.mark.parametrize("sim, lanes", [("icarus", 8), ("icarus", 16), ("icarus", 64), (SIMULATORS[1], 16)])
 def test_compress(sim, lanes):
     """The lane counts of the configurations, and the smallest."""
-    run("compress", {"LANES": lanes}, sim)
+    run("rowvit_compress", {"LANES": lanes}, sim)

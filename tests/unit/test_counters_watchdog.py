@@ -8,7 +8,7 @@ import random
 import cocotb
 from cocotb.triggers import FallingEdge, ReadOnly
 
-from harness import cycles, pulse, run, start, uint
+from harness import cycles, pulse, reset, run, start, uint
 from rowvit.hardware import isa
 
 N = len(isa.COUNTERS)
@@ -16,10 +16,10 @@ N = len(isa.COUNTERS)
 
 @cocotb.test()
 async def counters_add(dut):
-    """Each counter is the sum of its increments since clear."""
+    """Each counter is the sum of its increments since the reset."""
     await start(dut)
     for _ in range(2):
-        await pulse(dut, "clear_i")
+        await reset(dut)
         total = [0] * N
         for _ in range(300):
             inc = [random.choice((0, 1, random.getrandbits(16))) for _ in range(N)]
@@ -61,16 +61,16 @@ async def watchdog_bites_once(dut):
                 dut.progress_i.value = random.getrandbits(192)
         (first,) = await pulses(100)
         assert abs(first - limit) <= 3
-    await pulse(dut, "clear_i")
+    await reset(dut)
     assert len(await pulses(100)) == 1
-    await pulse(dut, "clear_i")
+    await reset(dut)
     dut.limit_i.value = 0
     assert await pulses(100) == [], "switched off"
 
 
 def test_counters():
-    run("counters", testcase="counters_add")
+    run("rowvit_counters", testcase="counters_add")
 
 
 def test_watchdog():
-    run("watchdog", {"WIDTH": 192}, testcase="watchdog_bites_once")
+    run("rowvit_watchdog", {"WIDTH": 192}, testcase="watchdog_bites_once")

@@ -47,4 +47,4 @@ async def follows_the_rule(dut):
 
 
 def test_dep_check():
-    run("dep_check")
+    run("rowvit_dep_check")

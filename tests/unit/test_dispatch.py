@@ -19,10 +19,7 @@ BASE = 0x7_0000_0000
 PROGRAM = 0x1240
 QUEUES = (Op.LOAD, Op.MATMUL, Op.NORM, Op.SELECT, Op.RECV)
 #: slots each queue keeps, from the instruction table
-SLOTS = [
-    max(first + n for op in ops for first, n in isa.FIELDS[op].values())
-    for ops in ((Op.LOAD,), (Op.MATMUL, Op.ATTN), (Op.NORM,), (Op.SELECT,), (Op.RECV,))
-]
+SLOTS = [isa.queue_slots(isa.QUEUE[op]) for op in QUEUES]
 #: dependency slot -> queue whose instructions the engine counts
 QUEUE_OF = {Engine.LOAD: 0, Engine.EXEC: 1, Engine.DRAIN: 1, Engine.NORM: 2, Engine.SELECT: 3, Engine.RECV: 4}
 
@@ -216,4 +213,4 @@ async def no_images_and_clear(dut):
 
 @pytest.mark.parametrize("sim", SIMULATORS)
 def test_dispatch(sim):
-    run("dispatch", {"CONFIG_HASH": HASH}, sim)
+    run("rowvit_dispatch", {"CONFIG_HASH": HASH}, sim)

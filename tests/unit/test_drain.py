@@ -21,7 +21,7 @@ KINDS = [*Dst, SCORES, OUTPUT]
 
 
 def shadow_of(acc):
-    """Pack accumulators [N, LANES] as the clusters hold them (rtl/array/mac_pair.v)."""
+    """Pack accumulators [N, LANES] as the clusters hold them (rtl/array/rowvit_mac_pair.v)."""
     value = 0
     for i, row in enumerate(acc.tolist()):
         for pair in range(LANES // 2):
@@ -274,4 +274,4 @@ def test_drain(pauses):
         "PARAM_SLOTS": SLOTS,
         "MASK_DEPTH": 64,
     }
-    harness.run("drain", parameters, sim="verilator", env={"pauses": pauses}, testcase="destinations")
+    harness.run("rowvit_drain", parameters, sim="verilator", env={"pauses": pauses}, testcase="destinations")

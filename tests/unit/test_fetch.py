@@ -90,4 +90,4 @@ async def rows(dut):
 @pytest.mark.parametrize("lanes", [16, 64])
 @pytest.mark.parametrize("stalls", harness.STALLS)
 def test_fetch(lanes, stalls):
-    harness.run("fetch", {"LANES": lanes, "BANK_W": 1}, env={"stalls": stalls}, testcase="rows")
+    harness.run("rowvit_fetch", {"LANES": lanes, "BANK_W": 1}, env={"stalls": stalls}, testcase="rows")

@@ -64,9 +64,9 @@ async def capacity_and_clear(dut):
 @pytest.mark.parametrize(
     "toplevel, parameters, sim",
     [
-        ("fifo", {"WIDTH": 9, "DEPTH": 2}, "icarus"),
-        *(("fifo", {"WIDTH": 512, "DEPTH": 16}, sim) for sim in SIMULATORS),
-        *(("skid_buffer", {"WIDTH": 33}, sim) for sim in SIMULATORS),
+        ("rowvit_fifo", {"WIDTH": 9, "DEPTH": 2}, "icarus"),
+        *(("rowvit_fifo", {"WIDTH": 512, "DEPTH": 16}, sim) for sim in SIMULATORS),
+        *(("rowvit_skid_buffer", {"WIDTH": 33}, sim) for sim in SIMULATORS),
     ],
 )
 def test_fifo(toplevel, parameters, sim):

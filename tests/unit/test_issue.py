@@ -154,4 +154,4 @@ async def tiles(dut):
 @pytest.mark.parametrize("stalls", harness.STALLS)
 def test_issue(stalls):
     parameters = {"ROWS": ROWS, "GROUPS": GROUPS, "LANES": LANES, "WEIGHT_DEPTH": DEPTH, "AW": 6}
-    harness.run("issue", parameters, env={"stalls": stalls}, testcase="tiles")
+    harness.run("rowvit_issue", parameters, env={"stalls": stalls}, testcase="tiles")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""load_engine: every kind of load in every memory, gathers, dependencies, rate, range errors, clear."""
+"""load_engine: every kind of load in every memory, gathers, dependencies, rate, range errors, reset."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import cocotb
 import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
 
-from harness import STALLS, Reader, cycles, drive, parameter, pulse, run, start, uint, wait_for
+from harness import STALLS, Reader, cycles, drive, parameter, reset, run, start, uint, wait_for
 from rowvit.hardware import isa
 from rowvit.hardware.isa import Engine, LoadKind
 
@@ -45,8 +45,8 @@ class Load:
         word |= self.void << 16 + isa.Flag.VOID
         for engine in Engine:
             word |= ((self.dep if engine == EXEC else -0x4000) & 0xFFFF) << 16 * (3 + engine)
-        for name, (first, _) in FIELDS.items():
-            word |= int(getattr(self, name)) << 16 * first
+        for name, place in FIELDS.items():
+            word |= int(getattr(self, name)) << 16 * place.slot
         return word
 
     def size(self) -> int:
@@ -176,7 +176,7 @@ class Bench:
         for task in self.tasks:
             task.cancel()
         self.dut.rsp_valid_i.value = self.dut.req_ready_i.value = self.dut.instr_valid_i.value = 0
-        await pulse(self.dut, "clear_i")
+        await reset(self.dut)
 
 
 def new_load(masks: dict[int, int], live: int, kind: LoadKind | None = None) -> Load:
@@ -318,7 +318,7 @@ async def full_rate(dut):
 
 @cocotb.test()
 async def refuses_what_lies_beyond_the_blob(dut):
-    """Up to the last byte is fine, 8 more are not; clear at any time gets it going again."""
+    """Up to the last byte is fine, 8 more are not; a reset at any time gets it going again."""
     await start(dut)
     for kind in LoadKind:
         for beyond in (0, 8, 1 << 20):
@@ -358,4 +358,4 @@ async def refuses_what_lies_beyond_the_blob(dut):
     ],
 )
 def test_load_engine(sim, parameters):
-    run("load_engine", parameters, sim)
+    run("rowvit_load_engine", parameters, sim)

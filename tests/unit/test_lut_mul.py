@@ -58,4 +58,4 @@ async def products(dut):
 )
 def test_lut_mul(sim, aw, bw, constant):
     """Exhaustive where small; the widths in use otherwise."""
-    run("lut_mul", {"AW": aw, "BW": bw, "ROUND": constant}, sim)
+    run("rowvit_lut_mul", {"AW": aw, "BW": bw, "ROUND": constant}, sim)

@@ -73,4 +73,4 @@ def primitives():
 @pytest.mark.parametrize("use_dsp", [0, 1])
 def test_mac_pair(use_dsp):
     library = [primitives()] if use_dsp else []
-    harness.run("mac_pair", {"USE_DSP": use_dsp}, testcase="sums", library=library)
+    harness.run("rowvit_mac_pair", {"USE_DSP": use_dsp}, testcase="sums", library=library)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""norm_engine against its Python twin: sizes, extremes, stalls, progress, dumps, clear."""
+"""norm_engine against its Python twin: sizes, extremes, stalls, progress, dumps, reset."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cocotb.triggers import FallingEdge
 
-from harness import collect, cycles, drive, parameter, pulse, run, start, uint, wait_for
+from harness import collect, cycles, drive, parameter, reset, run, start, uint, wait_for
 from rowvit.hardware.isa import Engine, Flag, NormKind, Op, Record
 from rowvit.reference.layernorm import layernorm
 from vector import answer, banks, instruction
@@ -308,7 +308,7 @@ async def speed(dut):
 
 
 @cocotb.test()
-async def clear(dut):
+async def restart(dut):
     """At any time; then everything works as before."""
     await start(dut)
     for delay in (1, 20, 60, 150, 200, 260, 300):
@@ -322,7 +322,7 @@ async def clear(dut):
             task.cancel()
             unit.stop()
             dut.instr_valid_i.value = 0
-            await pulse(dut, "clear_i")
+            await reset(dut)
             assert not dut.busy_o.value and uint(dut.tw_valid_o) == 0
             assert uint(dut.done_o) == 0 and uint(dut.bands_o) == 0
         unit = Unit(dut, 0.1, 0.1)
@@ -340,4 +340,4 @@ async def clear(dut):
 )
 def test_norm_engine(sim, parameters):
     """Booth rows (Icarus) and products (Verilator); one group, and three with a partial tile."""
-    run("norm_engine", parameters, sim)
+    run("rowvit_norm_engine", parameters, sim)

@@ -56,11 +56,11 @@ async def roots(dut):
 @pytest.mark.parametrize("sim", SIMULATORS)
 def test_recip(sim):
     """At the width of LayerNorm and of the softmax."""
-    run("recip", {"QW": 26}, sim, "reciprocals")
-    run("recip", {"QW": 17}, "icarus", "reciprocals")
+    run("rowvit_recip", {"QW": 26}, sim, "reciprocals")
+    run("rowvit_recip", {"QW": 17}, "icarus", "reciprocals")
 
 
 @pytest.mark.parametrize("sim", SIMULATORS)
 def test_isqrt(sim):
     """One width."""
-    run("isqrt", {}, sim, "roots")
+    run("rowvit_isqrt", {}, sim, "roots")

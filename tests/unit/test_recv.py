@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""recv: rows land in their banks, progress and dependencies per band, stream length errors, clear."""
+"""recv: rows land in their banks, progress and dependencies per band, stream length errors, reset."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import cocotb
 import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
 
-from harness import STALLS, cycles, drive, parameter, pulse, run, start, uint, wait_for
+from harness import STALLS, cycles, drive, parameter, reset, run, start, uint, wait_for
 from rowvit.hardware import isa
 
 NORM, RECV = isa.Engine.NORM, isa.Engine.RECV
@@ -25,7 +25,7 @@ def instruction(
         dep = (deps or {}).get(engine, -0x4000)
         word |= (dep & 0xFFFF) << 16 * (3 + engine)
     for name, value in fields.items():
-        word |= value << 16 * FIELDS[name][0]
+        word |= value << 16 * FIELDS[name].slot
     return word
 
 
@@ -124,8 +124,8 @@ async def waits_per_band(dut):
 
 
 @cocotb.test()
-async def stream_errors_and_clear(dut):
-    """Short and long packets stop the engine with their code; after clear it works again."""
+async def stream_errors_and_reset(dut):
+    """Short and long packets stop the engine with their code; after a reset it works again."""
     await start(dut)
     written: list[tuple[int, int, int]] = []
     cocotb.start_soon(memory(dut, written, 0.2))
@@ -146,12 +146,12 @@ async def stream_errors_and_clear(dut):
         assert uint(dut.done_o) == 0 and not dut.error_valid_o.value
         sender.cancel()
         dut.s_axis_tvalid.value = dut.instr_valid_i.value = 0
-        await pulse(dut, "clear_i")
+        await reset(dut)
         written.clear()
         sender = stream(dut, packet([5] * 12))
         await drive(dut, [instruction(**shape)], 0.0, "instr", data="{}_i")
         assert len(written) == 15 and uint(dut.done_o) == 1
-        await pulse(dut, "clear_i")
+        await reset(dut)
         assert uint(dut.done_o) == 0
 
 
@@ -171,4 +171,4 @@ async def full_rate(dut):
 
 @pytest.mark.parametrize("rows", [2, 4])
 def test_recv(rows):
-    run("recv", {"ROWS": rows})
+    run("rowvit_recv", {"ROWS": rows})

@@ -41,4 +41,4 @@ async def values(dut):
 
 @pytest.mark.parametrize("sim", harness.SIMULATORS)
 def test_requant(sim):
-    harness.run("requant", sim=sim, testcase="values")
+    harness.run("rowvit_requant", sim=sim, testcase="values")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""select against its Python twin: ties, limits, thresholds, several selections, clear."""
+"""select against its Python twin: ties, limits, thresholds, several selections, reset."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
 
-from harness import collect, cycles, drive, parameter, pulse, run, start, uint, wait_for
+from harness import collect, cycles, drive, parameter, pulse, reset, run, start, uint, wait_for
 from rowvit.hardware.isa import Engine, Op, Record
 from rowvit.reference.select import select
 from vector import answer, instruction
@@ -135,7 +135,7 @@ async def waits_for_dependencies(dut):
 
 
 @cocotb.test()
-async def clear(dut):
+async def restart(dut):
     """At any time; afterwards the tables are the identity and counts zero."""
     await start(dut)
     tokens = Tokens(dut)
@@ -147,14 +147,14 @@ async def clear(dut):
         await cycles(dut, delay)
         op.cancel()
         dut.instr_valid_i.value = 0
-        await pulse(dut, "clear_i")
+        await reset(dut)
         assert uint(dut.live_o) == 0 and uint(dut.done_o) == 0 and not dut.busy_o.value
         await tokens.check_sources(np.arange(20))
         tokens.done = 0
         await tokens.new_image(20)
         await tokens.select(some_scores(20, "typical"), 7)
         await tokens.select(some_scores(8, "few"), 3)
-        await pulse(dut, "clear_i")
+        await reset(dut)
         tokens.done = 0
 
 
@@ -183,4 +183,4 @@ async def speed(dut):
 )
 def test_select(sim, parameters, images):
     """Table depths with and without spare bits."""
-    run("select", parameters, sim, env={"IMAGES": images})
+    run("rowvit_select", parameters, sim, env={"IMAGES": images})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""softmax against its Python twins: segments, reciprocals, token scores, under stalls and clear."""
+"""softmax against its Python twins: segments, reciprocals, token scores, under stalls and reset."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
 
-from harness import cycles, parameter, pulse, run, start, uint, wait_for
+from harness import cycles, parameter, pulse, reset, run, start, uint, wait_for
 from rowvit.reference.primitives import recip
 from rowvit.reference.relu import compress, decompress
 from rowvit.reference.softmax import exponentials, token_scores
@@ -186,7 +186,7 @@ async def speed(dut):
 
 
 @cocotb.test()
-async def clear(dut):
+async def restart(dut):
     """At any time, then an operation as if nothing had been."""
     await start(dut)
     unit = Unit(dut, 0.5)
@@ -198,7 +198,7 @@ async def clear(dut):
         dut.s_valid_i.value = 0
         unit.sink.cancel()
         await FallingEdge(dut.clk_i)
-        await pulse(dut, "clear_i")
+        await reset(dut)
         assert not dut.busy_o.value and uint(dut.pw_valid_o) == 0 and uint(dut.bands_o) == 0
         unit = Unit(dut, 0.5)
         await unit.run(Op(random.randint(1, 20), 1, True, True))
@@ -213,4 +213,4 @@ async def clear(dut):
 )
 def test_softmax(sim, parameters):
     """One head, and three."""
-    run("softmax", parameters, sim)
+    run("rowvit_softmax", parameters, sim)

@@ -71,4 +71,4 @@ async def traffic(dut):
 
 def test_token_memory():
     parameters = {"ROWS": ROWS, "DEPTH": DEPTH, "N_READ": READERS, "N_WRITE": WRITERS}
-    harness.run("token_memory", parameters, testcase="traffic")
+    harness.run("rowvit_token_memory", parameters, testcase="traffic")

@@ -902,7 +902,7 @@ def _words(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 def pack_pairs(weights: np.ndarray) -> np.ndarray:
     """Weights as weight memory holds them: of every pair of lanes the odd one is less by one where the even
-    one is negative, so that a multiplier takes both as one number (rtl/array/mac_pair.v).
+    one is negative, so that a multiplier takes both as one number (rtl/array/rowvit_mac_pair.v).
 
     Parameters
     ----------

@@ -1,41 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one table of instructions, registers, error codes and stream records.
 
-The RTL's constants (``rtl/rowvit_defs.vh``) are checked against it, ``docs/isa.md`` is generated
-from it, and host, compiler and disassembler use it directly.
-
-An instruction is 64 bytes: 32 little-endian slots of 16 bits. Slots 0 to 8 are common:
-
-====  ==========  ==================================================================
-slot  field       meaning
-====  ==========  ==================================================================
-0     opcode      bits 7:0; bits 15:8 hold ``tag`` (layer number, copied to records)
-1     flags       see ``FLAGS``
-2     chain       bit e set: the dependency on engine e is per band, not per operation
-3..8  dep[e]      operations of engine e that must be complete (signed, relative to the pass)
-====  ==========  ==================================================================
-
-Passes. The program runs once per image. What ends an image may run beside what begins the next one:
-instructions with the flag PREVIOUS belong to the image before. In the first pass they are void, and
-after the last pass the program runs once more, up to instruction ``finish``, with all others void. A
-void instruction does nothing but count as complete.
-
-Dependencies. Every engine counts the operations it has completed since start. ``dep[e] = X``
-without chain: wait until engine e has completed X operations of this pass. With chain: before
-band p, wait until engine e has completed X operations, or X - 1 and more than p bands of the
-X-th. ``dep[e] = NO_DEP`` is always satisfied; negative values reach into the previous pass. An
-instruction may depend only on instructions before it in the program.
-
-Weight lines. A multiplier takes the weights of an even lane and of the odd one after it as one number
-w0 + 2^17 w1. A line holds, for every such pair, the bytes w0 and w1 - (w0 < 0); weights are in -127..127.
-
-Residual addresses. An address comes as one int16 for each (row, group) bank, groups of row 0 first. With
-one pair of banks it is padded to a 64-bit word; otherwise addresses follow each other without a gap.
+`rowvit.hardware.generate` makes the RTL's constants (``rtl/rowvit_defs.vh``) and ``docs/isa.md`` from it;
+host, compiler and disassembler use it directly.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -47,172 +18,219 @@ ABI_VERSION = 2
 ID = 0x524F5756  # "ROWV"
 INSTRUCTION_BYTES = 64
 NO_DEP = -0x8000
+#: what docs/isa.md says of the common slots and of data layouts
+SEMANTICS = """\
+Passes. The program runs once per image. The end of an image may run alongside the start of the next one:
+instructions with the flag PREVIOUS belong to the image before. In the first pass they are void, and
+after the last pass the program runs once more, up to instruction `finish`, with all others void. A
+void instruction does nothing but count as complete.
+
+Dependencies. Every engine counts the operations it has completed since start. `dep[e] = X`
+without chain: wait until engine e has completed X operations of this pass. With chain: before
+band p, wait until engine e has completed X operations, or X - 1 and more than p bands of the
+X-th. `dep[e] = NO_DEP` is always satisfied; negative values reach into the previous pass. An
+instruction may depend only on instructions before it in the program.
+
+Weight lines. A multiplier takes the weights of an even lane and of the odd one after it as one number
+w0 + 2^17 w1. A line holds, for every such pair, the bytes w0 and w1 - (w0 < 0); weights are in -127..127.
+
+Residual addresses. An address comes as one int16 for each (row, group) bank, groups of row 0 first. With
+one pair of banks it is padded to a 64-bit word; otherwise addresses follow each other without a gap.
+"""
 
 
-class Engine(IntEnum):
+class Coded(IntEnum):
+    """Members are a code and its meaning."""
+
+    _value_: int
+    meaning: str
+
+    def __new__(cls, code: int, meaning: str = "") -> Coded:
+        member = int.__new__(cls, code)
+        member._value_, member.meaning = code, meaning
+        return member
+
+
+class Engine(Coded):
     """Engines in the order of their dependency slots; slot = 3 + value."""
 
-    LOAD = 0  #: DDR to on-chip memories
-    EXEC = 1  #: array: all operands of the operation have been read
-    DRAIN = 2  #: array: all results of the operation have been written
-    NORM = 3  #: LayerNorm and residual dumps
-    SELECT = 4  #: token selection
-    RECV = 5  #: input stream to token memory
+    LOAD = 0, "DDR to on-chip memories"
+    EXEC = 1, "array: all operands of the operation have been read"
+    DRAIN = 2, "array: all results of the operation have been written"
+    NORM = 3, "LayerNorm and residual dumps"
+    SELECT = 4, "token selection"
+    RECV = 5, "input stream to token memory"
 
 
-class Op(IntEnum):
+class Op(Coded):
     """Opcodes, and the engine whose queue they enter."""
 
-    HEADER = 1  #: first instruction of a program: configuration hash
-    LOAD = 2  #: LOAD
-    MATMUL = 3  #: EXEC (and DRAIN)
-    ATTN = 4  #: EXEC (and DRAIN)
-    NORM = 5  #: NORM
-    SELECT = 6  #: SELECT
-    RECV = 7  #: RECV
-    END = 8  #: last instruction of a program
+    HEADER = 1, "first instruction of a program: configuration hash"
+    LOAD = 2, "LOAD"
+    MATMUL = 3, "EXEC (and DRAIN)"
+    ATTN = 4, "EXEC (and DRAIN)"
+    NORM = 5, "NORM"
+    SELECT = 6, "SELECT"
+    RECV = 7, "RECV"
+    END = 8, "last instruction of a program"
 
 
-class Flag(IntEnum):
+class Flag(Coded):
     """Bit positions in the flags slot."""
 
-    SPARSE = 0  #: MATMUL: the source is compressed segments
-    UNSIGNED = 1  #: MATMUL: source scalars are uint8
-    GATHER = 2  #: MATMUL: rows of source and residual come from the selection table; LOAD: masked rows only
-    ONE_ROW = 3  #: MATMUL, NORM: only row 0, whatever the live count
-    SET_LIVE = 4  #: MATMUL: set the live count to ``rows`` and the token table to identity
-    MARK = 5  #: MATMUL, ATTN: emit a MARK record when drained
-    LAST = 6  #: MATMUL: its records end the image: TLAST, image counter, interrupt
-    SCORE_CLEAR = 7  #: ATTN: start new token scores
-    SCORE = 8  #: ATTN: add row 0's probabilities to the token scores
-    REST = 9  #: LOAD with GATHER: not the rows of a second mask, which an earlier load has fetched
-    PREVIOUS = 10  #: LOAD, MATMUL, NORM: belongs to the image before
-    VOID = 11  #: not in programs; the dispatcher's word to an engine: do nothing, and count as complete
+    SPARSE = 0, "MATMUL: the source is compressed segments"
+    UNSIGNED = 1, "MATMUL: source scalars are uint8"
+    GATHER = 2, "MATMUL: rows of source and residual come from the selection table; LOAD: masked rows only"
+    ONE_ROW = 3, "MATMUL, NORM: only row 0, whatever the live count"
+    SET_LIVE = 4, "MATMUL: set the live count to `rows` and the token table to identity"
+    MARK = 5, "MATMUL, ATTN: emit a MARK record when drained"
+    LAST = 6, "MATMUL: its records end the image: TLAST, image counter, interrupt"
+    SCORE_CLEAR = 7, "ATTN: start new token scores"
+    SCORE = 8, "ATTN: add row 0's probabilities to the token scores"
+    REST = 9, "LOAD with GATHER: not the rows of a second mask, which an earlier load has fetched"
+    PREVIOUS = 10, "LOAD, MATMUL, NORM: belongs to the image before"
+    VOID = 11, "not in programs; set by the dispatcher: do nothing, and count as complete"
 
 
-class Dst(IntEnum):
+class Dst(Coded):
     """Where MATMUL results go."""
 
-    TOKEN = 0  #: int8 to token memory
-    HIDDEN = 1  #: ReLU, compressed segments to token memory, mask
-    KEY = 2  #: int8 lane-major to weight memory (K transposed by placement)
-    VALUE = 3  #: int8 row-major to weight memory
-    RESIDUAL = 4  #: added to the residual memory
-    STREAM = 5  #: int16 logits of row 0 to the output stream
+    TOKEN = 0, "int8 to token memory"
+    HIDDEN = 1, "ReLU, compressed segments to token memory, mask"
+    KEY = 2, "int8 lane-major to weight memory (K transposed by placement)"
+    VALUE = 3, "int8 row-major to weight memory"
+    RESIDUAL = 4, "added to the residual memory"
+    STREAM = 5, "int16 logits of row 0 to the output stream"
 
 
-class LoadKind(IntEnum):
+class LoadKind(Coded):
     """Where LOAD puts what it reads."""
 
-    WEIGHT = 0  #: rows of ``groups`` lines of LANES bytes (see above) to weight memory
-    PARAM = 1  #: ``groups`` * LANES words {mult[47:32], bias[31:0]} to a parameter slot
-    NORM = 2  #: ``rows`` words {g[47:32], b[31:0]}, channel order, to a norm slot
-    RESIDUAL = 3  #: ``rows`` (even) residual addresses from ``dst``, of every (row, group) bank; see above
+    WEIGHT = 0, "rows of `groups` lines of LANES bytes (see above) to weight memory"
+    PARAM = 1, "`groups` * LANES words {mult[47:32], bias[31:0]} to a parameter slot"
+    NORM = 2, "`rows` words {g[47:32], b[31:0]}, channel order, to a norm slot"
+    RESIDUAL = 3, "`rows` (even) residual addresses from `dst`, of every (row, group) bank; see above"
 
 
-class NormKind(IntEnum):
-    LAYERNORM = 0  #: residual rows to int8 rows in token memory
-    DUMP = 1  #: residual rows to the output stream as a CHECKPOINT record
+class NormKind(Coded):
+    LAYERNORM = 0, "residual rows to int8 rows in token memory"
+    DUMP = 1, "residual rows to the output stream as a CHECKPOINT record"
 
 
-#: op-specific fields: name -> (first slot, slots)
-COMMON_FIELDS = {"opcode": (0, 1), "flags": (1, 1), "chain": (2, 1)}
-FIELDS: dict[Op, dict[str, tuple[int, int]]] = {
+@dataclass(frozen=True)
+class Field:
+    """An operand of an instruction.
+
+    Parameters
+    ----------
+    slot, slots : int
+        First slot, and how many.
+    meaning : str
+    """
+
+    slot: int
+    meaning: str
+    slots: int = 1
+
+
+#: first slots of what all instructions have; the fields of an opcode come after the dependencies
+OPCODE, FLAGS, CHAIN, DEPS = range(4)
+FIELDS: dict[Op, dict[str, Field]] = {
     Op.HEADER: {
-        "config_hash": (9, 2),  # must equal the register CONFIG_HASH
-        "abi": (11, 1),  # must equal the register ABI
-        "finish": (12, 1),  # index of the last instruction with PREVIOUS; 0: there is none
+        "config_hash": Field(9, "must equal the register CONFIG_HASH", slots=2),
+        "abi": Field(11, "must equal the register ABI"),
+        "finish": Field(12, "index of the last instruction with PREVIOUS; 0: there is none"),
     },
     Op.LOAD: {
-        "kind": (9, 1),  # LoadKind
-        "address": (10, 2),  # byte offset from the blob's base, multiple of 8
-        "dst": (12, 1),  # weight line, parameter slot, norm slot or residual address
-        "rows": (13, 1),  # WEIGHT: rows; NORM: channels; RESIDUAL: addresses
-        "groups": (14, 1),  # WEIGHT, PARAM: groups that are loaded
-        "mask_base": (15, 1),  # GATHER: first mask word
-        "band0": (16, 1),  # GATHER: the load is empty unless this band is live
-        "mask_had": (17, 1),  # REST: first word of the second mask
+        "kind": Field(9, "LoadKind"),
+        "address": Field(10, "byte offset from the blob's base, multiple of 8", slots=2),
+        "dst": Field(12, "weight line, parameter slot, norm slot or residual address"),
+        "rows": Field(13, "WEIGHT: rows; NORM: channels; RESIDUAL: addresses"),
+        "groups": Field(14, "WEIGHT, PARAM: groups that are loaded"),
+        "mask_base": Field(15, "GATHER: first mask word"),
+        "band0": Field(16, "GATHER: the load is empty unless this band is live"),
+        "mask_had": Field(17, "REST: first word of the second mask"),
     },
     Op.MATMUL: {
-        "src_base": (9, 1),  # token memory word of band 0
-        "src_stride": (10, 1),  # words per band
-        "k": (11, 1),  # scalars (multiple of 8), or segments if SPARSE
-        "wbase": (12, 1),  # weight line of k = 0
-        "groups": (13, 1),  # active groups
-        "dst": (14, 1),  # Dst
-        "dst_base": (15, 1),  # TOKEN, HIDDEN: word; KEY, VALUE: line; RESIDUAL: address offset
-        "dst_stride": (16, 1),  # per band, in words (TOKEN, HIDDEN) or addresses (RESIDUAL)
-        "shift": (17, 1),  # requantisation shift
-        "pslot": (18, 1),  # parameter slot
-        "thr": (19, 1),  # HIDDEN: threshold, 1 for ReLU
-        "band0": (20, 1),  # first band
-        "bands": (21, 1),  # at most so many bands from band0
-        "mask_base": (22, 1),  # HIDDEN: mask word of group 0 in row tile 0
-        "mask_bands": (23, 1),  # HIDDEN: bands per row tile, from band0 on; 0: dense values, no mask
-        "mask_stride": (24, 1),  # HIDDEN: mask words per row tile
-        "rows": (25, 1),  # SET_LIVE
-        "count": (26, 1),  # STREAM: logits of this tile; record header if `total` is not 0
-        "total": (27, 1),  # STREAM: logits of the whole record, in the first tile only
+        "src_base": Field(9, "token memory word of band 0"),
+        "src_stride": Field(10, "words per band"),
+        "k": Field(11, "scalars (multiple of 8), or segments if SPARSE"),
+        "wbase": Field(12, "weight line of k = 0"),
+        "groups": Field(13, "active groups"),
+        "dst": Field(14, "Dst"),
+        "dst_base": Field(15, "TOKEN, HIDDEN: word; KEY, VALUE: line; RESIDUAL: address offset"),
+        "dst_stride": Field(16, "per band, in words (TOKEN, HIDDEN) or addresses (RESIDUAL)"),
+        "shift": Field(17, "requantisation shift"),
+        "pslot": Field(18, "parameter slot"),
+        "thr": Field(19, "HIDDEN: threshold, 1 for ReLU"),
+        "band0": Field(20, "first band"),
+        "bands": Field(21, "at most this many bands from band0"),
+        "mask_base": Field(22, "HIDDEN: mask word of group 0 in row tile 0"),
+        "mask_bands": Field(23, "HIDDEN: bands per row tile, from band0 on; 0: dense values, no mask"),
+        "mask_stride": Field(24, "HIDDEN: mask words per row tile"),
+        "rows": Field(25, "SET_LIVE"),
+        "count": Field(26, "STREAM: logits of this tile; record header if `total` is not 0"),
+        "total": Field(27, "STREAM: logits of the whole record, in the first tile only"),
     },
     Op.ATTN: {
-        "q_base": (9, 1),  # word of Q, group 0, band 0; group g is LANES / 8 words on
-        "q_stride": (10, 1),  # words per band
-        "head_dim": (11, 1),  # channels per head, a multiple of 8
-        "groups": (12, 1),  # active groups: heads of this operation
-        "kt_base": (13, 1),  # line of channel 0, tokens 0..LANES-1; next token tile LANES lines on
-        "v_base": (14, 1),  # line of token 0
-        "p_base": (15, 1),  # compressed probabilities: 2 * GROUPS * p_stride words
-        "p_stride": (16, 1),  # words per group and row: token tiles * segment words
-        "o_base": (17, 1),  # word of O, group 0, band 0; may be q_base
-        "o_stride": (18, 1),  # words per band
-        "s_mult": (19, 1),  # multiplier of the logits
-        "s_shift": (20, 1),  # shift of the logits
-        "pv_shift": (21, 1),  # shift of O, to which log2 of the row sum is added
+        "q_base": Field(9, "word of Q, group 0, band 0; group g is LANES / 8 words on"),
+        "q_stride": Field(10, "words per band"),
+        "head_dim": Field(11, "channels per head, a multiple of 8"),
+        "groups": Field(12, "active groups: heads of this operation"),
+        "kt_base": Field(13, "line of channel 0, tokens 0..LANES-1; next token tile LANES lines on"),
+        "v_base": Field(14, "line of token 0"),
+        "p_base": Field(15, "compressed probabilities: 2 * GROUPS * p_stride words"),
+        "p_stride": Field(16, "words per group and row: token tiles * segment words"),
+        "o_base": Field(17, "word of O, group 0, band 0; may be q_base"),
+        "o_stride": Field(18, "words per band"),
+        "s_mult": Field(19, "multiplier of the logits"),
+        "s_shift": Field(20, "shift of the logits"),
+        "pv_shift": Field(21, "shift of O, to which log2 of the row sum is added"),
     },
     Op.NORM: {
-        "kind": (9, 1),  # NormKind
-        "dim": (10, 1),  # channels, a multiple of LANES
-        "res_stride": (11, 1),  # residual addresses per band
-        "dst_base": (12, 1),  # LAYERNORM: token memory word of band 0
-        "dst_stride": (13, 1),  # LAYERNORM: words per band
-        "slot": (14, 1),  # LAYERNORM: norm slot
-        "shift": (15, 1),  # LAYERNORM: output shift
+        "kind": Field(9, "NormKind"),
+        "dim": Field(10, "channels, a multiple of LANES"),
+        "res_stride": Field(11, "residual addresses per band"),
+        "dst_base": Field(12, "LAYERNORM: token memory word of band 0"),
+        "dst_stride": Field(13, "LAYERNORM: words per band"),
+        "slot": Field(14, "LAYERNORM: norm slot"),
+        "shift": Field(15, "LAYERNORM: output shift"),
     },
     Op.SELECT: {
-        "keep": (9, 1),  # tokens to keep besides token 0
-        "threshold": (10, 2),  # least score of a token that may stay, 20 fraction bits
+        "keep": Field(9, "tokens to keep in addition to token 0"),
+        "threshold": Field(10, "lowest score of a token that may stay, 20 fraction bits", slots=2),
     },
     Op.RECV: {
-        "rows": (9, 1),  # rows including prefix rows
-        "prefix": (10, 1),  # rows of zeros made on chip, not received
-        "row_words": (11, 1),  # 64-bit words per row
-        "dst_base": (12, 1),  # token memory word of band 0
-        "dst_stride": (13, 1),  # words per band
+        "rows": Field(9, "rows including prefix rows"),
+        "prefix": Field(10, "rows of zeros made on chip, not received"),
+        "row_words": Field(11, "64-bit words per row"),
+        "dst_base": Field(12, "token memory word of band 0"),
+        "dst_stride": Field(13, "words per band"),
     },
     Op.END: {},
 }
 
 
-class Error(IntEnum):
+class Error(Coded):
     """Sticky error codes."""
 
-    NONE = 0  #: no error
-    BAD_OPCODE = 1  #: the program holds an opcode that is not in the table
-    ADDRESS_RANGE = 2  #: a load reaches beyond the blob
-    BAD_HASH = 3  #: the program's configuration hash or ABI is not this core's
-    AXI_READ = 4  #: a read came back with SLVERR or DECERR
-    WATCHDOG = 5  #: nothing moved for WATCHDOG cycles
-    STREAM_SHORT = 6  #: TLAST before the last patch word
-    STREAM_LONG = 7  #: no TLAST on the last patch word
+    NONE = 0, "no error"
+    BAD_OPCODE = 1, "the program holds an opcode that is not in the table"
+    ADDRESS_RANGE = 2, "a load reaches beyond the blob"
+    BAD_HASH = 3, "the program's configuration hash or ABI is not this core's"
+    AXI_READ = 4, "a read came back with SLVERR or DECERR"
+    WATCHDOG = 5, "nothing moved for WATCHDOG cycles"
+    STREAM_SHORT = 6, "TLAST before the last patch word"
+    STREAM_LONG = 7, "no TLAST on the last patch word"
 
 
-class Record(IntEnum):
+class Record(Coded):
     """Output stream records: a 64-bit header {payload bytes[63:32], count[31:16], tag[15:8], type[7:0]}."""
 
-    LOGITS = 1  #: count int16 logits
-    KEPT = 2  #: count uint16 original token indices, token 0 included
-    CHECKPOINT = 3  #: count rows of int16 residuals
-    MARK = 4  #: one word: {fires[63:32], cycles[31:0]} since start
+    LOGITS = 1, "count int16 logits"
+    KEPT = 2, "count uint16 original token indices, token 0 included"
+    CHECKPOINT = 3, "count rows of int16 residuals"
+    MARK = 4, "one word: {fires[63:32], cycles[31:0]} since start"
 
 
 #: AXI4-Lite registers: name -> (byte offset, access, meaning)
@@ -275,6 +293,14 @@ QUEUE: dict[Op, Engine] = {
 }
 
 SLOTS = INSTRUCTION_BYTES // 2
+#: slot of a queued instruction in which the dispatcher leaves the instruction's index, for error reports
+INDEX = SLOTS - 1
+
+
+def queue_slots(engine: Engine) -> int:
+    """Slots up to the last one that instructions of an engine's queue have; the queue holds no others."""
+    ops = [op for op, queue in QUEUE.items() if queue is engine]
+    return max(field.slot + field.slots for op in ops for field in FIELDS[op].values())
 
 
 @dataclass
@@ -299,21 +325,21 @@ class Instruction:
             A field is unknown to the opcode, or a value does not fit its slots.
         """
         slots = np.zeros(SLOTS, np.uint16)
-        slots[0] = self.op | _fits(self, "tag", self.tag, 8) << 8
-        slots[1] = sum(1 << flag for flag in self.flags)
-        slots[2] = sum(1 << engine for engine in self.chain)
+        slots[OPCODE] = self.op | _fits(self, "tag", self.tag, 8) << 8
+        slots[FLAGS] = sum(1 << flag for flag in self.flags)
+        slots[CHAIN] = sum(1 << engine for engine in self.chain)
         for engine in Engine:
             dep = self.deps.get(engine, NO_DEP)
             if not -0x8000 <= dep <= 0x7FFF:
                 raise RowvitError(f"{self.op.name}: dependency {engine.name} {dep} does not fit 16 bits")
-            slots[3 + engine] = dep & 0xFFFF
+            slots[DEPS + engine] = dep & 0xFFFF
         for name, value in self.fields.items():
             if name not in FIELDS[self.op]:
                 raise RowvitError(f"{self.op.name} has no field '{name}'")
-            first, count = FIELDS[self.op][name]
-            _fits(self, name, value, 16 * count)
-            for i in range(count):
-                slots[first + i] = value >> (16 * i) & 0xFFFF
+            place = FIELDS[self.op][name]
+            _fits(self, name, value, 16 * place.slots)
+            for i in range(place.slots):
+                slots[place.slot + i] = value >> (16 * i) & 0xFFFF
         return slots
 
     @classmethod
@@ -326,21 +352,21 @@ class Instruction:
             The opcode is unknown.
         """
         values = [int(v) for v in slots]
-        code = values[0] & 0xFF
+        code = values[OPCODE] & 0xFF
         if code not in set(Op):
-            raise RowvitError(f"unknown opcode {code}; the program is damaged or for another ABI")
+            raise RowvitError(f"unknown opcode {code}", "the program is damaged or for another ABI")
         op = Op(code)
-        deps = {engine: values[3 + engine] for engine in Engine}
+        deps = {engine: values[DEPS + engine] for engine in Engine}
         return cls(
             op=op,
             fields={
-                name: sum(values[first + i] << (16 * i) for i in range(count))
-                for name, (first, count) in FIELDS[op].items()
+                name: sum(values[place.slot + i] << (16 * i) for i in range(place.slots))
+                for name, place in FIELDS[op].items()
             },
-            flags=frozenset(flag for flag in Flag if values[1] >> flag & 1),
-            tag=values[0] >> 8,
+            flags=frozenset(flag for flag in Flag if values[FLAGS] >> flag & 1),
+            tag=values[OPCODE] >> 8,
             deps={e: v - 0x10000 * (v >> 15) for e, v in deps.items() if v != NO_DEP & 0xFFFF},
-            chain=frozenset(engine for engine in Engine if values[2] >> engine & 1),
+            chain=frozenset(engine for engine in Engine if values[CHAIN] >> engine & 1),
         )
 
     def __str__(self) -> str:
@@ -374,87 +400,3 @@ def _fits(instruction: Instruction, name: str, value: int, bits: int) -> int:
     if not 0 <= value < 1 << bits:
         raise RowvitError(f"{instruction.op.name}: {name} = {value} does not fit {bits} bits")
     return int(value)
-
-
-def _comments() -> dict[str, str]:
-    """Trailing ``#`` and ``#:`` comments of this file by the first word of their line, per block."""
-    import inspect
-
-    comments: dict[str, str] = {}
-    block = ""
-    for line in inspect.getsource(sys.modules[__name__]).splitlines():
-        if line.startswith("class "):
-            block = line.split()[1].split("(")[0]
-        elif line.startswith("    Op."):
-            block = line.strip().split(":")[0]
-        elif line.startswith((" ", "#")) and "#" in line:
-            code, _, comment = line.partition("#")
-            if name := code.strip().split(" ")[0].strip('":'):
-                comments[f"{block}.{name}"] = comment.lstrip(": ").strip()
-    return comments
-
-
-def markdown() -> str:
-    """``docs/isa.md``: every table of this module."""
-    comments = _comments()
-    out = [
-        "# Instructions, registers and records",
-        "",
-        "Written by `python -m rowvit.hardware.isa docs/isa.md`; edit `host/rowvit/hardware/isa.py`.",
-        "",
-        f"ABI version {ABI_VERSION}.",
-        "",
-        "## Instruction",
-        "",
-        __doc__.split("\n\n", 2)[2].split("====")[0].strip(),
-        "",
-        "| slot | field | meaning |",
-        "|---|---|---|",
-        "| 0 | opcode, tag | opcode in bits 7:0, tag in bits 15:8 (layer number, copied to records) |",
-        "| 1 | flags | below |",
-        "| 2 | chain | bit e set: the dependency on engine e is per band, not per operation |",
-        "| 3..8 | dep[e] | operations of engine e that must be complete (signed, relative to the pass) |",
-        "",
-        __doc__.rsplit("====", 1)[1].strip().replace("``", "`"),
-        "",
-    ]
-
-    def enum(title: str, cls: type[IntEnum], head: str) -> None:
-        out.extend([f"## {title}", "", f"| {head} | name | meaning |", "|---|---|---|"])
-        for member in cls:
-            meaning = comments.get(f"{cls.__name__}.{member.name}", "").replace("``", "`")
-            out.append(f"| {member.value} | {member.name} | {meaning} |")
-        out.append("")
-
-    enum("Engines", Engine, "number")
-    enum("Opcodes", Op, "code")
-    enum("Flags", Flag, "bit")
-    out += ["## Fields", ""]
-    for op, table in FIELDS.items():
-        if table:
-            out += [f"### {op.name}", "", "| slot | field | meaning |", "|---|---|---|"]
-            for name, (first, count) in table.items():
-                slot = f"{first}" if count == 1 else f"{first}..{first + count - 1}"
-                out.append(f"| {slot} | {name} | {comments.get(f'Op.{op.name}.{name}', '')} |")
-            out.append("")
-    enum("MATMUL destinations (`dst`)", Dst, "value")
-    enum("Load kinds (`kind`)", LoadKind, "value")
-    enum("Norm kinds (`kind`)", NormKind, "value")
-    out += ["## Registers (AXI4-Lite)", "", "| offset | name | access | meaning |", "|---|---|---|---|"]
-    out += [f"| 0x{o:02X} | {n} | {access} | {text} |" for n, (o, access, text) in REGISTERS.items()]
-    out += ["", "## Counters", "", "32 bits each, cleared by start.", "", "| offset | name | counts |"]
-    out += ["|---|---|---|"]
-    out += [f"| 0x{COUNTER_BASE + 4 * i:02X} | {n} | {text} |" for i, (n, text) in enumerate(COUNTERS)]
-    out.append("")
-    enum("Error codes", Error, "code")
-    enum("Output records", Record, "type")
-    out.insert(-1, "\n" + Record.__doc__)
-    return "\n".join(out).rstrip() + "\n"
-
-
-if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        with open(sys.argv[1], "w") as file:
-            file.write(markdown())
-    else:
-        print(markdown(), end="")

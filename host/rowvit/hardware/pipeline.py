@@ -1,25 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Depths of queues and lengths of pipelines in the RTL, in cycles: what the cycle model knows of it."""
+"""Depths of queues and lengths of pipelines, in cycles: the RTL's, as far as the cycle model needs them.
+
+`rowvit.hardware.generate` hands `RTL` and `drain_done` to the RTL (``rtl/rowvit_defs.vh``). The other lengths
+are sums of registers in several modules, which no constant in the RTL could set; the cycle model's tests hold
+them.
+"""
 
 from __future__ import annotations
 
 QUEUE_DEPTH = 16  # instructions per engine
-PREFETCH = 5  # instructions fetched ahead of the dispatcher
+FETCHES = 7  # instructions requested and not complete yet
+PROGRAM_FIFO = 32  # words that the reader holds for the dispatcher
+PREFETCH = min(FETCHES, PROGRAM_FIFO // 8 + 1)  # instructions ahead of the dispatcher; one is in its register
 LOAD_FIFO = 128  # words that the reader holds for the load engine
 BURSTS, BURST_WORDS = 8, 16  # reads in flight
+TILE_QUEUE = 8  # tiles announced to fetchers, issue stage and drain
 SEARCH_SCANS = 17  # passes over the scores of a selection, typically
 
 # -- pipeline lengths -----------------------------------------------------------------------------
-READ = 11  # load engine and reader, besides the memory's latency
+READ = 11  # load engine and reader, plus the memory's latency
 REACT = 9  # an operation's dependencies are met -> its first scalar fires
 REACT_BAND = 7  # the same for a later band
 REACT_SPARSE = 13  # the same for a compressed tile
 CAPTURE = 9  # last scalar -> the drain begins
-NEAR_END = 7  # the shadow accumulators are free so long before the drain ends
+# A tile's last scalar may fire this long before the drain of the tile before ends. The drain decides when
+# CAPTURE lanes are left; the release takes a register, and a scalar fires at the end of a cycle.
+NEAR_END = CAPTURE - 2
 RESIDUAL_STAGE = 6  # drain's lane -> its read of the residual memory
-SOFTMAX, SOFTMAX_GROUP = 24, 5  # last S -> P and reciprocals complete, besides a cycle per token
-SCORE = 10  # per head of a pruning layer's first band, besides a cycle per token
+SOFTMAX, SOFTMAX_GROUP = 24, 5  # last S -> P and reciprocals complete, plus a cycle per token
+SCORE = 10  # per head of a pruning layer's first band, plus a cycle per token
 NORM_SUM = 8  # last channel read -> sums complete
 NORM_ROW = 36  # statistics, per row after the first
 NORM_STATS = 86
 NORM_OUT = 22  # last channel read -> written
+
+#: what the RTL takes from here
+RTL = {
+    "QUEUE_DEPTH": QUEUE_DEPTH,
+    "FETCHES": FETCHES,
+    "PROGRAM_FIFO": PROGRAM_FIFO,
+    "LOAD_FIFO": LOAD_FIFO,
+    "BURSTS": BURSTS,
+    "BURST_WORDS": BURST_WORDS,
+    "TILE_QUEUE": TILE_QUEUE,
+    "CAPTURE": CAPTURE,
+}
+MAX_GROUPS = 6  # that the drain's token memory port can serve
+
+
+def drain_done(groups: int) -> int:
+    """Cycles from the drain's last lane to its last write, and so to the completion of the tile.
+
+    Parameters
+    ----------
+    groups : int
+        Of the configuration, at most `MAX_GROUPS`.
+    """
+    # pipeline, flush of the compressors, mask and words of all groups, which above 4 take turns for longer
+    return 16 + (8 if groups > 4 else 4) * groups

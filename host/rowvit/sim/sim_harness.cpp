@@ -197,7 +197,8 @@ struct Inputs {
 
 // Operations that every engine has completed and the core's counters, in a cycle that completed one.
 struct Event {
-    static constexpr int DONE = 3, COUNTERS = 20;  // words of 32 bits
+    static constexpr size_t DONE = sizeof(Vrowvit___024root::rowvit_top__DOT__done) / 4;  // words of 32 bits
+    static constexpr size_t COUNTERS = sizeof(Vrowvit___024root::rowvit_top__DOT__counters) / 4;
     uint32_t done[DONE];
     uint32_t counters[COUNTERS];
 };

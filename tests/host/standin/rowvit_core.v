@@ -93,7 +93,8 @@ module rowvit_core #(
     assign error_info_o = 0;
     assign done_o = 0;
     assign live_o = left_q;
-    assign counters_o = {sent_q, received_q, {5{32'h0}}, beats_q, {11{32'h0}}, cycles_q};
+    assign counters_o = sent_q << 32*CNT_SEND_WORDS | received_q << 32*CNT_RECV_WORDS
+        | beats_q << 32*CNT_AXI_BEATS | cycles_q << 32*CNT_CYCLES;
     assign req0_valid_o = state_q == ASK;
     assign req0_addr_o = base_i;
     assign req0_bytes_o = length_i;

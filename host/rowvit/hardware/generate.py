@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes what is generated from `rowvit.hardware.isa` and `rowvit.hardware.pipeline`, in a checkout.
+
+    python -m rowvit.hardware.generate
+
+``rtl/rowvit_defs.vh`` and ``docs/isa.md``; a test holds them equal to the tables.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from rowvit.hardware import isa, pipeline
+from rowvit.hardware.isa import QUEUE, Coded, Engine
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def _localparams(prefix: str, values: Mapping[str, int | str]) -> str:
+    text = ", ".join(f"{prefix}{name.upper()}~=~{value}" for name, value in values.items())
+    lines = textwrap.wrap(text, 100, initial_indent="localparam ", subsequent_indent=" " * 11)
+    return "\n".join(lines).replace("~", " ") + ";"
+
+
+def _packed(name: str, values: Iterable[int], comment: str) -> str:
+    """A table of bytes; entry i is ``NAME[8*i+:8]``."""
+    entries = [f"8'd{value}" for value in values]
+    return f"localparam [{8 * len(entries) - 1}:0] {name} = {{{', '.join(reversed(entries))}}};  // {comment}"
+
+
+def _codes(members: Iterable[Coded]) -> dict[str, int]:
+    return {member.name: member.value for member in members}
+
+
+def verilog() -> str:
+    """``rtl/rowvit_defs.vh``: the constants that the RTL shares with the host."""
+    queues = list(dict.fromkeys(QUEUE.values()))
+    served = {engine: Engine.EXEC if engine is Engine.DRAIN else engine for engine in Engine}
+    first = isa.DEPS + len(Engine)
+    slots = {
+        "OPCODE": isa.OPCODE,
+        "FLAGS": isa.FLAGS,
+        "CHAIN": isa.CHAIN,
+        "DEPS": isa.DEPS,
+        "FIELDS": first,
+        "INDEX": isa.INDEX,
+    }
+    positions: dict[str, int | str] = {name: f"16*{slot}" for name, slot in slots.items()}
+    lines = [
+        "// SPDX-License-Identifier: Apache-2.0",
+        "// Written by `python -m rowvit.hardware.generate` from the tables in host/rowvit/hardware/isa.py",
+        "// and pipeline.py, where each constant is explained. Included inside modules.",
+        _localparams("", {"ABI_VERSION": isa.ABI_VERSION}),
+        f"localparam [31:0] ID = 32'h{isa.ID:08X};",
+        "// Instructions: F_* are the first bits of slots and fields.",
+        _localparams("", {"INSTR_W": 8 * isa.INSTRUCTION_BYTES, "NO_DEP": f"16'h{isa.NO_DEP & 0xFFFF:04X}"}),
+        _localparams("", {"N_ENGINE": len(Engine), **{f"E_{e.name}": e.value for e in Engine}}),
+        _localparams("OP_", _codes(isa.Op)),
+        _localparams("FLAG_", _codes(isa.Flag)),
+        _localparams("F_", {"OPCODE": positions.pop("OPCODE"), "TAG": "8", **positions}),
+    ]
+    for op, fields in isa.FIELDS.items():
+        if fields:
+            lines.append(
+                _localparams(f"F_{op.name}_", {name: f"16*{place.slot}" for name, place in fields.items()})
+            )
+    lines += [
+        _localparams("DST_", _codes(isa.Dst)),
+        _localparams("LOADKIND_", _codes(isa.LoadKind)),
+        _localparams("NORMKIND_", _codes(isa.NormKind)),
+        "// Queues: slots that a queue holds, and the queue that each engine's operations come from.",
+        _localparams("", {"N_QUEUE": len(queues), **{f"Q_{e.name}": i for i, e in enumerate(queues)}}),
+        _packed("QUEUE_SLOTS", map(isa.queue_slots, queues), "queue 0 lowest"),
+        _localparams("", {"MAX_SLOTS": max(map(isa.queue_slots, queues))}),
+        _packed("ENGINE_QUEUE", (queues.index(served[e]) for e in Engine), "engine 0 lowest"),
+        "// Errors, records, registers, counters.",
+        _localparams("ERROR_", _codes(isa.Error)),
+        _localparams("RECORD_", _codes(isa.Record)),
+        _localparams("REG_", {name: f"'h{offset:02X}" for name, (offset, _, _) in isa.REGISTERS.items()}),
+        _localparams("", {"COUNTER_BASE": f"'h{isa.COUNTER_BASE:02X}", "N_COUNTER": len(isa.COUNTERS)}),
+        _localparams("CNT_", {name: i for i, (name, _) in enumerate(isa.COUNTERS)}),
+        "// Depths, and lengths of pipelines.",
+        _localparams("", pipeline.RTL),
+        _localparams("", {"MAX_GROUPS": pipeline.MAX_GROUPS}),
+        _packed("DRAIN_DONE", map(pipeline.drain_done, range(pipeline.MAX_GROUPS + 1)), "0 groups lowest"),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def markdown() -> str:
+    """``docs/isa.md``: every table of `rowvit.hardware.isa`."""
+    first = isa.DEPS + len(Engine)
+    out = [
+        "# Instructions, registers and records",
+        "",
+        "Written by `python -m rowvit.hardware.generate`; edit `host/rowvit/hardware/isa.py`.",
+        "",
+        f"ABI version {isa.ABI_VERSION}.",
+        "",
+        "## Instruction",
+        "",
+        f"An instruction is {isa.INSTRUCTION_BYTES} bytes: {isa.SLOTS} little-endian slots of 16 bits."
+        f" Slots 0 to {first - 1} are common:",
+        "",
+        "| slot | field | meaning |",
+        "|---|---|---|",
+        f"| {isa.OPCODE} | opcode, tag | opcode in bits 7:0, tag in bits 15:8"
+        " (layer number, copied to records) |",
+        f"| {isa.FLAGS} | flags | below |",
+        f"| {isa.CHAIN} | chain | bit e set: the dependency on engine e is per band, not per operation |",
+        f"| {isa.DEPS}..{first - 1} | dep[e] | operations of engine e that must be complete"
+        " (signed, relative to the pass) |",
+        "",
+        isa.SEMANTICS,
+    ]
+
+    def codes(title: str, cls: type[Coded], head: str) -> None:
+        out.extend([f"## {title}", "", f"| {head} | name | meaning |", "|---|---|---|"])
+        out.extend(f"| {member.value} | {member.name} | {member.meaning} |" for member in cls)
+        out.append("")
+
+    codes("Engines", Engine, "number")
+    codes("Opcodes", isa.Op, "code")
+    codes("Flags", isa.Flag, "bit")
+    out += ["## Fields", ""]
+    for op, table in isa.FIELDS.items():
+        if table:
+            out += [f"### {op.name}", "", "| slot | field | meaning |", "|---|---|---|"]
+            for name, place in table.items():
+                last = f"..{place.slot + place.slots - 1}" if place.slots > 1 else ""
+                out.append(f"| {place.slot}{last} | {name} | {place.meaning} |")
+            out.append("")
+    codes("MATMUL destinations (`dst`)", isa.Dst, "value")
+    codes("Load kinds (`kind`)", isa.LoadKind, "value")
+    codes("Norm kinds (`kind`)", isa.NormKind, "value")
+    out += ["## Registers (AXI4-Lite)", "", "| offset | name | access | meaning |", "|---|---|---|---|"]
+    out += [f"| 0x{o:02X} | {n} | {access} | {text} |" for n, (o, access, text) in isa.REGISTERS.items()]
+    out += ["", "## Counters", "", "32 bits each, cleared by start.", "", "| offset | name | counts |"]
+    out += ["|---|---|---|"]
+    counters = enumerate(isa.COUNTERS)
+    out += [f"| 0x{isa.COUNTER_BASE + 4 * i:02X} | {n} | {text} |" for i, (n, text) in counters]
+    out.append("")
+    codes("Error codes", isa.Error, "code")
+    codes("Output records", isa.Record, "type")
+    out.append(str(isa.Record.__doc__))
+    return "\n".join(out) + "\n"
+
+
+#: file in the checkout -> its text
+FILES = {Path("rtl/rowvit_defs.vh"): verilog, Path("docs/isa.md"): markdown}
+
+if __name__ == "__main__":
+    for path, text in FILES.items():
+        (ROOT / path).write_text(text())

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// One row's share of one group: LANES multiply-accumulators that share the scalar x, and a shadow
+// copy of their sums that drains while the next tile is computed. A lane pair has 52 shadow bits
+// {wraps, p}, see rowvit_mac_pair.v.
+// Throughput LANES MAC per cycle. Latency: x_i/a_i/b_i to shadow 6 (with last_i).
+// Resources: LANES/2 DSP48E1, about 7 LUT and 32 FF per lane.
+`default_nettype none
+module rowvit_cluster #(
+    parameter LANES   = 64,
+    parameter USE_DSP = 0
+) (
+    input  wire                clk_i,
+    input  wire                en_i,
+    input  wire                first_i,   // first product of a tile: start new sums
+    input  wire                last_i,    // last product of a tile: copy to the shadow
+    input  wire signed [8:0]   x_i,
+    input  wire [8*LANES-1:0]  a_i,       // lane pairs as in rowvit_mac_pair.v, from one of two ports
+    input  wire [8*LANES-1:0]  b_i,
+    input  wire                use_b_i,
+    output reg  [26*LANES-1:0] shadow_o
+);
+  reg [2:0] en_q, first_q;
+  reg [4:0] last_q;
+  always @(posedge clk_i) begin
+    en_q    <= {en_q[1:0], en_i};
+    first_q <= {first_q[1:0], en_i & first_i};
+    last_q  <= {last_q[3:0], en_i & last_i};
+  end
+
+  genvar i;
+  generate
+    for (i = 0; i < LANES / 2; i = i + 1) begin : g_pair
+      wire [42:0] p;
+      wire [8:0]  wraps;
+      rowvit_mac_pair #(
+          .USE_DSP(USE_DSP)
+      ) u_mac (
+          .clk_i  (clk_i),
+          .x_i    (x_i),
+          .a_i    (a_i[16*i+:16]),
+          .b_i    (b_i[16*i+:16]),
+          .use_b_i(use_b_i),
+          .en_i   (en_q[2]),
+          .first_i(first_q[2]),
+          .p_o    (p),
+          .wraps_o(wraps)
+      );
+      // The wraps are known a cycle after the sum, which the next tile may overwrite by then.
+      always @(posedge clk_i) begin
+        if (last_q[3]) shadow_o[52*i+:43] <= p;
+        if (last_q[4]) shadow_o[52*i+43+:9] <= wraps;
+      end
+    end
+  endgenerate
+endmodule
+`default_nettype wire

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// LOGITS and MARK records of the drain. Logits come one per cycle (lane, then group) and are packed
+// four to a word. A record's header enters from the stage before, a cycle before its first logit.
+// Throughput 1 logit per cycle, as long as room_o holds the drain back. Latency 1.
+// Resources at 3 groups: about 300 LUT, 110 FF.
+`default_nettype none
+module rowvit_drain_records #(
+    parameter GROUPS = 3
+) (
+    input  wire                 clk_i,
+    input  wire                 rst_ni,
+    // the logit that comes in the next cycle
+    input  wire                 head_valid_i,
+    input  wire                 head_first_i,  // the first of its tile
+    input  wire [7:0]           head_group_i,
+    input  wire [15:0]          head_count_i,  // logits of the tile
+    input  wire [15:0]          head_total_i,  // logits of the record that starts here, or 0
+    input  wire                 head_last_i,   // the record ends the image
+    input  wire [7:0]           head_tag_i,
+    input  wire                 logit_valid_i,
+    input  wire [16*GROUPS-1:0] logit_i,       // of row 0, all groups
+    // MARK record; never in a LOGITS record
+    input  wire                 mark_i,
+    input  wire [7:0]           mark_tag_i,
+    input  wire [31:0]          cycles_i,
+    input  wire [31:0]          fires_i,
+    output wire                 marking_o,     // its second word follows
+    output wire                 room_o,        // for the logits in the drain's pipeline
+    output wire                 rec_valid_o,
+    input  wire                 rec_ready_i,
+    output wire [63:0]          rec_data_o,
+    output wire                 rec_eor_o,
+    output wire                 rec_last_o
+);
+  `include "rowvit_defs.vh"
+
+  reg  [15:0] index_q, count_q;
+  reg  [47:0] pack_q;
+  reg         first_q, last_q, mark_q;
+  reg  [7:0]  group_q;
+  wire [15:0] index = first_q ? 16'd0 : index_q;
+  wire        logit = logit_valid_i && index < count_q;
+  wire        final_logit = last_q && index == count_q - 16'd1;
+  wire        logit_word = logit && (&index[1:0] || final_logit);
+  wire        logit_header = head_valid_i && head_first_i && head_total_i != 16'd0;
+  wire [14:0] logit_words = {1'b0, head_total_i[15:2]} + {14'd0, |head_total_i[1:0]};
+  wire [31:0] logit_bytes = {14'd0, logit_words, 3'd0};
+  reg  [15:0] value;
+  integer v;
+  always @* begin
+    value = 16'd0;
+    for (v = 0; v < GROUPS; v = v + 1) if (group_q == v[7:0]) value = logit_i[16*v+:16];
+  end
+  wire [63:0] logit_data = index[1:0] == 2'd0 ? {48'd0, value}
+                         : index[1:0] == 2'd1 ? {32'd0, value, pack_q[15:0]}
+                         : index[1:0] == 2'd2 ? {16'd0, value, pack_q[31:0]} : {value, pack_q};
+  always @(posedge clk_i) begin
+    {count_q, last_q, group_q, first_q} <= {head_count_i, head_last_i, head_group_i, head_first_i};
+    if (logit_valid_i) index_q <= index + 16'd1;
+    if (logit)
+      case (index[1:0])
+        2'd0: pack_q[15:0] <= value;
+        2'd1: pack_q[31:16] <= value;
+        default: pack_q[47:32] <= value;
+      endcase
+    mark_q <= mark_i;
+    if (!rst_ni) mark_q <= 1'b0;
+  end
+  wire [4:0] rec_count;
+  wire [63:0] rec_word = mark_i ? {32'd8, 16'd1, mark_tag_i, RECORD_MARK[7:0]}
+                       : mark_q ? {fires_i, cycles_i}
+                       : logit_header ? {logit_bytes, head_total_i, head_tag_i, RECORD_LOGITS[7:0]}
+                       : logit_data;
+  rowvit_fifo #(
+      .WIDTH(66),
+      .DEPTH(16)
+  ) u_fifo (
+      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
+      .in_valid_i(mark_i || mark_q || logit_header || logit_word), .in_ready_o(),
+      .in_data_i({mark_q || (logit_word && final_logit), logit_word && final_logit, rec_word}),
+      .out_valid_o(rec_valid_o), .out_ready_i(rec_ready_i),
+      .out_data_o({rec_eor_o, rec_last_o, rec_data_o}), .count_o(rec_count)
+  );
+  assign marking_o = mark_q;
+  assign room_o = rec_count < 5'd4;
+endmodule
+`default_nettype wire

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+// Array sequencer: turns MATMUL and ATTN instructions into tiles. A tile is one band of rows against
+// one set of weight lines; each is announced to the fetchers, to the issue stage and to the drain in
+// one cycle. ATTN interleaves: S of band i+1 runs while the softmax of band i does.
+// Throughput 1 tile per 2 cycles (7 in gathered bands). Latency: 5 from dependencies met to tile.
+// Resources: about 1,050 LUT, 310 FF, 1 DSP48E1 (addresses of gathered rows).
+`default_nettype none
+module rowvit_exec #(
+    parameter ROWS   = 2,
+    parameter GROUPS = 3,
+    parameter LANES  = 64,
+    parameter BANK_W = 1  // bits of a row's number
+) (
+    input  wire                       clk_i,
+    input  wire                       rst_ni,
+    input  wire                       instr_valid_i,
+    output wire                       instr_ready_o,
+    input  wire [511:0]               instr_i,
+    input  wire [95:0]                done_i,
+    input  wire [95:0]                bands_i,
+    // live tokens and gathered rows
+    input  wire [15:0]                live_i,
+    output wire                       set_live_o,
+    output wire [15:0]                set_live_rows_o,
+    output wire [16*ROWS-1:0]         src_addr_o,
+    input  wire [16*ROWS-1:0]         src_data_i,
+    // softmax
+    output wire                       attn_start_o,
+    output reg  [15:0]                rows_o,         // rows of the running operation
+    input  wire [15:0]                softmax_bands_i,
+    // one tile to all takers
+    output wire                       tile_valid_o,
+    input  wire                       tile_ready_i,
+    output wire                       tile_null_o,
+    output wire                       tile_op_last_o,
+    output wire                       tile_shared_o,
+    output wire                       tile_sparse_o,
+    output wire                       tile_unsigned_o,
+    output wire                       tile_pv_o,
+    output wire                       tile_s_o,
+    output wire [15:0]                tile_wbase_o,
+    output wire [7:0]                 tile_groups_o,
+    output wire [ROWS-1:0]            tile_rows_o,
+    output wire [10:0]                tile_count_o,
+    output wire [16*ROWS*GROUPS-1:0]  tile_addr_o,
+    output wire [BANK_W*ROWS-1:0]     tile_bank_o,
+    output wire [15:0]                tile_band_o,
+    output wire [15:0]                tile_dst_o,
+    output wire                       tile_gather_o,
+    output wire [16*ROWS-1:0]         tile_res_src_o, // residual address of each gathered row
+    output wire                       tile_s_first_o,
+    output wire                       tile_s_last_o,
+    output wire [15:0]                tile_token_o,   // S: token of lane 0
+    output wire                       tile_mask_end_o, // last band of a row tile
+    output wire [15:0]                tile_mask_o,
+    output wire                       busy_o
+);
+  `include "rowvit_defs.vh"
+  localparam LW = $clog2(LANES);
+
+  // ---------------------------------------------------------------- fields
+  wire [15:0] flags    = instr_i[F_FLAGS+:16];
+  wire        attn     = instr_i[F_OPCODE+:8] == OP_ATTN;
+  wire        gather   = !attn && flags[FLAG_GATHER];
+  wire        nothing  = flags[FLAG_VOID];
+  // MATMUL; in ATTN, what takes the same way
+  wire [15:0] src_base = attn ? instr_i[F_ATTN_Q_BASE+:16] : instr_i[F_MATMUL_SRC_BASE+:16];
+  wire [15:0] src_step = attn ? instr_i[F_ATTN_Q_STRIDE+:16] : instr_i[F_MATMUL_SRC_STRIDE+:16];
+  wire [15:0] count    = attn ? instr_i[F_ATTN_HEAD_DIM+:16] : instr_i[F_MATMUL_K+:16];
+  wire [7:0]  groups   = attn ? instr_i[F_ATTN_GROUPS+:8] : instr_i[F_MATMUL_GROUPS+:8];
+  wire [15:0] dst_base = attn ? instr_i[F_ATTN_O_BASE+:16] : instr_i[F_MATMUL_DST_BASE+:16];
+  wire [15:0] dst_step = attn ? instr_i[F_ATTN_O_STRIDE+:16] : instr_i[F_MATMUL_DST_STRIDE+:16];
+  // MATMUL only
+  wire [15:0] wbase    = instr_i[F_MATMUL_WBASE+:16];
+  wire [15:0] res_base = instr_i[F_MATMUL_DST_BASE+:16];
+  wire [15:0] band0    = instr_i[F_MATMUL_BAND0+:16];
+  wire [15:0] n_bands  = instr_i[F_MATMUL_BANDS+:16];
+  wire [15:0] mask_base = instr_i[F_MATMUL_MASK_BASE+:16];
+  wire [15:0] mask_bands = instr_i[F_MATMUL_MASK_BANDS+:16];
+  wire [15:0] mask_step = instr_i[F_MATMUL_MASK_STRIDE+:16];
+  wire [15:0] set_rows = instr_i[F_MATMUL_ROWS+:16];
+  // ATTN only
+  wire [15:0] kt_base  = instr_i[F_ATTN_KT_BASE+:16];
+  wire [15:0] v_base   = instr_i[F_ATTN_V_BASE+:16];
+  wire [15:0] p_base   = instr_i[F_ATTN_P_BASE+:16];
+  wire [15:0] p_step   = instr_i[F_ATTN_P_STRIDE+:16];
+
+  // ---------------------------------------------------------------- state
+  localparam X_IDLE = 3'd0, X_SKIP = 3'd1, X_GATHER = 3'd2, X_TILE = 3'd3, X_SETUP = 3'd4,
+             X_S = 3'd5, X_PV = 3'd6, X_NULL = 3'd7;
+  reg [2:0]  state_q;
+  reg [15:0] bands_q;       // bands of live rows
+  reg [15:0] end_q;         // one past the last band of this operation
+  reg [15:0] band_q;        // MATMUL, S: current band
+  reg [15:0] pv_band_q;     // PV runs up to two bands behind S
+  reg [15:0] src_q, dst_q;  // addresses of the current band
+  reg [15:0] token_q;       // S: first token of the tile
+  reg [15:0] wline_q;       // S: weight line of the tile
+  reg [15:0] mask_q, mask_left_q;
+  reg [16*GROUPS-1:0] p_addr_q;  // address of each group's P, even bands
+  reg [15:0] p_odd_q;            // distance to the odd bands' P
+  reg [7:0]  setup_q;
+
+  wire is_tile = state_q == X_TILE, is_s = state_q == X_S, is_pv = state_q == X_PV;
+  assign tile_band_o = is_pv ? pv_band_q : band_q;
+
+  // Dependencies, once met, stay so: they are registered, and known anew a cycle after a tile.
+  wire dep_ok;
+  reg  dep_q;
+  rowvit_dep_check u_dep (
+      .chain_i(instr_i[F_CHAIN+:N_ENGINE]), .dep_i(instr_i[F_DEPS+:16*N_ENGINE]),
+      .done_i(done_i), .bands_i(bands_i),
+      .band_i (state_q == X_IDLE ? 16'd0 : band_q), .ok_o(dep_ok)
+  );
+
+  wire [15:0] rows_now = flags[FLAG_ONE_ROW] ? 16'd1 : flags[FLAG_SET_LIVE] ? set_rows : live_i;
+  wire [15:0] bands_now = (rows_now + 16'd1) >> 1;
+  wire [16:0] end_now = {1'b0, band0} + {1'b0, n_bands};
+  wire        start = state_q == X_IDLE && instr_valid_i && dep_q;
+  assign set_live_o = start && !attn && flags[FLAG_SET_LIVE] && !nothing;
+  assign set_live_rows_o = set_rows;
+  assign attn_start_o = start && attn;
+  assign busy_o = state_q != X_IDLE;
+
+  // Gathered rows: the addresses of both source rows, through one multiplier.
+  reg  [2:0]             g_step_q;
+  reg  [16*ROWS-1:0]     g_addr_q, g_res_q;
+  reg  [BANK_W*ROWS-1:0] g_bank_q;
+  reg  [15:0]            product_q;
+  wire [14:0] g_half = g_step_q[2] ? src_data_i[31:17] : src_data_i[15:1];
+  wire [15:0] g_factor = g_step_q[0] ? dst_step : src_step;
+  assign src_addr_o = {band_q[14:0], 1'b1, band_q[14:0], 1'b0};
+
+  // ---------------------------------------------------------------- the tile announced
+  wire row1_exists = {tile_band_o[14:0], 1'b1} < rows_o;
+  wire s_go    = is_s && (token_q != 16'd0 || dep_q);
+  wire pv_go   = is_pv && softmax_bands_i > pv_band_q;
+  wire mm_go   = is_tile && dep_q;
+  assign tile_valid_o = s_go || pv_go || mm_go || state_q == X_NULL;
+  wire   push         = tile_valid_o && tile_ready_i;
+
+  wire last_mm = band_q + 16'd1 >= end_q;
+  wire last_pv = pv_band_q + 16'd1 == bands_q;
+  wire [15:0] token_tiles = (rows_o + LANES[15:0] - 16'd1) >> LW;
+  assign tile_null_o     = state_q == X_NULL;
+  assign tile_op_last_o  = tile_null_o || (is_tile && last_mm) || (is_pv && last_pv);
+  assign tile_shared_o   = is_tile;
+  assign tile_sparse_o   = is_pv || (is_tile && flags[FLAG_SPARSE]);
+  assign tile_unsigned_o = is_pv || (is_tile && flags[FLAG_UNSIGNED]);
+  assign tile_pv_o       = is_pv;
+  assign tile_s_o        = is_s;
+  assign tile_wbase_o    = is_s ? wline_q : is_pv ? v_base : wbase;
+  assign tile_groups_o   = groups;
+  assign tile_rows_o     = {row1_exists, 1'b1};
+  assign tile_count_o    = is_pv ? token_tiles[10:0] : count[10:0];
+  assign tile_gather_o   = gather;
+  assign tile_res_src_o  = g_res_q;
+  assign tile_bank_o     = gather ? g_bank_q : {1'b1, 1'b0};
+  assign tile_dst_o      = dst_q;
+  assign tile_s_first_o  = token_q == 16'd0;
+  assign tile_s_last_o   = token_q + LANES[15:0] >= rows_o;
+  assign tile_token_o    = token_q;
+  assign tile_mask_end_o = mask_left_q == 16'd1 || last_mm;
+  assign tile_mask_o     = mask_q;
+  genvar r, g;
+  generate
+    for (r = 0; r < ROWS; r = r + 1) begin : g_row_addr
+      for (g = 0; g < GROUPS; g = g + 1) begin : g_addr
+        localparam HEAD = g * LANES / 8;
+        assign tile_addr_o[16*(r*GROUPS+g)+:16] =
+            is_pv ? p_addr_q[16*g+:16] + (pv_band_q[0] ? p_odd_q : 16'd0)
+                  : gather ? g_addr_q[16*r+:16] : src_q + (is_s ? HEAD[15:0] : 16'd0);
+      end
+    end
+  endgenerate
+
+  assign instr_ready_o = push && tile_op_last_o;
+
+  always @(posedge clk_i) begin
+    product_q <= g_half[9:0] * g_factor[11:0];
+    dep_q     <= instr_valid_i && dep_ok && !push;
+    case (state_q)
+      X_IDLE: begin
+        band_q      <= 16'd0;
+        pv_band_q   <= 16'd0;
+        src_q       <= src_base;
+        dst_q       <= dst_base;
+        token_q     <= 16'd0;
+        wline_q     <= kt_base;
+        mask_q      <= mask_base;
+        mask_left_q <= mask_bands;
+        setup_q     <= 8'd0;
+        p_odd_q     <= 16'd0;
+        g_step_q    <= 3'd0;
+        if (start) begin
+          rows_o  <= rows_now;
+          bands_q <= bands_now;
+          end_q   <= end_now < {1'b0, bands_now} ? end_now[15:0] : bands_now;
+          state_q <= attn ? X_SETUP : X_SKIP;
+        end
+      end
+      X_SKIP:
+      if (nothing || band0 >= end_q) state_q <= X_NULL;
+      else if (band_q != band0) begin
+        band_q <= band_q + 16'd1;
+        src_q  <= src_q + src_step;
+        dst_q  <= dst_q + dst_step;
+      end else state_q <= gather ? X_GATHER : X_TILE;
+      X_GATHER: begin
+        // The table answers in step 1. Steps 2 to 5 multiply row 0 by the source and the residual
+        // stride, then row 1; each product is taken one step later.
+        g_step_q <= g_step_q + 3'd1;
+        case (g_step_q)
+          3'd3: g_addr_q[15:0] <= src_base + product_q;
+          3'd4: g_res_q[15:0] <= res_base + product_q;
+          3'd5: g_addr_q[31:16] <= src_base + product_q;
+          3'd6: begin
+            g_res_q[31:16] <= res_base + product_q;
+            g_bank_q       <= {src_data_i[16], src_data_i[0]};
+            g_step_q       <= 3'd0;
+            state_q        <= X_TILE;
+          end
+          default: ;
+        endcase
+      end
+      X_TILE:
+      if (push) begin
+        band_q      <= band_q + 16'd1;
+        src_q       <= src_q + src_step;
+        dst_q       <= dst_q + dst_step;
+        mask_left_q <= mask_left_q - 16'd1;
+        if (mask_left_q == 16'd1) begin
+          mask_left_q <= mask_bands;
+          mask_q      <= mask_q + mask_step;
+        end
+        if (last_mm) state_q <= X_IDLE;
+        else if (gather) state_q <= X_GATHER;
+      end
+      X_SETUP: begin  // P addresses of the groups, by addition
+        setup_q <= setup_q + 8'd1;
+        p_odd_q <= p_odd_q + p_step;
+        p_addr_q[16*setup_q+:16] <= p_base + p_odd_q;
+        if (setup_q == GROUPS[7:0] - 8'd1) state_q <= X_S;
+      end
+      X_S:
+      if (push) begin
+        token_q <= token_q + LANES[15:0];
+        wline_q <= wline_q + LANES[15:0];
+        if (tile_s_last_o) begin
+          token_q <= 16'd0;
+          wline_q <= kt_base;
+          band_q  <= band_q + 16'd1;
+          src_q   <= src_q + src_step;
+          // S runs two bands ahead of PV
+          if (band_q != pv_band_q || band_q + 16'd1 == bands_q) state_q <= X_PV;
+        end
+      end
+      X_PV:
+      if (push) begin
+        pv_band_q <= pv_band_q + 16'd1;
+        dst_q     <= dst_q + dst_step;
+        if (last_pv) state_q <= X_IDLE;
+        else if (band_q != bands_q) state_q <= X_S;
+      end
+      default:  // X_NULL
+      if (push) state_q <= X_IDLE;
+    endcase
+    if (!rst_ni) begin
+      state_q <= X_IDLE;
+      dep_q   <= 1'b0;
+    end
+  end
+endmodule
+`default_nettype wire

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+// Issue stage of the array: pairs scalars from the fetchers with weight lines and fires the
+// clusters. Dense tiles run both rows in lock step on one read port; in sparse tiles each row
+// (and, in attention, each group) walks its own list on its own port. A tile ends when all of its
+// clusters have fired their last scalar; the next one follows without a gap.
+// Throughput 1 scalar per cluster and cycle. Latency from fire to cluster input 3.
+// Resources at 2 x 3, without clusters and memories: about 550 LUT, 4.9k FF.
+`default_nettype none
+module rowvit_issue #(
+    parameter ROWS   = 2,
+    parameter GROUPS = 3,
+    parameter LANES  = 64,
+    parameter WEIGHT_DEPTH = 1024,  // lines
+    parameter AW     = 10,  // weight line address
+    parameter USE_DSP = 0  // 1: DSP48E1 primitives, 0: their behavioural twin
+) (
+    input  wire                          clk_i,
+    input  wire                          rst_ni,
+    // tile descriptors, in order
+    input  wire                          tile_valid_i,
+    output wire                          tile_ready_o,
+    input  wire                          tile_null_i,    // nothing to do: an operation without bands
+    input  wire                          tile_op_last_i,
+    input  wire                          tile_shared_i,  // all groups take group 0's scalars
+    input  wire                          tile_sparse_i,
+    input  wire                          tile_pv_i,      // counts as P V, else (if sparse) as FFN2
+    input  wire [15:0]                   tile_wbase_i,
+    input  wire [7:0]                    tile_groups_i,
+    input  wire [ROWS-1:0]               tile_rows_i,    // rows that exist
+    // fetchers, index r*GROUPS + g
+    input  wire [ROWS*GROUPS-1:0]        x_valid_i,
+    output wire [ROWS*GROUPS-1:0]        x_ready_o,
+    input  wire [9*ROWS*GROUPS-1:0]      x_data_i,
+    input  wire [11*ROWS*GROUPS-1:0]     x_idx_i,
+    input  wire [ROWS*GROUPS-1:0]        x_last_i,
+    // weight writes, always taken; of the one line, each group leaves out its bits wr_clear_i
+    input  wire [GROUPS-1:0]             wr_valid_i,
+    input  wire [AW*GROUPS-1:0]          wr_line_i,
+    input  wire [LANES*GROUPS-1:0]       wr_be_i,
+    input  wire [8*LANES-1:0]            wr_data_i,
+    input  wire [16*GROUPS-1:0]          wr_clear_i,     // same for all lane pairs
+    // drain
+    output reg                           captured_o,     // all shadows of a tile are complete
+    input  wire                          release_i,      // the shadows may be overwritten soon
+    output wire [26*LANES*ROWS*GROUPS-1:0] shadow_o,
+    // progress and counters
+    output wire                          op_done_o,
+    output wire                          fire_any_o,
+    output reg  [7:0]                    fires_o,
+    output reg  [3:0]                    ffn2_nonzeros_o,
+    output reg  [7:0]                    pv_nonzeros_o,
+    output wire                          wait_data_o,
+    output wire                          wait_drain_o,
+    output wire                          wait_steal_o
+);
+  `include "rowvit_defs.vh"
+  localparam N = ROWS * GROUPS;
+  localparam CAPTURE_LAT = CAPTURE - 1;  // fire -> every shadow written; captured_o is one more
+
+  generate
+    if (ROWS != 2) begin : g_bad_rows
+      illegal_parameter_issue_rows_must_be_2 u_bad ();
+    end
+  endgenerate
+
+  // ---------------------------------------------------------------- tile queue
+  wire        t_valid, t_null, t_op_last, t_shared, t_sparse, t_pv;
+  wire [15:0] t_wbase;
+  wire [7:0]  t_groups;
+  wire [ROWS-1:0] t_rows;
+  wire        t_pop;
+  rowvit_fifo #(
+      .WIDTH(29 + ROWS),
+      .DEPTH(TILE_QUEUE)
+  ) u_tiles (
+      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
+      .in_valid_i(tile_valid_i), .in_ready_o(tile_ready_o),
+      .in_data_i({tile_null_i, tile_op_last_i, tile_shared_i, tile_sparse_i, tile_pv_i,
+                  tile_wbase_i, tile_groups_i, tile_rows_i}),
+      .out_valid_o(t_valid), .out_ready_i(t_pop),
+      .out_data_o({t_null, t_op_last, t_shared, t_sparse, t_pv, t_wbase, t_groups, t_rows}),
+      .count_o()
+  );
+  wire lockstep = !t_sparse;
+
+  // ---------------------------------------------------------------- who can fire
+  reg  [N-1:0] done_q;     // clusters that have fired their last scalar of this tile
+  reg  [N-1:0] first_q;    // clusters that have not fired yet in this tile
+  reg          inflight_q; // a tile has ended and its shadows are not released yet
+  wire         shadow_ok = !inflight_q || release_i;
+
+  wire [N-1:0] needed, valid, last, steal, can, blocked_drain, fire;
+  wire [9*N-1:0]  x;
+  wire [11*N-1:0] idx;
+  genvar r, g, k;
+  generate
+    for (r = 0; r < ROWS; r = r + 1) begin : g_row
+      for (g = 0; g < GROUPS; g = g + 1) begin : g_group
+        localparam I = r * GROUPS + g;
+        localparam I0 = r * GROUPS;
+        assign needed[I] = t_valid && !t_null && t_rows[r] && g < t_groups;
+        assign valid[I]  = t_shared ? x_valid_i[I0] : x_valid_i[I];
+        assign last[I]   = t_shared ? x_last_i[I0] : x_last_i[I];
+        assign x[9*I+:9] = t_shared ? x_data_i[9*I0+:9] : x_data_i[9*I+:9];
+        assign idx[11*I+:11] = t_shared ? x_idx_i[11*I0+:11] : x_idx_i[11*I+:11];
+        assign steal[I]  = r != 0 && !lockstep && wr_valid_i[g];
+        assign blocked_drain[I] = last[I] && !shadow_ok;
+        assign can[I] = !needed[I] || (valid[I] && !done_q[I] && !blocked_drain[I] && !steal[I]);
+      end
+    end
+    // Lock step joins the rows of a group; shared scalars join the groups of a row.
+    for (r = 0; r < ROWS; r = r + 1) begin : g_fire_row
+      for (g = 0; g < GROUPS; g = g + 1) begin : g_fire
+        localparam I = r * GROUPS + g;
+        wire [ROWS-1:0] rows_can;
+        for (k = 0; k < ROWS; k = k + 1) begin : g_k
+          assign rows_can[k] = can[k*GROUPS+g];
+        end
+        assign fire[I] = needed[I] && can[I]
+            && (!lockstep || &rows_can)
+            && (!t_shared || (lockstep ? &can : &can[r*GROUPS+:GROUPS]));
+      end
+    end
+    for (r = 0; r < ROWS; r = r + 1) begin : g_pop_row
+      for (g = 0; g < GROUPS; g = g + 1) begin : g_pop
+        assign x_ready_o[r*GROUPS+g] = fire[r*GROUPS+g] && (g == 0 || !t_shared);
+      end
+    end
+  endgenerate
+
+  wire [N-1:0] done_now = done_q | (fire & last);
+  wire tile_end = t_valid && !t_null && (~needed | done_now) == {N{1'b1}};
+  assign t_pop = t_valid && (t_null || tile_end);
+  assign op_done_o = t_pop && t_op_last;
+
+  always @(posedge clk_i) begin
+    done_q  <= tile_end ? {N{1'b0}} : done_now;
+    first_q <= tile_end ? {N{1'b1}} : first_q & ~fire;
+    if (release_i) inflight_q <= 1'b0;
+    if (tile_end) inflight_q <= 1'b1;
+    if (!rst_ni) begin
+      done_q     <= {N{1'b0}};
+      first_q    <= {N{1'b1}};
+      inflight_q <= 1'b0;
+    end
+  end
+
+  // ---------------------------------------------------------------- counters
+  assign fire_any_o   = |fire;
+  assign wait_data_o  = t_valid && !t_null && !(|fire) && |(needed & ~done_q & ~valid);
+  assign wait_drain_o = t_valid && !(|fire) && |(needed & ~done_q & valid & blocked_drain);
+  assign wait_steal_o = |(needed & ~done_q & valid & steal);
+  integer c;
+  reg [7:0] fires_d, pv_nonzeros_d;
+  reg [3:0] ffn2_nonzeros_d;
+  always @* begin
+    fires_d = 8'd0;
+    ffn2_nonzeros_d = 4'd0;
+    pv_nonzeros_d = 8'd0;
+    for (c = 0; c < N; c = c + 1) begin
+      fires_d = fires_d + {7'd0, fire[c]};
+      if (fire[c] && t_sparse && x[9*c+:9] != 9'd0) begin
+        if (t_pv) pv_nonzeros_d = pv_nonzeros_d + 8'd1;
+        else if (c % GROUPS == 0) ffn2_nonzeros_d = ffn2_nonzeros_d + 4'd1;
+      end
+    end
+  end
+  always @(posedge clk_i)
+    {fires_o, pv_nonzeros_o, ffn2_nonzeros_o} <= {fires_d, pv_nonzeros_d, ffn2_nonzeros_d};
+
+  // ---------------------------------------------------------------- pipeline
+  // s1: memory address; s2: memory data; s3: cluster inputs
+  reg [N-1:0]    fire_s1, first_s1, last_s1, fire_s2, first_s2, last_s2, fire_s3, first_s3, last_s3;
+  reg [9*N-1:0]  x_s1, x_s2, x_s3;
+  reg            lockstep_s1, lockstep_s2, lockstep_s3;
+  reg [CAPTURE_LAT-1:0] end_q;
+  always @(posedge clk_i) begin
+    fire_s1     <= fire;
+    first_s1    <= first_q;
+    last_s1     <= last;
+    x_s1        <= x;
+    lockstep_s1 <= lockstep;
+    {fire_s2, first_s2, last_s2, x_s2, lockstep_s2} <= {fire_s1, first_s1, last_s1, x_s1, lockstep_s1};
+    {fire_s3, first_s3, last_s3, x_s3, lockstep_s3} <= {fire_s2, first_s2, last_s2, x_s2, lockstep_s2};
+    end_q      <= {end_q[CAPTURE_LAT-2:0], tile_end};
+    captured_o <= end_q[CAPTURE_LAT-1];
+    if (!rst_ni) begin
+      fire_s1    <= {N{1'b0}};
+      end_q      <= {CAPTURE_LAT{1'b0}};
+      captured_o <= 1'b0;
+    end
+  end
+
+  generate
+    for (g = 0; g < GROUPS; g = g + 1) begin : g_mem
+      wire [10:0] idx0 = idx[11*g+:11];
+      wire [10:0] idx1 = idx[11*(GROUPS+g)+:11];
+      wire [15:0] line0 = t_wbase + {5'd0, idx0};
+      wire [15:0] line1 = t_wbase + {5'd0, idx1};
+      reg  [AW-1:0]      a_addr_q, b_addr_q;
+      reg                b_en_q;
+      reg  [LANES-1:0]   b_we_q;
+      reg  [8*LANES-1:0] b_data_q;
+      wire [8*LANES-1:0] a_data, b_data;
+      reg  [8*LANES-1:0] a_q, b_q;
+      integer i;
+      always @(posedge clk_i) begin
+        // In lock step the row that exists serves both.
+        a_addr_q <= line0[AW-1:0];
+        b_addr_q <= wr_valid_i[g] ? wr_line_i[AW*g+:AW] : line1[AW-1:0];
+        b_en_q   <= wr_valid_i[g] || (!lockstep && fire[GROUPS+g]);
+        b_we_q   <= wr_be_i[LANES*g+:LANES] & {LANES{wr_valid_i[g]}};
+        // a reset of the register, not logic before it
+        for (i = 0; i < 8 * LANES; i = i + 1)
+          if (wr_clear_i[16*g+i%16]) b_data_q[i] <= 1'b0;
+          else b_data_q[i] <= wr_data_i[i];
+        a_q <= a_data;
+        b_q <= b_data;
+      end
+      rowvit_weight_memory #(
+          .LANES(LANES),
+          .DEPTH(WEIGHT_DEPTH),
+          .AW   (AW)
+      ) u_mem (
+          .clk_i(clk_i),
+          .a_en_i(fire_s1[g]), .a_addr_i(a_addr_q), .a_data_o(a_data),
+          .b_en_i(b_en_q), .b_we_i(b_we_q), .b_addr_i(b_addr_q), .b_data_i(b_data_q),
+          .b_data_o(b_data)
+      );
+      for (r = 0; r < ROWS; r = r + 1) begin : g_cluster
+        localparam I = r * GROUPS + g;
+        rowvit_cluster #(
+            .LANES  (LANES),
+            .USE_DSP(USE_DSP)
+        ) u_cluster (
+            .clk_i  (clk_i),
+            .en_i   (fire_s3[I]),
+            .first_i(first_s3[I]),
+            .last_i (last_s3[I]),
+            .x_i    (x_s3[9*I+:9]),
+            .a_i    (a_q),
+            .b_i    (r == 0 ? {8 * LANES{1'b0}} : b_q),
+            .use_b_i(r != 0 && !lockstep_s3),
+            .shadow_o(shadow_o[26*LANES*I+:26*LANES])
+        );
+      end
+    end
+  endgenerate
+endmodule
+`default_nettype wire

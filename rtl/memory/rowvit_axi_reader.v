@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+// AXI4 read master for two clients: 0 the program, 1 the loads; words come back in request order.
+// Bursts end at 128-byte boundaries: at most 16 beats, never across 4 KB. A burst is issued only when
+// its words have a place in the client's FIFO, so R never waits and neither client can block the other.
+// clear_i drops requests and words; bursts still in flight are swallowed before new ones are issued.
+// Throughput: a burst every other cycle per client, one 64-bit word per cycle. Latency: 4 cycles plus
+// the memory's.
+// Resources (defaults): about 675 LUT, of them 225 RAM, and 330 flip-flops.
+`default_nettype none
+
+module rowvit_axi_reader #(
+    // Bursts in flight; a power of two.
+    parameter OUTSTANDING = 8,
+    // Words of each client's FIFO; powers of two, at least 16.
+    parameter DEPTH0 = 32,
+    parameter DEPTH1 = 128
+) (
+    input  wire        clk_i,
+    input  wire        rst_ni,
+    input  wire        clear_i,
+
+    input  wire        req0_valid_i,
+    output wire        req0_ready_o,
+    input  wire [63:0] req0_addr_i,
+    // Multiples of 8, not 0.
+    input  wire [31:0] req0_bytes_i,
+    output wire        rsp0_valid_o,
+    input  wire        rsp0_ready_i,
+    output wire [63:0] rsp0_data_o,
+
+    input  wire        req1_valid_i,
+    output wire        req1_ready_o,
+    input  wire [63:0] req1_addr_i,
+    input  wire [31:0] req1_bytes_i,
+    output wire        rsp1_valid_o,
+    input  wire        rsp1_ready_i,
+    output wire [63:0] rsp1_data_o,
+
+    output wire [63:0] m_axi_araddr,
+    output wire [7:0]  m_axi_arlen,
+    output wire [2:0]  m_axi_arsize,
+    output wire [1:0]  m_axi_arburst,
+    output wire [3:0]  m_axi_arcache,
+    output wire [2:0]  m_axi_arprot,
+    output wire        m_axi_arvalid,
+    input  wire        m_axi_arready,
+    input  wire [63:0] m_axi_rdata,
+    input  wire [1:0]  m_axi_rresp,
+    input  wire        m_axi_rlast,
+    input  wire        m_axi_rvalid,
+    output wire        m_axi_rready,
+
+    // Requests or bursts are pending.
+    output wire        busy_o,
+    // A word has arrived.
+    output wire        beat_o,
+    // A word arrived with SLVERR or DECERR.
+    output wire        error_o
+);
+  `include "rowvit_defs.vh"
+
+  generate
+    if (BURST_WORDS != 16) begin : g_bad_burst
+      illegal_parameter_axi_reader_burst_words_must_be_16 u_bad();
+    end
+    if (DEPTH0 < BURST_WORDS || DEPTH1 < BURST_WORDS) begin : g_bad_depth
+      illegal_parameter_axi_reader_depth u_bad();
+    end
+  endgenerate
+
+  // Requests and FIFOs, per client.
+  wire [1:0] req_valid = {req1_valid_i, req0_valid_i};
+  wire [1:0] rsp_ready = {rsp1_ready_i, rsp0_ready_i};
+  wire [127:0] req_addr = {req1_addr_i, req0_addr_i};
+  wire [63:0] req_bytes = {req1_bytes_i, req0_bytes_i};
+  wire [1:0] req_ready, rsp_valid, pending, fits, write;
+  wire [127:0] rsp_data, addr;
+  wire [9:0] beats;
+
+  wire [1:0] issue;
+  reg flush_q;
+
+  genvar c;
+  generate
+    for (c = 0; c < 2; c = c + 1) begin : g_client
+      localparam DEPTH = c == 0 ? DEPTH0 : DEPTH1;
+      localparam CW = $clog2(DEPTH) + 1;
+      localparam [CW-1:0] ALL = DEPTH[CW-1:0];
+
+      reg valid_q;
+      reg [60:0] addr_q;
+      reg [28:0] left_q;
+      // Places in the FIFO that no issued burst has claimed.
+      reg [CW-1:0] free_q;
+
+      // A burst's length is known a cycle after its address.
+      reg known_q, final_q;
+      reg [4:0] length_q;
+      wire [4:0] room = BURST_WORDS[4:0] - {1'b0, addr_q[3:0]};  // to the next boundary
+      wire final_burst = left_q <= {24'b0, room};
+      wire pop = rsp_valid[c] && rsp_ready[c];
+
+      assign addr[64*c+:64] = {addr_q, 3'b000};
+      assign beats[5*c+:5] = length_q;
+      assign pending[c] = valid_q;
+      assign fits[c] = known_q && free_q >= {{(CW-5){1'b0}}, length_q};
+      assign req_ready[c] = !valid_q || (issue[c] && final_q);
+
+      always @(posedge clk_i) begin
+        if (req_ready[c]) valid_q <= req_valid[c];
+        known_q <= valid_q && !issue[c];
+        length_q <= final_burst ? left_q[4:0] : room;
+        final_q <= final_burst;
+        if (!rst_ni || clear_i) begin
+          valid_q <= 1'b0;
+          known_q <= 1'b0;
+        end
+      end
+
+      always @(posedge clk_i) begin
+        if (req_ready[c]) begin
+          addr_q <= req_addr[64*c+3+:61];
+          left_q <= req_bytes[32*c+3+:29];
+        end else if (issue[c]) begin
+          addr_q <= {addr_q[60:4] + 1'b1, 4'b0};
+          left_q <= left_q - {24'b0, length_q};
+        end
+      end
+
+      always @(posedge clk_i) begin
+        free_q <= free_q - (issue[c] ? {{(CW-5){1'b0}}, length_q} : {CW{1'b0}})
+                              + {{(CW-1){1'b0}}, pop};
+        if (!rst_ni || clear_i) free_q <= ALL;
+      end
+
+      rowvit_fifo #(.WIDTH(64), .DEPTH(DEPTH)) u_fifo (
+          .clk_i(clk_i),
+          .rst_ni(rst_ni),
+          .clear_i(clear_i),
+          .in_valid_i(write[c]),
+          .in_ready_o(),
+          .in_data_i(m_axi_rdata),
+          .out_valid_o(rsp_valid[c]),
+          .out_ready_i(rsp_ready[c]),
+          .out_data_o(rsp_data[64*c+:64]),
+          .count_o()
+      );
+    end
+  endgenerate
+
+  // Address channel. The program goes first: it needs little, and everything waits for it.
+  reg ar_valid_q;
+  reg [63:0] ar_addr_q;
+  reg [3:0] ar_len_q;
+  wire owner, owner_valid, track_ready;
+  wire can_issue = (!ar_valid_q || m_axi_arready) && track_ready && !flush_q && !clear_i;
+
+  assign issue[0] = can_issue && fits[0];
+  assign issue[1] = can_issue && fits[1] && !fits[0];
+
+  always @(posedge clk_i) begin
+    if (|issue) ar_valid_q <= 1'b1;
+    else if (m_axi_arready) ar_valid_q <= 1'b0;
+    if (!rst_ni) ar_valid_q <= 1'b0;
+  end
+
+  always @(posedge clk_i) begin
+    if (|issue) begin
+      ar_addr_q <= issue[0] ? addr[63:0] : addr[127:64];
+      // Modulo 16: a burst of 16 beats has length code 15.
+      ar_len_q <= (issue[0] ? beats[3:0] : beats[8:5]) - 4'd1;
+    end
+  end
+
+  // Whose burst comes back next. Survives clear_i: AXI bursts cannot be called back.
+  rowvit_fifo #(.WIDTH(1), .DEPTH(OUTSTANDING)) u_track (
+      .clk_i(clk_i),
+      .rst_ni(rst_ni),
+      .clear_i(1'b0),
+      .in_valid_i(|issue),
+      .in_ready_o(track_ready),
+      .in_data_i(issue[1]),
+      .out_valid_o(owner_valid),
+      .out_ready_i(m_axi_rvalid && m_axi_rlast),
+      .out_data_o(owner),
+      .count_o()
+  );
+
+  always @(posedge clk_i) begin
+    flush_q <= owner_valid && (clear_i || flush_q);
+    if (!rst_ni) flush_q <= 1'b0;
+  end
+
+  wire take = m_axi_rvalid && !flush_q;
+  assign write = {take && owner, take && !owner};
+
+  assign m_axi_araddr = ar_addr_q;
+  assign m_axi_arlen = {4'b0, ar_len_q};
+  assign m_axi_arsize = 3'd3;
+  assign m_axi_arburst = 2'b01;
+  assign m_axi_arcache = 4'b0011;
+  assign m_axi_arprot = 3'b000;
+  assign m_axi_arvalid = ar_valid_q;
+  assign m_axi_rready = 1'b1;
+
+  assign {req1_ready_o, req0_ready_o} = req_ready;
+  assign {rsp1_valid_o, rsp0_valid_o} = rsp_valid;
+  assign {rsp1_data_o, rsp0_data_o} = rsp_data;
+  assign busy_o = owner_valid || |pending;
+  assign beat_o = m_axi_rvalid;
+  assign error_o = take && m_axi_rresp[1];
+endmodule
+
+`default_nettype wire

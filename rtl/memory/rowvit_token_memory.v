@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// Token memory: one bank of 64-bit words per row of a band. Each bank has one write port, shared by
+// N_WRITE clients in fixed priority (client 0 is never refused), and one read port, shared by all
+// fetchers in rotation. Any fetcher may read any bank (gathered rows).
+// Throughput 1 read and 1 write per bank and cycle; read data one cycle after the grant.
+// Resources: DEPTH / 512 RAMB36 per bank, about 930 LUT for 2 banks and 6 readers.
+`default_nettype none
+module rowvit_token_memory #(
+    parameter ROWS    = 2,
+    parameter DEPTH   = 2048,  // words per bank
+    parameter N_READ  = 2,     // fetchers
+    parameter N_WRITE = 4,     // write clients
+    parameter BANK_W  = 1      // bits of a row's number
+) (
+    input  wire                        clk_i,
+    input  wire                        rst_ni,
+    // write client w, bank r at index w*ROWS + r
+    input  wire [N_WRITE*ROWS-1:0]     w_valid_i,
+    output reg  [N_WRITE*ROWS-1:0]     w_ready_o,
+    input  wire [16*N_WRITE*ROWS-1:0]  w_addr_i,
+    input  wire [64*N_WRITE*ROWS-1:0]  w_data_i,
+    input  wire [N_READ-1:0]           r_valid_i,
+    output wire [N_READ-1:0]           r_ready_o,
+    input  wire [BANK_W*N_READ-1:0]    r_bank_i,
+    input  wire [16*N_READ-1:0]        r_addr_i,
+    output reg  [N_READ-1:0]           r_dvalid_o,
+    output wire [64*N_READ-1:0]        r_data_o
+);
+  localparam AW = $clog2(DEPTH);
+
+  wire [N_READ*ROWS-1:0] grant_all;
+  wire [64*ROWS-1:0]     bank_data;
+  reg  [BANK_W*N_READ-1:0] bank_q;
+
+  genvar r, f;
+  generate
+    for (r = 0; r < ROWS; r = r + 1) begin : g_bank
+      // write port
+      reg          we;
+      reg  [15:0]  waddr;
+      reg  [63:0]  wdata;
+      integer w;
+      always @* begin
+        we    = 1'b0;
+        waddr = w_addr_i[16*r+:16];
+        wdata = w_data_i[64*r+:64];
+        for (w = 0; w < N_WRITE; w = w + 1) begin
+          w_ready_o[w*ROWS+r] = !we;
+          if (!we && w_valid_i[w*ROWS+r]) begin
+            we    = 1'b1;
+            waddr = w_addr_i[16*(w*ROWS+r)+:16];
+            wdata = w_data_i[64*(w*ROWS+r)+:64];
+          end
+        end
+      end
+
+      // read port: rotating priority; `after_q` masks the requesters after the last one served
+      wire [N_READ-1:0] want;
+      reg  [N_READ-1:0] after_q;
+      for (f = 0; f < N_READ; f = f + 1) begin : g_want
+        assign want[f] = r_valid_i[f] && r_bank_i[BANK_W*f+:BANK_W] == r;
+      end
+      wire [N_READ-1:0] hi    = want & after_q;
+      wire [N_READ-1:0] pick  = |hi ? hi : want;
+      wire [N_READ-1:0] grant = pick & (~pick + {{(N_READ - 1) {1'b0}}, 1'b1});
+      assign grant_all[N_READ*r+:N_READ] = grant;
+      reg [15:0] raddr;
+      integer k;
+      always @* begin
+        raddr = 16'd0;
+        for (k = 0; k < N_READ; k = k + 1) raddr = raddr | (r_addr_i[16*k+:16] & {16{grant[k]}});
+      end
+      always @(posedge clk_i) begin
+        if (|want) after_q <= ~(grant | (grant - {{(N_READ - 1) {1'b0}}, 1'b1}));
+        if (!rst_ni) after_q <= {N_READ{1'b0}};
+      end
+
+      rowvit_sdp_ram #(
+          .WIDTH(64),
+          .DEPTH(DEPTH),
+          .AW   (AW)
+      ) u_ram (
+          .clk_i  (clk_i),
+          .we_i   (we),
+          .waddr_i(waddr[AW-1:0]),
+          .wdata_i(wdata),
+          .re_i   (|want),
+          .raddr_i(raddr[AW-1:0]),
+          .rdata_o(bank_data[64*r+:64])
+      );
+    end
+
+    for (f = 0; f < N_READ; f = f + 1) begin : g_port
+      reg hit;
+      integer b;
+      always @* begin
+        hit = 1'b0;
+        for (b = 0; b < ROWS; b = b + 1) hit = hit | grant_all[N_READ*b+f];
+      end
+      assign r_ready_o[f] = hit;
+      assign r_data_o[64*f+:64] = bank_data[64*bank_q[BANK_W*f+:BANK_W]+:64];
+    end
+  endgenerate
+
+  always @(posedge clk_i) begin
+    bank_q <= r_bank_i;
+    r_dvalid_o <= r_ready_o;
+    if (!rst_ni) r_dvalid_o <= {N_READ{1'b0}};
+  end
+endmodule
+`default_nettype wire

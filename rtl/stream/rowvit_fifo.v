@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// FIFO in distributed RAM: the head of the queue is at out_data_o before it is taken.
+// Throughput: one word in and one out per cycle. Latency: one cycle from in to out.
+// Resources: about WIDTH * ceil(DEPTH / 32) * 2 / 3 LUT, 3 * log2(DEPTH) + 1 flip-flops.
+`default_nettype none
+
+module rowvit_fifo #(
+    // Bits per word.
+    parameter WIDTH = 8,
+    // Words; a power of two, at least 2.
+    parameter DEPTH = 4
+) (
+    input  wire                     clk_i,
+    input  wire                     rst_ni,
+    input  wire                     clear_i,
+    input  wire                     in_valid_i,
+    output wire                     in_ready_o,
+    input  wire [WIDTH-1:0]         in_data_i,
+    output wire                     out_valid_o,
+    input  wire                     out_ready_i,
+    output wire [WIDTH-1:0]         out_data_o,
+    output wire [$clog2(DEPTH):0]   count_o
+);
+  localparam AW = $clog2(DEPTH);
+
+  generate
+    if (DEPTH < 2 || (1 << AW) != DEPTH) begin : g_bad_depth
+      illegal_parameter_fifo_depth u_bad();
+    end
+  endgenerate
+
+  (* ram_style = "distributed" *)
+  reg [WIDTH-1:0] mem_q [0:DEPTH-1];
+  reg [AW-1:0] write_q, read_q;
+  reg [AW:0] count_q;
+
+  wire push = in_valid_i && in_ready_o;
+  wire pop = out_valid_o && out_ready_i;
+
+  assign in_ready_o = !count_q[AW];
+  assign out_valid_o = count_q != 0;
+  assign out_data_o = mem_q[read_q];
+  assign count_o = count_q;
+
+  always @(posedge clk_i) begin
+    if (push) mem_q[write_q] <= in_data_i;
+  end
+
+  always @(posedge clk_i) begin
+    if (push) write_q <= write_q + 1'b1;
+    if (pop) read_q <= read_q + 1'b1;
+    if (push && !pop) count_q <= count_q + 1'b1;
+    if (pop && !push) count_q <= count_q - 1'b1;
+    if (!rst_ni || clear_i) begin
+      write_q <= 0;
+      read_q <= 0;
+      count_q <= 0;
+    end
+  end
+endmodule
+
+`default_nettype wire

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// DUMP: the first count_i residual rows, in channel order, as a CHECKPOINT record.
+// Throughput: one word of four channels in 6 cycles. Resources at 2 x 3: about 350 LUT.
+`default_nettype none
+
+module rowvit_norm_dump #(
+    parameter ROWS = 2,
+    parameter GROUPS = 3,
+    parameter LANES = 64
+) (
+    input  wire                      clk_i,
+    input  wire                      rst_ni,
+    // Start; the settings stay until done_o.
+    input  wire                      start_i,
+    input  wire [15:0]               count_i,
+    input  wire [7:0]                tag_i,
+    input  wire [10:0]               dim_i,
+    input  wire [15:0]               res_stride_i,
+    // The band that is read next, and whether it may be read.
+    output reg  [15:0]               band_o,
+    input  wire                      band_ok_i,
+    output wire                      band_done_o,
+    output wire                      done_o,
+    // Residual memory, one cycle after an accepted read.
+    output wire                      rd_valid_o,
+    input  wire                      rd_ready_i,
+    output wire [15:0]               rd_addr_o,
+    input  wire [16*ROWS*GROUPS-1:0] rd_data_i,
+    // Record.
+    output wire                      out_valid_o,
+    input  wire                      out_ready_i,
+    output wire [63:0]               out_data_o,
+    output wire                      out_eor_o
+);
+  `include "rowvit_defs.vh"
+  localparam N = ROWS * GROUPS;
+
+  localparam S_IDLE = 3'd0, S_SIZE = 3'd1, S_HEADER = 3'd2, S_BAND = 3'd3, S_READ = 3'd4,
+             S_WORD = 3'd5;
+  reg [2:0]  state_q;
+  reg [31:0] bytes_q;     // of the payload: count * dim * 2
+  reg [10:0] dim_bits_q;
+  reg [3:0]  step_q;
+  reg [15:0] row_q;       // row
+  reg [7:0]  sub_q;       // in its band
+  reg [15:0] base_q;      // residual address of the band
+  reg [15:0] tile_q;      // of the lane tile
+  reg [15:0] lane_q;
+  reg [7:0]  group_q;
+  reg [10:0] left_q;      // channels of the row not read
+  reg [2:0]  fill_q;      // channels of the word read
+  reg        reading_q;   // the memory answers the last of them
+  reg [7:0]  bank_q;      // in this bank
+  reg [63:0] word_q;
+
+  wire read = rd_valid_o && rd_ready_i;
+  wire lane_end = lane_q == LANES[15:0] - 16'd1;
+  wire group_end = group_q == GROUPS[7:0] - 8'd1;
+  wire row_end = left_q == 11'd0;
+  wire last_row = row_q + 16'd1 == count_i;
+  wire band_end = sub_q == ROWS[7:0] - 8'd1 || last_row;
+  wire taken = out_valid_o && out_ready_i;
+
+  reg [15:0] value;
+  integer i;
+  always @* begin
+    value = 16'd0;
+    for (i = 0; i < N; i = i + 1) if (bank_q == i[7:0]) value = value | rd_data_i[16*i+:16];
+  end
+  // Bank of each row's group 0.
+  reg [7:0] row_bank;
+  always @* begin
+    row_bank = 8'd0;
+    for (i = 0; i < ROWS; i = i + 1) if (sub_q == i[7:0]) row_bank = i[7:0] * GROUPS[7:0];
+  end
+
+  assign rd_valid_o = state_q == S_READ && !fill_q[2];
+  assign rd_addr_o = tile_q + lane_q;
+  assign out_valid_o = state_q == S_HEADER || state_q == S_WORD;
+  assign out_data_o = state_q == S_HEADER
+      ? {bytes_q, count_i, tag_i, RECORD_CHECKPOINT[7:0]} : word_q;
+  assign out_eor_o = state_q == S_WORD && row_end && last_row;
+  assign band_done_o = taken && state_q == S_WORD && row_end && band_end;
+  assign done_o = taken && out_eor_o;
+
+  always @(posedge clk_i) begin
+    reading_q <= read;
+    bank_q <= row_bank + group_q;
+    if (reading_q) word_q <= {value, word_q[63:16]};
+    case (state_q)
+      S_IDLE: begin
+        bytes_q <= 32'd0;
+        dim_bits_q <= dim_i;
+        step_q <= 4'd11;
+        row_q <= 16'd0;
+        sub_q <= 8'd0;
+        base_q <= 16'd0;
+        band_o <= 16'd0;
+        if (start_i) state_q <= S_SIZE;
+      end
+      S_SIZE: begin
+        bytes_q <= {bytes_q[30:0], 1'b0} + (dim_bits_q[10] ? {15'd0, count_i, 1'b0} : 32'd0);
+        dim_bits_q <= dim_bits_q << 1;
+        step_q <= step_q - 4'd1;
+        if (step_q == 4'd1) state_q <= S_HEADER;
+      end
+      S_HEADER: if (taken) state_q <= S_BAND;
+      S_BAND: begin  // entered before every row
+        tile_q <= base_q;
+        lane_q <= 16'd0;
+        group_q <= 8'd0;
+        left_q <= dim_i;
+        fill_q <= 3'd0;
+        if (band_ok_i) state_q <= S_READ;
+      end
+      S_READ: begin
+        if (read) begin
+          fill_q <= fill_q + 3'd1;
+          left_q <= left_q - 11'd1;
+          lane_q <= lane_end ? 16'd0 : lane_q + 16'd1;
+          if (lane_end) group_q <= group_end ? 8'd0 : group_q + 8'd1;
+          if (lane_end && group_end) tile_q <= tile_q + LANES[15:0];
+        end
+        if (fill_q[2]) state_q <= S_WORD;
+      end
+      default: begin  // S_WORD
+        fill_q <= 3'd0;
+        if (taken) begin
+          state_q <= !row_end ? S_READ : last_row ? S_IDLE : S_BAND;
+          if (row_end) begin
+            row_q <= row_q + 16'd1;
+            sub_q <= band_end ? 8'd0 : sub_q + 8'd1;
+            if (band_end) begin
+              base_q <= base_q + res_stride_i;
+              band_o <= band_o + 16'd1;
+            end
+          end
+        end
+      end
+    endcase
+    if (!rst_ni) state_q <= S_IDLE;
+  end
+endmodule
+
+`default_nettype wire

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+// Token selection (docs/numerics.md, section 7) and the live token count.
+// A search, one bit of the score per pass over the scores and highest first, finds the keep-th
+// largest; bits that no score has cost one cycle, and the search ends as soon as exactly `keep`
+// scores reach the candidate. One more pass writes the tables: the source row and the original
+// index of every kept token. The KEPT record leaves before the operation counts as done.
+// Cycles: at most (bits + 2) * live + 1.5 * kept + 60. src_data_o: one cycle after src_addr_i.
+// Resources at 320 tokens, 2 rows: about 800 LUT.
+`default_nettype none
+
+module rowvit_select #(
+    // Rows per band: read ports of the source table.
+    parameter ROWS = 2,
+    // Depth of the tables.
+    parameter MAX_TOKENS = 320
+) (
+    input  wire               clk_i,
+    input  wire               rst_ni,
+    // SELECT instructions; taken when done.
+    input  wire               instr_valid_i,
+    output wire               instr_ready_o,
+    input  wire [511:0]       instr_i,
+    input  wire [95:0]        done_i,
+    input  wire [95:0]        bands_i,
+    output reg  [15:0]        done_o,
+    output wire               busy_o,
+    // Live tokens. Setting them makes the tables the identity.
+    output reg  [15:0]        live_o,
+    input  wire               set_live_i,
+    input  wire [15:0]        set_live_rows_i,
+    // Score memory, one cycle.
+    output wire [15:0]        score_addr_o,
+    input  wire [23:0]        score_data_i,
+    // Row before the last selection of each row now, one cycle.
+    input  wire [16*ROWS-1:0] src_addr_i,
+    output wire [16*ROWS-1:0] src_data_o,
+    // KEPT records.
+    output wire               out_valid_o,
+    input  wire               out_ready_i,
+    output wire [63:0]        out_data_o,
+    output wire               out_eor_o
+);
+  `include "rowvit_defs.vh"
+  localparam AW = $clog2(MAX_TOKENS);
+  localparam CW = $clog2(MAX_TOKENS + 1);  // counts of tokens
+
+  wire [7:0]  tag = instr_i[F_TAG+:8];
+  wire [15:0] keep = instr_i[F_SELECT_KEEP+:16];
+  wire [31:0] threshold = instr_i[F_SELECT_THRESHOLD+:32];
+
+  wire dep_ok;
+  rowvit_dep_check u_dep_check (
+      .chain_i(instr_i[F_CHAIN+:N_ENGINE]), .dep_i(instr_i[F_DEPS+:16*N_ENGINE]),
+      .done_i(done_i), .bands_i(bands_i), .band_i(16'd0), .ok_o(dep_ok)
+  );
+
+  // ---------------------------------------------------------------- state
+  localparam S_IDLE = 3'd0, S_USED = 3'd1, S_BIT = 3'd2, S_COUNT = 3'd3, S_MARK = 3'd4,
+             S_HEADER = 3'd5, S_READ = 3'd6, S_WORD = 3'd7;
+  reg [2:0]  state_q;
+  reg [CW-1:0] token_q;   // scans: token whose score is addressed; record: next token
+  reg          scan_q;    // the scan still addresses tokens
+  reg          seen_q;    // the token addressed a cycle ago is part of the scan
+  reg [AW-1:0] seen_token_q;
+  reg [23:0]   used_q;    // bits that any score has
+  reg [23:0]   bit_q;     // bit under test
+  reg [23:0]   cut_q;     // scores of the keep best are not below
+  reg [CW-1:0] count_q;   // scores that reach the candidate
+  reg [CW-1:0] above_q;   // scores above cut_q, once the search ends
+  reg [CW-1:0] ties_q;    // tokens that may still be kept with a score of exactly cut_q
+  reg [CW-1:0] kept_q;    // tokens kept
+  reg          identity_q; // no selection yet in this image
+
+  wire scan_end = !scan_q && !seen_q;
+  wire [23:0] candidate = cut_q | bit_q;
+  // Without a limit the threshold alone decides; otherwise keep < live <= MAX_TOKENS.
+  wire keep_all = {1'b0, keep} + 17'd1 >= {1'b0, live_o};
+  wire [CW-1:0] limit = keep_all ? {CW{1'b1}} : keep[CW-1:0];
+  wire [CW-1:0] token_next = token_q + 1'b1;
+
+  // ---------------------------------------------------------------- tables
+  reg          write_q;
+  reg [AW-1:0] write_token_q, write_orig_q;
+  wire         write = write_q && state_q == S_MARK;
+  (* ram_style = "distributed" *) reg [AW-1:0] orig_mem_q [0:MAX_TOKENS-1];
+  reg [AW-1:0] orig_read_q;
+  wire [AW-1:0] orig = identity_q ? seen_token_q : orig_read_q;
+  always @(posedge clk_i) begin
+    if (write) orig_mem_q[kept_q[AW-1:0]] <= write_orig_q;
+    orig_read_q <= orig_mem_q[token_q[AW-1:0]];
+  end
+
+  genvar r;
+  generate
+    for (r = 0; r < ROWS; r = r + 1) begin : g_src
+      (* ram_style = "distributed" *) reg [AW-1:0] mem_q [0:MAX_TOKENS-1];
+      reg [AW-1:0] read_q;
+      wire [AW-1:0] addr = src_addr_i[16*r+:AW];
+      always @(posedge clk_i) begin
+        if (write) mem_q[kept_q[AW-1:0]] <= write_token_q;
+        read_q <= identity_q ? addr : mem_q[addr];
+      end
+      assign src_data_o[16*r+:16] = {{(16 - AW){1'b0}}, read_q};
+    end
+  endgenerate
+
+  // ---------------------------------------------------------------- which tokens stay
+  wire tie = score_data_i == cut_q;
+  wire first = seen_token_q == 0;
+  wire stays = first || ({8'd0, score_data_i} >= threshold
+      && (score_data_i > cut_q || (tie && ties_q != 0)));
+
+  // ---------------------------------------------------------------- record
+  // Four tokens are addressed one after the other; each enters the word one cycle later.
+  reg [63:0] word_q;
+  reg [2:0]  fill_q;  // tokens of the word addressed
+  reg        pad_q;   // there was no token left for the last of them
+  wire record_end = token_q == kept_q;
+  wire [15:0] kept = {{(16 - CW){1'b0}}, kept_q};
+  wire [15:0] words = {2'd0, kept[15:2]} + {15'd0, |kept[1:0]};
+  assign out_valid_o = state_q == S_HEADER || state_q == S_WORD;
+  assign out_data_o = state_q == S_HEADER
+      ? {13'd0, words, 3'd0, kept, tag, RECORD_KEPT[7:0]} : word_q;
+  assign out_eor_o = state_q == S_WORD && record_end;
+
+  assign score_addr_o = {{(16 - CW){1'b0}}, token_q};
+  assign busy_o = state_q != S_IDLE;
+  wire done = out_eor_o && out_ready_i;
+  assign instr_ready_o = done;
+
+  always @(posedge clk_i) begin
+    // Scans: a token is addressed, its score is seen one cycle later.
+    seen_q <= scan_q;
+    seen_token_q <= token_q[AW-1:0];
+    if (scan_q) begin
+      token_q <= token_next;
+      scan_q <= {{(16 - CW){1'b0}}, token_next} != live_o;
+    end
+    write_q <= seen_q && stays;
+    write_token_q <= seen_token_q;
+    write_orig_q <= orig;
+    pad_q <= record_end;
+
+    case (state_q)
+      S_IDLE: begin
+        token_q <= 1;
+        used_q <= 24'd0;
+        bit_q <= 24'h800000;
+        cut_q <= keep == 16'd0 ? 24'hffffff : 24'd0;
+        above_q <= 0;
+        ties_q <= limit;
+        kept_q <= 0;
+        fill_q <= 3'd0;
+        if (instr_valid_i && dep_ok) begin
+          scan_q <= 1'b1;
+          if (keep_all || keep == 16'd0) begin
+            token_q <= 0;
+            state_q <= S_MARK;
+          end else state_q <= S_USED;
+        end
+      end
+      S_USED: begin
+        if (seen_q) used_q <= used_q | score_data_i;
+        if (scan_end) state_q <= S_BIT;
+      end
+      S_BIT: begin
+        token_q <= 1;
+        count_q <= 0;
+        if (bit_q == 24'd0) begin
+          ties_q <= limit - above_q;
+          token_q <= 0;
+          scan_q <= 1'b1;
+          state_q <= S_MARK;
+        end else if ((used_q & bit_q) == 24'd0) bit_q <= bit_q >> 1;
+        else begin
+          scan_q <= 1'b1;
+          state_q <= S_COUNT;
+        end
+      end
+      S_COUNT: begin
+        if (seen_q && score_data_i >= candidate) count_q <= count_q + 1'b1;
+        if (scan_end) begin
+          bit_q <= bit_q >> 1;
+          if (count_q >= limit) cut_q <= candidate;
+          else above_q <= count_q;
+          if (count_q == limit) begin  // no need to know the lowest of them
+            bit_q <= 24'd0;
+            above_q <= 0;
+          end
+          state_q <= S_BIT;
+        end
+      end
+      S_MARK: begin
+        if (seen_q && stays && tie && !first) ties_q <= ties_q - 1'b1;
+        if (write_q) kept_q <= kept_q + 1'b1;
+        if (scan_end && !write_q) begin
+          identity_q <= 1'b0;
+          token_q <= 0;
+          state_q <= S_HEADER;
+        end
+      end
+      S_HEADER: if (out_ready_i) state_q <= S_READ;
+      S_READ: begin
+        fill_q <= fill_q + 3'd1;
+        if (!record_end && !fill_q[2]) token_q <= token_next;
+        if (fill_q != 3'd0) word_q <= {pad_q ? 16'd0 : {{(16 - AW){1'b0}}, orig}, word_q[63:16]};
+        if (fill_q[2]) state_q <= S_WORD;
+      end
+      default: begin  // S_WORD
+        fill_q <= 3'd0;
+        if (out_ready_i) state_q <= record_end ? S_IDLE : S_READ;
+      end
+    endcase
+
+    if (done) begin
+      done_o <= done_o + 16'd1;
+      live_o <= kept;
+    end
+    if (set_live_i) begin
+      live_o <= set_live_rows_i;
+      identity_q <= 1'b1;
+    end
+    if (!rst_ni) begin
+      state_q <= S_IDLE;
+      scan_q <= 1'b0;
+      seen_q <= 1'b0;
+      identity_q <= 1'b1;
+      live_o <= 16'd0;
+      done_o <= 16'd0;
+    end
+  end
+endmodule
+
+`default_nettype wire

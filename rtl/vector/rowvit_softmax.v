@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+// Softmax between S = Q K^T and O = P V (docs/numerics.md, sections 5 and 7), for ROWS rows of
+// GROUPS heads at once (lane r * GROUPS + g). Pass 1, as S drains: store it and find the maxima.
+// Pass 2, when the band is complete: exponentials, compressed into token memory, and their sums,
+// then the reciprocals. In a pruning layer, pass 3 over band 0: row 0's probabilities are added to
+// the token scores, one head after the other.
+// Throughput: one token per cycle and lane; a band takes LANES * token tiles + 30 cycles, pass 3
+// (live + 10) * heads. Two S buffers: band i + 2 may come when band i's results have been used.
+// Resources at 2 x 3 x 64, 320 tokens: about 4.2k LUT, 2.5k FF.
+`default_nettype none
+
+module rowvit_softmax #(
+    parameter ROWS = 2,
+    parameter GROUPS = 3,
+    parameter LANES = 64,
+    // At most 4096.
+    parameter MAX_TOKENS = 320
+) (
+    input  wire                        clk_i,
+    input  wire                        rst_ni,
+    // Start of an operation; its settings stay until its last band is done.
+    input  wire                        op_start_i,
+    input  wire [15:0]                 cfg_live_i,
+    input  wire [7:0]                  cfg_groups_i,
+    input  wire [15:0]                 cfg_p_base_i,
+    input  wire [15:0]                 cfg_p_stride_i,
+    input  wire                        cfg_score_i,
+    input  wire                        cfg_score_clear_i,
+    // S, a token of all lanes per cycle; tokens beyond the live ones are ignored.
+    input  wire                        s_valid_i,
+    input  wire [15:0]                 s_token_i,
+    input  wire                        s_first_i,
+    input  wire                        s_last_i,
+    input  wire [12*ROWS*GROUPS-1:0]   s_data_i,
+    // P segments, a token memory bank per row.
+    output wire [ROWS-1:0]             pw_valid_o,
+    input  wire [ROWS-1:0]             pw_ready_i,
+    output wire [16*ROWS-1:0]          pw_addr_o,
+    output wire [64*ROWS-1:0]          pw_data_o,
+    // Bands whose P, reciprocals and scores are complete.
+    output reg  [15:0]                 bands_o,
+    // Reciprocals of the last two bands, by parity.
+    input  wire                        recip_band_i,
+    output wire [17*ROWS*GROUPS-1:0]   recip_r_o,
+    output wire [5*ROWS*GROUPS-1:0]    recip_n_o,
+    // Token scores, one cycle.
+    input  wire [15:0]                 score_addr_i,
+    output reg  [23:0]                 score_data_o,
+    output wire                        busy_o
+);
+  localparam N = ROWS * GROUPS;
+  localparam SEGW = 1 + LANES / 8;
+  localparam LW = $clog2(LANES);
+  localparam SUM_W = $clog2(255 * MAX_TOKENS + 1);
+  localparam TW = $clog2(MAX_TOKENS);
+  localparam AW = $clog2(2 * MAX_TOKENS);
+  localparam [AW-1:0] ODD = MAX_TOKENS[AW-1:0];
+
+  generate
+    if (MAX_TOKENS < LANES || MAX_TOKENS > 4096) begin : g_bad_tokens
+      illegal_parameter_softmax_max_tokens u_bad();
+    end
+  endgenerate
+
+  // ---------------------------------------------------------------- pass 1
+  reg  odd_in_q;   // parity of the band that arrives
+  reg  pending_q;  // a complete band waits
+  wire s_live = s_valid_i && s_token_i < cfg_live_i;
+  wire s_end = s_valid_i && s_last_i;
+  wire [AW-1:0] s_addr = {{(AW - TW){1'b0}}, s_token_i[TW-1:0]} + (odd_in_q ? ODD : {AW{1'b0}});
+
+  (* ram_style = "distributed" *) reg [12*N-1:0] s_mem_q [0:2*MAX_TOKENS-1];
+  reg [12*N-1:0] s_read_q;
+  reg [AW-1:0]   addr_q;
+  wire           en;
+  always @(posedge clk_i) begin
+    if (s_live) s_mem_q[s_addr] <= s_data_i;
+    if (en) s_read_q <= s_mem_q[addr_q];
+  end
+
+  // ---------------------------------------------------------------- sequence
+  localparam S_IDLE = 3'd0, S_SEND = 3'd1, S_FLUSH = 3'd2, S_RECIP = 3'd3, S_LOAD = 3'd4,
+             S_SCORE = 3'd5, S_SCORED = 3'd6;
+  reg [2:0]  state_q;
+  reg [15:0] token_q;   // token whose S is addressed
+  reg        recip_q;   // reciprocals are ready
+  reg [7:0]  head_q;    // pass 3: group
+  wire       odd = bands_o[0];
+  wire       start = state_q == S_IDLE && pending_q;
+  wire       sending = state_q == S_SEND || state_q == S_SCORE;
+  wire       score_pass = state_q == S_SCORE || state_q == S_SCORED;
+  wire [15:0] next = token_q + 16'd1;
+  wire       send_end = next >= cfg_live_i && (score_pass || next[LW-1:0] == 0);
+  wire       moving;    // something is in the pipeline behind S
+  wire       words_out; // all words of P were taken
+  wire       recip_start = state_q == S_FLUSH && !moving;
+  wire [N-1:0] recip_done;
+  wire       score_band = cfg_score_i && bands_o == 16'd0;
+  wire       head_end = head_q + 8'd1 >= cfg_groups_i;
+  wire       scoring;   // something is in the score pipeline
+  wire       band_done = (state_q == S_RECIP && recip_q && words_out && !score_band)
+      || (state_q == S_SCORED && !scoring && head_end);
+  assign busy_o = state_q != S_IDLE || pending_q;
+
+  always @(posedge clk_i) begin
+    if (s_end) begin
+      odd_in_q <= !odd_in_q;
+      pending_q <= 1'b1;
+    end else if (start) pending_q <= 1'b0;
+    if (recip_start) recip_q <= 1'b0;
+    else if (&recip_done) recip_q <= 1'b1;
+
+    case (state_q)
+      S_IDLE: if (pending_q) state_q <= S_SEND;
+      S_SEND: if (en && send_end) state_q <= S_FLUSH;
+      S_FLUSH: if (!moving) state_q <= S_RECIP;
+      S_RECIP: if (recip_q && words_out) state_q <= score_band ? S_LOAD : S_IDLE;
+      S_LOAD: state_q <= S_SCORE;
+      S_SCORE: if (en && send_end) state_q <= S_SCORED;
+      default: if (!scoring) state_q <= head_end ? S_IDLE : S_LOAD;
+    endcase
+    if (start || state_q == S_LOAD) begin
+      token_q <= 16'd0;
+      addr_q <= odd ? ODD : {AW{1'b0}};
+    end else if (sending && en) begin
+      token_q <= next;
+      addr_q <= addr_q + 1'b1;
+    end
+    if (start) head_q <= 8'd0;
+    else if (state_q == S_SCORED && !scoring) head_q <= head_q + 8'd1;
+    if (band_done) bands_o <= bands_o + 16'd1;
+
+    if (op_start_i) begin
+      odd_in_q <= 1'b0;
+      bands_o <= 16'd0;
+    end
+    if (!rst_ni) begin
+      state_q <= S_IDLE;
+      odd_in_q <= 1'b0;
+      pending_q <= 1'b0;
+      bands_o <= 16'd0;
+    end
+  end
+
+  // ---------------------------------------------------------------- pipeline of passes 2 and 3
+  // valid_q: S read, distance, e. It stalls while a lane cannot take its e.
+  reg [2:0] valid_q;
+  reg [1:0] live_q;
+  wire [N-1:0] feed_ready;
+  wire feed_stop = valid_q[2] && !score_pass && !(&feed_ready);
+  wire feed = valid_q[2] && !score_pass && (&feed_ready);
+  assign en = !feed_stop;
+  assign moving = valid_q != 3'd0;
+  always @(posedge clk_i) begin
+    if (en) begin
+      valid_q <= {valid_q[1:0], sending};
+      live_q <= {live_q[0], token_q < cfg_live_i};
+    end
+    if (!rst_ni) valid_q <= 3'd0;
+  end
+
+  // Word addresses: group_q[g] is g strides, settled long before the first band is complete.
+  reg [16*(GROUPS+1)-1:0] group_q;
+  reg [15:0]              tile_q;
+  reg [LW-1:0]        lane_q;
+  genvar g, r;
+  generate
+    for (g = 0; g <= GROUPS; g = g + 1) begin : g_group
+      always @(posedge clk_i) begin
+        group_q[16*g+:16] <= g == 0 ? 16'd0
+            : group_q[16*(g == 0 ? 0 : g - 1)+:16] + cfg_p_stride_i;
+      end
+    end
+  endgenerate
+  always @(posedge clk_i) begin
+    if (start) begin
+      tile_q <= cfg_p_base_i + (odd ? group_q[16*GROUPS+:16] : 16'd0);
+      lane_q <= 0;
+    end else if (feed) begin
+      lane_q <= lane_q + 1'b1;
+      if (&lane_q) tile_q <= tile_q + SEGW[15:0];
+    end
+  end
+
+  // ---------------------------------------------------------------- lanes
+  reg               newest_q;  // parity of the band whose reciprocals were started last
+  // Pass 3 needs those of band 0; nobody else reads reciprocals then.
+  wire              previous = recip_band_i != newest_q && state_q != S_LOAD;
+  wire [8*N-1:0]    e;
+  wire [N-1:0]      word_valid, word_ready, lane_idle;
+  wire [16*N-1:0]   word_addr;
+  wire [64*N-1:0]   word_data;
+  always @(posedge clk_i) begin
+    if (recip_start) newest_q <= odd;
+  end
+  generate
+    for (r = 0; r < ROWS; r = r + 1) begin : g_row
+      for (g = 0; g < GROUPS; g = g + 1) begin : g_lane
+        localparam I = r * GROUPS + g;
+        rowvit_softmax_lane #(
+            .LANES(LANES), .SUM_W(SUM_W)
+        ) u_lane (
+            .clk_i(clk_i), .rst_ni(rst_ni),
+            .s_valid_i(s_live), .s_first_i(s_first_i), .s_data_i(s_data_i[12*I+:12]),
+            .start_i(start), .en_i(en), .s_read_i(s_read_q[12*I+:12]), .live_i(live_q[1]),
+            .e_o(e[8*I+:8]),
+            .feed_i(feed), .feed_ready_o(feed_ready[I]), .base_i(tile_q + group_q[16*g+:16]),
+            .word_valid_o(word_valid[I]), .word_ready_i(word_ready[I]),
+            .word_addr_o(word_addr[16*I+:16]), .word_data_o(word_data[64*I+:64]),
+            .idle_o(lane_idle[I]),
+            .recip_start_i(recip_start), .recip_done_o(recip_done[I]), .previous_i(previous),
+            .n_o(recip_n_o[5*I+:5]), .r_o(recip_r_o[17*I+:17])
+        );
+      end
+
+      // One word register per row, filled by the lowest group that has a word.
+      wire [GROUPS-1:0] want = word_valid[r*GROUPS+:GROUPS];
+      wire [GROUPS-1:0] pick = want & (~want + {{(GROUPS - 1){1'b0}}, 1'b1});
+      reg               full_q;
+      reg  [15:0]       word_addr_q, addr;
+      reg  [63:0]       word_data_q, data;
+      wire              take = !full_q || pw_ready_i[r];
+      integer           k;
+      always @* begin
+        addr = 16'd0;
+        data = 64'd0;
+        for (k = 0; k < GROUPS; k = k + 1) begin
+          addr = addr | (word_addr[16*(r*GROUPS+k)+:16] & {16{pick[k]}});
+          data = data | (word_data[64*(r*GROUPS+k)+:64] & {64{pick[k]}});
+        end
+      end
+      always @(posedge clk_i) begin
+        if (take) full_q <= |want;
+        if (take) {word_addr_q, word_data_q} <= {addr, data};
+        if (!rst_ni) full_q <= 1'b0;
+      end
+      assign word_ready[r*GROUPS+:GROUPS] = pick & {GROUPS{take}};
+      assign pw_valid_o[r] = full_q;
+      assign pw_addr_o[16*r+:16] = word_addr_q;
+      assign pw_data_o[64*r+:64] = word_data_q;
+    end
+  endgenerate
+  assign words_out = (&lane_idle) && pw_valid_o == 0;
+
+  // ---------------------------------------------------------------- token scores
+  // Behind e: the head's e, the product (two stages), the shift; then the sum is written.
+  localparam MUL_A = 18, MUL_B = 9;
+  reg  [3:0]             stage_q;
+  reg  [7:0]             head_e_q, head_e;
+  reg  [3:0]             head_n_q, head_n;  // n is at most 19: n - 4 is right without bit 4
+  reg  [16:0]            head_r_q, head_r;
+  reg  [23:0]            share_q;
+  wire [MUL_A+MUL_B-1:0] product;
+  wire [3:0]             down = head_n_q - 4'd4;
+  assign scoring = moving || stage_q != 4'd0;
+  integer h;
+  always @* begin
+    head_e = 8'd0;
+    head_n = 4'd0;
+    head_r = 17'd0;
+    for (h = 0; h < GROUPS; h = h + 1) begin
+      if (head_q == h[7:0]) begin
+        head_e = head_e | e[8*h+:8];
+        head_n = head_n | recip_n_o[5*h+:4];
+        head_r = head_r | recip_r_o[17*h+:17];
+      end
+    end
+  end
+  rowvit_lut_mul #(
+      .AW(MUL_A), .BW(MUL_B)
+  ) u_mul (
+      .clk_i(clk_i), .en_i(score_pass), .a_i({1'b0, head_r_q}), .b_i({1'b0, head_e_q}), .p_o(product)
+  );
+
+  (* ram_style = "distributed" *) reg [23:0] score_mem_q [0:MAX_TOKENS-1];
+  reg  [TW-1:0] score_read_q, score_write_q;
+  wire [TW-1:0] score_addr = score_pass ? score_read_q : score_addr_i[TW-1:0];
+  wire          fresh = head_q == 8'd0 && cfg_score_clear_i;
+  always @(posedge clk_i) begin
+    stage_q <= {stage_q[2:0], valid_q[2] && score_pass};
+    head_e_q <= head_e;
+    if (state_q == S_LOAD) begin
+      {head_n_q, head_r_q} <= {head_n, head_r};
+      score_read_q <= 0;
+      score_write_q <= 0;
+    end else begin
+      if (stage_q[2]) score_read_q <= score_read_q + 1'b1;
+      if (stage_q[3]) score_write_q <= score_write_q + 1'b1;
+    end
+    share_q <= product[23:0] >> down;
+    score_data_o <= score_mem_q[score_addr];
+    if (stage_q[3]) score_mem_q[score_write_q] <= share_q + (fresh ? 24'd0 : score_data_o);
+    if (!rst_ni) stage_q <= 4'd0;
+  end
+endmodule
+
+`default_nettype wire

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// One row and head of the softmax (docs/numerics.md, section 5): running maximum while S arrives,
+// then e = EXP(max - s) of one token per cycle into compressed segments, their sum L, and recip(L).
+// Latency of e_o: 2 cycles of en_i after s_read_i.
+// Resources: about 330 LUT, of which the segment builder has 200.
+`default_nettype none
+
+module rowvit_softmax_lane #(
+    parameter LANES = 64,
+    // Bits of L.
+    parameter SUM_W = 18
+) (
+    input  wire          clk_i,
+    input  wire          rst_ni,
+    // S of a live token; the first of its band.
+    input  wire          s_valid_i,
+    input  wire          s_first_i,
+    input  wire [11:0]   s_data_i,
+    // Second pass: start_i takes the maximum over; en_i moves the pipeline.
+    input  wire          start_i,
+    input  wire          en_i,
+    input  wire [11:0]   s_read_i,
+    input  wire          live_i,      // with the distance: the token is live
+    output reg  [7:0]    e_o,
+    // Takes e_o as the next lane of a segment; all lanes of the unit do so together.
+    input  wire          feed_i,
+    output wire          feed_ready_o,
+    input  wire [15:0]   base_i,
+    output wire          word_valid_o,
+    input  wire          word_ready_i,
+    output wire [15:0]   word_addr_o,
+    output wire [63:0]   word_data_o,
+    output wire          idle_o,
+    // Reciprocal of L; previous_i asks for that of the band before.
+    input  wire          recip_start_i,
+    output wire          recip_done_o,
+    input  wire          previous_i,
+    output wire [4:0]    n_o,
+    output wire [16:0]   r_o
+);
+  // ---------------------------------------------------------------- maximum
+  reg [11:0] running_q, max_q;
+  wire greater = $signed(s_data_i) > $signed(running_q);
+  always @(posedge clk_i) begin
+    if (s_valid_i && (s_first_i || greater)) running_q <= s_data_i;
+    if (start_i) max_q <= running_q;
+  end
+
+  // ---------------------------------------------------------------- e
+  // 255 * 2^(8 - f / 32), f = 31 first; from it, e of the distances below 256. Of those up to
+  // 287 e is 1, of others 0.
+  localparam [511:0] EXP = {
+      16'd33355, 16'd34085, 16'd34831, 16'd35594, 16'd36374, 16'd37170, 16'd37984, 16'd38816,
+      16'd39666, 16'd40534, 16'd41422, 16'd42329, 16'd43256, 16'd44203, 16'd45171, 16'd46160,
+      16'd47171, 16'd48204, 16'd49259, 16'd50338, 16'd51440, 16'd52566, 16'd53717, 16'd54894,
+      16'd56096, 16'd57324, 16'd58579, 16'd59862, 16'd61173, 16'd62512, 16'd63881, 16'd65280
+  };
+  wire [8*256-1:0] near;
+  genvar i;
+  generate
+    for (i = 0; i < 256; i = i + 1) begin : g_near
+      wire [22:0] rounded = {7'd0, EXP[16*(i%32)+:16]} + (23'd128 << (i / 32));
+      assign near[8*i+:8] = rounded[8+i/32+:8];
+    end
+  endgenerate
+
+  reg [11:0] distance_q;
+  wire [7:0] e = distance_q[11:8] == 4'd0 ? near[8*distance_q[7:0]+:8]
+                                          : {7'd0, distance_q[11:5] == 7'd8};
+  reg [SUM_W-1:0] sum_q;
+  always @(posedge clk_i) begin
+    if (en_i) begin
+      distance_q <= max_q - s_read_i;
+      e_o <= live_i ? e : 8'd0;
+    end
+    if (start_i) sum_q <= 0;
+    else if (feed_i) sum_q <= sum_q + {{(SUM_W - 8){1'b0}}, e_o};
+  end
+
+  rowvit_compress #(
+      .LANES(LANES)
+  ) u_compress (
+      .clk_i(clk_i), .rst_ni(rst_ni),
+      .in_valid_i(feed_i), .in_ready_o(feed_ready_o), .in_data_i(e_o), .in_base_i(base_i),
+      .out_valid_o(word_valid_o), .out_ready_i(word_ready_i),
+      .out_addr_o(word_addr_o), .out_data_o(word_data_o),
+      .seg_valid_o(), .seg_bitmap_o(), .idle_o(idle_o)
+  );
+
+  // ---------------------------------------------------------------- reciprocal
+  wire [4:0]  n;
+  wire [16:0] r;
+  reg  [4:0]  n_q;
+  reg  [16:0] r_q;
+  rowvit_recip #(
+      .QW(SUM_W)
+  ) u_recip (
+      .clk_i(clk_i), .rst_ni(rst_ni),
+      .start_i(recip_start_i), .q_i(sum_q), .done_o(recip_done_o), .n_o(n), .r_o(r)
+  );
+  always @(posedge clk_i) begin
+    if (recip_start_i) {n_q, r_q} <= {n, r};
+  end
+  assign {n_o, r_o} = previous_i ? {n_q, r_q} : {n, r};
+endmodule
+
+`default_nettype wire

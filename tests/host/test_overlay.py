@@ -24,7 +24,7 @@ from rowvit.sim import hwh
 from rowvit.sim.device import SimDevice
 from rowvit.targets.driver import Accelerator
 
-OTHER = replace(TINY, name="other", lanes=8)
+OTHER = replace(TINY, name="other", lanes=32)
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ class HardwareConfig:
             return name, getattr(self, name) in values, text, why
 
         yield within("rows", range(2, 3), "the array computes rows in pairs")
-        why = "a weight line is at least two words and a segment's bitmap at most one, and lane numbers are binary"
+        why = "a weight line has two words or more, a segment's bitmap has one, and lane numbers are binary"
         yield "lanes", self.lanes in (16, 32, 64), "16, 32 or 64", why
         why = f"a token memory bank cannot take the results of more at {self.lanes} lanes"
         yield within("groups", range(1, 7 if self.lanes == 64 else 5), why)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judging an overlay by its files: ``rowvit verify-overlay``, and the first steps of ``rowvit diagnose``."""
+"""Checks of an overlay's files: ``rowvit verify-overlay``, and the first steps of ``rowvit diagnose``."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +18,13 @@ _CORE_BYTES = 4096  # addresses of the core's registers and counters
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """The outcome of one check.
 
     Parameters
     ----------
     name : str
     ok : bool or None
-        None: could not be told, and need not be wrong.
+        None: could not be determined, or may be intended.
     text : str
         What was found.
     advice : str
@@ -37,7 +38,7 @@ class Check:
 
 
 def verify(bitfile: str | Path) -> list[Check]:
-    """Look at a .bit and the files beside it.
+    """Check a .bit and the files next to it.
 
     Checks that cannot be made because an earlier one failed are left out.
     """
@@ -45,12 +46,11 @@ def verify(bitfile: str | Path) -> list[Check]:
     checks: list[Check] = []
     header = handoff = None
 
-    def attempt(name: str, look) -> None:
+    def attempt(name: str, look: Callable[[], Check]) -> None:
         try:
             checks.append(look())
         except RowvitError as error:
-            text, _, advice = str(error).partition("; ")
-            checks.append(Check(name, False, text, advice))
+            checks.append(Check(name, False, error.message, error.advice))
 
     def bit() -> Check:
         nonlocal header
@@ -159,12 +159,12 @@ def _dma(handoff: Handoff) -> Check:
 def _addresses(handoff: Handoff) -> Check:
     name, blocks = "addresses", (handoff.core, handoff.dma)
     text = ", ".join(f"{b.path} 0x{b.base:08X} ({b.size >> 10} KB)" for b in blocks)
-    for block, least in zip(blocks, (_CORE_BYTES, 0x60), strict=True):
-        if block.size < least:
+    for block, needed in zip(blocks, (_CORE_BYTES, 0x60), strict=True):
+        if block.size < needed:
             return Check(
                 name,
                 False,
-                f"{block.path} has {block.size} bytes of addresses, it needs {least}",
+                f"{block.path} has {block.size} bytes of addresses, it needs {needed}",
                 "assign it a range in the block design",
             )
     (low, first), (high, _) = sorted((b.base, b.size) for b in blocks)
@@ -197,7 +197,7 @@ def _ports(handoff: Handoff) -> Check:
 def _provenance(handoff: Handoff) -> Check:
     name, path = "provenance", handoff.path.with_suffix(".json")
     if not path.exists():
-        return Check(name, None, f"no {path.name} lies beside it: where it comes from is unknown")
+        return Check(name, None, f"there is no {path.name} next to it: where it comes from is unknown")
     (found,) = provenance.verify(path)
     if found.config_hash != f"{handoff.config.hash:08X}":
         return Check(
@@ -212,4 +212,4 @@ def _provenance(handoff: Handoff) -> Check:
         )
         return Check(name, False, text, "copy all three files from one build")
     revision = f"{(found.revision or 'no revision')[:12]}{', with changes' if found.dirty else ''}"
-    return Check(name, True, f"{found.board}, {revision}, {found.tool}, {found.date}; files are whole")
+    return Check(name, True, f"{found.board}, {revision}, {found.tool}, {found.date}; files are unchanged")

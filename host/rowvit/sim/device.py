@@ -115,7 +115,7 @@ def _library(path: Path) -> ctypes.CDLL:
 class _InterruptController:
     """The registers of an AXI interrupt controller (PG099) that PYNQ uses."""
 
-    STATUS, PENDING, ENABLE, ACKNOWLEDGE, SET, CLEAR, MASTER = 0x00, 0x04, 0x08, 0x0C, 0x10, 0x14, 0x1C
+    STATUS, PENDING, ENABLE, SET, CLEAR, MASTER = 0x00, 0x04, 0x08, 0x10, 0x14, 0x1C
 
     def __init__(self) -> None:
         self.enabled = self.master = 0

@@ -152,16 +152,22 @@ def test_the_bitstream_is_missing(device, tmp_path):
         ),
         (
             lambda path: path.write_text(path.read_text().replace('NAME="LANES"', 'NAME="LANE"')),
-            "the core has no parameter LANES; it may be another version's",
+            "the core has no parameter LANES; build the bitstream from this",
         ),
         (
             lambda path: path.write_text(
                 path.read_text().replace('NAME="LANES" VALUE="16"', 'NAME="LANES" VALUE="32"')
             ),
-            "parameter CONFIG_HASH is 0x7BAB1F13, its other parameters make 0x",
+            "parameter CONFIG_HASH is 0x7BAB1F13, but the hash of its others is 0x",
+        ),
+        (
+            lambda path: path.write_text(
+                path.read_text().replace('NAME="GROUPS" VALUE="1"', 'NAME="GROUPS" VALUE="5"')
+            ),
+            r"rowvit.hwh: configuration 'unnamed': groups = 5, but .*; build the bitstream again",
         ),
     ],
-    ids=["missing", "cut", "empty", "no core", "parameter missing", "hash of another"],
+    ids=["missing", "cut", "empty", "no core", "parameter missing", "hash of another", "beyond a limit"],
 )
 def test_the_handoff_is_judged_before_loading(device, change, message):
     change(handoff(device))

@@ -255,8 +255,8 @@ class Handoff:
         written = self.core.number("config_hash", found.hash)
         if written != found.hash:
             raise RowvitError(
-                f"{self.path}: the core's parameter CONFIG_HASH is 0x{written:08X}, but the hash of its others"
-                f" is 0x{found.hash:08X}",
+                f"{self.path}: the core's parameter CONFIG_HASH is 0x{written:08X}, but the hash of its"
+                f" others is 0x{found.hash:08X}",
                 "build the bitstream again, from one configuration",
             )
         for name in self.config_names(found):

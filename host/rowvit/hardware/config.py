@@ -57,9 +57,9 @@ class HardwareConfig:
                 raise RowvitError(f"{where}: {name} = {getattr(self, name)}, but {why}", f"use {values}")
 
     def _limits(self) -> Iterator[tuple[str, bool, str, str]]:
-        """Field, whether its value is possible, which values are, and why; each relies on those before it.
+        """Field, whether its value is possible, which values are, and why; later ones rely on earlier ones.
 
-        Beyond them the RTL does not elaborate, or computes something else.
+        Beyond these limits the RTL does not elaborate, or computes something else.
         """
 
         def within(name: str, values: range, why: str) -> tuple[str, bool, str, str]:
@@ -73,7 +73,7 @@ class HardwareConfig:
         yield "lanes", self.lanes in (16, 32, 64), "16, 32 or 64", why
         why = f"a token memory bank cannot take the results of more at {self.lanes} lanes"
         yield within("groups", range(1, 7 if self.lanes == 64 else 5), why)
-        why = "LayerNorm works on whole lane tiles, and its sums hold at most 1024 channels"
+        why = f"LayerNorm takes {self.lanes} channels at a time, and its sums hold at most 1024"
         yield within("max_dim", range(self.lanes, 1025, self.lanes), why)
         why = "softmax needs room for a lane tile of tokens, and token numbers have 11 bits"
         yield within("max_tokens", range(self.lanes, 2049), why)
@@ -86,8 +86,8 @@ class HardwareConfig:
         for name in ("token_depth", "residual_depth", "mask_depth"):
             yield within(name, range(2, (1 << 16) + 1), "addresses have 1 to 16 bits")
         possible = self.residual_depth <= 2048 or self.residual_depth % 2048 != 1
-        why = "beyond blocks of 2048 words a single word has no address bits"
-        yield "residual_depth", possible, "one more or one less", why
+        why = "a single word beyond its blocks of 2048 words has no address bits"
+        yield "residual_depth", possible, "one word more or less", why
 
     @property
     def tile(self) -> int:

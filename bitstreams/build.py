@@ -52,14 +52,14 @@ def tcl(value: object) -> str:
         value = int(value)
     text = str(value)
     if re.search(r"[{}\\]", text):
-        raise RowvitError(f"{text!r}: braces and backslashes have no place in names and paths of a build")
+        raise RowvitError(f"{text!r}: names and paths of a build cannot contain braces and backslashes")
     return "{" + text + "}"
 
 
 def description(
     config: HardwareConfig, target: Board, board_files: Path | None = None, ip: Path | None = None
 ) -> dict[str, object]:
-    """What the Tcl scripts take: the block design of ``config`` on a board, files and part.
+    """The input of the Tcl scripts: the block design of ``config`` on a board, files and part.
 
     With ``ip``, the directory of the packed preprocessor, the design has the HLS front end.
     """
@@ -128,8 +128,9 @@ def find(*commands: str, name: str, variable: str) -> str:
         if path := shutil.which(command):
             return os.path.abspath(path)
     raise RowvitError(
-        f"{' or '.join(commands)} not found: install {name} 2022.1 to 2024.1 with the board's device family,"
-        f" and source its settings64.sh, or name it: make bitstream {variable}=/path/to/{commands[0]}"
+        f"{' or '.join(commands)} not found",
+        f"install {name} 2022.1 to 2024.1 with the board's device family, and source its settings64.sh, or"
+        f" name it: make bitstream {variable}=/path/to/{commands[0]}",
     )
 
 
@@ -178,10 +179,10 @@ def run_tool(
             if process.poll() is None:
                 stop()
     if late.is_set():
-        raise RowvitError(f"{name} was not done within {hours:g} hours; see {log}, or give it more --hours")
+        raise RowvitError(f"{name} was not done within {hours:g} hours", f"see {log}, or allow more --hours")
     if process.returncode or errors:
         reason = errors[-1] if errors else f"{name} ended with code {process.returncode}"
-        raise RowvitError(f"{reason}; its log is {log}")
+        raise RowvitError(reason, f"its log is {log}")
 
 
 def show(tool: str, texts: Iterable[str]) -> None:
@@ -206,7 +207,7 @@ def pack_frontend(program: str, config: HardwareConfig, target: Board, work: Pat
     show("Vitis HLS", run_tool("Vitis HLS", command, work, log, hours, variables))
     made = work / "frontend/solution/impl/ip"
     if not (made / "component.xml").is_file():
-        raise RowvitError(f"Vitis HLS made no IP in {made}; see {log}")
+        raise RowvitError(f"Vitis HLS made no IP in {made}", f"see {log}")
     return made
 
 
@@ -296,7 +297,7 @@ def main(
     vivado: Annotated[str, typer.Option(help="Vivado's executable.")] = "vivado",
     strategy: Annotated[str, typer.Option(help="Vivado's strategy of implementation.")] = STRATEGY,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
-    hours: Annotated[float, typer.Option(min=0, help="Give up after so many hours.")] = 12,
+    hours: Annotated[float, typer.Option(min=0, help="Hours after which to give up.")] = 12,
     board_files: Annotated[
         Path | None, typer.Option(help="Directory of board files that do not come with Vivado.")
     ] = None,

@@ -30,25 +30,25 @@ def open(target: str, config: str | Path | HardwareConfig | None = None, **optio
         "golden": integer reference on the CPU; "sim": the RTL under Verilator; "board": a Zynq
         running PYNQ.
     config : str, Path or HardwareConfig, optional
-        Name or file of the hardware configuration; by default that of the bitstream named, of the board
-        that this is, or else ``pynq-z2``.
+        Name or file of the hardware configuration; by default that of the ``bitstream``, of the board that
+        this is, or else ``pynq-z2``.
     **options
         golden: ``checkpoints``; sim: those of `SimDevice`; board: ``bitstream``; sim and board:
         ``timeout`` and ``watchdog`` of `Accelerator`; all: ``frontend``, "host" or "hls" (by default "host",
-        or what the ``bitstream`` has).
+        or that of the ``bitstream``).
 
     Returns
     -------
     Target
         ``load(model)`` takes a package, a program, the path of either, or the name of a network that
-        rowvit brings; a call with images returns one `Result` each.
+        comes with rowvit; a call with images returns one `Result` each.
 
     Raises
     ------
     RowvitError
         The target cannot be opened; the message says why and what to do.
     """
-    # names are imported where they are used: a board has no simulator, golden no pynq
+    # imported where they are used: a board has no simulator, golden no pynq
     from rowvit.hardware.block_design import default_configuration
     from rowvit.hardware.config import HardwareConfig, load
 
@@ -72,8 +72,8 @@ def open(target: str, config: str | Path | HardwareConfig | None = None, **optio
         device = SimDevice(config or load(default_configuration()), **options)
         try:
             overlay = RowvitOverlay(device.bitstream, device.config, device)
-            return Accelerator(overlay, **{"timeout": 600.0, **driver})
+            return Accelerator(overlay, on_close=device.close, **{"timeout": 600.0, **driver})
         except BaseException:
             device.close()
             raise
-    raise RowvitError(f"no target '{target}'; take golden, sim or board")
+    raise RowvitError(f"no target '{target}'", "use golden, sim or board")

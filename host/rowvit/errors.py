@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one exception that rowvit raises for what a user can put right."""
+"""The one exception that rowvit raises for what a user can fix."""
 
 from __future__ import annotations
 

@@ -11,11 +11,12 @@ from PIL import Image, ImageOps
 
 from rowvit.errors import RowvitError
 
-_FILTERS = {"bicubic": Image.BICUBIC, "bilinear": Image.BILINEAR}  # names that Pillow 9.0 has, too
+# by name, as Pillow 9.0 has no Image.Resampling
+_FILTERS = {name: getattr(Image, name.upper()) for name in ("bicubic", "bilinear")}
 
 
 def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic") -> np.ndarray:
-    """Decode one image, cut its middle to a square and scale it.
+    """Decode one image, crop it to its middle square and scale that.
 
     Parameters
     ----------
@@ -33,10 +34,10 @@ def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic"
     Raises
     ------
     RowvitError
-        If the file is missing, truncated or no image.
+        The file is missing, truncated or no image.
     """
     if resize not in _FILTERS:
-        raise RowvitError(f"Resize filter {resize!r} is not known; use one of {', '.join(_FILTERS)}.")
+        raise RowvitError(f"resize filter {resize!r} is not known", f"use one of {', '.join(_FILTERS)}")
     image = upright(source)
     square = min(image.size)
     left, top = (image.width - square) // 2, (image.height - square) // 2
@@ -56,13 +57,15 @@ def upright(source: str | os.PathLike | bytes) -> Image.Image:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError as error:
-        raise RowvitError(f"{name}: no such file.") from error
+        raise RowvitError(f"{name}: no such file") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RowvitError(f"{name}: cannot be decoded as an image; give a whole JPEG or PNG file.") from error
+        raise RowvitError(
+            f"{name}: cannot be decoded as an image", "use a complete JPEG or PNG file"
+        ) from error
 
 
 def dim(pixels: np.ndarray, kept: np.ndarray, arch: dict, share: float = 0.15) -> np.ndarray:
-    """A photo with the patches dimmed that the network dropped.
+    """A photo in which the patches that the network dropped are dimmed.
 
     Parameters
     ----------
@@ -73,7 +76,7 @@ def dim(pixels: np.ndarray, kept: np.ndarray, arch: dict, share: float = 0.15) -
     arch : dict
         The network's "architecture": ``patch_size`` and ``prefix``.
     share : float
-        Brightness that the dropped patches keep.
+        Brightness of the dropped patches, relative to the photo.
 
     Returns
     -------
@@ -82,7 +85,7 @@ def dim(pixels: np.ndarray, kept: np.ndarray, arch: dict, share: float = 0.15) -
     Raises
     ------
     RowvitError
-        A token lies outside of the photo.
+        A token is outside the photo.
     """
     size = arch["patch_size"]
     grid = len(pixels) // size
@@ -90,7 +93,8 @@ def dim(pixels: np.ndarray, kept: np.ndarray, arch: dict, share: float = 0.15) -
     if pixels.shape != (grid * size, grid * size, 3) or (patches >= grid * grid).any():
         raise RowvitError(
             f"a photo of {list(pixels.shape)} has no {grid * grid} patches of {size} pixels, or tokens beyond"
-            " them are kept; give the pixels that the network took"
+            " them are kept",
+            "use the pixels that the network took",
         )
     stays = np.isin(np.arange(grid * grid), patches).reshape(grid, grid)
     brightness = np.where(stays, 1.0, share).repeat(size, axis=0).repeat(size, axis=1)

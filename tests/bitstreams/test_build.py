@@ -269,7 +269,7 @@ def test_deadline(make, monkeypatch):
 
 
 def test_missing_vivado(make):
-    with pytest.raises(RowvitError, match=r"no-such-vivado not found: install Vivado 2022\.1 to 2024\.1"):
+    with pytest.raises(RowvitError, match=r"no-such-vivado not found; install Vivado 2022\.1 to 2024\.1"):
         make("Pynq-Z2", vivado="no-such-vivado")
 
 
@@ -304,7 +304,7 @@ def test_command(tmp_path):
     assert (tmp_path / "out/Pynq-Z1/rowvit-pynq-z2.json").is_file()
     done = subprocess.run([*command, "Zybo", *rest], **options)
     assert done.returncode == 2
-    assert done.stderr.startswith("rowvit: no board 'Zybo'; take one of Pynq-Z1, ")
+    assert done.stderr.startswith("rowvit: no board 'Zybo'; use one of Pynq-Z1, ")
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_wrong_hls_script_is_refused(make, monkeypatch, tmp_path, right, wrong, 
 
 
 def test_missing_vitis_hls(make, monkeypatch):
-    with pytest.raises(RowvitError, match=r"no-hls not found: install Vitis HLS 2022\.1 .*VITIS_HLS=/path"):
+    with pytest.raises(RowvitError, match=r"no-hls not found; install Vitis HLS 2022\.1 .*VITIS_HLS=/path"):
         make("Pynq-Z2", vivado="sh", frontend="hls", vitis_hls="no-hls")
     with pytest.raises(RowvitError, match="vitis_hls or vitis-run not found"):
         make("Pynq-Z2", vivado="sh", frontend="hls", vitis_hls="")

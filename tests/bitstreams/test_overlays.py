@@ -168,7 +168,7 @@ def test_missing_cut_and_slow_downloads(remote, tmp_path):
         prebuilt.fetch(entry, tmp_path / "here")
     remote.cut, remote.pause = False, 0.2
     begin = time.monotonic()
-    with pytest.raises(RowvitError, match=r"did not arrive within 0\.5 s; try again, or give it more"):
+    with pytest.raises(RowvitError, match=r"did not arrive within 0\.5 s; try again, or allow more"):
         prebuilt.fetch(entry, tmp_path / "here", seconds=0.5)
     assert time.monotonic() - begin < 5
     remote.pause = 0

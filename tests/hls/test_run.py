@@ -58,7 +58,7 @@ def frames() -> list[np.ndarray]:
 
 def open_sim(standin, **options) -> Accelerator:
     device = SimDevice(TINY, rtl=standin, frontend="hls")
-    return Accelerator(RowvitOverlay(device.bitstream, device=device), **options)
+    return Accelerator(RowvitOverlay(device.bitstream, device=device), on_close=device.close, **options)
 
 
 @pytest.mark.parametrize("stalls", [0, 5])
@@ -201,7 +201,7 @@ def test_diagnose_takes_networks_that_pass_the_kernel():
 @pytest.mark.parametrize("has, asked", [("host", "hls"), ("hls", "host")])
 def test_a_bitstream_with_the_other_front_end(monkeypatch, standin, has, asked):
     device = SimDevice(TINY, rtl=standin, frontend=has)
-    with pytest.raises(RowvitError, match=f"has the {has} front end, not {asked}; take --frontend {has}"):
+    with pytest.raises(RowvitError, match=f"has the {has} front end, not {asked}; use --frontend {has}"):
         RowvitOverlay(device.bitstream, device=device, frontend=asked)
     assert RowvitOverlay(device.bitstream, device=device, frontend=has).frontend == has
     monkeypatch.setattr(type(Device), "devices", [device], raising=False)
@@ -217,7 +217,7 @@ def test_default_bitstreams():
 
 @pytest.mark.parametrize("target", ["golden", "sim"])
 def test_unknown_front_end(target):
-    with pytest.raises(RowvitError, match="no front end 'camera'; take host or hls"):
+    with pytest.raises(RowvitError, match="no front end 'camera'; use host or hls"):
         rowvit.open(target, TINY, frontend="camera")
 
 

@@ -122,7 +122,7 @@ def test_a_sound_overlay(files):
             "rowvit_0/m_axi to S_AXI_HP1, axi_dma_0/M_AXI_MM2S to S_AXI_HP0,"
             " axi_dma_0/M_AXI_S2MM to S_AXI_HP0",
         ),
-        "provenance": (None, "no rowvit.json lies beside it: where it comes from is unknown"),
+        "provenance": (None, "there is no rowvit.json next to it: where it comes from is unknown"),
     }
 
 

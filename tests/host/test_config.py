@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import subprocess
 
 import pytest
 
 from rowvit.errors import RowvitError
 from rowvit.hardware import config
+from rowvit.sim.verilate import RTL, sources
 
 
 @pytest.mark.parametrize("name", config.names())
@@ -23,8 +26,9 @@ def test_the_hash_depends_on_structure_only() -> None:
     assert 0 <= tiny.hash < 1 << 32
     assert dataclasses.replace(tiny, name="other", clock_mhz=7.0, board="x").hash == tiny.hash
     for field, value in tiny.structure().items():
-        if field != "lanes":
-            assert dataclasses.replace(tiny, **{field: value + 1}).hash != tiny.hash
+        if field != "rows":
+            changed = 2 * value if field in ("lanes", "max_dim") else value + 1
+            assert dataclasses.replace(tiny, **{field: changed}).hash != tiny.hash
 
 
 def test_hashes_are_stable() -> None:
@@ -38,20 +42,22 @@ def test_derived_numbers() -> None:
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(RowvitError, match=r"'nope'; take one of .*pynq-z2.*tiny"):
+    with pytest.raises(RowvitError, match=r"'nope'; use one of .*pynq-z2.*tiny"):
         config.load("nope")
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("rows = 2 ", "rows = 0 ", "rows = 0 is not in"),
+        ("rows = 2 ", "rows = 0 ", "'tiny': rows = 0, but the array computes rows in pairs; use 2"),
         ("rows = 2 ", "rows = 'two' ", "rows = 'two' is not of type int"),
         ("rows = 2 ", "", "lacks rows"),
         ("rows = 2 ", "rows = 2\ncolumns = 3 ", "columns"),
         ("rows = 2 ", "rows = = 2", "is not TOML"),
-        ("lanes = 16 ", "lanes = 12 ", "lanes = 12; take a multiple of 8"),
-        ("rows = 2 ", "rows = 16 ", "at most 15 rows"),
+        ("lanes = 16 ", "lanes = 12 ", "lanes = 12, .*; use 16, 32 or 64"),
+        ("groups = 1 ", "groups = 12 ", "groups = 12, but .* 16 lanes; use 1 to 4"),
+        ("max_dim = 256 ", "max_dim = 250 ", "max_dim = 250, .*; use a multiple of 16, 16 to 1024"),
+        ("clock_mhz = 100.0", "clock_mhz = nan", "clock_mhz = nan is not a positive number"),
     ],
 )
 def test_wrong_files_are_refused(tmp_path, old: str, new: str, message: str) -> None:
@@ -71,3 +77,48 @@ def test_what_is_no_text_is_refused(tmp_path) -> None:
     (tmp_path / "folder.toml").mkdir()
     with pytest.raises(RowvitError, match=r"folder\.toml cannot be read \(Is a directory\); name a \.toml"):
         config.load(tmp_path / "folder.toml")
+
+
+# -- limits -----------------------------------------------------------------------------------------
+
+LOWEST = dict(
+    **dict(rows=2, groups=1, lanes=16, weight_depth=17, token_depth=2, residual_depth=2),
+    **dict(max_tokens=16, max_dim=16, param_slots=2, norm_slots=1, mask_depth=2),
+)
+HIGHEST = dict(
+    **dict(rows=2, groups=6, lanes=64, weight_depth=65536, token_depth=65536, residual_depth=65536),
+    **dict(max_tokens=2048, max_dim=1024, param_slots=256, norm_slots=256, mask_depth=65536),
+)
+#: structures that are possible, and for each what is just beyond it
+CORNERS = [
+    (LOWEST, {name: value - 1 for name, value in LOWEST.items()} | {"lanes": 8}),
+    (HIGHEST, {name: value + 1 for name, value in HIGHEST.items()} | {"lanes": 128, "max_dim": 1088}),
+    (LOWEST | {"groups": 4, "residual_depth": 2048}, {"groups": 5, "residual_depth": 2049, "lanes": 24}),
+    (LOWEST | {"groups": 4, "lanes": 32, "weight_depth": 33, "max_tokens": 32, "max_dim": 32}, {"groups": 5}),
+    (LOWEST | {"max_dim": 1024, "norm_slots": 64}, {"norm_slots": 65, "max_dim": 1032}),
+]
+#: token and slot numbers wrap before the RTL notices, which it does from these values on
+UNNOTICED = {("max_tokens", 2049): 4097, ("norm_slots", 257): 342}
+
+
+def elaborates(structure: dict[str, int]) -> bool:
+    """Whether the RTL passes Verilator without a warning."""
+    command = ["verilator", "--lint-only", "-Wall", f"-I{RTL}", str(RTL / "lint.vlt"), *map(str, sources())]
+    command += ["--top-module", "rowvit_top", *(f"-G{name.upper()}={n}" for name, n in structure.items())]
+    return subprocess.run(command, capture_output=True, timeout=600).returncode == 0
+
+
+@pytest.mark.parametrize("inside, beyond", CORNERS)
+def test_configuration_and_rtl_have_the_same_limits(inside: dict[str, int], beyond: dict[str, int]) -> None:
+    if shutil.which("verilator") is None:
+        pytest.skip("Verilator is not installed: sudo apt-get install -y verilator")
+
+    def make(structure: dict[str, int]) -> config.HardwareConfig:
+        return config.HardwareConfig(name="corner", board="none", clock_mhz=100.0, **structure)
+
+    make(inside)
+    assert elaborates(inside)
+    for name, value in beyond.items():
+        with pytest.raises(RowvitError, match=f"^configuration 'corner': {name} = {value}, but .*; use "):
+            make(inside | {name: value})
+        assert not elaborates(inside | {name: UNNOTICED.get((name, value), value)}), name

@@ -120,7 +120,7 @@ def test_no_board(monkeypatch, recwarn, tmp_path):
 
     monkeypatch.setattr(type(Device), "devices", property(nothing))
     (check,) = diagnose("board", TINY, tmp_path / "rowvit.bit")
-    advice = "run on a board with PYNQ, as root (sudo -i), or take --target sim"
+    advice = "run on a board with PYNQ, as root (sudo -i), or use --target sim"
     assert failed([check]) == ("device", "PYNQ finds no device here", advice)
     result = CliRunner().invoke(app, ["diagnose", "-c", "tiny"])
     assert result.exit_code == 1
@@ -140,11 +140,11 @@ def test_nothing_to_diagnose():
         (lambda _, bit: bit.unlink(), "bitstream", "cannot be read", "build the bitstream, or copy"),
         (lambda _, bit: bit.write_bytes(b"ELF"), "bitstream", "not a Xilinx .bit", "copy the file again"),
         (lambda _, bit: bit.with_suffix(".hwh").unlink(), "handoff", "does not exist", "copy it from the"),
-        (handoff(":rowvit_top:", ":adder:"), "core", "holds no rowvit core", "take a rowvit design's"),
+        (handoff(":rowvit_top:", ":adder:"), "core", "holds no rowvit core", "use a rowvit design's"),
         (
             handoff('NAME="LANES" VALUE="16"', 'NAME="LANES" VALUE="32"'),
             "core",
-            "CONFIG_HASH is 0x7BAB1F13, its other parameters make",
+            "CONFIG_HASH is 0x7BAB1F13, but the hash of its others is",
             "build the bitstream again",
         ),
         (
@@ -201,7 +201,7 @@ def test_the_pl_clock(board, monkeypatch, mhz, ok):
     assert clock.ok is ok
     assert f"runs at {mhz} MHz, built for 100" in clock.text
     if ok is False:
-        assert failed(checks)[2] == "set pynq.Clocks.fclk0_mhz = 100: the circuit may fail at more"
+        assert failed(checks)[2] == "set pynq.Clocks.fclk0_mhz = 100: the circuit may fail above it"
 
 
 def test_the_core_runs_at_another_speed(board):
@@ -260,8 +260,13 @@ def test_a_dma_that_does_not_answer(board, offset, value, text):
 @pytest.mark.parametrize(
     "offset, status, text, advice",
     [
-        (0x34, 0x10000, "The core is done, but the DMA saw no end of its answer", "use .bit and .hwh of one"),
-        (0x04, 0x10000, "S2MM idle (status 0x00011002). The core is done", "use .bit and .hwh of one build"),
+        (
+            0x34,
+            0x10000,
+            "because the core is done, but the DMA saw no end of its answer",
+            "use .bit and .hwh of one",
+        ),
+        (0x04, 0x10000, "S2MM idle (status 0x00011002)", "use .bit and .hwh of one build"),
         (
             0x34,
             0x10040,
@@ -326,7 +331,7 @@ def test_no_interrupt(board):
 
     checks = board(fault, budget=10**9)
     assert checks[-1].name == "interrupt" and checks[-1].ok is None
-    assert checks[-1].text == "rowvit_0/irq was not seen: stream_async looks every 20 ms instead"
+    assert checks[-1].text == "rowvit_0/irq was not seen: stream_async polls every 20 ms instead"
 
 
 def test_buffers_are_given_back(board):

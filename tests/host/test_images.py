@@ -54,14 +54,14 @@ def test_turned_cameras():
     "data", [b"", b"hello", encoded(np.zeros((9, 9, 3), np.uint8))[:45]], ids=["empty", "text", "cut"]
 )
 def test_what_is_no_photo(data):
-    with pytest.raises(RowvitError, match="cannot be decoded as an image; give a whole JPEG or PNG"):
+    with pytest.raises(RowvitError, match="cannot be decoded as an image; use a complete JPEG or PNG"):
         decode(data, 8)
 
 
 def test_a_photo_that_is_not_there(tmp_path):
     with pytest.raises(RowvitError, match=r"x\.jpg: no such file"):
         decode(tmp_path / "x.jpg", 8)
-    with pytest.raises(RowvitError, match="Resize filter 'cubic' is not known; use one of bicubic"):
+    with pytest.raises(RowvitError, match="resize filter 'cubic' is not known; use one of bicubic"):
         decode(encoded(np.zeros((9, 9, 3), np.uint8)), 8, "cubic")
 
 

@@ -24,7 +24,7 @@ from rowvit.sim import hwh
 from rowvit.sim.device import SimDevice
 from rowvit.targets.driver import Accelerator
 
-OTHER = replace(TINY, name="other", lanes=8)
+OTHER = replace(TINY, name="other", lanes=32)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_board(standin, board):
     assert overlay.ip_dict[CORE]["phys_addr"] == overlay.core.mmio.base_addr == addresses[CORE]
     assert overlay.ip_dict[DMA_CELL]["phys_addr"] == addresses[DMA_CELL]
     assert overlay.dma.buffer_max_size == (1 << 26) - 1
-    with Accelerator(overlay) as acc:
+    with Accelerator(overlay, on_close=device.close) as acc:
         acc.load(program())
         assert [result.top1 for result in acc(IMAGES)] == [1, 1, 1]
 
@@ -148,20 +148,26 @@ def test_the_bitstream_is_missing(device, tmp_path):
         (lambda path: path.write_text("<A/>"), "describes no design"),
         (
             lambda path: path.write_text(path.read_text().replace(":rowvit_top:", ":adder:")),
-            r"the design holds no rowvit core \(it holds ps_0,.*take a rowvit design's .hwh",
+            r"the design holds no rowvit core \(it holds ps_0,.*use a rowvit design's .hwh",
         ),
         (
             lambda path: path.write_text(path.read_text().replace('NAME="LANES"', 'NAME="LANE"')),
-            "the core has no parameter LANES; it may be another version's",
+            "the core has no parameter LANES; build the bitstream from this",
         ),
         (
             lambda path: path.write_text(
                 path.read_text().replace('NAME="LANES" VALUE="16"', 'NAME="LANES" VALUE="32"')
             ),
-            "parameter CONFIG_HASH is 0x7BAB1F13, its other parameters make 0x",
+            "parameter CONFIG_HASH is 0x7BAB1F13, but the hash of its others is 0x",
+        ),
+        (
+            lambda path: path.write_text(
+                path.read_text().replace('NAME="GROUPS" VALUE="1"', 'NAME="GROUPS" VALUE="5"')
+            ),
+            r"rowvit.hwh: configuration 'unnamed': groups = 5, but .*; build the bitstream again",
         ),
     ],
-    ids=["missing", "cut", "empty", "no core", "parameter missing", "hash of another"],
+    ids=["missing", "cut", "empty", "no core", "parameter missing", "hash of another", "beyond a limit"],
 )
 def test_the_handoff_is_judged_before_loading(device, change, message):
     change(handoff(device))
@@ -198,7 +204,7 @@ def test_no_device(device, monkeypatch):
 @pytest.mark.parametrize(
     "register, value, message",
     [
-        ("ID", 0, "register ID reads 0x00000000, not 0x.*no rowvit core is at this address; the .hwh may"),
+        ("ID", 0, "register ID reads 0x00000000, not 0x.*no rowvit core is at this address; copy this"),
         ("ID", 0xFFFFFFFF, "register ID reads 0xFFFFFFFF"),
         ("ABI", ABI_VERSION + 1, f"has ABI {ABI_VERSION + 1}, this software {ABI_VERSION}; build both"),
         ("CONFIG_HASH", OTHER.hash, f"with hash 0x{OTHER.hash:08X}, but 'tiny' has 0x{TINY.hash:08X}"),
@@ -241,7 +247,7 @@ def test_a_program_for_another_configuration(make):
 
 @pytest.mark.parametrize("stuck", [{0x00: 4}, {0x34: 1}], ids=["reset", "halted"])
 def test_a_dma_that_does_not_start(device, stuck):
-    """PYNQ's own driver would wait for ever."""
+    """PYNQ's own driver would wait forever."""
     device.budget = 10**9
     base = at(device, DMA_CELL)
     disturb(device, {base + offset: value for offset, value in stuck.items()})

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What files and records hold: containers, model packages, programs. NumPy only."""
+"""What files and records hold: containers, model packages, programs, output records. NumPy only."""

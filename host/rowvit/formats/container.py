@@ -36,12 +36,12 @@ _MAX_HEADER = 100_000_000  # the safetensors format's own limit
 
 
 def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write tensors and string metadata; equal contents give equal bytes.
+    """Write tensors and string metadata; equal contents make equal bytes.
 
     Raises
     ------
     RowvitError
-        If a tensor's dtype has no place in the format, or the file cannot be written.
+        The format has no such dtype as a tensor's, or the file cannot be written.
     """
     header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     chunks: list[bytes] = []
@@ -50,7 +50,7 @@ def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], metadata: 
     for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])):
         dtype = tensor.dtype.newbyteorder("<")
         if dtype not in _NAMES:
-            raise RowvitError(f"{path}: safetensors cannot hold tensor {name!r} of type {tensor.dtype}.")
+            raise RowvitError(f"{path}: safetensors cannot hold tensor {name!r} of type {tensor.dtype}")
         chunk = np.ascontiguousarray(tensor, dtype).tobytes()
         header[name] = {
             "dtype": _NAMES[dtype],
@@ -64,7 +64,7 @@ def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], metadata: 
     try:
         Path(path).write_bytes(b"".join([len(head).to_bytes(8, "little"), head, *chunks]))
     except OSError as error:
-        raise RowvitError(f"{path}: cannot be written ({error.strerror}).") from error
+        raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -73,17 +73,17 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]
     Raises
     ------
     RowvitError
-        If the file is missing, truncated or of another format.
+        The file is missing, truncated or of another format.
     """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise RowvitError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise RowvitError(f"{path}: cannot be read ({error.strerror})") from error
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > _MAX_HEADER:
-        raise RowvitError(f"{path}: not a safetensors file.")
+        raise RowvitError(f"{path}: not a safetensors file")
     if len(data) < 8 + length:
-        raise RowvitError(f"{path}: truncated in the header ({len(data)} bytes); copy the file again.")
+        raise RowvitError(f"{path}: truncated in the header ({len(data)} bytes)", "copy the file again")
     try:
         header = json.loads(data[8 : 8 + length])
         metadata = header.pop("__metadata__", {})
@@ -94,13 +94,13 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]
         if not all(isinstance(value, str) for value in metadata.values()):
             raise TypeError("metadata values are strings")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RowvitError(f"{path}: not a safetensors file, its header is not readable.") from error
+        raise RowvitError(f"{path}: not a safetensors file, its header is not readable") from error
     tensors = {}
     body = memoryview(data)[8 + length :]
     for name, dtype, shape, begin, end in entries:
         if begin < 0 or end > len(body):
-            raise RowvitError(f"{path}: truncated, tensor {name!r} ends beyond it; copy the file again.")
+            raise RowvitError(f"{path}: truncated, tensor {name!r} ends beyond it", "copy the file again")
         if min(shape, default=0) < 0 or end - begin != math.prod(shape) * dtype.itemsize:
-            raise RowvitError(f"{path}: shape and bytes of tensor {name!r} do not agree.")
+            raise RowvitError(f"{path}: shape and bytes of tensor {name!r} do not agree")
         tensors[name] = np.frombuffer(body[begin:end], dtype).reshape(shape)
     return tensors, metadata

@@ -108,14 +108,6 @@ def keep_schedule(patches: int, layers: Sequence[int], rho: float) -> list[dict]
     return schedule
 
 
-def dense_macs(arch: dict[str, int]) -> tuple[int, int]:
-    """Multiplications of patches and head together, and of one layer, if nothing is pruned or skipped."""
-    n, dim = arch["tokens"], arch["dim"]
-    patches = (n - arch["prefix"]) * arch["channels"] * arch["patch_size"] ** 2
-    layer = 4 * n * dim**2 + 2 * n * n * dim + 2 * n * dim * arch["hidden"]
-    return dim * (patches + arch["classes"]), layer
-
-
 @dataclass
 class ModelPackage:
     """An integer network.
@@ -152,7 +144,7 @@ class ModelPackage:
         Raises
         ------
         RowvitError
-            If a check fails, or the file cannot be written.
+            A check fails, or the file cannot be written.
         """
         self.check(str(path))
         self.meta["hash"] = self.digest()
@@ -165,24 +157,24 @@ class ModelPackage:
         Raises
         ------
         RowvitError
-            If the file is missing, truncated, not a package, changed since it was written, or holds
-            values outside the ranges of numerics.md.
+            The file is missing, truncated, not a package, changed since it was written, or holds values
+            outside the ranges of numerics.md.
         """
         tensors, metadata = container.read(path)
         if "rowvit" not in metadata:
-            raise RowvitError(f"{path}: not a rowvit package; make one with rowvit quantise.")
+            raise RowvitError(f"{path}: not a rowvit package", "make one with rowvit quantise")
         try:
             meta = json.loads(metadata["rowvit"])
             version = meta["format"]
         except (ValueError, KeyError, TypeError) as error:
-            raise RowvitError(f"{path}: the package's description is not readable.") from error
+            raise RowvitError(f"{path}: the package's description is not readable") from error
         if version != FORMAT:
             raise RowvitError(
-                f"{path}: package format {version}, but this rowvit reads {FORMAT}; make it again."
+                f"{path}: package format {version}, but this rowvit reads {FORMAT}", "make the package again"
             )
         package = cls(meta, tensors)
         if meta.get("hash") != package.digest():
-            raise RowvitError(f"{path}: the contents do not match their hash; copy or make the file again.")
+            raise RowvitError(f"{path}: the contents do not match their hash", "copy or make the file again")
         package.check(str(path))
         return package
 
@@ -192,15 +184,15 @@ class ModelPackage:
         Raises
         ------
         RowvitError
-            If one does not hold; ``name`` stands in the message.
+            A check fails; the message starts with ``name``.
         """
         try:
             self._check_meta()
             self._check_tensors()
         except KeyError as error:
-            raise RowvitError(f"{name}: the description lacks {error.args[0]!r}.") from error
+            raise RowvitError(f"{name}: the description lacks {error.args[0]!r}") from error
         except (TypeError, ValueError, AttributeError) as error:
-            raise RowvitError(f"{name}: {error}.") from error
+            raise RowvitError(f"{name}: {error}") from error
 
     def _check_meta(self) -> None:
         meta, arch = self.meta, self.arch

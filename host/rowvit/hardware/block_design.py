@@ -24,11 +24,11 @@ else:  # PYNQ images still carry Python 3.10
 BOARDS = Path(__file__).with_name("boards.toml")
 CORE, DMA, INTC, PS, FRONTEND = "rowvit_0", "axi_dma_0", "axi_intc_0", "ps_0", "frontend_0"
 TOP = "rowvit_top"
-#: who makes patches of images: the host, or the HLS preprocessor between DMA and core
+#: what makes patches of images: the host, or the HLS preprocessor between DMA and core
 FRONTENDS = ("host", "hls")
 FRONTEND_VLNV = "rowvit:hls:rowvit_frontend:1.0"  # as hls/build.tcl packs it
 
-DMA_PARAMETERS = {
+DMA_PARAMETERS: dict[str, object] = {
     "c_include_sg": 0,
     "c_sg_include_stscntrl_strm": 0,
     "c_sg_length_width": 26,
@@ -182,12 +182,12 @@ def board(name: str) -> Board:
         if known.lower() == name.lower():
             return found
     raise RowvitError(
-        f"no board '{name}'; take one of {', '.join(boards())}, or add a row to hardware/boards.toml"
+        f"no board '{name}'", f"use one of {', '.join(boards())}, or add a row to hardware/boards.toml"
     )
 
 
 def known(name: str) -> Board | None:
-    """The board that PYNQ's images call ``name``, if it is one of the table."""
+    """The board that PYNQ's images call ``name``, if it is in the table."""
     for found in boards().values():
         if name and name.lower() in (found.name.lower(), found.power.known_as.lower()):
             return found
@@ -195,7 +195,7 @@ def known(name: str) -> Board | None:
 
 
 def default_configuration() -> str:
-    """That of the board that this is, by the variable BOARD that PYNQ's images set; else ``pynq-z2``."""
+    """That of the board we are on, by the variable BOARD that PYNQ's images set, or else ``pynq-z2``."""
     here = known(os.environ.get("BOARD", ""))
     return here.configuration if here else "pynq-z2"
 
@@ -259,7 +259,7 @@ def block_design(config: HardwareConfig, ps: Family | None = None, frontend: str
         There is no such front end, or no such board.
     """
     if frontend not in FRONTENDS:
-        raise RowvitError(f"no front end '{frontend}'; take {' or '.join(FRONTENDS)}")
+        raise RowvitError(f"no front end '{frontend}'", f"use {' or '.join(FRONTENDS)}")
     ps = ps or family(config)
     control, dma_memory, core_memory = "axi_control", "axi_dma_memory", "axi_core_memory"
     cells = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -42,24 +44,50 @@ class HardwareConfig:
     mask_depth: int  #: FFN2 mask words of LANES bits
 
     def __post_init__(self) -> None:
+        where = f"configuration '{self.name}'"
+        types: dict[str, tuple[type, ...]] = {"str": (str,), "float": (int, float), "int": (int,)}
         for field in fields(self):
-            value = getattr(self, field.name)
-            kind = {"str": str, "float": (int, float), "int": int}[field.type]
-            if not isinstance(value, kind) or isinstance(value, bool):
-                raise RowvitError(
-                    f"configuration '{self.name}': {field.name} = {value!r} is not of type {field.type}"
-                )
-            if field.type == "int" and not 1 <= value <= 0xFFFF:
-                raise RowvitError(f"configuration '{self.name}': {field.name} = {value} is not in 1..65535")
-        if self.lanes % 8 or self.lanes > 64:
-            raise RowvitError(
-                f"configuration '{self.name}': lanes = {self.lanes}; take a multiple of 8 up to 64"
-            )
-        if self.rows > 15 or self.groups > 255:
-            raise RowvitError(
-                f"configuration '{self.name}': {self.rows} rows and {self.groups} groups do not fit the CAPS"
-                " register; take at most 15 rows and 255 groups"
-            )
+            value, kind = getattr(self, field.name), str(field.type)
+            if not isinstance(value, types[kind]) or isinstance(value, bool):
+                raise RowvitError(f"{where}: {field.name} = {value!r} is not of type {kind}")
+        if not 0 < self.clock_mhz < math.inf:
+            raise RowvitError(f"{where}: clock_mhz = {self.clock_mhz} is not a positive number")
+        for name, possible, values, why in self._limits():
+            if not possible:
+                raise RowvitError(f"{where}: {name} = {getattr(self, name)}, but {why}", f"use {values}")
+
+    def _limits(self) -> Iterator[tuple[str, bool, str, str]]:
+        """Field, whether its value is possible, which values are, and why; later ones rely on earlier ones.
+
+        Beyond these limits the RTL does not elaborate, or computes something else.
+        """
+
+        def within(name: str, values: range, why: str) -> tuple[str, bool, str, str]:
+            text = f"{values[0]} to {values[-1]}" if len(values) > 1 else f"{values[0]}"
+            if values.step > 1:
+                text = f"a multiple of {values.step}, {text}"
+            return name, getattr(self, name) in values, text, why
+
+        yield within("rows", range(2, 3), "the array computes rows in pairs")
+        why = "a weight line has two words or more, a segment's bitmap has one, and lane numbers are binary"
+        yield "lanes", self.lanes in (16, 32, 64), "16, 32 or 64", why
+        why = f"a token memory bank cannot take the results of more at {self.lanes} lanes"
+        yield within("groups", range(1, 7 if self.lanes == 64 else 5), why)
+        why = f"LayerNorm takes {self.lanes} channels at a time, and its sums hold at most 1024"
+        yield within("max_dim", range(self.lanes, 1025, self.lanes), why)
+        why = "softmax needs room for a lane tile of tokens, and token numbers have 11 bits"
+        yield within("max_tokens", range(self.lanes, 2049), why)
+        yield within("param_slots", range(2, 257), "slot numbers have 1 to 8 bits")
+        slot = self.lanes * -(-self.max_dim // self.tile)
+        why = f"slot numbers have 8 bits and parameter addresses 16, at {slot} addresses per slot"
+        yield within("norm_slots", range(1, min(256, (1 << 16) // slot) + 1), why)
+        why = "line addresses have at most 16 bits, but more than lane numbers"
+        yield within("weight_depth", range(self.lanes + 1, (1 << 16) + 1), why)
+        for name in ("token_depth", "residual_depth", "mask_depth"):
+            yield within(name, range(2, (1 << 16) + 1), "addresses have 1 to 16 bits")
+        possible = self.residual_depth <= 2048 or self.residual_depth % 2048 != 1
+        why = "a single word beyond its blocks of 2048 words has no address bits"
+        yield "residual_depth", possible, "one word more or less", why
 
     @property
     def tile(self) -> int:
@@ -119,16 +147,16 @@ def load(name_or_path: str | Path) -> HardwareConfig:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RowvitError(
-            f"no hardware configuration '{name_or_path}'; take one of {', '.join(names())} or a .toml file"
+            f"no hardware configuration '{name_or_path}'", f"use one of {', '.join(names())} or a .toml file"
         ) from error
     except OSError as error:
-        raise RowvitError(f"{path} cannot be read ({error.strerror}); name a .toml file") from error
+        raise RowvitError(f"{path} cannot be read ({error.strerror})", "name a .toml file") from error
     except ValueError as error:
         raise RowvitError(f"{path} is not TOML: {error}") from error
     known = {field.name for field in fields(HardwareConfig)}
     if wrong := known ^ values.keys():
         state = "lacks" if wrong <= known else "has unknown or lacks known keys:"
         raise RowvitError(
-            f"{path} {state} {', '.join(sorted(wrong))}; its keys are {', '.join(sorted(known))}"
+            f"{path} {state} {', '.join(sorted(wrong))}", f"its keys are {', '.join(sorted(known))}"
         )
     return HardwareConfig(**values)

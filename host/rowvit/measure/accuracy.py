@@ -196,45 +196,40 @@ def float_work(model: VisionTransformer, card: Card, pixels: np.ndarray, precisi
     """
     import torch
 
-    from rowvit.formats.package import dense_macs
+    from rowvit.formats.work import count_work
     from rowvit.model.vit import predict
 
     config, images = model.config, len(pixels)
     nonzero = np.zeros(images, np.int64)
-    total = 0
-    live: dict[int, int] = {}
+    probabilities = total = 0
+    live: list[int] = []
     thresholds = config.thresholds or (0.0,) * config.depth
 
     def observe(name: str, value: Any) -> None:
-        nonlocal total
+        nonlocal probabilities, total
         layer = int(name.split(".")[1]) if name.startswith("layers.") else -1
         if name.endswith(".q"):
-            live[2 * layer] = value.shape[2]
+            probabilities += config.heads * value.shape[2] ** 2
         elif name.endswith(".hidden"):
             used = value >= thresholds[layer] if thresholds[layer] > 0 else value != 0
             nonzero[:] += used.sum(dim=(1, 2)).numpy()
             total += value.shape[1] * value.shape[2]
-            live[2 * layer + 1] = value.shape[1]
+            live.append(value.shape[1])
 
     for block in model.blocks:
         block.mlp.rows_fetched = block.mlp.rows_total = 0
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         logits = predict(model, pixels, card.mean, card.std, batch=images, observe=observe)
-    dim, n = config.dim, config.tokens
-    fixed, layer_macs = dense_macs(vars(config) | {"tokens": n, "channels": 3})
-    executed = np.full(images, fixed, np.int64)
-    for layer in range(config.depth):
-        before, after = live[2 * layer], live[2 * layer + 1]
-        executed += (3 * before + after) * dim**2 + 2 * before**2 * dim + after * dim * config.hidden
-    executed += dim * (total if config.ffn2_rule == "none" else nonzero)
-    rows = [(block.mlp.rows_fetched / images, block.mlp.rows_total / images) for block in model.blocks]
-    fetched, rows_total = np.sum(rows, axis=0)
+    fetched = np.full(images, sum(block.mlp.rows_fetched for block in model.blocks) / images)
+    arch = vars(config) | {"tokens": config.tokens, "channels": 3}
+    meta = {"architecture": arch, "ffn2_rule": config.ffn2_rule, "tile_rows": config.tile_rows}
+    work = count_work(meta, live, probabilities, nonzero, fetched)
     return Work(
         logits.astype(np.float64),
-        executed,
-        np.full(images, fixed + config.depth * layer_macs, np.int64),
-        np.full(images, fetched),
-        np.full(images, rows_total),
+        work.macs_executed,
+        np.full(images, work.macs_dense),
+        work.w2_rows_fetched,
+        np.full(images, work.w2_rows_total),
         1 - nonzero / total,
         np.full(images, np.nan),
         np.ones(images, bool),

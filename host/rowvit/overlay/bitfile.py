@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the files of an overlay say: the header of the .bit, and the .hwh beside it.
+"""What the files of an overlay say: the header of the .bit, and the .hwh next to it.
 
-They are read without a board and without PYNQ, so that a PC can judge them, and so that what PYNQ
-believes of an overlay can be compared with them.
+They are read without PYNQ's parsers, so that a PC without a board can check them, and PYNQ's view of an
+overlay can be compared with them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class BitHeader:
     design : str
         Name of the top module.
     tool : str
-        Version of Vivado, if the header tells.
+        Version of Vivado, if the header has it.
     part, date, time : str
     size : int
         Bytes of configuration data.
@@ -61,10 +61,10 @@ class BitHeader:
             data = path.read_bytes()
         except OSError as error:
             raise RowvitError(
-                f"{path}: cannot be read ({error.strerror}); build the bitstream, or copy it here"
+                f"{path}: cannot be read ({error.strerror})", "build the bitstream, or copy it here"
             ) from error
         if not data.startswith(_MAGIC):
-            raise RowvitError(f"{path} is not a Xilinx .bit; copy the file again, in binary mode")
+            raise RowvitError(f"{path} is not a Xilinx .bit", "copy the file again, in binary mode")
         texts, at = {}, len(_MAGIC)
         try:
             while (key := data[at : at + 1]) != b"e":
@@ -75,11 +75,11 @@ class BitHeader:
             design, *options = texts["a"].split(";")
             header = cls(design, _option(options, "Version"), texts["b"], texts["c"], texts["d"], size)
         except (struct.error, KeyError, UnicodeDecodeError) as error:
-            raise RowvitError(f"{path}: its header is damaged; copy the file again") from error
+            raise RowvitError(f"{path}: its header is damaged", "copy the file again") from error
         if len(data) != at + 5 + size:
             raise RowvitError(
-                f"{path}: {len(data) - at - 5} bytes follow its header, which announces {size}; copy the file"
-                " again"
+                f"{path}: {len(data) - at - 5} bytes follow its header, which announces {size}",
+                "copy the file again",
             )
         return header
 
@@ -106,7 +106,7 @@ class Block:
     parameters : dict of str
         By lower-case name.
     base, size : int
-        Address range that the processor sees; 0 and 0 if it sees none.
+        Address range as the processor sees it; 0 and 0 if it has none.
     memories : dict of str
         Master interface -> slave interface of the processing system that it reaches.
     clock_mhz : float or None
@@ -163,20 +163,23 @@ class Handoff:
             root = ElementTree.fromstring(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise RowvitError(
-                f"{path} does not exist; copy it from the build that made the bitstream"
+                f"{path} does not exist", "copy it from the build that made the bitstream"
             ) from error
         except (ElementTree.ParseError, UnicodeDecodeError) as error:
-            raise RowvitError(f"{path} is not a .hwh ({error}); copy the file again") from error
+            raise RowvitError(f"{path} is not a .hwh ({error})", "copy the file again") from error
         modules = root.findall("MODULES/MODULE")
         info = root.find("SYSTEMINFO")
         if info is None or not modules:
-            raise RowvitError(f"{path} describes no design; copy the .hwh of the build that made the .bit")
+            raise RowvitError(f"{path} describes no design", "copy the .hwh of the build that made the .bit")
         self.tool = root.get("VIVADOVERSION", "")
         self.part = f"{info.get('DEVICE', '')}{info.get('PACKAGE', '')}"
-        names = {m.get("INSTANCE"): (m.get("FULLNAME") or m.get("INSTANCE")).strip("/") for m in modules}
+        names = {m.get("INSTANCE"): m.get("FULLNAME", m.get("INSTANCE", "")).strip("/") for m in modules}
         processors = {m.get("INSTANCE") for m in modules if m.get("MODTYPE") in _PS}
         ranges = {
-            memory.get("INSTANCE"): (int(memory.get("BASEVALUE"), 0), int(memory.get("HIGHVALUE"), 0))
+            memory.get("INSTANCE"): (
+                int(memory.get("BASEVALUE", "0"), 0),
+                int(memory.get("HIGHVALUE", "0"), 0),
+            )
             for module in modules
             if module.get("INSTANCE") in processors
             for memory in module.findall("MEMORYMAP/MEMRANGE")
@@ -225,39 +228,43 @@ class Handoff:
 
     @cached_property
     def frontend(self) -> str:
-        """Who makes patches of images: "hls" if the design holds the preprocessor, otherwise "host"."""
+        """What makes patches of images: "hls" if the design has the preprocessor, otherwise "host"."""
         kind = FRONTEND_VLNV.rpartition(":")[0]
         return "hls" if any(b.type.rpartition(":")[0] == kind for b in self.blocks.values()) else "host"
 
     @cached_property
     def config(self) -> HardwareConfig:
-        """The configuration that the core's parameters make: a named one, or one of no name.
+        """The configuration of the core's parameters: a named one, or "unnamed".
 
         Raises
         ------
         RowvitError
-            A parameter is missing, or the parameter CONFIG_HASH is not the hash of the others.
+            A parameter is missing or impossible, or CONFIG_HASH is not the hash of the others.
         """
         structure = {name: self.core.number(name) for name in configs.load("tiny").structure()}
         if missing := [name.upper() for name in structure if name not in self.core.parameters]:
             raise RowvitError(
-                f"{self.path}: the core has no parameter {', '.join(missing)}; it may be another version's,"
-                " build the bitstream from this one"
+                f"{self.path}: the core has no parameter {', '.join(missing)}",
+                "build the bitstream from this version",
             )
         clock = self.core.clock_mhz or 100.0
-        found = HardwareConfig(name="unnamed", board="none", clock_mhz=clock, **structure)
+        try:
+            found = HardwareConfig(name="unnamed", board="none", clock_mhz=clock, **structure)
+        except RowvitError as error:
+            raise RowvitError(f"{self.path}: {error.message}", "build the bitstream again") from error
         written = self.core.number("config_hash", found.hash)
         if written != found.hash:
             raise RowvitError(
-                f"{self.path}: the core's parameter CONFIG_HASH is 0x{written:08X}, its other parameters make"
-                f" 0x{found.hash:08X}; build the bitstream again, from one configuration"
+                f"{self.path}: the core's parameter CONFIG_HASH is 0x{written:08X}, but the hash of its"
+                f" others is 0x{found.hash:08X}",
+                "build the bitstream again, from one configuration",
             )
         for name in self.config_names(found):
             return configs.load(name)
         return found
 
     def config_names(self, config: HardwareConfig | None = None) -> list[str]:
-        """Names of the configurations that make this circuit."""
+        """Names of the configurations of this circuit."""
         wanted = (config or self.config).hash
         return [name for name in configs.names() if configs.load(name).hash == wanted]
 
@@ -267,7 +274,7 @@ class Handoff:
         have = ", ".join(block.path for block in (found or self.blocks.values()))
         count = "no" if not found else f"{len(found)} blocks of type"
         raise RowvitError(
-            f"{self.path}: the design holds {count} {kind} (it holds {have}); take a rowvit design's .hwh"
+            f"{self.path}: the design holds {count} {kind} (it holds {have})", "use a rowvit design's .hwh"
         )
 
 

@@ -65,7 +65,9 @@ def manifest(path: Path = MANIFEST) -> list[Prebuilt]:
             for entry in table.get("overlays", [])
         ]
     except OSError as error:
-        raise RowvitError(f"{path} cannot be read ({error.strerror}); name a manifest of overlays") from error
+        raise RowvitError(
+            f"{path} cannot be read ({error.strerror})", "name a manifest of overlays"
+        ) from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RowvitError(f"{path} is no manifest of overlays: {error}") from error
     for entry in entries:
@@ -85,7 +87,7 @@ def fetch(
     seconds: float = 300,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> None:
-    """Download an overlay. Files appear under their names only when all three are there and right.
+    """Download an overlay. Files appear under their names only when all three are there and correct.
 
     Parameters
     ----------
@@ -94,12 +96,12 @@ def fetch(
     seconds : float
         Deadline for everything.
     progress : callable
-        Takes file name, bytes so far, bytes in all.
+        Called with file name, bytes so far, and bytes in all.
 
     Raises
     ------
     RowvitError
-        A download fails, is late, or has not the size or SHA-256 of the manifest; or the files do not
+        A download fails, is late, or differs from the manifest in size or SHA-256; or the files do not
         agree with their provenance.
     """
     deadline = time.monotonic() + seconds
@@ -113,7 +115,7 @@ def fetch(
                 os.replace(Path(scratch) / file.name, directory / file.name)
     except OSError as error:
         raise RowvitError(
-            f"{directory}: {error.strerror or error}; take a directory you may write"
+            f"{directory}: {error.strerror or error}", "use a directory that you may write"
         ) from error
 
 
@@ -125,7 +127,7 @@ def _download(
     progress: Callable[[str, int, int], None],
 ) -> None:
     late = RowvitError(
-        f"{file.url} did not arrive within {seconds:g} s; try again, or give it more --seconds"
+        f"{file.url} did not arrive within {seconds:g} s", "try again, or allow more --seconds"
     )
     done, digest = 0, hashlib.sha256()
     try:
@@ -147,11 +149,14 @@ def _download(
     except urllib.error.URLError as error:
         if isinstance(error.reason, TimeoutError):
             raise late from error
-        raise RowvitError(f"{file.url} cannot be fetched: {error.reason}; see that you are online") from error
+        raise RowvitError(
+            f"{file.url} cannot be fetched: {error.reason}", "see that you are online"
+        ) from error
     except (ConnectionError, ValueError) as error:
-        raise RowvitError(f"{file.url} cannot be fetched: {error}; try again") from error
+        raise RowvitError(f"{file.url} cannot be fetched: {error}", "try again") from error
     if done != file.bytes or digest.hexdigest() != file.sha256:
         raise RowvitError(
             f"{file.url} is not the file of the manifest ({done:,} bytes of {file.bytes:,}, SHA-256"
-            f" {digest.hexdigest()[:12]}, expected {file.sha256[:12]}); nothing was kept"
+            f" {digest.hexdigest()[:12]}, expected {file.sha256[:12]})",
+            "nothing was kept; see that the manifest is current, and try again",
         )

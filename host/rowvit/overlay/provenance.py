@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a build says of an overlay, in the ``.json`` beside ``.bit`` and ``.hwh``, and whether it is so."""
+"""Where an overlay comes from: the ``.json`` next to ``.bit`` and ``.hwh``, and checks against it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a build says of an overlay: the ``.json`` beside the ``.bit``."""
+    """What a build says about an overlay: the ``.json`` next to the ``.bit``."""
 
     board: str
     part: str
@@ -60,14 +60,14 @@ class Provenance:
             values = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise RowvitError(
-                f"{path} cannot be read ({error.strerror}); copy it from the build, with the .bit and .hwh"
+                f"{path} cannot be read ({error.strerror})", "copy it from the build, with the .bit and .hwh"
             ) from error
         except ValueError as error:
-            raise RowvitError(f"{path} is not JSON ({error}); copy it from the build again") from error
+            raise RowvitError(f"{path} is not JSON ({error})", "copy it from the build again") from error
         names = {field.name for field in fields(cls)}
         if not isinstance(values, dict) or values.keys() != names:
             raise RowvitError(
-                f"{path} is not the provenance of an overlay of this version; copy it from the build again"
+                f"{path} is not the provenance of an overlay of this version", "copy it from the build again"
             )
         return cls(**values)
 
@@ -76,7 +76,7 @@ class Provenance:
 
 
 def verify(path: Path) -> list[Provenance]:
-    """See that overlays are what their provenance says: both files whole, the configuration known.
+    """Check overlays against their provenance: both files unchanged, the configuration known.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def verify(path: Path) -> list[Provenance]:
     if path.is_dir():
         found = sorted({file.with_suffix("") for file in path.glob("*.bit")})
         if not found:
-            raise RowvitError(f"{path} holds no .bit; name a directory with overlays")
+            raise RowvitError(f"{path} holds no .bit", "name a directory with overlays")
     else:
         if path.suffix not in SUFFIXES:
             raise RowvitError(f"{path}: name a .bit, .hwh or .json, or a directory with them")
@@ -104,29 +104,30 @@ def _verify(overlay: Path) -> Provenance:
     for suffix in (".bit", ".hwh"):
         file = overlay.parent / f"{overlay.name}{suffix}"
         if file.name not in provenance.files:
-            raise RowvitError(f"{overlay}.json does not name {file.name}; keep the names that the build gave")
+            raise RowvitError(f"{overlay}.json does not name {file.name}", "keep the names of the build")
         if not file.is_file():
-            raise RowvitError(f"{file} is missing; copy it from the build")
+            raise RowvitError(f"{file} is missing", "copy it from the build")
         if sha256(file) != provenance.files[file.name]:
             raise RowvitError(
-                f"{file} is not the file of {overlay}.json (SHA-256); copy all three files again"
+                f"{file} is not the file of {overlay}.json (SHA-256)", "copy all three files again"
             )
     try:
         built = HardwareConfig("built", "none", provenance.clock_mhz, **provenance.structure)
     except TypeError as error:
         raise RowvitError(
-            f"{overlay}.json: its configuration has other fields than this version's; build the overlay again"
+            f"{overlay}.json: its configuration has other fields than this version's",
+            "build the overlay again",
         ) from error
     if f"{built.hash:08X}" != provenance.config_hash:
         raise RowvitError(
-            f"{overlay}.json: the configuration makes hash {built.hash:08X}, not {provenance.config_hash};"
-            " copy it from the build again"
+            f"{overlay}.json: the configuration makes hash {built.hash:08X}, not {provenance.config_hash}",
+            "copy it from the build again",
         )
     name = provenance.configuration
     if name in configs.names() and configs.load(name).hash != built.hash:
         raise RowvitError(
             f"{overlay} was built from another '{name}' (hash {built.hash:08X}) than this version's"
-            f" ({configs.load(name).hash:08X}); build it again, or use the software of its revision"
-            f" {provenance.revision or 'unknown'}"
+            f" ({configs.load(name).hash:08X})",
+            f"build it again, or use the software of its revision {provenance.revision or 'unknown'}",
         )
     return provenance

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judging an overlay by its files: ``rowvit verify-overlay``, and the first steps of ``rowvit diagnose``."""
+"""Checks of an overlay's files: ``rowvit verify-overlay``, and the first steps of ``rowvit diagnose``."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rowvit.errors import RowvitError
@@ -17,13 +19,13 @@ _CORE_BYTES = 4096  # addresses of the core's registers and counters
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """The outcome of one check.
 
     Parameters
     ----------
     name : str
     ok : bool or None
-        None: could not be told, and need not be wrong.
+        None: could not be determined, or may be intended.
     text : str
         What was found.
     advice : str
@@ -37,7 +39,7 @@ class Check:
 
 
 def verify(bitfile: str | Path) -> list[Check]:
-    """Look at a .bit and the files beside it.
+    """Check a .bit and the files next to it.
 
     Checks that cannot be made because an earlier one failed are left out.
     """
@@ -45,12 +47,11 @@ def verify(bitfile: str | Path) -> list[Check]:
     checks: list[Check] = []
     header = handoff = None
 
-    def attempt(name: str, look) -> None:
+    def attempt(name: str, look: Callable[[], Check]) -> None:
         try:
             checks.append(look())
         except RowvitError as error:
-            text, _, advice = str(error).partition("; ")
-            checks.append(Check(name, False, text, advice))
+            checks.append(Check(name, False, error.message, error.advice))
 
     def bit() -> Check:
         nonlocal header
@@ -71,8 +72,8 @@ def verify(bitfile: str | Path) -> list[Check]:
     if handoff is None:
         return checks
     if header is not None:
-        attempt("same build", lambda: _same_build(header, handoff))
-    attempt("core", lambda: _core(handoff))
+        attempt("same build", partial(_same_build, header, handoff))
+    attempt("core", partial(_core, handoff))
     if not checks[-1].ok:
         return checks
     for name, look in (
@@ -82,7 +83,7 @@ def verify(bitfile: str | Path) -> list[Check]:
         ("memory ports", _ports),
         ("provenance", _provenance),
     ):
-        attempt(name, lambda look=look: look(handoff))
+        attempt(name, partial(look, handoff))
     return checks
 
 
@@ -159,12 +160,12 @@ def _dma(handoff: Handoff) -> Check:
 def _addresses(handoff: Handoff) -> Check:
     name, blocks = "addresses", (handoff.core, handoff.dma)
     text = ", ".join(f"{b.path} 0x{b.base:08X} ({b.size >> 10} KB)" for b in blocks)
-    for block, least in zip(blocks, (_CORE_BYTES, 0x60), strict=True):
-        if block.size < least:
+    for block, needed in zip(blocks, (_CORE_BYTES, 0x60), strict=True):
+        if block.size < needed:
             return Check(
                 name,
                 False,
-                f"{block.path} has {block.size} bytes of addresses, it needs {least}",
+                f"{block.path} has {block.size} bytes of addresses, it needs {needed}",
                 "assign it a range in the block design",
             )
     (low, first), (high, _) = sorted((b.base, b.size) for b in blocks)
@@ -197,7 +198,7 @@ def _ports(handoff: Handoff) -> Check:
 def _provenance(handoff: Handoff) -> Check:
     name, path = "provenance", handoff.path.with_suffix(".json")
     if not path.exists():
-        return Check(name, None, f"no {path.name} lies beside it: where it comes from is unknown")
+        return Check(name, None, f"there is no {path.name} next to it: where it comes from is unknown")
     (found,) = provenance.verify(path)
     if found.config_hash != f"{handoff.config.hash:08X}":
         return Check(
@@ -212,4 +213,4 @@ def _provenance(handoff: Handoff) -> Check:
         )
         return Check(name, False, text, "copy all three files from one build")
     revision = f"{(found.revision or 'no revision')[:12]}{', with changes' if found.dirty else ''}"
-    return Check(name, True, f"{found.board}, {revision}, {found.tool}, {found.date}; files are whole")
+    return Check(name, True, f"{found.board}, {revision}, {found.tool}, {found.date}; files are unchanged")

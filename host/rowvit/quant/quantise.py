@@ -18,6 +18,7 @@ import numpy as np
 
 from rowvit.errors import RowvitError
 from rowvit.formats.package import FORMAT, MAX_K, ModelPackage
+from rowvit.formats.records import checkpoint_names
 from rowvit.model.vit import VisionTransformer, predict
 from rowvit.quant.calibrate import METHODS, Statistics
 from rowvit.quant.fixed import multiplier, value_shift
@@ -163,10 +164,7 @@ class _Builder:
 
     def build(self) -> ModelPackage:
         config, options = self.config, self.options
-        residuals = ["embed"] + [
-            f"layers.{i}.{part}" for i in range(config.depth) for part in ("attn", "ffn")
-        ]
-        peak = max(self.statistics.peak[name] for name in residuals)
+        peak = max(self.statistics.peak[name] for name in checkpoint_names(config.depth))
         self.residual = self.scales["residual"] = _HEADROOM * peak / 32767
         params: dict = {"patch.shift": self._embed(), "layers": []}
         for i in range(config.depth):

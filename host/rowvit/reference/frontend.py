@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The preprocessor (numerics.md, section 9): a camera frame to the pixels that a network takes.
 
-The twin of ``hls/frontend.cpp``, and the packet that the kernel takes. It imports numpy only.
+The twin of ``hls/frontend.cpp``, and the packet that the kernel takes. It needs numpy only.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Geometry:
     def of(cls, width: int, height: int, side: int, patch: int) -> Geometry:
         """The middle square of a frame for a network of ``side`` x ``side`` pixels.
 
-        Bins are the greatest that leave at least ``side`` pixels; the square loses the pixels that do
+        Bins are the largest that leave at least ``side`` pixels; the square loses the pixels that do
         not fill a bin.
         """
         square = min(width, height)
@@ -77,7 +77,7 @@ class Geometry:
     def __post_init__(self) -> None:
         size = f"a frame of {self.width} x {self.height} pixels"
         if not (1 <= self.width <= MAX_FRAME and 1 <= self.height <= MAX_FRAME):
-            raise RowvitError(f"{size} does not go through the HLS front end; it takes 1 to {MAX_FRAME}")
+            raise RowvitError(f"{size} does not go through the HLS front end", f"it takes 1 to {MAX_FRAME}")
         if (
             self.left < 0
             or self.top < 0
@@ -88,13 +88,15 @@ class Geometry:
         ):
             raise RowvitError(
                 f"{size} has no window of {self.window_width} x {self.window_height} pixels at {self.left},"
-                f" {self.top} in bins of {1 << max(self.bin, 0)}; take a window inside it, of at least a bin"
+                f" {self.top} in bins of {1 << max(self.bin, 0)}",
+                "take a window inside it, of at least a bin",
             )
         if self.patch < 1 or self.grid < 2 or self.side > MAX_SIDE or self.side * self.patch > MAX_STRIPE:
             raise RowvitError(
                 f"the HLS front end cannot make {self.grid} x {self.grid} patches of {self.patch} pixels: it"
                 f" is built for at least 2 x 2 patches, {MAX_SIDE} pixels a side and {MAX_STRIPE} pixels in a"
-                " row of patches; take the host front end"
+                " row of patches",
+                "take the host front end",
             )
 
     @property
@@ -166,7 +168,7 @@ def resize(frame: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 
 def _positions(count: int, side: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where each output lies among ``count`` inputs: the one before, the one after, its weight."""
+    """For each output the input before it, the one after, and its weight, of ``count`` inputs."""
     exact = (step >> 1) - (1 << STEP_BITS >> 1) + step * np.arange(side, dtype=np.int64)
     position = np.clip(rsr(exact, STEP_BITS - WEIGHT_BITS), 0, count - 1 << WEIGHT_BITS)
     before = position >> WEIGHT_BITS

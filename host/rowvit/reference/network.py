@@ -7,12 +7,14 @@ because images may keep different numbers of tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from rowvit.errors import RowvitError
-from rowvit.formats.package import ModelPackage, dense_macs
+from rowvit.formats.package import ModelPackage
+from rowvit.formats.records import checkpoint_names
+from rowvit.formats.work import Work, count_work
 from rowvit.reference.layernorm import layernorm
 from rowvit.reference.linear import linear, residual_add
 from rowvit.reference.primitives import sat8
@@ -24,24 +26,13 @@ IMAGES_AT_ONCE = 4  # activations of more images would not stay in a core's cach
 
 
 @dataclass
-class Counts:
-    """Work done for one image.
+class Counts(Work[int]):
+    """Work done for one image, and the numbers behind it.
 
     Parameters
     ----------
     live : list of int
         Rows that enter the FFN of every layer.
-    macs_executed : int
-        Multiplications of nonzero scalars in P and (unless ``ffn2_rule`` is "none") in the hidden
-        activations, and all multiplications of the other layers, over live rows; the projection runs
-        on kept rows only. The patch embedding counts without its prefix rows.
-    macs_dense : int
-        The same network without any pruning or skipping.
-    w2_rows_fetched : int
-        Rows of W2 fetched, over all layers. Rule "tile" fetches for every tile of live rows.
-    w2_rows_total : int
-        Rows that would be fetched without looking at the activations: hidden per layer, and with
-        rule "tile" hidden per tile of live rows.
     ffn2_nonzeros : list of int
         Nonzero hidden activations per layer.
     pv_nonzeros : list of int
@@ -56,10 +47,6 @@ class Counts:
     """
 
     live: list[int] = field(default_factory=list)
-    macs_executed: int = 0
-    macs_dense: int = 0
-    w2_rows_fetched: int = 0
-    w2_rows_total: int = 0
     ffn2_nonzeros: list[int] = field(default_factory=list)
     pv_nonzeros: list[int] = field(default_factory=list)
     hidden_rows: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
@@ -78,7 +65,7 @@ class ImageResult:
         For every pruning layer the original indices of the tokens that stay, token 0 included.
     counts : Counts
     checkpoints : dict of int16 arrays [live, D]
-        Residual stream after "embed", "layers.{i}.attn" and "layers.{i}.ffn"; empty unless asked for.
+        States of the residual stream by `checkpoint_names`; empty unless asked for.
     """
 
     logits: np.ndarray
@@ -88,7 +75,7 @@ class ImageResult:
 
     @property
     def top1(self) -> int:
-        """Lowest index among the greatest logits."""
+        """Lowest index among the largest logits."""
         return int(self.logits.argmax())
 
 
@@ -126,13 +113,13 @@ def run(package: ModelPackage, patches: np.ndarray, checkpoints: bool = False) -
     Raises
     ------
     RowvitError
-        If ``patches`` does not have this network's shape or type.
+        ``patches`` does not have this network's shape or type.
     """
     expected = (package.arch["tokens"] - package.arch["prefix"], package.tensors["patch.weight"].shape[0])
     if patches.dtype != np.int8 or patches.ndim != 3 or patches.shape[1:] != expected:
         raise RowvitError(
-            f"Patches are {patches.dtype} {list(patches.shape)}; "
-            f"network {package.meta['name']} takes int8 [images, {expected[0]}, {expected[1]}] from patchify."
+            f"patches are {patches.dtype} {list(patches.shape)}",
+            f"network {package.meta['name']} takes int8 [images, {expected[0]}, {expected[1]}] from patchify",
         )
     results: list[ImageResult] = []
     for first in range(0, len(patches), IMAGES_AT_ONCE):
@@ -147,12 +134,8 @@ class _Batch:
         self.meta, self.arch, self.tensors = package.meta, package.arch, package.tensors
         self.patches = patches
         self.record = checkpoints
-        fixed, layer = dense_macs(self.arch)
-        dense = fixed + self.arch["depth"] * layer
-        self.results = [
-            ImageResult(np.empty(0, np.int16), [], Counts(macs_executed=fixed, macs_dense=dense), {})
-            for _ in patches
-        ]
+        self.checkpoints = iter(checkpoint_names(self.arch["depth"]))
+        self.results = [ImageResult(np.empty(0, np.int16), [], Counts(0, 0, 0, 0), {}) for _ in patches]
         self.tokens = [np.arange(self.arch["tokens"]) for _ in patches]  # original indices of the live rows
 
     def run(self) -> list[ImageResult]:
@@ -160,10 +143,10 @@ class _Batch:
         self._embed()
         for i, params in enumerate(self.meta["params"]["layers"]):
             self._attention(f"layers.{i}", params, steps.get(i))
-            self._checkpoint(f"layers.{i}.attn")
             self._ffn(f"layers.{i}", params)
-            self._checkpoint(f"layers.{i}.ffn")
         self._head()
+        for result in self.results:
+            result.counts = self._count(result.counts)
         return self.results
 
     def _slices(self) -> list[slice]:
@@ -171,7 +154,8 @@ class _Batch:
         ends = np.cumsum([len(tokens) for tokens in self.tokens])
         return [slice(end - len(tokens), end) for end, tokens in zip(ends, self.tokens, strict=True)]
 
-    def _checkpoint(self, name: str) -> None:
+    def _checkpoint(self) -> None:
+        name = next(self.checkpoints)
         if self.record:
             for result, rows in zip(self.results, self._slices(), strict=True):
                 result.checkpoints[name] = self.residual[rows].copy()
@@ -190,7 +174,7 @@ class _Batch:
         y = linear(self.patches, weight, 0, mult, self.meta["params"]["patch.shift"])
         residual[:, prefix:] = residual_add(residual[:, prefix:], y)
         self.residual = residual.reshape(-1, self.arch["dim"])
-        self._checkpoint("embed")
+        self._checkpoint()
 
     def _attention(self, name: str, params: dict, step: dict | None) -> None:
         dim, heads = self.arch["dim"], self.arch["heads"]
@@ -206,7 +190,6 @@ class _Batch:
             e = exponentials(logits(split(q), split(k), params["s_mult"], params["s_shift"]))
             o = weigh(e, split(v), params["pv_shift"]).transpose(1, 0, 2).reshape(n, dim)
             per_row = np.count_nonzero(e, axis=2).astype(np.uint16)
-            nonzeros = int(per_row.sum())
             keep = np.arange(n)
             if step is not None:
                 keep = select(token_scores(e[:, 0]), step["keep"], step["threshold"])
@@ -214,13 +197,11 @@ class _Batch:
                 self.results[image].kept.append(self.tokens[image])
             kept_rows.append(rows.start + keep)
             mixed.append(o[keep])
-            counts.pv_nonzeros.append(nonzeros)
+            counts.pv_nonzeros.append(int(per_row.sum()))
             counts.pv_rows.append(per_row)
-            counts.macs_executed += (
-                3 * n * dim**2 + n * n * dim + nonzeros * (dim // heads) + len(keep) * dim**2
-            )
         y = self._linear(np.concatenate(mixed), f"{name}.proj", params["proj.shift"])
         self.residual = residual_add(self.residual[np.concatenate(kept_rows)], y)
+        self._checkpoint()
 
     def _ffn(self, name: str, params: dict) -> None:
         x = self._norm(self.residual, f"{name}.norm2", params["norm2.shift"])
@@ -231,26 +212,28 @@ class _Batch:
             chunk = slice(first, first + size)
             y = linear(hidden[:, chunk], weight[chunk], bias if first == 0 else 0, mult, params["fc2.shift"])
             self.residual = residual_add(self.residual, y)
+        self._checkpoint()
         for result, rows in zip(self.results, self._slices(), strict=True):
             self._count_ffn(result.counts, hidden[rows])
 
     def _count_ffn(self, counts: Counts, hidden: np.ndarray) -> None:
-        rule, (n, width), dim = self.meta["ffn2_rule"], hidden.shape, self.arch["dim"]
+        n, width = hidden.shape
         live = hidden != 0
         chunks = np.arange(0, width, self.meta["ffn_chunk"])
         per_row = np.add.reduceat(live, chunks, axis=1, dtype=np.uint16)
-        nonzeros = int(per_row.sum())
-        tile = self.meta["tile_rows"] if rule == "tile" else n
+        tile = self.meta["tile_rows"] if self.meta["ffn2_rule"] == "tile" else n
         starts = np.arange(0, n, tile)
         first = np.where(live, np.arange(n, dtype=np.uint16)[:, None], np.uint16(n))
         first = np.minimum.reduceat(first, starts, axis=0)
         counts.live.append(n)
-        counts.ffn2_nonzeros.append(nonzeros)
+        counts.ffn2_nonzeros.append(int(per_row.sum()))
         counts.hidden_rows.append(per_row)
         counts.w2_first.append(first)
-        counts.w2_rows_total += len(starts) * width
-        counts.w2_rows_fetched += len(starts) * width if rule == "none" else int((first < n).sum())
-        counts.macs_executed += n * dim * width + dim * (n * width if rule == "none" else nonzeros)
+
+    def _count(self, counts: Counts) -> Counts:
+        rows = sum(int((first < n).sum()) for first, n in zip(counts.w2_first, counts.live, strict=True))
+        work = count_work(self.meta, counts.live, sum(counts.pv_nonzeros), sum(counts.ffn2_nonzeros), rows)
+        return replace(counts, **vars(work))
 
     def _head(self) -> None:
         first = self.residual[[rows.start for rows in self._slices()]]

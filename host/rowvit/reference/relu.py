@@ -34,7 +34,7 @@ def compress(values: np.ndarray) -> np.ndarray:
 
 
 def decompress(words: np.ndarray, lanes: int) -> np.ndarray:
-    """Values uint8 [lanes] of a compressed segment; whatever stands in its tail is ignored."""
+    """Values uint8 [lanes] of a compressed segment; its tail is ignored."""
     packed = np.ascontiguousarray(words, "<u8").view(np.uint8)
     mask = np.unpackbits(packed[:8], bitorder="little")[:lanes].astype(bool)
     values = np.zeros(lanes, np.uint8)

@@ -13,7 +13,7 @@ def select(scores: np.ndarray, keep: int, threshold: int = 0) -> np.ndarray:
     ----------
     scores : integer array [n]; the score of token 0 is ignored
     keep : int
-        At most so many tokens besides token 0; of equal scores the lower index wins.
+        Upper limit of tokens that stay besides token 0; of equal scores the lower index wins.
     threshold : int
         Tokens with a lower score go in any case.
 

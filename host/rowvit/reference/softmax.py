@@ -41,7 +41,7 @@ def logits(q: np.ndarray, k: np.ndarray, s_mult: int, s_shift: int) -> np.ndarra
 
 
 def exponentials(s: np.ndarray) -> np.ndarray:
-    """Unnormalised probabilities uint8 of logits int16 [..., n] in [-2048, 2047]; a row's greatest is 255."""
+    """Unnormalised probabilities uint8 of logits int16 [..., n] in [-2048, 2047]; a row's largest is 255."""
     return EXPONENTIAL[s.max(axis=-1, keepdims=True) - s]
 
 

@@ -2,8 +2,8 @@
 """A PYNQ device whose logic is the Verilated RTL.
 
 ``pynq.Overlay``, ``MMIO``, ``lib.dma.DMA``, ``allocate`` and ``Interrupt`` work on it as on a board.
-Buffers are not coherent: the CPU's copy and the device's are apart until ``flush`` or ``invalidate``,
-so that a forgotten one fails here as it would on the board.
+Buffers are not coherent: the CPU's copy and the device's differ until ``flush`` or ``invalidate``, so that
+a forgotten one fails here as it would on the board.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from rowvit.sim.verilate import build
 
 DDR_BASE = 0x10000000
 PAGE = 4096
-STEP = 2000  # cycles that one look at a status register may take
+STEP = 2000  # cycles that one read of a status register may take
 IRQ_LINES = {"armv7l": 61, "aarch64": 121}
 _FAILURES = (
     "",
@@ -55,9 +55,9 @@ class MemoryModel:
     rate : int
         Percent of the cycles that carry a word, for core and DMA together.
     ideal : bool
-        No latency, and a word for everybody in every cycle.
+        No latency, and a word for everyone in every cycle.
     megabytes : int
-        Size; by default what a PYNQ-Z2 gives to ``allocate``.
+        Size; by default that of the memory behind ``allocate`` on a PYNQ-Z2.
     """
 
     latency: int = 40
@@ -68,8 +68,8 @@ class MemoryModel:
     def __post_init__(self) -> None:
         if self.latency < 0 or not 1 <= self.rate <= 100 or not 1 <= self.megabytes <= 4096:
             raise RowvitError(
-                f"memory with latency {self.latency}, rate {self.rate} % and {self.megabytes} MB: the latency"
-                " is at least 0, the rate 1 to 100, the size 1 to 4096"
+                f"no memory has latency {self.latency}, rate {self.rate} % and {self.megabytes} MB",
+                "use a latency from 0, a rate of 1 to 100 and a size of 1 to 4096",
             )
 
     def __str__(self) -> str:
@@ -115,7 +115,7 @@ def _library(path: Path) -> ctypes.CDLL:
 class _InterruptController:
     """The registers of an AXI interrupt controller (PG099) that PYNQ uses."""
 
-    STATUS, PENDING, ENABLE, ACKNOWLEDGE, SET, CLEAR, MASTER = 0x00, 0x04, 0x08, 0x0C, 0x10, 0x14, 0x1C
+    STATUS, PENDING, ENABLE, SET, CLEAR, MASTER = 0x00, 0x04, 0x08, 0x10, 0x14, 0x1C
 
     def __init__(self) -> None:
         self.enabled = self.master = 0
@@ -136,7 +136,7 @@ class _InterruptController:
 
 
 class _InterruptLine:
-    """Stands for the UIO file of the PS interrupt: waiting for it lets the simulation run on."""
+    """Replaces the UIO file of the PS interrupt: waiting for it lets the simulation run."""
 
     def __init__(self, device: SimDevice) -> None:
         self.device = device
@@ -154,6 +154,8 @@ class _InterruptLine:
 
 class SimDevice(Device):
     """The core of one configuration, its DMA and memory, as a PYNQ device.
+
+    It is also a context manager, which closes it.
 
     Parameters
     ----------
@@ -175,8 +177,8 @@ class SimDevice(Device):
     Raises
     ------
     RowvitError
-        The simulator or the preprocessor cannot be built, or the waveform not be written. Later, from any
-        access: a wait went over the budget, or the core broke a rule of AXI.
+        The simulator or the preprocessor cannot be built, or the waveform cannot be written. Later, from any
+        access: a wait exceeded the budget, or the core broke a rule of AXI.
     """
 
     def __init__(
@@ -223,7 +225,7 @@ class SimDevice(Device):
         )
         try:
             if kernel and self._library.rowvit_load_frontend(self._sim, str(kernel).encode()):
-                raise RowvitError(f"{kernel}: cannot be loaded; remove it, and it is built anew")
+                raise RowvitError(f"{kernel}: cannot be loaded", "remove it, and it is built again")
             if trace is not None and self._library.rowvit_trace(self._sim, str(trace).encode(), *window):
                 raise RowvitError(f"{trace}: the waveform cannot be written there")
         except BaseException:
@@ -234,16 +236,25 @@ class SimDevice(Device):
         Device.active_device = self
 
     def close(self) -> None:
-        """End the simulation; buffers keep their contents."""
+        """End the simulation, and remove its files; buffers keep their contents. More calls do nothing.
+
+        Afterwards every access raises a `RowvitError`.
+        """
         if self._open:
             self._library.rowvit_delete(self._open)
             self._open = None
             self._directory.cleanup()
 
+    def __enter__(self) -> SimDevice:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     @property
     def _sim(self) -> int:
         if not self._open:
-            raise RowvitError(f"{self.name} is closed; open the target again")
+            raise RowvitError(f"{self.name} is closed", "open the target again")
         return self._open
 
     @property
@@ -251,14 +262,14 @@ class SimDevice(Device):
         """Since the start: cycles, cycle of the last progress, read bursts and words, stream words."""
         stats = _Stats()
         self._library.rowvit_stats(self._sim, stats)
-        return {name: getattr(stats, name) for name, _ in _Stats._fields_}
+        return {name: getattr(stats, name) for name, *_ in _Stats._fields_}
 
     def watch(self) -> None:
-        """Record from now on when operations complete; what was recorded before is dropped."""
+        """Record from now on when operations complete, and drop what was recorded before."""
         self._library.rowvit_watch(self._sim, 1)
 
     def events(self) -> np.ndarray:
-        """What was recorded since `watch`, of the last start.
+        """What was recorded since `watch`, for the last start.
 
         Returns
         -------
@@ -274,10 +285,10 @@ class SimDevice(Device):
         )
         events = np.frombuffer(words.contents, _EVENT).copy()
         cycles = events["counters"][:, 0]
-        starts = np.flatnonzero(cycles[1:] < cycles[:-1]) + 1  # before it, the state that the last one left
+        starts = np.flatnonzero(cycles[1:] < cycles[:-1]) + 1  # before it, what the previous start left
         return events[starts[-1] if len(starts) else 0 :]
 
-    # -- what PYNQ asks of a device -------------------------------------------------------------
+    # -- what PYNQ calls ------------------------------------------------------------------------
 
     def get_bitfile_metadata(self, bitfile_name: str, partial: bool = False) -> RuntimeMetadataParser:
         parser = RuntimeMetadataParser(Metadata(input=str(Path(bitfile_name).with_suffix(".hwh"))))
@@ -298,7 +309,7 @@ class SimDevice(Device):
         )
         buffer.memory = buffer.return_to = self
         buffer.pointer = address
-        buffer.freed = True  # there is nothing to unmap
+        buffer.freed = True  # nothing to unmap
         return buffer
 
     def return_pointer(self, address: int) -> None:
@@ -340,10 +351,11 @@ class SimDevice(Device):
             raise RowvitError(f"nothing moved for {quiet} cycles: {self.diagnosis()}")
 
     def interrupt_pending(self) -> bool:
-        return self._intc.master & 1 and self._intc.enabled & self._library.rowvit_interrupts(self._sim) != 0
+        raised = self._intc.enabled & self._library.rowvit_interrupts(self._sim)
+        return bool(self._intc.master & 1 and raised)
 
     def diagnosis(self) -> str:
-        """Where core and DMA stand, in one sentence."""
+        """The state of core and DMA, in one sentence."""
         stats = self.stats
         mm2s, s2mm = (self._library.rowvit_dma_read(self._sim, offset) for offset in (0x04, 0x34))
         status, error, live = (self._core(REGISTERS[name][0]) for name in ("STATUS", "ERROR", "LIVE"))
@@ -367,8 +379,9 @@ class SimDevice(Device):
                 return start
         free = max((length for _, length in self._free), default=0)
         raise RowvitError(
-            f"a buffer of {size >> 10} KB does not fit: the largest free piece of the"
-            f" {self.model.megabytes} MB memory has {free >> 10} KB; give the simulated memory more megabytes"
+            f"a buffer of {size >> 10} KB does not fit: the largest free block of the"
+            f" {self.model.megabytes} MB memory has {free >> 10} KB",
+            "use more megabytes of simulated memory",
         )
 
     def _core(self, offset: int) -> int:
@@ -378,7 +391,7 @@ class SimDevice(Device):
         return value.value
 
     def _decode(self, address: int) -> tuple[str | None, int]:
-        """The cell of the block design at an address, if there is one, and the offset within it."""
+        """The cell of the block design at an address, if any, and the offset within it."""
         for slave in self._slaves:
             if slave.base <= address < slave.base + slave.range:
                 return slave.cell, address - slave.base
@@ -388,14 +401,14 @@ class SimDevice(Device):
         cell, offset = self._decode(address)
         if cell == CORE:
             value = self._core(offset)
-            if offset == REGISTERS["STATUS"][0] and value & 1:  # busy: whoever asks again would wait
+            if offset == REGISTERS["STATUS"][0] and value & 1:  # busy: the host is waiting
                 self.advance()
                 value = self._core(offset)
             return value
         if cell == DMA:
             if offset in (0x04, 0x34):
                 self._looks += 1
-                # to look at a transfer under way is to wait for it; so it is to look again and again
+                # a host that reads the status of a running transfer, or any status many times, is waiting
                 if self._library.rowvit_active(self._sim) & (1 if offset == 0x04 else 2) or self._looks > 100:
                     self.advance()
             return self._library.rowvit_dma_read(self._sim, offset)
@@ -406,7 +419,7 @@ class SimDevice(Device):
     def _write(self, address: int, value: int) -> None:
         cell, offset = self._decode(address)
         if cell is None:
-            # clocks; pynq keeps asking the first device of the process, even when it is closed
+            # clocks; pynq keeps using the first device of the process, even when it is closed
             self._ps[address] = value
             return
         self._waited_since = self.stats["cycles"]

@@ -28,13 +28,13 @@ def build() -> Path:
         g++ or AMD's ap_int headers are missing, the cache cannot be written, or the build failed.
     """
     spec = importlib.util.find_spec("hls4ml")
-    if spec is None:
+    if spec is None or spec.origin is None:
         raise RowvitError(
-            "the HLS front end is simulated with AMD's ap_int headers, which the package hls4ml holds;"
-            " install it with: pip install 'rowvit[hls]', or take --frontend host"
+            "the HLS front end is simulated with AMD's ap_int headers, which the package hls4ml holds",
+            "install it with: pip install 'rowvit[hls]', or take --frontend host",
         )
     if shutil.which("g++") is None:
-        raise RowvitError(f"the HLS front end is simulated with g++; install with: {APT}")
+        raise RowvitError("the HLS front end is simulated with g++", f"install with: {APT}")
     headers = Path(spec.origin).parent / "templates" / "vivado" / "ap_types"
 
     sha = hashlib.sha256()

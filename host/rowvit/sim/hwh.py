@@ -2,7 +2,7 @@
 """The hardware handoff (.hwh) that Vivado would write for the block design, for the simulated device.
 
 Cells, parameters, connections and addresses are those of `rowvit.hardware.block_design`, from which
-the bitstream is built. Vivado adds more parameters of its own.
+the bitstream is built. Vivado adds more parameters.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ namespace {
 
 constexpr uint32_t LITE_TIMEOUT = 100000;  // cycles that an AXI4-Lite access may take
 constexpr size_t MAX_BURSTS = 16;          // read bursts the memory takes at once
-constexpr size_t STREAM_FIFO = 16;         // words the DMA buffers on its way to memory
+constexpr size_t STREAM_FIFO = 16;         // words the DMA buffers on their way to memory
 
 enum Failure : uint32_t {
     NONE = 0,
@@ -82,7 +82,7 @@ struct Channel {
     static constexpr uint32_t LENGTH_MASK = (1u << 26) - 1;
 
     uint32_t control = 0;
-    uint32_t irq = 0;     // IOC and ERR as they stand in the status register
+    uint32_t irq = 0;     // IOC and ERR of the status register
     uint32_t errors = 0;  // error bits of the status register
     bool halted = true;
     bool idle = false;
@@ -223,7 +223,7 @@ public:
 
     bool load_frontend(const char* path) { return m_frontend.load(path); }
 
-    // What loading a bitstream does: everything starts anew.
+    // What loading a bitstream does: everything starts over.
     void reset() {
         m_mm2s.reset();
         m_s2mm.reset();
@@ -384,7 +384,7 @@ private:
         m_irq = irq;
         step_lite();
         // A word of memory traffic per granted cycle, shared by all who want one; an ideal memory
-        // serves everybody in every cycle.
+        // serves everyone in every cycle.
         m_credit += m_rate;
         m_words_left = m_ideal ? 3 : m_credit >= 100;
         m_credit %= 100;

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the simulator: the RTL through Verilator, with ``sim_harness.cpp``, into one shared library.
 
-Builds are cached by a hash of everything that goes in, made in a directory of their own and moved
-into place when complete, so that several processes may build at once.
+Builds are cached by a hash of all their inputs. Each is made in a temporary directory and moved into place
+when complete, so that several processes may build at once.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def cache_directory() -> Path:
 
 
 def work_directory() -> tempfile.TemporaryDirectory:
-    """A directory to build in, within the cache, so that what is made there can be moved into place.
+    """A directory to build in, within the cache, so that the result can be moved into place.
 
     Raises
     ------
@@ -58,8 +58,8 @@ def work_directory() -> tempfile.TemporaryDirectory:
         return tempfile.TemporaryDirectory(prefix="build-", dir=cache, ignore_cleanup_errors=True)
     except OSError as error:
         raise RowvitError(
-            f"simulators cannot be kept in {cache} ({error.strerror}); set the variable ROWVIT_CACHE to a"
-            " directory that you may write"
+            f"simulators cannot be kept in {cache} ({error.strerror})",
+            "set the variable ROWVIT_CACHE to a directory that you may write",
         ) from error
 
 
@@ -152,8 +152,8 @@ def _verilator() -> tuple[str, dict[str, str]]:
         environment["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include"
     if command is None:
         missing.append("verilator")
-    if missing:
-        raise RowvitError(f"the simulator needs {' and '.join(missing)}; install with: {APT}")
+    if command is None or missing:
+        raise RowvitError(f"the simulator needs {' and '.join(missing)}", f"install with: {APT}")
     return command, environment
 
 
@@ -173,8 +173,8 @@ def run(command: list[str], environment: dict[str, str], log: Path | None = None
         result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
     except subprocess.TimeoutExpired as error:
         raise RowvitError(
-            f"{name} was not done within {SECONDS} s; see that the machine has memory and processor to spare,"
-            " and try again"
+            f"{name} was not done within {SECONDS} s",
+            "see that the machine has memory and processor to spare, and try again",
         ) from error
     output = result.stdout + result.stderr
     if log:
@@ -182,7 +182,9 @@ def run(command: list[str], environment: dict[str, str], log: Path | None = None
     if result.returncode == 0:
         return result.stdout
     if "zlib.h" in output:
-        raise RowvitError("recording waveforms needs zlib; install with: sudo apt-get install -y zlib1g-dev")
+        raise RowvitError(
+            "recording waveforms needs zlib", "install with: sudo apt-get install -y zlib1g-dev"
+        )
     where = f" (all of it in {log})" if log else ""
     tail = "\n".join(output.strip().splitlines()[-12:])
     raise RowvitError(f"building the simulator failed in {name}{where}:\n{tail}")

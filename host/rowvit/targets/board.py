@@ -19,12 +19,12 @@ def overlay(
     Parameters
     ----------
     config : HardwareConfig, optional
-        By default what the bitstream is of, or else this board's.
+        By default that of the bitstream, or else this board's.
     bitstream : str or Path, optional
         By default ``rowvit-<configuration>.bit`` in the working directory, ``rowvit-<configuration>-hls.bit``
         with the HLS front end.
     frontend : str, optional
-        "host" or "hls": what the bitstream shall have; by default what the one named has, or else "host".
+        "host" or "hls": the front end that is expected; by default that of the bitstream, or else "host".
 
     Raises
     ------

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A walk over board or simulator, from files to logits; every step says what it saw."""
+"""Checks of a board or the simulator, from files to logits; each says what it found."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,28 +18,28 @@ from rowvit.errors import RowvitError
 from rowvit.formats.package import keep_schedule
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import LoadKind, Op
-from rowvit.overlay import NO_BOARD, RowvitOverlay, board_here
+from rowvit.overlay import RowvitOverlay, require_board
 from rowvit.overlay.bitfile import Handoff
 from rowvit.overlay.verify import Check, verify
 from rowvit.quant.synthetic import random_package
 from rowvit.reference.frontend import Geometry
 from rowvit.targets.driver import Accelerator, cma
 from rowvit.targets.golden import Golden
-from rowvit.targets.target import Result
+from rowvit.targets.target import Result, loaded
 
 if TYPE_CHECKING:
     from rowvit.formats.package import ModelPackage
 
 SECONDS = {"board": 20.0, "sim": 600.0}  # that one image may take
 _SHARE = 0.02  # by which a clock may differ
-_MEMORY = 16 << 20  # bytes that a network of DeiT-Tiny's size and its images take, and some more
-#: self-test networks, the greatest first: patches per side, pixels of a patch, channels
+_MEMORY = 16 << 20  # bytes: more than a network of DeiT-Tiny's size and its images take
+#: self-test networks, the largest first: patches per side, pixels of a patch, channels
 _SIZES = ((24, 16, 768), (16, 16, 768), (16, 16, 384), (14, 16, 384), (14, 16, 192), (7, 4, 64), (7, 4, 32))
 _SMALL = _SIZES[-2:]
 
 
 def diagnose(target: str, config: HardwareConfig, bitstream: Path | None = None) -> Iterator[Check]:
-    """Check after check, each as it is done; the walk ends at the first that fails.
+    """Check after check, each as it is done, up to the first that fails.
 
     Parameters
     ----------
@@ -49,29 +50,30 @@ def diagnose(target: str, config: HardwareConfig, bitstream: Path | None = None)
         board: the .bit, by default as for ``rowvit.open``.
     """
     walk = _Walk(target, config, bitstream)
-    try:
+    with walk.opened:
         for name, step in walk.steps():
             try:
                 found = step()
-            except (RowvitError, RuntimeError, OSError, ValueError) as error:
-                text, _, advice = str(error).partition("; ")
-                found = [Check(name, False, text, advice)]
+            except RowvitError as error:
+                found = [Check(name, False, error.message, error.advice)]
+            except (RuntimeError, OSError, ValueError) as error:
+                found = [Check(name, False, str(error))]
             yield from found
             if any(check.ok is False for check in found):
                 return
-    finally:
-        walk.close()
 
 
 class _Walk:
-    """What the steps hand on: device, overlay, accelerator."""
+    """The steps, and what they pass on: device, overlay, accelerator."""
+
+    device: Device
+    overlay: RowvitOverlay
+    acc: Accelerator
 
     def __init__(self, target: str, config: HardwareConfig, bitstream: Path | None) -> None:
-        self.target, self.config = target, config
+        self.target, self.config, self.opened = target, config, ExitStack()
         self.bitstream = bitstream or Path(f"rowvit-{config.name}.bit")
         self.mhz = config.clock_mhz
-        self.device: Device | None = None
-        self.acc: Accelerator | None = None
 
     def steps(self) -> Iterator[tuple[str, Callable[[], list[Check]]]]:
         yield "device", self._device
@@ -87,21 +89,14 @@ class _Walk:
         yield "stream", self._stream
         yield "interrupt", self._interrupt
 
-    def close(self) -> None:
-        if self.acc is not None:
-            self.acc.close()
-        elif self.target == "sim" and self.device is not None:
-            self.device.close()
-
     def _device(self) -> list[Check]:
         if self.target == "sim":
             from rowvit.sim.device import SimDevice
 
-            self.device = SimDevice(self.config)
+            self.device = self.opened.enter_context(SimDevice(self.config))
             self.bitstream = Path(self.device.bitstream)
         else:
-            if not board_here():
-                raise RowvitError(NO_BOARD)
+            require_board()
             self.device = Device.active_device
         return [Check("device", True, str(getattr(self.device, "name", self.device.tag)))]
 
@@ -110,19 +105,19 @@ class _Walk:
 
     def _overlay(self) -> list[Check]:
         self.overlay = RowvitOverlay(self.bitstream, self.config, self.device)
-        return [Check("overlay", True, f"loaded; ID, ABI and hash {self.config.hash:08X} are right")]
+        return [Check("overlay", True, f"loaded; ID, ABI and hash {self.config.hash:08X} are correct")]
 
     def _clock(self) -> list[Check]:
-        """The PL clock that PYNQ reads from the processing system against the one in the .hwh."""
+        """The PL clock that PYNQ reads from the processing system, compared with the one in the .hwh."""
         name = "PL clock"
         index, wanted = _pl_clock(self.overlay.handoff), self.overlay.handoff.core.clock_mhz
         if index is None or wanted is None:
-            return [Check(name, None, "the .hwh does not say which PL clock the core has")]
+            return [Check(name, None, "the .hwh does not say which PL clock drives the core")]
         found = getattr(Clocks, f"fclk{index}_mhz")
         self.mhz = found
         text = f"PL clock {index} runs at {found:.1f} MHz, built for {wanted:g}"
         if found > wanted * (1 + _SHARE):
-            advice = f"set pynq.Clocks.fclk{index}_mhz = {wanted:g}: the circuit may fail at more"
+            advice = f"set pynq.Clocks.fclk{index}_mhz = {wanted:g}: the circuit may fail above it"
             return [Check(name, False, text, advice)]
         if found < wanted * (1 - _SHARE):
             return [Check(name, None, f"{text}: it works, at another speed")]
@@ -137,33 +132,34 @@ class _Walk:
                 buffer[:] = 0
                 buffer.invalidate()
                 if not np.array_equal(buffer, expected):
-                    raise RowvitError("memory for the DMA loses data; boot the image that PYNQ ships")
+                    raise RowvitError("memory for the DMA loses data", "boot the image that PYNQ ships")
         except (RuntimeError, MemoryError, OSError) as error:
             raise RowvitError(
-                f"no {_MEMORY >> 20} MB of contiguous memory ({cma()}); free buffers (restart other"
-                " notebooks), or boot with a larger cma="
+                f"no {_MEMORY >> 20} MB of contiguous memory ({cma()})",
+                "free buffers (restart other notebooks), or boot with a larger cma=",
             ) from error
         return [Check("memory", True, f"{_MEMORY >> 20} MB for the DMA; {cma()}")]
 
     def _channels(self) -> list[Check]:
         self.acc = Accelerator(self.overlay, SECONDS[self.target])
+        self.opened.callback(self.acc.close)
         return [Check("channels", True, f"both of {self.overlay.handoff.dma.path} leave reset and start")]
 
     def _transfer(self) -> list[Check]:
-        """Through the core and back, as there is no loopback: the least network, and what was moved."""
+        """Through the core and back, as there is no loopback: the smallest network, and the words moved."""
         small = self._fitting(_SMALL)
         result = self._compare(*small)
         words = result.counters["recv_words"], result.counters["send_words"]
         if words[0] * 8 != small[1].meta["input"]["bytes"]:
             raise RowvitError(
-                f"the core received {words[0]} words, not {small[1].meta['input']['bytes'] // 8}; build the"
-                " bitstream again"
+                f"the core received {words[0]} words, not {small[1].meta['input']['bytes'] // 8}",
+                "build the bitstream again",
             )
-        return [Check("transfer", True, f"{words[0]} words in, {words[1]} out, as the reference has them")]
+        return [Check("transfer", True, f"{words[0]} words in, {words[1]} out: equal to the reference")]
 
     def _speed(self) -> list[Check]:
         """Cycles per second while the core waits for an input that does not come."""
-        core, program = self.acc.core, self.acc.program
+        core, program = self.acc.core, loaded(self.acc.program)
         with allocate(program.blob.shape, np.uint8, target=self.device) as buffer:
             buffer[:] = program.blob
             buffer.flush()
@@ -176,11 +172,11 @@ class _Walk:
                 core.reset()
         found = cycles / seconds / 1e6
         text = f"{found:.1f} MHz counted by the core, {self.mhz:.1f} by PYNQ"
-        advice = "see that core and PL clock are of one build: copy .bit and .hwh again, load through PYNQ"
+        advice = "core and PL clock may be of different builds: copy .bit and .hwh again, load through PYNQ"
         return [Check("speed", abs(found - self.mhz) <= 2 * _SHARE * self.mhz, text, advice)]
 
     def _memories(self) -> list[Check]:
-        """The greatest self-test network: random numbers through most of the on-chip memories."""
+        """The largest self-test network: random numbers through most of the on-chip memories."""
         package, program = self._fitting(_SIZES)
         result = self._compare(package, program)
         lines = max(
@@ -205,21 +201,21 @@ class _Walk:
         expected = self._golden(package, images)
         self.acc.load(program)
         if not all(r.same(e) for r, e in zip(self.acc.stream(images), expected, strict=True)):
-            raise RowvitError("images in a stream gave other results; report it, with this table")
+            raise RowvitError("images in a stream had other results", "report it, with this table")
         return [Check("stream", True, "3 images, two in flight, equal the reference")]
 
     def _interrupt(self) -> list[Check]:
         pins = ", ".join(self.acc.core.interrupts)
         if not pins:
-            return [Check("interrupt", None, "the overlay has none: stream_async looks instead")]
-        seen = asyncio.run(self.acc.interrupt_arrives(_images(self.acc.program, 1)))
+            return [Check("interrupt", None, "the overlay has none: stream_async polls instead")]
+        seen = asyncio.run(self.acc.interrupt_arrives(_images(loaded(self.acc.program), 1)))
         if not seen:
-            return [Check("interrupt", None, f"{pins} was not seen: stream_async looks every 20 ms instead")]
+            return [Check("interrupt", None, f"{pins} was not seen: stream_async polls every 20 ms instead")]
         return [Check("interrupt", True, f"{pins} arrives")]
 
     # -- self-test networks -------------------------------------------------------------------------
 
-    def _fitting(self, sizes) -> tuple[ModelPackage, Program]:
+    def _fitting(self, sizes: Sequence[tuple[int, int, int]]) -> tuple[ModelPackage, Program]:
         """The first network of ``sizes`` that the configuration holds."""
         for side, patch, dim in sizes:
             patches = side * side
@@ -261,13 +257,13 @@ class _Walk:
                 (
                     name
                     for name, want in expected.checkpoints.items()
-                    if not np.array_equal(want, result.checkpoints.get(name))
+                    if not np.array_equal(want, result.checkpoints.get(name, ()))
                 ),
                 "logits",
             )
             raise RowvitError(
-                f"the result differs from the reference, first in {first}; see that timing is met at this"
-                " clock, and build the bitstream again"
+                f"the result differs from the reference, first in {first}",
+                "see that timing is met at this clock, and build the bitstream again",
             )
         return result
 
@@ -278,7 +274,7 @@ def _images(program: Program, count: int) -> np.ndarray:
 
 
 def _pl_clock(handoff: Handoff) -> int | None:
-    """Number of the PL clock at the core's clock pin; None if it comes from elsewhere."""
+    """Number of the PL clock that drives the core's clock pin; None if something else does."""
     cell, _, pin = handoff.core.clock_source.partition("/")
     if cell == handoff.processor.path and pin[-1:].isdigit():
         return int(pin[-1])

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The driver: networks on the accelerator, through PYNQ. The same code serves board and simulator.
 
-It imports numpy and pynq only.
+It needs numpy and pynq only.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import cycle, pairwise
@@ -17,37 +17,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from pynq import allocate
+from pynq.buffer import PynqBuffer
 from pynq.interrupt import Interrupt
 
 from rowvit.errors import RowvitError
-from rowvit.formats.package import dense_macs
+from rowvit.formats.records import Answer
+from rowvit.formats.work import count_work
 from rowvit.hardware.config import HardwareConfig
-from rowvit.hardware.isa import ID, Record
-from rowvit.overlay import (
-    BUSY,
-    DMA_HALTED,
-    DMA_IDLE,
-    DONE,
-    ERROR,
-    MM2S,
-    S2MM,
-    RowvitOverlay,
-    dma_failed,
-    dma_state,
-    wake,
-)
+from rowvit.hardware.isa import ID
+from rowvit.overlay import RowvitOverlay
+from rowvit.overlay.core import BUSY, DONE, ERROR
+from rowvit.overlay.dma import DMA_HALTED, DMA_IDLE, MM2S, S2MM, dma_failed, dma_state, wake
 from rowvit.reference import patchify
 from rowvit.reference.frontend import Geometry, fill_packet
-from rowvit.targets.target import Result, Target, read_program
+from rowvit.targets.target import Result, Target, loaded, read_program
 
 if TYPE_CHECKING:
     from rowvit.compiler import Program
     from rowvit.formats.package import ModelPackage
 
-_MOVES = ("axi_beats", "fires", "recv_words", "send_words")  # counters that tell of work
-_POLL = 0.0005  # seconds between two looks, where no interrupt tells
+_MOVES = ("axi_beats", "fires", "recv_words", "send_words")  # counters that show progress
+_POLL = 0.0005  # seconds between polls without an interrupt
 MEMINFO = Path("/proc/meminfo")
-_LOOK = 0.02  # seconds after which a missing interrupt does not matter
+_LOOK = 0.02  # seconds after which the core is polled although no interrupt came
+_Flow = Generator["list[Result] | None", None, None]
 
 
 @dataclass
@@ -59,11 +52,11 @@ class _Batch:
     sizes: list[int]  # bytes to send of each image
     watchdog: int
     packing: float  # seconds
-    sent: int = 0  # transfers begun; the last of them was of source[sent - 1]
+    sent: int = 0  # transfers started, the last one of source[sent - 1]
     sending: bool = False
     lengths: list[int] = field(default_factory=list)  # bytes received of each image
     started: float = 0.0
-    taken: float = 0.0  # when the last input was
+    taken: float = 0.0  # when the last input had been sent
     deadline: float = 0.0
 
     @property
@@ -80,8 +73,10 @@ class Accelerator(Target):
     timeout : float
         Seconds that one image may take.
     watchdog : int
-        Cycles without any progress inside the core that make it stop with an error; 0: never. The HLS
+        Cycles without any progress inside the core after which it stops with an error; 0: never. The HLS
         front end adds those that a frame takes.
+    on_close : callable, optional
+        Called at the end of `close`: what else to release.
 
     Raises
     ------
@@ -89,17 +84,24 @@ class Accelerator(Target):
         The overlay's DMA does not answer or lacks a channel.
     """
 
-    def __init__(self, overlay: RowvitOverlay, timeout: float = 10.0, watchdog: int = 1_000_000) -> None:
+    def __init__(
+        self,
+        overlay: RowvitOverlay,
+        timeout: float = 10.0,
+        watchdog: int = 1_000_000,
+        on_close: Callable[[], object] = lambda: None,
+    ) -> None:
         self.overlay, self.config, self.device = overlay, overlay.config, overlay.device
         self.frontend, self.timeout, self.watchdog = overlay.frontend, timeout, watchdog
         self.core, self.dma = overlay.core, overlay.dma
         self.program: Program | None = None
-        self._blob = None
-        self._flow: Iterator | None = None
+        self._blob: PynqBuffer | None = None
+        self._flow: _Flow | None = None
+        self._on_close = on_close
         self._reset()
 
     def load(self, model: str | Path | ModelPackage | Program) -> None:
-        """Make a network ready: a package is compiled, the blob is copied to memory the core can read.
+        """Make a network ready: a package is compiled, and the blob copied to memory that the core can read.
 
         Raises
         ------
@@ -110,7 +112,7 @@ class Accelerator(Target):
         self._idle()
         self._unload()
         program = read_program(model, self.config)
-        if self.frontend == "hls":  # refuses what the preprocessor is not built for
+        if self.frontend == "hls":  # refuses what the preprocessor cannot do
             side = program.meta["architecture"]["image_size"]
             _geometry(np.empty((side, side, 0)), program.meta)
         self._check_size(max(program.meta["input"]["bytes"], program.meta["output"]["max_bytes"]))
@@ -120,18 +122,18 @@ class Accelerator(Target):
         self.program, self.meta = program, program.meta
 
     def _check_size(self, size: int) -> None:
-        if size > self.dma.buffer_max_size:
+        limit = self.dma.buffer_max_size
+        if size > limit:
             raise RowvitError(
-                f"one image takes a transfer of {size} bytes, the DMA moves at most"
-                f" {self.dma.buffer_max_size}; build the DMA with a wider length register"
+                f"one image takes a transfer of {size} bytes, the DMA moves at most {limit}",
+                "build the DMA with a wider length register",
             )
 
     def close(self) -> None:
         if self._flow is not None:
             self._flow.close()
         self._unload()
-        if hasattr(self.device, "advance"):  # a simulation ends with its driver
-            self.device.close()
+        self._on_close()
 
     def _unload(self) -> None:
         if self._blob is not None:
@@ -153,7 +155,7 @@ class Accelerator(Target):
     ) -> AsyncIterator[Result]:
         """Like `stream`, leaving the processor to other coroutines while the core computes.
 
-        It waits for the core's interrupt where the overlay has one, and looks every half millisecond
+        It waits for the core's interrupt if the overlay has one, and polls every half millisecond
         otherwise.
         """
         with self._open(images, batch) as flow:
@@ -177,11 +179,11 @@ class Accelerator(Target):
         return False
 
     @contextmanager
-    def _open(self, images: Iterable, batch: int) -> Iterator[Iterator[list[Result] | None]]:
+    def _open(self, images: Iterable, batch: int) -> Iterator[_Flow]:
         self._ready(batch)
         self._idle()
         if any(self.dma.read(channel + 4) & DMA_HALTED for channel in (MM2S, S2MM)):
-            self._reset()  # the last one was in vain
+            self._reset()  # the last reset failed
         with closing(self._run_all(self._batches(images, batch))) as self._flow:
             try:
                 yield self._flow
@@ -190,7 +192,9 @@ class Accelerator(Target):
 
     def _idle(self) -> None:
         if self._flow is not None:
-            raise RowvitError("a stream of this accelerator is open; read it to its end, or close it, first")
+            raise RowvitError(
+                "a stream of this accelerator is open", "read it to its end, or close it, first"
+            )
 
     def _interrupt(self) -> Interrupt | None:
         """A new one for every stream: it belongs to the event loop that waits for it."""
@@ -200,7 +204,7 @@ class Accelerator(Target):
         return None
 
     async def _event(self, interrupt: Interrupt | None) -> None:
-        """Wait for the core, or a little."""
+        """Wait for the core, or a short time."""
         if interrupt is None:
             await asyncio.sleep(_POLL)
         elif self.core.get("IRQ_STATUS") or not self.core.get("STATUS") & BUSY:  # the DMA is about to finish
@@ -212,8 +216,8 @@ class Accelerator(Target):
 
     # -- a run ----------------------------------------------------------------------------------
 
-    def _run_all(self, batches: Iterator[Sequence[np.ndarray]]) -> Iterator[list[Result] | None]:
-        """Results of batch after batch; None whenever there is nothing to do but to wait."""
+    def _run_all(self, batches: Iterator[Sequence[np.ndarray]]) -> _Flow:
+        """Results of batch after batch; None whenever there is nothing to do but wait."""
         slots: list = [None, None]
         running: _Batch | None = None
         staged: _Batch | None = None
@@ -222,7 +226,7 @@ class Accelerator(Target):
             for slot in cycle(range(2)):
                 try:
                     images = next(batches, None)
-                except Exception as error:  # the caller's; images that it gave before get their answers
+                except Exception as error:  # the caller's; images before it still get their results
                     images, failure = None, error
                 staged = None if images is None else self._stage(images, slots, slot)
                 if running is not None:
@@ -240,7 +244,7 @@ class Accelerator(Target):
                 if running is None:
                     return
         except BaseException:
-            if running or staged:  # core or DMA may have been given them
+            if running or staged:  # core or DMA may be working on them
                 with suppress(RowvitError):
                     self._reset()
             raise
@@ -250,14 +254,14 @@ class Accelerator(Target):
 
     def _stage(self, images: Sequence[np.ndarray], slots: list, slot: int) -> _Batch:
         """What the DMA sends for ``images``, in memory that it can read: patches, or frames."""
-        meta, count = self.program.meta, len(images)
+        meta, count = loaded(self.meta), len(images)
         begin = time.monotonic()
         watchdog, sizes = self.watchdog, [meta["input"]["bytes"]] * count
         if self.frontend == "hls":
             geometries = [_geometry(image, meta) for image in images]
             sizes = [geometry.packet_bytes for geometry in geometries]
             watchdog += max(g.width * g.height for g in geometries) if watchdog else 0
-        size = -(-max(sizes) // 8) * 8  # every packet at a whole word
+        size = -(-max(sizes) // 8) * 8  # packets start at whole words
         self._check_size(size)
         if slots[slot] is None or len(slots[slot][0]) < count or slots[slot][0].shape[1] < size:
             for buffer in slots[slot] or ():
@@ -285,9 +289,9 @@ class Accelerator(Target):
     def _start(self, batch: _Batch) -> None:
         batch.started = time.monotonic()
         self.dma.recvchannel.transfer(batch.sink[0])
-        # in this order: start drops what has come in before. The core loads weights first, meanwhile
-        # the input arrives
-        self.core.start(self._blob.physical_address, self._blob.nbytes, batch.count, batch.watchdog)
+        # the core first: start drops what has come in before, and the input arrives while weights load
+        blob = loaded(self._blob)
+        self.core.start(blob.physical_address, blob.nbytes, batch.count, batch.watchdog)
         self._send(batch)
 
     def _send(self, batch: _Batch) -> None:
@@ -295,16 +299,16 @@ class Accelerator(Target):
         batch.sent, batch.sending = batch.sent + 1, True
 
     def _advance(self, batch: _Batch) -> bool:
-        """Do what there is to do; whether all images of ``batch`` have their answers."""
+        """Do what there is to do; True when all images of ``batch`` have their answers."""
         send, receive, count = self.dma.sendchannel, self.dma.recvchannel, batch.count
         if batch.sending and self._finished(send, MM2S):
             batch.sending, batch.taken = False, time.monotonic()
             size = batch.sizes[batch.sent - 1]
             if send.transferred != size:
                 raise RowvitError(
-                    f"the DMA sent {send.transferred} of {size} bytes: its length register"
-                    " is narrower than the .hwh says; copy this bitstream's own .hwh, or build the DMA with"
-                    " 26 bits"
+                    f"the DMA sent {send.transferred} of {size} bytes: its length register is narrower than"
+                    " the .hwh says",
+                    "copy this bitstream's own .hwh, or build the DMA with 26 bits",
                 )
         if not batch.sending and batch.sent < count:
             self._send(batch)
@@ -315,66 +319,63 @@ class Accelerator(Target):
                 if len(batch.lengths) < count:
                     receive.transfer(batch.sink[len(batch.lengths)])
             elif self.core.get("STATUS") & ERROR:
-                raise RowvitError(self.core.error())
+                raise self.core.error()
         if len(batch.lengths) == count and not batch.sending:
             return True
         if time.monotonic() > batch.deadline:
-            raise RowvitError(
-                f"image {len(batch.lengths)} was not done in {self.timeout:g} s:"
-                f" {self.core.state()}, DMA MM2S {dma_state(self.dma.read(MM2S + 4))}, S2MM"
-                f" {dma_state(self.dma.read(S2MM + 4))}. {self._cause(batch)}"
+            state = (
+                f"{self.core.state()}, DMA MM2S {dma_state(self.dma.read(MM2S + 4))}, S2MM"
+                f" {dma_state(self.dma.read(S2MM + 4))}"
             )
+            cause, advice = self._cause(batch)
+            name = f"image {len(batch.lengths)}"
+            late = f"{name} was not done in {self.timeout:g} s, probably because {cause}"
+            raise RowvitError(f"{late}: {state}", advice)
         return False
 
     def _finished(self, channel, offset: int) -> bool:
-        """Whether the channel's transfer is complete; its data are then visible to the CPU."""
+        """Whether the channel's transfer is complete, and its data visible to the CPU."""
         status = self.dma.read(offset + 4)
         if dma_failed(status):
-            if self.core.get("STATUS") & ERROR:  # then that is what came first
-                raise RowvitError(self.core.error())
+            if self.core.get("STATUS") & ERROR:  # which came first
+                raise self.core.error()
             raise RowvitError(
-                f"the DMA's {'S2MM' if offset else 'MM2S'} channel stopped: {dma_state(status)}; bitstream"
-                " and software may be of different versions"
+                f"the DMA's {'S2MM' if offset else 'MM2S'} channel stopped: {dma_state(status)}",
+                "bitstream and software may be of different versions",
             )
         if not status & DMA_IDLE:
             return False
         channel.wait()
         return True
 
-    def _cause(self, batch: _Batch) -> str:
-        """The likely cause of a wait that went on too long."""
+    def _cause(self, batch: _Batch) -> tuple[str, str]:
+        """The likely cause of a wait that took too long, and advice."""
         core = self.core
         if core.get("ID") != ID:
-            return "The core no longer answers; load the bitstream again"
+            return "the core no longer answers", "load the bitstream again"
         before, done = core.counters(), core.progress()
         time.sleep(0.01)
         status, after = core.get("STATUS"), core.counters()
         if status & DONE:
-            return "The core is done, but the DMA saw no end of its answer; use .bit and .hwh of one build"
+            return "the core is done, but the DMA saw no end of its answer", "use .bit and .hwh of one build"
         if not status & BUSY:
-            return (
-                "The core never started or was reset meanwhile; see that nothing else uses it, and load the"
-                " bitstream again"
-            )
+            advice = "see that nothing else uses it, and load the bitstream again"
+            return "the core never started or was reset meanwhile", advice
         if after["cycles"] == before["cycles"]:
-            return "The core's clock stands still; see that the PL clock is on (rowvit diagnose)"
+            return "the core's clock stands still", "see that the PL clock is on (rowvit diagnose)"
         if done != core.progress() or any(after[name] != before[name] for name in _MOVES):
-            return "The core is still at work; allow more time (timeout=)"
+            return "the core is still at work", "allow more time (timeout=)"
         if not after["axi_beats"]:
-            return (
-                "No word came from memory: the core's read port does not reach an HP port; see `rowvit"
-                " verify-overlay`"
-            )
-        words = self.meta["input"]["bytes"] // 8 * batch.sent
+            cause = "no word came from memory, as the core's read port does not reach an HP port"
+            return cause, "see `rowvit verify-overlay`"
+        words = loaded(self.meta)["input"]["bytes"] // 8 * batch.sent
         if after["recv_words"] < words:
-            return (
-                f"Of {words} input words {after['recv_words']} arrived, the DMA's MM2S stream stands still;"
-                " run `rowvit diagnose`"
-            )
-        return "The core waits for itself; run `rowvit diagnose`, and report this sentence"
+            arrived = f"{after['recv_words']} of {words} input words arrived"
+            return f"{arrived}, and the DMA's MM2S stream stands still", "run `rowvit diagnose`"
+        return "the core waits for itself", "run `rowvit diagnose`, and report this message"
 
     def _collect(self, batch: _Batch) -> tuple[float, dict[str, int], list[np.ndarray]]:
-        """When the answers were there, counters, and answers; after that the core is free."""
+        """When the answers had come, counters, and answers; afterwards the core is free."""
         received, counters = time.monotonic(), self.core.counters()
         return received, counters, [np.array(batch.sink[i, :n]) for i, n in enumerate(batch.lengths)]
 
@@ -382,13 +383,14 @@ class Accelerator(Target):
         self, batch: _Batch, received: float, counters: dict[str, int], outputs: list[np.ndarray]
     ) -> list[Result]:
         begin = time.monotonic()
-        results, start = [], (0, 0)
+        meta, start = loaded(self.meta), (0, 0)
+        results: list[Result] = []
         for i, output in enumerate(outputs):
             end = (counters["cycles"], counters["fires"]) if i == batch.count - 1 else None
-            result, start = _result(self.meta, output, start, end)
+            result, start = _result(meta, output, start, end)
             result.counters, result.batch = counters, batch.count
             if batch.count == 1:
-                _count_work(result, self.meta, self.config)
+                _add_work(result, meta, self.config)
             results.append(result)
         timing = {
             "pack": batch.packing,
@@ -414,8 +416,8 @@ class Accelerator(Target):
         except (RuntimeError, MemoryError, OSError) as error:
             asked = -(-int(np.prod(shape)) // 1024)
             raise RowvitError(
-                f"no contiguous memory for a buffer of {asked} KB ({cma()}); free other buffers, take a"
-                " smaller batch, or boot with a larger cma="
+                f"no contiguous memory for a buffer of {asked} KB ({cma()})",
+                "free other buffers, use a smaller batch, or boot with a larger cma=",
             ) from error
 
 
@@ -426,7 +428,7 @@ def _geometry(image: np.ndarray, meta: dict) -> Geometry:
 
 
 def cma() -> str:
-    """What the kernel says of its contiguous memory."""
+    """What the kernel says about its contiguous memory."""
     try:
         lines = MEMINFO.read_text().splitlines()
     except OSError:
@@ -435,101 +437,35 @@ def cma() -> str:
     return ", ".join(found) or "the kernel does not say how much there is"
 
 
-# -- records ------------------------------------------------------------------------------------
-
-
-def records(output: np.ndarray) -> list[tuple[Record, int, int, np.ndarray]]:
-    """Split an output packet.
-
-    Parameters
-    ----------
-    output : uint8 array [bytes]
-
-    Returns
-    -------
-    list of (type, tag, count, payload uint8 [bytes])
-
-    Raises
-    ------
-    RowvitError
-        A header is not a record's.
-    """
-    found, at = [], 0
-    while at < len(output):
-        header = int.from_bytes(output[at : at + 8].tobytes(), "little")
-        kind, tag, count, size = header & 0xFF, header >> 8 & 0xFF, header >> 16 & 0xFFFF, header >> 32
-        if kind not in set(Record) or at + 8 + size > len(output):
-            raise RowvitError(
-                f"the output is not made of records: word {at // 8} of {len(output) // 8} is 0x{header:016X};"
-                " bitstream and software may be of different versions"
-            )
-        found.append((Record(kind), tag, count, output[at + 8 : at + 8 + size]))
-        at += 8 + -(-size // 8) * 8
-    return found
-
-
 def _result(
     meta: dict, output: np.ndarray, start: tuple[int, int], end: tuple[int, int] | None
 ) -> tuple[Result, tuple[int, int]]:
     """The result of one image, and (cycles, fires) at its end: ``end``, or its last MARK."""
-    depth = meta["architecture"]["depth"]
-    logits = None
-    kept: list[np.ndarray] = []
-    checkpoints: dict[str, np.ndarray] = {}
-    marks = [start]
-    for kind, tag, count, payload in records(output):
-        if kind is Record.LOGITS:
-            logits = payload.view("<i2")[:count].copy()
-        elif kind is Record.KEPT:
-            kept.append(payload.view("<u2")[:count].astype(np.int64))
-        elif kind is Record.CHECKPOINT:
-            name = f"layers.{(tag - 1) // 2}.{('ffn', 'attn')[tag % 2]}" if tag else "embed"
-            checkpoints[name] = payload.view("<i2").reshape(count, -1).copy()
-        else:
-            word = payload.view("<u4")
-            marks.append((int(word[0]), int(word[1])))
-    classes = meta["architecture"]["classes"]
-    got = 0 if logits is None else len(logits)
-    if logits is None or got != classes or len(marks) != depth + 2 or len(kept) != len(meta["pruning"]):
-        raise RowvitError(
-            f"the output of an image is incomplete: {got} of {classes} logits,"
-            f" {len(marks) - 1} of {depth + 1} marks, {len(kept)} of {len(meta['pruning'])} token lists"
-        )
-    marks.append(end or marks[-1])
+    answer = Answer.parse(output, meta)
+    last = end or answer.marks[-1]
+    marks = [start, *answer.marks, last]
     # counters have 32 bits and wrap
-    steps = [[(now[i] - before[i]) & 0xFFFFFFFF for before, now in pairwise(marks)] for i in (0, 1)]
+    cycles, fires = ([(now[i] - before[i]) & 0xFFFFFFFF for before, now in pairwise(marks)] for i in (0, 1))
     result = Result.of(
         meta,
-        logits,
-        kept,
-        checkpoints=checkpoints,
-        cycles=sum(steps[0]),
-        layer_cycles=steps[0],
-        layer_fires=steps[1],
+        answer.logits,
+        answer.kept,
+        checkpoints=answer.checkpoints,
+        cycles=sum(cycles),
+        layer_cycles=cycles,
+        layer_fires=fires,
     )
-    return result, marks[-1]
+    return result, last
 
 
-def _count_work(result: Result, meta: dict, config: HardwareConfig) -> None:
+def _add_work(result: Result, meta: dict, config: HardwareConfig) -> None:
     """Multiplications and W2 rows from token counts and counters."""
-    arch, rule = meta["architecture"], meta["ffn2_rule"]
-    dim, hidden, depth, heads = (arch[name] for name in ("dim", "hidden", "depth", "heads"))
-    tiles = -(-dim // config.tile)
-    executed, layer_macs = dense_macs(arch)
-    result.macs_dense = executed + depth * layer_macs
+    arch, counters = meta["architecture"], result.counters
     alive = dict(zip((step["layer"] for step in meta["pruning"]), result.live, strict=True))
-
-    n, rows = arch["tokens"], 0
-    for layer in range(depth):
-        after = alive.get(layer, n)
-        executed += 3 * n * dim**2 + n * n * dim + after * (dim**2 + dim * hidden)
-        rows += hidden * (-(-after // meta["tile_rows"]) if rule == "tile" else 1)
-        if rule == "none":
-            executed += after * dim * hidden
-        n = after
-    executed += result.counters["pv_nonzeros"] * (dim // heads)
-    if rule != "none":
-        executed += result.counters["ffn2_nonzeros"] // tiles * dim
-    result.macs_executed = executed
-    result.w2_rows_total = rows
-    result.w2_rows_fetched = rows if rule == "none" else result.counters["w2_fetched"] // tiles
+    live = [arch["tokens"]]
+    for layer in range(arch["depth"]):
+        live.append(alive.get(layer, live[-1]))
+    tiles = -(-arch["dim"] // config.tile)  # these counters sum over lane tiles
+    nonzeros, rows = counters["ffn2_nonzeros"] // tiles, counters["w2_fetched"] // tiles
+    for name, value in vars(count_work(meta, live[1:], counters["pv_nonzeros"], nonzeros, rows)).items():
+        setattr(result, name, value)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +16,10 @@ from rowvit.hardware.block_design import FRONTENDS
 from rowvit.hardware.config import HardwareConfig
 from rowvit.reference import patchify, run
 from rowvit.reference.frontend import Geometry, resize
-from rowvit.targets.target import Result, Target, read_package
+from rowvit.targets.target import Result, Target, loaded, read_package
+
+if TYPE_CHECKING:
+    from rowvit.formats.program import Program
 
 
 class Golden(Target):
@@ -24,12 +28,12 @@ class Golden(Target):
     Parameters
     ----------
     config : HardwareConfig
-        Only carried along: results do not depend on it.
+        Results do not depend on it.
     checkpoints : bool
         Also return the residual stream after every half layer.
     frontend : str
-        "host": images have the network's size; "hls": they have any, and are scaled as the HLS
-        preprocessor does.
+        "host": images have the network's size; "hls": they have any size, and are scaled as by the HLS
+        preprocessor.
 
     Raises
     ------
@@ -39,26 +43,26 @@ class Golden(Target):
 
     def __init__(self, config: HardwareConfig, checkpoints: bool = False, frontend: str = "host") -> None:
         if frontend not in FRONTENDS:
-            raise RowvitError(f"no front end '{frontend}'; take {' or '.join(FRONTENDS)}")
+            raise RowvitError(f"no front end '{frontend}'", f"use {' or '.join(FRONTENDS)}")
         self.config, self.checkpoints, self.frontend = config, checkpoints, frontend
         self.package: ModelPackage | None = None
 
-    def load(self, model: str | Path | ModelPackage) -> None:
+    def load(self, model: str | Path | ModelPackage | Program) -> None:
         """Read a package; `RowvitError` for a compiled program, which holds no network."""
         self.package = read_package(model)
         self.meta = self.package.meta
 
     def _run(self, images: Sequence[np.ndarray]) -> list[Result]:
-        begin = time.monotonic()
-        side, patch = self.package.arch["image_size"], self.package.arch["patch_size"]
+        begin, package = time.monotonic(), loaded(self.package)
+        side, patch = package.arch["image_size"], package.arch["patch_size"]
         if self.frontend == "hls":
             images = [resize(i, Geometry.of(i.shape[1], i.shape[0], side, patch)) for i in images]
         patches = patchify(np.stack(images), patch)
-        found = run(self.package, patches, self.checkpoints)
+        found = run(package, patches, self.checkpoints)
         seconds = (time.monotonic() - begin) / len(images)
         return [
             Result.of(
-                self.meta,
+                package.meta,
                 image.logits,
                 image.kept,
                 checkpoints=image.checkpoints,

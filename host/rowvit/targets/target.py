@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What golden, sim and board have in common: loading a model, taking images, giving results."""
+"""What golden, sim and board have in common: loading a network, taking images, returning results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rowvit.formats.package import ModelPackage
 
 MODELS = Path(__file__).parents[1] / "models"
+_Loaded = TypeVar("_Loaded")
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Result:
     Parameters
     ----------
     top1 : int
-        Lowest index among the greatest logits.
+        Lowest index among the largest logits.
     label : str
         Name of that class.
     probabilities : float64 array [classes]
@@ -38,9 +39,9 @@ class Result:
     kept : list of int64 arrays
         For every pruning layer the original indices of the tokens that stay, token 0 included.
     checkpoints : dict of int16 arrays [live, D]
-        Residual stream after "embed", "layers.{i}.attn" and "layers.{i}.ffn", if compiled in.
+        States of the residual stream by `formats.records.checkpoint_names`, if compiled in.
     cycles : int or None
-        Clock cycles; None on target golden. Of a batch: since the image before.
+        Clock cycles, in a batch those since the previous image; None on target golden.
     layer_cycles : list of int
         Cycles of embedding, each layer, and head. In a batch, the head of all images but the last
         counts in the next image's embedding.
@@ -49,17 +50,15 @@ class Result:
     counters : dict of int
         The core's counters after the start that ran this image; see ``isa.COUNTERS``.
     batch : int
-        Images of that start. The numbers below are None if there was more than one.
-    macs_executed, macs_dense : int
-        Multiplications made, and those of the network without pruning and skipping.
-    w2_rows_fetched, w2_rows_total : int
-        Rows of the second FFN matrix that were fetched, and that there were for the live tokens.
+        Images of that start. The next four are None if there was more than one.
+    macs_executed, macs_dense, w2_rows_fetched, w2_rows_total : int or None
+        See `formats.work.Work`.
     seconds : float
         Wall time per image, transfers included.
     timing : dict of float
-        Seconds of the host's clock that the start took which ran this image: "pack" (patches made, copied and
-        flushed), "run" (register writes, transfers and the core, to the last word of the answer), of that
-        "send" (until the last input was taken), and "unpack" (counters and records read). Empty on golden.
+        Wall time in seconds of the start that ran this image: "pack" (making, copying and flushing patches),
+        "run" (register writes, transfers and the core, up to the last word of the answer), including "send"
+        (until the last input was taken), and "unpack" (reading counters and records). Empty on golden.
     bit_exact : bool or None
         Equal to the integer reference in logits, kept tokens and checkpoints; None if not compared.
     """
@@ -90,7 +89,7 @@ class Result:
 
     @classmethod
     def of(cls, meta: dict, logits: np.ndarray, kept: list[np.ndarray], **values) -> Result:
-        """A result from its logits; ``meta`` is a package's or a program's description."""
+        """A result from its logits; ``meta`` is the description of a package or program."""
         scaled = logits.astype(np.float64) * meta["scales"]["logit"]
         exponentials = np.exp(scaled - scaled.max())
         top1 = int(logits.argmax())
@@ -98,7 +97,7 @@ class Result:
         return cls(top1, name, exponentials / exponentials.sum(), logits, kept, **values)
 
     def same(self, other: Result) -> bool:
-        """Equal in every bit that both hold."""
+        """Whether logits, kept tokens and checkpoints are equal."""
         ours, theirs = (
             [r.logits, *r.kept, *(r.checkpoints[k] for k in sorted(r.checkpoints))] for r in (self, other)
         )
@@ -111,7 +110,7 @@ class Target:
     """What golden, sim and board have in common: `load` a network, call with images, `close`."""
 
     config: HardwareConfig
-    #: who makes patches of images: "host", or "hls", the preprocessor, which takes images of any size
+    #: what makes patches of images: "host", or "hls", the preprocessor, which takes images of any size
     frontend: str = "host"
 
     def load(self, model: str | Path | ModelPackage | Program) -> None:
@@ -147,8 +146,8 @@ class Target:
     def stream(self, images: Iterable[np.ndarray | str | Path], batch: int = 1) -> Iterator[Result]:
         """Classify images as they come, in order.
 
-        While the core computes one batch, the next is taken from ``images`` and made ready, so results
-        come one batch late. Close the generator, or let it go, to end early.
+        While the core computes one batch, the next is taken from ``images`` and prepared, so results
+        come one batch late. To end early, close the generator or drop it.
 
         Parameters
         ----------
@@ -159,23 +158,22 @@ class Target:
         Raises
         ------
         RowvitError
-            As for a call. What ``images`` raises passes through, after the results of the images that it
-            gave before; the target can be used again.
+            As for a call. What ``images`` raises passes through, after the results of the images before it;
+            the target can be used again.
         """
         self._ready(batch)
         for pixels in self._batches(images, batch):
             yield from self._run(pixels)
 
     def _ready(self, batch: int) -> None:
-        if self.meta is None:
-            raise RowvitError("no network is loaded; call load with a package or a program first")
+        loaded(self.meta)
         if not 1 <= batch <= 0xFFFF:
-            raise RowvitError(f"a batch of {batch} images is not possible; take 1 to 65535")
+            raise RowvitError(f"a batch of {batch} images is not possible", "use 1 to 65535")
 
     def _batches(
         self, images: Iterable[np.ndarray | str | Path], batch: int
     ) -> Iterator[Sequence[np.ndarray]]:
-        """Up to ``batch`` images of pixels, again and again."""
+        """Batches of up to ``batch`` images' pixels."""
         images = iter(images)
         failure: Exception | None = None
         while failure is None:
@@ -183,7 +181,7 @@ class Target:
             try:
                 for image in islice(images, batch):
                     group += self._pixels([image])
-            except Exception as error:  # after what came before it
+            except Exception as error:  # raised after the images before it
                 failure = error
             if group:
                 yield group
@@ -192,7 +190,7 @@ class Target:
         raise failure
 
     def close(self) -> None:
-        """Give up buffers and device."""
+        """Free buffers and device."""
 
     def __enter__(self) -> Target:
         return self
@@ -206,26 +204,34 @@ class Target:
             return [
                 self._pixels(i[None])[0] if isinstance(i, np.ndarray) else self._decode(i) for i in images
             ]
-        side = self.meta["architecture"]["image_size"]
+        side = loaded(self.meta)["architecture"]["image_size"]
         height, width = images.shape[1:3] if images.ndim == 4 else (0, 0)
         right_size = self.frontend == "hls" or (height, width) == (side, side)
         if images.dtype != np.uint8 or images.shape[1:] != (height, width, 3) or not right_size:
             size = "height, width" if self.frontend == "hls" else f"{side}, {side}"
             raise RowvitError(
-                f"images are {images.dtype} {list(images.shape)}; this network takes uint8 [B, {size}, 3]"
+                f"images are {images.dtype} {list(images.shape)}", f"this network takes uint8 [B, {size}, 3]"
             )
-        return images
+        return list(images)
 
     def _decode(self, path: str | Path) -> np.ndarray:
         from rowvit.images import decode, frame
 
         if self.frontend == "hls":
             return frame(path)
-        return decode(path, self.meta["architecture"]["image_size"], self.meta["preprocessing"]["resize"])
+        meta = loaded(self.meta)
+        return decode(path, meta["architecture"]["image_size"], meta["preprocessing"]["resize"])
+
+
+def loaded(part: _Loaded | None) -> _Loaded:
+    """A part of the loaded network; `RowvitError` if there is none."""
+    if part is None:
+        raise RowvitError("no network is loaded", "call load with a package or a program first")
+    return part
 
 
 def read_model(model: str | Path | ModelPackage | Program) -> ModelPackage | Program:
-    """A package or program as it is, from a file, or by the name of a network that rowvit brings.
+    """A package or program as it is, from a file, or by the name of a network that comes with rowvit.
 
     Raises
     ------
@@ -245,15 +251,15 @@ def read_model(model: str | Path | ModelPackage | Program) -> ModelPackage | Pro
     return (Program if "rowvit-program" in metadata else ModelPackage).load(path)
 
 
-def read_package(model: str | Path | ModelPackage) -> ModelPackage:
+def read_package(model: str | Path | ModelPackage | Program) -> ModelPackage:
     """Like `read_model`, but a compiled program is refused with a `RowvitError`."""
     from rowvit.formats.package import ModelPackage
 
     found = read_model(model)
     if not isinstance(found, ModelPackage):
         raise RowvitError(
-            f"this is a program compiled for '{found.meta['config']['name']}', which only sim and board run;"
-            " give the model package"
+            f"this is a program compiled for '{found.meta['config']['name']}', which only sim and board run",
+            "use the model package",
         )
     return found
 
@@ -261,12 +267,12 @@ def read_package(model: str | Path | ModelPackage) -> ModelPackage:
 def read_program(
     model: str | Path | ModelPackage | Program, config: HardwareConfig, checkpoints: bool = False
 ) -> Program:
-    """Like `read_model`; a package is compiled for ``config``, a program must be for it.
+    """Like `read_model`, but a package is compiled for ``config``, and a program must be for it.
 
     Raises
     ------
     RowvitError
-        Also if the network does not fit the configuration, or the program is for another one.
+        As `read_model`, or the network does not fit the configuration, or the program is for another one.
     """
     from rowvit.compiler import Program, compile
 
@@ -277,6 +283,7 @@ def read_program(
     if made["hash"] != config.hash:
         raise RowvitError(
             f"the program is for configuration '{made['name']}' (hash 0x{made['hash']:08X}), not for"
-            f" '{config.name}' (0x{config.hash:08X}); compile the package again"
+            f" '{config.name}' (0x{config.hash:08X})",
+            "compile the package again",
         )
     return found

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an image costs: multiplications, and rows of the second FFN matrix (W2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+_Number = TypeVar("_Number", int, np.ndarray)
+
+
+@dataclass
+class Work(Generic[_Number]):
+    """Work for one image, or int64 arrays with an entry per image where images differ.
+
+    Parameters
+    ----------
+    macs_executed : int or int64 array
+        Multiplications of nonzero scalars in P and (unless ``ffn2_rule`` is "none") in the hidden
+        activations, and all multiplications of the other layers, over live rows; the projection runs
+        on kept rows only. The patch embedding counts without its prefix rows.
+    macs_dense : int
+        The same network without any pruning or skipping.
+    w2_rows_fetched : int or int64 array
+        Rows of W2 fetched, over all layers. Rule "tile" fetches for every tile of live rows.
+    w2_rows_total : int
+        Rows that would be fetched without looking at the activations: hidden per layer, and with
+        rule "tile" hidden per tile of live rows.
+    """
+
+    macs_executed: _Number
+    macs_dense: int
+    w2_rows_fetched: _Number
+    w2_rows_total: int
+
+
+def count_work(
+    meta: Mapping[str, Any],
+    live: Sequence[int],
+    pv_nonzeros: int,
+    ffn2_nonzeros: _Number,
+    w2_rows: _Number,
+) -> Work[_Number]:
+    """Work from what was counted while a network ran.
+
+    Parameters
+    ----------
+    meta : mapping
+        ``architecture``, ``ffn2_rule`` and ``tile_rows`` of a package or program.
+    live : sequence of int
+        Tokens that enter the FFN of each layer: those that its attention leaves.
+    pv_nonzeros : int
+        Nonzero probabilities over all layers, heads and rows.
+    ffn2_nonzeros, w2_rows : int or int64 array
+        Nonzero hidden activations, and rows of W2 that have a use, over all layers. Rule "none" uses all.
+    """
+    arch, rule = meta["architecture"], meta["ffn2_rule"]
+    tokens, hidden, depth = arch["tokens"], arch["hidden"], arch["depth"]
+    tiles = sum(-(-rows // meta["tile_rows"]) for rows in live) if rule == "tile" else depth
+    none = rule == "none"
+    return Work(
+        _macs(arch, live, pv_nonzeros, hidden * sum(live) + 0 * ffn2_nonzeros if none else ffn2_nonzeros),
+        _macs(arch, [tokens] * depth, arch["heads"] * tokens**2 * depth, hidden * tokens * depth),
+        hidden * tiles + 0 * w2_rows if none else w2_rows,
+        hidden * tiles,
+    )
+
+
+def _macs(arch: Mapping[str, int], live: Sequence[int], pv_nonzeros: int, ffn2_nonzeros: _Number) -> _Number:
+    dim, tokens = arch["dim"], arch["tokens"]
+    patches = (tokens - arch["prefix"]) * arch["channels"] * arch["patch_size"] ** 2
+    macs = dim * (patches + arch["classes"]) + pv_nonzeros * (dim // arch["heads"])
+    for before, after in pairwise([tokens, *live]):
+        macs += (3 * before + after) * dim**2 + before**2 * dim + after * dim * arch["hidden"]
+    return macs + dim * ffn2_nonzeros

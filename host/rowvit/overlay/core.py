@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The core's registers as a PYNQ driver."""
+
+from __future__ import annotations
+
+from pynq import DefaultIP
+
+from rowvit.errors import RowvitError
+from rowvit.hardware.isa import COUNTER_BASE, COUNTERS, REGISTERS, Engine, Error
+from rowvit.overlay.bitfile import CORE_TYPES
+
+BUSY, DONE, ERROR = 1, 2, 4  # of the register STATUS
+_START, _RESET = 1, 2  # of the register CONTROL
+_ERRORS: dict[int, tuple[str, str]] = {
+    Error.BAD_OPCODE: ("the program holds an unknown instruction", "compile the network again"),
+    Error.ADDRESS_RANGE: ("the program loads beyond its blob", "compile the network again"),
+    Error.BAD_HASH: ("the program is for another configuration or ABI", "compile it for this one"),
+    Error.AXI_READ: (
+        "a memory read failed (SLVERR or DECERR)",
+        "see that the core reaches the memory at the blob's address",
+    ),
+    Error.WATCHDOG: ("nothing moved for {watchdog} cycles", "run `rowvit diagnose`"),
+    Error.STREAM_SHORT: (
+        "the input packet of an image ended early",
+        "run `rowvit diagnose`: the stream lost words",
+    ),
+    Error.STREAM_LONG: (
+        "the input packet of an image is too long",
+        "run `rowvit diagnose`: the stream is out of step",
+    ),
+}
+
+
+class RowvitCore(DefaultIP):
+    """The core's registers.
+
+    ``read(offset)`` and ``write(offset, value)`` are `pynq.DefaultIP`'s.
+
+    Parameters
+    ----------
+    description : dict
+        The core's entry in ``Overlay.ip_dict``.
+    """
+
+    bindto = list(CORE_TYPES)
+
+    def __init__(self, description: dict) -> None:
+        super().__init__(description)
+        self.path: str = description["fullpath"]
+        #: pins of the block that are connected to an interrupt controller
+        self.interrupts: list[str] = [pin["fullpath"] for pin in description.get("interrupts", {}).values()]
+
+    def get(self, name: str) -> int:
+        """Read a register by its name in ``isa.REGISTERS``."""
+        return self.read(REGISTERS[name][0])
+
+    def set(self, name: str, value: int) -> None:
+        """Write a register by its name in ``isa.REGISTERS``."""
+        self.write(REGISTERS[name][0], int(value))
+
+    def start(self, base: int, length: int, images: int, watchdog: int) -> None:
+        """Run ``images`` images of the program at the start of the blob of ``length`` bytes at ``base``."""
+        for name, value in (
+            ("BASE_LO", base & 0xFFFFFFFF),
+            ("BASE_HI", base >> 32),
+            ("PROGRAM", 0),
+            ("LENGTH", length),
+            ("IMAGES", images),
+            ("WATCHDOG", watchdog),
+            ("IRQ_STATUS", 3),
+            ("IRQ_ENABLE", 3),
+            ("CONTROL", _START),
+        ):
+            self.set(name, value)
+
+    def reset(self) -> None:
+        """Abandon what is running, and clear error and counters."""
+        self.set("CONTROL", _RESET)
+
+    def counters(self) -> dict[str, int]:
+        """The counters of the last start, by their names in ``isa.COUNTERS``."""
+        return {name: self.read(COUNTER_BASE + 4 * i) for i, (name, _) in enumerate(COUNTERS)}
+
+    def progress(self) -> dict[str, int]:
+        """Operations that each engine has completed since start; they wrap at 16 bits."""
+        done = [self.get(f"PROGRESS{i}") for i in range(3)]
+        return {engine.name: done[engine // 2] >> 16 * (engine % 2) & 0xFFFF for engine in Engine}
+
+    def error(self) -> RowvitError:
+        """The sticky error as an exception to raise."""
+        value = self.get("ERROR")
+        code, index = value & 0xFF, value >> 8
+        unknown = f"unknown error code {code}", "build bitstream and software from the same version"
+        text, advice = _ERRORS.get(code, unknown)
+        text = text.format(watchdog=self.get("WATCHDOG"))
+        return RowvitError(f"the core stopped at instruction {index}: {text}", advice)
+
+    def state(self) -> str:
+        """Status, progress and words moved, in a few words."""
+        status, counters = self.get("STATUS"), self.counters()
+        flags = [name for bit, name in ((BUSY, "busy"), (DONE, "done"), (ERROR, "stopped")) if status & bit]
+        done = ", ".join(f"{name} {count}" for name, count in self.progress().items())
+        return (
+            f"core {' and '.join(flags) or 'idle'} (status 0x{status:08X}), {status >> 16} images done,"
+            f" {self.get('LIVE')} live tokens, operations done {done},"
+            f" {counters['axi_beats']} words read from memory, {counters['recv_words']} received,"
+            f" {counters['send_words']} sent"
+        )

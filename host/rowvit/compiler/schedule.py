@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Places loads between steps and gives their blocks room; then derives all dependencies.
 
-A load stands in the program as early as its room is free in program order (its last user has been
+A load comes as early in the program as its room is free in program order (its last user has been
 issued), but at most ``LOOKAHEAD`` loads ahead of the step that needs them: the dispatcher issues
 in order and would otherwise hold a step back behind a full load queue.
 """
@@ -11,9 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rowvit.compiler.hazards import Access, Memory, Tracker
-from rowvit.compiler.lower import Block, Load, Lowering, Reserved, Step
+from rowvit.compiler.lower import Lowering
+from rowvit.compiler.steps import Block, Load, Reserved, Step
 from rowvit.errors import RowvitError
-from rowvit.hardware.config import HardwareConfig
+from rowvit.formats.program import Operation
 from rowvit.hardware.isa import (
     ABI_VERSION,
     INSTRUCTION_BYTES,
@@ -75,12 +76,14 @@ class _Room:
 class Scheduler:
     """Order of loads and steps for one pass, and the instructions of that order."""
 
-    def __init__(self, lowering: Lowering, config: HardwareConfig) -> None:
-        self.lowering, self.config = lowering, config
+    def __init__(self, lowering: Lowering) -> None:
+        self.lowering, self.config = lowering, lowering.config
         self.steps = lowering.steps
 
-    def run(self) -> list[Instruction]:
-        """All instructions, HEADER to END; load addresses count from the blob's base.
+    def run(self) -> tuple[list[Instruction], list[Operation]]:
+        """All instructions, HEADER to END, and what those between do.
+
+        Load addresses count from the blob's base.
 
         Raises
         ------
@@ -94,7 +97,11 @@ class Scheduler:
             for memory, room in self.rooms.items()
         }
         order = self._order_with_back_off(past)
-        return self._instructions(order)
+        for step in self.steps:
+            for load in step.loads:
+                load.operation = load.operation or step.operation
+        operations = [item.operation for item in order if item.operation]
+        return self._instructions(order), operations
 
     def _order_with_back_off(self, past: dict[Memory, list[_Use]]) -> list[Load | Step]:
         ahead = [LOOKAHEAD] * len(self.steps)
@@ -104,12 +111,13 @@ class Scheduler:
                 return order
             window = range(max(0, stuck - _BACK_OFF), stuck + 1)
             if not any(ahead[i] for i in window):
-                step, config = self.steps[stuck], self.config
+                step, config, name = self.steps[stuck], self.config, self.lowering.meta["name"]
+                operation = step.operation
                 lines = step.weights.size if step.weights else 0
                 raise RowvitError(
-                    f"'{self.lowering.meta['name']}' on '{config.name}': {step.name} of layer {step.layer}"
-                    f" finds no room for {lines} weight lines in a row and a parameter slot;"
-                    f" {config.weight_depth} lines and {config.param_slots} slots are too few"
+                    f"'{name}' on '{config.name}': {operation.label} of layer {operation.layer} finds no room"
+                    f" for {lines} contiguous weight lines and a parameter slot; {config.weight_depth} lines"
+                    f" and {config.param_slots} slots are too few"
                 )
             for i in window:
                 ahead[i] = max(0, ahead[i] - 1)

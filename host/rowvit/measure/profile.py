@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import rowvit
-from rowvit.compiler import Program
 from rowvit.cycles import Prediction, Slice, Statistics, measured, predict
 from rowvit.errors import RowvitError
+from rowvit.formats.program import OperationKind, Program
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import COUNTERS, QUEUE, Engine, Flag
 from rowvit.measure import plots
@@ -357,19 +357,18 @@ def write_trace(found: Profile, path: Path) -> None:
         raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-#: color of an operation by the first part of its name
 _COLORS = {
-    "patch": "#7f7f7f",
-    "q": "#1f77b4",
-    "k": "#5fa2d6",
-    "v": "#9ecae1",
-    "attn": "#ff7f0e",
-    "select": "#8c1d40",
-    "proj": "#2ca02c",
-    "fc1": "#9467bd",
-    "fc2": "#d6558f",
-    "head": "#4d4d4d",
-    "norm": "#bcbd22",
+    OperationKind.EMBEDDING: "#7f7f7f",
+    OperationKind.QUERY: "#1f77b4",
+    OperationKind.KEY: "#5fa2d6",
+    OperationKind.VALUE: "#9ecae1",
+    OperationKind.ATTENTION: "#ff7f0e",
+    OperationKind.SELECT: "#8c1d40",
+    OperationKind.PROJECTION: "#2ca02c",
+    OperationKind.FFN1: "#9467bd",
+    OperationKind.FFN2: "#d6558f",
+    OperationKind.HEAD: "#4d4d4d",
+    OperationKind.NORM: "#bcbd22",
 }
 _WAITS = {
     "busy": ("multiplies", "#3b6fb6"),
@@ -412,10 +411,10 @@ def _plot_timeline(axes: Any, found: Profile) -> None:
         by_color: dict[str, list[tuple[float, float]]] = {}
         for piece in found.timeline:
             if piece.engine is engine and piece.end > piece.start:
-                part = piece.name.split(".")[0].split(" ")[0]
-                part = "patch" if part == "patches" else part
-                used.add(part)
-                color = _COLORS.get(part, "#17becf")
+                kind = piece.operation.kind
+                kind = OperationKind.EMBEDDING if kind is OperationKind.INPUT else kind
+                used.add(kind)
+                color = _COLORS.get(kind, "#17becf")
                 by_color.setdefault(color, []).append((piece.start / 1e3, (piece.end - piece.start) / 1e3))
         for color, spans in by_color.items():
             axes.broken_barh(spans, (height - 0.4, 0.8), facecolors=color, edgecolors="white", linewidth=0.15)
@@ -429,7 +428,7 @@ def _plot_timeline(axes: Any, found: Profile) -> None:
     axes.set_ylim(-0.6, len(rows) - 0.5)
     axes.set_xlabel("thousand cycles")
     axes.set_title("operations by engine; vertical lines: ends of layers", fontsize=10, pad=18)
-    handles = [Patch(color=color, label=part) for part, color in _COLORS.items() if part in used]
+    handles = [Patch(color=color, label=kind.value) for kind, color in _COLORS.items() if kind in used]
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9, frameon=False)
 
 

@@ -12,8 +12,6 @@ from rowvit.compiler.weights import pad_heads
 from rowvit.formats.program import Operation, OperationKind
 from rowvit.hardware.isa import Dst, Engine, Flag, Op
 
-_PATHS = {OperationKind.QUERY: "q", OperationKind.KEY: "k", OperationKind.VALUE: "v"}
-
 
 def attention(lowering: Lowering, layer: int, before: int, after: int) -> None:
     """The layer has at most ``before`` tokens, and ``after`` from its projection on."""
@@ -75,7 +73,7 @@ class _Attention:
     def _part(self, kind: OperationKind, first: int, groups: int) -> None:
         """Q, K or V of some heads."""
         lowering, config, plan = self.lowering, self.lowering.config, self.plan
-        tensors, path = lowering.tensors, f"layers.{self.layer}.{_PATHS[kind]}"
+        tensors, path = lowering.tensors, f"layers.{self.layer}.{kind.value}"
         if kind is OperationKind.QUERY:
             dst, offset = Dst.TOKEN, self._offset(first)
             target = self.rows.write(self._offset(groups), offset)
@@ -99,7 +97,7 @@ class _Attention:
             (),
             **self.x.source(),
             k=plan.dim,
-            shift=self.params[f"{_PATHS[kind]}.shift"],
+            shift=self.params[f"{kind.value}.shift"],
             bands=self.bands,
             **fields,
         )

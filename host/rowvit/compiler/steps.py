@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from rowvit.compiler.hazards import Access, Memory
 from rowvit.formats.program import Operation
 from rowvit.hardware.isa import Engine, Instruction, LoadKind
+
+#: the array reads operands, and the drain writes results
+compute_read, compute_write = partial(Access, Engine.EXEC, False), partial(Access, Engine.DRAIN, True)
 
 
 @dataclass(eq=False)
@@ -98,21 +102,3 @@ class Region:
 
     def source(self) -> dict[str, int]:
         return dict(src_base=self.base, src_stride=self.stride)
-
-
-def compute_read(
-    memory: Memory, base: int, width: int, stride: int = 0, bands: int = 1, first: int = 0
-) -> Access:
-    return Access(Engine.EXEC, False, memory, base, width, stride, bands, first)
-
-
-def compute_write(
-    memory: Memory,
-    base: int,
-    width: int,
-    stride: int = 0,
-    bands: int = 1,
-    first: int = 0,
-    banded: bool = True,
-) -> Access:
-    return Access(Engine.DRAIN, True, memory, base, width, stride, bands, first, banded)

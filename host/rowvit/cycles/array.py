@@ -24,7 +24,7 @@ from rowvit.hardware.pipeline import (
 
 def drain_done(groups: int) -> int:
     """Cycles from a tile's last lane in the drain to its completion (rtl/array/drain.v: DONE_LAT)."""
-    return 16 + 4 * groups
+    return 16 + (8 if groups > 4 else 4) * groups
 
 
 @dataclass

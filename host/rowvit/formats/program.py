@@ -20,7 +20,7 @@ FORMAT = 2
 
 
 class OperationKind(Enum):
-    """What an operation does; the value is its name in labels and in program files."""
+    """What an operation does; the value names it in labels and program files, and its tensors in packages."""
 
     INPUT = "patches"
     EMBEDDING = "patch"

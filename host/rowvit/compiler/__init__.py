@@ -35,7 +35,7 @@ def compile(package: ModelPackage, config: HardwareConfig, checkpoints: bool = F
     Raises
     ------
     RowvitError
-        The network does not fit; the message says what is needed and what there is.
+        The network does not fit; the message says what is needed and what is available.
     """
     lowering = Lowering(package, config, checkpoints)
     embed(lowering)
@@ -56,11 +56,7 @@ def compile(package: ModelPackage, config: HardwareConfig, checkpoints: bool = F
         "architecture": meta["architecture"],
         "tile_rows": meta.get("tile_rows", 0),
         "checkpoints": checkpoints,
-        "input": {
-            "rows": input_rows,
-            "row_words": plan.row_words,
-            "bytes": 8 * plan.row_words * input_rows,
-        },
+        "input": {"rows": input_rows, "row_words": plan.row_words, "bytes": 8 * plan.row_words * input_rows},
         "output": {"max_bytes": lowering.output_bytes},
         "instructions": len(instructions),
         "operations": [operation.to_json() for operation in operations],

@@ -121,7 +121,7 @@ def _pieces(lowering: Lowering) -> tuple[list[tuple[int, int]], dict[int, int]]:
 def _doubling(end: int) -> Iterator[tuple[int, int]]:
     band0, size = 0, 4
     while band0 < end:
-        # a small rest goes with the piece before it
+        # a small remainder joins the piece before it
         take = size if end - band0 >= 2 * size else end - band0
         yield band0, take
         band0, size = band0 + take, 2 * take

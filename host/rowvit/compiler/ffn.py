@@ -22,6 +22,7 @@ _ALL_BANDS = 0xFFFF
 class _Chunk:
     number: int
     neurons: slice
+    segments: int  #: of `lanes` neurons
     region: Region  #: hidden activations
     mask_base: int
     masks: list[Mask] = field(default_factory=list)  #: of its hidden tiles, in order
@@ -57,9 +58,10 @@ class _Ffn:
         pending: list[_Chunk] = []
         for c, start in enumerate(starts):
             neurons = slice(start, min(start + chunk, hidden))
-            stride = self.plan.hidden_stride(neurons.stop - neurons.start)
+            segments = -(-(neurons.stop - start) // self.config.lanes)
+            stride = segments * self.plan.hidden_segment
             region = Region(self.x.end + c % buffers * words, stride, self.x.bands)
-            pending.append(_Chunk(c, neurons, region, c % mask_buffers * masks))
+            pending.append(_Chunk(c, neurons, segments, region, c % mask_buffers * masks))
             self._ffn1(pending[-1], hurry=buffers == 1)
             if len(pending) == buffers:
                 self._ffn2(pending.pop(0))
@@ -95,54 +97,47 @@ class _Ffn:
         In a hurry the last tile's last bands have their own mask: almost all rows of W2 are known from the
         bands before, and are loaded meanwhile.
         """
-        tile, bands = self.config.tile, self.x.bands
+        tensors, path = self.lowering.tensors, f"layers.{self.layer}.fc1"
+        weight, bias, mult = (tensors[f"{path}.{name}"] for name in ("weight", "bias", "mult"))
+        lanes, tile, bands, first = self.config.lanes, self.config.tile, self.x.bands, chunk.neurons.start
         for start in range(0, chunk.size, tile):
             end = min(start + tile, chunk.size)
-            groups = -(-(end - start) // self.config.lanes)
-            first = chunk.neurons.start
-            loads = self.lowering.linear(
-                f"layers.{self.layer}.fc1", slice(first + start, first + end), groups
-            )
+            groups = -(-(end - start) // lanes)
+            channels = slice(first + start, first + end)
+            loads = [
+                self.lowering.param_load(bias[channels], mult[channels], groups),
+                self.lowering.weight_load(weight[:, channels], groups),
+            ]
             late = self._late_bands() if hurry and self.rule == "image" and end == chunk.size else 0
-            word, had = chunk.mask_base + start // self.config.lanes, None
-            for piece in [(0, bands - late), (bands - late, late)] if late else [(0, bands)]:
-                had = self._ffn1_piece(chunk, start, groups, piece, loads, word, had)
-                word = chunk.mask_base + -(-chunk.size // self.config.lanes)
+            word, had = chunk.mask_base + start // lanes, None
+            for band0, count in [(0, bands - late), (bands - late, late)] if late else [(0, bands)]:
+                words = Access(Engine.LOAD, False, Memory.MASK, word, groups, banded=False)
+                mask = Mask(len(self.lowering.steps), start, words, band0, had)
+                self._ffn1_piece(chunk, mask, count, loads)
+                word, had = chunk.mask_base + chunk.segments, words
 
-    def _ffn1_piece(
-        self,
-        chunk: _Chunk,
-        start: int,
-        groups: int,
-        piece: tuple[int, int],
-        loads: list[Loaded],
-        word: int,
-        had: Access | None,
-    ) -> Access:
-        """Some bands of the hidden tile at ``start``; their mask begins at ``word``, and is returned."""
+    def _ffn1_piece(self, chunk: _Chunk, mask: Mask, bands: int, loads: list[Loaded]) -> None:
+        """Some bands of one hidden tile: those of its mask, which it has only with a mask rule."""
         config, plan, region = self.config, self.plan, chunk.region
-        band0, bands = piece
-        offset = start // config.lanes * plan.hidden_segment
-        targets = [region.write(groups * plan.hidden_segment, offset, band0, bands)]
-        read = Access(Engine.LOAD, False, Memory.MASK, word, groups, banded=False)
-        mask: dict[str, int] = {}
+        band0, groups, word = mask.band0, mask.words.width, mask.words.base
+        offset = mask.start // config.lanes * plan.hidden_segment
+        accesses = [
+            self.x.read(band0=band0, bands=bands),
+            region.write(groups * plan.hidden_segment, offset, band0, bands),
+        ]
+        fields: dict[str, int] = {}
         if self.rule != "none":
-            segments = -(-chunk.size // config.lanes)
-            tile_rows = self.lowering.meta["tile_rows"]
+            tile_rows, segments = self.lowering.meta["tile_rows"], chunk.segments
             mask_bands = _ALL_BANDS if self.rule == "image" else tile_rows // config.rows
-            mask = dict(mask_base=word, mask_bands=mask_bands, mask_stride=segments)
+            fields = dict(mask_base=word, mask_bands=mask_bands, mask_stride=segments)
             row_tiles = len(self.row_tiles)
-            targets.append(compute_write(Memory.MASK, word, groups, segments, row_tiles, banded=False))
-            chunk.masks.append(Mask(len(self.lowering.steps), start, read, band0, had))
+            accesses.append(compute_write(Memory.MASK, word, groups, segments, row_tiles, banded=False))
+            chunk.masks.append(mask)
+        tile = (chunk.neurons.start + mask.start) // config.tile
         self.lowering.matmul(
-            Operation(
-                OperationKind.FFN1,
-                self.layer,
-                tile=(chunk.neurons.start + start) // config.tile,
-                band=band0 or None,
-            ),
+            Operation(OperationKind.FFN1, self.layer, tile=tile, band=band0 or None),
             Dst.HIDDEN,
-            [self.x.read(band0=band0, bands=bands), *targets],
+            accesses,
             groups,
             loads,
             (),
@@ -154,9 +149,8 @@ class _Ffn:
             thr=self.params["thr"],
             band0=band0,
             bands=bands,
-            **mask,
+            **fields,
         )
-        return read
 
     # -- FFN2 -----------------------------------------------------------------------------------
 
@@ -186,27 +180,19 @@ class _Ffn:
         plan, region, sparse = self.plan, chunk.region, self.rule != "none"
         base, _, groups = plan.residual_tiles()[t]
         band0, bands = self.row_tiles[r]
-        segments = -(-chunk.size // self.config.lanes)
-        block = Block(Memory.WEIGHT, segments * self.config.lanes)
-        loads = self._w2_loads(address, groups, block, chunk.mask_base + r * segments, band0, chunk.masks)
+        row_tile = r if self.rule == "tile" else None
+        block = Block(Memory.WEIGHT, chunk.segments * self.config.lanes)
+        masks, word = chunk.masks, chunk.mask_base + r * chunk.segments
+        loads = self._w2_loads(address, groups, block, word, band0, masks)
         step = self.lowering.matmul(
-            Operation(
-                OperationKind.FFN2,
-                self.layer,
-                chunk=chunk.number,
-                tile=t,
-                row_tile=r if self.rule == "tile" else None,
-            ),
+            Operation(OperationKind.FFN2, self.layer, chunk.number, t, row_tile),
             Dst.RESIDUAL,
-            [
-                region.read(band0=band0, bands=bands),
-                self.lowering.residual_write(base, bands, band0),
-            ],
+            [region.read(band0=band0, bands=bands), self.lowering.residual_write(base, bands, band0)],
             groups,
             [param, (loads[0], block)],
             [Flag.SPARSE, Flag.UNSIGNED] if sparse else [Flag.UNSIGNED],
             **region.source(),
-            k=segments if sparse else block.size,
+            k=chunk.segments if sparse else block.size,
             dst_base=base,
             dst_stride=plan.res_stride,
             shift=self.params["fc2.shift"],

@@ -61,11 +61,6 @@ class Lowering:
         block = Block(Memory.PARAM, 1)
         return Load(LoadKind.PARAM, self.blob.append(words), 1, groups, block), block
 
-    def linear(self, path: str, channels: slice, groups: int) -> list[Loaded]:
-        """Bias and multipliers, and weights, of some output channels of a layer."""
-        weight, bias, mult = (self.tensors[f"{path}.{n}"][..., channels] for n in ("weight", "bias", "mult"))
-        return [self.param_load(bias, mult, groups), self.weight_load(weight, groups)]
-
     def use(self, step: Step, *pairs: Loaded) -> None:
         """``step``, the newest one, uses these loads' blocks; parameters are loaded before weights."""
         index = len(self.steps) - 1

@@ -49,7 +49,7 @@ class _Room:
         self.past = list(past)  # newest last
 
     def place(self, block: Block, now: int) -> bool:
-        """Give ``block`` a base before step ``now`` is issued; False if there is no room yet."""
+        """Choose a base for ``block`` before step ``now`` is issued; False if there is no room yet."""
         taken = [(u.base, u.end) for u in self.past if u.last >= now]
         taken += [(r.base, r.base + r.size) for r in self.reserved if r.last >= now and r.first <= block.last]
         edges = {0, self.size - block.size}
@@ -88,10 +88,10 @@ class Scheduler:
         Raises
         ------
         RowvitError
-            A block of weights finds no room.
+            There is no room for a block of weights.
         """
         self._order_with_back_off({memory: [] for memory in (Memory.WEIGHT, Memory.PARAM, Memory.NORM)})
-        # again, with the end of the previous image in mind
+        # again, with what the end of the previous image leaves behind
         past = {
             memory: [_Use(u.base, u.end, u.last - len(self.steps)) for u in room.past]
             for memory, room in self.rooms.items()
@@ -178,7 +178,7 @@ class Scheduler:
                     self._load(item, code_bytes) if isinstance(item, Load) else self._step(item)
                 )
                 deps, chain = tracker.depend(accesses)
-                # beyond the reach of 16 bits everything is long complete
+                # what is further back than 16 bits can say has long been complete
                 deps = {e: op - start[e] for e, op in deps.items() if op - start[e] > NO_DEP // 2}
                 instruction.deps = deps
                 instruction.chain = frozenset(chain & deps.keys())

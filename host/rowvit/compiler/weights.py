@@ -52,7 +52,7 @@ def parameter_words(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 
 def pack_pairs(weights: np.ndarray) -> np.ndarray:
-    """Weights as weight memory holds them: of every pair of lanes the odd one is less by one where the even
+    """Weights as weight memory holds them: in every pair of lanes the odd weight is one less where the even
     one is negative, so that a multiplier takes both as one number (rtl/array/mac_pair.v).
 
     Parameters

@@ -83,7 +83,7 @@ class Machine:
         self.marks: list[list[float]] = [[] for _ in statistics]
         self.ends: list[float] = []
         self.layers = [LayerTimes() for _ in range(depth + 2)]
-        # who takes what from whom
+        # contention
         self.loading = False  #: words of a load arrive
         self.receiving = False  #: words of the input arrive
         self.other_words = 0.0  #: of program and output, during a load

@@ -51,7 +51,7 @@ class Slice:
 
 @dataclass
 class LayerTimes:
-    """Cycles of one layer by engine, and why the array stood still.
+    """Cycles of one layer by engine, and why the array was idle.
 
     The array's four add up to the time from the previous layer's last operation to this one's.
     """

@@ -17,7 +17,7 @@ class Memory:
     rate : int
         Percent of the cycles that carry a word, for core and DMA together.
     ideal : bool
-        No latency, and a word for everybody in every cycle.
+        No latency, and a word for everyone in every cycle.
     """
 
     latency: int = 40

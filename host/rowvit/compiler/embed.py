@@ -31,12 +31,10 @@ def embed(lowering: Lowering) -> None:
         list(head_tiles)
     receiver = _receive(lowering)
     weight, mult = lowering.tensors["patch.weight"], lowering.tensors["patch.mult"]
+    bias = np.zeros_like(mult, np.int32)  # the position table holds it
     positions = _position_loads(lowering, pieces)
     for tile, (_, channels, groups) in enumerate(plan.residual_tiles()):
-        loads = [
-            lowering.param_load(np.zeros_like(mult[channels], np.int32), mult[channels], groups),
-            lowering.weight_load(weight[:, channels], groups),
-        ]
+        loads = lowering.linear(weight[:, channels], bias[channels], mult[channels], groups)
         if tile == 0:
             load, block = loads[1]
             load.operation = positions[0].operation = Operation(OperationKind.EMBEDDING, -1, tile=0)

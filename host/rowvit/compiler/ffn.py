@@ -104,10 +104,7 @@ class _Ffn:
             end = min(start + tile, chunk.size)
             groups = -(-(end - start) // lanes)
             channels = slice(first + start, first + end)
-            loads = [
-                self.lowering.param_load(bias[channels], mult[channels], groups),
-                self.lowering.weight_load(weight[:, channels], groups),
-            ]
+            loads = self.lowering.linear(weight[:, channels], bias[channels], mult[channels], groups)
             late = self._late_bands() if hurry and self.rule == "image" and end == chunk.size else 0
             word, had = chunk.mask_base + start // lanes, None
             for band0, count in [(0, bands - late), (bands - late, late)] if late else [(0, bands)]:

@@ -37,7 +37,7 @@ def head(lowering: Lowering) -> Iterator[None]:
             Dst.STREAM,
             [x.read()],
             groups,
-            [lowering.param_load(bias, mult, groups), lowering.weight_load(weight, groups)],
+            lowering.linear(weight, bias, mult, groups),
             [*flags, Flag.LAST] if start + count == classes else flags,
             **x.source(),
             k=plan.dim,

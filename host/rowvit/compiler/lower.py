@@ -61,6 +61,9 @@ class Lowering:
         block = Block(Memory.PARAM, 1)
         return Load(LoadKind.PARAM, self.blob.append(words), 1, groups, block), block
 
+    def linear(self, weight: np.ndarray, bias: np.ndarray, mult: np.ndarray, groups: int) -> list[Loaded]:
+        return [self.param_load(bias, mult, groups), self.weight_load(weight, groups)]
+
     def use(self, step: Step, *pairs: Loaded) -> None:
         """``step``, the newest one, uses these loads' blocks; parameters are loaded before weights."""
         index = len(self.steps) - 1

@@ -312,7 +312,7 @@ def _in_order(timeline: list[Slice], completions: dict[tuple[Engine, int], int],
 
 
 def trace(found: Profile) -> dict[str, Any]:
-    """The Chrome trace: one track per engine, and one of layers; a microsecond stands for a cycle."""
+    """The Chrome trace: one track per engine, and one of layers; a microsecond is a cycle."""
     events: list[dict[str, Any]] = [
         {
             "ph": "M",

@@ -52,25 +52,29 @@ class _Room:
         """Choose a base for ``block`` before step ``now`` is issued; False if there is no room yet."""
         taken = [(u.base, u.end) for u in self.past if u.last >= now]
         taken += [(r.base, r.base + r.size) for r in self.reserved if r.last >= now and r.first <= block.last]
-        edges = {0, self.size - block.size}
-        for use in self.past:
-            edges |= {use.end, use.base - block.size, use.base}
-        for base, end in taken:
-            edges |= {end, base - block.size}
-        best = None
-        for base in edges if block.only < 0 else {block.only}:
-            end = base + block.size
-            if base < 0 or end > self.size or any(base < e and b < end for b, e in taken):
-                continue
-            age = max((u.last for u in self.past if base < u.end and u.base < end), default=-(1 << 30))
-            best = min(best or (age, base), (age, base))
-        if best is None:
+        free = [base for base in self._edges(block, taken) if self._fits(base, base + block.size, taken)]
+        if not free:
             return False
-        block.base = best[1]
+        block.base = min((self._left(base, base + block.size), base) for base in free)[1]
         use = _Use(block.base, block.base + block.size, block.last)
         # whatever lies within the new block is no longer of interest
         self.past = [u for u in self.past if not (use.base <= u.base and u.end <= use.end)] + [use]
         return True
+
+    def _edges(self, block: Block, taken: list[tuple[int, int]]) -> set[int]:
+        """Bases that are worth a look: next to something, or where something was."""
+        if block.only >= 0:
+            return {block.only}
+        used = [(u.base, u.end) for u in self.past] + taken
+        edges = {end for _, end in used} | {base - block.size for base, _ in used}
+        return edges | {u.base for u in self.past} | {0, self.size - block.size}
+
+    def _fits(self, base: int, end: int, taken: list[tuple[int, int]]) -> bool:
+        return base >= 0 and end <= self.size and not any(base < e and b < end for b, e in taken)
+
+    def _left(self, base: int, end: int) -> int:
+        """The last step that used a place."""
+        return max((u.last for u in self.past if base < u.end and u.base < end), default=-(1 << 30))
 
 
 class Scheduler:

@@ -4,8 +4,8 @@
     python benchmarks/cycles.py                      # three rows of docs/results.md
     python benchmarks/cycles.py deit-tiny --images 8 # steady state over a batch
 
-Cycles are exact and repeatable: random images by seed, and a memory whose latency and rate are
-parameters. Wall time and simulated kHz belong to the machine that ran it.
+Cycles are exact and repeatable: random images from a seed, and a memory with a given latency and rate. Wall
+time and simulated kHz depend on the machine that ran it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import typer
 import rowvit
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import load
+from rowvit.hardware.memory import Memory
 from rowvit.quant.synthetic import PRESETS, preset_package
 from rowvit.sim.device import MemoryModel
 from rowvit.targets.target import read_model
@@ -45,9 +46,9 @@ class Cycles:
     Parameters
     ----------
     busy, useful : float
-        Of ``cycles`` x MACs per cycle: lane-group multiplications, and multiplications of the network.
+        Shares of ``cycles`` x MACs per cycle: lane-group multiplications, and multiplications of the network.
     macs, macs_dense : int
-        Multiplications of all images; and without pruning and skipping.
+        Multiplications of all images, as executed, and without pruning and skipping.
     seconds : float
         Wall time of the simulation.
     """
@@ -78,7 +79,7 @@ class Cycles:
 
 
 def measure(name: str, config: str, memory: MemoryModel, images: int) -> Cycles:
-    """Simulate; everything is compared with the reference."""
+    """Simulate, and compare everything with the reference."""
     package, hardware = network(name), load(config)
     side = package.meta["architecture"]["image_size"]
     pixels = np.random.default_rng(0).integers(0, 256, (images, side, side, 3), dtype=np.uint8)
@@ -112,9 +113,9 @@ def main(
     networks: Annotated[list[str] | None, typer.Argument(help="Names; quote 'deit-tiny dense'.")] = None,
     config: Annotated[str, typer.Option(help="Hardware configuration.")] = "pynq-z2",
     images: Annotated[int, typer.Option(help="Images per start.")] = 1,
-    latency: Annotated[int, typer.Option(help="Cycles from address to first word.")] = 40,
-    rate: Annotated[int, typer.Option(help="Percent of cycles that carry a word.")] = 85,
-    ideal: Annotated[bool, typer.Option(help="A memory without latency and limit.")] = False,
+    latency: Annotated[int, typer.Option(help="Cycles from address to first word.")] = Memory.latency,
+    rate: Annotated[int, typer.Option(help="Percent of cycles that carry a word.")] = Memory.rate,
+    ideal: Annotated[bool, typer.Option(help="A memory without latency or limit.")] = False,
 ) -> None:
     """Print cycles, utilisation and simulation speed."""
     memory = MemoryModel(latency=latency, rate=rate, ideal=ideal)

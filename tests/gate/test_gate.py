@@ -18,7 +18,7 @@ from netlist import need, primitives, synthesise
 import harness
 import rowvit
 from rowvit.compiler import compile
-from rowvit.compiler.lower import pack_pairs
+from rowvit.compiler.weights import pack_pairs
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import REGISTERS
 from rowvit.quant.synthetic import random_package

@@ -123,7 +123,7 @@ class Machine:
             "recv": self._engine(Engine.RECV, self._recv),
         }
         waits = {name: next(process) for name, process in processes.items()}
-        # some engines are much slower than others, each time others
+        # some engines are much slower than others, and different ones each time
         speed = {name: 10.0 ** self.rng.uniform(-2, 2) for name in processes}
         while len(self.records) <= len(patches):
             ready = [name for name, wait in waits.items() if wait()]

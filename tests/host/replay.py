@@ -17,7 +17,7 @@ from rowvit.hardware.isa import Record
 from rowvit.sim.device import SimDevice
 from rowvit.targets.driver import Accelerator
 
-#: boards of the families that this PYNQ supports: 4 knows no Zynq-7000 any more
+#: boards of the families that this PYNQ supports: PYNQ 4 dropped Zynq-7000
 BOARDS = [
     name
     for name, board in boards().items()
@@ -86,7 +86,7 @@ def leak_free(acc: Accelerator) -> bool:
 
 
 def disturb(device: SimDevice, reads: dict[int, int | Callable[[int], int]]) -> None:
-    """From now on registers read other values: by address, a value or what becomes of the right one."""
+    """From now on registers read other values: by address, a value or a function of the true one."""
     read = device.read_registers
 
     def disturbed(address: int, length: int) -> bytes:

@@ -121,7 +121,7 @@ def test_known_networks_fit_zynq_7020(preset: str, config: str, dense: bool) -> 
 @pytest.mark.parametrize(("groups", "heads"), [(1, 4), (2, 3), (2, 4), (3, 4)])
 @pytest.mark.parametrize("prune", [False, True])
 def test_last_heads_in_place_of_x(groups: int, heads: int, prune: bool) -> None:
-    """A token memory that cannot hold X beside the Q of all heads."""
+    """A token memory that cannot hold X next to the Q of all heads."""
     pruning = [{"layer": 0, "keep": 9, "threshold": 0}] if prune else []
     package = small_package(
         np.random.default_rng(groups),
@@ -239,11 +239,27 @@ def test_save_and_load(tmp_path) -> None:
     program.save(tmp_path / "p.safetensors")
     again = Program.load(tmp_path / "p.safetensors")
     assert again.meta == program.meta
+    assert again.operations == program.operations and len(again.operations) == len(again.instructions) - 2
     np.testing.assert_array_equal(again.blob, program.blob)
     assert len(again.instructions) * INSTRUCTION_BYTES == program.code.nbytes
-    with pytest.raises(RowvitError, match="ABI"):
-        Program(program.code, program.weights, program.meta | {"abi": 99}).save(tmp_path / "q.safetensors")
-        Program.load(tmp_path / "q.safetensors")
+    for change in ({"abi": 99}, {"format": 1}):
+        Program(program.code, program.weights, program.meta | change).save(tmp_path / "q.safetensors")
+        with pytest.raises(RowvitError, match="ABI"):
+            Program.load(tmp_path / "q.safetensors")
+
+
+def test_every_instruction_knows_its_operation() -> None:
+    """A load's is one that comes after it, and the array's operations all differ."""
+    rng = np.random.default_rng(2)
+    program = compile(small_package(rng, ffn2_rule="tile", hidden=64, ffn_chunk=32, dim=32, heads=2), TINY)
+    body = list(zip(program.instructions[1:-1], program.operations, strict=True))
+    array = [operation for i, operation in body if QUEUE[i.op] is Engine.EXEC]
+    assert len(set(array)) == len(array)
+    for index, (instruction, operation) in enumerate(body):
+        if instruction.op is Op.LOAD:
+            assert operation in [later for i, later in body[index:] if i.op is not Op.LOAD]
+    labels = {operation.label for operation in array}
+    assert {"patch.0", "q.0", "k.0", "v.0", "attn.0", "proj.0", "fc1.0", "fc2.0.0.0", "head.0"} <= labels
 
 
 def test_the_same_package_gives_the_same_program() -> None:

@@ -82,7 +82,13 @@ def test_batch(name, images):
 @pytest.mark.parametrize("dense", [True, False], ids=["dense", "pruned"])
 @pytest.mark.parametrize(
     ("preset", "config"),
-    [("deit-tiny", "pynq-z2"), ("deit-small", "pynq-z2"), ("vit-small-14", "pynq-z2-257")],
+    [
+        ("deit-tiny", "pynq-z2"),
+        ("deit-small", "pynq-z2"),
+        ("vit-small-14", "pynq-z2-257"),
+        ("deit-tiny", "kv260"),
+        ("deit-tiny", "zcu104"),
+    ],
 )
 def test_known_networks(preset, config, dense):
     total, layers = errors(preset_package(preset, dense=dense), config)

@@ -9,7 +9,7 @@ import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
 
 import harness
-from rowvit.compiler.lower import pack_pairs
+from rowvit.compiler.weights import pack_pairs
 
 ROWS, GROUPS, LANES, DEPTH = 2, 2, 8, 64
 N = ROWS * GROUPS

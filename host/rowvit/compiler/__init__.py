@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiler: a model package and a hardware configuration give a program and its weights.
 
-``lower`` makes the steps and the memory plan, ``schedule`` places the loads, ``hazards`` derives
-the dependencies, ``program`` holds the result.
+``plan`` gives activations their places, ``lower`` and the modules of the network's parts make the steps,
+``schedule`` places the loads, ``hazards`` derives the dependencies.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from rowvit.compiler.attention import attention
+from rowvit.compiler.embed import embed
+from rowvit.compiler.ffn import ffn
 from rowvit.compiler.lower import Lowering
 from rowvit.compiler.schedule import Scheduler
 from rowvit.formats.package import ModelPackage
@@ -32,12 +35,16 @@ def compile(package: ModelPackage, config: HardwareConfig, checkpoints: bool = F
     Raises
     ------
     RowvitError
-        The network does not fit; the message says what is needed and what there is.
+        The network does not fit; the message says what is needed and what is available.
     """
     lowering = Lowering(package, config, checkpoints)
-    instructions = Scheduler(lowering, config).run()
-    meta = package.meta
-    input_rows = lowering.tokens - lowering.arch["prefix"]
+    embed(lowering)
+    for layer, (before, after) in enumerate(lowering.plan.bounds):
+        attention(lowering, layer, before, after)
+        ffn(lowering, layer, after)
+    instructions, operations = Scheduler(lowering).run()
+    meta, plan = package.meta, lowering.plan
+    input_rows = plan.tokens - plan.arch["prefix"]
     info = {
         key: meta[key] for key in ("classes", "preprocessing", "scales", "pruning", "ffn2_rule", "ffn_chunk")
     }
@@ -49,19 +56,13 @@ def compile(package: ModelPackage, config: HardwareConfig, checkpoints: bool = F
         "architecture": meta["architecture"],
         "tile_rows": meta.get("tile_rows", 0),
         "checkpoints": checkpoints,
-        "input": {
-            "rows": input_rows,
-            "row_words": lowering.row_words,
-            "bytes": 8 * lowering.row_words * input_rows,
-        },
+        "input": {"rows": input_rows, "row_words": plan.row_words, "bytes": 8 * plan.row_words * input_rows},
         "output": {"max_bytes": lowering.output_bytes},
         "instructions": len(instructions),
-        "ops": [
-            [step.layer, step.name] for step in lowering.steps if QUEUE[step.instruction.op] is Engine.EXEC
-        ],
+        "operations": [operation.to_json() for operation in operations],
     }
     code = np.stack([instruction.encode() for instruction in instructions])
-    return Program(code, np.concatenate(lowering.data), info)
+    return Program(code, lowering.blob.bytes(), info)
 
 
 def disasm(program: Program) -> str:
@@ -71,7 +72,7 @@ def disasm(program: Program) -> str:
     """
     lines = []
     count = dict.fromkeys(Engine, 0)
-    ops = iter(program.meta["ops"])
+    depth = program.meta["architecture"]["depth"]
     for index, instruction in enumerate(program.instructions):
         queue = QUEUE.get(instruction.op)
         number, note = "", ""
@@ -79,8 +80,8 @@ def disasm(program: Program) -> str:
             count[queue] += 1
             number = f"{queue.name}#{count[queue]}"
         if queue is Engine.EXEC:
-            layer, name = next(ops)
-            inside = 0 <= layer < program.meta["architecture"]["depth"]
-            note = f"  ; layer {layer} {name}" if inside else f"  ; {name}"
+            operation = program.operations[index - 1]
+            inside = 0 <= operation.layer < depth
+            note = f"  ; layer {operation.layer} {operation.label}" if inside else f"  ; {operation.label}"
         lines.append(f"{index:5d} {number:<10} {instruction}{note}")
     return "\n".join(lines) + "\n"

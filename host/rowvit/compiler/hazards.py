@@ -3,7 +3,7 @@
 
 Every instruction states its accesses band by band. The tracker finds, for a new instruction and
 every engine, the last operation that it must wait for, and whether waiting band by band (``chain``)
-is enough. Orders that the hardware gives for free need no dependency: operations of one engine,
+is enough. Orders that the hardware guarantees need no dependency: operations of one engine,
 and results of an array operation against everything that older array operations read or wrote.
 """
 
@@ -53,7 +53,7 @@ class Access:
         return self.bands == 1 or self.stride <= self.width
 
 
-#: (older, newer) pairs that are in order without a dependency
+#: (older, newer) pairs of engines that keep their order without a dependency
 _FREE = {(engine, engine) for engine in Engine} | {(Engine.EXEC, Engine.DRAIN)}
 
 
@@ -70,7 +70,7 @@ def _follows(new: Access, old: Access) -> bool | None:
 
 
 class Tracker:
-    """Remembers the accesses of a program in order; operation numbers count on from image to image."""
+    """Remembers the accesses of a program in order; operation numbers continue from image to image."""
 
     def __init__(self) -> None:
         self.done = dict.fromkeys(Engine, 0)
@@ -109,7 +109,7 @@ class Tracker:
             self._history[new.memory, new.write, new.engine].append((self.done[new.engine], new))
 
     def _forget(self, new: Access) -> None:
-        """Drop what ``new`` covers: who conflicts with that conflicts with ``new``, which comes after it."""
+        """Drop what ``new`` covers: what conflicts with that conflicts with ``new`` too, which is later."""
         for (memory, _, _), entries in self._history.items():
             if memory is new.memory:
                 entries[:] = [(k, a) for k, a in entries if not (new.base <= a.base and a.end <= new.end)]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Places loads between steps and gives their blocks room; then derives all dependencies.
 
-A load stands in the program as early as its room is free in program order (its last user has been
+A load comes as early in the program as its room is free in program order (its last user has been
 issued), but at most ``LOOKAHEAD`` loads ahead of the step that needs them: the dispatcher issues
 in order and would otherwise hold a step back behind a full load queue.
 """
@@ -11,9 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rowvit.compiler.hazards import Access, Memory, Tracker
-from rowvit.compiler.lower import Block, Load, Lowering, Reserved, Step
+from rowvit.compiler.lower import Lowering
+from rowvit.compiler.steps import Block, Load, Reserved, Step
 from rowvit.errors import RowvitError
-from rowvit.hardware.config import HardwareConfig
+from rowvit.formats.program import Operation
 from rowvit.hardware.isa import (
     ABI_VERSION,
     INSTRUCTION_BYTES,
@@ -48,53 +49,63 @@ class _Room:
         self.past = list(past)  # newest last
 
     def place(self, block: Block, now: int) -> bool:
-        """Give ``block`` a base before step ``now`` is issued; False if there is no room yet."""
+        """Choose a base for ``block`` before step ``now`` is issued; False if there is no room yet."""
         taken = [(u.base, u.end) for u in self.past if u.last >= now]
         taken += [(r.base, r.base + r.size) for r in self.reserved if r.last >= now and r.first <= block.last]
-        edges = {0, self.size - block.size}
-        for use in self.past:
-            edges |= {use.end, use.base - block.size, use.base}
-        for base, end in taken:
-            edges |= {end, base - block.size}
-        best = None
-        for base in edges if block.only < 0 else {block.only}:
-            end = base + block.size
-            if base < 0 or end > self.size or any(base < e and b < end for b, e in taken):
-                continue
-            age = max((u.last for u in self.past if base < u.end and u.base < end), default=-(1 << 30))
-            best = min(best or (age, base), (age, base))
-        if best is None:
+        free = [base for base in self._edges(block, taken) if self._fits(base, base + block.size, taken)]
+        if not free:
             return False
-        block.base = best[1]
+        block.base = min((self._left(base, base + block.size), base) for base in free)[1]
         use = _Use(block.base, block.base + block.size, block.last)
         # whatever lies within the new block is no longer of interest
         self.past = [u for u in self.past if not (use.base <= u.base and u.end <= use.end)] + [use]
         return True
 
+    def _edges(self, block: Block, taken: list[tuple[int, int]]) -> set[int]:
+        """Bases that are worth a look: next to something, or where something was."""
+        if block.only >= 0:
+            return {block.only}
+        used = [(u.base, u.end) for u in self.past] + taken
+        edges = {end for _, end in used} | {base - block.size for base, _ in used}
+        return edges | {u.base for u in self.past} | {0, self.size - block.size}
+
+    def _fits(self, base: int, end: int, taken: list[tuple[int, int]]) -> bool:
+        return base >= 0 and end <= self.size and not any(base < e and b < end for b, e in taken)
+
+    def _left(self, base: int, end: int) -> int:
+        """The last step that used a place."""
+        return max((u.last for u in self.past if base < u.end and u.base < end), default=-(1 << 30))
+
 
 class Scheduler:
     """Order of loads and steps for one pass, and the instructions of that order."""
 
-    def __init__(self, lowering: Lowering, config: HardwareConfig) -> None:
-        self.lowering, self.config = lowering, config
+    def __init__(self, lowering: Lowering) -> None:
+        self.lowering, self.config = lowering, lowering.config
         self.steps = lowering.steps
 
-    def run(self) -> list[Instruction]:
-        """All instructions, HEADER to END; load addresses count from the blob's base.
+    def run(self) -> tuple[list[Instruction], list[Operation]]:
+        """All instructions, HEADER to END, and what those between do.
+
+        Load addresses count from the blob's base.
 
         Raises
         ------
         RowvitError
-            A block of weights finds no room.
+            There is no room for a block of weights.
         """
         self._order_with_back_off({memory: [] for memory in (Memory.WEIGHT, Memory.PARAM, Memory.NORM)})
-        # again, with the end of the previous image in mind
+        # again, with what the end of the previous image leaves behind
         past = {
             memory: [_Use(u.base, u.end, u.last - len(self.steps)) for u in room.past]
             for memory, room in self.rooms.items()
         }
         order = self._order_with_back_off(past)
-        return self._instructions(order)
+        for step in self.steps:
+            for load in step.loads:
+                load.operation = load.operation or step.operation
+        operations = [item.operation for item in order if item.operation]
+        return self._instructions(order), operations
 
     def _order_with_back_off(self, past: dict[Memory, list[_Use]]) -> list[Load | Step]:
         ahead = [LOOKAHEAD] * len(self.steps)
@@ -104,12 +115,13 @@ class Scheduler:
                 return order
             window = range(max(0, stuck - _BACK_OFF), stuck + 1)
             if not any(ahead[i] for i in window):
-                step, config = self.steps[stuck], self.config
+                step, config, name = self.steps[stuck], self.config, self.lowering.meta["name"]
+                operation = step.operation
                 lines = step.weights.size if step.weights else 0
                 raise RowvitError(
-                    f"'{self.lowering.meta['name']}' on '{config.name}': {step.name} of layer {step.layer}"
-                    f" finds no room for {lines} weight lines in a row and a parameter slot;"
-                    f" {config.weight_depth} lines and {config.param_slots} slots are too few"
+                    f"'{name}' on '{config.name}': {operation.label} of layer {operation.layer} finds no room"
+                    f" for {lines} contiguous weight lines and a parameter slot; {config.weight_depth} lines"
+                    f" and {config.param_slots} slots are too few"
                 )
             for i in window:
                 ahead[i] = max(0, ahead[i] - 1)
@@ -170,7 +182,7 @@ class Scheduler:
                     self._load(item, code_bytes) if isinstance(item, Load) else self._step(item)
                 )
                 deps, chain = tracker.depend(accesses)
-                # beyond the reach of 16 bits everything is long complete
+                # what is further back than 16 bits can say has long been complete
                 deps = {e: op - start[e] for e, op in deps.items() if op - start[e] > NO_DEP // 2}
                 instruction.deps = deps
                 instruction.chain = frozenset(chain & deps.keys())

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A compiled network: instructions and weights in one blob, and what the driver must know of it."""
+"""A compiled network: instructions and weights in one blob, and what the driver must know about it."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,67 @@ from rowvit.errors import RowvitError
 from rowvit.formats import container
 from rowvit.hardware.isa import ABI_VERSION, SLOTS, Instruction
 
-FORMAT = 1
+FORMAT = 2
+
+
+class OperationKind(Enum):
+    """What an operation does; the value names it in labels and program files, and its tensors in packages."""
+
+    INPUT = "patches"
+    EMBEDDING = "patch"
+    NORM = "norm"
+    DUMP = "dump"
+    QUERY = "q"
+    KEY = "k"
+    VALUE = "v"
+    ATTENTION = "attn"
+    SELECT = "select"
+    PROJECTION = "proj"
+    FFN1 = "fc1"
+    FFN2 = "fc2"
+    HEAD = "head"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Which part of a network an instruction computes.
+
+    Parameters
+    ----------
+    kind : OperationKind
+    layer : int
+        -1: patch embedding; the network's depth: head.
+    chunk : int, optional
+        FFN2: chunk of the hidden neurons.
+    tile : int, optional
+        Lane tile of the results; in attention it holds as many heads as there are groups.
+    row_tile : int, optional
+        FFN2 with the rule "tile".
+    band : int, optional
+        First band, where an operation that is split does not begin at the first one.
+    """
+
+    kind: OperationKind
+    layer: int
+    chunk: int | None = None
+    tile: int | None = None
+    row_tile: int | None = None
+    band: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Kind and numbers, without the layer; for display only."""
+        numbers = (self.chunk, self.tile, self.row_tile, self.band)
+        return ".".join([self.kind.value, *(str(number) for number in numbers if number is not None)])
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads: the fields that are not None."""
+        found = {key: value for key, value in asdict(self).items() if value is not None}
+        return found | {"kind": self.kind.value}
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Operation:
+        return cls(**found | {"kind": OperationKind(found["kind"])})
 
 
 @dataclass
@@ -30,13 +92,12 @@ class Program:
         ``format``, ``abi``, ``config`` {name, hash}, ``model`` {name, hash}, ``architecture``,
         ``classes``, ``preprocessing``, ``scales``, ``pruning``, ``ffn2_rule``, ``tile_rows``,
         ``ffn_chunk``, ``checkpoints``, ``input`` {rows, row_words, bytes}, ``output`` {max_bytes},
-        ``instructions``, and ``ops``: [layer, name] of every array operation in order (layer -1:
-        patch embedding, depth: head).
+        ``instructions``, and ``operations``: JSON of `operations`.
     """
 
     code: np.ndarray
     weights: np.ndarray
-    meta: dict
+    meta: dict[str, Any]
 
     @cached_property
     def blob(self) -> np.ndarray:
@@ -46,6 +107,11 @@ class Program:
     @property
     def instructions(self) -> list[Instruction]:
         return [Instruction.decode(row) for row in self.code]
+
+    @cached_property
+    def operations(self) -> list[Operation]:
+        """What every instruction between HEADER and END does; of a LOAD, the first operation that uses it."""
+        return [Operation.from_json(found) for found in self.meta["operations"]]
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file with tensors ``program`` and ``weights`` and the metadata as JSON."""
@@ -62,18 +128,19 @@ class Program:
         Raises
         ------
         RowvitError
-            The file is damaged, no program, or for another ABI.
+            The file is damaged, is not a program, or has another format or ABI.
         """
         tensors, metadata = container.read(path)
         try:
             meta = json.loads(metadata["rowvit-program"])
             code, weights = tensors["program"], tensors["weights"]
         except (KeyError, ValueError) as error:
-            raise RowvitError(f"{path} is not a rowvit program; compile a model package first") from error
+            raise RowvitError(f"{path} is not a rowvit program", "compile a model package first") from error
         if meta.get("format") != FORMAT or meta.get("abi") != ABI_VERSION:
             raise RowvitError(
                 f"{path} has format {meta.get('format')} and ABI {meta.get('abi')}, this rowvit has"
-                f" {FORMAT} and {ABI_VERSION}; compile it again"
+                f" {FORMAT} and {ABI_VERSION}",
+                "compile it again",
             )
         if (
             code.dtype != np.uint16

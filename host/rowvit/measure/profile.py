@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the cycles of one image go: by layer and unit, from the simulated RTL or from the cycle model.
 
-The RTL gives when every operation completes, and its counters at that moment. When an operation began,
-and whether the array waited for weights or for activations, comes from the model.
+The RTL says when every operation completes, and what its counters are at that moment. When an operation
+began, and whether the array waited for weights or for activations, comes from the model.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import rowvit
-from rowvit.compiler import Program
 from rowvit.cycles import Prediction, Slice, Statistics, measured, predict
 from rowvit.errors import RowvitError
+from rowvit.formats.program import OperationKind, Program
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import COUNTERS, QUEUE, Engine, Flag
+from rowvit.hardware.memory import Memory
 from rowvit.measure import plots
 from rowvit.targets.target import read_program
 
 if TYPE_CHECKING:
     from rowvit.formats.package import ModelPackage
+    from rowvit.sim.device import MemoryModel
     from rowvit.targets.target import Result
 
 _COUNTER = {name: index for index, (name, _) in enumerate(COUNTERS)}
@@ -88,9 +90,9 @@ class Profile:
     ----------
     network : str
     config : HardwareConfig
-    memory : MemoryModel
+    memory : Memory
     source : str
-        What the cycles come from.
+        Where the cycles come from.
     layers : list of LayerProfile
         Embedding, layers, head.
     timeline : list of Slice
@@ -101,7 +103,7 @@ class Profile:
 
     network: str
     config: HardwareConfig
-    memory: Any
+    memory: Memory
     source: str
     layers: list[LayerProfile]
     timeline: list[Slice]
@@ -120,7 +122,7 @@ def profile(
     model: ModelPackage | Program,
     image: np.ndarray,
     config: HardwareConfig,
-    memory: Any,
+    memory: MemoryModel,
     simulate: bool = True,
 ) -> Profile:
     """Profile one image.
@@ -128,7 +130,7 @@ def profile(
     Parameters
     ----------
     model : ModelPackage or Program
-        Of a package the model knows what the image makes of the data; of a program it assumes that.
+        With a package the cycle model knows what the image makes of the data; with a program it assumes it.
     image : uint8 array [S, S, 3]
     config : HardwareConfig
     memory : MemoryModel
@@ -147,13 +149,16 @@ def profile(
         layers = _modelled(program, predicted)
         timeline = _in_order(predicted.timeline, {}, predicted.total)
         return Profile(program.meta["model"]["name"], config, memory, "cycle model", layers, timeline, None)
+    from rowvit.targets.driver import Accelerator
+
     with rowvit.open("sim", config=config, memory=memory) as sim:
+        assert isinstance(sim, Accelerator)
         sim.load(program)
         sim.device.watch()
         (result,) = sim(image[None])
         events = sim.device.events()
     layers = _measured(program, predicted, result, events, config, memory)
-    timeline = _in_order(predicted.timeline, _completions(events), result.cycles)
+    timeline = _in_order(predicted.timeline, _completions(events), sum(result.layer_cycles))
     name = program.meta["model"]["name"]
     return Profile(name, config, memory, "simulated RTL", layers, timeline, result)
 
@@ -203,11 +208,12 @@ def _modelled(program: Program, predicted: Prediction) -> list[LayerProfile]:
             inside = min(piece.end, end) - max(piece.start, begin)
             if inside > 0 and piece.end > piece.start:
                 unit[piece.engine] += piece.busy * inside / (piece.end - piece.start)
-        waits = np.array([times.weights + times.instructions, times.data, times.draining])
+        waits = [times.weights + times.instructions, times.data, times.draining]
         busy = min(float(cycles), times.busy[Engine.EXEC])
         # operations do not begin and end with their layer
-        waits *= (cycles - busy) / max(waits.sum(), 1e-9)
-        if not waits.any():
+        scale = (cycles - busy) / max(sum(waits), 1e-9)
+        weights, data, draining = (wait * scale for wait in waits)
+        if not weights + data + draining:
             busy = float(cycles)
         layers.append(
             LayerProfile(
@@ -215,7 +221,9 @@ def _modelled(program: Program, predicted: Prediction) -> list[LayerProfile]:
                 cycles,
                 cycles,
                 busy,
-                *map(float, waits),
+                weights,
+                data,
+                draining,
                 unit[Engine.LOAD],
                 min(times.load_wait, cycles - unit[Engine.LOAD]),
                 unit[Engine.DRAIN],
@@ -235,10 +243,9 @@ def _measured(
     result: Result,
     events: np.ndarray,
     config: HardwareConfig,
-    memory: Any,
+    memory: Memory,
 ) -> list[LayerProfile]:
     """Layers from the RTL's counters."""
-    rate = 1.0 if memory.ideal else memory.rate / 100
     layers = []
     for name, cycles, modelled, times, fires, counted in zip(
         _names(program),
@@ -263,7 +270,7 @@ def _measured(
                 weights,
                 rest - weights,
                 draining,
-                min(counted["axi_beats"] / rate, cycles),
+                min(counted["axi_beats"] / memory.words_per_cycle, cycles),
                 counted["load_wait"],
                 counted["drain_busy"],
                 counted["norm_busy"],
@@ -305,7 +312,7 @@ def _in_order(timeline: list[Slice], completions: dict[tuple[Engine, int], int],
 
 
 def trace(found: Profile) -> dict[str, Any]:
-    """The Chrome trace: one track per engine, and one of layers; a microsecond stands for a cycle."""
+    """The Chrome trace: one track per engine, and one of layers; a microsecond is a cycle."""
     events: list[dict[str, Any]] = [
         {
             "ph": "M",
@@ -357,19 +364,18 @@ def write_trace(found: Profile, path: Path) -> None:
         raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-#: color of an operation by the first part of its name
 _COLORS = {
-    "patch": "#7f7f7f",
-    "q": "#1f77b4",
-    "k": "#5fa2d6",
-    "v": "#9ecae1",
-    "attn": "#ff7f0e",
-    "select": "#8c1d40",
-    "proj": "#2ca02c",
-    "fc1": "#9467bd",
-    "fc2": "#d6558f",
-    "head": "#4d4d4d",
-    "norm": "#bcbd22",
+    OperationKind.EMBEDDING: "#7f7f7f",
+    OperationKind.QUERY: "#1f77b4",
+    OperationKind.KEY: "#5fa2d6",
+    OperationKind.VALUE: "#9ecae1",
+    OperationKind.ATTENTION: "#ff7f0e",
+    OperationKind.SELECT: "#8c1d40",
+    OperationKind.PROJECTION: "#2ca02c",
+    OperationKind.FFN1: "#9467bd",
+    OperationKind.FFN2: "#d6558f",
+    OperationKind.HEAD: "#4d4d4d",
+    OperationKind.NORM: "#bcbd22",
 }
 _WAITS = {
     "busy": ("multiplies", "#3b6fb6"),
@@ -412,10 +418,10 @@ def _plot_timeline(axes: Any, found: Profile) -> None:
         by_color: dict[str, list[tuple[float, float]]] = {}
         for piece in found.timeline:
             if piece.engine is engine and piece.end > piece.start:
-                part = piece.name.split(".")[0].split(" ")[0]
-                part = "patch" if part == "patches" else part
-                used.add(part)
-                color = _COLORS.get(part, "#17becf")
+                kind = piece.operation.kind
+                kind = OperationKind.EMBEDDING if kind is OperationKind.INPUT else kind
+                used.add(kind)
+                color = _COLORS.get(kind, "#17becf")
                 by_color.setdefault(color, []).append((piece.start / 1e3, (piece.end - piece.start) / 1e3))
         for color, spans in by_color.items():
             axes.broken_barh(spans, (height - 0.4, 0.8), facecolors=color, edgecolors="white", linewidth=0.15)
@@ -429,7 +435,7 @@ def _plot_timeline(axes: Any, found: Profile) -> None:
     axes.set_ylim(-0.6, len(rows) - 0.5)
     axes.set_xlabel("thousand cycles")
     axes.set_title("operations by engine; vertical lines: ends of layers", fontsize=10, pad=18)
-    handles = [Patch(color=color, label=part) for part, color in _COLORS.items() if part in used]
+    handles = [Patch(color=color, label=kind.value) for kind, color in _COLORS.items() if kind in used]
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9, frameon=False)
 
 
@@ -451,8 +457,7 @@ def _plot_array(axes: Any, found: Profile) -> None:
 
 
 def _plot_roofline(axes: Any, found: Profile) -> None:
-    rate = 1.0 if found.memory.ideal else found.memory.rate / 100
-    peak = found.config.macs_per_cycle
+    rate, peak = found.memory.words_per_cycle, found.config.macs_per_cycle
     # what takes next to no time says little
     layers = [
         layer for layer in found.layers if layer.bytes and layer.macs and layer.cycles > found.total / 100

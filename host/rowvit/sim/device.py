@@ -26,6 +26,7 @@ from rowvit.errors import RowvitError
 from rowvit.hardware.block_design import CORE, DMA, INTC, block_design
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import COUNTERS, REGISTERS, Engine, Error
+from rowvit.hardware.memory import Memory
 from rowvit.overlay.bitfile import BitHeader
 from rowvit.sim import frontend as front_end
 from rowvit.sim import hwh
@@ -45,24 +46,17 @@ _FAILURES = (
 
 
 @dataclass(frozen=True)
-class MemoryModel:
+class MemoryModel(Memory):
     """The simulated DDR.
 
     Parameters
     ----------
-    latency : int
-        Cycles from a read's address to its first word.
-    rate : int
-        Percent of the cycles that carry a word, for core and DMA together.
-    ideal : bool
-        No latency, and a word for everyone in every cycle.
+    latency, rate, ideal
+        As in `Memory`.
     megabytes : int
         Size; by default that of the memory behind ``allocate`` on a PYNQ-Z2.
     """
 
-    latency: int = 40
-    rate: int = 85
-    ideal: bool = False
     megabytes: int = 128
 
     def __post_init__(self) -> None:
@@ -71,11 +65,6 @@ class MemoryModel:
                 f"no memory has latency {self.latency}, rate {self.rate} % and {self.megabytes} MB",
                 "use a latency from 0, a rate of 1 to 100 and a size of 1 to 4096",
             )
-
-    def __str__(self) -> str:
-        if self.ideal:
-            return "ideal memory"
-        return f"{self.latency} cycles latency, a word in {self.rate} % of the cycles"
 
 
 _EVENT = np.dtype([("done", "<u2", len(Engine)), ("counters", "<u4", len(COUNTERS))])

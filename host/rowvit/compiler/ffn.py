@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lowering of the second half of a layer: FFN1 and FFN2, chunk by chunk of the hidden neurons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rowvit.compiler.hazards import Access, Memory
+from rowvit.compiler.lower import Loaded, Lowering
+from rowvit.compiler.steps import Block, Load, Mask, Region, compute_write
+from rowvit.compiler.weights import pack_pairs
+from rowvit.errors import RowvitError
+from rowvit.formats.program import Operation, OperationKind
+from rowvit.hardware.isa import Dst, Engine, Flag, LoadKind
+
+_ALL_BANDS = 0xFFFF
+
+
+@dataclass
+class _Chunk:
+    number: int
+    neurons: slice
+    segments: int  #: of `lanes` neurons
+    region: Region  #: hidden activations
+    mask_base: int
+    masks: list[Mask] = field(default_factory=list)  #: of its hidden tiles, in order
+
+    @property
+    def size(self) -> int:
+        return self.neurons.stop - self.neurons.start
+
+
+def ffn(lowering: Lowering, layer: int, tokens: int) -> None:
+    """The layer's FFN on at most ``tokens`` tokens."""
+    _Ffn(lowering, layer, tokens).run()
+    lowering.mark(layer)
+    lowering.dump(layer, 2 + 2 * layer, tokens)
+
+
+class _Ffn:
+    def __init__(self, lowering: Lowering, layer: int, tokens: int) -> None:
+        self.lowering, self.layer = lowering, layer
+        self.config, self.plan = lowering.config, lowering.plan
+        self.params = lowering.meta["params"]["layers"][layer]
+        self.rule = self.plan.rule
+        self.x = Region(0, self.plan.words, self.config.bands(tokens))
+        self.row_tiles = self.plan.row_tiles(self.x.bands)
+
+    def run(self) -> None:
+        path = f"layers.{self.layer}.norm2"
+        self.lowering.row_norm(self.layer, path, self.params["norm2.shift"], self.x)
+        hidden, chunk = self.plan.arch["hidden"], self.plan.chunk
+        starts = range(0, hidden, chunk)
+        words, masks = self.plan.hidden_stride(chunk) * self.x.bands, self.plan.mask_words(self.x.bands)
+        buffers, mask_buffers = self._buffers(len(starts), words, masks)
+        pending: list[_Chunk] = []
+        for c, start in enumerate(starts):
+            neurons = slice(start, min(start + chunk, hidden))
+            segments = -(-(neurons.stop - start) // self.config.lanes)
+            stride = segments * self.plan.hidden_segment
+            region = Region(self.x.end + c % buffers * words, stride, self.x.bands)
+            pending.append(_Chunk(c, neurons, segments, region, c % mask_buffers * masks))
+            self._ffn1(pending[-1], hurry=buffers == 1)
+            if len(pending) == buffers:
+                self._ffn2(pending.pop(0))
+        for late in pending:
+            self._ffn2(late)
+
+    def _buffers(self, chunks: int, words: int, masks: int) -> tuple[int, int]:
+        """Chunks in token memory at once, and in mask memory.
+
+        With room for two the next FFN1 runs while the masked rows of W2 come in.
+        """
+        config = self.config
+        mask_buffers = min(chunks, config.mask_depth // masks if masks else chunks)
+        buffers = min(chunks, 2, (config.token_depth - self.x.end) // words, mask_buffers)
+        if buffers < 1:
+            raise RowvitError(
+                f"'{self.lowering.meta['name']}' on '{config.name}' needs mask words for one FFN2 chunk:"
+                f" {masks}, available: {config.mask_depth}",
+                "use a larger tile_rows or a smaller ffn_chunk",
+            )
+        return buffers, mask_buffers
+
+    # -- FFN1 -----------------------------------------------------------------------------------
+
+    def _late_bands(self) -> int:
+        """Bands of a hidden tile whose FFN1 takes as long as half of its rows of W2 take to load."""
+        late = -(-self.config.tile * self.config.tile // (16 * self.plan.dim))
+        return late if self.x.bands >= 2 * late else 0
+
+    def _ffn1(self, chunk: _Chunk, hurry: bool) -> None:
+        """FFN1 of one chunk, and its masks.
+
+        In a hurry the last tile's last bands have their own mask: almost all rows of W2 are known from the
+        bands before, and are loaded meanwhile.
+        """
+        tensors, path = self.lowering.tensors, f"layers.{self.layer}.fc1"
+        weight, bias, mult = (tensors[f"{path}.{name}"] for name in ("weight", "bias", "mult"))
+        lanes, tile, bands, first = self.config.lanes, self.config.tile, self.x.bands, chunk.neurons.start
+        for start in range(0, chunk.size, tile):
+            end = min(start + tile, chunk.size)
+            groups = -(-(end - start) // lanes)
+            channels = slice(first + start, first + end)
+            loads = self.lowering.linear(weight[:, channels], bias[channels], mult[channels], groups)
+            late = self._late_bands() if hurry and self.rule == "image" and end == chunk.size else 0
+            word, had = chunk.mask_base + start // lanes, None
+            for band0, count in [(0, bands - late), (bands - late, late)] if late else [(0, bands)]:
+                words = Access(Engine.LOAD, False, Memory.MASK, word, groups, banded=False)
+                mask = Mask(len(self.lowering.steps), start, words, band0, had)
+                self._ffn1_piece(chunk, mask, count, loads)
+                word, had = chunk.mask_base + chunk.segments, words
+
+    def _ffn1_piece(self, chunk: _Chunk, mask: Mask, bands: int, loads: list[Loaded]) -> None:
+        """Some bands of one hidden tile: those of its mask, which it has only with a mask rule."""
+        config, plan, region = self.config, self.plan, chunk.region
+        band0, groups, word = mask.band0, mask.words.width, mask.words.base
+        offset = mask.start // config.lanes * plan.hidden_segment
+        accesses = [
+            self.x.read(band0=band0, bands=bands),
+            region.write(groups * plan.hidden_segment, offset, band0, bands),
+        ]
+        fields: dict[str, int] = {}
+        if self.rule != "none":
+            tile_rows, segments = self.lowering.meta["tile_rows"], chunk.segments
+            mask_bands = _ALL_BANDS if self.rule == "image" else tile_rows // config.rows
+            fields = dict(mask_base=word, mask_bands=mask_bands, mask_stride=segments)
+            row_tiles = len(self.row_tiles)
+            accesses.append(compute_write(Memory.MASK, word, groups, segments, row_tiles, banded=False))
+            chunk.masks.append(mask)
+        tile = (chunk.neurons.start + mask.start) // config.tile
+        self.lowering.matmul(
+            Operation(OperationKind.FFN1, self.layer, tile=tile, band=band0 or None),
+            Dst.HIDDEN,
+            accesses,
+            groups,
+            loads,
+            (),
+            **self.x.source(),
+            k=plan.dim,
+            dst_base=region.base + offset,
+            dst_stride=region.stride,
+            shift=self.params["fc1.shift"],
+            thr=self.params["thr"],
+            band0=band0,
+            bands=bands,
+            **fields,
+        )
+
+    # -- FFN2 -----------------------------------------------------------------------------------
+
+    def _ffn2(self, chunk: _Chunk) -> None:
+        """FFN2 of one chunk, added to the residual stream."""
+        lowering = self.lowering
+        path = f"layers.{self.layer}.fc2"
+        mult, bias = lowering.tensors[f"{path}.mult"], lowering.tensors[f"{path}.bias"]
+        if chunk.number:
+            bias = np.zeros_like(bias)
+        weight = lowering.tensors[f"{path}.weight"][chunk.neurons]
+        weight = np.pad(weight, ((0, -chunk.size % self.config.lanes), (0, 0)))
+        tiles = self.plan.residual_tiles()
+        stored = [lowering.blob.append(pack_pairs(weight[:, channels])) for _, channels, _ in tiles]
+        params = [lowering.param_load(bias[c], mult[c], groups) for _, c, groups in tiles]
+        for r in range(len(self.row_tiles)):
+            for t, address in enumerate(stored):
+                param, slot = params[t]
+                # one slot per lane tile serves all row tiles, as long as others have one left
+                if len(tiles) >= self.config.param_slots:
+                    slot = Block(Memory.PARAM, 1)
+                    param = Load(param.kind, param.address, 1, param.groups, slot)
+                self._ffn2_tile(chunk, r, t, address, (param, slot))
+
+    def _ffn2_tile(self, chunk: _Chunk, r: int, t: int, address: int, param: Loaded) -> None:
+        """One lane tile of one row tile."""
+        plan, region, sparse = self.plan, chunk.region, self.rule != "none"
+        base, _, groups = plan.residual_tiles()[t]
+        band0, bands = self.row_tiles[r]
+        row_tile = r if self.rule == "tile" else None
+        block = Block(Memory.WEIGHT, chunk.segments * self.config.lanes)
+        masks, word = chunk.masks, chunk.mask_base + r * chunk.segments
+        loads = self._w2_loads(address, groups, block, word, band0, masks)
+        step = self.lowering.matmul(
+            Operation(OperationKind.FFN2, self.layer, chunk.number, t, row_tile),
+            Dst.RESIDUAL,
+            [region.read(band0=band0, bands=bands), self.lowering.residual_write(base, bands, band0)],
+            groups,
+            [param, (loads[0], block)],
+            [Flag.SPARSE, Flag.UNSIGNED] if sparse else [Flag.UNSIGNED],
+            **region.source(),
+            k=chunk.segments if sparse else block.size,
+            dst_base=base,
+            dst_stride=plan.res_stride,
+            shift=self.params["fc2.shift"],
+            band0=band0,
+            bands=bands,
+        )
+        step.loads += loads[1:]
+
+    def _w2_loads(
+        self, address: int, groups: int, block: Block, mask_base: int, band0: int, masks: list[Mask]
+    ) -> list[Load]:
+        """Loads of W2 for one lane tile: all rows, or by mask.
+
+        The first row tile's rows come hidden tile by hidden tile, while FFN1 still makes the next.
+        """
+        lanes = self.config.lanes
+        if self.rule == "none":
+            return [Load(LoadKind.WEIGHT, address, block.size, groups, block)]
+        if band0:
+            words = Access(Engine.LOAD, False, Memory.MASK, mask_base, block.size // lanes, banded=False)
+            masks = [Mask(masks[-1].step, 0, words, band0)]
+        return [
+            Load(
+                LoadKind.WEIGHT,
+                address + mask.start * groups * lanes,
+                mask.words.width * lanes,
+                groups,
+                block,
+                mask.start,
+                mask.words,
+                mask.step,
+                mask.band0,
+                mask.had,
+            )
+            for mask in masks
+        ]

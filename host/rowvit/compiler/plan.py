@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory plan: where activations are in token, weight and residual memory, and whether a network fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rowvit.compiler.steps import Region
+from rowvit.errors import RowvitError
+from rowvit.formats.package import MAX_K
+from rowvit.hardware.config import HardwareConfig
+
+EMBED_TAG = 255  #: tag of the embedding's MARK record; a layer's is its number
+
+
+def tokens_per_layer(meta: dict[str, Any]) -> list[tuple[int, int]]:
+    """Upper bounds of live tokens (in attention, after it) of every layer."""
+    live = meta["architecture"]["tokens"]
+    prune = {p["layer"]: p["keep"] for p in meta["pruning"]}
+    bounds = []
+    for layer in range(meta["architecture"]["depth"]):
+        after = min(live, prune.get(layer, live) + 1)
+        bounds.append((live, after))
+        live = after
+    return bounds
+
+
+class Plan:
+    """Sizes and places of one network's activations on one configuration.
+
+    Parameters
+    ----------
+    meta : dict
+        Of the model package.
+    config : HardwareConfig
+
+    Raises
+    ------
+    RowvitError
+        The network does not fit the configuration; the message has the numbers.
+    """
+
+    def __init__(self, meta: dict[str, Any], config: HardwareConfig) -> None:
+        self.meta, self.config = meta, config
+        self.arch = meta["architecture"]
+        self.rule: str = meta["ffn2_rule"]
+        self.bounds = tokens_per_layer(meta)
+        self.tokens: int = self.arch["tokens"]
+        self.dim: int = self.arch["dim"]
+        self.heads: int = self.arch["heads"]
+        self.head_dim = self.dim // self.heads
+        self.chunk: int = min(meta["ffn_chunk"], self.arch["hidden"])
+        self.words = self.dim // 8  #: of a row of X
+        self.dim_tiles = -(-self.dim // config.tile)
+        self.res_stride = self.dim_tiles * config.lanes
+        self.row_words = -(-self.arch["channels"] * self.arch["patch_size"] ** 2 // 8)
+        #: one head takes `lanes` channels of a Q, K, V or O row, whatever its width
+        self.heads_words = self.heads * config.lanes // 8
+        bands = config.bands(self.tokens)
+        self.patches = Region(config.token_depth - self.row_words * bands, self.row_words, bands)
+        #: words of `lanes` hidden values: without a mask rule they are stored dense
+        self.hidden_segment = config.lanes // 8 if self.rule == "none" else config.segment_words
+        self._check()
+
+    def residual_tiles(self) -> list[tuple[int, slice, int]]:
+        """(address offset, channels, active groups) of every lane tile of the residual stream."""
+        lanes, tile = self.config.lanes, self.config.tile
+        starts = range(0, self.dim, tile)
+        ends = [min(start + tile, self.dim) for start in starts]
+        return [
+            (t * lanes, slice(start, end), -(-(end - start) // lanes))
+            for t, (start, end) in enumerate(zip(starts, ends, strict=True))
+        ]
+
+    def attention_regions(self, tokens: int) -> tuple[Region, Region]:
+        """X, and the rows of all heads' Q, which O replaces; P follows them.
+
+        Where the token memory is too small for both, X is a part of those rows: the heads of the last pass
+        over the groups have their Q in its place.
+        """
+        config, bands = self.config, self.config.bands(tokens)
+        x = Region(0, self.words, bands)
+        rows = Region(x.end, self.heads_words, bands)
+        if rows.end + self.p_words(tokens) <= config.token_depth:
+            return x, rows
+        before = (self.heads - 1) // config.groups * config.groups * config.lanes // 8
+        stride = max(before + self.words, self.heads_words)
+        return Region(before, stride, bands), Region(0, stride, bands)
+
+    def kt_lines(self, tokens: int) -> int:
+        return -(-tokens // self.config.lanes) * self.config.lanes
+
+    def v_lines(self, tokens: int) -> int:
+        return self.config.bands(tokens) * self.config.rows
+
+    def p_stride(self, tokens: int) -> int:
+        return -(-tokens // self.config.lanes) * self.config.segment_words
+
+    def p_words(self, tokens: int) -> int:
+        return 2 * self.config.groups * self.p_stride(tokens)
+
+    def hidden_stride(self, neurons: int) -> int:
+        """Words of a row of ``neurons`` hidden activations."""
+        return -(-neurons // self.config.lanes) * self.hidden_segment
+
+    def row_tiles(self, bands: int) -> list[tuple[int, int]]:
+        """(first band, bands) of every row tile that has its own mask."""
+        if self.rule != "tile":
+            return [(0, bands)]
+        step = self.meta["tile_rows"] // self.config.rows
+        return [(band, min(step, bands - band)) for band in range(0, bands, step)]
+
+    def mask_words(self, bands: int) -> int:
+        """Mask words of one chunk."""
+        if self.rule == "none":
+            return 0
+        words = len(self.row_tiles(bands)) * -(-self.chunk // self.config.lanes)
+        return words + self.config.groups if self.rule == "image" else words
+
+    # -- whether it fits ------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        config = self.config
+        name = f"'{self.meta['name']}' on '{config.name}'"
+
+        def need(limits: Iterator[tuple[int, int, str]]) -> None:
+            for value, limit, what in limits:
+                if value > limit:
+                    raise RowvitError(f"{name} needs {what}: {value}, available: {limit}")
+
+        need(self._shape())
+        if self.dim % config.lanes:
+            raise RowvitError(f"{name}: dim {self.dim} is not a multiple of the {config.lanes} lanes")
+        need(self._lines())
+        if self.rule == "tile" and self.meta["tile_rows"] % config.rows:
+            raise RowvitError(
+                f"{name}: tile_rows {self.meta['tile_rows']} is not a multiple of {config.rows},"
+                " the rows of a band"
+            )
+        need(self._token_words())
+
+    def _shape(self) -> Iterator[tuple[int, int, str]]:
+        """(needed, available, what)"""
+        config = self.config
+        yield self.tokens, config.max_tokens, "tokens"
+        yield self.dim, config.max_dim, "LayerNorm channels"
+        yield self.head_dim, config.lanes, "channels per head"
+        yield self.heads * config.lanes, MAX_K, "terms in the projection, a head padded to the lanes"
+        yield 8 * self.row_words, MAX_K, "terms in the patch embedding"
+        yield self.arch["depth"], EMBED_TAG // 2, "layers"
+
+    def _lines(self) -> Iterator[tuple[int, int, str]]:
+        config, depth = self.config, self.config.weight_depth
+        chunk = -(-self.chunk // config.lanes) * config.lanes
+        yield chunk, MAX_K, "terms in an FFN2 chunk (ffn_chunk, padded to the lanes)"
+        yield config.bands(self.tokens) * self.res_stride, config.residual_depth, "residual memory addresses"
+        yield 8 * self.row_words, depth, "weight lines for the patch embedding"
+        yield chunk, depth, "weight lines for an FFN2 chunk"
+        kt, v = self.kt_lines(self.tokens), self.v_lines(self.tokens)
+        what = f"weight lines for attention ({self.dim} of V's weights, {kt} of K^T, {v} of V)"
+        yield self.dim + kt + v, depth, what
+        yield self.heads * config.lanes, depth, "weight lines for the projection"
+
+    def _token_words(self) -> Iterator[tuple[int, int, str]]:
+        config, bands = self.config, self.patches.bands
+        # the first LayerNorm writes X band by band behind the patch embedding's reads
+        behind = max(0, self.words - self.row_words) * max(1, bands - 1)
+        yield self.row_words * bands + behind, config.token_depth, "token words for the patches and X"
+        for before, after in set(self.bounds):
+            _, rows = self.attention_regions(before)
+            what = f"token words for X, Q and P of {before} tokens"
+            yield rows.end + self.p_words(before), config.token_depth, what
+            ffn = config.bands(after) * (self.words + self.hidden_stride(self.chunk))
+            what = f"token words for X and {self.chunk} hidden neurons of {after} tokens"
+            yield ffn, config.token_depth, what

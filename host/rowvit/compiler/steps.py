@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What lowering makes and the scheduler orders: steps, loads, and the room that they need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+
+from rowvit.compiler.hazards import Access, Memory
+from rowvit.formats.program import Operation
+from rowvit.hardware.isa import Engine, Instruction, LoadKind
+
+#: the array reads operands, and the drain writes results
+compute_read, compute_write = partial(Access, Engine.EXEC, False), partial(Access, Engine.DRAIN, True)
+
+
+@dataclass(eq=False)
+class Block:
+    """Room for loaded data: lines of weight memory, or one parameter or norm slot (size 1)."""
+
+    memory: Memory
+    size: int
+    first: int = -1  #: first step that uses it
+    last: int = -1  #: last step that uses it
+    base: int = -1  #: where it is, once the scheduler has decided
+    only: int = -1  #: the one base that it may have; -1: any
+
+
+@dataclass(eq=False)
+class Load:
+    """One LOAD instruction, to be placed before the first step that uses its block."""
+
+    kind: LoadKind
+    address: int  #: byte offset in the weights
+    rows: int
+    groups: int
+    block: Block | None  #: None: residual memory
+    offset: int = 0  #: lines from the block's base; residual address
+    mask: Access | None = None  #: GATHER: the mask words
+    after: int = -1  #: step that it must not overtake: what completes the mask, or reads what it overwrites
+    band0: int = 0
+    had: Access | None = None  #: REST: the mask words of an earlier load of the same rows
+    previous: bool = False  #: for the image before
+    operation: Operation | None = None  #: the first to use it; None: its step's
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Mask words of one hidden tile, complete after ``step``; for bands from ``band0``."""
+
+    step: int
+    start: int  #: first neuron within the chunk
+    words: Access
+    band0: int = 0
+    had: Access | None = None  #: the words for the bands before ``band0``
+
+
+@dataclass(eq=False)
+class Reserved:
+    """Lines that hold K^T or V from step ``first`` to step ``last``."""
+
+    base: int
+    size: int
+    first: int
+    last: int
+
+
+@dataclass(eq=False)
+class Step:
+    """One instruction with the accesses that do not depend on where its loads go."""
+
+    instruction: Instruction
+    accesses: list[Access]
+    operation: Operation
+    loads: list[Load] = field(default_factory=list)
+    weights: Block | None = None
+    params: Block | None = None
+
+
+@dataclass(frozen=True)
+class Region:
+    """Token memory: band p at ``base + p * stride``."""
+
+    base: int
+    stride: int
+    bands: int
+
+    @property
+    def end(self) -> int:
+        return self.base + self.stride * self.bands
+
+    def read(self, width: int = 0, offset: int = 0, band0: int = 0, bands: int = 0) -> Access:
+        """The array reads ``width`` words of every band, or of ``bands`` from ``band0``; 0: all."""
+        start = self.base + offset + band0 * self.stride
+        size = width or self.stride
+        return compute_read(Memory.TOKEN, start, size, self.stride, bands or self.bands, band0)
+
+    def write(self, width: int, offset: int = 0, band0: int = 0, bands: int = 0) -> Access:
+        """The drain writes ``width`` words of every band, or of ``bands`` from ``band0``; 0: all."""
+        start = self.base + offset + band0 * self.stride
+        return compute_write(Memory.TOKEN, start, width, self.stride, bands or self.bands, band0)
+
+    def source(self) -> dict[str, int]:
+        return dict(src_base=self.base, src_stride=self.stride)

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights and parameters in the layout of the on-chip memories."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class Blob:
+    """The bytes that loads read."""
+
+    def __init__(self) -> None:
+        self._parts: list[np.ndarray] = []
+        self._size = 0
+
+    def append(self, array: np.ndarray) -> int:
+        """Add an array's bytes; returns their offset, a multiple of 64."""
+        raw = np.ascontiguousarray(array).view(np.uint8).ravel()
+        offset = self._size
+        self._parts.append(np.pad(raw, (0, -raw.size % 64)))
+        self._size += self._parts[-1].size
+        return offset
+
+    def bytes(self) -> np.ndarray:
+        """uint8 array [bytes]"""
+        return np.concatenate(self._parts)
+
+
+def pad_lanes(array: np.ndarray, channels: int) -> np.ndarray:
+    """Zero-pad the last axis to ``channels``."""
+    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, channels - array.shape[-1])])
+
+
+def pad_heads(array: np.ndarray, head_dim: int, first: int, heads: int, lanes: int) -> np.ndarray:
+    """Channels of ``heads`` heads from ``first`` on, each padded with zeros from ``head_dim`` to ``lanes``.
+
+    Parameters
+    ----------
+    array : array [..., channels of all heads]
+
+    Returns
+    -------
+    array [..., heads * lanes]
+    """
+    split = array.reshape(*array.shape[:-1], -1, head_dim)[..., first : first + heads, :]
+    return pad_lanes(split, lanes).reshape(*array.shape[:-1], heads * lanes)
+
+
+def parameter_words(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Parameter words uint64: int32 ``low`` in bits 31:0, uint16 ``high`` in bits 47:32."""
+    return low.astype(np.int32).view(np.uint32).astype(np.uint64) | high.astype(np.uint64) << np.uint64(32)
+
+
+def pack_pairs(weights: np.ndarray) -> np.ndarray:
+    """Weights as weight memory holds them: in every pair of lanes the odd weight is one less where the even
+    one is negative, so that a multiplier takes both as one number (rtl/array/rowvit_mac_pair.v).
+
+    Parameters
+    ----------
+    weights : int8 array [..., lanes], lanes even, values in [-127, 127]
+    """
+    packed = weights.copy()
+    packed[..., 1::2] -= weights[..., ::2] < 0
+    return packed

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The array and its drain: matrix products and attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rowvit.cycles.jobs import Job
+from rowvit.cycles.machine import Machine, Process
+from rowvit.cycles.prediction import LayerTimes, Slice
+from rowvit.hardware.isa import Dst, Engine, Flag, LoadKind, Op
+from rowvit.hardware.pipeline import (
+    CAPTURE,
+    NEAR_END,
+    REACT,
+    REACT_BAND,
+    REACT_SPARSE,
+    RESIDUAL_STAGE,
+    SCORE,
+    SOFTMAX,
+    SOFTMAX_GROUP,
+)
+
+
+def drain_done(groups: int) -> int:
+    """Cycles from a tile's last lane in the drain to its completion (rtl/array/drain.v: DONE_LAT)."""
+    return 16 + (8 if groups > 4 else 4) * groups
+
+
+@dataclass
+class _Task:
+    job: Job
+    drained: Slice
+    account: LayerTimes
+
+    @property
+    def chained(self) -> list[tuple[Engine, int, bool]]:
+        """Dependencies that hold band by band."""
+        return [dep for dep in self.job.deps if dep[2]]
+
+
+class Array:
+    """Tiles go through the array and then the drain; shadow accumulators lie between."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine, self.config = machine, machine.config
+        self._issue_free = 0.0  # the last tile's last scalar has fired
+        self._shadow_free = 0.0  # the next tile's last scalar may fire
+        self._drain_begin = self._drain_free = 0.0
+
+    def run(self) -> Process[None]:
+        machine = self.machine
+        while True:
+            job = yield from machine.next(Engine.EXEC)
+            piece = job.slice
+            drained = Slice(Engine.DRAIN, piece.operation, piece.image, piece.number)
+            task = _Task(job, drained, machine.account(job))
+            piece.start = -1.0
+            attention = job.instruction.op is Op.ATTN
+            last = yield from self._attention(task) if attention else self._matmul(task)
+            machine.take(Engine.EXEC)
+            machine.finish(job, self._issue_free)
+            if not job.void:
+                machine.timeline.append(drained)
+            task.account.busy[Engine.DRAIN] += drained.busy
+            machine.done(Engine.DRAIN, last)
+            if not job.void and Flag.MARK in job.instruction.flags:
+                machine.marks[piece.image].append(last)
+            if not job.void and Flag.LAST in job.instruction.flags:
+                machine.ends.append(self._drain_begin + job.instruction.fields["count"] + 9)
+
+    def _first(self, job: Job, react: int) -> Process[tuple[float, Engine | None]]:
+        """When the first scalar may fire, and who was waited for last; None: the dispatcher."""
+        ready, who = yield from self.machine.ready(job.deps, 0)
+        if job.time + 2 > ready:
+            ready, who = job.time + 2, None
+        return ready + (REACT + react), who
+
+    def _tile(self, task: _Task, fires: float, lanes: int, ready: float, who: Engine | None) -> float:
+        """One tile through array and drain; returns when its results are complete."""
+        piece, drained, account = task.job.slice, task.drained, task.account
+        start = max(self._issue_free, ready)
+        gap = start - self._issue_free
+        if gap > 0:
+            if who is Engine.LOAD:
+                account.weights += gap
+            elif who is None:
+                account.instructions += gap
+            else:
+                account.data += gap
+        if piece.start < 0:
+            piece.start = start
+        end = start + fires
+        if end < self._shadow_free:
+            account.draining += self._shadow_free - end
+            end = self._shadow_free
+        piece.busy += fires
+        self._issue_free = end
+        self._drain_begin = begin = max(end + CAPTURE, self._drain_free + 1)
+        self._drain_free = begin + lanes
+        self._shadow_free = self._drain_free - NEAR_END
+        if drained.busy == 0:
+            drained.start = begin
+        drained.busy += lanes
+        drained.end = self._drain_free + drain_done(self.config.groups)
+        return drained.end
+
+    # -- matrix products ------------------------------------------------------------------------
+
+    def _matmul(self, task: _Task) -> Process[float]:
+        machine, config, job, fields = self.machine, self.config, task.job, task.job.instruction.fields
+        first = fields["band0"]
+        end = min(config.bands(job.live), first + fields["bands"])
+        ready, who = yield from self._first(job, first)
+        if job.void or end <= first:
+            self._issue_free = max(self._issue_free, ready) + 1
+            job.slice.start = self._issue_free
+            last = max(self._issue_free, self._drain_free) + drain_done(config.groups)
+            task.drained.start = task.drained.end = last
+            return last
+        last = 0.0
+        for band in range(first, end):
+            if band > 0 and task.chained:
+                time, waited = yield from machine.ready(task.chained, band)
+                if band > first or time + REACT_BAND > ready:
+                    ready, who = time + REACT_BAND, waited
+            yield from machine.until(max(self._issue_free, ready))
+            fires, scalars = self._scalars(job, band)
+            lanes = config.lanes * self._words_per_lane(job, band)
+            last = self._tile(task, fires, lanes, ready, who)
+            task.account.macs += scalars * fields["groups"] * config.lanes
+            self._claim(job, fires, lanes)
+            if band + 1 < end:
+                machine.band_done(Engine.DRAIN, last, band + 1 - len(machine.progress[Engine.DRAIN].bands))
+        return last
+
+    def _rows(self, job: Job, band: int) -> int:
+        return min(self.config.rows, job.live - band * self.config.rows)
+
+    def _scalars(self, job: Job, band: int) -> tuple[float, float]:
+        """Cycles in which a band's scalars fire, and scalars of all its rows."""
+        rows, k = self._rows(job, band), job.instruction.fields["k"]
+        if Flag.SPARSE not in job.instruction.flags:
+            return float(k), float(k) * rows
+        # a line that is loaded takes the second row's port for a cycle
+        steal = 1.0 + self.machine.rate * 8 / self.config.lanes if self.machine.loading else 1.0
+        start = band * self.config.rows
+        pair = job.rows[start : start + rows]
+        return max(pair[0], 5 * k, pair[-1] * steal if rows > 1 else 0.0), pair.sum()
+
+    def _words_per_lane(self, job: Job, band: int) -> int:
+        """Cycles that the drain takes for a lane: rows go one by one to V and where they are gathered."""
+        fields = job.instruction.fields
+        if fields["dst"] == Dst.STREAM:
+            return fields["groups"]
+        by_row = fields["dst"] == Dst.VALUE or Flag.GATHER in job.instruction.flags
+        return self._rows(job, band) if by_row else 1
+
+    def _claim(self, job: Job, fires: float, lanes: int) -> None:
+        """What the drain of the newest tile takes from others."""
+        machine, fields = self.machine, job.instruction.fields
+        dst = fields["dst"]
+        period = max(fires, lanes + 1)
+        if dst == Dst.RESIDUAL:
+            begin = self._drain_begin + RESIDUAL_STAGE
+            machine.residual.append((begin, begin + lanes))
+            machine.stores[LoadKind.RESIDUAL] = self._drain_free, (period - lanes) / period
+        elif dst in (Dst.KEY, Dst.VALUE):
+            # lines gather while the drain writes; between two bands' writes one is written per cycle
+            free = (period - lanes) * self.config.lanes / 8
+            machine.stores[LoadKind.WEIGHT] = self._drain_free, min(1.0, free / period)
+        elif dst == Dst.STREAM:
+            machine.other_words += fields["count"] / 4
+            self._shadow_free = self._drain_free
+
+    # -- attention ------------------------------------------------------------------------------
+
+    def _attention(self, task: _Task) -> Process[float]:
+        """The next band's scores go before this one's probabilities, which softmax makes meanwhile."""
+        machine, job = self.machine, task.job
+        bands = self.config.bands(job.live)
+        ready, who = yield from self._first(job, self.config.groups)
+        weighed: list[float] = []  # when a band's P is complete
+        softmax_free = last = 0.0
+        for band in range(bands + 1):
+            if band < bands:
+                if band > 0 and task.chained:
+                    time, who = yield from machine.ready(task.chained, band)
+                    ready = time + REACT_BAND
+                yield from machine.until(max(self._issue_free, ready))
+                softmax_free = self._scores(task, band, ready, who, softmax_free)
+                weighed.append(softmax_free)
+            if band > 0:
+                ready_p = weighed[band - 1] + REACT_SPARSE
+                yield from machine.until(max(self._issue_free, ready_p))
+                last = self._weigh(task, band - 1, ready_p)
+                if band < bands:
+                    machine.band_done(Engine.DRAIN, last)
+        return last
+
+    def _scores(self, task: _Task, band: int, ready: float, who: Engine | None, free: float) -> float:
+        """Q K^T of a band and its softmax, which is ``free`` from then on; returns when P is complete."""
+        config, job, fields = self.config, task.job, task.job.instruction.fields
+        tiles = -(-job.live // config.lanes)
+        for _ in range(tiles):
+            self._tile(task, fields["head_dim"], config.lanes, ready, who)
+        scalars = tiles * fields["head_dim"] * self._rows(job, band)
+        task.account.macs += scalars * fields["groups"] * config.lanes
+        begin = max(free, self._drain_free + RESIDUAL_STAGE + 2)
+        end = begin + config.lanes * tiles + SOFTMAX + SOFTMAX_GROUP * config.groups
+        if band == 0 and Flag.SCORE in job.instruction.flags:
+            end += fields["groups"] * (job.live + SCORE)
+        task.account.softmax += end - begin
+        return end
+
+    def _weigh(self, task: _Task, band: int, ready: float) -> float:
+        """P V of a band."""
+        config, job = self.config, task.job
+        pair = slice(band * config.rows, (band + 1) * config.rows)
+        fires = max(job.rows[pair].max(), 5.0 * -(-job.live // config.lanes))
+        task.account.macs += job.work[pair].sum() * config.lanes
+        return self._tile(task, fires, config.lanes, ready, Engine.EXEC)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From instructions to jobs: what the data of an image make of every instruction."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rowvit.cycles.prediction import Slice
+from rowvit.cycles.statistics import LayerStatistics, Statistics
+from rowvit.formats.program import Operation, Program
+from rowvit.hardware.config import HardwareConfig
+from rowvit.hardware.isa import QUEUE, Engine, Flag, Instruction, LoadKind, Op
+
+#: engine, operation since start, band by band
+Dependency = tuple[Engine, int, bool]
+
+
+def _empty() -> np.ndarray:
+    return np.empty(0)
+
+
+@dataclass(eq=False)
+class Job:
+    """One instruction of one image, as its engine sees it."""
+
+    instruction: Instruction
+    slice: Slice
+    deps: list[Dependency]
+    live: int
+    turn: int  #: pass of the program
+    void: bool
+    rows: np.ndarray = field(default_factory=_empty)  #: SPARSE, ATTN: scalars of a row's longest group
+    work: np.ndarray = field(default_factory=_empty)  #: ATTN: scalars of every row, over all groups
+    words: int = 0  #: LOAD
+    scan: int = 0  #: LOAD, gather: mask words
+    fetched: int = 0  #: LOAD, gather: rows
+    time: float = 0.0  #: when it enters its queue
+
+
+def jobs(program: Program, config: HardwareConfig, statistics: list[Statistics]) -> list[Job]:
+    """The jobs of all passes in program order, for images with the given statistics."""
+    header, *body, _ = program.instructions
+    work = _Work(program, config, body)
+    per_pass = Counter(QUEUE[instruction.op] for instruction in body)
+    per_pass[Engine.DRAIN] = per_pass[Engine.EXEC]
+    images, found = len(statistics), []
+    for turn in range(images + 1):
+        base = {engine: per_pass[engine] * turn for engine in Engine}
+        number = dict(base)
+        live = program.meta["architecture"]["tokens"]
+        layers = statistics[min(turn, images - 1)]
+        part = body if turn < images else body[: header.fields["finish"]]
+        for instruction, operation in zip(part, program.operations, strict=False):
+            engine = QUEUE[instruction.op]
+            image = turn - (Flag.PREVIOUS in instruction.flags)
+            deps = [
+                (e, base[e] + dep - 1, e in instruction.chain)
+                for e, dep in instruction.deps.items()
+                if base[e] + dep > 0
+            ]
+            piece = Slice(engine, operation, image, number[engine])
+            number[engine] += 1
+            job = Job(instruction, piece, deps, live, turn, void=not 0 <= image < images)
+            found.append(job)
+            if not job.void:
+                work.describe(job, layers)
+                if instruction.op is Op.SELECT:
+                    live = layers[operation.layer].after
+    return found
+
+
+class _Work:
+    """How much work the instructions of a program are."""
+
+    def __init__(self, program: Program, config: HardwareConfig, body: list[Instruction]) -> None:
+        self.config, self.chunk = config, program.meta["ffn_chunk"]
+        self.bases: dict[Operation, int] = {}  # weight line of a sparse product's first row of W2
+        self.rest: dict[tuple[Operation, int], int] = {}  # first row of a load of the rest of the rows
+        for instruction, operation in zip(body, program.operations, strict=True):
+            if Flag.SPARSE in instruction.flags:
+                self.bases[operation] = instruction.fields["wbase"]
+            elif Flag.REST in instruction.flags:
+                row = instruction.fields["band0"] * config.rows
+                self.rest[operation, instruction.fields["dst"]] = row
+
+    def describe(self, job: Job, layers: Statistics) -> None:
+        """Fill in what the data decide."""
+        instruction, operation = job.instruction, job.slice.operation
+        fields = instruction.fields
+        if Flag.ONE_ROW in instruction.flags:
+            job.live = 1
+        if instruction.op is Op.ATTN:
+            first = (operation.tile or 0) * self.config.groups
+            heads = slice(first, first + fields["groups"])
+            rows = np.maximum(layers[operation.layer].probabilities[heads], 1).astype(float)
+            job.rows, job.work = rows.max(axis=0), rows.sum(axis=0)
+        elif Flag.SPARSE in instruction.flags:
+            job.rows = np.maximum(layers[operation.layer].hidden[:, operation.chunk], 1).astype(float)
+        elif instruction.op is Op.LOAD:
+            job.slice.load = LoadKind(fields["kind"])
+            if Flag.GATHER in instruction.flags:
+                self._gather(job, layers[operation.layer])
+            else:
+                job.words = self._words(
+                    job.slice.load, instruction.fields["rows"], instruction.fields["groups"]
+                )
+
+    def _words(self, kind: LoadKind, rows: int, groups: int) -> int:
+        if kind is LoadKind.WEIGHT:
+            return rows * groups * self.config.lanes // 8
+        if kind is LoadKind.PARAM:
+            return groups * self.config.lanes
+        return rows if kind is LoadKind.NORM else self.config.residual_words(rows)
+
+    def _gather(self, job: Job, layer: LayerStatistics) -> None:
+        """The rows of W2 that a masked load fetches."""
+        config, fields, operation = self.config, job.instruction.fields, job.slice.operation
+        chunk, tile = operation.chunk or 0, operation.row_tile or 0
+        begin = chunk * self.chunk + fields["dst"] - self.bases[operation]
+        end = min(begin + fields["rows"], (chunk + 1) * self.chunk)
+        first = layer.first[tile, begin:end] if tile < len(layer.first) else _empty()
+        low, high = 0, layer.after
+        if Flag.REST in job.instruction.flags:
+            low = fields["band0"] * config.rows
+        else:  # its mask covers the bands before those of the rest
+            high = min(high, self.rest.get((operation, fields["dst"]), high))
+        job.scan = -(-fields["rows"] // config.lanes)
+        job.fetched = int(((first >= low) & (first < high)).sum())
+        job.words = self._words(LoadKind.WEIGHT, job.fetched, fields["groups"])

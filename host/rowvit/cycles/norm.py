@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The norm engine: LayerNorm, and dumps of the residual stream."""
+
+from __future__ import annotations
+
+from math import inf
+
+from rowvit.cycles.jobs import Job
+from rowvit.cycles.machine import Machine, Process
+from rowvit.hardware.isa import Engine, NormKind
+from rowvit.hardware.pipeline import NORM_OUT, NORM_ROW, NORM_STATS, NORM_SUM
+
+
+class Norm:
+    def __init__(self, machine: Machine) -> None:
+        self.machine, self.config = machine, machine.config
+
+    def run(self) -> Process[None]:
+        machine = self.machine
+        while True:
+            job = yield from machine.next(Engine.NORM)
+            bands = self.config.bands(job.live)
+            ready, _ = yield from machine.ready(job.deps, 0)
+            start = max(ready, job.time + 2, machine.now)
+            yield from machine.until(start)
+            job.slice.start = start
+            if job.void:
+                time = start + 1
+            elif job.instruction.fields["kind"] == NormKind.DUMP:
+                time = yield from self._dump(job, bands, start + 12)
+            else:
+                time = yield from self._layernorm(job, bands, start + 1)
+            machine.take(Engine.NORM)
+            machine.finish(job, time)
+
+    def _dump(self, job: Job, bands: int, time: float) -> Process[float]:
+        machine, config = self.machine, self.config
+        for band in range(bands):
+            ready, _ = yield from machine.ready(job.deps, band)
+            rows = min(config.rows, job.live - band * config.rows)
+            time = max(time, ready) + rows * (6 * job.instruction.fields["dim"] / 4 + 1)
+            yield time
+            machine.band_done(Engine.NORM, time)
+        return time
+
+    def _layernorm(self, job: Job, bands: int, free: float) -> Process[float]:
+        """Pass 1 of the next band goes before pass 2 of this one as soon as it can."""
+        machine = self.machine
+        tail = NORM_ROW * (self.config.rows - 1)
+        summed = normed = 0
+        stats_free = results_free = time = 0.0  # sums may be made; results may be overwritten
+        waiting = inf  # when sums are complete that wait for the results before to be used
+        valid = inf  # when results are complete
+        while normed < bands:
+            if waiting < inf and valid == inf:
+                loaded = max(waiting, results_free)
+                stats_free, valid, waiting = loaded + tail, loaded + NORM_STATS + tail, inf
+            sum_at = inf
+            if summed < bands and waiting == inf:
+                sum_at = max(free, stats_free, self._known(job, summed))
+            norm_at = max(free, valid)
+            at = min(sum_at, norm_at)
+            if at == inf:
+                yield from machine.ready(job.deps, summed)
+                continue
+            if at > machine.now:
+                yield at
+                continue  # more may be known by now
+            free = yield from self._pass(job, at)
+            job.slice.busy += free - at
+            if sum_at <= norm_at:
+                summed += 1
+                waiting = free + NORM_SUM
+            else:
+                normed += 1
+                results_free, valid = at + 10, inf
+                time = free + NORM_OUT
+                if normed < bands:
+                    machine.band_done(Engine.NORM, time)
+        return time
+
+    def _known(self, job: Job, band: int) -> float:
+        """When a band's dependencies are met, as far as that is known; else infinity."""
+        latest = 0.0
+        for engine, operation, chain in job.deps:
+            time = self.machine.progress[engine].when(operation, band if chain else -1)
+            latest = max(latest, inf if time is None else time)
+        return latest
+
+    def _pass(self, job: Job, time: float) -> Process[float]:
+        """A band's channels are read once; returns when that is done."""
+        reads = self.config.lanes * -(-job.instruction.fields["dim"] // self.config.tile)
+        time += 1
+        for _ in range(0, reads, 16):  # in pieces: the drain's reads are known for a band or so
+            time = self._reads(time, 16)
+            yield time
+        return time
+
+    def _reads(self, time: float, reads: float) -> float:
+        """When ``reads`` reads of the residual memory are done; the drain's go first."""
+        busy = self.machine.residual
+        while busy and busy[0][1] <= time:
+            busy.popleft()
+        for begin, end in busy:
+            if time + reads <= begin:
+                break
+            reads -= max(0.0, begin - time)
+            time = max(time, end)
+        return time + reads

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The DDR as the core sees it: one set of defaults for simulator, cycle model and command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Latency and bandwidth of the DDR.
+
+    Parameters
+    ----------
+    latency : int
+        Cycles from a read's address to its first word.
+    rate : int
+        Percent of the cycles that carry a word, for core and DMA together.
+    ideal : bool
+        No latency, and a word for everyone in every cycle.
+    """
+
+    latency: int = 40
+    rate: int = 85
+    ideal: bool = False
+
+    @property
+    def words_per_cycle(self) -> float:
+        return 1.0 if self.ideal else self.rate / 100
+
+    def __str__(self) -> str:
+        if self.ideal:
+            return "ideal memory"
+        return f"{self.latency} cycles latency, a word in {self.rate} % of the cycles"

@@ -230,7 +230,7 @@ def test_what_is_no_model_of_images(tmp_path: Path) -> None:
     changed(shape(1, 3, 16, 20))
     refused(r"sides \[16, 20\]")
     changed(shape(1, 3, 0, 0))
-    refused("give --image-size")
+    refused("pass --image-size")
     assert read_onnx(path, image_size=16).model.config.image_size == 16
     changed(lambda graph: graph.input.append(onnx.helper.make_tensor_value_info("mask", 1, [1])))
     refused(r"has 2 inputs \(images, mask\)")

@@ -128,8 +128,8 @@ def to_relu(
             progress()
         correction = sums.solve(ridge)
         with torch.no_grad():
-            mlp.fc2.weight += correction[:-1].T.float()
-            mlp.fc2.bias += correction[-1].float()
+            mlp.fc2.weight.add_(correction[:-1].T.float())
+            mlp.fc2.bias.add_(correction[-1].float())
         mlp.act = ACTIVATIONS["relu"]
         if layer == model.config.depth - 1:
             model.config = replace(model.config, act="relu")

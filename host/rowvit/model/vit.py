@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -150,7 +151,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.dim, 3 * config.dim)
         self.proj = nn.Linear(config.dim, config.dim)
 
-    def forward(self, x: Tensor, observe: Observer, name: str) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, observe: Observer, name: str) -> tuple[Tensor, Tensor | None]:
         batch, n, dim = x.shape
         q, k, v = self.qkv(x).reshape(batch, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         for part, value in zip("qkv", (q, k, v), strict=True):
@@ -218,7 +219,7 @@ class Block(nn.Module):
         observe(f"{name}.norm1", normed)
         y, score = self.attn(normed, observe, name)
         x = x + y
-        if self.keep is not None and self.keep < x.shape[1] - self.exempt:
+        if self.keep is not None and score is not None and self.keep < x.shape[1] - self.exempt:
             best = score[:, self.exempt :].topk(self.keep, dim=1).indices.sort(dim=1).values + self.exempt
             first = torch.arange(self.exempt, device=x.device).expand(len(x), -1)
             rows = torch.cat([first, best], dim=1)
@@ -248,7 +249,8 @@ class VisionTransformer(nn.Module):
         self.patch_embed = PatchEmbed(config)
         self.cls_token = nn.Parameter(torch.zeros(1, config.prefix, config.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, config.tokens, config.dim))
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
+        blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
+        self.blocks = cast("Sequence[Block]", blocks)
         self.norm = nn.LayerNorm(config.dim, eps=config.eps)
         self.head = nn.Linear(config.dim, config.classes) if config.classes else nn.Identity()
         self.head_dist = nn.Linear(config.dim, config.classes) if config.distilled else None

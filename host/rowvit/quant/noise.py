@@ -93,14 +93,12 @@ def _weights(model: VisionTransformer, package: ModelPackage, layer: int | None)
         exact = model.patch_embed.proj.weight.detach().numpy().transpose(0, 2, 3, 1)
         return _rounded(exact.reshape(len(exact), -1), package.tensors["patch.weight"])
     block = model.blocks[layer]
-    matrices = dict(zip("qkv", np.split(block.attn.qkv.weight.detach().numpy(), 3), strict=True))
-    matrices |= {"proj": block.attn.proj, "fc1": block.mlp.fc1, "fc2": block.mlp.fc2}
-    noise = []
-    for name in LINEARS:
-        exact = matrices[name]
-        exact = exact if isinstance(exact, np.ndarray) else exact.weight.detach().numpy()
-        noise.append(_rounded(exact, package.tensors[f"layers.{layer}.{name}.weight"]))
-    return min(noise)
+    matrices = dict(zip("qkv", block.attn.qkv.weight.chunk(3), strict=True))
+    matrices |= {"proj": block.attn.proj.weight, "fc1": block.mlp.fc1.weight, "fc2": block.mlp.fc2.weight}
+    return min(
+        _rounded(matrices[name].detach().numpy(), package.tensors[f"layers.{layer}.{name}.weight"])
+        for name in LINEARS
+    )
 
 
 def _rounded(exact: np.ndarray, integers: np.ndarray) -> float:

@@ -102,19 +102,19 @@ def smooth(
             if "norm" in places:
                 for norm, linear, name in ((block.norm1, qkv, "norm1"), (block.norm2, fc1, "norm2")):
                     factor = _factors(channels[f"layers.{i}.{name}"], linear.weight, strength)
-                    norm.weight /= factor
-                    norm.bias /= factor
-                    linear.weight *= factor
+                    norm.weight.div_(factor)
+                    norm.bias.div_(factor)
+                    linear.weight.mul_(factor)
             if "value" in places:
                 factor = _factors(channels[f"layers.{i}.o"], proj.weight, strength)
                 qkv.weight[2 * dim :] /= factor[:, None]
                 qkv.bias[2 * dim :] /= factor
-                proj.weight *= factor
+                proj.weight.mul_(factor)
             if "hidden" in places:
                 factor = _factors(channels[f"layers.{i}.hidden"], fc2.weight, strength)
-                fc1.weight /= factor[:, None]
-                fc1.bias /= factor
-                fc2.weight *= factor
+                fc1.weight.div_(factor[:, None])
+                fc1.bias.div_(factor)
+                fc2.weight.mul_(factor)
     return model
 
 

@@ -31,6 +31,7 @@ from rowvit.errors import RowvitError
 from rowvit.images import decode, upright
 
 SPLITS = ("train", "test")
+File = Path | bytes | np.ndarray
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 
 
@@ -41,13 +42,14 @@ class Photos:
     Parameters
     ----------
     files : sequence of Path, bytes or uint8 arrays [H, W, 3]
+        Files, contents of files, or pixels.
     labels : int64 array [n]
     classes : tuple of str
     name : str
         What the set is, for model cards and tables: "cifar-10 test, all 10000".
     """
 
-    files: Sequence[Any]
+    files: Sequence[File]
     labels: np.ndarray
     classes: tuple[str, ...]
     name: str
@@ -71,7 +73,7 @@ class Photos:
         return np.stack([decode(_encoded(self.files[i]), side, resize) for i in indices])
 
 
-def _encoded(file: Any) -> Any:
+def _encoded(file: File) -> Path | bytes:
     """What `rowvit.images.decode` takes; pixels go through a lossless file."""
     if not isinstance(file, np.ndarray):
         return file
@@ -165,7 +167,7 @@ def _cifar(path: Path, split: str) -> Photos:
         pixels = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
     except (OSError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise RowvitError(f"{path}: not CIFAR-10's python version ({error})") from error
-    return Photos(pixels, labels, classes, f"cifar-10 {split}, all {len(labels)}")
+    return Photos(list(pixels), labels, classes, f"cifar-10 {split}, all {len(labels)}")
 
 
 class _Unpickler(pickle.Unpickler):
@@ -240,7 +242,7 @@ class TrainingSet(Dataset):
 
         self.photos, self.side, self.seed, self.epoch, self.resize = photos, side, seed, 0, resize
         mode = {"bicubic": v2.InterpolationMode.BICUBIC, "bilinear": v2.InterpolationMode.BILINEAR}[resize]
-        steps: list[Any] = []
+        steps: list[v2.Transform] = []
         self.cropped = augmentation.crop < 1
         if self.cropped:
             steps.append(v2.RandomResizedCrop(side, scale=(augmentation.crop, 1.0), interpolation=mode))
@@ -267,3 +269,18 @@ class TrainingSet(Dataset):
             torch.set_rng_state(state)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         return pixels, int(self.photos.labels[index])
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]] | RowvitError:
+        """What a DataLoader asks for; an error is returned, as a worker would only raise its text."""
+        try:
+            return [self[index] for index in indices]
+        except RowvitError as error:
+            return error
+
+
+def collate(samples: list[tuple[Tensor, int]] | RowvitError) -> tuple[Tensor, Tensor] | RowvitError:
+    """A batch for the DataLoader: images uint8 [B, 3, side, side] and labels [B], or the error."""
+    if isinstance(samples, RowvitError):
+        return samples
+    images, labels = zip(*samples, strict=True)
+    return torch.stack(images), torch.tensor(labels)

@@ -33,7 +33,7 @@ from rowvit.model.vit import VisionTransformer
 from rowvit.quant.aware import activation_scales, quantisation_aware
 from rowvit.quant.quantise import refuse_what_does_not_run
 from rowvit.quant.smooth import centre_keys
-from rowvit.train.data import Photos, TrainingSet
+from rowvit.train.data import Photos, TrainingSet, collate
 from rowvit.train.loss import loss, mix, rows
 from rowvit.train.recipe import Phase, Recipe
 
@@ -94,11 +94,11 @@ class Trainer:
                 ("pixels a side", teacher[0].config.image_size, model.config.image_size),
             ):
                 if theirs != ours:
-                    raise RowvitError(f"the teacher takes {theirs} {what}, the network is to learn {ours}")
-            theirs, ours = teacher[1].classes, list(photos.classes)
-            if sorted(theirs) == sorted(ours) and theirs != ours:
+                    raise RowvitError(f"the teacher has {theirs} {what}, and the network {ours}")
+            names = teacher[1].classes
+            if sorted(names) == sorted(photos.classes) and names != list(photos.classes):
                 raise RowvitError(
-                    "the teacher has the classes in another order; import both with the same --class-names"
+                    "the teacher has the classes in another order", "import both with the same --class-names"
                 )
         for phase in recipe.phases:
             if any(not 0 <= layer < model.config.depth for layer in phase.prune_layers):
@@ -244,10 +244,11 @@ class Trainer:
                 for step in range(begin, end)
             ]
             self.data.epoch = epoch
-            try:
-                yield from DataLoader(self.data, batch_sampler=shares, num_workers=self.workers)
-            except RowvitError as error:  # of a worker, behind its traceback
-                raise RowvitError(str(error).rsplit("RowvitError: ", 1)[-1].strip()) from None
+            loader = DataLoader(self.data, batch_sampler=shares, num_workers=self.workers, collate_fn=collate)
+            for found in loader:
+                if isinstance(found, RowvitError):
+                    raise found
+                yield found
 
     # -- state ----------------------------------------------------------------------------------
 

@@ -42,7 +42,9 @@ OPTIONS = QuantOptions(
 )
 
 
-def make(checkpoint: Path, photos: Path, output: Path, options: QuantOptions = OPTIONS) -> dict:
+def make(
+    checkpoint: Path, photos: Path, output: Path, options: QuantOptions = OPTIONS
+) -> dict[str, str | float]:
     """Write package and photos; returns the accuracies that the package records.
 
     Raises
@@ -75,7 +77,7 @@ def make(checkpoint: Path, photos: Path, output: Path, options: QuantOptions = O
         "int8_pruned": [result.top1 for result in results],
     }
     counts = [result.counts for result in results]
-    accuracy = {"set": f"all {len(test)} test photos", "unit": "percent top-1"}
+    accuracy: dict[str, str | float] = {"set": f"all {len(test)} test photos", "unit": "percent top-1"}
     accuracy |= {key: round(100 * float(np.mean(guess == truth)), 2) for key, guess in guesses.items()}
     macs = 1 - sum(c.macs_executed for c in counts) / sum(c.macs_dense for c in counts)
     rows = 1 - sum(c.w2_rows_fetched for c in counts) / sum(c.w2_rows_total for c in counts)

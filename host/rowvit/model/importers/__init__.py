@@ -140,7 +140,7 @@ def _timm(name: str, weights: str | os.PathLike | None, random: bool) -> Importe
     state = None if weights is None else timm_names(read_checkpoint(weights))
     module = timm.create(name, state, pretrained=state is None and not random)
     model, difference = timm.from_module(module)
-    card = timm.card(module, name)
+    card = timm.card(module, name, model.config.classes)
     if random:
         card.source, card.licence = f"random weights in the shape of timm's {name}", "CC0-1.0"
     elif weights is not None:

@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -126,7 +127,7 @@ def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_timm(
-    state: Mapping[str, Tensor], heads: int | None = None, act: str = "relu", **options: object
+    state: Mapping[str, Tensor], heads: int | None = None, act: str = "relu", **options: Any
 ) -> VisionTransformer:
     """Build the network that fits a state dict of timm's VisionTransformer.
 

@@ -289,9 +289,9 @@ def test_quantiser_refuses() -> None:
 
     with pytest.raises(RowvitError, match="gelu"):
         quantise(float_network(act="gelu"), photos(1), told)
-    with pytest.raises(RowvitError, match="Calibration photos"):
+    with pytest.raises(RowvitError, match="calibration photos"):
         quantise(float_network(), photos(1)[:, 1:], told)
-    with pytest.raises(RowvitError, match="Calibration photos"):
+    with pytest.raises(RowvitError, match="calibration photos"):
         quantise(float_network(), photos(0), told)
     with pytest.raises(RowvitError, match="2048"):
         quantise(float_network(), photos(1), options(ffn_chunk=2048))

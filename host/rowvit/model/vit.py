@@ -2,9 +2,8 @@
 """The float network: a vision transformer with timm's parameter names, token pruning and ReLU.
 
 Token pruning is EViT's without the fused token: after attention and its residual of a pruning
-block, the class token and the ``keep`` patch tokens with the greatest attention of the class token,
-averaged over heads, go on to the FFN of the same block. PyTorch is needed here and in the
-quantiser only.
+block, the class token and the ``keep`` patch tokens that the class token attends to most, averaged over
+heads, continue to the FFN of the same block.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ POOLS = ("token", "mean", "norm-mean")
 
 
 def activation_name(arguments: np.ndarray, values: np.ndarray) -> str | None:
-    """The key of `ACTIVATIONS` whose function comes nearest to these values; None if none is within 1e-3."""
+    """The key of `ACTIVATIONS` whose function is closest to these values; None if none is within 1e-3."""
     inputs = torch.from_numpy(np.asarray(arguments, np.float64))
     # constants in half precision put GELU off by 1e-4; its two forms differ by 5e-4
     distance = {name: np.abs(f(inputs).numpy() - values).max() for name, f in ACTIVATIONS.items()}
@@ -57,13 +56,13 @@ class ViTConfig:
         A key of `ACTIVATIONS`; only ReLU networks can be quantised.
     pruning : tuple of {layer (0-based), keep}
     ffn2_rule : str
-        "none", "image" or "tile" (with ``tile_rows``): which rows of W2 count as fetched. None of
-        them changes a result.
+        "none", "image" or "tile" (with ``tile_rows``): which rows of W2 count as fetched; results are the
+        same.
     tile_rows : int
     thresholds : tuple of float
-        Per layer, hidden activations below it are dropped (lossy); empty for none.
+        Per layer; hidden activations below it are dropped (lossy). Empty for none.
     prefix : int
-        Tokens before the patches: the class token, and after it a distillation token or registers.
+        Tokens before the patches: the class token, then a distillation token or registers.
     pool : str
         What the head sees: "token", the class token after the final LayerNorm; "mean", that LayerNorm of
         the patches' mean; "norm-mean", the mean of the patches after it.
@@ -114,7 +113,7 @@ class ViTConfig:
         }
         for problem, found in problems.items():
             if found:
-                raise RowvitError(f"This is no network: {problem}.")
+                raise RowvitError(f"not a valid network: {problem}")
 
     @property
     def tokens(self) -> int:
@@ -123,12 +122,12 @@ class ViTConfig:
 
     @property
     def exempt(self) -> int:
-        """Leading tokens that pruning never drops: those whose place a head or a mean counts on."""
+        """Leading tokens that pruning never drops, as a head or a mean relies on their position."""
         return self.prefix if self.distilled or self.pool != "token" else 1
 
 
 def _ignore(name: str, value: Tensor) -> None:
-    """The observer of those who do not observe."""
+    """The observer that does nothing."""
 
 
 class PatchEmbed(nn.Module):
@@ -163,7 +162,7 @@ class Attention(nn.Module):
 
 
 class FusedAttention(Attention):
-    """The same by PyTorch's own kernel, which is faster and gives no scores: for blocks that do not prune."""
+    """The same by PyTorch's fused kernel, faster but without scores: for blocks that do not prune."""
 
     def forward(self, x: Tensor, observe: Observer, name: str) -> tuple[Tensor, None]:
         batch, n, dim = x.shape
@@ -236,7 +235,7 @@ class Block(nn.Module):
 class VisionTransformer(nn.Module):
     """The float network; parameters have timm's names.
 
-    ``cls_token`` holds all prefix tokens [1, prefix, D], ``pos_embed`` a position of every token.
+    ``cls_token`` [1, prefix, D] holds all prefix tokens, ``pos_embed`` [1, tokens, D] all positions.
 
     Parameters
     ----------
@@ -271,7 +270,7 @@ class VisionTransformer(nn.Module):
         return x
 
     def _drop(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The prefix, and the patch tokens that this step draws, in their order."""
+        """The prefix and the patch tokens drawn in this step, in their order, and their indices."""
         prefix, patches = self.config.prefix, x.shape[1] - self.config.prefix
         keep = max(1, round(patches * (1 - self.token_drop)))
         drawn = torch.rand(len(x), patches, device=x.device).argsort(dim=1)[:, :keep].sort(dim=1).values
@@ -280,7 +279,7 @@ class VisionTransformer(nn.Module):
         return x.gather(1, tokens[..., None].expand(-1, -1, x.shape[2])), tokens
 
     def pool(self, x: Tensor) -> Tensor:
-        """What the head sees, [B, D] (distilled: [B, 2, D]), of the residual stream."""
+        """What the head sees of the residual stream: [B, D], or [B, 2, D] if distilled."""
         config = self.config
         if config.pool == "token":
             return self.norm(x[:, :2] if config.distilled else x[:, 0])
@@ -289,7 +288,7 @@ class VisionTransformer(nn.Module):
         return self.norm(x)[:, config.prefix :].mean(dim=1)
 
     def forward(self, images: Tensor, observe: Observer = _ignore) -> Tensor:
-        """Logits [B, classes] of normalised images [B, 3, S, S]; without a head the features [B, D]."""
+        """Logits [B, classes] of normalised images [B, 3, S, S]; without a head, features [B, D]."""
         normed = self.pool(self.encode(images, observe))
         observe("norm", normed)
         if self.head_dist is None:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quantisation-aware training: the float network with its package's roundings, gradients straight through.
+"""Quantisation-aware training: the float network rounds as its package does (straight-through gradients).
 
-Weights, and the activations that are int8 or uint8 on the accelerator, are rounded and clipped as
-`rowvit.quant.quantise` does it; matrices multiply integers, which bfloat16 holds exactly. The residual
-stream, biases and the softmax, which have 16 bits and more or an error far below a unit of O, stay as
-they are.
+Weights, and the activations that are int8 or uint8 on the accelerator, are rounded and clipped as in
+`rowvit.quant.quantise`; matrix products are of integers, which bfloat16 holds exactly. The residual stream
+and biases, which have 16 bits or more, and the softmax, whose error is far below a unit of O, stay as they
+are.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _INPUTS = ("norm1", "o", "norm2", "hidden")  # of the four linear layers of a bl
 def activation_scales(
     model: VisionTransformer, mean: Sequence[float], std: Sequence[float], photos: np.ndarray
 ) -> dict[str, float]:
-    """One unit of every activation, as the quantiser would choose it, from photos uint8 [B, S, S, 3]."""
+    """Scales of all activations as the quantiser would choose them, from photos uint8 [B, S, S, 3]."""
     statistics = Statistics()
     predict(model, photos, mean, std, observe=statistics.observe)
     kept = (*_INPUTS, "q", "k", "v")
@@ -48,14 +48,14 @@ def round_through(x: Tensor, unit: Tensor | float, low: int, high: int) -> Tenso
 
 
 def _weight(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Int8 values of a weight [out, ...], and one unit for each output channel."""
+    """Int8 values of a weight [out, ...], and the unit of each output channel."""
     unit = (weight.detach().flatten(1).abs().amax(dim=1) / 127).clamp(min=1e-30)
     return round_through(weight, unit.view(-1, *[1] * (weight.ndim - 1)), -127, 127), unit
 
 
 @contextmanager
 def quantisation_aware(model: VisionTransformer, scales: Mapping[str, float]) -> Iterator[None]:
-    """Within it, every forward pass of ``model`` rounds as its package would, with these ``scales``."""
+    """Within the context, forward passes of ``model`` round as its package would, with these ``scales``."""
     changed: list[nn.Module] = []
 
     def replace_forward(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:

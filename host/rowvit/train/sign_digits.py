@@ -8,7 +8,7 @@ and two test photos of each class into FOLDER.
 
 PHOTOS.npz holds ``jpeg`` (all files one after the other, uint8), ``off`` (their offsets, one more
 than photos), ``y`` (labels) and ``test`` (true for test photos). Calibration sees training photos
-only. Half of the patches go after attention of blocks 3, 4 and 5, counted from 1.
+only. Half of the patches are dropped after attention in blocks 3, 4 and 5, counted from 1.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ OPTIONS = QuantOptions(
 def make(
     checkpoint: Path, photos: Path, output: Path, options: QuantOptions = OPTIONS
 ) -> dict[str, str | float]:
-    """Write package and photos; returns the accuracies that the package records.
+    """Write package and photos; returns the accuracies recorded in the package.
 
     Raises
     ------
     RowvitError
-        If checkpoint or photos cannot be read.
+        If the checkpoint or the photos cannot be read.
     """
     if photos.suffix != ".npz":
-        raise RowvitError(f"{photos}: give the photos as an .npz archive")
+        raise RowvitError(f"{photos}: not an .npz archive")
     train, test = (open_data(photos, split) for split in ("train", "test"))
-    with np.load(photos) as archive:  # files are named by their place in the whole archive
-        places = np.flatnonzero(archive.get("test", np.ones(len(test))))
+    with np.load(photos) as archive:  # files are named by their index in the whole archive
+        indices = np.flatnonzero(archive.get("test", np.ones(len(test))))
     state = read_checkpoint(checkpoint)
     dense = from_timm(state, HEADS)
     patches = dense.config.tokens - 1
@@ -89,7 +89,7 @@ def make(
     package.save(output / "sign_digits.safetensors")
     for digit in range(len(options.classes)):
         for index in np.flatnonzero(truth == digit)[:PHOTOS_PER_CLASS]:
-            (folder / f"{digit}_{places[index]:04d}.jpg").write_bytes(test.files[index])
+            (folder / f"{digit}_{indices[index]:04d}.jpg").write_bytes(test.files[index])
     return accuracy
 
 

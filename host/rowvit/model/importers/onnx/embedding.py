@@ -50,7 +50,7 @@ def embedding(graph: Graph, name: str) -> dict[str, np.ndarray]:
     patch = graph.side // grid
     size = 3 * patch * patch
     weight = np.empty((size, base.shape[1]))
-    # every patch of a test image holds another unit vector
+    # every patch of a test image holds a different unit vector
     for first in range(0, size, grid * grid):
         units = np.arange(first, min(first + grid * grid, size))
         vectors = np.zeros((grid * grid, size))
@@ -62,8 +62,8 @@ def embedding(graph: Graph, name: str) -> dict[str, np.ndarray]:
     if np.abs(expected - out).max() > _TOLERANCE * np.abs(out).max():
         raise RowvitError(
             f"{graph.path}: the embedding that ends in {last} is not one linear layer on patches of"
-            f" {patch} x {patch} pixels ({', '.join(sorted({node.op_type for node in nodes}))});"
-            " the accelerator runs no other."
+            f" {patch} x {patch} pixels ({', '.join(sorted({node.op_type for node in nodes}))}),"
+            " which is all that the accelerator runs"
         )
     return {
         "patch_embed.proj.weight": weight.T.reshape(-1, 3, patch, patch),

@@ -67,7 +67,7 @@ class Reader:
         )
         model = VisionTransformer(config)
         tensors = {name: torch.from_numpy(np.ascontiguousarray(a)).float() for name, a in self.state.items()}
-        load_state(model, tensors, "The ONNX file")
+        load_state(model, tensors, "the ONNX file")
         return model.eval()
 
     def _put(self, name: str, weight: np.ndarray, bias: np.ndarray) -> None:

@@ -137,4 +137,6 @@ def require_finite(state: Mapping[str, Tensor], source: object) -> None:
     """Raise a `RowvitError` naming ``source`` and the first tensor with NaN or infinity, if there is one."""
     for name, tensor in state.items():
         if not tensor.isfinite().all():
-            raise RowvitError(f"{source}: tensor {name!r} holds NaN or infinity", "fix the checkpoint")
+            raise RowvitError(
+                f"{source}: tensor {name!r} holds NaN or infinity", "train it again or fix the checkpoint"
+            )

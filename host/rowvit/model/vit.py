@@ -28,9 +28,13 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 POOLS = ("token", "mean", "norm-mean")
 
 
-def activation_name(arguments: np.ndarray, values: np.ndarray) -> str | None:
-    """The key of `ACTIVATIONS` whose function is closest to these values; None if none is within 1e-3."""
-    inputs = torch.from_numpy(np.asarray(arguments, np.float64))
+#: arguments at which activation functions are compared
+GRID = np.linspace(-12.0, 12.0, 2401)
+
+
+def activation_name(values: np.ndarray) -> str | None:
+    """The key of `ACTIVATIONS` whose function is closest to these values on `GRID`, if within 1e-3."""
+    inputs = torch.from_numpy(GRID)
     # constants in half precision put GELU off by 1e-4; its two forms differ by 5e-4
     distance = {name: np.abs(f(inputs).numpy() - values).max() for name, f in ACTIVATIONS.items()}
     nearest = min(distance, key=distance.__getitem__)
@@ -301,8 +305,13 @@ class VisionTransformer(nn.Module):
 
 def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Images uint8 [B, S, S, 3] to the float network's input [B, 3, S, S]; mean and std of pixels in 0..1."""
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    return (x - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+    return standardise(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, mean, std)
+
+
+def standardise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Pixels in 0..1 [B, 3, S, S] less their mean, over their standard deviation."""
+    shift, scale = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (mean, std))
+    return (pixels - shift) / scale
 
 
 def predict(

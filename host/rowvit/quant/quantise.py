@@ -17,6 +17,7 @@ import numpy as np
 
 from rowvit.errors import RowvitError
 from rowvit.formats.package import FORMAT, MAX_K, ModelPackage
+from rowvit.model.store import require_finite
 from rowvit.model.vit import VisionTransformer, predict
 from rowvit.quant.calibrate import METHODS, Statistics
 from rowvit.quant.fixed import multiplier, value_shift
@@ -141,9 +142,7 @@ def refuse_what_does_not_run(model: VisionTransformer) -> None:
         )
     if not config.classes:
         raise RowvitError("the network has no classifier head", "import it with --classes and train it")
-    for name, tensor in model.state_dict().items():
-        if not tensor.isfinite().all():
-            raise RowvitError(f"tensor {name!r} holds NaN or infinity", "train or import the network again")
+    require_finite(model.state_dict(), "the network")
 
 
 def default_chunk(hidden: int) -> int:

@@ -24,7 +24,6 @@ from rowvit.errors import RowvitError
 from rowvit.model.vit import VisionTransformer, predict
 from rowvit.quant.calibrate import Statistics
 
-PLACES = ("norm", "value", "hidden")
 _LIMIT = 16.0  # of a factor, in either direction
 
 

@@ -29,7 +29,7 @@ from rowvit.errors import RowvitError
 from rowvit.formats.package import keep_schedule
 from rowvit.model.prune import set_pruning
 from rowvit.model.store import Card
-from rowvit.model.vit import VisionTransformer
+from rowvit.model.vit import VisionTransformer, standardise
 from rowvit.quant.aware import activation_scales, quantisation_aware
 from rowvit.quant.quantise import refuse_what_does_not_run
 from rowvit.quant.smooth import centre_keys
@@ -218,14 +218,15 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             if phase.distill and self.teacher is not None:
                 with torch.no_grad():
-                    taught = self.teacher[0](_normalised(pixels, self.teacher[1])).float()
+                    teacher, card = self.teacher
+                    taught = teacher(standardise(pixels, card.mean, card.std)).float()
             hidden: list[Tensor] = []
 
             def observe(name: str, activation: Tensor) -> None:
                 if phase.row_penalty and name.endswith(".hidden"):
                     hidden.append(activation)
 
-            logits = wrapped(_normalised(pixels, self.card), observe).float()
+            logits = wrapped(standardise(pixels, self.card.mean, self.card.std), observe).float()
         value = loss(logits, targets, taught, phase)
         if hidden:
             value = value + phase.row_penalty * rows(hidden)
@@ -327,11 +328,6 @@ def _processes() -> tuple[int, int, torch.device]:
                 f"the processes cannot connect to each other ({error})", "start them with torchrun"
             ) from error
     return dist.get_rank(), dist.get_world_size(), device
-
-
-def _normalised(pixels: Tensor, card: Card) -> Tensor:
-    mean, std = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (card.mean, card.std))
-    return (pixels - mean) / std
 
 
 def _rate(phase: Phase, done: float) -> float:

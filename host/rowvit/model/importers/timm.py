@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rowvit.errors import RowvitError
 from rowvit.model.importers.state_dict import from_timm
 from rowvit.model.store import Card
-from rowvit.model.vit import ACTIVATIONS, VisionTransformer, activation_name
+from rowvit.model.vit import ACTIVATIONS, GRID, VisionTransformer, activation_name
 
 TOLERANCE = 1e-3  # of the largest logit
 _DEADLINE = 10  # seconds for the hub to answer
@@ -110,9 +110,8 @@ def from_module(module: nn.Module) -> tuple[VisionTransformer, float]:
         if type(block) is not Block:
             odd = type(block).__name__
             raise RowvitError(f"this {kind} is made of {odd}, and the accelerator runs only timm's Block")
-    arguments = torch.linspace(-12, 12, 2401, dtype=torch.float64)
     function = getattr(getattr(block, "mlp", None), "act", None)
-    act = activation_name(arguments.numpy(), function(arguments).detach().numpy()) if function else None
+    act = activation_name(function(torch.from_numpy(GRID)).detach().numpy()) if function else None
     if act is None:
         raise RowvitError(f"the FFN of this {kind} is not two layers with {' or '.join(ACTIVATIONS)}")
     has_norm = not isinstance(module.norm, nn.Identity)

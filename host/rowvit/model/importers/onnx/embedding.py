@@ -44,7 +44,7 @@ def embedding(graph: Graph, name: str) -> dict[str, np.ndarray]:
     grid = math.isqrt(len(base) - prefix)
     if base.ndim != 2 or grid * grid != len(base) - prefix or not moved.any() or graph.side % grid:
         raise RowvitError(
-            f"{graph.path}: {last} gives {list(base.shape)} scalars to the first LayerNorm; expected a"
+            f"{graph.path}: the first LayerNorm reads {list(base.shape)} scalars from {last}, expected a"
             " square grid of patches and the tokens before them, each with its channels."
         )
     patch = graph.side // grid

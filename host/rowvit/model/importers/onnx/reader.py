@@ -170,7 +170,7 @@ class Reader:
         self._norm(f"{name}.norm2", self._source(fc1, half))
         self._put(f"{name}.mlp.fc1", fc1.weight.T, fc1.bias)
         self._put(f"{name}.mlp.fc2", fc2.weight.T, fc2.bias)
-        known = activation_name(flow.GRID, act.samples)
+        known = activation_name(act.samples)
         if known is None:
             raise flow.NotUnderstood(f"{act.node}: the activation is none of {', '.join(ACTIVATIONS)}")
         return fc1.width, known

@@ -12,9 +12,6 @@ from typing import Generic, TypeGuard, TypeVar
 
 import numpy as np
 
-#: arguments at which elementwise functions are sampled
-GRID = np.linspace(-12.0, 12.0, 2401)
-
 
 class NotUnderstood(Exception):
     """Why a node has no meaning in a vision transformer."""
@@ -87,7 +84,7 @@ class Linear(Quantity):
 
 @dataclass(frozen=True, eq=False)
 class Pointwise(Quantity):
-    """A function of the scalars of a linear layer, as its values on `GRID`."""
+    """A function of the scalars of a linear layer, as its values on `rowvit.model.vit.GRID`."""
 
     of: Linear
     samples: np.ndarray
@@ -132,7 +129,7 @@ class Classes(Quantity):
 
 @dataclass(frozen=True, eq=False)
 class Sum(Quantity):
-    """``factor`` times the sum of two layers, each on a row of its own; one row."""
+    """``factor`` times the sum of two layers, each on its own row; one row."""
 
     parts: tuple[Linear, Linear]
     rows: tuple[int, int]

@@ -12,6 +12,7 @@ import numpy as np
 
 from rowvit.model.importers.onnx import values as flow
 from rowvit.model.importers.onnx.node import Node
+from rowvit.model.vit import GRID
 
 
 def pointwise(node: Node) -> flow.View[flow.Pointwise]:
@@ -34,7 +35,7 @@ def _root(view: flow.AnyView) -> flow.Quantity:
 
 def _samples(value: flow.Value | None) -> np.ndarray | None:
     if isinstance(value, flow.View):
-        return value.factor * (value.of.samples if isinstance(value.of, flow.Pointwise) else flow.GRID)
+        return value.factor * (value.of.samples if isinstance(value.of, flow.Pointwise) else GRID)
     if not isinstance(value, np.ndarray):
         return None
     if value.size != 1:

@@ -197,7 +197,7 @@ def test_aware_network_rounds_as_its_package() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("unit", [0.01, 0.0237, 0.31])
 def test_neighbouring_levels_stay_apart_in_bfloat16(unit: float) -> None:
-    """bfloat16 has 8 significant bits: 255 and 254 units would be the same number if they were not integers."""
+    """bfloat16 has 8 significant bits: 255 and 254 units would be equal if they were not integers."""
     model = network()
     fc2, scales = model.blocks[1].mlp.fc2, activation_scales(model, MEAN, STD, pictures(4))
     scales["layers.1.hidden"] = unit

@@ -456,7 +456,7 @@ def stop_after(steps: int) -> Callable:
 
 
 def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
-    """Under torchrun, two processes continue from the first step of one, and match its steps up to rounding."""
+    """Under torchrun, two processes continue from one's first step and match its steps up to rounding."""
     data, start = sets.archive(tmp_path / "a.npz"), network(tmp_path / "in.safetensors")
     # roundings turn the last bits of a sum into units
     text = (

@@ -83,28 +83,7 @@ class Trainer:
     ) -> None:
         if recipe.photos:
             photos = photos.subset(recipe.photos, recipe.seed)
-        classes = len(photos.classes)
-        if model.config.classes != classes:
-            raise RowvitError(f"the network has {model.config.classes} classes and the photos have {classes}")
-        if any(phase.distill for phase in recipe.phases) and teacher is None:
-            raise RowvitError("the recipe has distillation", "name the teacher with --teacher")
-        if teacher is not None:
-            for what, theirs, ours in (
-                ("classes", teacher[0].config.classes, classes),
-                ("pixels per side", teacher[0].config.image_size, model.config.image_size),
-            ):
-                if theirs != ours:
-                    raise RowvitError(f"the teacher has {theirs} {what}, and the network {ours}")
-            names = teacher[1].classes
-            if sorted(names) == sorted(photos.classes) and names != list(photos.classes):
-                raise RowvitError(
-                    "the teacher has the classes in another order", "import both with the same --class-names"
-                )
-        for phase in recipe.phases:
-            if any(not 0 <= layer < model.config.depth for layer in phase.prune_layers):
-                raise RowvitError(f"phase '{phase.name}' prunes in a block that the network does not have")
-        if any(phase.quantise for phase in recipe.phases):
-            refuse_what_does_not_run(model)
+        _require_fit(model, photos, recipe, teacher)
         self.rank, self.world, self.device = _processes()
         if recipe.batch % self.world:
             raise RowvitError(
@@ -307,6 +286,33 @@ class Trainer:
         except Exception as error:  # torch raises many types for a foreign file
             raise RowvitError(f"{self.state}: cannot be read as a training state", "delete it") from error
         return saved
+
+
+def _require_fit(
+    model: VisionTransformer, photos: Photos, recipe: Recipe, teacher: tuple[VisionTransformer, Card] | None
+) -> None:
+    classes = len(photos.classes)
+    if model.config.classes != classes:
+        raise RowvitError(f"the network has {model.config.classes} classes and the photos have {classes}")
+    if any(phase.distill for phase in recipe.phases) and teacher is None:
+        raise RowvitError("the recipe has distillation", "name the teacher with --teacher")
+    if teacher is not None:
+        for what, theirs, ours in (
+            ("classes", teacher[0].config.classes, classes),
+            ("pixels per side", teacher[0].config.image_size, model.config.image_size),
+        ):
+            if theirs != ours:
+                raise RowvitError(f"the teacher has {theirs} {what}, and the network {ours}")
+        names = teacher[1].classes
+        if sorted(names) == sorted(photos.classes) and names != list(photos.classes):
+            raise RowvitError(
+                "the teacher has the classes in another order", "import both with the same --class-names"
+            )
+    for phase in recipe.phases:
+        if any(not 0 <= layer < model.config.depth for layer in phase.prune_layers):
+            raise RowvitError(f"phase '{phase.name}' prunes in a block that the network does not have")
+    if any(phase.quantise for phase in recipe.phases):
+        refuse_what_does_not_run(model)
 
 
 def _processes() -> tuple[int, int, torch.device]:

@@ -101,12 +101,24 @@ def import_model(
         found = _onnx(name, image_size, output, encoder)
     else:
         found = _state_dict(name, heads, act)
+    if class_head and not found.model.config.distilled:
+        raise RowvitError(f"{name}: has one head; only distilled networks have a choice")
+    _reshape(found, class_head, 0 if encoder and classes is None else classes, image_size)
+    card = found.card
+    card.classes = card.classes if class_names is None else list(class_names)
+    if None not in (mean, std):
+        found.notes = [note for note in found.notes if note != _ASSUMED]
+    card.mean = list(mean) if mean is not None else card.mean
+    card.std = list(std) if std is not None else card.std
+    card.licence = licence if licence is not None else card.licence
+    card.history.append(f"imported from {card.source}")
+    return found
+
+
+def _reshape(found: Imported, class_head: bool, classes: int | None, image_size: int | None) -> None:
+    """Change heads, classes and image size of a network as the options of `import_model` say."""
     model, card = found.model, found.card
-    if encoder and classes is None:
-        classes = 0
     if class_head:
-        if not model.config.distilled:
-            raise RowvitError(f"{name}: has one head; only distilled networks have a choice")
         model = adapt.class_head_alone(model)
         found.notes.append("the distillation head is left out")
     if classes is not None:
@@ -119,18 +131,9 @@ def import_model(
             f"position embeddings interpolated from {model.config.image_size} to {image_size} pixels"
         )
         model = adapt.resize(model, image_size)
-    if class_names is not None:
-        card.classes = list(class_names)
-    elif len(card.classes) != model.config.classes:
+    if len(card.classes) != model.config.classes:
         card.classes = [str(index) for index in range(model.config.classes)]
-    if None not in (mean, std):
-        found.notes = [note for note in found.notes if note != _ASSUMED]
-    card.mean = list(mean) if mean is not None else card.mean
-    card.std = list(std) if std is not None else card.std
-    card.licence = licence if licence is not None else card.licence
-    card.history.append(f"imported from {card.source}")
     found.model = model
-    return found
 
 
 def _timm(name: str, weights: str | os.PathLike | None, random: bool) -> Imported:

@@ -60,14 +60,19 @@ def _linear(view: flow.AnyView, weight: np.ndarray, node: Node) -> flow.View[flo
     return flow.View(layer, view.rows[..., :1] * width + np.arange(width))
 
 
-def einsum(node: Node) -> flow.AnyView:
-    """A product of two tensors, brought to the form of MatMul."""
-    equation = node.attribute("equation", b"").decode().replace(" ", "")
+def _einsum_terms(equation: str) -> tuple[str, str, str]:
     inputs, _, out = equation.partition("->")
     terms = inputs.split(",")
     if len(terms) != 2 or "." in equation or any(len(set(t)) < len(t) for t in (*terms, out)):
         raise flow.NotUnderstood(f"of Einsum only products of two tensors are read, not {equation}")
-    (a, b), (left, right) = node.inputs, terms
+    return terms[0], terms[1], out
+
+
+def einsum(node: Node) -> flow.AnyView:
+    """A product of two tensors, brought to the form of MatMul."""
+    equation = node.attribute("equation", b"").decode().replace(" ", "")
+    left, right, out = _einsum_terms(equation)
+    a, b = node.inputs
     if isinstance(a, np.ndarray):
         a, b, left, right = b, a, right, left
     if not isinstance(a, flow.View) or not isinstance(b, flow.View | np.ndarray):

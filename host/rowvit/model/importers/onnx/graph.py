@@ -24,6 +24,15 @@ class Graph:
     image_size : int, optional
         Needed where the file leaves the image's size open; has no effect where it does not.
 
+    Attributes
+    ----------
+    input : str
+        The tensor that holds the image; ``shape`` and ``dtype`` are its own, ``side`` is in pixels.
+    constants : dict of arrays
+        Initialisers by name.
+    nodes : list of NodeProto
+        In the order of execution.
+
     Raises
     ------
     RowvitError

@@ -2,7 +2,7 @@
 # Packs the preprocessor as IP. From an empty directory, with the part and the clock's period in ns:
 #   PART=xc7z020clg400-1 PERIOD=6.667 vitis_hls -f build.tcl
 #   PART=xc7z020clg400-1 PERIOD=6.667 vitis-run --mode hls --tcl build.tcl       (Vitis 2024.2 and later)
-# The IP lies in frontend/solution/impl/ip then, the reports in frontend/solution/syn/report.
+# The IP is then in frontend/solution/impl/ip, the reports in frontend/solution/syn/report.
 set here [file dirname [file normalize [info script]]]
 
 proc stage {text} {
@@ -10,7 +10,7 @@ proc stage {text} {
     flush stdout
 }
 
-# The kernel is right at any interval; a longer one is slower.
+# The kernel is correct at any interval, only slower at a longer one.
 proc check_intervals {directory} {
     set loops 0
     foreach report [glob -nocomplain -directory $directory *_csynth.xml] {

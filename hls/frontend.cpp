@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// Four tasks in a row. Each handles one frame and starts again; the header travels with the frame, so
+// A pipeline of four tasks. Each handles one frame and starts again; the header travels with the frame, so
 // that frames of different sizes may follow each other and the next one enters while one leaves.
 //
 //   read_frame -> pixels -> horizontal -> columns -> vertical -> pixels -> patches
 //
-// No frame is ever stored: two lines of the network's width and one row of patches are.
+// No frame is ever stored, only two lines of the network's width and one row of patches.
 #include "frontend.h"
 
 namespace frontend {
 
-// Walks along one axis: where the next output lies among the inputs, rounded to the weights' fraction
-// and held inside. The output after it is kept ready, so that a cycle only compares.
+// Walks along one axis: the position of the next output among the inputs, rounded to the weights' fraction
+// and clamped to the inside. The position after it is computed in advance, so that a cycle only compares.
 class Walk {
 public:
     Walk(ap_uint<32> step, ap_uint<12> count) : m_step(step), m_last(count - 1) {
@@ -25,9 +25,9 @@ public:
         m_next = rounded < 0 ? ap_uint<20>(0) : rounded > end ? end : ap_uint<20>(rounded);
         m_exact += m_step;
     }
-    // The output can be made from inputs newest - 1 and newest.
+    // The output can be computed from inputs newest - 1 and newest.
     bool due(ap_uint<12> newest) const { return before() < newest || (before() == newest && weight() == 0); }
-    // The weight of input `newest`; that of the one before it is 256 less this.
+    // The weight of input `newest`; that of the one before it is 256 minus this.
     ap_uint<9> weight_of(ap_uint<12> newest) const {
         return before() == newest ? ap_uint<9>(1 << WEIGHT_BITS) : ap_uint<9>(weight());
     }
@@ -74,8 +74,8 @@ Geometry parse(const ap_uint<64> header[HEADER_WORDS], bool complete) {
     return geometry;
 }
 
-// Words to the window's pixels, one a cycle. A frame that ends early goes on in black, so that the
-// tasks behind always get the pixels they count on; what follows one that does not end is dropped.
+// Words to the window's pixels, one per cycle. A frame that ends early is continued in black, so that the
+// tasks downstream always get the pixels they expect; what follows a frame that does not end is dropped.
 void read_frame(hls::stream<Word>& in, hls::stream<Geometry>& geometry_out, hls::stream<Pixel>& pixels,
                 hls::stream<StatusCode>& status) {
     ap_uint<64> header[HEADER_WORDS];
@@ -129,7 +129,7 @@ void read_frame(hls::stream<Word>& in, hls::stream<Geometry>& geometry_out, hls:
     if (!geometry.refused) status.write(missing ? SHORT : surplus ? LONG : GOOD);
 }
 
-// Along a line: sums of 2^bin pixels, then interpolation. A cycle takes a pixel, makes a column, or both.
+// Along a line: sums of 2^bin pixels, then interpolation. A cycle takes a pixel, outputs a column, or both.
 void horizontal(hls::stream<Geometry>& geometry_in, hls::stream<Pixel>& pixels,
                 hls::stream<Geometry>& geometry_out, hls::stream<Column>& columns) {
     Geometry geometry = geometry_in.read();
@@ -215,7 +215,7 @@ void vertical(hls::stream<Geometry>& geometry_in, hls::stream<Column>& columns,
             const ap_uint<9> weight = walk.weight_of(newest);
             for (ap_uint<12> j = 0; j < side; ++j) {
 #pragma HLS PIPELINE II=1
-                // before the second line the other buffer holds nothing, and its weight is 0
+                // before the second line the other buffer is empty, and its weight is 0
                 ap_uint<66> above = newest == 0 ? ap_uint<66>(0) : lines[!half][j], below = lines[half][j];
                 Pixel pixel;
                 for (int c = 0; c < 3; ++c) {
@@ -236,10 +236,10 @@ void vertical(hls::stream<Geometry>& geometry_in, hls::stream<Column>& columns,
 // Rows of patches to token rows, in one buffer: where a pixel leaves, one of the next row of patches
 // enters. The buffer's pieces are lines of a patch. A row of patches enters line by line and leaves patch
 // by patch, so the r-th piece to leave is number r * grid modulo pieces - 1 of those that entered (the
-// last is the last). Pieces of the g-th row therefore lie at r * grid^g modulo pieces - 1: each row of
-// patches walks the buffer with a step of its own.
+// last stays last). Pieces of the g-th row are therefore at r * grid^g modulo pieces - 1: each row of
+// patches walks the buffer with its own step.
 // The last two words wait until the frame is known to be good: a short one ends at the first of them, a
-// long one has no TLAST, and the core stops with the error of that name.
+// long one has no TLAST, and the core stops with the corresponding error.
 void patches(hls::stream<Geometry>& geometry_in, hls::stream<Pixel>& pixels, hls::stream<StatusCode>& status,
              hls::stream<Word>& out) {
     Geometry geometry = geometry_in.read();
@@ -277,7 +277,7 @@ void patches(hls::stream<Geometry>& geometry_in, hls::stream<Pixel>& pixels, hls
             if (g != 0) {
                 bytes |= ap_uint<80>(leaves) << (8 * held);
                 held += 3;
-                // 3 patch^2 is 0, 3 or 4 modulo 8: a row's last pixel never makes two words
+                // 3 patch^2 is 0, 3 or 4 modulo 8: the last pixel of a row never completes two words
                 if (held >= 8 || row_end) {
                     if (sent == words - 2) end = status.read();
                     word.data = bytes(63, 0);

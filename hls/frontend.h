@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The preprocessor as a Vitis HLS kernel: an RGB frame in, the accelerator's patches out.
-// Numbers: docs/numerics.md, section 9. Packets and use: README.md beside this file.
+// Numbers: docs/numerics.md, section 9. Packets and use: README.md.
 #ifndef ROWVIT_FRONTEND_H
 #define ROWVIT_FRONTEND_H
 
@@ -11,10 +11,10 @@
 
 namespace frontend {
 
-constexpr int MAX_FRAME = 4095;   // pixels of a frame's side
-constexpr int MAX_SIDE = 256;     // pixels of the network's side: two lines of 66 bits each
-constexpr int MAX_STRIPE = 4096;  // pixels in a row of patches, of 24 bits each
-constexpr int MAX_BIN = 3;        // log2 of the pixels that are summed per axis
+constexpr int MAX_FRAME = 4095;   // pixels per side of a frame
+constexpr int MAX_SIDE = 256;     // pixels per side of the network's image: two lines of 66 bits per pixel
+constexpr int MAX_STRIPE = 4096;  // pixels in a row of patches, 24 bits each
+constexpr int MAX_BIN = 3;        // log2 of the pixels summed per axis
 constexpr int MAGIC = 0x5652;
 constexpr int HEADER_WORDS = 4;
 constexpr int STEP_BITS = 20;
@@ -25,7 +25,7 @@ using Pixel = ap_uint<24>;  // R in the low byte
 
 // A packet's header.
 struct Geometry {
-    bool refused;  // nothing else counts then
+    bool refused;  // the other fields are then meaningless
     ap_uint<12> width, height, left, top, window_width, window_height;
     ap_uint<2> bin;
     ap_uint<9> patch, grid;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stands for AMD's header of this name in simulation: a word of AXI4-Stream with TKEEP, TSTRB and TLAST.
+// Replaces AMD's header of this name in simulation: a word of AXI4-Stream with TKEEP, TSTRB and TLAST.
 #ifndef ROWVIT_SIM_AP_AXI_SDATA_H
 #define ROWVIT_SIM_AP_AXI_SDATA_H
 

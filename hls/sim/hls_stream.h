@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stands for AMD's header of this name in simulation. Streams have their hardware depth and, as a FIFO
-// in hardware, take one word and give one word per cycle; a word can be read the cycle after it was
-// written. So every order of the tasks gives the same result, and a network of streams that would stop
-// dead in hardware does so here.
+// Replaces AMD's header of this name in simulation. Streams have their hardware depth and, like a FIFO in
+// hardware, accept one word and deliver one word per cycle; a word can be read the cycle after it was
+// written. So every order of the tasks gives the same result, and a network of streams that would deadlock
+// in hardware does so here.
 #ifndef ROWVIT_SIM_HLS_STREAM_H
 #define ROWVIT_SIM_HLS_STREAM_H
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stands for AMD's header of this name in simulation.
+// Replaces AMD's header of this name in simulation.
 #ifndef ROWVIT_SIM_HLS_TASK_H
 #define ROWVIT_SIM_HLS_TASK_H
 
 #include "scheduler.h"
 
-// The top function runs once and never leaves, so its own streams and tasks last.
+// The top function runs once and never returns, so its local streams and tasks persist.
 #define hls_thread_local
 
 namespace hls {

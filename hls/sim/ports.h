@@ -16,7 +16,7 @@ void* frontend_new(void);
 void frontend_delete(void* frontend);
 // A clock edge. The kernel's outputs must be as the last call left them, all zero after a reset.
 void frontend_clock(void* frontend, struct FrontendPorts* ports);
-// As ap_rst_n does: everything starts anew.
+// Like ap_rst_n: everything starts afresh.
 void frontend_reset(void* frontend, struct FrontendPorts* ports);
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs the tasks of a kernel side by side, in cycles: each on a stack of its own, until a stream that
-// it reads is empty or one that it writes is full.
+// Runs the tasks of a kernel concurrently, cycle by cycle: each on its own stack, until a stream that it
+// reads is empty or one that it writes is full.
 #ifndef ROWVIT_SIM_SCHEDULER_H
 #define ROWVIT_SIM_SCHEDULER_H
 
@@ -21,7 +21,7 @@ class Scheduler {
 public:
     using Condition = bool (Channel::*)() const;
 
-    // Whose tasks run, or are being started, in this thread.
+    // The scheduler whose tasks run, or are being started, in this thread.
     static inline thread_local Scheduler* current = nullptr;
 
     uint64_t cycle() const { return m_cycle; }
@@ -31,7 +31,7 @@ public:
     // One cycle of all tasks.
     void step();
 
-    // Called by tasks; from outside, only where the condition holds.
+    // Called by tasks; from outside, only if the condition holds.
     static void wait(const Channel& channel, Condition condition);
     static void wait_for_ever();
 
@@ -48,10 +48,10 @@ private:
         }
 
         std::function<void()> body;
-        // A task never returns: its stack is given up as it is, so nothing on it may own memory.
+        // A task never returns: its stack is discarded as it is, so nothing on it may own memory.
         std::unique_ptr<char[]> stack;
         ucontext_t context;
-        const Channel* channel = nullptr;  // waits for `condition` of it
+        const Channel* channel = nullptr;  // whose `condition` the task waits for
         Condition condition = nullptr;
         bool stopped = false;
     };
@@ -68,7 +68,7 @@ private:
     uint64_t m_cycle = 1;
 };
 
-// What a stream needs besides its words.
+// A stream without its words.
 class Channel {
 public:
     explicit Channel(int depth) : m_depth(depth) {}
@@ -92,7 +92,7 @@ protected:
 private:
     static uint64_t now() { return Scheduler::current->cycle(); }
 
-    uint64_t m_read = 0, m_written = 0;  // the last cycle of each
+    uint64_t m_read = 0, m_written = 0;  // the cycle of the last one
 };
 
 inline void Scheduler::step() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernel as a shared library that is clocked from outside.
+// The kernel as a shared library, clocked from outside.
 #include <memory>
 
 #include "../frontend.h"

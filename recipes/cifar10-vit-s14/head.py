@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first step of this result: a head on the encoder's class token, by logistic regression.
+"""The first step of this result: fit a head to the encoder's class token by logistic regression.
 
-``python recipes/cifar10-vit-s14/head.py ENCODER.safetensors DATA -o OUTPUT.safetensors`` takes the features
-of 4,000 training photos, drawn with a fixed seed. No gradient goes through the encoder.
+``python recipes/cifar10-vit-s14/head.py ENCODER.safetensors DATA -o OUTPUT.safetensors`` uses the features
+of 4,000 training photos, drawn with a fixed seed. The encoder is not trained.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
 
     optimizer.step(closure)
     right = float((head(features).argmax(dim=1) == labels).float().mean())
-    print(f"{100 * right:.1f} % of the {len(photos)} photos that it was fitted to")
+    print(f"{100 * right:.1f} % of the {len(photos)} photos to which it was fitted")
     card.classes = list(photos.classes)
     card.history.append(f"head by logistic regression on {photos.name}")
     store.save(options.output, model, card)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small vision transformers in the manners of several libraries, random to the last parameter."""
+"""Small vision transformers in the styles of several libraries, with random parameters."""
 
 from __future__ import annotations
 
@@ -10,18 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from networks import randomise
+
 SIDE = 16
-
-
-def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every parameter random values at a size that keeps activations near 1."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in module.named_parameters():
-        fan_in = parameter[0].numel() if parameter.ndim > 1 else 25
-        parameter.data = torch.randn(parameter.shape, generator=generator) / math.sqrt(fan_in)
-        if "norm" in name and name.endswith("weight"):
-            parameter.data += 1
-    return module.eval()
 
 
 def timm_network(**options: object) -> nn.Module:
@@ -167,7 +158,7 @@ class PlainNetwork(nn.Module):
             q, k, v = layer.to_qkv(layer.norm_a(x)).chunk(3, dim=-1)
             if self.change == "normed queries":
                 q = nn.functional.layer_norm(q, (24,))
-            # heads interleaved with channels, as nobody has them
+            # heads interleaved with channels, which no library does
             q, k, v = (t.reshape(b, 17, 8, 3).permute(0, 3, 1, 2) for t in (q, k, v))
             scores = torch.einsum("bhid,bhjd->bhij", q * 8**-0.5, k)
             if self.change == "mask":
@@ -190,7 +181,7 @@ class PlainNetwork(nn.Module):
 
 
 class JaxNetwork(PlainNetwork):
-    """In the manner of JAX's exporters: weights by heads in einsum, biases after the residual add."""
+    """In the style of JAX's exporters: weights by heads in einsum, biases after the residual add."""
 
     def forward(self, images: Tensor) -> Tensor:
         b = images.shape[0]

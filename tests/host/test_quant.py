@@ -183,7 +183,7 @@ def test_multiplier(factors: list[float]) -> None:
     mult, shift = multiplier(np.array(factors))
     assert 1 <= shift <= 40 and mult.dtype == np.uint16
     error = np.abs(mult * 2.0**-shift - factors)
-    # half a unit, or one where the greatest would round up to 2**16
+    # half a unit, or one if the largest would round up to 2**16
     assert (error <= 2.0**-shift).all()
     if max(factors) >= 2**-24:
         assert error.max() <= max(factors) * 2**-15
@@ -213,7 +213,7 @@ def photos(count: int, seed: int = 0) -> np.ndarray:
 
 
 def snr(exact: np.ndarray, approximate: np.ndarray) -> float:
-    """Signal to noise in dB."""
+    """Signal-to-noise ratio in dB."""
     return 10 * np.log10(np.square(exact).mean() / np.square(exact - approximate).mean())
 
 
@@ -289,9 +289,9 @@ def test_quantiser_refuses() -> None:
 
     with pytest.raises(RowvitError, match="gelu"):
         quantise(float_network(act="gelu"), photos(1), told)
-    with pytest.raises(RowvitError, match="Calibration photos"):
+    with pytest.raises(RowvitError, match="calibration photos"):
         quantise(float_network(), photos(1)[:, 1:], told)
-    with pytest.raises(RowvitError, match="Calibration photos"):
+    with pytest.raises(RowvitError, match="calibration photos"):
         quantise(float_network(), photos(0), told)
     with pytest.raises(RowvitError, match="2048"):
         quantise(float_network(), photos(1), options(ffn_chunk=2048))

@@ -37,7 +37,7 @@ OPTIONS = QuantOptions(name="net", classes=list(sets.COLOURS), mean=MEAN, std=ST
 
 
 def network(config: ViTConfig = CONFIG, seed: int = 0) -> VisionTransformer:
-    """Random weights at which every activation is near 1, with an outlier channel behind each LayerNorm."""
+    """Random weights at which every activation is near 1, with an outlier channel after each LayerNorm."""
     generator = torch.Generator().manual_seed(seed)
     model = VisionTransformer(config).eval()
     for name, parameter in model.named_parameters():
@@ -112,7 +112,7 @@ def test_smoothing_changes_no_result(seed: int, strength: float, places: set, de
 
 @pytest.mark.parametrize("count", [1, 40])
 def test_rare_great_activations_are_always_seen(count: int) -> None:
-    """A few activations in a million, ten times the others, have their part in the scale."""
+    """A few activations in a million, ten times larger than the others, count in the scale."""
     values = torch.rand(8, 256, 512, generator=torch.Generator().manual_seed(0))
     values[3, 17, :count] = 10.0
     statistics = Statistics()
@@ -134,7 +134,7 @@ def test_rare_great_activations_are_always_seen(count: int) -> None:
 
 @torch.no_grad()
 def test_centred_keys_change_no_result_and_keep_the_logits_in_range() -> None:
-    """Keys with a great common part: the attention logits would be clipped at 44."""
+    """Keys with a large common part: the attention logits would be clipped at 44."""
     model, images, unseen = network(), pictures(40), pictures(30, seed=9)
     dim = CONFIG.dim
     for block in model.blocks:
@@ -182,7 +182,7 @@ def test_thresholds_of_the_network_go_into_the_package() -> None:
 
 @torch.no_grad()
 def test_aware_network_rounds_as_its_package() -> None:
-    """Its logits are nearer to the package's than the float network's are; afterwards it is as it was."""
+    """Its logits are closer to the package's than the float network's are; afterwards it is as before."""
     model, images, unseen = network(), pictures(40), pictures(30, seed=9)
     package = quantise(model, images, OPTIONS)
     exact, integers = predict(model, unseen, MEAN, STD), logits(package, unseen)
@@ -197,7 +197,7 @@ def test_aware_network_rounds_as_its_package() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("unit", [0.01, 0.0237, 0.31])
 def test_neighbouring_levels_stay_apart_in_bfloat16(unit: float) -> None:
-    """bfloat16 has 8 significant bits: 255 units and 254 would be one number, were they not integers."""
+    """bfloat16 has 8 significant bits: 255 and 254 units would be equal if they were not integers."""
     model = network()
     fc2, scales = model.blocks[1].mlp.fc2, activation_scales(model, MEAN, STD, pictures(4))
     scales["layers.1.hidden"] = unit
@@ -221,7 +221,7 @@ def test_gradient_passes_where_nothing_is_clipped() -> None:
 
 
 def test_aware_training_recovers_accuracy() -> None:
-    """Training towards the float network's answers brings the package's nearer to them."""
+    """Training towards the float network's outputs brings the package's closer to them."""
     model, images = network(), pictures(60)
     target = torch.from_numpy(predict(model, images, MEAN, STD))
     before = snr(target.numpy(), logits(quantise(model, images, OPTIONS), images))
@@ -267,7 +267,7 @@ def test_default_chunk(hidden: int, chunk: int) -> None:
 def test_noise_is_what_the_networks_say() -> None:
     """The table's last rows against both networks; a layer with coarse weights shows."""
     model, images = network(), pictures(20)
-    with torch.no_grad():  # one great weight in each row leaves few levels for the others
+    with torch.no_grad():  # one large weight in each row leaves few levels for the others
         weight = model.blocks[1].mlp.fc1.weight
         weight[:, 0] = 60 * weight.abs().amax(dim=1)
         model.blocks[1].norm2.weight[0] = 0.001
@@ -283,7 +283,7 @@ def test_noise_is_what_the_networks_say() -> None:
     ours = np.stack([r.checkpoints["layers.0.attn"] for r in found]) * package.meta["scales"]["residual"]
     assert rows[1].attention == pytest.approx(snr(seen["layers.0.attn"], ours), abs=1e-3)
     assert rows[1].weights > 35 and rows[3].weights > 35
-    assert rows[2].weights > 35  # a great weight alone is no noise: the matrix has few other energy
+    assert rows[2].weights > 35  # a large weight alone is no noise: the rest of the matrix has little energy
     assert rows[2].ffn < rows[2].attention - 3
 
 

@@ -73,7 +73,7 @@ def test_refit_is_the_ridge_solution(act: str) -> None:
 
 
 def test_refit_is_nearer_than_a_swap() -> None:
-    """Logits on photos that were not fitted to."""
+    """Logits on photos that were not used for the fit."""
     model, photos = network(), pictures(120)
     swapped = VisionTransformer(replace(CONFIG, act="relu"))
     swapped.load_state_dict(model.state_dict())

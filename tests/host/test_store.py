@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Float networks on disk, and configurations that are none."""
+"""Float networks on disk, and invalid configurations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SMALL = dict(image_size=8, patch_size=4, dim=12, depth=2, heads=3, hidden=20, cl
 
 
 def network(**changes: object) -> VisionTransformer:
-    """A network whose every parameter is random."""
+    """A network with random parameters."""
     model = VisionTransformer(ViTConfig(**(SMALL | changes)))
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():

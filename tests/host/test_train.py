@@ -99,7 +99,7 @@ def test_the_same_photos_from_every_form(tmp_path: Path) -> None:
 
 
 def test_photos_without_labels(tmp_path: Path) -> None:
-    """A folder of photos serves whatever takes no labels."""
+    """A folder of photos is enough for whatever needs no labels."""
     pictures, _ = sets.labelled(3, 1)
     for index, pixels in enumerate(pictures):
         (tmp_path / f"{index}.png").write_bytes(sets.png(pixels))
@@ -137,14 +137,14 @@ def test_cifar_layout(tmp_path: Path) -> None:
     assert np.array_equal(photos.pixels([13], 32)[0], sets.labelled(10, 1, side=32)[0][3])
     assert len(open_data(root / "cifar-10-batches-py", "test")) == 10
     (root / "cifar-10-batches-py" / "test_batch").write_bytes(pickle.dumps(os.getcwd))
-    with pytest.raises(RowvitError, match="has no place in it"):
+    with pytest.raises(RowvitError, match="does not belong in it"):
         open_data(root, "test")
 
 
 @pytest.mark.parametrize(
     ("make", "split", "message"),
     [
-        (lambda p: None, "test", "there are no data"),
+        (lambda p: None, "test", "no such data"),
         (lambda p: p.write_text("x"), "test", "not a folder"),
         (lambda p: p.mkdir(), "train", "has no folder train"),
         (lambda p: p.mkdir(), "test", "no folders of classes"),
@@ -160,7 +160,7 @@ def test_bad_data_are_named(tmp_path: Path, make: object, split: str, message: s
 
 def test_bad_archives_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.zeros(3))
-    with pytest.raises(RowvitError, match="holds x; expected jpeg"):
+    with pytest.raises(RowvitError, match="holds x, expected jpeg"):
         open_data(tmp_path / "a.npz", "train")
     whole = sets.archive(tmp_path / "a.npz").read_bytes()
     np.save(tmp_path / "c.npy", np.zeros(3))
@@ -174,14 +174,14 @@ def test_bad_archives_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"off": [0, 4]}, "2 labels and 2 offsets; give an offset more than labels"),
-        ({"test": [True]}, "a mark of every test photo"),
+        ({"off": [0, 4]}, "2 labels, 2 offsets and 2 test marks"),
+        ({"test": [True]}, "as many marks as labels"),
         ({"test": ["no", "yes"]}, r"test are <U3 \[2\]"),
         ({"off": [0, 4, 9]}, "do not ascend within the 8 bytes"),
         ({"off": [0, 9, 8]}, "do not ascend within the 8 bytes"),
         ({"y": [0, 3]}, "labels from 0 to 3 for 3 classes"),
         ({"y": [-1, 2]}, "labels from -1 to 2 for 3 classes"),
-        ({"y": ["cat", "dog"]}, r"labels are <U3 \[2\]; give one row of integers"),
+        ({"y": ["cat", "dog"]}, r"labels are <U3 \[2\], expected one row of integers"),
         ({"y": [[0, 1]]}, r"labels are int64 \[1, 2\]"),
         ({"y": np.zeros(0, int), "off": [0], "test": np.zeros(0, bool)}, "the split 'train' holds no photos"),
     ],
@@ -241,21 +241,24 @@ def test_photos_are_turned_before_they_are_cut(tmp_path: Path, crop: float) -> N
     [
         ("", "needs a \\[\\[phase\\]\\]"),
         ("[[phase]]\nepochs = 1", "a phase needs 'lr'"),
-        ("[[phase]]\nepochs = 1\nlr = 1e-3\nlearning = 2", "'learning' is not known; a phase has epochs"),
+        ("[[phase]]\nepochs = 1\nlr = 1e-3\nlearning = 2", "there is no 'learning'; a phase has epochs"),
         ("[[phase]]\nepochs = 0\nlr = 1e-3", "epochs is 0"),
         ("[[phase]]\nepochs = inf\nlr = 1e-3", "epochs is inf"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\nweight_decay = -0.1", "weight_decay is -0.1"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\nprune_layers = [3, 3]", r"prune_layers are \[3, 3\]"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\nprune_layers = ['a']", r"prune_layers are \['a'\]"),
         ("seed = -1\n[[phase]]\nepochs = 1\nlr = 1e-3", "seed is -1"),
-        ("batch = true\n[[phase]]\nepochs = 1\nlr = 1e-3", "'batch' is True; it should be of type int"),
+        ("batch = true\n[[phase]]\nepochs = 1\nlr = 1e-3", "'batch' is True, expected the type int"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\nrho = 1.5", "rho is 1.5"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\nrow_penalty = -1", "row_penalty is -1"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\ntoken_drop = 0.5\nprune_layers = [1]", "exclude each other"),
         ("precision = 'fp8'\n[[phase]]\nepochs = 1\nlr = 1e-3", "'fp8' is not bf16 or fp32"),
-        ("batch = 'many'\n[[phase]]\nepochs = 1\nlr = 1e-3", "'batch' is 'many'; it should be of type int"),
-        ("[augmentation]\ncrop = 0.0\n[[phase]]\nepochs = 1\nlr = 1e-3", "crop is 0.0; take a share above 0"),
-        ("[augmentation]\nrandaugment = 31\n[[phase]]\nepochs = 1\nlr = 1e-3", "randaugment is 31; take 0"),
+        ("batch = 'many'\n[[phase]]\nepochs = 1\nlr = 1e-3", "'batch' is 'many', expected the type int"),
+        ("[augmentation]\ncrop = 0.0\n[[phase]]\nepochs = 1\nlr = 1e-3", "crop is 0.0, not above 0"),
+        (
+            "[augmentation]\nrandaugment = 31\n[[phase]]\nepochs = 1\nlr = 1e-3",
+            "randaugment is 31, not in 0..30",
+        ),
         ("batch = ", "not a recipe in TOML"),
     ],
 )
@@ -332,7 +335,7 @@ def test_new_head_for_other_classes(tmp_path: Path) -> None:
 
 
 def test_killed_run_goes_on_without_loss(tmp_path: Path) -> None:
-    """A process that is killed outright, and one that is not, end in the same network."""
+    """A process that is killed outright and one that is not end with the same network."""
     data, start = sets.archive(tmp_path / "a.npz"), network(tmp_path / "in.safetensors")
     (tmp_path / "r.toml").write_text(RECIPE.replace("epochs = 4", "epochs = 12"))
     base = [
@@ -347,7 +350,7 @@ def test_killed_run_goes_on_without_loss(tmp_path: Path) -> None:
         tmp_path / "r.toml",
     ]
     base += ["--no-measure", "--save-every", "1"]
-    slow = tmp_path / "slow.py"  # each step takes 0.1 s, so that the kill meets the run
+    slow = tmp_path / "slow.py"  # each step takes 0.1 s, so that the kill comes during the run
     slow.write_text(
         "import sys, time\nfrom rowvit.train import loop\nstep = loop.Trainer._step\n"
         "def late(*a):\n    time.sleep(0.1)\n    return step(*a)\n"
@@ -374,7 +377,7 @@ def test_killed_run_goes_on_without_loss(tmp_path: Path) -> None:
             [*map(str, base), "-o", str(out)], env=environment, capture_output=True, text=True, timeout=120
         )
         assert found.returncode == 0, found.stderr
-        assert (f"going on after step {done} of 72" in found.stderr) == (out is killed)
+        assert (f"continuing after step {done} of 72" in found.stderr) == (out is killed)
     assert killed.read_bytes() == whole.read_bytes()
 
 
@@ -396,7 +399,7 @@ def test_state_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RowvitError, match="another recipe, network, teacher or data"):  # the same weights
         Trainer(pruned, card, photos, recipe, state).run()
     taught = replace(recipe, phases=(Phase(1, 1e-3, distill=0.5),))
-    for seed in (1, 2):  # a state is that of its teacher, too
+    for seed in (1, 2):  # a state belongs to its teacher, too
         state.unlink()
         teacher = store.load(network(tmp_path / "t.safetensors", seed=seed))
         Trainer(copy.deepcopy(model), card, photos, taught, state, teacher, save_every=0.0).run()
@@ -406,7 +409,7 @@ def test_state_of_another_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_state_stays_until_the_network_is_saved(tmp_path: Path) -> None:
-    """A run that ends, but whose network is not written, is over at once when it goes on."""
+    """A run that ends, but whose network is not written, finishes at once when continued."""
     photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
     start, state = network(tmp_path / "in.safetensors"), tmp_path / "x.state"
     phases = Phase(1, 1e-3, prune_layers=(0,), rho=0.5), Phase(1, 1e-3)
@@ -427,7 +430,7 @@ def test_state_stays_until_the_network_is_saved(tmp_path: Path) -> None:
 
 
 def test_later_phases_keep_the_schedule_when_a_run_goes_on(tmp_path: Path) -> None:
-    """Stopped in the second phase, which prunes as the first has told."""
+    """Stopped in the second phase, which keeps the pruning schedule of the first."""
     photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
     start = network(tmp_path / "in.safetensors")
     phases = Phase(1, 1e-3, prune_layers=(0,), rho=0.5), Phase(1, 1e-3)
@@ -453,7 +456,7 @@ def stop_after(steps: int) -> Callable:
 
 
 def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
-    """Under torchrun, two processes go on after the first step of one, and take its steps, up to rounding."""
+    """Under torchrun, two processes continue from one's first step and match its steps up to rounding."""
     data, start = sets.archive(tmp_path / "a.npz"), network(tmp_path / "in.safetensors")
     # roundings turn the last bits of a sum into units
     text = (
@@ -482,7 +485,7 @@ def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
         timeout=180,
     )
     assert found.returncode == 0, found.stderr[-2000:]
-    assert found.stderr.count("going on after step 1 of 6") == 2 and not begun[2].exists()
+    assert found.stderr.count("continuing after step 1 of 6") == 2 and not begun[2].exists()
     start_weights, first, second = weights(start), weights(one), weights(two)
     assert any(not torch.allclose(first[name], start_weights[name], atol=1e-3) for name in first)
     for name in first:
@@ -564,7 +567,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, change: dict, message: str
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"classes": 7}, "takes 7 classes"), ({"image_size": 20}, "takes 20 pixels a side")],
+    [({"classes": 7}, "has 7 classes"), ({"image_size": 20}, "has 20 pixels per side")],
 )
 def test_teacher_of_another_shape_is_refused(tmp_path: Path, change: dict, message: str) -> None:
     photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
@@ -586,20 +589,18 @@ def test_rounded_phase_wants_a_network_that_can_be_quantised(tmp_path: Path) -> 
         Trainer(model, card, photos, recipe, tmp_path / "x.state")
 
 
-def test_processes_that_do_not_find_each_other_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_that_cannot_connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
     model, card = store.load(network(tmp_path / "in.safetensors"))
     monkeypatch.setenv("WORLD_SIZE", "2")
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(RowvitError, match="start them by torchrun"):
+    with pytest.raises(RowvitError, match="start them with torchrun"):
         Trainer(model, card, photos, Recipe((Phase(1, 1e-3),), batch=8), tmp_path / "x.state")
 
 
 def test_classes_keep_the_order_of_the_network(tmp_path: Path) -> None:
-    """A network whose classes stand in another order than the folders' trains and is measured by name."""
+    """A network with its classes in another order than the folders is trained and measured by name."""
     torch.manual_seed(0)
     model = VisionTransformer(CONFIG)
     store.save(tmp_path / "in.safetensors", model, store.Card("squares", ["red", "blue", "green"]))
@@ -631,4 +632,4 @@ def test_photo_that_cannot_be_decoded_is_named(tmp_path: Path, workers: int) -> 
     out = tmp_path / "out.safetensors"
     told = "--data", data, "--recipe", tmp_path / "r.toml", "--workers", workers, "-o", out
     text = command("train", start, *told, code=2).replace("\n", "")
-    assert broken.name in text and "Traceback" not in text
+    assert broken.name in text and "RowvitError" not in text and "Traceback" not in text

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The walk of docs/your-model.md, command by command."""
+"""The walkthrough of docs/your-model.md, command by command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DOCUMENT = (ROOT / "docs" / "your-model.md").read_text()
 
 @pytest.mark.slow
 def test_walk(tmp_path: Path) -> None:
-    """From a timm name, with random weights in the place of the hub's, to a photo on the simulated RTL."""
+    """From a timm name, with random weights instead of the hub's, to a photo on the simulated RTL."""
     lines = DOCUMENT.split("## In ten minutes")[1].split("\n- ")[0].splitlines()
     commands = [shlex.split(line) for line in lines if line.startswith("rowvit ")]
     assert [command[1] for command in commands] == ["import", "relu", "quantise", "run"]

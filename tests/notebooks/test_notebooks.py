@@ -23,8 +23,8 @@ HOST = FOLDER.parents[1]
 
 
 def run(path: Path, folder: Path) -> nbformat.NotebookNode:
-    """The notebook with its outputs; an error in a cell is an error here."""
-    build(configs.load("pynq-z2"))  # minutes, if no other test has done it: not of the notebook's time
+    """The notebook with its outputs; an error in a cell is raised here."""
+    build(configs.load("pynq-z2"))  # minutes if no other test has done it; not counted in the notebook's time
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}}
@@ -44,7 +44,7 @@ def pictures(notebook: nbformat.NotebookNode) -> int:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    """Of the kernel: this tree's package, and no board."""
+    """The kernel's environment: this tree's package, and no board."""
     monkeypatch.setenv("PYTHONPATH", str(HOST))
     monkeypatch.delenv("BOARD", raising=False)
 

@@ -19,12 +19,8 @@ from rowvit.hardware.pipeline import (
     SCORE,
     SOFTMAX,
     SOFTMAX_GROUP,
+    drain_done,
 )
-
-
-def drain_done(groups: int) -> int:
-    """Cycles from a tile's last lane in the drain to its completion (rtl/array/drain.v: DONE_LAT)."""
-    return 16 + (8 if groups > 4 else 4) * groups
 
 
 @dataclass

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes of a float network's shape: image size, classes, heads. Each gives a new network."""
+"""Changes to a float network's shape: image size, classes, heads. Each returns a new network."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def resize(model: VisionTransformer, image_size: int) -> VisionTransformer:
     Raises
     ------
     RowvitError
-        If the patches do not divide the size, or the network's pruning schedule counts on the old one.
+        If the patches do not divide the size, or there is a pruning schedule for the old size.
     """
     config = model.config
     if image_size == config.image_size:
         return model
     if config.pruning:
-        raise RowvitError("The pruning schedule is made for the old image size; resize before rowvit prune.")
+        raise RowvitError("the pruning schedule is for the old image size", "resize before rowvit prune")
     new = replace(config, image_size=image_size)
     old_grid, grid = (c.image_size // c.patch_size for c in (config, new))
     first, last = model.pos_embed[:, : config.prefix], model.pos_embed[:, config.prefix :]
@@ -37,7 +37,7 @@ def resize(model: VisionTransformer, image_size: int) -> VisionTransformer:
 
 
 def with_classes(model: VisionTransformer, classes: int, deviation: float = 0.02) -> VisionTransformer:
-    """The network with one new, untrained head (weights of that deviation, no bias); 0 classes: with none."""
+    """The network with a new, untrained head (weights of this deviation, no bias), or none (0 classes)."""
     new = replace(model.config, classes=classes, distilled=False)
     if not classes:
         return rebuild(model, new)
@@ -54,7 +54,7 @@ def class_head_alone(model: VisionTransformer) -> VisionTransformer:
 def rebuild(
     model: VisionTransformer, config: ViTConfig, changes: Mapping[str, Tensor] | None = None
 ) -> VisionTransformer:
-    """A network of another configuration with the old tensors, but for ``changes``.
+    """A network of another configuration with the old tensors, apart from ``changes``.
 
     Raises
     ------
@@ -63,5 +63,5 @@ def rebuild(
     """
     new = VisionTransformer(config)
     state = model.state_dict() | dict(changes or {})
-    load_state(new, {name: state[name] for name in new.state_dict()}, "The network")
+    load_state(new, {name: state[name] for name in new.state_dict()}, "the network")
     return new.train(model.training)

@@ -10,14 +10,14 @@ from rowvit.model.vit import VisionTransformer
 
 
 def set_pruning(model: VisionTransformer, pruning: Sequence[dict]) -> None:
-    """Give a network another schedule of token pruning, in place."""
+    """Set a network's token pruning schedule, in place."""
     for layer, block in enumerate(model.blocks):
         block.keep = next((step["keep"] for step in pruning if step["layer"] == layer), None)
     model.config = replace(model.config, pruning=tuple(pruning))
 
 
 def set_ffn2(model: VisionTransformer, rule: str, thresholds: Sequence[float] = ()) -> None:
-    """Give a network another FFN2 rule and other thresholds, in place."""
+    """Set a network's FFN2 rule and thresholds, in place."""
     for layer, block in enumerate(model.blocks):
         block.mlp.rule = rule
         block.mlp.threshold = thresholds[layer] if thresholds else 0.0

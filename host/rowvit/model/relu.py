@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """GELU to ReLU, layer by layer and without backpropagation.
 
-A layer's activation becomes ReLU, and its second FFN matrix is fitted anew by ridge regression, so that
-the ReLU block gives what the GELU block gave, on the inputs that it now gets. The ridge pulls towards
-the old matrix: where the photos say little, it stays. Layers go one after the other, the first first.
+A layer's activation becomes ReLU, and its second FFN matrix is refitted by ridge regression, so that the
+ReLU block reproduces the GELU block's output on the inputs that it now gets. The ridge pulls towards the
+old matrix, which stays where the photos say little. Layers are converted one by one, from the first.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from rowvit.model.vit import ACTIVATIONS, VisionTransformer, predict
 
 @dataclass(frozen=True)
 class ReluLayer:
-    """What the change of one layer did.
+    """The effect of converting one layer.
 
     Parameters
     ----------
     layer : int
         Counted from 0.
     error : float
-        Of the refitted FFN's output against the GELU block's, squared and relative.
+        Relative squared error of the refitted FFN's output against the GELU block's.
     swapped : float
-        The same if the matrix had stayed.
+        The same with the old matrix.
     zeros : float
         Share of zeros among the layer's hidden activations.
     """
@@ -43,7 +43,7 @@ class ReluLayer:
 
 
 class _Sums:
-    """Normal equations of one layer, over photos that come in batches."""
+    """Normal equations of one layer, accumulated over batches of photos."""
 
     def __init__(self, hidden: int, dim: int) -> None:
         self.hh = torch.zeros(hidden + 1, hidden + 1, dtype=torch.float64)
@@ -52,7 +52,7 @@ class _Sums:
         self.zeros = self.rows = 0
 
     def add(self, hidden: Tensor, residual: Tensor, wanted: Tensor) -> None:
-        """Rows of ReLU's activations, what is left to explain, and the GELU block's output."""
+        """Rows of ReLU's activations, of what is left to explain, and of the GELU block's output."""
         self.zeros += int((hidden == 0).sum())
         self.rows += len(hidden)
         ones = torch.cat([hidden, torch.ones(len(hidden), 1)], dim=1)
@@ -62,7 +62,7 @@ class _Sums:
         self.yy += float(wanted.double().square().sum())
 
     def solve(self, ridge: float) -> Tensor:
-        """The correction [hidden + 1, dim] of the matrix, its last row that of the bias."""
+        """The correction to the matrix [hidden + 1, dim]; its last row is that to the bias."""
         size = len(self.hh) - 1
         weight = ridge * float(self.hh.diagonal()[:-1].mean())
         penalty = torch.full((size + 1,), max(weight, 1e-12), dtype=torch.float64)
@@ -70,7 +70,7 @@ class _Sums:
         return torch.linalg.solve(self.hh + torch.diag(penalty), self.hr)
 
     def error(self, correction: Tensor) -> float:
-        """Squared error that is left after a correction."""
+        """Squared error that remains after a correction."""
         explained = 2 * (correction * self.hr).sum() - (correction * (self.hh @ correction)).sum()
         return max(self.rr - float(explained), 0.0)
 
@@ -83,9 +83,9 @@ def to_relu(
     batch: int = 50,
     progress: Callable[[], None] = lambda: None,
 ) -> Iterator[ReluLayer]:
-    """Change a GELU network into a ReLU network, in place; yields after every layer.
+    """Turn a GELU network into a ReLU network, in place; yields after every layer.
 
-    Between two layers the network works, with ReLU in the layers so far.
+    Between layers the network is usable, with ReLU in the layers converted so far.
 
     Parameters
     ----------
@@ -93,11 +93,11 @@ def to_relu(
     card : Card
         Mean and standard deviation of its input.
     photos : uint8 array [B, S, S, 3]
-        Some hundreds; no labels are needed.
+        A few hundred; no labels are needed.
     ridge : float
         Pull towards the old matrix, relative to the mean square of a hidden activation.
     batch : int
-        Photos at once.
+        Photos per forward pass.
     progress : callable
         Called after every batch of every layer.
 
@@ -109,9 +109,9 @@ def to_relu(
     if model.config.act == "relu":
         raise RowvitError(f"{card.name} has ReLU already")
     if not len(photos):
-        raise RowvitError("no photos to fit the ReLU network to")
+        raise RowvitError("there are no photos to fit the ReLU network to")
     if ridge <= 0:
-        raise RowvitError(f"ridge {ridge:g} is not above 0; without it silent neurons cannot be fitted")
+        raise RowvitError(f"ridge {ridge:g} is not above 0", "without it silent neurons cannot be fitted")
     gelu = ACTIVATIONS[model.config.act]
     for layer, block in enumerate(model.blocks):
         mlp = block.mlp
@@ -128,8 +128,8 @@ def to_relu(
             progress()
         correction = sums.solve(ridge)
         with torch.no_grad():
-            mlp.fc2.weight += correction[:-1].T.float()
-            mlp.fc2.bias += correction[-1].float()
+            mlp.fc2.weight.add_(correction[:-1].T.float())
+            mlp.fc2.bias.add_(correction[-1].float())
         mlp.act = ACTIVATIONS["relu"]
         if layer == model.config.depth - 1:
             model.config = replace(model.config, act="relu")

@@ -25,7 +25,7 @@ KEY = "rowvit-float"
 
 @dataclass
 class Card:
-    """What is known of a network besides its weights; it travels into the package.
+    """What is known about a network besides its weights; it is copied into the package.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Card:
         "bicubic" or "bilinear".
     licence, source : str
     accuracy : dict
-        Figures, and the set that they were measured on.
+        Figures, and the set on which they were measured.
     history : list of str
         What was done to the network, one line per step.
     """
@@ -66,7 +66,8 @@ def save(path: str | os.PathLike, model: VisionTransformer, card: Card) -> None:
     require_finite(state, card.name)
     if len(card.classes) != model.config.classes:
         raise RowvitError(
-            f"{card.name}: {len(card.classes)} class names for {model.config.classes} classes; give one each."
+            f"{card.name}: {len(card.classes)} class names for {model.config.classes} classes",
+            "name each class",
         )
     description = {"format": FORMAT, "config": asdict(model.config), "card": asdict(card)}
     tensors = {name: tensor.float().numpy() for name, tensor in state.items()}
@@ -84,18 +85,18 @@ def load(path: str | os.PathLike) -> tuple[VisionTransformer, Card]:
     """
     tensors, metadata = container.read(path)
     if KEY not in metadata:
-        raise RowvitError(f"{path}: not a float network of rowvit; make one with rowvit import.")
+        raise RowvitError(f"{path}: not a float network of rowvit", "make one with rowvit import")
     try:
         description = json.loads(metadata[KEY])
         version = description["format"]
         if version == FORMAT:
             config, card = _config(description["config"]), Card(**description["card"])
     except RowvitError as error:
-        raise RowvitError(f"{path}: {error}") from error
+        raise RowvitError(f"{path}: {error.message}", error.advice) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise RowvitError(f"{path}: the network's description is not readable.") from error
+        raise RowvitError(f"{path}: the network's description is not readable") from error
     if version != FORMAT:
-        raise RowvitError(f"{path}: format {version}, but this rowvit reads {FORMAT}; import it again.")
+        raise RowvitError(f"{path}: format {version}, but this rowvit reads {FORMAT}", "import it again")
     model = VisionTransformer(config)
     load_state(model, {name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}, path)
     return model.eval(), card
@@ -110,7 +111,7 @@ def _config(values: Mapping) -> ViTConfig:
 
 
 def load_state(model: VisionTransformer, state: Mapping[str, Tensor], source: object) -> None:
-    """Give a network its tensors.
+    """Load a network's tensors.
 
     Raises
     ------
@@ -121,19 +122,21 @@ def load_state(model: VisionTransformer, state: Mapping[str, Tensor], source: ob
     missing, odd = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or odd:
         what = f"lacks {missing[0]!r}" if missing else f"has {odd[0]!r}, which this network has no place for"
-        raise RowvitError(f"{source} {what} ({len(missing)} missing, {len(odd)} unexpected).")
+        raise RowvitError(f"{source} {what} ({len(missing)} missing, {len(odd)} unexpected)")
     for name, tensor in expected.items():
         if state[name].shape != tensor.shape:
             raise RowvitError(
                 f"{source}: tensor {name!r} has shape {list(state[name].shape)},"
-                f" expected {list(tensor.shape)}."
+                f" expected {list(tensor.shape)}"
             )
     require_finite(state, source)
     model.load_state_dict(state)
 
 
 def require_finite(state: Mapping[str, Tensor], source: object) -> None:
-    """`RowvitError` that names the first tensor with NaN or infinity, and ``source``."""
+    """Raise a `RowvitError` naming ``source`` and the first tensor with NaN or infinity, if there is one."""
     for name, tensor in state.items():
         if not tensor.isfinite().all():
-            raise RowvitError(f"{source}: tensor {name!r} holds NaN or infinity; mend the checkpoint.")
+            raise RowvitError(
+                f"{source}: tensor {name!r} holds NaN or infinity", "train it again or fix the checkpoint"
+            )

@@ -2,9 +2,8 @@
 """The float network: a vision transformer with timm's parameter names, token pruning and ReLU.
 
 Token pruning is EViT's without the fused token: after attention and its residual of a pruning
-block, the class token and the ``keep`` patch tokens with the greatest attention of the class token,
-averaged over heads, go on to the FFN of the same block. PyTorch is needed here and in the
-quantiser only.
+block, the class token and the ``keep`` patch tokens that the class token attends to most, averaged over
+heads, continue to the FFN of the same block.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -28,9 +28,13 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 POOLS = ("token", "mean", "norm-mean")
 
 
-def activation_name(arguments: np.ndarray, values: np.ndarray) -> str | None:
-    """The key of `ACTIVATIONS` whose function comes nearest to these values; None if none is within 1e-3."""
-    inputs = torch.from_numpy(np.asarray(arguments, np.float64))
+#: arguments at which activation functions are compared
+GRID = np.linspace(-12.0, 12.0, 2401)
+
+
+def activation_name(values: np.ndarray) -> str | None:
+    """The key of `ACTIVATIONS` whose function is closest to these values on `GRID`, if within 1e-3."""
+    inputs = torch.from_numpy(GRID)
     # constants in half precision put GELU off by 1e-4; its two forms differ by 5e-4
     distance = {name: np.abs(f(inputs).numpy() - values).max() for name, f in ACTIVATIONS.items()}
     nearest = min(distance, key=distance.__getitem__)
@@ -56,13 +60,13 @@ class ViTConfig:
         A key of `ACTIVATIONS`; only ReLU networks can be quantised.
     pruning : tuple of {layer (0-based), keep}
     ffn2_rule : str
-        "none", "image" or "tile" (with ``tile_rows``): which rows of W2 count as fetched. None of
-        them changes a result.
+        "none", "image" or "tile" (with ``tile_rows``): which rows of W2 count as fetched; results are the
+        same.
     tile_rows : int
     thresholds : tuple of float
-        Per layer, hidden activations below it are dropped (lossy); empty for none.
+        Per layer; hidden activations below it are dropped (lossy). Empty for none.
     prefix : int
-        Tokens before the patches: the class token, and after it a distillation token or registers.
+        Tokens before the patches: the class token, then a distillation token or registers.
     pool : str
         What the head sees: "token", the class token after the final LayerNorm; "mean", that LayerNorm of
         the patches' mean; "norm-mean", the mean of the patches after it.
@@ -113,7 +117,7 @@ class ViTConfig:
         }
         for problem, found in problems.items():
             if found:
-                raise RowvitError(f"This is no network: {problem}.")
+                raise RowvitError(f"not a valid network: {problem}")
 
     @property
     def tokens(self) -> int:
@@ -122,12 +126,12 @@ class ViTConfig:
 
     @property
     def exempt(self) -> int:
-        """Leading tokens that pruning never drops: those whose place a head or a mean counts on."""
+        """Leading tokens that pruning never drops, as a head or a mean relies on their position."""
         return self.prefix if self.distilled or self.pool != "token" else 1
 
 
 def _ignore(name: str, value: Tensor) -> None:
-    """The observer of those who do not observe."""
+    """The observer that does nothing."""
 
 
 class PatchEmbed(nn.Module):
@@ -150,7 +154,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.dim, 3 * config.dim)
         self.proj = nn.Linear(config.dim, config.dim)
 
-    def forward(self, x: Tensor, observe: Observer, name: str) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, observe: Observer, name: str) -> tuple[Tensor, Tensor | None]:
         batch, n, dim = x.shape
         q, k, v = self.qkv(x).reshape(batch, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         for part, value in zip("qkv", (q, k, v), strict=True):
@@ -162,7 +166,7 @@ class Attention(nn.Module):
 
 
 class FusedAttention(Attention):
-    """The same by PyTorch's own kernel, which is faster and gives no scores: for blocks that do not prune."""
+    """The same by PyTorch's fused kernel, faster but without scores: for blocks that do not prune."""
 
     def forward(self, x: Tensor, observe: Observer, name: str) -> tuple[Tensor, None]:
         batch, n, dim = x.shape
@@ -218,7 +222,7 @@ class Block(nn.Module):
         observe(f"{name}.norm1", normed)
         y, score = self.attn(normed, observe, name)
         x = x + y
-        if self.keep is not None and self.keep < x.shape[1] - self.exempt:
+        if self.keep is not None and score is not None and self.keep < x.shape[1] - self.exempt:
             best = score[:, self.exempt :].topk(self.keep, dim=1).indices.sort(dim=1).values + self.exempt
             first = torch.arange(self.exempt, device=x.device).expand(len(x), -1)
             rows = torch.cat([first, best], dim=1)
@@ -235,7 +239,7 @@ class Block(nn.Module):
 class VisionTransformer(nn.Module):
     """The float network; parameters have timm's names.
 
-    ``cls_token`` holds all prefix tokens [1, prefix, D], ``pos_embed`` a position of every token.
+    ``cls_token`` [1, prefix, D] holds all prefix tokens, ``pos_embed`` [1, tokens, D] all positions.
 
     Parameters
     ----------
@@ -248,7 +252,8 @@ class VisionTransformer(nn.Module):
         self.patch_embed = PatchEmbed(config)
         self.cls_token = nn.Parameter(torch.zeros(1, config.prefix, config.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, config.tokens, config.dim))
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
+        blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
+        self.blocks = cast("Sequence[Block]", blocks)
         self.norm = nn.LayerNorm(config.dim, eps=config.eps)
         self.head = nn.Linear(config.dim, config.classes) if config.classes else nn.Identity()
         self.head_dist = nn.Linear(config.dim, config.classes) if config.distilled else None
@@ -269,7 +274,7 @@ class VisionTransformer(nn.Module):
         return x
 
     def _drop(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The prefix, and the patch tokens that this step draws, in their order."""
+        """The prefix and the patch tokens drawn in this step, in their order, and their indices."""
         prefix, patches = self.config.prefix, x.shape[1] - self.config.prefix
         keep = max(1, round(patches * (1 - self.token_drop)))
         drawn = torch.rand(len(x), patches, device=x.device).argsort(dim=1)[:, :keep].sort(dim=1).values
@@ -278,7 +283,7 @@ class VisionTransformer(nn.Module):
         return x.gather(1, tokens[..., None].expand(-1, -1, x.shape[2])), tokens
 
     def pool(self, x: Tensor) -> Tensor:
-        """What the head sees, [B, D] (distilled: [B, 2, D]), of the residual stream."""
+        """What the head sees of the residual stream: [B, D], or [B, 2, D] if distilled."""
         config = self.config
         if config.pool == "token":
             return self.norm(x[:, :2] if config.distilled else x[:, 0])
@@ -287,7 +292,7 @@ class VisionTransformer(nn.Module):
         return self.norm(x)[:, config.prefix :].mean(dim=1)
 
     def forward(self, images: Tensor, observe: Observer = _ignore) -> Tensor:
-        """Logits [B, classes] of normalised images [B, 3, S, S]; without a head the features [B, D]."""
+        """Logits [B, classes] of normalised images [B, 3, S, S]; without a head, features [B, D]."""
         normed = self.pool(self.encode(images, observe))
         observe("norm", normed)
         if self.head_dist is None:
@@ -300,8 +305,13 @@ class VisionTransformer(nn.Module):
 
 def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Images uint8 [B, S, S, 3] to the float network's input [B, 3, S, S]; mean and std of pixels in 0..1."""
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    return (x - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+    return standardise(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, mean, std)
+
+
+def standardise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Pixels in 0..1 [B, 3, S, S] less their mean, over their standard deviation."""
+    shift, scale = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (mean, std))
+    return (pixels - shift) / scale
 
 
 def predict(

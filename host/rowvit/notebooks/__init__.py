@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Notebooks for board and simulator; ``pynq get-notebooks`` copies them to where Jupyter finds them."""
+"""Notebooks for board and simulator; ``pynq get-notebooks`` copies them to Jupyter's folder."""
 
 from __future__ import annotations
 
 
 def where() -> str:
-    """Where a notebook runs its networks: "board" if PYNQ finds one here, otherwise "sim"."""
+    """Where a notebook runs its networks: "board" if PYNQ finds a board, otherwise "sim"."""
     from rowvit.overlay import board_here
 
     return "board" if board_here() else "sim"

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quantisation-aware training: the float network with its package's roundings, gradients straight through.
+"""Quantisation-aware training: the float network rounds as its package does (straight-through gradients).
 
-Weights, and the activations that are int8 or uint8 on the accelerator, are rounded and clipped as
-`rowvit.quant.quantise` does it; matrices multiply integers, which bfloat16 holds exactly. The residual
-stream, biases and the softmax, which have 16 bits and more or an error far below a unit of O, stay as
-they are.
+Weights, and the activations that are int8 or uint8 on the accelerator, are rounded and clipped as in
+`rowvit.quant.quantise`; matrix products are of integers, which bfloat16 holds exactly. The residual stream
+and biases, which have 16 bits or more, and the softmax, whose error is far below a unit of O, stay as they
+are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -20,16 +20,16 @@ from rowvit.model.vit import VisionTransformer, predict
 from rowvit.quant.calibrate import Statistics
 from rowvit.quant.fixed import value_shift
 
-_INPUTS = {"attn.qkv": "norm1", "attn.proj": "o", "mlp.fc1": "norm2", "mlp.fc2": "hidden"}
+_INPUTS = ("norm1", "o", "norm2", "hidden")  # of the four linear layers of a block
 
 
 def activation_scales(
     model: VisionTransformer, mean: Sequence[float], std: Sequence[float], photos: np.ndarray
 ) -> dict[str, float]:
-    """One unit of every activation, as the quantiser would choose it, from photos uint8 [B, S, S, 3]."""
+    """Scales of all activations as the quantiser would choose them, from photos uint8 [B, S, S, 3]."""
     statistics = Statistics()
     predict(model, photos, mean, std, observe=statistics.observe)
-    kept = (*_INPUTS.values(), "q", "k", "v")
+    kept = (*_INPUTS, "q", "k", "v")
     scales = {
         name: statistics.scale(name, 255 if name.endswith(".hidden") else 127)
         for name in statistics.samples
@@ -48,15 +48,19 @@ def round_through(x: Tensor, unit: Tensor | float, low: int, high: int) -> Tenso
 
 
 def _weight(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Int8 values of a weight [out, ...], and one unit for each output channel."""
+    """Int8 values of a weight [out, ...], and the unit of each output channel."""
     unit = (weight.detach().flatten(1).abs().amax(dim=1) / 127).clamp(min=1e-30)
     return round_through(weight, unit.view(-1, *[1] * (weight.ndim - 1)), -127, 127), unit
 
 
 @contextmanager
 def quantisation_aware(model: VisionTransformer, scales: Mapping[str, float]) -> Iterator[None]:
-    """Within it, every forward pass of ``model`` rounds as its package would, with these ``scales``."""
+    """Within the context, forward passes of ``model`` round as its package would, with these ``scales``."""
     changed: list[nn.Module] = []
+
+    def replace_forward(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
+        vars(module)["forward"] = forward  # hides the class's own
+        changed.append(module)
 
     def linear(layer: nn.Linear, source: str, outputs: Sequence[str] = ()) -> None:
         low, high = (0, 255) if source.endswith("hidden") else (-127, 127)
@@ -72,23 +76,23 @@ def quantisation_aware(model: VisionTransformer, scales: Mapping[str, float]) ->
                 [round_through(part, scales[name], -127, 127) * scales[name] for part, name in parts], dim=-1
             )
 
-        layer.forward = forward
-        changed.append(layer)
+        replace_forward(layer, forward)
 
     def embed(images: Tensor) -> Tensor:
         conv = model.patch_embed.proj
         weight, unit = _weight(conv.weight)
         return nn.functional.conv2d(images, weight * unit.view(-1, 1, 1, 1), conv.bias, conv.stride)
 
-    model.patch_embed.proj.forward = embed
-    changed.append(model.patch_embed.proj)
+    replace_forward(model.patch_embed.proj, embed)
     for i, block in enumerate(model.blocks):
-        for path, source in _INPUTS.items():
-            names = [f"layers.{i}.{part}" for part in "qkv"] if path == "attn.qkv" else ()
-            linear(block.get_submodule(path), f"layers.{i}.{source}", names)
-    linear(model.head, "norm")
+        layers = (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2)
+        for layer, source in zip(layers, _INPUTS, strict=True):
+            names = [f"layers.{i}.{part}" for part in "qkv"] if layer is block.attn.qkv else ()
+            linear(layer, f"layers.{i}.{source}", names)
+    if isinstance(model.head, nn.Linear):
+        linear(model.head, "norm")
     try:
         yield
     finally:
-        for layer in changed:
-            del layer.forward  # the class's own is found again
+        for module in changed:
+            del vars(module)["forward"]

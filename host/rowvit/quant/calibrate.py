@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What calibration photos say of every activation, and the scales that follow from it."""
+"""Statistics of activations on calibration photos, and the scales chosen from them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 
 METHODS = ("mse", "percentile", "max")
 _SAMPLES_PER_BATCH = 1 << 15
-_GREATEST_PER_BATCH = 1 << 8
+_LARGEST_PER_BATCH = 1 << 8
 _BY_PEAK = ("embed", ".attn", ".ffn", "logits")
 
 
 @dataclass
 class Statistics:
-    """Samples, greatest magnitudes and channels' greatest magnitudes of every observed activation.
+    """Samples, peaks and peaks per channel of every observed activation.
 
-    The greatest magnitudes of a batch are all among its samples: one token of an image may hold
-    activations a hundred times the others', and a network fails without them. ``weights`` says how many
-    magnitudes each sample stands for. Residual stream and logits, which are scaled by their peaks, have no
-    samples.
+    The largest magnitudes of a batch are always among its samples: one token of an image may hold
+    activations a hundred times larger than the others, and a network fails without them. ``weights`` is the
+    number of magnitudes that each sample represents. The residual stream and the logits are scaled by their
+    peaks and have no samples.
     """
 
     samples: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
@@ -40,11 +40,11 @@ class Statistics:
             return
         parts = [(flat, 1.0)]
         if flat.size > _SAMPLES_PER_BATCH:
-            greatest = np.partition(flat, -_GREATEST_PER_BATCH)[-_GREATEST_PER_BATCH:].copy()  # not a view
-            # at random: a regular step would meet the same few channels again and again
+            largest = np.partition(flat, -_LARGEST_PER_BATCH)[-_LARGEST_PER_BATCH:].copy()  # not a view
+            # at random: a regular stride would hit the same few channels again and again
             others = flat[self.rng.integers(0, flat.size, _SAMPLES_PER_BATCH)]
-            others = others[others < greatest[0]]
-            parts = [(greatest, 1.0), (others, (flat.size - greatest.size) / max(others.size, 1))]
+            others = others[others < largest[0]]
+            parts = [(largest, 1.0), (others, (flat.size - largest.size) / max(others.size, 1))]
         for drawn, weight in parts:
             self.samples[name].append(drawn)
             self.weights[name].append(np.broadcast_to(weight, drawn.shape))
@@ -60,8 +60,8 @@ class Statistics:
         levels : int
             127 or 255.
         method : str
-            "mse": least squared error of rounding and clipping together; "percentile": that share of the
-            magnitudes is not clipped; "max": nothing is.
+            "mse": least squared error of rounding and clipping together; "percentile": this share of the
+            magnitudes is not clipped; "max": nothing is clipped.
         percentile : float
         """
         peak = self.peak[name] or 1.0
@@ -78,11 +78,11 @@ class Statistics:
         return float(candidates[int(np.argmin(errors))])
 
     def magnitudes(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """All samples of an activation, and how many magnitudes each stands for."""
+        """All samples of an activation, and how many magnitudes each represents."""
         return np.concatenate(self.samples[name]).astype(np.float64), np.concatenate(self.weights[name])
 
     def noise(self, name: str, unit: float, levels: int) -> float:
-        """Signal to noise, in dB, of an activation in units of ``unit``; infinite if it is all zero."""
+        """Signal-to-noise ratio, in dB, of an activation in units of ``unit``; infinite if it is all zero."""
         values, weights = self.magnitudes(name)
         return decibels(weights @ np.square(values), rounding(values, weights, unit, levels))
 

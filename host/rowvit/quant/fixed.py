@@ -11,7 +11,7 @@ from rowvit.errors import RowvitError
 
 
 def multiplier(factors: np.ndarray | float, what: str = "factor") -> tuple[np.ndarray, int]:
-    """Factors as ``mult * 2**-shift`` with one shift for all of them.
+    """Factors as ``mult * 2**-shift``, with one shift for all of them.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def multiplier(factors: np.ndarray | float, what: str = "factor") -> tuple[np.nd
     Returns
     -------
     mult : uint16 array
-        The greatest has all 16 bits as far as the shift's range allows.
+        The largest uses all 16 bits as far as the range of the shift allows.
     shift : int
         In [1, 40].
 
@@ -34,12 +34,12 @@ def multiplier(factors: np.ndarray | float, what: str = "factor") -> tuple[np.nd
     factors = np.asarray(factors, np.float64)
     peak = float(factors.max())
     if not np.isfinite(factors).all() or factors.min() < 0 or peak > 32767:
-        raise RowvitError(f"{what}: scale factors from {factors.min():g} to {peak:g} cannot be represented.")
+        raise RowvitError(f"{what}: scale factors from {factors.min():g} to {peak:g} cannot be represented")
     # frexp: peak < 2**exponent, so peak * 2**(16-exponent) < 2**16
     shift = min(max(16 - math.frexp(peak)[1], 1), 40)
     return np.minimum(np.round(factors * 2.0**shift), 65535).astype(np.uint16), shift
 
 
 def value_shift(value_unit: float, wanted: float) -> int:
-    """By how many powers of two, 0 to 8, the unit of attention's output O is finer than that of V."""
+    """How many powers of two, 0 to 8, the unit of attention's output O is finer than that of V."""
     return min(max(round(math.log2(value_unit / wanted)), 0), 8)

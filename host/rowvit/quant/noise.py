@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where quantisation hurts: signal to noise of every layer, in dB."""
+"""Where quantisation hurts: the signal-to-noise ratio of every layer, in dB."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class LayerNoise:
-    """Signal to noise of one layer, in dB.
+    """Signal-to-noise ratios of one layer, in dB.
 
     Parameters
     ----------
@@ -29,10 +29,10 @@ class LayerNoise:
     activations : dict of float
         Of rounding and clipping alone, per activation.
     weights : float
-        Of rounding alone, of the worst of the layer's matrices.
+        Of rounding alone, in the worst of the layer's matrices.
     attention, ffn : float
-        Of the integer network's residual stream against the float network's, with everything that went
-        before. In "embed" and "logits" only ``ffn`` is given.
+        Of the integer network's residual stream against the float network's, including the error of all
+        earlier layers. "embed" and "logits" have only ``ffn``.
     """
 
     layer: str
@@ -43,12 +43,12 @@ class LayerNoise:
 
 
 def layer_noise(model: VisionTransformer, package: ModelPackage, photos: np.ndarray) -> list[LayerNoise]:
-    """Compare a float network with its package, both without token pruning, so that rows correspond.
+    """Compare a float network with its package, both without token pruning so that rows correspond.
 
     Parameters
     ----------
     model : VisionTransformer
-        What the package was made of.
+        The network that the package was made from.
     package : ModelPackage
     photos : uint8 array [B, S, S, 3]
     """
@@ -93,14 +93,12 @@ def _weights(model: VisionTransformer, package: ModelPackage, layer: int | None)
         exact = model.patch_embed.proj.weight.detach().numpy().transpose(0, 2, 3, 1)
         return _rounded(exact.reshape(len(exact), -1), package.tensors["patch.weight"])
     block = model.blocks[layer]
-    matrices = dict(zip("qkv", np.split(block.attn.qkv.weight.detach().numpy(), 3), strict=True))
-    matrices |= {"proj": block.attn.proj, "fc1": block.mlp.fc1, "fc2": block.mlp.fc2}
-    noise = []
-    for name in LINEARS:
-        exact = matrices[name]
-        exact = exact if isinstance(exact, np.ndarray) else exact.weight.detach().numpy()
-        noise.append(_rounded(exact, package.tensors[f"layers.{layer}.{name}.weight"]))
-    return min(noise)
+    matrices = dict(zip("qkv", block.attn.qkv.weight.chunk(3), strict=True))
+    matrices |= {"proj": block.attn.proj.weight, "fc1": block.mlp.fc1.weight, "fc2": block.mlp.fc2.weight}
+    return min(
+        _rounded(matrices[name].detach().numpy(), package.tensors[f"layers.{layer}.{name}.weight"])
+        for name in LINEARS
+    )
 
 
 def _rounded(exact: np.ndarray, integers: np.ndarray) -> float:

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Post-training quantisation: float network and calibration photos to a model package.
 
-Weights get one scale per output channel, activations one per tensor, chosen on calibration photos
-so that the squared error of rounding and clipping together is least. The residual stream has one
-scale for the whole network. Token pruning is active while calibrating, so that the scales fit the
-tokens that stay.
+Weights get one scale per output channel, activations one per tensor, chosen on calibration photos to
+minimise the squared error of rounding and clipping together. The residual stream has one scale for the
+whole network. Token pruning is active during calibration, so that the scales fit the tokens that stay.
 """
 
 from __future__ import annotations
@@ -19,19 +18,20 @@ import numpy as np
 from rowvit.errors import RowvitError
 from rowvit.formats.package import FORMAT, MAX_K, ModelPackage
 from rowvit.formats.records import checkpoint_names
+from rowvit.model.store import require_finite
 from rowvit.model.vit import VisionTransformer, predict
 from rowvit.quant.calibrate import METHODS, Statistics
 from rowvit.quant.fixed import multiplier, value_shift
 
 LOG = logging.getLogger("rowvit")
 
-_HEADROOM = 1.5  # residual and logits may grow by this beyond what calibration showed
+_HEADROOM = 1.5  # of residual stream and logits, relative to their peaks in calibration
 _BIAS_PEAK = 1 << 23  # half of the accumulator's clamp; the products use the other half
 
 
 @dataclass(frozen=True)
 class QuantOptions:
-    """What the quantiser is told besides the network.
+    """Options of the quantiser.
 
     Parameters
     ----------
@@ -47,13 +47,13 @@ class QuantOptions:
     ffn_chunk : int
         Hidden neurons per chunk of FFN2.
     threshold_energy : float
-        Lossy threshold rule: in every layer the greatest threshold is taken below which the hidden
-        activations hold at most this share of the squared sum. 0 switches the rule off.
+        Lossy threshold rule: every layer gets the largest threshold below which the hidden activations
+        hold at most this share of the squared sum. 0 disables the rule.
     method : str
         How scales of activations are chosen; see `Statistics.scale`.
     percentile : float
     power_of_two : bool
-        Requantisation multiplies by powers of two only; weights' scales give way.
+        Requantisation multiplies by powers of two only; the scales of weights are adapted to that.
     licence, source : str
 
     Raises
@@ -92,7 +92,7 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
     Parameters
     ----------
     model : VisionTransformer
-        With ReLU; its pruning schedule goes into the package.
+        With ReLU; the package has its pruning schedule.
     photos : uint8 array [B, S, S, 3]
         Calibration photos; a few hundred, none of them used for testing.
     options : QuantOptions
@@ -110,15 +110,15 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
         or not len(photos)
     ):
         raise RowvitError(
-            f"Calibration photos are {photos.dtype} {list(photos.shape)}; "
-            f"the network takes uint8 [images, {config.image_size}, {config.image_size}, 3]."
+            f"calibration photos are {photos.dtype} {list(photos.shape)},"
+            f" expected uint8 [images, {config.image_size}, {config.image_size}, 3]"
         )
     if config.dim > MAX_K or options.ffn_chunk > MAX_K:
         raise RowvitError(
-            f"Width {config.dim} or FFN2 chunk {options.ffn_chunk} is above {MAX_K}; no room for the sum."
+            f"width {config.dim} or FFN2 chunk {options.ffn_chunk} is above {MAX_K}: the sum could overflow"
         )
     if len(photos) == 1:
-        LOG.warning("calibrating on one photo; scales will not fit others, take a few hundred")
+        LOG.warning("calibrating on one photo: the scales will not fit others; use a few hundred")
     statistics = Statistics()
     predict(model, photos, options.mean, options.std, observe=statistics.observe)
     return _Builder(model, statistics, options).build()
@@ -129,32 +129,31 @@ def refuse_what_does_not_run(model: VisionTransformer) -> None:
     config = model.config
     if config.act != "relu":
         raise RowvitError(
-            f"The network's activation is {config.act}; hidden activations are unsigned: use ReLU."
+            f"the network's activation is {config.act}, but hidden activations are unsigned",
+            "use ReLU (rowvit relu converts a GELU network)",
         )
     if config.pool != "token":
         raise RowvitError(
-            "The network's head sees the mean of all patches; the accelerator's sees the class token."
+            "the network's head sees the mean of all patches, the accelerator's sees the class token"
         )
     if config.distilled:
         raise RowvitError(
-            "The network has a second head, on the distillation token; the accelerator's head sees the class "
-            "token: import it with --head class."
+            "the network has a second head on the distillation token, the accelerator only one",
+            "import it with --head class",
         )
     if not config.classes:
-        raise RowvitError("The network has no classifier head; import it with --classes and train it.")
-    for name, tensor in model.state_dict().items():
-        if not tensor.isfinite().all():
-            raise RowvitError(f"Tensor {name!r} holds NaN or infinity; train or import the network again.")
+        raise RowvitError("the network has no classifier head", "import it with --classes and train it")
+    require_finite(model.state_dict(), "the network")
 
 
 def default_chunk(hidden: int) -> int:
-    """Hidden neurons per chunk of FFN2: equal chunks of at most 384, a multiple of 64 where that can be."""
+    """Hidden neurons per chunk of FFN2: equal chunks of at most 384, a multiple of 64 if possible."""
     chunks = -(-hidden // 384)
     return min(MAX_K, -(-hidden // chunks // 64) * 64 if hidden > 384 else hidden)
 
 
 class _Builder:
-    """Integer tensors and parameters of one network, gathered step by step."""
+    """Collects the integer tensors and parameters of one network."""
 
     def __init__(self, model: VisionTransformer, statistics: Statistics, options: QuantOptions) -> None:
         self.config, self.statistics, self.options = model.config, statistics, options
@@ -228,9 +227,7 @@ class _Builder:
         ):
             shift -= 1
         if np.abs(gain).max() * 2**shift > 32767:
-            raise RowvitError(
-                f"{source}: LayerNorm gain {np.abs(gain).max() * 1024:g} cannot be represented."
-            )
+            raise RowvitError(f"{source}: LayerNorm gain {np.abs(gain).max() * 1024:g} cannot be represented")
         self.tensors[f"{name}.g"] = np.round(gain * 2**shift).astype(np.int16)
         self.tensors[f"{name}.b"] = np.round(offset * 2**shift).astype(np.int32)
         return shift, unit
@@ -241,7 +238,7 @@ class _Builder:
         weight = self.state["patch_embed.proj.weight"].transpose(0, 2, 3, 1) / (255 * std)
         weight = weight.reshape(self.config.dim, -1)
         shift = self._linear("patch", weight, None, 1.0, self.residual)
-        # what the integer layer makes of a mean pixel is taken off again: exact for such a pixel
+        # the integer layer's result for a mean pixel is subtracted again: exact for such a pixel
         factor = self.tensors["patch.mult"] * 2.0**-shift * self.residual
         mean_pixel = np.tile(255 * mean - 128, self.config.patch_size**2)
         offset = self.state["patch_embed.proj.bias"] - mean_pixel @ self.tensors["patch.weight"] * factor
@@ -264,7 +261,7 @@ class _Builder:
         factor = units[0] * units[1] * math.log2(math.e) * 32 / math.sqrt(head_dim)
         s_mult, params["s_shift"] = multiplier(factor, f"{name} attention logits")
         params["s_mult"] = int(s_mult)
-        # means of values are smaller than values: their unit is the values' by a power of two
+        # means of values are smaller than values: their unit is finer by a power of two
         wanted = self.statistics.scale(f"{name}.o", 127, self.options.method, self.options.percentile)
         finer = value_shift(units[2], wanted)
         params["pv_shift"] = 16 - finer

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Activations made easier to round, without changing what the network computes.
+"""Make activations easier to round without changing what the network computes.
 
-`centre_keys` takes from the keys what all of them have in common, which a softmax does not see: it would
-cost them int8 levels, and attention logits beyond the numerics' clamp (SageAttention smooths K so).
+`centre_keys` subtracts from the keys what they all have in common, which a softmax does not see: it would
+waste int8 levels and push attention logits beyond the numerics' clamp (SageAttention smooths K this way).
 
 `smooth` moves outlier channels from activations into weights. A channel between two linear operations may be
-divided by a factor on its way in and multiplied by it on its way out. Behind LayerNorm the factor goes into
+divided by a factor on its way in and multiplied by it on its way out. After a LayerNorm the factor goes into
 its gain and the next layer's columns (SmoothQuant); between V and the projection, and between FFN1 and FFN2
-(ReLU passes positive factors), into rows and columns of the two matrices.
+(ReLU lets positive factors through), into rows and columns of the two matrices.
 """
 
 from __future__ import annotations
@@ -24,19 +24,18 @@ from rowvit.errors import RowvitError
 from rowvit.model.vit import VisionTransformer, predict
 from rowvit.quant.calibrate import Statistics
 
-PLACES = ("norm", "value", "hidden")
-_LIMIT = 16.0  # no factor changes a channel more than this
+_LIMIT = 16.0  # of a factor, in either direction
 
 
 def centre_keys(
     model: VisionTransformer, mean: Sequence[float], std: Sequence[float], photos: np.ndarray
 ) -> VisionTransformer:
-    """A network with the same function whose keys have a mean of 0 in every channel, on these photos.
+    """An equivalent network whose keys have a mean of 0 in every channel on these photos.
 
     Parameters
     ----------
     model : VisionTransformer
-        Stays as it is.
+        Not changed.
     mean, std : sequences of three floats
         Of pixels in 0..1.
     photos : uint8 array [B, S, S, 3]
@@ -68,21 +67,21 @@ def smooth(
     strength: float = 0.5,
     places: tuple[str, ...] = ("norm", "value"),
 ) -> VisionTransformer:
-    """A network with the same function whose activations have more even channels.
+    """An equivalent network whose channels of activations are more alike in size.
 
     Parameters
     ----------
     model : VisionTransformer
-        With ReLU if ``places`` holds "hidden"; stays as it is.
+        With ReLU if ``places`` holds "hidden"; not changed.
     mean, std : sequences of three floats
         Of pixels in 0..1.
     photos : uint8 array [B, S, S, 3]
         Calibration photos.
     strength : float
-        0 leaves the activations, 1 makes all channels equally great.
+        0 leaves the activations alone, 1 makes all channels equally large.
     places : tuple of str
-        "norm": behind both LayerNorms of a block; "value": between V and projection; "hidden": between
-        the FFN layers, which costs zeros: small activations no longer round to nothing.
+        "norm": after both LayerNorms of a block; "value": between V and projection; "hidden": between the
+        FFN layers, at the cost of fewer zeros, as small activations no longer round to 0.
 
     Raises
     ------
@@ -102,24 +101,24 @@ def smooth(
             if "norm" in places:
                 for norm, linear, name in ((block.norm1, qkv, "norm1"), (block.norm2, fc1, "norm2")):
                     factor = _factors(channels[f"layers.{i}.{name}"], linear.weight, strength)
-                    norm.weight /= factor
-                    norm.bias /= factor
-                    linear.weight *= factor
+                    norm.weight.div_(factor)
+                    norm.bias.div_(factor)
+                    linear.weight.mul_(factor)
             if "value" in places:
                 factor = _factors(channels[f"layers.{i}.o"], proj.weight, strength)
                 qkv.weight[2 * dim :] /= factor[:, None]
                 qkv.bias[2 * dim :] /= factor
-                proj.weight *= factor
+                proj.weight.mul_(factor)
             if "hidden" in places:
                 factor = _factors(channels[f"layers.{i}.hidden"], fc2.weight, strength)
-                fc1.weight /= factor[:, None]
-                fc1.bias /= factor
-                fc2.weight *= factor
+                fc1.weight.div_(factor[:, None])
+                fc1.bias.div_(factor)
+                fc2.weight.mul_(factor)
     return model
 
 
 def _factors(peaks: np.ndarray, weight: Tensor, strength: float) -> Tensor:
-    """SmoothQuant's factors of the columns of ``weight`` [out, in], their geometric mean 1."""
+    """SmoothQuant's factors for the columns of ``weight`` [out, in], with a geometric mean of 1."""
     activation = torch.from_numpy(np.asarray(peaks)).float()
     column = weight.abs().amax(dim=0)
     used = (activation > 0) & (column > 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks of random weights, made directly in integers: workloads without an accuracy.
+"""Networks of random weights, made directly in integers: workloads without a meaningful accuracy.
 
 ``python -m rowvit.quant.synthetic --preset deit-tiny -o deit-tiny.safetensors`` writes a network of
 DeiT-Tiny's size; ``--dense`` writes the same one without token pruning and without FFN2 skipping.
@@ -57,7 +57,7 @@ def random_package(
     extreme: bool = False,
     name: str = "random",
 ) -> ModelPackage:
-    """A network whose activations are spread over their ranges.
+    """A network whose activations use their ranges well.
 
     Parameters
     ----------
@@ -70,8 +70,7 @@ def random_package(
     columns : float
         Share of hidden neurons that are ever active, each for about half of the tokens.
     extreme : bool
-        Random tensors and shifts are pushed to the ends of their ranges, so that every
-        saturation occurs.
+        Random tensors and shifts are set to the ends of their ranges, so that every saturation occurs.
     name : str
     """
     arch = dict(image_size=image_size, patch_size=patch_size, channels=3, dim=dim, depth=depth, heads=heads)
@@ -148,7 +147,7 @@ def _push(rng: np.random.Generator, tensors: dict[str, np.ndarray], params: dict
         if name.endswith(".weight"):
             ends = np.array([-127, 127, 0])
             picked = ends[rng.integers(0, 3, tensor.shape)]
-            constant = rng.random(tensor.shape[-1]) < 0.25  # these columns reach the greatest accumulator
+            constant = rng.random(tensor.shape[-1]) < 0.25  # these columns reach the largest accumulator
             picked[:, constant] = ends[rng.integers(0, 2, constant.sum())]
         elif name.endswith(".bias"):
             picked = rng.choice([-BIAS_LIMIT, BIAS_LIMIT - 1, 0, -1], tensor.shape)
@@ -173,7 +172,7 @@ def preset_package(preset: str, dense: bool = False, seed: int = 2025) -> ModelP
     """A network of a known size: 224 pixels, 1000 classes, 197 tokens (patch 16) or 257 (patch 14).
 
     After attention of blocks 4, 7 and 10 (counted from 1) half of the patches stay: of 197 tokens 99, 50,
-    and 26. 40 % of the hidden neurons are active, each for about half of the tokens, so that some
+    and 26. 40 % of the hidden neurons are active, each for about half of the tokens, so that about
     20 % of the hidden activations and 40 % of the rows of W2 remain.
 
     Parameters

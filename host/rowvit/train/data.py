@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labelled photos on disk: folders of classes, CIFAR-10 as it is published, archives of JPEGs.
 
-`open_data` tells them apart by what lies at the path:
+`open_data` tells them apart by what is at the path:
 
 - a folder with ``train`` and ``val`` (or ``test``), each with a folder for every class: ImageFolder,
-  ImageNet among them; a folder of class folders alone is a test set;
+  such as ImageNet; a folder of class folders alone is a test set;
 - a folder of photos, where no labels are needed (relu, quantise);
 - a folder that holds ``cifar-10-batches-py``, or is it;
 - an ``.npz`` with ``jpeg``, ``off``, ``y`` and ``test``: all files one after the other (uint8), their
@@ -31,23 +31,25 @@ from rowvit.errors import RowvitError
 from rowvit.images import decode, upright
 
 SPLITS = ("train", "test")
+File = Path | bytes | np.ndarray
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 
 
 @dataclass(frozen=True)
 class Photos:
-    """Photos of one split, not decoded.
+    """Photos of one split, not yet decoded.
 
     Parameters
     ----------
     files : sequence of Path, bytes or uint8 arrays [H, W, 3]
+        Files, contents of files, or pixels.
     labels : int64 array [n]
     classes : tuple of str
     name : str
-        What the set is, for model cards and tables: "cifar-10 test, all 10000".
+        The set, as in model cards and tables: "cifar-10 test, all 10000".
     """
 
-    files: Sequence[Any]
+    files: Sequence[File]
     labels: np.ndarray
     classes: tuple[str, ...]
     name: str
@@ -58,7 +60,7 @@ class Photos:
     def subset(self, count: int, seed: int = 0, skip: int = 0) -> Photos:
         """At most ``count`` photos, drawn at random with a fixed seed; the name says so.
 
-        With ``skip``, the photos drawn after that many: none that a subset of ``skip`` holds.
+        With ``skip``, the photos drawn after the first ``skip``: none of those in a subset of that size.
         """
         if count >= len(self) and not skip:
             return self
@@ -67,12 +69,12 @@ class Photos:
         return Photos([self.files[i] for i in chosen], self.labels[chosen], self.classes, name)
 
     def pixels(self, indices: Sequence[int] | np.ndarray, side: int, resize: str = "bicubic") -> np.ndarray:
-        """Photos uint8 [n, side, side, 3], prepared as the accelerator's host does it."""
+        """Photos uint8 [n, side, side, 3], prepared as for the accelerator."""
         return np.stack([decode(_encoded(self.files[i]), side, resize) for i in indices])
 
 
-def _encoded(file: Any) -> Any:
-    """What `rowvit.images.decode` takes; pixels go through a lossless file."""
+def _encoded(file: File) -> Path | bytes:
+    """Input of `rowvit.images.decode`; pixels become a lossless file."""
     if not isinstance(file, np.ndarray):
         return file
     buffer = BytesIO()
@@ -83,19 +85,19 @@ def _encoded(file: Any) -> Any:
 def open_data(path: Path, split: str, labels: bool = True) -> Photos:
     """Photos of a split, "train" or "test".
 
-    Without ``labels`` a folder of photos serves as well: all are training photos of label -1, and there
+    Without ``labels`` a folder of photos will do as well: all are training photos with label -1, and there
     are no classes.
 
     Raises
     ------
     RowvitError
-        If there is nothing at ``path`` that is a set of labelled photos, or no such split.
+        If there is no set of labelled photos at ``path``, or it lacks the split.
     """
     if split not in SPLITS:
-        raise RowvitError(f"split '{split}' is not known; take one of {', '.join(SPLITS)}")
+        raise RowvitError(f"there is no split '{split}'", f"use one of {', '.join(SPLITS)}")
     path = Path(path)
     if not path.exists():
-        raise RowvitError(f"{path}: there are no data; give a folder of classes, CIFAR-10 or an .npz archive")
+        raise RowvitError(f"{path}: no such data", "pass a folder of classes, CIFAR-10 or an .npz archive")
     if path.suffix == ".npz":
         photos = _archive(path, split)
     elif path.name == "cifar-10-batches-py" or (path / "cifar-10-batches-py").is_dir():
@@ -117,7 +119,7 @@ def _archive(path: Path, split: str) -> Photos:
     try:
         with np.load(path) as archive:
             tables = {key: np.asarray(archive[key]) for key in archive.files}
-    except Exception as error:  # damage is met by NumPy, zipfile or zlib, each with errors of its own
+    except Exception as error:  # damage may surface in NumPy, zipfile or zlib, each with its own errors
         raise RowvitError(f"{path}: cannot be read as an .npz archive ({error})") from error
     name = path.stem.removesuffix("_jpeg").replace("_", "-")
     if {"jpeg", "off", "y", "test"} <= tables.keys():
@@ -127,26 +129,28 @@ def _archive(path: Path, split: str) -> Photos:
         test = np.full(labels.shape, split == "test")
     else:
         raise RowvitError(
-            f"{path}: holds {', '.join(sorted(tables))}; expected jpeg, off, y and test,"
+            f"{path}: holds {', '.join(sorted(tables))}, expected jpeg, off, y and test"
             f" or {split}_jpeg, {split}_off and {split}_y"
         )
     rows = {"files": jpeg, "offsets": offsets, "labels": labels, "test": test}
     for key, row in rows.items():
         if row.ndim != 1 or row.dtype.kind not in "biu":
-            raise RowvitError(f"{path}: {key} are {row.dtype} {list(row.shape)}; give one row of integers")
+            raise RowvitError(
+                f"{path}: {key} are {row.dtype} {list(row.shape)}, expected one row of integers"
+            )
     ends, labels = offsets.astype(np.int64), labels.astype(np.int64)
     classes = tables.get("classes", np.arange(labels.max(initial=-1) + 1))
     if not len(labels) + 1 == len(ends) == len(test) + 1:
         raise RowvitError(
-            f"{path}: {len(labels)} labels and {len(ends)} offsets; give an offset more than labels,"
-            " and a mark of every test photo"
+            f"{path}: {len(labels)} labels, {len(ends)} offsets and {len(test)} test marks, expected as many"
+            " marks as labels and one offset more"
         )
     if not 0 <= ends[0] <= ends[-1] <= len(jpeg) or (np.diff(ends) < 0).any():
         raise RowvitError(f"{path}: the offsets do not ascend within the {len(jpeg)} bytes of the files")
     if not ((labels >= 0) & (labels < classes.size)).all():
         raise RowvitError(
-            f"{path}: labels from {labels.min()} to {labels.max()} for {classes.size} classes;"
-            " they count from 0"
+            f"{path}: labels from {labels.min()} to {labels.max()} for {classes.size} classes,"
+            " expected numbers from 0"
         )
     chosen = np.flatnonzero((test != 0) == (split == "test"))
     files = [jpeg[ends[i] : ends[i + 1]].tobytes() for i in chosen]
@@ -154,7 +158,7 @@ def _archive(path: Path, split: str) -> Photos:
 
 
 def _cifar(path: Path, split: str) -> Photos:
-    """The published pickles ("python version"), read without running what they might hold."""
+    """The published pickles ("python version"), read without running any code in them."""
     names = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
     try:
         batches = [_Unpickler(BytesIO((path / name).read_bytes()), encoding="bytes").load() for name in names]
@@ -165,14 +169,14 @@ def _cifar(path: Path, split: str) -> Photos:
         pixels = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
     except (OSError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise RowvitError(f"{path}: not CIFAR-10's python version ({error})") from error
-    return Photos(pixels, labels, classes, f"cifar-10 {split}, all {len(labels)}")
+    return Photos(list(pixels), labels, classes, f"cifar-10 {split}, all {len(labels)}")
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module.startswith(("numpy", "_codecs")) and name in ("_reconstruct", "ndarray", "dtype", "encode"):
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} has no place in it")
+        raise pickle.UnpicklingError(f"{module}.{name} does not belong in it")
 
 
 def _folder(path: Path, split: str) -> Photos:
@@ -184,7 +188,7 @@ def _folder(path: Path, split: str) -> Photos:
         root = path
     classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
     if not classes:
-        raise RowvitError(f"{root}: has no folders of classes; each class is a folder of its photos")
+        raise RowvitError(f"{root}: has no folders of classes", "put the photos of each class into a folder")
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
@@ -205,16 +209,16 @@ class Augmentation:
     Parameters
     ----------
     crop : float
-        Least share of the photo's area that a random crop keeps; 1 switches it off.
+        Smallest share of the photo's area that a random crop keeps; 1 disables cropping.
     flip : bool
         Mirror half of the photos.
     randaugment : int
-        Magnitude of RandAugment (two operations, 0 to 30); 0 switches it off.
+        Magnitude of RandAugment (two operations), 0 to 30; 0 disables it.
 
     Raises
     ------
     RowvitError
-        A value is out of its range.
+        If a value is out of its range.
     """
 
     crop: float = 1.0
@@ -223,15 +227,15 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if not 0 < self.crop <= 1:
-            raise RowvitError(f"augmentation: crop is {self.crop}; take a share above 0, at most 1")
+            raise RowvitError(f"augmentation: crop is {self.crop}, not above 0 and at most 1")
         if not 0 <= self.randaugment <= 30:
-            raise RowvitError(f"augmentation: randaugment is {self.randaugment}; take 0 to 30")
+            raise RowvitError(f"augmentation: randaugment is {self.randaugment}, not in 0..30")
 
 
 class TrainingSet(Dataset):
     """Augmented photos uint8 [3, side, side] and labels.
 
-    What happens to a photo depends on seed, epoch and index alone, so that neither the number of
+    The augmentation of a photo depends only on seed, epoch and index, so that neither the number of
     workers and processes nor an interruption changes it.
     """
 
@@ -240,7 +244,7 @@ class TrainingSet(Dataset):
 
         self.photos, self.side, self.seed, self.epoch, self.resize = photos, side, seed, 0, resize
         mode = {"bicubic": v2.InterpolationMode.BICUBIC, "bilinear": v2.InterpolationMode.BILINEAR}[resize]
-        steps: list[Any] = []
+        steps: list[v2.Transform] = []
         self.cropped = augmentation.crop < 1
         if self.cropped:
             steps.append(v2.RandomResizedCrop(side, scale=(augmentation.crop, 1.0), interpolation=mode))
@@ -258,12 +262,29 @@ class TrainingSet(Dataset):
         try:
             image = upright(file) if self.cropped else Image.fromarray(decode(file, self.side, self.resize))
         except RowvitError as error:
-            raise RowvitError(f"photo {index} of {self.photos.name}: {error}") from error
+            raise RowvitError(
+                f"photo {index} of {self.photos.name}: {error.message}", error.advice
+            ) from error
         if self.transform is not None:
             state = torch.get_rng_state()
-            # not torch.manual_seed, which also visits every other device and takes longer than the photo
+            # not torch.manual_seed, which also seeds all other devices and takes longer than the photo
             torch.default_generator.manual_seed(hash((self.seed, self.epoch, int(index))) & 0x7FFF_FFFF)
             image = self.transform(image)
             torch.set_rng_state(state)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         return pixels, int(self.photos.labels[index])
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]] | RowvitError:
+        """What a DataLoader asks for; an error is returned, as a worker would only raise its text."""
+        try:
+            return [self[index] for index in indices]
+        except RowvitError as error:
+            return error
+
+
+def collate(samples: list[tuple[Tensor, int]] | RowvitError) -> tuple[Tensor, Tensor] | RowvitError:
+    """A batch for the DataLoader: images uint8 [B, 3, side, side] and labels [B], or the error."""
+    if isinstance(samples, RowvitError):
+        return samples
+    images, labels = zip(*samples, strict=True)
+    return torch.stack(images), torch.tensor(labels)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop.
 
-Whatever is random in a step depends on the recipe's seed, the number of the step and the process alone. A
-run that was killed therefore goes on from its last saved state as if nothing had happened, and the state
-needs no random generators. Under ``torchrun`` every process takes its share of each batch
+Randomness in a step depends only on the recipe's seed, the number of the step and the process. A run that
+was killed therefore continues from its last saved state as if nothing had happened, and the state needs no
+random generators. Under ``torchrun`` every process takes its share of each batch
 (DistributedDataParallel; gloo on CPUs, NCCL on GPUs).
 """
 
@@ -29,18 +29,18 @@ from rowvit.errors import RowvitError
 from rowvit.formats.package import keep_schedule
 from rowvit.model.prune import set_pruning
 from rowvit.model.store import Card
-from rowvit.model.vit import VisionTransformer
+from rowvit.model.vit import VisionTransformer, standardise
 from rowvit.quant.aware import activation_scales, quantisation_aware
 from rowvit.quant.quantise import refuse_what_does_not_run
 from rowvit.quant.smooth import centre_keys
-from rowvit.train.data import Photos, TrainingSet
+from rowvit.train.data import Photos, TrainingSet, collate
 from rowvit.train.loss import loss, mix, rows
 from rowvit.train.recipe import Phase, Recipe
 
 LOG = logging.getLogger("rowvit")
 CALIBRATION_PHOTOS = 256  # of a quantisation-aware phase
 
-#: called after every step with steps done, steps in all, phase and the loss
+#: called after every step with steps done, total steps, phase and loss
 Progress = Callable[[int, int, Phase, float], None]
 
 
@@ -56,11 +56,11 @@ class Trainer:
     photos : Photos
     recipe : Recipe
     state : Path
-        Where the state is kept while the run lasts.
+        Where the state is saved during the run.
     teacher : (VisionTransformer, Card), optional
-        For phases that distill; it has the same classes.
+        For phases with distillation; it has the same classes.
     workers : int
-        Processes that decode photos; 0 decodes between the steps.
+        Processes that decode photos; with 0 they are decoded between the steps.
     save_every : float
         Seconds between two states.
 
@@ -83,31 +83,12 @@ class Trainer:
     ) -> None:
         if recipe.photos:
             photos = photos.subset(recipe.photos, recipe.seed)
-        classes = len(photos.classes)
-        if model.config.classes != classes:
-            raise RowvitError(f"the network has {model.config.classes} classes and the photos have {classes}")
-        if any(phase.distill for phase in recipe.phases) and teacher is None:
-            raise RowvitError("the recipe distills; name the network to learn from with --teacher")
-        if teacher is not None:
-            for what, theirs, ours in (
-                ("classes", teacher[0].config.classes, classes),
-                ("pixels a side", teacher[0].config.image_size, model.config.image_size),
-            ):
-                if theirs != ours:
-                    raise RowvitError(f"the teacher takes {theirs} {what}, the network is to learn {ours}")
-            theirs, ours = teacher[1].classes, list(photos.classes)
-            if sorted(theirs) == sorted(ours) and theirs != ours:
-                raise RowvitError(
-                    "the teacher has the classes in another order; import both with the same --class-names"
-                )
-        for phase in recipe.phases:
-            if any(not 0 <= layer < model.config.depth for layer in phase.prune_layers):
-                raise RowvitError(f"phase '{phase.name}' prunes in a block that the network does not have")
-        if any(phase.quantise for phase in recipe.phases):
-            refuse_what_does_not_run(model)
+        _require_fit(model, photos, recipe, teacher)
         self.rank, self.world, self.device = _processes()
         if recipe.batch % self.world:
-            raise RowvitError(f"{self.world} processes do not divide the batch of {recipe.batch}")
+            raise RowvitError(
+                f"a batch of {recipe.batch} cannot be split evenly among {self.world} processes"
+            )
         if len(photos) < recipe.batch:
             raise RowvitError(f"{len(photos)} photos do not fill a batch of {recipe.batch}")
         self.model, self.card, self.recipe, self.state, self.teacher = model, card, recipe, state, teacher
@@ -120,7 +101,7 @@ class Trainer:
         self.done = 0  # steps
 
     def run(self, progress: Progress = lambda *_: None) -> None:
-        """Train, from the saved state if there is one; who has saved the network calls `forget`."""
+        """Train, from the saved state if there is one; call `forget` once the network is saved."""
         saved = self._read_state()
         self.model.to(self.device)
         if self.teacher is not None:
@@ -129,7 +110,7 @@ class Trainer:
         first = 0
         patches = self.model.config.tokens - self.model.config.prefix
         for phase, steps in zip(self.recipe.phases, self.steps, strict=True):
-            if phase.prune_layers:  # even of a phase that is over: later ones keep its schedule
+            if phase.prune_layers:  # also if the phase is over: later ones keep its schedule
                 set_pruning(self.model, keep_schedule(patches, phase.prune_layers, phase.rho))
             if self.done < first + steps:
                 self._phase(wrapped, phase, first, steps, saved, progress)
@@ -139,7 +120,7 @@ class Trainer:
         self.model.cpu().eval()
 
     def forget(self) -> None:
-        """Delete the saved state, and leave torchrun's group."""
+        """Delete the saved state and leave torchrun's process group."""
         if self.rank == 0:
             self.state.unlink(missing_ok=True)
         if self.world > 1:
@@ -167,7 +148,7 @@ class Trainer:
         written = time.monotonic()
         for images, labels in self._batches(first, steps):
             torch.manual_seed(hash((recipe.seed, self.done, self.rank)) & 0x7FFF_FFFF)
-            # drawn so that all processes agree
+            # the same in all processes
             draw = np.random.default_rng([recipe.seed, self.done]).random()
             set_pruning(model, pruning if draw < phase.prune_share else ())
             rate = _rate(phase, (self.done - first) / steps)
@@ -180,12 +161,13 @@ class Trainer:
                     )
                 except torch.OutOfMemoryError as error:
                     raise RowvitError(
-                        f"a batch of {recipe.batch} does not fit {self.device}; take a smaller one"
+                        f"a batch of {recipe.batch} does not fit into the memory of {self.device}",
+                        "use a smaller one",
                     ) from error
             self.done += 1
             if not math.isfinite(value):
                 raise RowvitError(
-                    f"the loss is {value} in step {self.done} ('{phase.name}'); lower the learning rate"
+                    f"the loss is {value} in step {self.done} ('{phase.name}')", "lower the learning rate"
                 )
             progress(self.done, sum(self.steps), phase, value)
             if time.monotonic() - written > self.save_every:
@@ -194,7 +176,7 @@ class Trainer:
         set_pruning(model, pruning)
 
     def _scales(self) -> dict[str, float]:
-        """Centre the keys, and take the units of the activations as the network is now, in every process."""
+        """Centre the keys and calibrate the activations of the network as it is now, in every process."""
         photos = self.data.photos.subset(CALIBRATION_PHOTOS, self.recipe.seed)
         pixels = photos.pixels(range(len(photos)), self.data.side, self.card.resize)
         mean, std = self.card.mean, self.card.std
@@ -215,14 +197,15 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             if phase.distill and self.teacher is not None:
                 with torch.no_grad():
-                    taught = self.teacher[0](_normalised(pixels, self.teacher[1])).float()
+                    teacher, card = self.teacher
+                    taught = teacher(standardise(pixels, card.mean, card.std)).float()
             hidden: list[Tensor] = []
 
             def observe(name: str, activation: Tensor) -> None:
                 if phase.row_penalty and name.endswith(".hidden"):
                     hidden.append(activation)
 
-            logits = wrapped(_normalised(pixels, self.card), observe).float()
+            logits = wrapped(standardise(pixels, self.card.mean, self.card.std), observe).float()
         value = loss(logits, targets, taught, phase)
         if hidden:
             value = value + phase.row_penalty * rows(hidden)
@@ -233,7 +216,7 @@ class Trainer:
         return float(value.detach())
 
     def _batches(self, first: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The share of this process of every batch from the step that comes next to the phase's last."""
+        """The share of every batch for this process, from the next step to the last of the phase."""
         batch, seed = self.recipe.batch, self.recipe.seed
         while self.done < first + steps:
             epoch, begin = divmod(self.done, self.per_epoch)
@@ -244,15 +227,16 @@ class Trainer:
                 for step in range(begin, end)
             ]
             self.data.epoch = epoch
-            try:
-                yield from DataLoader(self.data, batch_sampler=shares, num_workers=self.workers)
-            except RowvitError as error:  # of a worker, behind its traceback
-                raise RowvitError(str(error).rsplit("RowvitError: ", 1)[-1].strip()) from None
+            loader = DataLoader(self.data, batch_sampler=shares, num_workers=self.workers, collate_fn=collate)
+            for found in loader:
+                if isinstance(found, RowvitError):
+                    raise found
+                yield found
 
     # -- state ----------------------------------------------------------------------------------
 
     def _fingerprint(self, photos: Photos) -> str:
-        """What must be the same for a saved state to go on."""
+        """Hash of what must be the same to continue from a saved state."""
         networks = [(self.model, self.card), *([self.teacher] if self.teacher else [])]
         cards = [(model.config, card.mean, card.std, card.resize) for model, card in networks]
         sha = hashlib.sha256(repr((self.recipe, photos.name, len(photos), cards)).encode())
@@ -269,12 +253,14 @@ class Trainer:
         part = self.state.with_name(self.state.name + ".part")
         try:
             torch.save(state, part)
-            os.replace(part, self.state)  # a kill leaves the old state or the new one
-        except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
-            raise RowvitError(f"{self.state}: cannot be written ({error}); make room and go on") from error
+            os.replace(part, self.state)  # an interruption leaves the old state or the new one
+        except (OSError, RuntimeError) as error:  # on a full disk torch's writer raises the latter
+            raise RowvitError(
+                f"{self.state}: cannot be written ({error})", "free some space and run it again"
+            ) from error
 
     def _read_state(self) -> dict | None:
-        """The saved state, which the first process reads and the others get from it."""
+        """The saved state; the first process reads it and sends it to the others."""
         shared = [self._saved() if self.rank == 0 else None]
         if self.world > 1:
             dist.broadcast_object_list(shared)
@@ -282,7 +268,7 @@ class Trainer:
         if saved is not None:
             self.model.load_state_dict(saved["model"])
             self.done = saved["done"]
-            LOG.info("going on after step %d of %d", self.done, sum(self.steps))
+            LOG.info("continuing after step %d of %d", self.done, sum(self.steps))
         return saved
 
     def _saved(self) -> dict | None:
@@ -292,25 +278,50 @@ class Trainer:
             saved = torch.load(self.state, map_location="cpu", weights_only=True)
             if saved["fingerprint"] != self.fingerprint:
                 raise RowvitError(
-                    f"{self.state}: from a run with another recipe, network, teacher or data;"
-                    " delete it to begin anew"
+                    f"{self.state}: from a run with another recipe, network, teacher or data",
+                    "delete it to start over",
                 )
         except RowvitError:
             raise
         except Exception as error:  # torch raises many types for a foreign file
-            raise RowvitError(f"{self.state}: cannot be read as a training state; delete it") from error
+            raise RowvitError(f"{self.state}: cannot be read as a training state", "delete it") from error
         return saved
 
 
+def _require_fit(
+    model: VisionTransformer, photos: Photos, recipe: Recipe, teacher: tuple[VisionTransformer, Card] | None
+) -> None:
+    classes = len(photos.classes)
+    if model.config.classes != classes:
+        raise RowvitError(f"the network has {model.config.classes} classes and the photos have {classes}")
+    if any(phase.distill for phase in recipe.phases) and teacher is None:
+        raise RowvitError("the recipe has distillation", "name the teacher with --teacher")
+    if teacher is not None:
+        for what, theirs, ours in (
+            ("classes", teacher[0].config.classes, classes),
+            ("pixels per side", teacher[0].config.image_size, model.config.image_size),
+        ):
+            if theirs != ours:
+                raise RowvitError(f"the teacher has {theirs} {what}, and the network {ours}")
+        names = teacher[1].classes
+        if sorted(names) == sorted(photos.classes) and names != list(photos.classes):
+            raise RowvitError(
+                "the teacher has the classes in another order", "import both with the same --class-names"
+            )
+    for phase in recipe.phases:
+        if any(not 0 <= layer < model.config.depth for layer in phase.prune_layers):
+            raise RowvitError(f"phase '{phase.name}' prunes in a block that the network does not have")
+    if any(phase.quantise for phase in recipe.phases):
+        refuse_what_does_not_run(model)
+
+
 def _processes() -> tuple[int, int, torch.device]:
-    """Rank, number of processes, and this one's device; joins torchrun's group."""
+    """Rank, number of processes and the device of this one; joins torchrun's process group."""
     device = torch.device("cpu")
     if torch.cuda.is_available():
         local, present = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
         if local >= present:
-            raise RowvitError(
-                f"process {local} has no GPU of its own, there are {present}; start fewer processes"
-            )
+            raise RowvitError(f"process {local} has no GPU, there are {present}", "start fewer processes")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     if "WORLD_SIZE" not in os.environ:
@@ -320,18 +331,13 @@ def _processes() -> tuple[int, int, torch.device]:
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         except (ValueError, RuntimeError) as error:
             raise RowvitError(
-                f"the processes do not find each other ({error}); start them by torchrun"
+                f"the processes cannot connect to each other ({error})", "start them with torchrun"
             ) from error
     return dist.get_rank(), dist.get_world_size(), device
 
 
-def _normalised(pixels: Tensor, card: Card) -> Tensor:
-    mean, std = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (card.mean, card.std))
-    return (pixels - mean) / std
-
-
 def _rate(phase: Phase, done: float) -> float:
-    """Learning rate when the share ``done`` of a phase is over."""
+    """Learning rate after the share ``done`` of a phase."""
     if done < phase.warmup:
         return phase.lr * max(done, 1e-3) / phase.warmup
     cosine = (1 + math.cos(math.pi * (done - phase.warmup) / max(1 - phase.warmup, 1e-9))) / 2
@@ -339,7 +345,7 @@ def _rate(phase: Phase, done: float) -> float:
 
 
 def _groups(model: VisionTransformer, phase: Phase) -> list[dict]:
-    """Parameters by weight decay and by depth."""
+    """Parameter groups by depth and weight decay."""
     depth = model.config.depth
     groups: dict[tuple[int, bool], dict] = {}
     for name, parameter in model.named_parameters():

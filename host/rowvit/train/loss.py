@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses: labels with smoothing and mixup, a teacher's soft answers, and rows of W2."""
+"""Losses: labels with smoothing and mixup, a teacher's soft labels, and rows of W2."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rowvit.train.recipe import Phase
 
 
 def mix(images: Tensor, labels: Tensor, classes: int, phase: Phase) -> tuple[Tensor, Tensor]:
-    """Mixup: images [B, 3, S, S] and soft labels [B, classes], each blended with another of the batch."""
+    """Mixup: images [B, 3, S, S] and soft labels [B, classes], each blended with another in the batch."""
     targets = nn.functional.one_hot(labels, classes).float()
     if phase.mixup > 0:
         share = torch.distributions.Beta(phase.mixup, phase.mixup).sample().item()
@@ -23,7 +23,7 @@ def mix(images: Tensor, labels: Tensor, classes: int, phase: Phase) -> tuple[Ten
 
 
 def loss(logits: Tensor, targets: Tensor, taught: Tensor | None, phase: Phase) -> Tensor:
-    """Cross entropy with soft labels, and with the teacher's logits in the share ``phase.distill``."""
+    """Cross entropy with soft labels, and, weighted by ``phase.distill``, with the teacher's logits."""
     hard = nn.functional.cross_entropy(logits, targets, label_smoothing=phase.label_smoothing)
     if taught is None:
         return hard
@@ -38,9 +38,9 @@ def loss(logits: Tensor, targets: Tensor, taught: Tensor | None, phase: Phase) -
 
 
 def rows(hidden: Sequence[Tensor]) -> Tensor:
-    """How far rows of W2 are from not being fetched, from every block's hidden activations [B, tokens, H].
+    """Penalty on rows of W2 that have to be fetched, from all blocks' hidden activations [B, tokens, H].
 
-    The mean over neurons of the greatest magnitude among an image's tokens: FFN2 pruning skips the
-    row of a neuron that is zero in all of them.
+    The mean over neurons of the largest magnitude among an image's tokens: FFN2 pruning skips the row of
+    a neuron that is zero in all of them.
     """
     return torch.stack([h.float().abs().amax(dim=1).mean() for h in hidden]).mean()

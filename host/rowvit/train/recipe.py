@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recipes: what a training run does, as a TOML file.
 
-A recipe has the fields of `Recipe` at its top, a table ``[augmentation]`` with those of
-`rowvit.train.data.Augmentation`, and one ``[[phase]]`` or more with those of `Phase`.
+A recipe has the fields of `Recipe` at the top level, a table ``[augmentation]`` with those of
+`rowvit.train.data.Augmentation`, and one or more tables ``[[phase]]`` with those of `Phase`.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ else:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training with one optimiser (AdamW) and one warm-up and cosine of its learning rate.
+    """A stretch of training with one optimiser (AdamW) and one warm-up and cosine decay of the learning rate.
 
     Parameters
     ----------
     epochs : float
         Passes over the training photos; fractions are allowed.
     lr, final_lr : float
-        Greatest learning rate, and the one at the end.
+        Peak learning rate, and the one at the end.
     name : str
     warmup : float
         Share of the phase over which the rate rises.
     weight_decay : float
-        Of matrices; biases, LayerNorm and positions have none.
+        Of matrices; there is none on biases, LayerNorm and positions.
     layer_decay : float
-        Learning rates fall by this factor from each block to the one before it; 1 for none.
+        Learning rates are scaled by this factor from each block to the one before it; 1 for none.
     label_smoothing : float
     mixup : float
         Parameter of the beta distribution; 0 for none.
     distill : float
-        Weight of the teacher's soft answers in the loss; the labels have the rest.
+        Weight of the teacher's soft labels in the loss; the labels get the rest.
     temperature : float
         Of the softmax in distillation.
     token_drop : float
-        Share of the patch tokens that every image leaves out, at random.
+        Share of the patch tokens of every image that is left out at random.
     prune_layers : tuple of int
-        Blocks, counted from 0, after whose attention tokens go; the network keeps this schedule.
+        Blocks, counted from 0, after whose attention tokens are dropped; the network keeps this schedule.
     rho : float
         Share of the patch tokens that each of these blocks keeps.
     prune_share : float
-        Share of the steps that prune; the others run all tokens, so that both stay accurate.
+        Share of the steps that prune; the others use all tokens, so that both stay accurate.
     row_penalty : float
-        Weight of the loss's term against rows of W2 that have to be fetched: the greatest hidden activation
+        Weight of the loss term against rows of W2 that have to be fetched: the largest hidden activation
         among an image's tokens, averaged over neurons, blocks and images. A neuron that is zero in all
         tokens needs no row.
     quantise : bool
-        Weights and activations pass through their int8 values, gradients straight through.
+        Weights and activations are rounded to their int8 values, with straight-through gradients.
     """
 
     epochs: float
@@ -114,12 +114,12 @@ class Recipe:
     ----------
     phases : tuple of Phase
     batch : int
-        Photos of a step, over all processes together.
+        Photos per step, over all processes together.
     seed : int
     precision : str
-        "bf16" (matrices multiply in bfloat16, weights are float32) or "fp32".
+        "bf16" (matrix products in bfloat16, weights in float32) or "fp32".
     photos : int
-        At most so many training photos, drawn with the seed; 0 for all.
+        At most this many training photos, drawn with the seed; 0 for all.
     augmentation : Augmentation
     """
 
@@ -134,9 +134,9 @@ class Recipe:
         if not self.phases:
             raise RowvitError("a recipe needs a [[phase]]")
         if self.batch < 1 or self.photos < 0:
-            raise RowvitError(f"a batch of {self.batch} of {self.photos} photos is no batch")
+            raise RowvitError(f"batch is {self.batch}, photos is {self.photos}")
         if self.seed < 0:
-            raise RowvitError(f"seed is {self.seed}; it cannot be negative")
+            raise RowvitError(f"seed is {self.seed}, but cannot be negative")
         if self.precision not in ("bf16", "fp32"):
             raise RowvitError(f"precision '{self.precision}' is not bf16 or fp32")
 
@@ -160,7 +160,7 @@ def load(path: Path) -> Recipe:
         augmentation = _make(Augmentation, table.pop("augmentation", {}))
         return _make(Recipe, table | {"phases": phases, "augmentation": augmentation})
     except RowvitError as error:
-        raise RowvitError(f"{path}: {error}") from error
+        raise RowvitError(f"{path}: {error.message}", error.advice) from error
 
 
 def _make(kind: type, values: Mapping[str, Any]) -> Any:
@@ -168,12 +168,12 @@ def _make(kind: type, values: Mapping[str, Any]) -> Any:
     name = kind.__name__.lower()
     for key, value in values.items():
         if key not in types:
-            raise RowvitError(f"'{key}' is not known; a {name} has {', '.join(types)}")
+            raise RowvitError(f"there is no '{key}'", f"a {name} has {', '.join(types)}")
         wanted = get_origin(types[key]) or types[key]
         fits = isinstance(value, (wanted, int) if wanted is float else wanted)
         fits &= wanted is bool or not isinstance(value, bool)  # to Python a bool is a number
         if not fits and not (wanted is tuple and isinstance(value, list)):
-            raise RowvitError(f"'{key}' is {value!r}; it should be of type {wanted.__name__}")
+            raise RowvitError(f"'{key}' is {value!r}, expected the type {wanted.__name__}")
     missing = [
         f.name for f in fields(kind) if f.default is f.default_factory is MISSING and f.name not in values
     ]

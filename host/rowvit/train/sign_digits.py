@@ -8,7 +8,7 @@ and two test photos of each class into FOLDER.
 
 PHOTOS.npz holds ``jpeg`` (all files one after the other, uint8), ``off`` (their offsets, one more
 than photos), ``y`` (labels) and ``test`` (true for test photos). Calibration sees training photos
-only. Half of the patches go after attention of blocks 3, 4 and 5, counted from 1.
+only. Half of the patches are dropped after attention in blocks 3, 4 and 5, counted from 1.
 """
 
 from __future__ import annotations
@@ -42,19 +42,21 @@ OPTIONS = QuantOptions(
 )
 
 
-def make(checkpoint: Path, photos: Path, output: Path, options: QuantOptions = OPTIONS) -> dict:
-    """Write package and photos; returns the accuracies that the package records.
+def make(
+    checkpoint: Path, photos: Path, output: Path, options: QuantOptions = OPTIONS
+) -> dict[str, str | float]:
+    """Write package and photos; returns the accuracies recorded in the package.
 
     Raises
     ------
     RowvitError
-        If checkpoint or photos cannot be read.
+        If the checkpoint or the photos cannot be read.
     """
     if photos.suffix != ".npz":
-        raise RowvitError(f"{photos}: give the photos as an .npz archive")
+        raise RowvitError(f"{photos}: not an .npz archive")
     train, test = (open_data(photos, split) for split in ("train", "test"))
-    with np.load(photos) as archive:  # files are named by their place in the whole archive
-        places = np.flatnonzero(archive.get("test", np.ones(len(test))))
+    with np.load(photos) as archive:  # files are named by their index in the whole archive
+        indices = np.flatnonzero(archive.get("test", np.ones(len(test))))
     state = read_checkpoint(checkpoint)
     dense = from_timm(state, HEADS)
     patches = dense.config.tokens - 1
@@ -75,7 +77,7 @@ def make(checkpoint: Path, photos: Path, output: Path, options: QuantOptions = O
         "int8_pruned": [result.top1 for result in results],
     }
     counts = [result.counts for result in results]
-    accuracy = {"set": f"all {len(test)} test photos", "unit": "percent top-1"}
+    accuracy: dict[str, str | float] = {"set": f"all {len(test)} test photos", "unit": "percent top-1"}
     accuracy |= {key: round(100 * float(np.mean(guess == truth)), 2) for key, guess in guesses.items()}
     macs = 1 - sum(c.macs_executed for c in counts) / sum(c.macs_dense for c in counts)
     rows = 1 - sum(c.w2_rows_fetched for c in counts) / sum(c.w2_rows_total for c in counts)
@@ -87,7 +89,7 @@ def make(checkpoint: Path, photos: Path, output: Path, options: QuantOptions = O
     package.save(output / "sign_digits.safetensors")
     for digit in range(len(options.classes)):
         for index in np.flatnonzero(truth == digit)[:PHOTOS_PER_CLASS]:
-            (folder / f"{digit}_{places[index]:04d}.jpg").write_bytes(test.files[index])
+            (folder / f"{digit}_{indices[index]:04d}.jpg").write_bytes(test.files[index])
     return accuracy
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,17 +19,17 @@ from rowvit.model.store import load_state
 from rowvit.model.vit import VisionTransformer, ViTConfig
 
 _PATCH = "patch_embed.proj.weight"
-#: tensors of variants that the accelerator has no place for: pattern, what it is
+#: tensors of variants that the accelerator does not run: pattern, what it is
 _FOREIGN = (
     (r"norm_pre\.", "a LayerNorm between the embedding and the blocks"),
     (r"blocks\.\d+\.attn\.[qk]_norm\.", "normalised queries and keys"),
-    (r"blocks\.\d+\.mlp\.(w12|w3|fc1_g|norm)\b", "an FFN that is gated or has a norm of its own"),
-    (r"attn_pool\.", "a pooling by attention"),
+    (r"blocks\.\d+\.mlp\.(w12|w3|fc1_g|norm)\b", "an FFN that is gated or has its own norm"),
+    (r"attn_pool\.", "pooling by attention"),
     (r".*rel(ative)?_pos", "relative positions"),
     (r"patch_embed\.backbone\.|stem\.", "convolutions before the patches"),
 )
 
-#: shapes that reading counts on before `load_state` compares them all; 0: any size, -1: the network's width
+#: shapes that are relied on before `load_state` compares them all; 0: any size, -1: the network's width
 _SHAPES = (
     (r"(cls|dist|reg)_token|pos_embed", (1, 0, -1)),
     (r"blocks\.\d+\.(ls\d\.gamma|attn\.proj\.bias|mlp\.fc2\.bias)", (-1,)),
@@ -36,9 +37,9 @@ _SHAPES = (
     (r"blocks\.\d+\.mlp\.fc1\.weight|head\.weight", (0, -1)),
 )
 
-_HEAD_SIZE = 64  # channels, of every common vision transformer
+_HEAD_SIZE = 64  # channels, in every common vision transformer
 _WRAPPERS = re.compile(r"(module\.|model\.|backbone\.|_orig_mod\.|vit\.|deit\.|dinov2(_with_registers)?\.)+")
-#: names of transformers and torchvision, and timm's for them
+#: names in transformers and torchvision, and the corresponding names in timm
 _NAMES = [
     (re.compile(pattern), name)
     for pattern, name in (
@@ -88,11 +89,13 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise RowvitError(f"{path}: no such file.") from error
+        raise RowvitError(f"{path}: no such file") from error
     except SafetensorError as error:
-        raise RowvitError(f"{path}: not a whole safetensors file ({error}); copy it again.") from error
+        raise RowvitError(f"{path}: not a whole safetensors file ({error})", "copy it again") from error
     except Exception as error:  # torch raises many types for a foreign file
-        raise RowvitError(f"{path}: PyTorch cannot read it as a checkpoint of weights alone.") from error
+        raise RowvitError(
+            f"{path}: PyTorch cannot read it as a checkpoint that holds only weights"
+        ) from error
     for key in ("state_dict", "model"):
         state = state.get(key, state) if isinstance(state, Mapping) else state
     if (
@@ -100,15 +103,15 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
         or not state
         or not all(isinstance(value, Tensor) for value in state.values())
     ):
-        raise RowvitError(f"{path}: holds no state dict; save model.state_dict().")
+        raise RowvitError(f"{path}: holds no state dict", "save model.state_dict()")
     return dict(state)
 
 
 def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict of transformers (ViT, DeiT, DINOv2) or torchvision with timm's names.
 
-    Wrappers such as ``module.`` are taken off, queries, keys and values joined. Names that are timm's,
-    or nobody's, stay.
+    Prefixes such as ``module.`` are removed, and queries, keys and values joined. Names that are timm's
+    already, or unknown, stay.
     """
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -126,19 +129,19 @@ def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_timm(
-    state: Mapping[str, Tensor], heads: int | None = None, act: str = "relu", **options: object
+    state: Mapping[str, Tensor], heads: int | None = None, act: str = "relu", **options: Any
 ) -> VisionTransformer:
-    """Build the network that fits a state dict of timm's VisionTransformer.
+    """Build the network for a state dict of timm's VisionTransformer.
 
     LayerScale is folded into the layers before it; a missing QKV bias becomes zero; distillation and
-    register tokens join the class token; without ``head.weight`` the network ends in features.
+    register tokens join the class token; without ``head.weight`` the network returns features.
 
     Parameters
     ----------
     state : mapping of tensors
-        Names and shapes as in timm; learnt position table.
+        Names and shapes as in timm; the position table is learnt.
     heads : int, optional
-        Not to be seen in a state dict; by default one for 64 channels.
+        Not visible in a state dict; by default one per 64 channels.
     act : str
         A key of `rowvit.model.vit.ACTIVATIONS`.
     **options
@@ -153,21 +156,21 @@ def from_timm(
     for name in state:
         for pattern, what in _FOREIGN:
             if re.match(pattern, name):
-                raise RowvitError(f"The state dict has {name!r}, {what}, which the accelerator does not run.")
+                raise RowvitError(f"the state dict has {name!r}, {what}, which the accelerator does not run")
     for key in (_PATCH, "pos_embed", "blocks.0.mlp.fc1.weight"):
         if key not in state:
-            raise RowvitError(f"The state dict lacks {key!r}; expected that of a timm VisionTransformer.")
+            raise RowvitError(f"the state dict lacks {key!r}, expected that of a timm VisionTransformer")
     if state[_PATCH].ndim != 4 or not state[_PATCH].numel():
         raise RowvitError(
-            f"The state dict: tensor {_PATCH!r} has shape {list(state[_PATCH].shape)}, expected"
-            " [width, 3, patch, patch]."
+            f"the state dict: tensor {_PATCH!r} has shape {list(state[_PATCH].shape)}, expected"
+            " [width, 3, patch, patch]"
         )
     dim, channels, patch, width = state[_PATCH].shape
     _require_shapes(state, dim)
     if channels != 3 or patch != width:
         raise RowvitError(
-            f"The state dict's patches are {patch} x {width} pixels of {channels} channels; "
-            "expected squares of 3 channels."
+            f"the state dict's patches are {patch} x {width} pixels of {channels} channels,"
+            " expected squares of 3 channels"
         )
     state.pop("mask_token", None)
     prefix, grid = _join_prefix(state, dim)
@@ -195,7 +198,7 @@ def from_timm(
     for block in range(depth):
         state.setdefault(f"blocks.{block}.attn.qkv.bias", torch.zeros(3 * dim))
     model = VisionTransformer(config)
-    load_state(model, state, "The state dict")
+    load_state(model, state, "the state dict")
     return model.eval()
 
 
@@ -210,12 +213,12 @@ def _require_shapes(state: Mapping[str, Tensor], dim: int) -> None:
             ):
                 shape = "[" + ", ".join(str(size or "any") for size in wanted) + "]"
                 raise RowvitError(
-                    f"The state dict: tensor {name!r} has shape {list(tensor.shape)}, expected {shape}."
+                    f"the state dict: tensor {name!r} has shape {list(tensor.shape)}, expected {shape}"
                 )
 
 
 def _join_prefix(state: dict[str, Tensor], dim: int) -> tuple[int, int]:
-    """Make one ``cls_token`` of all prefix tokens and one ``pos_embed`` of all tokens.
+    """Make one ``cls_token`` of all prefix tokens and one ``pos_embed`` for all tokens.
 
     Returns
     -------
@@ -225,7 +228,7 @@ def _join_prefix(state: dict[str, Tensor], dim: int) -> tuple[int, int]:
     prefix = sum(part.shape[1] for part in parts)
     state["cls_token"] = torch.cat(parts, dim=1) if parts else torch.zeros(1, 0, dim)
     positions = state["pos_embed"]
-    # some networks give positions to the patches alone, or to these and the class token
+    # some networks have positions for the patches only, or for these and the class token
     for placed in dict.fromkeys((prefix, 0, min(prefix, 1))):
         patches = positions.shape[1] - placed
         grid = math.isqrt(max(patches, 0))
@@ -234,8 +237,8 @@ def _join_prefix(state: dict[str, Tensor], dim: int) -> tuple[int, int]:
             state["pos_embed"] = torch.cat([first, torch.zeros(1, prefix - placed, dim), last], dim=1)
             return prefix, grid
     raise RowvitError(
-        f"The state dict has {positions.shape[1]} positions and {prefix} tokens before the patches; "
-        "expected a square grid of patches."
+        f"the state dict has {positions.shape[1]} positions and {prefix} tokens before the patches,"
+        " expected a square grid of patches"
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 import socket
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -15,9 +16,9 @@ from torch import Tensor, nn
 from rowvit.errors import RowvitError
 from rowvit.model.importers.state_dict import from_timm
 from rowvit.model.store import Card
-from rowvit.model.vit import ACTIVATIONS, VisionTransformer, activation_name
+from rowvit.model.vit import ACTIVATIONS, GRID, VisionTransformer, activation_name
 
-TOLERANCE = 1e-3  # of the greatest logit
+TOLERANCE = 1e-3  # of the largest logit
 _DEADLINE = 10  # seconds for the hub to answer
 
 
@@ -42,9 +43,9 @@ def create(name: str, state: Mapping[str, Tensor] | None = None, pretrained: boo
 
     if not timm.is_model(name):
         near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
-        hint = f"; do you mean {' or '.join(near)}" if near else ""
-        raise RowvitError(f"timm {timm.__version__} has no model {name!r}{hint}.")
-    options = {} if state is None else {"num_classes": len(state.get("head.weight", ()))}
+        hint = f"do you mean {' or '.join(near)}?" if near else ""
+        raise RowvitError(f"timm {timm.__version__} has no model {name!r}", hint)
+    options: dict[str, Any] = {} if state is None else {"num_classes": len(state.get("head.weight", ()))}
     hub = not pretrained or _hub_answers()
     try:
         with torch.random.fork_rng(devices=[]):
@@ -52,22 +53,22 @@ def create(name: str, state: Mapping[str, Tensor] | None = None, pretrained: boo
             module = timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:  # timm and its hub raise many types
         if not pretrained:
-            raise RowvitError(f"timm cannot make {name!r}: {error}") from error
-        why = _first_line(error) if hub else "the hub does not answer, nor are they in its cache"
+            raise RowvitError(f"timm cannot make {name!r} ({error})") from error
+        why = _first_line(error) if hub else "the hub does not answer, and they are not in its cache"
         raise RowvitError(
-            f"The weights of {name!r} cannot be fetched ({why}); give them by --weights "
-            "FILE, or take random ones by --random."
+            f"the weights of {name!r} cannot be fetched ({why})",
+            "pass a file with --weights, or take random weights with --random",
         ) from error
     if state is not None:
         try:
             module.load_state_dict(dict(state))
         except RuntimeError as error:
-            raise RowvitError(f"The weights do not fit timm's {name}: {_first_line(error, 1)}.") from error
+            raise RowvitError(f"the weights do not fit timm's {name} ({_first_line(error, 1)})") from error
     return module.eval()
 
 
 def _hub_answers() -> bool:
-    """Without the hub only its cache is asked: its client would try again for minutes."""
+    """Without the hub, its client is told to use the cache alone: it would retry for minutes."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE or getproxies():
@@ -92,7 +93,7 @@ def from_module(module: nn.Module) -> tuple[VisionTransformer, float]:
     -------
     model : VisionTransformer
     difference : float
-        Greatest difference of the outputs for two random images, relative to the greatest magnitude.
+        Largest difference between the outputs for two random images, relative to the largest magnitude.
 
     Raises
     ------
@@ -104,24 +105,22 @@ def from_module(module: nn.Module) -> tuple[VisionTransformer, float]:
 
     kind = type(module).__name__
     if not isinstance(module, TimmTransformer):
-        raise RowvitError(f"timm's {kind} is no VisionTransformer; the accelerator runs no other family.")
-    odd = next((type(block).__name__ for block in module.blocks if type(block) is not Block), None)
-    if odd:
-        raise RowvitError(f"This {kind} is made of {odd}, not of Block; the accelerator runs no other.")
-    block = module.blocks[0]
-    arguments = torch.linspace(-12, 12, 2401, dtype=torch.float64)
-    act = None
-    if hasattr(block, "mlp") and hasattr(block.mlp, "act"):
-        act = activation_name(arguments.numpy(), block.mlp.act(arguments).detach().numpy())
+        raise RowvitError(f"timm's {kind} is no VisionTransformer, the only family that the accelerator runs")
+    for block in module.blocks:
+        if type(block) is not Block:
+            odd = type(block).__name__
+            raise RowvitError(f"this {kind} is made of {odd}, and the accelerator runs only timm's Block")
+    function = getattr(getattr(block, "mlp", None), "act", None)
+    act = activation_name(function(torch.from_numpy(GRID)).detach().numpy()) if function else None
     if act is None:
-        raise RowvitError(f"This {kind} has another FFN than two layers with {' or '.join(ACTIVATIONS)}.")
+        raise RowvitError(f"the FFN of this {kind} is not two layers with {' or '.join(ACTIVATIONS)}")
     has_norm = not isinstance(module.norm, nn.Identity)
     has_fc_norm = not isinstance(module.fc_norm, nn.Identity)
     pool = {"token": "token", "avg": "norm-mean" if has_norm else "mean"}.get(module.global_pool)
     if pool is None or has_norm == has_fc_norm or module.attn_pool is not None:
         raise RowvitError(
-            f"This {kind} pools by {module.global_pool!r} between {has_norm + has_fc_norm} LayerNorms; "
-            "expected the class token or the mean of patches, and one LayerNorm."
+            f"this {kind} pools by {module.global_pool!r} between {has_norm + has_fc_norm} LayerNorms,"
+            " expected the class token or the mean of the patches, and one LayerNorm"
         )
     model = from_timm(module.state_dict(), block.attn.num_heads, act, pool=pool, eps=float(block.norm1.eps))
     images = torch.randn(2, 3, model.config.image_size, model.config.image_size)
@@ -130,20 +129,20 @@ def from_module(module: nn.Module) -> tuple[VisionTransformer, float]:
         difference = float((model(images) - theirs).abs().max() / theirs.abs().max())
     if not difference <= TOLERANCE:
         raise RowvitError(
-            f"This {kind} computes something else: the outputs differ by {difference:.1e} of their peak."
+            f"this {kind} computes something else: the outputs differ by {difference:.1e} of their peak"
         )
     return model, difference
 
 
-def card(module: nn.Module, name: str) -> Card:
-    """What timm says of a model: preprocessing, licence, class names where they are ImageNet's."""
+def card(module: nn.Module, name: str, classes: int) -> Card:
+    """What timm says about a model: preprocessing, licence, class names if they are ImageNet's."""
     known: dict = dict(getattr(module, "pretrained_cfg", {}) or {})
     return Card(
         name=name,
-        classes=class_names(module.num_classes),
+        classes=class_names(classes),
         mean=[float(value) for value in known.get("mean", [0.5] * 3)],
         std=[float(value) for value in known.get("std", [0.5] * 3)],
-        resize=known.get("interpolation") if known.get("interpolation") == "bilinear" else "bicubic",
+        resize="bilinear" if known.get("interpolation") == "bilinear" else "bicubic",
         licence=known.get("license") or "",
         source=f"timm {known.get('hf_hub_id') or name}".rstrip("/"),
     )

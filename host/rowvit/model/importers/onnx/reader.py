@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ class Reader:
     Parameters
     ----------
     side, tokens : int
+        Pixels of the image's side, and the number of tokens.
     state : dict of arrays
         The embedding's parameters; the others are added.
     """
@@ -27,17 +29,16 @@ class Reader:
         self.side, self.tokens, self.state = side, tokens, state
         self.dim = state["pos_embed"].shape[2]
         self.prefix = state["cls_token"].shape[1]
-        self.eps: float | None = None
-        self.facts: dict = {}
+        self.epsilons: set[float] = set()
 
-    def network(self, end: flow.View) -> VisionTransformer:
-        """The network that ends in a view; `NotUnderstood` if there is none."""
-        stream = self._head(end)
-        halves = []
-        while stream.before is not None:
-            halves.append(stream)
+    def network(self, end: flow.AnyView) -> VisionTransformer:
+        """The network that ends in a view; `flow.NotUnderstood` if there is none."""
+        layers, seen, rows = self._head(end)
+        pool, stream = self._pool(seen, rows, len(layers))
+        halves: list[flow.Residual] = []
+        while isinstance(stream, flow.Residual):
+            halves.insert(0, stream)
             stream = stream.before
-        halves.reverse()
         if not halves or len(halves) % 2:
             where = halves[-1].node if halves else stream.node
             raise flow.NotUnderstood(f"{where}: a block of attention and FFN should follow here")
@@ -48,23 +49,25 @@ class Reader:
                 raise flow.NotUnderstood(
                     f"{ffn.node}: heads, hidden width or activation differ from the block before"
                 )
-        (heads, hidden, act) = shapes.pop()
-        patch = self.state["patch_embed.proj.weight"].shape[-1]
+        ((heads, hidden, act),) = shapes
+        (eps,) = self.epsilons
         config = ViTConfig(
             image_size=self.side,
-            patch_size=patch,
+            patch_size=self.state["patch_embed.proj.weight"].shape[-1],
             dim=self.dim,
             depth=len(halves) // 2,
             heads=heads,
             hidden=hidden,
+            classes=layers[0].width if layers else 0,
             act=act,
             prefix=self.prefix,
-            eps=self.eps,
-            **self.facts,
+            pool=pool,
+            distilled=len(layers) == 2,
+            eps=eps,
         )
         model = VisionTransformer(config)
         tensors = {name: torch.from_numpy(np.ascontiguousarray(a)).float() for name, a in self.state.items()}
-        load_state(model, tensors, "The ONNX file")
+        load_state(model, tensors, "the ONNX file")
         return model.eval()
 
     def _put(self, name: str, weight: np.ndarray, bias: np.ndarray) -> None:
@@ -72,31 +75,28 @@ class Reader:
 
     # -- pooling and head -----------------------------------------------------------------------------
 
-    def _head(self, end: flow.View) -> flow.Stream:
-        """Read pooling and head; returns the residual stream that they see."""
-        of, rows = end.of, np.unique(end.rows)
+    def _head(self, end: flow.AnyView) -> tuple[Sequence[flow.Linear], flow.Quantity, Sequence[int]]:
+        """Layers of the head (none to two), what they see, and the tokens that they see it of."""
+        of, rows = end.of, np.unique(end.rows).tolist()
         if isinstance(of, flow.Classes):
             of = of.of
-        layers: list[tuple[flow.Linear, int]] = []
         if isinstance(of, flow.Sum):
             if of.rows not in ((0, 1), (1, 0)) or abs(of.factor - 0.5) > 1e-6:
                 raise flow.NotUnderstood(f"{of.node}: expected the mean of two heads, on tokens 0 and 1")
-            layers = sorted(zip(of.parts, of.rows, strict=True), key=lambda part: part[1])
+            layers = list(of.parts if of.rows == (0, 1) else of.parts[::-1])
         elif isinstance(of, flow.Linear):
-            (row,) = rows if len(rows) == 1 else (-1,)
-            of = flow.scaled(flow.View(of, end.at, end.factor))
-            layers = [(of, int(row))]
-        for name, (layer, _) in zip(("head", "head_dist"), layers, strict=False):
+            layers = [flow.scaled(flow.View(of, end.at, end.factor))]
+        else:
+            return [], of, rows
+        for name, layer in zip(("head", "head_dist"), layers, strict=False):
             self._put(name, layer.weight.T, layer.bias)
-        self.facts = {"classes": layers[0][0].width if layers else 0, "distilled": len(layers) == 2}
-        sources = [layer.of for layer, _ in layers] or [of]
-        if any(source is not sources[0] and not _same_norm(source, sources[0]) for source in sources):
-            raise flow.NotUnderstood(f"{layers[1][0].node}: the two heads see different LayerNorms")
-        if layers and len(layers) == 1:
-            rows = np.array([layers[0][1]])
-        return self._pool(sources[0], rows, bool(layers))
+        seen = layers[0].of
+        if not _same_norm(layers[-1].of, seen):
+            raise flow.NotUnderstood(f"{layers[-1].node}: the two heads see different LayerNorms")
+        return layers, seen, rows
 
-    def _pool(self, seen: flow.Quantity, rows: np.ndarray, has_head: bool) -> flow.Stream:
+    def _pool(self, seen: flow.Quantity, rows: Sequence[int], heads: int) -> tuple[str, flow.Stream]:
+        """How the tokens are pooled, a value of `ViTConfig.pool`, and the residual stream before it."""
         patches = tuple(range(self.prefix, self.tokens))
         pool, pooled, norm = "token", None, seen
         if isinstance(seen, flow.Pooled):  # norm, mean
@@ -106,45 +106,41 @@ class Reader:
         if not isinstance(norm, flow.Normed):
             raise flow.NotUnderstood(f"{seen.node}: the network should end in a LayerNorm and a linear head")
         if pooled is not None and pooled.rows != patches:
-            raise flow.NotUnderstood(f"{pooled.node}: the mean is not that of all patches alone")
-        stream = norm.of.of if pool == "mean" else norm.of
+            raise flow.NotUnderstood(f"{pooled.node}: the mean is not over all patches and nothing else")
+        stream = pooled.of if pool == "mean" and pooled is not None else norm.of
         if not isinstance(stream, flow.Stream):
             raise flow.NotUnderstood(f"{norm.node}: the last LayerNorm does not see the residual stream")
-        if pooled is None and not self.facts["distilled"]:
-            whole = not has_head and len(rows) == self.tokens
-            if not whole and rows.tolist() != [0]:
+        if pooled is None and heads < 2:
+            whole = not heads and len(rows) == self.tokens
+            if not whole and rows != [0]:
                 count = f"{len(rows)} tokens" if len(rows) > 1 else f"token {rows[0]}"
                 raise flow.NotUnderstood(f"{seen.node}: the head sees {count}, not the first alone")
             if whole and not self.prefix:
                 pool = "norm-mean"
-        self.facts["pool"] = pool
         self._norm("norm", norm)
-        return stream
+        return pool, stream
 
     def _norm(self, name: str, norm: flow.Normed) -> None:
         eps = float(f"{norm.eps:.6g}")  # float32's 9.99999997e-07 is 1e-06
-        if self.eps is not None and self.eps != eps:
-            raise flow.NotUnderstood(f"{norm.node}: its epsilon {eps} differs from {self.eps} of others")
-        self.eps = eps
+        self.epsilons.add(eps)
+        if len(self.epsilons) > 1:
+            (other,) = self.epsilons - {eps}
+            raise flow.NotUnderstood(f"{norm.node}: its epsilon {eps} differs from the {other} of others")
         self._put(name, norm.weight, norm.bias)
 
     # -- blocks ---------------------------------------------------------------------------------------
 
-    def _branch(self, half: flow.Stream, kind: type, what: str) -> flow.Linear:
-        if not isinstance(half.branch.of, kind):
-            raise flow.NotUnderstood(f"{half.node}: {what} should be added here")
-        return half.branch
-
-    def _source(self, layer: flow.Quantity, half: flow.Stream) -> flow.Normed:
+    def _source(self, layer: flow.Linear, half: flow.Residual) -> flow.Normed:
         norm = layer.of
         if not isinstance(norm, flow.Normed) or norm.of is not half.before:
             raise flow.NotUnderstood(f"{layer.node}: its input is not the LayerNorm of the residual stream")
         return norm
 
-    def _attention(self, index: int, half: flow.Stream) -> int:
-        name = f"blocks.{index}"
-        proj = self._branch(half, flow.Mixed, "the result of attention")
+    def _attention(self, index: int, half: flow.Residual) -> int:
+        name, proj = f"blocks.{index}", half.branch
         mixed = proj.of
+        if not isinstance(mixed, flow.Mixed):
+            raise flow.NotUnderstood(f"{half.node}: the result of attention should be added here")
         scores = mixed.of.of
         layers = (scores.q, scores.q_columns), (scores.k, scores.k_columns), (mixed.v, mixed.v_columns)
         norms = [self._source(layer, half) for layer, _ in layers]
@@ -165,14 +161,16 @@ class Reader:
         self._put(f"{name}.attn.proj", proj.weight.T, proj.bias)
         return heads
 
-    def _ffn(self, index: int, half: flow.Stream) -> tuple[int, str]:
-        name = f"blocks.{index}"
-        fc2 = self._branch(half, flow.Pointwise, "the result of an FFN")
-        act, fc1 = fc2.of, fc2.of.of
+    def _ffn(self, index: int, half: flow.Residual) -> tuple[int, str]:
+        name, fc2 = f"blocks.{index}", half.branch
+        act = fc2.of
+        if not isinstance(act, flow.Pointwise):
+            raise flow.NotUnderstood(f"{half.node}: the result of an FFN should be added here")
+        fc1 = act.of
         self._norm(f"{name}.norm2", self._source(fc1, half))
         self._put(f"{name}.mlp.fc1", fc1.weight.T, fc1.bias)
         self._put(f"{name}.mlp.fc2", fc2.weight.T, fc2.bias)
-        known = activation_name(flow.GRID, act.samples)
+        known = activation_name(act.samples)
         if known is None:
             raise flow.NotUnderstood(f"{act.node}: the activation is none of {', '.join(ACTIVATIONS)}")
         return fc1.width, known

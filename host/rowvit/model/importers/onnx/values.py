@@ -7,16 +7,10 @@ of one of the quantities below, most of which name the quantity that they are ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, TypeGuard, TypeVar
 
 import numpy as np
-import onnx
-from onnx import helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
-
-#: arguments at which elementwise functions are sampled
-GRID = np.linspace(-12.0, 12.0, 2401)
 
 
 class NotUnderstood(Exception):
@@ -33,10 +27,15 @@ class Quantity:
 
 @dataclass(frozen=True, eq=False)
 class Stream(Quantity):
-    """The residual stream: the embedding, or ``before`` plus ``branch``."""
+    """The residual stream: the embedding, or what `Residual` makes of it."""
 
-    before: Stream | None = None
-    branch: Linear | None = None
+
+@dataclass(frozen=True, eq=False)
+class Residual(Stream):
+    """The residual stream after half a block: ``before`` plus ``branch``."""
+
+    before: Stream
+    branch: Linear
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +84,7 @@ class Linear(Quantity):
 
 @dataclass(frozen=True, eq=False)
 class Pointwise(Quantity):
-    """A function of the scalars of a linear layer, as its values on `GRID`."""
+    """A function of the scalars of a linear layer, as its values on `rowvit.model.vit.GRID`."""
 
     of: Linear
     samples: np.ndarray
@@ -130,18 +129,21 @@ class Classes(Quantity):
 
 @dataclass(frozen=True, eq=False)
 class Sum(Quantity):
-    """``factor`` times the sum of two layers, each on a row of its own; one row."""
+    """``factor`` times the sum of two layers, each on its own row; one row."""
 
     parts: tuple[Linear, Linear]
     rows: tuple[int, int]
     factor: float = 1.0
 
 
+Q = TypeVar("Q", bound=Quantity, covariant=True)
+
+
 @dataclass(frozen=True)
-class View:
+class View(Generic[Q]):
     """A tensor: ``factor`` times the scalars ``row * width + channel`` of a quantity."""
 
-    of: Quantity
+    of: Q
     at: np.ndarray
     factor: float = 1.0
 
@@ -154,6 +156,16 @@ class View:
     def channels(self) -> np.ndarray:
         """Channel of every scalar."""
         return self.at % self.of.width
+
+    def whole_rows(self) -> np.ndarray:
+        """Channels of the last axis; `NotUnderstood` unless they are all channels of one row."""
+        rows, channels = self.rows, self.channels
+        order = channels.reshape(-1, channels.shape[-1])[0]
+        if (rows != rows[..., :1]).any() or (channels != order).any():
+            raise NotUnderstood("its rows are not the channels of a token")
+        if len(order) != self.of.width or len(set(order.tolist())) != len(order):
+            raise NotUnderstood("it takes only part of a token's channels")
+        return order
 
 
 @dataclass(frozen=True)
@@ -170,45 +182,18 @@ class Unknown:
     reason: str
 
 
-Value = np.ndarray | View | Image | Unknown
+AnyView = View[Quantity]
+Value = np.ndarray | AnyView | Image | Unknown
 
 
-def label(node: onnx.NodeProto) -> str:
-    """The node as messages name it."""
-    return f"node {node.name or node.output[0]!r} ({node.op_type})"
+def shows(value: Value | None, kind: type[Q]) -> TypeGuard[View[Q]]:
+    """Whether a tensor is a view of that kind of quantity."""
+    return isinstance(value, View) and isinstance(value.of, kind)
 
 
-def evaluate(node: onnx.NodeProto, inputs: Sequence[np.ndarray | None], opset: int) -> list[np.ndarray]:
-    """Run one node by ONNX's reference implementation; absent optional inputs are None."""
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    names = [f"i{index}" if value is not None else "" for index, value in enumerate(inputs)]
-    del copy.input[:]
-    copy.input.extend(names)
-    feeds = {name: value for name, value in zip(names, inputs, strict=True) if value is not None}
-    declared = [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
-        for name, value in feeds.items()
-    ]
-    outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
-    graph = helper.make_graph([copy], "node", declared, outputs)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
-    return [np.asarray(value) for value in ReferenceEvaluator(model).run(None, feeds)]
-
-
-def attributes(node: onnx.NodeProto) -> dict[str, object]:
-    """Attributes by name."""
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-
-
-def scaled(view: View) -> Linear:
+def scaled(view: View[Linear]) -> Linear:
     """The layer of a view, with the view's factor in its weights."""
     layer = view.of
     if view.factor == 1:
         return layer
     return replace(layer, weight=layer.weight * view.factor, bias=layer.bias * view.factor)
-
-
-def constants(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
-    """Initialisers by name."""
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}

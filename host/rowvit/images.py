@@ -44,6 +44,32 @@ def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic"
     return np.asarray(image.resize((side, side), _FILTERS[resize]))
 
 
+def for_network(source: str | os.PathLike | bytes, meta: dict, frontend: str = "host") -> np.ndarray:
+    """Decode one image to what a network's front end takes.
+
+    Parameters
+    ----------
+    source : path or bytes
+        Any format that Pillow reads.
+    meta : dict
+        A package's or a program's description.
+    frontend : str
+        "host": cut and scaled here, as in `decode`; "hls": whole, since the preprocessor scales it.
+
+    Returns
+    -------
+    uint8 array [S, S, 3], or [height, width, 3] for "hls"; RGB
+
+    Raises
+    ------
+    RowvitError
+        As in `decode`.
+    """
+    if frontend == "hls":
+        return frame(source)
+    return decode(source, meta["architecture"]["image_size"], meta["preprocessing"]["resize"])
+
+
 def frame(source: str | os.PathLike | bytes) -> np.ndarray:
     """Decode one image as it is, as uint8 [height, width, 3] RGB; `RowvitError` as in `decode`."""
     return np.asarray(upright(source))

@@ -37,4 +37,4 @@ def test_walk(tmp_path: Path) -> None:
         )
         print(found.stdout)
         assert found.returncode == 0, found.stderr
-    assert "1 of 1, to the bit" in found.stdout
+    assert "1 of 1, bit for bit" in found.stdout

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rowvit.errors import RowvitError
-from rowvit.measure.meter import MeterLog
+from rowvit.measure.instruments.meter import MeterLog
 from rowvit.measure.power import Pass, Plan, figures, measure
 from rowvit.measure.sensors import Instrument
 

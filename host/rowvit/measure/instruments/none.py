@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No instrument: passes are made and images counted, but no power is measured."""
+
+from __future__ import annotations
+
+from rowvit.errors import RowvitError
+from rowvit.measure.sensors import Instrument, Wanted, instrument
+
+
+class NoInstrument(Instrument):
+    """Has no samples."""
+
+    available = "never"
+
+    def __init__(self) -> None:
+        super().__init__("none: images and seconds are counted, power is not measured", "nothing")
+
+
+@instrument("none", "only count images")
+def none(wanted: Wanted) -> NoInstrument:
+    """`RowvitError` if rails are named."""
+    if wanted.rails:
+        raise RowvitError("--instrument none has no rails", "leave --rail out")
+    return NoInstrument()

@@ -94,7 +94,8 @@ def prune(
     budget = cycles is not None or macs_saved is not None
     if budget == (layers is not None) or (layers is None) != (rho is None):
         raise RowvitError(
-            "no schedule or budget, or both", "use --layers and --rho, or --cycles or --macs-saved"
+            "prune takes either a schedule or a budget",
+            "use --layers with --rho, or --cycles or --macs-saved",
         )
     if layers is None:
         tried = list(search.schedules(network.config.depth))
@@ -127,7 +128,9 @@ def prune(
     if json_file:
         write(json_file, json.dumps([vars(point) for point in points], indent=1) + "\n")
     if rule == "auto":
-        by_rule = search.rule_cycles(search.pruned(package, network, chosen), pixels[:4], hardware)
+        by_rule = search.rule_cycles(
+            search.pruned(package, network, chosen.layers, chosen.rho), pixels[:4], hardware
+        )
         rule = min(by_rule, key=by_rule.__getitem__)
         costs = ", ".join(f"{name} {value:,.0f}" for name, value in by_rule.items())
         say(f"FFN2 rule {rule}; cycles by rule: {costs}")

@@ -102,17 +102,20 @@ def stand_in(model: VisionTransformer, card: Card, photos: np.ndarray, rule: str
     return quantise(centre_keys(model, card.mean, card.std, photos), photos, options)
 
 
-def pruned(package: ModelPackage, model: VisionTransformer, point: Point) -> ModelPackage:
-    """The package with a point's schedule."""
-    patches = model.config.tokens - model.config.prefix
-    pruning = keep_schedule(patches, point.layers, point.rho)
-    return ModelPackage(package.meta | {"pruning": pruning}, package.tensors)
+def pruned(
+    package: ModelPackage, model: VisionTransformer, layers: Sequence[int], rho: float
+) -> ModelPackage:
+    """The package with a schedule of its network."""
+    return ModelPackage(package.meta | {"pruning": _schedule(model, layers, rho)}, package.tensors)
+
+
+def _schedule(model: VisionTransformer, layers: Sequence[int], rho: float) -> list[dict]:
+    return keep_schedule(model.config.tokens - model.config.prefix, layers, rho)
 
 
 def apply(model: VisionTransformer, card: Card, point: Point, rule: str) -> None:
     """Give a float network a schedule and an FFN2 rule; the card loses the accuracy measured before."""
-    patches = model.config.tokens - model.config.prefix
-    set_pruning(model, keep_schedule(patches, point.layers, point.rho))
+    set_pruning(model, _schedule(model, point.layers, point.rho))
     set_ffn2(model, rule)
     card.accuracy = {}
     if point.layers:
@@ -149,13 +152,10 @@ def explore(
         The first photos, this many, go through the cycle model.
     progress : callable
     """
-    patches = model.config.tokens - model.config.prefix
     points = []
     for layers, rho in tried:
-        pruning = keep_schedule(patches, layers, rho)
-        set_pruning(model, pruning)
-        variant = ModelPackage(package.meta | {"pruning": pruning}, package.tensors)
-        cycles, saved = cycles_of(variant, photos[:cycle_photos], config)
+        set_pruning(model, _schedule(model, layers, rho))
+        cycles, saved = cycles_of(pruned(package, model, layers, rho), photos[:cycle_photos], config)
         points.append(Point(layers, rho, cycles, saved, top1(model, card, photos, labels)))
         progress(points[-1])
     return points

@@ -45,25 +45,10 @@ def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic"
 
 
 def for_network(source: str | os.PathLike | bytes, meta: dict, frontend: str = "host") -> np.ndarray:
-    """Decode one image to what a network's front end takes.
+    """Decode one image to what a network's front end takes; `RowvitError` as in `decode`.
 
-    Parameters
-    ----------
-    source : path or bytes
-        Any format that Pillow reads.
-    meta : dict
-        A package's or a program's description.
-    frontend : str
-        "host": cut and scaled here, as in `decode`; "hls": whole, since the preprocessor scales it.
-
-    Returns
-    -------
-    uint8 array [S, S, 3], or [height, width, 3] for "hls"; RGB
-
-    Raises
-    ------
-    RowvitError
-        As in `decode`.
+    For "host" that is uint8 [S, S, 3] of the size in ``meta``, the network's description; for "hls" the whole
+    image, since the preprocessor scales it.
     """
     if frontend == "hls":
         return frame(source)

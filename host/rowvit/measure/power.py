@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rowvit.errors import RowvitError
-from rowvit.measure import result
 from rowvit.measure.sensors import Instrument, Samples
 
 if TYPE_CHECKING:
@@ -205,6 +204,8 @@ def document(
     RowvitError
         The target cannot be opened, or the accelerator or the instrument failed.
     """
+    from rowvit.measure import result  # not at the top: the help of rowvit power imports this module
+
     session, thermometer = workload.session, workload.thermometer()
     found = workload.describe("power")
     target = session.target

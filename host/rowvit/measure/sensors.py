@@ -88,13 +88,18 @@ class Instrument:
         Which power: the rail or socket.
     interval : float
         Seconds between samples, if known beforehand; else 0.
+    available : str
+        When there are samples: "now", that is after the passes, "later", from a log, or "never".
     """
 
-    #: when `samples` can be called: after the passes ("now"), once a log is joined ("later"), or "never"
-    available: Literal["now", "later", "never"] = "now"
-
-    def __init__(self, name: str, measures: str, interval: float = 0.0) -> None:
-        self.name, self.measures, self.interval = name, measures, interval
+    def __init__(
+        self,
+        name: str,
+        measures: str,
+        interval: float = 0.0,
+        available: Literal["now", "later", "never"] = "now",
+    ) -> None:
+        self.name, self.measures, self.interval, self.available = name, measures, interval, available
 
     def start(self) -> None:
         """Called before a pass."""

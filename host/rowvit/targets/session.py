@@ -41,10 +41,6 @@ _RECORDED = (
 )
 
 
-def _no_progress(done: int) -> None:
-    pass
-
-
 def shipped_photos(model: str) -> list[Path]:
     """The directory of the photos that come with a model; empty if none do."""
     photos = MODELS / f"{model.replace('-', '_')}_photos"
@@ -160,11 +156,6 @@ class Session:
         return self.model.meta
 
     @property
-    def name(self) -> str:
-        """Name of the network."""
-        return self.meta.get("name") or self.meta["model"]["name"]
-
-    @property
     def frontend(self) -> str:
         """What makes patches of images: "host" or "hls"; of a board's bitstream, unless an option says it."""
         if "frontend" in self.options:
@@ -173,13 +164,7 @@ class Session:
 
     @property
     def target(self) -> Target:
-        """The target with the network loaded.
-
-        Raises
-        ------
-        RowvitError
-            As `rowvit.open`, or the network cannot be loaded.
-        """
+        """The target with the network loaded; `RowvitError` as `rowvit.open` and `Target.load`."""
         if self._target is None:
             opened = rowvit.open(self.target_name, self.config, **self.options)
             try:
@@ -211,15 +196,16 @@ class Session:
     def decode(self, files: Iterable[str | Path]) -> list[np.ndarray]:
         """Images uint8 [S, S, 3] of the network's size, or whole for the HLS front end.
 
-        Raises
-        ------
-        RowvitError
-            A file is missing, truncated or no image.
+        All are decoded before the first is run: `RowvitError` if a file is missing, truncated or no image.
         """
         return [for_network(file, self.meta, self.frontend) for file in files]
 
     def run(
-        self, images: Sequence[np.ndarray], batch: int = 1, jobs: int = 1, progress: Progress = _no_progress
+        self,
+        images: Sequence[np.ndarray],
+        batch: int = 1,
+        jobs: int = 1,
+        progress: Progress = lambda done: None,
     ) -> list[Result]:
         """Classify images, in order.
 
@@ -243,8 +229,8 @@ class Session:
         starts = [images[first : first + batch] for first in range(0, len(images), batch)]
         if self.target_name != "sim" or "trace" in self.options:
             jobs = 1
-        jobs = min(jobs or processors(), len(starts))
-        if jobs <= 1:
+        jobs = jobs or processors()
+        if min(jobs, len(starts)) <= 1:
             return _collect(([result] for result in self.target.stream(images, batch)), progress)
         pool = self._processes(jobs)
         try:
@@ -252,7 +238,8 @@ class Session:
         except BrokenProcessPool as error:
             self._end_processes()
             raise RowvitError(
-                f"one of {jobs} simulations was killed, as when memory runs out", "use fewer --jobs"
+                f"one of {min(jobs, len(starts))} simulations was killed, as when memory runs out",
+                "use fewer --jobs",
             ) from error
 
     def _processes(self, jobs: int) -> ProcessPoolExecutor:
@@ -267,7 +254,7 @@ class Session:
         return self._pool
 
     def compare(
-        self, results: Sequence[Result], images: Sequence[np.ndarray], progress: Progress = _no_progress
+        self, results: Sequence[Result], images: Sequence[np.ndarray], progress: Progress = lambda done: None
     ) -> None:
         """Compare with the integer reference, bit for bit: sets ``bit_exact`` of every result.
 
@@ -312,7 +299,7 @@ class Session:
         """Everything about a run, for JSON; ``seconds`` is its wall time."""
         config = self.config
         record: dict[str, Any] = {
-            "model": self.name,
+            "model": self.meta.get("name") or self.meta["model"]["name"],
             "target": self.target_name,
             "frontend": self.frontend,
             "config": {"name": config.name, "hash": f"{config.hash:08X}", "clock_mhz": config.clock_mhz},

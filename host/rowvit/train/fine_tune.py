@@ -24,23 +24,20 @@ def fine_tune(
     save_every: float = 60.0,
     progress: Progress = lambda done, total, phase, loss: None,
 ) -> bool:
-    """Train in place and save the network; a run that was killed is continued.
+    """Train in place and save the network at ``output``; a run that was killed is continued.
 
     Parameters
     ----------
-    network : VisionTransformer
+    network, photos, teacher, workers, save_every
+        As of `Trainer`.
     card : Card
         Gets a line of history, and loses its accuracy.
-    photos : Photos
-        Labelled by the network's classes.
     recipe : (str, Recipe)
-        And its name, for the history.
+        With its name, for the history.
     output : Path
-        The file to write; the state of the run is kept in ``output.state``.
-    teacher, workers, save_every
-        As of `Trainer`.
+        The state of the run is kept in ``output.state``.
     progress : callable
-        Gets steps done, steps in all, phase and loss after every step; of the first process only.
+        Gets steps done, steps in all, phase and loss after every step of the first process.
 
     Returns
     -------
@@ -50,7 +47,7 @@ def fine_tune(
     Raises
     ------
     RowvitError
-        Photos, network, teacher and recipe do not fit each other, or a file cannot be written.
+        As `Trainer`, or a file cannot be written.
     """
     name, steps = recipe
     state = output.with_name(output.name + ".state")

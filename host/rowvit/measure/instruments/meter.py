@@ -27,24 +27,9 @@ _APART = 3.0
 _CHANCE = 0.01
 
 
-class ExternalMeter(Instrument):
-    """A meter whose log is joined after the measurement, by `join`."""
-
-    available = "later"
-
-    def __init__(self, measures: str) -> None:
-        super().__init__(f"{EXTERNAL}; its log is not joined yet (rowvit power-log)", measures)
-
-
 @instrument("csv", "log of an external meter")
-def csv(wanted: Wanted) -> ExternalMeter:
-    """The meter at the place that the user, or else the board's row in ``boards.toml``, names.
-
-    Raises
-    ------
-    RowvitError
-        No place is known, or rails are named.
-    """
+def csv(wanted: Wanted) -> Instrument:
+    """A meter whose log `join` takes later; `RowvitError` if nobody says where it is, or rails are named."""
     if wanted.rails:
         raise RowvitError("--instrument csv has no rails", "leave --rail out")
     row = known(wanted.board or "")
@@ -53,7 +38,8 @@ def csv(wanted: Wanted) -> ExternalMeter:
         raise RowvitError(
             "nobody says where the meter is connected", "use --measures, such as '12 V supply of the board'"
         )
-    return ExternalMeter(where)
+    name = f"{EXTERNAL}; its log is not joined yet (rowvit power-log)"
+    return Instrument(name, where, available="later")
 
 
 class MeterLog(Instrument):
@@ -132,15 +118,7 @@ class MeterLog(Instrument):
 
 
 def join(document: dict[str, Any], log: Path, search: float = 60.0) -> None:
-    """Complete the result of an `ExternalMeter` with the meter's log, and the figures that it gives.
-
-    Parameters
-    ----------
-    document : dict
-        From `rowvit.measure.power.document`.
-    log : Path
-    search : float
-        As of `MeterLog`.
+    """Complete a result of `rowvit.measure.power.document` with the meter's log and its figures.
 
     Raises
     ------

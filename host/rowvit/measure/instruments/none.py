@@ -7,18 +7,10 @@ from rowvit.errors import RowvitError
 from rowvit.measure.sensors import Instrument, Wanted, instrument
 
 
-class NoInstrument(Instrument):
-    """Has no samples."""
-
-    available = "never"
-
-    def __init__(self) -> None:
-        super().__init__("none: images and seconds are counted, power is not measured", "nothing")
-
-
 @instrument("none", "only count images")
-def none(wanted: Wanted) -> NoInstrument:
+def none(wanted: Wanted) -> Instrument:
     """`RowvitError` if rails are named."""
     if wanted.rails:
         raise RowvitError("--instrument none has no rails", "leave --rail out")
-    return NoInstrument()
+    name = "none: images and seconds are counted, power is not measured"
+    return Instrument(name, "nothing", available="never")

@@ -71,13 +71,13 @@ def sentences(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def _refuse(sentence: str, error: Exception) -> NoReturn:
-    ERR.print(f"rowvit: {sentence}", markup=False, highlight=False, soft_wrap=True)
+    say(f"rowvit: {sentence}", ERR)
     raise typer.Exit(2) from error
 
 
-def say(text: str) -> None:
-    """A line of plain text on standard output, not wrapped."""
-    OUT.print(text, markup=False, highlight=False, soft_wrap=True)
+def say(text: str, console: Console = OUT) -> None:
+    """A line of plain text, not wrapped."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class Update(Protocol):
@@ -146,7 +146,7 @@ def write_result(document: dict[str, Any], path: Path | None) -> None:
         sys.stdout.write(json.dumps(document, indent=1) + "\n")
     elif path:
         result.write(path, document)
-        ERR.print(f"{path}: the result; rowvit report {path}", highlight=False, soft_wrap=True)
+        say(f"{path}: the result; rowvit report {path}", ERR)
 
 
 def print_result(document: dict[str, Any], path: Path | None, show: Callable[[dict[str, Any]], None]) -> None:
@@ -160,7 +160,7 @@ def right_aligned(*titles: str, left: int = 1) -> Table:
     """A table without lines; all columns but the first ``left`` are aligned to the right."""
     table = Table(box=None, pad_edge=False)
     for index, title in enumerate(titles):
-        table.add_column(title, justify="left" if index < left else "right")
+        table.add_column(escape(title), justify="left" if index < left else "right")
     return table
 
 

@@ -110,7 +110,7 @@ def power(
     if later:
         write_result(document, json_file)
         if log is None:
-            OUT.print(f"Copy the meter's log and run: rowvit power-log {json_file} LOG", highlight=False)
+            say(f"Copy the meter's log and run: rowvit power-log {json_file} LOG")
             return
         meter.join(document, log)
     print_result(document, json_file, _print_power)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from rowvit.cli.common import (
     ERR,
@@ -84,7 +85,7 @@ def train(
         photos = matched(photos, card.name, card.classes)
     else:
         network = with_classes(network, len(photos.classes), deviation=0.0)
-        ERR.print(f"{card.name}: a new head for {len(photos.classes)} classes", highlight=False)
+        say(f"{card.name}: a new head for {len(photos.classes)} classes", ERR)
     card.classes = list(photos.classes)
     tested = test_set(data, card, measure)
     taught = store.load(teacher) if teacher else None
@@ -248,5 +249,5 @@ def _print(report: dict[str, Any]) -> None:
         shown = right_aligned("truth", *report["classes"])
         shown.title = "guesses"
         for name, counts in zip(report["classes"], report["confusion"], strict=True):
-            shown.add_row(name, *(str(count) if count else "." for count in counts))
+            shown.add_row(escape(name), *(str(count) if count else "." for count in counts))
         OUT.print(shown, highlight=False)

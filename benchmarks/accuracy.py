@@ -2,8 +2,8 @@
 """Rows of docs/results.md from what ``rowvit eval --json`` wrote.
 
 ``python benchmarks/accuracy.py "GELU float=gelu.json" "ReLU float=relu.json,cycles-relu.json" ...``: the
-first row is what the others are compared with. A second file gives a float network's row the cycles of
-its int8 package.
+other rows are compared with the first. A second file gives a float network's row the cycles of its int8
+package.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The simulated accelerator beside this machine's CPU, dense and pruned, in one run.
+"""The simulated accelerator compared with this machine's CPU, dense and pruned, in one run.
 
     make bench
     python benchmarks/compare.py --config pynq-z2 --json build/bench.json
 
 The accelerator's figures are simulated cycles x clock, exact and repeatable. The CPU's are wall time of the
-float network of the same architecture, pruned in the same way, in PyTorch and onnxruntime; they belong to the
-machine that ran them, and to how busy it was.
+float network of the same architecture, pruned in the same way, in PyTorch and onnxruntime; they depend on the
+machine that ran them, and on how busy it was.
 """
 
 from __future__ import annotations

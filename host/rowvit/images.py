@@ -45,6 +45,17 @@ def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic"
     return np.asarray(image.resize((side, side), _FILTERS[resize]))
 
 
+def for_network(source: str | os.PathLike | bytes, meta: dict, frontend: str = "host") -> np.ndarray:
+    """Decode one image to what a network's front end takes; `RowvitError` as in `decode`.
+
+    For "host" that is uint8 [S, S, 3] of the size in ``meta``, the network's description; for "hls" the whole
+    image, since the preprocessor scales it.
+    """
+    if frontend == "hls":
+        return frame(source)
+    return decode(source, meta["architecture"]["image_size"], meta["preprocessing"]["resize"])
+
+
 def frame(source: str | os.PathLike | bytes) -> np.ndarray:
     """Decode one image as it is, as uint8 [height, width, 3] RGB; `RowvitError` as in `decode`."""
     return np.asarray(upright(source))

@@ -78,7 +78,7 @@ def test_sim_report(small, tmp_path):
     report = tmp_path / "report.json"
     run = ("run", small["package"], small["images"], "-c", "tiny", "--check", "--jobs", 1)
     out = rowvit(*run, "--json", report).stdout
-    assert "equal to reference" in out and "2 of 2, to the bit" in out
+    assert "equal to reference" in out and "2 of 2, bit for bit" in out
     assert "(simulated cycles x clock)" in out
     data = json.loads(report.read_text())
     assert data["memory"] == {"latency": 40, "rate": 85, "ideal": False, "megabytes": 128}
@@ -126,7 +126,7 @@ def test_waveform(small, tmp_path):
 def test_difference_is_exit_code_1(small, monkeypatch):
     monkeypatch.setattr("rowvit.targets.target.Result.same", lambda self, other: False)
     out = rowvit("run", small["package"], small["images"], "-t", "golden", "--check", code=1).stdout
-    assert "NO" in out and "0 of 2, to the bit" in out
+    assert "NO" in out and "0 of 2, bit for bit" in out
 
 
 def test_info_and_disasm(small):
@@ -232,9 +232,9 @@ def killed(pixels: object) -> None:
 
 
 def test_a_killed_simulation_is_named(small, monkeypatch):
-    monkeypatch.setattr("rowvit.cli.run._work", killed)
+    monkeypatch.setattr("rowvit.targets.session._work", killed)
     text = mistake("run", small["program"], small["images"], "-c", "tiny", "--jobs", 2)
-    assert "one of 2 simulations was killed, as when memory runs out; give fewer --jobs" in text
+    assert "one of 2 simulations was killed, as when memory runs out; use fewer --jobs" in text
 
 
 def test_mistakes_while_running(small, tmp_path):

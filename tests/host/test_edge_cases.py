@@ -39,7 +39,7 @@ def package_of(model: VisionTransformer, calibration: np.ndarray | None = None) 
 
 
 def agree(model: VisionTransformer, images: np.ndarray, noise: float = 0.05) -> list:
-    """Results of the RTL, which equal the reference to the bit, and the float network within ``noise``."""
+    """Results of the RTL, which equal the reference bit for bit, and the float network within ``noise``."""
     package = package_of(model)
     with rowvit.open("golden", config="tiny", checkpoints=True) as golden:
         golden.load(package)

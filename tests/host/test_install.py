@@ -83,7 +83,7 @@ def test_a_wheel_is_all_that_golden_and_sim_need(site, tmp_path, arguments):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(site))
-    assert "1 of 1, to the bit" in done.stdout
+    assert "1 of 1, bit for bit" in done.stdout
 
 
 def requirements(site: Path, machine: str, python: str, extra: str = "") -> dict[str, Requirement]:

@@ -218,6 +218,8 @@ def test_schedule_by_hand(trained: tuple[Path, Path], tmp_path: Path) -> None:
     assert model.config.ffn2_rule == "tile"
     for wrong in ("2,1", "1,4", "one", ""):
         assert "not ascending numbers below 4" in command(*arguments, "--layers", wrong, "--rho", 0.5, code=2)
-    assert "give --layers and --rho, or a budget" in command(*arguments, "--layers", "1", code=2)
-    assert "give --layers and --rho, or a budget" in command(*arguments, code=2)
+    assert "either a schedule or a budget; use --layers with --rho" in command(
+        *arguments, "--layers", "1", code=2
+    )
+    assert "either a schedule or a budget; use --layers with --rho" in command(*arguments, code=2)
     assert "'most' is not one of" in command(*arguments, "--cycles", 9, "--rule", "most", code=2)

@@ -317,6 +317,6 @@ def test_command(tmp_path: Path) -> None:
     assert package.meta["history"][0] == "made" and "10 of 24" in package.meta["history"][1]
     rows = json.loads((tmp_path / "noise.json").read_text())
     assert [row["layer"] for row in rows] == ["embed", "0", "1", "2", "logits"]
-    assert "Signal to noise" in result.output and "hidden" in result.output
+    assert "Signal-to-noise" in result.output and "hidden" in result.output
     bad = CliRunner().invoke(app, [*map(str, arguments), "--rule", "most"])
     assert bad.exit_code == 2 and "'most'" in bad.output

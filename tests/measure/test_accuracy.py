@@ -169,7 +169,7 @@ def test_workers_that_give_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("rowvit.measure.accuracy._shard", lambda *_, **__: time.sleep(1))
     with (
         distributed.LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
-        pytest.raises(RowvitError, match="photos 0 to 11: the workers died of them, or gave no answer"),
+        pytest.raises(RowvitError, match="photos 0 to 11: the workers died on them, or did not answer"),
     ):
         evaluate(package(), photos, scheduler=cluster.scheduler_address)
 

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import rowvit
 from rowvit.cli import app
 from rowvit.measure import result, sensors
+from rowvit.measure.instruments import hwmon
 from rowvit.targets.driver import Accelerator
 
 
@@ -101,7 +102,7 @@ def test_power_with_a_sensor(rowvit_command, small, tmp_path, monkeypatch):
     It has steps of 10 mW, and noise to show them.
     """
     root = hwmon_tree(tmp_path / "hwmon", {"hwmon4": "ina226_u79"})
-    monkeypatch.setattr(sensors, "HWMON", root)
+    monkeypatch.setattr(hwmon, "HWMON", root)
     path, until, over = root / "hwmon4" / "power1_input", [0.0], threading.Event()
     call = Accelerator.__call__
 
@@ -137,7 +138,7 @@ def test_power_with_a_sensor(rowvit_command, small, tmp_path, monkeypatch):
         rewriter.join()
     assert done.exit_code == 0, done.output
     out = done.stdout
-    assert "energy of an image" in out and "5 pairs of passes; hwmon ina226_u79" in out
+    assert "energy per image" in out and "5 pairs of passes; hwmon ina226_u79" in out
     document = json.loads((tmp_path / "power.json").read_text())
     assert result.check(document) == []
     found = document["power"]
@@ -149,21 +150,22 @@ def test_power_with_a_sensor(rowvit_command, small, tmp_path, monkeypatch):
 
 
 def test_power_refuses(mistake, small, tmp_path, monkeypatch, bench_file, power_file):
-    monkeypatch.setattr(sensors, "HWMON", tmp_path)
+    monkeypatch.setattr(hwmon, "HWMON", tmp_path)
     sim = ("power", small["package"], "-t", "sim", "-c", "tiny")
     assert "sensor ina260 is missing" in mistake(*sim, "--instrument", "hwmon", "--rail", "ina260")
     assert "no rail of this machine is known" in mistake(*sim, "--instrument", "pmbus")
     assert "too few for an uncertainty" in mistake(*sim, "--pairs", 2)
     assert "--measures" in mistake(*sim, "--instrument", "csv", "--json", tmp_path / "p.json")
-    assert "give --json FILE" in mistake(*sim, "--instrument", "csv", "--measures", "its supply")
+    assert "pass --json FILE" in mistake(*sim, "--instrument", "csv", "--measures", "its supply")
     assert "none has no rails" in mistake(*sim, "--instrument", "none", "--rail", "INT")
+    assert "no instrument 'watt'; use one of csv, hwmon, none, pmbus" in mistake(*sim, "--instrument", "watt")
     assert "cannot be written" in mistake(*sim, "--json", tmp_path / "no" / "p.json")
     document = json.loads(power_file.read_text())
     document["instrument"]["name"] = "hwmon ina226_u79"
     (tmp_path / "hwmon.json").write_text(json.dumps(document))
     for other in (bench_file, tmp_path / "hwmon.json"):
         text = mistake("power-log", other, power_file.with_name("meter.csv"))
-        assert f"{other} was not recorded for an external meter" in text
+        assert "the result was not recorded for an external meter; use a result of" in text
     monkeypatch.setenv("BOARD", "Pynq-Z2")
     board = ("power", small["package"], "-c", "tiny")
     assert "no power sensor of Pynq-Z2 is known; measure at its supply" in mistake(*board)

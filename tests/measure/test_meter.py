@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rowvit.errors import RowvitError
-from rowvit.measure.meter import MeterLog
+from rowvit.measure.instruments.meter import MeterLog
 from rowvit.measure.power import Pass, Plan, figures, measure
 from rowvit.measure.sensors import Instrument
 
@@ -94,7 +94,7 @@ def test_a_log_that_ends_early_is_refused(tmp_path):
     with pytest.raises(RowvitError, match="does not cover the"):
         MeterLog(path).samples(passes)
     write_log(path, board, 50, offset=WALL + 300)
-    with pytest.raises(RowvitError, match="its clock is wrong by more than 60 s"):
+    with pytest.raises(RowvitError, match="its clock is off by more than 60 s"):
         MeterLog(path, wall=WALL).samples(passes)
     assert MeterLog(path, wall=WALL, search=400).samples(passes)
 

@@ -31,10 +31,10 @@ def test_orders_differ():
 
 
 def test_plans_that_say_nothing_are_refused():
-    with pytest.raises(RowvitError, match="4 pairs of passes are too few for an uncertainty; take 5"):
+    with pytest.raises(RowvitError, match="4 pairs of passes are too few for an uncertainty; use at least 5"):
         Plan(4)
     for values in (dict(seconds=0), dict(settle=-1), dict(tail=-0.1)):
-        with pytest.raises(RowvitError, match="a pass takes more than 0 s"):
+        with pytest.raises(RowvitError, match="a pass must take more than 0 s"):
             Plan(**values)
 
 

@@ -18,7 +18,20 @@ from pynq.pmbus import Rail
 
 from rowvit.errors import RowvitError
 from rowvit.hardware.block_design import boards
-from rowvit.measure.sensors import Recorder, Samples, hwmon, known, pmbus, thermometer
+from rowvit.measure import instruments, sensors
+from rowvit.measure.instruments.hwmon import hwmon
+from rowvit.measure.instruments.pmbus import pmbus
+from rowvit.measure.sensors import (
+    Instrument,
+    Recorder,
+    Samples,
+    Wanted,
+    kinds,
+    known,
+    open_instrument,
+    own_instrument,
+    thermometer,
+)
 
 
 class Sensor:
@@ -71,9 +84,9 @@ def test_missing_samples_are_refused():
     with pytest.raises(RowvitError, match=r"no power sample for 0.70 s in a pass of 1.00 s"):
         samples.energy(0.0, 1.0)
     for begin, end in ((-0.1, 0.2), (0.1, 1.1)):
-        with pytest.raises(RowvitError, match="no power samples over the whole of a pass"):
+        with pytest.raises(RowvitError, match="do not cover a whole pass"):
             samples.energy(begin, end)
-    with pytest.raises(RowvitError, match="no power samples"):
+    with pytest.raises(RowvitError, match="do not cover"):
         Samples(np.empty(0), np.empty(0)).energy(0.0, 1.0)
 
 
@@ -103,7 +116,7 @@ def test_energy_of_rails_with_known_waveforms():
 
     rails = {name: Rail(name) for name in ("INT", "AUX", "other")}
     rails["INT"].power, rails["AUX"].power = Sensor(sine, "INT_power"), Sensor(triangle, "AUX_power")
-    instrument = pmbus("ZCU104", ["INT", "AUX"], rails, interval=0.01)
+    instrument = pmbus(Wanted("ZCU104", ["INT", "AUX"], interval=0.01), rails)
     assert instrument.name == "pmbus INT + AUX" and "named by the user" in instrument.measures
     passes = [record(instrument, 4.0), record(instrument, 3.0)]
     samples = instrument.samples([])
@@ -128,7 +141,7 @@ def test_energy_of_a_sysfs_sensor_with_a_known_waveform(tmp_path):
     rewrite_once = threading.Thread(target=rewrite)
     rewrite_once.start()
     try:
-        instrument = hwmon("KV260", root=root, interval=0.01)
+        instrument = hwmon(Wanted("KV260", interval=0.01), root)
         begin, end = record(instrument, 3.3)
     finally:
         over.set()
@@ -156,53 +169,80 @@ def test_hwmon_goes_by_name(tmp_path):
     root = hwmon_tree(
         tmp_path, {"hwmon0": "ams", "hwmon7": "ina226_u79", "hwmon12": "ina226_u7"}, update_interval="140\n"
     )
-    assert hwmon("", ["ina226_u7"], root).name == "hwmon ina226_u7"  # the whole name wins over a beginning
-    both = hwmon("", ["ina226_u79", "ams"], root, interval=0.05)
+    assert hwmon(Wanted("", ["ina226_u7"]), root).name == "hwmon ina226_u7"  # the whole name wins
+    both = hwmon(Wanted("", ["ina226_u79", "ams"]), root)
     assert both.name == "hwmon ina226_u79 + ams" and both.interval == 0.14
     with pytest.raises(
         RowvitError, match=r"sensor ina226 is the name of several; .* has ams, ina226_u7, ina"
     ):
-        hwmon("", ["ina226"], root)
+        hwmon(Wanted("", ["ina226"]), root)
     with pytest.raises(RowvitError, match="sensor ina260 is missing, so its power is unknown"):
-        hwmon("KV260", root=root)
+        hwmon(Wanted("KV260"), root)
     with pytest.raises(RowvitError, match="has no sensors"):
-        hwmon("KV260", root=tmp_path / "none")
+        hwmon(Wanted("KV260"), tmp_path / "none")
     (root / "hwmon0" / "power1_input").unlink()
     with pytest.raises(RowvitError, match=r"sensor ams .* measures no power"):
-        hwmon("", ["ams"], root)
+        hwmon(Wanted("", ["ams"]), root)
 
 
 def test_a_missing_rail_is_refused():
     rails = {"12V": Rail("12V"), "INT": Rail("INT")}
     with pytest.raises(RowvitError, match=r"rail 12V of ZCU104 is missing.*PYNQ finds 12V, INT"):
-        pmbus("ZCU104", found=rails)  # it has no power sensor
+        pmbus(Wanted("ZCU104"), rails)  # it has no power sensor
     with pytest.raises(RowvitError, match=r"rail 12V of ZCU104 is missing.*PYNQ finds no rails"):
-        pmbus("ZCU104", found={})
+        pmbus(Wanted("ZCU104"), {})
     rails["12V"].power = Sensor(lambda t: 1.0)
-    assert pmbus("zcu104", found=rails).measures == "12 V input of the board"
+    assert pmbus(Wanted("zcu104"), rails).measures == "12 V input of the board"
 
 
 def test_boards_without_a_sensor_name_a_meter():
     for board in ("Pynq-Z1", "Pynq-Z2", "AUP-ZU3"):
-        for instrument in (pmbus, hwmon):
+        for opener in (pmbus, hwmon):
             with pytest.raises(
                 RowvitError, match=f"no power sensor of {board} .*DC meter .*--instrument csv"
             ):
-                instrument(board)
+                opener(Wanted(board))
     with pytest.raises(RowvitError, match=r"no rail of this machine is known.*known: ZCU104"):
-        pmbus("")
+        pmbus(Wanted(""))
     with pytest.raises(RowvitError, match="power of KV260 is read by --instrument hwmon"):
-        pmbus("KV260")
+        pmbus(Wanted("KV260"))
 
 
 def test_every_board_says_how_its_power_is_measured():
     for board in boards().values():
         sensor = board.power
-        assert sensor.instrument in ("pmbus", "hwmon", "csv") and sensor.measures
+        assert sensor.instrument in kinds() and sensor.measures
         assert bool(sensor.rails) == (sensor.instrument != "csv")
         assert known(board.name) is board
     assert known("Ultra96").name == "Ultra96V2"  # as its PYNQ image calls it
     assert known("") is known("DE10") is None
+
+
+def test_a_new_instrument_is_one_file(tmp_path, monkeypatch):
+    """A module that lies in the package is found, listed and opened."""
+    (tmp_path / "usbmeter.py").write_text(
+        "from rowvit.measure.sensors import Instrument, instrument\n"
+        "@instrument('usb', 'a meter on USB')\n"
+        "def usb(wanted):\n"
+        "    return Instrument('usb', wanted.measures, wanted.interval)\n"
+    )
+    monkeypatch.setattr(instruments, "__path__", [*instruments.__path__, str(tmp_path)])
+    monkeypatch.setattr(sensors, "_KINDS", dict(sensors._KINDS))
+    kinds.cache_clear()
+    try:
+        assert list(kinds()) == ["csv", "hwmon", "none", "pmbus", "usb"]
+        opened = open_instrument("usb", Wanted(measures="its plug", interval=0.5))
+        assert type(opened) is Instrument and (opened.measures, opened.interval) == ("its plug", 0.5)
+    finally:
+        kinds.cache_clear()
+    with pytest.raises(RowvitError, match="no instrument 'watt'; use one of csv, hwmon, none, pmbus"):
+        open_instrument("watt", Wanted())
+
+
+def test_the_own_instrument_of_a_board():
+    assert own_instrument(None) == "none" and open_instrument("", Wanted()).available == "never"
+    assert own_instrument("ZCU104") == "pmbus" and own_instrument("KV260") == "hwmon"
+    assert own_instrument("Pynq-Z2") == own_instrument("DE10") == "pmbus"  # which refuses, and says why
 
 
 def test_thermometer(tmp_path):

@@ -7,37 +7,39 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from rowvit.cli.common import (
-    DEFAULT_CONFIG,
     ERR,
     OUT,
-    ConfigOption,
-    MemoryName,
-    ModelArgument,
-    TargetName,
     app,
+    print_result,
+    print_rows,
+    progress_bar,
+    right_aligned,
+    say,
     sentences,
     writable,
 )
-from rowvit.cli.measuring import (
+from rowvit.cli.options import (
+    DEFAULT_CONFIG,
+    LATENCY,
+    RATE,
     BatchOption,
     BitstreamOption,
+    ConfigOption,
     CountOption,
-    DataOption,
     ImagesArgument,
-    JsonOption,
     LatencyOption,
+    MemoryName,
     MemoryOption,
+    ModelArgument,
     RateOption,
+    ResultOption,
+    SetNameOption,
     SubsetOption,
+    TargetName,
     TargetOption,
-    prepare,
-    progress_bar,
-    temperature,
-    temperatures,
-    written,
+    target_options,
 )
 
 
@@ -61,20 +63,20 @@ def bench(
         ),
     ] = "",
     baseline_seconds: Annotated[
-        float, typer.Option(min=0, help="Seconds of every way of running it: runtime, threads, batch.")
+        float, typer.Option(min=0, help="Seconds for each combination of runtime, threads and batch.")
     ] = 3.0,
-    json_file: JsonOption = None,
-    data: DataOption = None,
+    json_file: ResultOption = None,
+    data: SetNameOption = None,
     subset: SubsetOption = None,
     bitstream: BitstreamOption = None,
     memory: MemoryOption = MemoryName.ddr,
-    latency: LatencyOption = 40,
-    rate: RateOption = 85,
+    latency: LatencyOption = LATENCY,
+    rate: RateOption = RATE,
 ) -> None:
     """Measure latency and throughput, and where the time goes.
 
-    Latency is that of one image after the other; throughput that of batches, of which one computes while
-    the next is made ready. On sim both are simulated cycles x clock; nothing is measured.
+    Latency is that of one image after the other; throughput that of batches, where one computes while
+    the next is being prepared. On sim both are simulated cycles x clock; nothing is measured.
 
     Examples
     --------
@@ -84,84 +86,53 @@ def bench(
     """
     from rowvit.measure import baseline as cpu
     from rowvit.measure import throughput
+    from rowvit.measure.workload import Workload
 
     writable(json_file)
     runtimes = [name for name in baseline.split(",") if name]
-    workload = prepare(model, images, target, config, count, data, subset, bitstream, (memory, latency, rate))
-    ways = cpu.ways(workload.model.meta, runtimes, sorted({1, batch}))  # what is missing, before the work
-    total, thermometer, degrees = len(workload.pixels), temperature(workload.target), []
+    options = target_options(target, bitstream, memory, latency, rate)
+    workload = Workload.load(model, config, target.value, images or (), count, data, subset, **options)
+    # what is missing, before the work
+    ways = cpu.ways(workload.session.meta, runtimes, sorted({1, batch}))
+    total = len(workload.images)
     with (
         progress_bar(f"{total} images, alone and in batches", 2 * total) as progress,
-        workload.open() as opened,
+        workload.session,
     ):
-        document = workload.describe("throughput", opened)
-        degrees += [thermometer[1]()] if thermometer else []
-        figures = throughput.measure(
-            opened, workload.target, workload.pixels, batch, warm_up, document["clock"]["mhz"], progress
-        )
-        degrees += [thermometer[1]()] if thermometer else []
-    figures["baseline"] = {"none": "not asked for (--baseline)"}
+        document = throughput.document(workload, batch, warm_up, progress)
     if ways:
-        figures["baseline"] = []
+        speeds: list[dict[str, Any]] = []
         with progress_bar("the float network on this CPU", len(ways)) as progress:
             for speed in cpu.measure(ways, baseline_seconds):
-                figures["baseline"].append(speed.record())
-                progress(len(figures["baseline"]))
-    if "memory" in workload.options:
-        figures["memory"] = str(workload.options["memory"])
-    document |= {
-        "protocol": {
-            "warm_up": f"{warm_up} image{'s' * (warm_up != 1)} before latency, and before throughput",
-            "repetitions": total,
-            "batch": batch,
-        },
-        "instrument": {
-            "name": "cycle counter of the core" if workload.target == "sim" else "the host's monotonic clock",
-            "measures": figures["basis"],
-            "sampling_hz": {"none": "every image is timed"},
-        },
-        "idle": {"none": "no power is measured"},
-        "temperature": temperatures(thermometer, degrees, workload.target),
-        "throughput": figures,
-    }
-    if str(json_file) != "-":
-        _print_throughput(document)
-    written(document, json_file)
+                speeds.append(speed.record())
+                progress(len(speeds))
+        document["throughput"]["baseline"] = speeds
+    print_result(document, json_file, _print_throughput)
 
 
 def _print_throughput(document: dict[str, Any]) -> None:
     figures = document["throughput"]
     config, clock = document["config"], document["clock"]
-    OUT.print(
+    say(
         f"{document['model']['name']} on {document['target']}, '{config['name']}' at {clock['mhz']:g} MHz:"
-        f" {document['evidence']}" + (f"; {figures['memory']}" if "memory" in figures else ""),
-        soft_wrap=True,
-        highlight=False,
+        f" {document['evidence']}" + (f"; {figures['memory']}" if "memory" in figures else "")
     )
-    latency, gops = figures["latency_ms"], figures["gops"]
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row(
-        "latency",
-        f"median {latency['median']:.3f} ms (min {latency['min']:.3f}, p90 {latency['p90']:.3f},"
-        f" p99 {latency['p99']:.3f})",
+    latency, gops, pipelined = figures["latency_ms"], figures["gops"], figures["pipelined"]
+    print_rows(
+        {
+            "latency": f"median {latency['median']:.3f} ms (min {latency['min']:.3f},"
+            f" p90 {latency['p90']:.3f}, p99 {latency['p99']:.3f})",
+            "": f"of {len(latency['values'])} images, one after the other",
+            "throughput": f"{figures['images_per_second']:.1f} images/s"
+            f" ({pipelined['ms_per_image']:.3f} ms per image, in batches of {pipelined['batch']})",
+            "effective GOPS": f"{gops['dense_equivalent']:.1f} dense-equivalent,"
+            f" {gops['executed']:.1f} executed"
+            + (f", of a peak of {gops['peak']:.1f}" if "peak" in gops else ""),
+        }
     )
-    table.add_row("", f"of {len(latency['values'])} images, one after the other")
-    pipelined = figures["pipelined"]
-    table.add_row(
-        "throughput",
-        f"{figures['images_per_second']:.1f} images/s ({pipelined['ms_per_image']:.3f} ms per image, in"
-        f" batches of {pipelined['batch']})",
-    )
-    table.add_row(
-        "effective GOPS",
-        f"{gops['dense_equivalent']:.1f} dense-equivalent, {gops['executed']:.1f} executed"
-        + (f", of {gops['peak']:.1f} at the peak" if "peak" in gops else ""),
-    )
-    OUT.print(table, highlight=False)
     if figures["phases"]["latency"]:
-        table = Table(
-            "ms per image", "one by one", f"batches of {pipelined['batch']}", "by", box=None, pad_edge=False
-        )
+        table = right_aligned("ms per image", "one by one", f"batches of {pipelined['batch']}", left=1)
+        table.add_column("by")
         together = {phase["name"]: phase["ms"] for phase in figures["phases"]["pipelined"]}
         for phase in figures["phases"]["latency"]:
             other = together.get(phase["name"])
@@ -174,26 +145,18 @@ def _print_throughput(document: dict[str, Any]) -> None:
         OUT.print()
         OUT.print(table, highlight=False)
     if isinstance(figures["layers"], list):
-        table = Table("layer", "cycles", "array busy", box=None, pad_edge=False)
-        for column in table.columns[1:]:
-            column.justify = "right"
+        table = right_aligned("layer", "cycles", "array busy")
         for layer in figures["layers"]:
             table.add_row(layer["name"], f"{layer['cycles']:,.0f}", f"{layer['busy']:.1%}")
         OUT.print()
         OUT.print(table, highlight=False)
     if isinstance(figures["baseline"], list):
         host = document["host"]
-        OUT.print(
+        say(
             f"\nThe float network on {host['cpu']} ({host['processors']} processors, load {host['load']:.1f}"
-            " before the start), wall time:",
-            soft_wrap=True,
-            highlight=False,
+            " before the start), wall time:"
         )
-        table = Table(
-            "runtime", "threads", "batch", "images/s", "at best", "ms per call", box=None, pad_edge=False
-        )
-        for column in table.columns[1:]:
-            column.justify = "right"
+        table = right_aligned("runtime", "threads", "batch", "images/s", "at best", "ms per call")
         for speed in figures["baseline"]:
             table.add_row(
                 f"{speed['runtime']} {speed['version']}",
@@ -215,7 +178,7 @@ def baseline(
 ) -> None:
     """Write the float network of a model's architecture as ONNX, for rowvit bench --baseline FILE.
 
-    For boards on which onnxruntime runs, but PyTorch does not. The weights are random, since speed does not
+    For boards that run onnxruntime, but not PyTorch. The weights are random, since speed does not
     depend on them.
     """
     from rowvit.measure.baseline import save
@@ -224,4 +187,4 @@ def baseline(
     writable(output)
     with ERR.status("writing the float network"):
         save(read_model(model).meta, output, batch)
-    OUT.print(f"{output}: float network for {batch} images a call", highlight=False, soft_wrap=True)
+    say(f"{output}: float network for {batch} images per call")

@@ -8,26 +8,17 @@ from typing import Annotated
 
 import typer
 
-from rowvit.cli.common import (
-    DEFAULT_CONFIG,
-    ERR,
-    ConfigOption,
-    TargetName,
-    app,
-    print_advice,
-    print_check,
-    sentences,
-)
+from rowvit.cli.common import ERR, app, print_advice, print_check, sentences
+from rowvit.cli.options import DEFAULT_CONFIG, BitstreamOption, ConfigOption, TargetName
 from rowvit.errors import RowvitError
-from rowvit.hardware import config as configs
 
 
 @app.command("verify-overlay")
 @sentences
 def verify_overlay(
-    bitstream: Annotated[Path, typer.Argument(help="The .bit; its .hwh and .json lie beside it.")],
+    bitstream: Annotated[Path, typer.Argument(help="The .bit; its .hwh and .json must be next to it.")],
 ) -> None:
-    """Judge a bitstream by its files, without a board: one build, which configuration, DMA, ports, clock.
+    """Check a bitstream by its files, without a board: one build, configuration, DMA, ports, clock.
 
     Example
     -------
@@ -49,14 +40,11 @@ def diagnose(
         TargetName, typer.Option("--target", "-t", help="board: this board; sim: the simulated one.")
     ] = TargetName.board,
     config: ConfigOption = DEFAULT_CONFIG,
-    bitstream: Annotated[
-        Path | None,
-        typer.Option(help="board: the .bit, by default rowvit-CONFIG.bit; its .hwh lies beside it."),
-    ] = None,
+    bitstream: BitstreamOption = None,
 ) -> None:
-    """Walk over the board, from its files to a network with known logits, and say where it goes wrong.
+    """Check the board step by step, from its files to a network with known logits.
 
-    The walk ends at the first step that fails; below the table stands what to do.
+    It stops at the first step that fails, and says below the table what to do.
 
     Examples
     --------
@@ -64,14 +52,15 @@ def diagnose(
 
       rowvit diagnose --target sim
     """
+    from rowvit.hardware import config as configs
     from rowvit.targets.diagnose import diagnose as walk
 
     if target is TargetName.golden:
-        raise RowvitError("golden has nothing to diagnose; take --target board or sim")
+        raise RowvitError("golden has nothing to diagnose", "use --target board or sim")
     checks = []
     with ERR.status("looking for the device") as status:
         for check in walk(target.value, configs.load(config), bitstream):
-            status.stop()  # it would take standard output, too
+            status.stop()  # it would occupy standard output, too
             print_check(check)
             checks.append(check)
             status.update(f"after {check.name}")

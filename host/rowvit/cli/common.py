@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands share: the applications they hang on, options, consoles, errors as sentences."""
+"""What the commands share: the applications they belong to, consoles, progress, errors as sentences."""
 
 from __future__ import annotations
 
 import functools
+import json
 import logging
-from collections.abc import Callable
-from enum import Enum
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Protocol, TypeVar
 
 import typer
 from rich.console import Console
@@ -17,7 +19,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from rowvit.errors import RowvitError
-from rowvit.hardware.block_design import default_configuration
 
 if TYPE_CHECKING:
     from rowvit.overlay.verify import Check
@@ -34,7 +35,9 @@ config_app = typer.Typer(
     no_args_is_help=True, help="Hardware configurations: what an accelerator is built from."
 )
 app.add_typer(config_app, name="config")
-overlays_app = typer.Typer(no_args_is_help=True, help="Overlays for boards: prebuilt ones, and built ones.")
+overlays_app = typer.Typer(
+    no_args_is_help=True, help="Overlays for boards: prebuilt ones, and your own builds."
+)
 app.add_typer(overlays_app, name="overlays")
 OUT = Console()
 ERR = Console(stderr=True)
@@ -42,34 +45,15 @@ LOG = logging.getLogger("rowvit")
 #: what commands for float networks import, and the extra "model" installs
 MODEL_PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "safetensors")
 
-
-class TargetName(str, Enum):
-    """Where a network runs."""
-
-    golden = "golden"
-    sim = "sim"
-    board = "board"
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-class MemoryName(str, Enum):
-    """How the simulated memory behaves."""
-
-    ddr = "ddr"
-    ideal = "ideal"
-
-
-class FrontendName(str, Enum):
-    """Who makes patches of images."""
-
-    host = "host"
-    hls = "hls"
-
-
-def sentences(command: Callable) -> Callable:
-    """What the user can put right becomes one sentence and exit code 2."""
+def sentences(command: Callable[P, R]) -> Callable[P, R]:
+    """What the user can fix becomes one sentence on standard error, and exit code 2."""
 
     @functools.wraps(command)
-    def wrapped(*args, **kwargs):
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         if not LOG.handlers:
             LOG.addHandler(RichHandler(console=ERR, show_time=False, show_level=False, show_path=False))
             LOG.setLevel(logging.INFO)
@@ -87,33 +71,63 @@ def sentences(command: Callable) -> Callable:
 
 
 def _refuse(sentence: str, error: Exception) -> NoReturn:
-    ERR.print(f"rowvit: {sentence}", markup=False, highlight=False, soft_wrap=True)
+    say(f"rowvit: {sentence}", ERR)
     raise typer.Exit(2) from error
 
 
-ModelArgument = Annotated[
-    str,
-    typer.Argument(
-        help="A model package or compiled program (.safetensors), or sign-digits, which comes along."
-    ),
-]
-DEFAULT_CONFIG = default_configuration()
-ConfigOption = Annotated[
-    str,
-    typer.Option(
-        "--config", "-c", help="Hardware configuration: a name (rowvit config list) or a .toml file."
-    ),
-]
+def say(text: str, console: Console = OUT) -> None:
+    """A line of plain text, not wrapped."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def writable(path: Path | None) -> None:
+class Update(Protocol):
+    """Sets what a progress bar shows."""
+
+    def __call__(self, done: float, note: str = "", total: float | None = None) -> None: ...
+
+
+@contextmanager
+def progress_bar(what: str, total: float | None = None) -> Iterator[Update]:
+    """A bar on standard error, if that is a terminal.
+
+    Parameters
+    ----------
+    what : str
+        Shown before the bar.
+    total : float, optional
+        What "done" reaches at the end; if it is left out, the first update says it, and shows the bar.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
+        *(TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}")),
+    )
+    with Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal) as progress:
+        task = progress.add_task(what, total=total, visible=total is not None, note="")
+
+        def update(done: float, note: str = "", total: float | None = None) -> None:
+            progress.update(task, completed=done, note=note, total=total, visible=True)
+
+        yield update
+
+
+def writable(*paths: Path | None) -> None:
     """`RowvitError` for a path that nothing can be written to: before the work, not after it."""
-    if path is None or str(path) == "-":
-        return
-    if path.is_dir():
-        raise RowvitError(f"{path}: cannot be written (it is a directory)")
-    if not path.absolute().parent.is_dir():
-        raise RowvitError(f"{path}: cannot be written (there is no directory {path.parent})")
+    for path in paths:
+        if path is None or str(path) == "-":
+            continue
+        if path.is_dir():
+            raise RowvitError(f"{path}: cannot be written (it is a directory)")
+        if not path.absolute().parent.is_dir():
+            raise RowvitError(f"{path}: cannot be written (there is no directory {path.parent})")
 
 
 def write(path: Path, text: str) -> None:
@@ -122,6 +136,40 @@ def write(path: Path, text: str) -> None:
         path.write_text(text)
     except OSError as error:
         raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def write_result(document: dict[str, Any], path: Path | None) -> None:
+    """Write a result where --json says; `RowvitError` if that fails."""
+    from rowvit.measure import result
+
+    if str(path) == "-":
+        sys.stdout.write(json.dumps(document, indent=1) + "\n")
+    elif path:
+        result.write(path, document)
+        say(f"{path}: the result; rowvit report {path}", ERR)
+
+
+def print_result(document: dict[str, Any], path: Path | None, show: Callable[[dict[str, Any]], None]) -> None:
+    """Show a result, unless --json takes standard output, and write it where that says."""
+    if str(path) != "-":
+        show(document)
+    write_result(document, path)
+
+
+def right_aligned(*titles: str, left: int = 1) -> Table:
+    """A table without lines; all columns but the first ``left`` are aligned to the right."""
+    table = Table(box=None, pad_edge=False)
+    for index, title in enumerate(titles):
+        table.add_column(escape(title), justify="left" if index < left else "right")
+    return table
+
+
+def print_rows(rows: dict[str, str]) -> None:
+    """Names, and what is to say of each."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, text in rows.items():
+        table.add_row(name, escape(text))
+    OUT.print(table, highlight=False)
 
 
 _MARKS = {True: "[green]ok[/green]", False: "[red]failed[/red]", None: "[yellow]?[/yellow]"}
@@ -141,5 +189,5 @@ def print_advice(checks: list[Check]) -> bool:
     failed = [check for check in checks if check.ok is False]
     for check in failed:
         if check.advice:
-            OUT.print(f"\n{check.name}: {check.advice}", markup=False, highlight=False, soft_wrap=True)
+            say(f"\n{check.name}: {check.advice}")
     return not failed

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from rowvit.cli.common import ERR, OUT, config_app, overlays_app, sentences
+from rowvit.cli.common import ERR, OUT, config_app, overlays_app, print_rows, say, sentences
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 
@@ -39,21 +39,25 @@ def config_list() -> None:
 def config_show(
     name: Annotated[str, typer.Argument(help="A configuration's name or .toml file.")],
 ) -> None:
-    """Show one configuration: its fields, and the memories that they make."""
+    """Show one configuration: its fields, and the sizes of its memories."""
     c = configs.load(name)
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for key, value in {"board": c.board, "clock_mhz": f"{c.clock_mhz:g}", **c.structure()}.items():
-        table.add_row(key, str(value))
-    table.add_row("MAC per cycle", str(c.macs_per_cycle))
-    table.add_row("weight memory", f"{c.groups * c.weight_depth * c.lanes / 1024:g} KB")
-    table.add_row("token memory", f"{c.rows * c.token_depth * 8 / 1024:g} KB")
-    table.add_row("residual memory", f"{c.rows * c.groups * c.residual_depth * 2 / 1024:g} KB")
-    table.add_row("hash", f"{c.hash:08X}")
-    OUT.print(table, highlight=False)
+    print_rows(
+        {
+            "board": c.board,
+            "clock_mhz": f"{c.clock_mhz:g}",
+            **{key: str(value) for key, value in c.structure().items()},
+            "MAC per cycle": str(c.macs_per_cycle),
+            "weight memory": f"{c.groups * c.weight_depth * c.lanes / 1024:g} KB",
+            "token memory": f"{c.rows * c.token_depth * 8 / 1024:g} KB",
+            "residual memory": f"{c.rows * c.groups * c.residual_depth * 2 / 1024:g} KB",
+            "hash": f"{c.hash:08X}",
+        }
+    )
 
 
 ManifestOption = Annotated[
-    Path | None, typer.Option("--manifest", help="Another list of prebuilt overlays than rowvit's (.toml).")
+    Path | None,
+    typer.Option("--manifest", help="A list of prebuilt overlays (.toml) to use instead of rowvit's."),
 ]
 
 
@@ -65,11 +69,7 @@ def overlays_list(manifest: ManifestOption = None) -> None:
 
     entries = prebuilt.manifest(manifest or prebuilt.MANIFEST)
     if not entries:
-        OUT.print(
-            "There are no prebuilt overlays yet. Build one with Vivado: make bitstream BOARD=Pynq-Z2",
-            soft_wrap=True,
-            highlight=False,
-        )
+        say("There are no prebuilt overlays yet. Build one with Vivado: make bitstream BOARD=Pynq-Z2")
         return
     table = Table("name", "board", "configuration", "MB", box=None, pad_edge=False)
     for entry in entries:
@@ -82,26 +82,26 @@ def overlays_list(manifest: ManifestOption = None) -> None:
 @sentences
 def overlays_fetch(
     name: Annotated[str, typer.Argument(help="A name of rowvit overlays list.")],
-    to: Annotated[Path, typer.Option("--to", help="Directory that takes .bit, .hwh and .json.")] = Path(),
-    seconds: Annotated[float, typer.Option(help="Give up after so many seconds.")] = 300,
+    to: Annotated[Path, typer.Option("--to", help="Directory to write .bit, .hwh and .json to.")] = Path(),
+    seconds: Annotated[float, typer.Option(help="Give up after this many seconds.")] = 300,
     manifest: ManifestOption = None,
 ) -> None:
-    """Download a prebuilt overlay, and see that it is what it should be."""
+    """Download a prebuilt overlay, and check it against the manifest."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     from rowvit.overlay import prebuilt
 
     entries = {entry.name: entry for entry in prebuilt.manifest(manifest or prebuilt.MANIFEST)}
     if name not in entries:
-        known = f"take one of {', '.join(entries)}" if entries else "there are none yet: make bitstream"
-        raise RowvitError(f"no prebuilt overlay '{name}'; {known}")
+        known = f"use one of {', '.join(entries)}" if entries else "there are none yet: make bitstream"
+        raise RowvitError(f"no prebuilt overlay '{name}'", known)
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     with Progress(*columns, console=ERR) as progress:
         tasks = {f.name: progress.add_task(f.name, total=f.bytes) for f in entries[name].files}
         prebuilt.fetch(
             entries[name], to, seconds, lambda file, done, _: progress.update(tasks[file], completed=done)
         )
-    OUT.print(f"{to / name}.bit, .hwh and .json: as in the manifest", soft_wrap=True, highlight=False)
+    say(f"{to / name}.bit, .hwh and .json: as in the manifest")
 
 
 @overlays_app.command("verify")
@@ -109,22 +109,22 @@ def overlays_fetch(
 def overlays_verify(
     path: Annotated[Path, typer.Argument(help="A .bit, .hwh or .json, or a directory of overlays.")],
 ) -> None:
-    """See that overlays are whole and of a configuration that this version knows.
+    """Check that overlays are complete and of a configuration that this version knows.
 
-    rowvit verify-overlay looks into .bit and .hwh themselves.
+    rowvit verify-overlay checks the contents of .bit and .hwh.
     """
     from rowvit.overlay import provenance
 
     for made in provenance.verify(path):
-        table = Table(show_header=False, box=None, pad_edge=False)
-        table.add_row("whole", ", ".join(made.files))
-        table.add_row(
-            "configuration", f"{made.configuration}, hash {made.config_hash}, {made.frontend} front end"
-        )
-        table.add_row("board", f"{made.board}, {made.part}")
         source = made.revision or "unknown"
-        table.add_row("built", f"{made.date}, {made.tool}, {made.strategy}")
-        table.add_row("commit", f"{source}, with changes" if made.dirty else source)
-        table.add_row("clock", f"{made.actual_clock_mhz:g} MHz")
-        table.add_row("slack", f"setup {made.setup_slack_ns:g} ns, hold {made.hold_slack_ns:g} ns")
-        OUT.print(table, highlight=False)
+        print_rows(
+            {
+                "complete": ", ".join(made.files),
+                "configuration": f"{made.configuration}, hash {made.config_hash}, {made.frontend} front end",
+                "board": f"{made.board}, {made.part}",
+                "built": f"{made.date}, {made.tool}, {made.strategy}",
+                "commit": f"{source}, with changes" if made.dirty else source,
+                "clock": f"{made.actual_clock_mhz:g} MHz",
+                "slack": f"setup {made.setup_slack_ns:g} ns, hold {made.hold_slack_ns:g} ns",
+            }
+        )

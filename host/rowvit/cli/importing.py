@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from rowvit.cli.common import ERR, OUT, app, sentences
+from rowvit.cli.common import ERR, app, print_rows, say, sentences
 from rowvit.errors import RowvitError
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def import_(
     ] = None,
     random: Annotated[bool, typer.Option("--random", help="timm: random weights.")] = False,
     heads: Annotated[
-        int | None, typer.Option(min=1, help="State dict: attention heads; by default one for 64 channels.")
+        int | None, typer.Option(min=1, help="State dict: attention heads; by default one per 64 channels.")
     ] = None,
     act: Annotated[
         str | None, typer.Option(help="State dict: relu, gelu or gelu_tanh; by default gelu.")
@@ -50,16 +49,17 @@ def import_(
         bool, typer.Option("--encoder", help="Leave out whatever follows the last LayerNorm.")
     ] = False,
     head: Annotated[
-        HeadName, typer.Option(help="Distilled networks: the mean of both heads, or that on the class token.")
+        HeadName,
+        typer.Option(help="Distilled networks: the mean of both heads, or the one on the class token."),
     ] = HeadName.all,
     classes: Annotated[
-        int | None, typer.Option(min=1, help="A new, untrained head of so many classes.")
+        int | None, typer.Option(min=1, help="A new, untrained head with this many classes.")
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(min=1, help="Pixels of a side; position embeddings are interpolated.")
+        int | None, typer.Option(min=1, help="Pixels per side; position embeddings are interpolated.")
     ] = None,
     class_names: Annotated[
-        Path | None, typer.Option(help="A text file, one name a line, or a JSON list.")
+        Path | None, typer.Option(help="A text file with one name per line, or a JSON list.")
     ] = None,
     mean: Annotated[
         tuple[float, float, float] | None, typer.Option(help="Of the pixels, in 0..1.", show_default=False)
@@ -71,7 +71,7 @@ def import_(
 ) -> None:
     """Import a vision transformer: a float network for relu, prune, train and quantise.
 
-    The import is checked: the network must give what timm or onnxruntime gives for the original.
+    The import is checked: the network must give the same as timm or onnxruntime for the original.
 
     Examples
     --------
@@ -115,7 +115,7 @@ def _names(path: Path) -> list[str]:
 
 
 def network_rows(config: Mapping, card: Mapping) -> dict[str, str]:
-    """Lines on a float network, from the fields of its `ViTConfig` and its `Card`."""
+    """Lines about a float network, from the fields of its `ViTConfig` and its `Card`."""
     tokens = config["prefix"] + (config["image_size"] // config["patch_size"]) ** 2
     seen = "class token" if config["pool"] == "token" else "mean of patches"
     if config["distilled"]:
@@ -130,16 +130,13 @@ def network_rows(config: Mapping, card: Mapping) -> dict[str, str]:
         "head": head,
         "mean, std": " ".join(f"{value:g}" for value in [*card["mean"], *card["std"]]),
         "resizing": card["resize"],
-        "licence": card["licence"] or "not told",
+        "licence": card["licence"] or "unknown",
         "source": card["source"],
     }
 
 
 def _print_network(found: Imported, output: Path) -> None:
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("float network", escape(f"{found.card.name}, written to {output}"))
-    for name, value in network_rows(asdict(found.model.config), asdict(found.card)).items():
-        table.add_row(name, escape(value))
-    OUT.print(table)
+    described = network_rows(asdict(found.model.config), asdict(found.card))
+    print_rows({"float network": f"{found.card.name}, written to {output}", **described})
     for note in found.notes:
-        OUT.print(escape(note), soft_wrap=True, highlight=False)
+        say(note)

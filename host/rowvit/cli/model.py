@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from rowvit.cli.common import DEFAULT_CONFIG, OUT, ConfigOption, ModelArgument, app, sentences
+from rowvit.cli.common import app, print_rows, say, sentences
 from rowvit.cli.importing import network_rows
+from rowvit.cli.options import DEFAULT_CONFIG, ConfigOption, ModelArgument
 from rowvit.formats import container
 from rowvit.hardware import config as configs
 from rowvit.hardware.isa import Op
@@ -26,7 +25,8 @@ def compile(
     output: Annotated[Path, typer.Option("--output", "-o", help="The program to write (.safetensors).")],
     config: ConfigOption = DEFAULT_CONFIG,
     checkpoints: Annotated[
-        bool, typer.Option("--checkpoints", help="The program also sends every half layer.")
+        bool,
+        typer.Option("--checkpoints", help="The program also sends the residuals after every half layer."),
     ] = False,
 ) -> None:
     """Compile a model package into a program for one configuration.
@@ -39,18 +39,16 @@ def compile(
     program = lower(read_package(model), configs.load(config), checkpoints)
     program.save(output)
     sizes = program.meta["input"]["bytes"], program.meta["output"]["max_bytes"]
-    OUT.print(
+    say(
         f"{output}: {len(program.code)} instructions, {program.blob.nbytes / 1e6:.2f} MB for '{config}';"
-        f" an image is {sizes[0]} bytes in, up to {sizes[1]} out",
-        soft_wrap=True,
-        highlight=False,
+        f" an image is {sizes[0]} bytes in, up to {sizes[1]} out"
     )
 
 
 @app.command()
 @sentences
 def disasm(model: ModelArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Print a program's instructions, one a line; a package is compiled first.
+    """Print a program's instructions, one per line; a package is compiled first.
 
     LOAD>=12 waits until 12 loads of this image are complete; DRAIN~7 follows the seventh operation
     of the drain band by band.
@@ -73,7 +71,6 @@ def info(model: ModelArgument) -> None:
     found = read_model(model)
     meta = found.meta
     arch = meta["architecture"]
-    table = Table(show_header=False, box=None, pad_edge=False)
     rows: dict[str, object] = {}
     if isinstance(found, Program):
         rows["program of"] = f"{meta['model']['name']} for '{meta['config']['name']}'"
@@ -110,25 +107,25 @@ def info(model: ModelArgument) -> None:
         "image": "rows that the image uses are fetched",
         "tile": f"rows that a tile of {meta.get('tile_rows')} tokens uses are fetched",
     }[meta["ffn2_rule"]]
-    for name, value in rows.items():
-        if value not in (None, ""):
-            table.add_row(name, json.dumps(value) if isinstance(value, dict) else str(value))
-    OUT.print(table)
+    print_rows(
+        {
+            name: json.dumps(value) if isinstance(value, dict) else str(value)
+            for name, value in rows.items()
+            if value not in (None, "")
+        }
+    )
 
 
 def _float_network(model: str) -> bool:
-    """Describe a float network; says if it was one. PyTorch is not needed."""
+    """Describe a float network, without PyTorch; returns whether it is one."""
     metadata = container.read(model)[1] if Path(model).is_file() else {}
     if "rowvit-float" not in metadata:
         return False
     description = json.loads(metadata["rowvit-float"])
     config, card = description["config"], description["card"]
-    table = Table(show_header=False, box=None, pad_edge=False)
     rows = {"float network": card["name"], **network_rows(config, card)}
     rows["pruning"] = "; ".join(f"layer {s['layer']} keeps {s['keep']}" for s in config["pruning"]) or "none"
     rows["accuracy"] = json.dumps(card["accuracy"]) if card["accuracy"] else "not measured"
     rows["history"] = "; ".join(card["history"])
-    for name, value in rows.items():
-        table.add_row(name, escape(value))
-    OUT.print(table)
+    print_rows(rows)
     return True

@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
-from rich.table import Table
 
-from rowvit.cli.common import (
+from rowvit.cli.common import ERR, OUT, app, right_aligned, say, sentences, writable
+from rowvit.cli.options import (
     DEFAULT_CONFIG,
-    ERR,
-    OUT,
+    LATENCY,
+    RATE,
     ConfigOption,
+    LatencyOption,
     MemoryName,
+    MemoryOption,
     ModelArgument,
-    app,
-    sentences,
-    writable,
+    RateOption,
+    memory_model,
 )
-from rowvit.cli.measuring import image_files, own_photos
-from rowvit.hardware import config as configs
 
 if TYPE_CHECKING:
     from rowvit.measure.profile import LayerProfile, Profile
@@ -35,18 +34,16 @@ def profile(
     image: Annotated[
         Path | None,
         typer.Argument(
-            help="An image file; left out, the first photo that comes with the model, or random pixels."
+            help="An image file; by default the first photo that comes with the model, or random pixels."
         ),
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     predict: Annotated[
         bool, typer.Option("--predict", help="Only the cycle model, without simulating the RTL.")
     ] = False,
-    memory: Annotated[
-        MemoryName, typer.Option(help="ddr with the latency and rate below, or an ideal memory.")
-    ] = MemoryName.ddr,
-    latency: Annotated[int, typer.Option(min=0, help="Cycles from a read's address to its first word.")] = 40,
-    rate: Annotated[int, typer.Option(min=1, max=100, help="Percent of the cycles that carry a word.")] = 85,
+    memory: MemoryOption = MemoryName.ddr,
+    latency: LatencyOption = LATENCY,
+    rate: RateOption = RATE,
     trace_json: Annotated[
         Path | None, typer.Option("--trace-json", help="Write the timeline, for ui.perfetto.dev.")
     ] = None,
@@ -54,11 +51,11 @@ def profile(
         Path | None, typer.Option(help="Write a picture (.png, .svg, .pdf): timeline and roofline.")
     ] = None,
 ) -> None:
-    """Say where the cycles of one image go, by layer and unit.
+    """Show where the cycles of one image go, by layer and unit.
 
     The array multiplies, or waits: for weights, for data, or for the drain of its previous tile. The
-    counters are the RTL's; what it waits for is told apart by the cycle model, whose cycles stand
-    beside the RTL's.
+    counters are the RTL's; what it waits for comes from the cycle model, whose cycles are shown next to
+    the RTL's.
 
     Examples
     --------
@@ -66,15 +63,14 @@ def profile(
 
       rowvit profile deit-tiny.safetensors cat.jpg --predict --rate 50
     """
+    from rowvit.hardware import config as configs
     from rowvit.measure import profile as measure
-    from rowvit.sim.device import MemoryModel
     from rowvit.targets.target import read_model
 
     hardware = configs.load(config)
-    model_memory = MemoryModel(latency, rate, memory is MemoryName.ideal)
+    model_memory = memory_model(memory, latency, rate)
     network = read_model(model)
-    for path in (trace_json, plot):
-        writable(path)
+    writable(trace_json, plot)
     pixels = _one_image(model, image, network.meta)
     with ERR.status("predicting" if predict else "simulating one image"):
         found = measure.profile(network, pixels, hardware, model_memory, not predict)
@@ -87,14 +83,15 @@ def profile(
 
 def _one_image(model: str, image: Path | None, meta: dict[str, Any]) -> np.ndarray:
     """Pixels uint8 [S, S, 3]: of the file, of the model's first photo, or random."""
-    from rowvit.images import decode
+    from rowvit.images import for_network
+    from rowvit.targets.session import image_files, shipped_photos
 
-    side = meta["architecture"]["image_size"]
-    if image is None and (photos := own_photos(model)):
+    if image is None and (photos := shipped_photos(model)):
         image = image_files(photos)[0]
     if image is None:
+        side = meta["architecture"]["image_size"]
         return np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    return decode(image, side, meta["preprocessing"]["resize"])
+    return for_network(image, meta)
 
 
 def _print_profile(found: Profile) -> None:
@@ -106,19 +103,10 @@ def _print_profile(found: Profile) -> None:
         return [f"{min(value, 1):.0%}" if value >= 0.005 else "." for value in values]
 
     compared = found.result is not None
-    array = Table(
-        *("layer", "cycles", *["model"] * compared, "MAC/cycle", "busy", "weights", "data", "draining"),
-        box=None,
-        pad_edge=False,
+    array = right_aligned(
+        *("layer", "cycles", *["model"] * compared, "MAC/cycle", "busy", "weights", "data", "draining")
     )
-    units = Table(
-        *("layer", "load", "load waits", "drain", "LayerNorm", "softmax", "selection"),
-        box=None,
-        pad_edge=False,
-    )
-    for table in (array, units):
-        for column in table.columns[1:]:
-            column.justify = "right"
+    units = right_aligned("layer", "load", "load waits", "drain", "LayerNorm", "softmax", "selection")
     for name, layers in [*((layer.name, [layer]) for layer in found.layers), ("total", found.layers)]:
         cycles, predicted = (sum(getattr(layer, key) for layer in layers) for key in ("cycles", "predicted"))
         array.add_row(
@@ -130,10 +118,8 @@ def _print_profile(found: Profile) -> None:
         )
         units.add_row(name, *shares(layers, "load", "load_wait", "drain", "norm", "softmax", "select"))
     config = found.config
-    OUT.print(
-        f"{found.network} on {config.name}: {found.source}, {found.memory}", soft_wrap=True, highlight=False
-    )
-    OUT.print(f"\nThe array ({config.macs_per_cycle} MAC per cycle): busy, or waiting for", highlight=False)
+    say(f"{found.network} on {config.name}: {found.source}, {found.memory}")
+    say(f"\nThe array ({config.macs_per_cycle} MAC per cycle): busy, or waiting for")
     OUT.print(array, highlight=False)
-    OUT.print("\nThe other units: busy", highlight=False)
+    say("\nThe other units: busy")
     OUT.print(units, highlight=False)

@@ -4,16 +4,26 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from rowvit.cli.common import DEFAULT_CONFIG, OUT, ConfigOption, app, sentences, writable, write
-from rowvit.cli.train import DataOption, FloatArgument, OutputOption, bar, note_accuracy, test_set
+from rowvit.cli.common import OUT, app, progress_bar, right_aligned, say, sentences, writable, write
+from rowvit.cli.options import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    FloatArgument,
+    MeasureOption,
+    OutputOption,
+    PhotosOption,
+)
+from rowvit.cli.train import note_accuracy, test_set
 from rowvit.errors import RowvitError
-from rowvit.hardware import config as configs
+
+if TYPE_CHECKING:
+    from rowvit.measure.schedules import Point
 
 
 @app.command()
@@ -21,21 +31,26 @@ from rowvit.hardware import config as configs
 def prune(
     model: FloatArgument,
     output: OutputOption,
-    data: DataOption,
+    data: PhotosOption,
     layers: Annotated[
-        str | None, typer.Option(help="Blocks after whose attention tokens go, counted from 0: 3,6,9.")
+        str | None,
+        typer.Option(help="Blocks after whose attention tokens are dropped, counted from 0: 3,6,9."),
     ] = None,
     rho: Annotated[
-        float | None, typer.Option(min=0.01, max=1.0, help="Share of the patch tokens that each keeps.")
+        float | None,
+        typer.Option(min=0.01, max=1.0, help="Share of the patch tokens that each of them keeps."),
     ] = None,
     cycles: Annotated[
-        float | None, typer.Option(min=1, help="Search: at most so many cycles per image.")
+        float | None, typer.Option(min=1, help="Search: at most this many cycles per image.")
     ] = None,
     macs_saved: Annotated[
-        float | None, typer.Option(min=0, max=100, help="Search: at least so many percent of the MACs saved.")
+        float | None, typer.Option(min=0, max=100, help="Search: at least this percentage of the MACs saved.")
     ] = None,
     rule: Annotated[
-        str, typer.Option(help="FFN2 rule: none, image or tile; auto: of the last two, that of fewer cycles.")
+        str,
+        typer.Option(
+            help="FFN2 rule: none, image or tile; auto: image or tile, whichever takes fewer cycles."
+        ),
     ] = "auto",
     max_loss: Annotated[
         float, typer.Option(min=0, help="Points of top-1 that lossy FFN2 thresholds may cost; 0: none.")
@@ -50,15 +65,13 @@ def prune(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all schedules that were tried.")
     ] = None,
-    measure: Annotated[
-        bool, typer.Option(help="At the end, measure top-1 on the whole test set and note it in the card.")
-    ] = True,
+    measure: MeasureOption = True,
 ) -> None:
-    """Choose which tokens go where, and which small hidden activations.
+    """Choose where tokens are dropped, and which small hidden activations.
 
-    By hand with --layers and --rho, or searched for a budget of cycles or MACs: the most accurate
-    schedule within it. Cycles are those of the compiler's cycle model on the photos' own data.
-    Accuracy is that of the network as it is: fine-tune it afterwards with rowvit train.
+    By hand with --layers and --rho, or by a search for the most accurate schedule within a budget of cycles
+    or MACs. Cycles are predicted by the cycle model on the photos' own data. Accuracy is that of the
+    network as it is: fine-tune it afterwards with rowvit train.
 
     Examples
     --------
@@ -66,24 +79,24 @@ def prune(
 
       rowvit prune vit-relu.safetensors --data photos/ --cycles 3e6 --plot pareto.png -o pruned.safetensors
     """
-    from rowvit.formats.package import RULES, keep_schedule
+    from rowvit.formats.package import RULES
+    from rowvit.hardware import config as configs
     from rowvit.measure import schedules as search
     from rowvit.measure.accuracy import matched
     from rowvit.model import store
-    from rowvit.model.prune import set_ffn2, set_pruning
-    from rowvit.quant.quantise import QuantOptions, default_chunk, quantise
-    from rowvit.quant.smooth import centre_keys
     from rowvit.train.data import open_data
 
     network, card = store.load(model)
     hardware = configs.load(config)
-    for path in (output, plot, json_file):
-        writable(path)
+    writable(output, plot, json_file)
     if rule not in (*RULES, "auto"):
         raise RowvitError(f"FFN2 rule '{rule}' is not one of {', '.join(RULES)} and auto")
     budget = cycles is not None or macs_saved is not None
     if budget == (layers is not None) or (layers is None) != (rho is None):
-        raise RowvitError("give --layers and --rho, or a budget: --cycles or --macs-saved")
+        raise RowvitError(
+            "prune takes either a schedule or a budget",
+            "use --layers with --rho, or --cycles or --macs-saved",
+        )
     if layers is None:
         tried = list(search.schedules(network.config.depth))
     else:
@@ -91,18 +104,9 @@ def prune(
     tested = test_set(data, card, measure)
     drawn = matched(open_data(data, "train"), card.name, card.classes).subset(photos)
     pixels = drawn.pixels(range(len(drawn)), network.config.image_size, card.resize)
-    options = QuantOptions(
-        card.name,
-        card.classes,
-        card.mean,
-        card.std,
-        ffn2_rule="image" if rule == "auto" else rule,
-        ffn_chunk=default_chunk(network.config.hidden),
-    )
-    centred = centre_keys(network, card.mean, card.std, pixels[:64])
-    package = quantise(centred, pixels[:64], options)
-    with bar("schedules") as progress:
-        task = progress.add_task("", total=len(tried), note="")
+    package = search.stand_in(network, card, pixels[:64], "image" if rule == "auto" else rule)
+    with progress_bar("schedules", len(tried)) as progress:
+        done = count(1)
         points = search.explore(
             network,
             card,
@@ -111,36 +115,28 @@ def prune(
             drawn.labels,
             hardware,
             tried,
-            progress=lambda point: progress.update(
-                task, advance=1, note=f"{point.top1:.1%} at {point.cycles / 1e6:.2f} M cycles"
+            progress=lambda point: progress(
+                next(done), f"{point.top1:.1%} at {point.cycles / 1e6:.2f} M cycles"
             ),
         )
-    chosen = (
-        points[-1]
-        if layers
-        else search.choose(points, cycles, None if macs_saved is None else macs_saved / 100)
-    )
+    saved = None if macs_saved is None else macs_saved / 100
+    chosen = points[-1] if layers else search.choose(points, cycles, saved)
     _print(points, chosen)
-    OUT.print(f"top-1 on {drawn.name}; cycles by the cycle model, {hardware.name}", highlight=False)
+    say(f"top-1 on {drawn.name}; cycles by the cycle model, {hardware.name}")
     if plot:
         search.plot(points, chosen, hardware, plot)
     if json_file:
         write(json_file, json.dumps([vars(point) for point in points], indent=1) + "\n")
-    patches = network.config.tokens - network.config.prefix
-    schedule = keep_schedule(patches, chosen.layers, chosen.rho)
-    set_pruning(network, schedule)
     if rule == "auto":
-        package.meta["pruning"] = schedule
-        by_rule = search.rule_cycles(package, pixels[:4], hardware)
+        by_rule = search.rule_cycles(
+            search.pruned(package, network, chosen.layers, chosen.rho), pixels[:4], hardware
+        )
         rule = min(by_rule, key=by_rule.__getitem__)
         costs = ", ".join(f"{name} {value:,.0f}" for name, value in by_rule.items())
-        OUT.print(f"FFN2 rule {rule}; cycles by rule: {costs}", highlight=False)
-    set_ffn2(network, rule)
-    if chosen.layers:
-        blocks = ", ".join(map(str, chosen.layers))
-        card.history.append(f"tokens pruned after attention of blocks {blocks}: {chosen.rho:g} of them stay")
+        say(f"FFN2 rule {rule}; cycles by rule: {costs}")
+    search.apply(network, card, chosen, rule)
     if max_loss:
-        table = Table("energy dropped", "top-1", box=None, pad_edge=False)
+        table = right_aligned("energy dropped", "top-1", left=2)
         search.thresholds_for(
             network,
             card,
@@ -152,9 +148,8 @@ def prune(
         )
         OUT.print(table, highlight=False)
         shown = ", ".join(f"{value:.3g}" for value in network.config.thresholds) or "none"
-        OUT.print(f"thresholds by layer: {shown}", highlight=False)
+        say(f"thresholds by layer: {shown}")
         card.history.append(f"hidden activations dropped below {shown}")
-    card.accuracy = {}
     store.save(output, network, card)
     note_accuracy(network, card, tested, output)
 
@@ -163,17 +158,15 @@ def _blocks(text: str, depth: int) -> tuple[int, ...]:
     parts = text.split(",")
     blocks = [int(part) for part in parts if part.strip().isdigit()]
     if len(blocks) != len(parts) or sorted(set(blocks)) != blocks or blocks[-1] >= depth:
-        raise RowvitError(f"blocks '{text}' are not ascending numbers below {depth}, as in 3,6,9")
+        raise RowvitError(f"blocks '{text}' are not ascending numbers below {depth}", "write them as 3,6,9")
     return tuple(blocks)
 
 
-def _print(points: list, chosen: object) -> None:
+def _print(points: list[Point], chosen: Point) -> None:
     from rowvit.measure.schedules import front
 
     best = front(points)
-    table = Table("", "blocks", "rho", "cycles", "MACs saved", "top-1", box=None, pad_edge=False)
-    for column in table.columns[2:]:
-        column.justify = "right"
+    table = right_aligned("", "blocks", "rho", "cycles", "MACs saved", "top-1", left=2)
     for point in points if len(points) <= 2 else [p for p in points if p in best or p is chosen]:
         mark = "chosen" if point is chosen else ""
         blocks = ", ".join(map(str, point.layers)) or "none"

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from rowvit.cli.common import OUT, app, sentences, writable, write
-from rowvit.cli.train import DataOption, FloatArgument, OutputOption, bar, test_set
+from rowvit.cli.common import OUT, app, progress_bar, right_aligned, say, sentences, writable, write
+from rowvit.cli.options import FloatArgument, MeasureOption, OutputOption, PhotosOption
+from rowvit.cli.train import test_set
 
 
 @app.command()
@@ -20,19 +20,21 @@ from rowvit.cli.train import DataOption, FloatArgument, OutputOption, bar, test_
 def quantise(
     model: FloatArgument,
     output: OutputOption,
-    data: DataOption,
+    data: PhotosOption,
     photos: Annotated[int, typer.Option(min=1, help="Training photos to calibrate on.")] = 256,
     method: Annotated[
         str, typer.Option(help="Scales of activations: mse (least squared error), percentile or max.")
     ] = "mse",
-    percentile: Annotated[float, typer.Option(help="Of method percentile: what is not clipped.")] = 99.99,
+    percentile: Annotated[
+        float, typer.Option(help="For method percentile: the share that is not clipped.")
+    ] = 99.99,
     rule: Annotated[
         str | None,
         typer.Option(
             help="FFN2 rule: none, image or tile; by default the network's, or image if it has none."
         ),
     ] = None,
-    tile_rows: Annotated[int, typer.Option(min=1, help="Rows of a tile of rule tile.")] = 16,
+    tile_rows: Annotated[int, typer.Option(min=1, help="For rule tile: rows per tile.")] = 16,
     threshold_energy: Annotated[
         float,
         typer.Option(help="Lossy FFN2 threshold: share of the hidden activations' energy to drop."),
@@ -47,16 +49,15 @@ def quantise(
     power_of_two: Annotated[
         bool, typer.Option("--power-of-two", help="Requantise by powers of two only.")
     ] = False,
-    measure: Annotated[
-        bool, typer.Option(help="At the end, measure top-1 of the package on the whole test set.")
-    ] = True,
+    measure: MeasureOption = True,
     jobs: Annotated[int, typer.Option(min=1, help="Worker processes that measure (Dask).")] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the table of noise.")] = None,
 ) -> None:
     """Turn a float ReLU network into an int8 package for the accelerator.
 
-    The table shows where it hurts, as signal to noise in dB: of each activation, rounding and clipping
-    alone; of the worst matrix of each layer; and of the residual stream with everything before it.
+    The table shows where accuracy is lost, as signal-to-noise ratios in dB: of each activation by its own
+    rounding and clipping; of the worst matrix of each layer; and of the residual stream with everything
+    before it.
 
     Example
     -------
@@ -72,8 +73,7 @@ def quantise(
 
     network, card = store.load(model)
     config = network.config
-    for path in (output, json_file):
-        writable(path)
+    writable(output, json_file)
     tested = test_set(data, card, measure)
     options = QuantOptions(
         name=card.name,
@@ -94,21 +94,18 @@ def quantise(
     found = open_data(data, "train", labels=False)
     drawn = found.subset(photos)
     pixels = drawn.pixels(range(len(drawn)), config.image_size, card.resize)
-    with bar("calibrating") as progress:
-        task = progress.add_task("", total=3, note="")
+    with progress_bar("calibrating", 3) as progress:
         network = centre_keys(network, options.mean, options.std, pixels)
         if smooth:
             network = even(network, options.mean, options.std, pixels, smooth)
-        progress.update(task, completed=1)
+        progress(1)
         package = to_integers(network, pixels, options)
-        progress.update(task, completed=2)
+        progress(2)
         noise = layer_noise(network, package, pixels[:64])
-    table = Table("layer", *noise[1].activations, "weights", "attn", "ffn", box=None)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = right_aligned("layer", *noise[1].activations, "weights", "attn", "ffn")
 
     def finite(value: Any) -> Any:
-        """Without infinities, of activations that are all zero: JSON has none."""
+        """Without the infinities of activations that are all zero: JSON has none."""
         if isinstance(value, dict):
             return {key: finite(part) for key, part in value.items()}
         return None if value in (math.inf, -math.inf) else value
@@ -119,9 +116,7 @@ def quantise(
     for row in noise:
         values = [row.activations.get(name) for name in noise[1].activations]
         table.add_row(row.layer, *map(text, [*values, row.weights, row.attention, row.ffn]))
-    OUT.print(
-        "Signal to noise in dB; attn and ffn: the residual stream after them", soft_wrap=True, highlight=False
-    )
+    say("Signal-to-noise ratios in dB; attn and ffn: the residual stream after them")
     OUT.print(table, highlight=False)
     if json_file:
         write(json_file, json.dumps([finite(vars(row)) for row in noise], indent=1, allow_nan=False) + "\n")
@@ -129,29 +124,16 @@ def quantise(
     package.meta["accuracy"] = dict(card.accuracy)
     package.save(output)
     if tested is not None:
-        from rowvit.measure.accuracy import evaluate, wilson
+        from rowvit.measure.accuracy import evaluate
 
-        with bar("measuring") as progress:
-            task = progress.add_task("", total=len(tested), note="")
-            result = evaluate(
-                package, tested, jobs=jobs, progress=lambda done: progress.update(task, completed=done)
-            )
-        report = result.report()
-        low, high = wilson(result.right(), len(tested))
+        with progress_bar("measuring", len(tested)) as progress:
+            result = evaluate(package, tested, jobs=jobs, progress=progress)
         if card.accuracy.get("set", tested.name) != tested.name:
             package.meta["accuracy"] = {}
-        package.meta["accuracy"] |= {
-            "set": tested.name,
-            "unit": "percent top-1",
-            "int8": round(report["top1"], 2),
-        }
-        saved = {f"{key}_percent": round(report[key], 1) for key in ("macs_saved", "w2_rows_saved")}
-        package.meta["accuracy"] |= saved
+        package.meta["accuracy"] |= result.note()
         package.save(output)
-        OUT.print(
-            f"{output}: top-1 {report['top1']:.2f} % on {tested.name} (95 % interval {100 * low:.2f} to"
-            f" {100 * high:.2f}); {report['macs_saved']:.1f} % fewer MACs,"
-            f" {report['w2_rows_saved']:.1f} % fewer W2 rows",
-            soft_wrap=True,
-            highlight=False,
+        report = result.report()
+        say(
+            f"{output}: {result.summary()}; {report['macs_saved']:.1f} % fewer MACs,"
+            f" {report['w2_rows_saved']:.1f} % fewer W2 rows"
         )

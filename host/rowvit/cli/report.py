@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rowvit.cli.common import ERR, OUT, app, sentences, writable, write
+from rowvit.cli.common import ERR, app, say, sentences, writable, write
 
 
 @app.command()
@@ -17,10 +17,11 @@ def report(
     results: Annotated[list[Path], typer.Argument(help="Result files of rowvit bench and rowvit power.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
     check: Annotated[
-        bool, typer.Option("--check", help="Only see that each says all that a reviewer asks; write nothing.")
+        bool,
+        typer.Option("--check", help="Only check that each has all that a reviewer asks; write nothing."),
     ] = False,
 ) -> None:
-    """Turn results into one HTML page with plots; two of a kind are compared.
+    """Turn results into one HTML page with plots; several of one kind are compared.
 
     A result that lacks board, overlay, configuration, clock, model, data, warm-up, repetitions, instrument,
     sampling rate, idle power, temperature, versions or command line is refused.
@@ -36,7 +37,7 @@ def report(
     documents = {path: result.read(path) for path in results}
     if check:
         for path, document in documents.items():
-            OUT.print(f"{path}: complete; {document['evidence']}", highlight=False, soft_wrap=True)
+            say(f"{path}: complete; {document['evidence']}")
         return
     from rowvit.measure.report import page
 
@@ -44,4 +45,4 @@ def report(
     with ERR.status("drawing"):
         text = page([(path.name, document) for path, document in documents.items()])
     write(output, text)
-    OUT.print(f"{output}: {len(documents)} results", highlight=False, soft_wrap=True)
+    say(f"{output}: {len(documents)} results")

@@ -11,7 +11,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -22,16 +23,22 @@ if TYPE_CHECKING:
     from rowvit.hardware.config import HardwareConfig
     from rowvit.model.store import Card
     from rowvit.model.vit import VisionTransformer
+    from rowvit.reference.network import Counts
+    from rowvit.targets.target import Result
     from rowvit.train.data import Photos
+
+    #: a package, or a float network and its card
+    Network: TypeAlias = ModelPackage | tuple[VisionTransformer, Card]
 
 SHARD = 32  # photos
 DEADLINE = 1800.0  # seconds for one shard
 COUNTED = ("macs_executed", "macs_dense", "w2_rows_fetched", "w2_rows_total")
+PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass
 class Work:
-    """What photos gave and cost; arrays have one entry for each photo, in the order of the set.
+    """Logits and work of photos; arrays have one entry per photo, in the order of the set.
 
     Parameters
     ----------
@@ -58,7 +65,7 @@ class Work:
 
     @classmethod
     def join(cls, parts: list[Work]) -> Work:
-        """One after the other."""
+        """Concatenated."""
         return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
 
@@ -94,14 +101,14 @@ class Evaluation:
         return self.work.logits.argmax(axis=1)
 
     def right(self, best: int = 1) -> int:
-        """Photos whose class is among the ``best`` greatest logits; the lowest index wins a tie."""
+        """Photos whose class is among the ``best`` largest logits; the lowest index wins a tie."""
         logits, truth = self.work.logits, self.truth[:, None]
         own = np.take_along_axis(logits, truth, axis=1)
         before = (logits > own) | ((logits == own) & (np.arange(logits.shape[1]) < truth))
         return int((before.sum(axis=1) < best).sum())
 
     def compare(self, other: Evaluation) -> None:
-        """Set the agreement with another network on the same photos; classes meet as in `matched`."""
+        """Set the agreement with another network on the same photos; classes are matched as in `matched`."""
         order = _places(other.classes, self.classes)
         theirs = other.guesses if order is None else order[other.guesses]
         self.agreement = float((theirs == self.guesses).mean())
@@ -112,8 +119,25 @@ class Evaluation:
         np.add.at(counts, (self.truth, self.guesses), 1)
         return counts
 
+    def note(self) -> dict[str, Any]:
+        """What the network's file says of it: set, unit, and percent top-1 by type of network.
+
+        That of a package also has the percentages of MACs and of W2 rows saved.
+        """
+        report, kind = self.report(), self.kind.split()[0]
+        found = {"set": self.data, "unit": "percent top-1", kind: round(report["top1"], 2)}
+        if kind == "int8":
+            found |= {f"{key}_percent": round(report[key], 1) for key in ("macs_saved", "w2_rows_saved")}
+        return found
+
+    def summary(self) -> str:
+        """A phrase: top-1, the set, and the interval of 95 %."""
+        low, high = (100 * share for share in wilson(self.right(), len(self.truth)))
+        top1 = 100 * self.right() / len(self.truth)
+        return f"top-1 {top1:.2f} % on {self.data} (95 % interval {low:.2f} to {high:.2f})"
+
     def report(self) -> dict[str, Any]:
-        """Everything, for JSON; shares are in percent, work is the mean of a photo."""
+        """Everything, for JSON; shares are in percent, work is the mean per photo."""
         n, work = len(self.truth), self.work
         low, high = wilson(self.right(), n)
         report: dict[str, Any] = {
@@ -153,22 +177,60 @@ def wilson(right: int, total: int, z: float = 1.959964) -> tuple[float, float]:
         ``total`` is below 1, or ``right`` not within 0..total.
     """
     if not 0 <= right <= total or total < 1:
-        raise ValueError(f"{right} of {total} is no share")
+        raise ValueError(f"{right} of {total} is not a share")
     share, spread = right / total, z * z / total
     middle = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def matched(photos: Photos, network: str, classes: Sequence[str]) -> Photos:
-    """The photos with labels that count the classes of a network.
-
-    Where both have the same names, the network's order holds; other names are taken as they stand.
+def load(name: str | Path) -> Network:
+    """A package, or a float network and its card, from a file; a package also by its name.
 
     Raises
     ------
     RowvitError
-        If they differ in number.
+        The file cannot be read, or is a compiled program.
+    """
+    from rowvit.formats import container
+    from rowvit.model import store
+    from rowvit.targets.target import read_package
+
+    if Path(name).is_file() and store.KEY in container.read(name)[1]:
+        return store.load(name)
+    return read_package(name)
+
+
+def with_rule(network: Network, rule: str) -> Network:
+    """The network with another FFN2 rule, which a float network gets in place.
+
+    Raises
+    ------
+    RowvitError
+        There is no such rule.
+    """
+    from rowvit.formats.package import RULES, ModelPackage
+
+    if rule not in RULES:
+        raise RowvitError(f"FFN2 rule '{rule}' is not one of {', '.join(RULES)}")
+    if isinstance(network, ModelPackage):
+        return ModelPackage(network.meta | {"ffn2_rule": rule}, network.tensors)
+    from rowvit.model.prune import set_ffn2
+
+    model, card = network
+    set_ffn2(model, rule, model.config.thresholds)
+    return model, card
+
+
+def matched(photos: Photos, network: str, classes: Sequence[str]) -> Photos:
+    """The photos with labels that are indices of the network's classes.
+
+    Where both have the same names, they are matched by name; otherwise by position.
+
+    Raises
+    ------
+    RowvitError
+        The numbers of classes differ.
     """
     if len(classes) != len(photos.classes):
         raise RowvitError(
@@ -179,7 +241,7 @@ def matched(photos: Photos, network: str, classes: Sequence[str]) -> Photos:
 
 
 def _places(names: Sequence[str], among: Sequence[str]) -> np.ndarray | None:
-    """Where each of the names stands among others; None if these are not the same names."""
+    """The index of each of the names among others; None if these are not the same names."""
     place = {name: index for index, name in enumerate(among)}
     if place.keys() != set(names) or len(place) < len(among):
         return None
@@ -216,11 +278,12 @@ def float_work(model: VisionTransformer, card: Card, pixels: np.ndarray, precisi
             total += value.shape[1] * value.shape[2]
             live.append(value.shape[1])
 
-    for block in model.blocks:
-        block.mlp.rows_fetched = block.mlp.rows_total = 0
+    ffns = [block.mlp for block in model.blocks]
+    for ffn in ffns:
+        ffn.rows_fetched = ffn.rows_total = 0
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         logits = predict(model, pixels, card.mean, card.std, batch=images, observe=observe)
-    fetched = np.full(images, sum(block.mlp.rows_fetched for block in model.blocks) / images)
+    fetched = np.full(images, sum(ffn.rows_fetched for ffn in ffns) / images)
     arch = vars(config) | {"tokens": config.tokens, "channels": 3}
     meta = {"architecture": arch, "ffn2_rule": config.ffn2_rule, "tile_rows": config.tile_rows}
     work = count_work(meta, live, probabilities, nonzero, fetched)
@@ -254,14 +317,18 @@ def golden_work(
             predicted[index] = predict(program, config, statistics=measured(count)).image_cycles[0]
     return Work(
         np.stack([image.logits for image in found]) * package.meta["scales"]["logit"],
-        *(np.array([getattr(c, key) for c in counts], np.int64) for key in COUNTED),
-        np.array([_zeros(package, c) for c in counts]),
-        predicted,
-        np.ones(len(found), bool),
+        **_counted(counts),
+        zeros=np.array([_zeros(package, c) for c in counts]),
+        cycles=predicted,
+        bit_exact=np.ones(len(found), bool),
     )
 
 
-def _zeros(package: ModelPackage, counts: Any) -> float:
+def _counted(counts: Sequence[Counts | Result]) -> dict[str, np.ndarray]:
+    return {key: np.array([getattr(one, key) for one in counts], np.int64) for key in COUNTED}
+
+
+def _zeros(package: ModelPackage, counts: Counts) -> float:
     return 1 - sum(counts.ffn2_nonzeros) / (sum(counts.live) * package.arch["hidden"])
 
 
@@ -280,10 +347,10 @@ def sim_work(package: ModelPackage, pixels: np.ndarray, config: HardwareConfig) 
     ]
     return Work(
         np.stack([result.logits for result in found]) * package.meta["scales"]["logit"],
-        *(np.array([getattr(r, key) for r in found], np.int64) for key in COUNTED),
-        np.array([_zeros(package, image.counts) for image in expected]),
-        np.array([result.cycles for result in found], np.float64),
-        np.array(same),
+        **_counted(found),
+        zeros=np.array([_zeros(package, image.counts) for image in expected]),
+        cycles=np.array([result.cycles for result in found], np.float64),
+        bit_exact=np.array(same),
     )
 
 
@@ -291,7 +358,7 @@ def sim_work(package: ModelPackage, pixels: np.ndarray, config: HardwareConfig) 
 
 
 def evaluate(
-    model: ModelPackage | tuple[VisionTransformer, Card],
+    model: Network,
     photos: Photos,
     target: str = "golden",
     config: HardwareConfig | None = None,
@@ -312,33 +379,39 @@ def evaluate(
     config : HardwareConfig, optional
         For ``cycles`` and target "sim".
     cycles : int
-        So many photos, the first of the set, go through the cycle model.
+        This many photos, the first of the set, go through the cycle model.
     jobs : int
         Worker processes on this machine.
     scheduler : str, optional
-        Address of a Dask scheduler, whose workers are taken instead.
+        Address of a Dask scheduler, whose workers are used instead.
     progress : callable
-        Told the photos done, after every shard.
+        Gets the number of photos done, after every shard.
     precision : str
-        "fp32", or "bf16" for the matrices of a float network: faster, and right but for near ties.
+        "fp32", or "bf16" for the matrices of a float network: faster, and the same but for near ties.
 
     Raises
     ------
     RowvitError
-        The photos' classes are not the network's, Dask is missing, or a shard fails.
+        The precision is unknown, there is no ``config`` for target "sim", the photos' classes are not the
+        network's, Dask is missing, or a shard fails.
     """
-    floating = isinstance(model, tuple)
-    if floating:
+    if precision not in PRECISIONS:
+        raise RowvitError(f"precision '{precision}' is not {' or '.join(PRECISIONS)}")
+    if isinstance(model, tuple):
         network, card = model
         name, classes, side, resize = card.name, card.classes, network.config.image_size, card.resize
+        kind = f"float {precision}"
     else:
         name, classes = model.meta["name"], model.meta["classes"]
         side, resize = model.arch["image_size"], model.meta["preprocessing"]["resize"]
+        kind = f"int8 {target}"
     photos = matched(photos, name, classes)
     shards = [range(i, min(i + SHARD, len(photos))) for i in range(0, len(photos), SHARD)]
-    if target == "sim" and not floating:
+    if target == "sim" and not isinstance(model, tuple):
         from rowvit.sim.verilate import build
 
+        if config is None:
+            raise RowvitError("target sim needs a hardware configuration")
         build(config)  # once, before the workers need it
         shards = [range(i, i + 1) for i in range(len(photos))]
     parts: list[Work] = []
@@ -348,7 +421,6 @@ def evaluate(
         parts.append(part)
         done += len(part.logits)
         progress(done)
-    kind = f"float {precision}" if floating else f"int8 {target}"
     of = "RTL in simulation" if target == "sim" else "cycle model"
     return Evaluation(
         name,
@@ -362,7 +434,7 @@ def evaluate(
 
 
 def _shard(
-    model: Any,
+    model: Network,
     part: Photos,
     cycles: int,
     *,
@@ -374,15 +446,16 @@ def _shard(
 ) -> Work:
     pixels = part.pixels(range(len(part)), side, resize)
     if isinstance(model, tuple):
-        return float_work(*model, pixels, precision)
-    if target == "sim":
+        network, card = model
+        return float_work(network, card, pixels, precision)
+    if target == "sim" and config is not None:
         return sim_work(model, pixels, config)
     return golden_work(model, pixels, config, cycles)
 
 
 def _run(
-    work: Callable,
-    model: Any,
+    work: Callable[[Network, Photos, int], Work],
+    model: Network,
     photos: Photos,
     shards: list[range],
     cycles: int,
@@ -406,7 +479,9 @@ def _run(
         from distributed import Client, KilledWorker
         from distributed import TimeoutError as NoAnswer
     except ImportError as error:
-        raise RowvitError("several workers need Dask; install it with: pip install 'rowvit[eval]'") from error
+        raise RowvitError(
+            "several workers need Dask", "install it with: pip install 'rowvit[eval]'"
+        ) from error
     try:
         client = (
             Client(scheduler, timeout=10)
@@ -420,7 +495,7 @@ def _run(
             sent = client.scatter(model, broadcast=True)
         except NoAnswer as error:
             raise RowvitError(
-                f"the Dask scheduler at {scheduler} has no workers; start some: dask worker {scheduler}"
+                f"the Dask scheduler at {scheduler} has no workers", f"start some: dask worker {scheduler}"
             ) from error
         futures = [client.submit(work, sent, part(shard), counted(shard), pure=False) for shard in shards]
         for shard, future in zip(shards, futures, strict=True):
@@ -428,6 +503,7 @@ def _run(
                 yield future.result(DEADLINE)
             except (NoAnswer, KilledWorker) as error:
                 raise RowvitError(
-                    f"photos {shard.start} to {shard.stop - 1}: the workers died of them, or gave no answer"
-                    f" within {DEADLINE / 60:.0f} minutes; see Dask's log"
+                    f"photos {shard.start} to {shard.stop - 1}: the workers died on them, or did not answer"
+                    f" within {DEADLINE / 60:.0f} minutes",
+                    "see Dask's log",
                 ) from error

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The float network of the same architecture on this machine's CPU: PyTorch, onnxruntime, NumPy.
 
-The weights are random (a package holds no float ones); neither runtime's speed depends on them. Token
-pruning is the network's own, so a pruned network drops the same number of tokens here; skipped rows of W2
-have no counterpart, since neither library skips zeros.
+The weights are random (a package holds no float ones); no runtime's speed depends on them. Token pruning is
+the network's own, so a pruned network drops the same number of tokens here; skipped rows of W2 have no
+counterpart, since no library skips zeros.
 
-PyTorch makes the network. Where it cannot be had, onnxruntime takes a file that `save` made elsewhere; and
-NumPy, whose network is its own, runs wherever the driver does.
+PyTorch makes the network. Without PyTorch, onnxruntime takes a file that `save` made elsewhere; and NumPy,
+which has a separate implementation of the network, runs wherever the driver does.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from rowvit.model.vit import VisionTransformer
 
 RUNTIMES = ("torch", "ort", "numpy")
-#: greatest difference of logits between the runtimes, relative to the greatest logit
+#: largest difference of logits between the runtimes, relative to the largest logit
 TOLERANCE = 1e-3
 
 
@@ -46,12 +47,11 @@ class Speed:
     version : str
     threads, batch : int
     calls : int
-        That were timed, after the warm-up.
+        Timed, after the warm-up.
     median_s, fastest_s, p90_s : float
-        Seconds of a call.
+        Seconds per call.
     difference : float or None
-        Greatest difference of a logit from PyTorch's, relative to the greatest logit; None where it was not
-        compared.
+        Largest difference of a logit from PyTorch's, relative to the largest logit; None if not compared.
     """
 
     runtime: str
@@ -80,15 +80,15 @@ def float_network(meta: dict) -> VisionTransformer:
 
         from rowvit.model.vit import FusedAttention, VisionTransformer, ViTConfig
     except ImportError as error:
-        raise RowvitError("the float network needs PyTorch; install it with: pip install torch") from error
+        raise RowvitError("the float network needs PyTorch", "install it with: pip install torch") from error
     arch = meta["architecture"]
     fields = ("image_size", "patch_size", "dim", "depth", "heads", "hidden", "classes", "prefix")
-    # thresholds on scores depend on the data; the count that a step keeps at most stands for it
+    # thresholds on scores depend on the data; the largest number of tokens that a step keeps stands for them
     config = ViTConfig(**{name: arch[name] for name in fields}, pruning=tuple(meta["pruning"]))
     torch.manual_seed(0)
     network = VisionTransformer(config)
     for block in network.blocks:
-        if block.keep is None:  # nobody needs its scores
+        if block.keep is None:  # its scores are not needed
             fused = FusedAttention(config)
             fused.load_state_dict(block.attn.state_dict())
             block.attn = fused
@@ -96,8 +96,7 @@ def float_network(meta: dict) -> VisionTransformer:
 
 
 def export(network: VisionTransformer, batch: int) -> bytes:
-    """The network as ONNX for exactly ``batch`` images; top-k by a constant count is part of it."""
-    import io
+    """The network as ONNX for exactly ``batch`` images, including top-k by a constant count."""
     import warnings
 
     import torch
@@ -110,10 +109,11 @@ def export(network: VisionTransformer, batch: int) -> bytes:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return self.network(images)
 
-    side, file = network.config.image_size, io.BytesIO()
+    side = network.config.image_size
+    file: Any = io.BytesIO()  # torch's annotation knows paths only
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # shapes become constants, as they should
-        # the exporter by torch.export would need onnxscript
+        # the exporter based on torch.export would need onnxscript
         torch.onnx.export(
             Plain().eval(),
             (torch.zeros(batch, 3, side, side),),
@@ -127,7 +127,7 @@ def export(network: VisionTransformer, batch: int) -> bytes:
 
 
 def save(meta: dict, path: Path, batch: int) -> None:
-    """Write the float network as ONNX for ``batch`` images, and with it what `measure` shall compare.
+    """Write the float network as ONNX for ``batch`` images, and of which network it is, for `ways`.
 
     Raises
     ------
@@ -138,7 +138,9 @@ def save(meta: dict, path: Path, batch: int) -> None:
     try:
         import onnx
     except ImportError as error:
-        raise RowvitError("writing ONNX needs the package onnx; install it with: pip install onnx") from error
+        raise RowvitError(
+            "writing ONNX needs the package onnx", "install it with: pip install onnx"
+        ) from error
     model = onnx.load_model_from_string(export(network, batch))
     onnx.helper.set_model_props(model, {"rowvit": _described(meta)})
     try:
@@ -160,7 +162,7 @@ class Way:
     runtime, version, threads, batch
         As of `Speed`.
     running : callable
-        Gives a context in which the runtime is ready: a function that returns the logits of a batch.
+        Returns a context manager with the runtime ready: a function that returns the logits of a batch.
     expected : callable, optional
         Returns PyTorch's logits of the same images.
     """
@@ -179,16 +181,16 @@ def ways(
     batches: Sequence[int] = (1, 16),
     threads: Sequence[int] | None = None,
 ) -> list[Way]:
-    """What `measure` shall time; nothing runs yet, but what is missing is found.
+    """What `measure` shall time; nothing runs yet, but a missing runtime is found.
 
     Parameters
     ----------
     meta : dict
         Description of a package or program.
     runtimes : iterable of str
-        Of `RUNTIMES`, or a file that `save` wrote. NumPy takes as many threads as its BLAS likes.
+        Of `RUNTIMES`, or a file that `save` wrote. NumPy uses as many threads as its BLAS chooses.
     batches : sequence of int
-        Images per call; a file has its own.
+        Images per call; a file says its own.
     threads : sequence of int, optional
         By default one, and all processors.
 
@@ -208,7 +210,7 @@ def ways(
             found += _ways_from_torch(meta, name, batches, threads)
         else:
             raise RowvitError(
-                f"no baseline '{name}'; take {', '.join(RUNTIMES)} or a file of rowvit baseline"
+                f"no baseline '{name}'", f"use {', '.join(RUNTIMES)} or a file of rowvit baseline"
             )
     return found
 
@@ -220,12 +222,12 @@ def measure(ways: Iterable[Way], seconds: float = 3.0) -> Iterator[Speed]:
     ----------
     ways : iterable of Way
     seconds : float
-        Each is called for so long, at least five times, after a warm-up of two calls.
+        Each is called for this long, at least five times, after a warm-up of two calls.
 
     Raises
     ------
     RowvitError
-        A runtime's logits are not PyTorch's.
+        A runtime's logits differ from PyTorch's.
     """
     for way in ways:
         with way.running() as call:
@@ -236,7 +238,7 @@ def measure(ways: Iterable[Way], seconds: float = 3.0) -> Iterator[Speed]:
                 if difference > TOLERANCE:
                     raise RowvitError(
                         f"{way.runtime} {way.version} differs from PyTorch by {difference:.1e} of the"
-                        " greatest logit; its speed would be another network's"
+                        " largest logit, so its speed would be another network's"
                     )
             times = _time(call, seconds)
         median, fastest, p90 = (float(value) for value in np.quantile(times, [0.5, 0, 0.9]))
@@ -314,7 +316,8 @@ def _ways_of_file(meta: dict, file: Path, threads: Sequence[int]) -> list[Way]:
     session = _session(model, 1, file.name)
     if session.get_modelmeta().custom_metadata_map.get("rowvit") != _described(meta):
         raise RowvitError(
-            f"{file} is not the float network of this model; make it with: rowvit baseline MODEL -o {file}"
+            f"{file} is not the float network of this model",
+            f"make it with: rowvit baseline MODEL -o {file}",
         )
     batch, version = session.get_inputs()[0].shape[0], _onnxruntime().__version__
     pixels = _pixels(meta, batch)
@@ -337,7 +340,7 @@ def _onnxruntime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise RowvitError(
-            "this baseline needs onnxruntime; install it with: pip install onnxruntime"
+            "this baseline needs onnxruntime", "install it with: pip install onnxruntime"
         ) from error
     return onnxruntime
 
@@ -348,7 +351,7 @@ def _session(model: bytes, threads: int, name: str = "the network") -> Any:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     try:
         return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its own exceptions have no common base class
+    except Exception as error:  # onnxruntime's exceptions have no common base class
         raise RowvitError(f"onnxruntime cannot read {name}: {error}") from error
 
 
@@ -359,10 +362,11 @@ def _ways_in_numpy(meta: dict, batches: Sequence[int]) -> list[Way]:
     from rowvit.measure.numpy_network import NumpyNetwork
 
     network = NumpyNetwork(meta["architecture"], meta["pruning"])
+
+    def running(pixels: np.ndarray) -> AbstractContextManager[Callable[[], np.ndarray]]:
+        return nullcontext(lambda: network(pixels))
+
     return [
-        Way(
-            *("numpy", np.__version__, processors(), batch),
-            partial(nullcontext, partial(network, _pixels(meta, batch))),
-        )
+        Way("numpy", np.__version__, processors(), batch, partial(running, _pixels(meta, batch)))
         for batch in batches
     ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The float network in NumPy alone, for boards that have neither PyTorch nor onnxruntime."""
+"""The float network in plain NumPy, for boards that have neither PyTorch nor onnxruntime."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class NumpyNetwork:
-    """`VisionTransformer` with ReLU and the head on the class token, in float32; the products are BLAS's.
+    """`VisionTransformer` with ReLU and the head on the class token, in float32; BLAS does the products.
 
     Parameters
     ----------
@@ -17,7 +17,7 @@ class NumpyNetwork:
         Of a package's or program's description.
     pruning : list of {layer, keep}
     parameters : mapping of str to float32 arrays, optional
-        Under timm's names; by default random ones.
+        By timm's names; random by default.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures: an empty one to draw on, and those of a report, as SVG that stands in the page itself."""
+"""Pictures: an empty one to draw on, and those of a report, as SVG embedded in the page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Plot:
 
 
 def figure(width: float, height: float) -> Figure:
-    """An empty picture of so many inches, which needs no display.
+    """An empty picture, in inches, which needs no display.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def figure(width: float, height: float) -> Figure:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise RowvitError("a plot needs matplotlib; install it with: pip install matplotlib") from error
+        raise RowvitError("a plot needs matplotlib", "install it with: pip install matplotlib") from error
     picture = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(picture)
     return picture
@@ -48,7 +48,7 @@ def figure(width: float, height: float) -> Figure:
 
 def _draw(caption: str, height: float, paint: Any) -> Plot:
     """``paint`` gets the axes of a picture that is narrow enough for a phone."""
-    picture = figure(4.6, height)  # first: it says what to do if there is no matplotlib
+    picture = figure(4.6, height)  # first, since its error says what to do without matplotlib
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": caption, "font.size": 9, "svg.fonttype": "path"}):
@@ -70,7 +70,7 @@ def latency(figures: dict[str, Any]) -> Plot:
         axes.plot(values, np.arange(1, len(values) + 1) / len(values), ".", color=_BLUE, markersize=4)
         for name, color in (("median", _GRAY), ("p90", _ORANGE), ("p99", "#8c1d40")):
             axes.axvline(found[name], color=color, linewidth=1, label=f"{name} {found[name]:.4g} ms")
-        axes.set(xlabel="latency of an image, ms", ylabel="share of the images", ylim=(0, 1.03))
+        axes.set(xlabel="latency of an image, ms", ylabel="share of images", ylim=(0, 1.03))
         axes.legend(frameon=False)
 
     return _draw(f"Latency of {len(found['values'])} images, one after the other", 2.6, paint)
@@ -100,7 +100,7 @@ def phases(figures: dict[str, Any]) -> Plot:
 
 
 def layers(runs: list[tuple[str, dict[str, Any]]]) -> Plot:
-    """Cycles of every layer; of one run also how busy the array is."""
+    """Cycles of every layer; for a single run also how busy the array is."""
     names = [layer["name"] for layer in runs[0][1]["layers"]]
 
     def paint(axes: Axes) -> None:
@@ -123,7 +123,7 @@ def layers(runs: list[tuple[str, dict[str, Any]]]) -> Plot:
 
 
 def rates(label: str, figures: dict[str, Any]) -> Plot:
-    """Images per second beside those of the CPU."""
+    """Images per second, compared with the CPU's."""
     rows = [(label, figures["images_per_second"], _ORANGE)]
     for speed in figures["baseline"]:
         threads = f"{speed['threads']} thread" + "s" * (speed["threads"] > 1)
@@ -139,7 +139,7 @@ def rates(label: str, figures: dict[str, Any]) -> Plot:
         axes.set_xlabel("images per second")
 
     return _draw(
-        "Throughput beside the float network on the same machine's CPU", 0.7 + 0.26 * len(rows), paint
+        "Throughput compared with the float network on the same machine's CPU", 0.7 + 0.26 * len(rows), paint
     )
 
 
@@ -150,7 +150,7 @@ def power(document: dict[str, Any]) -> Plot:
 
     def paint(axes: Axes) -> None:
         origin = passes[0]["start"]
-        # a line from pass to pass would show what nobody measured
+        # a line from pass to pass would show what was not measured
         edges = [p["start"] - origin for p in passes[1:]]
         for part in np.split(np.arange(len(times)), np.searchsorted(times, edges)):
             axes.plot(times[part], np.array(samples["watts"])[part], color="#444444", linewidth=0.6)
@@ -168,7 +168,7 @@ def power(document: dict[str, Any]) -> Plot:
 
 def pairs(document: dict[str, Any]) -> Plot:
     """Mean power of both passes of every pair."""
-    watts = {"idle": {}, "busy": {}}
+    watts: dict[str, dict[int, float]] = {"idle": {}, "busy": {}}
     for p, mean in zip(document["passes"], document["power"]["pass_watts"], strict=True):
         watts[p["kind"]][p["pair"]] = mean
 
@@ -178,7 +178,7 @@ def pairs(document: dict[str, Any]) -> Plot:
         for kind, color in (("idle", _BLUE), ("busy", _ORANGE)):
             axes.plot(list(watts[kind]), list(watts[kind].values()), "o", color=color, label=kind, zorder=2)
         axes.set(xlabel="pair of passes", ylabel="mean W")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         axes.legend(frameon=False)
 
     return _draw("Idle and busy passes, pair by pair", 2.6, paint)
@@ -204,7 +204,7 @@ def ratios(rows: list[tuple[str, list[float]]], labels: list[str]) -> Plot:
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])
         axes.invert_yaxis()
         axes.margins(x=0.18)
-        axes.set_xlabel(f"times that of {labels[0]}")
+        axes.set_xlabel(f"ratio to {labels[0]}")
         if len(labels) > 2:
             axes.legend(frameon=False)
 

@@ -2,38 +2,42 @@
 """How much energy an image takes: the protocol of a power measurement, and its statistics.
 
 Passes come in pairs, one idle (overlay and network loaded, core not started) and one busy, in shuffled
-order, so that what drifts falls on both alike. A figure is stated as its mean over the pairs, its standard
-error, and an uncertainty: half of the 99 % interval by Student's t, plus what the steps of the instrument
-can hide. The instrument's own accuracy is not in it.
+order, so that drift affects both alike. A figure is stated as its mean over the pairs, its standard error,
+and an uncertainty: half of the 99 % interval by Student's t, plus what the steps of the instrument can hide.
+The instrument's own accuracy is not in it.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rowvit.errors import RowvitError
 from rowvit.measure.sensors import Instrument, Samples
 
+if TYPE_CHECKING:
+    from rowvit.measure.workload import Workload
+
 CONFIDENCE = 0.99
 #: fewer pairs say too little about their own spread
 FEWEST_PAIRS = 5
-#: in a result file; a fast meter's log is kept beside it
+#: in a result file; a fast meter's log is kept next to it
 MOST_SAMPLES = 20_000
 
-#: the figures of a result: what to call them, in which unit, and how many of those the result's is
+#: the figures of a result: name, unit, and the factor from the result's number to that unit
 FIGURES = {
     "idle_watts": ("idle", "W", 1),
     "busy_watts": ("busy", "W", 1),
-    "delta_watts": ("busy less idle", "W", 1),
-    "joules_per_image": ("energy of an image", "mJ", 1e3),
-    "dynamic_joules_per_image": ("the same less idling", "mJ", 1e3),
+    "delta_watts": ("busy minus idle", "W", 1),
+    "joules_per_image": ("energy per image", "mJ", 1e3),
+    "dynamic_joules_per_image": ("of that, above idle", "mJ", 1e3),
     "images_per_second": ("throughput", "images/s", 1),
 }
 
@@ -45,13 +49,13 @@ class Plan:
     Parameters
     ----------
     pairs : int
-        Idle and busy passes, of each so many.
+        Idle passes, and as many busy ones.
     seconds : float
         Measured part of a pass; a busy one lasts until its last image is done.
     settle : float
         Seconds of the same load before that, which are not counted.
     tail : float
-        Seconds of the same load after it, for what the sensor lags.
+        Seconds of the same load after it, since the sensor lags.
     seed : int
         Of the order.
     """
@@ -65,20 +69,15 @@ class Plan:
     def __post_init__(self) -> None:
         if self.pairs < FEWEST_PAIRS:
             raise RowvitError(
-                f"{self.pairs} pairs of passes are too few for an uncertainty; take {FEWEST_PAIRS}"
+                f"{self.pairs} pairs of passes are too few for an uncertainty", f"use at least {FEWEST_PAIRS}"
             )
         if self.seconds <= 0 or self.settle < 0 or self.tail < 0:
-            raise RowvitError("a pass takes more than 0 s, settle and tail at least 0 s")
+            raise RowvitError("a pass must take more than 0 s, and settle and tail at least 0 s")
 
     def order(self) -> list[tuple[int, str]]:
-        """(pair, "idle" or "busy") of every pass; half of the pairs, drawn by lot, begin with "busy"."""
+        """(pair, "idle" or "busy") of every pass; half of the pairs, drawn at random, start with "busy"."""
         first = np.random.default_rng(self.seed).permutation(np.arange(self.pairs) % 2)
         return [(pair, ("idle", "busy")[first[pair] ^ turn]) for pair in range(self.pairs) for turn in (0, 1)]
-
-    @property
-    def duration(self) -> float:
-        """Seconds that the passes take at least."""
-        return 2 * self.pairs * (self.seconds + self.settle + self.tail)
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def measure(
     for pair, kind in plan.order():
 
         def load(seconds: float, busy: bool = kind == "busy") -> int:
-            """Work, or wait, for at least so long; the images."""
+            """Work, or wait, for at least this long; returns the images."""
             if not busy:
                 clock.sleep(seconds)
                 return 0
@@ -161,7 +160,7 @@ def measure(
             images = load(plan.seconds)
             end = clock.monotonic()
             degrees = temperature() if temperature else None
-            # beyond the end by two samples, so that it lies between samples of the same load
+            # beyond the end by two samples, so that the end lies between samples of the same load
             load(max(plan.tail, 2 * instrument.interval))
             stop = clock.monotonic()
         passes.append(Pass(pair, kind, start, begin, end, stop, images, degrees))
@@ -176,6 +175,93 @@ def _recording(instrument: Instrument) -> Iterator[None]:
         yield
     finally:
         instrument.stop()
+
+
+def document(
+    workload: Workload,
+    plan: Plan,
+    instrument: Instrument,
+    batch: int = 8,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, Any]:
+    """Make the passes, and describe them: the result that ``rowvit power`` writes.
+
+    Parameters
+    ----------
+    workload : Workload
+        All of its images are classified in one call, so that the core never waits for the host through an
+        idle pass.
+    plan : Plan
+    instrument : Instrument
+        Without samples yet, or ever, the result lacks figures; see `instruments.meter.join`.
+    batch : int
+        Images per start of the core.
+    progress : callable
+        Gets the number of passes done.
+
+    Raises
+    ------
+    RowvitError
+        The target cannot be opened, or the accelerator or the instrument failed.
+    """
+    from rowvit.measure import result  # not at the top: the help of rowvit power imports this module
+
+    session, thermometer = workload.session, workload.thermometer()
+    found = workload.describe("power")
+    target = session.target
+    wall = time.time() - time.monotonic()
+    done = itertools.count(1)
+    passes = measure(
+        plan,
+        lambda: len(target(workload.images, batch)),
+        instrument,
+        thermometer[1] if thermometer else None,
+        progress=lambda _: progress(next(done)),
+    )
+    degrees = [one.temperature for one in passes if one.temperature is not None]
+    found |= {
+        "protocol": {
+            "warm_up": f"all images once, and {plan.settle:g} s of the same load before every pass",
+            "repetitions": plan.pairs,
+            "batch": batch,
+            **asdict(plan),
+            "order": [kind for _, kind in plan.order()],
+            "wall_minus_monotonic_s": wall,
+        },
+        "instrument": {
+            "name": instrument.name,
+            "measures": instrument.measures,
+            "sampling_hz": {"none": instrument.name},
+        },
+        "idle": {"none": "no power was measured"},
+        "temperature": result.temperature(
+            thermometer[0] if thermometer else None, degrees, session.target_name
+        ),
+        "passes": [asdict(one) for one in passes],
+        "power": {"none": instrument.name},
+    }
+    if instrument.available == "now":
+        add_figures(found, instrument)
+    return found
+
+
+def add_figures(document: dict[str, Any], instrument: Instrument) -> None:
+    """Complete a result with the figures that the instrument's samples give.
+
+    Raises
+    ------
+    RowvitError
+        Samples are missing.
+    """
+    passes = [Pass(**record) for record in document["passes"]]
+    samples = instrument.samples(passes)
+    found = figures(passes, samples)
+    document["instrument"] |= {"name": instrument.name, "sampling_hz": 1 / samples.interval}
+    document["idle"] = {
+        "watts": found["idle_watts"]["value"],
+        "state": "overlay and network loaded, core not started",
+    }
+    document["power"] = found
 
 
 @dataclass(frozen=True)
@@ -209,7 +295,7 @@ def figures(passes: Sequence[Pass], samples: Samples) -> dict[str, Any]:
     """
     watts = np.array([samples.energy(p.begin, p.end) / p.seconds for p in passes])
     busy = np.array([p.kind == "busy" for p in passes])
-    # pair by pair: the order within a pair is drawn by lot
+    # pair by pair: the order within a pair is random
     idle_watts, busy_watts = watts[~busy], watts[busy]
     per_image = np.array([p.seconds / p.images for p in passes if p.kind == "busy"])
     step = samples.step()

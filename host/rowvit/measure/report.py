@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One HTML page of results: figures, plots, conditions, and a comparison. It needs no network."""
+"""One HTML page of results: figures, plots, conditions, and a comparison. It loads nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rowvit.measure.plots import Plot
 from rowvit.measure.power import FIGURES
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-#: conditions that a comparison says the differences of; the host's load and the date always differ
+#: conditions whose differences a comparison lists; the host's load and the date always differ
 _CONDITIONS = (
     *("target", "board", "overlay", "config", "clock", "model", "data", "rowvit", "versions"),
     *("protocol", "instrument", "host"),
@@ -28,7 +28,7 @@ def page(documents: list[tuple[str, dict[str, Any]]]) -> str:
     Parameters
     ----------
     documents : list of (name, result)
-        As `result.read` gives them; those of one kind are compared with the first of it.
+        From `result.read`; those of one kind are compared with the first of that kind.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def page(documents: list[tuple[str, dict[str, Any]]]) -> str:
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError as error:
-        raise RowvitError("a report needs jinja2; install it with: pip install 'rowvit[report]'") from error
+        raise RowvitError("a report needs jinja2", "install it with: pip install 'rowvit[report]'") from error
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
@@ -62,7 +62,7 @@ def page(documents: list[tuple[str, dict[str, Any]]]) -> str:
 
 
 def number(value: float | None) -> str:
-    """Four significant digits, and thousands apart."""
+    """Four significant digits, with separators of thousands."""
     if value is None:
         return ""
     if value == 0 or not math.isfinite(value):
@@ -111,7 +111,7 @@ def _throughput_tables(document: dict[str, Any]) -> list[dict[str, Any]]:
                     [p["name"], p["ms"], together.get(p["name"]), p["clock"]]
                     for p in figures["phases"]["latency"]
                 ],
-                "DMA in runs beside compute.",
+                "DMA in overlaps with compute.",
             )
         )
     if isinstance(figures["layers"], list):
@@ -138,7 +138,7 @@ def _throughput_tables(document: dict[str, Any]) -> list[dict[str, Any]]:
                     ]
                     for s in figures["baseline"]
                 ],
-                f"{document['host']['cpu']}; wall time of a call.",
+                f"{document['host']['cpu']}; wall time per call.",
             )
         )
     tables.append(_table("FINN's names", ["key", "value"], [*figures["finn"].items()]))
@@ -171,7 +171,7 @@ def _power_tables(document: dict[str, Any]) -> list[dict[str, Any]]:
     note = (
         f"Means over {len(found['pass_watts']) // 2} pairs of passes. The uncertainty is half of the"
         f" {found['confidence']:.0%} interval by Student's t, and what steps of {found['step_watts']:.2g} W"
-        " can hide; the instrument's own accuracy is not in it."
+        " can hide; the instrument's own accuracy is not included."
     )
     if not found["significant"]:
         note += " The difference between busy and idle is within its uncertainty."
@@ -206,7 +206,7 @@ def _said(value: Any) -> str:
 
 
 def _comparison(kind: str, some: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    """Quantities of several results of one kind beside each other."""
+    """Quantities of several results of one kind, side by side."""
     labels = [name for name, _ in some]
     documents = [document for _, document in some]
     rows = _quantities(kind, documents)
@@ -262,7 +262,7 @@ def _quantities(kind: str, documents: list[dict[str, Any]]) -> list[tuple[str, l
 
 
 def _shortened(text: str) -> str:
-    """A hash by its beginning: the whole one stands with its result."""
+    """The start of a hash: all of it is shown with its result."""
     return f"{text[:12]}…" if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", text) else text
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Result files: a measurement with everything that a reviewer asks about it.
 
-``result.schema.json`` defines them. What cannot be had (a temperature, say) is given as ``{"none": reason}``;
-it is never left out.
+``result.schema.json`` defines them. A value that is not to be had (a temperature, say) is never left out:
+``{"none": reason}`` takes its place.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from importlib import metadata
@@ -52,7 +53,7 @@ def describe(
     data: dict[str, Any],
     bitstream: Path | None = None,
 ) -> dict[str, Any]:
-    """Everything about a measurement but the measurement.
+    """Everything about a measurement except what was measured.
 
     Parameters
     ----------
@@ -71,8 +72,8 @@ def describe(
     Returns
     -------
     dict
-        To be completed with ``protocol``, ``instrument``, ``idle``, ``temperature``, and the part that is
-        named as its kind.
+        To be completed with ``protocol``, ``instrument``, ``idle``, ``temperature``, and the part named
+        after its kind.
     """
     model = meta.get("model", meta)
     return {
@@ -106,9 +107,18 @@ def data_set(name: str, subset: str, pixels: np.ndarray) -> dict[str, Any]:
     return {"set": name, "subset": subset, "images": len(pixels), "sha256": digest}
 
 
+def temperature(source: str | None, degrees: Sequence[float], target: str) -> dict[str, Any]:
+    """The part ``temperature``: what was read in the course of a measurement, in degrees Celsius."""
+    if source is None:
+        return {
+            "none": "the simulation has none" if target == "sim" else "no XADC or SYSMON among IIO devices"
+        }
+    return {"source": source, "first": degrees[0], "last": degrees[-1], "highest": max(degrees)}
+
+
 def host() -> dict[str, Any]:
-    """The CPU that runs the driver: its name, processors, how busy it was in the last minute, and what the
-    environment tells its arithmetic libraries.
+    """The CPU that runs the driver: its name, processors, load in the last minute, and the environment
+    variables that tune its arithmetic libraries.
     """
     name = platform.processor() or platform.machine()
     try:
@@ -209,8 +219,8 @@ def read(path: Path) -> dict[str, Any]:
         raise RowvitError(f"{path}: is not JSON ({error})") from error
     if problems := check(document):
         raise RowvitError(
-            f'{path} is refused: {"; ".join(problems)}. Measure again, or say {{"none": why}} for what cannot'
-            " be known"
+            f"{path} is refused: {'; '.join(problems)}",
+            'measure again, or write {"none": reason} for what cannot be known',
         )
     return document
 
@@ -227,12 +237,12 @@ def check(document: Any) -> list[str]:
         from jsonschema import Draft202012Validator
     except ImportError as error:
         raise RowvitError(
-            "checking results needs jsonschema; install it with: pip install jsonschema"
+            "checking results needs jsonschema", "install it with: pip install jsonschema"
         ) from error
     validator = Draft202012Validator(json.loads(SCHEMA.read_text()))
     problems: dict[str, None] = {}  # in order, each once
-    for error in sorted(validator.iter_errors(document), key=lambda e: list(map(str, e.absolute_path))):
-        problems.update(dict.fromkeys(_phrases(error)))
+    for found in sorted(validator.iter_errors(document), key=lambda e: list(map(str, e.absolute_path))):
+        problems.update(dict.fromkeys(_phrases(found)))
     return list(problems)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Token schedules and FFN2 thresholds: what they cost in accuracy, and what they save in cycles.
 
-Cycles are those of the compiler's cycle model, on a package of the network and the data of a few
-photos; MACs alone would not show what weights and drains cost.
+Cycles are predicted by the cycle model, from a package of the network and the data of a few photos; MACs
+alone would not show what weights and drains cost.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from rowvit.measure.accuracy import float_work
 from rowvit.model.prune import set_ffn2, set_pruning
 from rowvit.model.store import Card
 from rowvit.model.vit import VisionTransformer
+from rowvit.quant.quantise import QuantOptions, default_chunk, quantise
+from rowvit.quant.smooth import centre_keys
 from rowvit.reference import patchify, run
 
 if TYPE_CHECKING:
@@ -36,18 +38,18 @@ _BATCH = 50
 
 @dataclass(frozen=True)
 class Point:
-    """A schedule and what it gives.
+    """A schedule, its cost and its accuracy.
 
     Parameters
     ----------
     layers : tuple of int
-        Blocks after whose attention tokens go; empty for none.
+        Blocks after whose attention tokens are dropped; empty for none.
     rho : float
         Share of the patch tokens that each of them keeps.
     cycles : float
-        Of an image, on the mean.
+        Per image, on average.
     macs_saved : float
-        Share of the dense network's, zeros behind ReLU included.
+        As a share of the dense network's; products with zeros behind ReLU count as saved.
     top1 : float
         Share of the photos.
     """
@@ -60,7 +62,7 @@ class Point:
 
 
 def schedules(depth: int) -> Iterator[tuple[tuple[int, ...], float]]:
-    """Layers and ratios that a search tries: none, then three blocks at equal distances, at every ratio."""
+    """Layers and ratios that a search tries: no pruning, then three evenly spaced blocks, at every ratio."""
     yield (), 1.0
     step = max(1, depth // 4)
     for first in range(1, step + 2):
@@ -79,12 +81,46 @@ def cycles_of(package: ModelPackage, photos: np.ndarray, config: HardwareConfig)
 
 
 def top1(model: VisionTransformer, card: Card, photos: np.ndarray, labels: np.ndarray) -> float:
-    """Share of the photos [B, S, S, 3] that a float network classifies rightly."""
+    """Share of the photos [B, S, S, 3] that a float network classifies correctly."""
     right = 0
     for first in range(0, len(photos), _BATCH):
         part = slice(first, first + _BATCH)
         right += int((float_work(model, card, photos[part]).logits.argmax(axis=1) == labels[part]).sum())
     return right / len(photos)
+
+
+def stand_in(model: VisionTransformer, card: Card, photos: np.ndarray, rule: str) -> ModelPackage:
+    """A package of a float network for the cycle model, calibrated on photos [B, S, S, 3]."""
+    options = QuantOptions(
+        card.name,
+        card.classes,
+        card.mean,
+        card.std,
+        ffn2_rule=rule,
+        ffn_chunk=default_chunk(model.config.hidden),
+    )
+    return quantise(centre_keys(model, card.mean, card.std, photos), photos, options)
+
+
+def pruned(
+    package: ModelPackage, model: VisionTransformer, layers: Sequence[int], rho: float
+) -> ModelPackage:
+    """The package with a schedule of its network."""
+    return ModelPackage(package.meta | {"pruning": _schedule(model, layers, rho)}, package.tensors)
+
+
+def _schedule(model: VisionTransformer, layers: Sequence[int], rho: float) -> list[dict]:
+    return keep_schedule(model.config.tokens - model.config.prefix, layers, rho)
+
+
+def apply(model: VisionTransformer, card: Card, point: Point, rule: str) -> None:
+    """Give a float network a schedule and an FFN2 rule; the card loses the accuracy measured before."""
+    set_pruning(model, _schedule(model, point.layers, point.rho))
+    set_ffn2(model, rule)
+    card.accuracy = {}
+    if point.layers:
+        blocks = ", ".join(map(str, point.layers))
+        card.history.append(f"tokens pruned after attention of blocks {blocks}: {point.rho:g} of them stay")
 
 
 def explore(
@@ -98,7 +134,7 @@ def explore(
     cycle_photos: int = 4,
     progress: Callable[[Point], None] = lambda point: None,
 ) -> list[Point]:
-    """Measure schedules; the network is left with the last one.
+    """Measure schedules; the network keeps the last one.
 
     Parameters
     ----------
@@ -106,30 +142,27 @@ def explore(
         With ReLU.
     card : Card
     package : ModelPackage
-        Of the same network, of any schedule.
+        Of the same network, with any schedule.
     photos : uint8 array [B, S, S, 3]
         Labelled, and not those of the test set.
     labels : int array [B]
     config : HardwareConfig
     tried : iterable of (layers, rho)
     cycle_photos : int
-        Photos, the first, that go through the cycle model.
+        The first photos, this many, go through the cycle model.
     progress : callable
     """
-    patches = model.config.tokens - model.config.prefix
     points = []
     for layers, rho in tried:
-        pruning = keep_schedule(patches, layers, rho)
-        set_pruning(model, pruning)
-        pruned = ModelPackage(package.meta | {"pruning": pruning}, package.tensors)
-        cycles, saved = cycles_of(pruned, photos[:cycle_photos], config)
+        set_pruning(model, _schedule(model, layers, rho))
+        cycles, saved = cycles_of(pruned(package, model, layers, rho), photos[:cycle_photos], config)
         points.append(Point(layers, rho, cycles, saved, top1(model, card, photos, labels)))
         progress(points[-1])
     return points
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """The Pareto front: points that no other beats in cycles without being less accurate, by cycles."""
+    """The Pareto front, by cycles: points that no other beats in cycles without being less accurate."""
     best: list[Point] = []
     for point in sorted(points, key=lambda p: (p.cycles, -p.top1)):
         if not best or point.top1 > best[-1].top1:
@@ -138,12 +171,12 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 def choose(points: Sequence[Point], cycles: float | None = None, macs_saved: float | None = None) -> Point:
-    """The most accurate point within a budget; of equally accurate ones the fastest.
+    """The most accurate point within a budget; among equally accurate ones the fastest.
 
     Raises
     ------
     RowvitError
-        If no point is within it; names the nearest.
+        No point is within it; the message names the fastest one.
     """
     fits = [
         p
@@ -167,7 +200,7 @@ def rule_cycles(package: ModelPackage, photos: np.ndarray, config: HardwareConfi
     Raises
     ------
     RowvitError
-        If there is no room for either.
+        There is no room for either.
     """
     cycles: dict[str, float] = {}
     for rule in ("image", "tile"):
@@ -190,10 +223,10 @@ def thresholds_for(
     rule: str,
     progress: Callable[[float, float], None] = lambda energy, top1: None,
 ) -> tuple[float, ...]:
-    """The greatest thresholds of hidden activations that cost at most ``loss`` of top-1.
+    """The largest thresholds of hidden activations that cost at most ``loss`` of top-1.
 
-    In every layer, activations below the threshold hold the same share of the squared sum; that share
-    is raised step by step until the accuracy falls too far. The network is left with the thresholds.
+    In every layer, activations below the threshold hold the same share of the sum of squares; that share
+    is raised step by step until the accuracy falls too far. The network keeps the thresholds.
 
     Parameters
     ----------
@@ -207,11 +240,11 @@ def thresholds_for(
     rule : str
         FFN2 rule that the network gets.
     progress : callable
-        Told each share that was tried, and its top-1.
+        Gets each share that was tried, and its top-1.
 
     Returns
     -------
-    tuple of float, one for each layer; all 0 if even the least share costs too much
+    tuple of float, one for each layer; all 0 if even the smallest share costs too much
     """
     set_ffn2(model, rule)
     exact = top1(model, card, photos, labels)
@@ -248,7 +281,7 @@ def _hidden_samples(model: VisionTransformer, card: Card, photos: np.ndarray) ->
 
 
 def _below(values: np.ndarray, energy: float) -> float:
-    """The threshold below which sorted values hold at most the share ``energy`` of their squared sum."""
+    """The threshold below which sorted values hold at most the share ``energy`` of their sum of squares."""
     if not len(values):
         return 0.0
     held = np.cumsum(np.square(values, dtype=np.float64))

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instruments that say how much power flows: rails of PYNQ, and sensors of the kernel.
+"""Instruments that measure power: what they have in common, and their registry.
 
 An instrument is started and stopped around every pass of a measurement and gives all its samples at the end.
-Which rail or sensor carries a board's power is said in ``hardware/boards.toml``. A meter outside the board is
-in `rowvit.measure.meter`.
+Each kind is a module in `rowvit.measure.instruments`, which is all that a new one takes; which rail or sensor
+carries a board's power is in ``hardware/boards.toml``.
 """
 
 from __future__ import annotations
 
 import glob
+import pkgutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -23,7 +26,6 @@ from rowvit.hardware.block_design import boards, known
 if TYPE_CHECKING:
     from rowvit.measure.power import Pass
 
-HWMON = Path("/sys/class/hwmon")
 IIO = Path("/sys/bus/iio/devices")
 
 
@@ -47,19 +49,20 @@ class Samples:
         Raises
         ------
         RowvitError
-            The samples do not reach over the whole time, or have a gap of a tenth of it.
+            The samples do not cover the whole time, or have a gap of more than a tenth of it.
         """
         if not (len(self.times) and self.times[0] <= begin < end <= self.times[-1]):
             raise RowvitError(
-                f"there are no power samples over the whole of a pass ({begin:.3f} to {end:.3f} s of the"
-                " monotonic clock); sample faster, or give the log of the whole measurement"
+                f"the power samples do not cover a whole pass ({begin:.3f} to {end:.3f} s of the monotonic"
+                " clock)",
+                "sample faster, or use the log of the whole measurement",
             )
         inside = (self.times > begin) & (self.times < end)
         times = np.concatenate([[begin], self.times[inside], [end]])
         if (gap := np.diff(times).max()) > 0.1 * (end - begin):
             raise RowvitError(
-                f"no power sample for {gap:.2f} s in a pass of {end - begin:.2f} s; sample faster, or make"
-                " the passes longer"
+                f"no power sample for {gap:.2f} s in a pass of {end - begin:.2f} s",
+                "sample faster, or make the passes longer",
             )
         watts = np.interp(times, self.times, self.watts)
         return float(((watts[1:] + watts[:-1]) / 2 * np.diff(times)).sum())
@@ -84,11 +87,19 @@ class Instrument:
     measures : str
         Which power: the rail or socket.
     interval : float
-        Seconds between samples, so far as they are known before; else 0.
+        Seconds between samples, if known beforehand; else 0.
+    available : str
+        When there are samples: "now", that is after the passes, "later", from a log, or "never".
     """
 
-    def __init__(self, name: str, measures: str, interval: float = 0.0) -> None:
-        self.name, self.measures, self.interval = name, measures, interval
+    def __init__(
+        self,
+        name: str,
+        measures: str,
+        interval: float = 0.0,
+        available: Literal["now", "later", "never"] = "now",
+    ) -> None:
+        self.name, self.measures, self.interval, self.available = name, measures, interval, available
 
     def start(self) -> None:
         """Called before a pass."""
@@ -167,119 +178,136 @@ class Recorder(Instrument):
         return Samples(*np.concatenate(self._parts, axis=1))
 
 
-def pmbus(
-    board: str, rails: Sequence[str] = (), found: dict[str, Any] | None = None, interval: float = 0.05
-) -> Recorder:
-    """The rails that PYNQ finds through libsensors.
+# -- which instruments there are ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an instrument is asked to measure.
 
     Parameters
     ----------
-    board : str
-        As PYNQ names it; chooses the rails.
-    rails : sequence of str, optional
-        Other rails; their power is added.
-    found : dict, optional
-        In place of ``pynq.get_rails()``.
+    board : str or None
+        As PYNQ names it; chooses rails or sensors. None off the board.
+    rails : sequence of str
+        Rails or sensors to use instead of the board's own; their power is added.
+    measures : str
+        Where a meter is connected, if the user says so.
     interval : float
+        Seconds from one sample to the next.
+    """
+
+    board: str | None = None
+    rails: Sequence[str] = ()
+    measures: str = ""
+    interval: float = 0.05
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An entry of the registry: a kind's name, a phrase about it, and what opens it."""
+
+    name: str
+    help: str
+    open: Callable[[Wanted], Instrument]
+
+
+_KINDS: dict[str, Kind] = {}
+
+
+def instrument(name: str, help: str) -> Callable[[Callable[[Wanted], Instrument]], Callable]:
+    """Register a function that opens an instrument, as ``rowvit power --instrument NAME``.
+
+    It takes what is `Wanted`, and raises a `RowvitError` if that cannot be measured.
+    """
+
+    def register(function: Callable[[Wanted], Instrument]) -> Callable[[Wanted], Instrument]:
+        _KINDS[name] = Kind(name, help, function)
+        return function
+
+    return register
+
+
+@cache
+def kinds() -> dict[str, Kind]:
+    """All instruments by name: those that the modules in `rowvit.measure.instruments` register."""
+    from rowvit.measure import instruments
+
+    for module in pkgutil.iter_modules(instruments.__path__):
+        import_module(f"{instruments.__name__}.{module.name}")
+    return dict(sorted(_KINDS.items()))
+
+
+def open_instrument(name: str, wanted: Wanted) -> Instrument:
+    """An instrument by the name of its kind.
+
+    Parameters
+    ----------
+    name : str
+        Empty for the board's own; off the board there is none.
+    wanted : Wanted
 
     Raises
     ------
     RowvitError
-        The board has no sensor, no rails are known for it, or one of them is missing.
+        There is no such kind, or it cannot measure what is wanted.
     """
-    wanted, measures = _wanted("pmbus", board, rails)
-    if found is None:
-        from pynq import get_rails
-
-        found = get_rails()
-    if missing := [name for name in wanted if name not in found or found[name].power is None]:
-        raise RowvitError(
-            f"rail {', '.join(missing)} of {board or 'this machine'} is missing, so its power is unknown;"
-            f" PYNQ finds {', '.join(found) or 'no rails'}. Look at /etc/sensors.d, or take --instrument"
-            " hwmon or csv"
-        )
-    sensors = [found[name].power for name in wanted]
-    return Recorder(f"pmbus {' + '.join(wanted)}", measures, sensors, interval)
+    found = kinds()
+    name = name or own_instrument(wanted.board)
+    if name not in found:
+        raise RowvitError(f"no instrument '{name}'", f"use one of {', '.join(found)}")
+    return found[name].open(wanted)
 
 
-def hwmon(
-    board: str, names: Sequence[str] = (), root: Path | None = None, interval: float = 0.05
-) -> Recorder:
-    """INA226, INA260 and their like by the name that the kernel gives them, since their numbers change.
+def own_instrument(board: str | None) -> str:
+    """The kind that measures a board's power, by ``boards.toml``; "none" off the board.
 
-    Parameters
-    ----------
-    board : str
-        As PYNQ names it; chooses the sensor.
-    names : sequence of str, optional
-        Other sensors, by the whole of their name or its beginning; their power is added.
-    root : Path, optional
-        The directory of the ``hwmon*``; by default `HWMON`.
-    interval : float
-
-    Raises
-    ------
-    RowvitError
-        The board has no sensor, none is known for it, a name fits none or several, or the sensor gives no
-        power.
+    Where that takes a meter, or the board is unknown, it is "pmbus", which refuses and says what to do.
     """
-    from pynq.pmbus import SysFSSensor
-
-    root = root or HWMON
-    wanted, measures = _wanted("hwmon", board, names)
-    found: dict[Path, str] = {}
-    for file in sorted(root.glob("hwmon*/name")):
-        found[file.parent] = file.read_text().strip()
-    sensors, labels, intervals = [], [], [interval]
-    for name in wanted:
-        fits = [p for p, n in found.items() if n == name] or [
-            p for p, n in found.items() if n.startswith(name)
-        ]
-        if len(fits) != 1:
-            state = "is the name of several" if fits else "is missing, so its power is unknown"
-            listed = ", ".join(sorted(found.values())) or "no sensors"
-            raise RowvitError(f"sensor {name} {state}; {root} has {listed}. Name one with --rail")
-        path, label = fits[0], found[fits[0]]
-        if not (path / "power1_input").is_file():
-            raise RowvitError(f"sensor {label} ({path}) measures no power: it has no power1_input")
-        sensors.append(SysFSSensor(str(path / "power1_input"), "W", label, 1e-6))
-        labels.append(label)
-        try:  # it averages for so long: faster reading would give the same value again
-            intervals.append(float((path / "update_interval").read_text()) / 1e3)
-        except (OSError, ValueError):
-            continue
-    return Recorder(f"hwmon {' + '.join(labels)}", measures, sensors, max(intervals))
-
-
-def _wanted(instrument: str, board: str, given: Sequence[str]) -> tuple[Sequence[str], str]:
-    """Names of the rails, and what their power is."""
-    if given:
-        return given, "the rails named by the user"
+    if board is None:
+        return "none"
     row = known(board)
+    return row.power.instrument if row and row.power.instrument != "csv" else "pmbus"
+
+
+def rails_of(kind: str, wanted: Wanted) -> tuple[Sequence[str], str]:
+    """Names of the rails or sensors that an instrument shall read, and what their power is.
+
+    Raises
+    ------
+    RowvitError
+        No rail of the board is known for this kind.
+    """
+    if wanted.rails:
+        return wanted.rails, "the rails named by the user"
+    row = known(wanted.board or "")
     if row is None:
-        listed = ", ".join(b.name for b in boards().values() if b.power.instrument == instrument)
+        listed = ", ".join(b.name for b in boards().values() if b.power.instrument == kind)
         raise RowvitError(
-            f"no rail of {board or 'this machine'} is known to carry its power (known: {listed}); name one"
-            " with --rail, or take --instrument csv"
+            f"no rail of {wanted.board or 'this machine'} is known to carry its power (known: {listed})",
+            "name one with --rail, or use --instrument csv",
         )
     if row.power.instrument == "csv":
         raise RowvitError(
-            f"no power sensor of {row.name} is known; measure at {row.power.measures}, with a DC meter that"
-            " logs 10 samples a second or more, such as a Joulescope JS220, an Otii Arc or a supply with a"
-            " data log, and take --instrument csv"
+            f"no power sensor of {row.name} is known",
+            f"measure at {row.power.measures}, with a DC meter that logs at least 10 samples per second,"
+            " such as a Joulescope JS220, an Otii Arc or a supply with a data log, and use --instrument csv",
         )
-    if row.power.instrument != instrument:
+    if row.power.instrument != kind:
         raise RowvitError(
-            f"the power of {row.name} is read by --instrument {row.power.instrument}; for another sensor,"
-            " name it with --rail"
+            f"the power of {row.name} is read by --instrument {row.power.instrument}",
+            "for another sensor, name it with --rail",
         )
     return row.power.rails, row.power.measures
+
+
+# -- temperature --------------------------------------------------------------------------------
 
 
 def thermometer(root: Path | None = None) -> tuple[str, Callable[[], float]] | None:
     """The die's temperature: its source, and a function that gives degrees Celsius; None if there is none.
 
-    It is the XADC or SYSMON, which the kernel gives as an IIO device below `IIO`.
+    The source is the XADC or SYSMON, which the kernel shows as an IIO device below `IIO`.
     """
     for raw in sorted(glob.glob(str((root or IIO) / "iio:device*" / "in_temp*_raw"))):
         stem = raw[: -len("raw")]

@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long an image takes, how many a second, and where the time goes."""
+"""How long an image takes, how many there are per second, and where the time goes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rowvit.hardware.isa import COUNTERS
+from rowvit.measure import result as results
 from rowvit.measure.profile import layer_counters
 
 if TYPE_CHECKING:
+    from rowvit.hardware.config import HardwareConfig
+    from rowvit.measure.workload import Workload
     from rowvit.targets.target import Result, Target
+
+#: gets the number of images done
+Progress = Callable[[int], None]
 
 #: what times are, by target
 BASIS = {
@@ -24,6 +30,52 @@ BASIS = {
 _CYCLES, _WORDS = map([name for name, _ in COUNTERS].index, ("cycles", "recv_words"))
 
 
+def document(
+    workload: Workload, batch: int, warm_up: int = 1, progress: Progress = lambda done: None
+) -> dict[str, Any]:
+    """Measure, and describe it: the result that ``rowvit bench`` writes, without a baseline.
+
+    Parameters
+    ----------
+    workload : Workload
+    batch, warm_up, progress
+        As of `measure`.
+
+    Raises
+    ------
+    RowvitError
+        The target cannot be opened, or the accelerator failed.
+    """
+    session, thermometer = workload.session, workload.thermometer()
+    found, degrees = workload.describe("throughput"), []
+    degrees += [thermometer[1]()] if thermometer else []
+    figures = measure(
+        session.target, session.target_name, workload.images, batch, warm_up, found["clock"]["mhz"], progress
+    )
+    degrees += [thermometer[1]()] if thermometer else []
+    figures["baseline"] = {"none": "not asked for (--baseline)"}
+    if "memory" in session.options:
+        figures["memory"] = str(session.options["memory"])
+    simulated = session.target_name == "sim"
+    return found | {
+        "protocol": {
+            "warm_up": f"{warm_up} image{'s' * (warm_up != 1)} before latency, and before throughput",
+            "repetitions": len(workload.images),
+            "batch": batch,
+        },
+        "instrument": {
+            "name": "cycle counter of the core" if simulated else "the host's monotonic clock",
+            "measures": figures["basis"],
+            "sampling_hz": {"none": "every image is timed"},
+        },
+        "idle": {"none": "no power is measured"},
+        "temperature": results.temperature(
+            thermometer[0] if thermometer else None, degrees, session.target_name
+        ),
+        "throughput": figures,
+    }
+
+
 def measure(
     target: Target,
     name: str,
@@ -31,7 +83,7 @@ def measure(
     batch: int,
     warm_up: int = 1,
     clock_mhz: float | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Progress = lambda done: None,
 ) -> dict[str, Any]:
     """Measure latency, one image after the other, and then throughput, in batches.
 
@@ -40,7 +92,7 @@ def measure(
     target : Target
         With its network loaded.
     name : str
-        "golden", "sim" or "board". Of "sim", times are cycles x clock: the host's clock would time the
+        "golden", "sim" or "board". For "sim", times are cycles x clock: the host's clock would time the
         simulator.
     images : uint8 array [N, S, S, 3]
     batch : int
@@ -73,14 +125,13 @@ def measure(
     received: list[int] = []  # cycles
     for i in range(count):
         if simulated:
-            target.device.watch()
-        single += target(images[i : i + 1])
-        layers.append(_marked(single[-1]))
-        if simulated:  # has all counters when a layer ends, not only those in the core's answer
-            events = target.device.events()
-            counted = layer_counters(target.program, events, single[-1])
-            layers[-1] = [{**more, **own} for more, own in zip(counted, layers[-1], strict=True)]
-            received.append(_received(events))
+            result, counters, arrival = _watched(target, images[i : i + 1])
+            received.append(arrival)
+        else:
+            (result,) = target(images[i : i + 1])
+            counters = _marked(result)
+        single.append(result)
+        layers.append(counters)
         progress(i + 1)
     if warm_up:
         target(first_ones, batch)
@@ -91,17 +142,19 @@ def measure(
         progress(count + len(together))
     end = time.monotonic()
 
-    counted = single[0].cycles is not None
     if simulated:
-        latency = np.array([result.cycles for result in single]) / clock
-        per_image = sum(result.cycles for result in together) / count / clock
+        latency = _cycles(single) / clock
+        per_image = float(_cycles(together).sum()) / count / clock
     else:
         latency = np.array([result.seconds for result in single]) * 1e3
         per_image = (end - start) / count * 1e3
     dense, executed = (
         float(np.mean([getattr(result, key) for result in single])) for key in ("macs_dense", "macs_executed")
     )
-    found = {
+    gops = {"dense_equivalent": 2e-6 * dense / per_image, "executed": 2e-6 * executed / per_image}
+    meta = target.meta
+    assert meta is not None  # the network is loaded
+    found: dict[str, Any] = {
         "basis": BASIS[name],
         "images_per_second": 1e3 / per_image,
         "latency_ms": _statistics(latency),
@@ -110,23 +163,42 @@ def measure(
             "latency": _phases(single, clock, simulated, received),
             "pipelined": _phases(together, clock, simulated),
         },
-        "gops": {
-            "dense_equivalent": 2e-6 * dense / per_image,
-            "executed": 2e-6 * executed / per_image,
-        },
-        "finn": _finn(target.meta, together, per_image, clock, simulated),
-        "counters": _counters(single) if counted else {"none": "the integer reference has no counters"},
-        "layers": _layers(layers, target) if counted else {"none": "the integer reference has no cycles"},
+        "gops": gops,
+        "finn": _finn(meta, together, per_image, clock),
+        "counters": {"none": "the integer reference has no counters"},
+        "layers": {"none": "the integer reference has no cycles"},
     }
-    if counted:
-        found["gops"]["peak"] = 2e-6 * target.config.macs_per_cycle * clock
+    if single[0].cycles is not None:
+        gops["peak"] = 2e-6 * target.config.macs_per_cycle * clock
+        found |= {"counters": _counters(single), "layers": _layers(layers, meta, target.config)}
     if simulated:
-        found["simulator_khz"] = sum(r.cycles for r in (*single, *together)) / (end - begin) / 1e3
+        cycles = int(_cycles(single).sum() + _cycles(together).sum())
+        found["simulator_khz"] = cycles / (end - begin) / 1e3
     return found
 
 
+def _cycles(results: Sequence[Result]) -> np.ndarray:
+    return np.array([result.cycles for result in results], np.int64)
+
+
+def _watched(target: Target, image: np.ndarray) -> tuple[Result, list[dict[str, int]], int]:
+    """One image [1, S, S, 3] in simulation: result, counters of every layer, and the cycle it had arrived by.
+
+    The simulator has all counters when a layer ends, not only those in the core's answer.
+    """
+    from rowvit.targets.driver import Accelerator
+
+    assert isinstance(target, Accelerator) and target.program is not None
+    target.device.watch()
+    (result,) = target(image)
+    events = target.device.events()
+    counted = layer_counters(target.program, events, result)
+    both = [{**more, **own} for more, own in zip(counted, _marked(result), strict=True)]
+    return result, both, _received(events)
+
+
 def _received(events: np.ndarray) -> int:
-    """Cycles until the input was there: until the receive operation of the last word completed."""
+    """Cycles until the input had arrived: until the receive operation of the last word completed."""
     words, cycles = events["counters"][:, [_WORDS, _CYCLES]].T
     # a batch of one also completes the receive of the image that does not come
     return int(cycles[np.flatnonzero(words != words[-1])[-1] + 1])
@@ -146,7 +218,7 @@ def _phases(
 ) -> list[dict[str, Any]]:
     """Median ms per image of every phase, and by which clock; in the order in which they end.
 
-    DMA in runs beside compute: the core loads weights before it needs the input.
+    "DMA in" overlaps with "compute": the core loads weights before it needs the input.
     """
     if not all(result.timing for result in results):
         return []
@@ -154,7 +226,7 @@ def _phases(
     def host(key: str) -> float:
         return float(np.median([result.timing[key] / result.batch for result in results])) * 1e3
 
-    compute = float(np.median([result.cycles for result in results])) / clock
+    compute = float(np.median(_cycles(results))) / clock
     phases = [("packing", host("pack"), "host")]
     if received:
         phases.append(("DMA in", float(np.median(received)) / clock, "simulated"))
@@ -180,11 +252,11 @@ def _marked(result: Result) -> list[dict[str, int]]:
     ]
 
 
-def _layers(images: list[list[dict[str, int]]], target: Target) -> list[dict[str, Any]]:
-    """Medians of every layer; ``busy`` is the array's share of the lane-group cycles that it has."""
-    groups = target.config.rows * target.config.groups
+def _layers(images: list[list[dict[str, int]]], meta: dict, config: HardwareConfig) -> list[dict[str, Any]]:
+    """Medians of every layer; ``busy`` is the share of the array's lane-group cycles that are used."""
+    groups = config.rows * config.groups
     found = []
-    names = ["embed", *map(str, range(target.meta["architecture"]["depth"])), "head"]
+    names = ["embed", *map(str, range(meta["architecture"]["depth"])), "head"]
     for name, ones in zip(names, zip(*images, strict=True), strict=True):
         counters = {key: float(np.median([one[key] for one in ones])) for key in ones[0]}
         busy = counters["fires"] / (counters["cycles"] * groups) if counters["cycles"] else 0.0
@@ -192,12 +264,10 @@ def _layers(images: list[list[dict[str, int]]], target: Target) -> list[dict[str
     return found
 
 
-def _finn(
-    meta: dict, results: list[Result], per_image: float, clock: float, simulated: bool
-) -> dict[str, float]:
+def _finn(meta: dict, results: list[Result], per_image: float, clock: float) -> dict[str, float]:
     """The figures that FINN's ``throughput_test`` also gives, under its names, for one batch.
 
-    Packing and unpacking hold FINN's copies to and from the device; its folding is not needed.
+    Packing and unpacking include what FINN counts as copies to and from the device; there is no folding.
     """
     batch = results[0].batch
     found: dict[str, float] = {

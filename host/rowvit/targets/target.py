@@ -201,8 +201,13 @@ class Target:
     def _pixels(self, images: np.ndarray | Sequence[np.ndarray | str | Path]) -> Sequence[np.ndarray]:
         """Images as uint8 [height, width, 3] each; of the network's size, with the host front end."""
         if not isinstance(images, np.ndarray):
+            from rowvit.images import for_network
+
             return [
-                self._pixels(i[None])[0] if isinstance(i, np.ndarray) else self._decode(i) for i in images
+                self._pixels(i[None])[0]
+                if isinstance(i, np.ndarray)
+                else for_network(i, loaded(self.meta), self.frontend)
+                for i in images
             ]
         side = loaded(self.meta)["architecture"]["image_size"]
         height, width = images.shape[1:3] if images.ndim == 4 else (0, 0)
@@ -213,14 +218,6 @@ class Target:
                 f"images are {images.dtype} {list(images.shape)}", f"this network takes uint8 [B, {size}, 3]"
             )
         return list(images)
-
-    def _decode(self, path: str | Path) -> np.ndarray:
-        from rowvit.images import decode, frame
-
-        if self.frontend == "hls":
-            return frame(path)
-        meta = loaded(self.meta)
-        return decode(path, meta["architecture"]["image_size"], meta["preprocessing"]["resize"])
 
 
 def loaded(part: _Loaded | None) -> _Loaded:

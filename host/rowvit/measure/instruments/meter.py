@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A power meter outside the board: its log, brought into step with the passes of a measurement."""
+"""A power meter outside the board: its log, aligned with the passes of a measurement."""
 
 from __future__ import annotations
 
@@ -12,27 +12,42 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rowvit.errors import RowvitError
-from rowvit.measure.power import student_t
-from rowvit.measure.sensors import Instrument, Samples
+from rowvit.measure.power import add_figures, student_t
+from rowvit.measure.sensors import Instrument, Samples, Wanted, instrument, known
 
 if TYPE_CHECKING:
     from rowvit.measure.power import Pass
 
-#: how the names of meters outside the board begin, before and after their log is joined
+#: how the names of meters outside the board start, before and after their log is joined
 EXTERNAL = "external meter"
-#: a log is in step where the mean watts of busy and idle passes are so many times further apart than those of
-#: one kind are scattered; the log of another measurement, in another order, is not
+#: a log is aligned where the mean watts of busy and idle passes are this many times further apart than those
+#: of one kind scatter; the log of another measurement, in another order, is not
 _APART = 3.0
-#: and where chance would not set them so far apart, at any of the places looked at, more often than this
+#: and where chance would not set them that far apart, at any of the places looked at, more often than this
 _CHANCE = 0.01
+
+
+@instrument("csv", "log of an external meter")
+def csv(wanted: Wanted) -> Instrument:
+    """A meter whose log `join` takes later; `RowvitError` if nobody says where it is, or rails are named."""
+    if wanted.rails:
+        raise RowvitError("--instrument csv has no rails", "leave --rail out")
+    row = known(wanted.board or "")
+    where = wanted.measures or (row.power.measures if row and row.power.instrument == "csv" else "")
+    if not where:
+        raise RowvitError(
+            "nobody says where the meter is connected", "use --measures, such as '12 V supply of the board'"
+        )
+    name = f"{EXTERNAL}; its log is not joined yet (rowvit power-log)"
+    return Instrument(name, where, available="later")
 
 
 class MeterLog(Instrument):
     """The log of an external meter: a CSV file with a header.
 
-    Columns are found by the beginning of their name, in upper or lower case: ``time`` or ``date`` (seconds,
+    Columns are found by the start of their name, in upper or lower case: ``time`` or ``date`` (seconds,
     or dates; without a zone they are UTC), and ``power`` or ``watt`` (watts), or ``volt`` (volts) and
-    ``curr`` or ``amp`` (amperes). The meter's clock need not be right: the log is shifted to where power
+    ``curr`` or ``amp`` (amperes). The meter's clock need not be correct: the log is shifted to where power
     rises and falls with the passes.
 
     Parameters
@@ -41,10 +56,10 @@ class MeterLog(Instrument):
     measures : str
         What the meter is connected to.
     wall : float
-        The board's wall clock less its monotonic one while the passes ran.
+        The board's wall clock minus its monotonic one while the passes ran.
     search : float
-        Seconds that the two wall clocks may differ. A log whose times do not count from 1970 is searched
-        through as a whole.
+        Seconds by which the two wall clocks may differ. A log whose times do not count from 1970 is searched
+        as a whole.
     """
 
     def __init__(
@@ -102,6 +117,25 @@ class MeterLog(Instrument):
         return table[0], table[1]
 
 
+def join(document: dict[str, Any], log: Path, search: float = 60.0) -> None:
+    """Complete a result of `rowvit.measure.power.document` with the meter's log and its figures.
+
+    Raises
+    ------
+    RowvitError
+        The result is of another instrument, or the log does not fit it.
+    """
+    if document["kind"] != "power" or not document["instrument"]["name"].startswith(EXTERNAL):
+        raise RowvitError(
+            "the result was not recorded for an external meter",
+            "use a result of rowvit power --instrument csv",
+        )
+    wall = document["protocol"]["wall_minus_monotonic_s"]
+    meter = MeterLog(log, document["instrument"]["measures"], wall, search)
+    add_figures(document, meter)
+    document["power"]["log"] = {"file": log.name, "sha256": meter.sha256, "shift_s": meter.shift}
+
+
 def _dates(column: Any) -> Any:
     import pandas as pd
 
@@ -118,7 +152,7 @@ def _align(
 ) -> float:
     """Seconds to add to a log's times: where the power of busy and idle passes differs most.
 
-    ``wall`` is the wall clock less the monotonic one; without it, all places are tried.
+    ``wall`` is the wall clock minus the monotonic one; without it, all places are tried.
     """
     total = np.concatenate([[0.0], np.cumsum((watts[1:] + watts[:-1]) / 2 * np.diff(times))])
     starts = np.array([p.start for p in passes])
@@ -130,8 +164,9 @@ def _align(
     if low > high:
         raise RowvitError(
             f"the meter's log of {times[-1] - times[0]:.0f} s does not cover the"
-            f" {stops.max() - starts.min():.0f} s of the measurement, or its clock is wrong by more than"
-            f" {search:g} s; give the whole log, or its times as seconds from its start"
+            f" {stops.max() - starts.min():.0f} s of the measurement, or its clock is off by more than"
+            f" {search:g} s",
+            "use the whole log, or write its times as seconds from its start",
         )
 
     def means(shifts: np.ndarray) -> np.ndarray:
@@ -160,6 +195,7 @@ def _align(
     if apart <= max(_APART * scatter, chance):
         raise RowvitError(
             f"the meter's log does not rise and fall with the passes (busy and idle ones are {apart:.3g} W"
-            f" apart, those of one kind scatter by {scatter:.3g} W); is it the log of this measurement?"
+            f" apart, those of one kind scatter by {scatter:.3g} W)",
+            "is it the log of this measurement?",
         )
     return float(best)

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments and options that several commands have, each in one place."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rowvit.cycles import Memory
+from rowvit.hardware.block_design import default_configuration
+
+if TYPE_CHECKING:
+    from rowvit.sim.device import MemoryModel
+
+DEFAULT_CONFIG = default_configuration()
+LATENCY, RATE = Memory().latency, Memory().rate
+DDR = 128  # megabytes
+
+
+class TargetName(str, Enum):
+    """Where a network runs."""
+
+    golden = "golden"
+    sim = "sim"
+    board = "board"
+
+
+class MemoryName(str, Enum):
+    """How the simulated memory behaves."""
+
+    ddr = "ddr"
+    ideal = "ideal"
+
+
+class FrontendName(str, Enum):
+    """What makes patches of images."""
+
+    host = "host"
+    hls = "hls"
+
+
+def memory_model(memory: MemoryName, latency: int, rate: int, megabytes: int = DDR) -> MemoryModel:
+    """The simulated memory that the options describe."""
+    from rowvit.sim.device import MemoryModel
+
+    return MemoryModel(latency, rate, memory is MemoryName.ideal, megabytes)
+
+
+def target_options(
+    target: TargetName,
+    bitstream: Path | None = None,
+    memory: MemoryName = MemoryName.ddr,
+    latency: int = LATENCY,
+    rate: int = RATE,
+) -> dict[str, Any]:
+    """What `rowvit.open` takes for a measurement on this target."""
+    if target is TargetName.sim:
+        return {"memory": memory_model(memory, latency, rate)}
+    return {"bitstream": bitstream} if target is TargetName.board and bitstream else {}
+
+
+# -- networks and images ------------------------------------------------------------------------
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A model package or compiled program (.safetensors), or sign-digits, which is included."
+    ),
+]
+FloatArgument = Annotated[Path, typer.Argument(help="A float network (.safetensors, from rowvit import).")]
+ImagesArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        help="Image files or directories; by default the photos that come with the model, or random pixels."
+    ),
+]
+PhotosOption = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        help="Photos: a folder with train and val folders of classes, CIFAR-10's python version, or an .npz.",
+    ),
+]
+CountOption = Annotated[
+    int,
+    typer.Option(
+        "--images", "-n", min=0, show_default=False,
+        help="Number of images, repeated if there are fewer; 0: 10 on sim, else 200.",
+    ),
+]  # fmt: skip
+BatchOption = Annotated[int, typer.Option(min=1, help="Images per start of the core, for throughput.")]
+SetNameOption = Annotated[
+    str | None, typer.Option("--data", help="Name of the data set; by default that of its directory.")
+]
+SubsetOption = Annotated[
+    str | None, typer.Option("--subset", help="Which part of the data set the images are.")
+]
+
+# -- targets ------------------------------------------------------------------------------------
+
+TargetOption = Annotated[
+    TargetName,
+    typer.Option(
+        "--target",
+        "-t",
+        help="golden: integer reference; sim: the RTL in simulation; board: a Zynq with PYNQ.",
+    ),
+]
+ConfigOption = Annotated[
+    str,
+    typer.Option(
+        "--config", "-c", help="Hardware configuration: a name (rowvit config list) or a .toml file."
+    ),
+]
+FrontendOption = Annotated[
+    FrontendName,
+    typer.Option(
+        "--frontend",
+        help="What makes patches of images: this computer, or the HLS preprocessor between DMA and core.",
+    ),
+]
+BitstreamOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--bitstream",
+        help="board: the .bit, by default rowvit-CONFIG.bit (rowvit-CONFIG-hls.bit with the HLS front end);"
+        " its .hwh must be next to it.",
+    ),
+]
+MemoryOption = Annotated[
+    MemoryName,
+    typer.Option("--memory", help="sim: ddr with the latency and rate below, or an ideal memory."),
+]
+LatencyOption = Annotated[
+    int, typer.Option("--latency", min=0, help="sim: cycles from a read's address to its first word.")
+]
+RateOption = Annotated[
+    int,
+    typer.Option("--rate", min=1, max=100, help="sim: percentage of the cycles that carry a word."),
+]
+
+# -- what is written and measured ---------------------------------------------------------------
+
+OutputOption = Annotated[Path, typer.Option("--output", "-o", help="The network to write (.safetensors).")]
+ResultOption = Annotated[
+    Path | None, typer.Option("--json", help="Write the result file; - for standard output.")
+]
+MeasureOption = Annotated[
+    bool,
+    typer.Option(
+        "--measure/--no-measure",
+        help="At the end, measure top-1 on the whole test set and note it in the network's file.",
+    ),
+]

@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network on a target, and many images: files to results, with statistics, as ``rowvit run`` prints them.
+
+An image's way: `image_files` names it, `Session.decode` reads it, `Session.run` gives it to a `Target`, which
+returns its `Result`; `Session.compare` checks that against the integer reference.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import rowvit
+from rowvit.errors import RowvitError
+from rowvit.hardware import config as configs
+from rowvit.hardware.block_design import default_configuration
+from rowvit.images import for_network
+from rowvit.processors import processors
+from rowvit.targets.target import MODELS, read_model, read_program
+
+if TYPE_CHECKING:
+    from rowvit.formats.package import ModelPackage
+    from rowvit.formats.program import Program
+    from rowvit.hardware.config import HardwareConfig
+    from rowvit.targets.target import Result, Target
+
+#: gets the number of images done
+Progress = Callable[[int], None]
+
+#: what `Session.record` takes over from a `Result`
+_RECORDED = (
+    *("top1", "label", "cycles", "layer_cycles", "batch", "counters", "bit_exact", "seconds"),
+    *("macs_executed", "macs_dense", "w2_rows_fetched", "w2_rows_total"),
+)
+
+
+def shipped_photos(model: str) -> list[Path]:
+    """The directory of the photos that come with a model; empty if none do."""
+    photos = MODELS / f"{model.replace('-', '_')}_photos"
+    return [photos] if photos.is_dir() else []
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """The files named, and those in the directories named, sorted; `RowvitError` if there are none."""
+    files: list[Path] = []
+    for path in paths:
+        files += sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    if not files:
+        raise RowvitError(f"{', '.join(map(str, paths))} holds no files", "pass image files")
+    return files
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Results of several images, summed up; means are over the images.
+
+    Parameters
+    ----------
+    images : int
+    tokens : list of (int, int)
+        Tokens alive at the input and after each pruning: the fewest and the most of any image.
+    macs_executed, macs_dense : float or None
+        Mean multiplications per image, and those of the network without pruning and skipping. None, like
+        the rows of W2, if batches do not tell images apart.
+    w2_rows_fetched, w2_rows_total : float or None
+        Mean rows of the second FFN matrix that were fetched, and that there were for the live tokens.
+    cycles : float or None
+        Mean clock cycles per image; None, like all that follows from it, on target golden.
+    images_per_second : float or None
+        Of the configuration's clock and ``cycles``: what the core alone reaches.
+    array_busy, array_useful : float or None
+        Share of the array's multiplications per cycle that were made, and that the network needed.
+    simulation_khz : float or None
+        Simulated cycles per millisecond of one process; None if not simulated.
+    bit_exact : int or None
+        Images whose result equals the integer reference; None if they were not compared.
+    """
+
+    images: int
+    tokens: list[tuple[int, int]]
+    macs_executed: float | None = None
+    macs_dense: float | None = None
+    w2_rows_fetched: float | None = None
+    w2_rows_total: float | None = None
+    cycles: float | None = None
+    images_per_second: float | None = None
+    array_busy: float | None = None
+    array_useful: float | None = None
+    simulation_khz: float | None = None
+    bit_exact: int | None = None
+
+
+class Session:
+    """One network on one target, for any number of images; a context manager.
+
+    The target is opened, and the network loaded, when they are first needed, and stay so until `close`.
+
+    Parameters
+    ----------
+    model : str, Path, ModelPackage or Program
+        As `Target.load` takes it.
+    config : str, Path or HardwareConfig, optional
+        Name or file of the hardware configuration; by default this board's, or else ``pynq-z2``.
+    target : str
+        "golden", "sim" or "board".
+    checkpoints : bool
+        Results also hold the residual stream after every half layer.
+    **options
+        Of `rowvit.open` for this target.
+
+    Raises
+    ------
+    RowvitError
+        The model cannot be read, or does not fit the configuration.
+
+    Examples
+    --------
+    >>> with Session("sign-digits", "pynq-z2", "sim") as session:
+    ...     images = session.decode(image_files([Path("photos")]))
+    ...     results = session.run(images, jobs=0)
+    ...     session.compare(results, images)
+    ...     print(session.statistics(results).images_per_second)
+    """
+
+    def __init__(
+        self,
+        model: str | Path | ModelPackage | Program,
+        config: str | Path | HardwareConfig | None = None,
+        target: str = "sim",
+        *,
+        checkpoints: bool = False,
+        **options: Any,
+    ) -> None:
+        if config is None or isinstance(config, str | Path):
+            config = configs.load(config or default_configuration())
+        self.config, self.target_name, self.checkpoints, self.options = config, target, checkpoints, options
+        self.model = self.source = read_model(model)
+        if target == "golden":
+            options["checkpoints"] = checkpoints
+        else:
+            self.model = read_program(self.source, config, checkpoints)
+        self._target: Target | None = None
+        self._pool: ProcessPoolExecutor | None = None
+        self._jobs = 1
+
+    @property
+    def meta(self) -> dict:
+        """Description of the package or program that the target runs."""
+        return self.model.meta
+
+    @property
+    def frontend(self) -> str:
+        """What makes patches of images: "host" or "hls"; of a board's bitstream, unless an option says it."""
+        if "frontend" in self.options:
+            return self.options["frontend"]
+        return self.target.frontend if self.target_name == "board" else "host"
+
+    @property
+    def target(self) -> Target:
+        """The target with the network loaded; `RowvitError` as `rowvit.open` and `Target.load`."""
+        if self._target is None:
+            opened = rowvit.open(self.target_name, self.config, **self.options)
+            try:
+                opened.load(self.model)
+            except BaseException:
+                opened.close()
+                raise
+            self._target = opened
+        return self._target
+
+    def close(self) -> None:
+        """Close the target and end the processes."""
+        if self._target is not None:
+            self._target.close()
+        self._target = None
+        self._end_processes()
+
+    def _end_processes(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        self._pool = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def decode(self, files: Iterable[str | Path]) -> list[np.ndarray]:
+        """Images uint8 [S, S, 3] of the network's size, or whole for the HLS front end.
+
+        All are decoded before the first is run: `RowvitError` if a file is missing, truncated or no image.
+        """
+        return [for_network(file, self.meta, self.frontend) for file in files]
+
+    def run(
+        self,
+        images: Sequence[np.ndarray],
+        batch: int = 1,
+        jobs: int = 1,
+        progress: Progress = lambda done: None,
+    ) -> list[Result]:
+        """Classify images, in order.
+
+        Parameters
+        ----------
+        images : sequence of uint8 arrays [S, S, 3]
+            From `decode`.
+        batch : int
+            Images per start of the core.
+        jobs : int
+            Simulations in parallel, each in its own process; 0: one per processor. There is one of any
+            other target, and of a simulation that writes a waveform.
+        progress : callable
+
+        Raises
+        ------
+        RowvitError
+            The target cannot be opened, an image does not fit the network, the accelerator failed, or a
+            process was killed.
+        """
+        starts = [images[first : first + batch] for first in range(0, len(images), batch)]
+        if self.target_name != "sim" or "trace" in self.options:
+            jobs = 1
+        jobs = jobs or processors()
+        if min(jobs, len(starts)) <= 1:
+            return _collect(([result] for result in self.target.stream(images, batch)), progress)
+        pool = self._processes(jobs)
+        try:
+            return _collect(pool.map(_work, starts), progress)
+        except BrokenProcessPool as error:
+            self._end_processes()
+            raise RowvitError(
+                f"one of {min(jobs, len(starts))} simulations was killed, as when memory runs out",
+                "use fewer --jobs",
+            ) from error
+
+    def _processes(self, jobs: int) -> ProcessPoolExecutor:
+        if self._pool is None or self._jobs != jobs:
+            from rowvit.sim.verilate import build
+
+            self._end_processes()
+            build(self.config)  # once, before the processes need it
+            spec = self.target_name, self.config, self.options, self.model
+            spawn = multiprocessing.get_context("spawn")
+            self._pool, self._jobs = ProcessPoolExecutor(jobs, spawn, _start_worker, spec), jobs
+        return self._pool
+
+    def compare(
+        self, results: Sequence[Result], images: Sequence[np.ndarray], progress: Progress = lambda done: None
+    ) -> None:
+        """Compare with the integer reference, bit for bit: sets ``bit_exact`` of every result.
+
+        Raises
+        ------
+        RowvitError
+            The session's model is a compiled program, which the reference does not run.
+        """
+        options = {"checkpoints": self.checkpoints, "frontend": self.frontend}
+        with rowvit.open("golden", self.config, **options) as golden:
+            golden.load(self.source)
+            expected = _collect(([one] for one in golden.stream(images)), progress)
+        for result, reference in zip(results, expected, strict=True):
+            result.bit_exact = result.same(reference)
+
+    def statistics(self, results: Sequence[Result]) -> Statistics:
+        """What ``rowvit run`` prints below its table."""
+
+        def mean(name: str) -> float | None:
+            values = [getattr(result, name) for result in results]
+            return None if None in values else float(np.mean(values))
+
+        config, tokens = self.config, self.meta["architecture"]["tokens"]
+        alive = [(min(counts), max(counts)) for counts in zip(*(r.live for r in results), strict=True)]
+        work = ("macs_executed", "macs_dense", "w2_rows_fetched", "w2_rows_total")
+        found: dict[str, Any] = {name: mean(name) for name in work}
+        if (cycles := mean("cycles")) is not None:
+            # the images of a batch share one set of counters
+            fires = float(np.mean([result.counters["fires"] / result.batch for result in results]))
+            found["cycles"] = cycles
+            found["images_per_second"] = config.clock_mhz * 1e6 / cycles
+            found["array_busy"] = fires / (cycles * config.rows * config.groups)
+            if found["macs_executed"] is not None:
+                found["array_useful"] = found["macs_executed"] / (cycles * config.macs_per_cycle)
+            if self.target_name == "sim":
+                found["simulation_khz"] = cycles / float(np.mean([r.seconds for r in results])) / 1e3
+        if any(result.bit_exact is not None for result in results):
+            found["bit_exact"] = sum(result.bit_exact is True for result in results)
+        return Statistics(len(results), [(tokens, tokens), *alive], **found)
+
+    def record(self, files: Sequence[Path], results: Sequence[Result], seconds: float) -> dict[str, Any]:
+        """Everything about a run, for JSON; ``seconds`` is its wall time."""
+        config = self.config
+        record: dict[str, Any] = {
+            "model": self.meta.get("name") or self.meta["model"]["name"],
+            "target": self.target_name,
+            "frontend": self.frontend,
+            "config": {"name": config.name, "hash": f"{config.hash:08X}", "clock_mhz": config.clock_mhz},
+            "seconds": seconds,
+        }
+        if "memory" in self.options:
+            record["memory"] = vars(self.options["memory"])
+            record["stalls"] = self.options.get("stalls", 0)
+        record["images"] = [
+            {
+                "file": str(file),
+                **{key: getattr(result, key) for key in _RECORDED},
+                "probability": float(result.probabilities[result.top1]),
+                "logits": result.logits.tolist(),
+                "kept": [tokens.tolist() for tokens in result.kept],
+            }
+            for file, result in zip(files, results, strict=True)
+        ]
+        return record
+
+
+def _collect(parts: Iterable[list[Result]], progress: Progress) -> list[Result]:
+    results: list[Result] = []
+    for part in parts:
+        results += part
+        progress(len(results))
+    return results
+
+
+class _Worker:
+    """What a process of the pool holds: what to open, and the target once it is open."""
+
+    spec: tuple[str, HardwareConfig, dict[str, Any], ModelPackage | Program]
+    target: Target | None = None
+
+
+def _start_worker(
+    target: str, config: HardwareConfig, options: dict[str, Any], model: ModelPackage | Program
+) -> None:
+    _Worker.spec = target, config, options, model
+
+
+def _work(images: Sequence[np.ndarray]) -> list[Result]:
+    if _Worker.target is None:  # here and not at the start of the process, so that errors arrive
+        target, config, options, model = _Worker.spec
+        opened = rowvit.open(target, config, **options)
+        opened.load(model)
+        _Worker.target = opened
+    return list(_Worker.target.stream(images, len(images)))

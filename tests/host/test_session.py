@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A session: files to results, on every target and in several processes, and the statistics over them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rowvit.errors import RowvitError
+from rowvit.formats.package import ModelPackage
+from rowvit.hardware.config import load
+from rowvit.quant.synthetic import random_package
+from rowvit.targets.session import Session, image_files, shipped_photos
+
+
+@pytest.fixture(scope="module")
+def package() -> ModelPackage:
+    pruning = [{"layer": 0, "keep": 9, "threshold": 1 << 15}]
+    size = dict(dim=32, depth=2, heads=2, image_size=8, patch_size=2, hidden=32, classes=3)
+    return random_package(np.random.default_rng(5), **size, pruning=pruning, ffn2_rule="image")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> list[Path]:
+    directory = tmp_path_factory.mktemp("photos")
+    for index in range(3):
+        pixels = np.random.default_rng(index).integers(0, 256 >> index, (9, 11, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(directory / f"{index}.png")
+    return image_files([directory])
+
+
+def test_statistics_are_those_of_the_results(package, files):
+    config = load("tiny")
+    with Session(package, "tiny", "sim") as session:
+        images = session.decode(files)
+        seen: list[int] = []
+        results = session.run(images, progress=seen.append)
+        assert seen == [1, 2, 3]
+        before = session.statistics(results)
+        session.compare(results, images)
+        found = session.statistics(results)
+        record = session.record(files, results, 1.5)
+    assert before.bit_exact is None and found.bit_exact == found.images == 3
+    counts = [len(result.kept[0]) for result in results]
+    assert found.tokens == [(17, 17), (min(counts), max(counts))]
+    cycles = np.mean([result.cycles for result in results])
+    assert found.cycles == pytest.approx(cycles)
+    assert found.images_per_second == pytest.approx(config.clock_mhz * 1e6 / cycles)
+    fires = np.mean([result.counters["fires"] for result in results])
+    assert found.array_busy == pytest.approx(fires / (cycles * config.rows * config.groups))
+    executed = np.mean([result.macs_executed for result in results])
+    assert found.array_useful == pytest.approx(executed / (cycles * config.macs_per_cycle))
+    assert found.simulation_khz > 0
+    assert [image["file"] for image in record["images"]] == list(map(str, files))
+    assert record["seconds"] == 1.5 and record["config"]["name"] == "tiny" and "memory" not in record
+
+
+def test_a_session_is_used_again(package, files):
+    """Opened once, for one process and for several; results are the same."""
+    with Session(package, "tiny", "sim", checkpoints=True) as session:
+        images = session.decode(files)
+        first, target = session.run(images), session.target
+        again, apart = session.run(images[:1]), session.run(images, jobs=2)
+        assert session.target is target
+        pool = session._pool
+        together = session.run(images, batch=2, jobs=2)
+        assert session._pool is pool
+    assert again[0].same(first[0]) and first[0].checkpoints
+    for one, other, batched in zip(first, apart, together, strict=True):
+        assert one.same(other) and one.same(batched) and one.cycles == other.cycles
+    found = session.statistics(together)
+    assert found.macs_executed is None and found.array_useful is None and found.array_busy > 0
+
+
+def test_golden(package, files):
+    with Session(package, load("tiny"), "golden") as session:
+        images = session.decode(files)
+        assert [image.shape for image in images] == [(8, 8, 3)] * 3
+        found = session.statistics(session.run(images, jobs=0))
+    assert found.cycles is found.array_busy is found.simulation_khz is None and found.macs_dense > 0
+
+
+def test_the_hls_front_end_takes_whole_photos(package, files):
+    session = Session(package, "tiny", "golden", frontend="hls")
+    assert [image.shape for image in session.decode(files)] == [(9, 11, 3)] * 3
+
+
+def test_files(tmp_path, files):
+    assert image_files([files[0], files[1].parent]) == [files[0], *files]
+    assert [path.name for path in shipped_photos("sign-digits")] == ["sign_digits_photos"]
+    assert shipped_photos("deit-tiny") == []
+    with pytest.raises(RowvitError, match="holds no files; pass image files"):
+        image_files([tmp_path])

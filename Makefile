@@ -22,7 +22,7 @@ SUDO = $(if $(filter 0,$(shell id -u)),,sudo -n)
 
 RTL := $(wildcard rtl/*.v rtl/*/*.v)
 PY := host tests benchmarks bitstreams docs/conf.py
-MD := $(filter-out docs/isa.md,$(wildcard *.md docs/*.md bitstreams/*.md hls/*.md))
+MD := $(filter-out docs/isa.md,$(wildcard *.md docs/*.md bitstreams/*.md hls/*.md rtl/*.md))
 CHROMIUM := $(shell command -v chromium-headless-shell chromium chromium-browser google-chrome 2>/dev/null)
 test: TOOLS += iverilog yosys $(if $(shell command -v tclsh 2>/dev/null),,tcl) $(if $(CHROMIUM),,chromium-headless-shell)
 synth: TOOLS += yosys

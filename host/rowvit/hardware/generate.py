@@ -3,7 +3,8 @@
 
     python -m rowvit.hardware.generate
 
-``rtl/rowvit_defs.vh`` and ``docs/isa.md``; a test holds them equal to the tables.
+``rtl/rowvit_defs.vh``, ``docs/isa.md`` and a table in ``docs/architecture.md``; a test holds them equal to the
+tables.
 """
 
 from __future__ import annotations
@@ -148,8 +149,43 @@ def markdown() -> str:
     return "\n".join(out) + "\n"
 
 
+def architecture() -> str:
+    """``docs/architecture.md`` with its table of `rowvit.hardware.pipeline`, for 3 groups of 64 lanes."""
+    p, groups, lanes = pipeline, 3, 64
+    rows: list[tuple[str, str, int | str]] = [
+        ("instruction fetched", "in its engine's queue", p.DISPATCH),
+        ("a read's address leaves", "its first word in weight memory, without the memory's latency", p.READ),
+        ("dependencies met", "first scalar fires; of a compressed row", f"{p.REACT}; {p.REACT_SPARSE}"),
+        ("a band complete", "first scalar of a following operation's band fires", p.REACT_BAND),
+        ("scalar fires", "product in its accumulator; last sum in the shadows", f"{p.MULTIPLY}; {p.CAPTURE}"),
+        ("shadows full", "lanes drained, one per cycle, all rows and groups at once", lanes),
+        ("lane read", "requantised and written", p.REQUANTISE),
+        ("last lane read", "tile counted as complete, its bytes packed and written", p.drain_done(groups)),
+        (f"{p.CAPTURE} lanes before the end of a drain", "the next tile's last scalar may fire", 1),
+        (
+            "last S of a band",
+            "first word of P readable; plus a cycle per token",
+            f"{p.SOFTMAX} + {p.SOFTMAX_GROUP * groups}",
+        ),
+        (
+            "sums of a band's LayerNorm",
+            "statistics; of the second row",
+            f"{p.NORM_STATS}; {p.NORM_ROW} more",
+        ),
+        ("residual read", "normalised int8 written", p.NORM_OUT),
+    ]
+    table = ["| from | to | cycles |", "| -- | -- | -- |", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
+    before, mark, rest = (ROOT / "docs/architecture.md").read_text().partition("<!-- generated: pipeline -->")
+    _, end, after = rest.partition("<!-- end generated -->")
+    return "".join([before, mark, "\n\n", "\n".join(table), "\n\n", end, after])
+
+
 #: file in the checkout -> its text
-FILES = {Path("rtl/rowvit_defs.vh"): verilog, Path("docs/isa.md"): markdown}
+FILES = {
+    Path("rtl/rowvit_defs.vh"): verilog,
+    Path("docs/isa.md"): markdown,
+    Path("docs/architecture.md"): architecture,
+}
 
 if __name__ == "__main__":
     for path, text in FILES.items():

@@ -18,10 +18,13 @@ TILE_QUEUE = 8  # tiles announced to fetchers, issue stage and drain
 SEARCH_SCANS = 17  # passes over the scores of a selection, typically
 
 # -- pipeline lengths -----------------------------------------------------------------------------
+DISPATCH = 10  # instruction fetched -> in its queue
 READ = 11  # load engine and reader, plus the memory's latency
 REACT = 9  # an operation's dependencies are met -> its first scalar fires
 REACT_BAND = 7  # the same for a later band
 REACT_SPARSE = 13  # the same for a compressed tile
+MULTIPLY = 6  # scalar fires -> product in its accumulator
+REQUANTISE = 8  # drain's lane -> written
 CAPTURE = 9  # last scalar -> the drain begins
 # A tile's last scalar may fire this long before the drain of the tile before ends. The drain decides when
 # CAPTURE lanes are left; the release takes a register, and a scalar fires at the end of a cycle.

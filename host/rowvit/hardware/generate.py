@@ -3,8 +3,8 @@
 
     python -m rowvit.hardware.generate
 
-``rtl/rowvit_defs.vh``, ``docs/isa.md`` and a table in ``docs/architecture.md``; a test holds them equal to the
-tables.
+They are ``rtl/rowvit_defs.vh``, ``docs/isa.md`` and a table in ``docs/architecture.md``; a test holds them
+equal to what is committed.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ localparam OP_HEADER = 1, OP_LOAD = 2, OP_MATMUL = 3, OP_ATTN = 4, OP_NORM = 5, 
 localparam FLAG_SPARSE = 0, FLAG_UNSIGNED = 1, FLAG_GATHER = 2, FLAG_ONE_ROW = 3, FLAG_SET_LIVE = 4,
            FLAG_MARK = 5, FLAG_LAST = 6, FLAG_SCORE_CLEAR = 7, FLAG_SCORE = 8, FLAG_REST = 9,
            FLAG_PREVIOUS = 10, FLAG_VOID = 11;
-localparam F_OPCODE = 16*0, F_TAG = 8, F_FLAGS = 16*1, F_CHAIN = 16*2, F_DEPS = 16*3,
-           F_FIELDS = 16*9, F_INDEX = 16*31;
+localparam F_TAG = 8, F_OPCODE = 16*0, F_FLAGS = 16*1, F_CHAIN = 16*2, F_DEPS = 16*3,
+           F_OPERANDS = 16*9, F_INDEX = 16*31;
 localparam F_HEADER_CONFIG_HASH = 16*9, F_HEADER_ABI = 16*11, F_HEADER_FINISH = 16*12;
 localparam F_LOAD_KIND = 16*9, F_LOAD_ADDRESS = 16*10, F_LOAD_DST = 16*12, F_LOAD_ROWS = 16*13,
            F_LOAD_GROUPS = 16*14, F_LOAD_MASK_BASE = 16*15, F_LOAD_BAND0 = 16*16,
@@ -61,6 +61,5 @@ localparam CNT_CYCLES = 0, CNT_EXEC_BUSY = 1, CNT_EXEC_FIRE = 2, CNT_FIRES = 3,
            CNT_SOFTMAX_BUSY = 16, CNT_SELECT_BUSY = 17, CNT_RECV_WORDS = 18, CNT_SEND_WORDS = 19;
 // Depths, and lengths of pipelines.
 localparam QUEUE_DEPTH = 16, FETCHES = 7, PROGRAM_FIFO = 32, LOAD_FIFO = 128, BURSTS = 8,
-           BURST_WORDS = 16, TILE_QUEUE = 8, CAPTURE = 9;
-localparam MAX_GROUPS = 6;
+           BURST_WORDS = 16, TILE_QUEUE = 8, CAPTURE = 9, MAX_GROUPS = 6;
 localparam [55:0] DRAIN_DONE = {8'd64, 8'd56, 8'd32, 8'd28, 8'd24, 8'd20, 8'd16};  // 0 groups lowest

@@ -95,7 +95,7 @@ module rowvit_drain #(
   // From the last lane's read to its last write: pipeline, compressor flush, mask, all groups.
   localparam DONE_LAT = DRAIN_DONE[8*GROUPS+:8];
 
-  // A bank takes a word per cycle. In LANES cycles a tile makes GROUPS * SEGW words at most; the
+  // A bank takes a word per cycle. In LANES cycles a tile makes GROUPS * (1 + LANES / 8) words at most; the
   // 2 * GROUPS that its end leaves behind go in the gaps of the next tile, before that one ends.
   generate
     if (GROUPS > (LANES == 64 ? MAX_GROUPS : 4)) begin : g_bad_groups

@@ -209,7 +209,7 @@ module rowvit_dispatch #(
 
   // Each queue holds only the slots its engine has, and the index.
   localparam VOID = F_FLAGS + FLAG_VOID;
-  wire [16*MAX_SLOTS-1:0] slots = {instr_q[16*MAX_SLOTS-1:F_FIELDS], dep, instr_q[F_DEPS-1:VOID+1],
+  wire [16*MAX_SLOTS-1:0] slots = {instr_q[16*MAX_SLOTS-1:F_OPERANDS], dep, instr_q[F_DEPS-1:VOID+1],
                                    is_void, instr_q[VOID-1:0]};
   wire [N_QUEUE-1:0] out_valid;
   wire [N_QUEUE-1:0] out_ready = {q4_ready_i, q3_ready_i, q2_ready_i, q1_ready_i, q0_ready_i};

@@ -39,16 +39,8 @@ def verilog() -> str:
     """``rtl/rowvit_defs.vh``: the constants that the RTL shares with the host."""
     queues = list(dict.fromkeys(QUEUE.values()))
     served = {engine: Engine.EXEC if engine is Engine.DRAIN else engine for engine in Engine}
-    first = isa.DEPS + len(Engine)
-    slots = {
-        "OPCODE": isa.OPCODE,
-        "FLAGS": isa.FLAGS,
-        "CHAIN": isa.CHAIN,
-        "DEPS": isa.DEPS,
-        "FIELDS": first,
-        "INDEX": isa.INDEX,
-    }
-    positions: dict[str, int | str] = {name: f"16*{slot}" for name, slot in slots.items()}
+    common = ["OPCODE", "FLAGS", "CHAIN", "DEPS", "OPERANDS", "INDEX"]
+    positions = {"TAG": "8", **{name: f"16*{getattr(isa, name)}" for name in common}}
     lines = [
         "// SPDX-License-Identifier: Apache-2.0",
         "// Written by `python -m rowvit.hardware.generate` from the tables in host/rowvit/hardware/isa.py",
@@ -60,13 +52,12 @@ def verilog() -> str:
         _localparams("", {"N_ENGINE": len(Engine), **{f"E_{e.name}": e.value for e in Engine}}),
         _localparams("OP_", _codes(isa.Op)),
         _localparams("FLAG_", _codes(isa.Flag)),
-        _localparams("F_", {"OPCODE": positions.pop("OPCODE"), "TAG": "8", **positions}),
+        _localparams("F_", positions),
     ]
     for op, fields in isa.FIELDS.items():
         if fields:
-            lines.append(
-                _localparams(f"F_{op.name}_", {name: f"16*{place.slot}" for name, place in fields.items()})
-            )
+            slots = {name: f"16*{place.slot}" for name, place in fields.items()}
+            lines.append(_localparams(f"F_{op.name}_", slots))
     lines += [
         _localparams("DST_", _codes(isa.Dst)),
         _localparams("LOADKIND_", _codes(isa.LoadKind)),
@@ -83,8 +74,7 @@ def verilog() -> str:
         _localparams("", {"COUNTER_BASE": f"'h{isa.COUNTER_BASE:02X}", "N_COUNTER": len(isa.COUNTERS)}),
         _localparams("CNT_", {name: i for i, (name, _) in enumerate(isa.COUNTERS)}),
         "// Depths, and lengths of pipelines.",
-        _localparams("", pipeline.RTL),
-        _localparams("", {"MAX_GROUPS": pipeline.MAX_GROUPS}),
+        _localparams("", {name: getattr(pipeline, name) for name in pipeline.RTL}),
         _packed("DRAIN_DONE", map(pipeline.drain_done, range(pipeline.MAX_GROUPS + 1)), "0 groups lowest"),
     ]
     return "\n".join(lines) + "\n"
@@ -92,7 +82,6 @@ def verilog() -> str:
 
 def markdown() -> str:
     """``docs/isa.md``: every table of `rowvit.hardware.isa`."""
-    first = isa.DEPS + len(Engine)
     out = [
         "# Instructions, registers and records",
         "",
@@ -103,7 +92,7 @@ def markdown() -> str:
         "## Instruction",
         "",
         f"An instruction is {isa.INSTRUCTION_BYTES} bytes: {isa.SLOTS} little-endian slots of 16 bits."
-        f" Slots 0 to {first - 1} are common:",
+        f" Slots 0 to {isa.OPERANDS - 1} are common:",
         "",
         "| slot | field | meaning |",
         "|---|---|---|",
@@ -111,7 +100,7 @@ def markdown() -> str:
         " (layer number, copied to records) |",
         f"| {isa.FLAGS} | flags | below |",
         f"| {isa.CHAIN} | chain | bit e set: the dependency on engine e is per band, not per operation |",
-        f"| {isa.DEPS}..{first - 1} | dep[e] | operations of engine e that must be complete"
+        f"| {isa.DEPS}..{isa.OPERANDS - 1} | dep[e] | operations of engine e that must be complete"
         " (signed, relative to the pass) |",
         "",
         isa.SEMANTICS,

@@ -119,22 +119,16 @@ class NormKind(Coded):
 
 @dataclass(frozen=True)
 class Field:
-    """An operand of an instruction.
-
-    Parameters
-    ----------
-    slot, slots : int
-        First slot, and how many.
-    meaning : str
-    """
+    """An operand of an instruction: its first slot, its meaning, and how many slots it has."""
 
     slot: int
     meaning: str
     slots: int = 1
 
 
-#: first slots of what all instructions have; the fields of an opcode come after the dependencies
+#: first slots of what all instructions have, and of an opcode's fields
 OPCODE, FLAGS, CHAIN, DEPS = range(4)
+OPERANDS = DEPS + len(Engine)
 FIELDS: dict[Op, dict[str, Field]] = {
     Op.HEADER: {
         "config_hash": Field(9, "must equal the register CONFIG_HASH", slots=2),

@@ -14,6 +14,7 @@ PROGRAM_FIFO = 32  # words that the reader holds for the dispatcher
 PREFETCH = min(FETCHES, PROGRAM_FIFO // 8 + 1)  # instructions ahead of the dispatcher; one is in its register
 LOAD_FIFO = 128  # words that the reader holds for the load engine
 BURSTS, BURST_WORDS = 8, 16  # reads in flight
+MAX_GROUPS = 6  # lane groups that the drain can serve
 TILE_QUEUE = 8  # tiles announced to fetchers, issue stage and drain
 SEARCH_SCANS = 17  # passes over the scores of a selection, typically
 
@@ -38,17 +39,10 @@ NORM_STATS = 86
 NORM_OUT = 22  # last channel read -> written
 
 #: what the RTL takes from here
-RTL = {
-    "QUEUE_DEPTH": QUEUE_DEPTH,
-    "FETCHES": FETCHES,
-    "PROGRAM_FIFO": PROGRAM_FIFO,
-    "LOAD_FIFO": LOAD_FIFO,
-    "BURSTS": BURSTS,
-    "BURST_WORDS": BURST_WORDS,
-    "TILE_QUEUE": TILE_QUEUE,
-    "CAPTURE": CAPTURE,
-}
-MAX_GROUPS = 6  # that the drain's token memory port can serve
+RTL = [
+    *("QUEUE_DEPTH", "FETCHES", "PROGRAM_FIFO", "LOAD_FIFO", "BURSTS", "BURST_WORDS", "TILE_QUEUE"),
+    *("CAPTURE", "MAX_GROUPS"),
+]
 
 
 def drain_done(groups: int) -> int:

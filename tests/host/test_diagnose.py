@@ -131,7 +131,7 @@ def test_no_board(monkeypatch, recwarn, tmp_path):
 def test_nothing_to_diagnose():
     result = CliRunner().invoke(app, ["diagnose", "--target", "golden"])
     assert result.exit_code == 2
-    assert result.stderr == "rowvit: golden has nothing to diagnose; take --target board or sim\n"
+    assert result.stderr == "rowvit: golden has nothing to diagnose; use --target board or sim\n"
 
 
 @pytest.mark.parametrize(

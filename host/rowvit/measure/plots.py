@@ -139,7 +139,7 @@ def rates(label: str, figures: dict[str, Any]) -> Plot:
         axes.set_xlabel("images per second")
 
     return _draw(
-        "Throughput compared with the float network on the same machine's CPU", 0.7 + 0.26 * len(rows), paint
+        "Throughput next to the float network's on the same machine's CPU", 0.7 + 0.26 * len(rows), paint
     )
 
 

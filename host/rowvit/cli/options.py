@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rowvit.cycles import Memory
 from rowvit.hardware.block_design import default_configuration
+from rowvit.hardware.memory import Memory
 
 if TYPE_CHECKING:
     from rowvit.sim.device import MemoryModel

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -20,9 +20,6 @@ from rowvit.errors import RowvitError
 from rowvit.formats import container
 from rowvit.hardware import config as configs
 from rowvit.hardware.isa import Op
-
-if TYPE_CHECKING:
-    from rowvit.model.importers import Imported
 
 
 @command()
@@ -127,7 +124,7 @@ def _float_network(model: str) -> bool:
         return False
     description = json.loads(metadata["rowvit-float"])
     config, card = description["config"], description["card"]
-    rows = {"float network": card["name"], **network_rows(config, card)}
+    rows = {"float network": card["name"], **_network_rows(config, card)}
     rows["pruning"] = "; ".join(f"layer {s['layer']} keeps {s['keep']}" for s in config["pruning"]) or "none"
     rows["accuracy"] = json.dumps(card["accuracy"]) if card["accuracy"] else "not measured"
     rows["history"] = "; ".join(card["history"])
@@ -216,7 +213,10 @@ def import_(
             licence=licence,
         )
     store.save(output, found.model, found.card)
-    _print_network(found, output)
+    described = _network_rows(asdict(found.model.config), asdict(found.card))
+    print_rows({"float network": f"{found.card.name}, written to {output}", **described})
+    for note in found.notes:
+        say(note)
 
 
 def _names(path: Path) -> list[str]:
@@ -228,7 +228,7 @@ def _names(path: Path) -> list[str]:
     return [str(name).strip() for name in names if str(name).strip()]
 
 
-def network_rows(config: Mapping, card: Mapping) -> dict[str, str]:
+def _network_rows(config: Mapping, card: Mapping) -> dict[str, str]:
     """Lines about a float network, from the fields of its `ViTConfig` and its `Card`."""
     tokens = config["prefix"] + (config["image_size"] // config["patch_size"]) ** 2
     seen = "class token" if config["pool"] == "token" else "mean of patches"
@@ -247,10 +247,3 @@ def network_rows(config: Mapping, card: Mapping) -> dict[str, str]:
         "licence": card["licence"] or "unknown",
         "source": card["source"],
     }
-
-
-def _print_network(found: Imported, output: Path) -> None:
-    described = network_rows(asdict(found.model.config), asdict(found.card))
-    print_rows({"float network": f"{found.card.name}, written to {output}", **described})
-    for note in found.notes:
-        say(note)

@@ -248,7 +248,7 @@ def profile(
         found = measure.profile(network, pixels, hardware, model_memory, not predict)
     _print_profile(found)
     if trace_json:
-        measure.write_trace(found, trace_json)
+        write(trace_json, json.dumps(measure.trace(found)) + "\n")
     if plot:
         measure.plot(found, plot)
 

@@ -94,10 +94,16 @@ def run_recipe(
     workers: int = 0,
     save_every: float = 60.0,
 ) -> bool:
-    """`fine_tune` with a progress bar; where no one watches, with a line in the log now and then."""
-    from rowvit.train.fine_tune import fine_tune
+    """Train by a recipe and its name, and save the network; returns whether this is the first process.
 
+    The state is kept in ``output.state``. Where no one watches, the log gets a line now and then.
+    """
+    from rowvit.train.loop import Trainer
+
+    name, steps = recipe
+    state = output.with_name(output.name + ".state")
     with progress_bar("training") as progress:
+        trainer = Trainer(network, card, photos, steps, state, teacher, workers, save_every)
         logged = time.monotonic()
 
         def step(done: int, total: int, phase: Phase, loss: float) -> None:
@@ -107,7 +113,8 @@ def run_recipe(
                 LOG.info("step %d of %d, %s, loss %.3f", done, total, phase.name, loss)
                 logged = time.monotonic()
 
-        return fine_tune(network, card, photos, recipe, output, teacher, workers, save_every, step)
+        trainer.run(step)
+        return trainer.save(output, name)
 
 
 def test_set(data: Path, card: Card, measure: bool) -> Photos | None:

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from rowvit.errors import RowvitError
+from rowvit.errors import RowvitError, needs
 
 if TYPE_CHECKING:
     from rowvit.formats.package import ModelPackage
     from rowvit.hardware.config import HardwareConfig
     from rowvit.model.store import Card
     from rowvit.model.vit import VisionTransformer
-    from rowvit.reference.network import Counts
+    from rowvit.reference.network import Counts, ImageResult
     from rowvit.targets.target import Result
     from rowvit.train.data import Photos
 
@@ -299,58 +299,47 @@ def float_work(model: VisionTransformer, card: Card, pixels: np.ndarray, precisi
     )
 
 
-def golden_work(
-    package: ModelPackage, pixels: np.ndarray, config: HardwareConfig | None = None, cycles: int = 0
+def integer_work(
+    package: ModelPackage,
+    pixels: np.ndarray,
+    target: str = "golden",
+    config: HardwareConfig | None = None,
+    cycles: int = 0,
 ) -> Work:
-    """The integer reference on photos uint8 [B, S, S, 3]; the first ``cycles`` go through the cycle model."""
+    """A package on photos uint8 [B, S, S, 3], on the integer reference or on the simulated RTL.
+
+    On target "golden" the first ``cycles`` photos go through the cycle model. On "sim" cycles and work are
+    the RTL's counters, and each photo is compared with the reference.
+    """
+    import rowvit
     from rowvit.reference import patchify, run
 
-    found = run(package, patchify(pixels, package.arch["patch_size"]))
-    counts = [image.counts for image in found]
-    predicted = np.full(len(found), np.nan)
-    if cycles and config is not None:
+    expected = run(package, patchify(pixels, package.arch["patch_size"]))
+    counts = [image.counts for image in expected]
+    found: Sequence[ImageResult | Result] = expected
+    counted: Sequence[Counts | Result] = counts
+    spent, same = np.full(len(pixels), np.nan), np.ones(len(pixels), bool)
+    if target == "sim" and config is not None:
+        with rowvit.open("sim", config) as sim:
+            sim.load(package)
+            found = counted = results = sim(pixels)
+        spent[:] = [result.cycles for result in results]
+        for index, (result, image) in enumerate(zip(results, expected, strict=True)):
+            same[index] = all(map(np.array_equal, [result.logits, *result.kept], [image.logits, *image.kept]))
+    elif config is not None and cycles:
         from rowvit.compiler import compile as lower
         from rowvit.cycles import measured, predict
 
         program = lower(package, config)
         for index, count in enumerate(counts[:cycles]):
-            predicted[index] = predict(program, config, statistics=measured(count)).image_cycles[0]
+            spent[index] = predict(program, config, statistics=measured(count)).image_cycles[0]
+    hidden = package.arch["hidden"]
     return Work(
         np.stack([image.logits for image in found]) * package.meta["scales"]["logit"],
-        **_counted(counts),
-        zeros=np.array([_zeros(package, c) for c in counts]),
-        cycles=predicted,
-        bit_exact=np.ones(len(found), bool),
-    )
-
-
-def _counted(counts: Sequence[Counts | Result]) -> dict[str, np.ndarray]:
-    return {key: np.array([getattr(one, key) for one in counts], np.int64) for key in COUNTED}
-
-
-def _zeros(package: ModelPackage, counts: Counts) -> float:
-    return 1 - sum(counts.ffn2_nonzeros) / (sum(counts.live) * package.arch["hidden"])
-
-
-def sim_work(package: ModelPackage, pixels: np.ndarray, config: HardwareConfig) -> Work:
-    """The simulated RTL on photos uint8 [B, S, S, 3]: its counters, and whether it equals the reference."""
-    import rowvit
-    from rowvit.reference import patchify, run
-
-    expected = run(package, patchify(pixels, package.arch["patch_size"]))
-    with rowvit.open("sim", config) as sim:
-        sim.load(package)
-        found = sim(pixels)
-    same = [
-        all(map(np.array_equal, [result.logits, *result.kept], [image.logits, *image.kept]))
-        for result, image in zip(found, expected, strict=True)
-    ]
-    return Work(
-        np.stack([result.logits for result in found]) * package.meta["scales"]["logit"],
-        **_counted(found),
-        zeros=np.array([_zeros(package, image.counts) for image in expected]),
-        cycles=np.array([result.cycles for result in found], np.float64),
-        bit_exact=np.array(same),
+        **{key: np.array([getattr(one, key) for one in counted], np.int64) for key in COUNTED},
+        zeros=np.array([1 - sum(c.ffn2_nonzeros) / (sum(c.live) * hidden) for c in counts]),
+        cycles=spent,
+        bit_exact=same,
     )
 
 
@@ -448,9 +437,7 @@ def _shard(
     if isinstance(model, tuple):
         network, card = model
         return float_work(network, card, pixels, precision)
-    if target == "sim" and config is not None:
-        return sim_work(model, pixels, config)
-    return golden_work(model, pixels, config, cycles)
+    return integer_work(model, pixels, target, config, cycles)
 
 
 def _run(
@@ -466,7 +453,7 @@ def _run(
 
     def part(shard: range) -> Photos:
         files = [photos.files[i] for i in shard]
-        return type(photos)(files, photos.labels[shard.start : shard.stop], photos.classes, photos.name)
+        return replace(photos, files=files, labels=photos.labels[shard.start : shard.stop])
 
     def counted(shard: range) -> int:
         return min(max(cycles - shard.start, 0), len(shard))
@@ -475,13 +462,9 @@ def _run(
         for shard in shards:
             yield work(model, part(shard), counted(shard))
         return
-    try:
+    with needs("several workers need Dask", "'rowvit[eval]'"):
         from distributed import Client, KilledWorker
         from distributed import TimeoutError as NoAnswer
-    except ImportError as error:
-        raise RowvitError(
-            "several workers need Dask", "install it with: pip install 'rowvit[eval]'"
-        ) from error
     try:
         client = (
             Client(scheduler, timeout=10)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rowvit.errors import RowvitError
+from rowvit.errors import needs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,11 +36,9 @@ def figure(width: float, height: float) -> Figure:
     RowvitError
         Matplotlib is missing.
     """
-    try:
+    with needs("a plot needs matplotlib", "matplotlib"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise RowvitError("a plot needs matplotlib", "install it with: pip install matplotlib") from error
     picture = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(picture)
     return picture

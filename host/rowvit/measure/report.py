@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import rowvit
-from rowvit.errors import RowvitError
+from rowvit.errors import needs
 from rowvit.measure import plots
 from rowvit.measure.plots import Plot
 from rowvit.measure.power import FIGURES
@@ -40,10 +40,8 @@ def page(documents: list[tuple[str, dict[str, Any]]]) -> str:
     RowvitError
         jinja2 or matplotlib is missing.
     """
-    try:
+    with needs("a report needs jinja2", "'rowvit[report]'"):
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError as error:
-        raise RowvitError("a report needs jinja2", "install it with: pip install 'rowvit[report]'") from error
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent),
         autoescape=True,

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import rowvit
-from rowvit.errors import RowvitError
+from rowvit.errors import RowvitError, needs
 from rowvit.processors import processors
 
 if TYPE_CHECKING:
@@ -233,12 +233,8 @@ def check(document: Any) -> list[str]:
     RowvitError
         The package jsonschema is missing.
     """
-    try:
+    with needs("checking results needs jsonschema", "jsonschema"):
         from jsonschema import Draft202012Validator
-    except ImportError as error:
-        raise RowvitError(
-            "checking results needs jsonschema", "install it with: pip install jsonschema"
-        ) from error
     validator = Draft202012Validator(json.loads(SCHEMA.read_text()))
     problems: dict[str, None] = {}  # in order, each once
     for found in sorted(validator.iter_errors(document), key=lambda e: list(map(str, e.absolute_path))):

@@ -11,7 +11,7 @@ import numpy as np
 
 from rowvit.hardware.isa import COUNTERS
 from rowvit.measure import result as results
-from rowvit.measure.profile import layer_counters
+from rowvit.measure.profile import layer_counters, layer_names
 
 if TYPE_CHECKING:
     from rowvit.hardware.config import HardwareConfig
@@ -170,7 +170,10 @@ def measure(
     }
     if single[0].cycles is not None:
         gops["peak"] = 2e-6 * target.config.macs_per_cycle * clock
-        found |= {"counters": _counters(single), "layers": _layers(layers, meta, target.config)}
+        found["counters"] = {
+            name: float(np.mean([r.counters[name] for r in single])) for name in single[0].counters
+        }
+        found["layers"] = _layers(layers, meta, target.config)
     if simulated:
         cycles = int(_cycles(single).sum() + _cycles(together).sum())
         found["simulator_khz"] = cycles / (end - begin) / 1e3
@@ -239,11 +242,6 @@ def _phases(
     return [{"name": name, "ms": ms, "clock": which} for name, ms, which in phases]
 
 
-def _counters(results: list[Result]) -> dict[str, float]:
-    """Means per image."""
-    return {name: float(np.mean([r.counters[name] for r in results])) for name in results[0].counters}
-
-
 def _marked(result: Result) -> list[dict[str, int]]:
     """The counters of every layer that the core's answer carries."""
     return [
@@ -256,8 +254,7 @@ def _layers(images: list[list[dict[str, int]]], meta: dict, config: HardwareConf
     """Medians of every layer; ``busy`` is the share of the array's lane-group cycles that are used."""
     groups = config.rows * config.groups
     found = []
-    names = ["embed", *map(str, range(meta["architecture"]["depth"])), "head"]
-    for name, ones in zip(names, zip(*images, strict=True), strict=True):
+    for name, ones in zip(layer_names(meta), zip(*images, strict=True), strict=True):
         counters = {key: float(np.median([one[key] for one in ones])) for key in ones[0]}
         busy = counters["fires"] / (counters["cycles"] * groups) if counters["cycles"] else 0.0
         found.append({"name": name, "busy": busy, **counters})

@@ -139,28 +139,23 @@ def _window(text: str) -> tuple[int, int]:
 def _print_results(files: list[Path], results: list[Result], classes: list[str]) -> None:
     truths = [file.stem.split("_")[0] for file in files]
     known = set(truths) <= set(map(str, classes)) and all("_" in file.stem for file in files)
-    checked = any(result.bit_exact is not None for result in results)
-    counted = any(result.cycles is not None for result in results)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("image")
-    if known:
-        table.add_column("truth")
-    table.add_column("prediction")
-    table.add_column("probability", justify="right")
-    if checked:
-        table.add_column("equals reference")
-    if counted:
-        table.add_column("cycles", justify="right")
+    rows = []
     for file, truth, result in zip(files, truths, results, strict=True):
-        row = [escape(file.name)]
+        row = {"image": escape(file.name)}
         if known:
-            row.append(escape(truth))
-        row += [escape(result.label), f"{result.probabilities[result.top1]:.3f}"]
-        if checked:
-            row.append("yes" if result.bit_exact else "[red]NO[/red]")
-        if counted:
-            row.append(f"{result.cycles:,}")
-        table.add_row(*row)
+            row["truth"] = escape(truth)
+        row["prediction"] = escape(result.label)
+        row["probability"] = f"{result.probabilities[result.top1]:.3f}"
+        if result.bit_exact is not None:
+            row["equals reference"] = "yes" if result.bit_exact else "[red]NO[/red]"
+        if result.cycles is not None:
+            row["cycles"] = f"{result.cycles:,}"
+        rows.append(row)
+    table = Table(box=None, pad_edge=False)
+    for title in rows[0]:
+        table.add_column(title, justify="right" if title in ("probability", "cycles") else "left")
+    for row in rows:
+        table.add_row(*row.values())
     OUT.print(table, highlight=False)
     if known:
         right = sum(truth == result.label for truth, result in zip(truths, results, strict=True))

@@ -322,7 +322,8 @@ def integer_work(
     if target == "sim" and config is not None:
         with rowvit.open("sim", config) as sim:
             sim.load(package)
-            found = counted = results = sim(pixels)
+            results = sim(pixels)
+        found, counted = results, results
         spent[:] = [result.cycles for result in results]
         for index, (result, image) in enumerate(zip(results, expected, strict=True)):
             same[index] = all(map(np.array_equal, [result.logits, *result.kept], [image.logits, *image.kept]))

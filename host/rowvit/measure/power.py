@@ -199,16 +199,16 @@ def document(
     """
     from rowvit.measure import result  # not at the top: the help of rowvit power imports this module
 
-    session, thermometer = workload.session, workload.thermometer()
+    source, read = workload.thermometer()
     found = workload.describe("power")
-    target = session.target
+    target = workload.session.target
     wall = time.time() - time.monotonic()
     done = itertools.count(1)
     passes = measure(
         plan,
         lambda: len(target(workload.images, batch)),
         instrument,
-        thermometer[1] if thermometer else None,
+        read,
         progress=lambda _: progress(next(done)),
     )
     degrees = [one.temperature for one in passes if one.temperature is not None]
@@ -227,9 +227,7 @@ def document(
             "sampling_hz": {"none": instrument.name},
         },
         "idle": {"none": "no power was measured"},
-        "temperature": result.temperature(
-            thermometer[0] if thermometer else None, degrees, session.target_name
-        ),
+        "temperature": result.temperature(source, degrees, workload.session.target_name),
         "passes": [asdict(one) for one in passes],
         "power": {"none": instrument.name},
     }

@@ -244,10 +244,9 @@ def _measured(
 ) -> list[LayerProfile]:
     """Layers from the RTL's counters."""
     layers = []
-    for name, cycles, modelled, times, fires, counted in zip(
-        layer_names(program.meta),
+    for layer, cycles, times, fires, counted in zip(
+        _modelled(program, predicted),
         result.layer_cycles,
-        predicted.layer_cycles,
         predicted.layers,
         result.layer_fires,
         layer_counters(program, events, result),
@@ -259,22 +258,20 @@ def _measured(
         weights = times.weights + times.instructions
         weights = rest * weights / max(weights + times.data, 1e-9)
         layers.append(
-            LayerProfile(
-                name,
-                cycles,
-                modelled,
-                busy,
-                weights,
-                rest - weights,
-                draining,
-                min(counted["axi_beats"] / memory.words_per_cycle, cycles),
-                counted["load_wait"],
-                counted["drain_busy"],
-                counted["norm_busy"],
-                counted["softmax_busy"],
-                counted["select_busy"],
-                float(fires * config.lanes),
-                8 * times.words,
+            replace(
+                layer,
+                cycles=cycles,
+                busy=busy,
+                weights=weights,
+                data=rest - weights,
+                draining=draining,
+                load=min(counted["axi_beats"] / memory.words_per_cycle, cycles),
+                load_wait=counted["load_wait"],
+                drain=counted["drain_busy"],
+                norm=counted["norm_busy"],
+                softmax=counted["softmax_busy"],
+                select=counted["select_busy"],
+                macs=float(fires * config.lanes),
             )
         )
     return layers

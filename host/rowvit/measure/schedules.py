@@ -295,16 +295,9 @@ def plot(points: Sequence[Point], chosen: Point, config: HardwareConfig, path: P
     x, y = [p.cycles / 1e6 for p in best], [100 * p.top1 for p in best]
     axes.step(x, y, where="post", color="black", linewidth=1, label="Pareto front")
     axes.plot(chosen.cycles / 1e6, 100 * chosen.top1, "*", color="black", markersize=16, label="chosen")
-    for point in best:
-        axes.annotate(
-            f"{point.rho:g}",
-            (point.cycles / 1e6, 100 * point.top1),
-            xytext=(4, 5),
-            textcoords="offset points",
-            fontsize=8,
-        )
-    axes.set_xlabel(f"million cycles per image on {config.name} (cycle model)")
-    axes.set_ylabel("top-1, %")
+    for point, place in zip(best, zip(x, y, strict=True), strict=True):
+        axes.annotate(f"{point.rho:g}", place, xytext=(4, 5), textcoords="offset points", fontsize=8)
+    axes.set(xlabel=f"million cycles per image on {config.name} (cycle model)", ylabel="top-1, %")
     axes.grid(linewidth=0.3, alpha=0.5)
     axes.legend(fontsize=9, frameon=False)
     try:

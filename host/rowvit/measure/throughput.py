@@ -46,13 +46,13 @@ def document(
     RowvitError
         The target cannot be opened, or the accelerator failed.
     """
-    session, thermometer = workload.session, workload.thermometer()
-    found, degrees = workload.describe("throughput"), []
-    degrees += [thermometer[1]()] if thermometer else []
+    session, (source, read) = workload.session, workload.thermometer()
+    found = workload.describe("throughput")
+    degrees = [read()] if read else []
     figures = measure(
         session.target, session.target_name, workload.images, batch, warm_up, found["clock"]["mhz"], progress
     )
-    degrees += [thermometer[1]()] if thermometer else []
+    degrees += [read()] if read else []
     figures["baseline"] = {"none": "not asked for (--baseline)"}
     if "memory" in session.options:
         figures["memory"] = str(session.options["memory"])
@@ -69,9 +69,7 @@ def document(
             "sampling_hz": {"none": "every image is timed"},
         },
         "idle": {"none": "no power is measured"},
-        "temperature": results.temperature(
-            thermometer[0] if thermometer else None, degrees, session.target_name
-        ),
+        "temperature": results.temperature(source, degrees, session.target_name),
         "throughput": figures,
     }
 

@@ -98,6 +98,6 @@ class Workload:
             bitstream = Path(session.target.overlay.bitfile_name)
         return result.describe(kind, session.target_name, session.config, session.meta, self.data, bitstream)
 
-    def thermometer(self) -> tuple[str, Callable[[], float]] | None:
-        """That of the board's die; a simulated one has none."""
-        return None if self.session.target_name == "sim" else thermometer()
+    def thermometer(self) -> tuple[str, Callable[[], float]] | tuple[None, None]:
+        """Source and reading of the die's temperature; both None without one, as in simulation."""
+        return (self.session.target_name != "sim" and thermometer()) or (None, None)

@@ -467,11 +467,8 @@ def _run(
         from distributed import Client, KilledWorker
         from distributed import TimeoutError as NoAnswer
     try:
-        client = (
-            Client(scheduler, timeout=10)
-            if scheduler
-            else Client(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
-        )
+        local = {"n_workers": jobs, "threads_per_worker": 1, "dashboard_address": None}
+        client = Client(scheduler, timeout=10) if scheduler else Client(**local)
     except (OSError, ValueError) as error:
         raise RowvitError(f"no Dask scheduler answers at {scheduler} ({error})") from error
     with client:

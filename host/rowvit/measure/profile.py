@@ -113,10 +113,6 @@ class Profile:
     def total(self) -> int:
         return sum(layer.cycles for layer in self.layers)
 
-    @property
-    def predicted(self) -> int:
-        return sum(layer.predicted for layer in self.layers)
-
 
 def profile(
     model: ModelPackage | Program,

@@ -82,14 +82,8 @@ def top1(model: VisionTransformer, card: Card, photos: np.ndarray, labels: np.nd
 
 def stand_in(model: VisionTransformer, card: Card, photos: np.ndarray, rule: str) -> ModelPackage:
     """A package of a float network for the cycle model, calibrated on photos [B, S, S, 3]."""
-    options = QuantOptions(
-        card.name,
-        card.classes,
-        card.mean,
-        card.std,
-        ffn2_rule=rule,
-        ffn_chunk=default_chunk(model.config.hidden),
-    )
+    chunk = default_chunk(model.config.hidden)
+    options = QuantOptions(card.name, card.classes, card.mean, card.std, ffn2_rule=rule, ffn_chunk=chunk)
     return quantise(centre_keys(model, card.mean, card.std, photos), photos, options)
 
 

@@ -78,6 +78,7 @@ class Samples:
         return float(np.diff(values).min()) if len(values) > 1 else 0.0
 
 
+@dataclass(eq=False)
 class Instrument:
     """What gives `Samples`.
 
@@ -92,14 +93,10 @@ class Instrument:
         When there are samples: "now", that is after the passes, "later", from a log, or "never".
     """
 
-    def __init__(
-        self,
-        name: str,
-        measures: str,
-        interval: float = 0.0,
-        available: Literal["now", "later", "never"] = "now",
-    ) -> None:
-        self.name, self.measures, self.interval, self.available = name, measures, interval, available
+    name: str
+    measures: str
+    interval: float = 0.0
+    available: Literal["now", "later", "never"] = "now"
 
     def start(self) -> None:
         """Called before a pass."""

@@ -185,7 +185,8 @@ def _cycles(results: Sequence[Result]) -> np.ndarray:
 def _watched(target: Target, image: np.ndarray) -> tuple[Result, list[dict[str, int]], int]:
     """One image [1, S, S, 3] in simulation: result, counters of every layer, and the cycle it had arrived by.
 
-    The simulator has all counters when a layer ends, not only those in the core's answer.
+    The simulator has all counters when a layer ends, not only those in the core's answer. The image had
+    arrived when the receive operation of its last word completed.
     """
     from rowvit.targets.driver import Accelerator
 
@@ -195,14 +196,9 @@ def _watched(target: Target, image: np.ndarray) -> tuple[Result, list[dict[str, 
     events = target.device.events()
     counted = layer_counters(target.program, events, result)
     both = [{**more, **own} for more, own in zip(counted, _marked(result), strict=True)]
-    return result, both, _received(events)
-
-
-def _received(events: np.ndarray) -> int:
-    """Cycles until the input had arrived: until the receive operation of the last word completed."""
     words, cycles = events["counters"][:, [_WORDS, _CYCLES]].T
     # a batch of one also completes the receive of the image that does not come
-    return int(cycles[np.flatnonzero(words != words[-1])[-1] + 1])
+    return result, both, int(cycles[np.flatnonzero(words != words[-1])[-1] + 1])
 
 
 def _statistics(values: np.ndarray) -> dict[str, Any]:

@@ -90,13 +90,7 @@ class Workload:
 
     def describe(self, kind: str) -> dict[str, Any]:
         """The conditions of a measurement, "throughput" or "power"; see `result.describe`."""
-        session, bitstream = self.session, None
-        if session.target_name == "board":
-            from rowvit.targets.driver import Accelerator
-
-            assert isinstance(session.target, Accelerator)
-            bitstream = Path(session.target.overlay.bitfile_name)
-        return result.describe(kind, session.target_name, session.config, session.meta, self.data, bitstream)
+        return result.describe(kind, self.session, self.data)
 
     def thermometer(self) -> tuple[str, Callable[[], float]] | tuple[None, None]:
         """Source and reading of the die's temperature; both None without one, as in simulation."""

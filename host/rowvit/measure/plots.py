@@ -179,15 +179,10 @@ def ratios(rows: list[tuple[str, list[float]]], labels: list[str]) -> Plot:
         width = 0.8 / (len(labels) - 1)
         for number in range(1, len(labels)):
             at = np.arange(len(rows)) + (number - len(labels) / 2) * width
-            bars = axes.barh(
-                at,
-                [values[number] / values[0] - 1 for _, values in rows],
-                width,
-                left=1,
-                color=_COLORS[number % len(_COLORS)],
-                label=labels[number],
-            )
-            axes.bar_label(bars, [f" {values[number] / values[0]:.3g} " for _, values in rows], fontsize=8)
+            factors = [values[number] / values[0] for _, values in rows]
+            color, lengths = _COLORS[number % len(_COLORS)], [factor - 1 for factor in factors]
+            bars = axes.barh(at, lengths, width, left=1, color=color, label=labels[number])
+            axes.bar_label(bars, [f" {factor:.3g} " for factor in factors], fontsize=8)
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])
         axes.invert_yaxis()

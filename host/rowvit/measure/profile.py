@@ -144,10 +144,10 @@ def profile(
         (reference,) = run(model, patchify(image[None], model.arch["patch_size"]))
         statistics = measured(reference.counts)
     predicted = predict(program, config, memory, statistics)
+    name, layers = program.meta["model"]["name"], _modelled(program, predicted)
     if not simulate:
-        layers = _modelled(program, predicted)
         timeline = _in_order(predicted.timeline, {}, predicted.total)
-        return Profile(program.meta["model"]["name"], config, memory, "cycle model", layers, timeline, None)
+        return Profile(name, config, memory, "cycle model", layers, timeline, None)
     from rowvit.targets.driver import Accelerator
 
     with rowvit.open("sim", config=config, memory=memory) as sim:
@@ -156,9 +156,8 @@ def profile(
         sim.device.watch()
         (result,) = sim(image[None])
         events = sim.device.events()
-    layers = _measured(program, predicted, result, events, config, memory)
+    layers = _measured(layers, program, predicted, result, events, config, memory)
     timeline = _in_order(predicted.timeline, _completions(events), sum(result.layer_cycles))
-    name = program.meta["model"]["name"]
     return Profile(name, config, memory, "simulated RTL", layers, timeline, result)
 
 
@@ -231,6 +230,7 @@ def _modelled(program: Program, predicted: Prediction) -> list[LayerProfile]:
 
 
 def _measured(
+    modelled: list[LayerProfile],
     program: Program,
     predicted: Prediction,
     result: Result,
@@ -241,7 +241,7 @@ def _measured(
     """Layers from the RTL's counters."""
     layers = []
     for layer, cycles, times, fires, counted in zip(
-        _modelled(program, predicted),
+        modelled,
         result.layer_cycles,
         predicted.layers,
         result.layer_fires,

@@ -199,9 +199,9 @@ def document(
     """
     from rowvit.measure import result  # not at the top: the help of rowvit power imports this module
 
-    source, read = workload.thermometer()
-    found = workload.describe("power")
-    target = workload.session.target
+    session, (source, read) = workload.session, workload.thermometer()
+    found = result.describe("power", session, workload.data)
+    target = session.target
     wall = time.time() - time.monotonic()
     done = itertools.count(1)
     passes = measure(
@@ -227,7 +227,7 @@ def document(
             "sampling_hz": {"none": instrument.name},
         },
         "idle": {"none": "no power was measured"},
-        "temperature": result.temperature(source, degrees, workload.session.target_name),
+        "temperature": result.temperature(source, degrees, session.target_name),
         "passes": [asdict(one) for one in passes],
         "power": {"none": instrument.name},
     }

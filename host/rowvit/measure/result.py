@@ -112,12 +112,9 @@ def host() -> dict[str, Any]:
     variables that tune its arithmetic libraries.
     """
     name = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo") as lines:
-            named = [line for line in lines if line.startswith(("model name", "Model"))]
+    with suppress(OSError), open("/proc/cpuinfo") as lines:
+        named = [line for line in lines if line.startswith(("model name", "Model"))]
         name = named[0].split(":", 1)[1].strip() if named else name
-    except OSError:
-        pass
     return {
         "cpu": name,
         "processors": processors(),
@@ -162,10 +159,8 @@ def versions(simulated: bool = False) -> dict[str, str]:
     """Versions of Python, of the packages that a figure may depend on, and of the simulator."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     if simulated:
         from rowvit.sim import verilate
 
@@ -183,10 +178,8 @@ def _overlay(session: Session) -> dict[str, Any]:
     if session.target_name == "sim":
         from rowvit.sim.verilate import sources
 
-        sha = hashlib.sha256()
-        for path in sources():
-            sha.update(path.read_bytes())
-        return {"file": "the RTL under Verilator", "sha256": sha.hexdigest()}
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources())).hexdigest()
+        return {"file": "the RTL under Verilator", "sha256": digest}
     return {"none": f"target {session.target_name} has no overlay"}
 
 

@@ -47,7 +47,7 @@ def document(
         The target cannot be opened, or the accelerator failed.
     """
     session, (source, read) = workload.session, workload.thermometer()
-    found = workload.describe("throughput")
+    found = results.describe("throughput", session, workload.data)
     degrees = [read()] if read else []
     figures = measure(
         session.target, session.target_name, workload.images, batch, warm_up, found["clock"]["mhz"], progress

@@ -88,10 +88,6 @@ class Workload:
         data["repeated"] = count / len(pixels)
         return cls(session, pixels[np.arange(count) % len(pixels)], data)
 
-    def describe(self, kind: str) -> dict[str, Any]:
-        """The conditions of a measurement, "throughput" or "power"; see `result.describe`."""
-        return result.describe(kind, self.session, self.data)
-
     def thermometer(self) -> tuple[str, Callable[[], float]] | tuple[None, None]:
         """Source and reading of the die's temperature; both None without one, as in simulation."""
         return (self.session.target_name != "sim" and thermometer()) or (None, None)

@@ -299,15 +299,12 @@ class Trainer:
             return None
         try:
             saved = torch.load(self.state, map_location="cpu", weights_only=True)
-            if saved["fingerprint"] != self.fingerprint:
-                raise RowvitError(
-                    f"{self.state}: from a run with another recipe, network, teacher or data",
-                    "delete it to start over",
-                )
-        except RowvitError:
-            raise
+            fits = saved["fingerprint"] == self.fingerprint
         except Exception as error:  # torch raises many types for a foreign file
             raise RowvitError(f"{self.state}: cannot be read as a training state", "delete it") from error
+        if not fits:
+            text = f"{self.state}: from a run with another recipe, network, teacher or data"
+            raise RowvitError(text, "delete it to start over")
         return saved
 
 

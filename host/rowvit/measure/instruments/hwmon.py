@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from rowvit.errors import RowvitError
@@ -46,8 +47,7 @@ def hwmon(wanted: Wanted, root: Path | None = None) -> Recorder:
         if not (path / "power1_input").is_file():
             raise RowvitError(f"sensor {label} ({path}) measures no power: it has no power1_input")
         sensors.append(SysFSSensor(str(path / "power1_input"), "W", label, 1e-6))
-        try:  # it averages over this time: faster reading would give the same value again
+        with suppress(OSError, ValueError):
+            # it averages over this time: faster reading would give the same value again
             intervals.append(float((path / "update_interval").read_text()) / 1e3)
-        except (OSError, ValueError):
-            continue
     return Recorder(f"hwmon {' + '.join(s.name for s in sensors)}", measures, sensors, max(intervals))

@@ -388,80 +388,59 @@ def evaluate(
     if precision not in PRECISIONS:
         raise RowvitError(f"precision '{precision}' is not {' or '.join(PRECISIONS)}")
     if isinstance(model, tuple):
-        network, card = model
-        name, classes, side, resize = card.name, card.classes, network.config.image_size, card.resize
-        kind = f"float {precision}"
+        card = model[1]
+        name, classes, kind = card.name, card.classes, f"float {precision}"
     else:
-        name, classes = model.meta["name"], model.meta["classes"]
-        side, resize = model.arch["image_size"], model.meta["preprocessing"]["resize"]
-        kind = f"int8 {target}"
+        name, classes, kind = model.meta["name"], model.meta["classes"], f"int8 {target}"
     photos = matched(photos, name, classes)
-    shards = [range(i, min(i + SHARD, len(photos))) for i in range(0, len(photos), SHARD)]
+    size = SHARD
     if target == "sim" and not isinstance(model, tuple):
         from rowvit.sim.verilate import build
 
         if config is None:
             raise RowvitError("target sim needs a hardware configuration")
         build(config)  # once, before the workers need it
-        shards = [range(i, i + 1) for i in range(len(photos))]
+        size = 1
+    shards = []
+    for first in range(0, len(photos), size):
+        chosen = slice(first, first + size)
+        part = replace(photos, files=photos.files[chosen], labels=photos.labels[chosen])
+        shards.append((part, min(max(cycles - first, 0), len(part))))
     parts: list[Work] = []
     done = 0
-    work = partial(_shard, side=side, resize=resize, target=target, config=config, precision=precision)
-    for part in _run(work, model, photos, shards, cycles, jobs, scheduler):
-        parts.append(part)
-        done += len(part.logits)
+    job = partial(_shard, target=target, config=config, precision=precision)
+    for found in _run(job, model, shards, jobs, scheduler):
+        parts.append(found)
+        done += len(found.logits)
         progress(done)
-    of = "RTL in simulation" if target == "sim" else "cycle model"
-    return Evaluation(
-        name,
-        photos.name,
-        kind,
-        photos.labels,
-        list(map(str, classes)),
-        Work.join(parts),
-        cycles_of=f"{of}, {config.name}" if config else "",
-    )
+    source = "RTL in simulation" if target == "sim" else "cycle model"
+    source = f"{source}, {config.name}" if config else ""
+    work, classes = Work.join(parts), list(map(str, classes))
+    return Evaluation(name, photos.name, kind, photos.labels, classes, work, cycles_of=source)
 
 
 def _shard(
-    model: Network,
-    part: Photos,
-    cycles: int,
-    *,
-    side: int,
-    resize: str,
-    target: str,
-    config: HardwareConfig | None,
-    precision: str,
+    model: Network, part: Photos, cycles: int, *, target: str, config: HardwareConfig | None, precision: str
 ) -> Work:
-    pixels = part.pixels(range(len(part)), side, resize)
     if isinstance(model, tuple):
         network, card = model
+        pixels = part.pixels(range(len(part)), network.config.image_size, card.resize)
         return float_work(network, card, pixels, precision)
+    pixels = part.pixels(range(len(part)), model.arch["image_size"], model.meta["preprocessing"]["resize"])
     return integer_work(model, pixels, target, config, cycles)
 
 
 def _run(
     work: Callable[[Network, Photos, int], Work],
     model: Network,
-    photos: Photos,
-    shards: list[range],
-    cycles: int,
+    shards: list[tuple[Photos, int]],
     jobs: int,
     scheduler: str | None,
 ) -> Iterator[Work]:
-    """Results of the shards in their order."""
-
-    def part(shard: range) -> Photos:
-        files = [photos.files[i] for i in shard]
-        return replace(photos, files=files, labels=photos.labels[shard.start : shard.stop])
-
-    def counted(shard: range) -> int:
-        return min(max(cycles - shard.start, 0), len(shard))
-
+    """Results of the shards, which are photos and how many go through the cycle model, in their order."""
     if jobs == 1 and scheduler is None:
-        for shard in shards:
-            yield work(model, part(shard), counted(shard))
+        for part, cycles in shards:
+            yield work(model, part, cycles)
         return
     with needs("several workers need Dask", "'rowvit[eval]'"):
         from distributed import Client, KilledWorker
@@ -478,13 +457,15 @@ def _run(
             raise RowvitError(
                 f"the Dask scheduler at {scheduler} has no workers", f"start some: dask worker {scheduler}"
             ) from error
-        futures = [client.submit(work, sent, part(shard), counted(shard), pure=False) for shard in shards]
-        for shard, future in zip(shards, futures, strict=True):
+        futures = [client.submit(work, sent, part, cycles, pure=False) for part, cycles in shards]
+        done = 0
+        for (part, _), future in zip(shards, futures, strict=True):
             try:
                 yield future.result(DEADLINE)
             except (NoAnswer, KilledWorker) as error:
                 raise RowvitError(
-                    f"photos {shard.start} to {shard.stop - 1}: the workers died on them, or did not answer"
+                    f"photos {done} to {done + len(part) - 1}: the workers died on them, or did not answer"
                     f" within {DEADLINE / 60:.0f} minutes",
                     "see Dask's log",
                 ) from error
+            done += len(part)

@@ -79,7 +79,7 @@ def test_every_combination_is_timed():
 
 
 def test_mistakes(monkeypatch):
-    with pytest.raises(RowvitError, match="no baseline 'tvm'; take torch, ort, numpy or"):
+    with pytest.raises(RowvitError, match="no baseline 'tvm'; use torch, ort, numpy or"):
         baseline.ways(package(), ["tvm"])
     export = baseline.export
     other = baseline.float_network(package())

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one exception that rowvit raises for what a user can fix."""
+"""The one exception that rowvit raises for what a user can fix, and packages that are missing."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class RowvitError(Exception):
@@ -21,3 +24,12 @@ class RowvitError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}; {self.advice}" if self.advice else self.message
+
+
+@contextmanager
+def needs(what: str, package: str) -> Iterator[None]:
+    """`RowvitError` for imports that fail: what needs the package, and how to install it."""
+    try:
+        yield
+    except ImportError as error:
+        raise RowvitError(what, f"install it with: pip install {package}") from error

@@ -5,11 +5,7 @@ from importlib import import_module
 
 from rowvit.cli.common import app
 
-_RUNNING = ("run", "profile", "model")
-_NETWORKS = ("importing", "train", "relu", "prune", "quantise")
-_MEASURING = ("bench", "power", "report")
-_HARDWARE = ("board", "hardware")
-for _module in (*_RUNNING, *_NETWORKS, *_MEASURING, *_HARDWARE):
+for _module in ("run", "model", "train", "networks", "measure", "hardware"):
     import_module(f"rowvit.cli.{_module}")
 
 __all__ = ["app"]

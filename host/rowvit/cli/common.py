@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 import typer
 from rich.console import Console
@@ -20,9 +18,6 @@ from rich.table import Table
 
 from rowvit.errors import RowvitError
 
-if TYPE_CHECKING:
-    from rowvit.overlay.verify import Check
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -31,14 +26,6 @@ app = typer.Typer(
 
 Try: rowvit run sign-digits --target sim --check""",
 )
-config_app = typer.Typer(
-    no_args_is_help=True, help="Hardware configurations: what an accelerator is built from."
-)
-app.add_typer(config_app, name="config")
-overlays_app = typer.Typer(
-    no_args_is_help=True, help="Overlays for boards: prebuilt ones, and your own builds."
-)
-app.add_typer(overlays_app, name="overlays")
 OUT = Console()
 ERR = Console(stderr=True)
 LOG = logging.getLogger("rowvit")
@@ -49,30 +36,31 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def sentences(command: Callable[P, R]) -> Callable[P, R]:
-    """What the user can fix becomes one sentence on standard error, and exit code 2."""
+def command(name: str | None = None, group: typer.Typer = app) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Register a command; what its user can fix becomes one sentence on standard error, and exit code 2."""
 
-    @functools.wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not LOG.handlers:
-            LOG.addHandler(RichHandler(console=ERR, show_time=False, show_level=False, show_path=False))
-            LOG.setLevel(logging.INFO)
-        try:
-            return command(*args, **kwargs)
-        except ModuleNotFoundError as error:
-            package = str(error.name).split(".")[0]
-            if package not in MODEL_PACKAGES:
-                raise
-            _refuse(f"this needs the package {package}; install it with: pip install 'rowvit[model]'", error)
-        except RowvitError as error:
-            _refuse(str(error), error)
+    def register(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+            if not LOG.handlers:
+                LOG.addHandler(RichHandler(console=ERR, show_time=False, show_level=False, show_path=False))
+                LOG.setLevel(logging.INFO)
+            try:
+                return function(*args, **kwargs)
+            except ModuleNotFoundError as error:
+                package = str(error.name).split(".")[0]
+                if package not in MODEL_PACKAGES:
+                    raise
+                sentence = f"this needs the package {package}; install it with: pip install 'rowvit[model]'"
+                cause: Exception = error
+            except RowvitError as error:
+                sentence, cause = str(error), error
+            say(f"rowvit: {sentence}", ERR)
+            raise typer.Exit(2) from cause
 
-    return wrapped
+        return group.command(name)(wrapped)
 
-
-def _refuse(sentence: str, error: Exception) -> NoReturn:
-    say(f"rowvit: {sentence}", ERR)
-    raise typer.Exit(2) from error
+    return register
 
 
 def say(text: str, console: Console = OUT) -> None:
@@ -97,20 +85,13 @@ def progress_bar(what: str, total: float | None = None) -> Iterator[Update]:
     total : float, optional
         What "done" reaches at the end; if it is left out, the first update says it, and shows the bar.
     """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich import progress as bars
 
     columns = (
-        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
-        *(TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}")),
+        *(bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn()),
+        *(bars.TimeElapsedColumn(), bars.TimeRemainingColumn(), bars.TextColumn("{task.fields[note]}")),
     )
-    with Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal) as progress:
+    with bars.Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal) as progress:
         task = progress.add_task(what, total=total, visible=total is not None, note="")
 
         def update(done: float, note: str = "", total: float | None = None) -> None:
@@ -138,24 +119,6 @@ def write(path: Path, text: str) -> None:
         raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def write_result(document: dict[str, Any], path: Path | None) -> None:
-    """Write a result where --json says; `RowvitError` if that fails."""
-    from rowvit.measure import result
-
-    if str(path) == "-":
-        sys.stdout.write(json.dumps(document, indent=1) + "\n")
-    elif path:
-        result.write(path, document)
-        say(f"{path}: the result; rowvit report {path}", ERR)
-
-
-def print_result(document: dict[str, Any], path: Path | None, show: Callable[[dict[str, Any]], None]) -> None:
-    """Show a result, unless --json takes standard output, and write it where that says."""
-    if str(path) != "-":
-        show(document)
-    write_result(document, path)
-
-
 def right_aligned(*titles: str, left: int = 1) -> Table:
     """A table without lines; all columns but the first ``left`` are aligned to the right."""
     table = Table(box=None, pad_edge=False)
@@ -170,24 +133,3 @@ def print_rows(rows: dict[str, str]) -> None:
     for name, text in rows.items():
         table.add_row(name, escape(text))
     OUT.print(table, highlight=False)
-
-
-_MARKS = {True: "[green]ok[/green]", False: "[red]failed[/red]", None: "[yellow]?[/yellow]"}
-
-
-def print_check(check: Check) -> None:
-    """One line of what was found."""
-    line = Table(box=None, pad_edge=False, show_header=False)
-    for width in (6, 12, None):
-        line.add_column(width=width)
-    line.add_row(_MARKS[check.ok], check.name, escape(check.text))
-    OUT.print(line, highlight=False)
-
-
-def print_advice(checks: list[Check]) -> bool:
-    """What to do about checks that failed; whether none did."""
-    failed = [check for check in checks if check.ok is False]
-    for check in failed:
-        if check.advice:
-            say(f"\n{check.name}: {check.advice}")
-    return not failed

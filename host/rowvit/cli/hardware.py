@@ -1,21 +1,105 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands on configurations and overlays: ``rowvit config`` and ``rowvit overlays``."""
+"""Boards and what runs on them: verify-overlay, diagnose, ``rowvit config`` and ``rowvit overlays``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from rowvit.cli.common import ERR, OUT, config_app, overlays_app, print_rows, say, sentences
+from rowvit.cli import options as opt
+from rowvit.cli.common import ERR, OUT, app, command, print_rows, say
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 
+if TYPE_CHECKING:
+    from rowvit.overlay.verify import Check
 
-@config_app.command("list")
-@sentences
+config_app = typer.Typer(
+    no_args_is_help=True, help="Hardware configurations: what an accelerator is built from."
+)
+app.add_typer(config_app, name="config")
+overlays_app = typer.Typer(
+    no_args_is_help=True, help="Overlays for boards: prebuilt ones, and your own builds."
+)
+app.add_typer(overlays_app, name="overlays")
+_MARKS = {True: "[green]ok[/green]", False: "[red]failed[/red]", None: "[yellow]?[/yellow]"}
+
+
+@command("verify-overlay")
+def verify_overlay(
+    bitstream: Annotated[Path, typer.Argument(help="The .bit; its .hwh and .json must be next to it.")],
+) -> None:
+    """Check a bitstream by its files, without a board: one build, configuration, DMA, ports, clock.
+
+    Example
+    -------
+      rowvit verify-overlay rowvit-pynq-z2.bit
+    """
+    from rowvit.overlay.verify import verify
+
+    checks = verify(bitstream)
+    for check in checks:
+        _print_check(check)
+    _advise(checks)
+
+
+@command()
+def diagnose(
+    target: Annotated[
+        opt.TargetName, typer.Option("--target", "-t", help="board: this board; sim: the simulated one.")
+    ] = opt.TargetName.board,
+    config: opt.ConfigOption = opt.DEFAULT_CONFIG,
+    bitstream: opt.BitstreamOption = None,
+) -> None:
+    """Check the board step by step, from its files to a network with known logits.
+
+    It stops at the first step that fails, and says below the table what to do.
+
+    Examples
+    --------
+      rowvit diagnose --bitstream rowvit-pynq-z2.bit
+
+      rowvit diagnose --target sim
+    """
+    from rowvit.targets.diagnose import diagnose as walk
+
+    if target is opt.TargetName.golden:
+        raise RowvitError("golden has nothing to diagnose", "use --target board or sim")
+    checks = []
+    with ERR.status("looking for the device") as status:
+        for check in walk(target.value, configs.load(config), bitstream):
+            status.stop()  # it would occupy standard output, too
+            _print_check(check)
+            checks.append(check)
+            status.update(f"after {check.name}")
+            status.start()
+    _advise(checks)
+
+
+def _print_check(check: Check) -> None:
+    """One line of what was found."""
+    line = Table(box=None, pad_edge=False, show_header=False)
+    for width in (6, 12, None):
+        line.add_column(width=width)
+    line.add_row(_MARKS[check.ok], check.name, escape(check.text))
+    OUT.print(line, highlight=False)
+
+
+def _advise(checks: list[Check]) -> None:
+    """Say what to do about checks that failed; exit 1 if any did."""
+    failed = [check for check in checks if check.ok is False]
+    for check in failed:
+        if check.advice:
+            say(f"\n{check.name}: {check.advice}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@command("list", config_app)
 def config_list() -> None:
     """List the configurations that come with rowvit."""
     table = Table(
@@ -34,8 +118,7 @@ def config_list() -> None:
     OUT.print(table, highlight=False)
 
 
-@config_app.command("show")
-@sentences
+@command("show", config_app)
 def config_show(
     name: Annotated[str, typer.Argument(help="A configuration's name or .toml file.")],
 ) -> None:
@@ -61,8 +144,7 @@ ManifestOption = Annotated[
 ]
 
 
-@overlays_app.command("list")
-@sentences
+@command("list", overlays_app)
 def overlays_list(manifest: ManifestOption = None) -> None:
     """List the prebuilt overlays."""
     from rowvit.overlay import prebuilt
@@ -78,8 +160,7 @@ def overlays_list(manifest: ManifestOption = None) -> None:
     OUT.print(table, highlight=False)
 
 
-@overlays_app.command("fetch")
-@sentences
+@command("fetch", overlays_app)
 def overlays_fetch(
     name: Annotated[str, typer.Argument(help="A name of rowvit overlays list.")],
     to: Annotated[Path, typer.Option("--to", help="Directory to write .bit, .hwh and .json to.")] = Path(),
@@ -104,8 +185,7 @@ def overlays_fetch(
     say(f"{to / name}.bit, .hwh and .json: as in the manifest")
 
 
-@overlays_app.command("verify")
-@sentences
+@command("verify", overlays_app)
 def overlays_verify(
     path: Annotated[Path, typer.Argument(help="A .bit, .hwh or .json, or a directory of overlays.")],
 ) -> None:

@@ -1,29 +1,128 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands on models and programs: compile, disasm, info."""
+"""Commands on models and programs: import, compile, disasm, info."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-from rowvit.cli.common import app, print_rows, say, sentences
-from rowvit.cli.importing import network_rows
-from rowvit.cli.options import DEFAULT_CONFIG, ConfigOption, ModelArgument
+from rowvit.cli import options as opt
+from rowvit.cli.common import ERR, command, print_rows, say
+from rowvit.errors import RowvitError
 from rowvit.formats import container
 from rowvit.hardware import config as configs
 from rowvit.hardware.isa import Op
 
 
-@app.command()
-@sentences
+class HeadName(str, Enum):
+    """Heads of a distilled network."""
+
+    all = "all"
+    token = "class"
+
+
+@command("import")
+def import_(
+    source: Annotated[
+        str, typer.Argument(help="timm:NAME, an .onnx file, or a state dict (.safetensors, .pth, .pt, .bin).")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The float network to write.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="timm: a state dict of the model, instead of the hub's weights.")
+    ] = None,
+    random: Annotated[bool, typer.Option("--random", help="timm: random weights.")] = False,
+    heads: Annotated[
+        int | None, typer.Option(min=1, help="State dict: attention heads; by default one per 64 channels.")
+    ] = None,
+    act: Annotated[
+        str | None, typer.Option(help="State dict: relu, gelu or gelu_tanh; by default gelu.")
+    ] = None,
+    onnx_output: Annotated[str | None, typer.Option(help="ONNX: which output; by default the first.")] = None,
+    encoder: Annotated[
+        bool, typer.Option("--encoder", help="Leave out whatever follows the last LayerNorm.")
+    ] = False,
+    head: Annotated[
+        HeadName,
+        typer.Option(help="Distilled networks: the mean of both heads, or the one on the class token."),
+    ] = HeadName.all,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="A new, untrained head with this many classes.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help="Pixels per side; position embeddings are interpolated.")
+    ] = None,
+    class_names: Annotated[
+        Path | None, typer.Option(help="A text file with one name per line, or a JSON list.")
+    ] = None,
+    mean: Annotated[
+        tuple[float, float, float] | None, typer.Option(help="Of the pixels, in 0..1.", show_default=False)
+    ] = None,
+    std: Annotated[
+        tuple[float, float, float] | None, typer.Option(help="Of the pixels, in 0..1.", show_default=False)
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="For the model card.")] = None,
+) -> None:
+    """Import a vision transformer: a float network for relu, prune, train and quantise.
+
+    The import is checked: the network must give the same as timm or onnxruntime for the original.
+
+    Examples
+    --------
+      rowvit import timm:deit_tiny_patch16_224 -o deit.safetensors
+
+      rowvit import timm:vit_tiny_patch16_224 --random --classes 10 --image-size 64 -o tiny.safetensors
+
+      rowvit import model.onnx --class-names names.txt -o model.safetensors
+    """
+    from rowvit.model import store
+    from rowvit.model.importers import import_model
+
+    with ERR.status(f"importing {escape(source)}"):
+        found = import_model(
+            source,
+            weights=weights,
+            random=random,
+            heads=heads,
+            act=act,
+            output=onnx_output,
+            encoder=encoder,
+            class_head=head is HeadName.token,
+            classes=classes,
+            class_names=None if class_names is None else _names(class_names),
+            image_size=image_size,
+            mean=mean,
+            std=std,
+            licence=licence,
+        )
+    store.save(output, found.model, found.card)
+    described = _network_rows(asdict(found.model.config), asdict(found.card))
+    print_rows({"float network": f"{found.card.name}, written to {output}", **described})
+    for note in found.notes:
+        say(note)
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        names = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
+    except (OSError, ValueError) as error:
+        raise RowvitError(f"{path}: cannot be read as a list of names ({error})") from error
+    return [str(name).strip() for name in names if str(name).strip()]
+
+
+@command()
 def compile(
-    model: ModelArgument,
+    model: opt.ModelArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The program to write (.safetensors).")],
-    config: ConfigOption = DEFAULT_CONFIG,
+    config: opt.ConfigOption = opt.DEFAULT_CONFIG,
     checkpoints: Annotated[
         bool,
         typer.Option("--checkpoints", help="The program also sends the residuals after every half layer."),
@@ -45,9 +144,8 @@ def compile(
     )
 
 
-@app.command()
-@sentences
-def disasm(model: ModelArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
+@command()
+def disasm(model: opt.ModelArgument, config: opt.ConfigOption = opt.DEFAULT_CONFIG) -> None:
     """Print a program's instructions, one per line; a package is compiled first.
 
     LOAD>=12 waits until 12 loads of this image are complete; DRAIN~7 follows the seventh operation
@@ -59,9 +157,8 @@ def disasm(model: ModelArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
     sys.stdout.write(text(read_program(model, configs.load(config))))
 
 
-@app.command()
-@sentences
-def info(model: ModelArgument) -> None:
+@command()
+def info(model: opt.ModelArgument) -> None:
     """Describe a float network, a model package or a compiled program."""
     from rowvit.compiler import Program
     from rowvit.targets.target import read_model
@@ -123,9 +220,30 @@ def _float_network(model: str) -> bool:
         return False
     description = json.loads(metadata["rowvit-float"])
     config, card = description["config"], description["card"]
-    rows = {"float network": card["name"], **network_rows(config, card)}
+    rows = {"float network": card["name"], **_network_rows(config, card)}
     rows["pruning"] = "; ".join(f"layer {s['layer']} keeps {s['keep']}" for s in config["pruning"]) or "none"
     rows["accuracy"] = json.dumps(card["accuracy"]) if card["accuracy"] else "not measured"
     rows["history"] = "; ".join(card["history"])
     print_rows(rows)
     return True
+
+
+def _network_rows(config: Mapping, card: Mapping) -> dict[str, str]:
+    """Lines about a float network, from the fields of its `ViTConfig` and its `Card`."""
+    tokens = config["prefix"] + (config["image_size"] // config["patch_size"]) ** 2
+    seen = "class token" if config["pool"] == "token" else "mean of patches"
+    if config["distilled"]:
+        seen = "class and distillation token, a head each"
+    head = f"{seen}, {config['classes']} classes" if config["classes"] else f"none; features of the {seen}"
+    return {
+        "image": f"{config['image_size']} x {config['image_size']}, patches of {config['patch_size']}",
+        "network": (
+            f"{config['depth']} layers, {config['dim']} channels, {config['heads']} heads,"
+            f" {config['hidden']} hidden ({config['act']}), {tokens} tokens"
+        ),
+        "head": head,
+        "mean, std": " ".join(f"{value:g}" for value in [*card["mean"], *card["std"]]),
+        "resizing": card["resize"],
+        "licence": card["licence"] or "unknown",
+        "source": card["source"],
+    }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``rowvit run``."""
+"""``rowvit run`` and ``rowvit profile``."""
 
 from __future__ import annotations
 
@@ -9,46 +9,30 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from rowvit.cli.common import OUT, app, print_rows, progress_bar, sentences, writable, write
-from rowvit.cli.options import (
-    DDR,
-    DEFAULT_CONFIG,
-    LATENCY,
-    RATE,
-    BitstreamOption,
-    ConfigOption,
-    FrontendName,
-    FrontendOption,
-    LatencyOption,
-    MemoryName,
-    MemoryOption,
-    ModelArgument,
-    RateOption,
-    TargetName,
-    TargetOption,
-    memory_model,
-)
+from rowvit.cli import options as opt
+from rowvit.cli.common import ERR, OUT, command, print_rows, progress_bar, right_aligned, say, writable, write
 from rowvit.errors import RowvitError
 
 if TYPE_CHECKING:
+    from rowvit.measure.profile import LayerProfile, Profile
     from rowvit.targets.session import Session, Statistics
     from rowvit.targets.target import Result
 
 
-@app.command()
-@sentences
+@command()
 def run(
-    model: ModelArgument,
+    model: opt.ModelArgument,
     images: Annotated[
         list[Path] | None,
         typer.Argument(help="Image files or directories; by default the photos that come with the model."),
     ] = None,
-    target: TargetOption = TargetName.sim,
-    config: ConfigOption = DEFAULT_CONFIG,
+    target: opt.TargetOption = opt.TargetName.sim,
+    config: opt.ConfigOption = opt.DEFAULT_CONFIG,
     check: Annotated[
         bool,
         typer.Option(
@@ -72,10 +56,12 @@ def run(
             help="Also read the residuals after every half layer; with --check, compare them, too.",
         ),
     ] = False,
-    memory: MemoryOption = MemoryName.ddr,
-    latency: LatencyOption = LATENCY,
-    rate: RateOption = RATE,
-    ddr: Annotated[int, typer.Option(min=1, max=4096, help="sim: megabytes of memory for buffers.")] = DDR,
+    memory: opt.MemoryOption = opt.MemoryName.ddr,
+    latency: opt.LatencyOption = opt.LATENCY,
+    rate: opt.RateOption = opt.RATE,
+    ddr: Annotated[
+        int, typer.Option(min=1, max=4096, help="sim: megabytes of memory for buffers.")
+    ] = opt.DDR,
     stalls: Annotated[
         int,
         typer.Option(min=0, help="sim: seed of random stalls on every channel; 0: none.", show_default=False),
@@ -86,8 +72,8 @@ def run(
     trace_cycles: Annotated[
         str, typer.Option(help="sim: first cycle of the waveform and the one after its last.")
     ] = "0:1000000",
-    bitstream: BitstreamOption = None,
-    frontend: FrontendOption = FrontendName.host,
+    bitstream: opt.BitstreamOption = None,
+    frontend: opt.FrontendOption = opt.FrontendName.host,
     timeout: Annotated[float | None, typer.Option(help="Seconds that one image may take.")] = None,
 ) -> None:
     """Classify images, and show what it took.
@@ -107,12 +93,12 @@ def run(
 
     writable(json_file)
     options: dict[str, Any] = {"frontend": frontend.value}
-    if target is not TargetName.golden and timeout:
+    if target is not opt.TargetName.golden and timeout:
         options["timeout"] = timeout
-    if target is TargetName.board:
+    if target is opt.TargetName.board:
         options["bitstream"] = bitstream
-    elif target is TargetName.sim:
-        options |= {"memory": memory_model(memory, latency, rate, ddr), "stalls": stalls}
+    elif target is opt.TargetName.sim:
+        options |= {"memory": opt.memory_model(memory, latency, rate, ddr), "stalls": stalls}
         if trace:
             options |= {"trace": trace, "window": _window(trace_cycles)}
     with Session(model, config, target.value, checkpoints=checkpoints, **options) as session:
@@ -153,28 +139,23 @@ def _window(text: str) -> tuple[int, int]:
 def _print_results(files: list[Path], results: list[Result], classes: list[str]) -> None:
     truths = [file.stem.split("_")[0] for file in files]
     known = set(truths) <= set(map(str, classes)) and all("_" in file.stem for file in files)
-    checked = any(result.bit_exact is not None for result in results)
-    counted = any(result.cycles is not None for result in results)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("image")
-    if known:
-        table.add_column("truth")
-    table.add_column("prediction")
-    table.add_column("probability", justify="right")
-    if checked:
-        table.add_column("equals reference")
-    if counted:
-        table.add_column("cycles", justify="right")
+    rows = []
     for file, truth, result in zip(files, truths, results, strict=True):
-        row = [escape(file.name)]
+        row = {"image": escape(file.name)}
         if known:
-            row.append(escape(truth))
-        row += [escape(result.label), f"{result.probabilities[result.top1]:.3f}"]
-        if checked:
-            row.append("yes" if result.bit_exact else "[red]NO[/red]")
-        if counted:
-            row.append(f"{result.cycles:,}")
-        table.add_row(*row)
+            row["truth"] = escape(truth)
+        row["prediction"] = escape(result.label)
+        row["probability"] = f"{result.probabilities[result.top1]:.3f}"
+        if result.bit_exact is not None:
+            row["equals reference"] = "yes" if result.bit_exact else "[red]NO[/red]"
+        if result.cycles is not None:
+            row["cycles"] = f"{result.cycles:,}"
+        rows.append(row)
+    table = Table(box=None, pad_edge=False)
+    for title in rows[0]:
+        table.add_column(title, justify="right" if title in ("probability", "cycles") else "left")
+    for row in rows:
+        table.add_row(*row.values())
     OUT.print(table, highlight=False)
     if known:
         right = sum(truth == result.label for truth, result in zip(truths, results, strict=True))
@@ -212,3 +193,100 @@ def _print_statistics(found: Statistics, session: Session, seconds: float) -> No
     if found.bit_exact is not None:
         rows["equal to reference"] = f"{found.bit_exact} of {count}, bit for bit"
     print_rows(rows)
+
+
+@command()
+def profile(
+    model: opt.ModelArgument,
+    image: Annotated[
+        Path | None,
+        typer.Argument(
+            help="An image file; by default the first photo that comes with the model, or random pixels."
+        ),
+    ] = None,
+    config: opt.ConfigOption = opt.DEFAULT_CONFIG,
+    predict: Annotated[
+        bool, typer.Option("--predict", help="Only the cycle model, without simulating the RTL.")
+    ] = False,
+    memory: opt.MemoryOption = opt.MemoryName.ddr,
+    latency: opt.LatencyOption = opt.LATENCY,
+    rate: opt.RateOption = opt.RATE,
+    trace_json: Annotated[
+        Path | None, typer.Option("--trace-json", help="Write the timeline, for ui.perfetto.dev.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write a picture (.png, .svg, .pdf): timeline and roofline.")
+    ] = None,
+) -> None:
+    """Show where the cycles of one image go, by layer and unit.
+
+    The array multiplies, or waits: for weights, for data, or for the drain of its previous tile. The
+    counters are the RTL's; what it waits for comes from the cycle model, whose cycles are shown next to
+    the RTL's.
+
+    Examples
+    --------
+      rowvit profile sign-digits --plot sign.png --trace-json sign.json
+
+      rowvit profile deit-tiny.safetensors cat.jpg --predict --rate 50
+    """
+    from rowvit.hardware import config as configs
+    from rowvit.measure import profile as measure
+    from rowvit.targets.target import read_model
+
+    hardware = configs.load(config)
+    model_memory = opt.memory_model(memory, latency, rate)
+    network = read_model(model)
+    writable(trace_json, plot)
+    pixels = _one_image(model, image, network.meta)
+    with ERR.status("predicting" if predict else "simulating one image"):
+        found = measure.profile(network, pixels, hardware, model_memory, not predict)
+    _print_profile(found)
+    if trace_json:
+        write(trace_json, json.dumps(measure.trace(found)) + "\n")
+    if plot:
+        measure.plot(found, plot)
+
+
+def _one_image(model: str, image: Path | None, meta: dict[str, Any]) -> np.ndarray:
+    """Pixels uint8 [S, S, 3]: of the file, of the model's first photo, or random."""
+    from rowvit.images import for_network
+    from rowvit.targets.session import image_files, shipped_photos
+
+    if image is None and (photos := shipped_photos(model)):
+        image = image_files(photos)[0]
+    if image is None:
+        side = meta["architecture"]["image_size"]
+        return np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    return for_network(image, meta)
+
+
+def _print_profile(found: Profile) -> None:
+    """The table of `rowvit profile`; shares are of the layer's cycles."""
+
+    def shares(layers: list[LayerProfile], *keys: str) -> list[str]:
+        cycles = sum(layer.cycles for layer in layers)
+        values = [sum(getattr(layer, key) for layer in layers) / cycles for key in keys]
+        return [f"{min(value, 1):.0%}" if value >= 0.005 else "." for value in values]
+
+    compared = found.result is not None
+    array = right_aligned(
+        *("layer", "cycles", *["model"] * compared, "MAC/cycle", "busy", "weights", "data", "draining")
+    )
+    units = right_aligned("layer", "load", "load waits", "drain", "LayerNorm", "softmax", "selection")
+    for name, layers in [*((layer.name, [layer]) for layer in found.layers), ("total", found.layers)]:
+        cycles, predicted = (sum(getattr(layer, key) for layer in layers) for key in ("cycles", "predicted"))
+        array.add_row(
+            name,
+            f"{cycles:,}",
+            *[f"{predicted / cycles - 1:+.1%}"] * compared,
+            f"{sum(layer.macs for layer in layers) / cycles:.0f}",
+            *shares(layers, "busy", "weights", "data", "draining"),
+        )
+        units.add_row(name, *shares(layers, "load", "load_wait", "drain", "norm", "softmax", "select"))
+    config = found.config
+    say(f"{found.network} on {config.name}: {found.source}, {found.memory}")
+    say(f"\nThe array ({config.macs_per_cycle} MAC per cycle): busy, or waiting for")
+    OUT.print(array, highlight=False)
+    say("\nThe other units: busy")
+    OUT.print(units, highlight=False)

@@ -11,27 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from rowvit.cli import options as opt
 from rowvit.cli.common import (
     ERR,
     LOG,
     OUT,
-    app,
+    command,
     print_rows,
     progress_bar,
     right_aligned,
     say,
-    sentences,
     writable,
     write,
-)
-from rowvit.cli.options import (
-    DEFAULT_CONFIG,
-    ConfigOption,
-    FloatArgument,
-    MeasureOption,
-    OutputOption,
-    PhotosOption,
-    TargetName,
 )
 from rowvit.errors import RowvitError
 
@@ -42,22 +33,22 @@ if TYPE_CHECKING:
     from rowvit.train.data import Photos
     from rowvit.train.recipe import Phase, Recipe
 
+
 LOG_EVERY = 30.0  # seconds between two lines of a training run that no one watches
 
 
-@app.command()
-@sentences
+@command()
 def train(
-    model: FloatArgument,
-    output: OutputOption,
-    data: PhotosOption,
+    model: opt.FloatArgument,
+    output: opt.OutputOption,
+    data: opt.PhotosOption,
     recipe: Annotated[Path, typer.Option(help="Phases, rates and augmentation (.toml).")],
     teacher: Annotated[
         Path | None, typer.Option(help="A float network with the same classes to distill from.")
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode photos.")] = 0,
     save_every: Annotated[float, typer.Option(min=1, help="Seconds between two saved states.")] = 60.0,
-    measure: MeasureOption = True,
+    measure: opt.MeasureOption = True,
 ) -> None:
     """Fine-tune a float network by a recipe.
 
@@ -103,10 +94,16 @@ def run_recipe(
     workers: int = 0,
     save_every: float = 60.0,
 ) -> bool:
-    """`fine_tune` with a progress bar; where no one watches, with a line in the log now and then."""
-    from rowvit.train.fine_tune import fine_tune
+    """Train by a recipe and its name, and save the network; returns whether this is the first process.
 
+    The state is kept in ``output.state``. Where no one watches, the log gets a line now and then.
+    """
+    from rowvit.train.loop import Trainer
+
+    name, steps = recipe
+    state = output.with_name(output.name + ".state")
     with progress_bar("training") as progress:
+        trainer = Trainer(network, card, photos, steps, state, teacher, workers, save_every)
         logged = time.monotonic()
 
         def step(done: int, total: int, phase: Phase, loss: float) -> None:
@@ -116,7 +113,8 @@ def run_recipe(
                 LOG.info("step %d of %d, %s, loss %.3f", done, total, phase.name, loss)
                 logged = time.monotonic()
 
-        return fine_tune(network, card, photos, recipe, output, teacher, workers, save_every, step)
+        trainer.run(step)
+        return trainer.save(output, name)
 
 
 def test_set(data: Path, card: Card, measure: bool) -> Photos | None:
@@ -146,16 +144,15 @@ def note_accuracy(network: VisionTransformer, card: Card, tested: Photos | None,
     say(f"{output}: {found.summary()}")
 
 
-@app.command("eval")
-@sentences
+@command("eval")
 def evaluate_command(
     model: Annotated[str, typer.Argument(help="A float network or a model package (.safetensors).")],
-    data: PhotosOption,
+    data: opt.PhotosOption,
     target: Annotated[
-        TargetName,
+        opt.TargetName,
         typer.Option("--target", "-t", help="For a package: golden, which is fast, or sim, the RTL."),
-    ] = TargetName.golden,
-    config: ConfigOption = DEFAULT_CONFIG,
+    ] = opt.TargetName.golden,
+    config: opt.ConfigOption = opt.DEFAULT_CONFIG,
     photos: Annotated[
         int, typer.Option(min=0, help="Number of test photos, drawn with a fixed seed; 0: the whole set.")
     ] = 0,
@@ -193,14 +190,14 @@ def evaluate_command(
     from rowvit.measure.accuracy import evaluate, load, with_rule
     from rowvit.train.data import open_data
 
-    if target is TargetName.board:
+    if target is opt.TargetName.board:
         raise RowvitError(
             "whole sets run on golden and sim", "for a board use rowvit run MODEL PHOTOS --target board"
         )
     network = load(model)
     if rule is not None:
         network = with_rule(network, rule)
-    if target is TargetName.sim and isinstance(network, tuple):
+    if target is opt.TargetName.sim and isinstance(network, tuple):
         raise RowvitError(f"{model} is a float network", "quantise it to run it on sim")
     hardware = configs.load(config)
     writable(json_file)

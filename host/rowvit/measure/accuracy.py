@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from rowvit.errors import RowvitError
+from rowvit.errors import RowvitError, needs
 
 if TYPE_CHECKING:
     from rowvit.formats.package import ModelPackage
     from rowvit.hardware.config import HardwareConfig
     from rowvit.model.store import Card
     from rowvit.model.vit import VisionTransformer
-    from rowvit.reference.network import Counts
+    from rowvit.reference.network import Counts, ImageResult
     from rowvit.targets.target import Result
     from rowvit.train.data import Photos
 
@@ -299,58 +299,48 @@ def float_work(model: VisionTransformer, card: Card, pixels: np.ndarray, precisi
     )
 
 
-def golden_work(
-    package: ModelPackage, pixels: np.ndarray, config: HardwareConfig | None = None, cycles: int = 0
+def integer_work(
+    package: ModelPackage,
+    pixels: np.ndarray,
+    target: str = "golden",
+    config: HardwareConfig | None = None,
+    cycles: int = 0,
 ) -> Work:
-    """The integer reference on photos uint8 [B, S, S, 3]; the first ``cycles`` go through the cycle model."""
+    """A package on photos uint8 [B, S, S, 3], on the integer reference or on the simulated RTL.
+
+    On target "golden" the first ``cycles`` photos go through the cycle model. On "sim" cycles and work are
+    the RTL's counters, and each photo is compared with the reference.
+    """
+    import rowvit
     from rowvit.reference import patchify, run
 
-    found = run(package, patchify(pixels, package.arch["patch_size"]))
-    counts = [image.counts for image in found]
-    predicted = np.full(len(found), np.nan)
-    if cycles and config is not None:
+    expected = run(package, patchify(pixels, package.arch["patch_size"]))
+    counts = [image.counts for image in expected]
+    found: Sequence[ImageResult | Result] = expected
+    counted: Sequence[Counts | Result] = counts
+    spent, same = np.full(len(pixels), np.nan), np.ones(len(pixels), bool)
+    if target == "sim" and config is not None:
+        with rowvit.open("sim", config) as sim:
+            sim.load(package)
+            results = sim(pixels)
+        found, counted = results, results
+        spent[:] = [result.cycles for result in results]
+        for index, (result, image) in enumerate(zip(results, expected, strict=True)):
+            same[index] = all(map(np.array_equal, [result.logits, *result.kept], [image.logits, *image.kept]))
+    elif config is not None and cycles:
         from rowvit.compiler import compile as lower
         from rowvit.cycles import measured, predict
 
         program = lower(package, config)
         for index, count in enumerate(counts[:cycles]):
-            predicted[index] = predict(program, config, statistics=measured(count)).image_cycles[0]
+            spent[index] = predict(program, config, statistics=measured(count)).image_cycles[0]
+    hidden = package.arch["hidden"]
     return Work(
         np.stack([image.logits for image in found]) * package.meta["scales"]["logit"],
-        **_counted(counts),
-        zeros=np.array([_zeros(package, c) for c in counts]),
-        cycles=predicted,
-        bit_exact=np.ones(len(found), bool),
-    )
-
-
-def _counted(counts: Sequence[Counts | Result]) -> dict[str, np.ndarray]:
-    return {key: np.array([getattr(one, key) for one in counts], np.int64) for key in COUNTED}
-
-
-def _zeros(package: ModelPackage, counts: Counts) -> float:
-    return 1 - sum(counts.ffn2_nonzeros) / (sum(counts.live) * package.arch["hidden"])
-
-
-def sim_work(package: ModelPackage, pixels: np.ndarray, config: HardwareConfig) -> Work:
-    """The simulated RTL on photos uint8 [B, S, S, 3]: its counters, and whether it equals the reference."""
-    import rowvit
-    from rowvit.reference import patchify, run
-
-    expected = run(package, patchify(pixels, package.arch["patch_size"]))
-    with rowvit.open("sim", config) as sim:
-        sim.load(package)
-        found = sim(pixels)
-    same = [
-        all(map(np.array_equal, [result.logits, *result.kept], [image.logits, *image.kept]))
-        for result, image in zip(found, expected, strict=True)
-    ]
-    return Work(
-        np.stack([result.logits for result in found]) * package.meta["scales"]["logit"],
-        **_counted(found),
-        zeros=np.array([_zeros(package, image.counts) for image in expected]),
-        cycles=np.array([result.cycles for result in found], np.float64),
-        bit_exact=np.array(same),
+        **{key: np.array([getattr(one, key) for one in counted], np.int64) for key in COUNTED},
+        zeros=np.array([1 - sum(c.ffn2_nonzeros) / (sum(c.live) * hidden) for c in counts]),
+        cycles=spent,
+        bit_exact=same,
     )
 
 
@@ -398,96 +388,66 @@ def evaluate(
     if precision not in PRECISIONS:
         raise RowvitError(f"precision '{precision}' is not {' or '.join(PRECISIONS)}")
     if isinstance(model, tuple):
-        network, card = model
-        name, classes, side, resize = card.name, card.classes, network.config.image_size, card.resize
-        kind = f"float {precision}"
+        card = model[1]
+        name, classes, kind = card.name, card.classes, f"float {precision}"
     else:
-        name, classes = model.meta["name"], model.meta["classes"]
-        side, resize = model.arch["image_size"], model.meta["preprocessing"]["resize"]
-        kind = f"int8 {target}"
+        name, classes, kind = model.meta["name"], model.meta["classes"], f"int8 {target}"
     photos = matched(photos, name, classes)
-    shards = [range(i, min(i + SHARD, len(photos))) for i in range(0, len(photos), SHARD)]
+    size = SHARD
     if target == "sim" and not isinstance(model, tuple):
         from rowvit.sim.verilate import build
 
         if config is None:
             raise RowvitError("target sim needs a hardware configuration")
         build(config)  # once, before the workers need it
-        shards = [range(i, i + 1) for i in range(len(photos))]
+        size = 1
+    shards = []
+    for first in range(0, len(photos), size):
+        chosen = slice(first, first + size)
+        part = replace(photos, files=photos.files[chosen], labels=photos.labels[chosen])
+        shards.append((part, min(max(cycles - first, 0), len(part))))
     parts: list[Work] = []
     done = 0
-    work = partial(_shard, side=side, resize=resize, target=target, config=config, precision=precision)
-    for part in _run(work, model, photos, shards, cycles, jobs, scheduler):
-        parts.append(part)
-        done += len(part.logits)
+    job = partial(_shard, target=target, config=config, precision=precision)
+    for found in _run(job, model, shards, jobs, scheduler):
+        parts.append(found)
+        done += len(found.logits)
         progress(done)
-    of = "RTL in simulation" if target == "sim" else "cycle model"
-    return Evaluation(
-        name,
-        photos.name,
-        kind,
-        photos.labels,
-        list(map(str, classes)),
-        Work.join(parts),
-        cycles_of=f"{of}, {config.name}" if config else "",
-    )
+    source = "RTL in simulation" if target == "sim" else "cycle model"
+    source = f"{source}, {config.name}" if config else ""
+    work, classes = Work.join(parts), list(map(str, classes))
+    return Evaluation(name, photos.name, kind, photos.labels, classes, work, cycles_of=source)
 
 
 def _shard(
-    model: Network,
-    part: Photos,
-    cycles: int,
-    *,
-    side: int,
-    resize: str,
-    target: str,
-    config: HardwareConfig | None,
-    precision: str,
+    model: Network, part: Photos, cycles: int, *, target: str, config: HardwareConfig | None, precision: str
 ) -> Work:
-    pixels = part.pixels(range(len(part)), side, resize)
     if isinstance(model, tuple):
         network, card = model
+        pixels = part.pixels(range(len(part)), network.config.image_size, card.resize)
         return float_work(network, card, pixels, precision)
-    if target == "sim" and config is not None:
-        return sim_work(model, pixels, config)
-    return golden_work(model, pixels, config, cycles)
+    pixels = part.pixels(range(len(part)), model.arch["image_size"], model.meta["preprocessing"]["resize"])
+    return integer_work(model, pixels, target, config, cycles)
 
 
 def _run(
     work: Callable[[Network, Photos, int], Work],
     model: Network,
-    photos: Photos,
-    shards: list[range],
-    cycles: int,
+    shards: list[tuple[Photos, int]],
     jobs: int,
     scheduler: str | None,
 ) -> Iterator[Work]:
-    """Results of the shards in their order."""
-
-    def part(shard: range) -> Photos:
-        files = [photos.files[i] for i in shard]
-        return type(photos)(files, photos.labels[shard.start : shard.stop], photos.classes, photos.name)
-
-    def counted(shard: range) -> int:
-        return min(max(cycles - shard.start, 0), len(shard))
-
+    """Results of the shards, which are photos and how many go through the cycle model, in their order."""
     if jobs == 1 and scheduler is None:
-        for shard in shards:
-            yield work(model, part(shard), counted(shard))
+        for part, cycles in shards:
+            yield work(model, part, cycles)
         return
-    try:
+    with needs("several workers need Dask", "'rowvit[eval]'"):
         from distributed import Client, KilledWorker
         from distributed import TimeoutError as NoAnswer
-    except ImportError as error:
-        raise RowvitError(
-            "several workers need Dask", "install it with: pip install 'rowvit[eval]'"
-        ) from error
     try:
-        client = (
-            Client(scheduler, timeout=10)
-            if scheduler
-            else Client(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
-        )
+        local = {"n_workers": jobs, "threads_per_worker": 1, "dashboard_address": None}
+        client = Client(scheduler, timeout=10) if scheduler else Client(**local)
     except (OSError, ValueError) as error:
         raise RowvitError(f"no Dask scheduler answers at {scheduler} ({error})") from error
     with client:
@@ -497,13 +457,15 @@ def _run(
             raise RowvitError(
                 f"the Dask scheduler at {scheduler} has no workers", f"start some: dask worker {scheduler}"
             ) from error
-        futures = [client.submit(work, sent, part(shard), counted(shard), pure=False) for shard in shards]
-        for shard, future in zip(shards, futures, strict=True):
+        futures = [client.submit(work, sent, part, cycles, pure=False) for part, cycles in shards]
+        done = 0
+        for (part, _), future in zip(shards, futures, strict=True):
             try:
                 yield future.result(DEADLINE)
             except (NoAnswer, KilledWorker) as error:
                 raise RowvitError(
-                    f"photos {shard.start} to {shard.stop - 1}: the workers died on them, or did not answer"
+                    f"photos {done} to {done + len(part) - 1}: the workers died on them, or did not answer"
                     f" within {DEADLINE / 60:.0f} minutes",
                     "see Dask's log",
                 ) from error
+            done += len(part)

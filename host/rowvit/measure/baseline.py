@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rowvit.errors import RowvitError
+from rowvit.errors import RowvitError, needs
 from rowvit.processors import processors
 
 if TYPE_CHECKING:
@@ -75,12 +75,10 @@ class Speed:
 
 def float_network(meta: dict) -> VisionTransformer:
     """A float network with the architecture and pruning of a package's or program's ``meta``."""
-    try:
+    with needs("the float network needs PyTorch", "torch"):
         import torch
 
         from rowvit.model.vit import FusedAttention, VisionTransformer, ViTConfig
-    except ImportError as error:
-        raise RowvitError("the float network needs PyTorch", "install it with: pip install torch") from error
     arch = meta["architecture"]
     fields = ("image_size", "patch_size", "dim", "depth", "heads", "hidden", "classes", "prefix")
     # thresholds on scores depend on the data; the largest number of tokens that a step keeps stands for them
@@ -135,12 +133,8 @@ def save(meta: dict, path: Path, batch: int) -> None:
         PyTorch or onnx is missing, or the file cannot be written.
     """
     network = float_network(meta)
-    try:
+    with needs("writing ONNX needs the package onnx", "onnx"):
         import onnx
-    except ImportError as error:
-        raise RowvitError(
-            "writing ONNX needs the package onnx", "install it with: pip install onnx"
-        ) from error
     model = onnx.load_model_from_string(export(network, batch))
     onnx.helper.set_model_props(model, {"rowvit": _described(meta)})
     try:
@@ -271,26 +265,23 @@ def _ways_from_torch(meta: dict, runtime: str, batches: Sequence[int], threads: 
     network = float_network(meta)
     import torch
 
+    @torch.inference_mode()
+    def classify(images: torch.Tensor) -> np.ndarray:
+        return network(images).numpy()
+
     version = torch.__version__ if runtime == "torch" else _onnxruntime().__version__
     found = []
     for batch in batches:
         pixels = _pixels(meta, batch)
-        classify = partial(_classify, network, torch.from_numpy(pixels))
-        expected, model = cache(classify), cache(partial(export, network, batch))
+        call = partial(classify, torch.from_numpy(pixels))
+        expected, model = cache(call), cache(partial(export, network, batch))
         for count in threads:
             if runtime == "torch":
-                running = partial(_in_torch, classify, count)
+                running = partial(_in_torch, call, count)
             else:
                 running = partial(_in_onnxruntime, model, pixels, count)
             found.append(Way(runtime, version, count, batch, running, expected))
     return found
-
-
-def _classify(network: VisionTransformer, images: torch.Tensor) -> np.ndarray:
-    import torch
-
-    with torch.inference_mode():
-        return network(images).numpy()
 
 
 @contextmanager
@@ -336,12 +327,8 @@ def _in_onnxruntime(
 
 
 def _onnxruntime() -> Any:
-    try:
+    with needs("this baseline needs onnxruntime", "onnxruntime"):
         import onnxruntime
-    except ImportError as error:
-        raise RowvitError(
-            "this baseline needs onnxruntime", "install it with: pip install onnxruntime"
-        ) from error
     return onnxruntime
 
 

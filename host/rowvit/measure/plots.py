@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rowvit.errors import RowvitError
+from rowvit.errors import needs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,12 +22,12 @@ _BLUE, _ORANGE, _GRAY = "#3b6fb6", "#d95f02", "#9a9a9a"
 _COLORS = [_BLUE, _ORANGE, "#2ca02c", "#9467bd", "#8c564b", "#17becf"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Plot:
-    """A picture: ``source`` for an ``img`` element, and what it shows."""
+    """A picture: what it shows, and ``source`` for an ``img`` element."""
 
-    source: str
     caption: str
+    source: str = ""
 
 
 def figure(width: float, height: float) -> Figure:
@@ -36,35 +38,33 @@ def figure(width: float, height: float) -> Figure:
     RowvitError
         Matplotlib is missing.
     """
-    try:
+    with needs("a plot needs matplotlib", "matplotlib"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise RowvitError("a plot needs matplotlib", "install it with: pip install matplotlib") from error
     picture = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(picture)
     return picture
 
 
-def _draw(caption: str, height: float, paint: Any) -> Plot:
-    """``paint`` gets the axes of a picture that is narrow enough for a phone."""
+@contextmanager
+def _drawn(caption: str, height: float) -> Iterator[tuple[Plot, Axes]]:
+    """A plot, which has its picture at the end, and axes to draw it on, narrow enough for a phone."""
     picture = figure(4.6, height)  # first, since its error says what to do without matplotlib
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": caption, "font.size": 9, "svg.fonttype": "path"}):
-        axes = picture.add_subplot()
+        plot, axes = Plot(caption), picture.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
-        paint(axes)
+        yield plot, axes
         file = io.BytesIO()
         picture.savefig(file, format="svg", metadata={"Date": None})
-    return Plot(f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}", caption)
+    plot.source = f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def latency(figures: dict[str, Any]) -> Plot:
     """The distribution of latency."""
     found = figures["latency_ms"]
-
-    def paint(axes: Axes) -> None:
+    with _drawn(f"Latency of {len(found['values'])} images, one after the other", 2.6) as (plot, axes):
         values = np.sort(found["values"])
         axes.step(values, np.arange(1, len(values) + 1) / len(values), where="post", color=_BLUE)
         axes.plot(values, np.arange(1, len(values) + 1) / len(values), ".", color=_BLUE, markersize=4)
@@ -72,16 +72,14 @@ def latency(figures: dict[str, Any]) -> Plot:
             axes.axvline(found[name], color=color, linewidth=1, label=f"{name} {found[name]:.4g} ms")
         axes.set(xlabel="latency of an image, ms", ylabel="share of images", ylim=(0, 1.03))
         axes.legend(frameon=False)
-
-    return _draw(f"Latency of {len(found['values'])} images, one after the other", 2.6, paint)
+    return plot
 
 
 def phases(figures: dict[str, Any]) -> Plot:
     """Where the time of an image goes."""
     alone, together = (figures["phases"][key] for key in ("latency", "pipelined"))
     names = [phase["name"] for phase in alone]
-
-    def paint(axes: Axes) -> None:
+    with _drawn("Where the time goes", 0.9 + 0.5 * len(names)) as (plot, axes):
         batch = figures["pipelined"]["batch"]
         for offset, some, label, color in (
             (-0.2, alone, "one by one", _BLUE),
@@ -95,15 +93,14 @@ def phases(figures: dict[str, Any]) -> Plot:
         axes.margins(x=0.12)
         axes.set_xlabel("ms per image; phases of one image overlap with others")
         axes.legend(frameon=False)
-
-    return _draw("Where the time goes", 0.9 + 0.5 * len(names), paint)
+    return plot
 
 
 def layers(runs: list[tuple[str, dict[str, Any]]]) -> Plot:
     """Cycles of every layer; for a single run also how busy the array is."""
     names = [layer["name"] for layer in runs[0][1]["layers"]]
-
-    def paint(axes: Axes) -> None:
+    caption = "Cycles by layer" + ("" if len(runs) > 1 else ", and the array's share")
+    with _drawn(caption, 2.8) as (plot, axes):
         width = 0.8 / len(runs)
         for number, (label, figures) in enumerate(runs):
             at = np.arange(len(names)) + (number - (len(runs) - 1) / 2) * width
@@ -118,8 +115,7 @@ def layers(runs: list[tuple[str, dict[str, Any]]]) -> Plot:
         axes.set_xticks(range(len(names)), names, rotation=45 if len(names) > 8 else 0)
         axes.set(xlabel="layer", ylabel="thousand cycles")
         axes.legend(frameon=False)
-
-    return _draw("Cycles by layer" + ("" if len(runs) > 1 else ", and the array's share"), 2.8, paint)
+    return plot
 
 
 def rates(label: str, figures: dict[str, Any]) -> Plot:
@@ -129,26 +125,22 @@ def rates(label: str, figures: dict[str, Any]) -> Plot:
         threads = f"{speed['threads']} thread" + "s" * (speed["threads"] > 1)
         name = f"{speed['runtime']}, {threads}, batch {speed['batch']}"
         rows.append((name, speed["images_per_second"], _BLUE))
-
-    def paint(axes: Axes) -> None:
+    caption = "Throughput next to the float network's on the same machine's CPU"
+    with _drawn(caption, 0.7 + 0.26 * len(rows)) as (plot, axes):
         bars = axes.barh(range(len(rows)), [r[1] for r in rows], 0.7, color=[r[2] for r in rows])
         axes.bar_label(bars, fmt=" {:.4g}", fontsize=8)
         axes.set_yticks(range(len(rows)), [r[0] for r in rows])
         axes.invert_yaxis()
         axes.margins(x=0.15)
         axes.set_xlabel("images per second")
-
-    return _draw(
-        "Throughput next to the float network's on the same machine's CPU", 0.7 + 0.26 * len(rows), paint
-    )
+    return plot
 
 
 def power(document: dict[str, Any]) -> Plot:
     """Power over time, with the measured parts of the passes."""
     samples, passes = document["power"]["samples"], document["passes"]
     times = np.array(samples["times"]) - passes[0]["start"]
-
-    def paint(axes: Axes) -> None:
+    with _drawn("Power over time; shaded: what counts", 2.6) as (plot, axes):
         origin = passes[0]["start"]
         # a line from pass to pass would show what was not measured
         edges = [p["start"] - origin for p in passes[1:]]
@@ -162,8 +154,7 @@ def power(document: dict[str, Any]) -> Plot:
             axes.axvspan(p["begin"] - origin, p["end"] - origin, color=color, alpha=0.25, lw=0, label=label)
         axes.set(xlabel="s", ylabel="W")
         axes.legend(frameon=False, ncols=2, loc="upper right")
-
-    return _draw("Power over time; shaded: what counts", 2.6, paint)
+    return plot
 
 
 def pairs(document: dict[str, Any]) -> Plot:
@@ -171,8 +162,7 @@ def pairs(document: dict[str, Any]) -> Plot:
     watts: dict[str, dict[int, float]] = {"idle": {}, "busy": {}}
     for p, mean in zip(document["passes"], document["power"]["pass_watts"], strict=True):
         watts[p["kind"]][p["pair"]] = mean
-
-    def paint(axes: Axes) -> None:
+    with _drawn("Idle and busy passes, pair by pair", 2.6) as (plot, axes):
         for pair, idle in watts["idle"].items():
             axes.plot([pair, pair], [idle, watts["busy"][pair]], color=_GRAY, linewidth=1, zorder=1)
         for kind, color in (("idle", _BLUE), ("busy", _ORANGE)):
@@ -180,26 +170,19 @@ def pairs(document: dict[str, Any]) -> Plot:
         axes.set(xlabel="pair of passes", ylabel="mean W")
         axes.locator_params(axis="x", integer=True)
         axes.legend(frameon=False)
-
-    return _draw("Idle and busy passes, pair by pair", 2.6, paint)
+    return plot
 
 
 def ratios(rows: list[tuple[str, list[float]]], labels: list[str]) -> Plot:
     """Every quantity of the later runs over that of the first."""
-
-    def paint(axes: Axes) -> None:
+    with _drawn(f"Relative to {labels[0]}", 0.8 + 0.3 * len(rows) * (len(labels) - 1)) as (plot, axes):
         width = 0.8 / (len(labels) - 1)
         for number in range(1, len(labels)):
             at = np.arange(len(rows)) + (number - len(labels) / 2) * width
-            bars = axes.barh(
-                at,
-                [values[number] / values[0] - 1 for _, values in rows],
-                width,
-                left=1,
-                color=_COLORS[number % len(_COLORS)],
-                label=labels[number],
-            )
-            axes.bar_label(bars, [f" {values[number] / values[0]:.3g} " for _, values in rows], fontsize=8)
+            factors = [values[number] / values[0] for _, values in rows]
+            color, lengths = _COLORS[number % len(_COLORS)], [factor - 1 for factor in factors]
+            bars = axes.barh(at, lengths, width, left=1, color=color, label=labels[number])
+            axes.bar_label(bars, [f" {factor:.3g} " for factor in factors], fontsize=8)
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])
         axes.invert_yaxis()
@@ -207,5 +190,4 @@ def ratios(rows: list[tuple[str, list[float]]], labels: list[str]) -> Plot:
         axes.set_xlabel(f"ratio to {labels[0]}")
         if len(labels) > 2:
             axes.legend(frameon=False)
-
-    return _draw(f"Relative to {labels[0]}", 0.8 + 0.3 * len(rows) * (len(labels) - 1), paint)
+    return plot

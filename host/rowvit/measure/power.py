@@ -12,8 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +152,8 @@ def measure(
                 images += work()
             return images
 
-        with _recording(instrument):
+        instrument.start()
+        try:
             start = clock.monotonic()
             load(plan.settle)
             begin = clock.monotonic()
@@ -163,18 +163,11 @@ def measure(
             # beyond the end by two samples, so that the end lies between samples of the same load
             load(max(plan.tail, 2 * instrument.interval))
             stop = clock.monotonic()
+        finally:
+            instrument.stop()
         passes.append(Pass(pair, kind, start, begin, end, stop, images, degrees))
         progress(passes[-1])
     return passes
-
-
-@contextmanager
-def _recording(instrument: Instrument) -> Iterator[None]:
-    instrument.start()
-    try:
-        yield
-    finally:
-        instrument.stop()
 
 
 def document(
@@ -206,8 +199,8 @@ def document(
     """
     from rowvit.measure import result  # not at the top: the help of rowvit power imports this module
 
-    session, thermometer = workload.session, workload.thermometer()
-    found = workload.describe("power")
+    session, (source, read) = workload.session, workload.thermometer()
+    found = result.describe("power", session, workload.data)
     target = session.target
     wall = time.time() - time.monotonic()
     done = itertools.count(1)
@@ -215,7 +208,7 @@ def document(
         plan,
         lambda: len(target(workload.images, batch)),
         instrument,
-        thermometer[1] if thermometer else None,
+        read,
         progress=lambda _: progress(next(done)),
     )
     degrees = [one.temperature for one in passes if one.temperature is not None]
@@ -234,9 +227,7 @@ def document(
             "sampling_hz": {"none": instrument.name},
         },
         "idle": {"none": "no power was measured"},
-        "temperature": result.temperature(
-            thermometer[0] if thermometer else None, degrees, session.target_name
-        ),
+        "temperature": result.temperature(source, degrees, session.target_name),
         "passes": [asdict(one) for one in passes],
         "power": {"none": instrument.name},
     }
@@ -262,15 +253,6 @@ def add_figures(document: dict[str, Any], instrument: Instrument) -> None:
         "state": "overlay and network loaded, core not started",
     }
     document["power"] = found
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over pairs, its standard error, and half of the interval that holds the true value."""
-
-    value: float
-    standard_error: float
-    uncertainty: float
 
 
 def figures(passes: Sequence[Pass], samples: Samples) -> dict[str, Any]:
@@ -310,8 +292,8 @@ def figures(passes: Sequence[Pass], samples: Samples) -> dict[str, Any]:
     dynamic = estimates["dynamic_joules_per_image"]
     return {
         "confidence": CONFIDENCE,
-        **{name: asdict(estimate) for name, estimate in estimates.items()},
-        "significant": bool(dynamic.value > dynamic.uncertainty),
+        **estimates,
+        "significant": bool(dynamic["value"] > dynamic["uncertainty"]),
         "step_watts": step,
         "pass_watts": watts.tolist(),
         "samples": _kept(samples),
@@ -328,10 +310,14 @@ def _kept(samples: Samples) -> dict[str, Any]:
     return {"times": times.tolist(), "watts": watts.tolist(), "means_of": block}
 
 
-def _estimate(values: np.ndarray, hidden: float) -> Estimate:
-    """``hidden``: what the instrument's steps may add to every value alike, so that no mean removes it."""
+def _estimate(values: np.ndarray, hidden: float) -> dict[str, float]:
+    """The mean over pairs, its standard error, and half of the interval that holds the true value.
+
+    ``hidden`` is what the instrument's steps may add to every value alike, so that no mean removes it.
+    """
     error = float(values.std(ddof=1) / math.sqrt(len(values)))
-    return Estimate(float(values.mean()), error, student_t(CONFIDENCE, len(values) - 1) * error + hidden)
+    half = student_t(CONFIDENCE, len(values) - 1) * error + hidden
+    return {"value": float(values.mean()), "standard_error": error, "uncertainty": half}
 
 
 def student_t(confidence: float, freedom: int) -> float:

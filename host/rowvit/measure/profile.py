@@ -7,7 +7,6 @@ began, and whether the array waited for weights or for activations, comes from t
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import rowvit
-from rowvit.cycles import Prediction, Slice, Statistics, measured, predict
+from rowvit.cycles import Prediction, Slice, measured, predict
 from rowvit.errors import RowvitError
 from rowvit.formats.program import OperationKind, Program
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import COUNTERS, QUEUE, Engine, Flag
 from rowvit.hardware.memory import Memory
 from rowvit.measure import plots
+from rowvit.reference import patchify, run
 from rowvit.targets.target import read_program
 
 if TYPE_CHECKING:
@@ -113,10 +113,6 @@ class Profile:
     def total(self) -> int:
         return sum(layer.cycles for layer in self.layers)
 
-    @property
-    def predicted(self) -> int:
-        return sum(layer.predicted for layer in self.layers)
-
 
 def profile(
     model: ModelPackage | Program,
@@ -143,12 +139,15 @@ def profile(
         The network or image does not fit, or the simulation fails.
     """
     program = read_program(model, config)
-    statistics = None if isinstance(model, Program) else _statistics(model, image)
+    statistics = None
+    if not isinstance(model, Program):
+        (reference,) = run(model, patchify(image[None], model.arch["patch_size"]))
+        statistics = measured(reference.counts)
     predicted = predict(program, config, memory, statistics)
+    name, layers = program.meta["model"]["name"], _modelled(program, predicted)
     if not simulate:
-        layers = _modelled(program, predicted)
         timeline = _in_order(predicted.timeline, {}, predicted.total)
-        return Profile(program.meta["model"]["name"], config, memory, "cycle model", layers, timeline, None)
+        return Profile(name, config, memory, "cycle model", layers, timeline, None)
     from rowvit.targets.driver import Accelerator
 
     with rowvit.open("sim", config=config, memory=memory) as sim:
@@ -157,9 +156,8 @@ def profile(
         sim.device.watch()
         (result,) = sim(image[None])
         events = sim.device.events()
-    layers = _measured(program, predicted, result, events, config, memory)
+    layers = _measured(layers, program, predicted, result, events, config, memory)
     timeline = _in_order(predicted.timeline, _completions(events), sum(result.layer_cycles))
-    name = program.meta["model"]["name"]
     return Profile(name, config, memory, "simulated RTL", layers, timeline, result)
 
 
@@ -185,15 +183,9 @@ def layer_counters(program: Program, events: np.ndarray, result: Result) -> list
     ]
 
 
-def _statistics(package: ModelPackage, image: np.ndarray) -> Statistics:
-    from rowvit.reference import network, patchify
-
-    (result,) = network.run(package, patchify(image[None], package.arch["patch_size"]))
-    return measured(result.counts)
-
-
-def _names(program: Program) -> list[str]:
-    return ["embed", *map(str, range(program.meta["architecture"]["depth"])), "head"]
+def layer_names(meta: dict[str, Any]) -> list[str]:
+    """Names of embedding, layers and head, by the ``meta`` of a package or program."""
+    return ["embed", *map(str, range(meta["architecture"]["depth"])), "head"]
 
 
 def _modelled(program: Program, predicted: Prediction) -> list[LayerProfile]:
@@ -201,7 +193,7 @@ def _modelled(program: Program, predicted: Prediction) -> list[LayerProfile]:
     ends = np.cumsum([0, *predicted.layer_cycles])
     layers = []
     for name, cycles, times, (begin, end) in zip(
-        _names(program), predicted.layer_cycles, predicted.layers, pairwise(ends), strict=True
+        layer_names(program.meta), predicted.layer_cycles, predicted.layers, pairwise(ends), strict=True
     ):
         unit = dict.fromkeys(Engine, 0.0)
         for piece in predicted.timeline:
@@ -238,6 +230,7 @@ def _modelled(program: Program, predicted: Prediction) -> list[LayerProfile]:
 
 
 def _measured(
+    modelled: list[LayerProfile],
     program: Program,
     predicted: Prediction,
     result: Result,
@@ -247,10 +240,9 @@ def _measured(
 ) -> list[LayerProfile]:
     """Layers from the RTL's counters."""
     layers = []
-    for name, cycles, modelled, times, fires, counted in zip(
-        _names(program),
+    for layer, cycles, times, fires, counted in zip(
+        modelled,
         result.layer_cycles,
-        predicted.layer_cycles,
         predicted.layers,
         result.layer_fires,
         layer_counters(program, events, result),
@@ -262,22 +254,20 @@ def _measured(
         weights = times.weights + times.instructions
         weights = rest * weights / max(weights + times.data, 1e-9)
         layers.append(
-            LayerProfile(
-                name,
-                cycles,
-                modelled,
-                busy,
-                weights,
-                rest - weights,
-                draining,
-                min(counted["axi_beats"] / memory.words_per_cycle, cycles),
-                counted["load_wait"],
-                counted["drain_busy"],
-                counted["norm_busy"],
-                counted["softmax_busy"],
-                counted["select_busy"],
-                float(fires * config.lanes),
-                8 * times.words,
+            replace(
+                layer,
+                cycles=cycles,
+                busy=busy,
+                weights=weights,
+                data=rest - weights,
+                draining=draining,
+                load=min(counted["axi_beats"] / memory.words_per_cycle, cycles),
+                load_wait=counted["load_wait"],
+                drain=counted["drain_busy"],
+                norm=counted["norm_busy"],
+                softmax=counted["softmax_busy"],
+                select=counted["select_busy"],
+                macs=float(fires * config.lanes),
             )
         )
     return layers
@@ -312,25 +302,19 @@ def _in_order(timeline: list[Slice], completions: dict[tuple[Engine, int], int],
 
 
 def trace(found: Profile) -> dict[str, Any]:
-    """The Chrome trace: one track per engine, and one of layers; a microsecond is a cycle."""
-    events: list[dict[str, Any]] = [
-        {
-            "ph": "M",
-            "name": "process_name",
-            "pid": 0,
-            "args": {"name": f"{found.network} on {found.config.name}"},
-        }
-    ]
+    """The Chrome trace, for ui.perfetto.dev or chrome://tracing, to be written as JSON.
+
+    It has one track per engine, and one of layers; a microsecond is a cycle.
+    """
+    process = {"name": f"{found.network} on {found.config.name}"}
+    events: list[dict[str, Any]] = [{"ph": "M", "name": "process_name", "pid": 0, "args": process}]
     for track, name in enumerate(["layers", *TRACKS.values()]):
-        events.append({"ph": "M", "name": "thread_name", "pid": 0, "tid": track, "args": {"name": name}})
-        events.append(
-            {"ph": "M", "name": "thread_sort_index", "pid": 0, "tid": track, "args": {"sort_index": track}}
-        )
+        for key, args in (("thread_name", {"name": name}), ("thread_sort_index", {"sort_index": track})):
+            events.append({"ph": "M", "name": key, "pid": 0, "tid": track, "args": args})
 
     def add(name: str, track: int, start: float, end: float, **args: Any) -> None:
-        events.append(
-            {"ph": "X", "name": name, "pid": 0, "tid": track, "ts": start, "dur": end - start, "args": args}
-        )
+        span = {"ts": start, "dur": end - start, "args": args}
+        events.append({"ph": "X", "name": name, "pid": 0, "tid": track, **span})
 
     add("image", 0, 0, found.total, source=found.source)
     ends = np.cumsum([0, *(layer.cycles for layer in found.layers)]).tolist()
@@ -340,12 +324,9 @@ def trace(found: Profile) -> dict[str, Any]:
         add(name, 0, start, end, predicted=layer.predicted, **waits)
     tracks = {engine: number for number, engine in enumerate(TRACKS, 1)}
     for piece in found.timeline:
-        args = {
-            "layer": found.layers[piece.layer + 1].name,
-            "operation": piece.number,
-            "busy": round(piece.busy),
-        }
-        add(piece.name, tracks[piece.engine], int(piece.start), int(piece.end), **args)
+        args = {"operation": piece.number, "busy": round(piece.busy)}
+        layer_name = found.layers[piece.layer + 1].name
+        add(piece.name, tracks[piece.engine], int(piece.start), int(piece.end), layer=layer_name, **args)
     other = {
         "unit": "1 us is 1 cycle",
         "clock_mhz": found.config.clock_mhz,
@@ -354,14 +335,6 @@ def trace(found: Profile) -> dict[str, Any]:
         "cycles": found.total,
     }
     return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": other}
-
-
-def write_trace(found: Profile, path: Path) -> None:
-    """Write `trace` as JSON, for ui.perfetto.dev or chrome://tracing."""
-    try:
-        path.write_text(json.dumps(trace(found)) + "\n")
-    except OSError as error:
-        raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 _COLORS = {
@@ -431,9 +404,7 @@ def _plot_timeline(axes: Any, found: Profile) -> None:
         if end - start > 0.02 * edges[-1]:
             axes.text((start + end) / 2, len(rows) - 0.45, layer.name, ha="center", va="bottom", fontsize=9)
     axes.set_yticks(range(len(rows)), [TRACKS[engine] for engine in rows])
-    axes.set_xlim(0, edges[-1])
-    axes.set_ylim(-0.6, len(rows) - 0.5)
-    axes.set_xlabel("thousand cycles")
+    axes.set(xlabel="thousand cycles", xlim=(0, edges[-1]), ylim=(-0.6, len(rows) - 0.5))
     axes.set_title("operations by engine; vertical lines: ends of layers", fontsize=10, pad=18)
     handles = [Patch(color=color, label=kind.value) for kind, color in _COLORS.items() if kind in used]
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9, frameon=False)
@@ -449,8 +420,7 @@ def _plot_array(axes: Any, found: Profile) -> None:
     if found.result is not None:
         predicted = [layer.predicted / 1e3 for layer in found.layers]
         axes.plot(names, predicted, "_", color="black", markersize=14, label="cycle model")
-    axes.set_ylabel("thousand cycles")
-    axes.set_xlabel("layer")
+    axes.set(xlabel="layer", ylabel="thousand cycles")
     axes.set_title("what the array does", fontsize=10)
     axes.legend(fontsize=9, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
@@ -481,11 +451,8 @@ def _plot_roofline(axes: Any, found: Profile) -> None:
         consecutive = names[0].isdigit() and names == [str(int(names[0]) + i) for i in range(len(names))]
         text = f"{names[0]} to {names[-1]}" if consecutive and len(names) > 2 else ", ".join(names)
         axes.annotate(text, place, xytext=(7, -11), textcoords="offset points", fontsize=9)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlim(*ends)
-    axes.set_ylim(min(speed.min(), 8 * rate * ends[0]) / 1.5, peak * 1.6)
-    axes.set_xlabel("MAC per byte loaded")
-    axes.set_ylabel("MAC per cycle")
+    low = min(speed.min(), 8 * rate * ends[0]) / 1.5
+    axes.set(xscale="log", yscale="log", xlim=ends, ylim=(low, peak * 1.6))
+    axes.set(xlabel="MAC per byte loaded", ylabel="MAC per cycle")
     axes.set_title("roofline of every layer", fontsize=10)
     axes.grid(True, which="both", linewidth=0.3, alpha=0.5)

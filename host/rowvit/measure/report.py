@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import rowvit
-from rowvit.errors import RowvitError
+from rowvit.errors import needs
 from rowvit.measure import plots
 from rowvit.measure.plots import Plot
 from rowvit.measure.power import FIGURES
@@ -40,10 +40,8 @@ def page(documents: list[tuple[str, dict[str, Any]]]) -> str:
     RowvitError
         jinja2 or matplotlib is missing.
     """
-    try:
+    with needs("a report needs jinja2", "'rowvit[report]'"):
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError as error:
-        raise RowvitError("a report needs jinja2", "install it with: pip install 'rowvit[report]'") from error
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
@@ -73,14 +71,14 @@ def number(value: float | None) -> str:
 
 def _result(name: str, document: dict[str, Any]) -> dict[str, Any]:
     """What the template shows of one result."""
-    throughput = document["kind"] == "throughput"
+    tables, pictures = (_throughput if document["kind"] == "throughput" else _power)(document)
     return {
         "name": name,
         "title": f"{document['model']['name']} on {document['target']}",
         "evidence": document["evidence"],
         "kind": document["kind"],
-        "tables": _throughput_tables(document) if throughput else _power_tables(document),
-        "plots": _throughput_plots(document) if throughput else _power_plots(document),
+        "tables": tables,
+        "plots": pictures,
         "conditions": _conditions(document),
     }
 
@@ -89,85 +87,54 @@ def _table(title: str, head: list[str], rows: list[list[Any]], note: str = "") -
     return {"title": title, "head": head, "rows": rows, "note": note}
 
 
-def _throughput_tables(document: dict[str, Any]) -> list[dict[str, Any]]:
+def _throughput(document: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Plot]]:
+    """Tables and plots."""
     figures = document["throughput"]
-    latency, gops = figures["latency_ms"], figures["gops"]
+    latency, pipelined = figures["latency_ms"], figures["pipelined"]
+    batches = f"batches of {pipelined['batch']}"
     rows = [["images per second", figures["images_per_second"]]]
     rows += [[f"latency, {key}, ms", latency[key]] for key in ("min", "median", "p90", "p99", "max")]
-    rows.append(
-        [f"ms per image in batches of {figures['pipelined']['batch']}", figures["pipelined"]["ms_per_image"]]
-    )
-    rows += [[f"GOPS, {key.replace('_', '-')}", value] for key, value in gops.items()]
+    rows.append([f"ms per image in {batches}", pipelined["ms_per_image"]])
+    rows += [[f"GOPS, {key.replace('_', '-')}", value] for key, value in figures["gops"].items()]
     if "simulator_khz" in figures:
         rows.append(["speed of the simulation, kHz", figures["simulator_khz"]])
-    tables = [_table("Figures", ["", ""], rows, figures["basis"])]
-    if figures["phases"]["latency"]:
+    tables, pictures = [_table("Figures", ["", ""], rows, figures["basis"])], [plots.latency(figures)]
+    if phases := figures["phases"]["latency"]:
         together = {phase["name"]: phase["ms"] for phase in figures["phases"]["pipelined"]}
-        tables.append(
-            _table(
-                "Phases",
-                ["ms per image", "one by one", f"batches of {figures['pipelined']['batch']}", "clock"],
-                [
-                    [p["name"], p["ms"], together.get(p["name"]), p["clock"]]
-                    for p in figures["phases"]["latency"]
-                ],
-                "DMA in overlaps with compute.",
-            )
-        )
-    if isinstance(figures["layers"], list):
-        layers = figures["layers"]
+        rows = [[p["name"], p["ms"], together.get(p["name"]), p["clock"]] for p in phases]
+        head = ["ms per image", "one by one", batches, "clock"]
+        tables.append(_table("Phases", head, rows, "DMA in overlaps with compute."))
+        pictures.append(plots.phases(figures))
+    if isinstance(layers := figures["layers"], list):
         rows = [[y["name"], y["cycles"], f"{y['busy']:.1%}"] for y in layers]
         tables.append(_table("Layers", ["layer", "cycles", "array busy"], rows, "Medians over the images."))
         head = ["counter", "mean per image", *(y["name"] for y in layers)]
         rows = [[key, mean, *(y.get(key) for y in layers)] for key, mean in figures["counters"].items()]
         note = "By layer: medians over the images taken one by one."
         tables.append(_table("Counters", head, rows, note))
+        pictures.append(plots.layers([(document["model"]["name"], figures)]))
     if isinstance(figures["baseline"], list):
-        tables.append(
-            _table(
-                "The float network on the CPU",
-                ["runtime", "threads", "batch", "images/s", "median ms", "p90 ms"],
-                [
-                    [
-                        f"{s['runtime']} {s['version']}",
-                        str(s["threads"]),
-                        str(s["batch"]),
-                        s["images_per_second"],
-                        1e3 * s["median_s"],
-                        1e3 * s["p90_s"],
-                    ]
-                    for s in figures["baseline"]
-                ],
-                f"{document['host']['cpu']}; wall time per call.",
-            )
-        )
+        head = ["runtime", "threads", "batch", "images/s", "median ms", "p90 ms"]
+        rows = []
+        for s in figures["baseline"]:
+            speeds = s["images_per_second"], 1e3 * s["median_s"], 1e3 * s["p90_s"]
+            rows.append([f"{s['runtime']} {s['version']}", str(s["threads"]), str(s["batch"]), *speeds])
+        note = f"{document['host']['cpu']}; wall time per call."
+        tables.append(_table("The float network on the CPU", head, rows, note))
+        pictures.append(plots.rates(f"rowvit '{document['config']['name']}', {document['target']}", figures))
     tables.append(_table("FINN's names", ["key", "value"], [*figures["finn"].items()]))
-    return tables
+    return tables, pictures
 
 
-def _throughput_plots(document: dict[str, Any]) -> list[Plot]:
-    figures = document["throughput"]
-    found = [plots.latency(figures)]
-    if figures["phases"]["latency"]:
-        found.append(plots.phases(figures))
-    if isinstance(figures["layers"], list):
-        found.append(plots.layers([(document["model"]["name"], figures)]))
-    if isinstance(figures["baseline"], list):
-        label = f"rowvit '{document['config']['name']}', {document['target']}"
-        found.append(plots.rates(label, figures))
-    return found
-
-
-def _power_tables(document: dict[str, Any]) -> list[dict[str, Any]]:
+def _power(document: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Plot]]:
+    """Tables and plots."""
     found = document["power"]
     if "none" in found:
-        return [_table("Power", ["", ""], [["not measured", found["none"]]])]
+        return [_table("Power", ["", ""], [["not measured", found["none"]]])], []
     rows = []
     for key, (name, unit, scale) in FIGURES.items():
-        one = found[key]
-        rows.append(
-            [f"{name}, {unit}", *(one[k] * scale for k in ("value", "uncertainty", "standard_error"))]
-        )
+        values = (found[key][k] * scale for k in ("value", "uncertainty", "standard_error"))
+        rows.append([f"{name}, {unit}", *values])
     note = (
         f"Means over {len(found['pass_watts']) // 2} pairs of passes. The uncertainty is half of the"
         f" {found['confidence']:.0%} interval by Student's t, and what steps of {found['step_watts']:.2g} W"
@@ -175,11 +142,8 @@ def _power_tables(document: dict[str, Any]) -> list[dict[str, Any]]:
     )
     if not found["significant"]:
         note += " The difference between busy and idle is within its uncertainty."
-    return [_table("Power", ["", "mean", "uncertainty", "standard error"], rows, note)]
-
-
-def _power_plots(document: dict[str, Any]) -> list[Plot]:
-    return [] if "none" in document["power"] else [plots.power(document), plots.pairs(document)]
+    tables = [_table("Power", ["", "mean", "uncertainty", "standard error"], rows, note)]
+    return tables, [plots.power(document), plots.pairs(document)]
 
 
 def _conditions(document: dict[str, Any]) -> list[tuple[str, str]]:

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import rowvit
-from rowvit.errors import RowvitError
+from rowvit.errors import RowvitError, needs
 from rowvit.processors import processors
 
 if TYPE_CHECKING:
     from rowvit.hardware.config import HardwareConfig
+    from rowvit.targets.session import Session
 
 SCHEMA = Path(__file__).with_name("result.schema.json")
 FORMAT = "rowvit-result/1"
@@ -45,29 +46,17 @@ _TUNING = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_")
 _PACKAGES = ("numpy", "pynq", "pandas", "torch", "onnxruntime")
 
 
-def describe(
-    kind: str,
-    target: str,
-    config: HardwareConfig,
-    meta: dict,
-    data: dict[str, Any],
-    bitstream: Path | None = None,
-) -> dict[str, Any]:
+def describe(kind: str, session: Session, data: dict[str, Any]) -> dict[str, Any]:
     """Everything about a measurement except what was measured.
 
     Parameters
     ----------
     kind : str
         "throughput" or "power".
-    target : str
-        "golden", "sim" or "board".
-    config : HardwareConfig
-    meta : dict
-        Description of the loaded package or program.
+    session : Session
+        The network on its target; a board is opened.
     data : dict
         See `data_set`.
-    bitstream : Path, optional
-        Of a board.
 
     Returns
     -------
@@ -75,6 +64,8 @@ def describe(
         To be completed with ``protocol``, ``instrument``, ``idle``, ``temperature``, and the part named
         after its kind.
     """
+    target, config, meta = session.target_name, session.config, session.meta
+    overlay = _overlay(session)  # first, since it opens a board
     model = meta.get("model", meta)
     return {
         "schema": FORMAT,
@@ -85,7 +76,7 @@ def describe(
         "command": ["rowvit", *sys.argv[1:]],
         "board": board() if target == "board" else {"none": f"target {target}"},
         "host": host(),
-        "overlay": _overlay(target, bitstream),
+        "overlay": overlay,
         "config": {"name": config.name, "hash": f"{config.hash:08X}", **config.structure()},
         "clock": _clock(target, config),
         "model": {
@@ -121,12 +112,9 @@ def host() -> dict[str, Any]:
     variables that tune its arithmetic libraries.
     """
     name = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo") as lines:
-            named = [line for line in lines if line.startswith(("model name", "Model"))]
+    with suppress(OSError), open("/proc/cpuinfo") as lines:
+        named = [line for line in lines if line.startswith(("model name", "Model"))]
         name = named[0].split(":", 1)[1].strip() if named else name
-    except OSError:
-        pass
     return {
         "cpu": name,
         "processors": processors(),
@@ -171,10 +159,8 @@ def versions(simulated: bool = False) -> dict[str, str]:
     """Versions of Python, of the packages that a figure may depend on, and of the simulator."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     if simulated:
         from rowvit.sim import verilate
 
@@ -182,17 +168,19 @@ def versions(simulated: bool = False) -> dict[str, str]:
     return found
 
 
-def _overlay(target: str, bitstream: Path | None) -> dict[str, Any]:
-    if target == "board" and bitstream is not None:
+def _overlay(session: Session) -> dict[str, Any]:
+    if session.target_name == "board":
+        from rowvit.targets.driver import Accelerator
+
+        assert isinstance(session.target, Accelerator)
+        bitstream = Path(session.target.overlay.bitfile_name)
         return {"file": bitstream.name, "sha256": hashlib.sha256(bitstream.read_bytes()).hexdigest()}
-    if target == "sim":
+    if session.target_name == "sim":
         from rowvit.sim.verilate import sources
 
-        sha = hashlib.sha256()
-        for path in sources():
-            sha.update(path.read_bytes())
-        return {"file": "the RTL under Verilator", "sha256": sha.hexdigest()}
-    return {"none": f"target {target} has no overlay"}
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources())).hexdigest()
+        return {"file": "the RTL under Verilator", "sha256": digest}
+    return {"none": f"target {session.target_name} has no overlay"}
 
 
 def _clock(target: str, config: HardwareConfig) -> dict[str, Any]:
@@ -233,12 +221,8 @@ def check(document: Any) -> list[str]:
     RowvitError
         The package jsonschema is missing.
     """
-    try:
+    with needs("checking results needs jsonschema", "jsonschema"):
         from jsonschema import Draft202012Validator
-    except ImportError as error:
-        raise RowvitError(
-            "checking results needs jsonschema", "install it with: pip install jsonschema"
-        ) from error
     validator = Draft202012Validator(json.loads(SCHEMA.read_text()))
     problems: dict[str, None] = {}  # in order, each once
     for found in sorted(validator.iter_errors(document), key=lambda e: list(map(str, e.absolute_path))):

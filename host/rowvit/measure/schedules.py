@@ -14,19 +14,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rowvit.compiler import compile as lower
-from rowvit.cycles import measured, predict
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage, keep_schedule
 from rowvit.hardware.config import HardwareConfig
 from rowvit.measure import plots
-from rowvit.measure.accuracy import float_work
+from rowvit.measure.accuracy import integer_work
 from rowvit.model.prune import set_ffn2, set_pruning
 from rowvit.model.store import Card
-from rowvit.model.vit import VisionTransformer
+from rowvit.model.vit import VisionTransformer, predict
 from rowvit.quant.quantise import QuantOptions, default_chunk, quantise
 from rowvit.quant.smooth import centre_keys
-from rowvit.reference import patchify, run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,32 +70,20 @@ def schedules(depth: int) -> Iterator[tuple[tuple[int, ...], float]]:
 
 def cycles_of(package: ModelPackage, photos: np.ndarray, config: HardwareConfig) -> tuple[float, float]:
     """Mean cycles of an image by the cycle model, and share of MACs saved, over photos [B, S, S, 3]."""
-    program = lower(package, config)
-    counts = [r.counts for r in run(package, patchify(photos, package.arch["patch_size"]))]
-    cycles = [predict(program, config, statistics=measured(count)).image_cycles[0] for count in counts]
-    executed, dense = (sum(getattr(c, key) for c in counts) for key in ("macs_executed", "macs_dense"))
-    return float(np.mean(cycles)), 1 - executed / dense
+    work = integer_work(package, photos, config=config, cycles=len(photos))
+    return float(work.cycles.mean()), float(1 - work.macs_executed.sum() / work.macs_dense.sum())
 
 
 def top1(model: VisionTransformer, card: Card, photos: np.ndarray, labels: np.ndarray) -> float:
     """Share of the photos [B, S, S, 3] that a float network classifies correctly."""
-    right = 0
-    for first in range(0, len(photos), _BATCH):
-        part = slice(first, first + _BATCH)
-        right += int((float_work(model, card, photos[part]).logits.argmax(axis=1) == labels[part]).sum())
-    return right / len(photos)
+    guesses = predict(model, photos, card.mean, card.std, _BATCH).argmax(axis=1)
+    return int((guesses == labels).sum()) / len(photos)
 
 
 def stand_in(model: VisionTransformer, card: Card, photos: np.ndarray, rule: str) -> ModelPackage:
     """A package of a float network for the cycle model, calibrated on photos [B, S, S, 3]."""
-    options = QuantOptions(
-        card.name,
-        card.classes,
-        card.mean,
-        card.std,
-        ffn2_rule=rule,
-        ffn_chunk=default_chunk(model.config.hidden),
-    )
+    chunk = default_chunk(model.config.hidden)
+    options = QuantOptions(card.name, card.classes, card.mean, card.std, ffn2_rule=rule, ffn_chunk=chunk)
     return quantise(centre_keys(model, card.mean, card.std, photos), photos, options)
 
 
@@ -205,9 +190,8 @@ def rule_cycles(package: ModelPackage, photos: np.ndarray, config: HardwareConfi
     cycles: dict[str, float] = {}
     for rule in ("image", "tile"):
         try:
-            cycles[rule] = cycles_of(
-                ModelPackage(package.meta | {"ffn2_rule": rule}, package.tensors), photos, config
-            )[0]
+            ruled = ModelPackage(package.meta | {"ffn2_rule": rule}, package.tensors)
+            cycles[rule] = cycles_of(ruled, photos, config)[0]
         except RowvitError:
             if rule == "tile" and not cycles:
                 raise
@@ -264,8 +248,6 @@ def thresholds_for(
 
 def _hidden_samples(model: VisionTransformer, card: Card, photos: np.ndarray) -> list[np.ndarray]:
     """Nonzero hidden activations of every layer, sorted; at most some tens of thousands of each."""
-    from rowvit.model.vit import predict as infer
-
     rng = np.random.default_rng(0)
     samples: dict[str, list[np.ndarray]] = {f"layers.{i}.hidden": [] for i in range(model.config.depth)}
 
@@ -276,7 +258,7 @@ def _hidden_samples(model: VisionTransformer, card: Card, photos: np.ndarray) ->
             if flat.size:
                 samples[name].append(flat[rng.integers(0, flat.size, min(flat.size, 1 << 14))])
 
-    infer(model, photos[:200], card.mean, card.std, _BATCH, observe)
+    predict(model, photos[:200], card.mean, card.std, _BATCH, observe)
     return [np.sort(np.concatenate(parts)) if parts else np.zeros(0) for parts in samples.values()]
 
 
@@ -307,16 +289,9 @@ def plot(points: Sequence[Point], chosen: Point, config: HardwareConfig, path: P
     x, y = [p.cycles / 1e6 for p in best], [100 * p.top1 for p in best]
     axes.step(x, y, where="post", color="black", linewidth=1, label="Pareto front")
     axes.plot(chosen.cycles / 1e6, 100 * chosen.top1, "*", color="black", markersize=16, label="chosen")
-    for point in best:
-        axes.annotate(
-            f"{point.rho:g}",
-            (point.cycles / 1e6, 100 * point.top1),
-            xytext=(4, 5),
-            textcoords="offset points",
-            fontsize=8,
-        )
-    axes.set_xlabel(f"million cycles per image on {config.name} (cycle model)")
-    axes.set_ylabel("top-1, %")
+    for point, place in zip(best, zip(x, y, strict=True), strict=True):
+        axes.annotate(f"{point.rho:g}", place, xytext=(4, 5), textcoords="offset points", fontsize=8)
+    axes.set(xlabel=f"million cycles per image on {config.name} (cycle model)", ylabel="top-1, %")
     axes.grid(linewidth=0.3, alpha=0.5)
     axes.legend(fontsize=9, frameon=False)
     try:

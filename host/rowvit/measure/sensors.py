@@ -2,8 +2,8 @@
 """Instruments that measure power: what they have in common, and their registry.
 
 An instrument is started and stopped around every pass of a measurement and gives all its samples at the end.
-Each kind is a module in `rowvit.measure.instruments`, which is all that a new one takes; which rail or sensor
-carries a board's power is in ``hardware/boards.toml``.
+Each kind but "none" is a module in `rowvit.measure.instruments`, which is all that a new one takes; which
+rail or sensor carries a board's power is in ``hardware/boards.toml``.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class Samples:
         return float(np.diff(values).min()) if len(values) > 1 else 0.0
 
 
+@dataclass(eq=False)
 class Instrument:
     """What gives `Samples`.
 
@@ -92,14 +93,10 @@ class Instrument:
         When there are samples: "now", that is after the passes, "later", from a log, or "never".
     """
 
-    def __init__(
-        self,
-        name: str,
-        measures: str,
-        interval: float = 0.0,
-        available: Literal["now", "later", "never"] = "now",
-    ) -> None:
-        self.name, self.measures, self.interval, self.available = name, measures, interval, available
+    name: str
+    measures: str
+    interval: float = 0.0
+    available: Literal["now", "later", "never"] = "now"
 
     def start(self) -> None:
         """Called before a pass."""
@@ -228,9 +225,18 @@ def instrument(name: str, help: str) -> Callable[[Callable[[Wanted], Instrument]
     return register
 
 
+@instrument("none", "only count images")
+def none(wanted: Wanted) -> Instrument:
+    """Passes are made and images counted, but no power is measured; `RowvitError` if rails are named."""
+    if wanted.rails:
+        raise RowvitError("--instrument none has no rails", "leave --rail out")
+    name = "none: images and seconds are counted, power is not measured"
+    return Instrument(name, "nothing", available="never")
+
+
 @cache
 def kinds() -> dict[str, Kind]:
-    """All instruments by name: those that the modules in `rowvit.measure.instruments` register."""
+    """All instruments by name: "none", and what the modules in `rowvit.measure.instruments` register."""
     from rowvit.measure import instruments
 
     for module in pkgutil.iter_modules(instruments.__path__):

@@ -11,7 +11,7 @@ import numpy as np
 
 from rowvit.hardware.isa import COUNTERS
 from rowvit.measure import result as results
-from rowvit.measure.profile import layer_counters
+from rowvit.measure.profile import layer_counters, layer_names
 
 if TYPE_CHECKING:
     from rowvit.hardware.config import HardwareConfig
@@ -46,13 +46,13 @@ def document(
     RowvitError
         The target cannot be opened, or the accelerator failed.
     """
-    session, thermometer = workload.session, workload.thermometer()
-    found, degrees = workload.describe("throughput"), []
-    degrees += [thermometer[1]()] if thermometer else []
+    session, (source, read) = workload.session, workload.thermometer()
+    found = results.describe("throughput", session, workload.data)
+    degrees = [read()] if read else []
     figures = measure(
         session.target, session.target_name, workload.images, batch, warm_up, found["clock"]["mhz"], progress
     )
-    degrees += [thermometer[1]()] if thermometer else []
+    degrees += [read()] if read else []
     figures["baseline"] = {"none": "not asked for (--baseline)"}
     if "memory" in session.options:
         figures["memory"] = str(session.options["memory"])
@@ -69,9 +69,7 @@ def document(
             "sampling_hz": {"none": "every image is timed"},
         },
         "idle": {"none": "no power is measured"},
-        "temperature": results.temperature(
-            thermometer[0] if thermometer else None, degrees, session.target_name
-        ),
+        "temperature": results.temperature(source, degrees, session.target_name),
         "throughput": figures,
     }
 
@@ -170,7 +168,10 @@ def measure(
     }
     if single[0].cycles is not None:
         gops["peak"] = 2e-6 * target.config.macs_per_cycle * clock
-        found |= {"counters": _counters(single), "layers": _layers(layers, meta, target.config)}
+        found["counters"] = {
+            name: float(np.mean([r.counters[name] for r in single])) for name in single[0].counters
+        }
+        found["layers"] = _layers(layers, meta, target.config)
     if simulated:
         cycles = int(_cycles(single).sum() + _cycles(together).sum())
         found["simulator_khz"] = cycles / (end - begin) / 1e3
@@ -184,7 +185,8 @@ def _cycles(results: Sequence[Result]) -> np.ndarray:
 def _watched(target: Target, image: np.ndarray) -> tuple[Result, list[dict[str, int]], int]:
     """One image [1, S, S, 3] in simulation: result, counters of every layer, and the cycle it had arrived by.
 
-    The simulator has all counters when a layer ends, not only those in the core's answer.
+    The simulator has all counters when a layer ends, not only those in the core's answer. The image had
+    arrived when the receive operation of its last word completed.
     """
     from rowvit.targets.driver import Accelerator
 
@@ -194,14 +196,9 @@ def _watched(target: Target, image: np.ndarray) -> tuple[Result, list[dict[str, 
     events = target.device.events()
     counted = layer_counters(target.program, events, result)
     both = [{**more, **own} for more, own in zip(counted, _marked(result), strict=True)]
-    return result, both, _received(events)
-
-
-def _received(events: np.ndarray) -> int:
-    """Cycles until the input had arrived: until the receive operation of the last word completed."""
     words, cycles = events["counters"][:, [_WORDS, _CYCLES]].T
     # a batch of one also completes the receive of the image that does not come
-    return int(cycles[np.flatnonzero(words != words[-1])[-1] + 1])
+    return result, both, int(cycles[np.flatnonzero(words != words[-1])[-1] + 1])
 
 
 def _statistics(values: np.ndarray) -> dict[str, Any]:
@@ -239,11 +236,6 @@ def _phases(
     return [{"name": name, "ms": ms, "clock": which} for name, ms, which in phases]
 
 
-def _counters(results: list[Result]) -> dict[str, float]:
-    """Means per image."""
-    return {name: float(np.mean([r.counters[name] for r in results])) for name in results[0].counters}
-
-
 def _marked(result: Result) -> list[dict[str, int]]:
     """The counters of every layer that the core's answer carries."""
     return [
@@ -256,8 +248,7 @@ def _layers(images: list[list[dict[str, int]]], meta: dict, config: HardwareConf
     """Medians of every layer; ``busy`` is the share of the array's lane-group cycles that are used."""
     groups = config.rows * config.groups
     found = []
-    names = ["embed", *map(str, range(meta["architecture"]["depth"])), "head"]
-    for name, ones in zip(names, zip(*images, strict=True), strict=True):
+    for name, ones in zip(layer_names(meta), zip(*images, strict=True), strict=True):
         counters = {key: float(np.median([one[key] for one in ones])) for key in ones[0]}
         busy = counters["fires"] / (counters["cycles"] * groups) if counters["cycles"] else 0.0
         found.append({"name": name, "busy": busy, **counters})

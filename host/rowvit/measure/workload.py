@@ -88,16 +88,6 @@ class Workload:
         data["repeated"] = count / len(pixels)
         return cls(session, pixels[np.arange(count) % len(pixels)], data)
 
-    def describe(self, kind: str) -> dict[str, Any]:
-        """The conditions of a measurement, "throughput" or "power"; see `result.describe`."""
-        session, bitstream = self.session, None
-        if session.target_name == "board":
-            from rowvit.targets.driver import Accelerator
-
-            assert isinstance(session.target, Accelerator)
-            bitstream = Path(session.target.overlay.bitfile_name)
-        return result.describe(kind, session.target_name, session.config, session.meta, self.data, bitstream)
-
-    def thermometer(self) -> tuple[str, Callable[[], float]] | None:
-        """That of the board's die; a simulated one has none."""
-        return None if self.session.target_name == "sim" else thermometer()
+    def thermometer(self) -> tuple[str, Callable[[], float]] | tuple[None, None]:
+        """Source and reading of the die's temperature; both None without one, as in simulation."""
+        return (self.session.target_name != "sim" and thermometer()) or (None, None)

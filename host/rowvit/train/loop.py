@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 
 from rowvit.errors import RowvitError
 from rowvit.formats.package import keep_schedule
+from rowvit.model import store
 from rowvit.model.prune import set_pruning
 from rowvit.model.store import Card
 from rowvit.model.vit import VisionTransformer, standardise
@@ -40,7 +41,7 @@ from rowvit.train.recipe import Phase, Recipe
 LOG = logging.getLogger("rowvit")
 CALIBRATION_PHOTOS = 256  # of a quantisation-aware phase
 
-#: called after every step with steps done, total steps, phase and loss
+#: called in the first process after every step, with steps done, total steps, phase and loss
 Progress = Callable[[int, int, Phase, float], None]
 
 
@@ -52,7 +53,7 @@ class Trainer:
     model : VisionTransformer
         Trained in place.
     card : Card
-        Mean, standard deviation and resizing of the network's input.
+        Mean, standard deviation and resizing of the network's input; `save` notes the training in it.
     photos : Photos
     recipe : Recipe
     state : Path
@@ -81,6 +82,7 @@ class Trainer:
         workers: int = 0,
         save_every: float = 60.0,
     ) -> None:
+        self.trained_on = photos.name
         if recipe.photos:
             photos = photos.subset(recipe.photos, recipe.seed)
         _require_fit(model, photos, recipe, teacher)
@@ -101,7 +103,7 @@ class Trainer:
         self.done = 0  # steps
 
     def run(self, progress: Progress = lambda *_: None) -> None:
-        """Train, from the saved state if there is one; call `forget` once the network is saved."""
+        """Train, from the saved state if there is one; `save` or `forget` ends the run."""
         saved = self._read_state()
         self.model.to(self.device)
         if self.teacher is not None:
@@ -118,6 +120,27 @@ class Trainer:
             first += steps
         self.model.token_drop = 0.0
         self.model.cpu().eval()
+
+    def save(self, output: Path, recipe: str) -> bool:
+        """Save the network, with a line of history that names the recipe, and `forget` the state.
+
+        Returns
+        -------
+        bool
+            Whether this is the first process, which alone saves the network.
+
+        Raises
+        ------
+        RowvitError
+            The file cannot be written.
+        """
+        phases = ", ".join(phase.name or f"{phase.epochs:g} epochs" for phase in self.recipe.phases)
+        self.card.history.append(f"trained by {recipe} ({phases}) on {self.trained_on}")
+        self.card.accuracy = {}
+        if self.rank == 0:
+            store.save(output, self.model, self.card)
+        self.forget()
+        return self.rank == 0
 
     def forget(self) -> None:
         """Delete the saved state and leave torchrun's process group."""
@@ -156,9 +179,8 @@ class Trainer:
                 group["lr"] = rate * group["factor"]
             with quantisation_aware(model, scales) if scales else nullcontext():
                 try:
-                    value = self._step(
-                        wrapped, optimizer, phase, images.to(self.device), labels.to(self.device)
-                    )
+                    images, labels = images.to(self.device), labels.to(self.device)
+                    value = self._step(wrapped, optimizer, phase, images, labels)
                 except torch.OutOfMemoryError as error:
                     raise RowvitError(
                         f"a batch of {recipe.batch} does not fit into the memory of {self.device}",
@@ -169,7 +191,8 @@ class Trainer:
                 raise RowvitError(
                     f"the loss is {value} in step {self.done} ('{phase.name}')", "lower the learning rate"
                 )
-            progress(self.done, sum(self.steps), phase, value)
+            if self.rank == 0:
+                progress(self.done, sum(self.steps), phase, value)
             if time.monotonic() - written > self.save_every:
                 self._write_state(optimizer, scales)
                 written = time.monotonic()
@@ -276,15 +299,12 @@ class Trainer:
             return None
         try:
             saved = torch.load(self.state, map_location="cpu", weights_only=True)
-            if saved["fingerprint"] != self.fingerprint:
-                raise RowvitError(
-                    f"{self.state}: from a run with another recipe, network, teacher or data",
-                    "delete it to start over",
-                )
-        except RowvitError:
-            raise
+            fits = saved["fingerprint"] == self.fingerprint
         except Exception as error:  # torch raises many types for a foreign file
             raise RowvitError(f"{self.state}: cannot be read as a training state", "delete it") from error
+        if not fits:
+            text = f"{self.state}: from a run with another recipe, network, teacher or data"
+            raise RowvitError(text, "delete it to start over")
         return saved
 
 

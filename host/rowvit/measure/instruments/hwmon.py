@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from rowvit.errors import RowvitError
@@ -32,10 +33,8 @@ def hwmon(wanted: Wanted, root: Path | None = None) -> Recorder:
 
     root = root or HWMON
     rails, measures = rails_of("hwmon", wanted)
-    found: dict[Path, str] = {}
-    for file in sorted(root.glob("hwmon*/name")):
-        found[file.parent] = file.read_text().strip()
-    sensors, labels, intervals = [], [], [wanted.interval]
+    found = {file.parent: file.read_text().strip() for file in sorted(root.glob("hwmon*/name"))}
+    sensors, intervals = [], [wanted.interval]
     for name in rails:
         fits = [p for p, n in found.items() if n == name] or [
             p for p, n in found.items() if n.startswith(name)
@@ -48,9 +47,7 @@ def hwmon(wanted: Wanted, root: Path | None = None) -> Recorder:
         if not (path / "power1_input").is_file():
             raise RowvitError(f"sensor {label} ({path}) measures no power: it has no power1_input")
         sensors.append(SysFSSensor(str(path / "power1_input"), "W", label, 1e-6))
-        labels.append(label)
-        try:  # it averages over this time: faster reading would give the same value again
+        with suppress(OSError, ValueError):
+            # it averages over this time: faster reading would give the same value again
             intervals.append(float((path / "update_interval").read_text()) / 1e3)
-        except (OSError, ValueError):
-            continue
-    return Recorder(f"hwmon {' + '.join(labels)}", measures, sensors, max(intervals))
+    return Recorder(f"hwmon {' + '.join(s.name for s in sensors)}", measures, sensors, max(intervals))

@@ -81,10 +81,6 @@ class MeterLog(Instrument):
         self.shift = _align(times, watts, passes, self.wall if times[0] > 1e8 else None, self.search)
         return Samples(times + self.shift, watts)
 
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
-
     def _read(self) -> tuple[np.ndarray, np.ndarray]:
         import pandas as pd
 
@@ -133,7 +129,8 @@ def join(document: dict[str, Any], log: Path, search: float = 60.0) -> None:
     wall = document["protocol"]["wall_minus_monotonic_s"]
     meter = MeterLog(log, document["instrument"]["measures"], wall, search)
     add_figures(document, meter)
-    document["power"]["log"] = {"file": log.name, "sha256": meter.sha256, "shift_s": meter.shift}
+    digest = hashlib.sha256(log.read_bytes()).hexdigest()
+    document["power"]["log"] = {"file": log.name, "sha256": digest, "shift_s": meter.shift}
 
 
 def _dates(column: Any) -> Any:

@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measurements and their reports: ``rowvit bench``, ``baseline``, ``power``, ``power-log`` and ``report``."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rowvit.cli import options as opt
+from rowvit.cli.common import ERR, OUT, command, print_rows, progress_bar, right_aligned, say, writable, write
+from rowvit.errors import RowvitError
+from rowvit.measure.sensors import kinds
+
+
+@command()
+def bench(
+    model: opt.ModelArgument,
+    images: opt.ImagesArgument = None,
+    target: opt.TargetOption = opt.TargetName.sim,
+    config: opt.ConfigOption = opt.DEFAULT_CONFIG,
+    count: opt.CountOption = 0,
+    batch: opt.BatchOption = 8,
+    warm_up: Annotated[
+        int, typer.Option("--warm-up", min=0, help="Images before each measurement, not counted.")
+    ] = 1,
+    baseline: Annotated[
+        str,
+        typer.Option(
+            help="Also time the float network on this CPU, in the same run: torch, ort (onnxruntime),"
+            " numpy, or a file of rowvit baseline; several with commas."
+        ),
+    ] = "",
+    baseline_seconds: Annotated[
+        float, typer.Option(min=0, help="Seconds for each combination of runtime, threads and batch.")
+    ] = 3.0,
+    json_file: opt.ResultOption = None,
+    data: opt.SetNameOption = None,
+    subset: opt.SubsetOption = None,
+    bitstream: opt.BitstreamOption = None,
+    memory: opt.MemoryOption = opt.MemoryName.ddr,
+    latency: opt.LatencyOption = opt.LATENCY,
+    rate: opt.RateOption = opt.RATE,
+) -> None:
+    """Measure latency and throughput, and where the time goes.
+
+    Latency is that of one image after the other; throughput that of batches, where one computes while
+    the next is being prepared. On sim both are simulated cycles x clock; nothing is measured.
+
+    Examples
+    --------
+      rowvit bench sign-digits --target sim --baseline torch,ort --json sim.json
+
+      rowvit bench deit-tiny.rvp photos/ --target board --images 1000 --warm-up 20 --json board.json
+    """
+    from rowvit.measure import baseline as cpu
+    from rowvit.measure import throughput
+    from rowvit.measure.workload import Workload
+
+    writable(json_file)
+    runtimes = [name for name in baseline.split(",") if name]
+    options = opt.target_options(target, bitstream, memory, latency, rate)
+    workload = Workload.load(model, config, target.value, images or (), count, data, subset, **options)
+    # what is missing, before the work
+    ways = cpu.ways(workload.session.meta, runtimes, sorted({1, batch}))
+    total = len(workload.images)
+    with (
+        progress_bar(f"{total} images, alone and in batches", 2 * total) as progress,
+        workload.session,
+    ):
+        document = throughput.document(workload, batch, warm_up, progress)
+    if ways:
+        speeds: list[dict[str, Any]] = []
+        with progress_bar("the float network on this CPU", len(ways)) as progress:
+            for speed in cpu.measure(ways, baseline_seconds):
+                speeds.append(speed.record())
+                progress(len(speeds))
+        document["throughput"]["baseline"] = speeds
+    _print_result(document, json_file, _print_throughput)
+
+
+def _print_throughput(document: dict[str, Any]) -> None:
+    figures = document["throughput"]
+    config, clock = document["config"], document["clock"]
+    say(
+        f"{document['model']['name']} on {document['target']}, '{config['name']}' at {clock['mhz']:g} MHz:"
+        f" {document['evidence']}" + (f"; {figures['memory']}" if "memory" in figures else "")
+    )
+    latency, gops, pipelined = figures["latency_ms"], figures["gops"], figures["pipelined"]
+    print_rows(
+        {
+            "latency": f"median {latency['median']:.3f} ms (min {latency['min']:.3f},"
+            f" p90 {latency['p90']:.3f}, p99 {latency['p99']:.3f})",
+            "": f"of {len(latency['values'])} images, one after the other",
+            "throughput": f"{figures['images_per_second']:.1f} images/s"
+            f" ({pipelined['ms_per_image']:.3f} ms per image, in batches of {pipelined['batch']})",
+            "effective GOPS": f"{gops['dense_equivalent']:.1f} dense-equivalent,"
+            f" {gops['executed']:.1f} executed"
+            + (f", of a peak of {gops['peak']:.1f}" if "peak" in gops else ""),
+        }
+    )
+    if figures["phases"]["latency"]:
+        table = right_aligned("ms per image", "one by one", f"batches of {pipelined['batch']}", left=1)
+        table.add_column("by")
+        together = {phase["name"]: phase["ms"] for phase in figures["phases"]["pipelined"]}
+        for phase in figures["phases"]["latency"]:
+            other = together.get(phase["name"])
+            table.add_row(
+                phase["name"],
+                f"{phase['ms']:.3f}",
+                "" if other is None else f"{other:.3f}",
+                "host's clock" if phase["clock"] == "host" else phase["clock"],
+            )
+        OUT.print()
+        OUT.print(table, highlight=False)
+    if isinstance(figures["layers"], list):
+        table = right_aligned("layer", "cycles", "array busy")
+        for layer in figures["layers"]:
+            table.add_row(layer["name"], f"{layer['cycles']:,.0f}", f"{layer['busy']:.1%}")
+        OUT.print()
+        OUT.print(table, highlight=False)
+    if isinstance(figures["baseline"], list):
+        host = document["host"]
+        say(
+            f"\nThe float network on {host['cpu']} ({host['processors']} processors, load {host['load']:.1f}"
+            " before the start), wall time:"
+        )
+        table = right_aligned("runtime", "threads", "batch", "images/s", "at best", "ms per call")
+        for speed in figures["baseline"]:
+            table.add_row(
+                f"{speed['runtime']} {speed['version']}",
+                str(speed["threads"]),
+                str(speed["batch"]),
+                f"{speed['images_per_second']:.1f}",
+                f"{speed['batch'] / speed['fastest_s']:.1f}",
+                f"{speed['median_s'] * 1e3:.2f}",
+            )
+        OUT.print(table, highlight=False)
+
+
+@command()
+def baseline(
+    model: opt.ModelArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write (.onnx).")],
+    batch: Annotated[int, typer.Option(min=1, help="Images per call.")] = 1,
+) -> None:
+    """Write the float network of a model's architecture as ONNX, for rowvit bench --baseline FILE.
+
+    For boards that run onnxruntime, but not PyTorch. The weights are random, since speed does not
+    depend on them.
+    """
+    from rowvit.measure.baseline import save
+    from rowvit.targets.target import read_model
+
+    writable(output)
+    with ERR.status("writing the float network"):
+        save(read_model(model).meta, output, batch)
+    say(f"{output}: float network for {batch} images per call")
+
+
+_KINDS = "; ".join(f"{kind.name}: {kind.help}" for kind in kinds().values())
+
+
+@command()
+def power(
+    model: opt.ModelArgument,
+    images: opt.ImagesArgument = None,
+    target: opt.TargetOption = opt.TargetName.board,
+    config: opt.ConfigOption = opt.DEFAULT_CONFIG,
+    instrument: Annotated[
+        str,
+        typer.Option(help=f"{_KINDS}. By default the board's own; off the board none.", show_default=False),
+    ] = "",
+    rail: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="pmbus, hwmon: a rail or sensor by name, instead of the board's; repeat to add their power."
+        ),
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="csv: the meter's log, if it exists by the end of the passes.")
+    ] = None,
+    measures: Annotated[str, typer.Option(help="csv: where the meter is connected.")] = "",
+    pairs: Annotated[int, typer.Option(help="Number of idle passes, and of busy ones.")] = 10,
+    seconds: Annotated[float, typer.Option(help="Measured part of a pass.")] = 10.0,
+    settle: Annotated[float, typer.Option(help="Seconds of the same load before it, not counted.")] = 3.0,
+    interval: Annotated[
+        float, typer.Option(min=0.001, help="pmbus, hwmon: seconds from one sample to the next.")
+    ] = 0.05,
+    seed: Annotated[int, typer.Option(min=0, help="For the order of the passes.")] = 0,
+    batch: opt.BatchOption = 8,
+    count: opt.CountOption = 0,
+    json_file: opt.ResultOption = None,
+    data: opt.SetNameOption = None,
+    subset: opt.SubsetOption = None,
+    bitstream: opt.BitstreamOption = None,
+) -> None:
+    """Measure the energy per image: idle and busy passes in shuffled order, and their difference.
+
+    Idle means: overlay and network loaded, core not started. PYNQ-Z1 and Z2 have no sensor and need an
+    external meter; its log may also be joined later, with rowvit power-log.
+
+    Examples
+    --------
+      rowvit power deit-tiny.rvp photos/ --json power.json
+
+      rowvit power deit-tiny.rvp photos/ --instrument csv --json power.json
+    """
+    from rowvit.measure import power as protocol
+    from rowvit.measure import result, sensors
+    from rowvit.measure.instruments import meter
+    from rowvit.measure.workload import Workload
+
+    plan = protocol.Plan(pairs, seconds, settle, seed=seed)
+    writable(json_file)
+    board = result.board().get("name", "") if target is opt.TargetName.board else None
+    wanted = sensors.Wanted(board, rail or (), measures, interval)
+    opened = sensors.open_instrument(instrument, wanted)
+    later = opened.available == "later"
+    if later and str(json_file) in ("None", "-"):
+        raise RowvitError(
+            f"--instrument {instrument} needs a result file, which the meter's log is joined to",
+            "pass --json FILE",
+        )
+    options = opt.target_options(target, bitstream)
+    workload = Workload.load(model, config, target.value, images or (), count, data, subset, **options)
+    with progress_bar("passes", 2 * pairs) as progress, workload.session:
+        document = protocol.document(workload, plan, opened, batch, progress)
+    if later:
+        _write_result(document, json_file)
+        if log is None:
+            say(f"Copy the meter's log and run: rowvit power-log {json_file} LOG")
+            return
+        meter.join(document, log)
+    _print_result(document, json_file, _print_power)
+
+
+@command("power-log")
+def power_log(
+    result_file: Annotated[Path, typer.Argument(metavar="RESULT", help="Of rowvit power --instrument csv.")],
+    log: Annotated[Path, typer.Argument(help="The meter's log (CSV with a header).")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write here instead of over RESULT.")
+    ] = None,
+    search: Annotated[
+        float, typer.Option(min=0, help="Seconds by which the meter's clock may differ from the board's.")
+    ] = 60.0,
+) -> None:
+    """Join the log of an external meter to the passes of rowvit power --instrument csv.
+
+    The log needs columns time (seconds or dates), and power, or voltage and current. It is shifted to where
+    the power rises and falls with the passes, and refused where it does not.
+    """
+    from rowvit.measure import result
+    from rowvit.measure.instruments import meter
+
+    document = result.read(result_file)
+    meter.join(document, log, search)
+    _print_result(document, output or result_file, _print_power)
+
+
+def _print_power(document: dict[str, Any]) -> None:
+    from rowvit.measure.power import FIGURES
+
+    say(f"{document['model']['name']} on {document['target']}: {document['evidence']}")
+    busy = [p for p in document["passes"] if p["kind"] == "busy"]
+    found = document["power"]
+    if "none" in found:
+        images = sum(p["images"] for p in busy)
+        rate = images / sum(p["end"] - p["begin"] for p in busy)
+        say(f"{len(busy)} busy passes: {images} images, {rate:.2f} images/s")
+        say(f"instrument: {found['none']}")
+        return
+    instrument = document["instrument"]
+    table = right_aligned("", "mean", f"± ({found['confidence']:.0%})", "standard error")
+    for key, (name, unit, scale) in FIGURES.items():
+        one = found[key]
+        value, half, error = (one[k] * scale for k in ("value", "uncertainty", "standard_error"))
+        # two digits of the uncertainty, and as many decimals of the others
+        digits = max(0, 1 - math.floor(math.log10(half))) if half > 0 else 3
+        table.add_row(name, *(f"{number:.{digits}f} {unit}" for number in (value, half, error)))
+    OUT.print(table, highlight=False)
+    say(
+        f"{len(busy)} pairs of passes; {instrument['name']} ({instrument['measures']}),"
+        f" {instrument['sampling_hz']:.3g} samples per second, steps of {found['step_watts']:.2g} W"
+    )
+    if not found["significant"]:
+        say(
+            "The difference between busy and idle is within its uncertainty: use longer or more passes"
+            " (--seconds, --pairs)"
+        )
+
+
+def _write_result(document: dict[str, Any], path: Path | None) -> None:
+    """Write a result where --json says; `RowvitError` if that fails."""
+    from rowvit.measure import result
+
+    if str(path) == "-":
+        sys.stdout.write(json.dumps(document, indent=1) + "\n")
+    elif path:
+        result.write(path, document)
+        say(f"{path}: the result; rowvit report {path}", ERR)
+
+
+def _print_result(
+    document: dict[str, Any], path: Path | None, show: Callable[[dict[str, Any]], None]
+) -> None:
+    """Show a result, unless --json takes standard output, and write it where that says."""
+    if str(path) != "-":
+        show(document)
+    _write_result(document, path)
+
+
+@command()
+def report(
+    results: Annotated[list[Path], typer.Argument(help="Result files of rowvit bench and rowvit power.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Only check that each has all that a reviewer asks; write nothing."),
+    ] = False,
+) -> None:
+    """Turn results into one HTML page with plots; several of one kind are compared.
+
+    A result that lacks board, overlay, configuration, clock, model, data, warm-up, repetitions, instrument,
+    sampling rate, idle power, temperature, versions or command line is refused.
+
+    Examples
+    --------
+      rowvit report before.json after.json -o report.html
+
+      rowvit report --check result.json
+    """
+    from rowvit.measure import result
+
+    documents = {path: result.read(path) for path in results}
+    if check:
+        for path, document in documents.items():
+            say(f"{path}: complete; {document['evidence']}")
+        return
+    from rowvit.measure.report import page
+
+    writable(output)
+    with ERR.status("drawing"):
+        text = page([(path.name, document) for path, document in documents.items()])
+    write(output, text)
+    say(f"{output}: {len(documents)} results")

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a float network to the accelerator's: ``rowvit relu``, ``prune`` and ``quantise``."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rowvit.cli import options as opt
+from rowvit.cli.common import OUT, command, progress_bar, right_aligned, say, writable, write
+from rowvit.cli.train import note_accuracy, run_recipe, test_set
+from rowvit.errors import RowvitError
+
+if TYPE_CHECKING:
+    from rowvit.measure.schedules import Point
+
+
+@command()
+def relu(
+    model: opt.FloatArgument,
+    output: opt.OutputOption,
+    data: opt.PhotosOption,
+    photos: Annotated[int, typer.Option(min=1, help="Training photos to fit to.")] = 400,
+    check: Annotated[
+        int, typer.Option(min=1, help="Other training photos, for top-1 after each layer.")
+    ] = 500,
+    ridge: Annotated[float, typer.Option(help="Pull towards the old matrices.")] = 1e-3,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="Then fine-tune by this recipe (.toml), with the GELU network as teacher."),
+    ] = None,
+    measure: opt.MeasureOption = True,
+) -> None:
+    """Turn a GELU network into a ReLU network, layer by layer.
+
+    The second FFN matrix of each layer is refitted to the output of the GELU block, by ridge
+    regression; this takes no labels and no gradients. The table shows for every layer the zeros
+    behind ReLU, the squared error of the block's output before and after the fit, relative to the
+    GELU block's output, and top-1 of the network with ReLU up to this layer.
+
+    Example
+    -------
+      rowvit relu vit.safetensors --data photos/ -o vit-relu.safetensors --recipe fine-tune.toml
+    """
+    from rowvit.measure.accuracy import evaluate, matched
+    from rowvit.model import store
+    from rowvit.model.relu import to_relu
+    from rowvit.train import recipe as recipes
+    from rowvit.train.data import open_data
+
+    steps = (recipe.name, recipes.load(recipe)) if recipe else None
+    network, card = store.load(model)
+    trained = open_data(data, "train", labels=recipe is not None)
+    if steps:
+        trained = matched(trained, card.name, card.classes)
+    writable(output)
+    tested = test_set(data, card, measure)
+    fitted, checked = trained.subset(photos), trained.subset(check, skip=photos)
+    pixels = fitted.pixels(range(len(fitted)), network.config.image_size, card.resize)
+
+    def top1() -> str:
+        found = evaluate((network, card), checked)
+        return f"{100 * found.right() / len(checked):.1f} %"
+
+    table = right_aligned("layer", "zeros", "error if swapped", "error refitted", "top-1", left=0)
+    labelled = bool(len(checked)) and len(trained.classes) == network.config.classes
+    table.add_row("none", "", "", "", top1() if labelled else "")
+    batch = 50
+    with progress_bar("refitting", network.config.depth * -(-len(pixels) // batch)) as progress:
+        batches = count(1)
+        for done in to_relu(network, card, pixels, ridge, batch, lambda: progress(next(batches))):
+            row = f"{done.layer}", f"{done.zeros:.1%}", f"{done.swapped:.3f}", f"{done.error:.3f}"
+            table.add_row(*row, top1() if labelled else "")
+    OUT.print(table, highlight=False)
+    if labelled:
+        say(f"top-1 on {len(checked)} training photos that were not used for the fit")
+    card.history.append(f"GELU to ReLU by ridge refit ({ridge:g}) on {fitted.name}")
+    card.accuracy = {}
+    if not steps:
+        store.save(output, network, card)
+    elif not run_recipe(network, card, trained, steps, output, store.load(model)):
+        return
+    note_accuracy(network, card, tested, output)
+
+
+@command()
+def prune(
+    model: opt.FloatArgument,
+    output: opt.OutputOption,
+    data: opt.PhotosOption,
+    layers: Annotated[
+        str | None,
+        typer.Option(help="Blocks after whose attention tokens are dropped, counted from 0: 3,6,9."),
+    ] = None,
+    rho: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=1.0, help="Share of the patch tokens that each of them keeps."),
+    ] = None,
+    cycles: Annotated[
+        float | None, typer.Option(min=1, help="Search: at most this many cycles per image.")
+    ] = None,
+    macs_saved: Annotated[
+        float | None, typer.Option(min=0, max=100, help="Search: at least this percentage of the MACs saved.")
+    ] = None,
+    rule: Annotated[
+        str,
+        typer.Option(
+            help="FFN2 rule: none, image or tile; auto: image or tile, whichever takes fewer cycles."
+        ),
+    ] = "auto",
+    max_loss: Annotated[
+        float, typer.Option(min=0, help="Points of top-1 that lossy FFN2 thresholds may cost; 0: none.")
+    ] = 0.0,
+    photos: Annotated[
+        int, typer.Option(min=1, help="Training photos for accuracy, drawn with a fixed seed.")
+    ] = 500,
+    config: opt.ConfigOption = opt.DEFAULT_CONFIG,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write accuracy against cycles (.png, .svg, .pdf).")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all schedules that were tried.")
+    ] = None,
+    measure: opt.MeasureOption = True,
+) -> None:
+    """Choose where tokens are dropped, and which small hidden activations.
+
+    By hand with --layers and --rho, or by a search for the most accurate schedule within a budget of cycles
+    or MACs. Cycles are predicted by the cycle model on the photos' own data. Accuracy is that of the
+    network as it is: fine-tune it afterwards with rowvit train.
+
+    Examples
+    --------
+      rowvit prune vit-relu.safetensors --data photos/ --layers 3,6,9 --rho 0.5 -o pruned.safetensors
+
+      rowvit prune vit-relu.safetensors --data photos/ --cycles 3e6 --plot pareto.png -o pruned.safetensors
+    """
+    from rowvit.formats.package import RULES
+    from rowvit.hardware import config as configs
+    from rowvit.measure import schedules as search
+    from rowvit.measure.accuracy import matched
+    from rowvit.model import store
+    from rowvit.train.data import open_data
+
+    network, card = store.load(model)
+    hardware = configs.load(config)
+    writable(output, plot, json_file)
+    if rule not in (*RULES, "auto"):
+        raise RowvitError(f"FFN2 rule '{rule}' is not one of {', '.join(RULES)} and auto")
+    budget = cycles is not None or macs_saved is not None
+    if budget == (layers is not None) or (layers is None) != (rho is None):
+        raise RowvitError(
+            "prune takes either a schedule or a budget",
+            "use --layers with --rho, or --cycles or --macs-saved",
+        )
+    if layers is None:
+        tried = list(search.schedules(network.config.depth))
+    else:
+        tried = [((), 1.0), (_blocks(layers, network.config.depth), rho or 1.0)]
+    tested = test_set(data, card, measure)
+    drawn = matched(open_data(data, "train"), card.name, card.classes).subset(photos)
+    pixels = drawn.pixels(range(len(drawn)), network.config.image_size, card.resize)
+    package = search.stand_in(network, card, pixels[:64], "image" if rule == "auto" else rule)
+    with progress_bar("schedules", len(tried)) as progress:
+        done = count(1)
+        points = search.explore(
+            network,
+            card,
+            package,
+            pixels,
+            drawn.labels,
+            hardware,
+            tried,
+            progress=lambda point: progress(
+                next(done), f"{point.top1:.1%} at {point.cycles / 1e6:.2f} M cycles"
+            ),
+        )
+    saved = None if macs_saved is None else macs_saved / 100
+    chosen = points[-1] if layers else search.choose(points, cycles, saved)
+    _print(points, chosen)
+    say(f"top-1 on {drawn.name}; cycles by the cycle model, {hardware.name}")
+    if plot:
+        search.plot(points, chosen, hardware, plot)
+    if json_file:
+        write(json_file, json.dumps([vars(point) for point in points], indent=1) + "\n")
+    if rule == "auto":
+        by_rule = search.rule_cycles(
+            search.pruned(package, network, chosen.layers, chosen.rho), pixels[:4], hardware
+        )
+        rule = min(by_rule, key=by_rule.__getitem__)
+        costs = ", ".join(f"{name} {value:,.0f}" for name, value in by_rule.items())
+        say(f"FFN2 rule {rule}; cycles by rule: {costs}")
+    search.apply(network, card, chosen, rule)
+    if max_loss:
+        table = right_aligned("energy dropped", "top-1", left=2)
+        search.thresholds_for(
+            network,
+            card,
+            pixels,
+            drawn.labels,
+            max_loss / 100,
+            rule,
+            lambda energy, reached: table.add_row(f"{energy:.2%}", f"{reached:.1%}"),
+        )
+        OUT.print(table, highlight=False)
+        shown = ", ".join(f"{value:.3g}" for value in network.config.thresholds) or "none"
+        say(f"thresholds by layer: {shown}")
+        card.history.append(f"hidden activations dropped below {shown}")
+    store.save(output, network, card)
+    note_accuracy(network, card, tested, output)
+
+
+def _blocks(text: str, depth: int) -> tuple[int, ...]:
+    parts = text.split(",")
+    blocks = [int(part) for part in parts if part.strip().isdigit()]
+    if len(blocks) != len(parts) or sorted(set(blocks)) != blocks or blocks[-1] >= depth:
+        raise RowvitError(f"blocks '{text}' are not ascending numbers below {depth}", "write them as 3,6,9")
+    return tuple(blocks)
+
+
+def _print(points: list[Point], chosen: Point) -> None:
+    from rowvit.measure.schedules import front
+
+    best = front(points)
+    table = right_aligned("", "blocks", "rho", "cycles", "MACs saved", "top-1", left=2)
+    for point in points if len(points) <= 2 else [p for p in points if p in best or p is chosen]:
+        mark = "chosen" if point is chosen else ""
+        blocks = ", ".join(map(str, point.layers)) or "none"
+        row = f"{point.rho:g}", f"{point.cycles:,.0f}", f"{point.macs_saved:.1%}", f"{point.top1:.1%}"
+        table.add_row(mark, blocks, *row)
+    OUT.print(table, highlight=False)
+
+
+@command()
+def quantise(
+    model: opt.FloatArgument,
+    output: opt.OutputOption,
+    data: opt.PhotosOption,
+    photos: Annotated[int, typer.Option(min=1, help="Training photos to calibrate on.")] = 256,
+    method: Annotated[
+        str, typer.Option(help="Scales of activations: mse (least squared error), percentile or max.")
+    ] = "mse",
+    percentile: Annotated[
+        float, typer.Option(help="For method percentile: the share that is not clipped.")
+    ] = 99.99,
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            help="FFN2 rule: none, image or tile; by default the network's, or image if it has none."
+        ),
+    ] = None,
+    tile_rows: Annotated[int, typer.Option(min=1, help="For rule tile: rows per tile.")] = 16,
+    threshold_energy: Annotated[
+        float,
+        typer.Option(help="Lossy FFN2 threshold: share of the hidden activations' energy to drop."),
+    ] = 0.0,
+    ffn_chunk: Annotated[
+        int | None,
+        typer.Option(help="Hidden neurons per chunk of FFN2; by default equal chunks of at most 384."),
+    ] = None,
+    smooth: Annotated[
+        float, typer.Option(help="Move outlier channels from activations into weights: 0 none, 1 all.")
+    ] = 0.0,
+    power_of_two: Annotated[
+        bool, typer.Option("--power-of-two", help="Requantise by powers of two only.")
+    ] = False,
+    measure: opt.MeasureOption = True,
+    jobs: Annotated[int, typer.Option(min=1, help="Worker processes that measure (Dask).")] = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the table of noise.")] = None,
+) -> None:
+    """Turn a float ReLU network into an int8 package for the accelerator.
+
+    The table shows where accuracy is lost, as signal-to-noise ratios in dB: of each activation by its own
+    rounding and clipping; of the worst matrix of each layer; and of the residual stream with everything
+    before it.
+
+    Example
+    -------
+      rowvit quantise vit-relu.safetensors --data photos/ -o vit-int8.safetensors
+    """
+    from rowvit.model import store
+    from rowvit.quant.noise import layer_noise
+    from rowvit.quant.quantise import QuantOptions, default_chunk
+    from rowvit.quant.quantise import quantise as to_integers
+    from rowvit.quant.smooth import centre_keys
+    from rowvit.quant.smooth import smooth as even
+    from rowvit.train.data import open_data
+
+    network, card = store.load(model)
+    config = network.config
+    writable(output, json_file)
+    tested = test_set(data, card, measure)
+    options = QuantOptions(
+        name=card.name,
+        classes=card.classes,
+        mean=card.mean,
+        std=card.std,
+        resize=card.resize,
+        ffn2_rule=rule or ("image" if config.ffn2_rule == "none" else config.ffn2_rule),
+        tile_rows=tile_rows,
+        ffn_chunk=ffn_chunk or default_chunk(config.hidden),
+        threshold_energy=threshold_energy,
+        method=method,
+        percentile=percentile,
+        power_of_two=power_of_two,
+        licence=card.licence,
+        source=card.source,
+    )
+    found = open_data(data, "train", labels=False)
+    drawn = found.subset(photos)
+    pixels = drawn.pixels(range(len(drawn)), config.image_size, card.resize)
+    with progress_bar("calibrating", 3) as progress:
+        network = centre_keys(network, options.mean, options.std, pixels)
+        if smooth:
+            network = even(network, options.mean, options.std, pixels, smooth)
+        progress(1)
+        package = to_integers(network, pixels, options)
+        progress(2)
+        noise = layer_noise(network, package, pixels[:64])
+    table = right_aligned("layer", *noise[1].activations, "weights", "attn", "ffn")
+
+    def finite(value: Any) -> Any:
+        """Without the infinities of activations that are all zero: JSON has none."""
+        if isinstance(value, dict):
+            return {key: finite(part) for key, part in value.items()}
+        return None if value in (math.inf, -math.inf) else value
+
+    def text(value: float | None) -> str:
+        return "" if value is None else f"{value:.1f}"
+
+    for row in noise:
+        values = [row.activations.get(name) for name in noise[1].activations]
+        table.add_row(row.layer, *map(text, [*values, row.weights, row.attention, row.ffn]))
+    say("Signal-to-noise ratios in dB; attn and ffn: the residual stream after them")
+    OUT.print(table, highlight=False)
+    if json_file:
+        write(json_file, json.dumps([finite(vars(row)) for row in noise], indent=1, allow_nan=False) + "\n")
+    package.meta["history"] = [*card.history, f"quantised ({method}) on {drawn.name}"]
+    package.meta["accuracy"] = dict(card.accuracy)
+    package.save(output)
+    if tested is not None:
+        from rowvit.measure.accuracy import evaluate
+
+        with progress_bar("measuring", len(tested)) as progress:
+            result = evaluate(package, tested, jobs=jobs, progress=progress)
+        if card.accuracy.get("set", tested.name) != tested.name:
+            package.meta["accuracy"] = {}
+        package.meta["accuracy"] |= result.note()
+        package.save(output)
+        report = result.report()
+        say(
+            f"{output}: {result.summary()}; {report['macs_saved']:.1f} % fewer MACs,"
+            f" {report['w2_rows_saved']:.1f} % fewer W2 rows"
+        )

@@ -13,7 +13,7 @@ import numpy as np
 
 from rowvit.errors import RowvitError
 from rowvit.model.importers.onnx.graph import Graph
-from rowvit.model.importers.onnx.node import label
+from rowvit.model.importers.onnx.values import label
 
 _TOLERANCE = 1e-3  # of the peak
 

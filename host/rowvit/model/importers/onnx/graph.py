@@ -16,22 +16,10 @@ _HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
 class Graph:
-    """One ONNX file, prepared for images of one size and batches of one.
+    """One ONNX file, prepared for batches of one image; ``image_size`` matters where the file leaves it open.
 
-    Parameters
-    ----------
-    path : path
-    image_size : int, optional
-        Needed where the file leaves the image's size open; has no effect where it does not.
-
-    Attributes
-    ----------
-    input : str
-        The tensor that holds the image; ``shape`` and ``dtype`` are its own, ``side`` is in pixels.
-    constants : dict of arrays
-        Initialisers by name.
-    nodes : list of NodeProto
-        In the order of execution.
+    ``input`` is the tensor that holds the image: ``shape`` and ``dtype`` are its own, ``side`` is in pixels.
+    ``constants`` are the initialisers by name; ``nodes`` are in the order of execution.
 
     Raises
     ------
@@ -58,6 +46,7 @@ class Graph:
         except Exception as error:
             raise RowvitError(f"{path}: contradicts itself according to ONNX ({error})") from error
         self.nodes = list(self.model.graph.node)
+        self.outputs = [value.name for value in self.model.graph.output]
         self.opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
     def _fix_input(self, value: onnx.ValueInfoProto, image_size: int | None) -> None:
@@ -101,18 +90,17 @@ class Graph:
         """A tensor of the graph by onnxruntime, for images [B, 3, S, S], one at a time."""
         import onnxruntime
 
-        nodes = self.needed([output])
+        nodes, graph = self.needed([output]), self.model.graph
         names = {name for node in nodes for name in node.input}
-        model = onnx.ModelProto()
-        model.CopyFrom(
-            onnx.ModelProto(ir_version=self.model.ir_version, opset_import=self.model.opset_import)
+        part = onnx.GraphProto(
+            name="part",
+            node=nodes,
+            initializer=[tensor for tensor in graph.initializer if tensor.name in names],
+            input=[value for value in graph.input if value.name == self.input],
+            output=[onnx.ValueInfoProto(name=output)],
         )
-        graph = self.model.graph
-        model.graph.name = "part"
-        model.graph.node.extend(nodes)
-        model.graph.initializer.extend(t for t in graph.initializer if t.name in names)
-        model.graph.input.extend(value for value in graph.input if value.name == self.input)
-        model.graph.output.append(onnx.ValueInfoProto(name=output))
+        versions = dict(ir_version=self.model.ir_version, opset_import=self.model.opset_import)
+        model = onnx.ModelProto(graph=part, **versions)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # its errors are reported once, below
         try:
@@ -124,10 +112,6 @@ class Graph:
             return np.concatenate([session.run([output], {self.input: feed})[0] for feed in feeds])
         except Exception as error:  # onnxruntime's own exception types
             raise RowvitError(f"{self.path}: onnxruntime cannot run it ({error})") from error
-
-    def outputs(self) -> list[str]:
-        """Names of the graph's outputs."""
-        return [value.name for value in self.model.graph.output]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """What ONNX's inference knows of the tensors' shapes."""

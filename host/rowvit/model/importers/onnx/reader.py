@@ -17,17 +17,12 @@ from rowvit.model.vit import ACTIVATIONS, VisionTransformer, ViTConfig, activati
 class Reader:
     """Reads a network off its output, backwards.
 
-    Parameters
-    ----------
-    side, tokens : int
-        Pixels of the image's side, and the number of tokens.
-    state : dict of arrays
-        The embedding's parameters; the others are added.
+    ``side`` is the image's, in pixels; ``state`` holds the embedding's parameters, and the others are added.
     """
 
-    def __init__(self, side: int, tokens: int, state: dict[str, np.ndarray]) -> None:
-        self.side, self.tokens, self.state = side, tokens, state
-        self.dim = state["pos_embed"].shape[2]
+    def __init__(self, side: int, state: dict[str, np.ndarray]) -> None:
+        self.side, self.state = side, state
+        _, self.tokens, self.dim = state["pos_embed"].shape
         self.prefix = state["cls_token"].shape[1]
         self.epsilons: set[float] = set()
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from rowvit.model.importers.onnx import values as flow
-from rowvit.model.importers.onnx.node import Node
+from rowvit.model.importers.onnx.values import Node
 from rowvit.model.vit import GRID
 
 

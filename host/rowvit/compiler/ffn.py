@@ -175,26 +175,22 @@ class _Ffn:
     def _ffn2_tile(self, chunk: _Chunk, r: int, t: int, address: int, param: Loaded) -> None:
         """One lane tile of one row tile."""
         plan, region, sparse = self.plan, chunk.region, self.rule != "none"
-        base, _, groups = plan.residual_tiles()[t]
+        _, _, groups = plan.residual_tiles()[t]
         band0, bands = self.row_tiles[r]
         row_tile = r if self.rule == "tile" else None
         block = Block(Memory.WEIGHT, chunk.segments * self.config.lanes)
         masks, word = chunk.masks, chunk.mask_base + r * chunk.segments
         loads = self._w2_loads(address, groups, block, word, band0, masks)
-        step = self.lowering.matmul(
+        step = self.lowering.residual_matmul(
             Operation(OperationKind.FFN2, self.layer, chunk.number, t, row_tile),
-            Dst.RESIDUAL,
-            [region.read(band0=band0, bands=bands), self.lowering.residual_write(base, bands, band0)],
-            groups,
+            region.read(band0=band0, bands=bands),
             [param, (loads[0], block)],
             [Flag.SPARSE, Flag.UNSIGNED] if sparse else [Flag.UNSIGNED],
+            bands,
+            band0,
             **region.source(),
             k=chunk.segments if sparse else block.size,
-            dst_base=base,
-            dst_stride=plan.res_stride,
             shift=self.params["fc2.shift"],
-            band0=band0,
-            bands=bands,
         )
         step.loads += loads[1:]
 
@@ -211,18 +207,9 @@ class _Ffn:
         if band0:
             words = Access(Engine.LOAD, False, Memory.MASK, mask_base, block.size // lanes, banded=False)
             masks = [Mask(masks[-1].step, 0, words, band0)]
-        return [
-            Load(
-                LoadKind.WEIGHT,
-                address + mask.start * groups * lanes,
-                mask.words.width * lanes,
-                groups,
-                block,
-                mask.start,
-                mask.words,
-                mask.step,
-                mask.band0,
-                mask.had,
-            )
-            for mask in masks
-        ]
+        loads = []
+        for mask in masks:
+            start, rows = address + mask.start * groups * lanes, mask.words.width * lanes
+            where = block, mask.start, mask.words, mask.step, mask.band0, mask.had
+            loads.append(Load(LoadKind.WEIGHT, start, rows, groups, *where))
+        return loads

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a model package to steps: every instruction but the loads, and what each step needs loaded.
 
-`Lowering` collects them; `embed`, `attention`, `ffn` and `head` lower their parts of the network.
+`Lowering` collects them; `embed`, `attention` and `ffn` lower their parts of the network.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from rowvit.compiler.hazards import Access, Memory
 from rowvit.compiler.plan import Plan
-from rowvit.compiler.steps import Block, Load, Region, Reserved, Step, compute_write
+from rowvit.compiler.steps import Block, Load, Region, Step, compute_write
 from rowvit.compiler.weights import Blob, pack_pairs, pad_lanes, parameter_words
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.program import Operation, OperationKind
@@ -44,7 +44,7 @@ class Lowering:
         self.plan = Plan(self.meta, config)
         self.blob = Blob()
         self.steps: list[Step] = []
-        self.reserved: list[Reserved] = []
+        self.reserved: list[Block] = []  #: of K^T and V, placed
         self.output_bytes = 0
 
     # -- loads ----------------------------------------------------------------------------------
@@ -109,6 +109,23 @@ class Lowering:
         self.use(step, *loads)
         return step
 
+    def residual_matmul(
+        self,
+        operation: Operation,
+        source: Access,
+        loads: list[Loaded],
+        flags: Collection[Flag],
+        bands: int,
+        band0: int = 0,
+        **fields: int,
+    ) -> Step:
+        """A matrix product whose lane tile the drain adds to ``bands`` bands of the residual stream."""
+        base, _, groups = self.plan.residual_tiles()[operation.tile or 0]
+        stride, lanes = self.plan.res_stride, self.config.lanes
+        target = compute_write(Memory.RESIDUAL, base + band0 * stride, lanes, stride, bands, band0)
+        fields |= dict(dst_base=base, dst_stride=stride, bands=bands, band0=band0)
+        return self.matmul(operation, Dst.RESIDUAL, [source, target], groups, loads, flags, **fields)
+
     def row_norm(self, layer: int, path: str, shift: int, x: Region, flags: Collection[Flag] = ()) -> None:
         """LayerNorm of the residual stream into X."""
         plan = self.plan
@@ -154,14 +171,6 @@ class Lowering:
         step.instruction.tag = tag
         self.output_bytes += 16
 
-    # -- residual stream ------------------------------------------------------------------------
-
     def _residual_read(self, bands: int) -> Access:
         stride = self.plan.res_stride
         return Access(Engine.NORM, False, Memory.RESIDUAL, 0, stride, stride, bands)
-
-    def residual_write(self, base: int, bands: int, band0: int = 0) -> Access:
-        """The drain adds to one lane tile of ``bands`` bands from ``band0``."""
-        stride = self.plan.res_stride
-        start = base + band0 * stride
-        return compute_write(Memory.RESIDUAL, start, self.config.lanes, stride, bands, band0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from rowvit.compiler.hazards import Access, Memory, Tracker
 from rowvit.compiler.lower import Lowering
-from rowvit.compiler.steps import Block, Load, Reserved, Step
+from rowvit.compiler.steps import Block, Load, Step
 from rowvit.errors import RowvitError
 from rowvit.formats.program import Operation
 from rowvit.hardware.isa import (
@@ -44,7 +44,7 @@ class _Use:
 class _Room:
     """First fit over one memory; among the free places the one that was left longest ago."""
 
-    def __init__(self, size: int, reserved: list[Reserved], past: list[_Use]) -> None:
+    def __init__(self, size: int, reserved: list[Block], past: list[_Use]) -> None:
         self.size, self.reserved = size, reserved
         self.past = list(past)  # newest last
 

@@ -16,7 +16,7 @@ compute_read, compute_write = partial(Access, Engine.EXEC, False), partial(Acces
 
 @dataclass(eq=False)
 class Block:
-    """Room for loaded data: lines of weight memory, or one parameter or norm slot (size 1)."""
+    """Room for loaded data, K^T or V: lines of weight memory, or one parameter or norm slot (size 1)."""
 
     memory: Memory
     size: int
@@ -53,16 +53,6 @@ class Mask:
     words: Access
     band0: int = 0
     had: Access | None = None  #: the words for the bands before ``band0``
-
-
-@dataclass(eq=False)
-class Reserved:
-    """Lines that hold K^T or V from step ``first`` to step ``last``."""
-
-    base: int
-    size: int
-    first: int
-    last: int
 
 
 @dataclass(eq=False)

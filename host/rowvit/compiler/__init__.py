@@ -2,7 +2,7 @@
 """Compiler: a model package and a hardware configuration give a program and its weights.
 
 ``plan`` gives activations their places, ``lower`` and the modules of the network's parts make the steps,
-``schedule`` places the loads, ``hazards`` derives the dependencies.
+``schedule`` places the loads and derives the dependencies.
 """
 
 from __future__ import annotations

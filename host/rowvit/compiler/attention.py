@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from rowvit.compiler.hazards import Access, Memory
 from rowvit.compiler.lower import Lowering
-from rowvit.compiler.steps import Block, compute_read, compute_write
+from rowvit.compiler.steps import Access, Block, Memory, compute_read, compute_write
 from rowvit.compiler.weights import pad_heads
 from rowvit.formats.program import Operation, OperationKind
 from rowvit.hardware.isa import Dst, Engine, Flag, Op

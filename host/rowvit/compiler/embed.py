@@ -8,10 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from rowvit.compiler.hazards import Access, Memory
 from rowvit.compiler.lower import Lowering
 from rowvit.compiler.plan import EMBED_TAG
-from rowvit.compiler.steps import Load, Region, Step
+from rowvit.compiler.steps import Access, Load, Memory, Region, Step
 from rowvit.compiler.weights import pad_lanes
 from rowvit.formats.program import Operation, OperationKind
 from rowvit.hardware.isa import Dst, Engine, Flag, LoadKind, Op

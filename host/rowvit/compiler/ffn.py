@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rowvit.compiler.hazards import Access, Memory
 from rowvit.compiler.lower import Loaded, Lowering
-from rowvit.compiler.steps import Block, Load, Mask, Region, compute_write
+from rowvit.compiler.steps import Access, Block, Load, Mask, Memory, Region, compute_write
 from rowvit.compiler.weights import pack_pairs
 from rowvit.errors import RowvitError
 from rowvit.formats.program import Operation, OperationKind
@@ -86,16 +85,11 @@ class _Ffn:
 
     # -- FFN1 -----------------------------------------------------------------------------------
 
-    def _late_bands(self) -> int:
-        """Bands of a hidden tile whose FFN1 takes as long as half of its rows of W2 take to load."""
-        late = -(-self.config.tile * self.config.tile // (16 * self.plan.dim))
-        return late if self.x.bands >= 2 * late else 0
-
     def _ffn1(self, chunk: _Chunk, hurry: bool) -> None:
         """FFN1 of one chunk, and its masks.
 
         In a hurry the last tile's last bands have their own mask: almost all rows of W2 are known from the
-        bands before, and are loaded meanwhile.
+        bands before, and are loaded meanwhile. FFN1 of these bands takes as long as loading half of the rows.
         """
         tensors, path = self.lowering.tensors, f"layers.{self.layer}.fc1"
         weight, bias, mult = (tensors[f"{path}.{name}"] for name in ("weight", "bias", "mult"))
@@ -105,7 +99,9 @@ class _Ffn:
             groups = -(-(end - start) // lanes)
             channels = slice(first + start, first + end)
             loads = self.lowering.linear(weight[:, channels], bias[channels], mult[channels], groups)
-            late = self._late_bands() if hurry and self.rule == "image" and end == chunk.size else 0
+            late = -(-tile * tile // (16 * self.plan.dim))
+            if not hurry or self.rule != "image" or end < chunk.size or bands < 2 * late:
+                late = 0
             word, had = chunk.mask_base + start // lanes, None
             for band0, count in [(0, bands - late), (bands - late, late)] if late else [(0, bands)]:
                 words = Access(Engine.LOAD, False, Memory.MASK, word, groups, banded=False)
@@ -210,6 +206,5 @@ class _Ffn:
         loads = []
         for mask in masks:
             start, rows = address + mask.start * groups * lanes, mask.words.width * lanes
-            where = block, mask.start, mask.words, mask.step, mask.band0, mask.had
-            loads.append(Load(LoadKind.WEIGHT, start, rows, groups, *where))
+            loads.append(Load(LoadKind.WEIGHT, start, rows, groups, block, mask.start, mask, mask.step))
         return loads

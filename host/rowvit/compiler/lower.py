@@ -10,9 +10,8 @@ from collections.abc import Collection
 
 import numpy as np
 
-from rowvit.compiler.hazards import Access, Memory
 from rowvit.compiler.plan import Plan
-from rowvit.compiler.steps import Block, Load, Region, Step, compute_write
+from rowvit.compiler.steps import Access, Block, Load, Memory, Region, Step, compute_write
 from rowvit.compiler.weights import Blob, pack_pairs, pad_lanes, parameter_words
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.program import Operation, OperationKind
@@ -23,19 +22,9 @@ Loaded = tuple[Load, Block]
 
 
 class Lowering:
-    """Steps, reservations and weight bytes of one pass.
+    """Steps, reservations and weight bytes of one pass; `Plan` says whether the network fits.
 
-    Parameters
-    ----------
-    package : ModelPackage
-    config : HardwareConfig
-    checkpoints : bool
-        Also dump the residual stream after the embedding and after each half layer.
-
-    Raises
-    ------
-    RowvitError
-        The network does not fit the configuration; the message has the numbers.
+    With ``checkpoints`` the residual stream is dumped after the embedding and after each half layer.
     """
 
     def __init__(self, package: ModelPackage, config: HardwareConfig, checkpoints: bool) -> None:

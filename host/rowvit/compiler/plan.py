@@ -27,13 +27,7 @@ def tokens_per_layer(meta: dict[str, Any]) -> list[tuple[int, int]]:
 
 
 class Plan:
-    """Sizes and places of one network's activations on one configuration.
-
-    Parameters
-    ----------
-    meta : dict
-        Of the model package.
-    config : HardwareConfig
+    """Sizes and places of one network's activations (``meta`` of its package) on one configuration.
 
     Raises
     ------

@@ -8,11 +8,13 @@ in order and would otherwise hold a step back behind a full load queue.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 
-from rowvit.compiler.hazards import Access, Memory, Tracker
+import numpy as np
+
 from rowvit.compiler.lower import Lowering
-from rowvit.compiler.steps import Block, Load, Step
+from rowvit.compiler.steps import Access, Block, Load, Memory, Step
 from rowvit.errors import RowvitError
 from rowvit.formats.program import Operation
 from rowvit.hardware.isa import (
@@ -77,6 +79,74 @@ class _Room:
         return max((u.last for u in self.past if base < u.end and u.base < end), default=-(1 << 30))
 
 
+#: (older, newer) pairs of engines that keep their order without a dependency
+_FREE = {(engine, engine) for engine in Engine} | {(Engine.EXEC, Engine.DRAIN)}
+
+
+def _follows(new: Access, old: Access) -> bool | None:
+    """None: no conflict; True: band p of ``new`` conflicts with bands up to p of ``old`` only."""
+    if new.base >= old.end or old.base >= new.end:
+        return None
+    start_new = new.base + new.stride * np.arange(new.bands)[:, None]
+    start_old = old.base + old.stride * np.arange(old.bands)[None, :]
+    conflict = (start_new < start_old + old.width) & (start_old < start_new + new.width)
+    if not conflict.any():
+        return None
+    return new.banded and old.banded and not np.triu(conflict, 1 + new.first - old.first).any()
+
+
+class Tracker:
+    """Derives dependencies from what each instruction reads and writes, band by band.
+
+    It finds, for a new instruction and every engine, the last operation that it must wait for, and whether
+    waiting band by band (``chain``) is enough. Orders that the hardware guarantees need no dependency:
+    operations of one engine, and results of an array operation against everything that older array operations
+    read or wrote. Operation numbers continue from image to image.
+    """
+
+    def __init__(self) -> None:
+        self.done = dict.fromkeys(Engine, 0)
+        self._history: dict[tuple[Memory, bool, Engine], list[tuple[int, Access]]] = defaultdict(list)
+
+    def depend(self, accesses: list[Access]) -> tuple[dict[Engine, int], set[Engine]]:
+        """Operations (absolute numbers) that must be complete, and the engines to follow by band."""
+        last: dict[Engine, tuple[int, bool]] = {}
+        for new in accesses:
+            for engine in Engine:
+                if (engine, new.engine) in _FREE:
+                    continue
+                for write in (True, False) if new.write else (True,):
+                    self._scan(new, engine, write, last)
+        return {e: op for e, (op, _) in last.items()}, {e for e, (_, chain) in last.items() if chain}
+
+    def _scan(self, new: Access, engine: Engine, write: bool, last: dict[Engine, tuple[int, bool]]) -> None:
+        for op, old in reversed(self._history[new.memory, write, engine]):
+            found, chain = last.get(engine, (op, True))
+            if op < found:
+                return
+            if (follows := _follows(new, old)) is not None:
+                last[engine] = (op, follows and (chain or op > found))
+
+    def commit(self, accesses: list[Access], engines: set[Engine]) -> None:
+        """Append one instruction that enters ``engines``."""
+        for engine in engines:
+            self.done[engine] += 1
+        for new in accesses:
+            if new.memory is Memory.LIVE and not new.write:
+                # engines sample the count when an operation starts, and a selection waits for the
+                # first band of the last attention: whatever is older has started
+                continue
+            if new.write and new.dense:
+                self._forget(new)
+            self._history[new.memory, new.write, new.engine].append((self.done[new.engine], new))
+
+    def _forget(self, new: Access) -> None:
+        """Drop what ``new`` covers: what conflicts with that conflicts with ``new`` too, which is later."""
+        for (memory, _, _), entries in self._history.items():
+            if memory is new.memory:
+                entries[:] = [(k, a) for k, a in entries if not (new.base <= a.base and a.end <= new.end)]
+
+
 class Scheduler:
     """Order of loads and steps for one pass, and the instructions of that order."""
 
@@ -85,9 +155,7 @@ class Scheduler:
         self.steps = lowering.steps
 
     def run(self) -> tuple[list[Instruction], list[Operation]]:
-        """All instructions, HEADER to END, and what those between do.
-
-        Load addresses count from the blob's base.
+        """All instructions, HEADER to END, and what those between do; addresses count from the blob's base.
 
         Raises
         ------
@@ -206,12 +274,12 @@ class Scheduler:
         flags = frozenset({Flag.PREVIOUS}) if load.previous else frozenset()
         if load.mask:
             flags |= {Flag.GATHER}
-            fields |= dict(mask_base=load.mask.base, band0=load.band0)
-            accesses += [load.mask, Access(Engine.LOAD, False, Memory.LIVE, 0, 1, banded=False)]
-            if load.had:
+            fields |= dict(mask_base=load.mask.words.base, band0=load.mask.band0)
+            accesses += [load.mask.words, Access(Engine.LOAD, False, Memory.LIVE, 0, 1, banded=False)]
+            if load.mask.had:
                 flags |= {Flag.REST}
-                fields |= dict(mask_had=load.had.base)
-                accesses.append(load.had)
+                fields |= dict(mask_had=load.mask.had.base)
+                accesses.append(load.mask.had)
         return Instruction(Op.LOAD, fields, flags), accesses
 
     def _step(self, step: Step) -> tuple[Instruction, list[Access]]:

@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from rowvit.cycles.array import Array
+from rowvit.cycles.data import LayerStatistics, LayerTimes, Prediction, Slice, Statistics, assumed, measured
 from rowvit.cycles.dispatch import dispatch
 from rowvit.cycles.jobs import jobs
 from rowvit.cycles.load import Loader
 from rowvit.cycles.machine import Machine
 from rowvit.cycles.norm import Norm
-from rowvit.cycles.prediction import LayerTimes, Prediction, Slice
-from rowvit.cycles.statistics import LayerStatistics, Statistics, assumed, measured
 from rowvit.cycles.tokens import receive, select
 from rowvit.errors import RowvitError
 from rowvit.formats.program import Program

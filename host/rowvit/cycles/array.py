@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rowvit.cycles.data import LayerTimes, Slice
 from rowvit.cycles.jobs import Job
 from rowvit.cycles.machine import Machine, Process
-from rowvit.cycles.prediction import LayerTimes, Slice
 from rowvit.hardware.isa import Dst, Engine, Flag, LoadKind, Op
 from rowvit.hardware.pipeline import (
     CAPTURE,

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rowvit.cycles.prediction import Slice
-from rowvit.cycles.statistics import LayerStatistics, Statistics
+from rowvit.cycles.data import LayerStatistics, Slice, Statistics
 from rowvit.formats.program import Operation, Program
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import QUEUE, Engine, Flag, Instruction, LoadKind, Op

@@ -25,33 +25,17 @@ KEY = "rowvit-float"
 
 @dataclass
 class Card:
-    """What is known about a network besides its weights; it is copied into the package.
-
-    Parameters
-    ----------
-    name : str
-    classes : list of str
-        Class names; empty if the network has no head.
-    mean, std : lists of three floats
-        Of pixels in 0..1.
-    resize : str
-        "bicubic" or "bilinear".
-    licence, source : str
-    accuracy : dict
-        Figures, and the set on which they were measured.
-    history : list of str
-        What was done to the network, one line per step.
-    """
+    """What is known about a network besides its weights; it is copied into the package."""
 
     name: str
-    classes: list[str] = field(default_factory=list)
-    mean: list[float] = field(default_factory=lambda: [0.5] * 3)
-    std: list[float] = field(default_factory=lambda: [0.5] * 3)
-    resize: str = "bicubic"
+    classes: list[str] = field(default_factory=list)  #: names; empty if the network has no head
+    mean: list[float] = field(default_factory=lambda: [0.5] * 3)  #: of pixels in 0..1, by channel
+    std: list[float] = field(default_factory=lambda: [0.5] * 3)  #: likewise
+    resize: str = "bicubic"  #: or "bilinear"
     licence: str = ""
     source: str = ""
-    accuracy: dict = field(default_factory=dict)
-    history: list[str] = field(default_factory=list)
+    accuracy: dict = field(default_factory=dict)  #: figures, and the set on which they were measured
+    history: list[str] = field(default_factory=list)  #: what was done to the network, one line per step
 
 
 def save(path: str | os.PathLike, model: VisionTransformer, card: Card) -> None:

@@ -218,12 +218,7 @@ def _require_shapes(state: Mapping[str, Tensor], dim: int) -> None:
 
 
 def _join_prefix(state: dict[str, Tensor], dim: int) -> tuple[int, int]:
-    """Make one ``cls_token`` of all prefix tokens and one ``pos_embed`` for all tokens.
-
-    Returns
-    -------
-    prefix, grid : int
-    """
+    """Make one ``cls_token`` of all prefix tokens and one ``pos_embed`` for all; returns (prefix, grid)."""
     parts = [state.pop(name) for name in ("cls_token", "dist_token", "reg_token") if name in state]
     prefix = sum(part.shape[1] for part in parts)
     state["cls_token"] = torch.cat(parts, dim=1) if parts else torch.zeros(1, 0, dim)

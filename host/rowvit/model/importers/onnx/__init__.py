@@ -27,20 +27,11 @@ TOLERANCE = 1e-3  # of the output's peak; float32 networks come within 1e-5
 
 @dataclass
 class OnnxResult:
-    """An imported network.
-
-    Parameters
-    ----------
-    model : VisionTransformer
-    difference : float
-        Largest difference from onnxruntime's output, relative to that output's largest magnitude.
-    dropped : str
-        The first node after the encoder that is left out; empty if none is.
-    """
+    """An imported network."""
 
     model: VisionTransformer
-    difference: float
-    dropped: str = ""
+    difference: float  #: largest, from onnxruntime's output, relative to that output's largest magnitude
+    dropped: str = ""  #: the first node after the encoder that is left out; empty if none is
 
 
 def read_onnx(

@@ -19,7 +19,7 @@ from rowvit.model.importers.onnx.values import Node
 
 def mat_mul(node: Node) -> flow.AnyView:
     """A linear layer, queries times keys, or probabilities times values."""
-    return _product(*node.inputs, node)
+    return _product(node.inputs[0], node.inputs[1], node)
 
 
 def _product(a: flow.Value | None, b: flow.Value | None, node: Node) -> flow.AnyView:

@@ -83,8 +83,6 @@ class _Ffn:
             )
         return buffers, mask_buffers
 
-    # -- FFN1 -----------------------------------------------------------------------------------
-
     def _ffn1(self, chunk: _Chunk, hurry: bool) -> None:
         """FFN1 of one chunk, and its masks.
 
@@ -144,8 +142,6 @@ class _Ffn:
             bands=bands,
             **fields,
         )
-
-    # -- FFN2 -----------------------------------------------------------------------------------
 
     def _ffn2(self, chunk: _Chunk) -> None:
         """FFN2 of one chunk, added to the residual stream."""

@@ -36,8 +36,6 @@ class Lowering:
         self.reserved: list[Block] = []  #: of K^T and V, placed
         self.output_bytes = 0
 
-    # -- loads ----------------------------------------------------------------------------------
-
     def weight_load(self, matrix: np.ndarray, groups: int) -> Loaded:
         """Matrix int8 [k, channels], padded with zeros to whole words of scalars and to the groups' lanes."""
         matrix = pad_lanes(np.pad(matrix, ((0, -len(matrix) % 8), (0, 0))), groups * self.config.lanes)
@@ -66,8 +64,6 @@ class Lowering:
                 step.weights = block
             else:
                 step.params = block
-
-    # -- steps ----------------------------------------------------------------------------------
 
     def step(
         self,

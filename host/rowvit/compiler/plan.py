@@ -14,18 +14,6 @@ from rowvit.hardware.config import HardwareConfig
 EMBED_TAG = 255  #: tag of the embedding's MARK record; a layer's is its number
 
 
-def tokens_per_layer(meta: dict[str, Any]) -> list[tuple[int, int]]:
-    """Upper bounds of live tokens (in attention, after it) of every layer."""
-    live = meta["architecture"]["tokens"]
-    prune = {p["layer"]: p["keep"] for p in meta["pruning"]}
-    bounds = []
-    for layer in range(meta["architecture"]["depth"]):
-        after = min(live, prune.get(layer, live) + 1)
-        bounds.append((live, after))
-        live = after
-    return bounds
-
-
 class Plan:
     """Sizes and places of one network's activations (``meta`` of its package) on one configuration.
 
@@ -39,8 +27,12 @@ class Plan:
         self.meta, self.config = meta, config
         self.arch = meta["architecture"]
         self.rule: str = meta["ffn2_rule"]
-        self.bounds = tokens_per_layer(meta)
-        self.tokens: int = self.arch["tokens"]
+        self.tokens = live = int(self.arch["tokens"])
+        keep = {step["layer"]: step["keep"] for step in meta["pruning"]}
+        self.bounds: list[tuple[int, int]] = []  #: of every layer's live tokens, in attention and after it
+        for layer in range(self.arch["depth"]):
+            self.bounds.append((live, min(live, keep.get(layer, live) + 1)))
+            live = self.bounds[-1][1]
         self.dim: int = self.arch["dim"]
         self.heads: int = self.arch["heads"]
         self.head_dim = self.dim // self.heads

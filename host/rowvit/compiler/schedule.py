@@ -32,6 +32,7 @@ from rowvit.hardware.isa import (
 LOOKAHEAD = 12
 #: how many steps before a step without room get fewer loads pulled ahead
 _BACK_OFF = 12
+_NEVER = -(1 << 30)
 
 
 @dataclass
@@ -52,13 +53,22 @@ class _Room:
 
     def place(self, block: Block, now: int) -> bool:
         """Choose a base for ``block`` before step ``now`` is issued; False if there is no room yet."""
+        size = block.size
         taken = [(u.base, u.end) for u in self.past if u.last >= now]
         taken += [(r.base, r.base + r.size) for r in self.reserved if r.last >= now and r.first <= block.last]
-        free = [base for base in self._edges(block, taken) if self._fits(base, base + block.size, taken)]
+
+        def fits(base: int) -> bool:
+            return 0 <= base <= self.size - size and all(base >= e or b >= base + size for b, e in taken)
+
+        def left(base: int) -> int:
+            """The last step that used the place."""
+            return max((u.last for u in self.past if base < u.end and u.base < base + size), default=_NEVER)
+
+        free = [base for base in self._edges(block, taken) if fits(base)]
         if not free:
             return False
-        block.base = min((self._left(base, base + block.size), base) for base in free)[1]
-        use = _Use(block.base, block.base + block.size, block.last)
+        block.base = min(free, key=lambda base: (left(base), base))
+        use = _Use(block.base, block.base + size, block.last)
         # whatever lies within the new block is no longer of interest
         self.past = [u for u in self.past if not (use.base <= u.base and u.end <= use.end)] + [use]
         return True
@@ -70,13 +80,6 @@ class _Room:
         used = [(u.base, u.end) for u in self.past] + taken
         edges = {end for _, end in used} | {base - block.size for base, _ in used}
         return edges | {u.base for u in self.past} | {0, self.size - block.size}
-
-    def _fits(self, base: int, end: int, taken: list[tuple[int, int]]) -> bool:
-        return base >= 0 and end <= self.size and not any(base < e and b < end for b, e in taken)
-
-    def _left(self, base: int, end: int) -> int:
-        """The last step that used a place."""
-        return max((u.last for u in self.past if base < u.end and u.base < end), default=-(1 << 30))
 
 
 #: (older, newer) pairs of engines that keep their order without a dependency
@@ -235,8 +238,6 @@ class Scheduler:
                     early.append(index)
             order.append(step)
         return order, -1
-
-    # -- instructions ---------------------------------------------------------------------------
 
     def _instructions(self, order: list[Load | Step]) -> list[Instruction]:
         """Dependencies are those of the second of two passes in a row, relative to its own start."""

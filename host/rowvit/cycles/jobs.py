@@ -17,8 +17,7 @@ from rowvit.hardware.isa import QUEUE, Engine, Flag, Instruction, LoadKind, Op
 Dependency = tuple[Engine, int, bool]
 
 
-def _empty() -> np.ndarray:
-    return np.empty(0)
+_EMPTY = np.empty(0)
 
 
 @dataclass(eq=False)
@@ -31,12 +30,19 @@ class Job:
     live: int
     turn: int  #: pass of the program
     void: bool
-    rows: np.ndarray = field(default_factory=_empty)  #: SPARSE, ATTN: scalars of a row's longest group
-    work: np.ndarray = field(default_factory=_empty)  #: ATTN: scalars of every row, over all groups
+    rows: np.ndarray = field(
+        default_factory=lambda: _EMPTY
+    )  #: SPARSE, ATTN: scalars of a row's longest group
+    work: np.ndarray = field(default_factory=lambda: _EMPTY)  #: ATTN: scalars of every row, over all groups
     words: int = 0  #: LOAD
     scan: int = 0  #: LOAD, gather: mask words
     fetched: int = 0  #: LOAD, gather: rows
     time: float = 0.0  #: when it enters its queue
+
+    @property
+    def chained(self) -> list[Dependency]:
+        """Dependencies that hold band by band."""
+        return [dep for dep in self.deps if dep[2]]
 
 
 def jobs(program: Program, config: HardwareConfig, statistics: list[Statistics]) -> list[Job]:
@@ -103,9 +109,7 @@ class _Work:
             if Flag.GATHER in instruction.flags:
                 self._gather(job, layers[operation.layer])
             else:
-                job.words = self._words(
-                    job.slice.load, instruction.fields["rows"], instruction.fields["groups"]
-                )
+                job.words = self._words(job.slice.load, fields["rows"], fields["groups"])
 
     def _words(self, kind: LoadKind, rows: int, groups: int) -> int:
         if kind is LoadKind.WEIGHT:
@@ -120,7 +124,7 @@ class _Work:
         chunk, tile = operation.chunk or 0, operation.row_tile or 0
         begin = chunk * self.chunk + fields["dst"] - self.bases[operation]
         end = min(begin + fields["rows"], (chunk + 1) * self.chunk)
-        first = layer.first[tile, begin:end] if tile < len(layer.first) else _empty()
+        first = layer.first[tile, begin:end] if tile < len(layer.first) else _EMPTY
         low, high = 0, layer.after
         if Flag.REST in job.instruction.flags:
             low = fields["band0"] * config.rows

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor
@@ -74,7 +74,9 @@ def load(path: str | os.PathLike) -> tuple[VisionTransformer, Card]:
         description = json.loads(metadata[KEY])
         version = description["format"]
         if version == FORMAT:
-            config, card = _config(description["config"]), Card(**description["card"])
+            values = description["config"].items()
+            config = ViTConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in values})
+            card = Card(**description["card"])
     except RowvitError as error:
         raise RowvitError(f"{path}: {error.message}", error.advice) from error
     except (ValueError, KeyError, TypeError) as error:
@@ -84,14 +86,6 @@ def load(path: str | os.PathLike) -> tuple[VisionTransformer, Card]:
     model = VisionTransformer(config)
     load_state(model, {name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}, path)
     return model.eval(), card
-
-
-def _config(values: Mapping) -> ViTConfig:
-    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-    unknown = values.keys() - {field.name for field in fields(ViTConfig)}
-    if unknown:
-        raise KeyError(sorted(unknown)[0])
-    return ViTConfig(**{**values, **lists})
 
 
 def load_state(model: VisionTransformer, state: Mapping[str, Tensor], source: object) -> None:

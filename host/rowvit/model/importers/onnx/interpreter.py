@@ -91,11 +91,6 @@ def cast(node: Node) -> AnyView:
     return node.view()
 
 
-def dropout(node: Node) -> AnyView:
-    """Nothing happens outside of training."""
-    return node.view()
-
-
 def is_nan(node: Node) -> np.ndarray:
     """Activations are finite."""
     return np.zeros(node.view().at.shape, bool)
@@ -137,7 +132,7 @@ OPERATORS: dict[str, Callable[[Node], Value | list[Value]]] = {
     **dict.fromkeys(_MOVES, move),
     "Cast": cast,
     "Concat": concat,
-    "Dropout": dropout,
+    "Dropout": Node.view,  # nothing happens outside of training
     "IsNaN": is_nan,
     "Where": where,
     **dict.fromkeys(_POINTWISE, elementwise.pointwise),

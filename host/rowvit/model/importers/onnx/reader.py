@@ -68,8 +68,6 @@ class Reader:
     def _put(self, name: str, weight: np.ndarray, bias: np.ndarray) -> None:
         self.state[f"{name}.weight"], self.state[f"{name}.bias"] = weight, bias
 
-    # -- pooling and head -----------------------------------------------------------------------------
-
     def _head(self, end: flow.AnyView) -> tuple[Sequence[flow.Linear], flow.Quantity, Sequence[int]]:
         """Layers of the head (none to two), what they see, and the tokens that they see it of."""
         of, rows = end.of, np.unique(end.rows).tolist()
@@ -122,8 +120,6 @@ class Reader:
             (other,) = self.epsilons - {eps}
             raise flow.NotUnderstood(f"{norm.node}: its epsilon {eps} differs from the {other} of others")
         self._put(name, norm.weight, norm.bias)
-
-    # -- blocks ---------------------------------------------------------------------------------------
 
     def _source(self, layer: flow.Linear, half: flow.Residual) -> flow.Normed:
         norm = layer.of

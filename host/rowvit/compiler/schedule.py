@@ -160,10 +160,7 @@ class Scheduler:
     def run(self) -> tuple[list[Instruction], list[Operation]]:
         """All instructions, HEADER to END, and what those between do; addresses count from the blob's base.
 
-        Raises
-        ------
-        RowvitError
-            There is no room for a block of weights.
+        No room for a block of weights is a `RowvitError`.
         """
         self._order_with_back_off({memory: [] for memory in (Memory.WEIGHT, Memory.PARAM, Memory.NORM)})
         # again, with what the end of the previous image leaves behind
@@ -220,11 +217,8 @@ class Scheduler:
                 needed = index <= now
                 if not needed and len(early) >= ahead[now]:
                     break
-                if (
-                    load.block
-                    and load.block.base < 0
-                    and not self.rooms[load.block.memory].place(load.block, now)
-                ):
+                block = load.block
+                if block and block.base < 0 and not self.rooms[block.memory].place(block, now):
                     if needed:
                         return [], now
                     break

@@ -6,19 +6,8 @@ from __future__ import annotations
 from rowvit.cycles.data import LayerTimes, Slice
 from rowvit.cycles.jobs import Job
 from rowvit.cycles.machine import Machine, Process
+from rowvit.hardware import pipeline
 from rowvit.hardware.isa import Dst, Engine, Flag, LoadKind, Op
-from rowvit.hardware.pipeline import (
-    CAPTURE,
-    NEAR_END,
-    REACT,
-    REACT_BAND,
-    REACT_SPARSE,
-    RESIDUAL_STAGE,
-    SCORE,
-    SOFTMAX,
-    SOFTMAX_GROUP,
-    drain_done,
-)
 
 
 class Array:
@@ -60,7 +49,7 @@ class Array:
         ready, who = yield from self.machine.ready(job.deps, 0)
         if job.time + 2 > ready:
             ready, who = job.time + 2, None
-        return ready + (REACT + react), who
+        return ready + (pipeline.REACT + react), who
 
     def _tile(self, fires: float, lanes: int, ready: float, who: Engine | None) -> float:
         """One tile through array and drain; returns when its results are complete."""
@@ -82,13 +71,13 @@ class Array:
             end = self._shadow_free
         piece.busy += fires
         self._issue_free = end
-        self._drain_begin = begin = max(end + CAPTURE, self._drain_free + 1)
+        self._drain_begin = begin = max(end + pipeline.CAPTURE, self._drain_free + 1)
         self._drain_free = begin + lanes
-        self._shadow_free = self._drain_free - NEAR_END
+        self._shadow_free = self._drain_free - pipeline.NEAR_END
         if drained.busy == 0:
             drained.start = begin
         drained.busy += lanes
-        drained.end = self._drain_free + drain_done(self.config.groups)
+        drained.end = self._drain_free + pipeline.drain_done(self.config.groups)
         return drained.end
 
     def _matmul(self) -> Process[float]:
@@ -99,15 +88,15 @@ class Array:
         if job.void or end <= first:
             self._issue_free = max(self._issue_free, ready) + 1
             job.slice.start = self._issue_free
-            last = max(self._issue_free, self._drain_free) + drain_done(config.groups)
+            last = max(self._issue_free, self._drain_free) + pipeline.drain_done(config.groups)
             self._drained.start = self._drained.end = last
             return last
         last = 0.0
         for band in range(first, end):
             if band > 0 and job.chained:
                 time, waited = yield from machine.ready(job.chained, band)
-                if band > first or time + REACT_BAND > ready:
-                    ready, who = time + REACT_BAND, waited
+                if band > first or time + pipeline.REACT_BAND > ready:
+                    ready, who = time + pipeline.REACT_BAND, waited
             yield from machine.until(max(self._issue_free, ready))
             fires, scalars = self._scalars(job, band)
             lanes = config.lanes * self._words_per_lane(job, band)
@@ -146,7 +135,7 @@ class Array:
         dst = fields["dst"]
         period = max(fires, lanes + 1)
         if dst == Dst.RESIDUAL:
-            begin = self._drain_begin + RESIDUAL_STAGE
+            begin = self._drain_begin + pipeline.RESIDUAL_STAGE
             machine.residual.append((begin, begin + lanes))
             machine.stores[LoadKind.RESIDUAL] = self._drain_free, (period - lanes) / period
         elif dst in (Dst.KEY, Dst.VALUE):
@@ -168,12 +157,12 @@ class Array:
             if band < bands:
                 if band > 0 and job.chained:
                     time, who = yield from machine.ready(job.chained, band)
-                    ready = time + REACT_BAND
+                    ready = time + pipeline.REACT_BAND
                 yield from machine.until(max(self._issue_free, ready))
                 softmax_free = self._scores(band, ready, who, softmax_free)
                 weighed.append(softmax_free)
             if band > 0:
-                ready_p = weighed[band - 1] + REACT_SPARSE
+                ready_p = weighed[band - 1] + pipeline.REACT_SPARSE
                 yield from machine.until(max(self._issue_free, ready_p))
                 last = self._weigh(band - 1, ready_p)
                 if band < bands:
@@ -188,10 +177,10 @@ class Array:
             self._tile(fields["head_dim"], config.lanes, ready, who)
         scalars = tiles * fields["head_dim"] * self._rows(job, band)
         self._account.macs += scalars * fields["groups"] * config.lanes
-        begin = max(free, self._drain_free + RESIDUAL_STAGE + 2)
-        end = begin + config.lanes * tiles + SOFTMAX + SOFTMAX_GROUP * config.groups
+        begin = max(free, self._drain_free + pipeline.RESIDUAL_STAGE + 2)
+        end = begin + config.lanes * tiles + pipeline.SOFTMAX + pipeline.SOFTMAX_GROUP * config.groups
         if band == 0 and Flag.SCORE in job.instruction.flags:
-            end += fields["groups"] * (job.live + SCORE)
+            end += fields["groups"] * (job.live + pipeline.SCORE)
         self._account.softmax += end - begin
         return end
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from rowvit.hardware.isa import QUEUE, Engine, Flag, Instruction, LoadKind, Op
 Dependency = tuple[Engine, int, bool]
 
 
-_EMPTY = np.empty(0)
+_empty = partial(np.empty, 0)
 
 
 @dataclass(eq=False)
@@ -30,10 +31,8 @@ class Job:
     live: int
     turn: int  #: pass of the program
     void: bool
-    rows: np.ndarray = field(
-        default_factory=lambda: _EMPTY
-    )  #: SPARSE, ATTN: scalars of a row's longest group
-    work: np.ndarray = field(default_factory=lambda: _EMPTY)  #: ATTN: scalars of every row, over all groups
+    rows: np.ndarray = field(default_factory=_empty)  #: SPARSE, ATTN: scalars of a row's longest group
+    work: np.ndarray = field(default_factory=_empty)  #: ATTN: scalars of every row, over all groups
     words: int = 0  #: LOAD
     scan: int = 0  #: LOAD, gather: mask words
     fetched: int = 0  #: LOAD, gather: rows
@@ -124,7 +123,7 @@ class _Work:
         chunk, tile = operation.chunk or 0, operation.row_tile or 0
         begin = chunk * self.chunk + fields["dst"] - self.bases[operation]
         end = min(begin + fields["rows"], (chunk + 1) * self.chunk)
-        first = layer.first[tile, begin:end] if tile < len(layer.first) else _EMPTY
+        first = layer.first[tile, begin:end] if tile < len(layer.first) else np.empty(0)
         low, high = 0, layer.after
         if Flag.REST in job.instruction.flags:
             low = fields["band0"] * config.rows

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,8 +75,8 @@ def load(path: str | os.PathLike) -> tuple[VisionTransformer, Card]:
         description = json.loads(metadata[KEY])
         version = description["format"]
         if version == FORMAT:
-            values = description["config"].items()
-            config = ViTConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in values})
+            fields: dict[str, Any] = description["config"]
+            config = ViTConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()})
             card = Card(**description["card"])
     except RowvitError as error:
         raise RowvitError(f"{path}: {error.message}", error.advice) from error

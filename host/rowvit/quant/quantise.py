@@ -84,11 +84,8 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
     """
     config = model.config
     refuse_what_does_not_run(model)
-    if (
-        photos.dtype != np.uint8
-        or photos.shape[1:] != (config.image_size, config.image_size, 3)
-        or not len(photos)
-    ):
+    shape = config.image_size, config.image_size, 3
+    if photos.dtype != np.uint8 or photos.shape[1:] != shape or not len(photos):
         raise RowvitError(
             f"calibration photos are {photos.dtype} {list(photos.shape)},"
             f" expected uint8 [images, {config.image_size}, {config.image_size}, 3]"
@@ -201,13 +198,11 @@ class _Builder:
         unit = self._scale(observed)
         gain = self.state[f"{source}.weight"] / unit / 1024  # z has 10 fraction bits
         offset = self.state[f"{source}.bias"] / unit
-        shift = 31
-        while shift and (
-            np.abs(gain).max() * 2**shift > 32767 or np.abs(offset).max() * 2**shift >= 2**31 - 1
-        ):
+        peak, shift = np.abs(gain).max(), 31
+        while shift and (peak * 2**shift > 32767 or np.abs(offset).max() * 2**shift >= 2**31 - 1):
             shift -= 1
-        if np.abs(gain).max() * 2**shift > 32767:
-            raise RowvitError(f"{source}: LayerNorm gain {np.abs(gain).max() * 1024:g} cannot be represented")
+        if peak * 2**shift > 32767:
+            raise RowvitError(f"{source}: LayerNorm gain {peak * 1024:g} cannot be represented")
         self.tensors[f"{name}.g"] = np.round(gain * 2**shift).astype(np.int16)
         self.tensors[f"{name}.b"] = np.round(offset * 2**shift).astype(np.int32)
         return shift, unit

@@ -98,11 +98,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
         ) from error
     for key in ("state_dict", "model"):
         state = state.get(key, state) if isinstance(state, Mapping) else state
-    if (
-        not isinstance(state, Mapping)
-        or not state
-        or not all(isinstance(value, Tensor) for value in state.values())
-    ):
+    if not (isinstance(state, Mapping) and state and all(isinstance(t, Tensor) for t in state.values())):
         raise RowvitError(f"{path}: holds no state dict", "save model.state_dict()")
     return dict(state)
 

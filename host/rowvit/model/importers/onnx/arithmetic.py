@@ -90,12 +90,8 @@ def _residual(
 
 def _two_heads(a: flow.View[flow.Linear], b: flow.View[flow.Linear], node: Node) -> flow.View[flow.Sum]:
     rows = [np.unique(view.rows) for view in (a, b)]
-    if (
-        any(len(row) != 1 for row in rows)
-        or rows[0] == rows[1]
-        or a.factor != b.factor
-        or not np.array_equal(a.channels, b.channels)
-    ):
+    two = all(len(row) == 1 for row in rows) and rows[0] != rows[1]
+    if not two or a.factor != b.factor or not np.array_equal(a.channels, b.channels):
         raise flow.NotUnderstood("it adds two layers that are not the two heads of a distilled network")
     total = flow.Sum(a.of.width, node.label, (a.of, b.of), (int(rows[0][0]), int(rows[1][0])), a.factor)
     return flow.View(total, a.channels)

@@ -124,11 +124,8 @@ def _probabilities(view: flow.View[flow.Scores], node: Node) -> flow.View[flow.P
 
 def attention(node: Node) -> flow.AnyView:
     """ONNX's fused operator: [B, heads, tokens, size], or [B, tokens, channels] with head counts."""
-    if (
-        node.attribute("is_causal", 0)
-        or node.attribute("softcap", 0.0)
-        or any(value is not None for value in node.inputs[3:])
-    ):
+    masked_or_cached = any(value is not None for value in node.inputs[3:])
+    if masked_or_cached or node.attribute("is_causal", 0) or node.attribute("softcap", 0.0):
         raise flow.NotUnderstood("attention is masked, capped or cached")
     views = [node.view(index) for index in range(3)]
     flat = views[0].at.ndim == 3
@@ -171,10 +168,8 @@ def _mixed(p: flow.View[flow.Probabilities], v: flow.View[flow.Linear], node: No
     at = p.at.reshape(-1, *p.at.shape[-2:])
     tokens, columns = _heads(v, transposed=False)
     heads, rows = at[:, 0, 0] // (n * n), at[0, :, 0] // n % n
-    if (
-        not np.array_equal(heads, np.arange(len(columns)))
-        or (at != (heads[:, None, None] * n + rows[:, None]) * n + tokens).any()
-    ):
+    expected = (heads[:, None, None] * n + rows[:, None]) * n + tokens
+    if not np.array_equal(heads, np.arange(len(columns))) or not np.array_equal(at, expected):
         raise flow.NotUnderstood("probabilities and values do not meet head by head")
     width = columns.size
     found = flow.Mixed(width, node.label, p.of, flow.scaled(v), columns)

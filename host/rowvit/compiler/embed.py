@@ -10,7 +10,7 @@ import numpy as np
 
 from rowvit.compiler.lower import Lowering
 from rowvit.compiler.plan import EMBED_TAG
-from rowvit.compiler.steps import Access, Load, Memory, Region, Step
+from rowvit.compiler.steps import Access, Load, Memory, Region
 from rowvit.compiler.weights import pad_lanes
 from rowvit.formats.program import Operation, OperationKind
 from rowvit.hardware.isa import Dst, Engine, Flag, LoadKind, Op
@@ -28,7 +28,21 @@ def embed(lowering: Lowering) -> None:
     pieces, between = _pieces(lowering)
     if not between:
         list(head_tiles)
-    receiver = _receive(lowering)
+    patches, stride = plan.patches, plan.patches.stride
+    receiver = lowering.step(
+        Op.RECV,
+        Operation(OperationKind.INPUT, -1),
+        [
+            Access(
+                Engine.RECV, True, Memory.TOKEN, patches.base, patches.stride, patches.stride, patches.bands
+            )
+        ],
+        rows=plan.tokens,
+        prefix=plan.arch["prefix"],
+        row_words=plan.row_words,
+        dst_base=patches.base,
+        dst_stride=stride,
+    )
     weight, mult = lowering.tensors["patch.weight"], lowering.tensors["patch.mult"]
     bias = np.zeros_like(mult, np.int32)  # the position table holds it
     positions = _position_loads(lowering, pieces)
@@ -48,12 +62,12 @@ def embed(lowering: Lowering) -> None:
             first = tile == 0 and band0 == 0
             step = lowering.residual_matmul(
                 Operation(OperationKind.EMBEDDING, -1, tile=tile, band=band0 or None),
-                plan.patches.read(band0=band0, bands=bands),
+                patches.read(band0=band0, bands=bands),
                 loads,
                 [Flag.SET_LIVE] if first else [],
                 bands,
                 band0,
-                **plan.patches.source(),
+                **patches.source(),
                 k=8 * plan.row_words,
                 shift=lowering.meta["params"]["patch.shift"],
                 rows=plan.tokens if first else 0,
@@ -62,22 +76,6 @@ def embed(lowering: Lowering) -> None:
                 step.loads.insert(0, positions[band0])
     lowering.mark(EMBED_TAG)
     lowering.dump(-1, 0, plan.tokens)
-
-
-def _receive(lowering: Lowering) -> Step:
-    plan = lowering.plan
-    region = plan.patches
-    target = Access(Engine.RECV, True, Memory.TOKEN, region.base, region.stride, region.stride, region.bands)
-    return lowering.step(
-        Op.RECV,
-        Operation(OperationKind.INPUT, -1),
-        [target],
-        rows=plan.tokens,
-        prefix=plan.arch["prefix"],
-        row_words=plan.row_words,
-        dst_base=region.base,
-        dst_stride=region.stride,
-    )
 
 
 def _pieces(lowering: Lowering) -> tuple[list[tuple[int, int]], dict[int, int]]:

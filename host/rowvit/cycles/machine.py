@@ -41,10 +41,6 @@ class Progress:
             return self.bands[band]
         return None
 
-    def complete(self, time: float) -> None:
-        self.done.append(time)
-        self.last, self.bands = self.bands, []
-
 
 class Machine:
     """Event kernel, queues and progress of the engines, and the resources that they take from each other.
@@ -135,7 +131,9 @@ class Machine:
 
     def done(self, engine: Engine, time: float) -> None:
         """The engine's operation is complete."""
-        self.progress[engine].complete(time)
+        progress = self.progress[engine]
+        progress.done.append(time)
+        progress.last, progress.bands = progress.bands, []
         self._wake(engine)
 
     def _wake(self, engine: Engine) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from rowvit.model.importers.onnx import arithmetic, elementwise, products
+from rowvit.model.importers.onnx import arithmetic, products
 from rowvit.model.importers.onnx.graph import Graph
 from rowvit.model.importers.onnx.values import AnyView, Image, Node, NotUnderstood, Unknown, Value, View
 
@@ -135,7 +135,7 @@ OPERATORS: dict[str, Callable[[Node], Value | list[Value]]] = {
     "Dropout": Node.view,  # nothing happens outside of training
     "IsNaN": is_nan,
     "Where": where,
-    **dict.fromkeys(_POINTWISE, elementwise.pointwise),
+    **dict.fromkeys(_POINTWISE, arithmetic.pointwise),
     "Add": arithmetic.add,
     "Div": arithmetic.div,
     "Mul": arithmetic.mul,

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from rowvit.model.importers.onnx import values as flow
-from rowvit.model.importers.onnx.elementwise import offset
+from rowvit.model.importers.onnx.arithmetic import offset
 from rowvit.model.importers.onnx.values import Node
 
 

@@ -32,11 +32,7 @@ def embed(lowering: Lowering) -> None:
     receiver = lowering.step(
         Op.RECV,
         Operation(OperationKind.INPUT, -1),
-        [
-            Access(
-                Engine.RECV, True, Memory.TOKEN, patches.base, patches.stride, patches.stride, patches.bands
-            )
-        ],
+        [Access(Engine.RECV, True, Memory.TOKEN, patches.base, stride, stride, patches.bands)],
         rows=plan.tokens,
         prefix=plan.arch["prefix"],
         row_words=plan.row_words,

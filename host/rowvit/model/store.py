@@ -75,9 +75,10 @@ def load(path: str | os.PathLike) -> tuple[VisionTransformer, Card]:
         description = json.loads(metadata[KEY])
         version = description["format"]
         if version == FORMAT:
-            fields: dict[str, Any] = description["config"]
-            config = ViTConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()})
-            card = Card(**description["card"])
+            values: dict[str, Any] = {}
+            for key, value in description["config"].items():
+                values[key] = tuple(value) if isinstance(value, list) else value
+            config, card = ViTConfig(**values), Card(**description["card"])
     except RowvitError as error:
         raise RowvitError(f"{path}: {error.message}", error.advice) from error
     except (ValueError, KeyError, TypeError) as error:

@@ -2,8 +2,8 @@
 """Sums, products, functions and means.
 
 Constants by channel go into weights. Functions of a linear layer are kept as samples, so that it does not
-matter how an exporter writes GELU. LayerNorm is one operator, or written out as mean, difference, variance and
-deviation.
+matter how an exporter writes GELU. LayerNorm is one operator, or is written out as mean, difference,
+variance and deviation.
 """
 
 from __future__ import annotations

@@ -249,10 +249,14 @@ class Node:
         del copy.input[:]
         copy.input.extend(names)
         feeds = {name: value for name, value in zip(names, inputs, strict=True) if value is not None}
-        outputs = [name for name in self.proto.output if name]
-        opsets = [helper.make_opsetid("", self.opset)]
-        function = helper.make_function("rowvit", "node", list(feeds), outputs, [copy], opsets)
-        return [np.asarray(value) for value in ReferenceEvaluator(function).run(None, feeds)]
+        declared = [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+            for name, value in feeds.items()
+        ]
+        outputs = [onnx.ValueInfoProto(name=name) for name in self.proto.output if name]
+        graph = helper.make_graph([copy], "node", declared, outputs)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)])
+        return [np.asarray(value) for value in ReferenceEvaluator(model).run(None, feeds)]
 
     @staticmethod
     def no_such_step() -> NotUnderstood:

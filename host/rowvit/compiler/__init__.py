@@ -45,10 +45,8 @@ def compile(package: ModelPackage, config: HardwareConfig, checkpoints: bool = F
     instructions, operations = Scheduler(lowering).run()
     meta, plan = package.meta, lowering.plan
     input_rows = plan.tokens - plan.arch["prefix"]
-    info = {
-        key: meta[key] for key in ("classes", "preprocessing", "scales", "pruning", "ffn2_rule", "ffn_chunk")
-    }
-    info |= {
+    copied = ("classes", "preprocessing", "scales", "pruning", "ffn2_rule", "ffn_chunk")
+    info = {key: meta[key] for key in copied} | {
         "format": FORMAT,
         "abi": ABI_VERSION,
         "config": {"name": config.name, "hash": config.hash},

@@ -147,7 +147,6 @@ def _head(lowering: Lowering) -> Iterator[None]:
             Operation(OperationKind.HEAD, depth, tile=start // config.tile),
             Dst.STREAM,
             [x.read()],
-            groups,
             lowering.linear(weight, bias, mult, groups),
             [*flags, Flag.LAST] if start + count == classes else flags,
             **x.source(),

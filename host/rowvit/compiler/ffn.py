@@ -129,9 +129,7 @@ class _Ffn:
             Operation(OperationKind.FFN1, self.layer, tile=tile, band=band0 or None),
             Dst.HIDDEN,
             accesses,
-            groups,
             loads,
-            (),
             **self.x.source(),
             k=plan.dim,
             dst_base=region.base + offset,
@@ -165,16 +163,26 @@ class _Ffn:
                 self._ffn2_tile(chunk, r, t, address, (param, slot))
 
     def _ffn2_tile(self, chunk: _Chunk, r: int, t: int, address: int, param: Loaded) -> None:
-        """One lane tile of one row tile."""
-        plan, region, sparse = self.plan, chunk.region, self.rule != "none"
+        """One lane tile of one row tile, with all rows of W2 or those in its masks.
+
+        The first row tile's rows come hidden tile by hidden tile, while FFN1 still makes the next.
+        """
+        plan, region, lanes, sparse = self.plan, chunk.region, self.config.lanes, self.rule != "none"
         _, _, groups = plan.residual_tiles()[t]
         band0, bands = self.row_tiles[r]
-        row_tile = r if self.rule == "tile" else None
-        block = Block(Memory.WEIGHT, chunk.segments * self.config.lanes)
-        masks, word = chunk.masks, chunk.mask_base + r * chunk.segments
-        loads = self._w2_loads(address, groups, block, word, band0, masks)
+        block = Block(Memory.WEIGHT, chunk.segments * lanes)
+        loads, masks = [Load(LoadKind.WEIGHT, address, block.size, groups, block)], chunk.masks
+        if band0:
+            word = chunk.mask_base + r * chunk.segments
+            words = Access(Engine.LOAD, False, Memory.MASK, word, chunk.segments, banded=False)
+            masks = [Mask(masks[-1].step, 0, words, band0)]
+        if sparse:
+            loads = []
+            for mask in masks:
+                start, rows = address + mask.start * groups * lanes, mask.words.width * lanes
+                loads.append(Load(LoadKind.WEIGHT, start, rows, groups, block, mask.start, mask, mask.step))
         step = self.lowering.residual_matmul(
-            Operation(OperationKind.FFN2, self.layer, chunk.number, t, row_tile),
+            Operation(OperationKind.FFN2, self.layer, chunk.number, t, r if self.rule == "tile" else None),
             region.read(band0=band0, bands=bands),
             [param, (loads[0], block)],
             [Flag.SPARSE, Flag.UNSIGNED] if sparse else [Flag.UNSIGNED],
@@ -185,22 +193,3 @@ class _Ffn:
             shift=self.params["fc2.shift"],
         )
         step.loads += loads[1:]
-
-    def _w2_loads(
-        self, address: int, groups: int, block: Block, mask_base: int, band0: int, masks: list[Mask]
-    ) -> list[Load]:
-        """Loads of W2 for one lane tile: all rows, or by mask.
-
-        The first row tile's rows come hidden tile by hidden tile, while FFN1 still makes the next.
-        """
-        lanes = self.config.lanes
-        if self.rule == "none":
-            return [Load(LoadKind.WEIGHT, address, block.size, groups, block)]
-        if band0:
-            words = Access(Engine.LOAD, False, Memory.MASK, mask_base, block.size // lanes, banded=False)
-            masks = [Mask(masks[-1].step, 0, words, band0)]
-        loads = []
-        for mask in masks:
-            start, rows = address + mask.start * groups * lanes, mask.words.width * lanes
-            loads.append(Load(LoadKind.WEIGHT, start, rows, groups, block, mask.start, mask, mask.step))
-        return loads

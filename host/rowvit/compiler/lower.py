@@ -83,13 +83,13 @@ class Lowering:
         operation: Operation,
         dst: Dst,
         accesses: list[Access],
-        groups: int,
         loads: list[Loaded],
-        flags: Collection[Flag],
+        flags: Collection[Flag] = (),
         **fields: int,
     ) -> Step:
         if Flag.ONE_ROW not in flags:
             accesses = [*accesses, Access(Engine.EXEC, Flag.SET_LIVE in flags, Memory.LIVE, 0, 1)]
+        groups = loads[0][0].groups
         step = self.step(Op.MATMUL, operation, accesses, flags, dst=dst, groups=groups, **fields)
         self.use(step, *loads)
         return step
@@ -105,11 +105,11 @@ class Lowering:
         **fields: int,
     ) -> Step:
         """A matrix product whose lane tile the drain adds to ``bands`` bands of the residual stream."""
-        base, _, groups = self.plan.residual_tiles()[operation.tile or 0]
+        base, _, _ = self.plan.residual_tiles()[operation.tile or 0]
         stride, lanes = self.plan.res_stride, self.config.lanes
         target = compute_write(Memory.RESIDUAL, base + band0 * stride, lanes, stride, bands, band0)
         fields |= dict(dst_base=base, dst_stride=stride, bands=bands, band0=band0)
-        return self.matmul(operation, Dst.RESIDUAL, [source, target], groups, loads, flags, **fields)
+        return self.matmul(operation, Dst.RESIDUAL, [source, target], loads, flags, **fields)
 
     def row_norm(self, layer: int, path: str, shift: int, x: Region, flags: Collection[Flag] = ()) -> None:
         """LayerNorm of the residual stream into X."""

@@ -52,12 +52,11 @@ class Plan:
     def residual_tiles(self) -> list[tuple[int, slice, int]]:
         """(address offset, channels, active groups) of every lane tile of the residual stream."""
         lanes, tile = self.config.lanes, self.config.tile
-        starts = range(0, self.dim, tile)
-        ends = [min(start + tile, self.dim) for start in starts]
-        return [
-            (t * lanes, slice(start, end), -(-(end - start) // lanes))
-            for t, (start, end) in enumerate(zip(starts, ends, strict=True))
-        ]
+        found = []
+        for start in range(0, self.dim, tile):
+            end = min(start + tile, self.dim)
+            found.append((start // tile * lanes, slice(start, end), -(-(end - start) // lanes)))
+        return found
 
     def attention_regions(self, tokens: int) -> tuple[Region, Region]:
         """X, and the rows of all heads' Q, which O replaces; P follows them.

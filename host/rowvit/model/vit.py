@@ -26,8 +26,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": partial(nn.functional.gelu, approximate="tanh"),
 }
 POOLS = ("token", "mean", "norm-mean")
-
-
 #: arguments at which activation functions are compared
 GRID = np.linspace(-12.0, 12.0, 2401)
 

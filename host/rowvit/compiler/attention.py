@@ -89,6 +89,7 @@ class _Attention:
             dst,
             [self.x.read(plan.words), target],
             lowering.linear(weight, bias, mult, groups),
+            (),
             **self.x.source(),
             k=plan.dim,
             shift=self.params[f"{kind.value}.shift"],

@@ -130,6 +130,7 @@ class _Ffn:
             Dst.HIDDEN,
             accesses,
             loads,
+            (),
             **self.x.source(),
             k=plan.dim,
             dst_base=region.base + offset,

@@ -84,7 +84,7 @@ class Lowering:
         dst: Dst,
         accesses: list[Access],
         loads: list[Loaded],
-        flags: Collection[Flag] = (),
+        flags: Collection[Flag],
         **fields: int,
     ) -> Step:
         if Flag.ONE_ROW not in flags:

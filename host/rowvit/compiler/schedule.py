@@ -9,7 +9,7 @@ in order and would otherwise hold a step back behind a full load queue.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,30 +35,22 @@ _BACK_OFF = 12
 _NEVER = -(1 << 30)
 
 
-@dataclass
-class _Use:
-    """Room [base, end) is taken until step ``last`` has been issued."""
-
-    base: int
-    end: int
-    last: int
-
-
 class _Room:
     """First fit over one memory; among the free places the one that was left longest ago."""
 
-    def __init__(self, size: int, reserved: list[Block], past: list[_Use]) -> None:
+    def __init__(self, size: int, reserved: list[Block], past: list[Block]) -> None:
         self.size, self.reserved = size, reserved
-        self.past = list(past)  # newest last
+        self.past = list(past)  # taken until its last step has been issued; newest last
 
     def place(self, block: Block, now: int) -> bool:
         """Choose a base for ``block`` before step ``now`` is issued; False if there is no room yet."""
         size = block.size
-        taken = [(u.base, u.end) for u in self.past if u.last >= now]
-        taken += [(r.base, r.base + r.size) for r in self.reserved if r.last >= now and r.first <= block.last]
+        taken = [used for used in self.past if used.last >= now]
+        taken += [room for room in self.reserved if room.last >= now and room.first <= block.last]
 
         def fits(base: int) -> bool:
-            return 0 <= base <= self.size - size and all(base >= e or b >= base + size for b, e in taken)
+            inside = 0 <= base <= self.size - size
+            return inside and all(base >= t.end or t.base >= base + size for t in taken)
 
         def left(base: int) -> int:
             """The last step that used the place."""
@@ -68,17 +60,17 @@ class _Room:
         if not free:
             return False
         block.base = min(free, key=lambda base: (left(base), base))
-        use = _Use(block.base, block.base + size, block.last)
         # whatever lies within the new block is no longer of interest
-        self.past = [u for u in self.past if not (use.base <= u.base and u.end <= use.end)] + [use]
+        self.past = [u for u in self.past if not (block.base <= u.base and u.end <= block.end)]
+        self.past.append(replace(block))
         return True
 
-    def _edges(self, block: Block, taken: list[tuple[int, int]]) -> set[int]:
+    def _edges(self, block: Block, taken: list[Block]) -> set[int]:
         """Bases that are worth a look: next to something, or where something was."""
         if block.only >= 0:
             return {block.only}
-        used = [(u.base, u.end) for u in self.past] + taken
-        edges = {end for _, end in used} | {base - block.size for base, _ in used}
+        used = self.past + taken
+        edges = {u.end for u in used} | {u.base - block.size for u in used}
         return edges | {u.base for u in self.past} | {0, self.size - block.size}
 
 
@@ -165,7 +157,7 @@ class Scheduler:
         self._order_with_back_off({memory: [] for memory in (Memory.WEIGHT, Memory.PARAM, Memory.NORM)})
         # again, with what the end of the previous image leaves behind
         past = {
-            memory: [_Use(u.base, u.end, u.last - len(self.steps)) for u in room.past]
+            memory: [replace(used, last=used.last - len(self.steps)) for used in room.past]
             for memory, room in self.rooms.items()
         }
         order = self._order_with_back_off(past)
@@ -175,7 +167,7 @@ class Scheduler:
         operations = [item.operation for item in order if item.operation]
         return self._instructions(order), operations
 
-    def _order_with_back_off(self, past: dict[Memory, list[_Use]]) -> list[Load | Step]:
+    def _order_with_back_off(self, past: dict[Memory, list[Block]]) -> list[Load | Step]:
         ahead = [LOOKAHEAD] * len(self.steps)
         while True:
             order, stuck = self._order(ahead, past)
@@ -194,7 +186,7 @@ class Scheduler:
             for i in window:
                 ahead[i] = max(0, ahead[i] - 1)
 
-    def _order(self, ahead: list[int], past: dict[Memory, list[_Use]]) -> tuple[list[Load | Step], int]:
+    def _order(self, ahead: list[int], past: dict[Memory, list[Block]]) -> tuple[list[Load | Step], int]:
         """One attempt; an empty list and the step without room if it fails."""
         self.rooms = {
             Memory.WEIGHT: _Room(self.config.weight_depth, self.lowering.reserved, past[Memory.WEIGHT]),

@@ -61,6 +61,10 @@ class Block:
     base: int = -1  #: where it is, once the scheduler has decided
     only: int = -1  #: the one base that it may have; -1: any
 
+    @property
+    def end(self) -> int:
+        return self.base + self.size
+
 
 @dataclass(eq=False)
 class Load:

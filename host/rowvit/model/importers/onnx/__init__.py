@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """ONNX files of any exporter to the float network.
 
-`graph` prepares the file, `embedding` finds the weights before the first LayerNorm by running that part.
-From there on `interpreter` says what the tensors mean (`values`), and `reader` reads the network off the
-output. In the end both are run and compared.
+`graph` prepares the file, and finds the weights before the first LayerNorm by running that part. From there
+on `interpreter` says what the tensors mean (`values`), and `reader` reads the network off the output. In the
+end both are run and compared.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import torch
 
 from rowvit.errors import RowvitError
 from rowvit.model.importers.onnx import values as flow
-from rowvit.model.importers.onnx.embedding import embedding, embedding_tensor
-from rowvit.model.importers.onnx.graph import Graph
+from rowvit.model.importers.onnx.graph import Graph, embedding, embedding_tensor
 from rowvit.model.importers.onnx.interpreter import interpret
 from rowvit.model.importers.onnx.reader import Reader
 from rowvit.model.vit import VisionTransformer

@@ -27,7 +27,7 @@ class Reader:
         self.epsilons: set[float] = set()
 
     def network(self, end: flow.AnyView) -> VisionTransformer:
-        """The network that ends in a view; `flow.NotUnderstood` if there is none."""
+        """The network that ends in a view; `NotUnderstood` if there is none."""
         layers, seen, rows = self._head(end)
         pool, stream = self._pool(seen, rows, len(layers))
         halves: list[flow.Residual] = []

@@ -2,7 +2,7 @@
 """Compiler: a model package and a hardware configuration give a program and its weights.
 
 ``plan`` gives activations their places, ``lower`` and the modules of the network's parts make the steps,
-``schedule`` places the loads, ``hazards`` derives the dependencies.
+``schedule`` places the loads and derives the dependencies.
 """
 
 from __future__ import annotations
@@ -45,10 +45,8 @@ def compile(package: ModelPackage, config: HardwareConfig, checkpoints: bool = F
     instructions, operations = Scheduler(lowering).run()
     meta, plan = package.meta, lowering.plan
     input_rows = plan.tokens - plan.arch["prefix"]
-    info = {
-        key: meta[key] for key in ("classes", "preprocessing", "scales", "pruning", "ffn2_rule", "ffn_chunk")
-    }
-    info |= {
+    copied = ("classes", "preprocessing", "scales", "pruning", "ffn2_rule", "ffn_chunk")
+    info = {key: meta[key] for key in copied} | {
         "format": FORMAT,
         "abi": ABI_VERSION,
         "config": {"name": config.name, "hash": config.hash},

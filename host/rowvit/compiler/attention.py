@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from rowvit.compiler.hazards import Access, Memory
 from rowvit.compiler.lower import Lowering
-from rowvit.compiler.steps import Reserved, compute_read, compute_write
+from rowvit.compiler.steps import Access, Block, Memory, compute_read, compute_write
 from rowvit.compiler.weights import pad_heads
 from rowvit.formats.program import Operation, OperationKind
 from rowvit.hardware.isa import Dst, Engine, Flag, Op
@@ -45,6 +44,7 @@ class _Attention:
         self.kt_lines, self.v_lines = plan.kt_lines(tokens), plan.v_lines(tokens)
         self.kt_base = lowering.config.weight_depth - self.kt_lines
         self.v_base = self.kt_base - self.v_lines
+        self.head_words = lowering.config.lanes // 8  #: of a row of Q or O
 
     def heads(self, first: int, scored: bool) -> None:
         """As many heads from ``first`` on as there are groups."""
@@ -62,21 +62,17 @@ class _Attention:
         self._attend(first, groups, [*flags, Flag.SCORE_CLEAR] if scored and first == 0 else flags)
         last = len(lowering.steps) - 1
         lowering.reserved += [
-            Reserved(self.kt_base, self.kt_lines, made[OperationKind.KEY], last),
-            Reserved(self.v_base, self.v_lines, made[OperationKind.VALUE], last),
+            Block(Memory.WEIGHT, self.kt_lines, made[OperationKind.KEY], last, self.kt_base),
+            Block(Memory.WEIGHT, self.v_lines, made[OperationKind.VALUE], last, self.v_base),
         ]
-
-    def _offset(self, first: int) -> int:
-        """Words before head ``first`` in a row of Q or O."""
-        return first * self.lowering.config.lanes // 8
 
     def _part(self, kind: OperationKind, first: int, groups: int) -> None:
         """Q, K or V of some heads."""
         lowering, config, plan = self.lowering, self.lowering.config, self.plan
         tensors, path = lowering.tensors, f"layers.{self.layer}.{kind.value}"
         if kind is OperationKind.QUERY:
-            dst, offset = Dst.TOKEN, self._offset(first)
-            target = self.rows.write(self._offset(groups), offset)
+            dst, offset = Dst.TOKEN, first * self.head_words
+            target = self.rows.write(groups * self.head_words, offset)
             fields = dict(dst_base=self.rows.base + offset, dst_stride=self.rows.stride)
         elif kind is OperationKind.KEY:
             dst, fields = Dst.KEY, dict(dst_base=self.kt_base)
@@ -92,7 +88,6 @@ class _Attention:
             Operation(kind, self.layer, tile=first // config.groups),
             dst,
             [self.x.read(plan.words), target],
-            groups,
             lowering.linear(weight, bias, mult, groups),
             (),
             **self.x.source(),
@@ -104,7 +99,7 @@ class _Attention:
 
     def _attend(self, first: int, groups: int, flags: Collection[Flag]) -> None:
         rows, plan, params = self.rows, self.plan, self.params
-        offset, width = self._offset(first), self._offset(groups)
+        offset, width = first * self.head_words, groups * self.head_words
         accesses = [
             rows.read(width, offset),
             compute_read(Memory.WEIGHT, self.kt_base, self.kt_lines, 0, self.bands),
@@ -145,18 +140,14 @@ class _Attention:
         # a gathered band's rows may come from anywhere
         anywhere = compute_read(Memory.TOKEN, rows.base, rows.end - rows.base, 0, bands)
         source = anywhere if gather else rows.read(plan.heads_words)
-        for tile, (base, channels, groups) in enumerate(plan.residual_tiles()):
-            lowering.matmul(
+        for tile, (_, channels, groups) in enumerate(plan.residual_tiles()):
+            lowering.residual_matmul(
                 Operation(OperationKind.PROJECTION, self.layer, tile=tile),
-                Dst.RESIDUAL,
-                [source, lowering.residual_write(base, bands)],
-                groups,
+                source,
                 lowering.linear(weight[:, channels], bias[channels], mult[channels], groups),
                 [Flag.GATHER] if gather else [],
+                bands,
                 **rows.source(),
                 k=len(weight),
-                dst_base=base,
-                dst_stride=plan.res_stride,
                 shift=self.params["proj.shift"],
-                bands=bands,
             )

@@ -8,11 +8,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from rowvit.compiler.hazards import Access, Memory
-from rowvit.compiler.head import head
-from rowvit.compiler.lower import Loaded, Lowering
+from rowvit.compiler.lower import Lowering
 from rowvit.compiler.plan import EMBED_TAG
-from rowvit.compiler.steps import Load, Step
+from rowvit.compiler.steps import Access, Load, Memory, Region
+from rowvit.compiler.weights import pad_lanes
 from rowvit.formats.program import Operation, OperationKind
 from rowvit.hardware.isa import Dst, Engine, Flag, LoadKind, Op
 
@@ -24,12 +23,22 @@ def embed(lowering: Lowering) -> None:
     has room for both, a lane tile of the head goes before each piece of the embedding but the first.
     """
     plan = lowering.plan
-    head_tiles = head(lowering)
+    head_tiles = _head(lowering)
     next(head_tiles)  # its LayerNorm, before the residual stream is overwritten
     pieces, between = _pieces(lowering)
     if not between:
         list(head_tiles)
-    receiver = _receive(lowering)
+    patches, stride = plan.patches, plan.patches.stride
+    receiver = lowering.step(
+        Op.RECV,
+        Operation(OperationKind.INPUT, -1),
+        [Access(Engine.RECV, True, Memory.TOKEN, patches.base, stride, stride, patches.bands)],
+        rows=plan.tokens,
+        prefix=plan.arch["prefix"],
+        row_words=plan.row_words,
+        dst_base=patches.base,
+        dst_stride=stride,
+    )
     weight, mult = lowering.tensors["patch.weight"], lowering.tensors["patch.mult"]
     bias = np.zeros_like(mult, np.int32)  # the position table holds it
     positions = _position_loads(lowering, pieces)
@@ -42,54 +51,27 @@ def embed(lowering: Lowering) -> None:
             # the memory's bandwidth is for the weights first: the array can follow the patches
             lowering.use(receiver, loads[1])
             receiver.loads.append(positions[0])
-        for number, piece in enumerate(pieces):
+        for number, (band0, bands) in enumerate(pieces):
             if tile == 0:
                 for _ in range(between.get(number, 0)):
                     next(head_tiles)
-            step = _piece(lowering, tile, piece, loads)
-            if tile == 0 and piece[0]:
-                step.loads.insert(0, positions[piece[0]])
+            first = tile == 0 and band0 == 0
+            step = lowering.residual_matmul(
+                Operation(OperationKind.EMBEDDING, -1, tile=tile, band=band0 or None),
+                patches.read(band0=band0, bands=bands),
+                loads,
+                [Flag.SET_LIVE] if first else [],
+                bands,
+                band0,
+                **patches.source(),
+                k=8 * plan.row_words,
+                shift=lowering.meta["params"]["patch.shift"],
+                rows=plan.tokens if first else 0,
+            )
+            if tile == 0 and band0:
+                step.loads.insert(0, positions[band0])
     lowering.mark(EMBED_TAG)
     lowering.dump(-1, 0, plan.tokens)
-
-
-def _receive(lowering: Lowering) -> Step:
-    plan = lowering.plan
-    region = plan.patches
-    target = Access(Engine.RECV, True, Memory.TOKEN, region.base, region.stride, region.stride, region.bands)
-    return lowering.step(
-        Op.RECV,
-        Operation(OperationKind.INPUT, -1),
-        [target],
-        rows=plan.tokens,
-        prefix=plan.arch["prefix"],
-        row_words=plan.row_words,
-        dst_base=region.base,
-        dst_stride=region.stride,
-    )
-
-
-def _piece(lowering: Lowering, tile: int, piece: tuple[int, int], loads: list[Loaded]) -> Step:
-    """One lane tile of some bands; the very first sets the live count."""
-    plan, (band0, bands) = lowering.plan, piece
-    base, _, groups = plan.residual_tiles()[tile]
-    first = tile == 0 and band0 == 0
-    return lowering.matmul(
-        Operation(OperationKind.EMBEDDING, -1, tile=tile, band=band0 or None),
-        Dst.RESIDUAL,
-        [plan.patches.read(band0=band0, bands=bands), lowering.residual_write(base, bands, band0)],
-        groups,
-        loads,
-        [Flag.SET_LIVE] if first else [],
-        **plan.patches.source(),
-        k=8 * plan.row_words,
-        dst_base=base,
-        dst_stride=plan.res_stride,
-        shift=lowering.meta["params"]["patch.shift"],
-        band0=band0,
-        bands=bands,
-        rows=plan.tokens if first else 0,
-    )
 
 
 def _pieces(lowering: Lowering) -> tuple[list[tuple[int, int]], dict[int, int]]:
@@ -141,3 +123,37 @@ def _position_loads(lowering: Lowering, pieces: list[tuple[int, int]]) -> dict[i
         loads[band0] = Load(LoadKind.RESIDUAL, address, rows, config.groups, None, start)
     loads[0].after = 0
     return loads
+
+
+def _head(lowering: Lowering) -> Iterator[None]:
+    """LayerNorm, then a lane tile of the classifier each time, for the image before."""
+    config, plan, params = lowering.config, lowering.plan, lowering.meta["params"]
+    depth, classes, lanes = plan.arch["depth"], plan.arch["classes"], config.lanes
+    flags = [Flag.ONE_ROW, Flag.PREVIOUS]
+    x = Region(0, plan.words, 1)
+    lowering.row_norm(depth, "norm", params["norm.shift"], x, flags)
+    lowering.output_bytes += 8 + 8 * -(-classes // 4)
+    for start in range(0, classes, config.tile):
+        yield
+        count = min(config.tile, classes - start)
+        groups = -(-count // lanes)
+        # results stream lane by lane, and within a lane group by group
+        order = np.arange(groups * lanes).reshape(lanes, groups).T.ravel()
+        weight, bias, mult = (
+            pad_lanes(lowering.tensors[f"head.{n}"][..., start : start + count], groups * lanes)[..., order]
+            for n in ("weight", "bias", "mult")
+        )
+        lowering.matmul(
+            Operation(OperationKind.HEAD, depth, tile=start // config.tile),
+            Dst.STREAM,
+            [x.read()],
+            lowering.linear(weight, bias, mult, groups),
+            [*flags, Flag.LAST] if start + count == classes else flags,
+            **x.source(),
+            k=plan.dim,
+            shift=params["head.shift"],
+            bands=1,
+            count=count,
+            total=classes if start == 0 else 0,
+        )
+    yield

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rowvit.compiler.hazards import Access, Memory
 from rowvit.compiler.lower import Loaded, Lowering
-from rowvit.compiler.steps import Block, Load, Mask, Region, compute_write
+from rowvit.compiler.steps import Access, Block, Load, Mask, Memory, Region, compute_write
 from rowvit.compiler.weights import pack_pairs
 from rowvit.errors import RowvitError
 from rowvit.formats.program import Operation, OperationKind
@@ -84,18 +83,11 @@ class _Ffn:
             )
         return buffers, mask_buffers
 
-    # -- FFN1 -----------------------------------------------------------------------------------
-
-    def _late_bands(self) -> int:
-        """Bands of a hidden tile whose FFN1 takes as long as half of its rows of W2 take to load."""
-        late = -(-self.config.tile * self.config.tile // (16 * self.plan.dim))
-        return late if self.x.bands >= 2 * late else 0
-
     def _ffn1(self, chunk: _Chunk, hurry: bool) -> None:
         """FFN1 of one chunk, and its masks.
 
         In a hurry the last tile's last bands have their own mask: almost all rows of W2 are known from the
-        bands before, and are loaded meanwhile.
+        bands before, and are loaded meanwhile. FFN1 of these bands takes as long as loading half of the rows.
         """
         tensors, path = self.lowering.tensors, f"layers.{self.layer}.fc1"
         weight, bias, mult = (tensors[f"{path}.{name}"] for name in ("weight", "bias", "mult"))
@@ -105,7 +97,9 @@ class _Ffn:
             groups = -(-(end - start) // lanes)
             channels = slice(first + start, first + end)
             loads = self.lowering.linear(weight[:, channels], bias[channels], mult[channels], groups)
-            late = self._late_bands() if hurry and self.rule == "image" and end == chunk.size else 0
+            late = -(-tile * tile // (16 * self.plan.dim))
+            if not hurry or self.rule != "image" or end < chunk.size or bands < 2 * late:
+                late = 0
             word, had = chunk.mask_base + start // lanes, None
             for band0, count in [(0, bands - late), (bands - late, late)] if late else [(0, bands)]:
                 words = Access(Engine.LOAD, False, Memory.MASK, word, groups, banded=False)
@@ -135,7 +129,6 @@ class _Ffn:
             Operation(OperationKind.FFN1, self.layer, tile=tile, band=band0 or None),
             Dst.HIDDEN,
             accesses,
-            groups,
             loads,
             (),
             **self.x.source(),
@@ -148,8 +141,6 @@ class _Ffn:
             bands=bands,
             **fields,
         )
-
-    # -- FFN2 -----------------------------------------------------------------------------------
 
     def _ffn2(self, chunk: _Chunk) -> None:
         """FFN2 of one chunk, added to the residual stream."""
@@ -173,56 +164,33 @@ class _Ffn:
                 self._ffn2_tile(chunk, r, t, address, (param, slot))
 
     def _ffn2_tile(self, chunk: _Chunk, r: int, t: int, address: int, param: Loaded) -> None:
-        """One lane tile of one row tile."""
-        plan, region, sparse = self.plan, chunk.region, self.rule != "none"
-        base, _, groups = plan.residual_tiles()[t]
-        band0, bands = self.row_tiles[r]
-        row_tile = r if self.rule == "tile" else None
-        block = Block(Memory.WEIGHT, chunk.segments * self.config.lanes)
-        masks, word = chunk.masks, chunk.mask_base + r * chunk.segments
-        loads = self._w2_loads(address, groups, block, word, band0, masks)
-        step = self.lowering.matmul(
-            Operation(OperationKind.FFN2, self.layer, chunk.number, t, row_tile),
-            Dst.RESIDUAL,
-            [region.read(band0=band0, bands=bands), self.lowering.residual_write(base, bands, band0)],
-            groups,
-            [param, (loads[0], block)],
-            [Flag.SPARSE, Flag.UNSIGNED] if sparse else [Flag.UNSIGNED],
-            **region.source(),
-            k=chunk.segments if sparse else block.size,
-            dst_base=base,
-            dst_stride=plan.res_stride,
-            shift=self.params["fc2.shift"],
-            band0=band0,
-            bands=bands,
-        )
-        step.loads += loads[1:]
-
-    def _w2_loads(
-        self, address: int, groups: int, block: Block, mask_base: int, band0: int, masks: list[Mask]
-    ) -> list[Load]:
-        """Loads of W2 for one lane tile: all rows, or by mask.
+        """One lane tile of one row tile, with all rows of W2 or those in its masks.
 
         The first row tile's rows come hidden tile by hidden tile, while FFN1 still makes the next.
         """
-        lanes = self.config.lanes
-        if self.rule == "none":
-            return [Load(LoadKind.WEIGHT, address, block.size, groups, block)]
+        plan, region, lanes, sparse = self.plan, chunk.region, self.config.lanes, self.rule != "none"
+        _, _, groups = plan.residual_tiles()[t]
+        band0, bands = self.row_tiles[r]
+        block = Block(Memory.WEIGHT, chunk.segments * lanes)
+        loads, masks = [Load(LoadKind.WEIGHT, address, block.size, groups, block)], chunk.masks
         if band0:
-            words = Access(Engine.LOAD, False, Memory.MASK, mask_base, block.size // lanes, banded=False)
+            word = chunk.mask_base + r * chunk.segments
+            words = Access(Engine.LOAD, False, Memory.MASK, word, chunk.segments, banded=False)
             masks = [Mask(masks[-1].step, 0, words, band0)]
-        return [
-            Load(
-                LoadKind.WEIGHT,
-                address + mask.start * groups * lanes,
-                mask.words.width * lanes,
-                groups,
-                block,
-                mask.start,
-                mask.words,
-                mask.step,
-                mask.band0,
-                mask.had,
-            )
-            for mask in masks
-        ]
+        if sparse:
+            loads = []
+            for mask in masks:
+                start, rows = address + mask.start * groups * lanes, mask.words.width * lanes
+                loads.append(Load(LoadKind.WEIGHT, start, rows, groups, block, mask.start, mask, mask.step))
+        step = self.lowering.residual_matmul(
+            Operation(OperationKind.FFN2, self.layer, chunk.number, t, r if self.rule == "tile" else None),
+            region.read(band0=band0, bands=bands),
+            [param, (loads[0], block)],
+            [Flag.SPARSE, Flag.UNSIGNED] if sparse else [Flag.UNSIGNED],
+            bands,
+            band0,
+            **region.source(),
+            k=chunk.segments if sparse else block.size,
+            shift=self.params["fc2.shift"],
+        )
+        step.loads += loads[1:]

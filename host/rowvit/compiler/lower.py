@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a model package to steps: every instruction but the loads, and what each step needs loaded.
 
-`Lowering` collects them; `embed`, `attention`, `ffn` and `head` lower their parts of the network.
+`Lowering` collects them; `embed`, `attention` and `ffn` lower their parts of the network.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from collections.abc import Collection
 
 import numpy as np
 
-from rowvit.compiler.hazards import Access, Memory
 from rowvit.compiler.plan import Plan
-from rowvit.compiler.steps import Block, Load, Region, Reserved, Step, compute_write
+from rowvit.compiler.steps import Access, Block, Load, Memory, Region, Step, compute_write
 from rowvit.compiler.weights import Blob, pack_pairs, pad_lanes, parameter_words
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.program import Operation, OperationKind
@@ -23,19 +22,9 @@ Loaded = tuple[Load, Block]
 
 
 class Lowering:
-    """Steps, reservations and weight bytes of one pass.
+    """Steps, reservations and weight bytes of one pass; `Plan` says whether the network fits.
 
-    Parameters
-    ----------
-    package : ModelPackage
-    config : HardwareConfig
-    checkpoints : bool
-        Also dump the residual stream after the embedding and after each half layer.
-
-    Raises
-    ------
-    RowvitError
-        The network does not fit the configuration; the message has the numbers.
+    With ``checkpoints`` the residual stream is dumped after the embedding and after each half layer.
     """
 
     def __init__(self, package: ModelPackage, config: HardwareConfig, checkpoints: bool) -> None:
@@ -44,10 +33,8 @@ class Lowering:
         self.plan = Plan(self.meta, config)
         self.blob = Blob()
         self.steps: list[Step] = []
-        self.reserved: list[Reserved] = []
+        self.reserved: list[Block] = []  #: of K^T and V, placed
         self.output_bytes = 0
-
-    # -- loads ----------------------------------------------------------------------------------
 
     def weight_load(self, matrix: np.ndarray, groups: int) -> Loaded:
         """Matrix int8 [k, channels], padded with zeros to whole words of scalars and to the groups' lanes."""
@@ -78,8 +65,6 @@ class Lowering:
             else:
                 step.params = block
 
-    # -- steps ----------------------------------------------------------------------------------
-
     def step(
         self,
         op: Op,
@@ -98,16 +83,33 @@ class Lowering:
         operation: Operation,
         dst: Dst,
         accesses: list[Access],
-        groups: int,
         loads: list[Loaded],
         flags: Collection[Flag],
         **fields: int,
     ) -> Step:
         if Flag.ONE_ROW not in flags:
             accesses = [*accesses, Access(Engine.EXEC, Flag.SET_LIVE in flags, Memory.LIVE, 0, 1)]
+        groups = loads[0][0].groups
         step = self.step(Op.MATMUL, operation, accesses, flags, dst=dst, groups=groups, **fields)
         self.use(step, *loads)
         return step
+
+    def residual_matmul(
+        self,
+        operation: Operation,
+        source: Access,
+        loads: list[Loaded],
+        flags: Collection[Flag],
+        bands: int,
+        band0: int = 0,
+        **fields: int,
+    ) -> Step:
+        """A matrix product whose lane tile the drain adds to ``bands`` bands of the residual stream."""
+        base, _, _ = self.plan.residual_tiles()[operation.tile or 0]
+        stride, lanes = self.plan.res_stride, self.config.lanes
+        target = compute_write(Memory.RESIDUAL, base + band0 * stride, lanes, stride, bands, band0)
+        fields |= dict(dst_base=base, dst_stride=stride, bands=bands, band0=band0)
+        return self.matmul(operation, Dst.RESIDUAL, [source, target], loads, flags, **fields)
 
     def row_norm(self, layer: int, path: str, shift: int, x: Region, flags: Collection[Flag] = ()) -> None:
         """LayerNorm of the residual stream into X."""
@@ -154,14 +156,6 @@ class Lowering:
         step.instruction.tag = tag
         self.output_bytes += 16
 
-    # -- residual stream ------------------------------------------------------------------------
-
     def _residual_read(self, bands: int) -> Access:
         stride = self.plan.res_stride
         return Access(Engine.NORM, False, Memory.RESIDUAL, 0, stride, stride, bands)
-
-    def residual_write(self, base: int, bands: int, band0: int = 0) -> Access:
-        """The drain adds to one lane tile of ``bands`` bands from ``band0``."""
-        stride = self.plan.res_stride
-        start = base + band0 * stride
-        return compute_write(Memory.RESIDUAL, start, self.config.lanes, stride, bands, band0)

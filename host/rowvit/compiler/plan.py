@@ -14,26 +14,8 @@ from rowvit.hardware.config import HardwareConfig
 EMBED_TAG = 255  #: tag of the embedding's MARK record; a layer's is its number
 
 
-def tokens_per_layer(meta: dict[str, Any]) -> list[tuple[int, int]]:
-    """Upper bounds of live tokens (in attention, after it) of every layer."""
-    live = meta["architecture"]["tokens"]
-    prune = {p["layer"]: p["keep"] for p in meta["pruning"]}
-    bounds = []
-    for layer in range(meta["architecture"]["depth"]):
-        after = min(live, prune.get(layer, live) + 1)
-        bounds.append((live, after))
-        live = after
-    return bounds
-
-
 class Plan:
-    """Sizes and places of one network's activations on one configuration.
-
-    Parameters
-    ----------
-    meta : dict
-        Of the model package.
-    config : HardwareConfig
+    """Sizes and places of one network's activations (``meta`` of its package) on one configuration.
 
     Raises
     ------
@@ -45,8 +27,12 @@ class Plan:
         self.meta, self.config = meta, config
         self.arch = meta["architecture"]
         self.rule: str = meta["ffn2_rule"]
-        self.bounds = tokens_per_layer(meta)
-        self.tokens: int = self.arch["tokens"]
+        self.tokens = live = int(self.arch["tokens"])
+        keep = {step["layer"]: step["keep"] for step in meta["pruning"]}
+        self.bounds: list[tuple[int, int]] = []  #: of every layer's live tokens, in attention and after it
+        for layer in range(self.arch["depth"]):
+            self.bounds.append((live, min(live, keep.get(layer, live) + 1)))
+            live = self.bounds[-1][1]
         self.dim: int = self.arch["dim"]
         self.heads: int = self.arch["heads"]
         self.head_dim = self.dim // self.heads
@@ -66,12 +52,11 @@ class Plan:
     def residual_tiles(self) -> list[tuple[int, slice, int]]:
         """(address offset, channels, active groups) of every lane tile of the residual stream."""
         lanes, tile = self.config.lanes, self.config.tile
-        starts = range(0, self.dim, tile)
-        ends = [min(start + tile, self.dim) for start in starts]
-        return [
-            (t * lanes, slice(start, end), -(-(end - start) // lanes))
-            for t, (start, end) in enumerate(zip(starts, ends, strict=True))
-        ]
+        found = []
+        for start in range(0, self.dim, tile):
+            end = min(start + tile, self.dim)
+            found.append((start // tile * lanes, slice(start, end), -(-(end - start) // lanes)))
+        return found
 
     def attention_regions(self, tokens: int) -> tuple[Region, Region]:
         """X, and the rows of all heads' Q, which O replaces; P follows them.
@@ -118,59 +103,43 @@ class Plan:
         words = len(self.row_tiles(bands)) * -(-self.chunk // self.config.lanes)
         return words + self.config.groups if self.rule == "image" else words
 
-    # -- whether it fits ------------------------------------------------------------------------
-
     def _check(self) -> None:
-        config = self.config
-        name = f"'{self.meta['name']}' on '{config.name}'"
+        name = f"'{self.meta['name']}' on '{self.config.name}'"
+        for needed, available, what in self._needs(name):
+            if needed > available:
+                raise RowvitError(f"{name} needs {what}: {needed}, available: {available}")
 
-        def need(limits: Iterator[tuple[int, int, str]]) -> None:
-            for value, limit, what in limits:
-                if value > limit:
-                    raise RowvitError(f"{name} needs {what}: {value}, available: {limit}")
-
-        need(self._shape())
-        if self.dim % config.lanes:
-            raise RowvitError(f"{name}: dim {self.dim} is not a multiple of the {config.lanes} lanes")
-        need(self._lines())
-        if self.rule == "tile" and self.meta["tile_rows"] % config.rows:
-            raise RowvitError(
-                f"{name}: tile_rows {self.meta['tile_rows']} is not a multiple of {config.rows},"
-                " the rows of a band"
-            )
-        need(self._token_words())
-
-    def _shape(self) -> Iterator[tuple[int, int, str]]:
-        """(needed, available, what)"""
-        config = self.config
+    def _needs(self, name: str) -> Iterator[tuple[int, int, str]]:
+        """(needed, available, what), in the order of checking; what must divide is checked in between."""
+        config, depth, bands = self.config, self.config.weight_depth, self.patches.bands
         yield self.tokens, config.max_tokens, "tokens"
         yield self.dim, config.max_dim, "LayerNorm channels"
         yield self.head_dim, config.lanes, "channels per head"
         yield self.heads * config.lanes, MAX_K, "terms in the projection, a head padded to the lanes"
         yield 8 * self.row_words, MAX_K, "terms in the patch embedding"
         yield self.arch["depth"], EMBED_TAG // 2, "layers"
-
-    def _lines(self) -> Iterator[tuple[int, int, str]]:
-        config, depth = self.config, self.config.weight_depth
+        if self.dim % config.lanes:
+            raise RowvitError(f"{name}: dim {self.dim} is not a multiple of the {config.lanes} lanes")
         chunk = -(-self.chunk // config.lanes) * config.lanes
         yield chunk, MAX_K, "terms in an FFN2 chunk (ffn_chunk, padded to the lanes)"
-        yield config.bands(self.tokens) * self.res_stride, config.residual_depth, "residual memory addresses"
+        yield bands * self.res_stride, config.residual_depth, "residual memory addresses"
         yield 8 * self.row_words, depth, "weight lines for the patch embedding"
         yield chunk, depth, "weight lines for an FFN2 chunk"
         kt, v = self.kt_lines(self.tokens), self.v_lines(self.tokens)
         what = f"weight lines for attention ({self.dim} of V's weights, {kt} of K^T, {v} of V)"
         yield self.dim + kt + v, depth, what
         yield self.heads * config.lanes, depth, "weight lines for the projection"
-
-    def _token_words(self) -> Iterator[tuple[int, int, str]]:
-        config, bands = self.config, self.patches.bands
+        tile_rows = self.meta.get("tile_rows", 0)
+        if self.rule == "tile" and tile_rows % config.rows:
+            raise RowvitError(
+                f"{name}: tile_rows {tile_rows} is not a multiple of {config.rows}, the rows of a band"
+            )
         # the first LayerNorm writes X band by band behind the patch embedding's reads
         behind = max(0, self.words - self.row_words) * max(1, bands - 1)
         yield self.row_words * bands + behind, config.token_depth, "token words for the patches and X"
         for before, after in set(self.bounds):
-            _, rows = self.attention_regions(before)
-            what = f"token words for X, Q and P of {before} tokens"
-            yield rows.end + self.p_words(before), config.token_depth, what
+            rows = self.attention_regions(before)[1].end + self.p_words(before)
+            yield rows, config.token_depth, f"token words for X, Q and P of {before} tokens"
             ffn = config.bands(after) * (self.words + self.hidden_stride(self.chunk))
             what = f"token words for X and {self.chunk} hidden neurons of {after} tokens"
             yield ffn, config.token_depth, what

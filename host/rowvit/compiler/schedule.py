@@ -8,11 +8,13 @@ in order and would otherwise hold a step back behind a full load queue.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import replace
 
-from rowvit.compiler.hazards import Access, Memory, Tracker
+import numpy as np
+
 from rowvit.compiler.lower import Lowering
-from rowvit.compiler.steps import Block, Load, Reserved, Step
+from rowvit.compiler.steps import Access, Block, Load, Memory, Step
 from rowvit.errors import RowvitError
 from rowvit.formats.program import Operation
 from rowvit.hardware.isa import (
@@ -30,51 +32,114 @@ from rowvit.hardware.isa import (
 LOOKAHEAD = 12
 #: how many steps before a step without room get fewer loads pulled ahead
 _BACK_OFF = 12
-
-
-@dataclass
-class _Use:
-    """Room [base, end) is taken until step ``last`` has been issued."""
-
-    base: int
-    end: int
-    last: int
+_NEVER = -(1 << 30)
 
 
 class _Room:
     """First fit over one memory; among the free places the one that was left longest ago."""
 
-    def __init__(self, size: int, reserved: list[Reserved], past: list[_Use]) -> None:
+    def __init__(self, size: int, reserved: list[Block], past: list[Block]) -> None:
         self.size, self.reserved = size, reserved
-        self.past = list(past)  # newest last
+        self.past = list(past)  # taken until its last step has been issued; newest last
 
     def place(self, block: Block, now: int) -> bool:
         """Choose a base for ``block`` before step ``now`` is issued; False if there is no room yet."""
-        taken = [(u.base, u.end) for u in self.past if u.last >= now]
-        taken += [(r.base, r.base + r.size) for r in self.reserved if r.last >= now and r.first <= block.last]
-        free = [base for base in self._edges(block, taken) if self._fits(base, base + block.size, taken)]
+        size = block.size
+        taken = [used for used in self.past if used.last >= now]
+        taken += [room for room in self.reserved if room.last >= now and room.first <= block.last]
+
+        def fits(base: int) -> bool:
+            inside = 0 <= base <= self.size - size
+            return inside and all(base >= t.end or t.base >= base + size for t in taken)
+
+        def left(base: int) -> int:
+            """The last step that used the place."""
+            return max((u.last for u in self.past if base < u.end and u.base < base + size), default=_NEVER)
+
+        free = [base for base in self._edges(block, taken) if fits(base)]
         if not free:
             return False
-        block.base = min((self._left(base, base + block.size), base) for base in free)[1]
-        use = _Use(block.base, block.base + block.size, block.last)
+        block.base = min(free, key=lambda base: (left(base), base))
         # whatever lies within the new block is no longer of interest
-        self.past = [u for u in self.past if not (use.base <= u.base and u.end <= use.end)] + [use]
+        self.past = [u for u in self.past if not (block.base <= u.base and u.end <= block.end)]
+        self.past.append(replace(block))
         return True
 
-    def _edges(self, block: Block, taken: list[tuple[int, int]]) -> set[int]:
+    def _edges(self, block: Block, taken: list[Block]) -> set[int]:
         """Bases that are worth a look: next to something, or where something was."""
         if block.only >= 0:
             return {block.only}
-        used = [(u.base, u.end) for u in self.past] + taken
-        edges = {end for _, end in used} | {base - block.size for base, _ in used}
+        used = self.past + taken
+        edges = {u.end for u in used} | {u.base - block.size for u in used}
         return edges | {u.base for u in self.past} | {0, self.size - block.size}
 
-    def _fits(self, base: int, end: int, taken: list[tuple[int, int]]) -> bool:
-        return base >= 0 and end <= self.size and not any(base < e and b < end for b, e in taken)
 
-    def _left(self, base: int, end: int) -> int:
-        """The last step that used a place."""
-        return max((u.last for u in self.past if base < u.end and u.base < end), default=-(1 << 30))
+#: (older, newer) pairs of engines that keep their order without a dependency
+_FREE = {(engine, engine) for engine in Engine} | {(Engine.EXEC, Engine.DRAIN)}
+
+
+def _follows(new: Access, old: Access) -> bool | None:
+    """None: no conflict; True: band p of ``new`` conflicts with bands up to p of ``old`` only."""
+    if new.base >= old.end or old.base >= new.end:
+        return None
+    start_new = new.base + new.stride * np.arange(new.bands)[:, None]
+    start_old = old.base + old.stride * np.arange(old.bands)[None, :]
+    conflict = (start_new < start_old + old.width) & (start_old < start_new + new.width)
+    if not conflict.any():
+        return None
+    return new.banded and old.banded and not np.triu(conflict, 1 + new.first - old.first).any()
+
+
+class Tracker:
+    """Derives dependencies from what each instruction reads and writes, band by band.
+
+    It finds, for a new instruction and every engine, the last operation that it must wait for, and whether
+    waiting band by band (``chain``) is enough. Orders that the hardware guarantees need no dependency:
+    operations of one engine, and results of an array operation against everything that older array operations
+    read or wrote. Operation numbers continue from image to image.
+    """
+
+    def __init__(self) -> None:
+        self.done = dict.fromkeys(Engine, 0)
+        self._history: dict[tuple[Memory, bool, Engine], list[tuple[int, Access]]] = defaultdict(list)
+
+    def depend(self, accesses: list[Access]) -> tuple[dict[Engine, int], set[Engine]]:
+        """Operations (absolute numbers) that must be complete, and the engines to follow by band."""
+        last: dict[Engine, tuple[int, bool]] = {}
+        for new in accesses:
+            for engine in Engine:
+                if (engine, new.engine) in _FREE:
+                    continue
+                for write in (True, False) if new.write else (True,):
+                    self._scan(new, engine, write, last)
+        return {e: op for e, (op, _) in last.items()}, {e for e, (_, chain) in last.items() if chain}
+
+    def _scan(self, new: Access, engine: Engine, write: bool, last: dict[Engine, tuple[int, bool]]) -> None:
+        for op, old in reversed(self._history[new.memory, write, engine]):
+            found, chain = last.get(engine, (op, True))
+            if op < found:
+                return
+            if (follows := _follows(new, old)) is not None:
+                last[engine] = (op, follows and (chain or op > found))
+
+    def commit(self, accesses: list[Access], engines: set[Engine]) -> None:
+        """Append one instruction that enters ``engines``."""
+        for engine in engines:
+            self.done[engine] += 1
+        for new in accesses:
+            if new.memory is Memory.LIVE and not new.write:
+                # engines sample the count when an operation starts, and a selection waits for the
+                # first band of the last attention: whatever is older has started
+                continue
+            if new.write and new.dense:
+                self._forget(new)
+            self._history[new.memory, new.write, new.engine].append((self.done[new.engine], new))
+
+    def _forget(self, new: Access) -> None:
+        """Drop what ``new`` covers: what conflicts with that conflicts with ``new`` too, which is later."""
+        for (memory, _, _), entries in self._history.items():
+            if memory is new.memory:
+                entries[:] = [(k, a) for k, a in entries if not (new.base <= a.base and a.end <= new.end)]
 
 
 class Scheduler:
@@ -85,19 +150,14 @@ class Scheduler:
         self.steps = lowering.steps
 
     def run(self) -> tuple[list[Instruction], list[Operation]]:
-        """All instructions, HEADER to END, and what those between do.
+        """All instructions, HEADER to END, and what those between do; addresses count from the blob's base.
 
-        Load addresses count from the blob's base.
-
-        Raises
-        ------
-        RowvitError
-            There is no room for a block of weights.
+        No room for a block of weights is a `RowvitError`.
         """
         self._order_with_back_off({memory: [] for memory in (Memory.WEIGHT, Memory.PARAM, Memory.NORM)})
         # again, with what the end of the previous image leaves behind
         past = {
-            memory: [_Use(u.base, u.end, u.last - len(self.steps)) for u in room.past]
+            memory: [replace(used, last=used.last - len(self.steps)) for used in room.past]
             for memory, room in self.rooms.items()
         }
         order = self._order_with_back_off(past)
@@ -107,7 +167,7 @@ class Scheduler:
         operations = [item.operation for item in order if item.operation]
         return self._instructions(order), operations
 
-    def _order_with_back_off(self, past: dict[Memory, list[_Use]]) -> list[Load | Step]:
+    def _order_with_back_off(self, past: dict[Memory, list[Block]]) -> list[Load | Step]:
         ahead = [LOOKAHEAD] * len(self.steps)
         while True:
             order, stuck = self._order(ahead, past)
@@ -126,7 +186,7 @@ class Scheduler:
             for i in window:
                 ahead[i] = max(0, ahead[i] - 1)
 
-    def _order(self, ahead: list[int], past: dict[Memory, list[_Use]]) -> tuple[list[Load | Step], int]:
+    def _order(self, ahead: list[int], past: dict[Memory, list[Block]]) -> tuple[list[Load | Step], int]:
         """One attempt; an empty list and the step without room if it fails."""
         self.rooms = {
             Memory.WEIGHT: _Room(self.config.weight_depth, self.lowering.reserved, past[Memory.WEIGHT]),
@@ -149,11 +209,8 @@ class Scheduler:
                 needed = index <= now
                 if not needed and len(early) >= ahead[now]:
                     break
-                if (
-                    load.block
-                    and load.block.base < 0
-                    and not self.rooms[load.block.memory].place(load.block, now)
-                ):
+                block = load.block
+                if block and block.base < 0 and not self.rooms[block.memory].place(block, now):
                     if needed:
                         return [], now
                     break
@@ -167,8 +224,6 @@ class Scheduler:
                     early.append(index)
             order.append(step)
         return order, -1
-
-    # -- instructions ---------------------------------------------------------------------------
 
     def _instructions(self, order: list[Load | Step]) -> list[Instruction]:
         """Dependencies are those of the second of two passes in a row, relative to its own start."""
@@ -206,12 +261,12 @@ class Scheduler:
         flags = frozenset({Flag.PREVIOUS}) if load.previous else frozenset()
         if load.mask:
             flags |= {Flag.GATHER}
-            fields |= dict(mask_base=load.mask.base, band0=load.band0)
-            accesses += [load.mask, Access(Engine.LOAD, False, Memory.LIVE, 0, 1, banded=False)]
-            if load.had:
+            fields |= dict(mask_base=load.mask.words.base, band0=load.mask.band0)
+            accesses += [load.mask.words, Access(Engine.LOAD, False, Memory.LIVE, 0, 1, banded=False)]
+            if load.mask.had:
                 flags |= {Flag.REST}
-                fields |= dict(mask_had=load.had.base)
-                accesses.append(load.had)
+                fields |= dict(mask_had=load.mask.had.base)
+                accesses.append(load.mask.had)
         return Instruction(Op.LOAD, fields, flags), accesses
 
     def _step(self, step: Step) -> tuple[Instruction, list[Access]]:

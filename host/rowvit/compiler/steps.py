@@ -1,14 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What lowering makes and the scheduler orders: steps, loads, and the room that they need."""
+"""What lowering makes and the scheduler orders: steps, loads, their accesses and the room that they need."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from functools import partial
 
-from rowvit.compiler.hazards import Access, Memory
 from rowvit.formats.program import Operation
 from rowvit.hardware.isa import Engine, Instruction, LoadKind
+
+
+class Memory(Enum):
+    TOKEN = auto()  #: words of a row bank
+    WEIGHT = auto()  #: lines of a group
+    RESIDUAL = auto()  #: addresses of a bank
+    PARAM = auto()  #: slots
+    NORM = auto()  #: slots
+    MASK = auto()  #: words
+    SCORE = auto()  #: the one table of token scores
+    LIVE = auto()  #: live count and selection table
+
+
+@dataclass(frozen=True)
+class Access:
+    """Band ``first`` + p touches ``[base + p * stride, + width)`` of ``memory``, for p < bands."""
+
+    engine: Engine
+    write: bool
+    memory: Memory
+    base: int
+    width: int
+    stride: int = 0
+    bands: int = 1
+    first: int = 0
+    #: False: not in band order, so that nobody can follow band by band
+    banded: bool = True
+
+    @property
+    def end(self) -> int:
+        return self.base + (self.bands - 1) * self.stride + self.width
+
+    @property
+    def dense(self) -> bool:
+        return self.bands == 1 or self.stride <= self.width
+
 
 #: the array reads operands, and the drain writes results
 compute_read, compute_write = partial(Access, Engine.EXEC, False), partial(Access, Engine.DRAIN, True)
@@ -16,7 +52,7 @@ compute_read, compute_write = partial(Access, Engine.EXEC, False), partial(Acces
 
 @dataclass(eq=False)
 class Block:
-    """Room for loaded data: lines of weight memory, or one parameter or norm slot (size 1)."""
+    """Room for loaded data, K^T or V: lines of weight memory, or one parameter or norm slot (size 1)."""
 
     memory: Memory
     size: int
@@ -24,6 +60,10 @@ class Block:
     last: int = -1  #: last step that uses it
     base: int = -1  #: where it is, once the scheduler has decided
     only: int = -1  #: the one base that it may have; -1: any
+
+    @property
+    def end(self) -> int:
+        return self.base + self.size
 
 
 @dataclass(eq=False)
@@ -36,10 +76,8 @@ class Load:
     groups: int
     block: Block | None  #: None: residual memory
     offset: int = 0  #: lines from the block's base; residual address
-    mask: Access | None = None  #: GATHER: the mask words
+    mask: Mask | None = None  #: GATHER
     after: int = -1  #: step that it must not overtake: what completes the mask, or reads what it overwrites
-    band0: int = 0
-    had: Access | None = None  #: REST: the mask words of an earlier load of the same rows
     previous: bool = False  #: for the image before
     operation: Operation | None = None  #: the first to use it; None: its step's
 
@@ -52,17 +90,7 @@ class Mask:
     start: int  #: first neuron within the chunk
     words: Access
     band0: int = 0
-    had: Access | None = None  #: the words for the bands before ``band0``
-
-
-@dataclass(eq=False)
-class Reserved:
-    """Lines that hold K^T or V from step ``first`` to step ``last``."""
-
-    base: int
-    size: int
-    first: int
-    last: int
+    had: Access | None = None  #: REST: the words for the bands before ``band0``, whose rows are loaded
 
 
 @dataclass(eq=False)

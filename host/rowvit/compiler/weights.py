@@ -32,15 +32,8 @@ def pad_lanes(array: np.ndarray, channels: int) -> np.ndarray:
 
 
 def pad_heads(array: np.ndarray, head_dim: int, first: int, heads: int, lanes: int) -> np.ndarray:
-    """Channels of ``heads`` heads from ``first`` on, each padded with zeros from ``head_dim`` to ``lanes``.
-
-    Parameters
-    ----------
-    array : array [..., channels of all heads]
-
-    Returns
-    -------
-    array [..., heads * lanes]
+    """Channels of ``heads`` heads from ``first`` on, each padded with zeros from ``head_dim`` to ``lanes``:
+    [..., channels of all heads] to [..., heads * lanes].
     """
     split = array.reshape(*array.shape[:-1], -1, head_dim)[..., first : first + heads, :]
     return pad_lanes(split, lanes).reshape(*array.shape[:-1], heads * lanes)

@@ -7,9 +7,22 @@ waits where its instruction says so. What depends on data (tokens alive, non-zer
 (`rowvit.hardware.pipeline`); ``tests/network/test_cycle_model.py`` compares with the RTL.
 """
 
-from rowvit.cycles.model import predict
-from rowvit.cycles.prediction import LayerTimes, Prediction, Slice
-from rowvit.cycles.statistics import LayerStatistics, Statistics, assumed, measured
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from rowvit.cycles.array import Array
+from rowvit.cycles.data import LayerStatistics, LayerTimes, Prediction, Slice, Statistics, assumed, measured
+from rowvit.cycles.dispatch import dispatch
+from rowvit.cycles.jobs import jobs
+from rowvit.cycles.load import Loader
+from rowvit.cycles.machine import Machine
+from rowvit.cycles.norm import Norm
+from rowvit.cycles.tokens import receive, select
+from rowvit.errors import RowvitError
+from rowvit.formats.program import Program
+from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.memory import Memory
 
 __all__ = [
@@ -23,3 +36,59 @@ __all__ = [
     "measured",
     "predict",
 ]
+
+
+def predict(
+    program: Program,
+    config: HardwareConfig,
+    memory: Memory | None = None,
+    statistics: Statistics | Sequence[Statistics] | None = None,
+    images: int = 1,
+) -> Prediction:
+    """Predict the cycles of a start of the core.
+
+    Parameters
+    ----------
+    program : Program
+    config : HardwareConfig
+        What the program was compiled for.
+    memory : Memory, optional
+    statistics : list of LayerStatistics, or one such list per image, optional
+        From `measured` or, by default, `assumed`.
+    images : int
+        Images of the start.
+
+    Raises
+    ------
+    RowvitError
+        Operations of the program wait for each other.
+    """
+    found = _per_image(statistics or assumed(program), images)
+    machine = Machine(config, memory or Memory(), found, program.meta["architecture"]["depth"])
+    machine.dispatcher = dispatch(machine, jobs(program, config, found))
+    engines = (Loader(machine).run(), Array(machine).run(), Norm(machine).run())
+    for process in (*engines, select(machine), receive(machine), machine.dispatcher):
+        machine.start(process, 0.0)
+    machine.run()
+    if len(machine.ends) < len(found):
+        stuck = ", ".join(queue[0].slice.name for queue in machine.queues.values() if queue)
+        raise RowvitError(f"the program never ends: {stuck} wait for each other", "compile it again")
+    # as in a Result, an image but the last ends with its last mark
+    ends = [marks[-1] for marks in machine.marks[:-1]] + machine.ends[-1:]
+    starts = [0.0, *ends[:-1]]
+    marks = [starts[-1], *machine.marks[-1], ends[-1]]
+    return Prediction(
+        total=round(ends[-1]),
+        layer_cycles=[round(b) - round(a) for a, b in pairwise(marks)],
+        image_cycles=[round(b) - round(a) for a, b in zip(starts, ends, strict=True)],
+        layers=machine.layers,
+        timeline=sorted(machine.timeline, key=lambda s: s.start),
+    )
+
+
+def _per_image(found: Statistics | Sequence[Statistics], images: int) -> list[Statistics]:
+    """Statistics of every image, where those of one may be meant for all."""
+    layers = [layer for layer in found if isinstance(layer, LayerStatistics)]
+    if layers:
+        return [layers] * images
+    return [one for one in found if not isinstance(one, LayerStatistics)][:images]

@@ -3,36 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from rowvit.cycles.data import LayerTimes, Slice
 from rowvit.cycles.jobs import Job
 from rowvit.cycles.machine import Machine, Process
-from rowvit.cycles.prediction import LayerTimes, Slice
+from rowvit.hardware import pipeline
 from rowvit.hardware.isa import Dst, Engine, Flag, LoadKind, Op
-from rowvit.hardware.pipeline import (
-    CAPTURE,
-    NEAR_END,
-    REACT,
-    REACT_BAND,
-    REACT_SPARSE,
-    RESIDUAL_STAGE,
-    SCORE,
-    SOFTMAX,
-    SOFTMAX_GROUP,
-    drain_done,
-)
-
-
-@dataclass
-class _Task:
-    job: Job
-    drained: Slice
-    account: LayerTimes
-
-    @property
-    def chained(self) -> list[tuple[Engine, int, bool]]:
-        """Dependencies that hold band by band."""
-        return [dep for dep in self.job.deps if dep[2]]
 
 
 class Array:
@@ -43,6 +18,10 @@ class Array:
         self._issue_free = 0.0  # the last tile's last scalar has fired
         self._shadow_free = 0.0  # the next tile's last scalar may fire
         self._drain_begin = self._drain_free = 0.0
+        # the operation under way
+        self._job: Job
+        self._drained: Slice
+        self._account: LayerTimes
 
     def run(self) -> Process[None]:
         machine = self.machine
@@ -50,15 +29,15 @@ class Array:
             job = yield from machine.next(Engine.EXEC)
             piece = job.slice
             drained = Slice(Engine.DRAIN, piece.operation, piece.image, piece.number)
-            task = _Task(job, drained, machine.account(job))
+            self._job, self._drained, self._account = job, drained, machine.account(job)
             piece.start = -1.0
             attention = job.instruction.op is Op.ATTN
-            last = yield from self._attention(task) if attention else self._matmul(task)
+            last = yield from self._attention() if attention else self._matmul()
             machine.take(Engine.EXEC)
             machine.finish(job, self._issue_free)
             if not job.void:
                 machine.timeline.append(drained)
-            task.account.busy[Engine.DRAIN] += drained.busy
+            self._account.busy[Engine.DRAIN] += drained.busy
             machine.done(Engine.DRAIN, last)
             if not job.void and Flag.MARK in job.instruction.flags:
                 machine.marks[piece.image].append(last)
@@ -70,11 +49,11 @@ class Array:
         ready, who = yield from self.machine.ready(job.deps, 0)
         if job.time + 2 > ready:
             ready, who = job.time + 2, None
-        return ready + (REACT + react), who
+        return ready + (pipeline.REACT + react), who
 
-    def _tile(self, task: _Task, fires: float, lanes: int, ready: float, who: Engine | None) -> float:
+    def _tile(self, fires: float, lanes: int, ready: float, who: Engine | None) -> float:
         """One tile through array and drain; returns when its results are complete."""
-        piece, drained, account = task.job.slice, task.drained, task.account
+        piece, drained, account = self._job.slice, self._drained, self._account
         start = max(self._issue_free, ready)
         gap = start - self._issue_free
         if gap > 0:
@@ -92,39 +71,37 @@ class Array:
             end = self._shadow_free
         piece.busy += fires
         self._issue_free = end
-        self._drain_begin = begin = max(end + CAPTURE, self._drain_free + 1)
+        self._drain_begin = begin = max(end + pipeline.CAPTURE, self._drain_free + 1)
         self._drain_free = begin + lanes
-        self._shadow_free = self._drain_free - NEAR_END
+        self._shadow_free = self._drain_free - pipeline.NEAR_END
         if drained.busy == 0:
             drained.start = begin
         drained.busy += lanes
-        drained.end = self._drain_free + drain_done(self.config.groups)
+        drained.end = self._drain_free + pipeline.drain_done(self.config.groups)
         return drained.end
 
-    # -- matrix products ------------------------------------------------------------------------
-
-    def _matmul(self, task: _Task) -> Process[float]:
-        machine, config, job, fields = self.machine, self.config, task.job, task.job.instruction.fields
+    def _matmul(self) -> Process[float]:
+        machine, config, job, fields = self.machine, self.config, self._job, self._job.instruction.fields
         first = fields["band0"]
         end = min(config.bands(job.live), first + fields["bands"])
         ready, who = yield from self._first(job, first)
         if job.void or end <= first:
             self._issue_free = max(self._issue_free, ready) + 1
             job.slice.start = self._issue_free
-            last = max(self._issue_free, self._drain_free) + drain_done(config.groups)
-            task.drained.start = task.drained.end = last
+            last = max(self._issue_free, self._drain_free) + pipeline.drain_done(config.groups)
+            self._drained.start = self._drained.end = last
             return last
         last = 0.0
         for band in range(first, end):
-            if band > 0 and task.chained:
-                time, waited = yield from machine.ready(task.chained, band)
-                if band > first or time + REACT_BAND > ready:
-                    ready, who = time + REACT_BAND, waited
+            if band > 0 and job.chained:
+                time, waited = yield from machine.ready(job.chained, band)
+                if band > first or time + pipeline.REACT_BAND > ready:
+                    ready, who = time + pipeline.REACT_BAND, waited
             yield from machine.until(max(self._issue_free, ready))
             fires, scalars = self._scalars(job, band)
             lanes = config.lanes * self._words_per_lane(job, band)
-            last = self._tile(task, fires, lanes, ready, who)
-            task.account.macs += scalars * fields["groups"] * config.lanes
+            last = self._tile(fires, lanes, ready, who)
+            self._account.macs += scalars * fields["groups"] * config.lanes
             self._claim(job, fires, lanes)
             if band + 1 < end:
                 machine.band_done(Engine.DRAIN, last, band + 1 - len(machine.progress[Engine.DRAIN].bands))
@@ -158,7 +135,7 @@ class Array:
         dst = fields["dst"]
         period = max(fires, lanes + 1)
         if dst == Dst.RESIDUAL:
-            begin = self._drain_begin + RESIDUAL_STAGE
+            begin = self._drain_begin + pipeline.RESIDUAL_STAGE
             machine.residual.append((begin, begin + lanes))
             machine.stores[LoadKind.RESIDUAL] = self._drain_free, (period - lanes) / period
         elif dst in (Dst.KEY, Dst.VALUE):
@@ -169,50 +146,48 @@ class Array:
             machine.other_words += fields["count"] / 4
             self._shadow_free = self._drain_free
 
-    # -- attention ------------------------------------------------------------------------------
-
-    def _attention(self, task: _Task) -> Process[float]:
+    def _attention(self) -> Process[float]:
         """The next band's scores go before this one's probabilities, which softmax makes meanwhile."""
-        machine, job = self.machine, task.job
+        machine, job = self.machine, self._job
         bands = self.config.bands(job.live)
         ready, who = yield from self._first(job, self.config.groups)
         weighed: list[float] = []  # when a band's P is complete
         softmax_free = last = 0.0
         for band in range(bands + 1):
             if band < bands:
-                if band > 0 and task.chained:
-                    time, who = yield from machine.ready(task.chained, band)
-                    ready = time + REACT_BAND
+                if band > 0 and job.chained:
+                    time, who = yield from machine.ready(job.chained, band)
+                    ready = time + pipeline.REACT_BAND
                 yield from machine.until(max(self._issue_free, ready))
-                softmax_free = self._scores(task, band, ready, who, softmax_free)
+                softmax_free = self._scores(band, ready, who, softmax_free)
                 weighed.append(softmax_free)
             if band > 0:
-                ready_p = weighed[band - 1] + REACT_SPARSE
+                ready_p = weighed[band - 1] + pipeline.REACT_SPARSE
                 yield from machine.until(max(self._issue_free, ready_p))
-                last = self._weigh(task, band - 1, ready_p)
+                last = self._weigh(band - 1, ready_p)
                 if band < bands:
                     machine.band_done(Engine.DRAIN, last)
         return last
 
-    def _scores(self, task: _Task, band: int, ready: float, who: Engine | None, free: float) -> float:
+    def _scores(self, band: int, ready: float, who: Engine | None, free: float) -> float:
         """Q K^T of a band and its softmax, which is ``free`` from then on; returns when P is complete."""
-        config, job, fields = self.config, task.job, task.job.instruction.fields
+        config, job, fields = self.config, self._job, self._job.instruction.fields
         tiles = -(-job.live // config.lanes)
         for _ in range(tiles):
-            self._tile(task, fields["head_dim"], config.lanes, ready, who)
+            self._tile(fields["head_dim"], config.lanes, ready, who)
         scalars = tiles * fields["head_dim"] * self._rows(job, band)
-        task.account.macs += scalars * fields["groups"] * config.lanes
-        begin = max(free, self._drain_free + RESIDUAL_STAGE + 2)
-        end = begin + config.lanes * tiles + SOFTMAX + SOFTMAX_GROUP * config.groups
+        self._account.macs += scalars * fields["groups"] * config.lanes
+        begin = max(free, self._drain_free + pipeline.RESIDUAL_STAGE + 2)
+        end = begin + config.lanes * tiles + pipeline.SOFTMAX + pipeline.SOFTMAX_GROUP * config.groups
         if band == 0 and Flag.SCORE in job.instruction.flags:
-            end += fields["groups"] * (job.live + SCORE)
-        task.account.softmax += end - begin
+            end += fields["groups"] * (job.live + pipeline.SCORE)
+        self._account.softmax += end - begin
         return end
 
-    def _weigh(self, task: _Task, band: int, ready: float) -> float:
+    def _weigh(self, band: int, ready: float) -> float:
         """P V of a band."""
-        config, job = self.config, task.job
+        config, job = self.config, self._job
         pair = slice(band * config.rows, (band + 1) * config.rows)
         fires = max(job.rows[pair].max(), 5.0 * -(-job.live // config.lanes))
-        task.account.macs += job.work[pair].sum() * config.lanes
-        return self._tile(task, fires, config.lanes, ready, Engine.EXEC)
+        self._account.macs += job.work[pair].sum() * config.lanes
+        return self._tile(fires, config.lanes, ready, Engine.EXEC)

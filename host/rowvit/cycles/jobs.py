@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
-from rowvit.cycles.prediction import Slice
-from rowvit.cycles.statistics import LayerStatistics, Statistics
+from rowvit.cycles.data import LayerStatistics, Slice, Statistics
 from rowvit.formats.program import Operation, Program
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import QUEUE, Engine, Flag, Instruction, LoadKind, Op
@@ -18,8 +18,7 @@ from rowvit.hardware.isa import QUEUE, Engine, Flag, Instruction, LoadKind, Op
 Dependency = tuple[Engine, int, bool]
 
 
-def _empty() -> np.ndarray:
-    return np.empty(0)
+_empty = partial(np.empty, 0)
 
 
 @dataclass(eq=False)
@@ -38,6 +37,11 @@ class Job:
     scan: int = 0  #: LOAD, gather: mask words
     fetched: int = 0  #: LOAD, gather: rows
     time: float = 0.0  #: when it enters its queue
+
+    @property
+    def chained(self) -> list[Dependency]:
+        """Dependencies that hold band by band."""
+        return [dep for dep in self.deps if dep[2]]
 
 
 def jobs(program: Program, config: HardwareConfig, statistics: list[Statistics]) -> list[Job]:
@@ -104,9 +108,7 @@ class _Work:
             if Flag.GATHER in instruction.flags:
                 self._gather(job, layers[operation.layer])
             else:
-                job.words = self._words(
-                    job.slice.load, instruction.fields["rows"], instruction.fields["groups"]
-                )
+                job.words = self._words(job.slice.load, fields["rows"], fields["groups"])
 
     def _words(self, kind: LoadKind, rows: int, groups: int) -> int:
         if kind is LoadKind.WEIGHT:
@@ -121,7 +123,7 @@ class _Work:
         chunk, tile = operation.chunk or 0, operation.row_tile or 0
         begin = chunk * self.chunk + fields["dst"] - self.bases[operation]
         end = min(begin + fields["rows"], (chunk + 1) * self.chunk)
-        first = layer.first[tile, begin:end] if tile < len(layer.first) else _empty()
+        first = layer.first[tile, begin:end] if tile < len(layer.first) else np.empty(0)
         low, high = 0, layer.after
         if Flag.REST in job.instruction.flags:
             low = fields["band0"] * config.rows

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+from rowvit.cycles.data import Slice
 from rowvit.cycles.jobs import Job
 from rowvit.cycles.machine import Machine, Process
-from rowvit.cycles.prediction import Slice
 from rowvit.hardware.isa import Engine, LoadKind
 from rowvit.hardware.pipeline import LOAD_FIFO, READ
 

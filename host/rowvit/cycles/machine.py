@@ -9,9 +9,8 @@ from collections.abc import Generator
 from itertools import count
 from typing import Any, TypeVar
 
+from rowvit.cycles.data import LayerTimes, Slice, Statistics
 from rowvit.cycles.jobs import Dependency, Job
-from rowvit.cycles.prediction import LayerTimes, Slice
-from rowvit.cycles.statistics import Statistics
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import Engine, LoadKind
 from rowvit.hardware.memory import Memory
@@ -42,22 +41,11 @@ class Progress:
             return self.bands[band]
         return None
 
-    def complete(self, time: float) -> None:
-        self.done.append(time)
-        self.last, self.bands = self.bands, []
-
 
 class Machine:
     """Event kernel, queues and progress of the engines, and the resources that they take from each other.
 
-    Parameters
-    ----------
-    config : HardwareConfig
-    memory : Memory
-    statistics : list of Statistics
-        Of every image.
-    depth : int
-        Layers of the network.
+    ``statistics`` are those of every image, ``depth`` is the network's.
     """
 
     def __init__(
@@ -143,7 +131,9 @@ class Machine:
 
     def done(self, engine: Engine, time: float) -> None:
         """The engine's operation is complete."""
-        self.progress[engine].complete(time)
+        progress = self.progress[engine]
+        progress.done.append(time)
+        progress.last, progress.bands = progress.bands, []
         self._wake(engine)
 
     def _wake(self, engine: Engine) -> None:

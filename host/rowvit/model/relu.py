@@ -22,24 +22,12 @@ from rowvit.model.vit import ACTIVATIONS, VisionTransformer, predict
 
 @dataclass(frozen=True)
 class ReluLayer:
-    """The effect of converting one layer.
+    """The effect of converting one layer."""
 
-    Parameters
-    ----------
-    layer : int
-        Counted from 0.
-    error : float
-        Relative squared error of the refitted FFN's output against the GELU block's.
-    swapped : float
-        The same with the old matrix.
-    zeros : float
-        Share of zeros among the layer's hidden activations.
-    """
-
-    layer: int
-    error: float
-    swapped: float
-    zeros: float
+    layer: int  #: counted from 0
+    error: float  #: relative squared error of the refitted FFN's output against the GELU block's
+    swapped: float  #: the same with the old matrix
+    zeros: float  #: share of zeros among the layer's hidden activations
 
 
 class _Sums:

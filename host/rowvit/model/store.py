@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,33 +26,17 @@ KEY = "rowvit-float"
 
 @dataclass
 class Card:
-    """What is known about a network besides its weights; it is copied into the package.
-
-    Parameters
-    ----------
-    name : str
-    classes : list of str
-        Class names; empty if the network has no head.
-    mean, std : lists of three floats
-        Of pixels in 0..1.
-    resize : str
-        "bicubic" or "bilinear".
-    licence, source : str
-    accuracy : dict
-        Figures, and the set on which they were measured.
-    history : list of str
-        What was done to the network, one line per step.
-    """
+    """What is known about a network besides its weights; it is copied into the package."""
 
     name: str
-    classes: list[str] = field(default_factory=list)
-    mean: list[float] = field(default_factory=lambda: [0.5] * 3)
-    std: list[float] = field(default_factory=lambda: [0.5] * 3)
-    resize: str = "bicubic"
+    classes: list[str] = field(default_factory=list)  #: names; empty if the network has no head
+    mean: list[float] = field(default_factory=lambda: [0.5] * 3)  #: of pixels in 0..1, by channel
+    std: list[float] = field(default_factory=lambda: [0.5] * 3)  #: likewise
+    resize: str = "bicubic"  #: or "bilinear"
     licence: str = ""
     source: str = ""
-    accuracy: dict = field(default_factory=dict)
-    history: list[str] = field(default_factory=list)
+    accuracy: dict = field(default_factory=dict)  #: figures, and the set on which they were measured
+    history: list[str] = field(default_factory=list)  #: what was done to the network, one line per step
 
 
 def save(path: str | os.PathLike, model: VisionTransformer, card: Card) -> None:
@@ -90,7 +75,10 @@ def load(path: str | os.PathLike) -> tuple[VisionTransformer, Card]:
         description = json.loads(metadata[KEY])
         version = description["format"]
         if version == FORMAT:
-            config, card = _config(description["config"]), Card(**description["card"])
+            values: dict[str, Any] = {}
+            for key, value in description["config"].items():
+                values[key] = tuple(value) if isinstance(value, list) else value
+            config, card = ViTConfig(**values), Card(**description["card"])
     except RowvitError as error:
         raise RowvitError(f"{path}: {error.message}", error.advice) from error
     except (ValueError, KeyError, TypeError) as error:
@@ -100,14 +88,6 @@ def load(path: str | os.PathLike) -> tuple[VisionTransformer, Card]:
     model = VisionTransformer(config)
     load_state(model, {name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}, path)
     return model.eval(), card
-
-
-def _config(values: Mapping) -> ViTConfig:
-    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-    unknown = values.keys() - {field.name for field in fields(ViTConfig)}
-    if unknown:
-        raise KeyError(sorted(unknown)[0])
-    return ViTConfig(**{**values, **lists})
 
 
 def load_state(model: VisionTransformer, state: Mapping[str, Tensor], source: object) -> None:

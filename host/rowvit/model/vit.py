@@ -26,8 +26,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": partial(nn.functional.gelu, approximate="tanh"),
 }
 POOLS = ("token", "mean", "norm-mean")
-
-
 #: arguments at which activation functions are compared
 GRID = np.linspace(-12.0, 12.0, 2401)
 
@@ -49,54 +47,32 @@ Observer = Callable[[str, Tensor], None]
 class ViTConfig:
     """Architecture of the float network.
 
-    Parameters
-    ----------
-    image_size, patch_size : int
-        In pixels; images and patches are square.
-    dim, depth, heads, hidden : int
-    classes : int
-        0: no head, the network ends in features.
-    act : str
-        A key of `ACTIVATIONS`; only ReLU networks can be quantised.
-    pruning : tuple of {layer (0-based), keep}
-    ffn2_rule : str
-        "none", "image" or "tile" (with ``tile_rows``): which rows of W2 count as fetched; results are the
-        same.
-    tile_rows : int
-    thresholds : tuple of float
-        Per layer; hidden activations below it are dropped (lossy). Empty for none.
-    prefix : int
-        Tokens before the patches: the class token, then a distillation token or registers.
-    pool : str
-        What the head sees: "token", the class token after the final LayerNorm; "mean", that LayerNorm of
-        the patches' mean; "norm-mean", the mean of the patches after it.
-    distilled : bool
-        A second head on token 1; the logits are the mean of both (DeiT).
-    eps : float
-        Of every LayerNorm.
-
     Raises
     ------
     RowvitError
         If the values contradict each other.
     """
 
-    image_size: int
-    patch_size: int
+    image_size: int  #: pixels per side of the square image
+    patch_size: int  #: likewise of a patch
     dim: int
     depth: int
     heads: int
     hidden: int
-    classes: int
-    act: str = "relu"
-    pruning: tuple[dict, ...] = ()
+    classes: int  #: 0: no head, the network ends in features
+    act: str = "relu"  #: a key of `ACTIVATIONS`; only ReLU networks can be quantised
+    pruning: tuple[dict, ...] = ()  #: {layer (0-based), keep}
+    #: "none", "image" or "tile" (with ``tile_rows``): which rows of W2 count as fetched; results are the same
     ffn2_rule: str = "none"
     tile_rows: int = 16
+    #: per layer; hidden activations below it are dropped (lossy). Empty for none
     thresholds: tuple[float, ...] = ()
-    prefix: int = 1
+    prefix: int = 1  #: tokens before the patches: the class token, then a distillation token or registers
+    #: what the head sees: "token", the class token after the final LayerNorm; "mean", that LayerNorm of the
+    #: patches' mean; "norm-mean", the mean of the patches after it
     pool: str = "token"
-    distilled: bool = False
-    eps: float = 1e-6
+    distilled: bool = False  #: a second head on token 1; the logits are the mean of both (DeiT)
+    eps: float = 1e-6  #: of every LayerNorm
 
     def __post_init__(self) -> None:
         positive = ("image_size", "patch_size", "dim", "depth", "heads", "hidden")

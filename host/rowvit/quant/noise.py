@@ -22,22 +22,13 @@ _BATCH = 16
 class LayerNoise:
     """Signal-to-noise ratios of one layer, in dB.
 
-    Parameters
-    ----------
-    layer : str
-        "embed", the layer's number from 0, or "logits".
-    activations : dict of float
-        Of rounding and clipping alone, per activation.
-    weights : float
-        Of rounding alone, in the worst of the layer's matrices.
-    attention, ffn : float
-        Of the integer network's residual stream against the float network's, including the error of all
-        earlier layers. "embed" and "logits" have only ``ffn``.
+    ``attention`` and ``ffn`` are those of the integer network's residual stream against the float network's,
+    including the error of all earlier layers. "embed" and "logits" have only ``ffn``.
     """
 
-    layer: str
-    activations: dict[str, float]
-    weights: float | None
+    layer: str  #: "embed", the layer's number from 0, or "logits"
+    activations: dict[str, float]  #: of rounding and clipping alone, per activation
+    weights: float | None  #: of rounding alone, in the worst of the layer's matrices
     attention: float | None
     ffn: float
 

@@ -33,29 +33,6 @@ _BIAS_PEAK = 1 << 23  # half of the accumulator's clamp; the products use the ot
 class QuantOptions:
     """Options of the quantiser.
 
-    Parameters
-    ----------
-    name : str
-    classes : sequence of str
-    mean, std : sequences of three floats
-        Of pixels in 0..1.
-    resize : str
-        "bicubic" or "bilinear".
-    ffn2_rule : str
-        "none", "image" or "tile".
-    tile_rows : int
-    ffn_chunk : int
-        Hidden neurons per chunk of FFN2.
-    threshold_energy : float
-        Lossy threshold rule: every layer gets the largest threshold below which the hidden activations
-        hold at most this share of the squared sum. 0 disables the rule.
-    method : str
-        How scales of activations are chosen; see `Statistics.scale`.
-    percentile : float
-    power_of_two : bool
-        Requantisation multiplies by powers of two only; the scales of weights are adapted to that.
-    licence, source : str
-
     Raises
     ------
     RowvitError
@@ -64,15 +41,18 @@ class QuantOptions:
 
     name: str
     classes: Sequence[str]
-    mean: Sequence[float] = (0.5, 0.5, 0.5)
-    std: Sequence[float] = (0.5, 0.5, 0.5)
-    resize: str = "bicubic"
-    ffn2_rule: str = "image"
+    mean: Sequence[float] = (0.5, 0.5, 0.5)  #: of pixels in 0..1, by channel
+    std: Sequence[float] = (0.5, 0.5, 0.5)  #: likewise
+    resize: str = "bicubic"  #: or "bilinear"
+    ffn2_rule: str = "image"  #: or "none" or "tile"
     tile_rows: int = 16
-    ffn_chunk: int = 256
+    ffn_chunk: int = 256  #: hidden neurons per chunk of FFN2
+    #: lossy threshold rule: every layer gets the largest threshold below which the hidden activations hold at
+    #: most this share of the squared sum; 0 disables the rule
     threshold_energy: float = 0.0
-    method: str = "mse"
+    method: str = "mse"  #: how scales of activations are chosen; see `Statistics.scale`
     percentile: float = 99.99
+    #: requantisation multiplies by powers of two only; the scales of weights are adapted to that
     power_of_two: bool = False
     licence: str = ""
     source: str = ""
@@ -104,11 +84,8 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
     """
     config = model.config
     refuse_what_does_not_run(model)
-    if (
-        photos.dtype != np.uint8
-        or photos.shape[1:] != (config.image_size, config.image_size, 3)
-        or not len(photos)
-    ):
+    shape = config.image_size, config.image_size, 3
+    if photos.dtype != np.uint8 or photos.shape[1:] != shape or not len(photos):
         raise RowvitError(
             f"calibration photos are {photos.dtype} {list(photos.shape)},"
             f" expected uint8 [images, {config.image_size}, {config.image_size}, 3]"
@@ -221,13 +198,11 @@ class _Builder:
         unit = self._scale(observed)
         gain = self.state[f"{source}.weight"] / unit / 1024  # z has 10 fraction bits
         offset = self.state[f"{source}.bias"] / unit
-        shift = 31
-        while shift and (
-            np.abs(gain).max() * 2**shift > 32767 or np.abs(offset).max() * 2**shift >= 2**31 - 1
-        ):
+        peak, shift = np.abs(gain).max(), 31
+        while shift and (peak * 2**shift > 32767 or np.abs(offset).max() * 2**shift >= 2**31 - 1):
             shift -= 1
-        if np.abs(gain).max() * 2**shift > 32767:
-            raise RowvitError(f"{source}: LayerNorm gain {np.abs(gain).max() * 1024:g} cannot be represented")
+        if peak * 2**shift > 32767:
+            raise RowvitError(f"{source}: LayerNorm gain {peak * 1024:g} cannot be represented")
         self.tensors[f"{name}.g"] = np.round(gain * 2**shift).astype(np.int16)
         self.tensors[f"{name}.b"] = np.round(offset * 2**shift).astype(np.int32)
         return shift, unit

@@ -98,22 +98,19 @@ def smooth(
     with torch.no_grad():
         for i, block in enumerate(model.blocks):
             qkv, proj, fc1, fc2 = block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2
-            if "norm" in places:
-                for norm, linear, name in ((block.norm1, qkv, "norm1"), (block.norm2, fc1, "norm2")):
-                    factor = _factors(channels[f"layers.{i}.{name}"], linear.weight, strength)
-                    norm.weight.div_(factor)
-                    norm.bias.div_(factor)
-                    linear.weight.mul_(factor)
-            if "value" in places:
-                factor = _factors(channels[f"layers.{i}.o"], proj.weight, strength)
-                qkv.weight[2 * dim :] /= factor[:, None]
-                qkv.bias[2 * dim :] /= factor
-                proj.weight.mul_(factor)
-            if "hidden" in places:
-                factor = _factors(channels[f"layers.{i}.hidden"], fc2.weight, strength)
-                fc1.weight.div_(factor[:, None])
-                fc1.bias.div_(factor)
-                fc2.weight.mul_(factor)
+            # place, activation, gain (a column) and bias that make it, weight that takes it
+            steps = (
+                ("norm", "norm1", block.norm1.weight[:, None], block.norm1.bias, qkv.weight),
+                ("norm", "norm2", block.norm2.weight[:, None], block.norm2.bias, fc1.weight),
+                ("value", "o", qkv.weight[2 * dim :], qkv.bias[2 * dim :], proj.weight),
+                ("hidden", "hidden", fc1.weight, fc1.bias, fc2.weight),
+            )
+            for place, name, gain, bias, weight in steps:
+                if place in places:
+                    factor = _factors(channels[f"layers.{i}.{name}"], weight, strength)
+                    gain.div_(factor[:, None])
+                    bias.div_(factor)
+                    weight.mul_(factor)
     return model
 
 

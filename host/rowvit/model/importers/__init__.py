@@ -23,18 +23,11 @@ _HIDDEN_ACTS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
 
 @dataclass
 class Imported:
-    """A float network, its card, and notes for the user.
-
-    Parameters
-    ----------
-    model : VisionTransformer
-    card : Card
-    notes : list of str
-        Assumptions, what was left out, and how far the output is from the original's.
-    """
+    """A float network, its card, and notes for the user."""
 
     model: VisionTransformer
     card: Card
+    #: assumptions, what was left out, and how far the output is from the original's
     notes: list[str] = field(default_factory=list)
 
 

@@ -40,40 +40,37 @@ _SHAPES = (
 _HEAD_SIZE = 64  # channels, in every common vision transformer
 _WRAPPERS = re.compile(r"(module\.|model\.|backbone\.|_orig_mod\.|vit\.|deit\.|dinov2(_with_registers)?\.)+")
 #: names in transformers and torchvision, and the corresponding names in timm
-_NAMES = [
-    (re.compile(pattern), name)
-    for pattern, name in (
-        # transformers: ViT, DeiT, DINOv2
-        (r"embeddings\.cls_token", "cls_token"),
-        (r"embeddings\.distillation_token", "dist_token"),
-        (r"embeddings\.register_tokens", "reg_token"),
-        (r"embeddings\.mask_token", "mask_token"),
-        (r"embeddings\.position_embeddings", "pos_embed"),
-        (r"embeddings\.patch_embeddings\.projection\.(.*)", r"patch_embed.proj.\1"),
-        (r"encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(.*)", r"blocks.\1.attn.\2.\3"),
-        (r"encoder\.layer\.(\d+)\.attention\.output\.dense\.(.*)", r"blocks.\1.attn.proj.\2"),
-        (r"encoder\.layer\.(\d+)\.intermediate\.dense\.(.*)", r"blocks.\1.mlp.fc1.\2"),
-        (r"encoder\.layer\.(\d+)\.output\.dense\.(.*)", r"blocks.\1.mlp.fc2.\2"),
-        (r"encoder\.layer\.(\d+)\.layernorm_before\.(.*)", r"blocks.\1.norm1.\2"),
-        (r"encoder\.layer\.(\d+)\.layernorm_after\.(.*)", r"blocks.\1.norm2.\2"),
-        (r"encoder\.layer\.(\d+)\.layer_scale(\d)\.lambda1", r"blocks.\1.ls\2.gamma"),
-        (r"encoder\.layer\.(\d+)\.((?:norm|mlp).*)", r"blocks.\1.\2"),
-        (r"layernorm\.(.*)", r"norm.\1"),
-        (r"(?:cls_)?classifier\.(.*)", r"head.\1"),
-        (r"distillation_classifier\.(.*)", r"head_dist.\1"),
-        # torchvision
-        (r"class_token", "cls_token"),
-        (r"conv_proj\.(.*)", r"patch_embed.proj.\1"),
-        (r"encoder\.pos_embedding", "pos_embed"),
-        (r"encoder\.layers\.encoder_layer_(\d+)\.ln_(\d)\.(.*)", r"blocks.\1.norm\2.\3"),
-        (r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.in_proj_(.*)", r"blocks.\1.attn.qkv.\2"),
-        (r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.out_proj\.(.*)", r"blocks.\1.attn.proj.\2"),
-        (r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:0|linear_1)\.(.*)", r"blocks.\1.mlp.fc1.\2"),
-        (r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:3|linear_2)\.(.*)", r"blocks.\1.mlp.fc2.\2"),
-        (r"encoder\.ln\.(.*)", r"norm.\1"),
-        (r"heads\.head\.(.*)", r"head.\1"),
-    )
-]
+_NAMES = (
+    # transformers: ViT, DeiT, DINOv2
+    (r"embeddings\.cls_token", "cls_token"),
+    (r"embeddings\.distillation_token", "dist_token"),
+    (r"embeddings\.register_tokens", "reg_token"),
+    (r"embeddings\.mask_token", "mask_token"),
+    (r"embeddings\.position_embeddings", "pos_embed"),
+    (r"embeddings\.patch_embeddings\.projection\.(.*)", r"patch_embed.proj.\1"),
+    (r"encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(.*)", r"blocks.\1.attn.\2.\3"),
+    (r"encoder\.layer\.(\d+)\.attention\.output\.dense\.(.*)", r"blocks.\1.attn.proj.\2"),
+    (r"encoder\.layer\.(\d+)\.intermediate\.dense\.(.*)", r"blocks.\1.mlp.fc1.\2"),
+    (r"encoder\.layer\.(\d+)\.output\.dense\.(.*)", r"blocks.\1.mlp.fc2.\2"),
+    (r"encoder\.layer\.(\d+)\.layernorm_before\.(.*)", r"blocks.\1.norm1.\2"),
+    (r"encoder\.layer\.(\d+)\.layernorm_after\.(.*)", r"blocks.\1.norm2.\2"),
+    (r"encoder\.layer\.(\d+)\.layer_scale(\d)\.lambda1", r"blocks.\1.ls\2.gamma"),
+    (r"encoder\.layer\.(\d+)\.((?:norm|mlp).*)", r"blocks.\1.\2"),
+    (r"layernorm\.(.*)", r"norm.\1"),
+    (r"(?:cls_)?classifier\.(.*)", r"head.\1"),
+    (r"distillation_classifier\.(.*)", r"head_dist.\1"),
+    # torchvision
+    (r"class_token", "cls_token"),
+    (r"conv_proj\.(.*)", r"patch_embed.proj.\1"),
+    (r"encoder\.pos_embedding", "pos_embed"),
+    (r"encoder\.layers\.encoder_layer_(\d+)\.ln_(\d)\.(.*)", r"blocks.\1.norm\2.\3"),
+    (r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.in_proj_(.*)", r"blocks.\1.attn.qkv.\2"),
+    (r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.out_proj\.(.*)", r"blocks.\1.attn.proj.\2"),
+    (r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:0|linear_1)\.(.*)", r"blocks.\1.mlp.fc1.\2"),
+    (r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:3|linear_2)\.(.*)", r"blocks.\1.mlp.fc2.\2"),
+    (r"encoder\.ln\.(.*)", r"norm.\1"),
+    (r"heads\.head\.(.*)", r"head.\1"),
+)
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -98,11 +95,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
         ) from error
     for key in ("state_dict", "model"):
         state = state.get(key, state) if isinstance(state, Mapping) else state
-    if (
-        not isinstance(state, Mapping)
-        or not state
-        or not all(isinstance(value, Tensor) for value in state.values())
-    ):
+    if not (isinstance(state, Mapping) and state and all(isinstance(t, Tensor) for t in state.values())):
         raise RowvitError(f"{path}: holds no state dict", "save model.state_dict()")
     return dict(state)
 
@@ -117,7 +110,7 @@ def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in state.items():
         name = _WRAPPERS.sub("", name, count=1) if _WRAPPERS.match(name) else name
         for pattern, new in _NAMES:
-            if match := pattern.fullmatch(name):
+            if match := re.fullmatch(pattern, name):
                 name = match.expand(new)
                 break
         renamed[name] = tensor
@@ -218,12 +211,7 @@ def _require_shapes(state: Mapping[str, Tensor], dim: int) -> None:
 
 
 def _join_prefix(state: dict[str, Tensor], dim: int) -> tuple[int, int]:
-    """Make one ``cls_token`` of all prefix tokens and one ``pos_embed`` for all tokens.
-
-    Returns
-    -------
-    prefix, grid : int
-    """
+    """Make one ``cls_token`` of all prefix tokens and one ``pos_embed`` for all; returns (prefix, grid)."""
     parts = [state.pop(name) for name in ("cls_token", "dist_token", "reg_token") if name in state]
     prefix = sum(part.shape[1] for part in parts)
     state["cls_token"] = torch.cat(parts, dim=1) if parts else torch.zeros(1, 0, dim)

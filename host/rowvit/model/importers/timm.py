@@ -135,24 +135,20 @@ def from_module(module: nn.Module) -> tuple[VisionTransformer, float]:
 
 
 def card(module: nn.Module, name: str, classes: int) -> Card:
-    """What timm says about a model: preprocessing, licence, class names if they are ImageNet's."""
+    """What timm says about a model: preprocessing, licence, class names if they are ImageNet's 1000."""
+    from timm.data import ImageNetInfo
+
+    names = [str(index) for index in range(classes)]
+    if classes == 1000:
+        info = ImageNetInfo()
+        names = [info.index_to_description(index).split(",")[0] for index in range(classes)]
     known: dict = dict(getattr(module, "pretrained_cfg", {}) or {})
     return Card(
         name=name,
-        classes=class_names(classes),
+        classes=names,
         mean=[float(value) for value in known.get("mean", [0.5] * 3)],
         std=[float(value) for value in known.get("std", [0.5] * 3)],
         resize="bilinear" if known.get("interpolation") == "bilinear" else "bicubic",
         licence=known.get("license") or "",
         source=f"timm {known.get('hf_hub_id') or name}".rstrip("/"),
     )
-
-
-def class_names(count: int) -> list[str]:
-    """ImageNet's names for 1000 classes, else numbers."""
-    if count != 1000:
-        return [str(index) for index in range(count)]
-    from timm.data import ImageNetInfo
-
-    info = ImageNetInfo()
-    return [info.index_to_description(index).split(",")[0] for index in range(count)]

@@ -1,6 +1,125 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX files of any exporter to the float network."""
+"""ONNX files of any exporter to the float network.
 
-from rowvit.model.importers.onnx.file import OnnxResult, read_onnx
+`graph` prepares the file, and finds the weights before the first LayerNorm by running that part. From there
+on `interpreter` says what the tensors mean (`values`), and `reader` reads the network off the output. In the
+end both are run and compared.
+"""
 
-__all__ = ["OnnxResult", "read_onnx"]
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from rowvit.errors import RowvitError
+from rowvit.model.importers.onnx import values as flow
+from rowvit.model.importers.onnx.graph import Graph, embedding, embedding_tensor
+from rowvit.model.importers.onnx.interpreter import interpret
+from rowvit.model.importers.onnx.reader import Reader
+from rowvit.model.vit import VisionTransformer
+
+TOLERANCE = 1e-3  # of the output's peak; float32 networks come within 1e-5
+
+
+@dataclass
+class OnnxResult:
+    """An imported network."""
+
+    model: VisionTransformer
+    difference: float  #: largest, from onnxruntime's output, relative to that output's largest magnitude
+    dropped: str = ""  #: the first node after the encoder that is left out; empty if none is
+
+
+def read_onnx(
+    path: str | os.PathLike, image_size: int | None = None, output: str | None = None, encoder: bool = False
+) -> OnnxResult:
+    """Read a vision transformer.
+
+    Parameters
+    ----------
+    path : path
+    image_size : int, optional
+        Needed where the file leaves the image's size open; has no effect where it does not.
+    output : str, optional
+        The graph's output to import; by default the first.
+    encoder : bool
+        End with the last LayerNorm, whatever follows it; the network has no head then.
+
+    Raises
+    ------
+    RowvitError
+        If the file is no ONNX model, or no vision transformer that the accelerator runs: then the
+        message names the node that says so.
+    """
+    graph = Graph(path, image_size)
+    output = graph.outputs[0] if output is None else output
+    if output not in graph.outputs:
+        raise RowvitError(f"{path}: has no output {output!r}", f"it has {', '.join(graph.outputs)}")
+    first = embedding_tensor(graph)
+    state = embedding(graph, first)
+    tokens, dim = state["pos_embed"].shape[1:]
+    stream = flow.Stream(dim, f"the embedding {first!r}")
+    values: dict[str, flow.Value] = {
+        **graph.constants,
+        graph.input: flow.Image(graph.shape),
+        first: flow.View(stream, np.arange(tokens * dim).reshape(1, tokens, dim)),
+    }
+    interpret(graph, graph.needed([output], until=[first]), values)
+    end, dropped = values.get(output), ""
+    if encoder:
+        output, end, dropped = _last_norm(graph, values, output)
+    if isinstance(end, flow.Unknown):
+        raise RowvitError(f"{path}: {end.reason}")
+    if not isinstance(end, flow.View):
+        raise RowvitError(f"{path}: output {output!r} does not depend on the transformer")
+    try:
+        model = Reader(graph.side, state).network(end)
+    except flow.NotUnderstood as error:
+        raise RowvitError(f"{path}: {error}") from error
+    return OnnxResult(model, _difference(graph, model, end, output), dropped)
+
+
+def _last_norm(
+    graph: Graph, values: dict[str, flow.Value], output: str
+) -> tuple[str, flow.Value | None, str]:
+    """The last LayerNorm's tensor and meaning, and the first node behind it that is left out."""
+    after = values.get(output)
+    found: list[tuple[str, flow.View[flow.Normed]]] = []
+    for name in (name for node in graph.nodes for name in node.output):
+        value = values.get(name)
+        if flow.shows(value, flow.Normed):
+            if found and found[0][1].of is not value.of:
+                found.clear()
+            found.append((name, value))
+    if not found:
+        return output, after, ""
+    name, norm = max(found, key=lambda item: item[1].at.size)  # all tokens rather than some
+    return name, norm, after.reason if isinstance(after, flow.Unknown) else ""
+
+
+def _difference(graph: Graph, model: VisionTransformer, end: flow.AnyView, output: str) -> float:
+    """How far the network is from the graph on two random images; too far is a `RowvitError`."""
+    shape = (2, 3, graph.side, graph.side)
+    images = np.random.default_rng(1).integers(0, 256, shape).astype(np.float64)
+    if np.issubdtype(graph.dtype, np.floating):
+        images = (images - 128) / 64  # about what normalised photos span
+    theirs = graph.run(images, output).astype(np.float64)
+    with torch.inference_mode():
+        inputs = torch.from_numpy(images).float()
+        if isinstance(end.of, flow.Normed) and len(np.unique(end.rows)) > 1:
+            ours = model.norm(model.encode(inputs))
+        else:
+            ours = model(inputs)
+        if isinstance(end.of, flow.Classes):
+            ours = ours.softmax(dim=-1)
+    difference = np.abs(ours.numpy() - theirs.reshape(ours.shape)).max() / np.abs(theirs).max()
+    if not difference <= TOLERANCE:
+        raise RowvitError(
+            f"{graph.path}: the imported network's output differs from onnxruntime's by {difference:.1e}"
+            " of its peak",
+            "please report this file",
+        )
+    return float(difference)

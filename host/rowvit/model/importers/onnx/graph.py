@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An ONNX file, prepared for images of one size: what it holds, and running parts of it."""
+"""An ONNX file, prepared for images of one size: what it holds, running parts of it, and its embedding.
+
+The embedding is everything between the image and the first LayerNorm. Scaling, convolution or matrix product,
+class token, positions and their resizing are together one linear map of disjoint patches. Its weights are
+found by running it on test images.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 
@@ -11,27 +17,17 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from rowvit.errors import RowvitError
+from rowvit.model.importers.onnx.values import label
 
+_TOLERANCE = 1e-3  # of the peak
 _HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
 class Graph:
-    """One ONNX file, prepared for images of one size and batches of one.
+    """One ONNX file, prepared for batches of one image; ``image_size`` matters where the file leaves it open.
 
-    Parameters
-    ----------
-    path : path
-    image_size : int, optional
-        Needed where the file leaves the image's size open; has no effect where it does not.
-
-    Attributes
-    ----------
-    input : str
-        The tensor that holds the image; ``shape`` and ``dtype`` are its own, ``side`` is in pixels.
-    constants : dict of arrays
-        Initialisers by name.
-    nodes : list of NodeProto
-        In the order of execution.
+    ``input`` is the tensor that holds the image: ``shape`` and ``dtype`` are its own, ``side`` is in pixels.
+    ``constants`` are the initialisers by name; ``nodes`` are in the order of execution.
 
     Raises
     ------
@@ -58,6 +54,7 @@ class Graph:
         except Exception as error:
             raise RowvitError(f"{path}: contradicts itself according to ONNX ({error})") from error
         self.nodes = list(self.model.graph.node)
+        self.outputs = [value.name for value in self.model.graph.output]
         self.opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
     def _fix_input(self, value: onnx.ValueInfoProto, image_size: int | None) -> None:
@@ -101,18 +98,17 @@ class Graph:
         """A tensor of the graph by onnxruntime, for images [B, 3, S, S], one at a time."""
         import onnxruntime
 
-        nodes = self.needed([output])
+        nodes, graph = self.needed([output]), self.model.graph
         names = {name for node in nodes for name in node.input}
-        model = onnx.ModelProto()
-        model.CopyFrom(
-            onnx.ModelProto(ir_version=self.model.ir_version, opset_import=self.model.opset_import)
+        part = onnx.GraphProto(
+            name="part",
+            node=nodes,
+            initializer=[tensor for tensor in graph.initializer if tensor.name in names],
+            input=[value for value in graph.input if value.name == self.input],
+            output=[onnx.ValueInfoProto(name=output)],
         )
-        graph = self.model.graph
-        model.graph.name = "part"
-        model.graph.node.extend(nodes)
-        model.graph.initializer.extend(t for t in graph.initializer if t.name in names)
-        model.graph.input.extend(value for value in graph.input if value.name == self.input)
-        model.graph.output.append(onnx.ValueInfoProto(name=output))
+        versions = dict(ir_version=self.model.ir_version, opset_import=self.model.opset_import)
+        model = onnx.ModelProto(graph=part, **versions)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # its errors are reported once, below
         try:
@@ -124,10 +120,6 @@ class Graph:
             return np.concatenate([session.run([output], {self.input: feed})[0] for feed in feeds])
         except Exception as error:  # onnxruntime's own exception types
             raise RowvitError(f"{self.path}: onnxruntime cannot run it ({error})") from error
-
-    def outputs(self) -> list[str]:
-        """Names of the graph's outputs."""
-        return [value.name for value in self.model.graph.output]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """What ONNX's inference knows of the tensors' shapes."""
@@ -178,3 +170,72 @@ def _to_float32(model: onnx.ModelProto) -> None:
                 convert(attribute.t)
             elif node.op_type == "Cast" and attribute.name == "to" and attribute.i in _HALF:
                 attribute.i = TensorProto.FLOAT
+
+
+def embedding_tensor(graph: Graph) -> str:
+    """What the first LayerNorm reads."""
+    from_image = {graph.input}
+    for node in graph.nodes:
+        read = next((name for name in node.input if name in from_image), None)
+        if read is None or node.op_type in ("Shape", "Size"):
+            continue
+        if node.op_type in ("LayerNormalization", "ReduceMean"):
+            return read
+        from_image |= set(node.output)
+    raise RowvitError(f"{graph.path}: has no LayerNorm, so it is no vision transformer")
+
+
+def embedding(graph: Graph, name: str) -> dict[str, np.ndarray]:
+    """Weights of the linear map from patches to ``name``, and the rest of it as a position table."""
+    nodes = graph.needed([name])
+    last = label(nodes[-1]) if nodes else f"input {name!r}"
+    rng = np.random.default_rng(0)
+    peak = 255.0 if np.issubdtype(graph.dtype, np.integer) else 1024.0
+    trial = rng.integers(0, 256, (1, 3, graph.side, graph.side)).astype(np.float64)
+    (base, out) = graph.run(np.concatenate([np.zeros_like(trial), trial]), name)
+    moved = (base != out).reshape(len(base), -1).any(axis=1)
+    prefix = int(moved.argmax())
+    grid = math.isqrt(len(base) - prefix)
+    if base.ndim != 2 or grid * grid != len(base) - prefix or not moved.any() or graph.side % grid:
+        raise RowvitError(
+            f"{graph.path}: the first LayerNorm reads {list(base.shape)} scalars from {last}, expected a"
+            " square grid of patches and the tokens before them, each with its channels."
+        )
+    patch = graph.side // grid
+    size = 3 * patch * patch
+    weight = np.empty((size, base.shape[1]))
+    # every patch of a test image holds a different unit vector
+    for first in range(0, size, grid * grid):
+        units = np.arange(first, min(first + grid * grid, size))
+        vectors = np.zeros((grid * grid, size))
+        vectors[np.arange(len(units)), units] = peak
+        answer = graph.run(_from_patches(vectors, patch)[None], name)[0].astype(np.float64) - base
+        weight[units] = answer[prefix : prefix + len(units)] / peak
+    expected = base.astype(np.float64)
+    expected[prefix:] += _to_patches(trial[0], patch) @ weight
+    if np.abs(expected - out).max() > _TOLERANCE * np.abs(out).max():
+        raise RowvitError(
+            f"{graph.path}: the embedding that ends in {last} is not one linear layer on patches of"
+            f" {patch} x {patch} pixels ({', '.join(sorted({node.op_type for node in nodes}))}),"
+            " which is all that the accelerator runs"
+        )
+    return {
+        "patch_embed.proj.weight": weight.T.reshape(-1, 3, patch, patch),
+        "patch_embed.proj.bias": np.zeros(base.shape[1]),
+        "cls_token": np.zeros((1, prefix, base.shape[1])),
+        "pos_embed": base[None].astype(np.float64),
+    }
+
+
+def _from_patches(vectors: np.ndarray, patch: int) -> np.ndarray:
+    """Patches [G * G, 3 * P * P], scalars in the order channel, y, x, to an image [3, S, S]."""
+    grid = math.isqrt(len(vectors))
+    cells = vectors.reshape(grid, grid, 3, patch, patch)
+    return cells.transpose(2, 0, 3, 1, 4).reshape(3, grid * patch, grid * patch)
+
+
+def _to_patches(image: np.ndarray, patch: int) -> np.ndarray:
+    """The inverse of `_from_patches`."""
+    grid = image.shape[1] // patch
+    cells = image.reshape(3, grid, patch, grid, patch)
+    return cells.transpose(1, 3, 0, 2, 4).reshape(grid * grid, -1)

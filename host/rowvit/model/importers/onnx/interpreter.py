@@ -1,54 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gives the tensors of an ONNX graph their meaning, node by node, from the embedding on.
 
-What an operator does to a view is told in `operators`; here is what all of them have in common. The
-names of nodes are used in messages only.
+Every rule takes a `Node`, at least one of whose inputs is a view, and returns the meaning of its output
+(`move`: of all its outputs) or raises `NotUnderstood`. Reshape, Transpose, Slice and the like move a view's
+indices, by ONNX's reference implementation, so that it does not matter how an exporter cuts heads or queries,
+keys and values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
+from onnx import helper
 
-from rowvit.model.importers.onnx.node import Node
-from rowvit.model.importers.onnx.operators import OPERATORS
-from rowvit.model.importers.onnx.values import Image, NotUnderstood, Unknown, Value, View
+from rowvit.model.importers.onnx import arithmetic, products
+from rowvit.model.importers.onnx.graph import Graph
+from rowvit.model.importers.onnx.values import AnyView, Image, Node, NotUnderstood, Unknown, Value, View
 
 
-@dataclass
-class Interpreter:
-    """Gives every tensor of a graph its meaning.
+def interpret(graph: Graph, nodes: Sequence[onnx.NodeProto], values: dict[str, Value]) -> None:
+    """Add the meanings of all outputs of ``nodes`` to ``values``.
 
-    Parameters
-    ----------
-    opset : int
-    values : dict of tensor name -> Value
-        Before `run`: constants, the image, and the embedding as a view of a `Stream`.
+    Before, these hold the constants, the image, and the embedding as a view of a `Stream`.
     """
-
-    opset: int
-    values: dict[str, Value] = field(default_factory=dict)
-
-    def run(self, nodes: Sequence[onnx.NodeProto], image_shapes: dict[str, tuple[int, ...]]) -> None:
-        """Interpret nodes in their order.
-
-        Parameters
-        ----------
-        nodes : sequence of NodeProto
-        image_shapes : dict
-            Known shapes of the tensors that come before the embedding.
-        """
-        for proto in nodes:
-            if all(name in self.values for name in proto.output if name):
-                continue
-            inputs = [self.values.get(name) if name else None for name in proto.input]
-            outputs = _outputs(Node(proto, inputs, self.opset), image_shapes)
-            for name, value in zip(proto.output, outputs, strict=False):
-                if name:
-                    self.values.setdefault(name, value)
+    shapes = graph.shapes()
+    for proto in nodes:
+        if all(name in values for name in proto.output if name):
+            continue
+        inputs = [values.get(name) if name else None for name in proto.input]
+        outputs = _outputs(Node(proto, inputs, graph.opset), shapes)
+        for name, value in zip(proto.output, outputs, strict=False):
+            if name:
+                values.setdefault(name, value)
 
 
 def _outputs(node: Node, image_shapes: dict[str, tuple[int, ...]]) -> Sequence[Value]:
@@ -70,8 +56,11 @@ def _understood(node: Node, image_shapes: dict[str, tuple[int, ...]]) -> Sequenc
         raise NotUnderstood(
             f"the operator is of domain {domain}, not ONNX's own; export without such fusions"
         )
-    if kind in ("Shape", "Size") and isinstance(node.inputs[0], Image | View):
-        return [_shape(node, node.inputs[0])]
+    if kind in ("Shape", "Size") and isinstance(value := node.inputs[0], Image | View):
+        shape = value.at.shape if isinstance(value, View) else value.shape
+        if shape is None:
+            raise NotUnderstood("ONNX's shape inference cannot tell this shape; export with fixed sizes")
+        return node.evaluate([np.broadcast_to(np.int8(0), shape)])
     constants = [value for value in node.inputs if value is None or isinstance(value, np.ndarray)]
     if len(constants) == len(node.inputs):
         return node.evaluate(constants)
@@ -85,8 +74,80 @@ def _understood(node: Node, image_shapes: dict[str, tuple[int, ...]]) -> Sequenc
     return result if isinstance(result, list) else [result]
 
 
-def _shape(node: Node, value: Image | View) -> np.ndarray:
-    shape = value.at.shape if isinstance(value, View) else value.shape
-    if shape is None:
-        raise NotUnderstood("ONNX's shape inference cannot tell this shape; export with fixed sizes")
-    return node.evaluate([np.broadcast_to(np.int8(0), shape)])[0]
+def move(node: Node) -> list[Value]:
+    """Any operator that only moves scalars."""
+    view = node.view()
+    rest = [value for value in node.inputs[1:] if value is None or isinstance(value, np.ndarray)]
+    if len(rest) < len(node.inputs) - 1:
+        raise NotUnderstood("what it selects depends on the image")
+    return [replace(view, at=at) for at in node.evaluate([view.at, *rest])]
+
+
+def cast(node: Node) -> AnyView:
+    """Conversions between floating point types change nothing here."""
+    kind = helper.tensor_dtype_to_np_dtype(node.attribute("to", 0))
+    if not np.issubdtype(kind, np.floating):
+        raise NotUnderstood(f"activations become {kind.name}")
+    return node.view()
+
+
+def is_nan(node: Node) -> np.ndarray:
+    """Activations are finite."""
+    return np.zeros(node.view().at.shape, bool)
+
+
+def where(node: Node) -> Value:
+    """One of its inputs, if the condition is the same everywhere."""
+    condition, yes, no = node.inputs
+    chosen = None
+    if isinstance(condition, np.ndarray) and (condition.all() or not condition.any()):
+        chosen = yes if condition.all() else no
+    if chosen is None:
+        raise NotUnderstood("what it selects depends on the image")
+    return chosen
+
+
+def concat(node: Node) -> AnyView:
+    """Parts of one tensor."""
+    views = [value for value in node.inputs if isinstance(value, View)]
+    if len(views) < len(node.inputs) or any(
+        view.of is not views[0].of or view.factor != views[0].factor for view in views
+    ):
+        raise NotUnderstood("it joins tensors of different origin")
+    return replace(views[0], at=np.concatenate([v.at for v in views], axis=node.attribute("axis", 0)))
+
+
+# fmt: off
+_MOVES = (
+    "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "Slice", "Split",
+    "Squeeze", "Tile", "Transpose", "Unsqueeze",
+)
+_POINTWISE = (
+    "Abs", "Clip", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Max", "Min", "Mish",
+    "Neg", "Relu", "Selu", "Sigmoid", "Softplus", "Swish", "Tanh",
+)
+# fmt: on
+
+OPERATORS: dict[str, Callable[[Node], Value | list[Value]]] = {
+    **dict.fromkeys(_MOVES, move),
+    "Cast": cast,
+    "Concat": concat,
+    "Dropout": Node.view,  # nothing happens outside of training
+    "IsNaN": is_nan,
+    "Where": where,
+    **dict.fromkeys(_POINTWISE, arithmetic.pointwise),
+    "Add": arithmetic.add,
+    "Div": arithmetic.div,
+    "Mul": arithmetic.mul,
+    "Pow": arithmetic.pow,
+    "Sub": arithmetic.sub,
+    "LayerNormalization": arithmetic.layer_normalization,
+    "Reciprocal": arithmetic.reciprocal,
+    "ReduceMean": arithmetic.reduce_mean,
+    "Sqrt": arithmetic.sqrt,
+    "Einsum": products.einsum,
+    "Gemm": products.gemm,
+    "MatMul": products.mat_mul,
+    "Attention": products.attention,
+    "Softmax": products.softmax,
+}

@@ -17,22 +17,17 @@ from rowvit.model.vit import ACTIVATIONS, VisionTransformer, ViTConfig, activati
 class Reader:
     """Reads a network off its output, backwards.
 
-    Parameters
-    ----------
-    side, tokens : int
-        Pixels of the image's side, and the number of tokens.
-    state : dict of arrays
-        The embedding's parameters; the others are added.
+    ``side`` is the image's, in pixels; ``state`` holds the embedding's parameters, and the others are added.
     """
 
-    def __init__(self, side: int, tokens: int, state: dict[str, np.ndarray]) -> None:
-        self.side, self.tokens, self.state = side, tokens, state
-        self.dim = state["pos_embed"].shape[2]
+    def __init__(self, side: int, state: dict[str, np.ndarray]) -> None:
+        self.side, self.state = side, state
+        _, self.tokens, self.dim = state["pos_embed"].shape
         self.prefix = state["cls_token"].shape[1]
         self.epsilons: set[float] = set()
 
     def network(self, end: flow.AnyView) -> VisionTransformer:
-        """The network that ends in a view; `flow.NotUnderstood` if there is none."""
+        """The network that ends in a view; `NotUnderstood` if there is none."""
         layers, seen, rows = self._head(end)
         pool, stream = self._pool(seen, rows, len(layers))
         halves: list[flow.Residual] = []
@@ -72,8 +67,6 @@ class Reader:
 
     def _put(self, name: str, weight: np.ndarray, bias: np.ndarray) -> None:
         self.state[f"{name}.weight"], self.state[f"{name}.bias"] = weight, bias
-
-    # -- pooling and head -----------------------------------------------------------------------------
 
     def _head(self, end: flow.AnyView) -> tuple[Sequence[flow.Linear], flow.Quantity, Sequence[int]]:
         """Layers of the head (none to two), what they see, and the tokens that they see it of."""
@@ -128,8 +121,6 @@ class Reader:
             raise flow.NotUnderstood(f"{norm.node}: its epsilon {eps} differs from the {other} of others")
         self._put(name, norm.weight, norm.bias)
 
-    # -- blocks ---------------------------------------------------------------------------------------
-
     def _source(self, layer: flow.Linear, half: flow.Residual) -> flow.Normed:
         norm = layer.of
         if not isinstance(norm, flow.Normed) or norm.of is not half.before:
@@ -177,13 +168,7 @@ class Reader:
 
 
 def _same_norm(a: flow.Quantity, b: flow.Quantity) -> bool:
-    if a is b:
-        return True
-    return (
-        isinstance(a, flow.Normed)
-        and isinstance(b, flow.Normed)
-        and a.of is b.of
-        and a.eps == b.eps
-        and np.array_equal(a.weight, b.weight)
-        and np.array_equal(a.bias, b.bias)
-    )
+    if not isinstance(a, flow.Normed) or not isinstance(b, flow.Normed):
+        return a is b
+    parameters = np.array_equal(a.weight, b.weight) and np.array_equal(a.bias, b.bias)
+    return parameters and a.of is b.of and a.eps == b.eps

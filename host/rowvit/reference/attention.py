@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention with base-2 softmax (numerics.md, section 5) and token scores (section 7)."""
+"""Attention with base-2 softmax (numerics.md, section 5); token scores and selection (section 7)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from rowvit.reference.linear import accumulate, requant
+from rowvit.reference.layers import accumulate, requant
 from rowvit.reference.primitives import recip, rescale, sat8
 
 #: 255 * 2**(-f/32) with 8 fraction bits
@@ -77,3 +77,24 @@ def token_scores(e: np.ndarray) -> np.ndarray:
     """
     n, r = recip(e.sum(axis=-1, keepdims=True, dtype=np.int64))
     return ((e * r) >> (n - 4)).sum(axis=0)
+
+
+def select(scores: np.ndarray, keep: int, threshold: int = 0) -> np.ndarray:
+    """Rows that stay: token 0 and the best of the others, in their old order.
+
+    Parameters
+    ----------
+    scores : integer array [n]; the score of token 0 is ignored
+    keep : int
+        Upper limit of tokens that stay besides token 0; of equal scores the lower index wins.
+    threshold : int
+        Tokens with a lower score go in any case.
+
+    Returns
+    -------
+    int64 array of row indices, ascending, starting with 0
+    """
+    others = np.asarray(scores, np.int64)[1:]
+    best = np.argsort(-others, kind="stable")[:keep]
+    best = best[others[best] >= threshold]
+    return np.concatenate([[0], np.sort(best) + 1])

@@ -8,18 +8,12 @@ in Vivado, and `rowvit.sim.hwh` describes it to the simulated board.
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from rowvit.errors import RowvitError
-from rowvit.hardware.config import HardwareConfig
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # PYNQ images still carry Python 3.10
-    import tomli as tomllib
+from rowvit.hardware.config import HardwareConfig, tomllib
 
 BOARDS = Path(__file__).with_name("boards.toml")
 CORE, DMA, INTC, PS, FRONTEND = "rowvit_0", "axi_dma_0", "axi_intc_0", "ps_0", "frontend_0"

@@ -15,12 +15,9 @@ from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.records import checkpoint_names
 from rowvit.formats.work import Work, count_work
-from rowvit.reference.layers import layernorm
-from rowvit.reference.layers import linear, residual_add
+from rowvit.reference.attention import exponentials, logits, select, token_scores, weigh
+from rowvit.reference.layers import layernorm, linear, relu, residual_add
 from rowvit.reference.primitives import sat8
-from rowvit.reference.layers import relu
-from rowvit.reference.attention import select
-from rowvit.reference.attention import exponentials, logits, token_scores, weigh
 
 IMAGES_AT_ONCE = 4  # activations of more images would not stay in a core's cache
 

@@ -26,8 +26,18 @@ from rowvit.formats.work import count_work
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import ID
 from rowvit.overlay import RowvitOverlay
-from rowvit.overlay.core import BUSY, DONE, ERROR
-from rowvit.overlay.dma import DMA_HALTED, DMA_IDLE, MM2S, S2MM, dma_failed, dma_state, wake
+from rowvit.overlay.registers import (
+    BUSY,
+    DMA_HALTED,
+    DMA_IDLE,
+    DONE,
+    ERROR,
+    MM2S,
+    S2MM,
+    dma_failed,
+    dma_state,
+    wake,
+)
 from rowvit.reference import patchify
 from rowvit.reference.frontend import Geometry, fill_packet
 from rowvit.targets.target import Result, Target, loaded, read_program

@@ -139,13 +139,7 @@ class ModelPackage:
         return sha.hexdigest()
 
     def save(self, path: str | os.PathLike) -> None:
-        """Check the package, set its hash and write it.
-
-        Raises
-        ------
-        RowvitError
-            A check fails, or the file cannot be written.
-        """
+        """Check the package, set its hash and write it; `RowvitError` if a check or the writing fails."""
         self.check(str(path))
         self.meta["hash"] = self.digest()
         container.write(path, self.tensors, {"rowvit": json.dumps(self.meta, sort_keys=True)})
@@ -154,11 +148,8 @@ class ModelPackage:
     def load(cls, path: str | os.PathLike) -> ModelPackage:
         """Read and check a package.
 
-        Raises
-        ------
-        RowvitError
-            The file is missing, truncated, not a package, changed since it was written, or holds values
-            outside the ranges of numerics.md.
+        `RowvitError` if the file is missing, truncated, not a package, changed since it was written, or holds
+        values outside the ranges of numerics.md.
         """
         tensors, metadata = container.read(path)
         if "rowvit" not in metadata:
@@ -179,13 +170,7 @@ class ModelPackage:
         return package
 
     def check(self, name: str = "package") -> None:
-        """Check structure and ranges.
-
-        Raises
-        ------
-        RowvitError
-            A check fails; the message starts with ``name``.
-        """
+        """Check structure and ranges; `RowvitError`, which starts with ``name``, if a check fails."""
         try:
             self._check_meta()
             self._check_tensors()

@@ -39,29 +39,14 @@ class OperationKind(Enum):
 
 @dataclass(frozen=True)
 class Operation:
-    """Which part of a network an instruction computes.
-
-    Parameters
-    ----------
-    kind : OperationKind
-    layer : int
-        -1: patch embedding; the network's depth: head.
-    chunk : int, optional
-        FFN2: chunk of the hidden neurons.
-    tile : int, optional
-        Lane tile of the results; in attention it holds as many heads as there are groups.
-    row_tile : int, optional
-        FFN2 with the rule "tile".
-    band : int, optional
-        First band, where an operation that is split does not begin at the first one.
-    """
+    """Which part of a network an instruction computes."""
 
     kind: OperationKind
-    layer: int
-    chunk: int | None = None
-    tile: int | None = None
-    row_tile: int | None = None
-    band: int | None = None
+    layer: int  #: -1: patch embedding; the network's depth: head
+    chunk: int | None = None  #: FFN2: chunk of the hidden neurons
+    tile: int | None = None  #: lane tile of the results; in attention as many heads as there are groups
+    row_tile: int | None = None  #: FFN2 with the rule "tile"
+    band: int | None = None  #: the first one, where an operation that is split does not begin at band 0
 
     @property
     def label(self) -> str:
@@ -123,13 +108,7 @@ class Program:
 
     @classmethod
     def load(cls, path: str | Path) -> Program:
-        """Read what ``save`` wrote.
-
-        Raises
-        ------
-        RowvitError
-            The file is damaged, is not a program, or has another format or ABI.
-        """
+        """Read what `save` wrote; `RowvitError` if it is damaged, no program, or of another format or ABI."""
         tensors, metadata = container.read(path)
         try:
             meta = json.loads(metadata["rowvit-program"])

@@ -15,26 +15,17 @@ _Number = TypeVar("_Number", int, np.ndarray)
 
 @dataclass
 class Work(Generic[_Number]):
-    """Work for one image, or int64 arrays with an entry per image where images differ.
+    """Work for one image, or int64 arrays with an entry per image where images differ."""
 
-    Parameters
-    ----------
-    macs_executed : int or int64 array
-        Multiplications of nonzero scalars in P and (unless ``ffn2_rule`` is "none") in the hidden
-        activations, and all multiplications of the other layers, over live rows; the projection runs
-        on kept rows only. The patch embedding counts without its prefix rows.
-    macs_dense : int
-        The same network without any pruning or skipping.
-    w2_rows_fetched : int or int64 array
-        Rows of W2 fetched, over all layers. Rule "tile" fetches for every tile of live rows.
-    w2_rows_total : int
-        Rows that would be fetched without looking at the activations: hidden per layer, and with
-        rule "tile" hidden per tile of live rows.
-    """
-
+    #: multiplications of nonzero scalars in P and (unless ``ffn2_rule`` is "none") in the hidden
+    #: activations, and all multiplications of the other layers, over live rows; the projection runs
+    #: on kept rows only, and the patch embedding counts without its prefix rows
     macs_executed: _Number
-    macs_dense: int
+    macs_dense: int  #: of the same network without any pruning or skipping
+    #: rows of W2 fetched, over all layers; rule "tile" fetches for every tile of live rows
     w2_rows_fetched: _Number
+    #: those that would be fetched without looking at the activations: hidden per layer, and with
+    #: rule "tile" hidden per tile of live rows
     w2_rows_total: int
 
 

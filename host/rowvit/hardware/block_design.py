@@ -165,13 +165,7 @@ def boards() -> dict[str, Board]:
 
 
 def board(name: str) -> Board:
-    """A board by its name, in upper or lower case.
-
-    Raises
-    ------
-    RowvitError
-        There is no such board.
-    """
+    """A board by its name, in upper or lower case; `RowvitError` if there is none."""
     for known, found in boards().items():
         if known.lower() == name.lower():
             return found
@@ -195,13 +189,7 @@ def default_configuration() -> str:
 
 
 def family(config: HardwareConfig) -> Family:
-    """The processing system of a configuration's board; a Zynq-7000 if the board is 'none'.
-
-    Raises
-    ------
-    RowvitError
-        There is no such board.
-    """
+    """The processing system of a configuration's board, a Zynq-7000 for 'none'; `RowvitError` as `board`."""
     return FAMILIES["zynq-7000"] if config.board == "none" else board(config.board).family
 
 

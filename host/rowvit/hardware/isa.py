@@ -119,18 +119,11 @@ class NormKind(Coded):
 
 @dataclass(frozen=True)
 class Field:
-    """An operand of an instruction.
+    """An operand of an instruction."""
 
-    Parameters
-    ----------
-    slot, slots : int
-        First slot, and how many.
-    meaning : str
-    """
-
-    slot: int
+    slot: int  #: the first
     meaning: str
-    slots: int = 1
+    slots: int = 1  #: how many
 
 
 #: first slots of what all instructions have; the fields of an opcode come after the dependencies
@@ -317,13 +310,7 @@ class Instruction:
     chain: frozenset[Engine] = frozenset()
 
     def encode(self) -> np.ndarray:
-        """The instruction as uint16 [32].
-
-        Raises
-        ------
-        RowvitError
-            A field is unknown to the opcode, or a value does not fit its slots.
-        """
+        """As uint16 [32]; `RowvitError` if a field is unknown to the opcode, or a value exceeds its slots."""
         slots = np.zeros(SLOTS, np.uint16)
         slots[OPCODE] = self.op | _fits(self, "tag", self.tag, 8) << 8
         slots[FLAGS] = sum(1 << flag for flag in self.flags)
@@ -344,13 +331,7 @@ class Instruction:
 
     @classmethod
     def decode(cls, slots: np.ndarray) -> Instruction:
-        """Read uint16 [32].
-
-        Raises
-        ------
-        RowvitError
-            The opcode is unknown.
-        """
+        """Read uint16 [32]; `RowvitError` if the opcode is unknown."""
         values = [int(v) for v in slots]
         code = values[OPCODE] & 0xFF
         if code not in set(Op):

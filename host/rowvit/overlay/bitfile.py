@@ -28,35 +28,18 @@ _MAGIC = bytes.fromhex("0009 0ff00ff00ff00ff000 0001")
 
 @dataclass(frozen=True)
 class BitHeader:
-    """The header of a .bit.
+    """The header of a .bit."""
 
-    Parameters
-    ----------
-    design : str
-        Name of the top module.
-    tool : str
-        Version of Vivado, if the header has it.
-    part, date, time : str
-    size : int
-        Bytes of configuration data.
-    """
-
-    design: str
-    tool: str
+    design: str  #: name of the top module
+    tool: str  #: version of Vivado, if the header has it
     part: str
     date: str
     time: str
-    size: int
+    size: int  #: bytes of configuration data
 
     @classmethod
     def read(cls, path: Path) -> BitHeader:
-        """Read a .bit's header.
-
-        Raises
-        ------
-        RowvitError
-            The file is missing, no .bit, or cut short.
-        """
+        """Read a .bit's header; `RowvitError` if the file is missing, no .bit, or cut short."""
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -95,34 +78,17 @@ class BitHeader:
 
 @dataclass(frozen=True)
 class Block:
-    """One block of the design.
+    """One block of the design."""
 
-    Parameters
-    ----------
-    path : str
-        Name, after those of the hierarchies around it: "rowvit_0" or "vision/rowvit_0".
-    type : str
-        VLNV.
-    parameters : dict of str
-        By lower-case name.
-    base, size : int
-        Address range as the processor sees it; 0 and 0 if it has none.
-    memories : dict of str
-        Master interface -> slave interface of the processing system that it reaches.
-    clock_mhz : float or None
-        Of its first clock pin, if the file says it.
-    clock_source : str
-        What drives that pin, as "ps_0/FCLK_CLK0".
-    """
-
-    path: str
-    type: str
-    parameters: dict[str, str]
-    base: int = 0
-    size: int = 0
+    path: str  #: name, after those of the hierarchies around it: "rowvit_0" or "vision/rowvit_0"
+    type: str  #: VLNV
+    parameters: dict[str, str]  #: by lower-case name
+    base: int = 0  #: as the processor sees it; 0, like the size, if it has no address range
+    size: int = 0  #: bytes
+    #: master interface -> slave interface of the processing system that it reaches
     memories: dict[str, str] = field(default_factory=dict)
-    clock_mhz: float | None = None
-    clock_source: str = ""
+    clock_mhz: float | None = None  #: of its first clock pin, if the file says it
+    clock_source: str = ""  #: what drives that pin, as "ps_0/FCLK_CLK0"
 
     def number(self, name: str, default: int = 0) -> int:
         """A parameter as a number; ``default`` if the file does not hold it."""
@@ -236,10 +202,7 @@ class Handoff:
     def config(self) -> HardwareConfig:
         """The configuration of the core's parameters: a named one, or "unnamed".
 
-        Raises
-        ------
-        RowvitError
-            A parameter is missing or impossible, or CONFIG_HASH is not the hash of the others.
+        `RowvitError` if a parameter is missing or impossible, or CONFIG_HASH is not the hash of the others.
         """
         structure = {name: self.core.number(name) for name in configs.load("tiny").structure()}
         if missing := [name.upper() for name in structure if name not in self.core.parameters]:

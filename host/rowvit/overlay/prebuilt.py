@@ -46,13 +46,7 @@ class Prebuilt:
 
 
 def manifest(path: Path = MANIFEST) -> list[Prebuilt]:
-    """Read the list of prebuilt overlays.
-
-    Raises
-    ------
-    RowvitError
-        The file cannot be read, or an entry is not complete.
-    """
+    """The prebuilt overlays; `RowvitError` if the file cannot be read, or an entry is not complete."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         entries = [

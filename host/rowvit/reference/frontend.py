@@ -32,34 +32,18 @@ HEADER_BYTES = _HEADER.itemsize
 class Geometry:
     """What becomes of a frame: a window of it is binned and scaled to ``grid`` x ``grid`` patches.
 
-    Parameters
-    ----------
-    width, height : int
-        Pixels of the frame.
-    left, top, window_width, window_height : int
-        The window, in pixels of the frame.
-    bin : int
-        Squares of ``2**bin`` pixels are averaged before scaling.
-    patch : int
-        Pixels of a patch's side.
-    grid : int
-        Patches of the result's side.
-
-    Raises
-    ------
-    RowvitError
-        The kernel is not built for it.
+    `RowvitError` if the kernel is not built for it.
     """
 
-    width: int
+    width: int  #: pixels of the frame
     height: int
-    left: int
+    left: int  #: of the window, in pixels of the frame
     top: int
     window_width: int
     window_height: int
-    bin: int
-    patch: int
-    grid: int
+    bin: int  #: squares of ``2**bin`` pixels are averaged before scaling
+    patch: int  #: pixels of a patch's side
+    grid: int  #: patches of the result's side
 
     @classmethod
     def of(cls, width: int, height: int, side: int, patch: int) -> Geometry:

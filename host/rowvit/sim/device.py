@@ -47,17 +47,9 @@ _FAILURES = (
 
 @dataclass(frozen=True)
 class MemoryModel(Memory):
-    """The simulated DDR.
+    """The simulated DDR."""
 
-    Parameters
-    ----------
-    latency, rate, ideal
-        As in `Memory`.
-    megabytes : int
-        Size; by default that of the memory behind ``allocate`` on a PYNQ-Z2.
-    """
-
-    megabytes: int = 128
+    megabytes: int = 128  #: by default as many as are behind ``allocate`` on a PYNQ-Z2
 
     def __post_init__(self) -> None:
         if self.latency < 0 or not 1 <= self.rate <= 100 or not 1 <= self.megabytes <= 4096:

@@ -113,11 +113,8 @@ class Accelerator(Target):
     def load(self, model: str | Path | ModelPackage | Program) -> None:
         """Make a network ready: a package is compiled, and the blob copied to memory that the core can read.
 
-        Raises
-        ------
-        RowvitError
-            The file or network cannot be used on this configuration, the memory is too small, or a
-            stream is open.
+        `RowvitError` if the file or network cannot be used on this configuration, the memory is too small, or
+        a stream is open.
         """
         self._idle()
         self._unload()

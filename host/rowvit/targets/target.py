@@ -230,10 +230,7 @@ def loaded(part: _Loaded | None) -> _Loaded:
 def read_model(model: str | Path | ModelPackage | Program) -> ModelPackage | Program:
     """A package or program as it is, from a file, or by the name of a network that comes with rowvit.
 
-    Raises
-    ------
-    RowvitError
-        The file is missing, damaged, or neither.
+    `RowvitError` if the file is missing, damaged, or neither.
     """
     if not isinstance(model, str | Path):
         return model
@@ -266,10 +263,8 @@ def read_program(
 ) -> Program:
     """Like `read_model`, but a package is compiled for ``config``, and a program must be for it.
 
-    Raises
-    ------
-    RowvitError
-        As `read_model`, or the network does not fit the configuration, or the program is for another one.
+    `RowvitError` as in `read_model`, or if the network does not fit the configuration, or the program is for
+    another one.
     """
     from rowvit.compiler import Program, compile
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
@@ -27,6 +27,10 @@ class Work(Generic[_Number]):
     #: those that would be fetched without looking at the activations: hidden per layer, and with
     #: rule "tile" hidden per tile of live rows
     w2_rows_total: int
+
+
+#: the fields of `Work`
+WORK = tuple(field.name for field in fields(Work))
 
 
 def count_work(

@@ -40,15 +40,8 @@ def verilog() -> str:
     queues = list(dict.fromkeys(QUEUE.values()))
     served = {engine: Engine.EXEC if engine is Engine.DRAIN else engine for engine in Engine}
     first = isa.DEPS + len(Engine)
-    slots = {
-        "OPCODE": isa.OPCODE,
-        "FLAGS": isa.FLAGS,
-        "CHAIN": isa.CHAIN,
-        "DEPS": isa.DEPS,
-        "FIELDS": first,
-        "INDEX": isa.INDEX,
-    }
-    positions: dict[str, int | str] = {name: f"16*{slot}" for name, slot in slots.items()}
+    slots = {"FLAGS": isa.FLAGS, "CHAIN": isa.CHAIN, "DEPS": isa.DEPS, "FIELDS": first, "INDEX": isa.INDEX}
+    positions = {name: f"16*{slot}" for name, slot in slots.items()}
     lines = [
         "// SPDX-License-Identifier: Apache-2.0",
         "// Written by `python -m rowvit.hardware.generate` from the tables in host/rowvit/hardware/isa.py",
@@ -60,14 +53,12 @@ def verilog() -> str:
         _localparams("", {"N_ENGINE": len(Engine), **{f"E_{e.name}": e.value for e in Engine}}),
         _localparams("OP_", _codes(isa.Op)),
         _localparams("FLAG_", _codes(isa.Flag)),
-        _localparams("F_", {"OPCODE": positions.pop("OPCODE"), "TAG": "8", **positions}),
-    ]
-    for op, fields in isa.FIELDS.items():
-        if fields:
-            lines.append(
-                _localparams(f"F_{op.name}_", {name: f"16*{place.slot}" for name, place in fields.items()})
-            )
-    lines += [
+        _localparams("F_", {"OPCODE": f"16*{isa.OPCODE}", "TAG": "8", **positions}),
+        *(
+            _localparams(f"F_{op.name}_", {name: f"16*{place.slot}" for name, place in fields.items()})
+            for op, fields in isa.FIELDS.items()
+            if fields
+        ),
         _localparams("DST_", _codes(isa.Dst)),
         _localparams("LOADKIND_", _codes(isa.LoadKind)),
         _localparams("NORMKIND_", _codes(isa.NormKind)),

@@ -352,20 +352,18 @@ class Instruction:
 
     def __str__(self) -> str:
         """One line: opcode, tag, fields, flags, dependencies (``>=``: complete, ``~``: per band)."""
-        names: dict[str, type[IntEnum]] = {}
-        if self.op is Op.LOAD:
-            names = {"kind": LoadKind}
-        elif self.op is Op.MATMUL:
-            names = {"dst": Dst}
-        elif self.op is Op.NORM:
-            names = {"kind": NormKind}
+        coded: dict[tuple[Op, str], type[Coded]] = {
+            (Op.LOAD, "kind"): LoadKind,
+            (Op.MATMUL, "dst"): Dst,
+            (Op.NORM, "kind"): NormKind,
+        }
         parts = [f"{self.op.name:<7}"]
         if self.tag:
             parts.append(f"tag={self.tag}")
         for name in FIELDS[self.op]:
             value = self.fields.get(name, 0)
-            if name in names:
-                parts.append(f"{name}={names[name](value).name}")
+            if codes := coded.get((self.op, name)):
+                parts.append(f"{name}={codes(value).name}")
             elif value:
                 parts.append(
                     f"{name}={value:#x}" if name in ("address", "config_hash") else f"{name}={value}"

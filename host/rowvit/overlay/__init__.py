@@ -15,7 +15,8 @@ from rowvit.errors import RowvitError
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import ABI_VERSION, ID, REGISTERS
 from rowvit.overlay.bitfile import CORE_TYPES, DMA_TYPE, Block, Handoff
-from rowvit.overlay.registers import RowvitCore, wake
+from rowvit.overlay.core import RowvitCore
+from rowvit.overlay.dma import wake
 
 
 class RowvitHierarchy(DefaultHierarchy):

@@ -56,7 +56,8 @@ class BitHeader:
                 at += 3 + length
             (size,) = struct.unpack_from(">I", data, at + 1)
             design, *options = texts["a"].split(";")
-            header = cls(design, _option(options, "Version"), texts["b"], texts["c"], texts["d"], size)
+            tool = next((text.partition("=")[2] for text in options if text.startswith("Version=")), "")
+            header = cls(design, tool, texts["b"], texts["c"], texts["d"], size)
         except (struct.error, KeyError, UnicodeDecodeError) as error:
             raise RowvitError(f"{path}: its header is damaged", "copy the file again") from error
         if len(data) != at + 5 + size:
@@ -102,26 +103,11 @@ class Block:
 
 
 class Handoff:
-    """A .hwh.
+    """A .hwh; `RowvitError` if the file is missing or none."""
 
-    Parameters
-    ----------
-    path : Path
-
-    Attributes
-    ----------
-    blocks : dict of Block
-        By path.
-    tool : str
-        Version of Vivado.
-    part : str
-        Device and package, as far as the file names them.
-
-    Raises
-    ------
-    RowvitError
-        The file is missing or no .hwh.
-    """
+    blocks: dict[str, Block]  #: by path
+    tool: str  #: version of Vivado
+    part: str  #: device and package, as far as the file names them
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -150,7 +136,7 @@ class Handoff:
             if module.get("INSTANCE") in processors
             for memory in module.findall("MEMORYMAP/MEMRANGE")
         }
-        self.blocks: dict[str, Block] = {}
+        self.blocks = {}
         for module in modules:
             instance = module.get("INSTANCE")
             low, high = ranges.get(instance, (0, -1))
@@ -248,7 +234,3 @@ def _clock_of(module: ElementTree.Element, names: dict[str | None, str]) -> tupl
             source = "" if wire is None else f"{names.get(wire.get('INSTANCE'))}/{wire.get('PORT')}"
             return int(port.get("CLKFREQUENCY", "0")) / 1e6, source
     return None, ""
-
-
-def _option(options: list[str], name: str) -> str:
-    return next((text.partition("=")[2] for text in options if text.startswith(f"{name}=")), "")

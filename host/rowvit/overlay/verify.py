@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -40,9 +39,9 @@ def verify(bitfile: str | Path) -> list[Check]:
     checks: list[Check] = []
     header = handoff = None
 
-    def attempt(name: str, look: Callable[[], Finding]) -> None:
+    def attempt(name: str, look: Callable[..., Finding], *files: BitHeader | Handoff) -> None:
         try:
-            checks.append(Check(name, *look()))
+            checks.append(Check(name, *look(*files)))
         except RowvitError as error:
             checks.append(Check(name, False, error.message, error.advice))
 
@@ -64,18 +63,15 @@ def verify(bitfile: str | Path) -> list[Check]:
     if handoff is None:
         return checks
     if header is not None:
-        attempt("same build", partial(_same_build, header, handoff))
-    attempt("core", partial(_core, handoff))
+        attempt("same build", _same_build, header, handoff)
+    attempt("core", _core, handoff)
     if not checks[-1].ok:
         return checks
-    for name, look in (
-        ("clock", _clock),
-        ("DMA", _dma),
-        ("addresses", _addresses),
-        ("memory ports", _ports),
-        ("provenance", _provenance),
-    ):
-        attempt(name, partial(look, handoff))
+    attempt("clock", _clock, handoff)
+    attempt("DMA", _dma, handoff)
+    attempt("addresses", _addresses, handoff)
+    attempt("memory ports", _ports, handoff)
+    attempt("provenance", _provenance, handoff)
     return checks
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 import rowvit
 from rowvit.errors import RowvitError
+from rowvit.formats.work import WORK
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import default_configuration
 from rowvit.images import for_network
@@ -37,7 +38,7 @@ Progress = Callable[[int], None]
 #: what `Session.record` takes over from a `Result`
 _RECORDED = (
     *("top1", "label", "cycles", "layer_cycles", "batch", "counters", "bit_exact", "seconds"),
-    *("macs_executed", "macs_dense", "w2_rows_fetched", "w2_rows_total"),
+    *WORK,
 )
 
 
@@ -259,8 +260,7 @@ class Session:
 
         config, tokens = self.config, self.meta["architecture"]["tokens"]
         alive = [(min(counts), max(counts)) for counts in zip(*(r.live for r in results), strict=True)]
-        work = ("macs_executed", "macs_dense", "w2_rows_fetched", "w2_rows_total")
-        found: dict[str, Any] = {name: mean(name) for name in work}
+        found: dict[str, Any] = {name: mean(name) for name in WORK}
         if (cycles := mean("cycles")) is not None:
             # the images of a batch share one set of counters
             fires = float(np.mean([result.counters["fires"] / result.batch for result in results]))

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The registers of the core, as a PYNQ driver; those of the DMA, as far as PYNQ's does not explain them."""
+"""The core's registers as a PYNQ driver."""
 
 from __future__ import annotations
 
-import time
-
-from pynq import MMIO, DefaultIP
-from pynq.lib.dma import DMA
+from pynq import DefaultIP
 
 from rowvit.errors import RowvitError
 from rowvit.hardware.isa import COUNTER_BASE, COUNTERS, REGISTERS, Engine, Error
@@ -32,16 +29,6 @@ _ERRORS: dict[int, tuple[str, str]] = {
         "run `rowvit diagnose`: the stream is out of step",
     ),
 }
-
-MM2S, S2MM = 0x00, 0x30  # register offsets of the channels: control, and 4 bytes on, status
-DMA_HALTED, DMA_IDLE = 1, 2  # of a status register
-_DMA_RUN, _DMA_RESET = 1, 4  # of a control register
-_DMA_ERRORS = {
-    0x10: "internal error (the packet is longer than its buffer)",
-    0x20: "slave error (memory refused the access)",
-    0x40: "decode error (there is no memory at the address)",
-}
-_SECONDS = 1.0  # a reset takes microseconds
 
 
 class RowvitCore(DefaultIP):
@@ -119,38 +106,3 @@ class RowvitCore(DefaultIP):
             f" {counters['axi_beats']} words read from memory, {counters['recv_words']} received,"
             f" {counters['send_words']} sent"
         )
-
-
-def dma_state(status: int) -> str:
-    """A channel's status register in words."""
-    if errors := [text for bit, text in _DMA_ERRORS.items() if status & bit]:
-        return f"{', '.join(errors)} (status 0x{status:08X})"
-    text = "halted" if status & DMA_HALTED else "idle" if status & DMA_IDLE else "waiting"
-    return f"{text} (status 0x{status:08X})"
-
-
-def dma_failed(status: int) -> bool:
-    return any(status & bit for bit in _DMA_ERRORS)
-
-
-def wake(registers: MMIO | DMA, name: str) -> None:
-    """Reset both channels of a DMA and start them; a transfer that never ends is abandoned.
-
-    `RowvitError` if it does not behave as a DMA.
-    """
-
-    def wait(offset: int, bit: int, what: str) -> None:
-        deadline = time.monotonic() + _SECONDS
-        while (value := registers.read(offset)) & bit:
-            if time.monotonic() > deadline:
-                raise RowvitError(
-                    f"{name} does not {what}: register 0x{offset:02X} reads 0x{value:08X} after"
-                    f" {_SECONDS:g} s, so it is no AXI DMA or has no clock",
-                    "use .bit and .hwh of one build",
-                )
-
-    registers.write(MM2S, _DMA_RESET)
-    wait(MM2S, _DMA_RESET, "leave its reset")
-    for channel in (MM2S, S2MM):
-        registers.write(channel, _DMA_RUN)
-        wait(channel + 4, DMA_HALTED, "start")

@@ -110,15 +110,7 @@ def keep_schedule(patches: int, layers: Sequence[int], rho: float) -> list[dict]
 
 @dataclass
 class ModelPackage:
-    """An integer network.
-
-    Parameters
-    ----------
-    meta : dict
-        See the module's description; ``hash`` is computed by `save`.
-    tensors : dict of arrays
-        See the module's description.
-    """
+    """An integer network: metadata, whose ``hash`` `save` computes, and tensors, as described above."""
 
     meta: dict
     tensors: dict[str, np.ndarray]

@@ -66,22 +66,14 @@ class Operation:
 
 @dataclass
 class Program:
-    """One program for one configuration.
+    """One program for one configuration."""
 
-    Parameters
-    ----------
-    code : uint16 array [instructions, 32]
-    weights : uint8 array [bytes]
-        What LOAD instructions read; it follows the code in the blob.
-    meta : dict
-        ``format``, ``abi``, ``config`` {name, hash}, ``model`` {name, hash}, ``architecture``,
-        ``classes``, ``preprocessing``, ``scales``, ``pruning``, ``ffn2_rule``, ``tile_rows``,
-        ``ffn_chunk``, ``checkpoints``, ``input`` {rows, row_words, bytes}, ``output`` {max_bytes},
-        ``instructions``, and ``operations``: JSON of `operations`.
-    """
-
-    code: np.ndarray
-    weights: np.ndarray
+    code: np.ndarray  #: uint16 [instructions, 32]
+    weights: np.ndarray  #: uint8 [bytes]: what LOAD instructions read; it follows the code in the blob
+    #: ``format``, ``abi``, ``config`` {name, hash}, ``model`` {name, hash}, ``architecture``, ``classes``,
+    #: ``preprocessing``, ``scales``, ``pruning``, ``ffn2_rule``, ``tile_rows``, ``ffn_chunk``,
+    #: ``checkpoints``, ``input`` {rows, row_words, bytes}, ``output`` {max_bytes}, ``instructions``, and
+    #: ``operations``: JSON of `operations`
     meta: dict[str, Any]
 
     @cached_property

@@ -365,9 +365,7 @@ class Instruction:
             if codes := coded.get((self.op, name)):
                 parts.append(f"{name}={codes(value).name}")
             elif value:
-                parts.append(
-                    f"{name}={value:#x}" if name in ("address", "config_hash") else f"{name}={value}"
-                )
+                parts.append(f"{name}={hex(value) if name in ('address', 'config_hash') else value}")
         parts += [flag.name for flag in sorted(self.flags)]
         if self.deps:
             parts.append("|")

@@ -114,14 +114,7 @@ class Geometry:
 
 
 def fill_packet(frame: np.ndarray, geometry: Geometry, packet: np.ndarray) -> None:
-    """Write what the kernel takes: header and pixels.
-
-    Parameters
-    ----------
-    frame : uint8 array [height, width, 3], RGB
-    geometry : Geometry
-    packet : uint8 array [packet_bytes], written
-    """
+    """Write header and RGB pixels, uint8 [height, width, 3], to ``packet``, uint8 [packet_bytes]."""
     packet[:HEADER_BYTES] = geometry.header()
     packet[HEADER_BYTES:].reshape(frame.shape)[:] = frame
 
@@ -129,14 +122,7 @@ def fill_packet(frame: np.ndarray, geometry: Geometry, packet: np.ndarray) -> No
 def resize(frame: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Window, bins, and bilinear interpolation with one rounding at the end.
 
-    Parameters
-    ----------
-    frame : uint8 array [height, width, 3], RGB
-    geometry : Geometry
-
-    Returns
-    -------
-    uint8 array [side, side, 3]
+    RGB frame uint8 [height, width, 3] to uint8 [side, side, 3].
     """
     columns, rows = geometry.binned
     size = 1 << geometry.bin

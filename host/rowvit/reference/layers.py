@@ -64,15 +64,9 @@ def residual_add(residual: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def normalise(x: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance with 10 fraction bits (section 4).
+    """Zero mean and unit variance with 10 fraction bits: int64 [..., D] in the int16 range.
 
-    Parameters
-    ----------
-    x : int16 array [..., D], D <= 1024
-
-    Returns
-    -------
-    int64 array [..., D] in the int16 range
+    ``x`` is int16 [..., D], D <= 1024.
     """
     x = x.astype(np.int64)
     dim = x.shape[-1]
@@ -85,15 +79,7 @@ def normalise(x: np.ndarray) -> np.ndarray:
 
 
 def layernorm(x: np.ndarray, g: np.ndarray, b: np.ndarray, shift: int) -> np.ndarray:
-    """LayerNorm of int16 [..., D] to int8 [..., D] (section 4).
-
-    Parameters
-    ----------
-    x : int16 array [..., D]
-    g : int16 array [D]
-    b : int32 array [D]
-    shift : int in [0, 31]
-    """
+    """LayerNorm of int16 [..., D] to int8 [..., D]; g int16 [D], b int32 [D], shift in [0, 31]."""
     return sat8(rsr(normalise(x) * g + b, shift))
 
 
@@ -107,13 +93,8 @@ def relu(y: np.ndarray, thr: int) -> np.ndarray:
 def compress(values: np.ndarray) -> np.ndarray:
     """Pack one segment: a bitmap of the nonzero lanes, then their values in order.
 
-    Parameters
-    ----------
-    values : uint8 array [lanes], lanes a multiple of 8 and at most 64
-
-    Returns
-    -------
-    uint64 array [1 + lanes / 8], little endian; the unused tail is zero
+    ``values`` is uint8 [lanes], a multiple of 8 and at most 64; the result little-endian uint64
+    [1 + lanes / 8], its unused tail zero.
     """
     lanes = values.size
     packed = np.zeros(8 + lanes, np.uint8)

@@ -95,11 +95,9 @@ def tensor_table(arch: dict[str, int]) -> dict[str, tuple[str, tuple[int, ...]]]
 
 
 def keep_schedule(patches: int, layers: Sequence[int], rho: float) -> list[dict]:
-    """EViT's schedule: each of ``layers`` keeps ``ceil(patches * rho)`` of the patches that it sees.
+    """EViT's schedule, as in a package's ``pruning``.
 
-    Returns
-    -------
-    list of {layer, keep, threshold}, as in a package's ``pruning``
+    Each of ``layers`` keeps ``ceil(patches * rho)`` of the patches that it sees.
     """
     schedule = []
     for layer in layers:

@@ -47,11 +47,11 @@ class Family:
     name: str
     vlnv: str
     control: str  #: AXI master for registers
-    memory: tuple[str, str]  #: AXI slaves to the DDR: for the DMA, for the core
+    memory: list[str]  #: AXI slaves to the DDR: for the DMA, for the core
     clock: str
     reset: str
     interrupt: str
-    bus_clocks: tuple[str, ...]  #: clock inputs of ``control`` and ``memory``
+    bus_clocks: list[str]  #: clock inputs of ``control`` and ``memory``
     parameters: dict[str, object]
     frequency: str  #: parameter that takes the clock in MHz
     rule: dict[str, str]  #: options of Vivado's automation rule, besides the preset
@@ -87,8 +87,7 @@ class Board:
 @cache
 def _families() -> dict[str, Family]:
     rows = tomllib.loads(BOARDS.read_text())["families"]
-    pairs = ("memory", "bus_clocks")
-    return {name: Family(name, **row | {key: tuple(row[key]) for key in pairs}) for name, row in rows.items()}
+    return {name: Family(name, **row) for name, row in rows.items()}
 
 
 @cache

@@ -59,7 +59,7 @@ def token_scores(e: np.ndarray) -> np.ndarray:
 
 
 def select(scores: np.ndarray, keep: int, threshold: int = 0) -> np.ndarray:
-    """Rows that stay: token 0 and the best of the others, in their old order.
+    """Rows that stay, as ascending int64 indices: token 0 and the best of the others.
 
     Parameters
     ----------
@@ -68,10 +68,6 @@ def select(scores: np.ndarray, keep: int, threshold: int = 0) -> np.ndarray:
         Upper limit of tokens that stay besides token 0; of equal scores the lower index wins.
     threshold : int
         Tokens with a lower score go in any case.
-
-    Returns
-    -------
-    int64 array of row indices, ascending, starting with 0
     """
     others = np.asarray(scores, np.int64)[1:]
     best = np.argsort(-others, kind="stable")[:keep]

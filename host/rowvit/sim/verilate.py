@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the simulator: the RTL through Verilator, with ``sim_harness.cpp``, into one shared library."""
+"""Builds the simulator, as shared libraries.
+
+They are the RTL through Verilator, with ``sim_harness.cpp``, and the HLS preprocessor: the kernel's own C++,
+by g++.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -30,6 +35,8 @@ VERILATOR_FLAGS = [
     *("--x-assign", "fast", "--x-initial", "fast"),
 ]
 CXX_FLAGS = "-O2 -march=native -fPIC"  # -O3 compiles twice as long and runs no faster
+FRONTEND_SOURCES = [HLS / "frontend.cpp", HLS / "sim" / "simulator.cpp"]
+FRONTEND_FLAGS = "-std=c++17 -O2 -march=native -fPIC -shared -Wno-unknown-pragmas"
 SECONDS = 3600  # that a step of a build may take; the largest takes minutes
 APT = "sudo apt-get install -y verilator g++ make"
 
@@ -143,6 +150,32 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
     files = [*verilog, *sorted(rtl.glob("*.vh")), HARNESS, PUBLIC, PORTS]
     notice = f"the simulator of '{config.name}': a minute or two"
     return cached(name, [version(), *flags, CXX_FLAGS, processor()], files, notice, environment, steps)
+
+
+def build_frontend() -> Path:
+    """The HLS preprocessor as a shared library with the functions of ``hls/sim/ports.h``, built once.
+
+    `RowvitError` if g++ or AMD's ap_int headers are missing, the cache cannot be written, or the build
+    failed.
+    """
+    spec = importlib.util.find_spec("hls4ml")
+    if spec is None or spec.origin is None:
+        raise RowvitError(
+            "the HLS front end is simulated with AMD's ap_int headers, which the package hls4ml holds",
+            "install it with: pip install 'rowvit[hls]', or take --frontend host",
+        )
+    if shutil.which("g++") is None:
+        raise RowvitError("the HLS front end is simulated with g++", f"install with: {APT}")
+    headers = Path(spec.origin).parent / "templates" / "vivado" / "ap_types"
+
+    def steps(work: Path) -> list[list[str]]:
+        # ours before theirs: hls_stream.h is in both
+        command = ["g++", *FRONTEND_FLAGS.split(), f"-I{HLS / 'sim'}", "-isystem", str(headers)]
+        return [[*command, *map(str, FRONTEND_SOURCES), "-o", f"{work}/library.so"]]
+
+    texts = FRONTEND_FLAGS, importlib.metadata.version("hls4ml"), processor()
+    files = [*FRONTEND_SOURCES, *sorted(HLS.glob("*.h")), *sorted(HLS.glob("sim/*.h"))]
+    return cached("frontend", texts, files, "the HLS front end: a few seconds", dict(os.environ), steps)
 
 
 def _verilator() -> tuple[str, dict[str, str]]:

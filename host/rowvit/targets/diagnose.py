@@ -19,7 +19,6 @@ from rowvit.formats.package import keep_schedule
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import LoadKind, Op
 from rowvit.overlay import RowvitOverlay, require_board
-from rowvit.overlay.bitfile import Handoff
 from rowvit.overlay.verify import Check, Finding, verify
 from rowvit.quant.synthetic import random_package
 from rowvit.reference.frontend import Geometry
@@ -41,13 +40,7 @@ _SMALL = _SIZES[-2:]
 def diagnose(target: str, config: HardwareConfig, bitstream: Path | None = None) -> Iterator[Check]:
     """Check after check, each as it is done, up to the first that fails.
 
-    Parameters
-    ----------
-    target : str
-        "sim" or "board".
-    config : HardwareConfig
-    bitstream : Path, optional
-        board: the .bit, by default as for ``rowvit.open``.
+    ``target`` is "sim" or "board"; ``bitstream`` the board's .bit, by default as for ``rowvit.open``.
     """
     walk = _Walk(target, config, bitstream)
     with walk.opened:
@@ -107,8 +100,10 @@ class _Walk:
 
     def _clock(self) -> Finding:
         """The PL clock that PYNQ reads from the processing system, compared with the one in the .hwh."""
-        index, wanted = _pl_clock(self.overlay.handoff), self.overlay.handoff.core.clock_mhz
-        if index is None or wanted is None:
+        handoff = self.overlay.handoff
+        cell, _, pin = handoff.core.clock_source.partition("/")
+        wanted, index = handoff.core.clock_mhz, pin[-1:]
+        if cell != handoff.processor.path or not index.isdigit() or wanted is None:
             return None, "the .hwh does not say which PL clock drives the core"
         found = getattr(Clocks, f"fclk{index}_mhz")
         self.mhz = found
@@ -216,8 +211,6 @@ class _Walk:
     def _fitting(self, sizes: Sequence[tuple[int, int, int]]) -> tuple[ModelPackage, Program]:
         """The first network of ``sizes`` that the configuration holds."""
         for side, patch, dim in sizes:
-            patches = side * side
-            heads = max(dim // self.config.lanes, 1)
             try:
                 if self.overlay.frontend == "hls":
                     Geometry.of(side * patch, side * patch, side * patch, patch)
@@ -225,12 +218,12 @@ class _Walk:
                     np.random.default_rng(2025),
                     dim=dim,
                     depth=1,
-                    heads=heads,
+                    heads=max(dim // self.config.lanes, 1),
                     image_size=side * patch,
                     patch_size=patch,
                     hidden=4 * dim,
                     classes=10,
-                    pruning=keep_schedule(patches, (0,), 0.5),
+                    pruning=keep_schedule(side * side, (0,), 0.5),
                     ffn_chunk=min(4 * dim, 384),
                     name="self-test",
                 )
@@ -251,16 +244,10 @@ class _Walk:
         self.acc.load(program)
         (result,) = self.acc(images)
         if not result.same(expected):
-            first = next(
-                (
-                    name
-                    for name, want in expected.checkpoints.items()
-                    if not np.array_equal(want, result.checkpoints.get(name, ()))
-                ),
-                "logits",
-            )
+            wanted, found = expected.checkpoints, result.checkpoints
+            wrong = [name for name in wanted if not np.array_equal(wanted[name], found.get(name, ()))]
             raise RowvitError(
-                f"the result differs from the reference, first in {first}",
+                f"the result differs from the reference, first in {[*wrong, 'logits'][0]}",
                 "see that timing is met at this clock, and build the bitstream again",
             )
         return result
@@ -269,11 +256,3 @@ class _Walk:
 def _images(program: Program, count: int) -> np.ndarray:
     side = program.meta["architecture"]["image_size"]
     return np.random.default_rng(count).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-
-
-def _pl_clock(handoff: Handoff) -> int | None:
-    """Number of the PL clock that drives the core's clock pin; None if something else does."""
-    cell, _, pin = handoff.core.clock_source.partition("/")
-    if cell == handoff.processor.path and pin[-1:].isdigit():
-        return int(pin[-1])
-    return None

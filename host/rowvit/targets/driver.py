@@ -321,14 +321,11 @@ class Accelerator(Target):
         if len(batch.lengths) == count and not batch.sending:
             return True
         if time.monotonic() > batch.deadline:
-            state = (
-                f"{self.core.state()}, DMA MM2S {dma_state(self.dma.read(MM2S + 4))}, S2MM"
-                f" {dma_state(self.dma.read(S2MM + 4))}"
-            )
+            core = self.core.state()
+            mm2s, s2mm = (dma_state(self.dma.read(channel + 4)) for channel in (MM2S, S2MM))
             cause, advice = self._cause(batch)
-            name = f"image {len(batch.lengths)}"
-            late = f"{name} was not done in {self.timeout:g} s, probably because {cause}"
-            raise RowvitError(f"{late}: {state}", advice)
+            late = f"image {len(batch.lengths)} was not done in {self.timeout:g} s, probably because {cause}"
+            raise RowvitError(f"{late}: {core}, DMA MM2S {mm2s}, S2MM {s2mm}", advice)
         return False
 
     def _finished(self, channel, offset: int) -> bool:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 class Golden(Target):
     """Runs packages on the CPU; ``cycles`` and ``counters`` stay empty.
 
+    `RowvitError` if there is no such front end.
+
     Parameters
     ----------
     config : HardwareConfig
@@ -35,8 +37,6 @@ class Golden(Target):
     frontend : str
         "host": images have the network's size; "hls": they have any size, and are scaled as by the HLS
         preprocessor.
-
-    `RowvitError` if there is no such front end.
     """
 
     def __init__(self, config: HardwareConfig, checkpoints: bool = False, frontend: str = "host") -> None:

@@ -65,7 +65,7 @@ def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], metadata: 
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors and metadata of a safetensors file; `RowvitError` if it is missing, truncated or none."""
+    """Tensors and metadata of a safetensors file; `RowvitError` if it is missing, cut short or malformed."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The system around the core: boards, and the block design that Vivado builds for them.
 
-The one table of cells, parameters, connections and addresses. The Tcl under ``bitstreams/`` builds it
-in Vivado, and `rowvit.sim.hwh` describes it to the simulated board.
+The one table of cells, parameters, connections and addresses; boards and their processing systems are in
+``boards.toml``. The Tcl under ``bitstreams/`` builds it in Vivado, and `rowvit.sim.hwh` describes it to the
+simulated board.
 """
 
 from __future__ import annotations

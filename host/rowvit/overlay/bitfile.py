@@ -103,7 +103,7 @@ class Block:
 
 
 class Handoff:
-    """A .hwh; `RowvitError` if the file is missing or none."""
+    """A .hwh; `RowvitError` if the file is missing or is no .hwh."""
 
     blocks: dict[str, Block]  #: by path
     tool: str  #: version of Vivado

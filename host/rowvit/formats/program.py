@@ -55,7 +55,7 @@ class Operation:
         return ".".join([self.kind.value, *(str(number) for number in numbers if number is not None)])
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads: the fields that are not None."""
+        """What ``from_json`` reads: the fields that are not None."""
         found = {key: value for key, value in asdict(self).items() if value is not None}
         return found | {"kind": self.kind.value}
 

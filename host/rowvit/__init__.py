@@ -33,9 +33,10 @@ def open(target: str, config: str | Path | HardwareConfig | None = None, **optio
         Name or file of the hardware configuration; by default that of the ``bitstream``, of the board that
         this is, or else ``pynq-z2``.
     **options
-        golden: ``checkpoints``; sim: those of `SimDevice`; board: ``bitstream``; sim and board:
-        ``timeout`` and ``watchdog`` of `Accelerator`; all: ``frontend``, "host" or "hls" (by default "host",
-        or that of the ``bitstream``).
+        golden: ``checkpoints``; sim: those of `SimDevice`; board: ``bitstream``, by default
+        ``rowvit-<configuration>.bit`` in the working directory, ``rowvit-<configuration>-hls.bit`` with the
+        HLS front end; sim and board: ``timeout`` and ``watchdog`` of `Accelerator`; all: ``frontend``, "host"
+        or "hls" (by default "host", or that of the ``bitstream``).
 
     Returns
     -------
@@ -49,7 +50,7 @@ def open(target: str, config: str | Path | HardwareConfig | None = None, **optio
         The target cannot be opened; the message says why and what to do.
     """
     # imported where they are used: a board has no simulator, golden no pynq
-    from rowvit.hardware.block_design import default_configuration
+    from rowvit.hardware.block_design import default_configuration, overlay_name
     from rowvit.hardware.config import HardwareConfig, load
 
     if config is not None and not isinstance(config, HardwareConfig):
@@ -58,16 +59,14 @@ def open(target: str, config: str | Path | HardwareConfig | None = None, **optio
         from rowvit.targets.golden import Golden
 
         return Golden(config or load(default_configuration()), **options)
-    driver = {name: options.pop(name) for name in ("timeout", "watchdog") if name in options}
-    if target == "board":
-        from rowvit.targets.board import overlay
-        from rowvit.targets.driver import Accelerator
+    if target not in ("sim", "board"):
+        raise RowvitError(f"no target '{target}'", "use golden, sim or board")
+    from rowvit.overlay import RowvitOverlay
+    from rowvit.targets.driver import Accelerator
 
-        return Accelerator(overlay(config, **options), **driver)
+    driver = {name: options.pop(name) for name in ("timeout", "watchdog") if name in options}
     if target == "sim":
-        from rowvit.overlay import RowvitOverlay
         from rowvit.sim.device import SimDevice
-        from rowvit.targets.driver import Accelerator
 
         device = SimDevice(config or load(default_configuration()), **options)
         try:
@@ -76,4 +75,8 @@ def open(target: str, config: str | Path | HardwareConfig | None = None, **optio
         except BaseException:
             device.close()
             raise
-    raise RowvitError(f"no target '{target}'", "use golden, sim or board")
+    bitstream = options.pop("bitstream", None)
+    if bitstream is None:
+        config = config or load(default_configuration())
+        bitstream = f"{overlay_name(config, options.get('frontend') or 'host')}.bit"
+    return Accelerator(RowvitOverlay(bitstream, config, **options), **driver)

@@ -52,13 +52,8 @@ def for_network(source: str | os.PathLike | bytes, meta: dict, frontend: str = "
     image, since the preprocessor scales it.
     """
     if frontend == "hls":
-        return frame(source)
+        return np.asarray(upright(source))
     return decode(source, meta["architecture"]["image_size"], meta["preprocessing"]["resize"])
-
-
-def frame(source: str | os.PathLike | bytes) -> np.ndarray:
-    """Decode one image as it is, as uint8 [height, width, 3] RGB; `RowvitError` as in `decode`."""
-    return np.asarray(upright(source))
 
 
 def upright(source: str | os.PathLike | bytes) -> Image.Image:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from rowvit.reference.frontend import Geometry, fill_packet
-from rowvit.sim import frontend
+from rowvit.sim.verilate import build_frontend
 
 
 class Ports(ctypes.Structure):
@@ -26,7 +26,7 @@ class Kernel:
     """One kernel; ``cycles`` counts its clock."""
 
     def __init__(self) -> None:
-        library = ctypes.CDLL(str(frontend.build()))
+        library = ctypes.CDLL(str(build_frontend()))
         library.frontend_new.restype = ctypes.c_void_p
         for function in (library.frontend_clock, library.frontend_reset):
             function.argtypes = [ctypes.c_void_p, ctypes.POINTER(Ports)]

@@ -16,7 +16,7 @@ from kernel import Kernel, rows, words
 from rowvit.errors import RowvitError
 from rowvit.reference import frontend, patchify
 from rowvit.reference.frontend import HEADER_BYTES, MAX_BIN, Geometry, resize
-from rowvit.sim import frontend as device
+from rowvit.sim import verilate
 
 
 @st.composite
@@ -241,7 +241,7 @@ def test_figures(side, cycles):
 
 
 def test_constants_are_the_kernels():
-    text = (device.HLS / "frontend.h").read_text()
+    text = (verilate.HLS / "frontend.h").read_text()
     found = dict(re.findall(r"constexpr int (\w+) = (\w+);", text))
     for name in ("MAX_FRAME", "MAX_SIDE", "MAX_STRIPE", "MAX_BIN", "MAGIC", "STEP_BITS", "WEIGHT_BITS"):
         assert int(found[name], 0) == getattr(frontend, name)
@@ -280,28 +280,28 @@ def test_what_cannot_be_is_refused(changes, sentence):
 
 
 def test_build_without_the_headers(monkeypatch):
-    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(verilate.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RowvitError, match=r"pip install 'rowvit\[hls\]', or take --frontend host"):
-        device.build()
+        verilate.build_frontend()
 
 
 def test_build_without_a_compiler(monkeypatch):
-    monkeypatch.setattr(device.shutil, "which", lambda name: None)
+    monkeypatch.setattr(verilate.shutil, "which", lambda name: None)
     with pytest.raises(RowvitError, match="apt-get install"):
-        device.build()
+        verilate.build_frontend()
 
 
 def test_build_without_a_cache(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("ROWVIT_CACHE", str(tmp_path / "file"))
     with pytest.raises(RowvitError, match="set the variable ROWVIT_CACHE to a directory"):
-        device.build()
+        verilate.build_frontend()
 
 
 def test_build_errors_are_shown(monkeypatch, tmp_path):
     monkeypatch.setenv("ROWVIT_CACHE", str(tmp_path))
     broken = tmp_path / "broken.cpp"
     broken.write_text("no C++\n")
-    monkeypatch.setattr(device, "SOURCES", [broken])
+    monkeypatch.setattr(verilate, "FRONTEND_SOURCES", [broken])
     with pytest.raises(RowvitError, match=r"(?s)building the simulator failed in g\+\+ .*\.log\):.*broken"):
-        device.build()
+        verilate.build_frontend()

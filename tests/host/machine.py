@@ -30,12 +30,9 @@ from rowvit.hardware.isa import (
     Op,
     Record,
 )
-from rowvit.reference.layernorm import layernorm
-from rowvit.reference.linear import accumulate, requant, residual_add
+from rowvit.reference.attention import exponentials, logits, select, token_scores, weigh
+from rowvit.reference.layers import accumulate, compress, decompress, layernorm, relu, requant, residual_add
 from rowvit.reference.primitives import sat8
-from rowvit.reference.relu import compress, decompress, relu
-from rowvit.reference.select import select
-from rowvit.reference.softmax import exponentials, logits, token_scores, weigh
 
 Process = Iterator[Callable[[], bool]]
 

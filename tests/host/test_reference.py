@@ -11,12 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rowvit.reference import patchify
-from rowvit.reference.layernorm import layernorm, normalise
-from rowvit.reference.linear import accumulate, linear, requant, residual_add
+from rowvit.reference.attention import EXP, exponentials, logits, select, token_scores, weigh
+from rowvit.reference.layers import (
+    accumulate,
+    compress,
+    decompress,
+    layernorm,
+    linear,
+    normalise,
+    relu,
+    requant,
+    residual_add,
+)
 from rowvit.reference.primitives import isqrt, recip, rescale, rsr
-from rowvit.reference.relu import compress, decompress, relu
-from rowvit.reference.select import select
-from rowvit.reference.softmax import EXP, exponentials, logits, token_scores, weigh
 
 SEEDS = st.integers(0, 2**32 - 1)
 

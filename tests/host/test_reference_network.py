@@ -12,7 +12,7 @@ from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.quant.synthetic import random_package
 from rowvit.reference import network, patchify, run
-from rowvit.reference.softmax import EXPONENTIAL
+from rowvit.reference.attention import EXPONENTIAL
 
 TINY = dict(dim=32, depth=2, heads=2, image_size=16, patch_size=4, hidden=64, classes=5, ffn_chunk=32)
 

@@ -11,7 +11,7 @@ import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
 
 from harness import SIMULATORS, STALLS, cycles, drive, parameter, run, start, uint
-from rowvit.reference.relu import compress, decompress
+from rowvit.reference.layers import compress, decompress
 from vector import defined
 
 

@@ -10,9 +10,8 @@ from cocotb.triggers import FallingEdge, ReadOnly
 
 import harness
 from rowvit.hardware.isa import Dst, Flag, Record
-from rowvit.reference.linear import requant
+from rowvit.reference.layers import compress, relu, requant
 from rowvit.reference.primitives import sat8
-from rowvit.reference.relu import compress, relu
 
 ROWS, GROUPS, LANES, SLOTS = 2, 2, 16, 4
 N, SEGW = ROWS * GROUPS, 1 + LANES // 8

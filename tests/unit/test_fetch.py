@@ -9,7 +9,7 @@ import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
 
 import harness
-from rowvit.reference.relu import compress
+from rowvit.reference.layers import compress
 
 
 def make_row(rng, lanes, sparse, memory, addr):

@@ -13,7 +13,7 @@ from cocotb.triggers import FallingEdge
 
 from harness import collect, cycles, drive, parameter, reset, run, start, uint, wait_for
 from rowvit.hardware.isa import Engine, Flag, NormKind, Op, Record
-from rowvit.reference.layernorm import layernorm
+from rowvit.reference.layers import layernorm
 from vector import answer, banks, instruction
 
 

@@ -13,7 +13,7 @@ from cocotb.triggers import FallingEdge, ReadOnly
 
 from harness import collect, cycles, drive, parameter, pulse, reset, run, start, uint, wait_for
 from rowvit.hardware.isa import Engine, Op, Record
-from rowvit.reference.select import select
+from rowvit.reference.attention import select
 from vector import answer, instruction
 
 

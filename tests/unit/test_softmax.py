@@ -12,9 +12,9 @@ import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
 
 from harness import cycles, parameter, pulse, reset, run, start, uint, wait_for
+from rowvit.reference.attention import exponentials, token_scores
+from rowvit.reference.layers import compress, decompress
 from rowvit.reference.primitives import recip
-from rowvit.reference.relu import compress, decompress
-from rowvit.reference.softmax import exponentials, token_scores
 from vector import banks
 
 

@@ -38,10 +38,7 @@ _MAX_HEADER = 100_000_000  # the safetensors format's own limit
 def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Write tensors and string metadata; equal contents make equal bytes.
 
-    Raises
-    ------
-    RowvitError
-        The format has no such dtype as a tensor's, or the file cannot be written.
+    `RowvitError` if the format has no such dtype as a tensor's, or the file cannot be written.
     """
     header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     chunks: list[bytes] = []
@@ -68,13 +65,7 @@ def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], metadata: 
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Read all tensors and the metadata of a safetensors file.
-
-    Raises
-    ------
-    RowvitError
-        The file is missing, truncated or of another format.
-    """
+    """Tensors and metadata of a safetensors file; `RowvitError` if it is missing, cut short or malformed."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:

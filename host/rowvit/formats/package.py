@@ -95,11 +95,9 @@ def tensor_table(arch: dict[str, int]) -> dict[str, tuple[str, tuple[int, ...]]]
 
 
 def keep_schedule(patches: int, layers: Sequence[int], rho: float) -> list[dict]:
-    """EViT's schedule: each of ``layers`` keeps ``ceil(patches * rho)`` of the patches that it sees.
+    """EViT's schedule, as in a package's ``pruning``.
 
-    Returns
-    -------
-    list of {layer, keep, threshold}, as in a package's ``pruning``
+    Each of ``layers`` keeps ``ceil(patches * rho)`` of the patches that it sees.
     """
     schedule = []
     for layer in layers:
@@ -110,15 +108,7 @@ def keep_schedule(patches: int, layers: Sequence[int], rho: float) -> list[dict]
 
 @dataclass
 class ModelPackage:
-    """An integer network.
-
-    Parameters
-    ----------
-    meta : dict
-        See the module's description; ``hash`` is computed by `save`.
-    tensors : dict of arrays
-        See the module's description.
-    """
+    """An integer network: metadata, whose ``hash`` `save` computes, and tensors, as described above."""
 
     meta: dict
     tensors: dict[str, np.ndarray]
@@ -139,13 +129,7 @@ class ModelPackage:
         return sha.hexdigest()
 
     def save(self, path: str | os.PathLike) -> None:
-        """Check the package, set its hash and write it.
-
-        Raises
-        ------
-        RowvitError
-            A check fails, or the file cannot be written.
-        """
+        """Check the package, set its hash and write it; `RowvitError` if a check or the writing fails."""
         self.check(str(path))
         self.meta["hash"] = self.digest()
         container.write(path, self.tensors, {"rowvit": json.dumps(self.meta, sort_keys=True)})
@@ -154,11 +138,8 @@ class ModelPackage:
     def load(cls, path: str | os.PathLike) -> ModelPackage:
         """Read and check a package.
 
-        Raises
-        ------
-        RowvitError
-            The file is missing, truncated, not a package, changed since it was written, or holds values
-            outside the ranges of numerics.md.
+        `RowvitError` if the file is missing, truncated, not a package, changed since it was written, or holds
+        values outside the ranges of numerics.md.
         """
         tensors, metadata = container.read(path)
         if "rowvit" not in metadata:
@@ -179,13 +160,7 @@ class ModelPackage:
         return package
 
     def check(self, name: str = "package") -> None:
-        """Check structure and ranges.
-
-        Raises
-        ------
-        RowvitError
-            A check fails; the message starts with ``name``.
-        """
+        """Check structure and ranges; `RowvitError`, which starts with ``name``, if a check fails."""
         try:
             self._check_meta()
             self._check_tensors()

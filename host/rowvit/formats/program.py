@@ -39,29 +39,14 @@ class OperationKind(Enum):
 
 @dataclass(frozen=True)
 class Operation:
-    """Which part of a network an instruction computes.
-
-    Parameters
-    ----------
-    kind : OperationKind
-    layer : int
-        -1: patch embedding; the network's depth: head.
-    chunk : int, optional
-        FFN2: chunk of the hidden neurons.
-    tile : int, optional
-        Lane tile of the results; in attention it holds as many heads as there are groups.
-    row_tile : int, optional
-        FFN2 with the rule "tile".
-    band : int, optional
-        First band, where an operation that is split does not begin at the first one.
-    """
+    """Which part of a network an instruction computes."""
 
     kind: OperationKind
-    layer: int
-    chunk: int | None = None
-    tile: int | None = None
-    row_tile: int | None = None
-    band: int | None = None
+    layer: int  #: -1: patch embedding; the network's depth: head
+    chunk: int | None = None  #: FFN2: chunk of the hidden neurons
+    tile: int | None = None  #: lane tile of the results; in attention as many heads as there are groups
+    row_tile: int | None = None  #: FFN2 with the rule "tile"
+    band: int | None = None  #: the first one, where an operation that is split does not begin at band 0
 
     @property
     def label(self) -> str:
@@ -70,7 +55,7 @@ class Operation:
         return ".".join([self.kind.value, *(str(number) for number in numbers if number is not None)])
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads: the fields that are not None."""
+        """What ``from_json`` reads: the fields that are not None."""
         found = {key: value for key, value in asdict(self).items() if value is not None}
         return found | {"kind": self.kind.value}
 
@@ -81,22 +66,14 @@ class Operation:
 
 @dataclass
 class Program:
-    """One program for one configuration.
+    """One program for one configuration."""
 
-    Parameters
-    ----------
-    code : uint16 array [instructions, 32]
-    weights : uint8 array [bytes]
-        What LOAD instructions read; it follows the code in the blob.
-    meta : dict
-        ``format``, ``abi``, ``config`` {name, hash}, ``model`` {name, hash}, ``architecture``,
-        ``classes``, ``preprocessing``, ``scales``, ``pruning``, ``ffn2_rule``, ``tile_rows``,
-        ``ffn_chunk``, ``checkpoints``, ``input`` {rows, row_words, bytes}, ``output`` {max_bytes},
-        ``instructions``, and ``operations``: JSON of `operations`.
-    """
-
-    code: np.ndarray
-    weights: np.ndarray
+    code: np.ndarray  #: uint16 [instructions, 32]
+    weights: np.ndarray  #: uint8 [bytes]: what LOAD instructions read; it follows the code in the blob
+    #: ``format``, ``abi``, ``config`` {name, hash}, ``model`` {name, hash}, ``architecture``, ``classes``,
+    #: ``preprocessing``, ``scales``, ``pruning``, ``ffn2_rule``, ``tile_rows``, ``ffn_chunk``,
+    #: ``checkpoints``, ``input`` {rows, row_words, bytes}, ``output`` {max_bytes}, ``instructions``, and
+    #: ``operations``: JSON of `operations`
     meta: dict[str, Any]
 
     @cached_property
@@ -123,13 +100,7 @@ class Program:
 
     @classmethod
     def load(cls, path: str | Path) -> Program:
-        """Read what ``save`` wrote.
-
-        Raises
-        ------
-        RowvitError
-            The file is damaged, is not a program, or has another format or ABI.
-        """
+        """Read what `save` wrote; `RowvitError` if it is damaged, no program, or of another format or ABI."""
         tensors, metadata = container.read(path)
         try:
             meta = json.loads(metadata["rowvit-program"])

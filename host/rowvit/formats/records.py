@@ -20,32 +20,18 @@ def checkpoint_names(depth: int) -> list[str]:
 
 @dataclass
 class Answer:
-    """The output of one image.
+    """The output of one image."""
 
-    Parameters
-    ----------
-    logits : int16 array [classes]
-    kept : list of int64 arrays
-        For every pruning layer the original indices of the tokens that stay.
-    checkpoints : dict of int16 arrays [live, D]
-        By `checkpoint_names`; empty unless compiled in.
-    marks : list of (int, int)
-        The counters ``cycles`` and ``fires`` after embedding and after each layer.
-    """
-
-    logits: np.ndarray
-    kept: list[np.ndarray]
-    checkpoints: dict[str, np.ndarray]
-    marks: list[tuple[int, int]]
+    logits: np.ndarray  #: int16 [classes]
+    kept: list[np.ndarray]  #: int64, per pruning layer: original indices of the tokens that stay
+    checkpoints: dict[str, np.ndarray]  #: int16 [live, D] by `checkpoint_names`; empty unless compiled in
+    marks: list[tuple[int, int]]  #: counters ``cycles`` and ``fires`` after embedding and after each layer
 
     @classmethod
     def parse(cls, output: np.ndarray, meta: Mapping[str, Any]) -> Answer:
         """Read the output packet uint8 [bytes] of a program with the description ``meta``.
 
-        Raises
-        ------
-        RowvitError
-            It is not made of records, or some are missing.
+        `RowvitError` if it is not made of records, or some are missing.
         """
         classes, depth = meta["architecture"]["classes"], meta["architecture"]["depth"]
         answer = cls(np.empty(0, np.int16), [], {}, [])
@@ -73,10 +59,7 @@ class Answer:
 def split(output: np.ndarray) -> Iterator[tuple[Record, int, int, np.ndarray]]:
     """Split an output packet uint8 [bytes] into records: type, tag, count and payload uint8 [bytes].
 
-    Raises
-    ------
-    RowvitError
-        A header is not a record's.
+    `RowvitError` if a header is not a record's.
     """
     at = 0
     while at < len(output):

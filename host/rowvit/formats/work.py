@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
@@ -15,27 +15,22 @@ _Number = TypeVar("_Number", int, np.ndarray)
 
 @dataclass
 class Work(Generic[_Number]):
-    """Work for one image, or int64 arrays with an entry per image where images differ.
+    """Work for one image, or int64 arrays with an entry per image where images differ."""
 
-    Parameters
-    ----------
-    macs_executed : int or int64 array
-        Multiplications of nonzero scalars in P and (unless ``ffn2_rule`` is "none") in the hidden
-        activations, and all multiplications of the other layers, over live rows; the projection runs
-        on kept rows only. The patch embedding counts without its prefix rows.
-    macs_dense : int
-        The same network without any pruning or skipping.
-    w2_rows_fetched : int or int64 array
-        Rows of W2 fetched, over all layers. Rule "tile" fetches for every tile of live rows.
-    w2_rows_total : int
-        Rows that would be fetched without looking at the activations: hidden per layer, and with
-        rule "tile" hidden per tile of live rows.
-    """
-
+    #: multiplications of nonzero scalars in P and (unless ``ffn2_rule`` is "none") in the hidden
+    #: activations, and all multiplications of the other layers, over live rows; the projection runs
+    #: on kept rows only, and the patch embedding counts without its prefix rows
     macs_executed: _Number
-    macs_dense: int
+    macs_dense: int  #: of the same network without any pruning or skipping
+    #: rows of W2 fetched, over all layers; rule "tile" fetches for every tile of live rows
     w2_rows_fetched: _Number
+    #: those that would be fetched without looking at the activations: hidden per layer, and with
+    #: rule "tile" hidden per tile of live rows
     w2_rows_total: int
+
+
+#: the fields of `Work`
+WORK = tuple(field.name for field in fields(Work))
 
 
 def count_work(

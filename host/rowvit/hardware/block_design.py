@@ -1,25 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The system around the core: boards, and the block design that Vivado builds for them.
 
-The one table of cells, parameters, connections and addresses. The Tcl under ``bitstreams/`` builds it
-in Vivado, and `rowvit.sim.hwh` describes it to the simulated board.
+The one table of cells, parameters, connections and addresses; boards and their processing systems are in
+``boards.toml``. The Tcl under ``bitstreams/`` builds it in Vivado, and `rowvit.sim.hwh` describes it to the
+simulated board.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from rowvit.errors import RowvitError
-from rowvit.hardware.config import HardwareConfig
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # PYNQ images still carry Python 3.10
-    import tomli as tomllib
+from rowvit.hardware.config import HardwareConfig, tomllib
 
 BOARDS = Path(__file__).with_name("boards.toml")
 CORE, DMA, INTC, PS, FRONTEND = "rowvit_0", "axi_dma_0", "axi_intc_0", "ps_0", "frontend_0"
@@ -48,87 +43,22 @@ DMA_PARAMETERS: dict[str, object] = {
 
 @dataclass(frozen=True)
 class Family:
-    """A processing system: names of its interfaces and pins, its parameters, its address map."""
+    """A processing system: interfaces, pins, parameters and address map, from ``boards.toml``."""
 
     name: str
     vlnv: str
     control: str  #: AXI master for registers
-    memory: tuple[str, str]  #: AXI slaves to the DDR: for the DMA, for the core
+    memory: list[str]  #: AXI slaves to the DDR: for the DMA, for the core
     clock: str
     reset: str
     interrupt: str
-    bus_clocks: tuple[str, ...]  #: clock inputs of ``control`` and ``memory``
+    bus_clocks: list[str]  #: clock inputs of ``control`` and ``memory``
     parameters: dict[str, object]
     frequency: str  #: parameter that takes the clock in MHz
     rule: dict[str, str]  #: options of Vivado's automation rule, besides the preset
     address_bits: int  #: of the DMA
     memory_bytes: int  #: that ``memory`` reaches from address 0 on
     addresses: dict[str, int]  #: base by cell; within what ``control`` reaches
-
-
-FAMILIES = {
-    family.name: family
-    for family in (
-        Family(
-            name="zynq-7000",
-            vlnv="xilinx.com:ip:processing_system7:5.5",
-            control="M_AXI_GP0",
-            memory=("S_AXI_HP0", "S_AXI_HP1"),
-            clock="FCLK_CLK0",
-            reset="FCLK_RESET0_N",
-            interrupt="IRQ_F2P",
-            bus_clocks=("M_AXI_GP0_ACLK", "S_AXI_HP0_ACLK", "S_AXI_HP1_ACLK"),
-            parameters={
-                "PCW_USE_M_AXI_GP0": 1,
-                "PCW_USE_S_AXI_HP0": 1,
-                "PCW_USE_S_AXI_HP1": 1,
-                "PCW_S_AXI_HP0_DATA_WIDTH": 64,
-                "PCW_S_AXI_HP1_DATA_WIDTH": 64,
-                "PCW_USE_FABRIC_INTERRUPT": 1,
-                "PCW_IRQ_F2P_INTR": 1,
-                "PCW_EN_CLK0_PORT": 1,
-                "PCW_EN_RST0_PORT": 1,
-                "PCW_FPGA_FCLK0_ENABLE": 1,
-                "PCW_FCLK0_PERIPHERAL_CLKSRC": "IO PLL",  # PYNQ sets divisors, and leaves the source
-            },
-            frequency="PCW_FPGA0_PERIPHERAL_FREQMHZ",
-            rule={"make_external": "FIXED_IO, DDR"},
-            address_bits=32,
-            memory_bytes=1 << 29,
-            addresses={DMA: 0x40400000, INTC: 0x41800000, CORE: 0x43C00000},
-        ),
-        Family(
-            name="zynq-ultrascale",
-            vlnv="xilinx.com:ip:zynq_ultra_ps_e:3.4",
-            control="M_AXI_HPM0_FPD",
-            memory=("S_AXI_HP0_FPD", "S_AXI_HP1_FPD"),
-            clock="pl_clk0",
-            reset="pl_resetn0",
-            interrupt="pl_ps_irq0",
-            bus_clocks=("maxihpm0_fpd_aclk", "saxihp0_fpd_aclk", "saxihp1_fpd_aclk"),
-            parameters={
-                "PSU__USE__M_AXI_GP0": 1,  # HPM0_FPD
-                "PSU__USE__M_AXI_GP1": 0,
-                "PSU__USE__M_AXI_GP2": 0,
-                "PSU__MAXIGP0__DATA_WIDTH": 32,
-                "PSU__USE__S_AXI_GP2": 1,  # HP0_FPD
-                "PSU__USE__S_AXI_GP3": 1,  # HP1_FPD
-                "PSU__SAXIGP2__DATA_WIDTH": 64,
-                "PSU__SAXIGP3__DATA_WIDTH": 64,
-                "PSU__USE__IRQ0": 1,
-                "PSU__USE__FABRIC__RST": 1,
-                "PSU__NUM_FABRIC_RESETS": 1,
-                "PSU__FPGA_PL0_ENABLE": 1,
-                "PSU__CRL_APB__PL0_REF_CTRL__SRCSEL": "IOPLL",
-            },
-            frequency="PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ",
-            rule={},
-            address_bits=40,
-            memory_bytes=1 << 31,
-            addresses={DMA: 0xA0000000, INTC: 0xA0010000, CORE: 0xA0020000},
-        ),
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -156,13 +86,19 @@ class Board:
 
 
 @cache
+def _families() -> dict[str, Family]:
+    rows = tomllib.loads(BOARDS.read_text())["families"]
+    return {name: Family(name, **row) for name, row in rows.items()}
+
+
+@cache
 def boards() -> dict[str, Board]:
     """The boards by name."""
     table = tomllib.loads(BOARDS.read_text())
     found = {}
     for name, row in table["boards"].items():
         references = {
-            "family": FAMILIES[row["family"]],
+            "family": _families()[row["family"]],
             "settings": table["settings"][row["settings"]],
             "power": PowerSensor(**row["power"]),
         }
@@ -171,13 +107,7 @@ def boards() -> dict[str, Board]:
 
 
 def board(name: str) -> Board:
-    """A board by its name, in upper or lower case.
-
-    Raises
-    ------
-    RowvitError
-        There is no such board.
-    """
+    """A board by its name, in upper or lower case; `RowvitError` if there is none."""
     for known, found in boards().items():
         if known.lower() == name.lower():
             return found
@@ -201,14 +131,8 @@ def default_configuration() -> str:
 
 
 def family(config: HardwareConfig) -> Family:
-    """The processing system of a configuration's board; a Zynq-7000 if the board is 'none'.
-
-    Raises
-    ------
-    RowvitError
-        There is no such board.
-    """
-    return FAMILIES["zynq-7000"] if config.board == "none" else board(config.board).family
+    """The processing system of a configuration's board, a Zynq-7000 for 'none'; `RowvitError` as `board`."""
+    return _families()["zynq-7000"] if config.board == "none" else board(config.board).family
 
 
 @dataclass(frozen=True)

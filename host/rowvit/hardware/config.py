@@ -134,11 +134,8 @@ def names() -> list[str]:
 def load(name_or_path: str | Path) -> HardwareConfig:
     """Read a configuration by its name or from a TOML file.
 
-    Raises
-    ------
-    RowvitError
-        The name or file is unknown, it cannot be read or is not TOML, a key is missing or unknown, or a value
-        is out of range.
+    `RowvitError` if there is no such name or file, it cannot be read or is not TOML, a key is missing or
+    unknown, or a value is out of range.
     """
     path = Path(name_or_path)
     if path.suffix != ".toml":

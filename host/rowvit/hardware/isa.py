@@ -123,7 +123,7 @@ class Field:
 
     slot: int
     meaning: str
-    slots: int = 1
+    slots: int = 1  #: how many
 
 
 #: first slots of what all instructions have, and of an opcode's fields
@@ -311,13 +311,7 @@ class Instruction:
     chain: frozenset[Engine] = frozenset()
 
     def encode(self) -> np.ndarray:
-        """The instruction as uint16 [32].
-
-        Raises
-        ------
-        RowvitError
-            A field is unknown to the opcode, or a value does not fit its slots.
-        """
+        """As uint16 [32]; `RowvitError` if a field is unknown to the opcode, or a value exceeds its slots."""
         slots = np.zeros(SLOTS, np.uint16)
         slots[OPCODE] = self.op | _fits(self, "tag", self.tag, 8) << 8
         slots[FLAGS] = sum(1 << flag for flag in self.flags)
@@ -338,13 +332,7 @@ class Instruction:
 
     @classmethod
     def decode(cls, slots: np.ndarray) -> Instruction:
-        """Read uint16 [32].
-
-        Raises
-        ------
-        RowvitError
-            The opcode is unknown.
-        """
+        """Read uint16 [32]; `RowvitError` if the opcode is unknown."""
         values = [int(v) for v in slots]
         code = values[OPCODE] & 0xFF
         if code not in set(Op):
@@ -365,24 +353,20 @@ class Instruction:
 
     def __str__(self) -> str:
         """One line: opcode, tag, fields, flags, dependencies (``>=``: complete, ``~``: per band)."""
-        names: dict[str, type[IntEnum]] = {}
-        if self.op is Op.LOAD:
-            names = {"kind": LoadKind}
-        elif self.op is Op.MATMUL:
-            names = {"dst": Dst}
-        elif self.op is Op.NORM:
-            names = {"kind": NormKind}
+        coded: dict[tuple[Op, str], type[Coded]] = {
+            (Op.LOAD, "kind"): LoadKind,
+            (Op.MATMUL, "dst"): Dst,
+            (Op.NORM, "kind"): NormKind,
+        }
         parts = [f"{self.op.name:<7}"]
         if self.tag:
             parts.append(f"tag={self.tag}")
         for name in FIELDS[self.op]:
             value = self.fields.get(name, 0)
-            if name in names:
-                parts.append(f"{name}={names[name](value).name}")
+            if codes := coded.get((self.op, name)):
+                parts.append(f"{name}={codes(value).name}")
             elif value:
-                parts.append(
-                    f"{name}={value:#x}" if name in ("address", "config_hash") else f"{name}={value}"
-                )
+                parts.append(f"{name}={hex(value) if name in ('address', 'config_hash') else value}")
         parts += [flag.name for flag in sorted(self.flags)]
         if self.deps:
             parts.append("|")

@@ -8,21 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Memory:
-    """Latency and bandwidth of the DDR.
+    """Latency and bandwidth of the DDR."""
 
-    Parameters
-    ----------
-    latency : int
-        Cycles from a read's address to its first word.
-    rate : int
-        Percent of the cycles that carry a word, for core and DMA together.
-    ideal : bool
-        No latency, and a word for everyone in every cycle.
-    """
-
-    latency: int = 40
-    rate: int = 85
-    ideal: bool = False
+    latency: int = 40  #: cycles from a read's address to its first word
+    rate: int = 85  #: percent of the cycles that carry a word, for core and DMA together
+    ideal: bool = False  #: no latency, and a word for everyone in every cycle
 
     @property
     def words_per_cycle(self) -> float:

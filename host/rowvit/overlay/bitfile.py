@@ -28,35 +28,18 @@ _MAGIC = bytes.fromhex("0009 0ff00ff00ff00ff000 0001")
 
 @dataclass(frozen=True)
 class BitHeader:
-    """The header of a .bit.
+    """The header of a .bit."""
 
-    Parameters
-    ----------
-    design : str
-        Name of the top module.
-    tool : str
-        Version of Vivado, if the header has it.
-    part, date, time : str
-    size : int
-        Bytes of configuration data.
-    """
-
-    design: str
-    tool: str
+    design: str  #: name of the top module
+    tool: str  #: version of Vivado, if the header has it
     part: str
     date: str
     time: str
-    size: int
+    size: int  #: bytes of configuration data
 
     @classmethod
     def read(cls, path: Path) -> BitHeader:
-        """Read a .bit's header.
-
-        Raises
-        ------
-        RowvitError
-            The file is missing, no .bit, or cut short.
-        """
+        """Read a .bit's header; `RowvitError` if the file is missing, no .bit, or cut short."""
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -73,7 +56,8 @@ class BitHeader:
                 at += 3 + length
             (size,) = struct.unpack_from(">I", data, at + 1)
             design, *options = texts["a"].split(";")
-            header = cls(design, _option(options, "Version"), texts["b"], texts["c"], texts["d"], size)
+            tool = next((text.partition("=")[2] for text in options if text.startswith("Version=")), "")
+            header = cls(design, tool, texts["b"], texts["c"], texts["d"], size)
         except (struct.error, KeyError, UnicodeDecodeError) as error:
             raise RowvitError(f"{path}: its header is damaged", "copy the file again") from error
         if len(data) != at + 5 + size:
@@ -95,34 +79,17 @@ class BitHeader:
 
 @dataclass(frozen=True)
 class Block:
-    """One block of the design.
+    """One block of the design."""
 
-    Parameters
-    ----------
-    path : str
-        Name, after those of the hierarchies around it: "rowvit_0" or "vision/rowvit_0".
-    type : str
-        VLNV.
-    parameters : dict of str
-        By lower-case name.
-    base, size : int
-        Address range as the processor sees it; 0 and 0 if it has none.
-    memories : dict of str
-        Master interface -> slave interface of the processing system that it reaches.
-    clock_mhz : float or None
-        Of its first clock pin, if the file says it.
-    clock_source : str
-        What drives that pin, as "ps_0/FCLK_CLK0".
-    """
-
-    path: str
-    type: str
-    parameters: dict[str, str]
-    base: int = 0
-    size: int = 0
+    path: str  #: name, after those of the hierarchies around it: "rowvit_0" or "vision/rowvit_0"
+    type: str  #: VLNV
+    parameters: dict[str, str]  #: by lower-case name
+    base: int = 0  #: as the processor sees it; 0, like the size, if it has no address range
+    size: int = 0  #: bytes
+    #: master interface -> slave interface of the processing system that it reaches
     memories: dict[str, str] = field(default_factory=dict)
-    clock_mhz: float | None = None
-    clock_source: str = ""
+    clock_mhz: float | None = None  #: of its first clock pin, if the file says it
+    clock_source: str = ""  #: what drives that pin, as "ps_0/FCLK_CLK0"
 
     def number(self, name: str, default: int = 0) -> int:
         """A parameter as a number; ``default`` if the file does not hold it."""
@@ -136,26 +103,11 @@ class Block:
 
 
 class Handoff:
-    """A .hwh.
+    """A .hwh; `RowvitError` if the file is missing or is no .hwh."""
 
-    Parameters
-    ----------
-    path : Path
-
-    Attributes
-    ----------
-    blocks : dict of Block
-        By path.
-    tool : str
-        Version of Vivado.
-    part : str
-        Device and package, as far as the file names them.
-
-    Raises
-    ------
-    RowvitError
-        The file is missing or no .hwh.
-    """
+    blocks: dict[str, Block]  #: by path
+    tool: str  #: version of Vivado
+    part: str  #: device and package, as far as the file names them
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -184,7 +136,7 @@ class Handoff:
             if module.get("INSTANCE") in processors
             for memory in module.findall("MEMORYMAP/MEMRANGE")
         }
-        self.blocks: dict[str, Block] = {}
+        self.blocks = {}
         for module in modules:
             instance = module.get("INSTANCE")
             low, high = ranges.get(instance, (0, -1))
@@ -236,10 +188,7 @@ class Handoff:
     def config(self) -> HardwareConfig:
         """The configuration of the core's parameters: a named one, or "unnamed".
 
-        Raises
-        ------
-        RowvitError
-            A parameter is missing or impossible, or CONFIG_HASH is not the hash of the others.
+        `RowvitError` if a parameter is missing or impossible, or CONFIG_HASH is not the hash of the others.
         """
         structure = {name: self.core.number(name) for name in configs.load("tiny").structure()}
         if missing := [name.upper() for name in structure if name not in self.core.parameters]:
@@ -285,7 +234,3 @@ def _clock_of(module: ElementTree.Element, names: dict[str | None, str]) -> tupl
             source = "" if wire is None else f"{names.get(wire.get('INSTANCE'))}/{wire.get('PORT')}"
             return int(port.get("CLKFREQUENCY", "0")) / 1e6, source
     return None, ""
-
-
-def _option(options: list[str], name: str) -> str:
-    return next((text.partition("=")[2] for text in options if text.startswith(f"{name}=")), "")

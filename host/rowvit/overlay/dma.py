@@ -36,10 +36,7 @@ def dma_failed(status: int) -> bool:
 def wake(registers: MMIO | DMA, name: str) -> None:
     """Reset both channels of a DMA and start them; a transfer that never ends is abandoned.
 
-    Raises
-    ------
-    RowvitError
-        It does not behave as a DMA.
+    `RowvitError` if it does not behave as a DMA.
     """
 
     def wait(offset: int, bit: int, what: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tempfile
 import time
 import urllib.error
@@ -16,12 +15,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rowvit.errors import RowvitError
+from rowvit.hardware.config import tomllib
 from rowvit.overlay import provenance
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # PYNQ images still carry Python 3.10
-    import tomli as tomllib
 
 MANIFEST = Path(__file__).with_name("prebuilt.toml")
 _CHUNK = 1 << 16
@@ -51,13 +46,7 @@ class Prebuilt:
 
 
 def manifest(path: Path = MANIFEST) -> list[Prebuilt]:
-    """Read the list of prebuilt overlays.
-
-    Raises
-    ------
-    RowvitError
-        The file cannot be read, or an entry is not complete.
-    """
+    """The prebuilt overlays; `RowvitError` if the file cannot be read, or an entry is not complete."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         entries = [

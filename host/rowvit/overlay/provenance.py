@@ -49,13 +49,7 @@ class Provenance:
 
     @classmethod
     def read(cls, path: Path) -> Provenance:
-        """Read a provenance file.
-
-        Raises
-        ------
-        RowvitError
-            It is missing or is not a provenance file.
-        """
+        """Read a provenance file; `RowvitError` if it is missing or is not one."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:

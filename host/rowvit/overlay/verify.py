@@ -6,8 +6,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from rowvit.errors import RowvitError
 from rowvit.overlay import provenance
@@ -15,27 +15,19 @@ from rowvit.overlay.bitfile import BitHeader, Handoff
 
 _LENGTH_BITS = 26  # of the DMA's length register, the most it can have
 _CORE_BYTES = 4096  # addresses of the core's registers and counters
+_ONE_BUILD = "copy all three files from one build"
+#: whether something is right (None: could not be determined, or may be intended), and what was found
+Finding: TypeAlias = tuple[bool | None, str]
 
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of one check.
-
-    Parameters
-    ----------
-    name : str
-    ok : bool or None
-        None: could not be determined, or may be intended.
-    text : str
-        What was found.
-    advice : str
-        What to do about it, if it is not ok.
-    """
+    """The outcome of one check."""
 
     name: str
-    ok: bool | None
-    text: str
-    advice: str = ""
+    ok: bool | None  #: None: could not be determined, or may be intended
+    text: str  #: what was found
+    advice: str = ""  #: what to do about it, if it is not ok
 
 
 def verify(bitfile: str | Path) -> list[Check]:
@@ -47,105 +39,86 @@ def verify(bitfile: str | Path) -> list[Check]:
     checks: list[Check] = []
     header = handoff = None
 
-    def attempt(name: str, look: Callable[[], Check]) -> None:
+    def attempt(name: str, look: Callable[..., Finding], *files: BitHeader | Handoff) -> None:
         try:
-            checks.append(look())
+            checks.append(Check(name, *look(*files)))
         except RowvitError as error:
             checks.append(Check(name, False, error.message, error.advice))
 
-    def bit() -> Check:
+    def bit() -> Finding:
         nonlocal header
         header = BitHeader.read(path)
         tool = f", Vivado {header.tool}" if header.tool else ""
         made = f", {header.date} {header.time}" if header.date else ""
-        text = f"{header.design} for {header.part}{made}{tool}, {header.size:,} bytes"
-        return Check("bitstream", True, text)
+        return True, f"{header.design} for {header.part}{made}{tool}, {header.size:,} bytes"
 
-    def hwh() -> Check:
+    def hwh() -> Finding:
         nonlocal handoff
         handoff = Handoff(path.with_suffix(".hwh"))
         kind = "Zynq-7000" if handoff.zynq_7000 else "Zynq UltraScale+"
-        return Check("handoff", True, f"{handoff.path.name}, {kind}, Vivado {handoff.tool or 'unknown'}")
+        return True, f"{handoff.path.name}, {kind}, Vivado {handoff.tool or 'unknown'}"
 
     attempt("bitstream", bit)
     attempt("handoff", hwh)
     if handoff is None:
         return checks
     if header is not None:
-        attempt("same build", partial(_same_build, header, handoff))
-    attempt("core", partial(_core, handoff))
+        attempt("same build", _same_build, header, handoff)
+    attempt("core", _core, handoff)
     if not checks[-1].ok:
         return checks
-    for name, look in (
-        ("clock", _clock),
-        ("DMA", _dma),
-        ("addresses", _addresses),
-        ("memory ports", _ports),
-        ("provenance", _provenance),
-    ):
-        attempt(name, partial(look, handoff))
+    attempt("clock", _clock, handoff)
+    attempt("DMA", _dma, handoff)
+    attempt("addresses", _addresses, handoff)
+    attempt("memory ports", _ports, handoff)
+    attempt("provenance", _provenance, handoff)
     return checks
 
 
-def _plain(part: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", part.lower()).removeprefix("xc")
+def _same_build(header: BitHeader, handoff: Handoff) -> Finding:
+    def plain(part: str) -> str:
+        return re.sub(r"[^a-z0-9]", "", part.lower()).removeprefix("xc")
 
-
-def _same_build(header: BitHeader, handoff: Handoff) -> Check:
-    name = "same build"
+    advice = "copy both from one build"
     if not handoff.part:
-        return Check(name, None, "the .hwh does not name its part")
-    if not _plain(header.part).startswith(_plain(handoff.part)):
-        return Check(
-            name,
-            False,
-            f"the .bit is for {header.part}, the .hwh for {handoff.part}",
-            "copy both from one build",
-        )
+        return None, "the .hwh does not name its part"
+    if not plain(header.part).startswith(plain(handoff.part)):
+        raise RowvitError(f"the .bit is for {header.part}, the .hwh for {handoff.part}", advice)
     if header.tool and handoff.tool and header.tool != handoff.tool:
-        return Check(
-            name,
-            False,
-            f"the .bit is from Vivado {header.tool}, the .hwh from {handoff.tool}",
-            "copy both from one build",
-        )
-    return Check(name, True, f"both for {handoff.part}")
+        raise RowvitError(f"the .bit is from Vivado {header.tool}, the .hwh from {handoff.tool}", advice)
+    return True, f"both for {handoff.part}"
 
 
-def _core(handoff: Handoff) -> Check:
+def _core(handoff: Handoff) -> Finding:
     config = handoff.config
     names = " or ".join(handoff.config_names()) or "none of the named ones"
-    return Check(
-        "core",
-        True,
+    return True, (
         f"{handoff.core.path}, {config.rows} x {config.groups} x {config.lanes}, configuration {names}"
-        f" (hash {config.hash:08X}), {handoff.frontend} front end",
+        f" (hash {config.hash:08X}), {handoff.frontend} front end"
     )
 
 
-def _clock(handoff: Handoff) -> Check:
-    name, clock, config = "clock", handoff.core.clock_mhz, handoff.config
+def _clock(handoff: Handoff) -> Finding:
+    clock, config = handoff.core.clock_mhz, handoff.config
     if clock is None:
-        return Check(name, None, "the .hwh does not say the core's clock")
+        return None, "the .hwh does not say the core's clock"
+    text = f"{clock:g} MHz"
     if config.name != "unnamed" and abs(clock - config.clock_mhz) > 0.02 * config.clock_mhz:
-        return Check(
-            name,
-            None,
-            f"{clock:g} MHz, where '{config.name}' has {config.clock_mhz:g}: it works, at another speed",
-        )
-    return Check(name, True, f"{clock:g} MHz")
+        return None, f"{text}, where '{config.name}' has {config.clock_mhz:g}: it works, at another speed"
+    return True, text
 
 
-def _dma(handoff: Handoff) -> Check:
+def _dma(handoff: Handoff) -> Finding:
     dma = handoff.dma
     bits = dma.number("c_sg_length_width", 14)
+    longest = f"{(1 << bits) - 1:,} bytes"
     wrong, advice = "", "build the design with rowvit's scripts"
     if not dma.number("c_include_mm2s", 1) or not dma.number("c_include_s2mm", 1):
         wrong = "it lacks a channel"
     elif dma.number("c_include_sg", 1):
         wrong = "it is in scatter-gather mode, the driver uses direct register mode"
     elif bits < _LENGTH_BITS:
-        wrong = f"its length register has {bits} bits: a transfer moves at most {(1 << bits) - 1:,} bytes"
+        wrong = f"its length register has {bits} bits: a transfer moves at most {longest}"
         advice = f"set c_sg_length_width to {_LENGTH_BITS}"
     else:
         for side in ("mm2s", "s2mm"):
@@ -153,64 +126,54 @@ def _dma(handoff: Handoff) -> Check:
             if width != 64:
                 wrong = f"its {side} stream is {width} bits wide, the core's are 64"
     if wrong:
-        return Check("DMA", False, f"{dma.path}: {wrong}", advice)
-    return Check("DMA", True, f"{dma.path}, both channels, transfers of up to {(1 << bits) - 1:,} bytes")
+        raise RowvitError(f"{dma.path}: {wrong}", advice)
+    return True, f"{dma.path}, both channels, transfers of up to {longest}"
 
 
-def _addresses(handoff: Handoff) -> Check:
-    name, blocks = "addresses", (handoff.core, handoff.dma)
+def _addresses(handoff: Handoff) -> Finding:
+    blocks = (handoff.core, handoff.dma)
     text = ", ".join(f"{b.path} 0x{b.base:08X} ({b.size >> 10} KB)" for b in blocks)
     for block, needed in zip(blocks, (_CORE_BYTES, 0x60), strict=True):
         if block.size < needed:
-            return Check(
-                name,
-                False,
+            raise RowvitError(
                 f"{block.path} has {block.size} bytes of addresses, it needs {needed}",
                 "assign it a range in the block design",
             )
     (low, first), (high, _) = sorted((b.base, b.size) for b in blocks)
     if low + first > high:
-        return Check(name, False, f"ranges overlap: {text}", "assign addresses in the block design")
-    return Check(name, True, text)
+        raise RowvitError(f"ranges overlap: {text}", "assign addresses in the block design")
+    return True, text
 
 
-def _ports(handoff: Handoff) -> Check:
-    name = "memory ports"
+def _ports(handoff: Handoff) -> Finding:
     found = {
         f"{block.path}/{master}": slave
         for block in (handoff.core, handoff.dma)
         for master, slave in block.memories.items()
     }
     if not found:
-        return Check(name, None, "the .hwh does not say which ports reach memory")
+        return None, "the .hwh does not say which ports reach memory"
     text = ", ".join(f"{master} to {slave}" for master, slave in found.items())
     if len(found) < 3:
-        return Check(
-            name, False, f"of three masters only {text}", "connect the core and both DMA channels to HP ports"
+        raise RowvitError(
+            f"of three masters only {text}", "connect the core and both DMA channels to HP ports"
         )
     if slow := [slave for slave in found.values() if "HP" not in slave.upper()]:
-        return Check(
-            name, None, f"{text}: {slow[0]} is no HP port; rowvit flushes caches as HP ports need it"
-        )
-    return Check(name, True, text)
+        return None, f"{text}: {slow[0]} is no HP port; rowvit flushes caches as HP ports need it"
+    return True, text
 
 
-def _provenance(handoff: Handoff) -> Check:
-    name, path = "provenance", handoff.path.with_suffix(".json")
+def _provenance(handoff: Handoff) -> Finding:
+    path = handoff.path.with_suffix(".json")
     if not path.exists():
-        return Check(name, None, f"there is no {path.name} next to it: where it comes from is unknown")
+        return None, f"there is no {path.name} next to it: where it comes from is unknown"
     (found,) = provenance.verify(path)
     if found.config_hash != f"{handoff.config.hash:08X}":
-        return Check(
-            name,
-            False,
-            f"{path.name} is of a build with hash {found.config_hash}",
-            "copy all three files from one build",
-        )
+        raise RowvitError(f"{path.name} is of a build with hash {found.config_hash}", _ONE_BUILD)
     if found.frontend != handoff.frontend:
-        text = (
-            f"{path.name} is of a build with the {found.frontend} front end, the .hwh has {handoff.frontend}"
+        raise RowvitError(
+            f"{path.name} is of a build with the {found.frontend} front end, the .hwh has {handoff.frontend}",
+            _ONE_BUILD,
         )
-        return Check(name, False, text, "copy all three files from one build")
     revision = f"{(found.revision or 'no revision')[:12]}{', with changes' if found.dirty else ''}"
-    return Check(name, True, f"{found.board}, {revision}, {found.tool}, {found.date}; files are unchanged")
+    return True, f"{found.board}, {revision}, {found.tool}, {found.date}; files are unchanged"

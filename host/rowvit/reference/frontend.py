@@ -32,34 +32,18 @@ HEADER_BYTES = _HEADER.itemsize
 class Geometry:
     """What becomes of a frame: a window of it is binned and scaled to ``grid`` x ``grid`` patches.
 
-    Parameters
-    ----------
-    width, height : int
-        Pixels of the frame.
-    left, top, window_width, window_height : int
-        The window, in pixels of the frame.
-    bin : int
-        Squares of ``2**bin`` pixels are averaged before scaling.
-    patch : int
-        Pixels of a patch's side.
-    grid : int
-        Patches of the result's side.
-
-    Raises
-    ------
-    RowvitError
-        The kernel is not built for it.
+    `RowvitError` if the kernel is not built for it.
     """
 
-    width: int
+    width: int  #: pixels of the frame
     height: int
-    left: int
+    left: int  #: of the window, in pixels of the frame
     top: int
     window_width: int
     window_height: int
-    bin: int
-    patch: int
-    grid: int
+    bin: int  #: squares of ``2**bin`` pixels are averaged before scaling
+    patch: int  #: pixels of a patch's side
+    grid: int  #: patches of the result's side
 
     @classmethod
     def of(cls, width: int, height: int, side: int, patch: int) -> Geometry:
@@ -130,14 +114,7 @@ class Geometry:
 
 
 def fill_packet(frame: np.ndarray, geometry: Geometry, packet: np.ndarray) -> None:
-    """Write what the kernel takes: header and pixels.
-
-    Parameters
-    ----------
-    frame : uint8 array [height, width, 3], RGB
-    geometry : Geometry
-    packet : uint8 array [packet_bytes], written
-    """
+    """Write header and RGB pixels, uint8 [height, width, 3], to ``packet``, uint8 [packet_bytes]."""
     packet[:HEADER_BYTES] = geometry.header()
     packet[HEADER_BYTES:].reshape(frame.shape)[:] = frame
 
@@ -145,14 +122,7 @@ def fill_packet(frame: np.ndarray, geometry: Geometry, packet: np.ndarray) -> No
 def resize(frame: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Window, bins, and bilinear interpolation with one rounding at the end.
 
-    Parameters
-    ----------
-    frame : uint8 array [height, width, 3], RGB
-    geometry : Geometry
-
-    Returns
-    -------
-    uint8 array [side, side, 3]
+    RGB frame uint8 [height, width, 3] to uint8 [side, side, 3].
     """
     columns, rows = geometry.binned
     size = 1 << geometry.bin

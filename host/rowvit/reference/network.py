@@ -15,62 +15,40 @@ from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.records import checkpoint_names
 from rowvit.formats.work import Work, count_work
-from rowvit.reference.layernorm import layernorm
-from rowvit.reference.linear import linear, residual_add
+from rowvit.reference.attention import exponentials, logits, select, token_scores, weigh
+from rowvit.reference.layers import layernorm, linear, relu, residual_add
 from rowvit.reference.primitives import sat8
-from rowvit.reference.relu import relu
-from rowvit.reference.select import select
-from rowvit.reference.softmax import exponentials, logits, token_scores, weigh
 
 IMAGES_AT_ONCE = 4  # activations of more images would not stay in a core's cache
 
 
 @dataclass
 class Counts(Work[int]):
-    """Work done for one image, and the numbers behind it.
+    """Work done for one image, and the numbers behind it, of every layer."""
 
-    Parameters
-    ----------
-    live : list of int
-        Rows that enter the FFN of every layer.
-    ffn2_nonzeros : list of int
-        Nonzero hidden activations per layer.
-    pv_nonzeros : list of int
-        Nonzero unnormalised probabilities per layer, over heads and rows.
-    hidden_rows : list of uint16 arrays [live, chunks]
-        Nonzero hidden activations per layer, of every row and FFN chunk.
-    w2_first : list of uint16 arrays [tiles, hidden]
-        The first row of a tile that uses a hidden neuron, ``live`` if none does, per layer; with rules
-        "image" and "none" one tile.
-    pv_rows : list of uint16 arrays [heads, rows]
-        Nonzero unnormalised probabilities per layer.
-    """
-
+    #: rows that enter the FFN
     live: list[int] = field(default_factory=list)
+    #: nonzero hidden activations
     ffn2_nonzeros: list[int] = field(default_factory=list)
+    #: nonzero unnormalised probabilities, over heads and rows
     pv_nonzeros: list[int] = field(default_factory=list)
+    #: uint16 [live, chunks]: nonzero hidden activations of every row and FFN chunk
     hidden_rows: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
+    #: uint16 [tiles, hidden]: the first row of a tile that uses a hidden neuron, ``live`` if none does; with
+    #: rules "image" and "none" one tile
     w2_first: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
+    #: uint16 [heads, rows]: nonzero unnormalised probabilities
     pv_rows: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
 
 
 @dataclass
 class ImageResult:
-    """Results of one image.
+    """Results of one image."""
 
-    Parameters
-    ----------
-    logits : int16 array [classes]
-    kept : list of int64 arrays
-        For every pruning layer the original indices of the tokens that stay, token 0 included.
-    counts : Counts
-    checkpoints : dict of int16 arrays [live, D]
-        States of the residual stream by `checkpoint_names`; empty unless asked for.
-    """
-
-    logits: np.ndarray
-    kept: list[np.ndarray]
+    logits: np.ndarray  #: int16 [classes]
+    kept: list[np.ndarray]  #: int64, per pruning layer: original indices of the tokens that stay, 0 included
     counts: Counts
+    #: int16 [live, D], states of the residual stream by `checkpoint_names`; empty unless asked for
     checkpoints: dict[str, np.ndarray]
 
     @property

@@ -28,9 +28,8 @@ from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import COUNTERS, REGISTERS, Engine, Error
 from rowvit.hardware.memory import Memory
 from rowvit.overlay.bitfile import BitHeader
-from rowvit.sim import frontend as front_end
 from rowvit.sim import hwh
-from rowvit.sim.verilate import build
+from rowvit.sim.verilate import build, build_frontend
 
 DDR_BASE = 0x10000000
 PAGE = 4096
@@ -47,17 +46,9 @@ _FAILURES = (
 
 @dataclass(frozen=True)
 class MemoryModel(Memory):
-    """The simulated DDR.
+    """The simulated DDR."""
 
-    Parameters
-    ----------
-    latency, rate, ideal
-        As in `Memory`.
-    megabytes : int
-        Size; by default that of the memory behind ``allocate`` on a PYNQ-Z2.
-    """
-
-    megabytes: int = 128
+    megabytes: int = 128  #: by default as many as are behind ``allocate`` on a PYNQ-Z2
 
     def __post_init__(self) -> None:
         if self.latency < 0 or not 1 <= self.rate <= 100 or not 1 <= self.megabytes <= 4096:
@@ -190,7 +181,7 @@ class SimDevice(Device):
         self.arch = "armv7l" if hwh.is_zynq_7000(config) else "aarch64"
         self.timestamp = ""
         self._library = _library(build(config, rtl, trace is not None))
-        kernel = front_end.build() if frontend == "hls" else None
+        kernel = build_frontend() if frontend == "hls" else None
         self.ddr = np.zeros(self.model.megabytes << 20, np.uint8)
         self._free = [(DDR_BASE, self.ddr.size)]
         self._used: dict[int, int] = {}

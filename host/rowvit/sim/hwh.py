@@ -7,6 +7,7 @@ the bitstream is built. Vivado adds more parameters.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from rowvit.hardware.block_design import PS, BlockDesign, block_design, family
@@ -63,16 +64,18 @@ def handoff(config: HardwareConfig, frontend: str = "host") -> str:
                 buses, "BUSINTERFACE", BUSNAME=_wire(f"{name}/{bus}", design), NAME=bus, TYPE=kind, VLNV=vlnv
             )
         memory = _add(module, "MEMORYMAP")
-        for slave in design.addresses if name == PS else ():
-            high = slave.base + slave.range - 1
-            _add_range(
-                memory, design.family.control, slave.cell, slave.interface, slave.base, high, "REGISTER"
+        for master, slave, base, size, kind in _ranges(name, design):
+            _add(
+                memory,
+                "MEMRANGE",
+                ADDRESSBLOCK="Reg",
+                BASEVALUE=f"0x{base:08X}",
+                HIGHVALUE=f"0x{base + size - 1:08X}",
+                INSTANCE=slave.split("/")[0],
+                MASTERBUSINTERFACE=master,
+                MEMTYPE=kind,
+                SLAVEBUSINTERFACE=slave.split("/")[1],
             )
-        for master, port in design.memory.items():
-            if master.startswith(f"{name}/"):
-                _add_range(
-                    memory, master.split("/")[1], PS, port, 0, design.family.memory_bytes - 1, "MEMORY"
-                )
     return tostring(root, encoding="unicode", xml_declaration=True)
 
 
@@ -101,20 +104,14 @@ def _wire(interface: str, design: BlockDesign) -> str:
     return next(pair[0] for pair in design.interfaces if interface in pair).replace("/", "_")
 
 
-def _add_range(
-    memory: Element, master: str, instance: str, slave: str, base: int, high: int, kind: str
-) -> None:
-    _add(
-        memory,
-        "MEMRANGE",
-        ADDRESSBLOCK="Reg",
-        BASEVALUE=f"0x{base:08X}",
-        HIGHVALUE=f"0x{high:08X}",
-        INSTANCE=instance,
-        MASTERBUSINTERFACE=master,
-        MEMTYPE=kind,
-        SLAVEBUSINTERFACE=slave,
-    )
+def _ranges(cell: str, design: BlockDesign) -> Iterator[tuple[str, str, int, int, str]]:
+    """What a cell's masters reach: master, slave, base, bytes and kind."""
+    for slave in design.addresses if cell == PS else ():
+        place = f"{slave.cell}/{slave.interface}"
+        yield design.family.control, place, slave.base, slave.range, "REGISTER"
+    for master, port in design.memory.items():
+        if master.startswith(f"{cell}/"):
+            yield master.split("/")[1], f"{PS}/{port}", 0, design.family.memory_bytes, "MEMORY"
 
 
 def _add_ports(ports: Element, name: str, design: BlockDesign, clock_mhz: float) -> None:

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the simulator: the RTL through Verilator, with ``sim_harness.cpp``, into one shared library.
+"""Builds the simulator, as shared libraries.
 
-Builds are cached by a hash of all their inputs. Each is made in a temporary directory and moved into place
-when complete, so that several processes may build at once.
+They are the RTL through Verilator, with ``sim_harness.cpp``, and the HLS preprocessor: the kernel's own C++,
+by g++.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import logging
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rowvit.errors import RowvitError
@@ -33,6 +35,8 @@ VERILATOR_FLAGS = [
     *("--x-assign", "fast", "--x-initial", "fast"),
 ]
 CXX_FLAGS = "-O2 -march=native -fPIC"  # -O3 compiles twice as long and runs no faster
+FRONTEND_SOURCES = [HLS / "frontend.cpp", HLS / "sim" / "simulator.cpp"]
+FRONTEND_FLAGS = "-std=c++17 -O2 -march=native -fPIC -shared -Wno-unknown-pragmas"
 SECONDS = 3600  # that a step of a build may take; the largest takes minutes
 APT = "sudo apt-get install -y verilator g++ make"
 
@@ -44,23 +48,45 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rowvit"
 
 
-def work_directory() -> tempfile.TemporaryDirectory:
-    """A directory to build in, within the cache, so that the result can be moved into place.
+def cached(
+    name: str,
+    texts: Iterable[str],
+    files: Iterable[Path],
+    notice: str,
+    environment: dict[str, str],
+    steps: Callable[[Path], Iterable[list[str]]],
+) -> Path:
+    """The shared library ``name`` from the cache, or else built by the commands of ``steps``.
 
-    Raises
-    ------
-    RowvitError
-        The cache cannot be written.
+    It is cached by a hash of ``texts`` and ``files``. ``steps`` gets a temporary directory, where the last
+    command writes ``library.so``; that is moved into place when complete, so that several processes may build
+    at once. `RowvitError` if the cache cannot be written, or a command fails.
     """
-    cache = cache_directory()
+    sha, cache = hashlib.sha256(), cache_directory()
+    for text in texts:
+        sha.update(f"{text}\n".encode())
+    for path in files:
+        sha.update(f"{path.name}\n".encode() + path.read_bytes())
+    library = cache / f"{name}-{sha.hexdigest()[:16]}.so"
+    if library.is_file():
+        return library
+
+    LOG.info("building %s, once", notice)
+    log = library.with_suffix(".log")
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix="build-", dir=cache, ignore_cleanup_errors=True)
+        directory = tempfile.TemporaryDirectory(prefix="build-", dir=cache, ignore_cleanup_errors=True)
     except OSError as error:
         raise RowvitError(
             f"simulators cannot be kept in {cache} ({error.strerror})",
             "set the variable ROWVIT_CACHE to a directory that you may write",
         ) from error
+    with directory as work:
+        for command in steps(Path(work)):
+            run(command, environment, log)
+        os.replace(f"{work}/library.so", library)
+    log.unlink(missing_ok=True)
+    return library
 
 
 def sources(rtl: Path = RTL) -> list[Path]:
@@ -103,40 +129,53 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
     if trace:
         flags.append("--trace-fst")
 
-    sha = hashlib.sha256()
-    for text in (version(), *flags, CXX_FLAGS, processor()):
-        sha.update(f"{text}\n".encode())
-    for path in [*verilog, *sorted(rtl.glob("*.vh")), HARNESS, PUBLIC, PORTS]:
-        sha.update(f"{path.name}\n".encode() + path.read_bytes())
-    name = f"{config.name}-{'trace-' if trace else ''}{sha.hexdigest()[:16]}.so"
-    library = cache_directory() / name
-    if library.is_file():
-        return library
-
-    LOG.info("building the simulator of '%s': a minute or two, once", config.name)
-    log = library.with_suffix(".log")
-    with work_directory() as work:
-        made = Path(work) / "verilated"
-        steps = [
-            [verilator, *flags, f"-I{rtl}", "--Mdir", str(made), str(PUBLIC), *map(str, verilog)],
-            ["make", "-C", str(made), "-f", "Vrowvit.mk", "-j", str(processors())]
-            + [f"{name}={CXX_FLAGS}" for name in ("OPT_FAST", "OPT_GLOBAL")]
-            # what runs once need not be fast, but must be position independent
-            + ["OPT_SLOW=-O1 -fPIC", "libVrowvit.a", "libverilated.a"],
-        ]
+    def steps(work: Path) -> list[list[str]]:
+        made = work / "verilated"
+        verilate = [verilator, *flags, f"-I{rtl}", "--Mdir", str(made), str(PUBLIC), *map(str, verilog)]
+        make = ["make", "-C", str(made), "-f", "Vrowvit.mk", "-j", str(processors())]
+        make += [f"{name}={CXX_FLAGS}" for name in ("OPT_FAST", "OPT_GLOBAL")]
+        # what runs once need not be fast, but must be position independent
+        make += ["OPT_SLOW=-O1 -fPIC", "libVrowvit.a", "libverilated.a"]
         root = run([verilator, "--getenv", "VERILATOR_ROOT"], environment).strip()
         link = ["g++", "-std=c++17", "-shared", *CXX_FLAGS.split(), "-DVL_TIME_CONTEXT"]
         include = [made, PORTS.parent, f"{root}/include", f"{root}/include/vltstd"]
         link += [*(f"-I{directory}" for directory in include), str(HARNESS)]
         link += [str(made / "libVrowvit.a"), str(made / "libverilated.a"), "-pthread", "-ldl"]
-        link += ["-o", f"{work}/sim.so"]
+        link += ["-o", f"{work}/library.so"]
         if trace:
             link += ["-DROWVIT_TRACE", "-lz"]
-        for step in [*steps, link]:
-            run(step, environment, log)
-        os.replace(f"{work}/sim.so", library)
-    log.unlink(missing_ok=True)
-    return library
+        return [verilate, make, link]
+
+    name = f"{config.name}-trace" if trace else config.name
+    files = [*verilog, *sorted(rtl.glob("*.vh")), HARNESS, PUBLIC, PORTS]
+    notice = f"the simulator of '{config.name}': a minute or two"
+    return cached(name, [version(), *flags, CXX_FLAGS, processor()], files, notice, environment, steps)
+
+
+def build_frontend() -> Path:
+    """The HLS preprocessor as a shared library with the functions of ``hls/sim/ports.h``, built once.
+
+    `RowvitError` if g++ or AMD's ap_int headers are missing, the cache cannot be written, or the build
+    failed.
+    """
+    spec = importlib.util.find_spec("hls4ml")
+    if spec is None or spec.origin is None:
+        raise RowvitError(
+            "the HLS front end is simulated with AMD's ap_int headers, which the package hls4ml holds",
+            "install it with: pip install 'rowvit[hls]', or take --frontend host",
+        )
+    if shutil.which("g++") is None:
+        raise RowvitError("the HLS front end is simulated with g++", f"install with: {APT}")
+    headers = Path(spec.origin).parent / "templates" / "vivado" / "ap_types"
+
+    def steps(work: Path) -> list[list[str]]:
+        # ours before theirs: hls_stream.h is in both
+        command = ["g++", *FRONTEND_FLAGS.split(), f"-I{HLS / 'sim'}", "-isystem", str(headers)]
+        return [[*command, *map(str, FRONTEND_SOURCES), "-o", f"{work}/library.so"]]
+
+    texts = FRONTEND_FLAGS, importlib.metadata.version("hls4ml"), processor()
+    files = [*FRONTEND_SOURCES, *sorted(HLS.glob("*.h")), *sorted(HLS.glob("sim/*.h"))]
+    return cached("frontend", texts, files, "the HLS front end: a few seconds", dict(os.environ), steps)
 
 
 def _verilator() -> tuple[str, dict[str, str]]:

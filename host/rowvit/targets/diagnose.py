@@ -19,8 +19,7 @@ from rowvit.formats.package import keep_schedule
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import LoadKind, Op
 from rowvit.overlay import RowvitOverlay, require_board
-from rowvit.overlay.bitfile import Handoff
-from rowvit.overlay.verify import Check, verify
+from rowvit.overlay.verify import Check, Finding, verify
 from rowvit.quant.synthetic import random_package
 from rowvit.reference.frontend import Geometry
 from rowvit.targets.driver import Accelerator, cma
@@ -41,25 +40,20 @@ _SMALL = _SIZES[-2:]
 def diagnose(target: str, config: HardwareConfig, bitstream: Path | None = None) -> Iterator[Check]:
     """Check after check, each as it is done, up to the first that fails.
 
-    Parameters
-    ----------
-    target : str
-        "sim" or "board".
-    config : HardwareConfig
-    bitstream : Path, optional
-        board: the .bit, by default as for ``rowvit.open``.
+    ``target`` is "sim" or "board"; ``bitstream`` the board's .bit, by default as for ``rowvit.open``.
     """
     walk = _Walk(target, config, bitstream)
     with walk.opened:
         for name, step in walk.steps():
             try:
                 found = step()
+                checks = found if isinstance(found, list) else [Check(name, *found)]
             except RowvitError as error:
-                found = [Check(name, False, error.message, error.advice)]
+                checks = [Check(name, False, error.message, error.advice)]
             except (RuntimeError, OSError, ValueError) as error:
-                found = [Check(name, False, str(error))]
-            yield from found
-            if any(check.ok is False for check in found):
+                checks = [Check(name, False, str(error))]
+            yield from checks
+            if any(check.ok is False for check in checks):
                 return
 
 
@@ -75,9 +69,9 @@ class _Walk:
         self.bitstream = bitstream or Path(f"rowvit-{config.name}.bit")
         self.mhz = config.clock_mhz
 
-    def steps(self) -> Iterator[tuple[str, Callable[[], list[Check]]]]:
+    def steps(self) -> Iterator[tuple[str, Callable[[], Finding | list[Check]]]]:
         yield "device", self._device
-        yield "files", self._files
+        yield "files", lambda: verify(self.bitstream)
         yield "overlay", self._overlay
         yield "PL clock", self._clock
         yield "memory", self._memory
@@ -89,7 +83,7 @@ class _Walk:
         yield "stream", self._stream
         yield "interrupt", self._interrupt
 
-    def _device(self) -> list[Check]:
+    def _device(self) -> Finding:
         if self.target == "sim":
             from rowvit.sim.device import SimDevice
 
@@ -98,32 +92,31 @@ class _Walk:
         else:
             require_board()
             self.device = Device.active_device
-        return [Check("device", True, str(getattr(self.device, "name", self.device.tag)))]
+        return True, str(getattr(self.device, "name", self.device.tag))
 
-    def _files(self) -> list[Check]:
-        return verify(self.bitstream)
-
-    def _overlay(self) -> list[Check]:
+    def _overlay(self) -> Finding:
         self.overlay = RowvitOverlay(self.bitstream, self.config, self.device)
-        return [Check("overlay", True, f"loaded; ID, ABI and hash {self.config.hash:08X} are correct")]
+        return True, f"loaded; ID, ABI and hash {self.config.hash:08X} are correct"
 
-    def _clock(self) -> list[Check]:
+    def _clock(self) -> Finding:
         """The PL clock that PYNQ reads from the processing system, compared with the one in the .hwh."""
-        name = "PL clock"
-        index, wanted = _pl_clock(self.overlay.handoff), self.overlay.handoff.core.clock_mhz
-        if index is None or wanted is None:
-            return [Check(name, None, "the .hwh does not say which PL clock drives the core")]
+        handoff = self.overlay.handoff
+        cell, _, pin = handoff.core.clock_source.partition("/")
+        wanted, index = handoff.core.clock_mhz, pin[-1:]
+        if cell != handoff.processor.path or not index.isdigit() or wanted is None:
+            return None, "the .hwh does not say which PL clock drives the core"
         found = getattr(Clocks, f"fclk{index}_mhz")
         self.mhz = found
         text = f"PL clock {index} runs at {found:.1f} MHz, built for {wanted:g}"
         if found > wanted * (1 + _SHARE):
-            advice = f"set pynq.Clocks.fclk{index}_mhz = {wanted:g}: the circuit may fail above it"
-            return [Check(name, False, text, advice)]
+            raise RowvitError(
+                text, f"set pynq.Clocks.fclk{index}_mhz = {wanted:g}: the circuit may fail above it"
+            )
         if found < wanted * (1 - _SHARE):
-            return [Check(name, None, f"{text}: it works, at another speed")]
-        return [Check(name, True, text)]
+            return None, f"{text}: it works, at another speed"
+        return True, text
 
-    def _memory(self) -> list[Check]:
+    def _memory(self) -> Finding:
         expected = np.arange(_MEMORY // 4, dtype=np.uint32).view(np.uint8)
         try:
             with allocate((_MEMORY,), np.uint8, target=self.device) as buffer:
@@ -138,14 +131,14 @@ class _Walk:
                 f"no {_MEMORY >> 20} MB of contiguous memory ({cma()})",
                 "free buffers (restart other notebooks), or boot with a larger cma=",
             ) from error
-        return [Check("memory", True, f"{_MEMORY >> 20} MB for the DMA; {cma()}")]
+        return True, f"{_MEMORY >> 20} MB for the DMA; {cma()}"
 
-    def _channels(self) -> list[Check]:
+    def _channels(self) -> Finding:
         self.acc = Accelerator(self.overlay, SECONDS[self.target])
         self.opened.callback(self.acc.close)
-        return [Check("channels", True, f"both of {self.overlay.handoff.dma.path} leave reset and start")]
+        return True, f"both of {self.overlay.handoff.dma.path} leave reset and start"
 
-    def _transfer(self) -> list[Check]:
+    def _transfer(self) -> Finding:
         """Through the core and back, as there is no loopback: the smallest network, and the words moved."""
         small = self._fitting(_SMALL)
         result = self._compare(*small)
@@ -155,9 +148,9 @@ class _Walk:
                 f"the core received {words[0]} words, not {small[1].meta['input']['bytes'] // 8}",
                 "build the bitstream again",
             )
-        return [Check("transfer", True, f"{words[0]} words in, {words[1]} out: equal to the reference")]
+        return True, f"{words[0]} words in, {words[1]} out: equal to the reference"
 
-    def _speed(self) -> list[Check]:
+    def _speed(self) -> Finding:
         """Cycles per second while the core waits for an input that does not come."""
         core, program = self.acc.core, loaded(self.acc.program)
         with allocate(program.blob.shape, np.uint8, target=self.device) as buffer:
@@ -172,10 +165,14 @@ class _Walk:
                 core.reset()
         found = cycles / seconds / 1e6
         text = f"{found:.1f} MHz counted by the core, {self.mhz:.1f} by PYNQ"
-        advice = "core and PL clock may be of different builds: copy .bit and .hwh again, load through PYNQ"
-        return [Check("speed", abs(found - self.mhz) <= 2 * _SHARE * self.mhz, text, advice)]
+        if abs(found - self.mhz) > 2 * _SHARE * self.mhz:
+            raise RowvitError(
+                text,
+                "core and PL clock may be of different builds: copy .bit and .hwh again, load through PYNQ",
+            )
+        return True, text
 
-    def _memories(self) -> list[Check]:
+    def _memories(self) -> Finding:
         """The largest self-test network: random numbers through most of the on-chip memories."""
         package, program = self._fitting(_SIZES)
         result = self._compare(package, program)
@@ -185,41 +182,35 @@ class _Walk:
             if i.op is Op.LOAD and i.fields["kind"] == LoadKind.WEIGHT
         )
         kept = " > ".join(map(str, [program.meta["architecture"]["tokens"], *result.live]))
-        return [
-            Check(
-                "memories",
-                True,
-                f"{lines} of {self.config.weight_depth} weight lines, {len(result.checkpoints)} checkpoints,"
-                f" tokens {kept}, {result.w2_rows_fetched} of {result.w2_rows_total} W2 rows: equal to the"
-                f" reference; {result.cycles:,} cycles",
-            )
-        ]
+        return True, (
+            f"{lines} of {self.config.weight_depth} weight lines, {len(result.checkpoints)} checkpoints,"
+            f" tokens {kept}, {result.w2_rows_fetched} of {result.w2_rows_total} W2 rows: equal to the"
+            f" reference; {result.cycles:,} cycles"
+        )
 
-    def _stream(self) -> list[Check]:
+    def _stream(self) -> Finding:
         package, program = self._fitting(_SMALL)
         images = _images(program, 3)
         expected = self._golden(package, images)
         self.acc.load(program)
         if not all(r.same(e) for r, e in zip(self.acc.stream(images), expected, strict=True)):
             raise RowvitError("images in a stream had other results", "report it, with this table")
-        return [Check("stream", True, "3 images, two in flight, equal the reference")]
+        return True, "3 images, two in flight, equal the reference"
 
-    def _interrupt(self) -> list[Check]:
+    def _interrupt(self) -> Finding:
         pins = ", ".join(self.acc.core.interrupts)
         if not pins:
-            return [Check("interrupt", None, "the overlay has none: stream_async polls instead")]
+            return None, "the overlay has none: stream_async polls instead"
         seen = asyncio.run(self.acc.interrupt_arrives(_images(loaded(self.acc.program), 1)))
         if not seen:
-            return [Check("interrupt", None, f"{pins} was not seen: stream_async polls every 20 ms instead")]
-        return [Check("interrupt", True, f"{pins} arrives")]
+            return None, f"{pins} was not seen: stream_async polls every 20 ms instead"
+        return True, f"{pins} arrives"
 
     # -- self-test networks -------------------------------------------------------------------------
 
     def _fitting(self, sizes: Sequence[tuple[int, int, int]]) -> tuple[ModelPackage, Program]:
         """The first network of ``sizes`` that the configuration holds."""
         for side, patch, dim in sizes:
-            patches = side * side
-            heads = max(dim // self.config.lanes, 1)
             try:
                 if self.overlay.frontend == "hls":
                     Geometry.of(side * patch, side * patch, side * patch, patch)
@@ -227,12 +218,12 @@ class _Walk:
                     np.random.default_rng(2025),
                     dim=dim,
                     depth=1,
-                    heads=heads,
+                    heads=max(dim // self.config.lanes, 1),
                     image_size=side * patch,
                     patch_size=patch,
                     hidden=4 * dim,
                     classes=10,
-                    pruning=keep_schedule(patches, (0,), 0.5),
+                    pruning=keep_schedule(side * side, (0,), 0.5),
                     ffn_chunk=min(4 * dim, 384),
                     name="self-test",
                 )
@@ -253,16 +244,10 @@ class _Walk:
         self.acc.load(program)
         (result,) = self.acc(images)
         if not result.same(expected):
-            first = next(
-                (
-                    name
-                    for name, want in expected.checkpoints.items()
-                    if not np.array_equal(want, result.checkpoints.get(name, ()))
-                ),
-                "logits",
-            )
+            wanted, found = expected.checkpoints, result.checkpoints
+            wrong = [name for name in wanted if not np.array_equal(wanted[name], found.get(name, ()))]
             raise RowvitError(
-                f"the result differs from the reference, first in {first}",
+                f"the result differs from the reference, first in {[*wrong, 'logits'][0]}",
                 "see that timing is met at this clock, and build the bitstream again",
             )
         return result
@@ -271,11 +256,3 @@ class _Walk:
 def _images(program: Program, count: int) -> np.ndarray:
     side = program.meta["architecture"]["image_size"]
     return np.random.default_rng(count).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-
-
-def _pl_clock(handoff: Handoff) -> int | None:
-    """Number of the PL clock that drives the core's clock pin; None if something else does."""
-    cell, _, pin = handoff.core.clock_source.partition("/")
-    if cell == handoff.processor.path and pin[-1:].isdigit():
-        return int(pin[-1])
-    return None

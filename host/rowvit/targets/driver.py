@@ -103,11 +103,8 @@ class Accelerator(Target):
     def load(self, model: str | Path | ModelPackage | Program) -> None:
         """Make a network ready: a package is compiled, and the blob copied to memory that the core can read.
 
-        Raises
-        ------
-        RowvitError
-            The file or network cannot be used on this configuration, the memory is too small, or a
-            stream is open.
+        `RowvitError` if the file or network cannot be used on this configuration, the memory is too small, or
+        a stream is open.
         """
         self._idle()
         self._unload()
@@ -233,12 +230,13 @@ class Accelerator(Target):
                     running.deadline = time.monotonic() + self.timeout
                     while not self._advance(running):
                         yield None
-                    outputs = self._collect(running)
+                    received, counters = time.monotonic(), self.core.counters()
+                    outputs = [np.array(running.sink[i, :n]) for i, n in enumerate(running.lengths)]
                 if staged is not None:
                     self._start(staged)  # the core works while the results are read
                 finished, running = running, staged
                 if finished is not None:
-                    yield self._results(finished, *outputs)
+                    yield self._results(finished, received, counters, outputs)
                 if failure is not None:
                     raise failure
                 if running is None:
@@ -323,14 +321,11 @@ class Accelerator(Target):
         if len(batch.lengths) == count and not batch.sending:
             return True
         if time.monotonic() > batch.deadline:
-            state = (
-                f"{self.core.state()}, DMA MM2S {dma_state(self.dma.read(MM2S + 4))}, S2MM"
-                f" {dma_state(self.dma.read(S2MM + 4))}"
-            )
+            core = self.core.state()
+            mm2s, s2mm = (dma_state(self.dma.read(channel + 4)) for channel in (MM2S, S2MM))
             cause, advice = self._cause(batch)
-            name = f"image {len(batch.lengths)}"
-            late = f"{name} was not done in {self.timeout:g} s, probably because {cause}"
-            raise RowvitError(f"{late}: {state}", advice)
+            late = f"image {len(batch.lengths)} was not done in {self.timeout:g} s, probably because {cause}"
+            raise RowvitError(f"{late}: {core}, DMA MM2S {mm2s}, S2MM {s2mm}", advice)
         return False
 
     def _finished(self, channel, offset: int) -> bool:
@@ -374,11 +369,6 @@ class Accelerator(Target):
             return f"{arrived}, and the DMA's MM2S stream stands still", "run `rowvit diagnose`"
         return "the core waits for itself", "run `rowvit diagnose`, and report this message"
 
-    def _collect(self, batch: _Batch) -> tuple[float, dict[str, int], list[np.ndarray]]:
-        """When the answers had come, counters, and answers; afterwards the core is free."""
-        received, counters = time.monotonic(), self.core.counters()
-        return received, counters, [np.array(batch.sink[i, :n]) for i, n in enumerate(batch.lengths)]
-
     def _results(
         self, batch: _Batch, received: float, counters: dict[str, int], outputs: list[np.ndarray]
     ) -> list[Result]:
@@ -386,9 +376,24 @@ class Accelerator(Target):
         meta, start = loaded(self.meta), (0, 0)
         results: list[Result] = []
         for i, output in enumerate(outputs):
-            end = (counters["cycles"], counters["fires"]) if i == batch.count - 1 else None
-            result, start = _result(meta, output, start, end)
-            result.counters, result.batch = counters, batch.count
+            answer = Answer.parse(output, meta)
+            last = i == batch.count - 1
+            end = (counters["cycles"], counters["fires"]) if last else answer.marks[-1]
+            steps = list(pairwise([start, *answer.marks, end]))
+            start = end
+            # counters have 32 bits and wrap
+            cycles, fires = ([now[j] - before[j] & 0xFFFFFFFF for before, now in steps] for j in (0, 1))
+            result = Result.of(
+                meta,
+                answer.logits,
+                answer.kept,
+                checkpoints=answer.checkpoints,
+                cycles=sum(cycles),
+                layer_cycles=cycles,
+                layer_fires=fires,
+                counters=counters,
+                batch=batch.count,
+            )
             if batch.count == 1:
                 _add_work(result, meta, self.config)
             results.append(result)
@@ -435,27 +440,6 @@ def cma() -> str:
         lines = []
     found = [" ".join(line.split()) for line in lines if line.startswith("Cma")]
     return ", ".join(found) or "the kernel does not say how much there is"
-
-
-def _result(
-    meta: dict, output: np.ndarray, start: tuple[int, int], end: tuple[int, int] | None
-) -> tuple[Result, tuple[int, int]]:
-    """The result of one image, and (cycles, fires) at its end: ``end``, or its last MARK."""
-    answer = Answer.parse(output, meta)
-    last = end or answer.marks[-1]
-    marks = [start, *answer.marks, last]
-    # counters have 32 bits and wrap
-    cycles, fires = ([(now[i] - before[i]) & 0xFFFFFFFF for before, now in pairwise(marks)] for i in (0, 1))
-    result = Result.of(
-        meta,
-        answer.logits,
-        answer.kept,
-        checkpoints=answer.checkpoints,
-        cycles=sum(cycles),
-        layer_cycles=cycles,
-        layer_fires=fires,
-    )
-    return result, last
 
 
 def _add_work(result: Result, meta: dict, config: HardwareConfig) -> None:

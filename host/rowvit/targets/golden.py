@@ -12,6 +12,7 @@ import numpy as np
 
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
+from rowvit.formats.work import WORK
 from rowvit.hardware.block_design import FRONTENDS
 from rowvit.hardware.config import HardwareConfig
 from rowvit.reference import patchify, run
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 class Golden(Target):
     """Runs packages on the CPU; ``cycles`` and ``counters`` stay empty.
 
+    `RowvitError` if there is no such front end.
+
     Parameters
     ----------
     config : HardwareConfig
@@ -34,11 +37,6 @@ class Golden(Target):
     frontend : str
         "host": images have the network's size; "hls": they have any size, and are scaled as by the HLS
         preprocessor.
-
-    Raises
-    ------
-    RowvitError
-        There is no such front end.
     """
 
     def __init__(self, config: HardwareConfig, checkpoints: bool = False, frontend: str = "host") -> None:
@@ -66,11 +64,8 @@ class Golden(Target):
                 image.logits,
                 image.kept,
                 checkpoints=image.checkpoints,
-                macs_executed=image.counts.macs_executed,
-                macs_dense=image.counts.macs_dense,
-                w2_rows_fetched=image.counts.w2_rows_fetched,
-                w2_rows_total=image.counts.w2_rows_total,
                 seconds=seconds,
+                **{name: getattr(image.counts, name) for name in WORK},
             )
             for image in found
         ]

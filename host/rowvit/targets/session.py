@@ -19,6 +19,7 @@ import numpy as np
 
 import rowvit
 from rowvit.errors import RowvitError
+from rowvit.formats.work import WORK
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import default_configuration
 from rowvit.images import for_network
@@ -37,7 +38,7 @@ Progress = Callable[[int], None]
 #: what `Session.record` takes over from a `Result`
 _RECORDED = (
     *("top1", "label", "cycles", "layer_cycles", "batch", "counters", "bit_exact", "seconds"),
-    *("macs_executed", "macs_dense", "w2_rows_fetched", "w2_rows_total"),
+    *WORK,
 )
 
 
@@ -61,40 +62,23 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 class Statistics:
     """Results of several images, summed up; means are over the images.
 
-    Parameters
-    ----------
-    images : int
-    tokens : list of (int, int)
-        Tokens alive at the input and after each pruning: the fewest and the most of any image.
-    macs_executed, macs_dense : float or None
-        Mean multiplications per image, and those of the network without pruning and skipping. None, like
-        the rows of W2, if batches do not tell images apart.
-    w2_rows_fetched, w2_rows_total : float or None
-        Mean rows of the second FFN matrix that were fetched, and that there were for the live tokens.
-    cycles : float or None
-        Mean clock cycles per image; None, like all that follows from it, on target golden.
-    images_per_second : float or None
-        Of the configuration's clock and ``cycles``: what the core alone reaches.
-    array_busy, array_useful : float or None
-        Share of the array's multiplications per cycle that were made, and that the network needed.
-    simulation_khz : float or None
-        Simulated cycles per millisecond of one process; None if not simulated.
-    bit_exact : int or None
-        Images whose result equals the integer reference; None if they were not compared.
+    Work (see `formats.work.Work`) is None if batches do not tell images apart; the cycles, and all that
+    follows from them, on target golden.
     """
 
     images: int
+    #: alive at the input and after each pruning: the fewest and the most of any image
     tokens: list[tuple[int, int]]
-    macs_executed: float | None = None
+    macs_executed: float | None = None  #: mean per image, like the following work
     macs_dense: float | None = None
     w2_rows_fetched: float | None = None
     w2_rows_total: float | None = None
-    cycles: float | None = None
-    images_per_second: float | None = None
-    array_busy: float | None = None
-    array_useful: float | None = None
-    simulation_khz: float | None = None
-    bit_exact: int | None = None
+    cycles: float | None = None  #: mean clock cycles per image
+    images_per_second: float | None = None  #: of the configuration's clock and ``cycles``: the core's alone
+    array_busy: float | None = None  #: share of the array's multiplications per cycle that were made
+    array_useful: float | None = None  #: share of them that the network needed
+    simulation_khz: float | None = None  #: simulated cycles per ms of one process; None if not simulated
+    bit_exact: int | None = None  #: images whose result equals the reference; None if not compared
 
 
 class Session:
@@ -258,10 +242,7 @@ class Session:
     ) -> None:
         """Compare with the integer reference, bit for bit: sets ``bit_exact`` of every result.
 
-        Raises
-        ------
-        RowvitError
-            The session's model is a compiled program, which the reference does not run.
+        `RowvitError` if the session's model is a compiled program, which the reference does not run.
         """
         options = {"checkpoints": self.checkpoints, "frontend": self.frontend}
         with rowvit.open("golden", self.config, **options) as golden:
@@ -279,8 +260,7 @@ class Session:
 
         config, tokens = self.config, self.meta["architecture"]["tokens"]
         alive = [(min(counts), max(counts)) for counts in zip(*(r.live for r in results), strict=True)]
-        work = ("macs_executed", "macs_dense", "w2_rows_fetched", "w2_rows_total")
-        found: dict[str, Any] = {name: mean(name) for name in work}
+        found: dict[str, Any] = {name: mean(name) for name in WORK}
         if (cycles := mean("cycles")) is not None:
             # the images of a batch share one set of counters
             fires = float(np.mean([result.counters["fires"] / result.batch for result in results]))

@@ -25,61 +25,35 @@ _Loaded = TypeVar("_Loaded")
 
 @dataclass
 class Result:
-    """Results of one image.
+    """Results of one image."""
 
-    Parameters
-    ----------
-    top1 : int
-        Lowest index among the largest logits.
-    label : str
-        Name of that class.
-    probabilities : float64 array [classes]
-        Softmax of the logits in float units.
-    logits : int16 array [classes]
-    kept : list of int64 arrays
-        For every pruning layer the original indices of the tokens that stay, token 0 included.
-    checkpoints : dict of int16 arrays [live, D]
-        States of the residual stream by `formats.records.checkpoint_names`, if compiled in.
-    cycles : int or None
-        Clock cycles, in a batch those since the previous image; None on target golden.
-    layer_cycles : list of int
-        Cycles of embedding, each layer, and head. In a batch, the head of all images but the last
-        counts in the next image's embedding.
-    layer_fires : list of int
-        Lane-group multiplications of the same.
-    counters : dict of int
-        The core's counters after the start that ran this image; see ``isa.COUNTERS``.
-    batch : int
-        Images of that start. The next four are None if there was more than one.
-    macs_executed, macs_dense, w2_rows_fetched, w2_rows_total : int or None
-        See `formats.work.Work`.
-    seconds : float
-        Wall time per image, transfers included.
-    timing : dict of float
-        Wall time in seconds of the start that ran this image: "pack" (making, copying and flushing patches),
-        "run" (register writes, transfers and the core, up to the last word of the answer), including "send"
-        (until the last input was taken), and "unpack" (reading counters and records). Empty on golden.
-    bit_exact : bool or None
-        Equal to the integer reference in logits, kept tokens and checkpoints; None if not compared.
-    """
-
-    top1: int
-    label: str
-    probabilities: np.ndarray
-    logits: np.ndarray
+    top1: int  #: lowest index among the largest logits
+    label: str  #: name of that class
+    probabilities: np.ndarray  #: float64 [classes], softmax of the logits in float units
+    logits: np.ndarray  #: int16 [classes]
+    #: int64, for every pruning layer: original indices of the tokens that stay, token 0 included
     kept: list[np.ndarray]
+    #: int16 [live, D]: states of the residual stream by `formats.records.checkpoint_names`, if compiled in
     checkpoints: dict[str, np.ndarray] = field(default_factory=dict)
+    #: clock cycles, in a batch those since the previous image; None on target golden
     cycles: int | None = None
+    #: cycles of embedding, each layer, and head; in a batch, the head of all images but the last counts in
+    #: the next image's embedding
     layer_cycles: list[int] = field(default_factory=list)
-    layer_fires: list[int] = field(default_factory=list)
+    layer_fires: list[int] = field(default_factory=list)  #: lane-group multiplications of the same
+    #: the core's counters after the start that ran this image; see ``isa.COUNTERS``
     counters: dict[str, int] = field(default_factory=dict)
-    batch: int = 1
-    macs_executed: int | None = None
+    batch: int = 1  #: images of that start
+    macs_executed: int | None = None  #: work: see `formats.work.Work`; None if ``batch`` is above 1
     macs_dense: int | None = None
     w2_rows_fetched: int | None = None
     w2_rows_total: int | None = None
-    seconds: float = 0.0
+    seconds: float = 0.0  #: wall time per image, transfers included
+    #: wall time in seconds of the start that ran this image: "pack" (making, copying and flushing patches),
+    #: "run" (register writes, transfers and the core, up to the last word of the answer), including "send"
+    #: (until the last input was taken), and "unpack" (reading counters and records); empty on golden
     timing: dict[str, float] = field(default_factory=dict)
+    #: equal to the integer reference in logits, kept tokens and checkpoints; None if not compared
     bit_exact: bool | None = None
 
     @property
@@ -230,10 +204,7 @@ def loaded(part: _Loaded | None) -> _Loaded:
 def read_model(model: str | Path | ModelPackage | Program) -> ModelPackage | Program:
     """A package or program as it is, from a file, or by the name of a network that comes with rowvit.
 
-    Raises
-    ------
-    RowvitError
-        The file is missing, damaged, or neither.
+    `RowvitError` if the file is missing, damaged, or neither.
     """
     if not isinstance(model, str | Path):
         return model
@@ -266,10 +237,8 @@ def read_program(
 ) -> Program:
     """Like `read_model`, but a package is compiled for ``config``, and a program must be for it.
 
-    Raises
-    ------
-    RowvitError
-        As `read_model`, or the network does not fit the configuration, or the program is for another one.
+    `RowvitError` as in `read_model`, or if the network does not fit the configuration, or the program is for
+    another one.
     """
     from rowvit.compiler import Program, compile
 

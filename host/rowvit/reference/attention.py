@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention with base-2 softmax (numerics.md, section 5) and token scores (section 7)."""
+"""Attention with base-2 softmax (numerics.md, section 5); token scores and selection (section 7)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from rowvit.reference.linear import accumulate, requant
+from rowvit.reference.layers import accumulate, requant
 from rowvit.reference.primitives import recip, rescale, sat8
 
 #: 255 * 2**(-f/32) with 8 fraction bits
@@ -25,16 +25,9 @@ EXPONENTIAL = _exponential_table()
 
 
 def logits(q: np.ndarray, k: np.ndarray, s_mult: int, s_shift: int) -> np.ndarray:
-    """Attention logits S in 1/32 of log2.
+    """Attention logits S in 1/32 of log2: int16 [..., n, n] in [-2048, 2047].
 
-    Parameters
-    ----------
-    q, k : int8 arrays [..., n, head_dim]
-    s_mult, s_shift : int
-
-    Returns
-    -------
-    int16 array [..., n, n] in [-2048, 2047]
+    ``q`` and ``k`` are int8 [..., n, head_dim].
     """
     s = requant(accumulate(q, np.swapaxes(k, -1, -2)), 0, s_mult, s_shift)
     return np.clip(s, -2048, 2047)
@@ -46,17 +39,9 @@ def exponentials(s: np.ndarray) -> np.ndarray:
 
 
 def weigh(e: np.ndarray, v: np.ndarray, pv_shift: int) -> np.ndarray:
-    """Weighted mean of the values.
+    """Weighted mean of the values: int8 [..., n, head_dim], as ``v``.
 
-    Parameters
-    ----------
-    e : uint8 array [..., n, n]
-    v : int8 array [..., n, head_dim]
-    pv_shift : int in [8, 16]
-
-    Returns
-    -------
-    int8 array [..., n, head_dim]
+    The weights ``e`` are uint8 [..., n, n], ``pv_shift`` is in [8, 16].
     """
     n, r = recip(e.sum(axis=-1, keepdims=True, dtype=np.int64))
     acc = accumulate(e, v).astype(np.float64)
@@ -65,15 +50,26 @@ def weigh(e: np.ndarray, v: np.ndarray, pv_shift: int) -> np.ndarray:
 
 
 def token_scores(e: np.ndarray) -> np.ndarray:
-    """Scores of all tokens from the class token's unnormalised probabilities.
+    """Scores of all tokens, int64 [n] with 20 fraction bits.
 
-    Parameters
-    ----------
-    e : uint8 array [heads, n]
-
-    Returns
-    -------
-    int64 array [n], 20 fraction bits
+    ``e`` are the class token's unnormalised probabilities, uint8 [heads, n].
     """
     n, r = recip(e.sum(axis=-1, keepdims=True, dtype=np.int64))
     return ((e * r) >> (n - 4)).sum(axis=0)
+
+
+def select(scores: np.ndarray, keep: int, threshold: int = 0) -> np.ndarray:
+    """Rows that stay, as ascending int64 indices: token 0 and the best of the others.
+
+    Parameters
+    ----------
+    scores : integer array [n]; the score of token 0 is ignored
+    keep : int
+        Upper limit of tokens that stay besides token 0; of equal scores the lower index wins.
+    threshold : int
+        Tokens with a lower score go in any case.
+    """
+    others = np.asarray(scores, np.int64)[1:]
+    best = np.argsort(-others, kind="stable")[:keep]
+    best = best[others[best] >= threshold]
+    return np.concatenate([[0], np.sort(best) + 1])

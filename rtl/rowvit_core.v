@@ -18,7 +18,8 @@ module rowvit_core #(  // as in rowvit_top
     parameter PARAM_SLOTS = 4,
     parameter NORM_SLOTS = 2,
     parameter MASK_DEPTH = 64,
-    parameter USE_DSP = 0
+    parameter USE_DSP = 0,    // 1: DSP48E1 instances, 0: their behavioural twin
+    parameter RAM_STYLE = "auto"  // of token and residual memory: "ultra" for UltraRAM
 ) (
     input  wire         clk_i,
     input  wire         rst_ni,
@@ -414,7 +415,7 @@ module rowvit_core #(  // as in rowvit_top
   );
 
   rowvit_residual_memory #(
-      .BANKS(N), .DEPTH(RESIDUAL_DEPTH)
+      .BANKS(N), .DEPTH(RESIDUAL_DEPTH), .RAM_STYLE(RAM_STYLE)
   ) u_residual (
       .clk_i(clk_i),
       .drain_we_i(res_we), .drain_waddr_i(res_waddr), .drain_wdata_i(res_wdata),
@@ -446,7 +447,8 @@ module rowvit_core #(  // as in rowvit_top
   );
 
   rowvit_token_memory #(
-      .ROWS(ROWS), .DEPTH(TOKEN_DEPTH), .N_READ(N), .N_WRITE(4), .BANK_W(BANK_W)
+      .ROWS(ROWS), .DEPTH(TOKEN_DEPTH), .N_READ(N), .N_WRITE(4), .BANK_W(BANK_W),
+      .RAM_STYLE(RAM_STYLE)
   ) u_tokens (
       .clk_i(clk_i), .rst_ni(!clear),
       .w_valid_i({rt_valid, nt_valid, st_valid, dt_valid}),

@@ -15,7 +15,8 @@ module rowvit_top #(
     parameter PARAM_SLOTS = 4,        // lane tiles whose biases and multipliers are held
     parameter NORM_SLOTS = 2,         // parameter sets of LayerNorm
     parameter MASK_DEPTH = 64,        // words of LANES bits
-    parameter USE_DSP = 0             // 1: DSP48E1 primitives, 0: their behavioural twin
+    parameter USE_DSP = 0,            // 1: DSP48E1 primitives, 0: their behavioural twin
+    parameter RAM_STYLE = "auto"      // of token and residual memory: "ultra" for UltraRAM
 ) (
     input  wire        aclk,
     input  wire        aresetn,
@@ -119,7 +120,8 @@ module rowvit_top #(
       .CONFIG_HASH(CONFIG_HASH), .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES),
       .WEIGHT_DEPTH(WEIGHT_DEPTH), .TOKEN_DEPTH(TOKEN_DEPTH), .RESIDUAL_DEPTH(RESIDUAL_DEPTH),
       .MAX_TOKENS(MAX_TOKENS), .MAX_DIM(MAX_DIM), .PARAM_SLOTS(PARAM_SLOTS),
-      .NORM_SLOTS(NORM_SLOTS), .MASK_DEPTH(MASK_DEPTH), .USE_DSP(USE_DSP)
+      .NORM_SLOTS(NORM_SLOTS), .MASK_DEPTH(MASK_DEPTH), .USE_DSP(USE_DSP),
+      .RAM_STYLE(RAM_STYLE)
   ) u_core (
       .clk_i(aclk), .rst_ni(aresetn), .start_i(start), .reset_i(reset), .base_i(base),
       .program_i(program_offset), .length_i(length), .images_i(images), .watchdog_i(watchdog),

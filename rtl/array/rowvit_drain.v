@@ -224,7 +224,8 @@ module rowvit_drain #(
       rowvit_sdp_ram #(
           .WIDTH(6),
           .DEPTH(PARAM_SLOTS * LANES),
-          .AW   (PAW)
+          .AW   (PAW),
+          .RAM_STYLE("distributed")
       ) u_high (
           .clk_i(clk_i),
           .we_i(mine), .waddr_i(waddr), .wdata_i(pw_data_i[47:42]),

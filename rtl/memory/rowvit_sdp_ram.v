@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Simple dual port memory: one write port, one registered read port. A read of the word that is
 // being written returns the old word. Throughput 1 read and 1 write per cycle, latency 1.
-// Resources: block RAM or LUT RAM, as size decides.
+// Resources: as RAM_STYLE says: "auto" leaves it to the size, "distributed" is LUT RAM, "ultra" UltraRAM.
 `default_nettype none
 module rowvit_sdp_ram #(
     parameter WIDTH = 64,
     parameter DEPTH = 512,
-    parameter AW    = 9  // bits of an address
+    parameter AW    = 9, // bits of an address
+    parameter RAM_STYLE = "auto"
 ) (
     input  wire             clk_i,
     input  wire             we_i,
@@ -16,7 +17,13 @@ module rowvit_sdp_ram #(
     input  wire [AW-1:0]    raddr_i,
     output reg  [WIDTH-1:0] rdata_o
 );
-  reg [WIDTH-1:0] mem [0:DEPTH-1];
+  (* ram_style = RAM_STYLE *) reg [WIDTH-1:0] mem [0:DEPTH-1];
+
+  generate
+    if (DEPTH != 1 << AW) begin : g_bad_depth
+      illegal_parameter_sdp_ram_depth_must_be_a_power_of_two u_bad ();
+    end
+  endgenerate
 
   always @(posedge clk_i) begin
     if (we_i) mem[waddr_i] <= wdata_i;

@@ -10,7 +10,8 @@ module rowvit_token_memory #(
     parameter DEPTH   = 2048,  // words per bank
     parameter N_READ  = 2,     // fetchers
     parameter N_WRITE = 4,     // write clients
-    parameter BANK_W  = 1      // bits of a row's number
+    parameter BANK_W  = 1,     // bits of a row's number
+    parameter RAM_STYLE = "auto"
 ) (
     input  wire                        clk_i,
     input  wire                        rst_ni,
@@ -75,10 +76,11 @@ module rowvit_token_memory #(
         if (!rst_ni) after_q <= {N_READ{1'b0}};
       end
 
-      rowvit_sdp_ram #(
+      rowvit_split_ram #(
           .WIDTH(64),
           .DEPTH(DEPTH),
-          .AW   (AW)
+          .AW   (AW),
+          .RAM_STYLE(RAM_STYLE)
       ) u_ram (
           .clk_i  (clk_i),
           .we_i   (we),

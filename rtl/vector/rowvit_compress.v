@@ -68,7 +68,7 @@ module rowvit_compress #(
   genvar i;
   generate
     for (i = 0; i < 8; i = i + 1) begin : g_byte
-      reg [7:0] mem_q [0:(1 << PW)-1];
+      (* ram_style = "distributed" *) reg [7:0] mem_q [0:(1 << PW)-1];
       assign word[8*i+:8] = mem_q[read_q];
       always @(posedge clk_i) begin
         if (push && keep && byte_q == i) mem_q[write_q] <= in_data_i;

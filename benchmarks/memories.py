@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RAMs of a configuration as Vivado maps them, by its documented rules; a calculation, not a report.
+
+    python benchmarks/memories.py             # pynq-z2
+
+The arrays are those that Yosys finds in the elaborated RTL. An array goes where its attribute
+``ram_style`` says, and without one to block RAM. For 7 series Vivado extends the depth of a block RAM
+to the next power of two (AR 61995; UG906, "Optimizing RAMB Utilization when Memory Depth is not a Power of
+2"), takes the widest primitive of that depth for every slice of the width, and beyond 32K words cascades pairs
+of 32K x 1. An UltraRAM is always 4096 x 72.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from synthesis import module_name, read_top
+
+from rowvit.hardware.block_design import boards
+
+#: width of a RAMB36E1 by log2 of its depth; a RAMB18E1 of the same depth has the width of the next row
+WIDTHS = {9: 72, 10: 36, 11: 18, 12: 9, 13: 4, 14: 2, 15: 1}
+BYTE_WIDTH = 9  # of a block RAM that writes bytes, with a parity bit that int8 leaves unused
+ULTRA_DEPTH, ULTRA_WIDTH = 4096, 72
+
+
+@dataclass(frozen=True)
+class Ram:
+    """An array of the RTL: module, words, bits, ``ram_style``, whether it has two ports that write or read
+    (true dual port), whether single bytes are written, and how many there are.
+    """
+
+    module: str
+    depth: int
+    width: int
+    style: str
+    dual: bool
+    bytes: bool
+    count: int
+
+    def block_ram(self) -> float:
+        """RAMB36 that one of them takes; a half is a RAMB18."""
+        if self.style in ("distributed", "ultra"):
+            return 0.0
+        log2 = max((self.depth - 1).bit_length(), 9)
+        width = self.width * BYTE_WIDTH // 8 if self.bytes else self.width
+        if self.dual and log2 == 9:  # 72 bits are both ports together
+            log2 = 10
+        if log2 > 15:
+            return (1 << (log2 - 15)) * float(width)
+        slices, rest = divmod(width, WIDTHS[log2])
+        half = rest <= WIDTHS.get(log2 + 1, 0)  # a RAMB18 of this depth
+        return slices + (0.5 if rest and half else 1.0 if rest else 0.0)
+
+    def ultra_ram(self) -> int:
+        """URAM288 that one of them takes."""
+        if self.style != "ultra":
+            return 0
+        return -(-self.depth // ULTRA_DEPTH) * -(-self.width // ULTRA_WIDTH)
+
+
+def rams(config: str, ram_style: str = "auto") -> list[Ram]:
+    """The arrays of a configuration, those in LUT RAM too; ``ram_style`` as rowvit_top's parameter."""
+    with tempfile.TemporaryDirectory() as folder:
+        netlist = Path(folder) / "netlist.json"
+        script = (
+            f'{read_top(config)}; chparam -set RAM_STYLE "{ram_style}" rowvit_top; hierarchy -top rowvit_top;'
+            f" proc; opt_clean; memory_collect; write_json {netlist}"
+        )
+        subprocess.run(["yosys", "-q", "-p", script], check=True, capture_output=True)
+        modules = json.loads(netlist.read_text())["modules"]
+    instances = Counter[str]()
+
+    def count(name: str) -> None:
+        instances[name] += 1
+        for cell in modules[name]["cells"].values():
+            if cell["type"] in modules:
+                count(cell["type"])
+
+    count("rowvit_top")
+    found = Counter[tuple]()
+    for name, number in instances.items():
+        for cell in modules[name]["cells"].values():
+            if cell["type"].startswith("$mem"):
+                values = cell["parameters"]
+                width = int(values["WIDTH"], 2)
+                style = cell["attributes"].get("ram_style", "auto")
+                writes = int(values["WR_PORTS"], 2)
+                ports = int(values["RD_PORTS"], 2) > 1
+                key = (module_name(name), int(values["SIZE"], 2), width, style, ports, writes > 1)
+                found[key] += number
+    return [Ram(*key, count=number) for key, number in sorted(found.items())]
+
+
+def main(config: Annotated[str, typer.Argument(help="Hardware configuration.")] = "pynq-z2") -> None:
+    """Print the block RAM and UltraRAM of every array."""
+    ultra = any(b.ultra_ram for b in boards().values() if b.configuration == config)
+    print("| module | depth | width | number | RAMB36 | URAM |\n|---|---|---|---|---|---|")
+    total = [0.0, 0]
+    for ram in rams(config, "ultra" if ultra else "auto"):
+        blocks, ultras = ram.count * ram.block_ram(), ram.count * ram.ultra_ram()
+        total[0] += blocks
+        total[1] += ultras
+        if blocks or ultras:
+            print(f"| {ram.module} | {ram.depth} | {ram.width} | {ram.count} | {blocks:g} | {ultras} |")
+    print(f"| **{config}** | | | | {total[0]:g} | {total[1]} |")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Register-to-register paths of a configuration by Yosys, as a Markdown table.
+"""Register-to-register paths and fan-out of a configuration by Yosys, as Markdown tables.
 
-    python benchmarks/timing.py            # pynq-z2
+    python benchmarks/timing.py               # pynq-z2; paths over 3,600 ps, nets with over 400 loads
 
-Cells are those of 7 series by abc9, delays those that Yosys knows of its cells (prjxray, Artix-7);
-wires count nothing. So a path will be one and a half to three times as long on the chip: the table
-ranks paths, and shows where one became worse. Every module is synthesised by itself; the last row
-is the longest path through all of them. Then paths that have no register where the chip needs one
-are searched: between two DSPs or between a RAM and a DSP, and DSPs that multiply and add without one.
+Cells are those of 7 series by abc9, delays and setup times those that Yosys knows of its cells (prjxray,
+Artix-7); wires count nothing. On the chip a path takes one and a half to three times as long: the table ranks
+paths, and shows where one got worse. The design is flat; paths with the same ends but for indices are one
+row. Then come paths that have no register where the chip needs one: between two DSPs or between a RAM and
+a DSP, and DSPs that multiply and add without one.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import json
 import re
 import subprocess
 import tempfile
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from synthesis import module_name, read_top
+from synthesis import read_top
 
 #: LUT RAMs that Yosys has no delays of, as (ports of each read, width of address); those of RAM64X1D
 LUT_RAMS = {
@@ -31,8 +34,11 @@ LUT_RAMS = {
 }
 INITS = ["INIT", "INIT_A", "INIT_B", "INIT_C", "INIT_D"]
 CLOCK_TO_OUTPUT, ADDRESS_TO_OUTPUT = 1153, 642  # ps
+REGISTERED_RAM = 882  # ps, clock to output of a RAMB with its output register (DS181, Trcko_DO_REG, -1: 0.88)
 COMBINATIONAL = re.compile(r"LUT\d|MUXF\d|CARRY4|INV|BUF")
-ROWS = 12  # of the table
+OUTPUTS = {"Q", "O", "P", "DOADO", "DOBDO"}
+
+Pin = tuple[str, int]
 
 
 def lut_rams() -> str:
@@ -51,43 +57,145 @@ def lut_rams() -> str:
     return text
 
 
-def synthesise(config: str, folder: Path) -> tuple[str, dict]:
-    """What `sta` printed of each module and of the whole, and the flat netlist."""
-    # abc9 leaves its cell models without the delays
+def synthesise(config: str, folder: Path) -> tuple[dict, dict]:
+    """The flat netlist of ``rowvit_top``, and the cell models with their delays, as Yosys' JSON."""
     (folder / "lut_rams.v").write_text(lut_rams())
-    timing = (
-        "read_verilog -lib -specify -overwrite +/xilinx/cells_sim.v;"
-        f" read_verilog -lib -specify -overwrite {folder}/lut_rams.v; tee -q -o"
+    scripts = (
+        f"{read_top(config)}; synth_xilinx -family xc7 -abc9 -widemux 5 -noiopad -noclkbuf -top rowvit_top;"
+        f" flatten; write_json {folder}/flat.json",
+        # abc9 leaves its cell models without the delays
+        "read_verilog -lib -specify +/xilinx/cells_sim.v;"
+        f" read_verilog -lib -specify -overwrite {folder}/lut_rams.v; proc; write_json {folder}/cells.json",
     )
-    script = (
-        f"{read_top(config)};"
-        " synth_xilinx -family xc7 -abc9 -widemux 5 -noiopad -noclkbuf -top rowvit_top; design -save mapped;"
-        f" {timing} {folder}/modules.sta sta; design -load mapped; flatten;"
-        f" write_json {folder}/whole.json; {timing} {folder}/whole.sta sta"
-    )
-    subprocess.run(["yosys", "-q", "-p", script], check=True, capture_output=True)
-    text = (folder / "modules.sta").read_text() + (folder / "whole.sta").read_text()
-    return text, json.loads((folder / "whole.json").read_text())["modules"]["rowvit_top"]
+    for script in scripts:
+        subprocess.run(["yosys", "-q", "-p", script], check=True, capture_output=True)
+    flat = json.loads((folder / "flat.json").read_text())["modules"]["rowvit_top"]
+    return flat, json.loads((folder / "cells.json").read_text())["modules"]
 
 
-def paths(text: str) -> list[tuple[int, str, str, str, Counter]]:
-    """(arrival in ps, module, first cell, last cell, cell types between) of each module's worst path.
+@dataclass
+class Timing:
+    """Delays of a kind of cell in ps: through it, from clock to output, and setup before the clock."""
 
-    A path that ends at a port of its module has the cell before it as its last one.
-    """
-    found = []
-    text = re.sub(r"^Warning:.*\n", "", text, flags=re.M)
-    for name, arrival, body in re.findall(
-        r"Latest arrival time in '(.*?)' is (\d+):\n(.*?)(?=\n\n|\Z)", text, re.S
-    ):
-        cells = re.findall(r"^ +\d+ \S+ \((\w+)\.(\S+)\)", body, re.M)
-        nets = re.findall(r"^ {9,}(\S.*)$", body, re.M)
-        kinds = Counter(kind for kind, _ in cells[1:-1])
-        name = module_name(name)
-        nets = [net for net in nets if not net.startswith("$")]
-        ends = (cells[-1][0], nets[-1] if nets else "", cells[0][0]) if cells else ("", "", "")
-        found.append((int(arrival), name, f"{ends[0]} {ends[1]}".strip("\\ "), ends[2], kinds))
-    return sorted(found, key=lambda path: path[0])
+    through: dict[Pin, dict[Pin, int]] = field(default_factory=lambda: defaultdict(dict))
+    launch: dict[Pin, int] = field(default_factory=dict)
+    setup: dict[Pin, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: dict) -> Timing:
+        """From a cell model whose ``specify`` block Yosys has read."""
+        pins: dict[Any, Pin] = {
+            bit: (port, i) for port, info in model["ports"].items() for i, bit in enumerate(info["bits"])
+        }
+        timing = cls()
+        for cell in model["cells"].values():
+            values, wires = cell["parameters"], cell["connections"]
+            sources = [pins[bit] for bit in wires.get("SRC", ()) if bit in pins]
+            ends = [pins[bit] for bit in wires.get("DST", ()) if bit in pins]
+            if cell["type"] == "$specify2":
+                parallel = values["FULL"] == "0" and len(sources) == len(ends)
+                pairs = (
+                    zip(sources, ends, strict=True) if parallel else ((s, e) for s in sources for e in ends)
+                )
+                for source, end in pairs:
+                    through = timing.through[source]
+                    through[end] = max(number(values["T_RISE_MAX"]), through.get(end, 0))
+            elif cell["type"] == "$specify3":
+                for end in ends:
+                    timing.launch[end] = max(number(values["T_RISE_MAX"]), timing.launch.get(end, 0))
+            elif cell["type"] == "$specrule":
+                for source in sources:
+                    limit = number(values["T_LIMIT_MAX"])
+                    timing.setup[source] = max(limit, timing.setup.get(source, 0))
+        return timing
+
+
+def number(bits: str) -> int:
+    """Yosys' text of a number; 0 if it is undefined."""
+    return int(bits, 2) if set(bits) <= set("01") else 0
+
+
+class Netlist:
+    """The flat netlist with the arrival time of every net."""
+
+    def __init__(self, module: dict, models: dict) -> None:
+        self.cells = {name: cell for name, cell in module["cells"].items() if cell["type"] in models}
+        self.timing = {kind: Timing.of(models[kind]) for kind in {c["type"] for c in self.cells.values()}}
+        self.names: dict[int, str] = {}
+        for name, net in module["netnames"].items():
+            if not net.get("hide_name"):
+                for bit in net["bits"]:
+                    self.names.setdefault(bit, name)
+        self.arrival: dict[int, int] = {}
+        self.before: dict[int, tuple[int | None, str]] = {}  # net -> net before it, cell between
+        self._propagate()
+
+    def pins(self, cell: dict, table: dict[Pin, Any]) -> Iterator[tuple[int, Any]]:
+        """(net, value) of every pin in a table that is connected to a net."""
+        for (port, i), value in table.items():
+            bits = cell["connections"].get(port, ())
+            if i < len(bits) and isinstance(bits[i], int):
+                yield bits[i], value
+
+    def _propagate(self) -> None:
+        loads: dict[int, list[tuple[int, int, str]]] = defaultdict(list)
+        waiting: Counter[int] = Counter()
+        for name, cell in self.cells.items():
+            timing = self.timing[cell["type"]]
+            registered = number(cell["parameters"].get("DOA_REG", "0")) > 0
+            for net, delay in self.pins(cell, timing.launch):
+                self.arrival[net] = min(delay, REGISTERED_RAM) if registered else delay
+                self.before[net] = (None, name)
+            for net, ends in self.pins(cell, timing.through):
+                for end, delay in self.pins(cell, ends):
+                    loads[net].append((end, delay, name))
+                    waiting[end] += 1
+        ready = deque(net for net in {*loads, *self.arrival} if not waiting[net])
+        while ready:
+            net = ready.popleft()
+            start = self.arrival.setdefault(net, 0)
+            for end, delay, name in loads[net]:
+                if start + delay > self.arrival.get(end, -1):
+                    self.arrival[end], self.before[end] = start + delay, (net, name)
+                waiting[end] -= 1
+                if not waiting[end]:
+                    ready.append(end)
+
+    def ends(self) -> Iterator[tuple[int, int, str, str]]:
+        """(time in ps with setup, net, cell, port) of every path's end."""
+        for name, cell in self.cells.items():
+            for pin, setup in self.timing[cell["type"]].setup.items():
+                for net, _ in self.pins(cell, {pin: None}):
+                    yield self.arrival.get(net, 0) + setup, net, name, pin[0]
+
+    def start(self, net: int) -> tuple[str, Counter[str]]:
+        """Where the longest path to a net starts, and the kinds of cells on the way."""
+        kinds: Counter[str] = Counter()
+        while net in self.before:
+            before, cell = self.before[net]
+            if before is None:
+                return self.names.get(net, place(cell)), kinds
+            kinds[self.cells[cell]["type"]] += 1
+            net = before
+        return self.names.get(net, "a port"), kinds
+
+    def end(self, name: str) -> str:
+        """What a cell is called: the net that it drives, or its place."""
+        wires = self.cells[name]["connections"]
+        outputs = [bit for port in OUTPUTS for bit in wires.get(port, ()) if isinstance(bit, int)]
+        if self.cells[name]["type"].startswith("FD") and outputs and outputs[0] in self.names:
+            return self.names[outputs[0]]
+        return place(name)
+
+    def fan_out(self) -> Counter[int]:
+        """Pins that each net drives, clocks left out."""
+        found: Counter[int] = Counter()
+        for cell in self.cells.values():
+            directions = cell["port_directions"]
+            for port, bits in cell["connections"].items():
+                if directions[port] == "input" and port not in ("C", "CLK", "WCLK", "CLKARDCLK", "CLKBWRCLK"):
+                    found.update(bit for bit in bits if isinstance(bit, int))
+        return found
 
 
 def unregistered(module: dict) -> Counter:
@@ -134,21 +242,48 @@ def unregistered(module: dict) -> Counter:
 
 def place(name: str) -> str:
     """The instance path of a cell, with indices left out."""
-    name = re.sub(r"\[\d+\]", "[]", name.replace("\\", ""))
-    return re.sub(r"\$(techmap|auto|flatten)\S*?(?=u_)|\.?\$.*", "", name)
+    return re.sub(r"\$(techmap|auto|flatten)\S*?(?=u_)|\.?\$.*", "", plain(name))
 
 
-def main(config: Annotated[str, typer.Argument(help="Hardware configuration.")] = "pynq-z2") -> None:
-    """Print the longest paths and those that lack a register."""
+def plain(name: str) -> str:
+    """A name without indices, backslashes and the core's instance."""
+    return re.sub(r"\[\d+\]", "[]", name.replace("\\", "")).replace("u_core.", "")
+
+
+def main(
+    config: Annotated[str, typer.Argument(help="Hardware configuration.")] = "pynq-z2",
+    limit: Annotated[int, typer.Option(help="Print paths of more ps than this, or the longest one.")] = 3600,
+    loads: Annotated[int, typer.Option(help="Print nets with more loads than this.")] = 400,
+) -> None:
+    """Print the paths over a limit, nets with many loads, and paths that lack a register."""
     with tempfile.TemporaryDirectory() as folder:
-        text, module = synthesise(config, Path(folder))
-    *modules, whole = paths(text)
-    print("| module | ps | from | to | through |\n|---|---|---|---|---|")
-    rows = [path for path in modules if path[1] != "rowvit_top"][-ROWS:]
-    for arrival, name, first, last, kinds in [*rows[::-1], whole]:
+        module, models = synthesise(config, Path(folder))
+    netlist = Netlist(module, models)
+    rows: dict[tuple[str, str, str], tuple[int, int, Counter[str]]] = {}
+    ends = sorted(netlist.ends(), reverse=True)
+    for time, net, cell, port in ends:
+        if time <= limit and rows:
+            break
+        first, kinds = netlist.start(net)
+        kind = netlist.cells[cell]["type"]
+        key = (plain(first), plain(netlist.end(cell)), f"{kind}.{port}")
+        worst, count, through = rows.get(key, (time, 0, kinds))
+        rows[key] = (worst, count + 1, through)
+    over = sum(time > limit for time, *_ in ends)
+    print("| ps | ends | from | to | into | through |\n|---|---|---|---|---|---|")
+    for (first, last, into), (time, count, kinds) in rows.items():
         through = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
-        label = "**all**" if name == "rowvit_top" else name
-        print(f"| {label} | {arrival:,} | `{first}` | {last} | {through} |")
+        print(f"| {time:,} | {count} | `{first}` | `{last}` | {into} | {through} |")
+    print(f"\n{over:,} of {len(ends):,} ends are reached after more than {limit:,} ps.\n")
+
+    print("| loads | net |\n|---|---|")
+    many: dict[str, int] = {}
+    for net, pins in netlist.fan_out().items():
+        if pins > loads:
+            name = plain(netlist.names.get(net, "unnamed"))
+            many[name] = max(pins, many.get(name, 0))
+    for name, pins in sorted(many.items(), key=lambda item: -item[1]):
+        print(f"| {pins:,} | `{name}` |")
     print()
     missing = unregistered(module)
     for (what, where), count in sorted(missing.items()):

@@ -77,12 +77,12 @@ def test_every_port_of_the_top_says_what_it_is() -> None:
     """Each has its X_INTERFACE_INFO, of the interface and signal that its name says."""
     text = (RTL / "rowvit_top.v").read_text()
     found = dict(
-        re.findall(r'\(\* X_INTERFACE_INFO = "\S+ (\w+ \w+)" \*\) (?:in|out)put wire .*?(\w+),?\n', text)
+        re.findall(r'\(\* X_INTERFACE_INFO = "\S+ (\w+ \w+)" \*\) (?:in|out)put +wire .*?(\w+),?\n', text)
     )
     control = {"aclk CLK": "aclk", "aresetn RST": "aresetn", "irq INTERRUPT": "irq"}
     assert {key: found.pop(key) for key in control} == control
     assert all(name == key.lower().replace(" ", "_") for key, name in found.items())
-    assert len(found) + len(control) == text.count(" wire ", 0, text.index("\n);"))
+    assert len(found) + len(control) == text[: text.index("\n);")].count(" wire ")
 
 
 def test_top_ports(top) -> None:

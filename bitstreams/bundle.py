@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that a board needs in one folder and one .tar, for a board without internet and compiler.
+
+``make board-bundle BOARD=Pynq-Z2`` runs it. The folder holds rowvit's wheel, a wheel in pure Python of each
+package that the board's image lacks, the overlay, a photo, ``install.sh`` and checksums.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from packaging.requirements import Requirement
+from rich.console import Console
+
+from rowvit.errors import RowvitError
+from rowvit.hardware import config as configs
+from rowvit.hardware.block_design import Board, board, overlay_name
+from rowvit.overlay import provenance
+from rowvit.targets.target import MODELS
+
+ROOT = Path(__file__).resolve().parents[1]
+#: Python of PYNQ's images: 3.0 and 3.1, Kria-PYNQ (Ubuntu 22.04); 4.0 (Ubuntu 24.04, no Zynq-7000)
+PYTHONS = {"armv7l": ("3.10",), "aarch64": ("3.10", "3.12")}
+#: what every image brings; what of it needs a compiler could not be installed there
+IMAGE = {"numpy", "pynq", "pillow", "setuptools", "pycparser"}
+PHOTO = MODELS / "sign_digits_photos" / "3_0618.jpg"
+INSTALL = """\
+#!/bin/sh
+# Installs rowvit from this folder, without a network. As root on the board: sh install.sh
+set -eu
+cd "$(dirname "$0")"
+sha256sum -c --quiet SHA256SUMS
+python=/usr/local/share/pynq-venv/bin/python3    # PYNQ's own environment, from 3.0 on
+[ -x "$python" ] || python=python3
+python="${PYTHON:-$python}"
+"$python" -c 'import sys; v = "%d.%d" % sys.version_info[:2]; v in "@PYTHONS@".split() or sys.exit(
+    "rowvit: this folder is for Python @PYTHONS@, this is " + v + "; make it again for this image")'
+"$python" -c 'import numpy, PIL, pynq' || {
+    echo "rowvit: $python lacks numpy, Pillow or pynq, which PYNQ images bring;" \\
+         "name the image's Python: PYTHON=/path/to/python3 sh install.sh" >&2; exit 1; }
+"$python" -m pip install --no-index --find-links wheels --upgrade rowvit
+echo "installed; next, in this folder:"
+echo "  rowvit diagnose                                    # from the files to a network with known logits"
+echo "  rowvit run sign-digits photo.jpg --target board"
+"""
+
+
+def machine(target: Board) -> str:
+    """What ``platform.machine()`` says on a board."""
+    return "armv7l" if target.family.name == "zynq-7000" else "aarch64"
+
+
+def missing(wheel: Path, python: str, platform_machine: str) -> list[str]:
+    """Requirements of a wheel that an image with this Python lacks."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        metadata = Parser().parsestr(archive.read(name).decode())
+    environment = {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "platform_machine": platform_machine,
+        "platform_system": "Linux",
+        "sys_platform": "linux",
+        "extra": "",
+    }
+    requirements = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
+    return [
+        f"{r.name}{r.specifier}"
+        for r in requirements
+        if r.name.lower() not in IMAGE and (r.marker is None or r.marker.evaluate(environment))
+    ]
+
+
+def pip(*arguments: str | Path) -> None:
+    """Run this Python's pip; `RowvitError` with the last lines of its output if it fails."""
+    command = [sys.executable, "-m", "pip", *map(str, arguments), "-q"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        reason = re.sub(r"\s+", " ", result.stderr.strip())[-500:]
+        raise RowvitError(f"pip {arguments[0]} failed: {reason}", "see that this PC reaches the internet")
+
+
+def bundle(target: Board, overlay: Path | None, out: Path) -> Path:
+    """Make the folder of a board in ``out``, and its .tar.
+
+    Parameters
+    ----------
+    target : Board
+    overlay : Path or None
+        The .bit, with .hwh and .json next to it; None for a folder without an overlay.
+    out : Path
+        Directory of folder and .tar; what is there is replaced.
+
+    Returns
+    -------
+    Path
+        The .tar.
+
+    Raises
+    ------
+    RowvitError
+        A file of the overlay is missing or not what its .json says, or pip finds no wheel in pure Python.
+    """
+    folder = out / f"rowvit-{target.name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    wheels = folder / "wheels"
+    wheels.mkdir(parents=True)
+    if overlay is not None:
+        provenance.verify(overlay.parent)
+        for suffix in (".bit", ".hwh", ".json"):
+            file = overlay.with_suffix(suffix)
+            if not file.is_file():
+                raise RowvitError(f"{file} does not exist", f"run make bitstream BOARD={target.name} first")
+            shutil.copy(file, folder)
+    pip("wheel", "--no-deps", "-w", wheels, ROOT)
+    (wheel,) = wheels.glob("rowvit-*.whl")
+    kind = machine(target)
+    for python in PYTHONS[kind]:
+        pure = ("--only-binary=:all:", "--implementation", "py", "--abi", "none", "--platform", "any")
+        pip("download", *pure, "--python-version", python, "-d", wheels, *missing(wheel, python, kind))
+    shutil.copy(PHOTO, folder / "photo.jpg")
+    (folder / "install.sh").write_text(INSTALL.replace("@PYTHONS@", " ".join(PYTHONS[kind])))
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    sums = [f"{provenance.sha256(path)}  {path.relative_to(folder)}\n" for path in files]
+    (folder / "SHA256SUMS").write_text("".join(sums))
+    return Path(shutil.make_archive(str(folder), "tar", out, folder.name))
+
+
+def main(
+    board_name: Annotated[str, typer.Argument(metavar="BOARD", help="Pynq-Z1, Pynq-Z2, ZCU104, ...")],
+    overlays: Annotated[Path, typer.Option(help="Directory with a folder of overlays per board.")] = ROOT
+    / "build/overlays",
+    config: Annotated[str, typer.Option(help="Hardware configuration; by default the board's.")] = "",
+    frontend: Annotated[str, typer.Option(help="host or hls: the overlay's front end.")] = "host",
+    no_overlay: Annotated[bool, typer.Option("--no-overlay", help="Only the software.")] = False,
+    out: Annotated[Path, typer.Option(help="Directory for folder and .tar.")] = ROOT / "build/bundles",
+) -> None:
+    """Collect what a board needs."""
+    try:
+        target = board(board_name)
+        name = overlay_name(configs.load(config or target.configuration), frontend)
+        made = bundle(target, None if no_overlay else overlays / target.name / f"{name}.bit", out)
+    except RowvitError as error:
+        Console(stderr=True).print(f"rowvit: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+    print(
+        f"{made}: copy it to the board, and there, as root: tar xf {made.name} && sh {made.stem}/install.sh"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -11,6 +11,8 @@
 # make synth   Yosys synthesis for Xilinx 7 series: resources of $(CONFIG) by module
 # make bitstream BOARD=Pynq-Z2
 #              overlay for a board, with Vivado (options: bitstreams/README.md)
+# make board-bundle BOARD=Pynq-Z2
+#              software and overlay for a board without internet, as one folder and .tar
 # make clean   remove what these left behind
 VENV ?= .venv
 PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.10,$(shell command -v python$(v) 2>/dev/null)) \
@@ -31,7 +33,7 @@ synth: TOOLS += yosys
 PYNQ_TESTS := $(addprefix tests/host/test_,$(addsuffix .py,\
     sim_device overlay driver stream pains diagnose bitfile vivado_handoffs))
 
-.PHONY: demo test test-pynq3.0 test-pynq4 lint docs bench synth bitstream clean tools
+.PHONY: demo test test-pynq3.0 test-pynq4 lint docs bench synth bitstream board-bundle clean tools
 
 demo: tools $(VENV)/.core
 	$(VENV)/bin/rowvit run sign-digits --target sim --config $(CONFIG) --check
@@ -66,9 +68,15 @@ bitstream: $(if $(BOARD),$(VENV)/.core)
 	@if [ -z "$(BOARD)" ]; then echo "rowvit: name a board: make bitstream BOARD=Pynq-Z2" >&2; exit 2; fi
 	$(VENV)/bin/python bitstreams/build.py $(BOARD) $(strip \
 	    $(if $(filter-out file,$(origin CONFIG)),--config $(CONFIG)) $(if $(VIVADO),--vivado $(VIVADO)) \
+	    $(if $(CLOCK),--clock $(CLOCK)) $(if $(RETRY),--retry) $(if $(DRY_RUN),--dry-run) \
 	    $(if $(STRATEGY),--strategy $(STRATEGY)) $(if $(JOBS),--jobs $(JOBS)) \
 	    $(if $(BOARD_FILES),--board-files $(BOARD_FILES)) $(if $(FRONTEND),--frontend $(FRONTEND)) \
 	    $(if $(VITIS_HLS),--vitis-hls $(VITIS_HLS)))
+
+board-bundle: $(if $(BOARD),$(VENV)/.core)
+	@if [ -z "$(BOARD)" ]; then echo "rowvit: name a board: make board-bundle BOARD=Pynq-Z2" >&2; exit 2; fi
+	$(VENV)/bin/python bitstreams/bundle.py $(BOARD) $(strip \
+	    $(if $(filter-out file,$(origin CONFIG)),--config $(CONFIG)) $(if $(FRONTEND),--frontend $(FRONTEND)))
 
 tools:
 	@if [ -n "$(MISSING)" ]; then \

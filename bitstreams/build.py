@@ -10,6 +10,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
@@ -19,6 +20,7 @@ import typer
 from rich.console import Console
 
 from rowvit.errors import RowvitError
+from rowvit.hardware import clocks
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import FRONTENDS, PS, Board, block_design, board, overlay_name
 from rowvit.hardware.config import HardwareConfig
@@ -29,6 +31,12 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 HLS = ROOT / "hls"
 STRATEGY = "Performance_ExplorePostRoutePhysOpt"
+RETRIES = 3
+#: how long Vivado may take, by the memories that tell large parts from small ones; nobody has run it yet
+HOURS = {
+    "block": "Vivado may take one to two hours for it, by an estimate that is still to be measured",
+    "ultra": "Vivado may take two to four hours for it, by an estimate that is still to be measured",
+}
 #: rows of Vivado's utilisation report, by what they are called in the provenance
 RESOURCES = {
     "lut": r"(?:Slice|CLB) LUTs",
@@ -63,7 +71,7 @@ def description(
 
     With ``ip``, the directory of the packed preprocessor, the design has the HLS front end.
     """
-    design = block_design(config, target.family, "hls" if ip else "host")
+    design = block_design(config, target.family, "hls" if ip else "host", target.ram_style)
     return {
         "part": target.part,
         "board_part": target.board_part,
@@ -75,7 +83,7 @@ def description(
         "clock": f"{PS}/{target.family.clock}",
         "sources": [*verilate.sources(ROOT / "rtl"), *sorted((ROOT / "rtl").glob("*.vh"))],
         "include": ROOT / "rtl",
-        "constraints": [HERE / "ultra_ram.xdc"] if target.ultra_ram else [],
+        "ultra_ram": target.ram_style == "ultra",
         "cells": {
             name: {"vlnv": cell.vlnv, "parameters": cell.parameters} for name, cell in design.cells.items()
         },
@@ -88,6 +96,21 @@ def description(
 def design_text(*arguments) -> str:
     """`description` as the text of a Tcl dictionary."""
     return tcl(description(*arguments))[1:-1] + "\n"
+
+
+def write_script(
+    config: HardwareConfig, target: Board, work: Path, strategy: str, jobs: int, board_files: Path | None
+) -> Path:
+    """Write all that Vivado would run as one script, ``dry_run.tcl`` in ``work``; run it with -source."""
+    work.mkdir(parents=True, exist_ok=True)
+    design, script = work.resolve() / "design.tcl", work / "dry_run.tcl"
+    design.write_text(design_text(config, target, board_files))
+    main, _, call = (HERE / "build.tcl").read_text().rpartition("if {[catch {build {*}$argv}")
+    main = main.replace("    source [file join $::here block_design.tcl]\n", "")
+    words = f"{tcl(design)} {tcl(work.resolve())} {tcl(strategy)} {jobs}"
+    parts = [(HERE / "block_design.tcl").read_text(), main, f"if {{[catch {{build {words}}}{call}"]
+    script.write_text("\n".join(parts))
+    return script
 
 
 def utilisation(report: str) -> dict[str, dict[str, float]]:
@@ -129,7 +152,7 @@ def find(*commands: str, name: str, variable: str) -> str:
             return os.path.abspath(path)
     raise RowvitError(
         f"{' or '.join(commands)} not found",
-        f"install {name} 2022.1 to 2024.1 with the board's device family, and source its settings64.sh, or"
+        f"install {name} 2022.1 to 2025.2 with the board's device family, and source its settings64.sh, or"
         f" name it: make bitstream {variable}=/path/to/{commands[0]}",
     )
 
@@ -211,6 +234,19 @@ def pack_frontend(program: str, config: HardwareConfig, target: Board, work: Pat
     return made
 
 
+class TimingMissed(RowvitError):
+    """A design that is too slow; ``clock`` is the fastest that its longest path allows."""
+
+    def __init__(self, actual_mhz: float, slack_ns: float, target: Board, report: Path) -> None:
+        self.reached_mhz = 1e3 / (1e3 / actual_mhz - slack_ns)
+        self.clock = clocks.at_most(target.pll_mhz, self.reached_mhz, rounding=0.0)
+        super().__init__(
+            f"timing is not met at {actual_mhz:g} MHz: setup slack {slack_ns:g} ns, the longest path allows"
+            f" {self.reached_mhz:.3f} MHz (see {report})",
+            f"build again with CLOCK={self.clock.mhz:.3f}, which {target.name} can make, or with RETRY=1",
+        )
+
+
 def build(
     target: Board,
     config: HardwareConfig,
@@ -228,8 +264,10 @@ def build(
 
     Raises
     ------
+    TimingMissed
+        Setup times are not met; a lower clock would.
     RowvitError
-        Vivado or Vitis HLS is missing or fails, timing is not met, or the build takes too long.
+        Vivado or Vitis HLS is missing or fails, hold times are not met, or the build takes too long.
     """
     program = find(vivado, name="Vivado", variable="VIVADO")
     if frontend == "hls":
@@ -246,10 +284,12 @@ def build(
     show("Vivado", run_tool("Vivado", command, work, work / "vivado.log", hours))
     result = dict(line.partition(" ")[::2] for line in (work / "result.txt").read_text().splitlines())
     actual = float(result["hz"]) / 1e6
+    if float(result["setup"]) < 0:
+        raise TimingMissed(actual, float(result["setup"]), target, work / "timing.rpt")
     if abs(actual - config.clock_mhz) > 0.01 * config.clock_mhz:
         ERR.print(
             f"rowvit: warning: the processing system makes {actual:.3f} MHz of the {config.clock_mhz:g} MHz"
-            " that the configuration asks for; the overlay is built and will run with that",
+            " that were asked for; the overlay is built and will run with that",
             soft_wrap=True,
             highlight=False,
         )
@@ -294,6 +334,16 @@ def main(
     config: Annotated[
         str, typer.Option(help="Hardware configuration, a name or .toml file; by default the board's.")
     ] = "",
+    clock: Annotated[
+        float | None,
+        typer.Option(min=1, help="MHz of the logic, instead of the configuration's; names and hash stay."),
+    ] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="If timing is not met, build again at the clock that is.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only write the Tcl that Vivado would run.")
+    ] = False,
     vivado: Annotated[str, typer.Option(help="Vivado's executable.")] = "vivado",
     strategy: Annotated[str, typer.Option(help="Vivado's strategy of implementation.")] = STRATEGY,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
@@ -315,19 +365,34 @@ def main(
     try:
         target = board(board_name)
         hardware = configs.load(config or target.configuration)
-        made = build(
-            target,
-            hardware,
-            work / target.name,
-            out / target.name,
-            vivado,
-            strategy,
-            jobs,
-            hours,
-            board_files.resolve() if board_files else None,
-            frontend.value,
-            vitis_hls,
-        )
+        if clock is not None:
+            hardware = replace(hardware, clock_mhz=round(clocks.at_most(target.pll_mhz, clock).mhz, 6))
+        files = board_files.resolve() if board_files else None
+        if dry_run:
+            script = write_script(hardware, target, work / target.name, strategy, jobs, files)
+            OUT.print(f"{script}: {HOURS[target.ram_style]}", soft_wrap=True, highlight=False)
+            return
+        for attempt in range(RETRIES + 1):
+            try:
+                made = build(
+                    target,
+                    hardware,
+                    work / target.name,
+                    out / target.name,
+                    vivado,
+                    strategy,
+                    jobs,
+                    hours,
+                    files,
+                    frontend.value,
+                    vitis_hls,
+                )
+                break
+            except TimingMissed as missed:
+                if not retry or attempt == RETRIES:
+                    raise
+                ERR.print(f"rowvit: warning: {missed.message}; building again at {missed.clock.mhz:.3f} MHz")
+                hardware = replace(hardware, clock_mhz=round(missed.clock.mhz, 6))
     except RowvitError as error:
         ERR.print(f"rowvit: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error

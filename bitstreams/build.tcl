@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Builds one overlay: vivado -mode batch -source build.tcl -tclargs DESIGN WORK STRATEGY JOBS
 #   DESIGN    the dictionary that build.py writes from boards and hardware configuration
-#   WORK      directory of the project; takes rowvit.bit, rowvit.hwh, utilisation.rpt, timing.rpt
-#             and result.txt: lines of a key and a value
+#   WORK      directory of the project; takes utilisation.rpt, timing.rpt and result.txt, which has lines of a
+#             key and a value; and rowvit.bit and rowvit.hwh, if timing is met
 #   STRATEGY  of implementation
 #   JOBS      processes
 set here [file dirname [file normalize [info script]]]
@@ -31,7 +31,7 @@ proc build {design_file work strategy jobs} {
 
     # The versions for which this was written; others have other IP and may still do.
     set oldest 2022.1
-    set newest 2024.1
+    set newest 2025.2
     set version [version -short]
     set series [join [lrange [split $version .] 0 1] .]
     if {[package vcompare $series $oldest] < 0 || [package vcompare $series $newest] > 0} {
@@ -52,8 +52,11 @@ proc build {design_file work strategy jobs} {
     set preset [expr {$board_part ne ""}]
     if {$preset} {
         set_property board_part $board_part [current_project]
-    } else {
+    } elseif {[llength [dict get $design settings]] > 0} {
         stage "warning: no board file [dict get $design board_part]; boards.toml instead"
+    } else {
+        error "this Vivado has no board file [dict get $design board_part], which sets the processor's PLLs;\
+            install it (Vivado Store, Boards), or name its directory: BOARD_FILES=/path"
     }
     add_files -norecurse [dict get $design sources]
     set_property include_dirs [dict get $design include] [current_fileset]
@@ -66,20 +69,23 @@ proc build {design_file work strategy jobs} {
     stage "block design"
     create_block_design $design $preset
     set system [get_files system.bd]
-    # One synthesis for everything, so that constraints reach the core.
     set_property synth_checkpoint_mode None $system
     generate_target all $system
     make_wrapper -files $system -top -import
     set_property top system_wrapper [current_fileset]
-    foreach constraints [dict get $design constraints] {
-        add_files -fileset constrs_1 -norecurse $constraints
-        set_property used_in_implementation false [get_files $constraints]
-    }
     update_compile_order -fileset sources_1
     set hz [get_property CONFIG.FREQ_HZ [pin [dict get $design clock]]]
 
     stage "synthesis"
     run synth_1 -jobs $jobs
+    if {[dict get $design ultra_ram]} {
+        open_run synth_1
+        if {[llength [get_cells -quiet -hierarchical -filter {REF_NAME == URAM288}]] == 0} {
+            error "synthesis made no UltraRAM of token and residual memory, whose RAM_STYLE is ultra: as\
+                block RAM they do not fit; see [file join $work project rowvit.runs synth_1 runme.log]"
+        }
+        close_design
+    }
 
     stage "placement and routing"
     set_property strategy $strategy [get_runs impl_1]
@@ -92,18 +98,18 @@ proc build {design_file work strategy jobs} {
     if {![string is double -strict $setup] || ![string is double -strict $hold]} {
         error "the design has no constrained paths; see [file join $work timing.rpt]"
     }
-    if {$setup < 0 || $hold < 0} {
-        set mhz [format %g [expr {$hz / 1e6}]]
-        error "timing is not met at $mhz MHz: setup slack $setup ns, hold slack $hold ns;\
-            take a lower clock_mhz or another STRATEGY, and see [file join $work timing.rpt]"
+    if {$hold < 0} {
+        error "hold times are not met: slack $hold ns, at any clock; use another STRATEGY, and see\
+            [file join $work timing.rpt]"
     }
-
-    stage "bitstream"
-    run impl_1 -to_step write_bitstream -jobs $jobs
-    set directory [get_property DIRECTORY [get_runs impl_1]]
-    file copy -force [file join $directory system_wrapper.bit] [file join $work rowvit.bit]
-    set directory [file join $work project rowvit.gen sources_1 bd system hw_handoff]
-    file copy -force [file join $directory system.hwh] [file join $work rowvit.hwh]
+    if {$setup >= 0} {
+        stage "bitstream"
+        run impl_1 -to_step write_bitstream -jobs $jobs
+        set directory [get_property DIRECTORY [get_runs impl_1]]
+        file copy -force [file join $directory system_wrapper.bit] [file join $work rowvit.bit]
+        set directory [file join $work project rowvit.gen sources_1 bd system hw_handoff]
+        file copy -force [file join $directory system.hwh] [file join $work rowvit.hwh]
+    }
     set channel [open [file join $work result.txt] w]
     foreach key {version board_part hz setup hold} {
         puts $channel "$key [set $key]"

@@ -104,10 +104,11 @@ proc read_module {module} {
         error "create_bd_cell: no module $module in the project"
     }
     set parameters {}
-    set pattern {parameter\s+(?:\[[^\]]*\]\s*)?(\w+)\s*=\s*([^,\n]+)}
+    set pattern {parameter\s+(?:\[[^\]]*\]\s*)?(\w+)\s*=\s*([^,/\n]+)}
     foreach {all name value} [regexp -all -inline $pattern $head] {
-        dict set parameters $name $value
+        dict set parameters $name [string trim $value " \""]
     }
+    regsub -all {\(\*.*?\*\)} $body "" body
     set ports {}
     set pattern {(input|output)\s+wire\s+(?:\[[^\]]*\]\s*)?(\w+)}
     foreach {all direction name} [regexp -all -inline $pattern $body] {

@@ -31,5 +31,5 @@ def test_at_most_is_the_fastest_below(pll: float, mhz: float) -> None:
 
 
 def test_too_slow() -> None:
-    with pytest.raises(RowvitError, match="cannot be divided to 0.1 MHz"):
+    with pytest.raises(RowvitError, match=r"cannot be divided to 0\.1 MHz"):
         at_most(1000.0, 0.1)

@@ -80,8 +80,11 @@ class Board:
     part: str
     board_part: str  #: pattern of Vivado's board file
     configuration: str
-    ultra_ram: bool
-    settings: dict[str, object]  #: of the processing system, where the board file is missing
+    ram_style: str  #: of token and residual memory: "block" or "ultra"
+    block_ram: int  #: RAMB36 of the part
+    ultra_ram: int  #: URAM288 of the part
+    pll_mhz: float  #: of the PLL behind the logic's clock, as PYNQ's image boots
+    settings: dict[str, object]  #: of the processing system, where the board file is missing; empty: none
     power: PowerSensor
 
 
@@ -99,7 +102,7 @@ def boards() -> dict[str, Board]:
     for name, row in table["boards"].items():
         references = {
             "family": _families()[row["family"]],
-            "settings": table["settings"][row["settings"]],
+            "settings": table["settings"][row["settings"]] if "settings" in row else {},
             "power": PowerSensor(**row["power"]),
         }
         found[name] = Board(**row | references, name=name)
@@ -166,7 +169,9 @@ class BlockDesign:
     memory: dict[str, str]  #: master to the processing system's slave through which it reaches memory
 
 
-def block_design(config: HardwareConfig, ps: Family | None = None, frontend: str = "host") -> BlockDesign:
+def block_design(
+    config: HardwareConfig, ps: Family | None = None, frontend: str = "host", ram_style: str | None = None
+) -> BlockDesign:
     """The block design of one configuration.
 
     Parameters
@@ -176,6 +181,8 @@ def block_design(config: HardwareConfig, ps: Family | None = None, frontend: str
         The processing system; by default that of the configuration's board.
     frontend : str
         One of `FRONTENDS`.
+    ram_style : str, optional
+        Of token and residual memory; by default that of the configuration's board.
 
     Raises
     ------
@@ -185,6 +192,8 @@ def block_design(config: HardwareConfig, ps: Family | None = None, frontend: str
     if frontend not in FRONTENDS:
         raise RowvitError(f"no front end '{frontend}'", f"use {' or '.join(FRONTENDS)}")
     ps = ps or family(config)
+    if ram_style is None:
+        ram_style = "block" if config.board == "none" else board(config.board).ram_style
     control, dma_memory, core_memory = "axi_control", "axi_dma_memory", "axi_core_memory"
     cells = {
         PS: Cell(
@@ -195,7 +204,7 @@ def block_design(config: HardwareConfig, ps: Family | None = None, frontend: str
         CORE: Cell(
             f"xilinx.com:module_ref:{TOP}:1.0",
             {name.upper(): value for name, value in config.structure().items()}
-            | {"CONFIG_HASH": f"0x{config.hash:08X}", "USE_DSP": 1},
+            | {"CONFIG_HASH": f"0x{config.hash:08X}", "USE_DSP": 1, "RAM_STYLE": ram_style},
             {"s_axil": "SLAVE", "m_axi": "MASTER", "s_axis": "TARGET", "m_axis": "INITIATOR"},
         ),
         DMA: Cell(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The clock of the programmable logic: a PLL of the processing system divided by two numbers of 6 bits.
 
-UG585 (FPGA0_CLK_CTRL) and UG1087 (PL0_REF_CTRL). PYNQ sets the divisors of a .hwh, and leaves source and PLL as
-the boot image set them: the same divisors give another clock on a board whose PLL runs at another rate.
+UG585 (FPGA0_CLK_CTRL) and UG1087 (PL0_REF_CTRL). PYNQ sets the divisors of a .hwh, and leaves source and PLL
+as the boot image set them: the same divisors give another clock on a board whose PLL runs at another rate.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ def clocks(pll_mhz: float) -> list[Clock]:
     return [Clock(pll_mhz, *products[n]) for n in sorted(products, reverse=True)]
 
 
-def at_most(pll_mhz: float, mhz: float) -> Clock:
-    """The fastest clock that is no faster than ``mhz``, but for a rounding of 0.1 %.
+def at_most(pll_mhz: float, mhz: float, rounding: float = 0.001) -> Clock:
+    """The fastest clock that is no faster than ``mhz``, but for a rounding by that share of it.
 
     Raises
     ------
     RowvitError
         Even the slowest is faster.
     """
-    found = [clock for clock in clocks(pll_mhz) if clock.mhz <= mhz * 1.001]
+    found = [clock for clock in clocks(pll_mhz) if clock.mhz <= mhz * (1 + rounding)]
     if not found:
         raise RowvitError(
             f"a PLL of {pll_mhz:g} MHz cannot be divided to {mhz:g} MHz",

@@ -114,12 +114,12 @@ def bundle(target: Board, overlay: Path | None, out: Path) -> Path:
     wheels = folder / "wheels"
     wheels.mkdir(parents=True)
     if overlay is not None:
-        provenance.verify(overlay.parent)
-        for suffix in (".bit", ".hwh", ".json"):
+        for suffix in provenance.SUFFIXES:
             file = overlay.with_suffix(suffix)
             if not file.is_file():
                 raise RowvitError(f"{file} does not exist", f"run make bitstream BOARD={target.name} first")
             shutil.copy(file, folder)
+        provenance.verify(folder)
     pip("wheel", "--no-deps", "-w", wheels, ROOT)
     (wheel,) = wheels.glob("rowvit-*.whl")
     kind = machine(target)

@@ -19,13 +19,22 @@ from PIL import Image
 from rowvit.quant.synthetic import random_package
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = ("torch", "timm", "onnx", "onnxruntime", "safetensors", "matplotlib", "jinja2", "distributed")
+EXTRAS = (
+    "torch",
+    "timm",
+    "onnx",
+    "onnxruntime",
+    "safetensors",
+    "matplotlib",
+    "jinja2",
+    "pandas",
+    "distributed",
+)
 #: releases that PYNQ's images have: of the Zynq-7000 (3.0.1, Ubuntu 22.04) and of 4.0
 IMAGES = {
     "armv7l": {
         "pynq": "3.0.1",
         "numpy": "1.21.5",
-        "pandas": "1.3.5",
         "pillow": "9.0.1",
         "matplotlib": "3.5.1",
     },

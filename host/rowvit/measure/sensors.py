@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rowvit.errors import RowvitError
+from rowvit.errors import RowvitError, needs
 from rowvit.hardware.block_design import boards, known
 
 if TYPE_CHECKING:
@@ -109,6 +109,14 @@ class Instrument:
         raise NotImplementedError
 
 
+def require_pandas() -> None:
+    """Raise a `RowvitError` without pandas, which is no part of the core: armv7l has no wheel of it."""
+    with needs(
+        "power from sensors or a meter's log needs pandas", "pandas (on a board: apt install python3-pandas)"
+    ):
+        import pandas  # noqa: F401
+
+
 class _Clock:
     """A sensor for `DataRecorder` that reads the monotonic clock: its own index is the wall clock's."""
 
@@ -150,6 +158,7 @@ class Recorder(Instrument):
     def __init__(self, name: str, measures: str, sensors: Sequence[Any], interval: float = 0.05) -> None:
         from pynq.pmbus import DataRecorder
 
+        require_pandas()
         super().__init__(name, measures, interval)
         self._clock = _Clock()
         self._sensors = [_Careful(sensor) for sensor in sensors]

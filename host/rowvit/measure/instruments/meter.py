@@ -13,7 +13,7 @@ import numpy as np
 
 from rowvit.errors import RowvitError
 from rowvit.measure.power import add_figures, student_t
-from rowvit.measure.sensors import Instrument, Samples, Wanted, instrument, known
+from rowvit.measure.sensors import Instrument, Samples, Wanted, instrument, known, require_pandas
 
 if TYPE_CHECKING:
     from rowvit.measure.power import Pass
@@ -82,6 +82,7 @@ class MeterLog(Instrument):
         return Samples(times + self.shift, watts)
 
     def _read(self) -> tuple[np.ndarray, np.ndarray]:
+        require_pandas()
         import pandas as pd
 
         try:

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder for a board without internet: what is in it, and that it installs without a network."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from rowvit.errors import RowvitError
+from rowvit.hardware.block_design import board
+from standins import ROOT
+
+spec = importlib.util.spec_from_file_location("bundle", ROOT / "bitstreams/bundle.py")
+bundle = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(bundle)
+
+
+def test_an_overlay_that_is_not_there(tmp_path):
+    with pytest.raises(RowvitError, match=r"pynq-z2\.bit does not exist; run make bitstream BOARD=Pynq-Z2"):
+        bundle.bundle(board("Pynq-Z2"), tmp_path / "rowvit-pynq-z2.bit", tmp_path / "out")
+
+
+def test_make_without_a_board():
+    done = subprocess.run(["make", "board-bundle"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.startswith("rowvit: name a board")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "python"), [("Pynq-Z2", "3.10"), ("KV260", "3.10"), ("KV260", "3.12")])
+def test_installs_without_a_network(tmp_path, name, python):
+    """In an empty environment of the image's Python, with only what the image brings installed before.
+
+    Building the bundle and that environment needs the network; installing from the bundle has none.
+    """
+    interpreter = next(
+        (
+            path
+            for path in (shutil.which(f"python{python}"), *_pyenv(python))
+            if path and subprocess.run([path, "-c", ""], capture_output=True).returncode == 0
+        ),
+        None,
+    )
+    if interpreter is None:
+        pytest.skip(f"needs Python {python}")
+    made = bundle.bundle(board(name), None, tmp_path / "bundles")
+    with tarfile.open(made) as archive:
+        archive.extractall(tmp_path / "board")
+    folder = tmp_path / "board" / f"rowvit-{name}"
+    wheels = sorted(path.name for path in (folder / "wheels").iterdir())
+    assert all(wheel.endswith("none-any.whl") for wheel in wheels), wheels
+    assert not any(wheel.startswith(("numpy", "pandas", "pillow")) for wheel in wheels)
+
+    image = tmp_path / "image"
+    subprocess.run([interpreter, "-m", "venv", image], check=True, timeout=120)
+    brings = [
+        "numpy==1.21.5" if python == "3.10" else "numpy==1.26.4",
+        "pillow",
+        "setuptools<=80",
+        "pycparser<3",
+    ]
+    pip = [image / "bin/python", "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, *brings, "wheel"], check=True, timeout=600)
+    _fake_pynq(image)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "PYTHON": str(image / "bin/python"),
+        "PIP_INDEX_URL": "http://127.0.0.1:9/",  # nothing answers there
+        "PIP_CONFIG_FILE": os.devnull,
+    }
+    command = ["sh", str(folder / "install.sh")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    # classifies a photo with the reference: everything that the core imports is there
+    run = [image / "bin/rowvit", "run", "sign-digits", folder / "photo.jpg", "--target", "golden"]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=120, env=environment, cwd=tmp_path)
+    assert done.returncode == 0 and "photo.jpg" in done.stdout, done.stderr
+
+    (folder / "photo.jpg").write_bytes(b"damaged")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode != 0 and "photo.jpg" in done.stdout + done.stderr
+
+
+def test_a_folder_for_another_python_says_so(tmp_path):
+    script = tmp_path / "install.sh"
+    script.write_text(bundle.INSTALL.replace("@PYTHONS@", "2.7"))
+    (tmp_path / "SHA256SUMS").write_text(f"{bundle.provenance.sha256(script)}  install.sh\n")
+    environment = os.environ | {"PYTHON": sys.executable}
+    done = subprocess.run(["sh", str(script)], capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 1
+    assert "this folder is for Python 2.7, this is 3." in done.stderr
+
+
+def _pyenv(python: str) -> list[str]:
+    """Interpreters of a version that pyenv keeps."""
+    return sorted(map(str, (Path.home() / ".pyenv/versions").glob(f"{python}.*/bin/python")))
+
+
+def _fake_pynq(image) -> None:
+    """PYNQ's own name and version, as an image has it: off a board it does not build on every Python."""
+    (site,) = image.glob("lib/python*/site-packages")
+    (site / "pynq").mkdir()
+    (site / "pynq/__init__.py").write_text("__version__ = '3.1.2'\n")
+    information = site / "pynq-3.1.2.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: pynq\nVersion: 3.1.2\n")
+    (information / "RECORD").write_text("")
+    (information / "INSTALLER").write_text("image\n")

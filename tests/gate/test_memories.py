@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The RAMs of every board's configuration, as Vivado's documents say that it maps them, fit the part."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from rowvit.hardware import config as configs
+from rowvit.hardware.block_design import board, boards
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+from memories import SYSTEM, Ram, rams
+
+ON_BOARDS = [name for name in configs.names() if configs.load(name).board != "none"]
+
+
+def ram(depth: int, width: int, style: str = "block", dual: bool = False, bytes: bool = False) -> Ram:
+    return Ram("", depth, width, style, dual, bytes, 1)
+
+
+def test_mapping_is_that_of_the_documents() -> None:
+    """UG906: 40K x 36 takes 72 RAMB36, as 32K and 8K words 40; AR 61995: 1,146,880 x 3 takes 192."""
+    assert ram(40 * 1024, 36).block_ram() == 72
+    assert ram(32 * 1024, 36).block_ram() + ram(8 * 1024, 36).block_ram() == 40
+    assert ram(1146880, 3).block_ram() == 192
+    assert ram(1024, 16).block_ram() == 0.5 and ram(2048, 16).block_ram() == 1
+    assert ram(1024, 512, dual=True, bytes=True).block_ram() == 16
+    assert ram(4097, 73, "ultra").ultra_ram() == 4 and ram(4096, 72, "ultra").block_ram() == 0
+
+
+@pytest.mark.skipif(shutil.which("yosys") is None, reason="needs yosys: apt-get install yosys")
+@pytest.mark.parametrize("name", ON_BOARDS)
+def test_fits_its_part(name: str) -> None:
+    target = board(configs.load(name).board)
+    found = rams(name, target.ram_style)
+    for one in found:
+        assert one.depth & (one.depth - 1) == 0 or one.style == "distributed", one
+    blocks = sum(one.count * one.block_ram() for one in found)
+    assert blocks + SYSTEM <= target.block_ram
+    assert sum(one.count * one.ultra_ram() for one in found) <= target.ultra_ram
+    if name == boards()["Pynq-Z2"].configuration:
+        assert blocks <= 130

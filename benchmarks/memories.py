@@ -6,7 +6,8 @@
 The arrays are those that Yosys finds in the elaborated RTL. An array goes where its attribute
 ``ram_style`` says, and without one to block RAM. For 7 series Vivado extends the depth of a block RAM to
 the next power of two (AR 61995; UG906, "Optimizing RAMB Utilization when Memory Depth is not a Power of 2"),
-takes the fewest primitives of one shape for it, and beyond 32K words cascades primitives of 32K x 1. An UltraRAM is always 4096 x 72.
+takes the fewest primitives of one shape for it, and beyond 32K words cascades primitives of 32K x 1. An
+UltraRAM is always 4096 x 72.
 """
 
 from __future__ import annotations

@@ -131,6 +131,14 @@ def test_a_sound_overlay(files):
     [
         ('DEVICE="7z020"', 'DEVICE="7z010"', "same build", False, "the .bit is for 7z020clg400, the .hwh"),
         ('VERSION="2022.2"', 'VERSION="2023.1"', "same build", False, "from Vivado 2022.2, the .hwh from 20"),
+        ('VERSION="2022.2"', 'VERSION="2022.2.1"', "same build", True, "both for 7z020clg400"),
+        (
+            'NAME="rowvit"',
+            'NAME="VIT_9_0"',
+            "same build",
+            False,
+            "rowvit_wrapper, the .hwh of VIT_9_0",
+        ),
         (
             'CLKFREQUENCY="100000000"',
             'CLKFREQUENCY="80000000"',

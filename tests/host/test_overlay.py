@@ -20,6 +20,7 @@ from rowvit.hardware.block_design import CORE, boards
 from rowvit.hardware.block_design import DMA as DMA_CELL
 from rowvit.hardware.isa import ABI_VERSION, ID, REGISTERS
 from rowvit.overlay import RowvitCore, RowvitHierarchy, RowvitOverlay
+from rowvit.overlay.bitfile import BitHeader
 from rowvit.sim import hwh
 from rowvit.sim.device import SimDevice
 from rowvit.targets.driver import Accelerator
@@ -299,3 +300,60 @@ def test_the_cache_is_named(device, monkeypatch, tmp_path):
     assert "_current_metadata.pkl and" in str(caught.value)
     assert "global_pl_state_xilinx.json" in str(caught.value)
     assert "other.py" not in str(caught.value)
+
+
+# -- files of one build, and the clock that they were built for -------------------------------------
+
+HTML = b"<!DOCTYPE html><html><body>Sign in to continue</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda bit: b"", "is not a Xilinx .bit; copy the file again"),
+        (lambda bit: HTML, "is not a Xilinx .bit; copy the file again, in binary mode"),
+        (lambda bit: bit[:-5], "its header is damaged|bytes follow its header"),
+        (
+            lambda bit: bit.replace(b"rowvit_wrapper", b"CPU_1_0_design"),
+            "of design CPU_1_0_design, the .hwh of rowvit",
+        ),
+    ],
+    ids=["empty", "html", "cut", "another design"],
+)
+def test_a_bit_that_is_no_pair_is_refused_before_anything_is_touched(device, monkeypatch, change, message):
+    bit = Path(device.bitstream)
+    bit.write_bytes(change(bit.read_bytes()))
+    for name in ("write_registers", "read_registers", "download"):
+        monkeypatch.setattr(device, name, lambda *_, name=name: pytest.fail(f"{name} of the device"))
+    with pytest.raises(RowvitError, match=message):
+        RowvitOverlay(device.bitstream, device=device)
+
+
+def test_a_bit_that_is_older_than_its_hwh(device):
+    """Vivado writes the .hwh with the block design, and the .bit at the end."""
+    edit(device, ('TIMESTAMP=""', 'TIMESTAMP="Sun Jul 19 01:04:17 2026"'))
+    for date, older in (("2026/07/19", False), ("2026/07/18", True)):
+        header = BitHeader("rowvit_wrapper", "", "simulation", date, "23:00:00", 0)
+        Path(device.bitstream).write_bytes(header.encode(b""))
+        if older:
+            with pytest.raises(RowvitError, match=r"-18 23:00:00 is older than the \.hwh of 2026-07-19"):
+                RowvitOverlay(device.bitstream, device=device)
+        else:
+            RowvitOverlay(device.bitstream, device=device)
+
+
+@pytest.mark.parametrize(("factor", "mhz"), [(1.5, 100.0), (1.0, 100.0), (0.8, 100.0), (1.07, 97.0)])
+def test_clock_of_another_boot_image(standin, monkeypatch, factor, mhz):
+    """The .hwh's divisors would make `factor` times 100 MHz of this board's PLL: the overlay finds others."""
+    monkeypatch.setattr(pynq.Clocks, "device", None)
+    monkeypatch.delattr(pynq.Clocks, "_real_instance", raising=False)
+    with SimDevice(replace(TINY, board="Pynq-Z2"), rtl=standin) as device:
+        Device.active_device = device
+        for address in hwh.clock_registers(TINY):
+            device._ps[address] = round(20 * factor) << 12  # of 50 MHz
+        overlay = RowvitOverlay(device.bitstream, device=device)
+        pll = 50 * round(20 * factor)
+        best = max(pll / (a * b) for a in range(1, 64) for b in range(1, 64) if pll / (a * b) <= 100.1)
+        assert overlay.config.clock_mhz == pytest.approx(best) == pytest.approx(mhz, rel=0.1)
+        assert pynq.Clocks.fclk0_mhz == pytest.approx(best)
+        assert overlay.config.hash == TINY.hash

@@ -3,20 +3,26 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from dataclasses import replace
 from functools import cached_property, reduce
 from pathlib import Path
 
 import pynq
-from pynq import MMIO, DefaultHierarchy, Device, Overlay
+from pynq import MMIO, Clocks, DefaultHierarchy, Device, Overlay
 from pynq.lib.dma import DMA
 
 from rowvit.errors import RowvitError
+from rowvit.hardware import clocks
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import ABI_VERSION, ID, REGISTERS
-from rowvit.overlay.bitfile import CORE_TYPES, DMA_TYPE, Block, Handoff
+from rowvit.overlay import provenance
+from rowvit.overlay.bitfile import CORE_TYPES, DMA_TYPE, BitHeader, Block, Handoff, same_build
 from rowvit.overlay.core import RowvitCore
 from rowvit.overlay.dma import wake
+
+LOG = logging.getLogger("rowvit")
 
 
 class RowvitHierarchy(DefaultHierarchy):
@@ -60,8 +66,9 @@ class RowvitOverlay(Overlay):
     Raises
     ------
     RowvitError
-        A file is missing or of another design or configuration, there is no device, PYNQ's cached
-        metadata differ from the .hwh, or the core is not the one that the .hwh describes.
+        A file is missing, damaged, changed since the build or of another design or configuration, there is no
+        device, PYNQ's cached metadata differ from the .hwh, the clock is too fast, or the core is not the one
+        that the .hwh describes.
     """
 
     def __init__(
@@ -76,6 +83,9 @@ class RowvitOverlay(Overlay):
         if not path.is_file():
             raise RowvitError(f"{path} does not exist", "build it or copy it to the board")
         self.handoff = Handoff(path.with_suffix(".hwh"))
+        same_build(BitHeader.read(path), self.handoff)
+        if path.with_suffix(".json").exists():
+            provenance.verify(path)
         self.config = config or self.handoff.config
         self.frontend = self.handoff.frontend
         if self.handoff.config.hash != self.config.hash:
@@ -101,6 +111,7 @@ class RowvitOverlay(Overlay):
             self._compare(block)
         if download:
             self.download()
+        self._set_clock()
         self._check_core()
 
     @cached_property
@@ -121,6 +132,36 @@ class RowvitOverlay(Overlay):
                 f"bitstream {self.bitfile_name}: its AXI DMA lacks a channel", "build it with MM2S and S2MM"
             )
         return dma
+
+    def _set_clock(self) -> None:
+        """Run the core at the clock that its timing was met for, or the fastest below that there is.
+
+        PYNQ sets the divisors that Vivado computed, for whatever PLL its project had; the PLL of the board
+        that is here was set by the image that booted it.
+        """
+        if self.handoff.pl_clock is None or Clocks.device not in (None, self.device):
+            return
+        index, wanted = self.handoff.pl_clock
+        name = f"fclk{index}_mhz"
+        found = getattr(Clocks, name)
+        if abs(found - wanted) <= 0.001 * wanted:  # but for the rounding of oscillator and PLL
+            found = wanted
+        else:
+            slowest = max(clocks.DIVISORS)
+            Clocks.set_pl_clk(index, slowest, slowest)  # tells the PLL from what comes out
+            clock = clocks.at_most(getattr(Clocks, name) * slowest**2, wanted)
+            Clocks.set_pl_clk(index, clock.divisor0, clock.divisor1)
+            found = getattr(Clocks, name)
+        if found > wanted * (1 + clocks.TOLERANCE):
+            raise RowvitError(
+                f"PL clock {index} runs at {found:.3f} MHz, but timing was met for {wanted:g}",
+                f"set pynq.Clocks.{name} = {wanted:g}, and report this board's PLL",
+            )
+        if found < wanted * (1 - clocks.TOLERANCE):
+            LOG.warning(
+                "PL clock %d runs at %.3f MHz, the fastest below %g that there is", index, found, wanted
+            )
+        self.config = replace(self.config, clock_mhz=found)
 
     def _check_core(self) -> None:
         """Three reads before any driver is created: PYNQ's drivers write to interrupt controller and DMA."""

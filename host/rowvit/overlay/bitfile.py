@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from xml.etree import ElementTree
@@ -66,6 +67,11 @@ class BitHeader:
                 "copy the file again",
             )
         return header
+
+    @property
+    def made(self) -> datetime | None:
+        """When Vivado wrote it, by the clock of its PC; None if the header does not say."""
+        return _moment(f"{self.date} {self.time}", "%Y/%m/%d %H:%M:%S")
 
     def encode(self, data: bytes) -> bytes:
         """A .bit of this header and ``data``."""
@@ -124,6 +130,8 @@ class Handoff:
         if info is None or not modules:
             raise RowvitError(f"{path} describes no design", "copy the .hwh of the build that made the .bit")
         self.tool = root.get("VIVADOVERSION", "")
+        self.design = info.get("NAME", "")
+        self.made = _moment(root.get("TIMESTAMP", ""), "%a %b %d %H:%M:%S %Y")
         self.part = f"{info.get('DEVICE', '')}{info.get('PACKAGE', '')}"
         names = {m.get("INSTANCE"): m.get("FULLNAME", m.get("INSTANCE", "")).strip("/") for m in modules}
         processors = {m.get("INSTANCE") for m in modules if m.get("MODTYPE") in _PS}
@@ -173,6 +181,15 @@ class Handoff:
     def processor(self) -> Block:
         found = [b for b in self.blocks.values() if b.type.split(":")[2:3] and b.type.split(":")[2] in _PS]
         return self._one(found, "Zynq processing system")
+
+    @property
+    def pl_clock(self) -> tuple[int, float] | None:
+        """Number of the processor's clock that drives the core, and the MHz that timing was met for."""
+        cell, _, pin = self.core.clock_source.partition("/")
+        wanted, index = self.core.clock_mhz, pin[-1:]
+        if cell != self.processor.path or not index.isdigit() or wanted is None:
+            return None
+        return int(index), wanted
 
     @property
     def zynq_7000(self) -> bool:
@@ -225,6 +242,43 @@ class Handoff:
         raise RowvitError(
             f"{self.path}: the design holds {count} {kind} (it holds {have})", "use a rowvit design's .hwh"
         )
+
+
+def same_build(header: BitHeader, handoff: Handoff) -> str | None:
+    """What .bit and .hwh have in common; None if the .hwh does not say enough.
+
+    Raises
+    ------
+    RowvitError
+        They are of different designs, parts or versions of Vivado, or the .bit is older than the .hwh, which
+        Vivado writes first.
+    """
+
+    def plain(part: str) -> str:
+        return re.sub(r"[^a-z0-9]", "", part.lower()).removeprefix("xc")
+
+    def series(tool: str) -> str:  # the .hwh has the update's number too: 2020.2.2
+        return ".".join(tool.split(".")[:2])
+
+    differences = []
+    if handoff.design and header.design not in (handoff.design, f"{handoff.design}_wrapper"):
+        differences.append(f"the .bit is of design {header.design}, the .hwh of {handoff.design}")
+    if handoff.part and not plain(header.part).startswith(plain(handoff.part)):
+        differences.append(f"the .bit is for {header.part}, the .hwh for {handoff.part}")
+    if header.tool and handoff.tool and series(header.tool) != series(handoff.tool):
+        differences.append(f"the .bit is from Vivado {header.tool}, the .hwh from {handoff.tool}")
+    if header.made and handoff.made and header.made < handoff.made:
+        differences.append(f"the .bit of {header.made} is older than the .hwh of {handoff.made}")
+    if differences:
+        raise RowvitError(f"{handoff.path}: {differences[0]}", "copy both from one build")
+    return f"both for {handoff.part}" if handoff.part else None
+
+
+def _moment(text: str, form: str) -> datetime | None:
+    try:
+        return datetime.strptime(" ".join(text.split()), form)
+    except ValueError:
+        return None
 
 
 def _clock_of(module: ElementTree.Element, names: dict[str | None, str]) -> tuple[float | None, str]:

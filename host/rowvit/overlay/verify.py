@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TypeAlias
 
 from rowvit.errors import RowvitError
 from rowvit.overlay import provenance
-from rowvit.overlay.bitfile import BitHeader, Handoff
+from rowvit.overlay.bitfile import BitHeader, Handoff, same_build
 
 _LENGTH_BITS = 26  # of the DMA's length register, the most it can have
 _CORE_BYTES = 4096  # addresses of the core's registers and counters
@@ -76,17 +75,8 @@ def verify(bitfile: str | Path) -> list[Check]:
 
 
 def _same_build(header: BitHeader, handoff: Handoff) -> Finding:
-    def plain(part: str) -> str:
-        return re.sub(r"[^a-z0-9]", "", part.lower()).removeprefix("xc")
-
-    advice = "copy both from one build"
-    if not handoff.part:
-        return None, "the .hwh does not name its part"
-    if not plain(header.part).startswith(plain(handoff.part)):
-        raise RowvitError(f"the .bit is for {header.part}, the .hwh for {handoff.part}", advice)
-    if header.tool and handoff.tool and header.tool != handoff.tool:
-        raise RowvitError(f"the .bit is from Vivado {header.tool}, the .hwh from {handoff.tool}", advice)
-    return True, f"both for {handoff.part}"
+    found = same_build(header, handoff)
+    return (True, found) if found else (None, "the .hwh does not name its part")
 
 
 def _core(handoff: Handoff) -> Finding:

@@ -100,11 +100,9 @@ class _Walk:
 
     def _clock(self) -> Finding:
         """The PL clock that PYNQ reads from the processing system, compared with the one in the .hwh."""
-        handoff = self.overlay.handoff
-        cell, _, pin = handoff.core.clock_source.partition("/")
-        wanted, index = handoff.core.clock_mhz, pin[-1:]
-        if cell != handoff.processor.path or not index.isdigit() or wanted is None:
+        if self.overlay.handoff.pl_clock is None:
             return None, "the .hwh does not say which PL clock drives the core"
+        index, wanted = self.overlay.handoff.pl_clock
         found = getattr(Clocks, f"fclk{index}_mhz")
         self.mhz = found
         text = f"PL clock {index} runs at {found:.1f} MHz, built for {wanted:g}"

@@ -157,6 +157,7 @@ class Session:
                 opened.close()
                 raise
             self._target = opened
+            self.config = opened.config  # a board's has the clock that it runs at
         return self._target
 
     def close(self) -> None:

@@ -357,3 +357,23 @@ def test_clock_of_another_boot_image(standin, monkeypatch, factor, mhz):
         assert overlay.config.clock_mhz == pytest.approx(best) == pytest.approx(mhz, rel=0.1)
         assert pynq.Clocks.fclk0_mhz == pytest.approx(best)
         assert overlay.config.hash == TINY.hash
+
+
+def test_dma_is_stopped_before_the_core_is_reset(device, monkeypatch):
+    """A core that is reset drops TVALID without TREADY: nobody may be listening (AXI4-Stream, 2.2.1)."""
+    overlay = RowvitOverlay(device.bitstream, device=device)
+    core, dma = at(device, CORE), at(device, DMA_CELL)
+    written: list[tuple[int, int]] = []
+    write = device.write_registers
+
+    def record(address: int, data: bytes) -> None:
+        written.append((address, int.from_bytes(bytes(data[:4]), "little")))
+        write(address, data)
+
+    monkeypatch.setattr(device, "write_registers", record)
+    with Accelerator(overlay):
+        pass
+    reset = written.index((core + REGISTERS["CONTROL"][0], 2))
+    before = [value for address, value in written[:reset] if address == dma]
+    assert before and before[-1] & 4, "the last that the DMA was told before is to reset"
+    assert any(address == dma and value & 1 for address, value in written[reset:]), "started again"

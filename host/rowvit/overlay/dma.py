@@ -33,24 +33,29 @@ def dma_failed(status: int) -> bool:
     return any(status & bit for bit in _ERRORS)
 
 
-def wake(registers: MMIO | DMA, name: str) -> None:
-    """Reset both channels of a DMA and start them; a transfer that never ends is abandoned.
+def stop(registers: MMIO | DMA, name: str) -> None:
+    """Reset both channels of a DMA, which then takes and sends nothing; a transfer under way is abandoned.
 
     `RowvitError` if it does not behave as a DMA.
     """
-
-    def wait(offset: int, bit: int, what: str) -> None:
-        deadline = time.monotonic() + _SECONDS
-        while (value := registers.read(offset)) & bit:
-            if time.monotonic() > deadline:
-                raise RowvitError(
-                    f"{name} does not {what}: register 0x{offset:02X} reads 0x{value:08X} after"
-                    f" {_SECONDS:g} s, so it is no AXI DMA or has no clock",
-                    "use .bit and .hwh of one build",
-                )
-
     registers.write(MM2S, _RESET)
-    wait(MM2S, _RESET, "leave its reset")
+    _wait(registers, MM2S, _RESET, f"{name} does not leave its reset")
+
+
+def wake(registers: MMIO | DMA, name: str) -> None:
+    """`stop`, and start both channels."""
+    stop(registers, name)
     for channel in (MM2S, S2MM):
         registers.write(channel, _RUN)
-        wait(channel + 4, DMA_HALTED, "start")
+        _wait(registers, channel + 4, DMA_HALTED, f"{name} does not start")
+
+
+def _wait(registers: MMIO | DMA, offset: int, bit: int, problem: str) -> None:
+    deadline = time.monotonic() + _SECONDS
+    while (value := registers.read(offset)) & bit:
+        if time.monotonic() > deadline:
+            raise RowvitError(
+                f"{problem}: register 0x{offset:02X} reads 0x{value:08X} after {_SECONDS:g} s, so it is no"
+                " AXI DMA or has no clock",
+                "use .bit and .hwh of one build",
+            )

@@ -27,7 +27,7 @@ from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import ID
 from rowvit.overlay import RowvitOverlay
 from rowvit.overlay.core import BUSY, DONE, ERROR
-from rowvit.overlay.dma import DMA_HALTED, DMA_IDLE, MM2S, S2MM, dma_failed, dma_state, wake
+from rowvit.overlay.dma import DMA_HALTED, DMA_IDLE, MM2S, S2MM, dma_failed, dma_state, stop, wake
 from rowvit.reference import patchify
 from rowvit.reference.frontend import Geometry, fill_packet
 from rowvit.targets.target import Result, Target, loaded, read_program
@@ -410,8 +410,10 @@ class Accelerator(Target):
 
     def _reset(self) -> None:
         """Core and DMA as after loading the bitstream."""
+        path = self.overlay.handoff.dma.path
+        stop(self.dma, path)  # before the core, whose TVALID may fall when it is reset, without TREADY
         self.core.reset()
-        wake(self.dma, self.overlay.handoff.dma.path)
+        wake(self.dma, path)
         for channel in (self.dma.sendchannel, self.dma.recvchannel):
             channel.start()
 

@@ -348,15 +348,17 @@ def test_clock_of_another_boot_image(standin, monkeypatch, factor, mhz):
     """The .hwh's divisors would make `factor` times 100 MHz of this board's PLL: the overlay finds others."""
     monkeypatch.setattr(pynq.Clocks, "device", None)
     monkeypatch.delattr(pynq.Clocks, "_real_instance", raising=False)
-    with SimDevice(replace(TINY, board="Pynq-Z2"), rtl=standin) as device:
+    config = replace(TINY, board=BOARDS[0])
+    oscillator, shift = (50, 12) if hwh.is_zynq_7000(config) else (33.333, 8)
+    with SimDevice(config, rtl=standin) as device:
         Device.active_device = device
-        for address in hwh.clock_registers(TINY):
-            device._ps[address] = round(20 * factor) << 12  # of 50 MHz
+        for address, value in hwh.clock_registers(config).items():
+            device._ps[address] = round((value >> shift) * factor) << shift
+        pll = oscillator * (device._ps[address] >> shift)
         overlay = RowvitOverlay(device.bitstream, device=device)
-        pll = 50 * round(20 * factor)
         best = max(pll / (a * b) for a in range(1, 64) for b in range(1, 64) if pll / (a * b) <= 100.1)
-        assert overlay.config.clock_mhz == pytest.approx(best) == pytest.approx(mhz, rel=0.1)
-        assert pynq.Clocks.fclk0_mhz == pytest.approx(best)
+        assert overlay.config.clock_mhz == pytest.approx(best, rel=1e-3) == pytest.approx(mhz, rel=0.1)
+        assert pynq.Clocks.fclk0_mhz == pytest.approx(best, rel=1e-5)
         assert overlay.config.hash == TINY.hash
 
 

@@ -141,8 +141,8 @@ def test_last_heads_in_place_of_x(groups: int, heads: int, prune: bool) -> None:
     config = HardwareConfig(**shape)
     for seed in range(3):
         check(package, config, seed, images=2)
-    with pytest.raises(RowvitError, match=f"X, Q and P of 26 tokens: {room}, available: {room - 1}"):
-        compile(package, HardwareConfig(**shape | dict(token_depth=room - 1)))
+    with pytest.raises(RowvitError, match=f"X, Q and P of 26 tokens: {room}, available: {room - 2}"):
+        compile(package, HardwareConfig(**shape | dict(token_depth=room - 2)))
 
 
 def test_dependencies_name_earlier_operations_only() -> None:

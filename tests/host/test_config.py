@@ -27,7 +27,9 @@ def test_the_hash_depends_on_structure_only() -> None:
     assert dataclasses.replace(tiny, name="other", clock_mhz=7.0, board="x").hash == tiny.hash
     for field, value in tiny.structure().items():
         if field != "rows":
-            changed = 2 * value if field in ("lanes", "max_dim") else value + 1
+            changed = (
+                value + 1 if field in ("groups", "max_tokens", "norm_slots", "weight_depth") else 2 * value
+            )
             assert dataclasses.replace(tiny, **{field: changed}).hash != tiny.hash
 
 
@@ -96,6 +98,7 @@ CORNERS = [
     (LOWEST | {"groups": 4, "residual_depth": 2048}, {"groups": 5, "residual_depth": 2049, "lanes": 24}),
     (LOWEST | {"groups": 4, "lanes": 32, "weight_depth": 33, "max_tokens": 32, "max_dim": 32}, {"groups": 5}),
     (LOWEST | {"max_dim": 1024, "norm_slots": 64}, {"norm_slots": 65, "max_dim": 1032}),
+    (LOWEST | {"param_slots": 4, "mask_depth": 4}, {"param_slots": 3, "mask_depth": 3, "token_depth": 3}),
 ]
 #: token and slot numbers wrap before the RTL notices, which it does from these values on
 UNNOTICED = {("max_tokens", 2049): 4097, ("norm_slots", 257): 342}

@@ -77,17 +77,18 @@ class HardwareConfig:
         yield within("max_dim", range(self.lanes, 1025, self.lanes), why)
         why = "softmax needs room for a lane tile of tokens, and token numbers have 11 bits"
         yield within("max_tokens", range(self.lanes, 2049), why)
-        yield within("param_slots", range(2, 257), "slot numbers have 1 to 8 bits")
+        powers = [1 << bits for bits in range(1, 17)]
+        why = "slot numbers have 1 to 8 bits, and this memory is not split"
+        yield "param_slots", self.param_slots in powers[:8], "a power of two, 2 to 256", why
         slot = self.lanes * -(-self.max_dim // self.tile)
         why = f"slot numbers have 8 bits and parameter addresses 16, at {slot} addresses per slot"
         yield within("norm_slots", range(1, min(256, (1 << 16) // slot) + 1), why)
         why = "line addresses have at most 16 bits, but more than lane numbers"
         yield within("weight_depth", range(self.lanes + 1, (1 << 16) + 1), why)
-        for name in ("token_depth", "residual_depth", "mask_depth"):
-            yield within(name, range(2, (1 << 16) + 1), "addresses have 1 to 16 bits")
-        possible = self.residual_depth <= 2048 or self.residual_depth % 2048 != 1
-        why = "a single word beyond its blocks of 2048 words has no address bits"
-        yield "residual_depth", possible, "one word more or less", why
+        for name in ("token_depth", "residual_depth"):
+            yield within(name, range(2, (1 << 16) + 1, 2), "addresses have 1 to 16 bits, pieces even depths")
+        why = "addresses have 1 to 16 bits, and this memory is not split"
+        yield "mask_depth", self.mask_depth in powers, "a power of two, 2 to 65536", why
 
     @property
     def tile(self) -> int:

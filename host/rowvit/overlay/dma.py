@@ -43,8 +43,13 @@ def stop(registers: MMIO | DMA, name: str) -> None:
 
 
 def wake(registers: MMIO | DMA, name: str) -> None:
-    """`stop`, and start both channels."""
+    """`stop` and `start`."""
     stop(registers, name)
+    start(registers, name)
+
+
+def start(registers: MMIO | DMA, name: str) -> None:
+    """Start both channels of a DMA; `RowvitError` if it does not behave as one."""
     for channel in (MM2S, S2MM):
         registers.write(channel, _RUN)
         _wait(registers, channel + 4, DMA_HALTED, f"{name} does not start")

@@ -27,7 +27,7 @@ from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import ID
 from rowvit.overlay import RowvitOverlay
 from rowvit.overlay.core import BUSY, DONE, ERROR
-from rowvit.overlay.dma import DMA_HALTED, DMA_IDLE, MM2S, S2MM, dma_failed, dma_state, stop, wake
+from rowvit.overlay.dma import DMA_HALTED, DMA_IDLE, MM2S, S2MM, dma_failed, dma_state, start, stop
 from rowvit.reference import patchify
 from rowvit.reference.frontend import Geometry, fill_packet
 from rowvit.targets.target import Result, Target, loaded, read_program
@@ -413,7 +413,7 @@ class Accelerator(Target):
         path = self.overlay.handoff.dma.path
         stop(self.dma, path)  # before the core, whose TVALID may fall when it is reset, without TREADY
         self.core.reset()
-        wake(self.dma, path)
+        start(self.dma, path)
         for channel in (self.dma.sendchannel, self.dma.recvchannel):
             channel.start()
 

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import sys
 import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import pynq
 import pytest
 from pynq import Device
 from typer.testing import CliRunner
@@ -94,6 +98,9 @@ def test_a_sound_board(board):
     text = {check.name: check.text for check in checks}
     assert text["PL clock"] == "PL clock 0 runs at 100.0 MHz, built for 100"
     assert "100.0 by PYNQ" in text["speed"]
+    figures = {check.name: check.figures for check in checks}
+    assert figures["PL clock"] == {"pl_clock": 0, "mhz": 100.0, "built_for_mhz": 100.0}
+    assert figures["speed"]["at_least_mhz"] < 100 < figures["speed"]["at_most_mhz"]
     assert "512 of 512 weight lines" in text["memories"]
 
 
@@ -101,11 +108,18 @@ def test_the_simulated_board(tmp_path):
     """The same walk, but for the speed of the clock."""
     text = (configs.DIRECTORY / "tiny.toml").read_text()
     (tmp_path / "tiny.toml").write_text(text.replace('board = "none"', f'board = "{TINY.board}"'))
-    result = CliRunner().invoke(app, ["diagnose", "--target", "sim", "--config", str(tmp_path / "tiny.toml")])
+    report = tmp_path / "report.json"
+    options = ["--target", "sim", "--config", str(tmp_path / "tiny.toml"), "--json", str(report)]
+    result = CliRunner().invoke(app, ["diagnose", *options])
     assert result.exit_code == 0, result.output
     names = [line[8:20].strip() for line in result.stdout.splitlines() if line.startswith(("ok ", "? "))]
     assert names == ["device", *FILES, *(name for name in BOARD if name != "speed")]
     assert "failed" not in result.stdout
+    found = json.loads(report.read_text())
+    assert found["finished"] and found["evidence"] == "the RTL under Verilator; no board"
+    figures = {check["name"]: check["figures"] for check in found["checks"]}
+    for name in ("transfer", "memories"):
+        assert figures[name]["cycles"] == pytest.approx(figures[name]["predicted_cycles"], rel=0.03)
 
 
 # -- files and device -------------------------------------------------------------------------------
@@ -338,3 +352,65 @@ def test_buffers_are_given_back(board):
     devices = []
     board(lambda device, _: devices.append(device))
     assert not devices[0]._used
+
+
+# -- the report -------------------------------------------------------------------------------------
+
+
+def diagnosed(*options) -> tuple[int, str, str]:
+    found = CliRunner().invoke(app, ["diagnose", "-c", "tiny", *map(str, options)])
+    return found.exit_code, found.stdout, found.stderr
+
+
+def test_report(board, monkeypatch, tmp_path):
+    """What somebody else needs to see: board, image, versions, files, clocks, cycles, every check."""
+    (tmp_path / "REVISION").write_text("Release 2022_09_29 8a11cb5\nBoard 2022_09_29 8a11cb5\n")
+    monkeypatch.setattr("rowvit.measure.diagnosis.REVISION", tmp_path / "REVISION")
+    monkeypatch.setenv("BOARD", "Pynq-Z2")
+    devices = []
+    board(lambda device, _: devices.append(device))
+    bit = Path(devices[0].bitstream)
+    report = tmp_path / "report.json"
+    code, out, err = diagnosed("--bitstream", bit, "--json", report)
+    assert code == 0 and f"{report}: the report" in err.replace("\n", "") and "interrupt" in out
+    found = json.loads(report.read_text())
+    assert found["finished"] and not found["failed"] and found["evidence"] == "a board"
+    assert found["board"]["name"] == "Pynq-Z2"
+    assert found["image"]["revision"][0] == "Release 2022_09_29 8a11cb5"
+    assert found["versions"]["pynq"] == pynq.__version__ and found["rowvit"]["version"]
+    assert found["config"]["hash"] == f"{TINY.hash:08X}"
+    files = {file["file"]: file for file in found["files"]}
+    assert files[bit.name]["sha256"] == hashlib.sha256(bit.read_bytes()).hexdigest()
+    assert files[bit.with_suffix(".json").name]["none"] == "No such file or directory"
+    assert [check["name"] for check in found["checks"]] == ["device", *FILES, *BOARD]
+    figures = {check["name"]: check["figures"] for check in found["checks"]}
+    assert figures["PL clock"]["mhz"] == 100 and figures["memories"]["cycles"] > 1000
+
+
+def test_report_of_a_failure(board, tmp_path):
+    devices = []
+    board(lambda device, _: devices.append(device))
+    bit = Path(devices[0].bitstream)
+    bit.write_bytes(b"<html>not found</html>")
+    code, out, err = diagnosed("--bitstream", bit, "--json", "-")
+    found = json.loads(out)
+    assert code == 1 and found["failed"] == ["bitstream"] and found["finished"]
+    wrong = next(check for check in found["checks"] if check["name"] == "bitstream")
+    assert not wrong["ok"] and f"bitstream: {wrong['advice']}" in err
+
+
+def test_report_of_a_board_that_freezes(board, monkeypatch, tmp_path):
+    """What was found before it is in the file."""
+    devices = []
+    board(lambda device, _: devices.append(device))
+    monkeypatch.setattr("rowvit.targets.diagnose._Walk._memory", lambda _: sys.exit("frozen"))
+    report = tmp_path / "report.json"
+    bit = Path(devices[0].bitstream)
+    assert diagnosed("--bitstream", bit, "--json", report)[0] == 1
+    found = json.loads(report.read_text())
+    assert not found["finished"] and found["checks"][-1]["name"] == "PL clock"
+
+
+def test_report_to_nowhere(tmp_path):
+    code, _, err = diagnosed("--target", "sim", "--json", tmp_path / "none" / "report.json")
+    assert code == 2 and "cannot be written" in err.replace("\n", "")

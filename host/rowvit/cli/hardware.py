@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from rowvit.cli import options as opt
-from rowvit.cli.common import ERR, OUT, app, command, print_rows, say
+from rowvit.cli.common import ERR, OUT, app, command, print_rows, say, writable
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 
@@ -54,30 +56,51 @@ def diagnose(
     ] = opt.TargetName.board,
     config: opt.ConfigOption = opt.DEFAULT_CONFIG,
     bitstream: opt.BitstreamOption = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Also write a report, to send along with a question; - for output."),
+    ] = None,
 ) -> None:
     """Check the board step by step, from its files to a network with known logits.
 
-    It stops at the first step that fails, and says below the table what to do.
+    It stops at the first step that fails, and says below the table what to do. The report is written after
+    every step, so that there is one even if the board freezes.
 
     Examples
     --------
-      rowvit diagnose --bitstream rowvit-pynq-z2.bit
+      rowvit diagnose --bitstream rowvit-pynq-z2.bit --json my-board.json
 
       rowvit diagnose --target sim
     """
+    from rowvit.measure import diagnosis
     from rowvit.targets.diagnose import diagnose as walk
 
     if target is opt.TargetName.golden:
         raise RowvitError("golden has nothing to diagnose", "use --target board or sim")
-    checks = []
+    writable(json_file)
+    configuration = configs.load(config)
+    if bitstream is None and target is opt.TargetName.board:
+        bitstream = Path(f"rowvit-{configuration.name}.bit")
+    output = str(json_file) == "-"
+    file = None if output else json_file
+    document = diagnosis.describe(target.value, configuration, bitstream) if json_file else {}
+    checks: list[Check] = []
     with ERR.status("looking for the device") as status:
-        for check in walk(target.value, configs.load(config), bitstream):
+        for check in walk(target.value, configuration, bitstream):
             status.stop()  # it would occupy standard output, too
-            _print_check(check)
             checks.append(check)
+            if not output:
+                _print_check(check)
+            if file:
+                diagnosis.write(file, document, checks, finished=False)
             status.update(f"after {check.name}")
             status.start()
-    _advise(checks)
+    if file:
+        diagnosis.write(file, document, checks)
+        say(f"{file}: the report", ERR)
+    elif output:
+        sys.stdout.write(diagnosis.text(document, checks))
+    _advise(checks, ERR if output else OUT)
 
 
 def _print_check(check: Check) -> None:
@@ -89,12 +112,12 @@ def _print_check(check: Check) -> None:
     OUT.print(line, highlight=False)
 
 
-def _advise(checks: list[Check]) -> None:
+def _advise(checks: list[Check], console: Console = OUT) -> None:
     """Say what to do about checks that failed; exit 1 if any did."""
     failed = [check for check in checks if check.ok is False]
     for check in failed:
         if check.advice:
-            say(f"\n{check.name}: {check.advice}")
+            say(f"\n{check.name}: {check.advice}", console)
     if failed:
         raise typer.Exit(1)
 

@@ -29,6 +29,7 @@ _ERRORS: dict[int, tuple[str, str]] = {
         "run `rowvit diagnose`: the stream is out of step",
     ),
 }
+_COUNTERS = [name for name, _ in COUNTERS]
 
 
 class RowvitCore(DefaultIP):
@@ -79,7 +80,11 @@ class RowvitCore(DefaultIP):
 
     def counters(self) -> dict[str, int]:
         """The counters of the last start, by their names in ``isa.COUNTERS``."""
-        return {name: self.read(COUNTER_BASE + 4 * i) for i, (name, _) in enumerate(COUNTERS)}
+        return {name: self.counter(name) for name in _COUNTERS}
+
+    def counter(self, name: str) -> int:
+        """One of the `counters`."""
+        return self.read(COUNTER_BASE + 4 * _COUNTERS.index(name))
 
     def progress(self) -> dict[str, int]:
         """Operations that each engine has completed since start; they wrap at 16 bits."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -27,6 +27,7 @@ class Check:
     ok: bool | None  #: None: could not be determined, or may be intended
     text: str  #: what was found
     advice: str = ""  #: what to do about it, if it is not ok
+    figures: dict[str, float] = field(default_factory=dict)  #: what was measured, with units in the names
 
 
 def verify(bitfile: str | Path) -> list[Check]:

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import numpy as np
 from pynq import Clocks, Device, allocate
 
 from rowvit.compiler import Program, compile
+from rowvit.cycles import measured, predict
 from rowvit.errors import RowvitError
 from rowvit.formats.package import keep_schedule
 from rowvit.hardware.config import HardwareConfig
@@ -45,6 +47,7 @@ def diagnose(target: str, config: HardwareConfig, bitstream: Path | None = None)
     walk = _Walk(target, config, bitstream)
     with walk.opened:
         for name, step in walk.steps():
+            walk.figures = {}
             try:
                 found = step()
                 checks = found if isinstance(found, list) else [Check(name, *found)]
@@ -52,17 +55,18 @@ def diagnose(target: str, config: HardwareConfig, bitstream: Path | None = None)
                 checks = [Check(name, False, error.message, error.advice)]
             except (RuntimeError, OSError, ValueError) as error:
                 checks = [Check(name, False, str(error))]
-            yield from checks
+            yield from (replace(check, figures=walk.figures) for check in checks)
             if any(check.ok is False for check in checks):
                 return
 
 
 class _Walk:
-    """The steps, and what they pass on: device, overlay, accelerator."""
+    """The steps, and what they pass on: device, overlay, accelerator; ``figures`` are those of a step."""
 
     device: Device
     overlay: RowvitOverlay
     acc: Accelerator
+    figures: dict[str, float]
 
     def __init__(self, target: str, config: HardwareConfig, bitstream: Path | None) -> None:
         self.target, self.config, self.opened = target, config, ExitStack()
@@ -105,6 +109,7 @@ class _Walk:
         index, wanted = self.overlay.handoff.pl_clock
         found = getattr(Clocks, f"fclk{index}_mhz")
         self.mhz = found
+        self.figures = {"pl_clock": index, "mhz": found, "built_for_mhz": wanted}
         text = f"PL clock {index} runs at {found:.1f} MHz, built for {wanted:g}"
         if found > wanted * (1 + _SHARE):
             raise RowvitError(
@@ -149,21 +154,29 @@ class _Walk:
         return True, f"{words[0]} words in, {words[1]} out: equal to the reference"
 
     def _speed(self) -> Finding:
-        """Cycles per second while the core waits for an input that does not come."""
+        """Cycles per second while the core waits for an input that does not come.
+
+        The two readings are as far apart in time as the bounds say between which the processor made them: it
+        may have done something else in between.
+        """
         core, program = self.acc.core, loaded(self.acc.program)
         with allocate(program.blob.shape, np.uint8, target=self.device) as buffer:
             buffer[:] = program.blob
             buffer.flush()
             try:
                 core.start(buffer.physical_address, buffer.nbytes, 1, 0)
-                begin, first = time.monotonic(), core.counters()["cycles"]
+                before, first, after = time.monotonic(), core.counter("cycles"), time.monotonic()
                 time.sleep(0.2)
-                cycles, seconds = core.counters()["cycles"] - first, time.monotonic() - begin
+                begin, last, end = time.monotonic(), core.counter("cycles"), time.monotonic()
             finally:
                 core.reset()
-        found = cycles / seconds / 1e6
+        cycles = (last - first) % 2**32
+        slowest, fastest = cycles / (end - before) / 1e6, cycles / (begin - after) / 1e6
+        found = cycles / (end + begin - after - before) * 2 / 1e6
+        self.figures = {"counted_mhz": found, "at_least_mhz": slowest, "at_most_mhz": fastest}
         text = f"{found:.1f} MHz counted by the core, {self.mhz:.1f} by PYNQ"
-        if abs(found - self.mhz) > 2 * _SHARE * self.mhz:
+        share = 2 * _SHARE * self.mhz
+        if slowest > self.mhz + share or fastest < self.mhz - share:
             raise RowvitError(
                 text,
                 "core and PL clock may be of different builds: copy .bit and .hwh again, load through PYNQ",
@@ -189,7 +202,7 @@ class _Walk:
     def _stream(self) -> Finding:
         package, program = self._fitting(_SMALL)
         images = _images(program, 3)
-        expected = self._golden(package, images)
+        expected = self._golden(package)(images)
         self.acc.load(program)
         if not all(r.same(e) for r, e in zip(self.acc.stream(images), expected, strict=True)):
             raise RowvitError("images in a stream had other results", "report it, with this table")
@@ -230,17 +243,20 @@ class _Walk:
                 refused = error
         raise refused
 
-    def _golden(self, package: ModelPackage, images: np.ndarray) -> list[Result]:
+    def _golden(self, package: ModelPackage) -> Golden:
         golden = Golden(self.config, checkpoints=True)
         golden.load(package)
-        return golden(images)
+        return golden
 
     def _compare(self, package: ModelPackage, program: Program) -> Result:
         """Run one image; `RowvitError` if a bit differs from the reference."""
         images = _images(program, 1)
-        (expected,) = self._golden(package, images)
+        golden = self._golden(package)
+        (expected,) = golden(images)
         self.acc.load(program)
         (result,) = self.acc(images)
+        predicted = predict(program, self.config, statistics=measured(golden.counts[0]))
+        self.figures = {"cycles": result.counters["cycles"], "predicted_cycles": predicted.total}
         if not result.same(expected):
             wanted, found = expected.checkpoints, result.checkpoints
             wrong = [name for name in wanted if not np.array_equal(wanted[name], found.get(name, ()))]

@@ -21,6 +21,7 @@ from rowvit.targets.target import Result, Target, loaded, read_package
 
 if TYPE_CHECKING:
     from rowvit.formats.program import Program
+    from rowvit.reference.network import Counts
 
 
 class Golden(Target):
@@ -44,6 +45,7 @@ class Golden(Target):
             raise RowvitError(f"no front end '{frontend}'", f"use {' or '.join(FRONTENDS)}")
         self.config, self.checkpoints, self.frontend = config, checkpoints, frontend
         self.package: ModelPackage | None = None
+        self.counts: list[Counts] = []  #: of the last call's images, for the cycle model
 
     def load(self, model: str | Path | ModelPackage | Program) -> None:
         """Read a package; `RowvitError` for a compiled program, which holds no network."""
@@ -58,6 +60,7 @@ class Golden(Target):
         patches = patchify(np.stack(images), patch)
         found = run(package, patches, self.checkpoints)
         seconds = (time.monotonic() - begin) / len(images)
+        self.counts = [image.counts for image in found]
         return [
             Result.of(
                 package.meta,

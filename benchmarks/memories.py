@@ -23,7 +23,7 @@ from typing import Annotated
 import typer
 from synthesis import module_name, read_top
 
-from rowvit.hardware.block_design import boards
+from rowvit.hardware.block_design import Board, boards
 
 #: width of a RAMB36E1 by log2 of its depth; a RAMB18E1 of the same depth has the width of the next row
 WIDTHS = {9: 72, 10: 36, 11: 18, 12: 9, 13: 4, 14: 2, 15: 1}
@@ -60,7 +60,8 @@ class Ram:
         counts = []
         for log2 in range(10 if self.dual else 9, deep + 1):  # 512 x 72 takes both ports for one
             slices, rest = divmod(width, WIDTHS[log2])
-            half = rest <= WIDTHS.get(log2 + 1, 0)  # a RAMB18 of this depth
+            # a RAMB18 of this depth, counted for an array that is no deeper: no document has one in a column
+            half = log2 == deep and rest <= WIDTHS.get(log2 + 1, 0)
             counts.append((slices + (0.5 if rest and half else 1.0 if rest else 0.0)) * (1 << (deep - log2)))
         return min(counts)
 
@@ -104,21 +105,31 @@ def rams(config: str, ram_style: str = "block") -> list[Ram]:
     return [Ram(*key, count=number) for key, number in sorted(found.items())]
 
 
+def target(config: str) -> Board | None:
+    """The first board that has this configuration."""
+    return next((board for board in boards().values() if board.configuration == config), None)
+
+
+def total(config: str) -> tuple[float, int]:
+    """RAMB36 and URAM288 of a configuration, on the memories that its board uses."""
+    board = target(config)
+    found = rams(config, board.ram_style if board else "block")
+    return sum(r.count * r.block_ram() for r in found), sum(r.count * r.ultra_ram() for r in found)
+
+
 def main(config: Annotated[str, typer.Argument(help="Hardware configuration.")] = "pynq-z2") -> None:
     """Print the block RAM and UltraRAM of every array."""
-    target = next((b for b in boards().values() if b.configuration == config), None)
+    board = target(config)
     print("| module | depth | width | number | RAMB36 | URAM |\n|---|---|---|---|---|---|")
-    total = [0.0, 0]
-    for ram in rams(config, target.ram_style if target else "block"):
+    for ram in rams(config, board.ram_style if board else "block"):
         blocks, ultras = ram.count * ram.block_ram(), ram.count * ram.ultra_ram()
-        total[0] += blocks
-        total[1] += ultras
         if blocks or ultras:
             print(f"| {ram.module} | {ram.depth} | {ram.width} | {ram.count} | {blocks:g} | {ultras} |")
-    print(f"| **{config}** | | | | {total[0]:g} | {total[1]} |")
-    if target:
-        print(f"| with the AXI DMA | | | | {total[0] + SYSTEM:g} | {total[1]} |")
-        print(f"| {target.part} | | | | {target.block_ram} | {target.ultra_ram} |")
+    blocks, ultras = total(config)
+    print(f"| **{config}** | | | | {blocks:g} | {ultras} |")
+    if board:
+        print(f"| with the AXI DMA | | | | {blocks + SYSTEM:g} | {ultras} |")
+        print(f"| {board.part} | | | | {board.block_ram} | {board.ultra_ram} |")
 
 
 if __name__ == "__main__":

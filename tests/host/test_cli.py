@@ -17,6 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rowvit.cli import app
+from rowvit.cli.common import ERR, progress_bar
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.isa import COUNTERS
 from rowvit.quant.synthetic import random_package
@@ -143,6 +144,27 @@ def test_configurations():
     assert re.search(r"pynq-z2 +Pynq-Z2 +2 x 3 x 64 +384 +150", rowvit("config", "list").stdout)
     assert re.search(r"weight memory +8 KB", rowvit("config", "show", "tiny").stdout)
     assert "no hardware configuration 'big'" in mistake("config", "show", "big")
+
+
+def test_progress_where_no_one_can_watch_a_bar(monkeypatch, capsys):
+    """A line every ten seconds at most, none for work that is over before, and none at the end."""
+    clock = [100.0]
+    monkeypatch.setattr(ERR, "get_time", lambda: clock[0])
+    with progress_bar("refitting", 400) as progress:
+        for done in range(1, 401):
+            clock[0] += 0.5 if done <= 100 else 30
+            progress(done, "block 3" if done == 20 else "")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:3] == [
+        "refitting: 20 of 400, 10 s, about 3 min left, block 3",
+        "refitting: 40 of 400, 20 s, about 3 min left",
+        "refitting: 60 of 400, 30 s, about 3 min left",
+    ]
+    assert lines[-1].startswith("refitting: 399 of 400, 3 h, about ") and len(lines) == 5 + 299
+    with progress_bar("training") as progress:
+        clock[0] += 30
+        progress(1, total=4)
+    assert capsys.readouterr().err == "training: 1 of 4, 30 s\n"
 
 
 def test_help_teaches():

@@ -29,9 +29,9 @@ from rowvit.measure.schedules import (  # noqa: E402
     cycles_of,
     explore,
     front,
-    rule_cycles,
     schedules,
     thresholds_for,
+    tile_cycles,
     top1,
 )
 from rowvit.model import store  # noqa: E402
@@ -115,7 +115,16 @@ def test_points_are_those_of_reference_and_cycle_model(trained: tuple[Path, Path
     model, card = store.load(trained[0])
     pixels, labels = labelled(trained[1])
     package, config = integers(model, pixels), configs.load("tiny")
-    points = explore(model, card, package, pixels, labels, config, [((), 1.0), ((1, 2), 0.5), ((1, 2), 0.1)])
+    tried = [((1, 2), 0.5), ((), 1.0), ((2,), 0.3), ((1, 2), 0.1)]
+    runs: list[int] = []
+    for index, block in enumerate(model.blocks):
+        block.register_forward_hook(lambda *_, index=index: runs.append(index))
+    seen: list[Point] = []
+    points = explore(model, card, package, pixels, labels, config, tried, seen.append)
+    assert sorted(seen, key=points.index) == points and model.config.pruning == ()
+    assert [(point.layers, point.rho) for point in points] == tried
+    # two batches; what comes before the first drop only once
+    assert [runs.count(index) // 2 for index in range(4)] == [1, 3, 4, 4]
     for point in points:
         pruning = keep_schedule(16, point.layers, point.rho)
         pruned = ModelPackage(package.meta | {"pruning": pruning}, package.tensors)
@@ -123,9 +132,9 @@ def test_points_are_those_of_reference_and_cycle_model(trained: tuple[Path, Path
         set_pruning(model, pruning)
         guesses = predict(model, pixels, card.mean, card.std).argmax(axis=1)
         assert point.top1 == np.mean(guesses == labels)
-    assert points[0].cycles > points[1].cycles > points[2].cycles
-    assert points[0].macs_saved < points[1].macs_saved < points[2].macs_saved
-    assert points[0].top1 > 0.9
+    assert points[1].cycles > points[0].cycles > points[3].cycles
+    assert points[1].macs_saved < points[0].macs_saved < points[3].macs_saved
+    assert points[1].top1 > 0.9
 
 
 def test_thresholds_cost_no_more_than_allowed(trained: tuple[Path, Path]) -> None:
@@ -156,13 +165,10 @@ def test_rule_without_room_is_left_out(trained: tuple[Path, Path]) -> None:
     model, _ = store.load(trained[0])
     pixels, _ = labelled(trained[1])
     package, config = integers(model, pixels), configs.load("tiny")
-    both = rule_cycles(package, pixels[:2], config)
-    assert both.keys() == {"image", "tile"}
-    for rule, cycles in both.items():
-        changed = ModelPackage(package.meta | {"ffn2_rule": rule}, package.tensors)
-        assert cycles == cycles_of(changed, pixels[:2], config)[0]
+    changed = ModelPackage(package.meta | {"ffn2_rule": "tile"}, package.tensors)
+    assert tile_cycles(package, pixels, config) == {"tile": cycles_of(changed, pixels[:4], config)[0]}
     package.meta["tile_rows"] = 1  # 17 masks of 4 words, where there are 64
-    assert rule_cycles(package, pixels[:2], config).keys() == {"image"}
+    assert tile_cycles(package, pixels, config) == {}
 
 
 def command(*arguments: object, code: int = 0) -> str:

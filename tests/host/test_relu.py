@@ -42,34 +42,40 @@ def pictures(count: int = 60) -> np.ndarray:
 @torch.no_grad()
 @pytest.mark.parametrize("act", ["gelu", "gelu_tanh"])
 def test_refit_is_the_ridge_solution(act: str) -> None:
-    """First layer against a least squares solver on the stacked system, in the same terms."""
-    model = network(replace(CONFIG, act=act))
-    before = copy.deepcopy(model)
-    first = next(to_relu(model, CARD, pictures(), ridge=0.01))
-    seen: dict[str, torch.Tensor] = {}
-    before(normalise(pictures(), CARD.mean, CARD.std), seen.__setitem__)
-    mlp = before.blocks[0].mlp
-    y = mlp.fc1(seen["layers.0.norm2"].flatten(0, 1)).double().numpy()
-    wanted = mlp.fc2(before.blocks[0].mlp.act(torch.from_numpy(y).float())).double().numpy()
-    hidden = np.maximum(y, 0)
-    weight, bias = (t.double().numpy() for t in (mlp.fc2.weight, mlp.fc2.bias))
-    left = wanted - hidden @ weight.T - bias
-    ridge = 0.01 * np.square(hidden).sum(axis=0).mean()
-    system = np.vstack([np.hstack([hidden, np.ones((len(hidden), 1))]), np.sqrt(ridge) * np.eye(48, 49)])
-    solution = np.linalg.lstsq(system, np.vstack([left, np.zeros((48, 32))]), rcond=None)[0]
-    after = model.blocks[0].mlp
-    assert np.allclose(after.fc2.weight.numpy() - weight, solution[:-1].T, atol=2e-4)
-    assert np.allclose(after.fc2.bias.numpy() - bias, solution[-1], atol=2e-4)
-    refitted = hidden @ (weight + solution[:-1].T).T + bias + solution[-1]
-    assert first.error == pytest.approx(
-        np.square(refitted - wanted).sum() / np.square(wanted).sum(), rel=1e-3
-    )
-    assert first.swapped == pytest.approx(np.square(left).sum() / np.square(wanted).sum(), rel=1e-3)
-    assert first.zeros == pytest.approx((hidden == 0).mean())
-    assert all(
-        torch.equal(a.mlp.fc2.weight, b.mlp.fc2.weight)
-        for a, b in zip(model.blocks[1:], before.blocks[1:], strict=True)
-    )
+    """Every layer against a least squares solver on the stacked system, in the same terms.
+
+    The inputs of a layer come from a run of the whole network, with the solver's matrices in the layers
+    before it.
+    """
+    model = network(replace(CONFIG, act=act, pruning=({"layer": 1, "keep": 6},)))
+    twin = copy.deepcopy(model)
+    attended: list[int] = []
+    for block in model.blocks:
+        block.attn.register_forward_hook(lambda *_: attended.append(1))
+    for found in to_relu(model, CARD, pictures(), ridge=0.01, batch=25):
+        seen: dict[str, torch.Tensor] = {}
+        twin(normalise(pictures(), CARD.mean, CARD.std), seen.__setitem__)
+        mlp = twin.blocks[found.layer].mlp
+        y = mlp.fc1(seen[f"layers.{found.layer}.norm2"].flatten(0, 1))
+        assert len(y) == 60 * (17 if found.layer == 0 else 7)
+        wanted, hidden = mlp.fc2(mlp.act(y)).double().numpy(), y.relu().double().numpy()
+        weight, bias = (t.double().numpy() for t in (mlp.fc2.weight, mlp.fc2.bias))
+        left = wanted - hidden @ weight.T - bias
+        ridge = 0.01 * np.square(hidden).sum(axis=0).mean()
+        system = np.vstack([np.hstack([hidden, np.ones((len(hidden), 1))]), np.sqrt(ridge) * np.eye(48, 49)])
+        solution = np.linalg.lstsq(system, np.vstack([left, np.zeros((48, 32))]), rcond=None)[0]
+        refitted = hidden @ (weight + solution[:-1].T).T + bias + solution[-1]
+        assert found.error == pytest.approx(
+            np.square(refitted - wanted).sum() / np.square(wanted).sum(), rel=1e-3
+        )
+        assert found.swapped == pytest.approx(np.square(left).sum() / np.square(wanted).sum(), rel=1e-3)
+        assert found.zeros == pytest.approx((hidden == 0).mean(), abs=1e-4)
+        mlp.fc2.weight += torch.from_numpy(solution[:-1].T).float()
+        mlp.fc2.bias += torch.from_numpy(solution[-1]).float()
+        mlp.act = torch.relu
+        for name, tensor in twin.state_dict().items():
+            assert torch.allclose(model.state_dict()[name], tensor, atol=2e-4), name
+    assert len(attended) == 3 * 3  # each layer once for each batch
 
 
 def test_refit_is_nearer_than_a_swap() -> None:
@@ -134,5 +140,13 @@ def test_command_with_fine_tuning(tmp_path: Path) -> None:
     assert model.config.act == "relu" and "float" in card.accuracy
     assert [line.split(" ")[0] for line in card.history] == ["GELU", "trained"]
     assert "20 of 48" in card.history[0] and "top-1 on 10 training photos" in result.output
-    rows = [line.split() for line in result.output.splitlines() if line.strip()[:1].isdigit()]
-    assert [row[0] for row in rows] == ["0", "1", "2"]
+    assert measured(result.output) == [False, False, True]
+    arguments = [*arguments[:-2], "--each-layer", "--no-measure"]
+    assert measured(CliRunner().invoke(app, ["relu", *map(str, arguments)]).output) == [True, True, True]
+
+
+def measured(output: str) -> list[bool]:
+    """Whether top-1 was measured, by layer."""
+    rows = [line.split() for line in output.splitlines() if line.strip()[:1].isdigit()]
+    assert [row[0] for row in rows] == ["0", "1", "2"] and "none" in output
+    return [len(row) == 5 for row in rows]

@@ -23,6 +23,7 @@ torch = pytest.importorskip("torch")
 import photos as sets  # noqa: E402
 
 from rowvit.model import store  # noqa: E402
+from rowvit.model.prune import set_ffn2  # noqa: E402
 from rowvit.model.vit import VisionTransformer, ViTConfig, predict  # noqa: E402
 from rowvit.train.data import open_data  # noqa: E402
 
@@ -103,12 +104,16 @@ def test_float_network_counts_as_its_integers(tmp_path: Path, rule: str) -> None
         macs = fixed + (4 * 17 + 3 * 17 + 9) * 32**2 + 4 * 17**2 * 32 + (17 + 9) * 32 * 64
         used = 26 * 64 if rule == "none" else int(first[image].sum() + second[image].sum())
         assert found.work.macs_executed[image] == macs + 32 * used
-    rows = 0
-    for layer in (first, second):
-        step = 4 if rule == "tile" else 100
-        tiles = [layer[:, i : i + step].any(axis=1).sum() for i in range(0, layer.shape[1], step)]
-        rows += sum(tiles) if rule != "none" else 12 * 64
-    assert found.work.w2_rows_fetched.sum() == pytest.approx(rows)
+        rows = 0
+        for used in (first[image], second[image]):
+            step = 4 if rule == "tile" else 100
+            tiles = [used[i : i + step].any(axis=0).sum() for i in range(0, len(used), step)]
+            rows += sum(tiles) if rule != "none" else 64
+        assert found.work.w2_rows_fetched[image] == rows
+    set_ffn2(model, rule, (1e9, 0.0))  # of the first layer nothing is left
+    fewer = evaluate((model, card), photos).work
+    assert (fewer.zeros > 17 / 26 - 1e-9).all()
+    assert (fewer.w2_rows_fetched <= {"none": 128, "image": 64, "tile": 3 * 64}[rule]).all()
 
 
 def test_classes_must_agree(tmp_path: Path) -> None:

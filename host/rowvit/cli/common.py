@@ -29,6 +29,7 @@ Try: rowvit run sign-digits --target sim --check""",
 OUT = Console()
 ERR = Console(stderr=True)
 LOG = logging.getLogger("rowvit")
+LINE_EVERY = 10.0  # seconds between two lines of progress
 #: what commands for float networks import, and the extra "model" installs
 MODEL_PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "safetensors")
 
@@ -76,7 +77,9 @@ class Update(Protocol):
 
 @contextmanager
 def progress_bar(what: str, total: float | None = None) -> Iterator[Update]:
-    """A bar on standard error, if that is a terminal.
+    """A bar on standard error; if that is no terminal, a line at most every `LINE_EVERY` seconds.
+
+    The line reads "refitting: 37 of 400, 12 s, about 2 min left", and ends with the note if there is one.
 
     Parameters
     ----------
@@ -91,13 +94,33 @@ def progress_bar(what: str, total: float | None = None) -> Iterator[Update]:
         *(bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn()),
         *(bars.TimeElapsedColumn(), bars.TimeRemainingColumn(), bars.TextColumn("{task.fields[note]}")),
     )
-    with bars.Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal) as progress:
-        task = progress.add_task(what, total=total, visible=total is not None, note="")
+    period = 600.0  # seconds; updates that are minutes apart, too, say how long the rest takes
+    with bars.Progress(
+        *columns, console=ERR, transient=True, disable=not ERR.is_terminal, speed_estimate_period=period
+    ) as progress:
+        number = progress.add_task(what, total=total, visible=total is not None, note="")
+        task = progress.tasks[number]
+        shown = progress.get_time()
 
         def update(done: float, note: str = "", total: float | None = None) -> None:
-            progress.update(task, completed=done, note=note, total=total, visible=True)
+            nonlocal shown
+            progress.update(number, completed=done, note=note, total=total, visible=True)
+            if progress.disable and not task.finished and progress.get_time() >= shown + LINE_EVERY:
+                shown = progress.get_time()
+                parts = [f"{what}: {done:.0f} of {task.total:.0f}", _duration(task.elapsed or 0.0)]
+                if task.time_remaining:
+                    parts.append(f"about {_duration(task.time_remaining)} left")
+                say(", ".join([*parts, note] if note else parts), ERR)
 
         yield update
+
+
+def _duration(seconds: float) -> str:
+    """In seconds, minutes or hours, whichever is read most easily."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def writable(*paths: Path | None) -> None:

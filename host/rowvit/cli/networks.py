@@ -27,8 +27,11 @@ def relu(
     data: opt.PhotosOption,
     photos: Annotated[int, typer.Option(min=1, help="Training photos to fit to.")] = 400,
     check: Annotated[
-        int, typer.Option(min=1, help="Other training photos, for top-1 after each layer.")
+        int, typer.Option(min=1, help="Other training photos, for top-1 before and after.")
     ] = 500,
+    each_layer: Annotated[
+        bool, typer.Option("--each-layer", help="Measure top-1 after every layer too, which takes longer.")
+    ] = False,
     ridge: Annotated[float, typer.Option(help="Pull towards the old matrices.")] = 1e-3,
     recipe: Annotated[
         Path | None,
@@ -41,13 +44,14 @@ def relu(
     The second FFN matrix of each layer is refitted to the output of the GELU block, by ridge
     regression; this takes no labels and no gradients. The table shows for every layer the zeros
     behind ReLU, the squared error of the block's output before and after the fit, relative to the
-    GELU block's output, and top-1 of the network with ReLU up to this layer.
+    GELU block's output, and, where it was measured, top-1 of the network with ReLU up to this layer.
 
     Example
     -------
       rowvit relu vit.safetensors --data photos/ -o vit-relu.safetensors --recipe fine-tune.toml
     """
-    from rowvit.measure.accuracy import evaluate, matched
+    from rowvit.measure.accuracy import matched
+    from rowvit.measure.schedules import BATCH, top1
     from rowvit.model import store
     from rowvit.model.relu import to_relu
     from rowvit.train import recipe as recipes
@@ -61,23 +65,30 @@ def relu(
     writable(output)
     tested = test_set(data, card, measure)
     fitted, checked = trained.subset(photos), trained.subset(check, skip=photos)
-    pixels = fitted.pixels(range(len(fitted)), network.config.image_size, card.resize)
-
-    def top1() -> str:
-        found = evaluate((network, card), checked)
-        return f"{100 * found.right() / len(checked):.1f} %"
-
+    side, depth = network.config.image_size, network.config.depth
+    pixels = fitted.pixels(range(len(fitted)), side, card.resize)
+    tests, measured = pixels[:0], set[int]()  # after these layers
+    if len(checked) and len(trained.classes) == network.config.classes:
+        checked = matched(checked, card.name, card.classes)
+        tests = checked.pixels(range(len(checked)), side, card.resize)
+        measured = {-1, *range(depth)} if each_layer else {-1, depth - 1}
     table = right_aligned("layer", "zeros", "error if swapped", "error refitted", "top-1", left=0)
-    labelled = bool(len(checked)) and len(trained.classes) == network.config.classes
-    table.add_row("none", "", "", "", top1() if labelled else "")
-    batch = 50
-    with progress_bar("refitting", network.config.depth * -(-len(pixels) // batch)) as progress:
-        batches = count(1)
-        for done in to_relu(network, card, pixels, ridge, batch, lambda: progress(next(batches))):
+    batches = count(1)
+    total = depth * -(-len(pixels) // BATCH) + len(measured) * -(-len(tests) // BATCH)
+    with progress_bar("refitting", total) as progress:
+
+        def step() -> None:
+            progress(next(batches))
+
+        def accuracy(layer: int) -> str:
+            return f"{top1(network, card, tests, checked.labels, step):.1%}" if layer in measured else ""
+
+        table.add_row("none", "", "", "", accuracy(-1))
+        for done in to_relu(network, card, pixels, ridge, BATCH, step):
             row = f"{done.layer}", f"{done.zeros:.1%}", f"{done.swapped:.3f}", f"{done.error:.3f}"
-            table.add_row(*row, top1() if labelled else "")
+            table.add_row(*row, accuracy(done.layer))
     OUT.print(table, highlight=False)
-    if labelled:
+    if measured:
         say(f"top-1 on {len(checked)} training photos that were not used for the fit")
     card.history.append(f"GELU to ReLU by ridge refit ({ridge:g}) on {fitted.name}")
     card.accuracy = {}
@@ -189,8 +200,9 @@ def prune(
     if json_file:
         write(json_file, json.dumps([vars(point) for point in points], indent=1) + "\n")
     if rule == "auto":
-        by_rule = search.rule_cycles(
-            search.pruned(package, network, chosen.layers, chosen.rho), pixels[:4], hardware
+        by_rule = {"image": chosen.cycles}
+        by_rule |= search.tile_cycles(
+            search.pruned(package, network, chosen.layers, chosen.rho), pixels, hardware
         )
         rule = min(by_rule, key=by_rule.__getitem__)
         costs = ", ".join(f"{name} {value:,.0f}" for name, value in by_rule.items())

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +13,6 @@ from rich.markup import escape
 from rowvit.cli import options as opt
 from rowvit.cli.common import (
     ERR,
-    LOG,
     OUT,
     command,
     print_rows,
@@ -32,9 +30,6 @@ if TYPE_CHECKING:
     from rowvit.model.vit import VisionTransformer
     from rowvit.train.data import Photos
     from rowvit.train.recipe import Phase, Recipe
-
-
-LOG_EVERY = 30.0  # seconds between two lines of a training run that no one watches
 
 
 @command()
@@ -96,7 +91,7 @@ def run_recipe(
 ) -> bool:
     """Train by a recipe and its name, and save the network; returns whether this is the first process.
 
-    The state is kept in ``output.state``. Where no one watches, the log gets a line now and then.
+    The state is kept in ``output.state``.
     """
     from rowvit.train.loop import Trainer
 
@@ -104,14 +99,9 @@ def run_recipe(
     state = output.with_name(output.name + ".state")
     with progress_bar("training") as progress:
         trainer = Trainer(network, card, photos, steps, state, teacher, workers, save_every)
-        logged = time.monotonic()
 
         def step(done: int, total: int, phase: Phase, loss: float) -> None:
-            nonlocal logged
             progress(done, f"{phase.name} loss {loss:.3f}", total)
-            if not ERR.is_terminal and time.monotonic() > logged + LOG_EVERY:
-                LOG.info("step %d of %d, %s, loss %.3f", done, total, phase.name, loss)
-                logged = time.monotonic()
 
         trainer.run(step)
         return trainer.save(output, name)

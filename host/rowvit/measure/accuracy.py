@@ -262,7 +262,7 @@ def float_work(model: VisionTransformer, card: Card, pixels: np.ndarray, precisi
     from rowvit.model.vit import predict
 
     config, images = model.config, len(pixels)
-    nonzero = np.zeros(images, np.int64)
+    nonzero, fetched = np.zeros((2, images), np.int64)
     probabilities = total = 0
     live: list[int] = []
     thresholds = config.thresholds or (0.0,) * config.depth
@@ -273,17 +273,16 @@ def float_work(model: VisionTransformer, card: Card, pixels: np.ndarray, precisi
         if name.endswith(".q"):
             probabilities += config.heads * value.shape[2] ** 2
         elif name.endswith(".hidden"):
-            used = value >= thresholds[layer] if thresholds[layer] > 0 else value != 0
-            nonzero[:] += used.sum(dim=(1, 2)).numpy()
+            used = (value >= thresholds[layer] if thresholds[layer] > 0 else value != 0).numpy()
+            tile = config.tile_rows if config.ffn2_rule == "tile" else value.shape[1]
+            starts = np.arange(0, value.shape[1], tile)
+            nonzero[:] += np.count_nonzero(used, axis=(1, 2))
+            fetched[:] += np.count_nonzero(np.logical_or.reduceat(used, starts, axis=1), axis=(1, 2))
             total += value.shape[1] * value.shape[2]
             live.append(value.shape[1])
 
-    ffns = [block.mlp for block in model.blocks]
-    for ffn in ffns:
-        ffn.rows_fetched = ffn.rows_total = 0
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         logits = predict(model, pixels, card.mean, card.std, batch=images, observe=observe)
-    fetched = np.full(images, sum(ffn.rows_fetched for ffn in ffns) / images)
     arch = vars(config) | {"tokens": config.tokens, "channels": 3}
     meta = {"architecture": arch, "ffn2_rule": config.ffn2_rule, "tile_rows": config.tile_rows}
     work = count_work(meta, live, probabilities, nonzero, fetched)

@@ -7,12 +7,13 @@ alone would not show what weights and drains cost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage, keep_schedule
@@ -21,16 +22,17 @@ from rowvit.measure import plots
 from rowvit.measure.accuracy import integer_work
 from rowvit.model.prune import set_ffn2, set_pruning
 from rowvit.model.store import Card
-from rowvit.model.vit import VisionTransformer, predict
+from rowvit.model.vit import VisionTransformer, normalise, predict
 from rowvit.quant.quantise import QuantOptions, default_chunk, quantise
 from rowvit.quant.smooth import centre_keys
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+CYCLE_PHOTOS = 4  # go through the cycle model
 RATIOS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 ENERGIES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
-_BATCH = 50
+BATCH = 50  # photos that go through the float network at once
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,24 @@ def cycles_of(package: ModelPackage, photos: np.ndarray, config: HardwareConfig)
     return float(work.cycles.mean()), float(1 - work.macs_executed.sum() / work.macs_dense.sum())
 
 
-def top1(model: VisionTransformer, card: Card, photos: np.ndarray, labels: np.ndarray) -> float:
-    """Share of the photos [B, S, S, 3] that a float network classifies correctly."""
-    guesses = predict(model, photos, card.mean, card.std, _BATCH).argmax(axis=1)
-    return int((guesses == labels).sum()) / len(photos)
+def top1(
+    model: VisionTransformer,
+    card: Card,
+    photos: np.ndarray,
+    labels: np.ndarray,
+    progress: Callable[[], None] = lambda: None,
+) -> float:
+    """Share of the photos [B, S, S, 3] that a float network classifies correctly.
+
+    ``progress`` is called after every `BATCH` of them.
+    """
+    right = 0
+    for first in range(0, len(photos), BATCH):
+        part = slice(first, first + BATCH)
+        guesses = predict(model, photos[part], card.mean, card.std, BATCH).argmax(axis=1)
+        right += int((guesses == labels[part]).sum())
+        progress()
+    return right / len(photos)
 
 
 def stand_in(model: VisionTransformer, card: Card, photos: np.ndarray, rule: str) -> ModelPackage:
@@ -115,11 +131,14 @@ def explore(
     photos: np.ndarray,
     labels: np.ndarray,
     config: HardwareConfig,
-    tried: Iterable[tuple[tuple[int, ...], float]],
-    cycle_photos: int = 4,
+    tried: Sequence[tuple[tuple[int, ...], float]],
     progress: Callable[[Point], None] = lambda point: None,
 ) -> list[Point]:
-    """Measure schedules; the network keeps the last one.
+    """Measure schedules, those that drop tokens first before those that drop them later.
+
+    The blocks before the first drop are the same for all schedules and run only once; the residual
+    stream that they leave is kept, ``4 * tokens * dim`` bytes for each photo. The network keeps the schedule
+    that it had.
 
     Parameters
     ----------
@@ -129,21 +148,43 @@ def explore(
     package : ModelPackage
         Of the same network, with any schedule.
     photos : uint8 array [B, S, S, 3]
-        Labelled, and not those of the test set.
+        Labelled, and not those of the test set. The first `CYCLE_PHOTOS` go through the cycle model.
     labels : int array [B]
     config : HardwareConfig
-    tried : iterable of (layers, rho)
-    cycle_photos : int
-        The first photos, this many, go through the cycle model.
+    tried : sequence of (layers, rho)
     progress : callable
+        Gets every point when it is found.
+
+    Returns
+    -------
+    list of Point, in the order of ``tried``
     """
-    points = []
-    for layers, rho in tried:
-        set_pruning(model, _schedule(model, layers, rho))
-        cycles, saved = cycles_of(pruned(package, model, layers, rho), photos[:cycle_photos], config)
-        points.append(Point(layers, rho, cycles, saved, top1(model, card, photos, labels)))
-        progress(points[-1])
-    return points
+    points: dict[int, Point] = {}
+    own, blocks, depth = model.config.pruning, model.blocks, model.config.depth
+    parts = [photos[first : first + BATCH] for first in range(0, len(photos), BATCH)]
+    model.eval()
+    with torch.inference_mode():
+        stream = [model.embed(normalise(part, card.mean, card.std)) for part in parts]
+        passed = 0  # blocks
+        first_drop = [min(layers, default=depth) for layers, _ in tried]
+        for index in sorted(range(len(tried)), key=first_drop.__getitem__):
+            layers, rho = tried[index]
+            set_pruning(model, _schedule(model, layers, rho))
+            for block in blocks[passed : first_drop[index]]:
+                for place, x in enumerate(stream):
+                    stream[place], _ = block(x)
+            passed = first_drop[index]
+            right = 0
+            for first, x in zip(range(0, len(photos), BATCH), stream, strict=True):
+                for block in blocks[passed:]:
+                    x, _ = block(x)
+                guesses = model.classify(x).argmax(dim=1).numpy()
+                right += int((guesses == labels[first : first + BATCH]).sum())
+            cycles, saved = cycles_of(pruned(package, model, layers, rho), photos[:CYCLE_PHOTOS], config)
+            points[index] = Point(layers, rho, cycles, saved, right / len(photos))
+            progress(points[index])
+    set_pruning(model, own)
+    return [points[index] for index in range(len(tried))]
 
 
 def front(points: Sequence[Point]) -> list[Point]:
@@ -177,25 +218,16 @@ def choose(points: Sequence[Point], cycles: float | None = None, macs_saved: flo
     return max(fits, key=lambda p: (p.top1, -p.cycles))
 
 
-def rule_cycles(package: ModelPackage, photos: np.ndarray, config: HardwareConfig) -> dict[str, float]:
-    """Mean cycles of an image under both exact FFN2 rules, over photos [B, S, S, 3].
+def tile_cycles(package: ModelPackage, photos: np.ndarray, config: HardwareConfig) -> dict[str, float]:
+    """Mean cycles of an image under FFN2 rule "tile", over the first photos of [B, S, S, 3], as "tile".
 
-    A rule that the configuration has no room for is left out.
-
-    Raises
-    ------
-    RowvitError
-        There is no room for either.
+    Empty if the configuration has no room for the rule's masks.
     """
-    cycles: dict[str, float] = {}
-    for rule in ("image", "tile"):
-        try:
-            ruled = ModelPackage(package.meta | {"ffn2_rule": rule}, package.tensors)
-            cycles[rule] = cycles_of(ruled, photos, config)[0]
-        except RowvitError:
-            if rule == "tile" and not cycles:
-                raise
-    return cycles
+    tiled = ModelPackage(package.meta | {"ffn2_rule": "tile"}, package.tensors)
+    try:
+        return {"tile": cycles_of(tiled, photos[:CYCLE_PHOTOS], config)[0]}
+    except RowvitError:
+        return {}
 
 
 def thresholds_for(
@@ -258,7 +290,7 @@ def _hidden_samples(model: VisionTransformer, card: Card, photos: np.ndarray) ->
             if flat.size:
                 samples[name].append(flat[rng.integers(0, flat.size, min(flat.size, 1 << 14))])
 
-    predict(model, photos[:200], card.mean, card.std, _BATCH, observe)
+    predict(model, photos[:200], card.mean, card.std, BATCH, observe)
     return [np.sort(np.concatenate(parts)) if parts else np.zeros(0) for parts in samples.values()]
 
 

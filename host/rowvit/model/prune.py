@@ -19,6 +19,5 @@ def set_pruning(model: VisionTransformer, pruning: Sequence[dict]) -> None:
 def set_ffn2(model: VisionTransformer, rule: str, thresholds: Sequence[float] = ()) -> None:
     """Set a network's FFN2 rule and thresholds, in place."""
     for layer, block in enumerate(model.blocks):
-        block.mlp.rule = rule
         block.mlp.threshold = thresholds[layer] if thresholds else 0.0
     model.config = replace(model.config, ffn2_rule=rule, thresholds=tuple(thresholds))

@@ -152,7 +152,7 @@ class FusedAttention(Attention):
 
 
 class Mlp(nn.Module):
-    """The two FFN layers; counts the rows of the second that the FFN2 rule fetches."""
+    """The two FFN layers."""
 
     def __init__(self, config: ViTConfig, layer: int) -> None:
         super().__init__()
@@ -160,25 +160,13 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(config.hidden, config.dim)
         self.act = ACTIVATIONS[config.act]
         self.threshold = config.thresholds[layer] if config.thresholds else 0.0
-        self.rule, self.tile_rows = config.ffn2_rule, config.tile_rows
-        self.rows_fetched = self.rows_total = 0
 
     def forward(self, x: Tensor, observe: Observer, name: str) -> Tensor:
         h = self.act(self.fc1(x))
         observe(f"{name}.hidden", h)
         if self.threshold > 0:
             h = torch.where(h < self.threshold, 0.0, h)
-        if not self.training:
-            self._count(h)
         return self.fc2(h)
-
-    def _count(self, h: Tensor) -> None:
-        tiles = h.split(self.tile_rows if self.rule == "tile" else h.shape[1], dim=1)
-        self.rows_total += len(tiles) * h.shape[0] * h.shape[2]
-        if self.rule == "none":
-            self.rows_fetched = self.rows_total
-        else:
-            self.rows_fetched += sum(int((tile != 0).any(dim=1).sum()) for tile in tiles)
 
 
 class Block(nn.Module):
@@ -193,23 +181,33 @@ class Block(nn.Module):
         self.keep = next((step["keep"] for step in config.pruning if step["layer"] == layer), None)
         self.exempt = config.exempt
 
-    def forward(self, x: Tensor, tokens: Tensor, observe: Observer, name: str) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, observe: Observer = _ignore, name: str = "") -> tuple[Tensor, Tensor | None]:
+        """Residual stream [B, live, D], and the rows [B, live] of ``x`` that it has; None if it has all."""
+        x, rows = self.attend(x, observe, name)
+        return self.feed(x, observe, name), rows
+
+    def attend(self, x: Tensor, observe: Observer = _ignore, name: str = "") -> tuple[Tensor, Tensor | None]:
+        """Attention and token pruning; results as of `forward`."""
         normed = self.norm1(x)
         observe(f"{name}.norm1", normed)
         y, score = self.attn(normed, observe, name)
         x = x + y
+        rows = None
         if self.keep is not None and score is not None and self.keep < x.shape[1] - self.exempt:
             best = score[:, self.exempt :].topk(self.keep, dim=1).indices.sort(dim=1).values + self.exempt
             first = torch.arange(self.exempt, device=x.device).expand(len(x), -1)
             rows = torch.cat([first, best], dim=1)
             x = x.gather(1, rows[..., None].expand(-1, -1, x.shape[2]))
-            tokens = tokens.gather(1, rows)
         observe(f"{name}.attn", x)
+        return x, rows
+
+    def feed(self, x: Tensor, observe: Observer = _ignore, name: str = "") -> Tensor:
+        """FFN: residual stream [B, live, D]."""
         normed = self.norm2(x)
         observe(f"{name}.norm2", normed)
         x = x + self.mlp(normed, observe, name)
         observe(f"{name}.ffn", x)
-        return x, tokens
+        return x
 
 
 class VisionTransformer(nn.Module):
@@ -236,16 +234,21 @@ class VisionTransformer(nn.Module):
         self.tokens = torch.empty(0)  # original indices [B, live] of the tokens that reached the end
         self.token_drop = 0.0  # share of the patch tokens that training leaves out, at random for each image
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Residual stream [B, tokens, D] before the first block, for normalised images [B, 3, S, S]."""
+        x = self.patch_embed(images)
+        return torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed
+
     def encode(self, images: Tensor, observe: Observer = _ignore) -> Tensor:
         """Residual stream [B, live, D] after the last block, for normalised images [B, 3, S, S]."""
-        x = self.patch_embed(images)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed
+        x = self.embed(images)
         observe("embed", x)
         tokens = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
         if self.training and self.token_drop:
             x, tokens = self._drop(x)
         for layer, block in enumerate(self.blocks):
-            x, tokens = block(x, tokens, observe, f"layers.{layer}")
+            x, rows = block(x, observe, f"layers.{layer}")
+            tokens = tokens if rows is None else tokens.gather(1, rows)
         self.tokens = tokens
         return x
 
@@ -269,7 +272,11 @@ class VisionTransformer(nn.Module):
 
     def forward(self, images: Tensor, observe: Observer = _ignore) -> Tensor:
         """Logits [B, classes] of normalised images [B, 3, S, S]; without a head, features [B, D]."""
-        normed = self.pool(self.encode(images, observe))
+        return self.classify(self.encode(images, observe), observe)
+
+    def classify(self, x: Tensor, observe: Observer = _ignore) -> Tensor:
+        """Results as of `forward`, from the residual stream [B, live, D] after the last block."""
+        normed = self.pool(x)
         observe("norm", normed)
         if self.head_dist is None:
             logits = self.head(normed)

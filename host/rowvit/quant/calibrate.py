@@ -33,14 +33,17 @@ class Statistics:
 
     def observe(self, name: str, value: Tensor) -> None:
         """Record an activation [..., channels]; called by the float network."""
-        value = value.detach().abs()
-        flat = value.flatten().numpy()
-        self.peak[name] = max(self.peak[name], float(flat.max()))
+        rows = value.detach().abs().flatten(0, -2)
+        peaks = rows.amax(dim=1)
+        self.peak[name] = max(self.peak[name], float(peaks.max()))
         if name.endswith(_BY_PEAK):
             return
+        flat = rows.numpy().reshape(-1)
         parts = [(flat, 1.0)]
         if flat.size > _SAMPLES_PER_BATCH:
-            largest = np.partition(flat, -_LARGEST_PER_BATCH)[-_LARGEST_PER_BATCH:].copy()  # not a view
+            # they lie in the rows of the largest peaks
+            among = rows[peaks.topk(min(_LARGEST_PER_BATCH, len(rows))).indices].numpy().reshape(-1)
+            largest = np.partition(among, -_LARGEST_PER_BATCH)[-_LARGEST_PER_BATCH:].copy()  # not a view
             # at random: a regular stride would hit the same few channels again and again
             others = flat[self.rng.integers(0, flat.size, _SAMPLES_PER_BATCH)]
             others = others[others < largest[0]]
@@ -48,7 +51,7 @@ class Statistics:
         for drawn, weight in parts:
             self.samples[name].append(drawn)
             self.weights[name].append(np.broadcast_to(weight, drawn.shape))
-        channels = value.flatten(0, -2).amax(dim=0).numpy()
+        channels = rows.amax(dim=0).numpy()
         self.channels[name] = np.maximum(self.channels.get(name, 0.0), channels)
 
     def scale(self, name: str, levels: int, method: str = "mse", percentile: float = 99.99) -> float:
@@ -89,7 +92,11 @@ class Statistics:
 
 def rounding(values: np.ndarray, weights: np.ndarray, unit: float, levels: int) -> float:
     """Squared error of weighted magnitudes in units of ``unit``, at most ``levels`` of them."""
-    return float(weights @ np.square(np.minimum(np.round(values / unit), levels) * unit - values))
+    error = values / unit  # overwritten: new arrays of this size cost more than the arithmetic
+    np.minimum(np.rint(error, out=error), levels, out=error)
+    error *= unit
+    error -= values
+    return float(weights @ np.square(error, out=error))
 
 
 def decibels(signal: float, noise: float) -> float:

@@ -48,7 +48,9 @@ module rowvit_select #(
   wire [15:0] keep = instr_i[F_SELECT_KEEP+:16];
   wire [31:0] threshold = instr_i[F_SELECT_THRESHOLD+:32];
 
+  // Dependencies, once met, stay so: they are registered.
   wire dep_ok;
+  reg  dep_q;
   rowvit_dep_check u_dep_check (
       .chain_i(instr_i[F_CHAIN+:N_ENGINE]), .dep_i(instr_i[F_DEPS+:16*N_ENGINE]),
       .done_i(done_i), .bands_i(bands_i), .band_i(16'd0), .ok_o(dep_ok)
@@ -140,6 +142,7 @@ module rowvit_select #(
     write_token_q <= seen_token_q;
     write_orig_q <= orig;
     pad_q <= record_end;
+    dep_q <= instr_valid_i && dep_ok && !done;
 
     case (state_q)
       S_IDLE: begin
@@ -151,7 +154,7 @@ module rowvit_select #(
         ties_q <= limit;
         kept_q <= 0;
         fill_q <= 3'd0;
-        if (instr_valid_i && dep_ok) begin
+        if (instr_valid_i && dep_q) begin
           scan_q <= 1'b1;
           if (keep_all || keep == 16'd0) begin
             token_q <= 0;

@@ -2,6 +2,7 @@
 """fetch: scalar streams of dense and compressed rows, with stalls on both sides."""
 
 import random
+from collections import deque
 
 import cocotb
 import numpy as np
@@ -56,14 +57,20 @@ async def rows(dut):
     await harness.start(dut)
 
     async def serve():
-        pending = None
+        """Data a cycle after the read or later, in order; what is asked for stays until it is granted."""
+        pending, waiting = deque(), None
         while True:
-            dut.rd_dvalid_i.value = pending is not None
-            dut.rd_data_i.value = pending if pending is not None else rng.getrandbits(64)
+            answer = bool(pending) and rng.random() >= source / 2
+            dut.rd_dvalid_i.value = answer
+            dut.rd_data_i.value = pending.popleft() if answer else rng.getrandbits(64)
             ready = rng.random() >= source
             dut.rd_ready_i.value = ready
             await ReadOnly()
-            pending = memory[harness.uint(dut.rd_addr_o)] if dut.rd_valid_o.value and ready else None
+            asked = (int(dut.rd_bank_o.value), harness.uint(dut.rd_addr_o)) if dut.rd_valid_o.value else None
+            assert waiting is None or asked == waiting
+            waiting = None if ready else asked
+            if asked and ready:
+                pending.append(memory[asked[1]])
             await FallingEdge(dut.clk_i)
 
     cocotb.start_soon(serve())

@@ -55,7 +55,8 @@ module rowvit_issue #(
 );
   `include "rowvit_defs.vh"
   localparam N = ROWS * GROUPS;
-  localparam CAPTURE_LAT = CAPTURE - 1;  // fire -> every shadow written; captured_o is one more
+  // Fire -> captured_o. The shadows are complete two cycles later, when the drain reads their first lane.
+  localparam CAPTURED = CAPTURE - 2;
 
   generate
     if (ROWS != 2) begin : g_bad_rows
@@ -158,7 +159,7 @@ module rowvit_issue #(
   reg [N-1:0]    fire_s1, first_s1, last_s1, fire_s2, first_s2, last_s2, fire_s3, first_s3, last_s3;
   reg [9*N-1:0]  x_s1, x_s2, x_s3;
   reg            lockstep_s1, lockstep_s2, lockstep_s3, pv_s1;
-  reg [CAPTURE_LAT-1:0] end_q;
+  reg [CAPTURED-2:0] end_q;
   always @(posedge clk_i) begin
     fire_s1     <= fire;
     first_s1    <= first_q;
@@ -168,11 +169,11 @@ module rowvit_issue #(
     pv_s1       <= pv_q;
     {fire_s2, first_s2, last_s2, x_s2, lockstep_s2} <= {fire_s1, first_s1, last_s1, x_s1, lockstep_s1};
     {fire_s3, first_s3, last_s3, x_s3, lockstep_s3} <= {fire_s2, first_s2, last_s2, x_s2, lockstep_s2};
-    end_q      <= {end_q[CAPTURE_LAT-2:0], tile_end};
-    captured_o <= end_q[CAPTURE_LAT-1];
+    end_q      <= {end_q[CAPTURED-3:0], tile_end};
+    captured_o <= end_q[CAPTURED-2];
     if (!rst_ni) begin
       fire_s1    <= {N{1'b0}};
-      end_q      <= {CAPTURE_LAT{1'b0}};
+      end_q      <= {(CAPTURED - 1){1'b0}};
       captured_o <= 1'b0;
     end
   end

@@ -18,7 +18,7 @@ module rowvit_norm_stats #(
     // A pass 1 starts: the sums are in use.
     input  wire                      start_i,
     output wire                      free_o,
-    // Channels of all rows, and three stages later their squares; the flags come one stage later,
+    // Channels of all rows, and four stages later their squares; the flags come one stage later,
     // with the sums over the groups.
     input  wire [16*ROWS*GROUPS-1:0] x_i,
     input  wire                      x_valid_i,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Requantiser of one accumulator: sat16(rsr(sat25(acc + bias) * mult, shift)), numerics.md section 3.
-// Throughput 1 per cycle, latency 5. Resources: 1 DSP48E1 and about 150 LUT (the shifter).
+// Throughput 1 per cycle, latency 6. Resources: 1 DSP48E1 and about 150 LUT (the shifter).
 `default_nettype none
 module rowvit_requant (
     input  wire               clk_i,
@@ -22,8 +22,9 @@ module rowvit_requant (
 
   // The bit below the result rounds it: floor(v / 2^s + 1/2) is the shifted value plus that bit.
   wire signed [43:0] fine = c_q >>> s4_q;
-  wire signed [16:0] y = fine[17:1] + {16'd0, fine[0]};
-  wire               in_range = (fine[43:17] == {27{1'b0}} || fine[43:17] == {27{1'b1}}) && y[16] == y[15];
+  reg                sign_q, over_q;  // of all of it; it has more bits than fine_q
+  reg         [17:0] fine_q;
+  wire signed [16:0] y = fine_q[17:1] + {16'd0, fine_q[0]};
 
   always @(posedge clk_i) begin
     v_q  <= fits ? sum[24:0] : {sum[26], {24{~sum[26]}}};
@@ -35,7 +36,10 @@ module rowvit_requant (
     s3_q <= s2_q;
     c_q  <= $signed({p2_q, 1'b0}) >>> {s3_q[5:3], 3'b000};
     s4_q <= s3_q[2:0];
-    y_o  <= in_range ? y[15:0] : {fine[43], {15{~fine[43]}}};
+    sign_q <= fine[43];
+    over_q <= fine[43:17] != {27{fine[43]}};
+    fine_q <= fine[17:0];
+    y_o  <= over_q || y[16] != y[15] ? {sign_q, {15{~sign_q}}} : y[15:0];
   end
 endmodule
 `default_nettype wire

@@ -150,7 +150,7 @@ def architecture() -> str:
         ("shadows full", "lanes drained, one per cycle, all rows and groups at once", lanes),
         ("lane read", "requantised and written", p.REQUANTISE),
         ("last lane read", "tile counted as complete, its bytes packed and written", p.drain_done(groups)),
-        (f"{p.CAPTURE} lanes before the end of a drain", "the next tile's last scalar may fire", 1),
+        (f"{p.CAPTURE - 1} lanes before the end of a drain", "the next tile's last scalar may fire", 1),
         (
             "last S of a band",
             "first word of P readable; plus a cycle per token",

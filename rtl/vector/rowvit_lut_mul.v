@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Signed multiplier without DSP48: radix-4 Booth rows added one below the other, one LUT per bit and
-// row, three rows between registers. p = a * b + ROUND.
-// Throughput: one per cycle (en_i holds every stage). Latency: ceil(ceil(BW / 2) / 3) cycles.
+// row, PER_STAGE rows between registers. p = a * b + ROUND.
+// Throughput: one per cycle (en_i holds every stage). Latency: ceil(ceil(BW / 2) / PER_STAGE) cycles.
 // Resources: about ceil(BW / 2) * (AW + 2) LUT.
 // Under Verilator the product is computed in one piece; the tests compare both forms.
 `default_nettype none
@@ -10,6 +10,7 @@ module rowvit_lut_mul #(
     // Bits of a, and of b, which is cut into rows.
     parameter AW = 16,
     parameter BW = 16,
+    parameter PER_STAGE = 3,
     // Constant added to the product, from 0 to 2^(AW-1).
     parameter [63:0] ROUND = 0
 ) (
@@ -19,7 +20,6 @@ module rowvit_lut_mul #(
     input  wire [BW-1:0]    b_i,
     output wire [AW+BW-1:0] p_o
 );
-  localparam PER_STAGE = 3;
   localparam ROWS = (BW + 1) / 2;
   localparam STAGES = (ROWS + PER_STAGE - 1) / PER_STAGE;
 

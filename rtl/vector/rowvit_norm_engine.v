@@ -94,11 +94,9 @@ module rowvit_norm_engine #(
   // ---------------------------------------------------------------- operation
   reg         run_q, dump_q;
   reg  [15:0] count_q;   // rows
-  // Dependencies, once met, stay so: they are registered, and known anew a cycle after the band changes.
   wire        dep_ok;
-  reg         dep_q;
   wire [15:0] dump_band;
-  wire        next = !run_q && instr_valid_i && dep_q;
+  wire        next = !run_q && instr_valid_i && dep_ok;
   wire        skip = next && instr_i[F_FLAGS + FLAG_VOID];
   wire        start = next && !skip;
   wire        band_done, op_done;
@@ -111,7 +109,6 @@ module rowvit_norm_engine #(
   assign busy_o = run_q;
   assign instr_ready_o = op_done || skip;
   always @(posedge clk_i) begin
-    dep_q <= instr_valid_i && dep_ok && !instr_ready_o && !(dump_q && band_done);
     if (start) begin
       run_q <= 1'b1;
       dump_q <= dump;
@@ -157,7 +154,7 @@ module rowvit_norm_engine #(
   wire        en_d;
 
   wire layernorm = run_q && !dump_q;
-  wire can_sum = sum_row_q < count_q && dep_q && stats_free;
+  wire can_sum = sum_row_q < count_q && dep_ok && stats_free;
   wire start_sum = layernorm && !pass_q && can_sum;
   wire start_norm = layernorm && !pass_q && !can_sum && stats_valid;
   wire dump_rd;
@@ -196,13 +193,12 @@ module rowvit_norm_engine #(
       if (octet_end) word_q <= word_q + (lane_end ? TILE_STEP : 16'd1);
     end
     if (start_sum || start_norm) pass_q <= 1'b1;
-    // From then on it is the next pass 1 that waits.
-    if (start_sum) sum_band_q <= sum_band_q + 16'd1;
     if (read && band_end) begin
       pass_q <= 1'b0;
       if (square_q) begin
         sum_row_q <= sum_row_q + ROWS[15:0];
         sum_base_q <= sum_base_q + res_stride;
+        sum_band_q <= sum_band_q + 16'd1;
       end else begin
         norm_row_q <= norm_row_q + ROWS[15:0];
         norm_base_q <= norm_base_q + res_stride;
@@ -410,7 +406,7 @@ module rowvit_norm_engine #(
   ) u_dump (
       .clk_i(clk_i), .rst_ni(rst_ni),
       .start_i(run_q && dump_q && !dump_busy_q), .count_i(count_q), .tag_i(tag), .dim_i(dim),
-      .res_stride_i(res_stride), .band_o(dump_band), .band_ok_i(dep_q),
+      .res_stride_i(res_stride), .band_o(dump_band), .band_ok_i(dep_ok),
       .band_done_o(dump_band_done), .done_o(dump_done),
       .rd_valid_o(dump_rd), .rd_ready_i(rd_ready_i), .rd_addr_o(dump_addr), .rd_data_i(rd_data_i),
       .out_valid_o(out_valid_o), .out_ready_i(out_ready_i), .out_data_o(out_data_o),

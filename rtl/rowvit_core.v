@@ -283,26 +283,49 @@ module rowvit_core #(  // as in rowvit_top
   wire [3:0]            ffn2_nonzeros;
 
   // Weight writes: the drain (K^T, V) goes first, a loaded line waits. The drain's line is all ones
-  // but for the bits that it clears.
-  reg               line_valid_q;
-  reg [7:0]         line_group_q;
-  reg [AW-1:0]      line_q;
-  reg [8*LANES-1:0] line_data_q;
-  assign ww_ready = !dw_next;
+  // but for the bits that it clears; it waits a cycle for what announces it, which goes to many registers.
+  // (The tile counts as complete much later.)
+  localparam PARTS = 4;
+  wire [PARTS:0]        ones;
+  reg  [GROUPS-1:0]     dw_valid_q;
+  reg  [AW-1:0]         dw_line_q;
+  reg  [LANES-1:0]      dw_be_q;
+  reg  [16*GROUPS-1:0]  dw_clear_q;
+  reg                   line_valid_q;
+  reg  [7:0]            line_group_q;
+  reg  [AW-1:0]         line_q;
+  reg  [8*LANES-1:0]    line_data_q;
+  rowvit_copies #(
+      .N(PARTS + 1)
+  ) u_ones (
+      .clk_i(clk_i), .d_i(dw_next), .q_o(ones)
+  );
+  assign ww_ready = !ones[PARTS];
   always @(posedge clk_i) begin
-    line_valid_q <= ww_valid && !dw_next;
+    dw_valid_q   <= dw_valid;
+    dw_line_q    <= dw_line;
+    dw_be_q      <= dw_be;
+    dw_clear_q   <= dw_clear;
+    line_valid_q <= ww_valid && !ones[PARTS];
     line_group_q <= ww_group;
     line_q       <= ww_line[AW-1:0];
-    if (dw_next) line_data_q <= {8 * LANES{1'b1}};
-    else line_data_q <= ww_data;
-    if (clear[C_CORE]) line_valid_q <= 1'b0;
+    if (clear[C_CORE]) begin
+      dw_valid_q   <= {GROUPS{1'b0}};
+      line_valid_q <= 1'b0;
+    end
   end
+  generate
+    for (g = 0; g < PARTS; g = g + 1) begin : g_line
+      localparam W = 8 * LANES / PARTS;
+      always @(posedge clk_i) line_data_q[W*g+:W] <= ones[g] ? {W{1'b1}} : ww_data[W*g+:W];
+    end
+  endgenerate
   generate
     for (g = 0; g < GROUPS; g = g + 1) begin : g_wwrite
       localparam [7:0] G = g;
-      assign iw_valid[g] = dw_valid[g] || (line_valid_q && line_group_q == G);
-      assign iw_line[AW*g+:AW] = dw_valid[g] ? dw_line : line_q;
-      assign iw_be[LANES*g+:LANES] = dw_valid[g] ? dw_be : {LANES{1'b1}};
+      assign iw_valid[g] = dw_valid_q[g] || (line_valid_q && line_group_q == G);
+      assign iw_line[AW*g+:AW] = dw_valid_q[g] ? dw_line_q : line_q;
+      assign iw_be[LANES*g+:LANES] = dw_valid_q[g] ? dw_be_q : {LANES{1'b1}};
     end
   endgenerate
 
@@ -318,7 +341,7 @@ module rowvit_core #(  // as in rowvit_top
       .x_valid_i(x_valid), .x_ready_o(x_ready), .x_data_i(x_data), .x_idx_i(x_idx),
       .x_last_i(x_last),
       .wr_valid_i(iw_valid), .wr_line_i(iw_line), .wr_be_i(iw_be), .wr_data_i(line_data_q),
-      .wr_clear_i(dw_clear),
+      .wr_clear_i(dw_clear_q),
       .captured_o(captured), .release_i(shadow_release), .shadow_o(shadow),
       .op_done_o(exec_done), .fire_any_o(fire_any), .fires_o(fires),
       .ffn2_nonzeros_o(ffn2_nonzeros), .pv_nonzeros_o(pv_nonzeros),

@@ -168,9 +168,16 @@ module rowvit_load_engine #(
   wire dead_issue = state_q == S_GATHER && gather_ok_q && dead && next_free;
   wire issue_final = plain_issue || close_issue || dead_issue;
 
+  // The instruction is let go a cycle after its last job.
+  reg pop_q;
+  always @(posedge clk_i) begin
+    pop_q <= issue_final;
+    if (!rst_ni) pop_q <= 1'b0;
+  end
+
   always @(posedge clk_i) begin
     case (state_q)
-      S_IDLE: if (instr_valid_i) state_q <= S_SIZE;
+      S_IDLE: if (instr_valid_i && !pop_q) state_q <= S_SIZE;
       S_SIZE: state_q <= S_CHECK;
       S_CHECK: if (range_error) state_q <= S_STOP;
                else if (gather) state_q <= S_GATHER;
@@ -187,7 +194,7 @@ module rowvit_load_engine #(
     if (!rst_ni) state_q <= S_IDLE;
   end
 
-  assign instr_ready_o = issue_final;
+  assign instr_ready_o = pop_q;
 
   // Size of the load. Products are written as additions: they would take DSP slices from the array.
   reg [15+GW:0] lines;

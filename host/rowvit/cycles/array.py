@@ -47,8 +47,8 @@ class Array:
     def _first(self, job: Job, react: int) -> Process[tuple[float, Engine | None]]:
         """When the first scalar may fire, and who was waited for last; None: the dispatcher."""
         ready, who = yield from self.machine.ready(job.deps, 0)
-        if job.time + 2 > ready:
-            ready, who = job.time + 2, None
+        if job.time + 3 > ready:
+            ready, who = job.time + 3, None
         return ready + (pipeline.REACT + react), who
 
     def _tile(self, fires: float, lanes: int, ready: float, who: Engine | None) -> float:

@@ -8,7 +8,7 @@ them.
 
 from __future__ import annotations
 
-QUEUE_DEPTH = 16  # instructions per engine
+QUEUE_DEPTH = 16  # instructions per engine; one more is in the register at the queue's head
 FETCHES = 7  # instructions requested and not complete yet
 PROGRAM_FIFO = 32  # words that the reader holds for the dispatcher
 PREFETCH = min(FETCHES, PROGRAM_FIFO // 8 + 1)  # instructions ahead of the dispatcher; one is in its register
@@ -19,7 +19,7 @@ TILE_QUEUE = 8  # tiles announced to fetchers, issue stage and drain
 SEARCH_SCANS = 17  # passes over the scores of a selection, typically
 
 # -- pipeline lengths -----------------------------------------------------------------------------
-DISPATCH = 10  # instruction fetched -> in its queue
+DISPATCH = 11  # instruction fetched -> at the head of its queue
 READ = 11  # load engine and reader, plus the memory's latency
 REACT = 9  # an operation's dependencies are met -> its first scalar fires
 REACT_BAND = 7  # the same for a later band
@@ -34,7 +34,7 @@ NEAR_END = CAPTURE - 3
 RESIDUAL_STAGE = 6  # drain's lane -> its read of the residual memory
 SCORED = 11  # drain's lane -> softmax
 SOFTMAX, SOFTMAX_GROUP = 24, 5  # last S -> P and reciprocals complete, plus a cycle per token
-SCORE = 10  # per head of a pruning layer's first band, plus a cycle per token
+SCORE = 11  # per head of a pruning layer's first band, plus a cycle per token
 NORM_SUM = 10  # last channel read -> sums complete
 NORM_ROW = 36  # statistics, per row after the first
 NORM_STATS = 86

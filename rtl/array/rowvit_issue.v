@@ -180,22 +180,23 @@ module rowvit_issue #(
   wire [N-1:0] open = own_q & ~done_q;
   reg  [N-1:0] nonzero_s2;
   reg          pv_s1, pv_s2;
-  reg  [7:0]   fires_d, pv_nonzeros_d;
-  reg  [3:0]   ffn2_nonzeros_d;
+  reg  [3:0]   fires, nonzeros, row_nonzeros;  // N is at most 12
   always @* begin
-    fires_d = 8'd0;
-    ffn2_nonzeros_d = 4'd0;
-    pv_nonzeros_d = 8'd0;
+    fires        = 4'd0;
+    nonzeros     = 4'd0;
+    row_nonzeros = 4'd0;
     for (c = 0; c < N; c = c + 1) begin
-      fires_d = fires_d + {7'd0, fire_s2[c]};
-      if (pv_s2) pv_nonzeros_d = pv_nonzeros_d + {7'd0, nonzero_s2[c]};
-      else if (c % GROUPS == 0) ffn2_nonzeros_d = ffn2_nonzeros_d + {3'd0, nonzero_s2[c]};
+      fires    = fires + {3'd0, fire_s2[c]};
+      nonzeros = nonzeros + {3'd0, nonzero_s2[c]};
+      if (c % GROUPS == 0) row_nonzeros = row_nonzeros + {3'd0, nonzero_s2[c]};
     end
   end
   always @(posedge clk_i) begin
     {pv_s2, pv_s1} <= {pv_s1, pv_q};
     for (c = 0; c < N; c = c + 1) nonzero_s2[c] <= fire_s1[c] && !lockstep_s1 && x_s1[9*c+:9] != 9'd0;
-    {fires_o, pv_nonzeros_o, ffn2_nonzeros_o} <= {fires_d, pv_nonzeros_d, ffn2_nonzeros_d};
+    fires_o         <= {4'd0, fires};
+    pv_nonzeros_o   <= pv_s2 ? {4'd0, nonzeros} : 8'd0;
+    ffn2_nonzeros_o <= pv_s2 ? 4'd0 : row_nonzeros;
     fire_any_o   <= |fire_s2;
     wait_data_o  <= ~|fire_own && |(open & ~x_valid_i);
     wait_drain_o <= ~|fire_own && |(open & x_valid_i & x_last_i) && !shadow_ok;

@@ -114,8 +114,11 @@ module rowvit_exec #(
   );
 
   wire [15:0] rows_now = flags[FLAG_ONE_ROW] ? 16'd1 : flags[FLAG_SET_LIVE] ? set_rows : live_i;
-  wire [15:0] bands_now = (rows_now + 16'd1) >> 1;
   wire [16:0] end_now = {1'b0, band0} + {1'b0, n_bands};
+  // Of the cycle before, in which the dependencies were seen to be met; so was what they made.
+  reg  [15:0] rows_q;
+  reg  [16:0] limit_q;
+  wire [15:0] bands_now = (rows_q + 16'd1) >> 1;
   wire        start = state_q == X_IDLE && instr_valid_i && dep_q;
   assign set_live_o = start && !attn && flags[FLAG_SET_LIVE] && !nothing;
   assign set_live_rows_o = set_rows;
@@ -179,6 +182,8 @@ module rowvit_exec #(
   always @(posedge clk_i) begin
     product_q <= g_half[9:0] * g_factor[11:0];
     dep_q     <= instr_valid_i && dep_ok && !push;
+    rows_q    <= rows_now;
+    limit_q   <= end_now;
     case (state_q)
       X_IDLE: begin
         band_q      <= 16'd0;
@@ -193,9 +198,9 @@ module rowvit_exec #(
         p_odd_q     <= 16'd0;
         g_step_q    <= 3'd0;
         if (start) begin
-          rows_o  <= rows_now;
+          rows_o  <= rows_q;
           bands_q <= bands_now;
-          end_q   <= end_now < {1'b0, bands_now} ? end_now[15:0] : bands_now;
+          end_q   <= limit_q < {1'b0, bands_now} ? limit_q[15:0] : bands_now;
           state_q <= attn ? X_SETUP : X_SKIP;
         end
       end

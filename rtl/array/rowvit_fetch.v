@@ -62,38 +62,51 @@ module rowvit_fetch #(
   wire             cmd_sparse = cmd[CMD_W-1];
 
   // ---------------------------------------------------------------- reading
-  // A segment's bitmap is asked for when the words of the one before begin to be read. It arrives, its
-  // bytes are counted (B_COUNT), and the counts make a number of words (B_GIVE), which waits there for
-  // the words before to be read. What asks for a read stays until the read is granted.
-  localparam B_IDLE = 3'd0, B_ASK = 3'd1, B_WAIT = 3'd2, B_COUNT = 3'd3, B_GIVE = 3'd4;
-  reg  [2:0]         state_q;
+  // A segment's bitmap is asked for just before the words of the segment that it follows. It arrives,
+  // the ones of its bytes are counted (R_COUNT), and the counts become a number of words (R_WORDS), which
+  // waits there until the words before are asked for.
+  localparam R_IDLE = 2'd0, R_BITMAP = 2'd1, R_COUNT = 2'd2, R_WORDS = 2'd3;
+  reg  [1:0]         state_q;
   reg  [BANK_W-1:0]  bank_q;
-  reg                ask_q;          // for a bitmap
   reg                map_out_q;      // a bitmap is on its way
   reg  [3:0]         before_q;       // words that come before it
-  reg  [15:0]        map_addr_q;
+  reg  [15:0]        map_addr_q, map_next_q;  // of this segment's bitmap and the next one's
   reg  [SEG_IW-1:0]  seg_q;
   reg  [10:0]        left_q;         // segments
   reg  [LANES-1:0]   bitmap_q;
   reg  [4*BYTES-1:0] ones_q;         // of each byte
   reg                words_any_q;    // there are words to read
-  reg                word_ok_q;      // there is room for one
   reg  [7:0]         words_q;
   reg  [15:0]        addr_q;
   reg  [3:0]         pending_q;      // words on their way
+  reg                word_ok_q;      // there is room for one
   reg                end_q;          // a row's last bitmap is in its queue
 
   wire               emit_ready;
+  wire               ask_ready;
   wire [3:0]         word_count;
   wire [3:0]         bm_count;
-  wire               rd_word = rd_valid_o && rd_ready_i && !ask_q;
-  wire               rd_map = rd_ready_i && ask_q;
-  wire               got_map = rd_dvalid_i && map_out_q && before_q == 4'd0;
-  wire               got_word = rd_dvalid_i && !(map_out_q && before_q == 4'd0);
-  assign rd_valid_o = ask_q || (words_any_q && word_ok_q);
-  assign rd_bank_o  = bank_q;
-  assign rd_addr_o  = ask_q ? map_addr_q : addr_q;
-  assign cmd_take   = state_q == B_IDLE && !words_any_q && cmd_valid && emit_ready;
+  wire               idle     = state_q == R_IDLE;
+  wire               last_seg = left_q == 11'd1;
+  // Room for a bitmap, for the one before it and the mark of a row's end, which may be entered in this
+  // cycle and the next.
+  wire               go       = !words_any_q && ask_ready && bm_count < 4'd5;
+  assign             cmd_take = idle && go && word_ok_q && cmd_valid && emit_ready;
+  wire               give     = state_q == R_WORDS && go;
+  wire               ask_map  = (cmd_take && cmd_sparse) || (give && !last_seg);
+  wire               ask_word = (cmd_take && !cmd_sparse) || (words_any_q && word_ok_q && ask_ready);
+  wire               next_map = map_out_q && before_q == 4'd0;
+  wire               got_map  = rd_dvalid_i && next_map;
+  wire               got_word = rd_dvalid_i && !next_map;
+  rowvit_skid_buffer #(
+      .WIDTH(BANK_W + 16)
+  ) u_ask (
+      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
+      .in_valid_i(ask_map || ask_word), .in_ready_o(ask_ready),
+      .in_data_i(words_any_q ? {bank_q, addr_q}
+                 : idle ? {cmd[27+:BANK_W], cmd[26:11]} : {bank_q, map_next_q}),
+      .out_valid_o(rd_valid_o), .out_ready_i(rd_ready_i), .out_data_o({rd_bank_o, rd_addr_o})
+  );
 
   // The words of a bitmap: a piece of eight ones, or what is left, each.
   reg  [LW:0]        total;
@@ -102,29 +115,21 @@ module rowvit_fetch #(
     total = 7;
     for (i = 0; i < BYTES; i = i + 1) total = total + {{(LW - 3) {1'b0}}, ones_q[4*i+:4]};
   end
-  wire [3:0] map_words = {{(6 - LW) {1'b0}}, total[LW:3]};
-
-  // Each bitmap's nonzero bytes. Until a bitmap is asked for there is room for it, for the one that is
-  // entered in that cycle and for the mark after either.
-  reg  [BYTES-1:0] bytes;
+  wire [3:0]         map_words = {{(6 - LW) {1'b0}}, total[LW:3]};
+  reg  [BYTES-1:0]   bytes;  // that are not zero
   always @* for (i = 0; i < BYTES; i = i + 1) bytes[i] = |bitmap_q[8*i+:8];
-  wire             bm_push_map = state_q == B_COUNT && |bytes;
-  wire             bm_room = bm_count < 4'd5;
-  wire             last_seg = left_q == 11'd1;
 
   always @(posedge clk_i) begin
-    // one may be read in this cycle; a read that waits keeps its room
-    word_ok_q <= word_count + pending_q < 4'd7 || (words_any_q && word_ok_q && !rd_word);
-    pending_q <= pending_q + {3'd0, rd_word} - {3'd0, got_word};
-    if (rd_map) begin
-      ask_q     <= 1'b0;
+    word_ok_q <= word_count + pending_q < 4'd7;  // one may be asked for in this cycle
+    pending_q <= pending_q + {3'd0, ask_word} - {3'd0, got_word};
+    if (ask_map) begin
       map_out_q <= 1'b1;
       before_q  <= pending_q - {3'd0, got_word};
     end else if (rd_dvalid_i) begin
       before_q <= before_q - 4'd1;
-      if (before_q == 4'd0) map_out_q <= 1'b0;
+      if (next_map) map_out_q <= 1'b0;
     end
-    if (rd_word) begin
+    if (ask_word) begin
       addr_q  <= addr_q + 16'd1;
       words_q <= words_q - 8'd1;
       if (words_q == 8'd1) words_any_q <= 1'b0;
@@ -132,50 +137,41 @@ module rowvit_fetch #(
     if (got_map) bitmap_q <= rd_data_i[LANES-1:0];
     for (i = 0; i < BYTES; i = i + 1) ones_q[4*i+:4] <= ones_of(bitmap_q[8*i+:8]);
     end_q <= 1'b0;
+    map_next_q <= map_addr_q + SEGW[15:0];
     case (state_q)
-      B_IDLE: begin
+      R_IDLE: begin
         map_addr_q <= cmd[26:11];
         seg_q      <= {SEG_IW{1'b0}};
         left_q     <= cmd[10:0];
         if (cmd_take) begin
           bank_q      <= cmd[27+:BANK_W];
-          addr_q      <= cmd[26:11];
-          words_q     <= cmd[10:3];
-          words_any_q <= !cmd_sparse;
-          if (cmd_sparse) begin
-            ask_q   <= bm_room;
-            state_q <= bm_room ? B_WAIT : B_ASK;
-          end
+          addr_q      <= cmd[26:11] + 16'd1;
+          words_q     <= cmd[10:3] - 8'd1;
+          words_any_q <= !cmd_sparse && cmd[10:3] != 8'd1;
+          if (cmd_sparse) state_q <= R_BITMAP;
         end
       end
-      B_ASK:
-      if (bm_room && !words_any_q) begin
-        ask_q   <= 1'b1;
-        state_q <= B_WAIT;
-      end
-      B_WAIT: if (got_map) state_q <= B_COUNT;
-      B_COUNT: begin
+      R_BITMAP: if (got_map) state_q <= R_COUNT;
+      R_COUNT: begin
         end_q   <= last_seg;
-        state_q <= B_GIVE;
+        state_q <= R_WORDS;
       end
-      default:  // B_GIVE
-      if (!words_any_q) begin
+      default:  // R_WORDS
+      if (give) begin
         addr_q      <= map_addr_q + 16'd1;
         words_q     <= {4'd0, map_words};
         words_any_q <= map_words != 4'd0;
-        map_addr_q  <= map_addr_q + SEGW[15:0];
+        map_addr_q  <= map_next_q;
         seg_q       <= seg_q + 1'b1;
         left_q      <= left_q - 11'd1;
-        ask_q       <= bm_room && !last_seg;
-        state_q     <= last_seg ? B_IDLE : bm_room ? B_WAIT : B_ASK;
+        state_q     <= last_seg ? R_IDLE : R_BITMAP;
       end
     endcase
     if (!rst_ni) begin
-      state_q     <= B_IDLE;
-      word_ok_q   <= 1'b0;
-      ask_q       <= 1'b0;
+      state_q     <= R_IDLE;
       map_out_q   <= 1'b0;
       words_any_q <= 1'b0;
+      word_ok_q   <= 1'b0;
       pending_q   <= 4'd0;
       end_q       <= 1'b0;
     end
@@ -204,7 +200,7 @@ module rowvit_fetch #(
       .DEPTH(8)
   ) u_bitmaps (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
-      .in_valid_i(bm_push_map || end_q), .in_ready_o(),
+      .in_valid_i((state_q == R_COUNT && |bytes) || end_q), .in_ready_o(),
       .in_data_i({end_q, seg_q, bytes & {BYTES{!end_q}}, bitmap_q}),
       .out_valid_o(bm_valid), .out_ready_i(bm_take), .out_data_o(bm_head), .count_o(bm_count)
   );
@@ -235,7 +231,7 @@ module rowvit_fetch #(
   reg  [HI_W-1:0]    b_hi_q;
   reg  [7:0]         b_byte_q;
 
-  wire [BYTES-1:0] m_rest = m_bytes_q & (m_bytes_q - {{(BYTES - 1) {1'b0}}, 1'b1});
+  wire [BYTES-1:0] m_rest;
   wire [BYTES-1:0] m_pick = m_bytes_q & ~m_rest;
   wire             m_last = m_rest == {BYTES{1'b0}};
   reg  [7:0]       m_byte;
@@ -248,9 +244,21 @@ module rowvit_fetch #(
       m_number = m_number | (i[LW-4:0] & {(LW - 3) {m_pick[i]}});
     end
   end
-  wire [7:0]       b_rest = b_byte_q & (b_byte_q - 8'd1);
+  wire [7:0]       b_rest;
   wire             b_one  = b_rest == 8'd0;
   wire [7:1]       b_pick = b_byte_q[7:1] & ~b_rest[7:1];
+  // what is left after the lowest, without a carry
+  genvar k;
+  generate
+    assign m_rest[0] = 1'b0;
+    assign b_rest[0] = 1'b0;
+    for (k = 1; k < BYTES; k = k + 1) begin : g_m_rest
+      assign m_rest[k] = m_bytes_q[k] && |m_bytes_q[k-1:0];
+    end
+    for (k = 1; k < 8; k = k + 1) begin : g_b_rest
+      assign b_rest[k] = b_byte_q[k] && |b_byte_q[k-1:0];
+    end
+  endgenerate
   wire [2:0]       b_bit  = {|b_pick[7:4], |{b_pick[7:6], b_pick[3:2]},
                              |{b_pick[7], b_pick[5], b_pick[3], b_pick[1]}};
 

@@ -158,7 +158,7 @@ module rowvit_issue #(
   // s1: memory address; s2: memory data; s3: cluster inputs
   reg [N-1:0]    fire_s1, first_s1, last_s1, fire_s2, first_s2, last_s2, fire_s3, first_s3, last_s3;
   reg [9*N-1:0]  x_s1, x_s2, x_s3;
-  reg            lockstep_s1, lockstep_s2, lockstep_s3, pv_s1;
+  reg            lockstep_s1, lockstep_s2, lockstep_s3;
   reg [CAPTURED-2:0] end_q;
   always @(posedge clk_i) begin
     fire_s1     <= fire;
@@ -166,7 +166,6 @@ module rowvit_issue #(
     last_s1     <= last;
     x_s1        <= x;
     lockstep_s1 <= lockstep;
-    pv_s1       <= pv_q;
     {fire_s2, first_s2, last_s2, x_s2, lockstep_s2} <= {fire_s1, first_s1, last_s1, x_s1, lockstep_s1};
     {fire_s3, first_s3, last_s3, x_s3, lockstep_s3} <= {fire_s2, first_s2, last_s2, x_s2, lockstep_s2};
     end_q      <= {end_q[CAPTURED-3:0], tile_end};
@@ -178,29 +177,36 @@ module rowvit_issue #(
     end
   end
 
-  // ---------------------------------------------------------------- counters, of one or two cycles before
+  // ---------------------------------------------------------------- counters, a few cycles late
   wire [N-1:0] open = own_q & ~done_q;
-  reg  [7:0]   fires_d, pv_nonzeros_d;
-  reg  [3:0]   ffn2_nonzeros_d;
+  reg  [N-1:0] nonzero_s2;
+  reg          pv_s1, pv_s2;
+  reg  [3:0]   fires, nonzeros, row_nonzeros;  // N is at most 12
   always @* begin
-    fires_d = 8'd0;
-    ffn2_nonzeros_d = 4'd0;
-    pv_nonzeros_d = 8'd0;
+    fires        = 4'd0;
+    nonzeros     = 4'd0;
+    row_nonzeros = 4'd0;
     for (c = 0; c < N; c = c + 1) begin
-      fires_d = fires_d + {7'd0, fire_s1[c]};
-      if (fire_s1[c] && !lockstep_s1 && x_s1[9*c+:9] != 9'd0) begin
-        if (pv_s1) pv_nonzeros_d = pv_nonzeros_d + 8'd1;
-        else if (c % GROUPS == 0) ffn2_nonzeros_d = ffn2_nonzeros_d + 4'd1;
-      end
+      fires    = fires + {3'd0, fire_s2[c]};
+      nonzeros = nonzeros + {3'd0, nonzero_s2[c]};
+      if (c % GROUPS == 0) row_nonzeros = row_nonzeros + {3'd0, nonzero_s2[c]};
     end
   end
   always @(posedge clk_i) begin
-    {fires_o, pv_nonzeros_o, ffn2_nonzeros_o} <= {fires_d, pv_nonzeros_d, ffn2_nonzeros_d};
-    fire_any_o   <= |fire_s1;
+    {pv_s2, pv_s1} <= {pv_s1, pv_q};
+    for (c = 0; c < N; c = c + 1) nonzero_s2[c] <= fire_s1[c] && !lockstep_s1 && x_s1[9*c+:9] != 9'd0;
+    fires_o         <= {4'd0, fires};
+    pv_nonzeros_o   <= pv_s2 ? {4'd0, nonzeros} : 8'd0;
+    ffn2_nonzeros_o <= pv_s2 ? 4'd0 : row_nonzeros;
+    fire_any_o   <= |fire_s2;
     wait_data_o  <= ~|fire_own && |(open & ~x_valid_i);
     wait_drain_o <= ~|fire_own && |(open & x_valid_i & x_last_i) && !shadow_ok;
     wait_steal_o <= |(open & x_valid_i & steal);
-    if (!rst_ni) {wait_data_o, wait_drain_o, wait_steal_o} <= 3'd0;
+    if (!rst_ni) begin
+      {wait_data_o, wait_drain_o, wait_steal_o, fire_any_o} <= 4'd0;
+      {fires_o, pv_nonzeros_o, ffn2_nonzeros_o} <= 20'd0;
+      nonzero_s2 <= {N{1'b0}};
+    end
   end
 
   generate

@@ -73,8 +73,13 @@ module rowvit_token_memory #(
         assign want[f] = r_valid_i[f] && r_bank_i[BANK_W*f+:BANK_W] == r;
       end
       wire [N_READ-1:0] hi    = want & after_q;
-      wire [N_READ-1:0] pick  = |hi ? hi : want;
-      wire [N_READ-1:0] grant = pick & (~pick + {{(N_READ - 1) {1'b0}}, 1'b1});
+      wire [N_READ-1:0] grant, after;
+      assign grant[0] = want[0] && (after_q[0] || !(|hi));
+      assign after[0] = 1'b0;
+      for (f = 1; f < N_READ; f = f + 1) begin : g_grant
+        assign grant[f] = |hi ? hi[f] && !(|hi[f-1:0]) : want[f] && !(|want[f-1:0]);
+        assign after[f] = |grant[f-1:0];
+      end
       assign grant_all[N_READ*r+:N_READ] = grant;
       reg [15:0] raddr;
       integer k;
@@ -83,7 +88,7 @@ module rowvit_token_memory #(
         for (k = 0; k < N_READ; k = k + 1) raddr = raddr | (r_addr_i[16*k+:16] & {16{grant[k]}});
       end
       always @(posedge clk_i) begin
-        if (|want) after_q <= ~(grant | (grant - {{(N_READ - 1) {1'b0}}, 1'b1}));
+        if (|want) after_q <= after;
         if (!rst_ni) after_q <= {N_READ{1'b0}};
       end
 

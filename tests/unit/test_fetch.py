@@ -37,12 +37,12 @@ async def rows(dut):
     lanes = harness.parameter("LANES")
     source, sink = harness.parameter("stalls")
     rng = random.Random(5)
-    memory = [rng.getrandbits(64) for _ in range(1 << 12)]
+    memory = [[rng.getrandbits(64) for _ in range(1 << 12)] for _ in range(2)]
     commands, expected = [], []
     for n in range(60):
         sparse, unsigned = rng.random() < 0.6, rng.random() < 0.5
         addr = 64 * n
-        count, values, index = make_row(rng, lanes, sparse, memory, addr)
+        count, values, index = make_row(rng, lanes, sparse, memory[n % 2], addr)
         commands.append(
             {
                 "cmd_sparse_i": sparse,
@@ -70,7 +70,8 @@ async def rows(dut):
             assert waiting is None or asked == waiting
             waiting = None if ready else asked
             if asked and ready:
-                pending.append(memory[asked[1]])
+                bank, addr = asked
+                pending.append(memory[bank][addr])
             await FallingEdge(dut.clk_i)
 
     cocotb.start_soon(serve())

@@ -2,7 +2,7 @@
 // Drain: reads the shadow accumulators lane by lane (all rows and groups at once), requantises, and
 // writes each result in the order its consumer reads it: token memory rows, compressed hidden rows
 // and the FFN2 mask, K^T lanes, V lines, residual sums, softmax, logits.
-// Throughput ROWS*GROUPS results per cycle (V and gathered rows: GROUPS; logits: 1). Latency 10.
+// Throughput ROWS*GROUPS results per cycle (V and gathered rows: GROUPS; logits: 1). Latency 11.
 // Resources at 2 x 3, parts included: 6 DSP48E1, about 8.4k LUT (a third the shadow multiplexers), 4k FF,
 // 2.5 RAMB36.
 `default_nettype none
@@ -225,8 +225,10 @@ module rowvit_drain #(
       // 36 bits are half a block RAM, the other six go into LUTs
       wire mine = pw_valid_i && pw_group_i == g;
       wire [PAW-1:0] waddr = {pw_slot_i[PAW-LW-1:0], pw_lane_i[LW-1:0]};
-      (* keep = "true" *) reg [PAW-1:0] raddr1_q;  // per group, as many memories hang on it
-      always @(posedge clk_i) raddr1_q <= {d_pslot[PAW-LW-1:0], lane_q};
+      // Per group, as many memories hang on it. Tools merge equal registers unless told not to: Vivado by
+      // the register's attribute, Yosys by that of the block.
+      (* keep = "true" *) reg [PAW-1:0] raddr1_q;
+      (* keep = "true" *) always @(posedge clk_i) raddr1_q <= {d_pslot[PAW-LW-1:0], lane_q};
       rowvit_sdp_ram #(
           .WIDTH(36),
           .DEPTH(PARAM_SLOTS * LANES),
@@ -255,9 +257,9 @@ module rowvit_drain #(
       (* keep = "true" *) reg [LW-2:0] low1_q, high1_q;
       reg  [51:0] pair_q;  // shadow bits, see rowvit_mac_pair.v
       wire [8:0]  wraps = pair_q[51:43] - {8'd0, pair_q[16]};
+      (* keep = "true" *) always @(posedge clk_i) low1_q <= lane_q[LW-1:1];
+      (* keep = "true" *) always @(posedge clk_i) high1_q <= lane_q[LW-1:1];
       always @(posedge clk_i) begin
-        low1_q        <= lane_q[LW-1:1];
-        high1_q       <= lane_q[LW-1:1];
         pair_q[25:0]  <= mine[52*low1_q+:26];
         pair_q[51:26] <= mine[52*high1_q+26+:26];
         acc3_q[26*i+:26] <= odd_q[2] ? pair_q[42:17] - {{17{wraps[8]}}, wraps} : {wraps, pair_q[16:0]};
@@ -267,8 +269,8 @@ module rowvit_drain #(
     end
   endgenerate
 
-  // ---------------------------------------------------------------- stages 4 to 9: requantisation
-  wire [16*N-1:0] y9;
+  // ---------------------------------------------------------------- stages 4 to 10: requantisation
+  wire [16*N-1:0] y10;
   generate
     for (i = 0; i < N; i = i + 1) begin : g_requant
       wire [41:0] prm = param3[42*(i%GROUPS)+:42];
@@ -278,70 +280,70 @@ module rowvit_drain #(
           .bias_i (own_q[3] ? prm[25:0] : 26'd0),
           .mult_i (own_q[3] ? {1'b0, prm[41:26]} : mult3_q[17*i+:17]),
           .shift_i(shift3_q[6*i+:6]),
-          .y_o    (y9[16*i+:16])
+          .y_o    (y10[16*i+:16])
       );
     end
   endgenerate
 
   // Alongside them: which lane it is. A tile has more lanes than the pipeline has stages, so that the
-  // head of the queue still describes the tile whose first lane is in stage 8.
-  reg [8:1]      valid_q, first_q, final_q;
-  reg [LW*8-1:0] lanes_q;
-  reg [8*8-1:0]  subs_q;
+  // head of the queue still describes the tile whose first lane is in stage 9.
+  reg [9:1]      valid_q, first_q, final_q;
+  reg [LW*9-1:0] lanes_q;
+  reg [8*9-1:0]  subs_q;
   wire           first0 = lane_q == {LW{1'b0}} && sub_q == 8'd0;
-  reg            valid9_q, first9_q, final9_q;
-  reg [LW-1:0]   lane9_q;
-  reg [7:0]      sub9_q;
-  reg [3:0]      kind9_q;
-  reg            gather9_q, s_first9_q, s_last9_q, mask_end9_q, dense9_q, last9_q;
-  reg [15:0]     dst9_q, token9_q, mask9_q, count9_q, total9_q;
-  reg [7:0]      thr9_q, groups9_q, tag9_q;
-  reg [ROWS-1:0] rows9_q;
+  reg            valid10_q, first10_q, final10_q;
+  reg [LW-1:0]   lane10_q;
+  reg [7:0]      sub10_q;
+  reg [3:0]      kind10_q;
+  reg            gather10_q, s_first10_q, s_last10_q, mask_end10_q, dense10_q, last10_q;
+  reg [15:0]     dst10_q, token10_q, mask10_q, count10_q, total10_q;
+  reg [7:0]      thr10_q, groups10_q, tag10_q;
+  reg [ROWS-1:0] rows10_q;
   always @(posedge clk_i) begin
-    valid_q <= {valid_q[7:1], step};
-    first_q <= {first_q[7:1], first0};
-    final_q <= {final_q[7:1], tile_end};
-    lanes_q <= {lanes_q[LW*7-1:0], lane_q};
-    subs_q  <= {subs_q[8*7-1:0], sub_q};
-    valid9_q <= valid_q[8];
-    first9_q <= first_q[8];
-    final9_q <= final_q[8];
-    lane9_q  <= lanes_q[LW*7+:LW];
-    sub9_q   <= subs_q[8*7+:8];
-    if (valid_q[8] && first_q[8]) begin
-      kind9_q   <= d_kind;
-      gather9_q <= d_gather;
-      {s_first9_q, s_last9_q, mask_end9_q} <= {d_s_first, d_s_last, d_mask_end};
-      {dense9_q, last9_q} <= {d_dense, d_last};
-      {dst9_q, mask9_q, count9_q, total9_q} <= {d_dst, d_mask, d_count, d_total};
+    valid_q <= {valid_q[8:1], step};
+    first_q <= {first_q[8:1], first0};
+    final_q <= {final_q[8:1], tile_end};
+    lanes_q <= {lanes_q[LW*8-1:0], lane_q};
+    subs_q  <= {subs_q[8*8-1:0], sub_q};
+    valid10_q <= valid_q[9];
+    first10_q <= first_q[9];
+    final10_q <= final_q[9];
+    lane10_q  <= lanes_q[LW*8+:LW];
+    sub10_q   <= subs_q[8*8+:8];
+    if (valid_q[9] && first_q[9]) begin
+      kind10_q   <= d_kind;
+      gather10_q <= d_gather;
+      {s_first10_q, s_last10_q, mask_end10_q} <= {d_s_first, d_s_last, d_mask_end};
+      {dense10_q, last10_q} <= {d_dense, d_last};
+      {dst10_q, mask10_q, count10_q, total10_q} <= {d_dst, d_mask, d_count, d_total};
       // S: token of lane 0; K and V: token of row 0
-      token9_q  <= d_kind == K_S ? d_token : {d_band[14:0], 1'b0};
-      {thr9_q, groups9_q, tag9_q, rows9_q} <= {d_mult[7:0], d_groups, d_tag, d_rows};
+      token10_q  <= d_kind == K_S ? d_token : {d_band[14:0], 1'b0};
+      {thr10_q, groups10_q, tag10_q, rows10_q} <= {d_mult[7:0], d_groups, d_tag, d_rows};
     end
-    if (!rst_ni) {valid_q, valid9_q} <= 9'd0;
+    if (!rst_ni) {valid_q, valid10_q} <= 10'd0;
   end
 
-  // ---------------------------------------------------------------- stages 5 to 9: residual memory
-  // The sum before, read early enough to meet y9. The next read of a word that is written in stage 10
+  // ---------------------------------------------------------------- stages 6 to 10: residual memory
+  // The sum before, read early enough to meet y10. The next read of a word that is written in stage 11
   // comes LANES cycles later.
-  reg            to_res5_q, gather5_q, bank5_q;
-  reg [15:0]     base5_q;
-  reg [8:6]      gathers_q, banks_q;
-  reg [16*N-1:0] old9_q;
-  wire [LW-1:0]  lane4 = lanes_q[LW*3+:LW];
-  wire [15:0]    lane5 = {{(16 - LW) {1'b0}}, lanes_q[LW*4+:LW]};
-  wire           row4 = subs_q[8*3];
+  reg            to_res6_q, gather6_q, bank6_q;
+  reg [15:0]     base6_q;
+  reg [9:7]      gathers_q, banks_q;
+  reg [16*N-1:0] old10_q;
+  wire [LW-1:0]  lane5 = lanes_q[LW*4+:LW];
+  wire [15:0]    lane6 = {{(16 - LW) {1'b0}}, lanes_q[LW*5+:LW]};
+  wire           row5 = subs_q[8*4];
   always @(posedge clk_i) begin
-    if (valid_q[4] && lane4 == {LW{1'b0}}) begin
-      to_res5_q <= d_kind == DST_RESIDUAL[3:0];
-      gather5_q <= d_gather;
-      bank5_q   <= row4 ? d_bank[BANK_W] : d_bank[0];
-      base5_q   <= !d_gather ? d_dst : row4 ? d_res_src[31:16] : d_res_src[15:0];
+    if (valid_q[5] && lane5 == {LW{1'b0}}) begin
+      to_res6_q <= d_kind == DST_RESIDUAL[3:0];
+      gather6_q <= d_gather;
+      bank6_q   <= row5 ? d_bank[BANK_W] : d_bank[0];
+      base6_q   <= !d_gather ? d_dst : row5 ? d_res_src[31:16] : d_res_src[15:0];
     end
-    res_rd_o    <= valid_q[5] && to_res5_q;
-    res_raddr_o <= base5_q + lane5;
-    gathers_q   <= {gathers_q[7:6], gather5_q};
-    banks_q     <= {banks_q[7:6], bank5_q};
+    res_rd_o    <= valid_q[6] && to_res6_q;
+    res_raddr_o <= base6_q + lane6;
+    gathers_q   <= {gathers_q[8:7], gather6_q};
+    banks_q     <= {banks_q[8:7], bank6_q};
     if (!rst_ni) res_rd_o <= 1'b0;
   end
   generate
@@ -349,37 +351,37 @@ module rowvit_drain #(
       for (g = 0; g < GROUPS; g = g + 1) begin : g_old
         localparam I = r * GROUPS + g;
         always @(posedge clk_i)
-          old9_q[16*I+:16] <= !gathers_q[8] ? res_rdata_i[16*I+:16]
-                            : banks_q[8] ? res_rdata_i[16*(GROUPS+g)+:16] : res_rdata_i[16*g+:16];
+          old10_q[16*I+:16] <= !gathers_q[9] ? res_rdata_i[16*I+:16]
+                            : banks_q[9] ? res_rdata_i[16*(GROUPS+g)+:16] : res_rdata_i[16*g+:16];
       end
     end
   endgenerate
 
-  // ---------------------------------------------------------------- stage 9: destinations
-  wire to_token  = kind9_q == DST_TOKEN[3:0] || kind9_q == K_O;
-  wire to_hidden = kind9_q == DST_HIDDEN[3:0];
-  wire to_key    = kind9_q == DST_KEY[3:0];
-  wire to_value  = kind9_q == DST_VALUE[3:0];
-  wire to_res    = kind9_q == DST_RESIDUAL[3:0];
-  wire to_stream = kind9_q == DST_STREAM[3:0];
-  wire [15:0] lane9 = {{(16 - LW) {1'b0}}, lane9_q};
-  wire        row_sel = sub9_q[0];
+  // ---------------------------------------------------------------- stage 10: destinations
+  wire to_token  = kind10_q == DST_TOKEN[3:0] || kind10_q == K_O;
+  wire to_hidden = kind10_q == DST_HIDDEN[3:0];
+  wire to_key    = kind10_q == DST_KEY[3:0];
+  wire to_value  = kind10_q == DST_VALUE[3:0];
+  wire to_res    = kind10_q == DST_RESIDUAL[3:0];
+  wire to_stream = kind10_q == DST_STREAM[3:0];
+  wire [15:0] lane10 = {{(16 - LW) {1'b0}}, lane10_q};
+  wire        row_sel = sub10_q[0];
 
-  reg [N-1:0] active9;
+  reg [N-1:0] active10;
   integer a;
-  always @* for (a = 0; a < N; a = a + 1) active9[a] = rows9_q[a/GROUPS] && (a % GROUPS) < groups9_q;
+  always @* for (a = 0; a < N; a = a + 1) active10[a] = rows10_q[a/GROUPS] && (a % GROUPS) < groups10_q;
 
-  // ---------------------------------------------------------------- stage 10: results
-  reg            valid10_q, final10_q, dense10_q, sparse10_q, key10_q, value10_q, stream10_q;
-  reg            row10_q, mask_end10_q;
-  reg [N-1:0]    active10_q;
-  reg [15:0]     dst10_q, mask10_q;
-  reg [7:0]      groups10_q;
-  reg [LW-1:0]   lane10_q, shift10_q;
-  reg [1:0]      rows10_q;
-  reg [AW-1:0]   line10_q;
-  reg [16*GROUPS-1:0] logit10_q;
-  reg [8*N-1:0]  b10_q;    // int8, or uint8 after ReLU
+  // ---------------------------------------------------------------- stage 11: results
+  reg            valid11_q, final11_q, dense11_q, sparse11_q, key11_q, value11_q, stream11_q;
+  reg            row11_q, mask_end11_q;
+  reg [N-1:0]    active11_q;
+  reg [15:0]     dst11_q, mask11_q;
+  reg [7:0]      groups11_q;
+  reg [LW-1:0]   lane11_q, shift11_q;
+  reg [1:0]      rows11_q;
+  reg [AW-1:0]   line11_q;
+  reg [16*GROUPS-1:0] logit11_q;
+  reg [8*N-1:0]  b11_q;    // int8, or uint8 after ReLU
 
   function [7:0] sat8;
     input signed [15:0] y;
@@ -397,38 +399,38 @@ module rowvit_drain #(
 
   integer j;
   always @(posedge clk_i) begin
-    valid10_q    <= valid9_q;
-    final10_q    <= final9_q;
-    dense10_q    <= to_token || (to_hidden && dense9_q);
-    sparse10_q   <= to_hidden && !dense9_q;
-    key10_q      <= to_key;
-    value10_q    <= to_value;
-    stream10_q   <= to_stream;
-    row10_q      <= row_sel;
-    mask_end10_q <= mask_end9_q;
-    mask10_q     <= mask9_q;
-    groups10_q   <= groups9_q;
-    active10_q   <= active9;
-    lane10_q     <= lane9_q;
-    dst10_q      <= dst9_q;
-    logit10_q    <= y9[16*GROUPS-1:0];
+    valid11_q    <= valid10_q;
+    final11_q    <= final10_q;
+    dense11_q    <= to_token || (to_hidden && dense10_q);
+    sparse11_q   <= to_hidden && !dense10_q;
+    key11_q      <= to_key;
+    value11_q    <= to_value;
+    stream11_q   <= to_stream;
+    row11_q      <= row_sel;
+    mask_end11_q <= mask_end10_q;
+    mask11_q     <= mask10_q;
+    groups11_q   <= groups10_q;
+    active11_q   <= active10;
+    lane11_q     <= lane10_q;
+    dst11_q      <= dst10_q;
+    logit11_q    <= y10[16*GROUPS-1:0];
     for (j = 0; j < N; j = j + 1)
-      b10_q[8*j+:8] <= to_hidden ? relu(y9[16*j+:16], thr9_q) : sat8(y9[16*j+:16]);
+      b11_q[8*j+:8] <= to_hidden ? relu(y10[16*j+:16], thr10_q) : sat8(y10[16*j+:16]);
 
     // softmax
-    s_valid_o <= valid9_q && kind9_q == K_S;
-    s_token_o <= token9_q + lane9;
-    s_first_o <= s_first9_q && lane9_q == {LW{1'b0}};
-    s_last_o  <= s_last9_q && final9_q;
-    for (j = 0; j < N; j = j + 1) s_data_o[12*j+:12] <= sat12(y9[16*j+:16]);
+    s_valid_o <= valid10_q && kind10_q == K_S;
+    s_token_o <= token10_q + lane10;
+    s_first_o <= s_first10_q && lane10_q == {LW{1'b0}};
+    s_last_o  <= s_last10_q && final10_q;
+    for (j = 0; j < N; j = j + 1) s_data_o[12*j+:12] <= sat12(y10[16*j+:16]);
 
     // K^T: both rows into neighbouring lanes of line c; V: one row's lane of line token
-    rows10_q  <= to_key ? {rows9_q[ROWS-1], rows9_q[0]} : 2'b01;
-    shift10_q <= to_key ? token9_q[LW-1:0] : lane9_q;
-    line10_q  <= to_key ? dst9_q[AW-1:0] + {token9_q[AW-1:LW], {LW{1'b0}}} + lane9[AW-1:0]
-                        : dst9_q[AW-1:0] + token9_q[AW-1:0] + {{(AW - 1) {1'b0}}, row_sel};
+    rows11_q  <= to_key ? {rows10_q[ROWS-1], rows10_q[0]} : 2'b01;
+    shift11_q <= to_key ? token10_q[LW-1:0] : lane10_q;
+    line11_q  <= to_key ? dst10_q[AW-1:0] + {token10_q[AW-1:LW], {LW{1'b0}}} + lane10[AW-1:0]
+                        : dst10_q[AW-1:0] + token10_q[AW-1:0] + {{(AW - 1) {1'b0}}, row_sel};
     if (!rst_ni) begin
-      valid10_q <= 1'b0;
+      valid11_q <= 1'b0;
       s_valid_o <= 1'b0;
     end
   end
@@ -437,38 +439,38 @@ module rowvit_drain #(
     for (r = 0; r < ROWS; r = r + 1) begin : g_res_row
       for (g = 0; g < GROUPS; g = g + 1) begin : g_res
         localparam I = r * GROUPS + g;
-        wire signed [16:0] sum = {old9_q[16*I+15], old9_q[16*I+:16]} + {y9[16*I+15], y9[16*I+:16]};
+        wire signed [16:0] sum = {old10_q[16*I+15], old10_q[16*I+:16]} + {y10[16*I+15], y10[16*I+:16]};
         always @(posedge clk_i) begin
-          res_we_o[I] <= valid9_q && to_res && active9[I] && (!gather9_q || row_sel == r);
+          res_we_o[I] <= valid10_q && to_res && active10[I] && (!gather10_q || row_sel == r);
           res_wdata_o[16*I+:16] <= sum[16] == sum[15] ? sum[15:0] : {sum[16], {15{~sum[16]}}};
           if (!rst_ni) res_we_o[I] <= 1'b0;
         end
       end
     end
   endgenerate
-  always @(posedge clk_i) res_waddr_o <= dst9_q + lane9;
+  always @(posedge clk_i) res_waddr_o <= dst10_q + lane10;
 
-  // ---------------------------------------------------------------- stage 11: weight lines
+  // ---------------------------------------------------------------- stage 12: weight lines
   // The odd lane of a pair is less by one where the even lane is negative (rowvit_mac_pair.v).
   reg [GROUPS-1:0]    below_q;  // V: the lane before this one is negative
-  reg [16*GROUPS-1:0] pair10;
+  reg [16*GROUPS-1:0] pair11;
   integer p;
   always @*
     for (p = 0; p < GROUPS; p = p + 1) begin
       // V: the byte of either lane, as one of them is written
-      pair10[16*p+:8] = row10_q ? b10_q[8*(GROUPS+p)+:8] : b10_q[8*p+:8];
-      pair10[16*p+8+:8] = (key10_q ? b10_q[8*(GROUPS+p)+:8] : pair10[16*p+:8])
-                        - {7'd0, key10_q ? b10_q[8*p+7] : below_q[p]};
+      pair11[16*p+:8] = row11_q ? b11_q[8*(GROUPS+p)+:8] : b11_q[8*p+:8];
+      pair11[16*p+8+:8] = (key11_q ? b11_q[8*(GROUPS+p)+:8] : pair11[16*p+:8])
+                        - {7'd0, key11_q ? b11_q[8*p+7] : below_q[p]};
     end
-  assign ww_next_o = valid10_q && (key10_q || value10_q);
+  assign ww_next_o = valid11_q && (key11_q || value11_q);
   always @(posedge clk_i) begin
     for (j = 0; j < GROUPS; j = j + 1) begin
-      below_q[j]    <= pair10[16*j+7];
-      ww_valid_o[j] <= ww_next_o && j < groups10_q;
-      ww_clear_o[16*j+:16] <= ww_next_o ? ~pair10[16*j+:16] : 16'd0;
+      below_q[j]    <= pair11[16*j+7];
+      ww_valid_o[j] <= ww_next_o && j < groups11_q;
+      ww_clear_o[16*j+:16] <= ww_next_o ? ~pair11[16*j+:16] : 16'd0;
     end
-    ww_be_o   <= {{(LANES - 2) {1'b0}}, rows10_q} << shift10_q;
-    ww_line_o <= line10_q;
+    ww_be_o   <= {{(LANES - 2) {1'b0}}, rows11_q} << shift11_q;
+    ww_line_o <= line11_q;
     if (!rst_ni) ww_valid_o <= {GROUPS{1'b0}};
   end
 
@@ -479,8 +481,8 @@ module rowvit_drain #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES)
   ) u_words (
       .clk_i(clk_i), .rst_ni(rst_ni),
-      .valid_i(valid10_q), .dense_i(dense10_q), .sparse_i(sparse10_q), .active_i(active10_q),
-      .lane_i(lane10_q), .base_i(dst10_q), .data_i(b10_q),
+      .valid_i(valid11_q), .dense_i(dense11_q), .sparse_i(sparse11_q), .active_i(active11_q),
+      .lane_i(lane11_q), .base_i(dst11_q), .data_i(b11_q),
       .seg_valid_o(seg_valid), .seg_map_o(seg_map),
       .tw_valid_o(tw_valid_o), .tw_addr_o(tw_addr_o), .tw_data_o(tw_data_o)
   );
@@ -489,8 +491,8 @@ module rowvit_drain #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .DEPTH(MASK_DEPTH)
   ) u_mask (
       .clk_i(clk_i), .rst_ni(rst_ni),
-      .tile_end_i(valid10_q && sparse10_q && final10_q), .write_i(mask_end10_q), .base_i(mask10_q),
-      .groups_i(groups10_q), .seg_valid_i(seg_valid), .seg_map_i(seg_map),
+      .tile_end_i(valid11_q && sparse11_q && final11_q), .write_i(mask_end11_q), .base_i(mask11_q),
+      .groups_i(groups11_q), .seg_valid_i(seg_valid), .seg_map_i(seg_map),
       .mask_addr_i(mask_addr_i), .mask_data_o(mask_data_o)
   );
 
@@ -530,9 +532,9 @@ module rowvit_drain #(
       .GROUPS(GROUPS)
   ) u_records (
       .clk_i(clk_i), .rst_ni(rst_ni),
-      .head_valid_i(valid9_q && to_stream), .head_first_i(first9_q), .head_group_i(sub9_q),
-      .head_count_i(count9_q), .head_total_i(total9_q), .head_last_i(last9_q), .head_tag_i(tag9_q),
-      .logit_valid_i(valid10_q && stream10_q), .logit_i(logit10_q),
+      .head_valid_i(valid10_q && to_stream), .head_first_i(first10_q), .head_group_i(sub10_q),
+      .head_count_i(count10_q), .head_total_i(total10_q), .head_last_i(last10_q), .head_tag_i(tag10_q),
+      .logit_valid_i(valid11_q && stream11_q), .logit_i(logit11_q),
       .mark_i(ev_out && ev_mark), .mark_tag_i(ev_tag), .cycles_i(cycles_i), .fires_i(fires_i),
       .marking_o(marking), .room_o(room),
       .rec_valid_o(rec_valid_o), .rec_ready_i(rec_ready_i), .rec_data_o(rec_data_o),

@@ -283,9 +283,9 @@ module rowvit_norm_engine #(
   end
   wire [PW-1:0]        g_addr = nw_valid ? nw_addr : param_s[PW*(G_STAGE-1)+:PW];
   wire [PW-1:0]        b_addr = nw_valid ? nw_addr : param_s[PW*(B_STAGE-1)+:PW];
-  // A copy of en_q for these and for norm_stats.
+  // Copies of en_q for these and for norm_stats, as in rowvit_norm_lane.
   (* keep = "true" *) reg en_param_q, en_stats_q;
-  always @(posedge clk_i) {en_param_q, en_stats_q} <= {2{move_q}};
+  (* keep = "true" *) always @(posedge clk_i) {en_param_q, en_stats_q} <= {2{move_q}};
   wire [16*GROUPS-1:0] gain;
   wire [33*GROUPS-1:0] bias;
   generate

@@ -28,9 +28,10 @@ module rowvit_norm_lane (
     input  wire [33:0] high_i,
     output reg  [7:0]  y_o
 );
-  // A copy for about 250 registers each.
+  // A copy for about 250 registers each. Tools merge equal registers unless told not to: Vivado by the
+  // register's attribute, Yosys by that of the block.
   (* keep = "true" *) reg [2:0] en_q;
-  always @(posedge clk_i) en_q <= {3{move_i}};
+  (* keep = "true" *) always @(posedge clk_i) en_q <= {3{move_i}};
 
   // ---------------------------------------------------------------- 3 to 7: x * x or D * x
   reg [15:0] x3_q, factor3_q;

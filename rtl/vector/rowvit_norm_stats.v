@@ -40,6 +40,7 @@ module rowvit_norm_stats #(
   localparam S1_W = 26;  // at most 1024 channels
   localparam S2_W = 41;
   localparam V_W = 52;
+  localparam X_W = 16 + $clog2(GROUPS), SQUARE_W = 31 + $clog2(GROUPS);  // of all groups
   localparam RW = ROWS > 1 ? $clog2(ROWS) : 1;
   localparam [RW-1:0] LAST = ROWS[RW-1:0] - 1'b1;
 
@@ -49,15 +50,15 @@ module rowvit_norm_stats #(
   genvar r;
   generate
     for (r = 0; r < ROWS; r = r + 1) begin : g_row
-      reg [S1_W-1:0] x, x_q;
-      reg [S2_W-1:0] square, square_q;
+      reg [X_W-1:0]      x, x_q;
+      reg [SQUARE_W-1:0] square, square_q;
       integer g;
       always @* begin
         x = 0;
         square = 0;
         for (g = 0; g < GROUPS; g = g + 1) begin
-          x = x + {{(S1_W - 16){x_i[16*(r*GROUPS+g)+15]}}, x_i[16*(r*GROUPS+g)+:16]};
-          square = square + {{(S2_W - 31){1'b0}}, square_i[32*(r*GROUPS+g)+:31]};
+          x = x + {{(X_W - 16){x_i[16*(r*GROUPS+g)+15]}}, x_i[16*(r*GROUPS+g)+:16]};
+          square = square + {{(SQUARE_W - 31){1'b0}}, square_i[32*(r*GROUPS+g)+:31]};
         end
       end
       always @(posedge clk_i) begin
@@ -65,9 +66,10 @@ module rowvit_norm_stats #(
           x_q <= x;
           square_q <= square;
           if (x_valid_i)
-            s1_q[S1_W*r+:S1_W] <= x_q + (x_first_i ? {S1_W{1'b0}} : s1_q[S1_W*r+:S1_W]);
+            s1_q[S1_W*r+:S1_W] <= {{(S1_W - X_W){x_q[X_W-1]}}, x_q}
+                + (x_first_i ? {S1_W{1'b0}} : s1_q[S1_W*r+:S1_W]);
           if (square_valid_i)
-            s2_q[S2_W*r+:S2_W] <= square_q
+            s2_q[S2_W*r+:S2_W] <= {{(S2_W - SQUARE_W){1'b0}}, square_q}
                 + (square_first_i ? {S2_W{1'b0}} : s2_q[S2_W*r+:S2_W]);
         end
       end

@@ -25,14 +25,14 @@ REACT = 9  # an operation's dependencies are met -> its first scalar fires
 REACT_BAND = 7  # the same for a later band
 REACT_SPARSE = 13  # the same for a compressed tile
 MULTIPLY = 6  # scalar fires -> product in its accumulator
-REQUANTISE = 12  # drain's lane -> written
+REQUANTISE = 13  # drain's lane -> written
 CAPTURE = 9  # last scalar -> the shadows are complete
 BEGIN = CAPTURE - 2  # last scalar -> the drain begins, whose first lane is read two cycles later
 # A tile's last scalar may fire this long before the drain of the tile before ends. The drain decides when
 # CAPTURE - 1 lanes are left; the release takes a register, and a scalar fires at the end of a cycle.
 NEAR_END = CAPTURE - 3
-RESIDUAL_STAGE = 6  # drain's lane -> its read of the residual memory
-SCORED = 11  # drain's lane -> softmax
+RESIDUAL_STAGE = 7  # drain's lane -> its read of the residual memory
+SCORED = 12  # drain's lane -> softmax
 SOFTMAX, SOFTMAX_GROUP = 24, 5  # last S -> P and reciprocals complete, plus a cycle per token
 SCORE = 11  # per head of a pruning layer's first band, plus a cycle per token
 NORM_SUM = 10  # last channel read -> sums complete
@@ -56,4 +56,4 @@ def drain_done(groups: int) -> int:
         Of the configuration, at most `MAX_GROUPS`.
     """
     # pipeline, flush of the compressors, mask and words of all groups, which above 4 take turns for longer
-    return 21 + (8 if groups > 4 else 4) * groups
+    return 22 + (8 if groups > 4 else 4) * groups

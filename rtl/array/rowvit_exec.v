@@ -3,7 +3,7 @@
 // one set of weight lines; each is announced to the fetchers, to the issue stage and to the drain in
 // one cycle. ATTN interleaves: S of band i+1 runs while the softmax of band i does.
 // Throughput 1 tile per 2 cycles (7 in gathered bands). Latency: 5 from dependencies met to tile.
-// Resources: about 1,050 LUT, 310 FF, 1 DSP48E1 (addresses of gathered rows).
+// Resources: about 1,050 LUT, 360 FF, 1 DSP48E1 (addresses of gathered rows).
 `default_nettype none
 module rowvit_exec #(
     parameter ROWS   = 2,

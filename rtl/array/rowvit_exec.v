@@ -3,7 +3,7 @@
 // one set of weight lines; each is announced to the fetchers, to the issue stage and to the drain in
 // one cycle. ATTN interleaves: S of band i+1 runs while the softmax of band i does.
 // Throughput 1 tile per 2 cycles (7 in gathered bands). Latency: 5 from dependencies met to tile.
-// Resources: about 1,050 LUT, 310 FF, 1 DSP48E1 (addresses of gathered rows).
+// Resources: about 1,050 LUT, 360 FF, 1 DSP48E1 (addresses of gathered rows).
 `default_nettype none
 module rowvit_exec #(
     parameter ROWS   = 2,
@@ -105,12 +105,13 @@ module rowvit_exec #(
   assign tile_band_o = is_pv ? pv_band_q : band_q;
 
   // Dependencies, once met, stay so: they are registered, and known anew a cycle after a tile.
+  // Between operations the band is 0.
   wire dep_ok;
   reg  dep_q;
   rowvit_dep_check u_dep (
       .chain_i(instr_i[F_CHAIN+:N_ENGINE]), .dep_i(instr_i[F_DEPS+:16*N_ENGINE]),
       .done_i(done_i), .bands_i(bands_i),
-      .band_i (state_q == X_IDLE ? 16'd0 : band_q), .ok_o(dep_ok)
+      .band_i (band_q), .ok_o(dep_ok)
   );
 
   wire [15:0] rows_now = flags[FLAG_ONE_ROW] ? 16'd1 : flags[FLAG_SET_LIVE] ? set_rows : live_i;
@@ -142,11 +143,12 @@ module rowvit_exec #(
   assign tile_valid_o = s_go || pv_go || mm_go || state_q == X_NULL;
   wire   push         = tile_valid_o && tile_ready_i;
 
-  wire last_mm = band_q + 16'd1 >= end_q;
+  reg  last_mm_q;  // of the band that band_q was a cycle ago: MATMUL's tiles are two cycles apart
+  reg  [15:0] s_end_q;  // number of a band's last S
   wire last_pv = pv_band_q + 16'd1 == bands_q;
   wire [15:0] token_tiles = (rows_o + LANES[15:0] - 16'd1) >> LW;
   assign tile_null_o     = state_q == X_NULL;
-  assign tile_op_last_o  = tile_null_o || (is_tile && last_mm) || (is_pv && last_pv);
+  assign tile_op_last_o  = tile_null_o || (is_tile && last_mm_q) || (is_pv && last_pv);
   assign tile_shared_o   = is_tile;
   assign tile_sparse_o   = is_pv || (is_tile && flags[FLAG_SPARSE]);
   assign tile_unsigned_o = is_pv || (is_tile && flags[FLAG_UNSIGNED]);
@@ -161,9 +163,9 @@ module rowvit_exec #(
   assign tile_bank_o     = gather ? g_bank_q : {1'b1, 1'b0};
   assign tile_dst_o      = dst_q;
   assign tile_s_first_o  = token_q == 16'd0;
-  assign tile_s_last_o   = token_q + LANES[15:0] >= rows_o;
+  assign tile_s_last_o   = token_q >> LW == s_end_q;
   assign tile_token_o    = token_q;
-  assign tile_mask_end_o = mask_left_q == 16'd1 || last_mm;
+  assign tile_mask_end_o = mask_left_q == 16'd1 || last_mm_q;
   assign tile_mask_o     = mask_q;
   genvar r, g;
   generate
@@ -184,6 +186,8 @@ module rowvit_exec #(
     dep_q     <= instr_valid_i && dep_ok && !push;
     rows_q    <= rows_now;
     limit_q   <= end_now;
+    last_mm_q <= band_q + 16'd1 >= end_q;
+    s_end_q   <= (rows_o - 16'd1) >> LW;
     case (state_q)
       X_IDLE: begin
         band_q      <= 16'd0;
@@ -230,7 +234,7 @@ module rowvit_exec #(
       end
       X_TILE:
       if (push) begin
-        band_q      <= band_q + 16'd1;
+        band_q      <= last_mm_q ? 16'd0 : band_q + 16'd1;
         src_q       <= src_q + src_step;
         dst_q       <= dst_q + dst_step;
         mask_left_q <= mask_left_q - 16'd1;
@@ -238,7 +242,7 @@ module rowvit_exec #(
           mask_left_q <= mask_bands;
           mask_q      <= mask_q + mask_step;
         end
-        if (last_mm) state_q <= X_IDLE;
+        if (last_mm_q) state_q <= X_IDLE;
         else if (gather) state_q <= X_GATHER;
       end
       X_SETUP: begin  // P addresses of the groups, by addition
@@ -264,11 +268,16 @@ module rowvit_exec #(
       if (push) begin
         pv_band_q <= pv_band_q + 16'd1;
         dst_q     <= dst_q + dst_step;
-        if (last_pv) state_q <= X_IDLE;
-        else if (band_q != bands_q) state_q <= X_S;
+        if (last_pv) begin
+          band_q  <= 16'd0;
+          state_q <= X_IDLE;
+        end else if (band_q != bands_q) state_q <= X_S;
       end
       default:  // X_NULL
-      if (push) state_q <= X_IDLE;
+      if (push) begin
+        band_q  <= 16'd0;
+        state_q <= X_IDLE;
+      end
     endcase
     if (!rst_ni) begin
       state_q <= X_IDLE;

@@ -12,7 +12,7 @@ module rowvit_drain_words #(
 ) (
     input  wire                         clk_i,
     input  wire                         rst_ni,
-    // lane lane_i of every row and group that exists
+    // lane lane_i of every row and group that exists; those of a word come without a gap
     input  wire                         valid_i,
     input  wire                         dense_i,   // to plain words
     input  wire                         sparse_i,  // to compressed segments
@@ -48,7 +48,7 @@ module rowvit_drain_words #(
         localparam WORD0 = g * LANES / 8, SEG0 = g * SEGW;
         reg [55:0] bytes_q;
         always @(posedge clk_i) begin
-          if (valid_i) bytes_q <= {data_i[8*I+:8], bytes_q[55:8]};
+          bytes_q <= {data_i[8*I+:8], bytes_q[55:8]};
           if (aw_ready[I]) aw_valid_q[I] <= 1'b0;
           if (valid_i && dense_i && active_i[I] && (&lane_i[2:0])) begin
             aw_valid_q[I] <= 1'b1;

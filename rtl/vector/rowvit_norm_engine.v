@@ -242,7 +242,7 @@ module rowvit_norm_engine #(
   localparam STAGES = 22;
   localparam G_STAGE = 14, B_STAGE = 17;  // parameter memories are addressed
   localparam WORD_W = 16 + GROUPS + ROWS + 2;
-  reg [8:1]             sum_s, sum_last_s, first_s;
+  reg [9:1]             sum_s, sum_last_s, first_s;
   reg [STAGES:1]        norm_s, octet_s;
   reg [2*GROUPS-1:0]    present_s;
   reg [2:1]             square_s;
@@ -251,18 +251,18 @@ module rowvit_norm_engine #(
   wire [WORD_W-1:0]     word_in = {band_end, band_end && last_band, rows, groups, word_q};
   always @(posedge clk_i) begin
     if (en_q) begin
-      sum_s <= {sum_s[7:1], read && square_q};
+      sum_s <= {sum_s[8:1], read && square_q};
       norm_s <= {norm_s[STAGES-1:1], read && !square_q};
       octet_s <= {octet_s[STAGES-1:1], octet_end && !square_q};
-      first_s <= {first_s[7:1], first_q};
-      sum_last_s <= {sum_last_s[7:1], band_end};
+      first_s <= {first_s[8:1], first_q};
+      sum_last_s <= {sum_last_s[8:1], band_end};
       present_s <= {present_s[GROUPS-1:0], groups};
       square_s <= {square_s[1], square_q};
       param_s <= {param_s[PW*(B_STAGE-1)-1:0], param_q};
       word_s <= {word_s[WORD_W*(STAGES-1)-1:0], word_in};
     end
     if (!rst_ni) begin
-      sum_s <= 8'd0;
+      sum_s <= 9'd0;
       norm_s <= {STAGES{1'b0}};
       octet_s <= {STAGES{1'b0}};
     end
@@ -283,9 +283,6 @@ module rowvit_norm_engine #(
   end
   wire [PW-1:0]        g_addr = nw_valid ? nw_addr : param_s[PW*(G_STAGE-1)+:PW];
   wire [PW-1:0]        b_addr = nw_valid ? nw_addr : param_s[PW*(B_STAGE-1)+:PW];
-  // Copies of en_q for these and for norm_stats, as in rowvit_norm_lane.
-  (* keep = "true" *) reg en_param_q, en_stats_q;
-  (* keep = "true" *) always @(posedge clk_i) {en_param_q, en_stats_q} <= {2{move_q}};
   wire [16*GROUPS-1:0] gain;
   wire [33*GROUPS-1:0] bias;
   generate
@@ -297,11 +294,14 @@ module rowvit_norm_engine #(
       reg  [15:0] g_q;
       reg  [31:0] b_q;
       reg  [32:0] bias_q;
+      // A copy of en_q, as in rowvit_norm_lane.
+      (* keep = "true" *) reg en_group_q;
+      (* keep = "true" *) always @(posedge clk_i) en_group_q <= move_q;
       wire        write = nw_valid && nw_group == g;
       always @(posedge clk_i) begin
         if (write) g_mem_q[g_addr] <= nw_data[47:32];
         if (write) b_mem_q[b_addr] <= nw_data[31:0];
-        if (en_param_q) begin
+        if (en_group_q) begin
           g_q <= g_read;
           b_q <= b_read;
           bias_q <= {b_q[31], b_q} + {2'd0, half_q};
@@ -322,11 +322,11 @@ module rowvit_norm_engine #(
   rowvit_norm_stats #(
       .ROWS(ROWS), .GROUPS(GROUPS)
   ) u_stats (
-      .clk_i(clk_i), .rst_ni(rst_ni), .en_i(en_stats_q), .dim8_i(dim[10:3]),
+      .clk_i(clk_i), .rst_ni(rst_ni), .move_i(move_q), .dim8_i(dim[10:3]),
       .start_i(start_sum), .free_o(stats_free),
       .x_i(x), .x_valid_i(sum_s[4]), .x_first_i(first_s[4]),
-      .square_i(product), .square_valid_i(sum_s[8]), .square_first_i(first_s[8]),
-      .square_last_i(sum_last_s[8]),
+      .square_i(product), .square_valid_i(sum_s[9]), .square_first_i(first_s[9]),
+      .square_last_i(sum_last_s[9]),
       .valid_o(stats_valid), .load_s1_i(norm_s[6] && first_s[6]),
       .load_n_i(norm_s[7] && first_s[7]), .load_r_i(norm_s[8] && first_s[8]),
       .s1_o(s1), .n_o(n), .r_o(recip)

@@ -31,7 +31,7 @@ CAPTURE = 9  # last scalar -> the drain begins
 # CAPTURE lanes are left; the release takes a register, and a scalar fires at the end of a cycle.
 NEAR_END = CAPTURE - 2
 RESIDUAL_STAGE = 6  # drain's lane -> its read of the residual memory
-SOFTMAX, SOFTMAX_GROUP = 24, 5  # last S -> P and reciprocals complete, plus a cycle per token
+SOFTMAX, SOFTMAX_GROUP = 25, 5  # last S -> P and reciprocals complete, plus a cycle per token
 SCORE = 11  # per head of a pruning layer's first band, plus a cycle per token
 NORM_SUM = 8  # last channel read -> sums complete
 NORM_ROW = 36  # statistics, per row after the first

@@ -3,7 +3,7 @@
 // each instruction to its engine's queue, in order. Dependencies, which count a pass's operations,
 // become absolute: every engine's number of operations at the pass's start is added. The last slot of a
 // queued instruction is its index, for error reports. Fetching runs ahead by up to FETCHES instructions,
-// dispatching by QUEUE_DEPTH more per engine, also into the next pass.
+// dispatching by QUEUE_DEPTH + 1 more per engine, also into the next pass.
 // Throughput: one instruction per 8 cycles (64 bits per cycle). Latency: 11 cycles after the fetch.
 // Resources: about 1,450 LUT, of them 1,000 RAM, and 2,400 flip-flops.
 `default_nettype none

@@ -3,7 +3,7 @@
 // The request side turns instructions into reads and jobs, up to 32 jobs ahead, without waiting for
 // dependencies (but a gather's mask is final only when they are met). The data side waits for the
 // dependencies of each job and deals out its words. A gather requests one row per cycle and spends
-// about 6 more cycles per mask word.
+// about 7 more cycles per mask word.
 // Throughput: one 64-bit word per cycle, also from load to load. Latency: 4 cycles plus the memory's.
 // Resources (LANES = 64): about 1,030 LUT, 450 more as RAM, and 900 flip-flops.
 `default_nettype none
@@ -94,7 +94,7 @@ module rowvit_load_engine #(
 
   // ---------------------------------------------------------------- request side
   localparam S_IDLE = 4'd0, S_SIZE = 4'd1, S_CHECK = 4'd2, S_GATHER = 4'd3, S_MASK = 4'd4,
-             S_LATCH = 4'd5, S_HAD = 4'd6, S_SCAN = 4'd7, S_STOP = 4'd8;
+             S_READ = 4'd5, S_LATCH = 4'd6, S_HAD = 4'd7, S_SCAN = 4'd8, S_STOP = 4'd9;
 
   wire [1:0] kind = instr_i[F_LOAD_KIND+:2];
   wire [31:0] address = instr_i[F_LOAD_ADDRESS+:32];
@@ -136,7 +136,8 @@ module rowvit_load_engine #(
   );
 
   // Gather: mask words, and the bits of the current one that are still to be fetched.
-  reg [LANES-1:0] bits_q;
+  reg [LANES-1:0] bits_q, mask_q;
+  always @(posedge clk_i) mask_q <= mask_data_i;
   reg [15:0] mask_addr_q, had_addr_q, left_q, line_q;
   reg [31:0] word_addr_q;
   wire [LANES-1:0] lowest = bits_q & (~bits_q + 1'b1);
@@ -147,18 +148,23 @@ module rowvit_load_engine #(
   // A found row goes through two registers: its bit, and its index, where its address is multiplied out.
   reg lowest_valid_q, found_q;
   reg [LANES-1:0] lowest_q;
-  reg [LW-1:0] lowest_index, found_index_q;
+  wire [LW-1:0] lowest_index;
+  reg [LW-1:0] found_index_q;
   wire found_free = !found_q || next_free;
   wire lowest_free = !lowest_valid_q || found_free;
   wire find = state_q == S_SCAN && bits_q != 0 && lowest_free;
   wire scanned = bits_q == 0 && !lowest_valid_q && !found_q;
-  integer b;
-  always @* begin
-    lowest_index = 0;
-    for (b = 0; b < LANES; b = b + 1)
-      if (lowest_q[b]) lowest_index = lowest_index | b[LW-1:0];
-  end
-  wire [LW+GW-1:0] found_lines = found_index_q * groups;
+  genvar k, b;
+  generate
+    for (k = 0; k < LW; k = k + 1) begin : g_index
+      wire [LANES-1:0] those;
+      for (b = 0; b < LANES; b = b + 1) begin : g_bit
+        assign those[b] = ((b >> k) & 1) == 1 && lowest_q[b];
+      end
+      assign lowest_index[k] = |those;
+    end
+  endgenerate
+  reg [LW+GW-1:0] found_lines;
 
   wire range_error = state_q == S_CHECK && end_q > {1'b0, length_i};
   wire dead = {16'b0, band0} * ROWS >= {16'b0, live_i};
@@ -184,7 +190,8 @@ module rowvit_load_engine #(
                else if (next_free) state_q <= S_IDLE;
       S_GATHER: if (gather_ok_q && !dead) state_q <= S_MASK;
                 else if (dead_issue) state_q <= S_IDLE;
-      S_MASK: state_q <= S_LATCH;
+      S_MASK: state_q <= S_READ;
+      S_READ: state_q <= S_LATCH;
       S_LATCH: state_q <= rest_only ? S_HAD : S_SCAN;
       S_HAD: state_q <= S_SCAN;
       S_SCAN: if (close_issue) state_q <= S_IDLE;
@@ -204,8 +211,11 @@ module rowvit_load_engine #(
   integer g;
   always @* begin
     lines = 0;
-    for (g = 0; g < GW; g = g + 1)
+    found_lines = 0;
+    for (g = 0; g < GW; g = g + 1) begin
       if (groups[g]) lines = lines + ({{GW{1'b0}}, rows} << g);
+      if (groups[g]) found_lines = found_lines + ({{GW{1'b0}}, found_index_q} << g);
+    end
     res_words = 0;
     for (g = 0; g < 8; g = g + 1)
       if (((RES_FACTOR >> g) & 1) == 1) res_words = res_words + ({16'b0, res_rows} << g);
@@ -234,8 +244,8 @@ module rowvit_load_engine #(
         line_q <= dst;
         word_addr_q <= address;
       end
-      S_LATCH: bits_q <= mask_data_i & tail;
-      S_HAD: bits_q <= bits_q & ~mask_data_i;
+      S_LATCH: bits_q <= mask_q & tail;
+      S_HAD: bits_q <= bits_q & ~mask_q;
       S_SCAN: begin
         if (find) begin
           bits_q <= rest;
@@ -290,7 +300,7 @@ module rowvit_load_engine #(
   assign req_valid_o = next_valid_q && next_read_q && jobs_ready;
   assign req_addr_o = base_i + {32'b0, next_addr_q};
   assign req_bytes_o = next_bytes_q;
-  assign mask_addr_o = state_q == S_LATCH ? had_addr_q : mask_addr_q;
+  assign mask_addr_o = state_q == S_READ ? had_addr_q : mask_addr_q;
   always @(posedge clk_i) begin
     w2_fetched_o <= {15'b0, find};
     w2_rows_o <= close_issue && !rest_only ? rows : 16'd0;
@@ -360,7 +370,7 @@ module rowvit_load_engine #(
   // ---------------------------------------------------------------- data side
   // The dependencies of the job at the head are checked while the current one is under way.
   wire head_ok;
-  reg head_ok_q;
+  reg head_ok_q, blocked_q;
   rowvit_dep_check u_job_dep (
       .chain_i(job_deps[DEP_W-1-:N_ENGINE]),
       .dep_i(job_deps[0+:16*N_ENGINE]),
@@ -372,7 +382,8 @@ module rowvit_load_engine #(
 
   always @(posedge clk_i) begin
     head_ok_q <= job_valid && head_ok && !job_ready;
-    if (!rst_ni) head_ok_q <= 1'b0;
+    blocked_q <= job_valid && !head_ok;
+    if (!rst_ni) {head_ok_q, blocked_q} <= 2'b00;
   end
 
   // Current job, and where the next word goes.
@@ -404,7 +415,8 @@ module rowvit_load_engine #(
   wire group_end = word_end && group_q == last_group;
   // A norm load counts words in row_q, which may end inside a group; a parameter load is one row.
   wire row_step = is_norm || group_end;
-  wire job_end = row_step && (cur_kind_q == LOADKIND_PARAM || row_q == cur_rows_q - 1'b1);
+  reg last_row_q;
+  wire job_end = row_step && (cur_kind_q == LOADKIND_PARAM || last_row_q);
 
   // Other kinds than weights wait until all lines are written, so that operations complete in order.
   wire held = rw_valid_o && !rw_ready_i;
@@ -434,11 +446,15 @@ module rowvit_load_engine #(
       word_q <= 0;
       group_q <= 0;
       row_q <= 0;
+      last_row_q <= job_rows == 16'd1;
       index_q <= 0;
     end else if (take) begin
       word_q <= word_end ? {LW{1'b0}} : word_q + 1'b1;
       if (word_end) group_q <= group_end ? {GW{1'b0}} : group_q + 1'b1;
-      if (row_step) row_q <= row_q + 1'b1;
+      if (row_step) begin
+        row_q <= row_q + 1'b1;
+        last_row_q <= row_q == cur_rows_q - 16'd2;
+      end
       // Norm: first index of the lane tile.
       if (group_end) index_q <= index_q + LANES_16;
     end
@@ -547,7 +563,7 @@ module rowvit_load_engine #(
   assign busy_o = state_q != S_IDLE || next_valid_q || front_valid || job_valid || cur_valid_q || line_valid
       || word_valid_q;
   assign wait_o = !cur_valid_q
-      && ((job_valid && !head_ok) || (!job_valid && state_q == S_GATHER && !gather_ok_q));
+      && (blocked_q || (!job_valid && state_q == S_GATHER && !gather_ok_q));
 endmodule
 
 `default_nettype wire

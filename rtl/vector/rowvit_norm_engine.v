@@ -4,7 +4,7 @@
 // band, pass 2 normalises it; both read the residual memory, one address per cycle, and take turns:
 // pass 1 of the next band runs while norm_stats works on the sums of this one.
 // Throughput: 2 * addresses + 2 cycles per band (at least 36 * ROWS + 60), addresses being
-// LANES * ceil(dim / (LANES * GROUPS)). Latency of the first band: 2 * addresses + 153.
+// LANES * ceil(dim / (LANES * GROUPS)). Latency of the first band: 2 * addresses + 155.
 // Resources at 2 x 3 x 64, 768 channels, 2 slots: about 6.4k LUT, 5.1k FF, no DSP48.
 `default_nettype none
 

@@ -136,19 +136,20 @@ module rowvit_exec #(
   assign src_addr_o = {band_q[14:0], 1'b1, band_q[14:0], 1'b0};
 
   // ---------------------------------------------------------------- the tile announced
-  wire row1_exists = {tile_band_o[14:0], 1'b1} < rows_o;
+  // About the band of a cycle ago: a tile of another band comes two cycles after the one before it.
+  reg         row1_q, pv_row1_q, last_pv_q, pv_go_q;
+  wire row1_exists = is_pv ? pv_row1_q : row1_q;
   wire s_go    = is_s && (token_q != 16'd0 || dep_q);
-  wire pv_go   = is_pv && softmax_bands_i > pv_band_q;
+  wire pv_go   = is_pv && pv_go_q;
   wire mm_go   = is_tile && dep_q;
   assign tile_valid_o = s_go || pv_go || mm_go || state_q == X_NULL;
   wire   push         = tile_valid_o && tile_ready_i;
 
   reg  last_mm_q;  // of the band that band_q was a cycle ago: MATMUL's tiles are two cycles apart
   reg  [15:0] s_end_q;  // number of a band's last S
-  wire last_pv = pv_band_q + 16'd1 == bands_q;
   wire [15:0] token_tiles = (rows_o + LANES[15:0] - 16'd1) >> LW;
   assign tile_null_o     = state_q == X_NULL;
-  assign tile_op_last_o  = tile_null_o || (is_tile && last_mm_q) || (is_pv && last_pv);
+  assign tile_op_last_o  = tile_null_o || (is_tile && last_mm_q) || (is_pv && last_pv_q);
   assign tile_shared_o   = is_tile;
   assign tile_sparse_o   = is_pv || (is_tile && flags[FLAG_SPARSE]);
   assign tile_unsigned_o = is_pv || (is_tile && flags[FLAG_UNSIGNED]);
@@ -187,6 +188,10 @@ module rowvit_exec #(
     rows_q    <= rows_now;
     limit_q   <= end_now;
     last_mm_q <= band_q + 16'd1 >= end_q;
+    last_pv_q <= pv_band_q + 16'd1 == bands_q;
+    row1_q    <= {band_q[14:0], 1'b1} < rows_o;
+    pv_row1_q <= {pv_band_q[14:0], 1'b1} < rows_o;
+    pv_go_q   <= softmax_bands_i > pv_band_q && !push;
     s_end_q   <= (rows_o - 16'd1) >> LW;
     case (state_q)
       X_IDLE: begin
@@ -268,7 +273,7 @@ module rowvit_exec #(
       if (push) begin
         pv_band_q <= pv_band_q + 16'd1;
         dst_q     <= dst_q + dst_step;
-        if (last_pv) begin
+        if (last_pv_q) begin
           band_q  <= 16'd0;
           state_q <= X_IDLE;
         end else if (band_q != bands_q) state_q <= X_S;

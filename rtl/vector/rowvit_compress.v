@@ -62,7 +62,7 @@ module rowvit_compress #(
   wire has_word = read_q != (closed_q ? closed_end_q : write_q);
   wire pop = out_valid_o && out_ready_i;
   wire pop_bitmap = pop && !has_word;
-  wire open = push && lane_q == 0;
+  wire between = lane_q == 0;  // no segment is open; the next one opens with in_base_i of that cycle
 
   wire [63:0] word;
   genvar i;
@@ -93,7 +93,6 @@ module rowvit_compress #(
 
   always @(posedge clk_i) begin
     if (push) begin
-      if (open) base_q <= in_base_i;
       bitmap_q <= {keep, bitmap_q[LANES-1:2]};
       if (last) begin
         closed_bitmap_q <= {keep, bitmap_q};
@@ -105,8 +104,9 @@ module rowvit_compress #(
       byte_q <= word_end ? 3'd0 : byte_q + {2'd0, keep};
     end
     if (pop && has_word) read_q <= read_q + 1'b1;
+    if (between) base_q <= in_base_i;
     // The words of a segment are next when it opens, or when the one before it has left.
-    if (pop_bitmap || (open && !closed_q)) addr_q <= (open ? in_base_i : base_q) + 16'd1;
+    if (pop_bitmap || (between && !closed_q)) addr_q <= (between ? in_base_i : base_q) + 16'd1;
     else if (pop) addr_q <= addr_q + 16'd1;
     closed_q <= (push && last) || (closed_q && !pop_bitmap);
     seg_valid_o <= push && last;

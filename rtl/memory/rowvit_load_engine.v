@@ -164,7 +164,8 @@ module rowvit_load_engine #(
       assign lowest_index[k] = |those;
     end
   endgenerate
-  reg [LW+GW-1:0] found_lines;
+  // groups * index: the first two bits of groups with the index, the others after it.
+  reg [LW+GW-1:0] lowest_lines, found_lines, found_lines_q;
 
   wire range_error = state_q == S_CHECK && end_q > {1'b0, length_i};
   wire dead = {16'b0, band0} * ROWS >= {16'b0, live_i};
@@ -211,10 +212,12 @@ module rowvit_load_engine #(
   integer g;
   always @* begin
     lines = 0;
-    found_lines = 0;
+    lowest_lines = 0;
+    found_lines = found_lines_q;
     for (g = 0; g < GW; g = g + 1) begin
       if (groups[g]) lines = lines + ({{GW{1'b0}}, rows} << g);
-      if (groups[g]) found_lines = found_lines + ({{GW{1'b0}}, found_index_q} << g);
+      if (groups[g] && g < 2) lowest_lines = lowest_lines + ({{GW{1'b0}}, lowest_index} << g);
+      if (groups[g] && g >= 2) found_lines = found_lines + ({{GW{1'b0}}, found_index_q} << g);
     end
     res_words = 0;
     for (g = 0; g < 8; g = g + 1)
@@ -273,6 +276,7 @@ module rowvit_load_engine #(
   always @(posedge clk_i) begin
     if (lowest_free) lowest_q <= lowest;
     if (found_free) found_index_q <= lowest_index;
+    if (found_free) found_lines_q <= lowest_lines;
   end
 
   always @(posedge clk_i) begin

@@ -175,8 +175,14 @@ module rowvit_recv #(
   assign tw_addr_o = out_addr_q;
   assign tw_data_o = out_data_q;
   assign word_o = in_valid && in_ready;
-  assign error_valid_o = step && bad;
-  assign error_code_o = in_last ? ERROR_STREAM_SHORT : ERROR_STREAM_LONG;
+  reg error_q, short_q;
+  always @(posedge clk_i) begin
+    error_q <= step && bad;
+    short_q <= in_last;
+    if (!rst_ni) error_q <= 1'b0;
+  end
+  assign error_valid_o = error_q;
+  assign error_code_o = short_q ? ERROR_STREAM_SHORT : ERROR_STREAM_LONG;
   assign error_info_o = {8'b0, instr_i[F_INDEX+:16]};
 endmodule
 

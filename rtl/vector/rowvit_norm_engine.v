@@ -240,7 +240,7 @@ module rowvit_norm_engine #(
   // ---------------------------------------------------------------- alongside the lanes: stages 1 to 22
   // Stage s of a pipe is its slice s. A read enters stage 1; en_q moves all stages.
   localparam STAGES = 22;
-  localparam G_STAGE = 14, B_STAGE = 17;  // parameter memories are addressed
+  localparam G_STAGE = 13, B_STAGE = 16;  // parameter memories are addressed
   localparam WORD_W = 16 + GROUPS + ROWS + 2;
   reg [9:1]             sum_s, sum_last_s, first_s;
   reg [STAGES:1]        norm_s, octet_s;
@@ -271,43 +271,43 @@ module rowvit_norm_engine #(
   // ---------------------------------------------------------------- parameters
   // Single port memories: the pipeline stalls in a cycle that writes.
   localparam NW = 1 + 8 + PW + 48;
-  reg  [NW-1:0] nw1_q, nw2_q;
+  reg  [NW-1:0] nw1_q;
+  reg  [56:0]   nw2_q;
   wire          nw_valid;
   wire [7:0]    nw_group;
-  wire [PW-1:0] nw_addr;
   wire [47:0]   nw_data;
-  assign {nw_valid, nw_group, nw_addr, nw_data} = nw2_q;
+  assign {nw_valid, nw_group, nw_data} = nw2_q;
   always @(posedge clk_i) begin
     nw1_q <= {nw_valid_i, nw_group_i, slot_base(nw_slot_i) + nw_index_i[PW-1:0], nw_data_i};
-    nw2_q <= nw1_q;
+    nw2_q <= {nw1_q[NW-1-:9], nw1_q[47:0]};
   end
-  wire [PW-1:0]        g_addr = nw_valid ? nw_addr : param_s[PW*(G_STAGE-1)+:PW];
-  wire [PW-1:0]        b_addr = nw_valid ? nw_addr : param_s[PW*(B_STAGE-1)+:PW];
+  // Addresses of the next cycle; after a write, again that of the stage.
+  wire nw_next = nw1_q[NW-1];
+  wire [PW-1:0] g_addr_d = nw_next ? nw1_q[48+:PW] : param_s[PW*(en_q ? G_STAGE - 2 : G_STAGE - 1)+:PW];
+  wire [PW-1:0] b_addr_d = nw_next ? nw1_q[48+:PW] : param_s[PW*(en_q ? B_STAGE - 2 : B_STAGE - 1)+:PW];
   wire [16*GROUPS-1:0] gain;
   wire [33*GROUPS-1:0] bias;
   generate
     for (g = 0; g < GROUPS; g = g + 1) begin : g_param
-      (* ram_style = "distributed" *) reg [15:0] g_mem_q [0:PARAM_DEPTH-1];
-      (* ram_style = "distributed" *) reg [31:0] b_mem_q [0:PARAM_DEPTH-1];
-      wire [15:0] g_read = g_mem_q[g_addr];
-      wire [31:0] b_read = b_mem_q[b_addr];
-      reg  [15:0] g_q;
-      reg  [31:0] b_q;
-      reg  [32:0] bias_q;
-      // A copy of en_q, as in rowvit_norm_lane.
+      // Copies of en_q, as in rowvit_norm_lane, and of the addresses.
       (* keep = "true" *) reg en_group_q;
       (* keep = "true" *) always @(posedge clk_i) en_group_q <= move_q;
+      (* keep = "true" *) reg [PW-1:0] g_addr_q;
+      (* keep = "true" *) always @(posedge clk_i) g_addr_q <= g_addr_d;
+      (* keep = "true" *) reg [PW-1:0] b_addr_q;
+      (* keep = "true" *) always @(posedge clk_i) b_addr_q <= b_addr_d;
       wire        write = nw_valid && nw_group == g;
-      always @(posedge clk_i) begin
-        if (write) g_mem_q[g_addr] <= nw_data[47:32];
-        if (write) b_mem_q[b_addr] <= nw_data[31:0];
-        if (en_group_q) begin
-          g_q <= g_read;
-          b_q <= b_read;
-          bias_q <= {b_q[31], b_q} + {2'd0, half_q};
-        end
-      end
-      assign gain[16*g+:16] = g_q;
+      wire [31:0] b_read;
+      reg  [32:0] bias_q;
+      rowvit_lut_ram #(.WIDTH(16), .DEPTH(PARAM_DEPTH)) u_gain (
+          .clk_i(clk_i), .en_i(en_group_q), .we_i(write), .addr_i(g_addr_q),
+          .wdata_i(nw_data[47:32]), .rdata_o(gain[16*g+:16])
+      );
+      rowvit_lut_ram #(.WIDTH(32), .DEPTH(PARAM_DEPTH)) u_bias (
+          .clk_i(clk_i), .en_i(en_group_q), .we_i(write), .addr_i(b_addr_q),
+          .wdata_i(nw_data[31:0]), .rdata_o(b_read)
+      );
+      always @(posedge clk_i) if (en_group_q) bias_q <= {b_read[31], b_read} + {2'd0, half_q};
       assign bias[33*g+:33] = bias_q;
     end
   endgenerate
@@ -360,6 +360,12 @@ module rowvit_norm_engine #(
   reg [15:0]      hold_addr_q; // of group 0
   reg             hold_band_q, hold_op_q;
   wire [N-1:0]    taken;
+  // A value of pass 2 leaves in this cycle, and an octet ends: known a cycle ahead, a copy for each lane.
+  wire            out_d = rst_ni && move_q && norm_s[en_q ? STAGES-1 : STAGES];
+  wire            end_d = rst_ni && move_q && octet_s[en_q ? STAGES-1 : STAGES];
+  wire [N-1:0]    out_now, end_now;
+  rowvit_copies #(.N(N)) u_out (.clk_i(clk_i), .d_i(out_d), .q_o(out_now));
+  rowvit_copies #(.N(N)) u_end (.clk_i(clk_i), .d_i(end_d), .q_o(end_now));
   wire            holding = |held_q;
   wire            emptied = holding && (held_q & ~taken) == 0;
   assign move_d = run_q && !nw_valid_i && !(holding && end_soon);
@@ -374,13 +380,13 @@ module rowvit_norm_engine #(
     en_q <= move_q;
     held_q <= held_q & ~taken;
     for (i = 0; i < N; i = i + 1) begin
-      if (en_q && norm_s[STAGES]) pack_q[56*i+:56] <= {y[8*i+:8], pack_q[56*i+8+:48]};
-      if (en_q && end_out) begin
+      if (out_now[i]) pack_q[56*i+:56] <= {y[8*i+:8], pack_q[56*i+8+:48]};
+      if (end_now[i]) begin
         hold_q[64*i+:64] <= {y[8*i+:8], pack_q[56*i+:56]};
         held_q[i] <= word_out[16 + i % GROUPS] && word_out[16 + GROUPS + i / GROUPS];
       end
     end
-    if (en_q && end_out) begin
+    if (end_now[0]) begin
       hold_addr_q <= word_out[15:0];
       {hold_band_q, hold_op_q} <= word_out[WORD_W-1-:2];
     end

@@ -186,6 +186,21 @@ class Netlist:
             return self.names[outputs[0]]
         return place(name)
 
+    def describe(self, net: int) -> str:
+        """The net's name or, without one, the names of what makes it."""
+        if net in self.names:
+            return f"`{plain(self.names[net])}`"
+        _, driver = self.before[net]
+        cell = self.cells[driver]
+        inputs = {
+            plain(self.names[bit])
+            for port, bits in cell["connections"].items()
+            if cell["port_directions"][port] == "input"
+            for bit in bits
+            if bit in self.names
+        }
+        return f"{cell['type']} of {', '.join(f'`{name}`' for name in sorted(inputs)) or 'unnamed nets'}"
+
     def fan_out(self) -> Counter[int]:
         """Pins that each net drives, clocks left out."""
         found: Counter[int] = Counter()
@@ -279,10 +294,10 @@ def main(
     many: dict[str, int] = {}
     for net, pins in netlist.fan_out().items():
         if pins > loads:
-            name = plain(netlist.names.get(net, "unnamed"))
+            name = netlist.describe(net)
             many[name] = max(pins, many.get(name, 0))
     for name, pins in sorted(many.items(), key=lambda item: -item[1]):
-        print(f"| {pins:,} | `{name}` |")
+        print(f"| {pins:,} | {name} |")
     print()
     missing = unregistered(module)
     for (what, where), count in sorted(missing.items()):

@@ -74,36 +74,56 @@ module rowvit_core #(  // as in rowvit_top
   localparam BANK_W = $clog2(ROWS);
 
   // ---------------------------------------------------------------- run state and errors
-  reg  run_q;
+  // Start and resets go through a register; what they clear is cleared by a copy for each block.
+  localparam C_CORE = 0, C_DISPATCH = 1, C_LOAD = 2, C_EXEC = 3, C_ISSUE = 4, C_DRAIN = 5, C_SOFTMAX = 6,
+             C_SELECT = 7, C_NORM = 8, C_RECV = 9, C_TOKENS = 10, C_COUNTERS = 11, C_FETCH = 13,
+             N_CLEAR = C_FETCH + N;
+  wire [N_CLEAR-1:0] clear;
+  rowvit_copies #(
+      .N(N_CLEAR)
+  ) u_clear (
+      .clk_i(clk_i), .d_i(!rst_ni || start_i || reset_i), .q_o(clear)
+  );
+  reg  start_q, stop_q, run_q, error_q;
+  reg  [7:0]  error_code_q;
+  reg  [23:0] error_info_q;
   reg  [15:0] images_left_q;
-  wire clear = !rst_ni || start_i || reset_i;
-  assign reader_clear_o = clear;
-  assign busy_o = run_q;
-  assign image_done_o = m_axis_tvalid && m_axis_tready && m_axis_tlast;
+  assign reader_clear_o = clear[C_CORE];
+  assign busy_o = (run_q && !stop_q) || start_q || error_q;
+  assign image_done_o = m_axis_tvalid && m_axis_tready && m_axis_tlast && !stop_q;
 
   wire        dispatch_error, load_error, recv_error, watchdog_error;
   wire [7:0]  dispatch_code, load_code, recv_code;
   wire [23:0] dispatch_info, load_info, recv_info;
-  assign error_valid_o = run_q && (dispatch_error || load_error || reader_error_i || recv_error
-                                   || watchdog_error);
-  assign error_code_o = dispatch_error ? dispatch_code
-                      : load_error ? load_code
-                      : reader_error_i ? ERROR_AXI_READ[7:0]
-                      : recv_error ? recv_code : ERROR_WATCHDOG[7:0];
-  assign error_info_o = dispatch_error ? dispatch_info : load_error ? load_info
-                      : recv_error ? recv_info : 24'd0;
+  assign error_valid_o = error_q;
+  assign error_code_o = error_code_q;
+  assign error_info_o = error_info_q;
 
   always @(posedge clk_i) begin
+    error_q <= run_q && !error_q && (dispatch_error || load_error || reader_error_i || recv_error
+                                     || watchdog_error);
+    error_code_q <= dispatch_error ? dispatch_code
+                  : load_error ? load_code
+                  : reader_error_i ? ERROR_AXI_READ[7:0]
+                  : recv_error ? recv_code : ERROR_WATCHDOG[7:0];
+    error_info_q <= dispatch_error ? dispatch_info : load_error ? load_info
+                  : recv_error ? recv_info : 24'd0;
+    if (clear[C_CORE] || reset_i) error_q <= 1'b0;
+  end
+
+  always @(posedge clk_i) begin
+    start_q <= start_i;
+    stop_q  <= !rst_ni || reset_i;
     if (image_done_o) begin
       images_left_q <= images_left_q - 16'd1;
       if (images_left_q == 16'd1) run_q <= 1'b0;
     end
-    if (error_valid_o) run_q <= 1'b0;
-    if (start_i) begin
+    if (error_q) run_q <= 1'b0;
+    if (start_q) begin
       run_q         <= images_i != 16'd0;
       images_left_q <= images_i;
     end
-    if (!rst_ni || reset_i) run_q <= 1'b0;
+    if (stop_q) run_q <= 1'b0;
   end
 
   // ---------------------------------------------------------------- progress
@@ -133,8 +153,8 @@ module rowvit_core #(  // as in rowvit_top
   rowvit_dispatch #(
       .CONFIG_HASH(CONFIG_HASH)
   ) u_dispatch (
-      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear),
-      .start_i(start_i), .base_i(base_i), .program_i(program_i), .length_i(length_i),
+      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear[C_DISPATCH]),
+      .start_i(start_q), .base_i(base_i), .program_i(program_i), .length_i(length_i),
       .images_i(images_i),
       .req_valid_o(req0_valid_o), .req_ready_i(req0_ready_i), .req_addr_o(req0_addr_o),
       .req_bytes_o(req0_bytes_o),
@@ -164,7 +184,7 @@ module rowvit_core #(  // as in rowvit_top
   rowvit_load_engine #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES)
   ) u_load (
-      .clk_i(clk_i), .rst_ni(!clear),
+      .clk_i(clk_i), .rst_ni(!clear[C_LOAD]),
       .instr_valid_i(q_load_valid), .instr_ready_o(q_load_ready), .instr_i(q_load),
       .done_i(done), .bands_i(bands), .base_i(base_i), .length_i(length_i), .live_i(live_o),
       .req_valid_o(req1_valid_o), .req_ready_i(req1_ready_i), .req_addr_o(req1_addr_o),
@@ -202,7 +222,7 @@ module rowvit_core #(  // as in rowvit_top
   rowvit_exec #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .BANK_W(BANK_W)
   ) u_exec (
-      .clk_i(clk_i), .rst_ni(!clear),
+      .clk_i(clk_i), .rst_ni(!clear[C_EXEC]),
       .instr_valid_i(q_exec_valid), .instr_ready_o(q_exec_ready), .instr_i(q_exec),
       .done_i(done), .bands_i(bands),
       .live_i(live_o), .set_live_o(set_live), .set_live_rows_o(set_live_rows),
@@ -235,7 +255,7 @@ module rowvit_core #(  // as in rowvit_top
         rowvit_fetch #(
             .LANES(LANES), .BANK_W(BANK_W)
         ) u_fetch (
-            .clk_i(clk_i), .rst_ni(!clear),
+            .clk_i(clk_i), .rst_ni(!clear[C_FETCH+I]),
             .cmd_valid_i(mine), .cmd_ready_o(fetch_ready[I]),
             .cmd_sparse_i(tile_sparse), .cmd_unsigned_i(tile_unsigned),
             .cmd_bank_i(tile_bank[BANK_W*r+:BANK_W]), .cmd_addr_i(tile_addr[16*I+:16]),
@@ -263,26 +283,49 @@ module rowvit_core #(  // as in rowvit_top
   wire [3:0]            ffn2_nonzeros;
 
   // Weight writes: the drain (K^T, V) goes first, a loaded line waits. The drain's line is all ones
-  // but for the bits that it clears.
-  reg               line_valid_q;
-  reg [7:0]         line_group_q;
-  reg [AW-1:0]      line_q;
-  reg [8*LANES-1:0] line_data_q;
-  assign ww_ready = !dw_next;
+  // but for the bits that it clears; it waits a cycle for what announces it, which goes to many registers.
+  // (The tile counts as complete much later.)
+  localparam PARTS = 4;
+  wire [PARTS:0]        ones;
+  reg  [GROUPS-1:0]     dw_valid_q;
+  reg  [AW-1:0]         dw_line_q;
+  reg  [LANES-1:0]      dw_be_q;
+  reg  [16*GROUPS-1:0]  dw_clear_q;
+  reg                   line_valid_q;
+  reg  [7:0]            line_group_q;
+  reg  [AW-1:0]         line_q;
+  reg  [8*LANES-1:0]    line_data_q;
+  rowvit_copies #(
+      .N(PARTS + 1)
+  ) u_ones (
+      .clk_i(clk_i), .d_i(dw_next), .q_o(ones)
+  );
+  assign ww_ready = !ones[PARTS];
   always @(posedge clk_i) begin
-    line_valid_q <= ww_valid && !dw_next;
+    dw_valid_q   <= dw_valid;
+    dw_line_q    <= dw_line;
+    dw_be_q      <= dw_be;
+    dw_clear_q   <= dw_clear;
+    line_valid_q <= ww_valid && !ones[PARTS];
     line_group_q <= ww_group;
     line_q       <= ww_line[AW-1:0];
-    if (dw_next) line_data_q <= {8 * LANES{1'b1}};
-    else line_data_q <= ww_data;
-    if (clear) line_valid_q <= 1'b0;
+    if (clear[C_CORE]) begin
+      dw_valid_q   <= {GROUPS{1'b0}};
+      line_valid_q <= 1'b0;
+    end
   end
+  generate
+    for (g = 0; g < PARTS; g = g + 1) begin : g_line
+      localparam W = 8 * LANES / PARTS;
+      always @(posedge clk_i) line_data_q[W*g+:W] <= ones[g] ? {W{1'b1}} : ww_data[W*g+:W];
+    end
+  endgenerate
   generate
     for (g = 0; g < GROUPS; g = g + 1) begin : g_wwrite
       localparam [7:0] G = g;
-      assign iw_valid[g] = dw_valid[g] || (line_valid_q && line_group_q == G);
-      assign iw_line[AW*g+:AW] = dw_valid[g] ? dw_line : line_q;
-      assign iw_be[LANES*g+:LANES] = dw_valid[g] ? dw_be : {LANES{1'b1}};
+      assign iw_valid[g] = dw_valid_q[g] || (line_valid_q && line_group_q == G);
+      assign iw_line[AW*g+:AW] = dw_valid_q[g] ? dw_line_q : line_q;
+      assign iw_be[LANES*g+:LANES] = dw_valid_q[g] ? dw_be_q : {LANES{1'b1}};
     end
   endgenerate
 
@@ -290,7 +333,7 @@ module rowvit_core #(  // as in rowvit_top
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .WEIGHT_DEPTH(WEIGHT_DEPTH), .AW(AW),
       .USE_DSP(USE_DSP)
   ) u_issue (
-      .clk_i(clk_i), .rst_ni(!clear),
+      .clk_i(clk_i), .rst_ni(!clear[C_ISSUE]),
       .tile_valid_i(tile_push), .tile_ready_o(issue_ready), .tile_null_i(tile_null),
       .tile_op_last_i(tile_op_last), .tile_shared_i(tile_shared), .tile_sparse_i(tile_sparse),
       .tile_pv_i(tile_pv), .tile_wbase_i(tile_wbase), .tile_groups_i(tile_groups),
@@ -298,7 +341,7 @@ module rowvit_core #(  // as in rowvit_top
       .x_valid_i(x_valid), .x_ready_o(x_ready), .x_data_i(x_data), .x_idx_i(x_idx),
       .x_last_i(x_last),
       .wr_valid_i(iw_valid), .wr_line_i(iw_line), .wr_be_i(iw_be), .wr_data_i(line_data_q),
-      .wr_clear_i(dw_clear),
+      .wr_clear_i(dw_clear_q),
       .captured_o(captured), .release_i(shadow_release), .shadow_o(shadow),
       .op_done_o(exec_done), .fire_any_o(fire_any), .fires_o(fires),
       .ffn2_nonzeros_o(ffn2_nonzeros), .pv_nonzeros_o(pv_nonzeros),
@@ -306,7 +349,7 @@ module rowvit_core #(  // as in rowvit_top
   );
   always @(posedge clk_i) begin
     if (exec_done) done_exec <= done_exec + 16'd1;
-    if (clear) done_exec <= 16'd0;
+    if (clear[C_CORE]) done_exec <= 16'd0;
   end
 
   // ---------------------------------------------------------------- drain
@@ -328,7 +371,7 @@ module rowvit_core #(  // as in rowvit_top
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .AW(AW), .PARAM_SLOTS(PARAM_SLOTS),
       .MASK_DEPTH(MASK_DEPTH), .BANK_W(BANK_W)
   ) u_drain (
-      .clk_i(clk_i), .rst_ni(!clear),
+      .clk_i(clk_i), .rst_ni(!clear[C_DRAIN]),
       .tile_valid_i(tile_push), .tile_ready_o(drain_ready), .tile_null_i(tile_null),
       .tile_op_last_i(tile_op_last), .tile_pv_i(tile_pv), .tile_s_i(tile_s),
       .tile_groups_i(tile_groups), .tile_rows_i(tile_rows), .tile_band_i(tile_band),
@@ -363,7 +406,7 @@ module rowvit_core #(  // as in rowvit_top
   rowvit_softmax #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .MAX_TOKENS(MAX_TOKENS)
   ) u_softmax (
-      .clk_i(clk_i), .rst_ni(!clear),
+      .clk_i(clk_i), .rst_ni(!clear[C_SOFTMAX]),
       .op_start_i(attn_start), .cfg_live_i(rows), .cfg_groups_i(q_exec[F_ATTN_GROUPS+:8]),
       .cfg_p_base_i(q_exec[F_ATTN_P_BASE+:16]), .cfg_p_stride_i(q_exec[F_ATTN_P_STRIDE+:16]),
       .cfg_score_i(q_exec[F_FLAGS+FLAG_SCORE]), .cfg_score_clear_i(q_exec[F_FLAGS+FLAG_SCORE_CLEAR]),
@@ -380,7 +423,7 @@ module rowvit_core #(  // as in rowvit_top
   rowvit_select #(
       .ROWS(ROWS), .MAX_TOKENS(MAX_TOKENS)
   ) u_select (
-      .clk_i(clk_i), .rst_ni(!clear),
+      .clk_i(clk_i), .rst_ni(!clear[C_SELECT]),
       .instr_valid_i(q_select_valid), .instr_ready_o(q_select_ready), .instr_i(q_select),
       .done_i(done), .bands_i(bands),
       .set_live_i(set_live), .set_live_rows_i(set_live_rows), .live_o(live_o),
@@ -402,7 +445,7 @@ module rowvit_core #(  // as in rowvit_top
   rowvit_norm_engine #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .MAX_DIM(MAX_DIM), .NORM_SLOTS(NORM_SLOTS)
   ) u_norm (
-      .clk_i(clk_i), .rst_ni(!clear),
+      .clk_i(clk_i), .rst_ni(!clear[C_NORM]),
       .instr_valid_i(q_norm_valid), .instr_ready_o(q_norm_ready), .instr_i(q_norm),
       .done_i(done), .bands_i(bands), .live_i(live_o),
       .nw_valid_i(nw_valid), .nw_group_i(nw_group), .nw_slot_i(nw_slot), .nw_index_i(nw_index),
@@ -435,7 +478,7 @@ module rowvit_core #(  // as in rowvit_top
   rowvit_recv #(
       .ROWS(ROWS)
   ) u_recv (
-      .clk_i(clk_i), .rst_ni(!clear),
+      .clk_i(clk_i), .rst_ni(!clear[C_RECV]),
       .instr_valid_i(q_recv_valid), .instr_ready_o(q_recv_ready), .instr_i(q_recv),
       .done_i(done), .bands_i(bands),
       .s_axis_tdata(s_axis_tdata), .s_axis_tvalid(s_axis_tvalid && run_q), .s_axis_tready(recv_ready),
@@ -450,7 +493,7 @@ module rowvit_core #(  // as in rowvit_top
       .ROWS(ROWS), .DEPTH(TOKEN_DEPTH), .N_READ(N), .N_WRITE(4), .BANK_W(BANK_W),
       .RAM_STYLE(RAM_STYLE)
   ) u_tokens (
-      .clk_i(clk_i), .rst_ni(!clear),
+      .clk_i(clk_i), .rst_ni(!clear[C_TOKENS]),
       .w_valid_i({rt_valid, nt_valid, st_valid, dt_valid}),
       .w_ready_o({rt_ready, nt_ready, st_ready, dt_ready_unused}),
       .w_addr_i({{ROWS{rt_addr}}, nt_addr, st_addr, dt_addr}),
@@ -464,7 +507,7 @@ module rowvit_core #(  // as in rowvit_top
   rowvit_send #(
       .N(3)
   ) u_send (
-      .clk_i(clk_i), .rst_ni(!clear),
+      .clk_i(clk_i), .rst_ni(!clear[C_RECV]),
       .in_valid_i({dump_valid, kept_valid, rec_valid}),
       .in_ready_o({dump_ready, kept_ready, rec_ready}),
       .in_data_i({dump_data, kept_data, rec_data}),
@@ -475,38 +518,60 @@ module rowvit_core #(  // as in rowvit_top
   );
 
   // ---------------------------------------------------------------- counters and watchdog
+  // What happens in a cycle is counted a cycle later. (CYCLES and FIRES, which MARK records have, come from
+  // registers already.)
+  wire [13:0] event_d = {exec_busy || drain_busy, fire_any, wait_data, wait_drain, wait_steal, drain_busy,
+                         load_busy, load_wait, reader_beat_i, norm_busy, softmax_busy, select_busy, received,
+                         sent};
+  reg  [13:0] event_q;
+  always @(posedge clk_i) begin
+    event_q <= event_d;
+    if (clear[C_CORE]) event_q <= 14'd0;
+  end
+  wire array_busy_q, fire_q, wait_data_q, wait_drain_q, wait_steal_q, drain_busy_q, load_busy_q, load_wait_q,
+       beat_q, norm_busy_q, softmax_busy_q, select_busy_q, received_q, sent_q;
+  assign {array_busy_q, fire_q, wait_data_q, wait_drain_q, wait_steal_q, drain_busy_q, load_busy_q,
+          load_wait_q, beat_q, norm_busy_q, softmax_busy_q, select_busy_q, received_q, sent_q} = event_q;
   wire [16*N_COUNTER-1:0] inc;
   assign inc[16*CNT_CYCLES+:16]        = {15'd0, run_q};
-  assign inc[16*CNT_EXEC_BUSY+:16]     = {15'd0, exec_busy || drain_busy};
-  assign inc[16*CNT_EXEC_FIRE+:16]     = {15'd0, fire_any};
+  assign inc[16*CNT_EXEC_BUSY+:16]     = {15'd0, array_busy_q};
+  assign inc[16*CNT_EXEC_FIRE+:16]     = {15'd0, fire_q};
   assign inc[16*CNT_FIRES+:16]         = {8'd0, fires};
   assign inc[16*CNT_FFN2_NONZEROS+:16] = {12'd0, ffn2_nonzeros};
   assign inc[16*CNT_PV_NONZEROS+:16]   = {8'd0, pv_nonzeros};
-  assign inc[16*CNT_WAIT_DATA+:16]     = {15'd0, wait_data};
-  assign inc[16*CNT_WAIT_DRAIN+:16]    = {15'd0, wait_drain};
-  assign inc[16*CNT_WAIT_STEAL+:16]    = {15'd0, wait_steal};
-  assign inc[16*CNT_DRAIN_BUSY+:16]    = {15'd0, drain_busy};
-  assign inc[16*CNT_LOAD_BUSY+:16]     = {15'd0, load_busy};
-  assign inc[16*CNT_LOAD_WAIT+:16]     = {15'd0, load_wait};
-  assign inc[16*CNT_AXI_BEATS+:16]     = {15'd0, reader_beat_i};
+  assign inc[16*CNT_WAIT_DATA+:16]     = {15'd0, wait_data_q};
+  assign inc[16*CNT_WAIT_DRAIN+:16]    = {15'd0, wait_drain_q};
+  assign inc[16*CNT_WAIT_STEAL+:16]    = {15'd0, wait_steal_q};
+  assign inc[16*CNT_DRAIN_BUSY+:16]    = {15'd0, drain_busy_q};
+  assign inc[16*CNT_LOAD_BUSY+:16]     = {15'd0, load_busy_q};
+  assign inc[16*CNT_LOAD_WAIT+:16]     = {15'd0, load_wait_q};
+  assign inc[16*CNT_AXI_BEATS+:16]     = {15'd0, beat_q};
   assign inc[16*CNT_W2_FETCHED+:16]    = w2_fetched;
   assign inc[16*CNT_W2_ROWS+:16]       = w2_rows;
-  assign inc[16*CNT_NORM_BUSY+:16]     = {15'd0, norm_busy};
-  assign inc[16*CNT_SOFTMAX_BUSY+:16]  = {15'd0, softmax_busy};
-  assign inc[16*CNT_SELECT_BUSY+:16]   = {15'd0, select_busy};
-  assign inc[16*CNT_RECV_WORDS+:16]    = {15'd0, received};
-  assign inc[16*CNT_SEND_WORDS+:16]    = {15'd0, sent};
-  rowvit_counters u_counters (
-      .clk_i(clk_i), .rst_ni(!clear),
-      .inc_i(inc), .count_o(counters_o)
-  );
+  assign inc[16*CNT_NORM_BUSY+:16]     = {15'd0, norm_busy_q};
+  assign inc[16*CNT_SOFTMAX_BUSY+:16]  = {15'd0, softmax_busy_q};
+  assign inc[16*CNT_SELECT_BUSY+:16]   = {15'd0, select_busy_q};
+  assign inc[16*CNT_RECV_WORDS+:16]    = {15'd0, received_q};
+  assign inc[16*CNT_SEND_WORDS+:16]    = {15'd0, sent_q};
+  // In halves, as each has 32 registers to clear per counter.
+  localparam HALF = N_COUNTER / 2;
+  generate
+    for (g = 0; g < 2; g = g + 1) begin : g_counters
+      rowvit_counters #(
+          .N(HALF)
+      ) u_counters (
+          .clk_i(clk_i), .rst_ni(!clear[C_COUNTERS+g]),
+          .inc_i(inc[16*HALF*g+:16*HALF]), .count_o(counters_o[32*HALF*g+:32*HALF])
+      );
+    end
+  endgenerate
 
   rowvit_watchdog #(
       .WIDTH(192)
   ) u_watchdog (
-      .clk_i(clk_i), .rst_ni(!clear), .busy_i(run_q), .limit_i(watchdog_i),
+      .clk_i(clk_i), .rst_ni(!clear[C_CORE]), .busy_i(run_q), .limit_i(watchdog_i),
       .progress_i({done, bands}),
-      .event_i(received || sent || reader_beat_i || fire_any), .error_o(watchdog_error)
+      .event_i(received_q || sent_q || beat_q || fire_q), .error_o(watchdog_error)
   );
 
   wire unused = &{1'b0, reader_busy_i, dt_ready_unused};

@@ -62,4 +62,4 @@ localparam CNT_CYCLES = 0, CNT_EXEC_BUSY = 1, CNT_EXEC_FIRE = 2, CNT_FIRES = 3,
 // Depths, and lengths of pipelines.
 localparam QUEUE_DEPTH = 16, FETCHES = 7, PROGRAM_FIFO = 32, LOAD_FIFO = 128, BURSTS = 8,
            BURST_WORDS = 16, TILE_QUEUE = 8, CAPTURE = 9, MAX_GROUPS = 6;
-localparam [55:0] DRAIN_DONE = {8'd64, 8'd56, 8'd32, 8'd28, 8'd24, 8'd20, 8'd16};  // 0 groups lowest
+localparam [55:0] DRAIN_DONE = {8'd70, 8'd62, 8'd38, 8'd34, 8'd30, 8'd26, 8'd22};  // 0 groups lowest

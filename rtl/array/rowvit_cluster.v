@@ -19,17 +19,27 @@ module rowvit_cluster #(
     input  wire                use_b_i,
     output reg  [26*LANES-1:0] shadow_o
 );
-  reg [2:0] en_q, first_q;
-  reg [4:0] last_q;
+  reg [2:0] en_q, first_q, last_q;
   always @(posedge clk_i) begin
     en_q    <= {en_q[1:0], en_i};
     first_q <= {first_q[1:0], en_i & first_i};
-    last_q  <= {last_q[3:0], en_i & last_i};
+    last_q  <= {last_q[1:0], en_i & last_i};
   end
 
   genvar i;
   generate
     for (i = 0; i < LANES / 2; i = i + 1) begin : g_pair
+      // A shadow is 1,664 flip-flops for 64 lanes: every eighth pair has its own enables for eight pairs.
+      // Tools merge equal registers unless told not to: Vivado by the register's attribute, Yosys by that
+      // of the block.
+      wire sum, wraps_too;
+      if (i % 8 == 0) begin : g_enable
+        (* keep = "true" *) reg sum_q, wraps_q;
+        (* keep = "true" *) always @(posedge clk_i) {sum_q, wraps_q} <= {last_q[2], sum_q};
+        assign {sum, wraps_too} = {sum_q, wraps_q};
+      end else begin : g_share
+        assign {sum, wraps_too} = {g_pair[i-i%8].sum, g_pair[i-i%8].wraps_too};
+      end
       wire [42:0] p;
       wire [8:0]  wraps;
       rowvit_mac_pair #(
@@ -47,8 +57,8 @@ module rowvit_cluster #(
       );
       // The wraps are known a cycle after the sum, which the next tile may overwrite by then.
       always @(posedge clk_i) begin
-        if (last_q[3]) shadow_o[52*i+:43] <= p;
-        if (last_q[4]) shadow_o[52*i+43+:9] <= wraps;
+        if (sum) shadow_o[52*i+:43] <= p;
+        if (wraps_too) shadow_o[52*i+43+:9] <= wraps;
       end
     end
   endgenerate

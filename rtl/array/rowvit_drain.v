@@ -2,7 +2,7 @@
 // Drain: reads the shadow accumulators lane by lane (all rows and groups at once), requantises, and
 // writes each result in the order its consumer reads it: token memory rows, compressed hidden rows
 // and the FFN2 mask, K^T lanes, V lines, residual sums, softmax, logits.
-// Throughput ROWS*GROUPS results per cycle (V and gathered rows: GROUPS; logits: 1). Latency 8.
+// Throughput ROWS*GROUPS results per cycle (V and gathered rows: GROUPS; logits: 1). Latency 11.
 // Resources at 2 x 3, parts included: 6 DSP48E1, about 8.4k LUT (a third the shadow multiplexers), 4k FF,
 // 2.5 RAMB36.
 `default_nettype none
@@ -66,9 +66,9 @@ module rowvit_drain #(
     output reg  [AW-1:0]                ww_line_o,
     output reg  [LANES-1:0]             ww_be_o,
     output reg  [16*GROUPS-1:0]         ww_clear_o,
-    // residual memory; read data one cycle after rd_valid_o
-    output wire                         res_rd_o,
-    output wire [15:0]                  res_raddr_o,
+    // residual memory; read data two cycles after res_rd_o
+    output reg                          res_rd_o,
+    output reg  [15:0]                  res_raddr_o,
     input  wire [16*ROWS*GROUPS-1:0]    res_rdata_i,
     output reg  [ROWS*GROUPS-1:0]       res_we_o,
     output reg  [15:0]                  res_waddr_o,
@@ -151,35 +151,38 @@ module rowvit_drain #(
   reg           run_q;
   reg  [LW-1:0] lane_q;
   reg  [7:0]    sub_q;    // row (V, gathered rows) or group (logits) when these go one by one
+  reg  [7:0]    last_sub_q;
+  reg           stream_q;
   wire          stream   = d_kind == DST_STREAM[3:0];
   wire          by_row   = d_kind == DST_VALUE[3:0] || d_gather;
   wire          room;     // records: space for what is in the pipeline
-  wire          step     = run_q && (!stream || room);
+  wire          step     = run_q && (!stream_q || room);
   wire          lane_end = lane_q == LANES[LW-1:0] - 1'b1;
-  wire          sub_end  = stream ? sub_q == d_groups - 8'd1
-                                  : !by_row || sub_q == ROWS[7:0] - 8'd1 || !d_rows[1];
+  wire          sub_end  = sub_q == last_sub_q;
   wire          tile_end = step && lane_end && sub_end;
   // A LOGITS record starts when no MARK record can come in between any more.
   wire          hold     = stream && d_total != 16'd0 && (|delay_q || marking);
-  wire          begin_tile = d_valid && !d_null && !run_q && (captured_q || captured_i) && !hold;
   // Null tiles come faster than their events leave.
   wire          ev_room;
+  wire          begin_tile = d_valid && !d_null && !run_q && (captured_q || captured_i) && !hold && ev_room;
   wire          null_tile  = d_valid && d_null && !run_q && ev_room;
   assign d_pop = tile_end || null_tile;
   // release_o comes a cycle later; CAPTURE - 1 cycles after the next tile's last scalar fires its
-  // shadows are written.
-  wire          near_end = step && sub_end && lane_q == LANES[LW-1:0] - CAPTURE[LW-1:0];
+  // shadows are written. They are read a cycle after lane_q names the lane.
+  wire          near_end = step && sub_end && lane_q == LANES[LW-1:0] - CAPTURE[LW-1:0] + 1'b1;
   always @(posedge clk_i) begin
     // A cycle after near_end; logits may wait for room to the last lane.
-    release_o <= stream ? tile_end : near_end;
+    release_o <= stream_q ? tile_end : near_end;
     if (captured_i) captured_q <= 1'b1;
     if (begin_tile) begin
       run_q      <= 1'b1;
       captured_q <= 1'b0;
       lane_q     <= {LW{1'b0}};
       sub_q      <= 8'd0;
+      last_sub_q <= stream ? d_groups - 8'd1 : by_row && d_rows[1] ? ROWS[7:0] - 8'd1 : 8'd0;
+      stream_q   <= stream;
     end else if (step) begin
-      if (stream) begin
+      if (stream_q) begin
         sub_q <= sub_end ? 8'd0 : sub_q + 8'd1;
         if (sub_end) lane_q <= lane_q + 1'b1;
       end else begin
@@ -195,15 +198,26 @@ module rowvit_drain #(
     end
   end
 
-  // ---------------------------------------------------------------- stage 1: accumulators, parameters
+  // ---------------------------------------------------------------- stages 1 to 3: accumulators, parameters
   localparam PAW = $clog2(PARAM_SLOTS * LANES);
-  reg  [52*N-1:0] pair1_q;  // shadow bits of the lane's pair, see rowvit_mac_pair.v
-  reg             odd1_q;
-  reg  [6*N-1:0]  shift1_q;
-  reg  [17*N-1:0] mult1_q;
-  reg             use_param1_q;
-  wire [42*GROUPS-1:0] param1;
-  assign recip_band_o = d_band[0];
+  reg  [3:1]      own_q;  // neither S nor O: bias and multiplier are the lane's own
+  reg  [2:1]      output_q;  // O: multiplier and shift come from the softmax
+  reg  [2:1]      band_q, odd_q;
+  reg  [6*2-1:0]  shift_q;
+  reg  [16*2-1:0] mult_q;
+  reg  [6*N-1:0]  shift3_q;
+  reg  [17*N-1:0] mult3_q;
+  reg  [26*N-1:0] acc3_q;
+  wire [42*GROUPS-1:0] param3;
+  assign recip_band_o = band_q[2];
+  always @(posedge clk_i) begin
+    own_q    <= {own_q[2:1], d_kind != K_O && d_kind != K_S};
+    output_q <= {output_q[1], d_kind == K_O};
+    band_q   <= {band_q[1], d_band[0]};
+    odd_q    <= {odd_q[1], lane_q[0]};
+    shift_q  <= {shift_q[5:0], d_shift};
+    mult_q   <= {mult_q[15:0], d_mult};
+  end
 
   genvar r, g, i;
   generate
@@ -211,125 +225,163 @@ module rowvit_drain #(
       // 36 bits are half a block RAM, the other six go into LUTs
       wire mine = pw_valid_i && pw_group_i == g;
       wire [PAW-1:0] waddr = {pw_slot_i[PAW-LW-1:0], pw_lane_i[LW-1:0]};
-      wire [PAW-1:0] raddr = {d_pslot[PAW-LW-1:0], lane_q};
+      // Per group, as many memories hang on it. Tools merge equal registers unless told not to: Vivado by
+      // the register's attribute, Yosys by that of the block.
+      (* keep = "true" *) reg [PAW-1:0] raddr1_q;
+      (* keep = "true" *) always @(posedge clk_i) raddr1_q <= {d_pslot[PAW-LW-1:0], lane_q};
       rowvit_sdp_ram #(
           .WIDTH(36),
           .DEPTH(PARAM_SLOTS * LANES),
-          .AW   (PAW)
+          .AW   (PAW),
+          .OUT_REG(1)
       ) u_low (
           .clk_i(clk_i),
           .we_i(mine), .waddr_i(waddr), .wdata_i({pw_data_i[41:32], pw_data_i[25:0]}),
-          .re_i(step), .raddr_i(raddr), .rdata_o(param1[42*g+:36])
+          .re_i(1'b1), .raddr_i(raddr1_q), .rdata_o(param3[42*g+:36])
       );
       rowvit_sdp_ram #(
           .WIDTH(6),
           .DEPTH(PARAM_SLOTS * LANES),
           .AW   (PAW),
-          .RAM_STYLE("distributed")
+          .RAM_STYLE("distributed"),
+          .OUT_REG(1)
       ) u_high (
           .clk_i(clk_i),
           .we_i(mine), .waddr_i(waddr), .wdata_i(pw_data_i[47:42]),
-          .re_i(step), .raddr_i(raddr), .rdata_o(param1[42*g+36+:6])
+          .re_i(1'b1), .raddr_i(raddr1_q), .rdata_o(param3[42*g+36+:6])
       );
     end
     for (i = 0; i < N; i = i + 1) begin : g_shadow
       wire [26*LANES-1:0] mine = shadow_i[26*LANES*i+:26*LANES];
+      // The number of the lane's pair: two copies, as each drives a multiplexer of half the bits.
+      (* keep = "true" *) reg [LW-2:0] low1_q, high1_q;
+      reg  [51:0] pair_q;  // shadow bits, see rowvit_mac_pair.v
+      wire [8:0]  wraps = pair_q[51:43] - {8'd0, pair_q[16]};
+      (* keep = "true" *) always @(posedge clk_i) low1_q <= lane_q[LW-1:1];
+      (* keep = "true" *) always @(posedge clk_i) high1_q <= lane_q[LW-1:1];
       always @(posedge clk_i) begin
-        pair1_q[52*i+:52] <= mine[52*lane_q[LW-1:1]+:52];
-        shift1_q[6*i+:6] <= d_kind == K_O ? d_shift + {1'b0, recip_n_i[5*i+:5]} : d_shift;
-        mult1_q[17*i+:17] <= d_kind == K_O ? recip_r_i[17*i+:17] : {1'b0, d_mult};
+        pair_q[25:0]  <= mine[52*low1_q+:26];
+        pair_q[51:26] <= mine[52*high1_q+26+:26];
+        acc3_q[26*i+:26] <= odd_q[2] ? pair_q[42:17] - {{17{wraps[8]}}, wraps} : {wraps, pair_q[16:0]};
+        shift3_q[6*i+:6] <= shift_q[11:6] + (output_q[2] ? {1'b0, recip_n_i[5*i+:5]} : 6'd0);
+        mult3_q[17*i+:17] <= output_q[2] ? recip_r_i[17*i+:17] : {1'b0, mult_q[31:16]};
       end
     end
   endgenerate
-  always @(posedge clk_i) begin
-    use_param1_q <= d_kind != K_O && d_kind != K_S;
-    odd1_q       <= lane_q[0];
-  end
 
-  // ---------------------------------------------------------------- stages 2 to 6: requantisation
-  wire [16*N-1:0] y6;
+  // ---------------------------------------------------------------- stages 4 to 10: requantisation
+  wire [16*N-1:0] y10;
   generate
     for (i = 0; i < N; i = i + 1) begin : g_requant
-      wire [41:0] prm = param1[42*(i%GROUPS)+:42];
-      wire [51:0] pair = pair1_q[52*i+:52];
-      wire [8:0]  wraps = pair[51:43] - {8'd0, pair[16]};
-      wire [25:0] acc = odd1_q ? pair[42:17] - {{17{wraps[8]}}, wraps} : {wraps, pair[16:0]};
+      wire [41:0] prm = param3[42*(i%GROUPS)+:42];
       rowvit_requant u_requant (
           .clk_i  (clk_i),
-          .acc_i  (acc),
-          .bias_i (use_param1_q ? prm[25:0] : 26'd0),
-          .mult_i (use_param1_q ? {1'b0, prm[41:26]} : mult1_q[17*i+:17]),
-          .shift_i(shift1_q[6*i+:6]),
-          .y_o    (y6[16*i+:16])
+          .acc_i  (acc3_q[26*i+:26]),
+          .bias_i (own_q[3] ? prm[25:0] : 26'd0),
+          .mult_i (own_q[3] ? {1'b0, prm[41:26]} : mult3_q[17*i+:17]),
+          .shift_i(shift3_q[6*i+:6]),
+          .y_o    (y10[16*i+:16])
       );
     end
   endgenerate
 
   // Alongside them: which lane it is. A tile has more lanes than the pipeline has stages, so that the
-  // head of the queue still describes the tile whose first lane is in stage 5.
-  reg [5:1]      valid_q, first_q, final_q;
-  reg [LW*5-1:0] lanes_q;
-  reg [8*5-1:0]  subs_q;
+  // head of the queue still describes the tile whose first lane is in stage 9.
+  reg [9:1]      valid_q, first_q, final_q;
+  reg [LW*9-1:0] lanes_q;
+  reg [8*9-1:0]  subs_q;
   wire           first0 = lane_q == {LW{1'b0}} && sub_q == 8'd0;
-  reg            valid6_q, final6_q;
-  reg [LW-1:0]   lane6_q;
-  reg [7:0]      sub6_q;
-  reg [3:0]      kind6_q;
-  reg            gather6_q, s_first6_q, s_last6_q, mask_end6_q, dense6_q, last6_q;
-  reg [15:0]     dst6_q, token6_q, mask6_q, count6_q, total6_q;
-  reg [7:0]      thr6_q, groups6_q, tag6_q;
-  reg [ROWS-1:0] rows6_q;
-  reg [16*ROWS-1:0] res_src6_q;
-  reg [BANK_W*ROWS-1:0] bank6_q;
+  reg            valid10_q, first10_q, final10_q;
+  reg [LW-1:0]   lane10_q;
+  reg [7:0]      sub10_q;
+  reg [3:0]      kind10_q;
+  reg            gather10_q, s_first10_q, s_last10_q, mask_end10_q, dense10_q, last10_q;
+  reg [15:0]     dst10_q, token10_q, mask10_q, count10_q, total10_q;
+  reg [7:0]      thr10_q, groups10_q, tag10_q;
+  reg [ROWS-1:0] rows10_q;
   always @(posedge clk_i) begin
-    valid_q <= {valid_q[4:1], step};
-    first_q <= {first_q[4:1], first0};
-    final_q <= {final_q[4:1], tile_end};
-    lanes_q <= {lanes_q[LW*4-1:0], lane_q};
-    subs_q  <= {subs_q[8*4-1:0], sub_q};
-    valid6_q <= valid_q[5];
-    final6_q <= final_q[5];
-    lane6_q  <= lanes_q[LW*4+:LW];
-    sub6_q   <= subs_q[8*4+:8];
-    if (valid_q[5] && first_q[5]) begin
-      kind6_q   <= d_kind;
-      gather6_q <= d_gather;
-      {s_first6_q, s_last6_q, mask_end6_q} <= {d_s_first, d_s_last, d_mask_end};
-      {dense6_q, last6_q} <= {d_dense, d_last};
-      {dst6_q, mask6_q, count6_q, total6_q} <= {d_dst, d_mask, d_count, d_total};
+    valid_q <= {valid_q[8:1], step};
+    first_q <= {first_q[8:1], first0};
+    final_q <= {final_q[8:1], tile_end};
+    lanes_q <= {lanes_q[LW*8-1:0], lane_q};
+    subs_q  <= {subs_q[8*8-1:0], sub_q};
+    valid10_q <= valid_q[9];
+    first10_q <= first_q[9];
+    final10_q <= final_q[9];
+    lane10_q  <= lanes_q[LW*8+:LW];
+    sub10_q   <= subs_q[8*8+:8];
+    if (valid_q[9] && first_q[9]) begin
+      kind10_q   <= d_kind;
+      gather10_q <= d_gather;
+      {s_first10_q, s_last10_q, mask_end10_q} <= {d_s_first, d_s_last, d_mask_end};
+      {dense10_q, last10_q} <= {d_dense, d_last};
+      {dst10_q, mask10_q, count10_q, total10_q} <= {d_dst, d_mask, d_count, d_total};
       // S: token of lane 0; K and V: token of row 0
-      token6_q  <= d_kind == K_S ? d_token : {d_band[14:0], 1'b0};
-      {thr6_q, groups6_q, tag6_q, rows6_q} <= {d_mult[7:0], d_groups, d_tag, d_rows};
-      {res_src6_q, bank6_q} <= {d_res_src, d_bank};
+      token10_q  <= d_kind == K_S ? d_token : {d_band[14:0], 1'b0};
+      {thr10_q, groups10_q, tag10_q, rows10_q} <= {d_mult[7:0], d_groups, d_tag, d_rows};
     end
-    if (!rst_ni) {valid_q, valid6_q} <= 6'd0;
+    if (!rst_ni) {valid_q, valid10_q} <= 10'd0;
   end
 
-  // ---------------------------------------------------------------- stage 6: addresses
-  wire to_token  = kind6_q == DST_TOKEN[3:0] || kind6_q == K_O;
-  wire to_hidden = kind6_q == DST_HIDDEN[3:0];
-  wire to_key    = kind6_q == DST_KEY[3:0];
-  wire to_value  = kind6_q == DST_VALUE[3:0];
-  wire to_res    = kind6_q == DST_RESIDUAL[3:0];
-  wire to_stream = kind6_q == DST_STREAM[3:0];
-  wire [15:0] lane6 = {{(16 - LW) {1'b0}}, lane6_q};
-  wire        row_sel = sub6_q[0];
-  assign res_rd_o    = valid6_q && to_res;
-  assign res_raddr_o = (gather6_q ? (row_sel ? res_src6_q[31:16] : res_src6_q[15:0]) : dst6_q) + lane6;
+  // ---------------------------------------------------------------- stages 6 to 10: residual memory
+  // The sum before, read early enough to meet y10. The next read of a word that is written in stage 11
+  // comes LANES cycles later.
+  reg            to_res6_q, gather6_q, bank6_q;
+  reg [15:0]     base6_q;
+  reg [9:7]      gathers_q, banks_q;
+  reg [16*N-1:0] old10_q;
+  wire [LW-1:0]  lane5 = lanes_q[LW*4+:LW];
+  wire [15:0]    lane6 = {{(16 - LW) {1'b0}}, lanes_q[LW*5+:LW]};
+  wire           row5 = subs_q[8*4];
+  always @(posedge clk_i) begin
+    if (valid_q[5] && lane5 == {LW{1'b0}}) begin
+      to_res6_q <= d_kind == DST_RESIDUAL[3:0];
+      gather6_q <= d_gather;
+      bank6_q   <= row5 ? d_bank[BANK_W] : d_bank[0];
+      base6_q   <= !d_gather ? d_dst : row5 ? d_res_src[31:16] : d_res_src[15:0];
+    end
+    res_rd_o    <= valid_q[6] && to_res6_q;
+    res_raddr_o <= base6_q + lane6;
+    gathers_q   <= {gathers_q[8:7], gather6_q};
+    banks_q     <= {banks_q[8:7], bank6_q};
+    if (!rst_ni) res_rd_o <= 1'b0;
+  end
+  generate
+    for (r = 0; r < ROWS; r = r + 1) begin : g_old_row
+      for (g = 0; g < GROUPS; g = g + 1) begin : g_old
+        localparam I = r * GROUPS + g;
+        always @(posedge clk_i)
+          old10_q[16*I+:16] <= !gathers_q[9] ? res_rdata_i[16*I+:16]
+                            : banks_q[9] ? res_rdata_i[16*(GROUPS+g)+:16] : res_rdata_i[16*g+:16];
+      end
+    end
+  endgenerate
 
-  reg [N-1:0] active6;
+  // ---------------------------------------------------------------- stage 10: destinations
+  wire to_token  = kind10_q == DST_TOKEN[3:0] || kind10_q == K_O;
+  wire to_hidden = kind10_q == DST_HIDDEN[3:0];
+  wire to_key    = kind10_q == DST_KEY[3:0];
+  wire to_value  = kind10_q == DST_VALUE[3:0];
+  wire to_res    = kind10_q == DST_RESIDUAL[3:0];
+  wire to_stream = kind10_q == DST_STREAM[3:0];
+  wire [15:0] lane10 = {{(16 - LW) {1'b0}}, lane10_q};
+  wire        row_sel = sub10_q[0];
+
+  reg [N-1:0] active10;
   integer a;
-  always @* for (a = 0; a < N; a = a + 1) active6[a] = rows6_q[a/GROUPS] && (a % GROUPS) < groups6_q;
+  always @* for (a = 0; a < N; a = a + 1) active10[a] = rows10_q[a/GROUPS] && (a % GROUPS) < groups10_q;
 
-  // ---------------------------------------------------------------- stage 7: destinations
-  reg            valid7_q, final7_q, dense7_q, sparse7_q, res7_q, gather7_q, row7_q, stream7_q;
-  reg            bank7_q, mask_end7_q;
-  reg [N-1:0]    active7_q;
-  reg [15:0]     addr7_q, waddr7_q, mask7_q;
-  reg [7:0]      groups7_q;
-  reg [LW-1:0]   lane7_q;
-  reg [16*N-1:0] y7_q;
-  reg [8*N-1:0]  b7_q;    // int8, or uint8 after ReLU
+  // ---------------------------------------------------------------- stage 11: results
+  reg            valid11_q, final11_q, dense11_q, sparse11_q, key11_q, value11_q, stream11_q;
+  reg            row11_q, mask_end11_q;
+  reg [N-1:0]    active11_q;
+  reg [15:0]     dst11_q, mask11_q;
+  reg [7:0]      groups11_q;
+  reg [LW-1:0]   lane11_q, shift11_q;
+  reg [1:0]      rows11_q;
+  reg [AW-1:0]   line11_q;
+  reg [16*GROUPS-1:0] logit11_q;
+  reg [8*N-1:0]  b11_q;    // int8, or uint8 after ReLU
 
   function [7:0] sat8;
     input signed [15:0] y;
@@ -345,83 +397,82 @@ module rowvit_drain #(
     sat12 = y > 16'sd2047 ? 12'h7ff : y < -16'sd2048 ? 12'h800 : y[11:0];
   endfunction
 
-  reg [GROUPS-1:0]    below_q;  // V: the lane before this one is negative
-  reg [16*GROUPS-1:0] pair6;
-  integer p;
-  always @*
-    for (p = 0; p < GROUPS; p = p + 1)
-    begin
-      // V: the byte of either lane, as one of them is written
-      pair6[16*p+:8] = sat8(row_sel ? y6[16*(GROUPS+p)+:16] : y6[16*p+:16]);
-      pair6[16*p+8+:8] = (to_key ? sat8(y6[16*(GROUPS+p)+:16]) : pair6[16*p+:8])
-                       - {7'd0, to_key ? y6[16*p+15] : below_q[p]};
-    end
-  assign ww_next_o = valid6_q && (to_key || to_value);
-
   integer j;
   always @(posedge clk_i) begin
-    valid7_q    <= valid6_q;
-    final7_q    <= final6_q;
-    dense7_q      <= to_token || (to_hidden && dense6_q);
-    sparse7_q      <= to_hidden && !dense6_q;
-    res7_q      <= to_res;
-    gather7_q   <= gather6_q;
-    row7_q      <= row_sel;
-    bank7_q     <= row_sel ? bank6_q[BANK_W] : bank6_q[0];
-    stream7_q   <= to_stream;
-    mask_end7_q <= mask_end6_q;
-    mask7_q     <= mask6_q;
-    groups7_q   <= groups6_q;
-    active7_q   <= active6;
-    lane7_q     <= lane6_q;
-    addr7_q     <= dst6_q;
-    waddr7_q    <= dst6_q + lane6;
-    y7_q        <= y6;
+    valid11_q    <= valid10_q;
+    final11_q    <= final10_q;
+    dense11_q    <= to_token || (to_hidden && dense10_q);
+    sparse11_q   <= to_hidden && !dense10_q;
+    key11_q      <= to_key;
+    value11_q    <= to_value;
+    stream11_q   <= to_stream;
+    row11_q      <= row_sel;
+    mask_end11_q <= mask_end10_q;
+    mask11_q     <= mask10_q;
+    groups11_q   <= groups10_q;
+    active11_q   <= active10;
+    lane11_q     <= lane10_q;
+    dst11_q      <= dst10_q;
+    logit11_q    <= y10[16*GROUPS-1:0];
     for (j = 0; j < N; j = j + 1)
-      b7_q[8*j+:8] <= to_hidden ? relu(y6[16*j+:16], thr6_q) : sat8(y6[16*j+:16]);
+      b11_q[8*j+:8] <= to_hidden ? relu(y10[16*j+:16], thr10_q) : sat8(y10[16*j+:16]);
 
     // softmax
-    s_valid_o <= valid6_q && kind6_q == K_S;
-    s_token_o <= token6_q + lane6;
-    s_first_o <= s_first6_q && lane6_q == {LW{1'b0}};
-    s_last_o  <= s_last6_q && final6_q;
-    for (j = 0; j < N; j = j + 1) s_data_o[12*j+:12] <= sat12(y6[16*j+:16]);
+    s_valid_o <= valid10_q && kind10_q == K_S;
+    s_token_o <= token10_q + lane10;
+    s_first_o <= s_first10_q && lane10_q == {LW{1'b0}};
+    s_last_o  <= s_last10_q && final10_q;
+    for (j = 0; j < N; j = j + 1) s_data_o[12*j+:12] <= sat12(y10[16*j+:16]);
 
-    // K^T: both rows into neighbouring lanes of line c; V: one row's lane of line token. The odd lane
-    // of a pair is less by one where the even lane is negative (rowvit_mac_pair.v).
-    for (j = 0; j < GROUPS; j = j + 1) begin
-      below_q[j]    <= row_sel ? y6[16*(GROUPS+j)+15] : y6[16*j+15];
-      ww_valid_o[j] <= ww_next_o && j < groups6_q;
-      ww_clear_o[16*j+:16] <= ww_next_o ? ~pair6[16*j+:16] : 16'd0;
-    end
-    ww_be_o   <= to_key ? {{(LANES - 2) {1'b0}}, rows6_q} << token6_q[LW-1:0]
-                        : {{(LANES - 1) {1'b0}}, 1'b1} << lane6_q;
-    ww_line_o <= to_key ? dst6_q[AW-1:0] + {token6_q[AW-1:LW], {LW{1'b0}}} + lane6[AW-1:0]
-                        : dst6_q[AW-1:0] + token6_q[AW-1:0] + {{(AW - 1) {1'b0}}, row_sel};
+    // K^T: both rows into neighbouring lanes of line c; V: one row's lane of line token
+    rows11_q  <= to_key ? {rows10_q[ROWS-1], rows10_q[0]} : 2'b01;
+    shift11_q <= to_key ? token10_q[LW-1:0] : lane10_q;
+    line11_q  <= to_key ? dst10_q[AW-1:0] + {token10_q[AW-1:LW], {LW{1'b0}}} + lane10[AW-1:0]
+                        : dst10_q[AW-1:0] + token10_q[AW-1:0] + {{(AW - 1) {1'b0}}, row_sel};
     if (!rst_ni) begin
-      valid7_q   <= 1'b0;
-      s_valid_o  <= 1'b0;
-      ww_valid_o <= {GROUPS{1'b0}};
+      valid11_q <= 1'b0;
+      s_valid_o <= 1'b0;
     end
   end
 
-  // ---------------------------------------------------------------- stage 8: residual sum
   generate
     for (r = 0; r < ROWS; r = r + 1) begin : g_res_row
       for (g = 0; g < GROUPS; g = g + 1) begin : g_res
         localparam I = r * GROUPS + g;
-        wire [15:0] old = gather7_q ? (bank7_q ? res_rdata_i[16*(GROUPS+g)+:16] : res_rdata_i[16*g+:16])
-                                    : res_rdata_i[16*I+:16];
-        wire signed [16:0] sum = {old[15], old} + {y7_q[16*I+15], y7_q[16*I+:16]};
+        wire signed [16:0] sum = {old10_q[16*I+15], old10_q[16*I+:16]} + {y10[16*I+15], y10[16*I+:16]};
         always @(posedge clk_i) begin
-          res_we_o[I] <= valid7_q && res7_q && active7_q[I] && (!gather7_q || row7_q == r);
+          res_we_o[I] <= valid10_q && to_res && active10[I] && (!gather10_q || row_sel == r);
           res_wdata_o[16*I+:16] <= sum[16] == sum[15] ? sum[15:0] : {sum[16], {15{~sum[16]}}};
           if (!rst_ni) res_we_o[I] <= 1'b0;
         end
       end
     end
   endgenerate
-  always @(posedge clk_i) res_waddr_o <= waddr7_q;
+  always @(posedge clk_i) res_waddr_o <= dst10_q + lane10;
+
+  // ---------------------------------------------------------------- stage 12: weight lines
+  // The odd lane of a pair is less by one where the even lane is negative (rowvit_mac_pair.v).
+  reg [GROUPS-1:0]    below_q;  // V: the lane before this one is negative
+  reg [16*GROUPS-1:0] pair11;
+  integer p;
+  always @*
+    for (p = 0; p < GROUPS; p = p + 1) begin
+      // V: the byte of either lane, as one of them is written
+      pair11[16*p+:8] = row11_q ? b11_q[8*(GROUPS+p)+:8] : b11_q[8*p+:8];
+      pair11[16*p+8+:8] = (key11_q ? b11_q[8*(GROUPS+p)+:8] : pair11[16*p+:8])
+                        - {7'd0, key11_q ? b11_q[8*p+7] : below_q[p]};
+    end
+  assign ww_next_o = valid11_q && (key11_q || value11_q);
+  always @(posedge clk_i) begin
+    for (j = 0; j < GROUPS; j = j + 1) begin
+      below_q[j]    <= pair11[16*j+7];
+      ww_valid_o[j] <= ww_next_o && j < groups11_q;
+      ww_clear_o[16*j+:16] <= ww_next_o ? ~pair11[16*j+:16] : 16'd0;
+    end
+    ww_be_o   <= {{(LANES - 2) {1'b0}}, rows11_q} << shift11_q;
+    ww_line_o <= line11_q;
+    if (!rst_ni) ww_valid_o <= {GROUPS{1'b0}};
+  end
 
   // ---------------------------------------------------------------- token memory words, FFN2 mask
   wire [N-1:0]       seg_valid;
@@ -430,8 +481,8 @@ module rowvit_drain #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES)
   ) u_words (
       .clk_i(clk_i), .rst_ni(rst_ni),
-      .valid_i(valid7_q), .dense_i(dense7_q), .sparse_i(sparse7_q), .active_i(active7_q),
-      .lane_i(lane7_q), .base_i(addr7_q), .data_i(b7_q),
+      .valid_i(valid11_q), .dense_i(dense11_q), .sparse_i(sparse11_q), .active_i(active11_q),
+      .lane_i(lane11_q), .base_i(dst11_q), .data_i(b11_q),
       .seg_valid_o(seg_valid), .seg_map_o(seg_map),
       .tw_valid_o(tw_valid_o), .tw_addr_o(tw_addr_o), .tw_data_o(tw_data_o)
   );
@@ -440,8 +491,8 @@ module rowvit_drain #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .DEPTH(MASK_DEPTH)
   ) u_mask (
       .clk_i(clk_i), .rst_ni(rst_ni),
-      .tile_end_i(valid7_q && sparse7_q && final7_q), .write_i(mask_end7_q), .base_i(mask7_q),
-      .groups_i(groups7_q), .seg_valid_i(seg_valid), .seg_map_i(seg_map),
+      .tile_end_i(valid11_q && sparse11_q && final11_q), .write_i(mask_end11_q), .base_i(mask11_q),
+      .groups_i(groups11_q), .seg_valid_i(seg_valid), .seg_map_i(seg_map),
       .mask_addr_i(mask_addr_i), .mask_data_o(mask_data_o)
   );
 
@@ -477,14 +528,13 @@ module rowvit_drain #(
   assign busy_o = run_q || d_valid || |delay_q;
 
   // ---------------------------------------------------------------- records
-  wire first6 = lane6_q == {LW{1'b0}} && sub6_q == 8'd0;
   rowvit_drain_records #(
       .GROUPS(GROUPS)
   ) u_records (
       .clk_i(clk_i), .rst_ni(rst_ni),
-      .head_valid_i(valid6_q && to_stream), .head_first_i(first6), .head_group_i(sub6_q),
-      .head_count_i(count6_q), .head_total_i(total6_q), .head_last_i(last6_q), .head_tag_i(tag6_q),
-      .logit_valid_i(valid7_q && stream7_q), .logit_i(y7_q[16*GROUPS-1:0]),
+      .head_valid_i(valid10_q && to_stream), .head_first_i(first10_q), .head_group_i(sub10_q),
+      .head_count_i(count10_q), .head_total_i(total10_q), .head_last_i(last10_q), .head_tag_i(tag10_q),
+      .logit_valid_i(valid11_q && stream11_q), .logit_i(logit11_q),
       .mark_i(ev_out && ev_mark), .mark_tag_i(ev_tag), .cycles_i(cycles_i), .fires_i(fires_i),
       .marking_o(marking), .room_o(room),
       .rec_valid_o(rec_valid_o), .rec_ready_i(rec_ready_i), .rec_data_o(rec_data_o),

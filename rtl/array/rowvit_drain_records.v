@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // LOGITS and MARK records of the drain. Logits come one per cycle (lane, then group) and are packed
 // four to a word. A record's header enters from the stage before, a cycle before its first logit.
-// Throughput 1 logit per cycle, as long as room_o holds the drain back. Latency 1.
+// Throughput 1 logit per cycle, as long as room_o holds the drain back. Latency 2.
 // Resources at 3 groups: about 300 LUT, 110 FF.
 `default_nettype none
 module rowvit_drain_records #(
@@ -25,7 +25,7 @@ module rowvit_drain_records #(
     input  wire [31:0]          cycles_i,
     input  wire [31:0]          fires_i,
     output wire                 marking_o,     // its second word follows
-    output wire                 room_o,        // for the logits in the drain's pipeline
+    output reg                  room_o,        // for the logits in the drain's pipeline
     output wire                 rec_valid_o,
     input  wire                 rec_ready_i,
     output wire [63:0]          rec_data_o,
@@ -71,17 +71,23 @@ module rowvit_drain_records #(
                        : mark_q ? {fires_i, cycles_i}
                        : logit_header ? {logit_bytes, head_total_i, head_tag_i, RECORD_LOGITS[7:0]}
                        : logit_data;
+  reg        word_valid_q;
+  reg [65:0] word_q;
+  always @(posedge clk_i) begin
+    word_valid_q <= mark_i || mark_q || logit_header || logit_word;
+    word_q       <= {mark_q || (logit_word && final_logit), logit_word && final_logit, rec_word};
+    room_o       <= rec_count < 5'd4;
+    if (!rst_ni) word_valid_q <= 1'b0;
+  end
   rowvit_fifo #(
       .WIDTH(66),
       .DEPTH(16)
   ) u_fifo (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
-      .in_valid_i(mark_i || mark_q || logit_header || logit_word), .in_ready_o(),
-      .in_data_i({mark_q || (logit_word && final_logit), logit_word && final_logit, rec_word}),
+      .in_valid_i(word_valid_q), .in_ready_o(), .in_data_i(word_q),
       .out_valid_o(rec_valid_o), .out_ready_i(rec_ready_i),
       .out_data_o({rec_eor_o, rec_last_o, rec_data_o}), .count_o(rec_count)
   );
   assign marking_o = mark_q;
-  assign room_o = rec_count < 5'd4;
 endmodule
 `default_nettype wire

@@ -2,7 +2,7 @@
 // Drain to the token memory: packs the int8 results of a lane per cycle, one of every row and group,
 // into words of eight, or into compressed segments. One word per cycle and bank: assembled words come
 // GROUPS at a time every 8 cycles and go first, segments' words fill the gaps.
-// Throughput ROWS*GROUPS results per cycle. Latency 1 from a word's last result, if it goes first.
+// Throughput ROWS*GROUPS results per cycle. Latency 2 from a word's last result, if it goes first.
 // Resources at 2 x 3 x 64: about 1.7k LUT, 2k FF.
 `default_nettype none
 module rowvit_drain_words #(
@@ -12,7 +12,7 @@ module rowvit_drain_words #(
 ) (
     input  wire                         clk_i,
     input  wire                         rst_ni,
-    // lane lane_i of every row and group that exists
+    // lane lane_i of every row and group that exists; those of a word come without a gap
     input  wire                         valid_i,
     input  wire                         dense_i,   // to plain words
     input  wire                         sparse_i,  // to compressed segments
@@ -24,9 +24,9 @@ module rowvit_drain_words #(
     output wire [ROWS*GROUPS-1:0]       seg_valid_o,
     output wire [LANES*ROWS*GROUPS-1:0] seg_map_o,
     // token memory, never refused
-    output wire [ROWS-1:0]              tw_valid_o,
-    output wire [16*ROWS-1:0]           tw_addr_o,
-    output wire [64*ROWS-1:0]           tw_data_o
+    output reg  [ROWS-1:0]              tw_valid_o,
+    output reg  [16*ROWS-1:0]           tw_addr_o,
+    output reg  [64*ROWS-1:0]           tw_data_o
 );
   localparam N = ROWS * GROUPS;
   localparam LW = $clog2(LANES);
@@ -48,7 +48,7 @@ module rowvit_drain_words #(
         localparam WORD0 = g * LANES / 8, SEG0 = g * SEGW;
         reg [55:0] bytes_q;
         always @(posedge clk_i) begin
-          if (valid_i) bytes_q <= {data_i[8*I+:8], bytes_q[55:8]};
+          bytes_q <= {data_i[8*I+:8], bytes_q[55:8]};
           if (aw_ready[I]) aw_valid_q[I] <= 1'b0;
           if (valid_i && dense_i && active_i[I] && (&lane_i[2:0])) begin
             aw_valid_q[I] <= 1'b1;
@@ -72,7 +72,6 @@ module rowvit_drain_words #(
       wire [2*GROUPS-1:0] want = {cw_valid[r*GROUPS+:GROUPS], aw_valid_q[r*GROUPS+:GROUPS]};
       wire [2*GROUPS-1:0] pick = want & (~want + {{(2 * GROUPS - 1) {1'b0}}, 1'b1});
       assign {cw_ready[r*GROUPS+:GROUPS], aw_ready[r*GROUPS+:GROUPS]} = pick;
-      assign tw_valid_o[r] = |want;
       reg [15:0] addr;
       reg [63:0] data;
       integer k;
@@ -86,8 +85,12 @@ module rowvit_drain_words #(
                       | (cw_data[64*(r*GROUPS+k)+:64] & {64{pick[GROUPS+k]}});
         end
       end
-      assign tw_addr_o[16*r+:16] = addr;
-      assign tw_data_o[64*r+:64] = data;
+      always @(posedge clk_i) begin
+        tw_valid_o[r] <= |want;
+        tw_addr_o[16*r+:16] <= addr;
+        tw_data_o[64*r+:64] <= data;
+        if (!rst_ni) tw_valid_o[r] <= 1'b0;
+      end
     end
   endgenerate
 endmodule

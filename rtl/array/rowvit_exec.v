@@ -3,7 +3,7 @@
 // one set of weight lines; each is announced to the fetchers, to the issue stage and to the drain in
 // one cycle. ATTN interleaves: S of band i+1 runs while the softmax of band i does.
 // Throughput 1 tile per 2 cycles (7 in gathered bands). Latency: 5 from dependencies met to tile.
-// Resources: about 1,050 LUT, 310 FF, 1 DSP48E1 (addresses of gathered rows).
+// Resources: about 1,050 LUT, 360 FF, 1 DSP48E1 (addresses of gathered rows).
 `default_nettype none
 module rowvit_exec #(
     parameter ROWS   = 2,
@@ -105,17 +105,21 @@ module rowvit_exec #(
   assign tile_band_o = is_pv ? pv_band_q : band_q;
 
   // Dependencies, once met, stay so: they are registered, and known anew a cycle after a tile.
+  // Between operations the band is 0.
   wire dep_ok;
   reg  dep_q;
   rowvit_dep_check u_dep (
       .chain_i(instr_i[F_CHAIN+:N_ENGINE]), .dep_i(instr_i[F_DEPS+:16*N_ENGINE]),
       .done_i(done_i), .bands_i(bands_i),
-      .band_i (state_q == X_IDLE ? 16'd0 : band_q), .ok_o(dep_ok)
+      .band_i (band_q), .ok_o(dep_ok)
   );
 
   wire [15:0] rows_now = flags[FLAG_ONE_ROW] ? 16'd1 : flags[FLAG_SET_LIVE] ? set_rows : live_i;
-  wire [15:0] bands_now = (rows_now + 16'd1) >> 1;
   wire [16:0] end_now = {1'b0, band0} + {1'b0, n_bands};
+  // Of the cycle before, in which the dependencies were seen to be met; so was what they made.
+  reg  [15:0] rows_q;
+  reg  [16:0] limit_q;
+  wire [15:0] bands_now = (rows_q + 16'd1) >> 1;
   wire        start = state_q == X_IDLE && instr_valid_i && dep_q;
   assign set_live_o = start && !attn && flags[FLAG_SET_LIVE] && !nothing;
   assign set_live_rows_o = set_rows;
@@ -132,18 +136,20 @@ module rowvit_exec #(
   assign src_addr_o = {band_q[14:0], 1'b1, band_q[14:0], 1'b0};
 
   // ---------------------------------------------------------------- the tile announced
-  wire row1_exists = {tile_band_o[14:0], 1'b1} < rows_o;
+  // About the band of a cycle ago: a tile of another band comes two cycles after the one before it.
+  reg         row1_q, pv_row1_q, last_pv_q, pv_go_q;
+  wire row1_exists = is_pv ? pv_row1_q : row1_q;
   wire s_go    = is_s && (token_q != 16'd0 || dep_q);
-  wire pv_go   = is_pv && softmax_bands_i > pv_band_q;
+  wire pv_go   = is_pv && pv_go_q;
   wire mm_go   = is_tile && dep_q;
   assign tile_valid_o = s_go || pv_go || mm_go || state_q == X_NULL;
   wire   push         = tile_valid_o && tile_ready_i;
 
-  wire last_mm = band_q + 16'd1 >= end_q;
-  wire last_pv = pv_band_q + 16'd1 == bands_q;
+  reg  last_mm_q;  // of the band that band_q was a cycle ago: MATMUL's tiles are two cycles apart
+  reg  [15:0] s_end_q;  // number of a band's last S
   wire [15:0] token_tiles = (rows_o + LANES[15:0] - 16'd1) >> LW;
   assign tile_null_o     = state_q == X_NULL;
-  assign tile_op_last_o  = tile_null_o || (is_tile && last_mm) || (is_pv && last_pv);
+  assign tile_op_last_o  = tile_null_o || (is_tile && last_mm_q) || (is_pv && last_pv_q);
   assign tile_shared_o   = is_tile;
   assign tile_sparse_o   = is_pv || (is_tile && flags[FLAG_SPARSE]);
   assign tile_unsigned_o = is_pv || (is_tile && flags[FLAG_UNSIGNED]);
@@ -158,9 +164,9 @@ module rowvit_exec #(
   assign tile_bank_o     = gather ? g_bank_q : {1'b1, 1'b0};
   assign tile_dst_o      = dst_q;
   assign tile_s_first_o  = token_q == 16'd0;
-  assign tile_s_last_o   = token_q + LANES[15:0] >= rows_o;
+  assign tile_s_last_o   = token_q >> LW == s_end_q;
   assign tile_token_o    = token_q;
-  assign tile_mask_end_o = mask_left_q == 16'd1 || last_mm;
+  assign tile_mask_end_o = mask_left_q == 16'd1 || last_mm_q;
   assign tile_mask_o     = mask_q;
   genvar r, g;
   generate
@@ -179,6 +185,14 @@ module rowvit_exec #(
   always @(posedge clk_i) begin
     product_q <= g_half[9:0] * g_factor[11:0];
     dep_q     <= instr_valid_i && dep_ok && !push;
+    rows_q    <= rows_now;
+    limit_q   <= end_now;
+    last_mm_q <= band_q + 16'd1 >= end_q;
+    last_pv_q <= pv_band_q + 16'd1 == bands_q;
+    row1_q    <= {band_q[14:0], 1'b1} < rows_o;
+    pv_row1_q <= {pv_band_q[14:0], 1'b1} < rows_o;
+    pv_go_q   <= softmax_bands_i > pv_band_q && !push;
+    s_end_q   <= (rows_o - 16'd1) >> LW;
     case (state_q)
       X_IDLE: begin
         band_q      <= 16'd0;
@@ -193,9 +207,9 @@ module rowvit_exec #(
         p_odd_q     <= 16'd0;
         g_step_q    <= 3'd0;
         if (start) begin
-          rows_o  <= rows_now;
+          rows_o  <= rows_q;
           bands_q <= bands_now;
-          end_q   <= end_now < {1'b0, bands_now} ? end_now[15:0] : bands_now;
+          end_q   <= limit_q < {1'b0, bands_now} ? limit_q[15:0] : bands_now;
           state_q <= attn ? X_SETUP : X_SKIP;
         end
       end
@@ -225,7 +239,7 @@ module rowvit_exec #(
       end
       X_TILE:
       if (push) begin
-        band_q      <= band_q + 16'd1;
+        band_q      <= last_mm_q ? 16'd0 : band_q + 16'd1;
         src_q       <= src_q + src_step;
         dst_q       <= dst_q + dst_step;
         mask_left_q <= mask_left_q - 16'd1;
@@ -233,7 +247,7 @@ module rowvit_exec #(
           mask_left_q <= mask_bands;
           mask_q      <= mask_q + mask_step;
         end
-        if (last_mm) state_q <= X_IDLE;
+        if (last_mm_q) state_q <= X_IDLE;
         else if (gather) state_q <= X_GATHER;
       end
       X_SETUP: begin  // P addresses of the groups, by addition
@@ -259,11 +273,16 @@ module rowvit_exec #(
       if (push) begin
         pv_band_q <= pv_band_q + 16'd1;
         dst_q     <= dst_q + dst_step;
-        if (last_pv) state_q <= X_IDLE;
-        else if (band_q != bands_q) state_q <= X_S;
+        if (last_pv_q) begin
+          band_q  <= 16'd0;
+          state_q <= X_IDLE;
+        end else if (band_q != bands_q) state_q <= X_S;
       end
       default:  // X_NULL
-      if (push) state_q <= X_IDLE;
+      if (push) begin
+        band_q  <= 16'd0;
+        state_q <= X_IDLE;
+      end
     endcase
     if (!rst_ni) begin
       state_q <= X_IDLE;

@@ -3,8 +3,9 @@
 // per cycle with its index k. Dense rows emit all scalars. Compressed rows emit their non-zeros: per
 // segment the bitmap is read, then only the words that hold values. A row with no non-zero emits one
 // zero scalar, so that every row ends with x_last_o.
-// Throughput 1 scalar per cycle (a segment costs at least 5 cycles to fetch), latency about 5.
-// Resources at 64 lanes: about 550 LUT, 320 FF, and 130 LUT RAM.
+// Throughput 1 scalar per cycle (a segment costs at least 4 cycles to fetch, or two more than it has
+// words), latency about 5, of a compressed row 10. Data may come any time after a read, in order.
+// Resources at 64 lanes: about 520 LUT, 520 FF, and 130 LUT RAM.
 `default_nettype none
 module rowvit_fetch #(
     parameter LANES  = 64,
@@ -25,41 +26,24 @@ module rowvit_fetch #(
     output wire [15:0]       rd_addr_o,
     input  wire              rd_dvalid_i,
     input  wire [63:0]       rd_data_i,
-    output reg               x_valid_o,
+    output wire              x_valid_o,
     input  wire              x_ready_i,
-    output reg  [8:0]        x_data_o,
-    output reg  [10:0]       x_idx_o,
-    output reg               x_last_o
+    output wire [8:0]        x_data_o,
+    output wire [10:0]       x_idx_o,
+    output wire              x_last_o
 );
   `include "rowvit_defs.vh"
   localparam LW = $clog2(LANES);
+  localparam BYTES = LANES / 8;
   localparam SEGW = 1 + LANES / 8;
   localparam SEG_IW = 11 - LW;  // segment number within a row
+  localparam HI_W = 8;          // number of a byte of bitmap within a row
   localparam CMD_W = BANK_W + 29;
 
-  function [LW:0] count_of;  // seven more than a bitmap has ones: a multiple of 8 for whole words
-    input [LANES-1:0] bitmap;
-    integer i;
-    reg [3:0] ones;
-    begin
-      count_of = 7;
-      for (i = 0; i < LANES / 8; i = i + 1) begin
-        ones = {3'd0, bitmap[8*i]} + {3'd0, bitmap[8*i+1]} + {3'd0, bitmap[8*i+2]} + {3'd0, bitmap[8*i+3]}
-             + {3'd0, bitmap[8*i+4]} + {3'd0, bitmap[8*i+5]} + {3'd0, bitmap[8*i+6]} + {3'd0, bitmap[8*i+7]};
-        count_of = count_of + {{(LW - 3) {1'b0}}, ones};
-      end
-    end
-  endfunction
-
-  function [LW-1:0] encode;  // one-hot to binary
-    input [LANES-1:0] onehot;
-    integer i, b;
-    begin
-      encode = {LW{1'b0}};
-      for (b = 0; b < LW; b = b + 1)
-        for (i = 0; i < LANES; i = i + 1)
-          if (((i >> b) & 1) == 1) encode[b] = encode[b] | onehot[i];
-    end
+  function [3:0] ones_of;
+    input [7:0] bits;
+    ones_of = {3'd0, bits[0]} + {3'd0, bits[1]} + {3'd0, bits[2]} + {3'd0, bits[3]}
+            + {3'd0, bits[4]} + {3'd0, bits[5]} + {3'd0, bits[6]} + {3'd0, bits[7]};
   endfunction
 
   // ---------------------------------------------------------------- commands
@@ -75,101 +59,121 @@ module rowvit_fetch #(
       .in_data_i({cmd_sparse_i, cmd_unsigned_i, cmd_bank_i, cmd_addr_i, cmd_count_i}),
       .out_valid_o(cmd_valid), .out_ready_i(cmd_take), .out_data_o(cmd), .count_o()
   );
+  wire             cmd_sparse = cmd[CMD_W-1];
 
   // ---------------------------------------------------------------- reading
-  localparam F_IDLE = 3'd0, F_WORDS = 3'd1, F_BITMAP = 3'd2, F_WAIT = 3'd3, F_COUNT = 3'd4;
-  reg  [2:0]        state_q;
-  reg               sparse_q;
-  reg  [BANK_W-1:0] bank_q;
-  reg  [15:0]       addr_q;
-  reg  [10:0]       left_q;   // words (dense) or segments (sparse) still to do
-  // A memory read, and the count of its bits, are a cycle each.
-  reg  [LANES-1:0]  bitmap_q;
-  wire [LW:0] bitmap_count = count_of(bitmap_q);
-  reg  [3:0]        words_q;  // value words of this segment still to read
-  reg  [SEG_IW-1:0] seg_q;
-  reg  [15:0]       seg_addr_q;
-  reg               word_pending_q;  // a value word is on its way
+  // A segment's bitmap is asked for just before the words of the segment that it follows. It arrives,
+  // the ones of its bytes are counted (R_COUNT), and the counts become a number of words (R_WORDS), which
+  // waits there until the words before are asked for.
+  localparam R_IDLE = 2'd0, R_BITMAP = 2'd1, R_COUNT = 2'd2, R_WORDS = 2'd3;
+  reg  [1:0]         state_q;
+  reg  [BANK_W-1:0]  bank_q;
+  reg                map_out_q;      // a bitmap is on its way
+  reg  [3:0]         before_q;       // words that come before it
+  reg  [15:0]        map_addr_q, map_next_q;  // of this segment's bitmap and the next one's
+  reg  [SEG_IW-1:0]  seg_q;
+  reg  [10:0]        left_q;         // segments
+  reg  [LANES-1:0]   bitmap_q;
+  reg  [4*BYTES-1:0] ones_q;         // of each byte
+  reg                words_any_q;    // there are words to read
+  reg  [7:0]         words_q;
+  reg  [15:0]        addr_q;
+  reg  [3:0]         pending_q;      // words on their way
+  reg                word_ok_q;      // there is room for one
+  reg                end_q;          // a row's last bitmap is in its queue
 
-  wire              emit_ready;
-  wire [2:0]        word_count;
-  wire              bm_ready;
-  wire [2:0]        bm_count;
-  wire              word_room = word_count + {2'd0, word_pending_q} < 3'd4;
-  wire              is_words = state_q == F_WORDS;
-  assign rd_valid_o = (is_words && word_room) || (state_q == F_BITMAP && bm_ready);
-  assign rd_bank_o  = bank_q;
-  assign rd_addr_o  = addr_q;
-  wire   rd         = rd_valid_o && rd_ready_i;
-  assign cmd_take   = state_q == F_IDLE && cmd_valid && emit_ready;
+  wire               emit_ready;
+  wire               ask_ready;
+  wire [3:0]         word_count;
+  wire [3:0]         bm_count;
+  wire               idle     = state_q == R_IDLE;
+  wire               last_seg = left_q == 11'd1;
+  // Room for a bitmap, for the one before it and the mark of a row's end, which may be entered in this
+  // cycle and the next.
+  wire               go       = !words_any_q && ask_ready && bm_count < 4'd5;
+  assign             cmd_take = idle && go && word_ok_q && cmd_valid && emit_ready;
+  wire               give     = state_q == R_WORDS && go;
+  wire               ask_map  = (cmd_take && cmd_sparse) || (give && !last_seg);
+  wire               ask_word = (cmd_take && !cmd_sparse) || (words_any_q && word_ok_q && ask_ready);
+  wire               next_map = map_out_q && before_q == 4'd0;
+  wire               got_map  = rd_dvalid_i && next_map;
+  wire               got_word = rd_dvalid_i && !next_map;
+  rowvit_skid_buffer #(
+      .WIDTH(BANK_W + 16)
+  ) u_ask (
+      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
+      .in_valid_i(ask_map || ask_word), .in_ready_o(ask_ready),
+      .in_data_i(words_any_q ? {bank_q, addr_q}
+                 : idle ? {cmd[27+:BANK_W], cmd[26:11]} : {bank_q, map_next_q}),
+      .out_valid_o(rd_valid_o), .out_ready_i(rd_ready_i), .out_data_o({rd_bank_o, rd_addr_o})
+  );
 
-  wire              got_bitmap = state_q == F_COUNT;
-  wire              bitmap_any = |bitmap_q;
-  wire              last_seg = left_q == 11'd1;
-  // The end marker follows the last segment's bitmap; it waits in this flag for a free entry.
-  reg               end_q;
-  wire              bm_push_map = got_bitmap && bitmap_any;
-  wire              bm_push_end = end_q && bm_count != 3'd4;
+  // The words of a bitmap: a piece of eight ones, or what is left, each.
+  reg  [LW:0]        total;
+  integer            i;
+  always @* begin
+    total = 7;
+    for (i = 0; i < BYTES; i = i + 1) total = total + {{(LW - 3) {1'b0}}, ones_q[4*i+:4]};
+  end
+  wire [3:0]         map_words = {{(6 - LW) {1'b0}}, total[LW:3]};
+  reg  [BYTES-1:0]   bytes;  // that are not zero
+  always @* for (i = 0; i < BYTES; i = i + 1) bytes[i] = |bitmap_q[8*i+:8];
 
   always @(posedge clk_i) begin
-    if (rd_dvalid_i) word_pending_q <= 1'b0;
-    if (rd && is_words) word_pending_q <= 1'b1;
+    word_ok_q <= word_count + pending_q < 4'd7;  // one may be asked for in this cycle
+    pending_q <= pending_q + {3'd0, ask_word} - {3'd0, got_word};
+    if (ask_map) begin
+      map_out_q <= 1'b1;
+      before_q  <= pending_q - {3'd0, got_word};
+    end else if (rd_dvalid_i) begin
+      before_q <= before_q - 4'd1;
+      if (next_map) map_out_q <= 1'b0;
+    end
+    if (ask_word) begin
+      addr_q  <= addr_q + 16'd1;
+      words_q <= words_q - 8'd1;
+      if (words_q == 8'd1) words_any_q <= 1'b0;
+    end
+    if (got_map) bitmap_q <= rd_data_i[LANES-1:0];
+    for (i = 0; i < BYTES; i = i + 1) ones_q[4*i+:4] <= ones_of(bitmap_q[8*i+:8]);
+    end_q <= 1'b0;
+    map_next_q <= map_addr_q + SEGW[15:0];
     case (state_q)
-      F_IDLE:
-      if (cmd_take) begin
-        sparse_q   <= cmd[CMD_W-1];
-        bank_q     <= cmd[27+:BANK_W];
-        addr_q     <= cmd[26:11];
-        seg_addr_q <= cmd[26:11];
+      R_IDLE: begin
+        map_addr_q <= cmd[26:11];
         seg_q      <= {SEG_IW{1'b0}};
-        left_q     <= cmd[CMD_W-1] ? cmd[10:0] : {3'd0, cmd[10:3]};
-        state_q    <= cmd[CMD_W-1] ? F_BITMAP : F_WORDS;
-      end
-      F_WORDS:
-      if (rd) begin
-        addr_q <= addr_q + 16'd1;
-        if (sparse_q) begin
-          words_q <= words_q - 4'd1;
-          if (words_q == 4'd1) begin
-            addr_q     <= seg_addr_q + SEGW[15:0];
-            seg_addr_q <= seg_addr_q + SEGW[15:0];
-            seg_q      <= seg_q + 1'b1;
-            left_q     <= left_q - 11'd1;
-            state_q    <= last_seg ? F_IDLE : F_BITMAP;
-          end
-        end else begin
-          left_q <= left_q - 11'd1;
-          if (last_seg) state_q <= F_IDLE;
+        left_q     <= cmd[10:0];
+        if (cmd_take) begin
+          bank_q      <= cmd[27+:BANK_W];
+          addr_q      <= cmd[26:11] + 16'd1;
+          words_q     <= cmd[10:3] - 8'd1;
+          words_any_q <= !cmd_sparse && cmd[10:3] != 8'd1;
+          if (cmd_sparse) state_q <= R_BITMAP;
         end
       end
-      F_BITMAP:
-      if (rd) begin
-        addr_q  <= addr_q + 16'd1;
-        state_q <= F_WAIT;
+      R_BITMAP: if (got_map) state_q <= R_COUNT;
+      R_COUNT: begin
+        end_q   <= last_seg;
+        state_q <= R_WORDS;
       end
-      F_WAIT:  // a value word read before cannot be mistaken: reads return in order
-      if (rd_dvalid_i) begin
-        bitmap_q <= rd_data_i[LANES-1:0];
-        state_q  <= F_COUNT;
-      end
-      default: begin  // F_COUNT
-        words_q <= {{(6 - LW) {1'b0}}, bitmap_count[LW:3]};
-        if (bitmap_any) state_q <= F_WORDS;
-        else begin
-          addr_q     <= seg_addr_q + SEGW[15:0];
-          seg_addr_q <= seg_addr_q + SEGW[15:0];
-          seg_q      <= seg_q + 1'b1;
-          left_q     <= left_q - 11'd1;
-          state_q    <= last_seg ? F_IDLE : F_BITMAP;
-        end
+      default:  // R_WORDS
+      if (give) begin
+        addr_q      <= map_addr_q + 16'd1;
+        words_q     <= {4'd0, map_words};
+        words_any_q <= map_words != 4'd0;
+        map_addr_q  <= map_next_q;
+        seg_q       <= seg_q + 1'b1;
+        left_q      <= left_q - 11'd1;
+        state_q     <= last_seg ? R_IDLE : R_BITMAP;
       end
     endcase
-    if (got_bitmap && last_seg) end_q <= 1'b1;
-    else if (bm_push_end) end_q <= 1'b0;
     if (!rst_ni) begin
-      state_q        <= F_IDLE;
-      end_q          <= 1'b0;
-      word_pending_q <= 1'b0;
+      state_q     <= R_IDLE;
+      map_out_q   <= 1'b0;
+      words_any_q <= 1'b0;
+      word_ok_q   <= 1'b0;
+      pending_q   <= 4'd0;
+      end_q       <= 1'b0;
     end
   end
 
@@ -179,29 +183,27 @@ module rowvit_fetch #(
   wire [63:0] word;
   rowvit_fifo #(
       .WIDTH(64),
-      .DEPTH(4)
+      .DEPTH(8)
   ) u_words (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
-      .in_valid_i(word_pending_q && rd_dvalid_i), .in_ready_o(),
+      .in_valid_i(got_word), .in_ready_o(),
       .in_data_i(rd_data_i),
       .out_valid_o(word_valid), .out_ready_i(word_take), .out_data_o(word), .count_o(word_count)
   );
 
-  localparam BM_W = 2 + LW + SEG_IW + LANES;  // end, count, segment, bitmap
-  wire                    bm_valid;
-  wire                    bm_take;
-  wire [BM_W-1:0]         bm_head;
-  assign bm_ready = bm_count < 3'd3 && !end_q;
+  localparam BM_W = 1 + SEG_IW + BYTES + LANES;  // mark of a row's end, segment, nonzero bytes, bitmap
+  wire            bm_valid;
+  wire            bm_take;
+  wire [BM_W-1:0] bm_head;
   rowvit_fifo #(
       .WIDTH(BM_W),
-      .DEPTH(4)
+      .DEPTH(8)
   ) u_bitmaps (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
-      .in_valid_i(bm_push_map || bm_push_end), .in_ready_o(),
-      .in_data_i({!bm_push_map, bitmap_count, seg_q, bitmap_q}),
+      .in_valid_i((state_q == R_COUNT && |bytes) || end_q), .in_ready_o(),
+      .in_data_i({end_q, seg_q, bytes & {BYTES{!end_q}}, bitmap_q}),
       .out_valid_o(bm_valid), .out_ready_i(bm_take), .out_data_o(bm_head), .count_o(bm_count)
   );
-  wire             bm_end = bm_head[BM_W-1];
 
   wire             job_valid;
   wire             job_take;
@@ -216,69 +218,133 @@ module rowvit_fetch #(
       .out_valid_o(job_valid), .out_ready_i(job_take), .out_data_o(job), .count_o()
   );
 
+  // ---------------------------------------------------------------- bitmaps to bytes
+  // A bitmap gives a nonzero byte per cycle to a_*, from where it goes to b_*, which gives its bits.
+  reg                m_valid_q, m_end_q;
+  reg  [SEG_IW-1:0]  m_seg_q;
+  reg  [BYTES-1:0]   m_bytes_q;  // still to give; none in the mark of a row's end
+  reg  [LANES-1:0]   m_map_q;
+  reg                a_valid_q, a_end_q, a_last_q;  // a_last_q: of its bitmap
+  reg  [HI_W-1:0]    a_hi_q;
+  reg  [7:0]         a_byte_q;
+  reg                b_valid_q, b_last_q;
+  reg  [HI_W-1:0]    b_hi_q;
+  reg  [7:0]         b_byte_q;
+
+  wire [BYTES-1:0] m_rest;
+  wire [BYTES-1:0] m_pick = m_bytes_q & ~m_rest;
+  wire             m_last = m_rest == {BYTES{1'b0}};
+  reg  [7:0]       m_byte;
+  reg  [LW-4:0]    m_number;
+  always @* begin
+    m_byte   = 8'd0;
+    m_number = {(LW - 3) {1'b0}};
+    for (i = 0; i < BYTES; i = i + 1) begin
+      m_byte   = m_byte | (m_map_q[8*i+:8] & {8{m_pick[i]}});
+      m_number = m_number | (i[LW-4:0] & {(LW - 3) {m_pick[i]}});
+    end
+  end
+  wire [7:0]       b_rest;
+  wire             b_one  = b_rest == 8'd0;
+  wire [7:1]       b_pick = b_byte_q[7:1] & ~b_rest[7:1];
+  // what is left after the lowest, without a carry
+  genvar k;
+  generate
+    assign m_rest[0] = 1'b0;
+    assign b_rest[0] = 1'b0;
+    for (k = 1; k < BYTES; k = k + 1) begin : g_m_rest
+      assign m_rest[k] = m_bytes_q[k] && |m_bytes_q[k-1:0];
+    end
+    for (k = 1; k < 8; k = k + 1) begin : g_b_rest
+      assign b_rest[k] = b_byte_q[k] && |b_byte_q[k-1:0];
+    end
+  endgenerate
+  wire [2:0]       b_bit  = {|b_pick[7:4], |{b_pick[7:6], b_pick[3:2]},
+                             |{b_pick[7], b_pick[5], b_pick[3], b_pick[1]}};
+
   // ---------------------------------------------------------------- emission
   reg               sparse_e, unsigned_e, active_q;
   reg  [10:0]       todo_q, idx_q;
+  reg               todo_one_q;  // dense rows are longer than one scalar
   reg  [63:0]       data_q;
-  reg  [3:0]        have_q;   // bytes left in data_q
-  reg  [LANES-1:0]  map_q;
-  reg  [SEG_IW-1:0] map_seg_q;
-  reg  [LW:0] map_left_q;  // count_of(map_q)
+  reg  [3:0]        have_q;      // bytes left in data_q
 
-  wire             room     = !x_valid_o || x_ready_i;
-  wire             map_any  = map_left_q != 7;
-  wire [LANES-1:0] map_rest = map_q & (map_q - {{(LANES - 1) {1'b0}}, 1'b1});
-  wire             map_done = map_left_q == 8;
-  wire             at_end   = bm_valid && bm_end;
-  wire             emit_dense  = active_q && !sparse_e && have_q != 4'd0 && room;
-  wire             emit_sparse = active_q && sparse_e && map_any && have_q != 4'd0 && room;
-  wire             emit_null   = active_q && sparse_e && !map_any && at_end && room;
-  wire             emit     = emit_dense || emit_sparse || emit_null;
-  wire             last     = emit_dense ? todo_q == 11'd1 : emit_null || (map_done && at_end);
-  wire             drop     = emit_sparse && map_done;  // the word's tail is not used
-  wire             used_up  = have_q == 4'd0 || drop || ((emit_dense || emit_sparse) && have_q == 4'd1);
-  wire             need_map = !map_any || (emit_sparse && map_done);
+  wire             room;
+  wire             a_end      = a_valid_q && a_end_q;
+  wire             emit_value = active_q && room && have_q != 4'd0 && (!sparse_e || b_valid_q);
+  wire             emit_null  = active_q && room && sparse_e && !b_valid_q && a_end;
+  wire             emit       = emit_value || emit_null;
+  wire             last       = sparse_e ? a_end && (!b_valid_q || b_one) : todo_one_q;
+  wire             b_done     = emit_value && sparse_e && b_one;
+  wire             b_load     = (!b_valid_q || b_done) && a_valid_q && !a_end_q;
+  wire             a_take     = b_load || (emit && sparse_e && last);
+  wire             a_free     = !a_valid_q || a_take;
+  // a bitmap's last word may have a tail that is not used
+  wire             used_up    = have_q == 4'd0 || (emit_value && have_q == 4'd1) || (b_done && b_last_q);
 
-  assign word_take = used_up && word_valid;
-  assign bm_take   = need_map && bm_valid && active_q && sparse_e && (!bm_end || (emit && last));
-  assign job_take  = job_valid && (!active_q || (emit && last));
+  assign bm_take   = !m_valid_q || (a_free && m_last);
+  assign word_take = used_up;
+  assign job_take  = !active_q || (emit && last);
+
+  rowvit_skid_buffer #(
+      .WIDTH(21)
+  ) u_out (
+      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
+      .in_valid_i(emit), .in_ready_o(room),
+      .in_data_i({last, sparse_e ? {b_hi_q, b_bit} & {11{b_valid_q}} : idx_q,
+                  {!unsigned_e && data_q[7], data_q[7:0]} & {9{!sparse_e || b_valid_q}}}),
+      .out_valid_o(x_valid_o), .out_ready_i(x_ready_i), .out_data_o({x_last_o, x_idx_o, x_data_o})
+  );
 
   always @(posedge clk_i) begin
-    if (room) x_valid_o <= emit;
+    if (bm_take) begin
+      m_valid_q <= bm_valid;
+      {m_end_q, m_seg_q, m_bytes_q, m_map_q} <= bm_head;
+    end else if (a_free) m_bytes_q <= m_rest;
+    if (a_free) begin
+      a_valid_q <= m_valid_q;
+      a_end_q   <= m_end_q;
+      a_last_q  <= m_last;
+      a_hi_q    <= {m_seg_q, m_number};
+      a_byte_q  <= m_byte;
+    end
+    if (b_load) begin
+      b_valid_q <= 1'b1;
+      b_last_q  <= a_last_q;
+      b_hi_q    <= a_hi_q;
+      b_byte_q  <= a_byte_q;
+    end else if (emit_value && sparse_e) begin
+      b_valid_q <= !b_one;
+      b_byte_q  <= b_rest;
+    end
+
     if (emit) begin
-      x_data_o <= emit_null ? 9'd0 : {!unsigned_e && data_q[7], data_q[7:0]};
-      x_idx_o  <= !sparse_e ? idx_q :
-                  emit_null ? 11'd0 : {map_seg_q, encode(map_q & ~map_rest)};
-      x_last_o <= last;
-      idx_q    <= idx_q + 11'd1;
-      todo_q   <= todo_q - 11'd1;
-      if (last) active_q <= 1'b0;
+      idx_q      <= idx_q + 11'd1;
+      todo_q     <= todo_q - 11'd1;
+      todo_one_q <= todo_q == 11'd2;
     end
-    if (emit_dense || emit_sparse) begin
-      data_q <= {8'd0, data_q[63:8]};
-      have_q <= have_q - 4'd1;
-    end
-    if (word_take) begin
-      data_q <= word;
-      have_q <= 4'd8;
-    end else if (used_up) have_q <= 4'd0;
-    if (emit_sparse) begin
-      map_q      <= map_rest;
-      map_left_q <= map_left_q - 1'b1;
-    end
-    if (bm_take && !bm_end) {map_left_q, map_seg_q, map_q} <= bm_head[BM_W-2:0];
     if (job_take) begin
-      active_q   <= 1'b1;
+      active_q   <= job_valid;
       sparse_e   <= job[12];
       unsigned_e <= job[11];
       todo_q     <= job[10:0];
+      todo_one_q <= 1'b0;
       idx_q      <= 11'd0;
     end
+    if (emit_value) begin
+      data_q <= {8'd0, data_q[63:8]};
+      have_q <= have_q - 4'd1;
+    end
+    if (used_up) begin
+      data_q <= word;
+      have_q <= {word_valid, 3'd0};
+    end
     if (!rst_ni) begin
-      x_valid_o <= 1'b0;
       active_q  <= 1'b0;
       have_q    <= 4'd0;
-      map_left_q <= 7;
+      m_valid_q <= 1'b0;
+      a_valid_q <= 1'b0;
+      b_valid_q <= 1'b0;
     end
   end
 endmodule

@@ -44,18 +44,19 @@ module rowvit_issue #(
     input  wire                          release_i,      // the shadows may be overwritten soon
     output wire [26*LANES*ROWS*GROUPS-1:0] shadow_o,
     // progress and counters
-    output wire                          op_done_o,
-    output wire                          fire_any_o,
+    output reg                           op_done_o,
+    output reg                           fire_any_o,
     output reg  [7:0]                    fires_o,
     output reg  [3:0]                    ffn2_nonzeros_o,
     output reg  [7:0]                    pv_nonzeros_o,
-    output wire                          wait_data_o,
-    output wire                          wait_drain_o,
-    output wire                          wait_steal_o
+    output reg                           wait_data_o,
+    output reg                           wait_drain_o,
+    output reg                           wait_steal_o
 );
   `include "rowvit_defs.vh"
   localparam N = ROWS * GROUPS;
-  localparam CAPTURE_LAT = CAPTURE - 1;  // fire -> every shadow written; captured_o is one more
+  // Fire -> captured_o. The shadows are complete two cycles later, when the drain reads their first lane.
+  localparam CAPTURED = CAPTURE - 2;
 
   generate
     if (ROWS != 2) begin : g_bad_rows
@@ -64,11 +65,11 @@ module rowvit_issue #(
   endgenerate
 
   // ---------------------------------------------------------------- tile queue
-  wire        t_valid, t_null, t_op_last, t_shared, t_sparse, t_pv;
-  wire [15:0] t_wbase;
-  wire [7:0]  t_groups;
-  wire [ROWS-1:0] t_rows;
-  wire        t_pop;
+  wire        in_valid, in_null, in_op_last, in_shared, in_sparse, in_pv;
+  wire [15:0] in_wbase;
+  wire [7:0]  in_groups;
+  wire [ROWS-1:0] in_rows;
+  wire        load;
   rowvit_fifo #(
       .WIDTH(29 + ROWS),
       .DEPTH(TILE_QUEUE)
@@ -77,103 +78,88 @@ module rowvit_issue #(
       .in_valid_i(tile_valid_i), .in_ready_o(tile_ready_o),
       .in_data_i({tile_null_i, tile_op_last_i, tile_shared_i, tile_sparse_i, tile_pv_i,
                   tile_wbase_i, tile_groups_i, tile_rows_i}),
-      .out_valid_o(t_valid), .out_ready_i(t_pop),
-      .out_data_o({t_null, t_op_last, t_shared, t_sparse, t_pv, t_wbase, t_groups, t_rows}),
+      .out_valid_o(in_valid), .out_ready_i(load),
+      .out_data_o({in_null, in_op_last, in_shared, in_sparse, in_pv, in_wbase, in_groups, in_rows}),
       .count_o()
   );
-  wire lockstep = !t_sparse;
+
+  // The tile under way, and what it means for each cluster.
+  reg          tile_q, null_q, op_last_q, shared_q, sparse_q, pv_q;
+  reg  [15:0]  wbase_q;
+  reg  [N-1:0] needed_q;
+  reg  [N-1:0] own_q;       // needed, and takes a fetcher's scalars before any other cluster
+  wire         lockstep = !sparse_q;
+  wire         tile_end;
+  assign load = !tile_q || tile_end;
+  integer c;
+  always @(posedge clk_i) begin
+    if (load) begin
+      tile_q <= in_valid && !in_null;
+      null_q <= in_valid && in_null;
+      {op_last_q, shared_q, sparse_q, pv_q, wbase_q} <= {in_op_last, in_shared, in_sparse, in_pv, in_wbase};
+      for (c = 0; c < N; c = c + 1) begin
+        needed_q[c] <= in_valid && !in_null && in_rows[c/GROUPS] && c % GROUPS < in_groups;
+        own_q[c]    <= in_valid && !in_null && in_rows[c/GROUPS]
+                       && (in_shared ? c % GROUPS == 0 : c % GROUPS < in_groups);
+      end
+    end
+    if (!rst_ni) {tile_q, null_q, needed_q, own_q} <= {(2 * N + 2) {1'b0}};
+  end
 
   // ---------------------------------------------------------------- who can fire
-  reg  [N-1:0] done_q;     // clusters that have fired their last scalar of this tile
+  reg  [N-1:0] done_q;     // fetchers whose last scalar of this tile has been fired
   reg  [N-1:0] first_q;    // clusters that have not fired yet in this tile
   reg          inflight_q; // a tile has ended and its shadows are not released yet
   wire         shadow_ok = !inflight_q || release_i;
 
-  wire [N-1:0] needed, valid, last, steal, can, blocked_drain, fire;
+  // In lock step the rows of a group fire together. Shared scalars go to all groups of a row at once.
+  wire [N-1:0] ok, steal, fire_own, fire, last;
   wire [9*N-1:0]  x;
   wire [11*N-1:0] idx;
-  genvar r, g, k;
+  genvar r, g;
   generate
     for (r = 0; r < ROWS; r = r + 1) begin : g_row
       for (g = 0; g < GROUPS; g = g + 1) begin : g_group
         localparam I = r * GROUPS + g;
         localparam I0 = r * GROUPS;
-        assign needed[I] = t_valid && !t_null && t_rows[r] && g < t_groups;
-        assign valid[I]  = t_shared ? x_valid_i[I0] : x_valid_i[I];
-        assign last[I]   = t_shared ? x_last_i[I0] : x_last_i[I];
-        assign x[9*I+:9] = t_shared ? x_data_i[9*I0+:9] : x_data_i[9*I+:9];
-        assign idx[11*I+:11] = t_shared ? x_idx_i[11*I0+:11] : x_idx_i[11*I+:11];
-        assign steal[I]  = r != 0 && !lockstep && wr_valid_i[g];
-        assign blocked_drain[I] = last[I] && !shadow_ok;
-        assign can[I] = !needed[I] || (valid[I] && !done_q[I] && !blocked_drain[I] && !steal[I]);
-      end
-    end
-    // Lock step joins the rows of a group; shared scalars join the groups of a row.
-    for (r = 0; r < ROWS; r = r + 1) begin : g_fire_row
-      for (g = 0; g < GROUPS; g = g + 1) begin : g_fire
-        localparam I = r * GROUPS + g;
-        wire [ROWS-1:0] rows_can;
-        for (k = 0; k < ROWS; k = k + 1) begin : g_k
-          assign rows_can[k] = can[k*GROUPS+g];
-        end
-        assign fire[I] = needed[I] && can[I]
-            && (!lockstep || &rows_can)
-            && (!t_shared || (lockstep ? &can : &can[r*GROUPS+:GROUPS]));
-      end
-    end
-    for (r = 0; r < ROWS; r = r + 1) begin : g_pop_row
-      for (g = 0; g < GROUPS; g = g + 1) begin : g_pop
-        assign x_ready_o[r*GROUPS+g] = fire[r*GROUPS+g] && (g == 0 || !t_shared);
+        localparam OTHER = (1 - r) * GROUPS + g;
+        // the groups whose ports a scalar of this fetcher needs: its own, or all of the row
+        wire [GROUPS-1:0] ports = shared_q ? needed_q[I0+:GROUPS] : {{(GROUPS - 1) {1'b0}}, 1'b1} << g;
+        assign steal[I]  = r != 0 && !lockstep && |(wr_valid_i & ports);
+        assign ok[I]     = x_valid_i[I] && !done_q[I] && (!x_last_i[I] || shadow_ok);
+        assign fire_own[I] = own_q[I] && ok[I] && !steal[I] && (!lockstep || !own_q[OTHER] || ok[OTHER]);
+        assign fire[I]   = shared_q ? needed_q[I] && fire_own[I0] : fire_own[I];
+        assign last[I]   = shared_q ? x_last_i[I0] : x_last_i[I];
+        assign x[9*I+:9] = shared_q ? x_data_i[9*I0+:9] : x_data_i[9*I+:9];
+        assign idx[11*I+:11] = shared_q ? x_idx_i[11*I0+:11] : x_idx_i[11*I+:11];
       end
     end
   endgenerate
+  assign x_ready_o = fire_own;
 
-  wire [N-1:0] done_now = done_q | (fire & last);
-  wire tile_end = t_valid && !t_null && (~needed | done_now) == {N{1'b1}};
-  assign t_pop = t_valid && (t_null || tile_end);
-  assign op_done_o = t_pop && t_op_last;
+  wire [N-1:0] done_now = done_q | (fire_own & x_last_i);
+  assign tile_end = tile_q && &(~own_q | done_now);
 
   always @(posedge clk_i) begin
-    done_q  <= tile_end ? {N{1'b0}} : done_now;
-    first_q <= tile_end ? {N{1'b1}} : first_q & ~fire;
+    op_done_o <= op_last_q && (null_q || tile_end);
+    done_q    <= tile_end ? {N{1'b0}} : done_now;
+    first_q   <= tile_end ? {N{1'b1}} : first_q & ~fire;
     if (release_i) inflight_q <= 1'b0;
     if (tile_end) inflight_q <= 1'b1;
     if (!rst_ni) begin
+      op_done_o  <= 1'b0;
       done_q     <= {N{1'b0}};
       first_q    <= {N{1'b1}};
       inflight_q <= 1'b0;
     end
   end
 
-  // ---------------------------------------------------------------- counters
-  assign fire_any_o   = |fire;
-  assign wait_data_o  = t_valid && !t_null && !(|fire) && |(needed & ~done_q & ~valid);
-  assign wait_drain_o = t_valid && !(|fire) && |(needed & ~done_q & valid & blocked_drain);
-  assign wait_steal_o = |(needed & ~done_q & valid & steal);
-  integer c;
-  reg [7:0] fires_d, pv_nonzeros_d;
-  reg [3:0] ffn2_nonzeros_d;
-  always @* begin
-    fires_d = 8'd0;
-    ffn2_nonzeros_d = 4'd0;
-    pv_nonzeros_d = 8'd0;
-    for (c = 0; c < N; c = c + 1) begin
-      fires_d = fires_d + {7'd0, fire[c]};
-      if (fire[c] && t_sparse && x[9*c+:9] != 9'd0) begin
-        if (t_pv) pv_nonzeros_d = pv_nonzeros_d + 8'd1;
-        else if (c % GROUPS == 0) ffn2_nonzeros_d = ffn2_nonzeros_d + 4'd1;
-      end
-    end
-  end
-  always @(posedge clk_i)
-    {fires_o, pv_nonzeros_o, ffn2_nonzeros_o} <= {fires_d, pv_nonzeros_d, ffn2_nonzeros_d};
-
   // ---------------------------------------------------------------- pipeline
   // s1: memory address; s2: memory data; s3: cluster inputs
   reg [N-1:0]    fire_s1, first_s1, last_s1, fire_s2, first_s2, last_s2, fire_s3, first_s3, last_s3;
   reg [9*N-1:0]  x_s1, x_s2, x_s3;
   reg            lockstep_s1, lockstep_s2, lockstep_s3;
-  reg [CAPTURE_LAT-1:0] end_q;
+  reg [CAPTURED-2:0] end_q;
   always @(posedge clk_i) begin
     fire_s1     <= fire;
     first_s1    <= first_q;
@@ -182,12 +168,44 @@ module rowvit_issue #(
     lockstep_s1 <= lockstep;
     {fire_s2, first_s2, last_s2, x_s2, lockstep_s2} <= {fire_s1, first_s1, last_s1, x_s1, lockstep_s1};
     {fire_s3, first_s3, last_s3, x_s3, lockstep_s3} <= {fire_s2, first_s2, last_s2, x_s2, lockstep_s2};
-    end_q      <= {end_q[CAPTURE_LAT-2:0], tile_end};
-    captured_o <= end_q[CAPTURE_LAT-1];
+    end_q      <= {end_q[CAPTURED-3:0], tile_end};
+    captured_o <= end_q[CAPTURED-2];
     if (!rst_ni) begin
       fire_s1    <= {N{1'b0}};
-      end_q      <= {CAPTURE_LAT{1'b0}};
+      end_q      <= {(CAPTURED - 1){1'b0}};
       captured_o <= 1'b0;
+    end
+  end
+
+  // ---------------------------------------------------------------- counters, a few cycles late
+  wire [N-1:0] open = own_q & ~done_q;
+  reg  [N-1:0] nonzero_s2;
+  reg          pv_s1, pv_s2;
+  reg  [3:0]   fires, nonzeros, row_nonzeros;  // N is at most 12
+  always @* begin
+    fires        = 4'd0;
+    nonzeros     = 4'd0;
+    row_nonzeros = 4'd0;
+    for (c = 0; c < N; c = c + 1) begin
+      fires    = fires + {3'd0, fire_s2[c]};
+      nonzeros = nonzeros + {3'd0, nonzero_s2[c]};
+      if (c % GROUPS == 0) row_nonzeros = row_nonzeros + {3'd0, nonzero_s2[c]};
+    end
+  end
+  always @(posedge clk_i) begin
+    {pv_s2, pv_s1} <= {pv_s1, pv_q};
+    for (c = 0; c < N; c = c + 1) nonzero_s2[c] <= fire_s1[c] && !lockstep_s1 && x_s1[9*c+:9] != 9'd0;
+    fires_o         <= {4'd0, fires};
+    pv_nonzeros_o   <= pv_s2 ? {4'd0, nonzeros} : 8'd0;
+    ffn2_nonzeros_o <= pv_s2 ? 4'd0 : row_nonzeros;
+    fire_any_o   <= |fire_s2;
+    wait_data_o  <= ~|fire_own && |(open & ~x_valid_i);
+    wait_drain_o <= ~|fire_own && |(open & x_valid_i & x_last_i) && !shadow_ok;
+    wait_steal_o <= |(open & x_valid_i & steal);
+    if (!rst_ni) begin
+      {wait_data_o, wait_drain_o, wait_steal_o, fire_any_o} <= 4'd0;
+      {fires_o, pv_nonzeros_o, ffn2_nonzeros_o} <= 20'd0;
+      nonzero_s2 <= {N{1'b0}};
     end
   end
 
@@ -195,8 +213,8 @@ module rowvit_issue #(
     for (g = 0; g < GROUPS; g = g + 1) begin : g_mem
       wire [10:0] idx0 = idx[11*g+:11];
       wire [10:0] idx1 = idx[11*(GROUPS+g)+:11];
-      wire [15:0] line0 = t_wbase + {5'd0, idx0};
-      wire [15:0] line1 = t_wbase + {5'd0, idx1};
+      wire [15:0] line0 = wbase_q + {5'd0, idx0};
+      wire [15:0] line1 = wbase_q + {5'd0, idx1};
       reg  [AW-1:0]      a_addr_q, b_addr_q;
       reg                b_en_q;
       reg  [LANES-1:0]   b_we_q;

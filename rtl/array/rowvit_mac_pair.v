@@ -50,7 +50,9 @@ module rowvit_mac_pair #(
     end else begin : g_twin
       reg        [24:0] a_q, b_q;
       reg               use_b_q;
-      reg signed [ 8:0] x1_q, x2_q;
+      // As in a DSP, next to its multiplier: tools must not make one register of all pairs'.
+      (* keep = "true" *) reg signed [8:0] x2_q;
+      reg signed [ 8:0] x1_q;
       reg signed [24:0] w_q;
       reg signed [33:0] m_q;
       reg        [42:0] p_q;
@@ -59,11 +61,11 @@ module rowvit_mac_pair #(
         b_q     <= b;
         use_b_q <= use_b_i;
         x1_q    <= x_i;
-        x2_q    <= x1_q;
         w_q     <= use_b_q ? b_q : a_q;
         m_q     <= w_q * x2_q;
         if (en_i) p_q <= (first_i ? 43'd0 : p_q) + {{9{m_q[33]}}, m_q};
       end
+      (* keep = "true" *) always @(posedge clk_i) x2_q <= x1_q;
       assign p_o = p_q;
     end
   endgenerate

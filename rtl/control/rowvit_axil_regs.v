@@ -69,8 +69,8 @@ module rowvit_axil_regs #(
   reg started_q, start_q, reset_q;
 
   // Write: address and data are taken together.
-  reg bvalid_q;
-  wire write = s_axil_awvalid && s_axil_wvalid && !bvalid_q;
+  reg bvalid_q, up_q;  // no READY in reset, so that a master that leaves it earlier waits (PG373, "Resets")
+  wire write = s_axil_awvalid && s_axil_wvalid && !bvalid_q && up_q;
   wire [11:0] waddr = {s_axil_awaddr[11:2], 2'b00};
 
   assign s_axil_awready = write;
@@ -83,6 +83,7 @@ module rowvit_axil_regs #(
   wire done = started_q && !busy_i && images_done_q == run_images_q;
 
   always @(posedge clk_i) begin
+    up_q <= rst_ni;
     bvalid_q <= write || (bvalid_q && !s_axil_bready);
     start_q <= control && s_axil_wdata[0] && !s_axil_wdata[1] && !busy_i && !error;
     reset_q <= control && s_axil_wdata[1];
@@ -148,12 +149,12 @@ module rowvit_axil_regs #(
   // Read.
   reg rvalid_q;
   reg [31:0] rdata_q, rdata_d;
-  wire read = s_axil_arvalid && !rvalid_q;
+  wire read = s_axil_arvalid && s_axil_arready;
   wire [11:0] raddr = {s_axil_araddr[11:2], 2'b00};
   // One aligned block of 32 words, so that the address bits select directly.
   wire [1023:0] counters = {{(1024-32*N_COUNTER){1'b0}}, counters_i};
 
-  assign s_axil_arready = !rvalid_q;
+  assign s_axil_arready = !rvalid_q && up_q;
   assign s_axil_rvalid = rvalid_q;
   assign s_axil_rdata = rdata_q;
   assign s_axil_rresp = 2'b00;

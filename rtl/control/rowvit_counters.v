@@ -3,19 +3,19 @@
 // Throughput: every cycle. Latency: 1 cycle. Resources: 16 LUT and 32 flip-flops per counter.
 `default_nettype none
 
-module rowvit_counters (
-    input  wire         clk_i,
-    input  wire         rst_ni,
+module rowvit_counters #(
+    parameter N = 20
+) (
+    input  wire            clk_i,
+    input  wire            rst_ni,
     // 16 bits per counter, in the order of isa.COUNTERS.
-    input  wire [319:0] inc_i,
+    input  wire [16*N-1:0] inc_i,
     // 32 bits per counter.
-    output wire [639:0] count_o
+    output wire [32*N-1:0] count_o
 );
-  `include "rowvit_defs.vh"
-
   genvar i;
   generate
-    for (i = 0; i < N_COUNTER; i = i + 1) begin : g_counter
+    for (i = 0; i < N; i = i + 1) begin : g_counter
       reg [31:0] count_q;
       always @(posedge clk_i) begin
         count_q <= count_q + {16'b0, inc_i[16*i+:16]};

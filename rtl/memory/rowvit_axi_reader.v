@@ -90,20 +90,24 @@ module rowvit_axi_reader #(
       reg valid_q;
       reg [60:0] addr_q;
       reg [28:0] left_q;
-      // Places in the FIFO that no issued burst has claimed.
+      // Places in the FIFO that no issued burst has claimed, known a cycle after a word leaves.
       reg [CW-1:0] free_q;
+      reg pop_q;
 
       // A burst's length is known a cycle after its address.
       reg known_q, final_q;
       reg [4:0] length_q;
       wire [4:0] room = BURST_WORDS[4:0] - {1'b0, addr_q[3:0]};  // to the next boundary
+      // Whether it fits is known with it where any burst fits, else a cycle later. Places get fewer only
+      // with an issue, after which the length is unknown for a cycle.
+      reg roomy_q, fits_q;
       wire final_burst = left_q <= {24'b0, room};
       wire pop = rsp_valid[c] && rsp_ready[c];
 
       assign addr[64*c+:64] = {addr_q, 3'b000};
       assign beats[5*c+:5] = length_q;
       assign pending[c] = valid_q;
-      assign fits[c] = known_q && free_q >= {{(CW-5){1'b0}}, length_q};
+      assign fits[c] = known_q && (roomy_q || fits_q);
       assign req_ready[c] = !valid_q || (issue[c] && final_q);
 
       always @(posedge clk_i) begin
@@ -111,6 +115,8 @@ module rowvit_axi_reader #(
         known_q <= valid_q && !issue[c];
         length_q <= final_burst ? left_q[4:0] : room;
         final_q <= final_burst;
+        roomy_q <= free_q >= BURST_WORDS[CW-1:0];
+        fits_q <= known_q && !issue[c] && free_q >= {{(CW-5){1'b0}}, length_q};
         if (!rst_ni || clear_i) begin
           valid_q <= 1'b0;
           known_q <= 1'b0;
@@ -129,8 +135,12 @@ module rowvit_axi_reader #(
 
       always @(posedge clk_i) begin
         free_q <= free_q - (issue[c] ? {{(CW-5){1'b0}}, length_q} : {CW{1'b0}})
-                              + {{(CW-1){1'b0}}, pop};
-        if (!rst_ni || clear_i) free_q <= ALL;
+                              + {{(CW-1){1'b0}}, pop_q};
+        pop_q <= pop;
+        if (!rst_ni || clear_i) begin
+          free_q <= ALL;
+          pop_q <= 1'b0;
+        end
       end
 
       rowvit_fifo #(.WIDTH(64), .DEPTH(DEPTH)) u_fifo (

@@ -3,9 +3,9 @@
 // The request side turns instructions into reads and jobs, up to 32 jobs ahead, without waiting for
 // dependencies (but a gather's mask is final only when they are met). The data side waits for the
 // dependencies of each job and deals out its words. A gather requests one row per cycle and spends
-// about 5 more cycles per mask word.
+// about 7 more cycles per mask word.
 // Throughput: one 64-bit word per cycle, also from load to load. Latency: 4 cycles plus the memory's.
-// Resources (LANES = 64): about 1,030 LUT, 450 more as RAM, and 1,100 flip-flops.
+// Resources (LANES = 64): about 1,030 LUT, 450 more as RAM, and 900 flip-flops.
 `default_nettype none
 
 module rowvit_load_engine #(
@@ -84,8 +84,6 @@ module rowvit_load_engine #(
   localparam RES_WORDS = (ROWS * GROUPS + 3) / 4;
   // Residuals of an address fill whole words, or those of two addresses do (one bank pair: padded).
   localparam PAIRED = ROWS * GROUPS % 4 == 2 && ROWS * GROUPS > 2;
-  // Words kept for assembly: a line but its last word, or the residuals of an address.
-  localparam KEPT_WORDS = RES_WORDS < LINE_WORDS ? LINE_WORDS - 1 : RES_WORDS;
   localparam [15:0] LANES_16 = LANES[15:0];
 
   generate
@@ -96,7 +94,7 @@ module rowvit_load_engine #(
 
   // ---------------------------------------------------------------- request side
   localparam S_IDLE = 4'd0, S_SIZE = 4'd1, S_CHECK = 4'd2, S_GATHER = 4'd3, S_MASK = 4'd4,
-             S_LATCH = 4'd5, S_HAD = 4'd6, S_SCAN = 4'd7, S_STOP = 4'd8;
+             S_READ = 4'd5, S_LATCH = 4'd6, S_HAD = 4'd7, S_SCAN = 4'd8, S_STOP = 4'd9;
 
   wire [1:0] kind = instr_i[F_LOAD_KIND+:2];
   wire [31:0] address = instr_i[F_LOAD_ADDRESS+:32];
@@ -123,7 +121,11 @@ module rowvit_load_engine #(
   wire next_taken = next_valid_q && jobs_ready && (req_ready_i || !next_read_q);
   wire next_free = !next_valid_q || next_taken;
 
+  // Dependencies, once met, stay so: they are registered. Before S_GATHER the head of the queue stands
+  // for three cycles.
   wire gather_ok;
+  reg gather_ok_q;
+  always @(posedge clk_i) gather_ok_q <= gather_ok;
   rowvit_dep_check u_gather_dep (
       .chain_i(deps[DEP_W-1-:N_ENGINE]),
       .dep_i(deps[0+:16*N_ENGINE]),
@@ -134,7 +136,8 @@ module rowvit_load_engine #(
   );
 
   // Gather: mask words, and the bits of the current one that are still to be fetched.
-  reg [LANES-1:0] bits_q;
+  reg [LANES-1:0] bits_q, mask_q;
+  always @(posedge clk_i) mask_q <= mask_data_i;
   reg [15:0] mask_addr_q, had_addr_q, left_q, line_q;
   reg [31:0] word_addr_q;
   wire [LANES-1:0] lowest = bits_q & (~bits_q + 1'b1);
@@ -142,49 +145,64 @@ module rowvit_load_engine #(
   wire [LANES-1:0] tail = final_word ? ~({LANES{1'b1}} << left_q) : {LANES{1'b1}};
   wire [LANES-1:0] rest = bits_q & ~lowest;
 
-  reg [LW-1:0] lowest_index;
-  integer b;
-  always @* begin
-    lowest_index = 0;
-    for (b = 0; b < LANES; b = b + 1)
-      if (lowest[b]) lowest_index = lowest_index | b[LW-1:0];
-  end
-
-  // A found row goes through one register, where its address is multiplied out.
-  reg found_q;
+  // A found row goes through two registers: its bit, and its index, where its address is multiplied out.
+  reg lowest_valid_q, found_q;
+  reg [LANES-1:0] lowest_q;
+  wire [LW-1:0] lowest_index;
   reg [LW-1:0] found_index_q;
   wire found_free = !found_q || next_free;
-  wire find = state_q == S_SCAN && bits_q != 0 && found_free;
-  wire [LW+GW-1:0] found_lines = found_index_q * groups;
+  wire lowest_free = !lowest_valid_q || found_free;
+  wire find = state_q == S_SCAN && bits_q != 0 && lowest_free;
+  wire scanned = bits_q == 0 && !lowest_valid_q && !found_q;
+  genvar k, b;
+  generate
+    for (k = 0; k < LW; k = k + 1) begin : g_index
+      wire [LANES-1:0] those;
+      for (b = 0; b < LANES; b = b + 1) begin : g_bit
+        assign those[b] = ((b >> k) & 1) == 1 && lowest_q[b];
+      end
+      assign lowest_index[k] = |those;
+    end
+  endgenerate
+  // groups * index: the first two bits of groups with the index, the others after it.
+  reg [LW+GW-1:0] lowest_lines, found_lines, found_lines_q;
 
   wire range_error = state_q == S_CHECK && end_q > {1'b0, length_i};
   wire dead = {16'b0, band0} * ROWS >= {16'b0, live_i};
   // The op's last job: the whole load, or what closes a gather.
   wire plain_issue = state_q == S_CHECK && !range_error && !gather && next_free;
-  wire close_issue = state_q == S_SCAN && bits_q == 0 && final_word && !found_q && next_free;
-  wire dead_issue = state_q == S_GATHER && gather_ok && dead && next_free;
+  wire close_issue = state_q == S_SCAN && scanned && final_word && next_free;
+  wire dead_issue = state_q == S_GATHER && gather_ok_q && dead && next_free;
   wire issue_final = plain_issue || close_issue || dead_issue;
+
+  // The instruction is let go a cycle after its last job.
+  reg pop_q;
+  always @(posedge clk_i) begin
+    pop_q <= issue_final;
+    if (!rst_ni) pop_q <= 1'b0;
+  end
 
   always @(posedge clk_i) begin
     case (state_q)
-      S_IDLE: if (instr_valid_i) state_q <= S_SIZE;
+      S_IDLE: if (instr_valid_i && !pop_q) state_q <= S_SIZE;
       S_SIZE: state_q <= S_CHECK;
       S_CHECK: if (range_error) state_q <= S_STOP;
                else if (gather) state_q <= S_GATHER;
                else if (next_free) state_q <= S_IDLE;
-      S_GATHER: if (gather_ok && !dead) state_q <= S_MASK;
+      S_GATHER: if (gather_ok_q && !dead) state_q <= S_MASK;
                 else if (dead_issue) state_q <= S_IDLE;
-      S_MASK: state_q <= S_LATCH;
+      S_MASK: state_q <= S_READ;
+      S_READ: state_q <= S_LATCH;
       S_LATCH: state_q <= rest_only ? S_HAD : S_SCAN;
       S_HAD: state_q <= S_SCAN;
       S_SCAN: if (close_issue) state_q <= S_IDLE;
-              else if (bits_q == 0 && !final_word && !found_q) state_q <= S_MASK;
+              else if (scanned && !final_word) state_q <= S_MASK;
       default: ;
     endcase
     if (!rst_ni) state_q <= S_IDLE;
   end
 
-  assign instr_ready_o = issue_final;
+  assign instr_ready_o = pop_q;
 
   // Size of the load. Products are written as additions: they would take DSP slices from the array.
   reg [15+GW:0] lines;
@@ -194,8 +212,13 @@ module rowvit_load_engine #(
   integer g;
   always @* begin
     lines = 0;
-    for (g = 0; g < GW; g = g + 1)
+    lowest_lines = 0;
+    found_lines = found_lines_q;
+    for (g = 0; g < GW; g = g + 1) begin
       if (groups[g]) lines = lines + ({{GW{1'b0}}, rows} << g);
+      if (groups[g] && g < 2) lowest_lines = lowest_lines + ({{GW{1'b0}}, lowest_index} << g);
+      if (groups[g] && g >= 2) found_lines = found_lines + ({{GW{1'b0}}, found_index_q} << g);
+    end
     res_words = 0;
     for (g = 0; g < 8; g = g + 1)
       if (((RES_FACTOR >> g) & 1) == 1) res_words = res_words + ({16'b0, res_rows} << g);
@@ -224,12 +247,12 @@ module rowvit_load_engine #(
         line_q <= dst;
         word_addr_q <= address;
       end
-      S_LATCH: bits_q <= mask_data_i & tail;
-      S_HAD: bits_q <= bits_q & ~mask_data_i;
+      S_LATCH: bits_q <= mask_q & tail;
+      S_HAD: bits_q <= bits_q & ~mask_q;
       S_SCAN: begin
         if (find) begin
           bits_q <= rest;
-        end else if (bits_q == 0 && !final_word && !found_q) begin
+        end else if (scanned && !final_word) begin
           mask_addr_q <= mask_addr_q + 1'b1;
           had_addr_q <= had_addr_q + 1'b1;
           left_q <= left_q - LANES_16;
@@ -242,12 +265,18 @@ module rowvit_load_engine #(
   end
 
   always @(posedge clk_i) begin
-    if (found_free) found_q <= find;
-    if (!rst_ni) found_q <= 1'b0;
+    if (lowest_free) lowest_valid_q <= find;
+    if (found_free) found_q <= lowest_valid_q;
+    if (!rst_ni) begin
+      lowest_valid_q <= 1'b0;
+      found_q <= 1'b0;
+    end
   end
 
   always @(posedge clk_i) begin
+    if (lowest_free) lowest_q <= lowest;
     if (found_free) found_index_q <= lowest_index;
+    if (found_free) found_lines_q <= lowest_lines;
   end
 
   always @(posedge clk_i) begin
@@ -275,7 +304,7 @@ module rowvit_load_engine #(
   assign req_valid_o = next_valid_q && next_read_q && jobs_ready;
   assign req_addr_o = base_i + {32'b0, next_addr_q};
   assign req_bytes_o = next_bytes_q;
-  assign mask_addr_o = state_q == S_LATCH ? had_addr_q : mask_addr_q;
+  assign mask_addr_o = state_q == S_READ ? had_addr_q : mask_addr_q;
   always @(posedge clk_i) begin
     w2_fetched_o <= {15'b0, find};
     w2_rows_o <= close_issue && !rest_only ? rows : 16'd0;
@@ -309,6 +338,12 @@ module rowvit_load_engine #(
   wire [15:0] job_dst, job_rows;
   wire [DEP_W-1:0] job_deps;
   wire next_empty = !next_read_q;
+  wire front_valid;
+  wire [JOB_W:0] front;
+  // The head is in registers: its dependencies are a long path.
+  reg job_valid_q;
+  reg [JOB_W:0] job_q;
+  wire job_free = !job_valid_q || job_ready;
 
   rowvit_fifo #(.WIDTH(JOB_W + 1), .DEPTH(32)) u_jobs (
       .clk_i(clk_i),
@@ -318,16 +353,28 @@ module rowvit_load_engine #(
       .in_ready_o(jobs_ready),
       .in_data_i({next_empty, next_final_q, next_kind_q, next_groups_q, next_dst_q, next_rows_q,
                   next_deps_q}),
-      .out_valid_o(job_valid),
-      .out_ready_i(job_ready),
-      .out_data_o({job_empty, job_final, job_kind, job_groups, job_dst, job_rows, job_deps}),
+      .out_valid_o(front_valid),
+      .out_ready_i(job_free),
+      .out_data_o(front),
       .count_o()
   );
+
+  always @(posedge clk_i) begin
+    if (job_free) job_valid_q <= front_valid;
+    if (!rst_ni) job_valid_q <= 1'b0;
+  end
+
+  always @(posedge clk_i) begin
+    if (job_free) job_q <= front;
+  end
+
+  assign job_valid = job_valid_q;
+  assign {job_empty, job_final, job_kind, job_groups, job_dst, job_rows, job_deps} = job_q;
 
   // ---------------------------------------------------------------- data side
   // The dependencies of the job at the head are checked while the current one is under way.
   wire head_ok;
-  reg head_ok_q;
+  reg head_ok_q, blocked_q;
   rowvit_dep_check u_job_dep (
       .chain_i(job_deps[DEP_W-1-:N_ENGINE]),
       .dep_i(job_deps[0+:16*N_ENGINE]),
@@ -339,7 +386,8 @@ module rowvit_load_engine #(
 
   always @(posedge clk_i) begin
     head_ok_q <= job_valid && head_ok && !job_ready;
-    if (!rst_ni) head_ok_q <= 1'b0;
+    blocked_q <= job_valid && !head_ok;
+    if (!rst_ni) {head_ok_q, blocked_q} <= 2'b00;
   end
 
   // Current job, and where the next word goes.
@@ -371,12 +419,12 @@ module rowvit_load_engine #(
   wire group_end = word_end && group_q == last_group;
   // A norm load counts words in row_q, which may end inside a group; a parameter load is one row.
   wire row_step = is_norm || group_end;
-  wire job_end = row_step && (cur_kind_q == LOADKIND_PARAM || row_q == cur_rows_q - 1'b1);
+  reg last_row_q;
+  wire job_end = row_step && (cur_kind_q == LOADKIND_PARAM || last_row_q);
 
-  // Only the last word of a line waits for room. Other kinds wait until all lines are written, so
-  // that operations complete in order.
+  // Other kinds than weights wait until all lines are written, so that operations complete in order.
   wire held = rw_valid_o && !rw_ready_i;
-  wire room = !held && (is_weight ? !word_end || lines_ready : !line_valid);
+  wire room = !held && (is_weight ? lines_ready : !line_valid);
   wire take = cur_valid_q && !cur_empty_q && room && rsp_valid_i;
   // A job without words ends when everything before it is written.
   wire close = cur_valid_q && cur_empty_q && !line_valid && !word_valid_q;
@@ -402,39 +450,67 @@ module rowvit_load_engine #(
       word_q <= 0;
       group_q <= 0;
       row_q <= 0;
+      last_row_q <= job_rows == 16'd1;
       index_q <= 0;
     end else if (take) begin
       word_q <= word_end ? {LW{1'b0}} : word_q + 1'b1;
       if (word_end) group_q <= group_end ? {GW{1'b0}} : group_q + 1'b1;
-      if (row_step) row_q <= row_q + 1'b1;
+      if (row_step) begin
+        row_q <= row_q + 1'b1;
+        last_row_q <= row_q == cur_rows_q - 16'd2;
+      end
       // Norm: first index of the lane tile.
       if (group_end) index_q <= index_q + LANES_16;
     end
   end
 
-  // A line or the residuals of an address assemble by shifting; the first word ends lowest.
-  reg [64*KEPT_WORDS-1:0] part_q;
-  wire [64*KEPT_WORDS+63:0] shifted = {rsp_data_i, part_q};
+  // The residuals of an address assemble by shifting; the first word ends lowest.
+  reg [64*RES_WORDS-1:0] part_q;
+  wire [64*RES_WORDS+63:0] shifted = {rsp_data_i, part_q};
 
   always @(posedge clk_i) begin
-    if (take) part_q <= shifted[64*KEPT_WORDS+63:64];
+    if (take) part_q <= shifted[64*RES_WORDS+63:64];
   end
 
-  // V's drain takes the weight memory for 128 of 192 cycles; meanwhile lines gather here.
+  // V's drain takes the weight memory for 128 of 192 cycles; meanwhile lines gather here. A line
+  // assembles in its place, a column of the queue per word.
   wire [15:0] target = cur_dst_q + row_q;
   wire [GW-1:0] line_group;
-  rowvit_fifo #(.WIDTH(LANES * 8 + 17 + GW), .DEPTH(16)) u_lines (
+  reg [3:0] line_place_q, line_read_q;
+  wire line_push = take && is_weight && word_end;
+  wire line_pop = line_valid && ww_ready_i;
+  rowvit_fifo #(.WIDTH(17 + GW), .DEPTH(16)) u_lines (
       .clk_i(clk_i),
       .rst_ni(rst_ni),
       .clear_i(1'b0),
-      .in_valid_i(take && is_weight && word_end),
+      .in_valid_i(line_push),
       .in_ready_o(lines_ready),
-      .in_data_i({job_end && cur_final_q, group_q, target, shifted[64*KEPT_WORDS+63-:LANES*8]}),
+      .in_data_i({job_end && cur_final_q, group_q, target}),
       .out_valid_o(line_valid),
       .out_ready_i(ww_ready_i),
-      .out_data_o({line_final, line_group, ww_line_o, ww_data_o}),
+      .out_data_o({line_final, line_group, ww_line_o}),
       .count_o()
   );
+
+  always @(posedge clk_i) begin
+    if (line_push) line_place_q <= line_place_q + 1'b1;
+    if (line_pop) line_read_q <= line_read_q + 1'b1;
+    if (!rst_ni) begin
+      line_place_q <= 4'd0;
+      line_read_q <= 4'd0;
+    end
+  end
+
+  genvar c;
+  generate
+    for (c = 0; c < LINE_WORDS; c = c + 1) begin : g_column
+      (* ram_style = "distributed" *) reg [63:0] mem_q [0:15];
+      always @(posedge clk_i) begin
+        if (take && is_weight && word_q == c[LW-1:0]) mem_q[line_place_q] <= rsp_data_i;
+      end
+      assign ww_data_o[64*c+:64] = mem_q[line_read_q];
+    end
+  endgenerate
 
   // Everything else is written in the next cycle.
   reg [1:0] word_kind_q;
@@ -486,13 +562,12 @@ module rowvit_load_engine #(
   assign rw_valid_o = word_valid_q && word_kind_q == LOADKIND_RESIDUAL;
   assign rw_addr_o = word_row_q;
   // The words of this address are the last that came in.
-  wire [64*RES_WORDS-1:0] newest = part_q[64*KEPT_WORDS-1-:64*RES_WORDS];
-  assign rw_data_o = word_second_q ? newest[64*RES_WORDS-1-:ROWS*GROUPS*16] : newest[ROWS*GROUPS*16-1:0];
+  assign rw_data_o = word_second_q ? part_q[64*RES_WORDS-1-:ROWS*GROUPS*16] : part_q[ROWS*GROUPS*16-1:0];
 
-  assign busy_o = state_q != S_IDLE || next_valid_q || job_valid || cur_valid_q || line_valid
+  assign busy_o = state_q != S_IDLE || next_valid_q || front_valid || job_valid || cur_valid_q || line_valid
       || word_valid_q;
   assign wait_o = !cur_valid_q
-      && ((job_valid && !head_ok) || (!job_valid && state_q == S_GATHER && !gather_ok));
+      && (blocked_q || (!job_valid && state_q == S_GATHER && !gather_ok_q));
 endmodule
 
 `default_nettype wire

@@ -2,7 +2,7 @@
 // Residual stream: one bank of int16 per row of a band and group, all at one address.
 // Write clients: the drain, which is never refused, and the position table.
 // Read clients: the drain, which is never refused, and the norm engine.
-// Throughput 1 read and 1 write of every bank per cycle, latency 1.
+// Throughput 1 read and 1 write of every bank per cycle, latency 2.
 // Resources: a RAMB36 per bank and 2048 words, and a half one for a rest of 1024; about 270 LUT at 6 banks.
 `default_nettype none
 module rowvit_residual_memory #(
@@ -41,7 +41,8 @@ module rowvit_residual_memory #(
           .WIDTH(16),
           .DEPTH(DEPTH),
           .AW   (AW),
-          .RAM_STYLE(RAM_STYLE)
+          .RAM_STYLE(RAM_STYLE),
+          .OUT_REG(1)
       ) u_ram (
           .clk_i(clk_i),
           .we_i(we), .waddr_i(waddr[AW-1:0]), .wdata_i(wdata),

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Simple dual port memory: one write port, one registered read port. A read of the word that is
-// being written returns the old word. Throughput 1 read and 1 write per cycle, latency 1.
+// being written returns the old word. Throughput 1 read and 1 write per cycle, latency 1, or 2 with the
+// output register, which is free in a block RAM.
 // Resources: as RAM_STYLE says: "auto" leaves it to the size, "distributed" is LUT RAM, "ultra" UltraRAM.
 `default_nettype none
 module rowvit_sdp_ram #(
     parameter WIDTH = 64,
     parameter DEPTH = 512,
     parameter AW    = 9, // bits of an address
-    parameter RAM_STYLE = "auto"
+    parameter RAM_STYLE = "auto",
+    parameter OUT_REG = 0 // 1: with output register
 ) (
     input  wire             clk_i,
     input  wire             we_i,
@@ -15,7 +17,7 @@ module rowvit_sdp_ram #(
     input  wire [WIDTH-1:0] wdata_i,
     input  wire             re_i,
     input  wire [AW-1:0]    raddr_i,
-    output reg  [WIDTH-1:0] rdata_o
+    output wire [WIDTH-1:0] rdata_o
 );
   (* ram_style = RAM_STYLE *) reg [WIDTH-1:0] mem [0:DEPTH-1];
 
@@ -25,9 +27,19 @@ module rowvit_sdp_ram #(
     end
   endgenerate
 
+  reg [WIDTH-1:0] read_q;
   always @(posedge clk_i) begin
     if (we_i) mem[waddr_i] <= wdata_i;
-    if (re_i) rdata_o <= mem[raddr_i];
+    if (re_i) read_q <= mem[raddr_i];
   end
+  generate
+    if (OUT_REG != 0) begin : g_out
+      reg [WIDTH-1:0] out_q;
+      always @(posedge clk_i) out_q <= read_q;
+      assign rdata_o = out_q;
+    end else begin : g_out
+      assign rdata_o = read_q;
+    end
+  endgenerate
 endmodule
 `default_nettype wire

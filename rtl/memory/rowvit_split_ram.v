@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Simple dual port memory of any even depth, in pieces whose depths are powers of two, one for each bit
 // of DEPTH: Vivado rounds the depth of a 7 series block RAM up to the next power of two (AR 61995).
-// Throughput 1 read and 1 write per cycle, latency 1.
+// Throughput 1 read and 1 write per cycle, latency 1, or 2 with output registers.
 // Resources: those of its pieces, those below 256 words in LUT RAM; WIDTH LUTs if there is more than one.
 `default_nettype none
 module rowvit_split_ram #(
     parameter WIDTH = 64,
     parameter DEPTH = 512,
     parameter AW    = 9,           // clog2(DEPTH)
-    parameter RAM_STYLE = "auto"
+    parameter RAM_STYLE = "auto",
+    parameter OUT_REG = 0          // 1: an output register in each piece
 ) (
     input  wire             clk_i,
     input  wire             we_i,
@@ -33,24 +34,28 @@ module rowvit_split_ram #(
         wire we = we_i && waddr[AW:b] == PIECE;
         wire re = re_i && raddr[AW:b] == PIECE;
         wire [WIDTH-1:0] word;
-        reg  hit_q;
-        always @(posedge clk_i) if (re_i) hit_q <= re;
+        reg  hit_q, hit2_q;
+        wire hit = OUT_REG != 0 ? hit2_q : hit_q;
+        always @(posedge clk_i) begin
+          if (re_i) hit_q <= re;
+          hit2_q <= hit_q;
+        end
         if (b < 8) begin : g_small
           rowvit_sdp_ram #(
-              .WIDTH(WIDTH), .DEPTH(1 << b), .AW(b), .RAM_STYLE("distributed")
+              .WIDTH(WIDTH), .DEPTH(1 << b), .AW(b), .RAM_STYLE("distributed"), .OUT_REG(OUT_REG)
           ) u_ram (
               .clk_i(clk_i), .we_i(we), .waddr_i(waddr[b-1:0]), .wdata_i(wdata_i),
               .re_i(re), .raddr_i(raddr[b-1:0]), .rdata_o(word)
           );
         end else begin : g_large
           rowvit_sdp_ram #(
-              .WIDTH(WIDTH), .DEPTH(1 << b), .AW(b), .RAM_STYLE(RAM_STYLE)
+              .WIDTH(WIDTH), .DEPTH(1 << b), .AW(b), .RAM_STYLE(RAM_STYLE), .OUT_REG(OUT_REG)
           ) u_ram (
               .clk_i(clk_i), .we_i(we), .waddr_i(waddr[b-1:0]), .wdata_i(wdata_i),
               .re_i(re), .raddr_i(raddr[b-1:0]), .rdata_o(word)
           );
         end
-        assign words[WIDTH*b+:WIDTH] = word & {WIDTH{hit_q || DEPTH == 1 << b}};
+        assign words[WIDTH*b+:WIDTH] = word & {WIDTH{hit || DEPTH == 1 << b}};
       end else begin : g_none
         assign words[WIDTH*b+:WIDTH] = {WIDTH{1'b0}};
       end

@@ -2,7 +2,8 @@
 // Token memory: one bank of 64-bit words per row of a band. Each bank has one write port, shared by
 // N_WRITE clients in fixed priority (client 0 is never refused), and one read port, shared by all
 // fetchers in rotation. Any fetcher may read any bank (gathered rows).
-// Throughput 1 read and 1 write per bank and cycle; read data one cycle after the grant.
+// Throughput 1 read and 1 write per bank and cycle; read data one cycle after the grant. A read sees a
+// write granted two cycles before it; what waits for a write to be counted passes more registers than that.
 // Resources: DEPTH / 512 RAMB36 per bank, about 930 LUT for 2 banks and 6 readers.
 `default_nettype none
 module rowvit_token_memory #(
@@ -55,6 +56,16 @@ module rowvit_token_memory #(
         end
       end
 
+      reg          we_q;
+      reg  [AW-1:0] waddr_q;
+      reg  [63:0]  wdata_q;
+      always @(posedge clk_i) begin
+        we_q    <= we;
+        waddr_q <= waddr[AW-1:0];
+        wdata_q <= wdata;
+        if (!rst_ni) we_q <= 1'b0;
+      end
+
       // read port: rotating priority; `after_q` masks the requesters after the last one served
       wire [N_READ-1:0] want;
       reg  [N_READ-1:0] after_q;
@@ -62,8 +73,13 @@ module rowvit_token_memory #(
         assign want[f] = r_valid_i[f] && r_bank_i[BANK_W*f+:BANK_W] == r;
       end
       wire [N_READ-1:0] hi    = want & after_q;
-      wire [N_READ-1:0] pick  = |hi ? hi : want;
-      wire [N_READ-1:0] grant = pick & (~pick + {{(N_READ - 1) {1'b0}}, 1'b1});
+      wire [N_READ-1:0] grant, after;
+      assign grant[0] = want[0] && (after_q[0] || !(|hi));
+      assign after[0] = 1'b0;
+      for (f = 1; f < N_READ; f = f + 1) begin : g_grant
+        assign grant[f] = |hi ? hi[f] && !(|hi[f-1:0]) : want[f] && !(|want[f-1:0]);
+        assign after[f] = |grant[f-1:0];
+      end
       assign grant_all[N_READ*r+:N_READ] = grant;
       reg [15:0] raddr;
       integer k;
@@ -72,7 +88,7 @@ module rowvit_token_memory #(
         for (k = 0; k < N_READ; k = k + 1) raddr = raddr | (r_addr_i[16*k+:16] & {16{grant[k]}});
       end
       always @(posedge clk_i) begin
-        if (|want) after_q <= ~(grant | (grant - {{(N_READ - 1) {1'b0}}, 1'b1}));
+        if (|want) after_q <= after;
         if (!rst_ni) after_q <= {N_READ{1'b0}};
       end
 
@@ -83,9 +99,9 @@ module rowvit_token_memory #(
           .RAM_STYLE(RAM_STYLE)
       ) u_ram (
           .clk_i  (clk_i),
-          .we_i   (we),
-          .waddr_i(waddr[AW-1:0]),
-          .wdata_i(wdata),
+          .we_i   (we_q),
+          .waddr_i(waddr_q),
+          .wdata_i(wdata_q),
           .re_i   (|want),
           .raddr_i(raddr[AW-1:0]),
           .rdata_o(bank_data[64*r+:64])

@@ -70,7 +70,10 @@ module rowvit_recv #(
   reg [1:0] state_q;
   reg [ROWS-1:0] bank_q;
   reg [15:0] row_q, word_q, band_q, band_addr_q;
+  // Dependencies, once met, stay so. They are known a cycle later; those of the next band are looked
+  // up while this one runs.
   wire dep_ok;
+  reg dep_q;
 
   rowvit_dep_check u_dep (
       .chain_i(instr_i[F_CHAIN+:N_ENGINE]),
@@ -80,6 +83,8 @@ module rowvit_recv #(
       .band_i(band_q),
       .ok_o(dep_ok)
   );
+
+  always @(posedge clk_i) dep_q <= dep_ok;
 
   // One word per step into the output register.
   reg out_valid_q, band_end_q, op_end_q;
@@ -102,7 +107,7 @@ module rowvit_recv #(
     case (state_q)
       // The last operation's instruction is released when its last word is written.
       S_IDLE: if (instr_valid_i && !out_valid_q) state_q <= S_CHECK;
-      S_CHECK: if (dep_ok) state_q <= nothing ? S_IDLE : S_RUN;
+      S_CHECK: if (dep_q) state_q <= nothing ? S_IDLE : S_RUN;
       S_RUN: if (step) begin
                  if (bad) state_q <= S_STOP;
                  else if (op_end) state_q <= S_IDLE;
@@ -120,16 +125,15 @@ module rowvit_recv #(
       band_q <= 0;
       bank_q <= 1;
       band_addr_q <= dst_base;
+    end else if (state_q == S_CHECK) begin
+      if (dep_q) band_q <= band_q + 1'b1;
     end else if (step) begin
       word_q <= row_end ? 16'd0 : word_q + 1'b1;
       if (row_end) begin
         row_q <= row_q + 1'b1;
         bank_q <= band_end ? 1 : bank_q << 1;
       end
-      if (band_end) begin
-        band_q <= band_q + 1'b1;
-        band_addr_q <= band_addr_q + dst_stride;
-      end
+      if (band_end) band_addr_q <= band_addr_q + dst_stride;
     end
   end
 
@@ -150,7 +154,7 @@ module rowvit_recv #(
 
   // Progress counts what the memory has accepted.
   reg [15:0] done_q, bands_q;
-  wire op_done = (out_taken && op_end_q) || (state_q == S_CHECK && dep_ok && nothing);
+  wire op_done = (out_taken && op_end_q) || (state_q == S_CHECK && dep_q && nothing);
   always @(posedge clk_i) begin
     if (op_done) begin
       done_q <= done_q + 1'b1;
@@ -171,8 +175,14 @@ module rowvit_recv #(
   assign tw_addr_o = out_addr_q;
   assign tw_data_o = out_data_q;
   assign word_o = in_valid && in_ready;
-  assign error_valid_o = step && bad;
-  assign error_code_o = in_last ? ERROR_STREAM_SHORT : ERROR_STREAM_LONG;
+  reg error_q, short_q;
+  always @(posedge clk_i) begin
+    error_q <= step && bad;
+    short_q <= in_last;
+    if (!rst_ni) error_q <= 1'b0;
+  end
+  assign error_valid_o = error_q;
+  assign error_code_o = short_q ? ERROR_STREAM_SHORT : ERROR_STREAM_LONG;
   assign error_info_o = {8'b0, instr_i[F_INDEX+:16]};
 endmodule
 

@@ -48,9 +48,9 @@ module rowvit_compress #(
   reg [LANES-1:0] closed_bitmap_q;
   reg [15:0]      closed_base_q;
   reg [PW-1:0]    closed_end_q;
-  // Next word to leave, and its place in its segment.
+  // Next word to leave, and its address.
   reg [PW-1:0]    read_q;
-  reg [3:0]       index_q;
+  reg [15:0]      addr_q;
 
   wire last = &lane_q;
   assign in_ready_o = !(last && closed_q);
@@ -60,9 +60,9 @@ module rowvit_compress #(
   wire [PW-1:0] write_d = write_q + {{(PW - 1){1'b0}}, word_end};
 
   wire has_word = read_q != (closed_q ? closed_end_q : write_q);
-  wire [15:0] out_base = closed_q ? closed_base_q : base_q;
   wire pop = out_valid_o && out_ready_i;
   wire pop_bitmap = pop && !has_word;
+  wire between = lane_q == 0;  // no segment is open; the next one opens with in_base_i of that cycle
 
   wire [63:0] word;
   genvar i;
@@ -86,14 +86,13 @@ module rowvit_compress #(
   endgenerate
 
   assign out_valid_o = has_word || closed_q;
-  assign out_addr_o = out_base + (has_word ? {12'd0, index_q} + 16'd1 : 16'd0);
+  assign out_addr_o = has_word ? addr_q : closed_base_q;
   assign out_data_o = has_word ? word : bitmap_word;
   assign seg_bitmap_o = closed_bitmap_q;
   assign idle_o = !out_valid_o && lane_q == 0;
 
   always @(posedge clk_i) begin
     if (push) begin
-      if (lane_q == 0) base_q <= in_base_i;
       bitmap_q <= {keep, bitmap_q[LANES-1:2]};
       if (last) begin
         closed_bitmap_q <= {keep, bitmap_q};
@@ -105,7 +104,10 @@ module rowvit_compress #(
       byte_q <= word_end ? 3'd0 : byte_q + {2'd0, keep};
     end
     if (pop && has_word) read_q <= read_q + 1'b1;
-    if (pop) index_q <= has_word ? index_q + 4'd1 : 4'd0;
+    if (between) base_q <= in_base_i;
+    // The words of a segment are next when it opens, or when the one before it has left.
+    if (pop_bitmap || (between && !closed_q)) addr_q <= (between ? in_base_i : base_q) + 16'd1;
+    else if (pop) addr_q <= addr_q + 16'd1;
     closed_q <= (push && last) || (closed_q && !pop_bitmap);
     seg_valid_o <= push && last;
     if (!rst_ni) begin
@@ -113,7 +115,6 @@ module rowvit_compress #(
       byte_q <= 3'd0;
       write_q <= 0;
       read_q <= 0;
-      index_q <= 4'd0;
       closed_q <= 1'b0;
       seg_valid_o <= 1'b0;
     end

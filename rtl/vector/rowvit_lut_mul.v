@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Signed multiplier without DSP48: radix-4 Booth rows added one below the other, one LUT per bit and
-// row, three rows between registers. p = a * b + ROUND.
-// Throughput: one per cycle (en_i holds every stage). Latency: ceil(ceil(BW / 2) / 3) cycles.
+// row, PER_STAGE rows between registers. p = a * b + ROUND.
+// Throughput: one per cycle (en_i holds every stage). Latency: ceil(ceil(BW / 2) / PER_STAGE) cycles.
 // Resources: about ceil(BW / 2) * (AW + 2) LUT.
 // Under Verilator the product is computed in one piece; the tests compare both forms.
 `default_nettype none
@@ -10,6 +10,7 @@ module rowvit_lut_mul #(
     // Bits of a, and of b, which is cut into rows.
     parameter AW = 16,
     parameter BW = 16,
+    parameter PER_STAGE = 3,
     // Constant added to the product, from 0 to 2^(AW-1).
     parameter [63:0] ROUND = 0
 ) (
@@ -19,7 +20,6 @@ module rowvit_lut_mul #(
     input  wire [BW-1:0]    b_i,
     output wire [AW+BW-1:0] p_o
 );
-  localparam PER_STAGE = 3;
   localparam ROWS = (BW + 1) / 2;
   localparam STAGES = (ROWS + PER_STAGE - 1) / PER_STAGE;
 
@@ -40,7 +40,8 @@ module rowvit_lut_mul #(
   localparam B = 2 * ROWS + 1; // b, sign extended, and a zero below it
 
   // Between stages: a, b, the sum of the rows so far without the bits below the next row, and
-  // those bits. Stage s reads slice s.
+  // those bits. Stage s reads slice s. What b says of its rows has been decoded in the stage before,
+  // which also keeps b's last register out of a shift register in LUTs, whose output is late.
   wire [AW*(STAGES+1)-1:0]     a_s;
   wire [B*(STAGES+1)-1:0]      b_s;
   wire [SW*(STAGES+1)-1:0]     sum_s;
@@ -62,16 +63,23 @@ module rowvit_lut_mul #(
       assign sum[0+:SW] = sum_s[SW*s+:SW];
       for (r = 0; r < COUNT; r = r + 1) begin : g_row
         localparam K = FIRST + r;
-        wire [2:0] digit = b[2*K+:3];
-        wire one = digit[1] ^ digit[0];
-        wire two = digit == 3'b011 || digit == 3'b100;
+        wire [2:0] digit = b_s[B*(s==0?0:s-1)+2*K+:3];
+        wire [2:0] code = {digit[2], digit == 3'b011 || digit == 3'b100, digit[1] ^ digit[0]};
+        wire negative, two, one;
+        if (s == 0) begin : g_code
+          assign {negative, two, one} = code;
+        end else begin : g_code
+          reg [2:0] code_q;
+          always @(posedge clk_i) if (en_i) code_q <= code;
+          assign {negative, two, one} = code_q;
+        end
         wire [SW-1:0] size = one ? {{2{a[AW-1]}}, a} : two ? {a[AW-1], a, 1'b0} : {SW{1'b0}};
         wire [SW-1:0] above = sum[SW*r+:SW];
         // Bits that no later row reaches go to low.
         wire [SW-1:0] shifted = K == 0 ? above : {{2{above[SW-1]}}, above[SW-1:2]};
-        // above + (digit < 0 ? ~size + 1 : size), as a difference: then it is certain that the
+        // above + (negative ? ~size + 1 : size), as a difference: then it is certain that the
         // minuend takes the carry chain's direct input, and a bit needs one LUT, not two.
-        wire [SW:0] total = {shifted, 1'b0} - {size ^ {SW{!digit[2]}}, !digit[2]};
+        wire [SW:0] total = {shifted, 1'b0} - {size ^ {SW{!negative}}, !negative};
         assign sum[SW*(r+1)+:SW] = total[SW:1];
         assign low[2*K+:2] = total[2:1];
       end

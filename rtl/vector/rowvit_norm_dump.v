@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // DUMP: the first count_i residual rows, in channel order, as a CHECKPOINT record.
-// Throughput: one word of four channels in 6 cycles. Resources at 2 x 3: about 350 LUT.
+// Throughput: one word of four channels in 7 cycles. Resources at 2 x 3: about 350 LUT.
 `default_nettype none
 
 module rowvit_norm_dump #(
@@ -16,12 +16,12 @@ module rowvit_norm_dump #(
     input  wire [7:0]                tag_i,
     input  wire [10:0]               dim_i,
     input  wire [15:0]               res_stride_i,
-    // The band that is read next, and whether it may be read.
+    // The band that is read next, and whether it may be read, as of the cycle before.
     output reg  [15:0]               band_o,
     input  wire                      band_ok_i,
     output wire                      band_done_o,
     output wire                      done_o,
-    // Residual memory, one cycle after an accepted read.
+    // Residual memory, two cycles after an accepted read.
     output wire                      rd_valid_o,
     input  wire                      rd_ready_i,
     output wire [15:0]               rd_addr_o,
@@ -49,8 +49,9 @@ module rowvit_norm_dump #(
   reg [7:0]  group_q;
   reg [10:0] left_q;      // channels of the row not read
   reg [2:0]  fill_q;      // channels of the word read
-  reg        reading_q;   // the memory answers the last of them
-  reg [7:0]  bank_q;      // in this bank
+  reg [2:1]  reading_q;   // stages of the read of the last of them
+  reg [15:0] bank_q;      // and its bank
+  reg        known_q;     // band_ok_i is about this band
   reg [63:0] word_q;
 
   wire read = rd_valid_o && rd_ready_i;
@@ -65,7 +66,7 @@ module rowvit_norm_dump #(
   integer i;
   always @* begin
     value = 16'd0;
-    for (i = 0; i < N; i = i + 1) if (bank_q == i[7:0]) value = value | rd_data_i[16*i+:16];
+    for (i = 0; i < N; i = i + 1) if (bank_q[15:8] == i[7:0]) value = value | rd_data_i[16*i+:16];
   end
   // Bank of each row's group 0.
   reg [7:0] row_bank;
@@ -84,9 +85,10 @@ module rowvit_norm_dump #(
   assign done_o = taken && out_eor_o;
 
   always @(posedge clk_i) begin
-    reading_q <= read;
-    bank_q <= row_bank + group_q;
-    if (reading_q) word_q <= {value, word_q[63:16]};
+    reading_q <= {reading_q[1], read};
+    bank_q <= {bank_q[7:0], row_bank + group_q};
+    known_q <= state_q == S_BAND;
+    if (reading_q[2]) word_q <= {value, word_q[63:16]};
     case (state_q)
       S_IDLE: begin
         bytes_q <= 32'd0;
@@ -111,7 +113,7 @@ module rowvit_norm_dump #(
         group_q <= 8'd0;
         left_q <= dim_i;
         fill_q <= 3'd0;
-        if (band_ok_i) state_q <= S_READ;
+        if (band_ok_i && known_q) state_q <= S_READ;
       end
       S_READ: begin
         if (read) begin
@@ -121,7 +123,7 @@ module rowvit_norm_dump #(
           if (lane_end) group_q <= group_end ? 8'd0 : group_q + 8'd1;
           if (lane_end && group_end) tile_q <= tile_q + LANES[15:0];
         end
-        if (fill_q[2]) state_q <= S_WORD;
+        if (fill_q[2] && !reading_q[1]) state_q <= S_WORD;
       end
       default: begin  // S_WORD
         fill_q <= 3'd0;

@@ -4,7 +4,7 @@
 // band, pass 2 normalises it; both read the residual memory, one address per cycle, and take turns:
 // pass 1 of the next band runs while norm_stats works on the sums of this one.
 // Throughput: 2 * addresses + 2 cycles per band (at least 36 * ROWS + 60), addresses being
-// LANES * ceil(dim / (LANES * GROUPS)). Latency of the first band: 2 * addresses + 145.
+// LANES * ceil(dim / (LANES * GROUPS)). Latency of the first band: 2 * addresses + 155.
 // Resources at 2 x 3 x 64, 768 channels, 2 slots: about 6.4k LUT, 5.1k FF, no DSP48.
 `default_nettype none
 
@@ -34,7 +34,7 @@ module rowvit_norm_engine #(
     input  wire [7:0]                nw_slot_i,
     input  wire [15:0]               nw_index_i,
     input  wire [47:0]               nw_data_i,
-    // Residual memory, data one cycle after an accepted read.
+    // Residual memory, data two cycles after an accepted read.
     output wire                      rd_valid_o,
     input  wire                      rd_ready_i,
     output wire [15:0]               rd_addr_o,
@@ -96,11 +96,14 @@ module rowvit_norm_engine #(
   reg  [15:0] count_q;   // rows
   wire        dep_ok;
   wire [15:0] dump_band;
-  wire        next = !run_q && instr_valid_i && dep_ok;
+  reg         dep_q;      // dep_ok of the cycle before
+  reg         known_q;    // it is about this instruction
+  wire        next = !run_q && known_q && dep_q;
   wire        skip = next && instr_i[F_FLAGS + FLAG_VOID];
   wire        start = next && !skip;
-  wire        band_done, op_done;
-  reg  [15:0] sum_band_q;
+  wire        band_done_d, op_done_d;
+  reg         band_done, op_done;
+  reg  [15:0] sum_band_q; // of the next pass 1
   rowvit_dep_check u_dep_check (
       .chain_i(instr_i[F_CHAIN+:N_ENGINE]), .dep_i(instr_i[F_DEPS+:16*N_ENGINE]),
       .done_i(done_i), .bands_i(bands_i),
@@ -109,6 +112,10 @@ module rowvit_norm_engine #(
   assign busy_o = run_q;
   assign instr_ready_o = op_done || skip;
   always @(posedge clk_i) begin
+    dep_q <= dep_ok;
+    known_q <= instr_valid_i && !instr_ready_o;
+    band_done <= band_done_d;
+    op_done <= op_done_d;
     if (start) begin
       run_q <= 1'b1;
       dump_q <= dump;
@@ -122,6 +129,8 @@ module rowvit_norm_engine #(
     end
     if (!rst_ni) begin
       run_q <= 1'b0;
+      known_q <= 1'b0;
+      {band_done, op_done} <= 2'b00;
       bands_o <= 16'd0;
       done_o <= 16'd0;
     end
@@ -150,16 +159,18 @@ module rowvit_norm_engine #(
   reg  [15:0] word_q;                              // pass 2: word of group 0
   reg  [PW-1:0] param_q;                           // pass 2: parameter
   wire        stats_free, stats_valid;
-  reg         en_q;
-  wire        en_d;
+  // The stages move in this cycle, in the next one, and in that after it.
+  reg         en_q, move_q;
+  wire        move_d;
 
   wire layernorm = run_q && !dump_q;
-  wire can_sum = sum_row_q < count_q && dep_ok && stats_free;
+  wire can_sum = sum_row_q < count_q && dep_q && stats_free;
   wire start_sum = layernorm && !pass_q && can_sum;
   wire start_norm = layernorm && !pass_q && !can_sum && stats_valid;
   wire dump_rd;
   wire [15:0] dump_addr;
-  wire pass_rd = pass_q && en_q && en_d;
+  // What is read is in stage 2 for one cycle.
+  wire pass_rd = pass_q && en_q && move_q && move_d;
   wire read = pass_rd && rd_ready_i;
   wire lane_end = &lane_q;
   wire octet_end = read && (&lane_q[2:0]);
@@ -193,12 +204,13 @@ module rowvit_norm_engine #(
       if (octet_end) word_q <= word_q + (lane_end ? TILE_STEP : 16'd1);
     end
     if (start_sum || start_norm) pass_q <= 1'b1;
+    // early, so that dep_q is about the next band when the pass ends
+    if (start_sum) sum_band_q <= sum_band_q + 16'd1;
     if (read && band_end) begin
       pass_q <= 1'b0;
       if (square_q) begin
         sum_row_q <= sum_row_q + ROWS[15:0];
         sum_base_q <= sum_base_q + res_stride;
-        sum_band_q <= sum_band_q + 16'd1;
       end else begin
         norm_row_q <= norm_row_q + ROWS[15:0];
         norm_base_q <= norm_base_q + res_stride;
@@ -225,32 +237,32 @@ module rowvit_norm_engine #(
   endgenerate
   assign last_band = norm_row_q + ROWS[15:0] >= count_q;
 
-  // ---------------------------------------------------------------- alongside the lanes: stages 1 to 17
+  // ---------------------------------------------------------------- alongside the lanes: stages 1 to 22
   // Stage s of a pipe is its slice s. A read enters stage 1; en_q moves all stages.
-  localparam STAGES = 17;
-  localparam G_STAGE = 10, B_STAGE = 12;  // parameter memories are addressed
+  localparam STAGES = 22;
+  localparam G_STAGE = 13, B_STAGE = 16;  // parameter memories are addressed
   localparam WORD_W = 16 + GROUPS + ROWS + 2;
-  reg [6:1]             sum_s, sum_last_s, first_s;
+  reg [9:1]             sum_s, sum_last_s, first_s;
   reg [STAGES:1]        norm_s, octet_s;
-  reg [GROUPS:1]        present1_q;
-  reg                   square1_q;
+  reg [2*GROUPS-1:0]    present_s;
+  reg [2:1]             square_s;
   reg [PW*B_STAGE-1:0]  param_s;
   reg [WORD_W*STAGES-1:0] word_s;
   wire [WORD_W-1:0]     word_in = {band_end, band_end && last_band, rows, groups, word_q};
   always @(posedge clk_i) begin
     if (en_q) begin
-      sum_s <= {sum_s[5:1], read && square_q};
+      sum_s <= {sum_s[8:1], read && square_q};
       norm_s <= {norm_s[STAGES-1:1], read && !square_q};
       octet_s <= {octet_s[STAGES-1:1], octet_end && !square_q};
-      first_s <= {first_s[5:1], first_q};
-      sum_last_s <= {sum_last_s[5:1], band_end};
-      present1_q <= groups;
-      square1_q <= square_q;
+      first_s <= {first_s[8:1], first_q};
+      sum_last_s <= {sum_last_s[8:1], band_end};
+      present_s <= {present_s[GROUPS-1:0], groups};
+      square_s <= {square_s[1], square_q};
       param_s <= {param_s[PW*(B_STAGE-1)-1:0], param_q};
       word_s <= {word_s[WORD_W*(STAGES-1)-1:0], word_in};
     end
     if (!rst_ni) begin
-      sum_s <= 6'd0;
+      sum_s <= 9'd0;
       norm_s <= {STAGES{1'b0}};
       octet_s <= {STAGES{1'b0}};
     end
@@ -258,40 +270,44 @@ module rowvit_norm_engine #(
 
   // ---------------------------------------------------------------- parameters
   // Single port memories: the pipeline stalls in a cycle that writes.
-  reg          nw_valid_q;
-  reg [7:0]    nw_group_q;
-  reg [PW-1:0] nw_addr_q;
-  reg [47:0]   nw_data_q;
+  localparam NW = 1 + 8 + PW + 48;
+  reg  [NW-1:0] nw1_q;
+  reg  [56:0]   nw2_q;
+  wire          nw_valid;
+  wire [7:0]    nw_group;
+  wire [47:0]   nw_data;
+  assign {nw_valid, nw_group, nw_data} = nw2_q;
   always @(posedge clk_i) begin
-    nw_valid_q <= nw_valid_i;
-    nw_group_q <= nw_group_i;
-    nw_addr_q <= slot_base(nw_slot_i) + nw_index_i[PW-1:0];
-    nw_data_q <= nw_data_i;
+    nw1_q <= {nw_valid_i, nw_group_i, slot_base(nw_slot_i) + nw_index_i[PW-1:0], nw_data_i};
+    nw2_q <= {nw1_q[NW-1-:9], nw1_q[47:0]};
   end
-  wire [PW-1:0]        g_addr = nw_valid_q ? nw_addr_q : param_s[PW*(G_STAGE-1)+:PW];
-  wire [PW-1:0]        b_addr = nw_valid_q ? nw_addr_q : param_s[PW*(B_STAGE-1)+:PW];
+  // Addresses of the next cycle; after a write, again that of the stage.
+  wire nw_next = nw1_q[NW-1];
+  wire [PW-1:0] g_addr_d = nw_next ? nw1_q[48+:PW] : param_s[PW*(en_q ? G_STAGE - 2 : G_STAGE - 1)+:PW];
+  wire [PW-1:0] b_addr_d = nw_next ? nw1_q[48+:PW] : param_s[PW*(en_q ? B_STAGE - 2 : B_STAGE - 1)+:PW];
   wire [16*GROUPS-1:0] gain;
   wire [33*GROUPS-1:0] bias;
   generate
     for (g = 0; g < GROUPS; g = g + 1) begin : g_param
-      (* ram_style = "distributed" *) reg [15:0] g_mem_q [0:PARAM_DEPTH-1];
-      (* ram_style = "distributed" *) reg [31:0] b_mem_q [0:PARAM_DEPTH-1];
-      wire [15:0] g_read = g_mem_q[g_addr];
-      wire [31:0] b_read = b_mem_q[b_addr];
-      reg  [15:0] g_q;
-      reg  [31:0] b_q;
+      // Copies of en_q, as in rowvit_norm_lane, and of the addresses.
+      (* keep = "true" *) reg en_group_q;
+      (* keep = "true" *) always @(posedge clk_i) en_group_q <= move_q;
+      (* keep = "true" *) reg [PW-1:0] g_addr_q;
+      (* keep = "true" *) always @(posedge clk_i) g_addr_q <= g_addr_d;
+      (* keep = "true" *) reg [PW-1:0] b_addr_q;
+      (* keep = "true" *) always @(posedge clk_i) b_addr_q <= b_addr_d;
+      wire        write = nw_valid && nw_group == g;
+      wire [31:0] b_read;
       reg  [32:0] bias_q;
-      wire        write = nw_valid_q && nw_group_q == g;
-      always @(posedge clk_i) begin
-        if (write) g_mem_q[g_addr] <= nw_data_q[47:32];
-        if (write) b_mem_q[b_addr] <= nw_data_q[31:0];
-        if (en_q) begin
-          g_q <= g_read;
-          b_q <= b_read;
-          bias_q <= {b_q[31], b_q} + {2'd0, half_q};
-        end
-      end
-      assign gain[16*g+:16] = g_q;
+      rowvit_lut_ram #(.WIDTH(16), .DEPTH(PARAM_DEPTH)) u_gain (
+          .clk_i(clk_i), .en_i(en_group_q), .we_i(write), .addr_i(g_addr_q),
+          .wdata_i(nw_data[47:32]), .rdata_o(gain[16*g+:16])
+      );
+      rowvit_lut_ram #(.WIDTH(32), .DEPTH(PARAM_DEPTH)) u_bias (
+          .clk_i(clk_i), .en_i(en_group_q), .we_i(write), .addr_i(b_addr_q),
+          .wdata_i(nw_data[31:0]), .rdata_o(b_read)
+      );
+      always @(posedge clk_i) if (en_group_q) bias_q <= {b_read[31], b_read} + {2'd0, half_q};
       assign bias[33*g+:33] = bias_q;
     end
   endgenerate
@@ -306,13 +322,13 @@ module rowvit_norm_engine #(
   rowvit_norm_stats #(
       .ROWS(ROWS), .GROUPS(GROUPS)
   ) u_stats (
-      .clk_i(clk_i), .rst_ni(rst_ni), .en_i(en_q), .dim8_i(dim[10:3]),
+      .clk_i(clk_i), .rst_ni(rst_ni), .move_i(move_q), .dim8_i(dim[10:3]),
       .start_i(start_sum), .free_o(stats_free),
-      .x_i(x), .x_valid_i(sum_s[3]), .x_first_i(first_s[3]),
-      .square_i(product), .square_valid_i(sum_s[6]), .square_first_i(first_s[6]),
-      .square_last_i(sum_last_s[6]),
-      .valid_o(stats_valid), .load_s1_i(norm_s[4] && first_s[4]),
-      .load_n_i(norm_s[5] && first_s[5]), .load_r_i(norm_s[6] && first_s[6]),
+      .x_i(x), .x_valid_i(sum_s[4]), .x_first_i(first_s[4]),
+      .square_i(product), .square_valid_i(sum_s[9]), .square_first_i(first_s[9]),
+      .square_last_i(sum_last_s[9]),
+      .valid_o(stats_valid), .load_s1_i(norm_s[6] && first_s[6]),
+      .load_n_i(norm_s[7] && first_s[7]), .load_r_i(norm_s[8] && first_s[8]),
       .s1_o(s1), .n_o(n), .r_o(recip)
   );
   generate
@@ -320,8 +336,8 @@ module rowvit_norm_engine #(
       for (g = 0; g < GROUPS; g = g + 1) begin : g_lane
         localparam I = r * GROUPS + g;
         rowvit_norm_lane u_lane (
-            .clk_i(clk_i), .en_i(en_q),
-            .x_i(rd_data_i[16*I+:16]), .present_i(present1_q[g+1]), .square_i(square1_q),
+            .clk_i(clk_i), .move_i(move_q),
+            .x_i(rd_data_i[16*I+:16]), .present_i(present_s[GROUPS+g]), .square_i(square_s[2]),
             .dim_i(dim), .x_o(x[16*I+:16]), .product_o(product[32*I+:32]),
             .s1_i(s1[26*r+:26]), .n_i(n[5*r+:5]), .r_i(recip[17*r+:17]),
             .g_i(gain[16*g+:16]), .bias_i(bias[33*g+:33]),
@@ -333,42 +349,49 @@ module rowvit_norm_engine #(
 
   // ---------------------------------------------------------------- words
   // Eight values of a lane make a word; the words of an octet wait in hold_q while the next is
-  // collected. The pipeline stops when that one is complete as well; to know the stop one cycle
-  // ahead, so that no read is under way then, a word that leaves in the last cycle counts as held.
-  wire [WORD_W-1:0] word17 = word_s[WORD_W*(STAGES-1)+:WORD_W];
-  wire end17 = octet_s[STAGES];
-  wire end16 = octet_s[STAGES-1];
+  // collected. The pipeline stops when that one is complete as well; to know the stop two cycles
+  // ahead, so that no read is under way then, a word that leaves meanwhile counts as held.
+  wire [WORD_W-1:0] word_out = word_s[WORD_W*(STAGES-1)+:WORD_W];
+  wire end_out = octet_s[STAGES];
+  wire end_soon = en_q && move_q ? octet_s[STAGES-2] : en_q || move_q ? octet_s[STAGES-1] : end_out;
   reg [56*N-1:0]  pack_q;
   reg [64*N-1:0]  hold_q;
   reg [N-1:0]     held_q;      // word of lane waits
   reg [15:0]      hold_addr_q; // of group 0
   reg             hold_band_q, hold_op_q;
   wire [N-1:0]    taken;
+  // A value of pass 2 leaves in this cycle, and an octet ends: known a cycle ahead, a copy for each lane.
+  wire            out_d = rst_ni && move_q && norm_s[en_q ? STAGES-1 : STAGES];
+  wire            end_d = rst_ni && move_q && octet_s[en_q ? STAGES-1 : STAGES];
+  wire [N-1:0]    out_now, end_now;
+  rowvit_copies #(.N(N)) u_out (.clk_i(clk_i), .d_i(out_d), .q_o(out_now));
+  rowvit_copies #(.N(N)) u_end (.clk_i(clk_i), .d_i(end_d), .q_o(end_now));
   wire            holding = |held_q;
   wire            emptied = holding && (held_q & ~taken) == 0;
-  assign en_d = run_q && !nw_valid_i && !(holding && (en_q ? end16 : end17));
+  assign move_d = run_q && !nw_valid_i && !(holding && end_soon);
 
   wire dump_band_done, dump_done;
-  assign band_done = (emptied && hold_band_q) || dump_band_done;
-  assign op_done = (emptied && hold_op_q) || dump_done;
+  assign band_done_d = (emptied && hold_band_q) || dump_band_done;
+  assign op_done_d = (emptied && hold_op_q) || dump_done;
 
   integer i;
   always @(posedge clk_i) begin
-    en_q <= en_d;
+    move_q <= move_d;
+    en_q <= move_q;
     held_q <= held_q & ~taken;
     for (i = 0; i < N; i = i + 1) begin
-      if (en_q && norm_s[STAGES]) pack_q[56*i+:56] <= {y[8*i+:8], pack_q[56*i+8+:48]};
-      if (en_q && end17) begin
+      if (out_now[i]) pack_q[56*i+:56] <= {y[8*i+:8], pack_q[56*i+8+:48]};
+      if (end_now[i]) begin
         hold_q[64*i+:64] <= {y[8*i+:8], pack_q[56*i+:56]};
-        held_q[i] <= word17[16 + i % GROUPS] && word17[16 + GROUPS + i / GROUPS];
+        held_q[i] <= word_out[16 + i % GROUPS] && word_out[16 + GROUPS + i / GROUPS];
       end
     end
-    if (en_q && end17) begin
-      hold_addr_q <= word17[15:0];
-      {hold_band_q, hold_op_q} <= word17[WORD_W-1-:2];
+    if (end_now[0]) begin
+      hold_addr_q <= word_out[15:0];
+      {hold_band_q, hold_op_q} <= word_out[WORD_W-1-:2];
     end
     if (!rst_ni) begin
-      en_q <= 1'b0;
+      move_q <= 1'b0;
       held_q <= 0;
     end
   end
@@ -406,7 +429,7 @@ module rowvit_norm_engine #(
   ) u_dump (
       .clk_i(clk_i), .rst_ni(rst_ni),
       .start_i(run_q && dump_q && !dump_busy_q), .count_i(count_q), .tag_i(tag), .dim_i(dim),
-      .res_stride_i(res_stride), .band_o(dump_band), .band_ok_i(dep_ok),
+      .res_stride_i(res_stride), .band_o(dump_band), .band_ok_i(dep_q),
       .band_done_o(dump_band_done), .done_o(dump_done),
       .rd_valid_o(dump_rd), .rd_ready_i(rd_ready_i), .rd_addr_o(dump_addr), .rd_data_i(rd_data_i),
       .out_valid_o(out_valid_o), .out_ready_i(out_ready_i), .out_data_o(out_data_o),

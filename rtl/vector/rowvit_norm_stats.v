@@ -3,7 +3,7 @@
 // S1, n and R. V = D * S2 - S1 * S1 by shift and add, its root, and the root's reciprocal are three
 // sequential units that the rows of a band pass one after the other.
 // A new band may be summed as soon as the last row's sums entered the first unit (free_o).
-// Latency: 82 + 36 * (ROWS - 1) cycles from the last square to valid_o.
+// Latency: 83 + 36 * (ROWS - 1) cycles from the last square to valid_o.
 // Resources at 2 x 3: about 900 LUT.
 `default_nettype none
 
@@ -13,13 +13,13 @@ module rowvit_norm_stats #(
 ) (
     input  wire                      clk_i,
     input  wire                      rst_ni,
-    input  wire                      en_i,
+    input  wire                      move_i,  // the pipeline moves in the next cycle
     input  wire [7:0]                dim8_i,  // channels / 8
     // A pass 1 starts: the sums are in use.
     input  wire                      start_i,
     output wire                      free_o,
-    // Channels of all rows, and three stages later their squares; the flags come one stage later,
-    // with the sums over the groups.
+    // Channels of all rows, and four stages later their squares; the flags come one and two stages
+    // later, with the sums over the groups.
     input  wire [16*ROWS*GROUPS-1:0] x_i,
     input  wire                      x_valid_i,
     input  wire                      x_first_i,
@@ -40,34 +40,42 @@ module rowvit_norm_stats #(
   localparam S1_W = 26;  // at most 1024 channels
   localparam S2_W = 41;
   localparam V_W = 52;
+  localparam X_W = 16 + $clog2(GROUPS), SQUARE_W = 31 + $clog2(GROUPS);  // of all groups
   localparam RW = ROWS > 1 ? $clog2(ROWS) : 1;
   localparam [RW-1:0] LAST = ROWS[RW-1:0] - 1'b1;
 
   // ---------------------------------------------------------------- sums
+  // A copy of the enable, as in rowvit_norm_lane.
+  (* keep = "true" *) reg en_q;
+  (* keep = "true" *) always @(posedge clk_i) en_q <= move_i;
   reg [S1_W*ROWS-1:0] s1_q;
   reg [S2_W*ROWS-1:0] s2_q;
   genvar r;
   generate
     for (r = 0; r < ROWS; r = r + 1) begin : g_row
-      reg [S1_W-1:0] x, x_q;
-      reg [S2_W-1:0] square, square_q;
+      reg [X_W-1:0]      x, x_q;
+      reg [SQUARE_W-1:0] low, high, low_q, high_q, square_q;  // of the lower groups, of the others
       integer g;
       always @* begin
         x = 0;
-        square = 0;
+        low = 0;
+        high = 0;
         for (g = 0; g < GROUPS; g = g + 1) begin
-          x = x + {{(S1_W - 16){x_i[16*(r*GROUPS+g)+15]}}, x_i[16*(r*GROUPS+g)+:16]};
-          square = square + {{(S2_W - 31){1'b0}}, square_i[32*(r*GROUPS+g)+:31]};
+          x = x + {{(X_W - 16){x_i[16*(r*GROUPS+g)+15]}}, x_i[16*(r*GROUPS+g)+:16]};
+          if (2 * g < GROUPS) low = low + {{(SQUARE_W - 31){1'b0}}, square_i[32*(r*GROUPS+g)+:31]};
+          else high = high + {{(SQUARE_W - 31){1'b0}}, square_i[32*(r*GROUPS+g)+:31]};
         end
       end
       always @(posedge clk_i) begin
-        if (en_i) begin
+        if (en_q) begin
           x_q <= x;
-          square_q <= square;
+          {low_q, high_q} <= {low, high};
+          square_q <= low_q + high_q;
           if (x_valid_i)
-            s1_q[S1_W*r+:S1_W] <= x_q + (x_first_i ? {S1_W{1'b0}} : s1_q[S1_W*r+:S1_W]);
+            s1_q[S1_W*r+:S1_W] <= {{(S1_W - X_W){x_q[X_W-1]}}, x_q}
+                + (x_first_i ? {S1_W{1'b0}} : s1_q[S1_W*r+:S1_W]);
           if (square_valid_i)
-            s2_q[S2_W*r+:S2_W] <= square_q
+            s2_q[S2_W*r+:S2_W] <= {{(S2_W - SQUARE_W){1'b0}}, square_q}
                 + (square_first_i ? {S2_W{1'b0}} : s2_q[S2_W*r+:S2_W]);
         end
       end
@@ -112,9 +120,9 @@ module rowvit_norm_stats #(
   assign free_o = !used_q;
   always @(posedge clk_i) begin
     root_start_q <= state_q == V_SUB && last_step;
-    if (en_i && square_valid_i && square_last_i) summed_q <= 1'b1;
+    if (en_q && square_valid_i && square_last_i) summed_q <= 1'b1;
     if (start_i) used_q <= 1'b1;
-    if (en_i && load_r_i) open_q <= 1'b0;
+    if (en_q && load_r_i) open_q <= 1'b0;
     case (state_q)
       V_IDLE: begin
         v_q <= 0;
@@ -192,9 +200,9 @@ module rowvit_norm_stats #(
     end
   endgenerate
   always @(posedge clk_i) begin
-    if (en_i && load_s1_i) s1_o <= result_s1_q;
-    if (en_i && load_n_i) n_o <= result_n_q;
-    if (en_i && load_r_i) begin
+    if (en_q && load_s1_i) s1_o <= result_s1_q;
+    if (en_q && load_n_i) n_o <= result_n_q;
+    if (en_q && load_r_i) begin
       r_o <= result_r_q;
       valid_q <= 1'b0;
     end

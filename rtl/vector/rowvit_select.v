@@ -48,7 +48,9 @@ module rowvit_select #(
   wire [15:0] keep = instr_i[F_SELECT_KEEP+:16];
   wire [31:0] threshold = instr_i[F_SELECT_THRESHOLD+:32];
 
+  // Dependencies, once met, stay so: they are registered.
   wire dep_ok;
+  reg  dep_q;
   rowvit_dep_check u_dep_check (
       .chain_i(instr_i[F_CHAIN+:N_ENGINE]), .dep_i(instr_i[F_DEPS+:16*N_ENGINE]),
       .done_i(done_i), .bands_i(bands_i), .band_i(16'd0), .ok_o(dep_ok)
@@ -73,9 +75,15 @@ module rowvit_select #(
 
   wire scan_end = !scan_q && !seen_q;
   wire [23:0] candidate = cut_q | bit_q;
-  // Without a limit the threshold alone decides; otherwise keep < live <= MAX_TOKENS.
+  // Without a limit the threshold alone decides; otherwise keep < live <= MAX_TOKENS. Registered like
+  // the dependencies, with which the live count is final.
   wire keep_all = {1'b0, keep} + 17'd1 >= {1'b0, live_o};
-  wire [CW-1:0] limit = keep_all ? {CW{1'b1}} : keep[CW-1:0];
+  reg  keep_all_q;
+  reg  [CW-1:0] limit_q;
+  always @(posedge clk_i) begin
+    keep_all_q <= keep_all;
+    limit_q <= keep_all ? {CW{1'b1}} : keep[CW-1:0];
+  end
   wire [CW-1:0] token_next = token_q + 1'b1;
 
   // ---------------------------------------------------------------- tables
@@ -140,6 +148,7 @@ module rowvit_select #(
     write_token_q <= seen_token_q;
     write_orig_q <= orig;
     pad_q <= record_end;
+    dep_q <= instr_valid_i && dep_ok && !done;
 
     case (state_q)
       S_IDLE: begin
@@ -148,12 +157,12 @@ module rowvit_select #(
         bit_q <= 24'h800000;
         cut_q <= keep == 16'd0 ? 24'hffffff : 24'd0;
         above_q <= 0;
-        ties_q <= limit;
+        ties_q <= limit_q;
         kept_q <= 0;
         fill_q <= 3'd0;
-        if (instr_valid_i && dep_ok) begin
+        if (instr_valid_i && dep_q) begin
           scan_q <= 1'b1;
-          if (keep_all || keep == 16'd0) begin
+          if (keep_all_q || keep == 16'd0) begin
             token_q <= 0;
             state_q <= S_MARK;
           end else state_q <= S_USED;
@@ -167,7 +176,7 @@ module rowvit_select #(
         token_q <= 1;
         count_q <= 0;
         if (bit_q == 24'd0) begin
-          ties_q <= limit - above_q;
+          ties_q <= limit_q - above_q;
           token_q <= 0;
           scan_q <= 1'b1;
           state_q <= S_MARK;
@@ -181,9 +190,9 @@ module rowvit_select #(
         if (seen_q && score_data_i >= candidate) count_q <= count_q + 1'b1;
         if (scan_end) begin
           bit_q <= bit_q >> 1;
-          if (count_q >= limit) cut_q <= candidate;
+          if (count_q >= limit_q) cut_q <= candidate;
           else above_q <= count_q;
-          if (count_q == limit) begin  // no need to know the lowest of them
+          if (count_q == limit_q) begin  // no need to know the lowest of them
             bit_q <= 24'd0;
             above_q <= 0;
           end

@@ -4,8 +4,8 @@
 // Pass 2, when the band is complete: exponentials, compressed into token memory, and their sums,
 // then the reciprocals. In a pruning layer, pass 3 over band 0: row 0's probabilities are added to
 // the token scores, one head after the other.
-// Throughput: one token per cycle and lane; a band takes LANES * token tiles + 30 cycles, pass 3
-// (live + 10) * heads. Two S buffers: band i + 2 may come when band i's results have been used.
+// Throughput: one token per cycle and lane; a band takes LANES * token tiles + 31 cycles, pass 3
+// (live + 11) * heads. Two S buffers: band i + 2 may come when band i's results have been used.
 // Resources at 2 x 3 x 64, 320 tokens: about 4.2k LUT, 2.5k FF.
 `default_nettype none
 
@@ -65,18 +65,20 @@ module rowvit_softmax #(
   // ---------------------------------------------------------------- pass 1
   reg  odd_in_q;   // parity of the band that arrives
   reg  pending_q;  // a complete band waits
+  // S is written from registers, those of the address per row.
   wire s_live = s_valid_i && s_token_i < cfg_live_i;
   wire s_end = s_valid_i && s_last_i;
   wire [AW-1:0] s_addr = {{(AW - TW){1'b0}}, s_token_i[TW-1:0]} + (odd_in_q ? ODD : {AW{1'b0}});
-
-  (* ram_style = "distributed" *) reg [12*N-1:0] s_mem_q [0:2*MAX_TOKENS-1];
-  reg [12*N-1:0] s_read_q;
-  reg [AW-1:0]   addr_q;
-  wire           en;
+  reg  s_end_q, s_first_q;
+  reg  [12*N-1:0] s_data_q;
   always @(posedge clk_i) begin
-    if (s_live) s_mem_q[s_addr] <= s_data_i;
-    if (en) s_read_q <= s_mem_q[addr_q];
+    s_end_q <= s_end;
+    s_first_q <= s_first_i;
+    s_data_q <= s_data_i;
+    if (!rst_ni) s_end_q <= 1'b0;
   end
+
+  wire [ROWS:0]  en;  // all the same
 
   // ---------------------------------------------------------------- sequence
   localparam S_IDLE = 3'd0, S_SEND = 3'd1, S_FLUSH = 3'd2, S_RECIP = 3'd3, S_LOAD = 3'd4,
@@ -93,7 +95,10 @@ module rowvit_softmax #(
   wire       send_end = next >= cfg_live_i && (score_pass || next[LW-1:0] == 0);
   wire       moving;    // something is in the pipeline behind S
   wire       words_out; // all words of P were taken
-  wire       recip_start = state_q == S_FLUSH && !moving;
+  // The last e goes into the sums; then the reciprocals start.
+  wire       recip_next;
+  wire [N:0] recip_start;
+  rowvit_copies #(.N(N + 1)) u_recip_start (.clk_i(clk_i), .d_i(recip_next), .q_o(recip_start));
   wire [N-1:0] recip_done;
   wire       score_band = cfg_score_i && bands_o == 16'd0;
   wire       head_end = head_q + 8'd1 >= cfg_groups_i;
@@ -103,28 +108,25 @@ module rowvit_softmax #(
   assign busy_o = state_q != S_IDLE || pending_q;
 
   always @(posedge clk_i) begin
-    if (s_end) begin
-      odd_in_q <= !odd_in_q;
-      pending_q <= 1'b1;
-    end else if (start) pending_q <= 1'b0;
-    if (recip_start) recip_q <= 1'b0;
+    if (s_end) odd_in_q <= !odd_in_q;
+    if (s_end_q) pending_q <= 1'b1;
+    else if (start) pending_q <= 1'b0;
+    if (recip_start[N]) recip_q <= 1'b0;
     else if (&recip_done) recip_q <= 1'b1;
 
     case (state_q)
       S_IDLE: if (pending_q) state_q <= S_SEND;
-      S_SEND: if (en && send_end) state_q <= S_FLUSH;
+      S_SEND: if (en[ROWS] && send_end) state_q <= S_FLUSH;
       S_FLUSH: if (!moving) state_q <= S_RECIP;
       S_RECIP: if (recip_q && words_out) state_q <= score_band ? S_LOAD : S_IDLE;
       S_LOAD: state_q <= S_SCORE;
-      S_SCORE: if (en && send_end) state_q <= S_SCORED;
+      S_SCORE: if (en[ROWS] && send_end) state_q <= S_SCORED;
       default: if (!scoring) state_q <= head_end ? S_IDLE : S_LOAD;
     endcase
     if (start || state_q == S_LOAD) begin
       token_q <= 16'd0;
-      addr_q <= odd ? ODD : {AW{1'b0}};
-    end else if (sending && en) begin
+    end else if (sending && en[ROWS]) begin
       token_q <= next;
-      addr_q <= addr_q + 1'b1;
     end
     if (start) head_q <= 8'd0;
     else if (state_q == S_SCORED && !scoring) head_q <= head_q + 8'd1;
@@ -147,12 +149,16 @@ module rowvit_softmax #(
   reg [2:0] valid_q;
   reg [1:0] live_q;
   wire [N-1:0] feed_ready;
-  wire feed_stop = valid_q[2] && !score_pass && !(&feed_ready);
-  wire feed = valid_q[2] && !score_pass && (&feed_ready);
-  assign en = !feed_stop;
+  // An e waits for its lane: valid_q[2], but not in pass 3, and a copy for each row.
+  wire [ROWS:0] feeding;
+  wire feeding_d = rst_ni && (en[ROWS] ? valid_q[1] && !score_pass : feeding[ROWS]);
+  rowvit_copies #(.N(ROWS + 1)) u_feeding (.clk_i(clk_i), .d_i(feeding_d), .q_o(feeding));
+  wire feed = feeding[ROWS] && (&feed_ready);
+  assign en = ~feeding | {(ROWS + 1){&feed_ready}};
   assign moving = valid_q != 3'd0;
+  assign recip_next = state_q == S_FLUSH && en[ROWS] && valid_q == 3'b100;
   always @(posedge clk_i) begin
-    if (en) begin
+    if (en[ROWS]) begin
       valid_q <= {valid_q[1:0], sending};
       live_q <= {live_q[0], token_q < cfg_live_i};
     end
@@ -191,24 +197,45 @@ module rowvit_softmax #(
   wire [16*N-1:0]   word_addr;
   wire [64*N-1:0]   word_data;
   always @(posedge clk_i) begin
-    if (recip_start) newest_q <= odd;
+    if (recip_start[N]) newest_q <= odd;
   end
   generate
     for (r = 0; r < ROWS; r = r + 1) begin : g_row
+      (* keep = "true" *) reg s_live_q;
+      (* keep = "true" *) reg [AW-1:0] s_addr_q;
+      (* keep = "true" *) always @(posedge clk_i) begin
+        s_live_q <= s_live;
+        s_addr_q <= s_addr;
+        if (!rst_ni) s_live_q <= 1'b0;
+      end
+
       for (g = 0; g < GROUPS; g = g + 1) begin : g_lane
         localparam I = r * GROUPS + g;
+        // S of both buffers. Its address has a register per lane: it has many loads.
+        (* ram_style = "distributed" *) reg [11:0] s_mem_q [0:2*MAX_TOKENS-1];
+        reg [11:0] s_read_q;
+        (* keep = "true" *) reg [AW-1:0] addr_q;
+        (* keep = "true" *) always @(posedge clk_i) begin
+          if (start || state_q == S_LOAD) addr_q <= odd ? ODD : {AW{1'b0}};
+          else if (sending && en[r]) addr_q <= addr_q + 1'b1;
+        end
+        always @(posedge clk_i) begin
+          if (s_live_q) s_mem_q[s_addr_q] <= s_data_q[12*I+:12];
+          if (en[r]) s_read_q <= s_mem_q[addr_q];
+        end
+
         rowvit_softmax_lane #(
             .LANES(LANES), .SUM_W(SUM_W)
         ) u_lane (
             .clk_i(clk_i), .rst_ni(rst_ni),
-            .s_valid_i(s_live), .s_first_i(s_first_i), .s_data_i(s_data_i[12*I+:12]),
-            .start_i(start), .en_i(en), .s_read_i(s_read_q[12*I+:12]), .live_i(live_q[1]),
+            .s_valid_i(s_live_q), .s_first_i(s_first_q), .s_data_i(s_data_q[12*I+:12]),
+            .start_i(start), .en_i(en[r]), .s_read_i(s_read_q), .live_i(live_q[1]),
             .e_o(e[8*I+:8]),
             .feed_i(feed), .feed_ready_o(feed_ready[I]), .base_i(tile_q + group_q[16*g+:16]),
             .word_valid_o(word_valid[I]), .word_ready_i(word_ready[I]),
             .word_addr_o(word_addr[16*I+:16]), .word_data_o(word_data[64*I+:64]),
             .idle_o(lane_idle[I]),
-            .recip_start_i(recip_start), .recip_done_o(recip_done[I]), .previous_i(previous),
+            .recip_start_i(recip_start[I]), .recip_done_o(recip_done[I]), .previous_i(previous),
             .n_o(recip_n_o[5*I+:5]), .r_o(recip_r_o[17*I+:17])
         );
       end
@@ -243,16 +270,16 @@ module rowvit_softmax #(
   assign words_out = (&lane_idle) && pw_valid_o == 0;
 
   // ---------------------------------------------------------------- token scores
-  // Behind e: the head's e, the product (two stages), the shift; then the sum is written.
+  // Behind e: the head's e, the product (three stages), the shift; then the sum is written.
   localparam MUL_A = 18, MUL_B = 9;
-  reg  [3:0]             stage_q;
+  reg  [4:0]             stage_q;
   reg  [7:0]             head_e_q, head_e;
   reg  [3:0]             head_n_q, head_n;  // n is at most 19: n - 4 is right without bit 4
   reg  [16:0]            head_r_q, head_r;
   reg  [23:0]            share_q;
   wire [MUL_A+MUL_B-1:0] product;
   wire [3:0]             down = head_n_q - 4'd4;
-  assign scoring = moving || stage_q != 4'd0;
+  assign scoring = moving || stage_q != 5'd0;
   integer h;
   always @* begin
     head_e = 8'd0;
@@ -267,7 +294,7 @@ module rowvit_softmax #(
     end
   end
   rowvit_lut_mul #(
-      .AW(MUL_A), .BW(MUL_B)
+      .AW(MUL_A), .BW(MUL_B), .PER_STAGE(2)
   ) u_mul (
       .clk_i(clk_i), .en_i(score_pass), .a_i({1'b0, head_r_q}), .b_i({1'b0, head_e_q}), .p_o(product)
   );
@@ -277,20 +304,20 @@ module rowvit_softmax #(
   wire [TW-1:0] score_addr = score_pass ? score_read_q : score_addr_i[TW-1:0];
   wire          fresh = head_q == 8'd0 && cfg_score_clear_i;
   always @(posedge clk_i) begin
-    stage_q <= {stage_q[2:0], valid_q[2] && score_pass};
+    stage_q <= {stage_q[3:0], valid_q[2] && score_pass};
     head_e_q <= head_e;
     if (state_q == S_LOAD) begin
       {head_n_q, head_r_q} <= {head_n, head_r};
       score_read_q <= 0;
       score_write_q <= 0;
     end else begin
-      if (stage_q[2]) score_read_q <= score_read_q + 1'b1;
-      if (stage_q[3]) score_write_q <= score_write_q + 1'b1;
+      if (stage_q[3]) score_read_q <= score_read_q + 1'b1;
+      if (stage_q[4]) score_write_q <= score_write_q + 1'b1;
     end
     share_q <= product[23:0] >> down;
     score_data_o <= score_mem_q[score_addr];
-    if (stage_q[3]) score_mem_q[score_write_q] <= share_q + (fresh ? 24'd0 : score_data_o);
-    if (!rst_ni) stage_q <= 4'd0;
+    if (stage_q[4]) score_mem_q[score_write_q] <= share_q + (fresh ? 24'd0 : score_data_o);
+    if (!rst_ni) stage_q <= 5'd0;
   end
 endmodule
 

@@ -164,6 +164,25 @@ async def errors(dut):
     assert seen["start_o"] == 1
 
 
+@cocotb.test()
+async def silent_in_reset(dut):
+    """Neither VALID nor READY in reset; a master that is out of it earlier is served afterwards."""
+    await start(dut, s_axil_arvalid=1, s_axil_araddr=isa.REGISTERS["ID"][0])
+    dut.s_axil_awvalid.value = dut.s_axil_wvalid.value = dut.s_axil_wstrb.value = 0
+    dut.s_axil_bready.value = dut.s_axil_rready.value = 0
+    await cycles(dut, 2)
+    dut.rst_ni.value = 0
+    dut.s_axil_awvalid.value = dut.s_axil_wvalid.value = 1
+    for _ in range(4):
+        await cycles(dut)
+        for name in ("arready", "awready", "wready", "bvalid", "rvalid"):
+            assert dut[f"s_axil_{name}"].value == 0, name
+    dut.rst_ni.value = 1
+    dut.s_axil_awvalid.value = dut.s_axil_wvalid.value = 0
+    await cycles(dut, 3)
+    assert dut.s_axil_rvalid.value == 1 and uint(dut.s_axil_rdata) == isa.ID
+
+
 def test_axil_regs():
     for stall in (0.0, 0.5):
         run("rowvit_axil_regs", PARAMETERS, env={"stall": stall})

@@ -143,7 +143,7 @@ async def runs_ahead(dut):
     job = Run(dut, program)
     await job.start(1, queues=())
     await cycles(dut, 1000)
-    assert len(job.reader.requests) == 1 + 16 + 1 + 7, "header, queue, assembled, in flight"
+    assert len(job.reader.requests) == 1 + 17 + 1 + 7, "header, queue and its head, assembled, in flight"
     await job.stop()
 
 

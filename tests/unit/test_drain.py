@@ -134,9 +134,9 @@ async def destinations(dut):
     masks = {}
 
     async def watch():
-        read, announced = None, False
+        reads, announced = [None, None], False
         while True:
-            value = 0
+            value, read = 0, reads.pop(0)
             if read is not None:
                 value = sum((residual(read, i) & 0xFFFF) << 16 * i for i in range(N))
             dut.res_rdata_i.value = value
@@ -163,19 +163,22 @@ async def destinations(dut):
             if dut.rec_valid_o.value and dut.rec_ready_i.value:
                 flags = int(dut.rec_eor_o.value), int(dut.rec_last_o.value)
                 records.append((int(dut.rec_data_o.value), *flags))
-            read = int(dut.res_raddr_o.value) if dut.res_rd_o.value else None
+            reads.append(int(dut.res_raddr_o.value) if dut.res_rd_o.value else None)
             await FallingEdge(dut.clk_i)
 
     cocotb.start_soon(watch())
     cocotb.start_soon(harness.drive(dut, [tile.inputs() for tile in tiles], pauses / 2, "tile"))
     for tile in tiles:
+        await harness.pulse(dut, "captured_i")
+        # complete two cycles after captured_i, of no use from the cycle before on
+        dut.shadow_i.value = rng.getrandbits(26 * LANES * N)
+        await FallingEdge(dut.clk_i)
         dut.shadow_i.value = shadow_of(tile.acc)
         dut.recip_r_i.value = sum(r << 17 * i for i, (r, _) in enumerate(tile.recip))
         dut.recip_n_i.value = sum(n << 5 * i for i, (_, n) in enumerate(tile.recip))
-        await harness.pulse(dut, "captured_i")
-        # the array may overwrite the shadows nine cycles after the release
+        # the array may overwrite the shadows eight cycles after the release
         await harness.wait_for(dut, lambda: bool(dut.release_o.value), 5000)
-        await harness.cycles(dut, 8)
+        await harness.cycles(dut, 5)
         while rng.random() < pauses:
             await FallingEdge(dut.clk_i)
     await harness.wait_for(dut, lambda: int(dut.done_o.value) == len(tiles), 500)

@@ -2,6 +2,7 @@
 """fetch: scalar streams of dense and compressed rows, with stalls on both sides."""
 
 import random
+from collections import deque
 
 import cocotb
 import numpy as np
@@ -36,12 +37,12 @@ async def rows(dut):
     lanes = harness.parameter("LANES")
     source, sink = harness.parameter("stalls")
     rng = random.Random(5)
-    memory = [rng.getrandbits(64) for _ in range(1 << 12)]
+    memory = [[rng.getrandbits(64) for _ in range(1 << 12)] for _ in range(2)]
     commands, expected = [], []
     for n in range(60):
         sparse, unsigned = rng.random() < 0.6, rng.random() < 0.5
         addr = 64 * n
-        count, values, index = make_row(rng, lanes, sparse, memory, addr)
+        count, values, index = make_row(rng, lanes, sparse, memory[n % 2], addr)
         commands.append(
             {
                 "cmd_sparse_i": sparse,
@@ -56,14 +57,21 @@ async def rows(dut):
     await harness.start(dut)
 
     async def serve():
-        pending = None
+        """Data a cycle after the read or later, in order; what is asked for stays until it is granted."""
+        pending, waiting = deque(), None
         while True:
-            dut.rd_dvalid_i.value = pending is not None
-            dut.rd_data_i.value = pending if pending is not None else rng.getrandbits(64)
+            answer = bool(pending) and rng.random() >= source / 2
+            dut.rd_dvalid_i.value = answer
+            dut.rd_data_i.value = pending.popleft() if answer else rng.getrandbits(64)
             ready = rng.random() >= source
             dut.rd_ready_i.value = ready
             await ReadOnly()
-            pending = memory[harness.uint(dut.rd_addr_o)] if dut.rd_valid_o.value and ready else None
+            asked = (int(dut.rd_bank_o.value), harness.uint(dut.rd_addr_o)) if dut.rd_valid_o.value else None
+            assert waiting is None or asked == waiting
+            waiting = None if ready else asked
+            if asked and ready:
+                bank, addr = asked
+                pending.append(memory[bank][addr])
             await FallingEdge(dut.clk_i)
 
     cocotb.start_soon(serve())

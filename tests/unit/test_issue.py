@@ -133,6 +133,7 @@ async def tiles(dut):
     cocotb.start_soon(harness.drive(dut, [case[0] for case in cases], source / 2, "tile"))
     for n, (descriptor, _, used) in enumerate(cases):
         await harness.wait_for(dut, lambda: bool(dut.captured_o.value), 20_000)
+        await harness.cycles(dut, 1)  # the shadows are complete two cycles after it
         shadow = str(dut.shadow_o.value)[::-1]  # unused clusters are undefined
         for (r, g), items in used.items():
             want = sum(x * weights[g, descriptor["tile_wbase_i"] + k] for x, k in items)

@@ -29,7 +29,7 @@ async def products(dut):
     def signed(value: int, width: int) -> int:
         return value - (value >> width - 1 << width)
 
-    latency = -(-((bw + 1) // 2) // 3)
+    latency = -(-((bw + 1) // 2) // parameter("PER_STAGE"))
     expected: list[int | None] = [None] * latency
     for a, b in pairs:
         while True:
@@ -46,16 +46,16 @@ async def products(dut):
 
 
 @pytest.mark.parametrize(
-    "sim, aw, bw, constant",
+    "sim, aw, bw, per_stage, constant",
     [
-        ("icarus", 5, 5, 0),
-        ("icarus", 3, 7, 4),
-        ("icarus", 16, 16, 0),
-        ("icarus", 17, 18, 1 << 15),
-        ("icarus", 18, 9, 0),
-        ("verilator", 17, 18, 1 << 15),
+        ("icarus", 5, 5, 3, 0),
+        ("icarus", 3, 7, 3, 4),
+        ("icarus", 16, 16, 2, 0),
+        ("icarus", 17, 18, 2, 1 << 15),
+        ("icarus", 18, 9, 3, 0),
+        ("verilator", 17, 18, 2, 1 << 15),
     ],
 )
-def test_lut_mul(sim, aw, bw, constant):
+def test_lut_mul(sim, aw, bw, per_stage, constant):
     """Exhaustive where small; the widths in use otherwise."""
-    run("rowvit_lut_mul", {"AW": aw, "BW": bw, "ROUND": constant}, sim)
+    run("rowvit_lut_mul", {"AW": aw, "BW": bw, "PER_STAGE": per_stage, "ROUND": constant}, sim)

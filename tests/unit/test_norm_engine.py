@@ -122,7 +122,7 @@ class Unit:
         self.tasks = [
             cocotb.start_soon(banks(dut, "tw", self.rows, self.written, write_stall)),
             cocotb.start_soon(
-                answer(dut, self.read, "rd_addr_o", "rd_data_i", read_stall, "rd_valid_o", "rd_ready_i")
+                answer(dut, self.read, "rd_addr_o", "rd_data_i", read_stall, "rd_valid_o", "rd_ready_i", 2)
             ),
         ]
 

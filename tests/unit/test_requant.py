@@ -34,7 +34,7 @@ async def values(dut):
         dut.acc_i.value, dut.bias_i.value = acc, bias
         dut.mult_i.value, dut.shift_i.value = mult, shift
         queue.append(expected(acc, bias, mult, shift))
-        if len(queue) > 5:
+        if len(queue) > 7:
             await ReadOnly()
             assert dut.y_o.value.to_signed() == queue.pop(0)
 

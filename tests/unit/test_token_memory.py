@@ -29,6 +29,7 @@ async def traffic(dut):
         for bank in range(ROWS):
             banks[bank][address] = words[bank]
         await FallingEdge(dut.clk_i)
+    granted_writes = []  # of the last cycle; a read sees those of the cycle before
     waiting = [0] * READERS
     expected = [None] * READERS
     for _ in range(3000):
@@ -58,6 +59,9 @@ async def traffic(dut):
         for f in range(READERS):
             waiting[f] = waiting[f] + 1 if wants[f] and not granted >> f & 1 else 0
             assert waiting[f] < 2 * READERS  # the rotation starves nobody for long
+        for bank, address, word in granted_writes:
+            banks[bank][address] = word
+        granted_writes = []
         ready = int(dut.w_ready_o.value)
         for bank in range(ROWS):
             first = next((w for w in range(WRITERS) if valid >> (w * ROWS + bank) & 1), None)
@@ -65,7 +69,8 @@ async def traffic(dut):
                 if valid >> (w * ROWS + bank) & 1:
                     assert bool(ready >> (w * ROWS + bank) & 1) == (w == first)
             if first is not None:
-                banks[bank][addresses[first * ROWS + bank]] = words[first * ROWS + bank]
+                i = first * ROWS + bank
+                granted_writes.append((bank, addresses[i], words[i]))
         await FallingEdge(dut.clk_i)
 
 

@@ -69,19 +69,21 @@ async def answer(
     stall: float = 0.0,
     valid: str | None = None,
     ready: str | None = None,
+    latency: int = 1,
 ) -> None:
-    """Memory behind a read port: ``read(address)`` appears one cycle after an accepted read.
+    """Memory behind a read port: ``read(address)`` appears ``latency`` cycles after an accepted read.
 
     In other cycles the data is noise. Without ``valid`` and ``ready`` every cycle reads.
     """
     addr_h, data_h = getattr(dut, addr), getattr(dut, data)
     width = len(data_h)
+    values = [0] * (latency - 1)
     while True:
         go = random.random() >= stall
         if ready:
             getattr(dut, ready).value = int(go)
         await ReadOnly()
         taken = (go and bool(getattr(dut, valid).value)) if valid else True
-        value = read(defined(addr_h)) if taken else random.getrandbits(width)
+        values.append(read(defined(addr_h)) if taken else random.getrandbits(width))
         await FallingEdge(dut.clk_i)
-        data_h.value = value
+        data_h.value = values.pop(0)

@@ -47,8 +47,8 @@ class Array:
     def _first(self, job: Job, react: int) -> Process[tuple[float, Engine | None]]:
         """When the first scalar may fire, and who was waited for last; None: the dispatcher."""
         ready, who = yield from self.machine.ready(job.deps, 0)
-        if job.time + 2 > ready:
-            ready, who = job.time + 2, None
+        if job.time + 3 > ready:
+            ready, who = job.time + 3, None
         return ready + (pipeline.REACT + react), who
 
     def _tile(self, fires: float, lanes: int, ready: float, who: Engine | None) -> float:
@@ -71,7 +71,7 @@ class Array:
             end = self._shadow_free
         piece.busy += fires
         self._issue_free = end
-        self._drain_begin = begin = max(end + pipeline.CAPTURE, self._drain_free + 1)
+        self._drain_begin = begin = max(end + pipeline.BEGIN, self._drain_free + 1)
         self._drain_free = begin + lanes
         self._shadow_free = self._drain_free - pipeline.NEAR_END
         if drained.busy == 0:
@@ -177,7 +177,7 @@ class Array:
             self._tile(fields["head_dim"], config.lanes, ready, who)
         scalars = tiles * fields["head_dim"] * self._rows(job, band)
         self._account.macs += scalars * fields["groups"] * config.lanes
-        begin = max(free, self._drain_free + pipeline.RESIDUAL_STAGE + 2)
+        begin = max(free, self._drain_free + pipeline.SCORED)
         end = begin + config.lanes * tiles + pipeline.SOFTMAX + pipeline.SOFTMAX_GROUP * config.groups
         if band == 0 and Flag.SCORE in job.instruction.flags:
             end += fields["groups"] * (job.live + pipeline.SCORE)

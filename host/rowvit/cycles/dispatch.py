@@ -27,7 +27,7 @@ def dispatch(machine: Machine, jobs: list[Job]) -> Process[None]:
         yield last
         if machine.loading:
             machine.other_words += 8
-        while len(machine.queues[engine]) >= QUEUE_DEPTH:
+        while len(machine.queues[engine]) > QUEUE_DEPTH:  # with the one at its head
             machine.blocked = engine
             yield None
         last = max(last, machine.now)
@@ -35,4 +35,4 @@ def dispatch(machine: Machine, jobs: list[Job]) -> Process[None]:
         job.time = last
         machine.queues[engine].append(job)
         if (process := machine.idle.pop(engine, None)) is not None:
-            machine.start(process, last + 2)
+            machine.start(process, last + 3)

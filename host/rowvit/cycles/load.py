@@ -23,7 +23,7 @@ class Loader:
         machine = self.machine
         while True:
             job = yield from machine.next(Engine.LOAD)
-            self._asked = max(self._asked, job.time + 4)
+            self._asked = max(self._asked, job.time + 5)
             ready, _ = yield from machine.ready(job.deps, -1)
             begin = self._gather(job, ready) if job.scan else self._dense(job, ready)
             yield from machine.until(begin)
@@ -43,7 +43,7 @@ class Loader:
     def _gather(self, job: Job, ready: float) -> float:
         """When a masked load's data begin: its requests wait for the mask, and nothing is held meanwhile."""
         begin = max(self._asked, ready)
-        self._asked = begin + job.fetched + 5 * job.scan
+        self._asked = begin + job.fetched + 7 * job.scan
         begin += 8 + self.machine.latency + READ if job.fetched else 0
         self._held = 0.0
         return max(begin, self._free)
@@ -57,7 +57,7 @@ class Loader:
         if self._held > LOAD_FIFO:
             self._held, self._flow = LOAD_FIFO, begin + machine.latency + READ
         # the next request goes out when the reader has room for the last words of this one
-        self._asked = max(self._asked + 4, self._free - LOAD_FIFO + job.words)
+        self._asked = max(self._asked + 6, self._free - LOAD_FIFO + job.words)
         return begin
 
     def _transfer(self, piece: Slice, time: float, left: float) -> Process[float]:

@@ -21,7 +21,7 @@ class Norm:
             job = yield from machine.next(Engine.NORM)
             bands = self.config.bands(job.live)
             ready, _ = yield from machine.ready(job.deps, 0)
-            start = max(ready, job.time + 2, machine.now)
+            start = max(ready, job.time + 2, machine.now) + 1
             yield from machine.until(start)
             job.slice.start = start
             if job.void:
@@ -38,7 +38,7 @@ class Norm:
         for band in range(bands):
             ready, _ = yield from machine.ready(job.deps, band)
             rows = min(config.rows, job.live - band * config.rows)
-            time = max(time, ready) + rows * (6 * job.instruction.fields["dim"] / 4 + 1)
+            time = max(time, ready) + rows * (7 * job.instruction.fields["dim"] / 4 + 1)
             yield time
             machine.band_done(Engine.NORM, time)
         return time
@@ -73,7 +73,7 @@ class Norm:
                 waiting = free + NORM_SUM
             else:
                 normed += 1
-                results_free, valid = at + 10, inf
+                results_free, valid = at + 12, inf
                 time = free + NORM_OUT
                 if normed < bands:
                     machine.band_done(Engine.NORM, time)

@@ -142,7 +142,7 @@ def architecture() -> str:
     """``docs/architecture.md`` with its table of `rowvit.hardware.pipeline`, for 3 groups of 64 lanes."""
     p, groups, lanes = pipeline, 3, 64
     rows: list[tuple[str, str, int | str]] = [
-        ("instruction fetched", "in its engine's queue", p.DISPATCH),
+        ("instruction fetched", "at the head of its engine's queue", p.DISPATCH),
         ("a read's address leaves", "its first word in weight memory, without the memory's latency", p.READ),
         ("dependencies met", "first scalar fires; of a compressed row", f"{p.REACT}; {p.REACT_SPARSE}"),
         ("a band complete", "first scalar of a following operation's band fires", p.REACT_BAND),
@@ -150,7 +150,7 @@ def architecture() -> str:
         ("shadows full", "lanes drained, one per cycle, all rows and groups at once", lanes),
         ("lane read", "requantised and written", p.REQUANTISE),
         ("last lane read", "tile counted as complete, its bytes packed and written", p.drain_done(groups)),
-        (f"{p.CAPTURE} lanes before the end of a drain", "the next tile's last scalar may fire", 1),
+        (f"{p.CAPTURE - 1} lanes before the end of a drain", "the next tile's last scalar may fire", 1),
         (
             "last S of a band",
             "first word of P readable; plus a cycle per token",

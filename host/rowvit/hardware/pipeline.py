@@ -8,7 +8,7 @@ them.
 
 from __future__ import annotations
 
-QUEUE_DEPTH = 16  # instructions per engine
+QUEUE_DEPTH = 16  # instructions per engine; one more is in the register at the queue's head
 FETCHES = 7  # instructions requested and not complete yet
 PROGRAM_FIFO = 32  # words that the reader holds for the dispatcher
 PREFETCH = min(FETCHES, PROGRAM_FIFO // 8 + 1)  # instructions ahead of the dispatcher; one is in its register
@@ -19,24 +19,26 @@ TILE_QUEUE = 8  # tiles announced to fetchers, issue stage and drain
 SEARCH_SCANS = 17  # passes over the scores of a selection, typically
 
 # -- pipeline lengths -----------------------------------------------------------------------------
-DISPATCH = 10  # instruction fetched -> in its queue
+DISPATCH = 11  # instruction fetched -> at the head of its queue
 READ = 11  # load engine and reader, plus the memory's latency
 REACT = 9  # an operation's dependencies are met -> its first scalar fires
 REACT_BAND = 7  # the same for a later band
-REACT_SPARSE = 13  # the same for a compressed tile
+REACT_SPARSE = 15  # the same for a compressed tile
 MULTIPLY = 6  # scalar fires -> product in its accumulator
-REQUANTISE = 8  # drain's lane -> written
-CAPTURE = 9  # last scalar -> the drain begins
+REQUANTISE = 13  # drain's lane -> written
+CAPTURE = 9  # last scalar -> the shadows are complete
+BEGIN = CAPTURE - 2  # last scalar -> the drain begins, whose first lane is read two cycles later
 # A tile's last scalar may fire this long before the drain of the tile before ends. The drain decides when
-# CAPTURE lanes are left; the release takes a register, and a scalar fires at the end of a cycle.
-NEAR_END = CAPTURE - 2
-RESIDUAL_STAGE = 6  # drain's lane -> its read of the residual memory
-SOFTMAX, SOFTMAX_GROUP = 24, 5  # last S -> P and reciprocals complete, plus a cycle per token
-SCORE = 10  # per head of a pruning layer's first band, plus a cycle per token
-NORM_SUM = 8  # last channel read -> sums complete
+# CAPTURE - 1 lanes are left; the release takes a register, and a scalar fires at the end of a cycle.
+NEAR_END = CAPTURE - 3
+RESIDUAL_STAGE = 7  # drain's lane -> its read of the residual memory
+SCORED = 12  # drain's lane -> softmax
+SOFTMAX, SOFTMAX_GROUP = 25, 5  # last S -> P and reciprocals complete, plus a cycle per token
+SCORE = 11  # per head of a pruning layer's first band, plus a cycle per token
+NORM_SUM = 11  # last channel read -> sums complete
 NORM_ROW = 36  # statistics, per row after the first
 NORM_STATS = 86
-NORM_OUT = 22  # last channel read -> written
+NORM_OUT = 29  # last channel read -> written
 
 #: what the RTL takes from here
 RTL = [
@@ -54,4 +56,4 @@ def drain_done(groups: int) -> int:
         Of the configuration, at most `MAX_GROUPS`.
     """
     # pipeline, flush of the compressors, mask and words of all groups, which above 4 take turns for longer
-    return 16 + (8 if groups > 4 else 4) * groups
+    return 22 + (8 if groups > 4 else 4) * groups

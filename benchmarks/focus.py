@@ -3,8 +3,8 @@
 
     python benchmarks/focus.py sign-digits --data sign_digits_jpeg.npz
 
-The mask is `rowvit.train.subject.subject`: a threshold on colour, for subjects before a plain, light background;
-no network takes part. A patch is on the subject if at least half of its pixels are.
+The mask is `rowvit.train.subject.subject`, a threshold on colour for subjects before a plain, light
+background; no network takes part. A patch is on the subject if at least half of its pixels are.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from torch.utils.data import Dataset
 
 from rowvit.errors import RowvitError
 from rowvit.images import decode, upright
+from rowvit.train.subject import background, subject
 
 SPLITS = ("train", "test")
 File = Path | bytes | np.ndarray
@@ -214,6 +215,8 @@ class Augmentation:
         Mirror half of the photos.
     randaugment : int
         Magnitude of RandAugment (two operations), 0 to 30; 0 disables it.
+    background : float
+        Share of the photos whose subject is put on another background (`rowvit.train.subject`).
 
     Raises
     ------
@@ -224,12 +227,15 @@ class Augmentation:
     crop: float = 1.0
     flip: bool = False
     randaugment: int = 0
+    background: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.crop <= 1:
             raise RowvitError(f"augmentation: crop is {self.crop}, not above 0 and at most 1")
         if not 0 <= self.randaugment <= 30:
             raise RowvitError(f"augmentation: randaugment is {self.randaugment}, not in 0..30")
+        if not 0 <= self.background <= 1:
+            raise RowvitError(f"augmentation: background is {self.background}, not in 0..1")
 
 
 class TrainingSet(Dataset):
@@ -237,21 +243,41 @@ class TrainingSet(Dataset):
 
     The augmentation of a photo depends only on seed, epoch and index, so that neither the number of
     workers and processes nor an interruption changes it.
+
+    Parameters
+    ----------
+    photos : Photos
+    side : int
+        Pixels per side.
+    resize : str
+        "bicubic" or "bilinear".
+    augmentation : Augmentation
+    seed : int
+    masks : bool
+        Whether a fourth channel holds the subject's mask.
     """
 
-    def __init__(self, photos: Photos, side: int, resize: str, augmentation: Augmentation, seed: int) -> None:
+    def __init__(
+        self,
+        photos: Photos,
+        side: int,
+        resize: str,
+        augmentation: Augmentation,
+        seed: int,
+        masks: bool = False,
+    ) -> None:
         from torchvision.transforms import v2
 
         self.photos, self.side, self.seed, self.epoch, self.resize = photos, side, seed, 0, resize
         mode = {"bicubic": v2.InterpolationMode.BICUBIC, "bilinear": v2.InterpolationMode.BILINEAR}[resize]
         steps: list[v2.Transform] = []
+        self.masks, self.background = masks, augmentation.background
         self.cropped = augmentation.crop < 1
         if self.cropped:
             steps.append(v2.RandomResizedCrop(side, scale=(augmentation.crop, 1.0), interpolation=mode))
         if augmentation.flip:
             steps.append(v2.RandomHorizontalFlip())
-        if augmentation.randaugment:
-            steps.append(v2.RandAugment(2, augmentation.randaugment))
+        self.colours = v2.RandAugment(2, augmentation.randaugment) if augmentation.randaugment else None
         self.transform = v2.Compose(steps) if steps else None
 
     def __len__(self) -> int:
@@ -265,14 +291,30 @@ class TrainingSet(Dataset):
             raise RowvitError(
                 f"photo {index} of {self.photos.name}: {error.message}", error.advice
             ) from error
-        if self.transform is not None:
-            state = torch.get_rng_state()
-            # not torch.manual_seed, which also seeds all other devices and takes longer than the photo
-            torch.default_generator.manual_seed(hash((self.seed, self.epoch, int(index))) & 0x7FFF_FFFF)
-            image = self.transform(image)
-            torch.set_rng_state(state)
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        state = torch.get_rng_state()
+        # not torch.manual_seed, which also seeds all other devices and takes longer than the photo
+        torch.default_generator.manual_seed(hash((self.seed, self.epoch, int(index))) & 0x7FFF_FFFF)
+        pixels = torch.from_numpy(np.array(self._augment(image))).permute(2, 0, 1)
+        torch.set_rng_state(state)
         return pixels, int(self.photos.labels[index])
+
+    def _augment(self, image: Image.Image) -> Image.Image:
+        """With masks, "RGBA" whose fourth channel is the mask."""
+        masked = self.masks or self.background > 0
+        if masked:
+            image = image.copy()
+            image.putalpha(subject(image))
+        if self.transform is not None:
+            image = self.transform(image)
+        mask = image.getchannel("A") if masked else None
+        image = image.convert("RGB")
+        if mask and torch.rand(()) < self.background:
+            image = Image.composite(image, background(*image.size), mask)
+        if self.colours is not None:
+            image = self.colours(image)
+        if mask and self.masks:
+            image.putalpha(mask)
+        return image
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]] | RowvitError:
         """What a DataLoader asks for; an error is returned, as a worker would only raise its text."""
@@ -283,7 +325,7 @@ class TrainingSet(Dataset):
 
 
 def collate(samples: list[tuple[Tensor, int]] | RowvitError) -> tuple[Tensor, Tensor] | RowvitError:
-    """A batch for the DataLoader: images uint8 [B, 3, side, side] and labels [B], or the error."""
+    """A batch for the DataLoader: images uint8 [B, 3 or 4, side, side] and labels [B], or the error."""
     if isinstance(samples, RowvitError):
         return samples
     images, labels = zip(*samples, strict=True)

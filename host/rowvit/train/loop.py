@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.utils.data import DataLoader
+from torch.utils.hooks import RemovableHandle
 
 from rowvit.errors import RowvitError
 from rowvit.formats.package import keep_schedule
@@ -35,7 +36,7 @@ from rowvit.quant.aware import activation_scales, quantisation_aware
 from rowvit.quant.quantise import refuse_what_does_not_run
 from rowvit.quant.smooth import centre_keys
 from rowvit.train.data import Photos, TrainingSet, collate
-from rowvit.train.loss import loss, mix, rows
+from rowvit.train.loss import loss, mix, rows, unfocused
 from rowvit.train.recipe import Phase, Recipe
 
 LOG = logging.getLogger("rowvit")
@@ -96,7 +97,9 @@ class Trainer:
         self.model, self.card, self.recipe, self.state, self.teacher = model, card, recipe, state, teacher
         self.workers, self.save_every = workers, save_every
         augmentation = recipe.augmentation
-        self.data = TrainingSet(photos, model.config.image_size, card.resize, augmentation, recipe.seed)
+        focused = any(phase.focus for phase in recipe.phases)
+        side = model.config.image_size
+        self.data = TrainingSet(photos, side, card.resize, augmentation, recipe.seed, masks=focused)
         self.per_epoch = len(photos) // recipe.batch
         self.steps = [max(1, round(phase.epochs * self.per_epoch)) for phase in recipe.phases]
         self.fingerprint = self._fingerprint(photos)
@@ -216,6 +219,7 @@ class Trainer:
         labels: Tensor,
     ) -> float:
         pixels, targets = mix(pixels.float() / 255, labels, self.model.config.classes, phase)
+        pixels, masks = pixels[:, :3], pixels[:, 3:]
         taught = None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             if phase.distill and self.teacher is not None:
@@ -228,8 +232,12 @@ class Trainer:
                 if phase.row_penalty and name.endswith(".hidden"):
                     hidden.append(activation)
 
-            logits = wrapped(standardise(pixels, self.card.mean, self.card.std), observe).float()
+            with Scores(self.model) if phase.focus else nullcontext() as scores:
+                logits = wrapped(standardise(pixels, self.card.mean, self.card.std), observe).float()
         value = loss(logits, targets, taught, phase)
+        if scores and scores.scores:
+            share = nn.functional.avg_pool2d(masks, self.model.config.patch_size).flatten(1)
+            value = value + phase.focus * unfocused(scores.scores, scores.tokens, share)
         if hidden:
             value = value + phase.row_penalty * rows(hidden)
         optimizer.zero_grad(set_to_none=True)
@@ -306,6 +314,33 @@ class Trainer:
             text = f"{self.state}: from a run with another recipe, network, teacher or data"
             raise RowvitError(text, "delete it to start over")
         return saved
+
+
+class Scores:
+    """In its context, collects the scores of every block that prunes, and which patches they belong to."""
+
+    def __init__(self, model: VisionTransformer) -> None:
+        self.model = model
+        self.scores: list[Tensor] = []
+        self.tokens: list[Tensor] = []
+        self._hooks: list[RemovableHandle] = []
+
+    def __enter__(self) -> Scores:
+        for block in self.model.blocks:
+            if block.keep is not None:
+                self._hooks.append(block.register_forward_pre_hook(self._before))
+                self._hooks.append(block.attn.register_forward_hook(self._attention))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _before(self, _: nn.Module, inputs: tuple) -> None:
+        self.tokens.append(inputs[1] - self.model.config.prefix)
+
+    def _attention(self, _: nn.Module, __: tuple, output: tuple[Tensor, Tensor]) -> None:
+        self.scores.append(output[1])
 
 
 def _require_fit(

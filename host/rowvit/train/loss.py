@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses: labels with smoothing and mixup, a teacher's soft labels, and rows of W2."""
+"""Losses: labels with smoothing and mixup, a teacher's soft labels, rows of W2, attention off the subject."""
 
 from __future__ import annotations
 
@@ -44,3 +44,28 @@ def rows(hidden: Sequence[Tensor]) -> Tensor:
     a neuron that is zero in all of them.
     """
     return torch.stack([h.float().abs().amax(dim=1).mean() for h in hidden]).mean()
+
+
+def unfocused(scores: Sequence[Tensor], tokens: Sequence[Tensor], share: Tensor) -> Tensor:
+    """Penalty on attention off the subject.
+
+    Parameters
+    ----------
+    scores : sequence of Tensor [B, live]
+        Attention of the class token in each pruning block, averaged over heads.
+    tokens : sequence of Tensor [B, live]
+        Which patches these are, from 0; less than 0 for prefix tokens.
+    share : Tensor [B, patches]
+        Share of each patch that is subject; photos without any do not count.
+
+    Returns
+    -------
+    Tensor
+        The negative logarithm of the attention on the subject over that on all patches, on average.
+    """
+    found = []
+    for score, index in zip(scores, tokens, strict=True):
+        weight = score.float() * (index >= 0)
+        hit = (weight * share.gather(1, index.clamp(min=0))).sum(dim=1) / weight.sum(dim=1)
+        found.append(-hit.clamp(min=1e-6).log()[share.amax(dim=1) > 0.5])
+    return torch.cat(found).mean() if sum(map(len, found)) else share.new_zeros(())

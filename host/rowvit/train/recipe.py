@@ -59,6 +59,9 @@ class Phase:
         Weight of the loss term against rows of W2 that have to be fetched: the largest hidden activation
         among an image's tokens, averaged over neurons, blocks and images. A neuron that is zero in all
         tokens needs no row.
+    focus : float
+        Weight of the loss term against attention of the class token to patches off the subject
+        (`rowvit.train.subject`), in the blocks that prune.
     quantise : bool
         Weights and activations are rounded to their int8 values, with straight-through gradients.
     """
@@ -79,6 +82,7 @@ class Phase:
     rho: float = 1.0
     prune_share: float = 1.0
     row_penalty: float = 0.0
+    focus: float = 0.0
     quantise: bool = False
 
     def __post_init__(self) -> None:
@@ -90,6 +94,10 @@ class Phase:
             f"epochs is {self.epochs}": not 0 < self.epochs < math.inf,
             f"lr is {self.lr}, final_lr {self.final_lr}": self.lr <= 0 or self.final_lr < 0,
             f"row_penalty is {self.row_penalty}": self.row_penalty < 0,
+            f"focus is {self.focus}": self.focus < 0,
+            "focus needs prune_layers, whose attention it looks at": bool(
+                self.focus and not self.prune_layers
+            ),
             f"temperature is {self.temperature}": self.temperature <= 0,
             f"token_drop is {self.token_drop}": self.token_drop == 1,
             "rho is 0": self.rho == 0,

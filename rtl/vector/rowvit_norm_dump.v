@@ -57,9 +57,8 @@ module rowvit_norm_dump #(
   wire read = rd_valid_o && rd_ready_i;
   wire lane_end = lane_q == LANES[15:0] - 16'd1;
   wire group_end = group_q == GROUPS[7:0] - 8'd1;
-  wire row_end = left_q == 11'd0;
-  wire last_row = row_q + 16'd1 == count_i;
-  wire band_end = sub_q == ROWS[7:0] - 8'd1 || last_row;
+  // Registered: they do not change in a word's last cycles.
+  reg        row_end, last_row, band_end;
   wire taken = out_valid_o && out_ready_i;
 
   reg [15:0] value;
@@ -88,6 +87,9 @@ module rowvit_norm_dump #(
     reading_q <= {reading_q[1], read};
     bank_q <= {bank_q[7:0], row_bank + group_q};
     known_q <= state_q == S_BAND;
+    row_end <= left_q == 11'd0;
+    last_row <= row_q + 16'd1 == count_i;
+    band_end <= sub_q == ROWS[7:0] - 8'd1 || row_q + 16'd1 == count_i;
     if (reading_q[2]) word_q <= {value, word_q[63:16]};
     case (state_q)
       S_IDLE: begin

@@ -249,7 +249,14 @@ module rowvit_norm_engine #(
   reg [PW*B_STAGE-1:0]  param_s;
   reg [WORD_W*STAGES-1:0] word_s;
   wire [WORD_W-1:0]     word_in = {band_end, band_end && last_band, rows, groups, word_q};
+  // A copy of en_q, as in rowvit_norm_lane.
+  (* keep = "true" *) reg en_word_q;
+  (* keep = "true" *) always @(posedge clk_i) en_word_q <= move_q;
   always @(posedge clk_i) begin
+    if (en_word_q) begin
+      param_s <= {param_s[PW*(B_STAGE-1)-1:0], param_q};
+      word_s <= {word_s[WORD_W*(STAGES-1)-1:0], word_in};
+    end
     if (en_q) begin
       sum_s <= {sum_s[8:1], read && square_q};
       norm_s <= {norm_s[STAGES-1:1], read && !square_q};
@@ -258,8 +265,6 @@ module rowvit_norm_engine #(
       sum_last_s <= {sum_last_s[8:1], band_end};
       present_s <= {present_s[GROUPS-1:0], groups};
       square_s <= {square_s[1], square_q};
-      param_s <= {param_s[PW*(B_STAGE-1)-1:0], param_q};
-      word_s <= {word_s[WORD_W*(STAGES-1)-1:0], word_in};
     end
     if (!rst_ni) begin
       sum_s <= 9'd0;

@@ -130,9 +130,9 @@ module rowvit_exec #(
   reg  [2:0]             g_step_q;
   reg  [16*ROWS-1:0]     g_addr_q, g_res_q;
   reg  [BANK_W*ROWS-1:0] g_bank_q;
+  reg  [9:0]             g_half_q;
+  reg  [11:0]            g_factor_q;
   reg  [15:0]            product_q;
-  wire [14:0] g_half = g_step_q[2] ? src_data_i[31:17] : src_data_i[15:1];
-  wire [15:0] g_factor = g_step_q[0] ? dst_step : src_step;
   assign src_addr_o = {band_q[14:0], 1'b1, band_q[14:0], 1'b0};
 
   // ---------------------------------------------------------------- the tile announced
@@ -183,7 +183,9 @@ module rowvit_exec #(
   assign instr_ready_o = push && tile_op_last_o;
 
   always @(posedge clk_i) begin
-    product_q <= g_half[9:0] * g_factor[11:0];
+    g_half_q   <= g_step_q[2] ? src_data_i[26:17] : src_data_i[10:1];
+    g_factor_q <= g_step_q[0] ? dst_step[11:0] : src_step[11:0];
+    product_q  <= g_half_q * g_factor_q;
     dep_q     <= instr_valid_i && dep_ok && !push;
     rows_q    <= rows_now;
     limit_q   <= end_now;
@@ -221,14 +223,14 @@ module rowvit_exec #(
         dst_q  <= dst_q + dst_step;
       end else state_q <= gather ? X_GATHER : X_TILE;
       X_GATHER: begin
-        // The table answers in step 1. Steps 2 to 5 multiply row 0 by the source and the residual
-        // stride, then row 1; each product is taken one step later.
+        // The table answers in step 1. Steps 2 to 5 take row 0 and the source and residual strides,
+        // then row 1; each product is there two steps later.
         g_step_q <= g_step_q + 3'd1;
         case (g_step_q)
-          3'd3: g_addr_q[15:0] <= src_base + product_q;
-          3'd4: g_res_q[15:0] <= res_base + product_q;
-          3'd5: g_addr_q[31:16] <= src_base + product_q;
-          3'd6: begin
+          3'd4: g_addr_q[15:0] <= src_base + product_q;
+          3'd5: g_res_q[15:0] <= res_base + product_q;
+          3'd6: g_addr_q[31:16] <= src_base + product_q;
+          3'd7: begin
             g_res_q[31:16] <= res_base + product_q;
             g_bank_q       <= {src_data_i[16], src_data_i[0]};
             g_step_q       <= 3'd0;

@@ -317,30 +317,38 @@ class Trainer:
 
 
 class Scores:
-    """In its context, collects the scores of every block that prunes, and which patches they belong to."""
+    """In its context, collects the scores of every block that prunes, and which patches they belong to.
+
+    For one pass of the network; ``tokens`` [B, live] counts patches from 0, and prefix tokens below it.
+    """
 
     def __init__(self, model: VisionTransformer) -> None:
         self.model = model
         self.scores: list[Tensor] = []
         self.tokens: list[Tensor] = []
+        self._live = torch.arange(model.config.tokens) - model.config.prefix
         self._hooks: list[RemovableHandle] = []
 
     def __enter__(self) -> Scores:
         for block in self.model.blocks:
             if block.keep is not None:
-                self._hooks.append(block.register_forward_pre_hook(self._before))
                 self._hooks.append(block.attn.register_forward_hook(self._attention))
+                self._hooks.append(block.register_forward_hook(self._block))
         return self
 
     def __exit__(self, *_: object) -> None:
         for hook in self._hooks:
             hook.remove()
 
-    def _before(self, _: nn.Module, inputs: tuple) -> None:
-        self.tokens.append(inputs[1] - self.model.config.prefix)
-
     def _attention(self, _: nn.Module, __: tuple, output: tuple[Tensor, Tensor]) -> None:
-        self.scores.append(output[1])
+        score = output[1]
+        self._live = self._live.to(score.device).expand(len(score), -1)
+        self.scores.append(score)
+        self.tokens.append(self._live)
+
+    def _block(self, _: nn.Module, __: tuple, output: tuple[Tensor, Tensor | None]) -> None:
+        rows = output[1]
+        self._live = self._live if rows is None else self._live.gather(1, rows)
 
 
 def _require_fit(

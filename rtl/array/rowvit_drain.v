@@ -177,6 +177,8 @@ module rowvit_drain #(
     if (begin_tile) begin
       run_q      <= 1'b1;
       captured_q <= 1'b0;
+    end
+    if (!run_q) begin  // whether a tile begins or not, which is known late
       lane_q     <= {LW{1'b0}};
       sub_q      <= 8'd0;
       last_sub_q <= stream ? d_groups - 8'd1 : by_row && d_rows[1] ? ROWS[7:0] - 8'd1 : 8'd0;

@@ -267,11 +267,11 @@ module rowvit_fetch #(
   reg  [10:0]       todo_q, idx_q;
   reg               todo_one_q;  // dense rows are longer than one scalar
   reg  [63:0]       data_q;
-  reg  [3:0]        have_q;      // bytes left in data_q
+  reg  [7:0]        have_q;      // bytes of data_q that are left, the next one first
 
   wire             room;
   wire             a_end      = a_valid_q && a_end_q;
-  wire             emit_value = active_q && room && have_q != 4'd0 && (!sparse_e || b_valid_q);
+  wire             emit_value = active_q && room && have_q[0] && (!sparse_e || b_valid_q);
   wire             emit_null  = active_q && room && sparse_e && !b_valid_q && a_end;
   wire             emit       = emit_value || emit_null;
   wire             last       = sparse_e ? a_end && (!b_valid_q || b_one) : todo_one_q;
@@ -280,7 +280,7 @@ module rowvit_fetch #(
   wire             a_take     = b_load || (emit && sparse_e && last);
   wire             a_free     = !a_valid_q || a_take;
   // a bitmap's last word may have a tail that is not used
-  wire             used_up    = have_q == 4'd0 || (emit_value && have_q == 4'd1) || (b_done && b_last_q);
+  wire             used_up    = !have_q[0] || (emit_value && !have_q[1]) || (b_done && b_last_q);
 
   assign bm_take   = !m_valid_q || (a_free && m_last);
   assign word_take = used_up;
@@ -333,15 +333,15 @@ module rowvit_fetch #(
     end
     if (emit_value) begin
       data_q <= {8'd0, data_q[63:8]};
-      have_q <= have_q - 4'd1;
+      have_q <= {1'b0, have_q[7:1]};
     end
     if (used_up) begin
       data_q <= word;
-      have_q <= {word_valid, 3'd0};
+      have_q <= {8{word_valid}};
     end
     if (!rst_ni) begin
       active_q  <= 1'b0;
-      have_q    <= 4'd0;
+      have_q    <= 8'd0;
       m_valid_q <= 1'b0;
       a_valid_q <= 1'b0;
       b_valid_q <= 1'b0;

@@ -141,7 +141,8 @@ module rowvit_load_engine #(
   reg [15:0] mask_addr_q, had_addr_q, left_q, line_q;
   reg [31:0] word_addr_q;
   wire [LANES-1:0] lowest = bits_q & (~bits_q + 1'b1);
-  wire final_word = left_q <= LANES_16;
+  reg final_word;  // registered: left_q stands while a word is read and searched
+  always @(posedge clk_i) final_word <= left_q <= LANES_16;
   wire [LANES-1:0] tail = final_word ? ~({LANES{1'b1}} << left_q) : {LANES{1'b1}};
   wire [LANES-1:0] rest = bits_q & ~lowest;
 

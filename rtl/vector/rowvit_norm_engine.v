@@ -297,21 +297,19 @@ module rowvit_norm_engine #(
       // Copies of en_q, as in rowvit_norm_lane, and of the addresses.
       (* keep = "true" *) reg en_group_q;
       (* keep = "true" *) always @(posedge clk_i) en_group_q <= move_q;
-      (* keep = "true" *) reg [PW-1:0] g_addr_q;
-      (* keep = "true" *) always @(posedge clk_i) g_addr_q <= g_addr_d;
-      (* keep = "true" *) reg [PW-1:0] b_addr_q;
-      (* keep = "true" *) always @(posedge clk_i) b_addr_q <= b_addr_d;
       wire        write = nw_valid && nw_group == g;
-      wire [31:0] b_read;
+      wire [47:0] param;
+      for (r = 0; r < 3; r = r + 1) begin : g_half  // gain, and the halves of the bias
+        (* keep = "true" *) reg [PW-1:0] param_addr_q;
+        (* keep = "true" *) always @(posedge clk_i) param_addr_q <= r == 2 ? g_addr_d : b_addr_d;
+        rowvit_lut_ram #(.WIDTH(16), .DEPTH(PARAM_DEPTH)) u_ram (
+            .clk_i(clk_i), .en_i(en_group_q), .we_i(write), .addr_i(param_addr_q),
+            .wdata_i(nw_data[16*r+:16]), .rdata_o(param[16*r+:16])
+        );
+      end
+      wire [31:0] b_read = param[31:0];
       reg  [32:0] bias_q;
-      rowvit_lut_ram #(.WIDTH(16), .DEPTH(PARAM_DEPTH)) u_gain (
-          .clk_i(clk_i), .en_i(en_group_q), .we_i(write), .addr_i(g_addr_q),
-          .wdata_i(nw_data[47:32]), .rdata_o(gain[16*g+:16])
-      );
-      rowvit_lut_ram #(.WIDTH(32), .DEPTH(PARAM_DEPTH)) u_bias (
-          .clk_i(clk_i), .en_i(en_group_q), .we_i(write), .addr_i(b_addr_q),
-          .wdata_i(nw_data[31:0]), .rdata_o(b_read)
-      );
+      assign gain[16*g+:16] = param[47:32];
       always @(posedge clk_i) if (en_group_q) bias_q <= {b_read[31], b_read} + {2'd0, half_q};
       assign bias[33*g+:33] = bias_q;
     end

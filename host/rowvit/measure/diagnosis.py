@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rowvit.errors import RowvitError
 from rowvit.measure import result
+from rowvit.overlay.provenance import sha256
 from rowvit.targets.driver import cma
 
 if TYPE_CHECKING:
@@ -88,7 +88,6 @@ def _image() -> dict[str, Any]:
 
 def _file(path: Path) -> dict[str, Any]:
     try:
-        data = path.read_bytes()
+        return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
     except OSError as error:
         return {"file": path.name, "none": str(error.strerror)}
-    return {"file": path.name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -16,6 +16,7 @@ from rowvit.cli import options as opt
 from rowvit.cli.common import ERR, OUT, app, command, print_rows, say, writable
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
+from rowvit.hardware.block_design import overlay_name
 
 if TYPE_CHECKING:
     from rowvit.overlay.verify import Check
@@ -80,7 +81,7 @@ def diagnose(
     writable(json_file)
     configuration = configs.load(config)
     if bitstream is None and target is opt.TargetName.board:
-        bitstream = Path(f"rowvit-{configuration.name}.bit")
+        bitstream = Path(f"{overlay_name(configuration, 'host')}.bit")
     output = str(json_file) == "-"
     file = None if output else json_file
     document = diagnosis.describe(target.value, configuration, bitstream) if json_file else {}

@@ -18,6 +18,7 @@ from rowvit.compiler import Program, compile
 from rowvit.cycles import measured, predict
 from rowvit.errors import RowvitError
 from rowvit.formats.package import keep_schedule
+from rowvit.hardware.block_design import overlay_name
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import LoadKind, Op
 from rowvit.overlay import RowvitOverlay, require_board
@@ -70,7 +71,7 @@ class _Walk:
 
     def __init__(self, target: str, config: HardwareConfig, bitstream: Path | None) -> None:
         self.target, self.config, self.opened = target, config, ExitStack()
-        self.bitstream = bitstream or Path(f"rowvit-{config.name}.bit")
+        self.bitstream = bitstream or Path(f"{overlay_name(config, 'host')}.bit")
         self.mhz = config.clock_mhz
 
     def steps(self) -> Iterator[tuple[str, Callable[[], Finding | list[Check]]]]:

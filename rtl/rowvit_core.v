@@ -365,6 +365,7 @@ module rowvit_core #(  // as in rowvit_top
   wire [15:0]        res_raddr, res_waddr;
   wire [16*N-1:0]    res_rdata, res_wdata;
   wire [N-1:0]       res_we;
+  wire               res_busy;
   wire               rec_valid, rec_ready, rec_eor, rec_last;
   wire [63:0]        rec_data;
   rowvit_drain #(
@@ -388,7 +389,7 @@ module rowvit_core #(  // as in rowvit_top
       .ww_next_o(dw_next), .ww_valid_o(dw_valid), .ww_line_o(dw_line), .ww_be_o(dw_be),
       .ww_clear_o(dw_clear),
       .res_rd_o(res_rd), .res_raddr_o(res_raddr), .res_rdata_i(res_rdata),
-      .res_we_o(res_we), .res_waddr_o(res_waddr), .res_wdata_o(res_wdata),
+      .res_we_o(res_we), .res_busy_o(res_busy), .res_waddr_o(res_waddr), .res_wdata_o(res_wdata),
       .mask_addr_i(mask_addr), .mask_data_o(mask_data),
       .rec_valid_o(rec_valid), .rec_ready_i(rec_ready), .rec_data_o(rec_data),
       .rec_eor_o(rec_eor), .rec_last_o(rec_last),
@@ -461,7 +462,7 @@ module rowvit_core #(  // as in rowvit_top
       .BANKS(N), .DEPTH(RESIDUAL_DEPTH), .RAM_STYLE(RAM_STYLE)
   ) u_residual (
       .clk_i(clk_i),
-      .drain_we_i(res_we), .drain_waddr_i(res_waddr), .drain_wdata_i(res_wdata),
+      .drain_busy_i(res_busy), .drain_we_i(res_we), .drain_waddr_i(res_waddr), .drain_wdata_i(res_wdata),
       .load_we_i(rw_valid), .load_ready_o(rw_ready), .load_waddr_i(rw_addr), .load_wdata_i(rw_data),
       .drain_rd_i(res_rd), .drain_raddr_i(res_raddr),
       .norm_rd_i(nrd_valid), .norm_rd_ready_o(nrd_ready), .norm_raddr_i(nrd_addr),

@@ -71,6 +71,7 @@ module rowvit_drain #(
     output reg  [15:0]                  res_raddr_o,
     input  wire [16*ROWS*GROUPS-1:0]    res_rdata_i,
     output reg  [ROWS*GROUPS-1:0]       res_we_o,
+    output reg                          res_busy_o,  // any of them, if its row and group exist
     output reg  [15:0]                  res_waddr_o,
     output reg  [16*ROWS*GROUPS-1:0]    res_wdata_o,
     // FFN2 mask
@@ -163,7 +164,8 @@ module rowvit_drain #(
   // A LOGITS record starts when no MARK record can come in between any more.
   wire          hold     = stream && d_total != 16'd0 && (|delay_q || marking);
   // Null tiles come faster than their events leave.
-  wire          ev_room;
+  wire [3:0]    ev_count;  // without that of the cycle before
+  wire          ev_room = ev_count < TILE_QUEUE[3:0] - 4'd1;
   wire          begin_tile = d_valid && !d_null && !run_q && (captured_q || captured_i) && !hold && ev_room;
   wire          null_tile  = d_valid && d_null && !run_q && ev_room;
   assign d_pop = tile_end || null_tile;
@@ -450,7 +452,11 @@ module rowvit_drain #(
       end
     end
   endgenerate
-  always @(posedge clk_i) res_waddr_o <= dst10_q + lane10;
+  always @(posedge clk_i) begin
+    res_busy_o <= valid10_q && to_res;
+    res_waddr_o <= dst10_q + lane10;
+    if (!rst_ni) res_busy_o <= 1'b0;
+  end
 
   // ---------------------------------------------------------------- stage 12: weight lines
   // The odd lane of a pair is less by one where the even lane is negative (rowvit_mac_pair.v).
@@ -504,15 +510,16 @@ module rowvit_drain #(
   wire [7:0] ev_tag;
   wire [15:0] ev_bandno;
   wire       ev_out = delay_q[DONE_LAT-1] && ev_valid;
+  reg  [26:0] event_q;
+  always @(posedge clk_i) event_q <= {d_band_end && !d_null, d_op_last, d_mark, d_tag, d_band};
   rowvit_fifo #(
       .WIDTH(27),
       .DEPTH(TILE_QUEUE)
   ) u_events (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
-      .in_valid_i(d_pop), .in_ready_o(ev_room),
-      .in_data_i({d_band_end && !d_null, d_op_last, d_mark, d_tag, d_band}),
+      .in_valid_i(delay_q[0]), .in_ready_o(), .in_data_i(event_q),
       .out_valid_o(ev_valid), .out_ready_i(delay_q[DONE_LAT-1]),
-      .out_data_o({ev_band, ev_op, ev_mark, ev_tag, ev_bandno}), .count_o()
+      .out_data_o({ev_band, ev_op, ev_mark, ev_tag, ev_bandno}), .count_o(ev_count)
   );
   always @(posedge clk_i) begin
     delay_q <= {delay_q[DONE_LAT-2:0], d_pop};

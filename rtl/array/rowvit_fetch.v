@@ -224,10 +224,10 @@ module rowvit_fetch #(
   reg  [SEG_IW-1:0]  m_seg_q;
   reg  [BYTES-1:0]   m_bytes_q;  // still to give; none in the mark of a row's end
   reg  [LANES-1:0]   m_map_q;
-  reg                a_valid_q, a_end_q, a_last_q;  // a_last_q: of its bitmap
-  reg  [HI_W-1:0]    a_hi_q;
-  reg  [7:0]         a_byte_q;
-  reg                b_valid_q, b_last_q;
+  wire               a_valid, a_end_byte, a_last;  // a_last: of its bitmap
+  wire [HI_W-1:0]    a_hi;
+  wire [7:0]         a_byte;
+  reg                b_valid_q, b_last_q, b_one_q;  // b_one_q: one bit is left
   reg  [HI_W-1:0]    b_hi_q;
   reg  [7:0]         b_byte_q;
 
@@ -245,7 +245,6 @@ module rowvit_fetch #(
     end
   end
   wire [7:0]       b_rest;
-  wire             b_one  = b_rest == 8'd0;
   wire [7:1]       b_pick = b_byte_q[7:1] & ~b_rest[7:1];
   // what is left after the lowest, without a carry
   genvar k;
@@ -270,21 +269,29 @@ module rowvit_fetch #(
   reg  [7:0]        have_q;      // bytes of data_q that are left, the next one first
 
   wire             room;
-  wire             a_end      = a_valid_q && a_end_q;
+  wire             a_end      = a_valid && a_end_byte;
   wire             emit_value = active_q && room && have_q[0] && (!sparse_e || b_valid_q);
   wire             emit_null  = active_q && room && sparse_e && !b_valid_q && a_end;
   wire             emit       = emit_value || emit_null;
-  wire             last       = sparse_e ? a_end && (!b_valid_q || b_one) : todo_one_q;
-  wire             b_done     = emit_value && sparse_e && b_one;
-  wire             b_load     = (!b_valid_q || b_done) && a_valid_q && !a_end_q;
+  wire             last       = sparse_e ? a_end && (!b_valid_q || b_one_q) : todo_one_q;
+  wire             b_done     = emit_value && sparse_e && b_one_q;
+  wire             b_load     = (!b_valid_q || b_done) && a_valid && !a_end_byte;
   wire             a_take     = b_load || (emit && sparse_e && last);
-  wire             a_free     = !a_valid_q || a_take;
+  wire             a_free;
   // a bitmap's last word may have a tail that is not used
   wire             used_up    = !have_q[0] || (emit_value && !have_q[1]) || (b_done && b_last_q);
 
   assign bm_take   = !m_valid_q || (a_free && m_last);
   assign word_take = used_up;
   assign job_take  = !active_q || (emit && last);
+
+  rowvit_skid_buffer #(
+      .WIDTH(HI_W + 10)
+  ) u_bytes (
+      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
+      .in_valid_i(m_valid_q), .in_ready_o(a_free), .in_data_i({m_end_q, m_last, m_seg_q, m_number, m_byte}),
+      .out_valid_o(a_valid), .out_ready_i(a_take), .out_data_o({a_end_byte, a_last, a_hi, a_byte})
+  );
 
   rowvit_skid_buffer #(
       .WIDTH(21)
@@ -301,20 +308,15 @@ module rowvit_fetch #(
       m_valid_q <= bm_valid;
       {m_end_q, m_seg_q, m_bytes_q, m_map_q} <= bm_head;
     end else if (a_free) m_bytes_q <= m_rest;
-    if (a_free) begin
-      a_valid_q <= m_valid_q;
-      a_end_q   <= m_end_q;
-      a_last_q  <= m_last;
-      a_hi_q    <= {m_seg_q, m_number};
-      a_byte_q  <= m_byte;
-    end
     if (b_load) begin
       b_valid_q <= 1'b1;
-      b_last_q  <= a_last_q;
-      b_hi_q    <= a_hi_q;
-      b_byte_q  <= a_byte_q;
+      b_last_q  <= a_last;
+      b_hi_q    <= a_hi;
+      b_byte_q  <= a_byte;
+      b_one_q   <= ones_of(a_byte) == 4'd1;
     end else if (emit_value && sparse_e) begin
-      b_valid_q <= !b_one;
+      b_valid_q <= !b_one_q;
+      b_one_q   <= ones_of(b_rest) == 4'd1;
       b_byte_q  <= b_rest;
     end
 
@@ -343,7 +345,6 @@ module rowvit_fetch #(
       active_q  <= 1'b0;
       have_q    <= 8'd0;
       m_valid_q <= 1'b0;
-      a_valid_q <= 1'b0;
       b_valid_q <= 1'b0;
     end
   end

@@ -54,7 +54,9 @@ module rowvit_mac_pair #(
       (* keep = "true" *) reg signed [8:0] x2_q;
       reg signed [ 8:0] x1_q;
       reg signed [24:0] w_q;
-      reg signed [33:0] m_q;
+      // The product in two parts: where a multiplier has 18 bits, each is one.
+      reg signed [26:0] low_q;
+      reg signed [16:0] high_q;
       reg        [42:0] p_q;
       always @(posedge clk_i) begin
         a_q     <= a;
@@ -62,8 +64,11 @@ module rowvit_mac_pair #(
         use_b_q <= use_b_i;
         x1_q    <= x_i;
         w_q     <= use_b_q ? b_q : a_q;
-        m_q     <= w_q * x2_q;
-        if (en_i) p_q <= (first_i ? 43'd0 : p_q) + {{9{m_q[33]}}, m_q};
+        low_q   <= $signed({1'b0, w_q[16:0]}) * x2_q;
+        high_q  <= $signed(w_q[24:17]) * x2_q;
+        if (en_i) begin
+          p_q <= (first_i ? 43'd0 : p_q) + {{16{low_q[26]}}, low_q} + {{9{high_q[16]}}, high_q, 17'd0};
+        end
       end
       (* keep = "true" *) always @(posedge clk_i) x2_q <= x1_q;
       assign p_o = p_q;

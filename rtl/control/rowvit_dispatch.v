@@ -120,21 +120,25 @@ module rowvit_dispatch #(
     end
   end
 
-  // Decode.
+  // Decode, in registers: what is looked at arrives at least one word before the last.
   wire [7:0] opcode = instr_q[F_OPCODE+:8];
-  wire is_end = opcode == OP_END && state_q == S_RUN;
-  wire header_ok = opcode == OP_HEADER && instr_q[F_HEADER_CONFIG_HASH+:32] == CONFIG_HASH
-      && instr_q[F_HEADER_ABI+:16] == ABI_VERSION;
-  wire [N_QUEUE-1:0] target;
-  assign target[Q_LOAD] = opcode == OP_LOAD;
-  assign target[Q_EXEC] = opcode == OP_MATMUL || opcode == OP_ATTN;
-  assign target[Q_NORM] = opcode == OP_NORM;
-  assign target[Q_SELECT] = opcode == OP_SELECT;
-  assign target[Q_RECV] = opcode == OP_RECV;
+  reg [N_QUEUE-1:0] target_q;
+  reg end_q, header_ok_q;
+  always @(posedge clk_i) begin
+    target_q[Q_LOAD] <= opcode == OP_LOAD;
+    target_q[Q_EXEC] <= opcode == OP_MATMUL || opcode == OP_ATTN;
+    target_q[Q_NORM] <= opcode == OP_NORM;
+    target_q[Q_SELECT] <= opcode == OP_SELECT;
+    target_q[Q_RECV] <= opcode == OP_RECV;
+    end_q <= opcode == OP_END;
+    header_ok_q <= opcode == OP_HEADER && instr_q[F_HEADER_CONFIG_HASH+:32] == CONFIG_HASH
+        && instr_q[F_HEADER_ABI+:16] == ABI_VERSION;
+  end
+  wire is_end = end_q && state_q == S_RUN;
   wire [N_QUEUE-1:0] queue_ready;
-  wire [N_QUEUE-1:0] push = target & queue_ready & {N_QUEUE{instr_valid_q && state_q == S_RUN}};
-  wire bad_header = instr_valid_q && state_q == S_HEADER && !header_ok;
-  wire bad_opcode = instr_valid_q && state_q == S_RUN && target == 0 && !is_end;
+  wire [N_QUEUE-1:0] push = target_q & queue_ready & {N_QUEUE{instr_valid_q && state_q == S_RUN}};
+  wire bad_header = instr_valid_q && state_q == S_HEADER && !header_ok_q;
+  wire bad_opcode = instr_valid_q && state_q == S_RUN && target_q == 0 && !is_end;
   // The next instruction lies beyond the blob.
   wire bad_range = running && !instr_valid_q && inflight_q == 0 && fetch_left_q == 0;
   wire error = bad_header || bad_opcode || bad_range;
@@ -142,7 +146,7 @@ module rowvit_dispatch #(
 
   wire finish = last_q && index_q[15:0] == finish_q;
 
-  assign consume = instr_valid_q && !error && (state_q == S_HEADER || is_end || |push);
+  assign consume = |push || (instr_valid_q && (is_end || (state_q == S_HEADER && header_ok_q)));
 
   always @(posedge clk_i) begin
     if (start_i) begin

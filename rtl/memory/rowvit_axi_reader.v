@@ -3,7 +3,7 @@
 // Bursts end at 128-byte boundaries: at most 16 beats, never across 4 KB. A burst is issued only when
 // its words have a place in the client's FIFO, so R never waits and neither client can block the other.
 // clear_i drops requests and words; bursts still in flight are swallowed before new ones are issued.
-// Throughput: a burst every other cycle per client, one 64-bit word per cycle. Latency: 4 cycles plus
+// Throughput: a burst every other cycle per client, one 64-bit word per cycle. Latency: 5 cycles plus
 // the memory's.
 // Resources (defaults): about 675 LUT, of them 225 RAM, and 330 flip-flops.
 `default_nettype none
@@ -69,11 +69,12 @@ module rowvit_axi_reader #(
   endgenerate
 
   // Requests and FIFOs, per client.
-  wire [1:0] req_valid = {req1_valid_i, req0_valid_i};
+  // A request waits in a queue, so that who asks does not wait for the address channel in the same cycle.
+  wire [1:0] ask_valid = {req1_valid_i, req0_valid_i};
   wire [1:0] rsp_ready = {rsp1_ready_i, rsp0_ready_i};
   wire [127:0] req_addr = {req1_addr_i, req0_addr_i};
   wire [63:0] req_bytes = {req1_bytes_i, req0_bytes_i};
-  wire [1:0] req_ready, rsp_valid, pending, fits, write;
+  wire [1:0] ask_ready, rsp_valid, pending, fits, write;
   wire [127:0] rsp_data, addr;
   wire [9:0] beats;
 
@@ -86,6 +87,21 @@ module rowvit_axi_reader #(
       localparam DEPTH = c == 0 ? DEPTH0 : DEPTH1;
       localparam CW = $clog2(DEPTH) + 1;
       localparam [CW-1:0] ALL = DEPTH[CW-1:0];
+
+      wire req_valid;
+      wire [89:0] req;
+      rowvit_fifo #(.WIDTH(90), .DEPTH(2)) u_ask (
+          .clk_i(clk_i),
+          .rst_ni(rst_ni),
+          .clear_i(clear_i),
+          .in_valid_i(ask_valid[c]),
+          .in_ready_o(ask_ready[c]),
+          .in_data_i({req_addr[64*c+3+:61], req_bytes[32*c+3+:29]}),
+          .out_valid_o(req_valid),
+          .out_ready_i(req_ready),
+          .out_data_o(req),
+          .count_o()
+      );
 
       reg valid_q;
       reg [60:0] addr_q;
@@ -106,12 +122,12 @@ module rowvit_axi_reader #(
 
       assign addr[64*c+:64] = {addr_q, 3'b000};
       assign beats[5*c+:5] = length_q;
-      assign pending[c] = valid_q;
+      assign pending[c] = req_valid || valid_q;
       assign fits[c] = known_q && (roomy_q || fits_q);
-      assign req_ready[c] = !valid_q || (issue[c] && final_q);
+      wire req_ready = !valid_q || (issue[c] && final_q);
 
       always @(posedge clk_i) begin
-        if (req_ready[c]) valid_q <= req_valid[c];
+        if (req_ready) valid_q <= req_valid;
         known_q <= valid_q && !issue[c];
         length_q <= final_burst ? left_q[4:0] : room;
         final_q <= final_burst;
@@ -124,9 +140,8 @@ module rowvit_axi_reader #(
       end
 
       always @(posedge clk_i) begin
-        if (req_ready[c]) begin
-          addr_q <= req_addr[64*c+3+:61];
-          left_q <= req_bytes[32*c+3+:29];
+        if (req_ready) begin
+          {addr_q, left_q} <= req;
         end else if (issue[c]) begin
           addr_q <= {addr_q[60:4] + 1'b1, 4'b0};
           left_q <= left_q - {24'b0, length_q};
@@ -213,7 +228,7 @@ module rowvit_axi_reader #(
   assign m_axi_arvalid = ar_valid_q;
   assign m_axi_rready = 1'b1;
 
-  assign {req1_ready_o, req0_ready_o} = req_ready;
+  assign {req1_ready_o, req0_ready_o} = ask_ready;
   assign {rsp1_valid_o, rsp0_valid_o} = rsp_valid;
   assign {rsp1_data_o, rsp0_data_o} = rsp_data;
   assign busy_o = owner_valid || |pending;

@@ -139,6 +139,7 @@ module rowvit_load_engine #(
   reg [LANES-1:0] bits_q, mask_q;
   always @(posedge clk_i) mask_q <= mask_data_i;
   reg [15:0] mask_addr_q, had_addr_q, left_q, line_q;
+  reg [15:0] mask_read_q;  // the address that is read: of S_MASK's mask, then of S_READ's
   reg [31:0] word_addr_q;
   wire [LANES-1:0] lowest = bits_q & (~bits_q + 1'b1);
   reg final_word;  // registered: left_q stands while a word is read and searched
@@ -243,11 +244,13 @@ module rowvit_load_engine #(
     case (state_q)
       S_GATHER: begin
         mask_addr_q <= mask_base;
+        mask_read_q <= mask_base;
         had_addr_q <= mask_had;
         left_q <= rows;
         line_q <= dst;
         word_addr_q <= address;
       end
+      S_MASK: mask_read_q <= had_addr_q;
       S_LATCH: bits_q <= mask_q & tail;
       S_HAD: bits_q <= bits_q & ~mask_q;
       S_SCAN: begin
@@ -255,6 +258,7 @@ module rowvit_load_engine #(
           bits_q <= rest;
         end else if (scanned && !final_word) begin
           mask_addr_q <= mask_addr_q + 1'b1;
+          mask_read_q <= mask_addr_q + 1'b1;
           had_addr_q <= had_addr_q + 1'b1;
           left_q <= left_q - LANES_16;
           line_q <= line_q + LANES_16;
@@ -305,7 +309,7 @@ module rowvit_load_engine #(
   assign req_valid_o = next_valid_q && next_read_q && jobs_ready;
   assign req_addr_o = base_i + {32'b0, next_addr_q};
   assign req_bytes_o = next_bytes_q;
-  assign mask_addr_o = state_q == S_READ ? had_addr_q : mask_addr_q;
+  assign mask_addr_o = mask_read_q;
   always @(posedge clk_i) begin
     w2_fetched_o <= {15'b0, find};
     w2_rows_o <= close_issue && !rest_only ? rows : 16'd0;
@@ -341,10 +345,11 @@ module rowvit_load_engine #(
   wire next_empty = !next_read_q;
   wire front_valid;
   wire [JOB_W:0] front;
-  // The head is in registers: its dependencies are a long path.
+  // The head is in registers: its dependencies are a long path. They take a cycle between two jobs, so
+  // that nothing of the queue depends on when a job is taken.
   reg job_valid_q;
   reg [JOB_W:0] job_q;
-  wire job_free = !job_valid_q || job_ready;
+  wire job_free = !job_valid_q;
 
   rowvit_fifo #(.WIDTH(JOB_W + 1), .DEPTH(32)) u_jobs (
       .clk_i(clk_i),
@@ -361,7 +366,7 @@ module rowvit_load_engine #(
   );
 
   always @(posedge clk_i) begin
-    if (job_free) job_valid_q <= front_valid;
+    job_valid_q <= job_valid_q ? !job_ready : front_valid;
     if (!rst_ni) job_valid_q <= 1'b0;
   end
 

@@ -11,6 +11,7 @@ module rowvit_residual_memory #(
     parameter RAM_STYLE = "auto"
 ) (
     input  wire                clk_i,
+    input  wire                drain_busy_i,  // its turn to write
     input  wire [BANKS-1:0]    drain_we_i,
     input  wire [15:0]         drain_waddr_i,
     input  wire [16*BANKS-1:0] drain_wdata_i,
@@ -29,7 +30,7 @@ module rowvit_residual_memory #(
   wire [15:0] waddr = load_ready_o ? load_waddr_i : drain_waddr_i;
   wire [15:0] raddr = drain_rd_i ? drain_raddr_i : norm_raddr_i;
   assign norm_rd_ready_o = !drain_rd_i;
-  assign load_ready_o = drain_we_i == {BANKS{1'b0}};
+  assign load_ready_o = !drain_busy_i;
   wire rd = drain_rd_i || norm_rd_i;
 
   genvar b;

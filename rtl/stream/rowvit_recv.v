@@ -86,13 +86,11 @@ module rowvit_recv #(
 
   always @(posedge clk_i) dep_q <= dep_ok;
 
-  // One word per step into the output register.
-  reg out_valid_q, band_end_q, op_end_q;
-  reg [ROWS-1:0] out_bank_q;
-  reg [15:0] out_addr_q;
-  reg [63:0] out_data_q;
-  wire out_taken = out_valid_q && |(out_bank_q & tw_ready_i);
-  wire out_free = !out_valid_q || out_taken;
+  // One word per step to the output, whose room is known from a register.
+  wire out_valid, out_free, band_end_out, op_end_out;
+  wire [ROWS-1:0] out_bank;
+  wire out_ready = |(out_bank & tw_ready_i);
+  wire out_taken = out_valid && out_ready;
 
   wire zero_row = row_q < prefix;
   wire row_end = word_q == row_words - 1'b1;
@@ -106,7 +104,7 @@ module rowvit_recv #(
   always @(posedge clk_i) begin
     case (state_q)
       // The last operation's instruction is released when its last word is written.
-      S_IDLE: if (instr_valid_i && !out_valid_q) state_q <= S_CHECK;
+      S_IDLE: if (instr_valid_i && !out_valid) state_q <= S_CHECK;
       S_CHECK: if (dep_q) state_q <= nothing ? S_IDLE : S_RUN;
       S_RUN: if (step) begin
                  if (bad) state_q <= S_STOP;
@@ -137,29 +135,26 @@ module rowvit_recv #(
     end
   end
 
-  always @(posedge clk_i) begin
-    if (out_free) out_valid_q <= step && !bad;
-    if (!rst_ni) out_valid_q <= 1'b0;
-  end
-
-  always @(posedge clk_i) begin
-    if (out_free) begin
-      out_bank_q <= bank_q;
-      out_addr_q <= band_addr_q + word_q;
-      out_data_q <= zero_row ? 64'b0 : in_data;
-      band_end_q <= band_end;
-      op_end_q <= op_end;
-    end
-  end
+  rowvit_skid_buffer #(.WIDTH(82 + ROWS)) u_out (
+      .clk_i(clk_i),
+      .rst_ni(rst_ni),
+      .clear_i(1'b0),
+      .in_valid_i(step && !bad),
+      .in_ready_o(out_free),
+      .in_data_i({bank_q, band_addr_q + word_q, zero_row ? 64'b0 : in_data, band_end, op_end}),
+      .out_valid_o(out_valid),
+      .out_ready_i(out_ready),
+      .out_data_o({out_bank, tw_addr_o, tw_data_o, band_end_out, op_end_out})
+  );
 
   // Progress counts what the memory has accepted.
   reg [15:0] done_q, bands_q;
-  wire op_done = (out_taken && op_end_q) || (state_q == S_CHECK && dep_q && nothing);
+  wire op_done = (out_taken && op_end_out) || (state_q == S_CHECK && dep_q && nothing);
   always @(posedge clk_i) begin
     if (op_done) begin
       done_q <= done_q + 1'b1;
       bands_q <= 0;
-    end else if (out_taken && band_end_q) begin
+    end else if (out_taken && band_end_out) begin
       bands_q <= bands_q + 1'b1;
     end
     if (!rst_ni) begin
@@ -171,9 +166,7 @@ module rowvit_recv #(
   assign instr_ready_o = op_done;
   assign done_o = done_q;
   assign bands_o = bands_q;
-  assign tw_valid_o = out_bank_q & {ROWS{out_valid_q}};
-  assign tw_addr_o = out_addr_q;
-  assign tw_data_o = out_data_q;
+  assign tw_valid_o = out_bank & {ROWS{out_valid}};
   assign word_o = in_valid && in_ready;
   reg error_q, short_q;
   always @(posedge clk_i) begin

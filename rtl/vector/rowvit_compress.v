@@ -17,6 +17,8 @@ module rowvit_compress #(
     output wire             in_ready_o,
     input  wire [7:0]       in_data_i,
     input  wire [15:0]      in_base_i,
+    // A segment's words or bitmap have not left: in_ready_o will be low at the end of the next one.
+    output wire             closed_o,
     // Words for the token memory.
     output wire             out_valid_o,
     input  wire             out_ready_i,
@@ -54,6 +56,7 @@ module rowvit_compress #(
 
   wire last = &lane_q;
   assign in_ready_o = !(last && closed_q);
+  assign closed_o = closed_q;
   wire push = in_valid_i && in_ready_o;
   wire keep = in_data_i != 8'd0;
   wire word_end = keep ? last || (&byte_q) : last && byte_q != 3'd0;

@@ -156,6 +156,8 @@ module rowvit_norm_engine #(
   reg         first_q;      // nothing read yet
   reg  [15:0] sum_row_q, sum_base_q;               // next pass 1: first row, residual address
   reg  [15:0] norm_row_q, norm_base_q, norm_dst_q; // next pass 2: also the token memory word
+  reg  [15:0] sum_row_d, sum_base_d, norm_row_d, norm_base_d, norm_dst_d;  // after the next passes
+  reg         last_tile_q;                         // the tile is the band's last
   reg  [15:0] word_q;                              // pass 2: word of group 0
   reg  [PW-1:0] param_q;                           // pass 2: parameter
   wire        stats_free, stats_valid;
@@ -174,7 +176,7 @@ module rowvit_norm_engine #(
   wire read = pass_rd && rd_ready_i;
   wire lane_end = &lane_q;
   wire octet_end = read && (&lane_q[2:0]);
-  wire band_end = left_q <= TILE_CHANNELS && lane_end;
+  wire band_end = last_tile_q && lane_end;
   assign rd_valid_o = pass_rd || dump_rd;
   assign rd_addr_o = pass_q ? addr_q : dump_addr;
 
@@ -209,14 +211,21 @@ module rowvit_norm_engine #(
     if (read && band_end) begin
       pass_q <= 1'b0;
       if (square_q) begin
-        sum_row_q <= sum_row_q + ROWS[15:0];
-        sum_base_q <= sum_base_q + res_stride;
+        sum_row_q <= sum_row_d;
+        sum_base_q <= sum_base_d;
       end else begin
-        norm_row_q <= norm_row_q + ROWS[15:0];
-        norm_base_q <= norm_base_q + res_stride;
-        norm_dst_q <= norm_dst_q + dst_stride;
+        norm_row_q <= norm_row_d;
+        norm_base_q <= norm_base_d;
+        norm_dst_q <= norm_dst_d;
       end
     end
+    // These stand for many cycles before they are used.
+    sum_row_d <= sum_row_q + ROWS[15:0];
+    sum_base_d <= sum_base_q + res_stride;
+    norm_row_d <= norm_row_q + ROWS[15:0];
+    norm_base_d <= norm_base_q + res_stride;
+    norm_dst_d <= norm_dst_q + dst_stride;
+    last_tile_q <= left_q <= TILE_CHANNELS;
     if (!rst_ni) pass_q <= 1'b0;
   end
 

@@ -122,14 +122,14 @@ module rowvit_select #(
   // Four tokens are addressed one after the other; each enters the word one cycle later.
   reg [63:0] word_q;
   reg [2:0]  fill_q;  // tokens of the word addressed
-  reg        pad_q;   // there was no token left for the last of them
+  reg        pad_q;   // there was no token left for the last of them; in S_WORD: for the next
   wire record_end = token_q == kept_q;
   wire [15:0] kept = {{(16 - CW){1'b0}}, kept_q};
   wire [15:0] words = {2'd0, kept[15:2]} + {15'd0, |kept[1:0]};
   assign out_valid_o = state_q == S_HEADER || state_q == S_WORD;
   assign out_data_o = state_q == S_HEADER
       ? {13'd0, words, 3'd0, kept, tag, RECORD_KEPT[7:0]} : word_q;
-  assign out_eor_o = state_q == S_WORD && record_end;
+  assign out_eor_o = state_q == S_WORD && pad_q;
 
   assign score_addr_o = {{(16 - CW){1'b0}}, token_q};
   assign busy_o = state_q != S_IDLE;
@@ -217,7 +217,7 @@ module rowvit_select #(
       end
       default: begin  // S_WORD
         fill_q <= 3'd0;
-        if (out_ready_i) state_q <= record_end ? S_IDLE : S_READ;
+        if (out_ready_i) state_q <= pad_q ? S_IDLE : S_READ;
       end
     endcase
 

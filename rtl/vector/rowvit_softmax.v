@@ -145,19 +145,24 @@ module rowvit_softmax #(
   end
 
   // ---------------------------------------------------------------- pipeline of passes 2 and 3
-  // valid_q: S read, distance, e. It stalls while a lane cannot take its e.
+  // valid_q: S read, distance, e. It stalls while e would end a segment of which the one before has not
+  // left in some lane, and for a cycle more: what moves is known a cycle ahead, with a copy for each row.
   reg [2:0] valid_q;
   reg [1:0] live_q;
-  wire [N-1:0] feed_ready;
-  // An e waits for its lane: valid_q[2], but not in pass 3, and a copy for each row.
-  wire [ROWS:0] feeding;
-  wire feeding_d = rst_ni && (en[ROWS] ? valid_q[1] && !score_pass : feeding[ROWS]);
-  rowvit_copies #(.N(ROWS + 1)) u_feeding (.clk_i(clk_i), .d_i(feeding_d), .q_o(feeding));
-  wire feed = feeding[ROWS] && (&feed_ready);
-  assign en = ~feeding | {(ROWS + 1){&feed_ready}};
+  reg       feeding_q;  // an e waits for its lane: valid_q[2], but not in pass 3
+  reg  [LW-1:0] lane_q;
+  wire [N-1:0]  closed;
+  wire [ROWS:0] feed;   // the lanes take their e
+  wire feeding_d = rst_ni && (en[ROWS] ? valid_q[1] && !score_pass : feeding_q);
+  wire [LW-1:0] lane_d = start ? {LW{1'b0}} : lane_q + {{(LW - 1){1'b0}}, feed[ROWS]};
+  wire go_d = !(&lane_d) || closed == {N{1'b0}};
+  rowvit_copies #(.N(ROWS + 1)) u_feed (.clk_i(clk_i), .d_i(feeding_d && go_d), .q_o(feed));
+  rowvit_copies #(.N(ROWS + 1)) u_en (.clk_i(clk_i), .d_i(!feeding_d || go_d), .q_o(en));
   assign moving = valid_q != 3'd0;
   assign recip_next = state_q == S_FLUSH && en[ROWS] && valid_q == 3'b100;
   always @(posedge clk_i) begin
+    feeding_q <= feeding_d;
+    lane_q <= lane_d;
     if (en[ROWS]) begin
       valid_q <= {valid_q[1:0], sending};
       live_q <= {live_q[0], token_q < cfg_live_i};
@@ -168,7 +173,6 @@ module rowvit_softmax #(
   // Word addresses: group_q[g] is g strides, settled long before the first band is complete.
   reg [16*(GROUPS+1)-1:0] group_q;
   reg [15:0]              tile_q;
-  reg [LW-1:0]        lane_q;
   genvar g, r;
   generate
     for (g = 0; g <= GROUPS; g = g + 1) begin : g_group
@@ -181,10 +185,8 @@ module rowvit_softmax #(
   always @(posedge clk_i) begin
     if (start) begin
       tile_q <= cfg_p_base_i + (odd ? group_q[16*GROUPS+:16] : 16'd0);
-      lane_q <= 0;
-    end else if (feed) begin
-      lane_q <= lane_q + 1'b1;
-      if (&lane_q) tile_q <= tile_q + SEGW[15:0];
+    end else if (feed[ROWS] && (&lane_q)) begin
+      tile_q <= tile_q + SEGW[15:0];
     end
   end
 
@@ -231,7 +233,7 @@ module rowvit_softmax #(
             .s_valid_i(s_live_q), .s_first_i(s_first_q), .s_data_i(s_data_q[12*I+:12]),
             .start_i(start), .en_i(en[r]), .s_read_i(s_read_q), .live_i(live_q[1]),
             .e_o(e[8*I+:8]),
-            .feed_i(feed), .feed_ready_o(feed_ready[I]), .base_i(tile_q + group_q[16*g+:16]),
+            .feed_i(feed[r]), .closed_o(closed[I]), .base_i(tile_q + group_q[16*g+:16]),
             .word_valid_o(word_valid[I]), .word_ready_i(word_ready[I]),
             .word_addr_o(word_addr[16*I+:16]), .word_data_o(word_data[64*I+:64]),
             .idle_o(lane_idle[I]),

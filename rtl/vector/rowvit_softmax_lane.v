@@ -22,9 +22,10 @@ module rowvit_softmax_lane #(
     input  wire [11:0]   s_read_i,
     input  wire          live_i,      // with the distance: the token is live
     output reg  [7:0]    e_o,
-    // Takes e_o as the next lane of a segment; all lanes of the unit do so together.
+    // Takes e_o as the next lane of a segment; all lanes of the unit do so together. No segment may end
+    // while closed_o.
     input  wire          feed_i,
-    output wire          feed_ready_o,
+    output wire          closed_o,
     input  wire [15:0]   base_i,
     output wire          word_valid_o,
     input  wire          word_ready_i,
@@ -81,7 +82,8 @@ module rowvit_softmax_lane #(
       .LANES(LANES)
   ) u_compress (
       .clk_i(clk_i), .rst_ni(rst_ni),
-      .in_valid_i(feed_i), .in_ready_o(feed_ready_o), .in_data_i(e_o), .in_base_i(base_i),
+      .in_valid_i(feed_i), .in_ready_o(), .in_data_i(e_o), .in_base_i(base_i),
+      .closed_o(closed_o),
       .out_valid_o(word_valid_o), .out_ready_i(word_ready_i),
       .out_addr_o(word_addr_o), .out_data_o(word_data_o),
       .seg_valid_o(), .seg_bitmap_o(), .idle_o(idle_o)

@@ -20,7 +20,7 @@ SEARCH_SCANS = 17  # passes over the scores of a selection, typically
 
 # -- pipeline lengths -----------------------------------------------------------------------------
 DISPATCH = 11  # instruction fetched -> at the head of its queue
-READ = 11  # load engine and reader, plus the memory's latency
+READ = 12  # load engine and reader, plus the memory's latency
 REACT = 9  # an operation's dependencies are met -> its first scalar fires
 REACT_BAND = 7  # the same for a later band
 REACT_SPARSE = 15  # the same for a compressed tile

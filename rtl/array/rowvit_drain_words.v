@@ -62,7 +62,7 @@ module rowvit_drain_words #(
         ) u_compress (
             .clk_i(clk_i), .rst_ni(rst_ni),
             .in_valid_i(valid_i && sparse_i && active_i[I]), .in_ready_o(),
-            .in_data_i(data_i[8*I+:8]), .in_base_i(base_i + SEG0[15:0]),
+            .in_data_i(data_i[8*I+:8]), .in_keep_i(|data_i[8*I+:8]), .in_base_i(base_i + SEG0[15:0]),
             .closed_o(),
             .out_valid_o(cw_valid[I]), .out_ready_i(cw_ready[I]),
             .out_addr_o(cw_addr[16*I+:16]), .out_data_o(cw_data[64*I+:64]),

@@ -60,7 +60,8 @@ module rowvit_exec #(
 
   // ---------------------------------------------------------------- fields
   wire [15:0] flags    = instr_i[F_FLAGS+:16];
-  wire        attn     = instr_i[F_OPCODE+:8] == OP_ATTN;
+  reg         attn;  // of the cycle before, as the number of groups: an instruction stands before it starts
+  always @(posedge clk_i) attn <= instr_i[F_OPCODE+:8] == OP_ATTN;
   wire        gather   = !attn && flags[FLAG_GATHER];
   wire        nothing  = flags[FLAG_VOID];
   // MATMUL; in ATTN, what takes the same way
@@ -145,6 +146,7 @@ module rowvit_exec #(
   assign tile_valid_o = s_go || pv_go || mm_go || state_q == X_NULL;
   wire   push         = tile_valid_o && tile_ready_i;
 
+  reg  [7:0] groups_q;
   reg  last_mm_q;  // of the band that band_q was a cycle ago: MATMUL's tiles are two cycles apart
   reg  [15:0] s_end_q;  // number of a band's last S
   wire [15:0] token_tiles = (rows_o + LANES[15:0] - 16'd1) >> LW;
@@ -156,7 +158,7 @@ module rowvit_exec #(
   assign tile_pv_o       = is_pv;
   assign tile_s_o        = is_s;
   assign tile_wbase_o    = is_s ? wline_q : is_pv ? v_base : wbase;
-  assign tile_groups_o   = groups;
+  assign tile_groups_o   = groups_q;
   assign tile_rows_o     = {row1_exists, 1'b1};
   assign tile_count_o    = is_pv ? token_tiles[10:0] : count[10:0];
   assign tile_gather_o   = gather;
@@ -189,6 +191,7 @@ module rowvit_exec #(
     dep_q     <= instr_valid_i && dep_ok && !push;
     rows_q    <= rows_now;
     limit_q   <= end_now;
+    groups_q  <= groups;
     last_mm_q <= band_q + 16'd1 >= end_q;
     last_pv_q <= pv_band_q + 16'd1 == bands_q;
     row1_q    <= {band_q[14:0], 1'b1} < rows_o;

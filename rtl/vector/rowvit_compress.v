@@ -16,6 +16,7 @@ module rowvit_compress #(
     input  wire             in_valid_i,
     output wire             in_ready_o,
     input  wire [7:0]       in_data_i,
+    input  wire             in_keep_i,  // it is not 0
     input  wire [15:0]      in_base_i,
     // A segment's words or bitmap have not left: in_ready_o will be low at the end of the next one.
     output wire             closed_o,
@@ -58,7 +59,7 @@ module rowvit_compress #(
   assign in_ready_o = !(last && closed_q);
   assign closed_o = closed_q;
   wire push = in_valid_i && in_ready_o;
-  wire keep = in_data_i != 8'd0;
+  wire keep = in_keep_i;
   wire word_end = keep ? last || (&byte_q) : last && byte_q != 3'd0;
   wire [PW-1:0] write_d = write_q + {{(PW - 1){1'b0}}, word_end};
 
@@ -74,7 +75,8 @@ module rowvit_compress #(
       (* ram_style = "distributed" *) reg [7:0] mem_q [0:(1 << PW)-1];
       assign word[8*i+:8] = mem_q[read_q];
       always @(posedge clk_i) begin
-        if (push && keep && byte_q == i) mem_q[write_q] <= in_data_i;
+        // A zero is written as well; the next value takes its place.
+        if (push && byte_q == i) mem_q[write_q] <= in_data_i;
       end
     end
   endgenerate

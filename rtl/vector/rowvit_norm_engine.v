@@ -285,14 +285,16 @@ module rowvit_norm_engine #(
   // ---------------------------------------------------------------- parameters
   // Single port memories: the pipeline stalls in a cycle that writes.
   localparam NW = 1 + 8 + PW + 48;
-  reg  [NW-1:0] nw1_q;
+  reg  [NW-1:0] nw0_q, nw1_q;
+  wire          nw_soon = nw0_q[NW-1];
   reg  [56:0]   nw2_q;
   wire          nw_valid;
   wire [7:0]    nw_group;
   wire [47:0]   nw_data;
   assign {nw_valid, nw_group, nw_data} = nw2_q;
   always @(posedge clk_i) begin
-    nw1_q <= {nw_valid_i, nw_group_i, slot_base(nw_slot_i) + nw_index_i[PW-1:0], nw_data_i};
+    nw0_q <= {nw_valid_i, nw_group_i, slot_base(nw_slot_i) + nw_index_i[PW-1:0], nw_data_i};
+    nw1_q <= nw0_q;
     nw2_q <= {nw1_q[NW-1-:9], nw1_q[47:0]};
   end
   // Addresses of the next cycle; after a write, again that of the stage.
@@ -380,7 +382,7 @@ module rowvit_norm_engine #(
   rowvit_copies #(.N(N)) u_end (.clk_i(clk_i), .d_i(end_d), .q_o(end_now));
   wire            holding = |held_q;
   wire            emptied = holding && (held_q & ~taken) == 0;
-  assign move_d = run_q && !nw_valid_i && !(holding && end_soon);
+  assign move_d = run_q && !nw_soon && !(holding && end_soon);
 
   wire dump_band_done, dump_done;
   assign band_done_d = (emptied && hold_band_q) || dump_band_done;

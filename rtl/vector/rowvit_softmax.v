@@ -94,7 +94,7 @@ module rowvit_softmax #(
   wire [15:0] next = token_q + 16'd1;
   wire       send_end = next >= cfg_live_i && (score_pass || next[LW-1:0] == 0);
   wire       moving;    // something is in the pipeline behind S
-  wire       words_out; // all words of P were taken
+  reg        words_out; // all words of P were taken, a cycle ago
   // The last e goes into the sums; then the reciprocals start.
   wire       recip_next;
   wire [N:0] recip_start;
@@ -269,7 +269,7 @@ module rowvit_softmax #(
       assign pw_data_o[64*r+:64] = word_data_q;
     end
   endgenerate
-  assign words_out = (&lane_idle) && pw_valid_o == 0;
+  always @(posedge clk_i) words_out <= (&lane_idle) && pw_valid_o == 0;
 
   // ---------------------------------------------------------------- token scores
   // Behind e: the head's e, the product (three stages), the shift; then the sum is written.

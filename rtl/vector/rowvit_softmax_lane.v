@@ -66,6 +66,7 @@ module rowvit_softmax_lane #(
   endgenerate
 
   reg [11:0] distance_q;
+  reg        keep_q;  // e_o is not 0
   wire [7:0] e = distance_q[11:8] == 4'd0 ? near[8*distance_q[7:0]+:8]
                                           : {7'd0, distance_q[11:5] == 7'd8};
   reg [SUM_W-1:0] sum_q;
@@ -73,6 +74,7 @@ module rowvit_softmax_lane #(
     if (en_i) begin
       distance_q <= max_q - s_read_i;
       e_o <= live_i ? e : 8'd0;
+      keep_q <= live_i && (distance_q[11:8] == 4'd0 || distance_q[11:5] == 7'd8);
     end
     if (start_i) sum_q <= 0;
     else if (feed_i) sum_q <= sum_q + {{(SUM_W - 8){1'b0}}, e_o};
@@ -82,7 +84,8 @@ module rowvit_softmax_lane #(
       .LANES(LANES)
   ) u_compress (
       .clk_i(clk_i), .rst_ni(rst_ni),
-      .in_valid_i(feed_i), .in_ready_o(), .in_data_i(e_o), .in_base_i(base_i),
+      .in_valid_i(feed_i), .in_ready_o(), .in_data_i(e_o), .in_keep_i(keep_q),
+      .in_base_i(base_i),
       .closed_o(closed_o),
       .out_valid_o(word_valid_o), .out_ready_i(word_ready_i),
       .out_addr_o(word_addr_o), .out_data_o(word_data_o),

@@ -68,7 +68,11 @@ def check(segments: list[np.ndarray], bases: list[int], words: dict[int, int], s
 
 async def feed(dut, segments: list[np.ndarray], bases: list[int], stall: float) -> None:
     items = [
-        {"in_data_i": int(value), "in_base_i": base if lane == 0 else random.getrandbits(16)}
+        {
+            "in_data_i": int(value),
+            "in_keep_i": int(value != 0),
+            "in_base_i": base if lane == 0 else random.getrandbits(16),
+        }
         for values, base in zip(segments, bases, strict=True)
         for lane, value in enumerate(values)
     ]
@@ -115,6 +119,7 @@ async def full_rate(dut):
         for values, base in zip(data, bases, strict=True):
             for value in values:
                 dut.in_valid_i.value, dut.in_data_i.value, dut.in_base_i.value = 1, int(value), base
+                dut.in_keep_i.value = int(value != 0)
                 await ReadOnly()
                 assert dut.in_ready_o.value
                 await FallingEdge(dut.clk_i)

@@ -6,6 +6,7 @@
 set -euo pipefail
 [ $# -ge 2 ] || { echo "usage: $0 DATA FOLDER [START]" >&2; exit 2; }
 recipes=$(cd "$(dirname "$0")" && pwd)
+benchmarks=$(cd "$recipes/../../benchmarks" && pwd)
 data=$(realpath "$1")
 mkdir -p "$2"
 [ -z "${3:-}" ] || [ ! -e "$3" ] || set -- "$1" "$2" "$(realpath "$3")"
@@ -19,6 +20,14 @@ step() {
     echo "+ $*"
     "$@"
     printf '%s\t%d\n' "$file" $((SECONDS - began)) >> times.tsv
+}
+
+# printed FILE COMMAND...: the same for a command that prints what belongs into FILE; shows it.
+printed() {
+    local file=$1
+    shift
+    step "$file" bash -c 'file=$1; shift; "$@" > "$file.part" && mv "$file.part" "$file"' - "$file" "$@"
+    cat "$file"
 }
 
 # train FILE FROM RECIPE [OPTION...]
@@ -48,4 +57,32 @@ int8() {
         --max-loss 0.5 --no-measure -o "$1-float.safetensors"
     step "$1.safetensors" rowvit quantise "$1-float.safetensors" --data "$data" --no-measure -o "$1.safetensors"
     score "$1" "$1.safetensors" --cycles 16
+}
+
+# chain LAYERS [OPTION...]: from start.safetensors to table.md, for recipes with gelu.toml, relu.toml,
+# prune.toml and int8.toml; the options are those of rowvit eval for float networks.
+chain() {
+    local layers=$1
+    shift
+    train gelu.safetensors start.safetensors gelu.toml
+    step refit.safetensors rowvit relu gelu.safetensors --data "$data" -o refit.safetensors
+    train relu.safetensors refit.safetensors relu.toml --teacher gelu.safetensors
+    train pruned.safetensors relu.safetensors prune.toml --teacher gelu.safetensors
+    train aware.safetensors pruned.safetensors int8.toml --teacher gelu.safetensors
+    score gelu gelu.safetensors "$@"
+    score refit refit.safetensors "$@"
+    score relu relu.safetensors "$@"
+    timed relu relu.safetensors none
+    for rule in none image tile; do
+        score "$rule" pruned.safetensors --rule "$rule" "$@"
+        timed "$rule" pruned.safetensors "$rule"
+    done
+    int8 int8 pruned.safetensors "$layers"
+    score thresholds int8-float.safetensors --rule image "$@"
+    int8 aware-int8 aware.safetensors "$layers"
+    printed table.md python "$benchmarks/accuracy.py" "GELU float=gelu.json" "ReLU float, refit only=refit.json" \
+        "ReLU float=relu.json,relu-cycles.json" "+ token pruning=none.json,none-cycles.json" \
+        "+ FFN2 rule \`image\`=image.json,image-cycles.json" "+ FFN2 rule \`tile\`=tile.json,tile-cycles.json" \
+        "\`image\` + thresholds=thresholds.json" "+ int8=int8.json" \
+        "the same, with quantisation-aware training=aware-int8.json"
 }

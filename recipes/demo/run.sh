@@ -13,4 +13,4 @@ train aware.safetensors focus.safetensors int8.toml
 step sign_digits.safetensors rowvit quantise aware.safetensors --data "$data" --ffn-chunk 256 -o sign_digits.safetensors
 score float aware.safetensors
 score int8 sign_digits.safetensors --cycles 16
-python "$recipes/../../benchmarks/focus.py" sign_digits.safetensors --data "$data"
+printed focus.md python "$benchmarks/focus.py" sign_digits.safetensors --data "$data"

@@ -24,7 +24,7 @@ timed tile pruned.safetensors tile
 int8 int8 pruned.safetensors "$layers"
 score thresholds int8-float.safetensors --rule image
 
-python "$recipes/../../benchmarks/accuracy.py" "GELU float=gelu.json" "ReLU float, refit only=refit.json,refit-cycles.json" \
-    "+ token pruning=none.json,none-cycles.json" "+ FFN2 rule \`image\`=image.json,image-cycles.json" \
-    "+ FFN2 rule \`tile\`=tile.json,tile-cycles.json" "\`image\` + thresholds=thresholds.json" "+ int8=int8.json" \
-    | tee table.md
+printed table.md python "$benchmarks/accuracy.py" "GELU float=gelu.json" \
+    "ReLU float, refit only=refit.json,refit-cycles.json" "+ token pruning=none.json,none-cycles.json" \
+    "+ FFN2 rule \`image\`=image.json,image-cycles.json" "+ FFN2 rule \`tile\`=tile.json,tile-cycles.json" \
+    "\`image\` + thresholds=thresholds.json" "+ int8=int8.json"

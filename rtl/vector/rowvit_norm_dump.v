@@ -59,7 +59,9 @@ module rowvit_norm_dump #(
   wire group_end = group_q == GROUPS[7:0] - 8'd1;
   // Registered: they do not change in a word's last cycles.
   reg        row_end, last_row, band_end;
-  wire taken = out_valid_o && out_ready_i;
+  wire       word, room, end_of_record;
+  wire [63:0] data;
+  wire taken = word && room;
 
   reg [15:0] value;
   integer i;
@@ -76,12 +78,18 @@ module rowvit_norm_dump #(
 
   assign rd_valid_o = state_q == S_READ && !fill_q[2];
   assign rd_addr_o = tile_q + lane_q;
-  assign out_valid_o = state_q == S_HEADER || state_q == S_WORD;
-  assign out_data_o = state_q == S_HEADER
-      ? {bytes_q, count_i, tag_i, RECORD_CHECKPOINT[7:0]} : word_q;
-  assign out_eor_o = state_q == S_WORD && row_end && last_row;
+  assign word = state_q == S_HEADER || state_q == S_WORD;
+  assign data = state_q == S_HEADER ? {bytes_q, count_i, tag_i, RECORD_CHECKPOINT[7:0]} : word_q;
+  assign end_of_record = state_q == S_WORD && row_end && last_row;
+  rowvit_skid_buffer #(
+      .WIDTH(65)
+  ) u_out (
+      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
+      .in_valid_i(word), .in_ready_o(room), .in_data_i({end_of_record, data}),
+      .out_valid_o(out_valid_o), .out_ready_i(out_ready_i), .out_data_o({out_eor_o, out_data_o})
+  );
   assign band_done_o = taken && state_q == S_WORD && row_end && band_end;
-  assign done_o = taken && out_eor_o;
+  assign done_o = taken && end_of_record;
 
   always @(posedge clk_i) begin
     reading_q <= {reading_q[1], read};

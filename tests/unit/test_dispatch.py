@@ -133,12 +133,12 @@ async def distributes(dut):
 
 @cocotb.test()
 async def runs_ahead(dut):
-    """One instruction per 9 cycles; a full queue holds the rest back, and fetching stops soon after."""
+    """One instruction per 10 cycles; a full queue holds the rest back, and fetching stops soon after."""
     await start(dut)
     program = [header(), *[[int(Op.NORM), *[0] * 31] for _ in range(100)], [int(Op.END), *[0] * 31]]
     job = Run(dut, program, latency=40, after=0)
     await job.start(1)
-    assert await wait_for(dut, lambda: not dut.busy_o.value) < 9 * len(program) + 80
+    assert await wait_for(dut, lambda: not dut.busy_o.value) < 10 * len(program) + 80
     await job.stop()
     job = Run(dut, program)
     await job.start(1, queues=())

@@ -23,7 +23,7 @@ def dispatch(machine: Machine, jobs: list[Job]) -> Process[None]:
         # words of loads that are in flight come first
         behind = BURSTS * BURST_WORDS / machine.rate if machine.loading else 0.0
         arrival = consumed[0] + machine.latency + READ + 8 / machine.rate + behind
-        last = max(arrival, last + 9)
+        last = max(arrival, last + 10)
         yield last
         if machine.loading:
             machine.other_words += 8

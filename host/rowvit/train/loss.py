@@ -66,6 +66,6 @@ def unfocused(scores: Sequence[Tensor], tokens: Sequence[Tensor], share: Tensor)
     found = []
     for score, index in zip(scores, tokens, strict=True):
         weight = score.float() * (index >= 0)
-        hit = (weight * share.gather(1, index.clamp(min=0))).sum(dim=1) / weight.sum(dim=1)
+        hit = (weight * share.gather(1, index.clamp(min=0))).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)
         found.append(-hit.clamp(min=1e-6).log()[share.amax(dim=1) > 0.5])
     return torch.cat(found).mean() if sum(map(len, found)) else share.new_zeros(())

@@ -59,8 +59,8 @@ int8() {
     score "$1" "$1.safetensors" --cycles 16
 }
 
-# chain LAYERS [OPTION...]: from start.safetensors to table.md, for recipes with gelu.toml, relu.toml,
-# prune.toml and int8.toml; the options are those of rowvit eval for float networks.
+# chain LAYERS [OPTION...]: from start.safetensors, or gelu.safetensors if it is there, to table.md, for recipes
+# with gelu.toml, relu.toml, prune.toml and int8.toml; the options are those of rowvit eval for float networks.
 chain() {
     local layers=$1
     shift

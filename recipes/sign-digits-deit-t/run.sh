@@ -1,30 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Hand signs by DeiT-Tiny, from a network trained on ImageNet to the table:
-#     bash recipes/sign-digits-deit-t/run.sh sign_digits_jpeg.npz FOLDER [START]
-# START is timm:deit_tiny_patch16_224 (from its hub), or a state dict of the same network.
+# Hand signs at DeiT-Tiny size, from random weights by way of CIFAR-10 to the table:
+#     bash recipes/sign-digits-deit-t/run.sh sign_digits_jpeg.npz FOLDER CIFAR
 . "$(dirname "$0")/../steps.sh"
-layers=3,6,9
 
-step start.safetensors rowvit import "${3:-timm:deit_tiny_patch16_224}" -o start.safetensors
+step random.safetensors rowvit import timm:deit_tiny_patch16_224 --random --classes 10 --image-size 128 \
+    --mean 0.491255 0.482078 0.446510 --std 0.245216 0.242784 0.260627 -o random.safetensors
+step cifar10.safetensors rowvit train random.safetensors --data "${3:?name CIFAR-10}" \
+    --recipe "$recipes/cifar10.toml" -o cifar10.safetensors
+step start.safetensors rowvit import cifar10.safetensors --image-size 224 \
+    --mean 0.674139 0.645413 0.615984 --std 0.140777 0.157692 0.185478 -o start.safetensors
 train first.safetensors start.safetensors gelu.toml
-train gelu.safetensors first.safetensors longer.toml
-step refit.safetensors rowvit relu first.safetensors --data "$data" -o refit.safetensors
-train pruned.safetensors refit.safetensors prune.toml --teacher gelu.safetensors
-
-score gelu gelu.safetensors
-score refit refit.safetensors
-score none pruned.safetensors --rule none
-score image pruned.safetensors --rule image
-score tile pruned.safetensors --rule tile
-timed refit refit.safetensors none
-timed none pruned.safetensors none
-timed image pruned.safetensors image
-timed tile pruned.safetensors tile
-int8 int8 pruned.safetensors "$layers"
-score thresholds int8-float.safetensors --rule image
-
-printed table.md python "$benchmarks/accuracy.py" "GELU float=gelu.json" \
-    "ReLU float, refit only=refit.json,refit-cycles.json" "+ token pruning=none.json,none-cycles.json" \
-    "+ FFN2 rule \`image\`=image.json,image-cycles.json" "+ FFN2 rule \`tile\`=tile.json,tile-cycles.json" \
-    "\`image\` + thresholds=thresholds.json" "+ int8=int8.json"
+train gelu.safetensors first.safetensors gelu2.toml
+chain 3,6,9

@@ -54,4 +54,8 @@ def test_steps_go_on(tmp_path: Path) -> None:
     assert "one is there" in done.stdout
     assert (out / "log").read_text() == "once\ntwice\ntwice\n"
     assert (out / "three").read_text() == "half\nwhole\n"
-    assert [line.split("\t")[0] for line in (out / "times.tsv").read_text().splitlines()] == ["one", "two", "three"]
+    assert [line.split("\t")[0] for line in (out / "times.tsv").read_text().splitlines()] == [
+        "one",
+        "two",
+        "three",
+    ]

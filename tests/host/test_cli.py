@@ -132,7 +132,7 @@ def test_difference_is_exit_code_1(small, monkeypatch):
 
 def test_info_and_disasm(small):
     out = rowvit("info", "sign-digits").stdout
-    assert "6 layers, 128 channels, 2 heads" in out and "layer 2 keeps 98" in out and "Apache-2.0" in out
+    assert "6 layers, 128 channels, 2 heads" in out and "layer 1 keeps 98" in out and "Apache-2.0" in out
     out = rowvit("info", small["program"]).stdout
     assert "for 'tiny'" in out and "ATTN" in out
     listing = rowvit("disasm", small["program"], "-c", "tiny").stdout

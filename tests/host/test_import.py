@@ -304,12 +304,17 @@ def test_command(tmp_path: Path) -> None:
     out = tmp_path / "a.safetensors"
     shown = rowvit(
         *("import", "timm:rowvit_test_network", "--random", "--classes", 3, "--class-names", names),
-        *("--image-size", 24, "--mean", 0.1, 0.2, 0.3, "--licence", "MIT", "-o", out),
+        *("--image-size", 24, "--mean", 0.1, 0.2, 0.3, "--licence", "MIT", "--origin", "us", "-o", out),
     ).stdout
     assert "24 x 24" in shown and "untrained" in shown and "interpolated from 16 to 24" in shown
     model, card = store.load(out)
     assert model.config.image_size == 24 and card.classes == ["one", "two", "three"]
-    assert card.mean == [0.1, 0.2, 0.3] and card.licence == "MIT" and len(card.history) == 1
+    assert (
+        card.mean == [0.1, 0.2, 0.3]
+        and card.licence == "MIT"
+        and card.source == "us"
+        and len(card.history) == 1
+    )
     described = rowvit("info", out).stdout
     assert "24 x 24" in described and "MIT" in described and "not measured" in described
     again = tmp_path / "b.safetensors"

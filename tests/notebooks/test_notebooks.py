@@ -69,7 +69,7 @@ def test_classify(tmp_path):
 
 def test_pruned_tokens(tmp_path):
     notebook = run(FOLDER / "2_pruned_tokens.ipynb", tmp_path)
-    assert "6 layers, 197 tokens; layer 2 keeps 98, layer 3 keeps 49, layer 4 keeps 25" in printed(notebook)
+    assert "6 layers, 197 tokens; layer 1 keeps 98, layer 3 keeps 49, layer 4 keeps 25" in printed(notebook)
     assert pictures(notebook) == 2
 
 

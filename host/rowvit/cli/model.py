@@ -69,6 +69,9 @@ def import_(
         tuple[float, float, float] | None, typer.Option(help="Of the pixels, in 0..1.", show_default=False)
     ] = None,
     licence: Annotated[str | None, typer.Option(help="For the model card.")] = None,
+    origin: Annotated[
+        str | None, typer.Option(help="For the model card: who made it, from what; by default the source.")
+    ] = None,
 ) -> None:
     """Import a vision transformer: a float network for relu, prune, train and quantise.
 
@@ -102,6 +105,7 @@ def import_(
             std=std,
             licence=licence,
         )
+    found.card.source = origin or found.card.source
     store.save(output, found.model, found.card)
     described = _network_rows(asdict(found.model.config), asdict(found.card))
     print_rows({"float network": f"{found.card.name}, written to {output}", **described})

@@ -25,7 +25,11 @@ def random_images(package, count, seed=1):
 
 
 def errors(package, config="pynq-z2", memory=None, batch=1):
-    """Relative errors of the total and of every layer of the last image."""
+    """Relative errors of the total and of every layer of the last image.
+
+    A layer's is relative to at least a thirtieth of an image: 3 % of that are 0.1 % of the image. The head of
+    few classes is shorter, and where the last block ends in it is a matter of latencies.
+    """
     hardware = load(config)
     program, images = compile(package, hardware), random_images(package, batch)
     with rowvit.open("sim", config=hardware, memory=memory) as sim:
@@ -34,7 +38,8 @@ def errors(package, config="pynq-z2", memory=None, batch=1):
     found = network.run(package, patchify(images, package.arch["patch_size"]))
     predicted = predict(program, hardware, memory, [measured(r.counts) for r in found], batch)
     assert len(predicted.layer_cycles) == len(results[-1].layer_cycles)
-    layers = np.array(predicted.layer_cycles) / results[-1].layer_cycles - 1
+    counted = np.array(results[-1].layer_cycles)
+    layers = (predicted.layer_cycles - counted) / np.maximum(counted, counted.sum() / 30)
     return predicted.total / results[-1].counters["cycles"] - 1, layers
 
 

@@ -43,7 +43,7 @@ class Loader:
     def _gather(self, job: Job, ready: float) -> float:
         """When a masked load's data begin: its requests wait for the mask, and nothing is held meanwhile."""
         begin = max(self._asked, ready)
-        self._asked = begin + job.fetched + 7 * job.scan
+        self._asked = begin + 2 * job.fetched + 8 * job.scan
         begin += 8 + self.machine.latency + READ if job.fetched else 0
         self._held = 0.0
         return max(begin, self._free)

@@ -51,8 +51,10 @@ class NumpyNetwork:
         mixed = (attention @ v).transpose(0, 2, 1, 3).reshape(count, tokens, dim)
         x = x + self._linear(mixed, f"{name}attn.proj.")
         if keep is not None and keep < tokens - 1:
-            score = attention[:, :, 0, 1:].mean(axis=1)
-            best = np.sort(np.argpartition(-score, keep - 1, axis=1)[:, :keep], axis=1) + 1
+            first = attention[:, :, 0]
+            levels = np.rint(255 * first / first.max(axis=-1, keepdims=True))  # as on the accelerator
+            score = (levels / levels.sum(axis=-1, keepdims=True)).mean(axis=1)[:, 1:]
+            best = np.sort(np.argsort(-score, axis=1, kind="stable")[:, :keep], axis=1) + 1
             rows = np.concatenate([np.zeros((count, 1), best.dtype), best], axis=1)
             x = np.take_along_axis(x, rows[..., None], axis=1)
         hidden = np.maximum(self._linear(self._norm(x, f"{name}norm2."), f"{name}mlp.fc1."), 0)

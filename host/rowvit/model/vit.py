@@ -141,6 +141,9 @@ class Attention(nn.Module):
         return self.proj(o), token_scores(attention[:, :, 0])
 
 
+_TIE = 1e-12  # between neighbours of equal score; scores that differ do so by far more
+
+
 def token_scores(attention: Tensor) -> Tensor:
     """Scores [B, live] by the class token's attention [B, heads, live], averaged over heads.
 
@@ -208,8 +211,10 @@ class Block(nn.Module):
         x = x + y
         rows = None
         if self.keep is not None and score is not None and self.keep < x.shape[1] - self.exempt:
-            ranked = score[:, self.exempt :].sort(dim=1, descending=True, stable=True).indices
-            best = ranked[:, : self.keep].sort(dim=1).values + self.exempt
+            # The first of equal scores stays: topk alone does not say which, and a stable sort has no ONNX.
+            late = torch.arange(score.shape[1] - self.exempt, device=x.device) * _TIE
+            best = (score[:, self.exempt :].detach().double() - late).topk(self.keep, dim=1).indices
+            best = best.sort(dim=1).values + self.exempt
             first = torch.arange(self.exempt, device=x.device).expand(len(x), -1)
             rows = torch.cat([first, best], dim=1)
             x = x.gather(1, rows[..., None].expand(-1, -1, x.shape[2]))

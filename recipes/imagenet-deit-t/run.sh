@@ -7,5 +7,6 @@
 
 step gelu.safetensors rowvit import "${3:-timm:deit_tiny_patch16_224}" -o gelu.safetensors
 step relu.safetensors rowvit relu gelu.safetensors --data "$data" --no-measure -o relu.safetensors
-step int8.safetensors rowvit quantise relu.safetensors --data "$data" --no-measure --json layers.json -o int8.safetensors
+step int8.safetensors rowvit quantise relu.safetensors --data "$data" --no-measure --smooth 0.5 --json layers.json \
+    -o int8.safetensors
 printed agreement.md python "$benchmarks/agreement.py" gelu.safetensors relu.safetensors int8.safetensors --data "$data"

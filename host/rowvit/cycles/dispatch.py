@@ -7,7 +7,7 @@ from collections import deque
 
 from rowvit.cycles.jobs import Job
 from rowvit.cycles.machine import Machine, Process
-from rowvit.hardware.pipeline import BURST_WORDS, BURSTS, PREFETCH, QUEUE_DEPTH, READ
+from rowvit.hardware.pipeline import BURST_WORDS, BURSTS, INSTRUCTION, PREFETCH, QUEUE_DEPTH, READ
 
 
 def dispatch(machine: Machine, jobs: list[Job]) -> Process[None]:
@@ -23,7 +23,7 @@ def dispatch(machine: Machine, jobs: list[Job]) -> Process[None]:
         # words of loads that are in flight come first
         behind = BURSTS * BURST_WORDS / machine.rate if machine.loading else 0.0
         arrival = consumed[0] + machine.latency + READ + 8 / machine.rate + behind
-        last = max(arrival, last + 10)
+        last = max(arrival, last + INSTRUCTION)
         yield last
         if machine.loading:
             machine.other_words += 8

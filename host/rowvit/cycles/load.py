@@ -7,7 +7,7 @@ from rowvit.cycles.data import Slice
 from rowvit.cycles.jobs import Job
 from rowvit.cycles.machine import Machine, Process
 from rowvit.hardware.isa import Engine, LoadKind
-from rowvit.hardware.pipeline import LOAD_FIFO, READ
+from rowvit.hardware.pipeline import GATHER_ROW, GATHER_WORD, LOAD_FIFO, READ
 
 
 class Loader:
@@ -43,7 +43,7 @@ class Loader:
     def _gather(self, job: Job, ready: float) -> float:
         """When a masked load's data begin: its requests wait for the mask, and nothing is held meanwhile."""
         begin = max(self._asked, ready)
-        self._asked = begin + 2 * job.fetched + 8 * job.scan
+        self._asked = begin + GATHER_ROW * job.fetched + GATHER_WORD * job.scan
         begin += 8 + self.machine.latency + READ if job.fetched else 0
         self._held = 0.0
         return max(begin, self._free)

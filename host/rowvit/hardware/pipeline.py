@@ -20,7 +20,9 @@ SEARCH_SCANS = 17  # passes over the scores of a selection, typically
 
 # -- pipeline lengths -----------------------------------------------------------------------------
 DISPATCH = 11  # instruction fetched -> at the head of its queue
+INSTRUCTION = 10  # from one instruction dispatched to the next
 READ = 12  # load engine and reader, plus the memory's latency
+GATHER_ROW, GATHER_WORD = 2, 8  # a gather's request side, per row and per mask word
 REACT = 9  # an operation's dependencies are met -> its first scalar fires
 REACT_BAND = 7  # the same for a later band
 REACT_SPARSE = 15  # the same for a compressed tile

@@ -3,11 +3,13 @@
 #
 # The steps write into FOLDER. A step whose file is there is skipped, and an interrupted training goes on
 # from its saved state: after a kill the same command continues. FOLDER/times.tsv has the seconds of each.
+# With PROCESSES=2 in the environment two processes share every batch, on as many cores.
 set -euo pipefail
 [ $# -ge 2 ] || { echo "usage: $0 DATA FOLDER [START]" >&2; exit 2; }
 recipes=$(cd "$(dirname "$0")" && pwd)
 benchmarks=$(cd "$recipes/../../benchmarks" && pwd)
 data=$(realpath "$1")
+trim=  # or --trim, for int8 and table
 mkdir -p "$2"
 [ -z "${3:-}" ] || [ ! -e "$3" ] || set -- "$1" "$2" "$(realpath "$3")"
 cd "$2"
@@ -34,7 +36,9 @@ printed() {
 train() {
     local file=$1 from=$2 recipe=$3
     shift 3
-    step "$file" rowvit train "$from" --data "$data" --recipe "$recipes/$recipe" -o "$file" "$@"
+    local train=(rowvit train)
+    [ "${PROCESSES:-1}" = 1 ] || train=(torchrun --nproc-per-node "$PROCESSES" -m rowvit.cli train)
+    step "$file" "${train[@]}" "$from" --data "$data" --recipe "$recipes/$recipe" -o "$file" "$@"
 }
 
 # score NAME NETWORK [OPTION...]: its row on the complete test set, NAME.json
@@ -53,36 +57,54 @@ timed() {
 
 # int8 NAME FROM LAYERS: thresholds, quantisation, and the row of NAME.safetensors
 int8() {
-    step "$1-float.safetensors" rowvit prune "$2" --data "$data" --layers "$3" --rho 0.5 --rule image \
+    step "$1-float.safetensors" rowvit prune "$2" --data "$data" --layers "$3" --rho 0.5 --rule image $trim \
         --max-loss 0.5 --no-measure -o "$1-float.safetensors"
     step "$1.safetensors" rowvit quantise "$1-float.safetensors" --data "$data" --no-measure -o "$1.safetensors"
     score "$1" "$1.safetensors" --cycles 16
 }
 
-# chain LAYERS [OPTION...]: from start.safetensors, or gelu.safetensors if it is there, to table.md, for recipes
-# with gelu.toml, relu.toml, prune.toml and int8.toml; the options are those of rowvit eval for float networks.
+# chain LAYERS [OPTION...]: from gelu.safetensors to table.md, for recipes with relu.toml, prune.toml and int8.toml
 chain() {
-    local layers=$1
-    shift
-    train gelu.safetensors start.safetensors gelu.toml
-    step refit.safetensors rowvit relu gelu.safetensors --data "$data" -o refit.safetensors
+    step refit.safetensors rowvit relu gelu.safetensors --data "$data" --no-measure -o refit.safetensors
     train relu.safetensors refit.safetensors relu.toml --teacher gelu.safetensors
     train pruned.safetensors relu.safetensors prune.toml --teacher gelu.safetensors
     train aware.safetensors pruned.safetensors int8.toml --teacher gelu.safetensors
+    table "$@"
+}
+
+# table LAYERS [OPTION...]: table.md, of gelu, refit, relu, pruned and aware.safetensors (relu and aware where they
+# are); the options are those of rowvit eval for float networks.
+table() {
+    local layers=$1 network=refit rows=("GELU float=gelu.json") rule
+    shift
     score gelu gelu.safetensors "$@"
     score refit refit.safetensors "$@"
-    score relu relu.safetensors "$@"
-    timed relu relu.safetensors none
+    if [ -e relu.safetensors ]; then
+        network=relu
+        rows+=("ReLU float, refit only=refit.json")
+        score relu relu.safetensors "$@"
+    fi
+    timed $network $network.safetensors none
+    rows+=("ReLU float$([ $network = relu ] || echo ", refit only")=$network.json,$network-cycles.json")
     for rule in none image tile; do
         score "$rule" pruned.safetensors --rule "$rule" "$@"
         timed "$rule" pruned.safetensors "$rule"
     done
+    rows+=("+ token pruning=none.json,none-cycles.json" "+ FFN2 rule \`image\`=image.json,image-cycles.json"
+        "+ FFN2 rule \`tile\`=tile.json,tile-cycles.json")
+    if [ -n "$trim" ]; then
+        step trimmed.safetensors rowvit prune pruned.safetensors --data "$data" --layers "$layers" --rho 0.5 \
+            --rule image --trim --no-measure -o trimmed.safetensors
+        score trimmed trimmed.safetensors "$@"
+        timed trimmed trimmed.safetensors image
+        rows+=("\`image\`, last FFN on the class token alone=trimmed.json,trimmed-cycles.json")
+    fi
     int8 int8 pruned.safetensors "$layers"
     score thresholds int8-float.safetensors --rule image "$@"
-    int8 aware-int8 aware.safetensors "$layers"
-    printed table.md python "$benchmarks/accuracy.py" "GELU float=gelu.json" "ReLU float, refit only=refit.json" \
-        "ReLU float=relu.json,relu-cycles.json" "+ token pruning=none.json,none-cycles.json" \
-        "+ FFN2 rule \`image\`=image.json,image-cycles.json" "+ FFN2 rule \`tile\`=tile.json,tile-cycles.json" \
-        "\`image\` + thresholds=thresholds.json" "+ int8=int8.json" \
-        "the same, with quantisation-aware training=aware-int8.json"
+    rows+=("$([ -n "$trim" ] && echo "the same" || echo "\`image\`") + thresholds=thresholds.json" "+ int8=int8.json")
+    if [ -e aware.safetensors ]; then
+        int8 aware-int8 aware.safetensors "$layers"
+        rows+=("the same, with quantisation-aware training=aware-int8.json")
+    fi
+    printed table.md python "$benchmarks/accuracy.py" "${rows[@]}"
 }

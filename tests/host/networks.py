@@ -30,7 +30,7 @@ def small_package(rng: np.random.Generator, **changes) -> ModelPackage:
         pruning=[
             {
                 "layer": int(layer),
-                "keep": int(rng.integers(1, grid * grid + 2)),
+                "keep": int(rng.integers(0, grid * grid + 2)),
                 "threshold": int(rng.choice([0, 1 << 14, 1 << 16])),
             }
             for layer in prune

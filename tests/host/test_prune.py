@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,15 @@ import photos as sets  # noqa: E402
 
 from rowvit.cli import app  # noqa: E402
 from rowvit.formats.package import ModelPackage, keep_schedule  # noqa: E402
+from rowvit.measure.accuracy import integer_work  # noqa: E402
 from rowvit.measure.schedules import (  # noqa: E402
     Point,
     choose,
     cycles_of,
     explore,
     front,
+    pruned,
+    schedule_of,
     schedules,
     thresholds_for,
     tile_cycles,
@@ -127,8 +131,7 @@ def test_points_are_those_of_reference_and_cycle_model(trained: tuple[Path, Path
     assert [runs.count(index) // 2 for index in range(4)] == [1, 3, 4, 4]
     for point in points:
         pruning = keep_schedule(16, point.layers, point.rho)
-        pruned = ModelPackage(package.meta | {"pruning": pruning}, package.tensors)
-        assert cycles_of(pruned, pixels[:4], config) == (point.cycles, point.macs_saved)
+        assert cycles_of(pruned(package, pruning), pixels[:4], config) == (point.cycles, point.macs_saved)
         set_pruning(model, pruning)
         guesses = predict(model, pixels, card.mean, card.std).argmax(axis=1)
         assert point.top1 == np.mean(guesses == labels)
@@ -229,3 +232,37 @@ def test_schedule_by_hand(trained: tuple[Path, Path], tmp_path: Path) -> None:
     )
     assert "either a schedule or a budget; use --layers with --rho" in command(*arguments, code=2)
     assert "'most' is not one of" in command(*arguments, "--cycles", 9, "--rule", "most", code=2)
+
+
+def test_trimmed_last_block_gives_the_same_logits(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    """Only the class token passes the last FFN: logits to the bit, for fewer MACs, rows of W2 and cycles."""
+    net, data = trained
+    pixels, _ = labelled(data)
+    arguments = [net, "--data", data, "-c", "tiny", "--photos", 20, "--rule", "image", "--no-measure"]
+    arguments += ["--layers", "1,2", "--rho", 0.5]
+    command(*arguments, "-o", tmp_path / "whole.safetensors")
+    command(*arguments, "--trim", "-o", tmp_path / "trimmed.safetensors")
+    logits = []
+    for name in ("whole", "trimmed"):
+        model, card = store.load(tmp_path / f"{name}.safetensors")
+        logits.append(predict(model, pixels, card.mean, card.std))
+    assert model.config.pruning[-1] == {"layer": 3, "keep": 0, "threshold": 0}
+    assert "the class token alone" in card.history[-1]
+    assert np.allclose(*logits, rtol=1e-5, atol=1e-5)
+    package = integers(model, pixels)
+    whole, trimmed = (
+        integer_work(
+            pruned(package, schedule_of(model, (1, 2), 0.5, trim)),
+            pixels,
+            config=configs.load("tiny"),
+            cycles=8,
+        )
+        for trim in (False, True)
+    )
+    assert np.array_equal(whole.logits, trimmed.logits)
+    assert trimmed.macs_executed.sum() < whole.macs_executed.sum()
+    assert trimmed.w2_rows_fetched.sum() < whole.w2_rows_fetched.sum()
+    assert np.nanmean(trimmed.cycles) < np.nanmean(whole.cycles)
+    averaged = replace(CONFIG, pool="mean")
+    with pytest.raises(RowvitError, match="leave out --trim"):
+        schedule_of(VisionTransformer(averaged), (1,), 0.5, trim=True)

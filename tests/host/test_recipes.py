@@ -22,7 +22,7 @@ def test_usage_and_recipes(script: Path) -> None:
     text = script.read_text()
     named = set(re.findall(r"[\w.]+\.toml", text))
     if re.search(r"^chain ", text, re.MULTILINE):
-        named |= {"gelu.toml", "relu.toml", "prune.toml", "int8.toml"}
+        named |= {"relu.toml", "prune.toml", "int8.toml"}
     assert named == {path.name for path in script.parent.glob("*.toml")}
 
 

@@ -28,11 +28,11 @@ torch = pytest.importorskip("torch")
 from rowvit.cli import app  # noqa: E402
 from rowvit.measure.accuracy import evaluate  # noqa: E402
 from rowvit.model import store  # noqa: E402
-from rowvit.model.vit import VisionTransformer, ViTConfig, predict  # noqa: E402
+from rowvit.model.vit import VisionTransformer, ViTConfig, normalise, predict  # noqa: E402
 from rowvit.train import recipe as recipes  # noqa: E402
 from rowvit.train.data import Augmentation, TrainingSet, open_data  # noqa: E402
 from rowvit.train.loop import Trainer  # noqa: E402
-from rowvit.train.loss import loss, mix, rows  # noqa: E402
+from rowvit.train.loss import features, loss, mix, rows  # noqa: E402
 from rowvit.train.recipe import Phase, Recipe  # noqa: E402
 
 HOST = Path(__file__).parents[2] / "host"
@@ -508,6 +508,44 @@ def test_distillation_follows_the_teacher(tmp_path: Path) -> None:
     assert np.mean(guesses == (photos.labels - 1) % 3) > 0.9
 
 
+def test_features_against_their_definition() -> None:
+    """By PyTorch's own LayerNorm, token by token; the same features at another scale cost nothing."""
+    generator = torch.Generator().manual_seed(0)
+    stream = torch.randn(2, 3, 8, generator=generator)
+    taught = torch.randn(2, 5, 8, generator=generator)
+    tokens = torch.tensor([[0, 2, 4], [0, 1, 3]])
+    norm = torch.nn.LayerNorm(8)
+    parts = [
+        (norm(stream[image, place]) - norm(taught[image, tokens[image, place]])).square().mean().item()
+        for image in range(2)
+        for place in range(3)
+    ]
+    assert float(features(stream, tokens, taught)) == pytest.approx(np.mean(parts))
+    same = torch.stack([taught[image, tokens[image]] for image in range(2)])
+    assert float(features(3 * same + 1, tokens, taught)) == pytest.approx(0, abs=1e-6)
+
+
+def test_features_follow_the_teacher(tmp_path: Path) -> None:
+    """A pruned network that is taught features ends nearer to its teacher's than one taught answers."""
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    teacher, card = store.load(network(tmp_path / "t.safetensors", seed=1))
+    learn = Recipe((Phase(12, 3e-3),), batch=8, precision="fp32")
+    Trainer(teacher, card, photos, learn, tmp_path / "t.state").run()
+    pixels = normalise(photos.pixels(range(24), 16), card.mean, card.std)
+    distance = {}
+    for weight in (0.0, 1.0):
+        model, card = store.load(network(tmp_path / "in.safetensors"))
+        phase = Phase(12, 3e-3, distill=0.5, features=weight, prune_layers=(0,), rho=0.5)
+        recipe = Recipe((phase,), batch=8, precision="fp32")
+        Trainer(model, card, photos, recipe, tmp_path / "s.state", (teacher, card)).run()
+        with torch.no_grad():
+            stream = model.encode(pixels)
+            distance[weight] = float(features(stream, model.tokens, teacher.encode(pixels)))
+        guesses = predict(model, photos.pixels(range(24), 16), card.mean, card.std).argmax(axis=1)
+        assert np.mean(guesses == photos.labels) > 0.9
+    assert distance[1.0] < 0.5 * distance[0.0]
+
+
 def test_rounded_phase_begins_with_centred_keys(tmp_path: Path) -> None:
     photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
     model, card = store.load(network(tmp_path / "in.safetensors"))
@@ -550,6 +588,7 @@ def test_row_penalty_saves_rows(tmp_path: Path) -> None:
     [
         ({"batch": 25}, "24 photos do not fill a batch of 25"),
         ({"phases": (Phase(1, 1e-3, distill=0.5),)}, "--teacher"),
+        ({"phases": (Phase(1, 1e-3, features=0.5),)}, "--teacher"),
         ({"phases": (Phase(1, 1e-3, name="p", prune_layers=(2,)),)}, "phase 'p' prunes in a block"),
         ({"phases": (Phase(1, 1e9, name="p"),)}, "lower the learning rate"),
     ],
@@ -567,13 +606,18 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, change: dict, message: str
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"classes": 7}, "has 7 classes"), ({"image_size": 20}, "has 20 pixels per side")],
+    [
+        ({"classes": 7}, "has 7 classes"),
+        ({"image_size": 20}, "has 20 pixels per side"),
+        ({"patch_size": 2}, "has 65 tokens"),
+        ({"dim": 64}, "has 64 channels"),
+    ],
 )
 def test_teacher_of_another_shape_is_refused(tmp_path: Path, change: dict, message: str) -> None:
     photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
     model, card = store.load(network(tmp_path / "in.safetensors"))
     teacher = store.load(network(tmp_path / "t.safetensors", replace(CONFIG, **change)))
-    recipe = Recipe((Phase(1, 1e-3, distill=0.5),), batch=8, precision="fp32")
+    recipe = Recipe((Phase(1, 1e-3, features=0.5),), batch=8, precision="fp32")
     with pytest.raises(RowvitError, match=f"the teacher {message}"):
         Trainer(model, card, photos, recipe, tmp_path / "x.state", teacher)
     shuffled = model, replace(card, classes=card.classes[::-1])

@@ -118,6 +118,14 @@ def prune(
     macs_saved: Annotated[
         float | None, typer.Option(min=0, max=100, help="Search: at least this percentage of the MACs saved.")
     ] = None,
+    trim: Annotated[
+        bool,
+        typer.Option(
+            "--trim",
+            help="Leave only the class token to the last block's FFN: the same logits for less work,"
+            " but no list of the kept tokens.",
+        ),
+    ] = False,
     rule: Annotated[
         str,
         typer.Option(
@@ -190,6 +198,7 @@ def prune(
             progress=lambda point: progress(
                 next(done), f"{point.top1:.1%} at {point.cycles / 1e6:.2f} M cycles"
             ),
+            trim=trim,
         )
     saved = None if macs_saved is None else macs_saved / 100
     chosen = points[-1] if layers else search.choose(points, cycles, saved)
@@ -200,14 +209,13 @@ def prune(
     if json_file:
         write(json_file, json.dumps([vars(point) for point in points], indent=1) + "\n")
     if rule == "auto":
+        schedule = search.schedule_of(network, chosen.layers, chosen.rho, trim)
         by_rule = {"image": chosen.cycles}
-        by_rule |= search.tile_cycles(
-            search.pruned(package, network, chosen.layers, chosen.rho), pixels, hardware
-        )
+        by_rule |= search.tile_cycles(search.pruned(package, schedule), pixels, hardware)
         rule = min(by_rule, key=by_rule.__getitem__)
         costs = ", ".join(f"{name} {value:,.0f}" for name, value in by_rule.items())
         say(f"FFN2 rule {rule}; cycles by rule: {costs}")
-    search.apply(network, card, chosen, rule)
+    search.apply(network, card, chosen, rule, trim)
     if max_loss:
         table = right_aligned("energy dropped", "top-1", left=2)
         search.thresholds_for(

@@ -103,25 +103,46 @@ def stand_in(model: VisionTransformer, card: Card, photos: np.ndarray, rule: str
     return quantise(centre_keys(model, card.mean, card.std, photos), photos, options)
 
 
-def pruned(
-    package: ModelPackage, model: VisionTransformer, layers: Sequence[int], rho: float
-) -> ModelPackage:
+def pruned(package: ModelPackage, schedule: Sequence[dict]) -> ModelPackage:
     """The package with a schedule of its network."""
-    return ModelPackage(package.meta | {"pruning": _schedule(model, layers, rho)}, package.tensors)
+    return ModelPackage(package.meta | {"pruning": list(schedule)}, package.tensors)
 
 
-def _schedule(model: VisionTransformer, layers: Sequence[int], rho: float) -> list[dict]:
-    return keep_schedule(model.config.tokens - model.config.prefix, layers, rho)
+def schedule_of(
+    model: VisionTransformer, layers: Sequence[int], rho: float, trim: bool = False
+) -> list[dict]:
+    """The schedule that keeps the share ``rho`` of the patch tokens in each of ``layers``.
+
+    With ``trim``, the last block drops all tokens but the class token after its attention. Its head reads no
+    other, so the logits stay what they are (DiffRate's published schedules, arXiv 2305.17997, leave three).
+
+    Raises
+    ------
+    RowvitError
+        If the head reads more than the class token, with ``trim``.
+    """
+    schedule = keep_schedule(model.config.tokens - model.config.prefix, layers, rho)
+    if not trim:
+        return schedule
+    last = model.config.depth - 1
+    if model.config.exempt > 1 or model.config.pool != "token":
+        raise RowvitError(
+            "the last block cannot be trimmed, as the head reads more than the class token",
+            "leave out --trim",
+        )
+    return [step for step in schedule if step["layer"] != last] + [{"layer": last, "keep": 0, "threshold": 0}]
 
 
-def apply(model: VisionTransformer, card: Card, point: Point, rule: str) -> None:
+def apply(model: VisionTransformer, card: Card, point: Point, rule: str, trim: bool = False) -> None:
     """Give a float network a schedule and an FFN2 rule; the card loses the accuracy measured before."""
-    set_pruning(model, _schedule(model, point.layers, point.rho))
+    set_pruning(model, schedule_of(model, point.layers, point.rho, trim))
     set_ffn2(model, rule)
     card.accuracy = {}
     if point.layers:
         blocks = ", ".join(map(str, point.layers))
         card.history.append(f"tokens pruned after attention of blocks {blocks}: {point.rho:g} of them stay")
+    if trim:
+        card.history.append("the last block's FFN runs on the class token alone")
 
 
 def explore(
@@ -133,6 +154,7 @@ def explore(
     config: HardwareConfig,
     tried: Sequence[tuple[tuple[int, ...], float]],
     progress: Callable[[Point], None] = lambda point: None,
+    trim: bool = False,
 ) -> list[Point]:
     """Measure schedules, those that drop tokens first before those that drop them later.
 
@@ -154,6 +176,8 @@ def explore(
     tried : sequence of (layers, rho)
     progress : callable
         Gets every point when it is found.
+    trim : bool
+        As of `schedule_of`.
 
     Returns
     -------
@@ -169,7 +193,8 @@ def explore(
         first_drop = [min(layers, default=depth) for layers, _ in tried]
         for index in sorted(range(len(tried)), key=first_drop.__getitem__):
             layers, rho = tried[index]
-            set_pruning(model, _schedule(model, layers, rho))
+            schedule = schedule_of(model, layers, rho, trim)
+            set_pruning(model, schedule)
             for block in blocks[passed : first_drop[index]]:
                 for place, x in enumerate(stream):
                     stream[place], _ = block(x)
@@ -180,7 +205,7 @@ def explore(
                     x, _ = block(x)
                 guesses = model.classify(x).argmax(dim=1).numpy()
                 right += int((guesses == labels[first : first + BATCH]).sum())
-            cycles, saved = cycles_of(pruned(package, model, layers, rho), photos[:CYCLE_PHOTOS], config)
+            cycles, saved = cycles_of(pruned(package, schedule), photos[:CYCLE_PHOTOS], config)
             points[index] = Point(layers, rho, cycles, saved, right / len(photos))
             progress(points[index])
     set_pruning(model, own)

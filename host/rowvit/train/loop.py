@@ -36,7 +36,7 @@ from rowvit.quant.aware import activation_scales, quantisation_aware
 from rowvit.quant.quantise import refuse_what_does_not_run
 from rowvit.quant.smooth import centre_keys
 from rowvit.train.data import Photos, TrainingSet, collate
-from rowvit.train.loss import loss, mix, rows, unfocused
+from rowvit.train.loss import features, loss, mix, rows, unfocused
 from rowvit.train.recipe import Phase, Recipe
 
 LOG = logging.getLogger("rowvit")
@@ -221,20 +221,27 @@ class Trainer:
         pixels, targets = mix(pixels.float() / 255, labels, self.model.config.classes, phase)
         pixels, masks = pixels[:, :3], pixels[:, 3:]
         taught = None
+        taught_stream = None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            if phase.distill and self.teacher is not None:
+            if phase.taught and self.teacher is not None:
+                teacher, card = self.teacher
                 with torch.no_grad():
-                    teacher, card = self.teacher
-                    taught = teacher(standardise(pixels, card.mean, card.std)).float()
+                    taught_stream = teacher.encode(standardise(pixels, card.mean, card.std))
+                    taught = teacher.classify(taught_stream).float()
             hidden: list[Tensor] = []
+            stream: list[Tensor] = []  # after the last block
 
             def observe(name: str, activation: Tensor) -> None:
                 if phase.row_penalty and name.endswith(".hidden"):
                     hidden.append(activation)
+                if name == f"layers.{self.model.config.depth - 1}.ffn":
+                    stream.append(activation)
 
             with Scores(self.model) if phase.focus else nullcontext() as scores:
                 logits = wrapped(standardise(pixels, self.card.mean, self.card.std), observe).float()
         value = loss(logits, targets, taught, phase)
+        if taught_stream is not None and phase.features:
+            value = value + phase.features * features(stream[0], self.model.tokens, taught_stream)
         if scores and scores.scores:
             share = nn.functional.avg_pool2d(masks, self.model.config.patch_size).flatten(1)
             value = value + phase.focus * unfocused(scores.scores, scores.tokens, share)
@@ -357,13 +364,19 @@ def _require_fit(
     classes = len(photos.classes)
     if model.config.classes != classes:
         raise RowvitError(f"the network has {model.config.classes} classes and the photos have {classes}")
-    if any(phase.distill for phase in recipe.phases) and teacher is None:
+    if any(phase.taught for phase in recipe.phases) and teacher is None:
         raise RowvitError("the recipe has distillation", "name the teacher with --teacher")
     if teacher is not None:
-        for what, theirs, ours in (
+        pairs = [
             ("classes", teacher[0].config.classes, classes),
             ("pixels per side", teacher[0].config.image_size, model.config.image_size),
-        ):
+        ]
+        if any(phase.features for phase in recipe.phases):
+            pairs += [
+                ("tokens", teacher[0].config.tokens, model.config.tokens),
+                ("channels", teacher[0].config.dim, model.config.dim),
+            ]
+        for what, theirs, ours in pairs:
             if theirs != ours:
                 raise RowvitError(f"the teacher has {theirs} {what}, and the network {ours}")
         names = teacher[1].classes

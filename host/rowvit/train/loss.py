@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses: labels with smoothing and mixup, a teacher's soft labels, rows of W2, attention off the subject."""
+"""Losses: soft labels, a teacher's answers and features, rows of W2, attention off the subject."""
 
 from __future__ import annotations
 
@@ -35,6 +35,29 @@ def loss(logits: Tensor, targets: Tensor, taught: Tensor | None, phase: Phase) -
         log_target=True,
     )
     return (1 - phase.distill) * hard + phase.distill * t * t * soft
+
+
+def features(stream: Tensor, tokens: Tensor, taught: Tensor) -> Tensor:
+    """Distance of the student's features from the teacher's (as DynamicViT, arXiv 2106.02034, section 3.3).
+
+    Parameters
+    ----------
+    stream : Tensor [B, live, D]
+        Residual stream of the student after its last block.
+    tokens : Tensor [B, live]
+        Which tokens these are.
+    taught : Tensor [B, tokens, D]
+        The teacher's, of all tokens.
+
+    Returns
+    -------
+    Tensor
+        Mean squared difference, each token scaled to mean 0 and variance 1 as the next LayerNorm would.
+    """
+    width = taught.shape[2:]
+    same = taught.float().gather(1, tokens[..., None].expand(-1, -1, *width))
+    normed = nn.functional.layer_norm(stream.float(), width)
+    return nn.functional.mse_loss(normed, nn.functional.layer_norm(same, width))
 
 
 def rows(hidden: Sequence[Tensor]) -> Tensor:

@@ -47,6 +47,9 @@ class Phase:
         Weight of the teacher's soft labels in the loss; the labels get the rest.
     temperature : float
         Of the softmax in distillation.
+    features : float
+        Weight of the loss term for the teacher's features: the residual stream after the last block, of the
+        tokens that are left. The teacher needs the same width and patches.
     token_drop : float
         Share of the patch tokens of every image that is left out at random.
     prune_layers : tuple of int
@@ -77,6 +80,7 @@ class Phase:
     mixup: float = 0.0
     distill: float = 0.0
     temperature: float = 1.0
+    features: float = 0.0
     token_drop: float = 0.0
     prune_layers: tuple[int, ...] = ()
     rho: float = 1.0
@@ -95,6 +99,7 @@ class Phase:
             f"lr is {self.lr}, final_lr {self.final_lr}": self.lr <= 0 or self.final_lr < 0,
             f"row_penalty is {self.row_penalty}": self.row_penalty < 0,
             f"focus is {self.focus}": self.focus < 0,
+            f"features is {self.features}": self.features < 0,
             "focus needs prune_layers, whose attention it looks at": bool(
                 self.focus and not self.prune_layers
             ),
@@ -112,6 +117,11 @@ class Phase:
         for problem, found in problems.items():
             if found:
                 raise RowvitError(f"phase '{self.name}': {problem}")
+
+    @property
+    def taught(self) -> bool:
+        """Whether it needs a teacher."""
+        return self.distill > 0 or self.features > 0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,13 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# CIFAR-10 at 128 pixels by DeiT-Tiny, from a network trained on ImageNet to the table:
+#     bash recipes/cifar10-deit-t/run.sh CIFAR FOLDER [START]
+# START is timm:deit_tiny_patch16_224 (from its hub), or a state dict of the same network.
+. "$(dirname "$0")/../steps.sh"
+trim=--trim
+
+step start.safetensors rowvit import "${3:-timm:deit_tiny_patch16_224}" --classes 10 --image-size 128 -o start.safetensors
+train gelu.safetensors start.safetensors gelu.toml
+step refit.safetensors rowvit relu gelu.safetensors --data "$data" --no-measure -o refit.safetensors
+train pruned.safetensors refit.safetensors prune.toml --teacher gelu.safetensors
+table 3,6,9 --precision bf16

@@ -10,5 +10,6 @@ step start.safetensors rowvit import "${3:-timm:deit_tiny_patch16_224}" --classe
 train first.safetensors start.safetensors gelu.toml
 train gelu.safetensors first.safetensors longer.toml
 step refit.safetensors rowvit relu first.safetensors --data "$data" --no-measure -o refit.safetensors
-train pruned.safetensors refit.safetensors prune.toml --teacher gelu.safetensors
+train fewer.safetensors refit.safetensors prune.toml --teacher gelu.safetensors
+train pruned.safetensors fewer.safetensors further.toml --teacher gelu.safetensors
 table 3,6,9

@@ -12,11 +12,15 @@ from PIL import Image, ImageOps
 from rowvit.errors import RowvitError
 
 # by name, as Pillow 9.0 has no Image.Resampling
+_ORIENTATION = 0x0112  # of EXIF's tags
 _FILTERS = {name: getattr(Image, name.upper()) for name in ("bicubic", "bilinear")}
 
 
 def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic") -> np.ndarray:
     """Decode one image, crop it to its middle square and scale that.
+
+    A JPEG of twice the size or more is decoded at half, a quarter or an eighth of it, whichever is the
+    smallest that still has ``side`` pixels a side; that saves most of the time.
 
     Parameters
     ----------
@@ -38,7 +42,7 @@ def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic"
     """
     if resize not in _FILTERS:
         raise RowvitError(f"resize filter {resize!r} is not known", f"use one of {', '.join(_FILTERS)}")
-    image = upright(source)
+    image = upright(source, side)
     square = min(image.size)
     left, top = (image.width - square) // 2, (image.height - square) // 2
     image = image.crop((left, top, left + square, top + square))
@@ -56,12 +60,18 @@ def for_network(source: str | os.PathLike | bytes, meta: dict, frontend: str = "
     return decode(source, meta["architecture"]["image_size"], meta["preprocessing"]["resize"])
 
 
-def upright(source: str | os.PathLike | bytes) -> Image.Image:
-    """Decode one image as it is, in RGB and turned as its EXIF says; `RowvitError` as in `decode`."""
+def upright(source: str | os.PathLike | bytes, side: int = 0) -> Image.Image:
+    """Decode one image, in RGB and turned as its EXIF says; `RowvitError` as in `decode`.
+
+    It has the size that it is stored with; with ``side``, a JPEG may be scaled as `decode` says.
+    """
     name = "image" if isinstance(source, bytes) else os.fspath(source)
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            if side:
+                image.draft("RGB", (side, side))  # of other formats it does nothing
+            turned = image.getexif().get(_ORIENTATION, 1) != 1
+            return (ImageOps.exif_transpose(image) if turned else image).convert("RGB")  # the first copies
     except FileNotFoundError as error:
         raise RowvitError(f"{name}: no such file") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

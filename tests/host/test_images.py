@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rowvit.errors import RowvitError
-from rowvit.images import decode, dim
+from rowvit.images import decode, dim, upright
 
 
 def encoded(pixels: np.ndarray, form: str = "PNG", **options) -> bytes:
@@ -48,6 +48,36 @@ def test_turned_cameras():
     exif[0x0112] = 8
     turned = decode(encoded(photo, exif=exif), 4)
     assert (turned[0] == 255).all() and (turned[1:] == 0).all()
+
+
+@pytest.mark.parametrize(("width", "height", "scale"), [(640, 480, 2), (480, 1900, 2), (1800, 900, 4)])
+def test_large_jpegs_are_scaled_while_they_are_decoded(width, height, scale):
+    """Close to the whole photo's, also turned; a decoder of the smaller size says how large it is then."""
+    y, x = np.mgrid[:height, :width] / 40
+    waves = [np.sin(x), np.cos(y), np.sin(x + y)]
+    photo = (128 + 100 * np.stack(waves, axis=2)).astype(np.uint8)
+    exif = Image.Exif()
+    for orientation in (1, 6, 8):
+        exif[0x0112] = orientation
+        file = encoded(photo, "JPEG", quality=90, exif=exif)
+        small = upright(file, 224)
+        turned = orientation != 1
+        assert small.size == (
+            -(-(height if turned else width) // scale),
+            -(-(width if turned else height) // scale),
+        )
+        whole = upright(file)
+        assert whole.size == ((height, width) if turned else (width, height))
+        square = min(whole.size)
+        left, top = (whole.width - square) // 2, (whole.height - square) // 2
+        middle = whole.crop((left, top, left + square, top + square)).resize((224, 224), Image.BICUBIC)
+        assert np.abs(decode(file, 224).astype(int) - np.asarray(middle)).mean() < 4
+
+
+def test_jpegs_below_twice_the_size_are_decoded_whole():
+    photo = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    file = encoded(photo, "JPEG")
+    assert upright(file, 46).size == (120, 90) and upright(file, 45).size == (60, 45)
 
 
 @pytest.mark.parametrize(

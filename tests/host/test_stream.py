@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pynq import interrupt
 
 from replay import ANSWER, IMAGES, TINY, disturb, leak_free, program
@@ -20,7 +21,7 @@ from rowvit.quant.synthetic import random_package
 from rowvit.sim.device import MemoryModel, SimDevice
 from rowvit.targets.driver import Accelerator
 from rowvit.targets.golden import Golden
-from rowvit.targets.target import Result
+from rowvit.targets.target import Result, Target
 
 
 class Camera(Exception):
@@ -45,6 +46,48 @@ def slow(make) -> Accelerator:
     made = make(memory=MemoryModel(rate=1))
     made.load(program())
     return made
+
+
+class Sizes(Target):
+    """Answers with the number of pixels of each image, and notes how many it was given at once."""
+
+    def __init__(self) -> None:
+        self.meta = {"architecture": {"image_size": 4}, "preprocessing": {"resize": "bicubic"}}
+        self.batches: list[int] = []
+
+    def _run(self, images):
+        self.batches.append(len(images))
+        return [int(image.mean()) for image in images]
+
+
+def test_files_are_decoded_early_and_pixels_are_not_waited_for(tmp_path) -> None:
+    """Files: up to two batches ahead of the results; pixels, as from a camera, when their turn comes."""
+    for value in range(9):
+        Image.new("RGB", (4, 4), (value, value, value)).save(tmp_path / f"{value}.png")
+    files = [tmp_path / f"{value}.png" for value in range(9)]
+    taken = []
+
+    def noted(images):
+        for number, image in enumerate(images):
+            taken.append(number)
+            yield image
+
+    target = Sizes()
+    assert list(target.stream(noted(files), 2)) == list(range(9)) and target.batches == [2, 2, 2, 2, 1]
+    stream = target.stream(noted(files), 2)
+    taken.clear()
+    assert next(stream) == 0 and len(taken) in range(4, 7)
+    stream.close()
+    pixels = [np.full((4, 4, 3), value, np.uint8) for value in range(9)]
+    stream = target.stream(noted(pixels), 2)
+    taken.clear()
+    assert next(stream) == 0 and taken == [0, 1]
+    files[5] = tmp_path / "none.png"
+    found = []
+    with pytest.raises(RowvitError, match=r"none\.png: no such file"):
+        for value in target.stream([*files[:4], pixels[4], *files[5:]], 2):
+            found.append(value)
+    assert found == [0, 1, 2, 3, 4]
 
 
 def is_usable(acc: Accelerator) -> bool:

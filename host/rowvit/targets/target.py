@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -14,6 +17,7 @@ import numpy as np
 from rowvit.errors import RowvitError
 from rowvit.formats import container
 from rowvit.hardware.config import HardwareConfig
+from rowvit.processors import processors
 
 if TYPE_CHECKING:
     from rowvit.compiler import Program
@@ -121,7 +125,8 @@ class Target:
         """Classify images as they come, in order.
 
         While the core computes one batch, the next is taken from ``images`` and prepared, so results
-        come one batch late. To end early, close the generator or drop it.
+        come one batch late; files are decoded by threads, up to two batches early. To end early, close
+        the generator or drop it.
 
         Parameters
         ----------
@@ -148,20 +153,55 @@ class Target:
         self, images: Iterable[np.ndarray | str | Path], batch: int
     ) -> Iterator[Sequence[np.ndarray]]:
         """Batches of up to ``batch`` images' pixels."""
-        images = iter(images)
         failure: Exception | None = None
-        while failure is None:
-            group: list[np.ndarray] = []
-            try:
-                for image in islice(images, batch):
-                    group += self._pixels([image])
-            except Exception as error:  # raised after the images before it
-                failure = error
-            if group:
-                yield group
-            elif failure is None:
-                return
+        with closing(self._prepared(images, 2 * batch)) as prepared:
+            while failure is None:
+                group: list[np.ndarray] = []
+                try:
+                    for pixels in islice(prepared, batch):
+                        group.append(pixels)
+                except Exception as error:  # raised after the images before it
+                    failure = error
+                if group:
+                    yield group
+                elif failure is None:
+                    return
         raise failure
+
+    def _prepared(
+        self, images: Iterable[np.ndarray | str | Path], ahead: int
+    ) -> Generator[np.ndarray, None, None]:
+        """Pixels of the images, in order; files are decoded by threads, up to ``ahead`` of them early."""
+        images = iter(images)
+        taken: deque[Future[np.ndarray] | np.ndarray] = deque()
+        failure: Exception | None = None
+        more = True
+        pool = ThreadPoolExecutor(processors())  # threads start when there is something to decode
+        try:
+            while True:
+                # pixels are ready: a camera's next image is not waited for
+                while more and len(taken) < ahead and not (taken and isinstance(taken[-1], np.ndarray)):
+                    try:
+                        image = next(images)
+                    except StopIteration:
+                        more = False
+                    except Exception as error:  # raised after the images before it
+                        more, failure = False, error
+                    else:
+                        pixels = isinstance(image, np.ndarray)
+                        taken.append(image if pixels else pool.submit(self._pixels_of, image))
+                if not taken:
+                    break
+                first = taken.popleft()
+                yield first.result() if isinstance(first, Future) else self._pixels_of(first)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        if failure is not None:
+            raise failure
+
+    def _pixels_of(self, image: np.ndarray | str | Path) -> np.ndarray:
+        (pixels,) = self._pixels([image])
+        return pixels
 
     def close(self) -> None:
         """Free buffers and device."""

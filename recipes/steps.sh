@@ -108,3 +108,18 @@ table() {
     fi
     printed table.md python "$benchmarks/accuracy.py" "${rows[@]}"
 }
+
+# curve LAYERS [OPTION...]: rows of milder schedules of pruned.safetensors, int8, without further training:
+# rho-RHO.json, for benchmarks/curve.py; the options are those of rowvit eval for packages
+curve() {
+    local layers=$1 rho name
+    shift
+    for rho in 0.9 0.8 0.7 0.6 0.5; do
+        name=rho-$rho
+        step "$name-float.safetensors" rowvit prune pruned.safetensors --data "$data" --layers "$layers" --rho "$rho" \
+            --rule image $trim --no-measure -o "$name-float.safetensors"
+        step "$name.safetensors" rowvit quantise "$name-float.safetensors" --data "$data" --no-measure \
+            -o "$name.safetensors"
+        score "$name" "$name.safetensors" --cycles 16 "$@"
+    done
+}

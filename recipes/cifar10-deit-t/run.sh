@@ -11,3 +11,4 @@ train gelu.safetensors start.safetensors gelu.toml
 step refit.safetensors rowvit relu gelu.safetensors --data "$data" --no-measure -o refit.safetensors
 train pruned.safetensors refit.safetensors prune.toml --teacher gelu.safetensors
 table 3,6,9 --precision bf16
+curve 3,6,9

@@ -13,3 +13,4 @@ step refit.safetensors rowvit relu first.safetensors --data "$data" --no-measure
 train fewer.safetensors refit.safetensors prune.toml --teacher gelu.safetensors
 train pruned.safetensors fewer.safetensors further.toml --teacher gelu.safetensors
 table 3,6,9
+curve 3,6,9

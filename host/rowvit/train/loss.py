@@ -66,7 +66,7 @@ def rows(hidden: Sequence[Tensor]) -> Tensor:
     The mean over neurons of the largest magnitude among an image's tokens: FFN2 pruning skips the row of
     a neuron that is zero in all of them.
     """
-    return torch.stack([h.float().abs().amax(dim=1).mean() for h in hidden]).mean()
+    return torch.stack([h.abs().amax(dim=1).float().mean() for h in hidden]).mean()
 
 
 def unfocused(scores: Sequence[Tensor], tokens: Sequence[Tensor], share: Tensor) -> Tensor:

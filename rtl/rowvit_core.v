@@ -275,7 +275,7 @@ module rowvit_core #(  // as in rowvit_top
   wire [AW-1:0]         dw_line;
   wire [LANES-1:0]      dw_be;
   wire                  dw_next;
-  wire [16*GROUPS-1:0]  dw_clear;
+  wire [64*GROUPS-1:0]  dw_clear;
   wire [AW*GROUPS-1:0]  iw_line;
   wire [LANES*GROUPS-1:0] iw_be;
   wire                  fire_any, wait_data, wait_drain, wait_steal;
@@ -290,7 +290,7 @@ module rowvit_core #(  // as in rowvit_top
   reg  [GROUPS-1:0]     dw_valid_q;
   reg  [AW-1:0]         dw_line_q;
   reg  [LANES-1:0]      dw_be_q;
-  reg  [16*GROUPS-1:0]  dw_clear_q;
+  reg  [64*GROUPS-1:0]  dw_clear_q;
   reg                   line_valid_q;
   reg  [7:0]            line_group_q;
   reg  [AW-1:0]         line_q;

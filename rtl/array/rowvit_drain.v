@@ -2,7 +2,7 @@
 // Drain: reads the shadow accumulators lane by lane (all rows and groups at once), requantises, and
 // writes each result in the order its consumer reads it: token memory rows, compressed hidden rows
 // and the FFN2 mask, K^T lanes, V lines, residual sums, softmax, logits.
-// Throughput ROWS*GROUPS results per cycle (V and gathered rows: GROUPS; logits: 1). Latency 11.
+// Throughput ROWS*GROUPS results per cycle (gathered rows: GROUPS; logits: 1). Latency 11.
 // Resources at 2 x 3, parts included: 6 DSP48E1, about 8.3k LUT (a third the shadow multiplexers), 4.8k FF,
 // 2.5 RAMB36.
 `default_nettype none
@@ -60,12 +60,12 @@ module rowvit_drain #(
     output wire [ROWS-1:0]              tw_valid_o,
     output wire [16*ROWS-1:0]           tw_addr_o,
     output wire [64*ROWS-1:0]           tw_data_o,
-    // weight memory, never refused: every lane pair of the line is ~ww_clear_o
+    // weight memory, never refused: every eight lanes of the line are ~ww_clear_o
     output wire                         ww_next_o,  // writes in the next cycle
     output reg  [GROUPS-1:0]            ww_valid_o,
     output reg  [AW-1:0]                ww_line_o,
     output reg  [LANES-1:0]             ww_be_o,
-    output reg  [16*GROUPS-1:0]         ww_clear_o,
+    output reg  [64*GROUPS-1:0]         ww_clear_o,
     // residual memory; read data two cycles after res_rd_o
     output reg                          res_rd_o,
     output reg  [15:0]                  res_raddr_o,
@@ -151,30 +151,38 @@ module rowvit_drain #(
   reg           captured_q;
   reg           run_q;
   reg  [LW-1:0] lane_q;
-  reg  [7:0]    sub_q;    // row (V, gathered rows) or group (logits) when these go one by one
+  reg  [7:0]    sub_q;    // row (gathered rows) or group (logits) when these go one by one
   reg  [7:0]    last_sub_q;
   reg           stream_q;
   wire          stream   = d_kind == DST_STREAM[3:0];
-  wire          by_row   = d_kind == DST_VALUE[3:0] || d_gather;
   wire          room;     // records: space for what is in the pipeline
   wire          step     = run_q && (!stream_q || room);
   wire          lane_end = lane_q == LANES[LW-1:0] - 1'b1;
   wire          sub_end  = sub_q == last_sub_q;
   wire          tile_end = step && lane_end && sub_end;
-  // A LOGITS record starts when no MARK record can come in between any more.
-  wire          hold     = stream && d_total != 16'd0 && (|delay_q || marking);
+  // A LOGITS record starts when no MARK record can come in between any more; K^T waits for V's last lines.
+  reg  [7:0]    values_q;  // a tile of V has ended
+  wire          hold     = (stream && d_total != 16'd0 && (|delay_q || marking))
+                           || (d_kind == DST_KEY[3:0] && |values_q);
   // Null tiles come faster than their events leave.
   wire [3:0]    ev_count;  // without that of the cycle before
   wire          ev_room = ev_count < TILE_QUEUE[3:0] - 4'd1;
   wire          begin_tile = d_valid && !d_null && !run_q && (captured_q || captured_i) && !hold && ev_room;
   wire          null_tile  = d_valid && d_null && !run_q && ev_room;
   assign d_pop = tile_end || null_tile;
+  reg  [7:0]    last_row;
+  integer       b;
+  always @* begin
+    last_row = 8'd0;
+    for (b = 1; b < ROWS; b = b + 1) if (d_rows[b]) last_row = b[7:0];
+  end
   // release_o comes a cycle later; CAPTURE - 1 cycles after the next tile's last scalar fires its
   // shadows are written. They are read a cycle after lane_q names the lane.
   wire          near_end = step && sub_end && lane_q == LANES[LW-1:0] - CAPTURE[LW-1:0] + 1'b1;
   always @(posedge clk_i) begin
     // A cycle after near_end; logits may wait for room to the last lane.
     release_o <= stream_q ? tile_end : near_end;
+    values_q <= {values_q[6:0], tile_end && d_kind == DST_VALUE[3:0]};
     if (captured_i) captured_q <= 1'b1;
     if (begin_tile) begin
       run_q      <= 1'b1;
@@ -183,7 +191,7 @@ module rowvit_drain #(
     if (!run_q) begin  // whether a tile begins or not, which is known late
       lane_q     <= {LW{1'b0}};
       sub_q      <= 8'd0;
-      last_sub_q <= stream ? d_groups - 8'd1 : by_row && d_rows[1] ? ROWS[7:0] - 8'd1 : 8'd0;
+      last_sub_q <= stream ? d_groups - 8'd1 : d_gather ? last_row : 8'd0;
       stream_q   <= stream;
     end else if (step) begin
       if (stream_q) begin
@@ -321,7 +329,7 @@ module rowvit_drain #(
       {dense10_q, last10_q} <= {d_dense, d_last};
       {dst10_q, mask10_q, count10_q, total10_q} <= {d_dst, d_mask, d_count, d_total};
       // S: token of lane 0; K and V: token of row 0
-      token10_q  <= d_kind == K_S ? d_token : {d_band[14:0], 1'b0};
+      token10_q  <= d_kind == K_S ? d_token : {d_band[15-BANK_W:0], {BANK_W{1'b0}}};
       {thr10_q, groups10_q, tag10_q, rows10_q} <= {d_mult[7:0], d_groups, d_tag, d_rows};
     end
     if (!rst_ni) {valid_q, valid10_q} <= 10'd0;
@@ -330,24 +338,27 @@ module rowvit_drain #(
   // ---------------------------------------------------------------- stages 6 to 10: residual memory
   // The sum before, read early enough to meet y10. The next read of a word that is written in stage 11
   // comes LANES cycles later.
-  reg            to_res6_q, gather6_q, bank6_q;
+  reg            to_res6_q, gather6_q;
+  reg [BANK_W-1:0] bank6_q;
   reg [15:0]     base6_q;
-  reg [9:7]      gathers_q, banks_q;
+  reg [9:7]      gathers_q;
+  reg [3*BANK_W-1:0] banks_q;  // of stages 9 to 7
   reg [16*N-1:0] old10_q;
   wire [LW-1:0]  lane5 = lanes_q[LW*4+:LW];
   wire [15:0]    lane6 = {{(16 - LW) {1'b0}}, lanes_q[LW*5+:LW]};
-  wire           row5 = subs_q[8*4];
+  wire [BANK_W-1:0] row5 = subs_q[8*4+:BANK_W];
+  wire [BANK_W-1:0] bank9 = banks_q[2*BANK_W+:BANK_W];
   always @(posedge clk_i) begin
     if (valid_q[5] && lane5 == {LW{1'b0}}) begin
       to_res6_q <= d_kind == DST_RESIDUAL[3:0];
       gather6_q <= d_gather;
-      bank6_q   <= row5 ? d_bank[BANK_W] : d_bank[0];
-      base6_q   <= !d_gather ? d_dst : row5 ? d_res_src[31:16] : d_res_src[15:0];
+      bank6_q   <= d_bank[BANK_W*row5+:BANK_W];
+      base6_q   <= d_gather ? d_res_src[16*row5+:16] : d_dst;
     end
     res_rd_o    <= valid_q[6] && to_res6_q;
     res_raddr_o <= base6_q + lane6;
     gathers_q   <= {gathers_q[8:7], gather6_q};
-    banks_q     <= {banks_q[8:7], bank6_q};
+    banks_q     <= {banks_q[2*BANK_W-1:0], bank6_q};
     if (!rst_ni) res_rd_o <= 1'b0;
   end
   generate
@@ -355,8 +366,7 @@ module rowvit_drain #(
       for (g = 0; g < GROUPS; g = g + 1) begin : g_old
         localparam I = r * GROUPS + g;
         always @(posedge clk_i)
-          old10_q[16*I+:16] <= !gathers_q[9] ? res_rdata_i[16*I+:16]
-                            : banks_q[9] ? res_rdata_i[16*(GROUPS+g)+:16] : res_rdata_i[16*g+:16];
+          old10_q[16*I+:16] <= gathers_q[9] ? res_rdata_i[16*(bank9*GROUPS+g)+:16] : res_rdata_i[16*I+:16];
       end
     end
   endgenerate
@@ -369,7 +379,7 @@ module rowvit_drain #(
   wire to_res    = kind10_q == DST_RESIDUAL[3:0];
   wire to_stream = kind10_q == DST_STREAM[3:0];
   wire [15:0] lane10 = {{(16 - LW) {1'b0}}, lane10_q};
-  wire        row_sel = sub10_q[0];
+  wire [BANK_W-1:0] row_sel = sub10_q[BANK_W-1:0];
 
   reg [N-1:0] active10;
   integer a;
@@ -377,12 +387,12 @@ module rowvit_drain #(
 
   // ---------------------------------------------------------------- stage 11: results
   reg            valid11_q, final11_q, dense11_q, sparse11_q, key11_q, value11_q, stream11_q;
-  reg            row11_q, mask_end11_q;
+  reg            mask_end11_q;
   reg [N-1:0]    active11_q;
   reg [15:0]     dst11_q, mask11_q;
   reg [7:0]      groups11_q;
-  reg [LW-1:0]   lane11_q, shift11_q;
-  reg [1:0]      rows11_q;
+  reg [LW-1:0]   lane11_q, key_lane11_q;
+  reg [ROWS-1:0] rows11_q;
   reg [AW-1:0]   line11_q;
   reg [16*GROUPS-1:0] logit11_q;
   reg [8*N-1:0]  b11_q;    // int8, or uint8 after ReLU
@@ -410,7 +420,6 @@ module rowvit_drain #(
     key11_q      <= to_key;
     value11_q    <= to_value;
     stream11_q   <= to_stream;
-    row11_q      <= row_sel;
     mask_end11_q <= mask_end10_q;
     mask11_q     <= mask10_q;
     groups11_q   <= groups10_q;
@@ -428,11 +437,11 @@ module rowvit_drain #(
     s_last_o  <= s_last10_q && final10_q;
     for (j = 0; j < N; j = j + 1) s_data_o[12*j+:12] <= sat12(y10[16*j+:16]);
 
-    // K^T: both rows into neighbouring lanes of line c; V: one row's lane of line token
-    rows11_q  <= to_key ? {rows10_q[ROWS-1], rows10_q[0]} : 2'b01;
-    shift11_q <= to_key ? token10_q[LW-1:0] : lane10_q;
-    line11_q  <= to_key ? dst10_q[AW-1:0] + {token10_q[AW-1:LW], {LW{1'b0}}} + lane10[AW-1:0]
-                        : dst10_q[AW-1:0] + token10_q[AW-1:0] + {{(AW - 1) {1'b0}}, row_sel};
+    // K^T: all rows into neighbouring lanes of line c; V: row 0's line
+    rows11_q     <= rows10_q;
+    key_lane11_q <= token10_q[LW-1:0];
+    line11_q     <= dst10_q[AW-1:0] + (to_key ? {token10_q[AW-1:LW], {LW{1'b0}}} + lane10[AW-1:0]
+                                              : token10_q[AW-1:0]);
     if (!rst_ni) begin
       valid11_q <= 1'b0;
       s_valid_o <= 1'b0;
@@ -459,27 +468,57 @@ module rowvit_drain #(
   end
 
   // ---------------------------------------------------------------- stage 12: weight lines
+  // K^T: a lane of all rows. V: a word of eight lanes is complete for all rows at once; they go to their
+  // lines one after the other, which takes no longer than the next word.
+  wire [64*N-1:0] word12;
+  wire            word_end = valid11_q && value11_q && (&lane11_q[2:0]);
+  reg             word_q;       // a row's word goes
+  reg [ROWS-1:0]  word_rows_q;  // the rows that are left, of which the first has this turn
+  reg [BANK_W-1:0] word_row_q;
+  reg [AW-1:0]    word_line_q;
+  reg [LW-4:0]    word_lane_q;
+  reg [7:0]       word_groups_q;
+  wire            word_last = word_rows_q == {{(ROWS - 1) {1'b0}}, 1'b1};
+  wire            key11 = valid11_q && key11_q;
   // The odd lane of a pair is less by one where the even lane is negative (rowvit_mac_pair.v).
-  reg [GROUPS-1:0]    below_q;  // V: the lane before this one is negative
-  reg [16*GROUPS-1:0] pair11;
-  integer p;
+  reg [64*GROUPS-1:0] lanes12;
+  reg [7:0]           even12, odd12;
+  integer p, q;
   always @*
-    for (p = 0; p < GROUPS; p = p + 1) begin
-      // V: the byte of either lane, as one of them is written
-      pair11[16*p+:8] = row11_q ? b11_q[8*(GROUPS+p)+:8] : b11_q[8*p+:8];
-      pair11[16*p+8+:8] = (key11_q ? b11_q[8*(GROUPS+p)+:8] : pair11[16*p+:8])
-                        - {7'd0, key11_q ? b11_q[8*p+7] : below_q[p]};
-    end
-  assign ww_next_o = valid11_q && (key11_q || value11_q);
+    for (p = 0; p < GROUPS; p = p + 1)
+      for (q = 0; q < 8; q = q + 2) begin
+        even12 = word_q ? word12[64*(word_row_q*GROUPS+p)+8*q+:8] : b11_q[8*(q%ROWS*GROUPS+p)+:8];
+        odd12  = word_q ? word12[64*(word_row_q*GROUPS+p)+8*q+8+:8] : b11_q[8*((q+1)%ROWS*GROUPS+p)+:8];
+        lanes12[64*p+8*q+:8]   = even12;
+        lanes12[64*p+8*q+8+:8] = odd12 - {7'd0, even12[7]};
+      end
+  wire [7:0] ww_groups = word_q ? word_groups_q : groups11_q;
+  assign ww_next_o = key11 || word_q;
   always @(posedge clk_i) begin
-    for (j = 0; j < GROUPS; j = j + 1) begin
-      below_q[j]    <= pair11[16*j+7];
-      ww_valid_o[j] <= ww_next_o && j < groups11_q;
-      ww_clear_o[16*j+:16] <= ww_next_o ? ~pair11[16*j+:16] : 16'd0;
+    if (word_end) begin
+      word_rows_q   <= rows11_q;
+      word_row_q    <= {BANK_W{1'b0}};
+      word_line_q   <= line11_q;
+      word_lane_q   <= lane11_q[LW-1:3];
+      word_groups_q <= groups11_q;
+    end else begin
+      word_rows_q <= word_rows_q >> 1;
+      word_row_q  <= word_row_q + 1'b1;
+      word_line_q <= word_line_q + 1'b1;
     end
-    ww_be_o   <= {{(LANES - 2) {1'b0}}, rows11_q} << shift11_q;
-    ww_line_o <= line11_q;
-    if (!rst_ni) ww_valid_o <= {GROUPS{1'b0}};
+    if (word_end) word_q <= 1'b1;
+    else if (word_last) word_q <= 1'b0;
+    for (j = 0; j < GROUPS; j = j + 1) begin
+      ww_valid_o[j] <= ww_next_o && j < ww_groups;
+      ww_clear_o[64*j+:64] <= ww_next_o ? ~lanes12[64*j+:64] : 64'd0;
+    end
+    ww_be_o   <= word_q ? {{(LANES - 8) {1'b0}}, 8'hff} << {word_lane_q, 3'd0}
+                        : {{(LANES - ROWS) {1'b0}}, rows11_q} << key_lane11_q;
+    ww_line_o <= word_q ? word_line_q : line11_q;
+    if (!rst_ni) begin
+      word_q <= 1'b0;
+      ww_valid_o <= {GROUPS{1'b0}};
+    end
   end
 
   // ---------------------------------------------------------------- token memory words, FFN2 mask
@@ -491,7 +530,7 @@ module rowvit_drain #(
       .clk_i(clk_i), .rst_ni(rst_ni),
       .valid_i(valid11_q), .dense_i(dense11_q), .sparse_i(sparse11_q), .active_i(active11_q),
       .lane_i(lane11_q), .base_i(dst11_q), .data_i(b11_q),
-      .seg_valid_o(seg_valid), .seg_map_o(seg_map),
+      .word_o(word12), .seg_valid_o(seg_valid), .seg_map_o(seg_map),
       .tw_valid_o(tw_valid_o), .tw_addr_o(tw_addr_o), .tw_data_o(tw_data_o)
   );
 

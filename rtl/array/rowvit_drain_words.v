@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Drain to the token memory: packs the int8 results of a lane per cycle, one of every row and group,
+// Drain to the token memory (V: to the weight memory): packs the int8 results of a lane per cycle, one of every row and group,
 // into words of eight, or into compressed segments. One word per cycle and bank: assembled words come
 // GROUPS at a time every 8 cycles and go first, segments' words fill the gaps.
 // Throughput ROWS*GROUPS results per cycle. Latency 2 from a word's last result, if it goes first.
@@ -20,6 +20,8 @@ module rowvit_drain_words #(
     input  wire [$clog2(LANES)-1:0]     lane_i,
     input  wire [15:0]                  base_i,    // token memory word of group 0, lane 0
     input  wire [8*ROWS*GROUPS-1:0]     data_i,
+    // the last word of every row and group, until the next one ends
+    output wire [64*ROWS*GROUPS-1:0]    word_o,
     // a segment has ended, with its bitmap
     output wire [ROWS*GROUPS-1:0]       seg_valid_o,
     output wire [LANES*ROWS*GROUPS-1:0] seg_map_o,
@@ -40,6 +42,7 @@ module rowvit_drain_words #(
   wire [N-1:0]    aw_ready;
   reg  [16*N-1:0] aw_addr_q;
   reg  [64*N-1:0] aw_data_q;
+  assign word_o = aw_data_q;
   generate
     for (r = 0; r < ROWS; r = r + 1) begin : g_word_row
       for (g = 0; g < GROUPS; g = g + 1) begin : g_word
@@ -50,8 +53,8 @@ module rowvit_drain_words #(
         always @(posedge clk_i) begin
           bytes_q <= {data_i[8*I+:8], bytes_q[55:8]};
           if (aw_ready[I]) aw_valid_q[I] <= 1'b0;
-          if (valid_i && dense_i && active_i[I] && (&lane_i[2:0])) begin
-            aw_valid_q[I] <= 1'b1;
+          if (valid_i && (&lane_i[2:0])) begin
+            if (dense_i && active_i[I]) aw_valid_q[I] <= 1'b1;
             aw_data_q[64*I+:64] <= {data_i[8*I+:8], bytes_q};
             aw_addr_q[16*I+:16] <= base_i + WORD0[15:0] + {{(19 - LW) {1'b0}}, lane_i[LW-1:3]};
           end

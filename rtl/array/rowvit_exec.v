@@ -120,26 +120,30 @@ module rowvit_exec #(
   // Of the cycle before, in which the dependencies were seen to be met; so was what they made.
   reg  [15:0] rows_q;
   reg  [16:0] limit_q;
-  wire [15:0] bands_now = (rows_q + 16'd1) >> 1;
+  wire [15:0] bands_now = (rows_q + ROWS[15:0] - 16'd1) >> BANK_W;
   wire        start = state_q == X_IDLE && instr_valid_i && dep_q;
   assign set_live_o = start && !attn && flags[FLAG_SET_LIVE] && !nothing;
   assign set_live_rows_o = set_rows;
   assign attn_start_o = start && attn;
   assign busy_o = state_q != X_IDLE;
 
-  // Gathered rows: the addresses of both source rows, through one multiplier.
-  reg  [2:0]             g_step_q;
+  // Gathered rows: the addresses of the source rows, through one multiplier.
+  localparam GW = BANK_W + 2;
+  localparam G_LAST = 2 * ROWS + 3, TWO = 2 % ROWS;
+  reg  [GW-1:0]          g_step_q;
   reg  [16*ROWS-1:0]     g_addr_q, g_res_q;
   reg  [BANK_W*ROWS-1:0] g_bank_q;
   reg  [9:0]             g_half_q;
   reg  [11:0]            g_factor_q;
   reg  [15:0]            product_q;
-  assign src_addr_o = {band_q[14:0], 1'b1, band_q[14:0], 1'b0};
+  // the row whose product begins, and that whose product is used; out of step, any
+  wire [BANK_W-1:0]      g_row = g_step_q[1+:BANK_W] - 1'b1;
+  wire [BANK_W-1:0]      g_use = g_step_q[1+:BANK_W] - TWO[BANK_W-1:0];
 
   // ---------------------------------------------------------------- the tile announced
   // About the band of a cycle ago: a tile of another band comes two cycles after the one before it.
-  reg         row1_q, pv_row1_q, last_pv_q, pv_go_q;
-  wire row1_exists = is_pv ? pv_row1_q : row1_q;
+  reg  [ROWS-1:0] exist_q, pv_exist_q;
+  reg         last_pv_q, pv_go_q;
   wire s_go    = is_s && (token_q != 16'd0 || dep_q);
   wire pv_go   = is_pv && pv_go_q;
   wire mm_go   = is_tile && dep_q;
@@ -159,11 +163,10 @@ module rowvit_exec #(
   assign tile_s_o        = is_s;
   assign tile_wbase_o    = is_s ? wline_q : is_pv ? v_base : wbase;
   assign tile_groups_o   = groups_q;
-  assign tile_rows_o     = {row1_exists, 1'b1};
+  assign tile_rows_o     = is_pv ? pv_exist_q : exist_q;
   assign tile_count_o    = is_pv ? token_tiles[10:0] : count[10:0];
   assign tile_gather_o   = gather;
   assign tile_res_src_o  = g_res_q;
-  assign tile_bank_o     = gather ? g_bank_q : {1'b1, 1'b0};
   assign tile_dst_o      = dst_q;
   assign tile_s_first_o  = token_q == 16'd0;
   assign tile_s_last_o   = token_q >> LW == s_end_q;
@@ -173,6 +176,13 @@ module rowvit_exec #(
   genvar r, g;
   generate
     for (r = 0; r < ROWS; r = r + 1) begin : g_row_addr
+      localparam [BANK_W-1:0] ROW = r;
+      assign src_addr_o[16*r+:16] = {band_q[15-BANK_W:0], ROW};
+      assign tile_bank_o[BANK_W*r+:BANK_W] = gather ? g_bank_q[BANK_W*r+:BANK_W] : ROW;
+      always @(posedge clk_i) begin
+        exist_q[r]    <= r == 0 || {band_q[15-BANK_W:0], ROW} < rows_o;
+        pv_exist_q[r] <= r == 0 || {pv_band_q[15-BANK_W:0], ROW} < rows_o;
+      end
       for (g = 0; g < GROUPS; g = g + 1) begin : g_addr
         localparam HEAD = g * LANES / 8;
         assign tile_addr_o[16*(r*GROUPS+g)+:16] =
@@ -183,9 +193,10 @@ module rowvit_exec #(
   endgenerate
 
   assign instr_ready_o = push && tile_op_last_o;
+  integer i;
 
   always @(posedge clk_i) begin
-    g_half_q   <= g_step_q[2] ? src_data_i[26:17] : src_data_i[10:1];
+    g_half_q   <= src_data_i[16*g_row+BANK_W+:10];
     g_factor_q <= g_step_q[0] ? dst_step[11:0] : src_step[11:0];
     product_q  <= g_half_q * g_factor_q;
     dep_q     <= instr_valid_i && dep_ok && !push;
@@ -194,8 +205,6 @@ module rowvit_exec #(
     groups_q  <= groups;
     last_mm_q <= band_q + 16'd1 >= end_q;
     last_pv_q <= pv_band_q + 16'd1 == bands_q;
-    row1_q    <= {band_q[14:0], 1'b1} < rows_o;
-    pv_row1_q <= {pv_band_q[14:0], 1'b1} < rows_o;
     pv_go_q   <= softmax_bands_i > pv_band_q && !push;
     s_end_q   <= (rows_o - 16'd1) >> LW;
     case (state_q)
@@ -210,7 +219,7 @@ module rowvit_exec #(
         mask_left_q <= mask_bands;
         setup_q     <= 8'd0;
         p_odd_q     <= 16'd0;
-        g_step_q    <= 3'd0;
+        g_step_q    <= {GW{1'b0}};
         if (start) begin
           rows_o  <= rows_q;
           bands_q <= bands_now;
@@ -226,21 +235,17 @@ module rowvit_exec #(
         dst_q  <= dst_q + dst_step;
       end else state_q <= gather ? X_GATHER : X_TILE;
       X_GATHER: begin
-        // The table answers in step 1. Steps 2 to 5 take row 0 and the source and residual strides,
-        // then row 1; each product is there two steps later.
-        g_step_q <= g_step_q + 3'd1;
-        case (g_step_q)
-          3'd4: g_addr_q[15:0] <= src_base + product_q;
-          3'd5: g_res_q[15:0] <= res_base + product_q;
-          3'd6: g_addr_q[31:16] <= src_base + product_q;
-          3'd7: begin
-            g_res_q[31:16] <= res_base + product_q;
-            g_bank_q       <= {src_data_i[16], src_data_i[0]};
-            g_step_q       <= 3'd0;
-            state_q        <= X_TILE;
-          end
-          default: ;
-        endcase
+        // The table answers in step 1. Steps 2 and 3 take row 0 and the source and residual strides, the
+        // next two row 1, and so on; each product is there two steps later. (What is written before that
+        // is written again.)
+        g_step_q <= g_step_q + 1'b1;
+        if (g_step_q[0]) g_res_q[16*g_use+:16] <= res_base + product_q;
+        else g_addr_q[16*g_use+:16] <= src_base + product_q;
+        for (i = 0; i < ROWS; i = i + 1) g_bank_q[BANK_W*i+:BANK_W] <= src_data_i[16*i+:BANK_W];
+        if (g_step_q == G_LAST[GW-1:0]) begin
+          g_step_q <= {GW{1'b0}};
+          state_q  <= X_TILE;
+        end
       end
       X_TILE:
       if (push) begin

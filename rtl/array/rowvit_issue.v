@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Issue stage of the array: pairs scalars from the fetchers with weight lines and fires the
-// clusters. Dense tiles run both rows in lock step on one read port; in sparse tiles each row
-// (and, in attention, each group) walks its own list on its own port. A tile ends when all of its
-// clusters have fired their last scalar; the next one follows without a gap.
+// clusters. Dense tiles run all rows in lock step on one read port; in sparse tiles each row (and, in
+// attention, each group) walks its own list on its own port, or the rows of a port walk the union of
+// theirs. A tile ends when all of its clusters have fired their last scalar; the next one follows
+// without a gap.
 // Throughput 1 scalar per cluster and cycle. Latency from fire to cluster input 3.
 // Resources at 2 x 3, without clusters and memories: about 550 LUT, 4.9k FF.
 `default_nettype none
@@ -38,7 +39,7 @@ module rowvit_issue #(
     input  wire [AW*GROUPS-1:0]          wr_line_i,
     input  wire [LANES*GROUPS-1:0]       wr_be_i,
     input  wire [8*LANES-1:0]            wr_data_i,
-    input  wire [16*GROUPS-1:0]          wr_clear_i,     // same for all lane pairs
+    input  wire [64*GROUPS-1:0]          wr_clear_i,     // same for every eight lanes
     // drain
     output reg                           captured_o,     // all shadows of a tile are complete
     input  wire                          release_i,      // the shadows may be overwritten soon
@@ -59,8 +60,8 @@ module rowvit_issue #(
   localparam CAPTURED = CAPTURE - 2;
 
   generate
-    if (ROWS != 2) begin : g_bad_rows
-      illegal_parameter_issue_rows_must_be_2 u_bad ();
+    if (ROWS != 2 && ROWS != 4 && ROWS != 8) begin : g_bad_rows
+      illegal_parameter_issue_rows_must_be_2_4_or_8 u_bad ();
     end
   endgenerate
 
@@ -113,26 +114,44 @@ module rowvit_issue #(
   wire         shadow_ok = !inflight_q || release_i;
 
   // In lock step the rows of a group fire together. Shared scalars go to all groups of a row at once.
-  wire [N-1:0] ok, steal, fire_own, fire, last;
+  // Otherwise even rows have one port and odd rows the other; those that share one walk the union of their
+  // non-zeros, lowest first, and fire together where they agree.
+  wire [N-1:0] ok, late, steal, fire_own, fire, last;
+  wire [GROUPS-1:0] rows_ok;  // all rows of a group can fire
   wire [9*N-1:0]  x;
   wire [11*N-1:0] idx;
-  genvar r, g;
+  genvar r, g, o;
   generate
     for (r = 0; r < ROWS; r = r + 1) begin : g_row
       for (g = 0; g < GROUPS; g = g + 1) begin : g_group
         localparam I = r * GROUPS + g;
         localparam I0 = r * GROUPS;
-        localparam OTHER = (1 - r) * GROUPS + g;
         // the groups whose ports a scalar of this fetcher needs: its own, or all of the row
         wire [GROUPS-1:0] ports = shared_q ? needed_q[I0+:GROUPS] : {{(GROUPS - 1) {1'b0}}, 1'b1} << g;
-        assign steal[I]  = r != 0 && !lockstep && |(wr_valid_i & ports);
+        assign steal[I]  = r % 2 != 0 && !lockstep && |(wr_valid_i & ports);
+        wire [ROWS-1:0] lower;  // rows of the same port that have a lower scalar
+        for (o = 0; o < ROWS; o = o + 1) begin : g_before
+          localparam O = o * GROUPS + g;
+          assign lower[o] = o != r && o % 2 == r % 2 && own_q[O] && x_valid_i[O] && !done_q[O]
+                             && x_idx_i[11*O+:11] < x_idx_i[11*I+:11];
+        end
+        assign late[I] = |lower;
         assign ok[I]     = x_valid_i[I] && !done_q[I] && (!x_last_i[I] || shadow_ok);
-        assign fire_own[I] = own_q[I] && ok[I] && !steal[I] && (!lockstep || !own_q[OTHER] || ok[OTHER]);
+        assign fire_own[I] = own_q[I] && ok[I] && (lockstep ? rows_ok[g] : !steal[I] && !late[I]);
         assign fire[I]   = shared_q ? needed_q[I] && fire_own[I0] : fire_own[I];
         assign last[I]   = shared_q ? x_last_i[I0] : x_last_i[I];
         assign x[9*I+:9] = shared_q ? x_data_i[9*I0+:9] : x_data_i[9*I+:9];
         assign idx[11*I+:11] = shared_q ? x_idx_i[11*I0+:11] : x_idx_i[11*I+:11];
       end
+    end
+  endgenerate
+  generate
+    for (g = 0; g < GROUPS; g = g + 1) begin : g_together
+      wire [ROWS-1:0] each;
+      for (r = 0; r < ROWS; r = r + 1) begin : g_each
+        assign each[r] = !own_q[r*GROUPS+g] || ok[r*GROUPS+g];
+      end
+      assign rows_ok[g] = &each;
     end
   endgenerate
   assign x_ready_o = fire_own;
@@ -181,22 +200,23 @@ module rowvit_issue #(
   wire [N-1:0] open = own_q & ~done_q;
   reg  [N-1:0] nonzero_s2;
   reg          pv_s1, pv_s2;
-  reg  [3:0]   fires, nonzeros, row_nonzeros;  // N is at most 12
+  reg  [5:0]   fires, nonzeros;  // N is at most 48
+  reg  [3:0]   row_nonzeros;
   always @* begin
-    fires        = 4'd0;
-    nonzeros     = 4'd0;
+    fires        = 6'd0;
+    nonzeros     = 6'd0;
     row_nonzeros = 4'd0;
     for (c = 0; c < N; c = c + 1) begin
-      fires    = fires + {3'd0, fire_s2[c]};
-      nonzeros = nonzeros + {3'd0, nonzero_s2[c]};
+      fires    = fires + {5'd0, fire_s2[c]};
+      nonzeros = nonzeros + {5'd0, nonzero_s2[c]};
       if (c % GROUPS == 0) row_nonzeros = row_nonzeros + {3'd0, nonzero_s2[c]};
     end
   end
   always @(posedge clk_i) begin
     {pv_s2, pv_s1} <= {pv_s1, pv_q};
     for (c = 0; c < N; c = c + 1) nonzero_s2[c] <= fire_s1[c] && !lockstep_s1 && x_s1[9*c+:9] != 9'd0;
-    fires_o         <= {4'd0, fires};
-    pv_nonzeros_o   <= pv_s2 ? {4'd0, nonzeros} : 8'd0;
+    fires_o         <= {2'd0, fires};
+    pv_nonzeros_o   <= pv_s2 ? {2'd0, nonzeros} : 8'd0;
     ffn2_nonzeros_o <= pv_s2 ? 4'd0 : row_nonzeros;
     fire_any_o   <= |fire_s2;
     wait_data_o  <= ~|fire_own && |(open & ~x_valid_i);
@@ -211,8 +231,19 @@ module rowvit_issue #(
 
   generate
     for (g = 0; g < GROUPS; g = g + 1) begin : g_mem
-      wire [10:0] idx0 = idx[11*g+:11];
-      wire [10:0] idx1 = idx[11*(GROUPS+g)+:11];
+      // Of the rows that share a port, those that fire name the same line. In lock step row 0 serves all.
+      reg  [10:0] idx0, idx1;
+      reg         read0, read1;
+      integer     m;
+      always @* begin
+        {idx0, idx1, read0, read1} = 24'd0;
+        for (m = 0; m < ROWS; m = m + 2) begin
+          idx0  = idx0 | (idx[11*(m*GROUPS+g)+:11] & {11{fire[m*GROUPS+g] || ROWS == 2}});
+          idx1  = idx1 | (idx[11*((m+1)*GROUPS+g)+:11] & {11{fire[(m+1)*GROUPS+g] || ROWS == 2}});
+          read0 = read0 || fire_s1[m*GROUPS+g];
+          read1 = read1 || fire[(m+1)*GROUPS+g];
+        end
+      end
       wire [15:0] line0 = wbase_q + {5'd0, idx0};
       wire [15:0] line1 = wbase_q + {5'd0, idx1};
       reg  [AW-1:0]      a_addr_q, b_addr_q;
@@ -223,14 +254,13 @@ module rowvit_issue #(
       reg  [8*LANES-1:0] a_q, b_q;
       integer i;
       always @(posedge clk_i) begin
-        // In lock step the row that exists serves both.
         a_addr_q <= line0[AW-1:0];
         b_addr_q <= wr_valid_i[g] ? wr_line_i[AW*g+:AW] : line1[AW-1:0];
-        b_en_q   <= wr_valid_i[g] || (!lockstep && fire[GROUPS+g]);
+        b_en_q   <= wr_valid_i[g] || (!lockstep && read1);
         b_we_q   <= wr_be_i[LANES*g+:LANES] & {LANES{wr_valid_i[g]}};
         // a reset of the register, not logic before it
         for (i = 0; i < 8 * LANES; i = i + 1)
-          if (wr_clear_i[16*g+i%16]) b_data_q[i] <= 1'b0;
+          if (wr_clear_i[64*g+i%64]) b_data_q[i] <= 1'b0;
           else b_data_q[i] <= wr_data_i[i];
         a_q <= a_data;
         b_q <= b_data;
@@ -241,7 +271,7 @@ module rowvit_issue #(
           .AW   (AW)
       ) u_mem (
           .clk_i(clk_i),
-          .a_en_i(fire_s1[g]), .a_addr_i(a_addr_q), .a_data_o(a_data),
+          .a_en_i(read0), .a_addr_i(a_addr_q), .a_data_o(a_data),
           .b_en_i(b_en_q), .b_we_i(b_we_q), .b_addr_i(b_addr_q), .b_data_i(b_data_q),
           .b_data_o(b_data)
       );
@@ -257,8 +287,8 @@ module rowvit_issue #(
             .last_i (last_s3[I]),
             .x_i    (x_s3[9*I+:9]),
             .a_i    (a_q),
-            .b_i    (r == 0 ? {8 * LANES{1'b0}} : b_q),
-            .use_b_i(r != 0 && !lockstep_s3),
+            .b_i    (r % 2 == 0 ? {8 * LANES{1'b0}} : b_q),
+            .use_b_i(r % 2 != 0 && !lockstep_s3),
             .shadow_o(shadow_o[26*LANES*I+:26*LANES])
         );
       end

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Weight lines of one group. Port A reads. Port B reads for the second row of a band when the rows
+// Weight lines of one group. Port A reads. Port B reads for the odd rows of a band when the rows
 // walk different lists, and takes byte-masked writes (loads, K^T and V) in all other cycles.
 // Throughput 1 read and 1 read or write per cycle, latency 1.
 // Resources: true dual port, LANES/4 RAMB36 per 1024 lines.

@@ -26,11 +26,8 @@ def test_the_hash_depends_on_structure_only() -> None:
     assert 0 <= tiny.hash < 1 << 32
     assert dataclasses.replace(tiny, name="other", clock_mhz=7.0, board="x").hash == tiny.hash
     for field, value in tiny.structure().items():
-        if field != "rows":
-            changed = (
-                value + 1 if field in ("groups", "max_tokens", "norm_slots", "weight_depth") else 2 * value
-            )
-            assert dataclasses.replace(tiny, **{field: changed}).hash != tiny.hash
+        changed = value + 1 if field in ("groups", "max_tokens", "norm_slots", "weight_depth") else 2 * value
+        assert dataclasses.replace(tiny, **{field: changed}).hash != tiny.hash
 
 
 def test_hashes_are_stable() -> None:
@@ -51,7 +48,7 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("rows = 2 ", "rows = 0 ", "'tiny': rows = 0, but the array computes rows in pairs; use 2"),
+        ("rows = 2 ", "rows = 0 ", "'tiny': rows = 0, but row numbers are binary, .*; use 2, 4 or 8"),
         ("rows = 2 ", "rows = 'two' ", "rows = 'two' is not of type int"),
         ("rows = 2 ", "", "lacks rows"),
         ("rows = 2 ", "rows = 2\ncolumns = 3 ", "columns"),
@@ -97,6 +94,8 @@ CORNERS = [
     (HIGHEST, {name: value + 1 for name, value in HIGHEST.items()} | {"lanes": 128, "max_dim": 1088}),
     (LOWEST | {"groups": 4, "residual_depth": 2048}, {"groups": 5, "residual_depth": 2049, "lanes": 24}),
     (LOWEST | {"groups": 4, "lanes": 32, "weight_depth": 33, "max_tokens": 32, "max_dim": 32}, {"groups": 5}),
+    (LOWEST | {"rows": 4}, {"rows": 5}),
+    (LOWEST | {"rows": 8, "groups": 3}, {"rows": 16}),
     (LOWEST | {"max_dim": 1024, "norm_slots": 64}, {"norm_slots": 65, "max_dim": 1032}),
     (LOWEST | {"param_slots": 4, "mask_depth": 4}, {"param_slots": 3, "mask_depth": 3, "token_depth": 3}),
 ]

@@ -7,6 +7,7 @@ Every network runs the whole way: package, compiler, blob, PYNQ driver, AXI DMA,
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,11 +23,25 @@ from rowvit.quant.synthetic import preset_package, random_package
 from rowvit.targets.target import MODELS
 
 #: Hypothesis examples; the long run sets ROWVIT_NETWORKS=200 and more
-NETWORKS = int(os.environ.get("ROWVIT_NETWORKS", "25"))
+NETWORKS = int(os.environ.get("ROWVIT_NETWORKS", "32"))
+
+
+#: `tiny`, and arrays like it with more rows: (rows, groups); rows that share a port, and several groups
+SHAPES = [(2, 1), (2, 1), (4, 1), (8, 2)]
 
 
 @st.composite
-def packages(draw):
+def cases(draw):
+    """A random network, and a configuration for it."""
+    rows, groups = draw(st.sampled_from(SHAPES))
+    tiny = load("tiny")
+    if (rows, groups) != (tiny.rows, tiny.groups):
+        tiny = replace(tiny, name=f"tiny-{rows}x{groups}", rows=rows, groups=groups)
+    return draw(packages(rows)), tiny
+
+
+@st.composite
+def packages(draw, rows):
     """Random networks for `tiny`: odd and even token counts, all FFN2 rules, extreme values."""
     heads = draw(st.integers(1, 4))
     depth = draw(st.integers(1, 3))
@@ -53,7 +68,7 @@ def packages(draw):
         classes=draw(st.integers(1, 40)),
         pruning=pruning,
         ffn2_rule=draw(st.sampled_from(["none", "image", "tile"])),
-        tile_rows=2 * draw(st.integers(1, 8)),
+        tile_rows=rows * draw(st.integers(1, 8)),
         ffn_chunk=chunk,
         thr=draw(st.sampled_from([1, 1, 2, 30, 255])),
         extreme=draw(st.booleans()),
@@ -61,12 +76,13 @@ def packages(draw):
 
 
 def assert_equal(package, config, images, checkpoints=True, batch=1, **options):
-    """Run ``images`` on `sim` and on `golden`; everything must be equal. Returns the `sim` results."""
+    """Run ``images`` on `sim` and on `golden`; everything must be equal. Returns the results of both."""
+    config = load(config) if isinstance(config, str) else config
     with rowvit.open("golden", config=config, checkpoints=checkpoints) as golden:
         golden.load(package)
         expected = golden(images)
     with rowvit.open("sim", config=config, **options) as sim:
-        sim.load(compile(package, load(config), checkpoints=checkpoints))
+        sim.load(compile(package, config, checkpoints=checkpoints))
         results = sim(images, batch=batch)
     assert len(results) == len(expected) == len(images)
     for result, want in zip(results, expected, strict=True):
@@ -89,14 +105,15 @@ def random_images(package, count, seed):
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(packages(), st.integers(1, 3), st.integers(0, 3), st.integers(0, 1000), st.booleans())
-def test_random_networks(package, batch, stalls, seed, checkpoints):
+@given(cases(), st.integers(1, 3), st.integers(0, 3), st.integers(0, 1000), st.booleans())
+def test_random_networks(case, batch, stalls, seed, checkpoints):
+    package, config = case
     try:
-        compile(package, load("tiny"))
+        compile(package, config)
     except RowvitError:
         return  # does not fit; the refusals have tests of their own
     images = random_images(package, batch, seed)
-    results, expected = assert_equal(package, "tiny", images, checkpoints, batch, stalls=stalls)
+    results, expected = assert_equal(package, config, images, checkpoints, batch, stalls=stalls)
     if batch == 1:
         (result,), (want,) = results, expected
         for name in ("macs_executed", "macs_dense", "w2_rows_fetched", "w2_rows_total"):

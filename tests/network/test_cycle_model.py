@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -24,13 +25,13 @@ def random_images(package, count, seed=1):
     return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
 
-def errors(package, config="pynq-z2", memory=None, batch=1):
+def errors(package, config="pynq-z2", memory=None, batch=1, **changes):
     """Relative errors of the total and of every layer of the last image.
 
     A layer's is relative to at least a thirtieth of an image: 3 % of that are 0.1 % of the image. The head of
     few classes is shorter, and where the last block ends in it is a matter of latencies.
     """
-    hardware = load(config)
+    hardware = replace(load(config), **changes)
     program, images = compile(package, hardware), random_images(package, batch)
     with rowvit.open("sim", config=hardware, memory=memory) as sim:
         sim.load(program)
@@ -57,9 +58,10 @@ def tiny_network(seed, **changes):
     ],
     ids=["dense", "pruned", "tile"],
 )
-def test_tiny(changes):
+@pytest.mark.parametrize("rows", [2, 4])
+def test_tiny(changes, rows):
     """Operations of a few cycles: the pipelines' lengths count as much as the work."""
-    total, _ = errors(tiny_network(3, **changes), "tiny")
+    total, _ = errors(tiny_network(3, **changes), "tiny", rows=rows)
     assert abs(total) < 0.06
 
 

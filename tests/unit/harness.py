@@ -104,8 +104,8 @@ def run(
 
 
 def parameter(name: str, default: Any = None) -> Any:
-    """Inside a coroutine: the value passed to :func:`run` as a parameter or in ``env``."""
-    return json.loads(os.environ["HARNESS"]).get(name, default)
+    """In the simulator: what was passed to :func:`run` as a parameter or in ``env``; else the default."""
+    return json.loads(os.environ.get("HARNESS", "{}")).get(name, default)
 
 
 async def start(dut: Any, **inputs: int) -> None:

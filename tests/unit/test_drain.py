@@ -13,7 +13,8 @@ from rowvit.hardware.isa import Dst, Flag, Record
 from rowvit.reference.layers import compress, relu, requant
 from rowvit.reference.primitives import sat8
 
-ROWS, GROUPS, LANES, SLOTS = 2, 2, 16, 4
+ROWS, GROUPS, LANES, SLOTS = harness.parameter("ROWS", 2), 2, 16, 4
+BANK_W = (ROWS - 1).bit_length()
 N, SEGW = ROWS * GROUPS, 1 + LANES // 8
 SCORES, OUTPUT = "S", "O"  # the two kinds of tiles of ATTN
 KINDS = [*Dst, SCORES, OUTPUT]
@@ -38,8 +39,9 @@ class Tile:
     def __init__(self, rng, number, kind, params):
         self.kind, self.number = kind, number
         self.groups = rng.randint(1, GROUPS)
-        self.rows = 1 if kind == Dst.STREAM else rng.choice([1, 3, 3])
-        self.band = rng.randrange(20)
+        count = 1 if kind == Dst.STREAM else rng.choice([1, ROWS, ROWS, rng.randint(1, ROWS)])
+        self.rows = (1 << count) - 1
+        self.band = rng.randrange(40 // ROWS)
         self.slot = rng.randrange(SLOTS)
         self.shift = rng.randint(14, 24)
         self.thr = rng.choice([1, 1, 30, 200])
@@ -93,8 +95,8 @@ class Tile:
             "tile_band_i": self.band,
             "tile_dst_i": self.dst,
             "tile_gather_i": int(self.gather),
-            "tile_res_src_i": self.src[1] << 16 | self.src[0],
-            "tile_bank_i": self.bank[1] << 1 | self.bank[0],
+            "tile_res_src_i": sum(address << 16 * r for r, address in enumerate(self.src)),
+            "tile_bank_i": sum(bank << BANK_W * r for r, bank in enumerate(self.bank)),
             "tile_s_first_i": 1,
             "tile_s_last_i": 1,
             "tile_token_i": self.token,
@@ -150,10 +152,10 @@ async def destinations(dut):
             announced = bool(dut.ww_next_o.value)
             for g in range(GROUPS):
                 if int(dut.ww_valid_o.value) >> g & 1:
-                    pair = ~int(dut.ww_clear_o.value) >> 16 * g
+                    word = ~int(dut.ww_clear_o.value) >> 64 * g
                     for lane in range(LANES):
                         if int(dut.ww_be_o.value) >> lane & 1:
-                            lines[g, int(dut.ww_line_o.value), lane] = pair >> 8 * (lane % 2) & 255
+                            lines[g, int(dut.ww_line_o.value), lane] = word >> 8 * (lane % 8) & 255
             for i in range(N):
                 if int(dut.res_we_o.value) >> i & 1:
                     sums[i, int(dut.res_waddr_o.value)] = int(dut.res_wdata_o.value) >> 16 * i & 0xFFFF
@@ -266,10 +268,11 @@ async def destinations(dut):
     assert not records
 
 
-@pytest.mark.parametrize("pauses", [0.0, 0.5])
-def test_drain(pauses):
+@pytest.mark.parametrize(("rows", "pauses"), [(2, 0.0), (2, 0.5), (4, 0.2), (8, 0.0)])
+def test_drain(rows, pauses):
     parameters = {
-        "ROWS": ROWS,
+        "ROWS": rows,
+        "BANK_W": (rows - 1).bit_length(),
         "GROUPS": GROUPS,
         "LANES": LANES,
         "AW": 12,

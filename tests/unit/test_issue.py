@@ -11,7 +11,7 @@ from cocotb.triggers import FallingEdge, ReadOnly
 import harness
 from rowvit.compiler.weights import pack_pairs
 
-ROWS, GROUPS, LANES, DEPTH = 2, 2, 8, 64
+ROWS, GROUPS, LANES, DEPTH = harness.parameter("ROWS", 2), 2, 8, 64
 N = ROWS * GROUPS
 USED = 48  # weight lines that tiles read; the others are written meanwhile
 
@@ -19,7 +19,7 @@ USED = 48  # weight lines that tiles read; the others are written meanwhile
 def make_tile(rng):
     """A random tile: its descriptor, the scalars of every fetcher and the lists they stand for."""
     sparse, shared = rng.random() < 0.5, rng.random() < 0.5
-    groups, rows = rng.randint(1, GROUPS), rng.choice([1, 3, 3])
+    groups, rows = rng.randint(1, GROUPS), (1 << rng.choice([1, ROWS, ROWS, rng.randint(1, ROWS)])) - 1
     wbase = rng.randrange(USED // 2)
     length = rng.randint(1, USED // 2)
     streams, used = [[] for _ in range(N)], {}
@@ -72,7 +72,7 @@ async def tiles(dut):
         for line in range(DEPTH):
             write(group, line)
             await FallingEdge(dut.clk_i)
-    # the drain's way: one pair of lanes of one line and group, the bits of a line of ones that are left
+    # the drain's way: a pair of lanes of one line and group, the bits of a line of ones that are left
     for group in range(GROUPS):
         for line in range(USED):
             lane = rng.randrange(0, LANES, 2)
@@ -81,7 +81,8 @@ async def tiles(dut):
             write(group, line)
             dut.wr_be_i.value = 3 << LANES * group + lane
             dut.wr_data_i.value = (1 << 8 * LANES) - 1
-            dut.wr_clear_i.value = (~int.from_bytes(pair, "little") & 0xFFFF) << 16 * group
+            clear = (~int.from_bytes(pair, "little") & 0xFFFF) << 8 * (lane % 8)
+            dut.wr_clear_i.value = clear << 64 * group
             await FallingEdge(dut.clk_i)
     dut.wr_clear_i.value = 0
     dut.wr_valid_i.value = 0
@@ -152,7 +153,10 @@ async def tiles(dut):
     assert ops == sum(case[0]["tile_op_last_i"] for case in cases)
 
 
-@pytest.mark.parametrize("stalls", harness.STALLS)
-def test_issue(stalls):
-    parameters = {"ROWS": ROWS, "GROUPS": GROUPS, "LANES": LANES, "WEIGHT_DEPTH": DEPTH, "AW": 6}
+@pytest.mark.parametrize(
+    ("rows", "stalls"),
+    [*((2, stalls) for stalls in harness.STALLS), (4, harness.STALLS[-1]), (8, (0.1, 0.0))],
+)
+def test_issue(rows, stalls):
+    parameters = {"ROWS": rows, "GROUPS": GROUPS, "LANES": LANES, "WEIGHT_DEPTH": DEPTH, "AW": 6}
     harness.run("rowvit_issue", parameters, env={"stalls": stalls}, testcase="tiles")

@@ -115,19 +115,16 @@ class Array:
         rows, k = self._rows(job, band), job.instruction.fields["k"]
         if Flag.SPARSE not in job.instruction.flags:
             return float(k), float(k) * rows
-        # a line that is loaded takes the second row's port for a cycle
+        # a line that is loaded takes the odd rows' ports for a cycle
         steal = 1.0 + self.machine.rate * 8 / self.config.lanes if self.machine.loading else 1.0
-        start = band * self.config.rows
-        pair = job.rows[start : start + rows]
-        return max(pair[0], 5 * k, pair[-1] * steal if rows > 1 else 0.0), pair.sum()
+        ports = job.ports[band]
+        return max(ports[0::2].max(), 5 * k, ports[1::2].max() * steal), job.work[band]
 
     def _words_per_lane(self, job: Job, band: int) -> int:
-        """Cycles that the drain takes for a lane: rows go one by one to V and where they are gathered."""
-        fields = job.instruction.fields
-        if fields["dst"] == Dst.STREAM:
-            return fields["groups"]
-        by_row = fields["dst"] == Dst.VALUE or Flag.GATHER in job.instruction.flags
-        return self._rows(job, band) if by_row else 1
+        """Cycles that the drain takes for a lane: gathered rows go one by one."""
+        if job.instruction.fields["dst"] == Dst.STREAM:
+            return job.instruction.fields["groups"]
+        return self._rows(job, band) if Flag.GATHER in job.instruction.flags else 1
 
     def _claim(self, job: Job, fires: float, lanes: int) -> None:
         """What the drain of the newest tile takes from others."""
@@ -140,7 +137,8 @@ class Array:
             machine.stores[LoadKind.RESIDUAL] = self._drain_free, (period - lanes) / period
         elif dst in (Dst.KEY, Dst.VALUE):
             # lines gather while the drain writes; between two bands' writes one is written per cycle
-            free = (period - lanes) * self.config.lanes / 8
+            taken = lanes if dst == Dst.KEY else lanes * self.config.rows / 8
+            free = (period - taken) * self.config.lanes / 8
             machine.stores[LoadKind.WEIGHT] = self._drain_free, min(1.0, free / period)
         elif dst == Dst.STREAM:
             machine.other_words += fields["count"] / 4
@@ -187,7 +185,6 @@ class Array:
     def _weigh(self, band: int, ready: float) -> float:
         """P V of a band."""
         config, job = self.config, self._job
-        pair = slice(band * config.rows, (band + 1) * config.rows)
-        fires = max(job.rows[pair].max(), 5.0 * -(-job.live // config.lanes))
-        self._account.macs += job.work[pair].sum() * config.lanes
+        fires = max(job.ports[band].max(), 5.0 * -(-job.live // config.lanes))
+        self._account.macs += job.work[band] * config.lanes
         return self._tile(fires, config.lanes, ready, Engine.EXEC)

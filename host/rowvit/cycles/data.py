@@ -17,15 +17,23 @@ if TYPE_CHECKING:
 
 @dataclass
 class LayerStatistics:
-    """What the data decide in one layer of one image; arrays are of integers."""
+    """What the data decide in one layer of one image."""
 
-    before: int  #: tokens alive in attention
-    after: int  #: tokens alive from the projection on
-    hidden: np.ndarray  #: [after, chunks] nonzero hidden activations
+    hidden: np.ndarray  #: bool [after, hidden]: the hidden activation is not zero
     #: [tiles, hidden] the first row of a row tile that uses a hidden neuron, hence a row of W2; ``after`` if
     #: none does. One tile unless the rule is "tile"
     first: np.ndarray
-    probabilities: np.ndarray  #: [heads, before] nonzero probabilities
+    probabilities: np.ndarray  #: bool [heads, before, before]: the probability is not zero
+
+    @property
+    def before(self) -> int:
+        """Tokens alive in attention."""
+        return self.probabilities.shape[1]
+
+    @property
+    def after(self) -> int:
+        """Tokens alive from the projection on."""
+        return len(self.hidden)
 
 
 Statistics = list[LayerStatistics]
@@ -33,8 +41,15 @@ Statistics = list[LayerStatistics]
 
 def measured(counts: Counts) -> Statistics:
     """Statistics of an image that the integer reference ran (`rowvit.reference.network.run`)."""
-    layers = zip(counts.hidden_rows, counts.w2_first, counts.pv_rows, strict=True)
-    return [LayerStatistics(p.shape[1], hidden.shape[0], hidden, first, p) for hidden, first, p in layers]
+    layers = zip(counts.hidden_bits, counts.w2_first, counts.pv_bits, strict=True)
+    return [
+        LayerStatistics(
+            np.unpackbits(hidden, axis=1, count=first.shape[1]).view(bool),
+            first,
+            np.unpackbits(p, axis=2, count=p.shape[1]).view(bool),
+        )
+        for hidden, first, p in layers
+    ]
 
 
 def assumed(
@@ -60,20 +75,20 @@ def assumed(
     meta = program.meta
     arch, rng = meta["architecture"], np.random.default_rng(0)
     keep = {step["layer"]: step["keep"] + 1 for step in meta["pruning"]}
-    starts = np.arange(0, arch["hidden"], meta["ffn_chunk"])
     layers, live = [], arch["tokens"]
     for layer in range(arch["depth"]):
         after = min(live, keep.get(layer, live))
         tiles = -(-after // meta["tile_rows"]) if meta["ffn2_rule"] == "tile" else 1
         used = rng.random((tiles, arch["hidden"])) < rows
-        columns = np.add.reduceat(used, starts, axis=1, dtype=int)[np.arange(after) * tiles // after]
-        nonzeros = rng.binomial(columns, min(1.0, hidden / max(rows, 1e-9)))
-        p = rng.binomial(live, probabilities, (arch["heads"], live))
         # rows use a neuron independently of each other
+        share, tile = min(1.0, hidden / max(rows, 1e-9)), np.arange(after) * tiles // after
+        nonzero = used[tile] & (rng.random((after, arch["hidden"])) < share)
         begin = np.arange(tiles)[:, None] * meta["tile_rows"]
-        waits = rng.geometric(np.clip(hidden / max(rows, 1e-9), 1e-9, 1), used.shape) - 1
+        waits = rng.geometric(np.clip(share, 1e-9, 1), used.shape) - 1
         first = np.where(used, np.minimum(begin + waits, after - 1), after)
-        layers.append(LayerStatistics(live, after, nonzeros, first, p))
+        layers.append(
+            LayerStatistics(nonzero, first, rng.random((arch["heads"], live, live)) < probabilities)
+        )
         live = after
     return layers
 

@@ -14,6 +14,8 @@ from rowvit.formats.program import Operation, Program
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import QUEUE, Engine, Flag, Instruction, LoadKind, Op
 
+WEIGHT_PORTS = 2  # of the weight memory: row r of a band walks its non-zeros on port r % 2
+
 #: engine, operation since start, band by band
 Dependency = tuple[Engine, int, bool]
 
@@ -31,8 +33,9 @@ class Job:
     live: int
     turn: int  #: pass of the program
     void: bool
-    rows: np.ndarray = field(default_factory=_empty)  #: SPARSE, ATTN: scalars of a row's longest group
-    work: np.ndarray = field(default_factory=_empty)  #: ATTN: scalars of every row, over all groups
+    #: SPARSE, ATTN, [bands, ports]: cycles that a band's scalars fire on each port of the weight memory
+    ports: np.ndarray = field(default_factory=_empty)
+    work: np.ndarray = field(default_factory=_empty)  #: likewise, [bands]: scalars, over all groups
     words: int = 0  #: LOAD
     scan: int = 0  #: LOAD, gather: mask words
     fetched: int = 0  #: LOAD, gather: rows
@@ -99,16 +102,31 @@ class _Work:
         if instruction.op is Op.ATTN:
             first = (operation.tile or 0) * self.config.groups
             heads = slice(first, first + fields["groups"])
-            rows = np.maximum(layers[operation.layer].probabilities[heads], 1).astype(float)
-            job.rows, job.work = rows.max(axis=0), rows.sum(axis=0)
+            self._walk(job, layers[operation.layer].probabilities[heads])
         elif Flag.SPARSE in instruction.flags:
-            job.rows = np.maximum(layers[operation.layer].hidden[:, operation.chunk], 1).astype(float)
+            chunk = slice((operation.chunk or 0) * self.chunk, ((operation.chunk or 0) + 1) * self.chunk)
+            self._walk(job, layers[operation.layer].hidden[None, :, chunk])
         elif instruction.op is Op.LOAD:
             job.slice.load = LoadKind(fields["kind"])
             if Flag.GATHER in instruction.flags:
                 self._gather(job, layers[operation.layer])
             else:
                 job.words = self._words(job.slice.load, fields["rows"], fields["groups"])
+
+    def _walk(self, job: Job, nonzero: np.ndarray) -> None:
+        """How long the walks of rows [groups, rows, scalars] take; those of a port walk the union of theirs.
+
+        A row without any scalar has one all the same.
+        """
+        config, ports = self.config, WEIGHT_PORTS
+        groups, rows, count = nonzero.shape
+        bands = config.bands(rows)
+        padded = np.zeros((groups, bands * config.rows, count), bool)
+        padded[:, :rows] = nonzero
+        padded[:, :rows, 0] |= ~nonzero.any(axis=2)
+        job.work = padded.reshape(groups, bands, -1).sum(axis=(0, 2)).astype(float)
+        shared = padded.reshape(groups, bands, config.rows // ports, ports, count).any(axis=2)
+        job.ports = shared.sum(axis=3).max(axis=0).astype(float)
 
     def _words(self, kind: LoadKind, rows: int, groups: int) -> int:
         if kind is LoadKind.WEIGHT:

@@ -68,7 +68,12 @@ class HardwareConfig:
                 text = f"a multiple of {values.step}, {text}"
             return name, getattr(self, name) in values, text, why
 
-        yield within("rows", range(2, 3), "the array computes rows in pairs")
+        yield (
+            "rows",
+            self.rows in (2, 4, 8),
+            "2, 4 or 8",
+            "row numbers are binary, and weights have two ports",
+        )
         why = "a weight line has two words or more, a segment's bitmap has one, and lane numbers are binary"
         yield "lanes", self.lanes in (16, 32, 64), "16, 32 or 64", why
         why = f"a token memory bank cannot take the results of more at {self.lanes} lanes"

@@ -158,7 +158,7 @@ def architecture() -> str:
         ),
         (
             "sums of a band's LayerNorm",
-            "statistics; of the second row",
+            "statistics; of each further row",
             f"{p.NORM_STATS}; {p.NORM_ROW} more",
         ),
         ("residual read", "normalised int8 written", p.NORM_OUT),

@@ -32,13 +32,13 @@ class Counts(Work[int]):
     ffn2_nonzeros: list[int] = field(default_factory=list)
     #: nonzero unnormalised probabilities, over heads and rows
     pv_nonzeros: list[int] = field(default_factory=list)
-    #: uint16 [live, chunks]: nonzero hidden activations of every row and FFN chunk
-    hidden_rows: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
+    #: uint8 [live, hidden / 8]: a bit (`numpy.packbits`) for every hidden activation, set if it is not zero
+    hidden_bits: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
     #: uint16 [tiles, hidden]: the first row of a tile that uses a hidden neuron, ``live`` if none does; with
     #: rules "image" and "none" one tile
     w2_first: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
-    #: uint16 [heads, rows]: nonzero unnormalised probabilities
-    pv_rows: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
+    #: uint8 [heads, rows, rows / 8], likewise of unnormalised probabilities
+    pv_bits: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
 
 
 @dataclass
@@ -167,7 +167,7 @@ class _Batch:
 
             e = exponentials(logits(split(q), split(k), params["s_mult"], params["s_shift"]))
             o = weigh(e, split(v), params["pv_shift"]).transpose(1, 0, 2).reshape(n, dim)
-            per_row = np.count_nonzero(e, axis=2).astype(np.uint16)
+            weighed = e != 0
             keep = np.arange(n)
             if step is not None:
                 keep = select(token_scores(e[:, 0]), step["keep"], step["threshold"])
@@ -175,8 +175,8 @@ class _Batch:
                 self.results[image].kept.append(self.tokens[image])
             kept_rows.append(rows.start + keep)
             mixed.append(o[keep])
-            counts.pv_nonzeros.append(int(per_row.sum()))
-            counts.pv_rows.append(per_row)
+            counts.pv_nonzeros.append(int(np.count_nonzero(weighed)))
+            counts.pv_bits.append(np.packbits(weighed, axis=2))
         y = self._linear(np.concatenate(mixed), f"{name}.proj", params["proj.shift"])
         self.residual = residual_add(self.residual[np.concatenate(kept_rows)], y)
         self._checkpoint()
@@ -195,17 +195,14 @@ class _Batch:
             self._count_ffn(result.counts, hidden[rows])
 
     def _count_ffn(self, counts: Counts, hidden: np.ndarray) -> None:
-        n, width = hidden.shape
-        live = hidden != 0
-        chunks = np.arange(0, width, self.meta["ffn_chunk"])
-        per_row = np.add.reduceat(live, chunks, axis=1, dtype=np.uint16)
+        n, live = len(hidden), hidden != 0
         tile = self.meta["tile_rows"] if self.meta["ffn2_rule"] == "tile" else n
         starts = np.arange(0, n, tile)
         first = np.where(live, np.arange(n, dtype=np.uint16)[:, None], np.uint16(n))
         first = np.minimum.reduceat(first, starts, axis=0)
         counts.live.append(n)
-        counts.ffn2_nonzeros.append(int(per_row.sum()))
-        counts.hidden_rows.append(per_row)
+        counts.ffn2_nonzeros.append(int(np.count_nonzero(live)))
+        counts.hidden_bits.append(np.packbits(live, axis=1))
         counts.w2_first.append(first)
 
     def _count(self, counts: Counts) -> Counts:

@@ -188,8 +188,10 @@ class Target:
                     except Exception as error:  # raised after the images before it
                         more, failure = False, error
                     else:
-                        pixels = isinstance(image, np.ndarray)
-                        taken.append(image if pixels else pool.submit(self._pixels_of, image))
+                        if isinstance(image, np.ndarray):
+                            taken.append(image)
+                        else:
+                            taken.append(pool.submit(self._pixels_of, image))
                 if not taken:
                     break
                 first = taken.popleft()

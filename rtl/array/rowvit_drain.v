@@ -364,9 +364,12 @@ module rowvit_drain #(
   generate
     for (r = 0; r < ROWS; r = r + 1) begin : g_old_row
       for (g = 0; g < GROUPS; g = g + 1) begin : g_old
+        integer u;
         localparam I = r * GROUPS + g;
         always @(posedge clk_i)
-          old10_q[16*I+:16] <= gathers_q[9] ? res_rdata_i[16*(bank9*GROUPS+g)+:16] : res_rdata_i[16*I+:16];
+          for (u = 0; u < ROWS; u = u + 1)
+            if (gathers_q[9] ? bank9 == u[BANK_W-1:0] : r == u)
+              old10_q[16*I+:16] <= res_rdata_i[16*(u*GROUPS+g)+:16];
       end
     end
   endgenerate
@@ -483,12 +486,17 @@ module rowvit_drain #(
   // The odd lane of a pair is less by one where the even lane is negative (rowvit_mac_pair.v).
   reg [64*GROUPS-1:0] lanes12;
   reg [7:0]           even12, odd12;
-  integer p, q;
+  integer p, q, t;
   always @*
     for (p = 0; p < GROUPS; p = p + 1)
       for (q = 0; q < 8; q = q + 2) begin
-        even12 = word_q ? word12[64*(word_row_q*GROUPS+p)+8*q+:8] : b11_q[8*(q%ROWS*GROUPS+p)+:8];
-        odd12  = word_q ? word12[64*(word_row_q*GROUPS+p)+8*q+8+:8] : b11_q[8*((q+1)%ROWS*GROUPS+p)+:8];
+        even12 = word_q ? 8'd0 : b11_q[8*(q%ROWS*GROUPS+p)+:8];
+        odd12  = word_q ? 8'd0 : b11_q[8*((q+1)%ROWS*GROUPS+p)+:8];
+        for (t = 0; t < ROWS; t = t + 1)
+          if (word_q && word_row_q == t[BANK_W-1:0]) begin
+            even12 = even12 | word12[64*(t*GROUPS+p)+8*q+:8];
+            odd12  = odd12 | word12[64*(t*GROUPS+p)+8*q+8+:8];
+          end
         lanes12[64*p+8*q+:8]   = even12;
         lanes12[64*p+8*q+8+:8] = odd12 - {7'd0, even12[7]};
       end

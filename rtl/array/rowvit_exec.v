@@ -196,7 +196,7 @@ module rowvit_exec #(
   integer i;
 
   always @(posedge clk_i) begin
-    g_half_q   <= src_data_i[16*g_row+BANK_W+:10];
+    for (i = 0; i < ROWS; i = i + 1) if (g_row == i[BANK_W-1:0]) g_half_q <= src_data_i[16*i+BANK_W+:10];
     g_factor_q <= g_step_q[0] ? dst_step[11:0] : src_step[11:0];
     product_q  <= g_half_q * g_factor_q;
     dep_q     <= instr_valid_i && dep_ok && !push;
@@ -239,9 +239,11 @@ module rowvit_exec #(
         // next two row 1, and so on; each product is there two steps later. (What is written before that
         // is written again.)
         g_step_q <= g_step_q + 1'b1;
-        if (g_step_q[0]) g_res_q[16*g_use+:16] <= res_base + product_q;
-        else g_addr_q[16*g_use+:16] <= src_base + product_q;
-        for (i = 0; i < ROWS; i = i + 1) g_bank_q[BANK_W*i+:BANK_W] <= src_data_i[16*i+:BANK_W];
+        for (i = 0; i < ROWS; i = i + 1) begin
+          if (g_use == i[BANK_W-1:0] && g_step_q[0]) g_res_q[16*i+:16] <= res_base + product_q;
+          if (g_use == i[BANK_W-1:0] && !g_step_q[0]) g_addr_q[16*i+:16] <= src_base + product_q;
+          g_bank_q[BANK_W*i+:BANK_W] <= src_data_i[16*i+:BANK_W];
+        end
         if (g_step_q == G_LAST[GW-1:0]) begin
           g_step_q <= {GW{1'b0}};
           state_q  <= X_TILE;

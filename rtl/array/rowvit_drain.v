@@ -3,7 +3,7 @@
 // writes each result in the order its consumer reads it: token memory rows, compressed hidden rows
 // and the FFN2 mask, K^T lanes, V lines, residual sums, softmax, logits.
 // Throughput ROWS*GROUPS results per cycle (gathered rows: GROUPS; logits: 1). Latency 11.
-// Resources at 2 x 3, parts included: 6 DSP48E1, about 8.3k LUT (a third the shadow multiplexers), 4.8k FF,
+// Resources at 2 x 3, parts included: 6 DSP48E1, about 8.4k LUT (a third the shadow multiplexers), 5.2k FF,
 // 2.5 RAMB36.
 `default_nettype none
 module rowvit_drain #(

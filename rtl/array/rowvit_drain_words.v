@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Drain to the token memory, and V's words: packs the int8 results of a lane per cycle, one of every
-// row and group,
-// into words of eight, or into compressed segments. One word per cycle and bank: assembled words come
-// GROUPS at a time every 8 cycles and go first, segments' words fill the gaps.
+// row and group, into words of eight, or into compressed segments. One word per cycle and bank:
+// assembled words come GROUPS at a time every 8 cycles and go first, segments' words fill the gaps.
 // Throughput ROWS*GROUPS results per cycle. Latency 2 from a word's last result, if it goes first.
 // Resources at 2 x 3 x 64: about 1.7k LUT, 2k FF.
 `default_nettype none

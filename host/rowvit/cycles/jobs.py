@@ -104,8 +104,8 @@ class _Work:
             heads = slice(first, first + fields["groups"])
             self._walk(job, layers[operation.layer].probabilities[heads])
         elif Flag.SPARSE in instruction.flags:
-            chunk = slice((operation.chunk or 0) * self.chunk, ((operation.chunk or 0) + 1) * self.chunk)
-            self._walk(job, layers[operation.layer].hidden[None, :, chunk])
+            first = (operation.chunk or 0) * self.chunk
+            self._walk(job, layers[operation.layer].hidden[None, :, first : first + self.chunk])
         elif instruction.op is Op.LOAD:
             job.slice.load = LoadKind(fields["kind"])
             if Flag.GATHER in instruction.flags:

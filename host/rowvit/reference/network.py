@@ -32,7 +32,7 @@ class Counts(Work[int]):
     ffn2_nonzeros: list[int] = field(default_factory=list)
     #: nonzero unnormalised probabilities, over heads and rows
     pv_nonzeros: list[int] = field(default_factory=list)
-    #: uint8 [live, hidden / 8]: a bit (as of ``numpy.packbits``) for every hidden activation, set if it is not zero
+    #: uint8 [live, hidden / 8]: a bit (as of ``numpy.packbits``) for every hidden activation that is not zero
     hidden_bits: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
     #: uint16 [tiles, hidden]: the first row of a tile that uses a hidden neuron, ``live`` if none does; with
     #: rules "image" and "none" one tile

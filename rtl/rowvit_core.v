@@ -3,7 +3,7 @@
 //   dispatch -> queues -> load_engine | exec -> fetch -> issue (array) -> drain | norm | select | recv
 // Memories: token_memory (activations), weight_memory (in issue), residual_memory.
 // Throughput ROWS * GROUPS * LANES MAC per cycle; latencies: docs/architecture.md. Resources at 2 x 3 x 64:
-// about 37.2k LUT, 43.6k FF, 199 DSP48E1, 129.5 RAMB36.
+// about 37.9k LUT, 43.8k FF, 199 DSP48E1, 129.5 RAMB36.
 `default_nettype none
 module rowvit_core #(  // as in rowvit_top
     parameter [31:0] CONFIG_HASH = 32'h0,

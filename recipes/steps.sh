@@ -10,6 +10,7 @@ recipes=$(cd "$(dirname "$0")" && pwd)
 benchmarks=$(cd "$recipes/../../benchmarks" && pwd)
 data=$(realpath "$1")
 trim=  # or --trim, for int8 and table
+drop="--rho 0.5"  # or --keep SHARES, for int8 and table
 mkdir -p "$2"
 [ -z "${3:-}" ] || [ ! -e "$3" ] || set -- "$1" "$2" "$(realpath "$3")"
 cd "$2"
@@ -57,7 +58,7 @@ timed() {
 
 # int8 NAME FROM LAYERS: thresholds, quantisation, and the row of NAME.safetensors
 int8() {
-    step "$1-float.safetensors" rowvit prune "$2" --data "$data" --layers "$3" --rho 0.5 --rule image $trim \
+    step "$1-float.safetensors" rowvit prune "$2" --data "$data" --layers "$3" $drop --rule image $trim \
         --max-loss 0.5 --no-measure -o "$1-float.safetensors"
     step "$1.safetensors" rowvit quantise "$1-float.safetensors" --data "$data" --no-measure -o "$1.safetensors"
     score "$1" "$1.safetensors" --cycles 16
@@ -93,7 +94,7 @@ table() {
     rows+=("+ token pruning=none.json,none-cycles.json" "+ FFN2 rule \`image\`=image.json,image-cycles.json"
         "+ FFN2 rule \`tile\`=tile.json,tile-cycles.json")
     if [ -n "$trim" ]; then
-        step trimmed.safetensors rowvit prune pruned.safetensors --data "$data" --layers "$layers" --rho 0.5 \
+        step trimmed.safetensors rowvit prune pruned.safetensors --data "$data" --layers "$layers" $drop \
             --rule image --trim --no-measure -o trimmed.safetensors
         score trimmed trimmed.safetensors "$@"
         timed trimmed trimmed.safetensors image

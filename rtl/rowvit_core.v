@@ -18,6 +18,7 @@ module rowvit_core #(  // as in rowvit_top
     parameter PARAM_SLOTS = 4,
     parameter NORM_SLOTS = 2,
     parameter MASK_DEPTH = 64,
+    parameter PORT_BITS = 64,
     parameter USE_DSP = 0,    // 1: DSP48E1 instances, 0: their behavioural twin
     parameter RAM_STYLE = "auto"  // of token and residual memory: "ultra" for UltraRAM
 ) (
@@ -28,10 +29,10 @@ module rowvit_core #(  // as in rowvit_top
     input  wire [63:0]  base_i,
     input  wire [31:0]  program_i,
     input  wire [31:0]  length_i,
-    input  wire [15:0]  images_i,
+    input  wire [15:0]  passes_i,
     input  wire [31:0]  watchdog_i,
     output wire         busy_o,
-    output wire         image_done_o,
+    output wire         pass_done_o,
     output wire         error_valid_o,
     output wire [7:0]   error_code_o,
     output wire [23:0]  error_info_o,
@@ -45,14 +46,14 @@ module rowvit_core #(  // as in rowvit_top
     output wire [31:0]  req0_bytes_o,
     input  wire         rsp0_valid_i,
     output wire         rsp0_ready_o,
-    input  wire [63:0]  rsp0_data_i,
+    input  wire [PORT_BITS-1:0] rsp0_data_i,
     output wire         req1_valid_o,
     input  wire         req1_ready_i,
     output wire [63:0]  req1_addr_o,
     output wire [31:0]  req1_bytes_o,
     input  wire         rsp1_valid_i,
     output wire         rsp1_ready_o,
-    input  wire [63:0]  rsp1_data_i,
+    input  wire [PORT_BITS-1:0] rsp1_data_i,
     input  wire         reader_busy_i,
     input  wire         reader_beat_i,
     input  wire         reader_error_i,
@@ -87,10 +88,10 @@ module rowvit_core #(  // as in rowvit_top
   reg  start_q, stop_q, run_q, error_q;
   reg  [7:0]  error_code_q;
   reg  [23:0] error_info_q;
-  reg  [15:0] images_left_q;
+  reg  [15:0] passes_left_q;
   assign reader_clear_o = clear[C_CORE];
   assign busy_o = (run_q && !stop_q) || start_q || error_q;
-  assign image_done_o = m_axis_tvalid && m_axis_tready && m_axis_tlast && !stop_q;
+  assign pass_done_o = m_axis_tvalid && m_axis_tready && m_axis_tlast && !stop_q;
 
   wire        dispatch_error, load_error, recv_error, watchdog_error;
   wire [7:0]  dispatch_code, load_code, recv_code;
@@ -114,14 +115,14 @@ module rowvit_core #(  // as in rowvit_top
   always @(posedge clk_i) begin
     start_q <= start_i;
     stop_q  <= !rst_ni || reset_i;
-    if (image_done_o) begin
-      images_left_q <= images_left_q - 16'd1;
-      if (images_left_q == 16'd1) run_q <= 1'b0;
+    if (pass_done_o) begin
+      passes_left_q <= passes_left_q - 16'd1;
+      if (passes_left_q == 16'd1) run_q <= 1'b0;
     end
     if (error_q) run_q <= 1'b0;
     if (start_q) begin
-      run_q         <= images_i != 16'd0;
-      images_left_q <= images_i;
+      run_q         <= passes_i != 16'd0;
+      passes_left_q <= passes_i;
     end
     if (stop_q) run_q <= 1'b0;
   end
@@ -151,11 +152,11 @@ module rowvit_core #(  // as in rowvit_top
   wire         q_load_ready, q_exec_ready, q_norm_ready, q_select_ready, q_recv_ready;
   wire [INSTR_W-1:0] q_load, q_exec, q_norm, q_select, q_recv;
   rowvit_dispatch #(
-      .CONFIG_HASH(CONFIG_HASH)
+      .CONFIG_HASH(CONFIG_HASH), .PORT_BITS(PORT_BITS)
   ) u_dispatch (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear[C_DISPATCH]),
       .start_i(start_q), .base_i(base_i), .program_i(program_i), .length_i(length_i),
-      .images_i(images_i),
+      .passes_i(passes_i),
       .req_valid_o(req0_valid_o), .req_ready_i(req0_ready_i), .req_addr_o(req0_addr_o),
       .req_bytes_o(req0_bytes_o),
       .rsp_valid_i(rsp0_valid_i), .rsp_ready_o(rsp0_ready_o), .rsp_data_i(rsp0_data_i),
@@ -166,6 +167,19 @@ module rowvit_core #(  // as in rowvit_top
       .q4_valid_o(q_recv_valid), .q4_ready_i(q_recv_ready), .q4_instr_o(q_recv),
       .busy_o(), .error_valid_o(dispatch_error), .error_code_o(dispatch_code),
       .error_info_o(dispatch_info)
+  );
+
+  // ---------------------------------------------------------------- live tokens
+  wire        set_live, kept_set;
+  wire [15:0] set_live_rows, kept_rows, live_load, live_exec, live_norm, live_select;
+  rowvit_live #(
+      .N(4), .MAX_TOKENS(MAX_TOKENS)
+  ) u_live (
+      .clk_i(clk_i), .rst_ni(!clear[C_CORE]),
+      .set_valid_i(set_live), .set_image_i(q_exec[F_IMAGE+:4]), .set_rows_i(set_live_rows),
+      .kept_valid_i(kept_set), .kept_image_i(q_select[F_IMAGE+:4]), .kept_rows_i(kept_rows),
+      .image_i({q_select[F_IMAGE+:4], q_norm[F_IMAGE+:4], q_exec[F_IMAGE+:4], q_load[F_IMAGE+:4]}),
+      .live_o({live_select, live_norm, live_exec, live_load}), .last_o(live_o)
   );
 
   // ---------------------------------------------------------------- loads
@@ -182,11 +196,11 @@ module rowvit_core #(  // as in rowvit_top
   wire               load_busy, load_wait;
   wire [15:0]        w2_fetched, w2_rows;
   rowvit_load_engine #(
-      .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES)
+      .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .PORT_BITS(PORT_BITS)
   ) u_load (
       .clk_i(clk_i), .rst_ni(!clear[C_LOAD]),
       .instr_valid_i(q_load_valid), .instr_ready_o(q_load_ready), .instr_i(q_load),
-      .done_i(done), .bands_i(bands), .base_i(base_i), .length_i(length_i), .live_i(live_o),
+      .done_i(done), .bands_i(bands), .base_i(base_i), .length_i(length_i), .live_i(live_load),
       .req_valid_o(req1_valid_o), .req_ready_i(req1_ready_i), .req_addr_o(req1_addr_o),
       .req_bytes_o(req1_bytes_o),
       .rsp_valid_i(rsp1_valid_i), .rsp_ready_o(rsp1_ready_o), .rsp_data_i(rsp1_data_i),
@@ -213,8 +227,8 @@ module rowvit_core #(  // as in rowvit_top
   wire [16*N-1:0]    tile_addr;
   wire [BANK_W*ROWS-1:0] tile_bank;
   wire [16*ROWS-1:0] tile_res_src, src_addr, src_data;
-  wire               set_live, attn_start, exec_busy, exec_done;
-  wire [15:0]        set_live_rows, rows, softmax_bands;
+  wire               attn_start, exec_busy, exec_done;
+  wire [15:0]        rows, softmax_bands;
   wire               issue_ready, drain_ready;
   wire [N-1:0]       fetch_ready;
   wire               tile_ready = issue_ready && drain_ready && (&fetch_ready);
@@ -225,7 +239,7 @@ module rowvit_core #(  // as in rowvit_top
       .clk_i(clk_i), .rst_ni(!clear[C_EXEC]),
       .instr_valid_i(q_exec_valid), .instr_ready_o(q_exec_ready), .instr_i(q_exec),
       .done_i(done), .bands_i(bands),
-      .live_i(live_o), .set_live_o(set_live), .set_live_rows_o(set_live_rows),
+      .live_i(live_exec), .set_live_o(set_live), .set_live_rows_o(set_live_rows),
       .src_addr_o(src_addr), .src_data_i(src_data),
       .attn_start_o(attn_start), .rows_o(rows), .softmax_bands_i(softmax_bands),
       .tile_valid_o(tile_valid), .tile_ready_i(tile_ready), .tile_null_o(tile_null),
@@ -402,6 +416,7 @@ module rowvit_core #(  // as in rowvit_top
   wire [16*ROWS-1:0] st_addr;
   wire [64*ROWS-1:0] st_data;
   wire [15:0]        score_addr;
+  wire               score_ready;
   wire [23:0]        score_data;
   wire               softmax_busy, select_busy;
   rowvit_softmax #(
@@ -411,12 +426,13 @@ module rowvit_core #(  // as in rowvit_top
       .op_start_i(attn_start), .cfg_live_i(rows), .cfg_groups_i(q_exec[F_ATTN_GROUPS+:8]),
       .cfg_p_base_i(q_exec[F_ATTN_P_BASE+:16]), .cfg_p_stride_i(q_exec[F_ATTN_P_STRIDE+:16]),
       .cfg_score_i(q_exec[F_FLAGS+FLAG_SCORE]), .cfg_score_clear_i(q_exec[F_FLAGS+FLAG_SCORE_CLEAR]),
+      .cfg_table_i(q_exec[F_ATTN_TABLE+:16]),
       .s_valid_i(s_valid), .s_token_i(s_token), .s_first_i(s_first), .s_last_i(s_last),
       .s_data_i(s_data),
       .pw_valid_o(st_valid), .pw_ready_i(st_ready), .pw_addr_o(st_addr), .pw_data_o(st_data),
       .bands_o(softmax_bands),
       .recip_band_i(recip_band), .recip_r_o(recip_r), .recip_n_o(recip_n),
-      .score_addr_i(score_addr), .score_data_o(score_data), .busy_o(softmax_busy)
+      .score_addr_i(score_addr), .score_ready_o(score_ready), .score_data_o(score_data), .busy_o(softmax_busy)
   );
 
   wire        kept_valid, kept_ready, kept_eor;
@@ -427,8 +443,8 @@ module rowvit_core #(  // as in rowvit_top
       .clk_i(clk_i), .rst_ni(!clear[C_SELECT]),
       .instr_valid_i(q_select_valid), .instr_ready_o(q_select_ready), .instr_i(q_select),
       .done_i(done), .bands_i(bands),
-      .set_live_i(set_live), .set_live_rows_i(set_live_rows), .live_o(live_o),
-      .score_addr_o(score_addr), .score_data_i(score_data),
+      .live_i(live_select), .kept_valid_o(kept_set), .kept_o(kept_rows),
+      .score_addr_o(score_addr), .score_ready_i(score_ready), .score_data_i(score_data),
       .src_addr_i(src_addr), .src_data_o(src_data),
       .out_valid_o(kept_valid), .out_ready_i(kept_ready), .out_data_o(kept_data),
       .out_eor_o(kept_eor),
@@ -448,7 +464,7 @@ module rowvit_core #(  // as in rowvit_top
   ) u_norm (
       .clk_i(clk_i), .rst_ni(!clear[C_NORM]),
       .instr_valid_i(q_norm_valid), .instr_ready_o(q_norm_ready), .instr_i(q_norm),
-      .done_i(done), .bands_i(bands), .live_i(live_o),
+      .done_i(done), .bands_i(bands), .live_i(live_norm),
       .nw_valid_i(nw_valid), .nw_group_i(nw_group), .nw_slot_i(nw_slot), .nw_index_i(nw_index),
       .nw_data_i(nw_data),
       .rd_valid_o(nrd_valid), .rd_ready_i(nrd_ready), .rd_addr_o(nrd_addr), .rd_data_i(res_rdata),
@@ -546,7 +562,8 @@ module rowvit_core #(  // as in rowvit_top
   assign inc[16*CNT_DRAIN_BUSY+:16]    = {15'd0, drain_busy_q};
   assign inc[16*CNT_LOAD_BUSY+:16]     = {15'd0, load_busy_q};
   assign inc[16*CNT_LOAD_WAIT+:16]     = {15'd0, load_wait_q};
-  assign inc[16*CNT_AXI_BEATS+:16]     = {15'd0, beat_q};
+  localparam PORT_WORDS = PORT_BITS / 64;
+  assign inc[16*CNT_AXI_BEATS+:16]     = beat_q ? PORT_WORDS[15:0] : 16'd0;
   assign inc[16*CNT_W2_FETCHED+:16]    = w2_fetched;
   assign inc[16*CNT_W2_ROWS+:16]       = w2_rows;
   assign inc[16*CNT_NORM_BUSY+:16]     = {15'd0, norm_busy_q};

@@ -16,6 +16,7 @@ module rowvit_top #(
     parameter PARAM_SLOTS = 4,        // lane tiles whose biases and multipliers are held
     parameter NORM_SLOTS = 2,         // parameter sets of LayerNorm
     parameter MASK_DEPTH = 64,        // words of LANES bits
+    parameter PORT_BITS = 64,         // width of m_axi: 64 or 128
     parameter USE_DSP = 0,            // 1: DSP48E1 primitives, 0: their behavioural twin
     parameter RAM_STYLE = "auto"      // of token and residual memory: "ultra" for UltraRAM
 ) (
@@ -53,7 +54,8 @@ module rowvit_top #(
     (* X_INTERFACE_INFO = "xilinx.com:interface:aximm:1.0 m_axi ARPROT" *) output wire [2:0]  m_axi_arprot,
     (* X_INTERFACE_INFO = "xilinx.com:interface:aximm:1.0 m_axi ARVALID" *) output wire m_axi_arvalid,
     (* X_INTERFACE_INFO = "xilinx.com:interface:aximm:1.0 m_axi ARREADY" *) input wire m_axi_arready,
-    (* X_INTERFACE_INFO = "xilinx.com:interface:aximm:1.0 m_axi RDATA" *) input wire [63:0] m_axi_rdata,
+    (* X_INTERFACE_INFO = "xilinx.com:interface:aximm:1.0 m_axi RDATA" *)
+    input wire [PORT_BITS-1:0] m_axi_rdata,
     (* X_INTERFACE_INFO = "xilinx.com:interface:aximm:1.0 m_axi RRESP" *) input wire [1:0]  m_axi_rresp,
     (* X_INTERFACE_INFO = "xilinx.com:interface:aximm:1.0 m_axi RLAST" *) input wire m_axi_rlast,
     (* X_INTERFACE_INFO = "xilinx.com:interface:aximm:1.0 m_axi RVALID" *) input wire m_axi_rvalid,
@@ -74,10 +76,10 @@ module rowvit_top #(
     (* X_INTERFACE_INFO = "xilinx.com:signal:interrupt:1.0 irq INTERRUPT" *) output wire irq
 );
   `include "rowvit_defs.vh"
-  wire         start, reset, busy, image_done, error_valid;
+  wire         start, reset, busy, pass_done, error_valid;
   wire [63:0]  base;
   wire [31:0]  program_offset, length, watchdog;
-  wire [15:0]  images, live;
+  wire [15:0]  passes, live;
   wire [7:0]   error_code;
   wire [23:0]  error_info;
   wire [16*N_ENGINE-1:0]  done;
@@ -94,19 +96,20 @@ module rowvit_top #(
       .s_axil_arready(s_axil_arready), .s_axil_rdata(s_axil_rdata), .s_axil_rresp(s_axil_rresp),
       .s_axil_rvalid(s_axil_rvalid), .s_axil_rready(s_axil_rready),
       .start_o(start), .reset_o(reset), .base_o(base), .program_o(program_offset),
-      .length_o(length), .images_o(images), .watchdog_o(watchdog), .irq_o(irq),
-      .busy_i(busy), .image_done_i(image_done), .error_valid_i(error_valid),
+      .length_o(length), .passes_o(passes), .watchdog_o(watchdog), .irq_o(irq),
+      .busy_i(busy), .pass_done_i(pass_done), .error_valid_i(error_valid),
       .error_code_i(error_code), .error_info_i(error_info), .done_i(done), .live_i(live),
       .counters_i(counters)
   );
 
   wire         req0_valid, req0_ready, rsp0_valid, rsp0_ready;
   wire         req1_valid, req1_ready, rsp1_valid, rsp1_ready;
-  wire [63:0]  req0_addr, req1_addr, rsp0_data, rsp1_data;
+  wire [63:0]  req0_addr, req1_addr;
+  wire [PORT_BITS-1:0] rsp0_data, rsp1_data;
   wire [31:0]  req0_bytes, req1_bytes;
   wire         reader_clear, reader_busy, reader_beat, reader_error;
   rowvit_axi_reader #(
-      .OUTSTANDING(BURSTS), .DEPTH0(PROGRAM_FIFO), .DEPTH1(LOAD_FIFO)
+      .WIDTH(PORT_BITS), .OUTSTANDING(BURSTS), .DEPTH0(PROGRAM_FIFO), .DEPTH1(LOAD_FIFO)
   ) u_reader (
       .clk_i(aclk), .rst_ni(aresetn), .clear_i(reader_clear),
       .req0_valid_i(req0_valid), .req0_ready_o(req0_ready), .req0_addr_i(req0_addr),
@@ -127,12 +130,12 @@ module rowvit_top #(
       .CONFIG_HASH(CONFIG_HASH), .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES),
       .WEIGHT_DEPTH(WEIGHT_DEPTH), .TOKEN_DEPTH(TOKEN_DEPTH), .RESIDUAL_DEPTH(RESIDUAL_DEPTH),
       .MAX_TOKENS(MAX_TOKENS), .MAX_DIM(MAX_DIM), .PARAM_SLOTS(PARAM_SLOTS),
-      .NORM_SLOTS(NORM_SLOTS), .MASK_DEPTH(MASK_DEPTH), .USE_DSP(USE_DSP),
+      .NORM_SLOTS(NORM_SLOTS), .MASK_DEPTH(MASK_DEPTH), .PORT_BITS(PORT_BITS), .USE_DSP(USE_DSP),
       .RAM_STYLE(RAM_STYLE)
   ) u_core (
       .clk_i(aclk), .rst_ni(aresetn), .start_i(start), .reset_i(reset), .base_i(base),
-      .program_i(program_offset), .length_i(length), .images_i(images), .watchdog_i(watchdog),
-      .busy_o(busy), .image_done_o(image_done), .error_valid_o(error_valid),
+      .program_i(program_offset), .length_i(length), .passes_i(passes), .watchdog_i(watchdog),
+      .busy_o(busy), .pass_done_o(pass_done), .error_valid_o(error_valid),
       .error_code_o(error_code), .error_info_o(error_info), .done_o(done), .live_o(live),
       .counters_o(counters),
       .req0_valid_o(req0_valid), .req0_ready_i(req0_ready), .req0_addr_o(req0_addr),

@@ -5,10 +5,11 @@
 # START is timm:deit_tiny_patch16_224 (from its hub), or a state dict of the same network.
 . "$(dirname "$0")/../steps.sh"
 trim=--trim
+layers=1,2,3,4,5,6,7,8,9,10,11
+drop="--keep 0.92,0.80,0.66,0.55,0.44,0.37,0.31,0.26,0.21,0.17,0.02"
 
 step start.safetensors rowvit import "${3:-timm:deit_tiny_patch16_224}" --classes 10 --image-size 128 -o start.safetensors
 train gelu.safetensors start.safetensors gelu.toml
 step refit.safetensors rowvit relu gelu.safetensors --data "$data" --no-measure -o refit.safetensors
 train pruned.safetensors refit.safetensors prune.toml --teacher gelu.safetensors
-table 3,6,9 --precision bf16
-curve 3,6,9
+table $layers --precision bf16

@@ -114,13 +114,14 @@ module rowvit_drain #(
   wire [15:0] in_mult = attn_in ? instr_i[F_ATTN_S_MULT+:16] : instr_i[F_MATMUL_THR+:16];
   wire        in_band_end = !tile_s_i;
   localparam DW = 3 + 4 + 6 + 16 + 8 + 8 + ROWS + 16 + 16 + 1 + 16 * ROWS + BANK_W * ROWS + 2 + 16 + 1
-                + 16 + 1 + 2 + 8 + 16 + 16;
+                + 16 + 1 + 2 + 12 + 16;
   wire        d_null, d_op_last, d_band_end, d_gather, d_s_first, d_s_last, d_mask_end, d_dense;
   wire        d_mark, d_last;
   wire [3:0]  d_kind;
   wire [5:0]  d_shift;
-  wire [15:0] d_mult, d_band, d_dst, d_token, d_mask, d_count, d_total;
-  wire [7:0]  d_pslot, d_groups, d_tag;
+  wire [15:0] d_mult, d_band, d_dst, d_token, d_mask, d_count;
+  wire [7:0]  d_pslot, d_groups;
+  wire [11:0] d_tag;  // tag and image
   wire [ROWS-1:0] d_rows;
   wire [16*ROWS-1:0] d_res_src;
   wire [BANK_W*ROWS-1:0] d_bank;
@@ -136,12 +137,11 @@ module rowvit_drain #(
                   tile_gather_i, tile_res_src_i, tile_bank_i, tile_s_first_i, tile_s_last_i,
                   tile_token_i, tile_mask_end_i, tile_mask_i, instr_i[F_MATMUL_MASK_BANDS+:16] == 16'd0,
                   flags[FLAG_MARK] && !flags[FLAG_VOID] && tile_op_last_i, !attn_in && flags[FLAG_LAST],
-                  instr_i[F_TAG+:8], instr_i[F_MATMUL_COUNT+:16],
-                  attn_in ? 16'd0 : instr_i[F_MATMUL_TOTAL+:16]}),
+                  instr_i[F_IMAGE+:12], instr_i[F_MATMUL_COUNT+:16]}),
       .out_valid_o(d_valid), .out_ready_i(d_pop),
       .out_data_o({d_null, d_op_last, d_band_end, d_kind, d_shift, d_mult, d_pslot, d_groups, d_rows,
                    d_band, d_dst, d_gather, d_res_src, d_bank, d_s_first, d_s_last, d_token,
-                   d_mask_end, d_mask, d_dense, d_mark, d_last, d_tag, d_count, d_total}),
+                   d_mask_end, d_mask, d_dense, d_mark, d_last, d_tag, d_count}),
       .count_o()
   );
 
@@ -162,7 +162,7 @@ module rowvit_drain #(
   wire          tile_end = step && lane_end && sub_end;
   // A LOGITS record starts when no MARK record can come in between any more; K^T waits for V's last lines.
   reg  [7:0]    values_q;  // a tile of V has ended
-  wire          hold     = (stream && d_total != 16'd0 && (|delay_q || marking))
+  wire          hold     = (stream && (|delay_q || marking))
                            || (d_kind == DST_KEY[3:0] && |values_q);
   // Null tiles come faster than their events leave.
   wire [3:0]    ev_count;  // without that of the cycle before
@@ -308,8 +308,9 @@ module rowvit_drain #(
   reg [7:0]      sub10_q;
   reg [3:0]      kind10_q;
   reg            gather10_q, s_first10_q, s_last10_q, mask_end10_q, dense10_q, last10_q;
-  reg [15:0]     dst10_q, token10_q, mask10_q, count10_q, total10_q;
-  reg [7:0]      thr10_q, groups10_q, tag10_q;
+  reg [15:0]     dst10_q, token10_q, mask10_q, count10_q;
+  reg [7:0]      thr10_q, groups10_q;
+  reg [11:0]     tag10_q;
   reg [ROWS-1:0] rows10_q;
   always @(posedge clk_i) begin
     valid_q <= {valid_q[8:1], step};
@@ -327,7 +328,7 @@ module rowvit_drain #(
       gather10_q <= d_gather;
       {s_first10_q, s_last10_q, mask_end10_q} <= {d_s_first, d_s_last, d_mask_end};
       {dense10_q, last10_q} <= {d_dense, d_last};
-      {dst10_q, mask10_q, count10_q, total10_q} <= {d_dst, d_mask, d_count, d_total};
+      {dst10_q, mask10_q, count10_q} <= {d_dst, d_mask, d_count};
       // S: token of lane 0; K and V: token of row 0
       token10_q  <= d_kind == K_S ? d_token : {d_band[15-BANK_W:0], {BANK_W{1'b0}}};
       {thr10_q, groups10_q, tag10_q, rows10_q} <= {d_mult[7:0], d_groups, d_tag, d_rows};
@@ -554,13 +555,13 @@ module rowvit_drain #(
   // ---------------------------------------------------------------- completion events
   wire       ev_valid;
   wire       ev_band, ev_op, ev_mark;
-  wire [7:0] ev_tag;
+  wire [11:0] ev_tag;
   wire [15:0] ev_bandno;
   wire       ev_out = delay_q[DONE_LAT-1] && ev_valid;
-  reg  [26:0] event_q;
+  reg  [30:0] event_q;
   always @(posedge clk_i) event_q <= {d_band_end && !d_null, d_op_last, d_mark, d_tag, d_band};
   rowvit_fifo #(
-      .WIDTH(27),
+      .WIDTH(31),
       .DEPTH(TILE_QUEUE)
   ) u_events (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
@@ -589,7 +590,7 @@ module rowvit_drain #(
   ) u_records (
       .clk_i(clk_i), .rst_ni(rst_ni),
       .head_valid_i(valid10_q && to_stream), .head_first_i(first10_q), .head_group_i(sub10_q),
-      .head_count_i(count10_q), .head_total_i(total10_q), .head_last_i(last10_q), .head_tag_i(tag10_q),
+      .head_count_i(count10_q), .head_last_i(last10_q), .head_tag_i(tag10_q),
       .logit_valid_i(valid11_q && stream11_q), .logit_i(logit11_q),
       .mark_i(ev_out && ev_mark), .mark_tag_i(ev_tag), .cycles_i(cycles_i), .fires_i(fires_i),
       .marking_o(marking), .room_o(room),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// LOGITS and MARK records of the drain. Logits come one per cycle (lane, then group) and are packed
-// four to a word. A record's header enters from the stage before, a cycle before its first logit.
+// LOGITS and MARK records of the drain. The logits of a tile are a record: they come one per cycle (lane,
+// then group) and are packed four to a word. The header enters from the stage before, a cycle ahead.
 // Throughput 1 logit per cycle, as long as room_o holds the drain back. Latency 2.
 // Resources at 3 groups: about 300 LUT, 110 FF.
 `default_nettype none
@@ -14,14 +14,13 @@ module rowvit_drain_records #(
     input  wire                 head_first_i,  // the first of its tile
     input  wire [7:0]           head_group_i,
     input  wire [15:0]          head_count_i,  // logits of the tile
-    input  wire [15:0]          head_total_i,  // logits of the record that starts here, or 0
     input  wire                 head_last_i,   // the record ends the image
-    input  wire [7:0]           head_tag_i,
+    input  wire [11:0]          head_tag_i,    // tag and image
     input  wire                 logit_valid_i,
     input  wire [16*GROUPS-1:0] logit_i,       // of row 0, all groups
     // MARK record; never in a LOGITS record
     input  wire                 mark_i,
-    input  wire [7:0]           mark_tag_i,
+    input  wire [11:0]          mark_tag_i,
     input  wire [31:0]          cycles_i,
     input  wire [31:0]          fires_i,
     output wire                 marking_o,     // its second word follows
@@ -40,10 +39,10 @@ module rowvit_drain_records #(
   reg  [7:0]  group_q;
   wire [15:0] index = first_q ? 16'd0 : index_q;
   wire        logit = logit_valid_i && index < count_q;
-  wire        final_logit = last_q && index == count_q - 16'd1;
+  wire        final_logit = index == count_q - 16'd1;
   wire        logit_word = logit && (&index[1:0] || final_logit);
-  wire        logit_header = head_valid_i && head_first_i && head_total_i != 16'd0;
-  wire [14:0] logit_words = {1'b0, head_total_i[15:2]} + {14'd0, |head_total_i[1:0]};
+  wire        logit_header = head_valid_i && head_first_i;
+  wire [14:0] logit_words = {1'b0, head_count_i[15:2]} + {14'd0, |head_count_i[1:0]};
   wire [31:0] logit_bytes = {14'd0, logit_words, 3'd0};
   reg  [15:0] value;
   integer v;
@@ -67,15 +66,15 @@ module rowvit_drain_records #(
     if (!rst_ni) mark_q <= 1'b0;
   end
   wire [4:0] rec_count;
-  wire [63:0] rec_word = mark_i ? {32'd8, 16'd1, mark_tag_i, RECORD_MARK[7:0]}
+  wire [63:0] rec_word = mark_i ? {32'd8, 16'd1, mark_tag_i, RECORD_MARK[3:0]}
                        : mark_q ? {fires_i, cycles_i}
-                       : logit_header ? {logit_bytes, head_total_i, head_tag_i, RECORD_LOGITS[7:0]}
+                       : logit_header ? {logit_bytes, head_count_i, head_tag_i, RECORD_LOGITS[3:0]}
                        : logit_data;
   reg        word_valid_q;
   reg [65:0] word_q;
   always @(posedge clk_i) begin
     word_valid_q <= mark_i || mark_q || logit_header || logit_word;
-    word_q       <= {mark_q || (logit_word && final_logit), logit_word && final_logit, rec_word};
+    word_q       <= {mark_q || (logit_word && final_logit), logit_word && final_logit && last_q, rec_word};
     room_o       <= rec_count < 5'd4;
     if (!rst_ni) word_valid_q <= 1'b0;
   end

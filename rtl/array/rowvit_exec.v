@@ -61,7 +61,7 @@ module rowvit_exec #(
   // ---------------------------------------------------------------- fields
   wire [15:0] flags    = instr_i[F_FLAGS+:16];
   reg         attn;  // of the cycle before, as the number of groups: an instruction stands before it starts
-  always @(posedge clk_i) attn <= instr_i[F_OPCODE+:8] == OP_ATTN;
+  always @(posedge clk_i) attn <= instr_i[F_OPCODE+:4] == OP_ATTN[3:0];
   wire        gather   = !attn && flags[FLAG_GATHER];
   wire        nothing  = flags[FLAG_VOID];
   // MATMUL; in ATTN, what takes the same way
@@ -73,13 +73,14 @@ module rowvit_exec #(
   wire [15:0] dst_step = attn ? instr_i[F_ATTN_O_STRIDE+:16] : instr_i[F_MATMUL_DST_STRIDE+:16];
   // MATMUL only
   wire [15:0] wbase    = instr_i[F_MATMUL_WBASE+:16];
-  wire [15:0] res_base = instr_i[F_MATMUL_DST_BASE+:16];
+  wire [15:0] res_base = instr_i[F_MATMUL_RES_FROM+:16];
   wire [15:0] band0    = instr_i[F_MATMUL_BAND0+:16];
   wire [15:0] n_bands  = instr_i[F_MATMUL_BANDS+:16];
   wire [15:0] mask_base = instr_i[F_MATMUL_MASK_BASE+:16];
   wire [15:0] mask_bands = instr_i[F_MATMUL_MASK_BANDS+:16];
   wire [15:0] mask_step = instr_i[F_MATMUL_MASK_STRIDE+:16];
   wire [15:0] set_rows = instr_i[F_MATMUL_ROWS+:16];
+  wire [15:0] table_base = instr_i[F_MATMUL_TABLE+:16];
   // ATTN only
   wire [15:0] kt_base  = instr_i[F_ATTN_KT_BASE+:16];
   wire [15:0] v_base   = instr_i[F_ATTN_V_BASE+:16];
@@ -95,6 +96,7 @@ module rowvit_exec #(
   reg [15:0] band_q;        // MATMUL, S: current band
   reg [15:0] pv_band_q;     // PV runs up to two bands behind S
   reg [15:0] src_q, dst_q;  // addresses of the current band
+  reg [15-BANK_W:0] table_q;  // and its entry in the selection table, in bands
   reg [15:0] token_q;       // S: first token of the tile
   reg [15:0] wline_q;       // S: weight line of the tile
   reg [15:0] mask_q, mask_left_q;
@@ -171,13 +173,13 @@ module rowvit_exec #(
   assign tile_s_first_o  = token_q == 16'd0;
   assign tile_s_last_o   = token_q >> LW == s_end_q;
   assign tile_token_o    = token_q;
-  assign tile_mask_end_o = mask_left_q == 16'd1 || last_mm_q;
+  assign tile_mask_end_o = mask_left_q == 16'd1 || (last_mm_q && !flags[FLAG_JOIN]);
   assign tile_mask_o     = mask_q;
   genvar r, g;
   generate
     for (r = 0; r < ROWS; r = r + 1) begin : g_row_addr
       localparam [BANK_W-1:0] ROW = r;
-      assign src_addr_o[16*r+:16] = {band_q[15-BANK_W:0], ROW};
+      assign src_addr_o[16*r+:16] = {table_q, ROW};
       assign tile_bank_o[BANK_W*r+:BANK_W] = gather ? g_bank_q[BANK_W*r+:BANK_W] : ROW;
       always @(posedge clk_i) begin
         exist_q[r]    <= r == 0 || {band_q[15-BANK_W:0], ROW} < rows_o;
@@ -212,6 +214,7 @@ module rowvit_exec #(
         band_q      <= 16'd0;
         pv_band_q   <= 16'd0;
         src_q       <= src_base;
+        table_q     <= table_base[15:BANK_W];
         dst_q       <= dst_base;
         token_q     <= 16'd0;
         wline_q     <= kt_base;
@@ -230,9 +233,10 @@ module rowvit_exec #(
       X_SKIP:
       if (nothing || band0 >= end_q) state_q <= X_NULL;
       else if (band_q != band0) begin
-        band_q <= band_q + 16'd1;
-        src_q  <= src_q + src_step;
-        dst_q  <= dst_q + dst_step;
+        band_q  <= band_q + 16'd1;
+        src_q   <= src_q + src_step;
+        table_q <= table_q + 1'b1;
+        dst_q   <= dst_q + dst_step;
       end else state_q <= gather ? X_GATHER : X_TILE;
       X_GATHER: begin
         // The table answers in step 1. Steps 2 and 3 take row 0 and the source and residual strides, the
@@ -253,6 +257,7 @@ module rowvit_exec #(
       if (push) begin
         band_q      <= last_mm_q ? 16'd0 : band_q + 16'd1;
         src_q       <= src_q + src_step;
+        table_q     <= table_q + 1'b1;
         dst_q       <= dst_q + dst_step;
         mask_left_q <= mask_left_q - 16'd1;
         if (mask_left_q == 16'd1) begin

@@ -41,13 +41,13 @@ module rowvit_axil_regs #(
     output wire [63:0]  base_o,
     output wire [31:0]  program_o,
     output wire [31:0]  length_o,
-    output wire [15:0]  images_o,
+    output wire [15:0]  passes_o,
     output wire [31:0]  watchdog_o,
     output wire         irq_o,
 
     input  wire         busy_i,
     // The last record of an image has left.
-    input  wire         image_done_i,
+    input  wire         pass_done_i,
     input  wire         error_valid_i,
     input  wire [7:0]   error_code_i,
     input  wire [23:0]  error_info_i,
@@ -64,7 +64,7 @@ module rowvit_axil_regs #(
   endgenerate
 
   reg [31:0] base_lo_q, base_hi_q, program_q, length_q, watchdog_q, error_q;
-  reg [15:0] images_q, run_images_q, images_done_q;
+  reg [15:0] passes_q, run_passes_q, passes_done_q;
   reg [1:0] irq_enable_q, irq_status_q;
   reg started_q, start_q, reset_q;
 
@@ -80,7 +80,7 @@ module rowvit_axil_regs #(
 
   wire error = error_q[7:0] != ERROR_NONE;
   wire control = write && waddr == REG_CONTROL && s_axil_wstrb[0];
-  wire done = started_q && !busy_i && images_done_q == run_images_q;
+  wire done = started_q && !busy_i && passes_done_q == run_passes_q;
 
   always @(posedge clk_i) begin
     up_q <= rst_ni;
@@ -107,8 +107,8 @@ module rowvit_axil_regs #(
         end
       end
       for (i = 0; i < 2; i = i + 1)
-        if (s_axil_wstrb[i] && waddr == REG_IMAGES)
-          images_q[8*i+:8] <= s_axil_wdata[8*i+:8];
+        if (s_axil_wstrb[i] && waddr == REG_PASSES)
+          passes_q[8*i+:8] <= s_axil_wdata[8*i+:8];
       if (s_axil_wstrb[0] && waddr == REG_IRQ_ENABLE) irq_enable_q <= s_axil_wdata[1:0];
     end
     if (!rst_ni) begin
@@ -117,30 +117,30 @@ module rowvit_axil_regs #(
       program_q <= 0;
       length_q <= 0;
       watchdog_q <= 0;
-      images_q <= 0;
+      passes_q <= 0;
       irq_enable_q <= 0;
     end
   end
 
-  // What the run leaves behind: images done, error, interrupts.
+  // What the run leaves behind: passes done, error, interrupts.
   always @(posedge clk_i) begin
     if (start_q) begin
       started_q <= 1'b1;
-      run_images_q <= images_q;
-      images_done_q <= 0;
-    end else if (image_done_i) begin
-      images_done_q <= images_done_q + 1'b1;
+      run_passes_q <= passes_q;
+      passes_done_q <= 0;
+    end else if (pass_done_i) begin
+      passes_done_q <= passes_done_q + 1'b1;
     end
     if (error_valid_i && !error) error_q <= {error_info_i, error_code_i};
     if (write && waddr == REG_IRQ_STATUS && s_axil_wstrb[0])
       irq_status_q <= irq_status_q & ~s_axil_wdata[1:0];
     // An event in the cycle in which the host clears the last one must not be lost.
-    if (image_done_i) irq_status_q[0] <= 1'b1;
+    if (pass_done_i) irq_status_q[0] <= 1'b1;
     if (error_valid_i && !error) irq_status_q[1] <= 1'b1;
     if (!rst_ni || reset_q) begin
       started_q <= 1'b0;
-      run_images_q <= 0;
-      images_done_q <= 0;
+      run_passes_q <= 0;
+      passes_done_q <= 0;
       error_q <= 0;
       irq_status_q <= 0;
     end
@@ -166,7 +166,7 @@ module rowvit_axil_regs #(
       REG_ABI: rdata_d = ABI_VERSION;
       REG_CONFIG_HASH: rdata_d = CONFIG_HASH;
       REG_CAPS: rdata_d = (LANES << 12) | (GROUPS << 4) | ROWS;
-      REG_STATUS: rdata_d = {images_done_q, 13'b0, error, done, busy_i};
+      REG_STATUS: rdata_d = {passes_done_q, 13'b0, error, done, busy_i};
       REG_ERROR: rdata_d = error_q;
       REG_IRQ_ENABLE: rdata_d = {30'b0, irq_enable_q};
       REG_IRQ_STATUS: rdata_d = {30'b0, irq_status_q};
@@ -174,7 +174,7 @@ module rowvit_axil_regs #(
       REG_BASE_HI: rdata_d = base_hi_q;
       REG_PROGRAM: rdata_d = program_q;
       REG_LENGTH: rdata_d = length_q;
-      REG_IMAGES: rdata_d = {16'b0, images_q};
+      REG_PASSES: rdata_d = {16'b0, passes_q};
       REG_WATCHDOG: rdata_d = watchdog_q;
       REG_PROGRESS0: rdata_d = done_i[31:0];
       REG_PROGRESS1: rdata_d = done_i[63:32];
@@ -198,7 +198,7 @@ module rowvit_axil_regs #(
   assign base_o = {base_hi_q, base_lo_q};
   assign program_o = program_q;
   assign length_o = length_q;
-  assign images_o = images_q;
+  assign passes_o = passes_q;
   assign watchdog_o = watchdog_q;
   assign irq_o = |(irq_enable_q & irq_status_q);
 endmodule

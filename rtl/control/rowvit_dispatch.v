@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// Fetches the program once per image, and its beginning once more (docs/isa.md, Passes), and hands
+// Fetches the program once per pass, and its beginning once more (docs/isa.md, Passes), and hands
 // each instruction to its engine's queue, in order. Dependencies, which count a pass's operations,
 // become absolute: every engine's number of operations at the pass's start is added. The last slot of a
 // queued instruction is its index, for error reports. Fetching runs ahead by up to FETCHES instructions,
 // dispatching by QUEUE_DEPTH + 1 more per engine, also into the next pass.
-// Throughput: one instruction per 10 cycles (64 bits per cycle). Latency: 11 cycles after the fetch.
+// Throughput: one instruction per 10 cycles (6 at 128 bits). Latency: 11 cycles after the fetch.
 // Resources: about 1,450 LUT, of them 1,000 RAM, and 2,400 flip-flops.
 `default_nettype none
 
 module rowvit_dispatch #(
     // First 32 bits of the configuration's SHA-256; programs for another one are refused.
-    parameter [31:0] CONFIG_HASH = 32'h0
+    parameter [31:0] CONFIG_HASH = 32'h0,
+    // Bits of a word of the memory port: 64 or 128.
+    parameter PORT_BITS = 64
 ) (
     input  wire         clk_i,
     input  wire         rst_ni,
@@ -20,7 +22,7 @@ module rowvit_dispatch #(
     input  wire [63:0]  base_i,
     input  wire [31:0]  program_i,
     input  wire [31:0]  length_i,
-    input  wire [15:0]  images_i,
+    input  wire [15:0]  passes_i,
 
     // Reader client.
     output wire         req_valid_o,
@@ -29,7 +31,7 @@ module rowvit_dispatch #(
     output wire [31:0]  req_bytes_o,
     input  wire         rsp_valid_i,
     output wire         rsp_ready_o,
-    input  wire [63:0]  rsp_data_i,
+    input  wire [PORT_BITS-1:0] rsp_data_i,
 
     // Queues: 0 LOAD, 1 EXEC, 2 NORM, 3 SELECT, 4 RECV.
     output wire         q0_valid_o,
@@ -61,8 +63,8 @@ module rowvit_dispatch #(
              S_STOP = 3'd5;
 
   reg [2:0] state_q;
-  reg [15:0] images_left_q;
-  reg first_q, last_q;     // the first pass; the one after the last image's
+  reg [15:0] passes_left_q;
+  reg first_q, last_q;     // the first pass; the one after the last
   reg [15:0] finish_q;     // where that one ends
   wire flush = clear_i || start_i;
   wire running = state_q == S_HEADER || state_q == S_RUN;
@@ -90,24 +92,25 @@ module rowvit_dispatch #(
     end
   end
 
-  // Assembly: 8 words, the first lowest.
+  // Assembly, the first word lowest.
+  localparam WORDS = INSTR_W / PORT_BITS, LAST_WORD = WORDS - 1;
   reg [INSTR_W-1:0] instr_q;
   reg instr_valid_q;
   reg [2:0] word_q;
   wire consume;
   wire word = rsp_valid_i && rsp_ready_o;
-  wire complete = word && word_q == 3'd7;
+  wire complete = word && word_q == LAST_WORD[2:0];
 
   assign rsp_ready_o = !instr_valid_q;
 
   integer w;
   always @(posedge clk_i) begin
-    for (w = 0; w < INSTR_W / 64; w = w + 1)
-      if (word && word_q == w[2:0]) instr_q[64*w+:64] <= rsp_data_i;
+    for (w = 0; w < WORDS; w = w + 1)
+      if (word && word_q == w[2:0]) instr_q[PORT_BITS*w+:PORT_BITS] <= rsp_data_i;
   end
 
   always @(posedge clk_i) begin
-    if (word) word_q <= word_q + 1'b1;
+    if (word) word_q <= complete ? 3'd0 : word_q + 1'b1;
     if (request && !complete) inflight_q <= inflight_q + 1'b1;
     if (complete && !request) inflight_q <= inflight_q - 1'b1;
     // Words fetched beyond END are dropped.
@@ -121,17 +124,17 @@ module rowvit_dispatch #(
   end
 
   // Decode, in registers: what is looked at arrives at least one word before the last.
-  wire [7:0] opcode = instr_q[F_OPCODE+:8];
+  wire [3:0] opcode = instr_q[F_OPCODE+:4];
   reg [N_QUEUE-1:0] target_q;
   reg end_q, header_ok_q;
   always @(posedge clk_i) begin
-    target_q[Q_LOAD] <= opcode == OP_LOAD;
-    target_q[Q_EXEC] <= opcode == OP_MATMUL || opcode == OP_ATTN;
-    target_q[Q_NORM] <= opcode == OP_NORM;
-    target_q[Q_SELECT] <= opcode == OP_SELECT;
-    target_q[Q_RECV] <= opcode == OP_RECV;
-    end_q <= opcode == OP_END;
-    header_ok_q <= opcode == OP_HEADER && instr_q[F_HEADER_CONFIG_HASH+:32] == CONFIG_HASH
+    target_q[Q_LOAD] <= opcode == OP_LOAD[3:0];
+    target_q[Q_EXEC] <= opcode == OP_MATMUL[3:0] || opcode == OP_ATTN[3:0];
+    target_q[Q_NORM] <= opcode == OP_NORM[3:0];
+    target_q[Q_SELECT] <= opcode == OP_SELECT[3:0];
+    target_q[Q_RECV] <= opcode == OP_RECV[3:0];
+    end_q <= opcode == OP_END[3:0];
+    header_ok_q <= opcode == OP_HEADER[3:0] && instr_q[F_HEADER_CONFIG_HASH+:32] == CONFIG_HASH
         && instr_q[F_HEADER_ABI+:16] == ABI_VERSION;
   end
   wire is_end = end_q && state_q == S_RUN;
@@ -156,8 +159,8 @@ module rowvit_dispatch #(
 
   always @(posedge clk_i) begin
     if (start_i) begin
-      state_q <= images_i != 0 ? S_RESTART : S_IDLE;
-      images_left_q <= images_i;
+      state_q <= passes_i != 0 ? S_RESTART : S_IDLE;
+      passes_left_q <= passes_i;
       first_q <= 1'b1;
       last_q <= 1'b0;
     end else begin
@@ -170,11 +173,11 @@ module rowvit_dispatch #(
                end else if (consume && (is_end || finish)) begin
                    state_q <= S_DRAIN;
                    first_q <= 1'b0;
-                   last_q <= !last_q && images_left_q == 16'd1 && finish_q != 16'd0;
-                   if (!last_q) images_left_q <= images_left_q - 1'b1;
+                   last_q <= !last_q && passes_left_q == 16'd1 && finish_q != 16'd0;
+                   if (!last_q) passes_left_q <= passes_left_q - 1'b1;
                end
         S_DRAIN: if (inflight_q == 0)
-                     state_q <= images_left_q == 0 && !last_q ? S_IDLE : S_RESTART;
+                     state_q <= passes_left_q == 0 && !last_q ? S_IDLE : S_RESTART;
         default: ;
       endcase
     end

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // AXI4 read master for two clients: 0 the program, 1 the loads; words come back in request order.
-// Bursts end at 128-byte boundaries: at most 16 beats, never across 4 KB. A burst is issued only when
+// Bursts end at boundaries of 16 words: at most 16 beats, never across 4 KB. A burst is issued only when
 // its words have a place in the client's FIFO, so R never waits and neither client can block the other.
 // clear_i drops requests and words; bursts still in flight are swallowed before new ones are issued.
-// Throughput: a burst every other cycle per client, one 64-bit word per cycle. Latency: 5 cycles plus
+// Throughput: a burst every other cycle per client, one word per cycle. Latency: 5 cycles plus
 // the memory's.
 // Resources (defaults): about 810 LUT, of them 345 RAM, and 355 flip-flops.
 `default_nettype none
 
 module rowvit_axi_reader #(
+    // Bits of a word: 64 or 128.
+    parameter WIDTH = 64,
     // Bursts in flight; a power of two.
     parameter OUTSTANDING = 8,
     // Words of each client's FIFO; powers of two, at least 16.
@@ -22,11 +24,11 @@ module rowvit_axi_reader #(
     input  wire        req0_valid_i,
     output wire        req0_ready_o,
     input  wire [63:0] req0_addr_i,
-    // Multiples of 8, not 0.
+    // Whole words, not 0.
     input  wire [31:0] req0_bytes_i,
     output wire        rsp0_valid_o,
     input  wire        rsp0_ready_i,
-    output wire [63:0] rsp0_data_o,
+    output wire [WIDTH-1:0] rsp0_data_o,
 
     input  wire        req1_valid_i,
     output wire        req1_ready_o,
@@ -34,7 +36,7 @@ module rowvit_axi_reader #(
     input  wire [31:0] req1_bytes_i,
     output wire        rsp1_valid_o,
     input  wire        rsp1_ready_i,
-    output wire [63:0] rsp1_data_o,
+    output wire [WIDTH-1:0] rsp1_data_o,
 
     output wire [63:0] m_axi_araddr,
     output wire [7:0]  m_axi_arlen,
@@ -44,7 +46,7 @@ module rowvit_axi_reader #(
     output wire [2:0]  m_axi_arprot,
     output wire        m_axi_arvalid,
     input  wire        m_axi_arready,
-    input  wire [63:0] m_axi_rdata,
+    input  wire [WIDTH-1:0] m_axi_rdata,
     input  wire [1:0]  m_axi_rresp,
     input  wire        m_axi_rlast,
     input  wire        m_axi_rvalid,
@@ -59,7 +61,13 @@ module rowvit_axi_reader #(
 );
   `include "rowvit_defs.vh"
 
+  localparam BW = $clog2(WIDTH / 8);  // bits of an address within a word
+  localparam ADDR_W = 64 - BW, LEFT_W = 32 - BW;
+
   generate
+    if (WIDTH != 64 && WIDTH != 128) begin : g_bad_width
+      illegal_parameter_axi_reader_width_must_be_64_or_128 u_bad();
+    end
     if (BURST_WORDS != 16) begin : g_bad_burst
       illegal_parameter_axi_reader_burst_words_must_be_16 u_bad();
     end
@@ -75,7 +83,8 @@ module rowvit_axi_reader #(
   wire [127:0] req_addr = {req1_addr_i, req0_addr_i};
   wire [63:0] req_bytes = {req1_bytes_i, req0_bytes_i};
   wire [1:0] ask_ready, rsp_valid, pending, fits, write;
-  wire [127:0] rsp_data, addr;
+  wire [2*WIDTH-1:0] rsp_data;
+  wire [127:0] addr;
   wire [9:0] beats;
 
   wire [1:0] issue;
@@ -89,14 +98,14 @@ module rowvit_axi_reader #(
       localparam [CW-1:0] ALL = DEPTH[CW-1:0];
 
       wire req_valid;
-      wire [89:0] req;
-      rowvit_fifo #(.WIDTH(90), .DEPTH(2)) u_ask (
+      wire [ADDR_W+LEFT_W-1:0] req;
+      rowvit_fifo #(.WIDTH(ADDR_W + LEFT_W), .DEPTH(2)) u_ask (
           .clk_i(clk_i),
           .rst_ni(rst_ni),
           .clear_i(clear_i),
           .in_valid_i(ask_valid[c]),
           .in_ready_o(ask_ready[c]),
-          .in_data_i({req_addr[64*c+3+:61], req_bytes[32*c+3+:29]}),
+          .in_data_i({req_addr[64*c+BW+:ADDR_W], req_bytes[32*c+BW+:LEFT_W]}),
           .out_valid_o(req_valid),
           .out_ready_i(req_ready),
           .out_data_o(req),
@@ -104,8 +113,8 @@ module rowvit_axi_reader #(
       );
 
       reg valid_q;
-      reg [60:0] addr_q;
-      reg [28:0] left_q;
+      reg [ADDR_W-1:0] addr_q;
+      reg [LEFT_W-1:0] left_q;
       // Places in the FIFO that no issued burst has claimed, known a cycle after a word leaves.
       reg [CW-1:0] free_q;
       reg pop_q;
@@ -117,10 +126,10 @@ module rowvit_axi_reader #(
       // Whether it fits is known with it where any burst fits, else a cycle later. Places get fewer only
       // with an issue, after which the length is unknown for a cycle.
       reg roomy_q, fits_q;
-      wire final_burst = left_q <= {24'b0, room};
+      wire final_burst = left_q <= {{(LEFT_W - 5){1'b0}}, room};
       wire pop = rsp_valid[c] && rsp_ready[c];
 
-      assign addr[64*c+:64] = {addr_q, 3'b000};
+      assign addr[64*c+:64] = {addr_q, {BW{1'b0}}};
       assign beats[5*c+:5] = length_q;
       assign pending[c] = req_valid || valid_q;
       assign fits[c] = known_q && (roomy_q || fits_q);
@@ -143,8 +152,8 @@ module rowvit_axi_reader #(
         if (req_ready) begin
           {addr_q, left_q} <= req;
         end else if (issue[c]) begin
-          addr_q <= {addr_q[60:4] + 1'b1, 4'b0};
-          left_q <= left_q - {24'b0, length_q};
+          addr_q <= {addr_q[ADDR_W-1:4] + 1'b1, 4'b0};
+          left_q <= left_q - {{(LEFT_W - 5){1'b0}}, length_q};
         end
       end
 
@@ -158,7 +167,7 @@ module rowvit_axi_reader #(
         end
       end
 
-      rowvit_fifo #(.WIDTH(64), .DEPTH(DEPTH)) u_fifo (
+      rowvit_fifo #(.WIDTH(WIDTH), .DEPTH(DEPTH)) u_fifo (
           .clk_i(clk_i),
           .rst_ni(rst_ni),
           .clear_i(clear_i),
@@ -167,7 +176,7 @@ module rowvit_axi_reader #(
           .in_data_i(m_axi_rdata),
           .out_valid_o(rsp_valid[c]),
           .out_ready_i(rsp_ready[c]),
-          .out_data_o(rsp_data[64*c+:64]),
+          .out_data_o(rsp_data[WIDTH*c+:WIDTH]),
           .count_o()
       );
     end
@@ -221,7 +230,7 @@ module rowvit_axi_reader #(
 
   assign m_axi_araddr = ar_addr_q;
   assign m_axi_arlen = {4'b0, ar_len_q};
-  assign m_axi_arsize = 3'd3;
+  assign m_axi_arsize = BW[2:0];
   assign m_axi_arburst = 2'b01;
   assign m_axi_arcache = 4'b0011;
   assign m_axi_arprot = 3'b000;

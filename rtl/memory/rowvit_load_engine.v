@@ -4,7 +4,7 @@
 // dependencies (but a gather's mask is final only when they are met). The data side waits for the
 // dependencies of each job and deals out its words. A gather requests a row every other cycle and
 // spends about 8 more cycles per mask word.
-// Throughput: one 64-bit word per cycle, also from load to load. Latency: 4 cycles plus the memory's.
+// Throughput: a word of the port per cycle, of other kinds than weights 64 bits, also from load to load. Latency: 4 cycles plus the memory's.
 // Resources (LANES = 64): about 1,030 LUT, 450 more as RAM, and 900 flip-flops.
 `default_nettype none
 
@@ -12,7 +12,9 @@ module rowvit_load_engine #(
     // Token rows per band, lane groups, lanes per group (a power of two, 16 to 128).
     parameter ROWS = 2,
     parameter GROUPS = 3,
-    parameter LANES = 64
+    parameter LANES = 64,
+    // Bits of a word of the memory port: 64 or 128.
+    parameter PORT_BITS = 64
 ) (
     input  wire                      clk_i,
     input  wire                      rst_ni,
@@ -34,7 +36,7 @@ module rowvit_load_engine #(
     output wire [31:0]               req_bytes_o,
     input  wire                      rsp_valid_i,
     output wire                      rsp_ready_o,
-    input  wire [63:0]               rsp_data_i,
+    input  wire [PORT_BITS-1:0]      rsp_data_i,
 
     // Mask memory; data one cycle after the address.
     output wire [15:0]               mask_addr_o,
@@ -79,8 +81,9 @@ module rowvit_load_engine #(
   localparam GW = $clog2(GROUPS + 1);
   localparam DEP_W = 17 * N_ENGINE;
   localparam LW = $clog2(LANES);
-  // Words per weight line, and per residual address.
-  localparam LINE_WORDS = LANES / 8;
+  localparam PARTS = PORT_BITS / 64;
+  // Words per weight line, of the port's width; 64-bit words per residual address.
+  localparam LINE_WORDS = LANES * 8 / PORT_BITS;
   localparam RES_WORDS = (ROWS * GROUPS + 3) / 4;
   // Residuals of an address fill whole words, or those of two addresses do (one bank pair: padded).
   localparam PAIRED = ROWS * GROUPS % 4 == 2 && ROWS * GROUPS > 2;
@@ -431,7 +434,12 @@ module rowvit_load_engine #(
   reg last_row_q;
   wire job_end = row_step && (cur_kind_q == LOADKIND_PARAM || last_row_q);
 
-  // Other kinds than weights wait until all lines are written, so that operations complete in order.
+  // Other kinds than weights take 64 bits at a time, the lower ones first.
+  reg         half_q;
+  wire [63:0] half = rsp_data_i[64*(half_q && PARTS > 1)+:64];
+  wire        used = is_weight || PARTS == 1 || half_q;  // all of the port's word
+
+  // They wait until all lines are written, so that operations complete in order.
   wire held = rw_valid_o && !rw_ready_i;
   wire room = !held && (is_weight ? lines_ready : !line_valid);
   wire take = cur_valid_q && !cur_empty_q && room && rsp_valid_i;
@@ -439,7 +447,7 @@ module rowvit_load_engine #(
   wire close = cur_valid_q && cur_empty_q && !line_valid && !word_valid_q;
   wire finish = close || (take && job_end);
 
-  assign rsp_ready_o = cur_valid_q && !cur_empty_q && room;
+  assign rsp_ready_o = cur_valid_q && !cur_empty_q && room && used;
   assign job_ready = head_ok_q && (!cur_valid_q || finish);
 
   always @(posedge clk_i) begin
@@ -461,7 +469,9 @@ module rowvit_load_engine #(
       row_q <= 0;
       last_row_q <= job_rows == 16'd1;
       index_q <= 0;
+      half_q <= 1'b0;
     end else if (take) begin
+      half_q <= !half_q;
       word_q <= word_end ? {LW{1'b0}} : word_q + 1'b1;
       if (word_end) group_q <= group_end ? {GW{1'b0}} : group_q + 1'b1;
       if (row_step) begin
@@ -475,7 +485,7 @@ module rowvit_load_engine #(
 
   // The residuals of an address assemble by shifting; the first word ends lowest.
   reg [64*RES_WORDS-1:0] part_q;
-  wire [64*RES_WORDS+63:0] shifted = {rsp_data_i, part_q};
+  wire [64*RES_WORDS+63:0] shifted = {half, part_q};
 
   always @(posedge clk_i) begin
     if (take) part_q <= shifted[64*RES_WORDS+63:64];
@@ -513,11 +523,11 @@ module rowvit_load_engine #(
   genvar c;
   generate
     for (c = 0; c < LINE_WORDS; c = c + 1) begin : g_column
-      (* ram_style = "distributed" *) reg [63:0] mem_q [0:15];
+      (* ram_style = "distributed" *) reg [PORT_BITS-1:0] mem_q [0:15];
       always @(posedge clk_i) begin
         if (take && is_weight && word_q == c[LW-1:0]) mem_q[line_place_q] <= rsp_data_i;
       end
-      assign ww_data_o[64*c+:64] = mem_q[line_read_q];
+      assign ww_data_o[PORT_BITS*c+:PORT_BITS] = mem_q[line_read_q];
     end
   endgenerate
 
@@ -544,7 +554,7 @@ module rowvit_load_engine #(
     word_slot_q <= cur_dst_q[7:0];
     word_row_q <= target;
     word_index_q <= index_q + {{(16-LW){1'b0}}, word_q};
-    word_data_q <= rsp_data_i[47:0];
+    word_data_q <= half[47:0];
     word_final_q <= take && job_end && cur_final_q;
   end
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Token memory: one bank of 64-bit words per row of a band. Each bank has one write port, shared by
-// N_WRITE clients in fixed priority (client 0 is never refused), and one read port, shared by all
-// fetchers in rotation. Any fetcher may read any bank (gathered rows).
+// N_WRITE clients in fixed priority (client 0 is never refused), and one read port, shared by fetchers in
+// rotation: those of its row, and those of group 0 of all rows, which may read any bank (gathered rows).
 // Throughput 1 read and 1 write per bank and cycle; read data one cycle after the grant. A read sees a
 // write granted two cycles before it; what waits for a write to be counted passes more registers than that.
 // Resources: DEPTH / 512 RAMB36 per bank, about 930 LUT for 2 banks and 6 readers.
@@ -9,7 +9,7 @@
 module rowvit_token_memory #(
     parameter ROWS    = 2,
     parameter DEPTH   = 2048,  // words per bank
-    parameter N_READ  = 2,     // fetchers
+    parameter N_READ  = 2,     // fetchers: all groups of row 0 first
     parameter N_WRITE = 4,     // write clients
     parameter BANK_W  = 1,     // bits of a row's number
     parameter RAM_STYLE = "auto"
@@ -29,10 +29,10 @@ module rowvit_token_memory #(
     output wire [64*N_READ-1:0]        r_data_o
 );
   localparam AW = $clog2(DEPTH);
+  localparam GROUPS = N_READ / ROWS;
 
   wire [N_READ*ROWS-1:0] grant_all;
   wire [64*ROWS-1:0]     bank_data;
-  reg  [BANK_W*N_READ-1:0] bank_q;
 
   genvar r, f;
   generate
@@ -70,7 +70,8 @@ module rowvit_token_memory #(
       wire [N_READ-1:0] want;
       reg  [N_READ-1:0] after_q;
       for (f = 0; f < N_READ; f = f + 1) begin : g_want
-        assign want[f] = r_valid_i[f] && r_bank_i[BANK_W*f+:BANK_W] == r;
+        assign want[f] = r_valid_i[f]
+            && (f % GROUPS == 0 ? r_bank_i[BANK_W*f+:BANK_W] == r : f / GROUPS == r);
       end
       wire [N_READ-1:0] hi    = want & after_q;
       wire [N_READ-1:0] grant, after;
@@ -116,12 +117,17 @@ module rowvit_token_memory #(
         for (b = 0; b < ROWS; b = b + 1) hit = hit | grant_all[N_READ*b+f];
       end
       assign r_ready_o[f] = hit;
-      assign r_data_o[64*f+:64] = bank_data[64*bank_q[BANK_W*f+:BANK_W]+:64];
+      if (f % GROUPS == 0) begin : g_any
+        reg [BANK_W-1:0] bank_q;
+        always @(posedge clk_i) bank_q <= r_bank_i[BANK_W*f+:BANK_W];
+        assign r_data_o[64*f+:64] = bank_data[64*bank_q+:64];
+      end else begin : g_own
+        assign r_data_o[64*f+:64] = bank_data[64*(f/GROUPS)+:64];
+      end
     end
   endgenerate
 
   always @(posedge clk_i) begin
-    bank_q <= r_bank_i;
     r_dvalid_o <= r_ready_o;
     if (!rst_ni) r_dvalid_o <= {N_READ{1'b0}};
   end

@@ -13,8 +13,9 @@ module rowvit_norm_dump #(
     // Start; the settings stay until done_o.
     input  wire                      start_i,
     input  wire [15:0]               count_i,
-    input  wire [7:0]                tag_i,
+    input  wire [11:0]               tag_i,  // and image
     input  wire [10:0]               dim_i,
+    input  wire [15:0]               res_base_i,
     input  wire [15:0]               res_stride_i,
     // The band that is read next, and whether it may be read, as of the cycle before.
     output reg  [15:0]               band_o,
@@ -79,7 +80,7 @@ module rowvit_norm_dump #(
   assign rd_valid_o = state_q == S_READ && !fill_q[2];
   assign rd_addr_o = tile_q + lane_q;
   assign word = state_q == S_HEADER || state_q == S_WORD;
-  assign data = state_q == S_HEADER ? {bytes_q, count_i, tag_i, RECORD_CHECKPOINT[7:0]} : word_q;
+  assign data = state_q == S_HEADER ? {bytes_q, count_i, tag_i, RECORD_CHECKPOINT[3:0]} : word_q;
   assign end_of_record = state_q == S_WORD && row_end && last_row;
   rowvit_skid_buffer #(
       .WIDTH(65)
@@ -106,7 +107,7 @@ module rowvit_norm_dump #(
         step_q <= 4'd11;
         row_q <= 16'd0;
         sub_q <= 8'd0;
-        base_q <= 16'd0;
+        base_q <= res_base_i;
         band_o <= 16'd0;
         if (start_i) state_q <= S_SIZE;
       end

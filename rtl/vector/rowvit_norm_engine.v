@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // LayerNorm of the residual rows into token memory (docs/numerics.md, section 4), and DUMP of the
-// rows into the output stream. All rows of a band and all groups work in parallel: pass 1 sums a
-// band, pass 2 normalises it; both read the residual memory, one address per cycle, and take turns:
-// pass 1 of the next band runs while norm_stats works on the sums of this one.
-// Throughput: 2 * addresses + 2 cycles per band (at least 36 * ROWS + 60), addresses being
-// LANES * ceil(dim / (LANES * GROUPS)). Latency of the first band: 2 * addresses + 155.
+// rows into the output stream. Up to four rows of a band (a part; of eight rows there are two, which take
+// turns) and all groups work in parallel: pass 1 sums a part, pass 2 normalises it; both read the residual
+// memory, one address per cycle. Pass 1 of the next part runs while norm_stats works on the sums of this one.
+// Throughput: 2 * addresses + 2 cycles per part (at least 36 * rows + 60 per band), addresses being
+// LANES * ceil(dim / (LANES * GROUPS)). Latency of the first part: 2 * addresses + 155.
 // Resources at 2 x 3 x 64, 768 channels, 2 slots: about 6.7k LUT, 6.5k FF, no DSP48.
 `default_nettype none
 
@@ -51,7 +51,9 @@ module rowvit_norm_engine #(
     output wire                      out_eor_o
 );
   `include "rowvit_defs.vh"
-  localparam N = ROWS * GROUPS;
+  localparam PARTS = ROWS > NORM_ROWS ? ROWS / NORM_ROWS : 1;
+  localparam L = ROWS / PARTS;  // rows of a part
+  localparam N = L * GROUPS;
   localparam SLOT_DEPTH = LANES * ((MAX_DIM + LANES * GROUPS - 1) / (LANES * GROUPS));
   localparam PARAM_DEPTH = NORM_SLOTS * SLOT_DEPTH;
   localparam PW = $clog2(PARAM_DEPTH);
@@ -69,10 +71,11 @@ module rowvit_norm_engine #(
   endgenerate
 
   // ---------------------------------------------------------------- fields
-  wire [7:0]  tag = instr_i[F_TAG+:8];
+  wire [11:0] tag = instr_i[F_IMAGE+:12];
   wire        one_row = instr_i[F_FLAGS + FLAG_ONE_ROW];
   wire        dump = instr_i[F_NORM_KIND+:16] == NORMKIND_DUMP[15:0];
   wire [10:0] dim = instr_i[F_NORM_DIM+:11];
+  wire [15:0] res_base = instr_i[F_NORM_RES_BASE+:16];
   wire [15:0] res_stride = instr_i[F_NORM_RES_STRIDE+:16];
   wire [15:0] dst_base = instr_i[F_NORM_DST_BASE+:16];
   wire [15:0] dst_stride = instr_i[F_NORM_DST_STRIDE+:16];
@@ -160,15 +163,18 @@ module rowvit_norm_engine #(
   reg         last_tile_q;                         // the tile is the band's last
   reg  [15:0] word_q;                              // pass 2: word of group 0
   reg  [PW-1:0] param_q;                           // pass 2: parameter
-  wire        stats_free, stats_valid;
+  wire [PARTS-1:0] stats_free, stats_valid;
+  reg         sum_part_q, norm_part_q;             // of the next passes
+  reg         part_q;                              // of this pass
+  wire        sum_end, norm_end;                   // they are the last of their band
   // The stages move in this cycle, in the next one, and in that after it.
   reg         en_q, move_q;
   wire        move_d;
 
   wire layernorm = run_q && !dump_q;
-  wire can_sum = sum_row_q < count_q && dep_q && stats_free;
+  wire can_sum = sum_row_q < count_q && dep_q && stats_free[PARTS > 1 && sum_part_q];
   wire start_sum = layernorm && !pass_q && can_sum;
-  wire start_norm = layernorm && !pass_q && !can_sum && stats_valid;
+  wire start_norm = layernorm && !pass_q && !can_sum && stats_valid[PARTS > 1 && norm_part_q];
   wire dump_rd;
   wire [15:0] dump_addr;
   // What is read is in stage 2 for one cycle.
@@ -183,10 +189,12 @@ module rowvit_norm_engine #(
   always @(posedge clk_i) begin
     if (start) begin
       sum_row_q <= 16'd0;
-      sum_base_q <= 16'd0;
+      sum_base_q <= res_base;
       sum_band_q <= 16'd0;
       norm_row_q <= 16'd0;
-      norm_base_q <= 16'd0;
+      sum_part_q <= 1'b0;
+      norm_part_q <= 1'b0;
+      norm_base_q <= res_base;
       norm_dst_q <= dst_base;
     end
     if (!pass_q) begin
@@ -194,6 +202,7 @@ module rowvit_norm_engine #(
       left_q <= dim;
       first_q <= 1'b1;
       square_q <= start_sum;
+      part_q <= start_sum ? sum_part_q : norm_part_q;
       addr_q <= start_sum ? sum_base_q : norm_base_q;
       word_q <= norm_dst_q;
       param_q <= slot_base(slot);
@@ -207,22 +216,26 @@ module rowvit_norm_engine #(
     end
     if (start_sum || start_norm) pass_q <= 1'b1;
     // early, so that dep_q is about the next band when the pass ends
-    if (start_sum) sum_band_q <= sum_band_q + 16'd1;
+    if (start_sum && sum_end) sum_band_q <= sum_band_q + 16'd1;
     if (read && band_end) begin
       pass_q <= 1'b0;
       if (square_q) begin
         sum_row_q <= sum_row_d;
-        sum_base_q <= sum_base_d;
+        sum_part_q <= !sum_end;
+        if (sum_end) sum_base_q <= sum_base_d;
       end else begin
         norm_row_q <= norm_row_d;
-        norm_base_q <= norm_base_d;
-        norm_dst_q <= norm_dst_d;
+        norm_part_q <= !norm_end;
+        if (norm_end) begin
+          norm_base_q <= norm_base_d;
+          norm_dst_q <= norm_dst_d;
+        end
       end
     end
     // These stand for many cycles before they are used.
-    sum_row_d <= sum_row_q + ROWS[15:0];
+    sum_row_d <= sum_row_q + L[15:0];
     sum_base_d <= sum_base_q + res_stride;
-    norm_row_d <= norm_row_q + ROWS[15:0];
+    norm_row_d <= norm_row_q + L[15:0];
     norm_base_d <= norm_base_q + res_stride;
     norm_dst_d <= norm_dst_q + dst_stride;
     last_tile_q <= left_q <= TILE_CHANNELS;
@@ -231,33 +244,36 @@ module rowvit_norm_engine #(
 
   // Which groups and rows of the tile exist.
   wire [GROUPS-1:0] groups;
-  wire [ROWS-1:0]   rows;
-  wire              last_band;
+  wire [L-1:0]      rows;
+  wire              last_part;
   genvar g, r;
   generate
     for (g = 0; g < GROUPS; g = g + 1) begin : g_groups
       localparam [10:0] BELOW = g[10:0] * LANES[10:0];
       assign groups[g] = left_q > BELOW;
     end
-    for (r = 0; r < ROWS; r = r + 1) begin : g_rows
+    for (r = 0; r < L; r = r + 1) begin : g_rows
       localparam [15:0] OFFSET = r;
       assign rows[r] = norm_row_q + OFFSET < count_q;
     end
   endgenerate
-  assign last_band = norm_row_q + ROWS[15:0] >= count_q;
+  assign last_part = norm_row_q + L[15:0] >= count_q;
+  assign sum_end = PARTS == 1 || sum_part_q || sum_row_q + L[15:0] >= count_q;
+  assign norm_end = PARTS == 1 || norm_part_q || last_part;
 
   // ---------------------------------------------------------------- alongside the lanes: stages 1 to 22
   // Stage s of a pipe is its slice s. A read enters stage 1; en_q moves all stages.
   localparam STAGES = 22;
   localparam G_STAGE = 13, B_STAGE = 16;  // parameter memories are addressed
-  localparam WORD_W = 16 + GROUPS + ROWS + 2;
-  reg [9:1]             sum_s, sum_last_s, first_s;
+  localparam WORD_W = 16 + GROUPS + L + 3;
+  reg [9:1]             sum_s, sum_last_s, first_s, part_s;
   reg [STAGES:1]        norm_s, octet_s;
   reg [2*GROUPS-1:0]    present_s;
   reg [2:1]             square_s;
   reg [PW*B_STAGE-1:0]  param_s;
   reg [WORD_W*STAGES-1:0] word_s;
-  wire [WORD_W-1:0]     word_in = {band_end, band_end && last_band, rows, groups, word_q};
+  wire [WORD_W-1:0]     word_in = {part_q, band_end && norm_end, band_end && last_part,
+                                   rows, groups, word_q};
   // A copy of en_q, as in rowvit_norm_lane.
   (* keep = "true" *) reg en_word_q;
   (* keep = "true" *) always @(posedge clk_i) en_word_q <= move_q;
@@ -271,6 +287,7 @@ module rowvit_norm_engine #(
       norm_s <= {norm_s[STAGES-1:1], read && !square_q};
       octet_s <= {octet_s[STAGES-1:1], octet_end && !square_q};
       first_s <= {first_s[8:1], first_q};
+      part_s <= {part_s[8:1], part_q};
       sum_last_s <= {sum_last_s[8:1], band_end};
       present_s <= {present_s[GROUPS-1:0], groups};
       square_s <= {square_s[1], square_q};
@@ -329,29 +346,37 @@ module rowvit_norm_engine #(
   // ---------------------------------------------------------------- statistics and lanes
   wire [16*N-1:0]    x;
   wire [32*N-1:0]    product;
-  wire [26*ROWS-1:0] s1;
-  wire [5*ROWS-1:0]  n;
-  wire [17*ROWS-1:0] recip;
+  wire [26*L*PARTS-1:0] s1_of;
+  wire [5*L*PARTS-1:0]  n_of;
+  wire [17*L*PARTS-1:0] recip_of;
+  wire [26*L-1:0]    s1 = s1_of[26*L*(PARTS > 1 && part_s[7])+:26*L];
+  wire [5*L-1:0]     n = n_of[5*L*(PARTS > 1 && part_s[8])+:5*L];
+  wire [17*L-1:0]    recip = recip_of[17*L*(PARTS > 1 && part_s[9])+:17*L];
   wire [8*N-1:0]     y;
-  rowvit_norm_stats #(
-      .ROWS(ROWS), .GROUPS(GROUPS)
-  ) u_stats (
-      .clk_i(clk_i), .rst_ni(rst_ni), .move_i(move_q), .dim8_i(dim[10:3]),
-      .start_i(start_sum), .free_o(stats_free),
-      .x_i(x), .x_valid_i(sum_s[4]), .x_first_i(first_s[4]),
-      .square_i(product), .square_valid_i(sum_s[9]), .square_first_i(first_s[9]),
-      .square_last_i(sum_last_s[9]),
-      .valid_o(stats_valid), .load_s1_i(norm_s[6] && first_s[6]),
-      .load_n_i(norm_s[7] && first_s[7]), .load_r_i(norm_s[8] && first_s[8]),
-      .s1_o(s1), .n_o(n), .r_o(recip)
-  );
   generate
-    for (r = 0; r < ROWS; r = r + 1) begin : g_row
+    for (r = 0; r < PARTS; r = r + 1) begin : g_part
+      localparam P = r == 1;
+      rowvit_norm_stats #(
+          .ROWS(L), .GROUPS(GROUPS)
+      ) u_stats (
+          .clk_i(clk_i), .rst_ni(rst_ni), .move_i(move_q), .dim8_i(dim[10:3]),
+          .start_i(start_sum && sum_part_q == P), .free_o(stats_free[r]),
+          .x_i(x), .x_valid_i(sum_s[4] && part_s[4] == P), .x_first_i(first_s[4]),
+          .square_i(product), .square_valid_i(sum_s[9] && part_s[9] == P), .square_first_i(first_s[9]),
+          .square_last_i(sum_last_s[9]),
+          .valid_o(stats_valid[r]), .load_s1_i(norm_s[6] && first_s[6] && part_s[6] == P),
+          .load_n_i(norm_s[7] && first_s[7] && part_s[7] == P),
+          .load_r_i(norm_s[8] && first_s[8] && part_s[8] == P),
+          .s1_o(s1_of[26*L*r+:26*L]), .n_o(n_of[5*L*r+:5*L]), .r_o(recip_of[17*L*r+:17*L])
+      );
+    end
+    for (r = 0; r < L; r = r + 1) begin : g_row
       for (g = 0; g < GROUPS; g = g + 1) begin : g_lane
         localparam I = r * GROUPS + g;
         rowvit_norm_lane u_lane (
             .clk_i(clk_i), .move_i(move_q),
-            .x_i(rd_data_i[16*I+:16]), .present_i(present_s[GROUPS+g]), .square_i(square_s[2]),
+            .x_i(rd_data_i[16*(I+N*(PARTS>1&&part_s[2]))+:16]), .present_i(present_s[GROUPS+g]),
+            .square_i(square_s[2]),
             .dim_i(dim), .x_o(x[16*I+:16]), .product_o(product[32*I+:32]),
             .s1_i(s1[26*r+:26]), .n_i(n[5*r+:5]), .r_i(recip[17*r+:17]),
             .g_i(gain[16*g+:16]), .bias_i(bias[33*g+:33]),
@@ -372,7 +397,7 @@ module rowvit_norm_engine #(
   reg [64*N-1:0]  hold_q;
   reg [N-1:0]     held_q;      // word of lane waits
   reg [15:0]      hold_addr_q; // of group 0
-  reg             hold_band_q, hold_op_q;
+  reg             hold_part_q, hold_band_q, hold_op_q;
   wire [N-1:0]    taken;
   // A value of pass 2 leaves in this cycle, and an octet ends: known a cycle ahead, a copy for each lane.
   wire            out_d = rst_ni && move_q && norm_s[en_q ? STAGES-1 : STAGES];
@@ -402,7 +427,7 @@ module rowvit_norm_engine #(
     end
     if (end_now[0]) begin
       hold_addr_q <= word_out[15:0];
-      {hold_band_q, hold_op_q} <= word_out[WORD_W-1-:2];
+      {hold_part_q, hold_band_q, hold_op_q} <= word_out[WORD_W-1-:3];
     end
     if (!rst_ni) begin
       move_q <= 1'b0;
@@ -411,7 +436,7 @@ module rowvit_norm_engine #(
   end
 
   generate
-    for (r = 0; r < ROWS; r = r + 1) begin : g_write
+    for (r = 0; r < L; r = r + 1) begin : g_write
       wire [GROUPS-1:0] want = held_q[r*GROUPS+:GROUPS];
       wire [GROUPS-1:0] pick = want & (~want + {{(GROUPS - 1){1'b0}}, 1'b1});
       reg  [15:0]       offset;
@@ -425,10 +450,12 @@ module rowvit_norm_engine #(
           data = data | (hold_q[64*(r*GROUPS+k)+:64] & {64{pick[k]}});
         end
       end
-      assign tw_valid_o[r] = |want;
-      assign tw_addr_o[16*r+:16] = hold_addr_q + offset;
-      assign tw_data_o[64*r+:64] = data;
-      assign taken[r*GROUPS+:GROUPS] = pick & {GROUPS{tw_ready_i[r]}};
+      for (g = 0; g < PARTS; g = g + 1) begin : g_bank
+        assign tw_valid_o[g*L+r] = |want && hold_part_q == (g == 1);
+        assign tw_addr_o[16*(g*L+r)+:16] = hold_addr_q + offset;
+        assign tw_data_o[64*(g*L+r)+:64] = data;
+      end
+      assign taken[r*GROUPS+:GROUPS] = pick & {GROUPS{tw_ready_i[L*(PARTS>1&&hold_part_q)+r]}};
     end
   endgenerate
 
@@ -443,7 +470,7 @@ module rowvit_norm_engine #(
   ) u_dump (
       .clk_i(clk_i), .rst_ni(rst_ni),
       .start_i(run_q && dump_q && !dump_busy_q), .count_i(count_q), .tag_i(tag), .dim_i(dim),
-      .res_stride_i(res_stride), .band_o(dump_band), .band_ok_i(dep_q),
+      .res_base_i(res_base), .res_stride_i(res_stride), .band_o(dump_band), .band_ok_i(dep_q),
       .band_done_o(dump_band_done), .done_o(dump_done),
       .rd_valid_o(dump_rd), .rd_ready_i(rd_ready_i), .rd_addr_o(dump_addr), .rd_data_i(rd_data_i),
       .out_valid_o(out_valid_o), .out_ready_i(out_ready_i), .out_data_o(out_data_o),

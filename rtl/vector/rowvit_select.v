@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Token selection (docs/numerics.md, section 7) and the live token count.
+// Token selection (docs/numerics.md, section 7).
 // A search, one bit of the score per pass over the scores and highest first, finds the keep-th
 // largest; bits that no score has cost one cycle, and the search ends as soon as exactly `keep`
-// scores reach the candidate. One more pass writes the tables: the source row and the original
-// index of every kept token. The KEPT record leaves before the operation counts as done.
+// scores reach the candidate. One more pass writes the table: the row of every kept token. The KEPT
+// record leaves before the operation counts as done.
 // Cycles: at most (bits + 2) * live + 1.5 * kept + 60. src_data_o: one cycle after src_addr_i.
 // Resources at 320 tokens, 2 rows: about 800 LUT.
 `default_nettype none
@@ -11,7 +11,7 @@
 module rowvit_select #(
     // Rows per band: read ports of the source table.
     parameter ROWS = 2,
-    // Depth of the tables.
+    // Depth of the table.
     parameter MAX_TOKENS = 320
 ) (
     input  wire               clk_i,
@@ -24,14 +24,15 @@ module rowvit_select #(
     input  wire [95:0]        bands_i,
     output reg  [15:0]        done_o,
     output wire               busy_o,
-    // Live tokens. Setting them makes the tables the identity.
-    output reg  [15:0]        live_o,
-    input  wire               set_live_i,
-    input  wire [15:0]        set_live_rows_i,
+    // Live tokens of the instruction's image, now and when it is done.
+    input  wire [15:0]        live_i,
+    output wire               kept_valid_o,
+    output wire [15:0]        kept_o,
     // Score memory, one cycle.
     output wire [15:0]        score_addr_o,
+    input  wire               score_ready_i,
     input  wire [23:0]        score_data_i,
-    // Row before the last selection of each row now, one cycle.
+    // Row before the selection of each row now, one cycle.
     input  wire [16*ROWS-1:0] src_addr_i,
     output wire [16*ROWS-1:0] src_data_o,
     // KEPT records.
@@ -44,9 +45,10 @@ module rowvit_select #(
   localparam AW = $clog2(MAX_TOKENS);
   localparam CW = $clog2(MAX_TOKENS + 1);  // counts of tokens
 
-  wire [7:0]  tag = instr_i[F_TAG+:8];
+  wire [11:0] tag = instr_i[F_IMAGE+:12];
   wire [15:0] keep = instr_i[F_SELECT_KEEP+:16];
   wire [31:0] threshold = instr_i[F_SELECT_THRESHOLD+:32];
+  wire [AW-1:0] base = instr_i[F_SELECT_TABLE+:AW];
 
   // Dependencies, once met, stay so: they are registered.
   wire dep_ok;
@@ -71,13 +73,12 @@ module rowvit_select #(
   reg [CW-1:0] above_q;   // scores above cut_q, once the search ends
   reg [CW-1:0] ties_q;    // tokens that may still be kept with a score of exactly cut_q
   reg [CW-1:0] kept_q;    // tokens kept
-  reg          identity_q; // no selection yet in this image
 
   wire scan_end = !scan_q && !seen_q;
   wire [23:0] candidate = cut_q | bit_q;
   // Without a limit the threshold alone decides; otherwise keep < live <= MAX_TOKENS. Registered like
   // the dependencies, with which the live count is final.
-  wire keep_all = {1'b0, keep} + 17'd1 >= {1'b0, live_o};
+  wire keep_all = {1'b0, keep} + 17'd1 >= {1'b0, live_i};
   reg  keep_all_q;
   reg  [CW-1:0] limit_q;
   always @(posedge clk_i) begin
@@ -86,29 +87,26 @@ module rowvit_select #(
   end
   wire [CW-1:0] token_next = token_q + 1'b1;
 
-  // ---------------------------------------------------------------- tables
-  reg          write_q;
-  reg [AW-1:0] write_token_q, write_orig_q;
-  wire         write = write_q && state_q == S_MARK;
-  (* ram_style = "distributed" *) reg [AW-1:0] orig_mem_q [0:MAX_TOKENS-1];
-  reg [AW-1:0] orig_read_q;
-  wire [AW-1:0] orig = identity_q ? seen_token_q : orig_read_q;
-  always @(posedge clk_i) begin
-    if (write) orig_mem_q[kept_q[AW-1:0]] <= write_orig_q;
-    orig_read_q <= orig_mem_q[token_q[AW-1:0]];
-  end
-
+  // ---------------------------------------------------------------- table
+  // A copy for each row that is gathered, and one for the record.
+  reg           write_q;
+  reg  [AW-1:0] write_token_q;
+  wire          write = write_q && state_q == S_MARK;
+  wire [AW-1:0] table_entry = base + kept_q[AW-1:0];
+  wire [AW-1:0] token_entry = base + token_q[AW-1:0];
+  wire [16*(ROWS+1)-1:0] table_addr = {{(16 - AW){1'b0}}, token_entry, src_addr_i};
+  wire [16*(ROWS+1)-1:0] table_data;
+  assign src_data_o = table_data[16*ROWS-1:0];
   genvar r;
   generate
-    for (r = 0; r < ROWS; r = r + 1) begin : g_src
+    for (r = 0; r <= ROWS; r = r + 1) begin : g_table
       (* ram_style = "distributed" *) reg [AW-1:0] mem_q [0:MAX_TOKENS-1];
       reg [AW-1:0] read_q;
-      wire [AW-1:0] addr = src_addr_i[16*r+:AW];
       always @(posedge clk_i) begin
-        if (write) mem_q[kept_q[AW-1:0]] <= write_token_q;
-        read_q <= identity_q ? addr : mem_q[addr];
+        if (write) mem_q[table_entry] <= write_token_q;
+        read_q <= mem_q[table_addr[16*r+:AW]];
       end
-      assign src_data_o[16*r+:16] = {{(16 - AW){1'b0}}, read_q};
+      assign table_data[16*r+:16] = {{(16 - AW){1'b0}}, read_q};
     end
   endgenerate
 
@@ -128,25 +126,26 @@ module rowvit_select #(
   wire [15:0] words = {2'd0, kept[15:2]} + {15'd0, |kept[1:0]};
   assign out_valid_o = state_q == S_HEADER || state_q == S_WORD;
   assign out_data_o = state_q == S_HEADER
-      ? {13'd0, words, 3'd0, kept, tag, RECORD_KEPT[7:0]} : word_q;
+      ? {13'd0, words, 3'd0, kept, tag, RECORD_KEPT[3:0]} : word_q;
   assign out_eor_o = state_q == S_WORD && pad_q;
 
-  assign score_addr_o = {{(16 - CW){1'b0}}, token_q};
+  assign score_addr_o = {{(16 - AW){1'b0}}, token_entry};
   assign busy_o = state_q != S_IDLE;
   wire done = out_eor_o && out_ready_i;
   assign instr_ready_o = done;
+  assign kept_valid_o = done;
+  assign kept_o = kept;
 
   always @(posedge clk_i) begin
     // Scans: a token is addressed, its score is seen one cycle later.
-    seen_q <= scan_q;
+    seen_q <= scan_q && score_ready_i;
     seen_token_q <= token_q[AW-1:0];
-    if (scan_q) begin
+    if (scan_q && score_ready_i) begin
       token_q <= token_next;
-      scan_q <= {{(16 - CW){1'b0}}, token_next} != live_o;
+      scan_q <= {{(16 - CW){1'b0}}, token_next} != live_i;
     end
     write_q <= seen_q && stays;
     write_token_q <= seen_token_q;
-    write_orig_q <= orig;
     pad_q <= record_end;
     dep_q <= instr_valid_i && dep_ok && !done;
 
@@ -203,7 +202,6 @@ module rowvit_select #(
         if (seen_q && stays && tie && !first) ties_q <= ties_q - 1'b1;
         if (write_q) kept_q <= kept_q + 1'b1;
         if (scan_end && !write_q) begin
-          identity_q <= 1'b0;
           token_q <= 0;
           state_q <= S_HEADER;
         end
@@ -212,7 +210,7 @@ module rowvit_select #(
       S_READ: begin
         fill_q <= fill_q + 3'd1;
         if (!record_end && !fill_q[2]) token_q <= token_next;
-        if (fill_q != 3'd0) word_q <= {pad_q ? 16'd0 : {{(16 - AW){1'b0}}, orig}, word_q[63:16]};
+        if (fill_q != 3'd0) word_q <= {pad_q ? 16'd0 : table_data[16*ROWS+:16], word_q[63:16]};
         if (fill_q[2]) state_q <= S_WORD;
       end
       default: begin  // S_WORD
@@ -221,20 +219,11 @@ module rowvit_select #(
       end
     endcase
 
-    if (done) begin
-      done_o <= done_o + 16'd1;
-      live_o <= kept;
-    end
-    if (set_live_i) begin
-      live_o <= set_live_rows_i;
-      identity_q <= 1'b1;
-    end
+    if (done) done_o <= done_o + 16'd1;
     if (!rst_ni) begin
       state_q <= S_IDLE;
       scan_q <= 1'b0;
       seen_q <= 1'b0;
-      identity_q <= 1'b1;
-      live_o <= 16'd0;
       done_o <= 16'd0;
     end
   end

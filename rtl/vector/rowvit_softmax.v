@@ -26,6 +26,7 @@ module rowvit_softmax #(
     input  wire [15:0]                 cfg_p_stride_i,
     input  wire                        cfg_score_i,
     input  wire                        cfg_score_clear_i,
+    input  wire [15:0]                 cfg_table_i,  // entry of token 0 in the score table
     // S, a token of all lanes per cycle; tokens beyond the live ones are ignored.
     input  wire                        s_valid_i,
     input  wire [15:0]                 s_token_i,
@@ -43,8 +44,9 @@ module rowvit_softmax #(
     input  wire                        recip_band_i,
     output wire [17*ROWS*GROUPS-1:0]   recip_r_o,
     output wire [5*ROWS*GROUPS-1:0]    recip_n_o,
-    // Token scores, one cycle.
+    // Token scores, one cycle; not while they are being made.
     input  wire [15:0]                 score_addr_i,
+    output wire                        score_ready_o,
     output reg  [23:0]                 score_data_o,
     output wire                        busy_o
 );
@@ -55,6 +57,8 @@ module rowvit_softmax #(
   localparam TW = $clog2(MAX_TOKENS);
   localparam AW = $clog2(2 * MAX_TOKENS);
   localparam [AW-1:0] ODD = MAX_TOKENS[AW-1:0];
+  // Where there are many lanes, LUTs are scarcer than block RAM.
+  localparam S_STYLE = N > 12 ? "block" : "distributed";
 
   generate
     if (MAX_TOKENS < LANES || MAX_TOKENS > 4096) begin : g_bad_tokens
@@ -214,7 +218,7 @@ module rowvit_softmax #(
       for (g = 0; g < GROUPS; g = g + 1) begin : g_lane
         localparam I = r * GROUPS + g;
         // S of both buffers. Its address has a register per lane: it has many loads.
-        (* ram_style = "distributed" *) reg [11:0] s_mem_q [0:2*MAX_TOKENS-1];
+        (* ram_style = S_STYLE *) reg [11:0] s_mem_q [0:2*MAX_TOKENS-1];
         reg [11:0] s_read_q;
         (* keep = "true" *) reg [AW-1:0] addr_q;
         (* keep = "true" *) always @(posedge clk_i) begin
@@ -304,14 +308,15 @@ module rowvit_softmax #(
   (* ram_style = "distributed" *) reg [23:0] score_mem_q [0:MAX_TOKENS-1];
   reg  [TW-1:0] score_read_q, score_write_q;
   wire [TW-1:0] score_addr = score_pass ? score_read_q : score_addr_i[TW-1:0];
+  assign score_ready_o = !score_pass;
   wire          fresh = head_q == 8'd0 && cfg_score_clear_i;
   always @(posedge clk_i) begin
     stage_q <= {stage_q[3:0], valid_q[2] && score_pass};
     head_e_q <= head_e;
     if (state_q == S_LOAD) begin
       {head_n_q, head_r_q} <= {head_n, head_r};
-      score_read_q <= 0;
-      score_write_q <= 0;
+      score_read_q <= cfg_table_i[TW-1:0];
+      score_write_q <= cfg_table_i[TW-1:0];
     end else begin
       if (stage_q[3]) score_read_q <= score_read_q + 1'b1;
       if (stage_q[4]) score_write_q <= score_write_q + 1'b1;

@@ -42,6 +42,7 @@ SMALL = HardwareConfig(
     param_slots=2,
     norm_slots=2,
     mask_depth=16,
+    port_bits=64,
 )
 BASE = 0x1_0000_0000
 
@@ -167,7 +168,7 @@ async def network(dut):
     dut.aresetn.value = 1
     await FallingEdge(dut.aclk)
     cocotb.start_soon(ports.serve())
-    registers = dict(BASE_LO=BASE & 0xFFFFFFFF, BASE_HI=BASE >> 32, PROGRAM=0, LENGTH=len(blob), IMAGES=1)
+    registers = dict(BASE_LO=BASE & 0xFFFFFFFF, BASE_HI=BASE >> 32, PROGRAM=0, LENGTH=len(blob), PASSES=1)
     for name, value in (registers | dict(WATCHDOG=5000, CONTROL=1)).items():
         await ports.write(name, value)
     cocotb.start_soon(ports.send(packet))

@@ -75,14 +75,19 @@ class Machine:
     config : HardwareConfig
     rng : numpy Generator
         Chooses the order of everything that is not ordered.
+    images : int
+        How many there will be.
     """
 
-    def __init__(self, program: Program, config: HardwareConfig, rng: np.random.Generator) -> None:
+    def __init__(
+        self, program: Program, config: HardwareConfig, rng: np.random.Generator, images: int
+    ) -> None:
         self.config, self.rng = config, rng
+        self.part = program.pass_for(images)
         self.queue_depth = int(rng.integers(1, 9))
         self.drain_buffers = int(rng.integers(1, 4))
         self.blob = program.blob
-        self.code = [Instruction.decode(row) for row in program.code]
+        self.code = [Instruction.decode(row) for row in self.part.code]
         assert self.code[0].op is Op.HEADER and self.code[-1].op is Op.END
         self.finish = self.code[0].fields.pop("finish")
         assert self.code[0].fields == {"config_hash": config.hash, "abi": ABI_VERSION}
@@ -95,14 +100,17 @@ class Machine:
         self.norm_g = Invalid((config.norm_slots, config.max_dim), np.int16, "norm parameter")
         self.norm_b = Invalid((config.norm_slots, config.max_dim), np.int32, "norm parameter")
         self.mask = Invalid((config.mask_depth, lanes), bool, "mask")
-        self.score = np.zeros(config.max_tokens, np.int64)
-        self.live = 0
-        self.source = self.original = np.arange(0)
+        self.joined = np.zeros((groups, lanes), bool)  # of the mask under way
+        self.score = Invalid((config.max_tokens,), np.int64, "score")
+        self.source = Invalid((config.max_tokens,), np.int64, "selection")
+        self.live = dict.fromkeys(range(self.part.images), 0)
         self.done = dict.fromkeys(Engine, 0)
         self.bands = dict.fromkeys(Engine, 0)
         self.queues: dict[Engine, deque] = {engine: deque() for engine in Engine}
         self.drains: deque = deque()
-        self.records: list[list[tuple[Record, int, np.ndarray]]] = [[]]
+        #: by number of the image since start
+        self.records: dict[int, list[tuple[Record, int, np.ndarray]]] = {}
+        self.ended = 0
         self.fetched = 0
 
     # -- order ----------------------------------------------------------------------------------
@@ -122,25 +130,30 @@ class Machine:
         waits = {name: next(process) for name, process in processes.items()}
         # some engines are much slower than others, and different ones each time
         speed = {name: 10.0 ** self.rng.uniform(-2, 2) for name in processes}
-        while len(self.records) <= len(patches):
+        while self.ended < len(patches):
             ready = [name for name, wait in waits.items() if wait()]
             assert ready, f"deadlock: done {self.done}, waiting {[q[0] for q in self.queues.values() if q]}"
             weights = np.array([speed[name] for name in ready])
             name = ready[int(np.searchsorted(np.cumsum(weights), self.rng.random() * weights.sum()))]
             waits[name] = next(processes[name])
-        return self.records[:-1]
+        return [self.records[image] for image in range(len(patches))]
+
+    def _emit(self, image: int, record: Record, tag: int, data: np.ndarray) -> None:
+        self.records.setdefault(image, []).append((record, tag, data))
 
     def _dispatch(self, images: int) -> Process:
         base = dict.fromkeys(Engine, 0)
-        for number in range(images + 1):
+        passes = images // self.part.images
+        for number in range(passes + 1):
             start = dict(base)
-            for instruction in self.code[1:-1] if number < images else self.code[1 : self.finish + 1]:
+            for instruction in self.code[1:-1] if number < passes else self.code[1 : self.finish + 1]:
                 queue = QUEUE[instruction.op]
                 yield lambda queue=queue: len(self.queues[queue]) < self.queue_depth
                 deps = {e: start[e] + dep for e, dep in instruction.deps.items() if dep != NO_DEP}
                 previous = Flag.PREVIOUS in instruction.flags
-                void = previous if number == 0 else number == images and not previous
-                self.queues[queue].append((instruction, deps, void))
+                void = previous if number == 0 else number == passes and not previous
+                image = (number - previous) * self.part.images + instruction.image
+                self.queues[queue].append((instruction, deps, void, image))
                 base[queue] += 1
                 base[Engine.DRAIN] += queue is Engine.EXEC
         while True:
@@ -149,7 +162,7 @@ class Machine:
     def _engine(self, engine: Engine, work: Callable[..., Process]) -> Process:
         while True:
             yield lambda: bool(self.queues[engine])
-            instruction, deps, void = self.queues[engine].popleft()
+            instruction, deps, void, image = self.queues[engine].popleft()
 
             def ready(band: int, deps=deps, chain=instruction.chain) -> Callable[[], bool]:
                 return lambda: all(
@@ -161,9 +174,9 @@ class Machine:
                 yield ready(0)
                 if engine is Engine.EXEC:
                     yield lambda: len(self.drains) < self.drain_buffers
-                    self.drains.append((replace(instruction, flags=frozenset()), 0, (), None, True))
+                    self.drains.append((replace(instruction, flags=frozenset()), image, 0, (), None, True))
             else:
-                yield from work(instruction, ready)
+                yield from work(instruction, ready, image)
             self._complete(engine)
 
     def _complete(self, engine: Engine) -> None:
@@ -172,7 +185,7 @@ class Machine:
 
     # -- loads ----------------------------------------------------------------------------------
 
-    def _load(self, instruction: Instruction, ready) -> Process:
+    def _load(self, instruction: Instruction, ready, _: int) -> Process:
         f = instruction.fields
         yield ready(0)
         rows, groups, lanes = f["rows"], f["groups"], self.config.lanes
@@ -180,7 +193,7 @@ class Machine:
         if kind is LoadKind.WEIGHT:
             wanted = np.ones(rows, bool)
             if Flag.GATHER in instruction.flags:
-                if f["band0"] * self.config.rows >= self.live:
+                if f["band0"] * self.config.rows >= self.live[instruction.image]:
                     return
                 wanted = self.mask[f["mask_base"] : f["mask_base"] + rows // lanes].ravel()
                 if Flag.REST in instruction.flags:
@@ -221,15 +234,14 @@ class Machine:
 
     # -- array ----------------------------------------------------------------------------------
 
-    def _exec(self, instruction: Instruction, ready) -> Process:
+    def _exec(self, instruction: Instruction, ready, image: int) -> Process:
         """Operands are read at some time after a band's dependencies are met."""
         f, flags, rows = instruction.fields, instruction.flags, self.config.rows
         first = f.get("band0", 0)
         yield ready(first)
         if Flag.SET_LIVE in flags:
-            self.live = f["rows"]
-            self.source = self.original = np.arange(self.live)
-        live = 1 if Flag.ONE_ROW in flags else self.live
+            self.live[instruction.image] = f["rows"]
+        live = 1 if Flag.ONE_ROW in flags else self.live[instruction.image]
         end = min(-(-live // rows), first + f.get("bands", 0xFFFF))
         if instruction.op is Op.ATTN:
             end = -(-live // rows)
@@ -243,12 +255,12 @@ class Machine:
             else:
                 result = self._multiply(f, flags, band, tokens)
             yield lambda: len(self.drains) < self.drain_buffers
-            self.drains.append((instruction, band, tokens, result, band == end - 1))
+            self.drains.append((instruction, image, band, tokens, result, band == end - 1))
             if band < end - 1:
                 self.bands[Engine.EXEC] = band + 1
         if end <= first:
             yield lambda: len(self.drains) < self.drain_buffers
-            self.drains.append((instruction, first, (), None, True))
+            self.drains.append((instruction, image, first, (), None, True))
 
     def _row(self, base: int, row: int, stride: int, words: int) -> np.ndarray:
         """Bytes of one token row."""
@@ -261,7 +273,7 @@ class Machine:
         dtype = np.uint8 if Flag.UNSIGNED in flags else np.int8
         out = []
         for token in tokens:
-            row = int(self.source[token]) if Flag.GATHER in flags else token
+            row = int(self.source[f["table"] + token]) if Flag.GATHER in flags else token
             if Flag.SPARSE in flags:
                 x = np.concatenate([self._segment(f, row, s) for s in range(f["k"])])
             else:
@@ -308,18 +320,18 @@ class Machine:
     def _drain(self) -> Process:
         while True:
             yield lambda: bool(self.drains)
-            instruction, band, tokens, result, last = self.drains[0]
+            instruction, image, band, tokens, result, last = self.drains[0]
             if self.rng.random() < 0.5:
                 yield always
             if len(tokens):
                 if instruction.op is Op.ATTN:
                     self._drain_attention(instruction, tokens, *result)
                 else:
-                    self._drain_matmul(instruction, band, tokens, result)
+                    self._drain_matmul(instruction, image, band, tokens, result)
             if last and Flag.MARK in instruction.flags:
-                self.records[-1].append((Record.MARK, instruction.tag, np.zeros(1)))
+                self._emit(image, Record.MARK, instruction.tag, np.zeros(1))
             if last and Flag.LAST in instruction.flags:
-                self.records.append([])
+                self.ended += self.part.images
             self.drains.popleft()
             if last:
                 self._complete(Engine.DRAIN)
@@ -331,32 +343,30 @@ class Machine:
         for row, token in zip(o, tokens, strict=True):
             self._write_row(f["o_base"], token, f["o_stride"], row)
         if Flag.SCORE in instruction.flags and tokens[0] == 0:
-            if Flag.SCORE_CLEAR in instruction.flags:
-                self.score[:] = 0
-            self.score[: e.shape[-1]] += token_scores(e[0])
+            own = slice(f["table"], f["table"] + e.shape[-1])
+            clear = Flag.SCORE_CLEAR in instruction.flags
+            self.score[own] = token_scores(e[0]) + (0 if clear else self.score[own])
 
     def _write_row(self, base: int, token: int, stride: int, row: np.ndarray) -> None:
         start = base + token // self.config.rows * stride
         words = np.ascontiguousarray(row).view(np.uint64)
         self.token[token % self.config.rows, start : start + words.size] = words
 
-    def _drain_matmul(self, instruction: Instruction, band: int, tokens: range, acc: np.ndarray) -> None:
+    def _drain_matmul(
+        self, instruction: Instruction, image: int, band: int, tokens: range, acc: np.ndarray
+    ) -> None:
         f, config = instruction.fields, self.config
         lanes, groups, dst = config.lanes, f["groups"], Dst(f["dst"])
         bias, mult = self.bias[f["pslot"], :groups].ravel(), self.mult[f["pslot"], :groups].ravel()
         y = requant(acc, bias, mult, f["shift"])
         if dst is Dst.STREAM:
-            if f["total"]:
-                self.records[-1].append((Record.LOGITS, f["total"], np.empty(0, np.int16)))
-            kind, total, values = self.records[-1].pop()
-            new = y[0].reshape(groups, lanes).T.ravel()[: f["count"]]
-            self.records[-1].append((kind, total, np.concatenate([values, new])))
+            self._emit(image, Record.LOGITS, 0, y[0].reshape(groups, lanes).T.ravel()[: f["count"]])
             return
         if dst is Dst.HIDDEN:
-            self._drain_hidden(f, band, tokens, relu(y, f["thr"]).reshape(len(tokens), groups, lanes))
+            hidden = relu(y, f["thr"]).reshape(len(tokens), groups, lanes)
+            self._drain_hidden(instruction, band, tokens, hidden)
             return
-        # a gathered row adds to the residual row that it had before the selection
-        source = self.source if Flag.GATHER in instruction.flags else range(tokens.stop)
+        gather = Flag.GATHER in instruction.flags
         for row, token in zip(y, tokens, strict=True):
             if dst is Dst.TOKEN:
                 self._write_row(f["dst_base"], token, f["dst_stride"], sat8(row))
@@ -366,24 +376,31 @@ class Machine:
             elif dst is Dst.VALUE:
                 self.weight[:groups, f["dst_base"] + token] = sat8(row).reshape(groups, lanes)
             else:
-                old, new = (self._residual_lanes(f, t) for t in (int(source[token]), token))
+                # a gathered row adds to the residual row that it had before the selection
+                row_before = int(self.source[f["table"] + token]) if gather else token
+                old = self._residual_lanes(f, f["res_from"] if gather else f["dst_base"], row_before)
+                new = self._residual_lanes(f, f["dst_base"], token)
                 self.residual[new] = residual_add(self.residual[old], row.reshape(groups, lanes))
 
-    def _residual_lanes(self, f: dict[str, int], token: int) -> tuple[int, slice, slice]:
-        start = f["dst_base"] + token // self.config.rows * f["dst_stride"]
+    def _residual_lanes(self, f: dict[str, int], base: int, token: int) -> tuple[int, slice, slice]:
+        start = base + token // self.config.rows * f["dst_stride"]
         return token % self.config.rows, slice(0, f["groups"]), slice(start, start + self.config.lanes)
 
-    def _drain_hidden(self, f: dict[str, int], band: int, tokens: range, hidden: np.ndarray) -> None:
-        config = self.config
+    def _drain_hidden(self, instruction: Instruction, band: int, tokens: range, hidden: np.ndarray) -> None:
+        config, f = self.config, instruction.fields
         if not f["mask_bands"]:
             for token, row in zip(tokens, hidden, strict=True):
                 self._write_row(f["dst_base"], token, f["dst_stride"], row.ravel())
             return
-        tile, inside = divmod(band - f.get("band0", 0), f["mask_bands"])
+        first = f.get("band0", 0)
+        tile, inside = divmod(band - first, f["mask_bands"])
         word = f["mask_base"] + tile * f["mask_stride"]
-        words = slice(word, word + f["groups"])
-        used = (hidden != 0).any(axis=0)
-        self.mask[words] = used if inside == 0 else self.mask[words] | used
+        live = self.live[instruction.image]
+        last = band + 1 == min(-(-live // config.rows), first + f["bands"])
+        self.joined[: f["groups"]] |= (hidden != 0).any(axis=0)
+        if inside + 1 == f["mask_bands"] or (last and Flag.JOIN not in instruction.flags):
+            self.mask[word : word + f["groups"]] = self.joined[: f["groups"]]
+            self.joined[:] = False
         for token, row in zip(tokens, hidden, strict=True):
             for g, values in enumerate(row):
                 packed = compress(values)[: 1 + -(-np.count_nonzero(values) // 8)]
@@ -392,16 +409,16 @@ class Machine:
 
     # -- vector units ---------------------------------------------------------------------------
 
-    def _norm(self, instruction: Instruction, ready) -> Process:
+    def _norm(self, instruction: Instruction, ready, image: int) -> Process:
         f, config = instruction.fields, self.config
         yield ready(0)
-        rows = 1 if Flag.ONE_ROW in instruction.flags else self.live
+        rows = 1 if Flag.ONE_ROW in instruction.flags else self.live[instruction.image]
         dump = []
         for band in range(-(-rows // config.rows)):
             yield ready(band)
             if self.rng.random() < 0.5:
                 yield always
-            start = band * f["res_stride"]
+            start = f["res_base"] + band * f["res_stride"]
             tokens = range(band * config.rows, min((band + 1) * config.rows, rows))
             x = self.residual.data[:, :, start : start + f["res_stride"]]
             x = x.reshape(config.rows, config.groups, -1, config.lanes).transpose(0, 2, 1, 3)
@@ -417,18 +434,19 @@ class Machine:
                     self._write_row(f["dst_base"], token, f["dst_stride"], row)
             self.bands[Engine.NORM] += 1
         if dump:
-            self.records[-1].append((Record.CHECKPOINT, instruction.tag, np.concatenate(dump)))
+            self._emit(image, Record.CHECKPOINT, instruction.tag, np.concatenate(dump))
 
-    def _select(self, instruction: Instruction, ready) -> Process:
+    def _select(self, instruction: Instruction, ready, image: int) -> Process:
         f = instruction.fields
         yield ready(0)
-        keep = select(self.score[: self.live], f["keep"], f["threshold"])
+        scores = self.score[f["table"] : f["table"] + self.live[instruction.image]]
+        keep = select(scores, f["keep"], f["threshold"])
         yield always
-        self.source, self.original = keep, self.original[keep]
-        self.live = len(keep)
-        self.records[-1].append((Record.KEPT, instruction.tag, self.original))
+        self.source[f["table"] : f["table"] + len(keep)] = keep
+        self.live[instruction.image] = len(keep)
+        self._emit(image, Record.KEPT, instruction.tag, keep)
 
-    def _recv(self, instruction: Instruction, ready) -> Process:
+    def _recv(self, instruction: Instruction, ready, _: int) -> Process:
         f, rows = instruction.fields, self.config.rows
         patches = self.images.popleft()
         patches = np.pad(patches, ((f["prefix"], 0), (0, 8 * f["row_words"] - patches.shape[1])))

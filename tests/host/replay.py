@@ -27,9 +27,9 @@ TINY = replace(configs.load("tiny"), board=BOARDS[0])
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
 
 
-def record(kind: Record, tag: int, count: int, payload: np.ndarray) -> bytes:
+def record(kind: Record, tag: int, count: int, payload: np.ndarray, image: int = 0) -> bytes:
     raw = payload.tobytes()
-    header = kind | tag << 8 | count << 16 | len(raw) << 32
+    header = kind | image << 4 | tag << 8 | count << 16 | len(raw) << 32
     return header.to_bytes(8, "little") + raw + bytes(-len(raw) % 8)
 
 
@@ -50,7 +50,7 @@ ANSWER = b"".join(
 )
 
 
-def program(answer: bytes = ANSWER, **changes) -> Program:
+def program(answer: bytes = ANSWER, output_bytes: int | None = None, **changes) -> Program:
     """What the stand-in answers every image with, as a program."""
     meta = {
         "config": {"name": "tiny", "hash": TINY.hash},
@@ -74,7 +74,15 @@ def program(answer: bytes = ANSWER, **changes) -> Program:
         "ffn2_rule": "image",
         "tile_rows": 0,
         "input": {"rows": 4, "row_words": 6, "bytes": 192},
-        "output": {"max_bytes": len(answer)},
+        "passes": [
+            {
+                "images": 1,
+                "shares": [1],
+                "output_bytes": len(answer) if output_bytes is None else output_bytes,
+                "instructions": 0,
+                "operations": [],
+            }
+        ],
     }
     return Program(np.zeros((0, 32), np.uint16), np.frombuffer(answer, np.uint8), meta | changes)
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,8 @@ from machine import Machine
 from networks import random_patches, small_package
 from rowvit import reference
 from rowvit.compiler import Program, compile, disasm
+from rowvit.compiler.plan import ALONE, Plan, Stage, Stages
+from rowvit.compiler.sharing import candidates
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage, keep_schedule
 from rowvit.hardware.config import HardwareConfig, load
@@ -32,26 +36,33 @@ TINY = load("tiny")
 
 
 def check(
-    package: ModelPackage, config: HardwareConfig, seed: int, images: int, checkpoints: bool = False
+    package: ModelPackage,
+    config: HardwareConfig,
+    seed: int,
+    images: int,
+    checkpoints: bool = False,
+    stages: Stages = ALONE,
 ) -> None:
     """Run on the machine model and compare every record with the reference."""
     rng = np.random.default_rng(seed)
-    program = compile(package, config, checkpoints)
+    program = compile(package, config, checkpoints, stages=stages)
     patches = random_patches(rng, package, images)
     expected = reference.run(package, patches, checkpoints)
-    machine = Machine(program, config, rng)
+    machine = Machine(program, config, rng, images)
     for records, result in zip(machine.run(patches), expected, strict=True):
         of = {kind: [(tag, data) for k, tag, data in records if k is kind] for kind in Record}
-        np.testing.assert_array_equal(of[Record.LOGITS][0][1], result.logits)
+        np.testing.assert_array_equal(np.concatenate([data for _, data in of[Record.LOGITS]]), result.logits)
         assert [tag for tag, _ in of[Record.KEPT]] == [p["layer"] for p in package.meta["pruning"]]
-        for (_, kept), right in zip(of[Record.KEPT], result.kept, strict=True):
-            np.testing.assert_array_equal(kept, right)
+        tokens = np.arange(package.meta["architecture"]["tokens"])
+        for (_, rows), right in zip(of[Record.KEPT], result.kept, strict=True):
+            tokens = tokens[rows]
+            np.testing.assert_array_equal(tokens, right)
         assert len(of[Record.MARK]) == 1 + package.meta["architecture"]["depth"]
         for (tag, rows), right in zip(of[Record.CHECKPOINT], result.checkpoints.values(), strict=True):
             np.testing.assert_array_equal(rows, right, err_msg=f"checkpoint {tag}")
         size = 8 * sum(1 + -(-data.size // 4) for _, _, data in records)
-        assert size <= program.meta["output"]["max_bytes"]
-    if package.meta["ffn2_rule"] != "none":
+        assert size <= machine.part.output_bytes
+    if package.meta["ffn2_rule"] != "none" and stages == ALONE:
         tiles = -(-package.meta["architecture"]["dim"] // config.tile)
         assert machine.fetched == tiles * sum(result.counts.w2_rows_fetched for result in expected)
 
@@ -62,6 +73,20 @@ def test_random_networks_in_random_order(seed: int) -> None:
     rng = np.random.default_rng(seed)
     package = small_package(rng)
     check(package, TINY, seed, images=int(rng.integers(1, 4)), checkpoints=bool(rng.integers(2)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_images_that_share_loads(seed: int) -> None:
+    """Any stages that fit, over one or two passes."""
+    rng = np.random.default_rng(seed)
+    package = small_package(rng, ffn2_rule=str(rng.choice(["none", "image"])))
+    shape = dict(token_depth=4096, residual_depth=4096, weight_depth=int(rng.choice([256, 512])))
+    config = replace(TINY, **shape, groups=int(rng.integers(1, 4)))
+    choices = list(candidates(Plan(package.meta, config), 6))
+    stages = choices[int(rng.integers(len(choices)))]
+    images = stages[-1].images * int(rng.integers(1, 3))
+    check(package, config, seed, images, checkpoints=bool(rng.integers(2)), stages=stages)
 
 
 @pytest.mark.parametrize("rule", ["none", "image", "tile"])
@@ -113,7 +138,7 @@ def test_demo_network_on_pynq_z2() -> None:
 def test_known_networks_fit_zynq_7020(preset: str, config: str, dense: bool) -> None:
     package = preset_package(preset, dense)
     program = compile(package, load(config))
-    loads = [i.fields for i in program.instructions if i.op is Op.LOAD]
+    loads = [i.fields for p in program.passes for i in p.instructions if i.op is Op.LOAD]
     assert max(f["address"] for f in loads) < program.blob.size
     assert all(f["address"] % 64 == 0 for f in loads)
 
@@ -146,13 +171,13 @@ def test_last_heads_in_place_of_x(groups: int, heads: int, prune: bool) -> None:
 
 
 def test_dependencies_name_earlier_operations_only() -> None:
-    program = compile(small_package(np.random.default_rng(3)), TINY)
-    done = dict.fromkeys(Engine, 0)
-    for instruction in program.instructions[1:-1]:
-        assert all(dep <= done[engine] for engine, dep in instruction.deps.items())
-        queue = QUEUE[instruction.op]
-        done[queue] += 1
-        done[Engine.DRAIN] += queue is Engine.EXEC
+    for part in compile(preset_package("deit-tiny"), load("pynq-z2")).passes:
+        done = dict.fromkeys(Engine, 0)
+        for instruction in part.instructions[1:-1]:
+            assert all(dep <= done[engine] for engine, dep in instruction.deps.items())
+            queue = QUEUE[instruction.op]
+            done[queue] += 1
+            done[Engine.DRAIN] += queue is Engine.EXEC
 
 
 @pytest.mark.parametrize(
@@ -174,8 +199,8 @@ def test_the_machine_model_notices_missing_dependencies(engine: Engine, op: Op, 
     config = HardwareConfig(
         **TINY.structure() | dict(name="short", board="none", clock_mhz=1.0, weight_depth=192)
     )
-    program = compile(package, config)
-    for row, instruction in zip(program.code, program.instructions, strict=True):
+    program = compile(package, config, batch=1)
+    for row, instruction in zip(program.code, program.passes[0].instructions, strict=True):
         if instruction.op is op and pick(instruction.fields):
             row[3 + engine] = NO_DEP & 0xFFFF
     patches = random_patches(rng, package, 2)
@@ -183,12 +208,11 @@ def test_the_machine_model_notices_missing_dependencies(engine: Engine, op: Op, 
 
     def fails(seed: int) -> bool:
         try:
-            out = Machine(program, config, np.random.default_rng(seed)).run(patches)
+            out = Machine(program, config, np.random.default_rng(seed), 2).run(patches)
         except AssertionError:
             return True
-        return any(
-            not np.array_equal(records[-1][2], logits) for records, logits in zip(out, right, strict=True)
-        )
+        found = [np.concatenate([r[2] for r in records if r[0] is Record.LOGITS]) for records in out]
+        return not all(map(np.array_equal, found, right))
 
     assert any(fails(seed) for seed in range(20))
 
@@ -235,13 +259,18 @@ def test_memories_that_are_too_small_are_refused_with_numbers() -> None:
 
 
 def test_save_and_load(tmp_path) -> None:
-    program = compile(small_package(np.random.default_rng(1)), TINY)
+    program = compile(small_package(np.random.default_rng(1)), TINY, stages=(Stage(0, 2),))
     program.save(tmp_path / "p.safetensors")
     again = Program.load(tmp_path / "p.safetensors")
     assert again.meta == program.meta
-    assert again.operations == program.operations and len(again.operations) == len(again.instructions) - 2
     np.testing.assert_array_equal(again.blob, program.blob)
-    assert len(again.instructions) * INSTRUCTION_BYTES == program.code.nbytes
+    assert [part.images for part in again.passes] == [1, 2]
+    assert [again.pass_for(n).images for n in (1, 2, 3, 8)] == [1, 2, 1, 2]
+    for part, same in zip(again.passes, program.passes, strict=True):
+        assert part.operations == same.operations and len(part.operations) == len(part.code) - 2
+        np.testing.assert_array_equal(part.code, same.code)
+        start = np.ascontiguousarray(part.code[0]).view(np.uint8)
+        np.testing.assert_array_equal(again.blob[part.offset :][:INSTRUCTION_BYTES], start)
     for change in ({"abi": 99}, {"format": 1}):
         Program(program.code, program.weights, program.meta | change).save(tmp_path / "q.safetensors")
         with pytest.raises(RowvitError, match="ABI"):
@@ -252,7 +281,8 @@ def test_every_instruction_knows_its_operation() -> None:
     """A load's is one that comes after it, and the array's operations all differ."""
     rng = np.random.default_rng(2)
     program = compile(small_package(rng, ffn2_rule="tile", hidden=64, ffn_chunk=32, dim=32, heads=2), TINY)
-    body = list(zip(program.instructions[1:-1], program.operations, strict=True))
+    part = program.passes[0]
+    body = list(zip(part.instructions[1:-1], part.operations, strict=True))
     array = [operation for i, operation in body if QUEUE[i.op] is Engine.EXEC]
     assert len(set(array)) == len(array)
     for index, (instruction, operation) in enumerate(body):

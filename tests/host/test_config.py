@@ -32,7 +32,7 @@ def test_the_hash_depends_on_structure_only() -> None:
 
 def test_hashes_are_stable() -> None:
     # bitstreams and programs in the field carry them
-    assert config.load("tiny").hash == 0x7BAB1F13
+    assert config.load("tiny").hash == 0x3E22A840
 
 
 def test_derived_numbers() -> None:
@@ -82,11 +82,11 @@ def test_what_is_no_text_is_refused(tmp_path) -> None:
 
 LOWEST = dict(
     **dict(rows=2, groups=1, lanes=16, weight_depth=17, token_depth=2, residual_depth=2),
-    **dict(max_tokens=16, max_dim=16, param_slots=2, norm_slots=1, mask_depth=2),
+    **dict(max_tokens=16, max_dim=16, param_slots=2, norm_slots=1, mask_depth=2, port_bits=64),
 )
 HIGHEST = dict(
     **dict(rows=2, groups=6, lanes=64, weight_depth=65536, token_depth=65536, residual_depth=65536),
-    **dict(max_tokens=2048, max_dim=1024, param_slots=256, norm_slots=256, mask_depth=65536),
+    **dict(max_tokens=2048, max_dim=1024, param_slots=256, norm_slots=256, mask_depth=65536, port_bits=128),
 )
 #: structures that are possible, and for each what is just beyond it
 CORNERS = [

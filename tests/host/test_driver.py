@@ -139,7 +139,7 @@ def test_loading_errors(make, tmp_path):
     with pytest.raises(RowvitError, match=r"for configuration 'big'.*not for 'tiny'.*compile the"):
         acc.load(program(config={"name": "big", "hash": 1}))
     with pytest.raises(RowvitError, match="DMA moves at most 67108863"):
-        acc.load(program(output={"max_bytes": 1 << 26}))
+        acc.load(program(output_bytes=1 << 26))
     with pytest.raises(RowvitError, match="cannot be read"):
         acc.load(tmp_path / "none.safetensors")
     acc.load(program())

@@ -27,6 +27,7 @@ def instructions(draw) -> Instruction:
         draw(st.integers(0, 255)),
         draw(st.dictionaries(st.sampled_from(Engine), st.integers(NO_DEP + 1, 0x7FFF))),
         frozenset(draw(st.sets(st.sampled_from(Engine)))),
+        draw(st.integers(0, isa.MAX_IMAGES - 1)),
     )
 
 
@@ -68,8 +69,8 @@ def test_what_cannot_be_encoded_is_refused(instruction: Instruction, message: st
 
 
 def test_unknown_opcodes_are_refused() -> None:
-    with pytest.raises(RowvitError, match="unknown opcode 99"):
-        Instruction.decode(np.full(isa.SLOTS, 99, np.uint16))
+    with pytest.raises(RowvitError, match="unknown opcode 9"):
+        Instruction.decode(np.full(isa.SLOTS, 9, np.uint16))
 
 
 def test_text_names_enums_flags_and_dependencies() -> None:
@@ -80,8 +81,9 @@ def test_text_names_enums_flags_and_dependencies() -> None:
         3,
         {Engine.LOAD: 12, Engine.DRAIN: 7},
         frozenset({Engine.DRAIN}),
+        5,
     )
-    assert str(instruction) == "MATMUL  tag=3 k=192 dst=KEY MARK | LOAD>=12 DRAIN~7"
+    assert str(instruction) == "MATMUL  tag=3 image=5 k=192 dst=KEY MARK | LOAD>=12 DRAIN~7"
     assert (
         str(Instruction(Op.LOAD, {"kind": LoadKind.NORM, "address": 64})) == "LOAD    kind=NORM address=0x40"
     )

@@ -58,7 +58,7 @@ def test_pain_1_a_wait_ends_at_its_deadline(stuck):
     """Status of accelerator and DMA, words that moved, and the likely cause."""
     assert re.fullmatch(
         r"image 0 was not done in 0\.1 s, probably because no word came from memory, .* HP port:"
-        r" core busy \(status 0x00000001\), 0 images done, \d+ live tokens,"
+        r" core busy \(status 0x00000001\), 0 passes done, \d+ live tokens,"
         r" operations done LOAD 0, .*, 0 words read from memory, 24 received, 0 sent,"
         r" DMA MM2S idle \(status 0x00011002\), S2MM waiting \(status 0x00010000\);"
         r" see `rowvit verify-overlay`",
@@ -225,7 +225,7 @@ def test_pain_5_a_register_narrower_than_the_handoff_says(make):
 
 def test_pain_5_answers_longer_than_their_buffer(make):
     acc = make()
-    acc.load(program(output={"max_bytes": len(ANSWER) - 16}))
+    acc.load(program(output_bytes=len(ANSWER) - 16))
     with pytest.raises(RowvitError, match=r"the DMA's S2MM channel stopped: .*longer than its buffer"):
         acc(IMAGES)
     assert leak_free(acc)

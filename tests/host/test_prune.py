@@ -225,6 +225,15 @@ def test_schedule_by_hand(trained: tuple[Path, Path], tmp_path: Path) -> None:
     model, _ = store.load(tmp_path / "out.safetensors")
     assert [(step["layer"], step["keep"]) for step in model.config.pruning] == [(1, 8), (2, 4)]
     assert model.config.ffn2_rule == "tile"
+    command(*arguments, "--layers", "0,1,3", "--keep", "0.8,0.4,0", "--rule", "image")
+    model, card = store.load(tmp_path / "out.safetensors")
+    assert [(step["layer"], step["keep"]) for step in model.config.pruning] == [(0, 13), (1, 6), (3, 0)]
+    assert "after attention of blocks 0, 1, 3: 0.8 0.4 0 of them stay" in " ".join(card.history)
+    for shares in ("0.8,0.9", "0.8", "1.1,0.5", "much,little"):
+        said = command(*arguments, "--layers", "1,2", "--keep", shares, code=2)
+        assert "are not 2 descending shares from 1 to 0" in said
+    both = ["--layers", "1,2", "--keep", "0.5,0.2", "--rho", 0.5]
+    assert "--rho and --keep exclude each other" in command(*arguments, *both, code=2)
     for wrong in ("2,1", "1,4", "one", ""):
         assert "not ascending numbers below 4" in command(*arguments, "--layers", wrong, "--rho", 0.5, code=2)
     assert "either a schedule or a budget; use --layers with --rho" in command(

@@ -80,7 +80,7 @@ def test_interrupts(board):
     blob, sink, source = allocate((64,), np.uint8), allocate((64,), np.uint8), allocate((8,), np.uint8)
     blob[:] = np.arange(64)
     blob.flush()
-    for name, value in (("BASE_LO", blob.physical_address), ("LENGTH", 64), ("IMAGES", 1), ("IRQ_ENABLE", 1)):
+    for name, value in (("BASE_LO", blob.physical_address), ("LENGTH", 64), ("PASSES", 1), ("IRQ_ENABLE", 1)):
         core.write(REGISTERS[name][0], value)
 
     async def run() -> None:
@@ -198,7 +198,7 @@ def replay_cycles(standin, memory: MemoryModel, size: int) -> int:
     blob, sink, source = allocate((size,), np.uint8), allocate((size,), np.uint8), allocate((8,), np.uint8)
     blob[:] = np.random.default_rng(0).integers(0, 256, size)
     blob.flush()
-    for name, value in (("BASE_LO", blob.physical_address), ("LENGTH", size), ("IMAGES", 1)):
+    for name, value in (("BASE_LO", blob.physical_address), ("LENGTH", size), ("PASSES", 1)):
         core.write(REGISTERS[name][0], value)
     dma.sendchannel.transfer(source)
     dma.recvchannel.transfer(sink)

@@ -251,6 +251,18 @@ def test_photos_are_turned_before_they_are_cut(tmp_path: Path, crop: float) -> N
         ("seed = -1\n[[phase]]\nepochs = 1\nlr = 1e-3", "seed is -1"),
         ("batch = true\n[[phase]]\nepochs = 1\nlr = 1e-3", "'batch' is True, expected the type int"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\nrho = 1.5", "rho is 1.5"),
+        (
+            "[[phase]]\nepochs = 1\nlr = 1e-3\nprune_layers = [1]\nkeep = [0.5, 0.2]",
+            "keep has 2 shares for 1",
+        ),
+        (
+            "[[phase]]\nepochs = 1\nlr = 1e-3\nprune_layers = [1, 2]\nkeep = [0.2, 0.5]",
+            "not descending shares",
+        ),
+        (
+            "[[phase]]\nepochs = 1\nlr = 1e-3\nprune_layers = [1]\nkeep = [0.2]\nrho = 0.5",
+            "keep and rho exclude each other",
+        ),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\nrow_penalty = -1", "row_penalty is -1"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\ntoken_drop = 0.5\nprune_layers = [1]", "exclude each other"),
         ("precision = 'fp8'\n[[phase]]\nepochs = 1\nlr = 1e-3", "'fp8' is not bf16 or fp32"),
@@ -427,6 +439,11 @@ def test_state_stays_until_the_network_is_saved(tmp_path: Path) -> None:
     assert all(map(torch.equal, *(state.values() for state in weights)))
     trainer.forget()
     assert not state.exists()
+
+
+def test_a_phase_leaves_shares_of_all_patches() -> None:
+    phase = Phase(1, 1e-3, prune_layers=(1, 2, 4), keep=(0.9, 0.5, 0.02))
+    assert [(step["layer"], step["keep"]) for step in phase.schedule(196)] == [(1, 176), (2, 98), (4, 4)]
 
 
 def test_later_phases_keep_the_schedule_when_a_run_goes_on(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import rowvit
 from rowvit.compiler import compile
+from rowvit.compiler.plan import Plan, Stage
+from rowvit.compiler.sharing import candidates
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import load
@@ -26,18 +28,29 @@ from rowvit.targets.target import MODELS
 NETWORKS = int(os.environ.get("ROWVIT_NETWORKS", "32"))
 
 
-#: `tiny`, and arrays like it with more rows: (rows, groups); rows that share a port, and several groups
-SHAPES = [(2, 1), (2, 1), (4, 1), (8, 2)]
+TINY = load("tiny")
+#: arrays like `tiny` with more rows, which share ports of the weight memory and LayerNorm's lanes, with
+#: several groups, a memory port of 128 bits, and room for several images
+LARGER = [
+    replace(TINY, name="tiny-4x1", rows=4, token_depth=4096, residual_depth=4096),
+    replace(
+        TINY,
+        name="tiny-8x2",
+        board="KV260",
+        rows=8,
+        groups=2,
+        token_depth=4096,
+        residual_depth=4096,
+        port_bits=128,
+    ),
+]
 
 
 @st.composite
 def cases(draw):
     """A random network, and a configuration for it."""
-    rows, groups = draw(st.sampled_from(SHAPES))
-    tiny = load("tiny")
-    if (rows, groups) != (tiny.rows, tiny.groups):
-        tiny = replace(tiny, name=f"tiny-{rows}x{groups}", rows=rows, groups=groups)
-    return draw(packages(rows)), tiny
+    config = draw(st.sampled_from([TINY, TINY, *LARGER]))
+    return draw(packages(config.rows)), config
 
 
 @st.composite
@@ -75,14 +88,27 @@ def packages(draw, rows):
     )
 
 
-def assert_equal(package, config, images, checkpoints=True, batch=1, **options):
+@st.composite
+def shared(draw):
+    """A random network, a configuration with room for several images, and which of them share loads."""
+    config = draw(st.sampled_from(LARGER))
+    package = draw(packages(config.rows).filter(lambda package: package.meta["ffn2_rule"] != "tile"))
+    try:
+        choices = list(candidates(Plan(package.meta, config), 6))
+    except RowvitError:
+        choices = []  # does not fit at all
+    assume(choices)
+    return package, config, draw(st.sampled_from(choices))
+
+
+def assert_equal(package, config, images, checkpoints=True, batch=1, stages=None, **options):
     """Run ``images`` on `sim` and on `golden`; everything must be equal. Returns the results of both."""
     config = load(config) if isinstance(config, str) else config
     with rowvit.open("golden", config=config, checkpoints=checkpoints) as golden:
         golden.load(package)
         expected = golden(images)
     with rowvit.open("sim", config=config, **options) as sim:
-        sim.load(compile(package, config, checkpoints=checkpoints))
+        sim.load(compile(package, config, checkpoints=checkpoints, stages=stages))
         results = sim(images, batch=batch)
     assert len(results) == len(expected) == len(images)
     for result, want in zip(results, expected, strict=True):
@@ -120,6 +146,30 @@ def test_random_networks(case, batch, stalls, seed, checkpoints):
             assert getattr(result, name) == getattr(want, name), name
 
 
+@settings(
+    max_examples=NETWORKS // 2,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+@given(shared(), st.integers(1, 2), st.integers(0, 3), st.integers(0, 1000), st.booleans())
+def test_images_that_share_loads(case, passes, stalls, seed, checkpoints):
+    """One pass or two, each of as many images as share the last layers' weights."""
+    package, config, stages = case
+    count = passes * stages[-1].images
+    images = random_images(package, count, seed)
+    assert_equal(package, config, images, checkpoints, count, stages, stalls=stalls)
+
+
+def test_batches_of_any_size():
+    """Images beyond a multiple of those that share loads run alone, in order."""
+    shape = dict(dim=32, depth=2, heads=2, image_size=8, patch_size=2, hidden=64, classes=5)
+    package = random_package(np.random.default_rng(3), **shape)
+    images = random_images(package, 5, 3)
+    results, _ = assert_equal(package, LARGER[0], images, batch=5, stages=(Stage(0, 2),))
+    assert [result.batch for result in results] == [4, 4, 4, 4, 1]
+
+
 def test_dead_row_tiles():
     """Many operations in a row without a live band: the drain passes them on faster than it counts them."""
     package = random_package(
@@ -155,6 +205,13 @@ def test_all_photos(stalls):
     package, photos = sign_digits(20)
     assert len(photos) == 20
     assert_equal(package, "pynq-z2", photos, stalls=stalls)
+
+
+@pytest.mark.slow
+def test_deit_tiny_batch():
+    """Eight images, of which two share the middle layers and four the last ones."""
+    package = preset_package("deit-tiny")
+    assert_equal(package, "pynq-z2", random_images(package, 8, 3), checkpoints=False, batch=8)
 
 
 @pytest.mark.slow

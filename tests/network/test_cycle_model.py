@@ -11,6 +11,7 @@ import pytest
 
 import rowvit
 from rowvit.compiler import compile
+from rowvit.compiler.plan import Stage
 from rowvit.cycles import Memory, assumed, measured, predict
 from rowvit.hardware.config import load
 from rowvit.hardware.isa import Engine
@@ -25,14 +26,14 @@ def random_images(package, count, seed=1):
     return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
 
-def errors(package, config="pynq-z2", memory=None, batch=1, **changes):
+def errors(package, config="pynq-z2", memory=None, batch=1, stages=None, **changes):
     """Relative errors of the total and of every layer of the last image.
 
     A layer's is relative to at least a thirtieth of an image: 3 % of that are 0.1 % of the image. The head of
     few classes is shorter, and where the last block ends in it is a matter of latencies.
     """
     hardware = replace(load(config), **changes)
-    program, images = compile(package, hardware), random_images(package, batch)
+    program, images = compile(package, hardware, stages=stages), random_images(package, batch)
     with rowvit.open("sim", config=hardware, memory=memory) as sim:
         sim.load(program)
         results = sim(images, batch=batch)
@@ -66,6 +67,19 @@ def test_tiny(changes, rows):
 
 
 @pytest.mark.parametrize(
+    "stages",
+    [(Stage(0, 2),), (Stage(0, 1), Stage(1, 4)), (Stage(0, 2), Stage(1, 4))],
+    ids=["all", "last", "nested"],
+)
+def test_tiny_batch(stages):
+    """Images that share loads."""
+    network = tiny_network(3, ffn2_rule="image", pruning=[{"layer": 0, "keep": 12, "threshold": 0}])
+    room = dict(token_depth=4096, residual_depth=4096)
+    total, _ = errors(network, "tiny", batch=stages[-1].images, stages=stages, **room)
+    assert abs(total) < 0.06
+
+
+@pytest.mark.parametrize(
     "memory",
     [None, MemoryModel(120, 50), pytest.param(MemoryModel(ideal=True), marks=pytest.mark.slow)],
     ids=str,
@@ -77,7 +91,7 @@ def test_sign_digits(memory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "images"), [("sign-digits", 3), ("deit-tiny", 8)])
+@pytest.mark.parametrize(("name", "images"), [("sign-digits", 3), ("sign-digits", 4), ("deit-tiny", 8)])
 def test_batch(name, images):
     package = read_package(name) if name == "sign-digits" else preset_package(name)
     total, layers = errors(package, batch=images)

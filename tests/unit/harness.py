@@ -234,6 +234,8 @@ async def collect(
 class Reader:
     """Model of one axi_reader client port: answers req_* with the words of a memory image on rsp_*.
 
+    Words have the width of the parameter PORT_BITS, or 64 bits.
+
     Parameters
     ----------
     data : memory image; byte 0 lies at address ``base``.
@@ -249,6 +251,7 @@ class Reader:
         self.dut, self.data, self.base, self.latency, self.stall = dut, data, base, latency, stall
         self.requests: list[tuple[int, int]] = []
         self.words: deque[tuple[int, int]] = deque()
+        self.word = parameter("PORT_BITS", 64) // 8
 
     async def run(self) -> None:
         """Serve until cancelled; start it at a falling edge."""
@@ -259,14 +262,15 @@ class Reader:
                 self.words and self.words[0][0] <= time and random.random() >= self.stall
             )
             dut.rsp_valid_i.value = int(offered)
-            dut.rsp_data_i.value = self.words[0][1] if offered else random.getrandbits(64)
+            dut.rsp_data_i.value = self.words[0][1] if offered else random.getrandbits(8 * self.word)
             await ReadOnly()
             if ready and dut.req_valid_o.value:
                 address, size = uint(dut.req_addr_o) - self.base, uint(dut.req_bytes_o)
-                assert size > 0 and size % 8 == 0 and address >= 0 and address + size <= len(self.data)
+                assert size > 0 and size % self.word == address % self.word == 0
+                assert address >= 0 and address + size <= len(self.data)
                 self.requests.append((address, size))
-                for at in range(address, address + size, 8):
-                    word = int.from_bytes(self.data[at : at + 8], "little")
+                for at in range(address, address + size, self.word):
+                    word = int.from_bytes(self.data[at : at + self.word], "little")
                     self.words.append((time + self.latency, word))
             if offered and dut.rsp_ready_o.value:
                 self.words.popleft()

@@ -10,15 +10,22 @@ import cocotb
 import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
 
-from harness import SIMULATORS, collect, cycles, drive, pulse, run, start, uint, wait_for
+from harness import SIMULATORS, collect, cycles, drive, parameter, pulse, run, start, uint, wait_for
 
 BASE = 0x12_3456_7000
 SIZE = 1 << 16
 
 
+def size() -> int:
+    """Bytes of a word."""
+    return parameter("WIDTH", 64) // 8
+
+
 def word_at(address: int) -> int:
     """Memory content: a mixture of the address bits."""
-    return (address * 0x9E3779B97F4A7C15 ^ address >> 7) & (1 << 64) - 1
+    parts = range(address, address + size(), 8)
+    halves = [(part * 0x9E3779B97F4A7C15 ^ part >> 7) & (1 << 64) - 1 for part in parts]
+    return sum(half << 64 * i for i, half in enumerate(halves))
 
 
 class Memory:
@@ -39,7 +46,7 @@ class Memory:
             offered = offered or bool(head and head[0] <= time and random.random() >= self.r_stall)
             dut.m_axi_rvalid.value = int(offered)
             if offered:
-                address = head[1] + 8 * beat
+                address = head[1] + size() * beat
                 dut.m_axi_rdata.value = word_at(address)
                 dut.m_axi_rresp.value = 2 if address in self.bad else 0
                 dut.m_axi_rlast.value = int(beat == head[2] - 1)
@@ -48,15 +55,15 @@ class Memory:
             if dut.m_axi_arvalid.value:
                 burst = uint(dut.m_axi_araddr), uint(dut.m_axi_arlen) + 1
                 assert waiting in (None, burst), "AR changed while it waited"
-                assert (uint(dut.m_axi_arsize), uint(dut.m_axi_arburst)) == (3, 1)
+                assert (1 << uint(dut.m_axi_arsize), uint(dut.m_axi_arburst)) == (size(), 1)
             else:
                 assert waiting is None, "AR withdrawn"
             waiting = None if ready else burst
             if ready and burst:
                 address, length = burst
-                assert address % 8 == 0 and length <= 16
-                assert address % 4096 + 8 * length <= 4096, "a burst crosses 4 KB"
-                assert address >= BASE and address + 8 * length <= BASE + SIZE
+                assert address % size() == 0 and length <= 16
+                assert address % 4096 + size() * length <= 4096, "a burst crosses 4 KB"
+                assert address >= BASE and address + size() * length <= BASE + SIZE
                 self.bursts.append((time + self.latency, address, length))
                 assert len(self.bursts) <= 8
             if offered:
@@ -76,15 +83,17 @@ def new_requests(n: int, longest: int) -> list[tuple[int, int]]:
     requests = []
     for _ in range(n):
         words = random.choice((1, 2, 8, 24, random.randint(1, longest)))
-        requests.append((BASE + 8 * random.randrange(SIZE // 8 - words), words))
+        requests.append((BASE + size() * random.randrange(SIZE // size() - words), words))
     return requests
 
 
 async def client(dut, index: int, requests: list[tuple[int, int]], source: float, sink: float) -> None:
     """Make the requests and check their words."""
-    items = [{f"req{index}_addr_i": address, f"req{index}_bytes_i": 8 * words} for address, words in requests]
+    items = [
+        {f"req{index}_addr_i": address, f"req{index}_bytes_i": size() * words} for address, words in requests
+    ]
     cocotb.start_soon(drive(dut, items, source, f"req{index}"))
-    expected = deque(word_at(address + 8 * i) for address, words in requests for i in range(words))
+    expected = deque(word_at(address + size() * i) for address, words in requests for i in range(words))
 
     def check(word: int) -> bool:
         assert word == expected.popleft()
@@ -130,7 +139,8 @@ async def full_rate(dut):
     memory = Memory(dut, latency=40)
     cocotb.start_soon(memory.run())
     requests = [(address, 24) for address, _ in new_requests(100, 24)]
-    requests = [(min(address & ~63, BASE + SIZE - 192), words) for address, words in requests]
+    last = BASE + SIZE - 24 * size()
+    requests = [(min(address & ~(8 * size() - 1), last), words) for address, words in requests]
     cocotb.start_soon(client(dut, 1, requests, 0, 0))
     n = await wait_for(dut, lambda: memory.beats == 2400)
     assert n < 2400 / 0.97 + 50
@@ -145,8 +155,8 @@ async def clear_swallows_what_is_in_flight(dut):
     for _ in range(30):
         drivers = []
         for c in (0, 1):
-            address, size = BASE + 8 * random.randrange(64), 8 * random.randint(1, 60)
-            items = [{f"req{c}_addr_i": address, f"req{c}_bytes_i": size}] * 2
+            address, count = BASE + size() * random.randrange(64), size() * random.randint(1, 60)
+            items = [{f"req{c}_addr_i": address, f"req{c}_bytes_i": count}] * 2
             drivers.append(cocotb.start_soon(drive(dut, items, 0, f"req{c}")))
         dut.rsp0_ready_i.value, dut.rsp1_ready_i.value = random.getrandbits(1), random.getrandbits(1)
         await cycles(dut, random.choice((0, 1, 2, random.randrange(90))))
@@ -167,7 +177,7 @@ async def reports_errors(dut):
     """One pulse per word with SLVERR."""
     await start(dut)
     memory = Memory(dut)
-    memory.bad = {BASE + 8 * i for i in (3, 17, 18)}
+    memory.bad = {BASE + size() * i for i in (3, 17, 18)}
     cocotb.start_soon(memory.run())
     pulses = 0
 
@@ -184,9 +194,9 @@ async def reports_errors(dut):
     counter.cancel()
 
 
-@pytest.mark.parametrize("sim", SIMULATORS)
-def test_axi_reader(sim):
-    run("rowvit_axi_reader", sim=sim)
+@pytest.mark.parametrize(("sim", "width"), [*((sim, 64) for sim in SIMULATORS), ("icarus", 128)])
+def test_axi_reader(sim, width):
+    run("rowvit_axi_reader", {"WIDTH": width}, sim)
 
 
 def test_axi_reader_small():

@@ -62,11 +62,11 @@ async def identity_and_configuration(dut):
     assert await regs.read("CAPS") == 2 | 3 << 4 | 64 << 12
     values = {
         name: random.getrandbits(32)
-        for name in ("BASE_LO", "BASE_HI", "PROGRAM", "LENGTH", "WATCHDOG", "IMAGES", "IRQ_ENABLE")
+        for name in ("BASE_LO", "BASE_HI", "PROGRAM", "LENGTH", "WATCHDOG", "PASSES", "IRQ_ENABLE")
     }
     for name, value in values.items():
         await regs.write(name, value)
-    values["IMAGES"] &= 0xFFFF
+    values["PASSES"] &= 0xFFFF
     values["IRQ_ENABLE"] &= 3
     for name, value in values.items():
         assert await regs.read(name) == value, name
@@ -75,7 +75,7 @@ async def identity_and_configuration(dut):
     await cycles(dut)
     assert uint(dut.base_o) == values["BASE_HI"] << 32 | values["BASE_LO"]
     assert uint(dut.program_o) == values["PROGRAM"]
-    assert uint(dut.images_o) == values["IMAGES"]
+    assert uint(dut.passes_o) == values["PASSES"]
     assert uint(dut.watchdog_o) == values["WATCHDOG"]
     for name in ("ID", "STATUS", "ERROR"):
         before = await regs.read(name)
@@ -110,7 +110,7 @@ async def run_and_interrupts(dut):
     cocotb.start_soon(watch(dut, seen))
     await cycles(dut, 2)
     assert await regs.read("STATUS") == 0
-    await regs.write("IMAGES", 2)
+    await regs.write("PASSES", 2)
     await regs.write("IRQ_ENABLE", 1)
     await regs.write("CONTROL", 1)
     await cycles(dut)
@@ -119,14 +119,14 @@ async def run_and_interrupts(dut):
     await regs.write("CONTROL", 1)
     assert seen["start_o"] == 1, "start while busy"
     assert await regs.read("STATUS") == 1 and not dut.irq_o.value
-    await pulse(dut, "image_done_i")
+    await pulse(dut, "pass_done_i")
     assert dut.irq_o.value
     assert await regs.read("STATUS") == 1 << 16 | 1
     await regs.write("IRQ_STATUS", 2)
     assert await regs.read("IRQ_STATUS") == 1
     await regs.write("IRQ_STATUS", 1)
     assert not dut.irq_o.value
-    await pulse(dut, "image_done_i")
+    await pulse(dut, "pass_done_i")
     assert await regs.read("STATUS") == 2 << 16 | 1
     dut.busy_i.value = 0
     assert await regs.read("STATUS") == 2 << 16 | 2
@@ -144,7 +144,7 @@ async def errors(dut):
     seen: dict[str, int] = {}
     cocotb.start_soon(watch(dut, seen))
     await cycles(dut, 2)
-    await regs.write("IMAGES", 1)
+    await regs.write("PASSES", 1)
     await regs.write("IRQ_ENABLE", 2)
     for code, info in ((isa.Error.STREAM_SHORT, 0x123456), (isa.Error.WATCHDOG, 7)):
         dut.error_code_i.value, dut.error_info_i.value = int(code), info
@@ -158,7 +158,7 @@ async def errors(dut):
     await cycles(dut, 2)
     assert seen == {"start_o": 0, "reset_o": 1} and not dut.irq_o.value
     assert await regs.read("ERROR") == 0 and await regs.read("STATUS") == 0
-    assert await regs.read("IMAGES") == 1, "a core reset keeps the configuration"
+    assert await regs.read("PASSES") == 1, "a core reset keeps the configuration"
     await regs.write("CONTROL", 1)
     await cycles(dut, 2)
     assert seen["start_o"] == 1

@@ -41,7 +41,7 @@ def new_program(n: int) -> list[list[int]]:
     body = []
     for _ in range(n):
         slots = [random.getrandbits(16) for _ in range(32)]
-        slots[0] = random.choice((*QUEUES, Op.ATTN)) | random.getrandbits(8) << 8
+        slots[0] = random.choice((*QUEUES, Op.ATTN)) | random.getrandbits(12) << 4
         slots[1] &= ~(1 << Flag.VOID)
         for engine in Engine:
             slots[3 + engine] = random.choice((isa.NO_DEP, -3, 0, 1, random.randrange(500))) & 0xFFFF
@@ -50,17 +50,17 @@ def new_program(n: int) -> list[list[int]]:
     return [header(finish=max(found, default=0)), *body, [int(Op.END), *[0] * 31]]
 
 
-def expected(program: list[list[int]], images: int) -> list[list[int]]:
+def expected(program: list[list[int]], passes: int) -> list[list[int]]:
     """Per queue: the instructions, dependencies absolute, void or not, cut to the slots the engine has."""
     queues: list[list[int]] = [[] for _ in QUEUES]
-    for turn in range(images + 1):
+    for turn in range(passes + 1):
         base = [len(queue) for queue in queues]
-        end = len(program) - 1 if turn < images else program[0][12] + 1
+        end = len(program) - 1 if turn < passes else program[0][12] + 1
         for index, slots in enumerate(program[1:end], 1):
             slots = list(slots)
-            q = queue_of(slots[0] & 0xFF)
+            q = queue_of(slots[0] & 0xF)
             previous = slots[1] >> Flag.PREVIOUS & 1
-            slots[1] |= (previous if turn == 0 else turn == images and not previous) << Flag.VOID
+            slots[1] |= (previous if turn == 0 else turn == passes and not previous) << Flag.VOID
             for engine in Engine:
                 dep = slots[3 + engine]
                 dep = -0x4000 if dep == 0x8000 else dep - (dep >> 15 << 16)
@@ -83,7 +83,7 @@ class Run:
     after: int = 1000  #: bytes behind the program
     got: list[list[int]] = field(default_factory=lambda: [[] for _ in QUEUES])
 
-    async def start(self, images: int, queues: tuple[int, ...] = (0, 1, 2, 3, 4)) -> None:
+    async def start(self, passes: int, queues: tuple[int, ...] = (0, 1, 2, 3, 4)) -> None:
         code = b"".join(slot.to_bytes(2, "little") for slots in self.program for slot in slots)
         blob = random.randbytes(PROGRAM) + code + random.randbytes(self.after)
         self.reader = Reader(self.dut, blob, BASE, self.latency, self.stall)
@@ -92,7 +92,7 @@ class Run:
             sink = collect(self.dut, self.got[q].append, self.sink_stall, f"q{q}", data="{}_instr_o")
             self.tasks.append(cocotb.start_soon(sink))
         self.dut.base_i.value, self.dut.program_i.value = BASE, PROGRAM
-        self.dut.length_i.value, self.dut.images_i.value = len(blob), images
+        self.dut.length_i.value, self.dut.passes_i.value = len(blob), passes
         await pulse(self.dut, "start_i", "clear_i")
 
     async def error(self) -> tuple[int, int]:
@@ -118,16 +118,16 @@ class Run:
 
 @cocotb.test()
 async def distributes(dut):
-    """Every instruction reaches its queue once per image, in order, with absolute dependencies."""
+    """Every instruction reaches its queue once per pass, in order, with absolute dependencies."""
     await start(dut)
     for source, sink in STALLS:
-        for images, n in ((1, 0), (1, 1), (3, 40), (2, 150)):
+        for passes, n in ((1, 0), (1, 1), (3, 40), (2, 150)):
             program = new_program(n)
             job = Run(dut, program, source, sink, after=random.choice((0, 8, 64, 1000)))
-            await job.start(images)
+            await job.start(passes)
             await wait_for(dut, lambda: not dut.busy_o.value)
             await cycles(dut, 200)
-            assert job.got == expected(program, images)
+            assert job.got == expected(program, passes)
             await job.stop()
 
 
@@ -163,7 +163,7 @@ async def refuses(dut):
     """Wrong hash, ABI and opcodes, and a program without END; afterwards a good one runs."""
     await start(dut)
     good = new_program(6)
-    unknown = [[op, *[0] * 31] for op in (0, Op.HEADER, 9, 255)]
+    unknown = [[op, *[0] * 31] for op in (0, Op.HEADER, 9, 255)]  # 15 with an image and a tag
     cases = [
         ([header(HASH ^ 1 << 31), *good[1:]], isa.Error.BAD_HASH, 0, 0),
         ([header(HASH ^ 1), *good[1:]], isa.Error.BAD_HASH, 0, 0),
@@ -190,8 +190,8 @@ async def refuses(dut):
 
 
 @cocotb.test()
-async def no_images_and_clear(dut):
-    """Zero images: nothing happens. Clear at any time, then a whole run."""
+async def no_passes_and_clear(dut):
+    """Zero passes: nothing happens. Clear at any time, then a whole run."""
     await start(dut)
     program = new_program(30)
     job = Run(dut, program)
@@ -211,6 +211,6 @@ async def no_images_and_clear(dut):
     assert job.got == expected(program, 2)
 
 
-@pytest.mark.parametrize("sim", SIMULATORS)
-def test_dispatch(sim):
-    run("rowvit_dispatch", {"CONFIG_HASH": HASH}, sim)
+@pytest.mark.parametrize(("sim", "port"), [*((sim, 64) for sim in SIMULATORS), ("icarus", 128)])
+def test_dispatch(sim, port):
+    run("rowvit_dispatch", {"CONFIG_HASH": HASH, "PORT_BITS": port}, sim)

@@ -49,7 +49,7 @@ class Tile:
         self.gather = kind == Dst.RESIDUAL and rng.random() < 0.5
         self.dst = 64 * number
         self.token = LANES * rng.randrange(3)
-        self.tag = rng.randrange(256)
+        self.tag = rng.randrange(1 << 12)  # with the image
         self.mark = kind != Dst.STREAM and rng.random() < 0.3
         self.count = rng.randint(1, self.groups * LANES)
         self.src = [2000 + 32 * rng.randrange(20) for _ in range(ROWS)]
@@ -76,14 +76,14 @@ class Tile:
         """Values of the descriptor's ports."""
         slots = [0] * 32
         attention = self.kind in (SCORES, OUTPUT)
-        slots[0] = self.tag << 8
+        slots[0] = self.tag << 4
         slots[1] = self.mark << Flag.MARK | (self.kind == Dst.STREAM) << Flag.LAST
         if attention:
             slots[19], slots[20], slots[21] = self.s_mult, self.shift, self.shift
         else:
             slots[14], slots[17], slots[18], slots[19] = int(self.kind), self.shift, self.slot, self.thr
             slots[23] = 0 if self.dense else 0xFFFF
-            slots[26] = slots[27] = self.count if self.kind == Dst.STREAM else 0
+            slots[26] = self.count if self.kind == Dst.STREAM else 0
         return {
             "instr_i": sum(value << 16 * slot for slot, value in enumerate(slots)),
             "tile_null_i": 0,
@@ -255,7 +255,7 @@ async def destinations(dut):
     for tile in (tile for tile in tiles if tile.mark or tile.kind == Dst.STREAM):
         header, eor, last = records.pop(0)
         assert (eor, last) == (0, 0)
-        assert header & 0xFFFF == tile.tag << 8 | (Record.MARK if tile.mark else Record.LOGITS)
+        assert header & 0xFFFF == tile.tag << 4 | (Record.MARK if tile.mark else Record.LOGITS)
         if tile.mark:
             assert records.pop(0)[1:] == (1, 0)
             continue

@@ -199,8 +199,10 @@ def new_load(masks: dict[int, int], live: int, kind: LoadKind | None = None) -> 
             load.mask_had = load.mask_base + words
             for w in range(load.mask_base, load.mask_base + 2 * words):
                 masks[w] = sum((random.random() < density) << i for i in range(lanes))
-    load.rows += load.rows % 2 * (kind == LoadKind.RESIDUAL)
-    load.address = 8 * random.randint(0, (BLOB - load.size()) // 8)
+    word = parameter("PORT_BITS", 64) // 8
+    while (kind == LoadKind.RESIDUAL and load.rows % 2) or load.size() % word:
+        load.rows += 1
+    load.address = word * random.randint(0, (BLOB - load.size()) // word)
     load.void = random.random() < 0.1
     return load
 
@@ -298,11 +300,12 @@ async def full_rate(dut):
     dense = [
         Load(LoadKind.WEIGHT, 0, rows=lanes, groups=groups),
         Load(LoadKind.PARAM, 64, groups=groups),
-        Load(LoadKind.WEIGHT, 8, rows=5, groups=1),
+        Load(LoadKind.WEIGHT, 16, rows=5, groups=1),
         Load(LoadKind.NORM, 0, rows=3 * lanes),
-        Load(LoadKind.RESIDUAL, 0, rows=70),
+        Load(LoadKind.RESIDUAL, 0, rows=72),
     ] * 3
-    words = sum(load.size() for load in dense) // 8
+    word = parameter("PORT_BITS", 64) // 8
+    words = sum(load.size() // (word if load.kind == LoadKind.WEIGHT else 8) for load in dense)
     bench.issue(dense)
     taken = await wait_for(dut, lambda: uint(dut.done_o) == len(dense))
     assert taken <= words + 60, f"{words} words took {taken} cycles"
@@ -310,7 +313,7 @@ async def full_rate(dut):
         bench.masks[w] = sum((random.random() < 0.25) << i for i in range(lanes))
     gather = {"rows": 4 * lanes, "groups": groups, "gather": True}
     gathers = [Load(LoadKind.WEIGHT, 0, mask_base=word, **gather) for word in (0, 4)]
-    words = sum(len(load.rows_fetched(bench.masks, bench.live)) for load in gathers) * groups * lanes // 8
+    words = sum(len(load.rows_fetched(bench.masks, bench.live)) for load in gathers) * groups * lanes // word
     bench.issue(gathers)
     taken = await wait_for(dut, lambda: uint(dut.done_o) == len(dense) + 2)
     assert taken <= words + 60 + (0 if groups * lanes > 64 else 50), f"{words} words took {taken} cycles"
@@ -318,12 +321,12 @@ async def full_rate(dut):
 
 @cocotb.test()
 async def refuses_what_lies_beyond_the_blob(dut):
-    """Up to the last byte is fine, 8 more are not; a reset at any time gets it going again."""
+    """Up to the last byte is fine, a word more is not; a reset at any time gets it going again."""
     await start(dut)
     for kind in LoadKind:
-        for beyond in (0, 8, 1 << 20):
+        for beyond in (0, parameter("PORT_BITS", 64) // 8, 1 << 20):
             bench = Bench(dut)
-            load = Load(kind, 0, rows=10, groups=1, index=777)
+            load = Load(kind, 0, rows=16, groups=1, index=777)
             load.address = BLOB - load.size() + beyond
             bench.issue([load])
             if not beyond:
@@ -355,6 +358,8 @@ async def refuses_what_lies_beyond_the_blob(dut):
         ("icarus", {"ROWS": 2, "GROUPS": 3, "LANES": 64}),
         ("icarus", {"ROWS": 4, "GROUPS": 3, "LANES": 16}),
         ("verilator", {"ROWS": 2, "GROUPS": 2, "LANES": 32}),
+        ("verilator", {"ROWS": 8, "GROUPS": 3, "LANES": 64, "PORT_BITS": 128}),
+        ("icarus", {"ROWS": 2, "GROUPS": 3, "LANES": 16, "PORT_BITS": 128}),
     ],
 )
 def test_load_engine(sim, parameters):

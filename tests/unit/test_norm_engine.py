@@ -54,6 +54,7 @@ class Norm:
         self.bands = -(-self.count // self.rows)
         self.addresses = self.lanes * -(-self.dim // (self.lanes * self.groups))
         self.res_stride = self.addresses + random.randrange(5)
+        self.res_base = random.randrange(1000)
         self.dst_base = random.randrange(1000)
         self.dst_stride = self.dim // 8 + random.randrange(5)
         rng = generator()
@@ -74,9 +75,9 @@ class Norm:
 
     def read(self, address: int) -> int:
         """All residual banks at an address; noise where no channel lives."""
-        band, offset = divmod(address, self.res_stride)
+        band, offset = divmod(address - self.res_base, self.res_stride)
         value = random.getrandbits(16 * self.rows * self.groups)
-        if band >= self.bands:
+        if not 0 <= band < self.bands:
             return value
         for g in range(self.groups):
             tile = offset // self.lanes * self.groups + g
@@ -93,6 +94,7 @@ class Norm:
             "kind": kind,
             "dim": self.dim,
             "res_stride": self.res_stride,
+            "res_base": self.res_base,
             "dst_base": self.dst_base,
             "dst_stride": self.dst_stride,
             "slot": self.slot,
@@ -176,18 +178,18 @@ class Unit:
 
     async def dump(self, op: Norm, stall: float) -> None:
         """Run and compare one DUMP."""
-        dut, tag = self.dut, random.getrandbits(8)
+        dut, tag, image = self.dut, random.getrandbits(8), random.getrandbits(4)
         self.op = op
         dut.live_i.value = op.live
         words: list[tuple[int, int]] = []
-        word = instruction(Op.NORM, op.flags(), tag, **op.fields(NormKind.DUMP))
+        word = instruction(Op.NORM, op.flags(), tag, image=image, **op.fields(NormKind.DUMP))
         task = cocotb.start_soon(drive(dut, [word], 0, "instr", data="{}_i"))
         await collect(
             dut, lambda item: words.append(item) or item[1], stall, data=("out_data_o", "out_eor_o")
         )
         await task
         payload = np.ascontiguousarray(op.x[: op.count]).view("<u8").reshape(-1)
-        header = Record.CHECKPOINT | tag << 8 | op.count << 16 | payload.nbytes << 32
+        header = Record.CHECKPOINT | image << 4 | tag << 8 | op.count << 16 | payload.nbytes << 32
         assert [item[0] for item in words] == [header, *(int(v) for v in payload)]
         assert [item[1] for item in words] == [0] * (len(words) - 1) + [1]
         assert not dut.busy_o.value and uint(dut.bands_o) == 0
@@ -208,7 +210,7 @@ async def layernorms(dut):
     for read_stall, write_stall in ((0, 0), (0.5, 0), (0, 0.6), (0.1, 0.9)):
         unit = Unit(dut, read_stall, write_stall)
         for dim in sizes():
-            for live in (1, random.choice((2, 3)), random.choice((4, 5))):
+            for live in (1, random.choice((2, 3)), random.choice((4, 5)), random.randint(6, 20)):
                 await unit.norm(Norm(live, dim, random.randrange(slots)))
         await unit.norm(Norm(5, random.choice(sizes()), one_row=True))
         for kind in NormKind:
@@ -336,8 +338,9 @@ async def restart(dut):
     [
         ("icarus", {"ROWS": 2, "GROUPS": 1, "LANES": 16, "MAX_DIM": 48, "NORM_SLOTS": 2}),
         ("verilator", {"ROWS": 2, "GROUPS": 3, "LANES": 16, "MAX_DIM": 256, "NORM_SLOTS": 3}),
+        ("verilator", {"ROWS": 8, "GROUPS": 3, "LANES": 16, "MAX_DIM": 96, "NORM_SLOTS": 2}),
     ],
 )
 def test_norm_engine(sim, parameters):
-    """Booth rows (Icarus) and products (Verilator); one group, and three with a partial tile."""
+    """Booth rows (Icarus) and products (Verilator); one group, and three with a partial tile; two parts."""
     run("rowvit_norm_engine", parameters, sim)

@@ -11,36 +11,42 @@ import numpy as np
 import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
 
-from harness import collect, cycles, drive, parameter, pulse, reset, run, start, uint, wait_for
+from harness import collect, cycles, drive, parameter, reset, run, start, uint, wait_for
 from rowvit.hardware.isa import Engine, Op, Record
 from rowvit.reference.attention import select
 from vector import answer, instruction
 
 
 class Tokens:
-    """The unit's state as the twin has it: original indices of the live tokens."""
+    """The unit's surroundings: scores, and how many tokens are alive."""
 
     def __init__(self, dut) -> None:
         self.dut, self.done = dut, 0
         self.scores = np.zeros(parameter("MAX_TOKENS"), np.int64)
+        self.table = 0  #: entry of token 0
+        dut.score_ready_i.value = 1
         cocotb.start_soon(answer(dut, self.score, "score_addr_o", "score_data_i"))
 
     def score(self, address: int) -> int:
         return int(self.scores[address]) if address < self.scores.size else random.getrandbits(24)
 
+    async def busy_scores(self) -> None:
+        """The score memory is read by others now and then."""
+        while True:
+            self.dut.score_ready_i.value = int(random.random() < 0.9)
+            await cycles(self.dut, random.choice((1, 1, 5)))
+
     async def new_image(self, rows: int) -> None:
-        self.kept = np.arange(rows)
-        self.dut.set_live_rows_i.value = rows
-        await pulse(self.dut, "set_live_i")
-        assert uint(self.dut.live_o) == rows
-        await self.check_sources(np.arange(rows))
+        await cycles(self.dut)
+        self.table = random.randint(0, parameter("MAX_TOKENS") - rows)
+        self.live = self.dut.live_i.value = rows
 
     async def check_sources(self, sources: np.ndarray) -> None:
         """All ports of the table, one cycle after the address."""
         rows = parameter("ROWS")
         for first in range(0, len(sources), rows):
             band = [min(first + r, len(sources) - 1) for r in range(rows)]
-            self.dut.src_addr_i.value = sum(token << 16 * r for r, token in enumerate(band))
+            self.dut.src_addr_i.value = sum(self.table + token << 16 * r for r, token in enumerate(band))
             await cycles(self.dut)
             await ReadOnly()
             found = [uint(self.dut.src_data_o) >> 16 * r & 0xFFFF for r in range(rows)]
@@ -51,27 +57,33 @@ class Tokens:
         self, scores: Sequence[int], keep: int, threshold: int = 0, stall: float = 0.0
     ) -> np.ndarray:
         """Run one SELECT on scores of the live tokens and compare record, table and count."""
-        dut, tag = self.dut, random.getrandbits(8)
-        live = len(self.kept)
-        self.scores[:live] = scores
+        dut, tag, image = self.dut, random.getrandbits(8), random.getrandbits(4)
+        self.scores[self.table : self.table + self.live] = scores
         sources = select(np.asarray(scores), keep, threshold)
-        self.kept = self.kept[sources]
         words: list[tuple[int, int]] = []
-        word = instruction(Op.SELECT, tag=tag, keep=keep, threshold=threshold)
+        fields = dict(keep=keep, threshold=threshold, table=self.table)
+        word = instruction(Op.SELECT, tag=tag, image=image, **fields)
+        counted = cocotb.start_soon(self.count())
         op = cocotb.start_soon(drive(dut, [word], 0, "instr", data="{}_i"))
         await collect(
             dut, lambda item: words.append(item) or item[1], stall, data=("out_data_o", "out_eor_o")
         )
         await op
-        payload = np.zeros(-(-len(self.kept) // 4) * 4, np.uint16)
-        payload[: len(self.kept)] = self.kept
-        header = Record.KEPT | tag << 8 | len(self.kept) << 16 | payload.nbytes << 32
+        payload = np.zeros(-(-len(sources) // 4) * 4, np.uint16)
+        payload[: len(sources)] = sources
+        header = Record.KEPT | image << 4 | tag << 8 | len(sources) << 16 | payload.nbytes << 32
         assert [item[0] for item in words] == [header, *(int(v) for v in payload.view("<u8"))]
         assert [item[1] for item in words] == [0] * (len(words) - 1) + [1]
         self.done += 1
-        assert uint(dut.done_o) == self.done and uint(dut.live_o) == len(self.kept)
+        assert uint(dut.done_o) == self.done and await counted == len(sources)
+        self.live = dut.live_i.value = len(sources)
         await self.check_sources(sources)
         return sources
+
+    async def count(self) -> int:
+        """The count of kept tokens, when it is announced."""
+        await wait_for(self.dut, lambda: bool(self.dut.kept_valid_o.value))
+        return uint(self.dut.kept_o)
 
 
 def some_scores(n: int, kind: str) -> list[int]:
@@ -93,11 +105,12 @@ async def selections(dut):
     await start(dut)
     tokens = Tokens(dut)
     most = parameter("MAX_TOKENS")
+    cocotb.start_soon(tokens.busy_scores())
     for image in range(parameter("IMAGES")):
         n = (most, 1, 2, 17, most - 1)[image] if image < 5 else random.randint(1, most)
         await tokens.new_image(n)
         for _ in range(3):
-            n = len(tokens.kept)
+            n = tokens.live
             kind = random.choice(("equal", "few", "extreme", "typical", "uniform"))
             scores = some_scores(n, kind)
             keep = random.choice((0, 1, n // 2, max(n - 2, 0), n - 1, n, 0xFFFF, random.randint(0, n)))
@@ -121,8 +134,8 @@ async def waits_for_dependencies(dut):
     await start(dut)
     tokens = Tokens(dut)
     await tokens.new_image(5)
-    tokens.scores[:5] = [9, 1, 4, 2, 3]
-    word = instruction(Op.SELECT, deps={Engine.DRAIN: 3}, keep=2)
+    tokens.scores[tokens.table : tokens.table + 5] = [9, 1, 4, 2, 3]
+    word = instruction(Op.SELECT, deps={Engine.DRAIN: 3}, keep=2, table=tokens.table)
     op = cocotb.start_soon(drive(dut, [word], 0, "instr", data="{}_i"))
     dut.out_ready_i.value = 1
     dut.done_i.value = 2 << 16 * Engine.DRAIN
@@ -130,26 +143,26 @@ async def waits_for_dependencies(dut):
     assert not dut.busy_o.value and uint(dut.done_o) == 0
     dut.done_i.value = 3 << 16 * Engine.DRAIN
     await op
-    assert uint(dut.done_o) == 1 and uint(dut.live_o) == 3
+    assert uint(dut.done_o) == 1
     await tokens.check_sources(np.array([0, 2, 4]))
 
 
 @cocotb.test()
 async def restart(dut):
-    """At any time; afterwards the tables are the identity and counts zero."""
+    """At any time; afterwards counts are zero."""
     await start(dut)
     tokens = Tokens(dut)
     for delay in (1, 2, 30, 90, 200, 400):
         await tokens.new_image(20)
-        tokens.scores[:20] = some_scores(20, "uniform")
-        op = cocotb.start_soon(drive(dut, [instruction(Op.SELECT, keep=7)], 0, "instr", data="{}_i"))
+        tokens.scores[tokens.table : tokens.table + 20] = some_scores(20, "uniform")
+        word = instruction(Op.SELECT, keep=7, table=tokens.table)
+        op = cocotb.start_soon(drive(dut, [word], 0, "instr", data="{}_i"))
         dut.out_ready_i.value = int(delay < 400)
         await cycles(dut, delay)
         op.cancel()
         dut.instr_valid_i.value = 0
         await reset(dut)
-        assert uint(dut.live_o) == 0 and uint(dut.done_o) == 0 and not dut.busy_o.value
-        await tokens.check_sources(np.arange(20))
+        assert uint(dut.done_o) == 0 and not dut.busy_o.value
         tokens.done = 0
         await tokens.new_image(20)
         await tokens.select(some_scores(20, "typical"), 7)

@@ -36,6 +36,7 @@ class Op:
     heads: int
     score: bool = False
     score_clear: bool = False
+    table: int | None = None  #: entry of token 0; None: any that leaves room
 
     def __post_init__(self) -> None:
         self.rows, self.groups, self.lanes = (parameter(name) for name in ("ROWS", "GROUPS", "LANES"))
@@ -43,6 +44,8 @@ class Op:
         self.segment = 1 + self.lanes // 8
         self.bands = -(-self.live // self.rows)
         self.base = random.randrange(1000)
+        if self.table is None:
+            self.table = random.randint(0, parameter("MAX_TOKENS") - self.live)
         self.stride = self.tiles * self.segment + random.randrange(3)
         self.s = random_logits((self.bands, self.rows, self.groups, self.tiles * self.lanes))
         self.e = exponentials(self.s[..., : self.live])
@@ -67,7 +70,7 @@ class Unit:
         self.dut, self.rows = dut, parameter("ROWS")
         self.written: list[dict[int, int]] = [{} for _ in range(self.rows)]
         self.sink = cocotb.start_soon(banks(dut, "pw", self.rows, self.written, stall))
-        self.scores = np.zeros(parameter("MAX_TOKENS"), np.int64)
+        self.scores: dict[int, int] = {}  #: entries that were written
 
     async def send(self, op: Op, band: int) -> None:
         dut = self.dut
@@ -124,6 +127,7 @@ class Unit:
         dut.cfg_live_i.value, dut.cfg_groups_i.value = op.live, op.heads
         dut.cfg_p_base_i.value, dut.cfg_p_stride_i.value = op.base, op.stride
         dut.cfg_score_i.value, dut.cfg_score_clear_i.value = int(op.score), int(op.score_clear)
+        dut.cfg_table_i.value = op.table
         await pulse(dut, "op_start_i")
         assert uint(dut.bands_o) == 0
         await self.send(op, 0)
@@ -137,8 +141,9 @@ class Unit:
         assert not dut.busy_o.value and not any(self.leftovers(op))
         if op.score:
             scores = token_scores(op.e[0, 0, : op.heads])
-            self.scores[: op.live] = scores + (0 if op.score_clear else self.scores[: op.live])
-            await self.check_scores(op.live)
+            for entry, score in enumerate(scores, op.table):
+                self.scores[entry] = int(score) + (0 if op.score_clear else self.scores[entry])
+            await self.check_scores()
 
     def leftovers(self, op: Op) -> list[dict[int, int]]:
         """Words beyond those checked; rows that do not exist may write what they like."""
@@ -146,12 +151,14 @@ class Unit:
         found, self.written[:] = list(self.written), [{} for _ in range(self.rows)]
         return found[: dead or None]
 
-    async def check_scores(self, live: int) -> None:
-        for token in range(live):
-            self.dut.score_addr_i.value = token
+    async def check_scores(self) -> None:
+        """Those of this operation, and of those before, which have other entries."""
+        for entry, score in self.scores.items():
+            self.dut.score_addr_i.value = entry
             await cycles(self.dut)
             await ReadOnly()
-            assert uint(self.dut.score_data_o) == self.scores[token], token
+            assert self.dut.score_ready_o.value
+            assert uint(self.dut.score_data_o) == score, entry
             await FallingEdge(self.dut.clk_i)
 
 
@@ -165,9 +172,10 @@ async def operations(dut):
         for live in (most, 1, 2, lanes, lanes + 1, 2 * lanes - 1, random.randint(1, most)):
             heads = random.randint(1, groups)
             score = random.random() < 0.6
-            await unit.run(Op(live, heads, score, True))
+            first = Op(live, heads, score, True)
+            await unit.run(first)
             if score:
-                await unit.run(Op(live, groups, True, False))
+                await unit.run(Op(live, groups, True, False, first.table))
                 await unit.run(Op(live, heads, False, True))
         unit.sink.cancel()
 

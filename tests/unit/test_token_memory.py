@@ -8,7 +8,8 @@ from cocotb.triggers import FallingEdge, ReadOnly
 
 import harness
 
-ROWS, READERS, WRITERS, DEPTH = 2, 3, 4, 32
+ROWS, GROUPS, WRITERS, DEPTH = 2, 3, 4, 32
+READERS = ROWS * GROUPS
 
 
 @cocotb.test()
@@ -38,7 +39,8 @@ async def traffic(dut):
         words = [rng.getrandbits(64) for _ in range(ports)]
         await write(valid, addresses, words)
         wants = [rng.random() < 0.7 or waiting[f] for f in range(READERS)]
-        bank_of = [rng.randrange(ROWS) for _ in range(READERS)]
+        # the readers of other groups than the first have the bank of their row
+        bank_of = [f // GROUPS if f % GROUPS else rng.randrange(ROWS) for f in range(READERS)]
         address_of = [rng.randrange(DEPTH) for _ in range(READERS)]
         dut.r_valid_i.value = sum(bool(w) << f for f, w in enumerate(wants))
         dut.r_bank_i.value = sum(b << f for f, b in enumerate(bank_of))

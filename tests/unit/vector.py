@@ -19,11 +19,12 @@ def instruction(
     tag: int = 0,
     deps: dict[Engine, int] | None = None,
     chain: tuple[Engine, ...] = (),
+    image: int = 0,
     **fields: int,
 ) -> int:
     """An instruction as the dispatcher hands it over: dependencies counted from start."""
     absolute = {engine: -0x4000 for engine in Engine} | (deps or {})
-    encoded = Instruction(op, fields, frozenset(flags), tag, absolute, frozenset(chain)).encode()
+    encoded = Instruction(op, fields, frozenset(flags), tag, absolute, frozenset(chain), image).encode()
     return int.from_bytes(encoded.tobytes(), "little")
 
 

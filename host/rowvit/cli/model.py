@@ -131,6 +131,9 @@ def compile(
         bool,
         typer.Option("--checkpoints", help="The program also sends the residuals after every half layer."),
     ] = False,
+    batch: Annotated[
+        int, typer.Option("--batch", help="Images that may share a load of weights, 1 to 16.")
+    ] = 8,
 ) -> None:
     """Compile a model package into a program for one configuration.
 
@@ -139,12 +142,14 @@ def compile(
     from rowvit.compiler import compile as lower
     from rowvit.targets.target import read_package
 
-    program = lower(read_package(model), configs.load(config), checkpoints)
+    program = lower(read_package(model), configs.load(config), checkpoints, batch)
     program.save(output)
-    sizes = program.meta["input"]["bytes"], program.meta["output"]["max_bytes"]
+    sizes = program.meta["input"]["bytes"], program.passes[0].output_bytes
+    together = program.passes[-1].images
+    shared = f"; in batches {together} images share weights" if together > 1 else ""
     say(
         f"{output}: {len(program.code)} instructions, {program.blob.nbytes / 1e6:.2f} MB for '{config}';"
-        f" an image is {sizes[0]} bytes in, up to {sizes[1]} out"
+        f" an image is {sizes[0]} bytes in, up to {sizes[1]} out{shared}"
     )
 
 
@@ -152,7 +157,7 @@ def compile(
 def disasm(model: opt.ModelArgument, config: opt.ConfigOption = opt.DEFAULT_CONFIG) -> None:
     """Print a program's instructions, one per line; a package is compiled first.
 
-    LOAD>=12 waits until 12 loads of this image are complete; DRAIN~7 follows the seventh operation
+    LOAD>=12 waits until 12 loads of this pass are complete; DRAIN~7 follows the seventh operation
     of the drain band by band.
     """
     from rowvit.compiler import disasm as text
@@ -175,9 +180,10 @@ def info(model: opt.ModelArgument) -> None:
     rows: dict[str, object] = {}
     if isinstance(found, Program):
         rows["program of"] = f"{meta['model']['name']} for '{meta['config']['name']}'"
-        rows["instructions"] = meta["instructions"]
+        rows["instructions"] = len(found.code)
+        rows["share weights"] = f"{found.passes[-1].images} images"
         rows["blob"] = f"{found.blob.nbytes / 1e6:.2f} MB"
-        counts = {op.name: sum(i.op is op for i in found.instructions) for op in Op}
+        counts = {op.name: sum(i.op is op for i in found.passes[0].instructions) for op in Op}
         rows["by opcode"] = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
         rows["checkpoints"] = "yes" if meta["checkpoints"] else "no"
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -112,6 +112,10 @@ def prune(
         float | None,
         typer.Option(min=0.01, max=1.0, help="Share of the patch tokens that each of them keeps."),
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(help="Not --rho, but the share of all patch tokens left behind each: 0.7,0.4,0.1."),
+    ] = None,
     cycles: Annotated[
         float | None, typer.Option(min=1, help="Search: at most this many cycles per image.")
     ] = None,
@@ -149,8 +153,8 @@ def prune(
 ) -> None:
     """Choose where tokens are dropped, and which small hidden activations.
 
-    By hand with --layers and --rho, or by a search for the most accurate schedule within a budget of cycles
-    or MACs. Cycles are predicted by the cycle model on the photos' own data. Accuracy is that of the
+    By hand with --layers and --rho or --keep, or by a search for the most accurate schedule in a budget of
+    cycles or MACs. Cycles are predicted by the cycle model on the photos' own data. Accuracy is that of the
     network as it is: fine-tune it afterwards with rowvit train.
 
     Examples
@@ -172,15 +176,19 @@ def prune(
     if rule not in (*RULES, "auto"):
         raise RowvitError(f"FFN2 rule '{rule}' is not one of {', '.join(RULES)} and auto")
     budget = cycles is not None or macs_saved is not None
-    if budget == (layers is not None) or (layers is None) != (rho is None):
+    if budget == (layers is not None) or (layers is None) == (rho is not None or keep is not None):
         raise RowvitError(
             "prune takes either a schedule or a budget",
-            "use --layers with --rho, or --cycles or --macs-saved",
+            "use --layers with --rho or --keep, or --cycles or --macs-saved",
         )
+    if rho is not None and keep is not None:
+        raise RowvitError("--rho and --keep exclude each other", "use one of them")
+    tried: list[tuple[tuple[int, ...], float | tuple[float, ...]]]
     if layers is None:
         tried = list(search.schedules(network.config.depth))
     else:
-        tried = [((), 1.0), (_blocks(layers, network.config.depth), rho or 1.0)]
+        blocks = _blocks(layers, network.config.depth)
+        tried = [((), 1.0), (blocks, rho or _shares(keep or "", len(blocks)))]
     tested = test_set(data, card, measure)
     drawn = matched(open_data(data, "train"), card.name, card.classes).subset(photos)
     pixels = drawn.pixels(range(len(drawn)), network.config.image_size, card.resize)
@@ -243,6 +251,19 @@ def _blocks(text: str, depth: int) -> tuple[int, ...]:
     return tuple(blocks)
 
 
+def _shares(text: str, count: int) -> tuple[float, ...]:
+    try:
+        shares = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        shares = ()
+    if len(shares) != count or not all(1 >= a >= b >= 0 for a, b in pairwise([1.0, *shares])):
+        raise RowvitError(
+            f"'{text}' are not {count} descending shares from 1 to 0, one for each block",
+            "write them as 0.7,0.4,0.1",
+        )
+    return shares
+
+
 def _print(points: list[Point], chosen: Point) -> None:
     from rowvit.measure.schedules import front
 
@@ -251,7 +272,7 @@ def _print(points: list[Point], chosen: Point) -> None:
     for point in points if len(points) <= 2 else [p for p in points if p in best or p is chosen]:
         mark = "chosen" if point is chosen else ""
         blocks = ", ".join(map(str, point.layers)) or "none"
-        row = f"{point.rho:g}", f"{point.cycles:,.0f}", f"{point.macs_saved:.1%}", f"{point.top1:.1%}"
+        row = point.shares, f"{point.cycles:,.0f}", f"{point.macs_saved:.1%}", f"{point.top1:.1%}"
         table.add_row(mark, blocks, *row)
     OUT.print(table, highlight=False)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lowering of what a pass begins with: patch embedding, and the head of the image before."""
+"""Lowering of what a pass begins with: patch embedding, and the head of the pass before."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from rowvit.hardware.isa import Dst, Engine, Flag, LoadKind, Op
 
 
 def embed(lowering: Lowering) -> None:
-    """Patch embedding, and the head of the image before.
+    """Patch embedding, and before the first image's the head of the pass before.
 
     The head takes many weights for little work, the embedding few for much: where the weight memory
     has room for both, a lane tile of the head goes before each piece of the embedding but the first.
     """
     plan = lowering.plan
-    head_tiles = _head(lowering)
-    next(head_tiles)  # its LayerNorm, before the residual stream is overwritten
+    head_tiles = _head(lowering) if lowering.image == 0 else iter(())
+    next(head_tiles, None)  # its LayerNorm, before the residual stream is overwritten
+    behind = len(lowering.steps) - 1
     pieces, between = _pieces(lowering)
     if not between:
         list(head_tiles)
@@ -42,12 +43,14 @@ def embed(lowering: Lowering) -> None:
     weight, mult = lowering.tensors["patch.weight"], lowering.tensors["patch.mult"]
     bias = np.zeros_like(mult, np.int32)  # the position table holds it
     positions = _position_loads(lowering, pieces)
+    positions[0].after = behind
     for tile, (_, channels, groups) in enumerate(plan.residual_tiles()):
         loads = lowering.linear(weight[:, channels], bias[channels], mult[channels], groups)
         if tile == 0:
             load, block = loads[1]
             load.operation = positions[0].operation = Operation(OperationKind.EMBEDDING, -1, tile=0)
-            block.only = 0  # so that the room left for the head is contiguous
+            if between:
+                block.only = 0  # so that the room left for the head is contiguous
             # the memory's bandwidth is for the weights first: the array can follow the patches
             lowering.use(receiver, loads[1])
             receiver.loads.append(positions[0])
@@ -71,7 +74,7 @@ def embed(lowering: Lowering) -> None:
             if tile == 0 and band0:
                 step.loads.insert(0, positions[band0])
     lowering.mark(EMBED_TAG)
-    lowering.dump(-1, 0, plan.tokens)
+    lowering.dump(-1, lowering.residual_base(0), 0, plan.tokens)
 
 
 def _pieces(lowering: Lowering) -> tuple[list[tuple[int, int]], dict[int, int]]:
@@ -84,7 +87,7 @@ def _pieces(lowering: Lowering) -> tuple[list[tuple[int, int]], dict[int, int]]:
     bands = plan.patches.bands
     tiles = -(-plan.arch["classes"] // config.tile)
     lines = 8 * plan.row_words + plan.dim
-    both = lines <= config.weight_depth and config.param_slots > 2
+    both = lowering.image == 0 and lines <= config.weight_depth and config.param_slots > 2
     pieces = list(_doubling(bands * 9 // 20 if both else bands))
     if not both:
         return pieces, {}
@@ -120,20 +123,23 @@ def _position_loads(lowering: Lowering, pieces: list[tuple[int, int]]) -> dict[i
     for band0, count in pieces:
         start, rows = band0 * stride, count * stride
         address = lowering.blob.append(banks[start : start + rows])
-        loads[band0] = Load(LoadKind.RESIDUAL, address, rows, config.groups, None, start)
-    loads[0].after = 0
+        place = lowering.residual_base(0) + start
+        loads[band0] = Load(LoadKind.RESIDUAL, address, rows, config.groups, None, place)
     return loads
 
 
 def _head(lowering: Lowering) -> Iterator[None]:
-    """LayerNorm, then a lane tile of the classifier each time, for the image before."""
+    """LayerNorm, then a lane tile of the classifier each time, for the images of the pass before."""
     config, plan, params = lowering.config, lowering.plan, lowering.meta["params"]
     depth, classes, lanes = plan.arch["depth"], plan.arch["classes"], config.lanes
     flags = [Flag.ONE_ROW, Flag.PREVIOUS]
-    x = Region(0, plan.words, 1)
-    lowering.row_norm(depth, "norm", params["norm.shift"], x, flags)
-    lowering.output_bytes += 8 + 8 * -(-classes // 4)
+    rows = [Region(image * plan.words, plan.words, 1) for image in range(lowering.stages[-1].images)]
+    loads = lowering.norm_load("norm")
+    for image in lowering.each(range(len(rows))):
+        base = lowering.residual_base(depth)
+        lowering.row_norm(depth, base, loads, params["norm.shift"], rows[image], flags)
     for start in range(0, classes, config.tile):
+        lowering.image = 0  # whose embedding this is part of
         yield
         count = min(config.tile, classes - start)
         groups = -(-count // lanes)
@@ -143,17 +149,21 @@ def _head(lowering: Lowering) -> Iterator[None]:
             pad_lanes(lowering.tensors[f"head.{n}"][..., start : start + count], groups * lanes)[..., order]
             for n in ("weight", "bias", "mult")
         )
-        lowering.matmul(
-            Operation(OperationKind.HEAD, depth, tile=start // config.tile),
-            Dst.STREAM,
-            [x.read()],
-            lowering.linear(weight, bias, mult, groups),
-            [*flags, Flag.LAST] if start + count == classes else flags,
-            **x.source(),
-            k=plan.dim,
-            shift=params["head.shift"],
-            bands=1,
-            count=count,
-            total=classes if start == 0 else 0,
-        )
+        tile_loads = lowering.linear(weight, bias, mult, groups)
+        end = start + count == classes
+        for image in lowering.each(range(len(rows))):
+            lowering.matmul(
+                Operation(OperationKind.HEAD, depth, tile=start // config.tile),
+                Dst.STREAM,
+                [rows[image].read()],
+                tile_loads,
+                [*flags, Flag.LAST] if end and image == len(rows) - 1 else flags,
+                **rows[image].source(),
+                k=plan.dim,
+                shift=params["head.shift"],
+                bands=1,
+                count=count,
+            )
+            lowering.output_bytes += 8 + 8 * -(-count // 4)
+    lowering.image = 0
     yield

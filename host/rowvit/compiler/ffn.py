@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +23,7 @@ class _Chunk:
     number: int
     neurons: slice
     segments: int  #: of `lanes` neurons
-    region: Region  #: hidden activations
+    regions: list[Region]  #: hidden activations of every image
     mask_base: int
     masks: list[Mask] = field(default_factory=list)  #: of its hidden tiles, in order
 
@@ -31,36 +32,42 @@ class _Chunk:
         return self.neurons.stop - self.neurons.start
 
 
-def ffn(lowering: Lowering, layer: int, tokens: int) -> None:
-    """The layer's FFN on at most ``tokens`` tokens."""
-    _Ffn(lowering, layer, tokens).run()
-    lowering.mark(layer)
-    lowering.dump(layer, 2 + 2 * layer, tokens)
+def ffn(lowering: Lowering, layer: int, tokens: int, images: Sequence[int]) -> None:
+    """The layer's FFN on at most ``tokens`` tokens of each image."""
+    _Ffn(lowering, layer, tokens, images).run()
+    for _ in lowering.each(images):
+        lowering.mark(layer)
+        lowering.dump(layer, lowering.residual_base(layer + 1), 2 + 2 * layer, tokens)
 
 
 class _Ffn:
-    def __init__(self, lowering: Lowering, layer: int, tokens: int) -> None:
-        self.lowering, self.layer = lowering, layer
+    def __init__(self, lowering: Lowering, layer: int, tokens: int, images: Sequence[int]) -> None:
+        self.lowering, self.layer, self.images = lowering, layer, images
         self.config, self.plan = lowering.config, lowering.plan
         self.params = lowering.meta["params"]["layers"][layer]
         self.rule = self.plan.rule
-        self.x = Region(0, self.plan.words, self.config.bands(tokens))
-        self.row_tiles = self.plan.row_tiles(self.x.bands)
+        self.bands = self.config.bands(tokens)
+        size = self.plan.words * self.bands
+        self.x = [Region(i * size, self.plan.words, self.bands) for i in range(len(images))]
+        self.row_tiles = self.plan.row_tiles(self.bands)
 
     def run(self) -> None:
-        path = f"layers.{self.layer}.norm2"
-        self.lowering.row_norm(self.layer, path, self.params["norm2.shift"], self.x)
+        loads = self.lowering.norm_load(f"layers.{self.layer}.norm2")
+        for i, _ in enumerate(self.lowering.each(self.images)):
+            base = self.lowering.residual_base(self.layer + 1)
+            self.lowering.row_norm(self.layer, base, loads, self.params["norm2.shift"], self.x[i])
         hidden, chunk = self.plan.arch["hidden"], self.plan.chunk
         starts = range(0, hidden, chunk)
-        words, masks = self.plan.hidden_stride(chunk) * self.x.bands, self.plan.mask_words(self.x.bands)
+        words, masks = self.plan.hidden_stride(chunk) * self.bands, self.plan.mask_words(self.bands)
         buffers, mask_buffers = self._buffers(len(starts), words, masks)
         pending: list[_Chunk] = []
         for c, start in enumerate(starts):
             neurons = slice(start, min(start + chunk, hidden))
             segments = -(-(neurons.stop - start) // self.config.lanes)
             stride = segments * self.plan.hidden_segment
-            region = Region(self.x.end + c % buffers * words, stride, self.x.bands)
-            pending.append(_Chunk(c, neurons, segments, region, c % mask_buffers * masks))
+            base = self.x[-1].end + c % buffers * len(self.images) * words
+            regions = [Region(base + i * words, stride, self.bands) for i in range(len(self.images))]
+            pending.append(_Chunk(c, neurons, segments, regions, c % mask_buffers * masks))
             self._ffn1(pending[-1], hurry=buffers == 1)
             if len(pending) == buffers:
                 self._ffn2(pending.pop(0))
@@ -74,7 +81,8 @@ class _Ffn:
         """
         config = self.config
         mask_buffers = min(chunks, config.mask_depth // masks if masks else chunks)
-        buffers = min(chunks, 2, (config.token_depth - self.x.end) // words, mask_buffers)
+        room = (config.token_depth - self.x[-1].end) // (len(self.images) * words)
+        buffers = min(chunks, 2, room, mask_buffers)
         if buffers < 1:
             raise RowvitError(
                 f"'{self.lowering.meta['name']}' on '{config.name}' needs mask words for one FFN2 chunk:"
@@ -88,50 +96,65 @@ class _Ffn:
 
         In a hurry the last tile's last bands have their own mask: almost all rows of W2 are known from the
         bands before, and are loaded meanwhile. FFN1 of these bands takes as long as loading half of the rows.
+        Of several images it is the last one that has its own mask.
         """
         tensors, path = self.lowering.tensors, f"layers.{self.layer}.fc1"
         weight, bias, mult = (tensors[f"{path}.{name}"] for name in ("weight", "bias", "mult"))
-        lanes, tile, bands, first = self.config.lanes, self.config.tile, self.x.bands, chunk.neurons.start
+        lanes, tile, bands, first = self.config.lanes, self.config.tile, self.bands, chunk.neurons.start
+        count = len(self.images)
         for start in range(0, chunk.size, tile):
             end = min(start + tile, chunk.size)
             groups = -(-(end - start) // lanes)
             channels = slice(first + start, first + end)
             loads = self.lowering.linear(weight[:, channels], bias[channels], mult[channels], groups)
             late = -(-tile * tile // (16 * self.plan.dim))
-            if not hurry or self.rule != "image" or end < chunk.size or bands < 2 * late:
-                late = 0
+            split = hurry and self.rule == "image" and end == chunk.size
+            # images, first band, bands: a mask for each
+            pieces = [(range(count), 0, bands)]
+            if split and count > 1:
+                pieces = [(range(count - 1), 0, bands), (range(count - 1, count), 0, bands)]
+            elif split and bands >= 2 * late:
+                pieces = [(range(1), 0, bands - late), (range(1), bands - late, late)]
             word, had = chunk.mask_base + start // lanes, None
-            for band0, count in [(0, bands - late), (bands - late, late)] if late else [(0, bands)]:
+            for images, band0, size in pieces:
                 words = Access(Engine.LOAD, False, Memory.MASK, word, groups, banded=False)
-                mask = Mask(len(self.lowering.steps), start, words, band0, had)
-                self._ffn1_piece(chunk, mask, count, loads)
+                mask = Mask(len(self.lowering.steps) + len(images) - 1, start, words, band0, had)
+                for i in images:
+                    self._ffn1_piece(chunk, i, mask, size, loads, join=i != images[-1])
+                if self.rule != "none":
+                    chunk.masks.append(mask)
                 word, had = chunk.mask_base + chunk.segments, words
 
-    def _ffn1_piece(self, chunk: _Chunk, mask: Mask, bands: int, loads: list[Loaded]) -> None:
-        """Some bands of one hidden tile: those of its mask, which it has only with a mask rule."""
-        config, plan, region = self.config, self.plan, chunk.region
+    def _ffn1_piece(
+        self, chunk: _Chunk, i: int, mask: Mask, bands: int, loads: list[Loaded], join: bool
+    ) -> None:
+        """Some bands of one image's hidden tile: those of its mask, which it has only with a mask rule."""
+        config, plan, x, region = self.config, self.plan, self.x[i], chunk.regions[i]
+        self.lowering.image = self.images[i]
         band0, groups, word = mask.band0, mask.words.width, mask.words.base
         offset = mask.start // config.lanes * plan.hidden_segment
         accesses = [
-            self.x.read(band0=band0, bands=bands),
+            x.read(band0=band0, bands=bands),
             region.write(groups * plan.hidden_segment, offset, band0, bands),
         ]
         fields: dict[str, int] = {}
+        flags: list[Flag] = []
         if self.rule != "none":
             tile_rows, segments = self.lowering.meta["tile_rows"], chunk.segments
             mask_bands = _ALL_BANDS if self.rule == "image" else tile_rows // config.rows
             fields = dict(mask_base=word, mask_bands=mask_bands, mask_stride=segments)
             row_tiles = len(self.row_tiles)
             accesses.append(compute_write(Memory.MASK, word, groups, segments, row_tiles, banded=False))
-            chunk.masks.append(mask)
+            if join:
+                flags.append(Flag.JOIN)
         tile = (chunk.neurons.start + mask.start) // config.tile
         self.lowering.matmul(
             Operation(OperationKind.FFN1, self.layer, tile=tile, band=band0 or None),
             Dst.HIDDEN,
             accesses,
             loads,
-            (),
-            **self.x.source(),
+            flags,
+            **x.source(),
             k=plan.dim,
             dst_base=region.base + offset,
             dst_stride=region.stride,
@@ -143,7 +166,7 @@ class _Ffn:
         )
 
     def _ffn2(self, chunk: _Chunk) -> None:
-        """FFN2 of one chunk, added to the residual stream."""
+        """FFN2 of one chunk, added to the residual streams."""
         lowering = self.lowering
         path = f"layers.{self.layer}.fc2"
         mult, bias = lowering.tensors[f"{path}.mult"], lowering.tensors[f"{path}.bias"]
@@ -168,7 +191,7 @@ class _Ffn:
 
         The first row tile's rows come hidden tile by hidden tile, while FFN1 still makes the next.
         """
-        plan, region, lanes, sparse = self.plan, chunk.region, self.config.lanes, self.rule != "none"
+        plan, lanes, sparse = self.plan, self.config.lanes, self.rule != "none"
         _, _, groups = plan.residual_tiles()[t]
         band0, bands = self.row_tiles[r]
         block = Block(Memory.WEIGHT, chunk.segments * lanes)
@@ -182,15 +205,18 @@ class _Ffn:
             for mask in masks:
                 start, rows = address + mask.start * groups * lanes, mask.words.width * lanes
                 loads.append(Load(LoadKind.WEIGHT, start, rows, groups, block, mask.start, mask, mask.step))
-        step = self.lowering.residual_matmul(
-            Operation(OperationKind.FFN2, self.layer, chunk.number, t, r if self.rule == "tile" else None),
-            region.read(band0=band0, bands=bands),
-            [param, (loads[0], block)],
-            [Flag.SPARSE, Flag.UNSIGNED] if sparse else [Flag.UNSIGNED],
-            bands,
-            band0,
-            **region.source(),
-            k=chunk.segments if sparse else block.size,
-            shift=self.params["fc2.shift"],
-        )
-        step.loads += loads[1:]
+        row_tile = r if self.rule == "tile" else None
+        for i, _ in enumerate(self.lowering.each(self.images)):
+            region = chunk.regions[i]
+            step = self.lowering.residual_matmul(
+                Operation(OperationKind.FFN2, self.layer, chunk.number, t, row_tile),
+                region.read(band0=band0, bands=bands),
+                [param, (loads[0], block)],
+                [Flag.SPARSE, Flag.UNSIGNED] if sparse else [Flag.UNSIGNED],
+                bands,
+                band0,
+                **region.source(),
+                k=chunk.segments if sparse else block.size,
+                shift=self.params["fc2.shift"],
+            )
+            step.loads += loads[1:] if i == 0 else []

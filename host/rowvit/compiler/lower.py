@@ -1,40 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a model package to steps: every instruction but the loads, and what each step needs loaded.
 
-`Lowering` collects them; `embed`, `attention` and `ffn` lower their parts of the network.
+`Lowering` collects them; `embed`, `attention` and `ffn` lower their parts of the network for one image, or
+for all images of a pass, which then share every load of weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 
-from rowvit.compiler.plan import Plan
+from rowvit.compiler.plan import Plan, Stages
 from rowvit.compiler.steps import Access, Block, Load, Memory, Region, Step, compute_write
 from rowvit.compiler.weights import Blob, pack_pairs, pad_lanes, parameter_words
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.program import Operation, OperationKind
-from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import QUEUE, Dst, Engine, Flag, Instruction, LoadKind, NormKind, Op
 
 Loaded = tuple[Load, Block]
 
 
 class Lowering:
-    """Steps, reservations and weight bytes of one pass; `Plan` says whether the network fits.
+    """Steps, reservations and weight bytes of one pass.
 
     With ``checkpoints`` the residual stream is dumped after the embedding and after each half layer.
     """
 
-    def __init__(self, package: ModelPackage, config: HardwareConfig, checkpoints: bool) -> None:
-        self.config, self.checkpoints = config, checkpoints
+    def __init__(
+        self, package: ModelPackage, plan: Plan, stages: Stages, blob: Blob, checkpoints: bool
+    ) -> None:
+        self.plan, self.config, self.stages, self.checkpoints = plan, plan.config, stages, checkpoints
         self.meta, self.tensors = package.meta, package.tensors
-        self.plan = Plan(self.meta, config)
-        self.blob = Blob()
+        self.blob = blob
         self.steps: list[Step] = []
         self.reserved: list[Block] = []  #: of K^T and V, placed
-        self.output_bytes = 0
+        self.output_bytes = 0  #: of all images
+        self.image = 0  #: to which new steps belong
+
+    def each(self, images: Iterable[int]) -> Iterator[int]:
+        """The images, to each of which new steps belong in its turn."""
+        for self.image in images:
+            yield self.image
+
+    def residual_base(self, layer: int) -> int:
+        """Residual address of the image's row 0 in a layer's attention, behind the last one in the head."""
+        level = max((n for n, stage in enumerate(self.stages) if stage.layer <= layer), default=0)
+        return self.plan.residual_base(self.stages, level, self.image)
 
     def weight_load(self, matrix: np.ndarray, groups: int) -> Loaded:
         """Matrix int8 [k, channels], padded with zeros to whole words of scalars and to the groups' lanes."""
@@ -58,6 +70,7 @@ class Lowering:
             if block.first < 0:
                 block.first = index
                 load.previous = Flag.PREVIOUS in step.instruction.flags
+                load.image = step.instruction.image
                 step.loads.append(load)
             block.last = index
             if block.memory is Memory.WEIGHT:
@@ -74,7 +87,7 @@ class Lowering:
         tag: int = 0,
         **fields: int,
     ) -> Step:
-        step = Step(Instruction(op, fields, frozenset(flags), tag), accesses, operation)
+        step = Step(Instruction(op, fields, frozenset(flags), tag, image=self.image), accesses, operation)
         self.steps.append(step)
         return step
 
@@ -88,7 +101,10 @@ class Lowering:
         **fields: int,
     ) -> Step:
         if Flag.ONE_ROW not in flags:
-            accesses = [*accesses, Access(Engine.EXEC, Flag.SET_LIVE in flags, Memory.LIVE, 0, 1)]
+            accesses = [*accesses, Access(Engine.EXEC, Flag.SET_LIVE in flags, Memory.LIVE, self.image, 1)]
+        if Flag.GATHER in flags:
+            entries = self.plan.bounds[operation.layer][1]
+            accesses = [*accesses, Access(Engine.EXEC, False, Memory.TABLE, fields["table"], entries)]
         groups = loads[0][0].groups
         step = self.step(Op.MATMUL, operation, accesses, flags, dst=dst, groups=groups, **fields)
         self.use(step, *loads)
@@ -104,22 +120,41 @@ class Lowering:
         band0: int = 0,
         **fields: int,
     ) -> Step:
-        """A matrix product whose lane tile the drain adds to ``bands`` bands of the residual stream."""
-        base, _, _ = self.plan.residual_tiles()[operation.tile or 0]
+        """A matrix product whose lane tile the drain adds to ``bands`` bands of the residual stream.
+
+        With GATHER it takes only the rows that stay, to where the next layer has them.
+        """
+        offset, _, _ = self.plan.residual_tiles()[operation.tile or 0]
+        base = self.residual_base(operation.layer) + offset
+        if operation.kind in (OperationKind.PROJECTION, OperationKind.FFN2):
+            base = self.residual_base(operation.layer + 1) + offset
+        accesses = [source]
+        if Flag.GATHER in flags:
+            old = self.residual_base(operation.layer) + offset
+            size = self.plan.residual_size(self.plan.bounds[operation.layer][0])
+            accesses.append(Access(Engine.DRAIN, False, Memory.RESIDUAL, old, size, 0, bands))
+            fields |= dict(res_from=old)
         stride, lanes = self.plan.res_stride, self.config.lanes
         target = compute_write(Memory.RESIDUAL, base + band0 * stride, lanes, stride, bands, band0)
         fields |= dict(dst_base=base, dst_stride=stride, bands=bands, band0=band0)
-        return self.matmul(operation, Dst.RESIDUAL, [source, target], loads, flags, **fields)
+        return self.matmul(operation, Dst.RESIDUAL, [*accesses, target], loads, flags, **fields)
 
-    def row_norm(self, layer: int, path: str, shift: int, x: Region, flags: Collection[Flag] = ()) -> None:
-        """LayerNorm of the residual stream into X."""
+    def norm_load(self, path: str) -> Loaded:
+        block = Block(Memory.NORM, 1)
+        words = parameter_words(self.tensors[f"{path}.b"], self.tensors[f"{path}.g"].view(np.uint16))
+        return Load(LoadKind.NORM, self.blob.append(words), self.plan.dim, self.config.groups, block), block
+
+    def row_norm(
+        self, layer: int, base: int, loads: Loaded, shift: int, x: Region, flags: Collection[Flag] = ()
+    ) -> None:
+        """LayerNorm of the residual stream from address ``base`` on into X."""
         plan = self.plan
         accesses = [
-            self._residual_read(x.bands),
+            self._residual_read(base, x.bands),
             Access(Engine.NORM, True, Memory.TOKEN, x.base, plan.words, x.stride, x.bands),
         ]
         if Flag.ONE_ROW not in flags:
-            accesses.append(Access(Engine.NORM, False, Memory.LIVE, 0, 1))
+            accesses.append(Access(Engine.NORM, False, Memory.LIVE, self.image, 1))
         step = self.step(
             Op.NORM,
             Operation(OperationKind.NORM, layer),
@@ -127,35 +162,35 @@ class Lowering:
             flags,
             kind=NormKind.LAYERNORM,
             dim=plan.dim,
+            res_base=base,
             res_stride=plan.res_stride,
             dst_base=x.base,
             dst_stride=x.stride,
             shift=shift,
         )
-        block = Block(Memory.NORM, 1)
-        words = parameter_words(self.tensors[f"{path}.b"], self.tensors[f"{path}.g"].view(np.uint16))
-        load = Load(LoadKind.NORM, self.blob.append(words), plan.dim, self.config.groups, block)
-        self.use(step, (load, block))
+        self.use(step, loads)
 
-    def dump(self, layer: int, tag: int, tokens: int) -> None:
-        """Send the residual stream, in a program with checkpoints."""
+    def dump(self, layer: int, base: int, tag: int, tokens: int) -> None:
+        """Send the residual stream from address ``base`` on, in a program with checkpoints."""
         if not self.checkpoints:
             return
         accesses = [
-            self._residual_read(self.config.bands(tokens)),
-            Access(Engine.NORM, False, Memory.LIVE, 0, 1),
+            self._residual_read(base, self.config.bands(tokens)),
+            Access(Engine.NORM, False, Memory.LIVE, self.image, 1),
         ]
-        fields = dict(kind=NormKind.DUMP, dim=self.plan.dim, res_stride=self.plan.res_stride)
+        plan = self.plan
+        fields = dict(kind=NormKind.DUMP, dim=plan.dim, res_base=base, res_stride=plan.res_stride)
         self.step(Op.NORM, Operation(OperationKind.DUMP, layer), accesses, tag=tag, **fields)
         self.output_bytes += 8 + 2 * self.plan.dim * tokens
 
     def mark(self, tag: int) -> None:
-        """The newest array operation emits a MARK record."""
-        step = next(s for s in reversed(self.steps) if QUEUE[s.instruction.op] is Engine.EXEC)
+        """The image's newest array operation emits a MARK record."""
+        own = (step for step in reversed(self.steps) if step.instruction.image == self.image)
+        step = next(step for step in own if QUEUE[step.instruction.op] is Engine.EXEC)
         step.instruction.flags |= {Flag.MARK}
         step.instruction.tag = tag
         self.output_bytes += 16
 
-    def _residual_read(self, bands: int) -> Access:
+    def _residual_read(self, base: int, bands: int) -> Access:
         stride = self.plan.res_stride
-        return Access(Engine.NORM, False, Memory.RESIDUAL, 0, stride, stride, bands)
+        return Access(Engine.NORM, False, Memory.RESIDUAL, base, stride, stride, bands)

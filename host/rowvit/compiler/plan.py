@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from rowvit.compiler.steps import Region
@@ -12,6 +13,20 @@ from rowvit.formats.package import MAX_K
 from rowvit.hardware.config import HardwareConfig
 
 EMBED_TAG = 255  #: tag of the embedding's MARK record; a layer's is its number
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Layers from ``layer`` on, up to the next stage's, that ``images`` images are computed in together."""
+
+    layer: int
+    images: int
+
+
+#: the stages of a pass, from layer 0 on: each has a multiple of the images of the one before, whose groups of
+#: images come one after the other, and begins behind a layer that drops tokens
+Stages = tuple[Stage, ...]
+ALONE: Stages = (Stage(0, 1),)
 
 
 class Plan:
@@ -58,20 +73,53 @@ class Plan:
             found.append((start // tile * lanes, slice(start, end), -(-(end - start) // lanes)))
         return found
 
-    def attention_regions(self, tokens: int) -> tuple[Region, Region]:
-        """X, and the rows of all heads' Q, which O replaces; P follows them.
+    def shares(self, stages: Stages) -> list[int]:
+        """Of every layer, the images that are computed together."""
+        return [
+            max(stage.images for stage in stages if stage.layer <= layer) for layer in range(len(self.bounds))
+        ]
 
-        Where the token memory is too small for both, X is a part of those rows: the heads of the last pass
-        over the groups have their Q in its place.
+    def residual_size(self, tokens: int) -> int:
+        """Residual addresses of an image with ``tokens`` live ones."""
+        return self.config.bands(tokens) * self.res_stride
+
+    def residual_base(self, stages: Stages, level: int, image: int) -> int:
+        """First residual address of an image in a stage.
+
+        First come the images that wait for a later stage, then those of the group at work. An image never
+        moves up, so that the projection, which drops and moves rows in one, reads none that it has written.
+        """
+        base = 0
+        for q in range(len(stages) - 1, level - 1, -1):
+            size = self.residual_size(self.bounds[stages[q].layer][0])
+            number = image % stages[q].images
+            below = stages[q - 1].images if q > level else 1
+            base += number // below * below * size
+        return base
+
+    def table_base(self, tokens: int, number: int) -> int:
+        """Entry in the tables of scores and of the selection, of one of the images that prune together."""
+        return number * -(-tokens // 8) * 8
+
+    def attention_regions(self, tokens: int, images: int = 1) -> list[tuple[Region, Region]]:
+        """Of every image X, and the rows of all heads' Q, which O replaces; P follows those of all.
+
+        Where the token memory is too small for an image's, X is a part of those rows: the heads of the last
+        pass over the groups have their Q in its place.
         """
         config, bands = self.config, self.config.bands(tokens)
-        x = Region(0, self.words, bands)
-        rows = Region(x.end, self.heads_words, bands)
-        if rows.end + self.p_words(tokens) <= config.token_depth:
-            return x, rows
+        size = bands * (self.words + self.heads_words)
+        if images > 1 or size + self.p_words(tokens) <= config.token_depth:
+            found = [Region(i * size, self.words, bands) for i in range(images)]
+            return [(x, Region(x.end, self.heads_words, bands)) for x in found]
         before = (self.heads - 1) // config.groups * config.groups * config.lanes // 8
         stride = max(before + self.words, self.heads_words)
-        return Region(before, stride, bands), Region(0, stride, bands)
+        return [(Region(before, stride, bands), Region(0, stride, bands))]
+
+    def holds_qkv(self, tokens: int) -> bool:
+        """Whether the weights of Q, K and V have room at once, beside K^T and V of two images."""
+        lines = 3 * self.dim + 2 * (self.kt_lines(tokens) + self.v_lines(tokens))
+        return lines <= self.config.weight_depth
 
     def kt_lines(self, tokens: int) -> int:
         return -(-tokens // self.config.lanes) * self.config.lanes
@@ -138,7 +186,7 @@ class Plan:
         behind = max(0, self.words - self.row_words) * max(1, bands - 1)
         yield self.row_words * bands + behind, config.token_depth, "token words for the patches and X"
         for before, after in set(self.bounds):
-            rows = self.attention_regions(before)[1].end + self.p_words(before)
+            rows = self.attention_regions(before)[0][1].end + self.p_words(before)
             yield rows, config.token_depth, f"token words for X, Q and P of {before} tokens"
             ffn = config.bands(after) * (self.words + self.hidden_stride(self.chunk))
             what = f"token words for X and {self.chunk} hidden neurons of {after} tokens"

@@ -16,10 +16,8 @@ import numpy as np
 from rowvit.compiler.lower import Lowering
 from rowvit.compiler.steps import Access, Block, Load, Memory, Step
 from rowvit.errors import RowvitError
-from rowvit.formats.program import Operation
 from rowvit.hardware.isa import (
     ABI_VERSION,
-    INSTRUCTION_BYTES,
     NO_DEP,
     QUEUE,
     Engine,
@@ -33,6 +31,8 @@ LOOKAHEAD = 12
 #: how many steps before a step without room get fewer loads pulled ahead
 _BACK_OFF = 12
 _NEVER = -(1 << 30)
+#: fewest lines of a load that is split, and what they are a multiple of
+_LEAST = 64
 
 
 class _Room:
@@ -45,8 +45,7 @@ class _Room:
     def place(self, block: Block, now: int) -> bool:
         """Choose a base for ``block`` before step ``now`` is issued; False if there is no room yet."""
         size = block.size
-        taken = [used for used in self.past if used.last >= now]
-        taken += [room for room in self.reserved if room.last >= now and room.first <= block.last]
+        taken = self._taken(block, now)
 
         def fits(base: int) -> bool:
             inside = 0 <= base <= self.size - size
@@ -60,10 +59,49 @@ class _Room:
         if not free:
             return False
         block.base = min(free, key=lambda base: (left(base), base))
-        # whatever lies within the new block is no longer of interest
-        self.past = [u for u in self.past if not (block.base <= u.base and u.end <= block.end)]
-        self.past.append(replace(block))
+        self._take(block, now)
         return True
+
+    def place_early(self, block: Block, now: int, needed: int) -> tuple[int, int]:
+        """Choose a base of which a part is free now, and the rest when step ``needed`` is issued.
+
+        Returns the part, beginning or end of the block, as its first line and its size; (0, 0): there is
+        none.
+        """
+        size, best, found = block.size, _LEAST - 1, (0, 0)
+        taken = self._taken(block, now)
+        late = [used for used in taken if used.last >= needed]
+        for base in sorted(self._edges(block, taken)):
+            if not 0 <= base <= self.size - size or any(base < t.end and t.base < base + size for t in late):
+                continue
+            inside = [used for used in taken if base < used.end and used.base < base + size]
+            begin = min(used.base for used in inside) - base
+            end = base + size - max(used.end for used in inside)
+            free = max(begin, end) // _LEAST * _LEAST
+            if free > best:
+                block.base, best = base, free
+                found = (0, free) if begin >= end else (size - free, free)
+        if best >= _LEAST:
+            self._take(block, now)
+        return found
+
+    def free(self, block: Block, first: int, size: int, now: int) -> bool:
+        """Whether these lines of a placed block have no other user any more."""
+        begin = block.base + first
+        own = (block.base, block.first)
+        others = [used for used in self._taken(block, now) if (used.base, used.first) != own]
+        return all(begin >= t.end or t.base >= begin + size for t in others)
+
+    def _taken(self, block: Block, now: int) -> list[Block]:
+        taken = [used for used in self.past if used.last >= now]
+        return taken + [room for room in self.reserved if room.last >= now and room.first <= block.last]
+
+    def _take(self, block: Block, now: int) -> None:
+        # whatever lies within the new block, and has no use, is no longer of interest
+        self.past = [
+            u for u in self.past if u.last >= now or not (block.base <= u.base and u.end <= block.end)
+        ]
+        self.past.append(replace(block))
 
     def _edges(self, block: Block, taken: list[Block]) -> set[int]:
         """Bases that are worth a look: next to something, or where something was."""
@@ -149,23 +187,18 @@ class Scheduler:
         self.lowering, self.config = lowering, lowering.config
         self.steps = lowering.steps
 
-    def run(self) -> tuple[list[Instruction], list[Operation]]:
-        """All instructions, HEADER to END, and what those between do; addresses count from the blob's base.
-
-        No room for a block of weights is a `RowvitError`.
-        """
+    def run(self) -> list[Load | Step]:
+        """The order of all loads and steps. No room for a block of weights is a `RowvitError`."""
+        for step in self.steps:
+            for load in step.loads:
+                load.operation = load.operation or step.operation
         self._order_with_back_off({memory: [] for memory in (Memory.WEIGHT, Memory.PARAM, Memory.NORM)})
         # again, with what the end of the previous image leaves behind
         past = {
             memory: [replace(used, last=used.last - len(self.steps)) for used in room.past]
             for memory, room in self.rooms.items()
         }
-        order = self._order_with_back_off(past)
-        for step in self.steps:
-            for load in step.loads:
-                load.operation = load.operation or step.operation
-        operations = [item.operation for item in order if item.operation]
-        return self._instructions(order), operations
+        return self._order_with_back_off(past)
 
     def _order_with_back_off(self, past: dict[Memory, list[Block]]) -> list[Load | Step]:
         ahead = [LOOKAHEAD] * len(self.steps)
@@ -210,7 +243,20 @@ class Scheduler:
                 if not needed and len(early) >= ahead[now]:
                     break
                 block = load.block
-                if block and block.base < 0 and not self.rooms[block.memory].place(block, now):
+                room = self.rooms[block.memory] if block else None
+                if block and room and block.base < 0 and not room.place(block, now):
+                    if needed:
+                        return [], now
+                    # two such blocks have no room: the next one begins where the last ends
+                    if 2 * load.rows <= room.size or load.mask:
+                        break
+                    first, size = room.place_early(block, now, index)
+                    if not size:
+                        break
+                    parts = load.split(first, size, load.groups * self.config.lanes)
+                    queue[window : window + 1] = [(index, part) for part in parts]
+                    load = parts[0]
+                elif block and room and load.late and not room.free(block, load.offset, load.rows, now):
                     if needed:
                         return [], now
                     break
@@ -225,9 +271,11 @@ class Scheduler:
             order.append(step)
         return order, -1
 
-    def _instructions(self, order: list[Load | Step]) -> list[Instruction]:
-        """Dependencies are those of the second of two passes in a row, relative to its own start."""
-        code_bytes = (len(order) + 2) * INSTRUCTION_BYTES
+    def instructions(self, order: list[Load | Step], code_bytes: int) -> list[Instruction]:
+        """All instructions, HEADER to END; the weights follow ``code_bytes`` of code.
+
+        Dependencies are those of the second of two passes in a row, relative to its own start.
+        """
         tracker = Tracker()
         for _ in range(2):
             start = dict(tracker.done)
@@ -245,9 +293,8 @@ class Scheduler:
                 tracker.commit(accesses, {queue, Engine.DRAIN} if queue is Engine.EXEC else {queue})
                 body.append(instruction)
         finish = max(n for n, instruction in enumerate(body, 1) if Flag.PREVIOUS in instruction.flags)
-        header = Instruction(
-            Op.HEADER, {"config_hash": self.config.hash, "abi": ABI_VERSION, "finish": finish}
-        )
+        fields = {"config_hash": self.config.hash, "abi": ABI_VERSION, "finish": finish}
+        header = Instruction(Op.HEADER, fields)
         return [header, *body, Instruction(Op.END)]
 
     def _load(self, load: Load, code_bytes: int) -> tuple[Instruction, list[Access]]:
@@ -262,12 +309,13 @@ class Scheduler:
         if load.mask:
             flags |= {Flag.GATHER}
             fields |= dict(mask_base=load.mask.words.base, band0=load.mask.band0)
-            accesses += [load.mask.words, Access(Engine.LOAD, False, Memory.LIVE, 0, 1, banded=False)]
+            live = Access(Engine.LOAD, False, Memory.LIVE, load.image, 1, banded=False)
+            accesses += [load.mask.words, live]
             if load.mask.had:
                 flags |= {Flag.REST}
                 fields |= dict(mask_had=load.mask.had.base)
                 accesses.append(load.mask.had)
-        return Instruction(Op.LOAD, fields, flags), accesses
+        return Instruction(Op.LOAD, fields, flags, image=load.image), accesses
 
     def _step(self, step: Step) -> tuple[Instruction, list[Access]]:
         instruction = step.instruction
@@ -284,4 +332,5 @@ class Scheduler:
             fields["slot" if norm else "pslot"] = step.params.base
             engine = Engine.NORM if norm else Engine.DRAIN
             accesses.append(Access(engine, False, step.params.memory, step.params.base, 1, 0, bands))
-        return Instruction(instruction.op, fields, instruction.flags, instruction.tag), accesses
+        again = replace(instruction, fields=fields, deps={}, chain=frozenset())
+        return again, accesses

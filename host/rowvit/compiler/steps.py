@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
-from functools import partial
+from functools import cached_property, partial
 
 from rowvit.formats.program import Operation
 from rowvit.hardware.isa import Engine, Instruction, LoadKind
@@ -19,7 +19,8 @@ class Memory(Enum):
     NORM = auto()  #: slots
     MASK = auto()  #: words
     SCORE = auto()  #: the one table of token scores
-    LIVE = auto()  #: live count and selection table
+    LIVE = auto()  #: live tokens of every image
+    TABLE = auto()  #: the one selection table
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Access:
     #: False: not in band order, so that nobody can follow band by band
     banded: bool = True
 
-    @property
+    @cached_property
     def end(self) -> int:
         return self.base + (self.bands - 1) * self.stride + self.width
 
@@ -78,8 +79,22 @@ class Load:
     offset: int = 0  #: lines from the block's base; residual address
     mask: Mask | None = None  #: GATHER
     after: int = -1  #: step that it must not overtake: what completes the mask, or reads what it overwrites
-    previous: bool = False  #: for the image before
+    previous: bool = False  #: for the pass before
+    image: int = 0  #: the first that uses it
     operation: Operation | None = None  #: the first to use it; None: its step's
+    late: bool = False  #: its lines had another use when their block was placed
+
+    def split(self, first: int, size: int, line: int) -> tuple[Load, Load]:
+        """The loads of ``size`` rows, which are the first or the last ones, and of the others.
+
+        A row has ``line`` bytes.
+        """
+        rest = size if first == 0 else 0
+        own = replace(self, address=self.address + first * line, rows=size, offset=self.offset + first)
+        left = self.rows - size
+        return own, replace(
+            self, address=self.address + rest * line, rows=left, offset=self.offset + rest, late=True
+        )
 
 
 @dataclass(frozen=True)

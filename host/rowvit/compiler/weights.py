@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 
 
@@ -12,14 +14,17 @@ class Blob:
     def __init__(self) -> None:
         self._parts: list[np.ndarray] = []
         self._size = 0
+        self._offsets: dict[bytes, int] = {}
 
     def append(self, array: np.ndarray) -> int:
-        """Add an array's bytes; returns their offset, a multiple of 64."""
+        """Add an array's bytes, unless they are there; returns their offset, a multiple of 64."""
         raw = np.ascontiguousarray(array).view(np.uint8).ravel()
-        offset = self._size
-        self._parts.append(np.pad(raw, (0, -raw.size % 64)))
-        self._size += self._parts[-1].size
-        return offset
+        digest = hashlib.sha256(raw.tobytes()).digest()
+        if digest not in self._offsets:
+            self._offsets[digest] = self._size
+            self._parts.append(np.pad(raw, (0, -raw.size % 64)))
+            self._size += self._parts[-1].size
+        return self._offsets[digest]
 
     def bytes(self) -> np.ndarray:
         """uint8 array [bytes]"""

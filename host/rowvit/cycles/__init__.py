@@ -22,6 +22,7 @@ from rowvit.cycles.norm import Norm
 from rowvit.cycles.tokens import receive, select
 from rowvit.errors import RowvitError
 from rowvit.formats.program import Program
+from rowvit.formats.records import spans
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.memory import Memory
 
@@ -56,7 +57,7 @@ def predict(
     statistics : list of LayerStatistics, or one such list per image, optional
         From `measured` or, by default, `assumed`.
     images : int
-        Images of the start.
+        Images of the start; the pass for several images is used if they are a multiple of those.
 
     Raises
     ------
@@ -64,23 +65,29 @@ def predict(
         Operations of the program wait for each other.
     """
     found = _per_image(statistics or assumed(program), images)
+    part = program.pass_for(len(found))
     machine = Machine(config, memory or Memory(), found, program.meta["architecture"]["depth"])
-    machine.dispatcher = dispatch(machine, jobs(program, config, found))
+    machine.dispatcher = dispatch(machine, jobs(program, part, config, found))
     engines = (Loader(machine).run(), Array(machine).run(), Norm(machine).run())
     for process in (*engines, select(machine), receive(machine), machine.dispatcher):
         machine.start(process, 0.0)
     machine.run()
-    if len(machine.ends) < len(found):
+    if len(machine.ends) * part.images < len(found):
         stuck = ", ".join(queue[0].slice.name for queue in machine.queues.values() if queue)
         raise RowvitError(f"the program never ends: {stuck} wait for each other", "compile it again")
-    # as in a Result, an image but the last ends with its last mark
-    ends = [marks[-1] for marks in machine.marks[:-1]] + machine.ends[-1:]
-    starts = [0.0, *ends[:-1]]
-    marks = [starts[-1], *machine.marks[-1], ends[-1]]
+    marks = [[round(mark) for mark in own] for own in machine.marks]
+    # as in a Result, a pass but the last ends with its last mark
+    ends = [own[-1] for own in marks[part.images - 1 :: part.images]]
+    ends[-1] = round(machine.ends[-1])
+    spent = [
+        image
+        for number, (start, end) in enumerate(pairwise([0, *ends]))
+        for image in spans(start, marks[number * part.images :][: part.images], end, part.shares)
+    ]
     return Prediction(
-        total=round(ends[-1]),
-        layer_cycles=[round(b) - round(a) for a, b in pairwise(marks)],
-        image_cycles=[round(b) - round(a) for a, b in zip(starts, ends, strict=True)],
+        total=ends[-1],
+        layer_cycles=spent[-1],
+        image_cycles=[sum(image) for image in spent],
         layers=machine.layers,
         timeline=sorted(machine.timeline, key=lambda s: s.start),
     )

@@ -116,7 +116,11 @@ class Array:
         if Flag.SPARSE not in job.instruction.flags:
             return float(k), float(k) * rows
         # a line that is loaded takes the odd rows' ports for a cycle
-        steal = 1.0 + self.machine.rate * 8 / self.config.lanes if self.machine.loading else 1.0
+        steal = (
+            1.0 + self.machine.rate * self.machine.parts * 8 / self.config.lanes
+            if self.machine.loading
+            else 1.0
+        )
         ports = job.ports[band]
         return max(ports[0::2].max(), 5 * k, ports[1::2].max() * steal), job.work[band]
 
@@ -138,7 +142,7 @@ class Array:
         elif dst in (Dst.KEY, Dst.VALUE):
             # lines gather while the drain writes; between two bands' writes one is written per cycle
             taken = lanes if dst == Dst.KEY else lanes * self.config.rows / 8
-            free = (period - taken) * self.config.lanes / 8
+            free = (period - taken) * self.config.lanes / 8 / machine.parts
             machine.stores[LoadKind.WEIGHT] = self._drain_free, min(1.0, free / period)
         elif dst == Dst.STREAM:
             machine.other_words += fields["count"] / 4

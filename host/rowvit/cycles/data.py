@@ -142,7 +142,7 @@ class Prediction:
 
     total: int  #: cycles from start to the last word of the last image
     layer_cycles: list[int]  #: of the last image: embedding, layers, head (`rowvit.targets.target.Result`)
-    #: of every image; the head of all but the last counts in the next one's embedding
+    #: of every image; heads count in the next pass's first embedding, but those of the last pass
     image_cycles: list[int]
     layers: list[LayerTimes]  #: of the last image, in the same order
     timeline: list[Slice]

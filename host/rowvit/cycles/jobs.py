@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from rowvit.cycles.data import LayerStatistics, Slice, Statistics
-from rowvit.formats.program import Operation, Program
+from rowvit.formats.program import Operation, Pass, Program
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import QUEUE, Engine, Flag, Instruction, LoadKind, Op
 
@@ -47,22 +47,21 @@ class Job:
         return [dep for dep in self.deps if dep[2]]
 
 
-def jobs(program: Program, config: HardwareConfig, statistics: list[Statistics]) -> list[Job]:
-    """The jobs of all passes in program order, for images with the given statistics."""
-    header, *body, _ = program.instructions
-    work = _Work(program, config, body)
+def jobs(program: Program, part: Pass, config: HardwareConfig, statistics: list[Statistics]) -> list[Job]:
+    """The jobs of all turns of a pass in program order, for images with the given statistics."""
+    header, *body, _ = part.instructions
+    work = _Work(program, part, config, body)
     per_pass = Counter(QUEUE[instruction.op] for instruction in body)
     per_pass[Engine.DRAIN] = per_pass[Engine.EXEC]
-    images, found = len(statistics), []
-    for turn in range(images + 1):
+    turns, found = len(statistics) // part.images, []
+    for turn in range(turns + 1):
         base = {engine: per_pass[engine] * turn for engine in Engine}
         number = dict(base)
-        live = program.meta["architecture"]["tokens"]
-        layers = statistics[min(turn, images - 1)]
-        part = body if turn < images else body[: header.fields["finish"]]
-        for instruction, operation in zip(part, program.operations, strict=False):
+        live = [program.meta["architecture"]["tokens"]] * part.images
+        todo = body if turn < turns else body[: header.fields["finish"]]
+        for instruction, operation in zip(todo, part.operations, strict=False):
             engine = QUEUE[instruction.op]
-            image = turn - (Flag.PREVIOUS in instruction.flags)
+            image = (turn - (Flag.PREVIOUS in instruction.flags)) * part.images + instruction.image
             deps = [
                 (e, base[e] + dep - 1, e in instruction.chain)
                 for e, dep in instruction.deps.items()
@@ -70,31 +69,35 @@ def jobs(program: Program, config: HardwareConfig, statistics: list[Statistics])
             ]
             piece = Slice(engine, operation, image, number[engine])
             number[engine] += 1
-            job = Job(instruction, piece, deps, live, turn, void=not 0 <= image < images)
+            void = not 0 <= image < len(statistics)
+            job = Job(instruction, piece, deps, live[instruction.image], turn, void)
             found.append(job)
-            if not job.void:
-                work.describe(job, layers)
+            if not void:
+                count = part.shares[operation.layer] if 0 <= operation.layer < len(part.shares) else 1
+                first = image - instruction.image % count
+                work.describe(job, statistics[first : first + count], image - first)
                 if instruction.op is Op.SELECT:
-                    live = layers[operation.layer].after
+                    live[instruction.image] = statistics[image][operation.layer].after
     return found
 
 
 class _Work:
     """How much work the instructions of a program are."""
 
-    def __init__(self, program: Program, config: HardwareConfig, body: list[Instruction]) -> None:
+    def __init__(self, program: Program, part: Pass, config: HardwareConfig, body: list[Instruction]) -> None:
         self.config, self.chunk = config, program.meta["ffn_chunk"]
         self.bases: dict[Operation, int] = {}  # weight line of a sparse product's first row of W2
         self.rest: dict[tuple[Operation, int], int] = {}  # first row of a load of the rest of the rows
-        for instruction, operation in zip(body, program.operations, strict=True):
+        for instruction, operation in zip(body, part.operations, strict=True):
             if Flag.SPARSE in instruction.flags:
                 self.bases[operation] = instruction.fields["wbase"]
             elif Flag.REST in instruction.flags:
                 row = instruction.fields["band0"] * config.rows
                 self.rest[operation, instruction.fields["dst"]] = row
 
-    def describe(self, job: Job, layers: Statistics) -> None:
-        """Fill in what the data decide."""
+    def describe(self, job: Job, images: list[Statistics], number: int) -> None:
+        """Fill in what the data decide, for one of the images that are computed together."""
+        layers = images[number]
         instruction, operation = job.instruction, job.slice.operation
         fields = instruction.fields
         if Flag.ONE_ROW in instruction.flags:
@@ -109,7 +112,7 @@ class _Work:
         elif instruction.op is Op.LOAD:
             job.slice.load = LoadKind(fields["kind"])
             if Flag.GATHER in instruction.flags:
-                self._gather(job, layers[operation.layer])
+                self._gather(job, [image[operation.layer] for image in images])
             else:
                 job.words = self._words(job.slice.load, fields["rows"], fields["groups"])
 
@@ -135,18 +138,24 @@ class _Work:
             return groups * self.config.lanes
         return rows if kind is LoadKind.NORM else self.config.residual_words(rows)
 
-    def _gather(self, job: Job, layer: LayerStatistics) -> None:
-        """The rows of W2 that a masked load fetches."""
+    def _gather(self, job: Job, images: list[LayerStatistics]) -> None:
+        """The rows of W2 that a masked load fetches, for the images that share it."""
         config, fields, operation = self.config, job.instruction.fields, job.slice.operation
         chunk, tile = operation.chunk or 0, operation.row_tile or 0
         begin = chunk * self.chunk + fields["dst"] - self.bases[operation]
         end = min(begin + fields["rows"], (chunk + 1) * self.chunk)
-        first = layer.first[tile, begin:end] if tile < len(layer.first) else np.empty(0)
-        low, high = 0, layer.after
-        if Flag.REST in job.instruction.flags:
-            low = fields["band0"] * config.rows
-        else:  # its mask covers the bands before those of the rest
-            high = min(high, self.rest.get((operation, fields["dst"]), high))
+        rest = self.rest.get((operation, fields["dst"]))  # a later load fetches what is left of these rows
+        later = Flag.REST in job.instruction.flags
+        if len(images) > 1:  # it is for the last of the images
+            used = np.array([image.first[tile, begin:end] < image.after for image in images])
+            fetched = used if rest is None else used[:-1]
+            rows = used[-1] & ~used[:-1].any(axis=0) if later else fetched.any(axis=0)
+        else:  # it is for the last bands
+            (layer,) = images
+            first = layer.first[tile, begin:end] if tile < len(layer.first) else np.empty(0)
+            low = fields["band0"] * config.rows if later else 0
+            high = layer.after if later or rest is None else min(layer.after, rest)
+            rows = (first >= low) & (first < high)
         job.scan = -(-fields["rows"] // config.lanes)
-        job.fetched = int(((first >= low) & (first < high)).sum())
+        job.fetched = int(rows.sum())
         job.words = self._words(LoadKind.WEIGHT, job.fetched, fields["groups"])

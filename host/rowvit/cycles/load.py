@@ -11,7 +11,7 @@ from rowvit.hardware.pipeline import GATHER_ROW, GATHER_WORD, LOAD_FIFO, READ
 
 
 class Loader:
-    """Requests run ahead of the data, as far as the reader has room for the words."""
+    """Requests run ahead of the data, as far as the reader has room for the words, which are the port's."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -33,10 +33,11 @@ class Loader:
             account.words += job.words
             job.slice.start = begin
             machine.loading = job.words > 0
-            time = yield from self._transfer(job.slice, begin, job.words)
+            words = job.words / machine.parts
+            time = yield from self._transfer(job.slice, begin, words)
             machine.loading = False
             self._free = max(time, begin + 2)
-            if job.words > LOAD_FIFO:
+            if words > LOAD_FIFO:
                 self._asked = max(self._asked, self._free - LOAD_FIFO)
             machine.finish(job, self._free + 1)
 
@@ -57,7 +58,7 @@ class Loader:
         if self._held > LOAD_FIFO:
             self._held, self._flow = LOAD_FIFO, begin + machine.latency + READ
         # the next request goes out when the reader has room for the last words of this one
-        self._asked = max(self._asked + 6, self._free - LOAD_FIFO + job.words)
+        self._asked = max(self._asked + 6, self._free - LOAD_FIFO + job.words / machine.parts)
         return begin
 
     def _transfer(self, piece: Slice, time: float, left: float) -> Process[float]:
@@ -90,10 +91,11 @@ class Loader:
     def _writable(self, kind: LoadKind | None, time: float, left: float) -> tuple[float, float]:
         """Words that can be written in one piece, and words per cycle; the drain goes first."""
         until, share = self.machine.stores.get(kind, (0.0, 1.0)) if kind is not None else (0.0, 1.0)
-        writes = share if until - time >= 1 else 1.0
+        most = 1.0 if kind is LoadKind.WEIGHT else 1.0 / self.machine.parts
+        writes = share * most if until - time >= 1 else most
         words = min(left, max(8.0, 4 * LOAD_FIFO * writes))
         if kind is LoadKind.RESIDUAL:  # waits for whole drains
             words = min(words, LOAD_FIFO / 4)
-            if writes < 1:
+            if writes < most:
                 words = min(words, (until - time) * writes)
         return words, writes

@@ -54,7 +54,9 @@ class Machine:
         self.config, self.statistics = config, statistics
         self.latency = 0 if memory.ideal else memory.latency
         self.shared = not memory.ideal  #: loads and input share the bandwidth
+        #: words of the port per cycle, and 64-bit words in each
         self.rate = min(memory.words_per_cycle, BURSTS * BURST_WORDS / (self.latency + BURST_WORDS))
+        self.parts = config.port_bits // 64
         # events
         self.now = 0.0
         self._heap: list[tuple[float, int, Process[Any]]] = []

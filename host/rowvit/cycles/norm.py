@@ -3,12 +3,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import inf
 
 from rowvit.cycles.jobs import Job
 from rowvit.cycles.machine import Machine, Process
 from rowvit.hardware.isa import Engine, NormKind
-from rowvit.hardware.pipeline import NORM_OUT, NORM_ROW, NORM_STATS, NORM_SUM
+from rowvit.hardware.pipeline import NORM_OUT, NORM_ROW, NORM_ROWS, NORM_STATS, NORM_SUM
+
+
+@dataclass
+class _Statistics:
+    """The unit that makes what pass 2 needs of a part's sums."""
+
+    free: float = 0.0  #: sums may be made
+    results_free: float = 0.0  #: results may be overwritten
+    waiting: float = inf  #: when sums are complete that wait for the results before to be used
+    valid: float = inf  #: when results are complete
+
+    def go_on(self, tail: float) -> None:
+        if self.waiting < inf and self.valid == inf:
+            loaded = max(self.waiting, self.results_free)
+            self.free, self.valid, self.waiting = loaded + tail, loaded + NORM_STATS + tail, inf
 
 
 class Norm:
@@ -44,24 +60,28 @@ class Norm:
         return time
 
     def _layernorm(self, job: Job, bands: int, free: float) -> Process[float]:
-        """Pass 1 of the next band goes before pass 2 of this one as soon as it can."""
-        machine = self.machine
-        tail = NORM_ROW * (self.config.rows - 1)
+        """Pass 1 of the next part of a band goes before pass 2 of this one as soon as it can."""
+        machine, rows = self.machine, min(self.config.rows, NORM_ROWS)
+        tail = NORM_ROW * (rows - 1)
+        parts = [
+            (band, part)
+            for band in range(bands)
+            for part in range(self.config.rows // rows)
+            if band * self.config.rows + part * rows < job.live
+        ]
+        statistics = [_Statistics() for _ in range(self.config.rows // rows)]
         summed = normed = 0
-        stats_free = results_free = time = 0.0  # sums may be made; results may be overwritten
-        waiting = inf  # when sums are complete that wait for the results before to be used
-        valid = inf  # when results are complete
-        while normed < bands:
-            if waiting < inf and valid == inf:
-                loaded = max(waiting, results_free)
-                stats_free, valid, waiting = loaded + tail, loaded + NORM_STATS + tail, inf
+        time = 0.0
+        while normed < len(parts):
+            for unit in statistics:
+                unit.go_on(tail)
             sum_at = inf
-            if summed < bands and waiting == inf:
-                sum_at = max(free, stats_free, self._known(job, summed))
-            norm_at = max(free, valid)
+            if summed < len(parts) and (unit := statistics[parts[summed][1]]).waiting == inf:
+                sum_at = max(free, unit.free, self._known(job, parts[summed][0]))
+            norm_at = max(free, statistics[parts[normed][1]].valid)
             at = min(sum_at, norm_at)
             if at == inf:
-                yield from machine.ready(job.deps, summed)
+                yield from machine.ready(job.deps, parts[summed][0])
                 continue
             if at > machine.now:
                 yield at
@@ -69,13 +89,14 @@ class Norm:
             free = yield from self._pass(job, at)
             job.slice.busy += free - at
             if sum_at <= norm_at:
+                statistics[parts[summed][1]].waiting = free + NORM_SUM
                 summed += 1
-                waiting = free + NORM_SUM
             else:
+                band, part = parts[normed]
+                statistics[part].results_free, statistics[part].valid = at + 12, inf
                 normed += 1
-                results_free, valid = at + 12, inf
                 time = free + NORM_OUT
-                if normed < bands:
+                if normed < len(parts) and parts[normed][0] > band:
                     machine.band_done(Engine.NORM, time)
         return time
 

@@ -106,6 +106,12 @@ def keep_schedule(patches: int, layers: Sequence[int], rho: float) -> list[dict]
     return schedule
 
 
+def kept_schedule(patches: int, layers: Sequence[int], shares: Sequence[float]) -> list[dict]:
+    """A schedule that leaves these shares of all patches behind ``layers``, rounded to whole ones."""
+    kept = [round(patches * share) for share in shares]
+    return [{"layer": layer, "keep": keep, "threshold": 0} for layer, keep in zip(layers, kept, strict=True)]
+
+
 @dataclass
 class ModelPackage:
     """An integer network: metadata, whose ``hash`` `save` computes, and tensors, as described above."""

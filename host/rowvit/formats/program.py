@@ -14,9 +14,9 @@ import numpy as np
 
 from rowvit.errors import RowvitError
 from rowvit.formats import container
-from rowvit.hardware.isa import ABI_VERSION, SLOTS, Instruction
+from rowvit.hardware.isa import ABI_VERSION, INSTRUCTION_BYTES, SLOTS, Instruction
 
-FORMAT = 2
+FORMAT = 3
 
 
 class OperationKind(Enum):
@@ -64,16 +64,33 @@ class Operation:
         return cls(**found | {"kind": OperationKind(found["kind"])})
 
 
+@dataclass(frozen=True)
+class Pass:
+    """Instructions that run some images, HEADER to END."""
+
+    images: int
+    shares: list[int]  #: of every layer, the images that share its loads of weights
+    output_bytes: int  #: at most, of all images
+    offset: int  #: of the first instruction in the blob, in bytes
+    code: np.ndarray  #: uint16 [instructions, 32]
+    #: what every instruction between HEADER and END does; of a LOAD, the first operation that uses it
+    operations: list[Operation]
+
+    @cached_property
+    def instructions(self) -> list[Instruction]:
+        return [Instruction.decode(row) for row in self.code]
+
+
 @dataclass
 class Program:
     """One program for one configuration."""
 
-    code: np.ndarray  #: uint16 [instructions, 32]
+    code: np.ndarray  #: uint16 [instructions, 32], of all passes
     weights: np.ndarray  #: uint8 [bytes]: what LOAD instructions read; it follows the code in the blob
     #: ``format``, ``abi``, ``config`` {name, hash}, ``model`` {name, hash}, ``architecture``, ``classes``,
     #: ``preprocessing``, ``scales``, ``pruning``, ``ffn2_rule``, ``tile_rows``, ``ffn_chunk``,
-    #: ``checkpoints``, ``input`` {rows, row_words, bytes}, ``output`` {max_bytes}, ``instructions``, and
-    #: ``operations``: JSON of `operations`
+    #: ``checkpoints``, ``input`` {rows, row_words, bytes}, and ``passes`` {images, shares, output_bytes,
+    #: instructions, operations}: what `passes` are made of
     meta: dict[str, Any]
 
     @cached_property
@@ -81,14 +98,22 @@ class Program:
         """uint8 array: code, then weights. Its base in memory must be a multiple of 64."""
         return np.concatenate([np.ascontiguousarray(self.code, "<u2").view(np.uint8).ravel(), self.weights])
 
-    @property
-    def instructions(self) -> list[Instruction]:
-        return [Instruction.decode(row) for row in self.code]
-
     @cached_property
-    def operations(self) -> list[Operation]:
-        """What every instruction between HEADER and END does; of a LOAD, the first operation that uses it."""
-        return [Operation.from_json(found) for found in self.meta["operations"]]
+    def passes(self) -> list[Pass]:
+        """A pass for one image and, where images share loads, one for several."""
+        found, start = [], 0
+        for part in self.meta["passes"]:
+            end = start + part["instructions"]
+            operations = [Operation.from_json(operation) for operation in part["operations"]]
+            counts = part["images"], part["shares"], part["output_bytes"]
+            offset = start * INSTRUCTION_BYTES
+            found.append(Pass(*counts, offset, self.code[start:end], operations))
+            start = end
+        return found
+
+    def pass_for(self, images: int) -> Pass:
+        """The pass that runs ``images`` images, a multiple of its own, with the fewest loads."""
+        return max((p for p in self.passes if images % p.images == 0), key=lambda p: p.images)
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file with tensors ``program`` and ``weights`` and the metadata as JSON."""
@@ -113,10 +138,7 @@ class Program:
                 f" {FORMAT} and {ABI_VERSION}",
                 "compile it again",
             )
-        if (
-            code.dtype != np.uint16
-            or code.shape != (meta["instructions"], SLOTS)
-            or weights.dtype != np.uint8
-        ):
-            raise RowvitError(f"{path} is damaged: its code is not {meta['instructions']} instructions")
+        instructions = sum(part["instructions"] for part in meta["passes"])
+        if code.dtype != np.uint16 or code.shape != (instructions, SLOTS) or weights.dtype != np.uint8:
+            raise RowvitError(f"{path} is damaged: its code is not {instructions} instructions")
         return cls(code, weights, meta)

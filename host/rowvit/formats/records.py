@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,47 +28,91 @@ class Answer:
     marks: list[tuple[int, int]]  #: counters ``cycles`` and ``fires`` after embedding and after each layer
 
     @classmethod
-    def parse(cls, output: np.ndarray, meta: Mapping[str, Any]) -> Answer:
-        """Read the output packet uint8 [bytes] of a program with the description ``meta``.
+    def parse(cls, output: np.ndarray, meta: Mapping[str, Any], images: int = 1) -> list[Answer]:
+        """Read the output packet uint8 [bytes] of a pass of ``images`` images.
 
-        `RowvitError` if it is not made of records, or some are missing.
+        ``meta`` is the program's description. `RowvitError` if they are not made of records, or some are
+        missing.
         """
-        classes, depth = meta["architecture"]["classes"], meta["architecture"]["depth"]
-        answer = cls(np.empty(0, np.int16), [], {}, [])
-        names = dict(enumerate(checkpoint_names(depth)))
-        for kind, tag, count, payload in split(output):
+        arch = meta["architecture"]
+        answers = [cls(np.empty(0, np.int16), [], {}, []) for _ in range(images)]
+        names = dict(enumerate(checkpoint_names(arch["depth"])))
+        for kind, image, tag, count, payload in split(output):
+            if image >= images:
+                raise RowvitError(f"the output has a record of image {image}, but the pass has {images}")
+            answer = answers[image]
             if kind is Record.LOGITS:
-                answer.logits = payload.view("<i2")[:count].copy()
+                answer.logits = np.concatenate([answer.logits, payload.view("<i2")[:count]])
             elif kind is Record.KEPT:
-                answer.kept.append(payload.view("<u2")[:count].astype(np.int64))
+                rows = payload.view("<u2")[:count].astype(np.int64)
+                before = answer.kept[-1] if answer.kept else np.arange(arch["tokens"])
+                if rows.max(initial=0) >= len(before):
+                    raise RowvitError(f"the output keeps row {rows.max()} of {len(before)}")
+                answer.kept.append(before[rows])
             elif kind is Record.CHECKPOINT:
                 name = names.get(tag, f"checkpoint {tag}")
                 answer.checkpoints[name] = payload.view("<i2").reshape(count, -1).copy()
             else:
                 cycles, fires = payload.view("<u4")[:2]
                 answer.marks.append((int(cycles), int(fires)))
-        found = len(answer.logits), len(answer.marks), len(answer.kept)
+        for answer in answers:
+            answer._complete(meta)
+        return answers
+
+    def _complete(self, meta: Mapping[str, Any]) -> None:
+        classes, depth = meta["architecture"]["classes"], meta["architecture"]["depth"]
+        found = len(self.logits), len(self.marks), len(self.kept)
         if found != (classes, depth + 1, len(meta["pruning"])):
             raise RowvitError(
                 f"the output of an image is incomplete: {found[0]} of {classes} logits,"
                 f" {found[1]} of {depth + 1} marks, {found[2]} of {len(meta['pruning'])} token lists"
             )
-        return answer
 
 
-def split(output: np.ndarray) -> Iterator[tuple[Record, int, int, np.ndarray]]:
-    """Split an output packet uint8 [bytes] into records: type, tag, count and payload uint8 [bytes].
+def spans(start: int, marks: Sequence[Sequence[int]], end: int, shares: Sequence[int]) -> list[list[int]]:
+    """What a counter counted in the embedding, every layer and the head of each image of a pass.
+
+    Images that were computed together get an equal part each.
+
+    Parameters
+    ----------
+    start, end : int
+        The counter at the beginning and at the end of the pass.
+    marks : [images][depth + 1]
+        The counter when embedding and layers were complete.
+    shares : [depth]
+        Of every layer, how many images were computed together.
+    """
+    images = len(marks)
+    parts = [(end, len(shares) + 1, range(images))]
+    for number, together in enumerate([1, *shares]):
+        for first in range(0, images, together):
+            group = range(first, first + together)
+            parts.append((max(marks[image][number] for image in group), number, group))
+    found = [[0] * (len(shares) + 2) for _ in marks]
+    edge = start
+    for mark, number, group in sorted(parts, key=lambda part: part[:2]):
+        spent = mark - edge
+        for n, image in enumerate(group):
+            found[image][number] = spent * (n + 1) // len(group) - spent * n // len(group)
+        edge = mark
+    return found
+
+
+def split(output: np.ndarray) -> Iterator[tuple[Record, int, int, int, np.ndarray]]:
+    """Split an output packet uint8 [bytes] into records: type, image, tag, count, payload uint8 [bytes].
 
     `RowvitError` if a header is not a record's.
     """
     at = 0
     while at < len(output):
         header = int.from_bytes(output[at : at + 8].tobytes(), "little")
-        kind, tag, count, size = header & 0xFF, header >> 8 & 0xFF, header >> 16 & 0xFFFF, header >> 32
+        kind, image, tag = header & 0xF, header >> 4 & 0xF, header >> 8 & 0xFF
+        count, size = header >> 16 & 0xFFFF, header >> 32
         if kind not in set(Record) or at + 8 + size > len(output):
             raise RowvitError(
                 f"the output is not made of records: word {at // 8} of {len(output) // 8} is 0x{header:016X}",
                 "bitstream and software may be of different versions",
             )
-        yield Record(kind), tag, count, output[at + 8 : at + 8 + size]
+        yield Record(kind), image, tag, count, output[at + 8 : at + 8 + size]
         at += 8 + -(-size // 8) * 8

@@ -42,6 +42,7 @@ class HardwareConfig:
     param_slots: int  #: lane-tile parameter sets held at once
     norm_slots: int  #: LayerNorm parameter sets held at once
     mask_depth: int  #: FFN2 mask words of LANES bits
+    port_bits: int  #: width of the memory port
 
     def __post_init__(self) -> None:
         where = f"configuration '{self.name}'"
@@ -93,6 +94,12 @@ class HardwareConfig:
         for name in ("token_depth", "residual_depth"):
             yield within(name, range(2, (1 << 16) + 1, 2), "addresses have 1 to 16 bits, pieces even depths")
         why = "addresses have 1 to 16 bits, and this memory is not split"
+        yield (
+            "port_bits",
+            self.port_bits in (64, 128),
+            "64 or 128",
+            "loads take one or two 64-bit words at a time",
+        )
         yield "mask_depth", self.mask_depth in powers, "a power of two, 2 to 65536", why
 
     @property

@@ -40,7 +40,7 @@ def verilog() -> str:
     queues = list(dict.fromkeys(QUEUE.values()))
     served = {engine: Engine.EXEC if engine is Engine.DRAIN else engine for engine in Engine}
     common = ["OPCODE", "FLAGS", "CHAIN", "DEPS", "OPERANDS", "INDEX"]
-    positions = {"TAG": "8", **{name: f"16*{getattr(isa, name)}" for name in common}}
+    positions = {"IMAGE": "4", "TAG": "8", **{name: f"16*{getattr(isa, name)}" for name in common}}
     lines = [
         "// SPDX-License-Identifier: Apache-2.0",
         "// Written by `python -m rowvit.hardware.generate` from the tables in host/rowvit/hardware/isa.py",
@@ -52,6 +52,7 @@ def verilog() -> str:
         _localparams("", {"N_ENGINE": len(Engine), **{f"E_{e.name}": e.value for e in Engine}}),
         _localparams("OP_", _codes(isa.Op)),
         _localparams("FLAG_", _codes(isa.Flag)),
+        _localparams("", {"MAX_IMAGES": isa.MAX_IMAGES}),
         _localparams("F_", positions),
     ]
     for op, fields in isa.FIELDS.items():
@@ -96,8 +97,8 @@ def markdown() -> str:
         "",
         "| slot | field | meaning |",
         "|---|---|---|",
-        f"| {isa.OPCODE} | opcode, tag | opcode in bits 7:0, tag in bits 15:8"
-        " (layer number, copied to records) |",
+        f"| {isa.OPCODE} | opcode, image, tag | opcode in bits 3:0; image of the pass in bits 7:4 and tag in"
+        " bits 15:8 (layer number), which are copied to records |",
         f"| {isa.FLAGS} | flags | below |",
         f"| {isa.CHAIN} | chain | bit e set: the dependency on engine e is per band, not per operation |",
         f"| {isa.DEPS}..{isa.OPERANDS - 1} | dep[e] | operations of engine e that must be complete"

@@ -14,16 +14,21 @@ import numpy as np
 
 from rowvit.errors import RowvitError
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 ID = 0x524F5756  # "ROWV"
 INSTRUCTION_BYTES = 64
 NO_DEP = -0x8000
 #: what docs/isa.md says of the common slots and of data layouts
 SEMANTICS = """\
-Passes. The program runs once per image. The end of an image may run alongside the start of the next one:
-instructions with the flag PREVIOUS belong to the image before. In the first pass they are void, and
-after the last pass the program runs once more, up to instruction `finish`, with all others void. A
+Passes. The program runs once per pass, which is for one image or for several. An instruction's `image` is its
+image's number in the pass; live tokens are counted per image. A pass takes a packet per image from the input
+stream, and sends one packet with the records of all its images. The end of a pass may run alongside the start
+of the next one: instructions with the flag PREVIOUS belong to the pass before. In the first pass they are
+void, and after the last pass the program runs once more, up to instruction `finish`, with all others void. A
 void instruction does nothing but count as complete.
+
+Selection. Tables of MAX_TOKENS entries hold the scores of tokens, and for every row that stays its number
+before, which are also in a KEPT record. Each image of a pass has its entries from `table` on.
 
 Dependencies. Every engine counts the operations it has completed since start. `dep[e] = X`
 without chain: wait until engine e has completed X operations of this pass. With chain: before
@@ -82,14 +87,15 @@ class Flag(Coded):
     UNSIGNED = 1, "MATMUL: source scalars are uint8"
     GATHER = 2, "MATMUL: rows of source and residual come from the selection table; LOAD: masked rows only"
     ONE_ROW = 3, "MATMUL, NORM: only row 0, whatever the live count"
-    SET_LIVE = 4, "MATMUL: set the live count to `rows` and the token table to identity"
+    SET_LIVE = 4, "MATMUL: set the image's live count to `rows`"
     MARK = 5, "MATMUL, ATTN: emit a MARK record when drained"
-    LAST = 6, "MATMUL: its records end the image: TLAST, image counter, interrupt"
+    LAST = 6, "MATMUL: its record ends the pass: TLAST, counter of passes, interrupt"
     SCORE_CLEAR = 7, "ATTN: start new token scores"
     SCORE = 8, "ATTN: add row 0's probabilities to the token scores"
     REST = 9, "LOAD with GATHER: not the rows of a second mask, which an earlier load has fetched"
-    PREVIOUS = 10, "LOAD, MATMUL, NORM: belongs to the image before"
+    PREVIOUS = 10, "LOAD, MATMUL, NORM: belongs to the pass before"
     VOID = 11, "not in programs; set by the dispatcher: do nothing, and count as complete"
+    JOIN = 12, "MATMUL to HIDDEN: its mask goes on in that of the next MATMUL to HIDDEN"
 
 
 class Dst(Coded):
@@ -126,6 +132,8 @@ class Field:
     slots: int = 1  #: how many
 
 
+#: images that a pass may have: the slot of the opcode holds it, an image's number and a tag
+MAX_IMAGES = 16
 #: first slots of what all instructions have, and of an opcode's fields
 OPCODE, FLAGS, CHAIN, DEPS = range(4)
 OPERANDS = DEPS + len(Engine)
@@ -163,8 +171,9 @@ FIELDS: dict[Op, dict[str, Field]] = {
         "mask_bands": Field(23, "HIDDEN: bands per row tile, from band0 on; 0: dense values, no mask"),
         "mask_stride": Field(24, "HIDDEN: mask words per row tile"),
         "rows": Field(25, "SET_LIVE"),
-        "count": Field(26, "STREAM: logits of this tile; record header if `total` is not 0"),
-        "total": Field(27, "STREAM: logits of the whole record, in the first tile only"),
+        "count": Field(26, "STREAM: logits of this tile, which are a record"),
+        "table": Field(27, "GATHER: entry of row 0 in the selection table, a multiple of ROWS"),
+        "res_from": Field(28, "GATHER: like dst_base, where the residual rows are before"),
     },
     Op.ATTN: {
         "q_base": Field(9, "word of Q, group 0, band 0; group g is LANES / 8 words on"),
@@ -180,6 +189,7 @@ FIELDS: dict[Op, dict[str, Field]] = {
         "s_mult": Field(19, "multiplier of the logits"),
         "s_shift": Field(20, "shift of the logits"),
         "pv_shift": Field(21, "shift of O, to which log2 of the row sum is added"),
+        "table": Field(22, "SCORE: entry of token 0 in the score table"),
     },
     Op.NORM: {
         "kind": Field(9, "NormKind"),
@@ -189,10 +199,12 @@ FIELDS: dict[Op, dict[str, Field]] = {
         "dst_stride": Field(13, "LAYERNORM: words per band"),
         "slot": Field(14, "LAYERNORM: norm slot"),
         "shift": Field(15, "LAYERNORM: output shift"),
+        "res_base": Field(16, "residual address of band 0"),
     },
     Op.SELECT: {
         "keep": Field(9, "tokens to keep in addition to token 0"),
         "threshold": Field(10, "lowest score of a token that may stay, 20 fraction bits", slots=2),
+        "table": Field(12, "entry of row 0 in both tables"),
     },
     Op.RECV: {
         "rows": Field(9, "rows including prefix rows"),
@@ -219,10 +231,10 @@ class Error(Coded):
 
 
 class Record(Coded):
-    """Output stream records: a 64-bit header {payload bytes[63:32], count[31:16], tag[15:8], type[7:0]}."""
+    """A record begins with {payload bytes[63:32], count[31:16], tag[15:8], image[7:4], type[3:0]}."""
 
-    LOGITS = 1, "count int16 logits"
-    KEPT = 2, "count uint16 original token indices, token 0 included"
+    LOGITS = 1, "count int16 logits, those after the image's LOGITS record before"
+    KEPT = 2, "count uint16 rows that stay, by their numbers before; row 0 included"
     CHECKPOINT = 3, "count rows of int16 residuals"
     MARK = 4, "one word: {fires[63:32], cycles[31:0]} since start"
 
@@ -234,26 +246,26 @@ REGISTERS: dict[str, tuple[int, str, str]] = {
     "CONFIG_HASH": (0x08, "ro", "first 32 bits of the configuration's SHA-256"),
     "CAPS": (0x0C, "ro", "rows[3:0], groups[11:4], lanes[23:12]"),
     "CONTROL": (0x10, "wo", "bit 0 start, bit 1 reset the core (clears error and counters)"),
-    "STATUS": (0x14, "ro", "bit 0 busy, 1 done, 2 error; images done [31:16]"),
+    "STATUS": (0x14, "ro", "bit 0 busy, 1 done, 2 error; passes done [31:16]"),
     "ERROR": (0x18, "ro", "code[7:0], instruction index [31:8]"),
-    "IRQ_ENABLE": (0x1C, "rw", "bit 0 image done, bit 1 error"),
-    "IRQ_STATUS": (0x20, "w1c", "bit 0 image done, bit 1 error"),
+    "IRQ_ENABLE": (0x1C, "rw", "bit 0 pass done, bit 1 error"),
+    "IRQ_STATUS": (0x20, "w1c", "bit 0 pass done, bit 1 error"),
     "BASE_LO": (0x24, "rw", "byte address of the blob, multiple of 64"),
     "BASE_HI": (0x28, "rw", "upper half"),
     "PROGRAM": (0x2C, "rw", "byte offset of the program in the blob"),
     "LENGTH": (0x30, "rw", "bytes of the blob; reads beyond it are refused"),
-    "IMAGES": (0x34, "rw", "images to run on the next start"),
+    "PASSES": (0x34, "rw", "passes to run on the next start"),
     "WATCHDOG": (0x38, "rw", "cycles without any progress before error 5; 0 switches it off"),
     "PROGRESS0": (0x40, "ro", "operations completed: EXEC[31:16], LOAD[15:0]"),
     "PROGRESS1": (0x44, "ro", "NORM[31:16], DRAIN[15:0]"),
     "PROGRESS2": (0x48, "ro", "RECV[31:16], SELECT[15:0]"),
-    "LIVE": (0x4C, "ro", "live tokens"),
+    "LIVE": (0x4C, "ro", "live tokens of the image that they were last counted for"),
 }
 
 COUNTER_BASE = 0x80
 #: 32-bit counters, cleared by start, at COUNTER_BASE + 4 * index
 COUNTERS: tuple[tuple[str, str], ...] = (
-    ("cycles", "cycles since start, until the last image is done"),
+    ("cycles", "cycles since start, until the last pass is done"),
     ("exec_busy", "an array operation is in progress"),
     ("exec_fire", "at least one lane group multiplied"),
     ("fires", "lane-group multiplications (each LANES MACs)"),
@@ -305,15 +317,17 @@ class Instruction:
     fields: dict[str, int] = field(default_factory=dict)
     flags: frozenset[Flag] = frozenset()
     tag: int = 0
-    #: engine -> operations of this image that must be complete
+    #: engine -> operations of this pass that must be complete
     deps: dict[Engine, int] = field(default_factory=dict)
     #: engines whose dependency holds per band
     chain: frozenset[Engine] = frozenset()
+    image: int = 0  #: number in the pass
 
     def encode(self) -> np.ndarray:
         """As uint16 [32]; `RowvitError` if a field is unknown to the opcode, or a value exceeds its slots."""
         slots = np.zeros(SLOTS, np.uint16)
-        slots[OPCODE] = self.op | _fits(self, "tag", self.tag, 8) << 8
+        slots[OPCODE] = self.op | _fits(self, "image", self.image, 4) << 4
+        slots[OPCODE] |= _fits(self, "tag", self.tag, 8) << 8
         slots[FLAGS] = sum(1 << flag for flag in self.flags)
         slots[CHAIN] = sum(1 << engine for engine in self.chain)
         for engine in Engine:
@@ -334,7 +348,7 @@ class Instruction:
     def decode(cls, slots: np.ndarray) -> Instruction:
         """Read uint16 [32]; `RowvitError` if the opcode is unknown."""
         values = [int(v) for v in slots]
-        code = values[OPCODE] & 0xFF
+        code = values[OPCODE] & 0xF
         if code not in set(Op):
             raise RowvitError(f"unknown opcode {code}", "the program is damaged or for another ABI")
         op = Op(code)
@@ -347,20 +361,20 @@ class Instruction:
             },
             flags=frozenset(flag for flag in Flag if values[FLAGS] >> flag & 1),
             tag=values[OPCODE] >> 8,
+            image=values[OPCODE] >> 4 & 0xF,
             deps={e: v - 0x10000 * (v >> 15) for e, v in deps.items() if v != NO_DEP & 0xFFFF},
             chain=frozenset(engine for engine in Engine if values[CHAIN] >> engine & 1),
         )
 
     def __str__(self) -> str:
-        """One line: opcode, tag, fields, flags, dependencies (``>=``: complete, ``~``: per band)."""
+        """One line: opcode, tag, image, fields, flags, dependencies (``>=``: complete, ``~``: per band)."""
         coded: dict[tuple[Op, str], type[Coded]] = {
             (Op.LOAD, "kind"): LoadKind,
             (Op.MATMUL, "dst"): Dst,
             (Op.NORM, "kind"): NormKind,
         }
         parts = [f"{self.op.name:<7}"]
-        if self.tag:
-            parts.append(f"tag={self.tag}")
+        parts += [f"{name}={value}" for name in ("tag", "image") if (value := getattr(self, name))]
         for name in FIELDS[self.op]:
             value = self.fields.get(name, 0)
             if codes := coded.get((self.op, name)):

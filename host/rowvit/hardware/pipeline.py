@@ -11,7 +11,6 @@ from __future__ import annotations
 QUEUE_DEPTH = 16  # instructions per engine; one more is in the register at the queue's head
 FETCHES = 7  # instructions requested and not complete yet
 PROGRAM_FIFO = 32  # words that the reader holds for the dispatcher
-PREFETCH = min(FETCHES, PROGRAM_FIFO // 8 + 1)  # instructions ahead of the dispatcher; one is in its register
 LOAD_FIFO = 128  # words that the reader holds for the load engine
 BURSTS, BURST_WORDS = 8, 16  # reads in flight
 MAX_GROUPS = 6  # lane groups that the drain can serve
@@ -20,7 +19,7 @@ SEARCH_SCANS = 17  # passes over the scores of a selection, typically
 
 # -- pipeline lengths -----------------------------------------------------------------------------
 DISPATCH = 11  # instruction fetched -> at the head of its queue
-INSTRUCTION = 10  # from one instruction dispatched to the next
+INSTRUCTION = 2  # from one instruction dispatched to the next, plus a cycle for each word of it
 READ = 12  # load engine and reader, plus the memory's latency
 GATHER_ROW, GATHER_WORD = 2, 8  # a gather's request side, per row and per mask word
 REACT = 9  # an operation's dependencies are met -> its first scalar fires
@@ -38,6 +37,7 @@ SCORED = 12  # drain's lane -> softmax
 SOFTMAX, SOFTMAX_GROUP = 25, 5  # last S -> P and reciprocals complete, plus a cycle per token
 SCORE = 11  # per head of a pruning layer's first band, plus a cycle per token
 NORM_SUM = 11  # last channel read -> sums complete
+NORM_ROWS = 4  # rows at once, at most; those of a larger band take turns
 NORM_ROW = 36  # statistics, per row after the first
 NORM_STATS = 86
 NORM_OUT = 29  # last channel read -> written
@@ -45,7 +45,7 @@ NORM_OUT = 29  # last channel read -> written
 #: what the RTL takes from here
 RTL = [
     *("QUEUE_DEPTH", "FETCHES", "PROGRAM_FIFO", "LOAD_FIFO", "BURSTS", "BURST_WORDS", "TILE_QUEUE"),
-    *("CAPTURE", "MAX_GROUPS"),
+    *("CAPTURE", "MAX_GROUPS", "NORM_ROWS"),
 ]
 
 

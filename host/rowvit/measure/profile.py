@@ -172,7 +172,7 @@ def layer_counters(program: Program, events: np.ndarray, result: Result) -> list
     result : Result
         Of that image.
     """
-    operations = [i for i in program.instructions if i.op in QUEUE and QUEUE[i.op] is Engine.EXEC]
+    operations = [i for i in program.passes[0].instructions if i.op in QUEUE and QUEUE[i.op] is Engine.EXEC]
     marks = [n + 1 for n, instruction in enumerate(operations) if Flag.MARK in instruction.flags]
     drained = events["done"][:, Engine.DRAIN]
     at = [np.zeros(len(COUNTERS), int), *(events["counters"][np.argmax(drained >= mark)] for mark in marks)]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from rowvit.errors import RowvitError
-from rowvit.formats.package import ModelPackage, keep_schedule
+from rowvit.formats.package import ModelPackage, keep_schedule, kept_schedule
 from rowvit.hardware.config import HardwareConfig
 from rowvit.measure import plots
 from rowvit.measure.accuracy import integer_work
@@ -43,8 +43,8 @@ class Point:
     ----------
     layers : tuple of int
         Blocks after whose attention tokens are dropped; empty for none.
-    rho : float
-        Share of the patch tokens that each of them keeps.
+    rho : float or tuple of float
+        Share of the patch tokens that each of them keeps, or shares of all patches that are left behind them.
     cycles : float
         Per image, on average.
     macs_saved : float
@@ -54,10 +54,15 @@ class Point:
     """
 
     layers: tuple[int, ...]
-    rho: float
+    rho: float | tuple[float, ...]
     cycles: float
     macs_saved: float
     top1: float
+
+    @property
+    def shares(self) -> str:
+        """``rho`` for display."""
+        return f"{self.rho:g}" if isinstance(self.rho, float) else " ".join(f"{s:g}" for s in self.rho)
 
 
 def schedules(depth: int) -> Iterator[tuple[tuple[int, ...], float]]:
@@ -109,9 +114,11 @@ def pruned(package: ModelPackage, schedule: Sequence[dict]) -> ModelPackage:
 
 
 def schedule_of(
-    model: VisionTransformer, layers: Sequence[int], rho: float, trim: bool = False
+    model: VisionTransformer, layers: Sequence[int], rho: float | tuple[float, ...], trim: bool = False
 ) -> list[dict]:
     """The schedule that keeps the share ``rho`` of the patch tokens in each of ``layers``.
+
+    Several shares are of all patches, one for each of ``layers``.
 
     With ``trim``, the last block drops all tokens but the class token after its attention. Its head reads no
     other, so the logits stay what they are (DiffRate's published schedules, arXiv 2305.17997, leave three).
@@ -121,7 +128,11 @@ def schedule_of(
     RowvitError
         If the head reads more than the class token, with ``trim``.
     """
-    schedule = keep_schedule(model.config.tokens - model.config.prefix, layers, rho)
+    patches = model.config.tokens - model.config.prefix
+    if isinstance(rho, tuple):
+        schedule = kept_schedule(patches, layers, rho)
+    else:
+        schedule = keep_schedule(patches, layers, rho)
     if not trim:
         return schedule
     last = model.config.depth - 1
@@ -140,7 +151,7 @@ def apply(model: VisionTransformer, card: Card, point: Point, rule: str, trim: b
     card.accuracy = {}
     if point.layers:
         blocks = ", ".join(map(str, point.layers))
-        card.history.append(f"tokens pruned after attention of blocks {blocks}: {point.rho:g} of them stay")
+        card.history.append(f"tokens pruned after attention of blocks {blocks}: {point.shares} of them stay")
     if trim:
         card.history.append("the last block's FFN runs on the class token alone")
 
@@ -152,7 +163,7 @@ def explore(
     photos: np.ndarray,
     labels: np.ndarray,
     config: HardwareConfig,
-    tried: Sequence[tuple[tuple[int, ...], float]],
+    tried: Sequence[tuple[tuple[int, ...], float | tuple[float, ...]]],
     progress: Callable[[Point], None] = lambda point: None,
     trim: bool = False,
 ) -> list[Point]:

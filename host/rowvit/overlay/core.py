@@ -59,14 +59,14 @@ class RowvitCore(DefaultIP):
         """Write a register by its name in ``isa.REGISTERS``."""
         self.write(REGISTERS[name][0], int(value))
 
-    def start(self, base: int, length: int, images: int, watchdog: int) -> None:
-        """Run ``images`` images of the program at the start of the blob of ``length`` bytes at ``base``."""
+    def start(self, base: int, length: int, program: int, passes: int, watchdog: int) -> None:
+        """Run ``passes`` passes of the program at ``program`` in the blob of ``length`` bytes at ``base``."""
         for name, value in (
             ("BASE_LO", base & 0xFFFFFFFF),
             ("BASE_HI", base >> 32),
-            ("PROGRAM", 0),
+            ("PROGRAM", program),
             ("LENGTH", length),
-            ("IMAGES", images),
+            ("PASSES", passes),
             ("WATCHDOG", watchdog),
             ("IRQ_STATUS", 3),
             ("IRQ_ENABLE", 3),
@@ -106,7 +106,7 @@ class RowvitCore(DefaultIP):
         flags = [name for bit, name in ((BUSY, "busy"), (DONE, "done"), (ERROR, "stopped")) if status & bit]
         done = ", ".join(f"{name} {count}" for name, count in self.progress().items())
         return (
-            f"core {' and '.join(flags) or 'idle'} (status 0x{status:08X}), {status >> 16} images done,"
+            f"core {' and '.join(flags) or 'idle'} (status 0x{status:08X}), {status >> 16} passes done,"
             f" {self.get('LIVE')} live tokens, operations done {done},"
             f" {counters['axi_beats']} words read from memory, {counters['recv_words']} received,"
             f" {counters['send_words']} sent"

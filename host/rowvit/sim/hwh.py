@@ -89,7 +89,11 @@ def _derived(config: HardwareConfig) -> dict[str, object]:
             derived[f"PCW_FCLK{i}_PERIPHERAL_DIVISOR1"] = 1
             derived[f"PCW_FCLK{i}_PERIPHERAL_CLKSRC"] = "IO PLL"
         return derived
-    derived = {"C_MAXIGP0_DATA_WIDTH": 32, "C_SAXIGP2_DATA_WIDTH": 64, "C_SAXIGP3_DATA_WIDTH": 64}
+    derived = {
+        "C_MAXIGP0_DATA_WIDTH": 32,
+        "C_SAXIGP2_DATA_WIDTH": 64,
+        "C_SAXIGP3_DATA_WIDTH": config.port_bits,
+    }
     for i in range(4):
         derived[f"PSU__FPGA_PL{i}_ENABLE"] = int(i == 0)
         derived[f"PSU__CRL_APB__PL{i}_REF_CTRL__DIVISOR0"] = CLOCK_DIVISOR

@@ -153,6 +153,13 @@ struct Word {
     bool last;
 };
 
+// The words of a beat, to a port of 64 bits or more.
+void set_port(QData& port, const uint64_t* words) { port = words[0]; }
+template <std::size_t N>
+void set_port(VlWide<N>& port, const uint64_t* words) {
+    for (std::size_t i = 0; i < N; ++i) port[i] = static_cast<EData>(words[i / 2] >> 32 * (i % 2));
+}
+
 // The HLS front end, from its shared library. Its reset is the DMA's reset output.
 class Frontend {
 public:
@@ -190,7 +197,7 @@ struct Inputs {
     uint32_t awaddr = 0, wdata = 0, araddr = 0;
     bool m_arready = false, m_rvalid = false, m_rlast = false;
     uint8_t m_rresp = 0;
-    uint64_t m_rdata = 0;
+    uint64_t m_rdata[2] = {};
     bool s_tvalid = false, s_tlast = false, m_tready = false;
     uint64_t s_tdata = 0;
 };
@@ -367,7 +374,7 @@ private:
         m_top.s_axil_rready = m_in.rready;
         m_top.m_axi_arready = m_in.m_arready;
         m_top.m_axi_rvalid = m_in.m_rvalid;
-        m_top.m_axi_rdata = m_in.m_rdata;
+        set_port(m_top.m_axi_rdata, m_in.m_rdata);
         m_top.m_axi_rresp = m_in.m_rresp;
         m_top.m_axi_rlast = m_in.m_rlast;
         m_top.s_axis_tvalid = m_in.s_tvalid;
@@ -433,8 +440,9 @@ private:
         uint64_t address = m_top.m_axi_araddr;
         uint32_t beats = m_top.m_axi_arlen + 1u;
         if (m_ar_held && (!offered || address != m_ar_address || beats != m_ar_beats)) m_failure = AR_CHANGED;
-        if (offered && (m_top.m_axi_arsize != 3 || m_top.m_axi_arburst != 1 || address % 8 ||
-                        (address & 4095) + 8 * beats > 4096))
+        constexpr uint64_t bytes = sizeof(m_top.m_axi_rdata);  // 8 or 16, of a beat
+        if (offered && (1u << m_top.m_axi_arsize != bytes || m_top.m_axi_arburst != 1 || address % bytes ||
+                        (address & 4095) + bytes * beats > 4096))
             m_failure = AR_SHAPE;
         if (offered && m_in.m_arready) {
             m_bursts.push_back({address, beats, m_now + (m_ideal ? 0 : m_latency)});
@@ -454,12 +462,13 @@ private:
         bool stall = m_stall_r.step();
         if (!m_in.m_rvalid && !m_bursts.empty() && m_bursts.front().start <= m_now && m_words_left && !stall) {
             Burst& burst = m_bursts.front();
-            bool inside = m_memory.holds(burst.address, 8);
+            bool inside = m_memory.holds(burst.address, bytes);
             m_in.m_rvalid = true;
-            m_in.m_rdata = inside ? m_memory.read(burst.address) : 0;
+            for (uint64_t i = 0; i < bytes / 8; ++i)
+                m_in.m_rdata[i] = inside ? m_memory.read(burst.address + 8 * i) : 0;
             m_in.m_rresp = inside ? 0 : 3;  // DECERR
             m_in.m_rlast = --burst.beats == 0;
-            burst.address += 8;
+            burst.address += bytes;
             if (burst.beats == 0) m_bursts.pop_front();
             take(0);
         }

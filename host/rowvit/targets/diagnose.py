@@ -165,7 +165,7 @@ class _Walk:
             buffer[:] = program.blob
             buffer.flush()
             try:
-                core.start(buffer.physical_address, buffer.nbytes, 1, 0)
+                core.start(buffer.physical_address, buffer.nbytes, 0, 1, 0)
                 before, first, after = time.monotonic(), core.counter("cycles"), time.monotonic()
                 time.sleep(0.2)
                 begin, last, end = time.monotonic(), core.counter("cycles"), time.monotonic()
@@ -190,7 +190,7 @@ class _Walk:
         result = self._compare(package, program)
         lines = max(
             i.fields["dst"] + i.fields["rows"]
-            for i in program.instructions
+            for i in program.passes[0].instructions
             if i.op is Op.LOAD and i.fields["kind"] == LoadKind.WEIGHT
         )
         kept = " > ".join(map(str, [program.meta["architecture"]["tokens"], *result.live]))

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import cycle, pairwise
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from pynq.buffer import PynqBuffer
 from pynq.interrupt import Interrupt
 
 from rowvit.errors import RowvitError
-from rowvit.formats.records import Answer
+from rowvit.formats.records import Answer, spans
 from rowvit.formats.work import count_work
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import ID
@@ -35,6 +35,7 @@ from rowvit.targets.target import Result, Target, loaded, read_program
 if TYPE_CHECKING:
     from rowvit.compiler import Program
     from rowvit.formats.package import ModelPackage
+    from rowvit.formats.program import Pass
 
 _MOVES = ("axi_beats", "fires", "recv_words", "send_words")  # counters that show progress
 _POLL = 0.0005  # seconds between polls without an interrupt
@@ -47,14 +48,15 @@ _Flow = Generator["list[Result] | None", None, None]
 class _Batch:
     """The images of one start, from pixels to answers."""
 
-    source: np.ndarray  # uint8 [slots, bytes]
-    sink: np.ndarray  # uint8 [slots, bytes]
+    code: Pass
+    source: np.ndarray  # uint8 [at least as many as images, bytes]
+    sink: np.ndarray  # uint8 [at least as many as passes, bytes]
     sizes: list[int]  # bytes to send of each image
     watchdog: int
     packing: float  # seconds
     sent: int = 0  # transfers started, the last one of source[sent - 1]
     sending: bool = False
-    lengths: list[int] = field(default_factory=list)  # bytes received of each image
+    lengths: list[int] = field(default_factory=list)  # bytes received of each pass
     started: float = 0.0
     taken: float = 0.0  # when the last input had been sent
     deadline: float = 0.0
@@ -62,6 +64,10 @@ class _Batch:
     @property
     def count(self) -> int:
         return len(self.sizes)
+
+    @property
+    def passes(self) -> int:
+        return self.count // self.code.images
 
 
 class Accelerator(Target):
@@ -112,7 +118,7 @@ class Accelerator(Target):
         if self.frontend == "hls":  # refuses what the preprocessor cannot do
             side = program.meta["architecture"]["image_size"]
             _geometry(np.empty((side, side, 0)), program.meta)
-        self._check_size(max(program.meta["input"]["bytes"], program.meta["output"]["max_bytes"]))
+        self._check_size(max(program.meta["input"]["bytes"], *(p.output_bytes for p in program.passes)))
         self._blob = self._allocate(program.blob.shape)
         self._blob[:] = program.blob
         self._blob.flush()
@@ -181,11 +187,22 @@ class Accelerator(Target):
         self._idle()
         if any(self.dma.read(channel + 4) & DMA_HALTED for channel in (MM2S, S2MM)):
             self._reset()  # the last reset failed
-        with closing(self._run_all(self._batches(images, batch))) as self._flow:
+        with closing(self._run_all(self._starts(images, batch))) as self._flow:
             try:
                 yield self._flow
             finally:
                 self._flow = None
+
+    def _starts(
+        self, images: Iterable[np.ndarray | str | Path], batch: int
+    ) -> Iterator[Sequence[np.ndarray]]:
+        """The images of every start: a batch, or where the program has a pass for several images, what those
+        passes run of it, and then the rest.
+        """
+        most = max(code.images for code in loaded(self.program).passes)
+        for group in self._batches(images, batch):
+            together = len(group) // most * most
+            yield from (part for part in (group[:together], group[together:]) if part)
 
     def _idle(self) -> None:
         if self._flow is not None:
@@ -252,7 +269,7 @@ class Accelerator(Target):
 
     def _stage(self, images: Sequence[np.ndarray], slots: list, slot: int) -> _Batch:
         """What the DMA sends for ``images``, in memory that it can read: patches, or frames."""
-        meta, count = loaded(self.meta), len(images)
+        meta, count, code = loaded(self.meta), len(images), loaded(self.program).pass_for(len(images))
         begin = time.monotonic()
         watchdog, sizes = self.watchdog, [meta["input"]["bytes"]] * count
         if self.frontend == "hls":
@@ -261,13 +278,15 @@ class Accelerator(Target):
             watchdog += max(g.width * g.height for g in geometries) if watchdog else 0
         size = -(-max(sizes) // 8) * 8  # packets start at whole words
         self._check_size(size)
-        if slots[slot] is None or len(slots[slot][0]) < count or slots[slot][0].shape[1] < size:
-            for buffer in slots[slot] or ():
+        shapes = (count, size), (count // code.images, -(-code.output_bytes // 8) * 8)
+        held = slots[slot]
+        if held is None or any(np.less(b.shape, s).any() for b, s in zip(held, shapes, strict=True)):
+            for buffer in held or ():
                 buffer.freebuffer()
             slots[slot] = None
-            source = self._allocate((count, size))
+            source = self._allocate(shapes[0])
             try:
-                sink = self._allocate((count, -(-meta["output"]["max_bytes"] // 8) * 8))
+                sink = self._allocate(shapes[1])
             except BaseException:
                 source.freebuffer()
                 raise
@@ -282,14 +301,14 @@ class Accelerator(Target):
             rows = source[:count].reshape(count, meta["input"]["rows"], -1)
             rows[:, :, : patches.shape[2]] = patches.view(np.uint8)
         source.flush()
-        return _Batch(source, sink, sizes, watchdog, time.monotonic() - begin)
+        return _Batch(code, source, sink, sizes, watchdog, time.monotonic() - begin)
 
     def _start(self, batch: _Batch) -> None:
         batch.started = time.monotonic()
         self.dma.recvchannel.transfer(batch.sink[0])
         # the core first: start drops what has come in before, and the input arrives while weights load
-        blob = loaded(self._blob)
-        self.core.start(blob.physical_address, blob.nbytes, batch.count, batch.watchdog)
+        blob, offset = loaded(self._blob), batch.code.offset
+        self.core.start(blob.physical_address, blob.nbytes, offset, batch.passes, batch.watchdog)
         self._send(batch)
 
     def _send(self, batch: _Batch) -> None:
@@ -298,7 +317,7 @@ class Accelerator(Target):
 
     def _advance(self, batch: _Batch) -> bool:
         """Do what there is to do; True when all images of ``batch`` have their answers."""
-        send, receive, count = self.dma.sendchannel, self.dma.recvchannel, batch.count
+        send, receive, passes = self.dma.sendchannel, self.dma.recvchannel, batch.passes
         if batch.sending and self._finished(send, MM2S):
             batch.sending, batch.taken = False, time.monotonic()
             size = batch.sizes[batch.sent - 1]
@@ -308,23 +327,24 @@ class Accelerator(Target):
                     " the .hwh says",
                     "copy this bitstream's own .hwh, or build the DMA with 26 bits",
                 )
-        if not batch.sending and batch.sent < count:
+        if not batch.sending and batch.sent < batch.count:
             self._send(batch)
-        if len(batch.lengths) < count:
+        if len(batch.lengths) < passes:
             if self._finished(receive, S2MM):
                 batch.lengths.append(receive.transferred)
                 batch.deadline = time.monotonic() + self.timeout
-                if len(batch.lengths) < count:
+                if len(batch.lengths) < passes:
                     receive.transfer(batch.sink[len(batch.lengths)])
             elif self.core.get("STATUS") & ERROR:
                 raise self.core.error()
-        if len(batch.lengths) == count and not batch.sending:
+        if len(batch.lengths) == passes and not batch.sending:
             return True
         if time.monotonic() > batch.deadline:
             core = self.core.state()
             mm2s, s2mm = (dma_state(self.dma.read(channel + 4)) for channel in (MM2S, S2MM))
             cause, advice = self._cause(batch)
-            late = f"image {len(batch.lengths)} was not done in {self.timeout:g} s, probably because {cause}"
+            image = len(batch.lengths) * batch.code.images
+            late = f"image {image} was not done in {self.timeout:g} s, probably because {cause}"
             raise RowvitError(f"{late}: {core}, DMA MM2S {mm2s}, S2MM {s2mm}", advice)
         return False
 
@@ -373,30 +393,39 @@ class Accelerator(Target):
         self, batch: _Batch, received: float, counters: dict[str, int], outputs: list[np.ndarray]
     ) -> list[Result]:
         begin = time.monotonic()
-        meta, start = loaded(self.meta), (0, 0)
+        meta, code, start = loaded(self.meta), batch.code, (0, 0)
         results: list[Result] = []
-        for i, output in enumerate(outputs):
-            answer = Answer.parse(output, meta)
-            last = i == batch.count - 1
-            end = (counters["cycles"], counters["fires"]) if last else answer.marks[-1]
-            steps = list(pairwise([start, *answer.marks, end]))
-            start = end
-            # counters have 32 bits and wrap
-            cycles, fires = ([now[j] - before[j] & 0xFFFFFFFF for before, now in steps] for j in (0, 1))
-            result = Result.of(
-                meta,
-                answer.logits,
-                answer.kept,
-                checkpoints=answer.checkpoints,
-                cycles=sum(cycles),
-                layer_cycles=cycles,
-                layer_fires=fires,
-                counters=counters,
-                batch=batch.count,
+        for number, output in enumerate(outputs, 1):
+            answers = Answer.parse(output, meta, code.images)
+            last = number == batch.passes
+            end = (counters["cycles"], counters["fires"]) if last else answers[-1].marks[-1]
+            cycles, fires = (
+                # counters have 32 bits and wrap
+                spans(
+                    0,
+                    [[mark[j] - start[j] & 0xFFFFFFFF for mark in answer.marks] for answer in answers],
+                    end[j] - start[j] & 0xFFFFFFFF,
+                    code.shares,
+                )
+                for j in (0, 1)
             )
-            if batch.count == 1:
-                _add_work(result, meta, self.config)
-            results.append(result)
+            start = end
+            results += [
+                Result.of(
+                    meta,
+                    answer.logits,
+                    answer.kept,
+                    checkpoints=answer.checkpoints,
+                    cycles=sum(own_cycles),
+                    layer_cycles=own_cycles,
+                    layer_fires=own_fires,
+                    counters=counters,
+                    batch=batch.count,
+                )
+                for answer, own_cycles, own_fires in zip(answers, cycles, fires, strict=True)
+            ]
+        if batch.count == 1:
+            _add_work(results[0], meta, self.config)
         timing = {
             "pack": batch.packing,
             "run": received - batch.started,

@@ -41,8 +41,8 @@ class Result:
     checkpoints: dict[str, np.ndarray] = field(default_factory=dict)
     #: clock cycles, in a batch those since the previous image; None on target golden
     cycles: int | None = None
-    #: cycles of embedding, each layer, and head; in a batch, the head of all images but the last counts in
-    #: the next image's embedding
+    #: cycles of embedding, each layer, and head; images that are computed together have equal parts. In a
+    #: batch, the head of all passes but the last counts in the next image's embedding
     layer_cycles: list[int] = field(default_factory=list)
     layer_fires: list[int] = field(default_factory=list)  #: lane-group multiplications of the same
     #: the core's counters after the start that ran this image; see ``isa.COUNTERS``

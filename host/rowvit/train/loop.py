@@ -27,7 +27,6 @@ from torch.utils.data import DataLoader
 from torch.utils.hooks import RemovableHandle
 
 from rowvit.errors import RowvitError
-from rowvit.formats.package import keep_schedule
 from rowvit.model import store
 from rowvit.model.prune import set_pruning
 from rowvit.model.store import Card
@@ -116,7 +115,7 @@ class Trainer:
         patches = self.model.config.tokens - self.model.config.prefix
         for phase, steps in zip(self.recipe.phases, self.steps, strict=True):
             if phase.prune_layers:  # also if the phase is over: later ones keep its schedule
-                set_pruning(self.model, keep_schedule(patches, phase.prune_layers, phase.rho))
+                set_pruning(self.model, phase.schedule(patches))
             if self.done < first + steps:
                 self._phase(wrapped, phase, first, steps, saved, progress)
                 saved = None

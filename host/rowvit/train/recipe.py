@@ -11,10 +11,12 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from rowvit.errors import RowvitError
+from rowvit.formats.package import keep_schedule, kept_schedule
 from rowvit.train.data import Augmentation
 
 if sys.version_info >= (3, 11):
@@ -56,6 +58,8 @@ class Phase:
         Blocks, counted from 0, after whose attention tokens are dropped; the network keeps this schedule.
     rho : float
         Share of the patch tokens that each of these blocks keeps.
+    keep : tuple of float
+        Instead of ``rho``: share of all patch tokens that is left behind each of these blocks.
     prune_share : float
         Share of the steps that prune; the others use all tokens, so that both stay accurate.
     row_penalty : float
@@ -84,6 +88,7 @@ class Phase:
     token_drop: float = 0.0
     prune_layers: tuple[int, ...] = ()
     rho: float = 1.0
+    keep: tuple[float, ...] = ()
     prune_share: float = 1.0
     row_penalty: float = 0.0
     focus: float = 0.0
@@ -113,10 +118,22 @@ class Phase:
                 or list(self.prune_layers) != sorted(set(self.prune_layers))
             ),
             "token_drop and prune_layers exclude each other": bool(self.token_drop and self.prune_layers),
+            f"keep has {len(self.keep)} shares for {len(self.prune_layers)} prune_layers": bool(self.keep)
+            and len(self.keep) != len(self.prune_layers),
+            "keep and rho exclude each other": bool(self.keep) and self.rho != 1.0,
+            f"keep is {list(self.keep)}, not descending shares": any(
+                not 0 <= share <= before for before, share in pairwise([1.0, *self.keep])
+            ),
         }
         for problem, found in problems.items():
             if found:
                 raise RowvitError(f"phase '{self.name}': {problem}")
+
+    def schedule(self, patches: int) -> list[dict]:
+        """Its pruning, as in a package, of a network with so many patch tokens."""
+        if self.keep:
+            return kept_schedule(patches, self.prune_layers, self.keep)
+        return keep_schedule(patches, self.prune_layers, self.rho)
 
     @property
     def taught(self) -> bool:

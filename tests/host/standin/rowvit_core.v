@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stands in for the core in tests of host software. While IMAGES is 0 it loops the input stream
+// Stands in for the core in tests of host software. While PASSES is 0 it loops the input stream
 // back; the last word's TKEEP is PROGRAM[7:0]. Started, it takes one packet per image and answers with the LENGTH
 // bytes at BASE as one packet. WATCHDOG = 1 makes it hang, a read error makes error 4.
 `default_nettype none
@@ -12,9 +12,9 @@ module rowvit_core #(
     input  wire         clk_i, rst_ni, start_i, reset_i,
     input  wire [63:0]  base_i,
     input  wire [31:0]  program_i, length_i,
-    input  wire [15:0]  images_i,
+    input  wire [15:0]  passes_i,
     input  wire [31:0]  watchdog_i,
-    output wire         busy_o, image_done_o, error_valid_o,
+    output wire         busy_o, pass_done_o, error_valid_o,
     output wire [7:0]   error_code_o,
     output wire [23:0]  error_info_o,
     output wire [95:0]  done_o,
@@ -68,7 +68,7 @@ module rowvit_core #(
             case (state_q)
                 LOOP: if (start_i) begin
                     state_q <= TAKE;
-                    left_q <= images_i;
+                    left_q <= passes_i;
                     {cycles_q, beats_q, received_q, sent_q} <= 0;
                 end
                 TAKE: if (packet && !hang) begin
@@ -87,7 +87,7 @@ module rowvit_core #(
     end
 
     assign busy_o = state_q != LOOP;
-    assign image_done_o = answered && busy_o;
+    assign pass_done_o = answered && busy_o;
     assign error_valid_o = reader_error_i;
     assign error_code_o = ERROR_AXI_READ;
     assign error_info_o = 0;
@@ -105,7 +105,7 @@ module rowvit_core #(
     assign rsp1_ready_o = 0;
     assign reader_clear_o = reset_i;
 
-    wire loop = state_q == LOOP && images_i == 0;
+    wire loop = state_q == LOOP && passes_i == 0;
     assign s_axis_tready = loop ? m_axis_tready : state_q == TAKE;
     assign m_axis_tvalid = loop ? s_axis_tvalid : state_q == ANSWER && rsp0_valid_i;
     assign m_axis_tdata = loop ? s_axis_tdata : rsp0_data_i;

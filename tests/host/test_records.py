@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records of images that a pass computes together, and what each of them took."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replay import mark, program, record
+from rowvit.errors import RowvitError
+from rowvit.formats.records import Answer, spans
+from rowvit.hardware.isa import Record
+
+META = program().meta | {"pruning": [{"layer": 0, "keep": 3, "threshold": 0}, {"layer": 1, "keep": 1}]}
+META["architecture"] = META["architecture"] | {"depth": 2, "classes": 5}
+
+
+def output(image: int) -> list[bytes]:
+    """Records of one image: it keeps rows 0, 2, 4 of 5, then 0 and 1 + image of those; two lane tiles."""
+    marks = [record(Record.MARK, tag, 1, np.array([tag, image], np.uint32), image) for tag in (255, 0, 1)]
+    logits = np.arange(5, dtype=np.int16) - 10 * image
+    return [
+        *marks,
+        record(Record.KEPT, 0, 3, np.array([0, 2, 4], np.uint16), image),
+        record(Record.KEPT, 1, 2, np.array([0, 1 + image], np.uint16), image),
+        record(Record.LOGITS, 2, 4, logits[:4], image),
+        record(Record.LOGITS, 2, 1, logits[4:], image),
+    ]
+
+
+def parse(parts: list[bytes], images: int) -> list[Answer]:
+    return Answer.parse(np.frombuffer(b"".join(parts), np.uint8), META, images)
+
+
+def test_records_find_their_image() -> None:
+    mixed = [part for pair in zip(output(0), output(1), strict=True) for part in pair]
+    for image, answer in enumerate(parse(mixed, 2)):
+        np.testing.assert_array_equal(answer.logits, np.arange(5) - 10 * image)
+        assert [list(kept) for kept in answer.kept] == [[0, 2, 4], [0, 2 + 2 * image]]
+        assert answer.marks == [(255, image), (0, image), (1, image)]
+
+
+@pytest.mark.parametrize(
+    ("parts", "images", "message"),
+    [
+        (output(0), 2, "0 of 5 logits, 0 of 3 marks, 0 of 2 token lists"),
+        (output(1), 1, "a record of image 1, but the pass has 1"),
+        ([*output(0), record(Record.KEPT, 1, 1, np.array([2], np.uint16))], 1, "keeps row 2 of 2"),
+        ([*output(0), mark(1, 1, 1)], 1, "4 of 3 marks"),
+    ],
+)
+def test_what_is_missing_or_too_much_is_refused(parts: list[bytes], images: int, message: str) -> None:
+    with pytest.raises(RowvitError, match=message):
+        parse(parts, images)
+
+
+def test_images_computed_together_share_what_it_took() -> None:
+    """Two images: embedding and layer 0 one after the other, layer 1 and the head together."""
+    marks = [[110, 130, 191], [140, 180, 200]]
+    assert spans(100, marks, 207, [1, 2]) == [[10, 20, 10, 3], [10, 40, 10, 4]]
+
+
+@given(st.data())
+def test_nothing_is_lost(data: st.DataObject) -> None:
+    """The parts of all images add up to the whole pass, whatever the groups."""
+    shares, images = [], 1
+    for _ in range(data.draw(st.integers(1, 4))):
+        images *= data.draw(st.integers(1, 2))
+        shares.append(images)
+    steps = st.integers(1, 100)
+    marks: list[list[int]] = [[] for _ in range(images)]
+    now = start = data.draw(steps)
+
+    def run(level: int, group: range) -> None:
+        nonlocal now
+        below = ([1, *shares][level - 1]) if level else 1
+        for first in range(group.start, group.stop, below):
+            if level:
+                run(level - 1, range(first, first + below))
+        for image in group:
+            now += data.draw(steps)
+            marks[image].append(now)
+
+    run(len(shares), range(images))
+    end = now + data.draw(steps)
+    found = spans(start, marks, end, shares)
+    assert sum(map(sum, found)) == end - start
+    assert all(len(image) == len(shares) + 2 and min(image) >= 0 for image in found)

@@ -36,7 +36,6 @@ LARGER = [
     replace(
         TINY,
         name="tiny-8x2",
-        board="KV260",
         rows=8,
         groups=2,
         token_depth=4096,

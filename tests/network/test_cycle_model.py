@@ -131,7 +131,7 @@ def test_assumed_statistics():
 def test_timeline():
     """Every operation once an image; those of an engine in order, the array's not at the same time."""
     package, hardware = tiny_network(5, ffn2_rule="image"), load("tiny")
-    program = compile(package, hardware)
+    program = compile(package, hardware, batch=1)
     predicted = predict(program, hardware, Memory(rate=60), images=2)
     assert sum(predicted.image_cycles) == predicted.total
     assert sum(predicted.layer_cycles) == predicted.image_cycles[-1]

@@ -56,7 +56,7 @@ class Family:
     parameters: dict[str, object]
     frequency: str  #: parameter that takes the clock in MHz
     port_width: str  #: parameter that takes the width of the core's port to the DDR
-    port_bits: int  #: which is at most that
+    port_bits: int  #: at most; where the core's is wider, the interconnect between them converts
     rule: dict[str, str]  #: options of Vivado's automation rule, besides the preset
     address_bits: int  #: of the DMA
     memory_bytes: int  #: that ``memory`` reaches from address 0 on
@@ -189,24 +189,19 @@ def block_design(
     Raises
     ------
     RowvitError
-        There is no such front end, no such board, or its memory port is narrower.
+        There is no such front end, or no such board.
     """
     if frontend not in FRONTENDS:
         raise RowvitError(f"no front end '{frontend}'", f"use {' or '.join(FRONTENDS)}")
     ps = ps or family(config)
-    if config.port_bits > ps.port_bits:
-        raise RowvitError(
-            f"configuration '{config.name}' has a memory port of {config.port_bits} bits, '{ps.name}' of"
-            f" {ps.port_bits}",
-            f"set port_bits = {ps.port_bits}",
-        )
     if ram_style is None:
         ram_style = "block" if config.board == "none" else board(config.board).ram_style
     control, dma_memory, core_memory = "axi_control", "axi_dma_memory", "axi_core_memory"
     cells = {
         PS: Cell(
             ps.vlnv,
-            ps.parameters | {ps.frequency: config.clock_mhz, ps.port_width: config.port_bits},
+            ps.parameters
+            | {ps.frequency: config.clock_mhz, ps.port_width: min(config.port_bits, ps.port_bits)},
             {ps.control: "MASTER", **dict.fromkeys(ps.memory, "SLAVE")},
         ),
         CORE: Cell(

@@ -19,10 +19,12 @@ import harness
 import rowvit
 from rowvit.compiler import compile
 from rowvit.compiler.weights import pack_pairs
+from rowvit.formats.records import Answer
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import REGISTERS
 from rowvit.quant.synthetic import random_package
 from rowvit.reference import patchify
+from rowvit.targets.target import Result
 from test_requant import values  # noqa: F401  cocotb runs it in here
 
 #: Small memories, that simulation in gates stays short. The token memory is in LUT RAM: as a 72 bit wide
@@ -200,8 +202,6 @@ def test_requant():
 @pytest.mark.slow
 def test_whole_top(tmp_path):
     """A network with token pruning and FFN2 skipping, from AXI to AXI."""
-    from rowvit.targets.driver import _result
-
     need("iverilog", "yosys")
     package = random_package(
         np.random.default_rng(1),
@@ -227,9 +227,10 @@ def test_whole_top(tmp_path):
     harness.run("rowvit_top", testcase="network", source=gate, library=primitives(), env=env)
 
     with np.load(run) as done:
-        result, _ = _result(program.meta, done["output"].view(np.uint8), (0, 0), None)
+        (answer,) = Answer.parse(done["output"].view(np.uint8), program.meta)
     with rowvit.open("golden", config=SMALL, checkpoints=True) as golden:
         golden.load(package)
         (want,) = golden(images)
     assert len(want.kept[0]) == 3
+    result = Result.of(program.meta, answer.logits, answer.kept, checkpoints=answer.checkpoints)
     assert result.same(want)

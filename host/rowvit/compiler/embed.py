@@ -84,15 +84,15 @@ def _pieces(lowering: Lowering) -> tuple[list[tuple[int, int]], dict[int, int]]:
     loaded. The head waits for some pieces, until most patches have come in: they share the bandwidth.
     """
     plan, config = lowering.plan, lowering.config
-    bands = plan.patches.bands
+    bands, first_piece = plan.patches.bands, max(1, 8 // config.rows)
     tiles = -(-plan.arch["classes"] // config.tile)
     lines = 8 * plan.row_words + plan.dim
     both = lowering.image == 0 and lines <= config.weight_depth and config.param_slots > 2
-    pieces = list(_doubling(bands * 9 // 20 if both else bands))
+    pieces = list(_doubling(bands * 9 // 20 if both else bands, first_piece))
     if not both:
         return pieces, {}
     band0, first = sum(pieces[-1]) if pieces else 0, len(pieces)
-    size = 4 if not pieces else 2 * pieces[-1][1]
+    size = first_piece if not pieces else 2 * pieces[-1][1]
     rest = bands - band0
     count = max(1, min(tiles, rest // 8), -(-rest // size))
     edges = [band0 + rest * i // count for i in range(count + 1)]
@@ -101,8 +101,8 @@ def _pieces(lowering: Lowering) -> tuple[list[tuple[int, int]], dict[int, int]]:
     return pieces, {number: before.count(number) for number in before}
 
 
-def _doubling(end: int) -> Iterator[tuple[int, int]]:
-    band0, size = 0, 4
+def _doubling(end: int, size: int) -> Iterator[tuple[int, int]]:
+    band0 = 0
     while band0 < end:
         # a small remainder joins the piece before it
         take = size if end - band0 >= 2 * size else end - band0

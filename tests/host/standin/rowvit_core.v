@@ -7,7 +7,7 @@ module rowvit_core #(
     parameter [31:0] CONFIG_HASH = 0,
     parameter ROWS = 2, GROUPS = 1, LANES = 16, WEIGHT_DEPTH = 512, TOKEN_DEPTH = 2048,
     parameter RESIDUAL_DEPTH = 1024, MAX_TOKENS = 64, MAX_DIM = 256, PARAM_SLOTS = 4,
-    parameter NORM_SLOTS = 2, MASK_DEPTH = 64, USE_DSP = 0, RAM_STYLE = "auto"
+    parameter NORM_SLOTS = 2, MASK_DEPTH = 64, PORT_BITS = 64, USE_DSP = 0, RAM_STYLE = "auto"
 ) (
     input  wire         clk_i, rst_ni, start_i, reset_i,
     input  wire [63:0]  base_i,
@@ -26,14 +26,14 @@ module rowvit_core #(
     output wire [31:0]  req0_bytes_o,
     input  wire         rsp0_valid_i,
     output wire         rsp0_ready_o,
-    input  wire [63:0]  rsp0_data_i,
+    input  wire [PORT_BITS-1:0] rsp0_data_i,
     output wire         req1_valid_o,
     input  wire         req1_ready_i,
     output wire [63:0]  req1_addr_o,
     output wire [31:0]  req1_bytes_o,
     input  wire         rsp1_valid_i,
     output wire         rsp1_ready_o,
-    input  wire [63:0]  rsp1_data_i,
+    input  wire [PORT_BITS-1:0] rsp1_data_i,
     input  wire         reader_busy_i, reader_beat_i, reader_error_i,
     output wire         reader_clear_o,
     input  wire [63:0]  s_axis_tdata,

@@ -88,7 +88,7 @@ def test_table_and_trace(files, tmp_path, model, predict):
         assert end <= total
     array = [s for s in slices if names[s["tid"]] == "array"]
     program = read_program(files["program.safetensors"], load("tiny"))
-    assert len(array) == sum(i.op in (Op.MATMUL, Op.ATTN) for i in program.instructions)
+    assert len(array) == sum(i.op in (Op.MATMUL, Op.ATTN) for i in program.passes[0].instructions)
 
 
 def test_measured_and_predicted_agree(files):

@@ -74,6 +74,9 @@ def embed(lowering: Lowering) -> None:
             if tile == 0 and band0:
                 step.loads.insert(0, positions[band0])
     lowering.mark(EMBED_TAG)
+    # the patches have the memory's bandwidth before the weights of the first layer
+    arrived = Access(Engine.LOAD, False, Memory.TOKEN, patches.base, patches.end - patches.base, banded=False)
+    lowering.behind = lowering.steps.index(receiver), arrived
     lowering.dump(-1, lowering.residual_base(0), 0, plan.tokens)
 
 

@@ -37,6 +37,7 @@ class Lowering:
         self.reserved: list[Block] = []  #: of K^T and V, placed
         self.output_bytes = 0  #: of all images
         self.image = 0  #: to which new steps belong
+        self.behind: tuple[int, Access] | None = None  #: a step, and what the next new load waits for of it
 
     def each(self, images: Iterable[int]) -> Iterator[int]:
         """The images, to each of which new steps belong in its turn."""
@@ -71,6 +72,8 @@ class Lowering:
                 block.first = index
                 load.previous = Flag.PREVIOUS in step.instruction.flags
                 load.image = step.instruction.image
+                if self.behind:
+                    (load.after, load.behind), self.behind = self.behind, None
                 step.loads.append(load)
             block.last = index
             if block.memory is Memory.WEIGHT:

@@ -305,6 +305,7 @@ class Scheduler:
         memory = load.block.memory if load.block else Memory.RESIDUAL
         width = load.rows if load.kind in (LoadKind.WEIGHT, LoadKind.RESIDUAL) else 1
         accesses = [Access(Engine.LOAD, True, memory, base, width, banded=False)]
+        accesses += [load.behind] if load.behind else []
         flags = frozenset({Flag.PREVIOUS}) if load.previous else frozenset()
         if load.mask:
             flags |= {Flag.GATHER}

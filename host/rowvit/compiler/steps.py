@@ -83,6 +83,7 @@ class Load:
     image: int = 0  #: the first that uses it
     operation: Operation | None = None  #: the first to use it; None: its step's
     late: bool = False  #: its lines had another use when their block was placed
+    behind: Access | None = None  #: what has to be written before, though the load does not use it
 
     def split(self, first: int, size: int, line: int) -> tuple[Load, Load]:
         """The loads of ``size`` rows, which are the first or the last ones, and of the others.

@@ -46,7 +46,7 @@ module rowvit_axil_regs #(
     output wire         irq_o,
 
     input  wire         busy_i,
-    // The last record of an image has left.
+    // The last record of a pass has left.
     input  wire         pass_done_i,
     input  wire         error_valid_i,
     input  wire [7:0]   error_code_i,

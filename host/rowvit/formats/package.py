@@ -94,21 +94,19 @@ def tensor_table(arch: dict[str, int]) -> dict[str, tuple[str, tuple[int, ...]]]
     return table
 
 
-def keep_schedule(patches: int, layers: Sequence[int], rho: float) -> list[dict]:
-    """EViT's schedule, as in a package's ``pruning``.
+def keep_schedule(patches: int, layers: Sequence[int], rho: float | Sequence[float]) -> list[dict]:
+    """A token schedule, as in a package's ``pruning``.
 
-    Each of ``layers`` keeps ``ceil(patches * rho)`` of the patches that it sees.
+    With one number, EViT's: each of ``layers`` keeps ``ceil(patches * rho)`` of the patches that it sees.
+    Several are the shares of all patches that are left behind each of them, rounded to whole patches.
     """
-    schedule = []
-    for layer in layers:
-        patches = math.ceil(patches * rho)
-        schedule.append({"layer": layer, "keep": patches, "threshold": 0})
-    return schedule
-
-
-def kept_schedule(patches: int, layers: Sequence[int], shares: Sequence[float]) -> list[dict]:
-    """A schedule that leaves these shares of all patches behind ``layers``, rounded to whole ones."""
-    kept = [round(patches * share) for share in shares]
+    if isinstance(rho, Sequence):
+        kept = [round(patches * share) for share in rho]
+    else:
+        kept = []
+        for _ in layers:
+            patches = math.ceil(patches * rho)
+            kept.append(patches)
     return [{"layer": layer, "keep": keep, "threshold": 0} for layer, keep in zip(layers, kept, strict=True)]
 
 

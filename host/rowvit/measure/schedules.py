@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from rowvit.errors import RowvitError
-from rowvit.formats.package import ModelPackage, keep_schedule, kept_schedule
+from rowvit.formats.package import ModelPackage, keep_schedule
 from rowvit.hardware.config import HardwareConfig
 from rowvit.measure import plots
 from rowvit.measure.accuracy import integer_work
@@ -128,11 +128,7 @@ def schedule_of(
     RowvitError
         If the head reads more than the class token, with ``trim``.
     """
-    patches = model.config.tokens - model.config.prefix
-    if isinstance(rho, tuple):
-        schedule = kept_schedule(patches, layers, rho)
-    else:
-        schedule = keep_schedule(patches, layers, rho)
+    schedule = keep_schedule(model.config.tokens - model.config.prefix, layers, rho)
     if not trim:
         return schedule
     last = model.config.depth - 1

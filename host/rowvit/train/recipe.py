@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from rowvit.errors import RowvitError
-from rowvit.formats.package import keep_schedule, kept_schedule
+from rowvit.formats.package import keep_schedule
 from rowvit.train.data import Augmentation
 
 if sys.version_info >= (3, 11):
@@ -131,9 +131,7 @@ class Phase:
 
     def schedule(self, patches: int) -> list[dict]:
         """Its pruning, as in a package, of a network with so many patch tokens."""
-        if self.keep:
-            return kept_schedule(patches, self.prune_layers, self.keep)
-        return keep_schedule(patches, self.prune_layers, self.rho)
+        return keep_schedule(patches, self.prune_layers, self.keep or self.rho)
 
     @property
     def taught(self) -> bool:

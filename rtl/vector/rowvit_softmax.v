@@ -57,8 +57,9 @@ module rowvit_softmax #(
   localparam TW = $clog2(MAX_TOKENS);
   localparam AW = $clog2(2 * MAX_TOKENS);
   localparam [AW-1:0] ODD = MAX_TOKENS[AW-1:0];
-  // Where there are many lanes, LUTs are scarcer than block RAM.
+  // Where there are many lanes, LUTs are scarcer than block RAM, whose depth is a power of two.
   localparam S_STYLE = N > 12 ? "block" : "distributed";
+  localparam S_DEPTH = N > 12 ? 1 << AW : 2 * MAX_TOKENS;
 
   generate
     if (MAX_TOKENS < LANES || MAX_TOKENS > 4096) begin : g_bad_tokens
@@ -218,7 +219,7 @@ module rowvit_softmax #(
       for (g = 0; g < GROUPS; g = g + 1) begin : g_lane
         localparam I = r * GROUPS + g;
         // S of both buffers. Its address has a register per lane: it has many loads.
-        (* ram_style = S_STYLE *) reg [11:0] s_mem_q [0:2*MAX_TOKENS-1];
+        (* ram_style = S_STYLE *) reg [11:0] s_mem_q [0:S_DEPTH-1];
         reg [11:0] s_read_q;
         (* keep = "true" *) reg [AW-1:0] addr_q;
         (* keep = "true" *) always @(posedge clk_i) begin

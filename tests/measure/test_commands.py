@@ -216,3 +216,7 @@ def test_a_board(rowvit_command, small, tmp_path, monkeypatch):
     phases = [p["name"] for p in document["throughput"]["phases"]["latency"]]
     assert phases == ["packing", "DMA in", "compute", "start, DMA out, waiting", "unpacking"]
     assert "memory" not in document["throughput"]
+    files, limit = document["throughput"]["files"], document["throughput"]["limit"]
+    assert files["images"] == 6 and files["pipelined"]["images_per_second"] > 0
+    assert limit["pixels"] in limit["ms"] and limit["ms"]["core"] > 0
+    assert limit["host_from_files_ms"] > limit["ms"]["host"] > 0

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import rowvit
+from rowvit.errors import RowvitError
 from rowvit.hardware import isa
 from rowvit.measure.profile import layer_counters
-from rowvit.measure.throughput import measure
+from rowvit.measure.throughput import from_files, limit, measure
 from rowvit.targets.target import read_model
 
 COUNTERS = [name for name, _ in isa.COUNTERS]
@@ -111,6 +113,52 @@ def test_finn_names(simulated):
     assert finn["DRAM_in_bandwidth[MB/s]"] == pytest.approx(36 * 16 / per_image / 1e6)
     assert finn["fclk[mhz]"] == 200.0
     assert {"DRAM_out_bandwidth[MB/s]", "pack_input[ms]", "unpack_output[ms]"} <= finn.keys()
+
+
+def test_from_files(small, tmp_path):
+    files = [tmp_path / f"{i}.png" for i in range(3)]
+    for file, pixels in zip(files, IMAGES, strict=False):
+        Image.fromarray(pixels).save(file)
+    done: list[int] = []
+    with rowvit.open("golden", config="tiny") as golden:
+        golden.load(small["package"])
+        found = from_files(golden, "golden", files * 2, 4, done.append)
+        assert done == list(range(1, 13)) and found["images"] == 6 and found["decoding"]["threads"] > 0
+        assert 0 < found["decoding"]["ms_per_image"] < found["pipelined"]["ms_per_image"]
+        assert found["pipelined"]["images_per_second"] == 1e3 / found["pipelined"]["ms_per_image"]
+        done.clear()
+        assert "none" in from_files(golden, "sim", files, 4, done.append)["pipelined"]
+        assert done == [1, 2, 3]
+        files[1].write_text("no picture")
+        with pytest.raises(RowvitError, match=r"1\.png: cannot be decoded"):
+            from_files(golden, "golden", files, 4)
+
+
+@pytest.mark.parametrize(
+    ("packing", "dma", "core", "decoding", "pixels", "files"),
+    [
+        (0.1, 0.2, 3.0, 1.0, "core", "core"),
+        (0.1, 0.2, 3.0, 2.9, "core", "host"),  # decoding and packing together
+        (0.1, 4.0, 3.0, 1.0, "DMA", "DMA"),
+        (5.0, 4.0, 3.0, None, "host", None),
+    ],
+)
+def test_the_limit_is_what_takes_longest(packing, dma, core, decoding, pixels, files):
+    def phases(**ms):
+        return [{"name": name.replace("_", " "), "ms": value, "clock": "host"} for name, value in ms.items()]
+
+    figures = {
+        "phases": {
+            "latency": phases(packing=9.0, DMA_in=dma, compute=9.0, unpacking=9.0),
+            "pipelined": phases(packing=packing, DMA_in=9.0, compute=core, unpacking=0.05),
+        },
+        "files": {"decoding": {"ms_per_image": decoding}} if decoding else {"none": "random pixels"},
+    }
+    found = limit(figures)
+    assert (found["pixels"], found.get("files")) == (pixels, files)
+    if decoding:
+        assert found["host_from_files_ms"] == pytest.approx(packing + 0.05 + decoding)
+    assert "none" in limit(figures | {"phases": {"latency": [], "pipelined": []}})
 
 
 def test_the_reference_has_times_but_no_cycles(small):

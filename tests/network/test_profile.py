@@ -16,6 +16,7 @@ from rowvit.compiler import compile
 from rowvit.hardware.config import load
 from rowvit.hardware.isa import Op
 from rowvit.measure import profile as measure
+from rowvit.measure.fill import fills
 from rowvit.quant.synthetic import random_package
 from rowvit.sim.device import MemoryModel
 from rowvit.targets.target import read_package, read_program
@@ -55,7 +56,7 @@ def run(*arguments, code=0):
 
 def table(output):
     """Rows of the array's table: name to cycles."""
-    lines = output.split("busy, or waiting for\n")[1].split("\n\n")[0].splitlines()[1:]
+    lines = output.split("layer ", 1)[1].split("\n\n")[0].splitlines()[1:]
     return {name: int(cycles.replace(",", "")) for name, cycles, *_ in map(str.split, lines)}
 
 
@@ -107,6 +108,40 @@ def test_shares_add_up(files):
             parts = layer.busy + layer.weights + layer.data + layer.draining
             assert parts == pytest.approx(layer.cycles, abs=1)
             assert 0 <= layer.load <= layer.cycles
+
+
+def test_what_cannot_be_filled(files):
+    """By hand: 2 heads of 64 on 3 groups of 64 lanes, and so on."""
+    digits = read_package("sign-digits").meta
+    found = {one.part: (one.share, one.why) for one in fills(digits, load("pynq-z2"))}
+    assert found["Q, K, V and P V"] == (pytest.approx(2 / 3), "2 heads on 3 groups")
+    assert found["patches, projection, FFN2"][0] == pytest.approx(128 / 192)
+    assert found["FFN1"][0] == pytest.approx(512 / 768) and "chunks of 256" in found["FFN1"][1]
+    assert found["head"][0] == pytest.approx(10 / 192 / 2)
+    live = [197, 99, 50, 26]  # in attention of layers 0 and 1, 2 and 3, 4, and 5
+    padded = 2 * 256 + 2 * 128 + 64 + 64
+    assert found["Q K^T"][0] == pytest.approx(2 / 3 * (2 * 197 + 2 * 99 + 50 + 26) / padded)
+    assert all(str(count) in found["Q K^T"][1] for count in live)
+    assert "rows of all others" in found
+    sizes = dict(depth=1, heads=3, image_size=32, patch_size=8, hidden=384, classes=5)
+    full = random_package(np.random.default_rng(1), dim=192, **sizes)
+    parts = {one.part for one in fills(full.meta, load("pynq-z2"))}
+    assert not parts & {"patches, projection, FFN2", "Q, K, V and P V", "FFN1"}
+    narrow = random_package(np.random.default_rng(1), dim=128, **sizes | {"heads": 4})
+    why = {one.part: one.why for one in fills(narrow.meta, load("pynq-z2"))}
+    assert why["Q, K, V and P V"] == "a head has 32 channels, and takes 64 lanes and 4 heads on 3 groups"
+    text = run(files["package.safetensors"], "--predict", "-c", "tiny").stdout
+    assert "What this network's sizes cannot fill" in text and "head" in text
+
+
+def test_filled_share_is_that_of_the_sizes(files):
+    """Fires of the RTL while it is busy: without zeros to skip, all groups and rows that the sizes fill."""
+    package = random_package(
+        np.random.default_rng(2), dim=32, depth=1, heads=2, image_size=16, patch_size=4, hidden=64, classes=3
+    )
+    found = measure.profile(package, np.full((16, 16, 3), 200, np.uint8), load("tiny"), MemoryModel())
+    embed = found.layers[0]
+    assert embed.macs / embed.busy == pytest.approx(32 * 17 / 18, rel=0.01)  # 17 tokens, 9 bands of 2 rows
 
 
 def test_plot(files, tmp_path):

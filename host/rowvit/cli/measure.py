@@ -69,8 +69,9 @@ def bench(
     # what is missing, before the work
     ways = cpu.ways(workload.session.meta, runtimes, sorted({1, batch}))
     total = len(workload.images)
+    rounds = 2 + bool(workload.files) * (1 if target is opt.TargetName.sim else 2)
     with (
-        progress_bar(f"{total} images, alone and in batches", 2 * total) as progress,
+        progress_bar(f"{total} images, alone and in batches", rounds * total) as progress,
         workload.session,
     ):
         document = throughput.document(workload, batch, warm_up, progress)
@@ -102,6 +103,7 @@ def _print_throughput(document: dict[str, Any]) -> None:
             "effective GOPS": f"{gops['dense_equivalent']:.1f} dense-equivalent,"
             f" {gops['executed']:.1f} executed"
             + (f", of a peak of {gops['peak']:.1f}" if "peak" in gops else ""),
+            **_limits(figures),
         }
     )
     if figures["phases"]["latency"]:
@@ -141,6 +143,28 @@ def _print_throughput(document: dict[str, Any]) -> None:
                 f"{speed['median_s'] * 1e3:.2f}",
             )
         OUT.print(table, highlight=False)
+
+
+def _limits(figures: dict[str, Any]) -> dict[str, str]:
+    """Rows about files, and about what bounds the throughput."""
+    rows: dict[str, str] = {}
+    files, limit = figures["files"], figures["limit"]
+    if "none" not in files:
+        decoding, together = files["decoding"], files["pipelined"]
+        text = f"decoding takes {decoding['ms_per_image']:.3f} ms per image ({decoding['threads']} threads)"
+        if "none" not in together:
+            rate, ms = together["images_per_second"], together["ms_per_image"]
+            text = f"{rate:.1f} images/s ({ms:.3f} ms per image); {text}"
+        rows["from files"] = text
+    if "none" not in limit:
+        host, dma, core = (limit["ms"][name] for name in ("host", "DMA", "core"))
+        text = f"{limit['pixels']}: core {core:.3f} ms per image, DMA {dma:.3f}, host {host:.3f}"
+        if "files" in limit:
+            text += f", from files {limit['host_from_files_ms']:.3f}"
+            if limit["files"] != limit["pixels"]:
+                text += f" (the limit then: {limit['files']})"
+        rows["limit"] = text
+    return rows
 
 
 @command()

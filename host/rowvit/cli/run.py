@@ -19,6 +19,7 @@ from rowvit.cli.common import ERR, OUT, command, print_rows, progress_bar, right
 from rowvit.errors import RowvitError
 
 if TYPE_CHECKING:
+    from rowvit.hardware.config import HardwareConfig
     from rowvit.measure.profile import LayerProfile, Profile
     from rowvit.targets.session import Session, Statistics
     from rowvit.targets.target import Result
@@ -242,6 +243,7 @@ def profile(
     with ERR.status("predicting" if predict else "simulating one image"):
         found = measure.profile(network, pixels, hardware, model_memory, not predict)
     _print_profile(found)
+    _print_fills(network.meta, hardware)
     if trace_json:
         write(trace_json, json.dumps(measure.trace(found)) + "\n")
     if plot:
@@ -271,7 +273,8 @@ def _print_profile(found: Profile) -> None:
 
     compared = found.result is not None
     array = right_aligned(
-        *("layer", "cycles", *["model"] * compared, "MAC/cycle", "busy", "weights", "data", "draining")
+        *("layer", "cycles", *["model"] * compared, "MAC/cycle", "filled"),
+        *("busy", "weights", "data", "draining"),
     )
     units = right_aligned("layer", "load", "load waits", "drain", "LayerNorm", "softmax", "selection")
     for name, layers in [*((layer.name, [layer]) for layer in found.layers), ("total", found.layers)]:
@@ -281,12 +284,39 @@ def _print_profile(found: Profile) -> None:
             f"{cycles:,}",
             *[f"{predicted / cycles - 1:+.1%}"] * compared,
             f"{sum(layer.macs for layer in layers) / cycles:.0f}",
+            _filled(layers, found.config),
             *shares(layers, "busy", "weights", "data", "draining"),
         )
         units.add_row(name, *shares(layers, "load", "load_wait", "drain", "norm", "softmax", "select"))
     config = found.config
     say(f"{found.network} on {config.name}: {found.source}, {found.memory}")
-    say(f"\nThe array ({config.macs_per_cycle} MAC per cycle): busy, or waiting for")
+    say(
+        f"\nThe array ({config.macs_per_cycle} MAC per cycle): how many of them it has when busy; busy, or"
+        " waiting for"
+    )
     OUT.print(array, highlight=False)
     say("\nThe other units: busy")
     OUT.print(units, highlight=False)
+
+
+def _filled(layers: list[LayerProfile], config: HardwareConfig) -> str:
+    """Multiplications of the busy cycles, as a share of those that the array could do."""
+    busy = sum(layer.busy for layer in layers)
+    macs = sum(layer.macs for layer in layers)
+    return f"{min(macs / (busy * config.macs_per_cycle), 1):.0%}" if busy else "."
+
+
+def _print_fills(meta: dict[str, Any], config: HardwareConfig) -> None:
+    """What of the array this network leaves empty whatever the weights and the image are."""
+    from rowvit.measure.fill import fills
+
+    found = fills(meta, config)
+    if not found:
+        say("\nThis network's sizes fill the array")
+        return
+    table = right_aligned("product", "lanes filled", left=1)
+    table.add_column("because")
+    for one in found:
+        table.add_row(one.part, f"{one.share:.0%}", one.why)
+    say("\nWhat this network's sizes cannot fill")
+    OUT.print(table, highlight=False)

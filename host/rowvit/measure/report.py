@@ -96,6 +96,7 @@ def _throughput(document: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Pl
     rows += [[f"latency, {key}, ms", latency[key]] for key in ("min", "median", "p90", "p99", "max")]
     rows.append([f"ms per image in {batches}", pipelined["ms_per_image"]])
     rows += [[f"GOPS, {key.replace('_', '-')}", value] for key, value in figures["gops"].items()]
+    rows += _from_files(figures)
     if "simulator_khz" in figures:
         rows.append(["speed of the simulation, kHz", figures["simulator_khz"]])
     tables, pictures = [_table("Figures", ["", ""], rows, figures["basis"])], [plots.latency(figures)]
@@ -124,6 +125,21 @@ def _throughput(document: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Pl
         pictures.append(plots.rates(f"rowvit '{document['config']['name']}', {document['target']}", figures))
     tables.append(_table("FINN's names", ["key", "value"], [*figures["finn"].items()]))
     return tables, pictures
+
+
+def _from_files(figures: dict[str, Any]) -> list[list[Any]]:
+    """Rows of the figures; results of older versions have none of these."""
+    rows: list[list[Any]] = []
+    files, limit = (figures.get(key, {"none": ""}) for key in ("files", "limit"))
+    if "none" not in files:
+        rows.append(["decoding a file, ms per image, host's clock", files["decoding"]["ms_per_image"]])
+        if "none" not in files["pipelined"]:
+            rows.append(["images per second from files", files["pipelined"]["images_per_second"]])
+    if "none" not in limit:
+        rows.append(["limit of throughput from pixels", limit["pixels"]])
+        if "files" in limit:
+            rows.append(["limit of throughput from files", limit["files"]])
+    return rows
 
 
 def _power(document: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Plot]]:

@@ -12,8 +12,11 @@ import numpy as np
 from rowvit.hardware.isa import COUNTERS
 from rowvit.measure import result as results
 from rowvit.measure.profile import layer_counters, layer_names
+from rowvit.processors import processors
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rowvit.hardware.config import HardwareConfig
     from rowvit.measure.workload import Workload
     from rowvit.targets.target import Result, Target
@@ -53,6 +56,18 @@ def document(
         session.target, session.target_name, workload.images, batch, warm_up, found["clock"]["mhz"], progress
     )
     degrees += [read()] if read else []
+    figures["files"] = (
+        from_files(
+            session.target,
+            session.target_name,
+            workload.files,
+            batch,
+            lambda done: progress(2 * len(workload.images) + done),
+        )
+        if workload.files
+        else {"none": "random pixels come from no files"}
+    )
+    figures["limit"] = limit(figures)
     figures["baseline"] = {"none": "not asked for (--baseline)"}
     if "memory" in session.options:
         figures["memory"] = str(session.options["memory"])
@@ -175,6 +190,76 @@ def measure(
     if simulated:
         cycles = int(_cycles(single).sum() + _cycles(together).sum())
         found["simulator_khz"] = cycles / (end - begin) / 1e3
+    return found
+
+
+def from_files(
+    target: Target,
+    name: str,
+    files: Sequence[Path],
+    batch: int,
+    progress: Progress = lambda done: None,
+) -> dict[str, Any]:
+    """Measure throughput from image files: decoding alone, and with the target at work beside it.
+
+    Parameters
+    ----------
+    target, name, batch
+        As of `measure`. A simulator is not run, as it takes the processors that decode.
+    files : sequence of Path
+        One per image; files that come again are decoded again.
+    progress : callable
+        Gets the number of images done: N on sim, else 2 N in all.
+
+    Returns
+    -------
+    dict
+        The part ``files`` of a result; times in ms are per image.
+
+    Raises
+    ------
+    RowvitError
+        A file cannot be decoded, or the accelerator failed.
+    """
+    count = len(files)
+    start = time.monotonic()
+    for done, _ in enumerate(target.prepared(files, 2 * batch), 1):
+        progress(done)
+    decoded = time.monotonic() - start
+    found: dict[str, Any] = {
+        "images": count,
+        "decoding": {"ms_per_image": 1e3 * decoded / count, "threads": processors()},
+        "pipelined": {"none": "the simulator takes the processors that decode"},
+    }
+    if name != "sim":
+        start = time.monotonic()
+        for done, _ in enumerate(target.stream(files, batch), 1):
+            progress(count + done)
+        per_image = (time.monotonic() - start) / count
+        found["pipelined"] = {"ms_per_image": 1e3 * per_image, "images_per_second": 1 / per_image}
+    return found
+
+
+def limit(figures: dict[str, Any]) -> dict[str, Any]:
+    """Which of host, DMA and core takes longest for an image, and so bounds the throughput of batches.
+
+    Host is packing and unpacking; from files also decoding by all threads. DMA is that of one image alone,
+    from the core's start on; with more of them it waits for the core. On sim the core is simulated, and the
+    host is the machine that simulates.
+    """
+    if not figures["phases"]["latency"]:
+        return {"none": "host and core are one machine"}
+    alone, together = ({p["name"]: p["ms"] for p in figures["phases"][k]} for k in ("latency", "pipelined"))
+    stages = {
+        "host": together["packing"] + together["unpacking"],
+        "DMA": alone["DMA in"],
+        "core": together["compute"],
+    }
+    found: dict[str, Any] = {"ms": stages, "pixels": max(stages, key=stages.__getitem__)}
+    if "decoding" in figures["files"]:
+        ms = stages["host"] + figures["files"]["decoding"]["ms_per_image"]
+        found["host_from_files_ms"] = ms
+        found["files"] = "host" if ms > max(stages.values()) else found["pixels"]
     return found
 
 

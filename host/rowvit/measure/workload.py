@@ -34,11 +34,14 @@ class Workload:
     images : uint8 array [N, S, S, 3]
     data : dict
         Which images they are, from `result.data_set`.
+    files : list of Path
+        Where the images came from, one each; empty for random pixels.
     """
 
     session: Session
     images: np.ndarray
     data: dict[str, Any]
+    files: list[Path]
 
     @classmethod
     def load(
@@ -74,11 +77,13 @@ class Workload:
         count = count or (COUNT_SIM if target == "sim" else COUNT)
         if not images and (images := shipped_photos(model)):
             name = name or f"photos that come with {model}"
+        files: list[Path] = []
         if images:
             files = image_files(images)
             name = name or (images[0] if images[0].is_dir() else images[0].parent).resolve().name
             pixels = np.stack([for_network(file, session.meta) for file in files[:count]])
             subset = subset or f"first {len(pixels)} of {len(files)} files by name"
+            files = files[:count]
         else:
             side = session.meta["architecture"]["image_size"]
             shape = min(count, _RANDOM), side, side, 3
@@ -86,7 +91,8 @@ class Workload:
             name, subset = name or "random pixels", subset or "seed 0"
         data = result.data_set(name, subset, pixels)
         data["repeated"] = count / len(pixels)
-        return cls(session, pixels[np.arange(count) % len(pixels)], data)
+        repeated = np.arange(count) % len(pixels)
+        return cls(session, pixels[repeated], data, [files[i] for i in repeated] if files else [])
 
     def thermometer(self) -> tuple[str, Callable[[], float]] | tuple[None, None]:
         """Source and reading of the die's temperature; both None without one, as in simulation."""

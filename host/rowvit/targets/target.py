@@ -154,7 +154,7 @@ class Target:
     ) -> Iterator[Sequence[np.ndarray]]:
         """Batches of up to ``batch`` images' pixels."""
         failure: Exception | None = None
-        with closing(self._prepared(images, 2 * batch)) as prepared:
+        with closing(self.prepared(images, 2 * batch)) as prepared:
             while failure is None:
                 group: list[np.ndarray] = []
                 try:
@@ -168,7 +168,7 @@ class Target:
                     return
         raise failure
 
-    def _prepared(
+    def prepared(
         self, images: Iterable[np.ndarray | str | Path], ahead: int
     ) -> Generator[np.ndarray, None, None]:
         """Pixels of the images, in order; files are decoded by threads, up to ``ahead`` of them early."""

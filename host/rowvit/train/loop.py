@@ -149,6 +149,7 @@ class Trainer:
         if self.rank == 0:
             self.state.unlink(missing_ok=True)
         if self.world > 1:
+            dist.barrier()  # who leaves early closes connections that the others may still use
             dist.destroy_process_group()
 
     def _phase(

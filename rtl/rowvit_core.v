@@ -372,6 +372,11 @@ module rowvit_core #(  // as in rowvit_top
   wire [12*N-1:0]    s_data;
   wire [17*N-1:0]    recip_r;
   wire [5*N-1:0]     recip_n;
+  wire [ROWS-1:0]    p_feed;
+  wire [8*N-1:0]     p_data;
+  wire [N-1:0]       p_keep, p_closed;
+  wire [16*GROUPS-1:0] p_base;
+  wire               p_idle;
   wire [ROWS-1:0]    dt_valid;
   wire [16*ROWS-1:0] dt_addr;
   wire [64*ROWS-1:0] dt_data;
@@ -399,6 +404,8 @@ module rowvit_core #(  // as in rowvit_top
       .pw_data_i(pw_data),
       .s_valid_o(s_valid), .s_token_o(s_token), .s_first_o(s_first), .s_last_o(s_last),
       .s_data_o(s_data), .recip_band_o(recip_band), .recip_r_i(recip_r), .recip_n_i(recip_n),
+      .p_feed_i(p_feed), .p_data_i(p_data), .p_keep_i(p_keep), .p_base_i(p_base),
+      .p_closed_o(p_closed), .p_idle_o(p_idle),
       .tw_valid_o(dt_valid), .tw_addr_o(dt_addr), .tw_data_o(dt_data),
       .ww_next_o(dw_next), .ww_valid_o(dw_valid), .ww_line_o(dw_line), .ww_be_o(dw_be),
       .ww_clear_o(dw_clear),
@@ -412,9 +419,6 @@ module rowvit_core #(  // as in rowvit_top
   );
 
   // ---------------------------------------------------------------- softmax and selection
-  wire [ROWS-1:0]    st_valid, st_ready;
-  wire [16*ROWS-1:0] st_addr;
-  wire [64*ROWS-1:0] st_data;
   wire [15:0]        score_addr;
   wire               score_ready;
   wire [23:0]        score_data;
@@ -429,7 +433,8 @@ module rowvit_core #(  // as in rowvit_top
       .cfg_table_i(q_exec[F_ATTN_TABLE+:16]),
       .s_valid_i(s_valid), .s_token_i(s_token), .s_first_i(s_first), .s_last_i(s_last),
       .s_data_i(s_data),
-      .pw_valid_o(st_valid), .pw_ready_i(st_ready), .pw_addr_o(st_addr), .pw_data_o(st_data),
+      .p_feed_o(p_feed), .p_data_o(p_data), .p_keep_o(p_keep), .p_base_o(p_base),
+      .p_closed_i(p_closed), .p_idle_i(p_idle),
       .bands_o(softmax_bands),
       .recip_band_i(recip_band), .recip_r_o(recip_r), .recip_n_o(recip_n),
       .score_addr_i(score_addr), .score_ready_o(score_ready), .score_data_o(score_data), .busy_o(softmax_busy)
@@ -507,14 +512,14 @@ module rowvit_core #(  // as in rowvit_top
   );
 
   rowvit_token_memory #(
-      .ROWS(ROWS), .DEPTH(TOKEN_DEPTH), .N_READ(N), .N_WRITE(4), .BANK_W(BANK_W),
+      .ROWS(ROWS), .DEPTH(TOKEN_DEPTH), .N_READ(N), .N_WRITE(3), .BANK_W(BANK_W),
       .RAM_STYLE(RAM_STYLE)
   ) u_tokens (
       .clk_i(clk_i), .rst_ni(!clear[C_TOKENS]),
-      .w_valid_i({rt_valid, nt_valid, st_valid, dt_valid}),
-      .w_ready_o({rt_ready, nt_ready, st_ready, dt_ready_unused}),
-      .w_addr_i({{ROWS{rt_addr}}, nt_addr, st_addr, dt_addr}),
-      .w_data_i({{ROWS{rt_data}}, nt_data, st_data, dt_data}),
+      .w_valid_i({rt_valid, nt_valid, dt_valid}),
+      .w_ready_o({rt_ready, nt_ready, dt_ready_unused}),
+      .w_addr_i({{ROWS{rt_addr}}, nt_addr, dt_addr}),
+      .w_data_i({{ROWS{rt_data}}, nt_data, dt_data}),
       .r_valid_i(rd_valid), .r_ready_o(rd_ready), .r_bank_i(rd_bank), .r_addr_i(rd_addr),
       .r_dvalid_o(rd_dvalid), .r_data_o(rd_data)
   );

@@ -56,6 +56,13 @@ module rowvit_drain #(
     output wire                         recip_band_o,
     input  wire [17*ROWS*GROUPS-1:0]    recip_r_i,
     input  wire [5*ROWS*GROUPS-1:0]     recip_n_i,
+    // probabilities to compressed segments (rowvit_drain_words.v)
+    input  wire [ROWS-1:0]              p_feed_i,
+    input  wire [8*ROWS*GROUPS-1:0]     p_data_i,
+    input  wire [ROWS*GROUPS-1:0]       p_keep_i,
+    input  wire [16*GROUPS-1:0]         p_base_i,
+    output wire [ROWS*GROUPS-1:0]       p_closed_o,
+    output wire                         p_idle_o,
     // token memory, never refused
     output wire [ROWS-1:0]              tw_valid_o,
     output wire [16*ROWS-1:0]           tw_addr_o,
@@ -475,7 +482,11 @@ module rowvit_drain #(
   // K^T: a lane of all rows. V: a word of eight lanes is complete for all rows at once; they go to their
   // lines one after the other, which takes no longer than the next word.
   wire [64*N-1:0] word12;
-  wire            word_end = valid11_q && value11_q && (&lane11_q[2:0]);
+  wire [ROWS-1:0] word_end11;  // of any kind, for as many registers as a row has in its words
+  rowvit_copies #(.N(ROWS)) u_word_end (
+      .clk_i(clk_i), .d_i(rst_ni && valid10_q && (&lane10_q[2:0])), .q_o(word_end11)
+  );
+  wire            word_end = word_end11[0] && value11_q;
   reg             word_q;       // a row's word goes
   reg [ROWS-1:0]  word_rows_q;  // the rows that are left, of which the first has this turn
   reg [BANK_W-1:0] word_row_q;
@@ -538,7 +549,9 @@ module rowvit_drain #(
   ) u_words (
       .clk_i(clk_i), .rst_ni(rst_ni),
       .valid_i(valid11_q), .dense_i(dense11_q), .sparse_i(sparse11_q), .active_i(active11_q),
-      .lane_i(lane11_q), .base_i(dst11_q), .data_i(b11_q),
+      .place_i(lane11_q[LW-1:3]), .word_end_i(word_end11), .base_i(dst11_q), .data_i(b11_q),
+      .p_feed_i(p_feed_i), .p_data_i(p_data_i), .p_keep_i(p_keep_i), .p_base_i(p_base_i),
+      .p_closed_o(p_closed_o), .p_idle_o(p_idle_o),
       .word_o(word12), .seg_valid_o(seg_valid), .seg_map_o(seg_map),
       .tw_valid_o(tw_valid_o), .tw_addr_o(tw_addr_o), .tw_data_o(tw_data_o)
   );

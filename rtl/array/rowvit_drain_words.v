@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Drain to the token memory, and V's words: packs the int8 results of a lane per cycle, one of every
-// row and group, into words of eight, or into compressed segments. One word per cycle and bank:
-// assembled words come GROUPS at a time every 8 cycles and go first, segments' words fill the gaps.
+// row and group, into words of eight, or into compressed segments. The softmax has its probabilities
+// compressed here, too: hidden rows and P never come at once. One word per cycle and bank: assembled
+// words come GROUPS at a time every 8 cycles and go first, segments' words fill the gaps.
 // Throughput ROWS*GROUPS results per cycle. Latency 2 from a word's last result, if it goes first.
 // Resources at 2 x 3 x 64: about 1.7k LUT, 2k FF.
 `default_nettype none
@@ -12,17 +13,26 @@ module rowvit_drain_words #(
 ) (
     input  wire                         clk_i,
     input  wire                         rst_ni,
-    // lane lane_i of every row and group that exists; those of a word come without a gap
+    // a lane of every row and group that exists; those of a word come without a gap
     input  wire                         valid_i,
     input  wire                         dense_i,   // to plain words
     input  wire                         sparse_i,  // to compressed segments
     input  wire [ROWS*GROUPS-1:0]       active_i,
-    input  wire [$clog2(LANES)-1:0]     lane_i,
+    input  wire [$clog2(LANES)-4:0]     place_i,   // the word's number in its group
+    input  wire [ROWS-1:0]              word_end_i,  // valid_i, and the last lane of a word: a copy per row
     input  wire [15:0]                  base_i,    // token memory word of group 0, lane 0
     input  wire [8*ROWS*GROUPS-1:0]     data_i,
+    // probabilities: the next lane of a segment in every row and group, a copy of p_feed_i per row. No
+    // segment may end while the one before is closed.
+    input  wire [ROWS-1:0]              p_feed_i,
+    input  wire [8*ROWS*GROUPS-1:0]     p_data_i,
+    input  wire [ROWS*GROUPS-1:0]       p_keep_i,  // it is not 0
+    input  wire [16*GROUPS-1:0]         p_base_i,  // of the segment, with its first lane
+    output wire [ROWS*GROUPS-1:0]       p_closed_o,
+    output wire                         p_idle_o,  // all words have left
     // the last word of every row and group, until the next one ends
     output wire [64*ROWS*GROUPS-1:0]    word_o,
-    // a segment has ended, with its bitmap
+    // a segment of hidden values has ended, with its bitmap
     output wire [ROWS*GROUPS-1:0]       seg_valid_o,
     output wire [LANES*ROWS*GROUPS-1:0] seg_map_o,
     // token memory, never refused
@@ -38,25 +48,33 @@ module rowvit_drain_words #(
   wire [N-1:0]    cw_valid, cw_ready;
   wire [16*N-1:0] cw_addr;
   wire [64*N-1:0] cw_data;
+  wire [N-1:0]    idle, seg_valid;
+  reg  [ROWS-1:0] fed_q;  // what ends now is a segment of P
   reg  [N-1:0]    aw_valid_q;
   wire [N-1:0]    aw_ready;
   reg  [16*N-1:0] aw_addr_q;
   reg  [64*N-1:0] aw_data_q;
   assign word_o = aw_data_q;
+  assign p_idle_o = &idle;
+  always @(posedge clk_i) fed_q <= p_feed_i;
+  wire [16*GROUPS-1:0] base;
   generate
+    for (g = 0; g < GROUPS; g = g + 1) begin : g_base
+      localparam SEG0 = g * SEGW;
+      assign base[16*g+:16] = p_feed_i[0] ? p_base_i[16*g+:16] : base_i + SEG0[15:0];
+    end
     for (r = 0; r < ROWS; r = r + 1) begin : g_word_row
       for (g = 0; g < GROUPS; g = g + 1) begin : g_word
         localparam I = r * GROUPS + g;
-        // groups follow each other: words of dense values, or segments
-        localparam WORD0 = g * LANES / 8, SEG0 = g * SEGW;
+        localparam WORD0 = g * LANES / 8;  // groups follow each other
         reg [55:0] bytes_q;
         always @(posedge clk_i) begin
           bytes_q <= {data_i[8*I+:8], bytes_q[55:8]};
           if (aw_ready[I]) aw_valid_q[I] <= 1'b0;
-          if (valid_i && (&lane_i[2:0])) begin
+          if (word_end_i[r]) begin
             if (dense_i && active_i[I]) aw_valid_q[I] <= 1'b1;
             aw_data_q[64*I+:64] <= {data_i[8*I+:8], bytes_q};
-            aw_addr_q[16*I+:16] <= base_i + WORD0[15:0] + {{(19 - LW) {1'b0}}, lane_i[LW-1:3]};
+            aw_addr_q[16*I+:16] <= base_i + WORD0[15:0] + {{(19 - LW) {1'b0}}, place_i};
           end
           if (!rst_ni) aw_valid_q[I] <= 1'b0;
         end
@@ -64,13 +82,15 @@ module rowvit_drain_words #(
             .LANES(LANES)
         ) u_compress (
             .clk_i(clk_i), .rst_ni(rst_ni),
-            .in_valid_i(valid_i && sparse_i && active_i[I]), .in_ready_o(),
-            .in_data_i(data_i[8*I+:8]), .in_keep_i(|data_i[8*I+:8]), .in_base_i(base_i + SEG0[15:0]),
-            .closed_o(),
+            .in_valid_i(p_feed_i[r] || (valid_i && sparse_i && active_i[I])), .in_ready_o(),
+            .in_data_i(p_feed_i[r] ? p_data_i[8*I+:8] : data_i[8*I+:8]),
+            .in_keep_i(p_feed_i[r] ? p_keep_i[I] : |data_i[8*I+:8]), .in_base_i(base[16*g+:16]),
+            .closed_o(p_closed_o[I]),
             .out_valid_o(cw_valid[I]), .out_ready_i(cw_ready[I]),
             .out_addr_o(cw_addr[16*I+:16]), .out_data_o(cw_data[64*I+:64]),
-            .seg_valid_o(seg_valid_o[I]), .seg_bitmap_o(seg_map_o[LANES*I+:LANES]), .idle_o()
+            .seg_valid_o(seg_valid[I]), .seg_bitmap_o(seg_map_o[LANES*I+:LANES]), .idle_o(idle[I])
         );
+        assign seg_valid_o[I] = seg_valid[I] && !fed_q[r];
       end
       // One word per cycle and bank; assembled words come GROUPS at a time every 8 cycles and go first.
       wire [2*GROUPS-1:0] want = {cw_valid[r*GROUPS+:GROUPS], aw_valid_q[r*GROUPS+:GROUPS]};

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Softmax between S = Q K^T and O = P V (docs/numerics.md, sections 5 and 7), for ROWS rows of
 // GROUPS heads at once (lane r * GROUPS + g). Pass 1, as S drains: store it and find the maxima.
-// Pass 2, when the band is complete: exponentials, compressed into token memory, and their sums,
-// then the reciprocals. In a pruning layer, pass 3 over band 0: row 0's probabilities are added to
+// Pass 2, when the band is complete: exponentials, which the drain compresses, and their sums, then
+// the reciprocals. In a pruning layer, pass 3 over band 0: row 0's probabilities are added to
 // the token scores, one head after the other.
 // Throughput: one token per cycle and lane; a band takes LANES * token tiles + 31 cycles, pass 3
 // (live + 11) * heads. Two S buffers: band i + 2 may come when band i's results have been used.
@@ -33,11 +33,13 @@ module rowvit_softmax #(
     input  wire                        s_first_i,
     input  wire                        s_last_i,
     input  wire [12*ROWS*GROUPS-1:0]   s_data_i,
-    // P segments, a token memory bank per row.
-    output wire [ROWS-1:0]             pw_valid_o,
-    input  wire [ROWS-1:0]             pw_ready_i,
-    output wire [16*ROWS-1:0]          pw_addr_o,
-    output wire [64*ROWS-1:0]          pw_data_o,
+    // P: a lane of a segment of all rows and groups (rowvit_drain_words.v).
+    output wire [ROWS-1:0]             p_feed_o,
+    output wire [8*ROWS*GROUPS-1:0]    p_data_o,
+    output wire [ROWS*GROUPS-1:0]      p_keep_o,
+    output wire [16*GROUPS-1:0]        p_base_o,
+    input  wire [ROWS*GROUPS-1:0]      p_closed_i,
+    input  wire                        p_idle_i,
     // Bands whose P, reciprocals and scores are complete.
     output reg  [15:0]                 bands_o,
     // Reciprocals of the last two bands, by parity.
@@ -99,7 +101,7 @@ module rowvit_softmax #(
   wire [15:0] next = token_q + 16'd1;
   wire       send_end = next >= cfg_live_i && (score_pass || next[LW-1:0] == 0);
   wire       moving;    // something is in the pipeline behind S
-  reg        words_out; // all words of P were taken, a cycle ago
+  reg        words_out; // all words of P had left, a cycle ago
   // The last e goes into the sums; then the reciprocals start.
   wire       recip_next;
   wire [N:0] recip_start;
@@ -156,11 +158,10 @@ module rowvit_softmax #(
   reg [1:0] live_q;
   reg       feeding_q;  // an e waits for its lane: valid_q[2], but not in pass 3
   reg  [LW-1:0] lane_q;
-  wire [N-1:0]  closed;
-  wire [ROWS:0] feed;   // the lanes take their e
+  wire [ROWS:0] feed;   // the segments take their e
   wire feeding_d = rst_ni && (en[ROWS] ? valid_q[1] && !score_pass : feeding_q);
   wire [LW-1:0] lane_d = start ? {LW{1'b0}} : lane_q + {{(LW - 1){1'b0}}, feed[ROWS]};
-  wire go_d = !(&lane_d) || closed == {N{1'b0}};
+  wire go_d = !(&lane_d) || p_closed_i == {N{1'b0}};
   rowvit_copies #(.N(ROWS + 1)) u_feed (.clk_i(clk_i), .d_i(feeding_d && go_d), .q_o(feed));
   rowvit_copies #(.N(ROWS + 1)) u_en (.clk_i(clk_i), .d_i(!feeding_d || go_d), .q_o(en));
   assign moving = valid_q != 3'd0;
@@ -175,9 +176,12 @@ module rowvit_softmax #(
     if (!rst_ni) valid_q <= 3'd0;
   end
 
-  // Word addresses: group_q[g] is g strides, settled long before the first band is complete.
+  // Addresses of the segments: group_q[g] is g strides, settled long before the first band is complete.
   reg [16*(GROUPS+1)-1:0] group_q;
-  reg [15:0]              tile_q;
+  reg [16*GROUPS-1:0]     base_q;
+  reg [15:0]              band_q;  // address of the band
+  reg                     start_q;
+  assign p_base_o = base_q;
   genvar g, r;
   generate
     for (g = 0; g <= GROUPS; g = g + 1) begin : g_group
@@ -185,14 +189,17 @@ module rowvit_softmax #(
         group_q[16*g+:16] <= g == 0 ? 16'd0
             : group_q[16*(g == 0 ? 0 : g - 1)+:16] + cfg_p_stride_i;
       end
+      if (g < GROUPS) begin : g_base
+        always @(posedge clk_i) begin
+          if (start_q) base_q[16*g+:16] <= band_q + group_q[16*g+:16];
+          else if (feed[ROWS] && (&lane_q)) base_q[16*g+:16] <= base_q[16*g+:16] + SEGW[15:0];
+        end
+      end
     end
   endgenerate
   always @(posedge clk_i) begin
-    if (start) begin
-      tile_q <= cfg_p_base_i + (odd ? group_q[16*GROUPS+:16] : 16'd0);
-    end else if (feed[ROWS] && (&lane_q)) begin
-      tile_q <= tile_q + SEGW[15:0];
-    end
+    start_q <= start;
+    band_q <= cfg_p_base_i + (odd ? group_q[16*GROUPS+:16] : 16'd0);
   end
 
   // ---------------------------------------------------------------- lanes
@@ -200,9 +207,6 @@ module rowvit_softmax #(
   // Pass 3 needs those of band 0; nobody else reads reciprocals then.
   wire              previous = recip_band_i != newest_q && state_q != S_LOAD;
   wire [8*N-1:0]    e;
-  wire [N-1:0]      word_valid, word_ready, lane_idle;
-  wire [16*N-1:0]   word_addr;
-  wire [64*N-1:0]   word_data;
   always @(posedge clk_i) begin
     if (recip_start[N]) newest_q <= odd;
   end
@@ -232,49 +236,21 @@ module rowvit_softmax #(
         end
 
         rowvit_softmax_lane #(
-            .LANES(LANES), .SUM_W(SUM_W)
+            .SUM_W(SUM_W)
         ) u_lane (
             .clk_i(clk_i), .rst_ni(rst_ni),
             .s_valid_i(s_live_q), .s_first_i(s_first_q), .s_data_i(s_data_q[12*I+:12]),
             .start_i(start), .en_i(en[r]), .s_read_i(s_read_q), .live_i(live_q[1]),
-            .e_o(e[8*I+:8]),
-            .feed_i(feed[r]), .closed_o(closed[I]), .base_i(tile_q + group_q[16*g+:16]),
-            .word_valid_o(word_valid[I]), .word_ready_i(word_ready[I]),
-            .word_addr_o(word_addr[16*I+:16]), .word_data_o(word_data[64*I+:64]),
-            .idle_o(lane_idle[I]),
+            .e_o(e[8*I+:8]), .keep_o(p_keep_o[I]), .feed_i(feed[r]),
             .recip_start_i(recip_start[I]), .recip_done_o(recip_done[I]), .previous_i(previous),
             .n_o(recip_n_o[5*I+:5]), .r_o(recip_r_o[17*I+:17])
         );
       end
-
-      // One word register per row, filled by the lowest group that has a word.
-      wire [GROUPS-1:0] want = word_valid[r*GROUPS+:GROUPS];
-      wire [GROUPS-1:0] pick = want & (~want + {{(GROUPS - 1){1'b0}}, 1'b1});
-      reg               full_q;
-      reg  [15:0]       word_addr_q, addr;
-      reg  [63:0]       word_data_q, data;
-      wire              take = !full_q || pw_ready_i[r];
-      integer           k;
-      always @* begin
-        addr = 16'd0;
-        data = 64'd0;
-        for (k = 0; k < GROUPS; k = k + 1) begin
-          addr = addr | (word_addr[16*(r*GROUPS+k)+:16] & {16{pick[k]}});
-          data = data | (word_data[64*(r*GROUPS+k)+:64] & {64{pick[k]}});
-        end
-      end
-      always @(posedge clk_i) begin
-        if (take) full_q <= |want;
-        if (take) {word_addr_q, word_data_q} <= {addr, data};
-        if (!rst_ni) full_q <= 1'b0;
-      end
-      assign word_ready[r*GROUPS+:GROUPS] = pick & {GROUPS{take}};
-      assign pw_valid_o[r] = full_q;
-      assign pw_addr_o[16*r+:16] = word_addr_q;
-      assign pw_data_o[64*r+:64] = word_data_q;
     end
   endgenerate
-  always @(posedge clk_i) words_out <= (&lane_idle) && pw_valid_o == 0;
+  assign p_feed_o = feed[ROWS-1:0];
+  assign p_data_o = e;
+  always @(posedge clk_i) words_out <= p_idle_i;
 
   // ---------------------------------------------------------------- token scores
   // Behind e: the head's e, the product (three stages), the shift; then the sum is written.

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // One row and head of the softmax (docs/numerics.md, section 5): running maximum while S arrives,
-// then e = EXP(max - s) of one token per cycle into compressed segments, their sum L, and recip(L).
+// then e = EXP(max - s) of one token per cycle, their sum L, and recip(L).
 // Latency of e_o: 2 cycles of en_i after s_read_i.
-// Resources: about 330 LUT, of which the segment builder has 200.
+// Resources: about 130 LUT.
 `default_nettype none
 
 module rowvit_softmax_lane #(
-    parameter LANES = 64,
     // Bits of L.
     parameter SUM_W = 18
 ) (
@@ -22,16 +21,8 @@ module rowvit_softmax_lane #(
     input  wire [11:0]   s_read_i,
     input  wire          live_i,      // with the distance: the token is live
     output reg  [7:0]    e_o,
-    // Takes e_o as the next lane of a segment; all lanes of the unit do so together. No segment may end
-    // while closed_o.
-    input  wire          feed_i,
-    output wire          closed_o,
-    input  wire [15:0]   base_i,
-    output wire          word_valid_o,
-    input  wire          word_ready_i,
-    output wire [15:0]   word_addr_o,
-    output wire [63:0]   word_data_o,
-    output wire          idle_o,
+    output reg           keep_o,      // e_o is not 0
+    input  wire          feed_i,      // e_o is taken
     // Reciprocal of L; previous_i asks for that of the band before.
     input  wire          recip_start_i,
     output wire          recip_done_o,
@@ -66,7 +57,6 @@ module rowvit_softmax_lane #(
   endgenerate
 
   reg [11:0] distance_q;
-  reg        keep_q;  // e_o is not 0
   wire [7:0] e = distance_q[11:8] == 4'd0 ? near[8*distance_q[7:0]+:8]
                                           : {7'd0, distance_q[11:5] == 7'd8};
   reg [SUM_W-1:0] sum_q;
@@ -74,23 +64,11 @@ module rowvit_softmax_lane #(
     if (en_i) begin
       distance_q <= max_q - s_read_i;
       e_o <= live_i ? e : 8'd0;
-      keep_q <= live_i && (distance_q[11:8] == 4'd0 || distance_q[11:5] == 7'd8);
+      keep_o <= live_i && (distance_q[11:8] == 4'd0 || distance_q[11:5] == 7'd8);
     end
     if (start_i) sum_q <= 0;
     else if (feed_i) sum_q <= sum_q + {{(SUM_W - 8){1'b0}}, e_o};
   end
-
-  rowvit_compress #(
-      .LANES(LANES)
-  ) u_compress (
-      .clk_i(clk_i), .rst_ni(rst_ni),
-      .in_valid_i(feed_i), .in_ready_o(), .in_data_i(e_o), .in_keep_i(keep_q),
-      .in_base_i(base_i),
-      .closed_o(closed_o),
-      .out_valid_o(word_valid_o), .out_ready_i(word_ready_i),
-      .out_addr_o(word_addr_o), .out_data_o(word_data_o),
-      .seg_valid_o(), .seg_bitmap_o(), .idle_o(idle_o)
-  );
 
   // ---------------------------------------------------------------- reciprocal
   wire [4:0]  n;

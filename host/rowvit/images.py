@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import os
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -20,7 +21,8 @@ def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic"
     """Decode one image, crop it to its middle square and scale that.
 
     A JPEG of twice the size or more is decoded at half, a quarter or an eighth of it, whichever is the
-    smallest that still has ``side`` pixels a side; that saves most of the time.
+    smallest that still has ``side`` pixels a side; that saves most of the time. Of 16 bits per value the
+    upper 8 are taken.
 
     Parameters
     ----------
@@ -38,14 +40,16 @@ def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic"
     Raises
     ------
     RowvitError
-        The file is missing, truncated or no image.
+        The file is missing, truncated, no regular file or no image, or its values have 32 bits, of which
+        nothing says what is black and what is white.
     """
     if resize not in _FILTERS:
         raise RowvitError(f"resize filter {resize!r} is not known", f"use one of {', '.join(_FILTERS)}")
     image = upright(source, side)
     square = min(image.size)
-    left, top = (image.width - square) // 2, (image.height - square) // 2
-    image = image.crop((left, top, left + square, top + square))
+    if image.width != image.height:  # a crop is a copy
+        left, top = (image.width - square) // 2, (image.height - square) // 2
+        image = image.crop((left, top, left + square, top + square))
     return np.asarray(image.resize((side, side), _FILTERS[resize]))
 
 
@@ -60,18 +64,36 @@ def for_network(source: str | os.PathLike | bytes, meta: dict, frontend: str = "
     return decode(source, meta["architecture"]["image_size"], meta["preprocessing"]["resize"])
 
 
+def is_picture(path: Path) -> bool:
+    """Whether the name ends like that of a format that Pillow reads."""
+    return Image.registered_extensions().get(path.suffix.lower()) in Image.OPEN
+
+
 def upright(source: str | os.PathLike | bytes, side: int = 0) -> Image.Image:
     """Decode one image, in RGB and turned as its EXIF says; `RowvitError` as in `decode`.
 
     It has the size that it is stored with; with ``side``, a JPEG may be scaled as `decode` says.
     """
     name = "image" if isinstance(source, bytes) else os.fspath(source)
+    if not isinstance(source, bytes) and os.path.exists(source) and not os.path.isfile(source):
+        raise RowvitError(f"{name}: is no regular file", "use image files")  # a pipe might never end
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             if side:
                 image.draft("RGB", (side, side))  # of other formats it does nothing
-            turned = image.getexif().get(_ORIENTATION, 1) != 1
-            return (ImageOps.exif_transpose(image) if turned else image).convert("RGB")  # the first copies
+            image.load()
+            turned = ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, 1) != 1 else image
+            if turned.mode == "RGB":
+                return turned
+            # Pillow would clip what is more than 255
+            sixteen = turned.mode.startswith("I;16") or (turned.mode == "I" and image.format == "PNG")
+            if sixteen:
+                return Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8)).convert("RGB")
+            if turned.mode in ("I", "F"):
+                raise RowvitError(
+                    f"{name}: has 32 bits per value, of unknown range", "convert it to 8 or 16 bits"
+                )
+            return turned.convert("RGB")
     except FileNotFoundError as error:
         raise RowvitError(f"{name}: no such file") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

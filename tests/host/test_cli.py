@@ -189,7 +189,7 @@ def test_mistakes_with_files(small, tmp_path):
     assert "no such file" in mistake("run", small["package"], tmp_path / "x.jpg", "-c", "tiny")
     assert "no image is named" in mistake("run", small["package"], "-c", "tiny")
     (tmp_path / "empty").mkdir()
-    assert "holds no files" in mistake("run", small["package"], tmp_path / "empty", "-c", "tiny")
+    assert "holds no pictures" in mistake("run", small["package"], tmp_path / "empty", "-c", "tiny")
     run = ("run", small["package"], image, "-t", "golden", "--json")
     assert "cannot be written" in rowvit(*run, tmp_path / "none" / "r.json", code=2).stderr
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -86,6 +87,32 @@ def test_jpegs_below_twice_the_size_are_decoded_whole():
 def test_what_is_no_photo(data):
     with pytest.raises(RowvitError, match="cannot be decoded as an image; use a complete JPEG or PNG"):
         decode(data, 8)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_sixteen_bits_are_the_upper_eight(form):
+    """As of 16-bit colour, whose upper halves Pillow takes itself; it clips 16-bit grey to 255."""
+    eight = np.random.default_rng(1).integers(0, 256, (20, 20), dtype=np.uint8)
+    sixteen = eight.astype(np.uint16) << 8 | 0x5A
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for options in ({}, {"exif": turned}):
+        expected = np.asarray(upright(encoded(np.stack([eight] * 3, -1), form, **options)))
+        assert np.array_equal(np.asarray(upright(encoded(sixteen, form, **options))), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_values_of_unknown_range_are_refused(dtype):
+    pixels = np.linspace(0, 1000, 81).reshape(9, 9).astype(dtype)
+    with pytest.raises(RowvitError, match="32 bits per value, of unknown range; convert it to 8 or 16 bits"):
+        decode(encoded(pixels, "TIFF"), 8)
+
+
+def test_a_pipe_is_no_photo(tmp_path):
+    """Opening one waits for who writes to it."""
+    os.mkfifo(tmp_path / "p.jpg")
+    with pytest.raises(RowvitError, match=r"p\.jpg: is no regular file"):
+        decode(tmp_path / "p.jpg", 8)
 
 
 def test_a_photo_that_is_not_there(tmp_path):

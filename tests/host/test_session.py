@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import rowvit
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import load
@@ -92,5 +93,22 @@ def test_files(tmp_path, files):
     assert image_files([files[0], files[1].parent]) == [files[0], *files]
     assert [path.name for path in shipped_photos("sign-digits")] == ["sign_digits_photos"]
     assert shipped_photos("deit-tiny") == []
-    with pytest.raises(RowvitError, match="holds no files; pass image files"):
+    with pytest.raises(RowvitError, match="holds no pictures; pass image files"):
         image_files([tmp_path])
+
+
+def test_other_files_of_a_folder_are_skipped(tmp_path, files):
+    """And said to be; a file that is named is taken, whatever its name."""
+    for name in ("notes.txt", "b.PNG", ".hidden", "a.jpeg", "list.csv"):
+        (tmp_path / name).write_bytes(b"")
+    said: list[str] = []
+    found = image_files([tmp_path, tmp_path / "notes.txt"], said.append)
+    assert [path.name for path in found] == ["a.jpeg", "b.PNG", "notes.txt"]
+    assert said == [f"{tmp_path}: 2 of 4 files skipped, no pictures by name (list.csv, notes.txt)"]
+
+
+def test_one_file_needs_no_list(package, files):
+    with rowvit.open("golden", config="tiny") as golden:
+        golden.load(package)
+        assert golden(str(files[0]))[0].same(golden([files[0]])[0])
+        assert golden(files[0])[0].same(golden([files[0]])[0])

@@ -106,7 +106,7 @@ def run(
         images = images or shipped_photos(model)
         if not images:
             raise RowvitError("no image is named", "pass image files or directories")
-        files = image_files(images)
+        files = image_files(images, lambda text: say(text, ERR))
         pixels = session.decode(files)
         begin = time.monotonic()
         with progress_bar(f"{len(files)} images", len(files)) as progress:

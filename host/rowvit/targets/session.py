@@ -22,7 +22,7 @@ from rowvit.errors import RowvitError
 from rowvit.formats.work import WORK
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import default_configuration
-from rowvit.images import for_network
+from rowvit.images import for_network, is_picture
 from rowvit.processors import processors
 from rowvit.targets.target import MODELS, read_model, read_program
 
@@ -48,13 +48,34 @@ def shipped_photos(model: str) -> list[Path]:
     return [photos] if photos.is_dir() else []
 
 
-def image_files(paths: Sequence[Path]) -> list[Path]:
-    """The files named, and those in the directories named, sorted; `RowvitError` if there are none."""
+def image_files(paths: Sequence[Path], say: Callable[[str], None] = lambda text: None) -> list[Path]:
+    """The files named, and the pictures in the directories named, sorted.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        In a directory, files count whose names end like those of pictures.
+    say : callable
+        Gets a sentence about the other files of a directory.
+
+    Raises
+    ------
+    RowvitError
+        There are none.
+    """
     files: list[Path] = []
     for path in paths:
-        files += sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+        if not path.is_dir():
+            files.append(path)
+            continue
+        there = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+        pictures = [p for p in there if is_picture(p)]
+        if others := [p.name for p in there if p not in pictures]:
+            names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+            say(f"{path}: {len(others)} of {len(there)} files skipped, no pictures by name ({names})")
+        files += pictures
     if not files:
-        raise RowvitError(f"{', '.join(map(str, paths))} holds no files", "pass image files")
+        raise RowvitError(f"{', '.join(map(str, paths))} holds no pictures", "pass image files")
     return files
 
 

@@ -102,12 +102,14 @@ class Target:
     #: description of the loaded network
     meta: dict | None = None
 
-    def __call__(self, images: np.ndarray | list[str | Path], batch: int = 1) -> list[Result]:
+    def __call__(
+        self, images: np.ndarray | str | Path | Sequence[np.ndarray | str | Path], batch: int = 1
+    ) -> list[Result]:
         """Classify images.
 
         Parameters
         ----------
-        images : uint8 array [B, S, S, 3], or list of paths or of such arrays [S, S, 3]
+        images : uint8 array [B, S, S, 3], or path, or list of paths or of such arrays [S, S, 3]
             Pixels of the size that the network takes, or files of any size. The HLS front end takes
             pixels of any size, and scales the middle square.
         batch : int
@@ -119,6 +121,8 @@ class Target:
             No network is loaded, the images do not fit it, or the accelerator failed.
         """
         self._ready(batch)
+        if isinstance(images, str | Path):
+            images = [images]
         return list(self.stream(self._pixels(images), batch))
 
     def stream(self, images: Iterable[np.ndarray | str | Path], batch: int = 1) -> Iterator[Result]:

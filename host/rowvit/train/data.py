@@ -28,12 +28,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rowvit.errors import RowvitError
-from rowvit.images import decode, upright
+from rowvit.images import decode, is_picture, upright
 from rowvit.train.subject import background, subject
 
 SPLITS = ("train", "test")
 File = Path | bytes | np.ndarray
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 
 
 @dataclass(frozen=True)
@@ -193,14 +192,14 @@ def _folder(path: Path, split: str) -> Photos:
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(file for file in (root / name).rglob("*") if file.suffix.lower() in _SUFFIXES)
+        found = sorted(file for file in (root / name).rglob("*") if is_picture(file))
         files += found
         labels += [label] * len(found)
     return Photos(files, np.array(labels, np.int64), tuple(classes), f"{path.name} {split}, all {len(files)}")
 
 
 def _photos_in(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
+    return sorted(file for file in folder.iterdir() if is_picture(file))
 
 
 @dataclass(frozen=True)

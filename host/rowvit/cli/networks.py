@@ -163,7 +163,7 @@ def prune(
 
       rowvit prune vit-relu.safetensors --data photos/ --cycles 3e6 --plot pareto.png -o pruned.safetensors
     """
-    from rowvit.formats.package import RULES
+    from rowvit.formats.description import RULES
     from rowvit.hardware import config as configs
     from rowvit.measure import schedules as search
     from rowvit.measure.accuracy import matched

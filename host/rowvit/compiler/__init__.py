@@ -77,7 +77,7 @@ def compile(
         "config": {"name": config.name, "hash": config.hash},
         "model": {"name": meta["name"], "hash": package.digest()},
         "architecture": meta["architecture"],
-        "tile_rows": meta.get("tile_rows", 0),
+        "tile_rows": meta["tile_rows"],
         "checkpoints": checkpoints,
         "input": {"rows": input_rows, "row_words": plan.row_words, "bytes": 8 * plan.row_words * input_rows},
         "passes": [

@@ -9,7 +9,7 @@ from typing import Any
 
 from rowvit.compiler.steps import Region
 from rowvit.errors import RowvitError
-from rowvit.formats.package import MAX_K
+from rowvit.formats.description import MAX_K
 from rowvit.hardware.config import HardwareConfig
 
 EMBED_TAG = 255  #: tag of the embedding's MARK record; a layer's is its number
@@ -177,7 +177,7 @@ class Plan:
         what = f"weight lines for attention ({self.dim} of V's weights, {kt} of K^T, {v} of V)"
         yield self.dim + kt + v, depth, what
         yield self.heads * config.lanes, depth, "weight lines for the projection"
-        tile_rows = self.meta.get("tile_rows", 0)
+        tile_rows = self.meta["tile_rows"]
         if self.rule == "tile" and tile_rows % config.rows:
             raise RowvitError(
                 f"{name}: tile_rows {tile_rows} is not a multiple of {config.rows}, the rows of a band"

@@ -7,11 +7,13 @@ byte range, plus ``__metadata__`` with strings), the tensors' bytes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +35,16 @@ _DTYPES = {
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _MAX_HEADER = 100_000_000  # the safetensors format's own limit
+
+
+def digest(meta: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over a description and all tensors, as 64 hex digits."""
+    sha = hashlib.sha256(json.dumps(meta, sort_keys=True, separators=(",", ":")).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        sha.update(f"\n{name} {tensor.dtype.name} {list(tensor.shape)}\n".encode())
+        sha.update(np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<")).tobytes())
+    return sha.hexdigest()
 
 
 def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:

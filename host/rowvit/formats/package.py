@@ -28,7 +28,6 @@ Tensors: patch.weight int8 [K, D] (k in the order py, px, channel), patch.mult u
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -38,29 +37,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from rowvit.errors import RowvitError
-from rowvit.formats import container
+from rowvit.formats import container, description
 
 FORMAT = 1
-MAX_K = 1024
 BIAS_LIMIT = 1 << 25  # biases have 26 bits
-RULES = ("none", "image", "tile")
 LINEARS = ("q", "k", "v", "proj", "fc1", "fc2")
-#: scalar parameters: name -> (lowest, highest)
-NETWORK_PARAMS = {"patch.shift": (1, 40), "norm.shift": (0, 31), "head.shift": (1, 40)}
-LAYER_PARAMS = {
-    "norm1.shift": (0, 31),
-    "q.shift": (1, 40),
-    "k.shift": (1, 40),
-    "v.shift": (1, 40),
-    "s_mult": (0, 65535),
-    "s_shift": (1, 40),
-    "pv_shift": (8, 16),
-    "proj.shift": (1, 40),
-    "norm2.shift": (0, 31),
-    "fc1.shift": (1, 40),
-    "thr": (1, 255),
-    "fc2.shift": (1, 40),
-}
 
 
 def tensor_table(arch: dict[str, int]) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -124,13 +105,7 @@ class ModelPackage:
 
     def digest(self) -> str:
         """SHA-256 over the metadata (without ``hash``) and all tensors, as 64 hex digits."""
-        meta = {key: value for key, value in self.meta.items() if key != "hash"}
-        sha = hashlib.sha256(json.dumps(meta, sort_keys=True, separators=(",", ":")).encode())
-        for name in sorted(self.tensors):
-            tensor = self.tensors[name]
-            sha.update(f"\n{name} {tensor.dtype.name} {list(tensor.shape)}\n".encode())
-            sha.update(np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<")).tobytes())
-        return sha.hexdigest()
+        return container.digest({k: v for k, v in self.meta.items() if k != "hash"}, self.tensors)
 
     def save(self, path: str | os.PathLike) -> None:
         """Check the package, set its hash and write it; `RowvitError` if a check or the writing fails."""
@@ -165,52 +140,11 @@ class ModelPackage:
 
     def check(self, name: str = "package") -> None:
         """Check structure and ranges; `RowvitError`, which starts with ``name``, if a check fails."""
+        description.check(self.meta, "package", name)
         try:
-            self._check_meta()
             self._check_tensors()
-        except KeyError as error:
-            raise RowvitError(f"{name}: the description lacks {error.args[0]!r}") from error
-        except (TypeError, ValueError, AttributeError) as error:
+        except ValueError as error:
             raise RowvitError(f"{name}: {error}") from error
-
-    def _check_meta(self) -> None:
-        meta, arch = self.meta, self.arch
-        for key in ("channels", "dim", "depth", "heads", "hidden", "classes", "prefix", "tokens"):
-            if type(arch[key]) is not int or arch[key] < 1:
-                raise ValueError(f"architecture.{key} is {arch[key]!r}, not a positive integer")
-        grid = arch["image_size"] // arch["patch_size"]
-        if arch["image_size"] % arch["patch_size"] or arch["tokens"] != arch["prefix"] + grid * grid:
-            raise ValueError("architecture: image size, patch size, prefix and tokens do not agree")
-        if arch["dim"] % arch["heads"]:
-            raise ValueError("architecture: dim is not a multiple of heads")
-        if arch["heads"] > 15:
-            raise ValueError("architecture: more than 15 heads overflow the token scores")
-        for key, value in (("dim", arch["dim"]), ("a patch", arch["channels"] * arch["patch_size"] ** 2)):
-            if value > MAX_K:
-                raise ValueError(f"architecture: {key} of {value} scalars overflows; the limit is {MAX_K}")
-        if meta["ffn2_rule"] not in RULES:
-            raise ValueError(f"ffn2_rule is {meta['ffn2_rule']!r}, not one of {', '.join(RULES)}")
-        if meta["ffn2_rule"] == "tile" and meta["tile_rows"] < 1:
-            raise ValueError("tile_rows is below 1")
-        if not 1 <= meta["ffn_chunk"] <= MAX_K:
-            raise ValueError(f"ffn_chunk {meta['ffn_chunk']} is not in 1..{MAX_K}")
-        if len(meta["classes"]) != arch["classes"]:
-            raise ValueError(f"{len(meta['classes'])} class names for {arch['classes']} classes")
-        last = -1
-        for step in meta["pruning"]:
-            if not last < step["layer"] < arch["depth"]:
-                raise ValueError(f"pruning layer {step['layer']} is not ascending in 0..{arch['depth'] - 1}")
-            if not 0 <= step["keep"] < 1 << 16 or not 0 <= step["threshold"] < 1 << 24:
-                raise ValueError(f"pruning in layer {step['layer']}: keep or threshold out of range")
-            last = step["layer"]
-        params = meta["params"]
-        if len(params["layers"]) != arch["depth"]:
-            raise ValueError(f"params of {len(params['layers'])} layers for depth {arch['depth']}")
-        ranges = [(params, key, limits) for key, limits in NETWORK_PARAMS.items()]
-        ranges += [(layer, key, limits) for layer in params["layers"] for key, limits in LAYER_PARAMS.items()]
-        for where, key, (low, high) in ranges:
-            if type(where[key]) is not int or not low <= where[key] <= high:
-                raise ValueError(f"parameter {key} is {where[key]!r}, not an integer in {low}..{high}")
 
     def _check_tensors(self) -> None:
         table = tensor_table(self.arch)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from rowvit.errors import RowvitError
-from rowvit.formats import container
+from rowvit.formats import container, description
 from rowvit.hardware.isa import ABI_VERSION, INSTRUCTION_BYTES, SLOTS, Instruction
 
-FORMAT = 3
+FORMAT = 4
 
 
 class OperationKind(Enum):
@@ -116,12 +116,12 @@ class Program:
         return max((p for p in self.passes if images % p.images == 0), key=lambda p: p.images)
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file with tensors ``program`` and ``weights`` and the metadata as JSON."""
-        container.write(
-            path,
-            {"program": self.code, "weights": self.weights},
-            {"rowvit-program": json.dumps(self.meta, sort_keys=True)},
-        )
+        """Write a safetensors file with tensors ``program`` and ``weights``, the metadata as JSON, and the
+        SHA-256 over all of them.
+        """
+        tensors = {"program": self.code, "weights": self.weights}
+        metadata = {"rowvit-program": json.dumps(self.meta, sort_keys=True)}
+        container.write(path, tensors, metadata | {"sha256": container.digest(self.meta, tensors)})
 
     @classmethod
     def load(cls, path: str | Path) -> Program:
@@ -130,15 +130,26 @@ class Program:
         try:
             meta = json.loads(metadata["rowvit-program"])
             code, weights = tensors["program"], tensors["weights"]
-        except (KeyError, ValueError) as error:
+            versions = meta["format"], meta["abi"]
+        except (KeyError, TypeError, ValueError) as error:
             raise RowvitError(f"{path} is not a rowvit program", "compile a model package first") from error
-        if meta.get("format") != FORMAT or meta.get("abi") != ABI_VERSION:
+        if versions != (FORMAT, ABI_VERSION):
             raise RowvitError(
-                f"{path} has format {meta.get('format')} and ABI {meta.get('abi')}, this rowvit has"
-                f" {FORMAT} and {ABI_VERSION}",
+                f"{path} has format {versions[0]} and ABI {versions[1]}, this rowvit has {FORMAT} and"
+                f" {ABI_VERSION}",
                 "compile it again",
             )
+        if metadata.get("sha256") != container.digest(meta, tensors):
+            raise RowvitError(
+                f"{path} is damaged: it does not match its checksum", "copy or compile it again"
+            )
+        description.check(meta, "program", str(path))
         instructions = sum(part["instructions"] for part in meta["passes"])
         if code.dtype != np.uint16 or code.shape != (instructions, SLOTS) or weights.dtype != np.uint8:
             raise RowvitError(f"{path} is damaged: its code is not {instructions} instructions")
-        return cls(code, weights, meta)
+        program = cls(code, weights, meta)
+        try:
+            assert program.passes
+        except ValueError as error:
+            raise RowvitError(f"{path} is damaged: {error}", "compile it again") from error
+        return program

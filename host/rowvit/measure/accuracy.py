@@ -209,7 +209,8 @@ def with_rule(network: Network, rule: str) -> Network:
     RowvitError
         There is no such rule.
     """
-    from rowvit.formats.package import RULES, ModelPackage
+    from rowvit.formats.description import RULES
+    from rowvit.formats.package import ModelPackage
 
     if rule not in RULES:
         raise RowvitError(f"FFN2 rule '{rule}' is not one of {', '.join(RULES)}")

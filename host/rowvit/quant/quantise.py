@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rowvit.errors import RowvitError
-from rowvit.formats.package import FORMAT, MAX_K, ModelPackage
+from rowvit.formats.description import MAX_K
+from rowvit.formats.package import FORMAT, ModelPackage
 from rowvit.formats.records import checkpoint_names
 from rowvit.model.store import require_finite
 from rowvit.model.vit import VisionTransformer, predict

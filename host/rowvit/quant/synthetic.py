@@ -14,15 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rowvit.formats.package import (
-    BIAS_LIMIT,
-    FORMAT,
-    LAYER_PARAMS,
-    NETWORK_PARAMS,
-    ModelPackage,
-    keep_schedule,
-    tensor_table,
-)
+from rowvit.formats.description import LAYER_PARAMS, NETWORK_PARAMS
+from rowvit.formats.package import BIAS_LIMIT, FORMAT, ModelPackage, keep_schedule, tensor_table
 from rowvit.quant.fixed import multiplier
 
 #: architectures by name

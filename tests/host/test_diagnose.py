@@ -319,23 +319,34 @@ def test_words_that_get_lost(board):
     assert advice
 
 
-def test_wrong_logits(board):
-    """A bit of every weight of the middle flips on its way to memory."""
+def flipped(network: bool):
+    """A fault: bits flip on their way to memory, those of the network's middle or those of the image."""
 
     def fault(device, _) -> None:
         flush = device.flush
 
         def flip(bo: int, offset: int, pointer: int, size: int) -> None:
             flush(bo, offset, pointer, size)
-            if 1 << 13 < size < 1 << 20:  # the network; images are smaller, the test of memory is greater
+            if size < 1 << 20 and (size > 1 << 13) == network:  # the test of memory is greater
                 at = bo + offset - DDR_BASE
-                device.ddr[at + size // 2 : at + size // 2 + 2048] ^= 0x10
+                device.ddr[at + size // 2 : at + size // 2 + min(size // 4, 2048)] ^= 0x10
 
         device.flush = flip
 
-    name, text, advice = failed(board(fault))
+    return fault
+
+
+def test_wrong_logits(board):
+    name, text, advice = failed(board(flipped(network=False)))
     assert name == "transfer" and text.startswith("the result differs from the reference, first in")
     assert advice.startswith("see that timing is met at this clock")
+
+
+def test_changed_memory(board):
+    name, text, advice = failed(board(flipped(network=True)))
+    assert name == "transfer"
+    assert text.startswith("2048 of ") and "bytes of program and weights have changed in memory" in text
+    assert advice.startswith("load the network again")
 
 
 def test_no_interrupt(board):

@@ -47,6 +47,20 @@ def test_results(make, seed):
     assert result.bit_exact is None
 
 
+def test_a_program_that_changed_in_memory(make):
+    acc = make(0)
+    with pytest.raises(RowvitError, match="no network is loaded"):
+        acc.check_memory()
+    acc.load(program())
+    acc.check_memory()
+    acc._blob[[70, 75]] ^= 1
+    acc._blob.flush()
+    with pytest.raises(RowvitError, match=r"2 of \d+ bytes of program and weights .* the first at 70"):
+        acc.check_memory()
+    acc.load(program())
+    acc.check_memory()
+
+
 @pytest.mark.parametrize("seed", [0, 4])
 def test_batches(make, seed):
     acc = make(seed)

@@ -197,7 +197,7 @@ class _Walk:
         return True, (
             f"{lines} of {self.config.weight_depth} weight lines, {len(result.checkpoints)} checkpoints,"
             f" tokens {kept}, {result.w2_rows_fetched} of {result.w2_rows_total} W2 rows: equal to the"
-            f" reference; {result.cycles:,} cycles"
+            f" reference; {result.cycles:,} cycles; program and weights in memory are unchanged"
         )
 
     def _stream(self) -> Finding:
@@ -256,6 +256,7 @@ class _Walk:
         (expected,) = golden(images)
         self.acc.load(program)
         (result,) = self.acc(images)
+        self.acc.check_memory()
         predicted = predict(program, self.config, statistics=measured(golden.counts[0]))
         self.figures = {"cycles": result.counters["cycles"], "predicted_cycles": predicted.total}
         if not result.same(expected):

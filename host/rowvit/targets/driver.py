@@ -124,6 +124,21 @@ class Accelerator(Target):
         self._blob.flush()
         self.program, self.meta = program, program.meta
 
+    def check_memory(self) -> None:
+        """Compare program and weights in the memory that the core reads with those that were loaded.
+
+        `RowvitError` if a byte has changed, or no network is loaded.
+        """
+        buffer, blob = loaded(self._blob), loaded(self.program).blob
+        buffer.invalidate()
+        changed = np.flatnonzero(buffer != blob)
+        if changed.size:
+            raise RowvitError(
+                f"{changed.size} of {blob.size} bytes of program and weights have changed in memory,"
+                f" the first at {changed[0]}",
+                "load the network again, and see what else writes to memory, or whether it is defective",
+            )
+
     def _check_size(self, size: int) -> None:
         limit = self.dma.buffer_max_size
         if size > limit:

@@ -151,7 +151,10 @@ def _limits(figures: dict[str, Any]) -> dict[str, str]:
     files, limit = figures["files"], figures["limit"]
     if "none" not in files:
         decoding, together = files["decoding"], files["pipelined"]
-        text = f"decoding takes {decoding['ms_per_image']:.3f} ms per image ({decoding['threads']} threads)"
+        text = (
+            f"decoding takes {decoding['ms_per_image']:.3f} ms per image ({decoding['threads']}"
+            f" thread{'s' * (decoding['threads'] != 1)})"
+        )
         if "none" not in together:
             rate, ms = together["images_per_second"], together["ms_per_image"]
             text = f"{rate:.1f} images/s ({ms:.3f} ms per image); {text}"

@@ -270,3 +270,33 @@ def test_mistakes_while_running(small, tmp_path):
         assert "does not fit" in text and "1 MB" in text
     text = mistake("run", small["program"], small["images"] / "a.png", "-c", "tiny", "--timeout", 1e-9)
     assert "image 0 was not done" in text
+
+
+def test_names_are_text(tmp_path, monkeypatch):
+    """Of classes, networks and files: markup, emoji and links in them are printed, not obeyed."""
+    package = random_package(
+        np.random.default_rng(8), dim=32, depth=1, heads=2, image_size=8, patch_size=2, hidden=32, classes=2
+    )
+    package.meta["classes"] = ["[/b]", ":smile: [bold]b[/bold]"]
+    package.meta["name"] = "[/n] [red]"
+    path, photo = tmp_path / "[bold]p.safetensors", tmp_path / "[red]x[_red].png"
+    package.save(path)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(photo)
+    for arguments in (
+        ("run", path, photo, "-t", "golden", "-c", "tiny"),
+        ("info", path),
+        ("bench", path, photo, "-t", "golden", "-c", "tiny", "-n", "2"),
+        ("profile", path, photo, "--predict", "-c", "tiny"),
+    ):
+        found = CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": "300"})
+        assert found.exit_code == 0, (arguments[0], found.output, found.exception)
+        if arguments[0] == "run":
+            assert "[red]x[_red].png" in found.stdout
+            assert "[/b]" in found.stdout or ":smile: [bold]b[/bold]" in found.stdout
+        elif arguments[0] == "info":
+            assert "[/n] [red]" in found.stdout
+    (tmp_path / "[x].png").write_bytes(b"no")
+    found = CliRunner().invoke(
+        app, ["run", str(path), str(tmp_path / "[x].png"), "-t", "golden", "-c", "tiny"]
+    )
+    assert found.exit_code == 2 and "[x].png: cannot be decoded" in found.output

@@ -13,8 +13,9 @@ from typing import ParamSpec, Protocol, TypeVar
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.markup import escape
+from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 from rowvit.errors import RowvitError
 
@@ -26,8 +27,9 @@ app = typer.Typer(
 
 Try: rowvit run sign-digits --target sim --check""",
 )
-OUT = Console()
-ERR = Console(stderr=True)
+# Names of files, classes and networks are printed as they are: no markup, no :emoji:, no colours by pattern.
+OUT = Console(markup=False, emoji=False, highlight=False)
+ERR = Console(stderr=True, markup=False, emoji=False, highlight=False)
 LOG = logging.getLogger("rowvit")
 LINE_EVERY = 10.0  # seconds between two lines of progress
 #: what commands for float networks import, and the extra "model" installs
@@ -66,7 +68,12 @@ def command(name: str | None = None, group: typer.Typer = app) -> Callable[[Call
 
 def say(text: str, console: Console = OUT) -> None:
     """A line of plain text, not wrapped."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)
+
+
+def status(text: str) -> Status:
+    """A spinner on standard error, behind which ``text`` stands as it is."""
+    return ERR.status(Text(text))
 
 
 class Update(Protocol):
@@ -91,8 +98,9 @@ def progress_bar(what: str, total: float | None = None) -> Iterator[Update]:
     from rich import progress as bars
 
     columns = (
-        *(bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn()),
-        *(bars.TimeElapsedColumn(), bars.TimeRemainingColumn(), bars.TextColumn("{task.fields[note]}")),
+        *(bars.TextColumn("{task.description}", markup=False), bars.BarColumn(), bars.MofNCompleteColumn()),
+        *(bars.TimeElapsedColumn(), bars.TimeRemainingColumn()),
+        bars.TextColumn("{task.fields[note]}", markup=False),
     )
     period = 600.0  # seconds; updates that are minutes apart, too, say how long the rest takes
     with bars.Progress(
@@ -146,7 +154,7 @@ def right_aligned(*titles: str, left: int = 1) -> Table:
     """A table without lines; all columns but the first ``left`` are aligned to the right."""
     table = Table(box=None, pad_edge=False)
     for index, title in enumerate(titles):
-        table.add_column(escape(title), justify="left" if index < left else "right")
+        table.add_column(title, justify="left" if index < left else "right")
     return table
 
 
@@ -154,5 +162,5 @@ def print_rows(rows: dict[str, str]) -> None:
     """Names, and what is to say of each."""
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, text in rows.items():
-        table.add_row(name, escape(text))
-    OUT.print(table, highlight=False)
+        table.add_row(name, text)
+    OUT.print(table)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from rowvit.cli import options as opt
-from rowvit.cli.common import ERR, OUT, app, command, print_rows, say, writable
+from rowvit.cli.common import ERR, OUT, app, command, print_rows, say, status, writable
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import overlay_name
@@ -29,7 +29,7 @@ overlays_app = typer.Typer(
     no_args_is_help=True, help="Overlays for boards: prebuilt ones, and your own builds."
 )
 app.add_typer(overlays_app, name="overlays")
-_MARKS = {True: "[green]ok[/green]", False: "[red]failed[/red]", None: "[yellow]?[/yellow]"}
+_MARKS = {True: Text("ok", "green"), False: Text("failed", "red"), None: Text("?", "yellow")}
 
 
 @command("verify-overlay")
@@ -86,16 +86,16 @@ def diagnose(
     file = None if output else json_file
     document = diagnosis.describe(target.value, configuration, bitstream) if json_file else {}
     checks: list[Check] = []
-    with ERR.status("looking for the device") as status:
+    with status("looking for the device") as spinner:
         for check in walk(target.value, configuration, bitstream):
-            status.stop()  # it would occupy standard output, too
+            spinner.stop()  # it would occupy standard output, too
             checks.append(check)
             if not output:
                 _print_check(check)
             if file:
                 diagnosis.write(file, document, checks, finished=False)
-            status.update(f"after {check.name}")
-            status.start()
+            spinner.update(f"after {check.name}")
+            spinner.start()
     if file:
         diagnosis.write(file, document, checks)
         say(f"{file}: the report", ERR)
@@ -109,8 +109,8 @@ def _print_check(check: Check) -> None:
     line = Table(box=None, pad_edge=False, show_header=False)
     for width in (6, 12, None):
         line.add_column(width=width)
-    line.add_row(_MARKS[check.ok], check.name, escape(check.text))
-    OUT.print(line, highlight=False)
+    line.add_row(_MARKS[check.ok], check.name, check.text)
+    OUT.print(line)
 
 
 def _advise(checks: list[Check], console: Console = OUT) -> None:
@@ -139,7 +139,7 @@ def config_list() -> None:
             f"{c.clock_mhz:g}",
             f"{c.hash:08X}",
         )
-    OUT.print(table, highlight=False)
+    OUT.print(table)
 
 
 @command("show", config_app)
@@ -181,7 +181,7 @@ def overlays_list(manifest: ManifestOption = None) -> None:
     for entry in entries:
         size = sum(file.bytes for file in entry.files)
         table.add_row(entry.name, entry.board, entry.configuration, f"{size / 1e6:.1f}")
-    OUT.print(table, highlight=False)
+    OUT.print(table)
 
 
 @command("fetch", overlays_app)

@@ -13,7 +13,18 @@ from typing import Annotated, Any
 import typer
 
 from rowvit.cli import options as opt
-from rowvit.cli.common import ERR, OUT, command, print_rows, progress_bar, right_aligned, say, writable, write
+from rowvit.cli.common import (
+    ERR,
+    OUT,
+    command,
+    print_rows,
+    progress_bar,
+    right_aligned,
+    say,
+    status,
+    writable,
+    write,
+)
 from rowvit.errors import RowvitError
 from rowvit.measure.sensors import kinds
 
@@ -119,13 +130,13 @@ def _print_throughput(document: dict[str, Any]) -> None:
                 "host's clock" if phase["clock"] == "host" else phase["clock"],
             )
         OUT.print()
-        OUT.print(table, highlight=False)
+        OUT.print(table)
     if isinstance(figures["layers"], list):
         table = right_aligned("layer", "cycles", "array busy")
         for layer in figures["layers"]:
             table.add_row(layer["name"], f"{layer['cycles']:,.0f}", f"{layer['busy']:.1%}")
         OUT.print()
-        OUT.print(table, highlight=False)
+        OUT.print(table)
     if isinstance(figures["baseline"], list):
         host = document["host"]
         say(
@@ -142,7 +153,7 @@ def _print_throughput(document: dict[str, Any]) -> None:
                 f"{speed['batch'] / speed['fastest_s']:.1f}",
                 f"{speed['median_s'] * 1e3:.2f}",
             )
-        OUT.print(table, highlight=False)
+        OUT.print(table)
 
 
 def _limits(figures: dict[str, Any]) -> dict[str, str]:
@@ -185,7 +196,7 @@ def baseline(
     from rowvit.targets.target import read_model
 
     writable(output)
-    with ERR.status("writing the float network"):
+    with status("writing the float network"):
         save(read_model(model).meta, output, batch)
     say(f"{output}: float network for {batch} images per call")
 
@@ -311,7 +322,7 @@ def _print_power(document: dict[str, Any]) -> None:
         # two digits of the uncertainty, and as many decimals of the others
         digits = max(0, 1 - math.floor(math.log10(half))) if half > 0 else 3
         table.add_row(name, *(f"{number:.{digits}f} {unit}" for number in (value, half, error)))
-    OUT.print(table, highlight=False)
+    OUT.print(table)
     say(
         f"{len(busy)} pairs of passes; {instrument['name']} ({instrument['measures']}),"
         f" {instrument['sampling_hz']:.3g} samples per second, steps of {found['step_watts']:.2g} W"
@@ -373,7 +384,7 @@ def report(
     from rowvit.measure.report import page
 
     writable(output)
-    with ERR.status("drawing"):
+    with status("drawing"):
         text = page([(path.name, document) for path, document in documents.items()])
     write(output, text)
     say(f"{output}: {len(documents)} results")

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from rowvit.cli import options as opt
-from rowvit.cli.common import ERR, command, print_rows, say
+from rowvit.cli.common import command, print_rows, say, status
 from rowvit.errors import RowvitError
 from rowvit.formats import container
 from rowvit.hardware import config as configs
@@ -88,7 +87,7 @@ def import_(
     from rowvit.model import store
     from rowvit.model.importers import import_model
 
-    with ERR.status(f"importing {escape(source)}"):
+    with status(f"importing {source}"):
         found = import_model(
             source,
             weights=weights,

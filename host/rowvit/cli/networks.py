@@ -87,7 +87,7 @@ def relu(
         for done in to_relu(network, card, pixels, ridge, BATCH, step):
             row = f"{done.layer}", f"{done.zeros:.1%}", f"{done.swapped:.3f}", f"{done.error:.3f}"
             table.add_row(*row, accuracy(done.layer))
-    OUT.print(table, highlight=False)
+    OUT.print(table)
     if measured:
         say(f"top-1 on {len(checked)} training photos that were not used for the fit")
     card.history.append(f"GELU to ReLU by ridge refit ({ridge:g}) on {fitted.name}")
@@ -235,7 +235,7 @@ def prune(
             rule,
             lambda energy, reached: table.add_row(f"{energy:.2%}", f"{reached:.1%}"),
         )
-        OUT.print(table, highlight=False)
+        OUT.print(table)
         shown = ", ".join(f"{value:.3g}" for value in network.config.thresholds) or "none"
         say(f"thresholds by layer: {shown}")
         card.history.append(f"hidden activations dropped below {shown}")
@@ -274,7 +274,7 @@ def _print(points: list[Point], chosen: Point) -> None:
         blocks = ", ".join(map(str, point.layers)) or "none"
         row = point.shares, f"{point.cycles:,.0f}", f"{point.macs_saved:.1%}", f"{point.top1:.1%}"
         table.add_row(mark, blocks, *row)
-    OUT.print(table, highlight=False)
+    OUT.print(table)
 
 
 @command()
@@ -378,7 +378,7 @@ def quantise(
         values = [row.activations.get(name) for name in noise[1].activations]
         table.add_row(row.layer, *map(text, [*values, row.weights, row.attention, row.ffn]))
     say("Signal-to-noise ratios in dB; attn and ffn: the residual stream after them")
-    OUT.print(table, highlight=False)
+    OUT.print(table)
     if json_file:
         write(json_file, json.dumps([finite(vars(row)) for row in noise], indent=1, allow_nan=False) + "\n")
     package.meta["history"] = [*card.history, f"quantised ({method}) on {drawn.name}"]

@@ -11,11 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from rowvit.cli import options as opt
-from rowvit.cli.common import ERR, OUT, command, print_rows, progress_bar, right_aligned, say, writable, write
+from rowvit.cli.common import (
+    ERR,
+    OUT,
+    command,
+    print_rows,
+    progress_bar,
+    right_aligned,
+    say,
+    status,
+    writable,
+    write,
+)
 from rowvit.errors import RowvitError
 
 if TYPE_CHECKING:
@@ -142,13 +153,13 @@ def _print_results(files: list[Path], results: list[Result], classes: list[str])
     known = set(truths) <= set(map(str, classes)) and all("_" in file.stem for file in files)
     rows = []
     for file, truth, result in zip(files, truths, results, strict=True):
-        row = {"image": escape(file.name)}
+        row: dict[str, str | Text] = {"image": file.name}
         if known:
-            row["truth"] = escape(truth)
-        row["prediction"] = escape(result.label)
+            row["truth"] = truth
+        row["prediction"] = result.label
         row["probability"] = f"{result.probabilities[result.top1]:.3f}"
         if result.bit_exact is not None:
-            row["equals reference"] = "yes" if result.bit_exact else "[red]NO[/red]"
+            row["equals reference"] = "yes" if result.bit_exact else Text("NO", "red")
         if result.cycles is not None:
             row["cycles"] = f"{result.cycles:,}"
         rows.append(row)
@@ -157,10 +168,10 @@ def _print_results(files: list[Path], results: list[Result], classes: list[str])
         table.add_column(title, justify="right" if title in ("probability", "cycles") else "left")
     for row in rows:
         table.add_row(*row.values())
-    OUT.print(table, highlight=False)
+    OUT.print(table)
     if known:
         right = sum(truth == result.label for truth, result in zip(truths, results, strict=True))
-        OUT.print(f"{right} of {len(results)} right", highlight=False)
+        OUT.print(f"{right} of {len(results)} right")
     OUT.print()
 
 
@@ -240,7 +251,7 @@ def profile(
     network = read_model(model)
     writable(trace_json, plot)
     pixels = _one_image(model, image, network.meta)
-    with ERR.status("predicting" if predict else "simulating one image"):
+    with status("predicting" if predict else "simulating one image"):
         found = measure.profile(network, pixels, hardware, model_memory, not predict)
     _print_profile(found)
     _print_fills(network.meta, hardware)
@@ -294,9 +305,9 @@ def _print_profile(found: Profile) -> None:
         f"\nThe array ({config.macs_per_cycle} MAC per cycle): how many of them it has when busy; busy, or"
         " waiting for"
     )
-    OUT.print(array, highlight=False)
+    OUT.print(array)
     say("\nThe other units: busy")
-    OUT.print(units, highlight=False)
+    OUT.print(units)
 
 
 def _filled(layers: list[LayerProfile], config: HardwareConfig) -> str:
@@ -319,4 +330,4 @@ def _print_fills(meta: dict[str, Any], config: HardwareConfig) -> None:
     for one in found:
         table.add_row(one.part, f"{one.share:.0%}", one.why)
     say("\nWhat this network's sizes cannot fill")
-    OUT.print(table, highlight=False)
+    OUT.print(table)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from rowvit.cli import options as opt
 from rowvit.cli.common import (
@@ -236,5 +235,5 @@ def _print(report: dict[str, Any]) -> None:
         shown = right_aligned("truth", *report["classes"])
         shown.title = "guesses"
         for name, counts in zip(report["classes"], report["confusion"], strict=True):
-            shown.add_row(escape(name), *(str(count) if count else "." for count in counts))
-        OUT.print(shown, highlight=False)
+            shown.add_row(name, *(str(count) if count else "." for count in counts))
+        OUT.print(shown)

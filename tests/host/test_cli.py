@@ -9,6 +9,8 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -300,3 +302,59 @@ def test_names_are_text(tmp_path, monkeypatch):
         app, ["run", str(path), str(tmp_path / "[x].png"), "-t", "golden", "-c", "tiny"]
     )
     assert found.exit_code == 2 and "[x].png: cannot be decoded" in found.output
+
+
+def _children(parent: int) -> set[int]:
+    """Processes that descend from one, by /proc."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if fields[0] != "Z":
+                parents[int(stat.parent.name)] = int(fields[1])
+    found = {parent}
+    while more := {child for child, its in parents.items() if its in found} - found:
+        found |= more
+    return found - {parent}
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
+def test_workers_end_with_their_parent(small, tmp_path, sent):
+    """Within two seconds, however it ends, and though each has minutes of work left."""
+    photo = next(small["images"].iterdir())
+    many = tmp_path / "photos"
+    many.mkdir()
+    for number in range(3000):
+        os.symlink(photo, many / f"{number}.png")
+    command = [sys.executable, "-m", "rowvit.cli", "run", small["package"], many, "-c", "tiny", "--jobs", "2"]
+    environment = os.environ | {"PYTHONPATH": str(MODELS.parents[1])}
+    with subprocess.Popen([*map(str, command)], env=environment, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 120
+        busy: list[int] = []
+        while len(busy) < 2:  # two that simulate, by their processor time
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+            ticks = {child: _ticks(child) for child in _children(process.pid)}
+            busy = [child for child, count in ticks.items() if count > 2.5]
+        children = _children(process.pid)
+        process.send_signal(sent)
+        end = time.monotonic() + 2
+        while any(Path(f"/proc/{child}").exists() and _alive(child) for child in children):
+            assert time.monotonic() < end, "workers are left"
+            time.sleep(0.05)
+        assert process.wait(2) != 0
+        assert process.stderr is not None and b"Traceback" not in process.stderr.read()
+
+
+def _alive(process: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def _ticks(process: int) -> float:
+    """Seconds of processor time."""
+    with suppress(OSError):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
+import os
 import shutil
 from dataclasses import replace
 
@@ -285,6 +287,40 @@ def test_build_failure_is_shown(tmp_path, monkeypatch):
     with pytest.raises(RowvitError, match=r"failed in verilator.*\n.*syntax error"):
         verilate.build(TINY, tmp_path)
     assert not list((tmp_path / "cache").glob("build-*"))
+
+
+def test_a_damaged_cache(tmp_path, monkeypatch):
+    """What was cut or changed is built again, never loaded."""
+    monkeypatch.setenv("ROWVIT_CACHE", str(tmp_path / "cache"))
+    builds = []
+
+    def steps(work):
+        builds.append(work)
+        return [["sh", "-c", f"head -c 5000 /dev/urandom > {work}/library.so"]]
+
+    def library():
+        return verilate.cached("x", ["text"], [], "x", dict(os.environ), steps)
+
+    first = library()
+    whole = first.read_bytes()
+    assert library() == first and len(builds) == 1
+    for damaged in (whole[:3000], b"", whole[:100] + b"?" + whole[101:], whole[:-1]):
+        first.write_bytes(damaged)
+        assert library() == first and first.read_bytes() not in (damaged, whole)
+    assert len(builds) == 5
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [first.name]
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROWVIT_CACHE", str(tmp_path / "cache"))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RowvitError, match=r"kept in .*cache \(No space left on device\); set .* has room"):
+        verilate.cached("x", [], [], "x", dict(os.environ), lambda work: [["touch", f"{work}/library.so"]])
+    assert not list((tmp_path / "cache").glob("*.so"))
 
 
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):

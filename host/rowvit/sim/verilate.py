@@ -60,7 +60,8 @@ def cached(
 
     It is cached by a hash of ``texts`` and ``files``. ``steps`` gets a temporary directory, where the last
     command writes ``library.so``; that is moved into place when complete, so that several processes may build
-    at once. `RowvitError` if the cache cannot be written, or a command fails.
+    at once. Its own SHA-256 stands behind it, where no loader looks: one that was cut or changed is built
+    again. `RowvitError` if the cache cannot be written, or a command fails.
     """
     sha, cache = hashlib.sha256(), cache_directory()
     for text in texts:
@@ -68,25 +69,40 @@ def cached(
     for path in files:
         sha.update(f"{path.name}\n".encode() + path.read_bytes())
     library = cache / f"{name}-{sha.hexdigest()[:16]}.so"
-    if library.is_file():
+    if _complete(library):
         return library
 
     LOG.info("building %s, once", notice)
     log = library.with_suffix(".log")
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        directory = tempfile.TemporaryDirectory(prefix="build-", dir=cache, ignore_cleanup_errors=True)
+        with tempfile.TemporaryDirectory(prefix="build-", dir=cache, ignore_cleanup_errors=True) as work:
+            for command in steps(Path(work)):
+                run(command, environment, log)
+            built = Path(work, "library.so")
+            digest = hashlib.sha256(built.read_bytes()).digest()
+            with built.open("ab") as file:
+                file.write(digest)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(built, library)
+        log.unlink(missing_ok=True)
     except OSError as error:
         raise RowvitError(
             f"simulators cannot be kept in {cache} ({error.strerror})",
-            "set the variable ROWVIT_CACHE to a directory that you may write",
+            "set the variable ROWVIT_CACHE to a directory that you may write and that has room",
         ) from error
-    with directory as work:
-        for command in steps(Path(work)):
-            run(command, environment, log)
-        os.replace(f"{work}/library.so", library)
-    log.unlink(missing_ok=True)
     return library
+
+
+def _complete(library: Path) -> bool:
+    """Whether it is there, and as it was built."""
+    try:
+        content = memoryview(library.read_bytes())
+    except OSError:
+        return False
+    size = hashlib.sha256().digest_size
+    return hashlib.sha256(content[:-size]).digest() == content[-size:]
 
 
 def sources(rtl: Path = RTL) -> list[Path]:

@@ -8,6 +8,10 @@ returns its `Result`; `Session.compare` checks that against the integer referenc
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -247,6 +251,11 @@ class Session:
                 f"one of {min(jobs, len(starts))} simulations was killed, as when memory runs out",
                 "use fewer --jobs",
             ) from error
+        except BaseException:  # Ctrl-C, say: an image may take minutes
+            for process in list(pool._processes.values()):
+                process.kill()
+            self._end_processes()
+            raise
 
     def _processes(self, jobs: int) -> ProcessPoolExecutor:
         if self._pool is None or self._jobs != jobs:
@@ -342,6 +351,16 @@ def _start_worker(
     target: str, config: HardwareConfig, options: dict[str, Any], model: ModelPackage | Program
 ) -> None:
     _Worker.spec = target, config, options, model
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the terminal sends to all: the parent ends this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """However the parent ends: nothing else would wake a worker that waits for images."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def _work(images: Sequence[np.ndarray]) -> list[Result]:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The preprocessor as a Vitis HLS kernel: an RGB frame in, the accelerator's patches out.
-// Numbers: docs/numerics.md, section 9. Packets and use: README.md.
+// Numbers: docs/numerics.md, section 10. Packets and use: README.md.
 #ifndef ROWVIT_FRONTEND_H
 #define ROWVIT_FRONTEND_H
 

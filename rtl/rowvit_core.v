@@ -85,7 +85,7 @@ module rowvit_core #(  // as in rowvit_top
   ) u_clear (
       .clk_i(clk_i), .d_i(!rst_ni || start_i || reset_i), .q_o(clear)
   );
-  reg  start_q, stop_q, run_q, error_q;
+  reg  start_q, stop_q, run_q, counting_q, error_q;
   reg  [7:0]  error_code_q;
   reg  [23:0] error_info_q;
   reg  [15:0] passes_left_q;
@@ -125,6 +125,8 @@ module rowvit_core #(  // as in rowvit_top
       passes_left_q <= passes_i;
     end
     if (stop_q) run_q <= 1'b0;
+    // What was under way before a reset or start is not counted.
+    counting_q <= run_q && !clear[C_CORE];
   end
 
   // ---------------------------------------------------------------- progress
@@ -494,8 +496,8 @@ module rowvit_core #(  // as in rowvit_top
   wire [ROWS-1:0]    rt_valid, rt_ready, dt_ready_unused;
   wire [15:0]        rt_addr;
   wire [63:0]        rt_data;
-  wire               recv_ready, received;
-  // Nothing is taken from the stream while the core does not run, so that start loses no word.
+  wire               recv_ready, received, starved;
+  // Nothing is taken from the stream while the core does not run, or before its RECV: no word is lost.
   assign s_axis_tready = recv_ready && run_q;
   rowvit_recv #(
       .ROWS(ROWS)
@@ -507,7 +509,7 @@ module rowvit_core #(  // as in rowvit_top
       .s_axis_tlast(s_axis_tlast),
       .tw_valid_o(rt_valid), .tw_ready_i(rt_ready), .tw_addr_o(rt_addr), .tw_data_o(rt_data),
       .done_o(done_recv), .bands_o(bands_recv),
-      .word_o(received), .error_valid_o(recv_error), .error_code_o(recv_code),
+      .word_o(received), .starved_o(starved), .error_valid_o(recv_error), .error_code_o(recv_code),
       .error_info_o(recv_info)
   );
 
@@ -576,6 +578,7 @@ module rowvit_core #(  // as in rowvit_top
   assign inc[16*CNT_SELECT_BUSY+:16]   = {15'd0, select_busy_q};
   assign inc[16*CNT_RECV_WORDS+:16]    = {15'd0, received_q};
   assign inc[16*CNT_SEND_WORDS+:16]    = {15'd0, sent_q};
+  wire [N_COUNTER-1:0] counted = {N_COUNTER{counting_q}} | ({{(N_COUNTER - 1){1'b0}}, 1'b1} << CNT_CYCLES);
   // In halves, as each has 32 registers to clear per counter.
   localparam HALF = N_COUNTER / 2;
   generate
@@ -583,18 +586,21 @@ module rowvit_core #(  // as in rowvit_top
       rowvit_counters #(
           .N(HALF)
       ) u_counters (
-          .clk_i(clk_i), .rst_ni(!clear[C_COUNTERS+g]),
+          .clk_i(clk_i), .rst_ni(!clear[C_COUNTERS+g]), .en_i(counted[HALF*g+:HALF]),
           .inc_i(inc[16*HALF*g+:16*HALF]), .count_o(counters_o[32*HALF*g+:32*HALF])
       );
     end
   endgenerate
 
+  // Waiting for the host's input, or for room for its output, is no hang.
+  reg host_q;
+  always @(posedge clk_i) host_q <= starved || (m_axis_tvalid && !m_axis_tready);
   rowvit_watchdog #(
       .WIDTH(192)
   ) u_watchdog (
       .clk_i(clk_i), .rst_ni(!clear[C_CORE]), .busy_i(run_q), .limit_i(watchdog_i),
       .progress_i({done, bands}),
-      .event_i(received_q || sent_q || beat_q || fire_q), .error_o(watchdog_error)
+      .event_i(received_q || sent_q || beat_q || fire_q || host_q), .error_o(watchdog_error)
   );
 
   wire unused = &{1'b0, reader_busy_i, dt_ready_unused};

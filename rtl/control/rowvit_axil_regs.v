@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Registers of the core behind an AXI4-Lite slave: identity, configuration, status, interrupts.
 // Writes honour byte strobes; unknown addresses read as 0 and ignore writes; every response is OKAY.
-// A start is refused while the core is busy or after an error. The error stays until a core reset.
+// While the core is busy, start and writes of what it runs (BASE, PROGRAM, LENGTH, PASSES) are ignored;
+// start also after an error, which stays until a core reset.
 // Throughput: a read every 2 cycles, a write every 2 cycles. Latency: 1 cycle.
 // Resources: about 550 LUT, 290 flip-flops.
 `default_nettype none
@@ -94,20 +95,21 @@ module rowvit_axil_regs #(
     end
   end
 
+  wire settings = !busy_i && !start_q;  // may be changed
   integer i;
   always @(posedge clk_i) begin
     if (write) begin
       for (i = 0; i < 4; i = i + 1) begin
         if (s_axil_wstrb[i]) begin
-          if (waddr == REG_BASE_LO) base_lo_q[8*i+:8] <= s_axil_wdata[8*i+:8];
-          if (waddr == REG_BASE_HI) base_hi_q[8*i+:8] <= s_axil_wdata[8*i+:8];
-          if (waddr == REG_PROGRAM) program_q[8*i+:8] <= s_axil_wdata[8*i+:8];
-          if (waddr == REG_LENGTH) length_q[8*i+:8] <= s_axil_wdata[8*i+:8];
+          if (settings && waddr == REG_BASE_LO) base_lo_q[8*i+:8] <= s_axil_wdata[8*i+:8];
+          if (settings && waddr == REG_BASE_HI) base_hi_q[8*i+:8] <= s_axil_wdata[8*i+:8];
+          if (settings && waddr == REG_PROGRAM) program_q[8*i+:8] <= s_axil_wdata[8*i+:8];
+          if (settings && waddr == REG_LENGTH) length_q[8*i+:8] <= s_axil_wdata[8*i+:8];
           if (waddr == REG_WATCHDOG) watchdog_q[8*i+:8] <= s_axil_wdata[8*i+:8];
         end
       end
       for (i = 0; i < 2; i = i + 1)
-        if (s_axil_wstrb[i] && waddr == REG_PASSES)
+        if (settings && s_axil_wstrb[i] && waddr == REG_PASSES)
           passes_q[8*i+:8] <= s_axil_wdata[8*i+:8];
       if (s_axil_wstrb[0] && waddr == REG_IRQ_ENABLE) irq_enable_q <= s_axil_wdata[1:0];
     end

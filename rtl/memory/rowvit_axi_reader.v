@@ -54,7 +54,7 @@ module rowvit_axi_reader #(
 
     // Requests or bursts are pending.
     output wire        busy_o,
-    // A word has arrived.
+    // A word has arrived that was asked for since the last clear_i.
     output wire        beat_o,
     // A word arrived with SLVERR or DECERR.
     output wire        error_o
@@ -241,7 +241,7 @@ module rowvit_axi_reader #(
   assign {rsp1_valid_o, rsp0_valid_o} = rsp_valid;
   assign {rsp1_data_o, rsp0_data_o} = rsp_data;
   assign busy_o = owner_valid || |pending;
-  assign beat_o = m_axi_rvalid;
+  assign beat_o = take;
   assign error_o = take && m_axi_rresp[1];
 endmodule
 

@@ -2,6 +2,7 @@
 // RECV: one image's token rows from the input stream to the token memory.
 // Prefix rows are not in the stream; they are written as zeros. TLAST must come with the last word
 // of the last row; if it comes earlier or not then, the engine reports it and waits for a reset.
+// No word is taken before its operation begins, or behind TLAST: the next packet is the next operation's.
 // Throughput: one 64-bit word per cycle, 2 cycles between bands. Latency: 2 cycles.
 // Resources: about 450 LUT, 405 flip-flops.
 `default_nettype none
@@ -33,8 +34,9 @@ module rowvit_recv #(
     output wire [15:0]     tw_addr_o,
     output wire [63:0]     tw_data_o,
 
-    // A word has been taken from the stream.
+    // A word has been taken from the stream; the next one is waited for.
     output wire            word_o,
+    output wire            starved_o,
     // One-cycle pulse; info is the instruction index.
     output wire            error_valid_o,
     output wire [7:0]      error_code_o,
@@ -52,14 +54,16 @@ module rowvit_recv #(
   wire nothing = instr_i[F_FLAGS + FLAG_VOID];
 
   // The stream, registered on both sides.
-  wire in_valid, in_ready, in_last;
+  reg  open_q;
+  wire in_valid, in_ready, in_last, in_room;
   wire [63:0] in_data;
+  assign s_axis_tready = in_room && open_q;
   rowvit_skid_buffer #(.WIDTH(65)) u_in (
       .clk_i(clk_i),
       .rst_ni(rst_ni),
       .clear_i(1'b0),
-      .in_valid_i(s_axis_tvalid),
-      .in_ready_o(s_axis_tready),
+      .in_valid_i(s_axis_tvalid && open_q),
+      .in_ready_o(in_room),
       .in_data_i({s_axis_tlast, s_axis_tdata}),
       .out_valid_o(in_valid),
       .out_ready_i(in_ready),
@@ -113,7 +117,13 @@ module rowvit_recv #(
              end
       default: ;
     endcase
-    if (!rst_ni) state_q <= S_IDLE;
+    // From the operation's first band to the end of its packet.
+    if (state_q == S_CHECK && dep_q && !nothing && band_q == 16'd0) open_q <= 1'b1;
+    else if (s_axis_tvalid && s_axis_tready && s_axis_tlast) open_q <= 1'b0;
+    if (!rst_ni) begin
+      state_q <= S_IDLE;
+      open_q <= 1'b0;
+    end
   end
 
   always @(posedge clk_i) begin
@@ -168,6 +178,7 @@ module rowvit_recv #(
   assign bands_o = bands_q;
   assign tw_valid_o = out_bank & {ROWS{out_valid}};
   assign word_o = in_valid && in_ready;
+  assign starved_o = in_ready && !in_valid;
   reg error_q, short_q;
   always @(posedge clk_i) begin
     error_q <= step && bad;

@@ -112,23 +112,6 @@ def test_pain_1_a_core_that_is_only_slow():
         assert len(acc(images)) == 1
 
 
-def test_pain_1_the_watchdog_of_the_core(monkeypatch):
-    """An input that never comes stops the core itself; nobody waits for the deadline."""
-    package = random_package(
-        np.random.default_rng(1), dim=16, depth=1, heads=1, image_size=8, patch_size=4, hidden=16, classes=3
-    )
-    with (
-        SimDevice(TINY) as device,
-        Accelerator(RowvitOverlay(device.bitstream, TINY, device), timeout=60, watchdog=5000) as acc,
-    ):
-        acc.load(package)
-        with monkeypatch.context() as patch:
-            patch.setattr(acc, "_send", lambda batch: None)
-            with pytest.raises(RowvitError, match=r"core stopped at instruction \d+: nothing moved for 5000"):
-                acc(IMAGES)
-        assert len(acc(IMAGES)) == 3
-
-
 @pytest.mark.parametrize(
     "channel, bit, words",
     [

@@ -146,6 +146,14 @@ async def full_rate(dut):
     assert n < 2400 / 0.97 + 50
 
 
+async def count_beats(dut, found: list[int]) -> None:
+    """Words that the reader says have arrived."""
+    while True:
+        await ReadOnly()
+        found[0] += int(dut.beat_o.value)
+        await FallingEdge(dut.clk_i)
+
+
 @cocotb.test()
 async def clear_swallows_what_is_in_flight(dut):
     """Clear at any time; the next request gets its own words only."""
@@ -167,9 +175,14 @@ async def clear_swallows_what_is_in_flight(dut):
         dut.clear_i.value = 1
         await cycles(dut)
         dut.clear_i.value = 0
-        tasks = [cocotb.start_soon(client(dut, c, new_requests(2, 30), 0, 0)) for c in (0, 1)]
+        requests = [new_requests(2, 30) for _ in (0, 1)]
+        beats = [0]
+        counter = cocotb.start_soon(count_beats(dut, beats))
+        tasks = [cocotb.start_soon(client(dut, c, requests[c], 0, 0)) for c in (0, 1)]
         for task in tasks:
             await task
+        counter.cancel()
+        assert beats[0] == sum(words for each in requests for _, words in each)
 
 
 @cocotb.test()

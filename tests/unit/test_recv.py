@@ -156,6 +156,63 @@ async def stream_errors_and_reset(dut):
 
 
 @cocotb.test()
+async def the_next_packet_waits(dut):
+    """No word is taken before the operation that it is for: none behind TLAST, none while idle."""
+    await start(dut)
+    written: list[tuple[int, int, int]] = []
+    cocotb.start_soon(memory(dut, written, 0.3))
+    dut.s_axis_tvalid.value = dut.s_axis_tlast.value = 1
+    for _ in range(20):
+        await ReadOnly()
+        assert not dut.s_axis_tready.value and not dut.starved_o.value
+        await FallingEdge(dut.clk_i)
+    dut.s_axis_tvalid.value = 0
+    taken = []
+
+    async def watch() -> None:
+        while True:
+            await ReadOnly()
+            if dut.s_axis_tvalid.value and dut.s_axis_tready.value:
+                taken.append(uint(dut.s_axis_tdata))
+            await FallingEdge(dut.clk_i)
+
+    cocotb.start_soon(watch())
+    sizes = [random.choice((1, 2, 3, 7)) for _ in range(12)]
+    items = [item for size in sizes for item in packet([random.getrandbits(64) for _ in range(size)])]
+    stream(dut, items, random.choice((0.0, 0.5)))
+    expected = 0
+    for size in sizes:
+        op = instruction(rows=size, row_words=1, dst_base=0, dst_stride=1)
+        await drive(dut, [instruction(void=True), op], 0.0, "instr", data="{}_i")
+        expected += size
+        await cycles(dut, random.choice((0, 5, 20)))
+        assert len(taken) == expected
+
+
+@cocotb.test()
+async def says_that_it_waits(dut):
+    """starved_o, where a word is missing, and only there."""
+    await start(dut)
+    written: list[tuple[int, int, int]] = []
+    cocotb.start_soon(memory(dut, written, 0.0))
+    task = cocotb.start_soon(drive(dut, [instruction(rows=3, row_words=1)], 0.0, "instr", data="{}_i"))
+    for word in range(3):
+        await cycles(dut, 10)
+        assert dut.starved_o.value
+        await drive(
+            dut,
+            [{"s_axis_tdata": word, "s_axis_tlast": int(word == 2)}],
+            0.0,
+            "s_axis",
+            "{}_tvalid",
+            "{}_tready",
+        )
+    await task
+    await cycles(dut, 10)
+    assert not dut.starved_o.value and len(written) == 3
+
+
+@cocotb.test()
 async def full_rate(dut):
     """A word per cycle but for two cycles between bands."""
     await start(dut)

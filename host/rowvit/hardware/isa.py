@@ -225,7 +225,7 @@ class Error(Coded):
     ADDRESS_RANGE = 2, "a load reaches beyond the blob"
     BAD_HASH = 3, "the program's configuration hash or ABI is not this core's"
     AXI_READ = 4, "a read came back with SLVERR or DECERR"
-    WATCHDOG = 5, "nothing moved for WATCHDOG cycles"
+    WATCHDOG = 5, "nothing moved for WATCHDOG cycles, and not for want of input or of room for output"
     STREAM_SHORT = 6, "TLAST before the last patch word"
     STREAM_LONG = 7, "no TLAST on the last patch word"
 
@@ -250,12 +250,16 @@ REGISTERS: dict[str, tuple[int, str, str]] = {
     "ERROR": (0x18, "ro", "code[7:0], instruction index [31:8]"),
     "IRQ_ENABLE": (0x1C, "rw", "bit 0 pass done, bit 1 error"),
     "IRQ_STATUS": (0x20, "w1c", "bit 0 pass done, bit 1 error"),
-    "BASE_LO": (0x24, "rw", "byte address of the blob, multiple of 64"),
-    "BASE_HI": (0x28, "rw", "upper half"),
-    "PROGRAM": (0x2C, "rw", "byte offset of the program in the blob"),
-    "LENGTH": (0x30, "rw", "bytes of the blob; reads beyond it are refused"),
-    "PASSES": (0x34, "rw", "passes to run on the next start"),
-    "WATCHDOG": (0x38, "rw", "cycles without any progress before error 5; 0 switches it off"),
+    "BASE_LO": (0x24, "rw", "byte address of the blob, multiple of 64; kept while the core is busy"),
+    "BASE_HI": (0x28, "rw", "upper half; kept while the core is busy"),
+    "PROGRAM": (0x2C, "rw", "byte offset of the program in the blob; kept while the core is busy"),
+    "LENGTH": (0x30, "rw", "bytes of the blob, beyond which no read goes; kept while the core is busy"),
+    "PASSES": (0x34, "rw", "passes to run on the next start; kept while the core is busy"),
+    "WATCHDOG": (
+        *(0x38, "rw"),
+        "cycles without any progress before error 5, but for those in which the core waits for the streams;"
+        " 0 switches it off",
+    ),
     "PROGRESS0": (0x40, "ro", "operations completed: EXEC[31:16], LOAD[15:0]"),
     "PROGRESS1": (0x44, "ro", "NORM[31:16], DRAIN[15:0]"),
     "PROGRESS2": (0x48, "ro", "RECV[31:16], SELECT[15:0]"),
@@ -277,7 +281,7 @@ COUNTERS: tuple[tuple[str, str], ...] = (
     ("drain_busy", "results are draining"),
     ("load_busy", "a load is in progress"),
     ("load_wait", "a load waits for its dependencies"),
-    ("axi_beats", "64-bit words read from memory"),
+    ("axi_beats", "64-bit words read from memory, without those that a reset made useless"),
     ("w2_fetched", "W2 rows fetched by masked loads, per lane tile"),
     ("w2_rows", "W2 rows that masked loads chose from, per lane tile"),
     ("norm_busy", "LayerNorm or dump in progress"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The preprocessor (numerics.md, section 9): a camera frame to the pixels that a network takes.
+"""The preprocessor (numerics.md, section 10): a camera frame to the pixels that a network takes.
 
 The twin of ``hls/frontend.cpp``, and the packet that the kernel takes. It needs numpy only.
 """

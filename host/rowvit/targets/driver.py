@@ -79,8 +79,8 @@ class Accelerator(Target):
     timeout : float
         Seconds that one image may take.
     watchdog : int
-        Cycles without any progress inside the core after which it stops with an error; 0: never. The HLS
-        front end adds those that a frame takes.
+        Cycles without any progress inside the core after which it stops with an error; 0: never. Waiting
+        for the host does not count. The HLS front end adds the cycles that a frame takes.
     on_close : callable, optional
         Called at the end of `close`: what else to release.
 

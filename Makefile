@@ -2,6 +2,7 @@
 # make demo    classify 20 photos on the simulated accelerator, from a fresh clone
 #              (CONFIG=pynq-z2: the hardware configuration)
 # make test    the tests (SLOW=1: the long ones instead); also needs Icarus Verilog and Yosys
+# make formal  proofs about the RTL's handshakes, and mutants that must break them; needs Yosys
 # make test-pynq3.0, make test-pynq4
 #              the driver's tests with PYNQ 3.0, and with PYNQ 4 (for Zynq UltraScale+), in separate environments
 # make lint    ruff, mypy and import-linter on the Python, mdformat on the Markdown,
@@ -33,13 +34,17 @@ synth: TOOLS += yosys
 PYNQ_TESTS := $(addprefix tests/host/test_,$(addsuffix .py,\
     sim_device overlay driver stream pains diagnose bitfile vivado_handoffs))
 
-.PHONY: demo test test-pynq3.0 test-pynq4 lint docs bench synth bitstream board-bundle clean tools
+.PHONY: demo test formal test-pynq3.0 test-pynq4 lint docs bench synth bitstream board-bundle clean tools
 
 demo: tools $(VENV)/.core
 	$(VENV)/bin/rowvit run sign-digits --target sim --config $(CONFIG) --check
 
 test: tools $(VENV)/.test
 	$(VENV)/bin/python -m pytest -n 2 $(if $(SLOW),-m slow)
+
+formal: TOOLS += yosys
+formal: tools $(VENV)/.test
+	$(VENV)/bin/python -m pytest -n 2 -m formal tests/formal
 
 test-pynq3.0 test-pynq4: test-pynq%: tools .venv-pynq%/.test
 	.venv-pynq$*/bin/python -m pytest $(PYNQ_TESTS)

@@ -85,7 +85,7 @@ module rowvit_core #(  // as in rowvit_top
   ) u_clear (
       .clk_i(clk_i), .d_i(!rst_ni || start_i || reset_i), .q_o(clear)
   );
-  reg  start_q, stop_q, run_q, counting_q, error_q;
+  reg  start_q, stop_q, run_q, error_q;
   reg  [7:0]  error_code_q;
   reg  [23:0] error_info_q;
   reg  [15:0] passes_left_q;
@@ -125,8 +125,6 @@ module rowvit_core #(  // as in rowvit_top
       passes_left_q <= passes_i;
     end
     if (stop_q) run_q <= 1'b0;
-    // What was under way before a reset or start is not counted.
-    counting_q <= run_q && !clear[C_CORE];
   end
 
   // ---------------------------------------------------------------- progress
@@ -578,15 +576,22 @@ module rowvit_core #(  // as in rowvit_top
   assign inc[16*CNT_SELECT_BUSY+:16]   = {15'd0, select_busy_q};
   assign inc[16*CNT_RECV_WORDS+:16]    = {15'd0, received_q};
   assign inc[16*CNT_SEND_WORDS+:16]    = {15'd0, sent_q};
-  wire [N_COUNTER-1:0] counted = {N_COUNTER{counting_q}} | ({{(N_COUNTER - 1){1'b0}}, 1'b1} << CNT_CYCLES);
-  // In halves, as each has 32 registers to clear per counter.
+  // In halves, as each has 32 registers to clear and to enable per counter.
   localparam HALF = N_COUNTER / 2;
+  // What was under way before a reset or start is not counted.
+  wire [1:0] counting;
+  rowvit_copies #(
+      .N(2)
+  ) u_counting (
+      .clk_i(clk_i), .d_i(run_q && !clear[C_CORE]), .q_o(counting)
+  );
   generate
     for (g = 0; g < 2; g = g + 1) begin : g_counters
       rowvit_counters #(
           .N(HALF)
       ) u_counters (
-          .clk_i(clk_i), .rst_ni(!clear[C_COUNTERS+g]), .en_i(counted[HALF*g+:HALF]),
+          .clk_i(clk_i), .rst_ni(!clear[C_COUNTERS+g]),
+          .en_i({HALF{counting[g]}} | (g == 0 ? {{(HALF - 1){1'b0}}, 1'b1} << CNT_CYCLES : {HALF{1'b0}})),
           .inc_i(inc[16*HALF*g+:16*HALF]), .count_o(counters_o[32*HALF*g+:32*HALF])
       );
     end

@@ -29,7 +29,10 @@ MUTANTS = (
     ("rowvit_skid_buffer", "!rst_ni || clear_i", "!rst_ni"),
 )
 
-pytestmark = pytest.mark.skipif(shutil.which("yosys") is None, reason="needs yosys on PATH")
+pytestmark = [
+    pytest.mark.formal,
+    pytest.mark.skipif(shutil.which("yosys") is None, reason="needs yosys on PATH"),
+]
 
 
 def proves(module: str, source: Path) -> bool:

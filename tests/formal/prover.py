@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs Yosys' model checker (yosys-smtbmc with the solver yices) over a proof and over mutants of its RTL."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).parent
+RTL = HERE.parents[1] / "rtl"
+SECONDS = 900  # that a step may take
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A fault put into the RTL: in ``module``, ``text`` (which is there once) becomes ``replacement``."""
+
+    module: str
+    text: str
+    replacement: str
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A module ``NAME_proof`` in ``NAME_proof.v`` whose assertions hold.
+
+    Parameters
+    ----------
+    name : str
+    modules : tuple of str
+        Of the RTL that it needs.
+    depth : int
+        Steps: of the bounded check from the initial state, and of the induction.
+    induction : bool
+        Whether the assertions are shown for all time, and not only for ``depth`` cycles.
+    cover : int
+        Steps in which every ``cover`` is reached; 0: there are none.
+    mutants : tuple of Mutant
+        Faults, each of which breaks an assertion within ``depth`` steps.
+    parameters : dict
+        Of the proof's module.
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    depth: int
+    induction: bool = True
+    cover: int = 0
+    mutants: tuple[Mutant, ...] = ()
+    parameters: dict[str, int] = field(default_factory=dict)
+    #: of the bounded check, if it is not that of the induction
+    bound: int = 0
+
+    def model(self, work: Path, mutant: Mutant | None = None) -> Path:
+        """The transition relation as SMT-LIB; a wire without driver in the harness fails."""
+        sources = [HERE / f"{self.name}_proof.v"]
+        for module in self.modules:
+            (source,) = RTL.rglob(f"{module}.v")
+            if mutant and module == mutant.module:
+                text = source.read_text()
+                assert text.count(mutant.text) == 1, f"{mutant.text!r} is not there once"
+                source = work / f"{module}.v"
+                source.write_text(text.replace(mutant.text, mutant.replacement))
+            sources.append(source)
+        top, model = f"{self.name}_proof", work / "model.smt2"
+        values = "".join(f" -chparam {name} {value}" for name, value in self.parameters.items())
+        script = [
+            f"read_verilog -formal -sv -I{RTL} {' '.join(map(str, sources))}",
+            f"hierarchy -check -top {top}{values}",
+            "prep -flatten -nordff",
+            "async2sync",
+            "chformal -lower",
+            "setundef -undriven -anyseq",
+            "opt -keepdc -fast",
+            "dffunmap",
+            f"write_smt2 -wires {model}",
+        ]
+        done = subprocess.run(
+            ["yosys", "-p", "; ".join(script)], capture_output=True, text=True, timeout=SECONDS
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+        assert "is used but has no driver" not in done.stdout, done.stdout[-4000:]
+        return model
+
+    def holds(self, work: Path, mutant: Mutant | None = None) -> bool:
+        """Whether the assertions hold; with a mutant only the bounded check is run."""
+        model = self.model(work, mutant)
+        if not _smtbmc(model, "-t", str(self.bound or self.depth)):
+            return False
+        return mutant is not None or not self.induction or _smtbmc(model, "-i", "-t", str(self.depth))
+
+    def covers(self, work: Path) -> bool:
+        """Whether every ``cover`` is reached: the assumptions leave something to prove."""
+        return _smtbmc(self.model(work), "-c", "-t", str(self.cover))
+
+
+def available() -> bool:
+    """Whether Yosys and the solver are there."""
+    return shutil.which("yosys-smtbmc") is not None and shutil.which("yices-smt2", path=_path()) is not None
+
+
+def _path() -> str:
+    """With the environment's own programs: the solver comes from PyPI."""
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+
+
+def _smtbmc(model: Path, *arguments: str) -> bool:
+    command = ["yosys-smtbmc", "-s", "yices", "--noprogress", *arguments, str(model)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=SECONDS, env=os.environ | {"PATH": _path()}
+    )
+    # after "BMC failed!" it prints what it found, and may stumble over the solver's answers
+    passed = "Status: PASSED" in done.stdout
+    failed = "Status: FAILED" in done.stdout or "BMC failed!" in done.stdout
+    assert passed != failed, done.stdout + done.stderr
+    return passed

@@ -38,6 +38,7 @@ def relu(
         typer.Option(help="Then fine-tune by this recipe (.toml), with the GELU network as teacher."),
     ] = None,
     measure: opt.MeasureOption = True,
+    labels: opt.LabelsOption = None,
 ) -> None:
     """Turn a GELU network into a ReLU network, layer by layer.
 
@@ -50,7 +51,7 @@ def relu(
     -------
       rowvit relu vit.safetensors --data photos/ -o vit-relu.safetensors --recipe fine-tune.toml
     """
-    from rowvit.measure.accuracy import matched
+    from rowvit.measure.accuracy import matched, read_labels
     from rowvit.measure.schedules import BATCH, top1
     from rowvit.model import store
     from rowvit.model.relu import to_relu
@@ -59,17 +60,17 @@ def relu(
 
     steps = (recipe.name, recipes.load(recipe)) if recipe else None
     network, card = store.load(model)
-    trained = open_data(data, "train", labels=recipe is not None)
+    trained, names = open_data(data, "train", labels=recipe is not None), read_labels(labels)
     if steps:
-        trained = matched(trained, card.name, card.classes)
+        trained = matched(trained, card.name, card.classes, names)
     writable(output)
-    tested = test_set(data, card, measure)
+    tested = test_set(data, card, measure, names)
     fitted, checked = trained.subset(photos), trained.subset(check, skip=photos)
     side, depth = network.config.image_size, network.config.depth
     pixels = fitted.pixels(range(len(fitted)), side, card.resize)
     tests, measured = pixels[:0], set[int]()  # after these layers
-    if len(checked) and len(trained.classes) == network.config.classes:
-        checked = matched(checked, card.name, card.classes)
+    if len(checked) and trained.classes and (names or set(trained.classes) <= set(card.classes)):
+        checked = matched(checked, card.name, card.classes, names)
         tests = checked.pixels(range(len(checked)), side, card.resize)
         measured = {-1, *range(depth)} if each_layer else {-1, depth - 1}
     table = right_aligned("layer", "zeros", "error if swapped", "error refitted", "top-1", left=0)
@@ -150,6 +151,7 @@ def prune(
         Path | None, typer.Option("--json", help="Write all schedules that were tried.")
     ] = None,
     measure: opt.MeasureOption = True,
+    labels: opt.LabelsOption = None,
 ) -> None:
     """Choose where tokens are dropped, and which small hidden activations.
 
@@ -166,7 +168,7 @@ def prune(
     from rowvit.formats.description import RULES
     from rowvit.hardware import config as configs
     from rowvit.measure import schedules as search
-    from rowvit.measure.accuracy import matched
+    from rowvit.measure.accuracy import matched, read_labels
     from rowvit.model import store
     from rowvit.train.data import open_data
 
@@ -189,8 +191,9 @@ def prune(
     else:
         blocks = _blocks(layers, network.config.depth)
         tried = [((), 1.0), (blocks, rho or _shares(keep or "", len(blocks)))]
-    tested = test_set(data, card, measure)
-    drawn = matched(open_data(data, "train"), card.name, card.classes).subset(photos)
+    names = read_labels(labels)
+    tested = test_set(data, card, measure, names)
+    drawn = matched(open_data(data, "train"), card.name, card.classes, names).subset(photos)
     pixels = drawn.pixels(range(len(drawn)), network.config.image_size, card.resize)
     package = search.stand_in(network, card, pixels[:64], "image" if rule == "auto" else rule)
     with progress_bar("schedules", len(tried)) as progress:
@@ -311,6 +314,7 @@ def quantise(
         bool, typer.Option("--power-of-two", help="Requantise by powers of two only.")
     ] = False,
     measure: opt.MeasureOption = True,
+    labels: opt.LabelsOption = None,
     jobs: Annotated[int, typer.Option(min=1, help="Worker processes that measure (Dask).")] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the table of noise.")] = None,
 ) -> None:
@@ -324,6 +328,7 @@ def quantise(
     -------
       rowvit quantise vit-relu.safetensors --data photos/ -o vit-int8.safetensors
     """
+    from rowvit.measure.accuracy import read_labels
     from rowvit.model import store
     from rowvit.quant.noise import layer_noise
     from rowvit.quant.quantise import QuantOptions, default_chunk
@@ -335,7 +340,7 @@ def quantise(
     network, card = store.load(model)
     config = network.config
     writable(output, json_file)
-    tested = test_set(data, card, measure)
+    tested = test_set(data, card, measure, read_labels(labels))
     options = QuantOptions(
         name=card.name,
         classes=card.classes,

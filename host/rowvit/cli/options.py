@@ -148,6 +148,15 @@ OutputOption = Annotated[Path, typer.Option("--output", "-o", help="The network 
 ResultOption = Annotated[
     Path | None, typer.Option("--json", help="Write the result file; - for standard output.")
 ]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE|sorted",
+        help="Which of the network's classes the photos' are, where the names differ: a file with lines"
+        " FOLDER,CLASS or JSON; or sorted: they are in the order of the network's.",
+    ),
+]
 MeasureOption = Annotated[
     bool,
     typer.Option(

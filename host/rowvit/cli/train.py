@@ -24,7 +24,7 @@ from rowvit.cli.common import (
 from rowvit.errors import RowvitError
 
 if TYPE_CHECKING:
-    from rowvit.measure.accuracy import Evaluation, Network
+    from rowvit.measure.accuracy import Evaluation, Labels, Network
     from rowvit.model.store import Card
     from rowvit.model.vit import VisionTransformer
     from rowvit.train.data import Photos
@@ -43,6 +43,7 @@ def train(
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode photos.")] = 0,
     save_every: Annotated[float, typer.Option(min=1, help="Seconds between two saved states.")] = 60.0,
     measure: opt.MeasureOption = True,
+    labels: opt.LabelsOption = None,
 ) -> None:
     """Fine-tune a float network by a recipe.
 
@@ -56,7 +57,7 @@ def train(
 
       torchrun --nproc-per-node 4 -m rowvit.cli train vit.safetensors --data photos/ ...
     """
-    from rowvit.measure.accuracy import matched
+    from rowvit.measure.accuracy import matched, read_labels
     from rowvit.model import store
     from rowvit.model.adapt import with_classes
     from rowvit.train import recipe as recipes
@@ -66,13 +67,16 @@ def train(
     network, card = store.load(model)
     photos = open_data(data, "train")
     writable(output)
-    if network.config.classes == len(photos.classes):
-        photos = matched(photos, card.name, card.classes)
+    names = read_labels(labels)
+    if names is not None or set(photos.classes) == set(card.classes):
+        photos = matched(photos, card.name, card.classes, names)
+    elif network.config.classes == len(photos.classes):
+        say(f"{card.name}: its {len(photos.classes)} classes take the photos' names, in sorted order", ERR)
     else:
         network = with_classes(network, len(photos.classes), deviation=0.0)
         say(f"{card.name}: a new head for {len(photos.classes)} classes", ERR)
     card.classes = list(photos.classes)
-    tested = test_set(data, card, measure)
+    tested = test_set(data, card, measure, names)
     taught = store.load(teacher) if teacher else None
     if run_recipe(network, card, photos, (recipe.name, steps), output, taught, workers, save_every):
         note_accuracy(network, card, tested, output)
@@ -106,7 +110,7 @@ def run_recipe(
         return trainer.save(output, name)
 
 
-def test_set(data: Path, card: Card, measure: bool) -> Photos | None:
+def test_set(data: Path, card: Card, measure: bool, labels: Labels = None) -> Photos | None:
     """The test photos, opened before the work and not after it; None if nothing is to be measured."""
     from rowvit.measure.accuracy import matched
     from rowvit.train.data import open_data
@@ -114,9 +118,9 @@ def test_set(data: Path, card: Card, measure: bool) -> Photos | None:
     if not measure:
         return None
     try:
-        return matched(open_data(data, "test"), card.name, card.classes)
+        return matched(open_data(data, "test"), card.name, card.classes, labels)
     except RowvitError as error:
-        raise RowvitError(str(error), "to skip measuring, use --no-measure") from error
+        raise RowvitError(f"{error}; to skip measuring, use --no-measure") from error
 
 
 def note_accuracy(network: VisionTransformer, card: Card, tested: Photos | None, output: Path) -> None:
@@ -161,11 +165,13 @@ def evaluate_command(
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a Dask scheduler, to use its workers: tcp://HOST:8786.")
     ] = None,
+    labels: opt.LabelsOption = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything that was found.")] = None,
 ) -> None:
     """Measure accuracy and work over a test set.
 
-    Top-1 comes with its 95 % interval (Wilson). MACs and rows of W2 are those that were executed and
+    Photos belong to the network's classes by the names of their folders; there may be fewer of them. Top-1
+    comes with its 95 % interval (Wilson). MACs and rows of W2 are those that were executed and
     fetched, relative to the network without pruning and skipping. On sim every photo is compared with
     the integer reference, bit for bit; exit 1 if one differs.
 
@@ -176,7 +182,7 @@ def evaluate_command(
       rowvit eval net.safetensors --data photos.npz --target sim --photos 20
     """
     from rowvit.hardware import config as configs
-    from rowvit.measure.accuracy import evaluate, load, with_rule
+    from rowvit.measure.accuracy import evaluate, load, matched, read_labels, with_rule
     from rowvit.train.data import open_data
 
     if target is opt.TargetName.board:
@@ -191,6 +197,9 @@ def evaluate_command(
     hardware = configs.load(config)
     writable(json_file)
     tested = open_data(data, "test")
+    meta = network[1] if isinstance(network, tuple) else network.meta
+    name, classes = (meta["name"], meta["classes"]) if isinstance(meta, dict) else (meta.name, meta.classes)
+    tested = matched(tested, name, classes, read_labels(labels))
     tested = tested.subset(photos) if photos else tested
 
     def measured(what: Network, name: str) -> Evaluation:

@@ -7,8 +7,11 @@ processes of this machine, or any cluster whose scheduler is named.
 
 from __future__ import annotations
 
+import csv
+import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -223,22 +226,119 @@ def with_rule(network: Network, rule: str) -> Network:
     return model, card
 
 
-def matched(photos: Photos, network: str, classes: Sequence[str]) -> Photos:
-    """The photos with labels that are indices of the network's classes.
+#: the network's class, by name or index, for each of the photos' names; or `SORTED`
+Labels: TypeAlias = Mapping[str, "str | int"] | str | None
+#: what ``labels`` may be instead of names: the network's classes in the order of the sorted folders
+SORTED = "sorted"
 
-    Where both have the same names, they are matched by name; otherwise by position.
+
+def matched(
+    photos: Photos,
+    network: str,
+    classes: Sequence[str],
+    labels: Labels = None,
+) -> Photos:
+    """The photos with labels that are indices of the network's classes; there may be fewer of them.
+
+    Names are compared as they are. Names that are numbers, as those of an archive without names, are indices;
+    so are the places of ImageNet's 1000 synsets in sorted order, for a network whose classes have no names.
+
+    Parameters
+    ----------
+    photos : Photos
+    network : str
+        Its name, for messages.
+    classes : sequence of str
+        Names of the network's classes.
+    labels : mapping, or "sorted", optional
+        From `read_labels`.
 
     Raises
     ------
     RowvitError
-        The numbers of classes differ.
+        A name of the photos' is none of the network's.
     """
-    if len(classes) != len(photos.classes):
+    names, classes = photos.classes, list(map(str, classes))
+    place = {name: index for index, name in enumerate(classes)}
+    order: list[int | None]
+    if isinstance(labels, Mapping):
+        order = [_index(labels.get(name, name), place) for name in names]
+    elif labels == SORTED:
+        if len(names) != len(classes):
+            raise RowvitError(
+                f"{network} knows {len(classes)} classes, the photos ({photos.name}) have {len(names)}",
+                "--labels sorted needs all of them; name the folders, or pass a file",
+            )
+        order = list(range(len(names)))
+    elif set(names) <= place.keys():
+        order = [place[name] for name in names]
+    elif all(name.isdecimal() and int(name) < len(classes) for name in names):
+        order = [int(name) for name in names]
+    elif (
+        len(names) == len(classes) == 1000
+        and all(map(_SYNSET.fullmatch, names))
+        and place.keys() == _numbers(1000)
+    ):
+        order = list(range(1000))
+    else:
+        order = [place.get(name) for name in names]
+    unknown = [name for name, index in zip(names, order, strict=True) if index is None]
+    if unknown:
         raise RowvitError(
-            f"{network} knows {len(classes)} classes, the photos ({photos.name}) have {len(photos.classes)}"
+            f"{_few(unknown)} of the photos ({photos.name}) are no classes of {network} ({_few(classes)})",
+            "name the folders as the classes, or pass --labels FILE with a line FOLDER,CLASS for each; or"
+            " --labels sorted, if the network was trained on folders in sorted order",
         )
-    order = _places(photos.classes, classes)
-    return photos if order is None else replace(photos, labels=order[photos.labels], classes=tuple(classes))
+    found = np.array(order, np.int64)
+    missing = len(classes) - len(set(order))
+    name = f"{photos.name}, {len(set(order))} of {len(classes)} classes" if missing else photos.name
+    return replace(photos, labels=found[photos.labels], classes=tuple(classes), name=name)
+
+
+#: ImageNet's names of classes, which sort in the order of its labels
+_SYNSET = re.compile(r"n\d{8}")
+
+
+def _numbers(count: int) -> set[str]:
+    return set(map(str, range(count)))
+
+
+def _index(wanted: str | int, place: Mapping[str, int]) -> int | None:
+    """Of a class by name or by number."""
+    if str(wanted) in place:
+        return place[str(wanted)]
+    return int(wanted) if str(wanted).isdecimal() and int(wanted) < len(place) else None
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f", ... {names[-1]}" if len(names) > 4 else ", ".join(["", *names[3:]]))
+
+
+def read_labels(option: str | None) -> Labels:
+    """The ``labels`` of `matched`: "sorted", or from a file: JSON, or lines of FOLDER,CLASS.
+
+    `RowvitError` if it cannot be read, or a line has not two fields.
+    """
+    if option is None or option == SORTED:
+        return option
+    path = Path(option)
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RowvitError(f"{path}: cannot be read ({error})") from error
+    if path.suffix == ".json":
+        try:
+            found = json.loads(text)
+        except ValueError as error:
+            raise RowvitError(f"{path}: is not JSON ({error})") from error
+        if not isinstance(found, dict) or not all(type(value) in (str, int) for value in found.values()):
+            raise RowvitError(f"{path}: is no object of names and classes", 'write {"folder": "class", ...}')
+        return found
+    rows = [row for row in csv.reader(text.splitlines()) if row]
+    if any(len(row) != 2 for row in rows):
+        line = next(number for number, row in enumerate(rows, 1) if len(row) != 2)
+        raise RowvitError(f"{path}: line {line} is not FOLDER,CLASS")
+    return {folder.strip(): name.strip() for folder, name in rows}
 
 
 def _places(names: Sequence[str], among: Sequence[str]) -> np.ndarray | None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from rowvit.errors import RowvitError
-from rowvit.measure import result
+from rowvit.measure import power, result
+from rowvit.measure.sensors import Samples
 
 #: what a reviewer asks, and where it stands
 ASKED = {
@@ -130,3 +131,73 @@ def test_data_set_is_its_pixels(document):
     first = result.data_set("a", "b", pixels)
     pixels[1, 0, 0, 0] = 1
     assert first["images"] == 2 and first["sha256"] != result.data_set("a", "b", pixels)["sha256"]
+
+
+def edited(path, *changes):
+    """A result in which the places (keys with dots) have other values."""
+    document = json.loads(path.read_text())
+    for place, value in changes:
+        *parents, last = place.split(".")
+        where = document
+        for key in parents:
+            where = where[key]
+        where[last] = value(where[last]) if callable(value) else value
+    return document
+
+
+@pytest.mark.parametrize(
+    "place, value, phrase",
+    [
+        ("throughput.images_per_second", lambda v: 10 * v, "throughput.images_per_second is"),
+        ("throughput.latency_ms.median", lambda v: 0.9 * v, "throughput.latency_ms.median is"),
+        ("throughput.latency_ms.min", 0.0, "throughput.latency_ms.min is"),
+        ("throughput.pipelined.ms_per_image", lambda v: v / 10, "but the core alone takes"),
+        ("throughput.finn.throughput[images/s]", 1.0, "throughput.finn.throughput[images/s] is 1.0"),
+        ("protocol.repetitions", 0, "protocol.repetitions is 0, of"),
+        ("throughput.gops.executed", 1e6, "above the peak"),
+        ("throughput.latency_ms.values", lambda v: v[:-1], "protocol.repetitions is"),
+    ],
+)
+def test_throughput_is_computed_again(bench_file, place, value, phrase):
+    problems = result.check(edited(bench_file, (place, value)))
+    assert any(phrase in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    "place, value, phrase",
+    [
+        ("power.joules_per_image.value", lambda v: v / 2, "power.joules_per_image.value is"),
+        ("power.dynamic_joules_per_image.uncertainty", 0.0, "power.dynamic_joules_per_image.uncertainty is"),
+        ("power.significant", lambda v: not v, "power.significant is"),
+        ("idle.watts", -3.0, "idle.watts is -3.0, but"),
+        (
+            "power.pass_watts",
+            lambda v: [2 * w for w in v],
+            "power.pass_watts is not what power.samples gives",
+        ),
+        ("power.pass_watts", lambda v: v[1:], "power.pass_watts has not one figure for each pass"),
+        ("power.samples.times", lambda v: [t + 3 for t in v], "power.pass_watts is not what"),
+        (
+            "passes",
+            lambda v: [p | {"images": 2 * p["images"]} for p in v],
+            "power.images_per_second.value is",
+        ),
+        ("passes", lambda v: [p | {"images": 0} for p in v], "a busy one has no image"),
+    ],
+)
+def test_power_is_computed_again(power_file, place, value, phrase):
+    problems = result.check(edited(power_file, (place, value)))
+    assert any(phrase in problem for problem in problems), problems
+
+
+def test_power_below_zero(power_file):
+    """All of it: no figure disagrees, but the meter is wrong."""
+    document = json.loads(power_file.read_text())
+    watts = np.array(document["power"]["samples"]["watts"]) - 6.0
+    passes = [power.Pass(**record) for record in document["passes"]]
+    document["power"] |= power.figures(
+        passes, Samples(np.array(document["power"]["samples"]["times"]), watts)
+    )
+    document["idle"]["watts"] = document["power"]["idle_watts"]["value"]
+    (problem,) = result.check(document)
+    assert "W is below 0" in problem

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rowvit.errors import RowvitError
+from rowvit.measure.result import differences
 from rowvit.measure.sensors import Instrument, Samples
 
 if TYPE_CHECKING:
@@ -276,11 +277,15 @@ def figures(passes: Sequence[Pass], samples: Samples) -> dict[str, Any]:
         Samples are missing.
     """
     watts = np.array([samples.energy(p.begin, p.end) / p.seconds for p in passes])
+    return _figures(passes, watts, samples.step()) | {"samples": _kept(samples)}
+
+
+def _figures(passes: Sequence[Pass], watts: np.ndarray, step: float) -> dict[str, Any]:
+    """From the mean power of every pass."""
     busy = np.array([p.kind == "busy" for p in passes])
     # pair by pair: the order within a pair is random
     idle_watts, busy_watts = watts[~busy], watts[busy]
     per_image = np.array([p.seconds / p.images for p in passes if p.kind == "busy"])
-    step = samples.step()
     estimates = {
         "idle_watts": _estimate(idle_watts, step / 2),
         "busy_watts": _estimate(busy_watts, step / 2),
@@ -296,8 +301,40 @@ def figures(passes: Sequence[Pass], samples: Samples) -> dict[str, Any]:
         "significant": bool(dynamic["value"] > dynamic["uncertainty"]),
         "step_watts": step,
         "pass_watts": watts.tolist(),
-        "samples": _kept(samples),
     }
+
+
+def disagreements(document: dict[str, Any]) -> list[str]:
+    """Figures of a result with power that its own passes and samples do not give; a phrase for each.
+
+    Where the file has only means of the samples, the power of every pass is taken as it is, if the means give
+    nearly the same.
+    """
+    found = document["power"]
+    passes = [Pass(**record) for record in document["passes"]]
+    kept = found["samples"]
+    samples = Samples(np.array(kept["times"]), np.array(kept["watts"]))
+    watts = np.array(found["pass_watts"])
+    kinds = [one.kind for one in passes]
+    if not len(watts) == len(passes) == 2 * kinds.count("busy") or any(p.seconds <= 0 for p in passes):
+        return ["power.pass_watts has not one figure for each pass, as many idle as busy"]
+    if any(p.kind == "busy" and not p.images for p in passes):
+        return ["passes: a busy one has no image"]
+    try:
+        means = np.array([samples.energy(p.begin, p.end) / p.seconds for p in passes])
+    except RowvitError as error:
+        return [f"power.samples: {error.message}"]
+    exact = kept["means_of"] == 1
+    problems = []
+    if not np.allclose(means, watts, rtol=1e-6 if exact else 0.05, atol=1e-9):
+        problems.append("power.pass_watts is not what power.samples gives")
+    step = samples.step() if exact else found["step_watts"]
+    again = _figures(passes, watts, step) | {"confidence": CONFIDENCE}
+    problems += differences(found, again, "power")
+    problems += differences(document["idle"], {"watts": again["idle_watts"]["value"]}, "idle")
+    if watts.min() < 0:
+        problems.append(f"power.pass_watts: {watts.min():g} W is below 0: the meter's sign or zero is wrong")
+    return problems
 
 
 def _kept(samples: Samples) -> dict[str, Any]:

@@ -216,6 +216,8 @@ def read(path: Path) -> dict[str, Any]:
 def check(document: Any) -> list[str]:
     """What a result lacks or has wrong, a phrase for each; empty if nothing.
 
+    Figures are computed again from the values, passes and samples that the result holds.
+
     Raises
     ------
     RowvitError
@@ -227,7 +229,30 @@ def check(document: Any) -> list[str]:
     problems: dict[str, None] = {}  # in order, each once
     for found in sorted(validator.iter_errors(document), key=lambda e: list(map(str, e.absolute_path))):
         problems.update(dict.fromkeys(_phrases(found)))
-    return list(problems)
+    if problems:
+        return list(problems)
+    from rowvit.measure import power, throughput
+
+    if document["kind"] == "throughput":
+        return throughput.disagreements(document)
+    return [] if "none" in document["power"] else power.disagreements(document)
+
+
+def differences(found: dict[str, Any], again: dict[str, Any], where: str) -> list[str]:
+    """A phrase for every number in ``again`` that is another one in ``found``."""
+    problems: list[str] = []
+    for key, value in again.items():
+        place = f"{where}.{key}"
+        if isinstance(value, dict):
+            problems += differences(found.get(key, {}), value, place)
+        elif not np.allclose(found.get(key, np.nan), value, rtol=1e-6, atol=1e-12):
+            said = found.get(key, "missing")
+            problems.append(
+                f"{place} is {said}, but {value:.6g} by the values that it comes from"
+                if not isinstance(value, list)
+                else f"{place} is not what it comes from"
+            )
+    return problems
 
 
 def _phrases(error: Any) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from rowvit.hardware.isa import COUNTERS
 from rowvit.measure import result as results
 from rowvit.measure.profile import layer_counters, layer_names
+from rowvit.measure.result import differences
 from rowvit.processors import processors
 
 if TYPE_CHECKING:
@@ -261,6 +262,37 @@ def limit(figures: dict[str, Any]) -> dict[str, Any]:
         found["host_from_files_ms"] = ms
         found["files"] = "host" if ms > max(stages.values()) else found["pixels"]
     return found
+
+
+def disagreements(document: dict[str, Any]) -> list[str]:
+    """Figures of a result that its own values do not give; a phrase for each."""
+    figures, protocol = document["throughput"], document["protocol"]
+    values, pipelined = figures["latency_ms"]["values"], figures["pipelined"]
+    per_image = pipelined["ms_per_image"]
+    problems = []
+    if not len(values) == protocol["repetitions"] == pipelined["images"]:
+        problems.append(
+            f"protocol.repetitions is {protocol['repetitions']}, of {len(values)} latencies and"
+            f" {pipelined['images']} images in batches"
+        )
+    batch = figures["finn"].get("batch_size", pipelined["batch"])
+    again: dict[str, Any] = {
+        "latency_ms": _statistics(np.array(values)),
+        "images_per_second": 1e3 / per_image,
+        "finn": {"runtime[ms]": per_image * batch, "throughput[images/s]": 1e3 / per_image},
+    }
+    files = figures.get("files", {})
+    if "images_per_second" in files.get("pipelined", {}):
+        again["files"] = {"pipelined": {"images_per_second": 1e3 / files["pipelined"]["ms_per_image"]}}
+    problems += differences(figures, again, "throughput")
+    if "peak" in figures["gops"] and figures["gops"]["executed"] > figures["gops"]["peak"] * (1 + 1e-6):
+        problems.append("throughput.gops.executed is above the peak of the configuration at this clock")
+    compute = [phase["ms"] for phase in figures["phases"]["pipelined"] if phase["name"] == "compute"]
+    if compute and per_image < compute[0] * 0.5:
+        problems.append(
+            f"throughput.pipelined.ms_per_image is {per_image:g}, but the core alone takes {compute[0]:g}"
+        )
+    return problems
 
 
 def _cycles(results: Sequence[Result]) -> np.ndarray:

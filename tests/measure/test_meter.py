@@ -119,3 +119,54 @@ def test_bad_logs(tmp_path, text, message):
         MeterLog(path).samples([])
     with pytest.raises(RowvitError, match="cannot be read"):
         MeterLog(tmp_path / "none.csv").samples([])
+
+
+@pytest.mark.parametrize(
+    ("names", "scale"),
+    [
+        (["Time (ms)", "Power (mW)"], (1e3, 1e3)),
+        (["time_s", "power_kw"], (1, 1e-3)),
+        (["Time [s]", "Power [µW]"], (1, 1e6)),
+        (["Timestamp, seconds", "Watts"], (1, 1)),
+        (["time", "POWER_MILLIWATTS"], (1, 1e3)),
+        (["Time (milliseconds)", "Power total (W)"], (1e3, 1)),
+    ],
+)
+def test_units_in_the_names_of_columns(tmp_path, names, scale):
+    board, passes = run(3)
+    path = tmp_path / "meter.csv"
+    write_log(path, board, 50, offset=-board.times[0])
+    expected = figures(passes, MeterLog(path).samples(passes))["joules_per_image"]["value"]
+    rows = np.array([list(map(float, row.split(","))) for row in path.read_text().splitlines()[1:]])
+    lines = [",".join(f'"{name}"' for name in names)] + [f"{t:.9g},{w:.9g}" for t, w in rows * scale]
+    path.write_text("\n".join(lines))
+    found = figures(passes, MeterLog(path).samples(passes))["joules_per_image"]["value"]
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_units_of_volts_and_amperes(tmp_path):
+    """And what steps of both may hide: 10 mA at 5 V are 50 mW, which no mean removes."""
+    board, passes = run(3)
+    path = tmp_path / "meter.csv"
+    write_log(path, board, 50, offset=-board.times[0])
+    expected = figures(passes, MeterLog(path).samples(passes))["delta_watts"]
+    rows = np.array([list(map(float, row.split(","))) for row in path.read_text().splitlines()[1:]])
+    amperes = np.round(rows[:, 1] / 5, 2)
+    lines = ["time,Voltage (mV),current (mA)"]
+    lines += [f"{t:.9g},5000,{1e3 * a:.0f}" for t, a in zip(rows[:, 0], amperes, strict=True)]
+    path.write_text("\n".join(lines))
+    samples = MeterLog(path).samples(passes)
+    assert samples.step() == pytest.approx(0.05)
+    found = figures(passes, samples)["delta_watts"]
+    assert abs(found["value"] - expected["value"]) < found["uncertainty"]
+    assert found["uncertainty"] > 0.05
+
+
+@pytest.mark.parametrize("names", ["time,Power (dBm)", "time [frames],power", "time,volt (V),current (mW)"])
+def test_other_units_are_refused(tmp_path, names):
+    path = tmp_path / "meter.csv"
+    path.write_text(
+        names + "\n" + "\n".join(f"{i},1,1" if names.count(",") == 2 else f"{i},1" for i in range(9))
+    )
+    with pytest.raises(RowvitError, match="which is no unit of"):
+        MeterLog(path).samples(run(1)[1])

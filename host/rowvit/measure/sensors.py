@@ -38,10 +38,13 @@ class Samples:
     times : float64 array [n]
         Seconds of the monotonic clock, ascending.
     watts : float64 array [n]
+    resolution : float, optional
+        Watts that the instrument's steps can hide, where the readings are not watts themselves.
     """
 
     times: np.ndarray
     watts: np.ndarray
+    resolution: float | None = None
 
     def energy(self, begin: float, end: float) -> float:
         """Joules from ``begin`` to ``end`` by the trapezoidal rule.
@@ -73,7 +76,9 @@ class Samples:
         return float(np.median(np.diff(self.times)))
 
     def step(self) -> float:
-        """The smallest difference between two readings, in watts: what the instrument resolves."""
+        """What the instrument resolves, in watts: as it says, or the smallest difference between readings."""
+        if self.resolution is not None:
+            return self.resolution
         values = np.unique(self.watts)
         return float(np.diff(values).min()) if len(values) > 1 else 0.0
 

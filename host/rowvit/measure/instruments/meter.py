@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,8 +48,9 @@ class MeterLog(Instrument):
 
     Columns are found by the start of their name, in upper or lower case: ``time`` or ``date`` (seconds,
     or dates; without a zone they are UTC), and ``power`` or ``watt`` (watts), or ``volt`` (volts) and
-    ``curr`` or ``amp`` (amperes). The meter's clock need not be correct: the log is shifted to where power
-    rises and falls with the passes.
+    ``curr`` or ``amp`` (amperes). A unit behind it, as in "Power (mW)" or "current_ma", is taken into
+    account; brackets with anything else are refused. The meter's clock need not be correct: the log is
+    shifted to where power rises and falls with the passes.
 
     Parameters
     ----------
@@ -77,11 +79,12 @@ class MeterLog(Instrument):
         RowvitError
             The log is unreadable, does not cover the passes, or does not rise and fall with them.
         """
-        times, watts = self._read()
+        times, watts, resolution = self._read()
         self.shift = _align(times, watts, passes, self.wall if times[0] > 1e8 else None, self.search)
-        return Samples(times + self.shift, watts)
+        return Samples(times + self.shift, watts, resolution)
 
-    def _read(self) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self) -> tuple[np.ndarray, np.ndarray, float | None]:
+        """Seconds, watts, and what steps of volts and amperes may hide of these."""
         require_pandas()
         import pandas as pd
 
@@ -91,11 +94,16 @@ class MeterLog(Instrument):
             raise RowvitError(f"{self.path}: cannot be read as CSV ({error})") from error
         columns = {str(name).strip().lower(): name for name in frame.columns}
 
-        def column(*starts: str) -> Any:
-            return next((frame[columns[n]] for n in columns if n.startswith(starts)), None)
+        def column(kind: str, *starts: str) -> Any:
+            """In seconds, watts, volts or amperes; dates as they are."""
+            name = next((n for n in columns if n.startswith(starts)), None)
+            if name is None:
+                return None
+            values = frame[columns[name]]
+            return values * self._unit(name, kind) if pd.api.types.is_numeric_dtype(values) else values
 
-        when, power = column("time", "date"), column("power", "watt")
-        volts, amperes = column("volt"), column("curr", "amp")
+        when, power = column("s", "time", "date"), column("w", "power", "watt")
+        volts, amperes = column("v", "volt"), column("a", "curr", "amp")
         if when is None or (power is None and (volts is None or amperes is None)):
             raise RowvitError(
                 f"{self.path} has the columns {', '.join(map(str, frame.columns))}; it needs time, and power"
@@ -105,13 +113,49 @@ class MeterLog(Instrument):
             if not pd.api.types.is_numeric_dtype(when):
                 when = _dates(when)
                 when = (when - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
-            watts = power if power is not None else volts * amperes
+            watts, resolution = power, None
+            if power is None:
+                watts = volts * amperes
+                resolution = _step(volts) * abs(amperes).mean() + _step(amperes) * abs(volts).mean()
             table = np.stack([when.to_numpy(np.float64), watts.to_numpy(np.float64)])
         except (TypeError, ValueError) as error:
             raise RowvitError(f"{self.path}: a time or power is not a number ({error})") from error
         if table.shape[1] < 2 or not np.isfinite(table).all() or (np.diff(table[0]) <= 0).any():
             raise RowvitError(f"{self.path}: times must ascend, and no cell may be empty")
-        return table[0], table[1]
+        return table[0], table[1], resolution
+
+    def _unit(self, column: str, kind: str) -> float:
+        """What a column's numbers are multiplied with, by the unit in its name; 1 without one."""
+        bracket = re.search(r"[(\[](.*?)[)\]]", column)
+        words = [bracket.group(1)] if bracket else re.split(r"[\s_/.,-]+", column)[1:]
+        for word in words:
+            unit = word.strip().replace("μ", "u").replace("µ", "u")
+            unit = _LONG.sub(lambda found: _SHORT[found.group()], unit)
+            if unit.endswith(kind) and unit.removesuffix(kind) in _PREFIXES:
+                return _PREFIXES[unit.removesuffix(kind)]
+        if bracket:
+            raise RowvitError(
+                f"{self.path}: the column {column!r} has the unit {bracket.group(1)!r}, which is no unit of"
+                f" {_QUANTITIES[kind]}",
+                f"use {', '.join(prefix + kind for prefix in _PREFIXES)}",
+            )
+        return 1.0
+
+
+_PREFIXES = {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9, "k": 1e3}
+_QUANTITIES = {"s": "time", "w": "power", "v": "voltage", "a": "current"}
+_SHORT = {
+    **{"milli": "m", "micro": "u", "nano": "n", "kilo": "k", "seconds": "s", "second": "s", "sec": "s"},
+    **{"watts": "w", "watt": "w", "volts": "v", "volt": "v", "amperes": "a", "ampere": "a", "amps": "a"},
+    "amp": "a",
+}
+_LONG = re.compile("|".join(sorted(_SHORT, key=len, reverse=True)))
+
+
+def _step(readings: Any) -> float:
+    """The smallest difference between two readings."""
+    values = np.unique(readings.to_numpy(np.float64))
+    return float(np.diff(values).min()) if len(values) > 1 else 0.0
 
 
 def join(document: dict[str, Any], log: Path, search: float = 60.0) -> None:

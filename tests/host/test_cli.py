@@ -320,7 +320,7 @@ def _children(parent: int) -> set[int]:
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
 def test_workers_end_with_their_parent(small, tmp_path, sent):
-    """Within two seconds, however it ends, and though each has minutes of work left."""
+    """Within two seconds of its end, whatever that is, and though each has minutes of work left."""
     photo = next(small["images"].iterdir())
     many = tmp_path / "photos"
     many.mkdir()
@@ -338,11 +338,11 @@ def test_workers_end_with_their_parent(small, tmp_path, sent):
             busy = [child for child, count in ticks.items() if count > 2.5]
         children = _children(process.pid)
         process.send_signal(sent)
+        assert process.wait(10) != 0  # 0.2 s on an idle machine
         end = time.monotonic() + 2
         while any(Path(f"/proc/{child}").exists() and _alive(child) for child in children):
             assert time.monotonic() < end, "workers are left"
             time.sleep(0.05)
-        assert process.wait(2) != 0
         assert process.stderr is not None and b"Traceback" not in process.stderr.read()
 
 

@@ -100,6 +100,17 @@ LOADS = {
 
 TWINS = (
     Twins(
+        "rowvit_recip",
+        20,
+        {"QW": 12},
+        by("done_o", "n_o", "r_o"),
+        {},
+        (
+            Mutant("rowvit_recip", "      step_q <= 5'd0;\n    end\n  end", "    end\n  end"),
+            Mutant("rowvit_recip", "      done_o <= 1'b0;\n      step_q", "      step_q"),
+        ),
+    ),
+    Twins(
         "rowvit_recv",
         10,
         {"ROWS": 2},

@@ -36,8 +36,8 @@ def shadow_of(acc):
 class Tile:
     """A random tile: descriptor, accumulators and the results of its requantisation."""
 
-    def __init__(self, rng, number, kind, params):
-        self.kind, self.number = kind, number
+    def __init__(self, rng, number, kind, params, null=False):
+        self.kind, self.number, self.null = kind, number, null
         self.groups = rng.randint(1, GROUPS)
         count = 1 if kind == Dst.STREAM else rng.choice([1, ROWS, ROWS, rng.randint(1, ROWS)])
         self.rows = (1 << count) - 1
@@ -50,7 +50,7 @@ class Tile:
         self.dst = 64 * number
         self.token = LANES * rng.randrange(3)
         self.tag = rng.randrange(1 << 12)  # with the image
-        self.mark = kind != Dst.STREAM and rng.random() < 0.3
+        self.mark = kind != Dst.STREAM and not null and rng.random() < 0.3
         self.count = rng.randint(1, self.groups * LANES)
         self.src = [2000 + 32 * rng.randrange(20) for _ in range(ROWS)]
         self.bank = [rng.randrange(ROWS) for _ in range(ROWS)]
@@ -86,7 +86,7 @@ class Tile:
             slots[26] = self.count if self.kind == Dst.STREAM else 0
         return {
             "instr_i": sum(value << 16 * slot for slot, value in enumerate(slots)),
-            "tile_null_i": 0,
+            "tile_null_i": int(self.null),
             "tile_op_last_i": 1,
             "tile_pv_i": int(self.kind == OUTPUT),
             "tile_s_i": int(self.kind == SCORES),
@@ -131,6 +131,12 @@ async def destinations(dut):
                 await FallingEdge(dut.clk_i)
     dut.pw_valid_i.value = 0
     tiles = [Tile(rng, number, rng.choice(KINDS), params) for number in range(60)]
+    # operations without a tile (of tokens that were dropped, say), up to more than the queue of tiles holds
+    queued = []
+    for tile in tiles:
+        count = rng.choice([0, 0, 0, 1, 3, 6, 10])
+        queued += [Tile(rng, 0, rng.choice([Dst.TOKEN, Dst.HIDDEN]), params, null=True) for _ in range(count)]
+        queued.append(tile)
 
     tokens, lines, sums, scores, records = {}, {}, {}, [], []
     masks = {}
@@ -169,7 +175,7 @@ async def destinations(dut):
             await FallingEdge(dut.clk_i)
 
     cocotb.start_soon(watch())
-    cocotb.start_soon(harness.drive(dut, [tile.inputs() for tile in tiles], pauses / 2, "tile"))
+    cocotb.start_soon(harness.drive(dut, [tile.inputs() for tile in queued], pauses / 2, "tile"))
     for tile in tiles:
         await harness.pulse(dut, "captured_i")
         # complete two cycles after captured_i, of no use from the cycle before on
@@ -183,7 +189,7 @@ async def destinations(dut):
         await harness.cycles(dut, 5)
         while rng.random() < pauses:
             await FallingEdge(dut.clk_i)
-    await harness.wait_for(dut, lambda: int(dut.done_o.value) == len(tiles), 500)
+    await harness.wait_for(dut, lambda: int(dut.done_o.value) == len(queued), 500)
     await harness.cycles(dut, 100)
     for tile in tiles:
         if tile.kind == Dst.HIDDEN and not tile.dense:

@@ -131,7 +131,13 @@ async def tiles(dut):
     cocotb.start_soon(disturb())
     cocotb.start_soon(feed())
     cocotb.start_soon(count_ops())
-    cocotb.start_soon(harness.drive(dut, [case[0] for case in cases], source / 2, "tile"))
+    # operations without a tile, up to more than the queue of tiles holds
+    queued = []
+    for case in cases:
+        for _ in range(rng.choice([0, 0, 0, 1, 3, 6, 10])):
+            queued.append(make_tile(rng)[0] | {"tile_null_i": 1, "tile_op_last_i": 1})
+        queued.append(case[0])
+    cocotb.start_soon(harness.drive(dut, queued, source / 2, "tile"))
     for n, (descriptor, _, used) in enumerate(cases):
         await harness.wait_for(dut, lambda: bool(dut.captured_o.value), 20_000)
         await harness.cycles(dut, 1)  # the shadows are complete two cycles after it
@@ -150,7 +156,8 @@ async def tiles(dut):
         dut.release_i.value = 1
         await FallingEdge(dut.clk_i)
         dut.release_i.value = 0
-    assert ops == sum(case[0]["tile_op_last_i"] for case in cases)
+    await harness.cycles(dut, 5)
+    assert ops == sum(descriptor["tile_op_last_i"] for descriptor in queued)
 
 
 @pytest.mark.parametrize(

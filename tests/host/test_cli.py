@@ -328,7 +328,14 @@ def test_workers_end_with_their_parent(small, tmp_path, sent):
         os.symlink(photo, many / f"{number}.png")
     command = [sys.executable, "-m", "rowvit.cli", "run", small["package"], many, "-c", "tiny", "--jobs", "2"]
     environment = os.environ | {"PYTHONPATH": str(MODELS.parents[1])}
-    with subprocess.Popen([*map(str, command)], env=environment, stderr=subprocess.PIPE) as process:
+
+    def listen() -> None:
+        """A shell's background job ignores Ctrl-C, and what it starts does, too."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        [*map(str, command)], env=environment, stderr=subprocess.PIPE, preexec_fn=listen
+    ) as process:
         deadline = time.monotonic() + 120
         busy: list[int] = []
         while len(busy) < 2:  # two that simulate, by their processor time

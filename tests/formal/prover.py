@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -41,8 +42,6 @@ class Proof:
         Steps in which every ``cover`` is reached; 0: there are none.
     mutants : tuple of Mutant
         Faults, each of which breaks an assertion within ``depth`` steps.
-    parameters : dict
-        Of the proof's module.
     """
 
     name: str
@@ -51,51 +50,26 @@ class Proof:
     induction: bool = True
     cover: int = 0
     mutants: tuple[Mutant, ...] = ()
-    parameters: dict[str, int] = field(default_factory=dict)
     #: of the bounded check, if it is not that of the induction
     bound: int = 0
 
     def model(self, work: Path, mutant: Mutant | None = None) -> Path:
         """The transition relation as SMT-LIB; a wire without driver in the harness fails."""
-        sources = [HERE / f"{self.name}_proof.v"]
-        for module in self.modules:
-            (source,) = RTL.rglob(f"{module}.v")
-            if mutant and module == mutant.module:
-                text = source.read_text()
-                assert text.count(mutant.text) == 1, f"{mutant.text!r} is not there once"
-                source = work / f"{module}.v"
-                source.write_text(text.replace(mutant.text, mutant.replacement))
-            sources.append(source)
-        top, model = f"{self.name}_proof", work / "model.smt2"
-        values = "".join(f" -chparam {name} {value}" for name, value in self.parameters.items())
-        script = [
-            f"read_verilog -formal -sv -I{RTL} {' '.join(map(str, sources))}",
-            f"hierarchy -check -top {top}{values}",
-            "prep -flatten -nordff",
-            "async2sync",
-            "chformal -lower",
-            "setundef -undriven -anyseq",
-            "opt -keepdc -fast",
-            "dffunmap",
-            f"write_smt2 -wires {model}",
-        ]
-        done = subprocess.run(
-            ["yosys", "-p", "; ".join(script)], capture_output=True, text=True, timeout=SECONDS
+        sources = [next(RTL.rglob(f"{module}.v")) for module in self.modules]
+        return model(
+            [HERE / f"{self.name}_proof.v", *mutated(sources, mutant, work)], f"{self.name}_proof", work
         )
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr
-        assert "is used but has no driver" not in done.stdout, done.stdout[-4000:]
-        return model
 
     def holds(self, work: Path, mutant: Mutant | None = None) -> bool:
         """Whether the assertions hold; with a mutant only the bounded check is run."""
         model = self.model(work, mutant)
-        if not _smtbmc(model, "-t", str(self.bound or self.depth)):
+        if not smtbmc(model, "-t", str(self.bound or self.depth)):
             return False
-        return mutant is not None or not self.induction or _smtbmc(model, "-i", "-t", str(self.depth))
+        return mutant is not None or not self.induction or smtbmc(model, "-i", "-t", str(self.depth))
 
     def covers(self, work: Path) -> bool:
         """Whether every ``cover`` is reached: the assumptions leave something to prove."""
-        return _smtbmc(self.model(work), "-c", "-t", str(self.cover))
+        return smtbmc(self.model(work), "-c", "-t", str(self.cover))
 
 
 def available() -> bool:
@@ -108,7 +82,39 @@ def _path() -> str:
     return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
 
-def _smtbmc(model: Path, *arguments: str) -> bool:
+def mutated(sources: Sequence[Path], mutant: Mutant | None, work: Path) -> list[Path]:
+    """The sources, of which the mutant's has its fault."""
+    found = []
+    for source in sources:
+        if mutant and source.stem == mutant.module:
+            text = source.read_text()
+            assert text.count(mutant.text) == 1, f"{mutant.text!r} is not there once"
+            source = work / source.name
+            source.write_text(text.replace(mutant.text, mutant.replacement))
+        found.append(source)
+    return found
+
+
+def model(sources: Sequence[Path], top: str, work: Path) -> Path:
+    """The transition relation of ``top`` as SMT-LIB; a wire without driver fails."""
+    found = work / "model.smt2"
+    log = yosys(
+        f"read_verilog -formal -sv -I{RTL} {' '.join(map(str, sources))}; hierarchy -check -top {top};"
+        " prep -flatten -nordff; async2sync; chformal -lower; setundef -undriven -anyseq;"
+        f" opt -keepdc -fast; dffunmap; write_smt2 -wires {found}"
+    )
+    assert "is used but has no driver" not in log, log[-4000:]
+    return found
+
+
+def yosys(script: str) -> str:
+    """Run a script; its log."""
+    done = subprocess.run(["yosys", "-p", script], capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    return done.stdout
+
+
+def smtbmc(model: Path, *arguments: str) -> bool:
     command = ["yosys-smtbmc", "-s", "yices", "--noprogress", *arguments, str(model)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=SECONDS, env=os.environ | {"PATH": _path()}

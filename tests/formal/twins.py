@@ -8,11 +8,10 @@ be equal in every cycle, others where their qualifier is high.
 from __future__ import annotations
 
 import json
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prover import RTL, SECONDS, Mutant, _smtbmc
+from prover import RTL, Mutant, model, mutated, smtbmc, yosys
 
 
 @dataclass(frozen=True)
@@ -42,32 +41,19 @@ class Twins:
 
     def holds(self, work: Path, mutant: Mutant | None = None) -> bool:
         """Whether the copies stay equal, with a fault in the RTL or without."""
-        sources = []
-        for source in sorted(RTL.glob("*/*.v")):
-            if mutant and source.stem == mutant.module:
-                text = source.read_text()
-                assert text.count(mutant.text) == 1, f"{mutant.text!r} is not there once"
-                source = work / source.name
-                source.write_text(text.replace(mutant.text, mutant.replacement))
-            sources.append(source)
+        sources = mutated(sorted(RTL.glob("*/*.v")), mutant, work)
         values = "".join(f" -chparam {name} {value}" for name, value in self.parameters.items())
         read = (
             f"read_verilog -I{RTL} {' '.join(map(str, sources))}; hierarchy -check -top {self.module}{values}"
         )
         ports = work / "ports.json"
-        _yosys(f"{read}; proc; flatten; write_json {ports}")
+        yosys(f"{read}; proc; flatten; write_json {ports}")
         (top,) = (m for m in json.loads(ports.read_text())["modules"].values() if m["attributes"].get("top"))
         harness = work / "twins.v"
         harness.write_text(
             self._harness({n: (p["direction"], len(p["bits"])) for n, p in top["ports"].items()})
         )
-        model = work / "model.smt2"
-        _yosys(
-            f"read_verilog -formal -sv -I{RTL} {harness} {' '.join(map(str, sources))};"
-            " hierarchy -check -top twins; prep -flatten -nordff; async2sync; chformal -lower;"
-            f" setundef -undriven -anyseq; opt -keepdc -fast; dffunmap; write_smt2 -wires {model}"
-        )
-        return _smtbmc(model, "-t", str(self.depth + 1))
+        return smtbmc(model([harness, *sources], "twins", work), "-t", str(self.depth + 1))
 
     def _harness(self, ports: dict[str, tuple[str, int]]) -> str:
         lines = ["module twins (input wire clk_i"]
@@ -101,8 +87,3 @@ class Twins:
                 lines.append(f"    if (a_{by}[{bit}]) assert (a_{name}{part} == b_{name}{part});")
         lines.append("  end\nendmodule")
         return "\n".join(lines)
-
-
-def _yosys(script: str) -> None:
-    done = subprocess.run(["yosys", "-p", script], capture_output=True, text=True, timeout=SECONDS)
-    assert done.returncode == 0, done.stdout[-1500:] + done.stderr

@@ -41,7 +41,7 @@ class Proof:
     cover : int
         Steps in which every ``cover`` is reached; 0: there are none.
     mutants : tuple of Mutant
-        Faults, each of which breaks an assertion within ``depth`` steps.
+        Faults, each of which breaks an assertion within ``depth`` or ``bound`` steps.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Proof:
     induction: bool = True
     cover: int = 0
     mutants: tuple[Mutant, ...] = ()
-    #: of the bounded check, if it is not that of the induction
+    #: steps in which the mutants are found, where the induction needs fewer
     bound: int = 0
 
     def model(self, work: Path, mutant: Mutant | None = None) -> Path:
@@ -63,9 +63,10 @@ class Proof:
     def holds(self, work: Path, mutant: Mutant | None = None) -> bool:
         """Whether the assertions hold; with a mutant only the bounded check is run."""
         model = self.model(work, mutant)
-        if not smtbmc(model, "-t", str(self.bound or self.depth)):
-            return False
-        return mutant is not None or not self.induction or smtbmc(model, "-i", "-t", str(self.depth))
+        if mutant:
+            return smtbmc(model, "-t", str(self.bound or self.depth))
+        steps = str(self.depth)
+        return smtbmc(model, "-t", steps) and (not self.induction or smtbmc(model, "-i", "-t", steps))
 
     def covers(self, work: Path) -> bool:
         """Whether every ``cover`` is reached: the assumptions leave something to prove."""

@@ -39,6 +39,26 @@ PROOFS = (
         ),
     ),
     Proof(
+        "issue",
+        (
+            "rowvit_issue",
+            "rowvit_fifo",
+            "rowvit_cluster",
+            "rowvit_mac_pair",
+            "rowvit_weight_memory",
+        ),
+        2,
+        cover=14,
+        bound=8,
+        mutants=(
+            Mutant("rowvit_issue", "x_valid_i[I] && !done_q[I] && (!x_last", "x_valid_i[I] && (!x_last"),
+            Mutant("rowvit_issue", "(!x_last_i[I] || shadow_ok)", "1'b1"),
+            Mutant("rowvit_issue", "(lockstep ? rows_ok[g] : ", "(lockstep ? 1'b1 : "),
+            Mutant("rowvit_issue", "x_last_i) && !shadow_ok;", "x_last_i);"),
+            Mutant("rowvit_issue", "|(open & x_valid_i & steal);", "|(open & steal);"),
+        ),
+    ),
+    Proof(
         "send",
         ("rowvit_send", "rowvit_skid_buffer"),
         3,
@@ -47,6 +67,18 @@ PROOFS = (
         mutants=(
             Mutant("rowvit_send", "owner_q <= eor ? {N{1'b0}} : grant", "owner_q <= {N{1'b0}}"),
             Mutant("rowvit_send", "= grant & {N{ready}};", "= in_valid_i & {N{ready}};"),
+        ),
+    ),
+    Proof(
+        "dispatch",
+        ("rowvit_dispatch", "rowvit_fifo", "rowvit_copies"),
+        3,
+        cover=20,
+        bound=10,
+        mutants=(
+            Mutant("rowvit_dispatch", "inflight_q != FETCHES[2:0] && fetch_left_q != 0;", "inflight_q != 7;"),
+            Mutant("rowvit_dispatch", "&& instr_q[F_HEADER_CONFIG_HASH+:32] == CONFIG_HASH", ""),
+            Mutant("rowvit_dispatch", "opcode == OP_MATMUL[3:0] || opcode", "opcode"),
         ),
     ),
     Proof(

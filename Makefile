@@ -3,6 +3,8 @@
 #              (CONFIG=pynq-z2: the hardware configuration)
 # make test    the tests (SLOW=1: the long ones instead); also needs Icarus Verilog and Yosys
 # make formal  proofs about the RTL's handshakes, and mutants that must break them; needs Yosys
+# make mutate  150 small faults in the RTL, which the tests must find: two hours on two cores
+#              (RESUME=1: only those not found the time before)
 # make test-pynq3.0, make test-pynq4
 #              the driver's tests with PYNQ 3.0, and with PYNQ 4 (for Zynq UltraScale+), in separate environments
 # make lint    ruff, mypy and import-linter on the Python, mdformat on the Markdown,
@@ -34,7 +36,7 @@ synth: TOOLS += yosys
 PYNQ_TESTS := $(addprefix tests/host/test_,$(addsuffix .py,\
     sim_device overlay driver stream pains diagnose bitfile vivado_handoffs))
 
-.PHONY: demo test formal test-pynq3.0 test-pynq4 lint docs bench synth bitstream board-bundle clean tools
+.PHONY: demo test formal mutate test-pynq3.0 test-pynq4 lint docs bench synth bitstream board-bundle clean tools
 
 demo: tools $(VENV)/.core
 	$(VENV)/bin/rowvit run sign-digits --target sim --config $(CONFIG) --check
@@ -45,6 +47,10 @@ test: tools $(VENV)/.test
 formal: TOOLS += yosys
 formal: tools $(VENV)/.test
 	$(VENV)/bin/python -m pytest -n 2 -m formal tests/formal
+
+mutate: TOOLS += iverilog yosys
+mutate: tools $(VENV)/.test
+	$(VENV)/bin/python tests/mutation/mutate.py $(if $(RESUME),--resume)
 
 test-pynq3.0 test-pynq4: test-pynq%: tools .venv-pynq%/.test
 	.venv-pynq$*/bin/python -m pytest $(PYNQ_TESTS)

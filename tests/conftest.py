@@ -5,8 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase, settings
 
 from rowvit.sim.verilate import RTL
+
+# --hypothesis-profile first: the first example that fails is enough
+settings.register_profile("first", phases=[Phase.explicit, Phase.generate])
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which mutants of the RTL the tests find, as a Markdown table: ``make mutate``.
+
+A sample is drawn by a seed, from every module by its size and at least two. Each mutant gets its own copy of
+the project and meets, until one fails: the tests of the units that contain it, the proofs about it, networks
+on `tiny`, and random networks on larger arrays. `equivalents.toml` names the mutants that no test
+can find, each with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Annotated
+
+import typer
+from mutants import RTL, Mutant, instances, modules, mutants, ordered
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+from rowvit.hardware.config import tomllib
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+UNITS = ROOT / "tests" / "unit"
+BUILD = ROOT / "build" / "mutation"
+SECONDS = 300  # that a step may take, several times what any does; a fault that hangs is found by that
+#: that the tests need of the project
+COPIED = ("host", "rtl", "hls", "tests", "benchmarks", "bitstreams", "pyproject.toml")
+BIT_EXACT = "tests/network/test_bit_exact.py"
+#: on `tiny`, then on arrays with more rows
+NETWORKS = (
+    ["ROWVIT_ONLY_TINY=1", "-k", "dead_row or random_networks", BIT_EXACT],
+    ["tests/host/test_restarts.py"],
+    ["tests/network/test_profile.py"],
+    ["-k", "random_networks or share_loads or any_size", BIT_EXACT],
+)
+EQUIVALENT = "equivalent"
+SURVIVOR = "survivor"
+UNBUILT = "does not build"
+
+
+def units() -> dict[str, list[str]]:
+    """Test file -> the modules that it names, which it builds."""
+    return {
+        f"tests/unit/{path.name}": sorted(
+            set(re.findall(r'"(rowvit_\w+)"', path.read_text())) & set(modules())
+        )
+        for path in sorted(UNITS.glob("test_*.py"))
+    }
+
+
+def units_of(module: str) -> list[str]:
+    """The unit tests whose units contain the module, its own first."""
+    found = {
+        path: min(len(instances(top)) for top in tops if module in instances(top))
+        for path, tops in units().items()
+        if any(module in instances(top) for top in tops)
+    }
+    return sorted(found, key=lambda path: (module not in units()[path], found[path]))
+
+
+def proofs_of(module: str) -> str | None:
+    """What ``pytest -k`` finds the module's proofs by; None: there is none."""
+    text = (ROOT / "tests/formal/test_proofs.py").read_text()
+    if f'"{module}"' not in text:
+        return None
+    name = module.removeprefix("rowvit_")
+    return f"(test_holds or test_a_reset_of_one_cycle_is_whole) and ({name}] or {module}])"
+
+
+def steps(module: str) -> list[tuple[str, list[str]]]:
+    """What a mutant of the module meets in turn: arguments of pytest, behind variables of its environment."""
+    found = [("unit", [path]) for path in units_of(module)]
+    if proofs := proofs_of(module):
+        found.append(("proof", ["-m", "formal", "-k", proofs, "tests/formal/test_proofs.py"]))
+    return found + [("network", arguments) for arguments in NETWORKS]
+
+
+class Copy:
+    """A copy of the project below ``build``, for one mutant at a time."""
+
+    def __init__(self, number: int):
+        self.root = BUILD / f"copy{number}"
+        shutil.rmtree(self.root, ignore_errors=True)
+        self.root.mkdir(parents=True)
+        for name in COPIED:
+            source, target = ROOT / name, self.root / name
+            if source.is_dir():
+                ignore = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
+                shutil.copytree(source, target, symlinks=True, ignore=ignore)
+            else:
+                shutil.copy(source, target)
+        # a simulator is built for a few seconds of running: without optimisation, in a third of the time
+        compiler = self.root / "bin" / "g++"
+        compiler.parent.mkdir()
+        compiler.write_text(f'#!/bin/bash\nexec {shutil.which("g++")} "${{@/#-O2/-O0}}"\n')
+        compiler.chmod(0o755)
+        self.environment = os.environ | {
+            "PATH": f"{compiler.parent}{os.pathsep}{os.environ['PATH']}",
+            "ROWVIT_CACHE": str(self.root / "cache"),
+            "PYTHONPATH": str(self.root / "host"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HYPOTHESIS_STORAGE_DIRECTORY": str(self.root / "hypothesis"),
+        }
+
+    def outcome(self, mutant: Mutant) -> str:
+        """What finds the mutant: a step's name and test; `SURVIVOR` or `UNBUILT`."""
+        target = self.root / mutant.path.relative_to(ROOT)
+        target.write_bytes(mutant.source())
+        try:
+            if not self._builds():
+                return UNBUILT
+            for name, arguments in steps(mutant.module):
+                if failed := self._failed(arguments):
+                    return f"{name}: {failed}"
+            return SURVIVOR
+        finally:
+            shutil.rmtree(self.root / "cache", ignore_errors=True)
+            shutil.rmtree(self.root / "build", ignore_errors=True)
+            target.write_bytes(mutant.path.read_bytes())
+
+    def sound(self, chosen: list[str]) -> None:
+        """RuntimeError if a test of the modules fails without a fault: it would find every mutant."""
+        for name, arguments in {(name, tuple(a)) for module in chosen for name, a in steps(module)}:
+            if failed := self._failed(list(arguments)):
+                raise RuntimeError(f"{failed} ({name}) fails without a mutant: mend it first")
+
+    def _builds(self) -> bool:
+        sources = [str(path) for path in sorted((self.root / "rtl").rglob("*.v"))]
+        command = ["verilator", "--lint-only", "-Wno-lint", "-Wno-fatal", f"-I{self.root / 'rtl'}"]
+        done = subprocess.run([*command, "--top-module", "rowvit_top", *sources], capture_output=True)
+        return done.returncode == 0
+
+    def _failed(self, arguments: list[str]) -> str:
+        """The first test that fails; "": none does."""
+        variables = [argument for argument in arguments if "=" in argument]
+        command = ["env", *variables, sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        command += ["--hypothesis-profile", "first", *arguments[len(variables) :]]
+        process = subprocess.Popen(
+            command,
+            cwd=self.root,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # its simulators end with it
+        )
+        try:
+            output, _ = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"{arguments[-1]} (not done in {SECONDS} s)"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        if process.returncode in (0, 5):  # passed, or none selected
+            return ""
+        failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
+        return failed[0] if failed else f"{arguments[-1]} ({output.strip().splitlines()[-1]})"
+
+
+def equivalents() -> dict[tuple[str, str, str], str]:
+    """Module, line and mutated line -> why no test can find it. ValueError if it is no mutant any more."""
+    found = {}
+    for entry in tomllib.loads((HERE / "equivalents.toml").read_text()).get("equivalent", ()):
+        key = entry["module"], entry["line"], entry["mutant"]
+        if key not in {(m.module, *m.change()) for m in mutants(entry["module"])}:
+            raise ValueError(f"equivalents.toml: {entry['module']} has no such mutant: {entry['mutant']}")
+        found[key] = entry["reason"]
+    return found
+
+
+def sample(count: int, seed: int, only: list[str] | None = None) -> list[Mutant]:
+    """About ``count`` mutants: of every module by its size, and at least two."""
+    sizes = {module: len(mutants(module)) for module in only or modules()}
+    total = sum(sizes.values())
+    return [
+        mutant
+        for module, size in sizes.items()
+        for mutant in ordered(module, seed)[: max(2, math.floor(count * size / total))]
+    ]
+
+
+def table(results: list[tuple[Mutant, str]]) -> str:
+    """Per module: mutants that build, and what found them."""
+    columns = ("unit", "network", "proof", EQUIVALENT, SURVIVOR)
+    lines = [
+        "| module | mutants | units | networks | proofs | equivalent | survivors |",
+        "| -- | -- | -- | -- | -- | -- | -- |",
+    ]
+    counts: dict[str, Counter[str]] = {}
+    for mutant, outcome in results:
+        if outcome != UNBUILT:
+            counts.setdefault(mutant.module, Counter())[outcome.partition(":")[0]] += 1
+    for module, found in [*counts.items(), ("all", sum(counts.values(), Counter()))]:
+        numbers = [found.total(), *(found[column] for column in columns)]
+        lines.append(f"| `{module}` | {' | '.join(map(str, numbers))} |".replace("`all`", "all"))
+    return "\n".join(lines)
+
+
+def score(results: list[tuple[Mutant, str]]) -> float:
+    """Share of the mutants that were found, of those that build and are not judged equivalent."""
+    outcomes = [outcome for _, outcome in results if outcome not in (UNBUILT, EQUIVALENT)]
+    return 1 - outcomes.count(SURVIVOR) / max(1, len(outcomes))
+
+
+def run(chosen: list[Mutant], jobs: int, log: Path) -> list[tuple[Mutant, str]]:
+    """Outcomes of the mutants; what was found is kept in ``log`` and is not run again."""
+    judged = equivalents()
+    kept = {}
+    if log.exists():
+        for line in log.read_text().splitlines():
+            entry = json.loads(line)
+            kept[entry["module"], entry["line"], entry["mutant"], entry["operator"]] = entry["outcome"]
+    copies: SimpleQueue[Copy] = SimpleQueue()
+    for number in range(jobs):
+        copies.put(Copy(number))
+    lock = threading.Lock()
+
+    def one(mutant: Mutant) -> tuple[Mutant, str]:
+        line, after = mutant.change()
+        key = mutant.module, line, after, mutant.operator
+        if key[:3] in judged:
+            return mutant, EQUIVALENT
+        if key in kept and kept[key] != SURVIVOR:
+            return mutant, kept[key]
+        copy = copies.get()
+        try:
+            outcome = copy.outcome(mutant)
+        finally:
+            copies.put(copy)
+        entry = {
+            "module": mutant.module,
+            "operator": mutant.operator,
+            "number": mutant.line,
+            "line": line,
+            "mutant": after,
+            "outcome": outcome,
+        }
+        with lock, log.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+        return mutant, outcome
+
+    columns = (*Progress.get_default_columns(), TextColumn("{task.completed} of {task.total}"))
+    with Progress(*columns, TimeElapsedColumn()) as progress, ThreadPoolExecutor(jobs) as pool:
+        return list(progress.track(pool.map(one, chosen), total=len(chosen), description="mutants"))
+
+
+def main(
+    count: Annotated[int, typer.Option(help="Mutants, about.")] = 150,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 1,
+    module: Annotated[list[str] | None, typer.Option(help="Only of these modules.")] = None,
+    jobs: Annotated[int, typer.Option(help="At a time.")] = 2,
+    resume: Annotated[bool, typer.Option(help="Run only what was not found before.")] = False,
+    least: Annotated[float, typer.Option(help="Score below which the exit code is 1.")] = 0.95,
+) -> None:
+    """Run a sample of mutants; a table, the survivors and the score."""
+    if unknown := set(module or ()) - set(modules()):
+        raise typer.BadParameter(f"no module {', '.join(sorted(unknown))} in {RTL}")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    log = BUILD / f"seed{seed}.jsonl"
+    chosen = sample(count, seed, module)
+    if not resume:
+        log.unlink(missing_ok=True)
+        Copy(0).sound(sorted({mutant.module for mutant in chosen}))
+    results = run(chosen, jobs, log)
+    print(table(results))
+    for mutant, outcome in results:
+        if outcome == SURVIVOR:
+            before, after = mutant.change()
+            print(f"\n{mutant.module}:{mutant.line}, {mutant.operator}\n- {before}\n+ {after}")
+    found = score(results)
+    print(f"\nscore {found:.1%} of {sum(o not in (UNBUILT, EQUIVALENT) for _, o in results)}")
+    raise typer.Exit(int(found < least))
+
+
+if __name__ == "__main__":
+    typer.run(main)

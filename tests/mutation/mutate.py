@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import re
 import shutil
 import signal
@@ -34,7 +35,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 UNITS = ROOT / "tests" / "unit"
 BUILD = ROOT / "build" / "mutation"
-SECONDS = 300  # that a step may take, several times what any does; a fault that hangs is found by that
+SECONDS = 600  # that a step may take, several times what any does; a fault that hangs is found by that
 #: that the tests need of the project
 COPIED = ("host", "rtl", "hls", "tests", "benchmarks", "bitstreams", "pyproject.toml")
 BIT_EXACT = "tests/network/test_bit_exact.py"
@@ -182,14 +183,16 @@ def equivalents() -> dict[tuple[str, str, str], str]:
 
 
 def sample(count: int, seed: int, only: list[str] | None = None) -> list[Mutant]:
-    """About ``count`` mutants: of every module by its size, and at least two."""
+    """About ``count`` mutants: of every module by its size, and at least two; in a random order."""
     sizes = {module: len(mutants(module)) for module in only or modules()}
     total = sum(sizes.values())
-    return [
+    found = [
         mutant
         for module, size in sizes.items()
         for mutant in ordered(module, seed)[: max(2, math.floor(count * size / total))]
     ]
+    random.Random(seed).shuffle(found)
+    return found
 
 
 def table(results: list[tuple[Mutant, str]]) -> str:
@@ -203,7 +206,7 @@ def table(results: list[tuple[Mutant, str]]) -> str:
     for mutant, outcome in results:
         if outcome != UNBUILT:
             counts.setdefault(mutant.module, Counter())[outcome.partition(":")[0]] += 1
-    for module, found in [*counts.items(), ("all", sum(counts.values(), Counter()))]:
+    for module, found in [*sorted(counts.items()), ("all", sum(counts.values(), Counter()))]:
         numbers = [found.total(), *(found[column] for column in columns)]
         lines.append(f"| `{module}` | {' | '.join(map(str, numbers))} |".replace("`all`", "all"))
     return "\n".join(lines)

@@ -144,8 +144,8 @@ def _negation(node: Node) -> Iterator[Edit]:
 
 
 def _constant(node: Node) -> Iterator[Edit]:
-    """Off by one; a single bit flips."""
-    if node.tag != "kNumber" or any(n.tag == "kDimensionRange" for n in node.above()):
+    """Off by one; a single bit flips. Widths of slices stay."""
+    if node.tag != "kNumber" or any(_is_width(n) for n in node.above()):
         return
     if node.text.isdecimal():
         yield node.start, node.end, str(int(node.text) + 1)
@@ -154,6 +154,14 @@ def _constant(node: Node) -> Iterator[Edit]:
         if not re.search("[xz]", digits):
             value = (int(digits.replace("_", ""), DIGITS[base]) + 1) % (1 << width)
             yield node.start, node.end, f"{width}'d{value}"
+
+
+def _is_width(node: Node) -> bool:
+    """Whether a part of the tree says how many bits a slice has."""
+    parent = node.parent
+    return node.tag == "kDimensionRange" or bool(
+        parent and parent.tag == "kDimensionSlice" and parent.children[3] is node
+    )
 
 
 def _resets(node: Node) -> bool:

@@ -14,7 +14,7 @@ from rowvit.errors import RowvitError
 
 # by name, as Pillow 9.0 has no Image.Resampling
 _ORIENTATION = 0x0112  # of EXIF's tags
-_FILTERS = {name: getattr(Image, name.upper()) for name in ("bicubic", "bilinear")}
+FILTERS = {name: getattr(Image, name.upper()) for name in ("bicubic", "bilinear")}
 
 
 def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic") -> np.ndarray:
@@ -43,14 +43,18 @@ def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic"
         The file is missing, truncated, no regular file or no image, or its values have 32 bits, of which
         nothing says what is black and what is white.
     """
-    if resize not in _FILTERS:
-        raise RowvitError(f"resize filter {resize!r} is not known", f"use one of {', '.join(_FILTERS)}")
-    image = upright(source, side)
+    if resize not in FILTERS:
+        raise RowvitError(f"resize filter {resize!r} is not known", f"use one of {', '.join(FILTERS)}")
+    return np.asarray(middle(upright(source, side)).resize((side, side), FILTERS[resize]))
+
+
+def middle(image: Image.Image) -> Image.Image:
+    """The middle square of an image, which is what networks get of it."""
     square = min(image.size)
-    if image.width != image.height:  # a crop is a copy
-        left, top = (image.width - square) // 2, (image.height - square) // 2
-        image = image.crop((left, top, left + square, top + square))
-    return np.asarray(image.resize((side, side), _FILTERS[resize]))
+    if image.width == image.height:  # a crop is a copy
+        return image
+    left, top = (image.width - square) // 2, (image.height - square) // 2
+    return image.crop((left, top, left + square, top + square))
 
 
 def for_network(source: str | os.PathLike | bytes, meta: dict, frontend: str = "host") -> np.ndarray:
@@ -100,40 +104,3 @@ def upright(source: str | os.PathLike | bytes, side: int = 0) -> Image.Image:
         raise RowvitError(
             f"{name}: cannot be decoded as an image", "use a complete JPEG or PNG file"
         ) from error
-
-
-def dim(pixels: np.ndarray, kept: np.ndarray, arch: dict, share: float = 0.15) -> np.ndarray:
-    """A photo in which the patches that the network dropped are dimmed.
-
-    Parameters
-    ----------
-    pixels : uint8 array [S, S, 3]
-    kept : int array
-        Tokens that stay, as in ``Result.kept``: the prefix (class token) comes before the patches, which go
-        row by row.
-    arch : dict
-        The network's "architecture": ``patch_size`` and ``prefix``.
-    share : float
-        Brightness of the dropped patches, relative to the photo.
-
-    Returns
-    -------
-    uint8 array [S, S, 3]
-
-    Raises
-    ------
-    RowvitError
-        A token is outside the photo.
-    """
-    size = arch["patch_size"]
-    grid = len(pixels) // size
-    patches = kept[kept >= arch["prefix"]] - arch["prefix"]
-    if pixels.shape != (grid * size, grid * size, 3) or (patches >= grid * grid).any():
-        raise RowvitError(
-            f"a photo of {list(pixels.shape)} has no {grid * grid} patches of {size} pixels, or tokens beyond"
-            " them are kept",
-            "use the pixels that the network took",
-        )
-    stays = np.isin(np.arange(grid * grid), patches).reshape(grid, grid)
-    brightness = np.where(stays, 1.0, share).repeat(size, axis=0).repeat(size, axis=1)
-    return (pixels * brightness[:, :, None]).astype(np.uint8)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Photos: decoding, and the picture of what was pruned."""
+"""Photos: decoding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rowvit.errors import RowvitError
-from rowvit.images import decode, dim, upright
+from rowvit.images import decode, upright
 
 
 def encoded(pixels: np.ndarray, form: str = "PNG", **options) -> bytes:
@@ -120,22 +120,3 @@ def test_a_photo_that_is_not_there(tmp_path):
         decode(tmp_path / "x.jpg", 8)
     with pytest.raises(RowvitError, match="resize filter 'cubic' is not known; use one of bicubic"):
         decode(encoded(np.zeros((9, 9, 3), np.uint8)), 8, "cubic")
-
-
-@given(grid=st.integers(1, 6), size=st.integers(1, 5), prefix=st.integers(1, 2), data=st.data())
-def test_dropped_patches_are_dimmed(grid, size, prefix, data):
-    """Pixel by pixel: those of a kept patch are as they were, all others at the share."""
-    tokens = data.draw(st.sets(st.integers(prefix, prefix + grid * grid - 1)))
-    photo = np.random.default_rng(size).integers(0, 256, (grid * size, grid * size, 3), dtype=np.uint8)
-    kept = np.array([*range(prefix), *sorted(tokens)])
-    dimmed = dim(photo, kept, {"patch_size": size, "prefix": prefix}, 0.5)
-    for y in range(grid * size):
-        for x in range(grid * size):
-            stays = prefix + y // size * grid + x // size in tokens
-            assert dimmed[y, x].tolist() == (photo[y, x] if stays else photo[y, x] // 2).tolist()
-
-
-@pytest.mark.parametrize("shape, kept", [((8, 8, 3), [0, 5]), ((8, 7, 3), [0]), ((8, 8), [0])])
-def test_tokens_of_another_photo(shape, kept):
-    with pytest.raises(RowvitError, match=r"has no 4 patches of 4 pixels|tokens beyond"):
-        dim(np.zeros(shape, np.uint8), np.array(kept), {"patch_size": 4, "prefix": 1})

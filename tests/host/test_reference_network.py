@@ -28,8 +28,10 @@ def patches_for(package: ModelPackage, count: int, seed: int = 1) -> np.ndarray:
     return patchify(images, arch["patch_size"])
 
 
-def plain(package: ModelPackage, patches: np.ndarray) -> tuple[list[int], list[list[int]], int]:
-    """Logits, kept tokens and multiplications of one image in Python and int64 arithmetic."""
+def plain(
+    package: ModelPackage, patches: np.ndarray
+) -> tuple[list[int], list[list[int]], list[list[list[int]]], int]:
+    """Logits, kept tokens, the class token's attention and multiplications of one image in Python integers."""
     meta, t, arch = package.meta, package.tensors, package.arch
     dim, heads = arch["dim"], arch["heads"]
     size = dim // heads
@@ -67,7 +69,7 @@ def plain(package: ModelPackage, patches: np.ndarray) -> tuple[list[int], list[l
     x = t["pos"].astype(np.int64)
     x[1:] += linear(patches, "patch", meta["params"]["patch.shift"], bias=False)
     x = np.clip(x, -32768, 32767)
-    live, kept = list(range(arch["tokens"])), []
+    live, kept, attention = list(range(arch["tokens"])), [], []
     for i, params in enumerate(meta["params"]["layers"]):
         name = f"layers.{i}."
         step = next((step for step in meta["pruning"] if step["layer"] == i), None)
@@ -75,6 +77,7 @@ def plain(package: ModelPackage, patches: np.ndarray) -> tuple[list[int], list[l
         q, k, v = (np.clip(linear(h, name + p, params[p + ".shift"]), -127, 127) for p in "qkv")
         o = np.zeros_like(h)
         score = [0] * len(live)
+        attention.append([])
         for head in range(heads):
             c = slice(head * size, (head + 1) * size)
             s = np.clip(rsr(q[:, c] @ k[:, c].T * params["s_mult"], params["s_shift"]), -2048, 2047)
@@ -87,6 +90,7 @@ def plain(package: ModelPackage, patches: np.ndarray) -> tuple[list[int], list[l
                 acc = np.array(e) @ v[:, c]
                 o[row, c] = np.clip(rsr(acc * r, n + params["pv_shift"]), -127, 127)
                 if row == 0:
+                    attention[-1].append(e)
                     score = [a + ((value * r) >> (n - 4)) for a, value in zip(score, e, strict=True)]
         if step:
             order = sorted(range(1, len(live)), key=lambda j: (-score[j], j))[: step["keep"]]
@@ -102,7 +106,7 @@ def plain(package: ModelPackage, patches: np.ndarray) -> tuple[list[int], list[l
             y = linear(h[:, rows], name + "fc2", params["fc2.shift"], rows, bias=first == 0)
             x = np.clip(x + y, -32768, 32767)
     h = norm(x[:1], "norm", meta["params"]["norm.shift"])
-    return linear(h, "head", meta["params"]["head.shift"])[0].tolist(), kept, macs
+    return linear(h, "head", meta["params"]["head.shift"])[0].tolist(), kept, attention, macs
 
 
 @pytest.mark.parametrize("extreme", [False, True])
@@ -113,9 +117,10 @@ def test_network_against_plain_twin(rule: str, extreme: bool) -> None:
         package = tiny(seed, ffn2_rule=rule, tile_rows=4, pruning=pruning, extreme=extreme, thr=1 + 20 * seed)
         patches = patches_for(package, 2, seed)
         for result, image in zip(run(package, patches), patches, strict=True):
-            logits, kept, macs = plain(package, image)
+            logits, kept, attention, macs = plain(package, image)
             assert result.logits.tolist() == logits
             assert [list(step) for step in result.kept] == kept
+            assert [heads.tolist() for heads in result.attention] == attention
             assert result.counts.macs_executed == macs
 
 

@@ -47,6 +47,9 @@ class ImageResult:
 
     logits: np.ndarray  #: int16 [classes]
     kept: list[np.ndarray]  #: int64, per pruning layer: original indices of the tokens that stay, 0 included
+    #: uint8 [heads, rows], of every layer: the class token's unnormalised probabilities of the tokens that
+    #: enter it
+    attention: list[np.ndarray]
     counts: Counts
     #: int16 [live, D], states of the residual stream by `checkpoint_names`; empty unless asked for
     checkpoints: dict[str, np.ndarray]
@@ -113,7 +116,7 @@ class _Batch:
         self.patches = patches
         self.record = checkpoints
         self.checkpoints = iter(checkpoint_names(self.arch["depth"]))
-        self.results = [ImageResult(np.empty(0, np.int16), [], Counts(0, 0, 0, 0), {}) for _ in patches]
+        self.results = [ImageResult(np.empty(0, np.int16), [], [], Counts(0, 0, 0, 0), {}) for _ in patches]
         self.tokens = [np.arange(self.arch["tokens"]) for _ in patches]  # original indices of the live rows
 
     def run(self) -> list[ImageResult]:
@@ -168,6 +171,7 @@ class _Batch:
             e = exponentials(logits(split(q), split(k), params["s_mult"], params["s_shift"]))
             o = weigh(e, split(v), params["pv_shift"]).transpose(1, 0, 2).reshape(n, dim)
             weighed = e != 0
+            self.results[image].attention.append(e[:, 0].copy())  # not a view of all rows
             keep = np.arange(n)
             if step is not None:
                 keep = select(token_scores(e[:, 0]), step["keep"], step["threshold"])

@@ -67,6 +67,7 @@ class Golden(Target):
                 image.logits,
                 image.kept,
                 checkpoints=image.checkpoints,
+                attention=image.attention,
                 seconds=seconds,
                 **{name: getattr(image.counts, name) for name in WORK},
             )

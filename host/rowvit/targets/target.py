@@ -39,6 +39,9 @@ class Result:
     kept: list[np.ndarray]
     #: int16 [live, D]: states of the residual stream by `formats.records.checkpoint_names`, if compiled in
     checkpoints: dict[str, np.ndarray] = field(default_factory=dict)
+    #: uint8 [heads, rows], of every layer: the class token's unnormalised probabilities of the tokens that
+    #: enter it; only on golden
+    attention: list[np.ndarray] = field(default_factory=list)
     #: clock cycles, in a batch those since the previous image; None on target golden
     cycles: int | None = None
     #: cycles of embedding, each layer, and head; images that are computed together have equal parts. In a

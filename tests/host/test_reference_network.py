@@ -31,7 +31,7 @@ def patches_for(package: ModelPackage, count: int, seed: int = 1) -> np.ndarray:
 def plain(
     package: ModelPackage, patches: np.ndarray
 ) -> tuple[list[int], list[list[int]], list[list[list[int]]], int]:
-    """Logits, kept tokens, the class token's attention and multiplications of one image in Python integers."""
+    """Logits, kept tokens, the class token's attention and multiplications of an image in Python integers."""
     meta, t, arch = package.meta, package.tensors, package.arch
     dim, heads = arch["dim"], arch["heads"]
     size = dim // heads

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -15,7 +16,13 @@ import rowvit
 from rowvit.errors import RowvitError
 from rowvit.images import decode
 from rowvit.measure import pictures
+from rowvit.quant.synthetic import random_package
 from rowvit.targets.target import MODELS, Result
+
+
+def joined(text: str) -> str:
+    """What a narrow terminal broke into lines."""
+    return "".join(text.splitlines())
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -94,7 +101,7 @@ def test_attention_by_layer():
 
 
 def test_the_more_attention_the_more_orange():
-    """Grey stays grey where there is none, and dropped patches are dark; for the mean of heads, or for one."""
+    """Grey stays grey where there is none, dropped patches are dark; for the mean of heads, or for one."""
     look = pictures.Look(1, np.array([0, 1, 2, 4]), np.array([[0.1, 0.6, 0.3, 0], [0.8, 0, 0, 0.2]]))
     photo, arch = Image.new("RGB", (40, 40), (100, 150, 200)), meta(2, 4)["architecture"]
 
@@ -136,3 +143,87 @@ def test_what_stays_has_the_most_attention():
         look = shown[step["layer"]]
         sums, stays = look.shares.sum(axis=0), np.isin(look.tokens, kept)
         assert sums[~stays].max() <= sums[stays][1:].min() + 2**-18
+
+
+def test_every_target_writes_the_same_picture(small, tmp_path, rowvit_command):
+    """With --check or without: the reference runs in either case."""
+    command = ("run", small["package"], small["images"] / "0.png", "-c", "tiny", "--plot")
+    ways = {"golden": ("-t", "golden"), "sim": (), "checked": ("--check",)}
+    written = {name: tmp_path / f"{name}.png" for name in ways}
+    for name, options in ways.items():
+        assert f"{written[name]}: the picture" in joined(
+            rowvit_command(*command, written[name], *options).stderr
+        )
+    first, *others = (np.asarray(Image.open(path)) for path in written.values())
+    assert len(np.unique(first.reshape(-1, 4), axis=0)) > 1000
+    assert all(np.array_equal(first, other) for other in others)
+
+
+def test_a_program_has_no_attention(small, tmp_path, rowvit_command):
+    program, picture = tmp_path / "program.safetensors", tmp_path / "program.png"
+    rowvit_command("compile", small["package"], "-o", program, "-c", "tiny")
+    said = rowvit_command("run", program, small["images"] / "0.png", "-c", "tiny", "--plot", picture).stderr
+    assert "without attention, which takes the model package" in joined(said) and picture.exists()
+
+
+def test_the_first_photos_of_many(small, tmp_path, rowvit_command, monkeypatch):
+    monkeypatch.setattr(pictures, "MOST", 2)
+    picture = tmp_path / "two.png"
+    said = rowvit_command("run", small["package"], small["images"], "-t", "golden", "--plot", picture).stderr
+    assert f"{picture}: the first 2 photos" in joined(said)
+    alone = tmp_path / "alone.png"
+    rowvit_command("run", small["package"], small["images"] / "0.png", "-t", "golden", "--plot", alone)
+    two, one = (Image.open(path).convert("RGB") for path in (picture, alone))
+    assert two.size == (one.width, 2 * one.height)
+    small_size = (one.width // 20, one.height // 20)  # parts begin at fractions of a pixel
+    first, second, expected = (
+        np.asarray(part.resize(small_size)).astype(int)
+        for part in (two.crop((0, 0, *one.size)), two.crop((0, one.height, one.width, two.height)), one)
+    )
+    assert np.abs(first - expected).mean() < 4 < np.abs(second - expected).mean()
+
+
+def test_what_cannot_be_drawn_is_refused_before_the_work(small, tmp_path, rowvit_command, monkeypatch):
+    command = ("run", small["package"], small["images"], "-t", "golden", "--plot")
+    for path, reason in (
+        (tmp_path / "x.gif2", "use .png, .svg or .pdf"),
+        (tmp_path / "none" / "x.png", "there is no directory"),
+    ):
+        found = rowvit_command(*command, path, code=2)
+        assert found.stdout == "" and reason in joined(found.stderr)
+    for module in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
+        monkeypatch.setitem(sys.modules, module, None)
+    found = rowvit_command(*command, tmp_path / "x.png", code=2)
+    assert found.stdout == "" and "pip install matplotlib" in joined(found.stderr)
+
+
+@pytest.mark.parametrize("pruning", [[], [1], list(range(8))])
+def test_titles_of_a_picture(pruning):
+    """All of them are on it, none runs into another, whatever files and classes are called."""
+    steps = [{"layer": layer, "keep": 40 - 4 * layer, "threshold": 0} for layer in pruning]
+    sizes = dict(dim=32, depth=8, heads=2, image_size=14, patch_size=2, hidden=32, classes=7)
+    package = random_package(np.random.default_rng(3), **sizes, pruning=steps)
+    package.meta["classes"] = [f"${number}$ " + "a long name, " * 20 for number in range(7)]
+    pixels = np.random.default_rng(0).integers(0, 256, (14, 14, 3), dtype=np.uint8)
+    with rowvit.open("golden") as golden:
+        golden.load(package)
+        results = golden([pixels])
+    names = ["$x^2$ " + "photo " * 30]
+    picture = pictures.draw(names, [Image.fromarray(pixels)], results, results, package.meta)
+    shown = [axes for axes in picture.axes if axes.images]
+    titles = [axes.get_title(loc="left") for axes in shown]
+    tokens = [50, *(41 - 4 * layer for layer in pruning)]
+    left = [
+        f"layer {n}: {after} of {before}"
+        for n, before, after in zip(pruning, tokens, tokens[1:], strict=False)
+    ]
+    entering = [tokens[sum(n < layer for n in pruning)] for layer in range(8)]
+    assert titles[1:] == [*left, *(f"layer {n}: {count} tokens" for n, count in enumerate(entering))]
+
+    picture.canvas.draw()
+    canvas = picture.bbox
+    texts = [text for text in picture.texts if text.get_text()] + [axes._left_title for axes in shown]
+    boxes = [text.get_window_extent() for text in texts]
+    for number, box in enumerate(boxes):
+        assert canvas.x0 <= box.x0 and box.x1 <= canvas.x1 and canvas.y0 <= box.y0 and box.y1 <= canvas.y1
+        assert not any(box.overlaps(other) for other in boxes[:number]), texts[number].get_text()

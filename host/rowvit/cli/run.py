@@ -55,6 +55,13 @@ def run(
         Path | None,
         typer.Option("--json", help="Write results and counters of every image; - for standard output."),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a picture (.png, .svg, .pdf): the photos, what is left of them after each pruning,"
+            " the classes, and the class token's attention, which the integer reference computes."
+        ),
+    ] = None,
     batch: Annotated[
         int, typer.Option(min=1, help="Images per start of the core; above 1 the counters are the batch's.")
     ] = 1,
@@ -99,11 +106,16 @@ def run(
 
       rowvit run deit-tiny.safetensors cat.jpg --target sim --memory ideal --json cat.json
 
+      rowvit run sign-digits photo.jpg --plot photo.png
+
       rowvit run sign-digits photos/ --target board --bitstream rowvit-pynq-z2.bit --batch 20
     """
+    from rowvit.measure import plots
     from rowvit.targets.session import Session, image_files, shipped_photos
 
-    writable(json_file)
+    writable(json_file, plot)
+    if plot:
+        plots.can_save(plot)
     options: dict[str, Any] = {"frontend": frontend.value}
     if target is not opt.TargetName.golden and timeout:
         options["timeout"] = timeout
@@ -123,9 +135,10 @@ def run(
         with progress_bar(f"{len(files)} images", len(files)) as progress:
             results = session.run(pixels, batch, jobs, progress)
         seconds = time.monotonic() - begin
+        reference = results if target is opt.TargetName.golden else []
         if check:
             with progress_bar("the reference", len(results)) as progress:
-                session.compare(results, pixels, progress)
+                reference = session.compare(results, pixels, progress)
         statistics = session.statistics(results)
 
         if str(json_file) != "-":
@@ -137,8 +150,36 @@ def run(
                 sys.stdout.write(text)
             else:
                 write(json_file, text)
+        if plot:
+            _draw(session, files, pixels, results, reference, plot)
     if statistics.bit_exact is not None and statistics.bit_exact < len(results):
         raise typer.Exit(1)
+
+
+def _draw(
+    session: Session,
+    files: list[Path],
+    pixels: list[np.ndarray],
+    results: list[Result],
+    reference: list[Result],
+    path: Path,
+) -> None:
+    """Write the picture of the first photos; ``reference`` is empty if it has not run."""
+    from rowvit.formats.program import Program
+    from rowvit.measure import pictures, plots
+
+    count = min(len(files), pictures.MOST)
+    if isinstance(session.source, Program):
+        say(f"{path}: without attention, which takes the model package instead of a compiled program", ERR)
+    elif not reference:
+        with progress_bar("the reference", count) as progress:
+            reference = session.reference(pixels[:count], progress)
+    with status("drawing"):
+        photos = [pictures.seen(file, session.meta, session.frontend) for file in files[:count]]
+        names = [file.name for file in files[:count]]
+        picture = pictures.draw(names, photos, results[:count], reference[:count], session.meta)
+        plots.save(picture, path)
+    say(f"{path}: " + ("the picture" if count == len(files) else f"the first {count} photos"), ERR)
 
 
 def _window(text: str) -> tuple[int, int]:
@@ -243,6 +284,7 @@ def profile(
       rowvit profile deit-tiny.safetensors cat.jpg --predict --rate 50
     """
     from rowvit.hardware import config as configs
+    from rowvit.measure import plots
     from rowvit.measure import profile as measure
     from rowvit.targets.target import read_model
 
@@ -250,6 +292,8 @@ def profile(
     model_memory = opt.memory_model(memory, latency, rate)
     network = read_model(model)
     writable(trace_json, plot)
+    if plot:
+        plots.can_save(plot)
     pixels = _one_image(model, image, network.meta)
     with status("predicting" if predict else "simulating one image"):
         found = measure.profile(network, pixels, hardware, model_memory, not predict)
@@ -258,7 +302,7 @@ def profile(
     if trace_json:
         write(trace_json, json.dumps(measure.trace(found)) + "\n")
     if plot:
-        measure.plot(found, plot)
+        plots.save(measure.plot(found), plot)
 
 
 def _one_image(model: str, image: Path | None, meta: dict[str, Any]) -> np.ndarray:

@@ -8,11 +8,12 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rowvit.errors import needs
+from rowvit.errors import RowvitError, needs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,9 +42,24 @@ def figure(width: float, height: float) -> Figure:
     with needs("a plot needs matplotlib", "matplotlib"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    picture = Figure(figsize=(width, height), layout="constrained")
+    picture = Figure(figsize=(width, height), dpi=110, layout="constrained")
     FigureCanvasAgg(picture)
     return picture
+
+
+def can_save(path: Path) -> None:
+    """`RowvitError` if matplotlib is missing, or a file of this name is no picture: before the work."""
+    formats = figure(1, 1).canvas.get_supported_filetypes()
+    if path.suffix.lower().lstrip(".") not in formats:
+        raise RowvitError(f"{path}: its name ends like that of no picture", "use .png, .svg or .pdf")
+
+
+def save(picture: Figure, path: Path) -> None:
+    """Write a picture, in the format that its name ends with; `RowvitError` if that fails."""
+    try:
+        picture.savefig(path)
+    except OSError as error:
+        raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 @contextmanager

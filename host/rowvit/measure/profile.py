@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import rowvit
 from rowvit.cycles import Prediction, Slice, measured, predict
-from rowvit.errors import RowvitError
 from rowvit.formats.program import OperationKind, Program
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import COUNTERS, QUEUE, Engine, Flag
@@ -26,6 +24,8 @@ from rowvit.reference import patchify, run
 from rowvit.targets.target import read_program
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from rowvit.formats.package import ModelPackage
     from rowvit.sim.device import MemoryModel
     from rowvit.targets.target import Result
@@ -304,7 +304,7 @@ def _in_order(timeline: list[Slice], completions: dict[tuple[Engine, int], int],
 def trace(found: Profile) -> dict[str, Any]:
     """The Chrome trace, for ui.perfetto.dev or chrome://tracing, to be written as JSON.
 
-    It has one track per engine, and one of layers; a microsecond is a cycle.
+    It has one track per engine, and one of layers; times are cycles over the configuration's clock.
     """
     process = {"name": f"{found.network} on {found.config.name}"}
     events: list[dict[str, Any]] = [{"ph": "M", "name": "process_name", "pid": 0, "args": process}]
@@ -312,9 +312,12 @@ def trace(found: Profile) -> dict[str, Any]:
         for key, args in (("thread_name", {"name": name}), ("thread_sort_index", {"sort_index": track})):
             events.append({"ph": "M", "name": key, "pid": 0, "tid": track, "args": args})
 
-    def add(name: str, track: int, start: float, end: float, **args: Any) -> None:
-        span = {"ts": start, "dur": end - start, "args": args}
-        events.append({"ph": "X", "name": name, "pid": 0, "tid": track, **span})
+    def add(name: str, track: int, start: int, end: int, **args: Any) -> None:
+        at, until = (round(1e3 * cycle / found.config.clock_mhz) for cycle in (start, end))  # ns
+        # a little more than whole ns, which Perfetto rounds down to: operations in a row must not overlap
+        span = {key: (ns + 0.1) / 1e3 for key, ns in (("ts", at), ("dur", until - at))}
+        args = {"start": start, "cycles": end - start, **args}
+        events.append({"ph": "X", "name": name, "pid": 0, "tid": track, **span, "args": args})
 
     add("image", 0, 0, found.total, source=found.source)
     ends = np.cumsum([0, *(layer.cycles for layer in found.layers)]).tolist()
@@ -328,7 +331,7 @@ def trace(found: Profile) -> dict[str, Any]:
         layer_name = found.layers[piece.layer + 1].name
         add(piece.name, tracks[piece.engine], int(piece.start), int(piece.end), layer=layer_name, **args)
     other = {
-        "unit": "1 us is 1 cycle",
+        "times": "cycles x clock",
         "clock_mhz": found.config.clock_mhz,
         "memory": str(found.memory),
         "source": found.source,
@@ -358,14 +361,8 @@ _WAITS = {
 }
 
 
-def plot(found: Profile, path: Path) -> None:
-    """A picture: timeline, where the array's cycles go, roofline.
-
-    Raises
-    ------
-    RowvitError
-        Matplotlib is missing, or the file cannot be written.
-    """
+def plot(found: Profile) -> Figure:
+    """A picture: timeline, where the array's cycles go, roofline; `RowvitError` without matplotlib."""
     figure = plots.figure(16, 10)
     grid = figure.add_gridspec(2, 2, height_ratios=[1, 1.1], width_ratios=[1.15, 1])
     milliseconds = found.total / found.config.clock_mhz / 1e3
@@ -376,10 +373,7 @@ def plot(found: Profile, path: Path) -> None:
     _plot_timeline(figure.add_subplot(grid[0, :]), found)
     _plot_array(figure.add_subplot(grid[1, 0]), found)
     _plot_roofline(figure.add_subplot(grid[1, 1]), found)
-    try:
-        figure.savefig(path, dpi=110)
-    except (OSError, ValueError) as error:
-        raise RowvitError(f"{path}: cannot be written ({error})") from error
+    return figure
 
 
 def _plot_timeline(axes: Any, found: Profile) -> None:
@@ -403,6 +397,8 @@ def _plot_timeline(axes: Any, found: Profile) -> None:
         axes.axvline(end, color="black", linewidth=0.6)
         if end - start > 0.02 * edges[-1]:
             axes.text((start + end) / 2, len(rows) - 0.45, layer.name, ha="center", va="bottom", fontsize=9)
+        elif layer is found.layers[-1]:  # there is room to the right
+            axes.text(end, len(rows) - 0.45, f" {layer.name}", va="bottom", fontsize=9)
     axes.set_yticks(range(len(rows)), [TRACKS[engine] for engine in rows])
     axes.set(xlabel="thousand cycles", xlim=(0, edges[-1]), ylim=(-0.6, len(rows) - 0.5))
     axes.set_title("operations by engine; vertical lines: ends of layers", fontsize=10, pad=18)
@@ -421,26 +417,22 @@ def _plot_array(axes: Any, found: Profile) -> None:
         predicted = [layer.predicted / 1e3 for layer in found.layers]
         axes.plot(names, predicted, "_", color="black", markersize=14, label="cycle model")
     axes.set(xlabel="layer", ylabel="thousand cycles")
-    axes.set_title("what the array does", fontsize=10)
-    axes.legend(fontsize=9, frameon=False)
+    axes.set_title("what the array does", fontsize=10, pad=26)
+    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 5}
+    axes.legend(**above, fontsize=9, frameon=False, handlelength=1.2, columnspacing=1.2)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _plot_roofline(axes: Any, found: Profile) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     rate, peak = found.memory.words_per_cycle, found.config.macs_per_cycle
-    # what takes next to no time says little
-    layers = [
-        layer for layer in found.layers if layer.bytes and layer.macs and layer.cycles > found.total / 100
-    ]
+    layers = [layer for layer in found.layers if layer.bytes and layer.macs]
     intensity = np.array([layer.macs / layer.bytes for layer in layers])
     speed = np.array([layer.macs / layer.cycles for layer in layers])
     ends = min(intensity.min(), peak / (8 * rate)) / 2, max(intensity.max(), peak / (8 * rate)) * 2
     x = np.geomspace(*ends, 200)
     axes.plot(x, np.minimum(peak, 8 * rate * x), color="black", linewidth=1.2)
-    axes.text(ends[1], peak * 1.04, f"array: {peak} MAC per cycle", ha="right", va="bottom", fontsize=9)
-    middle = np.sqrt(ends[0] * peak / (8 * rate))  # of the slope
-    label = f"memory: {8 * rate:.3g} bytes per cycle"
-    axes.text(middle, 8 * rate * middle * 1.2, label, ha="right", va="bottom", fontsize=9)
     axes.scatter(intensity, speed, color="#3b6fb6", zorder=3)
     # layers of one size lie on one point: they share a label
     labels: dict[tuple[float, float], list[str]] = {}
@@ -454,5 +446,10 @@ def _plot_roofline(axes: Any, found: Profile) -> None:
     low = min(speed.min(), 8 * rate * ends[0]) / 1.5
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=(low, peak * 1.6))
     axes.set(xlabel="MAC per byte loaded", ylabel="MAC per cycle")
-    axes.set_title("roofline of every layer", fontsize=10)
-    axes.grid(True, which="both", linewidth=0.3, alpha=0.5)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
+    title = f"roofline of every layer: memory {8 * rate:.3g} bytes per cycle, array {peak} MAC per cycle"
+    axes.set_title(f"{title}\nweights of a layer may be loaded during the one before", fontsize=10)
+    axes.grid(True, linewidth=0.3, alpha=0.5)

@@ -358,7 +358,4 @@ def plot(points: Sequence[Point], chosen: Point, config: HardwareConfig, path: P
     axes.set(xlabel=f"million cycles per image on {config.name} (cycle model)", ylabel="top-1, %")
     axes.grid(linewidth=0.3, alpha=0.5)
     axes.legend(fontsize=9, frameon=False)
-    try:
-        figure.savefig(path, dpi=110)
-    except (OSError, ValueError) as error:
-        raise RowvitError(f"{path}: cannot be written ({error})") from error
+    plots.save(figure, path)

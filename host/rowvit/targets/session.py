@@ -268,19 +268,27 @@ class Session:
             self._pool, self._jobs = ProcessPoolExecutor(jobs, spawn, _start_worker, spec), jobs
         return self._pool
 
-    def compare(
-        self, results: Sequence[Result], images: Sequence[np.ndarray], progress: Progress = lambda done: None
-    ) -> None:
-        """Compare with the integer reference, bit for bit: sets ``bit_exact`` of every result.
+    def reference(self, images: Sequence[np.ndarray], progress: Progress = lambda done: None) -> list[Result]:
+        """Results of the integer reference, which also have ``attention``.
 
         `RowvitError` if the session's model is a compiled program, which the reference does not run.
         """
         options = {"checkpoints": self.checkpoints, "frontend": self.frontend}
         with rowvit.open("golden", self.config, **options) as golden:
             golden.load(self.source)
-            expected = _collect(([one] for one in golden.stream(images)), progress)
-        for result, reference in zip(results, expected, strict=True):
-            result.bit_exact = result.same(reference)
+            return _collect(([one] for one in golden.stream(images)), progress)
+
+    def compare(
+        self, results: Sequence[Result], images: Sequence[np.ndarray], progress: Progress = lambda done: None
+    ) -> list[Result]:
+        """Compare with the integer reference, bit for bit: sets ``bit_exact`` of every result.
+
+        Returns the reference's results; `RowvitError` as there.
+        """
+        expected = self.reference(images, progress)
+        for result, one in zip(results, expected, strict=True):
+            result.bit_exact = result.same(one)
+        return expected
 
     def statistics(self, results: Sequence[Result]) -> Statistics:
         """What ``rowvit run`` prints below its table."""

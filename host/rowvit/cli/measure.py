@@ -362,6 +362,13 @@ def report(
         bool,
         typer.Option("--check", help="Only check that each has all that a reviewer asks; write nothing."),
     ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The package that was measured: the page shows what it makes of a photo."),
+    ] = None,
+    photo: Annotated[
+        Path | None, typer.Option(help="That photo; by default the first that comes with the model.")
+    ] = None,
 ) -> None:
     """Turn results into one HTML page with plots; several of one kind are compared.
 
@@ -372,6 +379,8 @@ def report(
     --------
       rowvit report before.json after.json -o report.html
 
+      rowvit report bench.json power.json --model sign-digits
+
       rowvit report --check result.json
     """
     from rowvit.measure import result
@@ -381,10 +390,17 @@ def report(
         for path, document in documents.items():
             say(f"{path}: complete; {document['evidence']}")
         return
-    from rowvit.measure.report import page
+    from rowvit.measure import report as pages
+    from rowvit.targets.session import image_files, shipped_photos
 
     writable(output)
+    shown = [photo] if photo else shipped_photos(model) if model else []
+    if bool(model) != bool(shown):
+        raise RowvitError("the picture takes a network and a photo", "pass both --model and --photo")
+    alone = len({path.name for path in documents}) == len(documents)
+    named = [(path.name if alone else str(path), document) for path, document in documents.items()]
     with status("drawing"):
-        text = page([(path.name, document) for path, document in documents.items()])
+        picture = pages.photo(named, model, image_files(shown)[0]) if model else None
+        text = pages.page(named, picture)
     write(output, text)
     say(f"{output}: {len(documents)} results")

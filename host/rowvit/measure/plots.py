@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,6 +63,30 @@ def save(picture: Figure, path: Path) -> None:
         raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
 
 
+def number(value: float | None) -> str:
+    """Four significant digits, or all of a whole number, with separators of thousands."""
+    if value is None:
+        return ""
+    if not math.isfinite(value):
+        return f"{value:g}"
+    if float(value).is_integer():
+        return f"{value:,.0f}"
+    digits = max(0, 3 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(digits, 9)}f}"
+
+
+def estimate(value: float, uncertainty: float) -> tuple[str, str]:
+    """A value and its uncertainty, to two significant digits of the latter."""
+    if not uncertainty > 0 or not math.isfinite(uncertainty):
+        return number(value), number(uncertainty)
+    leading = math.floor(math.log10(float(f"{uncertainty:.1e}")))  # 0.0996 is 0.10
+    digits, tens = max(0, 1 - leading), 10.0 ** max(0, leading - 1)
+    of_value, of_uncertainty = (
+        f"{round(one / tens) * tens if leading > 1 else one:,.{digits}f}" for one in (value, uncertainty)
+    )
+    return of_value, of_uncertainty
+
+
 @contextmanager
 def _drawn(caption: str, height: float) -> Iterator[tuple[Plot, Axes]]:
     """A plot, which has its picture at the end, and axes to draw it on, narrow enough for a phone."""
@@ -72,9 +97,27 @@ def _drawn(caption: str, height: float) -> Iterator[tuple[Plot, Axes]]:
         plot, axes = Plot(caption), picture.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
         yield plot, axes
-        file = io.BytesIO()
-        picture.savefig(file, format="svg", metadata={"Date": None})
-    plot.source = f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
+        plot.source = embedded(picture, "svg+xml")
+
+
+def embedded(picture: Figure, kind: str) -> str:
+    """A picture as a URL that holds it; ``kind`` is "svg+xml" or "webp"."""
+    file = io.BytesIO()
+    picture.savefig(file, format=kind.split("+")[0], metadata={"Date": None} if kind == "svg+xml" else None)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _legend(axes: Axes, columns: int) -> None:
+    """Above the axes, where it covers nothing."""
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0.2,
+        frameon=False,
+        ncols=columns,
+        handlelength=1.2,
+        columnspacing=1.2,
+    )
 
 
 def latency(figures: dict[str, Any]) -> Plot:
@@ -85,9 +128,10 @@ def latency(figures: dict[str, Any]) -> Plot:
         axes.step(values, np.arange(1, len(values) + 1) / len(values), where="post", color=_BLUE)
         axes.plot(values, np.arange(1, len(values) + 1) / len(values), ".", color=_BLUE, markersize=4)
         for name, color in (("median", _GRAY), ("p90", _ORANGE), ("p99", "#8c1d40")):
-            axes.axvline(found[name], color=color, linewidth=1, label=f"{name} {found[name]:.4g} ms")
+            axes.axvline(found[name], color=color, linewidth=1, label=f"{name} {number(found[name])} ms")
         axes.set(xlabel="latency of an image, ms", ylabel="share of images", ylim=(0, 1.03))
-        axes.legend(frameon=False)
+        axes.locator_params(axis="x", nbins=6)
+        _legend(axes, 3)
     return plot
 
 
@@ -103,12 +147,12 @@ def phases(figures: dict[str, Any]) -> Plot:
         ):
             at = [names.index(phase["name"]) + offset for phase in some]
             bars = axes.barh(at, [phase["ms"] for phase in some], 0.38, color=color, label=label)
-            axes.bar_label(bars, fmt=" {:.3g}", fontsize=8)
+            axes.bar_label(bars, [f" {number(phase['ms'])}" for phase in some], fontsize=8)
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
-        axes.margins(x=0.12)
+        axes.margins(x=0.15)
         axes.set_xlabel("ms per image; phases of one image overlap with others")
-        axes.legend(frameon=False)
+        _legend(axes, 2)
     return plot
 
 
@@ -130,24 +174,30 @@ def layers(runs: list[tuple[str, dict[str, Any]]]) -> Plot:
             axes.bar(at, busy, width, color=color, label="array multiplies")
         axes.set_xticks(range(len(names)), names, rotation=45 if len(names) > 8 else 0)
         axes.set(xlabel="layer", ylabel="thousand cycles")
-        axes.legend(frameon=False)
+        _legend(axes, 2)
     return plot
 
 
-def rates(label: str, figures: dict[str, Any]) -> Plot:
-    """Images per second, compared with the CPU's."""
-    rows = [(label, figures["images_per_second"], _ORANGE)]
-    for speed in figures["baseline"]:
+def rates(name: str, document: dict[str, Any]) -> Plot:
+    """Images per second, and below a gap the CPU's, which is measured in any case."""
+    figures, host = document["throughput"], document["host"]
+    own = {"sim": "simulated cycles x clock", "board": "measured on the board"}.get(
+        document["target"], "measured"
+    )
+    rows = [(0.0, f"{name}\n({own})", figures["images_per_second"], _ORANGE)]
+    for place, speed in enumerate(figures["baseline"]):
         threads = f"{speed['threads']} thread" + "s" * (speed["threads"] > 1)
-        name = f"{speed['runtime']}, {threads}, batch {speed['batch']}"
-        rows.append((name, speed["images_per_second"], _BLUE))
-    caption = "Throughput next to the float network's on the same machine's CPU"
-    with _drawn(caption, 0.7 + 0.26 * len(rows)) as (plot, axes):
-        bars = axes.barh(range(len(rows)), [r[1] for r in rows], 0.7, color=[r[2] for r in rows])
-        axes.bar_label(bars, fmt=" {:.4g}", fontsize=8)
-        axes.set_yticks(range(len(rows)), [r[0] for r in rows])
+        label = f"{speed['runtime']}, {threads}, batch {speed['batch']}"
+        rows.append((1.8 + place, label, speed["images_per_second"], _BLUE))
+    caption = f"Above, {name}: {own}. Below, measured: the float network on the CPU, load {host['load']:.1f}"
+    with _drawn(caption, 0.9 + 0.26 * len(rows)) as (plot, axes):
+        places, labels, speeds, colors = zip(*rows, strict=True)
+        bars = axes.barh(places, speeds, 0.7, color=colors)
+        axes.bar_label(bars, [f" {number(speed)}" for speed in speeds], fontsize=8)
+        axes.axhline(1, color=_GRAY, linewidth=0.8, linestyle=":")
+        axes.set_yticks(places, labels)
         axes.invert_yaxis()
-        axes.margins(x=0.15)
+        axes.margins(x=0.17)
         axes.set_xlabel("images per second")
     return plot
 
@@ -168,8 +218,8 @@ def power(document: dict[str, Any]) -> Plot:
             label = None if p["kind"] in seen else p["kind"]
             seen.add(p["kind"])
             axes.axvspan(p["begin"] - origin, p["end"] - origin, color=color, alpha=0.25, lw=0, label=label)
-        axes.set(xlabel="s", ylabel="W")
-        axes.legend(frameon=False, ncols=2, loc="upper right")
+        axes.set(xlabel="seconds", ylabel="power, W")
+        _legend(axes, 2)
     return plot
 
 
@@ -183,9 +233,9 @@ def pairs(document: dict[str, Any]) -> Plot:
             axes.plot([pair, pair], [idle, watts["busy"][pair]], color=_GRAY, linewidth=1, zorder=1)
         for kind, color in (("idle", _BLUE), ("busy", _ORANGE)):
             axes.plot(list(watts[kind]), list(watts[kind].values()), "o", color=color, label=kind, zorder=2)
-        axes.set(xlabel="pair of passes", ylabel="mean W")
+        axes.set(xlabel="pair of passes", ylabel="mean power, W")
         axes.locator_params(axis="x", integer=True)
-        axes.legend(frameon=False)
+        _legend(axes, 2)
     return plot
 
 
@@ -198,12 +248,12 @@ def ratios(rows: list[tuple[str, list[float]]], labels: list[str]) -> Plot:
             factors = [values[number] / values[0] for _, values in rows]
             color, lengths = _COLORS[number % len(_COLORS)], [factor - 1 for factor in factors]
             bars = axes.barh(at, lengths, width, left=1, color=color, label=labels[number])
-            axes.bar_label(bars, [f" {factor:.3g} " for factor in factors], fontsize=8)
+            axes.bar_label(bars, [f" {factor:.3f} " for factor in factors], fontsize=8)
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])
         axes.invert_yaxis()
         axes.margins(x=0.18)
         axes.set_xlabel(f"ratio to {labels[0]}")
         if len(labels) > 2:
-            axes.legend(frameon=False)
+            _legend(axes, 3)
     return plot

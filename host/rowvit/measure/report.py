@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import rowvit
-from rowvit.errors import needs
-from rowvit.measure import plots
-from rowvit.measure.plots import Plot
+from rowvit.errors import RowvitError, needs
+from rowvit.measure import pictures, plots
+from rowvit.measure.plots import Plot, estimate, number
 from rowvit.measure.power import FIGURES
+from rowvit.targets.target import read_package
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 #: conditions whose differences a comparison lists; the host's load and the date always differ
@@ -22,13 +25,42 @@ _CONDITIONS = (
 )
 
 
-def page(documents: list[tuple[str, dict[str, Any]]]) -> str:
+#: parts of names in result files, as they are written
+_WORDS = {
+    "axi": "AXI",
+    "cpu": "CPU",
+    "mhz": "MHz",
+    "hz": "Hz",
+    "sha256": "SHA-256",
+    "ffn2": "FFN2",
+    "fclk": "clock",
+}
+
+
+class Figure(str):
+    """Digits that are text already: aligned like numbers."""
+
+
+@dataclass
+class Card:
+    """A headline figure; what it depends on is folded below."""
+
+    name: str
+    value: str
+    unit: str
+    conditions: list[str]
+
+
+def page(documents: Sequence[tuple[str, dict[str, Any]]], picture: Plot | None = None) -> str:
     """The page of some results.
 
     Parameters
     ----------
-    documents : list of (name, result)
-        From `result.read`; those of one kind are compared with the first of that kind.
+    documents : sequence of (name, result)
+        From `result.read`; those of one kind are compared with the first of that kind. A result goes by its
+        name in every title, table and plot.
+    picture : Plot, optional
+        From `photo`.
 
     Returns
     -------
@@ -50,44 +82,142 @@ def page(documents: list[tuple[str, dict[str, Any]]]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
+    environment.tests["figure"] = lambda value: isinstance(value, int | float | Figure)
     kinds = {kind: [d for d in documents if d[1]["kind"] == kind] for kind in ("throughput", "power")}
     kinds["power"] = [d for d in kinds["power"] if "none" not in d[1]["power"]]
     return environment.get_template(TEMPLATE.name).render(
         version=rowvit.__version__,
         comparisons=[_comparison(kind, some) for kind, some in kinds.items() if len(some) > 1],
-        results=[_result(name, document) for name, document in documents],
+        results=[_result(name, document, documents) for name, document in documents],
+        picture=picture,
     )
 
 
-def number(value: float | None) -> str:
-    """Four significant digits, with separators of thousands."""
-    if value is None:
-        return ""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    digits = max(0, 3 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{min(digits, 9)}f}"
+def photo(documents: Sequence[tuple[str, dict[str, Any]]], model: str, source: Path) -> Plot:
+    """What the network that was measured makes of a photo, by the integer reference.
+
+    Parameters
+    ----------
+    documents : sequence of (name, result)
+        As for `page`.
+    model : str
+        A package, by name or path.
+    source : Path
+        The photo.
+
+    Raises
+    ------
+    RowvitError
+        None of the results is of this network, or the photo or the package cannot be read.
+    """
+    package = read_package(model)
+    if package.meta["hash"] not in [document["model"]["hash"] for _, document in documents]:
+        raise RowvitError(
+            f"no result is of the network {package.meta['name']} as it is in {model}", "measure it"
+        )
+    with rowvit.open("golden") as golden:
+        golden.load(package)
+        results = golden([source])
+    picture = pictures.draw(
+        [source.name], [pictures.seen(source, package.meta)], results, results, package.meta
+    )
+    caption = f"What {package.meta['name']} makes of {source.name}, by the integer reference"
+    return Plot(caption, plots.embedded(picture, "webp"))
 
 
-def _result(name: str, document: dict[str, Any]) -> dict[str, Any]:
+def _result(
+    name: str, document: dict[str, Any], documents: Sequence[tuple[str, dict[str, Any]]]
+) -> dict[str, Any]:
     """What the template shows of one result."""
-    tables, pictures = (_throughput if document["kind"] == "throughput" else _power)(document)
+    throughput = document["kind"] == "throughput"
+    tables, pictures = _throughput(name, document) if throughput else _power(document)
     return {
         "name": name,
-        "title": f"{document['model']['name']} on {document['target']}",
+        "title": f"{document['model']['name']} on {document['target']}: {document['kind']}",
         "evidence": document["evidence"],
-        "kind": document["kind"],
+        "cards": _cards(name, document, documents),
         "tables": tables,
         "plots": pictures,
         "conditions": _conditions(document),
     }
 
 
-def _table(title: str, head: list[str], rows: list[list[Any]], note: str = "") -> dict[str, Any]:
-    return {"title": title, "head": head, "rows": rows, "note": note}
+def _cards(
+    name: str, document: dict[str, Any], documents: Sequence[tuple[str, dict[str, Any]]]
+) -> list[Card]:
+    """Headline figures; those of the other kind come from a result of the same network and configuration."""
+
+    def same(one: dict[str, Any]) -> bool:
+        return all(one[part]["hash"] == document[part]["hash"] for part in ("model", "config"))
+
+    def of_kind(kind: str) -> tuple[str, dict[str, Any]] | None:
+        if document["kind"] == kind:
+            return name, document
+        some = [one for one in documents if one[1]["kind"] == kind and one[1]["target"] == document["target"]]
+        return next((one for one in some if same(one[1])), None)
+
+    speed, energy = of_kind("throughput"), of_kind("power")
+    cards = _speed_cards(*speed) if speed else []
+    if energy is None:
+        cards.append(
+            Card("energy per image", "not measured", "", ["no result of rowvit power goes with this"])
+        )
+    elif "none" in energy[1]["power"]:
+        cards.append(Card("energy per image", "not measured", "", [energy[1]["power"]["none"]]))
+    elif energy[1] is not document and energy[1]["target"] != "board":
+        cards.append(Card("energy per image", "not measured", "", _where(*energy)))
+    else:
+        keys = ["joules_per_image", "dynamic_joules_per_image", *["images_per_second"] * (speed is None)]
+        cards += _energy_cards(*energy, keys)
+    return [*cards, _accuracy_card(document["model"].get("accuracy", {}))]
 
 
-def _throughput(document: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Plot]]:
+def _where(name: str, document: dict[str, Any]) -> list[str]:
+    config, clock = document["config"], document["clock"]
+    return [f"from {name}: {document['evidence']}", f"'{config['name']}' at {clock['mhz']:g} MHz"]
+
+
+def _speed_cards(name: str, document: dict[str, Any]) -> list[Card]:
+    figures, data = document["throughput"], document["data"]
+    latency, pipelined = figures["latency_ms"], figures["pipelined"]
+    said = [*_where(name, document), figures["basis"], f"{data['set']}, {data['subset']}"]
+    if "memory" in figures:
+        said.append(f"memory: {figures['memory']}")
+    batches = f"{pipelined['images']} images, in batches of {pipelined['batch']}, from pixels in memory"
+    alone = f"median of {len(latency['values'])} images, one by one; 90 % within {number(latency['p90'])} ms"
+    return [
+        Card("throughput", number(figures["images_per_second"]), "images/s", [batches, *said]),
+        Card("latency", number(latency["median"]), "ms", [alone, *said]),
+    ]
+
+
+def _energy_cards(name: str, document: dict[str, Any], keys: Sequence[str]) -> list[Card]:
+    power, instrument = document["power"], document["instrument"]
+    confidence = f"± at {power['confidence']:.0%} confidence, {len(power['pass_watts']) // 2} pairs of passes"
+    said = [confidence, *_where(name, document), f"{instrument['name']}: {instrument['measures']}"]
+    cards = []
+    for key in keys:
+        title, unit, scale = FIGURES[key]
+        value, half = estimate(*(power[key][part] * scale for part in ("value", "uncertainty")))
+        cards.append(Card(title, f"{value} ± {half}", unit, said))
+    return cards
+
+
+def _accuracy_card(accuracy: dict[str, Any]) -> Card:
+    """What the package states about itself; results of older versions do not have it."""
+    if "int8" not in accuracy:
+        return Card("accuracy", "not stated", "", [accuracy.get("none", "rowvit eval measures it")])
+    said = [f"in int8, on {accuracy.get('set', 'a set without a name')}", "as the package states it"]
+    return Card("accuracy", number(accuracy["int8"]), accuracy.get("unit", ""), said)
+
+
+def _table(
+    title: str, head: list[str], rows: list[list[Any]], note: str = "", folded: bool = False
+) -> dict[str, Any]:
+    return {"title": title, "head": head, "rows": rows, "note": note, "folded": folded}
+
+
+def _throughput(name: str, document: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Plot]]:
     """Tables and plots."""
     figures = document["throughput"]
     latency, pipelined = figures["latency_ms"], figures["pipelined"]
@@ -107,23 +237,25 @@ def _throughput(document: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Pl
         tables.append(_table("Phases", head, rows, "DMA in overlaps with compute."))
         pictures.append(plots.phases(figures))
     if isinstance(layers := figures["layers"], list):
-        rows = [[y["name"], y["cycles"], f"{y['busy']:.1%}"] for y in layers]
-        tables.append(_table("Layers", ["layer", "cycles", "array busy"], rows, "Medians over the images."))
+        rows = [[y["name"], y["cycles"], Figure(f"{y['busy']:.1%}")] for y in layers]
+        tables.append(
+            _table("Layers", ["layer", "cycles", "array busy"], rows, "Medians over the images.", True)
+        )
         head = ["counter", "mean per image", *(y["name"] for y in layers)]
         rows = [[key, mean, *(y.get(key) for y in layers)] for key, mean in figures["counters"].items()]
         note = "By layer: medians over the images taken one by one."
-        tables.append(_table("Counters", head, rows, note))
-        pictures.append(plots.layers([(document["model"]["name"], figures)]))
+        tables.append(_table("Counters", head, rows, note, True))
+        pictures.append(plots.layers([(name, figures)]))
     if isinstance(figures["baseline"], list):
         head = ["runtime", "threads", "batch", "images/s", "median ms", "p90 ms"]
         rows = []
         for s in figures["baseline"]:
             speeds = s["images_per_second"], 1e3 * s["median_s"], 1e3 * s["p90_s"]
-            rows.append([f"{s['runtime']} {s['version']}", str(s["threads"]), str(s["batch"]), *speeds])
+            rows.append([f"{s['runtime']} {s['version']}", s["threads"], s["batch"], *speeds])
         note = f"{document['host']['cpu']}; wall time per call."
         tables.append(_table("The float network on the CPU", head, rows, note))
-        pictures.append(plots.rates(f"rowvit '{document['config']['name']}', {document['target']}", figures))
-    tables.append(_table("FINN's names", ["key", "value"], [*figures["finn"].items()]))
+        pictures.append(plots.rates(name, document))
+    tables.append(_table("FINN's names", ["key", "value"], [*figures["finn"].items()], "", True))
     return tables, pictures
 
 
@@ -149,8 +281,8 @@ def _power(document: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Plot]]:
         return [_table("Power", ["", ""], [["not measured", found["none"]]])], []
     rows = []
     for key, (name, unit, scale) in FIGURES.items():
-        values = (found[key][k] * scale for k in ("value", "uncertainty", "standard_error"))
-        rows.append([f"{name}, {unit}", *values])
+        one, half, error = (found[key][k] * scale for k in ("value", "uncertainty", "standard_error"))
+        rows.append([f"{name}, {unit}", *map(Figure, estimate(one, half)), Figure(estimate(error, error)[0])])
     note = (
         f"Means over {len(found['pass_watts']) // 2} pairs of passes. The uncertainty is half of the"
         f" {found['confidence']:.0%} interval by Student's t, and what steps of {found['step_watts']:.2g} W"
@@ -162,16 +294,23 @@ def _power(document: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Plot]]:
     return tables, [plots.power(document), plots.pairs(document)]
 
 
-def _conditions(document: dict[str, Any]) -> list[tuple[str, str]]:
-    """Everything about a measurement, in the order in which a reviewer asks."""
+def _conditions(document: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Everything about a measurement, in the order in which a reviewer asks, with names and values."""
     names = {"evidence": "what it is", "board": "board", "overlay": "overlay", "config": "configuration"}
     names |= {"clock": "clock", "model": "model", "data": "data", "protocol": "protocol"}
     names |= {"instrument": "instrument", "idle": "idle power", "temperature": "temperature", "host": "host"}
     names |= {"rowvit": "rowvit", "versions": "versions", "date": "date", "command": "command"}
-    rows = [(text, _said(document[key])) for key, text in names.items()]
+    rows = [(text, document[key]) for key, text in names.items()]
     if memory := document.get("throughput", {}).get("memory"):
         rows.insert(4, ("simulated memory", memory))
-    return rows
+    if log := document.get("power", {}).get("log"):
+        rows.insert(9, ("meter's log", log))
+    return [(text, [(_name(key), value) for key, value in _flat("", part).items()]) for text, part in rows]
+
+
+def _name(key: str) -> str:
+    """A key of a result, such as "host.cpu", in words."""
+    return " ".join(_WORDS.get(word, word) for word in re.split(r"[._]+", key) if word)
 
 
 def _said(value: Any) -> str:
@@ -179,9 +318,11 @@ def _said(value: Any) -> str:
     if isinstance(value, dict):
         if list(value) == ["none"]:
             return f"none: {value['none']}"
-        return ", ".join(f"{key.replace('_', ' ')} {_said(inner)}" for key, inner in value.items())
+        return ", ".join(f"{_name(key)} {_said(inner)}" for key, inner in value.items()) or "none"
     if isinstance(value, list):
         return (" " if all(isinstance(v, str) for v in value) else "; ").join(map(_said, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
@@ -202,14 +343,14 @@ def _comparison(kind: str, some: list[tuple[str, dict[str, Any]]]) -> dict[str, 
         for name in dict.fromkeys(name for f in flat for name in f):
             values = [f.get(name, "") for f in flat]
             if name != "host.load" and len(set(values)) > 1:
-                differences.append([name, *map(_shortened, values)])
+                differences.append([_name(name), *map(_shortened, values)])
     return {
         "kind": kind,
         "labels": labels,
         "head": ["", *labels, *(f"{label} / {labels[0]}" for label in labels[1:]), ""],
         "rows": [
-            [name, *values, *(f"{v / values[0]:.3f}" if values[0] else "" for v in values[1:]), remark]
-            for name, values, remark in rows
+            [name, *shown, *(Figure(f"{v / values[0]:.3f}" if values[0] else "") for v in values[1:]), remark]
+            for (name, values, remark), shown in zip(rows, _shown(kind, documents, rows), strict=True)
         ],
         "differences": differences,
         "plots": pictures,
@@ -227,7 +368,7 @@ def _quantities(kind: str, documents: list[dict[str, Any]]) -> list[tuple[str, l
             rows.append((f"GOPS, {key.replace('_', '-')}", [f["gops"][key] for f in every], ""))
         if all("none" not in f["counters"] for f in every):
             for key in ("cycles", "fires", "axi_beats"):
-                rows.append((f"{key} per image", [f["counters"][key] for f in every], ""))
+                rows.append((f"{_name(key)} per image", [f["counters"][key] for f in every], ""))
         return rows
     rows = []
     for key, (name, unit, scale) in FIGURES.items():
@@ -241,12 +382,27 @@ def _quantities(kind: str, documents: list[dict[str, Any]]) -> list[tuple[str, l
     return rows
 
 
+def _shown(
+    kind: str, documents: list[dict[str, Any]], rows: list[tuple[str, list[float], str]]
+) -> list[list[Any]]:
+    """The values of a comparison as they are written: of power, with their uncertainties."""
+    if kind == "throughput":
+        return [values for _, values, _ in rows]
+    shown = []
+    for key, (_, _, scale) in FIGURES.items():
+        pairs = [estimate(*(d["power"][key][k] * scale for k in ("value", "uncertainty"))) for d in documents]
+        shown.append([Figure(f"{value} ± {half}") for value, half in pairs])
+    return shown
+
+
 def _shortened(text: str) -> str:
     """The start of a hash: all of it is shown with its result."""
     return f"{text[:12]}…" if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", text) else text
 
 
 def _flat(name: str, value: Any) -> dict[str, str]:
-    if isinstance(value, dict):
-        return {k: v for key, inner in value.items() for k, v in _flat(f"{name}.{key}", inner).items()}
+    """Values by their dotted names; what has no value says why."""
+    if isinstance(value, dict) and value and list(value) != ["none"]:
+        dotted = f"{name}." if name else ""
+        return {k: v for key, inner in value.items() for k, v in _flat(f"{dotted}{key}", inner).items()}
     return {name: _said(value)}

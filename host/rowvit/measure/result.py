@@ -85,6 +85,7 @@ def describe(kind: str, session: Session, data: dict[str, Any]) -> dict[str, Any
             "architecture": meta["architecture"],
             "pruning": meta["pruning"],
             "ffn2_rule": meta["ffn2_rule"],
+            "accuracy": session.source.meta.get("accuracy") or {"none": "the package states none"},
         },
         "data": data,
         "rowvit": revision(),

@@ -11,6 +11,8 @@
 #              Verible and Verilator on the RTL
 # make docs    the documentation as a site, build/docs/index.html; warnings are errors
 # make bench   the simulated accelerator compared with this machine's CPU (PyTorch, onnxruntime)
+# make pictures
+#              those of README.md, docs/pictures
 # make synth   Yosys synthesis for Xilinx 7 series: resources of $(CONFIG) by module
 # make bitstream BOARD=Pynq-Z2
 #              overlay for a board, with Vivado (options: bitstreams/README.md)
@@ -36,7 +38,8 @@ synth: TOOLS += yosys
 PYNQ_TESTS := $(addprefix tests/host/test_,$(addsuffix .py,\
     sim_device overlay driver stream pains diagnose bitfile vivado_handoffs))
 
-.PHONY: demo test formal mutate test-pynq3.0 test-pynq4 lint docs bench synth bitstream board-bundle clean tools
+.PHONY: demo test formal mutate test-pynq3.0 test-pynq4 lint docs bench pictures synth bitstream board-bundle \
+    clean tools
 
 demo: tools $(VENV)/.core
 	$(VENV)/bin/rowvit run sign-digits --target sim --config $(CONFIG) --check
@@ -71,6 +74,9 @@ docs: $(VENV)/.docs
 
 bench: tools $(VENV)/.test
 	$(VENV)/bin/python benchmarks/compare.py --config $(CONFIG) --json build/bench.json
+
+pictures: tools $(VENV)/.test
+	$(VENV)/bin/python benchmarks/pictures.py
 
 synth: tools $(VENV)/.core
 	$(VENV)/bin/python benchmarks/resources.py $(CONFIG)

@@ -69,7 +69,8 @@ def seen(source: str | os.PathLike | bytes, meta: Mapping[str, Any], frontend: s
         window = Geometry.of(*image.size, side, patch)
         right, below = window.left + window.window_width, window.top + window.window_height
         image = image.crop((window.left, window.top, right, below))
-    image = middle(image)
+    else:
+        image = middle(image)
     if image.width < side:
         return image.resize((side, side), FILTERS[meta["preprocessing"]["resize"]])
     return image
@@ -105,7 +106,7 @@ def looks(result: Result, meta: Mapping[str, Any]) -> list[Look]:
     """The class token's attention in every layer, on the tokens that enter it; none on sim and board.
 
     These are the integers that the reference computes, and the core selects by, over the sum of their row.
-    `meta` is the description of the network.
+    ``meta`` is the description of the network.
     """
     after = dict(zip((step["layer"] for step in meta["pruning"]), result.kept, strict=True))
     tokens = np.arange(meta["architecture"]["tokens"])

@@ -57,6 +57,7 @@ def can_save(path: Path) -> None:
 
 def save(picture: Figure, path: Path) -> None:
     """Write a picture, in the format that its name ends with; `RowvitError` if that fails."""
+    can_save(path)
     try:
         picture.savefig(path)
     except OSError as error:

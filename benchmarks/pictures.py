@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "pictures"
 PHOTO = "host/rowvit/models/sign_digits_photos/3_0618.jpg"
 RUN = ("run", "sign-digits", "--target", "sim", "--check")
-COLUMNS = 76  # as wide as the lines of RUN
+COLUMNS = 82  # as wide as the lines of RUN
 
 
 def rowvit(*arguments: str) -> str:

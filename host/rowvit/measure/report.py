@@ -37,7 +37,7 @@ _WORDS = {
 }
 
 
-class Figure(str):
+class Digits(str):
     """Digits that are text already: aligned like numbers."""
 
 
@@ -82,7 +82,7 @@ def page(documents: Sequence[tuple[str, dict[str, Any]]], picture: Plot | None =
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
-    environment.tests["figure"] = lambda value: isinstance(value, int | float | Figure)
+    environment.tests["figure"] = lambda value: isinstance(value, int | float | Digits)
     kinds = {kind: [d for d in documents if d[1]["kind"] == kind] for kind in ("throughput", "power")}
     kinds["power"] = [d for d in kinds["power"] if "none" not in d[1]["power"]]
     return environment.get_template(TEMPLATE.name).render(
@@ -148,6 +148,8 @@ def _cards(
     """Headline figures; those of the other kind come from a result of the same network and configuration."""
 
     def same(one: dict[str, Any]) -> bool:
+        if not isinstance(one["model"]["hash"], str):  # made in memory
+            return False
         return all(one[part]["hash"] == document[part]["hash"] for part in ("model", "config"))
 
     def of_kind(kind: str) -> tuple[str, dict[str, Any]] | None:
@@ -237,7 +239,7 @@ def _throughput(name: str, document: dict[str, Any]) -> tuple[list[dict[str, Any
         tables.append(_table("Phases", head, rows, "DMA in overlaps with compute."))
         pictures.append(plots.phases(figures))
     if isinstance(layers := figures["layers"], list):
-        rows = [[y["name"], y["cycles"], Figure(f"{y['busy']:.1%}")] for y in layers]
+        rows = [[y["name"], y["cycles"], Digits(f"{y['busy']:.1%}")] for y in layers]
         tables.append(
             _table("Layers", ["layer", "cycles", "array busy"], rows, "Medians over the images.", True)
         )
@@ -282,7 +284,7 @@ def _power(document: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Plot]]:
     rows = []
     for key, (name, unit, scale) in FIGURES.items():
         one, half, error = (found[key][k] * scale for k in ("value", "uncertainty", "standard_error"))
-        rows.append([f"{name}, {unit}", *map(Figure, estimate(one, half)), Figure(estimate(error, error)[0])])
+        rows.append([f"{name}, {unit}", *map(Digits, estimate(one, half)), Digits(estimate(error, error)[0])])
     note = (
         f"Means over {len(found['pass_watts']) // 2} pairs of passes. The uncertainty is half of the"
         f" {found['confidence']:.0%} interval by Student's t, and what steps of {found['step_watts']:.2g} W"
@@ -349,7 +351,7 @@ def _comparison(kind: str, some: list[tuple[str, dict[str, Any]]]) -> dict[str, 
         "labels": labels,
         "head": ["", *labels, *(f"{label} / {labels[0]}" for label in labels[1:]), ""],
         "rows": [
-            [name, *shown, *(Figure(f"{v / values[0]:.3f}" if values[0] else "") for v in values[1:]), remark]
+            [name, *shown, *(Digits(f"{v / values[0]:.3f}" if values[0] else "") for v in values[1:]), remark]
             for (name, values, remark), shown in zip(rows, _shown(kind, documents, rows), strict=True)
         ],
         "differences": differences,
@@ -391,7 +393,7 @@ def _shown(
     shown = []
     for key, (_, _, scale) in FIGURES.items():
         pairs = [estimate(*(d["power"][key][k] * scale for k in ("value", "uncertainty"))) for d in documents]
-        shown.append([Figure(f"{value} ± {half}") for value, half in pairs])
+        shown.append([Digits(f"{value} ± {half}") for value, half in pairs])
     return shown
 
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
+import os
 import re
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from rowvit.errors import RowvitError, needs
+from rowvit.targets.session import end_with_parent
 
 if TYPE_CHECKING:
     from rowvit.formats.package import ModelPackage
@@ -543,14 +548,24 @@ def _run(
             yield work(model, part, cycles)
         return
     with needs("several workers need Dask", "'rowvit[eval]'"):
-        from distributed import Client, KilledWorker
+        from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin
         from distributed import TimeoutError as NoAnswer
+
+    class EndWithParent(WorkerPlugin):
+        def setup(self, worker: object) -> None:
+            end_with_parent()
+
+    cluster = None
     try:
-        local = {"n_workers": jobs, "threads_per_worker": 1, "dashboard_address": None}
-        client = Client(scheduler, timeout=10) if scheduler else Client(**local)
+        if scheduler is None:
+            options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+            cluster = LocalCluster(n_workers=jobs, **options)
+        client = Client(scheduler or cluster, timeout=10)
     except (OSError, ValueError) as error:
         raise RowvitError(f"no Dask scheduler answers at {scheduler} ({error})") from error
-    with client:
+    with cluster or nullcontext(), client, _killed_on_failure(cluster):
+        if cluster:
+            client.register_plugin(EndWithParent())
         try:
             sent = client.scatter(model, broadcast=True)
         except NoAnswer as error:
@@ -569,3 +584,16 @@ def _run(
                     "see Dask's log",
                 ) from error
             done += len(part)
+
+
+@contextmanager
+def _killed_on_failure(cluster: Any) -> Iterator[None]:
+    """Ends a local cluster's workers at once if something is raised, Ctrl-C, say: a shard may take minutes."""
+    try:
+        yield
+    except BaseException:
+        for nanny in cluster.workers.values() if cluster else ():
+            nanny.auto_restart = False
+            if nanny.pid:
+                os.kill(nanny.pid, signal.SIGKILL)
+        raise

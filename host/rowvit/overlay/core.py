@@ -77,6 +77,7 @@ class RowvitCore(DefaultIP):
     def reset(self) -> None:
         """Abandon what is running, and clear error and counters."""
         self.set("CONTROL", _RESET)
+        self.get("STATUS")  # the write is answered some cycles before the last word of output is gone
 
     def counters(self) -> dict[str, int]:
         """The counters of the last start, by their names in ``isa.COUNTERS``."""

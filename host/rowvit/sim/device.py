@@ -35,6 +35,8 @@ DDR_BASE = 0x10000000
 PAGE = 4096
 STEP = 2000  # cycles that one read of a status register may take
 IRQ_LINES = {"armv7l": 61, "aarch64": 121}
+_PORTS = ("read", "send", "receive", "address")
+_EFFECTS = ("pause", "flip", "last", "error")
 _FAILURES = (
     "",
     "an AXI4-Lite access got no answer in 100000 cycles",
@@ -84,6 +86,7 @@ def _library(path: Path) -> ctypes.CDLL:
     library.rowvit_interrupts.argtypes = library.rowvit_active.argtypes = [handle]
     library.rowvit_interrupts.restype = library.rowvit_active.restype = u32
     library.rowvit_stats.argtypes = [handle, ctypes.POINTER(_Stats)]
+    library.rowvit_inject.argtypes = [handle, u32, u32, u64, u64]
     library.rowvit_watch.argtypes = [handle, ctypes.c_int]
     library.rowvit_event_count.argtypes = library.rowvit_events.argtypes = [handle]
     library.rowvit_event_count.restype = u64
@@ -123,11 +126,14 @@ class _InterruptLine:
 
     def add_event(self, event: asyncio.Event, number: int) -> None:
         def look() -> None:
-            if self.device.interrupt_pending():
-                event.set()
-            else:
-                self.device.advance()
-                asyncio.get_event_loop().call_soon(look)
+            try:
+                if not self.device.interrupt_pending():
+                    self.device.advance()
+                    asyncio.get_event_loop().call_soon(look)
+                    return
+            except RowvitError:  # which the waiter meets at its next access
+                pass
+            event.set()
 
         asyncio.get_event_loop().call_soon(look)
 
@@ -243,6 +249,28 @@ class SimDevice(Device):
         stats = _Stats()
         self._library.rowvit_stats(self._sim, stats)
         return {name: getattr(stats, name) for name, *_ in _Stats._fields_}
+
+    def inject(self, port: str, effect: str, word: int, value: int = 0) -> None:
+        """Let a fault happen to one word, once; it replaces one that has not happened yet.
+
+        Parameters
+        ----------
+        port : str
+            "read": words of the core from memory; "send": of the DMA to the core; "receive": of the core to
+            the DMA; "address": those of read bursts, which know "pause" and "flip" only.
+        effect : str
+            "pause": the word comes ``value`` cycles late; -1: neither it nor any after it comes. "flip": its
+            bit ``value`` is inverted. "last": its TLAST is inverted. "error": a read comes with RRESP
+            ``value``; a channel of the DMA halts with the bits ``value`` in its status register.
+        word : int
+            Which one, counted from now on.
+        """
+        numbers = _PORTS.index(port), _EFFECTS.index(effect) + 1
+        self._library.rowvit_inject(self._sim, *numbers, word, value % 2**64)
+
+    def heal(self) -> None:
+        """No fault happens from now on, and what a "pause" keeps back comes."""
+        self._library.rowvit_inject(self._sim, 0, 0, 0, 0)
 
     def watch(self) -> None:
         """Record from now on when operations complete, and drop what was recorded before."""

@@ -202,6 +202,21 @@ struct Inputs {
     uint64_t s_tdata = 0;
 };
 
+// What is done to one word of a port, once: the word-th from now on.
+struct Fault {
+    enum Port : uint32_t { READ, SEND, RECEIVE, ADDRESS };  // words of traffic, and read addresses
+    enum Effect : uint32_t {
+        NONE,
+        PAUSE,  // it comes `value` cycles late
+        FLIP,   // its bit `value` is inverted
+        LAST,   // its TLAST is inverted
+        ERROR,  // it comes with the response `value`; or the DMA's channel halts with these status bits
+    };
+    Port port = READ;
+    Effect effect = NONE;
+    uint64_t word = 0, value = 0;
+};
+
 // Operations that every engine has completed and the core's counters, in a cycle that completed one.
 struct Event {
     static constexpr size_t DONE = sizeof(Vrowvit___024root::rowvit_top__DOT__done) / 4;  // words of 32 bits
@@ -292,6 +307,7 @@ public:
                     m_send = Word();
                     m_fifo.clear();
                     m_in.s_tvalid = m_in.m_tready = false;
+                    m_failure = NONE;  // a core that was reset with a word on offer broke a rule
                     drive();
                 } else {
                     channel.write_control(value);
@@ -313,6 +329,8 @@ public:
     uint32_t active() const { return (m_mm2s.active ? 1 : 0) | (m_s2mm.active ? 2 : 0); }
 
     Stats stats() const { return {m_now, m_progress, m_burst_count, m_beats, m_sent, m_received, m_failure}; }
+
+    void inject(const Fault& fault) { m_fault = fault; }
 
     // Record events from now on, or no more; forgets those recorded.
     void watch(bool on) {
@@ -416,6 +434,21 @@ private:
         m_turn = (port + 1) % 3;
     }
 
+    // Whether a fault keeps back the word that this port would move next.
+    bool held(Fault::Port port) {
+        if (m_fault.effect != Fault::PAUSE || m_fault.port != port || m_fault.word || !m_fault.value) return false;
+        --m_fault.value;
+        return true;
+    }
+
+    // The fault of the word that this port moves now.
+    Fault::Effect strike(Fault::Port port) {
+        if (m_fault.effect == Fault::NONE || m_fault.port != port || m_fault.word--) return Fault::NONE;
+        Fault::Effect effect = m_fault.effect;
+        m_fault.effect = Fault::NONE;
+        return effect;
+    }
+
     void step_lite() {
         bool stall = m_stall_lite.step();
         if (m_in.awvalid && m_top.s_axil_awready) m_in.awvalid = m_aw_waits = false;
@@ -445,14 +478,15 @@ private:
                         (address & 4095) + bytes * beats > 4096))
             m_failure = AR_SHAPE;
         if (offered && m_in.m_arready) {
+            if (strike(Fault::ADDRESS) == Fault::FLIP) address ^= uint64_t{1} << m_fault.value % 64;
             m_bursts.push_back({address, beats, m_now + (m_ideal ? 0 : m_latency)});
             ++m_burst_count;
             m_progress = m_now;
         }
         m_ar_held = offered && !m_in.m_arready;
-        m_ar_address = address;
+        m_ar_address = m_top.m_axi_araddr;
         m_ar_beats = beats;
-        m_in.m_arready = m_bursts.size() < MAX_BURSTS && !m_stall_ar.step();
+        m_in.m_arready = m_bursts.size() < MAX_BURSTS && !m_stall_ar.step() && !held(Fault::ADDRESS);
 
         if (m_in.m_rvalid && m_top.m_axi_rready) {
             m_in.m_rvalid = false;
@@ -460,13 +494,17 @@ private:
             m_progress = m_now;
         }
         bool stall = m_stall_r.step();
-        if (!m_in.m_rvalid && !m_bursts.empty() && m_bursts.front().start <= m_now && m_words_left && !stall) {
+        if (!m_in.m_rvalid && !m_bursts.empty() && m_bursts.front().start <= m_now && !held(Fault::READ) &&
+            m_words_left && !stall) {
             Burst& burst = m_bursts.front();
             bool inside = m_memory.holds(burst.address, bytes);
             m_in.m_rvalid = true;
             for (uint64_t i = 0; i < bytes / 8; ++i)
                 m_in.m_rdata[i] = inside ? m_memory.read(burst.address + 8 * i) : 0;
             m_in.m_rresp = inside ? 0 : 3;  // DECERR
+            Fault::Effect effect = strike(Fault::READ);
+            if (effect == Fault::FLIP) m_in.m_rdata[m_fault.value / 64 % 2] ^= uint64_t{1} << m_fault.value % 64;
+            if (effect == Fault::ERROR) m_in.m_rresp = static_cast<uint8_t>(m_fault.value & 3);
             m_in.m_rlast = --burst.beats == 0;
             burst.address += bytes;
             if (burst.beats == 0) m_bursts.pop_front();
@@ -506,11 +544,17 @@ private:
             m_send.bytes = 0;
             ++m_sent;
             m_progress = m_now;
-            if (m_mm2s.active && m_send.last) finish(m_mm2s);
+            if (m_mm2s.active && m_mm2s.remaining == 0) finish(m_mm2s);
         }
         bool stall = m_stall_in.step();
-        if (m_send.bytes || !m_mm2s.remaining || !m_mm2s.active || m_mm2s.start > m_now || !m_words_left || stall)
+        if (m_send.bytes || !m_mm2s.remaining || !m_mm2s.active || m_mm2s.start > m_now || held(Fault::SEND) ||
+            !m_words_left || stall)
             return;
+        Fault::Effect effect = strike(Fault::SEND);
+        if (effect == Fault::ERROR) {
+            fail(m_mm2s, static_cast<uint32_t>(m_fault.value));
+            return;
+        }
         uint32_t bytes = std::min(m_mm2s.remaining, 8u);
         if (!m_memory.holds(m_mm2s.address + m_mm2s.moved, bytes)) {
             fail(m_mm2s, Channel::DECODE);
@@ -520,6 +564,8 @@ private:
         m_send.data = m_memory.read(m_mm2s.address + m_mm2s.moved, bytes);
         m_mm2s.move(bytes);
         m_send.last = m_mm2s.remaining == 0;
+        if (effect == Fault::FLIP) m_send.data ^= uint64_t{1} << m_fault.value % 64;
+        if (effect == Fault::LAST) m_send.last = !m_send.last;
         take(1);
     }
 
@@ -537,10 +583,15 @@ private:
             ++m_received;
             m_progress = m_now;
         }
-        if (!m_fifo.empty() && m_s2mm.active && m_s2mm.start <= m_now && m_words_left) {
+        if (!m_fifo.empty() && m_s2mm.active && m_s2mm.start <= m_now && !held(Fault::RECEIVE) && m_words_left) {
             Word out = m_fifo.front();
             m_fifo.pop_front();
-            if (out.bytes > m_s2mm.remaining) {
+            Fault::Effect effect = strike(Fault::RECEIVE);
+            if (effect == Fault::FLIP) out.data ^= uint64_t{1} << m_fault.value % 64;
+            if (effect == Fault::LAST) out.last = !out.last;
+            if (effect == Fault::ERROR) {
+                fail(m_s2mm, static_cast<uint32_t>(m_fault.value));
+            } else if (out.bytes > m_s2mm.remaining) {
                 fail(m_s2mm, Channel::INTERNAL);  // the packet is longer than the transfer
             } else if (!m_memory.holds(m_s2mm.address + m_s2mm.moved, out.bytes)) {
                 fail(m_s2mm, Channel::DECODE);
@@ -584,6 +635,7 @@ private:
     uint64_t m_now = 0, m_progress = 0;  // cycle; cycle of the last word or burst
     uint64_t m_burst_count = 0, m_beats = 0, m_sent = 0, m_received = 0;
     Failure m_failure = NONE;
+    Fault m_fault;
     bool m_event = false, m_irq = false;
 
     bool m_aw_waits = false, m_w_waits = false, m_ar_waits = false;
@@ -628,6 +680,9 @@ void rowvit_dma_write(Sim* sim, uint32_t offset, uint32_t value) { sim->dma_writ
 uint32_t rowvit_interrupts(Sim* sim) { return sim->interrupts(); }
 uint32_t rowvit_active(Sim* sim) { return sim->active(); }
 void rowvit_stats(Sim* sim, Sim::Stats* stats) { *stats = sim->stats(); }
+void rowvit_inject(Sim* sim, uint32_t port, uint32_t effect, uint64_t word, uint64_t value) {
+    sim->inject({static_cast<Fault::Port>(port), static_cast<Fault::Effect>(effect), word, value});
+}
 void rowvit_watch(Sim* sim, int on) { sim->watch(on != 0); }
 uint64_t rowvit_event_count(Sim* sim) { return sim->events().size(); }
 const Event* rowvit_events(Sim* sim) { return sim->events().data(); }

@@ -200,8 +200,10 @@ class Accelerator(Target):
     def _open(self, images: Iterable, batch: int) -> Iterator[_Flow]:
         self._ready(batch)
         self._idle()
-        if any(self.dma.read(channel + 4) & DMA_HALTED for channel in (MM2S, S2MM)):
-            self._reset()  # the last reset failed
+        halted = any(self.dma.read(channel + 4) & DMA_HALTED for channel in (MM2S, S2MM))
+        # the last reset failed, someone else was here, or a read failed behind the last image
+        if halted or self.core.get("STATUS") & (BUSY | ERROR):
+            self._reset()
         with closing(self._run_all(self._starts(images, batch))) as self._flow:
             try:
                 yield self._flow
@@ -236,8 +238,10 @@ class Accelerator(Target):
         """Wait for the core, or a short time."""
         if interrupt is None:
             await asyncio.sleep(_POLL)
-        elif self.core.get("IRQ_STATUS") or not self.core.get("STATUS") & BUSY:  # the DMA is about to finish
-            self.core.set("IRQ_STATUS", 3)
+        elif raised := self.core.get("IRQ_STATUS"):
+            self.core.set("IRQ_STATUS", raised)
+            await asyncio.sleep(0)
+        elif not self.core.get("STATUS") & BUSY:  # the DMA is about to finish
             await asyncio.sleep(0)
         else:
             with suppress(asyncio.TimeoutError):
@@ -250,6 +254,7 @@ class Accelerator(Target):
         slots: list = [None, None]
         running: _Batch | None = None
         staged: _Batch | None = None
+        finished: _Batch | None = None
         failure: Exception | None = None
         try:
             for slot in cycle(range(2)):
@@ -268,13 +273,14 @@ class Accelerator(Target):
                     self._start(staged)  # the core works while the results are read
                 finished, running = running, staged
                 if finished is not None:
-                    yield self._results(finished, received, counters, outputs)
+                    results, finished = self._results(finished, received, counters, outputs), None
+                    yield results
                 if failure is not None:
                     raise failure
                 if running is None:
                     return
         except BaseException:
-            if running or staged:  # core or DMA may be working on them
+            if running or staged or finished:  # core or DMA may be working on them, or its answer was cut
                 with suppress(RowvitError):
                     self._reset()
             raise

@@ -359,16 +359,24 @@ def _start_worker(
     target: str, config: HardwareConfig, options: dict[str, Any], model: ModelPackage | Program
 ) -> None:
     _Worker.spec = target, config, options, model
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the terminal sends to all: the parent ends this one
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
-    """However the parent ends: nothing else would wake a worker that waits for images."""
+def end_with_parent() -> None:
+    """Let this process, a worker, end with its parent, however that ends, and not by Ctrl-C before it.
+
+    Nothing else would wake a worker that waits for images.
+    """
     parent = multiprocessing.parent_process()
     assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the terminal sends to all: the parent ends this one
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _work(images: Sequence[np.ndarray]) -> list[Result]:

@@ -82,7 +82,7 @@ def upright(source: str | os.PathLike | bytes, side: int = 0) -> Image.Image:
     if not isinstance(source, bytes) and os.path.exists(source) and not os.path.isfile(source):
         raise RowvitError(f"{name}: is no regular file", "use image files")  # a pipe might never end
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with _open(source) as image:
             if side:
                 image.draft("RGB", (side, side))  # of other formats it does nothing
             image.load()
@@ -100,7 +100,23 @@ def upright(source: str | os.PathLike | bytes, side: int = 0) -> Image.Image:
             return turned.convert("RGB")
     except FileNotFoundError as error:
         raise RowvitError(f"{name}: no such file") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except RowvitError:
+        raise
+    except Exception as error:  # a damaged file makes Pillow's readers raise anything
         raise RowvitError(
             f"{name}: cannot be decoded as an image", "use a complete JPEG or PNG file"
         ) from error
+
+
+def _open(source: str | os.PathLike | bytes) -> Image.Image:
+    """A PNG's checksums are compared, too: nobody looks at them while it is decoded."""
+
+    def again() -> Image.Image:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+
+    image = again()
+    if image.format == "PNG":
+        with image:
+            image.verify()
+        return again()
+    return image

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -87,6 +89,38 @@ def test_jpegs_below_twice_the_size_are_decoded_whole():
 def test_what_is_no_photo(data):
     with pytest.raises(RowvitError, match="cannot be decoded as an image; use a complete JPEG or PNG"):
         decode(data, 8)
+
+
+def flips(data: bytes, sample: int = 1) -> Iterator[bytes]:
+    """Copies with a bit inverted."""
+    for bit in range(0, 8 * len(data), sample):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        yield bytes(damaged)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_every_flipped_bit_of_a_png_is_found(dtype):
+    """Or changes nothing, as behind the pixels."""
+    grey = (np.add.outer(np.arange(20), np.arange(20)) * 6).astype(dtype) << (8 if dtype is np.uint16 else 0)
+    file = encoded(grey)
+    expected, found = decode(file, 16), 0
+    for damaged in flips(file):
+        try:
+            assert np.array_equal(decode(damaged, 16), expected)
+        except RowvitError:
+            found += 1
+    assert found > 7 * len(file)
+
+
+@pytest.mark.parametrize("form", ["TIFF", "JPEG", "BMP", "GIF", "WEBP"])
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_damaged_gives_pixels_or_a_sentence(form):
+    """Without checksums, the pixels may be others."""
+    file = encoded(np.random.default_rng(2).integers(0, 256, (6, 6, 3), dtype=np.uint8), form)
+    for damaged in flips(file, 3):
+        with suppress(RowvitError):
+            assert decode(damaged, 6).shape == (6, 6, 3)
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])

@@ -22,7 +22,7 @@ from rowvit.targets.driver import Accelerator
 from rowvit.targets.golden import Golden
 
 #: of a memory without stalls
-EXACT = (*faults.EXACT, "axi_beats")
+EXACT = (*faults.EXACT, "fires", "axi_beats")
 IMAGES = np.random.default_rng(2).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
 
 

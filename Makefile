@@ -5,6 +5,7 @@
 # make formal  proofs about the RTL's handshakes, and mutants that must break them; needs Yosys
 # make mutate  150 small faults in the RTL, which the tests must find: two hours on two cores
 #              (RESUME=1: only those not found the time before)
+# make soak    2,000 faults of memory, DMA, hosts and files on the simulated accelerator, and 5,000 images
 # make test-pynq3.0, make test-pynq4
 #              the driver's tests with PYNQ 3.0, and with PYNQ 4 (for Zynq UltraScale+), in separate environments
 # make lint    ruff, mypy and import-linter on the Python, mdformat on the Markdown,
@@ -38,8 +39,8 @@ synth: TOOLS += yosys
 PYNQ_TESTS := $(addprefix tests/host/test_,$(addsuffix .py,\
     sim_device overlay driver stream pains diagnose bitfile vivado_handoffs))
 
-.PHONY: demo test formal mutate test-pynq3.0 test-pynq4 lint docs bench pictures synth bitstream board-bundle \
-    clean tools
+.PHONY: demo test formal mutate soak test-pynq3.0 test-pynq4 lint docs bench pictures synth bitstream \
+    board-bundle clean tools
 
 demo: tools $(VENV)/.core
 	$(VENV)/bin/rowvit run sign-digits --target sim --config $(CONFIG) --check
@@ -54,6 +55,9 @@ formal: tools $(VENV)/.test
 mutate: TOOLS += iverilog yosys
 mutate: tools $(VENV)/.test
 	$(VENV)/bin/python tests/mutation/mutate.py $(if $(RESUME),--resume)
+
+soak: tools $(VENV)/.test
+	$(VENV)/bin/python tests/host/soak.py
 
 test-pynq3.0 test-pynq4: test-pynq%: tools .venv-pynq%/.test
 	.venv-pynq$*/bin/python -m pytest $(PYNQ_TESTS)

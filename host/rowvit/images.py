@@ -21,8 +21,8 @@ def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic"
     """Decode one image, crop it to its middle square and scale that.
 
     A JPEG of twice the size or more is decoded at half, a quarter or an eighth of it, whichever is the
-    smallest that still has ``side`` pixels a side; that saves most of the time. Of 16 bits per value the
-    upper 8 are taken.
+    smallest that still has ``side`` pixels a side; that saves most of the time and memory. Of 16 bits per value
+    the upper 8 are taken. A PNG must match its checksums; other formats have none.
 
     Parameters
     ----------
@@ -102,6 +102,11 @@ def upright(source: str | os.PathLike | bytes, side: int = 0) -> Image.Image:
         raise RowvitError(f"{name}: no such file") from error
     except RowvitError:
         raise
+    except Image.DecompressionBombError as error:
+        raise RowvitError(
+            f"{name}: has more than the {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels that are decoded",
+            "scale it down, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it",
+        ) from error
     except Exception as error:  # a damaged file makes Pillow's readers raise anything
         raise RowvitError(
             f"{name}: cannot be decoded as an image", "use a complete JPEG or PNG file"

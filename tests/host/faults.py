@@ -68,7 +68,9 @@ class Rig:
         side = self.package.arch["image_size"]
         self.images = rng.integers(0, 256, (4, side, side, 3), dtype=np.uint8)
         self.options: dict[str, Any] = dict(
-            memory=MemoryModel(int(rng.integers(0, 120)), int(rng.integers(30, 101)), bool(rng.random() < 0.2)),
+            memory=MemoryModel(
+                int(rng.integers(0, 120)), int(rng.integers(30, 101)), bool(rng.random() < 0.2)
+            ),
             stalls=int(rng.integers(0, 4)),
             **DEADLINES[rng.choice(len(DEADLINES), p=[0.45, 0.45, 0.1])],
         )
@@ -221,7 +223,9 @@ class Outcome:
     @property
     def passed(self) -> bool:
         """A sentence or right results, and right again afterwards; on what has no checksum, the latter."""
-        harmless = self.ended in ("error", "right") or (self.ended == "wrong" and not FAULTS[self.fault].checked)
+        harmless = self.ended in ("error", "right") or (
+            self.ended == "wrong" and not FAULTS[self.fault].checked
+        )
         return harmless and self.after
 
 

@@ -32,6 +32,7 @@ import rowvit
 from faults import CONFIGURATIONS, FAULTS, Outcome, Rig, attempt
 from networks import small_package
 from rowvit.sim.verilate import build
+from rowvit.targets.session import end_with_parent
 
 FAULTS_EACH = 24  # of a session
 GROWTH = 1.0  # MB that a process may grow after its first images
@@ -105,7 +106,7 @@ def main(
         build(config)  # once, before the processes need it
     begin, outcomes, bad = time.monotonic(), [], 0
     sessions = range(-(-runs // FAULTS_EACH))
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         for number, found in enumerate(pool.map(partial(session, seed), sessions)):
             outcomes += found
             for outcome in (outcome for outcome in found if not outcome.passed):

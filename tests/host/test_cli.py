@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import photos as sets
 from rowvit.cli import app
 from rowvit.cli.common import ERR, progress_bar
 from rowvit.formats.package import ModelPackage
@@ -318,15 +319,9 @@ def _children(parent: int) -> set[int]:
     return found - {parent}
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
-def test_workers_end_with_their_parent(small, tmp_path, sent):
-    """Within two seconds of its end, whatever that is, and though each has minutes of work left."""
-    photo = next(small["images"].iterdir())
-    many = tmp_path / "photos"
-    many.mkdir()
-    for number in range(3000):
-        os.symlink(photo, many / f"{number}.png")
-    command = [sys.executable, "-m", "rowvit.cli", "run", small["package"], many, "-c", "tiny", "--jobs", "2"]
+def _ends_with_its_workers(sent: signal.Signals, *arguments: object) -> None:
+    """A command that has minutes of work for two workers gets a signal: all of them end at once."""
+    command = [sys.executable, "-m", "rowvit.cli", *arguments, "--jobs", "2"]
     environment = os.environ | {"PYTHONPATH": str(MODELS.parents[1])}
 
     def listen() -> None:
@@ -345,12 +340,52 @@ def test_workers_end_with_their_parent(small, tmp_path, sent):
             busy = [child for child, count in ticks.items() if count > 2.5]
         children = _children(process.pid)
         process.send_signal(sent)
-        assert process.wait(10) != 0  # 0.2 s on an idle machine
         end = time.monotonic() + 2
-        while any(Path(f"/proc/{child}").exists() and _alive(child) for child in children):
+        while any(_alive(child) for child in busy):
             assert time.monotonic() < end, "workers are left"
             time.sleep(0.05)
+        assert process.wait(20) != 0
+        end = time.monotonic() + 2
+        while any(_alive(child) for child in children):
+            assert time.monotonic() < end, "processes are left"
+            time.sleep(0.05)
         assert process.stderr is not None and b"Traceback" not in process.stderr.read()
+
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
+
+
+@pytest.mark.parametrize("sent", SIGNALS, ids=lambda s: s.name)
+def test_workers_of_run_end(small, tmp_path, sent):
+    photo = next(small["images"].iterdir())
+    many = tmp_path / "photos"
+    many.mkdir()
+    for number in range(3000):
+        os.symlink(photo, many / f"{number}.png")
+    _ends_with_its_workers(sent, "run", small["package"], many, "-c", "tiny")
+
+
+@pytest.mark.parametrize(
+    "sent", [SIGNALS[0], *(pytest.param(s, marks=pytest.mark.slow) for s in SIGNALS[1:])]
+)
+def test_workers_of_eval_end(tmp_path, sent):
+    """Those that Dask starts."""
+    pytest.importorskip("distributed")
+    pytest.importorskip("torch")
+    package = random_package(
+        np.random.default_rng(0),
+        dim=192,
+        depth=6,
+        heads=3,
+        image_size=128,
+        patch_size=8,
+        hidden=768,
+        classes=3,
+    )
+    package.meta["classes"] = list(sets.COLOURS)
+    package.save(tmp_path / "net.safetensors")
+    data = sets.archive(tmp_path / "photos.npz", test=3000)
+    _ends_with_its_workers(sent, "eval", tmp_path / "net.safetensors", "--data", data)
 
 
 def _alive(process: int) -> bool:

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import rowvit
 from rowvit.errors import RowvitError
 from rowvit.images import decode, upright
+from rowvit.quant.synthetic import random_package
+
+HOST = Path(rowvit.__file__).parents[1]
 
 
 def encoded(pixels: np.ndarray, form: str = "PNG", **options) -> bytes:
@@ -154,3 +161,38 @@ def test_a_photo_that_is_not_there(tmp_path):
         decode(tmp_path / "x.jpg", 8)
     with pytest.raises(RowvitError, match="resize filter 'cubic' is not known; use one of bicubic"):
         decode(encoded(np.zeros((9, 9, 3), np.uint8)), 8, "cubic")
+
+
+def test_more_pixels_than_pillow_decodes(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
+    file = encoded(np.zeros((1000, 2001), np.uint8))
+    with pytest.raises(RowvitError, match="more than the 2 million pixels that are decoded; scale it down"):
+        decode(file, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Image size")
+@pytest.mark.parametrize(
+    "form, options, limit",
+    [("JPEG", {}, 120), ("JPEG", {"progressive": True}, 600), ("PNG", {"compress_level": 1}, 700)],
+    ids=["JPEG", "progressive JPEG", "PNG"],
+)
+def test_memory_for_121_megapixels(tmp_path, form, options, limit):
+    """Peak of the whole process, in MB: decoded, the photo has 363."""
+    Image.new("RGB", (11_000, 11_000), (40, 90, 200)).save(tmp_path / "photo", form, **options)
+    package = random_package(
+        np.random.default_rng(0),
+        dim=32,
+        depth=1,
+        heads=2,
+        image_size=224,
+        patch_size=16,
+        hidden=32,
+        classes=3,
+    )
+    package.save(tmp_path / "p.safetensors")
+    command = [sys.executable, "-m", "rowvit.cli", "run", "p.safetensors", "photo", "-t", "golden"]
+    with subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(HOST)}) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0 and usage.ru_maxrss / 1000 < limit

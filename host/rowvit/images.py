@@ -21,8 +21,8 @@ def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic"
     """Decode one image, crop it to its middle square and scale that.
 
     A JPEG of twice the size or more is decoded at half, a quarter or an eighth of it, whichever is the
-    smallest that still has ``side`` pixels a side; that saves most of the time and memory. Of 16 bits per value
-    the upper 8 are taken. A PNG must match its checksums; other formats have none.
+    smallest that still has ``side`` pixels a side; that saves most of the time and memory. Of 16 bits per
+    value the upper 8 are taken. A PNG must match its checksums; other formats have none.
 
     Parameters
     ----------
@@ -40,8 +40,8 @@ def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic"
     Raises
     ------
     RowvitError
-        The file is missing, truncated, no regular file or no image, or its values have 32 bits, of which
-        nothing says what is black and what is white.
+        The file is missing, damaged, no regular file or no image, larger than Pillow allows, or its values
+        have 32 bits, of which nothing says what is black and what is white.
     """
     if resize not in FILTERS:
         raise RowvitError(f"resize filter {resize!r} is not known", f"use one of {', '.join(FILTERS)}")
@@ -103,10 +103,8 @@ def upright(source: str | os.PathLike | bytes, side: int = 0) -> Image.Image:
     except RowvitError:
         raise
     except Image.DecompressionBombError as error:
-        raise RowvitError(
-            f"{name}: has more than the {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels that are decoded",
-            "scale it down, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it",
-        ) from error
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6  # below, Pillow warns from the half on
+        raise RowvitError(f"{name}: has more than {limit:.0f} million pixels", "scale it down") from error
     except Exception as error:  # a damaged file makes Pillow's readers raise anything
         raise RowvitError(
             f"{name}: cannot be decoded as an image", "use a complete JPEG or PNG file"

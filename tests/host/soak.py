@@ -6,8 +6,8 @@
 
 A session is one random network on an array of 2 or 4 rows, with one memory and one deadline, and a row of
 faults on it, all of `faults.FAULTS` in turn; seed and number say everything about it. Sessions run in two
-processes at once. Then one accelerator classifies thousands of files, and its process must not grow. Exit 1 if
-a result was silently wrong that something could have checked, if a run after a fault was not right, if
+processes at once. Then one accelerator classifies thousands of files, and its process must not grow. Exit 1
+if a result was silently wrong that something could have checked, if a run after a fault was not right, if
 anything ended without a sentence or not at all, or if the process grew.
 """
 

@@ -14,11 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import photos as sets
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-import photos as sets
 from rowvit.cli import app
 from rowvit.cli.common import ERR, progress_bar
 from rowvit.formats.package import ModelPackage

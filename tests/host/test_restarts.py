@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -199,6 +201,37 @@ def test_what_someone_else_left(acc, expected, what):
     (again,) = acc(IMAGES[:1])
     assert again.same(expected[0]) and exact(again) == exact(first)
     assert not acc.core.get("STATUS") & 5
+
+
+@pytest.mark.parametrize("what", ["memory is dead", "core was reset"])
+def test_waiting_for_an_interrupt_ends(package, expected, caplog, what):
+    """With the simulation's sentence, long before the host's deadline, and nothing else on the terminal."""
+    with (
+        SimDevice(TINY, budget=20_000) as device,
+        Accelerator(RowvitOverlay(device.bitstream, TINY, device), timeout=60, watchdog=0) as acc,
+    ):
+        acc.load(package)
+        send = acc._send
+
+        async def results() -> list:
+            return [result async for result in acc.stream_async(IMAGES[:1])]
+
+        def then_reset(batch) -> None:
+            send(batch)
+            acc.device.advance(500)
+            acc.core.reset()
+
+        if what == "memory is dead":
+            device.inject("read", "pause", 200, -1)
+        else:
+            acc._send = then_reset
+        begin = time.monotonic()
+        with pytest.raises(RowvitError, match="nothing moved for 2"):
+            asyncio.run(results())
+        assert time.monotonic() - begin < 20 and not caplog.records
+        acc._send = send
+        device.heal()
+        assert asyncio.run(results())[0].same(expected[0])
 
 
 def test_faults_of_single_words(acc, expected):

@@ -588,7 +588,7 @@ def _run(
 
 @contextmanager
 def _killed_on_failure(cluster: Any) -> Iterator[None]:
-    """Ends a local cluster's workers at once if something is raised, Ctrl-C, say: a shard may take minutes."""
+    """End a local cluster's workers at once if something is raised, Ctrl-C, say: a shard may take minutes."""
     try:
         yield
     except BaseException:

@@ -430,12 +430,13 @@ class SimDevice(Device):
             # clocks; pynq keeps using the first device of the process, even when it is closed
             self._ps[address] = value
             return
+        if cell == INTC:  # PYNQ writes to it whenever it waits
+            self._intc.write(offset, value)
+            return
         self._waited_since = self.stats["cycles"]
         self._looks = 0
         if cell == CORE:
             if self._library.rowvit_write(self._sim, offset, value):
                 self._check(self.stats)
-        elif cell == DMA:
-            self._library.rowvit_dma_write(self._sim, offset, value)
         else:
-            self._intc.write(offset, value)
+            self._library.rowvit_dma_write(self._sim, offset, value)

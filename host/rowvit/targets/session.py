@@ -375,7 +375,8 @@ def end_with_parent() -> None:
         os._exit(1)
 
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the terminal sends to all: the parent ends this one
+        # the terminal sends it to all: the parent ends this one
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=watch, daemon=True).start()
 
 

@@ -15,7 +15,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -581,7 +581,7 @@ def _run(
                 raise RowvitError(
                     f"photos {done} to {done + len(part) - 1}: the workers died on them, or did not answer"
                     f" within {DEADLINE / 60:.0f} minutes",
-                    "see Dask's log",
+                    "see Dask's log" if scheduler else "use fewer --jobs, if memory ran out",
                 ) from error
             done += len(part)
 
@@ -595,5 +595,6 @@ def _killed_on_failure(cluster: Any) -> Iterator[None]:
         for nanny in cluster.workers.values() if cluster else ():
             nanny.auto_restart = False
             if nanny.pid:
-                os.kill(nanny.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(nanny.pid, signal.SIGKILL)
         raise

@@ -49,6 +49,11 @@ def test_records_find_their_image() -> None:
         (output(1), 1, "a record of image 1, but the pass has 1"),
         ([*output(0), record(Record.KEPT, 1, 1, np.array([2], np.uint16))], 1, "keeps row 2 of 2"),
         ([*output(0), mark(1, 1, 1)], 1, "4 of 3 marks"),
+        ([record(Record.LOGITS, 2, 9, np.zeros(4, np.int16))], 1, "LOGITS record of 9 with 8 bytes, not 18"),
+        ([record(Record.LOGITS, 2, 4, np.zeros(7, np.int8))], 1, "LOGITS record of 4 with 7 bytes, not 8"),
+        ([record(Record.KEPT, 2, 1, np.zeros(8, np.int16))], 1, "KEPT record of 1 with 16 bytes, not 2"),
+        ([record(Record.CHECKPOINT, 0, 99, np.zeros(8, np.int16))], 1, "CHECKPOINT record of 99 with 16"),
+        ([record(Record.MARK, 0, 1, np.zeros(1, np.uint32))], 1, "MARK record of 1 with 4 bytes, not 8"),
     ],
 )
 def test_what_is_missing_or_too_much_is_refused(parts: list[bytes], images: int, message: str) -> None:

@@ -31,8 +31,8 @@ class Answer:
     def parse(cls, output: np.ndarray, meta: Mapping[str, Any], images: int = 1) -> list[Answer]:
         """Read the output packet uint8 [bytes] of a pass of ``images`` images.
 
-        ``meta`` is the program's description. `RowvitError` if they are not made of records, or some are
-        missing.
+        ``meta`` is the program's description. `RowvitError` if it is not made of records, one has the wrong
+        size, or some are missing.
         """
         arch = meta["architecture"]
         answers = [cls(np.empty(0, np.int16), [], {}, []) for _ in range(images)]
@@ -41,10 +41,16 @@ class Answer:
             if image >= images:
                 raise RowvitError(f"the output has a record of image {image}, but the pass has {images}")
             answer = answers[image]
+            size = 8 if kind is Record.MARK else count * 2 * (arch["dim"] if kind is Record.CHECKPOINT else 1)
+            if not size <= len(payload) <= -(-size // 8) * 8:
+                raise RowvitError(
+                    f"the output has a {kind.name} record of {count} with {len(payload)} bytes, not {size}"
+                )
+            payload = payload[:size]
             if kind is Record.LOGITS:
-                answer.logits = np.concatenate([answer.logits, payload.view("<i2")[:count]])
+                answer.logits = np.concatenate([answer.logits, payload.view("<i2")])
             elif kind is Record.KEPT:
-                rows = payload.view("<u2")[:count].astype(np.int64)
+                rows = payload.view("<u2").astype(np.int64)
                 before = answer.kept[-1] if answer.kept else np.arange(arch["tokens"])
                 if rows.max(initial=0) >= len(before):
                     raise RowvitError(f"the output keeps row {rows.max()} of {len(before)}")
@@ -53,7 +59,7 @@ class Answer:
                 name = names.get(tag, f"checkpoint {tag}")
                 answer.checkpoints[name] = payload.view("<i2").reshape(count, -1).copy()
             else:
-                cycles, fires = payload.view("<u4")[:2]
+                cycles, fires = payload.view("<u4")
                 answer.marks.append((int(cycles), int(fires)))
         for answer in answers:
             answer._complete(meta)

@@ -156,7 +156,7 @@ def train(
         return
     report: dict[str, Any] = {"what": chosen.what} | evaluate((model, card), held, precision="bf16").report()
     if not chosen.change:
-        pixels = held.pixels(range(64), model.config.image_size, card.resize)
+        pixels = held.pixels(range(64), model.config.image_size, card.resize, card.crop)
         package = stand_in(model, card, pixels, "image")
         report["cycles"], _ = cycles_of(pruned(package, schedule), pixels[:8], configs.load("pynq-z2"))
     output.write_text(json.dumps(report) + "\n")

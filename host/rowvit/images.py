@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from pathlib import Path
 
@@ -17,12 +18,14 @@ _ORIENTATION = 0x0112  # of EXIF's tags
 FILTERS = {name: getattr(Image, name.upper()) for name in ("bicubic", "bilinear")}
 
 
-def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic") -> np.ndarray:
+def decode(
+    source: str | os.PathLike | bytes, side: int, resize: str = "bicubic", crop: float = 1.0
+) -> np.ndarray:
     """Decode one image, crop it to its middle square and scale that.
 
     A JPEG of twice the size or more is decoded at half, a quarter or an eighth of it, whichever is the
-    smallest that still has ``side`` pixels a side; that saves most of the time and memory. Of 16 bits per
-    value the upper 8 are taken. A PNG must match its checksums; other formats have none.
+    smallest whose crop still has ``side`` pixels a side; that saves most of the time and memory. Of 16 bits
+    per value the upper 8 are taken. A PNG must match its checksums; other formats have none.
 
     Parameters
     ----------
@@ -32,6 +35,8 @@ def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic"
         Pixels of the result's side.
     resize : str
         "bicubic" or "bilinear".
+    crop : float
+        Side of the square, as a share of the image's shorter side.
 
     Returns
     -------
@@ -45,13 +50,14 @@ def decode(source: str | os.PathLike | bytes, side: int, resize: str = "bicubic"
     """
     if resize not in FILTERS:
         raise RowvitError(f"resize filter {resize!r} is not known", f"use one of {', '.join(FILTERS)}")
-    return np.asarray(middle(upright(source, side)).resize((side, side), FILTERS[resize]))
+    square = middle(upright(source, math.ceil(side / crop)), crop)
+    return np.asarray(square.resize((side, side), FILTERS[resize]))
 
 
-def middle(image: Image.Image) -> Image.Image:
-    """The middle square of an image, which is what networks get of it."""
-    square = min(image.size)
-    if image.width == image.height:  # a crop is a copy
+def middle(image: Image.Image, crop: float = 1.0) -> Image.Image:
+    """The middle square of an image, which is what networks get of it; ``crop`` as of `decode`."""
+    square = max(1, round(crop * min(image.size)))
+    if image.size == (square, square):  # a crop is a copy
         return image
     left, top = (image.width - square) // 2, (image.height - square) // 2
     return image.crop((left, top, left + square, top + square))
@@ -60,12 +66,18 @@ def middle(image: Image.Image) -> Image.Image:
 def for_network(source: str | os.PathLike | bytes, meta: dict, frontend: str = "host") -> np.ndarray:
     """Decode one image to what a network's front end takes; `RowvitError` as in `decode`.
 
-    For "host" that is uint8 [S, S, 3] of the size in ``meta``, the network's description; for "hls" the whole
-    image, since the preprocessor scales it.
+    For "host" that is uint8 [S, S, 3] of the size in ``meta``, the network's description; for "hls" the image
+    at full size, less what the network's crop leaves out on all sides, since the preprocessor takes the
+    middle square of that and scales it.
     """
+    pixels = meta["preprocessing"]
+    crop = pixels.get("crop", 1.0)
     if frontend == "hls":
-        return np.asarray(upright(source))
-    return decode(source, meta["architecture"]["image_size"], meta["preprocessing"]["resize"])
+        image = upright(source)
+        width, height = (max(1, round(crop * size)) for size in image.size)
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        return np.asarray(image.crop((left, top, left + width, top + height)))
+    return decode(source, meta["architecture"]["image_size"], pixels["resize"], crop)
 
 
 def is_picture(path: Path) -> bool:

@@ -19,7 +19,7 @@ from PIL import Image
 
 import rowvit
 from rowvit.errors import RowvitError
-from rowvit.images import decode, upright
+from rowvit.images import decode, for_network, upright
 from rowvit.quant.synthetic import random_package
 
 HOST = Path(rowvit.__file__).parents[1]
@@ -199,3 +199,14 @@ def test_memory_for_121_megapixels(tmp_path, form, options, limit):
     environment = os.environ | {"PYTHONPATH": str(HOST)}
     found = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, env=environment, text=True)
     assert int(found.split()[-1]) / 1000 < limit  # kB
+
+
+def test_crop_of_the_network(tmp_path) -> None:
+    """The middle square of 0.5 of the shorter side, for the host and in what the preprocessor gets."""
+    photo = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    meta = {"architecture": {"image_size": 20}, "preprocessing": {"resize": "bicubic", "crop": 0.5}}
+    middle = photo[10:30, 22:42]
+    assert np.array_equal(for_network(tmp_path / "a.png", meta), middle)
+    window = for_network(tmp_path / "a.png", meta, "hls")  # whose middle square is the same
+    assert np.array_equal(window, photo[10:30, 16:48]) and np.array_equal(window[:, 6:26], middle)

@@ -67,11 +67,11 @@ def relu(
     tested = test_set(data, card, measure, names)
     fitted, checked = trained.subset(photos), trained.subset(check, skip=photos)
     side, depth = network.config.image_size, network.config.depth
-    pixels = fitted.pixels(range(len(fitted)), side, card.resize)
+    pixels = fitted.pixels(range(len(fitted)), side, card.resize, card.crop)
     tests, measured = pixels[:0], set[int]()  # after these layers
     if len(checked) and trained.classes and (names or set(trained.classes) <= set(card.classes)):
         checked = matched(checked, card.name, card.classes, names)
-        tests = checked.pixels(range(len(checked)), side, card.resize)
+        tests = checked.pixels(range(len(checked)), side, card.resize, card.crop)
         measured = {-1, *range(depth)} if each_layer else {-1, depth - 1}
     table = right_aligned("layer", "zeros", "error if swapped", "error refitted", "top-1", left=0)
     batches = count(1)
@@ -194,7 +194,7 @@ def prune(
     names = read_labels(labels)
     tested = test_set(data, card, measure, names)
     drawn = matched(open_data(data, "train"), card.name, card.classes, names).subset(photos)
-    pixels = drawn.pixels(range(len(drawn)), network.config.image_size, card.resize)
+    pixels = drawn.pixels(range(len(drawn)), network.config.image_size, card.resize, card.crop)
     package = search.stand_in(network, card, pixels[:64], "image" if rule == "auto" else rule)
     with progress_bar("schedules", len(tried)) as progress:
         done = count(1)
@@ -347,6 +347,7 @@ def quantise(
         mean=card.mean,
         std=card.std,
         resize=card.resize,
+        crop=card.crop,
         ffn2_rule=rule or ("image" if config.ffn2_rule == "none" else config.ffn2_rule),
         tile_rows=tile_rows,
         ffn_chunk=ffn_chunk or default_chunk(config.hidden),
@@ -359,7 +360,7 @@ def quantise(
     )
     found = open_data(data, "train", labels=False)
     drawn = found.subset(photos)
-    pixels = drawn.pixels(range(len(drawn)), config.image_size, card.resize)
+    pixels = drawn.pixels(range(len(drawn)), config.image_size, card.resize, card.crop)
     with progress_bar("calibrating", 3) as progress:
         network = centre_keys(network, options.mean, options.std, pixels)
         if smooth:

@@ -529,9 +529,10 @@ def _shard(
 ) -> Work:
     if isinstance(model, tuple):
         network, card = model
-        pixels = part.pixels(range(len(part)), network.config.image_size, card.resize)
+        pixels = part.pixels(range(len(part)), network.config.image_size, card.resize, card.crop)
         return float_work(network, card, pixels, precision)
-    pixels = part.pixels(range(len(part)), model.arch["image_size"], model.meta["preprocessing"]["resize"])
+    side, taken = model.arch["image_size"], model.meta["preprocessing"]
+    pixels = part.pixels(range(len(part)), side, taken["resize"], taken.get("crop", 1.0))
     return integer_work(model, pixels, target, config, cycles)
 
 

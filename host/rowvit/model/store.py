@@ -33,6 +33,7 @@ class Card:
     mean: list[float] = field(default_factory=lambda: [0.5] * 3)  #: of pixels in 0..1, by channel
     std: list[float] = field(default_factory=lambda: [0.5] * 3)  #: likewise
     resize: str = "bicubic"  #: or "bilinear"
+    crop: float = 1.0  #: side of the middle square that is scaled, as a share of a photo's shorter side
     licence: str = ""
     source: str = ""
     accuracy: dict = field(default_factory=dict)  #: figures, and the set on which they were measured

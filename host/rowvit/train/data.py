@@ -68,9 +68,11 @@ class Photos:
         name = f"{self.name.split(',')[0]}, {len(chosen)} of {len(self)} drawn with seed {seed}"
         return Photos([self.files[i] for i in chosen], self.labels[chosen], self.classes, name)
 
-    def pixels(self, indices: Sequence[int] | np.ndarray, side: int, resize: str = "bicubic") -> np.ndarray:
-        """Photos uint8 [n, side, side, 3], prepared as for the accelerator."""
-        return np.stack([decode(_encoded(self.files[i]), side, resize) for i in indices])
+    def pixels(
+        self, indices: Sequence[int] | np.ndarray, side: int, resize: str = "bicubic", crop: float = 1.0
+    ) -> np.ndarray:
+        """Photos uint8 [n, side, side, 3], prepared as for the accelerator by `rowvit.images.decode`."""
+        return np.stack([decode(_encoded(self.files[i]), side, resize, crop) for i in indices])
 
 
 def _encoded(file: File) -> Path | bytes:
@@ -254,6 +256,8 @@ class TrainingSet(Dataset):
     seed : int
     masks : bool
         Whether a fourth channel holds the subject's mask.
+    crop : float
+        Of `rowvit.images.decode`, for photos that the augmentation does not crop itself.
     """
 
     def __init__(
@@ -264,10 +268,12 @@ class TrainingSet(Dataset):
         augmentation: Augmentation,
         seed: int,
         masks: bool = False,
+        crop: float = 1.0,
     ) -> None:
         from torchvision.transforms import v2
 
-        self.photos, self.side, self.seed, self.epoch, self.resize = photos, side, seed, 0, resize
+        self.photos, self.side, self.seed, self.epoch = photos, side, seed, 0
+        self.resize, self.crop = resize, crop
         mode = {"bicubic": v2.InterpolationMode.BICUBIC, "bilinear": v2.InterpolationMode.BILINEAR}[resize]
         steps: list[v2.Transform] = []
         self.masks, self.background = masks, augmentation.background
@@ -285,7 +291,10 @@ class TrainingSet(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         file = _encoded(self.photos.files[index])
         try:
-            image = upright(file) if self.cropped else Image.fromarray(decode(file, self.side, self.resize))
+            if self.cropped:
+                image = upright(file)
+            else:
+                image = Image.fromarray(decode(file, self.side, self.resize, self.crop))
         except RowvitError as error:
             raise RowvitError(
                 f"photo {index} of {self.photos.name}: {error.message}", error.advice

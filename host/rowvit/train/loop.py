@@ -98,7 +98,7 @@ class Trainer:
         augmentation = recipe.augmentation
         focused = any(phase.focus for phase in recipe.phases)
         side = model.config.image_size
-        self.data = TrainingSet(photos, side, card.resize, augmentation, recipe.seed, masks=focused)
+        self.data = TrainingSet(photos, side, card.resize, augmentation, recipe.seed, focused, card.crop)
         self.per_epoch = len(photos) // recipe.batch
         self.steps = [max(1, round(phase.epochs * self.per_epoch)) for phase in recipe.phases]
         self.fingerprint = self._fingerprint(photos)
@@ -204,7 +204,7 @@ class Trainer:
     def _scales(self) -> dict[str, float]:
         """Centre the keys and calibrate the activations of the network as it is now, in every process."""
         photos = self.data.photos.subset(CALIBRATION_PHOTOS, self.recipe.seed)
-        pixels = photos.pixels(range(len(photos)), self.data.side, self.card.resize)
+        pixels = photos.pixels(range(len(photos)), self.data.side, self.card.resize, self.card.crop)
         mean, std = self.card.mean, self.card.std
         centred = centre_keys(copy.deepcopy(self.model).cpu(), mean, std, pixels)
         self.model.load_state_dict(centred.state_dict())
@@ -276,7 +276,7 @@ class Trainer:
     def _fingerprint(self, photos: Photos) -> str:
         """Hash of what must be the same to continue from a saved state."""
         networks = [(self.model, self.card), *([self.teacher] if self.teacher else [])]
-        cards = [(model.config, card.mean, card.std, card.resize) for model, card in networks]
+        cards = [(model.config, card.mean, card.std, card.resize, card.crop) for model, card in networks]
         sha = hashlib.sha256(repr((self.recipe, photos.name, len(photos), cards)).encode())
         for model, _ in networks:
             for name, tensor in sorted(model.state_dict().items()):

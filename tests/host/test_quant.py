@@ -151,7 +151,12 @@ def test_package_detects_changes(tmp_path: Path) -> None:
         (lambda p: p.meta["architecture"].update(tokens=18), "do not agree"),
         (lambda p: p.meta["architecture"].update(depth="2"), "architecture.depth"),
         (lambda p: p.meta["architecture"].update(dim=2048), "limit is 1024"),
-        (lambda p: p.meta["architecture"].update(heads=16), "15 heads"),
+        (
+            lambda p: p.meta.update(
+                architecture=p.arch | {"heads": 16}, pruning=[{"layer": 0, "keep": 9, "threshold": 0}]
+            ),
+            "15 heads",
+        ),
         (lambda p: p.meta.update(ffn2_rule="some"), "ffn2_rule"),
         (lambda p: p.meta.update(ffn2_rule="tile", tile_rows=0), "tile_rows"),
         (lambda p: p.meta.update(ffn_chunk=0), "ffn_chunk"),

@@ -171,6 +171,20 @@ def test_batches_of_any_size():
     assert [result.batch for result in results] == [4, 4, 4, 4, 1]
 
 
+def test_patches_in_chunks():
+    """Patches of more scalars than a product takes: 3 x 20 x 20 in three chunks."""
+    shape = dict(dim=48, depth=1, heads=3, image_size=60, patch_size=20, hidden=32, classes=5)
+    package = random_package(np.random.default_rng(5), **shape)
+    assert_equal(package, TINY, random_images(package, 2, 5), batch=2, stalls=3)
+
+
+def test_sixteen_heads():
+    """More than the token scores can add up; a network that drops no tokens has none."""
+    shape = dict(dim=256, depth=2, heads=16, image_size=8, patch_size=4, hidden=64, classes=5)
+    package = random_package(np.random.default_rng(1), **shape)
+    assert_equal(package, TINY, random_images(package, 2, 1), batch=2)
+
+
 def test_dead_row_tiles():
     """Many operations in a row without a live band: the drain passes them on faster than it counts them."""
     package = random_package(

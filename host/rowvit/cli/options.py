@@ -99,6 +99,23 @@ SubsetOption = Annotated[
     str | None, typer.Option("--subset", help="Which part of the data set the images are.")
 ]
 
+HeadsOption = Annotated[
+    int | None, typer.Option(min=1, help="State dict: attention heads; by default one per 64 channels.")
+]
+PoolOption = Annotated[
+    str | None,
+    typer.Option(
+        help="State dict, where it does not say: the head sees the class token (token), a LayerNorm of the"
+        " patches' mean (mean) or the mean behind the LayerNorm (norm-mean)."
+    ),
+]
+ClassesOption = Annotated[
+    int | None, typer.Option(min=1, help="A new, untrained head with this many classes.")
+]
+ImageSizeOption = Annotated[
+    int | None, typer.Option(min=1, help="Pixels per side; position embeddings are interpolated.")
+]
+
 # -- targets ------------------------------------------------------------------------------------
 
 TargetOption = Annotated[

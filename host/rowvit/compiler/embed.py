@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from rowvit.compiler.lower import Lowering
 from rowvit.compiler.plan import EMBED_TAG
 from rowvit.compiler.steps import Access, Load, Memory, Region
 from rowvit.compiler.weights import pad_lanes
+from rowvit.formats.package import patch_chunks
 from rowvit.formats.program import Operation, OperationKind
 from rowvit.hardware.isa import Dst, Engine, Flag, LoadKind, Op
 
@@ -44,34 +45,41 @@ def embed(lowering: Lowering) -> None:
     bias = np.zeros_like(mult, np.int32)  # the position table holds it
     positions = _position_loads(lowering, pieces)
     positions[0].after = behind
-    for tile, (_, channels, groups) in enumerate(plan.residual_tiles()):
-        loads = lowering.linear(weight[:, channels], bias[channels], mult[channels], groups)
-        if tile == 0:
+    chunks = patch_chunks(plan.arch)
+    parts = list(product(enumerate(plan.residual_tiles()), enumerate(chunks)))
+    for (tile, (_, channels, groups)), (number, scalars) in parts:
+        loads = lowering.linear(weight[scalars, channels], bias[channels], mult[channels], groups)
+        offset, words = scalars.start // 8, plan.patch_words[number]
+        begins = tile == number == 0
+        chunk = number if len(chunks) > 1 else None
+        if begins:
             load, block = loads[1]
-            load.operation = positions[0].operation = Operation(OperationKind.EMBEDDING, -1, tile=0)
+            load.operation = positions[0].operation = Operation(
+                OperationKind.EMBEDDING, -1, chunk=chunk, tile=0
+            )
             if between:
                 block.only = 0  # so that the room left for the head is contiguous
             # the memory's bandwidth is for the weights first: the array can follow the patches
             lowering.use(receiver, loads[1])
             receiver.loads.append(positions[0])
-        for number, (band0, bands) in enumerate(pieces):
-            if tile == 0:
-                for _ in range(between.get(number, 0)):
+        for piece, (band0, bands) in enumerate(pieces):
+            if begins:
+                for _ in range(between.get(piece, 0)):
                     next(head_tiles)
-            first = tile == 0 and band0 == 0
+            first = begins and band0 == 0
             step = lowering.residual_matmul(
-                Operation(OperationKind.EMBEDDING, -1, tile=tile, band=band0 or None),
-                patches.read(band0=band0, bands=bands),
+                Operation(OperationKind.EMBEDDING, -1, chunk=chunk, tile=tile, band=band0 or None),
+                patches.read(words, offset, band0, bands),
                 loads,
                 [Flag.SET_LIVE] if first else [],
                 bands,
                 band0,
-                **patches.source(),
-                k=8 * plan.row_words,
+                **patches.source() | dict(src_base=patches.base + offset),
+                k=8 * words,
                 shift=lowering.meta["params"]["patch.shift"],
                 rows=plan.tokens if first else 0,
             )
-            if tile == 0 and band0:
+            if begins and band0:
                 step.loads.insert(0, positions[band0])
     lowering.mark(EMBED_TAG)
     # the patches have the memory's bandwidth before the weights of the first layer
@@ -89,7 +97,7 @@ def _pieces(lowering: Lowering) -> tuple[list[tuple[int, int]], dict[int, int]]:
     plan, config = lowering.plan, lowering.config
     bands, first_piece = plan.patches.bands, max(1, 8 // config.rows)
     tiles = -(-plan.arch["classes"] // config.tile)
-    lines = 8 * plan.row_words + plan.dim
+    lines = 8 * max(plan.patch_words) + plan.dim
     both = lowering.image == 0 and lines <= config.weight_depth and config.param_slots > 2
     pieces = list(_doubling(bands * 9 // 20 if both else bands, first_piece))
     if not both:

@@ -10,8 +10,11 @@ from typing import Any
 from rowvit.compiler.steps import Region
 from rowvit.errors import RowvitError
 from rowvit.formats.description import MAX_K
+from rowvit.formats.package import patch_chunks
+from rowvit.hardware import config as configs
 from rowvit.hardware.config import HardwareConfig
 
+MAX_ROW_WORDS = 2047  # the field has 11 bits
 EMBED_TAG = 255  #: tag of the embedding's MARK record; a layer's is its number
 
 
@@ -35,10 +38,17 @@ class Plan:
     Raises
     ------
     RowvitError
-        The network does not fit the configuration; the message has the numbers.
+        The network does not fit the configuration; the message has the numbers, and says what would.
     """
 
     def __init__(self, meta: dict[str, Any], config: HardwareConfig) -> None:
+        self._size(meta, config)
+        try:
+            self._check()
+        except RowvitError as error:
+            raise RowvitError(error.message, what_fits(meta, config)) from error
+
+    def _size(self, meta: dict[str, Any], config: HardwareConfig) -> None:
         self.meta, self.config = meta, config
         self.arch = meta["architecture"]
         self.rule: str = meta["ffn2_rule"]
@@ -58,11 +68,12 @@ class Plan:
         self.row_words = -(-self.arch["channels"] * self.arch["patch_size"] ** 2 // 8)
         #: one head takes `lanes` channels of a Q, K, V or O row, whatever its width
         self.heads_words = self.heads * config.lanes // 8
+        #: of a patch's row, by the products that take them
+        self.patch_words = [-(-(c.stop - c.start) // 8) for c in patch_chunks(self.arch)]
         bands = config.bands(self.tokens)
         self.patches = Region(config.token_depth - self.row_words * bands, self.row_words, bands)
         #: words of `lanes` hidden values: without a mask rule they are stored dense
         self.hidden_segment = config.lanes // 8 if self.rule == "none" else config.segment_words
-        self._check()
 
     def residual_tiles(self) -> list[tuple[int, slice, int]]:
         """(address offset, channels, active groups) of every lane tile of the residual stream."""
@@ -157,6 +168,21 @@ class Plan:
             if needed > available:
                 raise RowvitError(f"{name} needs {what}: {needed}, available: {available}")
 
+    def on_chip(self) -> int:
+        """Bytes that the network needs of the weight, token and residual memories."""
+        config = self.config
+        width = {
+            "weight": config.lanes * config.groups,
+            "token": 8 * config.rows,
+            "residual": 2 * config.rows * config.groups,
+        }
+        needed = dict.fromkeys(width, 0)
+        for amount, _, what in self._needs(""):
+            memory = what.split()[0]
+            if memory in needed:
+                needed[memory] = max(needed[memory], amount)
+        return sum(width[memory] * amount for memory, amount in needed.items())
+
     def _needs(self, name: str) -> Iterator[tuple[int, int, str]]:
         """(needed, available, what), in the order of checking; what must divide is checked in between."""
         config, depth, bands = self.config, self.config.weight_depth, self.patches.bands
@@ -164,14 +190,14 @@ class Plan:
         yield self.dim, config.max_dim, "LayerNorm channels"
         yield self.head_dim, config.lanes, "channels per head"
         yield self.heads * config.lanes, MAX_K, "terms in the projection, a head padded to the lanes"
-        yield 8 * self.row_words, MAX_K, "terms in the patch embedding"
+        yield self.row_words, MAX_ROW_WORDS, "words in a patch"
         yield self.arch["depth"], EMBED_TAG // 2, "layers"
         if self.dim % config.lanes:
             raise RowvitError(f"{name}: dim {self.dim} is not a multiple of the {config.lanes} lanes")
         chunk = -(-self.chunk // config.lanes) * config.lanes
         yield chunk, MAX_K, "terms in an FFN2 chunk (ffn_chunk, padded to the lanes)"
         yield bands * self.res_stride, config.residual_depth, "residual memory addresses"
-        yield 8 * self.row_words, depth, "weight lines for the patch embedding"
+        yield 8 * max(self.patch_words), depth, "weight lines for the patch embedding"
         yield chunk, depth, "weight lines for an FFN2 chunk"
         kt, v = self.kt_lines(self.tokens), self.v_lines(self.tokens)
         what = f"weight lines for attention ({self.dim} of V's weights, {kt} of K^T, {v} of V)"
@@ -191,3 +217,31 @@ class Plan:
             ffn = config.bands(after) * (self.words + self.hidden_stride(self.chunk))
             what = f"token words for X and {self.chunk} hidden neurons of {after} tokens"
             yield ffn, config.token_depth, what
+
+
+def problem(meta: dict[str, Any], config: HardwareConfig) -> str:
+    """Why a network does not fit a configuration; empty if it does."""
+    plan = Plan.__new__(Plan)
+    plan._size(meta, config)
+    try:
+        plan._check()
+    except RowvitError as error:
+        return error.message
+    return ""
+
+
+def chunks(meta: dict[str, Any], config: HardwareConfig) -> Iterator[int]:
+    """FFN2 chunks that fit a configuration: the network's own, then smaller ones, in lanes."""
+    own = min(meta["ffn_chunk"], meta["architecture"]["hidden"])
+    for chunk in [own, *range((own - 1) // config.lanes * config.lanes, 0, -config.lanes)]:
+        if not problem(meta | {"ffn_chunk": chunk}, config):
+            yield chunk
+
+
+def what_fits(meta: dict[str, Any], config: HardwareConfig) -> str:
+    """Advice where a network does not fit a configuration."""
+    chunk = next(chunks(meta, config), None)
+    others = [name for name in configs.names() if not problem(meta, configs.load(name))]
+    found = [f"rowvit quantise --ffn-chunk {chunk} makes it fit"] if chunk else []
+    found += [f"it fits {', '.join(others)}"] if others else []
+    return ", or ".join(found) or "no named configuration holds it (rowvit fits has their limits)"

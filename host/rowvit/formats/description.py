@@ -15,6 +15,7 @@ from rowvit.errors import RowvitError
 
 SCHEMA = Path(__file__).with_name("description.schema.json")
 MAX_K = 1024  #: scalars of a product, at most
+MAX_HEADS = 15  #: of a network that drops tokens
 RULES = ("none", "image", "tile")
 #: scalar parameters: name -> (lowest, highest)
 NETWORK_PARAMS = {"patch.shift": (1, 40), "norm.shift": (0, 31), "head.shift": (1, 40)}
@@ -91,13 +92,9 @@ def _disagreements(meta: dict[str, Any], kind: str) -> list[str]:
         found.append("image size, patch size, prefix and tokens do not agree")
     if arch["dim"] % arch["heads"]:
         found.append("dim is not a multiple of heads")
-    if arch["heads"] > 15:
-        found.append("more than 15 heads overflow the token scores")
-    for what, k in (
-        ("ffn_chunk", meta["ffn_chunk"]),
-        ("dim", arch["dim"]),
-        ("a patch", arch["channels"] * arch["patch_size"] ** 2),
-    ):
+    if arch["heads"] > MAX_HEADS and meta["pruning"]:
+        found.append(f"more than {MAX_HEADS} heads overflow the token scores, by which tokens are dropped")
+    for what, k in (("ffn_chunk", meta["ffn_chunk"]), ("dim", arch["dim"])):
         if k > MAX_K:
             found.append(f"{what} of {k} scalars overflows; the limit is {MAX_K}")
     for key in ("mean", "std"):

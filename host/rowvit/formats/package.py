@@ -7,7 +7,8 @@
 format             1
 name               name of the network
 architecture       image_size, patch_size, channels, dim, depth, heads, hidden, classes, prefix, tokens
-preprocessing      resize ("bicubic" or "bilinear"), mean and std of pixels in 0..1 (folded; informative)
+preprocessing      resize ("bicubic" or "bilinear"), crop (side of the middle square that is scaled, as
+                   a share of the shorter side; 1 if absent), mean and std of pixels in 0..1 (informative)
 classes            class names
 pruning            list of {layer (0-based), keep (besides token 0), threshold (20 fraction bits)}
 ffn2_rule          "none", "image" or "tile"; with "tile", ``tile_rows`` rows make a tile
@@ -38,6 +39,7 @@ import numpy as np
 
 from rowvit.errors import RowvitError
 from rowvit.formats import container, description
+from rowvit.formats.description import MAX_K
 
 FORMAT = 1
 BIAS_LIMIT = 1 << 25  # biases have 26 bits
@@ -73,6 +75,17 @@ def tensor_table(arch: dict[str, int]) -> dict[str, tuple[str, tuple[int, ...]]]
     norm("norm")
     linear("head", dim, classes)
     return table
+
+
+def patch_chunks(arch: dict[str, int]) -> list[slice]:
+    """Scalars of a patch by the products that take them: all in one, or equal chunks of at most 512.
+
+    Of larger chunks two would have no room in a weight memory of 1024 lines.
+    """
+    size = step = arch["channels"] * arch["patch_size"] ** 2
+    if size > MAX_K:
+        step = -(-size // -(-size // 512) // 8) * 8
+    return [slice(first, min(first + step, size)) for first in range(0, size, step)]
 
 
 def keep_schedule(patches: int, layers: Sequence[int], rho: float | Sequence[float]) -> list[dict]:

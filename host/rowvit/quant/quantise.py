@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from rowvit.errors import RowvitError
-from rowvit.formats.description import MAX_K
+from rowvit.formats.description import MAX_HEADS, MAX_K
 from rowvit.formats.package import FORMAT, ModelPackage
 from rowvit.formats.records import checkpoint_names
 from rowvit.model.store import require_finite
-from rowvit.model.vit import VisionTransformer, predict
+from rowvit.model.vit import VisionTransformer, ViTConfig, predict
 from rowvit.quant.calibrate import METHODS, Statistics
 from rowvit.quant.fixed import multiplier, value_shift
 
@@ -45,6 +45,7 @@ class QuantOptions:
     mean: Sequence[float] = (0.5, 0.5, 0.5)  #: of pixels in 0..1, by channel
     std: Sequence[float] = (0.5, 0.5, 0.5)  #: likewise
     resize: str = "bicubic"  #: or "bilinear"
+    crop: float = 1.0  #: side of the middle square that is scaled, as a share of a photo's shorter side
     ffn2_rule: str = "image"  #: or "none" or "tile"
     tile_rows: int = 16
     ffn_chunk: int = 256  #: hidden neurons per chunk of FFN2
@@ -91,10 +92,8 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
             f"calibration photos are {photos.dtype} {list(photos.shape)},"
             f" expected uint8 [images, {config.image_size}, {config.image_size}, 3]"
         )
-    if config.dim > MAX_K or options.ffn_chunk > MAX_K:
-        raise RowvitError(
-            f"width {config.dim} or FFN2 chunk {options.ffn_chunk} is above {MAX_K}: the sum could overflow"
-        )
+    if options.ffn_chunk > MAX_K:
+        raise RowvitError(f"an FFN2 chunk of {options.ffn_chunk} is above {MAX_K}: the sum could overflow")
     if len(photos) == 1:
         LOG.warning("calibrating on one photo: the scales will not fit others; use a few hundred")
     statistics = Statistics()
@@ -104,24 +103,40 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
 
 def refuse_what_does_not_run(model: VisionTransformer) -> None:
     """Raise RowvitError, with the reason, for a network that the numerics cannot express."""
-    config = model.config
+    for obstacle in obstacles(model.config):
+        raise obstacle
+    require_finite(model.state_dict(), "the network")
+
+
+def obstacles(config: ViTConfig) -> Iterator[RowvitError]:
+    """What keeps a network from running on any configuration, and what to do about it."""
     if config.act != "relu":
-        raise RowvitError(
+        yield RowvitError(
             f"the network's activation is {config.act}, but hidden activations are unsigned",
-            "use ReLU (rowvit relu converts a GELU network)",
+            f"use ReLU (rowvit relu converts a {config.act} network)",
         )
     if config.pool != "token":
-        raise RowvitError(
-            "the network's head sees the mean of all patches, the accelerator's sees the class token"
+        yield RowvitError(
+            "the network's head sees the mean of all patches, the accelerator's sees the class token",
+            "train a network with a class token",
         )
     if config.distilled:
-        raise RowvitError(
+        yield RowvitError(
             "the network has a second head on the distillation token, the accelerator only one",
             "import it with --head class",
         )
     if not config.classes:
-        raise RowvitError("the network has no classifier head", "import it with --classes and train it")
-    require_finite(model.state_dict(), "the network")
+        yield RowvitError("the network has no classifier head", "import it with --classes and train it")
+    if config.dim > MAX_K:
+        yield RowvitError(
+            f"the network is {config.dim} channels wide, and the accelerator's products end at {MAX_K} terms",
+            "use a smaller one",
+        )
+    if config.heads > MAX_HEADS and config.pruning:
+        yield RowvitError(
+            f"the network drops tokens by the scores of {config.heads} heads, but {MAX_HEADS} fit",
+            "leave out the pruning",
+        )
 
 
 def default_chunk(hidden: int) -> int:
@@ -158,7 +173,12 @@ class _Builder:
             "format": FORMAT,
             "name": options.name,
             "architecture": arch,
-            "preprocessing": {"resize": options.resize, "mean": list(options.mean), "std": list(options.std)},
+            "preprocessing": {
+                "resize": options.resize,
+                "crop": options.crop,
+                "mean": list(options.mean),
+                "std": list(options.std),
+            },
             "classes": list(options.classes),
             "pruning": pruning,
             "ffn2_rule": options.ffn2_rule,

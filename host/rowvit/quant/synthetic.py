@@ -111,25 +111,49 @@ def random_package(
 
     if extreme:
         _push(rng, tensors, params)
-    meta = {
+    rules = dict(ffn2_rule=ffn2_rule, tile_rows=tile_rows, ffn_chunk=ffn_chunk or hidden)
+    package = ModelPackage(_describe(name, arch, pruning, rules, params), tensors)
+    package.check(name)
+    return package
+
+
+def filler_package(name: str, arch: dict, pruning: Sequence[dict], rules: dict) -> ModelPackage:
+    """A network of any bytes: it has its size, computes nothing of use, and takes little time to make.
+
+    ``arch`` and ``pruning`` are as in a package, ``rules`` its ``ffn2_rule``, ``tile_rows`` and
+    ``ffn_chunk``.
+    """
+    rng, tensors = np.random.default_rng(0), {}
+    for path, (dtype, shape) in tensor_table(arch).items():
+        kind = np.dtype(dtype)
+        tensor = np.frombuffer(rng.bytes(math.prod(shape) * kind.itemsize), kind).reshape(shape)
+        if path.endswith(".weight"):
+            tensor = np.maximum(tensor, -127)
+        elif path.endswith(".bias"):
+            tensor = tensor % BIAS_LIMIT
+        tensors[path] = tensor
+    layer, own = ({key: low for key, (low, _) in p.items()} for p in (LAYER_PARAMS, NETWORK_PARAMS))
+    params = {**own, "layers": [layer] * arch["depth"]}
+    package = ModelPackage(_describe(name, arch, pruning, rules, params), tensors)
+    package.check(name)
+    return package
+
+
+def _describe(name: str, arch: dict, pruning: Sequence[dict], rules: dict, params: dict) -> dict:
+    return {
         "format": FORMAT,
         "name": name,
         "architecture": arch,
         "preprocessing": {"resize": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3},
-        "classes": [str(index) for index in range(classes)],
+        "classes": [str(index) for index in range(arch["classes"])],
         "pruning": [dict(step) for step in pruning],
-        "ffn2_rule": ffn2_rule,
-        "tile_rows": tile_rows,
-        "ffn_chunk": ffn_chunk or hidden,
+        **rules,
         "params": params,
         "scales": {"logit": 2.0**-9},
         "licence": "CC0-1.0",
         "source": "random numbers (rowvit.quant.synthetic)",
         "accuracy": {},
     }
-    package = ModelPackage(meta, tensors)
-    package.check(name)
-    return package
 
 
 def _push(rng: np.random.Generator, tensors: dict[str, np.ndarray], params: dict) -> None:

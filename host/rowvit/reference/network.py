@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from rowvit.errors import RowvitError
-from rowvit.formats.package import ModelPackage
+from rowvit.formats.package import ModelPackage, patch_chunks
 from rowvit.formats.records import checkpoint_names
 from rowvit.formats.work import Work, count_work
 from rowvit.reference.attention import exponentials, logits, select, token_scores, weigh
@@ -152,8 +152,10 @@ class _Batch:
         prefix = self.arch["prefix"]
         residual = np.repeat(self.tensors["pos"][None], len(self.patches), axis=0)
         weight, mult = self.tensors["patch.weight"], self.tensors["patch.mult"]
-        y = linear(self.patches, weight, 0, mult, self.meta["params"]["patch.shift"])
-        residual[:, prefix:] = residual_add(residual[:, prefix:], y)
+        for chunk in patch_chunks(self.arch):
+            part = self.patches[..., chunk]
+            y = linear(part, weight[chunk], 0, mult, self.meta["params"]["patch.shift"])
+            residual[:, prefix:] = residual_add(residual[:, prefix:], y)
         self.residual = residual.reshape(-1, self.arch["dim"])
         self._checkpoint()
 

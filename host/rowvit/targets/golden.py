@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rowvit.compiler.plan import problem
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.work import WORK
+from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import FRONTENDS
 from rowvit.hardware.config import HardwareConfig
 from rowvit.reference import patchify, run
@@ -22,6 +25,9 @@ from rowvit.targets.target import Result, Target, loaded, read_package
 if TYPE_CHECKING:
     from rowvit.formats.program import Program
     from rowvit.reference.network import Counts
+
+
+LOG = logging.getLogger("rowvit")
 
 
 class Golden(Target):
@@ -51,6 +57,9 @@ class Golden(Target):
         """Read a package; `RowvitError` for a compiled program, which holds no network."""
         self.package = read_package(model)
         self.meta = self.package.meta
+        why = problem(self.meta, self.config)
+        if why and not any(not problem(self.meta, configs.load(name)) for name in configs.names()):
+            LOG.warning("%s; no named configuration holds it, so only golden runs it", why)
 
     def _run(self, images: Sequence[np.ndarray]) -> list[Result]:
         begin, package = time.monotonic(), loaded(self.package)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``rowvit fits``: limits, predictions and bytes, against the compiler and the cycle model."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from rowvit.cli import app
+from rowvit.compiler import compile
+from rowvit.cycles import predict
+from rowvit.errors import RowvitError
+from rowvit.hardware import config as configs
+from rowvit.quant.synthetic import preset_package, random_package
+from rowvit.targets.golden import Golden
+
+pytest.importorskip("timm")
+
+
+def fits(*arguments: object, code: int = 0):
+    result = CliRunner().invoke(app, ["fits", *map(str, arguments)])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+def report(*arguments: object) -> dict:
+    found = json.loads(fits(*arguments, "--json", "-").stdout)
+    found["configurations"] = {one["config"]: one for one in found["configurations"]}
+    return found
+
+
+def test_a_name_without_weights() -> None:
+    """As a package of the same size: what is compiled, and what the cycle model says, without its weights."""
+    found = report("timm:deit_tiny_patch16_224", "-c", "pynq-z2")
+    package, config = preset_package("deit-tiny", dense=True), configs.load("pynq-z2")
+    package.meta["ffn2_rule"] = "image"
+    program = compile(package, config, batch=1)
+    (one,) = found["configurations"].values()
+    assert one["predicted_cycles"] == predict(program, config).total
+    assert one["predicted_images_per_second"] == pytest.approx(150e6 / one["predicted_cycles"], abs=0.01)
+    assert one["ddr_bytes"] == program.blob.nbytes + program.code.nbytes
+    # every weight once, and less than that of W2, whose rows are used in part; the head comes once
+    weights = sum(t.nbytes for name, t in package.tensors.items() if name.endswith(".weight"))
+    assert 0.8 * weights < one["ddr_bytes_read_per_image"] < 1.1 * weights
+    available = 3 * 1024 * 64 + 2 * 10240 * 8 + 6 * 13312 * 2
+    assert 0.6 * available < one["on_chip_bytes"] <= available
+    assert "rowvit relu" in found["before_it_runs"][0]
+
+
+def test_limits_are_named_and_a_smaller_chunk_is_found() -> None:
+    """ViT-S/14 in 257 tokens: docs/results.md runs it on pynq-z2-257 in chunks of 192."""
+    name = "timm:vit_small_patch14_dinov2", "--image-size", 224, "--classes", 10
+    found = report(*name, "-c", "pynq-z2")["configurations"]["pynq-z2"]
+    assert not found["fits"] and "residual memory addresses: 16512" in found["problem"]
+    found = report(*name, "-c", "pynq-z2-257")["configurations"]["pynq-z2-257"]
+    assert found["fits"] and found["ffn_chunk"] <= 192
+    text = fits("timm:vit_small_patch14_dinov2", "--classes", 10, "-c", "zcu104").stdout
+    assert "needs tokens: 1370" in text and "'zcu104' does not hold it" in text
+
+
+def test_packages_and_what_nothing_holds() -> None:
+    one = report("sign-digits", "-c", "pynq-z2")["configurations"]["pynq-z2"]
+    assert one["fits"] and one["predicted_cycles"] > 1e5
+    mistake = fits("timm:vit_huge_patch14_224", code=2).stderr
+    assert "width of 1280" in mistake or "1280 scalars" in mistake
+    assert "is no VisionTransformer" in fits("timm:resnet18", code=2).stderr
+
+
+def test_refusals_name_what_fits(caplog: pytest.LogCaptureFixture) -> None:
+    """The compiler's, and golden's note that no board could run it."""
+    shape = dict(dim=384, depth=1, heads=6, hidden=384, image_size=224, patch_size=14, classes=4)
+    package = random_package(np.random.default_rng(0), **shape, ffn_chunk=384)
+    with pytest.raises(RowvitError, match=r"16512, available: 13312; it fits aup-zu3, kv260, .*zcu104"):
+        compile(package, configs.load("pynq-z2"))
+    with pytest.raises(RowvitError, match=r"rowvit quantise --ffn-chunk \d+ makes it fit"):
+        compile(package, configs.load("pynq-z2-257"))
+    with caplog.at_level(logging.WARNING, "rowvit"):
+        Golden(configs.load("pynq-z2")).load(package)
+        assert not caplog.records
+        shape |= dict(image_size=560)
+        large = random_package(np.random.default_rng(0), **shape, ffn_chunk=384)
+        Golden(configs.load("pynq-z2")).load(large)
+    assert "needs tokens: 1601" in caplog.text and "only golden runs it" in caplog.text
+    with pytest.raises(RowvitError, match="no named configuration holds it"):
+        compile(large, configs.load("pynq-z2"))

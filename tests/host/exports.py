@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from timm.models import register_model
 from torch import Tensor, nn
 
 from networks import randomise
@@ -21,6 +22,12 @@ def timm_network(**options: object) -> nn.Module:
 
     shape = dict(img_size=SIDE, patch_size=4, embed_dim=24, depth=2, num_heads=3, num_classes=5)
     return randomise(vision_transformer.VisionTransformer(**shape | options))
+
+
+@register_model
+def rowvit_test_network(pretrained: bool = False, **options: object) -> nn.Module:
+    """`timm_network` in timm's registry, by this name."""
+    return timm_network(**{k: v for k, v in options.items() if k == "num_classes"})
 
 
 def timm_distilled() -> nn.Module:
@@ -140,8 +147,10 @@ class PlainNetwork(nn.Module):
             return 0.5 * x * (1.0 + torch.erf(x / math.sqrt(2.0)))
         if self.act == "tanh":
             return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-        if self.act == "silu":
-            return x * torch.sigmoid(x)
+        if self.act in ("silu", "quick_gelu"):
+            return x * torch.sigmoid({"silu": 1.0, "quick_gelu": 1.702}[self.act] * x)
+        if self.act == "mish":
+            return nn.functional.mish(x)
         return torch.clamp(x, min=0)
 
     def forward(self, images: Tensor) -> Tensor:

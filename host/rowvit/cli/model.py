@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,9 @@ from rowvit.errors import RowvitError
 from rowvit.formats import container
 from rowvit.hardware import config as configs
 from rowvit.hardware.isa import Op
+
+if TYPE_CHECKING:
+    from rowvit.model.vit import ViTConfig
 
 
 class HeadName(str, Enum):
@@ -31,18 +34,25 @@ class HeadName(str, Enum):
 @command("import")
 def import_(
     source: Annotated[
-        str, typer.Argument(help="timm:NAME, an .onnx file, or a state dict (.safetensors, .pth, .pt, .bin).")
+        str,
+        typer.Argument(
+            help="timm:NAME, an .onnx file, a state dict or checkpoint (.safetensors, .pth, .pt, .ckpt,"
+            " .bin), or a folder of timm, transformers or optimum."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The float network to write.")],
     weights: Annotated[
         Path | None, typer.Option(help="timm: a state dict of the model, instead of the hub's weights.")
     ] = None,
     random: Annotated[bool, typer.Option("--random", help="timm: random weights.")] = False,
-    heads: Annotated[
-        int | None, typer.Option(min=1, help="State dict: attention heads; by default one per 64 channels.")
-    ] = None,
+    heads: opt.HeadsOption = None,
     act: Annotated[
-        str | None, typer.Option(help="State dict: relu, gelu or gelu_tanh; by default gelu.")
+        str | None,
+        typer.Option(help="State dict: relu, gelu, gelu_tanh, quick_gelu or silu; by default gelu."),
+    ] = None,
+    pool: opt.PoolOption = None,
+    part: Annotated[
+        str | None, typer.Option(help="Checkpoint with several networks: the name of the one to import.")
     ] = None,
     onnx_output: Annotated[str | None, typer.Option(help="ONNX: which output; by default the first.")] = None,
     encoder: Annotated[
@@ -52,12 +62,8 @@ def import_(
         HeadName,
         typer.Option(help="Distilled networks: the mean of both heads, or the one on the class token."),
     ] = HeadName.all,
-    classes: Annotated[
-        int | None, typer.Option(min=1, help="A new, untrained head with this many classes.")
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(min=1, help="Pixels per side; position embeddings are interpolated.")
-    ] = None,
+    classes: opt.ClassesOption = None,
+    image_size: opt.ImageSizeOption = None,
     class_names: Annotated[
         Path | None, typer.Option(help="A text file with one name per line, or a JSON list.")
     ] = None,
@@ -74,7 +80,9 @@ def import_(
 ) -> None:
     """Import a vision transformer: a float network for relu, prune, train and quantise.
 
-    The import is checked: the network must give the same as timm or onnxruntime for the original.
+    By name, from a folder of timm's, or from ONNX the import is checked: the network must give the same as
+    timm or onnxruntime for the original. A bare state dict has nothing to compare with: whatever it does not
+    say is assumed and listed, and refused where it decides between two networks.
 
     Examples
     --------
@@ -94,6 +102,8 @@ def import_(
             random=random,
             heads=heads,
             act=act,
+            pool=pool,
+            part=part,
             output=onnx_output,
             encoder=encoder,
             class_head=head is HeadName.token,
@@ -110,6 +120,30 @@ def import_(
     print_rows({"float network": f"{found.card.name}, written to {output}", **described})
     for note in found.notes:
         say(note)
+    _say_what_is_next(found.model.config, output)
+
+
+def _say_what_is_next(config: ViTConfig, output: Path) -> None:
+    """Which configurations hold the network, and what must change before it runs on one."""
+    from rowvit.compiler.plan import chunks, problem
+    from rowvit.measure.fits import stand_in
+    from rowvit.quant.quantise import obstacles
+
+    for reason in obstacles(config):
+        say(f"before it runs: {reason}")
+    try:
+        meta = stand_in(config, output.name).meta
+    except RowvitError as error:
+        say(f"no configuration holds it: {error}")
+        return
+    named = [configs.load(name) for name in configs.names()]
+    held = [one.name for one in named if next(chunks(meta, one), 0)]
+    largest = max(named, key=lambda one: (one.max_dim, one.residual_depth * one.rows * one.groups))
+    say(
+        f"held by {', '.join(held)} (rowvit fits {output} predicts its speed)"
+        if held
+        else f"no configuration holds it: {problem(meta, largest)}"
+    )
 
 
 def _names(path: Path) -> list[str]:
@@ -190,7 +224,7 @@ def info(model: opt.ModelArgument) -> None:
         rows["weights"] = f"{sum(t.nbytes for t in found.tensors.values()) / 1e6:.2f} MB"
         pixels = meta["preprocessing"]
         rows["mean, std"] = " ".join(f"{value:g}" for value in [*pixels["mean"], *pixels["std"]])
-        rows["resizing"] = pixels["resize"]
+        rows["resizing"] = _resizing(pixels["resize"], pixels.get("crop", 1.0))
         for key in ("licence", "source", "accuracy"):
             rows[key] = meta.get(key)
         rows["history"] = "; ".join(meta.get("history", ()))
@@ -237,6 +271,10 @@ def _float_network(model: str) -> bool:
     return True
 
 
+def _resizing(filter_: str, crop: float) -> str:
+    return filter_ if crop == 1 else f"{filter_}, of the middle square with {crop:.1%} of the shorter side"
+
+
 def _network_rows(config: Mapping, card: Mapping) -> dict[str, str]:
     """Lines about a float network, from the fields of its `ViTConfig` and its `Card`."""
     tokens = config["prefix"] + (config["image_size"] // config["patch_size"]) ** 2
@@ -252,7 +290,7 @@ def _network_rows(config: Mapping, card: Mapping) -> dict[str, str]:
         ),
         "head": head,
         "mean, std": " ".join(f"{value:g}" for value in [*card["mean"], *card["std"]]),
-        "resizing": card["resize"],
+        "resizing": _resizing(card["resize"], card.get("crop", 1.0)),
         "licence": card["licence"] or "unknown",
         "source": card["source"],
     }

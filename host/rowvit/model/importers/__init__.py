@@ -3,22 +3,32 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rowvit.errors import RowvitError
 from rowvit.model import adapt, store
+from rowvit.model.importers.neighbours import read_neighbours, weights_in
 from rowvit.model.store import Card
 from rowvit.model.vit import VisionTransformer
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: preprocessing of most published checkpoints
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 _ASSUMED = "mean and std are assumed to be ImageNet's; the file does not say"
 #: transformers' names of activations
-_HIDDEN_ACTS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
+_HIDDEN_ACTS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "swish": "silu"}
+_POOLS = {
+    "token": "the class token",
+    "mean": "a LayerNorm of the patches' mean",
+    "norm-mean": "the mean of the patches behind the last LayerNorm",
+}
 
 
 @dataclass
@@ -38,6 +48,8 @@ def import_model(
     random: bool = False,
     heads: int | None = None,
     act: str | None = None,
+    pool: str | None = None,
+    part: str | None = None,
     output: str | None = None,
     encoder: bool = False,
     class_head: bool = False,
@@ -53,14 +65,20 @@ def import_model(
     Parameters
     ----------
     source : str or path
-        ``timm:NAME``, an ONNX file, a state dict (.safetensors, .pth, .pt, .bin; a ``config.json`` of
-        timm or transformers next to it is read), or a float network of rowvit.
+        ``timm:NAME``, an ONNX file, a state dict or checkpoint (.safetensors, .pth, .pt, .ckpt, .bin), a
+        folder with one of these as timm, transformers and optimum write it, or a float network of rowvit. A
+        ``config.json`` and a ``preprocessor_config.json`` next to the weights are read.
     weights : path, optional
         With a timm name: a state dict of that model.
     random : bool
         With a timm name: random weights instead of the hub's.
     heads, act : optional
         What a state dict does not say; by default 64 channels per head, and GELU.
+    pool : str, optional
+        Likewise, what its head sees, as in `rowvit.model.vit.ViTConfig`; there is no default where tensors
+        and their names leave a choice.
+    part : str, optional
+        Of a checkpoint with several networks, the name under which the one to import stands.
     output : str, optional
         Of an ONNX file: the output to import, by default the first.
     encoder : bool
@@ -74,26 +92,30 @@ def import_model(
         Pixels per side; position embeddings are interpolated. For an ONNX file that leaves the size
         open, its size.
     mean, std : sequences of three floats, optional
-        Of pixels in 0..1; by default the source's, or ImageNet's.
+        Of pixels in 0..1; by default the source's, or ImageNet's. A graph that normalises its input itself
+        has its own.
     licence : str, optional
 
     Raises
     ------
     RowvitError
-        If the source cannot be read, is not a vision transformer that the accelerator runs, or the
-        options do not fit it. The message names the node or tensor at fault.
+        If the source cannot be read, is not a vision transformer that the accelerator runs, could be two
+        networks, or the options do not fit it. The message names the node or tensor at fault.
     """
     name = os.fspath(source)
     if (weights is not None or random) and not name.startswith("timm:"):
         raise RowvitError(
             "weights from a file or at random belong to a timm name", "pass timm:NAME as the source"
         )
+    if not name.startswith("timm:") and Path(name).is_dir():
+        name = str(weights_in(Path(name)))
+    bare = encoder or classes is not None
     if name.startswith("timm:"):
         found = _timm(name.removeprefix("timm:"), weights, random)
     elif name.endswith(".onnx"):
-        found = _onnx(name, image_size, output, encoder)
+        found = _onnx(name, image_size, output, encoder, None in (mean, std))
     else:
-        found = _state_dict(name, heads, act)
+        found = _state_dict(name, heads, act, pool, part, bare)
     if class_head and not found.model.config.distilled:
         raise RowvitError(f"{name}: has one head; only distilled networks have a choice")
     _reshape(found, class_head, 0 if encoder and classes is None else classes, image_size)
@@ -116,7 +138,7 @@ def _reshape(found: Imported, class_head: bool, classes: int | None, image_size:
         found.notes.append("the distillation head is left out")
     if classes is not None:
         model = adapt.with_classes(model, classes)
-        card.classes = [str(index) for index in range(classes)]
+        card.classes, card.crop = [str(index) for index in range(classes)], 1.0
         if classes:
             found.notes.append(f"the head of {classes} classes is untrained")
     if image_size and image_size != model.config.image_size:
@@ -130,79 +152,165 @@ def _reshape(found: Imported, class_head: bool, classes: int | None, image_size:
 
 
 def _timm(name: str, weights: str | os.PathLike | None, random: bool) -> Imported:
-    from rowvit.model.importers import timm
-    from rowvit.model.importers.state_dict import read_checkpoint, timm_names
+    from rowvit.model.importers.checkpoint import read_checkpoint
+    from rowvit.model.importers.names import timm_names
 
     if weights is not None and random:
         raise RowvitError("weights are from a file or random, not both")
-    state = None if weights is None else timm_names(read_checkpoint(weights))
-    module = timm.create(name, state, pretrained=state is None and not random)
-    model, difference = timm.from_module(module)
-    card = timm.card(module, name, model.config.classes)
+    state = None if weights is None else timm_names(read_checkpoint(weights).state)
+    found = _timm_module(name, state, pretrained=state is None and not random)
+    card = found.card
     if random:
         card.source, card.licence = f"random weights in the shape of timm's {name}", "CC0-1.0"
     elif weights is not None:
         card.source, card.licence = f"{Path(weights).name}, weights of timm's {name}", ""
+    return found
+
+
+def _timm_module(
+    name: str,
+    state: Mapping[str, Tensor] | None,
+    pretrained: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> Imported:
+    """A network that timm makes; ``settings`` are timm's ``config.json``."""
+    from rowvit.model.importers import timm
+
+    module = timm.create(name, state, pretrained, **timm.arguments(name, state or {}, settings or {}))
+    model, difference = timm.from_module(module)
+    card = timm.card(module, name, model.config.classes, settings)
     return Imported(model, card, [f"output differs from timm's by {difference:.1e} of its peak"])
 
 
-def _onnx(path: str, image_size: int | None, output: str | None, encoder: bool) -> Imported:
+def _onnx(path: str, image_size: int | None, output: str | None, encoder: bool, normalises: bool) -> Imported:
+    """``normalises``: mean and standard deviation may be those of the graph."""
     from rowvit.model.importers.onnx import read_onnx
 
-    result = read_onnx(path, image_size, output, encoder)
+    beside = read_neighbours(Path(path))
+    stated = beside.config.get("image_size")
+    size = image_size or (stated if isinstance(stated, int) else None)
+    result = read_onnx(path, size, output, encoder)
     card = Card(Path(path).stem, mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD), source=Path(path).name)
+    beside.fill(card)
     notes = [f"output differs from onnxruntime's by {result.difference:.1e} of its peak"]
     if result.dropped:
         notes.append(f"ends with the last LayerNorm; left out from {result.dropped.split(':')[0]} on")
-    notes.append(_ASSUMED)
+    if result.pixels is not None:
+        if not normalises:
+            raise RowvitError(f"{path}: normalises its input itself", "leave out --mean and --std")
+        card.mean, card.std = result.pixels.mean, result.pixels.std
+        notes.append(
+            f"the graph takes pixels in 0..{result.pixels.peak} and normalises them itself: its mean and std"
+            " go into the card, and the network takes normalised pixels"
+        )
+    elif not beside.says_pixels:
+        notes.append(_ASSUMED)
     return Imported(result.model, card, notes)
 
 
-def _state_dict(path: str, heads: int | None, act: str | None) -> Imported:
-    from rowvit.model.importers.state_dict import from_timm, read_checkpoint, timm_names
+def _state_dict(
+    path: str, heads: int | None, act: str | None, pool: str | None, part: str | None, bare: bool
+) -> Imported:
+    """``bare``: without a head, whatever follows the last LayerNorm."""
+    from rowvit.model.importers.checkpoint import read_checkpoint
+    from rowvit.model.importers.names import library, timm_names
+    from rowvit.model.importers.state_dict import HEAD_SIZE, described, encoder_alone, from_timm
 
-    if store.KEY in _metadata(path):
+    if store.KEY in metadata(path):
         return Imported(*store.load(path), [])
-    settings = _json(Path(path).with_name("config.json"))
-    if "architecture" in settings:  # timm's own
-        found = _timm(settings["architecture"], path, False)
+    beside = read_neighbours(Path(path))
+    checkpoint = read_checkpoint(path, part)
+    names, state = library(checkpoint.state), timm_names(checkpoint.state)
+    if beside.of_timm:
+        found = _timm_module(beside.config["architecture"], state, settings=beside.config)
         found.card.source = Path(path).name
         return found
-    state = timm_names(read_checkpoint(path))
-    notes = []
-    pooler = [name for name in state if name.startswith("pooler.dense.")]
-    if pooler and "head.weight" not in state:  # transformers' networks without a head have one
-        state = {name: tensor for name, tensor in state.items() if name not in pooler}
+    notes: list[str] = []
+    told = any(value is not None for value in (heads, act, pool))
+    if names == "timm" and not told and (named := _named(checkpoint.architectures, state, path, notes)):
+        return named
+    # transformers' networks without a head have a pooler, and SigLIP's with one an unused pooling
+    beside_head = r"head\.(probe|attention|layernorm|mlp)\b" if "head.weight" in state else r"pooler\.dense\."
+    unused = [name for name in state if re.match(beside_head, name)] if names == "transformers" else []
+    if bare:
+        state, left = encoder_alone(state)
+        notes += [f"left out: {', '.join(left)}"] if left else []
+    elif unused:
+        state = {name: tensor for name, tensor in state.items() if name not in unused}
         notes.append("the pooler after the last LayerNorm is left out")
-    options = {}
-    if "num_attention_heads" in settings:  # transformers'
-        heads = heads or int(settings["num_attention_heads"])
-        options["eps"] = float(settings.get("layer_norm_eps", 1e-12))
-        stated = settings.get("hidden_act", "gelu")
+    if "num_attention_heads" in beside.config:
+        heads = heads or int(beside.config["num_attention_heads"])
+        stated = beside.config.get("hidden_act", "gelu")
         act = act or _HIDDEN_ACTS.get(stated, stated)
-    model = from_timm(state, heads, act or "gelu", **options)
+    described(state, heads, act or "gelu")  # what is no vision transformer at all is told first
+    options: dict[str, Any] = {"pool": pool or _pool(state, names, path, notes)}
+    if names == "transformers":
+        scaled = any(".ls1." in name for name in state)  # DINOv2; the others' configurations begin with 1e-12
+        options["eps"] = float(beside.config.get("layer_norm_eps", 1e-6 if scaled else 1e-12))
+        if "layer_norm_eps" not in beside.config:
+            notes.append(f"LayerNorm's epsilon {options['eps']:g} assumed; a state dict does not say")
+    # SigLIP's names, whose GELU is by tanh
+    assumed = "gelu_tanh" if "embeddings.patch_embedding.weight" in checkpoint.state else "gelu"
+    model = from_timm(state, heads, act or assumed, **options)
     if heads is None:
-        heads = model.config.heads
-        size = model.config.dim // heads
-        notes.append(f"{heads} heads of {size} channels assumed; a state dict does not say")
+        notes.append(
+            f"{model.config.heads} heads of {HEAD_SIZE} channels assumed (--heads); a state dict does not say"
+        )
     if act is None:
-        notes.append("GELU assumed; a state dict does not say")
-    labels = settings.get("id2label", {})
-    pixels = _json(Path(path).with_name("preprocessor_config.json"))
-    if "image_mean" not in pixels:
+        by = " by tanh" if assumed == "gelu_tanh" else ""
+        notes.append(f"GELU{by} assumed (--act); a state dict does not say")
+    if not beside.says_pixels:
         notes.append(_ASSUMED)
-    card = Card(
-        Path(path).stem,
-        classes=[str(labels[key]) for key in sorted(labels, key=int)],
-        mean=pixels.get("image_mean", list(IMAGENET_MEAN)),
-        std=pixels.get("image_std", list(IMAGENET_STD)),
-        resize="bilinear" if pixels.get("resample") == 2 else "bicubic",
-        source=Path(path).name,
-    )
+    card = Card(Path(path).stem, mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD), source=Path(path).name)
+    beside.fill(card)
     return Imported(model, card, notes)
 
 
-def _metadata(path: str) -> dict[str, str]:
+def _named(
+    architectures: Sequence[str], state: Mapping[str, Tensor], path: str, notes: list[str]
+) -> Imported | None:
+    """The network by the architecture that a checkpoint names, if timm knows one and the weights fit it."""
+    import timm
+
+    for name in architectures:
+        if timm.is_model(name):
+            try:
+                found = _timm_module(name, state)
+            except RowvitError as error:
+                notes.append(f"the checkpoint names timm's {name}, but {error.message}")
+                continue
+            found.card.source, found.card.licence = f"{Path(path).name}, weights of timm's {name}", ""
+            found.notes.append(f"the checkpoint names timm's {name}")
+            return found
+    return None
+
+
+def _pool(state: Mapping[str, Tensor], library: str, path: str, notes: list[str]) -> str:
+    """What the head sees, by what the tensors and their names say.
+
+    Raises
+    ------
+    RowvitError
+        If they fit two networks.
+    """
+    from rowvit.model.importers.state_dict import pools
+
+    likely, *others = pools(state)
+    if likely == "mean" and library == "timm" and "cls_token" in state:
+        notes.append(f"the head is taken to see {_POOLS[likely]}, as there is 'fc_norm' (--pool)")
+    if library != "timm" or not others:
+        return likely  # heads of transformers and torchvision see the class token where there is one
+    if "head.weight" in state:
+        which = " or ".join(f"{_POOLS[pool]} (--pool {pool})" for pool in (likely, *others))
+        raise RowvitError(
+            f"{path}: the state dict fits two networks, whose head sees {which}",
+            "name the pooling, or the architecture: timm:NAME --weights FILE",
+        )
+    notes.append(f"features of {_POOLS[likely]} assumed (--pool); a state dict does not say")
+    return likely
+
+
+def metadata(path: str) -> dict[str, str]:
     """Metadata of a safetensors file; empty for other or unreadable files."""
     from safetensors import SafetensorError, safe_open
 
@@ -211,13 +319,3 @@ def _metadata(path: str) -> dict[str, str]:
             return file.metadata() or {}
     except (OSError, SafetensorError):
         return {}
-
-
-def _json(path: Path) -> dict:
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise RowvitError(f"{path}: is not readable as JSON", "fix it or move it away") from error
-    return found if isinstance(found, dict) else {}

@@ -14,15 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from rowvit.errors import RowvitError
-from rowvit.model.importers.state_dict import from_timm
+from rowvit.model.importers.names import foreign
+from rowvit.model.importers.state_dict import described, from_timm
 from rowvit.model.store import Card
-from rowvit.model.vit import ACTIVATIONS, GRID, VisionTransformer, activation_name
+from rowvit.model.vit import ACTIVATIONS, GRID, VisionTransformer, ViTConfig, activation_name
 
 TOLERANCE = 1e-3  # of the largest logit
 _DEADLINE = 10  # seconds for the hub to answer
 
 
-def create(name: str, state: Mapping[str, Tensor] | None = None, pretrained: bool = False) -> nn.Module:
+def create(
+    name: str, state: Mapping[str, Tensor] | None = None, pretrained: bool = False, **arguments: Any
+) -> nn.Module:
     """Timm's module of a name such as ``deit_tiny_patch16_224``.
 
     Parameters
@@ -33,11 +36,14 @@ def create(name: str, state: Mapping[str, Tensor] | None = None, pretrained: boo
         Weights in timm's names; their head says how many classes there are.
     pretrained : bool
         Load timm's weights, from its cache or the hub.
+    **arguments
+        Of timm's constructor, such as ``img_size``.
 
     Raises
     ------
     RowvitError
-        If timm does not know the name, the hub cannot be reached, or the weights do not fit.
+        If timm does not know the name, the network is of another family, the hub cannot be reached, or the
+        weights do not fit.
     """
     import timm
 
@@ -45,12 +51,13 @@ def create(name: str, state: Mapping[str, Tensor] | None = None, pretrained: boo
         near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
         hint = f"do you mean {' or '.join(near)}?" if near else ""
         raise RowvitError(f"timm {timm.__version__} has no model {name!r}", hint)
-    options: dict[str, Any] = {} if state is None else {"num_classes": len(state.get("head.weight", ()))}
+    if state is not None:
+        arguments = {"num_classes": len(state.get("head.weight", ()))} | arguments
     hub = not pretrained or _hub_answers()
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # random weights are the same every time
-            module = timm.create_model(name, pretrained=pretrained, **options)
+            module = timm.create_model(name, pretrained=pretrained, **arguments)
     except Exception as error:  # timm and its hub raise many types
         if not pretrained:
             raise RowvitError(f"timm cannot make {name!r} ({error})") from error
@@ -59,12 +66,30 @@ def create(name: str, state: Mapping[str, Tensor] | None = None, pretrained: boo
             f"the weights of {name!r} cannot be fetched ({why})",
             "pass a file with --weights, or take random weights with --random",
         ) from error
+    _require_family(module)
     if state is not None:
         try:
             module.load_state_dict(dict(state))
         except RuntimeError as error:
             raise RowvitError(f"the weights do not fit timm's {name} ({_first_line(error, 1)})") from error
     return module.eval()
+
+
+def arguments(name: str, state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of timm's constructor by timm's ``config.json``; ``state`` holds the weights."""
+    import timm
+    from timm.models import model_entrypoint
+
+    if not settings or not timm.is_model(name):
+        return {}
+    found = dict(settings.get("model_args") or {})
+    pool = settings.get("global_pool")
+    own = model_entrypoint(name).__module__ in ("timm.models.vision_transformer", "timm.models.deit")
+    if pool and own and "global_pool" not in found:
+        found["global_pool"] = pool
+        if pool == "avg" and "norm.weight" in state:  # older versions do not write where the LayerNorm is
+            found.setdefault("fc_norm", False)
+    return found
 
 
 def _hub_answers() -> bool:
@@ -86,26 +111,34 @@ def _first_line(error: Exception, line: int = 0) -> str:
     return lines[min(line, len(lines) - 1)].strip().rstrip(".")
 
 
-def from_module(module: nn.Module) -> tuple[VisionTransformer, float]:
-    """The float network of a timm VisionTransformer, and how far its output is from timm's.
-
-    Returns
-    -------
-    model : VisionTransformer
-    difference : float
-        Largest difference between the outputs for two random images, relative to the largest magnitude.
-
-    Raises
-    ------
-    RowvitError
-        If the module is no VisionTransformer, or one of a variant that the accelerator does not run.
-    """
-    from timm.models.vision_transformer import Block
+def _require_family(module: Any) -> None:
+    """`RowvitError`, with what it has instead, for a network that is no VisionTransformer."""
     from timm.models.vision_transformer import VisionTransformer as TimmTransformer
 
+    if isinstance(module, TimmTransformer):
+        return
+    names = [name for name, _ in module.named_parameters()]
+    found = foreign([*names, *(type(part).__name__ for part in module.modules())], heads=False)
+    what = f": it has {', '.join(found[1])}" if found else ""
     kind = type(module).__name__
-    if not isinstance(module, TimmTransformer):
-        raise RowvitError(f"timm's {kind} is no VisionTransformer, the only family that the accelerator runs")
+    raise RowvitError(
+        f"timm's {kind} is no VisionTransformer, the only family that the accelerator runs{what}"
+    )
+
+
+def configuration(name: str) -> ViTConfig:
+    """The architecture behind a name, without weights; `RowvitError` as of `create` and `from_module`."""
+    with torch.device("meta"):
+        module = create(name)
+        return described(module.state_dict(), **_facts(module))[0]
+
+
+def _facts(module: Any) -> dict[str, Any]:
+    """What a state dict does not say, as arguments of `from_timm`; `RowvitError` as of `from_module`."""
+    from timm.models.vision_transformer import Block
+
+    kind = type(module).__name__
+    _require_family(module)
     for block in module.blocks:
         if type(block) is not Block:
             odd = type(block).__name__
@@ -122,7 +155,25 @@ def from_module(module: nn.Module) -> tuple[VisionTransformer, float]:
             f"this {kind} pools by {module.global_pool!r} between {has_norm + has_fc_norm} LayerNorms,"
             " expected the class token or the mean of the patches, and one LayerNorm"
         )
-    model = from_timm(module.state_dict(), block.attn.num_heads, act, pool=pool, eps=float(block.norm1.eps))
+    return dict(heads=block.attn.num_heads, act=act, pool=pool, eps=float(block.norm1.eps))
+
+
+def from_module(module: nn.Module) -> tuple[VisionTransformer, float]:
+    """The float network of a timm VisionTransformer, and how far its output is from timm's.
+
+    Returns
+    -------
+    model : VisionTransformer
+    difference : float
+        Largest difference between the outputs for two random images, relative to the largest magnitude.
+
+    Raises
+    ------
+    RowvitError
+        If the module is no VisionTransformer, or one of a variant that the accelerator does not run.
+    """
+    kind = type(module).__name__
+    model = from_timm(module.state_dict(), **_facts(module))
     images = torch.randn(2, 3, model.config.image_size, model.config.image_size)
     with torch.inference_mode():
         theirs = module(images)
@@ -134,21 +185,31 @@ def from_module(module: nn.Module) -> tuple[VisionTransformer, float]:
     return model, difference
 
 
-def card(module: nn.Module, name: str, classes: int) -> Card:
-    """What timm says about a model: preprocessing, licence, class names if they are ImageNet's 1000."""
+def card(module: nn.Module, name: str, classes: int, settings: Mapping[str, Any] | None = None) -> Card:
+    """What timm says about a model: preprocessing, licence, class names.
+
+    ``settings`` are those of a ``config.json`` that timm wrote, which go before what timm knows of the name.
+    Without class names there, 1000 classes are ImageNet's.
+    """
     from timm.data import ImageNetInfo
 
-    names = [str(index) for index in range(classes)]
-    if classes == 1000:
-        info = ImageNetInfo()
-        names = [info.index_to_description(index).split(",")[0] for index in range(classes)]
-    known: dict = dict(getattr(module, "pretrained_cfg", {}) or {})
+    settings = settings or {}
+    known = dict(getattr(module, "pretrained_cfg", {}) or {}) | settings.get("pretrained_cfg", {})
+    names = settings.get("label_names") or known.get("label_names") or ()
+    if isinstance(names, Mapping):
+        names = [names[key] for key in sorted(names, key=int)]
+    if len(names) != classes:
+        names = [str(index) for index in range(classes)]
+        if classes == 1000:
+            info = ImageNetInfo()
+            names = [info.index_to_description(index).split(",")[0] for index in range(classes)]
     return Card(
         name=name,
-        classes=names,
+        classes=[str(name) for name in names],
         mean=[float(value) for value in known.get("mean", [0.5] * 3)],
         std=[float(value) for value in known.get("std", [0.5] * 3)],
         resize="bilinear" if known.get("interpolation") == "bilinear" else "bicubic",
+        crop=float(known.get("crop_pct") or 1.0),
         licence=known.get("license") or "",
         source=f"timm {known.get('hf_hub_id') or name}".rstrip("/"),
     )

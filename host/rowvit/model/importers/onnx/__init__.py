@@ -18,8 +18,9 @@ from rowvit.errors import RowvitError
 from rowvit.model.importers.onnx import values as flow
 from rowvit.model.importers.onnx.graph import Graph, embedding, embedding_tensor
 from rowvit.model.importers.onnx.interpreter import interpret
+from rowvit.model.importers.onnx.pixels import Pixels, normalisation
 from rowvit.model.importers.onnx.reader import Reader
-from rowvit.model.vit import VisionTransformer
+from rowvit.model.vit import VisionTransformer, standardise
 
 TOLERANCE = 1e-3  # of the output's peak; float32 networks come within 1e-5
 
@@ -29,6 +30,7 @@ class OnnxResult:
     """An imported network."""
 
     model: VisionTransformer
+    pixels: Pixels | None  #: how the file normalises its input itself; the network takes normalised pixels
     difference: float  #: largest, from onnxruntime's output, relative to that output's largest magnitude
     dropped: str = ""  #: the first node after the encoder that is left out; empty if none is
 
@@ -60,6 +62,9 @@ def read_onnx(
         raise RowvitError(f"{path}: has no output {output!r}", f"it has {', '.join(graph.outputs)}")
     first = embedding_tensor(graph)
     state = embedding(graph, first)
+    pixels = normalisation(graph, first)
+    if pixels:
+        _take_normalised(state, pixels)
     tokens, dim = state["pos_embed"].shape[1:]
     stream = flow.Stream(dim, f"the embedding {first!r}")
     values: dict[str, flow.Value] = {
@@ -72,14 +77,36 @@ def read_onnx(
     if encoder:
         output, end, dropped = _last_norm(graph, values, output)
     if isinstance(end, flow.Unknown):
-        raise RowvitError(f"{path}: {end.reason}")
+        raise RowvitError(f"{path}: {end.reason}", _advice(graph, state, values, output))
     if not isinstance(end, flow.View):
         raise RowvitError(f"{path}: output {output!r} does not depend on the transformer")
     try:
         model = Reader(graph.side, state).network(end)
     except flow.NotUnderstood as error:
         raise RowvitError(f"{path}: {error}") from error
-    return OnnxResult(model, _difference(graph, model, end, output), dropped)
+    return OnnxResult(model, pixels, _difference(graph, model, end, output, pixels), dropped)
+
+
+def _take_normalised(state: dict[str, np.ndarray], pixels: Pixels) -> None:
+    """Change the embedding to take normalised pixels in place of the file's."""
+    weight, prefix = state["patch_embed.proj.weight"], state["cls_token"].shape[1]
+    mean, std = (pixels.peak * np.array(v)[None, :, None, None] for v in (pixels.mean, pixels.std))
+    state["pos_embed"][:, prefix:] += (weight * mean).sum(axis=(1, 2, 3))
+    state["patch_embed.proj.weight"] = weight * std
+
+
+def _advice(graph: Graph, state: dict[str, np.ndarray], values: dict[str, flow.Value], output: str) -> str:
+    """What to do where the end of the graph is not understood: leave it out, if what comes before is."""
+    _, norm, _ = _last_norm(graph, values, output)
+    try:
+        if not isinstance(norm, flow.View):
+            return ""
+        Reader(graph.side, dict(state)).network(norm)
+    except flow.NotUnderstood:
+        return ""
+    others = [name for name in graph.outputs if name != output]
+    named = f", --onnx-output names another output ({', '.join(others)})" if others else ""
+    return f"--encoder leaves out what follows the last LayerNorm{named}"
 
 
 def _last_norm(
@@ -100,19 +127,24 @@ def _last_norm(
     return name, norm, after.reason if isinstance(after, flow.Unknown) else ""
 
 
-def _difference(graph: Graph, model: VisionTransformer, end: flow.AnyView, output: str) -> float:
+def _difference(
+    graph: Graph, model: VisionTransformer, end: flow.AnyView, output: str, pixels: Pixels | None
+) -> float:
     """How far the network is from the graph on two random images; too far is a `RowvitError`."""
     shape = (2, 3, graph.side, graph.side)
     images = np.random.default_rng(1).integers(0, 256, shape).astype(np.float64)
-    if np.issubdtype(graph.dtype, np.floating):
+    if pixels is None:
         images = (images - 128) / 64  # about what normalised photos span
+        taken = torch.from_numpy(images).float()
+    else:
+        taken = standardise(torch.from_numpy(images / 255), pixels.mean, pixels.std).float()
+        images *= pixels.peak / 255
     theirs = graph.run(images, output).astype(np.float64)
     with torch.inference_mode():
-        inputs = torch.from_numpy(images).float()
         if isinstance(end.of, flow.Normed) and len(np.unique(end.rows)) > 1:
-            ours = model.norm(model.encode(inputs))
+            ours = model.norm(model.encode(taken))
         else:
-            ours = model(inputs)
+            ours = model(taken)
         if isinstance(end.of, flow.Classes):
             ours = ours.softmax(dim=-1)
     difference = np.abs(ours.numpy() - theirs.reshape(ours.shape)).max() / np.abs(theirs).max()

@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from graphlib import TopologicalSorter
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from rowvit.errors import RowvitError
+from rowvit.model.importers.onnx import fused
 from rowvit.model.importers.onnx.values import label
 
+#: operators on integers, of ONNX and of onnxruntime
+_QUANTISED = re.compile("QuantizeLinear|^QLinear|^QAttention|^QGemm|Integer|^MatMulNBits|^DynamicQuantize")
 _TOLERANCE = 1e-3  # of the peak
 _HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
@@ -27,7 +32,8 @@ class Graph:
     """One ONNX file, prepared for batches of one image; ``image_size`` matters where the file leaves it open.
 
     ``input`` is the tensor that holds the image: ``shape`` and ``dtype`` are its own, ``side`` is in pixels.
-    ``constants`` are the initialisers by name; ``nodes`` are in the order of execution.
+    ``constants`` are the initialisers by name; ``nodes`` are in the order of execution, with onnxruntime's
+    fused operators written out.
 
     Raises
     ------
@@ -37,7 +43,9 @@ class Graph:
 
     def __init__(self, path: str | os.PathLike, image_size: int | None) -> None:
         self.path = path
-        model = _load(path)
+        own = _load(path)
+        self.own = list(own.graph.node)  # as the file has them, in the order of execution
+        model = fused.write_out(own)
         graph = model.graph
         self.constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         inputs = [value for value in graph.input if value.name not in self.constants]
@@ -60,6 +68,8 @@ class Graph:
     def _fix_input(self, value: onnx.ValueInfoProto, image_size: int | None) -> None:
         dims = value.type.tensor_type.shape.dim
         sizes = [dim.dim_value for dim in dims]
+        if len(sizes) == 4 and not sizes[1] and sizes[3] != 3:
+            sizes[1] = 3  # open, as optimum leaves them
         if len(sizes) != 4 or 3 not in (sizes[1], sizes[3]):
             raise RowvitError(
                 f"{self.path}: input {value.name!r} has shape {sizes}, expected [batch, 3, side, side] or"
@@ -78,17 +88,23 @@ class Graph:
         (self.side,) = sides
         if sizes[0] > 1:
             raise RowvitError(
-                f"{self.path}: is made for batches of {sizes[0]}", "export it for one image, or any number"
+                f"{self.path}: is made for batches of {sizes[0]}",
+                "export it for one image, or with an open batch (dynamic_axes)",
             )
         self.shape = (1, 3, self.side, self.side) if self.channels_first else (1, self.side, self.side, 3)
         for dim, size in zip(dims, self.shape, strict=True):
             dim.dim_value = size
         self.dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
 
-    def needed(self, outputs: Sequence[str], until: Sequence[str] = ()) -> list[onnx.NodeProto]:
-        """Nodes that ``outputs`` depend on, in order, up to and without those that make ``until``."""
+    def needed(
+        self, outputs: Sequence[str], until: Sequence[str] = (), own: bool = False
+    ) -> list[onnx.NodeProto]:
+        """Nodes that ``outputs`` depend on, in order, up to and without those that make ``until``.
+
+        With ``own``, those of the file, where onnxruntime's fused operators are not written out.
+        """
         wanted, nodes = set(outputs) - set(until), []
-        for node in reversed(self.nodes):
+        for node in reversed(self.own if own else self.nodes):
             if wanted & set(node.output):
                 nodes.append(node)
                 wanted |= set(node.input) - set(until)
@@ -98,7 +114,7 @@ class Graph:
         """A tensor of the graph by onnxruntime, for images [B, 3, S, S], one at a time."""
         import onnxruntime
 
-        nodes, graph = self.needed([output]), self.model.graph
+        nodes, graph = self.needed([output], own=True) or self.needed([output]), self.model.graph
         names = {name for node in nodes for name in node.input}
         part = onnx.GraphProto(
             name="part",
@@ -111,6 +127,7 @@ class Graph:
         model = onnx.ModelProto(graph=part, **versions)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # its errors are reported once, below
+        options.intra_op_num_threads = 1  # the runs are many and short, and more threads spin between them
         try:
             session = onnxruntime.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -140,15 +157,37 @@ def _load(path: str | os.PathLike) -> onnx.ModelProto:
         if not model.graph.node:
             raise ValueError("no nodes")
         model = inliner.inline_local_functions(model)
+        _sort(model.graph)
     except FileNotFoundError as error:
         raise RowvitError(f"{path}: no such file, or its external weights are not next to it") from error
     except Exception as error:  # protobuf's own exception types
         raise RowvitError(f"{path}: cannot be read as an ONNX model ({error})") from error
+    _refuse_integers(model.graph, path)
     _to_float32(model)
     for tensor in model.graph.initializer:
         if not np.isfinite(numpy_helper.to_array(tensor)).all():
             raise RowvitError(f"{path}: weights {tensor.name!r} hold NaN or infinity", "export it again")
     return model
+
+
+def _refuse_integers(graph: onnx.GraphProto, path: str | os.PathLike) -> None:
+    for node in graph.node:
+        if _QUANTISED.search(node.op_type):
+            raise RowvitError(
+                f"{path}: is quantised already, as {label(node)} shows",
+                "import the float network; rowvit quantise makes the accelerator's integers of it",
+            )
+
+
+def _sort(graph: onnx.GraphProto) -> None:
+    """Put nodes in the order of execution; converters to half precision leave their casts at the end."""
+    made = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    before = {i: {made[name] for name in node.input if name in made} for i, node in enumerate(graph.node)}
+    if all(max(inputs, default=-1) < index for index, inputs in before.items()):
+        return
+    nodes = [graph.node[index] for index in TopologicalSorter(before).static_order()]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _to_float32(model: onnx.ModelProto) -> None:
@@ -174,15 +213,26 @@ def _to_float32(model: onnx.ModelProto) -> None:
 
 def embedding_tensor(graph: Graph) -> str:
     """What the first LayerNorm reads."""
-    from_image = {graph.input}
+    from_image, shapes = {graph.input}, graph.shapes()
     for node in graph.nodes:
         read = next((name for name in node.input if name in from_image), None)
         if read is None or node.op_type in ("Shape", "Size"):
             continue
-        if node.op_type in ("LayerNormalization", "ReduceMean"):
+        mean = node.op_type == "ReduceMean" and _over_channels(node, graph.constants, shapes.get(read))
+        if node.op_type == "LayerNormalization" or mean:
             return read
         from_image |= set(node.output)
     raise RowvitError(f"{graph.path}: has no LayerNorm, so it is no vision transformer")
+
+
+def _over_channels(
+    node: onnx.NodeProto, constants: Mapping[str, np.ndarray], shape: tuple[int, ...] | None
+) -> bool:
+    """Whether a mean is over the last axis alone, as a LayerNorm's, as far as the file says."""
+    axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
+    if axes is None and len(node.input) > 1 and node.input[1] in constants:
+        axes = constants[node.input[1]].tolist()
+    return axes is None or axes == [-1] or (shape is not None and axes == [len(shape) - 1])
 
 
 def embedding(graph: Graph, name: str) -> dict[str, np.ndarray]:
@@ -192,17 +242,33 @@ def embedding(graph: Graph, name: str) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     peak = 255.0 if np.issubdtype(graph.dtype, np.integer) else 1024.0
     trial = rng.integers(0, 256, (1, 3, graph.side, graph.side)).astype(np.float64)
-    (base, out) = graph.run(np.concatenate([np.zeros_like(trial), trial]), name)
-    moved = (base != out).reshape(len(base), -1).any(axis=1)
+    both = graph.run(np.concatenate([np.zeros_like(trial), trial]), name)
+    no_patches = RowvitError(
+        f"{graph.path}: the first LayerNorm reads {[len(both) // 2, *both.shape[1:]]} scalars from {last},"
+        " expected [1, tokens, channels]: a square grid of patches and the tokens before them"
+    )
+    if both.ndim != 3 or len(both) != 2:  # with windows or pixels in place of the batch
+        raise no_patches
+    base, out = both
+    moved = (base != out).any(axis=1)
     prefix = int(moved.argmax())
     grid = math.isqrt(len(base) - prefix)
-    if base.ndim != 2 or grid * grid != len(base) - prefix or not moved.any() or graph.side % grid:
-        raise RowvitError(
-            f"{graph.path}: the first LayerNorm reads {list(base.shape)} scalars from {last}, expected a"
-            " square grid of patches and the tokens before them, each with its channels."
-        )
+    if grid * grid != len(base) - prefix or not moved.any() or graph.side % grid:
+        raise no_patches
     patch = graph.side // grid
     size = 3 * patch * patch
+    refused = RowvitError(
+        f"{graph.path}: the embedding that ends in {last} is not one linear layer on patches of"
+        f" {patch} x {patch} pixels ({', '.join(sorted({node.op_type for node in nodes}))}),"
+        " which is all that the accelerator runs"
+    )
+    # of half of the patches only their own tokens may depend; the long way below would take minutes to say so
+    half = np.arange(grid * grid) % 2 == 0
+    (halved,) = graph.run(_from_patches(_to_patches(trial[0], patch) * half[:, None], patch)[None], name)
+    expected = base.astype(np.float64)
+    expected[prefix:][half] = out[prefix:][half]
+    if np.abs(expected - halved).max() > _TOLERANCE * np.abs(out).max():
+        raise refused
     weight = np.empty((size, base.shape[1]))
     # every patch of a test image holds a different unit vector
     for first in range(0, size, grid * grid):
@@ -214,11 +280,7 @@ def embedding(graph: Graph, name: str) -> dict[str, np.ndarray]:
     expected = base.astype(np.float64)
     expected[prefix:] += _to_patches(trial[0], patch) @ weight
     if np.abs(expected - out).max() > _TOLERANCE * np.abs(out).max():
-        raise RowvitError(
-            f"{graph.path}: the embedding that ends in {last} is not one linear layer on patches of"
-            f" {patch} x {patch} pixels ({', '.join(sorted({node.op_type for node in nodes}))}),"
-            " which is all that the accelerator runs"
-        )
+        raise refused
     return {
         "patch_embed.proj.weight": weight.T.reshape(-1, 3, patch, patch),
         "patch_embed.proj.bias": np.zeros(base.shape[1]),

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from rowvit.model.importers.onnx import arithmetic, products
+from rowvit.model.importers.onnx import arithmetic, fused, products
 from rowvit.model.importers.onnx.graph import Graph
 from rowvit.model.importers.onnx.values import AnyView, Image, Node, NotUnderstood, Unknown, Value, View
 
@@ -52,7 +52,7 @@ def _outputs(node: Node, image_shapes: dict[str, tuple[int, ...]]) -> Sequence[V
 
 def _understood(node: Node, image_shapes: dict[str, tuple[int, ...]]) -> Sequence[Value]:
     kind, domain = node.proto.op_type, node.proto.domain
-    if domain not in ("", "ai.onnx"):
+    if domain not in ("", "ai.onnx") and (domain, kind) != (fused.DOMAIN, "FusedMatMul"):
         raise NotUnderstood(
             f"the operator is of domain {domain}, not ONNX's own; export without such fusions"
         )
@@ -148,6 +148,7 @@ OPERATORS: dict[str, Callable[[Node], Value | list[Value]]] = {
     "Einsum": products.einsum,
     "Gemm": products.gemm,
     "MatMul": products.mat_mul,
+    "FusedMatMul": products.fused_mat_mul,
     "Attention": products.attention,
     "Softmax": products.softmax,
 }

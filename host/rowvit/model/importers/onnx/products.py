@@ -13,13 +13,32 @@ from dataclasses import replace
 import numpy as np
 
 from rowvit.model.importers.onnx import values as flow
-from rowvit.model.importers.onnx.arithmetic import offset
+from rowvit.model.importers.onnx.arithmetic import offset, scale
 from rowvit.model.importers.onnx.values import Node
 
 
 def mat_mul(node: Node) -> flow.AnyView:
     """A linear layer, queries times keys, or probabilities times values."""
     return _product(node.inputs[0], node.inputs[1], node)
+
+
+def fused_mat_mul(node: Node) -> flow.AnyView:
+    """Onnxruntime's product, which may transpose its inputs and scale the result."""
+    if node.attribute("transBatchA", 0) or node.attribute("transBatchB", 0):
+        raise flow.NotUnderstood("it moves the batch")
+    a, b = (
+        _transposed(value) if node.attribute(f"trans{name}", 0) else value
+        for name, value in zip("AB", node.inputs, strict=True)
+    )
+    result = _product(a, b, node)
+    factor = node.attribute("alpha", 1.0)
+    return result if factor == 1 else scale(result, np.array(factor), node)
+
+
+def _transposed(value: flow.Value | None) -> flow.Value | None:
+    if isinstance(value, flow.View):
+        return replace(value, at=value.at.swapaxes(-1, -2))
+    return value.swapaxes(-1, -2) if isinstance(value, np.ndarray) else value
 
 
 def _product(a: flow.Value | None, b: flow.Value | None, node: Node) -> flow.AnyView:

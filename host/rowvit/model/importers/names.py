@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of tensors: where a network begins in a state dict, its parts by library, what is foreign."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+#: the patch embedding in timm, transformers (ViT and its kin; SigLIP and CLIP), torchvision, OpenAI's CLIP
+_ANCHOR = re.compile(
+    r"(?P<prefix>(?:.*\.)?)"
+    r"(?:patch_embed\.(?:proj|backbone\..*)|embeddings\.patch_embeddings\.projection|embeddings\.patch_embedding"
+    r"|conv_proj|visual\.conv1)\.weight"
+)
+
+#: what the accelerator does not run, by the names of tensors or of timm's modules; in the order of naming
+_FOREIGN = (
+    (r"norm_pre\.|pre_layrnorm\.|visual\.ln_pre\.", "a LayerNorm between the embedding and the blocks"),
+    (r".*(q_norm|k_norm|q_layernorm|k_layernorm)\b", "normalised queries and keys"),
+    (
+        r".*(mlp\.(w12|w3|fc1_g|fc1_x|norm|weights_in|gate_proj)\b|swiglu|SwiGLU|GluMlp)",
+        "an FFN that is gated or has its own norm",
+    ),
+    (r".*(window|Window|\bwin_attn)", "attention in windows"),
+    (r".*(\brope|rotary|Rotary|inv_freq)", "rotary position embedding"),
+    (r".*(rel(ative)?_pos|attention_bias|RelPos)", "relative positions"),
+    (r".*(proj_l|talking|TalkingHead)\b", "attention whose heads are mixed"),
+    (r".*(attn\.temperature|XCA)\b", "attention across channels"),
+    (r"blocks_token_only|.*(ClassAttn|LayerScaleBlockClassAttn)", "blocks for the class token alone"),
+    (r"patch_embed\.backbone\.|stem\.|.*\bBatchNorm", "convolutions"),
+)
+#: likewise what follows the last LayerNorm
+_FOREIGN_HEADS = (
+    (r"attn_pool\.|head\.(probe|attention)\b", "pooling by attention"),
+    (r"head\.(layers\.)?\d+\.|head\.(mlp|fc\d?|last_layer)\b", "a head of several layers"),
+)
+
+_LAYER = r"(?:encoder\.)?layers?\.(\d+)\."
+#: names in transformers (4 and 5) and torchvision, and the corresponding names in timm
+_NAMES = (
+    # transformers: ViT, DeiT, MSN, DINOv2, I-JEPA, BEiT
+    (r"embeddings\.cls_token", "cls_token"),
+    (r"embeddings\.distillation_token", "dist_token"),
+    (r"(?:embeddings\.)?register_tokens", "reg_token"),  # DINOv2's own repository, too
+    (r"embeddings\.position_embeddings", "pos_embed"),
+    (r"embeddings\.patch_embeddings\.projection\.(.*)", r"patch_embed.proj.\1"),
+    (_LAYER + r"attention\.attention\.(query|key|value)\.(.*)", r"blocks.\1.attn.\2.\3"),
+    (_LAYER + r"(?:attention|self_attn)\.q_proj\.(.*)", r"blocks.\1.attn.query.\2"),
+    (_LAYER + r"(?:attention|self_attn)\.k_proj\.(.*)", r"blocks.\1.attn.key.\2"),
+    (_LAYER + r"(?:attention|self_attn)\.v_proj\.(.*)", r"blocks.\1.attn.value.\2"),
+    (
+        _LAYER + r"(?:attention\.output\.dense|attention\.o_proj|self_attn\.out_proj)\.(.*)",
+        r"blocks.\1.attn.proj.\2",
+    ),
+    (_LAYER + r"intermediate\.dense\.(.*)", r"blocks.\1.mlp.fc1.\2"),
+    (_LAYER + r"output\.dense\.(.*)", r"blocks.\1.mlp.fc2.\2"),
+    (_LAYER + r"(?:layernorm_before|layer_norm1)\.(.*)", r"blocks.\1.norm1.\2"),
+    (_LAYER + r"(?:layernorm_after|layer_norm2)\.(.*)", r"blocks.\1.norm2.\2"),
+    (_LAYER + r"layer_scale(\d)\.lambda1", r"blocks.\1.ls\2.gamma"),
+    (_LAYER + r"lambda_(\d)", r"blocks.\1.ls\2.gamma"),
+    (_LAYER + r"((?:norm|mlp).*)", r"blocks.\1.\2"),
+    (r"layernorm\.(.*)", r"norm.\1"),
+    (r"pooler\.layernorm\.(.*)", r"fc_norm.\1"),
+    (r"(?:cls_)?classifier\.(.*)", r"head.\1"),
+    (r"distillation_classifier\.(.*)", r"head_dist.\1"),
+    # transformers: SigLIP, CLIP
+    (r"embeddings\.class_embedding", "cls_token"),
+    (r"embeddings\.patch_embedding\.(.*)", r"patch_embed.proj.\1"),
+    (r"embeddings\.position_embedding\.weight", "pos_embed"),
+    (r"post_layernorm\.(.*)", r"norm.\1"),
+    # torchvision
+    (r"class_token", "cls_token"),
+    (r"conv_proj\.(.*)", r"patch_embed.proj.\1"),
+    (r"encoder\.pos_embedding", "pos_embed"),
+    (r"encoder\.layers\.encoder_layer_(\d+)\.ln_(\d)\.(.*)", r"blocks.\1.norm\2.\3"),
+    (r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.in_proj_(.*)", r"blocks.\1.attn.qkv.\2"),
+    (r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.out_proj\.(.*)", r"blocks.\1.attn.proj.\2"),
+    (r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:0|linear_1)\.(.*)", r"blocks.\1.mlp.fc1.\2"),
+    (r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:3|linear_2)\.(.*)", r"blocks.\1.mlp.fc2.\2"),
+    (r"encoder\.ln\.(.*)", r"norm.\1"),
+    (r"heads\.head\.(.*)", r"head.\1"),
+)
+#: tensors that every library drops at inference, or keeps as an index
+_IDLE = re.compile(r"(embeddings\.)?mask_token|embeddings\.position_ids")
+
+
+def networks(names: Iterable[str]) -> list[str]:
+    """Prefixes under which a vision transformer's tensors stand in a state dict; "" for none."""
+    found = (match["prefix"] for name in names if (match := _ANCHOR.fullmatch(name)))
+    return list(dict.fromkeys(found))
+
+
+def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """One of the `networks` of a state dict, and what stands beside them, such as a head.
+
+    Of the names beside it, the part of the prefix that they share is removed: of ``model.vit.`` and
+    ``model.classifier.weight``, ``model.``. Other networks are left out.
+    """
+    others = [other for other in networks(state) if other != prefix and not prefix.startswith(other)]
+    found = {}
+    for name, tensor in state.items():
+        if any(name.startswith(other) for other in others):
+            continue
+        shared = prefix
+        while not name.startswith(shared):
+            shared = shared[: shared.rstrip(".").rfind(".") + 1]
+        found[name[len(shared) :]] = tensor
+    return found
+
+
+def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of transformers or torchvision with timm's names, queries, keys and values joined.
+
+    Names that are timm's already, or unknown, stay.
+    """
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if _IDLE.fullmatch(name):
+            continue
+        for pattern, new in _NAMES:
+            if match := re.fullmatch(pattern, name):
+                name = match.expand(new)
+                break
+        renamed[name] = tensor
+    if "embeddings.patch_embedding.weight" in state:  # SigLIP's and CLIP's lack the batch
+        for name in {"cls_token", "pos_embed"} & renamed.keys():
+            renamed[name] = renamed[name].reshape(1, -1, renamed[name].shape[-1])
+    for name in [name for name in renamed if ".attn.query." in name]:
+        parts = [name.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
+        if name.endswith(".bias") and parts[1] not in renamed:  # BEiT's keys have none
+            renamed[parts[1]] = torch.zeros_like(renamed[name])
+        if len({renamed[part].shape if part in renamed else None for part in parts}) == 1:
+            renamed[name.replace(".query.", ".qkv.")] = torch.cat([renamed.pop(part) for part in parts])
+    return renamed
+
+
+def library(state: Mapping[str, Tensor]) -> str:
+    """Whose names a state dict has, before `timm_names`: "timm", "transformers" or "torchvision"."""
+    if any(name.startswith("embeddings.") for name in state):
+        return "transformers"
+    return "torchvision" if "conv_proj.weight" in state else "timm"
+
+
+def foreign(names: Iterable[str], heads: bool = True) -> tuple[str, list[str]] | None:
+    """What the accelerator does not run, by the names of tensors or modules: the first such name, and what
+    they all are; None if nothing is. ``heads`` includes what follows the last LayerNorm.
+    """
+    names, first = list(names), ""
+    found: list[str] = []
+    for pattern, what in (*_FOREIGN, *(_FOREIGN_HEADS if heads else ())):
+        name = next((name for name in names if re.match(pattern, name)), None)
+        if name is not None:
+            first, found = first or name, [*found, what]
+    return (first, found) if found else None

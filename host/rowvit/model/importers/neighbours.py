@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What timm, transformers and optimum write beside the weights: settings and preprocessing, as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rowvit.errors import RowvitError
+from rowvit.model.store import Card
+
+#: files with weights, in the order of preference
+WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.onnx")
+_BILINEAR = 2  # Pillow's number
+
+
+@dataclass
+class Neighbours:
+    """The settings of the folder that the weights are in; empty where there are none."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+    pixels: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        part = self.config.get("vision_config")  # of CLIP and SigLIP
+        self.config = self.config | part if isinstance(part, dict) else self.config
+
+    @property
+    def of_timm(self) -> bool:
+        """Whether timm wrote them."""
+        return "architecture" in self.config
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names of transformers."""
+        labels = self.config.get("id2label", {})
+        return [str(labels[key]) for key in sorted(labels, key=int)]
+
+    @property
+    def says_pixels(self) -> bool:
+        """Whether transformers says how photos are normalised."""
+        return "image_mean" in self.pixels or not self.pixels.get("do_normalize", True)
+
+    def fill(self, card: Card) -> None:
+        """Write transformers' preprocessing and class names to a card."""
+        pixels = self.pixels
+        card.classes = self.classes or card.classes
+        if pixels and not pixels.get("do_normalize", True):
+            card.mean, card.std = [0.0] * 3, [1.0] * 3
+        else:
+            card.mean = list(pixels.get("image_mean", card.mean))
+            card.std = list(pixels.get("image_std", card.std))
+        if "resample" in pixels:
+            card.resize = "bilinear" if pixels["resample"] == _BILINEAR else "bicubic"
+        scaled, cut = (_side(pixels.get(key)) for key in ("size", "crop_size"))
+        if pixels.get("do_center_crop") and scaled and cut:
+            card.crop = min(1.0, cut / scaled)
+
+
+def _side(size: Any) -> int:
+    """Of a size as transformers writes it: a number, or a dictionary by edge; 0 if there is none."""
+    if isinstance(size, dict):
+        return int(size.get("shortest_edge") or size.get("height") or 0)
+    return int(size or 0)
+
+
+def read_neighbours(path: Path) -> Neighbours:
+    """The settings beside the weights in ``path``; `RowvitError` if one of them is not JSON."""
+    return Neighbours(*(_json(path.with_name(name)) for name in ("config.json", "preprocessor_config.json")))
+
+
+def weights_in(folder: Path) -> Path:
+    """The file with weights in a folder as timm, transformers and optimum write it.
+
+    Raises
+    ------
+    RowvitError
+        If there is none, or only parts of one.
+    """
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    if any(folder.glob("*.index.json")):
+        raise RowvitError(f"{folder}: holds weights in several files", "save them in one (max_shard_size)")
+    raise RowvitError(f"{folder}: holds none of {', '.join(WEIGHTS)}", "name the file with the weights")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise RowvitError(f"{path}: is not readable as JSON", "fix it or move it away") from error
+    return found if isinstance(found, dict) else {}

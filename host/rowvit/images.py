@@ -63,6 +63,13 @@ def middle(image: Image.Image, crop: float = 1.0) -> Image.Image:
     return image.crop((left, top, left + square, top + square))
 
 
+def within(image: Image.Image, crop: float) -> Image.Image:
+    """An image without what a network's crop leaves out on all sides; its middle square is the network's."""
+    width, height = (max(1, round(crop * size)) for size in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
 def for_network(source: str | os.PathLike | bytes, meta: dict, frontend: str = "host") -> np.ndarray:
     """Decode one image to what a network's front end takes; `RowvitError` as in `decode`.
 
@@ -73,10 +80,7 @@ def for_network(source: str | os.PathLike | bytes, meta: dict, frontend: str = "
     pixels = meta["preprocessing"]
     crop = pixels.get("crop", 1.0)
     if frontend == "hls":
-        image = upright(source)
-        width, height = (max(1, round(crop * size)) for size in image.size)
-        left, top = (image.width - width) // 2, (image.height - height) // 2
-        return np.asarray(image.crop((left, top, left + width, top + height)))
+        return np.asarray(within(upright(source), crop))
     return decode(source, meta["architecture"]["image_size"], pixels["resize"], crop)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from rowvit.errors import RowvitError
-from rowvit.images import FILTERS, middle, upright
+from rowvit.images import FILTERS, middle, upright, within
 from rowvit.measure import plots
 from rowvit.reference.frontend import Geometry
 
@@ -64,13 +64,14 @@ def seen(source: str | os.PathLike | bytes, meta: Mapping[str, Any], frontend: s
         RGB and square, of at least the pixels that the network takes.
     """
     side, patch = (meta["architecture"][key] for key in ("image_size", "patch_size"))
-    image = upright(source)
+    image, crop = upright(source), meta["preprocessing"].get("crop", 1.0)
     if frontend == "hls":
+        image = within(image, crop)
         window = Geometry.of(*image.size, side, patch)
         right, below = window.left + window.window_width, window.top + window.window_height
         image = image.crop((window.left, window.top, right, below))
     else:
-        image = middle(image)
+        image = middle(image, crop)
     if image.width < side:
         return image.resize((side, side), FILTERS[meta["preprocessing"]["resize"]])
     return image

@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One accelerator for many requests: a bounded queue, batches of what waits, deadlines, and faults.
+
+One thread owns the target. Requests wait in order of arrival; the thread takes the network of the oldest one
+and gives the target images of that network for as long as there are some, at most a batch if another network
+waits. While the core computes one batch, the next is made of what has come in meanwhile.
+
+If the target fails, the images that were in it are answered by an error, and those that wait stay; the
+target's own reset, then opening it anew, must bring back an answer before anything else is run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rowvit.errors import RowvitError
+from rowvit.formats.program import Program
+from rowvit.serve.networks import Network
+from rowvit.serve.refusal import Refusal
+from rowvit.targets.target import Result, Target
+
+LOG = logging.getLogger("rowvit.serve")
+_LONGEST_PAUSE = 30.0  # seconds between attempts to bring the core back
+_SOON = 1  # seconds after which a server that is not ready may be asked again
+
+
+@dataclass(eq=False)
+class Answer:
+    """A result, and how long its request took."""
+
+    result: Result
+    waited: float  #: seconds in the queue
+    took: float  #: seconds from the queue to the answer, waiting included
+
+
+@dataclass(eq=False)
+class _Job:
+    """One image on its way."""
+
+    network: Network
+    pixels: np.ndarray
+    answer: asyncio.Future[Answer]
+    entered: float = field(default_factory=time.monotonic)
+    started: float = 0.0
+
+
+class Engine:
+    """The target and its queue.
+
+    Parameters
+    ----------
+    open_target : callable
+        Opens the target; called in the engine's thread, again after a fault that a reset does not end.
+    networks : mapping of str to Network
+    batch : int, optional
+        Images per start of the core, at most; by default what the network's program computes together, at
+        least 2.
+    limit : int
+        Images that may wait or be computed at once.
+    patience : float
+        Seconds without an answer after which the core counts as hung.
+    answered : callable
+        Gets every answer with its network, in the engine's thread.
+
+    Attributes
+    ----------
+    target : Target
+        Once `start` has returned.
+    faults : int
+        Failures of the target so far.
+    held : int
+        Images that wait or are computed.
+    """
+
+    target: Target
+
+    def __init__(
+        self,
+        open_target: Callable[[], Target],
+        networks: Mapping[str, Network],
+        batch: int | None = None,
+        limit: int = 64,
+        patience: float = 30.0,
+        answered: Callable[[Network, Answer], object] = lambda network, answer: None,
+    ) -> None:
+        self.networks, self.limit, self.patience = networks, limit, patience
+        self.faults = self.held = 0
+        self._open, self._batch, self._answered = open_target, batch, answered
+        self._models: dict[Network, object] = {}
+        self._batches: dict[Network, int] = {}
+        self._loaded: Network | None = None
+        self._queue: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._state = "starting"  # ready, recovering: requests may wait; down: they are refused
+        self._trouble = ""
+        self._moved = time.monotonic()  # when the core last took or gave something
+        self._busy = False
+        self._per_image = 0.1  # seconds, smoothed
+        self._thread = threading.Thread(target=self._run, name="accelerator", daemon=True)
+        self._started: Future[None] = Future()
+
+    # -- from any thread --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Open the target, load every network once; `RowvitError` if that fails."""
+        self._thread.start()
+        self._started.result()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the core answers."""
+        return self._state == "ready" and not self._stopping and not self._hung
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not `ready`, in a sentence without a full stop; empty if it is."""
+        if self._stopping:
+            return "the server is stopping"
+        if self._hung:
+            return f"the core has not answered for {time.monotonic() - self._moved:.0f} s"
+        return self._trouble if self._state != "ready" else ""
+
+    @property
+    def _hung(self) -> bool:
+        return self._busy and time.monotonic() - self._moved > self.patience
+
+    def batch(self, network: Network) -> int:
+        """Images of a network per start of the core, at most."""
+        return self._batches[network]
+
+    def stop(self, seconds: float) -> None:
+        """Take nothing more, finish what waits, for at most ``seconds``, and close the target."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join(seconds)
+        with self._changed:
+            left, self._queue = self._queue, deque()
+        for job in left:
+            self._fail(job, Refusal(503, "the server stopped", "send the request again"))
+
+    # -- from the event loop ----------------------------------------------------------------------
+
+    @contextmanager
+    def place(self, images: int = 1) -> Iterator[None]:
+        """Room for a request's images, from before they are decoded until they are answered.
+
+        Raises
+        ------
+        Refusal
+            429 if there is none, 413 if there never can be, 503 if the core is not there.
+        """
+        if images > self.limit:
+            raise Refusal(
+                413, f"{images} images are more than the {self.limit} that may wait here", "send fewer at once"
+            )
+        if self._state == "down" or self._stopping or self._hung:
+            raise Refusal(503, self.trouble, "try again later", _SOON)
+        if self.held + images > self.limit:
+            after = max(1, math.ceil(self._per_image * self.held))
+            raise Refusal(
+                429, f"{self.held} images wait already", f"try again in {after} s, or send fewer at once", after
+            )
+        self.held += images
+        try:
+            yield
+        finally:
+            self.held -= images
+
+    async def classify(
+        self, network: Network, images: Sequence[np.ndarray], deadline: float
+    ) -> list[Answer]:
+        """Answers for images uint8 [S, S, 3] (any size with the HLS front end), within a `place`.
+
+        Parameters
+        ----------
+        network : Network
+        images : sequence of uint8 arrays
+        deadline : float
+            Of the monotonic clock.
+
+        Raises
+        ------
+        Refusal
+            504 after the deadline, 503 if the core failed.
+        """
+        loop = asyncio.get_running_loop()
+        jobs = [_Job(network, pixels, loop.create_future()) for pixels in images]
+        begin = time.monotonic()
+        with self._changed:
+            self._queue.extend(jobs)
+            self._changed.notify()
+        gathered = asyncio.gather(*(job.answer for job in jobs))
+        try:
+            return await asyncio.wait_for(gathered, max(0.0, deadline - begin))
+        except asyncio.TimeoutError as error:
+            waits = sum(not job.started for job in jobs)
+            where = "it still waited" if waits == len(jobs) else "the core was at it"
+            raise Refusal(
+                504,
+                f"no answer within {time.monotonic() - begin:.3g} s, and {where}",
+                "allow more time, or send less at once",
+            ) from error
+        finally:
+            with self._changed:
+                for job in jobs:
+                    job.answer.cancel()
+                    with suppress(ValueError):
+                        self._queue.remove(job)
+
+    # -- the thread -------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._reopen()
+        except BaseException as error:
+            self._started.set_exception(error)
+            return
+        self._state = "ready"
+        self._started.set_result(None)
+        while (network := self._oldest()) is not None:
+            self._serve(network)
+        self._close()
+
+    def _oldest(self) -> Network | None:
+        """The network of the oldest image that waits; None at the end."""
+        with self._changed:
+            self._busy = False
+            self._changed.wait_for(lambda: self._queue or self._stopping)
+            return self._queue[0].network if self._queue else None
+
+    def _serve(self, network: Network) -> None:
+        inside: deque[_Job] = deque()
+        self._moved, self._busy = time.monotonic(), True
+        try:
+            self._load(network)
+            images = self._waiting(network, inside)
+            for result in self.target.stream(images, self._batches[network]):
+                self._finish(inside.popleft(), result)
+        except Exception as error:  # of a driver, a kernel, a simulator: all are faults of the core
+            self._recover(network, inside, error)
+
+    def _load(self, network: Network) -> None:
+        if self._loaded is not network:
+            self._loaded = None
+            self.target.load(self._models[network])  # type: ignore[arg-type]
+            self._loaded = network
+
+    def _waiting(self, network: Network, inside: deque[_Job]) -> Iterator[np.ndarray]:
+        """Pixels of the images of one network, as long as there are some; their jobs are then ``inside``."""
+        taken = 0
+        while True:
+            with self._changed:
+                others = any(job.network is not network for job in self._queue)
+                job = next((job for job in self._queue if job.network is network), None)
+                if job is None or (others and taken >= self._batches[network]):
+                    return
+                self._queue.remove(job)
+                job.started = self._moved = time.monotonic()
+                inside.append(job)
+            taken += 1
+            yield job.pixels
+
+    def _finish(self, job: _Job, result: Result) -> None:
+        now = time.monotonic()
+        self._moved = now
+        self._per_image += 0.1 * (max(result.seconds, 1e-4) - self._per_image)
+        answer = Answer(result, job.started - job.entered, now - job.entered)
+        self._answered(job.network, answer)
+        _settle(job.answer, lambda: job.answer.set_result(answer))
+
+    def _fail(self, job: _Job, error: Exception) -> None:
+        _settle(job.answer, lambda: job.answer.set_exception(error))
+
+    def _recover(self, network: Network, inside: deque[_Job], error: Exception) -> None:
+        """Answer what was in the core, and bring it back."""
+        self.faults += 1
+        self._state, self._trouble = "recovering", f"the core failed: {_sentence(error)}"
+        LOG.error("%s", self._trouble)
+        for job in inside:
+            self._fail(job, Refusal(503, self._trouble, "it is being reset, send the request again", _SOON))
+        pause = 0.0
+        while not self._stopping:
+            try:
+                if pause:
+                    self._close()
+                    self._reopen()
+                self._loaded = None  # what is in memory may be damaged
+                self._load(network)
+                self.target(network.grey[None])
+            except Exception as again:
+                self._state, self._trouble = "down", f"the core failed: {_sentence(again)}"
+                LOG.error("%s; the next attempt is in %g s", self._trouble, max(1.0, pause))
+                with self._changed:
+                    left, self._queue = self._queue, deque()
+                for job in left:
+                    self._fail(job, Refusal(503, self._trouble, "try again later", _SOON))
+                pause = min(_LONGEST_PAUSE, 2 * pause or 1.0)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._stopping, pause)
+            else:
+                LOG.warning("the core answers again")
+                self._state, self._trouble = "ready", ""
+                return
+
+    def _reopen(self) -> None:
+        """Open the target, and see that it takes every network."""
+        self.target = self._open()
+        try:
+            for network in self.networks.values():
+                if network not in self._models:
+                    self._models[network], together = self._prepared(network)
+                    self._batches[network] = self._batch or max(2, together)
+                self._load(network)
+        except BaseException:
+            self._close()
+            raise
+
+    def _prepared(self, network: Network) -> tuple[object, int]:
+        """What the target loads for a network, and how many images it computes together."""
+        from rowvit.targets.golden import Golden
+
+        if isinstance(self.target, Golden):
+            return network.source, 1
+        program = network.program(self.target.config)
+        assert isinstance(program, Program)
+        return program, max(code.images for code in program.passes)
+
+    def _close(self) -> None:
+        self._loaded = None
+        try:
+            self.target.close()
+        except Exception as error:  # it is given up in any case
+            LOG.warning("closing the target: %s", _sentence(error))
+
+
+def _settle(future: asyncio.Future, change: Callable[[], object]) -> None:
+    """Change a future of the event loop from another thread, unless it is done or the loop has ended."""
+    with suppress(RuntimeError):
+        future.get_loop().call_soon_threadsafe(lambda: None if future.done() else change())
+
+
+def _sentence(error: Exception) -> str:
+    return str(error) if isinstance(error, RowvitError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures from strangers: what is no picture, or would take too much memory, is refused before decoding."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image
+
+from rowvit.errors import RowvitError
+from rowvit.images import for_network
+from rowvit.serve.refusal import Refusal
+
+#: what cameras, phones and browsers make; others of Pillow's formats run programs, or say their size late
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+PIXELS = 50_000_000  # of a picture, by its header
+
+
+def pixels_of(data: bytes, meta: dict, frontend: str) -> np.ndarray:
+    """Decode a picture as `images.for_network` does.
+
+    Raises
+    ------
+    Refusal
+        400 if it is empty or no complete picture, 413 if it has more than `PIXELS`, 415 if its format is not
+        one of `FORMATS`.
+    """
+    if not data:
+        raise Refusal(400, "the request holds no picture", "send a JPEG or PNG file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is lower
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                size = image.size
+    except Image.DecompressionBombError:
+        raise Refusal(413, "the picture has too many pixels", f"send at most {PIXELS:,}") from None
+    except (OSError, ValueError, SyntaxError, TypeError):
+        raise Refusal(
+            415, "this is no picture", f"send one of {', '.join(FORMATS)}, complete, of a size above 0"
+        ) from None
+    if size[0] * size[1] > PIXELS:
+        raise Refusal(
+            413, f"the picture has {size[0]:,} x {size[1]:,} pixels", f"send at most {PIXELS:,} in all"
+        )
+    try:
+        return for_network(data, meta, frontend)
+    except RowvitError as error:
+        raise Refusal(400, error.message, error.advice) from error

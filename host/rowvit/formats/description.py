@@ -69,19 +69,24 @@ def check(meta: Any, kind: str, name: str) -> None:
     RowvitError
         Something is missing, has another type or is out of its range, or sizes do not agree.
     """
+    if problem := violation(_validator(kind), meta, "the description"):
+        raise RowvitError(f"{name}: {problem}")
+    for problem in _disagreements(meta, kind):
+        raise RowvitError(f"{name}: the description: {problem}")
+
+
+def violation(validate: Callable[[Any], Any], value: Any, what: str) -> str:
+    """How a value breaks a schema of fastjsonschema, in a sentence about ``what``; empty if it does not."""
     try:
-        _validator(kind)(meta)
+        validate(value)
     except fastjsonschema.JsonSchemaValueException as error:
         where = ".".join(str(part) for part in error.path[1:])
         if error.rule == "required":
             missing = next(key for key in error.rule_definition if key not in error.value)
-            text = f"the description lacks {f'{where}.' * bool(where)}{missing}"
-        else:
-            what = error.message.removeprefix(str(error.name)).strip()
-            text = f"the description's {where or 'value'} is {repr(error.value)[:60]}, but {what}"
-        raise RowvitError(f"{name}: {text}") from error
-    for problem in _disagreements(meta, kind):
-        raise RowvitError(f"{name}: the description: {problem}")
+            return f"{what} lacks {f'{where}.' * bool(where)}{missing}"
+        rule = error.message.removeprefix(str(error.name)).strip()
+        return f"{what}'s {where or 'value'} is {repr(error.value)[:60]}, but {rule}"
+    return ""
 
 
 def _disagreements(meta: dict[str, Any], kind: str) -> list[str]:

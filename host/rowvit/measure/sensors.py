@@ -113,6 +113,10 @@ class Instrument:
         """All samples of ``passes``."""
         raise NotImplementedError
 
+    def watts(self) -> float:
+        """The power at this moment; `RowvitError` if the instrument does not tell."""
+        raise RowvitError(f"{self.name} does not tell the power of this moment", "use pmbus or hwmon")
+
 
 def require_pandas() -> None:
     """Raise a `RowvitError` without pandas, which is no part of the core: armv7l has no wheel of it."""
@@ -187,6 +191,9 @@ class Recorder(Instrument):
 
     def samples(self, passes: Sequence[Pass]) -> Samples:
         return Samples(*np.concatenate(self._parts, axis=1))
+
+    def watts(self) -> float:
+        return sum(float(sensor.sensor.get_value()) for sensor in self._sensors)
 
 
 # -- which instruments there are ----------------------------------------------------------------

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``rowvit serve``."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import rowvit
+from rowvit.cli import options as opt
+from rowvit.cli.common import ERR, command, say, status
+from rowvit.errors import RowvitError, needs
+
+#: seconds from a request to its answer, by default; what a simulation takes depends on the network
+_DEADLINE = {opt.TargetName.golden: 30.0, opt.TargetName.sim: 300.0, opt.TargetName.board: 30.0}
+TOKEN = "ROWVIT_TOKEN"
+
+
+@command()
+def serve(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="Model packages or compiled programs (.safetensors), or sign-digits, which is included;"
+            " NAME=FILE gives one a name."
+        ),
+    ],
+    target: opt.TargetOption = opt.TargetName.golden,
+    config: opt.ConfigOption = opt.DEFAULT_CONFIG,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; any but this computer's own needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any that is free.")] = 8000,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file",
+            help=f"File with the token that requests must carry; or the variable {TOKEN}. With another --host"
+            " and neither, a new one is made and printed.",
+        ),
+    ] = None,
+    examples: Annotated[
+        Path | None,
+        typer.Option(help="Folder of photos that the page offers; by default those that come with a model."),
+    ] = None,
+    batch: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Images per start of the core, at most; 0: as many as it computes together, at least 2."
+        ),
+    ] = 0,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Images that may wait or be computed at once; more get 429.")
+    ] = 64,
+    deadline: Annotated[
+        float,
+        typer.Option(
+            min=0, show_default=False, help="Seconds from a request to its answer; 0: 30, on sim 300."
+        ),
+    ] = 0.0,
+    max_body: Annotated[int, typer.Option("--max-body", min=1, help="Megabytes of a request, at most.")] = 16,
+    instrument: Annotated[
+        str,
+        typer.Option(help="Power sensor whose watts are shown: pmbus, hwmon or none; by default the board's."),
+    ] = "",
+    bitstream: opt.BitstreamOption = None,
+    frontend: opt.FrontendOption = opt.FrontendName.host,
+    memory: opt.MemoryOption = opt.MemoryName.ddr,
+    latency: opt.LatencyOption = opt.LATENCY,
+    rate: opt.RateOption = opt.RATE,
+) -> None:
+    """Show networks at work in a browser, and serve them to programs.
+
+    The page takes photos, folders and the camera. Programs use the Open Inference Protocol (v2), or send
+    pictures; docs/serve.md has both, several boards behind nginx, and HTTPS.
+
+    Examples
+    --------
+      rowvit serve sign-digits
+
+      rowvit serve sign-digits dense=dense.safetensors --target board --host 0.0.0.0
+    """
+    with needs("rowvit serve needs starlette, uvicorn and others", "'rowvit[serve]'"):
+        from rowvit.serve import server
+    from rowvit.measure.result import board
+    from rowvit.serve.networks import read_networks
+    from rowvit.serve.service import Limits, Service
+
+    token = _token(host, token_file)
+    seconds = deadline or _DEADLINE[target]
+    networks = read_networks(models, examples)
+    options: dict[str, Any] = opt.target_options(target, bitstream, memory, latency, rate)
+    options["frontend"] = frontend.value
+    if target is opt.TargetName.sim:
+        options["timeout"] = seconds
+    service = Service(
+        networks,
+        target.value,
+        lambda: rowvit.open(target.value, config, **options),
+        limits=Limits(queue=queue, deadline=seconds, body=max_body << 20),
+        batch=batch or None,
+        token=token,
+        instrument=instrument,
+        board=board().get("name", "") if target is opt.TargetName.board else None,
+    )
+    _log_lines()
+    with server.bound(host, port) as listener:
+        address = listener.getsockname()
+        shown = "localhost" if address[0] in ("0.0.0.0", "::", "127.0.0.1", "::1") else address[0]
+        page = f"http://{shown}:{address[1]}/" + (f"?token={token}" if token else "")
+
+        def ready() -> None:
+            waiting.stop()
+            say(f"{', '.join(networks)} on {target.value}: {page}", ERR)
+
+        with status(f"opening {target.value}") as waiting:
+            server.run(service, listener, ready)
+
+
+def _log_lines() -> None:
+    """A line for every request on standard error, never wrapped: journals and files take it from there."""
+    log, handler = logging.getLogger("rowvit.serve"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+    log.propagate = False
+    log.setLevel(logging.INFO)
+
+
+def _token(host: str, file: Path | None) -> str:
+    """The token of the file or the variable; a new one if strangers can reach ``host``; else empty."""
+    if file is not None:
+        try:
+            token = file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RowvitError(f"{file}: the token cannot be read ({error})", "write it as one line") from error
+    else:
+        token = os.environ.get(TOKEN, "").strip()
+    if token and (len(token) < 16 or not token.isascii() or any(c.isspace() for c in token)):
+        raise RowvitError(
+            "the token is too short, or is more than one word of ASCII",
+            "use 16 characters or more, such as those of: openssl rand -hex 16",
+        )
+    if file is not None and not token:
+        raise RowvitError(f"{file} is empty", "write the token to it: openssl rand -hex 16")
+    return token or ("" if _own(host) else secrets.token_urlsafe(18))
+
+
+def _own(host: str) -> bool:
+    """Whether only this computer reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

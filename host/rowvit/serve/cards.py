@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers as pictures: what the page shows of every layer, and one PNG of them all."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from rowvit.images import FILTERS, middle, upright
+from rowvit.measure.pictures import attention, classes, remaining, seen
+
+if TYPE_CHECKING:
+    from rowvit.serve.answers import Explanation
+    from rowvit.serve.service import Classified
+
+SIDE = 448  # pixels of a picture's side
+_GAP, _LINE = 16, 30
+_INK, _FAINT, _PAPER = "#14202b", "#5b6b7a", "#ffffff"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A picture that holds for the layers from ``first`` to ``last``, numbered from 1; 0 is the photo."""
+
+    first: int
+    last: int
+    caption: str
+    picture: Image.Image
+
+
+def shown(data: bytes, one: Classified, frontend: str, side: int = SIDE) -> Image.Image:
+    """The square that the network saw, finer than its own pixels where the picture is: RGB, ``side`` wide."""
+    square = seen(data, one.network.meta, frontend) if frontend == "hls" else middle(upright(data, side))
+    return square.resize((side, side), FILTERS["bicubic"])
+
+
+def left(photo: Image.Image, one: Classified) -> list[Step]:
+    """What is left after each pruning: the photo first."""
+    meta, result = one.network.meta, one.answer.result
+    arch, steps = meta["architecture"], meta["pruning"]
+    edges = [0, *(step["layer"] + 1 for step in steps), arch["depth"] + 1]
+    found = [Step(0, edges[1] - 1, f"all {arch['tokens']} tokens", photo)]
+    for number, kept in enumerate(result.kept, 1):
+        caption = f"after layer {edges[number]}: {len(kept)} of {arch['tokens']} tokens left"
+        found.append(Step(edges[number], edges[number + 1] - 1, caption, remaining(photo, kept, arch)))
+    return found
+
+
+def watched(photo: Image.Image, one: Classified, explanation: Explanation) -> list[Step]:
+    """Where the class token looks in every layer."""
+    arch = one.network.meta["architecture"]
+    return [
+        Step(
+            look.layer + 1,
+            look.layer + 1,
+            f"layer {look.layer + 1}: attention of the class token",
+            attention(photo, look, arch),
+        )
+        for look in explanation.looks
+    ]
+
+
+def jpeg(picture: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=85)
+    return stream.getvalue()
+
+
+def card(data: bytes, one: Classified, explanation: Explanation | None, frontend: str, source: str) -> bytes:
+    """One PNG: the photo, what is left after each pruning, where the class token looks, the classes.
+
+    Parameters
+    ----------
+    data : bytes
+        The picture that ``one`` came of.
+    one : Classified
+    explanation : Explanation, optional
+        With attention; of the last layer that prunes, or else of the last.
+    frontend : str
+    source : str
+        Where the figures come from: the last line.
+    """
+    meta, result = one.network.meta, one.answer.result
+    photo = shown(data, one, frontend)
+    steps = left(photo, one)
+    if explanation is not None and explanation.looks:
+        pruned = [step["layer"] for step in meta["pruning"]]
+        steps.append(watched(photo, one, explanation)[pruned[-1] if pruned else -1])
+    best = classes(result, meta["classes"])
+    width = _GAP + len(steps) * (SIDE + _GAP)
+    sheet = Image.new("RGB", (width, SIDE + 3 * _GAP + 4 * _LINE), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for number, step in enumerate(steps):
+        x = _GAP + number * (SIDE + _GAP)
+        sheet.paste(step.picture, (x, _GAP))
+        draw.text((x, SIDE + 1.5 * _GAP), step.caption, _FAINT, _font(18))
+    y = SIDE + 2 * _GAP + _LINE
+    title = f"{best[0][0]}  {best[0][1]:.1%}"
+    others = ",  ".join(f"{name} {share:.1%}" for name, share in best[1:])
+    draw.text((_GAP, y), title, _INK, _font(28))
+    draw.text((_GAP, y + 1.4 * _LINE), others, _FAINT, _font(18))
+    draw.text((_GAP, y + 2.3 * _LINE), source, _FAINT, _font(18))
+    stream = io.BytesIO()
+    sheet.save(stream, "PNG", optimize=False)
+    return stream.getvalue()
+
+
+def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    try:
+        return ImageFont.load_default(size)
+    except TypeError:  # Pillow before 10.1 has one size
+        return ImageFont.load_default()

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page: rendered here, so that it works without scripts; ``page.js`` adds camera, drop and slider."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+import rowvit
+from rowvit.measure.report import number
+from rowvit.measure.throughput import BASIS
+from rowvit.serve import cards
+from rowvit.serve.answers import EVIDENCE, Explanation
+from rowvit.serve.metrics import WINDOW
+from rowvit.serve.refusal import Refusal
+
+if TYPE_CHECKING:
+    from rowvit.serve.service import Classified, Service
+
+HERE = Path(__file__).parent
+#: of requests by the script, which wants only the part that changes
+PART = "x-part"
+_FRAME = 320  # pixels of a camera frame's side
+
+
+def page_routes() -> list[BaseRoute]:
+    return [
+        Route("/", _page, methods=["GET"]),
+        Route("/", _answer, methods=["POST"]),
+        Route("/now", _now),
+        Route("/examples/{model}/{index:int}", _example),
+        Mount("/static", StaticFiles(directory=HERE / "static")),
+    ]
+
+
+@cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    environment.filters["uri"] = _uri
+    environment.filters["jpeg"] = lambda picture: _uri(cards.jpeg(picture), "image/jpeg")
+    return environment
+
+
+def _uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _render(request: Request, part: str, status: int = 200, headers: dict | None = None, **values: Any) -> Response:
+    """A part of the page if the script asks, else all of it."""
+    service: Service = request.app.state.service
+    if request.headers.get(PART):
+        text = _templates().get_template(f"{part}.html.j2").render(**values)
+    else:
+        chosen = request.scope["state"].get("chosen") or [next(iter(service.networks)), ""]
+        text = (
+            _templates()
+            .get_template("page.html.j2")
+            .render(
+                part=part,
+                chosen=chosen,
+                networks=list(service.networks.values()),
+                base=str(request.base_url),
+                evidence=EVIDENCE[service.target_name],
+                target=service.target_name,
+                config=service.config,
+                version=rowvit.__version__,
+                **_figures(service),
+                **values,
+            )
+        )
+    return HTMLResponse(text, status, headers)
+
+
+def failure(request: Request, status: int, sentence: str, headers: dict[str, str]) -> Response:
+    """An error as the page shows it."""
+    return _render(request, "failure", status, headers, sentence=sentence)
+
+
+async def _page(request: Request) -> Response:
+    return _render(request, "nothing")
+
+
+async def _now(request: Request) -> Response:
+    return HTMLResponse(
+        _templates().get_template("now.html.j2").render(**_figures(request.app.state.service))
+    )
+
+
+def _figures(service: Service) -> dict[str, Any]:
+    """What the page says of the last seconds."""
+    return {
+        "now": service.metrics.now(),
+        "window": WINDOW,
+        "basis": BASIS[service.target_name],
+        "simulated": service.target_name == "sim",
+        "ready": service.engine.ready,
+        "trouble": service.engine.trouble,
+        "held": service.engine.held,
+        "limit": service.engine.limit,
+        "power": service.power,
+    }
+
+
+async def _example(request: Request) -> Response:
+    network = request.app.state.service.network(request.path_params["model"])
+    index = request.path_params["index"]
+    if index >= len(network.examples):
+        raise Refusal(404, f"{network.name} has {len(network.examples)} examples", "count from 0")
+    return FileResponse(network.examples[index], headers={"Cache-Control": "max-age=3600"})
+
+
+@dataclass(frozen=True)
+class _Column:
+    """What the page shows of one network."""
+
+    document: dict[str, Any]
+    left: Sequence[cards.Step]
+    watched: Sequence[cards.Step]
+    depth: int
+    json: bytes = b""
+    png: bytes = b""
+
+
+async def _answer(request: Request) -> Response:
+    service: Service = request.app.state.service
+    deadline = service.deadline()
+    async with request.form(max_files=1, max_fields=16) as form:
+        names = [str(form.get("model") or next(iter(service.networks))), str(form.get("other") or "")]
+        request.scope["state"]["chosen"] = names
+        photo = form.get("photo")
+        data = await photo.read() if isinstance(photo, UploadFile) else b""
+        example, frame = str(form.get("example") or ""), str(form.get("frame") or "")
+    if not data and example:
+        data = _example_data(service, example)
+    wanted = list(dict.fromkeys(filter(None, names)))
+    found = await service.classify(wanted, data, deadline)
+    result = found[0].answer.result
+    request.scope["state"]["note"] = f"model={','.join(wanted)} images={len(found)} batch={result.batch}"
+    columns = [await _column(service, data, one, frame) for one in found]
+    return _render(request, "answer", columns=columns, simulated=service.target_name == "sim")
+
+
+def _example_data(service: Service, text: str) -> bytes:
+    """An example by "MODEL/INDEX"."""
+    name, _, index = text.rpartition("/")
+    examples = service.network(name).examples
+    if not index.isdecimal() or int(index) >= len(examples):
+        raise Refusal(404, f"there is no example '{text[:40]}'", "choose one that is shown")
+    return examples[int(index)].read_bytes()
+
+
+async def _column(service: Service, data: bytes, one: Classified, frame: str) -> _Column:
+    explanation = None if frame else await service.explain(one)
+    return await service.beside(_draw, service, data, one, explanation, frame)
+
+
+def _draw(
+    service: Service, data: bytes, one: Classified, explanation: Explanation | None, frame: str
+) -> _Column:
+    """In a thread: pictures and downloads; of a camera's frame only the layer that is looked at."""
+    document = service.document(one, explanation)
+    depth = one.network.meta["architecture"]["depth"]
+    photo = cards.shown(data, one, service.frontend, _FRAME if frame else cards.SIDE)
+    left = cards.left(photo, one)
+    if frame:
+        layer = min(int(frame), depth) if frame.isdecimal() else depth
+        return _Column(document, [step for step in left if step.first <= layer <= step.last], [], depth)
+    return _Column(
+        document,
+        left,
+        cards.watched(photo, one, explanation) if explanation else [],
+        depth,
+        json.dumps(document, indent=1).encode(),
+        cards.card(data, one, explanation, service.frontend, source(document)),
+    )
+
+
+def source(document: dict[str, Any]) -> str:
+    """A line about where an answer comes from."""
+    latency = f"{document['latency']['ms']:.3g} ms ({document['latency']['basis']})"
+    return f"{document['model']} on {document['config']['name']}, {document['evidence']}; {latency}"

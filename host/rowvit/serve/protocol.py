@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Open Inference Protocol, version 2, over HTTP: JSON tensors, and Triton's binary ones.
+
+A network takes ``pixels``, uint8 [images, S, S, 3], and gives the tensors of `outputs`. Source: the protocol's
+specification ("Open Inference Protocol v2", HTTP/REST) and the extensions for binary tensor data and
+classification of Triton Inference Server.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import rowvit
+from rowvit.formats.description import violation
+from rowvit.serve.networks import Network
+from rowvit.serve.openapi import request_validator
+from rowvit.serve.refusal import Refusal
+from rowvit.targets.target import Result
+
+EXTENSIONS = ["binary_tensor_data", "classification"]
+PLATFORM = "rowvit"
+VERSION = "1"
+HEADER = "Inference-Header-Content-Length"
+PIXELS = "pixels"
+_TYPES = {"UINT8": "u1", "BOOL": "?", "INT16": "<i2", "INT64": "<i8", "FP32": "<f4"}
+
+
+@dataclass(frozen=True)
+class Output:
+    """A tensor that a network gives.
+
+    Parameters
+    ----------
+    name, datatype : str
+        As in the protocol.
+    shape : list of int
+        Of one image.
+    value : callable
+        From a result, an array of that shape, or bytes.
+    """
+
+    name: str
+    datatype: str
+    shape: list[int]
+    value: Callable[[Result], Any]
+
+
+def outputs(network: Network, counted: bool) -> dict[str, Output]:
+    """Tensors by name; ``cycles`` where they are ``counted``, that is not on golden."""
+    arch = network.meta["architecture"]
+    classes, prunings, tokens = arch["classes"], len(network.meta["pruning"]), arch["tokens"]
+
+    def alive(result: Result) -> np.ndarray:
+        return np.array([np.isin(np.arange(tokens), kept) for kept in result.kept]).reshape(prunings, tokens)
+
+    found = [
+        Output("probabilities", "FP32", [classes], lambda r: r.probabilities),
+        Output("logits", "INT16", [classes], lambda r: r.logits),
+        Output("class", "INT64", [1], lambda r: r.top1),
+        Output("label", "BYTES", [1], lambda r: r.label.encode()),
+    ]
+    if prunings:
+        found.append(Output("alive", "BOOL", [prunings, tokens], alive))
+    if counted:
+        found.append(Output("cycles", "INT64", [1], lambda r: r.cycles))
+    return {output.name: output for output in found}
+
+
+def server_metadata() -> dict[str, Any]:
+    return {"name": "rowvit", "version": rowvit.__version__, "extensions": EXTENSIONS}
+
+
+def model_metadata(network: Network, counted: bool, frontend: str) -> dict[str, Any]:
+    """What a client needs to know of the tensors."""
+    return {
+        "name": network.name,
+        "versions": [VERSION],
+        "platform": PLATFORM,
+        "inputs": [{"name": PIXELS, "datatype": "UINT8", "shape": [-1, *_image_shape(network, frontend)]}],
+        "outputs": [
+            {"name": o.name, "datatype": o.datatype, "shape": [-1, *o.shape]}
+            for o in outputs(network, counted).values()
+        ],
+    }
+
+
+def _image_shape(network: Network, frontend: str) -> list[int]:
+    """Of an image; -1 where the HLS front end takes any size."""
+    return [-1, -1, 3] if frontend == "hls" else [network.side, network.side, 3]
+
+
+# -- requests ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Request:
+    """An inference request that has been understood.
+
+    Parameters
+    ----------
+    identifier : str
+        Empty if the client gave none.
+    images : uint8 array [N, S, S, 3]
+    wanted : list of (Output, bool, int)
+        Which tensors, whether in binary, and of how many classes ("classification"; 0: the tensor itself).
+    seconds : float or None
+        That the client gives the server.
+    """
+
+    identifier: str
+    images: np.ndarray
+    wanted: list[tuple[Output, bool, int]]
+    seconds: float | None
+
+
+def decompressed(body: bytes, encoding: str, limit: int) -> bytes:
+    """The body of a request as it was before its Content-Encoding.
+
+    `Refusal` 415 for an encoding that is not known, 400 for data that is damaged, 413 for more than ``limit``
+    bytes.
+    """
+    bits = {"gzip": 31, "deflate": 15}.get(encoding)
+    if encoding in ("", "identity"):
+        return body
+    if bits is None:
+        raise Refusal(415, f"Content-Encoding '{encoding}' is not known", "use gzip, deflate or none")
+    stream = zlib.decompressobj(bits)
+    try:
+        data = stream.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise Refusal(400, f"the body is no complete {encoding} data", "send it again") from error
+    if len(data) > limit:
+        raise Refusal(413, f"the body is larger than {limit:,} bytes", "send fewer images at once")
+    if not stream.eof:
+        raise Refusal(400, f"the body is no complete {encoding} data", "send it again")
+    return data
+
+
+def read_request(
+    body: bytes, header_length: str | None, network: Network, counted: bool, frontend: str
+) -> Request:
+    """Understand an inference request.
+
+    Parameters
+    ----------
+    body : bytes
+        JSON, then the binary tensors.
+    header_length : str or None
+        Of the HTTP header `HEADER`: bytes of the JSON; "0" if the body is nothing but the pixels of one image.
+
+    Raises
+    ------
+    Refusal
+        400, for what is wrong with it.
+    """
+    if header_length is None:
+        length = len(body)
+    elif header_length.isdecimal() and int(header_length) <= len(body):
+        length = int(header_length)
+    else:
+        raise Refusal(400, f"{HEADER} is {header_length[:20]!r}, of a body of {len(body)} bytes", "correct it")
+    if header_length is not None and length == 0:
+        shape = [1, *_image_shape(network, frontend)]
+        if -1 in shape:
+            raise Refusal(400, "pixels of no shape", f"describe them in JSON, with {HEADER}")
+        wanted = [(output, True, 0) for output in outputs(network, counted).values()]
+        return Request("", _binary(body, shape), wanted, None)
+    try:
+        message = json.loads(body[:length])
+    except (ValueError, RecursionError) as error:
+        raise Refusal(
+            400, "the request is no JSON", f"send JSON, and with binary tensors its length as {HEADER}"
+        ) from error
+    if sentence := violation(request_validator(), message, "the request"):
+        raise Refusal(400, sentence)
+    parameters = message.get("parameters", {})
+    timeout = parameters.get("timeout")
+    return Request(
+        message.get("id", ""),
+        _images(message["inputs"], body[length:], network, frontend),
+        _wanted(message, outputs(network, counted)),
+        timeout / 1e6 if timeout else None,  # Triton's are microseconds
+    )
+
+
+def _images(inputs: list[dict[str, Any]], binary: bytes, network: Network, frontend: str) -> np.ndarray:
+    if [tensor["name"] for tensor in inputs] != [PIXELS]:
+        named = ", ".join(repr(tensor["name"][:40]) for tensor in inputs) or "none"
+        raise Refusal(400, f"the inputs are {named}", f"{network.name} takes one, '{PIXELS}'")
+    (tensor,) = inputs
+    shape, expected = tensor["shape"], _image_shape(network, frontend)
+    fits = len(shape) == 4 and all(e in (-1, s) for e, s in zip(expected, shape[1:], strict=True))
+    if tensor["datatype"] != "UINT8" or not fits or min(shape) < 1:
+        sizes = ", ".join("any" if size == -1 else str(size) for size in expected)
+        raise Refusal(
+            400,
+            f"input '{PIXELS}' is {tensor['datatype'][:10]} {shape[:8]}",
+            f"{network.name} takes UINT8 [images, {sizes}]",
+        )
+    size = tensor.get("parameters", {}).get("binary_data_size")
+    if size is None:
+        if "data" not in tensor:
+            raise Refusal(400, f"input '{PIXELS}' has no data", "send 'data', or binary_data_size and bytes")
+        if binary:
+            raise Refusal(400, f"{len(binary)} bytes follow the JSON, but no input has them", "say whose")
+        return _numbers(tensor["data"], shape)
+    if size != len(binary):
+        raise Refusal(400, f"{len(binary)} bytes follow the JSON, but inputs have {size}", "correct one of them")
+    return _binary(binary, shape)
+
+
+def _binary(data: bytes, shape: list[int]) -> np.ndarray:
+    if len(data) != math.prod(shape):
+        raise Refusal(400, f"{len(data)} bytes are no tensor {shape}", f"send {math.prod(shape)}")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _numbers(data: list, shape: list[int]) -> np.ndarray:
+    """A tensor from JSON, flat or nested."""
+    try:
+        values = np.array(data)
+    except ValueError:  # ragged
+        values = np.empty(0)
+    whole = values.dtype.kind in "iu"
+    if values.size != math.prod(shape) or values.shape not in ((values.size,), tuple(shape)):
+        raise Refusal(400, f"the data of input '{PIXELS}' does not have shape {shape}", "send it flat or nested")
+    if not whole or values.min() < 0 or values.max() > 255:
+        raise Refusal(400, f"the data of input '{PIXELS}' is not UINT8", "send whole numbers from 0 to 255")
+    return values.astype(np.uint8).reshape(shape)
+
+
+def _wanted(message: dict[str, Any], there: dict[str, Output]) -> list[tuple[Output, bool, int]]:
+    binary = message.get("parameters", {}).get("binary_data_output", False)
+    if not message.get("outputs"):
+        return [(output, binary, 0) for output in there.values()]
+    found = []
+    for asked in message["outputs"]:
+        if asked["name"] not in there:
+            raise Refusal(400, f"there is no output '{asked['name'][:40]}'", f"use {', '.join(there)}")
+        output, parameters = there[asked["name"]], asked.get("parameters", {})
+        count = parameters.get("classification", 0)
+        if count and output.name not in ("probabilities", "logits"):
+            raise Refusal(400, f"output '{output.name}' has no classes", "ask for those of probabilities")
+        found.append((output, parameters.get("binary_data", binary), count))
+    return found
+
+
+# -- responses ----------------------------------------------------------------------------------------
+
+
+def write_response(network: Network, request: Request, results: Sequence[Result]) -> tuple[bytes, int | None]:
+    """The body of the answer, and the length of the JSON in it if binary tensors follow."""
+    described: list[dict[str, Any]] = []
+    binaries: list[bytes] = []
+    for output, binary, count in request.wanted:
+        values = [output.value(result) for result in results]
+        datatype, shape = output.datatype, [len(results), *output.shape]
+        if count:
+            classes = network.meta["classes"]
+            values = [_best(value, classes, count) for value in values]
+            datatype, shape = "BYTES", [len(results), len(values[0])]
+        tensor: dict[str, Any] = {"name": output.name, "datatype": datatype, "shape": shape}
+        if datatype == "BYTES":
+            texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
+            raw = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+        else:
+            array = np.array(values, _TYPES[datatype]).reshape(shape)
+            raw = array.tobytes() if binary else b""
+        if binary:
+            tensor["parameters"] = {"binary_data_size": len(raw)}
+            binaries.append(raw)
+        else:
+            tensor["data"] = [t.decode() for t in texts] if datatype == "BYTES" else array.ravel().tolist()
+        described.append(tensor)
+    answer = {"model_name": network.name, "model_version": VERSION, "outputs": described}
+    if request.identifier:
+        answer["id"] = request.identifier
+    header = json.dumps(answer).encode()
+    return header + b"".join(binaries), len(header) if binaries else None
+
+
+def _best(values: np.ndarray, classes: Sequence[Any], count: int) -> list[bytes]:
+    """The largest values as "value:index:label"."""
+    order = np.argsort(-values.astype(np.float64), kind="stable")[:count]
+    return [f"{values[i]:f}:{i}:{classes[i]}".encode() for i in order]

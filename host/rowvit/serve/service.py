@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the routes share: networks, engine, decoders, the reference beside them, the sensor."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from rowvit.errors import RowvitError
+from rowvit.measure.sensors import Instrument, Wanted, open_instrument
+from rowvit.processors import processors
+from rowvit.serve.answers import Explanation, document, explain
+from rowvit.serve.engine import Answer, Engine
+from rowvit.serve.metrics import Metrics
+from rowvit.serve.networks import Network
+from rowvit.serve.photos import pixels_of
+from rowvit.serve.refusal import Refusal
+from rowvit.targets.golden import Golden
+
+if TYPE_CHECKING:
+    from rowvit.formats.program import Program
+    from rowvit.hardware.config import HardwareConfig
+    from rowvit.targets.target import Target
+
+LOG = logging.getLogger("rowvit.serve")
+_EXPLAINED = 4  # explanations that may wait
+_READING = 0.5  # seconds between two of the sensor
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one server takes.
+
+    Parameters
+    ----------
+    queue : int
+        Images that may wait or be computed at once.
+    deadline : float
+        Seconds from a request's first byte to its answer; a request may ask for less.
+    body : int
+        Bytes of a request, also after decompression.
+    bodies : int
+        Bytes of all requests that are being read or answered.
+    connections : int
+    """
+
+    queue: int = 64
+    deadline: float = 30.0
+    body: int = 16 << 20
+    bodies: int = 64 << 20
+    connections: int = 256
+
+
+@dataclass(frozen=True)
+class Classified:
+    """One picture, and what came of it."""
+
+    network: Network
+    pixels: np.ndarray  #: uint8 [S, S, 3]; the whole picture with the HLS front end
+    answer: Answer
+
+
+class Service:
+    """Networks on one target.
+
+    Parameters
+    ----------
+    networks : mapping of str to Network
+    target_name : str
+        "golden", "sim" or "board".
+    open_target : callable
+        Opens it, as often as that is needed.
+    limits : Limits, optional
+    batch : int, optional
+        As of `Engine`.
+    patience : float, optional
+        As of `Engine`; by default the deadline.
+    token : str
+        What a request must carry; empty: nothing.
+    instrument : str
+        Kind of the sensor that is read while the server runs, as of `measure.sensors.open_instrument`.
+    board : str, optional
+        As PYNQ names it; None off the board.
+
+    Attributes
+    ----------
+    power : str
+        What the sensor measures, or why there is none.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, Network],
+        target_name: str,
+        open_target: Callable[[], Target],
+        limits: Limits | None = None,
+        batch: int | None = None,
+        patience: float | None = None,
+        token: str = "",
+        instrument: str = "",
+        board: str | None = None,
+    ) -> None:
+        self.networks, self.target_name, self.token = networks, target_name, token
+        self.limits = limits or Limits()
+        self.metrics = Metrics(
+            lambda: self.engine, lambda: self.config.clock_mhz if target_name == "sim" else None
+        )
+        self.engine = Engine(
+            open_target,
+            networks,
+            batch,
+            self.limits.queue,
+            patience or self.limits.deadline,
+            self.metrics.answered,
+        )
+        self._sensor, self.power = _sensor(instrument, board)
+        self._decoders = ThreadPoolExecutor(processors(), "decoder")
+        self._reference = ThreadPoolExecutor(1, "reference")
+        self._explaining = 0
+        self._goldens: dict[Network, tuple[Golden, Program | None]] = {}
+
+    @property
+    def config(self) -> HardwareConfig:
+        """The target's, with its clock."""
+        return self.engine.target.config
+
+    @property
+    def frontend(self) -> str:
+        return self.engine.target.frontend
+
+    def network(self, name: str) -> Network:
+        """A network by its name; `Refusal` 404 if there is none."""
+        if name not in self.networks:
+            raise Refusal(404, f"no model '{name}' is served here", f"use {', '.join(self.networks)}")
+        return self.networks[name]
+
+    def close(self) -> None:
+        """Finish what waits, and close the target."""
+        self.engine.stop(self.limits.deadline)
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._reference.shutdown(wait=False, cancel_futures=True)
+
+    async def watch_power(self) -> None:
+        """Read the sensor until cancelled."""
+        while self._sensor is not None:
+            with suppress(OSError, ValueError):
+                self.metrics.power(await self.beside(self._sensor.watts))
+            await asyncio.sleep(_READING)
+
+    # -- pictures ---------------------------------------------------------------------------------
+
+    async def decode(self, network: Network, data: bytes) -> np.ndarray:
+        """Pixels of a picture; `Refusal` as of `photos.pixels_of`."""
+        return await self.beside(pixels_of, data, network.meta, self.frontend)
+
+    async def classify(self, names: Iterable[str], data: bytes, deadline: float) -> list[Classified]:
+        """A picture on some networks, whose results come together.
+
+        `Refusal` if there is no room, the data is no picture, a network is unknown, or the core fails or is
+        late.
+        """
+        networks = [self.network(name) for name in names]
+        with self.engine.place(len(networks)):
+            pixels = [await self.decode(network, data) for network in networks]
+            answers = await asyncio.gather(
+                *(
+                    self.engine.classify(network, [image], deadline)
+                    for network, image in zip(networks, pixels, strict=True)
+                )
+            )
+        return [
+            Classified(network, image, answer)
+            for network, image, (answer,) in zip(networks, pixels, answers, strict=True)
+        ]
+
+    async def explain(self, one: Classified) -> Explanation | None:
+        """What the reference adds; None of a compiled program, and while others wait for theirs."""
+        if one.network.package is None or self._explaining >= _EXPLAINED:
+            return None
+        self._explaining += 1
+        try:
+            return await self._in(self._reference, self._explain, one)
+        finally:
+            self._explaining -= 1
+
+    def _explain(self, one: Classified) -> Explanation:
+        """In the one thread of the reference."""
+        network = one.network
+        if network not in self._goldens:
+            golden = Golden(self.config, frontend=self.frontend)
+            golden.load(network.source)
+            program = None
+            if self.target_name == "golden":  # else the core counts
+                with suppress(RowvitError):  # it may be too large for the configuration
+                    program = network.program(self.config)
+            self._goldens[network] = golden, program
+        return explain(*self._goldens[network], one.pixels)
+
+    def document(self, one: Classified, explanation: Explanation | None = None) -> dict[str, Any]:
+        """What programs get of it."""
+        result = one.answer.result
+        seconds = self.metrics.core_seconds(result.seconds, result.cycles)
+        return document(one.network, one.answer, self.target_name, self.config, seconds, explanation)
+
+    async def beside(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run a function in a thread of the decoders."""
+        return await self._in(self._decoders, function, *arguments)
+
+    @staticmethod
+    async def _in(pool: ThreadPoolExecutor, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, partial(function, *arguments))
+
+    def deadline(self, seconds: float | None = None) -> float:
+        """On the monotonic clock, for a request that begins now and asks for ``seconds``."""
+        return time.monotonic() + min(seconds or self.limits.deadline, self.limits.deadline)
+
+
+def _sensor(kind: str, board: str | None) -> tuple[Instrument | None, str]:
+    """The instrument that can be read now, and what it measures, or why there is none."""
+    if kind == "none" or (board is None and not kind):
+        return None, "no power sensor"
+    try:
+        found = open_instrument(kind, Wanted(board=board))
+        found.watts()
+    except (RowvitError, OSError, ValueError) as error:
+        LOG.warning("power is not shown: %s", error)
+        return None, f"no power: {error}"
+    return found, found.measures

@@ -157,7 +157,14 @@ async def _answer(request: Request) -> Response:
     result = found[0].answer.result
     request.scope["state"]["note"] = f"model={','.join(wanted)} images={len(found)} batch={result.batch}"
     columns = [await _column(service, data, one, frame) for one in found]
-    return _render(request, "answer", columns=columns, simulated=service.target_name == "sim")
+    cycles = [layer["cycles"] for c in columns for layer in c.document.get("cycles", {}).get("layers", ())]
+    return _render(
+        request,
+        "answer",
+        columns=columns,
+        most=max(cycles, default=1),  # one scale for both networks
+        simulated=service.target_name == "sim",
+    )
 
 
 def _example_data(service: Service, text: str) -> bytes:

@@ -60,6 +60,24 @@ def bound(host: str, port: int) -> socket.socket:
         ) from error
 
 
+def http_server(service: Service) -> uvicorn.Server:
+    """What serves a service whose engine has started."""
+    config = uvicorn.Config(
+        application(service),
+        http=_Protocol,
+        loop="asyncio",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,  # the application's own line says more
+        server_header=False,
+        limit_concurrency=service.limits.connections + 1,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=math.ceil(service.limits.deadline),
+    )
+    return uvicorn.Server(config)
+
+
 def run(service: Service, listener: socket.socket, ready: Callable[[], object] = lambda: None) -> None:
     """Start the engine and serve until SIGTERM or SIGINT, then answer what has come in, and end.
 
@@ -78,17 +96,4 @@ def run(service: Service, listener: socket.socket, ready: Callable[[], object] =
     """
     service.engine.start()
     ready()
-    config = uvicorn.Config(
-        application(service),
-        http=_Protocol,
-        loop="asyncio",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,  # the application's own line says more
-        server_header=False,
-        limit_concurrency=service.limits.connections + 1,
-        timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=math.ceil(service.limits.deadline),
-    )
-    uvicorn.Server(config).run(sockets=[listener])
+    http_server(service).run(sockets=[listener])

@@ -51,6 +51,7 @@ async function classify(data, quiet = false) {
   answer.setAttribute("aria-busy", "false");
   prepare();
   if (!quiet || !good) says.textContent = spoken();
+  if (!quiet && answer.getBoundingClientRect().top > window.innerHeight / 2) answer.scrollIntoView({ block: "start" });
   return good;
 }
 
@@ -87,6 +88,8 @@ function show(slider) {
     captions.push(current.querySelector("figcaption").textContent);
   }
   slider.setAttribute("aria-valuetext", captions.join("; "));
+  for (const row of slider.closest("article").querySelectorAll(".cycles tr"))
+    row.classList.toggle("current", Number(row.dataset.layer) === at);
 }
 
 answer.addEventListener("input", (event) => {
@@ -109,7 +112,7 @@ form.addEventListener("submit", (event) => {
 });
 photo.addEventListener("change", () => take([...photo.files]));
 for (const name of ["model", "other"])
-  byId(name).tagName === "SELECT" && byId(name).addEventListener("change", () => again && again());
+  byId(name)?.addEventListener("change", () => again && again());
 
 let again = null; // asks the last question anew, as for another network
 

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The queue in front of the core: order, batches, limits, deadlines, faults, and the end."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import rowvit
+from puppet import Puppet, serving, until
+from rowvit.errors import RowvitError
+from rowvit.serve.service import Limits
+
+
+def image(number: int, count: int = 1) -> np.ndarray:
+    """Images of class ``number``."""
+    return np.full((count, 12, 12, 3), number, np.uint8)
+
+
+def classes(reply) -> list[int]:
+    (found,) = (o["data"] for o in reply.json["outputs"] if o["name"] == "class")
+    return found
+
+
+def held(served, puppet) -> threading.Thread:
+    """A request that is in the core, which waits."""
+    puppet.go.clear()
+    thread = served.later(image(0))
+    until(puppet.inside.is_set)
+    return thread
+
+
+def test_what_waits_becomes_batches(served, puppet):
+    first = held(served, puppet)
+    others = [served.later(image(n % 5)) for n in range(9)]
+    until(lambda: served.service.engine.held == 10)
+    puppet.go.set()
+    for thread in (first, *others):
+        thread.join(20)
+    assert puppet.batches[0] == ("small", 1)
+    assert sum(count for _, count in puppet.batches) == 10
+    assert max(count for _, count in puppet.batches) == 4 and len(puppet.batches) == 4
+    assert sorted(n for reply in served.replies for n in classes(reply)) == sorted([0, *(n % 5 for n in range(9))])
+
+
+def test_every_request_gets_its_own_answer(served):
+    """Forty at once, from ten threads, each with images whose classes are known."""
+    wrong, rng = [], np.random.default_rng(0)
+    wanted = rng.integers(0, 5, (10, 4, 3))
+
+    def ask(rows) -> None:
+        for row in rows:
+            pixels = np.concatenate([image(n) for n in row])
+            reply = served.infer(pixels, model="dense" if row[0] % 2 else "small")
+            if reply.status != 200 or classes(reply) != row.tolist():
+                wrong.append((row, reply))
+
+    threads = [threading.Thread(target=ask, args=(rows,)) for rows in wanted]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not wrong
+
+
+def test_networks_take_turns(served, puppet):
+    """One that many ask for does not keep another out: at most a batch overtakes what waits longer."""
+    first = held(served, puppet)
+    other = served.later(image(2), model="dense")
+    until(lambda: served.service.engine.held == 2)
+    many = [served.later(image(1)) for _ in range(12)]
+    until(lambda: served.service.engine.held == 14)
+    puppet.go.set()
+    for thread in (first, other, *many):
+        thread.join(20)
+    before = [name for name, _ in puppet.batches].index("dense")
+    assert sum(count for _, count in puppet.batches[:before]) <= 4
+    assert all(reply.status == 200 for reply in served.replies)
+
+
+def test_a_full_queue(networks, puppet):
+    with serving(networks, "sim", lambda: puppet, Limits(queue=3)) as served:
+        threads = [held(served, puppet)] + [served.later(image(1)) for _ in range(2)]
+        until(lambda: served.service.engine.held == 3)
+        reply = served.infer(image(2))
+        assert reply.status == 429 and reply.error.startswith("3 images wait already; try again in 1 s")
+        assert int(reply.headers["retry-after"]) >= 1
+        # decided before the picture is decoded, even before it is one
+        assert served.ask("POST", "/models/small/classify", b"no picture").status == 429
+        assert served.infer(image(2, 4)).status == 413  # never fits
+        assert served.ask("GET", "/v2/health/ready").status == 200  # busy is not ill
+        puppet.go.set()
+        for thread in threads:
+            thread.join(20)
+        assert served.infer(image(2)).status == 200
+        assert served.service.engine.held == 0
+
+
+def test_deadlines(networks, puppet):
+    with serving(networks, "sim", lambda: puppet, Limits(deadline=0.4), patience=0.6) as served:
+        inside = held(served, puppet)
+        begin = time.monotonic()
+        reply = served.infer(image(1), timeout=100_000)  # microseconds, less than the server's
+        assert reply.status == 504 and "it still waited" in reply.error
+        assert 0.1 <= time.monotonic() - begin < 0.4
+        inside.join(20)
+        (late,) = served.replies
+        assert late.status == 504 and "the core was at it" in late.error
+        # nobody waits, but the core has not answered for longer than anybody has patience
+        until(lambda: served.ask("GET", "/v2/health/ready").status == 503)
+        assert "has not answered for" in served.ask("GET", "/v2/models/small/ready").error
+        assert served.ask("GET", "/v2/health/live").status == 200
+        assert served.infer(image(1)).status == 503
+        puppet.go.set()
+        until(lambda: served.ask("GET", "/v2/health/ready").status == 200)
+        assert classes(served.infer(image(3))) == [3]
+        assert [count for _, count in puppet.batches] == [1, 1]  # what nobody waited for was not run
+
+
+def test_a_fault_is_answered_and_what_waits_is_not_lost(served, puppet):
+    first = held(served, puppet)
+    puppet.failures = [RowvitError("the DMA stopped", "look at it")]
+    waiting = served.later(image(3))
+    until(lambda: served.service.engine.held == 2)
+    puppet.go.set()
+    first.join(20)
+    waiting.join(20)
+    failed, answered = sorted(served.replies, key=lambda reply: -reply.status)
+    assert failed.status == 503 and failed.headers["retry-after"] == "1"
+    assert failed.error.startswith("the core failed: the DMA stopped; look at it; it is being reset")
+    assert answered.status == 200 and classes(answered) == [3]
+    assert puppet.loads.count("small") >= 2  # memory was written anew
+    assert served.service.engine.faults == 1 and puppet.closed == 0
+    assert "rowvit_core_faults 1.0" in served.ask("GET", "/metrics").body.decode()
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), ValueError("odd")])
+def test_any_exception_of_a_driver_is_a_fault(served, puppet, error):
+    puppet.failures = [error]
+    assert f"{type(error).__name__}: {error}" in served.infer(image(1)).error
+    assert classes(served.infer(image(1))) == [1]
+
+
+def test_a_core_that_stays_away_is_opened_again(networks):
+    puppets = [Puppet(), Puppet(), Puppet()]
+    puppets[0].broken = puppets[1].broken = True
+    remaining = iter(puppets)
+    with serving(networks, "sim", lambda: next(remaining)) as served:
+        assert served.infer(image(1)).status == 503
+        until(lambda: served.ask("GET", "/v2/health/ready").status == 503)
+        reply = served.infer(image(1))
+        assert reply.status == 503 and "the core no longer answers" in reply.error
+        until(lambda: served.ask("GET", "/v2/health/ready").status == 200)
+        assert classes(served.infer(image(4))) == [4]
+        assert [puppet.closed for puppet in puppets] == [1, 1, 0]
+
+
+def test_a_stop_answers_what_has_come_in(networks, puppet):
+    with serving(networks, "sim", lambda: puppet) as served:
+        threads = [held(served, puppet)] + [served.later(image(n)) for n in range(5)]
+        until(lambda: served.service.engine.held == 6)
+        threading.Timer(0.3, puppet.go.set).start()
+    for thread in threads:
+        thread.join(20)
+    assert [reply.status for reply in served.replies] == [200] * 6
+    assert puppet.closed == 1
+
+
+def test_what_cannot_be_opened(networks):
+    def refuse():
+        raise RowvitError("no board here")
+
+    with pytest.raises(RowvitError, match="no board here"), serving(networks, "board", refuse):
+        pass
+
+
+def test_a_damaged_program_on_the_rtl(networks):
+    """The simulated core stops with an error, is reset, gets its program again, and is right."""
+    pixels = np.random.default_rng(1).integers(0, 256, (1, 12, 12, 3), dtype=np.uint8)
+    with rowvit.open("golden", "tiny") as golden:
+        golden.load(networks["small"].source)
+        (expected,) = golden(pixels)
+    with serving(networks, "sim", lambda: rowvit.open("sim", "tiny")) as served:
+        before = served.infer(pixels).json
+        target = served.service.engine.target
+        target._blob[:] = 0xFF
+        target._blob.flush()
+        assert "the core failed" in served.infer(pixels).error
+        after = served.infer(pixels).json
+    for answer in (before, after):
+        logits = next(o["data"] for o in answer["outputs"] if o["name"] == "logits")
+        assert logits == expected.logits.tolist()
+        cycles = next(o["data"] for o in answer["outputs"] if o["name"] == "cycles")
+        assert cycles[0] > 1000

@@ -1,0 +1,402 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What programs get: Triton's own client and curl, and a sentence for whatever is wrong."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import shutil
+import socket
+import struct
+import subprocess
+import time
+import zlib
+
+import jsonschema
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from openapi_spec_validator import validate
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+
+import rowvit
+from puppet import serving, until
+from rowvit.images import for_network
+from rowvit.serve import server
+from rowvit.serve.service import Limits
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return np.random.default_rng(9).integers(0, 256, (3, 12, 12, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def expected(files, pixels):
+    """Of the driver itself."""
+    with rowvit.open("golden", "tiny") as target:
+        target.load(files["small"])
+        return target(pixels)
+
+
+@pytest.fixture
+def client(golden):
+    with triton.InferenceServerClient(f"127.0.0.1:{golden.port}") as one:
+        yield one
+
+
+def png(width: int, height: int, **options) -> bytes:
+    stream = io.BytesIO()
+    rng = np.random.default_rng(width)
+    Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(stream, "PNG", **options)
+    return stream.getvalue()
+
+
+# -- a client that is not ours ----------------------------------------------------------------------
+
+
+def test_triton_asks_what_there_is(client):
+    assert client.is_server_live() and client.is_server_ready()
+    assert client.is_model_ready("small") and client.is_model_ready("small", "1")
+    assert not client.is_model_ready("large") and not client.is_model_ready("small", "2")
+    assert client.get_server_metadata()["extensions"] == ["binary_tensor_data", "classification"]
+    found = client.get_model_metadata("small")
+    assert found["inputs"] == [{"name": "pixels", "datatype": "UINT8", "shape": [-1, 12, 12, 3]}]
+    assert {o["name"]: (o["datatype"], o["shape"]) for o in found["outputs"]} == {
+        "probabilities": ("FP32", [-1, 5]),
+        "logits": ("INT16", [-1, 5]),
+        "class": ("INT64", [-1, 1]),
+        "label": ("BYTES", [-1, 1]),
+        "alive": ("BOOL", [-1, 1, 37]),
+    }
+    assert "alive" not in {o["name"] for o in client.get_model_metadata("dense")["outputs"]}
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
+@pytest.mark.parametrize("binary_in", [True, False])
+def test_triton_infers(client, pixels, expected, binary_in, compression):
+    tensor = triton.InferInput("pixels", list(pixels.shape), "UINT8")
+    tensor.set_data_from_numpy(pixels, binary_data=binary_in)
+    found = client.infer("small", [tensor], request_id="seven", request_compression_algorithm=compression)
+    assert found.get_response()["id"] == "seven"
+    assert np.array_equal(found.as_numpy("logits"), [r.logits for r in expected])
+    assert np.allclose(found.as_numpy("probabilities"), [r.probabilities for r in expected], atol=1e-6)
+    assert found.as_numpy("class").tolist() == [[r.top1] for r in expected]
+    assert found.as_numpy("label").tolist() == [[r.label.encode()] for r in expected]
+    alive = found.as_numpy("alive")
+    assert alive.dtype == bool
+    assert [np.flatnonzero(a[0]).tolist() for a in alive] == [r.kept[0].tolist() for r in expected]
+
+
+def test_triton_chooses_outputs(client, pixels, expected):
+    tensor = triton.InferInput("pixels", [1, 12, 12, 3], "UINT8")
+    tensor.set_data_from_numpy(pixels[:1])
+    wanted = [
+        triton.InferRequestedOutput("label", binary_data=False),
+        triton.InferRequestedOutput("probabilities", class_count=2),
+        triton.InferRequestedOutput("logits", binary_data=True),
+    ]
+    found = client.infer("small", [tensor], outputs=wanted)
+    assert [o["name"] for o in found.get_response()["outputs"]] == ["label", "probabilities", "logits"]
+    assert found.as_numpy("label").tolist() == [[expected[0].label]]
+    assert np.array_equal(found.as_numpy("logits"), [expected[0].logits])
+    order = np.argsort(-expected[0].probabilities, kind="stable")[:2]
+    best = [text.decode().split(":") for text in found.as_numpy("probabilities")[0]]
+    assert [(int(index), label) for _, index, label in best] == [(i, str(i)) for i in order]
+    assert float(best[0][0]) == pytest.approx(expected[0].probabilities.max(), abs=1e-5)
+
+
+def test_triton_gets_sentences(client):
+    tensor = triton.InferInput("pixels", [1, 8, 8, 3], "UINT8")
+    tensor.set_data_from_numpy(np.zeros((1, 8, 8, 3), np.uint8))
+    with pytest.raises(triton.InferenceServerException, match=r"pixels' is UINT8 \[1, 8, 8, 3\]; small takes"):
+        client.infer("small", [tensor])
+    with pytest.raises(triton.InferenceServerException, match="no model 'large' is served here; use small, dense"):
+        client.infer("large", [tensor])
+
+
+def test_curl(golden, files, expected, tmp_path):
+    """A picture, a tensor in JSON, a raw tensor; curl knows nothing of the protocol."""
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl")
+
+    def curl(*arguments: str) -> bytes:
+        return subprocess.run(["curl", "-sS", "--fail", *arguments], capture_output=True, check=True).stdout
+
+    photo = files["photos"] / "0.png"
+    answer = json.loads(curl("--data-binary", f"@{photo}", f"{golden.url}/models/small/classify"))
+    with rowvit.open("golden", "tiny") as target:
+        target.load(files["small"])
+        (result,) = target([photo])
+        raw = tmp_path / "pixels"
+        raw.write_bytes(for_network(photo, target.meta).tobytes())
+    assert answer["logits"] == result.logits.tolist() and answer["label"] == result.label
+    sent = curl(
+        *("-H", "Inference-Header-Content-Length: 0", "-H", "Content-Type: application/octet-stream"),
+        *("--data-binary", f"@{raw}", "-D", str(tmp_path / "headers"), f"{golden.url}/v2/models/small/infer"),
+    )
+    lines = (tmp_path / "headers").read_text().lower().splitlines()
+    (length,) = (line.split(":")[1] for line in lines if line.startswith("inference-header-content-length"))
+    described = json.loads(sent[: int(length)])["outputs"]
+    at = int(length)
+    for tensor in described:
+        size = tensor["parameters"]["binary_data_size"]
+        if tensor["name"] == "logits":
+            assert np.array_equal(np.frombuffer(sent[at : at + size], "<i2"), result.logits)
+        at += size
+    assert at == len(sent)
+
+
+# -- what is wrong ------------------------------------------------------------------------------------
+
+
+def bomb() -> bytes:
+    """A PNG of 30,000 x 30,000 pixels in a few hundred bytes, cut off."""
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1 << 20)))
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        (b"", 400, "the request holds no picture"),
+        (b"GET / HTTP/1.1", 415, "this is no picture; send one of JPEG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415, "this is no picture"),
+        (png(40, 40)[:-200], 400, "cannot be decoded as an image"),
+        (bomb(), 413, "too many pixels"),
+        (png(8000, 6300, compress_level=1)[:300], 413, "the picture has 8,000 x 6,300 pixels; send at most"),
+        (bytes(17 << 20), 413, "the request is larger than 16,777,216 bytes"),
+    ],
+)
+def test_what_is_no_picture(golden, body, status, says):
+    reply = golden.ask("POST", "/models/small/classify", body)
+    assert reply.status == status and says in reply.error
+
+
+def test_a_body_without_length_is_limited(golden):
+    """In chunks, so that only counting tells."""
+    reply = golden.ask("POST", "/models/small/classify", (bytes(1 << 20) for _ in range(20)))
+    assert reply.status == 413 and "larger than 16,777,216 bytes" in reply.error
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"inputs": []}, "the inputs are none; small takes one, 'pixels'"),
+        ({"inputs": 3}, "the request's inputs is 3, but must be array"),
+        ({"inputs": [{"name": "pixels", "shape": [1]}]}, "the request lacks inputs.0.datatype"),
+        ({"inputs.0.name": "image"}, "the inputs are 'image'"),
+        ({"inputs.0.datatype": "FP32"}, "input 'pixels' is FP32 [1, 12, 12, 3]; small takes UINT8"),
+        ({"inputs.0.shape": [1, 12, 12, 1]}, "small takes UINT8 [images, 12, 12, 3]"),
+        ({"inputs.0.shape": [0, 12, 12, 3]}, "small takes UINT8"),
+        ({"inputs.0.shape": [2, 12, 12, 3]}, "does not have shape [2, 12, 12, 3]"),
+        ({"inputs.0.data": [0] * 431}, "does not have shape"),
+        ({"inputs.0.data": [[0], [1, 2]]}, "does not have shape"),
+        ({"inputs.0.data": [256] * 432}, "is not UINT8; send whole numbers from 0 to 255"),
+        ({"inputs.0.data": [-1] * 432}, "is not UINT8"),
+        ({"inputs.0.data": [0.5] * 432}, "is not UINT8"),
+        ({"inputs.0.data": ["a"] * 432}, "is not UINT8"),
+        ({"inputs.0.data": [True] * 432}, "is not UINT8"),
+        ({"inputs.0.parameters": {"binary_data_size": 432}}, "0 bytes follow the JSON, but inputs have 432"),
+        ({"inputs.0.parameters": {"shared_memory_region": "x"}, "inputs.0.data": None}, "must be array"),
+        ({"outputs": [{"name": "masks"}]}, "there is no output 'masks'; use probabilities"),
+        ({"outputs": [{"name": "label", "parameters": {"classification": 2}}]}, "'label' has no classes"),
+        ({"parameters": {"timeout": -1}}, "the request's parameters.timeout is -1"),
+        ({"id": 7}, "the request's id is 7, but must be string"),
+    ],
+)
+def test_wrong_requests(golden, change, says):
+    tensor = {"name": "pixels", "datatype": "UINT8", "shape": [1, 12, 12, 3], "data": [0] * 432}
+    message: dict = {"inputs": [tensor]}
+    for path, value in change.items():
+        place, *keys = message, *path.split(".")
+        for key in keys[:-1]:
+            place = place[int(key) if key.isdigit() else key]
+        place[keys[-1]] = value
+    reply = golden.ask("POST", "/v2/models/small/infer", json.dumps(message))
+    assert reply.status == 400 and says in reply.error
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "says"),
+    [
+        (b"{", {}, 400, "the request is no JSON"),
+        (b"[" * 100_000, {}, 400, "the request is no JSON"),
+        (b"[]", {}, 400, "the request's value is [], but must be object"),
+        (b"{}", {}, 400, "the request lacks inputs"),
+        (b"{}", {"Inference_Header_Content_Length": "3"}, 400, "is '3', of a body of 2 bytes"),
+        (b"{}", {"Inference_Header_Content_Length": "-1"}, 400, "is '-1'"),
+        (b"{}", {"Inference_Header_Content_Length": "0"}, 400, "2 bytes are no tensor [1, 12, 12, 3]"),
+        (b"{}", {"Content_Encoding": "br"}, 415, "Content-Encoding 'br' is not known; use gzip"),
+        (b"{}", {"Content_Encoding": "gzip"}, 400, "no complete gzip data"),
+        (gzip.compress(b"{}")[:-4], {"Content_Encoding": "gzip"}, 400, "no complete gzip data"),
+        (gzip.compress(bytes(17 << 20)), {"Content_Encoding": "gzip"}, 413, "larger than 16,777,216 bytes"),
+    ],
+)
+def test_wrong_bodies(golden, body, headers, status, says):
+    reply = golden.ask("POST", "/v2/models/small/infer", body, **headers)
+    assert reply.status == status and says in reply.error
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "says"),
+    [
+        ("GET", "/v2/models/large", 404, "no model 'large' is served here; use small, dense"),
+        ("GET", "/v2/models/small/versions/2", 404, "small has no version '2'; use 1"),
+        ("POST", "/models/large/classify", 404, "no model 'large'"),
+        ("GET", "/models/small/classify", 405, "this address does not take GET"),
+        ("GET", "/nowhere", 404, "there is no such page"),
+        ("GET", "/static/../app.py", 404, "there is no such page"),
+        ("POST", "/models/small/classify?explain=maybe", 400, "explain is 'maybe'; use true or false"),
+        ("POST", "/models/small/classify?timeout=-3", 400, "timeout is '-3'; use seconds"),
+        ("GET", "/examples/small/99", 404, "small has 5 examples"),
+    ],
+)
+def test_wrong_addresses(golden, method, path, status, says):
+    reply = golden.ask(method, path)
+    assert reply.status == status and says in reply.error
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.one_of(
+        st.binary(max_size=300),
+        json_values.map(lambda value: json.dumps(value).encode()),
+        st.fixed_dictionaries(
+            {"inputs": st.lists(json_values, max_size=2)}, optional={"outputs": json_values, "id": json_values}
+        ).map(lambda value: json.dumps(value).encode()),
+    ),
+    st.sampled_from(["/v2/models/small/infer", "/models/small/classify"]),
+)
+def test_whatever_is_sent_is_refused(golden, body, path):
+    reply = golden.ask("POST", path, body)
+    assert 400 <= reply.status < 500 and len(reply.error) > 10
+
+
+def test_slow_requests_end(networks, puppet, monkeypatch):
+    """Half a request line, and a body that does not come: both connections are closed by the server."""
+    monkeypatch.setattr(server, "_HEADERS", 0.3)
+    with serving(networks, "sim", lambda: puppet, Limits(deadline=0.5)) as served:
+        begin = time.monotonic()
+        with socket.create_connection(("127.0.0.1", served.port), timeout=10) as slow:
+            slow.sendall(b"GET /v2/heal")
+            assert slow.recv(100) == b""
+        with socket.create_connection(("127.0.0.1", served.port), timeout=10) as slow:
+            slow.sendall(b"POST /models/small/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc")
+            reply = slow.makefile("rb").read()
+        assert b" 408 " in reply and b"did not arrive in time" in reply
+        assert time.monotonic() - begin < 5
+        assert served.service.engine.held == 0
+
+
+# -- answers, their descriptions, and figures ------------------------------------------------------
+
+
+def test_openapi(golden):
+    found = golden.ask("GET", "/openapi.json").json
+    validate(found)
+
+    def check(value, name: str) -> None:
+        jsonschema.validate(value, {**found, "$ref": f"#/components/schemas/{name}"})
+
+    check(golden.ask("GET", "/v2").json, "ServerMetadata")
+    check(golden.ask("GET", "/v2/models/small").json, "ModelMetadata")
+    check(golden.ask("GET", "/v2/models/small/ready").json, "Ready")
+    check(golden.infer(np.zeros((2, 12, 12, 3), np.uint8)).json, "InferResponse")
+    check(golden.ask("POST", "/models/small/classify", png(30, 20)).json, "Answer")
+    check(golden.ask("POST", "/models/small/classify?explain=1", png(30, 20)).json, "Answer")
+    check(golden.ask("POST", "/models/small/classify").json, "Error")
+    # what is described is there
+    for path, item in found["paths"].items():
+        address = path.format(model="small", version="1")
+        for method in item:
+            assert golden.ask(method.upper(), address).status not in (404, 405), address
+
+
+def test_an_explained_answer(golden, files):
+    data = png(30, 20)
+    found = golden.ask("POST", "/models/small/classify?explain=true", data).json
+    with rowvit.open("golden", "tiny") as target:
+        target.load(files["small"])
+        (result,) = target([for_network(data, target.meta)])
+    assert found["target"] == "golden" and "no board" in found["evidence"]
+    assert found["latency"]["basis"] == "the host's monotonic clock"
+    assert found["tokens"]["pruned"] == [{"layer": 0, "alive": 21, "kept": result.kept[0].tolist()}]
+    assert found["work"]["w2_rows_total"] == result.w2_rows_total
+    assert found["cycles"]["source"] == "predicted by the cycle model"
+    assert [layer["name"] for layer in found["cycles"]["layers"]] == ["embed", "0", "1", "head"]
+    assert [len(look["tokens"]) for look in found["attention"]] == [37, 21]
+    assert all(sum(look["share"]) == pytest.approx(1, abs=1e-3) for look in found["attention"])
+
+
+def test_a_drawn_answer(golden):
+    reply = golden.ask("POST", "/models/small/classify", png(30, 20), Accept="image/png")
+    assert reply.status == 200 and reply.headers["content-type"] == "image/png"
+    picture = Image.open(io.BytesIO(reply.body))
+    picture.load()
+    assert picture.width == 16 + 3 * (448 + 16)  # photo, what is left, attention
+
+
+def test_metrics(networks, puppet):
+    with serving(networks, "sim", lambda: puppet) as served:
+        puppet_mhz = puppet.config.clock_mhz
+        for _ in range(3):
+            served.infer(np.zeros((2, 12, 12, 3), np.uint8))
+        served.infer(np.zeros((1, 12, 12, 3), np.uint8), model="none")
+        text = served.ask("GET", "/metrics").body.decode()
+    found = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert found["rowvit_images_total", ("model", "small")] == 6
+    assert found["rowvit_core_cycles_total", ("model", "small")] == 6 * 1000
+    assert found["rowvit_core_seconds_sum", ("model", "small")] == pytest.approx(6e-3 / puppet_mhz)
+    assert found["rowvit_requests_total", ("route", "infer"), ("status", "200")] == 3
+    assert found["rowvit_requests_total", ("route", "infer"), ("status", "404")] == 1
+    assert found[("rowvit_ready",)] == 1 and found[("rowvit_queue_images",)] == 0
+    assert found[("process_resident_memory_bytes",)] > 0
+
+
+def test_the_log(golden, caplog):
+    with caplog.at_level("INFO", "rowvit.serve"):
+        golden.infer(np.zeros((2, 12, 12, 3), np.uint8))
+        golden.ask("GET", "/nowhere%0Aforged%20line")
+        until(lambda: len(caplog.messages) == 2)
+    assert caplog.messages[0].startswith("127.0.0.1 POST /v2/models/small/infer 200 ")
+    assert caplog.messages[0].endswith("ms model=small images=2 batch=1")
+    assert "GET /nowhere%0Aforged%20line 404" in caplog.messages[1] and "\n" not in caplog.messages[1]
+
+
+# -- the token ------------------------------------------------------------------------------------------
+
+
+def test_the_token(networks, puppet):
+    token = "0123456789abcdef"
+    with serving(networks, "sim", lambda: puppet, token=token) as served:
+        for path in ("/", "/now", "/v2", "/metrics", "/openapi.json", "/static/page.js", "/?token=wrong"):
+            reply = served.ask("GET", path)
+            assert reply.status == 401 and "wants its token" in reply.error
+        assert served.infer(np.zeros((1, 12, 12, 3), np.uint8)).status == 401
+        assert served.ask("GET", "/v2/health/ready").status == 200  # for load balancers
+        assert served.ask("GET", "/v2", Authorization=f"Bearer {token}").status == 200
+        assert served.ask("GET", "/v2", Authorization="Bearer 0123456789abcdeX").status == 401
+        reply = served.ask("GET", f"/?token={token}")
+        assert reply.status == 303 and reply.headers["location"] == "./"
+        cookie, *attributes = reply.headers["set-cookie"].split("; ")
+        assert {"HttpOnly", "SameSite=strict"} <= set(attributes)
+        assert served.ask("GET", "/", Cookie=cookie).status == 200

@@ -6,19 +6,16 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from browsers import browser_path
 from rowvit.measure import plots
 from rowvit.measure.plots import estimate, number
 from rowvit.measure.report import page
-
-BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +42,7 @@ def report(bench_file, power_file, slower, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser():
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        absent = pytest.fail if os.environ.get("CI") else pytest.skip
-        absent(f"needs one of {', '.join(BROWSERS)} (make test installs it)")
+    found = browser_path()
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -84,8 +84,7 @@ def _render(request: Request, part: str, status: int = 200, headers: dict | None
                 target=service.target_name,
                 config=service.config,
                 version=rowvit.__version__,
-                **_figures(service),
-                **values,
+                **_figures(service) | values,
             )
         )
     return HTMLResponse(text, status, headers)

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page in a browser: photos dropped and chosen, folders, the camera, the slider, two networks, errors."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import rowvit
+from browsers import browser_path
+from puppet import serving, until
+from rowvit.serve.networks import read_networks
+from rowvit.serve.service import Limits
+
+
+DESK, PHONE = (1280, "light"), (360, "dark")
+both_sizes = pytest.mark.parametrize("tab", [DESK, PHONE], ids=["desk", "phone"], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    found = browser_path()
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=found, args=flags)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def signs():
+    """The network that comes with rowvit, and the same without pruning, on the integer reference."""
+    networks = read_networks(["sign-digits"])
+    package = networks["sign-digits"].package
+    dense = read_networks(["dense=sign-digits"])["dense"]
+    dense.source.meta["pruning"] = []
+    assert package.meta["pruning"]
+    with serving(networks | {"dense": dense}, "golden", lambda: rowvit.open("golden")) as one:
+        yield one
+
+
+@pytest.fixture
+def tab(request, browser, signs):
+    """The page, open; in the end nothing was said on the console, and nothing loaded from elsewhere."""
+    width, scheme = getattr(request, "param", DESK)
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(signs.url)
+    yield page
+    # of an error that is answered, too, the browser says that it came
+    assert [text for text in said if "responded with a status of 4" not in text] == []
+    assert {url.split("/")[2] for url in asked if url.startswith("http")} == {signs.url.split("/")[2]}
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{request.node.name}.png", full_page=True)
+    page.close()
+
+
+def photo(signs, index: int = 7) -> Path:
+    return signs.service.networks["sign-digits"].examples[index]
+
+
+def answered(tab, network: str = "sign-digits") -> str:
+    """The label of the network's answer."""
+    article = tab.locator("article.answer", has=tab.locator(f".model:text-is('{network}')"))
+    article.wait_for()
+    return article.locator(".label").inner_text()
+
+
+def test_first_view(browser, signs):
+    """Under two seconds, and within a screen it says what is served, where, and what to do."""
+    begin = time.monotonic()
+    page = browser.new_page(viewport={"width": 360, "height": 640})
+    page.goto(signs.url, wait_until="load")
+    page.get_by_text("Choose a photo", exact=True).wait_for()
+    assert time.monotonic() - begin < 2
+    assert page.get_by_text("Choose a photo", exact=True).bounding_box()["y"] < 640
+    assert "no board" in page.inner_text("header")
+    page.close()
+
+
+@both_sizes
+def test_an_example(tab, signs):
+    """Figures are those of the driver; pictures follow the slider; both downloads hold the answer."""
+    tab.locator(".examples button").nth(7).click()
+    assert answered(tab) == "3"
+    with rowvit.open("golden") as target:
+        target.load("sign-digits")
+        (result,) = target([photo(signs)])
+    article = tab.locator("article.answer")
+    shown = " ".join(article.inner_text().split())
+    assert f"{100 * result.probabilities[3]:.1f} %" in shown
+    assert "197 › 99 › 50 › 26" in shown
+    assert f"{result.w2_rows_total - result.w2_rows_fetched:,} of {result.w2_rows_total:,}" in shown
+    assert "predicted by the cycle model" in shown and "measured, the host's monotonic clock" in shown
+
+    slider = tab.locator("input[type=range]")
+    assert slider.get_attribute("aria-valuetext").startswith("after layer 5: 26 of 197 tokens left; layer 6")
+    slider.focus()
+    seen = []
+    for _ in range(7):
+        current = article.locator("figure.current")
+        assert current.count() == 2
+        seen.append(current.first.locator("figcaption").inner_text())
+        sizes = current.locator("img").evaluate_all("images => images.map(i => i.naturalWidth)")
+        assert sizes == [448, 448]
+        tab.keyboard.press("ArrowLeft")
+    left = [int(m[1]) if (m := re.search(r"(\d+) of 197", text)) else 197 for text in seen]
+    assert left == [26, 26, 50, 99, 99, 197, 197]
+
+    with tab.expect_download() as download:
+        article.get_by_role("link", name="JSON").click()
+    document = json.loads(Path(download.value.path()).read_text())
+    assert document["logits"] == result.logits.tolist() and len(document["attention"]) == 6
+    with tab.expect_download() as download:
+        article.get_by_role("link", name="PNG").click()
+    assert Image.open(download.value.path()).format == "PNG"
+    tab.locator("#now .state.good").wait_for()
+
+
+def test_a_photo_is_dropped(tab, signs):
+    """As a drag from the desktop ends: an event with the file in it."""
+    data = base64.b64encode(photo(signs, 14).read_bytes()).decode()
+    tab.evaluate(
+        """data => {
+            const bytes = Uint8Array.from(atob(data), c => c.charCodeAt(0));
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([bytes], "seven.jpg", { type: "image/jpeg" }));
+            const drop = document.getElementById("drop");
+            for (const name of ["dragenter", "dragover", "drop"])
+                drop.dispatchEvent(new DragEvent(name, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+        }""",
+        data,
+    )
+    assert answered(tab) == "7"
+
+
+def test_a_folder(tab, signs):
+    """Every picture has its label, a file that is none says so, and a click shows one in full."""
+    photos = [photo(signs, i) for i in range(0, 20, 4)]
+    files = [{"name": p.name, "mimeType": "image/jpeg", "buffer": p.read_bytes()} for p in photos]
+    tab.set_input_files("#photo", [*files, {"name": "z.jpg", "mimeType": "image/jpeg", "buffer": b"none"}])
+    tab.get_by_text("6 of 6, 1 without an answer").wait_for()
+    items = tab.locator("#gallery-list li").all_inner_texts()
+    with rowvit.open("golden") as target:
+        target.load("sign-digits")
+        results = target(photos)
+    for item, result in zip(items, results, strict=False):
+        assert f": {result.label}, " in item
+    assert "this is no picture" in items[5]
+    tab.locator("#gallery-list button").nth(3).click()
+    tab.locator(f".answer .label:text-is('{results[3].label}')").wait_for()
+
+
+@both_sizes
+def test_the_camera(tab, signs):
+    """Frames come one after the other, never two at a time, until the button is pressed again."""
+    def images() -> float:
+        name, labels = "rowvit_images_total", {"model": "sign-digits"}
+        return signs.service.metrics.registry.get_sample_value(name, labels) or 0
+
+    most, before = 0, images()
+    button = tab.get_by_role("button", name="Use the camera")
+    button.click()
+    tab.get_by_text("frames/s").wait_for()
+    for _ in range(20):
+        most = max(most, signs.service.engine.held)
+        tab.wait_for_timeout(50)
+    assert most == 1
+    assert images() - before >= 3
+    assert tab.locator("figure.current img").first.evaluate("i => i.naturalWidth") == 320
+    tab.get_by_role("button", name="Stop the camera").click()
+    until(lambda: signs.service.engine.held == 0)
+    stopped = images()
+    tab.wait_for_timeout(300)
+    assert images() == stopped
+
+
+def test_two_networks(tab, signs):
+    tab.select_option("#other", "dense")
+    tab.locator(".examples button").nth(7).click()
+    assert answered(tab) == "3" and answered(tab, "dense") == "3"
+    both = tab.locator("article.answer")
+    assert both.count() == 2
+    assert "197 › 99" in both.nth(0).inner_text() and "197 ›" not in both.nth(1).inner_text()
+    # one slider moves both
+    tab.locator("input[type=range]").first.fill("2")
+    assert tab.locator("input[type=range]").nth(1).input_value() == "2"
+
+
+@both_sizes
+def test_errors_are_sentences(tab):
+    tab.set_input_files("#photo", {"name": "x.jpg", "mimeType": "image/jpeg", "buffer": b"nothing"})
+    alert = tab.get_by_role("alert")
+    alert.wait_for()
+    assert "This is no picture; send one of JPEG" in alert.inner_text()
+
+
+def test_a_full_server_and_one_that_is_gone(browser, networks, puppet):
+    """Where the queue is full the page asks again; a server that does not answer is a sentence."""
+    with serving(networks, "sim", lambda: puppet, Limits(queue=1)) as served:
+        page = browser.new_page()
+        page.goto(served.url)
+        puppet.go.clear()
+        page.locator(".examples button").first.click()
+        until(puppet.inside.is_set)
+        second = browser.new_page()
+        second.goto(served.url)
+        second.locator(".examples button").first.click()
+        second.wait_for_timeout(1500)
+        puppet.go.set()  # the second has tried again by then, or will
+        second.locator("article.answer").wait_for()
+        page.locator("article.answer").wait_for()
+        second.close()
+    page.locator(".examples button").first.click()
+    alert = page.get_by_role("alert")
+    alert.wait_for()
+    assert "The server does not answer" in alert.inner_text()
+    page.locator("#now .state:text-is('the server does not answer')").wait_for()
+    page.close()
+
+
+def test_without_scripts(browser, signs):
+    """A form and its answer; every picture is shown."""
+    page = browser.new_page(java_script_enabled=False)
+    page.goto(signs.url)
+    assert not page.get_by_role("button", name="Use the camera").is_visible()
+    page.set_input_files("#photo", photo(signs))
+    page.get_by_role("button", name="Classify").click()
+    assert answered(page) == "3"
+    assert page.locator("article figure").count() == 4 + 6
+    assert all(figure.is_visible() for figure in page.locator("article figure").all())
+    page.set_input_files("#photo", {"name": "x.jpg", "mimeType": "image/jpeg", "buffer": b"nothing"})
+    page.get_by_role("button", name="Classify").click()
+    assert "This is no picture" in page.get_by_role("alert").inner_text()
+    page.close()
+
+
+def test_keyboard_and_names(tab):
+    """Everything that can be used has a name and is reached by Tab, in the order of the page."""
+    unnamed = tab.evaluate(
+        """[...document.querySelectorAll('button, input:not([type=hidden]), select, a')].filter(e => !(
+            e.textContent.trim() || e.getAttribute('aria-label') || e.labels?.length ||
+            e.querySelector('img[alt]:not([alt=""])'))).length"""
+    )
+    assert unnamed == 0
+    order = []
+    for _ in range(6):
+        tab.keyboard.press("Tab")
+        order.append(tab.evaluate("document.activeElement.id || document.activeElement.className"))
+    assert order == ["skip", "photo", "camera", "folder", "model", "other"]
+    for _ in range(8):
+        tab.keyboard.press("Tab")
+    tab.keyboard.press("Enter")  # on the eighth example
+    assert answered(tab) == "3"
+    assert "3 90.4 % sign-digits" in tab.locator("#says").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast(browser, signs, scheme):
+    """Text stands out from what is behind it as WCAG's level AA asks: by 4.5, large text by 3."""
+    page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme=scheme)
+    page.goto(signs.url)
+    page.locator(".examples button").nth(7).click()
+    answered(page)
+    weak = page.evaluate(
+        """() => {
+            const linear = c => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+            const light = rgb => 0.2126 * linear(rgb[0]) + 0.7152 * linear(rgb[1]) + 0.0722 * linear(rgb[2]);
+            const parse = text => text.match(/[\\d.]+/g).map(Number);
+            const behind = e => {
+                for (; e; e = e.parentElement) {
+                    const c = parse(getComputedStyle(e).backgroundColor);
+                    if (c.length === 3 || c[3] === 1) return c;
+                }
+            };
+            return [...document.querySelectorAll('body *')].filter(e => e.checkVisibility() &&
+                [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())).map(e => {
+                    const [a, b] = [light(parse(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
+                    const large = parseFloat(getComputedStyle(e).fontSize) >= 24;
+                    return [(a + 0.05) / (b + 0.05) / (large ? 3 : 4.5), e.textContent.trim().slice(0, 30)];
+                }).filter(([ratio]) => ratio < 1);
+        }"""
+    )
+    assert weak == []
+    page.close()

@@ -182,6 +182,7 @@ async function many(files, all) {
     button.type = "button";
     image.src = URL.createObjectURL(file);
     image.alt = "";
+    image.addEventListener("error", () => image.remove());
     button.append(image, `${file.name}: ${text.label}`);
     button.addEventListener("click", () => one(file));
     item.append(button);

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two servers behind nginx, with the configuration of docs/serve.md; one of them ends under load."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rowvit
+from puppet import until
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def answers(port: int, path: str = "/v2/health/ready") -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def servers(files):
+    """Two servers of the command line, by port."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(rowvit.__file__).parents[1])}
+    started = {}
+    for port in (free_port(), free_port()):
+        command = (sys.executable, "-m", "rowvit.cli", "serve", files["small"], "-c", "tiny", "--port", port)
+        started[port] = subprocess.Popen(
+            [str(part) for part in command], env=environment, stderr=subprocess.PIPE, text=True
+        )
+    try:
+        for port in started:
+            until(lambda port=port: answers(port), 60)
+        yield started
+    finally:
+        for process in started.values():
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def balancer(servers, tmp_path):
+    """nginx in front of them; its port."""
+    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if nginx is None:
+        absent = pytest.fail if os.environ.get("CI") else pytest.skip
+        absent("needs nginx (make test installs it)")
+    text = (ROOT / "docs/serve.md").read_text()
+    (site,) = (block for block in re.findall(r"```nginx\n(.*?)```", text, re.DOTALL) if "upstream" in block)
+    port = free_port()
+    for address, server in zip(("192.168.2.11:8000", "192.168.2.12:8000"), servers, strict=True):
+        assert address in site
+        site = site.replace(address, f"127.0.0.1:{server}")
+    site = site.replace("listen 80;", f"listen 127.0.0.1:{port};")
+    paths = "".join(f"{kind}_temp_path {tmp_path / kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    configuration = tmp_path / "nginx.conf"
+    user = "user root;" if os.geteuid() == 0 else ""
+    configuration.write_text(
+        f"daemon off; pid {tmp_path / 'pid'}; error_log {tmp_path / 'errors'}; {user}\n"
+        f"events {{}}\nhttp {{\naccess_log {tmp_path / 'log'} ;\n{paths}{site}}}\n"
+    )
+    process = subprocess.Popen([nginx, "-p", str(tmp_path), "-c", str(configuration)])
+    try:
+        until(lambda: answers(port))
+        yield port
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+def test_no_request_is_lost(files, servers, balancer, how):
+    """Eight clients at once. Killed, a server loses what was in its core; nginx asks the other."""
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 3), dtype=np.uint8)
+    with rowvit.open("golden", "tiny") as golden:
+        golden.load(files["small"])
+        expected = [result.logits.tolist() for result in golden(pixels)]
+    wrong: list[object] = []
+    done = [0] * 8
+    stop = threading.Event()
+
+    def client(number: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", balancer, timeout=30)
+        while not stop.is_set():
+            index = done[number] % len(pixels)
+            tensor = {"name": "pixels", "datatype": "UINT8", "shape": [1, 12, 12, 3]}
+            message = {"inputs": [{**tensor, "data": pixels[index].ravel().tolist()}], "outputs": [{"name": "logits"}]}
+            connection.request("POST", "/v2/models/small/infer", json.dumps(message))
+            response = connection.getresponse()
+            body = response.read()
+            if response.status != 200 or json.loads(body)["outputs"][0]["data"] != expected[index]:
+                wrong.append((response.status, body))
+            done[number] += 1
+        connection.close()
+
+    def images(port: int) -> float:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        found = re.search(r'rowvit_images_total\{model="small"\} (\S+)', text)
+        return float(found[1]) if found else 0.0
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    first, second = servers
+    try:
+        until(lambda: min(images(first), images(second)) >= 20, 60)  # both work
+        servers[first].send_signal(how)
+        before = sum(done)
+        until(lambda: sum(done) >= before + 200, 60)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+    servers[first].wait(20)
+    assert not wrong
+    assert answers(balancer) and not answers(first)
+    assert images(second) > 100

@@ -44,7 +44,7 @@ class Answer:
     took: float  #: seconds from the queue to the answer, waiting included
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class _Job:
     """One image on its way."""
 
@@ -217,7 +217,7 @@ class Engine:
             with self._changed:
                 for job in jobs:
                     job.answer.cancel()
-                    with suppress(ValueError):
+                    if not job.started and job in self._queue:
                         self._queue.remove(job)
 
     # -- the thread -------------------------------------------------------------------------------

@@ -32,7 +32,8 @@ RTL := $(wildcard rtl/*.v rtl/*/*.v)
 PY := host tests benchmarks bitstreams docs/conf.py
 MD := $(filter-out docs/isa.md,$(wildcard *.md docs/*.md bitstreams/*.md hls/*.md rtl/*.md))
 CHROMIUM := $(shell command -v chromium-headless-shell chromium chromium-browser google-chrome 2>/dev/null)
-test: TOOLS += iverilog yosys $(if $(shell command -v tclsh 2>/dev/null),,tcl) $(if $(CHROMIUM),,chromium-headless-shell)
+test: TOOLS += iverilog yosys $(if $(shell command -v tclsh 2>/dev/null),,tcl) $(if $(CHROMIUM),,chromium-headless-shell) \
+    $(if $(shell PATH="$$PATH:/usr/sbin" command -v nginx),,nginx-light)
 synth: TOOLS += yosys
 
 # what talks to PYNQ; make test runs it with PYNQ 3.1

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Python of PYNQ's images: 3.0 and 3.1, Kria-PYNQ (Ubuntu 22.04); 4.0 (Ubuntu 24.04, no Zynq-7000)
 PYTHONS = {"armv7l": ("3.10",), "aarch64": ("3.10", "3.12")}
 #: what every image brings; what of it needs a compiler could not be installed there
-IMAGE = {"numpy", "pynq", "pillow", "setuptools", "pycparser"}
+IMAGE = {"numpy", "pynq", "pillow", "setuptools", "pycparser", "jinja2"}
 PHOTO = MODELS / "sign_digits_photos" / "3_0618.jpg"
 INSTALL = """\
 #!/bin/sh
@@ -46,10 +46,11 @@ python="${PYTHON:-$python}"
 "$python" -c 'import numpy, PIL, pynq' || {
     echo "rowvit: $python lacks numpy, Pillow or pynq, which PYNQ images bring;" \\
          "name the image's Python: PYTHON=/path/to/python3 sh install.sh" >&2; exit 1; }
-"$python" -m pip install --no-index --find-links wheels --upgrade rowvit
+"$python" -m pip install --no-index --find-links wheels --upgrade "rowvit[serve]"
 echo "installed; next, in this folder:"
 echo "  rowvit diagnose                                    # from the files to a network with known logits"
 echo "  rowvit run sign-digits photo.jpg --target board"
+echo "  rowvit serve sign-digits --target board            # the live page"
 """
 
 
@@ -69,7 +70,7 @@ def missing(wheel: Path, python: str, platform_machine: str) -> list[str]:
         "platform_machine": platform_machine,
         "platform_system": "Linux",
         "sys_platform": "linux",
-        "extra": "",
+        "extra": "serve",
     }
     requirements = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
     return [

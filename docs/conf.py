@@ -18,6 +18,7 @@ docs/isa
 docs/your-model
 docs/accuracy
 docs/measurement
+docs/serve
 docs/verification
 docs/results
 bitstreams/README

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,7 @@ def test_installs_without_a_network(tmp_path, name, python):
         "pillow",
         "setuptools<=80",
         "pycparser<3",
+        "jinja2",
     ]
     pip = [image / "bin/python", "-m", "pip", "install", "-q"]
     subprocess.run([*pip, *brings, "wheel"], check=True, timeout=600)
@@ -82,6 +85,7 @@ def test_installs_without_a_network(tmp_path, name, python):
     run = [image / "bin/rowvit", "run", "sign-digits", folder / "photo.jpg", "--target", "golden"]
     done = subprocess.run(run, capture_output=True, text=True, timeout=120, env=environment, cwd=tmp_path)
     assert done.returncode == 0 and "photo.jpg" in done.stdout, done.stderr
+    _serves(image / "bin/rowvit", folder / "photo.jpg", environment)
 
     (folder / "photo.jpg").write_bytes(b"damaged")
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
@@ -96,6 +100,20 @@ def test_a_folder_for_another_python_says_so(tmp_path):
     done = subprocess.run(["sh", str(script)], capture_output=True, text=True, timeout=60, env=environment)
     assert done.returncode == 1
     assert "this folder is for Python 2.7, this is 3." in done.stderr
+
+
+def _serves(rowvit: Path, photo: Path, environment: dict[str, str]) -> None:
+    """The live page's server runs on what was installed, and is stopped."""
+    command = [rowvit, "serve", "sign-digits", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
+        try:
+            address = server.stderr.readline().split()[-1]  # once the target is open
+            with urllib.request.urlopen(
+                f"{address}models/sign-digits/classify", photo.read_bytes()
+            ) as answer:
+                assert json.load(answer)["label"] == "3"
+        finally:
+            server.terminate()
 
 
 def _pyenv(python: str) -> list[str]:

@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 
 import pytest
+from browsers import browser_path
 from PIL import Image
 
-from browsers import browser_path
 from rowvit.measure import plots
 from rowvit.measure.plots import estimate, number
 from rowvit.measure.report import page

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from puppet import Puppet, Served, serving
 
 import rowvit
-from puppet import Puppet, Served, serving
 from rowvit.quant.synthetic import random_package
 from rowvit.serve.networks import Network, read_networks
 

@@ -8,9 +8,9 @@ import time
 
 import numpy as np
 import pytest
+from puppet import Puppet, serving, until
 
 import rowvit
-from puppet import Puppet, serving, until
 from rowvit.errors import RowvitError
 from rowvit.serve.service import Limits
 
@@ -43,7 +43,9 @@ def test_what_waits_becomes_batches(served, puppet):
     assert puppet.batches[0] == ("small", 1)
     assert sum(count for _, count in puppet.batches) == 10
     assert max(count for _, count in puppet.batches) == 4 and len(puppet.batches) == 4
-    assert sorted(n for reply in served.replies for n in classes(reply)) == sorted([0, *(n % 5 for n in range(9))])
+    assert sorted(n for reply in served.replies for n in classes(reply)) == sorted(
+        [0, *(n % 5 for n in range(9))]
+    )
 
 
 def test_every_request_gets_its_own_answer(served):

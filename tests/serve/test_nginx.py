@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from puppet import until
 
 import rowvit
-from puppet import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,7 +63,7 @@ def servers(files):
 
 @pytest.fixture
 def balancer(servers, tmp_path):
-    """nginx in front of them; its port."""
+    """Nginx in front of them; its port."""
     nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if nginx is None:
         absent = pytest.fail if os.environ.get("CI") else pytest.skip
@@ -75,7 +75,10 @@ def balancer(servers, tmp_path):
         assert address in site
         site = site.replace(address, f"127.0.0.1:{server}")
     site = site.replace("listen 80;", f"listen 127.0.0.1:{port};")
-    paths = "".join(f"{kind}_temp_path {tmp_path / kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    paths = "".join(
+        f"{kind}_temp_path {tmp_path / kind};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
     configuration = tmp_path / "nginx.conf"
     user = "user root;" if os.geteuid() == 0 else ""
     configuration.write_text(
@@ -107,7 +110,10 @@ def test_no_request_is_lost(files, servers, balancer, how):
         while not stop.is_set():
             index = done[number] % len(pixels)
             tensor = {"name": "pixels", "datatype": "UINT8", "shape": [1, 12, 12, 3]}
-            message = {"inputs": [{**tensor, "data": pixels[index].ravel().tolist()}], "outputs": [{"name": "logits"}]}
+            message = {
+                "inputs": [{**tensor, "data": pixels[index].ravel().tolist()}],
+                "outputs": [{"name": "logits"}],
+            }
             connection.request("POST", "/v2/models/small/infer", json.dumps(message))
             response = connection.getresponse()
             body = response.read()

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from openapi_spec_validator import validate
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
+from puppet import serving, until
 
 import rowvit
-from puppet import serving, until
 from rowvit.images import for_network
 from rowvit.serve import server
 from rowvit.serve.service import Limits
@@ -113,9 +113,13 @@ def test_triton_chooses_outputs(client, pixels, expected):
 def test_triton_gets_sentences(client):
     tensor = triton.InferInput("pixels", [1, 8, 8, 3], "UINT8")
     tensor.set_data_from_numpy(np.zeros((1, 8, 8, 3), np.uint8))
-    with pytest.raises(triton.InferenceServerException, match=r"pixels' is UINT8 \[1, 8, 8, 3\]; small takes"):
+    with pytest.raises(
+        triton.InferenceServerException, match=r"pixels' is UINT8 \[1, 8, 8, 3\]; small takes"
+    ):
         client.infer("small", [tensor])
-    with pytest.raises(triton.InferenceServerException, match="no model 'large' is served here; use small, dense"):
+    with pytest.raises(
+        triton.InferenceServerException, match="no model 'large' is served here; use small, dense"
+    ):
         client.infer("large", [tensor])
 
 
@@ -156,6 +160,7 @@ def test_curl(golden, files, expected, tmp_path):
 
 def bomb() -> bytes:
     """A PNG of 30,000 x 30,000 pixels in a few hundred bytes, cut off."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -277,7 +282,8 @@ json_values = st.recursive(
         st.binary(max_size=300),
         json_values.map(lambda value: json.dumps(value).encode()),
         st.fixed_dictionaries(
-            {"inputs": st.lists(json_values, max_size=2)}, optional={"outputs": json_values, "id": json_values}
+            {"inputs": st.lists(json_values, max_size=2)},
+            optional={"outputs": json_values, "id": json_values},
         ).map(lambda value: json.dumps(value).encode()),
     ),
     st.sampled_from(["/v2/models/small/infer", "/models/small/classify"]),

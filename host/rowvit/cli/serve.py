@@ -52,7 +52,8 @@ def serve(
     batch: Annotated[
         int,
         typer.Option(
-            min=0, help="Images per start of the core, at most; 0: as many as it computes together, at least 2."
+            min=0,
+            help="Images per start of the core, at most; 0: as many as it computes together, at least 2.",
         ),
     ] = 0,
     queue: Annotated[
@@ -67,7 +68,7 @@ def serve(
     max_body: Annotated[int, typer.Option("--max-body", min=1, help="Megabytes of a request, at most.")] = 16,
     instrument: Annotated[
         str,
-        typer.Option(help="Power sensor whose watts are shown: pmbus, hwmon or none; by default the board's."),
+        typer.Option(help="Power sensor that is shown: pmbus, hwmon or none; by default the board's."),
     ] = "",
     bitstream: opt.BitstreamOption = None,
     frontend: opt.FrontendOption = opt.FrontendName.host,
@@ -138,7 +139,9 @@ def _token(host: str, file: Path | None) -> str:
         try:
             token = file.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise RowvitError(f"{file}: the token cannot be read ({error})", "write it as one line") from error
+            raise RowvitError(
+                f"{file}: the token cannot be read ({error})", "write it as one line"
+            ) from error
     else:
         token = os.environ.get(TOKEN, "").strip()
     if token and (len(token) < 16 or not token.isascii() or any(c.isspace() for c in token)):

@@ -288,7 +288,9 @@ class _Gate:
         given = given or request.cookies.get(COOKIE, "")
         if hmac.compare_digest(given.encode(), token.encode()):
             return None
-        if path == "/" and hmac.compare_digest(request.query_params.get("token", "").encode(), token.encode()):
+        if path == "/" and hmac.compare_digest(
+            request.query_params.get("token", "").encode(), token.encode()
+        ):
             answer = RedirectResponse("./", 303)  # so that the token does not stay in the address
             secure = request.headers.get("x-forwarded-proto", request.url.scheme) == "https"
             answer.set_cookie(COOKIE, token, 30 * 86400, httponly=True, samesite="strict", secure=secure)

@@ -7,7 +7,6 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from rowvit.images import FILTERS, middle, upright

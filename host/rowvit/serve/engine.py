@@ -164,14 +164,19 @@ class Engine:
         """
         if images > self.limit:
             raise Refusal(
-                413, f"{images} images are more than the {self.limit} that may wait here", "send fewer at once"
+                413,
+                f"{images} images are more than the {self.limit} that may wait here",
+                "send fewer at once",
             )
         if self._state == "down" or self._stopping or self._hung:
             raise Refusal(503, self.trouble, "try again later", _SOON)
         if self.held + images > self.limit:
             after = max(1, math.ceil(self._per_image * self.held))
             raise Refusal(
-                429, f"{self.held} images wait already", f"try again in {after} s, or send fewer at once", after
+                429,
+                f"{self.held} images wait already",
+                f"try again in {after} s, or send fewer at once",
+                after,
             )
         self.held += images
         try:
@@ -179,9 +184,7 @@ class Engine:
         finally:
             self.held -= images
 
-    async def classify(
-        self, network: Network, images: Sequence[np.ndarray], deadline: float
-    ) -> list[Answer]:
+    async def classify(self, network: Network, images: Sequence[np.ndarray], deadline: float) -> list[Answer]:
         """Answers for images uint8 [S, S, 3] (any size with the HLS front end), within a `place`.
 
         Parameters

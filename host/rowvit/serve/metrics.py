@@ -83,7 +83,10 @@ class Metrics:
         self._images = counter("images", "Images classified", "model")
         self._queue_seconds = histogram("queue_seconds", "Image's wait for the core", _SECONDS)
         self._core_seconds = histogram(
-            "core_seconds", "Time per image: simulated cycles x clock on sim, else measured", _SECONDS, "model"
+            "core_seconds",
+            "Time per image: simulated cycles x clock on sim, else measured",
+            _SECONDS,
+            "model",
         )
         self._batch = histogram("batch_images", "Images of the start that ran an image", _BATCHES)
         self._cycles = counter("core_cycles", "Clock cycles of the core", "model")

@@ -81,10 +81,13 @@ def read_networks(models: Sequence[str], examples: Path | None = None) -> dict[s
         source = read_model(path)
         if not name:
             meta = source.meta
-            name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(meta.get("name") or meta["model"]["name"])).strip("-.")
+            name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(meta.get("name") or meta["model"]["name"])).strip(
+                "-."
+            )
         if not _NAME.fullmatch(name):
             raise RowvitError(
-                f"{model}: '{name}' is no name for an address", "use letters, digits, dots and dashes: NAME=FILE"
+                f"{model}: '{name}' is no name for an address",
+                "use letters, digits, dots and dashes: NAME=FILE",
             )
         if name in found:
             raise RowvitError(f"two networks are called {name}", f"name one of them: NAME={path}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The OpenAPI document of the routes for programs; its schema of requests is what requests are checked with."""
+"""The OpenAPI document of the routes for programs; requests are checked with its schema."""
 
 from __future__ import annotations
 
@@ -51,14 +51,10 @@ SCHEMAS: dict[str, Any] = {
             timeout={"type": "integer", "minimum": 0, "description": "Microseconds until the answer"},
         ),
         inputs=_list(
-            _object(
-                "name datatype shape", **_TENSOR, parameters=_object(binary_data_size=_SIZE), data=_DATA
-            )
+            _object("name datatype shape", **_TENSOR, parameters=_object(binary_data_size=_SIZE), data=_DATA)
         ),
         outputs=_list(
-            _object(
-                "name", name=TEXT, parameters=_object(binary_data=TRUTH, classification=_SIZE)
-            )
+            _object("name", name=TEXT, parameters=_object(binary_data=TRUTH, classification=_SIZE))
         ),
     ),
     "InferResponse": _object(
@@ -67,9 +63,7 @@ SCHEMAS: dict[str, Any] = {
         model_version=TEXT,
         id=TEXT,
         outputs=_list(
-            _object(
-                "name datatype shape", **_TENSOR, parameters=_object(binary_data_size=_SIZE), data=_DATA
-            )
+            _object("name datatype shape", **_TENSOR, parameters=_object(binary_data_size=_SIZE), data=_DATA)
         ),
     ),
     "Answer": _object(
@@ -84,9 +78,7 @@ SCHEMAS: dict[str, Any] = {
         tokens=_object(
             "input pruned",
             input=INTEGER,
-            pruned=_list(
-                _object("layer alive kept", layer=INTEGER, alive=INTEGER, kept=_list(INTEGER))
-            ),
+            pruned=_list(_object("layer alive kept", layer=INTEGER, alive=INTEGER, kept=_list(INTEGER))),
         ),
         work=_object(
             "macs_executed macs_dense w2_rows_fetched w2_rows_total",
@@ -149,7 +141,9 @@ _REFUSALS = {
 
 def _answers(schema: str, refusals: str = "", **others: Any) -> dict[str, Any]:
     error = {"application/json": {"schema": _ref("Error")}}
-    found = {"200": {"description": "OK", "content": {"application/json": {"schema": _ref(schema)}, **others}}}
+    found = {
+        "200": {"description": "OK", "content": {"application/json": {"schema": _ref(schema)}, **others}}
+    }
     return found | {s: {"description": _REFUSALS[s], "content": error} for s in refusals.split()}
 
 
@@ -160,7 +154,10 @@ def _get(summary: str, responses: dict[str, Any], *parameters: dict[str, Any]) -
 def _versions(path: str, operation: str, item: dict[str, Any]) -> dict[str, Any]:
     """A path of a model, and the same of one version."""
     versioned = {operation: item[operation] | {"parameters": [*item[operation]["parameters"], _VERSION]}}
-    return {f"/v2/models/{{model}}{path}": item, f"/v2/models/{{model}}/versions/{{version}}{path}": versioned}
+    return {
+        f"/v2/models/{{model}}{path}": item,
+        f"/v2/models/{{model}}/versions/{{version}}{path}": versioned,
+    }
 
 
 def _infer() -> dict[str, Any]:
@@ -185,9 +182,7 @@ def _classify() -> dict[str, Any]:
             "summary": "Classify a picture; with Accept: image/png the answer is drawn",
             "parameters": [_MODEL, _EXPLAIN, _TIMEOUT],
             "requestBody": {"required": True, "content": {"image/*": _ANY, "application/octet-stream": _ANY}},
-            "responses": _answers(
-                "Answer", "400 401 404 408 413 415 429 503 504", **{"image/png": _ANY}
-            ),
+            "responses": _answers("Answer", "400 401 404 408 413 415 429 503 504", **{"image/png": _ANY}),
         }
     }
 

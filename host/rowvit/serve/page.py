@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import Sequence
@@ -65,7 +64,9 @@ def _uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _render(request: Request, part: str, status: int = 200, headers: dict | None = None, **values: Any) -> Response:
+def _render(
+    request: Request, part: str, status: int = 200, headers: dict | None = None, **values: Any
+) -> Response:
     """A part of the page if the script asks, else all of it."""
     service: Service = request.app.state.service
     if request.headers.get(PART):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Open Inference Protocol, version 2, over HTTP: JSON tensors, and Triton's binary ones.
 
-A network takes ``pixels``, uint8 [images, S, S, 3], and gives the tensors of `outputs`. Source: the protocol's
-specification ("Open Inference Protocol v2", HTTP/REST) and the extensions for binary tensor data and
-classification of Triton Inference Server.
+A network takes ``pixels``, uint8 [images, S, S, 3], and gives the tensors of `outputs`. Source: the
+specification of the protocol's HTTP/REST, and Triton Inference Server's extensions for binary tensor data and
+classification.
 """
 
 from __future__ import annotations
@@ -58,7 +58,10 @@ def outputs(network: Network, counted: bool) -> dict[str, Output]:
     classes, prunings, tokens = arch["classes"], len(network.meta["pruning"]), arch["tokens"]
 
     def alive(result: Result) -> np.ndarray:
-        return np.array([np.isin(np.arange(tokens), kept) for kept in result.kept]).reshape(prunings, tokens)
+        table = np.zeros((prunings, tokens), bool)
+        for row, kept in zip(table, result.kept, strict=True):
+            row[kept] = True
+        return table
 
     found = [
         Output("probabilities", "FP32", [classes], lambda r: r.probabilities),
@@ -153,7 +156,7 @@ def read_request(
     body : bytes
         JSON, then the binary tensors.
     header_length : str or None
-        Of the HTTP header `HEADER`: bytes of the JSON; "0" if the body is nothing but the pixels of one image.
+        Of the HTTP header `HEADER`: bytes of the JSON; "0" if the body is the pixels of one image.
 
     Raises
     ------
@@ -165,7 +168,9 @@ def read_request(
     elif header_length.isdecimal() and int(header_length) <= len(body):
         length = int(header_length)
     else:
-        raise Refusal(400, f"{HEADER} is {header_length[:20]!r}, of a body of {len(body)} bytes", "correct it")
+        raise Refusal(
+            400, f"{HEADER} is {header_length[:20]!r}, of a body of {len(body)} bytes", "correct it"
+        )
     if header_length is not None and length == 0:
         shape = [1, *_image_shape(network, frontend)]
         if -1 in shape:
@@ -212,7 +217,9 @@ def _images(inputs: list[dict[str, Any]], binary: bytes, network: Network, front
             raise Refusal(400, f"{len(binary)} bytes follow the JSON, but no input has them", "say whose")
         return _numbers(tensor["data"], shape)
     if size != len(binary):
-        raise Refusal(400, f"{len(binary)} bytes follow the JSON, but inputs have {size}", "correct one of them")
+        raise Refusal(
+            400, f"{len(binary)} bytes follow the JSON, but inputs have {size}", "correct one of them"
+        )
     return _binary(binary, shape)
 
 
@@ -230,7 +237,9 @@ def _numbers(data: list, shape: list[int]) -> np.ndarray:
         values = np.empty(0)
     whole = values.dtype.kind in "iu"
     if values.size != math.prod(shape) or values.shape not in ((values.size,), tuple(shape)):
-        raise Refusal(400, f"the data of input '{PIXELS}' does not have shape {shape}", "send it flat or nested")
+        raise Refusal(
+            400, f"the data of input '{PIXELS}' does not have shape {shape}", "send it flat or nested"
+        )
     if not whole or values.min() < 0 or values.max() > 255:
         raise Refusal(400, f"the data of input '{PIXELS}' is not UINT8", "send whole numbers from 0 to 255")
     return values.astype(np.uint8).reshape(shape)

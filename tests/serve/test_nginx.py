@@ -94,15 +94,17 @@ def balancer(servers, tmp_path):
         process.wait(20)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=["killed", "stopped"]
+)
 def test_no_request_is_lost(files, servers, balancer, how):
-    """Eight clients at once. Killed, a server loses what was in its core; nginx asks the other."""
+    """Four clients at once. Killed, a server loses what was in its core; nginx asks the other."""
     pixels = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 3), dtype=np.uint8)
     with rowvit.open("golden", "tiny") as golden:
         golden.load(files["small"])
         expected = [result.logits.tolist() for result in golden(pixels)]
     wrong: list[object] = []
-    done = [0] * 8
+    done = [0] * 4
     stop = threading.Event()
 
     def client(number: int) -> None:
@@ -130,15 +132,15 @@ def test_no_request_is_lost(files, servers, balancer, how):
         found = re.search(r'rowvit_images_total\{model="small"\} (\S+)', text)
         return float(found[1]) if found else 0.0
 
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(8)]
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     first, second = servers
     try:
-        until(lambda: min(images(first), images(second)) >= 20, 60)  # both work
+        until(lambda: min(images(first), images(second)) >= 10, 60)  # both work
         servers[first].send_signal(how)
         before = sum(done)
-        until(lambda: sum(done) >= before + 200, 60)
+        until(lambda: sum(done) >= before + 60, 60)
     finally:
         stop.set()
         for thread in threads:
@@ -146,4 +148,4 @@ def test_no_request_is_lost(files, servers, balancer, how):
     servers[first].wait(20)
     assert not wrong
     assert answers(balancer) and not answers(first)
-    assert images(second) > 100
+    assert images(second) > 60

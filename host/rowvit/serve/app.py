@@ -133,7 +133,7 @@ async def _infer(request: Request) -> Response:
     )
     with service.engine.place(len(asked.images)):
         deadline = min(begin, service.deadline(asked.seconds))
-        answers = await service.engine.classify(network, asked.images, deadline)
+        answers = await service.engine.classify(network, list(asked.images), deadline)
     request.state.note = f"model={network.name} images={len(answers)} batch={answers[0].result.batch}"
     content, length = protocol.write_response(network, asked, [answer.result for answer in answers])
     if length is None:

@@ -26,7 +26,8 @@ from puppet import serving, until
 
 import rowvit
 from rowvit.images import for_network
-from rowvit.serve import server
+from rowvit.measure.sensors import Instrument
+from rowvit.serve import server, service
 from rowvit.serve.service import Limits
 
 
@@ -309,6 +310,18 @@ def test_slow_requests_end(networks, puppet, monkeypatch):
         assert served.service.engine.held == 0
 
 
+def test_the_hls_front_end(networks):
+    """Pictures and tensors of any size, but none that the kernel is not built for."""
+    with serving(networks, "golden", lambda: rowvit.open("golden", "tiny", frontend="hls")) as served:
+        assert served.ask("GET", "/v2/models/small").json["inputs"][0]["shape"] == [-1, -1, -1, 3]
+        assert served.infer(np.zeros((2, 20, 30, 3), np.uint8)).status == 200
+        assert served.ask("POST", "/models/small/classify?explain=1", png(40, 30)).status == 200
+        wide = served.ask("POST", "/models/small/classify", png(4100, 2))
+        assert wide.status == 400 and "does not go through the HLS front end" in wide.error
+        assert served.infer(np.zeros((1, 2, 4100, 3), np.uint8)).status == 400
+        assert served.service.engine.faults == 0
+
+
 # -- answers, their descriptions, and figures ------------------------------------------------------
 
 
@@ -376,6 +389,30 @@ def test_metrics(networks, puppet):
     assert found["rowvit_requests_total", ("route", "infer"), ("status", "404")] == 1
     assert found[("rowvit_ready",)] == 1 and found[("rowvit_queue_images",)] == 0
     assert found[("process_resident_memory_bytes",)] > 0
+
+
+def test_power(networks, puppet, monkeypatch):
+    """Watts of the sensor, and joules: watts by images per second, of the same seconds."""
+
+    class Meter(Instrument):
+        def watts(self) -> float:
+            return 2.5
+
+    monkeypatch.setattr(service, "open_instrument", lambda kind, wanted: Meter("meter", "the 5 V rail"))
+    with serving(networks, "board", lambda: puppet, board="Pynq-Z2") as served:
+        served.infer(np.zeros((4, 12, 12, 3), np.uint8))
+        until(lambda: served.service.metrics.now().joules)
+        now = served.service.metrics.now()
+        assert now.watts == 2.5 and now.joules == pytest.approx(2.5 / now.per_second)
+        assert "Power: the 5 V rail, idle power included" in served.ask("GET", "/now").body.decode()
+        assert "rowvit_watts 2.5" in served.ask("GET", "/metrics").body.decode()
+
+
+def test_no_power(networks, puppet):
+    """A board without a sensor says what to do instead."""
+    with serving(networks, "board", lambda: puppet, board="Pynq-Z2") as served:
+        assert "no power sensor of Pynq-Z2 is known" in served.ask("GET", "/now").body.decode()
+        assert "rowvit_watts NaN" in served.ask("GET", "/metrics").body.decode()
 
 
 def test_the_log(golden, caplog):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from rowvit.errors import RowvitError
 from rowvit.images import for_network
+from rowvit.reference.frontend import Geometry
 from rowvit.serve.refusal import Refusal
 
 #: what cameras, phones and browsers make; others of Pillow's formats run programs, or say their size late
@@ -24,8 +25,8 @@ def pixels_of(data: bytes, meta: dict, frontend: str) -> np.ndarray:
     Raises
     ------
     Refusal
-        400 if it is empty or no complete picture, 413 if it has more than `PIXELS`, 415 if its format is not
-        one of `FORMATS`.
+        400 if it is empty, no complete picture or not for the HLS front end, 413 if it has more than
+        `PIXELS`, 415 if its format is not one of `FORMATS`.
     """
     if not data:
         raise Refusal(400, "the request holds no picture", "send a JPEG or PNG file")
@@ -45,6 +46,17 @@ def pixels_of(data: bytes, meta: dict, frontend: str) -> np.ndarray:
             413, f"the picture has {size[0]:,} x {size[1]:,} pixels", f"send at most {PIXELS:,} in all"
         )
     try:
-        return for_network(data, meta, frontend)
+        pixels = for_network(data, meta, frontend)
     except RowvitError as error:
         raise Refusal(400, error.message, error.advice) from error
+    check_size(pixels.shape[1], pixels.shape[0], meta, frontend)
+    return pixels
+
+
+def check_size(width: int, height: int, meta: dict, frontend: str) -> None:
+    """`Refusal` 400 for an image that the HLS front end does not take; the host's takes one size only."""
+    if frontend == "hls":
+        try:
+            Geometry.of(width, height, meta["architecture"]["image_size"], meta["architecture"]["patch_size"])
+        except RowvitError as error:
+            raise Refusal(400, error.message, error.advice) from error

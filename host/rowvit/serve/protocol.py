@@ -21,6 +21,7 @@ import rowvit
 from rowvit.formats.description import violation
 from rowvit.serve.networks import Network
 from rowvit.serve.openapi import request_validator
+from rowvit.serve.photos import check_size
 from rowvit.serve.refusal import Refusal
 from rowvit.targets.target import Result
 
@@ -209,6 +210,7 @@ def _images(inputs: list[dict[str, Any]], binary: bytes, network: Network, front
             f"input '{PIXELS}' is {tensor['datatype'][:10]} {shape[:8]}",
             f"{network.name} takes UINT8 [images, {sizes}]",
         )
+    check_size(shape[2], shape[1], network.meta, frontend)
     size = tensor.get("parameters", {}).get("binary_data_size")
     if size is None:
         if "data" not in tensor:

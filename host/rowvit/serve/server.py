@@ -55,8 +55,9 @@ def bound(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=256)
     except OSError as error:
+        reason = str(error.strerror).partition(" (while")[0]  # which says the address again
         raise RowvitError(
-            f"nothing can listen at {host}, port {port} ({error.strerror})", "choose another --port or --host"
+            f"nothing can listen at {host}, port {port} ({reason})", "choose another --port or --host"
         ) from error
 
 

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command: names of networks, who may listen where, the token, and how it ends."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from typer.testing import CliRunner
+
+from rowvit.cli import app
+from rowvit.serve import server
+
+
+@pytest.fixture
+def serve(monkeypatch, files):
+    """Runs the command as far as the server: what was said, and the service, if it came to that."""
+    monkeypatch.delenv("ROWVIT_TOKEN", raising=False)
+    started = []
+
+    def run(service, listener, ready):
+        started.append((service, listener.getsockname()))
+        ready()
+
+    monkeypatch.setattr(server, "run", run)
+
+    def command(*arguments: object, code: int = 0):
+        result = CliRunner().invoke(app, ["serve", *map(str, arguments), "--port", "0"])
+        assert result.exit_code == code, result.output
+        return " ".join(result.output.split()), started[-1] if started else None
+
+    return command
+
+
+def test_this_computer_needs_no_token(serve, files):
+    said, (service, address) = serve(files["small"], f"other={files['small']}")
+    assert address[0] == "127.0.0.1" and service.token == ""
+    assert said.endswith(f"small, other on golden: http://localhost:{address[1]}/")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_strangers_need_a_token(serve, files, host):
+    said, (service, _) = serve(files["small"], "--host", host)
+    assert len(service.token) >= 16 and f"/?token={service.token}" in said
+    _, (again, _) = serve(files["small"], "--host", host)
+    assert again.token != service.token
+
+
+def test_a_token_of_ones_own(serve, files, tmp_path, monkeypatch):
+    file = tmp_path / "token"
+    file.write_text("0123456789abcdef\n")
+    _, (service, _) = serve(files["small"], "--token-file", file)
+    assert service.token == "0123456789abcdef"
+    monkeypatch.setenv("ROWVIT_TOKEN", "fedcba9876543210")
+    _, (service, _) = serve(files["small"], "--host", "0.0.0.0")
+    assert service.token == "fedcba9876543210"
+    for text, says in (("short", "too short"), ("two words of it..", "more than one word"), ("", "is empty")):
+        file.write_text(text)
+        assert says in serve(files["small"], "--token-file", file, code=2)[0]
+    assert "the token cannot be read" in serve(files["small"], "--token-file", tmp_path / "none", code=2)[0]
+
+
+def test_names(serve, files, tmp_path):
+    assert (
+        "two networks are called small; name one of them: NAME="
+        in serve(files["small"], files["small"], code=2)[0]
+    )
+    assert "'a/b' is no name for an address" in serve(f"a/b={files['small']}", code=2)[0]
+    assert "none.safetensors" in serve(tmp_path / "none.safetensors", code=2)[0]
+
+
+def test_a_port_in_use(files):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = CliRunner().invoke(app, ["serve", str(files["small"]), "--port", str(port)])
+    assert result.exit_code == 2
+    assert f"nothing can listen at 127.0.0.1, port {port} (Address already in use)" in result.output

@@ -257,3 +257,11 @@ def test_thermometer(tmp_path):
     assert source == "xadc in_temp0_raw" and read() == pytest.approx(46.88, abs=0.01)
     (device / "in_temp0_raw").write_text("2700")
     assert read() == pytest.approx(59.18, abs=0.01)
+
+
+def test_the_power_of_this_moment():
+    """Rails add up; a meter with a log has none to tell."""
+    rails = [Sensor(lambda now: 1.5, "core"), Sensor(lambda now: 0.25, "memory")]
+    assert Recorder("rails", "core and memory", rails).watts() == 1.75
+    with pytest.raises(RowvitError, match="meter does not tell the power of this moment; use pmbus or hwmon"):
+        Instrument("meter", "12 V").watts()

@@ -177,7 +177,7 @@ def bomb() -> bytes:
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415, "this is no picture"),
         (png(40, 40)[:-200], 400, "cannot be decoded as an image"),
         (bomb(), 413, "too many pixels"),
-        (png(8000, 6300, compress_level=1)[:300], 413, "the picture has 8,000 x 6,300 pixels; send at most"),
+        (png(5001, 5000, compress_level=1)[:300], 413, "the picture has 5,001 x 5,000 pixels; send at most"),
         (bytes(17 << 20), 413, "the request is larger than 16,777,216 bytes"),
     ],
 )
@@ -235,6 +235,7 @@ def test_wrong_requests(golden, change, says):
     [
         (b"{", {}, 400, "the request is no JSON"),
         (b"[" * 100_000, {}, 400, "the request is no JSON"),
+        (b" " * (5 << 20), {}, 413, "JSON is larger than 4,194,304 bytes; send tensors in binary"),
         (b"[]", {}, 400, "the request's value is [], but must be object"),
         (b"{}", {}, 400, "the request lacks inputs"),
         (b"{}", {"Inference_Header_Content_Length": "3"}, 400, "is '3', of a body of 2 bytes"),

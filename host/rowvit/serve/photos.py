@@ -16,7 +16,7 @@ from rowvit.serve.refusal import Refusal
 
 #: what cameras, phones and browsers make; others of Pillow's formats run programs, or say their size late
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-PIXELS = 50_000_000  # of a picture, by its header
+PIXELS = 25_000_000  # of a picture, by its header; decoding takes 3 bytes or more for each
 
 
 def pixels_of(data: bytes, meta: dict, frontend: str) -> np.ndarray:

@@ -30,6 +30,7 @@ PLATFORM = "rowvit"
 VERSION = "1"
 HEADER = "Inference-Header-Content-Length"
 PIXELS = "pixels"
+_JSON = 4 << 20  # bytes: while JSON is read nothing else is done
 _TYPES = {"UINT8": "u1", "BOOL": "?", "INT16": "<i2", "INT64": "<i8", "FP32": "<f4"}
 
 
@@ -162,7 +163,7 @@ def read_request(
     Raises
     ------
     Refusal
-        400, for what is wrong with it.
+        400, for what is wrong with it; 413 for too much JSON.
     """
     if header_length is None:
         length = len(body)
@@ -178,6 +179,8 @@ def read_request(
             raise Refusal(400, "pixels of no shape", f"describe them in JSON, with {HEADER}")
         wanted = [(output, True, 0) for output in outputs(network, counted).values()]
         return Request("", _binary(body, shape), wanted, None)
+    if length > _JSON:
+        raise Refusal(413, f"the request's JSON is larger than {_JSON:,} bytes", "send tensors in binary")
     try:
         message = json.loads(body[:length])
     except (ValueError, RecursionError) as error:

@@ -50,14 +50,19 @@ nitpick_ignore_regex = [("py:.*", r"[A-Z_]+|.*\.[A-Z_]+|(collections|pynq|torch)
 default_role = "py:obj"
 autodoc_member_order = "bysource"
 autodoc_mock_imports = [
+    "anyio",
     "distributed",
+    "h11",
     "onnx",
     "onnxruntime",
+    "prometheus_client",
     "pynq",
     "safetensors",
+    "starlette",
     "timm",
     "torch",
     "torchvision",
+    "uvicorn",
 ]
 autodoc_typehints = "none"
 numpydoc_show_class_members = False

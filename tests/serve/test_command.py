@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rowvit.cli import app
+from rowvit.cli import serve as commands
 from rowvit.serve import server
 
 
@@ -16,6 +17,7 @@ from rowvit.serve import server
 def serve(monkeypatch, files):
     """Runs the command as far as the server: what was said, and the service, if it came to that."""
     monkeypatch.delenv("ROWVIT_TOKEN", raising=False)
+    monkeypatch.setattr(commands, "_log_lines", lambda: None)  # of this process, for the tests that follow
     started = []
 
     def run(service, listener, ready):
@@ -69,7 +71,8 @@ def test_names(serve, files, tmp_path):
     assert "none.safetensors" in serve(tmp_path / "none.safetensors", code=2)[0]
 
 
-def test_a_port_in_use(files):
+def test_a_port_in_use(files, monkeypatch):
+    monkeypatch.setattr(commands, "_log_lines", lambda: None)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = CliRunner().invoke(app, ["serve", str(files["small"]), "--port", str(port)])

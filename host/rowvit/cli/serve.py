@@ -128,7 +128,7 @@ def _log_lines() -> None:
     """A line for every request on standard error, never wrapped: journals and files take it from there."""
     log, handler = logging.getLogger("rowvit.serve"), logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log.addHandler(handler)
+    log.handlers = [handler]
     log.propagate = False
     log.setLevel(logging.INFO)
 

@@ -18,6 +18,7 @@ from typing import Annotated
 
 import typer
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from rich.console import Console
 
 from rowvit.errors import RowvitError
@@ -80,6 +81,14 @@ def missing(wheel: Path, python: str, platform_machine: str) -> list[str]:
     ]
 
 
+def _lacking(wheels: Path, wanted: list[str], python: str, platform_machine: str) -> list[str]:
+    """Requirements of the wheels in a folder that are neither there nor ``wanted``."""
+    there = {canonicalize_name(path.name.split("-")[0]) for path in wheels.iterdir()}
+    there |= {canonicalize_name(Requirement(text).name) for text in wanted}
+    found = (text for wheel in sorted(wheels.iterdir()) for text in missing(wheel, python, platform_machine))
+    return [text for text in found if canonicalize_name(Requirement(text).name) not in there]
+
+
 def pip(*arguments: str | Path) -> None:
     """Run this Python's pip; `RowvitError` with the last lines of its output if it fails."""
     command = [sys.executable, "-m", "pip", *map(str, arguments), "-q"]
@@ -126,7 +135,12 @@ def bundle(target: Board, overlay: Path | None, out: Path) -> Path:
     kind = machine(target)
     for python in PYTHONS[kind]:
         pure = ("--only-binary=:all:", "--implementation", "py", "--abi", "none", "--platform", "any")
-        pip("download", *pure, "--python-version", python, "-d", wheels, *missing(wheel, python, kind))
+        more = wanted = missing(wheel, python, kind)
+        while more:
+            pip("download", *pure, "--python-version", python, "-d", wheels, *wanted)
+            # for the conditions of what packages require, pip takes this PC's Python: it misses some of them
+            more = _lacking(wheels, wanted, python, kind)
+            wanted = wanted + more
     shutil.copy(PHOTO, folder / "photo.jpg")
     (folder / "install.sh").write_text(INSTALL.replace("@PYTHONS@", " ".join(PYTHONS[kind])))
     files = sorted(path for path in folder.rglob("*") if path.is_file())

@@ -240,6 +240,7 @@ def test_wrong_requests(golden, change, says):
         (b"{}", {}, 400, "the request lacks inputs"),
         (b"{}", {"Inference_Header_Content_Length": "3"}, 400, "is '3', of a body of 2 bytes"),
         (b"{}", {"Inference_Header_Content_Length": "-1"}, 400, "is '-1'"),
+        (b"{}", {"Inference_Header_Content_Length": "9" * 5000}, 400, "of a body of 2 bytes"),
         (b"{}", {"Inference_Header_Content_Length": "0"}, 400, "2 bytes are no tensor [1, 12, 12, 3]"),
         (b"{}", {"Content_Encoding": "br"}, 415, "Content-Encoding 'br' is not known; use gzip"),
         (b"{}", {"Content_Encoding": "gzip"}, 400, "no complete gzip data"),
@@ -263,7 +264,9 @@ def test_wrong_bodies(golden, body, headers, status, says):
         ("GET", "/static/../app.py", 404, "there is no such page"),
         ("POST", "/models/small/classify?explain=maybe", 400, "explain is 'maybe'; use true or false"),
         ("POST", "/models/small/classify?timeout=-3", 400, "timeout is '-3'; use seconds"),
-        ("GET", "/examples/small/99", 404, "small has 5 examples"),
+        ("GET", "/examples/small/99", 404, "small has 5 examples, and none '99'; count from 0"),
+        ("GET", "/examples/small/" + "9" * 5000, 404, "small has 5 examples"),
+        ("GET", "/examples/small/-1", 404, "small has 5 examples"),
     ],
 )
 def test_wrong_addresses(golden, method, path, status, says):

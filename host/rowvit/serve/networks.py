@@ -14,6 +14,7 @@ import numpy as np
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import HardwareConfig
+from rowvit.serve.refusal import Refusal
 from rowvit.targets.session import image_files, shipped_photos
 from rowvit.targets.target import read_model, read_program
 
@@ -51,6 +52,14 @@ class Network:
     def grey(self) -> np.ndarray:
         """An image that shows whether the core answers: uint8 [S, S, 3]."""
         return np.full((self.side, self.side, 3), 128, np.uint8)
+
+    def example(self, index: str) -> Path:
+        """A photo to try, by its number from 0; `Refusal` 404 if there is none."""
+        if index not in map(str, range(len(self.examples))):
+            raise Refusal(
+                404, f"{self.name} has {len(self.examples)} examples, and none '{index[:20]}'", "count from 0"
+            )
+        return self.examples[int(index)]
 
     def program(self, config: HardwareConfig) -> Program:
         """The network compiled for ``config``; `RowvitError` if it does not fit."""

@@ -24,7 +24,6 @@ from rowvit.measure.throughput import BASIS
 from rowvit.serve import cards
 from rowvit.serve.answers import EVIDENCE, Explanation
 from rowvit.serve.metrics import WINDOW
-from rowvit.serve.refusal import Refusal
 
 if TYPE_CHECKING:
     from rowvit.serve.service import Classified, Service
@@ -40,7 +39,7 @@ def page_routes() -> list[BaseRoute]:
         Route("/", _page, methods=["GET"]),
         Route("/", _answer, methods=["POST"]),
         Route("/now", _now),
-        Route("/examples/{model}/{index:int}", _example),
+        Route("/examples/{model}/{index}", _example),
         Mount("/static", StaticFiles(directory=HERE / "static")),
     ]
 
@@ -123,10 +122,8 @@ def _figures(service: Service) -> dict[str, Any]:
 
 async def _example(request: Request) -> Response:
     network = request.app.state.service.network(request.path_params["model"])
-    index = request.path_params["index"]
-    if index >= len(network.examples):
-        raise Refusal(404, f"{network.name} has {len(network.examples)} examples", "count from 0")
-    return FileResponse(network.examples[index], headers={"Cache-Control": "max-age=3600"})
+    photo = network.example(request.path_params["index"])
+    return FileResponse(photo, headers={"Cache-Control": "max-age=3600"})
 
 
 @dataclass(frozen=True)
@@ -151,7 +148,8 @@ async def _answer(request: Request) -> Response:
         data = await photo.read() if isinstance(photo, UploadFile) else b""
         example, frame = str(form.get("example") or ""), str(form.get("frame") or "")
     if not data and example:
-        data = _example_data(service, example)
+        name, _, index = example.rpartition("/")
+        data = service.network(name).example(index).read_bytes()
     wanted = list(dict.fromkeys(filter(None, names)))
     found = await service.classify(wanted, data, deadline)
     result = found[0].answer.result
@@ -165,15 +163,6 @@ async def _answer(request: Request) -> Response:
         most=max(cycles, default=1),  # one scale for both networks
         simulated=service.target_name == "sim",
     )
-
-
-def _example_data(service: Service, text: str) -> bytes:
-    """An example by "MODEL/INDEX"."""
-    name, _, index = text.rpartition("/")
-    examples = service.network(name).examples
-    if not index.isdecimal() or int(index) >= len(examples):
-        raise Refusal(404, f"there is no example '{text[:40]}'", "choose one that is shown")
-    return examples[int(index)].read_bytes()
 
 
 async def _column(service: Service, data: bytes, one: Classified, frame: str) -> _Column:
@@ -190,7 +179,7 @@ def _draw(
     photo = cards.shown(data, one, service.frontend, _FRAME if frame else cards.SIDE)
     left = cards.left(photo, one)
     if frame:
-        layer = min(int(frame), depth) if frame.isdecimal() else depth
+        layer = min(int(frame[:3]), depth) if frame[:3].isdecimal() else depth
         return _Column(document, [step for step in left if step.first <= layer <= step.last], [], depth)
     return _Column(
         document,

@@ -167,7 +167,7 @@ def read_request(
     """
     if header_length is None:
         length = len(body)
-    elif header_length.isdecimal() and int(header_length) <= len(body):
+    elif header_length.isdecimal() and len(header_length) < 10 and int(header_length) <= len(body):
         length = int(header_length)
     else:
         raise Refusal(

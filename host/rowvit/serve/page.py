@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 import rowvit
-from rowvit.measure.report import number
+from rowvit.measure.plots import number
 from rowvit.measure.throughput import BASIS
 from rowvit.serve import cards
 from rowvit.serve.answers import EVIDENCE, Explanation

@@ -9,13 +9,18 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from html import escape
 from pathlib import Path
 
+from PIL import Image
 from rich.console import Console
 from rich.text import Text
+
+from rowvit.targets.target import read_package
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -72,8 +77,39 @@ def badges() -> dict[str, str]:
     }
 
 
+def page() -> None:
+    """The live page: a photo on the network, and beside it on the same without pruning, both on sim."""
+    from playwright.sync_api import sync_playwright
+
+    browser = shutil.which("chromium-headless-shell") or shutil.which("chromium")
+    with tempfile.TemporaryDirectory() as directory, sync_playwright() as playwright:
+        dense = read_package("sign-digits")
+        dense.meta["pruning"] = []
+        dense.save(f"{directory}/dense.safetensors")
+        networks = ("sign-digits", f"dense={directory}/dense.safetensors")
+        command = [sys.executable, "-m", "rowvit.cli", "serve", *networks, "--target", "sim", "--port", "0"]
+        server = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        try:
+            address = next(line for line in server.stderr if "http://" in line).split()[-1]
+            opened = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+            tab = opened.new_page(viewport={"width": 1200, "height": 900}, color_scheme="light")
+            tab.goto(address)
+            tab.select_option("#other", "dense")
+            tab.click(".examples button:nth-child(8)")
+            tab.wait_for_selector("article.answer", timeout=300_000)
+            tab.locator("input[type=range]").first.fill("5")
+            tab.locator(".now").evaluate("part => part.remove()")  # its figures are of this moment
+            picture = Image.open(io.BytesIO(tab.screenshot())).convert("RGB")
+            opened.close()
+        finally:
+            server.terminate()
+            server.communicate()
+    picture.resize((960, 720)).save(OUT / "serve.webp", quality=85)
+
+
 def main() -> None:
     OUT.mkdir(exist_ok=True)
+    page()
     rowvit("run", "sign-digits", PHOTO, "--target", "sim", "--plot", str(OUT / "photo.webp"))
     rowvit("profile", "sign-digits", "--plot", str(OUT / "profile.webp"))
     (OUT / "run.svg").write_text(terminal(" ".join(("rowvit", *RUN)), rowvit(*RUN)))

@@ -107,7 +107,7 @@ class FakeBoard:
 
 
 class FakeSensor(Instrument):
-    """Averages over a time, is noisy, has steps, and is not read quite regularly."""
+    """Averages over a time, is noisy, has steps and a factor, and is not read quite regularly."""
 
     def __init__(
         self,
@@ -116,9 +116,11 @@ class FakeSensor(Instrument):
         average: float = 0.14,
         noise: float = 0.02,
         step: float = 0.01,
+        scale: float = 1.0,
     ) -> None:
         super().__init__("fake sensor", "all of the fake board", 0.05)
         self.board, self.rng, self.average, self.noise, self.step = board, rng, average, noise, step
+        self.scale = scale
         self.parts: list[np.ndarray] = []
 
     def start(self) -> None:
@@ -129,7 +131,7 @@ class FakeSensor(Instrument):
         times = self.begun + np.sort(self.interval * (np.arange(count) + self.rng.uniform(0, 0.4, count)))
         times[0], times[-1] = self.begun, min(times[-1], self.board.clock.now)
         watts = (self.board.energy(times) - self.board.energy(times - self.average)) / self.average
-        watts = watts + self.rng.normal(0, self.noise, count)
+        watts = self.scale * watts + self.rng.normal(0, self.noise, count)
         if self.step:
             watts = np.round(watts / self.step) * self.step
         self.parts.append(np.stack([times, watts]))

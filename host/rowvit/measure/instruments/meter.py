@@ -13,19 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rowvit.errors import RowvitError
-from rowvit.measure.power import add_figures, student_t
-from rowvit.measure.sensors import Instrument, Samples, Wanted, instrument, known, require_pandas
+from rowvit.measure.align import Alignment, align
+from rowvit.measure.power import add_figures
+from rowvit.measure.sensors import Instrument, Samples, Wanted, instrument, known, require_pandas, resolution
 
 if TYPE_CHECKING:
     from rowvit.measure.power import Pass
 
 #: how the names of meters outside the board start, before and after their log is joined
 EXTERNAL = "external meter"
-#: a log is aligned where the mean watts of busy and idle passes are this many times further apart than those
-#: of one kind scatter; the log of another measurement, in another order, is not
-_APART = 3.0
-#: and where chance would not set them that far apart, at any of the places looked at, more often than this
-_CHANCE = 0.01
 
 
 @instrument("csv", "log of an external meter")
@@ -50,7 +46,7 @@ class MeterLog(Instrument):
     or dates; without a zone they are UTC), and ``power`` or ``watt`` (watts), or ``volt`` (volts) and
     ``curr`` or ``amp`` (amperes). A unit behind it, as in "Power (mW)" or "current_ma", is taken into
     account; brackets with anything else are refused. The meter's clock need not be correct: the log is
-    shifted to where power rises and falls with the passes.
+    shifted and stretched to where power rises and falls with the passes.
 
     Parameters
     ----------
@@ -62,14 +58,21 @@ class MeterLog(Instrument):
     search : float
         Seconds by which the two wall clocks may differ. A log whose times do not count from 1970 is searched
         as a whole.
+    step : float, optional
+        Watts between two neighbouring readings of the meter; by default estimated from those in the log.
     """
 
     def __init__(
-        self, path: Path, measures: str = "not said", wall: float = 0.0, search: float = 60.0
+        self,
+        path: Path,
+        measures: str = "not said",
+        wall: float = 0.0,
+        search: float = 60.0,
+        step: float | None = None,
     ) -> None:
         super().__init__(f"{EXTERNAL}, log {path.name}", measures)
-        self.path, self.wall, self.search = path, wall, search
-        self.shift: float | None = None  #: seconds added to the log's times
+        self.path, self.wall, self.search, self.step = path, wall, search, step
+        self.found: Alignment | None = None  #: how its clock differs from the board's
 
     def samples(self, passes: Sequence[Pass]) -> Samples:
         """Samples on the monotonic clock of ``passes``.
@@ -79,9 +82,10 @@ class MeterLog(Instrument):
         RowvitError
             The log is unreadable, does not cover the passes, or does not rise and fall with them.
         """
-        times, watts, resolution = self._read()
-        self.shift = _align(times, watts, passes, self.wall if times[0] > 1e8 else None, self.search)
-        return Samples(times + self.shift, watts, resolution)
+        times, watts, step = self._read()
+        self.found = align(times, watts, passes, self.wall if times[0] > 1e8 else None, self.search)
+        step = step if self.step is None else self.step
+        return Samples(self.found.monotonic(times), watts, step, self.found.misplaced)
 
     def _read(self) -> tuple[np.ndarray, np.ndarray, float | None]:
         """Seconds, watts, and what steps of volts and amperes may hide of these."""
@@ -113,16 +117,17 @@ class MeterLog(Instrument):
             if not pd.api.types.is_numeric_dtype(when):
                 when = _dates(when)
                 when = (when - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
-            watts, resolution = power, None
+            watts, step = power, None
             if power is None:
                 watts = volts * amperes
-                resolution = _step(volts) * abs(amperes).mean() + _step(amperes) * abs(volts).mean()
+                steps = (resolution(column.to_numpy(np.float64)) for column in (volts, amperes))
+                step = np.dot(list(steps), [abs(amperes).mean(), abs(volts).mean()])
             table = np.stack([when.to_numpy(np.float64), watts.to_numpy(np.float64)])
         except (TypeError, ValueError) as error:
             raise RowvitError(f"{self.path}: a time or power is not a number ({error})") from error
         if table.shape[1] < 2 or not np.isfinite(table).all() or (np.diff(table[0]) <= 0).any():
             raise RowvitError(f"{self.path}: times must ascend, and no cell may be empty")
-        return table[0], table[1], resolution
+        return table[0], table[1], step
 
     def _unit(self, column: str, kind: str) -> float:
         """What a column's numbers are multiplied with, by the unit in its name; 1 without one."""
@@ -152,14 +157,10 @@ _SHORT = {
 _LONG = re.compile("|".join(sorted(_SHORT, key=len, reverse=True)))
 
 
-def _step(readings: Any) -> float:
-    """The smallest difference between two readings."""
-    values = np.unique(readings.to_numpy(np.float64))
-    return float(np.diff(values).min()) if len(values) > 1 else 0.0
-
-
-def join(document: dict[str, Any], log: Path, search: float = 60.0) -> None:
+def join(document: dict[str, Any], log: Path, search: float = 60.0, step: float | None = None) -> None:
     """Complete a result of `rowvit.measure.power.document` with the meter's log and its figures.
+
+    ``search`` and ``step`` are as of `MeterLog`.
 
     Raises
     ------
@@ -172,10 +173,15 @@ def join(document: dict[str, Any], log: Path, search: float = 60.0) -> None:
             "use a result of rowvit power --instrument csv",
         )
     wall = document["protocol"]["wall_minus_monotonic_s"]
-    meter = MeterLog(log, document["instrument"]["measures"], wall, search)
+    meter = MeterLog(log, document["instrument"]["measures"], wall, search, step)
     add_figures(document, meter)
-    digest = hashlib.sha256(log.read_bytes()).hexdigest()
-    document["power"]["log"] = {"file": log.name, "sha256": digest, "shift_s": meter.shift}
+    assert meter.found is not None  # by the line before
+    document["power"]["log"] = {
+        "file": log.name,
+        "sha256": hashlib.sha256(log.read_bytes()).hexdigest(),
+        "resolution_w": step,
+        **meter.found.record(),
+    }
 
 
 def _dates(column: Any) -> Any:
@@ -187,57 +193,3 @@ def _dates(column: Any) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that it guesses
             return pd.to_datetime(column, utc=True)
-
-
-def _align(
-    times: np.ndarray, watts: np.ndarray, passes: Sequence[Pass], wall: float | None, search: float
-) -> float:
-    """Seconds to add to a log's times: where the power of busy and idle passes differs most.
-
-    ``wall`` is the wall clock minus the monotonic one; without it, all places are tried.
-    """
-    total = np.concatenate([[0.0], np.cumsum((watts[1:] + watts[:-1]) / 2 * np.diff(times))])
-    starts = np.array([p.start for p in passes])
-    stops = np.array([p.stop for p in passes])
-    busy = np.array([p.kind == "busy" for p in passes])
-    low, high = stops.max() - times[-1], starts.min() - times[0]  # the log covers all passes
-    if wall is not None:
-        low, high = max(low, -wall - search), min(high, -wall + search)
-    if low > high:
-        raise RowvitError(
-            f"the meter's log of {times[-1] - times[0]:.0f} s does not cover the"
-            f" {stops.max() - starts.min():.0f} s of the measurement, or its clock is off by more than"
-            f" {search:g} s",
-            "use the whole log, or write its times as seconds from its start",
-        )
-
-    def means(shifts: np.ndarray) -> np.ndarray:
-        """Mean watts [pass, shift] of every pass for every shift."""
-        ends = (np.interp(some[:, None] - shifts, times, total) for some in (stops, starts))
-        return np.subtract(*ends) / (stops - starts)[:, None]
-
-    def contrast(shifts: np.ndarray) -> np.ndarray:
-        found = means(shifts)
-        return found[busy].mean(axis=0) - found[~busy].mean(axis=0)
-
-    shortest = (stops - starts).min()
-    reach = shortest / 20  # far less than the peak is wide
-    coarse = np.append(np.arange(low, high, reach), high)
-    best = coarse[contrast(coarse).argmax()]
-    fine = np.clip(np.linspace(best - reach, best + reach, 2001), low, high)
-    best = fine[contrast(fine).argmax()]
-    found = means(np.array([best]))[:, 0]
-    apart = found[busy].mean() - found[~busy].mean()
-    freedom = len(passes) - 2
-    scatter = np.sqrt(
-        sum(((group - group.mean()) ** 2).sum() for group in (found[busy], found[~busy])) / freedom
-    )
-    places = 1 + 4 * (high - low) / shortest
-    chance = student_t(1 - _CHANCE / places, freedom) * scatter * np.sqrt(1 / busy.sum() + 1 / (~busy).sum())
-    if apart <= max(_APART * scatter, chance):
-        raise RowvitError(
-            f"the meter's log does not rise and fall with the passes (busy and idle ones are {apart:.3g} W"
-            f" apart, those of one kind scatter by {scatter:.3g} W)",
-            "is it the log of this measurement?",
-        )
-    return float(best)

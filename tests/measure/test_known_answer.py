@@ -60,7 +60,6 @@ def test_true_energy_lies_within_the_uncertainty(sensor):
 
 def test_it_is_missed_where_the_sensor_is_wrong():
     """The study can fail: a sensor that reads 10 % high, which the uncertainty does not include."""
-
     found = study(dict(pairs=10, seconds=5.0, settle=1.0, tail=0.5), scale=1.1)
     assert (np.abs(found["dynamic_joules_per_image"]) <= 1).sum() < 5
 

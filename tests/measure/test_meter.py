@@ -42,7 +42,9 @@ def test_a_log_is_found_whatever_its_clock(tmp_path_factory, seed, wrong, rate, 
     write_log(path, board, rate, offset=WALL + wrong, noise=noise)
     meter = MeterLog(path, wall=WALL)
     samples = meter.samples(passes)
-    assert meter.found.record()["shift_s"] == pytest.approx(-WALL - wrong, abs=0.3)  # less than settle and tail leave room for
+    assert meter.found.record()["shift_s"] == pytest.approx(
+        -WALL - wrong, abs=0.3
+    )  # less than settle and tail leave room for
     for p in passes:
         true = board.energy(p.end) - board.energy(p.begin)
         assert samples.energy(p.begin, p.end) == pytest.approx(true, rel=0.01)

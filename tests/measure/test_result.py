@@ -176,6 +176,8 @@ def test_throughput_is_computed_again(bench_file, place, value, phrase):
             "power.pass_watts is not what power.samples gives",
         ),
         ("power.pass_watts", lambda v: v[1:], "power.pass_watts has not one figure for each pass"),
+        ("power.misplaced_s", 2.0, "power.delta_watts.uncertainty is"),
+        ("passes", lambda v: v[:8], "power.pass_watts has not one figure"),
         ("power.samples.times", lambda v: [t + 3 for t in v], "power.pass_watts is not what"),
         (
             "passes",
@@ -190,14 +192,32 @@ def test_power_is_computed_again(power_file, place, value, phrase):
     assert any(phrase in problem for problem in problems), problems
 
 
+def of_samples(power_file, watts: float = 0.0) -> dict:
+    """The result as if the meter had been as slow as the samples that are kept, and its zero ``watts`` off."""
+    document = json.loads(power_file.read_text())
+    kept = document["power"]["samples"]
+    samples = Samples(np.array(kept["times"]), np.array(kept["watts"]) + watts)
+    document["power"] |= power.figures([power.Pass(**record) for record in document["passes"]], samples)
+    document["idle"]["watts"] = document["power"]["idle_watts"]["value"]
+    return document
+
+
+@pytest.mark.parametrize(
+    "key, value, phrase",
+    [
+        ("half_watts", lambda v: [0.0] * len(v), "power.half_watts is not what power.samples gives"),
+        ("gap_watts", lambda v: [w + 1 for w in v], "power.gap_watts is not what power.samples gives"),
+        ("step_watts", lambda v: 0.0, "power.step_watts is less than between any two of power.samples"),
+    ],
+)
+def test_what_an_instrument_hides_is_computed_again(power_file, key, value, phrase):
+    document = of_samples(power_file)
+    assert result.check(document) == []
+    document["power"][key] = value(document["power"][key])
+    assert phrase in result.check(document)
+
+
 def test_power_below_zero(power_file):
     """All of it: no figure disagrees, but the meter is wrong."""
-    document = json.loads(power_file.read_text())
-    watts = np.array(document["power"]["samples"]["watts"]) - 6.0
-    passes = [power.Pass(**record) for record in document["passes"]]
-    document["power"] |= power.figures(
-        passes, Samples(np.array(document["power"]["samples"]["times"]), watts)
-    )
-    document["idle"]["watts"] = document["power"]["idle_watts"]["value"]
-    (problem,) = result.check(document)
+    (problem,) = result.check(of_samples(power_file, -6.0))
     assert "W is below 0" in problem

@@ -288,17 +288,21 @@ def power_log(
     search: Annotated[
         float, typer.Option(min=0, help="Seconds by which the meter's clock may differ from the board's.")
     ] = 60.0,
+    resolution: Annotated[
+        float | None,
+        typer.Option(min=0, help="Watts between two readings of the meter; by default by those in the log."),
+    ] = None,
 ) -> None:
     """Join the log of an external meter to the passes of rowvit power --instrument csv.
 
-    The log needs columns time (seconds or dates), and power, or voltage and current. It is shifted to where
-    the power rises and falls with the passes, and refused where it does not.
+    The log needs columns time (seconds or dates), and power, or voltage and current. It is shifted, and
+    stretched by up to 4 %, to where the power rises and falls with the passes, and refused where it does not.
     """
     from rowvit.measure import result
     from rowvit.measure.instruments import meter
 
     document = result.read(result_file)
-    meter.join(document, log, search)
+    meter.join(document, log, search, resolution)
     _print_result(document, output or result_file, _print_power)
 
 
@@ -325,9 +329,26 @@ def _print_power(document: dict[str, Any]) -> None:
     OUT.print(table)
     say(
         f"{len(busy)} pairs of passes; {instrument['name']} ({instrument['measures']}),"
-        f" {instrument['sampling_hz']:.3g} samples per second, steps of {found['step_watts']:.2g} W"
+        f" {instrument['sampling_hz']:.3g} samples per second"
     )
-    if not found["significant"]:
+    gaps = sum(found["gap_watts"]) / len(found["gap_watts"])
+    say(
+        f"in ±, beside the scatter: steps of {found['step_watts']:.2g} W, gaps in the samples"
+        f" {gaps:.2g} W, the load next to a pass {found['leak_watts']:.2g} W"
+    )
+    if log := found.get("log"):
+        rate, error = log["rate_ppm"] / 1e4, log["rate_uncertainty_ppm"] / 1e4
+        say(
+            f"the meter's clock runs {abs(rate):.3f} % {'slow' if rate > 0 else 'fast'} (± {error:.3f} %),"
+            f" which is corrected, and its readings lag by {log['lag_s']:.2g} s"
+        )
+    if found["step_watts"] > abs(found["delta_watts"]["value"]) / 4:
+        say(
+            "The readings show no smaller steps: if the meter has them, pass --resolution to rowvit power-log"
+            if log
+            else "The instrument's steps are too coarse for this difference"
+        )
+    elif not found["significant"]:
         say(
             "The difference between busy and idle is within its uncertainty: use longer or more passes"
             " (--seconds, --pairs)"

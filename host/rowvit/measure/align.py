@@ -165,7 +165,7 @@ def _fit(times: np.ndarray, watts: np.ndarray, passes: Sequence[Pass], at: float
         table = np.stack([np.ones(len(x)), _response(x, starts, busy, math.exp(p[2])), x - middle], axis=1)
         return y - table @ np.linalg.lstsq(table, y, rcond=None)[0]
 
-    lags = np.log([width / 2, shortest])
+    lags = math.log(width / 2), math.log(shortest)
     steps = np.array([width / 2, width / 2, 0.1])
     fits = []
     for lag in np.linspace(*lags, 5)[:-1]:
@@ -183,9 +183,10 @@ def _fit(times: np.ndarray, watts: np.ndarray, passes: Sequence[Pass], at: float
                 break
             p, r = further, better
         fits.append((r @ r, tuple(p), slopes, r))
-    _, p, slopes, r = min(fits, key=lambda fit: fit[0])
+    _, place, slopes, r = min(fits, key=lambda fit: fit[0])
+    p = np.array(place)
     # from pass to pass, since what the fit leaves is alike within one
-    number = np.searchsorted(starts, monotonic(np.array(p)))
+    number = np.searchsorted(starts, monotonic(p))
     sums = np.stack([np.bincount(number, column * r) for column in slopes.T], axis=1)
     inverse = np.linalg.pinv(slopes.T @ slopes)
     freedom = len(passes) - 3
@@ -203,7 +204,7 @@ def _fit(times: np.ndarray, watts: np.ndarray, passes: Sequence[Pass], at: float
 
 
 def _response(times: np.ndarray, edges: np.ndarray, levels: np.ndarray, lag: float) -> np.ndarray:
-    """At ``times``, what a meter with a time constant shows of a load with ``levels`` behind its ``edges``."""
+    """At ``times``, what a meter with a time constant shows of a load of ``levels`` behind ``edges``."""
     shown = [levels[0]]
     for level, seconds in zip(levels, np.diff(edges), strict=False):
         shown.append(level + (shown[-1] - level) * math.exp(-seconds / lag))

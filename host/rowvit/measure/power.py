@@ -427,7 +427,7 @@ def disagreements(document: dict[str, Any]) -> list[str]:
         again = _figures(passes, {key: found[key] for key in readings})
     except RowvitError as error:
         return [*problems, f"power: {error.message}"]
-    problems += differences(found, again, "power")
+    problems += differences(found, {k: v for k, v in again.items() if k not in readings}, "power")
     problems += differences(document["idle"], {"watts": again["idle_watts"]["value"]}, "idle")
     if (least := min(found["pass_watts"])) < 0:
         problems.append(f"power.pass_watts: {least:g} W is below 0: the meter's sign or zero is wrong")

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from rowvit.measure.power import Pass
 
 IIO = Path("/sys/bus/iio/devices")
-#: steps hidden by noise are believed where so many moves from level to level are close to multiples of them, by
-#: the mean over the cosines of their phases; looked at are about so many moves
+#: steps hidden by noise are believed where so many moves from level to level are close to multiples of
+#: them, by the mean over the cosines of their phases; looked at are about so many moves
 _MANY, _REGULAR, _MOST = 20, 0.75, 4000
 
 

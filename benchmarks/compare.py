@@ -92,9 +92,16 @@ def _print_cpu(speeds: list[tuple[str, baseline.Speed]], machine: dict[str, Any]
     rows: dict[tuple, dict[str, baseline.Speed]] = {}
     for name, speed in speeds:
         rows.setdefault((speed.runtime, speed.version, speed.threads, speed.batch), {})[name] = speed
-    for (runtime, version, threads, batch), found in rows.items():
-        speeds = [found[name] for name in names]
-        cells = [f"{speed.images_per_second:.1f} ({batch / speed.fastest_s:.1f})" for speed in speeds]
+    marks = {}
+    for name in names:
+        own = [speed for other, speed in speeds if other == name]
+        found = baseline.disturbances([speed.record() for speed in own], machine)
+        marks |= {id(speed): mark for speed, mark in zip(own, found, strict=True)}
+    for (runtime, version, threads, batch), ways in rows.items():
+        cells = [
+            f"{way.images_per_second:.1f} ({batch / way.fastest_s:.1f}){'*' * bool(marks[id(way)])}"
+            for way in (ways[name] for name in names)
+        ]
         table.add_row(f"{runtime} {version}", str(threads), str(batch), *cells)
     OUT.print(
         f"\nThis machine's CPU ({machine['cpu']}, {machine['processors']} processors), float32: wall time,"
@@ -103,6 +110,10 @@ def _print_cpu(speeds: list[tuple[str, baseline.Speed]], machine: dict[str, Any]
         highlight=False,
     )
     OUT.print(table, highlight=False)
+    for reason in dict.fromkeys(filter(None, marks.values())):
+        OUT.print(
+            f"* other programs may have taken this CPU's time: {reason}", soft_wrap=True, highlight=False
+        )
 
 
 def _record(

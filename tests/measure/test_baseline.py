@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from rowvit.errors import RowvitError
 from rowvit.measure import baseline
 from rowvit.measure.numpy_network import NumpyNetwork
+from rowvit.processors import processors
 from rowvit.quant.synthetic import random_package
 
 PRUNING = [{"layer": 0, "keep": 9, "threshold": 0}, {"layer": 2, "keep": 4, "threshold": 0}]
@@ -87,3 +89,41 @@ def test_mistakes(monkeypatch):
     monkeypatch.setattr(baseline, "export", lambda network, batch: export(other, batch))
     with pytest.raises(RowvitError, match="differs from PyTorch"):
         list(baseline.measure(baseline.ways(package(), ["ort"], (1,), (1,)), 0.01))
+
+
+def speed(runtime="torch", threads=1, batch=1, median=10.0, fastest=9.5, share=1.0) -> dict:
+    """A record; times in ms."""
+    times = median / 1e3, fastest / 1e3, median / 1e3
+    return baseline.Speed(runtime, "1", threads, batch, 100, *times, share, None).record()
+
+
+@pytest.mark.parametrize(
+    ("speeds", "load", "phrases"),
+    [
+        ([speed(), speed(threads=2, median=6, fastest=5.5, share=1.9)], 0.9, ["", ""]),
+        ([speed()], 1.1, ["load 1.1 on 2 processors before the start"]),
+        ([speed(median=20)], 0.0, ["the median is 2.1 times the fastest"]),
+        ([speed(share=0.6)], 0.0, ["60% of a processor"]),
+        (
+            [speed(), speed(threads=2, median=11, fastest=10), speed("ort", 2, median=11, fastest=10)],
+            0.0,
+            ["", "slower than 1 of 2 threads", ""],
+        ),
+        ([speed(median=20, share=0.5)], 0.0, ["the median is 2.1 times the fastest, 50% of a processor"]),
+    ],
+)
+def test_speeds_that_others_disturb(speeds, load, phrases):
+    assert baseline.disturbances(speeds, {"load": load, "processors": 2}) == phrases
+
+
+def test_a_contended_processor_shows():
+    """More processes than processors compute beside it."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3 * processors())]
+    try:
+        (found,) = baseline.measure(baseline.ways(package(PRUNING), ["torch"], (1,), (1,)), 1.0)
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    assert found.processor_share < 0.8
+    assert baseline.disturbances([found.record()], {"load": 0.0, "processors": processors()}) != [""]

@@ -193,7 +193,7 @@ def test_power_is_computed_again(power_file, place, value, phrase):
 
 
 def of_samples(power_file, watts: float = 0.0) -> dict:
-    """The result as if the meter had been as slow as the samples that are kept, and its zero ``watts`` off."""
+    """The result as if the meter had given only the samples that are kept, with its zero ``watts`` off."""
     document = json.loads(power_file.read_text())
     kept = document["power"]["samples"]
     samples = Samples(np.array(kept["times"]), np.array(kept["watts"]) + watts)

@@ -97,12 +97,20 @@ def bench(
 
 
 def _print_throughput(document: dict[str, Any]) -> None:
+    from rowvit.measure.baseline import MOST_LOAD, disturbances
+
     figures = document["throughput"]
     config, clock = document["config"], document["clock"]
     say(
         f"{document['model']['name']} on {document['target']}, '{config['name']}' at {clock['mhz']:g} MHz:"
         f" {document['evidence']}" + (f"; {figures['memory']}" if "memory" in figures else "")
     )
+    host = document["host"]
+    if document["target"] != "sim" and host["load"] > MOST_LOAD * host["processors"]:
+        say(
+            f"This machine was busy before the start (load {host['load']:.1f} on {host['processors']}"
+            " processors): times by its clock may be other programs' doing"
+        )
     latency, gops, pipelined = figures["latency_ms"], figures["gops"], figures["pipelined"]
     print_rows(
         {
@@ -138,13 +146,16 @@ def _print_throughput(document: dict[str, Any]) -> None:
         OUT.print()
         OUT.print(table)
     if isinstance(figures["baseline"], list):
-        host = document["host"]
         say(
             f"\nThe float network on {host['cpu']} ({host['processors']} processors, load {host['load']:.1f}"
             " before the start), wall time:"
         )
-        table = right_aligned("runtime", "threads", "batch", "images/s", "at best", "ms per call")
-        for speed in figures["baseline"]:
+        marks = disturbances(figures["baseline"], host)
+        titles = ["runtime", "threads", "batch", "images/s", "at best", "ms per call"]
+        table = right_aligned(*titles)
+        if any(marks):
+            table.add_column("disturbed")
+        for speed, mark in zip(figures["baseline"], marks, strict=True):
             table.add_row(
                 f"{speed['runtime']} {speed['version']}",
                 str(speed["threads"]),
@@ -152,8 +163,14 @@ def _print_throughput(document: dict[str, Any]) -> None:
                 f"{speed['images_per_second']:.1f}",
                 f"{speed['batch'] / speed['fastest_s']:.1f}",
                 f"{speed['median_s'] * 1e3:.2f}",
+                *[mark] * any(marks),
             )
         OUT.print(table)
+        if any(marks):
+            say(
+                "Other programs may have taken this CPU's time: do not compare with the speeds marked as"
+                " disturbed, but measure again on an idle machine"
+            )
 
 
 def _limits(figures: dict[str, Any]) -> dict[str, str]:

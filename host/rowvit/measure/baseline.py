@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 RUNTIMES = ("torch", "ort", "numpy")
 #: largest difference of logits between the runtimes, relative to the largest logit
 TOLERANCE = 1e-3
+#: a speed is marked where other programs ran on more than this share of the processors before the start,
+MOST_LOAD = 0.5
+#: where the median call took this many times as long as the fastest,
+MOST_SPREAD = 1.25
+#: or where the calls had less of one processor's time than this
+LEAST_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ class Speed:
         Timed, after the warm-up.
     median_s, fastest_s, p90_s : float
         Seconds per call.
+    processor_share : float
+        Processor time of the calls, by all threads, in their wall time.
     difference : float or None
         Largest difference of a logit from PyTorch's, relative to the largest logit; None if not compared.
     """
@@ -62,6 +70,7 @@ class Speed:
     median_s: float
     fastest_s: float
     p90_s: float
+    processor_share: float
     difference: float | None
 
     @property
@@ -234,23 +243,56 @@ def measure(ways: Iterable[Way], seconds: float = 3.0) -> Iterator[Speed]:
                         f"{way.runtime} {way.version} differs from PyTorch by {difference:.1e} of the"
                         " largest logit, so its speed would be another network's"
                     )
-            times = _time(call, seconds)
+            times, share = _time(call, seconds)
         median, fastest, p90 = (float(value) for value in np.quantile(times, [0.5, 0, 0.9]))
         yield Speed(
-            *(way.runtime, way.version, way.threads, way.batch, len(times)), median, fastest, p90, difference
+            *(way.runtime, way.version, way.threads, way.batch, len(times)),
+            *(median, fastest, p90, share, difference),
         )
 
 
-def _time(call: Callable[[], np.ndarray], seconds: float) -> np.ndarray:
-    """Seconds of every call."""
+def disturbances(speeds: Sequence[dict[str, Any]], host: dict[str, Any]) -> list[str]:
+    """Why each of some speeds may be another program's doing, in a phrase; empty if nothing shows it.
+
+    Parameters
+    ----------
+    speeds : sequence of dict
+        From `Speed.record`, of one run.
+    host : dict
+        From `rowvit.measure.result.host`, before the start.
+    """
+    load, processors = host["load"], host["processors"]
+    found = []
+    for speed in speeds:
+        fewer = [
+            other["threads"]
+            for other in speeds
+            if all(other[key] == speed[key] for key in ("runtime", "version", "batch"))
+            and other["threads"] < speed["threads"] <= processors
+            and other["fastest_s"] < speed["median_s"]
+        ]
+        spread = speed["median_s"] / speed["fastest_s"]
+        phrases = {
+            f"load {load:.1f} on {processors} processors before the start": load > MOST_LOAD * processors,
+            f"the median is {spread:.2g} times the fastest": spread > MOST_SPREAD,
+            f"{speed['processor_share']:.0%} of a processor": speed["processor_share"] < LEAST_SHARE,
+            f"slower than {min(fewer, default=0)} of {speed['threads']} threads": bool(fewer),
+        }
+        found.append(", ".join(phrase for phrase, holds in phrases.items() if holds))
+    return found
+
+
+def _time(call: Callable[[], np.ndarray], seconds: float) -> tuple[np.ndarray, float]:
+    """Seconds of every call, and the processors' time in that of all."""
     for _ in range(2):
         call()
     times: list[float] = []
+    used = time.process_time()
     while len(times) < 5 or sum(times) < seconds:
         begin = time.perf_counter()
         call()
         times.append(time.perf_counter() - begin)
-    return np.array(times)
+    return np.array(times), (time.process_time() - used) / sum(times)
 
 
 def _pixels(meta: dict, count: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rowvit.errors import RowvitError, needs
+from rowvit.measure.baseline import disturbances
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -180,25 +181,31 @@ def layers(runs: list[tuple[str, dict[str, Any]]]) -> Plot:
 
 
 def rates(name: str, document: dict[str, Any]) -> Plot:
-    """Images per second, and below a gap the CPU's, which is measured in any case."""
+    """Images per second, and below a gap the CPU's, which is measured in any case.
+
+    Hatched is what is simulated, or disturbed by other programs.
+    """
     figures, host = document["throughput"], document["host"]
     own = {"sim": "simulated cycles x clock", "board": "measured on the board"}.get(
         document["target"], "measured"
     )
-    rows = [(0.0, f"{name}\n({own})", figures["images_per_second"], _ORANGE)]
-    for place, speed in enumerate(figures["baseline"]):
+    rows = [(0.0, f"{name}\n({own})", figures["images_per_second"], document["target"] == "sim", "")]
+    marks = disturbances(figures["baseline"], host)
+    for place, (speed, mark) in enumerate(zip(figures["baseline"], marks, strict=True)):
         threads = f"{speed['threads']} thread" + "s" * (speed["threads"] > 1)
         label = f"{speed['runtime']}, {threads}, batch {speed['batch']}"
-        rows.append((1.8 + place, label, speed["images_per_second"], _BLUE))
+        rows.append((1.8 + place, label, speed["images_per_second"], bool(mark), " disturbed" * bool(mark)))
     caption = f"Above, {name}: {own}. Below, measured: the float network on the CPU, load {host['load']:.1f}"
     with _drawn(caption, 0.9 + 0.26 * len(rows)) as (plot, axes):
-        places, labels, speeds, colors = zip(*rows, strict=True)
-        bars = axes.barh(places, speeds, 0.7, color=colors)
-        axes.bar_label(bars, [f" {number(speed)}" for speed in speeds], fontsize=8)
+        for place, _, speed, hatched, note in rows:
+            color = _BLUE if place else _ORANGE
+            face, hatch = ("white", "///") if hatched else (color, None)
+            bar = axes.barh(place, speed, 0.7, color=face, edgecolor=color, hatch=hatch)
+            axes.bar_label(bar, [f" {number(speed)}{note}"], fontsize=8)
         axes.axhline(1, color=_GRAY, linewidth=0.8, linestyle=":")
-        axes.set_yticks(places, labels)
+        axes.set_yticks([row[0] for row in rows], [row[1] for row in rows])
         axes.invert_yaxis()
-        axes.margins(x=0.17)
+        axes.margins(x=0.35 if any(marks) else 0.17)
         axes.set_xlabel("images per second")
     return plot
 

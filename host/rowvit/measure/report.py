@@ -13,6 +13,7 @@ from typing import Any
 import rowvit
 from rowvit.errors import RowvitError, needs
 from rowvit.measure import pictures, plots
+from rowvit.measure.baseline import disturbances
 from rowvit.measure.plots import Plot, estimate, number
 from rowvit.measure.power import FIGURES
 from rowvit.targets.target import read_package
@@ -249,12 +250,16 @@ def _throughput(name: str, document: dict[str, Any]) -> tuple[list[dict[str, Any
         tables.append(_table("Counters", head, rows, note, True))
         pictures.append(plots.layers([(name, figures)]))
     if isinstance(figures["baseline"], list):
+        marks = disturbances(figures["baseline"], document["host"])
         head = ["runtime", "threads", "batch", "images/s", "median ms", "p90 ms"]
+        head += ["disturbed"] * any(marks)
         rows = []
-        for s in figures["baseline"]:
-            speeds = s["images_per_second"], 1e3 * s["median_s"], 1e3 * s["p90_s"]
+        for s, mark in zip(figures["baseline"], marks, strict=True):
+            speeds = s["images_per_second"], 1e3 * s["median_s"], 1e3 * s["p90_s"], *[mark] * any(marks)
             rows.append([f"{s['runtime']} {s['version']}", s["threads"], s["batch"], *speeds])
         note = f"{document['host']['cpu']}; wall time per call."
+        if any(marks):
+            note += " Other programs may have taken this CPU's time: no comparison with the marked ones."
         tables.append(_table("The float network on the CPU", head, rows, note))
         pictures.append(plots.rates(name, document))
     tables.append(_table("FINN's names", ["key", "value"], [*figures["finn"].items()], "", True))

@@ -285,6 +285,12 @@ def disagreements(document: dict[str, Any]) -> list[str]:
     if "images_per_second" in files.get("pipelined", {}):
         again["files"] = {"pipelined": {"images_per_second": 1e3 / files["pipelined"]["ms_per_image"]}}
     problems += differences(figures, again, "throughput")
+    if isinstance(figures["baseline"], list):
+        for number, speed in enumerate(figures["baseline"]):
+            rate = {"images_per_second": speed["batch"] / speed["median_s"]}
+            problems += differences(speed, rate, f"throughput.baseline.{number}")
+            if not speed["fastest_s"] <= speed["median_s"] <= speed["p90_s"]:
+                problems.append(f"throughput.baseline.{number}: fastest, median and p90 do not ascend")
     if "peak" in figures["gops"] and figures["gops"]["executed"] > figures["gops"]["peak"] * (1 + 1e-6):
         problems.append("throughput.gops.executed is above the peak of the configuration at this clock")
     compute = [phase["ms"] for phase in figures["phases"]["pipelined"] if phase["name"] == "compute"]

@@ -17,6 +17,7 @@ import numpy as np
 import typer
 
 import rowvit
+from rowvit.cli.common import status
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import load
 from rowvit.hardware.memory import Memory
@@ -120,8 +121,10 @@ def main(
     """Print cycles, utilisation and simulation speed."""
     memory = MemoryModel(latency=latency, rate=rate, ideal=ideal)
     print(HEADER)
-    for name in networks or NETWORKS:
-        print(measure(name, config, memory, images).row(), flush=True)
+    for number, name in enumerate(networks or NETWORKS):
+        with status(f"{name}, {number + 1} of {len(networks or NETWORKS)}: half a minute each"):
+            row = measure(name, config, memory, images).row()
+        print(row, flush=True)
 
 
 if __name__ == "__main__":

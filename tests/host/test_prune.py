@@ -243,6 +243,26 @@ def test_schedule_by_hand(trained: tuple[Path, Path], tmp_path: Path) -> None:
     assert "'most' is not one of" in command(*arguments, "--cycles", 9, "--rule", "most", code=2)
 
 
+def test_schedule_by_hand_needs_no_labels(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    """The same schedule and cycles from a folder of photos as from the archive of the same ones."""
+    net, data = trained
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index, pixels in enumerate(labelled(data)[0][:6]):
+        (photos / f"{index}.png").write_bytes(sets.png(pixels))
+    arguments = [net, "--data", photos, "-c", "tiny", "-o", tmp_path / "out.safetensors", "--rule", "image"]
+    hand = ["--layers", "1,2", "--rho", 0.5]
+    said = command(*arguments, *hand, "--json", tmp_path / "p.json")
+    model, card = store.load(tmp_path / "out.safetensors")
+    assert [(step["layer"], step["keep"]) for step in model.config.pruning] == [(1, 8), (2, 4)]
+    assert "top-1" not in said and "no accuracy is measured: " in said and card.accuracy == {}
+    assert "out.safetensors: written; next: rowvit quantise" in said
+    points = json.loads((tmp_path / "p.json").read_text())
+    assert [point["top1"] for point in points] == [None, None] and points[1]["cycles"] < points[0]["cycles"]
+    for more in (["--macs-saved", 30], [*hand, "--max-loss", 1], [*hand, "--plot", tmp_path / "p.png"]):
+        assert "has no folder" in command(*arguments, *more, code=2)
+
+
 def test_trimmed_last_block_gives_the_same_logits(trained: tuple[Path, Path], tmp_path: Path) -> None:
     """Only the class token passes the last FFN: logits to the bit, for fewer MACs, rows of W2 and cycles."""
     net, data = trained

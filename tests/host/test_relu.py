@@ -113,17 +113,21 @@ def test_refusals() -> None:
         next(to_relu(network(), CARD, pictures(), ridge=0.0))
 
 
-def test_set_that_cannot_be_measured_is_refused_before_the_work(tmp_path: Path) -> None:
+def test_photos_without_labels(tmp_path: Path) -> None:
     pictures_only = tmp_path / "photos"
     pictures_only.mkdir()
     for index, pixels in enumerate(pictures(3)):
         (pictures_only / f"{index}.png").write_bytes(sets.png(pixels))
     store.save(tmp_path / "in.safetensors", network(), CARD)
     arguments = ["relu", tmp_path / "in.safetensors", "--data", pictures_only, "-o", tmp_path / "out"]
+    result = CliRunner().invoke(app, [*map(str, arguments), "--measure"])
+    assert result.exit_code == 2 and "has no folders of classes" in result.output
+    assert not (tmp_path / "out").exists()
     result = CliRunner().invoke(app, list(map(str, arguments)))
-    assert result.exit_code == 2 and "--no-measure" in result.output and not (tmp_path / "out").exists()
-    result = CliRunner().invoke(app, [*map(str, arguments), "--no-measure"])
     assert result.exit_code == 0 and store.load(tmp_path / "out")[0].config.act == "relu"
+    assert "no accuracy is measured: " in result.stderr and "top-1" not in result.stdout
+    following = f"out: written; next: rowvit quantise {tmp_path / 'out'} --data {pictures_only}"
+    assert following in result.stdout.replace("\n", "")
 
 
 def test_command_with_fine_tuning(tmp_path: Path) -> None:

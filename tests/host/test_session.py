@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,21 @@ def files(tmp_path_factory) -> list[Path]:
         pixels = np.random.default_rng(index).integers(0, 256 >> index, (9, 11, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(directory / f"{index}.png")
     return image_files([directory])
+
+
+def test_a_single_image_has_a_forecast(package, files):
+    """By the cycle model; its share of the image rises as the simulator's cycles do, and ends at all of it."""
+    with Session(package, "tiny", "sim") as session:
+        seen: list[float] = []
+        (image,) = session.decode(files[:1])
+        with session.forecast(1, progress=seen.append):
+            results = session.run([image], progress=seen.append)
+            time.sleep(1.1)  # one look, which may be after the run
+        assert seen[-1] == 1 and all(0 < done <= 1 for done in seen)
+        assert session.predicted() == pytest.approx(results[0].cycles, rel=0.2)
+        with session.forecast(6, jobs=2, progress=seen.append):
+            seen.clear()
+        assert seen == []  # several processes count their images
 
 
 def test_statistics_are_those_of_the_results(package, files):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -148,6 +149,11 @@ def write(path: Path, text: str) -> None:
         path.write_text(text)
     except OSError as error:
         raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def wrote(path: Path, *command: object) -> None:
+    """Say that a file is written, and which command comes next."""
+    say(f"{path}: written" + (f"; next: {shlex.join(map(str, command))}" if command else ""))
 
 
 def right_aligned(*titles: str, left: int = 1) -> Table:

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ from rowvit.cli.common import (
     status,
     writable,
     write,
+    wrote,
 )
 from rowvit.errors import RowvitError
 from rowvit.measure.sensors import kinds
@@ -216,6 +218,7 @@ def baseline(
     with status("writing the float network"):
         save(read_model(model).meta, output, batch)
     say(f"{output}: float network for {batch} images per call")
+    wrote(output, "rowvit", "bench", model, "--target", "board", "--baseline", output)
 
 
 _KINDS = "; ".join(f"{kind.name}: {kind.help}" for kind in kinds().values())
@@ -241,9 +244,16 @@ def power(
         Path | None, typer.Option(help="csv: the meter's log, if it exists by the end of the passes.")
     ] = None,
     measures: Annotated[str, typer.Option(help="csv: where the meter is connected.")] = "",
-    pairs: Annotated[int, typer.Option(help="Number of idle passes, and of busy ones.")] = 10,
-    seconds: Annotated[float, typer.Option(help="Measured part of a pass.")] = 10.0,
-    settle: Annotated[float, typer.Option(help="Seconds of the same load before it, not counted.")] = 3.0,
+    pairs: Annotated[
+        int | None, typer.Option(help="Number of idle passes, and of busy ones; by default 10, on sim 5.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Measured part of a pass; by default 10, on sim 2.")
+    ] = None,
+    settle: Annotated[
+        float | None,
+        typer.Option(help="Seconds of the same load before it, not counted; by default 3, on sim 0.5."),
+    ] = None,
     interval: Annotated[
         float, typer.Option(min=0.001, help="pmbus, hwmon: seconds from one sample to the next.")
     ] = 0.05,
@@ -258,7 +268,8 @@ def power(
     """Measure the energy per image: idle and busy passes in shuffled order, and their difference.
 
     Idle means: overlay and network loaded, core not started. PYNQ-Z1 and Z2 have no sensor and need an
-    external meter; its log may also be joined later, with rowvit power-log.
+    external meter; its log may also be joined later, with rowvit power-log. On sim it is a rehearsal, with
+    one image.
 
     Examples
     --------
@@ -271,7 +282,13 @@ def power(
     from rowvit.measure.instruments import meter
     from rowvit.measure.workload import Workload
 
-    plan = protocol.Plan(pairs, seconds, settle, seed=seed)
+    simulated = target is opt.TargetName.sim
+    given: dict[str, Any] = {"pairs": pairs, "seconds": seconds, "settle": settle, "seed": seed}
+    plan = replace(
+        protocol.REHEARSAL if simulated else protocol.Plan(),
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    count = count or int(simulated)  # one image, as each takes seconds
     writable(json_file)
     board = result.board().get("name", "") if target is opt.TargetName.board else None
     wanted = sensors.Wanted(board, rail or (), measures, interval)
@@ -284,7 +301,7 @@ def power(
         )
     options = opt.target_options(target, bitstream)
     workload = Workload.load(model, config, target.value, images or (), count, data, subset, **options)
-    with progress_bar("passes", 2 * pairs) as progress, workload.session:
+    with progress_bar("seconds of the passes") as progress, workload.session:
         document = protocol.document(workload, plan, opened, batch, progress)
     if later:
         _write_result(document, json_file)
@@ -441,4 +458,4 @@ def report(
         picture = pages.photo(named, model, image_files(shown)[0]) if model else None
         text = pages.page(named, picture)
     write(output, text)
-    say(f"{output}: {len(documents)} results")
+    say(f"{output}: {len(documents)} result{'s' * (len(documents) > 1)}; open it in a browser")

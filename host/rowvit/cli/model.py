@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rowvit.cli import options as opt
-from rowvit.cli.common import command, print_rows, say, status
+from rowvit.cli.common import command, print_rows, say, status, wrote
 from rowvit.errors import RowvitError
 from rowvit.formats import container
 from rowvit.hardware import config as configs
@@ -184,6 +184,7 @@ def compile(
         f"{output}: {len(program.code)} instructions, {program.blob.nbytes / 1e6:.2f} MB for '{config}';"
         f" an image is {sizes[0]} bytes in, up to {sizes[1]} out{shared}"
     )
+    wrote(output, "rowvit", "run", output, "PHOTOS", "--target", "board", "--config", config)
 
 
 @command()
@@ -225,8 +226,9 @@ def info(model: opt.ModelArgument) -> None:
         pixels = meta["preprocessing"]
         rows["mean, std"] = " ".join(f"{value:g}" for value in [*pixels["mean"], *pixels["std"]])
         rows["resizing"] = _resizing(pixels["resize"], pixels.get("crop", 1.0))
-        for key in ("licence", "source", "accuracy"):
+        for key in ("licence", "source"):
             rows[key] = meta.get(key)
+        rows["accuracy"] = meta.get("accuracy") or "not measured"
         rows["history"] = "; ".join(meta.get("history", ()))
         rows["hash"] = meta.get("hash")
     rows["image"] = f"{arch['image_size']} x {arch['image_size']}, patches of {arch['patch_size']}"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rowvit.cli import options as opt
-from rowvit.cli.common import OUT, command, progress_bar, right_aligned, say, writable, write
-from rowvit.cli.train import note_accuracy, run_recipe, test_set
+from rowvit.cli.common import OUT, command, progress_bar, right_aligned, say, writable, write, wrote
+from rowvit.cli.train import after_training, note_accuracy, run_recipe, test_set
 from rowvit.errors import RowvitError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def relu(
         Path | None,
         typer.Option(help="Then fine-tune by this recipe (.toml), with the GELU network as teacher."),
     ] = None,
-    measure: opt.MeasureOption = True,
+    measure: opt.MeasureOption = None,
     labels: opt.LabelsOption = None,
 ) -> None:
     """Turn a GELU network into a ReLU network, layer by layer.
@@ -73,7 +73,8 @@ def relu(
         checked = matched(checked, card.name, card.classes, names)
         tests = checked.pixels(range(len(checked)), side, card.resize, card.crop)
         measured = {-1, *range(depth)} if each_layer else {-1, depth - 1}
-    table = right_aligned("layer", "zeros", "error if swapped", "error refitted", "top-1", left=0)
+    titles = ["layer", "zeros", "error if swapped", "error refitted", *["top-1"] * bool(measured)]
+    table = right_aligned(*titles, left=0)
     batches = count(1)
     total = depth * -(-len(pixels) // BATCH) + len(measured) * -(-len(tests) // BATCH)
     with progress_bar("refitting", total) as progress:
@@ -84,10 +85,11 @@ def relu(
         def accuracy(layer: int) -> str:
             return f"{top1(network, card, tests, checked.labels, step):.1%}" if layer in measured else ""
 
-        table.add_row("none", "", "", "", accuracy(-1))
+        if measured:
+            table.add_row("none", "", "", "", accuracy(-1))
         for done in to_relu(network, card, pixels, ridge, BATCH, step):
             row = f"{done.layer}", f"{done.zeros:.1%}", f"{done.swapped:.3f}", f"{done.error:.3f}"
-            table.add_row(*row, accuracy(done.layer))
+            table.add_row(*row, *[accuracy(done.layer)] * bool(measured))
     OUT.print(table)
     if measured:
         say(f"top-1 on {len(checked)} training photos that were not used for the fit")
@@ -98,6 +100,7 @@ def relu(
     elif not run_recipe(network, card, trained, steps, output, store.load(model)):
         return
     note_accuracy(network, card, tested, output)
+    after_training(network, data, output)
 
 
 @command()
@@ -150,14 +153,14 @@ def prune(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all schedules that were tried.")
     ] = None,
-    measure: opt.MeasureOption = True,
+    measure: opt.MeasureOption = None,
     labels: opt.LabelsOption = None,
 ) -> None:
     """Choose where tokens are dropped, and which small hidden activations.
 
-    By hand with --layers and --rho or --keep, or by a search for the most accurate schedule in a budget of
-    cycles or MACs. Cycles are predicted by the cycle model on the photos' own data. Accuracy is that of the
-    network as it is: fine-tune it afterwards with rowvit train.
+    By hand with --layers and --rho or --keep, which needs no labels, or by a search for the most accurate
+    schedule in a budget of cycles or MACs. Cycles are predicted by the cycle model on the photos' own data.
+    Accuracy is that of the network as it is: fine-tune it afterwards with rowvit train.
 
     Examples
     --------
@@ -193,7 +196,11 @@ def prune(
         tried = [((), 1.0), (blocks, rho or _shares(keep or "", len(blocks)))]
     names = read_labels(labels)
     tested = test_set(data, card, measure, names)
-    drawn = matched(open_data(data, "train"), card.name, card.classes, names).subset(photos)
+    needed = budget or max_loss > 0 or plot is not None  # the labels
+    drawn = open_data(data, "train", needed).subset(photos)
+    labelled = needed or bool(drawn.classes and (names or set(drawn.classes) <= set(card.classes)))
+    if labelled:
+        drawn = matched(drawn, card.name, card.classes, names)
     pixels = drawn.pixels(range(len(drawn)), network.config.image_size, card.resize, card.crop)
     package = search.stand_in(network, card, pixels[:64], "image" if rule == "auto" else rule)
     with progress_bar("schedules", len(tried)) as progress:
@@ -203,22 +210,22 @@ def prune(
             card,
             package,
             pixels,
-            drawn.labels,
+            drawn.labels if labelled else None,
             hardware,
             tried,
             progress=lambda point: progress(
-                next(done), f"{point.top1:.1%} at {point.cycles / 1e6:.2f} M cycles"
+                next(done), f"{point.cycles / 1e6:.2f} M cycles {_percent(point.top1)}".rstrip()
             ),
             trim=trim,
         )
     saved = None if macs_saved is None else macs_saved / 100
     chosen = points[-1] if layers else search.choose(points, cycles, saved)
     _print(points, chosen)
-    say(f"top-1 on {drawn.name}; cycles by the cycle model, {hardware.name}")
+    say(f"{'top-1 on ' * labelled}{drawn.name}; cycles by the cycle model, {hardware.name}")
     if plot:
         search.plot(points, chosen, hardware, plot)
     if json_file:
-        write(json_file, json.dumps([vars(point) for point in points], indent=1) + "\n")
+        write(json_file, json.dumps([_finite(vars(point)) for point in points], indent=1) + "\n")
     if rule == "auto":
         schedule = search.schedule_of(network, chosen.layers, chosen.rho, trim)
         by_rule = {"image": chosen.cycles}
@@ -243,7 +250,21 @@ def prune(
         say(f"thresholds by layer: {shown}")
         card.history.append(f"hidden activations dropped below {shown}")
     store.save(output, network, card)
+    for path in filter(None, (plot, json_file)):
+        wrote(path)
     note_accuracy(network, card, tested, output)
+    after_training(network, data, output)
+
+
+def _finite(value: Any) -> Any:
+    """Without infinities, as of activations that are all zero, and what was not measured: JSON has none."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _percent(share: float) -> str:
+    return "" if math.isnan(share) else f"{share:.1%}"
 
 
 def _blocks(text: str, depth: int) -> tuple[int, ...]:
@@ -270,13 +291,15 @@ def _shares(text: str, count: int) -> tuple[float, ...]:
 def _print(points: list[Point], chosen: Point) -> None:
     from rowvit.measure.schedules import front
 
-    best = front(points)
-    table = right_aligned("", "blocks", "rho", "cycles", "MACs saved", "top-1", left=2)
-    for point in points if len(points) <= 2 else [p for p in points if p in best or p is chosen]:
+    best = front(points) if len(points) > 2 else points
+    measured = not math.isnan(chosen.top1)
+    titles = ["", "blocks", "rho", "cycles", "MACs saved", *["top-1"] * measured]
+    table = right_aligned(*titles, left=2)
+    for point in [p for p in points if p in best or p is chosen]:
         mark = "chosen" if point is chosen else ""
         blocks = ", ".join(map(str, point.layers)) or "none"
-        row = point.shares, f"{point.cycles:,.0f}", f"{point.macs_saved:.1%}", f"{point.top1:.1%}"
-        table.add_row(mark, blocks, *row)
+        row = point.shares, f"{point.cycles:,.0f}", f"{point.macs_saved:.1%}"
+        table.add_row(mark, blocks, *row, *[_percent(point.top1)] * measured)
     OUT.print(table)
 
 
@@ -313,7 +336,7 @@ def quantise(
     power_of_two: Annotated[
         bool, typer.Option("--power-of-two", help="Requantise by powers of two only.")
     ] = False,
-    measure: opt.MeasureOption = True,
+    measure: opt.MeasureOption = None,
     labels: opt.LabelsOption = None,
     jobs: Annotated[int, typer.Option(min=1, help="Worker processes that measure (Dask).")] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the table of noise.")] = None,
@@ -371,12 +394,6 @@ def quantise(
         noise = layer_noise(network, package, pixels[:64])
     table = right_aligned("layer", *noise[1].activations, "weights", "attn", "ffn")
 
-    def finite(value: Any) -> Any:
-        """Without the infinities of activations that are all zero: JSON has none."""
-        if isinstance(value, dict):
-            return {key: finite(part) for key, part in value.items()}
-        return None if value in (math.inf, -math.inf) else value
-
     def text(value: float | None) -> str:
         return "" if value is None else f"{value:.1f}"
 
@@ -386,7 +403,7 @@ def quantise(
     say("Signal-to-noise ratios in dB; attn and ffn: the residual stream after them")
     OUT.print(table)
     if json_file:
-        write(json_file, json.dumps([finite(vars(row)) for row in noise], indent=1, allow_nan=False) + "\n")
+        write(json_file, json.dumps([_finite(vars(row)) for row in noise], indent=1, allow_nan=False) + "\n")
     package.meta["history"] = [*card.history, f"quantised ({method}) on {drawn.name}"]
     package.meta["accuracy"] = dict(card.accuracy)
     package.save(output)
@@ -404,3 +421,6 @@ def quantise(
             f"{output}: {result.summary()}; {report['macs_saved']:.1f} % fewer MACs,"
             f" {report['w2_rows_saved']:.1f} % fewer W2 rows"
         )
+    if json_file:
+        wrote(json_file)
+    wrote(output, "rowvit", "run", output, "PHOTOS", "--target", "sim", "--check")

@@ -175,9 +175,11 @@ LabelsOption = Annotated[
     ),
 ]
 MeasureOption = Annotated[
-    bool,
+    bool | None,
     typer.Option(
         "--measure/--no-measure",
-        help="At the end, measure top-1 on the whole test set and note it in the network's file.",
+        help="At the end, measure top-1 on the whole test set and note it in the network's file; by default"
+        " where the data has test photos in folders of classes.",
+        show_default=False,
     ),
 ]

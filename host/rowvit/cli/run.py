@@ -26,6 +26,7 @@ from rowvit.cli.common import (
     status,
     writable,
     write,
+    wrote,
 )
 from rowvit.errors import RowvitError
 
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
     from rowvit.measure.profile import LayerProfile, Profile
     from rowvit.targets.session import Session, Statistics
     from rowvit.targets.target import Result
+
+
+#: of a waveform: bytes for a cycle and a multiplier of the array, and bytes that one processor writes in a
+#: second; seen on 'pynq-z2' and 'tiny'
+TRACE_BYTES, TRACE_RATE = 6.0, 2.5e6
 
 
 @command()
@@ -131,8 +137,11 @@ def run(
             raise RowvitError("no image is named", "pass image files or directories")
         files = image_files(images, lambda text: say(text, ERR))
         pixels = session.decode(files)
-        begin = time.monotonic()
-        with progress_bar(f"{len(files)} images", len(files)) as progress:
+        if trace:
+            _announce_trace(session, len(files), options["window"])
+        what = f"{len(files)} image{'s' * (len(files) > 1)}"
+        with progress_bar(what, len(files)) as progress, session.forecast(len(files), batch, jobs, progress):
+            begin = time.monotonic()
             results = session.run(pixels, batch, jobs, progress)
         seconds = time.monotonic() - begin
         reference = results if target is opt.TargetName.golden else []
@@ -180,6 +189,17 @@ def _draw(
         picture = pictures.draw(names, photos, results[:count], reference[:count], session.meta)
         plots.save(picture, path)
     say(f"{path}: " + ("the picture" if count == len(files) else f"the first {count} photos"), ERR)
+
+
+def _announce_trace(session: Session, images: int, window: tuple[int, int]) -> None:
+    """How long the waveform is, before it is written."""
+    cycles = max(0, min(window[1], images * session.predicted()) - window[0])
+    size = cycles * TRACE_BYTES * session.config.macs_per_cycle
+    say(
+        f"a waveform of {cycles:,} cycles, about {size / 1e6:,.0f} MB and"
+        f" {size / TRACE_RATE:,.0f} s of one processor; fewer with --trace-cycles",
+        ERR,
+    )
 
 
 def _window(text: str) -> tuple[int, int]:
@@ -299,10 +319,13 @@ def profile(
         found = measure.profile(network, pixels, hardware, model_memory, not predict)
     _print_profile(found)
     _print_fills(network.meta, hardware)
+    OUT.print()
     if trace_json:
         write(trace_json, json.dumps(measure.trace(found)) + "\n")
+        say(f"{trace_json}: written; open it at ui.perfetto.dev")
     if plot:
         plots.save(measure.plot(found), plot)
+        wrote(plot)
 
 
 def _one_image(model: str, image: Path | None, meta: dict[str, Any]) -> np.ndarray:

@@ -20,6 +20,7 @@ from rowvit.cli.common import (
     say,
     writable,
     write,
+    wrote,
 )
 from rowvit.errors import RowvitError
 
@@ -42,7 +43,7 @@ def train(
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode photos.")] = 0,
     save_every: Annotated[float, typer.Option(min=1, help="Seconds between two saved states.")] = 60.0,
-    measure: opt.MeasureOption = True,
+    measure: opt.MeasureOption = None,
     labels: opt.LabelsOption = None,
 ) -> None:
     """Fine-tune a float network by a recipe.
@@ -80,6 +81,7 @@ def train(
     taught = store.load(teacher) if teacher else None
     if run_recipe(network, card, photos, (recipe.name, steps), output, taught, workers, save_every):
         note_accuracy(network, card, tested, output)
+        after_training(network, data, output)
 
 
 def run_recipe(
@@ -110,15 +112,25 @@ def run_recipe(
         return trainer.save(output, name)
 
 
-def test_set(data: Path, card: Card, measure: bool, labels: Labels = None) -> Photos | None:
-    """The test photos, opened before the work and not after it; None if nothing is to be measured."""
+def test_set(data: Path, card: Card, measure: bool | None, labels: Labels = None) -> Photos | None:
+    """The test photos, opened before the work and not after it; None if nothing is to be measured.
+
+    That is if ``measure`` is false, or None and the data has no labelled test photos, which is said.
+    """
     from rowvit.measure.accuracy import matched
     from rowvit.train.data import open_data
 
-    if not measure:
+    if measure is False:
         return None
     try:
-        return matched(open_data(data, "test"), card.name, card.classes, labels)
+        photos = open_data(data, "test")
+    except RowvitError as error:
+        if measure or not data.exists():
+            raise
+        say(f"no accuracy is measured: {error.message}", ERR)
+        return None
+    try:
+        return matched(photos, card.name, card.classes, labels)
     except RowvitError as error:
         raise RowvitError(f"{error}; to skip measuring, use --no-measure") from error
 
@@ -135,6 +147,21 @@ def note_accuracy(network: VisionTransformer, card: Card, tested: Photos | None,
     card.accuracy = found.note()
     store.save(output, network, card)
     say(f"{output}: {found.summary()}")
+
+
+def after_training(network: VisionTransformer, data: Path, output: Path) -> None:
+    """Say that a float network is written, and what comes next."""
+    step = "quantise" if network.config.act == "relu" else "relu"
+    wrote(
+        output,
+        "rowvit",
+        step,
+        output,
+        "--data",
+        data,
+        "-o",
+        {"quantise": "int8"}.get(step, step) + ".safetensors",
+    )
 
 
 @command("eval")
@@ -215,6 +242,8 @@ def evaluate_command(
     if json_file:
         write(json_file, json.dumps(report, indent=1) + "\n")
     _print(report)
+    if json_file:
+        wrote(json_file)
     if report.get("bit_exact", len(tested)) < len(tested):
         raise typer.Exit(1)
 

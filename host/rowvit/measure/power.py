@@ -10,7 +10,6 @@ instrument's own accuracy is not in it.
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -82,6 +81,15 @@ class Plan:
         """(pair, "idle" or "busy") of every pass; half of the pairs, drawn at random, start with "busy"."""
         first = np.random.default_rng(self.seed).permutation(np.arange(self.pairs) % 2)
         return [(pair, ("idle", "busy")[first[pair] ^ turn]) for pair in range(self.pairs) for turn in (0, 1)]
+
+    def forecast(self, work: float, interval: float = 0.0) -> float:
+        """Seconds that it takes, if the shortest load takes ``work`` seconds, and a sample ``interval``."""
+        parts = self.settle, self.seconds, max(self.tail, 2 * interval)
+        return self.pairs * sum(part + math.ceil(part / work) * work for part in parts)
+
+
+#: on a simulated accelerator, which takes seconds for an image, and whose power nobody asks for
+REHEARSAL = Plan(pairs=5, seconds=2.0, settle=0.5)
 
 
 @dataclass(frozen=True)
@@ -180,7 +188,7 @@ def document(
     plan: Plan,
     instrument: Instrument,
     batch: int = 8,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[float, str, float], None] = lambda done, note, total: None,
 ) -> dict[str, Any]:
     """Make the passes, and describe them: the result that ``rowvit power`` writes.
 
@@ -195,7 +203,8 @@ def document(
     batch : int
         Images per start of the core.
     progress : callable
-        Gets the number of passes done.
+        Gets seconds that the passes have taken, a phrase, and seconds that they will take in all: known when
+        the images have been classified once.
 
     Raises
     ------
@@ -208,14 +217,27 @@ def document(
     found = result.describe("power", session, workload.data)
     target = session.target
     wall = time.time() - time.monotonic()
-    done = itertools.count(1)
-    passes = measure(
-        plan,
-        lambda: len(target(workload.images, batch)),
-        instrument,
-        read,
-        progress=lambda _: progress(next(done)),
-    )
+    done: list[Pass] = []
+    begun = total = 0.0
+
+    def note() -> None:
+        progress(time.monotonic() - begun, f"{len(done)} of {2 * plan.pairs} passes", total)
+
+    def work() -> int:
+        nonlocal begun, total
+        start = time.monotonic()
+        images = len(target(workload.images, batch))
+        if not begun:
+            begun = time.monotonic()
+            total = plan.forecast(begun - start, instrument.interval)
+        note()
+        return images
+
+    def over(one: Pass) -> None:
+        done.append(one)
+        note()
+
+    passes = measure(plan, work, instrument, read, progress=over)
     degrees = [one.temperature for one in passes if one.temperature is not None]
     found |= {
         "protocol": {

@@ -7,6 +7,7 @@ alone would not show what weights and drains cost.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ class Point:
     macs_saved : float
         As a share of the dense network's; products with zeros behind ReLU count as saved.
     top1 : float
-        Share of the photos.
+        Share of the photos; not a number without labels.
     """
 
     layers: tuple[int, ...]
@@ -157,7 +158,7 @@ def explore(
     card: Card,
     package: ModelPackage,
     photos: np.ndarray,
-    labels: np.ndarray,
+    labels: np.ndarray | None,
     config: HardwareConfig,
     tried: Sequence[tuple[tuple[int, ...], float | tuple[float, ...]]],
     progress: Callable[[Point], None] = lambda point: None,
@@ -177,8 +178,9 @@ def explore(
     package : ModelPackage
         Of the same network, with any schedule.
     photos : uint8 array [B, S, S, 3]
-        Labelled, and not those of the test set. The first `CYCLE_PHOTOS` go through the cycle model.
-    labels : int array [B]
+        Not those of the test set. The first `CYCLE_PHOTOS` go through the cycle model.
+    labels : int array [B], optional
+        Without them no accuracy is found.
     config : HardwareConfig
     tried : sequence of (layers, rho)
     progress : callable
@@ -192,7 +194,7 @@ def explore(
     """
     points: dict[int, Point] = {}
     own, blocks, depth = model.config.pruning, model.blocks, model.config.depth
-    parts = [photos[first : first + BATCH] for first in range(0, len(photos), BATCH)]
+    parts = [photos[first : first + BATCH] for first in range(0, len(photos) * (labels is not None), BATCH)]
     model.eval()
     with torch.inference_mode():
         stream = [model.embed(normalise(part, card.mean, card.std)) for part in parts]
@@ -206,14 +208,14 @@ def explore(
                 for place, x in enumerate(stream):
                     stream[place], _ = block(x)
             passed = first_drop[index]
-            right = 0
-            for first, x in zip(range(0, len(photos), BATCH), stream, strict=True):
+            guesses = []
+            for x in stream:
                 for block in blocks[passed:]:
                     x, _ = block(x)
-                guesses = model.classify(x).argmax(dim=1).numpy()
-                right += int((guesses == labels[first : first + BATCH]).sum())
+                guesses.append(model.classify(x).argmax(dim=1).numpy())
+            found = math.nan if labels is None else float((np.concatenate(guesses) == labels).mean())
             cycles, saved = cycles_of(pruned(package, schedule), photos[:CYCLE_PHOTOS], config)
-            points[index] = Point(layers, rho, cycles, saved, right / len(photos))
+            points[index] = Point(layers, rho, cycles, saved, found)
             progress(points[index])
     set_pruning(model, own)
     return [points[index] for index in range(len(tried))]

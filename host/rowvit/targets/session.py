@@ -12,9 +12,10 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -237,11 +238,9 @@ class Session:
             process was killed.
         """
         starts = [images[first : first + batch] for first in range(0, len(images), batch)]
-        if self.target_name != "sim" or "trace" in self.options:
-            jobs = 1
-        jobs = jobs or processors()
-        if min(jobs, len(starts)) <= 1:
+        if self._alone(len(starts), jobs):
             return _collect(([result] for result in self.target.stream(images, batch)), progress)
+        jobs = jobs or processors()
         pool = self._processes(jobs)
         try:
             return _collect(pool.map(_work, starts), progress)
@@ -256,6 +255,50 @@ class Session:
                 process.kill()
             self._end_processes()
             raise
+
+    @contextmanager
+    def forecast(
+        self,
+        images: int,
+        batch: int = 1,
+        jobs: int = 1,
+        progress: Callable[[float], None] = lambda done: None,
+    ) -> Iterator[None]:
+        """Around `run` with the same arguments: ``progress`` also gets shares of images, by the cycle model.
+
+        Only where one process simulates, and so the first image is done late.
+        """
+        if not self._alone(-(-images // batch), jobs) or self.target_name != "sim":
+            yield
+            return
+        from rowvit.targets.driver import Accelerator
+
+        assert isinstance(self.target, Accelerator)
+        device, image = self.target.device, self.predicted()
+        first, over = device.stats["cycles"], threading.Event()
+
+        def look() -> None:
+            while not over.wait(1.0):
+                progress(min((device.stats["cycles"] - first) / image, images * 0.99))
+
+        watcher = threading.Thread(target=look, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+            progress(images)
+
+    def predicted(self) -> int:
+        """Cycles of an image, by the cycle model with data as it usually is."""
+        from rowvit.cycles import predict
+
+        return predict(read_program(self.model, self.config), self.config, self.options.get("memory")).total
+
+    def _alone(self, starts: int, jobs: int) -> bool:
+        """Whether `run` stays in this process."""
+        return self.target_name != "sim" or "trace" in self.options or min(jobs or processors(), starts) <= 1
 
     def _processes(self, jobs: int) -> ProcessPoolExecutor:
         if self._pool is None or self._jobs != jobs:

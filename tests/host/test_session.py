@@ -35,7 +35,7 @@ def files(tmp_path_factory) -> list[Path]:
 
 
 def test_a_single_image_has_a_forecast(package, files):
-    """By the cycle model; its share of the image rises as the simulator's cycles do, and ends at all of it."""
+    """By the cycle model: the share rises as the simulator's cycles do, and ends at all of the image."""
     with Session(package, "tiny", "sim") as session:
         seen: list[float] = []
         (image,) = session.decode(files[:1])

@@ -108,8 +108,8 @@ def test_a_log_that_ends_early_is_refused(tmp_path):
         ("time,voltage\n1,2\n2,2\n", "or voltage and current"),
         ("time,power\n1,x\n2,3\n", "is not a number"),
         ("time,power\nnoon,1\nnight,3\n", "is not a number"),
-        ("time,power\n1,\n2,3\n", "no cell may be empty"),
-        ("time,power\n2,1\n1,3\n", "times must ascend"),
+        ("time,power\n1,\n2,3\n", "line 2: times must ascend, and no cell may be empty"),
+        ("time,power\n2,1\n1,3\n", "line 3: times must ascend"),
         ("time,power\n2,1\n", "times must ascend"),
         ("", "cannot be read as CSV"),
     ],
@@ -121,6 +121,23 @@ def test_bad_logs(tmp_path, text, message):
         MeterLog(path).samples([])
     with pytest.raises(RowvitError, match="cannot be read"):
         MeterLog(tmp_path / "none.csv").samples([])
+
+
+def test_decimal_commas_and_a_column_each_for_date_and_time(tmp_path):
+    board, passes = run(7)
+    path = tmp_path / "meter.csv"
+    write_log(path, board, 50, offset=-board.times[0])
+    expected = figures(passes, MeterLog(path).samples(passes))["joules_per_image"]["value"]
+    rows = [tuple(map(float, row.split(","))) for row in path.read_text().splitlines()[1:]]
+    begin = board.times[0] + WALL
+    lines = ["Date;Time;Power factor;Power (W)"]
+    for since, watts in rows:
+        when = datetime.fromtimestamp(begin + since, timezone.utc)
+        number = f"{watts:.6f}".replace(".", ",")
+        lines.append(f"{when:%Y-%m-%d;%H:%M:%S.%f};1,0;{number}")
+    path.write_text("\n".join(lines) + "\n")
+    found = figures(passes, MeterLog(path, wall=WALL).samples(passes))["joules_per_image"]["value"]
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(

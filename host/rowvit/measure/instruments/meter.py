@@ -45,7 +45,8 @@ class MeterLog(Instrument):
     Columns are found by the start of their name, in upper or lower case: ``time`` or ``date`` (seconds,
     or dates; without a zone they are UTC), and ``power`` or ``watt`` (watts), or ``volt`` (volts) and
     ``curr`` or ``amp`` (amperes). A unit behind it, as in "Power (mW)" or "current_ma", is taken into
-    account; brackets with anything else are refused. The meter's clock need not be correct: the log is
+    account; brackets with anything else are refused. Date and time may be in two columns, and columns apart
+    by semicolons, with decimal commas. The meter's clock need not be correct: the log is
     shifted and stretched to where power rises and falls with the passes.
 
     Parameters
@@ -93,20 +94,27 @@ class MeterLog(Instrument):
         import pandas as pd
 
         try:
-            frame = pd.read_csv(self.path, skipinitialspace=True)
+            with self.path.open(encoding="utf-8-sig") as lines:
+                head = lines.readline()
+            # where commas are decimal, columns are apart by semicolons
+            separators = {"sep": ";", "decimal": ","} if ";" in head else {}
+            frame = pd.read_csv(self.path, skipinitialspace=True, **separators)
         except (OSError, ValueError) as error:
             raise RowvitError(f"{self.path}: cannot be read as CSV ({error})") from error
         columns = {str(name).strip().lower(): name for name in frame.columns}
 
         def column(kind: str, *starts: str) -> Any:
             """In seconds, watts, volts or amperes; dates as they are."""
-            name = next((n for n in columns if n.startswith(starts)), None)
+            name = next((n for n in columns if n.startswith(starts) and "factor" not in n), None)
             if name is None:
                 return None
             values = frame[columns[name]]
             return values * self._unit(name, kind) if pd.api.types.is_numeric_dtype(values) else values
 
         when, power = column("s", "time", "date"), column("w", "power", "watt")
+        day, hour = column("s", "date"), column("s", "time")
+        if day is not None and hour is not None and not pd.api.types.is_numeric_dtype(hour):
+            when = day.astype(str) + " " + hour.astype(str)
         volts, amperes = column("v", "volt"), column("a", "curr", "amp")
         if when is None or (power is None and (volts is None or amperes is None)):
             raise RowvitError(
@@ -125,8 +133,11 @@ class MeterLog(Instrument):
             table = np.stack([when.to_numpy(np.float64), watts.to_numpy(np.float64)])
         except (TypeError, ValueError) as error:
             raise RowvitError(f"{self.path}: a time or power is not a number ({error})") from error
-        if table.shape[1] < 2 or not np.isfinite(table).all() or (np.diff(table[0]) <= 0).any():
-            raise RowvitError(f"{self.path}: times must ascend, and no cell may be empty")
+        empty = ~np.isfinite(table).all(axis=0)
+        wrong = empty | (np.diff(table[0], prepend=-np.inf) <= 0)
+        if table.shape[1] < 2 or wrong.any():
+            line = f"line {np.flatnonzero(wrong)[0] + 2}: " if wrong.any() else ""
+            raise RowvitError(f"{self.path}: {line}times must ascend, and no cell may be empty")
         return table[0], table[1], step
 
     def _unit(self, column: str, kind: str) -> float:

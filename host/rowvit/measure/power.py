@@ -320,7 +320,7 @@ def _readings(passes: Sequence[Pass], samples: Samples) -> dict[str, Any]:
 
 
 def _figures(passes: Sequence[Pass], readings: dict[str, Any]) -> dict[str, Any]:
-    """From `_readings`; with the share of the load next to it that a pass may have in it."""
+    """From `_readings`; ``leak_watts`` is what of the loads next to it a pass may have in it."""
     watts, step = np.array(readings["pass_watts"]), readings["step_watts"]
     busy = np.array([p.kind == "busy" for p in passes])
     leak, leak_error = _leak(passes, watts, readings)
@@ -422,10 +422,11 @@ def disagreements(document: dict[str, Any]) -> list[str]:
     kept = found["samples"]
     samples = Samples(np.array(kept["times"]), np.array(kept["watts"]))
     kinds = [one.kind for one in passes]
-    if not 2 * kinds.count("busy") == len(passes) == len(found["pass_watts"]) or any(
-        p.seconds <= 0 for p in passes
-    ):
-        return ["power.pass_watts has not one figure for each pass, as many idle as busy"]
+    for key in ("pass_watts", "half_watts", "gap_watts"):
+        if not 2 * kinds.count("busy") == len(passes) == len(found[key]) or any(
+            p.seconds <= 0 for p in passes
+        ):
+            return [f"power.{key} has not one figure for each pass, as many idle as busy"]
     if len(passes) < 2 * FEWEST_PAIRS:
         return [f"passes: fewer than {FEWEST_PAIRS} pairs"]
     if any(p.kind == "busy" and not p.images for p in passes):

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import rowvit
 from rowvit.errors import RowvitError, needs
 from rowvit.measure import pictures, plots
@@ -292,8 +294,9 @@ def _power(document: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Plot]]:
         rows.append([f"{name}, {unit}", *map(Digits, estimate(one, half)), Digits(estimate(error, error)[0])])
     note = (
         f"Means over {len(found['pass_watts']) // 2} pairs of passes. The uncertainty is half of the"
-        f" {found['confidence']:.0%} interval by Student's t, and what steps of {found['step_watts']:.2g} W"
-        " can hide; the instrument's own accuracy is not included."
+        f" {found['confidence']:.0%} interval by Student's t, and what the instrument can hide by steps of"
+        f" {found['step_watts']:.2g} W, by gaps ({np.mean(found['gap_watts']):.2g} W) and by the load next to"
+        f" a pass ({found['leak_watts']:.2g} W); its own accuracy is not included."
     )
     if not found["significant"]:
         note += " The difference between busy and idle is within its uncertainty."

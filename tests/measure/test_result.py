@@ -176,6 +176,7 @@ def test_throughput_is_computed_again(bench_file, place, value, phrase):
             "power.pass_watts is not what power.samples gives",
         ),
         ("power.pass_watts", lambda v: v[1:], "power.pass_watts has not one figure for each pass"),
+        ("power.half_watts", lambda v: v[1:], "power.half_watts has not one figure for each pass"),
         ("power.misplaced_s", 2.0, "power.delta_watts.uncertainty is"),
         ("passes", lambda v: v[:8], "power.pass_watts has not one figure"),
         ("power.samples.times", lambda v: [t + 3 for t in v], "power.pass_watts is not what"),

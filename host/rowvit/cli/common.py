@@ -156,6 +156,12 @@ def wrote(path: Path, *command: object) -> None:
     say(f"{path}: written" + (f"; next: {shlex.join(map(str, command))}" if command else ""))
 
 
+def wrote_network(path: Path, act: str, data: str | Path = "PHOTOS") -> None:
+    """Say that a float network with this activation is written, and which command comes next."""
+    step, follower = ("quantise", "int8") if act == "relu" else ("relu", "relu")
+    wrote(path, "rowvit", step, path, "--data", data, "-o", f"{follower}.safetensors")
+
+
 def right_aligned(*titles: str, left: int = 1) -> Table:
     """A table without lines; all columns but the first ``left`` are aligned to the right."""
     table = Table(box=None, pad_edge=False)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rowvit.cli import options as opt
-from rowvit.cli.common import command, print_rows, say, status, wrote
+from rowvit.cli.common import command, print_rows, say, status, wrote, wrote_network
 from rowvit.errors import RowvitError
 from rowvit.formats import container
 from rowvit.hardware import config as configs
@@ -117,10 +117,11 @@ def import_(
     found.card.source = origin or found.card.source
     store.save(output, found.model, found.card)
     described = _network_rows(asdict(found.model.config), asdict(found.card))
-    print_rows({"float network": f"{found.card.name}, written to {output}", **described})
+    print_rows({"float network": found.card.name, **described})
     for note in found.notes:
         say(note)
     _say_what_is_next(found.model.config, output)
+    wrote_network(output, found.model.config.act)
 
 
 def _say_what_is_next(config: ViTConfig, output: Path) -> None:

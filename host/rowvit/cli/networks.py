@@ -12,8 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rowvit.cli import options as opt
-from rowvit.cli.common import OUT, command, progress_bar, right_aligned, say, writable, write, wrote
-from rowvit.cli.train import after_training, note_accuracy, run_recipe, test_set
+from rowvit.cli.common import (
+    OUT,
+    command,
+    progress_bar,
+    right_aligned,
+    say,
+    writable,
+    write,
+    wrote,
+    wrote_network,
+)
+from rowvit.cli.train import note_accuracy, run_recipe, test_set
 from rowvit.errors import RowvitError
 
 if TYPE_CHECKING:
@@ -100,7 +110,7 @@ def relu(
     elif not run_recipe(network, card, trained, steps, output, store.load(model)):
         return
     note_accuracy(network, card, tested, output)
-    after_training(network, data, output)
+    wrote_network(output, network.config.act, data)
 
 
 @command()
@@ -253,7 +263,7 @@ def prune(
     for path in filter(None, (plot, json_file)):
         wrote(path)
     note_accuracy(network, card, tested, output)
-    after_training(network, data, output)
+    wrote_network(output, network.config.act, data)
 
 
 def _finite(value: Any) -> Any:

@@ -21,6 +21,7 @@ from rowvit.cli.common import (
     writable,
     write,
     wrote,
+    wrote_network,
 )
 from rowvit.errors import RowvitError
 
@@ -81,7 +82,7 @@ def train(
     taught = store.load(teacher) if teacher else None
     if run_recipe(network, card, photos, (recipe.name, steps), output, taught, workers, save_every):
         note_accuracy(network, card, tested, output)
-        after_training(network, data, output)
+        wrote_network(output, network.config.act, data)
 
 
 def run_recipe(
@@ -147,21 +148,6 @@ def note_accuracy(network: VisionTransformer, card: Card, tested: Photos | None,
     card.accuracy = found.note()
     store.save(output, network, card)
     say(f"{output}: {found.summary()}")
-
-
-def after_training(network: VisionTransformer, data: Path, output: Path) -> None:
-    """Say that a float network is written, and what comes next."""
-    step = "quantise" if network.config.act == "relu" else "relu"
-    wrote(
-        output,
-        "rowvit",
-        step,
-        output,
-        "--data",
-        data,
-        "-o",
-        {"quantise": "int8"}.get(step, step) + ".safetensors",
-    )
 
 
 @command("eval")

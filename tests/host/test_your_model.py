@@ -18,23 +18,46 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "your-model.md").read_text()
 
 
-@pytest.mark.slow
-def test_walk(tmp_path: Path) -> None:
-    """From a timm name, with random weights instead of the hub's, to a photo on the simulated RTL."""
-    lines = DOCUMENT.split("## In ten minutes")[1].split("\n- ")[0].splitlines()
-    commands = [shlex.split(line) for line in lines if line.startswith("rowvit ")]
-    assert [command[1] for command in commands] == ["import", "relu", "quantise", "run"]
-    shutil.copytree(ROOT / "host" / "rowvit" / "models" / "sign_digits_photos", tmp_path / "photos")
+def walk(section: str, folder: Path) -> dict[str, str]:
+    """What the commands of a section print, by name; with random weights instead of the hub's."""
+    lines = DOCUMENT.split(f"## {section}\n")[1].split("\n```\n")[0].splitlines()
+    commands = [shlex.split(line) for line in lines if line.startswith(("rowvit ", "python "))]
+    shutil.copytree(ROOT / "host" / "rowvit" / "models" / "sign_digits_photos", folder / "photos")
     environment = os.environ | {"PYTHONPATH": str(ROOT / "host")}
-    for _, name, *arguments in commands:
+    printed = {}
+    for program, name, *arguments in commands:
+        if program == "rowvit":
+            name, *arguments = "-m", "rowvit.cli", name, *arguments
+        arguments += ["--random"] * any(argument.startswith("timm:") for argument in arguments)
         found = subprocess.run(
-            [sys.executable, "-m", "rowvit.cli", name, *arguments, *(["--random"] * (name == "import"))],
-            cwd=tmp_path,
+            [sys.executable, name, *arguments],
+            cwd=folder,
             env=environment,
             capture_output=True,
             text=True,
             timeout=900,
         )
-        print(found.stdout)
         assert found.returncode == 0, found.stderr
-    assert "1 of 1, bit for bit" in found.stdout
+        printed[arguments[1] if program == "rowvit" else program] = found.stdout
+    return printed
+
+
+@pytest.mark.slow
+def test_to_a_photo(tmp_path: Path) -> None:
+    """From a timm name to a photo on the simulated RTL."""
+    printed = walk("In ten minutes", tmp_path)
+    assert list(printed) == ["import", "relu", "quantise", "run"]
+    assert "1 of 1, bit for bit" in printed["run"]
+
+
+@pytest.mark.slow
+def test_to_a_report(tmp_path: Path) -> None:
+    """From a timm folder to a page of figures; each command names the file that it wrote."""
+    printed = walk("From a timm folder to a report", tmp_path)
+    steps = ["import", "relu", "prune", "quantise", "compile", "run", "bench", "report"]
+    assert list(printed) == ["python", *steps]
+    assert "1 of 1, bit for bit" in printed["run"] and "197 > 99 > 50 > 26" in printed["run"]
+    for name, file in (("import", "deit"), ("relu", "relu"), ("prune", "pruned"), ("quantise", "int8")):
+        assert f"{file}.safetensors: written; next: rowvit " in printed[name]
+    assert "program.safetensors: written" in printed["compile"]
+    assert "data:image/svg" in (tmp_path / "report.html").read_text()

@@ -117,7 +117,7 @@ def import_(
     found.card.source = origin or found.card.source
     store.save(output, found.model, found.card)
     described = _network_rows(asdict(found.model.config), asdict(found.card))
-    print_rows({"float network": found.card.name, **described})
+    print_rows({"float network": f"{found.card.name}, written to {output}", **described})
     for note in found.notes:
         say(note)
     _say_what_is_next(found.model.config, output)

@@ -137,7 +137,7 @@ def run(
             raise RowvitError("no image is named", "pass image files or directories")
         files = image_files(images, lambda text: say(text, ERR))
         pixels = session.decode(files)
-        if trace:
+        if "window" in options:
             _announce_trace(session, len(files), options["window"])
         what = f"{len(files)} image{'s' * (len(files) > 1)}"
         with progress_bar(what, len(files)) as progress, session.forecast(len(files), batch, jobs, progress):
@@ -159,8 +159,11 @@ def run(
                 sys.stdout.write(text)
             else:
                 write(json_file, text)
+                wrote(json_file)
         if plot:
             _draw(session, files, pixels, results, reference, plot)
+    if "window" in options:
+        say(f"{trace}: written; open it with gtkwave {trace}", ERR)
     if statistics.bit_exact is not None and statistics.bit_exact < len(results):
         raise typer.Exit(1)
 

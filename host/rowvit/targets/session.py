@@ -288,7 +288,7 @@ class Session:
         finally:
             over.set()
             watcher.join()
-            progress(images)
+        progress(images)
 
     def predicted(self) -> int:
         """Cycles of an image, by the cycle model with data as it usually is."""

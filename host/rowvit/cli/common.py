@@ -116,7 +116,7 @@ def progress_bar(what: str, total: float | None = None) -> Iterator[Update]:
             progress.update(number, completed=done, note=note, total=total, visible=True)
             if progress.disable and not task.finished and progress.get_time() >= shown + LINE_EVERY:
                 shown = progress.get_time()
-                parts = [f"{what}: {done:.0f} of {task.total:.0f}", _duration(task.elapsed or 0.0)]
+                parts = [f"{what}: {int(done)} of {task.total:.0f}", _duration(task.elapsed or 0.0)]
                 if task.time_remaining:
                     parts.append(f"about {_duration(task.time_remaining)} left")
                 say(", ".join([*parts, note] if note else parts), ERR)

@@ -54,7 +54,7 @@ def test_to_a_photo(tmp_path: Path) -> None:
 def test_to_a_report(tmp_path: Path) -> None:
     """From a timm folder to a page of figures; each command names the file that it wrote."""
     printed = walk("From a timm folder to a report", tmp_path)
-    steps = ["import", "relu", "prune", "quantise", "compile", "run", "bench", "report"]
+    steps = ["import", "relu", "prune", "quantise", "run", "compile", "bench", "report"]
     assert list(printed) == ["python", *steps]
     assert "1 of 1, bit for bit" in printed["run"] and "197 > 99 > 50 > 26" in printed["run"]
     for name, file in (("import", "deit"), ("relu", "relu"), ("prune", "pruned"), ("quantise", "int8")):

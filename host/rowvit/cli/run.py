@@ -118,10 +118,13 @@ def run(
     """
     from rowvit.measure import plots
     from rowvit.targets.session import Session, image_files, shipped_photos
+    from rowvit.targets.target import read_package
 
     writable(json_file, plot)
     if plot:
         plots.can_save(plot)
+    if check:
+        read_package(model)  # a program is refused now, not after the run
     options: dict[str, Any] = {"frontend": frontend.value}
     if target is not opt.TargetName.golden and timeout:
         options["timeout"] = timeout

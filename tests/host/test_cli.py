@@ -204,6 +204,7 @@ def test_mistakes_with_configurations(small):
     assert "is for configuration 'tiny'" in mistake("run", small["program"], image)
     assert "use the model package" in mistake("run", small["program"], *tiny, "-t", "golden")
     assert "use the model package" in mistake("compile", small["program"], "-o", "x")
+    assert "use the model package" in mistake("run", small["program"], small["images"], "--check")
     assert "rowvit-tiny.bit does not exist" in mistake("run", small["package"], *tiny, "-t", "board")
     trace = ("--trace", "x", "--trace-cycles", "9")
     assert "FIRST:LAST" in mistake("run", small["package"], *tiny, *trace)

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 from fakes import FakeClock
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rowvit.errors import RowvitError
@@ -72,6 +72,25 @@ def test_passes():
         assert p.stop - p.end >= 1.0  # two intervals of the instrument, which is more than the tail
         within = [t for t in calls if p.begin <= t < p.end]
         assert p.images == 2 * len(within) == (20 if p.kind == "busy" else 0)
+
+
+@given(
+    plan=st.builds(Plan, st.integers(5, 8), st.floats(0.5, 20), st.floats(0, 5), st.floats(0, 1)),
+    work=st.floats(0.05, 30),
+    interval=st.floats(0, 1),
+)
+def test_the_forecast_is_what_it_takes(plan, work, interval):
+    parts = np.array([plan.settle, plan.seconds, max(plan.tail, 2 * interval)]) / work
+    assume((np.abs(parts - np.round(parts)) > 1e-6)[parts > 0].all())  # else rounding decides
+    clock = FakeClock(0.0)
+
+    def classify() -> int:
+        clock.sleep(work)
+        return 1
+
+    measure(plan, classify, Instrument("fake", "nothing", interval), clock=clock)
+    took = clock.now - work  # the first time is not in the passes
+    assert plan.forecast(work, interval) == pytest.approx(took, rel=1e-6)
 
 
 def test_a_failure_stops_the_instrument():

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from rowvit.targets.target import Result
 
 
-#: of a waveform: bytes for a cycle and a multiplier of the array, and bytes that one processor writes in a
-#: second; seen on 'pynq-z2' and 'tiny'
+#: of a waveform: the most bytes for a cycle and a multiplier of the array, and bytes written in a second, as
+#: seen with an image of sign-digits on 'pynq-z2'; while patches are embedded a third as many
 TRACE_BYTES, TRACE_RATE = 6.0, 2.5e6
 
 
@@ -202,8 +202,8 @@ def _announce_trace(session: Session, images: int, window: tuple[int, int]) -> N
     cycles = max(0, min(window[1], images * session.predicted()) - window[0])
     size = cycles * TRACE_BYTES * session.config.macs_per_cycle
     say(
-        f"a waveform of {cycles:,} cycles, about {size / 1e6:,.0f} MB and"
-        f" {size / TRACE_RATE:,.0f} s of one processor; fewer with --trace-cycles",
+        f"a waveform of {cycles:,} cycles, up to about {size / 1e6:,.0f} MB and {size / TRACE_RATE:,.0f} s;"
+        " less with --trace-cycles",
         ERR,
     )
 

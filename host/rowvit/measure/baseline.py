@@ -273,10 +273,10 @@ def disturbances(speeds: Sequence[dict[str, Any]], host: dict[str, Any]) -> list
         ]
         spread = speed["median_s"] / speed["fastest_s"]
         phrases = {
-            f"load {load:.1f} on {processors} processors before the start": load > MOST_LOAD * processors,
-            f"the median is {spread:.2g} times the fastest": spread > MOST_SPREAD,
+            f"load {load:.1f}": load > MOST_LOAD * processors,
+            f"median {spread:.2g} x fastest": spread > MOST_SPREAD,
             f"{speed['processor_share']:.0%} of a processor": speed["processor_share"] < LEAST_SHARE,
-            f"slower than {min(fewer, default=0)} of {speed['threads']} threads": bool(fewer),
+            f"slower than with {min(fewer, default=0)}": bool(fewer),
         }
         found.append(", ".join(phrase for phrase, holds in phrases.items() if holds))
     return found

@@ -197,11 +197,11 @@ def rates(name: str, document: dict[str, Any]) -> Plot:
         rows.append((1.8 + place, label, speed["images_per_second"], bool(mark), " disturbed" * bool(mark)))
     caption = f"Above, {name}: {own}. Below, measured: the float network on the CPU, load {host['load']:.1f}"
     with _drawn(caption, 0.9 + 0.26 * len(rows)) as (plot, axes):
-        for place, _, speed, hatched, note in rows:
-            color = _BLUE if place else _ORANGE
+        for at, _, rate, hatched, note in rows:
+            color = _BLUE if at else _ORANGE
             face, hatch = ("white", "///") if hatched else (color, None)
-            bar = axes.barh(place, speed, 0.7, color=face, edgecolor=color, hatch=hatch)
-            axes.bar_label(bar, [f" {number(speed)}{note}"], fontsize=8)
+            bar = axes.barh(at, rate, 0.7, color=face, edgecolor=color, hatch=hatch)
+            axes.bar_label(bar, [f" {number(rate)}{note}"], fontsize=8)
         axes.axhline(1, color=_GRAY, linewidth=0.8, linestyle=":")
         axes.set_yticks([row[0] for row in rows], [row[1] for row in rows])
         axes.invert_yaxis()

@@ -8,6 +8,8 @@ import errno
 import gc
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -309,6 +311,21 @@ def test_a_damaged_cache(tmp_path, monkeypatch):
         assert library() == first and first.read_bytes() not in (damaged, whole)
     assert len(builds) == 5
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [first.name]
+
+
+def test_one_process_builds(tmp_path, monkeypatch):
+    """The others wait, and take what it built."""
+    monkeypatch.setenv("ROWVIT_CACHE", str(tmp_path / "cache"))
+    code = (
+        "import os; from rowvit.sim import verilate;"
+        "command = 'echo >> $BUILDS; sleep 1; touch $0/library.so';"
+        "steps = lambda work: [['sh', '-c', command, str(work)]];"
+        "verilate.cached('x', [], [], 'x', dict(os.environ), steps)"
+    )
+    environment = os.environ | {"BUILDS": str(tmp_path / "builds"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    processes = [subprocess.Popen([sys.executable, "-c", code], env=environment) for _ in range(3)]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert (tmp_path / "builds").read_text() == "\n"
 
 
 def test_a_full_disk(tmp_path, monkeypatch):

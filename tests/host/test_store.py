@@ -106,7 +106,7 @@ def test_what_is_not_read(tmp_path: Path) -> None:
         ({"heads": 5}, "5 heads do not divide the width 12"),
         ({"depth": 0}, "depth is 0"),
         ({"classes": -1}, "classes is -1"),
-        ({"act": "silu"}, "'silu' is not one of relu, gelu"),
+        ({"act": "swish"}, "'swish' is not one of relu, gelu"),
         ({"pool": "max"}, "'max' is not one of token"),
         ({"prefix": 0}, "no class token for the head"),
         ({"prefix": 0, "pool": "mean", "pruning": ({"layer": 0, "keep": 1},)}, "whose attention"),

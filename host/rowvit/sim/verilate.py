@@ -7,6 +7,7 @@ by g++.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -15,7 +16,9 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rowvit.errors import RowvitError
@@ -59,9 +62,9 @@ def cached(
     """The shared library ``name`` from the cache, or else built by the commands of ``steps``.
 
     It is cached by a hash of ``texts`` and ``files``. ``steps`` gets a temporary directory, where the last
-    command writes ``library.so``; that is moved into place when complete, so that several processes may build
-    at once. Its own SHA-256 stands behind it, where no loader looks: one that was cut or changed is built
-    again. `RowvitError` if the cache cannot be written, or a command fails.
+    command writes ``library.so``; that is moved into place when complete. Of several processes one builds
+    at a time. The library's own SHA-256 stands behind it, where no loader looks: one that was cut or changed
+    is built again. `RowvitError` if the cache cannot be written, or a command fails.
     """
     sha, cache = hashlib.sha256(), cache_directory()
     for text in texts:
@@ -72,20 +75,23 @@ def cached(
     if _complete(library):
         return library
 
-    LOG.info("building %s, once", notice)
     log = library.with_suffix(".log")
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="build-", dir=cache, ignore_cleanup_errors=True) as work:
-            for command in steps(Path(work)):
-                run(command, environment, log)
-            built = Path(work, "library.so")
-            digest = hashlib.sha256(built.read_bytes()).digest()
-            with built.open("ab") as file:
-                file.write(digest)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(built, library)
+        with _turn(cache):
+            if _complete(library):  # another process has built it meanwhile
+                return library
+            LOG.info("building %s, once", notice)
+            with tempfile.TemporaryDirectory(prefix="build-", dir=cache, ignore_cleanup_errors=True) as work:
+                for command in steps(Path(work)):
+                    run(command, environment, log)
+                built = Path(work, "library.so")
+                digest = hashlib.sha256(built.read_bytes()).digest()
+                with built.open("ab") as file:
+                    file.write(digest)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(built, library)
         log.unlink(missing_ok=True)
     except OSError as error:
         raise RowvitError(
@@ -93,6 +99,27 @@ def cached(
             "set the variable ROWVIT_CACHE to a directory that you may write and that has room",
         ) from error
     return library
+
+
+@contextmanager
+def _turn(cache: Path) -> Iterator[None]:
+    """Wait, for at most `SECONDS`, for the process that builds in the same cache: it takes all processors."""
+    directory = os.open(cache, os.O_RDONLY)
+    deadline = time.monotonic() + SECONDS
+    try:
+        while True:
+            try:
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < deadline:
+                    time.sleep(0.1)
+                    continue
+            except OSError:  # a file system without locks: it may build twice
+                pass
+            break
+        yield
+    finally:
+        os.close(directory)  # and with it the lock
 
 
 def _complete(library: Path) -> bool:

@@ -78,3 +78,11 @@ def test_a_port_in_use(files, monkeypatch):
         result = CliRunner().invoke(app, ["serve", str(files["small"]), "--port", str(port)])
     assert result.exit_code == 2
     assert f"nothing can listen at 127.0.0.1, port {port} (Address already in use)" in result.output
+
+
+def test_answers_are_sent_at_once():
+    """Their bodies do not wait until the client has acknowledged their heads."""
+    with server.bound("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

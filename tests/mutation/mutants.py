@@ -184,8 +184,7 @@ def _assignment(node: Node) -> Iterator[Edit]:
 
 def _ternary(node: Node) -> Iterator[Edit]:
     if node.tag == "kConditionExpression":
-        condition, question, yes, colon, no = node.children
-        del question, colon
+        condition, _, yes, _, no = node.children
         yield node.start, node.end, f"{condition.text} ? {no.text} : {yes.text}"
 
 

@@ -81,6 +81,20 @@ def test_the_network_takes_what_is_shown(width, height):
     assert np.array_equal(np.asarray(shown.resize((16, 16), Image.BICUBIC)), decode(photo, 16))
 
 
+@pytest.mark.parametrize("crop", [1.0, 0.5])
+def test_what_is_shown_of_a_large_jpeg(crop):
+    """With fewer pixels, but not too few, it is the same part."""
+    photo = io.BytesIO()
+    large = Image.new("RGB", (1600, 1600), "red")
+    large.paste("blue", (400, 400, 1200, 1200))
+    large.save(photo, "JPEG")
+    description = meta(4, 4) | {"preprocessing": {"resize": "bicubic", "crop": crop}}
+    shown = pictures.seen(photo.getvalue(), description, enough=100)
+    assert 100 <= shown.width < 400
+    red, _, blue = shown.getpixel((2, 2))
+    assert (blue > 200 > 50 > red) == (crop == 0.5)
+
+
 def test_the_preprocessor_cuts_off_what_does_not_fill_its_squares():
     """Of 67 pixels, squares of 2 x 2 cover 66, in the middle."""
     pixels = np.random.default_rng(0).integers(0, 256, (67, 71, 3), dtype=np.uint8)

@@ -6,6 +6,7 @@ All but `draw` return Pillow images and plain values, for a web page as well as 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +47,9 @@ class Look:
     shares: np.ndarray  #: float64 [heads, n]: of the attention of every head, which adds up to 1
 
 
-def seen(source: str | os.PathLike | bytes, meta: Mapping[str, Any], frontend: str = "host") -> Image.Image:
+def seen(
+    source: str | os.PathLike | bytes, meta: Mapping[str, Any], frontend: str = "host", enough: int = 0
+) -> Image.Image:
     """The part of a photo that a network sees, in the photo's own resolution.
 
     Parameters
@@ -57,6 +60,8 @@ def seen(source: str | os.PathLike | bytes, meta: Mapping[str, Any], frontend: s
         Description of the network's package or program.
     frontend : str
         "host" or "hls": what scales it for the network, and cuts off what.
+    enough : int
+        Pixels of the side that will do: for "host" a large JPEG is then decoded at a smaller size, sooner.
 
     Returns
     -------
@@ -64,14 +69,14 @@ def seen(source: str | os.PathLike | bytes, meta: Mapping[str, Any], frontend: s
         RGB and square, of at least the pixels that the network takes.
     """
     side, patch = (meta["architecture"][key] for key in ("image_size", "patch_size"))
-    image, crop = upright(source), meta["preprocessing"].get("crop", 1.0)
+    crop = meta["preprocessing"].get("crop", 1.0)
     if frontend == "hls":
-        image = within(image, crop)
+        image = within(upright(source), crop)
         window = Geometry.of(*image.size, side, patch)
         right, below = window.left + window.window_width, window.top + window.window_height
         image = image.crop((window.left, window.top, right, below))
     else:
-        image = middle(image, crop)
+        image = middle(upright(source, math.ceil(enough / crop)), crop)
     if image.width < side:
         return image.resize((side, side), FILTERS[meta["preprocessing"]["resize"]])
     return image

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
-from rowvit.images import FILTERS, middle, upright
+from rowvit.images import FILTERS
 from rowvit.measure.pictures import attention, classes, remaining, seen
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ class Step:
 
 def shown(data: bytes, one: Classified, frontend: str, side: int = SIDE) -> Image.Image:
     """The square that the network saw, finer than its own pixels where the picture is: RGB, ``side`` wide."""
-    square = seen(data, one.network.meta, frontend) if frontend == "hls" else middle(upright(data, side))
-    return square.resize((side, side), FILTERS["bicubic"])
+    return seen(data, one.network.meta, frontend, side).resize((side, side), FILTERS["bicubic"])
 
 
 def left(photo: Image.Image, one: Classified) -> list[Step]:

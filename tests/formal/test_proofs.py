@@ -229,6 +229,35 @@ TWINS = (
         ),
     ),
     Twins(
+        "rowvit_drain",
+        8,
+        SMALL | {"AW": 6, "PARAM_SLOTS": 2, "MASK_DEPTH": 8},
+        by("s_valid_o", "s_token_o", "s_first_o", "s_last_o", "s_data_o")
+        | by("tw_valid_o", "tw_addr_o", "tw_data_o")
+        | by("ww_valid_o", "ww_line_o", "ww_be_o", "ww_clear_o")
+        | by("res_rd_o", "res_raddr_o")
+        | by("res_busy_o", "res_waddr_o")
+        | by("res_we_o", "res_wdata_o")
+        | by("rec_valid_o", "rec_data_o", "rec_eor_o", "rec_last_o")
+        | never("recip_band_o", "mask_data_o"),
+        {},
+        (
+            Mutant("rowvit_drain", "if (!rst_ni) {valid_q, valid10_q} <= 10'd0;", ""),
+            Mutant("rowvit_drain", "if (!rst_ni) res_we_o[I] <= 1'b0;", ""),
+        ),
+    ),
+    Twins(
+        "rowvit_issue",
+        6,
+        SMALL | {"WEIGHT_DEPTH": 64, "AW": 6},
+        never("shadow_o", "fires_o", "fire_any_o"),  # the core counts nothing in the first two cycles
+        {},
+        (
+            Mutant("rowvit_issue", "      inflight_q <= 1'b0;\n    end\n  end", "    end\n  end"),
+            Mutant("rowvit_issue", "      end_q      <= {(CAPTURED - 1){1'b0}};\n", ""),
+        ),
+    ),
+    Twins(
         "rowvit_load_engine",
         8,
         SMALL,

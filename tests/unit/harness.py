@@ -21,7 +21,7 @@ from typing import Any
 
 import cocotb
 from cocotb.clock import Clock
-from cocotb.triggers import FallingEdge, ReadOnly
+from cocotb.triggers import FallingEdge, ReadOnly, Timer
 from cocotb_tools.check_results import get_results
 from cocotb_tools.runner import get_runner
 
@@ -31,6 +31,9 @@ SIMULATORS = ("icarus", "verilator")
 
 #: Stall patterns as (source, sink) probabilities that a cycle is idle.
 STALLS = ((0.0, 0.0), (0.6, 0.0), (0.0, 0.6), (0.4, 0.4))
+
+#: Simulated milliseconds from its start after which a test has failed, about twice what the longest needs.
+DEADLINE = 1.5
 
 
 def run(
@@ -109,7 +112,10 @@ def parameter(name: str, default: Any = None) -> Any:
 
 
 async def start(dut: Any, **inputs: int) -> None:
-    """Start a 10 ns clock, hold reset for three cycles with all inputs at 0 (or at ``inputs``)."""
+    """Start a 10 ns clock, hold reset for three cycles with all inputs at 0 (or at ``inputs``).
+
+    The test fails at the deadline.
+    """
     for handle in dut:
         name = handle._name
         if name.endswith("_i") and name not in ("clk_i", "rst_ni") and hasattr(handle, "value"):
@@ -118,8 +124,14 @@ async def start(dut: Any, **inputs: int) -> None:
         getattr(dut, name).value = value
     dut.rst_ni.value = 0
     cocotb.start_soon(Clock(dut.clk_i, 10, "ns").start())
+    cocotb.start_soon(_deadline())
     await cycles(dut, 3)
     dut.rst_ni.value = 1
+
+
+async def _deadline() -> None:
+    await Timer(DEADLINE, "ms")
+    raise AssertionError(f"not done in {DEADLINE} simulated milliseconds")
 
 
 async def cycles(dut: Any, n: int = 1) -> None:
@@ -241,14 +253,26 @@ class Reader:
     data : memory image; byte 0 lies at address ``base``.
     latency : cycles from request to first word.
     stall : probability that a cycle takes no request, and that a word comes later.
+    port : what the signals' names have behind req and rsp.
+    clear : name of an output; where it is 1, what was asked for is dropped.
 
     Attributes
     ----------
     requests : list of (address relative to ``base``, bytes), in order.
     """
 
-    def __init__(self, dut: Any, data: bytes, base: int = 0, latency: int = 20, stall: float = 0.0) -> None:
+    def __init__(
+        self,
+        dut: Any,
+        data: bytes,
+        base: int = 0,
+        latency: int = 20,
+        stall: float = 0.0,
+        port: str = "",
+        clear: str = "",
+    ) -> None:
         self.dut, self.data, self.base, self.latency, self.stall = dut, data, base, latency, stall
+        self.req, self.rsp, self.clear = f"req{port}", f"rsp{port}", clear
         self.requests: list[tuple[int, int]] = []
         self.words: deque[tuple[int, int]] = deque()
         self.word = parameter("PORT_BITS", 64) // 8
@@ -256,24 +280,33 @@ class Reader:
     async def run(self) -> None:
         """Serve until cancelled; start it at a falling edge."""
         dut, time, offered = self.dut, 0, False
+        req_valid, req_ready, req_addr, req_bytes = (
+            getattr(dut, f"{self.req}_{name}") for name in ("valid_o", "ready_i", "addr_o", "bytes_o")
+        )
+        rsp_valid, rsp_ready, rsp_data = (
+            getattr(dut, f"{self.rsp}_{name}") for name in ("valid_i", "ready_o", "data_i")
+        )
         while True:
-            dut.req_ready_i.value = ready = int(len(self.words) < 128 and random.random() >= self.stall)
+            req_ready.value = ready = int(len(self.words) < 128 and random.random() >= self.stall)
             offered = offered or bool(
                 self.words and self.words[0][0] <= time and random.random() >= self.stall
             )
-            dut.rsp_valid_i.value = int(offered)
-            dut.rsp_data_i.value = self.words[0][1] if offered else random.getrandbits(8 * self.word)
+            rsp_valid.value = int(offered)
+            rsp_data.value = self.words[0][1] if offered else random.getrandbits(8 * self.word)
             await ReadOnly()
-            if ready and dut.req_valid_o.value:
-                address, size = uint(dut.req_addr_o) - self.base, uint(dut.req_bytes_o)
+            if ready and req_valid.value:
+                address, size = uint(req_addr) - self.base, uint(req_bytes)
                 assert size > 0 and size % self.word == address % self.word == 0
                 assert address >= 0 and address + size <= len(self.data)
                 self.requests.append((address, size))
                 for at in range(address, address + size, self.word):
                     word = int.from_bytes(self.data[at : at + self.word], "little")
                     self.words.append((time + self.latency, word))
-            if offered and dut.rsp_ready_o.value:
+            if offered and rsp_ready.value:
                 self.words.popleft()
+                offered = False
+            if self.clear and getattr(dut, self.clear).value:
+                self.words.clear()
                 offered = False
             await FallingEdge(dut.clk_i)
             time += 1

@@ -130,21 +130,26 @@ async def all_kept(dut):
 
 @cocotb.test()
 async def waits_for_dependencies(dut):
-    """Nothing happens before the operations it depends on are complete."""
+    """Nothing happens before the operations it depends on are complete, or their first band with chain."""
     await start(dut)
     tokens = Tokens(dut)
     await tokens.new_image(5)
-    tokens.scores[tokens.table : tokens.table + 5] = [9, 1, 4, 2, 3]
-    word = instruction(Op.SELECT, deps={Engine.DRAIN: 3}, keep=2, table=tokens.table)
-    op = cocotb.start_soon(drive(dut, [word], 0, "instr", data="{}_i"))
     dut.out_ready_i.value = 1
-    dut.done_i.value = 2 << 16 * Engine.DRAIN
-    await cycles(dut, 300)
-    assert not dut.busy_o.value and uint(dut.done_o) == 0
-    dut.done_i.value = 3 << 16 * Engine.DRAIN
-    await op
-    assert uint(dut.done_o) == 1
-    await tokens.check_sources(np.array([0, 2, 4]))
+    drain = 16 * Engine.DRAIN
+    for number, chain in enumerate([(), (Engine.DRAIN,)]):
+        tokens.scores[tokens.table : tokens.table + 5] = [9, 1, 4, 2, 3]
+        word = instruction(Op.SELECT, deps={Engine.DRAIN: 3}, chain=chain, keep=2, table=tokens.table)
+        dut.done_i.value, dut.bands_i.value = 2 << drain, 0 if chain else 1 << drain
+        op = cocotb.start_soon(drive(dut, [word], 0, "instr", data="{}_i"))
+        await cycles(dut, 300)
+        assert not dut.busy_o.value and uint(dut.done_o) == number
+        if chain:
+            dut.bands_i.value = 1 << drain
+        else:
+            dut.done_i.value = 3 << drain
+        await op
+        assert uint(dut.done_o) == number + 1
+        await tokens.check_sources(np.array([0, 2, 4]))
 
 
 @cocotb.test()

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The core without its AXI boundary runs whole networks in four states: results, resets, starts and errors.
+
+Its clients of the memory are models, and every word that it sends is defined.
+"""
+
+from __future__ import annotations
+
+import random
+
+import cocotb
+import numpy as np
+from cocotb.triggers import FallingEdge, ReadOnly
+
+import rowvit
+from harness import STALLS, Reader, cycles, drive, pulse, reset, run, start, uint
+from rowvit.compiler import compile
+from rowvit.formats.records import Answer
+from rowvit.hardware.config import HardwareConfig
+from rowvit.hardware.isa import COUNTERS, Error
+from rowvit.quant.synthetic import random_package
+from rowvit.reference import patchify
+from rowvit.targets.target import Result
+
+BASE = 0x7_0000_0000
+IMAGES = np.random.default_rng(2).integers(0, 256, (3, 4, 4, 3), np.uint8)
+#: counters that say the same however memory and streams stall
+EXACT = ("fires", "pv_nonzeros", "ffn2_nonzeros", "w2_fetched", "w2_rows", "recv_words", "send_words")
+
+
+#: an array with memories for little more than the network below
+CONFIG = HardwareConfig(
+    name="core",
+    board="none",
+    clock_mhz=100.0,
+    rows=2,
+    groups=1,
+    lanes=16,
+    weight_depth=512,
+    token_depth=64,
+    residual_depth=192,
+    max_tokens=16,
+    max_dim=32,
+    param_slots=2,
+    norm_slots=2,
+    mask_depth=16,
+    port_bits=64,
+)
+
+
+class Core:
+    """A program in memory, images at the input, and the words of the output."""
+
+    def __init__(self, dut) -> None:
+        self.dut = dut
+        package = random_package(
+            np.random.default_rng(1),
+            dim=32,
+            depth=1,
+            heads=2,
+            image_size=4,
+            patch_size=2,
+            hidden=32,
+            classes=5,
+            pruning=[{"layer": 0, "keep": 2, "threshold": 0}],
+        )
+        self.program = compile(package, CONFIG, checkpoints=True)
+        with rowvit.open("golden", config=CONFIG, checkpoints=True) as golden:
+            golden.load(package)
+            self.expected = golden(IMAGES)
+        self.tasks: list = []
+        self.packets: list[list[int]] = [[]]
+        self.errors: list[int] = []
+
+    async def start(self, images: int, sink_stall: float = 0.0, memory: float = 0.0, cut: int = 0) -> None:
+        """Start ``images`` passes; ``cut`` takes that many bytes off the program's length."""
+        dut, blob = self.dut, self.program.blob.tobytes()
+        for task in self.tasks:
+            task.cancel()
+        dut.s_axis_tvalid.value = 0
+        dut.base_i.value, dut.length_i.value = BASE, len(blob) - cut
+        dut.program_i.value, dut.passes_i.value = self.program.pass_for(1).offset, images
+        dut.watchdog_i.value = 2000
+        self.readers = [
+            Reader(dut, blob, BASE, latency, memory, port, "reader_clear_o")
+            for port, latency in (("0", 12), ("1", 20))
+        ]
+        self.packets, self.errors = [[]], []
+        work = *(reader.run() for reader in self.readers), self._beats(), self._take(sink_stall)
+        self.tasks = [cocotb.start_soon(task) for task in work]
+        await pulse(dut, "start_i")
+
+    def send(self, *images: int, stall: float = 0.0, words: int | None = None) -> None:
+        """Queue packets at the input, or one packet of the first ``words`` words of them."""
+        items = []
+        for image in images:
+            patches = patchify(IMAGES[[image]], 2)[0].view(np.uint8)
+            row = np.pad(patches, ((0, 0), (0, -patches.shape[1] % 8))).reshape(-1).view(np.uint64)
+            items += [
+                {"s_axis_tdata": int(w), "s_axis_tlast": int(i + 1 == row.size)} for i, w in enumerate(row)
+            ]
+        if words is not None:
+            items = [item | {"s_axis_tlast": int(i + 1 == words)} for i, item in enumerate(items[:words])]
+        names = {"valid": "s_axis_tvalid", "ready": "s_axis_tready"}
+        self.tasks.append(cocotb.start_soon(drive(self.dut, items, stall, **names)))
+
+    async def _beats(self) -> None:
+        """What the reader says of its beats: a word of a client each."""
+        dut = self.dut
+        ports = [(getattr(dut, f"rsp{i}_valid_i"), getattr(dut, f"rsp{i}_ready_o")) for i in (0, 1)]
+        while True:
+            await ReadOnly()
+            beat = any(uint(valid) and uint(ready) for valid, ready in ports)
+            await FallingEdge(dut.clk_i)
+            dut.reader_beat_i.value = int(beat)
+
+    async def _take(self, stall: float) -> None:
+        """Collect the output's packets, and errors."""
+        dut = self.dut
+        while True:
+            dut.m_axis_tready.value = go = int(random.random() >= stall)
+            await ReadOnly()
+            if go and uint(dut.m_axis_tvalid):
+                self.packets[-1].append(uint(dut.m_axis_tdata))  # ValueError if a bit is not defined
+                if dut.m_axis_tlast.value:
+                    self.packets.append([])
+            if uint(dut.error_valid_o):
+                self.errors.append(uint(dut.error_code_o))
+            await FallingEdge(dut.clk_i)
+
+    async def idle(self) -> None:
+        """Until the core is not busy: the run is over, or stopped by an error."""
+        while True:
+            await ReadOnly()
+            done = not uint(self.dut.busy_o)
+            await FallingEdge(self.dut.clk_i)
+            if done:
+                return
+
+    def counters(self) -> dict[str, int]:
+        value = uint(self.dut.counters_o)
+        return {name: value >> 32 * i & 0xFFFFFFFF for i, (name, _) in enumerate(COUNTERS)}
+
+    def check(self, *images: int) -> None:
+        """The packets are the reference's answers to the images of these numbers, and there was no error."""
+        assert not self.errors
+        assert len(self.packets) == len(images) + 1 and not self.packets[-1]
+        meta = self.program.meta
+        for words, image in zip(self.packets, images, strict=False):
+            (answer,) = Answer.parse(np.array(words, np.uint64).view(np.uint8), meta)
+            result = Result.of(meta, answer.logits, answer.kept, checkpoints=answer.checkpoints)
+            assert result.same(self.expected[image])
+
+
+async def power_on(dut) -> Core:
+    """After the reset everything that the core says is defined, and nothing goes on."""
+    await start(dut, s_axis_tvalid=0, s_axis_tdata=0, s_axis_tlast=0, m_axis_tready=0)
+    await cycles(dut, 3)
+    core = Core(dut)
+    assert not any(core.counters().values())
+    assert not uint(dut.busy_o) and not uint(dut.m_axis_tvalid)
+    return core
+
+
+@cocotb.test()
+async def networks(dut):
+    """Two images of one start, without and with stalls of memory and streams."""
+    core = await power_on(dut)
+    counted = []
+    for source_stall, sink_stall in (STALLS[0], STALLS[-1]):
+        await core.start(2, sink_stall, memory=source_stall)
+        core.send(0, 1, stall=source_stall)
+        await core.idle()
+        core.check(0, 1)
+        counted.append(core.counters())
+        assert counted[-1]["send_words"] == sum(map(len, core.packets))
+    for name in EXACT:
+        assert len({counters[name] for counters in counted}) == 1, name
+        assert counted[0][name] > 0, name
+
+
+@cocotb.test()
+async def resets(dut):
+    """At any time: nothing is counted or sent behind it, and the next run is as after power-on."""
+    core = await power_on(dut)
+    await core.start(1)
+    core.send(0)
+    await core.idle()
+    core.check(0)
+    first = core.counters()
+    for number in range(6):
+        await core.start(2)
+        core.send(1, 2)
+        await cycles(dut, random.choice([1, 2, 3, 50, *random.choices(range(first["cycles"]), k=4)]))
+        if number % 3:
+            await pulse(dut, "reset_i")
+        else:
+            await reset(dut)
+        await cycles(dut, 2)  # it goes through a register
+        packets = len(core.packets), len(core.packets[-1])
+        for _ in range(40):
+            await cycles(dut)
+            assert not any(core.counters().values())
+            assert not uint(dut.busy_o) and not uint(dut.m_axis_tvalid)
+        assert packets == (len(core.packets), len(core.packets[-1]))
+        await core.start(1)
+        core.send(0)
+        await core.idle()
+        core.check(0)
+        again = core.counters()
+        assert {name: again[name] for name in EXACT} == {name: first[name] for name in EXACT}
+
+
+@cocotb.test()
+async def errors(dut):
+    """Each of the core's errors stops it, with its code; the next run is right."""
+    core = await power_on(dut)
+    for code in ("ADDRESS_RANGE", "STREAM_SHORT", "STREAM_LONG", "AXI_READ", "WATCHDOG"):
+        await core.start(1, cut=64 if code == "ADDRESS_RANGE" else 0)
+        core.send(0, 1, words={"STREAM_SHORT": 7, "STREAM_LONG": 100}.get(code))
+        await cycles(dut, 200)
+        if code == "AXI_READ":
+            await pulse(dut, "reader_error_i")
+        if code == "WATCHDOG":
+            for reader in core.readers:
+                reader.stall = 1.0
+        await core.idle()
+        assert core.errors == [Error[code]]
+        await pulse(dut, "reset_i")
+        await core.start(1)
+        core.send(2)
+        await core.idle()
+        core.check(2)
+
+
+def test_core():
+    structure = {name.upper(): value for name, value in CONFIG.structure().items()}
+    run("rowvit_core", {**structure, "CONFIG_HASH": CONFIG.hash})

@@ -10,6 +10,7 @@ import random
 
 import cocotb
 import numpy as np
+import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
 
 import rowvit
@@ -17,7 +18,7 @@ from harness import STALLS, Reader, cycles, drive, pulse, reset, run, start, uin
 from rowvit.compiler import compile
 from rowvit.formats.records import Answer
 from rowvit.hardware.config import HardwareConfig
-from rowvit.hardware.isa import COUNTERS, Error
+from rowvit.hardware.isa import COUNTERS, Error, Op
 from rowvit.quant.synthetic import random_package
 from rowvit.reference import patchify
 from rowvit.targets.target import Result
@@ -70,11 +71,13 @@ class Core:
             self.expected = golden(IMAGES)
         self.tasks: list = []
         self.packets: list[list[int]] = [[]]
-        self.errors: list[int] = []
+        self.errors: list[tuple[int, int]] = []
 
-    async def start(self, images: int, sink_stall: float = 0.0, memory: float = 0.0, cut: int = 0) -> None:
-        """Start ``images`` passes; ``cut`` takes that many bytes off the program's length."""
-        dut, blob = self.dut, self.program.blob.tobytes()
+    async def start(
+        self, images: int, sink_stall: float = 0.0, memory: float = 0.0, blob: bytes = b"", cut: int = 0
+    ) -> None:
+        """Start ``images`` passes, of the program or of ``blob``, without its last ``cut`` bytes."""
+        dut, blob = self.dut, blob or self.program.blob.tobytes()
         for task in self.tasks:
             task.cancel()
         dut.s_axis_tvalid.value = 0
@@ -125,7 +128,7 @@ class Core:
                 if dut.m_axis_tlast.value:
                     self.packets.append([])
             if uint(dut.error_valid_o):
-                self.errors.append(uint(dut.error_code_o))
+                self.errors.append((uint(dut.error_code_o), uint(dut.error_info_o)))
             await FallingEdge(dut.clk_i)
 
     async def idle(self) -> None:
@@ -213,19 +216,35 @@ async def resets(dut):
 
 @cocotb.test()
 async def errors(dut):
-    """Each of the core's errors stops it, with its code; the next run is right."""
+    """Each of the core's errors stops it, with its code and the instruction; the next run is right."""
     core = await power_on(dut)
-    for code in ("ADDRESS_RANGE", "STREAM_SHORT", "STREAM_LONG", "AXI_READ", "WATCHDOG"):
-        await core.start(1, cut=64 if code == "ADDRESS_RANGE" else 0)
-        core.send(0, 1, words={"STREAM_SHORT": 7, "STREAM_LONG": 100}.get(code))
+    code = core.program.pass_for(1)
+    damaged = bytearray(core.program.blob.tobytes())
+    damaged[code.offset + 64 * 7] |= 0xF  # opcode
+    for error, op in {
+        Error.BAD_OPCODE: None,
+        Error.ADDRESS_RANGE: Op.LOAD,
+        Error.STREAM_SHORT: Op.RECV,
+        Error.STREAM_LONG: Op.RECV,
+        Error.AXI_READ: None,
+        Error.WATCHDOG: None,
+    }.items():
+        blob = bytes(damaged) if error is Error.BAD_OPCODE else b""
+        await core.start(1, blob=blob, cut=64 if error is Error.ADDRESS_RANGE else 0)
+        core.send(0, 1, words={Error.STREAM_SHORT: 7, Error.STREAM_LONG: 100}.get(error))
         await cycles(dut, 200)
-        if code == "AXI_READ":
+        if error is Error.AXI_READ:
             await pulse(dut, "reader_error_i")
-        if code == "WATCHDOG":
+        if error is Error.WATCHDOG:
             for reader in core.readers:
                 reader.stall = 1.0
         await core.idle()
-        assert core.errors == [Error[code]]
+        ((found, info),) = core.errors
+        assert found == error
+        if op:
+            assert code.instructions[info].op is op
+        else:
+            assert info == (7 if error is Error.BAD_OPCODE else 0)
         await pulse(dut, "reset_i")
         await core.start(1)
         core.send(2)
@@ -233,6 +252,7 @@ async def errors(dut):
         core.check(2)
 
 
-def test_core():
+@pytest.mark.parametrize("testcase", ["networks", "resets", "errors"])
+def test_core(testcase):
     structure = {name.upper(): value for name, value in CONFIG.structure().items()}
-    run("rowvit_core", {**structure, "CONFIG_HASH": CONFIG.hash})
+    run("rowvit_core", {**structure, "CONFIG_HASH": CONFIG.hash}, testcase=testcase)

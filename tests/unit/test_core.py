@@ -7,6 +7,7 @@ Its clients of the memory are models, and every word that it sends is defined.
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import cocotb
 import numpy as np
@@ -47,6 +48,19 @@ CONFIG = HardwareConfig(
     mask_depth=16,
     port_bits=64,
 )
+#: counters of cycles -> the wire that is high in them; `exec_busy` is that of the array or of the drain
+CYCLES = {
+    "exec_fire": "fire_any",
+    "wait_data": "wait_data",
+    "wait_drain": "wait_drain",
+    "wait_steal": "wait_steal",
+    "drain_busy": "drain_busy",
+    "load_busy": "load_busy",
+    "load_wait": "load_wait",
+    "norm_busy": "norm_busy",
+    "softmax_busy": "softmax_busy",
+    "select_busy": "select_busy",
+}
 
 
 class Core:
@@ -72,6 +86,7 @@ class Core:
         self.tasks: list = []
         self.packets: list[list[int]] = [[]]
         self.errors: list[tuple[int, int]] = []
+        self.seen: Counter[str] = Counter()  #: what counters of cycles should say
 
     async def start(
         self, images: int, sink_stall: float = 0.0, memory: float = 0.0, blob: bytes = b"", cut: int = 0
@@ -88,7 +103,7 @@ class Core:
             Reader(dut, blob, BASE, latency, memory, port, "reader_clear_o")
             for port, latency in (("0", 12), ("1", 20))
         ]
-        self.packets, self.errors = [[]], []
+        self.packets, self.errors, self.seen = [[]], [], Counter()
         work = *(reader.run() for reader in self.readers), self._beats(), self._take(sink_stall)
         self.tasks = [cocotb.start_soon(task) for task in work]
         await pulse(dut, "start_i")
@@ -118,7 +133,7 @@ class Core:
             dut.reader_beat_i.value = int(beat)
 
     async def _take(self, stall: float) -> None:
-        """Collect the output's packets, and errors."""
+        """Collect the output's packets, and errors; count cycles."""
         dut = self.dut
         while True:
             dut.m_axis_tready.value = go = int(random.random() >= stall)
@@ -127,6 +142,10 @@ class Core:
                 self.packets[-1].append(uint(dut.m_axis_tdata))  # ValueError if a bit is not defined
                 if dut.m_axis_tlast.value:
                     self.packets.append([])
+            if uint(dut.run_q):
+                self.seen["exec_busy"] += uint(dut.exec_busy) or uint(dut.drain_busy)
+                for name, wire in CYCLES.items():
+                    self.seen[name] += uint(getattr(dut, wire))
             if uint(dut.error_valid_o):
                 self.errors.append((uint(dut.error_code_o), uint(dut.error_info_o)))
             await FallingEdge(dut.clk_i)
@@ -176,6 +195,7 @@ async def networks(dut):
         await core.idle()
         core.check(0, 1)
         counted.append(core.counters())
+        assert {name: counted[-1][name] for name in core.seen} == core.seen
         assert counted[-1]["send_words"] == sum(map(len, core.packets))
     for name in EXACT:
         assert len({counters[name] for counters in counted}) == 1, name

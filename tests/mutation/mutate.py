@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,7 +36,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 UNITS = ROOT / "tests" / "unit"
 BUILD = ROOT / "build" / "mutation"
-SECONDS = 600  # that a step may take, several times what any does; a fault that hangs is found by that
+SECONDS = 300  # that a step may take, several times what any does; a fault that hangs is found by that
 #: that the tests need of the project
 COPIED = ("host", "rtl", "hls", "tests", "benchmarks", "bitstreams", "pyproject.toml")
 BIT_EXACT = "tests/network/test_bit_exact.py"
@@ -239,6 +240,7 @@ def run(chosen: list[Mutant], jobs: int, log: Path) -> list[tuple[Mutant, str]]:
         if key in kept and kept[key] != SURVIVOR:
             return mutant, kept[key]
         copy = copies.get()
+        begin = time.monotonic()
         try:
             outcome = copy.outcome(mutant)
         finally:
@@ -250,6 +252,7 @@ def run(chosen: list[Mutant], jobs: int, log: Path) -> list[tuple[Mutant, str]]:
             "line": line,
             "mutant": after,
             "outcome": outcome,
+            "seconds": round(time.monotonic() - begin),
         }
         with lock, log.open("a") as file:
             file.write(json.dumps(entry) + "\n")

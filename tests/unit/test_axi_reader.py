@@ -102,7 +102,7 @@ async def client(dut, index: int, requests: list[tuple[int, int]], source: float
     await collect(dut, check, sink, f"rsp{index}")
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test()
 async def data_and_order(dut):
     """Two clients with random requests, under stalls of the clients and of the memory."""
     await start(dut)
@@ -120,7 +120,7 @@ async def data_and_order(dut):
     await wait_for(dut, lambda: not dut.busy_o.value, 100)
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test()
 async def clients_do_not_block_each_other(dut):
     """A client that takes nothing leaves the other at work."""
     await start(dut)
@@ -132,7 +132,7 @@ async def clients_do_not_block_each_other(dut):
         await pulse(dut, "clear_i")
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test()
 async def full_rate(dut):
     """Rows of 24 words from anywhere, 40 cycles of latency: at least 97 % of the cycles carry a word."""
     await start(dut)
@@ -154,7 +154,7 @@ async def count_beats(dut, found: list[int]) -> None:
         await FallingEdge(dut.clk_i)
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test()
 async def clear_swallows_what_is_in_flight(dut):
     """Clear at any time; the next request gets its own words only."""
     await start(dut)
@@ -185,7 +185,7 @@ async def clear_swallows_what_is_in_flight(dut):
         assert beats[0] == sum(words for each in requests for _, words in each)
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test()
 async def reports_errors(dut):
     """One pulse per word with SLVERR."""
     await start(dut)

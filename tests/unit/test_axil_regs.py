@@ -50,7 +50,7 @@ async def watch(dut, seen: dict[str, int]) -> None:
             seen[name] = seen.get(name, 0) + int(dut[name].value)
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test()
 async def identity_and_configuration(dut):
     """Constants read as in the table; rw registers keep what was written, byte by byte."""
     await start(dut)
@@ -85,7 +85,7 @@ async def identity_and_configuration(dut):
         assert await regs.axi.read_dword(address) == 0
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test()
 async def live_values(dut):
     """Progress, live count and counters read what comes in."""
     await start(dut)
@@ -101,7 +101,7 @@ async def live_values(dut):
         assert value == counters >> 32 * i & 0xFFFFFFFF
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test()
 async def run_and_interrupts(dut):
     """A run of two images; interrupts; a start while busy does nothing."""
     await start(dut)
@@ -140,7 +140,7 @@ async def run_and_interrupts(dut):
     assert await regs.read("STATUS") == 0, "images and done start anew"
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test()
 async def errors(dut):
     """The first error stays, blocks a start, and goes with a core reset."""
     await start(dut)
@@ -168,7 +168,7 @@ async def errors(dut):
     assert seen["start_o"] == 1
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test()
 async def silent_in_reset(dut):
     """Neither VALID nor READY in reset; a master that is out of it earlier is served afterwards."""
     await start(dut, s_axil_arvalid=1, s_axil_araddr=isa.REGISTERS["ID"][0])

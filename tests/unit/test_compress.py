@@ -154,6 +154,22 @@ async def reset_in_the_middle(dut):
     check(data, [100], words, seen)
 
 
+@cocotb.test()
+async def reset_at_the_end_of_a_segment(dut):
+    """A segment whose last value comes with the reset has no bitmap."""
+    await start(dut)
+    seen: list[int] = []
+    cocotb.start_soon(bitmaps(dut, seen))
+    dut.in_valid_i.value, dut.in_keep_i.value = 1, 1
+    await cycles(dut, parameter("LANES") - 1)
+    dut.rst_ni.value = 0
+    await cycles(dut)
+    dut.rst_ni.value, dut.in_valid_i.value = 1, 0
+    await cycles(dut, 3)
+    assert seen == []
+    assert dut.idle_o.value
+
+
 @pytest.mark.parametrize("sim, lanes", [("icarus", 8), ("icarus", 16), ("icarus", 64), (SIMULATORS[1], 16)])
 def test_compress(sim, lanes):
     """The lane counts of the configurations, and the smallest."""

@@ -3,7 +3,7 @@
 #              (CONFIG=pynq-z2: the hardware configuration)
 # make test    the tests (SLOW=1: the long ones instead); also needs Icarus Verilog and Yosys
 # make formal  proofs about the RTL's handshakes, and mutants that must break them; needs Yosys
-# make mutate  150 small faults in the RTL, which the tests must find: hours on two cores
+# make mutate  150 small faults in the RTL, which the tests must find: over an hour on two cores
 #              (RESUME=1: only those not found the time before)
 # make soak    2,000 faults of memory, DMA, hosts and files on the simulated accelerator, and 5,000 images
 # make test-pynq3.0, make test-pynq4

@@ -114,6 +114,7 @@ class Copy:
             "PYTHONPATH": str(self.root / "host"),
             "PYTHONDONTWRITEBYTECODE": "1",
             "HYPOTHESIS_STORAGE_DIRECTORY": str(self.root / "hypothesis"),
+            "COCOTB_MAX_FAILURES": "1",
         }
 
     def outcome(self, mutant: Mutant) -> str:

@@ -20,32 +20,11 @@ import rowvit
 from rowvit.compiler import compile
 from rowvit.compiler.weights import pack_pairs
 from rowvit.formats.records import Answer
-from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import REGISTERS
-from rowvit.quant.synthetic import random_package
-from rowvit.reference import patchify
 from rowvit.targets.target import Result
+from test_core import SMALL, packet, small_package
 from test_requant import values  # noqa: F401  cocotb runs it in here
 
-#: Small memories, that simulation in gates stays short. The token memory is in LUT RAM: as a 72 bit wide
-#: RAMB36E1 Yosys connects half of its ninth bits wrongly (until its pull request 5833 of April 2026).
-SMALL = HardwareConfig(
-    name="gate",
-    board="none",
-    clock_mhz=100.0,
-    rows=2,
-    groups=1,
-    lanes=16,
-    weight_depth=512,
-    token_depth=64,
-    residual_depth=192,
-    max_tokens=16,
-    max_dim=32,
-    param_slots=2,
-    norm_slots=2,
-    mask_depth=16,
-    port_bits=64,
-)
 BASE = 0x1_0000_0000
 
 
@@ -203,23 +182,11 @@ def test_requant():
 def test_whole_top(tmp_path):
     """A network with token pruning and FFN2 skipping, from AXI to AXI."""
     need("iverilog", "yosys")
-    package = random_package(
-        np.random.default_rng(1),
-        dim=32,
-        depth=1,
-        heads=2,
-        image_size=4,
-        patch_size=2,
-        hidden=32,
-        classes=5,
-        pruning=[{"layer": 0, "keep": 2, "threshold": 0}],
-    )
+    package = small_package()
     images = np.random.default_rng(2).integers(0, 256, (1, 4, 4, 3), np.uint8)
     program = compile(package, SMALL, checkpoints=True)
-    patches = patchify(images, 2)[0].view(np.uint8)
-    packet = np.pad(patches, ((0, 0), (0, -patches.shape[1] % 8)))
     run = tmp_path / "run.npz"
-    np.savez(run, blob=program.blob, packet=packet)
+    np.savez(run, blob=program.blob, packet=packet(images[0]))
 
     parameters = {name.upper(): value for name, value in SMALL.structure().items()}
     gate = synthesise("rowvit_top", {**parameters, "USE_DSP": 1, "CONFIG_HASH": f"32'h{SMALL.hash:08X}"})

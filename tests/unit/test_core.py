@@ -17,6 +17,7 @@ from cocotb.triggers import FallingEdge, ReadOnly
 import rowvit
 from harness import STALLS, Reader, cycles, drive, pulse, reset, run, start, uint
 from rowvit.compiler import compile
+from rowvit.formats.package import ModelPackage
 from rowvit.formats.records import Answer
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import COUNTERS, Error, Op
@@ -30,9 +31,11 @@ IMAGES = np.random.default_rng(2).integers(0, 256, (3, 4, 4, 3), np.uint8)
 EXACT = ("fires", "pv_nonzeros", "ffn2_nonzeros", "w2_fetched", "w2_rows", "recv_words", "send_words")
 
 
-#: an array with memories for little more than the network below
-CONFIG = HardwareConfig(
-    name="core",
+#: An array with memories for little more than the network below, that simulation in gates stays short. The
+#: token memory is in LUT RAM there: as a 72 bit wide RAMB36E1 Yosys connects half of its ninth bits wrongly
+#: (until its pull request 5833 of April 2026).
+SMALL = HardwareConfig(
+    name="small",
     board="none",
     clock_mhz=100.0,
     rows=2,
@@ -48,19 +51,32 @@ CONFIG = HardwareConfig(
     mask_depth=16,
     port_bits=64,
 )
-#: counters of cycles -> the wire that is high in them; `exec_busy` is that of the array or of the drain
-CYCLES = {
-    "exec_fire": "fire_any",
-    "wait_data": "wait_data",
-    "wait_drain": "wait_drain",
-    "wait_steal": "wait_steal",
-    "drain_busy": "drain_busy",
-    "load_busy": "load_busy",
-    "load_wait": "load_wait",
-    "norm_busy": "norm_busy",
-    "softmax_busy": "softmax_busy",
-    "select_busy": "select_busy",
-}
+#: counters of cycles that are named like the wire that is high in them
+CYCLES = (
+    *("wait_data", "wait_drain", "wait_steal", "drain_busy", "load_busy", "load_wait"),
+    *("norm_busy", "softmax_busy", "select_busy"),
+)
+
+
+def small_package() -> ModelPackage:
+    """A network with token pruning and FFN2 skipping."""
+    return random_package(
+        np.random.default_rng(1),
+        dim=32,
+        depth=1,
+        heads=2,
+        image_size=4,
+        patch_size=2,
+        hidden=32,
+        classes=5,
+        pruning=[{"layer": 0, "keep": 2, "threshold": 0}],
+    )
+
+
+def packet(image: np.ndarray) -> np.ndarray:
+    """The network's input of one image: uint64 [words]."""
+    patches = patchify(image[None], 2)[0].view(np.uint8)
+    return np.pad(patches, ((0, 0), (0, -patches.shape[1] % 8))).reshape(-1).view(np.uint64)
 
 
 class Core:
@@ -68,19 +84,9 @@ class Core:
 
     def __init__(self, dut) -> None:
         self.dut = dut
-        package = random_package(
-            np.random.default_rng(1),
-            dim=32,
-            depth=1,
-            heads=2,
-            image_size=4,
-            patch_size=2,
-            hidden=32,
-            classes=5,
-            pruning=[{"layer": 0, "keep": 2, "threshold": 0}],
-        )
-        self.program = compile(package, CONFIG, checkpoints=True)
-        with rowvit.open("golden", config=CONFIG, checkpoints=True) as golden:
+        package = small_package()
+        self.program = compile(package, SMALL, checkpoints=True)
+        with rowvit.open("golden", config=SMALL, checkpoints=True) as golden:
             golden.load(package)
             self.expected = golden(IMAGES)
         self.tasks: list = []
@@ -112,8 +118,7 @@ class Core:
         """Queue packets at the input, or one packet of the first ``words`` words of them."""
         items = []
         for image in images:
-            patches = patchify(IMAGES[[image]], 2)[0].view(np.uint8)
-            row = np.pad(patches, ((0, 0), (0, -patches.shape[1] % 8))).reshape(-1).view(np.uint64)
+            row = packet(IMAGES[image])
             items += [
                 {"s_axis_tdata": int(w), "s_axis_tlast": int(i + 1 == row.size)} for i, w in enumerate(row)
             ]
@@ -144,8 +149,9 @@ class Core:
                     self.packets.append([])
             if uint(dut.run_q):
                 self.seen["exec_busy"] += uint(dut.exec_busy) or uint(dut.drain_busy)
-                for name, wire in CYCLES.items():
-                    self.seen[name] += uint(getattr(dut, wire))
+                self.seen["exec_fire"] += uint(dut.fire_any)
+                for name in CYCLES:
+                    self.seen[name] += uint(getattr(dut, name))
             if uint(dut.error_valid_o):
                 self.errors.append((uint(dut.error_code_o), uint(dut.error_info_o)))
             await FallingEdge(dut.clk_i)
@@ -274,5 +280,5 @@ async def errors(dut):
 
 @pytest.mark.parametrize("testcase", ["networks", "resets", "errors"])
 def test_core(testcase):
-    structure = {name.upper(): value for name, value in CONFIG.structure().items()}
-    run("rowvit_core", {**structure, "CONFIG_HASH": CONFIG.hash}, testcase=testcase)
+    structure = {name.upper(): value for name, value in SMALL.structure().items()}
+    run("rowvit_core", {**structure, "CONFIG_HASH": SMALL.hash}, testcase=testcase)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import signal
 import tempfile
 import traceback
@@ -248,14 +249,22 @@ def attempt(rig: Rig, name: str) -> Outcome:
 
 
 def _ended(run: Callable[[], bool]) -> tuple[str, str]:
+    """How it ended, and what the user would see of it; a logged error, as asyncio's, is a crash."""
+    logged: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: logged.append(handler.format(record))
+    logging.getLogger().addHandler(handler)
     try:
-        return ("right" if run() else "wrong"), ""
+        ended, text = ("right" if run() else "wrong"), ""
     except RowvitError as error:
-        return "error", str(error)
+        ended, text = "error", str(error)
     except Hang:
-        return "hang", traceback.format_exc()
+        ended, text = "hang", traceback.format_exc()
     except Exception:
-        return "crash", traceback.format_exc()
+        ended, text = "crash", traceback.format_exc()
+    finally:
+        logging.getLogger().removeHandler(handler)
+    return ("crash", "\n".join([*logged, text])) if logged else (ended, text)
 
 
 # -- on the buses ------------------------------------------------------------------------------------

@@ -234,6 +234,23 @@ def test_waiting_for_an_interrupt_ends(package, expected, caplog, what):
         assert asyncio.run(results())[0].same(expected[0])
 
 
+def test_a_simulation_closed_under_a_waiter(package, caplog):
+    """The waiter gets a sentence, and the terminal nothing."""
+    device = SimDevice(TINY)
+    acc = Accelerator(RowvitOverlay(device.bitstream, TINY, device), timeout=60)
+    acc.load(package)
+
+    async def results() -> None:
+        asyncio.get_running_loop().call_later(0.05, device.close)
+        while True:
+            async for _ in acc.stream_async(IMAGES):
+                pass
+
+    with pytest.raises(RowvitError, match="is closed"):
+        asyncio.run(results())
+    assert not caplog.records
+
+
 def test_faults_of_single_words(acc, expected):
     """What the simulated memory and DMA do to one word, once, and what comes of it."""
     device = acc.device

@@ -22,7 +22,7 @@ from rowvit.compiler.weights import pack_pairs
 from rowvit.formats.records import Answer
 from rowvit.hardware.isa import REGISTERS
 from rowvit.targets.target import Result
-from test_core import SMALL, packet, small_package
+from test_core import SMALL, packet, pruned_package
 from test_requant import values  # noqa: F401  cocotb runs it in here
 
 BASE = 0x1_0000_0000
@@ -182,7 +182,7 @@ def test_requant():
 def test_whole_top(tmp_path):
     """A network with token pruning and FFN2 skipping, from AXI to AXI."""
     need("iverilog", "yosys")
-    package = small_package()
+    package = pruned_package()
     images = np.random.default_rng(2).integers(0, 256, (1, 4, 4, 3), np.uint8)
     program = compile(package, SMALL, checkpoints=True)
     run = tmp_path / "run.npz"

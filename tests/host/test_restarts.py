@@ -236,18 +236,18 @@ def test_waiting_for_an_interrupt_ends(package, expected, caplog, what):
 
 def test_a_simulation_closed_under_a_waiter(package, caplog):
     """The waiter gets a sentence, and the terminal nothing."""
-    device = SimDevice(TINY)
-    acc = Accelerator(RowvitOverlay(device.bitstream, TINY, device), timeout=60)
-    acc.load(package)
+    with SimDevice(TINY) as device:
+        acc = Accelerator(RowvitOverlay(device.bitstream, TINY, device), timeout=60)
+        acc.load(package)
 
-    async def results() -> None:
-        asyncio.get_running_loop().call_later(0.05, device.close)
-        while True:
-            async for _ in acc.stream_async(IMAGES):
-                pass
+        async def results() -> None:
+            asyncio.get_running_loop().call_later(0.05, device.close)
+            while True:
+                async for _ in acc.stream_async(IMAGES):
+                    pass
 
-    with pytest.raises(RowvitError, match="is closed"):
-        asyncio.run(results())
+        with pytest.raises(RowvitError, match="is closed"):
+            asyncio.run(results())
     assert not caplog.records
 
 

@@ -127,13 +127,11 @@ class _InterruptLine:
 
     def add_event(self, event: asyncio.Event, number: int) -> None:
         def look() -> None:
-            try:
+            with suppress(RowvitError):  # which the waiter meets at its next access
                 if not self.device.interrupt_pending():
                     self.device.advance()
                     asyncio.get_event_loop().call_soon(look)
                     return
-            except RowvitError:  # which the waiter meets at its next access
-                pass
             with suppress(RowvitError):  # PYNQ's interrupt controller reads the registers of a closed device
                 event.set()
 

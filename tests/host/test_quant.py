@@ -256,7 +256,7 @@ def test_quantised_network_follows_the_float_network() -> None:
     results = run(package, patchify(unseen, 4), checkpoints=True)
     logits = np.stack([result.logits for result in results]) * package.meta["scales"]["logit"]
     assert snr(exact, logits) > 25
-    floors = {"embed": 40} | {f"layers.{i}.{part}": 28 for i in range(3) for part in ("attn", "ffn")}
+    floors = {"embed": 55} | {f"layers.{i}.{part}": 28 for i in range(3) for part in ("attn", "ffn")}
     for name, floor in floors.items():
         rows = np.stack([result.checkpoints[name] for result in results]) * package.meta["scales"]["residual"]
         assert snr(seen[name], rows) > floor, name

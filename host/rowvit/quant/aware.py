@@ -3,8 +3,8 @@
 
 Weights, and the activations that are int8 or uint8 on the accelerator, are rounded and clipped as in
 `rowvit.quant.quantise`; matrix products are of integers, which bfloat16 holds exactly. The residual stream
-and biases, which have 16 bits or more, and the softmax, whose error is far below a unit of O, stay as they
-are.
+and biases, which have 16 bits or more, the patch embedding, whose errors of rounding cancel, and the softmax,
+whose error is far below a unit of O, stay as they are.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def round_through(x: Tensor, unit: Tensor | float, low: int, high: int) -> Tenso
 
 
 def _weight(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Int8 values of a weight [out, ...], and the unit of each output channel."""
-    unit = (weight.detach().flatten(1).abs().amax(dim=1) / 127).clamp(min=1e-30)
-    return round_through(weight, unit.view(-1, *[1] * (weight.ndim - 1)), -127, 127), unit
+    """Int8 values of a weight [out, in], and the unit of each output channel."""
+    unit = (weight.detach().abs().amax(dim=1) / 127).clamp(min=1e-30)
+    return round_through(weight, unit[:, None], -127, 127), unit
 
 
 @contextmanager
@@ -78,12 +78,6 @@ def quantisation_aware(model: VisionTransformer, scales: Mapping[str, float]) ->
 
         replace_forward(layer, forward)
 
-    def embed(images: Tensor) -> Tensor:
-        conv = model.patch_embed.proj
-        weight, unit = _weight(conv.weight)
-        return nn.functional.conv2d(images, weight * unit.view(-1, 1, 1, 1), conv.bias, conv.stride)
-
-    replace_forward(model.patch_embed.proj, embed)
     for i, block in enumerate(model.blocks):
         layers = (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2)
         for layer, source in zip(layers, _INPUTS, strict=True):

@@ -28,7 +28,7 @@ class LayerNoise:
 
     layer: str  #: "embed", the layer's number from 0, or "logits"
     activations: dict[str, float]  #: of rounding and clipping alone, per activation
-    weights: float | None  #: of rounding alone, in the worst of the layer's matrices
+    weights: float | None  #: of rounding alone, in the worst of a block's matrices
     attention: float | None
     ffn: float
 
@@ -65,7 +65,7 @@ def layer_noise(model: VisionTransformer, package: ModelPackage, photos: np.ndar
             unit = scales["logit" if name == "logits" else "residual"]
             ours = np.stack([r.logits if name == "logits" else r.checkpoints[name] for r in found]) * unit
             sums[name] += np.square(exact, dtype=np.float64).sum(), np.square(exact - ours).sum()
-    rows = [LayerNoise("embed", {}, _weights(model, package, None), None, decibels(*sums["embed"]))]
+    rows = [LayerNoise("embed", {}, None, None, decibels(*sums["embed"]))]
     for i in range(config.depth):
         name = f"layers.{i}"
         rounded = {
@@ -78,11 +78,8 @@ def layer_noise(model: VisionTransformer, package: ModelPackage, photos: np.ndar
     return rows
 
 
-def _weights(model: VisionTransformer, package: ModelPackage, layer: int | None) -> float:
-    """The worst matrix of a layer, or the patch embedding: float weights against the nearest multiple."""
-    if layer is None:
-        exact = model.patch_embed.proj.weight.detach().numpy().transpose(0, 2, 3, 1)
-        return _rounded(exact.reshape(len(exact), -1), package.tensors["patch.weight"])
+def _weights(model: VisionTransformer, package: ModelPackage, layer: int) -> float:
+    """The worst matrix of a block: float weights against the nearest multiple."""
     block = model.blocks[layer]
     matrices = dict(zip("qkv", block.attn.qkv.weight.chunk(3), strict=True))
     matrices |= {"proj": block.attn.proj.weight, "fc1": block.mlp.fc1.weight, "fc2": block.mlp.fc2.weight}

@@ -4,6 +4,8 @@
 Weights get one scale per output channel, activations one per tensor, chosen on calibration photos to
 minimise the squared error of rounding and clipping together. The residual stream has one scale for the
 whole network. Token pruning is active during calibration, so that the scales fit the tokens that stay.
+Weights are rounded to nearest, but those of the patch embedding so that their errors cancel: its inputs are
+neighbouring pixels. (In the other layers that gains 0.2 dB, and is left out.)
 """
 
 from __future__ import annotations
@@ -23,10 +25,13 @@ from rowvit.model.store import require_finite
 from rowvit.model.vit import VisionTransformer, ViTConfig, predict
 from rowvit.quant.calibrate import METHODS, Statistics
 from rowvit.quant.fixed import multiplier, value_shift
+from rowvit.quant.rounding import compensated
+from rowvit.reference import patchify
 
 LOG = logging.getLogger("rowvit")
 
 _HEADROOM = 1.5  # of residual stream and logits, relative to their peaks in calibration
+_PHOTOS = 32  # whose pixels are held as floats
 _BIAS_PEAK = 1 << 23  # half of the accumulator's clamp; the products use the other half
 
 
@@ -98,7 +103,7 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
         LOG.warning("calibrating on one photo: the scales will not fit others; use a few hundred")
     statistics = Statistics()
     predict(model, photos, options.mean, options.std, observe=statistics.observe)
-    return _Builder(model, statistics, options).build()
+    return _Builder(model, statistics, _pixel_moment(photos, config.patch_size, options.mean), options).build()
 
 
 def refuse_what_does_not_run(model: VisionTransformer) -> None:
@@ -145,11 +150,23 @@ def default_chunk(hidden: int) -> int:
     return min(MAX_K, -(-hidden // chunks // 64) * 64 if hidden > 384 else hidden)
 
 
+def _pixel_moment(photos: np.ndarray, patch: int, mean: Sequence[float]) -> np.ndarray:
+    """Second moment [in, in] of the patch embedding's inputs, less the ``mean`` of pixels in 0..1."""
+    shift = np.tile(255 * np.array(mean) - 128, patch**2).astype(np.float32)
+    moment = np.zeros((len(shift), len(shift)))
+    for first in range(0, len(photos), _PHOTOS):
+        rows = patchify(photos[first : first + _PHOTOS], patch).reshape(-1, len(shift)) - shift
+        moment += rows.T @ rows
+    return moment
+
+
 class _Builder:
     """Collects the integer tensors and parameters of one network."""
 
-    def __init__(self, model: VisionTransformer, statistics: Statistics, options: QuantOptions) -> None:
-        self.config, self.statistics, self.options = model.config, statistics, options
+    def __init__(
+        self, model: VisionTransformer, statistics: Statistics, pixels: np.ndarray, options: QuantOptions
+    ) -> None:
+        self.config, self.statistics, self.pixels, self.options = model.config, statistics, pixels, options
         self.state = {name: t.detach().double().numpy() for name, t in model.state_dict().items()}
         self.tensors: dict[str, np.ndarray] = {}
         self.scales: dict[str, float] = {}
@@ -199,8 +216,19 @@ class _Builder:
         self.scales[name] = self.statistics.scale(name, levels, options.method, options.percentile)
         return self.scales[name]
 
-    def _linear(self, name: str, weight: np.ndarray, bias: np.ndarray | None, x: float, y: float) -> int:
-        """Quantise a layer of float weight [out, in]; x and y are the units of its input and result."""
+    def _linear(
+        self,
+        name: str,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        x: float,
+        y: float,
+        moment: np.ndarray | None = None,
+    ) -> int:
+        """Quantise a layer of float weight [out, in]; x and y are the units of its input and result.
+
+        With the second ``moment`` of its inputs, the errors of rounding make up for each other.
+        """
         unit = np.abs(weight).max(axis=1) / 127
         if bias is not None:
             # a channel of tiny weights and a large bias needs a coarser unit for the bias to fit
@@ -208,7 +236,9 @@ class _Builder:
         unit = np.where(unit > 0, unit, unit.max() or 1.0)
         if self.options.power_of_two:
             unit = y / x * 2.0 ** np.ceil(np.log2(unit * x / y))
-        self.tensors[f"{name}.weight"] = np.round(weight / unit[:, None]).astype(np.int8).T.copy()
+        levels = weight / unit[:, None]
+        rounded = np.round(levels) if moment is None else compensated(levels, moment)
+        self.tensors[f"{name}.weight"] = rounded.astype(np.int8).T.copy()
         if bias is not None:
             self.tensors[f"{name}.bias"] = np.round(bias / (x * unit)).astype(np.int32)
         self.tensors[f"{name}.mult"], shift = multiplier(x * unit / y, name)
@@ -233,7 +263,7 @@ class _Builder:
         std, mean = (np.array(value, np.float64) for value in (self.options.std, self.options.mean))
         weight = self.state["patch_embed.proj.weight"].transpose(0, 2, 3, 1) / (255 * std)
         weight = weight.reshape(self.config.dim, -1)
-        shift = self._linear("patch", weight, None, 1.0, self.residual)
+        shift = self._linear("patch", weight, None, 1.0, self.residual, self.pixels)
         # the integer layer's result for a mean pixel is subtracted again: exact for such a pixel
         factor = self.tensors["patch.mult"] * 2.0**-shift * self.residual
         mean_pixel = np.tile(255 * mean - 128, self.config.patch_size**2)

@@ -11,5 +11,6 @@ drop="--keep 0.93,0.81,0.67,0.56,0.45,0.38,0.32,0.27,0.22,0.18,0.02"
 step start.safetensors rowvit import "${3:-timm:deit_tiny_patch16_224}" --classes 10 --image-size 128 -o start.safetensors
 train gelu.safetensors start.safetensors gelu.toml
 step refit.safetensors rowvit relu gelu.safetensors --data "$data" --no-measure -o refit.safetensors
-train pruned.safetensors refit.safetensors prune.toml --teacher gelu.safetensors
+train fewer.safetensors refit.safetensors prune.toml --teacher gelu.safetensors
+train pruned.safetensors fewer.safetensors further.toml --teacher gelu.safetensors
 table $layers --precision bf16

@@ -15,7 +15,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 @given(seed=SEEDS, inputs=st.integers(1, 300))
 def test_alike_inputs_keep_their_sum(seed: int, inputs: int) -> None:
-    """Inputs that are all the same see only the sum of the weights: it stays, to the last weight's rounding."""
+    """Inputs that are all the same see only the weights' sum: it stays, to the last weight's rounding."""
     levels = np.random.default_rng(seed).uniform(-100, 100, (3, inputs))
     found = compensated(levels, np.ones((inputs, inputs)))
     assert np.array_equal(found, np.round(found))

@@ -103,7 +103,8 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
         LOG.warning("calibrating on one photo: the scales will not fit others; use a few hundred")
     statistics = Statistics()
     predict(model, photos, options.mean, options.std, observe=statistics.observe)
-    return _Builder(model, statistics, _pixel_moment(photos, config.patch_size, options.mean), options).build()
+    pixels = _pixel_moment(photos, config.patch_size, options.mean)
+    return _Builder(model, statistics, pixels, options).build()
 
 
 def refuse_what_does_not_run(model: VisionTransformer) -> None:

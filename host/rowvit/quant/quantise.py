@@ -5,7 +5,7 @@ Weights get one scale per output channel, activations one per tensor, chosen on 
 minimise the squared error of rounding and clipping together. The residual stream has one scale for the
 whole network. Token pruning is active during calibration, so that the scales fit the tokens that stay.
 Weights are rounded to nearest, but those of the patch embedding so that their errors cancel: its inputs are
-neighbouring pixels. (In the other layers that gains 0.2 dB, and is left out.)
+neighbouring pixels. (In the other layers that gains 0.2 dB in a DeiT-Tiny, and is left out.)
 """
 
 from __future__ import annotations
@@ -103,8 +103,7 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
         LOG.warning("calibrating on one photo: the scales will not fit others; use a few hundred")
     statistics = Statistics()
     predict(model, photos, options.mean, options.std, observe=statistics.observe)
-    pixels = _pixel_moment(photos, config.patch_size, options.mean)
-    return _Builder(model, statistics, pixels, options).build()
+    return _Builder(model, statistics, photos, options).build()
 
 
 def refuse_what_does_not_run(model: VisionTransformer) -> None:
@@ -151,9 +150,9 @@ def default_chunk(hidden: int) -> int:
     return min(MAX_K, -(-hidden // chunks // 64) * 64 if hidden > 384 else hidden)
 
 
-def _pixel_moment(photos: np.ndarray, patch: int, mean: Sequence[float]) -> np.ndarray:
-    """Second moment [in, in] of the patch embedding's inputs, less the ``mean`` of pixels in 0..1."""
-    shift = np.tile(255 * np.array(mean) - 128, patch**2).astype(np.float32)
+def _pixel_moment(photos: np.ndarray, patch: int, mean: np.ndarray) -> np.ndarray:
+    """Second moment [in, in] of the patch embedding's inputs, less their ``mean`` [in]."""
+    shift = mean.astype(np.float32)
     moment = np.zeros((len(shift), len(shift)))
     for first in range(0, len(photos), _PHOTOS):
         rows = patchify(photos[first : first + _PHOTOS], patch).reshape(-1, len(shift)) - shift
@@ -165,9 +164,9 @@ class _Builder:
     """Collects the integer tensors and parameters of one network."""
 
     def __init__(
-        self, model: VisionTransformer, statistics: Statistics, pixels: np.ndarray, options: QuantOptions
+        self, model: VisionTransformer, statistics: Statistics, photos: np.ndarray, options: QuantOptions
     ) -> None:
-        self.config, self.statistics, self.pixels, self.options = model.config, statistics, pixels, options
+        self.config, self.statistics, self.photos, self.options = model.config, statistics, photos, options
         self.state = {name: t.detach().double().numpy() for name, t in model.state_dict().items()}
         self.tensors: dict[str, np.ndarray] = {}
         self.scales: dict[str, float] = {}
@@ -264,10 +263,11 @@ class _Builder:
         std, mean = (np.array(value, np.float64) for value in (self.options.std, self.options.mean))
         weight = self.state["patch_embed.proj.weight"].transpose(0, 2, 3, 1) / (255 * std)
         weight = weight.reshape(self.config.dim, -1)
-        shift = self._linear("patch", weight, None, 1.0, self.residual, self.pixels)
+        mean_pixel = np.tile(255 * mean - 128, self.config.patch_size**2)
+        moment = _pixel_moment(self.photos, self.config.patch_size, mean_pixel)
+        shift = self._linear("patch", weight, None, 1.0, self.residual, moment)
         # the integer layer's result for a mean pixel is subtracted again: exact for such a pixel
         factor = self.tensors["patch.mult"] * 2.0**-shift * self.residual
-        mean_pixel = np.tile(255 * mean - 128, self.config.patch_size**2)
         offset = self.state["patch_embed.proj.bias"] - mean_pixel @ self.tensors["patch.weight"] * factor
         pos = self.state["pos_embed"][0].copy()
         pos[: self.config.prefix] += self.state["cls_token"][0]

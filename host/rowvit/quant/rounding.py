@@ -15,8 +15,8 @@ _DAMPING = 0.01  # of the mean moment, added to all: GPTQ's
 _BLOCK = 128  # weights of a channel between two updates of all later ones
 
 
-def compensated(levels: np.ndarray, moment: np.ndarray, limit: int = 127) -> np.ndarray:
-    """Integers [out, in] near ``levels`` [out, in] whose products with the inputs are near theirs.
+def compensated(levels: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    """Whole numbers [out, in] within int8 near ``levels`` whose products with the inputs are near theirs.
 
     Parameters
     ----------
@@ -24,12 +24,10 @@ def compensated(levels: np.ndarray, moment: np.ndarray, limit: int = 127) -> np.
         Weights in units of their output channel.
     moment : float array [in, in]
         Second moment of the inputs, of any scale.
-    limit : int
-        Largest magnitude of a result.
     """
     size = np.diag(moment).mean()
     if not size > 0:  # the inputs are always 0
-        return np.clip(np.round(levels), -limit, limit)
+        return np.clip(np.round(levels), -127, 127)
     order = np.argsort(-np.diag(moment), kind="stable")  # the largest first, while many others can make up
     damped = (moment / size + _DAMPING * np.eye(len(moment)))[np.ix_(order, order)]
     factor = np.linalg.cholesky(np.linalg.inv(damped)).T
@@ -39,7 +37,7 @@ def compensated(levels: np.ndarray, moment: np.ndarray, limit: int = 127) -> np.
         block = slice(first, min(first + _BLOCK, len(order)))
         errors = np.empty((len(wanted), block.stop - first))
         for i in range(first, block.stop):
-            rounded[:, i] = np.clip(np.round(wanted[:, i]), -limit, limit)
+            rounded[:, i] = np.clip(np.round(wanted[:, i]), -127, 127)
             errors[:, i - first] = (wanted[:, i] - rounded[:, i]) / factor[i, i]
             wanted[:, i : block.stop] -= np.outer(errors[:, i - first], factor[i, i : block.stop])
         wanted[:, block.stop :] -= errors @ factor[block, block.stop :]

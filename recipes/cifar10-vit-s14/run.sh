@@ -4,7 +4,8 @@
 #     bash recipes/cifar10-vit-s14/run.sh CIFAR FOLDER
 . "$(dirname "$0")/../steps.sh"
 trim=--trim
-smooth="--smooth 0.8"
+smooth="--smooth 0.5"
+thresholds=
 layers=1,2,3,4,5,6,7,8,9,10,11
 drop="--keep 0.94,0.82,0.69,0.58,0.47,0.40,0.34,0.28,0.23,0.18,0.02"
 
@@ -14,5 +15,7 @@ step small.safetensors rowvit import vit_s_focus.onnx --encoder --classes 10 --i
 step start.safetensors python "$recipes/head.py" small.safetensors "$data" -o start.safetensors
 train gelu.safetensors start.safetensors gelu.toml
 step refit.safetensors rowvit relu gelu.safetensors --data "$data" --no-measure -o refit.safetensors
-train pruned.safetensors refit.safetensors prune.toml --teacher gelu.safetensors
+train fewer.safetensors refit.safetensors prune.toml --teacher gelu.safetensors
+step calm.safetensors python "$recipes/calm.py" fewer.safetensors -o calm.safetensors
+train pruned.safetensors calm.safetensors further.toml --teacher gelu.safetensors
 table $layers --precision bf16

@@ -509,11 +509,12 @@ def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
         assert torch.allclose(first[name], second[name], atol=2e-4), name
 
 
-def test_distillation_follows_the_teacher(tmp_path: Path) -> None:
+@pytest.mark.parametrize("side", [16, 20])
+def test_distillation_follows_the_teacher(tmp_path: Path, side: int) -> None:
     """With the teacher's answers alone, the student answers like a teacher that is always wrong."""
     photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
     model, card = store.load(network(tmp_path / "in.safetensors"))
-    teacher, _ = store.load(network(tmp_path / "t.safetensors", seed=1))
+    teacher, _ = store.load(network(tmp_path / "t.safetensors", replace(CONFIG, image_size=side), seed=1))
     learn = Recipe((Phase(12, 3e-3),), batch=8, precision="fp32")
     Trainer(teacher, card, photos, learn, tmp_path / "t.state").run()
     with torch.no_grad():  # permute the classes
@@ -625,7 +626,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, change: dict, message: str
     ("change", "message"),
     [
         ({"classes": 7}, "has 7 classes"),
-        ({"image_size": 20}, "has 20 pixels per side"),
+        ({"image_size": 20}, "has 26 tokens"),
         ({"patch_size": 2}, "has 65 tokens"),
         ({"dim": 64}, "has 64 channels"),
     ],

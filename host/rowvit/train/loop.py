@@ -59,7 +59,8 @@ class Trainer:
     state : Path
         Where the state is saved during the run.
     teacher : (VisionTransformer, Card), optional
-        For phases with distillation; it has the same classes.
+        For phases with distillation; it has the same classes. Where its input has another size, it sees the
+        same photos scaled.
     workers : int
         Processes that decode photos; with 0 they are decoded between the steps.
     save_every : float
@@ -225,8 +226,11 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             if phase.taught and self.teacher is not None:
                 teacher, card = self.teacher
+                seen, side = pixels, teacher.config.image_size
+                if side != self.model.config.image_size:
+                    seen = nn.functional.interpolate(pixels, size=side, mode="bilinear", antialias=True)
                 with torch.no_grad():
-                    taught_stream = teacher.encode(standardise(pixels, card.mean, card.std))
+                    taught_stream = teacher.encode(standardise(seen, card.mean, card.std))
                     taught = teacher.classify(taught_stream).float()
             hidden: list[Tensor] = []
             stream: list[Tensor] = []  # after the last block
@@ -367,10 +371,7 @@ def _require_fit(
     if any(phase.taught for phase in recipe.phases) and teacher is None:
         raise RowvitError("the recipe has distillation", "name the teacher with --teacher")
     if teacher is not None:
-        pairs = [
-            ("classes", teacher[0].config.classes, classes),
-            ("pixels per side", teacher[0].config.image_size, model.config.image_size),
-        ]
+        pairs = [("classes", teacher[0].config.classes, classes)]
         if any(phase.features for phase in recipe.phases):
             pairs += [
                 ("tokens", teacher[0].config.tokens, model.config.tokens),

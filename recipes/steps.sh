@@ -11,7 +11,7 @@ benchmarks=$(cd "$recipes/../../benchmarks" && pwd)
 data=$(realpath "$1")
 trim=  # or --trim, for int8 and table
 drop="--rho 0.5"  # or --keep SHARES, for int8 and table
-thresholds="--max-loss 0.5"  # or none, for int8
+thresholds="--max-loss 0.5"  # or nothing, for int8
 smooth=  # or --smooth STRENGTH, for int8
 mkdir -p "$2"
 [ -z "${3:-}" ] || [ ! -e "$3" ] || set -- "$1" "$2" "$(realpath "$3")"

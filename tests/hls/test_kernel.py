@@ -42,7 +42,7 @@ def kernel() -> Kernel:
     return Kernel()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(geometries(), min_size=1, max_size=3), st.integers(0, 1 << 30), st.booleans())
 def test_frames(kernel, sizes, seed, stalls):
     """Frames of different sizes, one after the other without a pause."""
@@ -81,7 +81,7 @@ def test_a_frame_of_the_right_size_stays_as_it_is(kernel):
     np.testing.assert_array_equal(found.view(np.int8).reshape(patches.shape), patches)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(geometries(), st.integers(0, 1 << 30))
 def test_twin_is_bilinear(geometry, seed):
     """Half-pixel centres, edges repeated, as torch has it with align_corners=False."""
@@ -188,7 +188,7 @@ def test_bins_wider_than_the_window_are_refused(kernel):
     assert refused.tolist() == [0]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, (1 << 64) - 1), min_size=1, max_size=30), st.data())
 def test_rubbish_does_no_lasting_harm(kernel, rubbish, data):
     """Whatever comes before TLAST, the next frame is whole again."""

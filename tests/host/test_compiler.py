@@ -67,7 +67,7 @@ def check(
         assert machine.fetched == tiles * sum(result.counts.w2_rows_fetched for result in expected)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1))
 def test_random_networks_in_random_order(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -75,7 +75,7 @@ def test_random_networks_in_random_order(seed: int) -> None:
     check(package, TINY, seed, images=int(rng.integers(1, 4)), checkpoints=bool(rng.integers(2)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1))
 def test_images_that_share_loads(seed: int) -> None:
     """Any stages that fit, over one or two passes."""

@@ -32,7 +32,7 @@ def tiny(**changes: object) -> ModelPackage:
 # -- container ---------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1))
 def test_container_agrees_with_safetensors(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     library = pytest.importorskip("safetensors.numpy")

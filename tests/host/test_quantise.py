@@ -65,7 +65,7 @@ def logits(package: ModelPackage, images: np.ndarray) -> np.ndarray:
     return np.stack([result.logits for result in found]) * package.meta["scales"]["logit"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([127, 255]), st.floats(0.1, 30))
 def test_scales_by_method(seed: int, levels: int, spread: float) -> None:
     """Each method does what it says, and "mse" has no more error than the others."""
@@ -89,7 +89,7 @@ def test_scales_by_method(seed: int, levels: int, spread: float) -> None:
 
 
 @torch.no_grad()
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.integers(0, 1000),
     st.floats(0, 1),

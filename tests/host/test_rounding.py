@@ -13,7 +13,7 @@ from rowvit.quant.rounding import compensated
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=SEEDS, inputs=st.integers(1, 300))
 def test_alike_inputs_keep_their_sum(seed: int, inputs: int) -> None:
     """Inputs that are all the same see only the weights' sum: it stays, to the last weight's rounding."""
@@ -23,7 +23,7 @@ def test_alike_inputs_keep_their_sum(seed: int, inputs: int) -> None:
     assert np.abs(found.sum(axis=1) - levels.sum(axis=1)).max() < 0.6  # the damping lets 0.1 pass
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=SEEDS, inputs=st.integers(1, 40), scale=st.sampled_from([1e-6, 1.0, 1e9]))
 def test_independent_inputs_round_to_nearest(seed: int, inputs: int, scale: float) -> None:
     rng = np.random.default_rng(seed)
@@ -31,7 +31,7 @@ def test_independent_inputs_round_to_nearest(seed: int, inputs: int, scale: floa
     assert np.array_equal(compensated(levels, moment), np.round(levels))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=SEEDS, inputs=st.integers(2, 260))
 def test_within_the_limit_and_never_far(seed: int, inputs: int) -> None:
     """Channels at the limit stay within it; weights move by a few units at most."""

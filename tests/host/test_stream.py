@@ -142,7 +142,7 @@ def test_the_core_computes_while_the_next_image_is_taken(acc):
     assert done[:2] == [len(ANSWER) // 8] * 2
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(count=st.integers(0, 9), batch=st.integers(1, 5))
 def test_order(ordered, count, batch):
     """Image i gives result i, whatever the batch and the last one's size."""

@@ -43,7 +43,7 @@ def disc(side: int, centre: tuple[float, float], radius: float) -> np.ndarray:
     return np.hypot(x - centre[0], y - centre[1]) < radius
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     side=st.integers(40, 130),
     x=st.floats(0.3, 0.7),

@@ -35,7 +35,7 @@ def run(seed: int) -> tuple[FakeBoard, list[Pass]]:
     rate=st.sampled_from([10, 50, 1000]),
     noise=st.floats(0, 0.05),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_log_is_found_whatever_its_clock(tmp_path_factory, seed, wrong, rate, noise):
     board, passes = run(seed)
     path = tmp_path_factory.mktemp("log") / "meter.csv"

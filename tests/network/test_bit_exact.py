@@ -128,7 +128,6 @@ def random_images(package, count, seed):
 
 @settings(
     max_examples=NETWORKS,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -149,7 +148,6 @@ def test_random_networks(case, batch, stalls, seed, checkpoints):
 
 @settings(
     max_examples=NETWORKS // 2,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )

@@ -12,7 +12,7 @@ data=$(realpath "$1")
 trim=  # or --trim, for int8 and table
 drop="--rho 0.5"  # or --keep SHARES, for int8 and table
 thresholds="--max-loss 0.5"  # or nothing, for int8
-smooth=  # or --smooth STRENGTH, for int8
+smooth=  # or --smooth STRENGTH, for int8 and timed
 mkdir -p "$2"
 [ -z "${3:-}" ] || [ ! -e "$3" ] || set -- "$1" "$2" "$(realpath "$3")"
 cd "$2"
@@ -55,7 +55,7 @@ score() {
 # timed NAME NETWORK RULE: cycles of a float network's int8 version, NAME-cycles.json
 timed() {
     local int8=${2%.safetensors}-int8.safetensors
-    step "$int8" rowvit quantise "$2" --data "$data" --no-measure -o "$int8"
+    step "$int8" rowvit quantise "$2" --data "$data" $smooth --no-measure -o "$int8"
     score "$1-cycles" "$int8" --photos 16 --cycles 16 --rule "$3"
 }
 

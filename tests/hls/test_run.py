@@ -150,7 +150,7 @@ def _program(architecture):
     from rowvit.compiler import Program
 
     meta = {"config": {"name": "tiny", "hash": TINY.hash}, "architecture": architecture}
-    return Program(np.zeros((0, 32), np.uint16), np.zeros(8, np.uint8), meta)
+    return Program(np.zeros((0, 32), np.uint16), np.zeros(8, np.uint8), meta, checked=True)
 
 
 def test_the_watchdog_allows_for_the_frame(package, standin):

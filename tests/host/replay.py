@@ -84,7 +84,8 @@ def program(answer: bytes = ANSWER, output_bytes: int | None = None, **changes) 
             }
         ],
     }
-    return Program(np.zeros((0, 32), np.uint16), np.frombuffer(answer, np.uint8), meta | changes)
+    code = np.zeros((0, 32), np.uint16)
+    return Program(code, np.frombuffer(answer, np.uint8), meta | changes, checked=True)
 
 
 def leak_free(acc: Accelerator) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from machine import Machine
@@ -15,7 +15,7 @@ from networks import random_patches, small_package
 from rowvit import reference
 from rowvit.compiler import Program, compile, disasm
 from rowvit.compiler.plan import ALONE, Plan, Stage, Stages
-from rowvit.compiler.sharing import candidates
+from rowvit.compiler.sharing import candidates, choose
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage, keep_schedule
 from rowvit.hardware.config import HardwareConfig, load
@@ -33,6 +33,8 @@ from rowvit.hardware.isa import (
 from rowvit.quant.synthetic import preset_package, random_package
 
 TINY = load("tiny")
+#: of a network whose images may share loads by the memories' sizes, and then find no room in one piece
+NO_ROOM = 998
 
 
 def check(
@@ -41,11 +43,12 @@ def check(
     seed: int,
     images: int,
     checkpoints: bool = False,
-    stages: Stages = ALONE,
+    stages: Stages | None = ALONE,
+    batch: int = 1,
 ) -> None:
     """Run on the machine model and compare every record with the reference."""
     rng = np.random.default_rng(seed)
-    program = compile(package, config, checkpoints, stages=stages)
+    program = compile(package, config, checkpoints, batch, stages)
     patches = random_patches(rng, package, images)
     expected = reference.run(package, patches, checkpoints)
     machine = Machine(program, config, rng, images)
@@ -75,18 +78,43 @@ def test_random_networks_in_random_order(seed: int) -> None:
     check(package, TINY, seed, images=int(rng.integers(1, 4)), checkpoints=bool(rng.integers(2)))
 
 
-@settings(max_examples=60)
-@given(st.integers(0, 2**32 - 1))
-def test_images_that_share_loads(seed: int) -> None:
-    """Any stages that fit, over one or two passes."""
-    rng = np.random.default_rng(seed)
+def shared(rng: np.random.Generator) -> tuple[ModelPackage, HardwareConfig, list[Stages]]:
+    """A network and an array with room for several of its images, and which of them may share loads."""
     package = small_package(rng, ffn2_rule=str(rng.choice(["none", "image"])))
     shape = dict(token_depth=4096, residual_depth=4096, weight_depth=int(rng.choice([256, 512])))
     config = replace(TINY, **shape, groups=int(rng.integers(1, 4)))
-    choices = list(candidates(Plan(package.meta, config), 6))
+    return package, config, list(candidates(Plan(package.meta, config), 6))
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32 - 1))
+@example(NO_ROOM)
+def test_images_that_share_loads(seed: int) -> None:
+    """Any stages, over one or two passes; where they find no room, what the compiler takes instead."""
+    rng = np.random.default_rng(seed)
+    package, config, choices = shared(rng)
     stages = choices[int(rng.integers(len(choices)))]
     images = stages[-1].images * int(rng.integers(1, 3))
-    check(package, config, seed, images, checkpoints=bool(rng.integers(2)), stages=stages)
+    checkpoints = bool(rng.integers(2))
+    try:
+        compile(package, config, checkpoints, stages=stages)
+    except RowvitError as error:
+        assert "finds no room for" in error.message
+        # the same images in a pass of those that the compiler has found room for
+        images = compile(package, config, checkpoints, batch=stages[-1].images).passes[-1].images
+        check(package, config, seed, images, checkpoints, stages=None, batch=images)
+    else:
+        check(package, config, seed, images, checkpoints, stages)
+
+
+def test_stages_without_room_are_passed_over() -> None:
+    """The estimate's first choice needs every weight line, and finds them in pieces."""
+    package, config, _ = shared(np.random.default_rng(NO_ROOM))
+    first = choose(Plan(package.meta, config), 6)
+    with pytest.raises(RowvitError, match="finds no room for 48 contiguous weight lines"):
+        compile(package, config, stages=first)
+    program = compile(package, config, batch=6)
+    assert 1 < program.passes[-1].images < first[-1].images
 
 
 @pytest.mark.parametrize("rule", ["none", "image", "tile"])

@@ -6,110 +6,35 @@ Every network runs the whole way: package, compiler, blob, PYNQ driver, AXI DMA,
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
+from draws import ARRAYS, NUMBERS, case
 
 import rowvit
 from rowvit.compiler import compile
-from rowvit.compiler.plan import Plan, Stage
-from rowvit.compiler.sharing import candidates
-from rowvit.errors import RowvitError
+from rowvit.compiler.plan import Stage
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import load
+from rowvit.hardware.isa import MAX_IMAGES
 from rowvit.quant.synthetic import preset_package, random_package
 from rowvit.targets.target import MODELS
 
-#: Hypothesis examples; the long run sets ROWVIT_NETWORKS=200 and more
-NETWORKS = int(os.environ.get("ROWVIT_NETWORKS", "32"))
-
-
-TINY = load("tiny")
-#: `1`: random networks on `tiny` only
-ONLY_TINY = os.environ.get("ROWVIT_ONLY_TINY") == "1"
-#: arrays like `tiny` with more rows, which share ports of the weight memory and LayerNorm's lanes, with
-#: several groups, a memory port of 128 bits, and room for several images
-LARGER = [
-    replace(TINY, name="tiny-4x1", rows=4, token_depth=4096, residual_depth=4096),
-    replace(
-        TINY,
-        name="tiny-8x2",
-        rows=8,
-        groups=2,
-        token_depth=4096,
-        residual_depth=4096,
-        port_bits=128,
-    ),
-]
-
-
-@st.composite
-def cases(draw):
-    """A random network, and a configuration for it."""
-    config = TINY if ONLY_TINY else draw(st.sampled_from([TINY, TINY, *LARGER]))
-    return draw(packages(config.rows)), config
-
-
-@st.composite
-def packages(draw, rows):
-    """Random networks for `tiny`: odd and even token counts, all FFN2 rules, extreme values."""
-    heads = draw(st.integers(1, 4))
-    depth = draw(st.integers(1, 3))
-    patch = draw(st.sampled_from([2, 4]))
-    side = draw(st.integers(1, 7))
-    tokens = side * side + 1
-    hidden = 16 * draw(st.integers(1, 8))
-    chunk = draw(st.sampled_from([c for c in range(16, hidden + 1, 16) if hidden % c == 0]))
-    pruning, live = [], tokens
-    for layer in range(depth):
-        if draw(st.booleans()):
-            keep = draw(st.integers(0, live - 1))
-            threshold = draw(st.sampled_from([0, 0, 1 << 12, 1 << 16, 1 << 19]))
-            pruning.append({"layer": layer, "keep": keep, "threshold": threshold})
-            live = min(live, keep + 1)
-    return random_package(
-        np.random.default_rng(draw(st.integers(0, 2**32 - 1))),
-        dim=16 * heads,
-        depth=depth,
-        heads=heads,
-        image_size=side * patch,
-        patch_size=patch,
-        hidden=hidden,
-        classes=draw(st.integers(1, 40)),
-        pruning=pruning,
-        ffn2_rule=draw(st.sampled_from(["none", "image", "tile"])),
-        tile_rows=rows * draw(st.integers(1, 8)),
-        ffn_chunk=chunk,
-        thr=draw(st.sampled_from([1, 1, 2, 30, 255])),
-        extreme=draw(st.booleans()),
-    )
-
-
-@st.composite
-def shared(draw):
-    """A random network, a configuration with room for several images, and which of them share loads."""
-    config = draw(st.sampled_from(LARGER))
-    package = draw(packages(config.rows).filter(lambda package: package.meta["ffn2_rule"] != "tile"))
-    try:
-        choices = list(candidates(Plan(package.meta, config), 6))
-    except RowvitError:
-        choices = []  # does not fit at all
-    assume(choices)
-    return package, config, draw(st.sampled_from(choices))
-
 
 def assert_equal(package, config, images, checkpoints=True, batch=1, stages=None, **options):
-    """Run ``images`` on `sim` and on `golden`; everything must be equal. Returns the results of both."""
+    """Compile, and run ``images`` on `sim` and on `golden`; everything must be equal: both results."""
     config = load(config) if isinstance(config, str) else config
+    program = compile(package, config, checkpoints, min(batch, MAX_IMAGES), stages)
+    return assert_program_equal(package, program, config, images, batch, **options)
+
+
+def assert_program_equal(package, program, config, images, batch, **options):
+    """``program`` of ``package``."""
+    checkpoints = program.meta["checkpoints"]
     with rowvit.open("golden", config=config, checkpoints=checkpoints) as golden:
         golden.load(package)
         expected = golden(images)
     with rowvit.open("sim", config=config, **options) as sim:
-        sim.load(compile(package, config, checkpoints=checkpoints, stages=stages))
+        sim.load(program)
         results = sim(images, batch=batch)
     assert len(results) == len(expected) == len(images)
     for result, want in zip(results, expected, strict=True):
@@ -126,38 +51,16 @@ def random_images(package, count, seed):
     return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
 
-@settings(
-    max_examples=NETWORKS,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-@given(cases(), st.integers(1, 3), st.integers(0, 3), st.integers(0, 1000), st.booleans())
-def test_random_networks(case, batch, stalls, seed, checkpoints):
-    package, config = case
-    try:
-        compile(package, config)
-    except RowvitError:
-        return  # does not fit; the refusals have tests of their own
-    images = random_images(package, batch, seed)
-    results, expected = assert_equal(package, config, images, checkpoints, batch, stalls=stalls)
-    if batch == 1:
-        (result,), (want,) = results, expected
-        for name in ("macs_executed", "macs_dense", "w2_rows_fetched", "w2_rows_total"):
-            assert getattr(result, name) == getattr(want, name), name
-
-
-@settings(
-    max_examples=NETWORKS // 2,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-)
-@given(shared(), st.integers(1, 2), st.integers(0, 3), st.integers(0, 1000), st.booleans())
-def test_images_that_share_loads(case, passes, stalls, seed, checkpoints):
-    """One pass or two, each of as many images as share the last layers' weights."""
-    package, config, stages = case
-    count = passes * stages[-1].images
-    images = random_images(package, count, seed)
-    assert_equal(package, config, images, checkpoints, count, stages, stalls=stalls)
+@pytest.mark.parametrize(("array", "number"), [(array, n) for array in ARRAYS for n in NUMBERS[array]])
+def test_random_networks(array, number):
+    one = case(array, number)
+    results, expected = assert_program_equal(
+        one.package, one.program, one.config, one.images, one.batch, stalls=one.stalls
+    )
+    if one.batch == 1:
+        for result, want in zip(results, expected, strict=True):
+            for name in ("macs_executed", "macs_dense", "w2_rows_fetched", "w2_rows_total"):
+                assert getattr(result, name) == getattr(want, name), name
 
 
 def test_batches_of_any_size():
@@ -165,7 +68,7 @@ def test_batches_of_any_size():
     shape = dict(dim=32, depth=2, heads=2, image_size=8, patch_size=2, hidden=64, classes=5)
     package = random_package(np.random.default_rng(3), **shape)
     images = random_images(package, 5, 3)
-    results, _ = assert_equal(package, LARGER[0], images, batch=5, stages=(Stage(0, 2),))
+    results, _ = assert_equal(package, ARRAYS["tiny-4x1"], images, batch=5, stages=(Stage(0, 2),))
     assert [result.batch for result in results] == [4, 4, 4, 4, 1]
 
 
@@ -173,14 +76,14 @@ def test_patches_in_chunks():
     """Patches of more scalars than a product takes: 3 x 20 x 20 in three chunks."""
     shape = dict(dim=48, depth=1, heads=3, image_size=60, patch_size=20, hidden=32, classes=5)
     package = random_package(np.random.default_rng(5), **shape)
-    assert_equal(package, TINY, random_images(package, 2, 5), batch=2, stalls=3)
+    assert_equal(package, "tiny", random_images(package, 2, 5), batch=2, stalls=3)
 
 
 def test_sixteen_heads():
     """More than the token scores can add up; a network that drops no tokens has none."""
     shape = dict(dim=256, depth=2, heads=16, image_size=8, patch_size=4, hidden=64, classes=5)
     package = random_package(np.random.default_rng(1), **shape)
-    assert_equal(package, TINY, random_images(package, 2, 1), batch=2)
+    assert_equal(package, "tiny", random_images(package, 2, 1), batch=2)
 
 
 def test_dead_row_tiles():

@@ -13,12 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from rowvit.compiler.attention import attention
+from rowvit.compiler.check import check
 from rowvit.compiler.embed import embed
 from rowvit.compiler.ffn import ffn
 from rowvit.compiler.lower import Lowering
 from rowvit.compiler.plan import ALONE, Plan, Stages
 from rowvit.compiler.schedule import Scheduler
 from rowvit.compiler.sharing import choose
+from rowvit.compiler.steps import Load, Step
 from rowvit.compiler.weights import Blob
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
@@ -26,7 +28,7 @@ from rowvit.formats.program import FORMAT, Program
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import ABI_VERSION, INSTRUCTION_BYTES, MAX_IMAGES, QUEUE, Engine
 
-__all__ = ["BATCH", "Program", "compile", "disasm"]
+__all__ = ["BATCH", "Program", "check", "compile", "disasm"]
 
 #: images that may share a load, unless said otherwise
 BATCH = 8
@@ -56,14 +58,29 @@ def compile(
     Raises
     ------
     RowvitError
-        The network does not fit; the message says what is needed and what is available.
+        The network does not fit; the message says what is needed and what is available. Stages that an
+        estimate prefers, but that find no room, are passed over.
     """
     if not 1 <= batch <= MAX_IMAGES:
         raise RowvitError(f"a batch of {batch} images is not possible", f"use 1 to {MAX_IMAGES}")
     plan, blob = Plan(package.meta, config), Blob()
-    passes = list(dict.fromkeys([ALONE, stages or choose(plan, batch)]))
-    schedulers = [Scheduler(_lower(package, plan, stages, blob, checkpoints)) for stages in passes]
-    orders = [scheduler.run() for scheduler in schedulers]
+
+    def schedule(stages: Stages, blob: Blob) -> tuple[Scheduler, list[Load | Step]]:
+        scheduler = Scheduler(_lower(package, plan, stages, blob, checkpoints))
+        return scheduler, scheduler.run()
+
+    made = {ALONE: schedule(ALONE, blob)}
+    without: set[Stages] = set()
+    while (together := stages or choose(plan, batch, without)) not in made:
+        more = blob.copy()
+        try:
+            made[together] = schedule(together, more)
+            blob = more
+        except RowvitError:  # no room for some block of weights
+            if stages:
+                raise
+            without.add(together)
+    schedulers, orders = zip(*made.values(), strict=True)
     code_bytes = sum((len(order) + 2) * INSTRUCTION_BYTES for order in orders)
     codes = [
         scheduler.instructions(order, code_bytes) for scheduler, order in zip(schedulers, orders, strict=True)
@@ -88,11 +105,13 @@ def compile(
                 "instructions": len(code),
                 "operations": [item.operation.to_json() for item in order if item.operation],
             }
-            for stages, scheduler, order, code in zip(passes, schedulers, orders, codes, strict=True)
+            for stages, scheduler, order, code in zip(made, schedulers, orders, codes, strict=True)
         ],
     }
     code = np.stack([instruction.encode() for code in codes for instruction in code])
-    return Program(code, blob.bytes(), info)
+    program = Program(code, blob.bytes(), info)
+    check(program, config)
+    return program
 
 
 def _lower(package: ModelPackage, plan: Plan, stages: Stages, blob: Blob, checkpoints: bool) -> Lowering:

@@ -135,7 +135,9 @@ def _position_loads(lowering: Lowering, pieces: list[tuple[int, int]]) -> dict[i
         start, rows = band0 * stride, count * stride
         address = lowering.blob.append(banks[start : start + rows])
         place = lowering.residual_base(0) + start
-        loads[band0] = Load(LoadKind.RESIDUAL, address, rows, config.groups, None, place)
+        loads[band0] = Load(
+            LoadKind.RESIDUAL, address, rows, config.groups, None, place, image=lowering.image
+        )
     return loads
 
 

@@ -147,7 +147,7 @@ class _Ffn:
             accesses.append(compute_write(Memory.MASK, word, groups, segments, row_tiles, banded=False))
             if join:
                 flags.append(Flag.JOIN)
-        tile = (chunk.neurons.start + mask.start) // config.tile
+        tile = chunk.number * -(-plan.chunk // config.tile) + mask.start // config.tile
         self.lowering.matmul(
             Operation(OperationKind.FFN1, self.layer, tile=tile, band=band0 or None),
             Dst.HIDDEN,
@@ -208,10 +208,10 @@ class _Ffn:
         row_tile = r if self.rule == "tile" else None
         for i, _ in enumerate(self.lowering.each(self.images)):
             region = chunk.regions[i]
-            step = self.lowering.residual_matmul(
+            self.lowering.residual_matmul(
                 Operation(OperationKind.FFN2, self.layer, chunk.number, t, row_tile),
                 region.read(band0=band0, bands=bands),
-                [param, (loads[0], block)],
+                [param, *((load, block) for load in loads)],
                 [Flag.SPARSE, Flag.UNSIGNED] if sparse else [Flag.UNSIGNED],
                 bands,
                 band0,
@@ -219,4 +219,3 @@ class _Ffn:
                 k=chunk.segments if sparse else block.size,
                 shift=self.params["fc2.shift"],
             )
-            step.loads += loads[1:] if i == 0 else []

@@ -65,10 +65,14 @@ class Lowering:
         return [self.param_load(bias, mult, groups), self.weight_load(weight, groups)]
 
     def use(self, step: Step, *pairs: Loaded) -> None:
-        """``step``, the newest one, uses these loads' blocks; parameters are loaded before weights."""
+        """``step``, the newest one, uses these loads' blocks; parameters are loaded before weights.
+
+        The loads of a block that nobody has used yet belong to the step and its image.
+        """
         index = len(self.steps) - 1
+        new = [block for _, block in pairs if block.first < 0]
         for load, block in sorted(pairs, key=lambda pair: pair[1].memory is Memory.WEIGHT):
-            if block.first < 0:
+            if block in new:
                 block.first = index
                 load.previous = Flag.PREVIOUS in step.instruction.flags
                 load.image = step.instruction.image

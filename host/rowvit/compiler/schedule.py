@@ -256,9 +256,10 @@ class Scheduler:
                     parts = load.split(first, size, load.groups * self.config.lanes)
                     queue[window : window + 1] = [(index, part) for part in parts]
                     load = parts[0]
-                elif block and room and load.late and not room.free(block, load.offset, load.rows, now):
-                    if needed:
-                        return [], now
+                elif (
+                    (block and room and load.late and not needed)  # what is needed has become free
+                    and not room.free(block, load.offset, load.rows, now)
+                ):
                     break
                 if load.after >= now:
                     if load.mask is None:

@@ -7,7 +7,7 @@ the better, as far as the memories hold those images.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from rowvit.compiler.plan import ALONE, Plan, Stage, Stages
 from rowvit.hardware.isa import MAX_IMAGES
@@ -20,8 +20,8 @@ _PROBABILITIES, _HIDDEN, _ROWS = 0.9, 0.25, 0.6
 _WORTH = 0.999
 
 
-def choose(plan: Plan, batch: int) -> Stages:
-    """The stages with the fewest cycles for ``batch`` images, by an estimate.
+def choose(plan: Plan, batch: int, without: Collection[Stages] = ()) -> Stages:
+    """The stages with the fewest cycles for ``batch`` images, by an estimate; none of ``without``.
 
     With the FFN2 rule "tile" nothing is shared: its loads are for a few rows of one image.
     """
@@ -30,6 +30,8 @@ def choose(plan: Plan, batch: int) -> Stages:
     alone = sum(_cycles(plan, ALONE))
     best, least = ALONE, batch * alone
     for stages in sorted(candidates(plan, batch), key=lambda s: s[-1].images):
+        if stages in without:
+            continue
         rest = batch % stages[-1].images
         cycles = (batch - rest) * sum(_cycles(plan, stages)) + rest * alone
         if cycles < (least if stages[-1].images == best[-1].images else _WORTH * least):

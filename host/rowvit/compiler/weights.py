@@ -16,6 +16,12 @@ class Blob:
         self._size = 0
         self._offsets: dict[bytes, int] = {}
 
+    def copy(self) -> Blob:
+        """Another one with the same bytes."""
+        other = Blob()
+        other._parts, other._size, other._offsets = self._parts[:], self._size, dict(self._offsets)
+        return other
+
     def append(self, array: np.ndarray) -> int:
         """Add an array's bytes, unless they are there; returns their offset, a multiple of 64."""
         raw = np.ascontiguousarray(array).view(np.uint8).ravel()

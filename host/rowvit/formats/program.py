@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from rowvit.errors import RowvitError
 from rowvit.formats import container, description
 from rowvit.hardware.isa import ABI_VERSION, INSTRUCTION_BYTES, SLOTS, Instruction
 
-FORMAT = 4
+FORMAT = 5
 
 
 class OperationKind(Enum):
@@ -92,6 +92,7 @@ class Program:
     #: ``checkpoints``, ``input`` {rows, row_words, bytes}, and ``passes`` {images, shares, output_bytes,
     #: instructions, operations}: what `passes` are made of
     meta: dict[str, Any]
+    checked: bool = field(default=False, compare=False)  #: `compiler.check` has found nothing wrong
 
     @cached_property
     def blob(self) -> np.ndarray:

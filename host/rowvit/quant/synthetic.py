@@ -41,12 +41,14 @@ def random_package(
     patch_size: int,
     hidden: int,
     classes: int,
+    prefix: int = 1,
     pruning: Sequence[dict] = (),
     ffn2_rule: str = "image",
     tile_rows: int = 16,
     ffn_chunk: int | None = None,
     thr: int = 1,
     columns: float = 0.5,
+    rare: float = 0.0,
     extreme: bool = False,
     name: str = "random",
 ) -> ModelPackage:
@@ -55,19 +57,23 @@ def random_package(
     Parameters
     ----------
     rng : numpy Generator
-    dim, depth, heads, image_size, patch_size, hidden, classes : int
-        Architecture; three channels, one class token.
+    dim, depth, heads, image_size, patch_size, hidden, classes, prefix : int
+        Architecture; three channels, and ``prefix`` tokens before the patches, of which the first is the
+        class token.
     pruning : sequence of {layer, keep, threshold}
     ffn2_rule, tile_rows, ffn_chunk, thr
         As in the package; ``ffn_chunk`` is by default the whole of ``hidden`` (at most 1024).
     columns : float
         Share of hidden neurons that are ever active, each for about half of the tokens.
+    rare : float
+        Share of these that are active for few tokens only, as after training: one in 6 to one in 700.
     extreme : bool
         Random tensors and shifts are set to the ends of their ranges, so that every saturation occurs.
     name : str
     """
     arch = dict(image_size=image_size, patch_size=patch_size, channels=3, dim=dim, depth=depth, heads=heads)
-    arch |= dict(hidden=hidden, classes=classes, prefix=1, tokens=1 + (image_size // patch_size) ** 2)
+    tokens = prefix + (image_size // patch_size) ** 2
+    arch |= dict(hidden=hidden, classes=classes, prefix=prefix, tokens=tokens)
     params: dict = {"layers": [{"thr": thr, "pv_shift": 15} for _ in range(depth)]}
     tensors: dict[str, np.ndarray] = {}
     patch_k = tensor_table(arch)["patch.weight"][1][0]
@@ -104,6 +110,9 @@ def random_package(
         linear(layer, "fc1", f"{path}.fc1", hidden, acc_std, 60.0, dim)
         silent = rng.random(hidden) >= columns
         tensors[f"{path}.fc1.bias"][silent] = round(-6.0 * acc_std)
+        if rare:
+            few = (rng.random(hidden) < rare) & ~silent
+            tensors[f"{path}.fc1.bias"][few] = np.round(rng.uniform(-3.0, -1.0, few.sum()) * acc_std)
         acc_std = math.sqrt(0.5 * columns * hidden) * 60.0 * _WEIGHT
         linear(layer, "fc2", f"{path}.fc2", dim, acc_std, 500.0, hidden)
     norm(params, "norm", "norm")

@@ -287,9 +287,9 @@ def read_program(
     """Like `read_model`, but a package is compiled for ``config``, and a program must be for it.
 
     `RowvitError` as in `read_model`, or if the network does not fit the configuration, or the program is for
-    another one.
+    another one, or wrong (`compiler.check`).
     """
-    from rowvit.compiler import Program, compile
+    from rowvit.compiler import Program, check, compile
 
     found = read_model(model)
     if not isinstance(found, Program):
@@ -301,4 +301,6 @@ def read_program(
             f" '{config.name}' (0x{config.hash:08X})",
             "compile the package again",
         )
+    if not found.checked:
+        check(found, config)
     return found

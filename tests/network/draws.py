@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random networks and starts for small arrays, by number: the same number is the same case.
+
+They are drawn so that every branch of the compiler makes a program that then runs on the RTL
+(`test_reached.py`): sharing behind early and hard pruning, neurons that few tokens use, chunks that fit once
+or twice, memories with little room.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rowvit.compiler import compile
+from rowvit.compiler.plan import ALONE, Plan, Stages
+from rowvit.compiler.sharing import candidates
+from rowvit.errors import RowvitError
+from rowvit.formats.package import ModelPackage
+from rowvit.formats.program import Program
+from rowvit.hardware.config import HardwareConfig, load
+from rowvit.quant.synthetic import random_package
+
+TINY = load("tiny")
+_ROOMY = dict(token_depth=4096, residual_depth=4096)
+_CRAMPED = dict(weight_depth=208, token_depth=320, residual_depth=1024, param_slots=2, mask_depth=16)
+#: `tiny`, an array like it with little room, and others with more rows, which share ports of the weight
+#: memory and LayerNorm's lanes, with room for several images of 50 tokens, and a memory port of 128 bits
+ARRAYS = {
+    "tiny": TINY,
+    "tiny-2x3": replace(TINY, name="tiny-2x3", groups=3, **_CRAMPED),
+    "tiny-4x1": replace(TINY, name="tiny-4x1", rows=4, **_ROOMY),
+    "tiny-8x2": replace(TINY, name="tiny-8x2", rows=8, groups=2, port_bits=128, **_ROOMY),
+}
+
+
+#: cases of each array in a run; more for a longer run, and others from a number on
+COUNT = int(os.environ.get("ROWVIT_NETWORKS", "12"))
+FIRST = int(os.environ.get("ROWVIT_FIRST", "0"))
+NUMBERS = {array: range(FIRST, FIRST + COUNT) for array in ARRAYS}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and how it is run."""
+
+    package: ModelPackage
+    config: HardwareConfig
+    program: Program
+    images: np.ndarray  #: uint8 [B, S, S, 3]
+    batch: int
+    stalls: int
+
+
+def case(array: str, number: int) -> Case:
+    """A case that fits its array."""
+    rng = np.random.default_rng([number, list(ARRAYS).index(array)])
+    config = ARRAYS[array]
+    program = None
+    while program is None:
+        package, batch = _package(rng, config), int(rng.integers(1, 10))
+        try:
+            stages = _stages(rng, Plan(package.meta, config))
+            batch = batch if stages is None else stages[-1].images * (1 + batch % 2)
+            program = compile(package, config, rng.random() < 0.7, batch, stages)
+        except RowvitError:
+            pass  # does not fit; the refusals have tests of their own
+    side = package.arch["image_size"]
+    images = rng.integers(0, 256, (batch + int(rng.integers(2)), side, side, 3), dtype=np.uint8)
+    return Case(package, config, program, images, batch, int(rng.integers(4)))
+
+
+def _stages(rng: np.random.Generator, plan: Plan) -> Stages | None:
+    """Any stages that fit, or None: what the compiler chooses."""
+    if plan.rule == "tile" or rng.random() < 0.3:
+        return None
+    choices = [ALONE, *candidates(plan, 6)]
+    return choices[int(rng.integers(len(choices)))]
+
+
+def _package(rng: np.random.Generator, config: HardwareConfig) -> ModelPackage:
+    def integer(low: int, high: int) -> int:
+        return int(rng.integers(low, high + 1))
+
+    depth, rule = integer(1, 4), str(rng.choice(["none", "image", "image", "tile"]))
+    heads = integer(1, 4)
+    dim = config.lanes * integer(-(-heads // 2), heads)
+    while dim % heads:
+        heads -= 1
+    large = rng.random() < 0.05  # its patches come in chunks
+    patch, grid = (20, integer(1, 2)) if large else (integer(1, 4), max(integer(1, 7), integer(1, 7)))
+    prefix = integer(1, 4) if rng.random() < 0.3 else 1
+    hidden = integer(9, 160)
+    chunk = max(8, -(-hidden // integer(1, 4))) if rng.random() < 0.7 else integer(8, hidden)
+    return random_package(
+        rng,
+        dim=dim,
+        depth=depth,
+        heads=heads,
+        image_size=patch * grid,
+        patch_size=patch,
+        hidden=hidden,
+        classes=integer(1, 80),
+        prefix=prefix,
+        pruning=_pruning(rng, depth, grid * grid + prefix),
+        ffn2_rule=rule,
+        tile_rows=config.rows * integer(1, 8),
+        ffn_chunk=chunk,
+        thr=int(rng.choice([1, 1, 2, 30, 255])),
+        columns=float(rng.uniform(0.1, 0.9)),
+        rare=float(rng.choice([0.0, 0.5, 1.0])),
+        extreme=rng.random() < 0.25,
+    )
+
+
+def _pruning(rng: np.random.Generator, depth: int, tokens: int) -> list[dict]:
+    """Nothing, anything, or the hard way: nearly all tokens early, so that few are left to share."""
+    kind = rng.random()
+    if kind < 0.15:
+        return []
+    found, live = [], tokens
+    for layer in range(depth):
+        hard = kind > 0.6 and layer < 2
+        if hard or rng.random() < 0.5:
+            keep = int(rng.integers(0, 5 if hard else live))
+            threshold = int(rng.choice([0, 0, 1 << 12, 1 << 16, 1 << 19]))
+            found.append({"layer": layer, "keep": keep, "threshold": threshold})
+            live = min(live, keep + 1)
+    return found

@@ -415,7 +415,7 @@ class Accelerator(Target):
         return "the core waits for itself", "run `rowvit diagnose`, and report this message"
 
     def _memory_answers(self) -> bool:
-        """Whether the core, which is stuck, reads a word after a reset; true also if there is none.
+        """Whether the core, which is stuck, reads a word after a reset; true also if the DMA refuses that.
 
         No counter tells a read that is not answered from input that does not come: who has no instruction
         takes no input, either.

@@ -208,9 +208,9 @@ def test_what_does_not_agree_is_said(package, tmp_path, change, message):
     program = compile(package, load("tiny"), stages=(Stage(0, 2), Stage(1, 4)))
     path = tmp_path / "p.safetensors"
     program.save(path)
-    Program.load(path)
-    change(program.meta)
-    program.save(path)
+    changed = Program.load(path)
+    change(changed.meta)
+    changed.save(path)
     with pytest.raises(RowvitError, match=message):
         Program.load(path)
 

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packages and programs whose description is wrong, with a checksum that is right: a sentence, or no harm."""
+"""Packages and programs that are wrong, with a checksum that is right: a sentence, or no harm."""
 
 from __future__ import annotations
 
 import copy
 import json
+import math
+import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from typer.testing import CliRunner
 
 from rowvit.cli import app
 from rowvit.compiler import compile
+from rowvit.compiler.plan import Stage
 from rowvit.errors import RowvitError
 from rowvit.formats import container
 from rowvit.formats.package import ModelPackage
@@ -24,7 +28,9 @@ from rowvit.hardware.config import load
 from rowvit.quant.synthetic import random_package
 
 WRONG: list[Any] = [None, True, "x", "", -1, 0, 1, 3, 1.5, 1 << 40, [], ["x"], {}, {"x": 1}]
+NUMBERS: list[Any] = [-(1 << 40), 10**9, 10**400, 1e-300, 1e300, math.nan, math.inf]  #: in place of one
 DELETED = object()
+MEGABYTE = 1 << 20
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +67,12 @@ def edits(meta: Any) -> Iterator[tuple[str, Any]]:
             yield from places(item, (*path, key))
 
     for path in places(meta, ()):
-        for wrong in [DELETED, *WRONG]:
+        value = meta
+        for key in path:
+            value = value[key]
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        others = [*NUMBERS, value + 1, float(value)] if number else ["\ud800"] * isinstance(value, str)
+        for wrong in [DELETED, *WRONG, *others]:
             edited = copy.deepcopy(meta)
             where = edited
             for key in path[:-1]:
@@ -71,6 +82,38 @@ def edits(meta: Any) -> Iterator[tuple[str, Any]]:
             else:
                 where[path[-1]] = wrong
             yield f"{'.'.join(map(str, path))} = {'deleted' if wrong is DELETED else wrong!r}", edited
+
+
+def tensor_edits(tensors: dict[str, np.ndarray]) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """What is wrong, and tensors of which one is."""
+    for name, tensor in tensors.items():
+        others = {
+            "in a list": tensor[None],
+            "of lists": tensor[..., None],
+            "flat": tensor.ravel() if tensor.ndim > 1 else tensor.reshape(1, -1),
+            "a scalar": tensor.ravel()[0].reshape(()),
+            "empty": tensor[:0],
+            "shorter": tensor[:-1],
+            "longer": np.concatenate([tensor, tensor[:1]]),
+        }
+        for dtype in ("bool", "int8", "uint8", "int16", "uint16", "int32", "float32", "float64", "uint64"):
+            if tensor.dtype != dtype:
+                others[dtype] = tensor.astype(dtype)
+        for what, other in others.items():
+            yield f"{name} {what}", tensors | {name: other}
+        yield f"no {name}", {key: value for key, value in tensors.items() if key != name}
+    yield "one more", tensors | {"x": np.zeros(1 << 10, np.uint8)}
+    yield "none", {}
+
+
+def write_package(path: Path, meta: dict, tensors: dict[str, np.ndarray]) -> None:
+    meta["hash"] = ModelPackage(meta, tensors).digest()
+    container.write(path, tensors, {"rowvit": json.dumps(meta)})
+
+
+def write_program(path: Path, meta: dict, tensors: dict[str, np.ndarray]) -> None:
+    metadata = {"rowvit-program": json.dumps(meta), "sha256": container.digest(meta, tensors)}
+    container.write(path, tensors, metadata)
 
 
 def command(*arguments: Any) -> int:
@@ -90,9 +133,7 @@ def test_packages(package, photo, tmp_path, sample):
     for number, (where, meta) in enumerate(edits(package.meta)):
         if number % sample:
             continue
-        edited = ModelPackage(meta, package.tensors)
-        meta["hash"] = edited.digest()
-        container.write(path, package.tensors, {"rowvit": json.dumps(meta)})
+        write_package(path, meta, package.tensors)
         try:
             ModelPackage.load(path)
         except RowvitError as error:
@@ -121,8 +162,7 @@ def test_programs(package, tmp_path, sample):
     for number, (where, meta) in enumerate(edits(program.meta)):
         if number % sample:
             continue
-        metadata = {"rowvit-program": json.dumps(meta), "sha256": container.digest(meta, tensors)}
-        container.write(path, tensors, metadata)
+        write_program(path, meta, tensors)
         try:
             Program.load(path)
         except RowvitError as error:
@@ -137,6 +177,97 @@ def test_programs(package, tmp_path, sample):
         except Exception as error:
             raise AssertionError(where) from error
     assert harmless
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda m: m["input"].update(rows=15, bytes=15 * 16),
+            "rows and row_words are not those of the patches",
+        ),
+        (lambda m: m["input"].update(row_words=3, bytes=16 * 24), "rows and row_words are not those of the"),
+        (lambda m: m["input"].update(bytes=16 * 16 + 8), "rows, row_words and bytes do not agree"),
+        (lambda m: m["passes"].reverse(), "passes.0 runs 4 images, not 1"),
+        (
+            lambda m: m["passes"].append({**m["passes"][1], "images": 17}),
+            "passes.2.images is 17, but must be",
+        ),
+        (lambda m: m["passes"][1].update(images=6), r"passes.1 has shares \[2, 4\] that do not divide"),
+        (lambda m: m["passes"][1].update(shares=[3, 4]), r"passes.1 has shares \[3, 4\] that do not divide"),
+        (lambda m: m["passes"][1].update(shares=[4, 2]), r"passes.1 has shares \[4, 2\] that do not divide"),
+        (lambda m: m["passes"][1].update(shares=[2, 10**9]), "shares.1 is 1000000000, but must be smaller"),
+        (lambda m: m["passes"][1].update(shares=[4]), "passes.1 has 1 shares for depth 2"),
+        (lambda m: m["passes"][0].update(output_bytes=95), "output_bytes 95, but its records take 96 to 96"),
+        (lambda m: m["passes"][0].update(output_bytes=97), "output_bytes 97, but its records take 96 to 96"),
+        (lambda m: m["passes"][0]["operations"].pop(), "passes.0 has .* operations for .* instructions"),
+        (lambda m: m["architecture"].update(depth=2.0), "architecture.depth is 2.0, but must be integer"),
+    ],
+)
+def test_what_does_not_agree_is_said(package, tmp_path, change, message):
+    program = compile(package, load("tiny"), stages=(Stage(0, 2), Stage(1, 4)))
+    path = tmp_path / "p.safetensors"
+    program.save(path)
+    changed = Program.load(path)
+    change(changed.meta)
+    changed.save(path)
+    with pytest.raises(RowvitError, match=message):
+        Program.load(path)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3])
+@pytest.mark.parametrize("classes", [1, 16, 17, 70])
+def test_output_bytes_of_what_is_compiled(tmp_path, groups, classes):
+    """With and without checkpoints, of one lane tile of logits or several."""
+    config = replace(load("tiny"), groups=groups)
+    pruning = [{"layer": 0, "keep": 9, "threshold": 0}]
+    rng = np.random.default_rng(groups)
+    small = random_package(
+        rng, dim=32, depth=2, heads=2, image_size=8, patch_size=2, hidden=32, classes=classes, pruning=pruning
+    )
+    for checkpoints in (False, True):
+        compile(small, config, checkpoints).save(tmp_path / "p.safetensors")
+        Program.load(tmp_path / "p.safetensors")
+
+
+def test_tensors(package, tmp_path):
+    """Of another shape or type, missing, or too many."""
+    program = compile(package, load("tiny"))
+    path = tmp_path / "p.safetensors"
+    for where, tensors in tensor_edits(package.tensors):
+        write_package(path, copy.deepcopy(package.meta), tensors)
+        with pytest.raises(RowvitError, match="tensor"):
+            ModelPackage.load(path)
+            raise AssertionError(where)
+    for where, tensors in tensor_edits({"program": program.code, "weights": program.weights}):
+        write_program(path, program.meta, tensors)
+        if where in ("weights shorter", "weights longer", "weights empty"):
+            continue  # still bytes
+        with pytest.raises(RowvitError, match=r"is damaged: its (code|weights|tensors)"):
+            Program.load(path)
+            raise AssertionError(where)
+
+
+def test_no_number_takes_memory(package, tmp_path):
+    """However large it is: a file takes about as much as it has bytes."""
+    program = compile(package, load("tiny"))
+    tensors, path = {"program": program.code, "weights": program.weights}, tmp_path / "p.safetensors"
+    size = sum(tensor.nbytes for tensor in [*tensors.values(), *package.tensors.values()])
+    assert 20 * size < 8 * MEGABYTE
+    tracemalloc.start()
+    try:
+        for where, meta in edits(program.meta):
+            if where.endswith((" = 1099511627776", " = 1000000000")):
+                write_program(path, meta, tensors)
+                tracemalloc.reset_peak()
+                try:
+                    Program.load(path)
+                    assert where.startswith(("preprocessing.", "scales.", "config.hash")), where
+                except RowvitError:
+                    pass
+                assert tracemalloc.get_traced_memory()[1] < 8 * MEGABYTE, where
+    finally:
+        tracemalloc.stop()
 
 
 def test_every_flipped_bit_is_found(package, tmp_path):

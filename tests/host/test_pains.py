@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -110,6 +111,54 @@ def test_pain_1_a_core_that_is_only_slow():
             acc(images)
         acc.timeout = 60
         assert len(acc(images)) == 1
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[Accelerator]:
+    """On the RTL, without a watchdog; its images are `IMAGES`."""
+    package = random_package(
+        np.random.default_rng(1), dim=32, depth=1, heads=2, image_size=8, patch_size=2, hidden=32, classes=3
+    )
+    with (
+        SimDevice(TINY, budget=10**9) as device,
+        Accelerator(RowvitOverlay(device.bitstream, TINY, device), timeout=60, watchdog=0) as acc,
+    ):
+        acc.load(package)
+        yield acc
+
+
+NO_WORD = r"no word came from memory, as the core's read port does not reach an HP port"
+SILENT = r"the memory no longer answers the core's reads: \d+ words came"
+NO_INPUT = r"(\d+) of (\d+) input words arrived, and the DMA's MM2S stream stands still"
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("place", [0, 0.02, 0.1, 0.5, 0.8])
+@pytest.mark.parametrize("port", ["address", "read", "send"])
+def test_pain_1_what_the_core_waits_for(network, port, place, batch):
+    """ARREADY that stays low, an R channel without a word, or input that does not come, from the start or
+    later: the sentence names the memory or the input, whichever it is.
+    """
+    before = network.device.stats
+    expected = network(IMAGES, batch=batch)
+    after = network.device.stats
+    name = {"address": "bursts", "read": "beats", "send": "sent"}[port]
+    words = after[name] - before[name]
+    network.device.inject(port, "pause", int(place * words), -1)
+    network.timeout = 0.5
+    with pytest.raises(RowvitError) as caught:
+        network(IMAGES, batch=batch)
+    network.device.heal()
+    network.timeout = 60
+    cause = NO_INPUT if port == "send" else SILENT if place else NO_WORD
+    found = re.search(rf"probably because {cause}: core busy", str(caught.value))
+    assert found, caught.value
+    if port == "send":
+        arrived, wanted = map(int, found.groups())
+        image = words // len(IMAGES)
+        assert wanted % image == 0 and wanted - image <= arrived < wanted <= words
+        assert arrived % image == int(place * words) % image
+    assert all(one.same(other) for one, other in zip(network(IMAGES, batch=batch), expected, strict=True))
 
 
 @pytest.mark.parametrize(

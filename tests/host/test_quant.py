@@ -87,6 +87,13 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
         b'{"a": {"dtype": "I8", "shape": [-1, -1], "data_offsets": [0, 1]}}',
         b'{"a": {"dtype": "I8", "shape": [1], "data_offsets": [0, 9]}}',
         b'{"__metadata__": {"rowvit": 3}}',
+        b'{"a": {"dtype": "I8", "shape": [1], "data_offsets": [0]}}',
+        b'{"a": {"dtype": "I8", "shape": [Infinity], "data_offsets": [0, 1]}}',
+        b'{"a": {"dtype": "I8", "shape": [0, 1e30], "data_offsets": [0, 0]}}',
+        b'{"a": {"dtype": "I8", "shape": [4294967296, 4294967296, 0], "data_offsets": [0, 0]}}',
+        b'{"a": {"dtype": "I8", "shape": [%s1], "data_offsets": [0, 1]}}' % (b"1, " * 99),
+        b'{"\\ud800": {"dtype": "I8", "shape": [1], "data_offsets": [0, 1]}}',
+        b"[" * 100_000,
     ],
 )
 def test_foreign_headers_are_refused(tmp_path: Path, header: bytes) -> None:
@@ -134,7 +141,8 @@ def test_package_detects_changes(tmp_path: Path) -> None:
     container.write(path, package.tensors, {"rowvit": json.dumps(meta)})
     with pytest.raises(RowvitError, match="hash"):
         ModelPackage.load(path)
-    for text, message in (("{", "not readable"), ("[]", "not readable"), ('{"format": 9}', "format 9")):
+    unreadable = ("{", "[]", "[" * 100_000, '{"format": 1, "x": NaN}')
+    for text, message in (*((text, "not readable") for text in unreadable), ('{"format": 9}', "format 9")):
         container.write(path, package.tensors, {"rowvit": text})
         with pytest.raises(RowvitError, match=message):
             ModelPackage.load(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from replay import mark, program, record
@@ -49,6 +49,7 @@ def test_records_find_their_image() -> None:
         (output(1), 1, "a record of image 1, but the pass has 1"),
         ([*output(0), record(Record.KEPT, 1, 1, np.array([2], np.uint16))], 1, "keeps row 2 of 2"),
         ([*output(0), mark(1, 1, 1)], 1, "4 of 3 marks"),
+        ([*output(0), record(Record.LOGITS, 2, 1, np.zeros(1, np.int16))], 1, "more than 5 logits"),
         ([record(Record.LOGITS, 2, 9, np.zeros(4, np.int16))], 1, "LOGITS record of 9 with 8 bytes, not 18"),
         ([record(Record.LOGITS, 2, 4, np.zeros(7, np.int8))], 1, "LOGITS record of 4 with 7 bytes, not 8"),
         ([record(Record.KEPT, 2, 1, np.zeros(8, np.int16))], 1, "KEPT record of 1 with 16 bytes, not 2"),
@@ -59,6 +60,57 @@ def test_records_find_their_image() -> None:
 def test_what_is_missing_or_too_much_is_refused(parts: list[bytes], images: int, message: str) -> None:
     with pytest.raises(RowvitError, match=message):
         parse(parts, images)
+
+
+@st.composite
+def packets(draw: st.DrawFn) -> np.ndarray:
+    """Records of two images, with others or any bytes between them, bytes changed, and the end cut off."""
+    header = st.builds(
+        lambda kind, image, tag, count, size: (
+            kind | image << 4 | tag << 8 | count << 16 | size << 32
+        ).to_bytes(8, "little"),
+        st.one_of(st.sampled_from([int(kind) for kind in Record]), st.integers(0, 15)),
+        st.integers(0, 2),
+        st.integers(0, 255),
+        st.one_of(st.integers(0, 6), st.just(0xFFFF)),
+        st.one_of(st.integers(0, 80), st.just(0xFFFFFFFF)),
+    )
+    whole = [*output(0), *output(1)]
+    part = st.one_of(st.sampled_from(whole), header, st.binary(max_size=24))
+    parts = draw(st.one_of(st.just(whole), st.just(whole), st.lists(part, max_size=20)))
+    for extra in draw(st.lists(part, max_size=2)):
+        where = draw(st.integers(0, len(parts)))
+        parts = [*parts[:where], extra, *parts[where:]]
+    packet = bytearray(b"".join(parts))
+    for _ in range(draw(st.integers(0, 3)) if packet else 0):
+        packet[draw(st.integers(0, len(packet) - 1))] = draw(st.integers(0, 255))
+    return np.frombuffer(bytes(packet), np.uint8)[: draw(st.sampled_from([None, None, len(packet) // 2, -1]))]
+
+
+@settings(max_examples=300)
+@given(packets())
+@example(np.frombuffer(record(Record.CHECKPOINT, 0, 0, np.zeros(0, np.int16)), np.uint8))
+@example(np.frombuffer(b"".join([*output(0), *output(1)]), np.uint8))
+def test_any_packet_is_an_answer_or_a_sentence(packet: np.ndarray) -> None:
+    try:
+        answers = Answer.parse(packet, META, 2)
+    except RowvitError:
+        return
+    for answer in answers:
+        assert answer.logits.shape == (5,)
+        before = np.arange(5)
+        for kept in answer.kept:
+            assert kept[0] == 0 and np.isin(kept, before).all() and (np.diff(kept) > 0).all()
+            before = kept
+        assert all(rows.shape[1:] == (16,) for rows in answer.checkpoints.values())
+    marks = [[cycles for cycles, _ in answer.marks] for answer in answers]
+    assert sum(map(sum, spans(0, marks, 2**32, [1, 2]))) == 2**32
+
+
+@pytest.mark.parametrize("rows", [[], [1, 2], [0, 3, 2], [0, 2, 2]])
+def test_kept_rows_ascend_from_the_class_token(rows: list[int]) -> None:
+    with pytest.raises(RowvitError, match=r"keeps rows \[.*\]\.\.\., not row 0 and later ones"):
+        parse([record(Record.KEPT, 0, len(rows), np.array(rows, np.uint16))], 1)
 
 
 def test_images_computed_together_share_what_it_took() -> None:

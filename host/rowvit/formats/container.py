@@ -47,6 +47,16 @@ def digest(meta: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
     return sha.hexdigest()
 
 
+def parse(text: str | bytes) -> Any:
+    """What JSON says; `ValueError` if it is none, or has numbers or characters that its standard has not."""
+    try:
+        found = json.loads(text)
+        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError as error:
+        raise ValueError("JSON is nested too deeply") from error
+    return found
+
+
 def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Write tensors and string metadata; equal contents make equal bytes.
 
@@ -88,12 +98,9 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]
     if len(data) < 8 + length:
         raise RowvitError(f"{path}: truncated in the header ({len(data)} bytes)", "copy the file again")
     try:
-        header = json.loads(data[8 : 8 + length])
+        header = parse(data[8 : 8 + length])
         metadata = header.pop("__metadata__", {})
-        entries = [
-            (name, _DTYPES[entry["dtype"]], tuple(map(int, entry["shape"])), *map(int, entry["data_offsets"]))
-            for name, entry in header.items()
-        ]
+        entries = [(name, *_place(entry)) for name, entry in header.items()]
         if not all(isinstance(value, str) for value in metadata.values()):
             raise TypeError("metadata values are strings")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -103,7 +110,16 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]
     for name, dtype, shape, begin, end in entries:
         if begin < 0 or end > len(body):
             raise RowvitError(f"{path}: truncated, tensor {name!r} ends beyond it", "copy the file again")
-        if min(shape, default=0) < 0 or end - begin != math.prod(shape) * dtype.itemsize:
-            raise RowvitError(f"{path}: shape and bytes of tensor {name!r} do not agree")
-        tensors[name] = np.frombuffer(body[begin:end], dtype).reshape(shape)
+        try:
+            if min(shape, default=0) < 0 or end - begin != math.prod(shape) * dtype.itemsize:
+                raise ValueError("another number of bytes")
+            tensors[name] = np.frombuffer(body[begin:end], dtype).reshape(shape)
+        except ValueError as error:  # NumPy's, of a size 0 with more dimensions or larger ones than it takes
+            raise RowvitError(f"{path}: shape and bytes of tensor {name!r} do not agree") from error
     return tensors, metadata
+
+
+def _place(entry: Mapping[str, Any]) -> tuple[np.dtype, tuple[int, ...], int, int]:
+    """Dtype, shape and range of bytes of a tensor, from its entry in the header."""
+    begin, end = map(int, entry["data_offsets"])
+    return _DTYPES[entry["dtype"]], tuple(map(int, entry["shape"])), begin, end

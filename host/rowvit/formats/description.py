@@ -4,19 +4,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import fastjsonschema
 
 from rowvit.errors import RowvitError
+from rowvit.hardware.isa import MAX_IMAGES
 
 SCHEMA = Path(__file__).with_name("description.schema.json")
 MAX_K = 1024  #: scalars of a product, at most
 MAX_HEADS = 15  #: of a network that drops tokens
 RULES = ("none", "image", "tile")
+_LANES = 16  # of a group, at least
+#: sizes of a network: name -> (lowest, highest); an accelerator holds less
+ARCHITECTURE = {
+    "image_size": (1, 8192),
+    "patch_size": (1, 1024),
+    "channels": (3, 3),  # RGB
+    "dim": (1, 65535),  # as what follows, at most what a slot of an instruction holds
+    "depth": (1, 255),  # tags of records have 8 bits
+    "heads": (1, 65535),
+    "hidden": (1, 65535),
+    "classes": (1, 65535),
+    "prefix": (1, 65535),
+    "tokens": (2, 8192),  # whose attention the reference computes at once
+}
 #: scalar parameters: name -> (lowest, highest)
 NETWORK_PARAMS = {"patch.shift": (1, 40), "norm.shift": (0, 31), "head.shift": (1, 40)}
 LAYER_PARAMS = {
@@ -39,6 +55,8 @@ LAYER_PARAMS = {
 def _validator(kind: str) -> Callable[[Any], Any]:
     schema = json.loads(SCHEMA.read_text())
     schema["definitions"]["rule"] = {"enum": list(RULES)}
+    schema["definitions"]["architecture"] = _integers(ARCHITECTURE)
+    schema["definitions"]["images"] = _integer(1, MAX_IMAGES)
     layers = {"type": "array", "items": _integers(LAYER_PARAMS)}
     schema["definitions"]["params"] = _integers(NETWORK_PARAMS, layers=layers)
     return fastjsonschema.compile(schema | {"$ref": f"#/definitions/{kind}"})
@@ -46,10 +64,12 @@ def _validator(kind: str) -> Callable[[Any], Any]:
 
 def _integers(ranges: dict[str, tuple[int, int]], **others: Any) -> dict[str, Any]:
     """Schema of an object that has integers in ``ranges``, and ``others``."""
-    found = {
-        name: {"type": "integer", "minimum": low, "maximum": high} for name, (low, high) in ranges.items()
-    } | others
+    found = {name: _integer(*limits) for name, limits in ranges.items()} | others
     return {"type": "object", "required": list(found), "properties": found}
+
+
+def _integer(low: int, high: int) -> dict[str, Any]:
+    return {"type": "integer", "minimum": low, "maximum": high}
 
 
 def check(meta: Any, kind: str, name: str) -> None:
@@ -112,18 +132,57 @@ def _disagreements(meta: dict[str, Any], kind: str) -> list[str]:
     layers = [step["layer"] for step in meta["pruning"]]
     if layers != sorted(set(layers)) or any(layer >= arch["depth"] for layer in layers):
         found.append(f"pruning layers {layers} are not ascending in 0..{arch['depth'] - 1}")
-    if kind == "package":
-        if len(meta["params"]["layers"]) != arch["depth"]:
-            found.append(f"params of {len(meta['params']['layers'])} layers for depth {arch['depth']}")
-        return found
+    if kind == "program":
+        return [*found, *_disagreements_of_program(meta)]
+    if len(meta["params"]["layers"]) != arch["depth"]:
+        found.append(f"params of {len(meta['params']['layers'])} layers for depth {arch['depth']}")
+    return found
+
+
+def _disagreements_of_program(meta: dict[str, Any]) -> Iterator[str]:
+    """Of what only a program has."""
+    arch, given = meta["architecture"], meta["input"]
+    row_words = -(-arch["channels"] * arch["patch_size"] ** 2 // 8)
+    if (given["rows"], given["row_words"]) != (arch["tokens"] - arch["prefix"], row_words):
+        yield "input: rows and row_words are not those of the patches"
+    if given["bytes"] != 8 * given["rows"] * given["row_words"]:
+        yield "input: rows, row_words and bytes do not agree"
+    if meta["passes"][0]["images"] != 1:
+        yield f"passes.0 runs {meta['passes'][0]['images']} images, not 1"
+    least, most = _answer_bytes(meta)
     for number, part in enumerate(meta["passes"]):
-        if len(part["shares"]) != arch["depth"]:
-            found.append(f"passes.{number} has {len(part['shares'])} shares for depth {arch['depth']}")
+        images, shares = part["images"], part["shares"]
+        if len(shares) != arch["depth"]:
+            yield f"passes.{number} has {len(shares)} shares for depth {arch['depth']}"
+        if any(after % before for before, after in pairwise([*shares, images])):
+            yield (
+                f"passes.{number} has shares {shares[:8]} that do not divide those of the next layer, or"
+                f" its {images} images"
+            )
+        if not images * least <= part["output_bytes"] <= images * most:
+            yield (
+                f"passes.{number} has output_bytes {part['output_bytes']}, but its records take"
+                f" {images * least} to {images * most}"
+            )
         operations, instructions = len(part["operations"]), part["instructions"]
         if operations != instructions - 2:
-            found.append(f"passes.{number} has {operations} operations for {instructions} instructions")
+            yield f"passes.{number} has {operations} operations for {instructions} instructions"
         if any(operation["layer"] > arch["depth"] for operation in part["operations"]):
-            found.append(f"passes.{number} has operations beyond the network's {arch['depth']} layers")
-    if meta["input"]["bytes"] != 8 * meta["input"]["rows"] * meta["input"]["row_words"]:
-        found.append("input: rows, row_words and bytes do not agree")
-    return found
+            yield f"passes.{number} has operations beyond the network's {arch['depth']} layers"
+
+
+def _answer_bytes(meta: dict[str, Any]) -> tuple[int, int]:
+    """The least and the most bytes of an image's records: the lanes decide how many those of logits are."""
+    arch, keep = meta["architecture"], {step["layer"]: step["keep"] for step in meta["pruning"]}
+    live = arch["tokens"]
+    states = [live]  # rows of the residual stream, after the embedding and after each half layer
+    size = 16 * (arch["depth"] + 1)
+    for layer in range(arch["depth"]):
+        if layer in keep:
+            live = min(live, keep[layer] + 1)
+            size += 8 + 8 * -(-live // 4)
+        states += [live, live]
+    if meta["checkpoints"]:
+        size += sum(8 + 2 * arch["dim"] * rows for rows in states)
+    size += 8 * -(-arch["classes"] // 4)
+    return size + 8, size + 8 * -(-arch["classes"] // _LANES)

@@ -137,7 +137,7 @@ class ModelPackage:
         if "rowvit" not in metadata:
             raise RowvitError(f"{path}: not a rowvit package", "make one with rowvit quantise")
         try:
-            meta = json.loads(metadata["rowvit"])
+            meta = container.parse(metadata["rowvit"])
             version = meta["format"]
         except (ValueError, KeyError, TypeError) as error:
             raise RowvitError(f"{path}: the package's description is not readable") from error

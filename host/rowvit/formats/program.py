@@ -129,8 +129,7 @@ class Program:
         """Read what `save` wrote; `RowvitError` if it is damaged, no program, or of another format or ABI."""
         tensors, metadata = container.read(path)
         try:
-            meta = json.loads(metadata["rowvit-program"])
-            code, weights = tensors["program"], tensors["weights"]
+            meta = container.parse(metadata["rowvit-program"])
             versions = meta["format"], meta["abi"]
         except (KeyError, TypeError, ValueError) as error:
             raise RowvitError(f"{path} is not a rowvit program", "compile a model package first") from error
@@ -145,12 +144,21 @@ class Program:
                 f"{path} is damaged: it does not match its checksum", "copy or compile it again"
             )
         description.check(meta, "program", str(path))
-        instructions = sum(part["instructions"] for part in meta["passes"])
-        if code.dtype != np.uint16 or code.shape != (instructions, SLOTS) or weights.dtype != np.uint8:
-            raise RowvitError(f"{path} is damaged: its code is not {instructions} instructions")
-        program = cls(code, weights, meta)
         try:
+            program = cls(*_checked(tensors, sum(part["instructions"] for part in meta["passes"])), meta)
             assert program.passes
         except ValueError as error:
             raise RowvitError(f"{path} is damaged: {error}", "compile it again") from error
         return program
+
+
+def _checked(tensors: dict[str, np.ndarray], instructions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Code and weights; `ValueError` if the tensors are not those of a program of so many instructions."""
+    if tensors.keys() != {"program", "weights"}:
+        raise ValueError(f"its tensors are {', '.join(sorted(tensors)[:5]) or 'missing'}")
+    code, weights = tensors["program"], tensors["weights"]
+    if code.dtype != np.uint16 or code.shape != (instructions, SLOTS):
+        raise ValueError(f"its code is {code.dtype} {list(code.shape)}, not {instructions} instructions")
+    if weights.dtype != np.uint8 or weights.ndim != 1:
+        raise ValueError(f"its weights are {weights.dtype} {list(weights.shape)}, not bytes")
+    return code, weights

@@ -32,7 +32,7 @@ class Answer:
         """Read the output packet uint8 [bytes] of a pass of ``images`` images.
 
         ``meta`` is the program's description. `RowvitError` if it is not made of records, one has the wrong
-        size, or some are missing.
+        size or impossible rows, or some are missing or too many.
         """
         arch = meta["architecture"]
         answers = [cls(np.empty(0, np.int16), [], {}, []) for _ in range(images)]
@@ -49,15 +49,21 @@ class Answer:
             payload = payload[:size]
             if kind is Record.LOGITS:
                 answer.logits = np.concatenate([answer.logits, payload.view("<i2")])
+                if len(answer.logits) > arch["classes"]:
+                    raise RowvitError(f"the output has more than {arch['classes']} logits of an image")
             elif kind is Record.KEPT:
                 rows = payload.view("<u2").astype(np.int64)
                 before = answer.kept[-1] if answer.kept else np.arange(arch["tokens"])
                 if rows.max(initial=0) >= len(before):
                     raise RowvitError(f"the output keeps row {rows.max()} of {len(before)}")
+                if rows[:1].tolist() != [0] or (np.diff(rows) <= 0).any():
+                    raise RowvitError(
+                        f"the output keeps rows {rows[:8].tolist()}..., not row 0 and later ones"
+                    )
                 answer.kept.append(before[rows])
             elif kind is Record.CHECKPOINT:
                 name = names.get(tag, f"checkpoint {tag}")
-                answer.checkpoints[name] = payload.view("<i2").reshape(count, -1).copy()
+                answer.checkpoints[name] = payload.view("<i2").reshape(count, arch["dim"]).copy()
             else:
                 cycles, fires = payload.view("<u4")
                 answer.marks.append((int(cycles), int(fires)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an image costs: multiplications, and rows of the second FFN matrix (W2)."""
+"""What an image costs: multiplications, and rows of the second FFN matrix, W2 (numerics.md, section 11)."""
 
 from __future__ import annotations
 

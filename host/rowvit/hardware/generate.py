@@ -128,7 +128,8 @@ def markdown() -> str:
     codes("Norm kinds (`kind`)", isa.NormKind, "value")
     out += ["## Registers (AXI4-Lite)", "", "| offset | name | access | meaning |", "|---|---|---|---|"]
     out += [f"| 0x{o:02X} | {n} | {access} | {text} |" for n, (o, access, text) in isa.REGISTERS.items()]
-    out += ["", "## Counters", "", "32 bits each, cleared by start.", "", "| offset | name | counts |"]
+    text = "32 bits each, cleared by start. What follows from them for an image: [work](numerics.md#11-work)."
+    out += ["", "## Counters", "", text, "", "| offset | name | counts |"]
     out += ["|---|---|---|"]
     counters = enumerate(isa.COUNTERS)
     out += [f"| 0x{isa.COUNTER_BASE + 4 * i:02X} | {n} | {text} |" for i, (n, text) in counters]

@@ -41,6 +41,7 @@ _MOVES = ("axi_beats", "fires", "recv_words", "send_words")  # counters that sho
 _POLL = 0.0005  # seconds between polls without an interrupt
 MEMINFO = Path("/proc/meminfo")
 _LOOK = 0.02  # seconds after which the core is polled although no interrupt came
+_LOOKS = 20  # polls after which a read has no answer
 _Flow = Generator["list[Result] | None", None, None]
 
 
@@ -404,11 +405,31 @@ class Accelerator(Target):
         if not after["axi_beats"]:
             cause = "no word came from memory, as the core's read port does not reach an HP port"
             return cause, "see `rowvit verify-overlay`"
+        if not self._memory_answers():
+            cause = f"the memory no longer answers the core's reads: {after['axi_beats']} words came"
+            return cause, "load the bitstream again, and run `rowvit diagnose`"
         words = loaded(self.meta)["input"]["bytes"] // 8 * batch.sent
         if after["recv_words"] < words:
             arrived = f"{after['recv_words']} of {words} input words arrived"
             return f"{arrived}, and the DMA's MM2S stream stands still", "run `rowvit diagnose`"
         return "the core waits for itself", "run `rowvit diagnose`, and report this message"
+
+    def _memory_answers(self) -> bool:
+        """Whether the core, which is stuck, reads a word after a reset; true also if the DMA refuses that.
+
+        No counter tells a read that is not answered from input that does not come: who has no instruction
+        takes no input, either.
+        """
+        blob = loaded(self._blob)
+        with suppress(RowvitError):
+            self._reset()
+            self.core.start(blob.physical_address, blob.nbytes, 0, 1, 0)
+            for _ in range(_LOOKS):
+                time.sleep(_POLL)
+                if not self.core.get("STATUS") & BUSY or self.core.counter("axi_beats"):
+                    return True
+            return False
+        return True
 
     def _results(
         self, batch: _Batch, received: float, counters: dict[str, int], outputs: list[np.ndarray]

@@ -92,7 +92,7 @@ def compile(
         ],
     }
     code = np.stack([instruction.encode() for code in codes for instruction in code])
-    return Program(code, blob.bytes(), info)
+    return Program(code, blob.bytes(), info, package)
 
 
 def _lower(package: ModelPackage, plan: Plan, stages: Stages, blob: Blob, checkpoints: bool) -> Lowering:

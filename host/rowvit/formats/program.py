@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rowvit.errors import RowvitError
 from rowvit.formats import container, description
 from rowvit.hardware.isa import ABI_VERSION, INSTRUCTION_BYTES, SLOTS, Instruction
+
+if TYPE_CHECKING:
+    from rowvit.formats.package import ModelPackage
 
 FORMAT = 4
 
@@ -92,6 +95,8 @@ class Program:
     #: ``checkpoints``, ``input`` {rows, row_words, bytes}, and ``passes`` {images, shares, output_bytes,
     #: instructions, operations}: what `passes` are made of
     meta: dict[str, Any]
+    #: what it was compiled from, which the integer reference runs; None if it was read from a file
+    package: ModelPackage | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def blob(self) -> np.ndarray:

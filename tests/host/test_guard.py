@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guard: one image in N goes through the integer reference, too; weights that change in memory are found."""
+"""The guard: one image in N goes through the integer reference, too, which finds weights that have changed."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_results_are_those_without_it(guarded, package):
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
 def test_a_bit_of_the_weights(guarded, batch):
-    """It is found by the next image that is checked, and its memory is named; a network loaded anew is right."""
+    """It is found by the next image that is checked, and is in memory; a network loaded anew is right."""
     acc = guarded(4)
     acc(IMAGES[:1])
     flip(acc)
@@ -121,7 +121,7 @@ def test_what_is_wrong_all_the_time(guarded, package):
         with pytest.raises(Difference, match=r"in checkpoint (embed|layers\.[01]\.(attn|ffn)), row \d+, cha"):
             acc(IMAGES)
         acc.load(program)
-    with pytest.raises(Difference, match="weights in memory are unchanged: .* report it"):
+    with pytest.raises(Difference, match=r"weights in memory are unchanged: .* report it"):
         acc(IMAGES)
 
 
@@ -284,7 +284,7 @@ def test_what_cannot_be_checked(guarded, package, tmp_path):
         rowvit.open("golden", TINY, check_every=1)
     compile(package, TINY).save(tmp_path / "program.safetensors")
     acc = guarded(1)
-    with pytest.raises(RowvitError, match="this is a program compiled for 'tiny'.*; use the model package"):
+    with pytest.raises(RowvitError, match=r"is a program compiled for 'tiny'.*; use the model package"):
         acc.load(tmp_path / "program.safetensors")
     with pytest.raises(RowvitError, match="no network is loaded"):
         acc(IMAGES)

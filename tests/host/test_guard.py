@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guard: one image in N goes through the integer reference, too, which finds weights that have changed."""
+"""The guard: one image in N goes through the integer reference, too, which finds weights that changed."""
 
 from __future__ import annotations
 

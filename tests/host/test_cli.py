@@ -154,13 +154,9 @@ def test_a_difference_is_located(small, wrong):
     """Cycles are those of a run without checkpoints; a second run with them names the half layer."""
     done = rowvit("run", small["package"], small["images"], "-c", "tiny", "--check", "--jobs", 2, code=1)
     assert "0 of 2, bit for bit in logits and kept tokens" in done.stdout
-    first, second = done.stderr.splitlines()
-    assert re.match(
-        r".*/a\.png differs from the integer reference in (logits\[|tokens kept by layer 0)", first
-    )
-    assert re.match(
-        r"computed again with checkpoints, the network loaded anew: it first differs in checkpoint", second
-    )
+    assert re.search(r"a\.png differs from the integer reference in (logits|tokens kept)", done.stderr)
+    again = "computed again with checkpoints, the network loaded anew: it first differs in checkpoint"
+    assert again in done.stderr
 
 
 def test_a_difference_that_does_not_come_again(small, monkeypatch):

@@ -54,7 +54,9 @@ def run(
     check: Annotated[
         bool,
         typer.Option(
-            "--check", help="Compare with the integer reference, bit for bit; exit 1 if they differ."
+            "--check",
+            help="Compare logits and kept tokens with the integer reference, bit for bit; exit 1 if they"
+            " differ, after a second run that shows where.",
         ),
     ] = False,
     check_every: opt.CheckEveryOption = None,
@@ -147,13 +149,16 @@ def run(
         if "window" in options:
             _announce_trace(session, len(files), options["window"])
         what = f"{len(files)} image{'s' * (len(files) > 1)}"
-        with progress_bar(what, len(files)) as progress, session.forecast(len(files), batch, jobs, progress):
-            begin = time.monotonic()
-            try:
+        try:
+            with (
+                progress_bar(what, len(files)) as progress,
+                session.forecast(len(files), batch, jobs, progress),
+            ):
+                begin = time.monotonic()
                 results = session.run(pixels, batch, jobs, progress)
-            except Difference as error:
-                found = Difference(error.image, error.where, error.advice, str(files[error.image]))
-                raise RowvitError(str(found), _again(session, pixels[error.image])) from error
+        except Difference as error:
+            found = Difference(error.image, error.where, error.advice, str(files[error.image]))
+            raise RowvitError(str(found), _again(session, pixels[error.image])) from error
         seconds = time.monotonic() - begin
         reference = results if target is opt.TargetName.golden else []
         if check:

@@ -189,10 +189,27 @@ def test_a_stream_that_is_closed_early(guarded, monkeypatch):
         stream.close()
     with pytest.raises(Difference, match="image 0 differs"):
         acc(IMAGES)
+    acc.load(acc.program)
 
 
-def test_a_stream_that_is_let_go(package, monkeypatch):
-    """Nobody can be told then: the target says it at its end."""
+def test_a_fault_of_the_core_and_a_difference(guarded, monkeypatch):
+    """The difference is raised, and once: it explains the other."""
+    gate, acc = Gate(monkeypatch), guarded(1)
+    flip(acc)
+    stream = acc.stream(IMAGES)
+    next(stream)
+    acc._blob[:] = 0xFF
+    acc._blob.flush()
+    threading.Timer(0.2, gate.open.set).start()
+    with pytest.raises(Difference, match="image 0 differs"):
+        list(stream)
+    acc.load(acc.program)
+    assert exact(acc(IMAGES[:2])) == [True, True]
+
+
+@pytest.mark.parametrize("load", [False, True])
+def test_a_stream_that_is_let_go(package, monkeypatch, load):
+    """Nobody can be told then: the target says it at its end, or when a network is loaded."""
     gate = Gate(monkeypatch)
     monkeypatch.setattr(sys, "unraisablehook", lambda found: None)  # what Python prints
     with pytest.raises(Difference, match="image 0 differs"), rowvit.open("sim", TINY, check_every=1) as acc:
@@ -203,6 +220,8 @@ def test_a_stream_that_is_let_go(package, monkeypatch):
         gate.open.set()
         del stream
         gc.collect()
+        if load:
+            acc.load(package)
     assert not acc.device._used and acc.program is None  # closed all the same
 
 

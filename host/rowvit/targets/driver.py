@@ -236,6 +236,7 @@ class Accelerator(Target):
         if guard is None:
             yield from self._run_all(self._starts(self._batches(images, batch)))
             return
+        heard = True
         try:
             groups = guard.watch(self._batches(guard.begin(images), batch))
             with closing(self._run_all(self._starts(groups))) as steps:
@@ -248,8 +249,11 @@ class Accelerator(Target):
             while guard.behind:
                 yield None
                 guard.settle()
+        except GeneratorExit:
+            heard = False
+            raise
         finally:
-            guard.end()
+            guard.end(heard)
 
     @property
     def _checking(self) -> bool:

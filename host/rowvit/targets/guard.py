@@ -89,13 +89,14 @@ class Guard:
 
     def load(self, program: Program, config: HardwareConfig, frontend: str) -> None:
         """Take the network that ``program`` was compiled from; `RowvitError` if it does not hold it."""
+        self.close()
         self._golden = Golden(config, program.meta["checkpoints"], frontend)
         self._golden.load(read_package(program))
         if self._failure is not None:
             self._failure, self._first = None, self.count
 
     def close(self) -> None:
-        """Raise a difference that was found when nobody could be told."""
+        """Raise a difference that was found when nobody could be told, since a stream was dropped."""
         if self._failure is not None and not self._told:
             self.refuse()
 
@@ -184,8 +185,11 @@ class Guard:
         """Whether a result is among those to be compared, and is not yet."""
         return any(check.result is result for check in self._open)
 
-    def end(self) -> None:
-        """Compare what has a result, and drop the rest; raises the `Difference`."""
+    def end(self, heard: bool) -> None:
+        """Compare what has a result, and drop the rest; raises the `Difference`.
+
+        Unless it is ``heard``, which nobody knows of a stream that is closed, it is raised once more later.
+        """
         try:
             for check in self._open:
                 if check.result is None:
@@ -196,4 +200,5 @@ class Guard:
         finally:
             self._open.clear()
         if self._failure is not None and not self._told:
+            self._told = heard
             raise self._failure

@@ -35,8 +35,8 @@ def open(target: str, config: str | Path | HardwareConfig | None = None, **optio
     **options
         golden: ``checkpoints``; sim: those of `SimDevice`; board: ``bitstream``, by default
         ``rowvit-<configuration>.bit`` in the working directory, ``rowvit-<configuration>-hls.bit`` with the
-        HLS front end; sim and board: ``timeout`` and ``watchdog`` of `Accelerator`; all: ``frontend``, "host"
-        or "hls" (by default "host", or that of the ``bitstream``).
+        HLS front end; sim and board: ``timeout``, ``watchdog`` and ``check_every`` of `Accelerator`; all:
+        ``frontend``, "host" or "hls" (by default "host", or that of the ``bitstream``).
 
     Returns
     -------
@@ -58,13 +58,18 @@ def open(target: str, config: str | Path | HardwareConfig | None = None, **optio
     if target == "golden":
         from rowvit.targets.golden import Golden
 
+        if options.pop("check_every", None) is not None:
+            raise RowvitError(
+                "golden is the integer reference: there is nothing to check it with",
+                "check sim or board, or leave the check out",
+            )
         return Golden(config or load(default_configuration()), **options)
     if target not in ("sim", "board"):
         raise RowvitError(f"no target '{target}'", "use golden, sim or board")
     from rowvit.overlay import RowvitOverlay
     from rowvit.targets.driver import Accelerator
 
-    driver = {name: options.pop(name) for name in ("timeout", "watchdog") if name in options}
+    driver = {name: options.pop(name) for name in ("timeout", "watchdog", "check_every") if name in options}
     if target == "sim":
         from rowvit.sim.device import SimDevice
 

@@ -24,7 +24,8 @@ from rowvit.cli.common import ERR, progress_bar
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.isa import COUNTERS
 from rowvit.quant.synthetic import random_package
-from rowvit.targets.target import MODELS
+from rowvit.targets.session import Session
+from rowvit.targets.target import MODELS, read_program
 
 PHOTOS = MODELS / "sign_digits_photos"
 
@@ -82,7 +83,9 @@ def test_sim_report(small, tmp_path):
     report = tmp_path / "report.json"
     run = ("run", small["package"], small["images"], "-c", "tiny", "--check", "--jobs", 1)
     out = rowvit(*run, "--json", report).stdout
-    assert "equal to reference" in out and "2 of 2, bit for bit" in out
+    assert re.search(
+        r"^equal to reference +2 of 2, bit for bit in logits and kept tokens *$", out, re.MULTILINE
+    )
     assert "(simulated cycles x clock)" in out
     data = json.loads(report.read_text())
     assert data["memory"] == {"latency": 40, "rate": 85, "ideal": False, "megabytes": 128}
@@ -98,7 +101,9 @@ def test_sim_report(small, tmp_path):
         assert set(image["counters"]) == {name for name, _ in COUNTERS}
 
     ideal = json.loads(rowvit(*run, "--memory", "ideal", "--json", "-").stdout)
-    stalled = json.loads(rowvit(*run, "--stalls", 3, "--checkpoints", "--json", "-").stdout)
+    everything = rowvit(*run, "--stalls", 3, "--checkpoints", "--json", tmp_path / "stalled.json").stdout
+    assert "2 of 2, bit for bit in logits, kept tokens and 3 checkpoints" in everything
+    stalled = json.loads((tmp_path / "stalled.json").read_text())
     for fast, plain, slow in zip(ideal["images"], data["images"], stalled["images"], strict=True):
         assert fast["logits"] == plain["logits"] == slow["logits"]
         assert fast["cycles"] < plain["cycles"] < slow["cycles"]
@@ -131,6 +136,72 @@ def test_difference_is_exit_code_1(small, monkeypatch):
     monkeypatch.setattr("rowvit.targets.target.Result.same", lambda self, other: False)
     out = rowvit("run", small["package"], small["images"], "-t", "golden", "--check", code=1).stdout
     assert "NO" in out and "0 of 2, bit for bit" in out
+
+
+@pytest.fixture
+def wrong(monkeypatch) -> None:
+    """Programs have other weights than their packages, as by a fault of the compiler or of the core."""
+
+    def damaged(model, config, checkpoints=False):
+        program = read_program(model, config, checkpoints)
+        program.weights[-1800:-1500] ^= 0x40
+        return program
+
+    monkeypatch.setattr("rowvit.targets.session.read_program", damaged)
+
+
+def test_a_difference_is_located(small, wrong):
+    """Cycles are those of a run without checkpoints; a second run with them names the half layer."""
+    done = rowvit("run", small["package"], small["images"], "-c", "tiny", "--check", "--jobs", 2, code=1)
+    assert "0 of 2, bit for bit in logits and kept tokens" in done.stdout
+    assert re.search(r"a\.png differs from the integer reference in (logits|tokens kept)", done.stderr)
+    again = "computed again with checkpoints, the network loaded anew: it first differs in checkpoint"
+    assert again in done.stderr
+
+
+def test_a_difference_that_does_not_come_again(small, monkeypatch):
+    """As that of a bit of the weights in memory, which are written anew."""
+    run = Session.run
+
+    def flipped(session, *arguments):
+        session.target._blob[-1800:-1500] ^= 0x40
+        session.target._blob.flush()
+        return run(session, *arguments)
+
+    monkeypatch.setattr(Session, "run", flipped)
+    image = small["images"] / "a.png"
+    done = rowvit("run", small["package"], image, "-c", "tiny", "--check", code=1)
+    assert "the network loaded anew: it is equal to the reference" in done.stderr
+    text = mistake("run", small["package"], image, "-c", "tiny", "--check-every", 1)
+    assert text.startswith(f"rowvit: {image} differs from the integer reference in ")
+    assert re.search(r"300 of \d+ bytes of program and weights have changed in memory", text)
+    assert text.endswith("the network loaded anew: it is equal to the reference")
+
+
+def test_some_are_checked(small):
+    run = ("run", small["package"], small["images"], "-c", "tiny", "--check-every", 2, "--jobs", 2)
+    out = rowvit(*run).stdout
+    assert re.search(r"^a\.png .* yes ", out, re.MULTILINE)
+    assert re.search(r"^b\.png .* not compared ", out, re.MULTILINE)
+    assert "1 of 1, bit for bit in logits and kept tokens" in out
+    assert re.search(r"^not compared +1 *$", out, re.MULTILINE)
+    images = json.loads(rowvit(*run, "--json", "-").stdout)["images"]
+    assert [image["bit_exact"] for image in images] == [True, None]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_difference_stops_the_run(small, wrong, jobs):
+    text = mistake(
+        *("run", small["package"], small["images"], "-c", "tiny", "--check-every", 2, "--jobs", jobs)
+    )
+    assert text.startswith(f"rowvit: {small['images'] / 'a.png'} differs from the integer reference in ")
+    assert "program and weights in memory are unchanged" in text and "it first differs in checkpoint" in text
+
+
+def test_what_cannot_be_checked(small):
+    assert "use the model package" in mistake("run", small["program"], small["images"], "--check-every", 2)
+    text = mistake("run", small["package"], small["images"], "-t", "golden", "--check-every", 2)
+    assert "golden is the integer reference" in text
 
 
 def test_info_and_disasm(small):
@@ -252,7 +323,7 @@ def test_packages_of_an_extra_that_are_missing(small):
         assert done.stdout.splitlines() == [sentence] * len(lines), done.stdout + done.stderr
 
 
-def killed(pixels: object) -> None:
+def killed(first: int, pixels: object) -> None:
     """What happens to a process for which there is no memory."""
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 
 import rowvit
+from rowvit.compiler import compile
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import load
 from rowvit.quant.synthetic import random_package
+from rowvit.targets.guard import Difference
 from rowvit.targets.session import Session, image_files, shipped_photos
 
 
@@ -90,6 +92,31 @@ def test_a_session_is_used_again(package, files):
         assert one.same(other) and one.same(batched) and one.cycles == other.cycles
     found = session.statistics(together)
     assert found.macs_executed is None and found.array_useful is None and found.array_busy > 0
+
+
+def test_processes_check_the_images_that_are_due(package, files):
+    """Whichever of them gets an image, and over all runs."""
+    with Session(package, "tiny", "sim", check_every=2) as session:
+        images = session.decode(files)
+        first, second = session.run(images, jobs=2), session.run(images, batch=2, jobs=2)
+    assert [result.bit_exact for result in first + second] == [True, None, True, None, True, None]
+    found = session.statistics(first)
+    assert (found.bit_exact, found.compared, found.images) == (2, 2, 3)
+    assert session.compared == "logits and kept tokens"
+
+
+@pytest.mark.parametrize("checkpoints", [False, True])
+def test_a_process_finds_a_difference(package, files, checkpoints):
+    """A weight of the program is not that of its package, and only the third image's result shows it."""
+    program = compile(package, load("tiny"), checkpoints)
+    program.weights[-16312] ^= 0x40
+    where = r"checkpoint layers\.0\.attn, row 0" if checkpoints else r"logits\[\d\]"
+    for jobs in (1, 2):
+        with Session(program, "tiny", "sim", check_every=1) as session:
+            images = session.decode(files)
+            with pytest.raises(Difference, match=f"^image 2 differs from the integer reference in {where}"):
+                session.run(images, jobs=jobs)
+            assert session.locate(images[2]) == ""  # compiled again, it is right
 
 
 def test_golden(package, files):

@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from rowvit.cli import app
 from rowvit.measure import result, sensors
 from rowvit.measure.instruments import hwmon
 from rowvit.targets.driver import Accelerator
+from rowvit.targets.target import read_program
 
 
 @pytest.fixture
@@ -56,6 +58,24 @@ def test_bench_prints_what_it_found(rowvit_command, small):
         assert text in out
     written = json.loads(rowvit_command(*command, "--json", "-").stdout)  # nothing else on standard output
     assert written["data"]["set"] == "random pixels" and result.check(written) == []
+
+
+def test_bench_with_checks(rowvit_command, small, tmp_path, mistake, monkeypatch):
+    command = ("bench", small["package"], "-c", "tiny", "-n", 3, "--batch", 2, "--check-every", 2)
+    file = tmp_path / "checked.json"
+    out = rowvit_command(*command, "--json", file).stdout
+    assert re.search(r"checked +one image in 2, by the integer reference at the same time: equal", out)
+    document = json.loads(file.read_text())
+    assert document["protocol"]["check_every"] == 2 and result.check(document) == []
+
+    def damaged(*arguments):
+        program = read_program(*arguments)
+        program.weights[-4000:-3000] ^= 0x40
+        return program
+
+    monkeypatch.setattr("rowvit.targets.session.read_program", damaged)
+    assert "rowvit: image 0 differs from the integer reference in logits[" in mistake(*command)
+    assert "golden is the integer reference" in mistake(*command, "-t", "golden")
 
 
 def test_bench_golden(rowvit_command, small):

@@ -3,15 +3,22 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import time
 
 import numpy as np
 import pytest
 from puppet import Puppet, serving, until
 
 import rowvit
+from rowvit.compiler import compile
 from rowvit.errors import RowvitError
+from rowvit.hardware.config import load
+from rowvit.serve.networks import read_networks
 from rowvit.serve.service import Limits
+from rowvit.sim.device import DDR_BASE
+from rowvit.targets.golden import Golden
 
 
 def image(number: int, count: int = 1) -> np.ndarray:
@@ -195,3 +202,100 @@ def test_a_damaged_program_on_the_rtl(networks):
         assert logits == expected.logits.tolist()
         cycles = next(o["data"] for o in answer["outputs"] if o["name"] == "cycles")
         assert cycles[0] > 1000
+
+
+PIXELS = np.random.default_rng(1).integers(0, 256, (1, 12, 12, 3), dtype=np.uint8)
+
+
+def metric(served, name: str) -> float:
+    lines = served.ask("GET", "/metrics").body.decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if re.match(rf"rowvit_{name}[{{ ]", line))
+
+
+def test_checked_answers_on_the_rtl(networks):
+    """A wrong one is not given out; the memory, whose weights had changed, is written anew, and checked."""
+    with serving(networks, "sim", lambda: rowvit.open("sim", "tiny", check_every=2)) as served:
+        replies = [served.infer(PIXELS) for _ in range(3)]
+        assert [reply.status for reply in replies] == [200] * 3
+        assert metric(served, "images_total") == 3 and metric(served, "checked_images_total") == 2
+        target = served.service.engine.target
+        target._blob[-4000:-3000] ^= 0x40
+        target._blob.flush()
+        unchecked, wrong = served.infer(PIXELS), served.infer(PIXELS)
+        assert unchecked.status == 200 and wrong.status == 503 and wrong.headers["retry-after"] == "1"
+        assert "the core failed: image 4 differs from the integer reference in logits[" in wrong.error
+        assert "1000 of" in wrong.error and "have changed in memory" in wrong.error
+        right = served.infer(PIXELS)
+        assert right.json["outputs"] == replies[0].json["outputs"]
+        assert served.service.engine.target is target
+        assert metric(served, "check_failures") == metric(served, "core_faults") == 1
+        assert metric(served, "checked_images_total") == 2  # beside the grey image, which nobody asked for
+
+
+def test_memory_that_stays_bad(networks):
+    """Each network that is loaded is checked again, also on a target that is opened anew."""
+    bad = threading.Event()
+
+    def opened():
+        target = rowvit.open("sim", "tiny", check_every=100)
+        flush = target.device.flush
+
+        def worn(bo, offset, pointer, size):
+            flush(bo, offset, pointer, size)
+            if bad.is_set() and target._blob is not None and bo == target._blob.physical_address:
+                end = bo - DDR_BASE + size
+                target.device.ddr[end - 4000 : end - 3000] ^= 0x40
+
+        target.device.flush = worn
+        return target
+
+    with serving(networks, "sim", opened) as served:
+        assert served.infer(PIXELS).status == 200
+        bad.set()
+        target = served.service.engine.target
+        target._blob.flush()
+        target.guard.count = 100  # the next one is due
+        assert "differs from the integer reference" in served.infer(PIXELS).error
+        until(lambda: served.ask("GET", "/v2/health/ready").status == 503)
+        until(lambda: "differs from the integer reference" in served.ask("GET", "/v2/health/ready").error)
+        assert served.infer(PIXELS).status == 503
+        until(lambda: metric(served, "check_failures") >= 3)
+        bad.clear()
+        until(lambda: served.ask("GET", "/v2/health/ready").status == 200)
+        assert served.infer(PIXELS).status == 200 and metric(served, "core_faults") == 1
+
+
+def test_an_answer_waits_for_its_check(networks, monkeypatch):
+    """Only those that are checked do, unless the stream ends."""
+    go, compute = threading.Event(), Golden._run
+
+    def held(golden, images):
+        assert go.wait(30)
+        return compute(golden, images)
+
+    monkeypatch.setattr(Golden, "_run", held)
+    several = np.concatenate([PIXELS] * 6)
+    with serving(networks, "sim", lambda: rowvit.open("sim", "tiny", check_every=100), batch=2) as served:
+        answered = []
+        monkeypatch.setattr(served.service.engine, "_answered", lambda *answer: answered.append(answer))
+        thread = served.later(several)
+        until(lambda: len(answered) == 5)
+        time.sleep(0.2)
+        assert len(answered) == 5 and not served.replies
+        go.set()
+        thread.join(20)
+        assert len(answered) == 6 and served.replies[0].status == 200
+
+
+def test_a_check_needs_a_package(networks, files, tmp_path):
+    compile(networks["small"].source, load("tiny")).save(tmp_path / "program.safetensors")
+    programs = read_networks([str(tmp_path / "program.safetensors")])
+    for target, others, sentence in (
+        ("sim", programs, "use the model package"),
+        ("golden", networks, "golden is the integer reference"),
+    ):
+        with (
+            pytest.raises(RowvitError, match=sentence),
+            serving(others, target, lambda target=target: rowvit.open(target, "tiny", check_every=1)),
+        ):
+            pass

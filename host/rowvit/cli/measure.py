@@ -56,6 +56,7 @@ def bench(
     data: opt.SetNameOption = None,
     subset: opt.SubsetOption = None,
     bitstream: opt.BitstreamOption = None,
+    check_every: opt.CheckEveryOption = None,
     memory: opt.MemoryOption = opt.MemoryName.ddr,
     latency: opt.LatencyOption = opt.LATENCY,
     rate: opt.RateOption = opt.RATE,
@@ -77,7 +78,7 @@ def bench(
 
     writable(json_file)
     runtimes = [name for name in baseline.split(",") if name]
-    options = opt.target_options(target, bitstream, memory, latency, rate)
+    options = opt.target_options(target, bitstream, memory, latency, rate, check_every)
     workload = Workload.load(model, config, target.value, images or (), count, data, subset, **options)
     # what is missing, before the work
     ways = cpu.ways(workload.session.meta, runtimes, sorted({1, batch}))
@@ -125,6 +126,7 @@ def _print_throughput(document: dict[str, Any]) -> None:
             f" {gops['executed']:.1f} executed"
             + (f", of a peak of {gops['peak']:.1f}" if "peak" in gops else ""),
             **_limits(figures),
+            **_checked(document["protocol"]),
         }
     )
     if figures["phases"]["latency"]:
@@ -173,6 +175,14 @@ def _print_throughput(document: dict[str, Any]) -> None:
                 "Other programs may have taken this CPU's time: do not compare with the speeds marked as"
                 " disturbed, but measure again on an idle machine"
             )
+
+
+def _checked(protocol: dict[str, Any]) -> dict[str, str]:
+    """A row about images that the integer reference computed, too; one that differs has no result."""
+    if "check_every" not in protocol:
+        return {}
+    images = "every image" if protocol["check_every"] == 1 else f"one image in {protocol['check_every']}"
+    return {"checked": f"{images}, by the integer reference at the same time: equal"}
 
 
 def _limits(figures: dict[str, Any]) -> dict[str, str]:

@@ -55,11 +55,15 @@ def target_options(
     memory: MemoryName = MemoryName.ddr,
     latency: int = LATENCY,
     rate: int = RATE,
+    check_every: int | None = None,
 ) -> dict[str, Any]:
     """What `rowvit.open` takes for a measurement on this target."""
+    options: dict[str, Any] = {} if check_every is None else {"check_every": check_every}
     if target is TargetName.sim:
-        return {"memory": memory_model(memory, latency, rate)}
-    return {"bitstream": bitstream} if target is TargetName.board and bitstream else {}
+        options["memory"] = memory_model(memory, latency, rate)
+    elif target is TargetName.board and bitstream:
+        options["bitstream"] = bitstream
+    return options
 
 
 # -- networks and images ------------------------------------------------------------------------
@@ -145,6 +149,15 @@ BitstreamOption = Annotated[
         "--bitstream",
         help="board: the .bit, by default rowvit-CONFIG.bit (rowvit-CONFIG-hls.bit with the HLS front end);"
         " its .hwh must be next to it.",
+    ),
+]
+CheckEveryOption = Annotated[
+    int | None,
+    typer.Option(
+        "--check-every",
+        min=1,
+        help="sim, board: also compute one image in so many, the first included, by the integer reference"
+        " beside the core, and stop where they differ.",
     ),
 ]
 MemoryOption = Annotated[

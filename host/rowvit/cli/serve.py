@@ -72,6 +72,7 @@ def serve(
     ] = "",
     bitstream: opt.BitstreamOption = None,
     frontend: opt.FrontendOption = opt.FrontendName.host,
+    check_every: opt.CheckEveryOption = None,
     memory: opt.MemoryOption = opt.MemoryName.ddr,
     latency: opt.LatencyOption = opt.LATENCY,
     rate: opt.RateOption = opt.RATE,
@@ -96,7 +97,7 @@ def serve(
     token = _token(host, token_file)
     seconds = deadline or _DEADLINE[target]
     networks = read_networks(models, examples)
-    options: dict[str, Any] = opt.target_options(target, bitstream, memory, latency, rate)
+    options: dict[str, Any] = opt.target_options(target, bitstream, memory, latency, rate, check_every)
     options["frontend"] = frontend.value
     if target is opt.TargetName.sim:
         options["timeout"] = seconds

@@ -253,7 +253,9 @@ def _print(report: dict[str, Any]) -> None:
     if "cycles" in report:
         rows["cycles per photo"] = f"{report['cycles']:,.0f} ({report['cycles_of']})"
     if "bit_exact" in report:
-        rows["equal to reference"] = f"{report['bit_exact']} of {report['photos']}, bit for bit"
+        rows["equal to reference"] = (
+            f"{report['bit_exact']} of {report['photos']}, bit for bit in logits and kept tokens"
+        )
     print_rows(rows)
     if len(report["classes"]) <= 20:
         shown = right_aligned("truth", *report["classes"])

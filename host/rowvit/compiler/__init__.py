@@ -109,7 +109,7 @@ def compile(
         ],
     }
     code = np.stack([instruction.encode() for code in codes for instruction in code])
-    program = Program(code, blob.bytes(), info)
+    program = Program(code, blob.bytes(), info, package)
     check(program, config)
     return program
 

@@ -8,13 +8,16 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rowvit.errors import RowvitError
 from rowvit.formats import container, description
 from rowvit.hardware.isa import ABI_VERSION, INSTRUCTION_BYTES, SLOTS, Instruction
+
+if TYPE_CHECKING:
+    from rowvit.formats.package import ModelPackage
 
 FORMAT = 5
 
@@ -92,6 +95,8 @@ class Program:
     #: ``checkpoints``, ``input`` {rows, row_words, bytes}, and ``passes`` {images, shares, output_bytes,
     #: instructions, operations}: what `passes` are made of
     meta: dict[str, Any]
+    #: what it was compiled from, which the integer reference runs; None if it was read from a file
+    package: ModelPackage | None = field(default=None, repr=False, compare=False)
     checked: bool = field(default=False, compare=False)  #: `compiler.check` has found nothing wrong
 
     @cached_property

@@ -73,11 +73,13 @@ def document(
     if "memory" in session.options:
         figures["memory"] = str(session.options["memory"])
     simulated = session.target_name == "sim"
+    checked = {key: value for key, value in session.options.items() if key == "check_every"}
     return found | {
         "protocol": {
             "warm_up": f"{warm_up} image{'s' * (warm_up != 1)} before latency, and before throughput",
             "repetitions": len(workload.images),
             "batch": batch,
+            **checked,
         },
         "instrument": {
             "name": "cycle counter of the core" if simulated else "the host's monotonic clock",

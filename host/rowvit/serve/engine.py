@@ -6,7 +6,9 @@ and gives the target images of that network for as long as there are some, at mo
 waits. While the core computes one batch, the next is made of what has come in meanwhile.
 
 If the target fails, the images that were in it are answered by an error, and those that wait stay; the
-target's own reset, then opening it anew, must bring back an answer before anything else is run.
+target's own reset, then opening it anew, must bring back an answer before anything else is run. A result that
+differs from the integer reference, where the target checks some, is such a failure; a result that is being
+checked is answered when it has been found equal.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from rowvit.errors import RowvitError
 from rowvit.formats.program import Program
 from rowvit.serve.networks import Network
 from rowvit.serve.refusal import Refusal
+from rowvit.targets.guard import Difference
 from rowvit.targets.target import Result, Target
 
 LOG = logging.getLogger("rowvit.serve")
@@ -79,6 +82,8 @@ class Engine:
         Once `start` has returned.
     faults : int
         Failures of the target so far.
+    differences : int
+        Results that differed from the integer reference so far; those when it was brought back are included.
     held : int
         Images that wait or are computed.
     """
@@ -95,7 +100,7 @@ class Engine:
         answered: Callable[[Network, Answer], object] = lambda network, answer: None,
     ) -> None:
         self.networks, self.limit, self.patience = networks, limit, patience
-        self.faults = self.held = 0
+        self.faults = self.differences = self.held = 0
         self._open, self._batch, self._answered = open_target, batch, answered
         self._models: dict[Network, object] = {}
         self._batches: dict[Network, int] = {}
@@ -246,14 +251,22 @@ class Engine:
 
     def _serve(self, network: Network) -> None:
         inside: deque[_Job] = deque()
+        checked: deque[tuple[_Job, Result]] = deque()  # the reference is at work on them
         self._moved, self._busy = time.monotonic(), True
         try:
             self._load(network)
             images = self._waiting(network, inside)
             for result in self.target.stream(images, self._batches[network]):
-                self._finish(inside.popleft(), result)
+                while checked and checked[0][1].bit_exact:
+                    self._finish(*checked.popleft())
+                if self.target.guard is not None and self.target.guard.checking(result):
+                    checked.append((inside.popleft(), result))
+                else:
+                    self._finish(inside.popleft(), result)
+            while checked:
+                self._finish(*checked.popleft())
         except Exception as error:  # of a driver, a kernel, a simulator: all are faults of the core
-            self._recover(network, inside, error)
+            self._recover(network, [*(job for job, _ in checked), *inside], error)
 
     def _load(self, network: Network) -> None:
         if self._loaded is not network:
@@ -287,10 +300,14 @@ class Engine:
     def _fail(self, job: _Job, error: Exception) -> None:
         _settle(job.answer, lambda: job.answer.set_exception(error))
 
-    def _recover(self, network: Network, inside: deque[_Job], error: Exception) -> None:
+    def _failed(self, state: str, error: Exception) -> None:
+        self._state, self._trouble = state, f"the core failed: {_sentence(error)}"
+        self.differences += isinstance(error, Difference)
+
+    def _recover(self, network: Network, inside: Sequence[_Job], error: Exception) -> None:
         """Answer what was in the core, and bring it back."""
         self.faults += 1
-        self._state, self._trouble = "recovering", f"the core failed: {_sentence(error)}"
+        self._failed("recovering", error)
         LOG.error("%s", self._trouble)
         for job in inside:
             self._fail(job, Refusal(503, self._trouble, "it is being reset, send the request again", _SOON))
@@ -304,7 +321,7 @@ class Engine:
                 self._load(network)
                 self.target(network.grey[None])
             except Exception as again:
-                self._state, self._trouble = "down", f"the core failed: {_sentence(again)}"
+                self._failed("down", again)
                 LOG.error("%s; the next attempt is in %g s", self._trouble, max(1.0, pause))
                 with self._changed:
                     left, self._queue = self._queue, deque()

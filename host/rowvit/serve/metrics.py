@@ -81,6 +81,7 @@ class Metrics:
         self.requests = counter("requests", "Requests answered", "route", "status")
         self.request_seconds = histogram("request_seconds", "From request to answer", _SECONDS, "route")
         self._images = counter("images", "Images classified", "model")
+        self._checked = counter("checked_images", "Of them, found equal to the integer reference", "model")
         self._queue_seconds = histogram("queue_seconds", "Image's wait for the core", _SECONDS)
         self._core_seconds = histogram(
             "core_seconds",
@@ -95,6 +96,11 @@ class Metrics:
         gauge("queue_images", "Images that wait or are computed", lambda: engine().held)
         gauge("queue_limit_images", "Images that may", lambda: engine().limit)
         gauge("core_faults", "Failures of the core since the start", lambda: engine().faults)
+        gauge(
+            "check_failures",
+            "Checked images that differed from the integer reference since the start",
+            lambda: engine().differences,
+        )
         gauge("watts", "Power now; NaN without a sensor", lambda: self.now().watts or float("nan"))
 
     def answered(self, network: Network, answer: Answer) -> None:
@@ -103,6 +109,8 @@ class Metrics:
         seconds = self.core_seconds(result.seconds, result.cycles)
         self._answers.append((time.monotonic(), seconds))
         self._images.labels(name).inc()
+        if result.bit_exact:
+            self._checked.labels(name).inc()
         self._queue_seconds.observe(answer.waited)
         self._core_seconds.labels(name).observe(seconds)
         self._batch.observe(result.batch)

@@ -27,7 +27,7 @@ from rowvit.quant.synthetic import random_package
 from rowvit.reference.frontend import Geometry
 from rowvit.targets.driver import Accelerator, cma
 from rowvit.targets.golden import Golden
-from rowvit.targets.target import Result, loaded
+from rowvit.targets.target import Result, first_difference, loaded
 
 if TYPE_CHECKING:
     from rowvit.formats.package import ModelPackage
@@ -259,11 +259,9 @@ class _Walk:
         self.acc.check_memory()
         predicted = predict(program, self.config, statistics=measured(golden.counts[0]))
         self.figures = {"cycles": result.counters["cycles"], "predicted_cycles": predicted.total}
-        if not result.same(expected):
-            wanted, found = expected.checkpoints, result.checkpoints
-            wrong = [name for name in wanted if not np.array_equal(wanted[name], found.get(name, ()))]
+        if where := first_difference(result, expected, program.meta):
             raise RowvitError(
-                f"the result differs from the reference, first in {[*wrong, 'logits'][0]}",
+                f"the result differs from the reference, first in {where}",
                 "see that timing is met at this clock, and build the bitstream again",
             )
         return result

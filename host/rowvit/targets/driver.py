@@ -82,13 +82,18 @@ class Accelerator(Target):
     watchdog : int
         Cycles without any progress inside the core after which it stops with an error; 0: never. Waiting
         for the host does not count. The HLS front end adds the cycles that a frame takes.
+    check_every : int, optional
+        One image in so many, the first included, is computed by the integer reference, too, beside the core;
+        where it differs, a `RowvitError` says so, at the latest at the end of its call or stream, and until
+        the network is loaded again nothing more is computed. Only for what is loaded as a package, or as a
+        program compiled by this process.
     on_close : callable, optional
         Called at the end of `close`: what else to release.
 
     Raises
     ------
     RowvitError
-        The overlay's DMA does not answer or lacks a channel.
+        The overlay's DMA does not answer or lacks a channel, or ``check_every`` is below 1.
     """
 
     def __init__(
@@ -96,6 +101,7 @@ class Accelerator(Target):
         overlay: RowvitOverlay,
         timeout: float = 10.0,
         watchdog: int = 1_000_000,
+        check_every: int | None = None,
         on_close: Callable[[], object] = lambda: None,
     ) -> None:
         self.overlay, self.config, self.device = overlay, overlay.config, overlay.device
@@ -105,6 +111,10 @@ class Accelerator(Target):
         self._blob: PynqBuffer | None = None
         self._flow: _Flow | None = None
         self._on_close = on_close
+        if check_every is not None:
+            from rowvit.targets.guard import Guard
+
+            self.guard = Guard(check_every, self.check_memory)
         self._reset()
 
     def load(self, model: str | Path | ModelPackage | Program) -> None:
@@ -116,6 +126,8 @@ class Accelerator(Target):
         self._idle()
         self._unload()
         program = read_program(model, self.config)
+        if self.guard is not None:
+            self.guard.load(program, self.config, self.frontend)
         if self.frontend == "hls":  # refuses what the preprocessor cannot do
             side = program.meta["architecture"]["image_size"]
             _geometry(np.empty((side, side, 0)), program.meta)
@@ -149,10 +161,14 @@ class Accelerator(Target):
             )
 
     def close(self) -> None:
-        if self._flow is not None:
-            self._flow.close()
-        self._unload()
-        self._on_close()
+        try:
+            if self._flow is not None:
+                self._flow.close()
+        finally:
+            self._unload()
+            self._on_close()
+        if self.guard is not None:
+            self.guard.close()
 
     def _unload(self) -> None:
         if self._blob is not None:
@@ -164,6 +180,8 @@ class Accelerator(Target):
     def stream(self, images: Iterable[np.ndarray | str | Path], batch: int = 1) -> Iterator[Result]:
         with self._open(images, batch) as flow:
             for step in flow:
+                if step is None and self._checking:
+                    time.sleep(_POLL)  # lets the reference's thread run
                 yield from step or ()
             self._ready(batch)  # closed meanwhile, it has no network
 
@@ -201,24 +219,54 @@ class Accelerator(Target):
     def _open(self, images: Iterable, batch: int) -> Iterator[_Flow]:
         self._ready(batch)
         self._idle()
+        if self.guard is not None:
+            self.guard.refuse()
         halted = any(self.dma.read(channel + 4) & DMA_HALTED for channel in (MM2S, S2MM))
         # the last reset failed, someone else was here, or a read failed behind the last image
         if halted or self.core.get("STATUS") & (BUSY | ERROR):
             self._reset()
-        with closing(self._run_all(self._starts(images, batch))) as self._flow:
+        with closing(self._steps(images, batch)) as self._flow:
             try:
                 yield self._flow
             finally:
                 self._flow = None
 
-    def _starts(
-        self, images: Iterable[np.ndarray | str | Path], batch: int
-    ) -> Iterator[Sequence[np.ndarray]]:
+    def _steps(self, images: Iterable[np.ndarray | str | Path], batch: int) -> _Flow:
+        """`_run_all` of all images, with the guard's checks."""
+        guard = self.guard
+        if guard is None:
+            yield from self._run_all(self._starts(self._batches(images, batch)))
+            return
+        heard = True
+        try:
+            groups = guard.watch(self._batches(guard.begin(images), batch))
+            with closing(self._run_all(self._starts(groups))) as steps:
+                for step in steps:
+                    guard.note(step or ())
+                    yield step
+                    while guard.behind > 1:  # so that what waits for the reference stays little
+                        yield None
+                        guard.settle()
+            while guard.behind:
+                yield None
+                guard.settle()
+        except GeneratorExit:
+            heard = False
+            raise
+        finally:
+            guard.end(heard)
+
+    @property
+    def _checking(self) -> bool:
+        """Whether the reference is at work beside the core."""
+        return self.guard is not None and self.guard.busy
+
+    def _starts(self, groups: Iterator[Sequence[np.ndarray]]) -> Iterator[Sequence[np.ndarray]]:
         """The images of every start: a batch, or where the program has a pass for several images, what those
         passes run of it, and then the rest.
         """
         most = max(code.images for code in loaded(self.program).passes)
-        for group in self._batches(images, batch):
+        for group in groups:
             together = len(group) // most * most
             yield from (part for part in (group[:together], group[together:]) if part)
 
@@ -243,7 +291,7 @@ class Accelerator(Target):
             self.core.set("IRQ_STATUS", raised)
             await asyncio.sleep(0)
         elif not self.core.get("STATUS") & BUSY:  # the DMA is about to finish
-            await asyncio.sleep(0)
+            await asyncio.sleep(_POLL if self._checking else 0)
         else:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(interrupt.wait(), _LOOK)

@@ -54,7 +54,7 @@ class Golden(Target):
         self.counts: list[Counts] = []  #: of the last call's images, for the cycle model
 
     def load(self, model: str | Path | ModelPackage | Program) -> None:
-        """Read a package; `RowvitError` for a compiled program, which holds no network."""
+        """Read a package; `RowvitError` for a program that was compiled elsewhere, which holds no network."""
         self.package = read_package(model)
         self.meta = self.package.meta
         why = problem(self.meta, self.config)

@@ -24,12 +24,14 @@ import numpy as np
 
 import rowvit
 from rowvit.errors import RowvitError
+from rowvit.formats.records import checkpoint_names
 from rowvit.formats.work import WORK
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import default_configuration
 from rowvit.images import for_network, is_picture
 from rowvit.processors import processors
-from rowvit.targets.target import MODELS, read_model, read_program
+from rowvit.targets.guard import Difference
+from rowvit.targets.target import MODELS, first_difference, read_model, read_package, read_program
 
 if TYPE_CHECKING:
     from rowvit.formats.package import ModelPackage
@@ -104,7 +106,8 @@ class Statistics:
     array_busy: float | None = None  #: share of the array's multiplications per cycle that were made
     array_useful: float | None = None  #: share of them that the network needed
     simulation_khz: float | None = None  #: simulated cycles per ms of one process; None if not simulated
-    bit_exact: int | None = None  #: images whose result equals the reference; None if not compared
+    bit_exact: int | None = None  #: images whose result equals the reference; None if none was compared
+    compared: int = 0  #: images that were compared with the reference
 
 
 class Session:
@@ -123,12 +126,13 @@ class Session:
     checkpoints : bool
         Results also hold the residual stream after every half layer.
     **options
-        Of `rowvit.open` for this target.
+        Of `rowvit.open` for this target. With ``check_every`` the images are counted over all processes.
 
     Raises
     ------
     RowvitError
-        The model cannot be read, or does not fit the configuration.
+        The model cannot be read, does not fit the configuration, or is to be checked and is a compiled
+        program.
 
     Examples
     --------
@@ -150,12 +154,16 @@ class Session:
     ) -> None:
         if config is None or isinstance(config, str | Path):
             config = configs.load(config or default_configuration())
-        self.config, self.target_name, self.checkpoints, self.options = config, target, checkpoints, options
+        self.config, self.target_name, self.options = config, target, options
         self.model = self.source = read_model(model)
+        if options.get("check_every") is not None:
+            read_package(self.source)
         if target == "golden":
             options["checkpoints"] = checkpoints
         else:
             self.model = read_program(self.source, config, checkpoints)
+        self.checkpoints = checkpoints or self.meta.get("checkpoints", False)
+        self._given = 0  # images that the processes had
         self._target: Target | None = None
         self._pool: ProcessPoolExecutor | None = None
         self._jobs = 1
@@ -188,10 +196,10 @@ class Session:
 
     def close(self) -> None:
         """Close the target and end the processes."""
-        if self._target is not None:
-            self._target.close()
-        self._target = None
         self._end_processes()
+        target, self._target = self._target, None
+        if target is not None:
+            target.close()
 
     def _end_processes(self) -> None:
         if self._pool is not None:
@@ -234,16 +242,18 @@ class Session:
         Raises
         ------
         RowvitError
-            The target cannot be opened, an image does not fit the network, the accelerator failed, or a
-            process was killed.
+            The target cannot be opened, an image does not fit the network, the accelerator failed, a result
+            that was checked differs from the reference (`guard.Difference`), or a process was killed.
         """
         starts = [images[first : first + batch] for first in range(0, len(images), batch)]
         if self._alone(len(starts), jobs):
             return _collect(([result] for result in self.target.stream(images, batch)), progress)
         jobs = jobs or processors()
         pool = self._processes(jobs)
+        numbers = range(self._given, self._given + len(images), batch)
+        self._given += len(images)
         try:
-            return _collect(pool.map(_work, starts), progress)
+            return _collect(pool.map(_work, numbers, starts), progress)
         except BrokenProcessPool as error:
             self._end_processes()
             raise RowvitError(
@@ -316,8 +326,12 @@ class Session:
 
         `RowvitError` if the session's model is a compiled program, which the reference does not run.
         """
-        options = {"checkpoints": self.checkpoints, "frontend": self.frontend}
-        with rowvit.open("golden", self.config, **options) as golden:
+        return self._reference(images, self.checkpoints, progress)
+
+    def _reference(
+        self, images: Sequence[np.ndarray], checkpoints: bool, progress: Progress = lambda done: None
+    ) -> list[Result]:
+        with rowvit.open("golden", self.config, checkpoints=checkpoints, frontend=self.frontend) as golden:
             golden.load(self.source)
             return _collect(([one] for one in golden.stream(images)), progress)
 
@@ -332,6 +346,30 @@ class Session:
         for result, one in zip(results, expected, strict=True):
             result.bit_exact = result.same(one)
         return expected
+
+    @property
+    def compared(self) -> str:
+        """What `compare` and ``check_every`` compare, in words."""
+        words = ["logits", *["kept tokens"] * bool(self.meta["pruning"])]
+        if self.checkpoints:
+            words.append(f"{len(checkpoint_names(self.meta['architecture']['depth']))} checkpoints")
+        return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
+
+    def locate(self, image: np.ndarray) -> str:
+        """Where an image differs from the reference, once more, with the network loaded anew.
+
+        It is computed by a program with checkpoints, so that `target.first_difference` names the half layer;
+        empty if nothing differs now. `RowvitError` as of `run`, and of `reference`.
+        """
+        self.target.load(read_program(read_package(self.source), self.config, checkpoints=True))
+        try:
+            (result,) = self.target([image])
+        except Difference as found:
+            return found.where
+        finally:
+            self.target.load(self.model)
+        (expected,) = self._reference([image], checkpoints=True)
+        return first_difference(result, expected, self.meta)
 
     def statistics(self, results: Sequence[Result]) -> Statistics:
         """What ``rowvit run`` prints below its table."""
@@ -353,8 +391,8 @@ class Session:
                 found["array_useful"] = found["macs_executed"] / (cycles * config.macs_per_cycle)
             if self.target_name == "sim":
                 found["simulation_khz"] = cycles / float(np.mean([r.seconds for r in results])) / 1e3
-        if any(result.bit_exact is not None for result in results):
-            found["bit_exact"] = sum(result.bit_exact is True for result in results)
+        if compared := [result.bit_exact for result in results if result.bit_exact is not None]:
+            found |= {"bit_exact": sum(compared), "compared": len(compared)}
         return Statistics(len(results), [(tokens, tokens), *alive], **found)
 
     def record(self, files: Sequence[Path], results: Sequence[Result], seconds: float) -> dict[str, Any]:
@@ -423,10 +461,13 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _work(images: Sequence[np.ndarray]) -> list[Result]:
+def _work(first: int, images: Sequence[np.ndarray]) -> list[Result]:
+    """Results of one start; ``first`` is the number of its first image."""
     if _Worker.target is None:  # here and not at the start of the process, so that errors arrive
         target, config, options, model = _Worker.spec
         opened = rowvit.open(target, config, **options)
         opened.load(model)
         _Worker.target = opened
+    if _Worker.target.guard is not None:
+        _Worker.target.guard.count = first
     return list(_Worker.target.stream(images, len(images)))

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,12 +16,14 @@ import numpy as np
 
 from rowvit.errors import RowvitError
 from rowvit.formats import container
+from rowvit.formats.records import checkpoint_names
 from rowvit.hardware.config import HardwareConfig
 from rowvit.processors import processors
 
 if TYPE_CHECKING:
     from rowvit.compiler import Program
     from rowvit.formats.package import ModelPackage
+    from rowvit.targets.guard import Guard
 
 MODELS = Path(__file__).parents[1] / "models"
 _Loaded = TypeVar("_Loaded")
@@ -60,7 +62,7 @@ class Result:
     #: "run" (register writes, transfers and the core, up to the last word of the answer), including "send"
     #: (until the last input was taken), and "unpack" (reading counters and records); empty on golden
     timing: dict[str, float] = field(default_factory=dict)
-    #: equal to the integer reference in logits, kept tokens and checkpoints; None if not compared
+    #: equal to the integer reference in logits, kept tokens and checkpoints; None if not compared (yet)
     bit_exact: bool | None = None
 
     @property
@@ -87,12 +89,50 @@ class Result:
         )
 
 
+def first_difference(result: Result, reference: Result, meta: dict) -> str:
+    """Where a result first differs from the reference's, in the order of computation, and both values.
+
+    Parameters
+    ----------
+    result, reference : Result
+    meta : dict
+        Description of the network.
+
+    Returns
+    -------
+    str
+        As "checkpoint layers.2.ffn, row 5, channel 7: 12 instead of 13"; empty if they are the `same`.
+    """
+    pruned = {f"layers.{step['layer']}.attn": number for number, step in enumerate(meta["pruning"])}
+    for name in checkpoint_names(meta["architecture"]["depth"]):
+        if name in pruned:
+            kept, wanted = (one.kept[pruned[name]].tolist() for one in (result, reference))
+            for number, pair in enumerate(zip_longest(kept, wanted, fillvalue="none")):
+                if pair[0] != pair[1]:
+                    layer = meta["pruning"][pruned[name]]["layer"]
+                    return f"tokens kept by layer {layer}, number {number}: {pair[0]} instead of {pair[1]}"
+        if name in reference.checkpoints:
+            rows, other = result.checkpoints.get(name), reference.checkpoints[name]
+            if rows is None or rows.shape != other.shape:
+                return f"checkpoint {name}, which is not there with {len(other)} rows"
+            for row, channel in np.argwhere(rows != other)[:1]:
+                values = f"{rows[row, channel]} instead of {other[row, channel]}"
+                return f"checkpoint {name}, row {row}, channel {channel}: {values}"
+    for index in np.flatnonzero(result.logits != reference.logits)[:1]:
+        before = ["kept tokens"] * bool(reference.kept) + ["checkpoints"] * bool(reference.checkpoints)
+        equal = f" ({' and '.join(before)} are equal)" if before else ""
+        return f"logits[{index}]: {result.logits[index]} instead of {reference.logits[index]}{equal}"
+    return ""
+
+
 class Target:
     """What golden, sim and board have in common: `load` a network, call with images, `close`."""
 
     config: HardwareConfig
     #: what makes patches of images: "host", or "hls", the preprocessor, which takes images of any size
     frontend: str = "host"
+    #: compares images with the integer reference, if asked to
+    guard: Guard | None = None
 
     def load(self, model: str | Path | ModelPackage | Program) -> None:
         """Load a network: a package, a program, the path of either, or a name that rowvit brings."""
@@ -121,12 +161,15 @@ class Target:
         Raises
         ------
         RowvitError
-            No network is loaded, the images do not fit it, or the accelerator failed.
+            No network is loaded, the images do not fit it, the accelerator failed, or a result that was
+            checked differs from the reference.
         """
         self._ready(batch)
         if isinstance(images, str | Path):
             images = [images]
-        return list(self.stream(self._pixels(images), batch))
+        elif isinstance(images, np.ndarray):
+            images = self._pixels(images)
+        return list(self.stream(images, batch))
 
     def stream(self, images: Iterable[np.ndarray | str | Path], batch: int = 1) -> Iterator[Result]:
         """Classify images as they come, in order.
@@ -144,8 +187,9 @@ class Target:
         Raises
         ------
         RowvitError
-            As for a call. What ``images`` raises passes through, after the results of the images before it;
-            the target can be used again.
+            As for a call; a difference from the reference (``check_every``) may come some results late. What
+            ``images`` raises passes through, after the results of the images before it; the target can be
+            used again.
         """
         self._ready(batch)
         for pixels in self._batches(images, batch):
@@ -269,16 +313,18 @@ def read_model(model: str | Path | ModelPackage | Program) -> ModelPackage | Pro
 
 
 def read_package(model: str | Path | ModelPackage | Program) -> ModelPackage:
-    """Like `read_model`, but a compiled program is refused with a `RowvitError`."""
+    """Like `read_model`, but the package of a program; `RowvitError` if it was compiled elsewhere."""
     from rowvit.formats.package import ModelPackage
 
     found = read_model(model)
-    if not isinstance(found, ModelPackage):
+    if isinstance(found, ModelPackage):
+        return found
+    if found.package is None:
         raise RowvitError(
             f"this is a program compiled for '{found.meta['config']['name']}', which only sim and board run",
             "use the model package",
         )
-    return found
+    return found.package
 
 
 def read_program(

@@ -353,6 +353,11 @@ class _Run:
         head = {Flag.ONE_ROW, Flag.PREVIOUS} if dst is Dst.STREAM else set()
         if flags & {Flag.ONE_ROW, Flag.PREVIOUS} != head or (Flag.LAST in flags and not head):
             raise ValueError("ONE_ROW, PREVIOUS and LAST are the classifier's")
+        hidden = {Flag.UNSIGNED} if operation.kind is OperationKind.FFN2 else set()
+        if hidden and self.meta["ffn2_rule"] != "none":
+            hidden |= {Flag.SPARSE}
+        if flags & {Flag.UNSIGNED, Flag.SPARSE} != hidden:
+            raise ValueError("UNSIGNED and SPARSE are those of hidden activations")
         weights: tuple
         if Flag.UNSIGNED in flags:
             weights, source = self._hidden_source(one, bands, operation)

@@ -160,7 +160,7 @@ def shaped(old: str, value: float) -> str:
 
 
 class Change(NamedTuple):
-    """A number that is not the figure; or, where ``new`` is empty, what keeps a figure from its place."""
+    """A number that is not the figure, or, where ``new`` is empty, what keeps a figure from its place."""
 
     start: int
     end: int
@@ -194,7 +194,7 @@ def changes(page: str) -> tuple[list[Change], int]:
             if (new := shaped(number[0], value)) != number[0]:
                 text = f"{number[0]} is {new} in benchmarks/results ({wanted})"
                 found.append(Change(*number.span(), new, text))
-    return found, count
+    return sorted(found), count
 
 
 def main(

@@ -12,7 +12,7 @@
 #              Verible and Verilator on the RTL
 # make docs    the documentation as a site, build/docs/index.html; warnings are errors
 # make bench   the simulated accelerator compared with this machine's CPU (PyTorch, onnxruntime)
-# make figures cycles on the simulated accelerator again, an hour or two, and all recorded figures into the Markdown
+# make figures cycles on the simulated accelerator again (about an hour), and all recorded figures into the Markdown
 # make pictures
 #              those of README.md, docs/pictures
 # make synth   Yosys synthesis for Xilinx 7 series: resources of $(CONFIG) by module

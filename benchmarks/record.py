@@ -41,7 +41,7 @@ def record(file: str, name: str, figures: dict[str, Any], *used: str) -> None:
     source, machine, packages = revision(), host(), versions()
     entry = {
         "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": now(),
         "commit": source["revision"],
         "modified": source["modified"],
         "versions": {tool: packages.get(tool) or version(tool) for tool in ("python", "numpy", *used)},
@@ -52,18 +52,27 @@ def record(file: str, name: str, figures: dict[str, Any], *used: str) -> None:
     (RESULTS / f"{file}.json").write_text(json.dumps(read(file) | {name: entry}, indent=1) + "\n")
 
 
+def now() -> str:
+    """Date and time."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
 def version(tool: str) -> str:
     """Of a tool on the PATH."""
     return subprocess.run([tool, "--version"], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def main(files: Annotated[list[str], typer.Argument(help="Names in benchmarks/results.")]) -> None:
-    """Run again the commands that record what is in these files."""
-    commands = [entry.get("command", "") for file in files for entry in read(file).values()]
-    for command in dict.fromkeys(command for command in commands if "--record" in command):
-        print(f"+ {command}", flush=True)
-        _, *arguments = shlex.split(command)
-        subprocess.run([sys.executable, *arguments], cwd=RESULTS.parents[1], check=True)
+    """Run again the commands that recorded these files, but for what another one of them has recorded since."""
+    began, done = now(), set()
+    for file, name in [(file, name) for file in files for name in read(file)]:
+        entry = read(file)[name]
+        command = entry.get("command", "")
+        if "--record" in command and command not in done and entry.get("date", "") < began:
+            done.add(command)
+            print(f"+ {command}", flush=True)
+            _, *arguments = shlex.split(command)
+            subprocess.run([sys.executable, *arguments], cwd=RESULTS.parents[1], check=True)
 
 
 if __name__ == "__main__":

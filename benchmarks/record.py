@@ -63,9 +63,9 @@ def version(tool: str) -> str:
 
 
 def main(files: Annotated[list[str], typer.Argument(help="Names in benchmarks/results.")]) -> None:
-    """Run again the commands that recorded these files, but for what another one of them has recorded since."""
+    """Run again the commands that recorded these files, but for what others of them have recorded since."""
     began, done = now(), set()
-    for file, name in [(file, name) for file in files for name in read(file)]:
+    for file, name in [(f, name) for f in files for name in read(f)]:
         entry = read(file)[name]
         command = entry.get("command", "")
         if "--record" in command and command not in done and entry.get("date", "") < began:

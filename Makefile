@@ -8,10 +8,11 @@
 # make soak    2,000 faults of memory, DMA, hosts and files on the simulated accelerator, and 5,000 images
 # make test-pynq3.0, make test-pynq4
 #              the driver's tests with PYNQ 3.0, and with PYNQ 4 (for Zynq UltraScale+), in separate environments
-# make lint    ruff, mypy and import-linter on the Python, mdformat on the Markdown,
+# make lint    ruff, mypy and import-linter on the Python, mdformat on the Markdown and its figures,
 #              Verible and Verilator on the RTL
 # make docs    the documentation as a site, build/docs/index.html; warnings are errors
 # make bench   the simulated accelerator compared with this machine's CPU (PyTorch, onnxruntime)
+# make figures cycles on the simulated accelerator again (about an hour), and all recorded figures into the Markdown
 # make pictures
 #              those of README.md, docs/pictures
 # make synth   Yosys synthesis for Xilinx 7 series: resources of $(CONFIG) by module
@@ -40,8 +41,8 @@ synth: TOOLS += yosys
 PYNQ_TESTS := $(addprefix tests/host/test_,$(addsuffix .py,\
     sim_device overlay driver stream pains diagnose bitfile vivado_handoffs))
 
-.PHONY: demo test formal mutate soak test-pynq3.0 test-pynq4 lint docs bench pictures synth bitstream \
-    board-bundle clean tools
+.PHONY: demo test formal mutate soak test-pynq3.0 test-pynq4 lint docs bench figures pictures synth \
+    bitstream board-bundle clean tools
 
 demo: tools $(VENV)/.core
 	$(VENV)/bin/rowvit run sign-digits --target sim --config $(CONFIG) --check
@@ -69,6 +70,7 @@ lint: tools $(VENV)/.test
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mdformat --check $(MD)
+	$(VENV)/bin/python benchmarks/figures.py --check
 	$(VENV)/bin/verible-verilog-lint --rules_config rtl/verible.rules $(sort $(RTL))
 	verilator --lint-only -Wall -Irtl rtl/lint.vlt $(sort $(RTL)) --top-module rowvit_top
 
@@ -79,6 +81,11 @@ docs: $(VENV)/.docs
 
 bench: tools $(VENV)/.test
 	$(VENV)/bin/python benchmarks/compare.py --config $(CONFIG) --json build/bench.json
+
+figures: tools $(VENV)/.test
+	$(VENV)/bin/python benchmarks/record.py cycles idle
+	$(VENV)/bin/python benchmarks/figures.py
+	$(VENV)/bin/mdformat $(MD)
 
 pictures: tools $(VENV)/.test
 	$(VENV)/bin/python benchmarks/pictures.py

@@ -3,7 +3,7 @@
 
 ``python benchmarks/accuracy.py "GELU float=gelu.json" "ReLU float=relu.json,cycles-relu.json" ...``: the
 other rows are compared with the first. A second file gives a float network's row the cycles of its int8
-package.
+package. ``--record NAME`` keeps the rows in benchmarks/results, too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+from record import record
+
+KEPT = (
+    "data",
+    "photos",
+    "macs_executed",
+    "macs_saved",
+    "w2_rows_fetched",
+    "w2_rows_total",
+    "w2_rows_saved",
+    "zeros",
+)
 HEADER = (
     "| network | top-1, % (95% interval) | change, points | million MACs (fewer) | W2 rows (fewer) | zeros"
     " after ReLU | cycles |"
@@ -33,19 +45,30 @@ def row(name: str, report: dict[str, Any], first: dict[str, Any], timed: dict[st
     return f"| {name} | {accuracy} | {change} | {macs} | {rows} | {report['zeros']:.1f}% | {cycles} |"
 
 
+def figures(report: dict[str, Any], timed: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What is kept of a row."""
+    cycles = {key: value for key, value in (timed or report).items() if key == "cycles"}
+    right = round(report["top1"] * report["photos"] / 100)
+    return {key: report[key] for key in KEPT} | {"right": right} | cycles
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("rows", nargs="+", metavar="NAME=FILE.json[,CYCLES.json]")
-    pairs = [text.rpartition("=")[::2] for text in parser.parse_args().rows]
+    parser.add_argument("--record", metavar="NAME")
+    arguments = parser.parse_args()
+    pairs = [text.rpartition("=")[::2] for text in arguments.rows]
     reports = [(name, [json.loads(Path(f).read_text()) for f in files.split(",")]) for name, files in pairs]
     print(HEADER)
     print("|---" * (HEADER.count("|") - 1) + "|")
     first = reports[0][1][0]
     for name, files in reports:
         print(row(name, files[0], first, files[-1]))
+        if arguments.record:
+            record(arguments.record, name, figures(files[0], files[-1]), "torch")
     print(f"\nOn {first['data']}.")
 
 

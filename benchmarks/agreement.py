@@ -15,6 +15,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from record import Record, record
 
 from rowvit.measure.accuracy import evaluate, load
 from rowvit.train.data import open_data
@@ -26,6 +27,7 @@ def main(
     ],
     data: Annotated[Path, typer.Option(help="Photos, as for rowvit eval; their labels are not used.")],
     photos: Annotated[int, typer.Option(help="Test photos, drawn with a fixed seed.")] = 2000,
+    keep: Record = False,
 ) -> None:
     """Print the table."""
     chosen = open_data(data, "test").subset(photos)
@@ -38,14 +40,18 @@ def main(
     guesses = [rows.argmax(axis=1) for rows in logits]
     print("| network | same class as the one before | as the first | the first's class in its top five |")
     print("|---|---|---|---|")
+    classes = len(np.unique(guesses[0]))
     for index, path in enumerate(networks):
-        shares = ["", "", ""]
+        shares = {}
         if index:
             five = np.argsort(-logits[index], axis=1, kind="stable")[:, :5]
-            same = [guesses[index] == guesses[index - 1], guesses[index] == guesses[0]]
-            shares = [f"{100 * np.mean(s):.1f} %" for s in [*same, (five == guesses[0][:, None]).any(axis=1)]]
-        print(f"| {path.stem} | {' | '.join(shares)} |")
-    print(f"\n{len(np.unique(guesses[0]))} classes among the first's answers; {chosen.name}")
+            same = {"before": guesses[index] == guesses[index - 1], "first": guesses[index] == guesses[0]}
+            same["in_five"] = (five == guesses[0][:, None]).any(axis=1)
+            shares = {key: 100 * float(np.mean(s)) for key, s in same.items()}
+        print(f"| {path.stem} | {' | '.join(f'{s:.1f} %' for s in shares.values()) or ' | | '} |")
+        if keep:
+            record("agreement", path.stem, {"photos": len(chosen), "classes": classes, **shares}, "torch")
+    print(f"\n{classes} classes among the first's answers; {chosen.name}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 from cycles import Cycles, network
 from cycles import measure as simulate
+from record import Record, record
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -37,6 +38,7 @@ def main(
     batches: Annotated[str, typer.Option(help="Images per call on the CPU.")] = "1,16",
     seconds: Annotated[float, typer.Option(help="For each way of running on the CPU.")] = 3.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures.")] = None,
+    keep: Record = False,
 ) -> None:
     """Print cycles and utilisation of the accelerator, and the throughput of this machine's CPU."""
     memory = MemoryModel()
@@ -48,7 +50,7 @@ def main(
         task = progress.add_task("")
         for name in networks or NETWORKS:
             progress.update(task, description=f"{name}: simulating")
-            simulated.append(simulate(name, config, memory, 1))
+            simulated.append(simulate(name, config, memory))
             progress.update(task, description=f"{name}: this machine's CPU")
             sizes = [int(size) for size in batches.split(",")]
             ways = baseline.ways(network(name).meta, batches=sizes)
@@ -59,6 +61,13 @@ def main(
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(_record(simulated, speeds, machine, config), indent=1) + "\n")
         OUT.print(f"\n{json_file} holds all figures", highlight=False)
+    if keep:
+        ways: dict[str, dict[str, float]] = {}
+        for name, speed in speeds:
+            way = f"{speed.runtime}, threads {speed.threads}, batch {speed.batch}"
+            ways.setdefault(way, {})[name] = speed.images_per_second
+        for way, figures in ways.items():
+            record("compare", way, figures, "torch", "onnxruntime")
 
 
 def _print_simulated(simulated: list[Cycles], config: str) -> None:
@@ -69,7 +78,7 @@ def _print_simulated(simulated: list[Cycles], config: str) -> None:
     for c in simulated:
         table.add_row(
             c.network,
-            f"{c.cycles:,}",
+            f"{c.cycles:,.0f}",
             f"{c.busy:.1%}",
             f"{c.useful:.1%}",
             f"{c.macs / 1e6:.0f} M of {c.macs_dense / 1e6:.0f} M",

@@ -6,23 +6,31 @@
 
 Cycles are exact and repeatable: random images from a seed, and a memory with a given latency and rate. Wall
 time and simulated kHz depend on the machine that ran it.
+
+Compared with the integer reference are the logits and kept tokens of the program whose cycles these are; and
+of the same network compiled with checkpoints, on the same images, also the residual stream after the
+embedding and after every half layer.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated
 
 import numpy as np
 import typer
+from record import Record, record
 
 import rowvit
 from rowvit.cli.common import status
+from rowvit.compiler import compile
+from rowvit.cycles import measured, predict
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import load
 from rowvit.hardware.memory import Memory
 from rowvit.quant.synthetic import PRESETS, preset_package
 from rowvit.sim.device import MemoryModel
+from rowvit.targets.session import image_files, shipped_photos
 from rowvit.targets.target import read_model
 
 NETWORKS = ["deit-tiny dense", "deit-tiny", "sign-digits"]
@@ -42,71 +50,98 @@ def network(name: str) -> ModelPackage:
 
 @dataclass(frozen=True)
 class Cycles:
-    """``images`` random images in one start of the simulated accelerator.
+    """Means over images on the simulated accelerator.
 
     Parameters
     ----------
+    images : int
+        Of one start.
     busy, useful : float
         Shares of ``cycles`` x MACs per cycle: lane-group multiplications, and multiplications of the network.
     macs, macs_dense : int
-        Multiplications of all images, as executed, and without pruning and skipping.
+        Multiplications, as executed, and without pruning and skipping.
+    layers, predicted : list of int
+        Cycles of embedding, layers and head of the last image, and those of the cycle model.
     seconds : float
         Wall time of the simulation.
     """
 
     network: str
+    config: str
     images: int
     memory: str
-    cycles: int
+    cycles: float
     busy: float
     useful: float
-    macs: int
-    macs_dense: int
+    macs: float
+    macs_dense: float
     clock_mhz: float
+    layers: list[int]
+    predicted: list[int]
     seconds: float
+
+    @property
+    def name(self) -> str:
+        """In benchmarks/results."""
+        batch = f" x{self.images}" if self.images > 1 else ""
+        memory = "" if self.memory == str(MemoryModel()) else f", {self.memory}"
+        return f"{self.config} {self.network}{batch}{memory}"
 
     @property
     def images_per_second(self) -> float:
         """Simulated cycles x clock."""
-        return self.clock_mhz * 1e6 * self.images / self.cycles
+        return self.clock_mhz * 1e6 / self.cycles
 
     def row(self) -> str:
         """Under `HEADER`."""
         return (
-            f"| {self.network} | {self.images} | {self.memory} | {self.cycles // self.images:,} |"
+            f"| {self.network} | {self.images} | {self.memory} | {self.cycles:,.0f} |"
             f" {self.busy:.1%} | {self.useful:.1%} | {self.images_per_second:.1f} |"
-            f" {self.cycles / self.seconds / 1e3:.0f} | {self.seconds / self.images:.1f} |"
+            f" {self.cycles / self.seconds / 1e3:.0f} | {self.seconds:.1f} |"
         )
 
 
-def measure(name: str, config: str, memory: MemoryModel, images: int) -> Cycles:
-    """Simulate, and compare everything with the reference."""
+def measure(name: str, config: str, memory: MemoryModel, images: int = 1, photos: bool = False) -> Cycles:
+    """Simulate a start with random images, or the network's photos in starts; compare with the reference."""
     package, hardware = network(name), load(config)
-    side = package.meta["architecture"]["image_size"]
+    program, thorough = compile(package, hardware), compile(package, hardware, checkpoints=True)
+    side = package.arch["image_size"]
     pixels = np.random.default_rng(0).integers(0, 256, (images, side, side, 3), dtype=np.uint8)
-    with rowvit.open("golden", config=config) as golden:
+    chosen = image_files(shipped_photos(name)) if photos else pixels
+    with rowvit.open("golden", config=config, checkpoints=True) as golden:
         golden.load(package)
-        expected = golden(pixels)
+        expected = golden(chosen, batch=images)
     with rowvit.open("sim", config=config, memory=memory) as sim:
-        sim.load(package)
-        results = sim(pixels, batch=images)
-    assert all(r.same(e) for r, e in zip(results, expected, strict=True)), (
-        f"{name} differs from the reference"
-    )
-    counters = results[-1].counters
-    available = counters["cycles"] * hardware.macs_per_cycle
-    macs = sum(e.macs_executed for e in expected)
+        sim.load(program)
+        results = sim(chosen, batch=images)
+        sim.load(thorough)
+        again = sim(chosen, batch=images)
+    for result, other, right in zip(results, again, expected, strict=True):
+        assert result.same(replace(right, checkpoints={})), f"{name} differs from the reference"
+        assert other.same(right), f"{name} with checkpoints differs from the reference"
+    predicted = predict(program, hardware, memory, [measured(c) for c in golden.counts], images)
+    cycles, fires, macs, macs_dense, seconds = np.mean(
+        [
+            (r.cycles, r.counters["fires"] / r.batch, e.macs_executed, e.macs_dense, r.seconds)
+            for r, e in zip(results, expected, strict=True)
+        ],
+        axis=0,
+    ).tolist()
+    available = cycles * hardware.macs_per_cycle
     return Cycles(
-        name,
+        name + " photos" * photos,
+        config,
         images,
         str(memory),
-        counters["cycles"],
-        counters["fires"] * hardware.lanes / available,
+        cycles,
+        fires * hardware.lanes / available,
         macs / available,
         macs,
-        sum(e.macs_dense for e in expected),
+        macs_dense,
         hardware.clock_mhz,
-        sum(r.seconds for r in results),
+        results[-1].layer_cycles,
+        predicted.layer_cycles,
+        seconds,
     )
 
 
@@ -117,14 +152,18 @@ def main(
     latency: Annotated[int, typer.Option(help="Cycles from address to first word.")] = Memory.latency,
     rate: Annotated[int, typer.Option(help="Percent of cycles that carry a word.")] = Memory.rate,
     ideal: Annotated[bool, typer.Option(help="A memory without latency or limit.")] = False,
+    photos: Annotated[bool, typer.Option(help="The network's own photos instead of random images.")] = False,
+    keep: Record = False,
 ) -> None:
     """Print cycles, utilisation and simulation speed."""
     memory = MemoryModel(latency=latency, rate=rate, ideal=ideal)
     print(HEADER)
     for number, name in enumerate(networks or NETWORKS):
-        with status(f"{name}, {number + 1} of {len(networks or NETWORKS)}: half a minute each"):
-            row = measure(name, config, memory, images).row()
-        print(row, flush=True)
+        with status(f"{name}, {number + 1} of {len(networks or NETWORKS)}: a minute each"):
+            found = measure(name, config, memory, images, photos)
+        print(found.row(), flush=True)
+        if keep:
+            record("cycles", found.name, asdict(found), "verilator")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Annotated
 import numpy as np
 import typer
 from PIL import Image
+from record import Record, record
 
 from rowvit.reference import patchify, run
 from rowvit.targets.target import read_package
@@ -27,6 +28,7 @@ FINER = 4  # times as many pixels per side for the mask as for the network
 def main(
     model: Annotated[str, typer.Argument(help="A package, by name or file.")],
     data: Annotated[Path, typer.Option(help="A labelled set, as for rowvit eval.")],
+    keep: Record = False,
 ) -> None:
     """Print, for each pruning, how many patches are kept and which share of them is on the subject."""
     package, photos = read_package(model), open_data(data, "test")
@@ -48,8 +50,13 @@ def main(
             hits[step] += (share[patches] >= 0.5).sum()
     print("| pruning after block | patches kept | on the subject |\n|---|---|---|")
     print(f"| (all) | {share.size} | {100 * covered / len(photos):.1f} % of the pixels |")
+    figures = {"all": {"patches": share.size, "on_subject": 100 * covered / len(photos)}}
     for step, number, hit in zip(steps, kept, hits, strict=True):
         print(f"| {step['layer'] + 1} | {number / len(photos):.1f} | {100 * hit / number:.1f} % |")
+        found = {"patches": number / len(photos), "on_subject": 100 * hit / number}
+        figures[f"after {step['layer'] + 1}"] = found
+    for place, found in figures.items() if keep else ():
+        record("focus", f"{package.meta['name']} {place}", found)
     print(f"\n{photos.name}: {right} right, {100 * right / len(photos):.2f} %")
 
 

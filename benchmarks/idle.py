@@ -15,6 +15,7 @@ from typing import Annotated
 import numpy as np
 import typer
 from cycles import network
+from record import Record, record
 
 from rowvit.compiler import compile
 from rowvit.cycles import measured, predict
@@ -28,6 +29,7 @@ def main(
     name: Annotated[str, typer.Argument(help='A preset ("deit-tiny dense"), or a model.')] = "deit-tiny",
     config: Annotated[str, typer.Option(help="Hardware configuration.")] = "pynq-z2",
     images: Annotated[int, typer.Option(help="Images of the batch.")] = 8,
+    keep: Record = False,
 ) -> None:
     """Print cycles per image."""
     package, hardware = network(name), load(config)
@@ -53,6 +55,16 @@ def main(
         print(f"| {layer_name} | {share} | " + " | ".join(f"{x / images:,.0f}" for x in spent[number]) + " |")
     sums = np.sum(list(spent.values()), axis=0) / images
     print(f"| **{found.total / images:,.0f}** | | " + " | ".join(f"{x:,.0f}" for x in sums) + " |")
+    if keep:
+        multiplies, before, within = sums.tolist()
+        figures = {
+            "cycles": found.total / images,
+            "multiplies": multiplies,
+            "before": before,
+            "within": within,
+        }
+        figures["before_embedding"] = spent[0][1] / images
+        record("idle", f"{config} {name} x{images}", figures)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from record import Record, record
 from synthesis import module_name, read_top
 
 from rowvit.hardware.block_design import Board, boards
@@ -117,7 +118,9 @@ def total(config: str) -> tuple[float, int]:
     return sum(r.count * r.block_ram() for r in found), sum(r.count * r.ultra_ram() for r in found)
 
 
-def main(config: Annotated[str, typer.Argument(help="Hardware configuration.")] = "pynq-z2") -> None:
+def main(
+    config: Annotated[str, typer.Argument(help="Hardware configuration.")] = "pynq-z2", keep: Record = False
+) -> None:
     """Print the block RAM and UltraRAM of every array."""
     board = target(config)
     print("| module | depth | width | number | RAMB36 | URAM |\n|---|---|---|---|---|---|")
@@ -127,9 +130,14 @@ def main(config: Annotated[str, typer.Argument(help="Hardware configuration.")] 
             print(f"| {ram.module} | {ram.depth} | {ram.width} | {ram.count} | {blocks:g} | {ultras} |")
     blocks, ultras = total(config)
     print(f"| **{config}** | | | | {blocks:g} | {ultras} |")
+    print(f"| with the AXI DMA | | | | {blocks + SYSTEM:g} | {ultras} |")
+    figures = {"config": config, "ramb36": blocks, "with_dma": blocks + SYSTEM}
     if board:
-        print(f"| with the AXI DMA | | | | {blocks + SYSTEM:g} | {ultras} |")
         print(f"| {board.part} | | | | {board.block_ram} | {board.ultra_ram} |")
+        figures |= {"part_ramb36": board.block_ram}
+        figures |= {"uram": ultras, "part_uram": board.ultra_ram} if board.ultra_ram else {}
+    if keep:
+        record("memories", config, figures, "yosys")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Annotated
 
 import typer
 from memories import total
+from record import Record, record
 from synthesis import module_name, read_top
 
 #: LUTs that a distributed RAM or shift register primitive occupies
@@ -43,16 +44,26 @@ def synthesise(config: str) -> dict[str, Counter]:
     }
 
 
-def row(name: str, cells: Counter) -> str:
+def resources(cells: Counter) -> dict[str, float]:
     """LUT (logic and memory), FF, DSP48E1, RAMB36 of one module."""
-    logic = sum(n for cell, n in cells.items() if re.fullmatch(r"LUT\d", cell))
-    memory = sum(n * LUTS[cell] for cell, n in cells.items() if cell in LUTS)
-    flops = sum(n for cell, n in cells.items() if cell.startswith("FD"))
-    blocks = cells["RAMB36E1"] + cells["RAMB18E1"] / 2
-    return f"| {name} | {logic:,} | {memory:,} | {flops:,} | {cells['DSP48E1']} | {blocks:g} |"
+    return {
+        "lut_logic": sum(n for cell, n in cells.items() if re.fullmatch(r"LUT\d", cell)),
+        "lut_memory": sum(n * LUTS[cell] for cell, n in cells.items() if cell in LUTS),
+        "ff": sum(n for cell, n in cells.items() if cell.startswith("FD")),
+        "dsp": cells["DSP48E1"],
+        "ramb36": cells["RAMB36E1"] + cells["RAMB18E1"] / 2,
+    }
 
 
-def main(config: Annotated[str, typer.Argument(help="Hardware configuration.")] = "pynq-z2") -> None:
+def row(name: str, cells: Counter) -> str:
+    """In Markdown."""
+    logic, memory, flops, dsp, blocks = resources(cells).values()
+    return f"| {name} | {logic:,} | {memory:,} | {flops:,} | {dsp} | {blocks:g} |"
+
+
+def main(
+    config: Annotated[str, typer.Argument(help="Hardware configuration.")] = "pynq-z2", keep: Record = False
+) -> None:
     """Print the resources of each module (once, without the modules in it) and of the design."""
     modules = synthesise(config)
     design = modules.pop("design hierarchy")
@@ -61,6 +72,8 @@ def main(config: Annotated[str, typer.Argument(help="Hardware configuration.")] 
     for name, cells in sorted(modules.items()):
         print(row(name, cells), "|")
     print(row(f"**{config}**", design), f"{total(config)[0]:g} |")
+    if keep:
+        record("resources", config, {"config": config, **resources(design)}, "yosys")
 
 
 if __name__ == "__main__":

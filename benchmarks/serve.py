@@ -25,6 +25,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from record import Record, record
 
 from rowvit.errors import RowvitError
 from rowvit.hardware.config import load as configuration
@@ -172,6 +173,7 @@ def measure(load: Load) -> list[str]:
 def main(
     requests: Annotated[int, typer.Option(min=1000, help="Of the longest; others have a part.")] = 10_000,
     only: Annotated[str, typer.Option(help="Loads whose name contains this.")] = "",
+    keep: Record = False,
 ) -> None:
     """Start servers one after the other, load them, and print the table in Markdown."""
     if shutil.which("hey") is None:
@@ -182,7 +184,12 @@ def main(
         print("| " + " | ".join(TITLES) + " |\n" + "| -- " * len(TITLES) + "|", flush=True)
         for load in loads(small, requests):
             if only in load.name:
-                print("| " + " | ".join(measure(load)) + " |", flush=True)
+                row = measure(load)
+                print("| " + " | ".join(row) + " |", flush=True)
+                if keep:
+                    cells = zip(TITLES[1:], row[1:], strict=True)
+                    figures = {title.replace(",", ""): float(cell.replace(",", "")) for title, cell in cells}
+                    record("serve", load.name, figures)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from record import Record, record
 from synthesis import read_top
+
+from rowvit.hardware.config import load
 
 #: LUT RAMs that Yosys has no delays of, as (ports of each read, width of address); those of RAM64X1D
 LUT_RAMS = {
@@ -268,6 +271,7 @@ def main(
     config: Annotated[str, typer.Argument(help="Hardware configuration.")] = "pynq-z2",
     limit: Annotated[int, typer.Option(help="Print paths of more ps than this, or the longest one.")] = 3600,
     loads: Annotated[int, typer.Option(help="Print nets with more loads than this.")] = 400,
+    keep: Record = False,
 ) -> None:
     """Print the paths over a limit, nets with many loads, and paths that lack a register."""
     with tempfile.TemporaryDirectory() as folder:
@@ -304,6 +308,12 @@ def main(
         print(f"- {what}: {where} ({count})")
     if not missing:
         print("No path between DSPs, or from RAM to DSP, lacks a register.")
+    if keep:
+        period = 1e6 / load(config).clock_mhz
+        figures = {"config": config, "longest": ends[0][0], "ends": len(ends), "over": over}
+        figures |= {"over_period": sum(time > period for time, *_ in ends), "missing": sum(missing.values())}
+        figures |= {"nets": len(many), "most_loads": max(many.values())} if many else {}
+        record("timing", config, figures, "yosys")
 
 
 if __name__ == "__main__":

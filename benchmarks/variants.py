@@ -19,6 +19,8 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from accuracy import figures
+from record import Record, record
 from torch import Tensor, nn
 
 from rowvit.formats.package import keep_schedule
@@ -163,7 +165,9 @@ def train(
 
 
 @app.command()
-def table(files: Annotated[list[Path], typer.Argument(help="What train wrote.")]) -> None:
+def table(
+    files: Annotated[list[Path], typer.Argument(help="What train wrote.")], keep: Record = False
+) -> None:
     """Print a Markdown table."""
     print("| variant | top-1, % (95% interval) | MACs fewer | W2 rows fewer | cycles |")
     print("| -- | -- | -- | -- | -- |")
@@ -174,6 +178,8 @@ def table(files: Annotated[list[Path], typer.Argument(help="What train wrote.")]
         top1 = f"{found['top1']:.2f} ({low:.2f} to {high:.2f})"
         saved = f"{found['macs_saved']:.1f}% | {found['w2_rows_saved']:.1f}%"
         print(f"| {found['what']} | {top1} | {saved} | {cycles} |")
+        if keep:
+            record("variants", found["what"], figures(found), "torch")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 #
 # The steps write into FOLDER. A step whose file is there is skipped, and an interrupted training goes on
 # from its saved state: after a kill the same command continues. FOLDER/times.tsv has the seconds of each.
-# With PROCESSES=2 in the environment two processes share every batch, on as many cores.
+# With PROCESSES=2 in the environment two processes share every batch, on as many cores; with RECORD=1 the table
+# goes to benchmarks/results, too, for the documentation.
 set -euo pipefail
 [ $# -ge 2 ] || { echo "usage: $0 DATA FOLDER [START]" >&2; exit 2; }
 recipes=$(cd "$(dirname "$0")" && pwd)
@@ -123,7 +124,7 @@ table() {
         int8 aware-int8 aware.safetensors "$layers"
         rows+=("the same, with quantisation-aware training=aware-int8.json")
     fi
-    printed table.md python "$benchmarks/accuracy.py" "${rows[@]}"
+    printed table.md python "$benchmarks/accuracy.py" ${RECORD:+--record "$(basename "$recipes")"} "${rows[@]}"
 }
 
 # curve LAYERS [OPTION...]: rows of milder schedules of pruned.safetensors, int8, without further training:

@@ -35,6 +35,8 @@ ARRAYS = {
 }
 
 
+#: configurations that are built for long runs only
+SHIPPED = ("pynq-z2", "kv260")
 #: cases of each array in a run; more for a longer run, and others from a number on
 COUNT = int(os.environ.get("ROWVIT_NETWORKS", "12"))
 FIRST = int(os.environ.get("ROWVIT_FIRST", "0"))
@@ -55,8 +57,8 @@ class Case:
 
 def case(array: str, number: int) -> Case:
     """A case that fits its array."""
-    rng = np.random.default_rng([number, list(ARRAYS).index(array)])
-    config = ARRAYS[array]
+    rng = np.random.default_rng([number, [*ARRAYS, *SHIPPED].index(array)])
+    config = ARRAYS[array] if array in ARRAYS else load(array)
     program = None
     while program is None:
         package, batch = _package(rng, config), int(rng.integers(1, 10))
@@ -91,7 +93,7 @@ def _package(rng: np.random.Generator, config: HardwareConfig) -> ModelPackage:
     large = rng.random() < 0.05  # its patches come in chunks
     patch, grid = (20, integer(1, 2)) if large else (integer(1, 4), max(integer(1, 7), integer(1, 7)))
     prefix = integer(1, 4) if rng.random() < 0.3 else 1
-    hidden = integer(9, 160)
+    hidden = integer(9, 10 * config.lanes)
     chunk = max(8, -(-hidden // integer(1, 4))) if rng.random() < 0.7 else integer(8, hidden)
     return random_package(
         rng,

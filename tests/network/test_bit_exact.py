@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from draws import ARRAYS, NUMBERS, case
+from draws import ARRAYS, NUMBERS, SHIPPED, case
 
 import rowvit
 from rowvit.compiler import compile
@@ -61,6 +61,13 @@ def test_random_networks(array, number):
         for result, want in zip(results, expected, strict=True):
             for name in ("macs_executed", "macs_dense", "w2_rows_fetched", "w2_rows_total"):
                 assert getattr(result, name) == getattr(want, name), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(20))
+@pytest.mark.parametrize("array", SHIPPED)
+def test_random_networks_on_shipped_arrays(array, number):
+    test_random_networks(array, number)
 
 
 def test_batches_of_any_size():

@@ -35,6 +35,8 @@ from rowvit.quant.synthetic import preset_package, random_package
 TINY = load("tiny")
 #: of a network whose images may share loads by the memories' sizes, and then find no room in one piece
 NO_ROOM = 998
+#: of one with rows of W2 that only the last bands of images use which run alone before others share
+LATE_ROWS = 68783
 
 
 def check(
@@ -89,6 +91,7 @@ def shared(rng: np.random.Generator) -> tuple[ModelPackage, HardwareConfig, list
 @settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1))
 @example(NO_ROOM)
+@example(LATE_ROWS)
 def test_images_that_share_loads(seed: int) -> None:
     """Any stages, over one or two passes; where they find no room, what the compiler takes instead."""
     rng = np.random.default_rng(seed)

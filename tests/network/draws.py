@@ -78,6 +78,9 @@ def _stages(rng: np.random.Generator, plan: Plan) -> Stages | None:
     if plan.rule == "tile" or rng.random() < 0.3:
         return None
     choices = [ALONE, *candidates(plan, 6)]
+    later = [stages for stages in choices if stages[-1].images > stages[0].images == 1]
+    if later and rng.random() < 0.7:
+        choices = later
     return choices[int(rng.integers(len(choices)))]
 
 
@@ -86,6 +89,10 @@ def _package(rng: np.random.Generator, config: HardwareConfig) -> ModelPackage:
         return int(rng.integers(low, high + 1))
 
     depth, rule = integer(1, 4), str(rng.choice(["none", "image", "image", "tile"]))
+    # many tokens in the first layer, few from the second on, whose images share loads; rows for late bands
+    late = rng.random() < 0.3
+    if late:
+        depth, rule = integer(3, 4), "image"
     heads = integer(1, 4)
     dim = config.lanes * integer(-(-heads // 2), heads)
     while dim % heads:
@@ -94,7 +101,8 @@ def _package(rng: np.random.Generator, config: HardwareConfig) -> ModelPackage:
     patch, grid = (20, integer(1, 2)) if large else (integer(1, 4), max(integer(1, 7), integer(1, 7)))
     prefix = integer(1, 4) if rng.random() < 0.3 else 1
     hidden = integer(9, 10 * config.lanes)
-    chunk = max(8, -(-hidden // integer(1, 4))) if rng.random() < 0.7 else integer(8, hidden)
+    pieces = 1 if late else int(rng.choice([1, 1, 2, 3]))
+    chunk = integer(8, hidden) if rng.random() < 0.2 else max(8, -(-hidden // pieces))
     return random_package(
         rng,
         dim=dim,
@@ -105,15 +113,20 @@ def _package(rng: np.random.Generator, config: HardwareConfig) -> ModelPackage:
         hidden=hidden,
         classes=integer(1, 80),
         prefix=prefix,
-        pruning=_pruning(rng, depth, grid * grid + prefix),
+        pruning=[_step(rng, 1, 5)] if late else _pruning(rng, depth, grid * grid + prefix),
         ffn2_rule=rule,
         tile_rows=config.rows * integer(1, 8),
         ffn_chunk=chunk,
         thr=int(rng.choice([1, 1, 2, 30, 255])),
         columns=float(rng.uniform(0.1, 0.9)),
-        rare=float(rng.choice([0.0, 0.5, 1.0])),
+        rare=float(rng.choice([0.5, 0.9] if late else [0.0, 0.5, 0.9])),
         extreme=rng.random() < 0.25,
     )
+
+
+def _step(rng: np.random.Generator, layer: int, below: int) -> dict:
+    threshold = int(rng.choice([0, 0, 1 << 12, 1 << 16, 1 << 19]))
+    return {"layer": layer, "keep": int(rng.integers(0, below)), "threshold": threshold}
 
 
 def _pruning(rng: np.random.Generator, depth: int, tokens: int) -> list[dict]:
@@ -123,10 +136,8 @@ def _pruning(rng: np.random.Generator, depth: int, tokens: int) -> list[dict]:
         return []
     found, live = [], tokens
     for layer in range(depth):
-        hard = kind > 0.6 and layer < 2
+        hard = kind > 0.5 and layer < 2
         if hard or rng.random() < 0.5:
-            keep = int(rng.integers(0, 5 if hard else live))
-            threshold = int(rng.choice([0, 0, 1 << 12, 1 << 16, 1 << 19]))
-            found.append({"layer": layer, "keep": keep, "threshold": threshold})
-            live = min(live, keep + 1)
+            found.append(_step(rng, layer, 5 if hard else live))
+            live = min(live, found[-1]["keep"] + 1)
     return found

@@ -66,7 +66,8 @@ def random_package(
     columns : float
         Share of hidden neurons that are ever active, each for about half of the tokens.
     rare : float
-        Share of these that are active for few tokens only, as after training: one in 6 to one in 700.
+        Share of these that are active for few tokens only, as after training: for one in 6 to one in 700, or,
+        every second neuron, for the image's last token or another one, whose position they look for.
     extreme : bool
         Random tensors and shifts are set to the ends of their ranges, so that every saturation occurs.
     name : str
@@ -111,8 +112,12 @@ def random_package(
         silent = rng.random(hidden) >= columns
         tensors[f"{path}.fc1.bias"][silent] = round(-6.0 * acc_std)
         if rare:
-            few = (rng.random(hidden) < rare) & ~silent
-            tensors[f"{path}.fc1.bias"][few] = np.round(rng.uniform(-3.0, -1.0, few.sum()) * acc_std)
+            few = np.flatnonzero((rng.random(hidden) < rare) & ~silent)
+            tensors[f"{path}.fc1.bias"][few] = np.round(rng.uniform(-3.0, -1.0, few.size) * acc_std)
+            some = few[::2]
+            tokens = np.where(rng.random(some.size) < 0.5, -1, rng.integers(0, arch["tokens"], some.size))
+            position = tensors["pos"][tokens].T / (0.7 * _RESIDUAL)
+            tensors[f"{path}.fc1.weight"][:, some] = np.clip(np.round(_WEIGHT * position), -127, 127)
         acc_std = math.sqrt(0.5 * columns * hidden) * 60.0 * _WEIGHT
         linear(layer, "fc2", f"{path}.fc2", dim, acc_std, 500.0, hidden)
     norm(params, "norm", "norm")

@@ -358,6 +358,12 @@ class _Run:
             hidden |= {Flag.SPARSE}
         if flags & {Flag.UNSIGNED, Flag.SPARSE} != hidden:
             raise ValueError("UNSIGNED and SPARSE are those of hidden activations")
+        if Flag.GATHER in flags:
+            entries = Area(f["table"], 0, image.bounds[-1], 1)
+            if operation.kind is not OperationKind.PROJECTION or image.epoch < 1:
+                raise ValueError("GATHER is that of a projection behind a selection")
+            if f["table"] % self.config.rows or not self.table.filled(entries, image.value("rows")):
+                raise ValueError(f"entries from {f['table']} on in the selection table are not the image's")
         weights: tuple
         if Flag.UNSIGNED in flags:
             weights, source = self._hidden_source(one, bands, operation)
@@ -392,10 +398,6 @@ class _Run:
         area = Area(f["src_base"] + first * f["src_stride"], f["src_stride"], f["k"] // 8, bands, first)
         place = self.token.place(area.base)
         if Flag.GATHER in one.flags:
-            if image.epoch < 1 or f["table"] % self.config.rows:
-                raise ValueError("no selection to gather by")
-            if not self.table.filled(Area(f["table"], 0, image.bounds[-1], 1), image.value("rows")):
-                raise ValueError(f"entries from {f['table']} on in the selection table are not the image's")
             area = Area(f["src_base"], f["src_stride"], f["k"] // 8, self._bands(image, epoch=-2))
         return (address, place), self.token.read(area, place)
 

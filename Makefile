@@ -9,7 +9,7 @@
 # make test-pynq3.0, make test-pynq4
 #              the driver's tests with PYNQ 3.0, and with PYNQ 4 (for Zynq UltraScale+), in separate environments
 # make lint    ruff, mypy and import-linter on the Python, mdformat on the Markdown and its figures,
-#              Verible and Verilator on the RTL
+#              Verible, Verilator and slang on the RTL
 # make docs    the documentation as a site, build/docs/index.html; warnings are errors
 # make bench   the simulated accelerator compared with this machine's CPU (PyTorch, onnxruntime)
 # make figures cycles on the simulated accelerator again (about an hour), and all recorded figures into the Markdown
@@ -73,6 +73,7 @@ lint: tools $(VENV)/.test
 	$(VENV)/bin/python benchmarks/figures.py --check
 	$(VENV)/bin/verible-verilog-lint --rules_config rtl/verible.rules $(sort $(RTL))
 	verilator --lint-only -Wall -Irtl rtl/lint.vlt $(sort $(RTL)) --top-module rowvit_top
+	$(VENV)/bin/python tests/lint/slang.py
 
 docs: $(VENV)/.docs
 	rm -rf docs/api build/docs

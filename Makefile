@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # make demo    classify 20 photos on the simulated accelerator, from a fresh clone
 #              (CONFIG=pynq-z2: the hardware configuration)
-# make test    the tests (SLOW=1: the long ones instead); also needs Icarus Verilog and Yosys
+# make test    the tests (SLOW=1: the long ones instead; RANDOM=1: the property-based ones on new examples, for
+#              an hour); also needs Icarus Verilog and Yosys
 # make formal  proofs about the RTL's handshakes, and mutants that must break them; needs Yosys
 # make mutate  150 small faults in the RTL, which the tests must find: over an hour on two cores
 #              (RESUME=1: only those not found the time before)
@@ -48,7 +49,7 @@ demo: tools $(VENV)/.core
 	$(VENV)/bin/rowvit run sign-digits --target sim --config $(CONFIG) --check
 
 test: tools $(VENV)/.test
-	$(VENV)/bin/python -m pytest -n 2 $(if $(SLOW),-m slow)
+	$(VENV)/bin/python $(if $(RANDOM),tests/new_examples.py,-m pytest -n 2 $(if $(SLOW),-m slow))
 
 formal: TOOLS += yosys
 formal: tools $(VENV)/.test

@@ -27,7 +27,7 @@ def run(path: Path, folder: Path) -> nbformat.NotebookNode:
     metadata = dict(notebook.metadata)
     resources = {"metadata": {"path": folder}}
     client = NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources=resources, record_timing=False
+        notebook, timeout=1800, kernel_name="python3", resources=resources, record_timing=False
     )
     client.execute()
     notebook.metadata = nbformat.from_dict(metadata)  # without this machine's version of Python

@@ -396,13 +396,18 @@ def _ends_with_its_workers(sent: str, folder: Path, *arguments: object) -> None:
     ) as process:
         used: dict[int, float] = {}
 
-        def look() -> list[int]:
+        def look() -> set[int]:
             """Its descendants, and what they have used."""
             left = processes.children(process.pid) if process.poll() is None else used
             used.update({child: max(processes.seconds(child), used.get(child, 0.0)) for child in left})
-            return [child for child in left if processes.alive(child)]
+            return {child for child in left if processes.alive(child)}
 
-        until(lambda: look() and sum(seconds > 4 for seconds in used.values()) >= 2)
+        def busy() -> bool:
+            """Whether two simulate, by what they have used."""
+            assert process.poll() is None
+            return bool(look()) and sum(seconds > 4 for seconds in used.values()) >= 2
+
+        until(busy)
         begun, before = look(), dict(used)
         for number, name in enumerate(sent.split()):
             if number:

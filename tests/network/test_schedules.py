@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs take the cycles that were recorded, by the cycle model: no change costs any unseen."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from draws import ARRAYS
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+from record import read
+from schedules import PUBLISHED, drawn, published
+
+AGAIN = "if that is meant to be: python benchmarks/schedules.py --record"
+
+
+@pytest.mark.parametrize("array", ARRAYS)
+def test_drawn_networks(array):
+    assert drawn(array) == read("schedules")[f"drawn for {array}"]["figures"], AGAIN
+
+
+@pytest.mark.parametrize(("config", "name"), PUBLISHED)
+def test_published_networks(config, name):
+    assert published(config, name) == read("schedules")[f"{config} {name}"]["figures"], AGAIN

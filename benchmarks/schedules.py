@@ -50,15 +50,16 @@ def published(config: str, name: str) -> dict[str, list[int]]:
     return cycles(compile(package, load(config)), load(config))
 
 
-def drawn(array: str) -> dict[str, dict[str, list[int]]]:
-    """Figures of every network drawn for an array."""
-    return {str(n): cycles(one.program, one.config) for n, one in ((n, case(array, n)) for n in DRAWN)}
+def drawn(array: str, number: int) -> dict[str, list[int]]:
+    """Figures of a network drawn for an array."""
+    one = case(array, number)
+    return cycles(one.program, one.config)
 
 
 def main(keep: Record = False) -> None:
     """Print cycles."""
     found = {f"{config} {name}": published(config, name) for config, name in PUBLISHED}
-    found |= {f"drawn for {array}": drawn(array) for array in ARRAYS}
+    found |= {f"drawn for {array}": {str(n): drawn(array, n) for n in DRAWN} for array in ARRAYS}
     for name, figures in found.items():
         print(name, figures)
         if keep:

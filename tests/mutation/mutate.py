@@ -40,7 +40,7 @@ UNITS = ROOT / "tests" / "unit"
 BUILD = ROOT / "build" / "mutation"
 SECONDS = 300  # that a step may take, several times what any does; a fault that hangs is found by that
 #: of computing, and bytes of memory, that a step may take for a fault in Python, however busy the machine is
-COMPUTING, BYTES = 60, 8 << 30
+COMPUTING, BYTES = 40, 8 << 30
 #: that the tests need of the project
 COPIED = ("host", "rtl", "hls", "tests", "benchmarks", "bitstreams", "pyproject.toml")
 BIT_EXACT = "tests/network/test_bit_exact.py"
@@ -55,8 +55,10 @@ NETWORKS = (
 COMPILER = (
     ("cycles", ["tests/network/test_schedules.py"]),
     ("checker", ["tests/host/test_check.py"]),
-    ("files", ["-k", "program or compiled", "tests/host/test_descriptions.py", "tests/host/test_program.py"]),
-    ("model", ["tests/host/test_compiler.py"]),
+    ("files", ["-k", "program or compiled", "tests/host/test_program.py", "tests/host/test_descriptions.py"]),
+    ("fits", ["tests/measure/test_fits.py"]),
+    ("model", ["-k", "not share and not random", "tests/host/test_compiler.py"]),
+    ("model", ["-k", "share or random", "tests/host/test_compiler.py"]),
     ("network", [BIT_EXACT]),
 )
 #: what is for a module itself, and comes first
@@ -171,7 +173,18 @@ class Copy:
     def _failed(self, arguments: list[str], python: bool) -> str:
         """The first test that fails; "": none does. A fault in Python leaves the simulators as they are."""
         variables = [argument for argument in arguments if "=" in argument]
-        command = ["env", *variables, sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        command = [
+            "env",
+            *variables,
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "--tb=no",
+            "-p",
+            "no:cacheprovider",
+        ]
         command += ["--hypothesis-profile", "first", *arguments[len(variables) :]]
         process = subprocess.Popen(
             command,
@@ -232,7 +245,7 @@ def sample(count: int, seed: int, only: list[str]) -> list[Mutant]:
 def table(results: list[tuple[Mutant, str]]) -> str:
     """Per module: mutants that build, and what found them."""
     compiled = any(mutant.module in modules("compiler") for mutant, _ in results)
-    found_by = [name for name, _ in COMPILER] if compiled else ["unit", "network", "proof"]
+    found_by = list(dict(COMPILER)) if compiled else ["unit", "network", "proof"]
     columns = [*found_by, EQUIVALENT, SURVIVOR]
     heads = ["module", "mutants", *(PLURAL.get(name, name) for name in columns)]
     lines = [f"| {' | '.join(heads)} |", f"|{' -- |' * len(heads)}"]

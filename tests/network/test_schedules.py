@@ -11,14 +11,15 @@ from draws import ARRAYS
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from record import read
-from schedules import PUBLISHED, drawn, published
+from schedules import DRAWN, PUBLISHED, drawn, published
 
 AGAIN = "if that is meant to be: python benchmarks/schedules.py --record"
 
 
+@pytest.mark.parametrize("number", DRAWN)
 @pytest.mark.parametrize("array", ARRAYS)
-def test_drawn_networks(array):
-    assert drawn(array) == read("schedules")[f"drawn for {array}"]["figures"], AGAIN
+def test_drawn_networks(array, number):
+    assert drawn(array, number) == read("schedules")[f"drawn for {array}"]["figures"][str(number)], AGAIN
 
 
 @pytest.mark.parametrize(("config", "name"), PUBLISHED)

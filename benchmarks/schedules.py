@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cycles that the cycle model predicts for programs: of published networks, and of small ones that are drawn.
+And which images the compiler lets share loads, by batch, wherever a published network fits.
 
     python benchmarks/schedules.py --record    # after a change that costs or saves cycles on purpose
 
@@ -16,9 +17,12 @@ import typer
 from record import Record, record
 
 from rowvit.compiler import compile
+from rowvit.compiler.plan import Plan, problem
+from rowvit.compiler.sharing import choose
 from rowvit.cycles import predict
+from rowvit.formats.package import ModelPackage
 from rowvit.formats.program import Program
-from rowvit.hardware.config import HardwareConfig, load
+from rowvit.hardware.config import HardwareConfig, load, names
 from rowvit.quant.synthetic import PRESETS, preset_package
 from rowvit.targets.target import read_package
 
@@ -35,6 +39,7 @@ PUBLISHED = [
     ("kv260", "deit-tiny"),
 ]
 DRAWN = range(12)
+BATCHES = (2, 3, 4, 6, 8, 12, 16)
 
 
 def cycles(program: Program, config: HardwareConfig) -> dict[str, list[int]]:
@@ -43,11 +48,27 @@ def cycles(program: Program, config: HardwareConfig) -> dict[str, list[int]]:
     return {f"x{images}": predict(program, config, images=images).layer_cycles for images in counts}
 
 
+def network(name: str) -> ModelPackage:
+    """A shipped model, or a preset ("deit-tiny", "deit-tiny dense", ...)."""
+    preset, _, variant = name.partition(" ")
+    return preset_package(preset, variant == "dense") if preset in PRESETS else read_package(name)
+
+
 def published(config: str, name: str) -> dict[str, list[int]]:
     """Figures of a published network."""
-    preset, _, variant = name.partition(" ")
-    package = preset_package(preset, variant == "dense") if preset in PRESETS else read_package(name)
-    return cycles(compile(package, load(config)), load(config))
+    return cycles(compile(network(name), load(config)), load(config))
+
+
+def shares(name: str) -> dict[str, dict[str, list[list[int]]]]:
+    """By configuration and batch, stages: their first layer, and the images that share from there on."""
+    meta = network(name).meta
+    plans = {config: Plan(meta, load(config)) for config in names() if not problem(meta, load(config))}
+    return {
+        config: {
+            f"x{batch}": [[stage.layer, stage.images] for stage in choose(plan, batch)] for batch in BATCHES
+        }
+        for config, plan in plans.items()
+    }
 
 
 def drawn(array: str, number: int) -> dict[str, list[int]]:
@@ -57,9 +78,10 @@ def drawn(array: str, number: int) -> dict[str, list[int]]:
 
 
 def main(keep: Record = False) -> None:
-    """Print cycles."""
+    """Print cycles and stages."""
     found = {f"{config} {name}": published(config, name) for config, name in PUBLISHED}
     found |= {f"drawn for {array}": {str(n): drawn(array, n) for n in DRAWN} for array in ARRAYS}
+    found |= {f"shares of {name}": shares(name) for name in dict(map(reversed, PUBLISHED))}
     for name, figures in found.items():
         print(name, figures)
         if keep:

@@ -116,6 +116,20 @@ def test_stages_without_room_are_passed_over() -> None:
     assert 1 < program.passes[-1].images < first[-1].images
 
 
+def test_a_choice_does_not_depend_on_others_that_are_passed_over() -> None:
+    """The best of all stages is the best where it is the only one left, and without it another is chosen."""
+    better = 0
+    for seed in range(12):
+        package, config, choices = shared(np.random.default_rng(seed))
+        plan = Plan(package.meta, config)
+        best = choose(plan, 6)
+        if best != ALONE:
+            better += 1
+            assert choose(plan, 6, set(choices) - {best}) == best
+            assert choose(plan, 6, {best}) in {ALONE, *choices} - {best}
+    assert better > 4
+
+
 @pytest.mark.parametrize("rule", ["none", "image", "tile"])
 def test_groups_and_partial_tiles(rule: str) -> None:
     """Two groups, of which the last tile of every layer uses one."""

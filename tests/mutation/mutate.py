@@ -207,9 +207,10 @@ class Copy:
                 process.wait()
         if process.returncode in (0, 5):  # passed, or none selected
             return ""
+        if process.returncode == -signal.SIGKILL:
+            return f"{arguments[-1]} (not done in {COMPUTING} s of computing)"
         failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
-        *_, last = ["", *output.strip().splitlines()]
-        return failed[0] if failed else f"{arguments[-1]} ({last})"
+        return failed[0] if failed else f"{arguments[-1]} ({output.strip().splitlines()[-1]})"
 
 
 def _limit() -> None:

@@ -14,7 +14,7 @@ from machine import Machine
 from networks import random_patches, small_package
 from rowvit import reference
 from rowvit.compiler import compile, disasm
-from rowvit.compiler.plan import ALONE, Plan, Stages
+from rowvit.compiler.plan import ALONE, Plan, Stage, Stages
 from rowvit.compiler.sharing import candidates, choose
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage, keep_schedule
@@ -328,6 +328,25 @@ def test_every_instruction_knows_its_operation() -> None:
 def test_the_same_package_gives_the_same_program() -> None:
     first, second = (compile(small_package(np.random.default_rng(7)), TINY) for _ in range(2))
     np.testing.assert_array_equal(first.blob, second.blob)
+
+
+def test_disassembly_numbers_instructions_and_operations() -> None:
+    """Of every pass from 0, those of each engine from 1; what the array does is named, with its layer."""
+    program = compile(small_package(np.random.default_rng(1), depth=2), TINY, stages=(Stage(0, 2),))
+    lines = iter(disasm(program).splitlines())
+    for part in program.passes:
+        done = dict.fromkeys(Engine, 0)
+        for index, one in enumerate(part.instructions):
+            line, number, note = next(lines), "", ""
+            if (engine := QUEUE.get(one.op)) is not None:
+                done[engine] += 1
+                number = f"{engine.name}#{done[engine]}"
+            if engine is Engine.EXEC:
+                operation = part.operations[index - 1]
+                layer = f"layer {operation.layer} " if operation.layer in (0, 1) else ""
+                note = f"  ; {layer}{operation.label}"
+            assert line == f"{index:5d} {number:<10} {one}{note}"
+    assert next(lines, None) is None
 
 
 def test_disassembly_names_fields_and_dependencies() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs take the cycles that were recorded, by the cycle model: a change of the compiler costs none unseen."""
+"""Programs take the cycles that were recorded, by the cycle model: no change costs any unseen."""
 
 from __future__ import annotations
 

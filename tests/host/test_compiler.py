@@ -15,7 +15,9 @@ from networks import random_patches, small_package
 from rowvit import reference
 from rowvit.compiler import compile, disasm
 from rowvit.compiler.plan import ALONE, Plan, Stage, Stages
+from rowvit.compiler.schedule import Tracker
 from rowvit.compiler.sharing import candidates, choose
+from rowvit.compiler.steps import Access, Memory
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage, keep_schedule
 from rowvit.hardware.config import HardwareConfig, load
@@ -230,6 +232,43 @@ def test_dependencies_name_earlier_operations_only() -> None:
             queue = QUEUE[instruction.op]
             done[queue] += 1
             done[Engine.DRAIN] += queue is Engine.EXEC
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_no_dependency_is_missing_or_needless(seed: int) -> None:
+    """Random accesses: whoever conflicts with an older one waits for it, or for others that do, and for no
+    others.
+    """
+    rng = np.random.default_rng(seed)
+    tracker = Tracker()
+    engines = (Engine.LOAD, Engine.NORM, Engine.RECV)
+    done: list[tuple[Engine, int, Access, set[int]]] = []  # engine, number, access, and what it is behind
+    for _ in range(12):
+        engine, width, bands = engines[rng.integers(3)], int(rng.integers(1, 8)), int(rng.integers(1, 4))
+        place = dict(base=int(rng.integers(0, 20)), stride=int(rng.integers(1, 12)), banded=False)
+        memory = (Memory.TOKEN, Memory.WEIGHT)[rng.integers(2)]
+        new = Access(engine, bool(rng.integers(2)), memory, width=width, bands=bands, **place)
+        conflicts = {n for n, (e, _, old, _) in enumerate(done) if e is not engine and _conflict(old, new)}
+        deps, chain = tracker.depend([new])
+        assert not chain
+        behind = {n for n, (e, _, _, _) in enumerate(done) if e is engine}
+        for n, (e, number, _, _) in enumerate(done):
+            if e in deps and number <= deps[e]:
+                behind.add(n)
+                assert number < deps[e] or n in conflicts
+        behind |= {n for own in tuple(behind) for n in done[own][3]}
+        assert conflicts <= behind
+        tracker.commit([new], {engine})
+        done.append((engine, tracker.done[engine], new, behind))
+
+
+def _conflict(old: Access, new: Access) -> bool:
+    """Whether one of them writes what both touch."""
+    touched = [
+        {one.base + band * one.stride + cell for band in range(one.bands) for cell in range(one.width)}
+        for one in (old, new)
+    ]
+    return old.memory is new.memory and (old.write or new.write) and bool(touched[0] & touched[1])
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from rowvit.compiler import compile
 from rowvit.compiler.plan import Plan, problem
 from rowvit.compiler.sharing import choose
 from rowvit.cycles import predict
-from rowvit.formats.package import ModelPackage
+from rowvit.formats.package import ModelPackage, keep_schedule
 from rowvit.formats.program import Program
 from rowvit.hardware.config import HardwareConfig, load, names
 from rowvit.quant.synthetic import PRESETS, preset_package
@@ -39,7 +39,8 @@ PUBLISHED = [
     ("kv260", "deit-tiny"),
 ]
 DRAWN = range(12)
-BATCHES = (2, 3, 4, 6, 8, 12, 16)
+BATCHES = (2, 3, 8)
+RATES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def cycles(program: Program, config: HardwareConfig) -> dict[str, list[int]]:
@@ -59,16 +60,22 @@ def published(config: str, name: str) -> dict[str, list[int]]:
     return cycles(compile(network(name), load(config)), load(config))
 
 
-def shares(name: str) -> dict[str, dict[str, list[list[int]]]]:
-    """By configuration and batch, stages: their first layer, and the images that share from there on."""
+def shares(name: str) -> dict[str, str]:
+    """Of a network, also as if it dropped other shares of its tokens: by configuration and batch, the first
+    layer of each stage and the images that share from there on.
+    """
     meta = network(name).meta
-    plans = {config: Plan(meta, load(config)) for config in names() if not problem(meta, load(config))}
-    return {
-        config: {
-            f"x{batch}": [[stage.layer, stage.images] for stage in choose(plan, batch)] for batch in BATCHES
-        }
-        for config, plan in plans.items()
-    }
+    arch, layers = meta["architecture"], [step["layer"] for step in meta["pruning"]]
+    kept = {rate: keep_schedule(arch["tokens"] - arch["prefix"], layers, rate) for rate in RATES if layers}
+    found = {}
+    for rate, pruning in ({"published": meta["pruning"]} | kept).items():
+        for config in names():
+            pruned, hardware = meta | {"pruning": pruning}, load(config)
+            for batch in () if problem(pruned, hardware) else BATCHES:
+                stages = choose(Plan(pruned, hardware), batch)
+                text = " ".join(f"{stage.layer}:{stage.images}" for stage in stages)
+                found[f"{config} {rate} x{batch}"] = text
+    return found
 
 
 def drawn(array: str, number: int) -> dict[str, list[int]]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from machine import Machine
 from networks import random_patches, small_package
 from rowvit import reference
 from rowvit.compiler import Program, check, compile
+from rowvit.compiler.cells import Area, Cells, Value, Values
 from rowvit.compiler.plan import ALONE, Plan, Stage
 from rowvit.compiler.sharing import candidates
 from rowvit.errors import RowvitError
@@ -80,7 +82,7 @@ def test_a_late_load_that_asks_another_image_is_refused() -> None:
         check(of_image_0(program), LATE)
 
 
-NETWORK = dict(dim=32, depth=2, heads=2, image_size=10, patch_size=2, hidden=48, classes=20, ffn_chunk=32)
+NETWORK = dict(dim=32, depth=2, heads=4, image_size=10, patch_size=2, hidden=48, classes=20, ffn_chunk=32)
 #: programs that have instructions of every kind: row tiles with masks of their own; dense chunks, patches in
 #: chunks, and two groups of which the last tile of each kind uses one; images that share what is loaded, with
 #: late bands that have a mask of their own
@@ -205,7 +207,6 @@ def others(program: Program, config: HardwareConfig) -> dict[str, tuple[int, dic
         )
 
     weights, f = first(Op.LOAD, kind=LoadKind.WEIGHT)
-    end = program.blob.size - f["rows"] * f["groups"] * config.lanes
     lines = config.weight_depth - f["rows"]
     parameters, _ = first(Op.LOAD, kind=LoadKind.PARAM)
     norm, _ = first(Op.LOAD, kind=LoadKind.NORM)
@@ -214,28 +215,56 @@ def others(program: Program, config: HardwareConfig) -> dict[str, tuple[int, dic
     query, q = first(Op.MATMUL, dst=Dst.TOKEN)
     embedding, _ = first(Op.MATMUL, dst=Dst.RESIDUAL)
     head, h = first(Op.MATMUL, dst=Dst.STREAM)
-    return {
-        "code for weights": (weights, dict(address=program.code.nbytes - 8), "are not among the weights"),
-        "bytes behind the blob": (weights, dict(address=end + 8), "are not among the weights"),
-        "half a word": (weights, dict(address=f["address"] + 4), "are not among the weights"),
-        "lines behind the last": (weights, dict(dst=lines + 1), f"weight lines {lines + 1} to"),
-        "no rows": (weights, dict(rows=0), "0 rows of"),
-        "no groups": (weights, dict(groups=0), "rows of 0 groups"),
-        "groups that are not there": (weights, dict(groups=config.groups + 1), "groups"),
-        "a slot that is not there": (parameters, dict(dst=config.param_slots), "is not there"),
-        "a norm slot that is not there": (norm, dict(dst=config.norm_slots), "is not there"),
-        "K over its own weights": (key, dict(dst_base=k["wbase"] + k["k"] - 1), "over its own weights"),
-        "Q behind the memory": (query, dict(dst_base=config.token_depth - 1), f"of {config.token_depth}"),
-        "rows over each other": (query, dict(dst_stride=q["groups"] * 2 - 1), "token addresses"),
-        "the residual stream's end": (embedding, dict(dst_base=config.residual_depth), "residual addresses"),
-        "a mask word that is not there": (
-            hidden,
-            dict(mask_base=config.mask_depth, mask_bands=0xFFFF),
-            "mask word" if program.meta["ffn2_rule"] != "none" else "is wrong",
-        ),
-        "no bands": (embedding, dict(bands=0), "0 bands"),
-        "logits that are missing": (head, dict(count=h["count"] - 1), "logits of|LAST is not"),
+    sizes = {
+        LoadKind.WEIGHT: lambda f: f["rows"] * f["groups"] * config.lanes,
+        LoadKind.PARAM: lambda f: 8 * f["groups"] * config.lanes,
+        LoadKind.NORM: lambda f: 8 * f["rows"],
+        LoadKind.RESIDUAL: lambda f: 8 * config.residual_words(f["rows"]),
     }
+    loads = {kind: first(Op.LOAD, kind=kind) for kind in LoadKind}
+    behind = {
+        f"{kind.name} behind the blob": (
+            n,
+            dict(address=program.blob.size - sizes[kind](f) + 8),
+            "are not among",
+        )
+        for kind, (n, f) in loads.items()
+    }
+    joined = [n + 1 for n, one in code if Flag.JOIN in one.flags and Flag.JOIN not in code[n + 1][1].flags]
+    goes_on = {
+        f"a mask that may end before: {fields}": (n, fields, "a mask that goes on")
+        for n in joined[-1:]
+        for fields in (dict(mask_bands=1), dict(band0=1))
+    }
+    return (
+        behind
+        | goes_on
+        | {
+            "code for weights": (weights, dict(address=program.code.nbytes - 8), "are not among the weights"),
+            "half a word": (weights, dict(address=f["address"] + 4), "are not among the weights"),
+            "lines behind the last": (weights, dict(dst=lines + 1), f"weight lines {lines + 1} to"),
+            "no rows": (weights, dict(rows=0), "0 rows of"),
+            "no groups": (weights, dict(groups=0), "rows of 0 groups"),
+            "groups that are not there": (weights, dict(groups=config.groups + 1), "groups"),
+            "a slot that is not there": (parameters, dict(dst=config.param_slots), "is not there"),
+            "a norm slot that is not there": (norm, dict(dst=config.norm_slots), "is not there"),
+            "K over its own weights": (key, dict(dst_base=k["wbase"] + k["k"] - 1), "over its own weights"),
+            "Q behind the memory": (query, dict(dst_base=config.token_depth - 1), f"of {config.token_depth}"),
+            "rows over each other": (query, dict(dst_stride=q["groups"] * 2 - 1), "token addresses"),
+            "the residual stream's end": (
+                embedding,
+                dict(dst_base=config.residual_depth),
+                "residual addresses",
+            ),
+            "a mask word that is not there": (
+                hidden,
+                dict(mask_base=config.mask_depth, mask_bands=0xFFFF),
+                "mask word" if program.meta["ffn2_rule"] != "none" else "is wrong",
+            ),
+            "no bands": (embedding, dict(bands=0), "0 bands"),
+            "logits that are missing": (head, dict(count=h["count"] - 1), "logits of|LAST is not"),
+        }
+    )
 
 
 def test_what_else_is_refused(right: tuple[Program, HardwareConfig]) -> None:
@@ -247,6 +276,36 @@ def test_what_else_is_refused(right: tuple[Program, HardwareConfig]) -> None:
         assert re.search(words, message), (what, message)
     for number, one in ((0, Instruction(Op.END)), (len(part.code) - 1, part.instructions[1])):
         assert "begin with HEADER and end with END" in refused(program, config, number, one)
+
+
+def test_what_cells_hold_is_said() -> None:
+    """The first cell that is not right, what it holds, and what it should."""
+    values = Values()
+    cells, one, other = Cells("token", 12, values), Value("X", 0, 1), Value("O", 1, 2, 3, 4, 5)
+    area = Area(2, 4, 3, 2)
+    with pytest.raises(ValueError, match="token address 2 holds nothing, not cell 0 of band 0 of nothing"):
+        cells.read(area)
+    cells.write(area, one)
+    assert cells.read(area) == one and not cells.filled(area, one)
+    cells.fill(8, 1, other)
+    name = r"O of image 2 after 4 additions and 3 selections, tile 5 \(pass 1\)"
+    right = r"cell 2 of band 1 of X of image 1 after 0 additions and 0 selections \(pass 0\)"
+    with pytest.raises(ValueError, match=f"token address 8 holds {name}, not {right}"):
+        cells.read(area)
+    with pytest.raises(ValueError, match="token addresses 2 to 12 of 12"):
+        cells.read(Area(2, 4, 3, 3))
+    cells.fill(0, 12, other)
+    assert cells.filled(Area(0, 6, 6, 2), other) and not cells.filled(Area(0, 6, 6, 2), one)
+
+
+@pytest.mark.parametrize(("base", "words"), [(4, ""), (8, ""), (12, "bands of Q .* not read yet"), (20, "")])
+def test_cells_are_not_written_before_they_are_read(base: int, words: str) -> None:
+    """Bands of 4 cells from 8 on, each read before what replaces it: itself, the next band, or the one before."""
+    one, other, cells = Value("Q", 0, 0), Value("O", 0, 0), Cells("token", 32, Values())
+    cells.write(Area(8, 4, 4, 3), one)
+    with pytest.raises(ValueError, match=words) if words else nullcontext():
+        cells.write(Area(base, 4, 4, 3), other, source=one)
+        assert cells.read(Area(base, 4, 4, 3)) == other
 
 
 def answers(program: Program, config: HardwareConfig, patches: np.ndarray, seed: int) -> list[list]:

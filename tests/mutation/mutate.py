@@ -25,12 +25,13 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Annotated
 
 import typer
-from mutants import ROOT, Mutant, file, instances, modules, mutants, ordered
+from mutants import ROOT, Mutant, instances, modules, mutants, ordered
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from rowvit.hardware.config import tomllib
@@ -40,7 +41,8 @@ UNITS = ROOT / "tests" / "unit"
 BUILD = ROOT / "build" / "mutation"
 SECONDS = 300  # that a step may take, several times what any does; a fault that hangs is found by that
 #: of computing, and bytes of memory, that a step may take for a fault in Python, however busy the machine is
-COMPUTING, BYTES = 40, 8 << 30
+COMPUTING = {"cycles": 40, "checker": 180, "files": 120, "fits": 60, "model": 180, "rtl": 400}
+BYTES = 8 << 30
 #: that the tests need of the project
 COPIED = ("host", "rtl", "hls", "tests", "benchmarks", "bitstreams", "pyproject.toml")
 BIT_EXACT = "tests/network/test_bit_exact.py"
@@ -59,7 +61,7 @@ COMPILER = (
     ("fits", ["tests/measure/test_fits.py"]),
     ("model", ["-k", "not share and not random", "tests/host/test_compiler.py"]),
     ("model", ["-k", "share or random", "tests/host/test_compiler.py"]),
-    ("network", [BIT_EXACT]),
+    ("rtl", [BIT_EXACT]),
 )
 #: what is for a module itself, and comes first
 OWN = {"check": "checker", "cells": "checker", "program": "files"}
@@ -143,7 +145,7 @@ class Copy:
             if not self._builds(target):
                 return UNBUILT
             for name, arguments in steps(mutant.module):
-                if failed := self._failed(arguments, target.suffix == ".py"):
+                if failed := self._failed(name, arguments):
                     return f"{name}: {failed}"
             return SURVIVOR
         finally:
@@ -153,9 +155,8 @@ class Copy:
 
     def sound(self, chosen: list[str]) -> None:
         """RuntimeError if a test of the modules fails without a fault: it would find every mutant."""
-        found = {(name, tuple(a), file(module).suffix) for module in chosen for name, a in steps(module)}
-        for name, arguments, suffix in found:
-            if failed := self._failed(list(arguments), suffix == ".py"):
+        for name, arguments in {(name, tuple(a)) for module in chosen for name, a in steps(module)}:
+            if failed := self._failed(name, list(arguments)):
                 raise RuntimeError(f"{failed} ({name}) fails without a mutant: mend it first")
 
     def _builds(self, target: Path) -> bool:
@@ -170,8 +171,9 @@ class Copy:
         done = subprocess.run([*command, "--top-module", "rowvit_top", *sources], capture_output=True)
         return done.returncode == 0
 
-    def _failed(self, arguments: list[str], python: bool) -> str:
+    def _failed(self, step: str, arguments: list[str]) -> str:
         """The first test that fails; "": none does. A fault in Python leaves the simulators as they are."""
+        computing = COMPUTING.get(step)
         variables = [argument for argument in arguments if "=" in argument]
         command = [
             "env",
@@ -189,14 +191,14 @@ class Copy:
         process = subprocess.Popen(
             command,
             cwd=self.root,
-            env=self.environment | ({} if python else {"ROWVIT_CACHE": str(self.root / "cache")}),
+            env=self.environment | ({} if computing else {"ROWVIT_CACHE": str(self.root / "cache")}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,  # its simulators end with it
-            preexec_fn=_limit if python else None,
+            preexec_fn=partial(_limit, computing) if computing else None,
         )
-        seconds = 20 * COMPUTING if python else SECONDS
+        seconds = 20 * computing if computing else SECONDS
         try:
             output, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -208,14 +210,14 @@ class Copy:
         if process.returncode in (0, 5):  # passed, or none selected
             return ""
         if process.returncode == -signal.SIGKILL:
-            return f"{arguments[-1]} (not done in {COMPUTING} s of computing)"
+            return f"{arguments[-1]} (not done in {computing} s of computing)"
         failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
         return failed[0] if failed else f"{arguments[-1]} ({output.strip().splitlines()[-1]})"
 
 
-def _limit() -> None:
+def _limit(seconds: int) -> None:
     """Ends the process where a fault makes a loop endless, or an array large."""
-    resource.setrlimit(resource.RLIMIT_CPU, (COMPUTING, COMPUTING))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
 
 

@@ -292,6 +292,9 @@ def test_what_cells_hold_is_said() -> None:
     right = r"cell 2 of band 1 of X of image 1 after 0 additions and 0 selections \(pass 0\)"
     with pytest.raises(ValueError, match=f"token address 8 holds {name}, not {right}"):
         cells.read(area)
+    cells.fill(4, 1, other)
+    with pytest.raises(ValueError, match=f"token address 4 holds {name}, not cell 2 of band 0 of X"):
+        cells.read(area)
     with pytest.raises(ValueError, match="token addresses 2 to 12 of 12"):
         cells.read(Area(2, 4, 3, 3))
     cells.fill(0, 12, other)
@@ -300,7 +303,7 @@ def test_what_cells_hold_is_said() -> None:
 
 @pytest.mark.parametrize(("base", "words"), [(4, ""), (8, ""), (12, "bands of Q .* not read yet"), (20, "")])
 def test_cells_are_not_written_before_they_are_read(base: int, words: str) -> None:
-    """Bands of 4 cells from 8 on, each read before what replaces it: itself, the next band, or the one before."""
+    """Bands of 4 cells from 8 on, each read before what replaces it: itself, the next, or the one before."""
     one, other, cells = Value("Q", 0, 0), Value("O", 0, 0), Cells("token", 32, Values())
     cells.write(Area(8, 4, 4, 3), one)
     with pytest.raises(ValueError, match=words) if words else nullcontext():

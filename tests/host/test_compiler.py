@@ -330,6 +330,22 @@ def test_what_does_not_fit_is_refused_with_numbers(changes: dict, message: str) 
         compile(small_package(rng, **base | changes), TINY)
 
 
+@pytest.mark.parametrize(("rule", "words"), [("image", 5 + 4), ("tile", 2 * 5)])
+def test_mask_words_that_are_just_enough(rule: str, words: int) -> None:
+    """Eight for 64 neurons: 4, and late bands' own of a hidden tile of 4 groups; or 4 for each of two row
+    tiles. One neuron more takes more of them.
+    """
+    sizes = dict(dim=32, heads=2, depth=1, image_size=6, patch_size=2, pruning=[])
+    config = replace(TINY, groups=4, mask_depth=8)
+    fits, more = (
+        small_package(rng, **sizes, tile_rows=6, ffn2_rule=rule, hidden=neurons, ffn_chunk=neurons)
+        for rng, neurons in ((np.random.default_rng(0), 64), (np.random.default_rng(0), 65))
+    )
+    check(fits, config, 1, images=2)
+    with pytest.raises(RowvitError, match=f"mask words for one FFN2 chunk: {words}, available: 8"):
+        compile(more, config)
+
+
 def test_memories_that_are_too_small_are_refused_with_numbers() -> None:
     package = small_package(
         np.random.default_rng(0),

@@ -376,6 +376,10 @@ def test_every_instruction_knows_its_operation() -> None:
     for index, (instruction, operation) in enumerate(body):
         if instruction.op is Op.LOAD:
             assert operation in [later for i, later in body[index:] if i.op is not Op.LOAD]
+    layers = {(one.kind.value, one.layer) for one in part.operations}
+    outside = {pair for pair in layers if pair[0] in ("patches", "patch", "head")}
+    depth = program.meta["architecture"]["depth"]
+    assert outside == {("patches", -1), ("patch", -1), ("head", depth)}
     labels = {operation.label for operation in array}
     assert {"patch.0", "q.0", "k.0", "v.0", "attn.0", "proj.0", "fc1.0", "fc2.0.0.0", "head.0"} <= labels
 

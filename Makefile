@@ -5,7 +5,7 @@
 #              an hour); also needs Icarus Verilog and Yosys
 # make formal  proofs about the RTL's handshakes, and mutants that must break them; needs Yosys
 # make mutate  150 small faults in the RTL, which the tests must find: over an hour on two cores
-#              (RESUME=1: only those not found the time before)
+#              (OF=compiler: 300 in the compiler; RESUME=1: only those not found the time before)
 # make soak    2,000 faults of memory, DMA, hosts and files on the simulated accelerator, and 5,000 images
 # make test-pynq3.0, make test-pynq4
 #              the driver's tests with PYNQ 3.0, and with PYNQ 4 (for Zynq UltraScale+), in separate environments
@@ -57,7 +57,7 @@ formal: tools $(VENV)/.test
 
 mutate: TOOLS += iverilog yosys
 mutate: tools $(VENV)/.test
-	$(VENV)/bin/python tests/mutation/mutate.py $(if $(RESUME),--resume)
+	$(VENV)/bin/python tests/mutation/mutate.py $(if $(OF),--of $(OF)) $(if $(RESUME),--resume)
 
 soak: tools $(VENV)/.test
 	$(VENV)/bin/python tests/host/soak.py

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # make demo    classify 20 photos on the simulated accelerator, from a fresh clone
 #              (CONFIG=pynq-z2: the hardware configuration)
-# make test    the tests (SLOW=1: the long ones instead); also needs Icarus Verilog and Yosys
+# make test    the tests (SLOW=1: the long ones instead; RANDOM=1: the property-based ones on new examples, for
+#              an hour); also needs Icarus Verilog and Yosys
 # make formal  proofs about the RTL's handshakes, and mutants that must break them; needs Yosys
 # make mutate  150 small faults in the RTL, which the tests must find: over an hour on two cores
-#              (RESUME=1: only those not found the time before)
+#              (OF=compiler: 300 in the compiler; RESUME=1: only those not found the time before)
 # make soak    2,000 faults of memory, DMA, hosts and files on the simulated accelerator, and 5,000 images
 # make test-pynq3.0, make test-pynq4
 #              the driver's tests with PYNQ 3.0, and with PYNQ 4 (for Zynq UltraScale+), in separate environments
 # make lint    ruff, mypy and import-linter on the Python, mdformat on the Markdown and its figures,
-#              Verible and Verilator on the RTL
+#              Verible, Verilator and slang on the RTL
 # make docs    the documentation as a site, build/docs/index.html; warnings are errors
 # make bench   the simulated accelerator compared with this machine's CPU (PyTorch, onnxruntime)
 # make figures cycles on the simulated accelerator again (about an hour), and all recorded figures into the Markdown
@@ -48,7 +49,7 @@ demo: tools $(VENV)/.core
 	$(VENV)/bin/rowvit run sign-digits --target sim --config $(CONFIG) --check
 
 test: tools $(VENV)/.test
-	$(VENV)/bin/python -m pytest -n 2 $(if $(SLOW),-m slow)
+	$(VENV)/bin/python $(if $(RANDOM),tests/new_examples.py,-m pytest -n 2 $(if $(SLOW),-m slow))
 
 formal: TOOLS += yosys
 formal: tools $(VENV)/.test
@@ -56,7 +57,7 @@ formal: tools $(VENV)/.test
 
 mutate: TOOLS += iverilog yosys
 mutate: tools $(VENV)/.test
-	$(VENV)/bin/python tests/mutation/mutate.py $(if $(RESUME),--resume)
+	$(VENV)/bin/python tests/mutation/mutate.py $(if $(OF),--of $(OF)) $(if $(RESUME),--resume)
 
 soak: tools $(VENV)/.test
 	$(VENV)/bin/python tests/host/soak.py
@@ -73,6 +74,7 @@ lint: tools $(VENV)/.test
 	$(VENV)/bin/python benchmarks/figures.py --check
 	$(VENV)/bin/verible-verilog-lint --rules_config rtl/verible.rules $(sort $(RTL))
 	verilator --lint-only -Wall -Irtl rtl/lint.vlt $(sort $(RTL)) --top-module rowvit_top
+	$(VENV)/bin/python tests/lint/slang.py
 
 docs: $(VENV)/.docs
 	rm -rf docs/api build/docs

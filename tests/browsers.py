@@ -5,16 +5,38 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pytest
+from waiting import HANG
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
 
-def browser_path() -> str:
-    """The first that is installed; without one the test is skipped, in CI it fails."""
+@contextmanager
+def browser(*flags: str) -> Iterator[Callable[..., Page]]:
+    """The first that is installed, as what opens a page; without one the test is skipped, in CI it fails."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         absent = pytest.fail if os.environ.get("CI") else pytest.skip
         absent(f"needs one of {', '.join(BROWSERS)} (make test installs it)")
-    return found
+    from playwright.sync_api import sync_playwright
+
+    patience = 1000 * HANG
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=found, args=["--no-sandbox", *flags], timeout=patience
+        )
+
+        def page(**options: object) -> Page:
+            one = opened.new_page(**options)
+            one.set_default_timeout(patience)
+            return one
+
+        yield page
+        opened.close()

@@ -1,19 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import random
 import shutil
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from rowvit.sim.verilate import RTL
 
-# no deadline for an example, as a shared machine may be slow; all else as Hypothesis has it, here or on CI
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+# the same examples in every run, whatever another has found, and no limits of time: a machine may be busy;
+# tests say for themselves how many
+settings.register_profile(
+    "fixed",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
+settings.load_profile("fixed")
 # --hypothesis-profile first: the first example that fails is enough
 settings.register_profile("first", phases=[Phase.explicit, Phase.generate])
+# --hypothesis-profile random --hypothesis-seed N: others for every seed
+settings.register_profile("random", derandomize=False)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """What a test and its fixtures draw from the libraries' own generators is the same in every run."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -162,7 +162,7 @@ module rowvit_drain #(
   reg  [7:0]    last_sub_q;
   reg           stream_q;
   wire          stream   = d_kind == DST_STREAM[3:0];
-  wire          room;     // records: space for what is in the pipeline
+  wire          room, mark_room;  // records: space for what is in the pipeline
   wire          step     = run_q && (!stream_q || room);
   wire          lane_end = lane_q == LANES[LW-1:0] - 1'b1;
   wire          sub_end  = sub_q == last_sub_q;
@@ -171,11 +171,13 @@ module rowvit_drain #(
   reg  [7:0]    values_q;  // a tile of V has ended
   wire          hold     = (stream && (|delay_q || marking))
                            || (d_kind == DST_KEY[3:0] && |values_q);
+  wire          hold_mark = d_mark && !mark_room;
   // Null tiles come faster than their events leave.
   wire [3:0]    ev_count;  // without that of the cycle before
   wire          ev_room = ev_count < TILE_QUEUE[3:0] - 4'd1;
-  wire          begin_tile = d_valid && !d_null && !run_q && (captured_q || captured_i) && !hold && ev_room;
-  wire          null_tile  = d_valid && d_null && !run_q && ev_room;
+  wire          begin_tile = d_valid && !d_null && !run_q && (captured_q || captured_i) && !hold && !hold_mark
+                             && ev_room;
+  wire          null_tile  = d_valid && d_null && !run_q && !hold_mark && ev_room;
   assign d_pop = tile_end || null_tile;
   reg  [7:0]    last_row;
   integer       b;
@@ -606,7 +608,7 @@ module rowvit_drain #(
       .head_count_i(count10_q), .head_last_i(last10_q), .head_tag_i(tag10_q),
       .logit_valid_i(valid11_q && stream11_q), .logit_i(logit11_q),
       .mark_i(ev_out && ev_mark), .mark_tag_i(ev_tag), .cycles_i(cycles_i), .fires_i(fires_i),
-      .marking_o(marking), .room_o(room),
+      .marking_o(marking), .room_o(room), .mark_room_o(mark_room),
       .rec_valid_o(rec_valid_o), .rec_ready_i(rec_ready_i), .rec_data_o(rec_data_o),
       .rec_eor_o(rec_eor_o), .rec_last_o(rec_last_o)
   );

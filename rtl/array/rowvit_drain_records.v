@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // LOGITS and MARK records of the drain. The logits of a tile are a record: they come one per cycle (lane,
 // then group) and are packed four to a word. The header enters from the stage before, a cycle ahead.
-// Throughput 1 logit per cycle, as long as room_o holds the drain back. Latency 2.
+// Throughput 1 logit per cycle, as long as room_o holds the drain back, and mark_room_o marks. Latency 2.
 // Resources at 3 groups: about 300 LUT, 110 FF.
 `default_nettype none
 module rowvit_drain_records #(
@@ -25,6 +25,7 @@ module rowvit_drain_records #(
     input  wire [31:0]          fires_i,
     output wire                 marking_o,     // its second word follows
     output reg                  room_o,        // for the logits in the drain's pipeline
+    output reg                  mark_room_o,   // for the MARK records of all tiles in it
     output wire                 rec_valid_o,
     input  wire                 rec_ready_i,
     output wire [63:0]          rec_data_o,
@@ -65,7 +66,7 @@ module rowvit_drain_records #(
     mark_q <= mark_i;
     if (!rst_ni) mark_q <= 1'b0;
   end
-  wire [4:0] rec_count;
+  wire [6:0] rec_count;
   wire [63:0] rec_word = mark_i ? {32'd8, 16'd1, mark_tag_i, RECORD_MARK[3:0]}
                        : mark_q ? {fires_i, cycles_i}
                        : logit_header ? {logit_bytes, head_count_i, head_tag_i, RECORD_LOGITS[3:0]}
@@ -75,12 +76,14 @@ module rowvit_drain_records #(
   always @(posedge clk_i) begin
     word_valid_q <= mark_i || mark_q || logit_header || logit_word;
     word_q       <= {mark_q || (logit_word && final_logit), logit_word && final_logit && last_q, rec_word};
-    room_o       <= rec_count < 5'd4;
+    room_o       <= rec_count < 7'd4;
+    mark_room_o  <= rec_count < 7'd40;
     if (!rst_ni) word_valid_q <= 1'b0;
   end
+  // Holds the marks of a pass's 16 images: a dump that waits for the last one's rows keeps the stream.
   rowvit_fifo #(
       .WIDTH(66),
-      .DEPTH(16)
+      .DEPTH(64)
   ) u_fifo (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i(word_valid_q), .in_ready_o(), .in_data_i(word_q),

@@ -97,7 +97,7 @@ module rowvit_axi_reader #(
       localparam CW = $clog2(DEPTH) + 1;
       localparam [CW-1:0] ALL = DEPTH[CW-1:0];
 
-      wire req_valid;
+      wire req_valid, req_ready;
       wire [ADDR_W+LEFT_W-1:0] req;
       rowvit_fifo #(.WIDTH(ADDR_W + LEFT_W), .DEPTH(2)) u_ask (
           .clk_i(clk_i),
@@ -133,7 +133,7 @@ module rowvit_axi_reader #(
       assign beats[5*c+:5] = length_q;
       assign pending[c] = req_valid || valid_q;
       assign fits[c] = known_q && (roomy_q || fits_q);
-      wire req_ready = !valid_q || (issue[c] && final_q);
+      assign req_ready = !valid_q || (issue[c] && final_q);
 
       always @(posedge clk_i) begin
         if (req_ready) valid_q <= req_valid;

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import HANG
 
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
@@ -319,7 +320,7 @@ def test_command(tmp_path):
     """As make runs it: paths may be relative, errors are one sentence."""
     command = [sys.executable, str(ROOT / "bitstreams/build.py")]
     rest = ["--vivado", "tests/bitstreams/vivado", "--work", tmp_path / "work", "--out", tmp_path / "out"]
-    options = dict(cwd=ROOT, capture_output=True, text=True, timeout=60)
+    options = dict(cwd=ROOT, capture_output=True, text=True, timeout=HANG)
     options["env"] = {**os.environ, "PYTHONPATH": str(ROOT / "host")}
     done = subprocess.run([*command, "pynq-z1", *rest], **options)
     assert done.returncode == 0, done.stderr
@@ -335,7 +336,7 @@ def test_command_clock_and_retry(tmp_path):
     """CLOCK asks for what the processor can make; RETRY goes on at a clock that the longest path allows."""
     command = [sys.executable, str(ROOT / "bitstreams/build.py"), "pynq-z2"]
     command += ["--vivado", "tests/bitstreams/vivado", "--work", tmp_path / "work", "--out", tmp_path / "out"]
-    options = dict(cwd=ROOT, capture_output=True, text=True, timeout=120)
+    options = dict(cwd=ROOT, capture_output=True, text=True, timeout=HANG)
     # a path of 9 ns
     options["env"] = {**os.environ, "PYTHONPATH": str(ROOT / "host"), "STANDIN_PATH_NS": "9"}
     done = subprocess.run([*command, "--clock", "130"], **options)
@@ -357,13 +358,13 @@ def test_dry_run_writes_one_script(tmp_path):
     command = [sys.executable, str(ROOT / "bitstreams/build.py"), "KV260", "--dry-run"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "host")}
     done = subprocess.run(
-        [*command, "--work", tmp_path], capture_output=True, text=True, timeout=60, env=environment
+        [*command, "--work", tmp_path], capture_output=True, text=True, timeout=HANG, env=environment
     )
     assert done.returncode == 0 and "two to four hours" in " ".join(done.stdout.split()), done.stderr
     script = tmp_path / "KV260" / "dry_run.tcl"
     vivado = [str(HERE / "vivado"), "-mode", "batch", "-source", script, "-tclargs"]
     environment["STANDIN_BOARD_FILES"] = BOARD_FILES["KV260"]
-    done = subprocess.run(vivado, capture_output=True, text=True, timeout=60, env=environment)
+    done = subprocess.run(vivado, capture_output=True, text=True, timeout=HANG, env=environment)
     assert done.returncode == 0, done.stdout
     assert (tmp_path / "KV260" / "rowvit.bit").is_file()
 
@@ -380,12 +381,12 @@ def test_dry_run_writes_one_script(tmp_path):
 def test_make(variables, arguments):
     # below another make it would say where it is
     command = ["make", "--dry-run", "--no-print-directory", "bitstream", *variables]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG, check=True)
     assert " ".join(done.stdout.split()).endswith(f"bitstreams/build.py {arguments}")
 
 
 def test_make_without_a_board():
-    done = subprocess.run(["make", "bitstream"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["make", "bitstream"], cwd=ROOT, capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 2
     assert done.stderr.startswith("rowvit: name a board: make bitstream BOARD=Pynq-Z2")
 
@@ -420,7 +421,7 @@ def test_tcl_words(table):
     """A dictionary of lists reads the same in Tcl."""
     script = "set t " + build.tcl(table) + "\ndict for {k v} $t {puts <$k>; foreach w $v {puts >$w<}}"
     out = subprocess.run(
-        ["tclsh"], input=script, capture_output=True, text=True, timeout=20, check=True
+        ["tclsh"], input=script, capture_output=True, text=True, timeout=HANG, check=True
     ).stdout
     assert out.splitlines() == [
         line for key, row in table.items() for line in (f"<{key}>", *(f">{word}<" for word in row))
@@ -436,6 +437,6 @@ def test_tcl_refuses_what_it_cannot_quote(text):
 def test_lint():
     files = [ROOT / "bitstreams", ROOT / "hls", *HERE.glob("*.tcl"), HERE / "vivado", HERE / "vitis_hls"]
     done = subprocess.run(
-        [sys.executable, "-m", "tclint", *files], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "tclint", *files], capture_output=True, text=True, timeout=HANG
     )
     assert done.returncode == 0, done.stdout

@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from waiting import HANG
 
 from rowvit.errors import RowvitError
 from rowvit.hardware.block_design import board
@@ -30,7 +31,7 @@ def test_an_overlay_that_is_not_there(tmp_path):
 
 
 def test_make_without_a_board():
-    done = subprocess.run(["make", "board-bundle"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["make", "board-bundle"], cwd=ROOT, capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 2 and done.stderr.startswith("rowvit: name a board")
 
 
@@ -60,7 +61,7 @@ def test_installs_without_a_network(tmp_path, name, python):
     assert not any(wheel.startswith(("numpy", "pandas", "pillow")) for wheel in wheels)
 
     image = tmp_path / "image"
-    subprocess.run([interpreter, "-m", "venv", image], check=True, timeout=120)
+    subprocess.run([interpreter, "-m", "venv", image], check=True, timeout=HANG)
     brings = [
         "numpy==1.21.5" if python == "3.10" else "numpy==1.26.4",
         "pillow",
@@ -69,7 +70,7 @@ def test_installs_without_a_network(tmp_path, name, python):
         "jinja2",
     ]
     pip = [image / "bin/python", "-m", "pip", "install", "-q"]
-    subprocess.run([*pip, *brings, "wheel"], check=True, timeout=600)
+    subprocess.run([*pip, *brings, "wheel"], check=True, timeout=HANG)
     _fake_pynq(image)
     environment = {
         "PATH": os.environ["PATH"],
@@ -79,16 +80,16 @@ def test_installs_without_a_network(tmp_path, name, python):
         "PIP_CONFIG_FILE": os.devnull,
     }
     command = ["sh", str(folder / "install.sh")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, env=environment)
     assert done.returncode == 0, done.stderr
     # classifies a photo with the reference: everything that the core imports is there
     run = [image / "bin/rowvit", "run", "sign-digits", folder / "photo.jpg", "--target", "golden"]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=120, env=environment, cwd=tmp_path)
+    done = subprocess.run(run, capture_output=True, text=True, timeout=HANG, env=environment, cwd=tmp_path)
     assert done.returncode == 0 and "photo.jpg" in done.stdout, done.stderr
     _serves(image / "bin/rowvit", folder / "photo.jpg", environment)
 
     (folder / "photo.jpg").write_bytes(b"damaged")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, env=environment)
     assert done.returncode != 0 and "photo.jpg" in done.stdout + done.stderr
 
 
@@ -97,7 +98,7 @@ def test_a_folder_for_another_python_says_so(tmp_path):
     script.write_text(bundle.INSTALL.replace("@PYTHONS@", "2.7"))
     (tmp_path / "SHA256SUMS").write_text(f"{bundle.provenance.sha256(script)}  install.sh\n")
     environment = os.environ | {"PYTHON": sys.executable}
-    done = subprocess.run(["sh", str(script)], capture_output=True, text=True, timeout=60, env=environment)
+    done = subprocess.run(["sh", str(script)], capture_output=True, text=True, timeout=HANG, env=environment)
     assert done.returncode == 1
     assert "this folder is for Python 2.7, this is 3." in done.stderr
 

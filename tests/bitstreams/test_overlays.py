@@ -167,10 +167,8 @@ def test_missing_cut_and_slow_downloads(remote, tmp_path):
     with pytest.raises(RowvitError, match=r"is not the file of the manifest|cannot be fetched"):
         prebuilt.fetch(entry, tmp_path / "here")
     remote.cut, remote.pause = False, 0.2
-    begin = time.monotonic()
     with pytest.raises(RowvitError, match=r"did not arrive within 0\.5 s; try again, or allow more"):
         prebuilt.fetch(entry, tmp_path / "here", seconds=0.5)
-    assert time.monotonic() - begin < 5
     remote.pause = 0
     (tmp_path / "remote" / f"{NAME}.hwh").unlink()
     with pytest.raises(RowvitError, match="cannot be fetched: Not Found"):

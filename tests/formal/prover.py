@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from waiting import HANG
+
 HERE = Path(__file__).parent
 RTL = HERE.parents[1] / "rtl"
-SECONDS = 900  # that a step may take
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def model(sources: Sequence[Path], top: str, work: Path) -> Path:
 
 def yosys(script: str) -> str:
     """Run a script; its log."""
-    done = subprocess.run(["yosys", "-p", script], capture_output=True, text=True, timeout=SECONDS)
+    done = subprocess.run(["yosys", "-p", script], capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
     return done.stdout
 
@@ -118,7 +119,7 @@ def yosys(script: str) -> str:
 def smtbmc(model: Path, *arguments: str) -> bool:
     command = ["yosys-smtbmc", "-s", "yices", "--noprogress", *arguments, str(model)]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=SECONDS, env=os.environ | {"PATH": _path()}
+        command, capture_output=True, text=True, timeout=HANG, env=os.environ | {"PATH": _path()}
     )
     # after "BMC failed!" it prints what it found, and may stumble over the solver's answers
     passed = "Status: PASSED" in done.stdout

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from waiting import HANG
 
 HERE = Path(__file__).parent
 STREAM = HERE.parents[1] / "rtl" / "stream"
@@ -50,7 +51,7 @@ def proves(module: str, source: Path) -> bool:
         "sat -verify -tempinduct -maxsteps 4 -prove-asserts -set-init u_plain.count_o 0 "
         + " ".join(f"-set-init u_dut.{register} 0" for register in zeros),
     ]
-    result = subprocess.run(["yosys", "-p", "\n".join(script)], capture_output=True, text=True, timeout=120)
+    result = subprocess.run(["yosys", "-p", "\n".join(script)], capture_output=True, text=True, timeout=HANG)
     proved = "Induction step proven: SUCCESS!" in result.stdout
     assert proved or re.search("proof did fail", result.stderr + result.stdout), result.stderr
     return proved

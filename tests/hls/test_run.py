@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from pynq import Device
 from typer.testing import CliRunner
+from waiting import HANG
 
 import rowvit
 from rowvit.cli import app
@@ -58,6 +59,7 @@ def frames() -> list[np.ndarray]:
 
 def open_sim(standin, **options) -> Accelerator:
     device = SimDevice(TINY, rtl=standin, frontend="hls")
+    options = {"timeout": HANG} | options
     return Accelerator(RowvitOverlay(device.bitstream, device=device), on_close=device.close, **options)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pynq
 import pytest
+from waiting import HANG
 
 from replay import TINY
 from rowvit.overlay import RowvitOverlay
@@ -21,7 +22,7 @@ def make(standin):
     def one(seed: int = 0, config=TINY, memory=None, budget=30_000, **options) -> Accelerator:
         device = SimDevice(TINY, memory, seed, budget, rtl=standin)
         opened.append(device)
-        return Accelerator(RowvitOverlay(device.bitstream, config, device), **options)
+        return Accelerator(RowvitOverlay(device.bitstream, config, device), **{"timeout": HANG} | options)
 
     yield one
     for device in opened:

@@ -32,7 +32,7 @@ import rowvit
 from faults import CONFIGURATIONS, FAULTS, Outcome, Rig, attempt
 from networks import small_package
 from rowvit.sim.verilate import build
-from rowvit.targets.session import end_with_parent
+from rowvit.targets.workers import end_with_parent
 
 FAULTS_EACH = 24  # of a session
 GROWTH = 1.0  # MB that a process may grow after its first images

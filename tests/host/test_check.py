@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +17,13 @@ from machine import Machine
 from networks import random_patches, small_package
 from rowvit import reference
 from rowvit.compiler import Program, check, compile
+from rowvit.compiler.cells import Area, Cells, Value, Values
 from rowvit.compiler.plan import ALONE, Plan, Stage
 from rowvit.compiler.sharing import candidates
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import HardwareConfig, load
-from rowvit.hardware.isa import FIELDS, Flag, Instruction, Op, Record
+from rowvit.hardware.isa import FIELDS, Dst, Flag, Instruction, LoadKind, NormKind, Op, Record
 from rowvit.quant.synthetic import random_package
 from rowvit.targets.target import read_program
 
@@ -77,6 +80,235 @@ def test_a_late_load_that_asks_another_image_is_refused() -> None:
         RowvitError, match=r"fc2.* rows of W2 that its band \d+ uses may not have been loaded|mask"
     ):
         check(of_image_0(program), LATE)
+
+
+NETWORK = dict(dim=32, depth=2, heads=4, image_size=10, patch_size=2, hidden=48, classes=20, ffn_chunk=32)
+#: programs that have instructions of every kind: row tiles with masks of their own; dense chunks, patches in
+#: chunks, and two groups of which the last tile of each kind uses one; images that share what is loaded, with
+#: late bands that have a mask of their own
+PROGRAMS = {
+    "tiles": (dict(ffn2_rule="tile", tile_rows=4), TINY, {}),
+    "dense": (
+        dict(dim=48, heads=3, image_size=60, patch_size=20, ffn2_rule="none")
+        | dict(pruning=[{"layer": 0, "keep": 5, "threshold": 7}]),
+        replace(TINY, groups=2),
+        dict(checkpoints=True, batch=1),
+    ),
+    "shared": (
+        dict(dim=16, heads=1, image_size=8, hidden=32, rare=0.9)
+        | dict(pruning=[{"layer": 0, "keep": 3, "threshold": 0}]),
+        replace(TINY, token_depth=448),
+        dict(stages=(Stage(0, 1), Stage(1, 2))),
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=PROGRAMS)
+def right(request) -> tuple[Program, HardwareConfig]:
+    changes, config, options = PROGRAMS[request.param]
+    package = random_package(np.random.default_rng(0), **NETWORK | changes)
+    return compile(package, config, **options), config
+
+
+def kinds(one: Instruction) -> set[str]:
+    """What an instruction is, in the words in which the meanings of its fields say whose they are."""
+    found = {flag.name for flag in one.flags}
+    if one.op is Op.LOAD:
+        found.add(LoadKind(one.fields["kind"]).name)
+    elif one.op is Op.MATMUL:
+        found.add(Dst(one.fields["dst"]).name)
+    elif one.op is Op.NORM:
+        found.add(NormKind(one.fields["kind"]).name)
+    return found
+
+
+def matters(one: Instruction, name: str, step: int) -> bool:
+    """Whether a field that is one more or less makes the instruction wrong, and can be seen to."""
+    of = FIELDS[one.op][name].meaning.replace(",", " ").partition(":")[0].split()
+    words = {word for word in of if word.isupper()}
+    if name in UNKNOWN or one.fields[name] + step < 0 or (words and not words & kinds(one)):
+        return False
+    # more than it needs is no fault
+    more = name in ("rows", "groups") if one.op is Op.LOAD else name in ("bands", "p_stride")
+    # without a use: the place of what no other instruction names, strides of one band, and of a mask its row
+    # tiles, if it is one for all bands, and its place, if it goes on
+    f = one.fields
+    masks = f.get("mask_bands", 0)
+    many = Flag.ONE_ROW not in one.flags and (f.get("bands") != 1 or f["band0"])
+    used = {
+        "p_base": False,
+        "dst_stride": many,
+        "src_stride": many,
+        "mask_base": masks and Flag.JOIN not in one.flags,
+        "mask_stride": 0 < masks < 0xFFFF,
+        "mask_bands": masks < 0xFFFF,
+    }
+    return not (more and step > 0) and (one.op is Op.LOAD or bool(used.get(name, True)))
+
+
+def refused(program: Program, config: HardwareConfig, number: int, new: Instruction) -> str:
+    """What is wrong with the last pass whose instruction ``number`` is another; "": nothing."""
+    start = len(program.code) - len(program.passes[-1].code)
+    try:
+        check(with_code(program, {start + number: new}), config)
+    except RowvitError as error:
+        return error.message
+    return ""
+
+
+def one_of_each(program: Program) -> dict[int, Instruction]:
+    """An instruction of every kind: if there are more, neither the first of them nor the last."""
+    found: dict[tuple, list[int]] = {}
+    code = program.passes[-1].instructions
+    for number, one in enumerate(code[1:-1], 1):
+        found.setdefault((one.op, *sorted(kinds(one))), []).append(number)
+    middle = [numbers[(len(numbers) - 1) // 2] for numbers in found.values()]
+    return {number: code[number] for number in middle}
+
+
+def test_every_field_matters(right: tuple[Program, HardwareConfig]) -> None:
+    program, config = right
+    for number, one in one_of_each(program).items():
+        for name, value in one.fields.items():
+            for step in (1, -1):
+                if matters(one, name, step):
+                    new = replace(one, fields=one.fields | {name: value + step})
+                    assert "is wrong" in refused(program, config, number, new), (number, one, name, step)
+
+
+def test_every_flag_matters(right: tuple[Program, HardwareConfig]) -> None:
+    """All rows in place of those of a mask are no fault."""
+    program, config = right
+    for number, one in one_of_each(program).items():
+        for flag in Flag:
+            all_rows = one.op is Op.LOAD and flag is Flag.GATHER in one.flags and Flag.REST not in one.flags
+            new = replace(one, flags=one.flags ^ {flag})
+            assert all_rows or "is wrong" in refused(program, config, number, new), (number, one, flag)
+
+
+def test_every_image_matters(right: tuple[Program, HardwareConfig]) -> None:
+    """But not whose a load is that has no guard, as long as it is one of the pass."""
+    program, config = right
+    images = program.passes[-1].images
+    for number, one in one_of_each(program).items():
+        anyone = one.op is Op.LOAD and one.fields["kind"] != LoadKind.RESIDUAL and not one.fields["band0"]
+        for image in {images, one.image ^ 1}:
+            message = refused(program, config, number, replace(one, image=image))
+            assert "is wrong" in message or (anyone and image < images), (number, one, image)
+
+
+def others(program: Program, config: HardwareConfig) -> dict[str, tuple[int, dict[str, int], str]]:
+    """What no change by one shows: an instruction, its other fields, and the words that refuse it."""
+    code = list(enumerate(program.passes[-1].instructions))
+
+    def first(op: Op, **fields: int) -> tuple[int, dict[str, int]]:
+        return next(
+            (n, one.fields) for n, one in code if one.op is op and fields.items() <= one.fields.items()
+        )
+
+    weights, f = first(Op.LOAD, kind=LoadKind.WEIGHT)
+    lines = config.weight_depth - f["rows"]
+    parameters, _ = first(Op.LOAD, kind=LoadKind.PARAM)
+    norm, _ = first(Op.LOAD, kind=LoadKind.NORM)
+    key, k = first(Op.MATMUL, dst=Dst.KEY)
+    hidden, _ = first(Op.MATMUL, dst=Dst.HIDDEN)
+    query, q = first(Op.MATMUL, dst=Dst.TOKEN)
+    embedding, _ = first(Op.MATMUL, dst=Dst.RESIDUAL)
+    head, h = first(Op.MATMUL, dst=Dst.STREAM)
+    sizes = {
+        LoadKind.WEIGHT: lambda f: f["rows"] * f["groups"] * config.lanes,
+        LoadKind.PARAM: lambda f: 8 * f["groups"] * config.lanes,
+        LoadKind.NORM: lambda f: 8 * f["rows"],
+        LoadKind.RESIDUAL: lambda f: 8 * config.residual_words(f["rows"]),
+    }
+    loads = {kind: first(Op.LOAD, kind=kind) for kind in LoadKind}
+    behind = {
+        f"{kind.name} behind the blob": (
+            n,
+            dict(address=program.blob.size - sizes[kind](f) + 8),
+            "are not among",
+        )
+        for kind, (n, f) in loads.items()
+    }
+    joined = [n + 1 for n, one in code if Flag.JOIN in one.flags and Flag.JOIN not in code[n + 1][1].flags]
+    goes_on = {
+        f"a mask that may end before: {fields}": (n, fields, "a mask that goes on")
+        for n in joined[-1:]
+        for fields in (dict(mask_bands=1), dict(band0=1))
+    }
+    return (
+        behind
+        | goes_on
+        | {
+            "code for weights": (weights, dict(address=program.code.nbytes - 8), "are not among the weights"),
+            "half a word": (weights, dict(address=f["address"] + 4), "are not among the weights"),
+            "lines behind the last": (weights, dict(dst=lines + 1), f"weight lines {lines + 1} to"),
+            "no rows": (weights, dict(rows=0), "0 rows of"),
+            "no groups": (weights, dict(groups=0), "rows of 0 groups"),
+            "groups that are not there": (weights, dict(groups=config.groups + 1), "groups"),
+            "a slot that is not there": (parameters, dict(dst=config.param_slots), "is not there"),
+            "a norm slot that is not there": (norm, dict(dst=config.norm_slots), "is not there"),
+            "K over its own weights": (key, dict(dst_base=k["wbase"] + k["k"] - 1), "over its own weights"),
+            "Q behind the memory": (query, dict(dst_base=config.token_depth - 1), f"of {config.token_depth}"),
+            "rows over each other": (query, dict(dst_stride=q["groups"] * 2 - 1), "token addresses"),
+            "the residual stream's end": (
+                embedding,
+                dict(dst_base=config.residual_depth),
+                "residual addresses",
+            ),
+            "a mask word that is not there": (
+                hidden,
+                dict(mask_base=config.mask_depth, mask_bands=0xFFFF),
+                "mask word" if program.meta["ffn2_rule"] != "none" else "is wrong",
+            ),
+            "no bands": (embedding, dict(bands=0), "0 bands"),
+            "logits that are missing": (head, dict(count=h["count"] - 1), "logits of|LAST is not"),
+        }
+    )
+
+
+def test_what_else_is_refused(right: tuple[Program, HardwareConfig]) -> None:
+    program, config = right
+    part = program.passes[-1]
+    for what, (number, fields, words) in others(program, config).items():
+        one = part.instructions[number]
+        message = refused(program, config, number, replace(one, fields=one.fields | fields))
+        assert re.search(words, message), (what, message)
+    for number, one in ((0, Instruction(Op.END)), (len(part.code) - 1, part.instructions[1])):
+        assert "begin with HEADER and end with END" in refused(program, config, number, one)
+
+
+def test_what_cells_hold_is_said() -> None:
+    """The first cell that is not right, what it holds, and what it should."""
+    values = Values()
+    cells, one, other = Cells("token", 12, values), Value("X", 0, 1), Value("O", 1, 2, 3, 4, 5)
+    area = Area(2, 4, 3, 2)
+    with pytest.raises(ValueError, match="token address 2 holds nothing, not cell 0 of band 0 of nothing"):
+        cells.read(area)
+    cells.write(area, one)
+    assert cells.read(area) == one and not cells.filled(area, one)
+    cells.fill(8, 1, other)
+    name = r"O of image 2 after 4 additions and 3 selections, tile 5 \(pass 1\)"
+    right = r"cell 2 of band 1 of X of image 1 after 0 additions and 0 selections \(pass 0\)"
+    with pytest.raises(ValueError, match=f"token address 8 holds {name}, not {right}"):
+        cells.read(area)
+    cells.fill(4, 1, other)
+    with pytest.raises(ValueError, match=f"token address 4 holds {name}, not cell 2 of band 0 of X"):
+        cells.read(area)
+    with pytest.raises(ValueError, match="token addresses 2 to 12 of 12"):
+        cells.read(Area(2, 4, 3, 3))
+    cells.fill(0, 12, other)
+    assert cells.filled(Area(0, 6, 6, 2), other) and not cells.filled(Area(0, 6, 6, 2), one)
+
+
+@pytest.mark.parametrize(("base", "words"), [(4, ""), (8, ""), (12, "bands of Q .* not read yet"), (20, "")])
+def test_cells_are_not_written_before_they_are_read(base: int, words: str) -> None:
+    """Bands of 4 cells from 8 on, each read before what replaces it: itself, the next, or the one before."""
+    one, other, cells = Value("Q", 0, 0), Value("O", 0, 0), Cells("token", 32, Values())
+    cells.write(Area(8, 4, 4, 3), one)
+    with pytest.raises(ValueError, match=words) if words else nullcontext():
+        cells.write(Area(base, 4, 4, 3), other, source=one)
+        assert cells.read(Area(base, 4, 4, 3)) == other
 
 
 def answers(program: Program, config: HardwareConfig, patches: np.ndarray, seed: int) -> list[list]:

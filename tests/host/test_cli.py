@@ -9,15 +9,15 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import photos as sets
+import processes
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
+from waiting import HANG, until
 
 from rowvit.cli import app
 from rowvit.cli.common import ERR, progress_bar
@@ -317,19 +317,19 @@ def test_packages_of_an_extra_that_are_missing(small):
             env=os.environ | {"PYTHONPATH": str(MODELS.parents[1])},
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=HANG,
         )
         sentence = f"2 rowvit: this needs the package {missing}; install it with: pip install 'rowvit[model]'"
         assert done.stdout.splitlines() == [sentence] * len(lines), done.stdout + done.stderr
 
 
-def killed(first: int, pixels: object) -> None:
+def killed(*_: object) -> None:
     """What happens to a process for which there is no memory."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_killed_simulation_is_named(small, monkeypatch):
-    monkeypatch.setattr("rowvit.targets.session._work", killed)
+    monkeypatch.setattr("rowvit.targets.workers._work", killed)
     text = mistake("run", small["program"], small["images"], "-c", "tiny", "--jobs", 2)
     assert "one of 2 simulations was killed, as when memory runs out; use fewer --jobs" in text
 
@@ -377,68 +377,61 @@ def test_names_are_text(tmp_path, monkeypatch):
     assert found.exit_code == 2 and "[x].png: cannot be decoded" in found.output
 
 
-def _children(parent: int) -> set[int]:
-    """Processes that descend from one, by /proc."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            if fields[0] != "Z":
-                parents[int(stat.parent.name)] = int(fields[1])
-    found = {parent}
-    while more := {child for child, its in parents.items() if its in found} - found:
-        found |= more
-    return found - {parent}
+def _ends_with_its_workers(sent: str, folder: Path, *arguments: object) -> None:
+    """A command that has minutes of work for two workers gets a signal, or several: all end, and say nothing.
 
-
-def _ends_with_its_workers(sent: signal.Signals, *arguments: object) -> None:
-    """A command that has minutes of work for two workers gets a signal: all of them end at once."""
+    That is at once: workers use less processor time than for what they are at.
+    """
     command = [sys.executable, "-m", "rowvit.cli", *arguments, "--jobs", "2"]
-    environment = os.environ | {"PYTHONPATH": str(MODELS.parents[1])}
+    files = folder / "files"
+    files.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(MODELS.parents[1]), "TMPDIR": str(files)}
 
     def listen() -> None:
         """A shell's background job ignores Ctrl-C, and what it starts does, too."""
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     with subprocess.Popen(
-        [*map(str, command)], env=environment, stderr=subprocess.PIPE, preexec_fn=listen
+        [*map(str, command)], env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=listen
     ) as process:
-        deadline = time.monotonic() + 120
-        busy: list[int] = []
-        while len(busy) < 2:  # two that simulate, by their processor time
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.1)
-            ticks = {child: _ticks(child) for child in _children(process.pid)}
-            busy = [child for child, count in ticks.items() if count > 2.5]
-        children = _children(process.pid)
-        process.send_signal(sent)
-        end = time.monotonic() + 2
-        while any(_alive(child) for child in busy):
-            assert time.monotonic() < end, "workers are left"
-            time.sleep(0.05)
-        assert process.wait(20) != 0
-        end = time.monotonic() + 2
-        while any(_alive(child) for child in children):
-            assert time.monotonic() < end, "processes are left"
-            time.sleep(0.05)
-        assert process.stderr is not None and b"Traceback" not in process.stderr.read()
+        used: dict[int, float] = {}
+
+        def look() -> set[int]:
+            """Its descendants, and what they have used."""
+            left = processes.children(process.pid) if process.poll() is None else used
+            used.update({child: max(processes.seconds(child), used.get(child, 0.0)) for child in left})
+            return {child for child in left if processes.alive(child)}
+
+        def busy() -> bool:
+            """Whether two simulate, by what they have used."""
+            assert process.poll() is None
+            return bool(look()) and sum(seconds > 4 for seconds in used.values()) >= 2
+
+        until(busy)
+        begun, before = look(), dict(used)
+        for number, name in enumerate(sent.split()):
+            if number:
+                until(lambda: look() != begun)
+            process.send_signal(signal.Signals[name])
+        until(lambda: process.poll() is not None and not look())
+        assert process.returncode != 0 and max(used[child] - before[child] for child in begun) < 3
+        assert process.stderr is not None and "Traceback" not in (said := process.stderr.read()), said
+        assert sent != "SIGINT" or not list(files.glob("rowvit-*"))
 
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
-
-
-@pytest.mark.parametrize("sent", SIGNALS, ids=lambda s: s.name)
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGINT SIGINT", "SIGTERM", "SIGKILL"])
 def test_workers_of_run_end(small, tmp_path, sent):
     photo = next(small["images"].iterdir())
     many = tmp_path / "photos"
     many.mkdir()
-    for number in range(3000):
+    for number in range(400):
         os.symlink(photo, many / f"{number}.png")
-    _ends_with_its_workers(sent, "run", small["package"], many, "-c", "tiny")
+    slow = ("-c", "tiny", "--batch", 20, "--rate", 1, "--latency", 2000)
+    _ends_with_its_workers(sent, tmp_path, "run", small["package"], many, *slow)
 
 
 @pytest.mark.parametrize(
-    "sent", [SIGNALS[0], *(pytest.param(s, marks=pytest.mark.slow) for s in SIGNALS[1:])]
+    "sent", ["SIGINT", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGTERM", "SIGKILL"))]
 )
 def test_workers_of_eval_end(tmp_path, sent):
     """Those that Dask starts."""
@@ -457,18 +450,4 @@ def test_workers_of_eval_end(tmp_path, sent):
     package.meta["classes"] = list(sets.COLOURS)
     package.save(tmp_path / "net.safetensors")
     data = sets.archive(tmp_path / "photos.npz", test=3000)
-    _ends_with_its_workers(sent, "eval", tmp_path / "net.safetensors", "--data", data)
-
-
-def _alive(process: int) -> bool:
-    with suppress(OSError):
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
-def _ticks(process: int) -> float:
-    """Seconds of processor time."""
-    with suppress(OSError):
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return 0.0
+    _ends_with_its_workers(sent, tmp_path, "eval", tmp_path / "net.safetensors", "--data", data)

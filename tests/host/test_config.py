@@ -8,6 +8,7 @@ import shutil
 import subprocess
 
 import pytest
+from waiting import HANG
 
 from rowvit.errors import RowvitError
 from rowvit.hardware import config
@@ -107,7 +108,7 @@ def elaborates(structure: dict[str, int]) -> bool:
     """Whether the RTL passes Verilator without a warning."""
     command = ["verilator", "--lint-only", "-Wall", f"-I{RTL}", str(RTL / "lint.vlt"), *map(str, sources())]
     command += ["--top-module", "rowvit_top", *(f"-G{name.upper()}={n}" for name, n in structure.items())]
-    return subprocess.run(command, capture_output=True, timeout=600).returncode == 0
+    return subprocess.run(command, capture_output=True, timeout=HANG).returncode == 0
 
 
 @pytest.mark.parametrize("inside, beyond", CORNERS)

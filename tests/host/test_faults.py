@@ -26,6 +26,7 @@ def rig():
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault(rig, name):
+    rig.rng = np.random.default_rng(list(FAULTS).index(name))  # whichever faults came before
     outcome = attempt(rig, name)
     assert outcome.passed, outcome
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from PIL import Image
+from waiting import HANG
 
 from rowvit.quant.synthetic import random_package
 
@@ -52,7 +53,7 @@ def site(tmp_path_factory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*command, "-w", wheels, tree], check=True, capture_output=True, timeout=120)
+    subprocess.run([*command, "-w", wheels, tree], check=True, capture_output=True, timeout=HANG)
     (wheel,) = wheels.glob("rowvit-*.whl")
     zipfile.ZipFile(wheel).extractall(site)
     return site
@@ -88,7 +89,7 @@ def test_a_wheel_is_all_that_golden_and_sim_need(site, tmp_path, arguments):
         env={**os.environ, "PYTHONPATH": str(site)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(site))

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -252,10 +251,8 @@ def test_a_dma_that_does_not_start(device, stuck):
     device.budget = 10**9
     base = at(device, DMA_CELL)
     disturb(device, {base + offset: value for offset, value in stuck.items()})
-    begin = time.monotonic()
     with pytest.raises(RowvitError, match=r"axi_dma_0 does not (leave its reset|start): register 0x.*1 s"):
         Accelerator(RowvitOverlay(device.bitstream, device=device))
-    assert time.monotonic() - begin < 5
 
 
 # -- PYNQ's memory of the last bitstream ------------------------------------------------------------

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from waiting import HANG
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 SCRIPTS = sorted(RECIPES.glob("*/run.sh"))
@@ -16,7 +17,7 @@ SCRIPTS = sorted(RECIPES.glob("*/run.sh"))
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.parent.name)
 def test_usage_and_recipes(script: Path) -> None:
-    done = subprocess.run(["bash", script], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(["bash", script], capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 2
     assert "DATA FOLDER" in done.stderr
     text = script.read_text()
@@ -43,7 +44,7 @@ def test_steps_go_on(tmp_path: Path) -> None:
 
     def run() -> subprocess.CompletedProcess[str]:
         command = ["bash", script, tmp_path / "data", tmp_path / "out"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30)
+        return subprocess.run(command, capture_output=True, text=True, timeout=HANG)
 
     assert run().returncode != 0
     out = tmp_path / "out"

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from waiting import HANG
 
 import faults
 from replay import TINY
@@ -54,7 +54,7 @@ def expected(package):
 def acc(package):
     with (
         SimDevice(TINY, MemoryModel(latency=60, rate=50)) as device,
-        Accelerator(RowvitOverlay(device.bitstream, TINY, device), timeout=60) as found,
+        Accelerator(RowvitOverlay(device.bitstream, TINY, device), timeout=HANG) as found,
     ):
         found.load(package)
         yield found
@@ -208,7 +208,7 @@ def test_waiting_for_an_interrupt_ends(package, expected, caplog, what):
     """With the simulation's sentence, long before the host's deadline, and nothing else on the terminal."""
     with (
         SimDevice(TINY, budget=20_000) as device,
-        Accelerator(RowvitOverlay(device.bitstream, TINY, device), timeout=60, watchdog=0) as acc,
+        Accelerator(RowvitOverlay(device.bitstream, TINY, device), timeout=HANG, watchdog=0) as acc,
     ):
         acc.load(package)
         send = acc._send
@@ -225,10 +225,9 @@ def test_waiting_for_an_interrupt_ends(package, expected, caplog, what):
             device.inject("read", "pause", 200, -1)
         else:
             acc._send = then_reset
-        begin = time.monotonic()
         with pytest.raises(RowvitError, match=r"nothing moved for [23]\d{4} cycles"):
             asyncio.run(results())
-        assert time.monotonic() - begin < 20 and not caplog.records
+        assert not caplog.records
         acc._send = send
         device.heal()
         assert asyncio.run(results())[0].same(expected[0])
@@ -237,7 +236,7 @@ def test_waiting_for_an_interrupt_ends(package, expected, caplog, what):
 def test_a_simulation_closed_under_a_waiter(package, caplog):
     """The waiter gets a sentence, and the terminal nothing."""
     with SimDevice(TINY) as device:
-        acc = Accelerator(RowvitOverlay(device.bitstream, TINY, device), timeout=60)
+        acc = Accelerator(RowvitOverlay(device.bitstream, TINY, device), timeout=HANG)
         acc.load(package)
 
         async def results() -> None:

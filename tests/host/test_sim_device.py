@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from pynq import MMIO, Clocks, Overlay, allocate
+from waiting import HANG
 
 import rowvit
 from replay import TINY
@@ -324,7 +325,7 @@ def test_one_process_builds(tmp_path, monkeypatch):
     )
     environment = os.environ | {"BUILDS": str(tmp_path / "builds"), "PYTHONPATH": os.pathsep.join(sys.path)}
     processes = [subprocess.Popen([sys.executable, "-c", code], env=environment) for _ in range(3)]
-    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert [process.wait(HANG) for process in processes] == [0, 0, 0]
     assert (tmp_path / "builds").read_text() == "\n"
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pynq import interrupt
+from waiting import HANG
 
 from replay import ANSWER, IMAGES, TINY, disturb, leak_free, program
 from rowvit.errors import RowvitError
@@ -165,7 +166,7 @@ def ordered():
     golden.load(package)
     with (
         SimDevice(TINY) as device,
-        Accelerator(RowvitOverlay(device.bitstream, TINY, device), 60) as acc,
+        Accelerator(RowvitOverlay(device.bitstream, TINY, device), HANG) as acc,
     ):
         acc.load(package)
         yield acc, golden

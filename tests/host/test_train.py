@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import pickle
 import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +20,12 @@ import photos as sets
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
+from waiting import HANG, until
 
 from rowvit.errors import RowvitError
 
 torch = pytest.importorskip("torch")
+
 
 from rowvit.cli import app  # noqa: E402
 from rowvit.measure.accuracy import evaluate  # noqa: E402
@@ -323,6 +325,8 @@ def test_train_learns_and_notes_what_it_did(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "r.toml").write_text(RECIPE)
     out = tmp_path / "out.safetensors"
     monkeypatch.setattr("rowvit.cli.common.LINE_EVERY", 0.0)
+    ticks = itertools.count()
+    monkeypatch.setattr("rowvit.cli.common.ERR.get_time", lambda: next(ticks) / 100)
     text = command("train", start, "--data", data, "--recipe", tmp_path / "r.toml", "-o", out)
     steps = [line for line in text.splitlines() if line.startswith("training: ")]
     assert len(steps) == 23  # the last step needs no line
@@ -362,31 +366,30 @@ def test_killed_run_goes_on_without_loss(tmp_path: Path) -> None:
         tmp_path / "r.toml",
     ]
     base += ["--no-measure", "--save-every", "1"]
-    slow = tmp_path / "slow.py"  # each step takes 0.1 s, so that the kill comes during the run
+    killed, whole = tmp_path / "killed.safetensors", tmp_path / "whole.safetensors"
+    state = tmp_path / "killed.safetensors.state"
+    slow = tmp_path / "slow.py"  # stands still once there is a state, so that the kill comes during the run
     slow.write_text(
-        "import sys, time\nfrom rowvit.train import loop\nstep = loop.Trainer._step\n"
-        "def late(*a):\n    time.sleep(0.1)\n    return step(*a)\n"
+        "import os, sys, time\nfrom rowvit.train import loop\nstep = loop.Trainer._step\n"
+        f"def late(*a):\n    time.sleep({HANG} if os.path.exists({str(state)!r}) else 0.1)\n"
+        "    return step(*a)\n"
         "loop.Trainer._step = late\nfrom rowvit.cli import app\napp(sys.argv[1:])\n"
     )
     environment = os.environ | {"PYTHONPATH": str(HOST), "OMP_NUM_THREADS": "1"}
-    killed, whole = tmp_path / "killed.safetensors", tmp_path / "whole.safetensors"
     process = subprocess.Popen(
         [sys.executable, slow, *map(str, base[3:]), "-o", str(killed)],
         env=environment,
         stderr=subprocess.DEVNULL,
     )
-    state = tmp_path / "killed.safetensors.state"
-    deadline = time.monotonic() + 60
-    while not state.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(state.exists)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert state.exists() and not killed.exists()
+    assert not killed.exists()
     done = torch.load(state, weights_only=True)["done"]
     assert 0 < done < 72
     for out in (killed, whole):
         found = subprocess.run(
-            [*map(str, base), "-o", str(out)], env=environment, capture_output=True, text=True, timeout=120
+            [*map(str, base), "-o", str(out)], env=environment, capture_output=True, text=True, timeout=HANG
         )
         assert found.returncode == 0, found.stderr
         assert (f"continuing after step {done} of 72" in found.stderr) == (out is killed)
@@ -499,7 +502,7 @@ def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=HANG,
     )
     assert found.returncode == 0, found.stderr
     assert found.stderr.count("continuing after step 1 of 6") == 2 and not begun[2].exists()

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import HANG
 
 pytest.importorskip("timm")
 
@@ -35,7 +36,7 @@ def walk(section: str, folder: Path) -> dict[str, str]:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=900,
+            timeout=HANG,
         )
         assert found.returncode == 0, found.stderr
         printed[arguments[1] if program == "rowvit" else program] = found.stdout

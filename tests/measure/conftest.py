@@ -2,14 +2,18 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from clocks import SharedClock
 from PIL import Image
+from pynq import pmbus
 from typer.testing import CliRunner
 
 from rowvit.cli import app
+from rowvit.measure import power, sensors
 from rowvit.quant.synthetic import random_package
 
 
@@ -23,6 +27,17 @@ def run(*arguments: object, code: int = 0):
 @pytest.fixture(scope="session")
 def rowvit_command():
     return run
+
+
+@pytest.fixture
+def clock(monkeypatch) -> SharedClock:
+    """What PYNQ's recorder and the passes go by."""
+    shared = SharedClock()
+    monkeypatch.setattr(pmbus, "time", shared)
+    monkeypatch.setattr(pmbus, "threading", shared)
+    monkeypatch.setattr(sensors, "time", shared)
+    monkeypatch.setattr(power, "measure", partial(power.measure, clock=shared))
+    return shared
 
 
 @pytest.fixture(scope="session")

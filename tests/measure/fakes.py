@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from clocks import FakeClock
 
 import rowvit
 from rowvit.measure.power import Pass
@@ -20,19 +21,6 @@ from rowvit.targets.target import Result
 #: joules of one count; what a lane group's multiplication, a word from memory, ... take on this board
 JOULES = {"fires": 6e-6, "axi_beats": 9e-6, "ffn2_nonzeros": 2e-6, "softmax_busy": 3e-6, "cycles": 5e-7}
 MHZ = 0.2  # slow, so that an image of `tiny` takes tens of milliseconds
-
-
-class FakeClock:
-    """Time that passes only when somebody waits."""
-
-    def __init__(self, now: float = 5000.0) -> None:
-        self.now = now
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @functools.cache

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fakes import FakeBoard, FakeClock, FakeSensor, results
+from clocks import FakeClock
+from fakes import FakeBoard, FakeSensor, results
 
 from rowvit.errors import RowvitError
 from rowvit.measure.power import Plan, figures, measure

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import FakeBoard, FakeClock, write_log
+from clocks import FakeClock
+from fakes import FakeBoard, write_log
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from fakes import FakeClock
+from clocks import FakeClock
 from hypothesis import assume, given
 from hypothesis import strategies as st
 

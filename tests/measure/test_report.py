@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 import pytest
-from browsers import browser_path
+from browsers import browser
 from PIL import Image
 
 from rowvit.measure import plots
@@ -41,20 +41,15 @@ def report(bench_file, power_file, slower, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser():
-    found = browser_path()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+def open_page():
+    with browser() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_in_a_browser(browser, report, bench_file, width):
+def test_in_a_browser(open_page, report, bench_file, width):
     document = json.loads(bench_file.read_text())
-    tab = browser.new_page(viewport={"width": width, "height": 800})
+    tab = open_page(viewport={"width": width, "height": 800})
     errors, requests = [], []
     tab.on("console", lambda message: errors.append(message.text))
     tab.on("pageerror", lambda error: errors.append(str(error)))

@@ -4,17 +4,17 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
-import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from clocks import SharedClock
 from fakes import hwmon_tree
 from hypothesis import given
 from hypothesis import strategies as st
 from pynq.pmbus import Rail
+from waiting import HANG
 
 from rowvit.errors import RowvitError
 from rowvit.hardware.block_design import boards
@@ -35,25 +35,20 @@ from rowvit.measure.sensors import (
 
 
 class Sensor:
-    """Watts as a function of the monotonic clock."""
-
     parents = ()
 
-    def __init__(self, watts: Callable[[float], float], name: str = "power") -> None:
-        self.watts, self.name = watts, name
-
-    def get_value(self, parents=None) -> float:
-        return self.watts(time.monotonic())
+    def __init__(self, watts: Callable[[], float], name: str = "power") -> None:
+        self.get_value, self.name = lambda parents=None: watts(), name
 
 
-def record(instrument, seconds: float) -> tuple[float, float]:
+def record(instrument, clock: SharedClock, seconds: float) -> tuple[float, float]:
     """Run an instrument; begin and end of what lies within its samples."""
     instrument.start()
-    time.sleep(0.1)
-    begin = time.monotonic()
-    time.sleep(seconds)
-    end = time.monotonic()
-    time.sleep(0.1)
+    clock.sleep(0.1)
+    begin = clock.now
+    clock.sleep(seconds)
+    end = clock.now
+    clock.sleep(0.1)
     instrument.stop()
     return begin, end
 
@@ -98,11 +93,11 @@ def test_step_is_what_the_instrument_resolves():
 # -- known waveforms through the real DataRecorder ----------------------------------------------
 
 
-def test_energy_of_rails_with_known_waveforms():
+def test_energy_of_rails_with_known_waveforms(clock):
     """A sine and a triangle on two rails, in two passes; the sum's integral is known in closed form."""
-    origin = time.monotonic()
-    sine = lambda t: 3 + 2 * math.sin(2 * math.pi * (t - origin) / 2.1)  # noqa: E731
-    triangle = lambda t: 1 + 4 * abs(2 * ((t - origin) / 2.7 % 1) - 1)  # noqa: E731
+    origin = clock.now
+    sine = lambda: 3 + 2 * math.sin(2 * math.pi * (clock.now - origin) / 2.1)  # noqa: E731
+    triangle = lambda: 1 + 4 * abs(2 * ((clock.now - origin) / 2.7 % 1) - 1)  # noqa: E731
 
     def integral(t: float) -> float:
         since = t - origin
@@ -118,46 +113,36 @@ def test_energy_of_rails_with_known_waveforms():
     rails["INT"].power, rails["AUX"].power = Sensor(sine, "INT_power"), Sensor(triangle, "AUX_power")
     instrument = pmbus(Wanted("ZCU104", ["INT", "AUX"], interval=0.01), rails)
     assert instrument.name == "pmbus INT + AUX" and "named by the user" in instrument.measures
-    passes = [record(instrument, 4.0), record(instrument, 3.0)]
+    passes = [record(instrument, clock, 4.0), record(instrument, clock, 3.0)]
     samples = instrument.samples([])
     for begin, end in passes:
         assert samples.energy(begin, end) == pytest.approx(integral(end) - integral(begin), rel=0.01)
-    assert 0.009 < samples.interval < 0.1
+    assert samples.interval == pytest.approx(0.01, rel=1e-3)
 
 
-def test_energy_of_a_sysfs_sensor_with_a_known_waveform(tmp_path):
-    """A fake INA260: its file is rewritten with the power of the moment, in microwatts."""
+def test_energy_of_a_sysfs_sensor_with_a_known_waveform(tmp_path, clock):
+    """A fake INA260: its file holds the power of the moment, in microwatts."""
     root = hwmon_tree(tmp_path, {"hwmon3": "ina260_u14", "hwmon0": "other"})
-    path, origin, over = root / "hwmon3" / "power1_input", time.monotonic(), threading.Event()
-    watts = lambda t: 5 + 2 * math.sin(math.pi * (t - origin))  # noqa: E731
-
-    def rewrite() -> None:
-        while not over.is_set():
-            new = path.with_suffix(".new")
-            new.write_text(f"{round(watts(time.monotonic()) * 1e6)}\n")
-            os.replace(new, path)
-            time.sleep(0.002)
-
-    rewrite_once = threading.Thread(target=rewrite)
-    rewrite_once.start()
-    try:
-        instrument = hwmon(Wanted("KV260", interval=0.01), root)
-        begin, end = record(instrument, 3.3)
-    finally:
-        over.set()
-        rewrite_once.join()
+    path, origin = root / "hwmon3" / "power1_input", clock.now
+    watts = lambda: 5 + 2 * math.sin(math.pi * (clock.now - origin))  # noqa: E731
+    clock.moved = lambda: path.write_text(f"{round(watts() * 1e6)}\n")
+    instrument = hwmon(Wanted("KV260", interval=0.01), root)
+    begin, end = record(instrument, clock, 3.3)
     assert instrument.name == "hwmon ina260_u14" and "K26 module" in instrument.measures
     integral = [5 * t - 2 * math.cos(math.pi * (t - origin)) / math.pi for t in (begin, end)]
     assert instrument.samples([]).energy(begin, end) == pytest.approx(integral[1] - integral[0], rel=0.01)
 
 
 def test_a_sensor_that_fails_is_not_averaged_over():
-    def watts(t: float) -> float:
+    asked = threading.Event()
+
+    def watts() -> float:
+        asked.set()
         raise OSError(5, "Input/output error")
 
     instrument = Recorder("fake", "nothing", [Sensor(watts, "U14")], 0.01)
     instrument.start()
-    time.sleep(0.05)
+    assert asked.wait(HANG)
     with pytest.raises(RowvitError, match=r"sensor U14 cannot be read: .*Input/output error"):
         instrument.stop()
 
@@ -191,7 +176,7 @@ def test_a_missing_rail_is_refused():
         pmbus(Wanted("ZCU104"), rails)  # it has no power sensor
     with pytest.raises(RowvitError, match=r"rail 12V of ZCU104 is missing.*PYNQ finds no rails"):
         pmbus(Wanted("ZCU104"), {})
-    rails["12V"].power = Sensor(lambda t: 1.0)
+    rails["12V"].power = Sensor(lambda: 1.0)
     assert pmbus(Wanted("zcu104"), rails).measures == "12 V input of the board"
 
 
@@ -261,7 +246,7 @@ def test_thermometer(tmp_path):
 
 def test_the_power_of_this_moment():
     """Rails add up; a meter with a log has none to tell."""
-    rails = [Sensor(lambda now: 1.5, "core"), Sensor(lambda now: 0.25, "memory")]
+    rails = [Sensor(lambda: 1.5, "core"), Sensor(lambda: 0.25, "memory")]
     assert Recorder("rails", "core and memory", rails).watts() == 1.75
     with pytest.raises(RowvitError, match="meter does not tell the power of this moment; use pmbus or hwmon"):
         Instrument("meter", "12 V").watts()

@@ -233,7 +233,7 @@ def test_two_levels_show_no_step(tmp_path):
     behind=st.sampled_from([0.0, 0.003, 0.05]),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=40, derandomize=True)
+@settings(max_examples=40)
 def test_the_step_is_found(step, noise, behind, seed):
     """In readings that noise spreads over neighbouring steps; ``noise`` and ``behind`` are in steps."""
     rng = np.random.default_rng(seed)
@@ -243,7 +243,7 @@ def test_the_step_is_found(step, noise, behind, seed):
 
 
 @given(noise=st.floats(1e-4, 0.5), seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=20, derandomize=True)
+@settings(max_examples=20)
 def test_noise_is_no_step(noise, seed):
     rng = np.random.default_rng(seed)
     watts = np.where(np.arange(4000) // 200 % 2, BUSY, IDLE) + rng.normal(0, noise, 4000)
@@ -263,7 +263,7 @@ def test_noise_is_no_step(noise, seed):
     burst=st.floats(IDLE - BUSY, BUSY - IDLE),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=40, derandomize=True)  # at 99 % of confidence, other examples may miss
+@settings(max_examples=40, derandomize=True)  # at 99 % of confidence, new examples may miss
 def test_the_true_energy_lies_in_the_interval(
     tmp_path_factory, lag, rate, offset, noise, step, hz, plan, gaps, burst, seed
 ):

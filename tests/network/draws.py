@@ -59,8 +59,10 @@ def case(array: str, number: int) -> Case:
     """A case that fits its array."""
     rng = np.random.default_rng([number, [*ARRAYS, *SHIPPED].index(array)])
     config = ARRAYS[array] if array in ARRAYS else load(array)
-    program = None
+    program, tries = None, 0
     while program is None:
+        tries += 1
+        assert tries < 300, "nothing fits"
         package, batch = _package(rng, config), int(rng.integers(1, 10))
         try:
             stages = _stages(rng, Plan(package.meta, config))

@@ -26,8 +26,9 @@ def run(path: Path, folder: Path) -> nbformat.NotebookNode:
     notebook = nbformat.read(path, as_version=4)
     metadata = dict(notebook.metadata)
     resources = {"metadata": {"path": folder}}
+    patience = dict(timeout=1800, startup_timeout=1800)
     client = NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources=resources, record_timing=False
+        notebook, **patience, kernel_name="python3", resources=resources, record_timing=False
     )
     client.execute()
     notebook.metadata = nbformat.from_dict(metadata)  # without this machine's version of Python

@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from execute import FOLDER, NOTEBOOKS, run
+from waiting import HANG
 
 HOST = FOLDER.parents[1]
 
@@ -83,6 +84,6 @@ def test_pynq_delivers_them(tmp_path):
     listed = subprocess.run([*command, "--list"], env=environment, capture_output=True, text=True, check=True)
     assert "rowvit (source: rowvit)" in listed.stdout
     command += ["rowvit", "--ignore-overlays", "--path", str(tmp_path)]
-    subprocess.run(command, env=environment, capture_output=True, check=True, timeout=120)
+    subprocess.run(command, env=environment, capture_output=True, check=True, timeout=HANG)
     delivered = sorted(path.name for path in (tmp_path / "rowvit").glob("*.ipynb"))
     assert delivered == [path.name for path in NOTEBOOKS]

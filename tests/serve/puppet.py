@@ -6,13 +6,13 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from waiting import HANG, until
 
 from rowvit.errors import RowvitError
 from rowvit.hardware.config import load
@@ -42,7 +42,7 @@ class Puppet(Target):
 
     def _run(self, images: Sequence[np.ndarray]) -> list[Result]:
         self.inside.set()
-        assert self.go.wait(30)
+        assert self.go.wait(HANG)
         self.inside.clear()
         if self.failures:
             raise self.failures.pop(0)
@@ -100,7 +100,7 @@ class Served:
 
     def ask(self, method: str, path: str, body: bytes | str | None = None, **headers: str) -> Reply:
         """One request; underscores in the names of headers are dashes."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANG)
         try:
             connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
             response = connection.getresponse()
@@ -135,7 +135,7 @@ def serving(
     **options: Any,
 ) -> Iterator[Served]:
     """A service on a free port of this computer; stopped at the end."""
-    service = Service(networks, target_name, open_target, limits, **options)
+    service = Service(networks, target_name, open_target, limits or Limits(deadline=HANG), **options)
     service.engine.start()
     server = http_server(service)
     with bound("127.0.0.1", 0) as listener:
@@ -146,13 +146,5 @@ def serving(
             yield Served(listener.getsockname()[1], service)
         finally:
             server.should_exit = True
-            thread.join(30)
+            thread.join(HANG)
             assert not thread.is_alive(), "the server does not stop"
-
-
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
-    """Wait for a condition; fail after ``seconds``."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it does not happen"
-        time.sleep(0.005)

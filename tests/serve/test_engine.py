@@ -9,7 +9,8 @@ import time
 
 import numpy as np
 import pytest
-from puppet import Puppet, serving, until
+from puppet import Puppet, serving
+from waiting import HANG, until
 
 import rowvit
 from rowvit.compiler import compile
@@ -45,7 +46,7 @@ def test_what_waits_becomes_batches(served, puppet):
     until(lambda: served.service.engine.held == 10)
     puppet.go.set()
     for thread in (first, *others):
-        thread.join(20)
+        thread.join(HANG)
     assert puppet.batches[0] == ("small", 1)
     assert sum(count for _, count in puppet.batches) == 10
     assert max(count for _, count in puppet.batches) == 4 and len(puppet.batches) == 4
@@ -70,7 +71,7 @@ def test_every_request_gets_its_own_answer(served):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(HANG)
     assert not wrong
 
 
@@ -83,14 +84,14 @@ def test_networks_take_turns(served, puppet):
     until(lambda: served.service.engine.held == 14)
     puppet.go.set()
     for thread in (first, other, *many):
-        thread.join(20)
+        thread.join(HANG)
     before = [name for name, _ in puppet.batches].index("dense")
     assert sum(count for _, count in puppet.batches[:before]) <= 4
     assert all(reply.status == 200 for reply in served.replies)
 
 
 def test_a_full_queue(networks, puppet):
-    with serving(networks, "sim", lambda: puppet, Limits(queue=3)) as served:
+    with serving(networks, "sim", lambda: puppet, Limits(queue=3, deadline=HANG)) as served:
         threads = [held(served, puppet)] + [served.later(image(1)) for _ in range(2)]
         until(lambda: served.service.engine.held == 3)
         reply = served.infer(image(2))
@@ -102,22 +103,27 @@ def test_a_full_queue(networks, puppet):
         assert served.ask("GET", "/v2/health/ready").status == 200  # busy is not ill
         puppet.go.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(HANG)
         assert served.infer(image(2)).status == 200
         assert served.service.engine.held == 0
 
 
-def test_deadlines(networks, puppet):
-    with serving(networks, "sim", lambda: puppet, Limits(deadline=1.0), patience=1.2) as served:
+def test_deadlines(networks, puppet, monkeypatch):
+    now, passed = time.monotonic, [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now() + sum(passed))
+    with serving(networks, "sim", lambda: puppet, Limits(deadline=300.0), patience=600.0) as served:
         inside = held(served, puppet)
         reply = served.infer(image(1), timeout=100_000)  # microseconds, less than the server's
         assert reply.status == 504 and "it still waited" in reply.error
-        assert reply.error.startswith("no answer within 0.1")
-        inside.join(20)
+        assert 0.09 < float(re.match(r"no answer within (\S+) s, ", reply.error)[1]) < 300
+        passed.append(300.0)
+        inside.join(HANG)
         (late,) = served.replies
         assert late.status == 504 and "the core was at it" in late.error
+        assert served.ask("GET", "/v2/health/ready").status == 200
         # nobody waits, but the core has not answered for longer than anybody has patience
-        until(lambda: served.ask("GET", "/v2/health/ready").status == 503)
+        passed.append(300.0)
+        assert served.ask("GET", "/v2/health/ready").status == 503
         assert "has not answered for" in served.ask("GET", "/v2/models/small/ready").error
         assert served.ask("GET", "/v2/health/live").status == 200
         assert served.infer(image(1)).status == 503
@@ -133,8 +139,8 @@ def test_a_fault_is_answered_and_what_waits_is_not_lost(served, puppet):
     waiting = served.later(image(3))
     until(lambda: served.service.engine.held == 2)
     puppet.go.set()
-    first.join(20)
-    waiting.join(20)
+    first.join(HANG)
+    waiting.join(HANG)
     failed, answered = sorted(served.replies, key=lambda reply: -reply.status)
     assert failed.status == 503 and failed.headers["retry-after"] == "1"
     assert failed.error.startswith("the core failed: the DMA stopped; look at it; it is being reset")
@@ -154,12 +160,19 @@ def test_any_exception_of_a_driver_is_a_fault(served, puppet, error):
 def test_a_core_that_stays_away_is_opened_again(networks):
     puppets = [Puppet(), Puppet(), Puppet()]
     puppets[0].broken = puppets[1].broken = True
-    remaining = iter(puppets)
-    with serving(networks, "sim", lambda: next(remaining)) as served:
+    remaining, mended = iter(puppets), threading.Event()
+
+    def opened() -> Puppet:
+        puppet = next(remaining)
+        assert puppet.broken or mended.wait(HANG)
+        return puppet
+
+    with serving(networks, "sim", opened) as served:
         assert served.infer(image(1)).status == 503
         until(lambda: served.ask("GET", "/v2/health/ready").status == 503)
         reply = served.infer(image(1))
         assert reply.status == 503 and "the core no longer answers" in reply.error
+        mended.set()
         until(lambda: served.ask("GET", "/v2/health/ready").status == 200)
         assert classes(served.infer(image(4))) == [4]
         assert [puppet.closed for puppet in puppets] == [1, 1, 0]
@@ -171,7 +184,7 @@ def test_a_stop_answers_what_has_come_in(networks, puppet):
         until(lambda: served.service.engine.held == 6)
         threading.Timer(0.3, puppet.go.set).start()
     for thread in threads:
-        thread.join(20)
+        thread.join(HANG)
     assert [reply.status for reply in served.replies] == [200] * 6
     assert puppet.closed == 1
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -13,25 +14,33 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from puppet import until
+from waiting import HANG, until
 
 import rowvit
 
 ROOT = Path(__file__).parents[2]
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+def free_ports(count: int) -> list[int]:
+    """Below those that the kernel gives away, so that nothing else takes them before they are listened at."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    found: list[socket.socket] = []
+    with ExitStack() as stack:
+        while len(found) < count:
+            one = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                one.bind(("127.0.0.1", random.randrange(lowest // 2, lowest)))
+                found.append(one)
+        return [one.getsockname()[1] for one in found]
 
 
 def answers(port: int, path: str = "/v2/health/ready") -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG)
     try:
         connection.request("GET", path)
         return connection.getresponse().status == 200
@@ -46,14 +55,14 @@ def servers(files):
     """Two servers of the command line, by port."""
     environment = {**os.environ, "PYTHONPATH": str(Path(rowvit.__file__).parents[1])}
     started = {}
-    for port in (free_port(), free_port()):
+    for port in free_ports(2):
         command = (sys.executable, "-m", "rowvit.cli", "serve", files["small"], "-c", "tiny", "--port", port)
         started[port] = subprocess.Popen(
             [str(part) for part in command], env=environment, stderr=subprocess.PIPE, text=True
         )
     try:
         for port in started:
-            until(lambda port=port: answers(port), 60)
+            until(lambda port=port: answers(port))
         yield started
     finally:
         for process in started.values():
@@ -70,7 +79,7 @@ def balancer(servers, tmp_path):
         absent("needs nginx (make test installs it)")
     text = (ROOT / "docs/serve.md").read_text()
     (site,) = (block for block in re.findall(r"```nginx\n(.*?)```", text, re.DOTALL) if "upstream" in block)
-    port = free_port()
+    (port,) = free_ports(1)
     for address, server in zip(("192.168.2.11:8000", "192.168.2.12:8000"), servers, strict=True):
         assert address in site
         site = site.replace(address, f"127.0.0.1:{server}")
@@ -91,7 +100,7 @@ def balancer(servers, tmp_path):
         yield port
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(HANG)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +117,7 @@ def test_no_request_is_lost(files, servers, balancer, how):
     stop = threading.Event()
 
     def client(number: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", balancer, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", balancer, timeout=HANG)
         while not stop.is_set():
             index = done[number] % len(pixels)
             tensor = {"name": "pixels", "datatype": "UINT8", "shape": [1, 12, 12, 3]}
@@ -125,7 +134,7 @@ def test_no_request_is_lost(files, servers, balancer, how):
         connection.close()
 
     def images(port: int) -> float:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG)
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()
         connection.close()
@@ -137,15 +146,15 @@ def test_no_request_is_lost(files, servers, balancer, how):
         thread.start()
     first, second = servers
     try:
-        until(lambda: min(images(first), images(second)) >= 10, 60)  # both work
+        until(lambda: min(images(first), images(second)) >= 10)  # both work
         servers[first].send_signal(how)
         before = sum(done)
-        until(lambda: sum(done) >= before + 60, 60)
+        until(lambda: sum(done) >= before + 60)
     finally:
         stop.set()
         for thread in threads:
-            thread.join(30)
-    servers[first].wait(20)
+            thread.join(HANG)
+    servers[first].wait(HANG)
     assert not wrong
     assert answers(balancer) and not answers(first)
     assert images(second) > 60

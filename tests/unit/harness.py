@@ -100,7 +100,7 @@ def run(
         test_dir=build_dir,
         results_xml=str(build_dir / "results.xml"),
         extra_env={"HARNESS": json.dumps(values)},
-        test_args=["+verilator+rand+reset+2"] if sim == "verilator" else [],
+        test_args=["+verilator+rand+reset+2", f"+verilator+seed+{seed}"] if sim == "verilator" else [],
         timescale=("1ns", "1ps"),
     )
     assert get_results(results)[0], f"no cocotb test of {test_file.name} matches {testcase}"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import logging
 import shlex
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +60,10 @@ def command(name: str | None = None, group: typer.Typer = app) -> Callable[[Call
                 cause: Exception = error
             except RowvitError as error:
                 sentence, cause = str(error), error
+            except KeyboardInterrupt:
+                # all that is left is to end, and a second Ctrl-C does that at once: no traceback of it
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+                raise
             say(f"rowvit: {sentence}", ERR)
             raise typer.Exit(2) from cause
 

@@ -236,6 +236,9 @@ class _Run:
         kind, dst, rows, groups = LoadKind(f["kind"]), f["dst"], f["rows"], f["groups"]
         if not 1 <= groups <= config.groups or rows < 1 or (kind is LoadKind.RESIDUAL and rows % 2):
             raise ValueError(f"{rows} rows of {groups} groups")
+        gather, rest = Flag.GATHER in one.flags, Flag.REST in one.flags
+        if (gather and kind is not LoadKind.WEIGHT) or (rest and not gather):
+            raise ValueError("GATHER is a flag of weights, and REST one of GATHER")
         size = {
             LoadKind.WEIGHT: rows * groups * config.lanes,
             LoadKind.PARAM: 8 * groups * config.lanes,
@@ -364,6 +367,8 @@ class _Run:
                 raise ValueError("GATHER is that of a projection behind a selection")
             if f["table"] % self.config.rows or not self.table.filled(entries, image.value("rows")):
                 raise ValueError(f"entries from {f['table']} on in the selection table are not the image's")
+        if Flag.JOIN in flags and not (dst is Dst.HIDDEN and f["mask_bands"]):
+            raise ValueError("JOIN is a flag of masks")
         weights: tuple
         if Flag.UNSIGNED in flags:
             weights, source = self._hidden_source(one, bands, operation)
@@ -526,6 +531,12 @@ class _Run:
         bands, lanes, groups, words = self._bands(image), config.lanes, f["groups"], config.lanes // 8
         if groups != min(config.groups, self.arch["heads"] - tile * config.groups):
             raise ValueError(f"{groups} groups")
+        if f["head_dim"] != -(-self.arch["dim"] // self.arch["heads"] // 8) * 8:
+            raise ValueError(f"{f['head_dim']} channels of a head")
+        if f["p_stride"] < -(-image.bounds[-1] // lanes) * config.segment_words:
+            raise ValueError(f"{f['p_stride']} words for the probabilities of a row")
+        if Flag.SCORE_CLEAR in one.flags and Flag.SCORE not in one.flags:
+            raise ValueError("SCORE_CLEAR is a flag of SCORE")
         live, sums = image.bounds[-1], self._sums(operation.layer, 0)
         # probabilities of every band, before Q is read: nothing that is needed may be there
         self.token.fill(f["p_base"], 2 * config.groups * f["p_stride"], image.value("P"))

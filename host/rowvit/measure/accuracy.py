@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from rowvit.errors import RowvitError, needs
-from rowvit.targets.session import end_with_parent
+from rowvit.targets.workers import end_with_parent
 
 if TYPE_CHECKING:
     from rowvit.formats.package import ModelPackage
@@ -556,6 +556,8 @@ def _run(
         def setup(self, worker: object) -> None:
             end_with_parent()
 
+    # it tells of connections that were closed, with tracebacks, also after the cluster's end and its silence
+    logging.getLogger("distributed.batched").setLevel(logging.WARNING)
     cluster = None
     try:
         if scheduler is None:

@@ -7,14 +7,8 @@ returns its `Result`; `Session.compare` checks that against the integer referenc
 
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.connection
-import os
-import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +26,7 @@ from rowvit.images import for_network, is_picture
 from rowvit.processors import processors
 from rowvit.targets.guard import Difference
 from rowvit.targets.target import MODELS, first_difference, read_model, read_package, read_program
+from rowvit.targets.workers import Workers
 
 if TYPE_CHECKING:
     from rowvit.formats.package import ModelPackage
@@ -165,8 +160,7 @@ class Session:
         self.checkpoints = checkpoints or self.meta.get("checkpoints", False)
         self._given = 0  # images that the processes had
         self._target: Target | None = None
-        self._pool: ProcessPoolExecutor | None = None
-        self._jobs = 1
+        self._workers: Workers | None = None
 
     @property
     def meta(self) -> dict:
@@ -196,15 +190,15 @@ class Session:
 
     def close(self) -> None:
         """Close the target and end the processes."""
-        self._end_processes()
+        self._end_workers()
         target, self._target = self._target, None
         if target is not None:
             target.close()
 
-    def _end_processes(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-        self._pool = None
+    def _end_workers(self) -> None:
+        if self._workers is not None:
+            self._workers.close()
+        self._workers = None
 
     def __enter__(self) -> Session:
         return self
@@ -248,22 +242,12 @@ class Session:
         starts = [images[first : first + batch] for first in range(0, len(images), batch)]
         if self._alone(len(starts), jobs):
             return _collect(([result] for result in self.target.stream(images, batch)), progress)
-        jobs = jobs or processors()
-        pool = self._processes(jobs)
-        numbers = range(self._given, self._given + len(images), batch)
+        first = self._given
         self._given += len(images)
         try:
-            return _collect(pool.map(_work, numbers, starts), progress)
-        except BrokenProcessPool as error:
-            self._end_processes()
-            raise RowvitError(
-                f"one of {min(jobs, len(starts))} simulations was killed, as when memory runs out",
-                "use fewer --jobs",
-            ) from error
-        except BaseException:  # Ctrl-C, say: an image may take minutes
-            for process in list(pool._processes.values()):
-                process.kill()
-            self._end_processes()
+            return _collect(self._several(jobs or processors()).map(starts, first), progress)
+        except BaseException:  # Ctrl-C, too
+            self._end_workers()
             raise
 
     @contextmanager
@@ -310,16 +294,14 @@ class Session:
         """Whether `run` stays in this process."""
         return self.target_name != "sim" or "trace" in self.options or min(jobs or processors(), starts) <= 1
 
-    def _processes(self, jobs: int) -> ProcessPoolExecutor:
-        if self._pool is None or self._jobs != jobs:
+    def _several(self, jobs: int) -> Workers:
+        if self._workers is None or self._workers.count != jobs:
             from rowvit.sim.verilate import build
 
-            self._end_processes()
+            self._end_workers()
             build(self.config)  # once, before the processes need it
-            spec = self.target_name, self.config, self.options, self.model
-            spawn = multiprocessing.get_context("spawn")
-            self._pool, self._jobs = ProcessPoolExecutor(jobs, spawn, _start_worker, spec), jobs
-        return self._pool
+            self._workers = Workers(jobs, self.target_name, self.config, self.options, self.model)
+        return self._workers
 
     def reference(self, images: Sequence[np.ndarray], progress: Progress = lambda done: None) -> list[Result]:
         """Results of the integer reference, which also have ``attention``.
@@ -427,47 +409,3 @@ def _collect(parts: Iterable[list[Result]], progress: Progress) -> list[Result]:
         results += part
         progress(len(results))
     return results
-
-
-class _Worker:
-    """What a process of the pool holds: what to open, and the target once it is open."""
-
-    spec: tuple[str, HardwareConfig, dict[str, Any], ModelPackage | Program]
-    target: Target | None = None
-
-
-def _start_worker(
-    target: str, config: HardwareConfig, options: dict[str, Any], model: ModelPackage | Program
-) -> None:
-    _Worker.spec = target, config, options, model
-    end_with_parent()
-
-
-def end_with_parent() -> None:
-    """Let this process, a worker, end with its parent, however that ends, and not by Ctrl-C before it.
-
-    Nothing else would wake a worker that waits for images.
-    """
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    if threading.current_thread() is threading.main_thread():
-        # the terminal sends it to all: the parent ends this one
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _work(first: int, images: Sequence[np.ndarray]) -> list[Result]:
-    """Results of one start; ``first`` is the number of its first image."""
-    if _Worker.target is None:  # here and not at the start of the process, so that errors arrive
-        target, config, options, model = _Worker.spec
-        opened = rowvit.open(target, config, **options)
-        opened.load(model)
-        _Worker.target = opened
-    if _Worker.target.guard is not None:
-        _Worker.target.guard.count = first
-    return list(_Worker.target.stream(images, len(images)))

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Simulations in several processes, which end at once when they have to, and with their parent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import tempfile
+import threading
+import traceback
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import accumulate
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import rowvit
+from rowvit.errors import RowvitError
+
+if TYPE_CHECKING:
+    from rowvit.formats.package import ModelPackage
+    from rowvit.formats.program import Program
+    from rowvit.hardware.config import HardwareConfig
+    from rowvit.targets.target import Result, Target
+
+
+class Workers:
+    """Processes that each hold a network on a target of their own; a pipe leads to each.
+
+    The pools of the standard library do not fit processes that are killed. That of `concurrent.futures` has a
+    thread that fails if it learns of the death after the images left over were cancelled, and waits for the
+    rest of a result that was half sent; that of `multiprocessing` waits for the results of the dead. Here, a
+    pipe that ends says that its process did.
+
+    Parameters
+    ----------
+    count : int
+        Processes at most; they start when there are images for them.
+    target, config, options, model
+        What `rowvit.open` and `Target.load` take.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        target: str,
+        config: HardwareConfig,
+        options: dict[str, Any],
+        model: ModelPackage | Program,
+    ) -> None:
+        self.count = count
+        self._spec = target, config, options, model
+        self._processes: dict[Connection, BaseProcess] = {}
+        # what they write, and do not remove when they are killed
+        self._files = tempfile.TemporaryDirectory(prefix="rowvit-")
+
+    def map(self, starts: Sequence[Sequence[np.ndarray]], first: int = 0) -> Iterator[list[Result]]:
+        """The results of each start's images, in order; ``first`` is the number of the first image.
+
+        Raises
+        ------
+        RowvitError
+            As in `rowvit.open`, `Target.load` and `Target.stream`; or a process was killed. Afterwards, and
+            if not all results are taken, there is nothing left to do but `close`.
+        """
+        while len(self._processes) < min(self.count, len(starts)):
+            self._start()
+        numbers = accumulate(map(len, starts), initial=first)
+        waiting, idle = deque(enumerate(zip(numbers, starts, strict=False))), list(self._processes)
+        busy: dict[Connection, int] = {}
+        done: dict[int, list[Result]] = {}
+        for index in range(len(starts)):
+            while index not in done:
+                try:
+                    while waiting and idle:
+                        pipe = idle.pop()
+                        busy[pipe], numbered = waiting.popleft()
+                        pipe.send(numbered)
+                    ready = multiprocessing.connection.wait(list(busy))
+                    answers = {pipe: pipe.recv() for pipe in busy if pipe in ready}
+                except (EOFError, OSError) as error:
+                    raise RowvitError(
+                        f"one of {len(self._processes)} simulations was killed, as when memory runs out",
+                        "use fewer --jobs",
+                    ) from error
+                for pipe, answer in answers.items():
+                    if isinstance(answer, tuple):
+                        raise answer[0] from RuntimeError(answer[1])
+                    done[busy.pop(pipe)] = answer
+                    idle.append(pipe)
+            yield done.pop(index)
+
+    def close(self) -> None:
+        """End the processes, whatever they do: an image may take minutes."""
+        for process in self._processes.values():
+            process.kill()
+        for pipe, process in self._processes.items():
+            process.join()
+            pipe.close()
+        self._processes.clear()
+        self._files.cleanup()
+
+    def _start(self) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        pipe, theirs = spawn.Pipe()
+        # a daemon: Python does not wait for it at its own end, whichever way it gets there
+        process = spawn.Process(target=_work, args=(theirs, self._files.name, *self._spec), daemon=True)
+        # a terminal sends Ctrl-C to all, and it is for the parent: the process inherits that it is held back
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+            self._processes[pipe] = process
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        theirs.close()
+
+
+def _work(
+    pipe: Connection,
+    files: str,
+    target: str,
+    config: HardwareConfig,
+    options: dict[str, Any],
+    model: ModelPackage | Program,
+) -> None:
+    """A process's life: results for images, or an error and how it came about, until it is killed."""
+    end_with_parent()
+    tempfile.tempdir = files
+    loaded: Target | None = None
+    with suppress(EOFError, ConnectionError):  # the parent is gone
+        while True:
+            first, images = pipe.recv()
+            try:
+                if loaded is None:
+                    opened = rowvit.open(target, config, **options)
+                    opened.load(model)
+                    loaded = opened
+                if loaded.guard is not None:
+                    loaded.guard.count = first
+                answer: Any = list(loaded.stream(images, len(images)))
+            except Exception as error:
+                answer = error, traceback.format_exc()
+            pipe.send(answer)
+
+
+def end_with_parent() -> None:
+    """Let this process, a worker, end with its parent, however that ends, and not by Ctrl-C before it.
+
+    Nothing else would wake a worker that waits for images.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    if threading.current_thread() is threading.main_thread():
+        # the terminal sends it to all: the parent ends this one
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=watch, daemon=True).start()

@@ -63,6 +63,11 @@ def test_random_networks(array, number):
                 assert getattr(result, name) == getattr(want, name), name
 
 
+def test_records_of_nine_images():
+    """MARK records that wait while a checkpoint is sent: once the ninth was dropped."""
+    test_random_networks("tiny-8x2", 93)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(20))
 @pytest.mark.parametrize("array", SHIPPED)

@@ -64,7 +64,7 @@ COMPILER = (
     ("rtl", [BIT_EXACT]),
 )
 #: what is for a module itself, and comes first
-OWN = {"check": "checker", "cells": "checker", "program": "files"}
+OWN = {"checker": "checker", "cells": "checker", "program": "files"}
 EQUIVALENT = "equivalent"
 SURVIVOR = "survivor"
 UNBUILT = "does not build"

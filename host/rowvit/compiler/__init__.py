@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rowvit.compiler.attention import attention
-from rowvit.compiler.check import check
+from rowvit.compiler.checker import check
 from rowvit.compiler.embed import embed
 from rowvit.compiler.ffn import ffn
 from rowvit.compiler.lower import Lowering

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the cells of a memory hold, for `check`: not data, but which value's band, and where in its row."""
+"""What the cells of a memory hold, for `checker`: not data, but which value's band, and where in its row."""
 
 from __future__ import annotations
 

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 class Workers:
     """Processes that each hold a network on a target of their own; a pipe leads to each.
 
-    The pools of the standard library do not fit processes that are killed. That of `concurrent.futures` has a
-    thread that fails if it learns of the death after the images left over were cancelled, and waits for the
-    rest of a result that was half sent; that of `multiprocessing` waits for the results of the dead. Here, a
-    pipe that ends says that its process did.
+    The pools of the standard library do not fit processes that are killed. That of ``concurrent.futures`` has
+    a thread that fails if it learns of the death after the images left over were cancelled, and waits for the
+    rest of a result that was half sent; that of ``multiprocessing`` waits for the results of the dead. Here,
+    a pipe that ends says that its process did.
 
     Parameters
     ----------

@@ -558,7 +558,7 @@ def test_features_follow_the_teacher(tmp_path: Path) -> None:
         model, card = store.load(network(tmp_path / "in.safetensors"))
         phase = Phase(12, 3e-3, distill=0.5, features=weight, prune_layers=(0,), rho=0.5)
         recipe = Recipe((phase,), batch=8, precision="fp32")
-        Trainer(model, card, photos, recipe, tmp_path / "s.state", (teacher, card)).run()
+        Trainer(model, card, photos, recipe, tmp_path / f"{weight}.state", (teacher, card)).run()
         with torch.no_grad():
             stream = model.encode(pixels)
             distance[weight] = float(features(stream, model.tokens, teacher.encode(pixels)))
@@ -597,7 +597,7 @@ def test_row_penalty_saves_rows(tmp_path: Path) -> None:
         start = network(tmp_path / "in.safetensors", replace(CONFIG, ffn2_rule="image"))
         model, card = store.load(start)
         recipe = Recipe((Phase(12, 3e-3, row_penalty=weight),), batch=8, precision="fp32")
-        Trainer(model, card, photos, recipe, tmp_path / "x.state").run()
+        Trainer(model, card, photos, recipe, tmp_path / f"{weight}.state").run()
         found = evaluate((model, card), photos)
         assert found.right() / len(photos) > 0.9
         fetched[weight] = found.work.w2_rows_fetched.sum()

@@ -418,3 +418,12 @@ def test_disassembly_names_fields_and_dependencies() -> None:
     assert str(
         Instruction(Op.SELECT, {"keep": 3}, deps={Engine.DRAIN: 7}, chain=frozenset({Engine.DRAIN}))
     ) == ("SELECT  keep=3 | DRAIN~7")
+
+
+def test_more_tokens_than_a_product_has_terms() -> None:
+    """P V is a sum over the tokens, and exact up to 1024 of them, whatever the memories hold."""
+    shape = dict(dim=16, depth=1, heads=1, image_size=32, patch_size=1, hidden=16, classes=2)
+    package = random_package(np.random.default_rng(0), **shape)
+    depths = dict(max_tokens=2048, weight_depth=8192, token_depth=65536, residual_depth=65536)
+    with pytest.raises(RowvitError, match="one per token: 1025, available: 1024"):
+        compile(package, replace(TINY, **depths))

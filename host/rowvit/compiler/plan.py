@@ -187,6 +187,7 @@ class Plan:
         """(needed, available, what), in the order of checking; what must divide is checked in between."""
         config, depth, bands = self.config, self.config.weight_depth, self.patches.bands
         yield self.tokens, config.max_tokens, "tokens"
+        yield self.tokens, MAX_K, "terms in the product with V, one per token"
         yield self.dim, config.max_dim, "LayerNorm channels"
         yield self.head_dim, config.lanes, "channels per head"
         yield self.heads * config.lanes, MAX_K, "terms in the projection, a head padded to the lanes"

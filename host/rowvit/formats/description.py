@@ -119,9 +119,9 @@ def _disagreements(meta: dict[str, Any], kind: str) -> list[str]:
         found.append("dim is not a multiple of heads")
     if arch["heads"] > MAX_HEADS and meta["pruning"]:
         found.append(f"more than {MAX_HEADS} heads overflow the token scores, by which tokens are dropped")
-    for what, k in (("ffn_chunk", meta["ffn_chunk"]), ("dim", arch["dim"]), ("tokens", arch["tokens"])):
+    for what, k in (("ffn_chunk", meta["ffn_chunk"]), ("dim", arch["dim"])):
         if k > MAX_K:
-            found.append(f"{what} is {k}, and a product of so many terms overflows; the limit is {MAX_K}")
+            found.append(f"{what} of {k} scalars overflows; the limit is {MAX_K}")
     for key in ("mean", "std"):
         if len(meta["preprocessing"][key]) != arch["channels"]:
             found.append(f"preprocessing.{key} is not of {arch['channels']} channels")

@@ -132,12 +132,11 @@ def obstacles(config: ViTConfig) -> Iterator[RowvitError]:
         )
     if not config.classes:
         yield RowvitError("the network has no classifier head", "import it with --classes and train it")
-    for terms, what in ((config.dim, "channels"), (config.tokens, "tokens")):
-        if terms > MAX_K:
-            yield RowvitError(
-                f"the network has {terms} {what}, and the accelerator's products end at {MAX_K} terms",
-                "use a smaller one",
-            )
+    if config.dim > MAX_K:
+        yield RowvitError(
+            f"the network is {config.dim} channels wide, and the accelerator's products end at {MAX_K} terms",
+            "use a smaller one",
+        )
     if config.heads > MAX_HEADS and config.pruning:
         yield RowvitError(
             f"the network drops tokens by the scores of {config.heads} heads, but {MAX_HEADS} fit",

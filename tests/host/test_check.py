@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -276,6 +277,21 @@ def test_what_else_is_refused(right: tuple[Program, HardwareConfig]) -> None:
         assert re.search(words, message), (what, message)
     for number, one in ((0, Instruction(Op.END)), (len(part.code) - 1, part.instructions[1])):
         assert "begin with HEADER and end with END" in refused(program, config, number, one)
+
+
+def test_parameters_without_a_use_are_refused() -> None:
+    """Loaded again at the end of the pass, where the next one does not know of them."""
+    program = compile(random_package(np.random.default_rng(0), **NETWORK), TINY, batch=1)
+    part, meta = program.passes[0], deepcopy(program.meta)
+    load = next(
+        number for number, one in enumerate(part.instructions) if one.fields.get("kind") == LoadKind.PARAM
+    )
+    end = len(program.code) - 1
+    meta["passes"][0]["instructions"] += 1
+    meta["passes"][0]["operations"].append(meta["passes"][0]["operations"][load - 1])
+    code = np.insert(program.code, end, part.code[load], axis=0)
+    with pytest.raises(RowvitError, match="parameters are loaded that nobody uses"):
+        check(Program(code, program.weights, meta), TINY)
 
 
 def test_what_cells_hold_is_said() -> None:

@@ -89,7 +89,11 @@ def test_pain_1_a_wait_ends_at_its_deadline(stuck, clock):
             "5 of 24 input words arrived, and the DMA's MM2S stream stands still",
             "run `rowvit diagnose`",
         ),
-        ({"axi_beats": 9}, "the core waits for itself", "run `rowvit diagnose`, and report this message"),
+        (
+            {"axi_beats": 9, "send_words": 3},
+            "the DMA's S2MM stream stands still after 3 words, or the core waits for itself",
+            "run `rowvit diagnose`, and report this message",
+        ),
     ],
     ids=["gone", "no end", "reset", "clock", "memory", "input", "core"],
 )

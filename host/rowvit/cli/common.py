@@ -7,6 +7,7 @@ import functools
 import logging
 import shlex
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +52,8 @@ def command(name: str | None = None, group: typer.Typer = app) -> Callable[[Call
                 LOG.addHandler(RichHandler(console=ERR, show_time=False, show_level=False, show_path=False))
                 LOG.setLevel(logging.INFO)
             try:
-                return function(*args, **kwargs)
+                with unwinding():
+                    return function(*args, **kwargs)
             except ModuleNotFoundError as error:
                 package = str(error.name).split(".")[0]
                 if package not in MODEL_PACKAGES:
@@ -70,6 +72,33 @@ def command(name: str | None = None, group: typer.Typer = app) -> Callable[[Call
         return group.command(name)(wrapped)
 
     return register
+
+
+class Terminated(BaseException):
+    """SIGTERM came."""
+
+
+@contextmanager
+def unwinding() -> Iterator[None]:
+    """SIGTERM ends the process as Ctrl-C does, only that its status says which: DMA and files are let go."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Terminated
+
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except Terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def say(text: str, console: Console = OUT) -> None:

@@ -460,7 +460,8 @@ class Accelerator(Target):
         if after["recv_words"] < words:
             arrived = f"{after['recv_words']} of {words} input words arrived"
             return f"{arrived}, and the DMA's MM2S stream stands still", "run `rowvit diagnose`"
-        return "the core waits for itself", "run `rowvit diagnose`, and report this message"
+        taken = f"the DMA's S2MM stream stands still after {after['send_words']} words"
+        return f"{taken}, or the core waits for itself", "run `rowvit diagnose`, and report this message"
 
     def _memory_answers(self) -> bool:
         """Whether the core, which is stuck, reads a word after a reset; true also if the DMA refuses that.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import numpy as np
 
 import rowvit
 from rowvit.errors import RowvitError
+from rowvit.formats.program import Program
 from rowvit.formats.records import checkpoint_names
 from rowvit.formats.work import WORK
 from rowvit.hardware import config as configs
@@ -30,7 +31,6 @@ from rowvit.targets.workers import Workers
 
 if TYPE_CHECKING:
     from rowvit.formats.package import ModelPackage
-    from rowvit.formats.program import Program
     from rowvit.hardware.config import HardwareConfig
     from rowvit.targets.target import Result, Target
 
@@ -300,7 +300,10 @@ class Session:
 
             self._end_workers()
             build(self.config)  # once, before the processes need it
-            self._workers = Workers(jobs, self.target_name, self.config, self.options, self.model)
+            model = self.model
+            if isinstance(model, Program) and self.options.get("check_every") is None:
+                model = replace(model, package=None)  # nobody there runs the reference
+            self._workers = Workers(jobs, self.target_name, self.config, self.options, model)
         return self._workers
 
     def reference(self, images: Sequence[np.ndarray], progress: Progress = lambda done: None) -> list[Result]:

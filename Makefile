@@ -23,8 +23,8 @@
 #              software and overlay for a board without internet, as one folder and .tar
 # make clean   remove what these left behind
 VENV ?= .venv
-PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.10,$(shell command -v python$(v) 2>/dev/null)) \
-            $(shell python3 -c 'import sys; print(sys.executable if (3, 10) <= sys.version_info < (3, 13) else "")' 2>/dev/null))
+PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.13 3.14 3.10,$(shell command -v python$(v) 2>/dev/null)) \
+            $(shell python3 -c 'import sys; print(sys.executable if sys.version_info >= (3, 10) else "")' 2>/dev/null))
 CONFIG ?= pynq-z2
 TOOLS := verilator g++ make
 MISSING = $(strip $(foreach t,$(TOOLS),$(if $(shell command -v $(t) 2>/dev/null),,$(t))))
@@ -116,17 +116,23 @@ tools:
 	        echo "rowvit: $(MISSING) missing; install with: sudo apt-get install -y $(TOOLS)" >&2; exit 2; }; \
 	fi
 
+# what pip cannot resolve there, as host/rowvit/pynq.py says
+UNPINNED = $(VENV)/bin/pip install -q --no-deps "pynq==3.1.2; python_version >= '3.13'" \
+    "pynqutils==0.1.3; python_version >= '3.13'"
+
 $(VENV)/bin/pip:
 	@if [ -z "$(PYTHON)" ]; then \
-	    echo "rowvit: needs Python 3.10 to 3.12; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; fi
+	    echo "rowvit: needs Python 3.10 or later; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; fi
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.core: $(VENV)/bin/pip pyproject.toml
 	$(VENV)/bin/pip install -q -e .
+	$(UNPINNED)
 	touch $@
 
 $(VENV)/.test: $(VENV)/bin/pip pyproject.toml
 	$(VENV)/bin/pip install -q -e '.[test]'
+	$(UNPINNED)
 	touch $@ $(VENV)/.core
 
 $(VENV)/.docs: $(VENV)/bin/pip pyproject.toml

@@ -186,7 +186,7 @@ def _overlay(session: Session) -> dict[str, Any]:
 
 def _clock(target: str, config: HardwareConfig) -> dict[str, Any]:
     if target == "board":
-        from pynq.ps import Clocks
+        from rowvit.pynq import Clocks
 
         return {"mhz": float(Clocks.fclk0_mhz), "source": "read from the processing system (fclk0)"}
     return {"mhz": config.clock_mhz, "source": "the configuration's; not a clock that was run"}

@@ -215,13 +215,13 @@ class Recorder(Instrument):
     """
 
     def __init__(self, name: str, measures: str, sensors: Sequence[Any], interval: float = 0.05) -> None:
-        from pynq.pmbus import DataRecorder
+        from rowvit.pynq import pmbus
 
         require_pandas()
         super().__init__(name, measures, interval)
         self._clock = _Clock()
         self._sensors = [_Careful(sensor) for sensor in sensors]
-        self._recorder = DataRecorder(self._clock, *self._sensors)
+        self._recorder = pmbus.DataRecorder(self._clock, *self._sensors)
         self._parts: list[np.ndarray] = []
 
     def start(self) -> None:

@@ -9,10 +9,6 @@ from dataclasses import replace
 from functools import cached_property, reduce
 from pathlib import Path
 
-import pynq
-from pynq import MMIO, Clocks, DefaultHierarchy, Device, Overlay
-from pynq.lib.dma import DMA
-
 from rowvit.errors import RowvitError
 from rowvit.hardware import clocks
 from rowvit.hardware.config import HardwareConfig
@@ -21,6 +17,7 @@ from rowvit.overlay import provenance
 from rowvit.overlay.bitfile import CORE_TYPES, DMA_TYPE, BitHeader, Block, Handoff, same_build
 from rowvit.overlay.core import RowvitCore
 from rowvit.overlay.dma import wake
+from rowvit.pynq import DMA, MMIO, Clocks, DefaultHierarchy, Device, Overlay, pynq
 
 LOG = logging.getLogger("rowvit")
 

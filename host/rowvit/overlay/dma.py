@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import time
 
-from pynq import MMIO
-from pynq.lib.dma import DMA
-
 from rowvit.errors import RowvitError
+from rowvit.pynq import DMA, MMIO
 
 MM2S, S2MM = 0x00, 0x30  # register offsets of the channels: control, and 4 bytes on, status
 DMA_HALTED, DMA_IDLE = 1, 2  # of a status register

@@ -17,11 +17,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from pynq import interrupt
-from pynq.buffer import PynqBuffer
-from pynq.metadata.runtime_metadata_parser import RuntimeMetadataParser
-from pynq.pl_server.device import Device
-from pynqmetadata.frontends import Metadata
 
 from rowvit.errors import RowvitError
 from rowvit.hardware.block_design import CORE, DMA, INTC, block_design
@@ -29,6 +24,7 @@ from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import COUNTERS, REGISTERS, Engine, Error
 from rowvit.hardware.memory import Memory
 from rowvit.overlay.bitfile import BitHeader
+from rowvit.pynq import Device, Metadata, PynqBuffer, RuntimeMetadataParser, interrupt
 from rowvit.sim import hwh
 from rowvit.sim.verilate import build, build_frontend
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pynq import Clocks, Device, allocate
 
 from rowvit.compiler import Program, compile
 from rowvit.cycles import measured, predict
@@ -23,6 +22,7 @@ from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import LoadKind, Op
 from rowvit.overlay import RowvitOverlay, require_board
 from rowvit.overlay.verify import Check, Finding, verify
+from rowvit.pynq import Clocks, Device, allocate
 from rowvit.quant.synthetic import random_package
 from rowvit.reference.frontend import Geometry
 from rowvit.targets.driver import Accelerator, cma

@@ -16,9 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pynq import allocate
-from pynq.buffer import PynqBuffer
-from pynq.interrupt import Interrupt
 
 from rowvit.errors import RowvitError
 from rowvit.formats.records import Answer, spans
@@ -28,6 +25,7 @@ from rowvit.hardware.isa import ID
 from rowvit.overlay import RowvitOverlay
 from rowvit.overlay.core import BUSY, DONE, ERROR
 from rowvit.overlay.dma import DMA_HALTED, DMA_IDLE, MM2S, S2MM, dma_failed, dma_state, start, stop
+from rowvit.pynq import Interrupt, PynqBuffer, allocate
 from rowvit.reference import patchify
 from rowvit.reference.frontend import Geometry, fill_packet
 from rowvit.targets.target import Result, Target, loaded, read_program

@@ -29,7 +29,7 @@ def hwmon(wanted: Wanted, root: Path | None = None) -> Recorder:
         The board has no sensor, none is known for it, no sensor or more than one has the name, or the
         sensor gives no power.
     """
-    from pynq.pmbus import SysFSSensor
+    from rowvit.pynq import pmbus
 
     root = root or HWMON
     rails, measures = rails_of("hwmon", wanted)
@@ -46,7 +46,7 @@ def hwmon(wanted: Wanted, root: Path | None = None) -> Recorder:
         path, label = fits[0], found[fits[0]]
         if not (path / "power1_input").is_file():
             raise RowvitError(f"sensor {label} ({path}) measures no power: it has no power1_input")
-        sensors.append(SysFSSensor(str(path / "power1_input"), "W", label, 1e-6))
+        sensors.append(pmbus.SysFSSensor(str(path / "power1_input"), "W", label, 1e-6))
         with suppress(OSError, ValueError):
             # it averages over this time: faster reading would give the same value again
             intervals.append(float((path / "update_interval").read_text()) / 1e3)

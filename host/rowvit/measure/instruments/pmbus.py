@@ -26,9 +26,9 @@ def pmbus(wanted: Wanted, found: dict[str, Any] | None = None) -> Recorder:
     """
     rails, measures = rails_of("pmbus", wanted)
     if found is None:
-        from pynq import get_rails
+        from rowvit.pynq import pmbus
 
-        found = get_rails()
+        found = pmbus.get_rails()
     if missing := [name for name in rails if name not in found or found[name].power is None]:
         raise RowvitError(
             f"rail {', '.join(missing)} of {wanted.board or 'this machine'} is missing, so its power is"

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that rowvit takes from PYNQ, on Pythons and with NumPys that PYNQ's pins on PyPI shut out, too.
+
+pynq and pynqutils ask for NumPy below 2 and for one version of gRPC, which has no wheels from Python 3.13 on
+and serves remote boards alone. Their code needs neither: there, they are installed without what they ask for.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from rowvit.errors import RowvitError
+
+#: what pip installs with --no-deps from Python 3.13 on; pyproject.toml has what they import
+UNPINNED = ("pynq==3.1.2", "pynqutils==0.1.3")
+
+try:
+    import pynq
+    from pynq import MMIO, Clocks, DefaultHierarchy, DefaultIP, Device, Overlay, allocate, interrupt, pmbus
+    from pynq import buffer as _buffer
+    from pynq.interrupt import Interrupt
+    from pynq.lib.dma import DMA
+    from pynq.metadata.runtime_metadata_parser import RuntimeMetadataParser
+    from pynqmetadata.frontends import Metadata
+except ModuleNotFoundError as error:
+    missing = str(error.name).partition(".")[0]
+    if missing not in ("pynq", "pynqutils"):
+        advice = "pip install " + ("'setuptools<=80'" if missing == "pkg_resources" else missing)
+    elif sys.version_info >= (3, 13):
+        advice = f"pip install --no-deps {' '.join(UNPINNED)}"
+    else:
+        advice = "pip install 'pynq>=3.1.2,<4'"
+    raise RowvitError(
+        f"simulator and board need PYNQ, and the Python package {missing} is missing",
+        f"install it with: {advice}",
+    ) from error
+
+__all__ = [
+    "DMA",
+    "MMIO",
+    "UNPINNED",
+    "Clocks",
+    "DefaultHierarchy",
+    "DefaultIP",
+    "Device",
+    "Interrupt",
+    "Metadata",
+    "Overlay",
+    "PynqBuffer",
+    "RuntimeMetadataParser",
+    "allocate",
+    "interrupt",
+    "pmbus",
+    "pynq",
+]
+
+
+class PynqBuffer(_buffer.PynqBuffer):
+    """PYNQ's, which sets ``device``: since NumPy 2 arrays have a read-only one."""
+
+    device = None

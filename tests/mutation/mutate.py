@@ -131,6 +131,7 @@ class Copy:
         compiler.chmod(0o755)
         self.environment = os.environ | {
             "PATH": f"{compiler.parent}{os.pathsep}{os.environ['PATH']}",
+            "CXX": str(compiler),
             "PYTHONPATH": str(self.root / "host"),
             "PYTHONDONTWRITEBYTECODE": "1",
             "HYPOTHESIS_STORAGE_DIRECTORY": str(self.root / "hypothesis"),

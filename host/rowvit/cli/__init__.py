@@ -5,7 +5,7 @@ from importlib import import_module
 
 from rowvit.cli.common import app
 
-for _module in ("run", "model", "fits", "train", "networks", "measure", "serve", "hardware"):
+for _module in ("run", "model", "fits", "train", "networks", "measure", "serve", "hardware", "doctor"):
     import_module(f"rowvit.cli.{_module}")
 
 __all__ = ["app"]

@@ -24,7 +24,7 @@ from rowvit.errors import RowvitError
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help="""Vision transformers on the rowvit accelerator.
 

@@ -50,7 +50,6 @@ def fits(
       rowvit fits model.onnx -c zcu104
     """
     from rowvit.measure.fits import fit, stand_in
-    from rowvit.quant.quantise import obstacles
     from rowvit.targets.target import read_package
 
     writable(json_file)
@@ -59,6 +58,8 @@ def fits(
     if quantised:
         package, reasons = read_package(source), []
     else:
+        from rowvit.quant.quantise import obstacles
+
         with status(f"reading {source}"):
             shape = _architecture(source, classes, image_size, heads, pool)
         reasons = list(obstacles(shape))
@@ -106,7 +107,7 @@ def fits(
 
 def _is_package(source: str) -> bool:
     """Whether this is an int8 package or a network that comes with rowvit."""
-    from rowvit.model.importers import metadata
+    from rowvit.formats.container import metadata
 
     if source.startswith("timm:"):
         return False

@@ -86,6 +86,21 @@ def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], metadata: 
         raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
 
 
+def metadata(path: str | os.PathLike) -> dict[str, str]:
+    """Metadata of a safetensors file, of which only the header is read; empty if it is no such file."""
+    try:
+        with Path(path).open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            found = parse(file.read(length)).get("__metadata__", {}) if length <= _MAX_HEADER else {}
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return (
+        {name: text for name, text in found.items() if isinstance(text, str)}
+        if isinstance(found, dict)
+        else {}
+    )
+
+
 def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Tensors and metadata of a safetensors file; `RowvitError` if it is missing, cut short or malformed."""
     try:

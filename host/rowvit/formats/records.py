@@ -53,7 +53,7 @@ class Answer:
                     raise RowvitError(f"the output has more than {arch['classes']} logits of an image")
             elif kind is Record.KEPT:
                 rows = payload.view("<u2").astype(np.int64)
-                before = answer.kept[-1] if answer.kept else np.arange(arch["tokens"])
+                before = answer.kept[-1] if answer.kept else np.arange(arch["tokens"], dtype=np.int64)
                 if rows.max(initial=0) >= len(before):
                     raise RowvitError(f"the output keeps row {rows.max()} of {len(before)}")
                 if rows[:1].tolist() != [0] or (np.diff(rows) <= 0).any():

@@ -42,7 +42,6 @@ def describe(target: str, config: HardwareConfig, bitstream: Path | None) -> dic
     return {
         "schema": FORMAT,
         "target": target,
-        "evidence": "the RTL under Verilator; no board" if simulated else "a board",
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": ["rowvit", *sys.argv[1:]],
         "board": {"none": "target sim"} if simulated else result.board(),
@@ -58,7 +57,16 @@ def describe(target: str, config: HardwareConfig, bitstream: Path | None) -> dic
 def text(document: dict[str, Any], checks: Sequence[Check], finished: bool = True) -> str:
     """The report as JSON, with the checks so far."""
     failed = [check.name for check in checks if check.ok is False]
-    complete = document | {"finished": finished, "failed": failed, "checks": [asdict(c) for c in checks]}
+    board = any(check.name == "device" and check.ok for check in checks)
+    evidence = (
+        "the RTL under Verilator; no board"
+        if document["target"] == "sim"
+        else "a board"
+        if board
+        else "no board"
+    )
+    complete = {"schema": FORMAT, "target": document["target"], "evidence": evidence} | document
+    complete |= {"finished": finished, "failed": failed, "checks": [asdict(c) for c in checks]}
     return json.dumps(complete, indent=1) + "\n"
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rowvit.compiler import compile
 from rowvit.compiler.plan import Plan, chunks, problem
@@ -12,9 +12,10 @@ from rowvit.cycles import predict
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import HardwareConfig
-from rowvit.model.vit import ViTConfig
-from rowvit.quant.quantise import default_chunk
 from rowvit.quant.synthetic import filler_package
+
+if TYPE_CHECKING:
+    from rowvit.model.vit import ViTConfig
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ def stand_in(config: ViTConfig, name: str) -> ModelPackage:
     RowvitError
         The numerics cannot express the network, whatever its weights.
     """
+    from rowvit.quant.quantise import default_chunk  # where packages are measured, there need be no torch
+
     tokens = config.tokens + (config.prefix < 1)
     sizes = ("image_size", "patch_size", "dim", "depth", "heads", "hidden")
     arch = {size: getattr(config, size) for size in sizes}

@@ -117,7 +117,9 @@ class _Batch:
         self.record = checkpoints
         self.checkpoints = iter(checkpoint_names(self.arch["depth"]))
         self.results = [ImageResult(np.empty(0, np.int16), [], [], Counts(0, 0, 0, 0), {}) for _ in patches]
-        self.tokens = [np.arange(self.arch["tokens"]) for _ in patches]  # original indices of the live rows
+        self.tokens = [
+            np.arange(self.arch["tokens"], dtype=np.int64) for _ in patches
+        ]  # original indices of the live rows
 
     def run(self) -> list[ImageResult]:
         steps = {step["layer"]: step for step in self.meta["pruning"]}

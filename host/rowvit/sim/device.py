@@ -184,7 +184,13 @@ class SimDevice(Device):
         self.timestamp = ""
         self._library = _library(build(config, rtl, trace is not None))
         kernel = build_frontend() if frontend == "hls" else None
-        self.ddr = np.zeros(self.model.megabytes << 20, np.uint8)
+        try:
+            self.ddr = np.zeros(self.model.megabytes << 20, np.uint8)
+        except (MemoryError, ValueError) as error:  # 32 bits address less
+            raise RowvitError(
+                f"this machine has no {self.model.megabytes} MB for the simulated memory",
+                "use fewer megabytes",
+            ) from error
         self._free = [(DDR_BASE, self.ddr.size)]
         self._used: dict[int, int] = {}
         self._ps = hwh.clock_registers(config)

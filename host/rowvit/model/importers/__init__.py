@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rowvit.errors import RowvitError
+from rowvit.formats.container import metadata
 from rowvit.model import adapt, store
 from rowvit.model.importers.neighbours import read_neighbours, weights_in
 from rowvit.model.store import Card
@@ -308,14 +309,3 @@ def _pool(state: Mapping[str, Tensor], library: str, path: str, notes: list[str]
         )
     notes.append(f"features of {_POOLS[likely]} assumed (--pool); a state dict does not say")
     return likely
-
-
-def metadata(path: str) -> dict[str, str]:
-    """Metadata of a safetensors file; empty for other or unreadable files."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except (OSError, SafetensorError):
-        return {}

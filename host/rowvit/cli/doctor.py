@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``rowvit --version``, and ``rowvit doctor``: what works on this machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+import rowvit
+from rowvit.cli.common import OUT, app, command, say
+from rowvit.errors import RowvitError
+
+#: what the extras of pyproject.toml are for
+EXTRAS = {
+    "model": "your own networks: import, train, quantise",
+    "report": "plots and reports",
+    "serve": "the server",
+    "eval": "eval on many processes",
+    "hls": "the HLS front end in simulation",
+    "power": "power by sensors or a meter's log",
+    "notebook": "the notebooks",
+}
+MARKS = {True: Text("ok", "green"), False: Text("missing", "red"), None: Text("-", "bright_black")}
+HWMON = Path("/sys/class/hwmon")
+
+
+def _version_wanted(wanted: bool) -> None:
+    if wanted:
+        say(f"rowvit {rowvit.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version_wanted, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Vision transformers on the rowvit accelerator.
+
+    Try: rowvit run sign-digits --target sim --check
+    """
+
+
+@command()
+def doctor() -> None:
+    """What works on this machine, and what to install for the rest; it takes a second."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, works, text in [
+        *_here(),
+        *_simulator(),
+        *(_extra(extra) for extra in EXTRAS),
+        _sensors(),
+        _board(),
+    ]:
+        table.add_row(name, MARKS[works], Text(text))
+    OUT.print(table)
+
+
+#: what a row is about, whether it works (None: not every machine has one), and what was found or is to do
+Row = tuple[str, bool | None, str]
+
+
+def _here() -> list[Row]:
+    package = Path(rowvit.__file__).parent
+    return [
+        ("rowvit", True, f"{rowvit.__version__} in {package}"),
+        ("Python", True, f"{platform.python_version()}, {sys.executable}, NumPy {_version('numpy')}"),
+    ]
+
+
+def _simulator() -> list[Row]:
+    """What targets sim and board take."""
+    from rowvit.sim import cxx
+
+    try:
+        from rowvit.pynq import pynq
+
+        rows: list[Row] = [("PYNQ", True, pynq.__version__)]
+    except RowvitError as error:
+        rows = [("PYNQ", False, str(error))]
+    try:
+        from rowvit.sim import verilate
+
+        rows.append(("Verilator", True, verilate.version().removeprefix("Verilator ")))
+    except RowvitError as error:
+        rows.append(("Verilator", False, str(error)))
+    found = cxx.candidates()
+    rows.append(("C++ compiler", bool(found), shlex.join(found[0]) if found else cxx.ADVICE))
+    return rows
+
+
+def _extra(extra: str) -> Row:
+    """Whether what an extra installs is there."""
+    try:
+        asked = importlib.metadata.requires("rowvit") or []
+    except importlib.metadata.PackageNotFoundError:
+        return extra, None, f"{EXTRAS[extra]}: not known, as rowvit was not installed by pip"
+    of = [text for text in asked if re.search(rf"extra == .{extra}\b", text)]
+    names = {match[0] for text in of if (match := re.match(r"[\w.-]+", text))} - {"rowvit"}
+    missing = sorted(name for name in names if not _version(name))
+    if missing:
+        return extra, False, f"{EXTRAS[extra]}: pip install 'rowvit[{extra}]' ({', '.join(missing)})"
+    return extra, True, EXTRAS[extra]
+
+
+def _sensors() -> Row:
+    """Power sensors that the kernel shows."""
+    found = [
+        file.read_text().strip()
+        for file in sorted(HWMON.glob("hwmon*/name"))
+        if (file.parent / "power1_input").exists()
+    ]
+    return "sensors", bool(found) or None, ", ".join(found) or "none of power; a meter's log does as well"
+
+
+def _board() -> Row:
+    from rowvit.hardware.block_design import known
+    from rowvit.measure.result import board
+
+    found = board()
+    if "none" in found:
+        return "board", None, "none; sim runs the same programs"
+    row = known(os.environ.get("BOARD", ""))
+    fits = f"configuration {row.configuration}" if row else "not in the table of boards"
+    return "board", row is not None, f"{found['name']}, {fits}; `rowvit diagnose` tries the overlay"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

@@ -202,10 +202,17 @@ def test_multiplier(factors: list[float]) -> None:
     mult, shift = multiplier(np.array(factors))
     assert 1 <= shift <= 40 and mult.dtype == np.uint16
     error = np.abs(mult * 2.0**-shift - factors)
-    # half a unit, or one if the largest would round up to 2**16
-    assert (error <= 2.0**-shift).all()
+    assert (error <= 0.5 * 2.0**-shift).all()
     if max(factors) >= 2**-24:
         assert error.max() <= max(factors) * 2**-15
+
+
+@pytest.mark.parametrize("exponent", range(-20, 14))
+def test_a_power_of_two_is_one_in_spite_of_rounding(exponent: int) -> None:
+    power = 2.0**exponent
+    for factor in (np.nextafter(power, 0), power, np.nextafter(power, np.inf)):
+        mult, shift = multiplier(factor)
+        assert mult == 32768 and mult * 2.0**-shift == power
 
 
 @pytest.mark.parametrize("factor", [-1.0, 40000.0, float("nan"), float("inf")])

@@ -37,7 +37,9 @@ def multiplier(factors: np.ndarray | float, what: str = "factor") -> tuple[np.nd
         raise RowvitError(f"{what}: scale factors from {factors.min():g} to {peak:g} cannot be represented")
     # frexp: peak < 2**exponent, so peak * 2**(16-exponent) < 2**16
     shift = min(max(16 - math.frexp(peak)[1], 1), 40)
-    return np.minimum(np.round(factors * 2.0**shift), 65535).astype(np.uint16), shift
+    if round(peak * 2.0**shift) > 65535:  # as a power of two that rounding left a little less
+        shift -= 1
+    return np.round(factors * 2.0**shift).astype(np.uint16), shift
 
 
 def value_shift(value_unit: float, wanted: float) -> int:

@@ -108,6 +108,7 @@ bitstream: $(if $(BOARD),$(VENV)/.core)
 
 board-bundle: $(if $(BOARD),$(VENV)/.core)
 	@if [ -z "$(BOARD)" ]; then echo "rowvit: name a board: make board-bundle BOARD=Pynq-Z2" >&2; exit 2; fi
+	$(VENV)/bin/pip install -q packaging
 	$(VENV)/bin/python bitstreams/bundle.py $(BOARD) $(strip \
 	    $(if $(filter-out file,$(origin CONFIG)),--config $(CONFIG)) $(if $(FRONTEND),--frontend $(FRONTEND)))
 

@@ -47,7 +47,13 @@ python="${PYTHON:-$python}"
 "$python" -c 'import numpy, PIL, pynq' || {
     echo "rowvit: $python lacks numpy, Pillow or pynq, which PYNQ images bring;" \\
          "name the image's Python: PYTHON=/path/to/python3 sh install.sh" >&2; exit 1; }
-"$python" -m pip install --no-index --find-links wheels --upgrade "rowvit[serve]"
+# without what they ask for: all of it is here, or of the image, whose pynq asks for what no image has
+packages=$(ls wheels | sed 's/-.*//' | sort -u)
+# shellcheck disable=SC2086
+"$python" -m pip install --no-index --no-deps --find-links wheels --upgrade $packages
+"$python" -c 'import rowvit.cli, rowvit.pynq, rowvit.targets.driver, rowvit.serve.server' || {
+    echo "rowvit: installed, but it does not import in $python; send this output along with a question" >&2
+    exit 1; }
 echo "installed; next, in this folder:"
 echo "  rowvit diagnose                                    # from the files to a network with known logits"
 echo "  rowvit run sign-digits photo.jpg --target board"

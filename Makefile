@@ -9,6 +9,8 @@
 # make soak    2,000 faults of memory, DMA, hosts and files on the simulated accelerator, and 5,000 images
 # make test-pynq3.0, make test-pynq4
 #              the driver's tests with PYNQ 3.0, and with PYNQ 4 (for Zynq UltraScale+), in separate environments
+# make test-arm
+#              install and run what a board gets, on emulated ARM processors; needs root, debootstrap, and an hour
 # make lint    ruff, mypy and import-linter on the Python, mdformat on the Markdown and its figures,
 #              Verible, Verilator and slang on the RTL
 # make docs    the documentation as a site, build/docs/index.html; warnings are errors
@@ -46,7 +48,7 @@ MISSING = $(strip $(if $(call there,iverilog),,iverilog) $(if $(call there,yosys
 PYNQ_TESTS := $(addprefix tests/host/test_,$(addsuffix .py,\
     sim_device overlay driver stream pains diagnose bitfile vivado_handoffs))
 
-.PHONY: demo test formal mutate soak test-pynq3.0 test-pynq4 lint docs bench figures pictures synth \
+.PHONY: demo test formal mutate soak test-pynq3.0 test-pynq4 test-arm lint docs bench figures pictures synth \
     bitstream board-bundle clean tools
 
 demo: $(VENV)/.core
@@ -66,6 +68,9 @@ soak: $(VENV)/.test
 
 test-pynq3.0 test-pynq4: test-pynq%: .venv-pynq%/.test
 	.venv-pynq$*/bin/python -m pytest $(PYNQ_TESTS)
+
+test-arm: $(VENV)/.test
+	$(VENV)/bin/python tests/arm/emulate.py
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check $(PY)

@@ -33,7 +33,7 @@ from rowvit.model import store  # noqa: E402
 from rowvit.model.vit import VisionTransformer, ViTConfig, normalise, predict  # noqa: E402
 from rowvit.train import recipe as recipes  # noqa: E402
 from rowvit.train.data import Augmentation, TrainingSet, open_data  # noqa: E402
-from rowvit.train.loop import Trainer  # noqa: E402
+from rowvit.train.loop import Trainer, in_bf16  # noqa: E402
 from rowvit.train.loss import features, loss, mix, rows  # noqa: E402
 from rowvit.train.recipe import Phase, Recipe  # noqa: E402
 
@@ -267,7 +267,7 @@ def test_photos_are_turned_before_they_are_cut(tmp_path: Path, crop: float) -> N
         ),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\nrow_penalty = -1", "row_penalty is -1"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\ntoken_drop = 0.5\nprune_layers = [1]", "exclude each other"),
-        ("precision = 'fp8'\n[[phase]]\nepochs = 1\nlr = 1e-3", "'fp8' is not bf16 or fp32"),
+        ("precision = 'fp8'\n[[phase]]\nepochs = 1\nlr = 1e-3", "'fp8' is not auto, bf16 or fp32"),
         ("batch = 'many'\n[[phase]]\nepochs = 1\nlr = 1e-3", "'batch' is 'many', expected the type int"),
         ("[augmentation]\ncrop = 0.0\n[[phase]]\nepochs = 1\nlr = 1e-3", "crop is 0.0, not above 0"),
         (
@@ -698,3 +698,12 @@ def test_photo_that_cannot_be_decoded_is_named(tmp_path: Path, workers: int) -> 
     told = "--data", data, "--recipe", tmp_path / "r.toml", "--workers", workers, "-o", out
     text = command("train", start, *told, code=2).replace("\n", "")
     assert broken.name in text and "RowvitError" not in text and "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    "precision, has, found",
+    [("auto", True, True), ("auto", False, False), ("bf16", False, True), ("fp32", True, False)],
+)
+def test_bf16_where_the_processor_has_it(monkeypatch, precision: str, has: bool, found: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
+    assert in_bf16(precision, torch.device("cpu")) is found

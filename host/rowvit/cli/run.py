@@ -148,6 +148,7 @@ def run(
         pixels = session.decode(files)
         if "window" in options:
             _announce_trace(session, len(files), options["window"])
+        session.prepare(len(files), batch, jobs)
         what = f"{len(files)} image{'s' * (len(files) > 1)}"
         try:
             with (

@@ -105,6 +105,7 @@ def run_recipe(
     state = output.with_name(output.name + ".state")
     with progress_bar("training") as progress:
         trainer = Trainer(network, card, photos, steps, state, teacher, workers, save_every)
+        say(f"training on {trainer.device} in {'bf16' if trainer.bf16 else 'fp32'}", ERR)
 
         def step(done: int, total: int, phase: Phase, loss: float) -> None:
             progress(done, f"{phase.name} loss {loss:.3f}", total)

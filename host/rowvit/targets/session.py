@@ -250,6 +250,16 @@ class Session:
             self._end_workers()
             raise
 
+    def prepare(self, images: int, batch: int = 1, jobs: int = 1) -> None:
+        """Build and open what `run` with the same arguments takes, which may last much longer than an image.
+
+        `RowvitError` as of `rowvit.open` and `Target.load`.
+        """
+        if self._alone(-(-images // batch), jobs):
+            self.target  # noqa: B018 opened where it is asked for
+        else:
+            self._several(jobs or processors())
+
     @contextmanager
     def forecast(
         self,

@@ -88,6 +88,7 @@ class Trainer:
             photos = photos.subset(recipe.photos, recipe.seed)
         _require_fit(model, photos, recipe, teacher)
         self.rank, self.world, self.device = _processes()
+        self.bf16 = in_bf16(recipe.precision, self.device)
         if recipe.batch % self.world:
             raise RowvitError(
                 f"a batch of {recipe.batch} cannot be split evenly among {self.world} processes"
@@ -223,7 +224,7 @@ class Trainer:
         pixels, masks = pixels[:, :3], pixels[:, 3:]
         taught = None
         taught_stream = None
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             if phase.taught and self.teacher is not None:
                 teacher, card = self.teacher
                 seen, side = pixels, teacher.config.image_size
@@ -390,6 +391,16 @@ def _require_fit(
             raise RowvitError(f"phase '{phase.name}' prunes in a block that the network does not have")
     if any(phase.quantise for phase in recipe.phases):
         refuse_what_does_not_run(model)
+
+
+def in_bf16(precision: str, device: torch.device) -> bool:
+    """Whether matrix products are in bfloat16 on this device, for a recipe's ``precision``."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    # PyTorch has no public name for it; without it, bf16 is emulated
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
 def _processes() -> tuple[int, int, torch.device]:

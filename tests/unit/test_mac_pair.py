@@ -4,12 +4,11 @@ weights on either port.
 """
 
 import random
-import shutil
-from pathlib import Path
 
 import cocotb
 import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
+from xilinx import cells
 
 import harness
 
@@ -62,15 +61,7 @@ async def sums(dut):
         p_before = int(dut.p_o.value) if dut.p_o.value.is_resolvable else None
 
 
-def primitives():
-    """Yosys' simulation models of the Xilinx primitives."""
-    yosys = shutil.which("yosys")
-    if yosys is None:
-        pytest.skip("Yosys is not installed: apt-get install yosys")
-    return Path(yosys).resolve().parents[1] / "share" / "yosys" / "xilinx" / "cells_sim.v"
-
-
 @pytest.mark.parametrize("use_dsp", [0, 1])
 def test_mac_pair(use_dsp):
-    library = [primitives()] if use_dsp else []
+    library = [cells()] if use_dsp else []
     harness.run("rowvit_mac_pair", {"USE_DSP": use_dsp}, testcase="sums", library=library)

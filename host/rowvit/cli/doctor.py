@@ -109,7 +109,8 @@ def _extra(extra: str) -> Row:
         asked = importlib.metadata.requires("rowvit") or []
     except importlib.metadata.PackageNotFoundError:
         return extra, None, f"{EXTRAS[extra]}: not known, as rowvit was not installed by pip"
-    of = [text for text in asked if re.search(rf"extra == .{extra}\b", text)]
+    # what only some Pythons and machines need is left out
+    of = [text for text in asked if re.search(rf"; *extra == .{extra}.$", text)]
     names = {match[0] for text in of if (match := re.match(r"[\w.-]+", text))} - {"rowvit"}
     missing = sorted(name for name in names if not _version(name))
     if missing:

@@ -9,6 +9,8 @@
 # make soak    2,000 faults of memory, DMA, hosts and files on the simulated accelerator, and 5,000 images
 # make test-pynq3.0, make test-pynq4
 #              the driver's tests with PYNQ 3.0, and with PYNQ 4 (for Zynq UltraScale+), in separate environments
+# make test-later PYTHON=python3.13
+#              the demo and the host's tests on a later Python with the newest NumPy, in a separate environment
 # make test-arm
 #              install and run what a board gets, on emulated ARM processors; needs root, debootstrap, and an hour
 # make lint    ruff, mypy and import-linter on the Python, mdformat on the Markdown and its figures,
@@ -48,7 +50,7 @@ MISSING = $(strip $(if $(call there,iverilog),,iverilog) $(if $(call there,yosys
 PYNQ_TESTS := $(addprefix tests/host/test_,$(addsuffix .py,\
     sim_device overlay driver stream pains diagnose bitfile vivado_handoffs))
 
-.PHONY: demo test formal mutate soak test-pynq3.0 test-pynq4 test-arm lint docs bench figures pictures synth \
+.PHONY: demo test formal mutate soak test-pynq3.0 test-pynq4 test-later test-arm lint docs bench figures pictures synth \
     bitstream board-bundle clean tools
 
 demo: $(VENV)/.core
@@ -68,6 +70,11 @@ soak: $(VENV)/.test
 
 test-pynq3.0 test-pynq4: test-pynq%: .venv-pynq%/.test
 	.venv-pynq$*/bin/python -m pytest $(PYNQ_TESTS)
+
+test-later:
+	$(MAKE) demo VENV=.venv-later
+	.venv-later/bin/pip install -q -e '.[serve,report,power]' pytest pytest-xdist hypothesis packaging
+	.venv-later/bin/python -m pytest -n 2 -W error::DeprecationWarning:rowvit tests/host
 
 test-arm: $(VENV)/.test
 	$(VENV)/bin/python tests/arm/emulate.py
@@ -167,4 +174,4 @@ $(VENV)/.docs: $(VENV)/bin/pip pyproject.toml
 	touch $@
 
 clean:
-	rm -rf build docs/api $(VENV)/.core $(VENV)/.test $(VENV)/.docs .venv-pynq*
+	rm -rf build docs/api $(VENV)/.core $(VENV)/.test $(VENV)/.docs .venv-pynq* .venv-later

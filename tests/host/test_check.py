@@ -23,6 +23,7 @@ from rowvit.compiler.plan import ALONE, Plan, Stage
 from rowvit.compiler.sharing import candidates
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
+from rowvit.formats.program import OperationKind
 from rowvit.hardware.config import HardwareConfig, load
 from rowvit.hardware.isa import FIELDS, Dst, Flag, Instruction, LoadKind, NormKind, Op, Record
 from rowvit.quant.synthetic import random_package
@@ -277,6 +278,28 @@ def test_what_else_is_refused(right: tuple[Program, HardwareConfig]) -> None:
         assert re.search(words, message), (what, message)
     for number, one in ((0, Instruction(Op.END)), (len(part.code) - 1, part.instructions[1])):
         assert "begin with HEADER and end with END" in refused(program, config, number, one)
+
+
+def test_an_image_is_embedded_once(right: tuple[Program, HardwareConfig]) -> None:
+    """A later product that would set the number of live tokens again, to what it was."""
+    program, config = right
+    first, *later = (
+        (number, one) for number, one in enumerate(program.passes[0].instructions) if one.op is Op.MATMUL
+    )
+    rows = first[1].fields["rows"]
+    assert Flag.SET_LIVE in first[1].flags
+    number, one = next((n, one) for n, one in later if Flag.SET_LIVE not in one.flags and one.image == 0)
+    again = replace(one, flags=one.flags | {Flag.SET_LIVE}, fields=one.fields | {"rows": rows})
+    with pytest.raises(RowvitError, match="SET_LIVE comes twice"):
+        check(with_code(program, {number: again}), config)
+
+
+def test_parts_of_an_operation_are_named_by_their_first_band(right: tuple[Program, HardwareConfig]) -> None:
+    """`profile` shows them."""
+    for part in right[0].passes:
+        for one, operation in zip(part.instructions[1:-1], part.operations, strict=True):
+            if operation.kind in (OperationKind.EMBEDDING, OperationKind.FFN1) and one.op is Op.MATMUL:
+                assert operation.band == (one.fields["band0"] or None)
 
 
 def test_parameters_without_a_use_are_refused() -> None:

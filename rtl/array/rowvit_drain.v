@@ -273,7 +273,11 @@ module rowvit_drain #(
       );
     end
     for (i = 0; i < N; i = i + 1) begin : g_shadow
-      wire [26*LANES-1:0] mine = shadow_i[26*LANES*i+:26*LANES];
+      // Pairs on multiples of 64 bits, which multiplexers select without a shifter.
+      wire [32*LANES-1:0] mine;
+      for (g = 0; g < LANES / 2; g = g + 1) begin : g_pair
+        assign mine[64*g+:64] = {12'd0, shadow_i[52*(i*LANES/2+g)+:52]};
+      end
       // The number of the lane's pair: two copies, as each drives a multiplexer of half the bits.
       (* keep = "true" *) reg [LW-2:0] low1_q, high1_q;
       reg  [51:0] pair_q;  // shadow bits, see rowvit_mac_pair.v
@@ -281,8 +285,8 @@ module rowvit_drain #(
       (* keep = "true" *) always @(posedge clk_i) low1_q <= lane_q[LW-1:1];
       (* keep = "true" *) always @(posedge clk_i) high1_q <= lane_q[LW-1:1];
       always @(posedge clk_i) begin
-        pair_q[25:0]  <= mine[52*low1_q+:26];
-        pair_q[51:26] <= mine[52*high1_q+26+:26];
+        pair_q[25:0]  <= mine[64*low1_q+:26];
+        pair_q[51:26] <= mine[64*high1_q+26+:26];
         acc3_q[26*i+:26] <= odd_q[2] ? pair_q[42:17] - {{17{wraps[8]}}, wraps} : {wraps, pair_q[16:0]};
         shift3_q[6*i+:6] <= shift_q[11:6] + (output_q[2] ? {1'b0, recip_n_i[5*i+:5]} : 6'd0);
         mult3_q[17*i+:17] <= output_q[2] ? recip_r_i[17*i+:17] : {1'b0, mult_q[31:16]};

@@ -523,9 +523,10 @@ module rowvit_load_engine #(
   genvar c;
   generate
     for (c = 0; c < LINE_WORDS; c = c + 1) begin : g_column
+      localparam [31:0] COLUMN = c;
       (* ram_style = "distributed" *) reg [PORT_BITS-1:0] mem_q [0:15];
       always @(posedge clk_i) begin
-        if (take && is_weight && word_q == c[LW-1:0]) mem_q[line_place_q] <= rsp_data_i;
+        if (take && is_weight && word_q == COLUMN[LW-1:0]) mem_q[line_place_q] <= rsp_data_i;
       end
       assign ww_data_o[PORT_BITS*c+:PORT_BITS] = mem_q[line_read_q];
     end

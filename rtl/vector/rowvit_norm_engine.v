@@ -249,7 +249,7 @@ module rowvit_norm_engine #(
   genvar g, r;
   generate
     for (g = 0; g < GROUPS; g = g + 1) begin : g_groups
-      localparam [10:0] BELOW = g[10:0] * LANES[10:0];
+      localparam [10:0] BELOW = g * LANES;
       assign groups[g] = left_q > BELOW;
     end
     for (r = 0; r < L; r = r + 1) begin : g_rows

@@ -60,7 +60,6 @@ module rowvit_softmax #(
   localparam AW = $clog2(2 * MAX_TOKENS);
   localparam [AW-1:0] ODD = MAX_TOKENS[AW-1:0];
   // Where there are many lanes, LUTs are scarcer than block RAM, whose depth is a power of two.
-  localparam S_STYLE = N > 12 ? "block" : "distributed";
   localparam S_DEPTH = N > 12 ? 1 << AW : 2 * MAX_TOKENS;
 
   generate
@@ -223,16 +222,25 @@ module rowvit_softmax #(
       for (g = 0; g < GROUPS; g = g + 1) begin : g_lane
         localparam I = r * GROUPS + g;
         // S of both buffers. Its address has a register per lane: it has many loads.
-        (* ram_style = S_STYLE *) reg [11:0] s_mem_q [0:S_DEPTH-1];
         reg [11:0] s_read_q;
         (* keep = "true" *) reg [AW-1:0] addr_q;
         (* keep = "true" *) always @(posedge clk_i) begin
           if (start || state_q == S_LOAD) addr_q <= odd ? ODD : {AW{1'b0}};
           else if (sending && en[r]) addr_q <= addr_q + 1'b1;
         end
-        always @(posedge clk_i) begin
-          if (s_live_q) s_mem_q[s_addr_q] <= s_data_q[12*I+:12];
-          if (en[r]) s_read_q <= s_mem_q[addr_q];
+        // Attributes are literals: tools drop the value of an expression of strings.
+        if (N > 12) begin : g_block
+          (* ram_style = "block" *) reg [11:0] s_mem_q [0:S_DEPTH-1];
+          always @(posedge clk_i) begin
+            if (s_live_q) s_mem_q[s_addr_q] <= s_data_q[12*I+:12];
+            if (en[r]) s_read_q <= s_mem_q[addr_q];
+          end
+        end else begin : g_distributed
+          (* ram_style = "distributed" *) reg [11:0] s_mem_q [0:S_DEPTH-1];
+          always @(posedge clk_i) begin
+            if (s_live_q) s_mem_q[s_addr_q] <= s_data_q[12*I+:12];
+            if (en[r]) s_read_q <= s_mem_q[addr_q];
+          end
         end
 
         rowvit_softmax_lane #(

@@ -35,7 +35,7 @@ PUBLIC = HARNESS.with_suffix(".vlt")
 PORTS = HLS / "sim" / "ports.h"
 # without the unrolling, hundreds of lanes run many times slower
 VERILATOR_FLAGS = [
-    *("--cc", "--prefix", "Vrowvit", "--top-module", "rowvit_top", "--quiet", "-Wno-fatal", "-Wno-lint"),
+    *("--cc", "--prefix", "Vrowvit", "--top-module", "rowvit_top", "-Wno-fatal", "-Wno-lint"),
     *("-O3", "--unroll-count", "4096", "--unroll-stmts", "1000000"),
     *("--x-assign", "fast", "--x-initial", "fast"),
 ]

@@ -44,6 +44,8 @@ IMAGE = [
     "setuptools<=80",
     "pycparser<3",
 ]
+#: folders that are in memory: emulated 32-bit programs cannot list those of file systems with large offsets
+IN_MEMORY = ("usr/local/share", "root", "tmp")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 TESTS = ["pytest", "hypothesis", "packaging"]
 FILES = [f"tests/host/test_{name}.py" for name in ("sim_device", "driver", "stream", "pains", "records")]
@@ -63,6 +65,15 @@ class Emulated:
             (self.root / ".made").touch()
         if CERTIFICATES.exists():  # what this machine trusts, a proxy's, say
             shutil.copy(CERTIFICATES, self.root / CERTIFICATES.relative_to("/"))
+
+    def __enter__(self) -> Emulated:
+        for name in IN_MEMORY:
+            subprocess.run(["mount", "-t", "tmpfs", "tmpfs", self.root / name], check=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in IN_MEMORY:
+            subprocess.run(["umount", "--lazy", self.root / name], check=True)
 
     def run(self, *command: str, network: bool = True, status: int = 0, **variables: str) -> str:
         """Standard output of a command; the exit status is what it must end with."""
@@ -131,22 +142,25 @@ def main(
 ) -> None:
     """Install and run what a board gets, on an emulated processor of its kind."""
     for architecture in architectures or BOARDS:
-        there = Emulated(architecture)
-        name, machine = BOARDS[architecture]
-        assert there.run("uname", "-m").strip() == machine
-        there.pynq()
-        install(there, name, machine)
-        print(there.run(f"{VENV}/bin/rowvit", "doctor", network=False))
-        same(there, "run", "sign-digits", "photo.jpg", "-t", "golden", "--json")
-        same(there, "compile", "sign-digits", "-c", board(name).configuration, "-o")
-        report = there.run(f"{VENV}/bin/rowvit", "diagnose", "--json", "-", network=False, status=1)
-        assert json.loads(report)["evidence"] == "no board"
-        there.run(f"{VENV}/bin/pip", "install", "-q", *TESTS)
-        shutil.copytree(ROOT / "tests", there.root / "root" / "tests", dirs_exist_ok=True)
-        shutil.copy(ROOT / "pyproject.toml", there.root / "root")
-        tests = f"cd /root && {VENV}/bin/python -m pytest -q -p no:cacheprovider {' '.join(FILES)}"
-        print(there.run("sh", "-c", tests, network=False))
+        with Emulated(architecture) as there:
+            _try(there, *BOARDS[architecture])
         print(f"{architecture}: installed, and equal to this machine")
+
+
+def _try(there: Emulated, name: str, machine: str) -> None:
+    assert there.run("uname", "-m").strip() == machine
+    there.pynq()
+    install(there, name, machine)
+    print(there.run(f"{VENV}/bin/rowvit", "doctor", network=False))
+    same(there, "run", "sign-digits", "photo.jpg", "-t", "golden", "--json")
+    same(there, "compile", "sign-digits", "-c", board(name).configuration, "-o")
+    report = there.run(f"{VENV}/bin/rowvit", "diagnose", "--json", "-", network=False, status=1)
+    assert json.loads(report)["evidence"] == "no board"
+    there.run(f"{VENV}/bin/pip", "install", "-q", *TESTS)
+    shutil.copytree(ROOT / "tests", there.root / "root" / "tests", dirs_exist_ok=True)
+    shutil.copy(ROOT / "pyproject.toml", there.root / "root")
+    tests = f"cd /root && {VENV}/bin/python -m pytest -q -p no:cacheprovider {' '.join(FILES)}"
+    print(there.run("sh", "-c", tests, network=False))
 
 
 if __name__ == "__main__":

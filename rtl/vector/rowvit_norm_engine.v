@@ -249,8 +249,8 @@ module rowvit_norm_engine #(
   genvar g, r;
   generate
     for (g = 0; g < GROUPS; g = g + 1) begin : g_groups
-      localparam [10:0] BELOW = g * LANES;
-      assign groups[g] = left_q > BELOW;
+      localparam [31:0] BELOW = g * LANES;
+      assign groups[g] = left_q > BELOW[10:0];
     end
     for (r = 0; r < L; r = r + 1) begin : g_rows
       localparam [15:0] OFFSET = r;

@@ -10,7 +10,7 @@
 # make test-pynq3.0, make test-pynq4
 #              the driver's tests with PYNQ 3.0, and with PYNQ 4 (for Zynq UltraScale+), in separate environments
 # make test-later PYTHON=python3.13
-#              the demo and the host's tests on a later Python with the newest NumPy, in a separate environment
+#              the demo and the driver's tests on a later Python with the newest NumPy, in a separate environment
 # make test-arm
 #              install and run what a board gets, on emulated ARM processors; needs root, debootstrap, and an hour
 # make lint    ruff, mypy and import-linter on the Python, mdformat on the Markdown and its figures,
@@ -73,8 +73,9 @@ test-pynq3.0 test-pynq4: test-pynq%: .venv-pynq%/.test
 
 test-later:
 	$(MAKE) demo VENV=.venv-later
-	.venv-later/bin/pip install -q -e '.[serve,report,power]' pytest pytest-xdist hypothesis packaging
-	.venv-later/bin/python -m pytest -n 2 -W error::DeprecationWarning:rowvit tests/host
+	.venv-later/bin/pip install -q -e '.[serve,report,power,hls]' pytest pytest-xdist hypothesis packaging
+	.venv-later/bin/python -m pytest -n 2 -W error::DeprecationWarning:rowvit $(PYNQ_TESTS) \
+	    $(addprefix tests/host/test_,$(addsuffix .py,pynq cxx doctor records session isa))
 
 test-arm: $(VENV)/.test
 	$(VENV)/bin/python tests/arm/emulate.py

@@ -130,6 +130,7 @@ def test_a_new_figure_is_filled_in(docs: Docs) -> None:
 
 def test_rows_of_accuracy(docs: Docs) -> None:
     """What a benchmark prints is what a page gets from its record, which says where it comes from."""
+    pytest.importorskip("torch")
     folder = docs.results.parents[1]
     shutil.copy(ROOT / "benchmarks" / "accuracy.py", folder)
     work = {"macs_executed": 123.4e6, "macs_saved": 12.3, "zeros": 45.6}

@@ -42,9 +42,11 @@ PY := host tests benchmarks bitstreams docs/conf.py
 MD := $(filter-out docs/isa.md,$(wildcard *.md docs/*.md bitstreams/*.md hls/*.md rtl/*.md))
 # what tests and proofs use besides, by Debian's names; `tools` installs it if that takes no password
 BROWSER = $(call there,chromium-headless-shell chromium chromium-browser google-chrome)
-MISSING = $(strip $(if $(call there,iverilog),,iverilog) $(if $(call there,yosys),,yosys) \
+MISSING = $(strip $(if $(VERILATOR),,verilator) $(foreach t,g++ make iverilog yosys,$(if $(call there,$(t)),,$(t))) \
     $(if $(call there,tclsh),,tcl) $(if $(BROWSER),,chromium-headless-shell) \
     $(if $(call there,nginx /usr/sbin/nginx),,nginx-light))
+
+formal synth: MISSING = $(if $(call there,yosys),,yosys)
 
 # what talks to PYNQ; make test runs it with PYNQ 3.1
 PYNQ_TESTS := $(addprefix tests/host/test_,$(addsuffix .py,\
@@ -68,7 +70,7 @@ mutate: tools $(VENV)/.test
 soak: $(VENV)/.test
 	$(VENV)/bin/python tests/host/soak.py
 
-test-pynq3.0 test-pynq4: test-pynq%: .venv-pynq%/.test
+test-pynq3.0 test-pynq4: test-pynq%: $(VENV)/.core .venv-pynq%/.test
 	.venv-pynq$*/bin/python -m pytest $(PYNQ_TESTS)
 
 test-later:

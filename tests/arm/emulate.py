@@ -32,6 +32,7 @@ PACKAGES = ["ca-certificates", "g++", "libffi-dev", "libmagic1", "make", "verila
 PACKAGES += [f"python3-{name}" for name in ("dev", "numpy", "pil", "pip", "venv")]
 #: a board and what ``platform.machine`` says, by Debian's names of the architectures
 BOARDS = {"armhf": ("Pynq-Z2", "armv7l"), "arm64": ("KV260", "aarch64")}
+HOME = "/opt"  #: there
 #: as PYNQ's images do
 VENV = "/usr/local/share/pynq-venv"
 IMAGE = [
@@ -45,7 +46,7 @@ IMAGE = [
     "pycparser<3",
 ]
 #: folders that are in memory: emulated 32-bit programs cannot list those of file systems with large offsets
-IN_MEMORY = ("usr/local/share", "root", "tmp")
+IN_MEMORY = ("usr/local/share", "opt", "tmp")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 TESTS = ["pytest", "hypothesis", "packaging"]
 FILES = [f"tests/host/test_{name}.py" for name in ("sim_device", "driver", "stream", "pains", "records")]
@@ -56,7 +57,7 @@ class Emulated:
 
     def __init__(self, architecture: str) -> None:
         self.root = MADE / architecture
-        self.architecture = architecture
+        self.home, self.architecture = self.root / HOME[1:], architecture
         if not (self.root / ".made").exists():
             shutil.rmtree(self.root, ignore_errors=True)
             self.root.mkdir(parents=True)
@@ -79,7 +80,7 @@ class Emulated:
         """Standard output of a command; the exit status is what it must end with."""
         environment = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-            "HOME": "/root",
+            "HOME": HOME,
             "LC_ALL": "C.UTF-8",
             "PIP_CERT": str(CERTIFICATES),
             **variables,
@@ -112,21 +113,21 @@ def install(there: Emulated, name: str, machine: str) -> None:
     spec.loader.exec_module(bundle)
     bundle.PYTHONS = {machine: (PYTHON,)}
     made = bundle.bundle(board(name), None, MADE / "bundles")
-    shutil.unpack_archive(made, there.root / "root")
-    there.run("sh", f"/root/{made.stem}/install.sh", network=False)
-    shutil.copytree(there.root / "root" / made.stem, there.root / "root" / "board", dirs_exist_ok=True)
+    shutil.unpack_archive(made, there.home)
+    there.run("sh", f"{HOME}/{made.stem}/install.sh", network=False)
+    shutil.copytree(there.home / made.stem, there.home / "board", dirs_exist_ok=True)
 
 
 def same(there: Emulated, *command: str) -> None:
     """A command writes the same file here and there."""
     here = MADE / "here"
     subprocess.run(
-        [sys.executable, "-m", "rowvit.cli", *command, str(here)], check=True, cwd=there.root / "root/board"
+        [sys.executable, "-m", "rowvit.cli", *command, str(here)], check=True, cwd=there.home / "board"
     )
     there.run(
-        "sh", "-c", f"cd /root/board && {VENV}/bin/rowvit {' '.join(command)} /root/there", network=False
+        "sh", "-c", f"cd {HOME}/board && {VENV}/bin/rowvit {' '.join(command)} {HOME}/there", network=False
     )
-    ours, theirs = here, there.root / "root" / "there"
+    ours, theirs = here, there.home / "there"
     if ours.read_bytes()[:1] == b"{":  # a result, with times and names of machines
         one, other = (json.loads(file.read_text())["images"] for file in (ours, theirs))
         for image in (*one, *other):
@@ -157,9 +158,9 @@ def _try(there: Emulated, name: str, machine: str) -> None:
     report = there.run(f"{VENV}/bin/rowvit", "diagnose", "--json", "-", network=False, status=1)
     assert json.loads(report)["evidence"] == "no board"
     there.run(f"{VENV}/bin/pip", "install", "-q", *TESTS)
-    shutil.copytree(ROOT / "tests", there.root / "root" / "tests", dirs_exist_ok=True)
-    shutil.copy(ROOT / "pyproject.toml", there.root / "root")
-    tests = f"cd /root && {VENV}/bin/python -m pytest -q -p no:cacheprovider {' '.join(FILES)}"
+    shutil.copytree(ROOT / "tests", there.home / "tests", dirs_exist_ok=True)
+    shutil.copy(ROOT / "pyproject.toml", there.home)
+    tests = f"cd {HOME} && {VENV}/bin/python -m pytest -q -p no:cacheprovider {' '.join(FILES)}"
     print(there.run("sh", "-c", tests, network=False))
 
 

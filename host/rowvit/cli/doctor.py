@@ -31,7 +31,6 @@ EXTRAS = {
     "notebook": "the notebooks",
 }
 MARKS = {True: Text("ok", "green"), False: Text("missing", "red"), None: Text("-", "bright_black")}
-HWMON = Path("/sys/class/hwmon")
 
 
 def _version_wanted(wanted: bool) -> None:
@@ -120,9 +119,11 @@ def _extra(extra: str) -> Row:
 
 def _sensors() -> Row:
     """Power sensors that the kernel shows."""
+    from rowvit.measure.instruments import hwmon
+
     found = [
         file.read_text().strip()
-        for file in sorted(HWMON.glob("hwmon*/name"))
+        for file in sorted(hwmon.HWMON.glob("hwmon*/name"))
         if (file.parent / "power1_input").exists()
     ]
     return "sensors", bool(found) or None, ", ".join(found) or "none of power; a meter's log does as well"

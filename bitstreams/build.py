@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from enum import Enum
@@ -31,7 +31,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 HLS = ROOT / "hls"
 STRATEGY = "Performance_ExplorePostRoutePhysOpt"
-RETRIES = 3
+#: that are tried after it for a faster clock
+OTHERS = ("Performance_ExtraTimingOpt", "Performance_NetDelay_high", "Congestion_SpreadLogic_high")
 #: how long Vivado may take, by the memories that tell large parts from small ones; nobody has run it yet
 HOURS = {
     "block": "Vivado may take one to two hours for it, by an estimate that is still to be measured",
@@ -81,9 +82,11 @@ def description(
         "rule": target.family.rule,
         "processing_system": PS,
         "clock": f"{PS}/{target.family.clock}",
+        "frequency": target.family.frequency,
+        "clocks": slower(config, target),
         "sources": [*verilate.sources(ROOT / "rtl"), *sorted((ROOT / "rtl").glob("*.vh"))],
         "include": ROOT / "rtl",
-        "ultra_ram": target.ram_style == "ultra",
+        "ultra_ram": config.ultra_ram if target.ram_style == "ultra" else 0,
         "cells": {
             name: {"vlnv": cell.vlnv, "parameters": cell.parameters} for name, cell in design.cells.items()
         },
@@ -93,13 +96,37 @@ def description(
     }
 
 
+def slower(config: HardwareConfig, target: Board) -> list[str]:
+    """The processor's clocks down to a tenth of the configuration's, in MHz, fastest first."""
+    below, slowest = config.clock_mhz * 1.001, config.clock_mhz / 10
+    found = [clock.mhz for clock in clocks.clocks(target.pll_mhz) if slowest <= clock.mhz <= below]
+    return [f"{mhz:.6f}" for mhz in reversed(found)]
+
+
+def smaller(config: HardwareConfig) -> HardwareConfig | None:
+    """The largest array that comes with rowvit, smaller than this one, with memories no larger."""
+    limits = config.structure()
+    found = [
+        other
+        for other in map(configs.load, configs.names())
+        if other.macs_per_cycle < config.macs_per_cycle
+        and all(value <= limits[name] for name, value in other.structure().items())
+    ]
+    return max(found, key=lambda other: other.macs_per_cycle, default=None)
+
+
 def design_text(*arguments) -> str:
     """`description` as the text of a Tcl dictionary."""
     return tcl(description(*arguments))[1:-1] + "\n"
 
 
 def write_script(
-    config: HardwareConfig, target: Board, work: Path, strategy: str, jobs: int, board_files: Path | None
+    config: HardwareConfig,
+    target: Board,
+    work: Path,
+    strategies: Sequence[str],
+    jobs: int,
+    board_files: Path | None,
 ) -> Path:
     """Write all that Vivado would run as one script, ``dry_run.tcl`` in ``work``; run it with -source."""
     work.mkdir(parents=True, exist_ok=True)
@@ -107,7 +134,7 @@ def write_script(
     design.write_text(design_text(config, target, board_files))
     main, _, call = (HERE / "build.tcl").read_text().rpartition("if {[catch {build {*}$argv}")
     main = main.replace("    source [file join $::here block_design.tcl]\n", "")
-    words = f"{tcl(design)} {tcl(work.resolve())} {tcl(strategy)} {jobs}"
+    words = f"{tcl(design)} {tcl(work.resolve())} {tcl(strategies)} {jobs}"
     parts = [(HERE / "block_design.tcl").read_text(), main, f"if {{[catch {{build {words}}}{call}"]
     script.write_text("\n".join(parts))
     return script
@@ -157,6 +184,10 @@ def find(*commands: str, name: str, variable: str) -> str:
     )
 
 
+class NoRoom(RowvitError):
+    """The design is placed, routed or held by no part of this size, or not in this run."""
+
+
 def run_tool(
     name: str, command: list, work: Path, log: Path, hours: float, variables: Mapping[str, str] | None = None
 ) -> Iterator[str]:
@@ -164,6 +195,8 @@ def run_tool(
 
     Raises
     ------
+    NoRoom
+        It says so.
     RowvitError
         It fails, or is not done within ``hours``.
     """
@@ -187,11 +220,14 @@ def run_tool(
         timer = threading.Timer(hours * 3600, stop)
         timer.start()
         errors: list[str] = []
+        no_room = ""
         try:
             for line in process.stdout:
                 text = line.strip()
                 if text.startswith("rowvit: error: "):
                     errors.append(text.removeprefix("rowvit: error: "))
+                elif text.startswith("rowvit: no room: "):
+                    no_room = text.removeprefix("rowvit: no room: ")
                 elif text.startswith("rowvit: "):
                     yield text.removeprefix("rowvit: ")
                 elif text.startswith("ERROR: "):
@@ -203,6 +239,8 @@ def run_tool(
                 stop()
     if late.is_set():
         raise RowvitError(f"{name} was not done within {hours:g} hours", f"see {log}, or allow more --hours")
+    if no_room:
+        raise NoRoom(no_room, f"its log is {log}")
     if process.returncode or errors:
         reason = errors[-1] if errors else f"{name} ended with code {process.returncode}"
         raise RowvitError(reason, f"its log is {log}")
@@ -234,40 +272,30 @@ def pack_frontend(program: str, config: HardwareConfig, target: Board, work: Pat
     return made
 
 
-class TimingMissed(RowvitError):
-    """A design that is too slow; ``clock`` is the fastest that its longest path allows."""
-
-    def __init__(self, actual_mhz: float, slack_ns: float, target: Board, report: Path) -> None:
-        self.reached_mhz = 1e3 / (1e3 / actual_mhz - slack_ns)
-        self.clock = clocks.at_most(target.pll_mhz, self.reached_mhz, rounding=0.0)
-        super().__init__(
-            f"timing is not met at {actual_mhz:g} MHz: setup slack {slack_ns:g} ns, the longest path allows"
-            f" {self.reached_mhz:.3f} MHz (see {report})",
-            f"build again with CLOCK={self.clock.mhz:.3f}, which {target.name} can make, or with RETRY=1",
-        )
-
-
 def build(
     target: Board,
     config: HardwareConfig,
     work: Path,
     out: Path,
     vivado: str,
-    strategy: str = STRATEGY,
+    strategies: Sequence[str] = (STRATEGY,),
     jobs: int = 2,
     hours: float = 12,
     board_files: Path | None = None,
     frontend: str = "host",
     vitis_hls: str = "",
 ) -> provenance.Provenance:
-    """Build ``config`` for a board in ``work``, and put the overlay into ``out`` if timing is met.
+    """Build ``config`` for a board in ``work``, and put the overlay into ``out``.
+
+    Its clock is the configuration's, or the fastest below it that the routed design meets. ``strategies`` of
+    implementation are tried until one meets it, each for at most ``hours``.
 
     Raises
     ------
-    TimingMissed
-        Setup times are not met; a lower clock would.
+    NoRoom
+        Placement or routing failed, or hold times are not met.
     RowvitError
-        Vivado or Vitis HLS is missing or fails, hold times are not met, or the build takes too long.
+        Vivado or Vitis HLS is missing or fails, or the build takes too long.
     """
     program = find(vivado, name="Vivado", variable="VIVADO")
     if frontend == "hls":
@@ -280,16 +308,25 @@ def build(
     (work / "design.tcl").write_text(design_text(config, target, board_files, ip))
     commit, dirty = revision()
     command = [program, "-mode", "batch", "-nojournal", "-log", "vivado.log", "-source", HERE / "build.tcl"]
-    command += ["-tclargs", work / "design.tcl", work, strategy, jobs]
-    show("Vivado", run_tool("Vivado", command, work, work / "vivado.log", hours))
+    command += ["-tclargs", work / "design.tcl", work, tcl(strategies)[1:-1], jobs]
+    try:
+        show("Vivado", run_tool("Vivado", command, work, work / "vivado.log", hours * len(strategies)))
+    except NoRoom as error:
+        less = smaller(config)
+        other = f"make bitstream BOARD={target.name} CONFIG={less.name}" if less else "another STRATEGY"
+        raise NoRoom(error.message, f"{error.advice}; what has more room is {other}") from error
     result = dict(line.partition(" ")[::2] for line in (work / "result.txt").read_text().splitlines())
-    actual = float(result["hz"]) / 1e6
-    if float(result["setup"]) < 0:
-        raise TimingMissed(actual, float(result["setup"]), target, work / "timing.rpt")
-    if abs(actual - config.clock_mhz) > 0.01 * config.clock_mhz:
+    asked, actual = float(result["asked"]), float(result["hz"]) / 1e6
+    if actual < asked:
+        missed = f"timing is not met at {asked:.3f} MHz, setup slack {result['missed']} ns"
+    elif abs(actual - config.clock_mhz) > 0.01 * config.clock_mhz:
+        missed = f"{config.clock_mhz:g} MHz were asked for"
+    else:
+        missed = ""
+    if missed:
         ERR.print(
-            f"rowvit: warning: the processing system makes {actual:.3f} MHz of the {config.clock_mhz:g} MHz"
-            " that were asked for; the overlay is built and will run with that",
+            f"rowvit: warning: {missed}: the overlay is built for {actual:.3f} MHz, which the processing system"
+            " makes, and will run with that",
             soft_wrap=True,
             highlight=False,
         )
@@ -311,7 +348,7 @@ def build(
         revision=commit,
         dirty=dirty,
         tool=f"Vivado {result['version']}",
-        strategy=strategy,
+        strategy=result["strategy"],
         board_file=result["board_part"],
         clock_mhz=config.clock_mhz,
         actual_clock_mhz=round(actual, 6),
@@ -339,7 +376,7 @@ def main(
         typer.Option(min=1, help="MHz of the logic, instead of the configuration's; names and hash stay."),
     ] = None,
     retry: Annotated[
-        bool, typer.Option("--retry", help="If timing is not met, build again at the clock that is.")
+        bool, typer.Option("--retry", help="If timing is not met, try other strategies for a faster clock.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only write the Tcl that Vivado would run.")
@@ -347,7 +384,7 @@ def main(
     vivado: Annotated[str, typer.Option(help="Vivado's executable.")] = "vivado",
     strategy: Annotated[str, typer.Option(help="Vivado's strategy of implementation.")] = STRATEGY,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
-    hours: Annotated[float, typer.Option(min=0, help="Hours after which to give up.")] = 12,
+    hours: Annotated[float, typer.Option(min=0, help="Hours per strategy after which to give up.")] = 12,
     board_files: Annotated[
         Path | None, typer.Option(help="Directory of board files that do not come with Vivado.")
     ] = None,
@@ -368,31 +405,24 @@ def main(
         if clock is not None:
             hardware = replace(hardware, clock_mhz=round(clocks.at_most(target.pll_mhz, clock).mhz, 6))
         files = board_files.resolve() if board_files else None
+        strategies = list(dict.fromkeys([strategy, *OTHERS])) if retry else [strategy]
         if dry_run:
-            script = write_script(hardware, target, work / target.name, strategy, jobs, files)
+            script = write_script(hardware, target, work / target.name, strategies, jobs, files)
             OUT.print(f"{script}: {HOURS[target.ram_style]}", soft_wrap=True, highlight=False)
             return
-        for attempt in range(RETRIES + 1):
-            try:
-                made = build(
-                    target,
-                    hardware,
-                    work / target.name,
-                    out / target.name,
-                    vivado,
-                    strategy,
-                    jobs,
-                    hours,
-                    files,
-                    frontend.value,
-                    vitis_hls,
-                )
-                break
-            except TimingMissed as missed:
-                if not retry or attempt == RETRIES:
-                    raise
-                ERR.print(f"rowvit: warning: {missed.message}; building again at {missed.clock.mhz:.3f} MHz")
-                hardware = replace(hardware, clock_mhz=round(missed.clock.mhz, 6))
+        made = build(
+            target,
+            hardware,
+            work / target.name,
+            out / target.name,
+            vivado,
+            strategies,
+            jobs,
+            hours,
+            files,
+            frontend.value,
+            vitis_hls,
+        )
     except RowvitError as error:
         ERR.print(f"rowvit: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-# Builds one overlay: vivado -mode batch -source build.tcl -tclargs DESIGN WORK STRATEGY JOBS
-#   DESIGN    the dictionary that build.py writes from boards and hardware configuration
-#   WORK      directory of the project; takes utilisation.rpt, timing.rpt and result.txt, which has lines of a
-#             key and a value; and rowvit.bit and rowvit.hwh, if timing is met
-#   STRATEGY  of implementation
-#   JOBS      processes
+# Builds one overlay: vivado -mode batch -source build.tcl -tclargs DESIGN WORK STRATEGIES JOBS
+#   DESIGN      the dictionary that build.py writes from boards and hardware configuration
+#   WORK        directory of the project; takes rowvit.bit, rowvit.hwh, utilisation.rpt, timing.rpt and
+#               result.txt, which has lines of a key and a value
+#   STRATEGIES  of implementation: they are tried until one meets the clock, and the fastest is taken
+#   JOBS        processes
 set here [file dirname [file normalize [info script]]]
 
 # What build.py shows; the rest is in the log.
@@ -13,17 +13,123 @@ proc stage {text} {
     flush stdout
 }
 
+# Ends the build, or this implementation where others follow: a smaller design may do.
+proc no_room {message} {
+    return -code error -errorcode NO_ROOM $message
+}
+
 proc run {name args} {
     launch_runs $name {*}$args
     wait_on_run $name
     set run [get_runs $name]
     if {[get_property PROGRESS $run] ne "100%"} {
         set log [file join [get_property DIRECTORY $run] runme.log]
-        error "$name ended with '[get_property STATUS $run]'; see $log"
+        set status [get_property STATUS $run]
+        set message "$name ended with '$status'; see $log"
+        if {[string match place_design* $status] || [string match route_design* $status]} {
+            no_room $message
+        }
+        error $message
     }
 }
 
-proc build {design_file work strategy jobs} {
+# Setup (max) or hold (min) slack of the open design, in ns.
+proc slack {delay} {
+    return [get_property SLACK [found "timing path" [get_timing_paths -delay_type $delay -max_paths 1]]]
+}
+
+# Constrain the clock of the open design, its only one, to another rate. What the processing system's own
+# constraints say of its jitter is a share of the period.
+proc constrain {mhz} {
+    set clock [get_clocks]
+    if {[llength $clock] != 1} {
+        error "the design has [llength $clock] clocks ($clock) where there should be one"
+    }
+    set old [get_property PERIOD $clock]
+    set jitter [get_property INPUT_JITTER $clock]
+    set period [expr {floor(1e6 / $mhz) / 1e3}]
+    create_clock -name $clock -period $period [get_pins [get_property SOURCE_PINS $clock]]
+    if {$jitter > 0} {
+        set_input_jitter $clock [format %.3f [expr {$jitter * $period / $old}]]
+    }
+}
+
+# The fastest of the processor's clocks that the open, routed design meets, in MHz, or 0. What is routed for
+# one clock is the design for a slower one too: it has no path between clocks, and the processor's clock is
+# not part of the bitstream.
+proc reachable {design mhz} {
+    set setup [slack max]
+    if {$setup >= 0} {
+        return $mhz
+    }
+    set period [expr {1e3 / $mhz - $setup}]
+    foreach slower [dict get $design clocks] {
+        if {$slower >= $mhz || 1e3 / $slower < $period} {
+            continue
+        }
+        constrain $slower
+        if {[slack max] >= 0} {
+            return $slower
+        }
+    }
+    return 0
+}
+
+# One implementation; leaves its bitstream and reports in work if it is faster than $best MHz. Returns what
+# result.txt says of it, or nothing if it is not faster.
+proc implement {design work strategy jobs hz best} {
+    set run [get_runs impl_1]
+    if {[get_property PROGRESS $run] ne "0%"} {
+        reset_run impl_1
+    }
+    set_property strategy $strategy $run
+    run impl_1 -jobs $jobs
+    set unrouted [get_property STATS.FAILED_NETS $run]
+    if {$unrouted > 0} {
+        no_room "routing ended with $unrouted nets that have no way"
+    }
+    set missed [get_property STATS.WNS $run]
+    set hold [get_property STATS.WHS $run]
+    if {![string is double -strict $missed] || ![string is double -strict $hold]} {
+        error "the design has no constrained paths; see [get_property DIRECTORY $run]"
+    }
+    if {$hold < 0} {
+        no_room "hold times are not met, at any clock: slack $hold ns"
+    }
+    open_run impl_1
+    set mhz [reachable $design [expr {$hz / 1e6}]]
+    set result {}
+    if {$mhz > $best} {
+        report_utilization -file [file join $work utilisation.rpt]
+        report_timing_summary -file [file join $work timing.rpt]
+        write_bitstream -force [file join $work rowvit.bit]
+        set result [list mhz $mhz missed $missed strategy $strategy]
+        lappend result setup [slack max] hold [slack min]
+    }
+    close_design
+    if {$mhz == 0} {
+        no_room "setup times are not met at any clock: slack $missed ns"
+    }
+    return $result
+}
+
+# The processor's clock in the block design, and with it in the .hwh; returns what it makes of it, in Hz.
+proc slow_down {design system mhz} {
+    open_bd_design $system
+    set parameter CONFIG.[dict get $design frequency]
+    set_property -dict [list $parameter $mhz] [get_bd_cells [dict get $design processing_system]]
+    validate_bd_design
+    save_bd_design
+    generate_target all $system
+    set hz [get_property CONFIG.FREQ_HZ [pin [dict get $design clock]]]
+    if {$hz > 1.001e6 * $mhz} {
+        error "the processing system makes $hz Hz of the $mhz MHz that the design meets; see pll_mhz in\
+            boards.toml"
+    }
+    return $hz
+}
+
+proc build {design_file work strategies jobs} {
     source [file join $::here block_design.tcl]
     set channel [open $design_file]
     set design [read $channel]
@@ -80,39 +186,47 @@ proc build {design_file work strategy jobs} {
     run synth_1 -jobs $jobs
     if {[dict get $design ultra_ram]} {
         open_run synth_1
-        if {[llength [get_cells -quiet -hierarchical -filter {REF_NAME == URAM288}]] == 0} {
-            error "synthesis made no UltraRAM of token and residual memory, whose RAM_STYLE is ultra: as\
-                block RAM they do not fit; see [file join $work project rowvit.runs synth_1 runme.log]"
+        set made [llength [get_cells -quiet -hierarchical -filter {REF_NAME == URAM288}]]
+        if {$made != [dict get $design ultra_ram]} {
+            error "synthesis made $made UltraRAM of token and residual memory where\
+                [dict get $design ultra_ram] are expected: as block RAM they do not fit; see\
+                [file join $work project rowvit.runs synth_1 runme.log]"
         }
         close_design
     }
 
-    stage "placement and routing"
-    set_property strategy $strategy [get_runs impl_1]
-    run impl_1 -jobs $jobs
-    open_run impl_1
-    report_utilization -file [file join $work utilisation.rpt]
-    report_timing_summary -file [file join $work timing.rpt]
-    set setup [get_property STATS.WNS [get_runs impl_1]]
-    set hold [get_property STATS.WHS [get_runs impl_1]]
-    if {![string is double -strict $setup] || ![string is double -strict $hold]} {
-        error "the design has no constrained paths; see [file join $work timing.rpt]"
+    set asked [expr {$hz / 1e6}]
+    set best {mhz 0}
+    foreach strategy $strategies {
+        stage "placement and routing: $strategy"
+        if {[catch {implement $design $work $strategy $jobs $hz [dict get $best mhz]} result options]} {
+            if {[dict get $options -errorcode] ne "NO_ROOM" || [llength $strategies] == 1} {
+                return -options $options $result
+            }
+            stage "warning: $result"
+            continue
+        }
+        if {$result ne {}} {
+            set best $result
+        }
+        if {[dict get $best mhz] == $asked} {
+            break
+        }
     }
-    if {$hold < 0} {
-        error "hold times are not met: slack $hold ns, at any clock; use another STRATEGY, and see\
-            [file join $work timing.rpt]"
+    if {[dict get $best mhz] == 0} {
+        no_room "none of [llength $strategies] strategies of implementation came to an end"
     }
-    if {$setup >= 0} {
-        stage "bitstream"
-        run impl_1 -to_step write_bitstream -jobs $jobs
-        set directory [get_property DIRECTORY [get_runs impl_1]]
-        file copy -force [file join $directory system_wrapper.bit] [file join $work rowvit.bit]
-        set directory [file join $work project rowvit.gen sources_1 bd system hw_handoff]
-        file copy -force [file join $directory system.hwh] [file join $work rowvit.hwh]
+    if {[dict get $best mhz] < $asked} {
+        set hz [slow_down $design $system [dict get $best mhz]]
     }
+    set directory [file join $work project rowvit.gen sources_1 bd system hw_handoff]
+    file copy -force [file join $directory system.hwh] [file join $work rowvit.hwh]
     set channel [open [file join $work result.txt] w]
-    foreach key {version board_part hz setup hold} {
+    foreach key {version board_part asked hz} {
         puts $channel "$key [set $key]"
+    }
+    foreach key {missed setup hold strategy} {
+        puts $channel "$key [dict get $best $key]"
     }
     close $channel
     stage "done"
@@ -120,6 +234,7 @@ proc build {design_file work strategy jobs} {
 
 if {[catch {build {*}$argv} message options]} {
     puts [dict get $options -errorinfo]
-    stage "error: [join [split $message \n]]"
+    set kind [expr {[dict get $options -errorcode] eq "NO_ROOM" ? "no room" : "error"}]
+    stage "$kind: [join [split $message \n]]"
     exit 1
 }

@@ -8,7 +8,7 @@ set parts {
 }
 set strategies {
     {Vivado Implementation Defaults} Performance_Explore Performance_ExplorePostRoutePhysOpt
-    Performance_ExtraTimingOpt Congestion_SpreadLogic_high Area_Explore
+    Performance_ExtraTimingOpt Performance_NetDelay_high Congestion_SpreadLogic_high Area_Explore
 }
 
 # Values that parameters take, where it is a choice.

@@ -328,7 +328,7 @@ proc generate_target {target file} {
         error "generate_target $target $file"
     }
     set out [file join $::directory $::project.gen sources_1 bd system hw_handoff]
-    write_file [file join $out system.hwh] "<EDKSYSTEM/>"
+    write_file [file join $out system.hwh] "<EDKSYSTEM CLOCK=\"[clock_hz ps_0/[ps_clock]]\"/>"
     set ::generated 1
 }
 

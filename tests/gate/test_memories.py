@@ -41,6 +41,18 @@ def test_fits_its_part(name: str) -> None:
         assert one.depth & (one.depth - 1) == 0 or one.style == "distributed", one
     blocks = sum(one.count * one.block_ram() for one in found)
     assert blocks + SYSTEM <= target.block_ram
-    assert sum(one.count * one.ultra_ram() for one in found) <= target.ultra_ram
+    ultra = sum(one.count * one.ultra_ram() for one in found)
+    assert ultra <= target.ultra_ram
+    assert ultra == (configs.load(name).ultra_ram if target.ram_style == "ultra" else 0)
     if name == boards()["Pynq-Z2"].configuration:
         assert blocks <= 130
+
+
+@pytest.mark.skipif(shutil.which("yosys") is None, reason="needs yosys: apt-get install yosys")
+def test_ultra_ram_of_depths_in_pieces(tmp_path: Path) -> None:
+    text = (configs.DIRECTORY / "kv260.toml").read_text()
+    text = text.replace("token_depth = 8192", "token_depth = 7424").replace("_depth = 8192", "_depth = 4162")
+    odd = tmp_path / "odd.toml"
+    odd.write_text(text)
+    found = rams(str(odd), "ultra")
+    assert sum(one.count * one.ultra_ram() for one in found) == configs.load(odd).ultra_ram == 8 * (4 + 3)

@@ -116,6 +116,19 @@ class HardwareConfig:
         """64-bit words of one compressed segment: bitmap and ``lanes`` values."""
         return 1 + self.lanes // 8
 
+    @property
+    def ultra_ram(self) -> int:
+        """UltraRAM, of 4096 words each, that token and residual memory take where they are made of it.
+
+        A bank is made of pieces of 2^b words, one for each bit of its depth, those below 256 words elsewhere:
+        rowvit_split_ram.v.
+        """
+
+        def bank(depth: int) -> int:
+            return sum(-(-(1 << b) // 4096) for b in range(8, depth.bit_length()) if depth >> b & 1)
+
+        return self.rows * (bank(self.token_depth) + self.groups * bank(self.residual_depth))
+
     def residual_words(self, rows: int) -> int:
         """64-bit words of a RESIDUAL load of ``rows`` addresses, an even number.
 

@@ -13,23 +13,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from enum import Enum
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from rowvit.errors import RowvitError
+from rowvit.formats import provenance
 from rowvit.hardware import clocks
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import FRONTENDS, PS, Board, block_design, board, overlay_name
 from rowvit.hardware.config import HardwareConfig
-from rowvit.overlay import provenance
-from rowvit.sim import verilate
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-HLS = ROOT / "hls"
+HLS, RTL = ROOT / "hls", ROOT / "rtl"
+UNUSED = (".md", ".vlt", ".rules")  #: in RTL
+IP = "frontend/solution/impl/ip"  #: where Vitis HLS leaves it
 STRATEGY = "Performance_ExplorePostRoutePhysOpt"
 #: that are tried after it for a faster clock
 OTHERS = ("Performance_ExtraTimingOpt", "Performance_NetDelay_high", "Congestion_SpreadLogic_high")
@@ -52,40 +53,47 @@ ERR = Console(stderr=True)
 
 
 def tcl(value: object) -> str:
-    """A value as a Tcl word: mappings become dictionaries, sequences lists."""
+    """A value as a Tcl word: mappings become dictionaries, sequences lists; paths have slashes."""
     if isinstance(value, Mapping):
         value = [item for pair in value.items() for item in pair]
     if isinstance(value, (list, tuple)):
         return "{" + " ".join(tcl(item) for item in value) + "}"
     if isinstance(value, bool):
         value = int(value)
-    text = str(value)
+    text = value.as_posix() if isinstance(value, PurePath) else str(value)
     if re.search(r"[{}\\]", text):
-        raise RowvitError(f"{text!r}: names and paths of a build cannot contain braces and backslashes")
+        return '"' + re.sub(r'([][{}$"\\])', r"\\\1", text) + '"'
     return "{" + text + "}"
 
 
 def description(
-    config: HardwareConfig, target: Board, board_files: Path | None = None, ip: Path | None = None
+    config: HardwareConfig,
+    target: Board,
+    strategies: Sequence[str],
+    jobs: int,
+    board_files: Path | None = None,
+    frontend: str = "host",
 ) -> dict[str, object]:
     """The input of the Tcl scripts: the block design of ``config`` on a board, files and part.
 
-    With ``ip``, the directory of the packed preprocessor, the design has the HLS front end.
+    Files are named from the directory of the script on.
     """
-    design = block_design(config, target.family, "hls" if ip else "host", target.ram_style)
+    design = block_design(config, target.family, frontend, target.ram_style)
     return {
+        "strategies": strategies,
+        "jobs": jobs,
         "part": target.part,
         "board_part": target.board_part,
         "board_files": board_files or "",
-        "ip": ip or "",
+        "ip": IP if frontend == "hls" else "",
         "settings": target.settings,
         "rule": target.family.rule,
         "processing_system": PS,
         "clock": f"{PS}/{target.family.clock}",
         "frequency": target.family.frequency,
         "clocks": slower(config, target),
-        "sources": [*verilate.sources(ROOT / "rtl"), *sorted((ROOT / "rtl").glob("*.vh"))],
-        "include": ROOT / "rtl",
+        "sources": [file.relative_to(ROOT) for kind in ("*.v", "*.vh") for file in sorted(RTL.rglob(kind))],
+        "include": "rtl",
         "ultra_ram": config.ultra_ram if target.ram_style == "ultra" else 0,
         "cells": {
             name: {"vlnv": cell.vlnv, "parameters": cell.parameters} for name, cell in design.cells.items()
@@ -115,28 +123,16 @@ def smaller(config: HardwareConfig) -> HardwareConfig | None:
     return max(found, key=lambda other: other.macs_per_cycle, default=None)
 
 
-def design_text(*arguments) -> str:
-    """`description` as the text of a Tcl dictionary."""
-    return tcl(description(*arguments))[1:-1] + "\n"
+def write_script(work: Path, *arguments) -> Path:
+    """Write all that Vivado runs into ``work``, with the RTL: ``build.tcl``, which needs nothing else.
 
-
-def write_script(
-    config: HardwareConfig,
-    target: Board,
-    work: Path,
-    strategies: Sequence[str],
-    jobs: int,
-    board_files: Path | None,
-) -> Path:
-    """Write all that Vivado would run as one script, ``dry_run.tcl`` in ``work``; run it with -source."""
-    work.mkdir(parents=True, exist_ok=True)
-    design, script = work.resolve() / "design.tcl", work / "dry_run.tcl"
-    design.write_text(design_text(config, target, board_files))
-    main, _, call = (HERE / "build.tcl").read_text().rpartition("if {[catch {build {*}$argv}")
-    main = main.replace("    source [file join $::here block_design.tcl]\n", "")
-    words = f"{tcl(design)} {tcl(work.resolve())} {tcl(strategies)} {jobs}"
-    parts = [(HERE / "block_design.tcl").read_text(), main, f"if {{[catch {{build {words}}}{call}"]
-    script.write_text("\n".join(parts))
+    The directory may be moved, also to another PC, if ``board_files`` is not used. ``arguments`` are those
+    of `description`.
+    """
+    shutil.copytree(RTL, work / "rtl", ignore=lambda _, names: [n for n in names if Path(n).suffix in UNUSED])
+    text = "\n".join((HERE / name).read_text(encoding="utf-8") for name in ("block_design.tcl", "build.tcl"))
+    script = work / "build.tcl"
+    script.write_text(f"set description {tcl(description(*arguments))}\n{text}", encoding="utf-8")
     return script
 
 
@@ -208,14 +204,17 @@ def run_tool(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         start_new_session=True,
     ) as process:
 
         def stop() -> None:
             late.set()
-            os.killpg(process.pid, signal.SIGKILL)
+            if os.name == "posix":  # with what it has started
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
 
         timer = threading.Timer(hours * 3600, stop)
         timer.start()
@@ -257,19 +256,18 @@ def show(tool: str, texts: Iterable[str]) -> None:
                 OUT.print(f"{datetime.now():%H:%M:%S} {text}", highlight=False)
 
 
-def pack_frontend(program: str, config: HardwareConfig, target: Board, work: Path, hours: float) -> Path:
-    """Make IP of the HLS preprocessor in ``work``, and return its directory; errors as `build`."""
-    script, log = HLS / "build.tcl", work / "vitis_hls.log"
-    if Path(program).name == "vitis-run":
+def pack_frontend(program: str, config: HardwareConfig, target: Board, work: Path, hours: float) -> None:
+    """Make IP of the HLS preprocessor in ``work``; errors as `build`."""
+    shutil.copytree(HLS, work / "hls", ignore=shutil.ignore_patterns("sim", "*.md"))
+    log, script = work / "vitis_hls.log", "hls/build.tcl"
+    if Path(program).stem == "vitis-run":
         command = [program, "--mode", "hls", "--tcl", script]
     else:
-        command = [program, "-f", script, "-l", log]
+        command = [program, "-f", script, "-l", log.name]
     variables = {"PART": target.part, "PERIOD": f"{1e3 / config.clock_mhz:.3f}"}
     show("Vitis HLS", run_tool("Vitis HLS", command, work, log, hours, variables))
-    made = work / "frontend/solution/impl/ip"
-    if not (made / "component.xml").is_file():
-        raise RowvitError(f"Vitis HLS made no IP in {made}", f"see {log}")
-    return made
+    if not (work / IP / "component.xml").is_file():
+        raise RowvitError(f"Vitis HLS made no IP in {work / IP}", f"see {log}")
 
 
 def build(
@@ -304,18 +302,21 @@ def build(
     work, out = work.resolve(), out.resolve()
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    ip = pack_frontend(hls_program, config, target, work, hours) if frontend == "hls" else None
-    (work / "design.tcl").write_text(design_text(config, target, board_files, ip))
+    if frontend == "hls":
+        pack_frontend(hls_program, config, target, work, hours)
+    script = write_script(work, config, target, strategies, jobs, board_files, frontend)
     commit, dirty = revision()
-    command = [program, "-mode", "batch", "-nojournal", "-log", "vivado.log", "-source", HERE / "build.tcl"]
-    command += ["-tclargs", work / "design.tcl", work, tcl(strategies)[1:-1], jobs]
+    # no path in it: Vivado's launchers are shell scripts, or .bat
+    command = [program, "-mode", "batch", "-nojournal", "-log", "vivado.log", "-source", script.name]
     try:
         show("Vivado", run_tool("Vivado", command, work, work / "vivado.log", hours * len(strategies)))
     except NoRoom as error:
         less = smaller(config)
         other = f"make bitstream BOARD={target.name} CONFIG={less.name}" if less else "another STRATEGY"
         raise NoRoom(error.message, f"{error.advice}; what has more room is {other}") from error
-    result = dict(line.partition(" ")[::2] for line in (work / "result.txt").read_text().splitlines())
+    result = dict(
+        line.partition(" ")[::2] for line in (work / "result.txt").read_text(encoding="utf-8").splitlines()
+    )
     asked, actual = float(result["asked"]), float(result["hz"]) / 1e6
     if actual < asked:
         missed = f"timing is not met at {asked:.3f} MHz, setup slack {result['missed']} ns"
@@ -325,7 +326,7 @@ def build(
         missed = ""
     if missed:
         ERR.print(
-            f"rowvit: warning: {missed}: the overlay is built for {actual:.3f} MHz, which the processing system"
+            f"rowvit: warning: {missed}: the overlay is built for {actual:.3f} MHz, which the processor"
             " makes, and will run with that",
             soft_wrap=True,
             highlight=False,
@@ -354,7 +355,7 @@ def build(
         actual_clock_mhz=round(actual, 6),
         setup_slack_ns=float(result["setup"]),
         hold_slack_ns=float(result["hold"]),
-        utilisation=utilisation((work / "utilisation.rpt").read_text()),
+        utilisation=utilisation((work / "utilisation.rpt").read_text(encoding="utf-8", errors="replace")),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         files=files,
     )
@@ -407,8 +408,15 @@ def main(
         files = board_files.resolve() if board_files else None
         strategies = list(dict.fromkeys([strategy, *OTHERS])) if retry else [strategy]
         if dry_run:
-            script = write_script(hardware, target, work / target.name, strategies, jobs, files)
-            OUT.print(f"{script}: {HOURS[target.ram_style]}", soft_wrap=True, highlight=False)
+            folder = work / target.name
+            shutil.rmtree(folder, ignore_errors=True)
+            script = write_script(folder, hardware, target, strategies, jobs, files)
+            OUT.print(
+                f"{script}, with the RTL beside it; here or on another PC: vivado -mode batch -source"
+                f" build.tcl. {HOURS[target.ram_style]}",
+                soft_wrap=True,
+                highlight=False,
+            )
             return
         made = build(
             target,

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-# Builds one overlay: vivado -mode batch -source build.tcl -tclargs DESIGN WORK STRATEGIES JOBS
-#   DESIGN      the dictionary that build.py writes from boards and hardware configuration
-#   WORK        directory of the project; takes rowvit.bit, rowvit.hwh, utilisation.rpt, timing.rpt and
-#               result.txt, which has lines of a key and a value
-#   STRATEGIES  of implementation: they are tried until one meets the clock, and the fastest is taken
-#   JOBS        processes
-set here [file dirname [file normalize [info script]]]
+# Builds one overlay. build.py writes the description of it, block_design.tcl and this as one script:
+#   vivado -mode batch -source build.tcl
+# The script's directory takes rowvit.bit, rowvit.hwh, rowvit.dcp, utilisation.rpt, timing.rpt and
+# result.txt, which has lines of a key and a value. Of the strategies of implementation one after the other
+# is tried until one meets the clock, and the fastest is taken.
+cd [file dirname [file normalize [info script]]]
 
 # What build.py shows; the rest is in the log.
 proc stage {text} {
@@ -75,9 +74,9 @@ proc reachable {design mhz} {
     return 0
 }
 
-# One implementation; leaves its bitstream and reports in work if it is faster than $best MHz. Returns what
-# result.txt says of it, or nothing if it is not faster.
-proc implement {design work strategy jobs hz best} {
+# One implementation; leaves it as rowvit.dcp if it is faster than $best MHz. Returns its clock, the
+# slack at the clock that was asked for, and the strategy; or nothing if it is not faster.
+proc implement {design strategy jobs hz best} {
     set run [get_runs impl_1]
     if {[get_property PROGRESS $run] ne "0%"} {
         reset_run impl_1
@@ -100,11 +99,8 @@ proc implement {design work strategy jobs hz best} {
     set mhz [reachable $design [expr {$hz / 1e6}]]
     set result {}
     if {$mhz > $best} {
-        report_utilization -file [file join $work utilisation.rpt]
-        report_timing_summary -file [file join $work timing.rpt]
-        write_bitstream -force [file join $work rowvit.bit]
+        write_checkpoint -force rowvit.dcp
         set result [list mhz $mhz missed $missed strategy $strategy]
-        lappend result setup [slack max] hold [slack min]
     }
     close_design
     if {$mhz == 0} {
@@ -129,11 +125,9 @@ proc slow_down {design system mhz} {
     return $hz
 }
 
-proc build {design_file work strategies jobs} {
-    source [file join $::here block_design.tcl]
-    set channel [open $design_file]
-    set design [read $channel]
-    close $channel
+proc build {design} {
+    set jobs [dict get $design jobs]
+    set strategies [dict get $design strategies]
 
     # The versions for which this was written; others have other IP and may still do.
     set oldest 2022.1
@@ -150,9 +144,9 @@ proc build {design_file work strategies jobs} {
         error "this Vivado has no part $part; add its device family in the Vivado installer"
     }
     if {[dict get $design board_files] ne ""} {
-        set_param board.repoPaths [dict get $design board_files]
+        set_param board.repoPaths [list [dict get $design board_files]]
     }
-    create_project rowvit [file join $work project] -part $part -force
+    create_project rowvit project -part $part -force
     set board_parts [get_board_parts -quiet [dict get $design board_part]]
     set board_part [lindex [lsort -dictionary $board_parts] end]
     set preset [expr {$board_part ne ""}]
@@ -164,10 +158,10 @@ proc build {design_file work strategies jobs} {
         error "this Vivado has no board file [dict get $design board_part], which sets the processor's PLLs;\
             install it (Vivado Store, Boards), or name its directory: BOARD_FILES=/path"
     }
-    add_files -norecurse [dict get $design sources]
-    set_property include_dirs [dict get $design include] [current_fileset]
+    add_files -norecurse [lmap file [dict get $design sources] {file normalize $file}]
+    set_property include_dirs [list [file normalize [dict get $design include]]] [current_fileset]
     if {[dict get $design ip] ne ""} {
-        set_property ip_repo_paths [dict get $design ip] [current_project]
+        set_property ip_repo_paths [list [file normalize [dict get $design ip]]] [current_project]
         update_ip_catalog
     }
     update_compile_order -fileset sources_1
@@ -190,7 +184,7 @@ proc build {design_file work strategies jobs} {
         if {$made != [dict get $design ultra_ram]} {
             error "synthesis made $made UltraRAM of token and residual memory where\
                 [dict get $design ultra_ram] are expected: as block RAM they do not fit; see\
-                [file join $work project rowvit.runs synth_1 runme.log]"
+                project/rowvit.runs/synth_1/runme.log"
         }
         close_design
     }
@@ -199,7 +193,7 @@ proc build {design_file work strategies jobs} {
     set best {mhz 0}
     foreach strategy $strategies {
         stage "placement and routing: $strategy"
-        if {[catch {implement $design $work $strategy $jobs $hz [dict get $best mhz]} result options]} {
+        if {[catch {implement $design $strategy $jobs $hz [dict get $best mhz]} result options]} {
             if {[dict get $options -errorcode] ne "NO_ROOM" || [llength $strategies] == 1} {
                 return -options $options $result
             }
@@ -219,20 +213,30 @@ proc build {design_file work strategies jobs} {
     if {[dict get $best mhz] < $asked} {
         set hz [slow_down $design $system [dict get $best mhz]]
     }
-    set directory [file join $work project rowvit.gen sources_1 bd system hw_handoff]
-    file copy -force [file join $directory system.hwh] [file join $work rowvit.hwh]
-    set channel [open [file join $work result.txt] w]
-    foreach key {version board_part asked hz} {
+    set directory project/rowvit.gen/sources_1/bd/system/hw_handoff
+    file copy -force [file join $directory system.hwh] rowvit.hwh
+
+    # after the .hwh: one that is younger than its bitstream is of another build
+    stage "bitstream"
+    close_project
+    open_checkpoint rowvit.dcp
+    report_utilization -file utilisation.rpt
+    report_timing_summary -file timing.rpt
+    set setup [slack max]
+    set hold [slack min]
+    write_bitstream -force rowvit.bit
+    set channel [open result.txt w]
+    foreach key {version board_part asked hz setup hold} {
         puts $channel "$key [set $key]"
     }
-    foreach key {missed setup hold strategy} {
+    foreach key {missed strategy} {
         puts $channel "$key [dict get $best $key]"
     }
     close $channel
     stage "done"
 }
 
-if {[catch {build {*}$argv} message options]} {
+if {[catch {build $description} message options]} {
     puts [dict get $options -errorinfo]
     set kind [expr {[dict get $options -errorcode] eq "NO_ROOM" ? "no room" : "error"}]
     stage "$kind: [join [split $message \n]]"

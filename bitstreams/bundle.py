@@ -22,9 +22,9 @@ from packaging.utils import canonicalize_name
 from rich.console import Console
 
 from rowvit.errors import RowvitError
+from rowvit.formats import provenance
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import Board, board, overlay_name
-from rowvit.overlay import provenance
 from rowvit.targets.target import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -148,10 +148,12 @@ def bundle(target: Board, overlay: Path | None, out: Path) -> Path:
             more = _lacking(wheels, wanted, python, kind)
             wanted = wanted + more
     shutil.copy(PHOTO, folder / "photo.jpg")
-    (folder / "install.sh").write_text(INSTALL.replace("@PYTHONS@", " ".join(PYTHONS[kind])))
+    # as the board reads them, also from Windows
+    text = dict(encoding="utf-8", newline="\n")
+    (folder / "install.sh").write_text(INSTALL.replace("@PYTHONS@", " ".join(PYTHONS[kind])), **text)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    sums = [f"{provenance.sha256(path)}  {path.relative_to(folder)}\n" for path in files]
-    (folder / "SHA256SUMS").write_text("".join(sums))
+    sums = [f"{provenance.sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    (folder / "SHA256SUMS").write_text("".join(sums), **text)
     return Path(shutil.make_archive(str(folder), "tar", out, folder.name))
 
 

@@ -19,9 +19,9 @@ def make(tmp_path, monkeypatch):
         if "STANDIN_BOARD_FILES" not in os.environ:
             monkeypatch.setenv("STANDIN_BOARD_FILES", " ".join(BOARD_FILES.values()))
         target = boards()[name]
-        options = {"vivado": VIVADO, "vitis_hls": VITIS_HLS, "jobs": 1} | options
+        options = {"vivado": VIVADO, "vitis_hls": VITIS_HLS, "jobs": 1, "work": tmp_path / "work"} | options
         hardware = configs.load(config or target.configuration)
-        made = build.build(target, hardware, tmp_path / "work", tmp_path / "out", **options)
+        made = build.build(target, hardware, out=tmp_path / "out", **options)
         return made, Record(tmp_path / "record")
 
     return run

@@ -9,9 +9,9 @@ import shutil
 import pytest
 
 from rowvit.errors import RowvitError
+from rowvit.formats import provenance
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import CORE, DMA, FRONTEND, boards
-from rowvit.overlay import provenance
 from standins import ROOT, VITIS_HLS, build, needs_tcl
 
 

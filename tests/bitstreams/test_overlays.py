@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from rowvit.cli import app
 from rowvit.errors import RowvitError
+from rowvit.formats import provenance
 from rowvit.hardware import config as configs
-from rowvit.overlay import prebuilt, provenance
+from rowvit.overlay import prebuilt
 
 NAME = "rowvit-tiny"
 CONTENT = {f"{NAME}.bit": bytes(range(256)) * 1000, f"{NAME}.hwh": b"<EDKSYSTEM/>"}

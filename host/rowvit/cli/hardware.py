@@ -217,7 +217,7 @@ def overlays_verify(
 
     rowvit verify-overlay checks the contents of .bit and .hwh.
     """
-    from rowvit.overlay import provenance
+    from rowvit.formats import provenance
 
     for made in provenance.verify(path):
         source = made.revision or "unknown"

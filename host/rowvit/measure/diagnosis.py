@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rowvit.errors import RowvitError
+from rowvit.formats.provenance import sha256
 from rowvit.measure import result
-from rowvit.overlay.provenance import sha256
 from rowvit.targets.driver import cma
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from functools import cached_property, reduce
 from pathlib import Path
 
 from rowvit.errors import RowvitError
+from rowvit.formats import provenance
 from rowvit.hardware import clocks
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import ABI_VERSION, ID, REGISTERS
-from rowvit.overlay import provenance
 from rowvit.overlay.bitfile import CORE_TYPES, DMA_TYPE, BitHeader, Block, Handoff, same_build
 from rowvit.overlay.core import RowvitCore
 from rowvit.overlay.dma import wake

@@ -15,8 +15,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rowvit.errors import RowvitError
+from rowvit.formats import provenance
 from rowvit.hardware.config import tomllib
-from rowvit.overlay import provenance
 
 MANIFEST = Path(__file__).with_name("prebuilt.toml")
 _CHUNK = 1 << 16

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from rowvit.errors import RowvitError
-from rowvit.overlay import provenance
+from rowvit.formats import provenance
 from rowvit.overlay.bitfile import BitHeader, Handoff, same_build
 
 _LENGTH_BITS = 26  # of the DMA's length register, the most it can have

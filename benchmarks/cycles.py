@@ -75,7 +75,6 @@ class Cycles:
     useful: float
     macs: float
     macs_dense: float
-    clock_mhz: float
     layers: list[int]
     predicted: list[int]
     seconds: float
@@ -86,6 +85,11 @@ class Cycles:
         batch = f" x{self.images}" if self.images > 1 else ""
         memory = "" if self.memory == str(MemoryModel()) else f", {self.memory}"
         return f"{self.config} {self.network}{batch}{memory}"
+
+    @property
+    def clock_mhz(self) -> float:
+        """Of the configuration."""
+        return load(self.config).clock_mhz
 
     @property
     def images_per_second(self) -> float:
@@ -138,7 +142,6 @@ def measure(name: str, config: str, memory: MemoryModel, images: int = 1, photos
         macs / available,
         macs,
         macs_dense,
-        hardware.clock_mhz,
         results[-1].layer_cycles,
         predicted.layer_cycles,
         seconds,

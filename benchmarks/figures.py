@@ -30,6 +30,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from record import read
 
+from rowvit.hardware.config import load
 from rowvit.measure.accuracy import wilson
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,6 +74,8 @@ class Figures:
 #: figures that follow from others
 DERIVED: dict[str, Callable[[Figures], Any]] = {
     # cycles
+    "clock_mhz": lambda f: load(f["config"]).clock_mhz,
+    "images_per_100_megacycles": lambda f: 1e8 / f["cycles"],
     "images_per_second": lambda f: f["clock_mhz"] * 1e6 / f["cycles"],
     "images_per_second_at_best": lambda f: f["images_per_second"] / f["useful"],
     "images_per_second_of_a_dsp": lambda f: (

@@ -5,7 +5,8 @@
 
 Cells are those of 7 series by abc9, delays and setup times those that Yosys knows of its cells (prjxray,
 Artix-7); wires count nothing. On the chip a path takes one and a half to three times as long: the table ranks
-paths, and shows where one got worse. The design is flat; paths with the same ends but for indices are one
+paths, and shows where one got worse. A configuration has the fastest clock of its board's PLL in whose period
+the longest path fits twice, for UltraScale+ scaled by `FAMILIES`. The design is flat; paths with the same ends but for indices are one
 row. Then come paths that have no register where the chip needs one: between two DSPs or between a RAM and
 a DSP, and DSPs that multiply and add without one.
 """
@@ -26,7 +27,9 @@ import typer
 from record import Record, record
 from synthesis import read_top
 
-from rowvit.hardware.config import load
+from rowvit.hardware.block_design import board
+from rowvit.hardware.clocks import at_most
+from rowvit.hardware.config import HardwareConfig, load
 
 #: LUT RAMs that Yosys has no delays of, as (ports of each read, width of address); those of RAM64X1D
 LUT_RAMS = {
@@ -34,6 +37,10 @@ LUT_RAMS = {
     "RAM64M": ([(f"ADDR{x}", f"DO{x}", 1) for x in "ABCD"], 6),
     "RAM256X1S": ([("A", "O", 1)], 8),
 }
+#: delays of a family by those of Artix-7. AMD's processors run at 265 and 661 MHz in Zynq-7000 and Zynq
+#: UltraScale+ (MicroBlaze, UG984), and at 224 and 506 (MicroBlaze V, UG1629), a DSP at 464 and 645 (-1, DS187
+#: and DS925): 0.40, 0.44 and 0.72
+FAMILIES = {"zynq-7000": 1.0, "zynq-ultrascale": 0.65}
 INITS = ["INIT", "INIT_A", "INIT_B", "INIT_C", "INIT_D"]
 CLOCK_TO_OUTPUT, ADDRESS_TO_OUTPUT = 1153, 642  # ps
 REGISTERED_RAM = 882  # ps, clock to output of a RAMB with its output register (DS181, Trcko_DO_REG, -1: 0.88)
@@ -267,6 +274,12 @@ def plain(name: str) -> str:
     return re.sub(r"\[\d+\]", "[]", name.replace("\\", "")).replace("u_core.", "")
 
 
+def fastest(config: HardwareConfig, longest: float) -> float:
+    """The fastest clock, in MHz, of a configuration's board in whose period its longest path fits twice."""
+    target = board(config.board)
+    return at_most(target.pll_mhz, 1e6 / (2 * longest * FAMILIES[target.family.name]), rounding=0).mhz
+
+
 def main(
     config: Annotated[str, typer.Argument(help="Hardware configuration.")] = "pynq-z2",
     limit: Annotated[int, typer.Option(help="Print paths of more ps than this, or the longest one.")] = 3600,
@@ -293,6 +306,11 @@ def main(
         through = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
         print(f"| {time:,} | {count} | `{first}` | `{last}` | {into} | {through} |")
     print(f"\n{over:,} of {len(ends):,} ends are reached after more than {limit:,} ps.\n")
+    hardware, longest = load(config), ends[0][0]
+    if hardware.board != "none":
+        print(
+            f"In half a period: {fastest(hardware, longest):.3f} MHz; '{config}': {hardware.clock_mhz:g}.\n"
+        )
 
     print("| loads | net |\n|---|---|")
     many: dict[str, int] = {}
@@ -309,9 +327,9 @@ def main(
     if not missing:
         print("No path between DSPs, or from RAM to DSP, lacks a register.")
     if keep:
-        period = 1e6 / load(config).clock_mhz
-        figures = {"config": config, "longest": ends[0][0], "ends": len(ends), "over": over}
-        figures |= {"over_period": sum(time > period for time, *_ in ends), "missing": sum(missing.values())}
+        figures = {"config": config, "longest": longest, "ends": len(ends), "over": over}
+        figures |= {"missing": sum(missing.values())}
+        figures |= {"fastest_mhz": fastest(hardware, longest)} if hardware.board != "none" else {}
         figures |= {"nets": len(many), "most_loads": max(many.values())} if many else {}
         record("timing", config, figures, "yosys")
 

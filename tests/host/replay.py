@@ -96,8 +96,8 @@ def leak_free(acc: Accelerator) -> bool:
 
 
 def fpga_manager(device: SimDevice, folder: Path, state: str, error: OSError | None = None) -> None:
-    """From now on the device has the kernel's FPGA manager, in ``folder``: a bitstream brings it to ``state``,
-    with ``error`` for who loads it.
+    """From now on the device has the kernel's FPGA manager, in ``folder``; bitstreams bring it to ``state``,
+    with ``error`` for who loads them.
     """
     device.BS_FPGA_MAN = str(folder / "firmware")
     (folder / "state").write_text("operating\n")

@@ -173,7 +173,7 @@ class RowvitOverlay(Overlay):
 
     def _not_loaded(self, cause: str = "") -> RowvitError:
         """That the FPGA manager has not configured the logic; ``cause`` is what else the kernel said."""
-        firmware = "" if self.handoff.zynq_7000 else ", and its boot firmware as new as the image asks for"
+        firmware = "" if self.handoff.zynq_7000 else ", and the boot firmware the one that the image needs"
         return RowvitError(
             f"{self.bitfile_name} is not loaded: the FPGA manager's state is '{_manager_state(self.device)}'"
             f"{cause}",

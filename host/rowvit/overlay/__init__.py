@@ -110,9 +110,9 @@ class RowvitOverlay(Overlay):
             self._compare(block)
         if download:
             self.download()
+        elif _manager_state(self.device).endswith("error"):  # of other states, JTAG may have loaded it
+            raise self._not_loaded()
         else:
-            if _manager_state(self.device).endswith("error"):  # otherwise JTAG may have loaded it
-                raise self._not_loaded()
             self._correct_clock()
         self._check_core()
 

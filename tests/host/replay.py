@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pynq
@@ -92,6 +93,23 @@ def leak_free(acc: Accelerator) -> bool:
     """Whether only the network is in the device's memory, if there is one."""
     gc.collect()
     return len(acc.device._used) == (acc.program is not None)
+
+
+def fpga_manager(device: SimDevice, folder: Path, state: str, error: OSError | None = None) -> None:
+    """From now on the device has the kernel's FPGA manager, in ``folder``; bitstreams bring it to ``state``,
+    with ``error`` for who loads them.
+    """
+    device.BS_FPGA_MAN = str(folder / "firmware")
+    (folder / "state").write_text("operating\n")
+    load = device.download
+
+    def download(*arguments) -> None:
+        (folder / "state").write_text(f"{state}\n")
+        if error is not None:
+            raise error
+        load(*arguments)
+
+    device.download = download
 
 
 def disturb(device: SimDevice, reads: dict[int, int | Callable[[int], int]]) -> None:

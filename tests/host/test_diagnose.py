@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import sys
@@ -18,7 +19,7 @@ from clocks import FakeClock, TickingClock
 from pynq import Device
 from typer.testing import CliRunner
 
-from replay import TINY, disturb
+from replay import TINY, disturb, fpga_manager
 from rowvit.cli import app
 from rowvit.hardware import config as configs
 from rowvit.hardware.isa import COUNTER_BASE, COUNTERS, REGISTERS
@@ -222,6 +223,20 @@ def test_another_core(board, register, text):
 
     name, found, advice = failed(board(fault))
     assert name == "overlay" and text in found and advice
+
+
+def test_firmware_that_refuses_the_bitstream(board, tmp_path):
+    def fault(device, _) -> None:
+        fpga_manager(device, tmp_path, "write error", OSError(errno.EINVAL, "Invalid argument"))
+
+    name, text, advice = failed(board(fault))
+    assert name == "overlay"
+    assert text.endswith(
+        "rowvit.bit is not loaded: the FPGA manager's state is 'write error' (Invalid argument)"
+    )
+    assert advice.startswith(
+        "read what fpga_manager says in dmesg, and see that the .bit is for this board's part"
+    )
 
 
 # -- the board --------------------------------------------------------------------------------------

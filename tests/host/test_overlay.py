@@ -3,20 +3,26 @@
 
 from __future__ import annotations
 
+import errno
+import math
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pynq
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from pynq import Device
 from pynq.lib.dma import DMA
 
 import rowvit
-from replay import BOARDS, IMAGES, TINY, disturb, program
+from replay import BOARDS, IMAGES, TINY, disturb, fpga_manager, program
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import CORE, boards
 from rowvit.hardware.block_design import DMA as DMA_CELL
+from rowvit.hardware.clocks import TOLERANCE, at_most
 from rowvit.hardware.isa import ABI_VERSION, ID, REGISTERS
 from rowvit.overlay import RowvitCore, RowvitHierarchy, RowvitOverlay
 from rowvit.overlay.bitfile import BitHeader
@@ -24,6 +30,7 @@ from rowvit.sim import hwh
 from rowvit.sim.device import SimDevice
 from rowvit.targets.driver import Accelerator
 
+FAMILIES = {boards()[name].family.name: name for name in BOARDS}
 OTHER = replace(TINY, name="other", lanes=32)
 
 
@@ -198,6 +205,53 @@ def test_no_device(device, monkeypatch):
         rowvit.open("board", "tiny", bitstream=device.bitstream)
 
 
+# -- a board that refuses the bitstream -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "state, error, said",
+    [
+        ("write error", OSError(errno.EINVAL, "Invalid argument"), "'write error' (Invalid argument)"),
+        ("write complete error", OSError(errno.ETIMEDOUT, "Timeout"), "'write complete error' (Timeout)"),
+        ("unknown", None, "'unknown'"),
+    ],
+    ids=["firmware", "kernel", "silent"],
+)
+def test_a_bitstream_is_refused(standin, tmp_path, family, state, error, said):
+    """As the PMU's firmware or the kernel does it; logic that is not configured would not answer a read."""
+    boot = "" if family == "zynq-7000" else ", and the boot firmware the one that the image needs"
+    with SimDevice(replace(TINY, board=FAMILIES[family]), rtl=standin) as device:
+        fpga_manager(device, tmp_path, state, error)
+        disturb(device, {at(device, CORE): lambda _: pytest.fail("a read")})
+        with pytest.raises(RowvitError) as caught:
+            RowvitOverlay(device.bitstream, device=device)
+    assert caught.value.message == f"{device.bitstream} is not loaded: the FPGA manager's state is {said}"
+    assert caught.value.advice == (
+        f"read what fpga_manager says in dmesg, and see that the .bit is for this board's part{boot}"
+    )
+
+
+def test_what_is_no_refusal(device, tmp_path):
+    """Before the manager is told anything, PYNQ copies the bitstream to /lib/firmware."""
+    fpga_manager(device, tmp_path, "operating", PermissionError(errno.EACCES, "Permission denied"))
+    with pytest.raises(PermissionError):
+        RowvitOverlay(device.bitstream, device=device)
+
+
+def test_a_bitstream_that_was_loaded_by_others(device, tmp_path):
+    """The manager does not know of JTAG's, but of its own failures."""
+    fpga_manager(device, tmp_path, "operating")
+    RowvitOverlay(device.bitstream, device=device)
+    (tmp_path / "state").write_text("unknown\n")
+    assert RowvitOverlay(device.bitstream, device=device, download=False).core.get("ID") == ID
+    (tmp_path / "state").write_text("write complete error\n")
+    with pytest.raises(
+        RowvitError, match="is not loaded: the FPGA manager's state is 'write complete error';"
+    ):
+        RowvitOverlay(device.bitstream, device=device, download=False)
+
+
 # -- registers --------------------------------------------------------------------------------------
 
 
@@ -339,24 +393,101 @@ def test_a_bit_that_is_older_than_its_hwh(device):
             RowvitOverlay(device.bitstream, device=device)
 
 
-@pytest.mark.skipif(not hasattr(pynq.Clocks, "device"), reason="PYNQ 3.0 has clocks on a board only")
-@pytest.mark.parametrize(("factor", "mhz"), [(1.5, 100.0), (1.0, 100.0), (0.8, 100.0), (1.07, 97.0)])
-def test_clock_of_another_boot_image(standin, monkeypatch, factor, mhz):
-    """The .hwh's divisors would make `factor` times 100 MHz of this board's PLL: the overlay finds others."""
-    monkeypatch.setattr(pynq.Clocks, "device", None)
-    monkeypatch.delattr(pynq.Clocks, "_real_instance", raising=False)
-    config = replace(TINY, board=BOARDS[0])
-    oscillator, shift = (50, 12) if hwh.is_zynq_7000(config) else (33.333, 8)
-    with SimDevice(config, rtl=standin) as device:
-        Device.active_device = device
-        for address, value in hwh.clock_registers(config).items():
-            device._ps[address] = round((value >> shift) * factor) << shift
-        pll = oscillator * (device._ps[address] >> shift)
-        overlay = RowvitOverlay(device.bitstream, device=device)
-        best = max(pll / (a * b) for a in range(1, 64) for b in range(1, 64) if pll / (a * b) <= 100.1)
-        assert overlay.config.clock_mhz == pytest.approx(best, rel=1e-3) == pytest.approx(mhz, rel=0.1)
-        assert pynq.Clocks.fclk0_mhz == pytest.approx(best, rel=1e-5)
+#: control register of PL clock 0, and its divisors' lowest bits (UG585 FPGA0_CLK_CTRL, UG1087 PL0_REF_CTRL)
+CLOCK_CONTROL = {"zynq-7000": (0xF8000170, (8, 20)), "zynq-ultrascale": (0xFF5E00C0, (8, 16))}
+DIVISOR = st.integers(1, 63)
+
+
+@contextmanager
+def booted(standin: Path, family: str, pll: float, mhz: float, divisors: tuple[int, int]):
+    """A board whose image booted with a PLL of about ``pll`` MHz and ``divisors`` for PL clock 0, and whose
+    bitstream was built for ``mhz``: device, the PLL's exact MHz, and what happens from now on: pairs of
+    divisors that are written, and "load".
+    """
+    config = replace(TINY, board=FAMILIES[family], clock_mhz=mhz)
+    control, (low, high) = CLOCK_CONTROL[family]
+    oscillator, shift = (50, 12) if family == "zynq-7000" else (33.333, 8)
+    with pytest.MonkeyPatch.context() as patch, SimDevice(config, rtl=standin) as device:
+        patch.setattr(pynq.Clocks, "device", None, raising=False)
+        patch.delattr(pynq.Clocks, "_real_instance", raising=False)
+        patch.setattr(pynq.ps, "CPU_ARCH", device.arch)  # by which PYNQ 3.0 goes
+        device._ps.update(dict.fromkeys(hwh.clock_registers(config), round(pll / oscillator) << shift))
+        device._ps[control] = divisors[0] << low | divisors[1] << high
+        events: list = []
+        now = divisors
+        write, load = device.write_registers, device.download
+
+        def watched(address: int, data: bytes) -> None:
+            nonlocal now
+            write(address, data)
+            pair = device._ps[control] >> low & 63, device._ps[control] >> high & 63
+            if pair != now:
+                events.append(pair)
+                now = pair
+
+        def loaded(*arguments) -> None:
+            events.append("load")
+            load(*arguments)
+
+        device.write_registers, device.download = watched, loaded
+        yield device, round(pll / oscillator) * oscillator, events
+
+
+@settings(max_examples=40)
+@given(
+    st.sampled_from(sorted(FAMILIES)),
+    st.floats(400, 3000),
+    st.floats(50, 350),
+    DIVISOR,
+    DIVISOR,
+    st.booleans(),
+)
+@example(
+    "zynq-ultrascale", 1500, 100, 10, 1, True
+)  # PLLs that are faster than the .hwh's, the same, and slower
+@example("zynq-ultrascale", 1000, 100, 10, 1, True)
+@example("zynq-ultrascale", 1070, 100, 10, 1, True)  # 97 MHz; what is nearest to 100 would be 107
+@example("zynq-ultrascale", 800, 100, 2, 63, True)
+@example("zynq-ultrascale", 1500, 100, 10, 1, False)
+@example("zynq-ultrascale", 1000, 100, 10, 1, False)
+def test_no_clock_is_faster_than_what_timing_was_met_for(
+    standin, family, pll, mhz, before0, before1, download
+):
+    """Neither before the bitstream is loaded nor afterwards, whatever the image booted with; and it is the
+    fastest that there is.
+    """
+    with booted(standin, family, pll, mhz, (before0, before1)) as (device, pll, events):
+        overlay = RowvitOverlay(device.bitstream, device=device, download=download)
+        written = [event for event in events if event != "load"]
+        assert all(pll / (a * b) <= mhz * (1 + TOLERANCE) for a, b in written)
+        assert events == [*written, "load"] if download else events == written, "all are set before"
+        best = at_most(pll, mhz)
+        assert math.prod([(before0, before1), *written][-1]) == best.divisor0 * best.divisor1
+        assert pynq.Clocks.fclk0_mhz == pytest.approx(best.mhz, rel=1e-5)
+        assert overlay.config.clock_mhz == pytest.approx(best.mhz, rel=1e-3)
         assert overlay.config.hash == TINY.hash
+
+
+def test_a_bitstream_that_is_loaded_again_has_its_clock_again(standin):
+    """Another one was here meanwhile."""
+    with booted(standin, "zynq-ultrascale", 1500, 100, (10, 1)) as (device, pll, events):
+        overlay = RowvitOverlay(device.bitstream, device=device)
+        pynq.Clocks.set_pl_clk(0, 3, 1)
+        events.clear()
+        overlay.download()
+        assert math.prod(events[-2]) == 15 and events[-1] == "load"
+        assert max(pll / (a * b) for a, b in events[:-1]) < 101
+        assert overlay.parser.clock_dict[0]["divisor0"] == 10, "PYNQ keeps it for the next time"
+
+
+def test_a_pynq_that_sets_another_clock(standin, monkeypatch):
+    """One whose download would not read the divisors where today's versions do."""
+    monkeypatch.setattr(pynq.Overlay, "download", lambda *_: pynq.Clocks.set_pl_clk(0, 10, 1))
+    with (
+        booted(standin, "zynq-ultrascale", 1500, 100, (10, 1)) as (device, *_),
+        pytest.raises(RowvitError, match=r"0 runs at 149\.\d+ MHz, but timing was met for 100; set pynq\.Cl"),
+    ):
+        RowvitOverlay(device.bitstream, device=device)
 
 
 def test_dma_is_stopped_before_the_core_is_reset(device, monkeypatch):

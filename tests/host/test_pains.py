@@ -11,7 +11,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -253,19 +254,72 @@ def test_pain_5_a_register_narrower_than_the_handoff_says(make):
     acc = make()
     architecture = program().meta["architecture"] | {"image_size": 80, "patch_size": 16, "tokens": 26}
     acc.load(program(architecture=architecture, input={"rows": 25, "row_words": 96, "bytes": 19_200}))
+    image = np.zeros((1, 80, 80, 3), np.uint8)
+    with (
+        sends(acc, lambda size: size & 0x3FFF),
+        pytest.raises(
+            RowvitError, match=r"sent 2816 of 19200 bytes, and 352 of 2400 words reached .* narrower"
+        ),
+    ):
+        acc(image)
+    assert acc(image)[0].top1 == 1
+    assert leak_free(acc)
+
+
+@contextmanager
+def sends(acc: Accelerator, moved: Callable[[int], int]) -> Iterator[None]:
+    """The DMA takes other lengths from MM2S_LENGTH than are written to it."""
     at, write = acc.overlay.handoff.dma.base + MM2S_LENGTH, acc.device.write_registers
 
     def narrow(address: int, data: bytes) -> None:
         value = int.from_bytes(bytes(data), "little")
-        write(address, (value & 0x3FFF if address == at else value).to_bytes(4, "little"))
+        write(address, (moved(value) if address == at else value).to_bytes(4, "little"))
 
     acc.device.write_registers = narrow
-    image = np.zeros((1, 80, 80, 3), np.uint8)
-    with pytest.raises(RowvitError, match=r"sent 2816 of 19200 bytes: its length register is narrower than"):
-        acc(image)
-    acc.device.write_registers = write
-    assert acc(image)[0].top1 == 1
-    assert leak_free(acc)
+    try:
+        yield
+    finally:
+        acc.device.write_registers = write
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_pain_5_input_that_the_core_finds_cut(network, batch):
+    """The register is named, not only the packet that ended early."""
+    expected = network(IMAGES)
+    with (
+        sends(network, lambda size: size // 2),
+        pytest.raises(RowvitError, match=r"sent 128 of 256 bytes, and 16 of 32 words reached the core: its"),
+    ):
+        network(IMAGES, batch=batch)
+    assert all(one.same(other) for one, other in zip(network(IMAGES, batch=batch), expected, strict=True))
+
+
+def test_pain_5_input_that_is_cut_before_the_core_hangs(stuck, clock):
+    with sends(stuck, lambda size: size // 2):
+        assert "sent 96 of 192 bytes, and 12 of 24 words reached the core: its" in sentence(stuck, clock)
+
+
+@pytest.mark.parametrize("read", [0, 8, 0x3FFFFFF])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_pain_5_a_length_that_is_not_what_was_sent(network, monkeypatch, caplog, read, batch):
+    """PG021 does not promise it of MM2S: while all words arrive, it is worth a warning, once."""
+    expected = network(IMAGES)
+    monkeypatch.setattr(network.device, "read_registers", network.device.read_registers)  # undone at the end
+    disturb(network.device, {network.overlay.handoff.dma.base + MM2S_LENGTH: read})
+    with Accelerator(network.overlay, timeout=60, watchdog=0) as acc:
+        acc.load(network.program)
+        for _ in range(2):
+            assert all(one.same(other) for one, other in zip(acc(IMAGES, batch=batch), expected, strict=True))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the DMA's MM2S_LENGTH reads {read} after a transfer of 256 bytes, but all words reached the core"
+    ]
+
+
+def test_pain_5_a_length_that_is_not_what_was_sent_and_a_core_that_hangs(stuck, clock, caplog):
+    """Two things are wrong, and the one that matters is said."""
+    disturb(stuck.device, {stuck.overlay.handoff.dma.base + MM2S_LENGTH: 0})
+    assert "probably because no word came from memory" in sentence(stuck, clock)
+    assert len(caplog.records) == 1
 
 
 def test_pain_5_answers_longer_than_their_buffer(make):

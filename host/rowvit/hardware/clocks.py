@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from rowvit.errors import RowvitError
 
 DIVISORS = range(1, 64)
+ROUNDING = 0.001  #: share of a clock that oscillators and PLLs are rounded by
 TOLERANCE = 0.02  #: a clock that is faster than what timing was met for by less is that clock
 
 
@@ -34,7 +35,7 @@ def clocks(pll_mhz: float) -> list[Clock]:
     return [Clock(pll_mhz, *products[n]) for n in sorted(products, reverse=True)]
 
 
-def at_most(pll_mhz: float, mhz: float, rounding: float = 0.001) -> Clock:
+def at_most(pll_mhz: float, mhz: float, rounding: float = ROUNDING) -> Clock:
     """The fastest clock that is no faster than ``mhz``, but for a rounding by that share of it.
 
     Raises

@@ -64,9 +64,11 @@ class RowvitOverlay(Overlay):
     ------
     RowvitError
         A file is missing, damaged, changed since the build or of another design or configuration, there is no
-        device, PYNQ's cached metadata differ from the .hwh, the clock is too fast, or the core is not the one
-        that the .hwh describes.
+        device, PYNQ's cached metadata differ from the .hwh, the board refuses the bitstream, the clock is too
+        fast, or the core is not the one that the .hwh describes.
     """
+
+    clock_dict: dict[int, dict]  # PYNQ's: what download sets the PL clocks to
 
     def __init__(
         self,
@@ -108,8 +110,47 @@ class RowvitOverlay(Overlay):
             self._compare(block)
         if download:
             self.download()
-        self._set_clock()
+        elif _manager_state(self.device).endswith("error"):  # of other states, JTAG may have loaded it
+            raise self._not_loaded()
+        else:
+            self._correct_clock()
         self._check_core()
+
+    def download(self, dtbo: str | None = None) -> None:
+        """Load the bitstream; before that, its clock gets the divisors for the PLL that the board has.
+
+        Parameters
+        ----------
+        dtbo : str, optional
+            A device tree overlay, inserted afterwards.
+
+        Raises
+        ------
+        RowvitError
+            The kernel or the firmware refuses the bitstream, or the clock is too fast.
+        """
+        if self.handoff.pl_clock is not None:
+            index, wanted = self.handoff.pl_clock
+            clock = _divided(index, wanted)
+            # what PYNQ's download sets: 3.x the divisors, 4 those nearest to the frequency. A copy, as PYNQ
+            # keeps the parser's for the next time
+            entry = self.clock_dict.get(index, {}) | {
+                "enable": 1,
+                "divisor0": clock.divisor0,
+                "divisor1": clock.divisor1,
+                "frequency": clock.mhz,
+            }
+            self.clock_dict = self.clock_dict | {index: entry}
+        try:
+            super().download(dtbo)
+        except OSError as error:
+            if _manager_state(self.device).endswith("error"):
+                raise self._not_loaded(f" ({error.strerror})") from error
+            raise
+        # before the first read: logic that is not configured does not answer, and the processor stands still
+        if _manager_state(self.device) != "operating":
+            raise self._not_loaded()
+        self._check_clock()
 
     @cached_property
     def core(self) -> RowvitCore:
@@ -130,33 +171,36 @@ class RowvitOverlay(Overlay):
             )
         return dma
 
-    def _set_clock(self) -> None:
-        """Run the core at the clock that its timing was met for, or the fastest below that there is.
+    def _not_loaded(self, cause: str = "") -> RowvitError:
+        """That the FPGA manager has not configured the logic; ``cause`` is what else the kernel said."""
+        firmware = "" if self.handoff.zynq_7000 else ", and the boot firmware the one that the image needs"
+        return RowvitError(
+            f"{self.bitfile_name} is not loaded: the FPGA manager's state is '{_manager_state(self.device)}'"
+            f"{cause}",
+            f"read what fpga_manager says in dmesg, and see that the .bit is for this board's part{firmware}",
+        )
 
-        PYNQ sets the divisors that Vivado computed, for whatever PLL its project had; the PLL of the board
-        that is here was set by the image that booted it.
-        """
-        # PYNQ keeps asking the first device of a process; 3.0 knows one only, and none off a board
-        if self.handoff.pl_clock is None or getattr(Clocks, "device", None) not in (None, self.device):
+    def _correct_clock(self) -> None:
+        """Give a loaded core the clock that its timing was met for, or the fastest below that there is."""
+        if self.handoff.pl_clock is not None:
+            index, wanted = self.handoff.pl_clock
+            if abs(_pl_mhz(index) - wanted) > clocks.ROUNDING * wanted:
+                clock = _divided(index, wanted)
+                Clocks.set_pl_clk(index, clock.divisor0, clock.divisor1)
+            self._check_clock()
+
+    def _check_clock(self) -> None:
+        """Take note of the core's clock; `RowvitError` if it is faster than what timing was met for."""
+        if self.handoff.pl_clock is None:
             return
         index, wanted = self.handoff.pl_clock
-        name = f"fclk{index}_mhz"
-        try:
-            found = getattr(Clocks, name)
-        except RuntimeError:
-            return
-        if abs(found - wanted) <= 0.001 * wanted:  # but for the rounding of oscillator and PLL
+        found = _pl_mhz(index)
+        if abs(found - wanted) <= clocks.ROUNDING * wanted:
             found = wanted
-        else:
-            slowest = max(clocks.DIVISORS)
-            Clocks.set_pl_clk(index, slowest, slowest)  # tells the PLL from what comes out
-            clock = clocks.at_most(getattr(Clocks, name) * slowest**2, wanted)
-            Clocks.set_pl_clk(index, clock.divisor0, clock.divisor1)
-            found = getattr(Clocks, name)
         if found > wanted * (1 + clocks.TOLERANCE):
             raise RowvitError(
                 f"PL clock {index} runs at {found:.3f} MHz, but timing was met for {wanted:g}",
-                f"set pynq.Clocks.{name} = {wanted:g}, and report this board's PLL",
+                f"set pynq.Clocks.fclk{index}_mhz = {wanted:g}, and report this board's PLL",
             )
         if found < wanted * (1 - clocks.TOLERANCE):
             LOG.warning(
@@ -210,6 +254,29 @@ class RowvitOverlay(Overlay):
             f"PYNQ's metadata of {self.bitfile_name} differ from the .hwh next to it: they {difference}",
             f"delete {' and '.join(map(str, cached_metadata())) or 'the cached metadata'} and load again",
         )
+
+
+def _manager_state(device: Device) -> str:
+    """What the kernel's FPGA manager says of the logic; "operating" where there is none (simulator)."""
+    firmware = getattr(device, "BS_FPGA_MAN", None)  # PYNQ's name of the file that it writes bitstreams to
+    return Path(firmware).with_name("state").read_text().strip() if firmware else "operating"
+
+
+def _pl_mhz(index: int) -> float:
+    """What a PL clock runs at, by the registers of the processing system."""
+    return getattr(Clocks, f"fclk{index}_mhz")
+
+
+def _divided(index: int, wanted: float) -> clocks.Clock:
+    """The fastest clock up to ``wanted`` that the PLL behind a PL clock makes, which runs slowly afterwards.
+
+    The .hwh has the divisors that Vivado computed for the PLL of its project; the PLL of the board that is
+    here was set by the image that booted it. The largest divisors tell it, whatever they were before. They
+    also keep the clock slow while PYNQ writes the next pair, which it does one after the other.
+    """
+    slowest = max(clocks.DIVISORS)
+    Clocks.set_pl_clk(index, slowest, slowest)
+    return clocks.at_most(_pl_mhz(index) * slowest**2, wanted)
 
 
 def board_here() -> bool:

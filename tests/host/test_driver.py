@@ -180,8 +180,8 @@ def test_targets():
         ("Pynq-Z2", "pynq-z2"),
         ("ZCU104", "zcu104"),
         ("KV260", "kv260"),
-        ("Ultra96", "ultra96v2"),
-        ("AUP-ZU3", "aup-zu3"),
+        ("Ultra96", "zu3"),
+        ("AUP-ZU3", "zu3"),
         ("Arty", "pynq-z2"),
     ],
 )

@@ -34,10 +34,10 @@ IP = "frontend/solution/impl/ip"  #: where Vitis HLS leaves it
 STRATEGY = "Performance_ExplorePostRoutePhysOpt"
 #: that are tried after it for a faster clock
 OTHERS = ("Performance_ExtraTimingOpt", "Performance_NetDelay_high", "Congestion_SpreadLogic_high")
-#: how long Vivado may take, by the memories that tell large parts from small ones; nobody has run it yet
+#: how long Vivado may take, by whether the array has many rows; nobody has run it yet
 HOURS = {
-    "block": "Vivado may take one to two hours for it, by an estimate that is still to be measured",
-    "ultra": "Vivado may take two to four hours for it, by an estimate that is still to be measured",
+    False: "Vivado may take one to two hours for it, by an estimate that is still to be measured",
+    True: "Vivado may take two to four hours for it, by an estimate that is still to be measured",
 }
 #: rows of Vivado's utilisation report, by what they are called in the provenance
 RESOURCES = {
@@ -413,7 +413,7 @@ def main(
             script = write_script(folder, hardware, target, strategies, jobs, files)
             OUT.print(
                 f"{script}, with the RTL beside it; here or on another PC: vivado -mode batch -source"
-                f" build.tcl. {HOURS[target.ram_style]}",
+                f" build.tcl. {HOURS[hardware.rows > 2]}",
                 soft_wrap=True,
                 highlight=False,
             )

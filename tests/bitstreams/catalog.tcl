@@ -4,7 +4,9 @@
 # Interconnect, PG099 AXI INTC, PG164 Processor System Reset, PG082 and PG201 processing systems).
 
 set parts {
-    xc7z020clg400-1 xczu7ev-ffvc1156-2-e xck26-sfvc784-2LV-c xczu3eg-sbva484-1-i xczu3eg-sfvc784-2-e
+    xc7z020clg400-1 xc7z020clg484-1 xck26-sfvc784-2LV-c xczu1cg-sbva484-1-e xczu3eg-sbva484-1-i
+    xczu3eg-sfvc784-1-e xczu3eg-sfvc784-2-e xczu48dr-ffvg1517-2-e xczu5ev-sfvc784-1-e
+    xczu7ev-ffvc1156-2-e xczu9eg-ffvb1156-2-e
 }
 set strategies {
     {Vivado Implementation Defaults} Performance_Explore Performance_ExplorePostRoutePhysOpt

@@ -16,10 +16,20 @@ VIVADO, VITIS_HLS = str(HERE / "vivado"), str(HERE / "vitis_hls")
 BOARD_FILES = {
     "Pynq-Z1": "www.digilentinc.com:pynq-z1:part0:1.0",
     "Pynq-Z2": "tul.com.tw:pynq-z2:part0:1.0",
+    "Arty-Z7-20": "digilentinc.com:arty-z7-20:part0:1.0",
+    "Zybo-Z7-20": "digilentinc.com:zybo-z7-20:part0:1.2",
+    "Eclypse-Z7": "digilentinc.com:eclypse-z7:part0:1.1",
     "ZCU104": "xilinx.com:zcu104:part0:1.1",
+    "ZCU106": "xilinx.com:zcu106:part0:2.6",
+    "ZCU102": "xilinx.com:zcu102:part0:3.4",
     "KV260": "xilinx.com:kv260_som:part0:1.4",
+    "KR260": "xilinx.com:kr260_som:part0:1.1",
+    "Genesys-ZU-5EV": "digilentinc.com:gzu_5ev:part0:1.0",
     "Ultra96V2": "avnet.com:ultra96v2:part0:1.2",
     "AUP-ZU3": "realdigital.org:aup-zu3-8gb:part0:1.0",
+    "Genesys-ZU-3EG": "digilentinc.com:gzu_3eg:part0:1.1",
+    "ZUBoard_1CG": "avnet.com:ZUBoard_1CG:part0:1.0",
+    "RFSoC4x2": "realdigital.org:rfsoc4x2:part0:1.0",
 }
 
 needs_tcl = pytest.mark.skipif(shutil.which("tclsh") is None, reason="needs tclsh: apt-get install tcl")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,17 @@ from rowvit.hardware.block_design import board, boards
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from memories import SYSTEM, Ram, rams
 
-ON_BOARDS = [name for name in configs.names() if configs.load(name).board != "none"]
+#: of every board its own configuration, and of every configuration its board
+ON_BOARDS = sorted(
+    {(name, board.configuration) for name, board in boards().items()}
+    | {(config.board, config.name) for config in map(configs.load, configs.names()) if config.board != "none"}
+)
+
+
+@cache
+def mapped(name: str, ram_style: str) -> list[Ram]:
+    """Boards share them."""
+    return rams(name, ram_style)
 
 
 def ram(depth: int, width: int, style: str = "block", dual: bool = False, bytes: bool = False) -> Ram:
@@ -33,10 +44,10 @@ def test_mapping_is_that_of_the_documents() -> None:
 
 
 @pytest.mark.skipif(shutil.which("yosys") is None, reason="needs yosys: apt-get install yosys")
-@pytest.mark.parametrize("name", ON_BOARDS)
-def test_fits_its_part(name: str) -> None:
-    target = board(configs.load(name).board)
-    found = rams(name, target.ram_style)
+@pytest.mark.parametrize(("on", "name"), ON_BOARDS)
+def test_fits_its_part(on: str, name: str) -> None:
+    target = board(on)
+    found = mapped(name, target.ram_style)
     for one in found:
         assert one.depth & (one.depth - 1) == 0 or one.style == "distributed", one
     blocks = sum(one.count * one.block_ram() for one in found)

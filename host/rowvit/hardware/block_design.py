@@ -87,6 +87,9 @@ class Board:
     ultra_ram: int  #: URAM288 of the part
     pll_mhz: float  #: of the PLL behind the logic's clock, as PYNQ's image boots
     settings: dict[str, object]  #: of the processing system, where the board file is missing; empty: none
+    image: str  #: with PYNQ; this and what follows is for people
+    boot: str  #: how it boots from the card
+    supply: str
     power: PowerSensor
 
 

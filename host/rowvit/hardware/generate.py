@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes what is generated from `rowvit.hardware.isa` and `rowvit.hardware.pipeline`, in a checkout.
+"""Writes what is generated from the tables of `rowvit.hardware`, in a checkout.
 
     python -m rowvit.hardware.generate
 
-They are ``rtl/rowvit_defs.vh``, ``docs/isa.md`` and a table in ``docs/architecture.md``; a test holds them
-equal to what is committed.
+They are ``rtl/rowvit_defs.vh`` and ``docs/isa.md``, and tables in other pages: of ``pipeline.py`` in
+``docs/architecture.md``, of ``boards.toml`` in ``docs/board.md``, ``docs/measurement.md`` and
+``bitstreams/README.md``. A test holds them equal to what is committed.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from rowvit.hardware import isa, pipeline
+from rowvit.hardware import clocks, isa, pipeline
+from rowvit.hardware import config as configs
+from rowvit.hardware.block_design import Board, boards
 from rowvit.hardware.isa import QUEUE, Coded, Engine
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -29,6 +32,15 @@ def _packed(name: str, values: Iterable[int], comment: str) -> str:
     """A table of bytes; entry i is ``NAME[8*i+:8]``."""
     entries = [f"8'd{value}" for value in values]
     return f"localparam [{8 * len(entries) - 1}:0] {name} = {{{', '.join(reversed(entries))}}};  // {comment}"
+
+
+def _filled(page: str, name: str, head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A page in which the table between two comments is this one."""
+    lines = [f"| {' | '.join(map(str, cells))} |" for cells in rows]
+    table = [f"| {' | '.join(head)} |", "|" + " -- |" * len(list(head)), *lines]
+    before, mark, rest = (ROOT / page).read_text().partition(f"<!-- generated: {name} -->")
+    _, end, after = rest.partition("<!-- end generated -->")
+    return "".join([before, mark, "\n\n", "\n".join(table), "\n\n", end, after])
 
 
 def _codes(members: Iterable[Coded]) -> dict[str, int]:
@@ -165,10 +177,52 @@ def architecture() -> str:
         ),
         ("residual read", "normalised int8 written", p.NORM_OUT),
     ]
-    table = ["| from | to | cycles |", "| -- | -- | -- |", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
-    before, mark, rest = (ROOT / "docs/architecture.md").read_text().partition("<!-- generated: pipeline -->")
-    _, end, after = rest.partition("<!-- end generated -->")
-    return "".join([before, mark, "\n\n", "\n".join(table), "\n\n", end, after])
+    return _filled("docs/architecture.md", "pipeline", ["from", "to", "cycles"], rows)
+
+
+def _boards_with(cells: Callable[[Board], tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Rows of a table of boards; those with the same cells share one."""
+    shared: dict[tuple[str, ...], list[str]] = {}
+    for board in boards().values():
+        shared.setdefault(cells(board), []).append(board.name)
+    return [(", ".join(names), *rest) for rest, names in shared.items()]
+
+
+def board_images() -> str:
+    """``docs/board.md`` with its table of images."""
+    rows = _boards_with(lambda board: (board.image, board.boot, board.supply))
+    return _filled("docs/board.md", "boards", ["board", "image", "boot from the card", "power"], rows)
+
+
+def board_power() -> str:
+    """``docs/measurement.md`` with its table of instruments."""
+
+    def cells(board: Board) -> tuple[str, ...]:
+        rails = ", ".join(f"`{rail}`" for rail in board.power.rails)
+        measures = board.power.measures if rails else f"connect a meter at {board.power.measures}"
+        return f"`{board.power.instrument}`", rails or "none known", measures
+
+    head = ["board", "`--instrument`", "rail or sensor", "what it measures"]
+    return _filled("docs/measurement.md", "boards", head, _boards_with(cells))
+
+
+def board_builds() -> str:
+    """``bitstreams/README.md`` with its table of parts, board files and configurations."""
+
+    def cells(board: Board) -> tuple[str, ...]:
+        config = configs.load(board.configuration)
+        mhz = clocks.at_most(board.pll_mhz, config.clock_mhz).mhz
+        delivered = f" (the processor delivers {mhz:.3f})" if mhz < 0.99 * config.clock_mhz else ""
+        return (
+            f"`{board.part}`",
+            f"`{board.board_part}`" + (", or none" if board.settings else ""),
+            f"`{config.name}`, {config.rows} x {config.groups} x {config.lanes}",
+            "UltraRAM" if board.ram_style == "ultra" else "block RAM",
+            f"{config.clock_mhz:g} MHz{delivered}",
+        )
+
+    head = ["board", "part", "board file", "configuration", "token and residual memory", "target clock"]
+    return _filled("bitstreams/README.md", "boards", head, _boards_with(cells))
 
 
 #: file in the checkout -> its text
@@ -176,6 +230,9 @@ FILES = {
     Path("rtl/rowvit_defs.vh"): verilog,
     Path("docs/isa.md"): markdown,
     Path("docs/architecture.md"): architecture,
+    Path("docs/board.md"): board_images,
+    Path("docs/measurement.md"): board_power,
+    Path("bitstreams/README.md"): board_builds,
 }
 
 if __name__ == "__main__":

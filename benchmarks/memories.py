@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """RAMs of a configuration as Vivado maps them, by its documented rules; a calculation, not a report.
 
-    python benchmarks/memories.py             # pynq-z2
+    python benchmarks/memories.py                   # pynq-z2
+    python benchmarks/memories.py --board ZCU102    # does its configuration fit its part?
 
 The arrays are those that Yosys finds in the elaborated RTL. An array goes where its attribute
 ``ram_style`` says, and without one to block RAM. For 7 series Vivado extends the depth of a block RAM to
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ import typer
 from record import Record, record
 from synthesis import module_name, read_top
 
+from rowvit.errors import RowvitError
+from rowvit.hardware import block_design
 from rowvit.hardware.block_design import Board, boards
 
 #: width of a RAMB36E1 by log2 of its depth; a RAMB18E1 of the same depth has the width of the next row
@@ -119,16 +123,25 @@ def total(config: str) -> tuple[float, int]:
 
 
 def main(
-    config: Annotated[str, typer.Argument(help="Hardware configuration.")] = "pynq-z2", keep: Record = False
+    config: Annotated[str, typer.Argument(help="Hardware configuration, by default the board's.")] = "",
+    board_name: Annotated[str, typer.Option("--board", help="By default the first that has it.")] = "",
+    keep: Record = False,
 ) -> None:
-    """Print the block RAM and UltraRAM of every array."""
-    board = target(config)
+    """Print the block RAM and UltraRAM of every array; with --board, fail where the part has less."""
+    try:
+        board = block_design.board(board_name) if board_name else target(config or "pynq-z2")
+        config = config or (board.configuration if board else "")
+        found = rams(config, board.ram_style if board else "block")
+    except RowvitError as error:
+        print(f"rowvit: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
     print("| module | depth | width | number | RAMB36 | URAM |\n|---|---|---|---|---|---|")
-    for ram in rams(config, board.ram_style if board else "block"):
-        blocks, ultras = ram.count * ram.block_ram(), ram.count * ram.ultra_ram()
-        if blocks or ultras:
-            print(f"| {ram.module} | {ram.depth} | {ram.width} | {ram.count} | {blocks:g} | {ultras} |")
-    blocks, ultras = total(config)
+    blocks, ultras = 0.0, 0
+    for ram in found:
+        block, ultra = ram.count * ram.block_ram(), ram.count * ram.ultra_ram()
+        if block or ultra:
+            print(f"| {ram.module} | {ram.depth} | {ram.width} | {ram.count} | {block:g} | {ultra} |")
+        blocks, ultras = blocks + block, ultras + ultra
     print(f"| **{config}** | | | | {blocks:g} | {ultras} |")
     print(f"| with the AXI DMA | | | | {blocks + SYSTEM:g} | {ultras} |")
     figures = {"config": config, "ramb36": blocks, "with_dma": blocks + SYSTEM}
@@ -137,7 +150,11 @@ def main(
         figures |= {"part_ramb36": board.block_ram}
         figures |= {"uram": ultras, "part_uram": board.ultra_ram} if board.ultra_ram else {}
     if keep:
-        record("memories", config, figures, "yosys")
+        record("memories", f"{config} on {board_name}" if board_name else config, figures, "yosys")
+    if board and board_name:
+        fits = blocks + SYSTEM <= board.block_ram and ultras <= board.ultra_ram
+        print(f"{config} {'fits' if fits else 'does not fit'} the memories of {board.name}")
+        raise typer.Exit(not fits)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ CONTENTS = """
 ```{toctree}
 :hidden:
 docs/board
+docs/another-board
 docs/architecture
 docs/numerics
 docs/isa

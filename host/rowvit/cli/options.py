@@ -3,19 +3,25 @@
 
 from __future__ import annotations
 
+import sys
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rowvit.errors import RowvitError
 from rowvit.hardware.block_design import default_configuration
 from rowvit.hardware.memory import Memory
 
 if TYPE_CHECKING:
     from rowvit.sim.device import MemoryModel
 
-DEFAULT_CONFIG = default_configuration()
+try:
+    DEFAULT_CONFIG = default_configuration()
+except RowvitError as error:  # in the user's file of boards, before there is a command that could report it
+    print(f"rowvit: {error}", file=sys.stderr)
+    sys.exit(2)
 LATENCY, RATE = Memory().latency, Memory().rate
 DDR = 128  # megabytes
 

@@ -2,21 +2,26 @@
 """The system around the core: boards, and the block design that Vivado builds for them.
 
 The one table of cells, parameters, connections and addresses; boards and their processing systems are in
-``boards.toml``. The Tcl under ``bitstreams/`` builds it in Vivado, and `rowvit.sim.hwh` describes it to the
-simulated board.
+``boards.toml``, and in a file of the user's that the variable ``ROWVIT_BOARDS`` names. The Tcl under
+``bitstreams/`` builds it in Vivado, and `rowvit.sim.hwh` describes it to the simulated board.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 from rowvit.errors import RowvitError
 from rowvit.hardware.config import HardwareConfig, tomllib
 
 BOARDS = Path(__file__).with_name("boards.toml")
+OWN_BOARDS = "ROWVIT_BOARDS"  #: the variable that names a file of further rows
+RAM_STYLES = ("block", "ultra")
 CORE, DMA, INTC, PS, FRONTEND = "rowvit_0", "axi_dma_0", "axi_intc_0", "ps_0", "frontend_0"
 TOP = "rowvit_top"
 #: what makes patches of images: the host, or the HLS preprocessor between DMA and core
@@ -86,32 +91,98 @@ class Board:
     block_ram: int  #: RAMB36 of the part
     ultra_ram: int  #: URAM288 of the part
     pll_mhz: float  #: of the PLL behind the logic's clock, as PYNQ's image boots
-    settings: dict[str, object]  #: of the processing system, where the board file is missing; empty: none
-    image: str  #: with PYNQ; this and what follows is for people
-    boot: str  #: how it boots from the card
-    supply: str
     power: PowerSensor
+    settings: dict[str, object] = field(default_factory=dict)  #: where the board file is missing; empty: none
+    image: str = ""  #: with PYNQ; this and what follows is for people
+    boot: str = ""  #: how it boots from the card
+    supply: str = ""
+
+
+_Row = TypeVar("_Row", Family, PowerSensor, Board)
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "list": (list,),
+    "dict": (dict,),
+    "PowerSensor": (PowerSensor,),
+}
+
+
+def _made(row: type[_Row], where: str, values: dict[str, Any]) -> _Row:
+    """An object of a row; `RowvitError` if a key is missing, unknown or of another type."""
+    keys = {one.name: str(one.type).partition("[")[0] for one in fields(row)}
+    needed = {one.name for one in fields(row) if one.default is one.default_factory is MISSING}
+    if wrong := (needed - values.keys()) | (values.keys() - keys.keys()):
+        state = "lacks" if wrong <= needed else "has unknown or lacks known keys:"
+        listed = ", ".join(key for key in keys if key != "name")
+        raise RowvitError(f"{where} {state} {', '.join(sorted(wrong))}", f"its keys are {listed}")
+    for key, value in values.items():
+        kind = keys[key]
+        if not isinstance(value, _TYPES.get(kind, object)) or isinstance(value, bool):
+            raise RowvitError(f"{where}: {key} = {value!r} is not of type {kind}")
+    return row(**values)
+
+
+def _file(path: Path) -> dict[str, dict[str, Any]]:
+    """Tables of a file as ``boards.toml``."""
+    like = "give it tables as those of docs/another-board.md"
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RowvitError(f"{path}, the file of {OWN_BOARDS}, cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise RowvitError(f"{path} is not TOML: {error}", like) from error
+    for name, rows in tables.items():
+        if name not in ("boards", "settings", "families"):
+            raise RowvitError(
+                f"{path} has a table '{name}', which is none of boards, settings, families", like
+            )
+        if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
+            raise RowvitError(f"{path}: '{name}' holds something else than tables", like)
+    return tables
 
 
 @cache
-def _families() -> dict[str, Family]:
-    rows = tomllib.loads(BOARDS.read_text())["families"]
-    return {name: Family(name, **row) for name, row in rows.items()}
+def _tables(own: str) -> tuple[dict[str, Family], dict[str, Board]]:
+    """Families and boards, also of a user's file; a row there replaces the one with its name."""
+    paths = [BOARDS, Path(own)] if own else [BOARDS]
+    rows: dict[str, dict[str, tuple[Path, dict[str, Any]]]] = {"boards": {}, "settings": {}, "families": {}}
+    for path in paths:
+        for table, found in _file(path).items():
+            rows[table] |= {name: (path, row) for name, row in found.items()}
+    families = {
+        name: _made(Family, f"{path}: family {name}", row | {"name": name})
+        for name, (path, row) in rows["families"].items()
+    }
+
+    def choice(where: str, key: str, value: object, among: Iterable[str]) -> str:
+        for name in among:
+            if name == value:
+                return name
+        raise RowvitError(f"{where}: no {key} {value!r}", f"use one of {', '.join(among)}")
+
+    boards = {}
+    for name, (path, row) in rows["boards"].items():
+        where = f"{path}: board {name}"
+        values = row | {"name": name}
+        if "family" in row:
+            values["family"] = families[choice(where, "family", row["family"], families)]
+        if "settings" in row:
+            name_of_settings = choice(where, "settings", row["settings"], rows["settings"])
+            values["settings"] = rows["settings"][name_of_settings][1]
+        if isinstance(row.get("power"), dict):
+            values["power"] = _made(PowerSensor, f"{where}: power", row["power"])
+        made = boards[name] = _made(Board, where, values)
+        choice(where, "ram_style", made.ram_style, RAM_STYLES)
+        if not 0 < made.pll_mhz < math.inf:
+            raise RowvitError(f"{where}: pll_mhz = {made.pll_mhz} is not a positive number")
+    return families, boards
 
 
-@cache
 def boards() -> dict[str, Board]:
-    """The boards by name."""
-    table = tomllib.loads(BOARDS.read_text())
-    found = {}
-    for name, row in table["boards"].items():
-        references = {
-            "family": _families()[row["family"]],
-            "settings": table["settings"][row["settings"]] if "settings" in row else {},
-            "power": PowerSensor(**row["power"]),
-        }
-        found[name] = Board(**row | references, name=name)
-    return found
+    """The boards by name; `RowvitError` if a file of the user's has a mistake."""
+    return _tables(os.environ.get(OWN_BOARDS, ""))[1]
 
 
 def board(name: str) -> Board:
@@ -120,15 +191,18 @@ def board(name: str) -> Board:
         if known.lower() == name.lower():
             return found
     raise RowvitError(
-        f"no board '{name}'", f"use one of {', '.join(boards())}, or add a row to hardware/boards.toml"
+        f"no board '{name}'",
+        f"use one of {', '.join(boards())}, or name a file with a row for it: {OWN_BOARDS}=my-boards.toml"
+        " (docs/another-board.md)",
     )
 
 
 def known(name: str) -> Board | None:
     """The board that PYNQ's images call ``name``, if it is in the table."""
-    for found in boards().values():
-        if name and name.lower() in (found.name.lower(), found.power.known_as.lower()):
-            return found
+    if name:
+        for found in boards().values():
+            if name.lower() in (found.name.lower(), found.power.known_as.lower()):
+                return found
     return None
 
 
@@ -140,7 +214,9 @@ def default_configuration() -> str:
 
 def family(config: HardwareConfig) -> Family:
     """The processing system of a configuration's board, a Zynq-7000 for 'none'; `RowvitError` as `board`."""
-    return _families()["zynq-7000"] if config.board == "none" else board(config.board).family
+    if config.board == "none":
+        return _tables("")[0]["zynq-7000"]
+    return board(config.board).family
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ module rowvit_cluster #(
     input  wire [8*LANES-1:0]  a_i,       // lane pairs as in rowvit_mac_pair.v, from one of two ports
     input  wire [8*LANES-1:0]  b_i,
     input  wire                use_b_i,
-    output reg  [26*LANES-1:0] shadow_o
+    output wire [26*LANES-1:0] shadow_o
 );
   reg [2:0] en_q, first_q, last_q;
   always @(posedge clk_i) begin
@@ -28,37 +28,46 @@ module rowvit_cluster #(
 
   genvar i;
   generate
-    for (i = 0; i < LANES / 2; i = i + 1) begin : g_pair
-      // A shadow is 1,664 flip-flops for 64 lanes: every eighth pair has its own enables for eight pairs.
-      // Tools merge equal registers unless told not to: Vivado by the register's attribute, Yosys by that
-      // of the block.
-      wire sum, wraps_too;
-      if (i % 8 == 0) begin : g_enable
-        (* keep = "true" *) reg sum_q, wraps_q;
-        (* keep = "true" *) always @(posedge clk_i) {sum_q, wraps_q} <= {last_q[2], sum_q};
-        assign {sum, wraps_too} = {sum_q, wraps_q};
-      end else begin : g_share
-        assign {sum, wraps_too} = {g_pair[i-i%8].sum, g_pair[i-i%8].wraps_too};
-      end
-      wire [42:0] p;
-      wire [8:0]  wraps;
-      rowvit_mac_pair #(
-          .USE_DSP(USE_DSP)
-      ) u_mac (
-          .clk_i  (clk_i),
-          .x_i    (x_i),
-          .a_i    (a_i[16*i+:16]),
-          .b_i    (b_i[16*i+:16]),
-          .use_b_i(use_b_i),
-          .en_i   (en_q[2]),
-          .first_i(first_q[2]),
-          .p_o    (p),
-          .wraps_o(wraps)
+    if (USE_DSP == 0) begin : g_twin
+      rowvit_cluster_twin #(
+          .LANES(LANES)
+      ) u_twin (
+          .clk_i(clk_i), .en_i(en_q[2]), .first_i(first_q[2]), .last_i(last_q[2]),
+          .x_i(x_i), .a_i(a_i), .b_i(b_i), .use_b_i(use_b_i), .shadow_o(shadow_o)
       );
-      // The wraps are known a cycle after the sum, which the next tile may overwrite by then.
-      always @(posedge clk_i) begin
-        if (sum) shadow_o[52*i+:43] <= p;
-        if (wraps_too) shadow_o[52*i+43+:9] <= wraps;
+    end else begin : g_dsp
+      for (i = 0; i < LANES / 2; i = i + 1) begin : g_pair
+        // A shadow is 1,664 flip-flops for 64 lanes: every eighth pair has its own enables for eight pairs.
+        // Tools merge equal registers unless told not to: Vivado by the register's attribute, Yosys by that
+        // of the block.
+        wire sum, wraps_too;
+        if (i % 8 == 0) begin : g_enable
+          (* keep = "true" *) reg sum_q, wraps_q;
+          (* keep = "true" *) always @(posedge clk_i) {sum_q, wraps_q} <= {last_q[2], sum_q};
+          assign {sum, wraps_too} = {sum_q, wraps_q};
+        end else begin : g_share
+          assign {sum, wraps_too} = {g_pair[i-i%8].sum, g_pair[i-i%8].wraps_too};
+        end
+        wire [42:0] p;
+        wire [8:0]  wraps;
+        reg  [51:0] shadow_q;
+        rowvit_mac_pair u_mac (
+            .clk_i  (clk_i),
+            .x_i    (x_i),
+            .a_i    (a_i[16*i+:16]),
+            .b_i    (b_i[16*i+:16]),
+            .use_b_i(use_b_i),
+            .en_i   (en_q[2]),
+            .first_i(first_q[2]),
+            .p_o    (p),
+            .wraps_o(wraps)
+        );
+        // The wraps are known a cycle after the sum, which the next tile may overwrite by then.
+        always @(posedge clk_i) begin
+          if (sum) shadow_q[42:0] <= p;
+          if (wraps_too) shadow_q[51:43] <= wraps;
+        end
+        assign shadow_o[52*i+:52] = shadow_q;
       end
     end
   endgenerate

@@ -6,12 +6,9 @@
 // a quarter of the field, hence a wrap is a step between its second and third quarter. Then
 //   w = wraps - P[16],  low sum = w * 2^17 + P[16:0],  high sum = P[42:17] - w.
 // Throughput 1 pair per cycle. Latency x_i to p_o 4, to wraps_o 5; en_i and first_i belong to the
-// product of the x_i three cycles before. Resources: 1 DSP48E1, about 12 LUT and 13 FF
-// (USE_DSP = 0: the behavioural twin that simulators take).
+// product of the x_i three cycles before. Resources: 1 DSP48E1, about 12 LUT and 13 FF.
 `default_nettype none
-module rowvit_mac_pair #(
-    parameter USE_DSP = 0
-) (
+module rowvit_mac_pair (
     input  wire               clk_i,
     input  wire signed [ 8:0] x_i,
     input  wire        [15:0] a_i,
@@ -24,56 +21,27 @@ module rowvit_mac_pair #(
 );
   wire [24:0] a = {a_i[15:8], {9{a_i[7]}}, a_i[7:0]};
   wire [24:0] b = {b_i[15:8], {9{b_i[7]}}, b_i[7:0]};
-  generate
-    if (USE_DSP != 0) begin : g_dsp
-      wire [47:0] p48;
-      DSP48E1 #(
-          .A_INPUT("DIRECT"), .B_INPUT("DIRECT"), .USE_DPORT("TRUE"), .USE_MULT("MULTIPLY"),
-          .USE_SIMD("ONE48"), .AREG(1), .ACASCREG(1), .ADREG(1), .DREG(1), .BREG(2), .BCASCREG(2),
-          .CREG(0), .MREG(1), .PREG(1), .ALUMODEREG(0), .CARRYINREG(0), .CARRYINSELREG(0),
-          .INMODEREG(1), .OPMODEREG(0), .AUTORESET_PATDET("NO_RESET"), .MASK(48'h3fffffffffff),
-          .PATTERN(48'h0), .SEL_MASK("MASK"), .SEL_PATTERN("PATTERN"), .USE_PATTERN_DETECT("NO_PATDET")
-      ) u_dsp (
-          .CLK(clk_i), .A({{5{a[24]}}, a}), .D(b), .B({{9{x_i[8]}}, x_i}),
-          .C(48'd0), .INMODE({2'b00, use_b_i, use_b_i, 1'b0}),
-          .OPMODE({1'b0, !first_i, 5'b00101}), .ALUMODE(4'b0000),
-          .CARRYIN(1'b0), .CARRYINSEL(3'b000), .ACIN(30'd0), .BCIN(18'd0), .PCIN(48'd0),
-          .CARRYCASCIN(1'b0), .MULTSIGNIN(1'b0),
-          .CEA1(1'b0), .CEA2(1'b1), .CEAD(1'b1), .CEALUMODE(1'b1), .CEB1(1'b1), .CEB2(1'b1),
-          .CEC(1'b0), .CECARRYIN(1'b0), .CECTRL(1'b1), .CED(1'b1), .CEINMODE(1'b1), .CEM(1'b1),
-          .CEP(en_i), .RSTA(1'b0), .RSTALLCARRYIN(1'b0), .RSTALUMODE(1'b0), .RSTB(1'b0),
-          .RSTC(1'b0), .RSTCTRL(1'b0), .RSTD(1'b0), .RSTINMODE(1'b0), .RSTM(1'b0), .RSTP(1'b0),
-          .P(p48), .ACOUT(), .BCOUT(), .PCOUT(), .CARRYCASCOUT(), .CARRYOUT(), .MULTSIGNOUT(),
-          .OVERFLOW(), .UNDERFLOW(), .PATTERNBDETECT(), .PATTERNDETECT()
-      );
-      assign p_o = p48[42:0];
-    end else begin : g_twin
-      reg        [24:0] a_q, b_q;
-      reg               use_b_q;
-      // As in a DSP, next to its multiplier: tools must not make one register of all pairs'.
-      (* keep = "true" *) reg signed [8:0] x2_q;
-      reg signed [ 8:0] x1_q;
-      reg signed [24:0] w_q;
-      // The product in two parts: where a multiplier has 18 bits, each is one.
-      reg signed [26:0] low_q;
-      reg signed [16:0] high_q;
-      reg        [42:0] p_q;
-      always @(posedge clk_i) begin
-        a_q     <= a;
-        b_q     <= b;
-        use_b_q <= use_b_i;
-        x1_q    <= x_i;
-        w_q     <= use_b_q ? b_q : a_q;
-        low_q   <= $signed({1'b0, w_q[16:0]}) * x2_q;
-        high_q  <= $signed(w_q[24:17]) * x2_q;
-        if (en_i) begin
-          p_q <= (first_i ? 43'd0 : p_q) + {{16{low_q[26]}}, low_q} + {{9{high_q[16]}}, high_q, 17'd0};
-        end
-      end
-      (* keep = "true" *) always @(posedge clk_i) x2_q <= x1_q;
-      assign p_o = p_q;
-    end
-  endgenerate
+  wire [47:0] p48;
+  DSP48E1 #(
+      .A_INPUT("DIRECT"), .B_INPUT("DIRECT"), .USE_DPORT("TRUE"), .USE_MULT("MULTIPLY"),
+      .USE_SIMD("ONE48"), .AREG(1), .ACASCREG(1), .ADREG(1), .DREG(1), .BREG(2), .BCASCREG(2),
+      .CREG(0), .MREG(1), .PREG(1), .ALUMODEREG(0), .CARRYINREG(0), .CARRYINSELREG(0),
+      .INMODEREG(1), .OPMODEREG(0), .AUTORESET_PATDET("NO_RESET"), .MASK(48'h3fffffffffff),
+      .PATTERN(48'h0), .SEL_MASK("MASK"), .SEL_PATTERN("PATTERN"), .USE_PATTERN_DETECT("NO_PATDET")
+  ) u_dsp (
+      .CLK(clk_i), .A({{5{a[24]}}, a}), .D(b), .B({{9{x_i[8]}}, x_i}),
+      .C(48'd0), .INMODE({2'b00, use_b_i, use_b_i, 1'b0}),
+      .OPMODE({1'b0, !first_i, 5'b00101}), .ALUMODE(4'b0000),
+      .CARRYIN(1'b0), .CARRYINSEL(3'b000), .ACIN(30'd0), .BCIN(18'd0), .PCIN(48'd0),
+      .CARRYCASCIN(1'b0), .MULTSIGNIN(1'b0),
+      .CEA1(1'b0), .CEA2(1'b1), .CEAD(1'b1), .CEALUMODE(1'b1), .CEB1(1'b1), .CEB2(1'b1),
+      .CEC(1'b0), .CECARRYIN(1'b0), .CECTRL(1'b1), .CED(1'b1), .CEINMODE(1'b1), .CEM(1'b1),
+      .CEP(en_i), .RSTA(1'b0), .RSTALLCARRYIN(1'b0), .RSTALUMODE(1'b0), .RSTB(1'b0),
+      .RSTC(1'b0), .RSTCTRL(1'b0), .RSTD(1'b0), .RSTINMODE(1'b0), .RSTM(1'b0), .RSTP(1'b0),
+      .P(p48), .ACOUT(), .BCOUT(), .PCOUT(), .CARRYCASCOUT(), .CARRYOUT(), .MULTSIGNOUT(),
+      .OVERFLOW(), .UNDERFLOW(), .PATTERNBDETECT(), .PATTERNDETECT()
+  );
+  assign p_o = p48[42:0];
 
   // The quarter of the low field after this product and before it.
   reg       en_q, first_q;

@@ -44,7 +44,7 @@ PROOFS = (
             "rowvit_issue",
             "rowvit_fifo",
             "rowvit_cluster",
-            "rowvit_mac_pair",
+            "rowvit_cluster_twin",
             "rowvit_weight_memory",
         ),
         2,

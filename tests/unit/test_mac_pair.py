@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""mac_pair: the behavioural twin and the DSP48E1 primitive against plain sums of products, with the pair of
-weights on either port.
-"""
+"""mac_pair against plain sums of products, with the pair of weights on either port."""
 
 import random
 
 import cocotb
-import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
 from xilinx import cells
 
@@ -61,7 +58,5 @@ async def sums(dut):
         p_before = int(dut.p_o.value) if dut.p_o.value.is_resolvable else None
 
 
-@pytest.mark.parametrize("use_dsp", [0, 1])
-def test_mac_pair(use_dsp):
-    library = [cells()] if use_dsp else []
-    harness.run("rowvit_mac_pair", {"USE_DSP": use_dsp}, testcase="sums", library=library)
+def test_mac_pair():
+    harness.run("rowvit_mac_pair", testcase="sums", library=[cells()])

@@ -6,9 +6,9 @@
 Cells are those of 7 series by abc9, delays and setup times those that Yosys knows of its cells (prjxray,
 Artix-7); wires count nothing. On the chip a path takes one and a half to three times as long: the table ranks
 paths, and shows where one got worse. A configuration has the fastest clock of its board's PLL in whose period
-the longest path fits twice, for UltraScale+ scaled by `FAMILIES`. The design is flat; paths with the same ends but for indices are one
-row. Then come paths that have no register where the chip needs one: between two DSPs or between a RAM and
-a DSP, and DSPs that multiply and add without one.
+the longest path fits twice, for UltraScale+ scaled by `FAMILIES`. The design is flat; paths with the same
+ends but for indices are one row. Then come paths that have no register where the chip needs one: between two
+DSPs or between a RAM and a DSP, and DSPs that multiply and add without one.
 """
 
 from __future__ import annotations
@@ -37,9 +37,8 @@ LUT_RAMS = {
     "RAM64M": ([(f"ADDR{x}", f"DO{x}", 1) for x in "ABCD"], 6),
     "RAM256X1S": ([("A", "O", 1)], 8),
 }
-#: delays of a family by those of Artix-7. AMD's processors run at 265 and 661 MHz in Zynq-7000 and Zynq
-#: UltraScale+ (MicroBlaze, UG984), and at 224 and 506 (MicroBlaze V, UG1629), a DSP at 464 and 645 (-1, DS187
-#: and DS925): 0.40, 0.44 and 0.72
+#: delays by those of Artix-7; for Zynq UltraScale+ with caution, as AMD's own soft processors, which run at 265
+#: and 661 MHz (MicroBlaze, UG984) and at 224 and 506 (MicroBlaze V, UG1629), say 0.40 and 0.44
 FAMILIES = {"zynq-7000": 1.0, "zynq-ultrascale": 0.65}
 INITS = ["INIT", "INIT_A", "INIT_B", "INIT_C", "INIT_D"]
 CLOCK_TO_OUTPUT, ADDRESS_TO_OUTPUT = 1153, 642  # ps
@@ -308,9 +307,7 @@ def main(
     print(f"\n{over:,} of {len(ends):,} ends are reached after more than {limit:,} ps.\n")
     hardware, longest = load(config), ends[0][0]
     if hardware.board != "none":
-        print(
-            f"In half a period: {fastest(hardware, longest):.3f} MHz; '{config}': {hardware.clock_mhz:g}.\n"
-        )
+        print(f"Twice in a period: {fastest(hardware, longest):.3f} MHz; it has {hardware.clock_mhz:g}.\n")
 
     print("| loads | net |\n|---|---|")
     many: dict[str, int] = {}

@@ -470,14 +470,15 @@ def test_no_clock_is_faster_than_what_timing_was_met_for(
 
 def test_a_bitstream_that_is_loaded_again_has_its_clock_again(standin):
     """Another one was here meanwhile."""
-    with booted(standin, "zynq-ultrascale", 1500, 100, (10, 1)) as (device, pll, events):
+    with booted(standin, "zynq-ultrascale", 1200, 100, (10, 1)) as (device, pll, events):
         overlay = RowvitOverlay(device.bitstream, device=device)
         pynq.Clocks.set_pl_clk(0, 3, 1)
         events.clear()
         overlay.download()
-        assert math.prod(events[-2]) == 15 and events[-1] == "load"
+        assert math.prod(events[-2]) == 12 and events[-1] == "load"
         assert max(pll / (a * b) for a, b in events[:-1]) < 101
-        assert overlay.parser.clock_dict[0]["divisor0"] == 10, "PYNQ keeps it for the next time"
+        kept = overlay.parser.clock_dict[0]
+        assert kept["divisor0"] * kept["divisor1"] == 15, "PYNQ keeps it for the next time"
 
 
 def test_a_pynq_that_sets_another_clock(standin, monkeypatch):

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from rowvit.hardware.block_design import PS, BlockDesign, block_design, family
+from rowvit.hardware import clocks
+from rowvit.hardware.block_design import PS, BlockDesign, block_design, board, family
 from rowvit.hardware.config import HardwareConfig
 
-CLOCK_DIVISOR = 10
+#: MHz of the oscillator, as PYNQ takes it
+OSCILLATORS = {"zynq-7000": 50, "zynq-ultrascale": 33.333}
 
 
 def is_zynq_7000(config: HardwareConfig) -> bool:
@@ -21,15 +23,16 @@ def is_zynq_7000(config: HardwareConfig) -> bool:
     return family(config).name == "zynq-7000"
 
 
-def clock_registers(config: HardwareConfig) -> dict[int, int]:
-    """PLL registers of the processing system, by address, that make ``clock_mhz`` with `CLOCK_DIVISOR`.
+def pll_mhz(config: HardwareConfig) -> float:
+    """The PLL of a configuration's board; without one, ten times its clock."""
+    return 10 * config.clock_mhz if config.board == "none" else board(config.board).pll_mhz
 
-    PYNQ takes 50 MHz (Zynq-7000) or 33.333 MHz (UltraScale+) for the oscillator.
-    """
+
+def clock_registers(config: HardwareConfig) -> dict[int, int]:
+    """PLL registers of the processing system, by address."""
+    multiplier = round(pll_mhz(config) / OSCILLATORS[family(config).name])
     if is_zynq_7000(config):
-        multiplier = round(config.clock_mhz * CLOCK_DIVISOR / 50)
         return {0xF8000100 + 4 * i: multiplier << 12 for i in range(3)}
-    multiplier = round(config.clock_mhz * CLOCK_DIVISOR / 33.333)
     addresses = (0xFF5E0020, 0xFF5E0030, 0xFD1A0020, 0xFD1A002C, 0xFD1A0038)
     return dict.fromkeys(addresses, multiplier << 8)
 
@@ -81,12 +84,13 @@ def handoff(config: HardwareConfig, frontend: str = "host") -> str:
 
 def _derived(config: HardwareConfig) -> dict[str, object]:
     """Parameters that Vivado derives for the processing system, and PYNQ reads."""
+    clock = clocks.at_most(pll_mhz(config), config.clock_mhz)
     if is_zynq_7000(config):
         derived: dict[str, object] = {}
         for i in range(4):
             derived[f"PCW_FPGA_FCLK{i}_ENABLE"] = int(i == 0)
-            derived[f"PCW_FCLK{i}_PERIPHERAL_DIVISOR0"] = CLOCK_DIVISOR
-            derived[f"PCW_FCLK{i}_PERIPHERAL_DIVISOR1"] = 1
+            derived[f"PCW_FCLK{i}_PERIPHERAL_DIVISOR0"] = clock.divisor0
+            derived[f"PCW_FCLK{i}_PERIPHERAL_DIVISOR1"] = clock.divisor1
             derived[f"PCW_FCLK{i}_PERIPHERAL_CLKSRC"] = "IO PLL"
         return derived
     derived = {
@@ -96,8 +100,8 @@ def _derived(config: HardwareConfig) -> dict[str, object]:
     }
     for i in range(4):
         derived[f"PSU__FPGA_PL{i}_ENABLE"] = int(i == 0)
-        derived[f"PSU__CRL_APB__PL{i}_REF_CTRL__DIVISOR0"] = CLOCK_DIVISOR
-        derived[f"PSU__CRL_APB__PL{i}_REF_CTRL__DIVISOR1"] = 1
+        derived[f"PSU__CRL_APB__PL{i}_REF_CTRL__DIVISOR0"] = clock.divisor0
+        derived[f"PSU__CRL_APB__PL{i}_REF_CTRL__DIVISOR1"] = clock.divisor1
         derived[f"PSU__CRL_APB__PL{i}_REF_CTRL__SRCSEL"] = "IOPLL"
         derived[f"PSU__CRL_APB__PL{i}_REF_CTRL__ACT_FREQMHZ"] = config.clock_mhz
     return derived

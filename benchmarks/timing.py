@@ -37,8 +37,8 @@ LUT_RAMS = {
     "RAM64M": ([(f"ADDR{x}", f"DO{x}", 1) for x in "ABCD"], 6),
     "RAM256X1S": ([("A", "O", 1)], 8),
 }
-#: delays by those of Artix-7; for Zynq UltraScale+ with caution, as AMD's own soft processors, which run at 265
-#: and 661 MHz (MicroBlaze, UG984) and at 224 and 506 (MicroBlaze V, UG1629), say 0.40 and 0.44
+#: delays by those of Artix-7; with caution: AMD's soft processors run at 265 MHz in Zynq-7000 and 661 in Zynq
+#: UltraScale+ (MicroBlaze, UG984), at 224 and 506 (MicroBlaze V, UG1629), which says 0.40 and 0.44
 FAMILIES = {"zynq-7000": 1.0, "zynq-ultrascale": 0.65}
 INITS = ["INIT", "INIT_A", "INIT_B", "INIT_C", "INIT_D"]
 CLOCK_TO_OUTPUT, ADDRESS_TO_OUTPUT = 1153, 642  # ps

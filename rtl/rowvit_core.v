@@ -305,8 +305,6 @@ module rowvit_core #(  // as in rowvit_top
   reg  [AW-1:0]         dw_line_q;
   reg  [LANES-1:0]      dw_be_q;
   reg  [64*GROUPS-1:0]  dw_clear_q;
-  reg                   line_valid_q;
-  reg  [7:0]            line_group_q;
   reg  [AW-1:0]         line_q;
   reg  [8*LANES-1:0]    line_data_q;
   rowvit_copies #(
@@ -320,13 +318,8 @@ module rowvit_core #(  // as in rowvit_top
     dw_line_q    <= dw_line;
     dw_be_q      <= dw_be;
     dw_clear_q   <= dw_clear;
-    line_valid_q <= ww_valid && !ones[PARTS];
-    line_group_q <= ww_group;
     line_q       <= ww_line[AW-1:0];
-    if (clear[C_CORE]) begin
-      dw_valid_q   <= {GROUPS{1'b0}};
-      line_valid_q <= 1'b0;
-    end
+    if (clear[C_CORE]) dw_valid_q <= {GROUPS{1'b0}};
   end
   generate
     for (g = 0; g < PARTS; g = g + 1) begin : g_line
@@ -337,7 +330,12 @@ module rowvit_core #(  // as in rowvit_top
   generate
     for (g = 0; g < GROUPS; g = g + 1) begin : g_wwrite
       localparam [7:0] G = g;
-      assign iw_valid[g] = dw_valid_q[g] || (line_valid_q && line_group_q == G);
+      reg line_valid_q;
+      always @(posedge clk_i) begin
+        line_valid_q <= ww_valid && !ones[PARTS] && ww_group == G;
+        if (clear[C_CORE]) line_valid_q <= 1'b0;
+      end
+      assign iw_valid[g] = dw_valid_q[g] || line_valid_q;
       assign iw_line[AW*g+:AW] = dw_valid_q[g] ? dw_line_q : line_q;
       assign iw_be[LANES*g+:LANES] = dw_valid_q[g] ? dw_be_q : {LANES{1'b1}};
     end

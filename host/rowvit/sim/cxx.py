@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rowvit.errors import RowvitError
+from rowvit.sim.tools import run
 
 #: in this order: Clang compiles faster than GCC, and what it makes is faster
 COMMANDS = ("clang++", "g++", "c++")
@@ -66,9 +67,6 @@ def compiler(work: Path) -> Compiler:
     RowvitError
         There is none.
     """
-    # here, because it runs what it gets as the builds do
-    from rowvit.sim.verilate import run
-
     found = candidates()
     source, output, failure = work / "sample.cpp", work / "sample.so", ""
     source.write_text(SAMPLE)

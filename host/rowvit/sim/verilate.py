@@ -14,11 +14,9 @@ import logging
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from rowvit.errors import RowvitError
 from rowvit.hardware.config import HardwareConfig
 from rowvit.processors import processors
 from rowvit.sim.cxx import compiler, processor
+from rowvit.sim.tools import SECONDS, run, run_all
 
 LOG = logging.getLogger("rowvit")
 RTL = Path(__file__).parents[1] / "rtl"
@@ -41,7 +40,6 @@ VERILATOR_FLAGS = [
 ]
 FAST, ONCE = "-O2", "-O1"  # -O3 compiles twice as long and runs no faster; what runs once need not be fast
 FRONTEND_SOURCES = [HLS / "frontend.cpp", HLS / "sim" / "simulator.cpp"]
-SECONDS = 3600  # that a step of a build may take; the largest takes minutes
 
 
 def cache_directory() -> Path:
@@ -85,7 +83,7 @@ def cached(
             LOG.info("building %s, once", notice)
             with tempfile.TemporaryDirectory(prefix="build-", dir=cache, ignore_cleanup_errors=True) as work:
                 for commands in steps(Path(work)):
-                    _run_all(commands, environment, log)
+                    run_all(commands, environment, log)
                 built = Path(work, "library.so")
                 digest = hashlib.sha256(built.read_bytes()).digest()
                 with built.open("ab") as file:
@@ -284,39 +282,3 @@ def _verilator() -> tuple[str, dict[str, str], str]:
     # the program itself: what starts it is in Perl
     command, environment["VERILATOR_ROOT"] = str(package / "bin" / "verilator_bin"), str(package)
     return command, environment, run([command, "--version"], environment).strip()
-
-
-def _run_all(commands: Sequence[list[str]], environment: dict[str, str], log: Path) -> None:
-    """Run commands, as many at a time as there are processors; errors as of `run`, the first one's."""
-    with ThreadPoolExecutor(processors()) as pool:
-        done = [pool.submit(run, command, environment, log) for command in commands]
-        for one in done:
-            try:
-                one.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-
-
-def run(command: list[str], environment: dict[str, str], log: Path | None = None) -> str:
-    """Run a tool; its standard output. `RowvitError` if it fails or is not done within `SECONDS`."""
-    name = Path(command[0]).name
-    try:
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
-    except subprocess.TimeoutExpired as error:
-        raise RowvitError(
-            f"{name} was not done within {SECONDS} s",
-            "see that the machine has memory and processor to spare, and try again",
-        ) from error
-    output = result.stdout + result.stderr
-    if result.returncode == 0:
-        return result.stdout
-    if log:
-        log.write_text(f"$ {' '.join(command)}\n{output}")
-    if "zlib.h" in output:
-        raise RowvitError(
-            "recording waveforms needs zlib", "install with: sudo apt-get install -y zlib1g-dev"
-        )
-    where = f" (all of it in {log})" if log else ""
-    tail = "\n".join(output.strip().splitlines()[-12:])
-    raise RowvitError(f"building the simulator failed in {name}{where}:\n{tail}")

@@ -322,7 +322,8 @@ module rowvit_fetch #(
       todo_one_q <= 1'b0;
       idx_q      <= 11'd0;
     end
-    if (emit_value) data_q <= {data_q[7:0], data_q[63:8]};
+    // what enters above is not in have_q; a zero would be a reset of eight bits
+    if (emit_value) data_q <= {word[63:56], data_q[63:8]};
     if (used_up) data_q <= word;
     have_q <= {8{used_up && word_valid}}
             | ({8{!used_up}} & (emit_value ? {1'b0, have_q[7:1]} : have_q));

@@ -163,7 +163,8 @@ module rowvit_issue #(
     op_done_o <= op_last_q && (null_q || tile_end);
     done_q    <= tile_end ? {N{1'b0}} : done_now;
     first_q   <= tile_end ? {N{1'b1}} : first_q & ~fire;
-    inflight_q <= tile_end || (inflight_q && !release_i);
+    if (release_i) inflight_q <= 1'b0;
+    if (tile_end) inflight_q <= 1'b1;
     if (!rst_ni) begin
       op_done_o  <= 1'b0;
       done_q     <= {N{1'b0}};

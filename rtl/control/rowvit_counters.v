@@ -19,8 +19,7 @@ module rowvit_counters #(
     for (i = 0; i < N; i = i + 1) begin : g_counter
       reg [31:0] count_q;
       always @(posedge clk_i) begin
-        // without an enable, which would be a control set for each counter
-        count_q <= count_q + {16'b0, inc_i[16*i+:16] & {16{en_i[i]}}};
+        if (en_i[i]) count_q <= count_q + {16'b0, inc_i[16*i+:16]};
         if (!rst_ni) count_q <= 0;
       end
       assign count_o[32*i+:32] = count_q;

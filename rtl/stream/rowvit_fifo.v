@@ -46,28 +46,13 @@ module rowvit_fifo #(
     if (push) mem_q[write_q] <= in_data_i;
   end
 
-  // The bits that change: pointers of a few bits need neither a carry chain nor a control set of their own,
-  // which an enable would be.
-  wire [AW-1:0] write_flip, read_flip;
-  wire [AW:0] count_flip;
-  assign write_flip[0] = push;
-  assign read_flip[0] = pop;
-  assign count_flip[0] = push != pop;
-  genvar i;
-  generate
-    for (i = 1; i <= AW; i = i + 1) begin : g_flip
-      if (i < AW) begin : g_pointers
-        assign write_flip[i] = push && &write_q[i-1:0];
-        assign read_flip[i] = pop && &read_q[i-1:0];
-      end
-      assign count_flip[i] = push != pop && count_q[i-1:0] == {i{push}};
-    end
-  endgenerate
-
+  // Sums, and no enables, which would be control sets of a few flip-flops each.
+  wire [AW:0] pushed = {{AW{1'b0}}, push};
+  wire [AW:0] popped = {{AW{1'b0}}, pop};
   always @(posedge clk_i) begin
-    write_q <= write_q ^ write_flip;
-    read_q <= read_q ^ read_flip;
-    count_q <= count_q ^ count_flip;
+    write_q <= write_q + pushed[AW-1:0];
+    read_q <= read_q + popped[AW-1:0];
+    count_q <= count_q + {{AW{pop && !push}}, push != pop};
     if (!rst_ni || clear_i) begin
       write_q <= 0;
       read_q <= 0;

@@ -108,7 +108,7 @@ module rowvit_compress #(
     lane_q <= lane_q + {{(LW - 1){1'b0}}, push};
     write_q <= write_q + {{(PW - 1){1'b0}}, push && word_end};
     byte_q <= (byte_q + {2'd0, push && keep}) & {3{!(push && word_end)}};
-    read_q <= read_q + {{(PW - 1){1'b0}}, pop && has_word};
+    if (pop && has_word) read_q <= read_q + 1'b1;
     if (between) base_q <= in_base_i;
     // The words of a segment are next when it opens, or when the one before it has left.
     if (pop_bitmap || (between && !closed_q)) addr_q <= (between ? in_base_i : base_q) + 16'd1;

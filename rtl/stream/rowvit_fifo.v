@@ -47,11 +47,10 @@ module rowvit_fifo #(
   end
 
   // Sums, and no enables, which would be control sets of a few flip-flops each.
-  wire [AW:0] pushed = {{AW{1'b0}}, push};
-  wire [AW:0] popped = {{AW{1'b0}}, pop};
+  localparam [AW-1:0] ONE = 1;
   always @(posedge clk_i) begin
-    write_q <= write_q + pushed[AW-1:0];
-    read_q <= read_q + popped[AW-1:0];
+    write_q <= write_q + ({AW{push}} & ONE);
+    read_q <= read_q + ({AW{pop}} & ONE);
     count_q <= count_q + {{AW{pop && !push}}, push != pop};
     if (!rst_ni || clear_i) begin
       write_q <= 0;

@@ -91,6 +91,8 @@ DERIVED: dict[str, Callable[[Figures], Any]] = {
     "lut": lambda f: f["lut_logic"] + f["lut_memory"],
     "lut_percent": lambda f: 100 * f["lut"] / Figures(f"parts/{f['config']}")["lut"],
     "ramb36_percent": lambda f: 100 * f["ramb36"] / Figures(f"memories/{f['config']}")["part_ramb36"],
+    # UG949 counts one for eight flip-flops of the part
+    "control_sets_percent": lambda f: 100 * f["control_sets"] / (Figures(f"parts/{f['config']}")["ff"] / 8),
     # accuracy; a file begins with the network that the others are compared with
     "top1": lambda f: 100 * f["right"] / f["photos"],
     "low": lambda f: 100 * wilson(f["right"], f["photos"])[0],

@@ -192,11 +192,8 @@ module rowvit_drain #(
     // A cycle after near_end; logits may wait for room to the last lane.
     release_o <= stream_q ? tile_end : near_end;
     values_q <= {values_q[6:0], tile_end && d_kind == DST_VALUE[3:0]};
-    if (captured_i) captured_q <= 1'b1;
-    if (begin_tile) begin
-      run_q      <= 1'b1;
-      captured_q <= 1'b0;
-    end
+    captured_q <= (captured_q || captured_i) && !begin_tile;
+    run_q <= begin_tile || (run_q && !tile_end);
     if (!run_q) begin  // whether a tile begins or not, which is known late
       lane_q     <= {LW{1'b0}};
       sub_q      <= 8'd0;
@@ -210,7 +207,6 @@ module rowvit_drain #(
         lane_q <= lane_q + 1'b1;
         if (lane_end) sub_q <= sub_q + 8'd1;
       end
-      if (tile_end) run_q <= 1'b0;
     end
     if (!rst_ni) begin
       release_o  <= 1'b0;
@@ -378,12 +374,13 @@ module rowvit_drain #(
   generate
     for (r = 0; r < ROWS; r = r + 1) begin : g_old_row
       for (g = 0; g < GROUPS; g = g + 1) begin : g_old
-        integer u;
         localparam I = r * GROUPS + g;
+        wire [16*ROWS-1:0] sums;  // of the group
+        for (i = 0; i < ROWS; i = i + 1) begin : g_bank
+          assign sums[16*i+:16] = res_rdata_i[16*(i*GROUPS+g)+:16];
+        end
         always @(posedge clk_i)
-          for (u = 0; u < ROWS; u = u + 1)
-            if (gathers_q[9] ? bank9 == u[BANK_W-1:0] : r == u)
-              old10_q[16*I+:16] <= res_rdata_i[16*(u*GROUPS+g)+:16];
+          old10_q[16*I+:16] <= gathers_q[9] ? sums[16*bank9+:16] : sums[16*r+:16];
       end
     end
   endgenerate
@@ -532,8 +529,7 @@ module rowvit_drain #(
       word_row_q  <= word_row_q + 1'b1;
       word_line_q <= word_line_q + 1'b1;
     end
-    if (word_end) word_q <= 1'b1;
-    else if (word_last) word_q <= 1'b0;
+    word_q <= word_end || (word_q && !word_last);
     for (j = 0; j < GROUPS; j = j + 1) begin
       ww_valid_o[j] <= ww_next_o && j < ww_groups;
       ww_clear_o[64*j+:64] <= ww_next_o ? ~lanes12[64*j+:64] : 64'd0;

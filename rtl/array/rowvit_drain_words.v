@@ -70,9 +70,8 @@ module rowvit_drain_words #(
         reg [55:0] bytes_q;
         always @(posedge clk_i) begin
           bytes_q <= {data_i[8*I+:8], bytes_q[55:8]};
-          if (aw_ready[I]) aw_valid_q[I] <= 1'b0;
+          aw_valid_q[I] <= (word_end_i[r] && dense_i && active_i[I]) || (aw_valid_q[I] && !aw_ready[I]);
           if (word_end_i[r]) begin
-            if (dense_i && active_i[I]) aw_valid_q[I] <= 1'b1;
             aw_data_q[64*I+:64] <= {data_i[8*I+:8], bytes_q};
             aw_addr_q[16*I+:16] <= base_i + WORD0[15:0] + {{(19 - LW) {1'b0}}, place_i};
           end

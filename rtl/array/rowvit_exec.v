@@ -201,6 +201,7 @@ module rowvit_exec #(
     for (i = 0; i < ROWS; i = i + 1) if (g_row == i[BANK_W-1:0]) g_half_q <= src_data_i[16*i+BANK_W+:10];
     g_factor_q <= g_step_q[0] ? dst_step[11:0] : src_step[11:0];
     product_q  <= g_half_q * g_factor_q;
+    g_step_q   <= (g_step_q + 1'b1) & {GW{state_q == X_GATHER && g_step_q != G_LAST[GW-1:0]}};
     dep_q     <= instr_valid_i && dep_ok && !push;
     rows_q    <= rows_now;
     limit_q   <= end_now;
@@ -222,7 +223,6 @@ module rowvit_exec #(
         mask_left_q <= mask_bands;
         setup_q     <= 8'd0;
         p_odd_q     <= 16'd0;
-        g_step_q    <= {GW{1'b0}};
         if (start) begin
           rows_o  <= rows_q;
           bands_q <= bands_now;
@@ -242,16 +242,12 @@ module rowvit_exec #(
         // The table answers in step 1. Steps 2 and 3 take row 0 and the source and residual strides, the
         // next two row 1, and so on; each product is there two steps later. (What is written before that
         // is written again.)
-        g_step_q <= g_step_q + 1'b1;
         for (i = 0; i < ROWS; i = i + 1) begin
           if (g_use == i[BANK_W-1:0] && g_step_q[0]) g_res_q[16*i+:16] <= res_base + product_q;
           if (g_use == i[BANK_W-1:0] && !g_step_q[0]) g_addr_q[16*i+:16] <= src_base + product_q;
           g_bank_q[BANK_W*i+:BANK_W] <= src_data_i[16*i+:BANK_W];
         end
-        if (g_step_q == G_LAST[GW-1:0]) begin
-          g_step_q <= {GW{1'b0}};
-          state_q  <= X_TILE;
-        end
+        if (g_step_q == G_LAST[GW-1:0]) state_q <= X_TILE;
       end
       X_TILE:
       if (push) begin

@@ -122,13 +122,9 @@ module rowvit_fetch #(
   always @(posedge clk_i) begin
     word_ok_q <= word_count + pending_q < 4'd7;  // one may be asked for in this cycle
     pending_q <= pending_q + {3'd0, ask_word} - {3'd0, got_word};
-    if (ask_map) begin
-      map_out_q <= 1'b1;
-      before_q  <= pending_q - {3'd0, got_word};
-    end else if (rd_dvalid_i) begin
-      before_q <= before_q - 4'd1;
-      if (next_map) map_out_q <= 1'b0;
-    end
+    map_out_q <= ask_map || (map_out_q && !got_map);
+    if (ask_map) before_q <= pending_q - {3'd0, got_word};
+    else if (rd_dvalid_i) before_q <= before_q - 4'd1;
     if (ask_word) begin
       addr_q  <= addr_q + 16'd1;
       words_q <= words_q - 8'd1;
@@ -136,15 +132,15 @@ module rowvit_fetch #(
     end
     if (got_map) bitmap_q <= rd_data_i[LANES-1:0];
     for (i = 0; i < BYTES; i = i + 1) ones_q[4*i+:4] <= ones_of(bitmap_q[8*i+:8]);
-    end_q <= 1'b0;
+    end_q <= state_q == R_COUNT && last_seg;
+    // a choice without an enable, which would be a control set for a bit or two; so below
+    bank_q <= (cmd[27+:BANK_W] & {BANK_W{cmd_take}}) | (bank_q & {BANK_W{!cmd_take}});
     map_next_q <= map_addr_q + SEGW[15:0];
     case (state_q)
       R_IDLE: begin
         map_addr_q <= cmd[26:11];
-        seg_q      <= {SEG_IW{1'b0}};
         left_q     <= cmd[10:0];
         if (cmd_take) begin
-          bank_q      <= cmd[27+:BANK_W];
           addr_q      <= cmd[26:11] + 16'd1;
           words_q     <= cmd[10:3] - 8'd1;
           words_any_q <= !cmd_sparse && cmd[10:3] != 8'd1;
@@ -152,21 +148,18 @@ module rowvit_fetch #(
         end
       end
       R_BITMAP: if (got_map) state_q <= R_COUNT;
-      R_COUNT: begin
-        end_q   <= last_seg;
-        state_q <= R_WORDS;
-      end
+      R_COUNT: state_q <= R_WORDS;
       default:  // R_WORDS
       if (give) begin
         addr_q      <= map_addr_q + 16'd1;
         words_q     <= {4'd0, map_words};
         words_any_q <= map_words != 4'd0;
         map_addr_q  <= map_next_q;
-        seg_q       <= seg_q + 1'b1;
         left_q      <= left_q - 11'd1;
         state_q     <= last_seg ? R_IDLE : R_BITMAP;
       end
     endcase
+    if (idle || give) seg_q <= (seg_q + 1'b1) & {SEG_IW{!idle}};
     if (!rst_ni) begin
       state_q     <= R_IDLE;
       map_out_q   <= 1'b0;
@@ -246,6 +239,7 @@ module rowvit_fetch #(
   end
   wire [7:0]       b_rest;
   wire [7:1]       b_pick = b_byte_q[7:1] & ~b_rest[7:1];
+  wire [7:0]       b_next;
   // what is left after the lowest, without a carry
   genvar k;
   generate
@@ -281,6 +275,7 @@ module rowvit_fetch #(
   // a bitmap's last word may have a tail that is not used
   wire             used_up    = !have_q[0] || (emit_value && !have_q[1]) || (b_done && b_last_q);
 
+  assign b_next    = (a_byte & {8{b_load}}) | (b_rest & {8{!b_load}});
   assign bm_take   = !m_valid_q || (a_free && m_last);
   assign word_take = used_up;
   assign job_take  = !active_q || (emit && last);
@@ -304,20 +299,15 @@ module rowvit_fetch #(
   );
 
   always @(posedge clk_i) begin
-    if (bm_take) begin
-      m_valid_q <= bm_valid;
-      {m_end_q, m_seg_q, m_bytes_q, m_map_q} <= bm_head;
-    end else if (a_free) m_bytes_q <= m_rest;
-    if (b_load) begin
-      b_valid_q <= 1'b1;
-      b_last_q  <= a_last;
-      b_hi_q    <= a_hi;
-      b_byte_q  <= a_byte;
-      b_one_q   <= ones_of(a_byte) == 4'd1;
-    end else if (emit_value && sparse_e) begin
-      b_valid_q <= !b_one_q;
-      b_one_q   <= ones_of(b_rest) == 4'd1;
-      b_byte_q  <= b_rest;
+    m_valid_q <= bm_valid || !bm_take;
+    if (bm_take) {m_end_q, m_seg_q, m_map_q} <= {bm_head[BM_W-1-:1+SEG_IW], bm_head[LANES-1:0]};
+    if (bm_take || a_free)
+      m_bytes_q <= (bm_head[LANES+:BYTES] & {BYTES{bm_take}}) | (m_rest & {BYTES{!bm_take}});
+    b_valid_q <= b_load || (b_valid_q && !b_done);
+    if (b_load) {b_last_q, b_hi_q} <= {a_last, a_hi};
+    if (b_load || (emit_value && sparse_e)) begin
+      b_byte_q <= b_next;
+      b_one_q  <= b_load ? ones_of(a_byte) == 4'd1 : ones_of(b_rest) == 4'd1;
     end
 
     if (emit) begin
@@ -325,22 +315,18 @@ module rowvit_fetch #(
       todo_q     <= todo_q - 11'd1;
       todo_one_q <= todo_q == 11'd2;
     end
+    active_q <= job_valid || !job_take;
+    {sparse_e, unsigned_e} <= (job[12:11] & {2{job_take}}) | ({sparse_e, unsigned_e} & {2{!job_take}});
     if (job_take) begin
-      active_q   <= job_valid;
-      sparse_e   <= job[12];
-      unsigned_e <= job[11];
       todo_q     <= job[10:0];
       todo_one_q <= 1'b0;
       idx_q      <= 11'd0;
     end
-    if (emit_value) begin
-      data_q <= {8'd0, data_q[63:8]};
-      have_q <= {1'b0, have_q[7:1]};
-    end
-    if (used_up) begin
-      data_q <= word;
-      have_q <= {8{word_valid}};
-    end
+    // what enters above is not in have_q; a zero would be a reset of eight bits
+    if (emit_value) data_q <= {word[63:56], data_q[63:8]};
+    if (used_up) data_q <= word;
+    have_q <= {8{used_up && word_valid}}
+            | ({8{!used_up}} & (emit_value ? {1'b0, have_q[7:1]} : have_q));
     if (!rst_ni) begin
       active_q  <= 1'b0;
       have_q    <= 8'd0;

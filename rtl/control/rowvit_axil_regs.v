@@ -124,21 +124,20 @@ module rowvit_axil_regs #(
     end
   end
 
+  wire clear = write && waddr == REG_IRQ_STATUS && s_axil_wstrb[0];
   // What the run leaves behind: passes done, error, interrupts.
   always @(posedge clk_i) begin
+    started_q <= started_q || start_q;
     if (start_q) begin
-      started_q <= 1'b1;
       run_passes_q <= passes_q;
       passes_done_q <= 0;
     end else if (pass_done_i) begin
       passes_done_q <= passes_done_q + 1'b1;
     end
     if (error_valid_i && !error) error_q <= {error_info_i, error_code_i};
-    if (write && waddr == REG_IRQ_STATUS && s_axil_wstrb[0])
-      irq_status_q <= irq_status_q & ~s_axil_wdata[1:0];
     // An event in the cycle in which the host clears the last one must not be lost.
-    if (pass_done_i) irq_status_q[0] <= 1'b1;
-    if (error_valid_i && !error) irq_status_q[1] <= 1'b1;
+    irq_status_q <= (irq_status_q & ~(s_axil_wdata[1:0] & {2{clear}}))
+        | {error_valid_i && !error, pass_done_i};
     if (!rst_ni || reset_q) begin
       started_q <= 1'b0;
       run_passes_q <= 0;

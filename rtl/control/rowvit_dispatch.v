@@ -110,12 +110,10 @@ module rowvit_dispatch #(
   end
 
   always @(posedge clk_i) begin
-    if (word) word_q <= complete ? 3'd0 : word_q + 1'b1;
-    if (request && !complete) inflight_q <= inflight_q + 1'b1;
-    if (complete && !request) inflight_q <= inflight_q - 1'b1;
+    word_q <= (word_q + {2'd0, word}) & {3{!complete}};
+    inflight_q <= inflight_q + {{2{complete && !request}}, complete != request};
     // Words fetched beyond END are dropped.
-    if (complete && running) instr_valid_q <= 1'b1;
-    else if (consume) instr_valid_q <= 1'b0;
+    instr_valid_q <= (complete && running) || (instr_valid_q && !consume);
     if (!rst_ni || flush) begin
       word_q <= 3'd0;
       inflight_q <= 3'd0;

@@ -136,7 +136,7 @@ module rowvit_axi_reader #(
       assign req_ready = !valid_q || (issue[c] && final_q);
 
       always @(posedge clk_i) begin
-        if (req_ready) valid_q <= req_valid;
+        valid_q <= req_valid || !req_ready;
         known_q <= valid_q && !issue[c];
         length_q <= final_burst ? left_q[4:0] : room;
         final_q <= final_burst;
@@ -149,11 +149,10 @@ module rowvit_axi_reader #(
       end
 
       always @(posedge clk_i) begin
-        if (req_ready) begin
-          {addr_q, left_q} <= req;
-        end else if (issue[c]) begin
-          addr_q <= {addr_q[ADDR_W-1:4] + 1'b1, 4'b0};
-          left_q <= left_q - {{(LEFT_W - 5){1'b0}}, length_q};
+        if (req_ready || issue[c]) begin
+          addr_q[ADDR_W-1:4] <= req_ready ? req[LEFT_W+4+:ADDR_W-4] : addr_q[ADDR_W-1:4] + 1'b1;
+          addr_q[3:0] <= req[LEFT_W+:4] & {4{req_ready}};
+          left_q <= req_ready ? req[LEFT_W-1:0] : left_q - {{(LEFT_W - 5){1'b0}}, length_q};
         end
       end
 
@@ -193,8 +192,7 @@ module rowvit_axi_reader #(
   assign issue[1] = can_issue && fits[1] && !fits[0];
 
   always @(posedge clk_i) begin
-    if (|issue) ar_valid_q <= 1'b1;
-    else if (m_axi_arready) ar_valid_q <= 1'b0;
+    ar_valid_q <= |issue || (ar_valid_q && !m_axi_arready);
     if (!rst_ni) ar_valid_q <= 1'b0;
   end
 

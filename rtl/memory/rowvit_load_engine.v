@@ -277,7 +277,7 @@ module rowvit_load_engine #(
 
   always @(posedge clk_i) begin
     lowest_valid_q <= lowest_valid_q ? !found_free : find;
-    if (found_free) found_q <= lowest_valid_q;
+    found_q <= lowest_valid_q || !found_free;
     if (!rst_ni) begin
       lowest_valid_q <= 1'b0;
       found_q <= 1'b0;
@@ -291,7 +291,7 @@ module rowvit_load_engine #(
   end
 
   always @(posedge clk_i) begin
-    if (next_free) next_valid_q <= issue_final || found_q;
+    next_valid_q <= issue_final || found_q || !next_free;
     if (!rst_ni) next_valid_q <= 1'b0;
   end
 
@@ -451,8 +451,7 @@ module rowvit_load_engine #(
   assign job_ready = head_ok_q && (!cur_valid_q || finish);
 
   always @(posedge clk_i) begin
-    if (job_ready) cur_valid_q <= 1'b1;
-    else if (finish) cur_valid_q <= 1'b0;
+    cur_valid_q <= job_ready || (cur_valid_q && !finish);
     if (!rst_ni) cur_valid_q <= 1'b0;
   end
 
@@ -512,8 +511,8 @@ module rowvit_load_engine #(
   );
 
   always @(posedge clk_i) begin
-    if (line_push) line_place_q <= line_place_q + 1'b1;
-    if (line_pop) line_read_q <= line_read_q + 1'b1;
+    line_place_q <= line_place_q + {3'd0, line_push};
+    line_read_q <= line_read_q + {3'd0, line_pop};
     if (!rst_ni) begin
       line_place_q <= 4'd0;
       line_read_q <= 4'd0;
@@ -542,8 +541,7 @@ module rowvit_load_engine #(
   reg [47:0] word_data_q;
 
   always @(posedge clk_i) begin
-    if (!held) word_valid_q <= take && !is_weight
-        && (!is_residual || word_end);
+    word_valid_q <= held || (take && !is_weight && (!is_residual || word_end));
     if (!rst_ni) word_valid_q <= 1'b0;
   end
 

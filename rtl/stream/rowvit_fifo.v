@@ -46,11 +46,12 @@ module rowvit_fifo #(
     if (push) mem_q[write_q] <= in_data_i;
   end
 
+  // Sums, and no enables, which would be control sets of a few flip-flops each.
+  localparam [AW-1:0] ONE = 1;
   always @(posedge clk_i) begin
-    if (push) write_q <= write_q + 1'b1;
-    if (pop) read_q <= read_q + 1'b1;
-    if (push && !pop) count_q <= count_q + 1'b1;
-    if (pop && !push) count_q <= count_q - 1'b1;
+    write_q <= write_q + ({AW{push}} & ONE);
+    read_q <= read_q + ({AW{pop}} & ONE);
+    count_q <= count_q + {{AW{pop && !push}}, push != pop};
     if (!rst_ni || clear_i) begin
       write_q <= 0;
       read_q <= 0;

@@ -118,8 +118,8 @@ module rowvit_recv #(
       default: ;
     endcase
     // From the operation's first band to the end of its packet.
-    if (state_q == S_CHECK && dep_q && !nothing && band_q == 16'd0) open_q <= 1'b1;
-    else if (s_axis_tvalid && s_axis_tready && s_axis_tlast) open_q <= 1'b0;
+    open_q <= (state_q == S_CHECK && dep_q && !nothing && band_q == 16'd0)
+        || (open_q && !(s_axis_tvalid && s_axis_tready && s_axis_tlast));
     if (!rst_ni) begin
       state_q <= S_IDLE;
       open_q <= 1'b0;

@@ -35,12 +35,8 @@ module rowvit_skid_buffer #(
   assign out_data_o = out_data_q;
 
   always @(posedge clk_i) begin
-    if (out_free) begin
-      out_valid_q <= skid_valid_q || in_valid_i;
-      skid_valid_q <= 1'b0;
-    end else if (in_valid_i) begin
-      skid_valid_q <= 1'b1;
-    end
+    out_valid_q <= skid_valid_q || in_valid_i || !out_free;
+    skid_valid_q <= (skid_valid_q || in_valid_i) && !out_free;
     if (!rst_ni || clear_i) begin
       out_valid_q <= 1'b0;
       skid_valid_q <= 1'b0;

@@ -104,10 +104,10 @@ module rowvit_compress #(
         closed_base_q <= base_q;
         closed_end_q <= write_d;
       end
-      lane_q <= lane_q + 1'b1;
-      write_q <= write_d;
-      byte_q <= word_end ? 3'd0 : byte_q + {2'd0, keep};
     end
+    lane_q <= lane_q + {{(LW - 1){1'b0}}, push};
+    write_q <= write_q + {{(PW - 1){1'b0}}, push && word_end};
+    byte_q <= (byte_q + {2'd0, push && keep}) & {3{!(push && word_end)}};
     if (pop && has_word) read_q <= read_q + 1'b1;
     if (between) base_q <= in_base_i;
     // The words of a segment are next when it opens, or when the one before it has left.

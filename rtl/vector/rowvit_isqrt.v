@@ -24,8 +24,7 @@ module rowvit_isqrt (
 
   always @(posedge clk_i) begin
     done_o <= !start_i && step_q == 5'd1;
-    if (start_i) step_q <= STEPS[4:0];
-    else if (step_q != 5'd0) step_q <= step_q - 5'd1;
+    step_q <= ({5{start_i}} & STEPS[4:0]) | ({5{!start_i}} & (step_q - {4'd0, |step_q}));
     if (!rst_ni) begin
       done_o <= 1'b0;
       step_q <= 5'd0;
@@ -33,15 +32,11 @@ module rowvit_isqrt (
   end
 
   always @(posedge clk_i) begin
-    if (start_i) begin
-      v_q <= v_i;
-      rem_q <= 27'd0;
-      root_o <= 26'd0;
-    end else if (step_q != 5'd0) begin
-      v_q <= {v_q[49:0], 2'b00};
-      root_o <= {root_o[24:0], fits};
-      rem_q <= fits ? diff[26:0] : rem[26:0];
-    end
+    // Only the root holds; its operands are nobody's after the last step.
+    if (start_i) root_o <= 26'd0;
+    else if (step_q != 5'd0) root_o <= {root_o[24:0], fits};
+    v_q <= ({52{start_i}} & v_i) | ({52{!start_i}} & {v_q[49:0], 2'b00});
+    rem_q <= (fits ? diff[26:0] : rem[26:0]) & {27{!start_i}};
   end
 endmodule
 

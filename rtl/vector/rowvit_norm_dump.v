@@ -96,6 +96,7 @@ module rowvit_norm_dump #(
     reading_q <= {reading_q[1], read};
     bank_q <= {bank_q[7:0], row_bank + group_q};
     known_q <= state_q == S_BAND;
+    fill_q <= (fill_q + {2'd0, read}) & {3{state_q == S_READ}};
     row_end <= left_q == 11'd0;
     last_row <= row_q + 16'd1 == count_i;
     band_end <= sub_q == ROWS[7:0] - 8'd1 || row_q + 16'd1 == count_i;
@@ -123,12 +124,10 @@ module rowvit_norm_dump #(
         lane_q <= 16'd0;
         group_q <= 8'd0;
         left_q <= dim_i;
-        fill_q <= 3'd0;
         if (band_ok_i && known_q) state_q <= S_READ;
       end
       S_READ: begin
         if (read) begin
-          fill_q <= fill_q + 3'd1;
           left_q <= left_q - 11'd1;
           lane_q <= lane_end ? 16'd0 : lane_q + 16'd1;
           if (lane_end) group_q <= group_end ? 8'd0 : group_q + 8'd1;
@@ -137,7 +136,6 @@ module rowvit_norm_dump #(
         if (fill_q[2] && !reading_q[1]) state_q <= S_WORD;
       end
       default: begin  // S_WORD
-        fill_q <= 3'd0;
         if (taken) begin
           state_q <= !row_end ? S_READ : last_row ? S_IDLE : S_BAND;
           if (row_end) begin

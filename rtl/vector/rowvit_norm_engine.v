@@ -119,14 +119,13 @@ module rowvit_norm_engine #(
     known_q <= instr_valid_i && !instr_ready_o;
     band_done <= band_done_d;
     op_done <= op_done_d;
+    run_q <= (run_q || start) && !(op_done || skip);
     if (start) begin
-      run_q <= 1'b1;
       dump_q <= dump;
       count_q <= one_row ? 16'd1 : live_i;
     end
     if (band_done) bands_o <= bands_o + 16'd1;
     if (op_done || skip) begin
-      run_q <= 1'b0;
       bands_o <= 16'd0;
       done_o <= done_o + 16'd1;
     end
@@ -214,11 +213,10 @@ module rowvit_norm_engine #(
       if (lane_end) left_q <= left_q - TILE_CHANNELS;
       if (octet_end) word_q <= word_q + (lane_end ? TILE_STEP : 16'd1);
     end
-    if (start_sum || start_norm) pass_q <= 1'b1;
+    pass_q <= (pass_q || start_sum || start_norm) && !(read && band_end);
     // early, so that dep_q is about the next band when the pass ends
     if (start_sum && sum_end) sum_band_q <= sum_band_q + 16'd1;
     if (read && band_end) begin
-      pass_q <= 1'b0;
       if (square_q) begin
         sum_row_q <= sum_row_d;
         sum_part_q <= !sum_end;

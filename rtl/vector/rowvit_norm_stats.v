@@ -120,9 +120,9 @@ module rowvit_norm_stats #(
   assign free_o = !used_q;
   always @(posedge clk_i) begin
     root_start_q <= state_q == V_SUB && last_step;
-    if (en_q && square_valid_i && square_last_i) summed_q <= 1'b1;
-    if (start_i) used_q <= 1'b1;
-    if (en_q && load_r_i) open_q <= 1'b0;
+    summed_q <= (summed_q || (en_q && square_valid_i && square_last_i)) && !(load && row_q == LAST);
+    used_q <= (used_q || start_i) && !(load && row_q == LAST);
+    open_q <= (load && row_q == 0) || (open_q && !(en_q && load_r_i));
     case (state_q)
       V_IDLE: begin
         v_q <= 0;
@@ -131,14 +131,7 @@ module rowvit_norm_stats #(
         term_q <= {{(V_W - S2_W - 3){1'b0}}, s2_row, 3'd0};
         if (load) begin
           state_q <= V_ADD;
-          if (row_q == 0) begin
-            result_s1_q <= s1_q;
-            open_q <= 1'b1;
-          end
-          if (row_q == LAST) begin
-            used_q <= 1'b0;
-            summed_q <= 1'b0;
-          end
+          if (row_q == 0) result_s1_q <= s1_q;
         end
       end
       V_NEXT: begin
@@ -202,14 +195,9 @@ module rowvit_norm_stats #(
   always @(posedge clk_i) begin
     if (en_q && load_s1_i) s1_o <= result_s1_q;
     if (en_q && load_n_i) n_o <= result_n_q;
-    if (en_q && load_r_i) begin
-      r_o <= result_r_q;
-      valid_q <= 1'b0;
-    end
-    if (recip_done) begin
-      out_row_q <= out_row_q == LAST ? {RW{1'b0}} : out_row_q + 1'b1;
-      if (out_row_q == LAST) valid_q <= 1'b1;
-    end
+    if (en_q && load_r_i) r_o <= result_r_q;
+    valid_q <= (recip_done && out_row_q == LAST) || (valid_q && !(en_q && load_r_i));
+    if (recip_done) out_row_q <= out_row_q == LAST ? {RW{1'b0}} : out_row_q + 1'b1;
     if (!rst_ni) begin
       out_row_q <= 0;
       valid_q <= 1'b0;

@@ -47,8 +47,7 @@ module rowvit_recip #(
 
   always @(posedge clk_i) begin
     done_o <= !start_i && step_q == 5'd1;
-    if (start_i) step_q <= STEPS[4:0];
-    else if (step_q != 5'd0) step_q <= step_q - 5'd1;
+    step_q <= ({5{start_i}} & STEPS[4:0]) | ({5{!start_i}} & (step_q - {4'd0, |step_q}));
     if (!rst_ni) begin
       done_o <= 1'b0;
       step_q <= 5'd0;
@@ -58,12 +57,12 @@ module rowvit_recip #(
   always @(posedge clk_i) begin
     if (start_i) begin
       q_q <= q_i;
-      rem_q <= {1'b0, leading};
       n_o <= n_d;
-    end else if (step_q != 5'd0) begin
-      r_o <= {r_o[15:0], fits};
-      rem_q <= {fits ? diff[QW-1:0] : rem_q[QW-1:0], 1'b0};
     end
+    // Only the results hold; a remainder is nobody's after the last step.
+    if (step_q != 5'd0) r_o <= {r_o[15:0], fits};
+    rem_q <= ({(QW + 1) {start_i}} & {1'b0, leading})
+           | ({(QW + 1) {!start_i}} & {fits ? diff[QW-1:0] : rem_q[QW-1:0], 1'b0});
   end
 endmodule
 

@@ -147,6 +147,7 @@ module rowvit_select #(
     write_q <= seen_q && stays;
     write_token_q <= seen_token_q;
     pad_q <= record_end;
+    fill_q <= (fill_q + 3'd1) & {3{state_q == S_READ}};
     dep_q <= instr_valid_i && dep_ok && !done;
 
     case (state_q)
@@ -158,7 +159,6 @@ module rowvit_select #(
         above_q <= 0;
         ties_q <= limit_q;
         kept_q <= 0;
-        fill_q <= 3'd0;
         if (instr_valid_i && dep_q) begin
           scan_q <= 1'b1;
           if (keep_all_q || keep == 16'd0) begin
@@ -208,13 +208,11 @@ module rowvit_select #(
       end
       S_HEADER: if (out_ready_i) state_q <= S_READ;
       S_READ: begin
-        fill_q <= fill_q + 3'd1;
         if (!record_end && !fill_q[2]) token_q <= token_next;
         if (fill_q != 3'd0) word_q <= {pad_q ? 16'd0 : table_data[16*ROWS+:16], word_q[63:16]};
         if (fill_q[2]) state_q <= S_WORD;
       end
       default: begin  // S_WORD
-        fill_q <= 3'd0;
         if (out_ready_i) state_q <= pad_q ? S_IDLE : S_READ;
       end
     endcase

@@ -114,11 +114,9 @@ module rowvit_softmax #(
   assign busy_o = state_q != S_IDLE || pending_q;
 
   always @(posedge clk_i) begin
-    if (s_end) odd_in_q <= !odd_in_q;
-    if (s_end_q) pending_q <= 1'b1;
-    else if (start) pending_q <= 1'b0;
-    if (recip_start[N]) recip_q <= 1'b0;
-    else if (&recip_done) recip_q <= 1'b1;
+    odd_in_q <= (odd_in_q ^ s_end) && !op_start_i;
+    pending_q <= s_end_q || (pending_q && !start);
+    recip_q <= !recip_start[N] && (recip_q || &recip_done);
 
     case (state_q)
       S_IDLE: if (pending_q) state_q <= S_SEND;
@@ -138,10 +136,7 @@ module rowvit_softmax #(
     else if (state_q == S_SCORED && !scoring) head_q <= head_q + 8'd1;
     if (band_done) bands_o <= bands_o + 16'd1;
 
-    if (op_start_i) begin
-      odd_in_q <= 1'b0;
-      bands_o <= 16'd0;
-    end
+    if (op_start_i) bands_o <= 16'd0;
     if (!rst_ni) begin
       state_q <= S_IDLE;
       odd_in_q <= 1'b0;

@@ -103,9 +103,7 @@ PROOFS = (
             Mutant(
                 "rowvit_axi_reader", "flush_q <= owner_valid && (clear_i || flush_q);", "flush_q <= 1'b0;"
             ),
-            Mutant(
-                "rowvit_axi_reader", "else if (m_axi_arready) ar_valid_q <= 1'b0;", "else ar_valid_q <= 1'b0;"
-            ),
+            Mutant("rowvit_axi_reader", "|issue || (ar_valid_q && !m_axi_arready);", "|issue;"),
             Mutant("rowvit_axi_reader", "BURST_WORDS[4:0] - {1'b0, addr_q[3:0]};", "BURST_WORDS[4:0];"),
         ),
     ),

@@ -96,6 +96,8 @@ def fits(
     if table.row_count:
         say(f"Predicted by the cycle model, not measured: of one image, with {Memory()}")
         OUT.print(table)
+        if none := [one.config.name for one in found if not one.problem and one.config.board == "none"]:
+            say(f"{', '.join(none)}: the clock is of no board, and there to compare cycles")
     else:
         say("no configuration holds this network" if config is None else f"'{config}' does not hold it")
     for one in found:

@@ -108,6 +108,11 @@ class HardwareConfig:
         return self.lanes * self.groups
 
     @property
+    def clock_text(self) -> str:
+        """The clock in words. Without a board it is there to compare cycles: `paper` has that of a chip."""
+        return f"{self.clock_mhz:g} MHz" + (", a clock of no board" if self.board == "none" else "")
+
+    @property
     def macs_per_cycle(self) -> int:
         return self.rows * self.groups * self.lanes
 

@@ -368,7 +368,7 @@ def plot(found: Profile) -> Figure:
     milliseconds = found.total / found.config.clock_mhz / 1e3
     figure.suptitle(
         f"{found.network} on {found.config.name}: {found.total:,} cycles ({found.source}),"
-        f" {milliseconds:.2f} ms at {found.config.clock_mhz:g} MHz; {found.memory}"
+        f" {milliseconds:.2f} ms at {found.config.clock_text}; {found.memory}"
     )
     _plot_timeline(figure.add_subplot(grid[0, :]), found)
     _plot_array(figure.add_subplot(grid[1, 0]), found)

@@ -67,11 +67,14 @@ def describe(kind: str, session: Session, data: dict[str, Any]) -> dict[str, Any
     target, config, meta = session.target_name, session.config, session.meta
     overlay = _overlay(session)  # first, since it opens a board
     model = meta.get("model", meta)
+    evidence = EVIDENCE[kind, target]
+    if target == "sim" and config.board == "none":
+        evidence = evidence.replace("x clock", "x a clock of no board, to compare cycles")
     return {
         "schema": FORMAT,
         "kind": kind,
         "target": target,
-        "evidence": EVIDENCE[kind, target],
+        "evidence": evidence,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": ["rowvit", *sys.argv[1:]],
         "board": board() if target == "board" else {"none": f"target {target}"},

@@ -529,7 +529,8 @@ module rowvit_drain #(
       word_row_q  <= word_row_q + 1'b1;
       word_line_q <= word_line_q + 1'b1;
     end
-    word_q <= word_end || (word_q && !word_last);
+    if (word_end) word_q <= 1'b1;
+    else if (word_last) word_q <= 1'b0;
     for (j = 0; j < GROUPS; j = j + 1) begin
       ww_valid_o[j] <= ww_next_o && j < ww_groups;
       ww_clear_o[64*j+:64] <= ww_next_o ? ~lanes12[64*j+:64] : 64'd0;

@@ -46,12 +46,16 @@ module rowvit_fifo #(
     if (push) mem_q[write_q] <= in_data_i;
   end
 
-  // Sums, and no enables, which would be control sets of a few flip-flops each.
+  // No enables, which would be control sets of a few flip-flops each. Whether a word leaves is known late:
+  // it chooses between sums.
   localparam [AW-1:0] ONE = 1;
+  wire [AW:0] more = count_q + 1'b1;
+  wire [AW:0] less = count_q - 1'b1;
   always @(posedge clk_i) begin
     write_q <= write_q + ({AW{push}} & ONE);
     read_q <= read_q + ({AW{pop}} & ONE);
-    count_q <= count_q + {{AW{pop && !push}}, push != pop};
+    count_q <= (more & {AW + 1{push && !pop}}) | (less & {AW + 1{pop && !push}})
+             | (count_q & {AW + 1{push == pop}});
     if (!rst_ni || clear_i) begin
       write_q <= 0;
       read_q <= 0;

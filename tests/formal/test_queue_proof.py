@@ -25,7 +25,7 @@ PROOFS = {
 #: module, text, replacement
 MUTANTS = (
     ("rowvit_fifo", "assign in_ready_o = !count_q[AW]", "assign in_ready_o = 1'b1"),
-    ("rowvit_fifo", "{AW{pop && !push}}", "{AW{pop}}"),
+    ("rowvit_fifo", "{AW + 1{pop && !push}}", "{AW + 1{pop}}"),
     ("rowvit_skid_buffer", "if (!skid_valid_q) skid_data_q", "skid_data_q"),
     ("rowvit_skid_buffer", "!rst_ni || clear_i", "!rst_ni"),
 )

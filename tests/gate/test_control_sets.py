@@ -17,14 +17,14 @@ from control_sets import control_sets
 from record import read
 
 #: per configuration: LUT RAM, MUXF7, MUXF8
-LIMITS = {"pynq-z2": (5_000, 0, 0), "kv260": (8_750, 0, 0)}
+LIMITS = {"pynq-z2": (5_100, 4_500, 2_050)}
 
 #: module, parameters, control sets at most, of them with fewer than eight flip-flops
 MODULES = [
     ("rowvit_fifo", {"WIDTH": 13, "DEPTH": 8}, 1, 0),
-    ("rowvit_skid_buffer", {"WIDTH": 65}, 3, 1),
+    ("rowvit_skid_buffer", {"WIDTH": 65}, 2, 0),
     ("rowvit_compress", {"LANES": 64}, 6, 1),
-    ("rowvit_fetch", {"LANES": 64}, 13, 3),
+    ("rowvit_fetch", {"LANES": 64}, 12, 2),
     ("rowvit_recip", {"QW": 18}, 4, 1),
 ]
 

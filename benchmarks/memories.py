@@ -27,8 +27,8 @@ from record import Record, record
 from synthesis import module_name, read_top
 
 from rowvit.errors import RowvitError
-from rowvit.hardware import block_design
-from rowvit.hardware.block_design import Board, boards
+from rowvit.hardware.block_design import Board, board
+from rowvit.hardware.config import load
 
 #: width of a RAMB36E1 by log2 of its depth; a RAMB18E1 of the same depth has the width of the next row
 WIDTHS = {9: 72, 10: 36, 11: 18, 12: 9, 13: 4, 14: 2, 15: 1}
@@ -111,27 +111,27 @@ def rams(config: str, ram_style: str = "block") -> list[Ram]:
 
 
 def target(config: str) -> Board | None:
-    """The first board that has this configuration."""
-    return next((board for board in boards().values() if board.configuration == config), None)
+    """The board of a configuration."""
+    return None if (name := load(config).board) == "none" else board(name)
 
 
 def total(config: str) -> tuple[float, int]:
     """RAMB36 and URAM288 of a configuration, on the memories that its board uses."""
-    board = target(config)
-    found = rams(config, board.ram_style if board else "block")
+    part = target(config)
+    found = rams(config, part.ram_style if part else "block")
     return sum(r.count * r.block_ram() for r in found), sum(r.count * r.ultra_ram() for r in found)
 
 
 def main(
     config: Annotated[str, typer.Argument(help="Hardware configuration, by default the board's.")] = "",
-    board_name: Annotated[str, typer.Option("--board", help="By default the first that has it.")] = "",
+    board_name: Annotated[str, typer.Option("--board", help="By default the configuration's.")] = "",
     keep: Record = False,
 ) -> None:
     """Print the block RAM and UltraRAM of every array; with --board, fail where the part has less."""
     try:
-        board = block_design.board(board_name) if board_name else target(config or "pynq-z2")
-        config = config or (board.configuration if board else "")
-        found = rams(config, board.ram_style if board else "block")
+        on = board(board_name) if board_name else target(config or "pynq-z2")
+        config = config or (on.configuration if on else "")
+        found = rams(config, on.ram_style if on else "block")
     except RowvitError as error:
         print(f"rowvit: {error}", file=sys.stderr)
         raise typer.Exit(2) from error
@@ -145,15 +145,15 @@ def main(
     print(f"| **{config}** | | | | {blocks:g} | {ultras} |")
     print(f"| with the AXI DMA | | | | {blocks + SYSTEM:g} | {ultras} |")
     figures = {"config": config, "ramb36": blocks, "with_dma": blocks + SYSTEM}
-    if board:
-        print(f"| {board.part} | | | | {board.block_ram} | {board.ultra_ram} |")
-        figures |= {"part_ramb36": board.block_ram}
-        figures |= {"uram": ultras, "part_uram": board.ultra_ram} if board.ultra_ram else {}
+    if on:
+        print(f"| {on.part} | | | | {on.block_ram} | {on.ultra_ram} |")
+        figures |= {"part_ramb36": on.block_ram}
+        figures |= {"uram": ultras, "part_uram": on.ultra_ram} if on.ultra_ram else {}
     if keep:
         record("memories", f"{config} on {board_name}" if board_name else config, figures, "yosys")
-    if board and board_name:
-        fits = blocks + SYSTEM <= board.block_ram and ultras <= board.ultra_ram
-        print(f"{config} {'fits' if fits else 'does not fit'} the memories of {board.name}")
+    if on and board_name:
+        fits = blocks + SYSTEM <= on.block_ram and ultras <= on.ultra_ram
+        print(f"{config} {'fits' if fits else 'does not fit'} the memories of {on.name}")
         raise typer.Exit(not fits)
 
 

@@ -112,13 +112,18 @@ def slower(config: HardwareConfig, target: Board) -> list[str]:
 
 
 def smaller(config: HardwareConfig) -> HardwareConfig | None:
-    """The largest array that comes with rowvit, smaller than this one, with memories no larger."""
-    limits = config.structure()
+    """The largest array that is built for boards, is smaller than this one, and has less memory."""
+
+    def bits(one: HardwareConfig) -> int:
+        residual, weight = 16 * one.residual_depth, 8 * one.lanes * one.weight_depth
+        return one.rows * (64 * one.token_depth + one.groups * residual) + one.groups * weight
+
     found = [
         other
         for other in map(configs.load, configs.names())
-        if other.macs_per_cycle < config.macs_per_cycle
-        and all(value <= limits[name] for name, value in other.structure().items())
+        if other.board != "none"
+        and other.macs_per_cycle < config.macs_per_cycle
+        and bits(other) < bits(config)
     ]
     return max(found, key=lambda other: other.macs_per_cycle, default=None)
 

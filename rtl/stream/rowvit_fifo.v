@@ -51,9 +51,10 @@ module rowvit_fifo #(
   localparam [AW-1:0] ONE = 1;
   wire [AW:0] more = count_q + 1'b1;
   wire [AW:0] less = count_q - 1'b1;
+  wire [AW-1:0] next = read_q + ONE;
   always @(posedge clk_i) begin
     write_q <= write_q + ({AW{push}} & ONE);
-    read_q <= read_q + ({AW{pop}} & ONE);
+    read_q <= (next & {AW{pop}}) | (read_q & {AW{!pop}});
     count_q <= (more & {AW + 1{push && !pop}}) | (less & {AW + 1{pop && !push}})
              | (count_q & {AW + 1{push == pop}});
     if (!rst_ni || clear_i) begin

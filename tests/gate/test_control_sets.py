@@ -24,7 +24,7 @@ MODULES = [
     ("rowvit_fifo", {"WIDTH": 13, "DEPTH": 8}, 1, 0),
     ("rowvit_skid_buffer", {"WIDTH": 65}, 2, 0),
     ("rowvit_compress", {"LANES": 64}, 6, 1),
-    ("rowvit_fetch", {"LANES": 64}, 12, 2),
+    ("rowvit_fetch", {"LANES": 64}, 13, 2),
     ("rowvit_recip", {"QW": 18}, 4, 1),
 ]
 

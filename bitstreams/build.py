@@ -29,7 +29,6 @@ from rowvit.hardware.config import HardwareConfig
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 HLS, RTL = ROOT / "hls", ROOT / "rtl"
-UNUSED = (".md", ".vlt", ".rules")  #: in RTL
 IP = "frontend/solution/impl/ip"  #: where Vitis HLS leaves it
 STRATEGY = "Performance_ExplorePostRoutePhysOpt"
 #: that are tried after it for a faster clock
@@ -106,7 +105,7 @@ def description(
 
 def slower(config: HardwareConfig, target: Board) -> list[str]:
     """The processor's clocks down to a tenth of the configuration's, in MHz, fastest first."""
-    below, slowest = config.clock_mhz * 1.001, config.clock_mhz / 10
+    below, slowest = config.clock_mhz * (1 + clocks.ROUNDING), config.clock_mhz / 10
     found = [clock.mhz for clock in clocks.clocks(target.pll_mhz) if slowest <= clock.mhz <= below]
     return [f"{mhz:.6f}" for mhz in reversed(found)]
 
@@ -134,7 +133,7 @@ def write_script(work: Path, *arguments) -> Path:
     The directory may be moved, also to another PC, if ``board_files`` is not used. ``arguments`` are those
     of `description`.
     """
-    shutil.copytree(RTL, work / "rtl", ignore=lambda _, names: [n for n in names if Path(n).suffix in UNUSED])
+    shutil.copytree(RTL, work / "rtl", ignore=shutil.ignore_patterns("*.md", "*.vlt", "*.rules"))
     text = "\n".join((HERE / name).read_text(encoding="utf-8") for name in ("block_design.tcl", "build.tcl"))
     script = work / "build.tcl"
     script.write_text(f"set description {tcl(description(*arguments))}\n{text}", encoding="utf-8")

@@ -109,7 +109,7 @@ class HardwareConfig:
 
     @property
     def clock_text(self) -> str:
-        """The clock in words. Without a board it is there to compare cycles: `paper` has that of a chip."""
+        """The clock in words. Without a board it is there to compare cycles: ``paper`` has that of a chip."""
         return f"{self.clock_mhz:g} MHz" + (", a clock of no board" if self.board == "none" else "")
 
     @property

@@ -49,8 +49,8 @@ MISSING = $(strip $(if $(VERILATOR),,verilator) $(foreach t,g++ make iverilog yo
 formal synth: MISSING = $(if $(call there,yosys),,yosys)
 
 # what talks to PYNQ; make test runs it with PYNQ 3.1
-PYNQ_TESTS := $(addprefix tests/host/test_,$(addsuffix .py,\
-    sim_device overlay driver stream pains diagnose bitfile vivado_handoffs))
+PYNQ_TESTS := tests/host/overlay $(patsubst %,tests/host/%.py,\
+    sim/test_sim_device $(addprefix targets/test_,driver stream symptoms diagnose))
 
 .PHONY: demo test formal mutate soak test-pynq3.0 test-pynq4 test-later test-arm lint docs bench figures pictures synth \
     bitstream board-bundle clean tools
@@ -77,7 +77,8 @@ test-later:
 	$(MAKE) demo VENV=.venv-later
 	.venv-later/bin/pip install -q -e '.[serve,report,power,hls]' pytest pytest-xdist hypothesis packaging
 	.venv-later/bin/python -m pytest -n 2 -W error::DeprecationWarning:rowvit $(PYNQ_TESTS) \
-	    $(addprefix tests/host/test_,$(addsuffix .py,pynq cxx doctor records session isa))
+	    $(patsubst %,tests/host/%.py,test_pynq sim/test_cxx cli/test_doctor formats/test_records \
+	    targets/test_session hardware/test_isa)
 
 test-arm: $(VENV)/.test
 	$(VENV)/bin/python tests/arm/emulate.py

@@ -49,7 +49,11 @@ IMAGE = [
 IN_MEMORY = ("usr/local/share", "opt", "tmp")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 TESTS = ["pytest", "hypothesis", "packaging"]
-FILES = [f"tests/host/test_{name}.py" for name in ("sim_device", "driver", "stream", "pains", "records")]
+FILES = [
+    "tests/host/sim/test_sim_device.py",
+    *(f"tests/host/targets/test_{name}.py" for name in ("driver", "stream", "symptoms")),
+    "tests/host/formats/test_records.py",
+]
 
 
 class Emulated:

@@ -49,18 +49,19 @@ BIT_EXACT = "tests/network/test_bit_exact.py"
 #: on `tiny`, then on arrays with more rows
 NETWORKS = (
     ["-k", "dead_row or (random_networks and not 2x3 and not 4x1 and not 8x2)", BIT_EXACT],
-    ["tests/host/test_restarts.py"],
+    ["tests/host/targets/test_restarts.py"],
     ["tests/network/test_profile.py"],
     ["-k", "random_networks or any_size", BIT_EXACT],
 )
+FILES = [f"tests/host/formats/test_{name}.py" for name in ("program", "descriptions")]
 #: for the compiler, from fast to slow
 COMPILER = (
     ("cycles", ["tests/network/test_schedules.py"]),
-    ("checker", ["tests/host/test_check.py"]),
-    ("files", ["-k", "program or compiled", "tests/host/test_program.py", "tests/host/test_descriptions.py"]),
+    ("checker", ["tests/host/compiler/test_check.py"]),
+    ("files", ["-k", "program or compiled", *FILES]),
     ("fits", ["tests/measure/test_fits.py"]),
-    ("model", ["-k", "not share and not random", "tests/host/test_compiler.py"]),
-    ("model", ["-k", "share or random", "tests/host/test_compiler.py"]),
+    ("model", ["-k", "not share and not random", "tests/host/compiler/test_compiler.py"]),
+    ("model", ["-k", "share or random", "tests/host/compiler/test_compiler.py"]),
     ("rtl", [BIT_EXACT]),
 )
 #: what is for a module itself, and comes first

@@ -98,7 +98,7 @@ def test_a_sample_depends_on_its_seed_alone(of):
 
 
 def test_the_compilers_mutants_meet_their_own_tests_first():
-    assert steps("checker")[0] == ("checker", ["tests/host/test_check.py"])
+    assert steps("checker")[0] == ("checker", ["tests/host/compiler/test_check.py"])
     for module in modules("compiler"):
         assert sorted(steps(module)) == sorted(COMPILER)
     assert all((ROOT / path).exists() for _, found in COMPILER for path in found if path.endswith(".py"))

@@ -12,7 +12,7 @@ import coverage
 
 #: patterns of lines, which stand for all that belongs to them, and why no case takes them
 EXCLUDED = {
-    r"\braise\b": "refusals; their tests are tests/host/test_compiler.py and test_check.py",
+    r"\braise\b": "refusals; their tests are tests/host/compiler/test_compiler.py and test_check.py",
     r"except ValueError": "what a refusal is made of",
     r"def (disasm|problem|chunks|what_fits|on_chip)\(": "texts, advice and sizes, of no program",
     r"def (name|__str__)\(": "texts of refusals",

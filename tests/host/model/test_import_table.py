@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table in docs/your-model.md: libraries' own networks, small and random, in all their forms.
 
-``pytest -m slow -s tests/host/test_import_table.py`` prints its rows.
+``pytest -m slow -s tests/host/model/test_import_table.py`` prints its rows.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from waiting import HANG
 
 pytest.importorskip("timm")
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCUMENT = (ROOT / "docs" / "your-model.md").read_text()
 
 

@@ -37,7 +37,7 @@ from rowvit.train.loop import Trainer, in_bf16  # noqa: E402
 from rowvit.train.loss import features, loss, mix, rows  # noqa: E402
 from rowvit.train.recipe import Phase, Recipe  # noqa: E402
 
-HOST = Path(__file__).parents[2] / "host"
+HOST = Path(__file__).parents[3] / "host"
 CONFIG = ViTConfig(image_size=16, patch_size=4, dim=32, depth=2, heads=2, hidden=48, classes=3)
 RECIPE = """
 batch = 8

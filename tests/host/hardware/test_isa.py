@@ -14,7 +14,7 @@ from rowvit.errors import RowvitError
 from rowvit.hardware import generate, isa
 from rowvit.hardware.isa import FIELDS, NO_DEP, Dst, Engine, Flag, Instruction, LoadKind, Op
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @st.composite

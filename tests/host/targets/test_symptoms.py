@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What makes people give up on accelerators on PYNQ boards, provoked, and what rowvit says instead.
+"""Symptoms on a board that make people give up, provoked, and what is said instead.
 
-1. The DMA wait hangs forever and says nothing.
-2. The .hwh is missing or another bitstream's: see ``test_overlay.py``.
-3. Stale cached metadata after a new overlay give wrong addresses: see ``test_overlay.py``.
-4. ``allocate`` fails: too little contiguous memory.
-5. Transfers are silently limited by a narrow length register.
+A DMA that is waited for without end, ``allocate`` without contiguous memory, and transfers that a narrow
+length register cuts. A missing or strange .hwh, and stale metadata: ``overlay/test_overlay.py``.
 """
 
 from __future__ import annotations
@@ -65,7 +62,7 @@ def sentence(acc: Accelerator, clock: TickingClock) -> str:
     return str(caught.value)
 
 
-def test_pain_1_a_wait_ends_at_its_deadline(stuck, clock):
+def test_a_wait_ends_at_its_deadline(stuck, clock):
     """Status of accelerator and DMA, words that moved, and the likely cause."""
     assert re.fullmatch(
         r"image 0 was not done in 0\.1 s, probably because no word came from memory, .* HP port:"
@@ -98,7 +95,7 @@ def test_pain_1_a_wait_ends_at_its_deadline(stuck, clock):
     ],
     ids=["gone", "no end", "reset", "clock", "memory", "input", "core"],
 )
-def test_pain_1_the_likely_cause(stuck, clock, reads, cause, advice):
+def test_the_likely_cause(stuck, clock, reads, cause, advice):
     start = stuck.core.start
 
     def started(*args) -> None:
@@ -110,7 +107,7 @@ def test_pain_1_the_likely_cause(stuck, clock, reads, cause, advice):
     assert cause in message and found.startswith(advice)
 
 
-def test_pain_1_a_core_that_is_only_slow(clock):
+def test_a_core_that_is_only_slow(clock):
     """Nothing is stuck: the core works on, and the sentence says to allow more time."""
     package = random_package(
         np.random.default_rng(1), dim=64, depth=4, heads=4, image_size=20, patch_size=4, hidden=256, classes=9
@@ -149,7 +146,7 @@ NO_INPUT = r"(\d+) of (\d+) input words arrived, and the DMA's MM2S stream stand
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("place", [0, 0.02, 0.1, 0.5, 0.8])
 @pytest.mark.parametrize("port", ["address", "read", "send"])
-def test_pain_1_what_the_core_waits_for(network, port, place, batch):
+def test_what_the_core_waits_for(network, port, place, batch):
     """ARREADY that stays low, an R channel without a word, or input that does not come, from the start or
     later: the sentence names the memory or the input, whichever it is.
     """
@@ -183,7 +180,7 @@ def test_pain_1_what_the_core_waits_for(network, port, place, batch):
         (S2MM_STATUS, 0x10, "S2MM channel stopped: internal error (the packet is longer than its buffer)"),
     ],
 )
-def test_pain_1_a_dma_that_stops_with_an_error(make, clock, channel, bit, words):
+def test_a_dma_that_stops_with_an_error(make, clock, channel, bit, words):
     acc = make()
     acc.load(program())
     dma = acc.overlay.handoff.dma.base
@@ -200,7 +197,7 @@ def test_pain_1_a_dma_that_stops_with_an_error(make, clock, channel, bit, words)
 # -- 4. Memory --------------------------------------------------------------------------------------
 
 
-def test_pain_4_the_simulated_memory_is_too_small(make):
+def test_the_simulated_memory_is_too_small(make):
     acc = make(memory=MemoryModel(megabytes=1))
     with pytest.raises(RowvitError, match=r"a buffer of 2000 KB does not fit: the largest free .*1024 KB"):
         acc.load(program(bytes(2_048_000)))
@@ -210,7 +207,7 @@ def test_pain_4_the_simulated_memory_is_too_small(make):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("Failed to allocate Memory!"), MemoryError(), OSError()])
-def test_pain_4_contiguous_memory_is_exhausted(make, monkeypatch, tmp_path, error):
+def test_contiguous_memory_is_exhausted(make, monkeypatch, tmp_path, error):
     """How much was asked for, what there is, what to do."""
     (tmp_path / "meminfo").write_text("MemFree:  99999 kB\nCmaTotal:   131072 kB\nCmaFree:     1204 kB\n")
     monkeypatch.setattr("rowvit.targets.driver.MEMINFO", tmp_path / "meminfo")
@@ -231,7 +228,7 @@ def test_pain_4_contiguous_memory_is_exhausted(make, monkeypatch, tmp_path, erro
     assert len(acc(IMAGES)) == 3
 
 
-def test_pain_4_a_kernel_that_does_not_say(make, monkeypatch, tmp_path):
+def test_a_kernel_that_does_not_say(make, monkeypatch, tmp_path):
     monkeypatch.setattr("rowvit.targets.driver.MEMINFO", tmp_path / "none")
     acc = make()
     acc.device.allocate = lambda *_, **__: (_ for _ in ()).throw(RuntimeError)
@@ -242,14 +239,14 @@ def test_pain_4_a_kernel_that_does_not_say(make, monkeypatch, tmp_path):
 # -- 5. The length register -------------------------------------------------------------------------
 
 
-def test_pain_5_transfers_longer_than_the_register_are_refused(make, monkeypatch):
+def test_transfers_longer_than_the_register_are_refused(make, monkeypatch):
     """Before anything is sent, with both numbers."""
     monkeypatch.setitem(DMA_PARAMETERS, "c_sg_length_width", 7)
     with pytest.raises(RowvitError, match="transfer of 216 bytes, the DMA moves at most 127; build the DMA"):
         make().load(program())
 
 
-def test_pain_5_a_register_narrower_than_the_handoff_says(make):
+def test_a_register_narrower_than_the_handoff_says(make):
     """Fourteen bits where the .hwh says 26: 19200 bytes become 2816, which only the DMA knows."""
     acc = make()
     architecture = program().meta["architecture"] | {"image_size": 80, "patch_size": 16, "tokens": 26}
@@ -283,7 +280,7 @@ def sends(acc: Accelerator, moved: Callable[[int], int]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_pain_5_input_that_the_core_finds_cut(network, batch):
+def test_input_that_the_core_finds_cut(network, batch):
     """The register is named, not only the packet that ended early."""
     expected = network(IMAGES)
     with (
@@ -294,14 +291,14 @@ def test_pain_5_input_that_the_core_finds_cut(network, batch):
     assert all(one.same(other) for one, other in zip(network(IMAGES, batch=batch), expected, strict=True))
 
 
-def test_pain_5_input_that_is_cut_before_the_core_hangs(stuck, clock):
+def test_input_that_is_cut_before_the_core_hangs(stuck, clock):
     with sends(stuck, lambda size: size // 2):
         assert "sent 96 of 192 bytes, and 12 of 24 words reached the core: its" in sentence(stuck, clock)
 
 
 @pytest.mark.parametrize("read", [0, 8, 0x3FFFFFF])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_pain_5_a_length_that_is_not_what_was_sent(network, monkeypatch, caplog, read, batch):
+def test_a_length_that_is_not_what_was_sent(network, monkeypatch, caplog, read, batch):
     """PG021 does not promise it of MM2S: while all words arrive, it is worth a warning, once."""
     expected = network(IMAGES)
     monkeypatch.setattr(network.device, "read_registers", network.device.read_registers)  # undone at the end
@@ -315,14 +312,14 @@ def test_pain_5_a_length_that_is_not_what_was_sent(network, monkeypatch, caplog,
     ]
 
 
-def test_pain_5_a_length_that_is_not_what_was_sent_and_a_core_that_hangs(stuck, clock, caplog):
+def test_a_length_that_is_not_what_was_sent_and_a_core_that_hangs(stuck, clock, caplog):
     """Two things are wrong, and the one that matters is said."""
     disturb(stuck.device, {stuck.overlay.handoff.dma.base + MM2S_LENGTH: 0})
     assert "probably because no word came from memory" in sentence(stuck, clock)
     assert len(caplog.records) == 1
 
 
-def test_pain_5_answers_longer_than_their_buffer(make):
+def test_answers_longer_than_their_buffer(make):
     acc = make()
     acc.load(program(output_bytes=len(ANSWER) - 16))
     with pytest.raises(RowvitError, match=r"the DMA's S2MM channel stopped: .*longer than its buffer"):
@@ -330,7 +327,7 @@ def test_pain_5_answers_longer_than_their_buffer(make):
     assert leak_free(acc)
 
 
-def test_pain_5_a_dma_without_one_channel(make, monkeypatch):
+def test_a_dma_without_one_channel(make, monkeypatch):
     monkeypatch.setitem(DMA_PARAMETERS, "c_include_s2mm", 0)
     with pytest.raises(RowvitError, match="lacks a channel"):
         make()

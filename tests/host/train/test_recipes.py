@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from waiting import HANG
 
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+RECIPES = Path(__file__).resolve().parents[3] / "recipes"
 SCRIPTS = sorted(RECIPES.glob("*/run.sh"))
 
 

@@ -12,7 +12,7 @@ import pytest
 from rowvit.hardware import isa
 from rowvit.hardware.config import load
 
-RTL = Path(__file__).resolve().parents[2] / "rtl"
+RTL = Path(__file__).resolve().parents[3] / "rtl"
 
 pytestmark = pytest.mark.skipif(shutil.which("iverilog") is None, reason="pyverilog needs iverilog on PATH")
 

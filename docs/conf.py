@@ -8,27 +8,27 @@ from sphinx.util.nodes import make_refnode
 
 from rowvit import __version__
 
-CONTENTS = """
-```{toctree}
-:hidden:
-docs/board
-docs/another-board
-docs/architecture
-docs/numerics
-docs/isa
-docs/your-model
-docs/accuracy
-docs/measurement
-docs/serve
-docs/verification
-docs/results
-bitstreams/README
-hls/README
-docs/python
-CONTRIBUTING
-CHANGELOG
-```
-"""
+#: the sidebar: what a reader wants, and the pages for it
+CONTENTS = {
+    "Use": (
+        "docs/board",
+        "docs/another-board",
+        "docs/your-model",
+        "docs/accuracy",
+        "docs/measurement",
+        "docs/serve",
+        "docs/python",
+    ),
+    "Hardware": (
+        "docs/architecture",
+        "docs/numerics",
+        "docs/isa",
+        "bitstreams/README",
+        "hls/README",
+    ),
+    "Evidence": ("docs/results", "docs/experiments", "docs/verification"),
+    "Contribute": ("CONTRIBUTING", "docs/glossary", "CHANGELOG"),
+}
 
 project = author = "rowvit"
 release = __version__
@@ -82,7 +82,10 @@ def nearest(app, env, node, content):
 def add_contents(app, docname, source):
     """The README is the first page; on the site it also lists the others."""
     if docname == root_doc:
-        source[0] += CONTENTS
+        for caption, pages in CONTENTS.items():
+            source[0] += "\n".join(
+                ["\n```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```\n"]
+            )
 
 
 def skip_alias(app, what, name, obj, skip, options):

@@ -103,7 +103,8 @@ module rowvit_drain #(
   localparam DONE_LAT = DRAIN_DONE[8*GROUPS+:8];
 
   // A bank takes a word per cycle. In LANES cycles a tile makes GROUPS * (1 + LANES / 8) words at most; the
-  // 2 * GROUPS that its end leaves behind go in the gaps of the next tile, before that one ends.
+  // 2 * GROUPS that its end leaves behind go in the gaps of the next tile, before that one ends: for at most
+  // MAX_GROUPS groups of 64 lanes, or 4 of fewer.
   generate
     if (GROUPS > (LANES == 64 ? MAX_GROUPS : 4)) begin : g_bad_groups
       illegal_parameter_drain_groups_must_be_at_most_6 u_bad ();

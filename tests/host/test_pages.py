@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import sys
 import textwrap
@@ -76,12 +77,16 @@ def bits(field: str) -> int:
 
 ROWS = "{}, {} or {}".format(*possible(PYNQ, "rows"))
 CLOCK = f"{PYNQ.clock_mhz:g}"
+RESULTS = json.loads((ROOT / "benchmarks/results/cycles.json").read_text())
+CYCLES = RESULTS["pynq-z2 sign-digits"]["figures"]["cycles"]
 #: page, a place in it, and the numbers that it has there
 CLAIMS: list[tuple[str, str, tuple[object, ...]]] = [
     ("README.md", r"images/s at ([\d.]+) MHz", (CLOCK,)),
     ("CONTRIBUTING.md", r"`rows` is ([^.]+)\.", (ROWS,)),
     ("CONTRIBUTING.md", r"the register has (\d+) bits for the rows", (bits("rows"),)),
     ("CONTRIBUTING.md", r"parts of a band, of at most (\w+) rows each", (WORDS[pipeline.NORM_ROWS],)),
+    ("CONTRIBUTING.md", r"It takes ([\d,]+) cycles, ([\d.]+) images/s<!--= cycles/pynq-z2 sign-digits:",
+     (f"{CYCLES:,.0f}", f"{1e6 * PYNQ.clock_mhz / CYCLES:.1f}")),
     ("docs/architecture.md", r"a \*band\*: ([^)]+)\)", (ROWS,)),
     ("docs/architecture.md", r"- ROWS is ([^.]+)\.", (ROWS,)),
     ("docs/architecture.md", r"GROUPS is at most (\d+) \((\d+) if LANES is below 64\)",

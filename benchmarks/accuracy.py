@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of docs/results.md from what ``rowvit eval --json`` wrote.
+"""Rows of docs/experiments.md from what ``rowvit eval --json`` wrote.
 
 ``python benchmarks/accuracy.py "GELU float=gelu.json" "ReLU float=relu.json,cycles-relu.json" ...``: the
 other rows are compared with the first. A second file gives a float network's row the cycles of its int8

@@ -2,8 +2,7 @@
 // The accelerator without its AXI boundary: engines, memories and what connects them.
 //   dispatch -> queues -> load_engine | exec -> fetch -> issue (array) -> drain | norm | select | recv
 // Memories: token_memory (activations), weight_memory (in issue), residual_memory.
-// Throughput ROWS * GROUPS * LANES MAC per cycle; latencies: docs/architecture.md. Resources at 2 x 3 x 64:
-// about 37.9k LUT, 43.8k FF, 199 DSP48E1, 129.5 RAMB36.
+// Throughput ROWS * GROUPS * LANES MAC per cycle; latencies: docs/architecture.md.
 `default_nettype none
 module rowvit_core #(  // as in rowvit_top
     parameter [31:0] CONFIG_HASH = 32'h0,
@@ -595,7 +594,7 @@ module rowvit_core #(  // as in rowvit_top
     end
   endgenerate
 
-  // Waiting for the host's input, or for room for its output, is no hang.
+  // Waiting for the host's input, or for room for its output, is not a hang.
   reg host_q;
   always @(posedge clk_i) host_q <= starved || (m_axis_tvalid && !m_axis_tready);
   rowvit_watchdog #(

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // AXI boundary of the accelerator and nothing else: AXI4-Lite registers, AXI4 read master,
 // AXI4-Stream in (patches) and out (records), interrupt; the attributes tell Vivado's block designs so
-// (UG994). Adds no cycle; resources: rowvit_core and its parts.
+// (UG994). Adds no cycle.
 `default_nettype none
 module rowvit_top #(
     parameter [31:0] CONFIG_HASH = 32'h0,  // first 32 bits of the configuration's SHA-256

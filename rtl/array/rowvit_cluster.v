@@ -3,7 +3,6 @@
 // copy of their sums that drains while the next tile is computed. A lane pair has 52 shadow bits
 // {wraps, p}, see rowvit_mac_pair.v.
 // Throughput LANES MAC per cycle. Latency: x_i/a_i/b_i to shadow 6 (with last_i).
-// Resources: LANES/2 DSP48E1, about 7 LUT and 32 FF per lane.
 `default_nettype none
 module rowvit_cluster #(
     parameter LANES   = 64,

@@ -2,9 +2,8 @@
 // Drain: reads the shadow accumulators lane by lane (all rows and groups at once), requantises, and
 // writes each result in the order its consumer reads it: token memory rows, compressed hidden rows
 // and the FFN2 mask, K^T lanes, V lines, residual sums, softmax, logits.
-// Throughput ROWS*GROUPS results per cycle (gathered rows: GROUPS; logits: 1). Latency 11.
-// Resources at 2 x 3, parts included: 6 DSP48E1, about 8.4k LUT (a third the shadow multiplexers), 5.2k FF,
-// 2.5 RAMB36.
+// Throughput ROWS*GROUPS results per cycle (gathered rows: GROUPS; logits: 1). Latency: REQUANTISE of
+// hardware/pipeline.py, from a lane's read to its result.
 `default_nettype none
 module rowvit_drain #(
     parameter ROWS   = 2,
@@ -84,7 +83,7 @@ module rowvit_drain #(
     // FFN2 mask
     input  wire [15:0]                  mask_addr_i,
     output wire [LANES-1:0]             mask_data_o,
-    // records: {eor, last, word}
+    // records: a word, and whether it is the last of its record, of the packet (TLAST)
     output wire                         rec_valid_o,
     input  wire                         rec_ready_i,
     output wire [63:0]                  rec_data_o,
@@ -104,7 +103,8 @@ module rowvit_drain #(
   localparam DONE_LAT = DRAIN_DONE[8*GROUPS+:8];
 
   // A bank takes a word per cycle. In LANES cycles a tile makes GROUPS * (1 + LANES / 8) words at most; the
-  // 2 * GROUPS that its end leaves behind go in the gaps of the next tile, before that one ends.
+  // 2 * GROUPS that its end leaves behind go in the gaps of the next tile, before that one ends: for at most
+  // MAX_GROUPS groups of 64 lanes, or 4 of fewer.
   generate
     if (GROUPS > (LANES == 64 ? MAX_GROUPS : 4)) begin : g_bad_groups
       illegal_parameter_drain_groups_must_be_at_most_6 u_bad ();

@@ -2,7 +2,6 @@
 // LOGITS and MARK records of the drain. The logits of a tile are a record: they come one per cycle (lane,
 // then group) and are packed four to a word. The header enters from the stage before, a cycle ahead.
 // Throughput 1 logit per cycle, as long as room_o holds the drain back, and mark_room_o marks. Latency 2.
-// Resources at 3 groups: about 300 LUT, 110 FF.
 `default_nettype none
 module rowvit_drain_records #(
     parameter GROUPS = 3

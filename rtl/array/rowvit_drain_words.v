@@ -4,7 +4,6 @@
 // compressed here, too: hidden rows and P never come at once. One word per cycle and bank: assembled
 // words come GROUPS at a time every 8 cycles and go first, segments' words fill the gaps.
 // Throughput ROWS*GROUPS results per cycle. Latency 2 from a word's last result, if it goes first.
-// Resources at 2 x 3 x 64: about 1.7k LUT, 2k FF.
 `default_nettype none
 module rowvit_drain_words #(
     parameter ROWS   = 2,

@@ -2,8 +2,7 @@
 // Array sequencer: turns MATMUL and ATTN instructions into tiles. A tile is one band of rows against
 // one set of weight lines; each is announced to the fetchers, to the issue stage and to the drain in
 // one cycle. ATTN interleaves: S of band i+1 runs while the softmax of band i does.
-// Throughput 1 tile per 2 cycles (7 in gathered bands). Latency: 5 from dependencies met to tile.
-// Resources: about 1,050 LUT, 360 FF, 1 DSP48E1 (addresses of gathered rows).
+// Throughput 1 tile per 2 cycles (2 * ROWS + 3 in gathered bands). Latency: 5 from dependencies met to tile.
 `default_nettype none
 module rowvit_exec #(
     parameter ROWS   = 2,
@@ -60,7 +59,7 @@ module rowvit_exec #(
 
   // ---------------------------------------------------------------- fields
   wire [15:0] flags    = instr_i[F_FLAGS+:16];
-  reg         attn;  // of the cycle before, as the number of groups: an instruction stands before it starts
+  reg         attn;  // of the cycle before, as the number of groups: an instruction is stable before start
   always @(posedge clk_i) attn <= instr_i[F_OPCODE+:4] == OP_ATTN[3:0];
   wire        gather   = !attn && flags[FLAG_GATHER];
   wire        nothing  = flags[FLAG_VOID];

@@ -5,7 +5,6 @@
 // zero scalar, so that every row ends with x_last_o.
 // Throughput 1 scalar per cycle (a segment costs at least 4 cycles to fetch, or two more than it has
 // words), latency about 5, of a compressed row 10. Data may come any time after a read, in order.
-// Resources at 64 lanes: about 520 LUT, 520 FF, and 130 LUT RAM.
 `default_nettype none
 module rowvit_fetch #(
     parameter LANES  = 64,

@@ -6,7 +6,7 @@
 // a quarter of the field, hence a wrap is a step between its second and third quarter. Then
 //   w = wraps - P[16],  low sum = w * 2^17 + P[16:0],  high sum = P[42:17] - w.
 // Throughput 1 pair per cycle. Latency x_i to p_o 4, to wraps_o 5; en_i and first_i belong to the
-// product of the x_i three cycles before. Resources: 1 DSP48E1, about 12 LUT and 13 FF.
+// product of the x_i three cycles before.
 `default_nettype none
 module rowvit_mac_pair (
     input  wire               clk_i,

@@ -4,7 +4,6 @@
 // While the core is busy, start and writes of what it runs (BASE, PROGRAM, LENGTH, PASSES) are ignored;
 // start also after an error, which stays until a core reset.
 // Throughput: a read every 2 cycles, a write every 2 cycles. Latency: 1 cycle.
-// Resources: about 550 LUT, 290 flip-flops.
 `default_nettype none
 
 module rowvit_axil_regs #(

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Are the dependencies of an instruction met? Combinational.
 // Operation counts wrap at 16 bits; they are compared as signed differences.
-// Resources: about 200 LUT.
 `default_nettype none
 
 module rowvit_dep_check (

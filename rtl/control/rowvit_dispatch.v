@@ -5,7 +5,6 @@
 // queued instruction is its index, for error reports. Fetching runs ahead by up to FETCHES instructions,
 // dispatching by QUEUE_DEPTH + 1 more per engine, also into the next pass.
 // Throughput: one instruction per 10 cycles (6 at 128 bits). Latency: 11 cycles after the fetch.
-// Resources: about 1,450 LUT, of them 1,000 RAM, and 2,400 flip-flops.
 `default_nettype none
 
 module rowvit_dispatch #(

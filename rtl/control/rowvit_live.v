@@ -2,7 +2,6 @@
 // Live tokens of every image of a pass. They are set when its embedding begins and by its selections, never
 // both in a cycle: between the two lies a projection that waits for the selection.
 // Throughput: a write and N reads per cycle. Latency: a write is read in the next cycle; reads 0.
-// Resources at 4 reads: about 50 LUT.
 `default_nettype none
 module rowvit_live #(
     parameter N = 4,             // readers

@@ -2,7 +2,6 @@
 // Turns a stall into an error: one pulse when, while busy, nothing moved for limit_i cycles.
 // Moved means: progress_i changed or event_i was high. A limit of 0 switches it off.
 // Latency: the pulse comes 2 cycles after the limit.
-// Resources: WIDTH + 34 flip-flops, about WIDTH / 3 + 60 LUT.
 `default_nettype none
 
 module rowvit_watchdog #(

@@ -5,7 +5,6 @@
 // clear_i drops requests and words; bursts still in flight are swallowed before new ones are issued.
 // Throughput: a burst every other cycle per client, one word per cycle. Latency: 5 cycles plus
 // the memory's.
-// Resources (defaults): about 810 LUT, of them 345 RAM, and 355 flip-flops.
 `default_nettype none
 
 module rowvit_axi_reader #(

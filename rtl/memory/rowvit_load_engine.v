@@ -4,12 +4,12 @@
 // dependencies (but a gather's mask is final only when they are met). The data side waits for the
 // dependencies of each job and deals out its words. A gather requests a row every other cycle and
 // spends about 8 more cycles per mask word.
-// Throughput: a word of the port per cycle, of other kinds than weights 64 bits, also from load to load. Latency: 4 cycles plus the memory's.
-// Resources (LANES = 64): about 1,030 LUT, 450 more as RAM, and 900 flip-flops.
+// Throughput: weights one word of the port per cycle, other kinds 64 bits, also from load to load.
+// Latency: 4 cycles plus the memory's.
 `default_nettype none
 
 module rowvit_load_engine #(
-    // Token rows per band, lane groups, lanes per group (a power of two, 16 to 128).
+    // Token rows per band, lane groups, lanes per group (16, 32 or 64).
     parameter ROWS = 2,
     parameter GROUPS = 3,
     parameter LANES = 64,
@@ -490,7 +490,7 @@ module rowvit_load_engine #(
     if (take) part_q <= shifted[64*RES_WORDS+63:64];
   end
 
-  // V's drain takes the weight memory for 128 of 192 cycles; meanwhile lines gather here. A line
+  // The drains of K and V take the weight memory, K's in every cycle; meanwhile lines gather here. A line
   // assembles in its place, a column of the queue per word.
   wire [15:0] target = cur_dst_q + row_q;
   wire [GW-1:0] line_group;

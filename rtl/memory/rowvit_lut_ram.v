@@ -2,7 +2,6 @@
 // Single port memory in LUT RAM, in four banks, so that no path leads through all of it: every bank is read
 // into a register, and one of these is selected in the next step. Reads move with en_i, writes do not.
 // Throughput: a read or a write per cycle. Latency: 2 cycles with en_i.
-// Resources: 4 * WIDTH flip-flops besides the memory and its output.
 `default_nettype none
 
 module rowvit_lut_ram #(

@@ -3,7 +3,6 @@
 // Write clients: the drain, which is never refused, and the position table.
 // Read clients: the drain, which is never refused, and the norm engine.
 // Throughput 1 read and 1 write of every bank per cycle, latency 2.
-// Resources: a RAMB36 per bank and 2048 words, and a half one for a rest of 1024; about 270 LUT at 6 banks.
 `default_nettype none
 module rowvit_residual_memory #(
     parameter BANKS = 6,    // ROWS * GROUPS

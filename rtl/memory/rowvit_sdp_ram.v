@@ -2,7 +2,7 @@
 // Simple dual port memory: one write port, one registered read port. A read of the word that is
 // being written returns the old word. Throughput 1 read and 1 write per cycle, latency 1, or 2 with the
 // output register, which is free in a block RAM.
-// Resources: as RAM_STYLE says: "auto" leaves it to the size, "distributed" is LUT RAM, "ultra" UltraRAM.
+// RAM_STYLE: "auto" leaves it to the size, "distributed" is LUT RAM, "ultra" UltraRAM.
 `default_nettype none
 module rowvit_sdp_ram #(
     parameter WIDTH = 64,

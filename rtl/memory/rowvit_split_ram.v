@@ -2,7 +2,7 @@
 // Simple dual port memory of any even depth, in pieces whose depths are powers of two, one for each bit
 // of DEPTH: Vivado rounds the depth of a 7 series block RAM up to the next power of two (AR 61995).
 // Throughput 1 read and 1 write per cycle, latency 1, or 2 with output registers.
-// Resources: those of its pieces, those below 256 words in LUT RAM; WIDTH LUTs if there is more than one.
+// Pieces below 256 words are in LUT RAM.
 `default_nettype none
 module rowvit_split_ram #(
     parameter WIDTH = 64,

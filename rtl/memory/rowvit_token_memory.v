@@ -4,7 +4,6 @@
 // rotation: those of its row, and those of group 0 of all rows, which may read any bank (gathered rows).
 // Throughput 1 read and 1 write per bank and cycle; read data one cycle after the grant. A read sees a
 // write granted two cycles before it; what waits for a write to be counted passes more registers than that.
-// Resources: DEPTH / 512 RAMB36 per bank, about 930 LUT for 2 banks and 6 readers.
 `default_nettype none
 module rowvit_token_memory #(
     parameter ROWS    = 2,

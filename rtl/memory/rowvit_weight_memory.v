@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Weight lines of one group. Port A reads. Port B reads for the odd rows of a band when the rows
-// walk different lists, and takes byte-masked writes (loads, K^T and V) in all other cycles.
-// Throughput 1 read and 1 read or write per cycle, latency 1.
-// Resources: true dual port, LANES/4 RAMB36 per 1024 lines.
+// Weight lines of one group. Port A reads. Port B takes byte-masked writes (loads, K^T and V),
+// and in cycles without one reads for the odd rows of a band, when the rows walk different lists.
+// Throughput 1 read and 1 read or write per cycle, latency 1. True dual port block RAM.
 `default_nettype none
 module rowvit_weight_memory #(
     parameter LANES = 64,

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // FIFO in distributed RAM: the head of the queue is at out_data_o before it is taken.
 // Throughput: one word in and one out per cycle. Latency: one cycle from in to out.
-// Resources: about WIDTH * ceil(DEPTH / 32) * 2 / 3 LUT, 3 * log2(DEPTH) + 1 flip-flops.
 `default_nettype none
 
 module rowvit_fifo #(

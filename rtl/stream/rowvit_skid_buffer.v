@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Register slice that cuts both paths: out_valid_o, out_data_o and in_ready_o come from flip-flops.
 // Throughput: one word per cycle. Latency: one cycle.
-// Resources: 2 * WIDTH + 2 flip-flops, about WIDTH LUT.
 `default_nettype none
 
 module rowvit_skid_buffer #(

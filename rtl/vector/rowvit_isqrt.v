@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Integer square root, floor(sqrt(v)), of a 52-bit number: digit by digit, one bit per cycle.
 // Throughput: one per 27 cycles. Latency: done_o 27 cycles after start_i; root_o then holds until
-// the next start. Resources: about 110 LUT.
+// the next start.
 `default_nettype none
 
 module rowvit_isqrt (

@@ -2,7 +2,6 @@
 // Signed multiplier without DSP48: radix-4 Booth rows added one below the other, one LUT per bit and
 // row, PER_STAGE rows between registers. p = a * b + ROUND.
 // Throughput: one per cycle (en_i holds every stage). Latency: ceil(ceil(BW / 2) / PER_STAGE) cycles.
-// Resources: about ceil(BW / 2) * (AW + 2) LUT.
 // Under Verilator the product is computed in one piece; the tests compare both forms.
 `default_nettype none
 

@@ -5,7 +5,6 @@
 // memory, one address per cycle. Pass 1 of the next part runs while norm_stats works on the sums of this one.
 // Throughput: 2 * addresses + 2 cycles per part (at least 36 * rows + 60 per band), addresses being
 // LANES * ceil(dim / (LANES * GROUPS)). Latency of the first part: 2 * addresses + 155.
-// Resources at 2 x 3 x 64, 768 channels, 2 slots: about 6.7k LUT, 6.5k FF, no DSP48.
 `default_nettype none
 
 module rowvit_norm_engine #(

@@ -2,7 +2,7 @@
 // LayerNorm arithmetic of one residual bank (docs/numerics.md, section 4), a 22-stage pipeline:
 // x * x for the sums (pass 1), or from x to y (pass 2). Stage numbers count from the read: x_i is
 // the memory's answer in stage 2, y_o is in stage 22. Other ports name their stage.
-// Throughput: one value per cycle in which it moves. Resources: about 710 LUT, 610 FF, no DSP48.
+// Throughput: one value per cycle in which it moves. No DSP48.
 `default_nettype none
 
 module rowvit_norm_lane (

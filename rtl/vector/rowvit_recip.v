@@ -3,7 +3,7 @@
 // Restoring division of 2^n by q, one bit of R per cycle; no normalising shift is needed, since
 // 2^n <= q < 2^(n+1) already.
 // Throughput: one per 18 cycles. Latency: done_o 18 cycles after start_i; n_o and r_o then hold
-// until the next start. Resources at 27 bits: about 90 LUT.
+// until the next start.
 `default_nettype none
 
 module rowvit_recip #(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Requantiser of one accumulator: sat16(rsr(sat25(acc + bias) * mult, shift)), numerics.md section 3.
-// Throughput 1 per cycle, latency 7. Resources: 1 DSP48E1 and about 220 LUT (most the shifter).
+// Throughput 1 per cycle, latency 7. One DSP48E1.
 `default_nettype none
 module rowvit_requant (
     input  wire               clk_i,

@@ -5,7 +5,6 @@
 // scores reach the candidate. One more pass writes the table: the row of every kept token. The KEPT
 // record leaves before the operation counts as done.
 // Cycles: at most (bits + 2) * live + 1.5 * kept + 60. src_data_o: one cycle after src_addr_i.
-// Resources at 320 tokens, 2 rows: about 800 LUT.
 `default_nettype none
 
 module rowvit_select #(
@@ -32,7 +31,7 @@ module rowvit_select #(
     output wire [15:0]        score_addr_o,
     input  wire               score_ready_i,
     input  wire [23:0]        score_data_i,
-    // Row before the selection of each row now, one cycle.
+    // Pre-selection row of each current row, one cycle.
     input  wire [16*ROWS-1:0] src_addr_i,
     output wire [16*ROWS-1:0] src_data_o,
     // KEPT records.

@@ -6,14 +6,13 @@
 // the token scores, one head after the other.
 // Throughput: one token per cycle and lane; a band takes LANES * token tiles + 31 cycles, pass 3
 // (live + 11) * heads. Two S buffers: band i + 2 may come when band i's results have been used.
-// Resources at 2 x 3 x 64, 320 tokens: about 5k LUT, 2.8k FF.
 `default_nettype none
 
 module rowvit_softmax #(
     parameter ROWS = 2,
     parameter GROUPS = 3,
     parameter LANES = 64,
-    // At most 4096.
+    // At most 2048.
     parameter MAX_TOKENS = 320
 ) (
     input  wire                        clk_i,

@@ -2,7 +2,6 @@
 // One row and head of the softmax (docs/numerics.md, section 5): running maximum while S arrives,
 // then e = EXP(max - s) of one token per cycle, their sum L, and recip(L).
 // Latency of e_o: 2 cycles of en_i after s_read_i.
-// Resources: about 130 LUT.
 `default_nettype none
 
 module rowvit_softmax_lane #(

@@ -66,7 +66,7 @@ def bench_file(small, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def power_file(small, tmp_path_factory) -> Path:
-    """A rehearsal of rowvit power, joined with the made up log of a meter: 3 W idle, 4.5 W busy."""
+    """A dry run of rowvit power, joined with the made up log of a meter: 3 W idle, 4.5 W busy."""
     path = tmp_path_factory.mktemp("power") / "power.json"
     plan = ("--pairs", 5, "--seconds", 0.3, "--settle", 0.1)
     command = ("power", small["package"], small["images"], "-t", "sim", "-c", "tiny", "--batch", 2, "-n", 3)

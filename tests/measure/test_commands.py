@@ -107,7 +107,7 @@ def test_power_with_a_meter(power_file):
     assert found["log"]["sha256"] == hashlib.sha256(log.read_bytes()).hexdigest()
     wall = document["protocol"]["wall_minus_monotonic_s"]
     assert found["log"]["shift_s"] == pytest.approx(-wall - 20, abs=0.1)  # the meter is 20 s fast
-    assert document["evidence"].startswith("a rehearsal")
+    assert document["evidence"].startswith("a dry run")
 
 
 def test_power_with_a_sensor(rowvit_command, small, tmp_path, monkeypatch, clock):
@@ -169,7 +169,7 @@ def test_power_refuses(mistake, small, tmp_path, monkeypatch, bench_file, power_
 
 def test_report(rowvit_command, mistake, bench_file, power_file, tmp_path):
     out = rowvit_command("report", "--check", bench_file, power_file).stdout
-    assert out.count("complete; ") == 2 and "a rehearsal" in out
+    assert out.count("complete; ") == 2 and "a dry run" in out
     page = tmp_path / "page.html"
     rowvit_command("report", bench_file, power_file, "-o", page)
     assert page.read_text().startswith("<!DOCTYPE html>")

@@ -78,7 +78,7 @@ def test_in_a_browser(open_page, report, bench_file, width):
         "accuracy",
     ]
     assert number(document["throughput"]["images_per_second"]) in cards.nth(0).inner_text()
-    assert "a rehearsal" not in tab.inner_text("#result-1")
+    assert "a dry run" not in tab.inner_text("#result-1")
     assert "7 images, in batches of 3" not in tab.inner_text("#result-1")
     cards.nth(0).locator("summary").click()
     assert "7 images, in batches of 3" in cards.nth(0).inner_text()
@@ -172,8 +172,8 @@ def test_energy_is_that_of_the_same_network(bench_file, power_file):
     texts = estimate(1e3 * figure["value"], 1e3 * figure["uncertainty"])
     shown = f'{texts[0]} ± {texts[1]} <span class="unit">'
     documents = [("bench.json", bench), ("power.json", power)]
-    rehearsal = page(documents)
-    assert rehearsal.count(shown) == 1 and "from power.json: a rehearsal" in rehearsal
+    dry_run = page(documents)
+    assert dry_run.count(shown) == 1 and "from power.json: a dry run" in dry_run
     bench["target"] = power["target"] = "board"
     assert page(documents).count(shown) == 2
     for one, other in (("0" * 64, "1" * 64), ({"none": "in memory"}, {"none": "in memory"})):

@@ -53,7 +53,7 @@ def main(
 
 @command()
 def doctor() -> None:
-    """What works on this machine, and what to install for the rest; it takes a second."""
+    """Show what works on this machine, and what to install for the rest; it takes a second."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)

@@ -38,7 +38,7 @@ def fits(
     pool: opt.PoolOption = None,
     json_file: opt.ResultOption = None,
 ) -> None:
-    """Say on which configurations a network runs and how fast, or which limit it exceeds.
+    """Show which configurations can run a network and how fast, or which limit it exceeds.
 
     Cycles, images per second and bytes are predicted by the cycle model for data that it assumes; nothing
     is measured. What must change before the network runs anywhere, such as its activation, is listed.

@@ -40,7 +40,7 @@ def bench(
     count: opt.CountOption = 0,
     batch: opt.BatchOption = 8,
     warm_up: Annotated[
-        int, typer.Option("--warm-up", min=0, help="Images before each measurement, not counted.")
+        int, typer.Option("--warm-up", min=0, help="Images before each measurement, which are not counted.")
     ] = 1,
     baseline: Annotated[
         str,
@@ -278,7 +278,7 @@ def power(
     """Measure the energy per image: idle and busy passes in shuffled order, and their difference.
 
     Idle means: overlay and network loaded, core not started. PYNQ-Z1 and Z2 have no sensor and need an
-    external meter; its log may also be joined later, with rowvit power-log. On sim it is a rehearsal, with
+    external meter; its log may also be joined later, with rowvit power-log. On sim it is a dry run, with
     one image.
 
     Examples
@@ -295,7 +295,7 @@ def power(
     simulated = target is opt.TargetName.sim
     given: dict[str, Any] = {"pairs": pairs, "seconds": seconds, "settle": settle, "seed": seed}
     plan = replace(
-        protocol.REHEARSAL if simulated else protocol.Plan(),
+        protocol.DRY_RUN if simulated else protocol.Plan(),
         **{name: value for name, value in given.items() if value is not None},
     )
     count = count or int(simulated)  # one image, as each takes seconds
@@ -334,7 +334,7 @@ def power_log(
     ] = 60.0,
     resolution: Annotated[
         float | None,
-        typer.Option(min=0, help="Watts between two readings of the meter; by default by those in the log."),
+        typer.Option(min=0, help="Watts between two readings of the meter; by default as the log shows."),
     ] = None,
 ) -> None:
     """Join the log of an external meter to the passes of rowvit power --instrument csv.
@@ -425,7 +425,7 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
     check: Annotated[
         bool,
-        typer.Option("--check", help="Only check that each has all that a reviewer asks; write nothing."),
+        typer.Option("--check", help="Only check that each is complete; write nothing."),
     ] = False,
     model: Annotated[
         str | None,

@@ -42,7 +42,7 @@ def relu(
     each_layer: Annotated[
         bool, typer.Option("--each-layer", help="Measure top-1 after every layer too, which takes longer.")
     ] = False,
-    ridge: Annotated[float, typer.Option(help="Pull towards the old matrices.")] = 1e-3,
+    ridge: Annotated[float, typer.Option(help="Weight of the pull towards the old matrices.")] = 1e-3,
     recipe: Annotated[
         Path | None,
         typer.Option(help="Then fine-tune by this recipe (.toml), with the GELU network as teacher."),

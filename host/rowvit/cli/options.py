@@ -42,7 +42,7 @@ class MemoryName(str, Enum):
 
 
 class FrontendName(str, Enum):
-    """What makes patches of images."""
+    """Where images are cut into patches."""
 
     host = "host"
     hls = "hls"
@@ -77,7 +77,7 @@ def target_options(
 ModelArgument = Annotated[
     str,
     typer.Argument(
-        help="A model package or compiled program (.safetensors), or sign-digits, which is included."
+        help="A model package or compiled program (.safetensors), or sign-digits, which is bundled."
     ),
 ]
 FloatArgument = Annotated[Path, typer.Argument(help="A float network (.safetensors, from rowvit import).")]
@@ -146,7 +146,8 @@ FrontendOption = Annotated[
     FrontendName,
     typer.Option(
         "--frontend",
-        help="What makes patches of images: this computer, or the HLS preprocessor between DMA and core.",
+        help="Where images are cut into patches: on this computer (host), or by the HLS preprocessor"
+        " between DMA and core (hls).",
     ),
 ]
 BitstreamOption = Annotated[
@@ -162,7 +163,7 @@ CheckEveryOption = Annotated[
     typer.Option(
         "--check-every",
         min=1,
-        help="sim, board: also compute one image in so many, the first included, by the integer reference"
+        help="sim, board: also compute one image in N, the first included, by the integer reference"
         " beside the core, and stop where they differ.",
     ),
 ]

@@ -104,7 +104,7 @@ def run(
     frontend: opt.FrontendOption = opt.FrontendName.host,
     timeout: Annotated[float | None, typer.Option(help="Seconds that one image may take.")] = None,
 ) -> None:
-    """Classify images, and show what it took.
+    """Classify images, and show the cycles and the work that they took.
 
     The table shows the true class where file names begin with it, as in 7_1449.jpg.
     Cycles are the core's own counter, from start to the last word of the answer.

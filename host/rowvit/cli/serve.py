@@ -27,7 +27,7 @@ def serve(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="Model packages or compiled programs (.safetensors), or sign-digits, which is included;"
+            help="Model packages or compiled programs (.safetensors), or sign-digits, which is bundled;"
             " NAME=FILE gives one a name."
         ),
     ],

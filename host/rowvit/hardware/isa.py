@@ -27,8 +27,8 @@ of the next one: instructions with the flag PREVIOUS belong to the pass before. 
 void, and after the last pass the program runs once more, up to instruction `finish`, with all others void. A
 void instruction does nothing but count as complete.
 
-Selection. Tables of MAX_TOKENS entries hold the scores of tokens, and for every row that stays its number
-before, which are also in a KEPT record. Each image of a pass has its entries from `table` on.
+Selection. Tables of MAX_TOKENS entries hold the scores of tokens, and for every row that stays its
+pre-selection row number, which a KEPT record has, too. Each image of a pass has its entries from `table` on.
 
 Dependencies. Every engine counts the operations it has completed since start. `dep[e] = X`
 without chain: wait until engine e has completed X operations of this pass. With chain: before

@@ -89,7 +89,7 @@ class Plan:
 
 
 #: on a simulated accelerator, which takes seconds for an image, and whose power nobody asks for
-REHEARSAL = Plan(pairs=5, seconds=2.0, settle=0.5)
+DRY_RUN = Plan(pairs=5, seconds=2.0, settle=0.5)
 
 
 @dataclass(frozen=True)

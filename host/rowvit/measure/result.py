@@ -38,7 +38,7 @@ EVIDENCE = {
     ("throughput", "sim"): "simulated cycles x clock; nothing was measured on a board",
     ("throughput", "golden"): "the integer reference on this machine's CPU; no accelerator was measured",
     ("power", "board"): "measured on the board",
-    ("power", "sim"): "a rehearsal: any power is that of the machine which simulates, not of an accelerator",
+    ("power", "sim"): "a dry run: any power is that of the simulating machine, not of an accelerator",
     ("power", "golden"): "the integer reference on this machine's CPU; no accelerator was measured",
 }
 #: variables that change how fast PyTorch, onnxruntime and NumPy are

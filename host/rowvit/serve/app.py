@@ -208,7 +208,7 @@ def _refused(request: Request, error: Exception) -> Response:
 
 
 def _broken(request: Request, error: Exception) -> Response:
-    sentence = "the server made a mistake; its log has the details"
+    sentence = "internal server error; the server's log has the details"
     if "text/html" in request.headers.get("accept", ""):
         return failure(request, 500, sentence, {})
     return JSONResponse({"error": sentence}, 500)

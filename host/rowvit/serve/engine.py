@@ -215,7 +215,7 @@ class Engine:
             return await asyncio.wait_for(gathered, max(0.0, deadline - begin))
         except asyncio.TimeoutError as error:
             waits = sum(not job.started for job in jobs)
-            where = "it still waited" if waits == len(jobs) else "the core was at it"
+            where = "it still waited" if waits == len(jobs) else "the core was processing it"
             raise Refusal(
                 504,
                 f"no answer within {time.monotonic() - begin:.3g} s, and {where}",

@@ -471,7 +471,7 @@ class Accelerator(Target):
         time.sleep(0.01)
         status, after = core.get("STATUS"), core.counters()
         if status & DONE:
-            return "the core is done, but the DMA saw no end of its answer", "use .bit and .hwh of one build"
+            return "the core is done, but the DMA never saw TLAST", "use .bit and .hwh of one build"
         if not status & BUSY:
             advice = "see that nothing else uses it, and load the bitstream again"
             return "the core never started or was reset meanwhile", advice

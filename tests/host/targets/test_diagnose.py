@@ -313,7 +313,7 @@ def test_a_dma_that_does_not_answer(board, offset, value, text):
         (
             0x34,
             0x10000,
-            "because the core is done, but the DMA saw no end of its answer",
+            "because the core is done, but the DMA never saw TLAST",
             "use .bit and .hwh of one",
         ),
         (0x04, 0x10000, "S2MM idle (status 0x00011002)", "use .bit and .hwh of one build"),

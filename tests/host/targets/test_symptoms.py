@@ -78,7 +78,7 @@ def test_a_wait_ends_at_its_deadline(stuck, clock):
     "reads, cause, advice",
     [
         ({"ID": 0}, "the core no longer answers", "load the bitstream again"),
-        ({"STATUS": 2}, "the core is done, but the DMA saw no end of its answer", "use .bit and .hwh of one"),
+        ({"STATUS": 2}, "the core is done, but the DMA never saw TLAST", "use .bit and .hwh of one"),
         ({"STATUS": 0}, "the core never started or was reset meanwhile", "see that nothing else uses it"),
         ({"cycles": 7}, "the core's clock stands still", "see that the PL clock is on"),
         ({"axi_beats": 0}, "no word came from memory", "see `rowvit verify-overlay`"),

@@ -27,7 +27,7 @@ CONTENTS = {
         "hls/README",
     ),
     "Evidence": ("docs/results", "docs/experiments", "docs/verification"),
-    "Contribute": ("CONTRIBUTING", "docs/glossary", "CHANGELOG"),
+    "Contribute": ("CONTRIBUTING", "rtl/STYLE", "docs/glossary", "CHANGELOG"),
 }
 
 project = author = "rowvit"
@@ -38,7 +38,7 @@ extensions = [
     *(f"sphinx.ext.{name}" for name in ("autodoc", "autosummary", "viewcode")),
 ]
 root_doc = "README"
-include_patterns = ["*.md", "docs/**", "bitstreams/README.md", "hls/README.md"]
+include_patterns = ["*.md", "docs/**", "bitstreams/README.md", "hls/README.md", "rtl/STYLE.md"]
 exclude_patterns = [".*", "build", "docs/templates"]
 templates_path = [str(Path(__file__).with_name("templates"))]
 highlight_language = "none"

@@ -13,8 +13,9 @@ import numpy as np
 from clocks import FakeClock
 
 import rowvit
-from rowvit.measure.power import Pass
-from rowvit.measure.sensors import Instrument, Samples
+from rowvit.measure.power.instrument import Instrument
+from rowvit.measure.power.passes import Pass
+from rowvit.measure.power.samples import Samples
 from rowvit.quant.synthetic import random_package
 from rowvit.targets.target import Result
 

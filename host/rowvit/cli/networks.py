@@ -27,7 +27,7 @@ from rowvit.cli.train import note_accuracy, run_recipe, test_set
 from rowvit.errors import RowvitError
 
 if TYPE_CHECKING:
-    from rowvit.measure.schedules import Point
+    from rowvit.measure.accuracy.schedules import Point
 
 
 @command()
@@ -61,8 +61,8 @@ def relu(
     -------
       rowvit relu vit.safetensors --data photos/ -o vit-relu.safetensors --recipe fine-tune.toml
     """
-    from rowvit.measure.accuracy import matched, read_labels
-    from rowvit.measure.schedules import BATCH, top1
+    from rowvit.measure.accuracy.evaluation import matched, read_labels
+    from rowvit.measure.accuracy.schedules import BATCH, top1
     from rowvit.model import store
     from rowvit.model.relu import to_relu
     from rowvit.train import recipe as recipes
@@ -180,8 +180,8 @@ def prune(
     """
     from rowvit.formats.description import RULES
     from rowvit.hardware import config as configs
-    from rowvit.measure import schedules as search
-    from rowvit.measure.accuracy import matched, read_labels
+    from rowvit.measure.accuracy import schedules as search
+    from rowvit.measure.accuracy.evaluation import matched, read_labels
     from rowvit.model import store
     from rowvit.train.data import open_data
 
@@ -299,7 +299,7 @@ def _shares(text: str, count: int) -> tuple[float, ...]:
 
 
 def _print(points: list[Point], chosen: Point) -> None:
-    from rowvit.measure.schedules import front
+    from rowvit.measure.accuracy.schedules import front
 
     best = front(points) if len(points) > 2 else points
     measured = not math.isnan(chosen.top1)
@@ -361,7 +361,7 @@ def quantise(
     -------
       rowvit quantise vit-relu.safetensors --data photos/ -o vit-int8.safetensors
     """
-    from rowvit.measure.accuracy import read_labels
+    from rowvit.measure.accuracy.evaluation import read_labels
     from rowvit.model import store
     from rowvit.quant.noise import layer_noise
     from rowvit.quant.quantise import QuantOptions, default_chunk
@@ -418,7 +418,7 @@ def quantise(
     package.meta["accuracy"] = dict(card.accuracy)
     package.save(output)
     if tested is not None:
-        from rowvit.measure.accuracy import evaluate
+        from rowvit.measure.accuracy.evaluation import evaluate
 
         with progress_bar("measuring", len(tested)) as progress:
             result = evaluate(package, tested, jobs=jobs, progress=progress)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont
 
 from rowvit.images import FILTERS
-from rowvit.measure.pictures import attention, classes, remaining, seen
+from rowvit.measure.draw.pictures import attention, classes, remaining, seen
 
 if TYPE_CHECKING:
     from rowvit.serve.answers import Explanation

@@ -259,7 +259,7 @@ class Engine:
             for result in self.target.stream(images, self._batches[network]):
                 while checked and checked[0][1].bit_exact:
                     self._finish(*checked.popleft())
-                if self.target.guard is not None and self.target.guard.checking(result):
+                if self.target.is_checking(result):
                     checked.append((inside.popleft(), result))
                 else:
                     self._finish(inside.popleft(), result)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from rowvit.errors import RowvitError
-from rowvit.measure.sensors import Instrument, Wanted, open_instrument
+from rowvit.measure.power.instrument import Instrument, Wanted
+from rowvit.measure.power.instruments import open_instrument
 from rowvit.processors import processors
 from rowvit.serve.answers import Explanation, document, explain
 from rowvit.serve.engine import Answer, Engine
@@ -88,7 +89,7 @@ class Service:
     token : str
         What a request must carry; empty: nothing.
     instrument : str
-        Kind of the sensor that is read while the server runs, as of `measure.sensors.open_instrument`.
+        Kind of the sensor that is read while the server runs, as of `instruments.open_instrument`.
     board : str, optional
         As PYNQ names it; None off the board.
 

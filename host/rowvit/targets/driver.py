@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rowvit.compiler import Program
     from rowvit.formats.package import ModelPackage
     from rowvit.formats.program import Pass
+    from rowvit.targets.guard import Guard
 
 LOG = logging.getLogger("rowvit")
 _MOVES = ("axi_beats", "fires", "recv_words", "send_words")  # counters that show progress
@@ -114,6 +115,7 @@ class Accelerator(Target):
         self._flow: _Flow | None = None
         self._on_close = on_close
         self._warned = False  # that MM2S_LENGTH is not what was sent
+        self.guard: Guard | None = None
         if check_every is not None:
             from rowvit.targets.guard import Guard
 
@@ -154,6 +156,13 @@ class Accelerator(Target):
                 f" the first at {changed[0]}",
                 "load the network again, and see what else writes to memory, or whether it is defective",
             )
+
+    def is_checking(self, result: Result) -> bool:
+        return self.guard is not None and self.guard.checking(result)
+
+    def count_from(self, first: int) -> None:
+        if self.guard is not None:
+            self.guard.count = first
 
     def _check_size(self, size: int) -> None:
         limit = self.dma.buffer_max_size

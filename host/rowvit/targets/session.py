@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import rowvit
 from rowvit.errors import RowvitError
 from rowvit.formats.program import Program
 from rowvit.formats.records import checkpoint_names
@@ -26,6 +25,7 @@ from rowvit.hardware.block_design import default_configuration
 from rowvit.images import for_network, is_picture
 from rowvit.processors import processors
 from rowvit.targets.guard import Difference
+from rowvit.targets.open import open as open_target
 from rowvit.targets.target import MODELS, first_difference, read_model, read_package, read_program
 from rowvit.targets.workers import Workers
 
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 #: gets the number of images done
 Progress = Callable[[int], None]
 
+#: images of a measurement, where nobody says how many
+COUNT, COUNT_SIM = 200, 10
+_RANDOM = 16  # different random images at most
 #: what `Session.record` takes over from a `Result`
 _RECORDED = (
     *("top1", "label", "cycles", "layer_cycles", "batch", "counters", "bit_exact", "seconds"),
@@ -105,6 +108,28 @@ class Statistics:
     compared: int = 0  #: images that were compared with the reference
 
 
+@dataclass(frozen=True)
+class ImageSet:
+    """The images of a measurement.
+
+    Parameters
+    ----------
+    pixels : uint8 array [N, S, S, 3]
+        The first ``distinct`` are different images, which are then repeated.
+    files : list of Path
+        Where the images came from, one each; empty for random pixels.
+    name, subset : str
+        What the data set is called, and which part of it this is.
+    distinct : int
+    """
+
+    pixels: np.ndarray
+    files: list[Path]
+    name: str
+    subset: str
+    distinct: int
+
+
 class Session:
     """One network on one target, for any number of images; a context manager.
 
@@ -114,10 +139,10 @@ class Session:
     ----------
     model : str, Path, ModelPackage or Program
         As `Target.load` takes it.
-    config : str, Path or HardwareConfig, optional
-        Name or file of the hardware configuration; by default this board's, or else ``pynq-z2``.
     target : str
         "golden", "sim" or "board".
+    config : str, Path or HardwareConfig, optional
+        Name or file of the hardware configuration; by default this board's, or else ``pynq-z2``.
     checkpoints : bool
         Results also hold the residual stream after every half layer.
     **options
@@ -131,7 +156,7 @@ class Session:
 
     Examples
     --------
-    >>> with Session("sign-digits", "pynq-z2", "sim") as session:
+    >>> with Session("sign-digits", "sim", "pynq-z2") as session:
     ...     images = session.decode(image_files([Path("photos")]))
     ...     results = session.run(images, jobs=0)
     ...     session.compare(results, images)
@@ -141,8 +166,8 @@ class Session:
     def __init__(
         self,
         model: str | Path | ModelPackage | Program,
-        config: str | Path | HardwareConfig | None = None,
         target: str = "sim",
+        config: str | Path | HardwareConfig | None = None,
         *,
         checkpoints: bool = False,
         **options: Any,
@@ -150,6 +175,7 @@ class Session:
         if config is None or isinstance(config, str | Path):
             config = configs.load(config or default_configuration())
         self.config, self.target_name, self.options = config, target, options
+        self._named = model
         self.model = self.source = read_model(model)
         if options.get("check_every") is not None:
             read_package(self.source)
@@ -178,7 +204,7 @@ class Session:
     def target(self) -> Target:
         """The target with the network loaded; `RowvitError` as `rowvit.open` and `Target.load`."""
         if self._target is None:
-            opened = rowvit.open(self.target_name, self.config, **self.options)
+            opened = open_target(self.target_name, self.config, **self.options)
             try:
                 opened.load(self.model)
             except BaseException:
@@ -212,6 +238,46 @@ class Session:
         All are decoded before the first is run: `RowvitError` if a file is missing, truncated or no image.
         """
         return [for_network(file, self.meta, self.frontend) for file in files]
+
+    def choose(
+        self, paths: Sequence[Path], count: int = 0, name: str | None = None, subset: str | None = None
+    ) -> ImageSet:
+        """The images of a measurement.
+
+        Parameters
+        ----------
+        paths : sequence of Path
+            Files or directories; if empty, the photos that come with the model, or random pixels.
+        count : int
+            Images of the measurement, which repeats those that there are; 0: 10 on sim, else 200.
+        name, subset : str, optional
+            What to call the data set, and which part of it this is.
+
+        Raises
+        ------
+        RowvitError
+            A file cannot be read, or there are none.
+        """
+        count = count or (COUNT_SIM if self.target_name == "sim" else COUNT)
+        if not paths and isinstance(self._named, str) and (paths := shipped_photos(self._named)):
+            name = name or f"photos that come with {self._named}"
+        files: list[Path] = []
+        if paths:
+            files = image_files(paths)
+            name = name or (paths[0] if paths[0].is_dir() else paths[0].parent).resolve().name
+            subset = subset or f"first {min(count, len(files))} of {len(files)} files by name"
+            files = files[:count]
+            # of the network's size, also for the HLS front end
+            pixels = np.stack([for_network(file, self.meta) for file in files])
+        else:
+            side = self.meta["architecture"]["image_size"]
+            shape = min(count, _RANDOM), side, side, 3
+            pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+            name, subset = name or "random pixels", subset or "seed 0"
+        repeated = np.arange(count) % len(pixels)
+        return ImageSet(
+            pixels[repeated], [files[i] for i in repeated] if files else [], name, subset, len(pixels)
+        )
 
     def run(
         self,
@@ -313,7 +379,7 @@ class Session:
             model = self.model
             if isinstance(model, Program) and self.options.get("check_every") is None:
                 model = replace(model, package=None)  # nobody there runs the reference
-            self._workers = Workers(jobs, self.target_name, self.config, self.options, model)
+            self._workers = Workers(jobs, model, self.target_name, self.config, self.options)
         return self._workers
 
     def reference(self, images: Sequence[np.ndarray], progress: Progress = lambda done: None) -> list[Result]:
@@ -326,7 +392,7 @@ class Session:
     def _reference(
         self, images: Sequence[np.ndarray], checkpoints: bool, progress: Progress = lambda done: None
     ) -> list[Result]:
-        with rowvit.open("golden", self.config, checkpoints=checkpoints, frontend=self.frontend) as golden:
+        with open_target("golden", self.config, checkpoints=checkpoints, frontend=self.frontend) as golden:
             golden.load(self.source)
             return _collect(([one] for one in golden.stream(images)), progress)
 

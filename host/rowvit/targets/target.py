@@ -23,7 +23,6 @@ from rowvit.processors import processors
 if TYPE_CHECKING:
     from rowvit.compiler import Program
     from rowvit.formats.package import ModelPackage
-    from rowvit.targets.guard import Guard
 
 MODELS = Path(__file__).parents[1] / "models"
 _Loaded = TypeVar("_Loaded")
@@ -131,8 +130,6 @@ class Target:
     config: HardwareConfig
     #: what makes patches of images: "host", or "hls", the preprocessor, which takes images of any size
     frontend: str = "host"
-    #: compares images with the integer reference, if asked to
-    guard: Guard | None = None
 
     def load(self, model: str | Path | ModelPackage | Program) -> None:
         """Load a network: a package, a program, the path of either, or a name that rowvit brings."""
@@ -167,8 +164,6 @@ class Target:
         self._ready(batch)
         if isinstance(images, str | Path):
             images = [images]
-        elif isinstance(images, np.ndarray):
-            images = self._pixels(images)
         return list(self.stream(images, batch))
 
     def stream(self, images: Iterable[np.ndarray | str | Path], batch: int = 1) -> Iterator[Result]:
@@ -205,12 +200,16 @@ class Target:
     ) -> Iterator[Sequence[np.ndarray]]:
         """Batches of up to ``batch`` images' pixels."""
         failure: Exception | None = None
-        with closing(self.prepared(images, 2 * batch)) as prepared:
+        if isinstance(images, np.ndarray | list) and all(isinstance(one, np.ndarray) for one in images):
+            pixels = (self._pixels(image) for image in images)  # there is nothing to decode
+        else:
+            pixels = self.prepared(images, 2 * batch)
+        with closing(pixels):
             while failure is None:
                 group: list[np.ndarray] = []
                 try:
-                    for pixels in islice(prepared, batch):
-                        group.append(pixels)
+                    for one in islice(pixels, batch):
+                        group.append(one)
                 except Exception as error:  # raised after the images before it
                     failure = error
                 if group:
@@ -242,19 +241,39 @@ class Target:
                         if isinstance(image, np.ndarray):
                             taken.append(image)
                         else:
-                            taken.append(pool.submit(self._pixels_of, image))
+                            taken.append(pool.submit(self._pixels, image))
                 if not taken:
                     break
                 first = taken.popleft()
-                yield first.result() if isinstance(first, Future) else self._pixels_of(first)
+                yield first.result() if isinstance(first, Future) else self._pixels(first)
         finally:
             pool.shutdown(cancel_futures=True)
         if failure is not None:
             raise failure
 
-    def _pixels_of(self, image: np.ndarray | str | Path) -> np.ndarray:
-        (pixels,) = self._pixels([image])
-        return pixels
+    def _pixels(self, image: np.ndarray | str | Path) -> np.ndarray:
+        """An image as uint8 [height, width, 3]; of the network's size, with the host front end."""
+        meta = loaded(self.meta)
+        if not isinstance(image, np.ndarray):
+            from rowvit.images import for_network
+
+            return for_network(image, meta, self.frontend)
+        side = meta["architecture"]["image_size"]
+        whole = self.frontend == "hls"
+        height, width = image.shape[:2] if whole and image.ndim == 3 else (side, side)
+        if image.dtype != np.uint8 or image.shape != (height, width, 3):
+            size = "height, width" if whole else f"{side}, {side}"
+            raise RowvitError(
+                f"images are {image.dtype} {[1, *image.shape]}", f"this network takes uint8 [B, {size}, 3]"
+            )
+        return image
+
+    def is_checking(self, result: Result) -> bool:
+        """Whether the integer reference is still at work on a result, whose ``bit_exact`` it will set."""
+        return False
+
+    def count_from(self, first: int) -> None:
+        """Number images from ``first`` on: other processes take those before it."""
 
     def close(self) -> None:
         """Free buffers and device."""
@@ -264,27 +283,6 @@ class Target:
 
     def __exit__(self, *_) -> None:
         self.close()
-
-    def _pixels(self, images: np.ndarray | Sequence[np.ndarray | str | Path]) -> Sequence[np.ndarray]:
-        """Images as uint8 [height, width, 3] each; of the network's size, with the host front end."""
-        if not isinstance(images, np.ndarray):
-            from rowvit.images import for_network
-
-            return [
-                self._pixels(i[None])[0]
-                if isinstance(i, np.ndarray)
-                else for_network(i, loaded(self.meta), self.frontend)
-                for i in images
-            ]
-        side = loaded(self.meta)["architecture"]["image_size"]
-        height, width = images.shape[1:3] if images.ndim == 4 else (0, 0)
-        right_size = self.frontend == "hls" or (height, width) == (side, side)
-        if images.dtype != np.uint8 or images.shape[1:] != (height, width, 3) or not right_size:
-            size = "height, width" if self.frontend == "hls" else f"{side}, {side}"
-            raise RowvitError(
-                f"images are {images.dtype} {list(images.shape)}", f"this network takes uint8 [B, {size}, 3]"
-            )
-        return list(images)
 
 
 def loaded(part: _Loaded | None) -> _Loaded:

@@ -158,15 +158,15 @@ def _print_throughput(document: dict[str, Any]) -> None:
         if any(marks):
             table.add_column("disturbed")
         for speed, mark in zip(figures["baseline"], marks, strict=True):
-            table.add_row(
+            row = [
                 f"{speed['runtime']} {speed['version']}",
                 str(speed["threads"]),
                 str(speed["batch"]),
                 f"{speed['images_per_second']:.1f}",
                 f"{speed['batch'] / speed['fastest_s']:.1f}",
                 f"{speed['median_s'] * 1e3:.2f}",
-                *[mark] * any(marks),
-            )
+            ]
+            table.add_row(*row, *([mark] if any(marks) else []))
         OUT.print(table)
         if any(marks):
             say(
@@ -306,7 +306,7 @@ def power(
     simulated = target is opt.TargetName.sim
     given: dict[str, Any] = {"pairs": pairs, "seconds": seconds, "settle": settle, "seed": seed}
     plan = replace(
-        passes.REHEARSAL if simulated else passes.Plan(),
+        passes.REHEARSAL if simulated else passes.PowerPlan(),
         **{name: value for name, value in given.items() if value is not None},
     )
     count = count or int(simulated)  # one image, as each takes seconds

@@ -83,7 +83,7 @@ def relu(
         checked = matched(checked, card.name, card.classes, names)
         tests = checked.pixels(range(len(checked)), side, card.resize, card.crop)
         measured = {-1, *range(depth)} if each_layer else {-1, depth - 1}
-    titles = ["layer", "zeros", "error if swapped", "error refitted", *["top-1"] * bool(measured)]
+    titles = ["layer", "zeros", "error if swapped", "error refitted", *(["top-1"] if measured else [])]
     table = right_aligned(*titles, left=0)
     batches = count(1)
     total = depth * -(-len(pixels) // BATCH) + len(measured) * -(-len(tests) // BATCH)
@@ -99,7 +99,7 @@ def relu(
             table.add_row("none", "", "", "", accuracy(-1))
         for done in to_relu(network, card, pixels, ridge, BATCH, step):
             row = f"{done.layer}", f"{done.zeros:.1%}", f"{done.swapped:.3f}", f"{done.error:.3f}"
-            table.add_row(*row, *[accuracy(done.layer)] * bool(measured))
+            table.add_row(*row, *([accuracy(done.layer)] if measured else []))
     OUT.print(table)
     if measured:
         say(f"top-1 on {len(checked)} training photos that were not used for the fit")
@@ -303,13 +303,13 @@ def _print(points: list[Point], chosen: Point) -> None:
 
     best = front(points) if len(points) > 2 else points
     measured = not math.isnan(chosen.top1)
-    titles = ["", "blocks", "rho", "cycles", "MACs saved", *["top-1"] * measured]
+    titles = ["", "blocks", "rho", "cycles", "MACs saved", *(["top-1"] if measured else [])]
     table = right_aligned(*titles, left=2)
     for point in [p for p in points if p in best or p is chosen]:
         mark = "chosen" if point is chosen else ""
         blocks = ", ".join(map(str, point.layers)) or "none"
         row = point.shares, f"{point.cycles:,.0f}", f"{point.macs_saved:.1%}"
-        table.add_row(mark, blocks, *row, *[_percent(point.top1)] * measured)
+        table.add_row(mark, blocks, *row, *([_percent(point.top1)] if measured else []))
     OUT.print(table)
 
 

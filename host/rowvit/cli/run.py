@@ -33,7 +33,7 @@ from rowvit.errors import RowvitError
 if TYPE_CHECKING:
     from rowvit.hardware.config import HardwareConfig
     from rowvit.measure.speed.profile import LayerProfile, Profile
-    from rowvit.targets.session import Session, Statistics
+    from rowvit.targets.session import RunStatistics, Session
     from rowvit.targets.target import Result
 
 
@@ -276,7 +276,7 @@ def _print_results(files: list[Path], results: list[Result], classes: list[str])
     OUT.print()
 
 
-def _print_statistics(found: Statistics, session: Session, seconds: float) -> None:
+def _print_statistics(found: RunStatistics, session: Session, seconds: float) -> None:
     config, count = session.config, found.images
     rows = {
         "tokens alive": " > ".join(
@@ -395,7 +395,7 @@ def _print_profile(found: Profile) -> None:
 
     compared = found.result is not None
     array = right_aligned(
-        *("layer", "cycles", *["model"] * compared, "MAC/cycle", "filled"),
+        *("layer", "cycles", *(["model"] if compared else []), "MAC/cycle", "filled"),
         *("busy", "weights", "data", "draining"),
     )
     units = right_aligned("layer", "load", "load waits", "drain", "LayerNorm", "softmax", "selection")
@@ -404,7 +404,7 @@ def _print_profile(found: Profile) -> None:
         array.add_row(
             name,
             f"{cycles:,}",
-            *[f"{predicted / cycles - 1:+.1%}"] * compared,
+            *([f"{predicted / cycles - 1:+.1%}"] if compared else []),
             f"{sum(layer.macs for layer in layers) / cycles:.0f}",
             _filled(layers, found.config),
             *shares(layers, "busy", "weights", "data", "draining"),

@@ -250,7 +250,7 @@ class _Walk:
         return golden
 
     def _compare(self, package: ModelPackage, program: Program) -> Result:
-        """Run one image; `RowvitError` if a bit differs from the reference."""
+        """Run one image; `RowvitError` if a bit differs from the integer reference."""
         images = _images(program, 1)
         golden = self._golden(package)
         (expected,) = golden(images)

@@ -132,7 +132,7 @@ class Accelerator(Target):
         self._unload()
         program = read_program(model, self.config)
         if self.guard is not None:
-            self.guard.load(program, self.config, self.frontend)
+            self.guard.use(program, self.config, self.frontend)
         if self.frontend == "hls":  # refuses what the preprocessor cannot do
             side = program.meta["architecture"]["image_size"]
             _geometry(np.empty((side, side, 0)), program.meta)
@@ -193,7 +193,7 @@ class Accelerator(Target):
         with self._open(images, batch) as flow:
             for step in flow:
                 if step is None and self._checking:
-                    time.sleep(_POLL)  # lets the reference's thread run
+                    time.sleep(_POLL)  # lets the integer reference's thread run
                 yield from step or ()
             self._ready(batch)  # closed meanwhile, it has no network
 
@@ -256,7 +256,7 @@ class Accelerator(Target):
                 for step in steps:
                     guard.note(step or ())
                     yield step
-                    while guard.behind > 1:  # so that what waits for the reference stays little
+                    while guard.behind > 1:  # so that what waits for the integer reference stays little
                         yield None
                         guard.settle()
             while guard.behind:
@@ -270,7 +270,7 @@ class Accelerator(Target):
 
     @property
     def _checking(self) -> bool:
-        """Whether the reference is at work beside the core."""
+        """Whether the integer reference is at work beside the core."""
         return self.guard is not None and self.guard.busy
 
     def _starts(self, groups: Iterator[Sequence[np.ndarray]]) -> Iterator[Sequence[np.ndarray]]:

@@ -54,8 +54,8 @@ class _Check:
 class Guard:
     """Compares one result in ``every``, the first included, with the integer reference.
 
-    The reference is computed in a thread from the moment that an image is taken. What differs is raised once
-    the reference is there, at the latest at the stream's end; then the target takes no more images until a
+    The integer reference is computed in a thread from the moment that an image is taken. What differs is
+    raised once it is there, at the latest at the stream's end; then the target takes no more images until a
     network is loaded, whose first image is checked again.
 
     Parameters
@@ -87,7 +87,7 @@ class Guard:
         self._open: deque[_Check] = deque()
         self._taken = 0
 
-    def load(self, program: Program, config: HardwareConfig, frontend: str) -> None:
+    def use(self, program: Program, config: HardwareConfig, frontend: str) -> None:
         """Take the network that ``program`` was compiled from; `RowvitError` if it does not hold it."""
         self.close()
         self._golden = Golden(config, program.meta["checkpoints"], frontend)
@@ -121,7 +121,7 @@ class Guard:
             yield image
 
     def watch(self, groups: Iterable[Sequence[np.ndarray]]) -> Iterator[Sequence[np.ndarray]]:
-        """The pixels of a stream's images; the reference starts with those that are due."""
+        """The pixels of a stream's images; the integer reference starts with those that are due."""
         for group in groups:
             for pixels in group:
                 name = self._names.popleft()
@@ -137,7 +137,7 @@ class Guard:
         return result
 
     def note(self, results: Iterable[Result]) -> None:
-        """Results of the core, in order; compared now if the reference is there."""
+        """Results of the core, in order; compared now if the integer reference is there."""
         for result in results:
             for check in self._open:
                 if check.number == self.count:
@@ -173,12 +173,12 @@ class Guard:
 
     @property
     def behind(self) -> int:
-        """Results of the core that the reference is not ready for."""
+        """Results of the core that the integer reference is not ready for."""
         return sum(check.result is not None for check in self._open)
 
     @property
     def busy(self) -> bool:
-        """Whether the reference is at work."""
+        """Whether the integer reference is at work."""
         return any(not check.reference.done() for check in self._open)
 
     def checking(self, result: Result) -> bool:

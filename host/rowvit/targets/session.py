@@ -85,7 +85,7 @@ def image_files(paths: Sequence[Path], say: Callable[[str], None] = lambda text:
 
 
 @dataclass(frozen=True)
-class Statistics:
+class RunStatistics:
     """Results of several images, summed up; means are over the images.
 
     Work (see `formats.work.Work`) is None if batches do not tell images apart; the cycles, and all that
@@ -104,8 +104,8 @@ class Statistics:
     array_busy: float | None = None  #: share of the array's multiplications per cycle that were made
     array_useful: float | None = None  #: share of them that the network needed
     simulation_khz: float | None = None  #: simulated cycles per ms of one process; None if not simulated
-    bit_exact: int | None = None  #: images whose result equals the reference; None if none was compared
-    compared: int = 0  #: images that were compared with the reference
+    bit_exact: int | None = None  #: images equal to the integer reference; None if none was compared
+    compared: int = 0  #: images that were compared with the integer reference
 
 
 @dataclass(frozen=True)
@@ -303,7 +303,7 @@ class Session:
         ------
         RowvitError
             The target cannot be opened, an image does not fit the network, the accelerator failed, a result
-            that was checked differs from the reference (`guard.Difference`), or a process was killed.
+            that was checked differs from the integer reference (`guard.Difference`), or a process was killed.
         """
         starts = [images[first : first + batch] for first in range(0, len(images), batch)]
         if self._alone(len(starts), jobs):
@@ -378,14 +378,14 @@ class Session:
             build(self.config)  # once, before the processes need it
             model = self.model
             if isinstance(model, Program) and self.options.get("check_every") is None:
-                model = replace(model, package=None)  # nobody there runs the reference
+                model = replace(model, package=None)  # nobody there runs the integer reference
             self._workers = Workers(jobs, model, self.target_name, self.config, self.options)
         return self._workers
 
     def reference(self, images: Sequence[np.ndarray], progress: Progress = lambda done: None) -> list[Result]:
         """Results of the integer reference, which also have ``attention``.
 
-        `RowvitError` if the session's model is a compiled program, which the reference does not run.
+        `RowvitError` if the session's model is a compiled program, which the integer reference does not run.
         """
         return self._reference(images, self.checkpoints, progress)
 
@@ -401,7 +401,7 @@ class Session:
     ) -> list[Result]:
         """Compare with the integer reference, bit for bit: sets ``bit_exact`` of every result.
 
-        Returns the reference's results; `RowvitError` as there.
+        Returns the integer reference's results; `RowvitError` as there.
         """
         expected = self.reference(images, progress)
         for result, one in zip(results, expected, strict=True):
@@ -411,13 +411,13 @@ class Session:
     @property
     def compared(self) -> str:
         """What `compare` and ``check_every`` compare, in words."""
-        words = ["logits", *["kept tokens"] * bool(self.meta["pruning"])]
+        words = ["logits", "kept tokens"] if self.meta["pruning"] else ["logits"]
         if self.checkpoints:
             words.append(f"{len(checkpoint_names(self.meta['architecture']['depth']))} checkpoints")
         return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
     def locate(self, image: np.ndarray) -> str:
-        """Where an image differs from the reference, once more, with the network loaded anew.
+        """Where an image differs from the integer reference, once more, with the network loaded anew.
 
         It is computed by a program with checkpoints, so that `target.first_difference` names the half layer;
         empty if nothing differs now. `RowvitError` as of `run`, and of `reference`.
@@ -432,7 +432,7 @@ class Session:
         (expected,) = self._reference([image], checkpoints=True)
         return first_difference(result, expected, self.meta)
 
-    def statistics(self, results: Sequence[Result]) -> Statistics:
+    def statistics(self, results: Sequence[Result]) -> RunStatistics:
         """What ``rowvit run`` prints below its table."""
 
         def mean(name: str) -> float | None:
@@ -454,7 +454,7 @@ class Session:
                 found["simulation_khz"] = cycles / float(np.mean([r.seconds for r in results])) / 1e3
         if compared := [result.bit_exact for result in results if result.bit_exact is not None]:
             found |= {"bit_exact": sum(compared), "compared": len(compared)}
-        return Statistics(len(results), [(tokens, tokens), *alive], **found)
+        return RunStatistics(len(results), [(tokens, tokens), *alive], **found)
 
     def record(self, files: Sequence[Path], results: Sequence[Result], seconds: float) -> dict[str, Any]:
         """Everything about a run, for JSON; ``seconds`` is its wall time."""

@@ -89,7 +89,7 @@ class Result:
 
 
 def first_difference(result: Result, reference: Result, meta: dict) -> str:
-    """Where a result first differs from the reference's, in the order of computation, and both values.
+    """Where a result first differs from the integer reference's, in the order of computation.
 
     Parameters
     ----------
@@ -118,7 +118,8 @@ def first_difference(result: Result, reference: Result, meta: dict) -> str:
                 values = f"{rows[row, channel]} instead of {other[row, channel]}"
                 return f"checkpoint {name}, row {row}, channel {channel}: {values}"
     for index in np.flatnonzero(result.logits != reference.logits)[:1]:
-        before = ["kept tokens"] * bool(reference.kept) + ["checkpoints"] * bool(reference.checkpoints)
+        parts = {"kept tokens": reference.kept, "checkpoints": reference.checkpoints}
+        before = [name for name, part in parts.items() if part]
         equal = f" ({' and '.join(before)} are equal)" if before else ""
         return f"logits[{index}]: {result.logits[index]} instead of {reference.logits[index]}{equal}"
     return ""
@@ -159,7 +160,7 @@ class Target:
         ------
         RowvitError
             No network is loaded, the images do not fit it, the accelerator failed, or a result that was
-            checked differs from the reference.
+            checked differs from the integer reference.
         """
         self._ready(batch)
         if isinstance(images, str | Path):
@@ -182,9 +183,9 @@ class Target:
         Raises
         ------
         RowvitError
-            As for a call; a difference from the reference (``check_every``) may come some results late. What
-            ``images`` raises passes through, after the results of the images before it; the target can be
-            used again.
+            As for a call; a difference from the integer reference (``check_every``) may come some results
+            late. What ``images`` raises passes through, after the results of the images before it; the
+            target can be used again.
         """
         self._ready(batch)
         for pixels in self._batches(images, batch):

@@ -16,7 +16,7 @@ from waiting import HANG
 from rowvit.cli import app
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage, keep_schedule
-from rowvit.measure.accuracy.evaluation import Evaluation, Work, evaluate, matched, read_labels, wilson
+from rowvit.measure.accuracy.evaluation import Evaluation, Outcomes, evaluate, matched, read_labels, wilson
 from rowvit.quant.synthetic import random_package
 from rowvit.reference import patchify, run
 
@@ -58,7 +58,7 @@ def test_top_k_and_confusion() -> None:
         [[3, 2, 1, 0, -1, -2], [0, 0, 5, 0, 0, 0], [1, 2, 3, 4, 5, 6], [1, 1, 1, 1, 1, 1]], float
     )
     ones = np.ones(4, np.int64)
-    work = Work(logits, ones, ones * 4, ones, ones * 2, ones * 0.5, np.full(4, np.nan), ones.astype(bool))
+    work = Outcomes(logits, ones, ones * 4, ones, ones * 2, ones * 0.5, np.full(4, np.nan), ones.astype(bool))
     found = Evaluation("n", "d", "int8 golden", np.array([0, 5, 0, 5]), list("abcdef"), work)
     assert found.right() == 1 and found.right(2) == 1 and found.right(5) == 1 and found.right(6) == 4
     confusion = found.confusion()

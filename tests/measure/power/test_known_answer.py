@@ -9,7 +9,7 @@ from clocks import FakeClock
 from fakes import FakeBoard, FakeSensor, results
 
 from rowvit.errors import RowvitError
-from rowvit.measure.power.passes import Plan
+from rowvit.measure.power.passes import PowerPlan
 from rowvit.measure.power.protocol import measure
 from rowvit.measure.power.statistics import figures
 
@@ -23,7 +23,7 @@ def study(plan: dict, **sensor) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(seed)
         board = FakeBoard(FakeClock(), rng)
         instrument = FakeSensor(board, rng, **sensor)
-        passes = measure(Plan(seed=seed, **plan), board.work, instrument, clock=board.clock)
+        passes = measure(PowerPlan(seed=seed, **plan), board.work, instrument, clock=board.clock)
         found = figures(passes, instrument.samples(passes))
         row = {}
         for name, truth in (

@@ -16,18 +16,20 @@ from hypothesis import strategies as st
 from rowvit.errors import RowvitError
 from rowvit.measure.power.instrument import Instrument
 from rowvit.measure.power.instruments.meter import MeterLog
-from rowvit.measure.power.passes import Pass, Plan
+from rowvit.measure.power.passes import PowerPass, PowerPlan
 from rowvit.measure.power.protocol import measure
 from rowvit.measure.power.statistics import figures
 
 WALL = 1.76e9  # the wall clock less the monotonic one
 
 
-def run(seed: int) -> tuple[FakeBoard, list[Pass]]:
+def run(seed: int) -> tuple[FakeBoard, list[PowerPass]]:
     """A measurement of the fake board, which a meter watches from its supply."""
     board = FakeBoard(FakeClock(), np.random.default_rng(seed))
     board.clock.sleep(20)
-    passes = measure(Plan(5, 4.0, 1.0, 0.5, seed), board.work, Instrument("csv", "supply"), clock=board.clock)
+    passes = measure(
+        PowerPlan(5, 4.0, 1.0, 0.5, seed), board.work, Instrument("csv", "supply"), clock=board.clock
+    )
     board.clock.sleep(20)
     return board, passes
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rowvit.errors import RowvitError
 from rowvit.measure.power.instrument import Instrument
-from rowvit.measure.power.passes import Pass, Plan
+from rowvit.measure.power.passes import PowerPass, PowerPlan
 from rowvit.measure.power.protocol import measure
 from rowvit.measure.power.samples import Samples
 from rowvit.measure.power.statistics import MOST_SAMPLES, figures, student_t
@@ -21,24 +21,24 @@ from rowvit.measure.power.statistics import MOST_SAMPLES, figures, student_t
 
 @given(st.integers(5, 40), st.integers(0, 2**32 - 1))
 def test_order_is_paired_and_shuffled(pairs, seed):
-    order = Plan(pairs, seed=seed).order()
+    order = PowerPlan(pairs, seed=seed).order()
     assert [pair for pair, _ in order] == [i // 2 for i in range(2 * pairs)]
     firsts = [kind for _, kind in order[::2]]
     assert all(sorted(order[2 * i : 2 * i + 2]) == [(i, "busy"), (i, "idle")] for i in range(pairs))
     assert firsts.count("busy") == pairs // 2  # what drifts falls on both alike
-    assert order == Plan(pairs, seed=seed).order()
+    assert order == PowerPlan(pairs, seed=seed).order()
 
 
 def test_orders_differ():
-    assert len({tuple(Plan(seed=seed).order()) for seed in range(20)}) > 10
+    assert len({tuple(PowerPlan(seed=seed).order()) for seed in range(20)}) > 10
 
 
 def test_plans_that_say_nothing_are_refused():
     with pytest.raises(RowvitError, match="4 pairs of passes are too few for an uncertainty; use at least 5"):
-        Plan(4)
+        PowerPlan(4)
     for values in (dict(seconds=0), dict(settle=-1), dict(tail=-0.1)):
         with pytest.raises(RowvitError, match="a pass must take more than 0 s"):
-            Plan(**values)
+            PowerPlan(**values)
 
 
 class Recorded(Instrument):
@@ -65,7 +65,7 @@ def test_passes():
         return 2
 
     instrument, seen, degrees = Recorded(clock), [], iter(range(100))
-    plan = Plan(pairs=5, seconds=3.0, settle=1.0, tail=0.2)
+    plan = PowerPlan(pairs=5, seconds=3.0, settle=1.0, tail=0.2)
     passes = measure(plan, work, instrument, lambda: next(degrees), clock, seen.append)
     assert seen == passes and [(p.pair, p.kind) for p in passes] == plan.order()
     assert [p.temperature for p in passes] == list(range(10))
@@ -78,7 +78,7 @@ def test_passes():
 
 
 @given(
-    plan=st.builds(Plan, st.integers(5, 8), st.floats(0.5, 20), st.floats(0, 5), st.floats(0, 1)),
+    plan=st.builds(PowerPlan, st.integers(5, 8), st.floats(0.5, 20), st.floats(0, 5), st.floats(0, 1)),
     work=st.floats(0.05, 30),
     interval=st.floats(0, 1),
 )
@@ -109,16 +109,18 @@ def test_a_failure_stops_the_instrument():
             raise RowvitError("the accelerator stopped") from None
 
     with pytest.raises(RowvitError, match="the accelerator stopped"):
-        measure(Plan(), work, instrument, clock=clock)
+        measure(PowerPlan(), work, instrument, clock=clock)
     assert all(len(span) == 2 for span in instrument.on)
 
 
-def made_up(idle: list[float], busy: list[float], images: list[int]) -> tuple[list[Pass], Samples]:
+def made_up(idle: list[float], busy: list[float], images: list[int]) -> tuple[list[PowerPass], Samples]:
     """Passes of 10 s with constant power, and samples every 0.1 s."""
     passes, times, watts, now = [], [], [], 100.0
     for pair, (low, high, count) in enumerate(zip(idle, busy, images, strict=True)):
         for kind, power in (("idle", low), ("busy", high)):
-            passes.append(Pass(pair, kind, now, now + 1, now + 11, now + 12, count if kind == "busy" else 0))
+            passes.append(
+                PowerPass(pair, kind, now, now + 1, now + 11, now + 12, count if kind == "busy" else 0)
+            )
             times.append(now + np.arange(121) * 0.1)
             watts.append(np.full(121, power))
             now += 13

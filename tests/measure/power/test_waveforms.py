@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from rowvit.errors import RowvitError
 from rowvit.measure.power.instruments.meter import MeterLog
-from rowvit.measure.power.passes import Pass, Plan
+from rowvit.measure.power.passes import PowerPass, PowerPlan
 from rowvit.measure.power.samples import Samples, resolution
 from rowvit.measure.power.statistics import figures
 
@@ -25,14 +25,14 @@ IDLE, BUSY = 3.0, 3.75  # watts
 IMAGE = 0.05  # seconds
 
 
-def passes_of(plan: Plan) -> list[Pass]:
+def passes_of(plan: PowerPlan) -> list[PowerPass]:
     """As `rowvit.measure.power.protocol.measure` would make them, with 20 ms between them."""
     passes, now = [], 1000.0
     for pair, kind in plan.order():
         begin = now + plan.settle
         images = round(plan.seconds / IMAGE) * (kind == "busy")
         end = begin + (images * IMAGE or plan.seconds)
-        passes.append(Pass(pair, kind, now, begin, end, end + plan.tail, images))
+        passes.append(PowerPass(pair, kind, now, begin, end, end + plan.tail, images))
         now = end + plan.tail + 0.02
     return passes
 
@@ -43,11 +43,11 @@ class Load:
 
     Parameters
     ----------
-    passes : sequence of Pass
+    passes : sequence of PowerPass
     bursts : sequence of (begin, end, watts)
     """
 
-    passes: Sequence[Pass]
+    passes: Sequence[PowerPass]
     bursts: Sequence[tuple[float, float, float]] = ()
 
     def __post_init__(self) -> None:
@@ -135,7 +135,7 @@ class Meter:
         return path
 
 
-PLAN = Plan()  # the default
+PLAN = PowerPlan()  # the default
 
 
 def found(tmp_path: Path, load: Load, seed: int = 0, step: float | None = None, **meter: Any):
@@ -170,7 +170,7 @@ def test_a_meter_that_lags_too_far_is_refused(tmp_path):
         found(tmp_path, load, lag=4.0)
     with pytest.raises(RowvitError, match=r"the meter lags by 9\.\d s in passes of 13\.5 s; use a faster"):
         found(tmp_path, load, lag=9.0)
-    patient = Load(passes_of(Plan(settle=16.0)))
+    patient = Load(passes_of(PowerPlan(settle=16.0)))
     power, _ = found(tmp_path, patient, lag=4.0)
     assert np.abs(errors(power, patient)).max() <= 1 and relative(power) < 0.06
 
@@ -259,7 +259,7 @@ def test_noise_is_no_step(noise, seed):
     noise=st.floats(0.002, 0.3),
     step=st.sampled_from([0.0, 0.01, 0.1]),
     hz=st.sampled_from([10, 50]),
-    plan=st.builds(Plan, st.integers(5, 10), st.sampled_from([5.0, 10.0]), st.sampled_from([1.0, 3.0])),
+    plan=st.builds(PowerPlan, st.integers(5, 10), st.sampled_from([5.0, 10.0]), st.sampled_from([1.0, 3.0])),
     gaps=st.lists(st.tuples(st.integers(0, 9), st.floats(0, 1), st.floats(0.1, 1.0)), max_size=3),
     burst=st.floats(IDLE - BUSY, BUSY - IDLE),
     seed=st.integers(0, 2**32 - 1),

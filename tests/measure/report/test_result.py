@@ -10,7 +10,7 @@ import pytest
 
 from rowvit.errors import RowvitError
 from rowvit.measure import result
-from rowvit.measure.power.passes import Pass
+from rowvit.measure.power.passes import PowerPass
 from rowvit.measure.power.samples import Samples
 from rowvit.measure.power.statistics import figures
 from rowvit.measure.report import check
@@ -203,7 +203,7 @@ def of_samples(power_file, watts: float = 0.0) -> dict:
     document = json.loads(power_file.read_text())
     kept = document["power"]["samples"]
     samples = Samples(np.array(kept["times"]), np.array(kept["watts"]) + watts)
-    document["power"] |= figures([Pass(**record) for record in document["passes"]], samples)
+    document["power"] |= figures([PowerPass(**record) for record in document["passes"]], samples)
     document["idle"]["watts"] = document["power"]["idle_watts"]["value"]
     return document
 

@@ -45,7 +45,7 @@ PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass
-class Work:
+class Outcomes:
     """Logits and work of photos; arrays have one entry per photo, in the order of the set.
 
     Parameters
@@ -59,7 +59,7 @@ class Work:
     cycles : float64 array
         NaN where no cycles were counted or predicted.
     bit_exact : bool array
-        Equal to the integer reference; true on the reference itself.
+        Equal to the integer reference; true on the integer reference itself.
     """
 
     logits: np.ndarray
@@ -72,7 +72,7 @@ class Work:
     bit_exact: np.ndarray
 
     @classmethod
-    def join(cls, parts: list[Work]) -> Work:
+    def join(cls, parts: list[Outcomes]) -> Outcomes:
         """Concatenated."""
         return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
@@ -88,7 +88,7 @@ class Evaluation:
         "float fp32", "float bf16", "int8 golden" or "int8 sim".
     truth : int array [n]
     classes : list of str
-    work : Work
+    work : Outcomes
     agreement : float or None
         Share of the photos to which another network gives the same class.
     cycles_of : str
@@ -100,7 +100,7 @@ class Evaluation:
     kind: str
     truth: np.ndarray
     classes: list[str]
-    work: Work
+    work: Outcomes
     agreement: float | None = None
     cycles_of: str = ""
 
@@ -357,7 +357,7 @@ def _places(names: Sequence[str], among: Sequence[str]) -> np.ndarray | None:
 # -- one shard -------------------------------------------------------------------------------------
 
 
-def float_work(model: VisionTransformer, card: Card, pixels: np.ndarray, precision: str = "fp32") -> Work:
+def float_work(model: VisionTransformer, card: Card, pixels: np.ndarray, precision: str = "fp32") -> Outcomes:
     """A float network on photos uint8 [B, S, S, 3]; MACs count as on the accelerator.
 
     Products with the zeros behind ReLU do not count unless ``ffn2_rule`` is "none".
@@ -392,7 +392,7 @@ def float_work(model: VisionTransformer, card: Card, pixels: np.ndarray, precisi
     arch = vars(config) | {"tokens": config.tokens, "channels": 3}
     meta = {"architecture": arch, "ffn2_rule": config.ffn2_rule, "tile_rows": config.tile_rows}
     work = count_work(meta, live, probabilities, nonzero, fetched)
-    return Work(
+    return Outcomes(
         logits.astype(np.float64),
         work.macs_executed,
         np.full(images, work.macs_dense),
@@ -410,11 +410,11 @@ def integer_work(
     target: str = "golden",
     config: HardwareConfig | None = None,
     cycles: int = 0,
-) -> Work:
+) -> Outcomes:
     """A package on photos uint8 [B, S, S, 3], on the integer reference or on the simulated RTL.
 
     On target "golden" the first ``cycles`` photos go through the cycle model. On "sim" cycles and work are
-    the RTL's counters, and each photo is compared with the reference.
+    the RTL's counters, and each photo is compared with the integer reference.
     """
     import rowvit
     from rowvit.reference import patchify, run
@@ -440,7 +440,7 @@ def integer_work(
         for index, count in enumerate(counts[:cycles]):
             spent[index] = predict(program, config, statistics=measured(count)).image_cycles[0]
     hidden = package.arch["hidden"]
-    return Work(
+    return Outcomes(
         np.stack([image.logits for image in found]) * package.meta["scales"]["logit"],
         **{key: np.array([getattr(one, key) for one in counted], np.int64) for key in COUNTED},
         zeros=np.array([1 - sum(c.ffn2_nonzeros) / (sum(c.live) * hidden) for c in counts]),
@@ -511,7 +511,7 @@ def evaluate(
         chosen = slice(first, first + size)
         part = replace(photos, files=photos.files[chosen], labels=photos.labels[chosen])
         shards.append((part, min(max(cycles - first, 0), len(part))))
-    parts: list[Work] = []
+    parts: list[Outcomes] = []
     done = 0
     job = partial(_shard, target=target, config=config, precision=precision)
     for found in _run(job, model, shards, jobs, scheduler):
@@ -520,13 +520,13 @@ def evaluate(
         progress(done)
     source = "RTL in simulation" if target == "sim" else "cycle model"
     source = f"{source}, {config.name}" if config else ""
-    work, classes = Work.join(parts), list(map(str, classes))
+    work, classes = Outcomes.join(parts), list(map(str, classes))
     return Evaluation(name, photos.name, kind, photos.labels, classes, work, cycles_of=source)
 
 
 def _shard(
     model: Network, part: Photos, cycles: int, *, target: str, config: HardwareConfig | None, precision: str
-) -> Work:
+) -> Outcomes:
     if isinstance(model, tuple):
         network, card = model
         pixels = part.pixels(range(len(part)), network.config.image_size, card.resize, card.crop)
@@ -537,12 +537,12 @@ def _shard(
 
 
 def _run(
-    work: Callable[[Network, Photos, int], Work],
+    work: Callable[[Network, Photos, int], Outcomes],
     model: Network,
     shards: list[tuple[Photos, int]],
     jobs: int,
     scheduler: str | None,
-) -> Iterator[Work]:
+) -> Iterator[Outcomes]:
     """Results of the shards, which are photos and how many go through the cycle model, in their order."""
     if jobs == 1 and scheduler is None:
         for part, cycles in shards:

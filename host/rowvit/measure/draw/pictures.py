@@ -111,7 +111,8 @@ def remaining(
 def looks(result: Result, meta: Mapping[str, Any]) -> list[Look]:
     """The class token's attention in every layer, on the tokens that enter it; none on sim and board.
 
-    These are the integers that the reference computes, and the core selects by, over the sum of their row.
+    These are the integers that the integer reference computes, and the core selects by, over the sum of
+    their row.
     ``meta`` is the description of the network.
     """
     after = dict(zip((step["layer"] for step in meta["pruning"]), result.kept, strict=True))

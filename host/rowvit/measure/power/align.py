@@ -19,7 +19,7 @@ from rowvit.errors import RowvitError
 from rowvit.measure.power.statistics import CONFIDENCE, student_t
 
 if TYPE_CHECKING:
-    from rowvit.measure.power.passes import Pass
+    from rowvit.measure.power.passes import PowerPass
 
 #: the largest difference between the rates of the two clocks
 _RATE = 0.04
@@ -70,7 +70,7 @@ class Alignment:
 
 
 def align(
-    times: np.ndarray, watts: np.ndarray, passes: Sequence[Pass], wall: float | None, search: float
+    times: np.ndarray, watts: np.ndarray, passes: Sequence[PowerPass], wall: float | None, search: float
 ) -> Alignment:
     """Find a log's place.
 
@@ -78,7 +78,7 @@ def align(
     ----------
     times, watts : float64 array [n]
         The log, in seconds of its own clock, and in watts.
-    passes : sequence of Pass
+    passes : sequence of PowerPass
     wall : float or None
         The wall clock minus the monotonic one; without it, all places are tried.
     search : float
@@ -142,7 +142,9 @@ def align(
     return found
 
 
-def _fit(times: np.ndarray, watts: np.ndarray, passes: Sequence[Pass], at: float, rate: float) -> Alignment:
+def _fit(
+    times: np.ndarray, watts: np.ndarray, passes: Sequence[PowerPass], at: float, rate: float
+) -> Alignment:
     """The least squares, from a place and a rate nearby."""
     starts = np.array([p.start for p in passes])
     busy = np.array([p.kind == "busy" for p in passes], float)

@@ -17,7 +17,7 @@ import numpy as np
 
 from rowvit.errors import RowvitError, needs
 from rowvit.hardware.block_design import boards, known
-from rowvit.measure.power.passes import Pass
+from rowvit.measure.power.passes import PowerPass
 from rowvit.measure.power.samples import Samples, resolution
 
 
@@ -47,7 +47,7 @@ class Instrument:
     def stop(self) -> None:
         """Called after a pass."""
 
-    def samples(self, passes: Sequence[Pass]) -> Samples:
+    def samples(self, passes: Sequence[PowerPass]) -> Samples:
         """All samples of ``passes``."""
         raise NotImplementedError
 
@@ -127,7 +127,7 @@ class Recorder(Instrument):
         times = frame[self._clock.name].to_numpy(np.float64) + self._clock.origin
         self._parts.append(np.stack([times, *watts]))
 
-    def samples(self, passes: Sequence[Pass]) -> Samples:
+    def samples(self, passes: Sequence[PowerPass]) -> Samples:
         times, *watts = np.concatenate(self._parts, axis=1)
         # the steps of several sensors may all hide something
         return Samples(times, np.sum(watts, axis=0), sum(map(resolution, watts)))

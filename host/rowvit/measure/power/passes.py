@@ -15,7 +15,7 @@ FEWEST_PAIRS = 5
 
 
 @dataclass(frozen=True)
-class Plan:
+class PowerPlan:
     """What is done.
 
     Parameters
@@ -58,11 +58,11 @@ class Plan:
 
 
 #: on a simulated accelerator, which takes seconds for an image, and whose power nobody asks for
-REHEARSAL = Plan(pairs=5, seconds=2.0, settle=0.5)
+REHEARSAL = PowerPlan(pairs=5, seconds=2.0, settle=0.5)
 
 
 @dataclass(frozen=True)
-class Pass:
+class PowerPass:
     """One pass; times are seconds of the monotonic clock.
 
     Parameters

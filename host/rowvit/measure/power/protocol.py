@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rowvit.measure import result
 from rowvit.measure.power.instrument import Instrument
-from rowvit.measure.power.passes import Pass, Plan
+from rowvit.measure.power.passes import PowerPass, PowerPlan
 from rowvit.measure.power.statistics import add_figures
 from rowvit.measure.temperature import temperatures, thermometer
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 
 def measure(
-    plan: Plan,
+    plan: PowerPlan,
     work: Callable[[], int],
     instrument: Instrument,
     temperature: Callable[[], float] | None = None,
     clock: Any = time,
-    progress: Callable[[Pass], None] = lambda done: None,
-) -> list[Pass]:
+    progress: Callable[[PowerPass], None] = lambda done: None,
+) -> list[PowerPass]:
     """Make the passes.
 
     Parameters
     ----------
-    plan : Plan
+    plan : PowerPlan
     work : callable
         Classifies some images and returns how many; the network is loaded already.
     instrument : Instrument
@@ -54,7 +54,7 @@ def measure(
     passes = []
     for pair, kind in plan.order():
 
-        def load(seconds: float, busy: bool = kind == "busy") -> int:
+        def occupy(seconds: float, busy: bool = kind == "busy") -> int:
             """Work, or wait, for at least this long; returns the images."""
             if not busy:
                 clock.sleep(seconds)
@@ -67,17 +67,17 @@ def measure(
         instrument.start()
         try:
             start = clock.monotonic()
-            load(plan.settle)
+            occupy(plan.settle)
             begin = clock.monotonic()
-            images = load(plan.seconds)
+            images = occupy(plan.seconds)
             end = clock.monotonic()
             degrees = temperature() if temperature else None
             # beyond the end by two samples, so that the end lies between samples of the same load
-            load(max(plan.tail, 2 * instrument.interval))
+            occupy(max(plan.tail, 2 * instrument.interval))
             stop = clock.monotonic()
         finally:
             instrument.stop()
-        passes.append(Pass(pair, kind, start, begin, end, stop, images, degrees))
+        passes.append(PowerPass(pair, kind, start, begin, end, stop, images, degrees))
         progress(passes[-1])
     return passes
 
@@ -85,7 +85,7 @@ def measure(
 def document(
     session: Session,
     images: ImageSet,
-    plan: Plan,
+    plan: PowerPlan,
     instrument: Instrument,
     batch: int = 8,
     progress: Callable[[float, str, float], None] = lambda done, note, total: None,
@@ -98,7 +98,7 @@ def document(
     images : ImageSet
         From `Session.choose`. All of them are classified in one call, so that the core never waits for the
         host through an idle pass.
-    plan : Plan
+    plan : PowerPlan
     instrument : Instrument
         Without samples yet, or ever, the result lacks figures; see `instruments.meter.join`.
     batch : int
@@ -116,7 +116,7 @@ def document(
     found = result.describe("power", session, images)
     target = session.target
     wall = time.time() - time.monotonic()
-    done: list[Pass] = []
+    done: list[PowerPass] = []
     begun = total = 0.0
 
     def note() -> None:
@@ -132,7 +132,7 @@ def document(
         note()
         return count
 
-    def over(one: Pass) -> None:
+    def over(one: PowerPass) -> None:
         done.append(one)
         note()
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from rowvit.errors import RowvitError
 from rowvit.measure.power.instrument import Instrument
-from rowvit.measure.power.passes import FEWEST_PAIRS, Pass
+from rowvit.measure.power.passes import FEWEST_PAIRS, PowerPass
 from rowvit.measure.power.samples import Samples
 from rowvit.measure.result import differences
 
@@ -47,7 +47,7 @@ def add_figures(document: dict[str, Any], instrument: Instrument) -> None:
     RowvitError
         Samples are missing.
     """
-    passes = [Pass(**record) for record in document["passes"]]
+    passes = [PowerPass(**record) for record in document["passes"]]
     samples = instrument.samples(passes)
     found = figures(passes, samples)
     document["instrument"] |= {"name": instrument.name, "sampling_hz": 1 / samples.interval}
@@ -58,12 +58,12 @@ def add_figures(document: dict[str, Any], instrument: Instrument) -> None:
     document["power"] = found
 
 
-def figures(passes: Sequence[Pass], samples: Samples) -> dict[str, Any]:
+def figures(passes: Sequence[PowerPass], samples: Samples) -> dict[str, Any]:
     """What the passes say.
 
     Parameters
     ----------
-    passes : sequence of Pass
+    passes : sequence of PowerPass
         From `measure`.
     samples : Samples
 
@@ -81,7 +81,7 @@ def figures(passes: Sequence[Pass], samples: Samples) -> dict[str, Any]:
     return _figures(passes, _readings(passes, samples)) | {"samples": _kept(samples)}
 
 
-def _readings(passes: Sequence[Pass], samples: Samples) -> dict[str, Any]:
+def _readings(passes: Sequence[PowerPass], samples: Samples) -> dict[str, Any]:
     """What the samples say of the passes, under its names in a result; all figures come from it."""
     lengths = np.array([p.seconds for p in passes])
     joules = np.array([samples.energy(p.begin, p.end) for p in passes])
@@ -95,7 +95,7 @@ def _readings(passes: Sequence[Pass], samples: Samples) -> dict[str, Any]:
     }
 
 
-def _figures(passes: Sequence[Pass], readings: dict[str, Any]) -> dict[str, Any]:
+def _figures(passes: Sequence[PowerPass], readings: dict[str, Any]) -> dict[str, Any]:
     """From `_readings`; ``leak_watts`` is what of the loads next to it a pass may have in it."""
     watts, step = np.array(readings["pass_watts"]), readings["step_watts"]
     busy = np.array([p.kind == "busy" for p in passes])
@@ -129,7 +129,7 @@ def _figures(passes: Sequence[Pass], readings: dict[str, Any]) -> dict[str, Any]
 
 
 def _leak(
-    passes: Sequence[Pass], watts: np.ndarray, readings: dict[str, Any]
+    passes: Sequence[PowerPass], watts: np.ndarray, readings: dict[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Watts of the loads next to it that each pass has in it, and their uncertainty.
 
@@ -173,7 +173,7 @@ def _leak(
     return most, sides @ errors[1:]
 
 
-def _fading(passes: Sequence[Pass]) -> float:
+def _fading(passes: Sequence[PowerPass]) -> float:
     """What remains of the load before a pass, in the mean over it, relative to what its halves differ by.
 
     It is half of that if it is gone by the second half, and more the more slowly it fades. Taken is the
@@ -194,7 +194,7 @@ def disagreements(document: dict[str, Any]) -> list[str]:
     nearly the same.
     """
     found = document["power"]
-    passes = [Pass(**record) for record in document["passes"]]
+    passes = [PowerPass(**record) for record in document["passes"]]
     kept = found["samples"]
     samples = Samples(np.array(kept["times"]), np.array(kept["watts"]))
     kinds = [one.kind for one in passes]

@@ -47,7 +47,7 @@ class Digits(str):
 
 
 @dataclass
-class Card:
+class FigureCard:
     """A headline figure; what it depends on is folded below."""
 
     name: str
@@ -149,7 +149,7 @@ def _result(
 
 def _cards(
     name: str, document: dict[str, Any], documents: Sequence[tuple[str, dict[str, Any]]]
-) -> list[Card]:
+) -> list[FigureCard]:
     """Headline figures; those of the other kind come from a result of the same network and configuration."""
 
     def same(one: dict[str, Any]) -> bool:
@@ -167,14 +167,16 @@ def _cards(
     cards = _speed_cards(*speed) if speed else []
     if energy is None:
         cards.append(
-            Card("energy per image", "not measured", "", ["no result of rowvit power goes with this"])
+            FigureCard("energy per image", "not measured", "", ["no result of rowvit power goes with this"])
         )
     elif "none" in energy[1]["power"]:
-        cards.append(Card("energy per image", "not measured", "", [energy[1]["power"]["none"]]))
+        cards.append(FigureCard("energy per image", "not measured", "", [energy[1]["power"]["none"]]))
     elif energy[1] is not document and energy[1]["target"] != "board":
-        cards.append(Card("energy per image", "not measured", "", _where(*energy)))
+        cards.append(FigureCard("energy per image", "not measured", "", _where(*energy)))
     else:
-        keys = ["joules_per_image", "dynamic_joules_per_image", *["images_per_second"] * (speed is None)]
+        keys = ["joules_per_image", "dynamic_joules_per_image"]
+        if speed is None:
+            keys.append("images_per_second")
         cards += _energy_cards(*energy, keys)
     return [*cards, _accuracy_card(document["model"].get("accuracy", {}))]
 
@@ -184,7 +186,7 @@ def _where(name: str, document: dict[str, Any]) -> list[str]:
     return [f"from {name}: {document['evidence']}", f"'{config['name']}' at {clock['mhz']:g} MHz"]
 
 
-def _speed_cards(name: str, document: dict[str, Any]) -> list[Card]:
+def _speed_cards(name: str, document: dict[str, Any]) -> list[FigureCard]:
     figures, data = document["throughput"], document["data"]
     latency, pipelined = figures["latency_ms"], figures["pipelined"]
     said = [*_where(name, document), figures["basis"], f"{data['set']}, {data['subset']}"]
@@ -193,12 +195,12 @@ def _speed_cards(name: str, document: dict[str, Any]) -> list[Card]:
     batches = f"{pipelined['images']} images, in batches of {pipelined['batch']}, from pixels in memory"
     alone = f"median of {len(latency['values'])} images, one by one; 90 % within {number(latency['p90'])} ms"
     return [
-        Card("throughput", number(figures["images_per_second"]), "images/s", [batches, *said]),
-        Card("latency", number(latency["median"]), "ms", [alone, *said]),
+        FigureCard("throughput", number(figures["images_per_second"]), "images/s", [batches, *said]),
+        FigureCard("latency", number(latency["median"]), "ms", [alone, *said]),
     ]
 
 
-def _energy_cards(name: str, document: dict[str, Any], keys: Sequence[str]) -> list[Card]:
+def _energy_cards(name: str, document: dict[str, Any], keys: Sequence[str]) -> list[FigureCard]:
     power, instrument = document["power"], document["instrument"]
     confidence = f"± at {power['confidence']:.0%} confidence, {len(power['pass_watts']) // 2} pairs of passes"
     said = [confidence, *_where(name, document), f"{instrument['name']}: {instrument['measures']}"]
@@ -206,16 +208,16 @@ def _energy_cards(name: str, document: dict[str, Any], keys: Sequence[str]) -> l
     for key in keys:
         title, unit, scale = FIGURES[key]
         value, half = estimate(*(power[key][part] * scale for part in ("value", "uncertainty")))
-        cards.append(Card(title, f"{value} ± {half}", unit, said))
+        cards.append(FigureCard(title, f"{value} ± {half}", unit, said))
     return cards
 
 
-def _accuracy_card(accuracy: dict[str, Any]) -> Card:
+def _accuracy_card(accuracy: dict[str, Any]) -> FigureCard:
     """What the package states about itself; results of older versions do not have it."""
     if "int8" not in accuracy:
-        return Card("accuracy", "not stated", "", [accuracy.get("none", "rowvit eval measures it")])
+        return FigureCard("accuracy", "not stated", "", [accuracy.get("none", "rowvit eval measures it")])
     said = [f"in int8, on {accuracy.get('set', 'a set without a name')}", "as the package states it"]
-    return Card("accuracy", number(accuracy["int8"]), accuracy.get("unit", ""), said)
+    return FigureCard("accuracy", number(accuracy["int8"]), accuracy.get("unit", ""), said)
 
 
 def _table(
@@ -256,11 +258,14 @@ def _throughput(name: str, document: dict[str, Any]) -> tuple[list[dict[str, Any
     if isinstance(figures["baseline"], list):
         marks = disturbances(figures["baseline"], document["host"])
         head = ["runtime", "threads", "batch", "images/s", "median ms", "p90 ms"]
-        head += ["disturbed"] * any(marks)
+        if any(marks):
+            head.append("disturbed")
         rows = []
         for s, mark in zip(figures["baseline"], marks, strict=True):
-            speeds = s["images_per_second"], 1e3 * s["median_s"], 1e3 * s["p90_s"], *[mark] * any(marks)
+            speeds = s["images_per_second"], 1e3 * s["median_s"], 1e3 * s["p90_s"]
             rows.append([f"{s['runtime']} {s['version']}", s["threads"], s["batch"], *speeds])
+            if any(marks):
+                rows[-1].append(mark)
         note = f"{document['host']['cpu']}; wall time per call."
         if any(marks):
             note += " Other programs may have taken this CPU's time: no comparison with the marked ones."

@@ -20,7 +20,7 @@ from rowvit.measure.power.samples import Samples, resolution
 from rowvit.measure.power.statistics import add_figures
 
 if TYPE_CHECKING:
-    from rowvit.measure.power.passes import Pass
+    from rowvit.measure.power.passes import PowerPass
 
 #: how the names of meters outside the board start, before and after their log is joined
 EXTERNAL = "external meter"
@@ -77,7 +77,7 @@ class MeterLog(Instrument):
         self.path, self.wall, self.search, self.step = path, wall, search, step
         self.found: Alignment | None = None  #: how its clock differs from the board's
 
-    def samples(self, passes: Sequence[Pass]) -> Samples:
+    def samples(self, passes: Sequence[PowerPass]) -> Samples:
         """Samples on the monotonic clock of ``passes``.
 
         Raises

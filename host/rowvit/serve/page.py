@@ -131,8 +131,8 @@ class _Column:
     """What the page shows of one network."""
 
     document: dict[str, Any]
-    left: Sequence[cards.Step]
-    watched: Sequence[cards.Step]
+    left: Sequence[cards.Snapshot]
+    watched: Sequence[cards.Snapshot]
     depth: int
     json: bytes = b""
     png: bytes = b""

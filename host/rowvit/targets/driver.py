@@ -111,7 +111,7 @@ class Accelerator(Target):
         self.frontend, self.timeout, self.watchdog = overlay.frontend, timeout, watchdog
         self.core, self.dma = overlay.core, overlay.dma
         self.program: Program | None = None
-        self._blob: PynqBuffer | None = None
+        self.blob: PynqBuffer | None = None  #: the network's program and weights, where the core reads them
         self._flow: _Flow | None = None
         self._on_close = on_close
         self._warned = False  # that MM2S_LENGTH is not what was sent
@@ -120,7 +120,7 @@ class Accelerator(Target):
             from rowvit.targets.guard import Guard
 
             self.guard = Guard(check_every, self.check_memory)
-        self._reset()
+        self.reset()
 
     def load(self, model: str | Path | ModelPackage | Program) -> None:
         """Make a network ready: a package is compiled, and the blob copied to memory that the core can read.
@@ -137,9 +137,9 @@ class Accelerator(Target):
             side = program.meta["architecture"]["image_size"]
             _geometry(np.empty((side, side, 0)), program.meta)
         self._check_size(max(program.meta["input"]["bytes"], *(p.output_bytes for p in program.passes)))
-        self._blob = self._allocate(program.blob.shape)
-        self._blob[:] = program.blob
-        self._blob.flush()
+        self.blob = self._allocate(program.blob.shape)
+        self.blob[:] = program.blob
+        self.blob.flush()
         self.program, self.meta = program, program.meta
 
     def check_memory(self) -> None:
@@ -147,7 +147,7 @@ class Accelerator(Target):
 
         `RowvitError` if a byte has changed, or no network is loaded.
         """
-        buffer, blob = loaded(self._blob), loaded(self.program).blob
+        buffer, blob = loaded(self.blob), loaded(self.program).blob
         buffer.invalidate()
         changed = np.flatnonzero(buffer != blob)
         if changed.size:
@@ -183,9 +183,9 @@ class Accelerator(Target):
             self.guard.close()
 
     def _unload(self) -> None:
-        if self._blob is not None:
-            self._blob.freebuffer()
-        self._blob = self.program = self.meta = None
+        if self.blob is not None:
+            self.blob.freebuffer()
+        self.blob = self.program = self.meta = None
 
     # -- streams --------------------------------------------------------------------------------
 
@@ -236,7 +236,7 @@ class Accelerator(Target):
         halted = any(self.dma.read(channel + 4) & DMA_HALTED for channel in (MM2S, S2MM))
         # the last reset failed, someone else was here, or a read failed behind the last image
         if halted or self.core.get("STATUS") & (BUSY | ERROR):
-            self._reset()
+            self.reset()
         with closing(self._steps(images, batch)) as self._flow:
             try:
                 yield self._flow
@@ -343,7 +343,7 @@ class Accelerator(Target):
         except BaseException:
             if running or staged or finished:  # core or DMA may be working on them, or its answer was cut
                 with suppress(RowvitError):
-                    self._reset()
+                    self.reset()
             raise
         finally:
             for buffer in (b for slot in slots if slot for b in slot):
@@ -389,7 +389,7 @@ class Accelerator(Target):
         batch.started = time.monotonic()
         self.dma.recvchannel.transfer(batch.sink[0])
         # the core first: start drops what has come in before, and the input arrives while weights load
-        blob, offset = loaded(self._blob), batch.code.offset
+        blob, offset = loaded(self.blob), batch.code.offset
         self.core.start(blob.physical_address, blob.nbytes, offset, batch.passes, batch.watchdog)
         self._send(batch)
 
@@ -507,9 +507,9 @@ class Accelerator(Target):
         No counter tells a read that is not answered from input that does not come: who has no instruction
         takes no input, either.
         """
-        blob = loaded(self._blob)
+        blob = loaded(self.blob)
         with suppress(RowvitError):
-            self._reset()
+            self.reset()
             self.core.start(blob.physical_address, blob.nbytes, 0, 1, 0)
             for _ in range(_LOOKS):
                 time.sleep(_POLL)
@@ -566,8 +566,11 @@ class Accelerator(Target):
             result.seconds = (timing["pack"] + timing["run"] + timing["unpack"]) / batch.count
         return results
 
-    def _reset(self) -> None:
-        """Core and DMA as after loading the bitstream."""
+    def reset(self) -> None:
+        """Put core and DMA into the state that they have after loading the bitstream; the network stays.
+
+        `RowvitError` if the DMA does not stop, or a channel is missing.
+        """
         path = self.overlay.handoff.dma.path
         stop(self.dma, path)  # before the core, whose TVALID may fall when it is reset, without TREADY
         self.core.reset()

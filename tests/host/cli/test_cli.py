@@ -164,8 +164,8 @@ def test_a_difference_that_does_not_come_again(small, monkeypatch):
     run = Session.run
 
     def flipped(session, *arguments):
-        session.target._blob[-1800:-1500] ^= 0x40
-        session.target._blob.flush()
+        session.target.blob[-1800:-1500] ^= 0x40
+        session.target.blob.flush()
         return run(session, *arguments)
 
     monkeypatch.setattr(Session, "run", flipped)

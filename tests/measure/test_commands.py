@@ -197,7 +197,7 @@ def test_a_board(rowvit_command, small, tmp_path, monkeypatch):
         bits.append((path.name, hashlib.sha256(path.read_bytes()).hexdigest()))
         return accelerator
 
-    monkeypatch.setattr(rowvit, "open", open_simulated)
+    monkeypatch.setattr("rowvit.targets.session.open_target", open_simulated)
     command = ("bench", small["package"], small["images"], "-t", "board", "-c", "tiny", "-n", 6, "--batch", 4)
     document = json.loads(rowvit_command(*command, "--json", "-").stdout)
     assert check.check(document) == []

@@ -29,7 +29,7 @@ class _Chunk:
 
     @property
     def size(self) -> int:
-        return self.neurons.stop - self.neurons.start
+        return int(self.neurons.stop - self.neurons.start)
 
 
 def ffn(lowering: Lowering, layer: int, tokens: int, images: Sequence[int]) -> None:

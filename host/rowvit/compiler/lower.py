@@ -8,8 +8,10 @@ for all images of a pass, which then share every load of weights.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.compiler.plan import Plan, Stages
 from rowvit.compiler.steps import Access, Allocation, Load, OnChip, Region, Step, compute_write
@@ -50,19 +52,21 @@ class Lowering:
         level = max((n for n, stage in enumerate(self.stages) if stage.layer <= layer), default=0)
         return self.plan.residual_base(self.stages, level, self.image)
 
-    def weight_load(self, matrix: np.ndarray, groups: int) -> Loaded:
+    def weight_load(self, matrix: NDArray[Any], groups: int) -> Loaded:
         """Matrix int8 [k, channels], padded with zeros to whole words of scalars and to the groups' lanes."""
         matrix = pad_lanes(np.pad(matrix, ((0, -len(matrix) % 8), (0, 0))), groups * self.config.lanes)
         block = Allocation(OnChip.WEIGHT, len(matrix))
         address = self.blob.append(pack_pairs(matrix))
         return Load(LoadKind.WEIGHT, address, len(matrix), groups, block), block
 
-    def param_load(self, bias: np.ndarray, mult: np.ndarray, groups: int) -> Loaded:
+    def param_load(self, bias: NDArray[Any], mult: NDArray[Any], groups: int) -> Loaded:
         words = pad_lanes(parameter_words(bias, mult), groups * self.config.lanes)
         block = Allocation(OnChip.PARAM, 1)
         return Load(LoadKind.PARAM, self.blob.append(words), 1, groups, block), block
 
-    def linear(self, weight: np.ndarray, bias: np.ndarray, mult: np.ndarray, groups: int) -> list[Loaded]:
+    def linear(
+        self, weight: NDArray[Any], bias: NDArray[Any], mult: NDArray[Any], groups: int
+    ) -> list[Loaded]:
         return [self.param_load(bias, mult, groups), self.weight_load(weight, groups)]
 
     def use(self, step: Step, *pairs: Loaded) -> None:
@@ -191,7 +195,7 @@ class Lowering:
         ]
         plan = self.plan
         fields = dict(kind=NormKind.DUMP, dim=plan.dim, res_base=base, res_stride=plan.res_stride)
-        self.step(Op.NORM, Operation(OperationKind.DUMP, layer), accesses, tag=tag, **fields)
+        self.step(Op.NORM, Operation(OperationKind.DUMP, layer), accesses, (), tag, **fields)
         self.output_bytes += 8 + 2 * self.plan.dim * tokens
 
     def mark(self, tag: int) -> None:

@@ -51,7 +51,7 @@ class Sizes:
         self.chunk: int = min(meta["ffn_chunk"], self.arch["hidden"])
         self.words = self.dim // 8  #: of a row of X
         self.dim_tiles = -(-self.dim // config.tile)
-        self.res_stride = self.dim_tiles * config.lanes
+        self.res_stride: int = self.dim_tiles * config.lanes
         self.row_words = -(-self.arch["channels"] * self.arch["patch_size"] ** 2 // 8)
         #: one head takes `lanes` channels of a Q, K, V or O row, whatever its width
         self.heads_words = self.heads * config.lanes // 8

@@ -15,9 +15,10 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 from rowvit.formats.records import Answer, spans
@@ -45,6 +46,8 @@ MEMINFO = Path("/proc/meminfo")
 _LOOK = 0.02  # seconds after which the core is polled although no interrupt came
 _LOOKS = 20  # polls after which a read has no answer
 _Flow = Generator["list[Result] | None", None, None]
+#: the buffers of two batches, once they are allocated: what is sent, and what is received
+_Slots = list["tuple[PynqBuffer, PynqBuffer] | None"]
 
 
 @dataclass
@@ -52,8 +55,8 @@ class _Batch:
     """The images of one start, from pixels to answers."""
 
     code: Pass
-    source: np.ndarray  # uint8 [at least as many as images, bytes]
-    sink: np.ndarray  # uint8 [at least as many as passes, bytes]
+    source: NDArray[Any]  # uint8 [at least as many as images, bytes]
+    sink: NDArray[Any]  # uint8 [at least as many as passes, bytes]
     sizes: list[int]  # bytes to send of each image
     watchdog: int
     packing: float  # seconds
@@ -189,7 +192,7 @@ class Accelerator(Target):
 
     # -- streams --------------------------------------------------------------------------------
 
-    def stream(self, images: Iterable[np.ndarray | str | Path], batch: int = 1) -> Iterator[Result]:
+    def stream(self, images: Iterable[NDArray[Any] | str | Path], batch: int = 1) -> Iterator[Result]:
         with self._open(images, batch) as flow:
             for step in flow:
                 if step is None and self._checking:
@@ -200,7 +203,7 @@ class Accelerator(Target):
     stream.__doc__ = Target.stream.__doc__
 
     async def stream_async(
-        self, images: Iterable[np.ndarray | str | Path], batch: int = 1
+        self, images: Iterable[NDArray[Any] | str | Path], batch: int = 1
     ) -> AsyncIterator[Result]:
         """Like `stream`, leaving the processor to other coroutines while the core computes.
 
@@ -216,7 +219,7 @@ class Accelerator(Target):
                     yield result
             self._ready(batch)
 
-    async def interrupt_arrives(self, images: np.ndarray) -> bool:
+    async def interrupt_arrives(self, images: NDArray[Any]) -> bool:
         """Run ``images`` and tell whether the core's interrupt arrives within a second."""
         interrupt = self._interrupt()
         if interrupt is None:
@@ -228,7 +231,7 @@ class Accelerator(Target):
         return False
 
     @contextmanager
-    def _open(self, images: Iterable, batch: int) -> Iterator[_Flow]:
+    def _open(self, images: Iterable[NDArray[Any] | str | Path], batch: int) -> Iterator[_Flow]:
         self._ready(batch)
         self._idle()
         if self.guard is not None:
@@ -243,7 +246,7 @@ class Accelerator(Target):
             finally:
                 self._flow = None
 
-    def _steps(self, images: Iterable[np.ndarray | str | Path], batch: int) -> _Flow:
+    def _steps(self, images: Iterable[NDArray[Any] | str | Path], batch: int) -> _Flow:
         """`_run_all` of all images, with the guard's checks."""
         guard = self.guard
         if guard is None:
@@ -273,7 +276,7 @@ class Accelerator(Target):
         """Whether the integer reference is at work beside the core."""
         return self.guard is not None and self.guard.busy
 
-    def _starts(self, groups: Iterator[Sequence[np.ndarray]]) -> Iterator[Sequence[np.ndarray]]:
+    def _starts(self, groups: Iterator[Sequence[NDArray[Any]]]) -> Iterator[Sequence[NDArray[Any]]]:
         """The images of every start: a batch, or where the program has a pass for several images, what those
         passes run of it, and then the rest.
         """
@@ -310,9 +313,9 @@ class Accelerator(Target):
 
     # -- a run ----------------------------------------------------------------------------------
 
-    def _run_all(self, batches: Iterator[Sequence[np.ndarray]]) -> _Flow:
+    def _run_all(self, batches: Iterator[Sequence[NDArray[Any]]]) -> _Flow:
         """Results of batch after batch; None whenever there is nothing to do but wait."""
-        slots: list = [None, None]
+        slots: _Slots = [None, None]
         running: _Batch | None = None
         staged: _Batch | None = None
         finished: _Batch | None = None
@@ -349,7 +352,7 @@ class Accelerator(Target):
             for buffer in (b for slot in slots if slot for b in slot):
                 buffer.freebuffer()
 
-    def _stage(self, images: Sequence[np.ndarray], slots: list, slot: int) -> _Batch:
+    def _stage(self, images: Sequence[NDArray[Any]], slots: _Slots, slot: int) -> _Batch:
         """What the DMA sends for ``images``, in memory that it can read: patches, or frames."""
         meta, count, code = loaded(self.meta), len(images), loaded(self.program).pass_for(len(images))
         begin = time.monotonic()
@@ -372,9 +375,9 @@ class Accelerator(Target):
             except BaseException:
                 source.freebuffer()
                 raise
-            slots[slot] = source, sink
+            held = slots[slot] = source, sink
             source[:] = 0  # rows end in padding
-        source, sink = slots[slot]
+        source, sink = held
         if self.frontend == "hls":
             for image, geometry, packet in zip(images, geometries, source, strict=False):
                 fill_packet(image, geometry, packet[: geometry.packet_bytes])
@@ -431,7 +434,7 @@ class Accelerator(Target):
 
     def _words(self, images: int) -> int:
         """Input words that the core takes for so many images."""
-        return loaded(self.meta)["input"]["bytes"] // 8 * images
+        return int(loaded(self.meta)["input"]["bytes"]) // 8 * images
 
     def _check_sent(self, batch: _Batch) -> None:
         """`RowvitError` if the DMA's length register read other than was sent, and the core got less, too.
@@ -456,7 +459,7 @@ class Accelerator(Target):
                 size,
             )
 
-    def _finished(self, channel, offset: int) -> bool:
+    def _finished(self, channel: Any, offset: int) -> bool:
         """Whether the channel's transfer is complete, and its data visible to the CPU."""
         status = self.dma.read(offset + 4)
         if dma_failed(status):
@@ -519,7 +522,7 @@ class Accelerator(Target):
         return True
 
     def _results(
-        self, batch: _Batch, received: float, counters: dict[str, int], outputs: list[np.ndarray]
+        self, batch: _Batch, received: float, counters: dict[str, int], outputs: list[NDArray[Any]]
     ) -> list[Result]:
         begin = time.monotonic()
         meta, code, start = loaded(self.meta), batch.code, (0, 0)
@@ -578,9 +581,10 @@ class Accelerator(Target):
         for channel in (self.dma.sendchannel, self.dma.recvchannel):
             channel.start()
 
-    def _allocate(self, shape: tuple[int, ...]):
+    def _allocate(self, shape: tuple[int, ...]) -> PynqBuffer:
         try:
-            return allocate(shape, np.uint8, target=self.device)
+            buffer: PynqBuffer = allocate(shape, np.uint8, target=self.device)
+            return buffer
         except (RuntimeError, MemoryError, OSError) as error:
             asked = -(-math.prod(shape) // 1024)
             raise RowvitError(
@@ -589,7 +593,7 @@ class Accelerator(Target):
             ) from error
 
 
-def _geometry(image: np.ndarray, meta: dict) -> Geometry:
+def _geometry(image: NDArray[Any], meta: dict[str, Any]) -> Geometry:
     """The middle square of an image [height, width, ...], for the network that ``meta`` describes."""
     arch = meta["architecture"]
     return Geometry.of(image.shape[1], image.shape[0], arch["image_size"], arch["patch_size"])
@@ -605,7 +609,7 @@ def cma() -> str:
     return ", ".join(found) or "the kernel does not say how much there is"
 
 
-def _add_work(result: Result, meta: dict, config: HardwareConfig) -> None:
+def _add_work(result: Result, meta: dict[str, Any], config: HardwareConfig) -> None:
     """Multiplications and W2 rows from token counts and counters."""
     arch, counters = meta["architecture"], result.counters
     alive = dict(zip((step["layer"] for step in meta["pruning"]), result.live, strict=True))

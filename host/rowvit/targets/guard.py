@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 from rowvit.targets.golden import Golden
@@ -108,19 +109,19 @@ class Guard:
 
     # -- one stream -----------------------------------------------------------------------------
 
-    def begin(self, images: Iterable[np.ndarray | str | Path]) -> Iterator[np.ndarray | str | Path]:
+    def begin(self, images: Iterable[NDArray[Any] | str | Path]) -> Iterator[NDArray[Any] | str | Path]:
         """A stream's images, whose names are noted."""
         self._pool = ThreadPoolExecutor(1, "reference")
         self._taken = self.count
         self._names.clear()
         return self._noted(images)
 
-    def _noted(self, images: Iterable[np.ndarray | str | Path]) -> Iterator[np.ndarray | str | Path]:
+    def _noted(self, images: Iterable[NDArray[Any] | str | Path]) -> Iterator[NDArray[Any] | str | Path]:
         for image in images:
             self._names.append("" if isinstance(image, np.ndarray) else str(image))
             yield image
 
-    def watch(self, groups: Iterable[Sequence[np.ndarray]]) -> Iterator[Sequence[np.ndarray]]:
+    def watch(self, groups: Iterable[Sequence[NDArray[Any]]]) -> Iterator[Sequence[NDArray[Any]]]:
         """The pixels of a stream's images; the integer reference starts with those that are due."""
         for group in groups:
             for pixels in group:
@@ -132,7 +133,7 @@ class Guard:
                 self._taken += 1
             yield group
 
-    def _compute(self, pixels: np.ndarray) -> Result:
+    def _compute(self, pixels: NDArray[Any]) -> Result:
         (result,) = self._golden([pixels])
         return result
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 from rowvit.formats.program import Program
@@ -123,7 +124,7 @@ class ImageSet:
     distinct : int
     """
 
-    pixels: np.ndarray
+    pixels: NDArray[Any]
     files: list[Path]
     name: str
     subset: str
@@ -189,7 +190,7 @@ class Session:
         self._workers: Workers | None = None
 
     @property
-    def meta(self) -> dict:
+    def meta(self) -> dict[str, Any]:
         """Description of the package or program that the target runs."""
         return self.model.meta
 
@@ -197,7 +198,7 @@ class Session:
     def frontend(self) -> str:
         """What makes patches of images: "host" or "hls"; of a board's bitstream, unless an option says it."""
         if "frontend" in self.options:
-            return self.options["frontend"]
+            return str(self.options["frontend"])
         return self.target.frontend if self.target_name == "board" else "host"
 
     @property
@@ -232,7 +233,7 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def decode(self, files: Iterable[str | Path]) -> list[np.ndarray]:
+    def decode(self, files: Iterable[str | Path]) -> list[NDArray[Any]]:
         """Images uint8 [S, S, 3] of the network's size, or whole for the HLS front end.
 
         All are decoded before the first is run: `RowvitError` if a file is missing, truncated or no image.
@@ -281,7 +282,7 @@ class Session:
 
     def run(
         self,
-        images: Sequence[np.ndarray],
+        images: Sequence[NDArray[Any]],
         batch: int = 1,
         jobs: int = 1,
         progress: Progress = lambda done: None,
@@ -382,7 +383,9 @@ class Session:
             self._workers = Workers(jobs, model, self.target_name, self.config, self.options)
         return self._workers
 
-    def reference(self, images: Sequence[np.ndarray], progress: Progress = lambda done: None) -> list[Result]:
+    def reference(
+        self, images: Sequence[NDArray[Any]], progress: Progress = lambda done: None
+    ) -> list[Result]:
         """Results of the integer reference, which also have ``attention``.
 
         `RowvitError` if the session's model is a compiled program, which the integer reference does not run.
@@ -390,14 +393,17 @@ class Session:
         return self._reference(images, self.checkpoints, progress)
 
     def _reference(
-        self, images: Sequence[np.ndarray], checkpoints: bool, progress: Progress = lambda done: None
+        self, images: Sequence[NDArray[Any]], checkpoints: bool, progress: Progress = lambda done: None
     ) -> list[Result]:
         with open_target("golden", self.config, checkpoints=checkpoints, frontend=self.frontend) as golden:
             golden.load(self.source)
             return _collect(([one] for one in golden.stream(images)), progress)
 
     def compare(
-        self, results: Sequence[Result], images: Sequence[np.ndarray], progress: Progress = lambda done: None
+        self,
+        results: Sequence[Result],
+        images: Sequence[NDArray[Any]],
+        progress: Progress = lambda done: None,
     ) -> list[Result]:
         """Compare with the integer reference, bit for bit: sets ``bit_exact`` of every result.
 
@@ -416,7 +422,7 @@ class Session:
             words.append(f"{len(checkpoint_names(self.meta['architecture']['depth']))} checkpoints")
         return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
-    def locate(self, image: np.ndarray) -> str:
+    def locate(self, image: NDArray[Any]) -> str:
         """Where an image differs from the integer reference, once more, with the network loaded anew.
 
         It is computed by a program with checkpoints, so that `target.first_difference` names the half layer;

@@ -10,9 +10,10 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 from rowvit.formats import container
@@ -34,15 +35,15 @@ class Result:
 
     top1: int  #: lowest index among the largest logits
     label: str  #: name of that class
-    probabilities: np.ndarray  #: float64 [classes], softmax of the logits in float units
-    logits: np.ndarray  #: int16 [classes]
+    probabilities: NDArray[Any]  #: float64 [classes], softmax of the logits in float units
+    logits: NDArray[Any]  #: int16 [classes]
     #: int64, for every pruning layer: original indices of the tokens that stay, token 0 included
-    kept: list[np.ndarray]
+    kept: list[NDArray[Any]]
     #: int16 [live, D]: states of the residual stream by `formats.records.checkpoint_names`, if compiled in
-    checkpoints: dict[str, np.ndarray] = field(default_factory=dict)
+    checkpoints: dict[str, NDArray[Any]] = field(default_factory=dict)
     #: uint8 [heads, rows], of every layer: the class token's unnormalised probabilities of the tokens that
     #: enter it; only on golden
-    attention: list[np.ndarray] = field(default_factory=list)
+    attention: list[NDArray[Any]] = field(default_factory=list)
     #: clock cycles, in a batch those since the previous image; None on target golden
     cycles: int | None = None
     #: cycles of embedding, each layer, and head; images that are computed together have equal parts. In a
@@ -70,7 +71,9 @@ class Result:
         return [len(tokens) for tokens in self.kept]
 
     @classmethod
-    def of(cls, meta: dict, logits: np.ndarray, kept: list[np.ndarray], **values) -> Result:
+    def of(
+        cls, meta: dict[str, Any], logits: NDArray[Any], kept: list[NDArray[Any]], **values: Any
+    ) -> Result:
         """A result from its logits; ``meta`` is the description of a package or program."""
         scaled = logits.astype(np.float64) * meta["scales"]["logit"]
         exponentials = np.exp(scaled - scaled.max())
@@ -88,7 +91,7 @@ class Result:
         )
 
 
-def first_difference(result: Result, reference: Result, meta: dict) -> str:
+def first_difference(result: Result, reference: Result, meta: dict[str, Any]) -> str:
     """Where a result first differs from the integer reference's, in the order of computation.
 
     Parameters
@@ -136,15 +139,15 @@ class Target:
         """Load a network: a package, a program, the path of either, or a name that rowvit brings."""
         raise NotImplementedError
 
-    def _run(self, images: Sequence[np.ndarray]) -> list[Result]:
+    def _run(self, images: Sequence[NDArray[Any]]) -> list[Result]:
         """The results of one batch."""
         raise NotImplementedError
 
     #: description of the loaded network
-    meta: dict | None = None
+    meta: dict[str, Any] | None = None
 
     def __call__(
-        self, images: np.ndarray | str | Path | Sequence[np.ndarray | str | Path], batch: int = 1
+        self, images: NDArray[Any] | str | Path | Sequence[NDArray[Any] | str | Path], batch: int = 1
     ) -> list[Result]:
         """Classify images.
 
@@ -167,7 +170,7 @@ class Target:
             images = [images]
         return list(self.stream(images, batch))
 
-    def stream(self, images: Iterable[np.ndarray | str | Path], batch: int = 1) -> Iterator[Result]:
+    def stream(self, images: Iterable[NDArray[Any] | str | Path], batch: int = 1) -> Iterator[Result]:
         """Classify images as they come, in order.
 
         While the core computes one batch, the next is taken from ``images`` and prepared, so results
@@ -197,8 +200,8 @@ class Target:
             raise RowvitError(f"a batch of {batch} images is not possible", "use 1 to 65535")
 
     def _batches(
-        self, images: Iterable[np.ndarray | str | Path], batch: int
-    ) -> Iterator[Sequence[np.ndarray]]:
+        self, images: Iterable[NDArray[Any] | str | Path], batch: int
+    ) -> Iterator[Sequence[NDArray[Any]]]:
         """Batches of up to ``batch`` images' pixels."""
         failure: Exception | None = None
         if isinstance(images, np.ndarray | list) and all(isinstance(one, np.ndarray) for one in images):
@@ -207,7 +210,7 @@ class Target:
             pixels = self.prepared(images, 2 * batch)
         with closing(pixels):
             while failure is None:
-                group: list[np.ndarray] = []
+                group: list[NDArray[Any]] = []
                 try:
                     for one in islice(pixels, batch):
                         group.append(one)
@@ -220,11 +223,11 @@ class Target:
         raise failure
 
     def prepared(
-        self, images: Iterable[np.ndarray | str | Path], ahead: int
-    ) -> Generator[np.ndarray, None, None]:
+        self, images: Iterable[NDArray[Any] | str | Path], ahead: int
+    ) -> Generator[NDArray[Any], None, None]:
         """Pixels of the images, in order; files are decoded by threads, up to ``ahead`` of them early."""
         images = iter(images)
-        taken: deque[Future[np.ndarray] | np.ndarray] = deque()
+        taken: deque[Future[NDArray[Any]] | NDArray[Any]] = deque()
         failure: Exception | None = None
         more = True
         pool = ThreadPoolExecutor(processors())  # threads start when there is something to decode
@@ -252,7 +255,7 @@ class Target:
         if failure is not None:
             raise failure
 
-    def _pixels(self, image: np.ndarray | str | Path) -> np.ndarray:
+    def _pixels(self, image: NDArray[Any] | str | Path) -> NDArray[Any]:
         """An image as uint8 [height, width, 3]; of the network's size, with the host front end."""
         meta = loaded(self.meta)
         if not isinstance(image, np.ndarray):
@@ -282,7 +285,7 @@ class Target:
     def __enter__(self) -> Target:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 from rowvit.targets.open import open as open_target
@@ -60,7 +60,7 @@ class Workers:
         # what they write, and do not remove when they are killed
         self._files = tempfile.TemporaryDirectory(prefix="rowvit-")
 
-    def map(self, starts: Sequence[Sequence[np.ndarray]], first: int = 0) -> Iterator[list[Result]]:
+    def map(self, starts: Sequence[Sequence[NDArray[Any]]], first: int = 0) -> Iterator[list[Result]]:
         """The results of each start's images, in order; ``first`` is the number of the first image.
 
         Raises

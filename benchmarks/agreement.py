@@ -17,7 +17,7 @@ import numpy as np
 import typer
 from record import Record, record
 
-from rowvit.measure.accuracy import evaluate, load
+from rowvit.measure.accuracy.evaluation import evaluate, load
 from rowvit.train.data import open_data
 
 

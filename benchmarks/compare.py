@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from rowvit.measure import baseline
 from rowvit.measure.result import host, revision, versions
+from rowvit.measure.speed import baseline
 from rowvit.sim.device import MemoryModel
 
 OUT = Console()

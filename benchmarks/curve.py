@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from rowvit.measure.plots import figure
+from rowvit.measure.draw.plots import figure
 
 
 class Published(NamedTuple):

@@ -31,7 +31,7 @@ import typer
 from record import read
 
 from rowvit.hardware.config import load
-from rowvit.measure.accuracy import wilson
+from rowvit.measure.accuracy.evaluation import wilson
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("*.md", "docs/*.md", "bitstreams/*.md", "hls/*.md")

@@ -21,7 +21,7 @@ from rowvit.compiler import compile
 from rowvit.cycles import measured, predict
 from rowvit.hardware.config import load
 from rowvit.hardware.isa import Engine
-from rowvit.measure.profile import layer_names
+from rowvit.measure.speed.profile import layer_names
 from rowvit.reference import patchify, run
 
 

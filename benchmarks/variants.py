@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from rowvit.formats.package import keep_schedule
 from rowvit.hardware import config as configs
-from rowvit.measure.accuracy import evaluate
-from rowvit.measure.schedules import cycles_of, pruned, stand_in
+from rowvit.measure.accuracy.evaluation import evaluate
+from rowvit.measure.accuracy.schedules import cycles_of, pruned, stand_in
 from rowvit.model import store
 from rowvit.model.prune import set_ffn2, set_pruning
 from rowvit.model.vit import Block, Observer, VisionTransformer

@@ -17,7 +17,7 @@ from waiting import HANG
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import board, boards, default_configuration
-from rowvit.measure.sensors import own_instrument
+from rowvit.measure.power.instruments import own_instrument
 from rowvit.overlay import provenance
 from standins import ROOT, VIVADO, needs_tcl
 

@@ -336,7 +336,7 @@ def registers(direction: str) -> Callable[[Rig], bool]:
 def memory_bit(rig: Rig) -> bool:
     """Of program and weights, while they are read; asked for afterwards."""
     rig.plan()
-    blob = rig.acc._blob
+    blob = rig.acc.blob
     at = blob.physical_address - DDR_BASE + int(rig.rng.integers(blob.nbytes))
 
     def flip() -> None:
@@ -528,7 +528,7 @@ FAULTS: dict[str, Fault] = {
     "TLAST of the output early or lost": Fault(on("receive", "last", 0)),
     "core reset by someone else": Fault(interrupted(lambda rig: rig.acc.core.reset())),
     "DMA reset by someone else": Fault(interrupted(lambda rig: rig.acc.dma.write(0, 4))),
-    "both reset by someone else": Fault(interrupted(lambda rig: rig.acc._reset())),
+    "both reset by someone else": Fault(interrupted(lambda rig: rig.acc.reset())),
     "bitstream loaded again": Fault(interrupted(lambda rig: rig.acc.overlay.download())),
     "Ctrl-C": Fault(ctrl_c),
     "host that is late": Fault(late_host),

@@ -13,7 +13,7 @@ from pynq import pmbus
 from typer.testing import CliRunner
 
 from rowvit.cli import app
-from rowvit.measure import power, sensors
+from rowvit.measure.power import instrument, protocol
 from rowvit.quant.synthetic import random_package
 
 
@@ -35,8 +35,8 @@ def clock(monkeypatch) -> SharedClock:
     shared = SharedClock()
     monkeypatch.setattr(pmbus, "time", shared)
     monkeypatch.setattr(pmbus, "threading", shared)
-    monkeypatch.setattr(sensors, "time", shared)
-    monkeypatch.setattr(power, "measure", partial(power.measure, clock=shared))
+    monkeypatch.setattr(instrument, "time", shared)
+    monkeypatch.setattr(protocol, "measure", partial(protocol.measure, clock=shared))
     return shared
 
 

@@ -13,8 +13,9 @@ import numpy as np
 from clocks import FakeClock
 
 import rowvit
-from rowvit.measure.power import Pass
-from rowvit.measure.sensors import Instrument, Samples
+from rowvit.measure.power.instrument import Instrument
+from rowvit.measure.power.passes import PowerPass
+from rowvit.measure.power.samples import Samples
 from rowvit.quant.synthetic import random_package
 from rowvit.targets.target import Result
 
@@ -88,7 +89,7 @@ class FakeBoard:
         """Mean dynamic joules of an image."""
         return float(np.mean([joules(result) for result in results()]))
 
-    def total(self, passes: Sequence[Pass]) -> float:
+    def total(self, passes: Sequence[PowerPass]) -> float:
         """True joules per image in the busy passes, idling included."""
         busy = [p for p in passes if p.kind == "busy"]
         return float(np.mean([(self.energy(p.end) - self.energy(p.begin)) / p.images for p in busy]))
@@ -124,7 +125,7 @@ class FakeSensor(Instrument):
             watts = np.round(watts / self.step) * self.step
         self.parts.append(np.stack([times, watts]))
 
-    def samples(self, passes: Sequence[Pass]) -> Samples:
+    def samples(self, passes: Sequence[PowerPass]) -> Samples:
         return Samples(*np.concatenate(self.parts, axis=1))
 
 

@@ -13,8 +13,9 @@ import pytest
 from fakes import hwmon_tree
 
 import rowvit
-from rowvit.measure import result, sensors
-from rowvit.measure.instruments import hwmon
+from rowvit.measure import temperature
+from rowvit.measure.power.instruments import hwmon
+from rowvit.measure.report import check
 from rowvit.targets.driver import Accelerator
 from rowvit.targets.target import read_program
 
@@ -31,7 +32,7 @@ def mistake(rowvit_command):
 
 def test_bench(bench_file, small):
     document = json.loads(bench_file.read_text())
-    assert result.check(document) == []
+    assert check.check(document) == []
     assert document["data"]["images"] == 5 and document["data"]["set"] == "photos"
     assert document["protocol"] == {
         "warm_up": "1 image before latency, and before throughput",
@@ -41,7 +42,7 @@ def test_bench(bench_file, small):
     assert len(document["throughput"]["latency_ms"]["values"]) == 7
     runs = {(s["runtime"], s["batch"]) for s in document["throughput"]["baseline"]}
     assert runs == {(runtime, batch) for runtime in ("torch", "ort") for batch in (1, 3)}
-    assert document["evidence"].startswith("simulated cycles x clock; nothing was measured")
+    assert document["evidence"].startswith("simulated cycles x a clock of no board")
 
 
 def test_bench_prints_what_it_found(rowvit_command, small):
@@ -51,7 +52,7 @@ def test_bench_prints_what_it_found(rowvit_command, small):
     for text in ("latency", "of 3 images, one after the other", "batches of 2", "dense-equivalent", "DMA in"):
         assert text in out
     written = json.loads(rowvit_command(*command, "--json", "-").stdout)  # nothing else on standard output
-    assert written["data"]["set"] == "random pixels" and result.check(written) == []
+    assert written["data"]["set"] == "random pixels" and check.check(written) == []
 
 
 def test_bench_with_checks(rowvit_command, small, tmp_path, mistake, monkeypatch):
@@ -60,7 +61,7 @@ def test_bench_with_checks(rowvit_command, small, tmp_path, mistake, monkeypatch
     out = rowvit_command(*command, "--json", file).stdout
     assert re.search(r"checked +one image in 2, by the integer reference at the same time: equal", out)
     document = json.loads(file.read_text())
-    assert document["protocol"]["check_every"] == 2 and result.check(document) == []
+    assert document["protocol"]["check_every"] == 2 and check.check(document) == []
 
     def damaged(*arguments):
         program = read_program(*arguments)
@@ -75,7 +76,7 @@ def test_bench_with_checks(rowvit_command, small, tmp_path, mistake, monkeypatch
 def test_bench_golden(rowvit_command, small):
     command = ("bench", small["package"], small["images"], "-t", "golden", "-c", "tiny", "-n", 4)
     document = json.loads(rowvit_command(*command, "--json", "-").stdout)
-    assert result.check(document) == [] and "no accelerator was measured" in document["evidence"]
+    assert check.check(document) == [] and "no accelerator was measured" in document["evidence"]
     assert document["throughput"]["baseline"] == {"none": "not asked for (--baseline)"}
 
 
@@ -134,7 +135,7 @@ def test_power_with_a_sensor(rowvit_command, small, tmp_path, monkeypatch, clock
     out = rowvit_command(*command, *plan, "--json", tmp_path / "power.json").stdout
     assert "energy per image" in out and "5 pairs of passes; hwmon ina226_u79" in out
     document = json.loads((tmp_path / "power.json").read_text())
-    assert result.check(document) == []
+    assert check.check(document) == []
     found = document["power"]
     assert found["idle_watts"]["value"] == pytest.approx(3.0, rel=0.01)
     assert found["busy_watts"]["value"] == pytest.approx(5.0, rel=0.01)
@@ -183,7 +184,7 @@ def test_report(rowvit_command, mistake, bench_file, power_file, tmp_path):
 def test_a_board(rowvit_command, small, tmp_path, monkeypatch):
     """A board whose core is the simulated one: its clock, its bitstream, its die's temperature."""
     monkeypatch.setenv("BOARD", "Pynq-Z2")
-    monkeypatch.setattr(sensors, "IIO", tmp_path)
+    monkeypatch.setattr(temperature, "IIO", tmp_path)
     device = tmp_path / "iio:device0"
     device.mkdir()
     for name, text in {"name": "xadc", "raw": "2600", "offset": "-2219", "scale": "123.04"}.items():
@@ -196,10 +197,10 @@ def test_a_board(rowvit_command, small, tmp_path, monkeypatch):
         bits.append((path.name, hashlib.sha256(path.read_bytes()).hexdigest()))
         return accelerator
 
-    monkeypatch.setattr(rowvit, "open", open_simulated)
+    monkeypatch.setattr("rowvit.targets.session.open_target", open_simulated)
     command = ("bench", small["package"], small["images"], "-t", "board", "-c", "tiny", "-n", 6, "--batch", 4)
     document = json.loads(rowvit_command(*command, "--json", "-").stdout)
-    assert result.check(document) == []
+    assert check.check(document) == []
     assert document["evidence"] == "measured on the board"  # which is why a name of a board must be there
     assert document["board"]["name"] == "Pynq-Z2"
     assert [(document["overlay"]["file"], document["overlay"]["sha256"])] == bits

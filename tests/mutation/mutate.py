@@ -59,7 +59,7 @@ COMPILER = (
     ("cycles", ["tests/network/test_schedules.py"]),
     ("checker", ["tests/host/compiler/test_check.py"]),
     ("files", ["-k", "program or compiled", *FILES]),
-    ("fits", ["tests/measure/test_fits.py"]),
+    ("fits", ["tests/measure/speed/test_fits.py"]),
     ("model", ["-k", "not share and not random", "tests/host/compiler/test_compiler.py"]),
     ("model", ["-k", "share or random", "tests/host/compiler/test_compiler.py"]),
     ("rtl", [BIT_EXACT]),

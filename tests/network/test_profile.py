@@ -15,8 +15,8 @@ from rowvit.cli import app
 from rowvit.compiler import compile
 from rowvit.hardware.config import load
 from rowvit.hardware.isa import Op
-from rowvit.measure import profile as measure
-from rowvit.measure.fill import fills
+from rowvit.measure.speed import profile as measure
+from rowvit.measure.speed.fill import fills
 from rowvit.quant.synthetic import random_package
 from rowvit.sim.device import MemoryModel
 from rowvit.targets.target import read_package, read_program

@@ -206,8 +206,8 @@ def test_a_damaged_program_on_the_rtl(networks):
     with serving(networks, "sim", lambda: rowvit.open("sim", "tiny")) as served:
         before = served.infer(pixels).json
         target = served.service.engine.target
-        target._blob[:] = 0xFF
-        target._blob.flush()
+        target.blob[:] = 0xFF
+        target.blob.flush()
         assert "the core failed" in served.infer(pixels).error
         after = served.infer(pixels).json
     for answer in (before, after):
@@ -232,8 +232,8 @@ def test_checked_answers_on_the_rtl(networks):
         assert [reply.status for reply in replies] == [200] * 3
         assert metric(served, "images_total") == 3 and metric(served, "checked_images_total") == 2
         target = served.service.engine.target
-        target._blob[-4000:-3000] ^= 0x40
-        target._blob.flush()
+        target.blob[-4000:-3000] ^= 0x40
+        target.blob.flush()
         unchecked, wrong = served.infer(PIXELS), served.infer(PIXELS)
         assert unchecked.status == 200 and wrong.status == 503 and wrong.headers["retry-after"] == "1"
         assert "the core failed: image 4 differs from the integer reference in logits[" in wrong.error
@@ -255,7 +255,7 @@ def test_memory_that_stays_bad(networks):
 
         def worn(bo, offset, pointer, size):
             flush(bo, offset, pointer, size)
-            if bad.is_set() and target._blob is not None and bo == target._blob.physical_address:
+            if bad.is_set() and target.blob is not None and bo == target.blob.physical_address:
                 end = bo - DDR_BASE + size
                 target.device.ddr[end - 4000 : end - 3000] ^= 0x40
 
@@ -266,7 +266,7 @@ def test_memory_that_stays_bad(networks):
         assert served.infer(PIXELS).status == 200
         bad.set()
         target = served.service.engine.target
-        target._blob.flush()
+        target.blob.flush()
         target.guard.count = 100  # the next one is due
         assert "differs from the integer reference" in served.infer(PIXELS).error
         until(lambda: served.ask("GET", "/v2/health/ready").status == 503)

@@ -26,7 +26,7 @@ from waiting import HANG, until
 
 import rowvit
 from rowvit.images import for_network
-from rowvit.measure.sensors import Instrument
+from rowvit.measure.power.instrument import Instrument
 from rowvit.serve import server, service
 from rowvit.serve.service import Limits
 

@@ -19,6 +19,7 @@ from rich.logging import RichHandler
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperCommand
 
 from rowvit.errors import RowvitError
 
@@ -42,7 +43,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def command(name: str | None = None, group: typer.Typer = app) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def command(
+    name: str | None = None, group: typer.Typer = app, cls: type[TyperCommand] | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Register a command; what its user can fix becomes one sentence on standard error, and exit code 2."""
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
@@ -69,7 +72,7 @@ def command(name: str | None = None, group: typer.Typer = app) -> Callable[[Call
             say(f"rowvit: {sentence}", ERR)
             raise typer.Exit(2) from cause
 
-        return group.command(name)(wrapped)
+        return group.command(name, cls=cls)(wrapped)
 
     return register
 

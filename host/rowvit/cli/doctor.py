@@ -119,7 +119,7 @@ def _extra(extra: str) -> Row:
 
 def _sensors() -> Row:
     """Power sensors that the kernel shows."""
-    from rowvit.measure.instruments import hwmon
+    from rowvit.measure.power.instruments import hwmon
 
     found = [
         file.read_text().strip()

@@ -49,7 +49,7 @@ def fits(
 
       rowvit fits model.onnx -c zcu104
     """
-    from rowvit.measure.fits import fit, stand_in
+    from rowvit.measure.speed.fits import fit, stand_in
     from rowvit.targets.target import read_package
 
     writable(json_file)

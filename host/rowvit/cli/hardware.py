@@ -73,7 +73,7 @@ def diagnose(
 
       rowvit diagnose --target sim
     """
-    from rowvit.measure import diagnosis
+    from rowvit.measure.report import diagnosis
     from rowvit.targets.diagnose import diagnose as walk
 
     if target is opt.TargetName.golden:

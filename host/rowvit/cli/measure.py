@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from rowvit.cli import options as opt
 from rowvit.cli.common import (
@@ -28,7 +29,6 @@ from rowvit.cli.common import (
     wrote,
 )
 from rowvit.errors import RowvitError
-from rowvit.measure.sensors import kinds
 
 
 @command()
@@ -72,23 +72,21 @@ def bench(
 
       rowvit bench deit-tiny.rvp photos/ --target board --images 1000 --warm-up 20 --json board.json
     """
-    from rowvit.measure import baseline as cpu
-    from rowvit.measure import throughput
-    from rowvit.measure.workload import Workload
+    from rowvit.measure.speed import baseline as cpu
+    from rowvit.measure.speed import throughput
+    from rowvit.targets.session import Session
 
     writable(json_file)
     runtimes = [name for name in baseline.split(",") if name]
     options = opt.target_options(target, bitstream, memory, latency, rate, check_every)
-    workload = Workload.load(model, config, target.value, images or (), count, data, subset, **options)
-    # what is missing, before the work
-    ways = cpu.ways(workload.session.meta, runtimes, sorted({1, batch}))
-    total = len(workload.images)
-    rounds = 2 + bool(workload.files) * (1 if target is opt.TargetName.sim else 2)
-    with (
-        progress_bar(f"{total} images, alone and in batches", rounds * total) as progress,
-        workload.session,
-    ):
-        document = throughput.document(workload, batch, warm_up, progress)
+    with Session(model, target.value, config, **options) as session:
+        chosen = session.choose(images or (), count, data, subset)
+        # what is missing, before the work
+        ways = cpu.ways(session.meta, runtimes, sorted({1, batch}))
+        total = len(chosen.pixels)
+        rounds = 2 + bool(chosen.files) * (1 if target is opt.TargetName.sim else 2)
+        with progress_bar(f"{total} images, alone and in batches", rounds * total) as progress:
+            document = throughput.document(session, chosen, batch, warm_up, progress)
     if ways:
         speeds: list[dict[str, Any]] = []
         with progress_bar("the float network on this CPU", len(ways)) as progress:
@@ -100,7 +98,7 @@ def bench(
 
 
 def _print_throughput(document: dict[str, Any]) -> None:
-    from rowvit.measure.baseline import MOST_LOAD, disturbances
+    from rowvit.measure.speed.baseline import MOST_LOAD, disturbances
 
     figures = document["throughput"]
     config, clock = document["config"], document["clock"]
@@ -160,15 +158,15 @@ def _print_throughput(document: dict[str, Any]) -> None:
         if any(marks):
             table.add_column("disturbed")
         for speed, mark in zip(figures["baseline"], marks, strict=True):
-            table.add_row(
+            row = [
                 f"{speed['runtime']} {speed['version']}",
                 str(speed["threads"]),
                 str(speed["batch"]),
                 f"{speed['images_per_second']:.1f}",
                 f"{speed['batch'] / speed['fastest_s']:.1f}",
                 f"{speed['median_s'] * 1e3:.2f}",
-                *[mark] * any(marks),
-            )
+            ]
+            table.add_row(*row, *([mark] if any(marks) else []))
         OUT.print(table)
         if any(marks):
             say(
@@ -221,7 +219,7 @@ def baseline(
     For boards that run onnxruntime, but not PyTorch. The weights are random, since speed does not
     depend on them.
     """
-    from rowvit.measure.baseline import save
+    from rowvit.measure.speed.baseline import save
     from rowvit.targets.target import read_model
 
     writable(output)
@@ -231,10 +229,22 @@ def baseline(
     wrote(output, "rowvit", "bench", model, "--target", "board", "--baseline", output)
 
 
-_KINDS = "; ".join(f"{kind.name}: {kind.help}" for kind in kinds().values())
+class _ListsInstruments(TyperCommand):
+    """Its help lists the instruments, whose modules other commands do not need."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from rowvit.measure.power.instruments import kinds
+
+        listed = "; ".join(f"{kind.name}: {kind.help}" for kind in kinds().values())
+        option: Any = next(one for one in self.params if one.name == "instrument")
+        option.help = f"{listed}. {_BY_DEFAULT}"
+        super().format_help(ctx, formatter)
 
 
-@command()
+_BY_DEFAULT = "By default the board's own; off the board none."
+
+
+@command(cls=_ListsInstruments)
 def power(
     model: opt.ModelArgument,
     images: opt.ImagesArgument = None,
@@ -242,7 +252,7 @@ def power(
     config: opt.ConfigOption = opt.DEFAULT_CONFIG,
     instrument: Annotated[
         str,
-        typer.Option(help=f"{_KINDS}. By default the board's own; off the board none.", show_default=False),
+        typer.Option(help=_BY_DEFAULT, show_default=False),
     ] = "",
     rail: Annotated[
         list[str] | None,
@@ -287,22 +297,22 @@ def power(
 
       rowvit power deit-tiny.rvp photos/ --instrument csv --json power.json
     """
-    from rowvit.measure import power as protocol
-    from rowvit.measure import result, sensors
-    from rowvit.measure.instruments import meter
-    from rowvit.measure.workload import Workload
+    from rowvit.measure import result
+    from rowvit.measure.power import passes, protocol
+    from rowvit.measure.power.instrument import Wanted
+    from rowvit.measure.power.instruments import meter, open_instrument
+    from rowvit.targets.session import Session
 
     simulated = target is opt.TargetName.sim
     given: dict[str, Any] = {"pairs": pairs, "seconds": seconds, "settle": settle, "seed": seed}
     plan = replace(
-        protocol.DRY_RUN if simulated else protocol.Plan(),
+        passes.DRY_RUN if simulated else passes.PowerPlan(),
         **{name: value for name, value in given.items() if value is not None},
     )
     count = count or int(simulated)  # one image, as each takes seconds
     writable(json_file)
     board = result.board().get("name", "") if target is opt.TargetName.board else None
-    wanted = sensors.Wanted(board, rail or (), measures, interval)
-    opened = sensors.open_instrument(instrument, wanted)
+    opened = open_instrument(instrument, Wanted(board, rail or (), measures, interval))
     later = opened.available == "later"
     if later and str(json_file) in ("None", "-"):
         raise RowvitError(
@@ -310,9 +320,10 @@ def power(
             "pass --json FILE",
         )
     options = opt.target_options(target, bitstream)
-    workload = Workload.load(model, config, target.value, images or (), count, data, subset, **options)
-    with progress_bar("seconds of the passes") as progress, workload.session:
-        document = protocol.document(workload, plan, opened, batch, progress)
+    with Session(model, target.value, config, **options) as session:
+        chosen = session.choose(images or (), count, data, subset)
+        with progress_bar("seconds of the passes") as progress:
+            document = protocol.document(session, chosen, plan, opened, batch, progress)
     if later:
         _write_result(document, json_file)
         if log is None:
@@ -342,16 +353,16 @@ def power_log(
     The log needs columns time (seconds or dates), and power, or voltage and current. It is shifted, and
     stretched by up to 4 %, to where the power rises and falls with the passes, and refused where it does not.
     """
-    from rowvit.measure import result
-    from rowvit.measure.instruments import meter
+    from rowvit.measure.power.instruments import meter
+    from rowvit.measure.report import check
 
-    document = result.read(result_file)
+    document = check.read(result_file)
     meter.join(document, log, search, resolution)
     _print_result(document, output or result_file, _print_power)
 
 
 def _print_power(document: dict[str, Any]) -> None:
-    from rowvit.measure.power import FIGURES
+    from rowvit.measure.power.statistics import FIGURES
 
     say(f"{document['model']['name']} on {document['target']}: {document['evidence']}")
     busy = [p for p in document["passes"] if p["kind"] == "busy"]
@@ -448,14 +459,14 @@ def report(
 
       rowvit report --check result.json
     """
-    from rowvit.measure import result
+    from rowvit.measure.report.check import read
 
-    documents = {path: result.read(path) for path in results}
+    documents = {path: read(path) for path in results}
     if check:
         for path, document in documents.items():
             say(f"{path}: complete; {document['evidence']}")
         return
-    from rowvit.measure import report as pages
+    from rowvit.measure.report import page as pages
     from rowvit.targets.session import image_files, shipped_photos
 
     writable(output)

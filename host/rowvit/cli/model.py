@@ -127,7 +127,7 @@ def import_(
 def _say_what_is_next(config: ViTConfig, output: Path) -> None:
     """Which configurations hold the network, and what must change before it runs on one."""
     from rowvit.compiler.plan import chunks, problem
-    from rowvit.measure.fits import stand_in
+    from rowvit.measure.speed.fits import stand_in
     from rowvit.quant.quantise import obstacles
 
     for reason in obstacles(config):

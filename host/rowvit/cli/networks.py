@@ -27,7 +27,7 @@ from rowvit.cli.train import note_accuracy, run_recipe, test_set
 from rowvit.errors import RowvitError
 
 if TYPE_CHECKING:
-    from rowvit.measure.schedules import Point
+    from rowvit.measure.accuracy.schedules import Point
 
 
 @command()
@@ -61,8 +61,8 @@ def relu(
     -------
       rowvit relu vit.safetensors --data photos/ -o vit-relu.safetensors --recipe fine-tune.toml
     """
-    from rowvit.measure.accuracy import matched, read_labels
-    from rowvit.measure.schedules import BATCH, top1
+    from rowvit.measure.accuracy.evaluation import matched, read_labels
+    from rowvit.measure.accuracy.schedules import BATCH, top1
     from rowvit.model import store
     from rowvit.model.relu import to_relu
     from rowvit.train import recipe as recipes
@@ -83,7 +83,7 @@ def relu(
         checked = matched(checked, card.name, card.classes, names)
         tests = checked.pixels(range(len(checked)), side, card.resize, card.crop)
         measured = {-1, *range(depth)} if each_layer else {-1, depth - 1}
-    titles = ["layer", "zeros", "error if swapped", "error refitted", *["top-1"] * bool(measured)]
+    titles = ["layer", "zeros", "error if swapped", "error refitted", *(["top-1"] if measured else [])]
     table = right_aligned(*titles, left=0)
     batches = count(1)
     total = depth * -(-len(pixels) // BATCH) + len(measured) * -(-len(tests) // BATCH)
@@ -99,7 +99,7 @@ def relu(
             table.add_row("none", "", "", "", accuracy(-1))
         for done in to_relu(network, card, pixels, ridge, BATCH, step):
             row = f"{done.layer}", f"{done.zeros:.1%}", f"{done.swapped:.3f}", f"{done.error:.3f}"
-            table.add_row(*row, *[accuracy(done.layer)] * bool(measured))
+            table.add_row(*row, *([accuracy(done.layer)] if measured else []))
     OUT.print(table)
     if measured:
         say(f"top-1 on {len(checked)} training photos that were not used for the fit")
@@ -180,8 +180,8 @@ def prune(
     """
     from rowvit.formats.description import RULES
     from rowvit.hardware import config as configs
-    from rowvit.measure import schedules as search
-    from rowvit.measure.accuracy import matched, read_labels
+    from rowvit.measure.accuracy import schedules as search
+    from rowvit.measure.accuracy.evaluation import matched, read_labels
     from rowvit.model import store
     from rowvit.train.data import open_data
 
@@ -299,17 +299,17 @@ def _shares(text: str, count: int) -> tuple[float, ...]:
 
 
 def _print(points: list[Point], chosen: Point) -> None:
-    from rowvit.measure.schedules import front
+    from rowvit.measure.accuracy.schedules import front
 
     best = front(points) if len(points) > 2 else points
     measured = not math.isnan(chosen.top1)
-    titles = ["", "blocks", "rho", "cycles", "MACs saved", *["top-1"] * measured]
+    titles = ["", "blocks", "rho", "cycles", "MACs saved", *(["top-1"] if measured else [])]
     table = right_aligned(*titles, left=2)
     for point in [p for p in points if p in best or p is chosen]:
         mark = "chosen" if point is chosen else ""
         blocks = ", ".join(map(str, point.layers)) or "none"
         row = point.shares, f"{point.cycles:,.0f}", f"{point.macs_saved:.1%}"
-        table.add_row(mark, blocks, *row, *[_percent(point.top1)] * measured)
+        table.add_row(mark, blocks, *row, *([_percent(point.top1)] if measured else []))
     OUT.print(table)
 
 
@@ -361,7 +361,7 @@ def quantise(
     -------
       rowvit quantise vit-relu.safetensors --data photos/ -o vit-int8.safetensors
     """
-    from rowvit.measure.accuracy import read_labels
+    from rowvit.measure.accuracy.evaluation import read_labels
     from rowvit.model import store
     from rowvit.quant.noise import layer_noise
     from rowvit.quant.quantise import QuantOptions, default_chunk
@@ -418,7 +418,7 @@ def quantise(
     package.meta["accuracy"] = dict(card.accuracy)
     package.save(output)
     if tested is not None:
-        from rowvit.measure.accuracy import evaluate
+        from rowvit.measure.accuracy.evaluation import evaluate
 
         with progress_bar("measuring", len(tested)) as progress:
             result = evaluate(package, tested, jobs=jobs, progress=progress)

@@ -32,8 +32,8 @@ from rowvit.errors import RowvitError
 
 if TYPE_CHECKING:
     from rowvit.hardware.config import HardwareConfig
-    from rowvit.measure.profile import LayerProfile, Profile
-    from rowvit.targets.session import Session, Statistics
+    from rowvit.measure.speed.profile import LayerProfile, Profile
+    from rowvit.targets.session import RunStatistics, Session
     from rowvit.targets.target import Result
 
 
@@ -119,14 +119,15 @@ def run(
 
       rowvit run sign-digits photos/ --target board --bitstream rowvit-pynq-z2.bit --batch 20
     """
-    from rowvit.measure import plots
     from rowvit.targets.guard import Difference
     from rowvit.targets.session import Session, image_files, shipped_photos
     from rowvit.targets.target import first_difference, read_package
 
     writable(json_file, plot)
     if plot:
-        plots.can_save(plot)
+        from rowvit.measure.draw.plots import can_save
+
+        can_save(plot)
     if check:
         read_package(model)  # a program is refused now, not after the run
     options: dict[str, Any] = {"frontend": frontend.value}
@@ -140,7 +141,7 @@ def run(
         options |= {"memory": opt.memory_model(memory, latency, rate, ddr), "stalls": stalls}
         if trace:
             options |= {"trace": trace, "window": _window(trace_cycles)}
-    with Session(model, config, target.value, checkpoints=checkpoints, **options) as session:
+    with Session(model, target.value, config, checkpoints=checkpoints, **options) as session:
         images = images or shipped_photos(model)
         if not images:
             raise RowvitError("no image is named", "pass image files or directories")
@@ -212,7 +213,7 @@ def _draw(
 ) -> None:
     """Write the picture of the first photos; ``reference`` is empty if it has not run."""
     from rowvit.formats.program import Program
-    from rowvit.measure import pictures, plots
+    from rowvit.measure.draw import pictures, plots
 
     count = min(len(files), pictures.MOST)
     if isinstance(session.source, Program):
@@ -275,7 +276,7 @@ def _print_results(files: list[Path], results: list[Result], classes: list[str])
     OUT.print()
 
 
-def _print_statistics(found: Statistics, session: Session, seconds: float) -> None:
+def _print_statistics(found: RunStatistics, session: Session, seconds: float) -> None:
     config, count = session.config, found.images
     rows = {
         "tokens alive": " > ".join(
@@ -347,8 +348,8 @@ def profile(
       rowvit profile deit-tiny.safetensors cat.jpg --predict --rate 50
     """
     from rowvit.hardware import config as configs
-    from rowvit.measure import plots
-    from rowvit.measure import profile as measure
+    from rowvit.measure.draw import plots
+    from rowvit.measure.speed import profile as measure
     from rowvit.targets.target import read_model
 
     hardware = configs.load(config)
@@ -394,7 +395,7 @@ def _print_profile(found: Profile) -> None:
 
     compared = found.result is not None
     array = right_aligned(
-        *("layer", "cycles", *["model"] * compared, "MAC/cycle", "filled"),
+        *("layer", "cycles", *(["model"] if compared else []), "MAC/cycle", "filled"),
         *("busy", "weights", "data", "draining"),
     )
     units = right_aligned("layer", "load", "load waits", "drain", "LayerNorm", "softmax", "selection")
@@ -403,7 +404,7 @@ def _print_profile(found: Profile) -> None:
         array.add_row(
             name,
             f"{cycles:,}",
-            *[f"{predicted / cycles - 1:+.1%}"] * compared,
+            *([f"{predicted / cycles - 1:+.1%}"] if compared else []),
             f"{sum(layer.macs for layer in layers) / cycles:.0f}",
             _filled(layers, found.config),
             *shares(layers, "busy", "weights", "data", "draining"),
@@ -429,7 +430,7 @@ def _filled(layers: list[LayerProfile], config: HardwareConfig) -> str:
 
 def _print_fills(meta: dict[str, Any], config: HardwareConfig) -> None:
     """What of the array this network leaves empty whatever the weights and the image are."""
-    from rowvit.measure.fill import fills
+    from rowvit.measure.speed.fill import fills
 
     found = fills(meta, config)
     if not found:

@@ -26,7 +26,7 @@ from rowvit.cli.common import (
 from rowvit.errors import RowvitError
 
 if TYPE_CHECKING:
-    from rowvit.measure.accuracy import Evaluation, Labels, Network
+    from rowvit.measure.accuracy.evaluation import Evaluation, Labels, Network
     from rowvit.model.store import Card
     from rowvit.model.vit import VisionTransformer
     from rowvit.train.data import Photos
@@ -59,7 +59,7 @@ def train(
 
       torchrun --nproc-per-node 4 -m rowvit.cli train vit.safetensors --data photos/ ...
     """
-    from rowvit.measure.accuracy import matched, read_labels
+    from rowvit.measure.accuracy.evaluation import matched, read_labels
     from rowvit.model import store
     from rowvit.model.adapt import with_classes
     from rowvit.train import recipe as recipes
@@ -119,7 +119,7 @@ def test_set(data: Path, card: Card, measure: bool | None, labels: Labels = None
 
     That is if ``measure`` is false, or None and the data has no labelled test photos, which is said.
     """
-    from rowvit.measure.accuracy import matched
+    from rowvit.measure.accuracy.evaluation import matched
     from rowvit.train.data import open_data
 
     if measure is False:
@@ -139,7 +139,7 @@ def test_set(data: Path, card: Card, measure: bool | None, labels: Labels = None
 
 def note_accuracy(network: VisionTransformer, card: Card, tested: Photos | None, output: Path) -> None:
     """Measure top-1 on the whole test set, print it and write it into the card at ``output``."""
-    from rowvit.measure.accuracy import evaluate
+    from rowvit.measure.accuracy.evaluation import evaluate
     from rowvit.model import store
 
     if tested is None:
@@ -196,7 +196,7 @@ def evaluate_command(
       rowvit eval net.safetensors --data photos.npz --target sim --photos 20
     """
     from rowvit.hardware import config as configs
-    from rowvit.measure.accuracy import evaluate, load, matched, read_labels, with_rule
+    from rowvit.measure.accuracy.evaluation import evaluate, load, matched, read_labels, with_rule
     from rowvit.train.data import open_data
 
     if target is opt.TargetName.board:

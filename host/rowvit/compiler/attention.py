@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from rowvit.compiler.lower import Loaded, Lowering
-from rowvit.compiler.steps import Access, Block, Memory, compute_read, compute_write
+from rowvit.compiler.steps import Access, Allocation, OnChip, compute_read, compute_write
 from rowvit.compiler.weights import pad_heads
 from rowvit.formats.program import Operation, OperationKind
 from rowvit.hardware.isa import Dst, Engine, Flag, Op
@@ -41,7 +41,7 @@ class _Attention:
         self.bands = lowering.config.bands(tokens)
         self.kt_lines, self.v_lines = plan.kt_lines(tokens), plan.v_lines(tokens)
         self.head_words = lowering.config.lanes // 8  #: of a row of Q or O
-        self.held: dict[int, list[Block]] = {}  #: K^T and V of images whose attention is to come
+        self.held: dict[int, list[Allocation]] = {}  #: K^T and V of images whose attention is to come
         #: images whose K^T and V are held at once
         self.areas = min(len(images), 2) if plan.holds_qkv(tokens) else len(images)
 
@@ -93,9 +93,9 @@ class _Attention:
 
     def _select(self, prune: dict[str, int]) -> None:
         accesses = [
-            Access(Engine.SELECT, False, Memory.SCORE, self.table, self.tokens),
-            Access(Engine.SELECT, True, Memory.LIVE, self.lowering.image, 1, banded=False),
-            Access(Engine.SELECT, True, Memory.TABLE, self.table, self.tokens, banded=False),
+            Access(Engine.SELECT, False, OnChip.SCORE, self.table, self.tokens),
+            Access(Engine.SELECT, True, OnChip.LIVE, self.lowering.image, 1, banded=False),
+            Access(Engine.SELECT, True, OnChip.TABLE, self.table, self.tokens, banded=False),
         ]
         fields = dict(keep=prune["keep"], threshold=prune["threshold"], table=self.table)
         operation = Operation(OperationKind.SELECT, self.layer)
@@ -134,12 +134,12 @@ class _Attention:
             fields = dict(dst_base=rows.base + offset, dst_stride=rows.stride)
         elif kind is OperationKind.KEY:
             dst, fields = Dst.KEY, dict(dst_base=kt_base)
-            target = compute_write(Memory.WEIGHT, kt_base, self.kt_lines, banded=False)
-            self._hold(Block(Memory.WEIGHT, self.kt_lines, step, -1, kt_base))
+            target = compute_write(OnChip.WEIGHT, kt_base, self.kt_lines, banded=False)
+            self._hold(Allocation(OnChip.WEIGHT, self.kt_lines, step, -1, kt_base))
         else:
             dst, fields = Dst.VALUE, dict(dst_base=v_base)
-            target = compute_write(Memory.WEIGHT, v_base, config.rows, config.rows, self.bands)
-            self._hold(Block(Memory.WEIGHT, self.v_lines, step, -1, v_base))
+            target = compute_write(OnChip.WEIGHT, v_base, config.rows, config.rows, self.bands)
+            self._hold(Allocation(OnChip.WEIGHT, self.v_lines, step, -1, v_base))
         lowering.matmul(
             Operation(kind, self.layer, tile=first // config.groups),
             dst,
@@ -153,7 +153,7 @@ class _Attention:
             **fields,
         )
 
-    def _hold(self, block: Block) -> None:
+    def _hold(self, block: Allocation) -> None:
         self.lowering.reserved.append(block)
         self.held.setdefault(self.lowering.image, []).append(block)
 
@@ -168,15 +168,15 @@ class _Attention:
         flags: Collection[Flag] = ()
         accesses = [
             rows.read(width, offset),
-            compute_read(Memory.WEIGHT, kt_base, self.kt_lines, 0, self.bands),
-            compute_read(Memory.WEIGHT, v_base, self.v_lines, 0, self.bands),
+            compute_read(OnChip.WEIGHT, kt_base, self.kt_lines, 0, self.bands),
+            compute_read(OnChip.WEIGHT, v_base, self.v_lines, 0, self.bands),
             rows.write(width, offset),
-            compute_write(Memory.TOKEN, self.p_base, plan.p_words(self.tokens), banded=False),
-            Access(Engine.EXEC, False, Memory.LIVE, lowering.image, 1),
+            compute_write(OnChip.TOKEN, self.p_base, plan.p_words(self.tokens), banded=False),
+            Access(Engine.EXEC, False, OnChip.LIVE, lowering.image, 1),
         ]
         fields = {}
         if self.prune:
-            accesses.append(compute_write(Memory.SCORE, self.table, self.tokens))
+            accesses.append(compute_write(OnChip.SCORE, self.table, self.tokens))
             flags = [Flag.SCORE, Flag.SCORE_CLEAR] if first == 0 else [Flag.SCORE]
             fields = dict(table=self.table)
         lowering.step(
@@ -219,7 +219,7 @@ class _Attention:
         _, rows = self.regions[lowering.image]
         bands = lowering.config.bands(self.after)
         # a gathered band's rows may come from anywhere
-        anywhere = compute_read(Memory.TOKEN, rows.base, rows.end - rows.base, 0, bands)
+        anywhere = compute_read(OnChip.TOKEN, rows.base, rows.end - rows.base, 0, bands)
         lowering.residual_matmul(
             Operation(OperationKind.PROJECTION, self.layer, tile=tile),
             anywhere if gather else rows.read(self.plan.heads_words),

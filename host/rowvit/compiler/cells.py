@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 #: a cell's tag: its value's number, its band, its place within the row
 _VALUE, _BAND = 32, 20
@@ -66,7 +67,7 @@ class Cells:
         # twice as deep, since views of whole strides reach beyond the last band
         self._tags = np.full(2 * depth, -1, np.int64)
 
-    def _view(self, area: Area) -> np.ndarray:
+    def _view(self, area: Area) -> NDArray[Any]:
         end = area.base + (area.bands - 1) * area.stride + area.width
         if end > self.depth or (area.bands > 1 and area.width > area.stride):
             raise ValueError(f"{self.name} addresses {area.base} to {end - 1} of {self.depth}")
@@ -115,7 +116,7 @@ class Cells:
 
 
 @lru_cache(maxsize=512)
-def _template(bands: int, width: int, first: int, place: int) -> np.ndarray:
+def _template(bands: int, width: int, first: int, place: int) -> NDArray[Any]:
     """Tags [bands, width] without the value."""
     rows = np.arange(first, first + bands, dtype=np.int64)[:, None] << _BAND
     return rows + np.arange(place, place + width, dtype=np.int64)

@@ -17,9 +17,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.compiler.cells import Area, Cells, Value, Values
 from rowvit.compiler.plan import EMBED_TAG
@@ -95,7 +96,7 @@ class _Slot(NamedTuple):
 
     address: int
     size: int
-    part: tuple
+    part: tuple[Any, ...]
 
 
 def check(program: Program, config: HardwareConfig) -> None:
@@ -105,7 +106,7 @@ def check(program: Program, config: HardwareConfig) -> None:
     overwritten in between; masks, tables and guards of loads are those of the images that they serve; weights
     and parameters are whole, and the same for every image; every image is alive, and gets all of its records.
     """
-    same: dict[tuple, tuple] = {}
+    same: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     for part in program.passes:
         _Run(program, part, config, same).run()
     program.checked = True
@@ -115,10 +116,15 @@ class _Run:
     """One pass three times: behind none, behind itself, and what the end of the last one takes."""
 
     def __init__(
-        self, program: Program, part: Pass, config: HardwareConfig, same: dict[tuple, tuple]
+        self,
+        program: Program,
+        part: Pass,
+        config: HardwareConfig,
+        same: dict[tuple[Any, ...], tuple[Any, ...]],
     ) -> None:
         self.config, self.part, self.same = config, part, same
-        self.meta, self.arch = program.meta, program.meta["architecture"]
+        self.meta = program.meta
+        self.arch: dict[str, int] = self.meta["architecture"]
         self.weights = range(program.code.nbytes, program.code.nbytes + program.weights.size)  #: in the blob
         self.values = Values()
         self.token = Cells("token", config.token_depth, self.values)
@@ -131,16 +137,18 @@ class _Run:
         self.cover = np.zeros(
             config.weight_depth, np.int64
         )  #: 0: all of them are there; else one of `covers`
-        self.parts: dict[tuple, int] = {}
+        self.parts: dict[tuple[Any, ...], int] = {}
         self.covers: list[tuple[_Used, ...]] = [()]
         self.slots: dict[tuple[LoadKind, int], _Slot] = {}
         self.unused: set[tuple[LoadKind, int]] = set()  #: slots that nobody has read since they were loaded
         self.masks: dict[int, _Mask] = {}
         self.joined: dict[int, list[_Used]] = {}  #: by group, of the mask under way
         self.heads: dict[Value, int] = {}  #: that a score has added up
-        self.segments: dict[tuple, int] = {}  #: of hidden neurons: FFN1's weights, parameters and group
+        self.segments: dict[
+            tuple[Any, ...], int
+        ] = {}  #: of hidden neurons: FFN1's weights, parameters and group
         self.embeddings = len(patch_chunks(self.arch))
-        self.chunks = -(-self.arch["hidden"] // self.meta["ffn_chunk"])
+        self.chunks: int = -(-self.arch["hidden"] // self.meta["ffn_chunk"])
         self.steps: dict[Op, Callable[[Instruction, _Image, Operation], None]] = {
             Op.LOAD: self._load,
             Op.MATMUL: self._matmul,
@@ -220,7 +228,7 @@ class _Run:
         return self.embeddings + layer * (1 + self.chunks) + half
 
     @staticmethod
-    def _part(operation: Operation) -> tuple:
+    def _part(operation: Operation) -> tuple[Any, ...]:
         """What weights and parameters are for, whatever the rows."""
         return operation.kind, operation.layer, operation.chunk, operation.tile
 
@@ -333,11 +341,11 @@ class _Run:
         arch, number = self.arch, operation.chunk or 0
         if operation.kind is OperationKind.EMBEDDING and number < self.embeddings:
             chunk = patch_chunks(arch)[number]
-            return -(-(chunk.stop - chunk.start) // 8) * 8
+            return -(-int(chunk.stop - chunk.start) // 8) * 8
         if operation.kind is OperationKind.PROJECTION:
             return arch["heads"] * self.config.lanes
         if operation.kind is OperationKind.FFN2:
-            size = self.meta["ffn_chunk"]
+            size: int = self.meta["ffn_chunk"]
             return -(-min(size, arch["hidden"] - number * size) // self.config.lanes) * self.config.lanes
         return arch["dim"]
 
@@ -369,7 +377,7 @@ class _Run:
                 raise ValueError(f"entries from {f['table']} on in the selection table are not the image's")
         if Flag.JOIN in flags and not (dst is Dst.HIDDEN and f["mask_bands"]):
             raise ValueError("JOIN is a flag of masks")
-        weights: tuple
+        weights: tuple[Any, ...]
         if Flag.UNSIGNED in flags:
             weights, source = self._hidden_source(one, bands, operation)
         else:
@@ -394,7 +402,7 @@ class _Run:
 
     def _dense_source(
         self, one: Instruction, image: _Image, bands: int, operation: Operation
-    ) -> tuple[tuple, Value]:
+    ) -> tuple[tuple[Any, ...], Value]:
         """Weights, and the rows that they are multiplied with: patches, X, or O."""
         f, first = one.fields, one.fields["band0"]
         address = self._matrix(f, f["k"], operation)
@@ -406,7 +414,9 @@ class _Run:
             area = Area(f["src_base"], f["src_stride"], f["k"] // 8, self._bands(image, epoch=-2))
         return (address, place), self.token.read(area, place)
 
-    def _hidden_source(self, one: Instruction, bands: int, operation: Operation) -> tuple[tuple, Value]:
+    def _hidden_source(
+        self, one: Instruction, bands: int, operation: Operation
+    ) -> tuple[tuple[Any, ...], Value]:
         """Weights and hidden segments of FFN2; all rows of W2 that a band needs are there."""
         f, lanes, first = one.fields, self.config.lanes, one.fields["band0"]
         sparse = Flag.SPARSE in one.flags
@@ -458,7 +468,9 @@ class _Run:
         self.kv.write(Area(f["dst_base"], size, size, 1), value)
         self.lines[f["dst_base"] : f["dst_base"] + size] = -1
 
-    def _to_hidden(self, one: Instruction, image: _Image, x: Value, bands: int, weights: tuple) -> None:
+    def _to_hidden(
+        self, one: Instruction, image: _Image, x: Value, bands: int, weights: tuple[Any, ...]
+    ) -> None:
         """Hidden activations, and what their masks get."""
         f, first = one.fields, one.fields["band0"]
         words = self.config.segment_words if f["mask_bands"] else self.config.lanes // 8
@@ -605,6 +617,6 @@ class _Run:
 
 
 @lru_cache(maxsize=64)
-def _steps(rows: int, width: int) -> np.ndarray:
+def _steps(rows: int, width: int) -> NDArray[Any]:
     """What each line of a weight matrix, ``width`` bytes, adds to the first one's tag."""
     return np.arange(rows, dtype=np.int64) * width << 3

@@ -10,7 +10,7 @@ import numpy as np
 
 from rowvit.compiler.lower import Lowering
 from rowvit.compiler.plan import EMBED_TAG
-from rowvit.compiler.steps import Access, Load, Memory, Region
+from rowvit.compiler.steps import Access, Load, OnChip, Region
 from rowvit.compiler.weights import pad_lanes
 from rowvit.formats.package import patch_chunks
 from rowvit.formats.program import Operation, OperationKind
@@ -34,7 +34,7 @@ def embed(lowering: Lowering) -> None:
     receiver = lowering.step(
         Op.RECV,
         Operation(OperationKind.INPUT, -1),
-        [Access(Engine.RECV, True, Memory.TOKEN, patches.base, stride, stride, patches.bands)],
+        [Access(Engine.RECV, True, OnChip.TOKEN, patches.base, stride, stride, patches.bands)],
         rows=plan.tokens,
         prefix=plan.arch["prefix"],
         row_words=plan.row_words,
@@ -83,7 +83,7 @@ def embed(lowering: Lowering) -> None:
                 step.loads.insert(0, positions[band0])
     lowering.mark(EMBED_TAG)
     # the patches have the memory's bandwidth before the weights of the first layer
-    arrived = Access(Engine.LOAD, False, Memory.TOKEN, patches.base, patches.end - patches.base, banded=False)
+    arrived = Access(Engine.LOAD, False, OnChip.TOKEN, patches.base, patches.end - patches.base, banded=False)
     lowering.behind = lowering.steps.index(receiver), arrived
     lowering.dump(-1, lowering.residual_base(0), 0, plan.tokens)
 

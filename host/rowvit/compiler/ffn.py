@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rowvit.compiler.lower import Loaded, Lowering
-from rowvit.compiler.steps import Access, Block, Load, Mask, Memory, Region, compute_write
+from rowvit.compiler.steps import Access, Allocation, Load, Mask, OnChip, Region, compute_write
 from rowvit.compiler.weights import pack_pairs
 from rowvit.errors import RowvitError
 from rowvit.formats.program import Operation, OperationKind
@@ -29,7 +29,7 @@ class _Chunk:
 
     @property
     def size(self) -> int:
-        return self.neurons.stop - self.neurons.start
+        return int(self.neurons.stop - self.neurons.start)
 
 
 def ffn(lowering: Lowering, layer: int, tokens: int, images: Sequence[int]) -> None:
@@ -117,7 +117,7 @@ class _Ffn:
                 pieces = [(range(1), 0, bands - late), (range(1), bands - late, late)]
             word, had = chunk.mask_base + start // lanes, None
             for images, band0, size in pieces:
-                words = Access(Engine.LOAD, False, Memory.MASK, word, groups, banded=False)
+                words = Access(Engine.LOAD, False, OnChip.MASK, word, groups, banded=False)
                 mask = Mask(len(self.lowering.steps) + len(images) - 1, start, words, band0, had)
                 for i in images:
                     self._ffn1_piece(chunk, i, mask, size, loads, join=i != images[-1])
@@ -144,7 +144,7 @@ class _Ffn:
             mask_bands = _ALL_BANDS if self.rule == "image" else tile_rows // config.rows
             fields = dict(mask_base=word, mask_bands=mask_bands, mask_stride=segments)
             row_tiles = len(self.row_tiles)
-            accesses.append(compute_write(Memory.MASK, word, groups, segments, row_tiles, banded=False))
+            accesses.append(compute_write(OnChip.MASK, word, groups, segments, row_tiles, banded=False))
             if join:
                 flags.append(Flag.JOIN)
         tile = chunk.number * -(-plan.chunk // config.tile) + mask.start // config.tile
@@ -182,7 +182,7 @@ class _Ffn:
                 param, slot = params[t]
                 # one slot per lane tile serves all row tiles, as long as others have one left
                 if len(tiles) >= self.config.param_slots:
-                    slot = Block(Memory.PARAM, 1)
+                    slot = Allocation(OnChip.PARAM, 1)
                     param = Load(param.kind, param.address, 1, param.groups, slot)
                 self._ffn2_tile(chunk, r, t, address, (param, slot))
 
@@ -194,11 +194,11 @@ class _Ffn:
         plan, lanes, sparse = self.plan, self.config.lanes, self.rule != "none"
         _, _, groups = plan.residual_tiles()[t]
         band0, bands = self.row_tiles[r]
-        block = Block(Memory.WEIGHT, chunk.segments * lanes)
+        block = Allocation(OnChip.WEIGHT, chunk.segments * lanes)
         loads, masks = [Load(LoadKind.WEIGHT, address, block.size, groups, block)], chunk.masks
         if band0:
             word = chunk.mask_base + r * chunk.segments
-            words = Access(Engine.LOAD, False, Memory.MASK, word, chunk.segments, banded=False)
+            words = Access(Engine.LOAD, False, OnChip.MASK, word, chunk.segments, banded=False)
             masks = [Mask(masks[-1].step, 0, words, band0)]
         if sparse:
             loads = []

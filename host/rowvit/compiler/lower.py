@@ -8,17 +8,19 @@ for all images of a pass, which then share every load of weights.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.compiler.plan import Plan, Stages
-from rowvit.compiler.steps import Access, Block, Load, Memory, Region, Step, compute_write
+from rowvit.compiler.steps import Access, Allocation, Load, OnChip, Region, Step, compute_write
 from rowvit.compiler.weights import Blob, pack_pairs, pad_lanes, parameter_words
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.program import Operation, OperationKind
 from rowvit.hardware.isa import QUEUE, Dst, Engine, Flag, Instruction, LoadKind, NormKind, Op
 
-Loaded = tuple[Load, Block]
+Loaded = tuple[Load, Allocation]
 
 
 class Lowering:
@@ -34,34 +36,37 @@ class Lowering:
         self.meta, self.tensors = package.meta, package.tensors
         self.blob = blob
         self.steps: list[Step] = []
-        self.reserved: list[Block] = []  #: of K^T and V, placed
+        self.reserved: list[Allocation] = []  #: of K^T and V, placed
         self.output_bytes = 0  #: of all images
         self.image = 0  #: to which new steps belong
         self.behind: tuple[int, Access] | None = None  #: a step, and what the next new load waits for of it
 
     def each(self, images: Iterable[int]) -> Iterator[int]:
         """The images, to each of which new steps belong in its turn."""
-        for self.image in images:
-            yield self.image
+        for image in images:
+            self.image = image
+            yield image
 
     def residual_base(self, layer: int) -> int:
         """Residual address of the image's row 0 in a layer's attention, behind the last one in the head."""
         level = max((n for n, stage in enumerate(self.stages) if stage.layer <= layer), default=0)
         return self.plan.residual_base(self.stages, level, self.image)
 
-    def weight_load(self, matrix: np.ndarray, groups: int) -> Loaded:
+    def weight_load(self, matrix: NDArray[Any], groups: int) -> Loaded:
         """Matrix int8 [k, channels], padded with zeros to whole words of scalars and to the groups' lanes."""
         matrix = pad_lanes(np.pad(matrix, ((0, -len(matrix) % 8), (0, 0))), groups * self.config.lanes)
-        block = Block(Memory.WEIGHT, len(matrix))
+        block = Allocation(OnChip.WEIGHT, len(matrix))
         address = self.blob.append(pack_pairs(matrix))
         return Load(LoadKind.WEIGHT, address, len(matrix), groups, block), block
 
-    def param_load(self, bias: np.ndarray, mult: np.ndarray, groups: int) -> Loaded:
+    def param_load(self, bias: NDArray[Any], mult: NDArray[Any], groups: int) -> Loaded:
         words = pad_lanes(parameter_words(bias, mult), groups * self.config.lanes)
-        block = Block(Memory.PARAM, 1)
+        block = Allocation(OnChip.PARAM, 1)
         return Load(LoadKind.PARAM, self.blob.append(words), 1, groups, block), block
 
-    def linear(self, weight: np.ndarray, bias: np.ndarray, mult: np.ndarray, groups: int) -> list[Loaded]:
+    def linear(
+        self, weight: NDArray[Any], bias: NDArray[Any], mult: NDArray[Any], groups: int
+    ) -> list[Loaded]:
         return [self.param_load(bias, mult, groups), self.weight_load(weight, groups)]
 
     def use(self, step: Step, *pairs: Loaded) -> None:
@@ -71,7 +76,7 @@ class Lowering:
         """
         index = len(self.steps) - 1
         new = [block for _, block in pairs if block.first < 0]
-        for load, block in sorted(pairs, key=lambda pair: pair[1].memory is Memory.WEIGHT):
+        for load, block in sorted(pairs, key=lambda pair: pair[1].memory is OnChip.WEIGHT):
             if block in new:
                 block.first = index
                 load.previous = Flag.PREVIOUS in step.instruction.flags
@@ -80,7 +85,7 @@ class Lowering:
                     (load.after, load.behind), self.behind = self.behind, None
                 step.loads.append(load)
             block.last = index
-            if block.memory is Memory.WEIGHT:
+            if block.memory is OnChip.WEIGHT:
                 step.weights = block
             else:
                 step.params = block
@@ -108,10 +113,13 @@ class Lowering:
         **fields: int,
     ) -> Step:
         if Flag.ONE_ROW not in flags:
-            accesses = [*accesses, Access(Engine.EXEC, Flag.SET_LIVE in flags, Memory.LIVE, self.image, 1)]
+            accesses = [
+                *accesses,
+                Access(Engine.EXEC, Flag.SET_LIVE in flags, OnChip.LIVE, self.image, 1),
+            ]
         if Flag.GATHER in flags:
             entries = self.plan.bounds[operation.layer][1]
-            accesses = [*accesses, Access(Engine.EXEC, False, Memory.TABLE, fields["table"], entries)]
+            accesses = [*accesses, Access(Engine.EXEC, False, OnChip.TABLE, fields["table"], entries)]
         groups = loads[0][0].groups
         step = self.step(Op.MATMUL, operation, accesses, flags, dst=dst, groups=groups, **fields)
         self.use(step, *loads)
@@ -139,15 +147,15 @@ class Lowering:
         if Flag.GATHER in flags:
             old = self.residual_base(operation.layer) + offset
             size = self.plan.residual_size(self.plan.bounds[operation.layer][0])
-            accesses.append(Access(Engine.DRAIN, False, Memory.RESIDUAL, old, size, 0, bands))
+            accesses.append(Access(Engine.DRAIN, False, OnChip.RESIDUAL, old, size, 0, bands))
             fields |= dict(res_from=old)
         stride, lanes = self.plan.res_stride, self.config.lanes
-        target = compute_write(Memory.RESIDUAL, base + band0 * stride, lanes, stride, bands, band0)
+        target = compute_write(OnChip.RESIDUAL, base + band0 * stride, lanes, stride, bands, band0)
         fields |= dict(dst_base=base, dst_stride=stride, bands=bands, band0=band0)
         return self.matmul(operation, Dst.RESIDUAL, [*accesses, target], loads, flags, **fields)
 
     def norm_load(self, path: str) -> Loaded:
-        block = Block(Memory.NORM, 1)
+        block = Allocation(OnChip.NORM, 1)
         words = parameter_words(self.tensors[f"{path}.b"], self.tensors[f"{path}.g"].view(np.uint16))
         return Load(LoadKind.NORM, self.blob.append(words), self.plan.dim, self.config.groups, block), block
 
@@ -158,10 +166,10 @@ class Lowering:
         plan = self.plan
         accesses = [
             self._residual_read(base, x.bands),
-            Access(Engine.NORM, True, Memory.TOKEN, x.base, plan.words, x.stride, x.bands),
+            Access(Engine.NORM, True, OnChip.TOKEN, x.base, plan.words, x.stride, x.bands),
         ]
         if Flag.ONE_ROW not in flags:
-            accesses.append(Access(Engine.NORM, False, Memory.LIVE, self.image, 1))
+            accesses.append(Access(Engine.NORM, False, OnChip.LIVE, self.image, 1))
         step = self.step(
             Op.NORM,
             Operation(OperationKind.NORM, layer),
@@ -183,11 +191,11 @@ class Lowering:
             return
         accesses = [
             self._residual_read(base, self.config.bands(tokens)),
-            Access(Engine.NORM, False, Memory.LIVE, self.image, 1),
+            Access(Engine.NORM, False, OnChip.LIVE, self.image, 1),
         ]
         plan = self.plan
         fields = dict(kind=NormKind.DUMP, dim=plan.dim, res_base=base, res_stride=plan.res_stride)
-        self.step(Op.NORM, Operation(OperationKind.DUMP, layer), accesses, tag=tag, **fields)
+        self.step(Op.NORM, Operation(OperationKind.DUMP, layer), accesses, (), tag, **fields)
         self.output_bytes += 8 + 2 * self.plan.dim * tokens
 
     def mark(self, tag: int) -> None:
@@ -200,4 +208,4 @@ class Lowering:
 
     def _residual_read(self, base: int, bands: int) -> Access:
         stride = self.plan.res_stride
-        return Access(Engine.NORM, False, Memory.RESIDUAL, base, stride, stride, bands)
+        return Access(Engine.NORM, False, OnChip.RESIDUAL, base, stride, stride, bands)

@@ -32,23 +32,10 @@ Stages = tuple[Stage, ...]
 ALONE: Stages = (Stage(0, 1),)
 
 
-class Plan:
-    """Sizes and places of one network's activations (``meta`` of its package) on one configuration.
-
-    Raises
-    ------
-    RowvitError
-        The network does not fit the configuration; the message has the numbers, and says what would.
-    """
+class Sizes:
+    """Sizes and places of one network's activations (``meta`` of its package), whether they fit or not."""
 
     def __init__(self, meta: dict[str, Any], config: HardwareConfig) -> None:
-        self._size(meta, config)
-        try:
-            self._check()
-        except RowvitError as error:
-            raise RowvitError(error.message, what_fits(meta, config)) from error
-
-    def _size(self, meta: dict[str, Any], config: HardwareConfig) -> None:
         self.meta, self.config = meta, config
         self.arch = meta["architecture"]
         self.rule: str = meta["ffn2_rule"]
@@ -64,7 +51,7 @@ class Plan:
         self.chunk: int = min(meta["ffn_chunk"], self.arch["hidden"])
         self.words = self.dim // 8  #: of a row of X
         self.dim_tiles = -(-self.dim // config.tile)
-        self.res_stride = self.dim_tiles * config.lanes
+        self.res_stride: int = self.dim_tiles * config.lanes
         self.row_words = -(-self.arch["channels"] * self.arch["patch_size"] ** 2 // 8)
         #: one head takes `lanes` channels of a Q, K, V or O row, whatever its width
         self.heads_words = self.heads * config.lanes // 8
@@ -162,11 +149,16 @@ class Plan:
         words = len(self.row_tiles(bands)) * -(-self.chunk // self.config.lanes)
         return words + self.config.groups if self.rule == "image" else words
 
-    def _check(self) -> None:
+    def problem(self) -> str:
+        """Why the network does not fit the configuration, with the numbers; empty if it does."""
         name = f"'{self.meta['name']}' on '{self.config.name}'"
-        for needed, available, what in self._needs(name):
-            if needed > available:
-                raise RowvitError(f"{name} needs {what}: {needed}, available: {available}")
+        try:
+            for needed, available, what in self._needs(name):
+                if needed > available:
+                    return f"{name} needs {what}: {needed}, available: {available}"
+        except RowvitError as error:
+            return error.message
+        return ""
 
     def on_chip(self) -> int:
         """Bytes that the network needs of the weight, token and residual memories."""
@@ -220,15 +212,24 @@ class Plan:
             yield ffn, config.token_depth, what
 
 
+class Plan(Sizes):
+    """Sizes and places of the activations of a network that fits the configuration.
+
+    Raises
+    ------
+    RowvitError
+        It does not fit; the message has the numbers, and says what would.
+    """
+
+    def __init__(self, meta: dict[str, Any], config: HardwareConfig) -> None:
+        super().__init__(meta, config)
+        if why := self.problem():
+            raise RowvitError(why, what_fits(meta, config))
+
+
 def problem(meta: dict[str, Any], config: HardwareConfig) -> str:
     """Why a network does not fit a configuration; empty if it does."""
-    plan = Plan.__new__(Plan)
-    plan._size(meta, config)
-    try:
-        plan._check()
-    except RowvitError as error:
-        return error.message
-    return ""
+    return Sizes(meta, config).problem()
 
 
 def chunks(meta: dict[str, Any], config: HardwareConfig) -> Iterator[int]:

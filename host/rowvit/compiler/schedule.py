@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from rowvit.compiler.lower import Lowering
-from rowvit.compiler.steps import Access, Block, Load, Memory, Step
+from rowvit.compiler.steps import Access, Allocation, Load, OnChip, Step
 from rowvit.errors import RowvitError
 from rowvit.hardware.isa import (
     ABI_VERSION,
@@ -38,11 +38,11 @@ _LEAST = 64
 class _Room:
     """First fit over one memory; among the free places the one that was left longest ago."""
 
-    def __init__(self, size: int, reserved: list[Block], past: list[Block]) -> None:
+    def __init__(self, size: int, reserved: list[Allocation], past: list[Allocation]) -> None:
         self.size, self.reserved = size, reserved
         self.past = list(past)  # taken until its last step has been issued; newest last
 
-    def place(self, block: Block, now: int) -> bool:
+    def place(self, block: Allocation, now: int) -> bool:
         """Choose a base for ``block`` before step ``now`` is issued; False if there is no room yet."""
         size = block.size
         taken = self._taken(block, now)
@@ -62,7 +62,7 @@ class _Room:
         self._take(block, now)
         return True
 
-    def place_early(self, block: Block, now: int, needed: int) -> tuple[int, int]:
+    def place_early(self, block: Allocation, now: int, needed: int) -> tuple[int, int]:
         """Choose a base of which a part is free now, and the rest when step ``needed`` is issued.
 
         Returns the part, beginning or end of the block, as its first line and its size; (0, 0): there is
@@ -85,25 +85,25 @@ class _Room:
             self._take(block, now)
         return found
 
-    def free(self, block: Block, first: int, size: int, now: int) -> bool:
+    def free(self, block: Allocation, first: int, size: int, now: int) -> bool:
         """Whether these lines of a placed block have no other user any more."""
         begin = block.base + first
         own = (block.base, block.first)
         others = [used for used in self._taken(block, now) if (used.base, used.first) != own]
         return all(begin >= t.end or t.base >= begin + size for t in others)
 
-    def _taken(self, block: Block, now: int) -> list[Block]:
+    def _taken(self, block: Allocation, now: int) -> list[Allocation]:
         taken = [used for used in self.past if used.last >= now]
         return taken + [room for room in self.reserved if room.last >= now and room.first <= block.last]
 
-    def _take(self, block: Block, now: int) -> None:
+    def _take(self, block: Allocation, now: int) -> None:
         # whatever lies within the new block, and has no use, is no longer of interest
         self.past = [
             u for u in self.past if u.last >= now or not (block.base <= u.base and u.end <= block.end)
         ]
         self.past.append(replace(block))
 
-    def _edges(self, block: Block, taken: list[Block]) -> set[int]:
+    def _edges(self, block: Allocation, taken: list[Allocation]) -> set[int]:
         """Bases that are worth a look: next to something, or where something was."""
         if block.only >= 0:
             return {block.only}
@@ -139,7 +139,7 @@ class Tracker:
 
     def __init__(self) -> None:
         self.done = dict.fromkeys(Engine, 0)
-        self._history: dict[tuple[Memory, bool, Engine], list[tuple[int, Access]]] = defaultdict(list)
+        self._history: dict[tuple[OnChip, bool, Engine], list[tuple[int, Access]]] = defaultdict(list)
 
     def depend(self, accesses: list[Access]) -> tuple[dict[Engine, int], set[Engine]]:
         """Operations (absolute numbers) that must be complete, and the engines to follow by band."""
@@ -165,7 +165,7 @@ class Tracker:
         for engine in engines:
             self.done[engine] += 1
         for new in accesses:
-            if new.memory is Memory.LIVE and not new.write:
+            if new.memory is OnChip.LIVE and not new.write:
                 # engines sample the count when an operation starts, and a selection waits for the
                 # first band of the last attention: whatever is older has started
                 continue
@@ -192,7 +192,7 @@ class Scheduler:
         for step in self.steps:
             for load in step.loads:
                 load.operation = load.operation or step.operation
-        self._order_with_back_off({memory: [] for memory in (Memory.WEIGHT, Memory.PARAM, Memory.NORM)})
+        self._order_with_back_off({memory: [] for memory in (OnChip.WEIGHT, OnChip.PARAM, OnChip.NORM)})
         # again, with what the end of the previous image leaves behind
         past = {
             memory: [replace(used, last=used.last - len(self.steps)) for used in room.past]
@@ -200,7 +200,7 @@ class Scheduler:
         }
         return self._order_with_back_off(past)
 
-    def _order_with_back_off(self, past: dict[Memory, list[Block]]) -> list[Load | Step]:
+    def _order_with_back_off(self, past: dict[OnChip, list[Allocation]]) -> list[Load | Step]:
         ahead = [LOOKAHEAD] * len(self.steps)
         while True:
             order, stuck = self._order(ahead, past)
@@ -219,12 +219,12 @@ class Scheduler:
             for i in window:
                 ahead[i] = max(0, ahead[i] - 1)
 
-    def _order(self, ahead: list[int], past: dict[Memory, list[Block]]) -> tuple[list[Load | Step], int]:
+    def _order(self, ahead: list[int], past: dict[OnChip, list[Allocation]]) -> tuple[list[Load | Step], int]:
         """One attempt; an empty list and the step without room if it fails."""
         self.rooms = {
-            Memory.WEIGHT: _Room(self.config.weight_depth, self.lowering.reserved, past[Memory.WEIGHT]),
-            Memory.PARAM: _Room(self.config.param_slots, [], past[Memory.PARAM]),
-            Memory.NORM: _Room(self.config.norm_slots, [], past[Memory.NORM]),
+            OnChip.WEIGHT: _Room(self.config.weight_depth, self.lowering.reserved, past[OnChip.WEIGHT]),
+            OnChip.PARAM: _Room(self.config.param_slots, [], past[OnChip.PARAM]),
+            OnChip.NORM: _Room(self.config.norm_slots, [], past[OnChip.NORM]),
         }
         queue: list[tuple[int, Load]] = []
         for i, step in enumerate(self.steps):
@@ -283,7 +283,7 @@ class Scheduler:
             body = []
             for item in order:
                 instruction, accesses = (
-                    self._load(item, code_bytes) if isinstance(item, Load) else self._step(item)
+                    self._load_instruction(item, code_bytes) if isinstance(item, Load) else self._step(item)
                 )
                 deps, chain = tracker.depend(accesses)
                 # what is further back than 16 bits can say has long been complete
@@ -298,12 +298,12 @@ class Scheduler:
         header = Instruction(Op.HEADER, fields)
         return [header, *body, Instruction(Op.END)]
 
-    def _load(self, load: Load, code_bytes: int) -> tuple[Instruction, list[Access]]:
+    def _load_instruction(self, load: Load, code_bytes: int) -> tuple[Instruction, list[Access]]:
         base = load.offset + (load.block.base if load.block else 0)
         fields = dict(
             kind=load.kind, address=code_bytes + load.address, dst=base, rows=load.rows, groups=load.groups
         )
-        memory = load.block.memory if load.block else Memory.RESIDUAL
+        memory = load.block.memory if load.block else OnChip.RESIDUAL
         width = load.rows if load.kind in (LoadKind.WEIGHT, LoadKind.RESIDUAL) else 1
         accesses = [Access(Engine.LOAD, True, memory, base, width, banded=False)]
         accesses += [load.behind] if load.behind else []
@@ -311,7 +311,7 @@ class Scheduler:
         if load.mask:
             flags |= {Flag.GATHER}
             fields |= dict(mask_base=load.mask.words.base, band0=load.mask.band0)
-            live = Access(Engine.LOAD, False, Memory.LIVE, load.image, 1, banded=False)
+            live = Access(Engine.LOAD, False, OnChip.LIVE, load.image, 1, banded=False)
             accesses += [load.mask.words, live]
             if load.mask.had:
                 flags |= {Flag.REST}
@@ -328,9 +328,9 @@ class Scheduler:
             block, engine = step.weights, QUEUE[instruction.op]
             if engine is Engine.EXEC:
                 fields["wbase"] = block.base
-            accesses.append(Access(engine, False, Memory.WEIGHT, block.base, block.size, 0, bands))
+            accesses.append(Access(engine, False, OnChip.WEIGHT, block.base, block.size, 0, bands))
         if step.params:
-            norm = step.params.memory is Memory.NORM
+            norm = step.params.memory is OnChip.NORM
             fields["slot" if norm else "pslot"] = step.params.base
             engine = Engine.NORM if norm else Engine.DRAIN
             accesses.append(Access(engine, False, step.params.memory, step.params.base, 1, 0, bands))

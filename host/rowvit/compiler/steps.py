@@ -11,7 +11,9 @@ from rowvit.formats.program import Operation
 from rowvit.hardware.isa import Engine, Instruction, LoadKind
 
 
-class Memory(Enum):
+class OnChip(Enum):
+    """The memories of the core, in the units of their addresses."""
+
     TOKEN = auto()  #: words of a row bank
     WEIGHT = auto()  #: lines of a group
     RESIDUAL = auto()  #: addresses of a bank
@@ -29,7 +31,7 @@ class Access:
 
     engine: Engine
     write: bool
-    memory: Memory
+    memory: OnChip
     base: int
     width: int
     stride: int = 0
@@ -52,10 +54,10 @@ compute_read, compute_write = partial(Access, Engine.EXEC, False), partial(Acces
 
 
 @dataclass(eq=False)
-class Block:
+class Allocation:
     """Room for loaded data, K^T or V: lines of weight memory, or one parameter or norm slot (size 1)."""
 
-    memory: Memory
+    memory: OnChip
     size: int
     first: int = -1  #: first step that uses it
     last: int = -1  #: last step that uses it
@@ -75,7 +77,7 @@ class Load:
     address: int  #: byte offset in the weights
     rows: int
     groups: int
-    block: Block | None  #: None: residual memory
+    block: Allocation | None  #: None: residual memory
     offset: int = 0  #: lines from the block's base; residual address
     mask: Mask | None = None  #: GATHER
     after: int = -1  #: step that it must not overtake: what completes the mask, or reads what it overwrites
@@ -117,8 +119,8 @@ class Step:
     accesses: list[Access]
     operation: Operation
     loads: list[Load] = field(default_factory=list)
-    weights: Block | None = None
-    params: Block | None = None
+    weights: Allocation | None = None
+    params: Allocation | None = None
 
 
 @dataclass(frozen=True)
@@ -137,12 +139,12 @@ class Region:
         """The array reads ``width`` words of every band, or of ``bands`` from ``band0``; 0: all."""
         start = self.base + offset + band0 * self.stride
         size = width or self.stride
-        return compute_read(Memory.TOKEN, start, size, self.stride, bands or self.bands, band0)
+        return compute_read(OnChip.TOKEN, start, size, self.stride, bands or self.bands, band0)
 
     def write(self, width: int, offset: int = 0, band0: int = 0, bands: int = 0) -> Access:
         """The drain writes ``width`` words of every band, or of ``bands`` from ``band0``; 0: all."""
         start = self.base + offset + band0 * self.stride
-        return compute_write(Memory.TOKEN, start, width, self.stride, bands or self.bands, band0)
+        return compute_write(OnChip.TOKEN, start, width, self.stride, bands or self.bands, band0)
 
     def source(self) -> dict[str, int]:
         return dict(src_base=self.base, src_stride=self.stride)

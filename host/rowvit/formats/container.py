@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 
@@ -37,7 +38,7 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _MAX_HEADER = 100_000_000  # the safetensors format's own limit
 
 
-def digest(meta: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+def digest(meta: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> str:
     """SHA-256 over a description and all tensors, as 64 hex digits."""
     sha = hashlib.sha256(json.dumps(meta, sort_keys=True, separators=(",", ":")).encode())
     for name in sorted(tensors):
@@ -57,7 +58,9 @@ def parse(text: str | bytes) -> Any:
     return found
 
 
-def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+def write(
+    path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
+) -> None:
     """Write tensors and string metadata; equal contents make equal bytes.
 
     `RowvitError` if the format has no such dtype as a tensor's, or the file cannot be written.
@@ -86,7 +89,7 @@ def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], metadata: 
         raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def metadata(path: str | os.PathLike) -> dict[str, str]:
+def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """Metadata of a safetensors file, of which only the header is read; empty if it is no such file."""
     try:
         with Path(path).open("rb") as file:
@@ -101,7 +104,7 @@ def metadata(path: str | os.PathLike) -> dict[str, str]:
     )
 
 
-def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """Tensors and metadata of a safetensors file; `RowvitError` if it is missing, cut short or malformed."""
     try:
         data = Path(path).read_bytes()
@@ -134,7 +137,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]
     return tensors, metadata
 
 
-def _place(entry: Mapping[str, Any]) -> tuple[np.dtype, tuple[int, ...], int, int]:
+def _place(entry: Mapping[str, Any]) -> tuple[np.dtype[Any], tuple[int, ...], int, int]:
     """Dtype, shape and range of bytes of a tensor, from its entry in the header."""
     begin, end = map(int, entry["data_offsets"])
     return _DTYPES[entry["dtype"]], tuple(map(int, entry["shape"])), begin, end

@@ -31,7 +31,7 @@ ARCHITECTURE = {
     "hidden": (1, 65535),
     "classes": (1, 65535),
     "prefix": (1, 65535),
-    "tokens": (2, 8192),  # whose attention the reference computes at once
+    "tokens": (2, 8192),  # whose attention the integer reference computes at once
 }
 #: scalar parameters: name -> (lowest, highest)
 NETWORK_PARAMS = {"patch.shift": (1, 40), "norm.shift": (0, 31), "head.shift": (1, 40)}
@@ -103,7 +103,7 @@ def violation(validate: Callable[[Any], Any], value: Any, what: str) -> str:
         where = ".".join(str(part) for part in error.path[1:])
         if error.rule == "required":
             missing = next(key for key in error.rule_definition if key not in error.value)
-            return f"{what} lacks {f'{where}.' * bool(where)}{missing}"
+            return f"{what} lacks {f'{where}.' if where else ''}{missing}"
         rule = error.message.removeprefix(str(error.name)).strip()
         return f"{what}'s {where or 'value'} is {repr(error.value)[:60]}, but {rule}"
     return ""

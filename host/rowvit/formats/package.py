@@ -34,8 +34,9 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 from rowvit.formats import container, description
@@ -88,7 +89,7 @@ def patch_chunks(arch: dict[str, int]) -> list[slice]:
     return [slice(first, min(first + step, size)) for first in range(0, size, step)]
 
 
-def keep_schedule(patches: int, layers: Sequence[int], rho: float | Sequence[float]) -> list[dict]:
+def keep_schedule(patches: int, layers: Sequence[int], rho: float | Sequence[float]) -> list[dict[str, Any]]:
     """A token schedule, as in a package's ``pruning``.
 
     With one number, EViT's: each of ``layers`` keeps ``ceil(patches * rho)`` of the patches that it sees.
@@ -108,26 +109,27 @@ def keep_schedule(patches: int, layers: Sequence[int], rho: float | Sequence[flo
 class ModelPackage:
     """An integer network: metadata, whose ``hash`` `save` computes, and tensors, as described above."""
 
-    meta: dict
-    tensors: dict[str, np.ndarray]
+    meta: dict[str, Any]
+    tensors: dict[str, NDArray[Any]]
 
     @property
     def arch(self) -> dict[str, int]:
         """``meta["architecture"]``."""
-        return self.meta["architecture"]
+        found: dict[str, int] = self.meta["architecture"]
+        return found
 
     def digest(self) -> str:
         """SHA-256 over the metadata (without ``hash``) and all tensors, as 64 hex digits."""
         return container.digest({k: v for k, v in self.meta.items() if k != "hash"}, self.tensors)
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Check the package, set its hash and write it; `RowvitError` if a check or the writing fails."""
         self.check(str(path))
         self.meta["hash"] = self.digest()
         container.write(path, self.tensors, {"rowvit": json.dumps(self.meta, sort_keys=True)})
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> ModelPackage:
+    def load(cls, path: str | os.PathLike[str]) -> ModelPackage:
         """Read and check a package.
 
         `RowvitError` if the file is missing, truncated, not a package, changed since it was written, or holds

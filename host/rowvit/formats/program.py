@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 from rowvit.formats import container, description
@@ -75,7 +76,7 @@ class Pass:
     shares: list[int]  #: of every layer, the images that share its loads of weights
     output_bytes: int  #: at most, of all images
     offset: int  #: of the first instruction in the blob, in bytes
-    code: np.ndarray  #: uint16 [instructions, 32]
+    code: NDArray[Any]  #: uint16 [instructions, 32]
     #: what every instruction between HEADER and END does; of a LOAD, the first operation that uses it
     operations: list[Operation]
 
@@ -88,8 +89,8 @@ class Pass:
 class Program:
     """One program for one configuration."""
 
-    code: np.ndarray  #: uint16 [instructions, 32], of all passes
-    weights: np.ndarray  #: uint8 [bytes]: what LOAD instructions read; it follows the code in the blob
+    code: NDArray[Any]  #: uint16 [instructions, 32], of all passes
+    weights: NDArray[Any]  #: uint8 [bytes]: what LOAD instructions read; it follows the code in the blob
     #: ``format``, ``abi``, ``config`` {name, hash}, ``model`` {name, hash}, ``architecture``, ``classes``,
     #: ``preprocessing``, ``scales``, ``pruning``, ``ffn2_rule``, ``tile_rows``, ``ffn_chunk``,
     #: ``checkpoints``, ``input`` {rows, row_words, bytes}, and ``passes`` {images, shares, output_bytes,
@@ -100,7 +101,7 @@ class Program:
     checked: bool = field(default=False, compare=False)  #: `compiler.check` has found nothing wrong
 
     @cached_property
-    def blob(self) -> np.ndarray:
+    def blob(self) -> NDArray[Any]:
         """uint8 array: code, then weights. Its base in memory must be a multiple of 64."""
         return np.concatenate([np.ascontiguousarray(self.code, "<u2").view(np.uint8).ravel(), self.weights])
 
@@ -157,7 +158,7 @@ class Program:
         return program
 
 
-def _checked(tensors: dict[str, np.ndarray], instructions: int) -> tuple[np.ndarray, np.ndarray]:
+def _checked(tensors: dict[str, NDArray[Any]], instructions: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Code and weights; `ValueError` if the tensors are not those of a program of so many instructions."""
     if tensors.keys() != {"program", "weights"}:
         raise ValueError(f"its tensors are {', '.join(sorted(tensors)[:5]) or 'missing'}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 from rowvit.hardware.isa import Record
@@ -22,13 +23,13 @@ def checkpoint_names(depth: int) -> list[str]:
 class Answer:
     """The output of one image."""
 
-    logits: np.ndarray  #: int16 [classes]
-    kept: list[np.ndarray]  #: int64, per pruning layer: original indices of the tokens that stay
-    checkpoints: dict[str, np.ndarray]  #: int16 [live, D] by `checkpoint_names`; empty unless compiled in
+    logits: NDArray[Any]  #: int16 [classes]
+    kept: list[NDArray[Any]]  #: int64, per pruning layer: original indices of the tokens that stay
+    checkpoints: dict[str, NDArray[Any]]  #: int16 [live, D] by `checkpoint_names`; empty unless compiled in
     marks: list[tuple[int, int]]  #: counters ``cycles`` and ``fires`` after embedding and after each layer
 
     @classmethod
-    def parse(cls, output: np.ndarray, meta: Mapping[str, Any], images: int = 1) -> list[Answer]:
+    def parse(cls, output: NDArray[Any], meta: Mapping[str, Any], images: int = 1) -> list[Answer]:
         """Read the output packet uint8 [bytes] of a pass of ``images`` images.
 
         ``meta`` is the program's description. `RowvitError` if it is not made of records, one has the wrong
@@ -111,7 +112,7 @@ def spans(start: int, marks: Sequence[Sequence[int]], end: int, shares: Sequence
     return found
 
 
-def split(output: np.ndarray) -> Iterator[tuple[Record, int, int, int, np.ndarray]]:
+def split(output: NDArray[Any]) -> Iterator[tuple[Record, int, int, int, NDArray[Any]]]:
     """Split an output packet uint8 [bytes] into records: type, image, tag, count, payload uint8 [bytes].
 
     `RowvitError` if a header is not a record's.

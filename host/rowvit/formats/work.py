@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
-import numpy as np
+from numpy.typing import NDArray
 
-_Number = TypeVar("_Number", int, np.ndarray)
+_Number = TypeVar("_Number", int, NDArray[Any])
 
 
 @dataclass

@@ -15,7 +15,7 @@ from pathlib import Path
 from rowvit.errors import RowvitError
 
 if sys.version_info >= (3, 11):
-    import tomllib
+    import tomllib as tomllib  # others take it from here
 else:  # PYNQ images still carry Python 3.10
     import tomli as tomllib
 

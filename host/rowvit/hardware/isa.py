@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 
@@ -327,7 +329,7 @@ class Instruction:
     chain: frozenset[Engine] = frozenset()
     image: int = 0  #: number in the pass
 
-    def encode(self) -> np.ndarray:
+    def encode(self) -> NDArray[Any]:
         """As uint16 [32]; `RowvitError` if a field is unknown to the opcode, or a value exceeds its slots."""
         slots = np.zeros(SLOTS, np.uint16)
         slots[OPCODE] = self.op | _fits(self, "image", self.image, 4) << 4
@@ -349,7 +351,7 @@ class Instruction:
         return slots
 
     @classmethod
-    def decode(cls, slots: np.ndarray) -> Instruction:
+    def decode(cls, slots: NDArray[Any]) -> Instruction:
         """Read uint16 [32]; `RowvitError` if the opcode is unknown."""
         values = [int(v) for v in slots]
         code = values[OPCODE] & 0xF

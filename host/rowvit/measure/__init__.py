@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measurement: throughput, power, accuracy, where cycles go, result files and reports."""
+"""Measurement: how fast a network runs, what energy it takes, how right it is, and reports of these."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Result files: a measurement with everything that a reviewer asks about it.
+"""Results: a measurement with everything that a reviewer asks about it.
 
-``result.schema.json`` defines them. A value that is not to be had (a temperature, say) is never left out:
-``{"none": reason}`` takes its place.
+``report/result.schema.json`` defines their files. A value that is not to be had (a temperature, say) is never
+left out: ``{"none": reason}`` takes its place.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from importlib import metadata
@@ -23,14 +22,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import rowvit
-from rowvit.errors import RowvitError, needs
+from rowvit.errors import RowvitError
 from rowvit.processors import processors
 
 if TYPE_CHECKING:
     from rowvit.hardware.config import HardwareConfig
-    from rowvit.targets.session import Session
+    from rowvit.targets.session import ImageSet, Session
 
-SCHEMA = Path(__file__).with_name("result.schema.json")
 FORMAT = "rowvit-result/1"
 #: what a result's figures are, by kind and target
 EVIDENCE = {
@@ -46,7 +44,7 @@ _TUNING = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_")
 _PACKAGES = ("numpy", "pynq", "pandas", "torch", "onnxruntime")
 
 
-def describe(kind: str, session: Session, data: dict[str, Any]) -> dict[str, Any]:
+def describe(kind: str, session: Session, images: ImageSet) -> dict[str, Any]:
     """Everything about a measurement except what was measured.
 
     Parameters
@@ -55,8 +53,8 @@ def describe(kind: str, session: Session, data: dict[str, Any]) -> dict[str, Any
         "throughput" or "power".
     session : Session
         The network on its target; a board is opened.
-    data : dict
-        See `data_set`.
+    images : ImageSet
+        The images of the measurement.
 
     Returns
     -------
@@ -90,25 +88,10 @@ def describe(kind: str, session: Session, data: dict[str, Any]) -> dict[str, Any
             "ffn2_rule": meta["ffn2_rule"],
             "accuracy": session.source.meta.get("accuracy") or {"none": "the package states none"},
         },
-        "data": data,
+        "data": data_set(images),
         "rowvit": revision(),
         "versions": versions(target == "sim"),
     }
-
-
-def data_set(name: str, subset: str, pixels: np.ndarray) -> dict[str, Any]:
-    """Which images: a name, how they were chosen, and the hash of ``pixels`` uint8 [N, S, S, 3]."""
-    digest = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
-    return {"set": name, "subset": subset, "images": len(pixels), "sha256": digest}
-
-
-def temperature(source: str | None, degrees: Sequence[float], target: str) -> dict[str, Any]:
-    """The part ``temperature``: what was read in the course of a measurement, in degrees Celsius."""
-    if source is None:
-        return {
-            "none": "the simulation has none" if target == "sim" else "no XADC or SYSMON among IIO devices"
-        }
-    return {"source": source, "first": degrees[0], "last": degrees[-1], "highest": max(degrees)}
 
 
 def host() -> dict[str, Any]:
@@ -172,6 +155,18 @@ def versions(simulated: bool = False) -> dict[str, str]:
     return found
 
 
+def data_set(images: ImageSet) -> dict[str, Any]:
+    """Which images: a name, how they were chosen, and the hash of their pixels."""
+    pixels = images.pixels[: images.distinct]
+    return {
+        "set": images.name,
+        "subset": images.subset,
+        "images": len(pixels),
+        "sha256": hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest(),
+        "repeated": len(images.pixels) / len(pixels),
+    }
+
+
 def _overlay(session: Session) -> dict[str, Any]:
     if session.target_name == "board":
         from rowvit.targets.driver import Accelerator
@@ -195,53 +190,6 @@ def _clock(target: str, config: HardwareConfig) -> dict[str, Any]:
     return {"mhz": config.clock_mhz, "source": "the configuration's; not a clock that was run"}
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Read and check a result file.
-
-    Raises
-    ------
-    RowvitError
-        It cannot be read, or lacks something that `check` names.
-    """
-    try:
-        document = json.loads(path.read_text())
-    except OSError as error:
-        raise RowvitError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise RowvitError(f"{path}: is not JSON ({error})") from error
-    if problems := check(document):
-        raise RowvitError(
-            f"{path} is refused: {'; '.join(problems)}",
-            'measure again, or write {"none": reason} for what cannot be known',
-        )
-    return document
-
-
-def check(document: Any) -> list[str]:
-    """What a result lacks or has wrong, a phrase for each; empty if nothing.
-
-    Figures are computed again from the values, passes and samples that the result holds.
-
-    Raises
-    ------
-    RowvitError
-        The package jsonschema is missing.
-    """
-    with needs("checking results needs jsonschema", "jsonschema"):
-        from jsonschema import Draft202012Validator
-    validator = Draft202012Validator(json.loads(SCHEMA.read_text()))
-    problems: dict[str, None] = {}  # in order, each once
-    for found in sorted(validator.iter_errors(document), key=lambda e: list(map(str, e.absolute_path))):
-        problems.update(dict.fromkeys(_phrases(found)))
-    if problems:
-        return list(problems)
-    from rowvit.measure import power, throughput
-
-    if document["kind"] == "throughput":
-        return throughput.disagreements(document)
-    return [] if "none" in document["power"] else power.disagreements(document)
-
-
 def differences(found: dict[str, Any], again: dict[str, Any], where: str) -> list[str]:
     """A phrase for every number in ``again`` that is another one in ``found``."""
     problems: list[str] = []
@@ -257,16 +205,6 @@ def differences(found: dict[str, Any], again: dict[str, Any], where: str) -> lis
                 else f"{place} is not what it comes from"
             )
     return problems
-
-
-def _phrases(error: Any) -> list[str]:
-    where = ".".join(map(str, error.absolute_path))
-    if error.validator == "oneOf":  # a value, or the reason for its absence: the value's errors say more
-        return [text for inner in error.context if inner.schema_path[0] == 0 for text in _phrases(inner)]
-    if error.validator == "required":
-        missing = [key for key in error.validator_value if key not in error.instance]
-        return [f"it lacks {where + '.' if where else ''}{key}" for key in missing]
-    return [f"{where or 'the document'}: {error.message[:120]}"]
 
 
 def write(path: Path, document: dict[str, Any]) -> None:

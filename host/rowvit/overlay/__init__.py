@@ -14,7 +14,7 @@ from rowvit.formats import provenance
 from rowvit.hardware import clocks
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import ABI_VERSION, ID, REGISTERS
-from rowvit.overlay.bitfile import CORE_TYPES, DMA_TYPE, BitHeader, Block, Handoff, same_build
+from rowvit.overlay.bitfile import CORE_TYPES, DMA_TYPE, BitHeader, Handoff, IpBlock, same_build
 from rowvit.overlay.core import RowvitCore
 from rowvit.overlay.dma import wake
 from rowvit.pynq import DMA, MMIO, Clocks, DefaultHierarchy, Device, Overlay, pynq
@@ -230,10 +230,10 @@ class RowvitOverlay(Overlay):
                 "name the configuration it was built for, and copy its own .hwh",
             )
 
-    def _driver(self, block: Block):
+    def _driver(self, block: IpBlock):
         return reduce(getattr, block.path.split("/"), self)
 
-    def _compare(self, block: Block) -> None:
+    def _compare(self, block: IpBlock) -> None:
         """PYNQ caches the metadata of the last bitstream on disk and reuses them for a .bit of that name."""
         known = self.ip_dict.get(block.path)
         if known is None:

@@ -84,7 +84,7 @@ class BitHeader:
 
 
 @dataclass(frozen=True)
-class Block:
+class IpBlock:
     """One block of the design."""
 
     path: str  #: name, after those of the hierarchies around it: "rowvit_0" or "vision/rowvit_0"
@@ -111,7 +111,7 @@ class Block:
 class Handoff:
     """A .hwh; `RowvitError` if the file is missing or is no .hwh."""
 
-    blocks: dict[str, Block]  #: by path
+    blocks: dict[str, IpBlock]  #: by path
     tool: str  #: version of Vivado
     part: str  #: device and package, as far as the file names them
 
@@ -148,7 +148,7 @@ class Handoff:
         for module in modules:
             instance = module.get("INSTANCE")
             low, high = ranges.get(instance, (0, -1))
-            self.blocks[names[instance]] = Block(
+            self.blocks[names[instance]] = IpBlock(
                 names[instance],
                 module.get("VLNV", ""),
                 {
@@ -166,19 +166,19 @@ class Handoff:
             )
 
     @cached_property
-    def core(self) -> Block:
+    def core(self) -> IpBlock:
         """The rowvit core; `RowvitError` if there is none or more than one."""
         return self._one([b for b in self.blocks.values() if b.type in CORE_TYPES], "rowvit core")
 
     @cached_property
-    def dma(self) -> Block:
+    def dma(self) -> IpBlock:
         """The AXI DMA in the core's hierarchy, or else the only one; `RowvitError` if there is none."""
         found = [b for b in self.blocks.values() if b.type.startswith(DMA_TYPE)]
         place = self.core.path.rpartition("/")[0]
         return self._one([b for b in found if b.path.rpartition("/")[0] == place] or found, "AXI DMA")
 
     @cached_property
-    def processor(self) -> Block:
+    def processor(self) -> IpBlock:
         found = [b for b in self.blocks.values() if b.type.split(":")[2:3] and b.type.split(":")[2] in _PS]
         return self._one(found, "Zynq processing system")
 
@@ -234,7 +234,7 @@ class Handoff:
         wanted = (config or self.config).hash
         return [name for name in configs.names() if configs.load(name).hash == wanted]
 
-    def _one(self, found: list[Block], kind: str) -> Block:
+    def _one(self, found: list[IpBlock], kind: str) -> IpBlock:
         if len(found) == 1:
             return found[0]
         have = ", ".join(block.path for block in (found or self.blocks.values()))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rowvit.model.vit import VisionTransformer, predict
-from rowvit.quant.calibrate import Statistics
+from rowvit.quant.calibrate import ActivationStatistics
 from rowvit.quant.fixed import value_shift
 
 _INPUTS = ("norm1", "o", "norm2", "hidden")  # of the four linear layers of a block
@@ -27,7 +27,7 @@ def activation_scales(
     model: VisionTransformer, mean: Sequence[float], std: Sequence[float], photos: np.ndarray
 ) -> dict[str, float]:
     """Scales of all activations as the quantiser would choose them, from photos uint8 [B, S, S, 3]."""
-    statistics = Statistics()
+    statistics = ActivationStatistics()
     predict(model, photos, mean, std, observe=statistics.observe)
     kept = (*_INPUTS, "q", "k", "v")
     scales = {

@@ -16,7 +16,7 @@ _BY_PEAK = ("embed", ".attn", ".ffn", "logits")
 
 
 @dataclass
-class Statistics:
+class ActivationStatistics:
     """Samples, peaks and peaks per channel of every observed activation.
 
     The largest magnitudes of a batch are always among its samples: one token of an image may hold

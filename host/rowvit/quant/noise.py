@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rowvit.formats.package import LINEARS, ModelPackage
 from rowvit.model.vit import VisionTransformer, predict
-from rowvit.quant.calibrate import Statistics, decibels
+from rowvit.quant.calibrate import ActivationStatistics, decibels
 from rowvit.reference import patchify, run
 
 ACTIVATIONS = {name: 127 for name in ("norm1", "q", "k", "v", "o", "norm2")} | {"hidden": 255}
@@ -48,7 +48,7 @@ def layer_noise(model: VisionTransformer, package: ModelPackage, photos: np.ndar
     dense.load_state_dict(model.state_dict())
     integers = ModelPackage(package.meta | {"pruning": []}, package.tensors)
     scales, preprocessing = package.meta["scales"], package.meta["preprocessing"]
-    statistics = Statistics()
+    statistics = ActivationStatistics()
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
     for first in range(0, len(photos), _BATCH):
         part = photos[first : first + _BATCH]

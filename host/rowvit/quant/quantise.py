@@ -23,7 +23,7 @@ from rowvit.formats.package import FORMAT, ModelPackage
 from rowvit.formats.records import checkpoint_names
 from rowvit.model.store import require_finite
 from rowvit.model.vit import VisionTransformer, ViTConfig, predict
-from rowvit.quant.calibrate import METHODS, Statistics
+from rowvit.quant.calibrate import METHODS, ActivationStatistics
 from rowvit.quant.fixed import multiplier, value_shift
 from rowvit.quant.rounding import compensated
 from rowvit.reference import patchify
@@ -57,7 +57,7 @@ class QuantOptions:
     #: lossy threshold rule: every layer gets the largest threshold below which the hidden activations hold at
     #: most this share of the squared sum; 0 disables the rule
     threshold_energy: float = 0.0
-    method: str = "mse"  #: how scales of activations are chosen; see `Statistics.scale`
+    method: str = "mse"  #: how scales of activations are chosen; see `ActivationStatistics.scale`
     percentile: float = 99.99
     #: requantisation multiplies by powers of two only; the scales of weights are adapted to that
     power_of_two: bool = False
@@ -101,7 +101,7 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
         raise RowvitError(f"an FFN2 chunk of {options.ffn_chunk} is above {MAX_K}: the sum could overflow")
     if len(photos) == 1:
         LOG.warning("calibrating on one photo: the scales will not fit others; use a few hundred")
-    statistics = Statistics()
+    statistics = ActivationStatistics()
     predict(model, photos, options.mean, options.std, observe=statistics.observe)
     return _Builder(model, statistics, photos, options).build()
 
@@ -164,7 +164,11 @@ class _Builder:
     """Collects the integer tensors and parameters of one network."""
 
     def __init__(
-        self, model: VisionTransformer, statistics: Statistics, photos: np.ndarray, options: QuantOptions
+        self,
+        model: VisionTransformer,
+        statistics: ActivationStatistics,
+        photos: np.ndarray,
+        options: QuantOptions,
     ) -> None:
         self.config, self.statistics, self.photos, self.options = model.config, statistics, photos, options
         self.state = {name: t.detach().double().numpy() for name, t in model.state_dict().items()}

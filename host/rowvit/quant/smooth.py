@@ -22,7 +22,7 @@ from torch import Tensor
 
 from rowvit.errors import RowvitError
 from rowvit.model.vit import VisionTransformer, predict
-from rowvit.quant.calibrate import Statistics
+from rowvit.quant.calibrate import ActivationStatistics
 
 _LIMIT = 16.0  # of a factor, in either direction
 
@@ -90,7 +90,7 @@ def smooth(
     """
     if not 0 <= strength <= 1:
         raise RowvitError(f"smoothing strength {strength:g} is not in 0..1")
-    statistics = Statistics()
+    statistics = ActivationStatistics()
     predict(model, photos, mean, std, observe=statistics.observe)
     channels = statistics.channels
     model = copy.deepcopy(model)

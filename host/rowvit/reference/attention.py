@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.reference.layers import accumulate, requant
 from rowvit.reference.primitives import recip, rescale, sat8
@@ -12,7 +15,7 @@ from rowvit.reference.primitives import recip, rescale, sat8
 EXP = np.round(255 * 256 * 2.0 ** (-np.arange(32) / 32)).astype(np.int64)
 
 
-def _exponential_table() -> np.ndarray:
+def _exponential_table() -> NDArray[Any]:
     distance = np.arange(4096)
     octave = distance >> 5
     shift = 8 + np.minimum(octave, 8)
@@ -24,21 +27,22 @@ def _exponential_table() -> np.ndarray:
 EXPONENTIAL = _exponential_table()
 
 
-def logits(q: np.ndarray, k: np.ndarray, s_mult: int, s_shift: int) -> np.ndarray:
+def logits(q: NDArray[Any], k: NDArray[Any], s_mult: int, s_shift: int) -> NDArray[Any]:
     """Attention logits S in 1/32 of log2: int16 [..., n, n] in [-2048, 2047].
 
     ``q`` and ``k`` are int8 [..., n, head_dim].
     """
-    s = requant(accumulate(q, np.swapaxes(k, -1, -2)), 0, s_mult, s_shift)
-    return np.clip(s, -2048, 2047)
+    scaled = requant(accumulate(q, np.swapaxes(k, -1, -2)), 0, s_mult, s_shift)
+    return scaled.clip(-2048, 2047)
 
 
-def exponentials(s: np.ndarray) -> np.ndarray:
+def exponentials(s: NDArray[Any]) -> NDArray[Any]:
     """Unnormalised probabilities uint8 of logits int16 [..., n] in [-2048, 2047]; a row's largest is 255."""
-    return EXPONENTIAL[s.max(axis=-1, keepdims=True) - s]
+    found: NDArray[np.uint8] = EXPONENTIAL[s.max(axis=-1, keepdims=True) - s]
+    return found
 
 
-def weigh(e: np.ndarray, v: np.ndarray, pv_shift: int) -> np.ndarray:
+def weigh(e: NDArray[Any], v: NDArray[Any], pv_shift: int) -> NDArray[Any]:
     """Weighted mean of the values: int8 [..., n, head_dim], as ``v``.
 
     The weights ``e`` are uint8 [..., n, n], ``pv_shift`` is in [8, 16].
@@ -49,16 +53,18 @@ def weigh(e: np.ndarray, v: np.ndarray, pv_shift: int) -> np.ndarray:
     return sat8(rescale(acc, r, n + pv_shift))
 
 
-def token_scores(e: np.ndarray) -> np.ndarray:
+def token_scores(e: NDArray[Any]) -> NDArray[Any]:
     """Scores of all tokens, int64 [n] with 20 fraction bits.
 
     ``e`` are the class token's unnormalised probabilities, uint8 [heads, n].
     """
     n, r = recip(e.sum(axis=-1, keepdims=True, dtype=np.int64))
-    return ((e * r) >> (n - 4)).sum(axis=0)
+    shares: NDArray[np.int64] = (e * r) >> (n - 4)
+    scores: NDArray[np.int64] = shares.sum(axis=0)
+    return scores
 
 
-def select(scores: np.ndarray, keep: int, threshold: int = 0) -> np.ndarray:
+def select(scores: NDArray[Any], keep: int, threshold: int = 0) -> NDArray[Any]:
     """Rows that stay, as ascending int64 indices: token 0 and the best of the others.
 
     Parameters

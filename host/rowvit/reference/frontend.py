@@ -7,8 +7,10 @@ The twin of ``hls/frontend.cpp``, and the packet that the kernel takes. It needs
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 from rowvit.reference.primitives import rsr
@@ -103,7 +105,7 @@ class Geometry:
     def packet_bytes(self) -> int:
         return HEADER_BYTES + 3 * self.width * self.height
 
-    def header(self) -> np.ndarray:
+    def header(self) -> NDArray[Any]:
         """The first four words of a packet, as uint8 [32]."""
         header = np.zeros(1, _HEADER)
         header["magic"] = MAGIC
@@ -113,13 +115,13 @@ class Geometry:
         return header.view(np.uint8)
 
 
-def fill_packet(frame: np.ndarray, geometry: Geometry, packet: np.ndarray) -> None:
+def fill_packet(frame: NDArray[Any], geometry: Geometry, packet: NDArray[Any]) -> None:
     """Write header and RGB pixels, uint8 [height, width, 3], to ``packet``, uint8 [packet_bytes]."""
     packet[:HEADER_BYTES] = geometry.header()
     packet[HEADER_BYTES:].reshape(frame.shape)[:] = frame
 
 
-def resize(frame: np.ndarray, geometry: Geometry) -> np.ndarray:
+def resize(frame: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
     """Window, bins, and bilinear interpolation with one rounding at the end.
 
     RGB frame uint8 [height, width, 3] to uint8 [side, side, 3].
@@ -137,7 +139,7 @@ def resize(frame: np.ndarray, geometry: Geometry) -> np.ndarray:
     return rsr(value, 2 * WEIGHT_BITS + 2 * geometry.bin).astype(np.uint8)
 
 
-def _positions(count: int, side: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _positions(count: int, side: int, step: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """For each output the input before it, the one after, and its weight, of ``count`` inputs."""
     exact = (step >> 1) - (1 << STEP_BITS >> 1) + step * np.arange(side, dtype=np.int64)
     position = np.clip(rsr(exact, STEP_BITS - WEIGHT_BITS), 0, count - 1 << WEIGHT_BITS)

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.reference.primitives import isqrt, recip, rescale, rsr, sat8
 
@@ -11,7 +14,7 @@ from rowvit.reference.primitives import isqrt, recip, rescale, rsr, sat8
 FLOAT32_EXACT = 1 << 24
 
 
-def accumulate(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def accumulate(x: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:
     """Exact integer matrix product through floating-point BLAS.
 
     Whatever the order of summation, no partial sum exceeds ``K * max|x| * max|w|``. Up to 2**24 every
@@ -29,10 +32,13 @@ def accumulate(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """
     bound = weight.shape[-2] * {"int8": 128, "uint8": 255}[x.dtype.name] * 127
     dtype = np.float32 if bound <= FLOAT32_EXACT else np.float64
-    return np.matmul(x.astype(dtype), weight.astype(dtype))
+    product: NDArray[Any] = np.matmul(x.astype(dtype), weight.astype(dtype))
+    return product
 
 
-def requant(acc: np.ndarray, bias: np.ndarray | int, mult: np.ndarray | int, shift: int) -> np.ndarray:
+def requant(
+    acc: NDArray[Any], bias: NDArray[Any] | int, mult: NDArray[Any] | int, shift: int
+) -> NDArray[Any]:
     """``sat16(rsr(sat25(acc + bias) * mult, shift))``.
 
     Parameters
@@ -52,18 +58,19 @@ def requant(acc: np.ndarray, bias: np.ndarray | int, mult: np.ndarray | int, shi
 
 
 def linear(
-    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | int, mult: np.ndarray, shift: int
-) -> np.ndarray:
+    x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | int, mult: NDArray[Any], shift: int
+) -> NDArray[Any]:
     """One linear layer: int8 or uint8 [..., K] by int8 [K, C] to int16 [..., C]."""
     return requant(accumulate(x, weight), bias, mult, shift)
 
 
-def residual_add(residual: np.ndarray, y: np.ndarray) -> np.ndarray:
+def residual_add(residual: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
     """``sat16(residual + y)`` of two int16 arrays."""
-    return np.clip(residual.astype(np.int32) + y, -32768, 32767).astype(np.int16)
+    total: NDArray[np.int32] = residual.astype(np.int32) + y
+    return np.clip(total, -32768, 32767).astype(np.int16)
 
 
-def normalise(x: np.ndarray) -> np.ndarray:
+def normalise(x: NDArray[Any]) -> NDArray[Any]:
     """Zero mean and unit variance with 10 fraction bits: int64 [..., D] in the int16 range.
 
     ``x`` is int16 [..., D], D <= 1024.
@@ -78,19 +85,19 @@ def normalise(x: np.ndarray) -> np.ndarray:
     return np.clip(rsr(scaled * r, 16), -32768, 32767)
 
 
-def layernorm(x: np.ndarray, g: np.ndarray, b: np.ndarray, shift: int) -> np.ndarray:
+def layernorm(x: NDArray[Any], g: NDArray[Any], b: NDArray[Any], shift: int) -> NDArray[Any]:
     """LayerNorm of int16 [..., D] to int8 [..., D]; g int16 [D], b int32 [D], shift in [0, 31]."""
     return sat8(rsr(normalise(x) * g + b, shift))
 
 
-def relu(y: np.ndarray, thr: int) -> np.ndarray:
+def relu(y: NDArray[Any], thr: int) -> NDArray[Any]:
     """``0 if y < thr else min(y, 255)``: int16 to uint8; ``thr`` in [1, 255] (section 6)."""
     hidden = np.clip(y, 0, 255).astype(np.uint8)
     hidden[hidden < thr] = 0
     return hidden
 
 
-def compress(values: np.ndarray) -> np.ndarray:
+def compress(values: NDArray[Any]) -> NDArray[Any]:
     """Pack one segment: a bitmap of the nonzero lanes, then their values in order.
 
     ``values`` is uint8 [lanes], a multiple of 8 and at most 64; the result little-endian uint64
@@ -105,7 +112,7 @@ def compress(values: np.ndarray) -> np.ndarray:
     return packed.view("<u8")
 
 
-def decompress(words: np.ndarray, lanes: int) -> np.ndarray:
+def decompress(words: NDArray[Any], lanes: int) -> NDArray[Any]:
     """Values uint8 [lanes] of a compressed segment; its tail is ignored."""
     packed = np.ascontiguousarray(words, "<u8").view(np.uint8)
     mask = np.unpackbits(packed[:8], bitorder="little")[:lanes].astype(bool)

@@ -8,8 +8,10 @@ because images may keep different numbers of tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage, patch_chunks
@@ -33,26 +35,28 @@ class Counts(Work[int]):
     #: nonzero unnormalised probabilities, over heads and rows
     pv_nonzeros: list[int] = field(default_factory=list)
     #: uint8 [live, hidden / 8]: a bit (as of ``numpy.packbits``) for every hidden activation that is not zero
-    hidden_bits: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
+    hidden_bits: list[NDArray[Any]] = field(default_factory=list, repr=False, compare=False)
     #: uint16 [tiles, hidden]: the first row of a tile that uses a hidden neuron, ``live`` if none does; with
     #: rules "image" and "none" one tile
-    w2_first: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
+    w2_first: list[NDArray[Any]] = field(default_factory=list, repr=False, compare=False)
     #: uint8 [heads, rows, rows / 8], likewise of unnormalised probabilities
-    pv_bits: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
+    pv_bits: list[NDArray[Any]] = field(default_factory=list, repr=False, compare=False)
 
 
 @dataclass
 class ImageResult:
     """Results of one image."""
 
-    logits: np.ndarray  #: int16 [classes]
-    kept: list[np.ndarray]  #: int64, per pruning layer: original indices of the tokens that stay, 0 included
+    logits: NDArray[Any]  #: int16 [classes]
+    kept: list[
+        NDArray[Any]
+    ]  #: int64, per pruning layer: original indices of the tokens that stay, 0 included
     #: uint8 [heads, rows], of every layer: the class token's unnormalised probabilities of the tokens that
     #: enter it
-    attention: list[np.ndarray]
+    attention: list[NDArray[Any]]
     counts: Counts
     #: int16 [live, D], states of the residual stream by `checkpoint_names`; empty unless asked for
-    checkpoints: dict[str, np.ndarray]
+    checkpoints: dict[str, NDArray[Any]]
 
     @property
     def top1(self) -> int:
@@ -60,7 +64,7 @@ class ImageResult:
         return int(self.logits.argmax())
 
 
-def patchify(images: np.ndarray, patch: int) -> np.ndarray:
+def patchify(images: NDArray[Any], patch: int) -> NDArray[Any]:
     """Cut images into patches.
 
     Parameters
@@ -80,7 +84,7 @@ def patchify(images: np.ndarray, patch: int) -> np.ndarray:
     return tiles.transpose(0, 1, 3, 2, 4, 5).reshape(batch, grid * grid, patch * patch * channels)
 
 
-def run(package: ModelPackage, patches: np.ndarray, checkpoints: bool = False) -> list[ImageResult]:
+def run(package: ModelPackage, patches: NDArray[Any], checkpoints: bool = False) -> list[ImageResult]:
     """Run the network on a batch.
 
     Parameters
@@ -111,7 +115,7 @@ def run(package: ModelPackage, patches: np.ndarray, checkpoints: bool = False) -
 class _Batch:
     """Residual rows of a few images, one image after the other, and what is recorded of them."""
 
-    def __init__(self, package: ModelPackage, patches: np.ndarray, checkpoints: bool) -> None:
+    def __init__(self, package: ModelPackage, patches: NDArray[Any], checkpoints: bool) -> None:
         self.meta, self.arch, self.tensors = package.meta, package.arch, package.tensors
         self.patches = patches
         self.record = checkpoints
@@ -143,10 +147,10 @@ class _Batch:
             for result, rows in zip(self.results, self._slices(), strict=True):
                 result.checkpoints[name] = self.residual[rows].copy()
 
-    def _norm(self, x: np.ndarray, name: str, shift: int) -> np.ndarray:
+    def _norm(self, x: NDArray[Any], name: str, shift: int) -> NDArray[Any]:
         return layernorm(x, self.tensors[f"{name}.g"], self.tensors[f"{name}.b"], shift)
 
-    def _linear(self, x: np.ndarray, name: str, shift: int) -> np.ndarray:
+    def _linear(self, x: NDArray[Any], name: str, shift: int) -> NDArray[Any]:
         weight, bias, mult = (self.tensors[f"{name}.{part}"] for part in ("weight", "bias", "mult"))
         return linear(x, weight, bias, mult, shift)
 
@@ -161,7 +165,7 @@ class _Batch:
         self.residual = residual.reshape(-1, self.arch["dim"])
         self._checkpoint()
 
-    def _attention(self, name: str, params: dict, step: dict | None) -> None:
+    def _attention(self, name: str, params: dict[str, Any], step: dict[str, Any] | None) -> None:
         dim, heads = self.arch["dim"], self.arch["heads"]
         x = self._norm(self.residual, f"{name}.norm1", params["norm1.shift"])
         q, k, v = (sat8(self._linear(x, f"{name}.{part}", params[f"{part}.shift"])) for part in "qkv")
@@ -169,7 +173,7 @@ class _Batch:
         for image, rows in enumerate(self._slices()):
             counts, n = self.results[image].counts, len(self.tokens[image])
 
-            def split(t: np.ndarray, rows: slice = rows, n: int = n) -> np.ndarray:
+            def split(t: NDArray[Any], rows: slice = rows, n: int = n) -> NDArray[Any]:
                 return t[rows].reshape(n, heads, dim // heads).transpose(1, 0, 2)
 
             e = exponentials(logits(split(q), split(k), params["s_mult"], params["s_shift"]))
@@ -189,7 +193,7 @@ class _Batch:
         self.residual = residual_add(self.residual[np.concatenate(kept_rows)], y)
         self._checkpoint()
 
-    def _ffn(self, name: str, params: dict) -> None:
+    def _ffn(self, name: str, params: dict[str, Any]) -> None:
         x = self._norm(self.residual, f"{name}.norm2", params["norm2.shift"])
         hidden = relu(self._linear(x, f"{name}.fc1", params["fc1.shift"]), params["thr"])
         weight, bias, mult = (self.tensors[f"{name}.fc2.{part}"] for part in ("weight", "bias", "mult"))
@@ -202,7 +206,7 @@ class _Batch:
         for result, rows in zip(self.results, self._slices(), strict=True):
             self._count_ffn(result.counts, hidden[rows])
 
-    def _count_ffn(self, counts: Counts, hidden: np.ndarray) -> None:
+    def _count_ffn(self, counts: Counts, hidden: NDArray[Any]) -> None:
         n, live = len(hidden), hidden != 0
         tile = self.meta["tile_rows"] if self.meta["ffn2_rule"] == "tile" else n
         starts = np.arange(0, n, tile)

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 
-def rsr(value: np.ndarray, shift: np.ndarray | int) -> np.ndarray:
+def rsr(value: NDArray[Any], shift: NDArray[Any] | int) -> NDArray[Any]:
     """Rounding shift right, half up.
 
     Parameters
@@ -20,10 +23,11 @@ def rsr(value: np.ndarray, shift: np.ndarray | int) -> np.ndarray:
         ``floor((value + 2**(shift-1)) / 2**shift)``; ``value`` itself where shift is 0.
     """
     shift = np.asarray(shift, np.int64)
-    return (np.asarray(value, np.int64) + ((np.int64(1) << shift) >> 1)) >> shift
+    rounded: NDArray[np.int64] = (np.asarray(value, np.int64) + ((np.int64(1) << shift) >> 1)) >> shift
+    return rounded
 
 
-def rescale(value: np.ndarray, mult: np.ndarray | float, shift: np.ndarray | int) -> np.ndarray:
+def rescale(value: NDArray[Any], mult: NDArray[Any] | float, shift: NDArray[Any] | int) -> NDArray[Any]:
     """``rsr(value * mult, shift)`` clamped to int16, in float64 and still exact.
 
     ``value`` has at most 25 bits and ``mult`` at most 17, so that the product, scaled by a power of
@@ -46,12 +50,12 @@ def rescale(value: np.ndarray, mult: np.ndarray | float, shift: np.ndarray | int
     return value.astype(np.int16)
 
 
-def sat8(value: np.ndarray) -> np.ndarray:
+def sat8(value: NDArray[Any]) -> NDArray[Any]:
     """Clamp to [-127, 127] and return int8."""
     return np.clip(value, -127, 127).astype(np.int8)
 
 
-def recip(q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def recip(q: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Reciprocal of integers in [1, 2**46).
 
     Returns
@@ -64,7 +68,7 @@ def recip(q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return n, (np.int64(1) << (n + 16)) // q
 
 
-def isqrt(value: np.ndarray) -> np.ndarray:
+def isqrt(value: NDArray[Any]) -> NDArray[Any]:
     """``floor(sqrt(value))`` of integers in [0, 2**52)."""
     value = np.asarray(value, np.int64)
     root = np.sqrt(value.astype(np.float64)).astype(np.int64)

@@ -11,14 +11,14 @@ import numpy as np
 import rowvit
 from rowvit.cycles import measured, predict
 from rowvit.formats.work import WORK
-from rowvit.measure.pictures import Look, looks
-from rowvit.measure.profile import layer_names
-from rowvit.measure.throughput import BASIS
+from rowvit.measure.draw.pictures import Look, looks
+from rowvit.measure.speed.profile import layer_names
+from rowvit.measure.speed.throughput import BASIS
 
 if TYPE_CHECKING:
     from rowvit.formats.program import Program
     from rowvit.hardware.config import HardwareConfig
-    from rowvit.serve.engine import Answer
+    from rowvit.serve.engine import TimedResult
     from rowvit.serve.networks import Network
     from rowvit.targets.golden import Golden
     from rowvit.targets.target import Result
@@ -51,7 +51,7 @@ class Explanation:
 
 
 def explain(golden: Golden, program: Program | None, pixels: np.ndarray) -> Explanation:
-    """Run the reference on one image.
+    """Run the integer reference on one image.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def explain(golden: Golden, program: Program | None, pixels: np.ndarray) -> Expl
 
 def document(
     network: Network,
-    answer: Answer,
+    answer: TimedResult,
     target: str,
     config: HardwareConfig,
     core_seconds: float,
@@ -83,7 +83,7 @@ def document(
     Parameters
     ----------
     network : Network
-    answer : Answer
+    answer : TimedResult
     target : str
         "golden", "sim" or "board".
     config : HardwareConfig

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont
 
 from rowvit.images import FILTERS
-from rowvit.measure.pictures import attention, classes, remaining, seen
+from rowvit.measure.draw.pictures import attention, classes, remaining, seen
 
 if TYPE_CHECKING:
     from rowvit.serve.answers import Explanation
@@ -22,7 +22,7 @@ _INK, _FAINT, _PAPER = "#14202b", "#5b6b7a", "#ffffff"
 
 
 @dataclass(frozen=True)
-class Step:
+class Snapshot:
     """A picture that holds for the layers from ``first`` to ``last``, numbered from 1; 0 is the photo."""
 
     first: int
@@ -36,23 +36,23 @@ def shown(data: bytes, one: Classified, frontend: str, side: int = SIDE) -> Imag
     return seen(data, one.network.meta, frontend, side).resize((side, side), FILTERS["bicubic"])
 
 
-def left(photo: Image.Image, one: Classified) -> list[Step]:
+def left(photo: Image.Image, one: Classified) -> list[Snapshot]:
     """What is left after each pruning: the photo first."""
     meta, result = one.network.meta, one.answer.result
     arch, steps = meta["architecture"], meta["pruning"]
     edges = [0, *(step["layer"] + 1 for step in steps), arch["depth"] + 1]
-    found = [Step(0, edges[1] - 1, f"all {arch['tokens']} tokens", photo)]
+    found = [Snapshot(0, edges[1] - 1, f"all {arch['tokens']} tokens", photo)]
     for number, kept in enumerate(result.kept, 1):
         caption = f"after layer {edges[number]}: {len(kept)} of {arch['tokens']} tokens left"
-        found.append(Step(edges[number], edges[number + 1] - 1, caption, remaining(photo, kept, arch)))
+        found.append(Snapshot(edges[number], edges[number + 1] - 1, caption, remaining(photo, kept, arch)))
     return found
 
 
-def watched(photo: Image.Image, one: Classified, explanation: Explanation) -> list[Step]:
+def watched(photo: Image.Image, one: Classified, explanation: Explanation) -> list[Snapshot]:
     """Where the class token looks in every layer."""
     arch = one.network.meta["architecture"]
     return [
-        Step(
+        Snapshot(
             look.layer + 1,
             look.layer + 1,
             f"layer {look.layer + 1}: attention of the class token",

@@ -39,7 +39,7 @@ _SOON = 1  # seconds after which a server that is not ready may be asked again
 
 
 @dataclass(eq=False)
-class Answer:
+class TimedResult:
     """A result, and how long its request took."""
 
     result: Result
@@ -53,12 +53,12 @@ class _Job:
 
     network: Network
     pixels: np.ndarray
-    answer: asyncio.Future[Answer]
+    answer: asyncio.Future[TimedResult]
     entered: float = field(default_factory=time.monotonic)
     started: float = 0.0
 
 
-class Engine:
+class InferenceQueue:
     """The target and its queue.
 
     Parameters
@@ -97,7 +97,7 @@ class Engine:
         batch: int | None = None,
         limit: int = 64,
         patience: float = 30.0,
-        answered: Callable[[Network, Answer], object] = lambda network, answer: None,
+        answered: Callable[[Network, TimedResult], object] = lambda network, answer: None,
     ) -> None:
         self.networks, self.limit, self.patience = networks, limit, patience
         self.faults = self.differences = self.held = 0
@@ -189,7 +189,9 @@ class Engine:
         finally:
             self.held -= images
 
-    async def classify(self, network: Network, images: Sequence[np.ndarray], deadline: float) -> list[Answer]:
+    async def classify(
+        self, network: Network, images: Sequence[np.ndarray], deadline: float
+    ) -> list[TimedResult]:
         """Answers for images uint8 [S, S, 3] (any size with the HLS front end), within a `place`.
 
         Parameters
@@ -251,7 +253,7 @@ class Engine:
 
     def _serve(self, network: Network) -> None:
         inside: deque[_Job] = deque()
-        checked: deque[tuple[_Job, Result]] = deque()  # the reference is at work on them
+        checked: deque[tuple[_Job, Result]] = deque()  # the integer reference is at work on them
         self._moved, self._busy = time.monotonic(), True
         try:
             self._load(network)
@@ -259,7 +261,7 @@ class Engine:
             for result in self.target.stream(images, self._batches[network]):
                 while checked and checked[0][1].bit_exact:
                     self._finish(*checked.popleft())
-                if self.target.guard is not None and self.target.guard.checking(result):
+                if self.target.is_checking(result):
                     checked.append((inside.popleft(), result))
                 else:
                     self._finish(inside.popleft(), result)
@@ -293,7 +295,7 @@ class Engine:
         now = time.monotonic()
         self._moved = now
         self._per_image += 0.1 * (max(result.seconds, 1e-4) - self._per_image)
-        answer = Answer(result, job.started - job.entered, now - job.entered)
+        answer = TimedResult(result, job.started - job.entered, now - job.entered)
         self._answered(job.network, answer)
         _settle(job.answer, lambda: job.answer.set_result(answer))
 

@@ -14,7 +14,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 if TYPE_CHECKING:
-    from rowvit.serve.engine import Answer, Engine
+    from rowvit.serve.engine import InferenceQueue, TimedResult
     from rowvit.serve.networks import Network
 
 WINDOW = 10.0  # seconds that "now" means
@@ -61,7 +61,9 @@ class Metrics:
         The core's clock, if its cycles are simulated: the host's clock would time the simulator.
     """
 
-    def __init__(self, engine: Callable[[], Engine], simulated_mhz: Callable[[], float | None]) -> None:
+    def __init__(
+        self, engine: Callable[[], InferenceQueue], simulated_mhz: Callable[[], float | None]
+    ) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -103,7 +105,7 @@ class Metrics:
         )
         gauge("watts", "Power now; NaN without a sensor", lambda: self.now().watts or float("nan"))
 
-    def answered(self, network: Network, answer: Answer) -> None:
+    def answered(self, network: Network, answer: TimedResult) -> None:
         """Count an answer."""
         result, name = answer.result, network.name
         seconds = self.core_seconds(result.seconds, result.cycles)

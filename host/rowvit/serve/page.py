@@ -19,8 +19,8 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 import rowvit
-from rowvit.measure.plots import number
-from rowvit.measure.throughput import BASIS
+from rowvit.measure.draw.plots import number
+from rowvit.measure.speed.throughput import BASIS
 from rowvit.serve import cards
 from rowvit.serve.answers import EVIDENCE, Explanation
 from rowvit.serve.metrics import WINDOW
@@ -131,8 +131,8 @@ class _Column:
     """What the page shows of one network."""
 
     document: dict[str, Any]
-    left: Sequence[cards.Step]
-    watched: Sequence[cards.Step]
+    left: Sequence[cards.Snapshot]
+    watched: Sequence[cards.Snapshot]
     depth: int
     json: bytes = b""
     png: bytes = b""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the routes share: networks, engine, decoders, the reference beside them, the sensor."""
+"""What the routes share: networks, engine, decoders, the integer reference beside them, the sensor."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from rowvit.errors import RowvitError
-from rowvit.measure.sensors import Instrument, Wanted, open_instrument
+from rowvit.measure.power.instrument import Instrument, Wanted
+from rowvit.measure.power.instruments import open_instrument
 from rowvit.processors import processors
 from rowvit.serve.answers import Explanation, document, explain
-from rowvit.serve.engine import Answer, Engine
+from rowvit.serve.engine import InferenceQueue, TimedResult
 from rowvit.serve.metrics import Metrics
 from rowvit.serve.networks import Network
 from rowvit.serve.photos import pixels_of
@@ -67,7 +68,7 @@ class Classified:
 
     network: Network
     pixels: np.ndarray  #: uint8 [S, S, 3]; the whole picture with the HLS front end
-    answer: Answer
+    answer: TimedResult
 
 
 class Service:
@@ -82,13 +83,13 @@ class Service:
         Opens it, as often as that is needed.
     limits : Limits, optional
     batch : int, optional
-        As of `Engine`.
+        As of `InferenceQueue`.
     patience : float, optional
-        As of `Engine`; by default the deadline.
+        As of `InferenceQueue`; by default the deadline.
     token : str
         What a request must carry; empty: nothing.
     instrument : str
-        Kind of the sensor that is read while the server runs, as of `measure.sensors.open_instrument`.
+        Kind of the sensor that is read while the server runs, as of `instruments.open_instrument`.
     board : str, optional
         As PYNQ names it; None off the board.
 
@@ -115,7 +116,7 @@ class Service:
         self.metrics = Metrics(
             lambda: self.engine, lambda: self.config.clock_mhz if target_name == "sim" else None
         )
-        self.engine = Engine(
+        self.engine = InferenceQueue(
             open_target,
             networks,
             batch,
@@ -184,7 +185,7 @@ class Service:
         ]
 
     async def explain(self, one: Classified) -> Explanation | None:
-        """What the reference adds; None of a compiled program, and while others wait for theirs."""
+        """What the integer reference adds; None of a compiled program, and while others wait for theirs."""
         if one.network.package is None or self._explaining >= _EXPLAINED:
             return None
         self._explaining += 1
@@ -194,7 +195,7 @@ class Service:
             self._explaining -= 1
 
     def _explain(self, one: Classified) -> Explanation:
-        """In the one thread of the reference."""
+        """In the one thread of the integer reference."""
         network = one.network
         if network not in self._goldens:
             golden = Golden(self.config, frontend=self.frontend)

@@ -178,12 +178,12 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
         root = Path(run([verilator, "--getenv", "VERILATOR_ROOT"], environment).strip()) / "include"
         options, units = _units(made, root)
         options += [f"-I{directory}" for directory in (made, PORTS.parent, root, root / "vltstd")]
-        options += ["-DVL_TIME_CONTEXT", *["-DROWVIT_TRACE"] * trace]
+        options += ["-DVL_TIME_CONTEXT", *(["-DROWVIT_TRACE"] if trace else [])]
         objects = [unit.with_suffix(".o") for unit, _ in units]
         yield [
             cxx.compile(unit, out, speed, *options) for (unit, speed), out in zip(units, objects, strict=True)
         ]
-        libraries = ["-pthread", "-ldl", *["-lz"] * trace]
+        libraries = ["-pthread", "-ldl", *(["-lz"] if trace else [])]
         yield [cxx.link(objects, work / "library.so", *libraries)]
 
     name = f"{config.name}-trace" if trace else config.name

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.compiler import Program, compile
 from rowvit.cycles import measured, predict
@@ -250,7 +251,7 @@ class _Walk:
         return golden
 
     def _compare(self, package: ModelPackage, program: Program) -> Result:
-        """Run one image; `RowvitError` if a bit differs from the reference."""
+        """Run one image; `RowvitError` if a bit differs from the integer reference."""
         images = _images(program, 1)
         golden = self._golden(package)
         (expected,) = golden(images)
@@ -267,6 +268,6 @@ class _Walk:
         return result
 
 
-def _images(program: Program, count: int) -> np.ndarray:
+def _images(program: Program, count: int) -> NDArray[Any]:
     side = program.meta["architecture"]["image_size"]
     return np.random.default_rng(count).integers(0, 256, (count, side, side, 3), dtype=np.uint8)

@@ -15,9 +15,10 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 from rowvit.formats.records import Answer, spans
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from rowvit.compiler import Program
     from rowvit.formats.package import ModelPackage
     from rowvit.formats.program import Pass
+    from rowvit.targets.guard import Guard
 
 LOG = logging.getLogger("rowvit")
 _MOVES = ("axi_beats", "fires", "recv_words", "send_words")  # counters that show progress
@@ -44,6 +46,8 @@ MEMINFO = Path("/proc/meminfo")
 _LOOK = 0.02  # seconds after which the core is polled although no interrupt came
 _LOOKS = 20  # polls after which a read has no answer
 _Flow = Generator["list[Result] | None", None, None]
+#: the buffers of two batches, once they are allocated: what is sent, and what is received
+_Slots = list["tuple[PynqBuffer, PynqBuffer] | None"]
 
 
 @dataclass
@@ -51,8 +55,8 @@ class _Batch:
     """The images of one start, from pixels to answers."""
 
     code: Pass
-    source: np.ndarray  # uint8 [at least as many as images, bytes]
-    sink: np.ndarray  # uint8 [at least as many as passes, bytes]
+    source: NDArray[Any]  # uint8 [at least as many as images, bytes]
+    sink: NDArray[Any]  # uint8 [at least as many as passes, bytes]
     sizes: list[int]  # bytes to send of each image
     watchdog: int
     packing: float  # seconds
@@ -110,15 +114,16 @@ class Accelerator(Target):
         self.frontend, self.timeout, self.watchdog = overlay.frontend, timeout, watchdog
         self.core, self.dma = overlay.core, overlay.dma
         self.program: Program | None = None
-        self._blob: PynqBuffer | None = None
+        self.blob: PynqBuffer | None = None  #: the network's program and weights, where the core reads them
         self._flow: _Flow | None = None
         self._on_close = on_close
         self._warned = False  # that MM2S_LENGTH is not what was sent
+        self.guard: Guard | None = None
         if check_every is not None:
             from rowvit.targets.guard import Guard
 
             self.guard = Guard(check_every, self.check_memory)
-        self._reset()
+        self.reset()
 
     def load(self, model: str | Path | ModelPackage | Program) -> None:
         """Make a network ready: a package is compiled, and the blob copied to memory that the core can read.
@@ -130,14 +135,14 @@ class Accelerator(Target):
         self._unload()
         program = read_program(model, self.config)
         if self.guard is not None:
-            self.guard.load(program, self.config, self.frontend)
+            self.guard.use(program, self.config, self.frontend)
         if self.frontend == "hls":  # refuses what the preprocessor cannot do
             side = program.meta["architecture"]["image_size"]
             _geometry(np.empty((side, side, 0)), program.meta)
         self._check_size(max(program.meta["input"]["bytes"], *(p.output_bytes for p in program.passes)))
-        self._blob = self._allocate(program.blob.shape)
-        self._blob[:] = program.blob
-        self._blob.flush()
+        self.blob = self._allocate(program.blob.shape)
+        self.blob[:] = program.blob
+        self.blob.flush()
         self.program, self.meta = program, program.meta
 
     def check_memory(self) -> None:
@@ -145,7 +150,7 @@ class Accelerator(Target):
 
         `RowvitError` if a byte has changed, or no network is loaded.
         """
-        buffer, blob = loaded(self._blob), loaded(self.program).blob
+        buffer, blob = loaded(self.blob), loaded(self.program).blob
         buffer.invalidate()
         changed = np.flatnonzero(buffer != blob)
         if changed.size:
@@ -154,6 +159,13 @@ class Accelerator(Target):
                 f" the first at {changed[0]}",
                 "load the network again, and see what else writes to memory, or whether it is defective",
             )
+
+    def is_checking(self, result: Result) -> bool:
+        return self.guard is not None and self.guard.checking(result)
+
+    def count_from(self, first: int) -> None:
+        if self.guard is not None:
+            self.guard.count = first
 
     def _check_size(self, size: int) -> None:
         limit = self.dma.buffer_max_size
@@ -174,24 +186,24 @@ class Accelerator(Target):
             self.guard.close()
 
     def _unload(self) -> None:
-        if self._blob is not None:
-            self._blob.freebuffer()
-        self._blob = self.program = self.meta = None
+        if self.blob is not None:
+            self.blob.freebuffer()
+        self.blob = self.program = self.meta = None
 
     # -- streams --------------------------------------------------------------------------------
 
-    def stream(self, images: Iterable[np.ndarray | str | Path], batch: int = 1) -> Iterator[Result]:
+    def stream(self, images: Iterable[NDArray[Any] | str | Path], batch: int = 1) -> Iterator[Result]:
         with self._open(images, batch) as flow:
             for step in flow:
                 if step is None and self._checking:
-                    time.sleep(_POLL)  # lets the reference's thread run
+                    time.sleep(_POLL)  # lets the integer reference's thread run
                 yield from step or ()
             self._ready(batch)  # closed meanwhile, it has no network
 
     stream.__doc__ = Target.stream.__doc__
 
     async def stream_async(
-        self, images: Iterable[np.ndarray | str | Path], batch: int = 1
+        self, images: Iterable[NDArray[Any] | str | Path], batch: int = 1
     ) -> AsyncIterator[Result]:
         """Like `stream`, leaving the processor to other coroutines while the core computes.
 
@@ -207,7 +219,7 @@ class Accelerator(Target):
                     yield result
             self._ready(batch)
 
-    async def interrupt_arrives(self, images: np.ndarray) -> bool:
+    async def interrupt_arrives(self, images: NDArray[Any]) -> bool:
         """Run ``images`` and tell whether the core's interrupt arrives within a second."""
         interrupt = self._interrupt()
         if interrupt is None:
@@ -219,7 +231,7 @@ class Accelerator(Target):
         return False
 
     @contextmanager
-    def _open(self, images: Iterable, batch: int) -> Iterator[_Flow]:
+    def _open(self, images: Iterable[NDArray[Any] | str | Path], batch: int) -> Iterator[_Flow]:
         self._ready(batch)
         self._idle()
         if self.guard is not None:
@@ -227,14 +239,14 @@ class Accelerator(Target):
         halted = any(self.dma.read(channel + 4) & DMA_HALTED for channel in (MM2S, S2MM))
         # the last reset failed, someone else was here, or a read failed behind the last image
         if halted or self.core.get("STATUS") & (BUSY | ERROR):
-            self._reset()
+            self.reset()
         with closing(self._steps(images, batch)) as self._flow:
             try:
                 yield self._flow
             finally:
                 self._flow = None
 
-    def _steps(self, images: Iterable[np.ndarray | str | Path], batch: int) -> _Flow:
+    def _steps(self, images: Iterable[NDArray[Any] | str | Path], batch: int) -> _Flow:
         """`_run_all` of all images, with the guard's checks."""
         guard = self.guard
         if guard is None:
@@ -247,7 +259,7 @@ class Accelerator(Target):
                 for step in steps:
                     guard.note(step or ())
                     yield step
-                    while guard.behind > 1:  # so that what waits for the reference stays little
+                    while guard.behind > 1:  # so that what waits for the integer reference stays little
                         yield None
                         guard.settle()
             while guard.behind:
@@ -261,10 +273,10 @@ class Accelerator(Target):
 
     @property
     def _checking(self) -> bool:
-        """Whether the reference is at work beside the core."""
+        """Whether the integer reference is at work beside the core."""
         return self.guard is not None and self.guard.busy
 
-    def _starts(self, groups: Iterator[Sequence[np.ndarray]]) -> Iterator[Sequence[np.ndarray]]:
+    def _starts(self, groups: Iterator[Sequence[NDArray[Any]]]) -> Iterator[Sequence[NDArray[Any]]]:
         """The images of every start: a batch, or where the program has a pass for several images, what those
         passes run of it, and then the rest.
         """
@@ -301,9 +313,9 @@ class Accelerator(Target):
 
     # -- a run ----------------------------------------------------------------------------------
 
-    def _run_all(self, batches: Iterator[Sequence[np.ndarray]]) -> _Flow:
+    def _run_all(self, batches: Iterator[Sequence[NDArray[Any]]]) -> _Flow:
         """Results of batch after batch; None whenever there is nothing to do but wait."""
-        slots: list = [None, None]
+        slots: _Slots = [None, None]
         running: _Batch | None = None
         staged: _Batch | None = None
         finished: _Batch | None = None
@@ -334,13 +346,13 @@ class Accelerator(Target):
         except BaseException:
             if running or staged or finished:  # core or DMA may be working on them, or its answer was cut
                 with suppress(RowvitError):
-                    self._reset()
+                    self.reset()
             raise
         finally:
             for buffer in (b for slot in slots if slot for b in slot):
                 buffer.freebuffer()
 
-    def _stage(self, images: Sequence[np.ndarray], slots: list, slot: int) -> _Batch:
+    def _stage(self, images: Sequence[NDArray[Any]], slots: _Slots, slot: int) -> _Batch:
         """What the DMA sends for ``images``, in memory that it can read: patches, or frames."""
         meta, count, code = loaded(self.meta), len(images), loaded(self.program).pass_for(len(images))
         begin = time.monotonic()
@@ -363,9 +375,9 @@ class Accelerator(Target):
             except BaseException:
                 source.freebuffer()
                 raise
-            slots[slot] = source, sink
+            held = slots[slot] = source, sink
             source[:] = 0  # rows end in padding
-        source, sink = slots[slot]
+        source, sink = held
         if self.frontend == "hls":
             for image, geometry, packet in zip(images, geometries, source, strict=False):
                 fill_packet(image, geometry, packet[: geometry.packet_bytes])
@@ -380,7 +392,7 @@ class Accelerator(Target):
         batch.started = time.monotonic()
         self.dma.recvchannel.transfer(batch.sink[0])
         # the core first: start drops what has come in before, and the input arrives while weights load
-        blob, offset = loaded(self._blob), batch.code.offset
+        blob, offset = loaded(self.blob), batch.code.offset
         self.core.start(blob.physical_address, blob.nbytes, offset, batch.passes, batch.watchdog)
         self._send(batch)
 
@@ -422,7 +434,7 @@ class Accelerator(Target):
 
     def _words(self, images: int) -> int:
         """Input words that the core takes for so many images."""
-        return loaded(self.meta)["input"]["bytes"] // 8 * images
+        return int(loaded(self.meta)["input"]["bytes"]) // 8 * images
 
     def _check_sent(self, batch: _Batch) -> None:
         """`RowvitError` if the DMA's length register read other than was sent, and the core got less, too.
@@ -447,7 +459,7 @@ class Accelerator(Target):
                 size,
             )
 
-    def _finished(self, channel, offset: int) -> bool:
+    def _finished(self, channel: Any, offset: int) -> bool:
         """Whether the channel's transfer is complete, and its data visible to the CPU."""
         status = self.dma.read(offset + 4)
         if dma_failed(status):
@@ -498,9 +510,9 @@ class Accelerator(Target):
         No counter tells a read that is not answered from input that does not come: who has no instruction
         takes no input, either.
         """
-        blob = loaded(self._blob)
+        blob = loaded(self.blob)
         with suppress(RowvitError):
-            self._reset()
+            self.reset()
             self.core.start(blob.physical_address, blob.nbytes, 0, 1, 0)
             for _ in range(_LOOKS):
                 time.sleep(_POLL)
@@ -510,7 +522,7 @@ class Accelerator(Target):
         return True
 
     def _results(
-        self, batch: _Batch, received: float, counters: dict[str, int], outputs: list[np.ndarray]
+        self, batch: _Batch, received: float, counters: dict[str, int], outputs: list[NDArray[Any]]
     ) -> list[Result]:
         begin = time.monotonic()
         meta, code, start = loaded(self.meta), batch.code, (0, 0)
@@ -557,8 +569,11 @@ class Accelerator(Target):
             result.seconds = (timing["pack"] + timing["run"] + timing["unpack"]) / batch.count
         return results
 
-    def _reset(self) -> None:
-        """Core and DMA as after loading the bitstream."""
+    def reset(self) -> None:
+        """Put core and DMA into the state that they have after loading the bitstream; the network stays.
+
+        `RowvitError` if the DMA does not stop, or a channel is missing.
+        """
         path = self.overlay.handoff.dma.path
         stop(self.dma, path)  # before the core, whose TVALID may fall when it is reset, without TREADY
         self.core.reset()
@@ -566,9 +581,10 @@ class Accelerator(Target):
         for channel in (self.dma.sendchannel, self.dma.recvchannel):
             channel.start()
 
-    def _allocate(self, shape: tuple[int, ...]):
+    def _allocate(self, shape: tuple[int, ...]) -> PynqBuffer:
         try:
-            return allocate(shape, np.uint8, target=self.device)
+            buffer: PynqBuffer = allocate(shape, np.uint8, target=self.device)
+            return buffer
         except (RuntimeError, MemoryError, OSError) as error:
             asked = -(-math.prod(shape) // 1024)
             raise RowvitError(
@@ -577,7 +593,7 @@ class Accelerator(Target):
             ) from error
 
 
-def _geometry(image: np.ndarray, meta: dict) -> Geometry:
+def _geometry(image: NDArray[Any], meta: dict[str, Any]) -> Geometry:
     """The middle square of an image [height, width, ...], for the network that ``meta`` describes."""
     arch = meta["architecture"]
     return Geometry.of(image.shape[1], image.shape[0], arch["image_size"], arch["patch_size"])
@@ -593,7 +609,7 @@ def cma() -> str:
     return ", ".join(found) or "the kernel does not say how much there is"
 
 
-def _add_work(result: Result, meta: dict, config: HardwareConfig) -> None:
+def _add_work(result: Result, meta: dict[str, Any], config: HardwareConfig) -> None:
     """Multiplications and W2 rows from token counts and counters."""
     arch, counters = meta["architecture"], result.counters
     alive = dict(zip((step["layer"] for step in meta["pruning"]), result.live, strict=True))

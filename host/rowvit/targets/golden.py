@@ -7,9 +7,10 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.compiler.plan import problem
 from rowvit.errors import RowvitError
@@ -61,7 +62,7 @@ class Golden(Target):
         if why and not any(not problem(self.meta, configs.load(name)) for name in configs.names()):
             LOG.warning("%s; no named configuration holds it, so only golden runs it", why)
 
-    def _run(self, images: Sequence[np.ndarray]) -> list[Result]:
+    def _run(self, images: Sequence[NDArray[Any]]) -> list[Result]:
         begin, package = time.monotonic(), loaded(self.package)
         side, patch = package.arch["image_size"], package.arch["patch_size"]
         if self.frontend == "hls":

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 from rowvit.targets.golden import Golden
@@ -54,8 +55,8 @@ class _Check:
 class Guard:
     """Compares one result in ``every``, the first included, with the integer reference.
 
-    The reference is computed in a thread from the moment that an image is taken. What differs is raised once
-    the reference is there, at the latest at the stream's end; then the target takes no more images until a
+    The integer reference is computed in a thread from the moment that an image is taken. What differs is
+    raised once it is there, at the latest at the stream's end; then the target takes no more images until a
     network is loaded, whose first image is checked again.
 
     Parameters
@@ -87,7 +88,7 @@ class Guard:
         self._open: deque[_Check] = deque()
         self._taken = 0
 
-    def load(self, program: Program, config: HardwareConfig, frontend: str) -> None:
+    def use(self, program: Program, config: HardwareConfig, frontend: str) -> None:
         """Take the network that ``program`` was compiled from; `RowvitError` if it does not hold it."""
         self.close()
         self._golden = Golden(config, program.meta["checkpoints"], frontend)
@@ -108,20 +109,20 @@ class Guard:
 
     # -- one stream -----------------------------------------------------------------------------
 
-    def begin(self, images: Iterable[np.ndarray | str | Path]) -> Iterator[np.ndarray | str | Path]:
+    def begin(self, images: Iterable[NDArray[Any] | str | Path]) -> Iterator[NDArray[Any] | str | Path]:
         """A stream's images, whose names are noted."""
         self._pool = ThreadPoolExecutor(1, "reference")
         self._taken = self.count
         self._names.clear()
         return self._noted(images)
 
-    def _noted(self, images: Iterable[np.ndarray | str | Path]) -> Iterator[np.ndarray | str | Path]:
+    def _noted(self, images: Iterable[NDArray[Any] | str | Path]) -> Iterator[NDArray[Any] | str | Path]:
         for image in images:
             self._names.append("" if isinstance(image, np.ndarray) else str(image))
             yield image
 
-    def watch(self, groups: Iterable[Sequence[np.ndarray]]) -> Iterator[Sequence[np.ndarray]]:
-        """The pixels of a stream's images; the reference starts with those that are due."""
+    def watch(self, groups: Iterable[Sequence[NDArray[Any]]]) -> Iterator[Sequence[NDArray[Any]]]:
+        """The pixels of a stream's images; the integer reference starts with those that are due."""
         for group in groups:
             for pixels in group:
                 name = self._names.popleft()
@@ -132,12 +133,12 @@ class Guard:
                 self._taken += 1
             yield group
 
-    def _compute(self, pixels: np.ndarray) -> Result:
+    def _compute(self, pixels: NDArray[Any]) -> Result:
         (result,) = self._golden([pixels])
         return result
 
     def note(self, results: Iterable[Result]) -> None:
-        """Results of the core, in order; compared now if the reference is there."""
+        """Results of the core, in order; compared now if the integer reference is there."""
         for result in results:
             for check in self._open:
                 if check.number == self.count:
@@ -173,12 +174,12 @@ class Guard:
 
     @property
     def behind(self) -> int:
-        """Results of the core that the reference is not ready for."""
+        """Results of the core that the integer reference is not ready for."""
         return sum(check.result is not None for check in self._open)
 
     @property
     def busy(self) -> bool:
-        """Whether the reference is at work."""
+        """Whether the integer reference is at work."""
         return any(not check.reference.done() for check in self._open)
 
     def checking(self, result: Result) -> bool:

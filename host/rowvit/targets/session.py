@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-import rowvit
 from rowvit.errors import RowvitError
 from rowvit.formats.program import Program
 from rowvit.formats.records import checkpoint_names
@@ -26,6 +26,7 @@ from rowvit.hardware.block_design import default_configuration
 from rowvit.images import for_network, is_picture
 from rowvit.processors import processors
 from rowvit.targets.guard import Difference
+from rowvit.targets.open import open as open_target
 from rowvit.targets.target import MODELS, first_difference, read_model, read_package, read_program
 from rowvit.targets.workers import Workers
 
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 #: gets the number of images done
 Progress = Callable[[int], None]
 
+#: images of a measurement, where nobody says how many
+COUNT, COUNT_SIM = 200, 10
+_RANDOM = 16  # different random images at most
 #: what `Session.record` takes over from a `Result`
 _RECORDED = (
     *("top1", "label", "cycles", "layer_cycles", "batch", "counters", "bit_exact", "seconds"),
@@ -82,7 +86,7 @@ def image_files(paths: Sequence[Path], say: Callable[[str], None] = lambda text:
 
 
 @dataclass(frozen=True)
-class Statistics:
+class RunStatistics:
     """Results of several images, summed up; means are over the images.
 
     Work (see `formats.work.Work`) is None if batches do not tell images apart; the cycles, and all that
@@ -101,8 +105,30 @@ class Statistics:
     array_busy: float | None = None  #: share of the array's multiplications per cycle that were made
     array_useful: float | None = None  #: share of them that the network needed
     simulation_khz: float | None = None  #: simulated cycles per ms of one process; None if not simulated
-    bit_exact: int | None = None  #: images whose result equals the reference; None if none was compared
-    compared: int = 0  #: images that were compared with the reference
+    bit_exact: int | None = None  #: images equal to the integer reference; None if none was compared
+    compared: int = 0  #: images that were compared with the integer reference
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The images of a measurement.
+
+    Parameters
+    ----------
+    pixels : uint8 array [N, S, S, 3]
+        The first ``distinct`` are different images, which are then repeated.
+    files : list of Path
+        Where the images came from, one each; empty for random pixels.
+    name, subset : str
+        What the data set is called, and which part of it this is.
+    distinct : int
+    """
+
+    pixels: NDArray[Any]
+    files: list[Path]
+    name: str
+    subset: str
+    distinct: int
 
 
 class Session:
@@ -114,10 +140,10 @@ class Session:
     ----------
     model : str, Path, ModelPackage or Program
         As `Target.load` takes it.
-    config : str, Path or HardwareConfig, optional
-        Name or file of the hardware configuration; by default this board's, or else ``pynq-z2``.
     target : str
         "golden", "sim" or "board".
+    config : str, Path or HardwareConfig, optional
+        Name or file of the hardware configuration; by default this board's, or else ``pynq-z2``.
     checkpoints : bool
         Results also hold the residual stream after every half layer.
     **options
@@ -131,7 +157,7 @@ class Session:
 
     Examples
     --------
-    >>> with Session("sign-digits", "pynq-z2", "sim") as session:
+    >>> with Session("sign-digits", "sim", "pynq-z2") as session:
     ...     images = session.decode(image_files([Path("photos")]))
     ...     results = session.run(images, jobs=0)
     ...     session.compare(results, images)
@@ -141,8 +167,8 @@ class Session:
     def __init__(
         self,
         model: str | Path | ModelPackage | Program,
-        config: str | Path | HardwareConfig | None = None,
         target: str = "sim",
+        config: str | Path | HardwareConfig | None = None,
         *,
         checkpoints: bool = False,
         **options: Any,
@@ -150,6 +176,7 @@ class Session:
         if config is None or isinstance(config, str | Path):
             config = configs.load(config or default_configuration())
         self.config, self.target_name, self.options = config, target, options
+        self._named = model
         self.model = self.source = read_model(model)
         if options.get("check_every") is not None:
             read_package(self.source)
@@ -163,7 +190,7 @@ class Session:
         self._workers: Workers | None = None
 
     @property
-    def meta(self) -> dict:
+    def meta(self) -> dict[str, Any]:
         """Description of the package or program that the target runs."""
         return self.model.meta
 
@@ -171,14 +198,14 @@ class Session:
     def frontend(self) -> str:
         """What makes patches of images: "host" or "hls"; of a board's bitstream, unless an option says it."""
         if "frontend" in self.options:
-            return self.options["frontend"]
+            return str(self.options["frontend"])
         return self.target.frontend if self.target_name == "board" else "host"
 
     @property
     def target(self) -> Target:
         """The target with the network loaded; `RowvitError` as `rowvit.open` and `Target.load`."""
         if self._target is None:
-            opened = rowvit.open(self.target_name, self.config, **self.options)
+            opened = open_target(self.target_name, self.config, **self.options)
             try:
                 opened.load(self.model)
             except BaseException:
@@ -206,16 +233,56 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def decode(self, files: Iterable[str | Path]) -> list[np.ndarray]:
+    def decode(self, files: Iterable[str | Path]) -> list[NDArray[Any]]:
         """Images uint8 [S, S, 3] of the network's size, or whole for the HLS front end.
 
         All are decoded before the first is run: `RowvitError` if a file is missing, truncated or no image.
         """
         return [for_network(file, self.meta, self.frontend) for file in files]
 
+    def choose(
+        self, paths: Sequence[Path], count: int = 0, name: str | None = None, subset: str | None = None
+    ) -> ImageSet:
+        """The images of a measurement.
+
+        Parameters
+        ----------
+        paths : sequence of Path
+            Files or directories; if empty, the photos that come with the model, or random pixels.
+        count : int
+            Images of the measurement, which repeats those that there are; 0: 10 on sim, else 200.
+        name, subset : str, optional
+            What to call the data set, and which part of it this is.
+
+        Raises
+        ------
+        RowvitError
+            A file cannot be read, or there are none.
+        """
+        count = count or (COUNT_SIM if self.target_name == "sim" else COUNT)
+        if not paths and isinstance(self._named, str) and (paths := shipped_photos(self._named)):
+            name = name or f"photos that come with {self._named}"
+        files: list[Path] = []
+        if paths:
+            files = image_files(paths)
+            name = name or (paths[0] if paths[0].is_dir() else paths[0].parent).resolve().name
+            subset = subset or f"first {min(count, len(files))} of {len(files)} files by name"
+            files = files[:count]
+            # of the network's size, also for the HLS front end
+            pixels = np.stack([for_network(file, self.meta) for file in files])
+        else:
+            side = self.meta["architecture"]["image_size"]
+            shape = min(count, _RANDOM), side, side, 3
+            pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+            name, subset = name or "random pixels", subset or "seed 0"
+        repeated = np.arange(count) % len(pixels)
+        return ImageSet(
+            pixels[repeated], [files[i] for i in repeated] if files else [], name, subset, len(pixels)
+        )
+
     def run(
         self,
-        images: Sequence[np.ndarray],
+        images: Sequence[NDArray[Any]],
         batch: int = 1,
         jobs: int = 1,
         progress: Progress = lambda done: None,
@@ -237,7 +304,7 @@ class Session:
         ------
         RowvitError
             The target cannot be opened, an image does not fit the network, the accelerator failed, a result
-            that was checked differs from the reference (`guard.Difference`), or a process was killed.
+            that was checked differs from the integer reference (`guard.Difference`), or a process was killed.
         """
         starts = [images[first : first + batch] for first in range(0, len(images), batch)]
         if self._alone(len(starts), jobs):
@@ -312,30 +379,35 @@ class Session:
             build(self.config)  # once, before the processes need it
             model = self.model
             if isinstance(model, Program) and self.options.get("check_every") is None:
-                model = replace(model, package=None)  # nobody there runs the reference
-            self._workers = Workers(jobs, self.target_name, self.config, self.options, model)
+                model = replace(model, package=None)  # nobody there runs the integer reference
+            self._workers = Workers(jobs, model, self.target_name, self.config, self.options)
         return self._workers
 
-    def reference(self, images: Sequence[np.ndarray], progress: Progress = lambda done: None) -> list[Result]:
+    def reference(
+        self, images: Sequence[NDArray[Any]], progress: Progress = lambda done: None
+    ) -> list[Result]:
         """Results of the integer reference, which also have ``attention``.
 
-        `RowvitError` if the session's model is a compiled program, which the reference does not run.
+        `RowvitError` if the session's model is a compiled program, which the integer reference does not run.
         """
         return self._reference(images, self.checkpoints, progress)
 
     def _reference(
-        self, images: Sequence[np.ndarray], checkpoints: bool, progress: Progress = lambda done: None
+        self, images: Sequence[NDArray[Any]], checkpoints: bool, progress: Progress = lambda done: None
     ) -> list[Result]:
-        with rowvit.open("golden", self.config, checkpoints=checkpoints, frontend=self.frontend) as golden:
+        with open_target("golden", self.config, checkpoints=checkpoints, frontend=self.frontend) as golden:
             golden.load(self.source)
             return _collect(([one] for one in golden.stream(images)), progress)
 
     def compare(
-        self, results: Sequence[Result], images: Sequence[np.ndarray], progress: Progress = lambda done: None
+        self,
+        results: Sequence[Result],
+        images: Sequence[NDArray[Any]],
+        progress: Progress = lambda done: None,
     ) -> list[Result]:
         """Compare with the integer reference, bit for bit: sets ``bit_exact`` of every result.
 
-        Returns the reference's results; `RowvitError` as there.
+        Returns the integer reference's results; `RowvitError` as there.
         """
         expected = self.reference(images, progress)
         for result, one in zip(results, expected, strict=True):
@@ -345,13 +417,13 @@ class Session:
     @property
     def compared(self) -> str:
         """What `compare` and ``check_every`` compare, in words."""
-        words = ["logits", *["kept tokens"] * bool(self.meta["pruning"])]
+        words = ["logits", "kept tokens"] if self.meta["pruning"] else ["logits"]
         if self.checkpoints:
             words.append(f"{len(checkpoint_names(self.meta['architecture']['depth']))} checkpoints")
         return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
-    def locate(self, image: np.ndarray) -> str:
-        """Where an image differs from the reference, once more, with the network loaded anew.
+    def locate(self, image: NDArray[Any]) -> str:
+        """Where an image differs from the integer reference, once more, with the network loaded anew.
 
         It is computed by a program with checkpoints, so that `target.first_difference` names the half layer;
         empty if nothing differs now. `RowvitError` as of `run`, and of `reference`.
@@ -366,7 +438,7 @@ class Session:
         (expected,) = self._reference([image], checkpoints=True)
         return first_difference(result, expected, self.meta)
 
-    def statistics(self, results: Sequence[Result]) -> Statistics:
+    def statistics(self, results: Sequence[Result]) -> RunStatistics:
         """What ``rowvit run`` prints below its table."""
 
         def mean(name: str) -> float | None:
@@ -388,7 +460,7 @@ class Session:
                 found["simulation_khz"] = cycles / float(np.mean([r.seconds for r in results])) / 1e3
         if compared := [result.bit_exact for result in results if result.bit_exact is not None]:
             found |= {"bit_exact": sum(compared), "compared": len(compared)}
-        return Statistics(len(results), [(tokens, tokens), *alive], **found)
+        return RunStatistics(len(results), [(tokens, tokens), *alive], **found)
 
     def record(self, files: Sequence[Path], results: Sequence[Result], seconds: float) -> dict[str, Any]:
         """Everything about a run, for JSON; ``seconds`` is its wall time."""

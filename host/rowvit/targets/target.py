@@ -10,9 +10,10 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 from rowvit.formats import container
@@ -23,7 +24,6 @@ from rowvit.processors import processors
 if TYPE_CHECKING:
     from rowvit.compiler import Program
     from rowvit.formats.package import ModelPackage
-    from rowvit.targets.guard import Guard
 
 MODELS = Path(__file__).parents[1] / "models"
 _Loaded = TypeVar("_Loaded")
@@ -35,15 +35,15 @@ class Result:
 
     top1: int  #: lowest index among the largest logits
     label: str  #: name of that class
-    probabilities: np.ndarray  #: float64 [classes], softmax of the logits in float units
-    logits: np.ndarray  #: int16 [classes]
+    probabilities: NDArray[Any]  #: float64 [classes], softmax of the logits in float units
+    logits: NDArray[Any]  #: int16 [classes]
     #: int64, for every pruning layer: original indices of the tokens that stay, token 0 included
-    kept: list[np.ndarray]
+    kept: list[NDArray[Any]]
     #: int16 [live, D]: states of the residual stream by `formats.records.checkpoint_names`, if compiled in
-    checkpoints: dict[str, np.ndarray] = field(default_factory=dict)
+    checkpoints: dict[str, NDArray[Any]] = field(default_factory=dict)
     #: uint8 [heads, rows], of every layer: the class token's unnormalised probabilities of the tokens that
     #: enter it; only on golden
-    attention: list[np.ndarray] = field(default_factory=list)
+    attention: list[NDArray[Any]] = field(default_factory=list)
     #: clock cycles, in a batch those since the previous image; None on target golden
     cycles: int | None = None
     #: cycles of embedding, each layer, and head; images that are computed together have equal parts. In a
@@ -71,7 +71,9 @@ class Result:
         return [len(tokens) for tokens in self.kept]
 
     @classmethod
-    def of(cls, meta: dict, logits: np.ndarray, kept: list[np.ndarray], **values) -> Result:
+    def of(
+        cls, meta: dict[str, Any], logits: NDArray[Any], kept: list[NDArray[Any]], **values: Any
+    ) -> Result:
         """A result from its logits; ``meta`` is the description of a package or program."""
         scaled = logits.astype(np.float64) * meta["scales"]["logit"]
         exponentials = np.exp(scaled - scaled.max())
@@ -89,8 +91,8 @@ class Result:
         )
 
 
-def first_difference(result: Result, reference: Result, meta: dict) -> str:
-    """Where a result first differs from the reference's, in the order of computation, and both values.
+def first_difference(result: Result, reference: Result, meta: dict[str, Any]) -> str:
+    """Where a result first differs from the integer reference's, in the order of computation.
 
     Parameters
     ----------
@@ -119,7 +121,8 @@ def first_difference(result: Result, reference: Result, meta: dict) -> str:
                 values = f"{rows[row, channel]} instead of {other[row, channel]}"
                 return f"checkpoint {name}, row {row}, channel {channel}: {values}"
     for index in np.flatnonzero(result.logits != reference.logits)[:1]:
-        before = ["kept tokens"] * bool(reference.kept) + ["checkpoints"] * bool(reference.checkpoints)
+        parts = {"kept tokens": reference.kept, "checkpoints": reference.checkpoints}
+        before = [name for name, part in parts.items() if part]
         equal = f" ({' and '.join(before)} are equal)" if before else ""
         return f"logits[{index}]: {result.logits[index]} instead of {reference.logits[index]}{equal}"
     return ""
@@ -131,22 +134,20 @@ class Target:
     config: HardwareConfig
     #: what makes patches of images: "host", or "hls", the preprocessor, which takes images of any size
     frontend: str = "host"
-    #: compares images with the integer reference, if asked to
-    guard: Guard | None = None
 
     def load(self, model: str | Path | ModelPackage | Program) -> None:
         """Load a network: a package, a program, the path of either, or a name that rowvit brings."""
         raise NotImplementedError
 
-    def _run(self, images: Sequence[np.ndarray]) -> list[Result]:
+    def _run(self, images: Sequence[NDArray[Any]]) -> list[Result]:
         """The results of one batch."""
         raise NotImplementedError
 
     #: description of the loaded network
-    meta: dict | None = None
+    meta: dict[str, Any] | None = None
 
     def __call__(
-        self, images: np.ndarray | str | Path | Sequence[np.ndarray | str | Path], batch: int = 1
+        self, images: NDArray[Any] | str | Path | Sequence[NDArray[Any] | str | Path], batch: int = 1
     ) -> list[Result]:
         """Classify images.
 
@@ -162,16 +163,14 @@ class Target:
         ------
         RowvitError
             No network is loaded, the images do not fit it, the accelerator failed, or a result that was
-            checked differs from the reference.
+            checked differs from the integer reference.
         """
         self._ready(batch)
         if isinstance(images, str | Path):
             images = [images]
-        elif isinstance(images, np.ndarray):
-            images = self._pixels(images)
         return list(self.stream(images, batch))
 
-    def stream(self, images: Iterable[np.ndarray | str | Path], batch: int = 1) -> Iterator[Result]:
+    def stream(self, images: Iterable[NDArray[Any] | str | Path], batch: int = 1) -> Iterator[Result]:
         """Classify images as they come, in order.
 
         While the core computes one batch, the next is taken from ``images`` and prepared, so results
@@ -187,9 +186,9 @@ class Target:
         Raises
         ------
         RowvitError
-            As for a call; a difference from the reference (``check_every``) may come some results late. What
-            ``images`` raises passes through, after the results of the images before it; the target can be
-            used again.
+            As for a call; a difference from the integer reference (``check_every``) may come some results
+            late. What ``images`` raises passes through, after the results of the images before it; the
+            target can be used again.
         """
         self._ready(batch)
         for pixels in self._batches(images, batch):
@@ -201,16 +200,20 @@ class Target:
             raise RowvitError(f"a batch of {batch} images is not possible", "use 1 to 65535")
 
     def _batches(
-        self, images: Iterable[np.ndarray | str | Path], batch: int
-    ) -> Iterator[Sequence[np.ndarray]]:
+        self, images: Iterable[NDArray[Any] | str | Path], batch: int
+    ) -> Iterator[Sequence[NDArray[Any]]]:
         """Batches of up to ``batch`` images' pixels."""
         failure: Exception | None = None
-        with closing(self.prepared(images, 2 * batch)) as prepared:
+        if isinstance(images, np.ndarray | list) and all(isinstance(one, np.ndarray) for one in images):
+            pixels = (self._pixels(image) for image in images)  # there is nothing to decode
+        else:
+            pixels = self.prepared(images, 2 * batch)
+        with closing(pixels):
             while failure is None:
-                group: list[np.ndarray] = []
+                group: list[NDArray[Any]] = []
                 try:
-                    for pixels in islice(prepared, batch):
-                        group.append(pixels)
+                    for one in islice(pixels, batch):
+                        group.append(one)
                 except Exception as error:  # raised after the images before it
                     failure = error
                 if group:
@@ -220,11 +223,11 @@ class Target:
         raise failure
 
     def prepared(
-        self, images: Iterable[np.ndarray | str | Path], ahead: int
-    ) -> Generator[np.ndarray, None, None]:
+        self, images: Iterable[NDArray[Any] | str | Path], ahead: int
+    ) -> Generator[NDArray[Any], None, None]:
         """Pixels of the images, in order; files are decoded by threads, up to ``ahead`` of them early."""
         images = iter(images)
-        taken: deque[Future[np.ndarray] | np.ndarray] = deque()
+        taken: deque[Future[NDArray[Any]] | NDArray[Any]] = deque()
         failure: Exception | None = None
         more = True
         pool = ThreadPoolExecutor(processors())  # threads start when there is something to decode
@@ -242,19 +245,39 @@ class Target:
                         if isinstance(image, np.ndarray):
                             taken.append(image)
                         else:
-                            taken.append(pool.submit(self._pixels_of, image))
+                            taken.append(pool.submit(self._pixels, image))
                 if not taken:
                     break
                 first = taken.popleft()
-                yield first.result() if isinstance(first, Future) else self._pixels_of(first)
+                yield first.result() if isinstance(first, Future) else self._pixels(first)
         finally:
             pool.shutdown(cancel_futures=True)
         if failure is not None:
             raise failure
 
-    def _pixels_of(self, image: np.ndarray | str | Path) -> np.ndarray:
-        (pixels,) = self._pixels([image])
-        return pixels
+    def _pixels(self, image: NDArray[Any] | str | Path) -> NDArray[Any]:
+        """An image as uint8 [height, width, 3]; of the network's size, with the host front end."""
+        meta = loaded(self.meta)
+        if not isinstance(image, np.ndarray):
+            from rowvit.images import for_network
+
+            return for_network(image, meta, self.frontend)
+        side = meta["architecture"]["image_size"]
+        whole = self.frontend == "hls"
+        height, width = image.shape[:2] if whole and image.ndim == 3 else (side, side)
+        if image.dtype != np.uint8 or image.shape != (height, width, 3):
+            size = "height, width" if whole else f"{side}, {side}"
+            raise RowvitError(
+                f"images are {image.dtype} {[1, *image.shape]}", f"this network takes uint8 [B, {size}, 3]"
+            )
+        return image
+
+    def is_checking(self, result: Result) -> bool:
+        """Whether the integer reference is still at work on a result, whose ``bit_exact`` it will set."""
+        return False
+
+    def count_from(self, first: int) -> None:
+        """Number images from ``first`` on: other processes take those before it."""
 
     def close(self) -> None:
         """Free buffers and device."""
@@ -262,29 +285,8 @@ class Target:
     def __enter__(self) -> Target:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _pixels(self, images: np.ndarray | Sequence[np.ndarray | str | Path]) -> Sequence[np.ndarray]:
-        """Images as uint8 [height, width, 3] each; of the network's size, with the host front end."""
-        if not isinstance(images, np.ndarray):
-            from rowvit.images import for_network
-
-            return [
-                self._pixels(i[None])[0]
-                if isinstance(i, np.ndarray)
-                else for_network(i, loaded(self.meta), self.frontend)
-                for i in images
-            ]
-        side = loaded(self.meta)["architecture"]["image_size"]
-        height, width = images.shape[1:3] if images.ndim == 4 else (0, 0)
-        right_size = self.frontend == "hls" or (height, width) == (side, side)
-        if images.dtype != np.uint8 or images.shape[1:] != (height, width, 3) or not right_size:
-            size = "height, width" if self.frontend == "hls" else f"{side}, {side}"
-            raise RowvitError(
-                f"images are {images.dtype} {list(images.shape)}", f"this network takes uint8 [B, {size}, 3]"
-            )
-        return list(images)
 
 
 def loaded(part: _Loaded | None) -> _Loaded:

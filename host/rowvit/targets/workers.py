@@ -18,10 +18,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from numpy.typing import NDArray
 
-import rowvit
 from rowvit.errors import RowvitError
+from rowvit.targets.open import open as open_target
 
 if TYPE_CHECKING:
     from rowvit.formats.package import ModelPackage
@@ -42,25 +42,25 @@ class Workers:
     ----------
     count : int
         Processes at most; they start when there are images for them.
-    target, config, options, model
-        What `rowvit.open` and `Target.load` take.
+    model, target, config, options
+        What `Target.load` and `rowvit.open` take.
     """
 
     def __init__(
         self,
         count: int,
+        model: ModelPackage | Program,
         target: str,
         config: HardwareConfig,
         options: dict[str, Any],
-        model: ModelPackage | Program,
     ) -> None:
         self.count = count
-        self._spec = target, config, options, model
+        self._spec = model, target, config, options
         self._processes: dict[Connection, BaseProcess] = {}
         # what they write, and do not remove when they are killed
         self._files = tempfile.TemporaryDirectory(prefix="rowvit-")
 
-    def map(self, starts: Sequence[Sequence[np.ndarray]], first: int = 0) -> Iterator[list[Result]]:
+    def map(self, starts: Sequence[Sequence[NDArray[Any]]], first: int = 0) -> Iterator[list[Result]]:
         """The results of each start's images, in order; ``first`` is the number of the first image.
 
         Raises
@@ -124,10 +124,10 @@ class Workers:
 def _work(
     pipe: Connection,
     files: str,
+    model: ModelPackage | Program,
     target: str,
     config: HardwareConfig,
     options: dict[str, Any],
-    model: ModelPackage | Program,
 ) -> None:
     """A process's life: results for images, or an error and how it came about, until it is killed."""
     end_with_parent()
@@ -138,11 +138,10 @@ def _work(
             first, images = pipe.recv()
             try:
                 if loaded is None:
-                    opened = rowvit.open(target, config, **options)
+                    opened = open_target(target, config, **options)
                     opened.load(model)
                     loaded = opened
-                if loaded.guard is not None:
-                    loaded.guard.count = first
+                loaded.count_from(first)
                 answer: Any = list(loaded.stream(images, len(images)))
             except Exception as error:
                 answer = error, traceback.format_exc()

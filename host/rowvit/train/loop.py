@@ -242,7 +242,7 @@ class Trainer:
                 if name == f"layers.{self.model.config.depth - 1}.ffn":
                     stream.append(activation)
 
-            with Scores(self.model) if phase.focus else nullcontext() as scores:
+            with ScoreRecorder(self.model) if phase.focus else nullcontext() as scores:
                 logits = wrapped(standardise(pixels, self.card.mean, self.card.std), observe).float()
         value = loss(logits, targets, taught, phase)
         if taught_stream is not None and phase.features:
@@ -328,7 +328,7 @@ class Trainer:
         return saved
 
 
-class Scores:
+class ScoreRecorder:
     """In its context, collects the scores of every block that prunes, and which patches they belong to.
 
     For one pass of the network; ``tokens`` [B, live] counts patches from 0, and prefix tokens below it.
@@ -341,7 +341,7 @@ class Scores:
         self._live = torch.arange(model.config.tokens) - model.config.prefix
         self._hooks: list[RemovableHandle] = []
 
-    def __enter__(self) -> Scores:
+    def __enter__(self) -> ScoreRecorder:
         for block in self.model.blocks:
             if block.keep is not None:
                 self._hooks.append(block.attn.register_forward_hook(self._attention))

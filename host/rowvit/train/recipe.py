@@ -8,7 +8,6 @@ A recipe has the fields of `Recipe` at the top level, a table ``[augmentation]``
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from itertools import pairwise
@@ -17,12 +16,8 @@ from typing import Any, get_origin, get_type_hints
 
 from rowvit.errors import RowvitError
 from rowvit.formats.package import keep_schedule
+from rowvit.hardware.config import tomllib
 from rowvit.train.data import Augmentation
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def test_a_board(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     sensor.mkdir()
     (sensor / "name").write_text("ina226_u79\n")
     (sensor / "power1_input").write_text("0\n")
-    monkeypatch.setattr("rowvit.measure.instruments.hwmon.HWMON", tmp_path)
+    monkeypatch.setattr("rowvit.measure.power.instruments.hwmon.HWMON", tmp_path)
     found = rows(CliRunner().invoke(app, ["doctor"]).output)
     assert found["board"][0] == "ok" and "Pynq-Z2, configuration pynq-z2" in found["board"][1]
     assert found["sensors"] == ("ok", "ina226_u79")

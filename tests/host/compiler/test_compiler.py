@@ -17,7 +17,7 @@ from rowvit.compiler import compile, disasm
 from rowvit.compiler.plan import ALONE, Plan, Stage, Stages
 from rowvit.compiler.schedule import Tracker
 from rowvit.compiler.sharing import candidates, choose
-from rowvit.compiler.steps import Access, Memory
+from rowvit.compiler.steps import Access, OnChip
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage, keep_schedule
 from rowvit.hardware.config import HardwareConfig, load
@@ -249,7 +249,7 @@ def test_no_dependency_is_missing_or_needless(seed: int) -> None:
     for _ in range(12):
         engine, width, bands = engines[rng.integers(3)], int(rng.integers(1, 8)), int(rng.integers(1, 4))
         place = dict(base=int(rng.integers(0, 20)), stride=int(rng.integers(1, 12)), banded=False)
-        memory = (Memory.TOKEN, Memory.WEIGHT)[rng.integers(2)]
+        memory = (OnChip.TOKEN, OnChip.WEIGHT)[rng.integers(2)]
         new = Access(engine, bool(rng.integers(2)), memory, width=width, bands=bands, **place)
         conflicts = {n for n, (e, _, old, _) in enumerate(done) if e is not engine and _conflict(old, new)}
         deps, chain = tracker.depend([new])

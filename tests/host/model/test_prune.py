@@ -24,8 +24,8 @@ import photos as sets  # noqa: E402
 
 from rowvit.cli import app  # noqa: E402
 from rowvit.formats.package import ModelPackage, keep_schedule  # noqa: E402
-from rowvit.measure.accuracy import integer_work  # noqa: E402
-from rowvit.measure.schedules import (  # noqa: E402
+from rowvit.measure.accuracy.evaluation import integer_work  # noqa: E402
+from rowvit.measure.accuracy.schedules import (  # noqa: E402
     Point,
     choose,
     cycles_of,

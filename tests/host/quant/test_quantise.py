@@ -26,7 +26,7 @@ from rowvit.cli import app  # noqa: E402
 from rowvit.model import store  # noqa: E402
 from rowvit.model.vit import VisionTransformer, ViTConfig, normalise, predict  # noqa: E402
 from rowvit.quant.aware import activation_scales, quantisation_aware, round_through  # noqa: E402
-from rowvit.quant.calibrate import Statistics, decibels  # noqa: E402
+from rowvit.quant.calibrate import ActivationStatistics, decibels  # noqa: E402
 from rowvit.quant.noise import layer_noise  # noqa: E402
 from rowvit.quant.quantise import QuantOptions, default_chunk, quantise  # noqa: E402
 from rowvit.quant.smooth import centre_keys, smooth  # noqa: E402
@@ -70,7 +70,7 @@ def logits(package: ModelPackage, images: np.ndarray) -> np.ndarray:
 def test_scales_by_method(seed: int, levels: int, spread: float) -> None:
     """Each method does what it says, and "mse" has no more error than the others."""
     values = np.random.default_rng(seed).standard_t(3, 4000) * spread
-    statistics = Statistics()
+    statistics = ActivationStatistics()
     statistics.observe("x", torch.from_numpy(values.reshape(1, 40, 100)).float())
     sampled = statistics.samples["x"][0].astype(np.float64)
     top = np.abs(values.astype(np.float32)).max()
@@ -115,7 +115,7 @@ def test_rare_great_activations_are_always_seen(count: int) -> None:
     """A few activations in a million, ten times larger than the others, count in the scale."""
     values = torch.rand(8, 256, 512, generator=torch.Generator().manual_seed(0))
     values[3, 17, :count] = 10.0
-    statistics = Statistics()
+    statistics = ActivationStatistics()
     statistics.observe("x", values)
     assert all(part.base is None for part in statistics.samples["x"])  # none keeps a whole activation alive
     magnitudes, weights = statistics.magnitudes("x")

@@ -413,7 +413,7 @@ def diagnosed(*options) -> tuple[int, str, str]:
 def test_report(board, monkeypatch, tmp_path):
     """What somebody else needs to see: board, image, versions, files, clocks, cycles, every check."""
     (tmp_path / "REVISION").write_text("Release 2022_09_29 8a11cb5\nBoard 2022_09_29 8a11cb5\n")
-    monkeypatch.setattr("rowvit.measure.diagnosis.REVISION", tmp_path / "REVISION")
+    monkeypatch.setattr("rowvit.measure.report.diagnosis.REVISION", tmp_path / "REVISION")
     monkeypatch.setenv("BOARD", "Pynq-Z2")
     devices = []
     board(lambda device, _: devices.append(device))

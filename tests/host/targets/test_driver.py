@@ -53,8 +53,8 @@ def test_a_program_that_changed_in_memory(make):
         acc.check_memory()
     acc.load(program())
     acc.check_memory()
-    acc._blob[[70, 75]] ^= 1
-    acc._blob.flush()
+    acc.blob[[70, 75]] ^= 1
+    acc.blob.flush()
     with pytest.raises(RowvitError, match=r"2 of \d+ bytes of program and weights .* the first at 70"):
         acc.check_memory()
     acc.load(program())

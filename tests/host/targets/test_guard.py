@@ -54,8 +54,8 @@ def guarded(package):
 
 def flip(acc: Accelerator) -> None:
     """A bit of the weights in the memory that the core reads."""
-    acc._blob[AT] ^= 0x40
-    acc._blob.flush()
+    acc.blob[AT] ^= 0x40
+    acc.blob.flush()
 
 
 def exact(results: list[Result]) -> list[bool | None]:
@@ -198,8 +198,8 @@ def test_a_fault_of_the_core_and_a_difference(guarded, monkeypatch):
     flip(acc)
     stream = acc.stream(IMAGES)
     next(stream)
-    acc._blob[:] = 0xFF
-    acc._blob.flush()
+    acc.blob[:] = 0xFF
+    acc.blob.flush()
     threading.Timer(0.2, gate.open.set).start()
     with pytest.raises(Difference, match="image 0 differs"):
         list(stream)

@@ -15,13 +15,17 @@ from replay import TINY
 from rowvit.compiler import compile
 from rowvit.errors import RowvitError
 from rowvit.formats.program import Program
+from rowvit.formats.records import Answer
 from rowvit.hardware.isa import Op
 from rowvit.overlay import RowvitOverlay
-from rowvit.overlay.dma import MM2S, S2MM
+from rowvit.overlay.dma import DMA_IDLE, MM2S, S2MM
+from rowvit.pynq import PynqBuffer, allocate
 from rowvit.quant.synthetic import random_package
+from rowvit.reference import patchify
 from rowvit.sim.device import MemoryModel, SimDevice
 from rowvit.targets.driver import Accelerator
 from rowvit.targets.golden import Golden
+from rowvit.targets.target import Result
 
 #: of a memory without stalls
 EXACT = (*faults.EXACT, "fires", "axi_beats")
@@ -64,9 +68,27 @@ def exact(result) -> dict[str, int]:
     return {name: result.counters[name] for name in EXACT}
 
 
+def packet(acc, image: np.ndarray) -> PynqBuffer:
+    """What the DMA sends for an image [S, S, 3]: its patches, in rows that end in padding."""
+    given = acc.meta["input"]
+    (patches,) = patchify(image[None], acc.meta["architecture"]["patch_size"])
+    buffer = allocate((given["bytes"],), np.uint8, target=acc.device)
+    buffer[:] = 0
+    buffer.reshape(given["rows"], -1)[:, : patches.shape[1]] = patches.view(np.uint8)
+    buffer.flush()
+    return buffer
+
+
+def complete(acc, channel: int) -> None:
+    """Simulate until a channel of the DMA is done."""
+    while not acc.dma.read(channel + 4) & DMA_IDLE:
+        acc.device.advance(50)
+    (acc.dma.sendchannel if channel == MM2S else acc.dma.recvchannel).wait()
+
+
 def start(acc, passes: int = 1) -> None:
     """Without an image: the core loads weights, and waits."""
-    acc.core.start(acc._blob.physical_address, acc._blob.nbytes, 0, passes, 0)
+    acc.core.start(acc.blob.physical_address, acc.blob.nbytes, 0, passes, 0)
 
 
 def test_resets_at_any_time(acc, expected):
@@ -76,15 +98,14 @@ def test_resets_at_any_time(acc, expected):
     rng = np.random.default_rng(1)
     for wait in [1, 2, 5, 17, *rng.integers(20, 12000, 25).tolist()]:
         start(acc)
-        buffer = acc._stage([IMAGES[1]], [None, None], 0)
-        acc.dma.sendchannel.transfer(buffer.source[0, : buffer.sizes[0]])
+        acc.dma.sendchannel.transfer(packet(acc, IMAGES[1]))
         acc.device.advance(int(wait))
         acc.core.reset()
         if wait % 2:  # old bursts come in meanwhile
             acc.device.advance(500)
         counters = acc.core.counters()
         assert not any(counters.values()), (wait, {k: v for k, v in counters.items() if v})
-        acc._reset()  # the DMA, too: the packet was cut
+        acc.reset()  # the DMA, too: the packet was cut
         (again,) = acc(IMAGES[:1])
         assert again.same(first) and exact(again) == exact(first), wait
         assert abs(again.cycles - first.cycles) < 200, wait  # bursts in flight were waited for
@@ -104,38 +125,35 @@ def test_a_start_counts_its_own_words(acc, expected):
 def test_words_of_the_next_packet_are_left(acc, expected):
     """Two images are queued, one pass is run: the second image is whole for the next start."""
     (first,) = acc(IMAGES[:1])
-    batches = [acc._stage([image], [None, None], 0) for image in IMAGES[:2]]
-    found = []
-    for number, batch in enumerate(batches):
-        acc.dma.recvchannel.transfer(batch.sink[0])
+    packets = [packet(acc, image) for image in IMAGES[:2]]
+    sink = allocate((-(-acc.program.passes[0].output_bytes // 8) * 8,), np.uint8, target=acc.device)
+    for number, want in enumerate(expected[:2]):
+        acc.dma.recvchannel.transfer(sink)
+        start(acc)
         if number == 0:
-            start(acc)
-            acc.dma.sendchannel.transfer(batch.source[0, : batch.sizes[0]])
-            while not acc._finished(acc.dma.sendchannel, MM2S):
-                acc.device.advance(50)
+            acc.dma.sendchannel.transfer(packets[0])
+            complete(acc, MM2S)
             # the next image stands at the core's door while it is at work, and after it is done
-            acc.dma.sendchannel.transfer(batches[1].source[0, : batches[1].sizes[0]])
-        else:
-            start(acc)
-        while not acc._finished(acc.dma.recvchannel, S2MM):
-            acc.device.advance(50)
+            acc.dma.sendchannel.transfer(packets[1])
+        complete(acc, S2MM)
         acc.device.advance(200)
         assert acc.core.counters()["recv_words"] == first.counters["recv_words"]
-        batch.lengths.append(acc.dma.recvchannel.transferred)
-        found += acc._results(batch, 0.0, acc.core.counters(), [np.array(batch.sink[0, : batch.lengths[0]])])
-    assert [result.same(want) for result, want in zip(found, expected, strict=False)] == [True, True]
+        (answer,) = Answer.parse(np.array(sink[: acc.dma.recvchannel.transferred]), acc.meta)
+        found = Result.of(acc.meta, answer.logits, answer.kept, checkpoints=answer.checkpoints)
+        assert found.same(want)
 
 
 def test_an_image_that_comes_late_is_no_hang(acc, expected, monkeypatch):
     """Ten times the watchdog's limit, and between two images of one start."""
     acc.watchdog = 2000
-    send = acc._send
+    channel = acc.dma.sendchannel
+    send = channel.transfer
 
-    def late(batch) -> None:
+    def late(array) -> None:
         acc.device.advance(20_000)
-        send(batch)
+        send(array)
 
-    monkeypatch.setattr(acc, "_send", late)
+    monkeypatch.setattr(channel, "transfer", late)
     results = acc(IMAGES, batch=3)
     assert all(r.same(e) for r, e in zip(results, expected, strict=True))
 
@@ -162,19 +180,18 @@ def test_what_runs_cannot_be_changed(acc, expected):
     for name in kept:
         core.set(name, 64)
     assert kept == {name: core.get(name) for name in kept}
-    acc._reset()
+    acc.reset()
     assert acc(IMAGES[:1])[0].same(expected[0])
 
 
 def test_a_reset_is_over_when_it_returns(acc, expected):
     """The core offers a word that nobody takes; the next run begins at once, and does not meet it."""
     start(acc)
-    batch = acc._stage([IMAGES[1]], [None, None], 0)
-    acc.dma.sendchannel.transfer(batch.source[0, : batch.sizes[0]])
+    acc.dma.sendchannel.transfer(packet(acc, IMAGES[1]))
     while not acc.core.counter("fires"):
         acc.device.advance(100)
     acc.device.advance(5000)
-    acc._reset()
+    acc.reset()
     (again,) = acc(IMAGES[:1])
     assert again.same(expected[0])
 
@@ -211,24 +228,25 @@ def test_waiting_for_an_interrupt_ends(package, expected, caplog, what):
         Accelerator(RowvitOverlay(device.bitstream, TINY, device), timeout=HANG, watchdog=0) as acc,
     ):
         acc.load(package)
-        send = acc._send
+        channel = acc.dma.sendchannel
+        send = channel.transfer
 
         async def results() -> list:
             return [result async for result in acc.stream_async(IMAGES[:1])]
 
-        def then_reset(batch) -> None:
-            send(batch)
+        def then_reset(array) -> None:
+            send(array)
             acc.device.advance(500)
             acc.core.reset()
 
         if what == "memory is dead":
             device.inject("read", "pause", 200, -1)
         else:
-            acc._send = then_reset
+            channel.transfer = then_reset
         with pytest.raises(RowvitError, match=r"nothing moved for [23]\d{4} cycles"):
             asyncio.run(results())
         assert not caplog.records
-        acc._send = send
+        channel.transfer = send
         device.heal()
         assert asyncio.run(results())[0].same(expected[0])
 

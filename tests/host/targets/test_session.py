@@ -39,7 +39,7 @@ def files(tmp_path_factory) -> list[Path]:
 
 def test_a_single_image_has_a_forecast(package, files):
     """By the cycle model: the share rises as the simulator's cycles do, and ends at all of the image."""
-    with Session(package, "tiny", "sim") as session:
+    with Session(package, "sim", "tiny") as session:
         seen: list[float] = []
         (image,) = session.decode(files[:1])
         with session.forecast(1, progress=seen.append):
@@ -55,7 +55,7 @@ def test_a_single_image_has_a_forecast(package, files):
 
 def test_statistics_are_those_of_the_results(package, files):
     config = load("tiny")
-    with Session(package, "tiny", "sim") as session:
+    with Session(package, "sim", "tiny") as session:
         images = session.decode(files)
         seen: list[int] = []
         results = session.run(images, progress=seen.append)
@@ -81,7 +81,7 @@ def test_statistics_are_those_of_the_results(package, files):
 
 def test_a_session_is_used_again(package, files):
     """Opened once, for one process and for several; results are the same."""
-    with Session(package, "tiny", "sim", checkpoints=True) as session:
+    with Session(package, "sim", "tiny", checkpoints=True) as session:
         images = session.decode(files)
         first, target = session.run(images), session.target
         again, apart = session.run(images[:1]), session.run(images, jobs=2)
@@ -99,7 +99,7 @@ def test_a_session_is_used_again(package, files):
 
 def test_processes_check_the_images_that_are_due(package, files):
     """Whichever of them gets an image, and over all runs."""
-    with Session(package, "tiny", "sim", check_every=2) as session:
+    with Session(package, "sim", "tiny", check_every=2) as session:
         images = session.decode(files)
         first, second = session.run(images, jobs=2), session.run(images, batch=2, jobs=2)
     assert [result.bit_exact for result in first + second] == [True, None, True, None, True, None]
@@ -115,7 +115,7 @@ def test_a_process_finds_a_difference(package, files, checkpoints):
     program.weights[-16312] ^= 0x40
     where = r"checkpoint layers\.0\.attn, row 0" if checkpoints else r"logits\[\d\]"
     for jobs in (1, 2):
-        with Session(program, "tiny", "sim", check_every=1) as session:
+        with Session(program, "sim", "tiny", check_every=1) as session:
             images = session.decode(files)
             with pytest.raises(Difference, match=f"^image 2 differs from the integer reference in {where}"):
                 session.run(images, jobs=jobs)
@@ -123,7 +123,7 @@ def test_a_process_finds_a_difference(package, files, checkpoints):
 
 
 def test_golden(package, files):
-    with Session(package, load("tiny"), "golden") as session:
+    with Session(package, "golden", load("tiny")) as session:
         images = session.decode(files)
         assert [image.shape for image in images] == [(8, 8, 3)] * 3
         found = session.statistics(session.run(images, jobs=0))
@@ -131,7 +131,7 @@ def test_golden(package, files):
 
 
 def test_the_hls_front_end_takes_whole_photos(package, files):
-    session = Session(package, "tiny", "golden", frontend="hls")
+    session = Session(package, "golden", "tiny", frontend="hls")
     assert [image.shape for image in session.decode(files)] == [(9, 11, 3)] * 3
 
 

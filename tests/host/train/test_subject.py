@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 from rowvit.model.store import Card  # noqa: E402
 from rowvit.model.vit import VisionTransformer, ViTConfig, standardise  # noqa: E402
 from rowvit.train.data import Augmentation, Photos, TrainingSet  # noqa: E402
-from rowvit.train.loop import Scores, Trainer  # noqa: E402
+from rowvit.train.loop import ScoreRecorder, Trainer  # noqa: E402
 from rowvit.train.loss import unfocused  # noqa: E402
 from rowvit.train.recipe import Phase, Recipe  # noqa: E402
 from rowvit.train.subject import on_patches, subject  # noqa: E402
@@ -125,7 +125,7 @@ def test_penalty_against_its_definition() -> None:
 def test_focus_moves_attention_to_the_subject(tmp_path: Path) -> None:
     def hits(model: VisionTransformer) -> float:
         pixels = torch.stack([held[n][0] for n in range(len(held))]).float() / 255
-        with torch.no_grad(), Scores(model) as scores:
+        with torch.no_grad(), ScoreRecorder(model) as scores:
             model.eval()(standardise(pixels[:, :3], card.mean, card.std))
         share = torch.from_numpy(on_patches((pixels[:, 3].numpy() * 255).astype(np.uint8), 8))
         score, patches = scores.scores[0][:, 1:], scores.tokens[0][:, 1:]

@@ -28,7 +28,7 @@ torch = pytest.importorskip("torch")
 
 
 from rowvit.cli import app  # noqa: E402
-from rowvit.measure.accuracy import evaluate  # noqa: E402
+from rowvit.measure.accuracy.evaluation import evaluate  # noqa: E402
 from rowvit.model import store  # noqa: E402
 from rowvit.model.vit import VisionTransformer, ViTConfig, normalise, predict  # noqa: E402
 from rowvit.train import recipe as recipes  # noqa: E402

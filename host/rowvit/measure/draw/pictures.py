@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a network makes of a photo: the patches that are left, where its class token looks, and its classes.
+
+All but `draw` return Pillow images and plain values, for a web page as well as for a plot.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from rowvit.errors import RowvitError
+from rowvit.images import FILTERS, middle, upright, within
+from rowvit.measure.draw import plots
+from rowvit.reference.frontend import Geometry
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from rowvit.targets.target import Result
+
+#: brightness of a dropped patch, relative to the photo's
+DIMMED = 0.15
+#: photos that one picture may show
+MOST = 20
+_LOOK, _OPAQUE = "#ff7f0e", 220  # of 255: the photo shines through
+# of a plot: inches of a photo's side, of a small one's, between them, and of the two titles above it
+_SMALL, _GAP, _TITLES = 1.6, 0.08, 0.54
+_LARGE = 2 * _SMALL + _TITLES
+_COLUMNS, _PIXELS = 6, 480  # small photos in a row; pixels of any photo's side
+
+
+@dataclass(frozen=True)
+class Look:
+    """The class token's attention in one layer."""
+
+    layer: int
+    tokens: np.ndarray  #: int64 [n]: original indices of the tokens that enter the layer
+    shares: np.ndarray  #: float64 [heads, n]: of the attention of every head, which adds up to 1
+
+
+def seen(
+    source: str | os.PathLike | bytes, meta: Mapping[str, Any], frontend: str = "host", enough: int = 0
+) -> Image.Image:
+    """The part of a photo that a network sees, in the photo's own resolution.
+
+    Parameters
+    ----------
+    source : path or bytes
+        As for `images.decode`, and refused as there.
+    meta : mapping
+        Description of the network's package or program.
+    frontend : str
+        "host" or "hls": what scales it for the network, and cuts off what.
+    enough : int
+        Pixels of the side that will do: for "host" a large JPEG is then decoded at a smaller size, sooner.
+
+    Returns
+    -------
+    Image
+        RGB and square, of at least the pixels that the network takes.
+    """
+    side, patch = (meta["architecture"][key] for key in ("image_size", "patch_size"))
+    crop = meta["preprocessing"].get("crop", 1.0)
+    if frontend == "hls":
+        image = within(upright(source), crop)
+        window = Geometry.of(*image.size, side, patch)
+        right, below = window.left + window.window_width, window.top + window.window_height
+        image = image.crop((window.left, window.top, right, below))
+    else:
+        image = middle(upright(source, math.ceil(enough / crop)), crop)
+    if image.width < side:
+        return image.resize((side, side), FILTERS[meta["preprocessing"]["resize"]])
+    return image
+
+
+def remaining(
+    photo: Image.Image, kept: np.ndarray, arch: Mapping[str, int], dimmed: float = DIMMED
+) -> Image.Image:
+    """A photo in which the patches that the network dropped are dimmed.
+
+    Parameters
+    ----------
+    photo : Image
+        Square, such as `seen` returns, or the network's pixels.
+    kept : int array
+        Tokens that stay, as in ``Result.kept``: the prefix (class token) comes before the patches, which go
+        row by row.
+    arch : mapping
+        The network's "architecture".
+    dimmed : float
+        Brightness of the dropped patches, relative to the photo.
+
+    Raises
+    ------
+    RowvitError
+        The photo is not square, or a token is outside it.
+    """
+    stays = _on_photo(photo, kept, np.full(len(kept), 255), arch)
+    return Image.composite(photo, _darker(photo, dimmed), stays)
+
+
+def looks(result: Result, meta: Mapping[str, Any]) -> list[Look]:
+    """The class token's attention in every layer, on the tokens that enter it; none on sim and board.
+
+    These are the integers that the integer reference computes, and the core selects by, over the sum of
+    their row.
+    ``meta`` is the description of the network.
+    """
+    after = dict(zip((step["layer"] for step in meta["pruning"]), result.kept, strict=True))
+    tokens = np.arange(meta["architecture"]["tokens"])
+    found = []
+    for layer, weights in enumerate(result.attention):
+        found.append(Look(layer, tokens, weights / weights.sum(axis=1, keepdims=True, dtype=np.int64)))
+        tokens = after.get(layer, tokens)
+    return found
+
+
+def attention(
+    photo: Image.Image, look: Look, arch: Mapping[str, int], head: int | None = None
+) -> Image.Image:
+    """A photo in grey on which patches are the more orange the more the class token attends to them.
+
+    Parameters
+    ----------
+    photo : Image
+        As for `remaining`, which also says what is raised.
+    look : Look
+        The patch with the most attention is all orange; those that earlier layers dropped are dimmed.
+    arch : mapping
+    head : int, optional
+        By default the mean over the heads.
+    """
+    shares = look.shares.mean(axis=0) if head is None else look.shares[head]
+    patches = look.tokens >= arch["prefix"]
+    most = shares[patches].max(initial=0)
+    strength = np.rint(_OPAQUE * shares / most) if most else np.zeros(len(shares))
+    grey = photo.convert("L").convert("RGB")
+    base = remaining(grey, look.tokens, arch)
+    return Image.composite(
+        Image.new("RGB", photo.size, _LOOK), base, _on_photo(photo, look.tokens, strength, arch)
+    )
+
+
+def classes(result: Result, names: Sequence[Any], count: int = 5) -> list[tuple[str, float]]:
+    """The likeliest classes, the likeliest first, and their probabilities."""
+    order = np.argsort(-result.probabilities, kind="stable")[:count]
+    return [(str(names[i]), float(result.probabilities[i])) for i in order]
+
+
+def draw(
+    names: Sequence[str],
+    photos: Sequence[Image.Image],
+    results: Sequence[Result],
+    references: Sequence[Result],
+    meta: Mapping[str, Any],
+) -> Figure:
+    """Photos, what is left of each after every pruning, its classes, and the class token's attention.
+
+    Parameters
+    ----------
+    names : sequence of str
+        A title for each photo.
+    photos : sequence of Image
+        As from `seen`; at most `MOST`.
+    results : sequence of Result
+        Of any target.
+    references : sequence of Result
+        Of golden, for the attention, which the core does not put out; without any it is left out.
+    meta : mapping
+        Description of the network.
+
+    Raises
+    ------
+    RowvitError
+        Matplotlib is missing, or a photo does not belong to its result.
+    """
+    columns = max(_COLUMNS, len(meta["pruning"]) + 2)
+    rows = 1 + (-(-meta["architecture"]["depth"] // columns) if references else 1)
+    width, height = _LARGE + columns * (_SMALL + _GAP) + 3 * _GAP, rows * (_SMALL + _TITLES) + 2 * _GAP
+    picture = plots.figure(width, height * len(photos))
+    picture.set_layout_engine("none")
+    for number, (name, photo, result) in enumerate(zip(names, photos, results, strict=True)):
+        top = height * (len(photos) - number) - _GAP
+        strip = _Strip(picture, top, photo.resize((_PIXELS, _PIXELS)), meta)
+        strip.photo(name, result)
+        strip.remaining(result)
+        strip.classes(result, columns)
+        if references:
+            strip.attention(references[number], columns)
+    return picture
+
+
+@dataclass
+class _Strip:
+    """One photo's part of a plot; lengths are in inches."""
+
+    picture: Figure
+    top: float  #: from the picture's lower edge
+    image: Image.Image
+    meta: Mapping[str, Any]
+
+    def photo(self, name: str, result: Result) -> None:
+        axes = self._axes(_GAP, self.top - _TITLES - _LARGE, _LARGE, _LARGE, shorten(name, 50))
+        _show(axes, self.image, shorten(result.label, 50))
+
+    def remaining(self, result: Result) -> None:
+        before = self.meta["architecture"]["tokens"]
+        for place, (step, kept) in enumerate(zip(self.meta["pruning"], result.kept, strict=True)):
+            axes = self._square(0, place, "" if place else "left after pruning")
+            image = remaining(self.image, kept, self.meta["architecture"])
+            _show(axes, image, f"layer {step['layer']}: {len(kept)} of {before}")
+            before = len(kept)
+
+    def classes(self, result: Result, columns: int) -> None:
+        """Bars, each below its class, whose name may be long."""
+        first = len(result.kept)
+        left, below = self._corner(0, first)
+        space = 2 * _GAP if first else 0.0
+        width = (columns - first) * (_SMALL + _GAP) - _GAP - space
+        axes = self._axes(left + space, below, width, _SMALL, "classes")
+        for place, (text, share) in enumerate(classes(result, self.meta["classes"])):
+            axes.barh(place + 0.3, share, 0.3, color="#3b6fb6")
+            label = f"{share:.1%}  {text}"
+            axes.text(0, place, label, va="center", fontsize=8, clip_on=True, parse_math=False)
+        axes.set(xlim=(0, 1), ylim=(4.6, -0.4))
+        axes.set_axis_off()
+
+    def attention(self, reference: Result, columns: int) -> None:
+        for look in looks(reference, self.meta):
+            row, column = divmod(look.layer, columns)
+            heads = f", mean of {len(look.shares)} heads" if len(look.shares) > 1 else ""
+            axes = self._square(1 + row, column, "" if look.layer else f"attention of the class token{heads}")
+            image = attention(self.image, look, self.meta["architecture"])
+            _show(axes, image, f"layer {look.layer}: {len(look.tokens)} tokens")
+
+    def _corner(self, row: int, column: int) -> tuple[float, float]:
+        left = _LARGE + 3 * _GAP + column * (_SMALL + _GAP)
+        return left, self.top - (row + 1) * (_SMALL + _TITLES)
+
+    def _square(self, row: int, column: int, heading: str) -> Axes:
+        return self._axes(*self._corner(row, column), _SMALL, _SMALL, heading)
+
+    def _axes(self, left: float, below: float, width: float, height: float, heading: str) -> Axes:
+        across, up = self.picture.get_size_inches()
+        top = (below + height + 0.25) / up  # above a title
+        self.picture.text(left / across, top, heading, fontsize=9, weight="bold", parse_math=False)
+        return self.picture.add_axes((left / across, below / up, width / across, height / up))
+
+
+def _show(axes: Axes, image: Image.Image, title: str) -> None:
+    axes.imshow(image)
+    axes.set_title(title, fontsize=9, loc="left", pad=3, parse_math=False)
+    axes.set_axis_off()
+
+
+def _darker(image: Image.Image, share: float) -> Image.Image:
+    return image.point(lambda value: int(value * share))
+
+
+def _on_photo(
+    photo: Image.Image, tokens: np.ndarray, values: np.ndarray, arch: Mapping[str, int]
+) -> Image.Image:
+    """The values (0 to 255) of the tokens that are patches, each on its patch of the photo; elsewhere 0."""
+    grid, prefix = arch["image_size"] // arch["patch_size"], arch["prefix"]
+    patches = tokens >= prefix
+    if photo.width != photo.height or photo.width < grid or (tokens >= prefix + grid * grid).any():
+        raise RowvitError(
+            f"a photo of {photo.width} x {photo.height} pixels has no {grid} x {grid} patches, or tokens"
+            " beyond them are kept",
+            "use the square that this network took",
+        )
+    table = np.zeros(grid * grid, np.uint8)
+    table[tokens[patches] - prefix] = values[patches]
+    patch_of = (2 * np.arange(photo.width) + 1) * grid // (2 * photo.width)  # where a pixel's middle is
+    return Image.fromarray(table.reshape(grid, grid)[patch_of][:, patch_of])

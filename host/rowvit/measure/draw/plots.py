@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An empty picture to draw on, and files of pictures; numbers as pictures and tables show them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rowvit.errors import RowvitError, needs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty picture, in inches, which needs no display.
+
+    Raises
+    ------
+    RowvitError
+        Matplotlib is missing.
+    """
+    with needs("a plot needs matplotlib", "matplotlib"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    picture = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(picture)
+    return picture
+
+
+def can_save(path: Path) -> None:
+    """`RowvitError` if matplotlib is missing, or a file of this name is no picture: before the work."""
+    formats = figure(1, 1).canvas.get_supported_filetypes()
+    if path.suffix.lower().lstrip(".") not in formats:
+        raise RowvitError(f"{path}: its name ends like that of no picture", "use .png, .svg or .pdf")
+
+
+def save(picture: Figure, path: Path) -> None:
+    """Write a picture, in the format that its name ends with; `RowvitError` if that fails."""
+    can_save(path)
+    try:
+        picture.savefig(path)
+    except OSError as error:
+        raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def embedded(picture: Figure, kind: str) -> str:
+    """A picture as a URL that holds it; ``kind`` is "svg+xml" or "webp"."""
+    file = io.BytesIO()
+    picture.savefig(file, format=kind.split("+")[0], metadata={"Date": None} if kind == "svg+xml" else None)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def number(value: float | None) -> str:
+    """Four significant digits, or all of a whole number, with separators of thousands."""
+    if value is None:
+        return ""
+    if not math.isfinite(value):
+        return f"{value:g}"
+    if float(value).is_integer():
+        return f"{value:,.0f}"
+    digits = max(0, 3 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(digits, 9)}f}"
+
+
+def estimate(value: float, uncertainty: float) -> tuple[str, str]:
+    """A value and its uncertainty, to two significant digits of the latter."""
+    if not uncertainty > 0 or not math.isfinite(uncertainty):
+        return number(value), number(uncertainty)
+    leading = math.floor(math.log10(float(f"{uncertainty:.1e}")))  # 0.0996 is 0.10
+    digits, tens = max(0, 1 - leading), 10.0 ** max(0, leading - 1)
+    of_value, of_uncertainty = (
+        f"{round(one / tens) * tens if leading > 1 else one:,.{digits}f}" for one in (value, uncertainty)
+    )
+    return of_value, of_uncertainty

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much energy an image takes: passes, instruments, statistics."""

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A power meter outside the board: its log, aligned with the passes of a measurement."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rowvit.errors import RowvitError
+from rowvit.hardware.block_design import known
+from rowvit.measure.power.align import Alignment, align
+from rowvit.measure.power.instrument import Instrument, Wanted, instrument, require_pandas
+from rowvit.measure.power.samples import Samples, resolution
+from rowvit.measure.power.statistics import add_figures
+
+if TYPE_CHECKING:
+    from rowvit.measure.power.passes import PowerPass
+
+#: how the names of meters outside the board start, before and after their log is joined
+EXTERNAL = "external meter"
+
+
+@instrument("csv", "log of an external meter")
+def csv(wanted: Wanted) -> Instrument:
+    """A meter whose log `join` takes later; `RowvitError` if nobody says where it is, or rails are named."""
+    if wanted.rails:
+        raise RowvitError("--instrument csv has no rails", "leave --rail out")
+    row = known(wanted.board or "")
+    where = wanted.measures or (row.power.measures if row and row.power.instrument == "csv" else "")
+    if not where:
+        raise RowvitError(
+            "nobody says where the meter is connected", "use --measures, such as '12 V supply of the board'"
+        )
+    name = f"{EXTERNAL}; its log is not joined yet (rowvit power-log)"
+    return Instrument(name, where, available="later")
+
+
+class MeterLog(Instrument):
+    """The log of an external meter: a CSV file with a header.
+
+    Columns are found by the start of their name, in upper or lower case: ``time`` or ``date`` (seconds,
+    or dates; without a zone they are UTC), and ``power`` or ``watt`` (watts), or ``volt`` (volts) and
+    ``curr`` or ``amp`` (amperes). A unit behind it, as in "Power (mW)" or "current_ma", is taken into
+    account; brackets with anything else are refused. Date and time may be in two columns, and columns apart
+    by semicolons, with decimal commas. The meter's clock need not be correct: the log is
+    shifted and stretched to where power rises and falls with the passes.
+
+    Parameters
+    ----------
+    path : Path
+    measures : str
+        What the meter is connected to.
+    wall : float
+        The board's wall clock minus its monotonic one while the passes ran.
+    search : float
+        Seconds by which the two wall clocks may differ. A log whose times do not count from 1970 is searched
+        as a whole.
+    step : float, optional
+        Watts between two neighbouring readings of the meter; by default estimated from those in the log.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        measures: str = "not said",
+        wall: float = 0.0,
+        search: float = 60.0,
+        step: float | None = None,
+    ) -> None:
+        super().__init__(f"{EXTERNAL}, log {path.name}", measures)
+        self.path, self.wall, self.search, self.step = path, wall, search, step
+        self.found: Alignment | None = None  #: how its clock differs from the board's
+
+    def samples(self, passes: Sequence[PowerPass]) -> Samples:
+        """Samples on the monotonic clock of ``passes``.
+
+        Raises
+        ------
+        RowvitError
+            The log is unreadable, does not cover the passes, or does not rise and fall with them.
+        """
+        times, watts, step = self._read()
+        self.found = align(times, watts, passes, self.wall if times[0] > 1e8 else None, self.search)
+        step = step if self.step is None else self.step
+        return Samples(self.found.monotonic(times), watts, step, self.found.misplaced)
+
+    def _read(self) -> tuple[np.ndarray, np.ndarray, float | None]:
+        """Seconds, watts, and what steps of volts and amperes may hide of these."""
+        require_pandas()
+        import pandas as pd
+
+        try:
+            with self.path.open(encoding="utf-8-sig") as lines:
+                head = lines.readline()
+            # where commas are decimal, columns are apart by semicolons
+            separators = {"sep": ";", "decimal": ","} if ";" in head else {}
+            frame = pd.read_csv(self.path, skipinitialspace=True, **separators)
+        except (OSError, ValueError) as error:
+            raise RowvitError(f"{self.path}: cannot be read as CSV ({error})") from error
+        columns = {str(name).strip().lower(): name for name in frame.columns}
+
+        def column(kind: str, *starts: str) -> Any:
+            """In seconds, watts, volts or amperes; dates as they are."""
+            name = next((n for n in columns if n.startswith(starts) and "factor" not in n), None)
+            if name is None:
+                return None
+            values = frame[columns[name]]
+            return values * self._unit(name, kind) if pd.api.types.is_numeric_dtype(values) else values
+
+        when, power = column("s", "time", "date"), column("w", "power", "watt")
+        day, hour = column("s", "date"), column("s", "time")
+        if day is not None and hour is not None and not pd.api.types.is_numeric_dtype(hour):
+            when = day.astype(str) + " " + hour.astype(str)
+        volts, amperes = column("v", "volt"), column("a", "curr", "amp")
+        if when is None or (power is None and (volts is None or amperes is None)):
+            raise RowvitError(
+                f"{self.path} has the columns {', '.join(map(str, frame.columns))}; it needs time, and power"
+                " or voltage and current"
+            )
+        try:
+            if not pd.api.types.is_numeric_dtype(when):
+                when = _dates(when)
+                when = (when - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+            watts, step = power, None
+            if power is None:
+                watts = volts * amperes
+                steps = (resolution(column.to_numpy(np.float64)) for column in (volts, amperes))
+                step = np.dot(list(steps), [abs(amperes).mean(), abs(volts).mean()])
+            table = np.stack([when.to_numpy(np.float64), watts.to_numpy(np.float64)])
+        except (TypeError, ValueError) as error:
+            raise RowvitError(f"{self.path}: a time or power is not a number ({error})") from error
+        empty = ~np.isfinite(table).all(axis=0)
+        wrong = empty | (np.diff(table[0], prepend=-np.inf) <= 0)
+        if table.shape[1] < 2 or wrong.any():
+            line = f"line {np.flatnonzero(wrong)[0] + 2}: " if wrong.any() else ""
+            raise RowvitError(f"{self.path}: {line}times must ascend, and no cell may be empty")
+        return table[0], table[1], step
+
+    def _unit(self, column: str, kind: str) -> float:
+        """What a column's numbers are multiplied with, by the unit in its name; 1 without one."""
+        bracket = re.search(r"[(\[](.*?)[)\]]", column)
+        words = [bracket.group(1)] if bracket else re.split(r"[\s_/.,-]+", column)[1:]
+        for word in words:
+            unit = word.strip().replace("μ", "u").replace("µ", "u")
+            unit = _LONG.sub(lambda found: _SHORT[found.group()], unit)
+            if unit.endswith(kind) and unit.removesuffix(kind) in _PREFIXES:
+                return _PREFIXES[unit.removesuffix(kind)]
+        if bracket:
+            raise RowvitError(
+                f"{self.path}: the column {column!r} has the unit {bracket.group(1)!r}, which is no unit of"
+                f" {_QUANTITIES[kind]}",
+                f"use {', '.join(prefix + kind for prefix in _PREFIXES)}",
+            )
+        return 1.0
+
+
+_PREFIXES = {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9, "k": 1e3}
+_QUANTITIES = {"s": "time", "w": "power", "v": "voltage", "a": "current"}
+_SHORT = {
+    **{"milli": "m", "micro": "u", "nano": "n", "kilo": "k", "seconds": "s", "second": "s", "sec": "s"},
+    **{"watts": "w", "watt": "w", "volts": "v", "volt": "v", "amperes": "a", "ampere": "a", "amps": "a"},
+    "amp": "a",
+}
+_LONG = re.compile("|".join(sorted(_SHORT, key=len, reverse=True)))
+
+
+def join(document: dict[str, Any], log: Path, search: float = 60.0, step: float | None = None) -> None:
+    """Complete a result of `rowvit.measure.power.document` with the meter's log and its figures.
+
+    ``search`` and ``step`` are as of `MeterLog`.
+
+    Raises
+    ------
+    RowvitError
+        The result is of another instrument, or the log does not fit it.
+    """
+    if document["kind"] != "power" or not document["instrument"]["name"].startswith(EXTERNAL):
+        raise RowvitError(
+            "the result was not recorded for an external meter",
+            "use a result of rowvit power --instrument csv",
+        )
+    wall = document["protocol"]["wall_minus_monotonic_s"]
+    meter = MeterLog(log, document["instrument"]["measures"], wall, search, step)
+    add_figures(document, meter)
+    assert meter.found is not None  # by the line before
+    document["power"]["log"] = {
+        "file": log.name,
+        "sha256": hashlib.sha256(log.read_bytes()).hexdigest(),
+        "resolution_w": step,
+        **meter.found.record(),
+    }
+
+
+def _dates(column: Any) -> Any:
+    import pandas as pd
+
+    try:
+        return pd.to_datetime(column, utc=True, format="ISO8601")
+    except ValueError:  # another way to write dates, or pandas before 2.0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that it guesses
+            return pd.to_datetime(column, utc=True)

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The log of an external meter: found in time, refused where it is another's, and true in energy."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clocks import FakeClock
+from fakes import FakeBoard, write_log
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rowvit.errors import RowvitError
+from rowvit.measure.power.instrument import Instrument
+from rowvit.measure.power.instruments.meter import MeterLog
+from rowvit.measure.power.passes import PowerPass, PowerPlan
+from rowvit.measure.power.protocol import measure
+from rowvit.measure.power.statistics import figures
+
+WALL = 1.76e9  # the wall clock less the monotonic one
+
+
+def run(seed: int) -> tuple[FakeBoard, list[PowerPass]]:
+    """A measurement of the fake board, which a meter watches from its supply."""
+    board = FakeBoard(FakeClock(), np.random.default_rng(seed))
+    board.clock.sleep(20)
+    passes = measure(
+        PowerPlan(5, 4.0, 1.0, 0.5, seed), board.work, Instrument("csv", "supply"), clock=board.clock
+    )
+    board.clock.sleep(20)
+    return board, passes
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    wrong=st.floats(-50, 50),
+    rate=st.sampled_from([10, 50, 1000]),
+    noise=st.floats(0, 0.05),
+)
+@settings(max_examples=20)
+def test_a_log_is_found_whatever_its_clock(tmp_path_factory, seed, wrong, rate, noise):
+    board, passes = run(seed)
+    path = tmp_path_factory.mktemp("log") / "meter.csv"
+    write_log(path, board, rate, offset=WALL + wrong, noise=noise)
+    meter = MeterLog(path, wall=WALL)
+    samples = meter.samples(passes)
+    assert meter.found.record()["shift_s"] == pytest.approx(
+        -WALL - wrong, abs=0.3
+    )  # less than settle and tail leave room for
+    for p in passes:
+        true = board.energy(p.end) - board.energy(p.begin)
+        assert samples.energy(p.begin, p.end) == pytest.approx(true, rel=0.01)
+
+
+def test_times_may_count_from_anywhere_and_be_dates(tmp_path):
+    board, passes = run(7)
+    path = tmp_path / "meter.csv"
+    write_log(path, board, 50, offset=-board.times[0])  # seconds from the log's start
+    expected = figures(passes, MeterLog(path).samples(passes))
+    rows = path.read_text().splitlines()[1:]
+    begin = board.times[0] + WALL
+
+    dates = ["Date, Voltage (V), charge, CURRENT (A)"]
+    for row in rows:
+        since, watts = map(float, row.split(","))
+        when = datetime.fromtimestamp(begin + since, timezone.utc)
+        dates.append(f"{when.replace(tzinfo=None).isoformat()}, 5.0, 9, {watts / 5}")
+    path.write_text("\n".join(dates) + "\n")
+    found = figures(passes, MeterLog(path, wall=WALL).samples(passes))
+    assert found["joules_per_image"]["value"] == pytest.approx(
+        expected["joules_per_image"]["value"], rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_log_of_another_measurement_is_refused(tmp_path, seed):
+    """Its passes are as long, in another order; or nothing but noise and drift."""
+    _, passes = run(seed)
+    other, _ = run(seed + 100)
+    path = tmp_path / "meter.csv"
+    write_log(path, other, 50, offset=0.0)
+    with pytest.raises(RowvitError, match="does not rise and fall with the passes"):
+        MeterLog(path).samples(passes)
+    rng = np.random.default_rng(seed)
+    times = np.arange(0, 200, 0.05)
+    watts = 3 + times * 1e-3 + rng.normal(0, 0.3, len(times))
+    path.write_text("time,power\n" + "".join(f"{t},{w}\n" for t, w in zip(times, watts, strict=True)))
+    with pytest.raises(RowvitError, match="does not rise and fall with the passes"):
+        MeterLog(path).samples(passes)
+
+
+def test_a_log_that_ends_early_is_refused(tmp_path):
+    board, passes = run(1)
+    path = tmp_path / "meter.csv"
+    write_log(path, board, 50, offset=0.0)
+    rows = path.read_text().splitlines()
+    path.write_text("\n".join(rows[: len(rows) // 2]) + "\n")
+    with pytest.raises(RowvitError, match="does not cover the"):
+        MeterLog(path).samples(passes)
+    write_log(path, board, 50, offset=WALL + 300)
+    with pytest.raises(RowvitError, match="its clock is off by more than 60 s"):
+        MeterLog(path, wall=WALL).samples(passes)
+    assert MeterLog(path, wall=WALL, search=400).samples(passes)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n", "has the columns a, b; it needs time, and power"),
+        ("time,voltage\n1,2\n2,2\n", "or voltage and current"),
+        ("time,power\n1,x\n2,3\n", "is not a number"),
+        ("time,power\nnoon,1\nnight,3\n", "is not a number"),
+        ("time,power\n1,\n2,3\n", "line 2: times must ascend, and no cell may be empty"),
+        ("time,power\n2,1\n1,3\n", "line 3: times must ascend"),
+        ("time,power\n2,1\n", "times must ascend"),
+        ("", "cannot be read as CSV"),
+    ],
+)
+def test_bad_logs(tmp_path, text, message):
+    path: Path = tmp_path / "meter.csv"
+    path.write_text(text)
+    with pytest.raises(RowvitError, match=message):
+        MeterLog(path).samples([])
+    with pytest.raises(RowvitError, match="cannot be read"):
+        MeterLog(tmp_path / "none.csv").samples([])
+
+
+def test_decimal_commas_and_a_column_each_for_date_and_time(tmp_path):
+    board, passes = run(7)
+    path = tmp_path / "meter.csv"
+    write_log(path, board, 50, offset=-board.times[0])
+    expected = figures(passes, MeterLog(path).samples(passes))["joules_per_image"]["value"]
+    rows = [tuple(map(float, row.split(","))) for row in path.read_text().splitlines()[1:]]
+    begin = board.times[0] + WALL
+    lines = ["Date;Time;Power factor;Power (W)"]
+    for since, watts in rows:
+        when = datetime.fromtimestamp(begin + since, timezone.utc)
+        number = f"{watts:.6f}".replace(".", ",")
+        lines.append(f"{when:%Y-%m-%d;%H:%M:%S.%f};1,0;{number}")
+    path.write_text("\n".join(lines) + "\n")
+    found = figures(passes, MeterLog(path, wall=WALL).samples(passes))["joules_per_image"]["value"]
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("names", "scale"),
+    [
+        (["Time (ms)", "Power (mW)"], (1e3, 1e3)),
+        (["time_s", "power_kw"], (1, 1e-3)),
+        (["Time [s]", "Power [µW]"], (1, 1e6)),
+        (["Timestamp, seconds", "Watts"], (1, 1)),
+        (["time", "POWER_MILLIWATTS"], (1, 1e3)),
+        (["Time (milliseconds)", "Power total (W)"], (1e3, 1)),
+    ],
+)
+def test_units_in_the_names_of_columns(tmp_path, names, scale):
+    board, passes = run(3)
+    path = tmp_path / "meter.csv"
+    write_log(path, board, 50, offset=-board.times[0])
+    expected = figures(passes, MeterLog(path).samples(passes))["joules_per_image"]["value"]
+    rows = np.array([list(map(float, row.split(","))) for row in path.read_text().splitlines()[1:]])
+    lines = [",".join(f'"{name}"' for name in names)] + [f"{t:.9g},{w:.9g}" for t, w in rows * scale]
+    path.write_text("\n".join(lines))
+    found = figures(passes, MeterLog(path).samples(passes))["joules_per_image"]["value"]
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_units_of_volts_and_amperes(tmp_path):
+    """And what steps of both may hide: 10 mA at 5 V are 50 mW, which no mean removes."""
+    board, passes = run(3)
+    path = tmp_path / "meter.csv"
+    write_log(path, board, 50, offset=-board.times[0])
+    expected = figures(passes, MeterLog(path).samples(passes))["delta_watts"]
+    rows = np.array([list(map(float, row.split(","))) for row in path.read_text().splitlines()[1:]])
+    amperes = np.round(rows[:, 1] / 5, 2)
+    lines = ["time,Voltage (mV),current (mA)"]
+    lines += [f"{t:.9g},5000,{1e3 * a:.0f}" for t, a in zip(rows[:, 0], amperes, strict=True)]
+    path.write_text("\n".join(lines))
+    samples = MeterLog(path).samples(passes)
+    assert samples.step() == pytest.approx(0.05)
+    found = figures(passes, samples)["delta_watts"]
+    assert abs(found["value"] - expected["value"]) < found["uncertainty"]
+    assert found["uncertainty"] > 0.05
+
+
+@pytest.mark.parametrize("names", ["time,Power (dBm)", "time [frames],power", "time,volt (V),current (mW)"])
+def test_other_units_are_refused(tmp_path, names):
+    path = tmp_path / "meter.csv"
+    path.write_text(
+        names + "\n" + "\n".join(f"{i},1,1" if names.count(",") == 2 else f"{i},1" for i in range(9))
+    )
+    with pytest.raises(RowvitError, match="which is no unit of"):
+        MeterLog(path).samples(run(1)[1])

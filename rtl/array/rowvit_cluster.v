@@ -6,7 +6,9 @@
 // Resources: LANES/2 DSP48E1, about 7 LUT and 32 FF per lane.
 `default_nettype none
 module rowvit_cluster #(
-    parameter LANES   = 64,
+    // Lanes of a group.
+    parameter LANES = 64,
+    // 1: DSP48E1 primitives, 0: their behavioural twin.
     parameter USE_DSP = 0
 ) (
     input  wire                clk_i,

@@ -5,6 +5,7 @@
 // Resources at 3 groups: about 300 LUT, 110 FF.
 `default_nettype none
 module rowvit_drain_records #(
+    // Lane groups.
     parameter GROUPS = 3
 ) (
     input  wire                 clk_i,

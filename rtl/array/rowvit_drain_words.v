@@ -7,9 +7,12 @@
 // Resources at 2 x 3 x 64: about 1.7k LUT, 2k FF.
 `default_nettype none
 module rowvit_drain_words #(
-    parameter ROWS   = 2,
+    // Rows of a band.
+    parameter ROWS = 2,
+    // Lane groups.
     parameter GROUPS = 3,
-    parameter LANES  = 64
+    // Lanes of a group.
+    parameter LANES = 64
 ) (
     input  wire                         clk_i,
     input  wire                         rst_ni,

@@ -10,9 +10,11 @@
 module rowvit_axil_regs #(
     // First 32 bits of the configuration's SHA-256.
     parameter [31:0] CONFIG_HASH = 32'h0,
-    // Token rows, lane groups and lanes per group, as the host reads them.
+    // Token rows of a band, as the host reads them; so below.
     parameter ROWS = 2,
+    // Lane groups.
     parameter GROUPS = 1,
+    // Lanes of a group.
     parameter LANES = 16
 ) (
     input  wire         clk_i,

@@ -5,7 +5,9 @@
 // Resources at 4 reads: about 50 LUT.
 `default_nettype none
 module rowvit_live #(
-    parameter N = 4,             // readers
+    // Readers.
+    parameter N = 4,
+    // Tokens of an image, at most.
     parameter MAX_TOKENS = 320
 ) (
     input  wire            clk_i,

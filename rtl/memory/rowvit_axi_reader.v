@@ -13,8 +13,9 @@ module rowvit_axi_reader #(
     parameter WIDTH = 64,
     // Bursts in flight; a power of two.
     parameter OUTSTANDING = 8,
-    // Words of each client's FIFO; powers of two, at least 16.
+    // Words of client 0's FIFO; a power of two, at least 16.
     parameter DEPTH0 = 32,
+    // Words of client 1's FIFO; a power of two, at least 16.
     parameter DEPTH1 = 128
 ) (
     input  wire        clk_i,

@@ -6,9 +6,11 @@
 `default_nettype none
 
 module rowvit_lut_ram #(
+    // Bits of a word.
     parameter WIDTH = 16,
-    // At least 8.
+    // Words, at least 8.
     parameter DEPTH = 512,
+    // Bits of an address: no other number.
     parameter AW = $clog2(DEPTH)
 ) (
     input  wire             clk_i,

@@ -6,8 +6,11 @@
 // Resources: a RAMB36 per bank and 2048 words, and a half one for a rest of 1024; about 270 LUT at 6 banks.
 `default_nettype none
 module rowvit_residual_memory #(
-    parameter BANKS = 6,    // ROWS * GROUPS
-    parameter DEPTH = 1024, // int16 per bank
+    // ROWS * GROUPS.
+    parameter BANKS = 6,
+    // int16 per bank.
+    parameter DEPTH = 1024,
+    // Of the RAM: "auto" leaves it to the size, "distributed" is LUT RAM, "ultra" UltraRAM.
     parameter RAM_STYLE = "auto"
 ) (
     input  wire                clk_i,

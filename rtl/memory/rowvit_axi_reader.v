@@ -73,7 +73,7 @@ module rowvit_axi_reader #(
       illegal_parameter_axi_reader_burst_words_must_be_16 u_bad();
     end
     if (DEPTH0 < BURST_WORDS || DEPTH1 < BURST_WORDS) begin : g_bad_depth
-      illegal_parameter_axi_reader_depth u_bad();
+      illegal_parameter_axi_reader_depths_must_be_at_least_16 u_bad();
     end
   endgenerate
 

@@ -25,7 +25,7 @@ module rowvit_fifo #(
 
   generate
     if (DEPTH < 2 || (1 << AW) != DEPTH) begin : g_bad_depth
-      illegal_parameter_fifo_depth u_bad();
+      illegal_parameter_fifo_depth_must_be_a_power_of_two_from_2_on u_bad();
     end
   endgenerate
 

@@ -36,7 +36,7 @@ module rowvit_compress #(
 
   generate
     if (LANES < 8 || LANES > 64 || (1 << LW) != LANES) begin : g_bad_lanes
-      illegal_parameter_compress_lanes u_bad();
+      illegal_parameter_compress_lanes_must_be_8_16_32_or_64 u_bad();
     end
   endgenerate
 

@@ -72,7 +72,7 @@ module rowvit_norm_engine #(
       illegal_parameter_norm_engine_groups_times_lanes_must_be_at_most_1024 u_bad();
     end
     if ((1 << $clog2(LANES)) != LANES || LANES < 8) begin : g_bad_lanes
-      illegal_parameter_norm_engine_lanes_must_be_a_power_of_two_and_at_least_8 u_bad();
+      illegal_parameter_norm_engine_lanes_must_be_a_power_of_two_from_8_on u_bad();
     end
   endgenerate
 

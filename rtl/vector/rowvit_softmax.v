@@ -67,7 +67,7 @@ module rowvit_softmax #(
 
   generate
     if (MAX_TOKENS < LANES || MAX_TOKENS > 4096) begin : g_bad_tokens
-      illegal_parameter_softmax_max_tokens u_bad();
+      illegal_parameter_softmax_max_tokens_must_be_from_lanes_to_4096 u_bad();
     end
   endgenerate
 

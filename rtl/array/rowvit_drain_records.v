@@ -84,7 +84,8 @@ module rowvit_drain_records #(
   // Holds the marks of a pass's 16 images: a dump that waits for the last one's rows keeps the stream.
   rowvit_fifo #(
       .WIDTH(66),
-      .DEPTH(64)
+      .DEPTH(64),
+      .NEVER_REFUSED(1)
   ) u_fifo (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i(word_valid_q), .in_ready_o(), .in_data_i(word_q),

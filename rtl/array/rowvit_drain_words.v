@@ -81,7 +81,7 @@ module rowvit_drain_words #(
           if (!rst_ni) aw_valid_q[I] <= 1'b0;
         end
         rowvit_compress #(
-            .LANES(LANES)
+            .LANES(LANES), .NEVER_REFUSED(1)
         ) u_compress (
             .clk_i(clk_i), .rst_ni(rst_ni),
             .in_valid_i(p_feed_i[r] || (valid_i && sparse_i && active_i[I])), .in_ready_o(),

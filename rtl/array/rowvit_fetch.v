@@ -4,7 +4,8 @@
 // segment the bitmap is read, then only the words that hold values. A row with no non-zero emits one
 // zero scalar, so that every row ends with x_last_o.
 // Throughput 1 scalar per cycle (a segment costs at least 4 cycles to fetch, or two more than it has
-// words), latency about 5, of a compressed row 10. Data may come any time after a read, in order.
+// words), latency about 5, of a compressed row 10. Data may come any time after a read, in order: the queues
+// of words and bitmaps have room for what was asked for, and refuse nothing.
 // Resources at 64 lanes: about 520 LUT, 520 FF, and 130 LUT RAM.
 `default_nettype none
 module rowvit_fetch #(
@@ -178,7 +179,8 @@ module rowvit_fetch #(
   wire [63:0] word;
   rowvit_fifo #(
       .WIDTH(64),
-      .DEPTH(8)
+      .DEPTH(8),
+      .NEVER_REFUSED(1)
   ) u_words (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i(got_word), .in_ready_o(),
@@ -192,7 +194,8 @@ module rowvit_fetch #(
   wire [BM_W-1:0] bm_head;
   rowvit_fifo #(
       .WIDTH(BM_W),
-      .DEPTH(8)
+      .DEPTH(8),
+      .NEVER_REFUSED(1)
   ) u_bitmaps (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i((state_q == R_COUNT && |bytes) || end_q), .in_ready_o(),

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // AXI4 read master for two clients: 0 the program, 1 the loads; words come back in request order.
 // Bursts end at boundaries of 16 words: at most 16 beats, never across 4 KB. A burst is issued only when
-// its words have a place in the client's FIFO, so R never waits and neither client can block the other.
+// its words have a place in the client's FIFO, so R never waits and neither client can block the other: the
+// FIFO refuses nothing (proof: tests/formal/axi_reader_proof.v).
 // clear_i drops requests and words; bursts still in flight are swallowed before new ones are issued.
 // Throughput: a burst every other cycle per client, one word per cycle. Latency: 5 cycles plus
 // the memory's.
@@ -167,7 +168,7 @@ module rowvit_axi_reader #(
         end
       end
 
-      rowvit_fifo #(.WIDTH(WIDTH), .DEPTH(DEPTH)) u_fifo (
+      rowvit_fifo #(.WIDTH(WIDTH), .DEPTH(DEPTH), .NEVER_REFUSED(1)) u_fifo (
           .clk_i(clk_i),
           .rst_ni(rst_ni),
           .clear_i(clear_i),

@@ -3,6 +3,7 @@
 // V's drain keeps the weight memory busy for long: up to 16 lines wait here meanwhile.
 // Throughput: a word of the port per cycle, of other kinds than weights 64 bits, also from load to load.
 // Latency: 1 cycle from a word to its memory.
+// Resources: rowvit_load_engine.v has them.
 `default_nettype none
 
 module rowvit_load_write #(

@@ -105,6 +105,7 @@ PROOFS = (
             ),
             Mutant("rowvit_axi_reader", "|issue || (ar_valid_q && !m_axi_arready);", "|issue;"),
             Mutant("rowvit_axi_reader", "BURST_WORDS[4:0] - {1'b0, addr_q[3:0]};", "BURST_WORDS[4:0];"),
+            Mutant("rowvit_axi_reader", "known_q && (roomy_q || fits_q);", "known_q;"),
         ),
     ),
 )

@@ -22,6 +22,8 @@ UNNAMED: dict[str, str] = {
 }
 #: modules whose parameters have no comment each, to be written
 UNCOMMENTED = {"rowvit_core", "rowvit_drain", "rowvit_exec", "rowvit_issue"}
+#: modules that leave an in_ready_o open without an assertion, to be given one
+UNASSERTED = {"rowvit_drain"}
 
 
 def registers(text: str) -> set[str]:
@@ -68,6 +70,14 @@ def test_parameters_have_a_comment_each(path: Path) -> None:
         assert bare, "its parameters are as they should be: take it off the list"
     else:
         assert not bare
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_who_does_not_ask_is_never_refused(path: Path) -> None:
+    """An open in_ready_o has its assertion."""
+    text = path.read_text()
+    asserted = len(re.findall(r"\.NEVER_REFUSED\(1\)", text))
+    assert text.count(".in_ready_o()") == asserted + (path.stem in UNASSERTED)
 
 
 #: module, values that it cannot have, and the limit that every tool must name

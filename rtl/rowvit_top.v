@@ -4,21 +4,36 @@
 // (UG994). Adds no cycle.
 `default_nettype none
 module rowvit_top #(
-    parameter [31:0] CONFIG_HASH = 32'h0,  // first 32 bits of the configuration's SHA-256
-    parameter ROWS = 2,               // token rows per band
-    parameter GROUPS = 1,             // lane groups
-    parameter LANES = 16,             // multipliers per row and group
-    parameter WEIGHT_DEPTH = 512,     // lines of LANES bytes per group
-    parameter TOKEN_DEPTH = 2048,     // 64-bit words per row
-    parameter RESIDUAL_DEPTH = 1024,  // int16 per row and group
+    // First 32 bits of the configuration's SHA-256.
+    parameter [31:0] CONFIG_HASH = 32'h0,
+    // Token rows of a band.
+    parameter ROWS = 2,
+    // Lane groups.
+    parameter GROUPS = 1,
+    // Lanes of a group: multipliers per row and group.
+    parameter LANES = 16,
+    // Lines of LANES bytes per group.
+    parameter WEIGHT_DEPTH = 512,
+    // 64-bit words per row.
+    parameter TOKEN_DEPTH = 2048,
+    // int16 per row and group.
+    parameter RESIDUAL_DEPTH = 1024,
+    // Tokens of an image, at most.
     parameter MAX_TOKENS = 64,
-    parameter MAX_DIM = 256,          // channels
-    parameter PARAM_SLOTS = 4,        // lane tiles whose biases and multipliers are held
-    parameter NORM_SLOTS = 2,         // parameter sets of LayerNorm
-    parameter MASK_DEPTH = 64,        // words of LANES bits
-    parameter PORT_BITS = 64,         // width of m_axi: 64 or 128
-    parameter USE_DSP = 0,            // 1: DSP48E1 primitives, 0: their behavioural twin
-    parameter RAM_STYLE = "auto"      // of token and residual memory: "ultra" for UltraRAM
+    // Channels, at most.
+    parameter MAX_DIM = 256,
+    // Lane tiles whose biases and multipliers are held.
+    parameter PARAM_SLOTS = 4,
+    // Parameter sets of LayerNorm.
+    parameter NORM_SLOTS = 2,
+    // Words of LANES bits.
+    parameter MASK_DEPTH = 64,
+    // Width of m_axi: 64 or 128.
+    parameter PORT_BITS = 64,
+    // 1: DSP48E1 primitives, 0: their behavioural twin.
+    parameter USE_DSP = 0,
+    // Of token and residual memory: "auto", or "ultra" for UltraRAM.
+    parameter RAM_STYLE = "auto"
 ) (
     (* X_INTERFACE_PARAMETER = "ASSOCIATED_BUSIF s_axil:m_axi:s_axis:m_axis, ASSOCIATED_RESET aresetn" *)
     (* X_INTERFACE_INFO = "xilinx.com:signal:clock:1.0 aclk CLK" *) input wire aclk,

@@ -5,7 +5,9 @@
 // Throughput LANES MAC per cycle. Latency: x_i/a_i/b_i to shadow 6 (with last_i).
 `default_nettype none
 module rowvit_cluster #(
-    parameter LANES   = 64,
+    // Lanes of a group.
+    parameter LANES = 64,
+    // 1: DSP48E1 primitives, 0: their behavioural twin.
     parameter USE_DSP = 0
 ) (
     input  wire                clk_i,

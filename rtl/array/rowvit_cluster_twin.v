@@ -5,6 +5,7 @@
 // x_i three cycles before.
 `default_nettype none
 module rowvit_cluster_twin #(
+    // Lanes of a group.
     parameter LANES = 64
 ) (
     input  wire                clk_i,

@@ -6,10 +6,14 @@
 // takes 1.
 `default_nettype none
 module rowvit_drain_mask #(
-    parameter ROWS   = 2,
+    // Rows of a band.
+    parameter ROWS = 2,
+    // Lane groups.
     parameter GROUPS = 3,
-    parameter LANES  = 64,
-    parameter DEPTH  = 256
+    // Lanes of a group.
+    parameter LANES = 64,
+    // Words of LANES bits.
+    parameter DEPTH = 256
 ) (
     input  wire                         clk_i,
     input  wire                         rst_ni,

@@ -4,6 +4,7 @@
 // Throughput 1 logit per cycle, as long as room_o holds the drain back, and mark_room_o marks. Latency 2.
 `default_nettype none
 module rowvit_drain_records #(
+    // Lane groups.
     parameter GROUPS = 3
 ) (
     input  wire                 clk_i,
@@ -82,7 +83,8 @@ module rowvit_drain_records #(
   // Holds the marks of a pass's 16 images: a dump that waits for the last one's rows keeps the stream.
   rowvit_fifo #(
       .WIDTH(66),
-      .DEPTH(64)
+      .DEPTH(64),
+      .NEVER_REFUSED(1)
   ) u_fifo (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i(word_valid_q), .in_ready_o(), .in_data_i(word_q),

@@ -6,9 +6,12 @@
 // Throughput ROWS*GROUPS results per cycle. Latency 2 from a word's last result, if it goes first.
 `default_nettype none
 module rowvit_drain_words #(
-    parameter ROWS   = 2,
+    // Rows of a band.
+    parameter ROWS = 2,
+    // Lane groups.
     parameter GROUPS = 3,
-    parameter LANES  = 64
+    // Lanes of a group.
+    parameter LANES = 64
 ) (
     input  wire                         clk_i,
     input  wire                         rst_ni,
@@ -77,7 +80,7 @@ module rowvit_drain_words #(
           if (!rst_ni) aw_valid_q[I] <= 1'b0;
         end
         rowvit_compress #(
-            .LANES(LANES)
+            .LANES(LANES), .NEVER_REFUSED(1)
         ) u_compress (
             .clk_i(clk_i), .rst_ni(rst_ni),
             .in_valid_i(p_feed_i[r] || (valid_i && sparse_i && active_i[I])), .in_ready_o(),

@@ -4,11 +4,14 @@
 // segment the bitmap is read, then only the words that hold values. A row with no non-zero emits one
 // zero scalar, so that every row ends with x_last_o.
 // Throughput 1 scalar per cycle (a segment costs at least 4 cycles to fetch, or two more than it has
-// words), latency about 5, of a compressed row 10. Data may come any time after a read, in order.
+// words), latency about 5, of a compressed row 10. Data may come any time after a read, in order: the queues
+// of words and bitmaps have room for what was asked for, and refuse nothing.
 `default_nettype none
 module rowvit_fetch #(
-    parameter LANES  = 64,
-    parameter BANK_W = 1  // bits of a row's number
+    // Values of a segment.
+    parameter LANES = 64,
+    // Bits of a row's number.
+    parameter BANK_W = 1
 ) (
     input  wire              clk_i,
     input  wire              rst_ni,
@@ -175,7 +178,8 @@ module rowvit_fetch #(
   wire [63:0] word;
   rowvit_fifo #(
       .WIDTH(64),
-      .DEPTH(8)
+      .DEPTH(8),
+      .NEVER_REFUSED(1)
   ) u_words (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i(got_word), .in_ready_o(),
@@ -189,7 +193,8 @@ module rowvit_fetch #(
   wire [BM_W-1:0] bm_head;
   rowvit_fifo #(
       .WIDTH(BM_W),
-      .DEPTH(8)
+      .DEPTH(8),
+      .NEVER_REFUSED(1)
   ) u_bitmaps (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i((state_q == R_COUNT && |bytes) || end_q), .in_ready_o(),
@@ -255,7 +260,7 @@ module rowvit_fetch #(
                              |{b_pick[7], b_pick[5], b_pick[3], b_pick[1]}};
 
   // ---------------------------------------------------------------- emission
-  reg               sparse_e, unsigned_e, active_q;
+  reg               sparse_q, unsigned_q, active_q;
   reg  [10:0]       todo_q, idx_q;
   reg               todo_one_q;  // dense rows are longer than one scalar
   reg  [63:0]       data_q;
@@ -263,13 +268,13 @@ module rowvit_fetch #(
 
   wire             room;
   wire             a_end      = a_valid && a_end_byte;
-  wire             emit_value = active_q && room && have_q[0] && (!sparse_e || b_valid_q);
-  wire             emit_null  = active_q && room && sparse_e && !b_valid_q && a_end;
+  wire             emit_value = active_q && room && have_q[0] && (!sparse_q || b_valid_q);
+  wire             emit_null  = active_q && room && sparse_q && !b_valid_q && a_end;
   wire             emit       = emit_value || emit_null;
-  wire             last       = sparse_e ? a_end && (!b_valid_q || b_one_q) : todo_one_q;
-  wire             b_done     = emit_value && sparse_e && b_one_q;
+  wire             last       = sparse_q ? a_end && (!b_valid_q || b_one_q) : todo_one_q;
+  wire             b_done     = emit_value && sparse_q && b_one_q;
   wire             b_load     = (!b_valid_q || b_done) && a_valid && !a_end_byte;
-  wire             a_take     = b_load || (emit && sparse_e && last);
+  wire             a_take     = b_load || (emit && sparse_q && last);
   wire             a_free;
   // a bitmap's last word may have a tail that is not used
   wire             used_up    = !have_q[0] || (emit_value && !have_q[1]) || (b_done && b_last_q);
@@ -292,8 +297,8 @@ module rowvit_fetch #(
   ) u_out (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
       .in_valid_i(emit), .in_ready_o(room),
-      .in_data_i({last, sparse_e ? {b_hi_q, b_bit} & {11{b_valid_q}} : idx_q,
-                  {!unsigned_e && data_q[7], data_q[7:0]} & {9{!sparse_e || b_valid_q}}}),
+      .in_data_i({last, sparse_q ? {b_hi_q, b_bit} & {11{b_valid_q}} : idx_q,
+                  {!unsigned_q && data_q[7], data_q[7:0]} & {9{!sparse_q || b_valid_q}}}),
       .out_valid_o(x_valid_o), .out_ready_i(x_ready_i), .out_data_o({x_last_o, x_idx_o, x_data_o})
   );
 
@@ -304,7 +309,7 @@ module rowvit_fetch #(
       m_bytes_q <= (bm_head[LANES+:BYTES] & {BYTES{bm_take}}) | (m_rest & {BYTES{!bm_take}});
     b_valid_q <= b_load || (b_valid_q && !b_done);
     if (b_load) {b_last_q, b_hi_q} <= {a_last, a_hi};
-    if (b_load || (emit_value && sparse_e)) begin
+    if (b_load || (emit_value && sparse_q)) begin
       b_byte_q <= b_next;
       b_one_q  <= b_load ? ones_of(a_byte) == 4'd1 : ones_of(b_rest) == 4'd1;
     end
@@ -315,7 +320,7 @@ module rowvit_fetch #(
       todo_one_q <= todo_q == 11'd2;
     end
     active_q <= job_valid || !job_take;
-    {sparse_e, unsigned_e} <= (job[12:11] & {2{job_take}}) | ({sparse_e, unsigned_e} & {2{!job_take}});
+    {sparse_q, unsigned_q} <= (job[12:11] & {2{job_take}}) | ({sparse_q, unsigned_q} & {2{!job_take}});
     if (job_take) begin
       todo_q     <= job[10:0];
       todo_one_q <= 1'b0;

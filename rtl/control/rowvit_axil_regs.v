@@ -9,9 +9,11 @@
 module rowvit_axil_regs #(
     // First 32 bits of the configuration's SHA-256.
     parameter [31:0] CONFIG_HASH = 32'h0,
-    // Token rows, lane groups and lanes per group, as the host reads them.
+    // Token rows of a band, as the host reads them; so below.
     parameter ROWS = 2,
+    // Lane groups.
     parameter GROUPS = 1,
+    // Lanes of a group.
     parameter LANES = 16
 ) (
     input  wire         clk_i,
@@ -58,8 +60,14 @@ module rowvit_axil_regs #(
   `include "rowvit_defs.vh"
 
   generate
-    if (ROWS > 15 || GROUPS > 255 || LANES > 4095) begin : g_bad_caps
-      illegal_parameter_axil_regs_caps u_bad();
+    if (ROWS > 15) begin : g_bad_rows
+      illegal_parameter_axil_regs_rows_must_be_at_most_15 u_bad();
+    end
+    if (GROUPS > 255) begin : g_bad_groups
+      illegal_parameter_axil_regs_groups_must_be_at_most_255 u_bad();
+    end
+    if (LANES > 4095) begin : g_bad_lanes
+      illegal_parameter_axil_regs_lanes_must_be_at_most_4095 u_bad();
     end
   endgenerate
 

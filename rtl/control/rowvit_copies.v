@@ -3,6 +3,7 @@
 `default_nettype none
 
 module rowvit_copies #(
+    // Copies.
     parameter N = 2
 ) (
     input  wire         clk_i,
@@ -14,9 +15,9 @@ module rowvit_copies #(
   genvar i;
   generate
     for (i = 0; i < N; i = i + 1) begin : g_copy
-      (* keep = "true" *) reg q;
-      (* keep = "true" *) always @(posedge clk_i) q <= d_i;
-      assign q_o[i] = q;
+      (* keep = "true" *) reg copy_q;
+      (* keep = "true" *) always @(posedge clk_i) copy_q <= d_i;
+      assign q_o[i] = copy_q;
     end
   endgenerate
 endmodule

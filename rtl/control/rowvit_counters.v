@@ -4,6 +4,7 @@
 `default_nettype none
 
 module rowvit_counters #(
+    // Counters.
     parameter N = 20
 ) (
     input  wire            clk_i,

@@ -4,7 +4,9 @@
 // Throughput: a write and N reads per cycle. Latency: a write is read in the next cycle; reads 0.
 `default_nettype none
 module rowvit_live #(
-    parameter N = 4,             // readers
+    // Readers.
+    parameter N = 4,
+    // Tokens of an image, at most.
     parameter MAX_TOKENS = 320
 ) (
     input  wire            clk_i,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // AXI4 read master for two clients: 0 the program, 1 the loads; words come back in request order.
 // Bursts end at boundaries of 16 words: at most 16 beats, never across 4 KB. A burst is issued only when
-// its words have a place in the client's FIFO, so R never waits and neither client can block the other.
+// its words have a place in the client's FIFO, so R never waits and neither client can block the other: the
+// FIFO refuses nothing (proof: tests/formal/axi_reader_proof.v).
 // clear_i drops requests and words; bursts still in flight are swallowed before new ones are issued.
 // Throughput: a burst every other cycle per client, one word per cycle. Latency: 5 cycles plus
 // the memory's.
@@ -12,8 +13,9 @@ module rowvit_axi_reader #(
     parameter WIDTH = 64,
     // Bursts in flight; a power of two.
     parameter OUTSTANDING = 8,
-    // Words of each client's FIFO; powers of two, at least 16.
+    // Words of client 0's FIFO; a power of two, at least 16.
     parameter DEPTH0 = 32,
+    // Words of client 1's FIFO; a power of two, at least 16.
     parameter DEPTH1 = 128
 ) (
     input  wire        clk_i,
@@ -71,7 +73,7 @@ module rowvit_axi_reader #(
       illegal_parameter_axi_reader_burst_words_must_be_16 u_bad();
     end
     if (DEPTH0 < BURST_WORDS || DEPTH1 < BURST_WORDS) begin : g_bad_depth
-      illegal_parameter_axi_reader_depth u_bad();
+      illegal_parameter_axi_reader_depths_must_be_at_least_16 u_bad();
     end
   endgenerate
 
@@ -165,7 +167,7 @@ module rowvit_axi_reader #(
         end
       end
 
-      rowvit_fifo #(.WIDTH(WIDTH), .DEPTH(DEPTH)) u_fifo (
+      rowvit_fifo #(.WIDTH(WIDTH), .DEPTH(DEPTH), .NEVER_REFUSED(1)) u_fifo (
           .clk_i(clk_i),
           .rst_ni(rst_ni),
           .clear_i(clear_i),

@@ -5,9 +5,11 @@
 `default_nettype none
 
 module rowvit_lut_ram #(
+    // Bits of a word.
     parameter WIDTH = 16,
-    // At least 8.
+    // Words, at least 8.
     parameter DEPTH = 512,
+    // Bits of an address: no other number.
     parameter AW = $clog2(DEPTH)
 ) (
     input  wire             clk_i,
@@ -18,8 +20,11 @@ module rowvit_lut_ram #(
     output reg  [WIDTH-1:0] rdata_o
 );
   generate
-    if (DEPTH < 8 || AW != $clog2(DEPTH)) begin : g_bad_depth
-      illegal_parameter_lut_ram_depth u_bad();
+    if (DEPTH < 8) begin : g_bad_depth
+      illegal_parameter_lut_ram_depth_must_be_at_least_8 u_bad();
+    end
+    if (AW != $clog2(DEPTH)) begin : g_bad_aw
+      illegal_parameter_lut_ram_aw_must_be_clog2_of_depth u_bad();
     end
   endgenerate
 

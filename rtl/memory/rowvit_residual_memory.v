@@ -5,8 +5,11 @@
 // Throughput 1 read and 1 write of every bank per cycle, latency 2.
 `default_nettype none
 module rowvit_residual_memory #(
-    parameter BANKS = 6,    // ROWS * GROUPS
-    parameter DEPTH = 1024, // int16 per bank
+    // ROWS * GROUPS.
+    parameter BANKS = 6,
+    // int16 per bank.
+    parameter DEPTH = 1024,
+    // Of the RAM: "auto" leaves it to the size, "distributed" is LUT RAM, "ultra" UltraRAM.
     parameter RAM_STYLE = "auto"
 ) (
     input  wire                clk_i,

@@ -5,11 +5,16 @@
 // RAM_STYLE: "auto" leaves it to the size, "distributed" is LUT RAM, "ultra" UltraRAM.
 `default_nettype none
 module rowvit_sdp_ram #(
+    // Bits of a word.
     parameter WIDTH = 64,
+    // Words; a power of two.
     parameter DEPTH = 512,
-    parameter AW    = 9, // bits of an address
+    // Bits of an address.
+    parameter AW = 9,
+    // Of the RAM: "auto" leaves it to the size, "distributed" is LUT RAM, "ultra" UltraRAM.
     parameter RAM_STYLE = "auto",
-    parameter OUT_REG = 0 // 1: with output register
+    // 1: with an output register.
+    parameter OUT_REG = 0
 ) (
     input  wire             clk_i,
     input  wire             we_i,
@@ -19,7 +24,7 @@ module rowvit_sdp_ram #(
     input  wire [AW-1:0]    raddr_i,
     output wire [WIDTH-1:0] rdata_o
 );
-  (* ram_style = RAM_STYLE *) reg [WIDTH-1:0] mem [0:DEPTH-1];
+  (* ram_style = RAM_STYLE *) reg [WIDTH-1:0] mem_q [0:DEPTH-1];
 
   generate
     if (DEPTH != 1 << AW) begin : g_bad_depth
@@ -29,8 +34,8 @@ module rowvit_sdp_ram #(
 
   reg [WIDTH-1:0] read_q;
   always @(posedge clk_i) begin
-    if (we_i) mem[waddr_i] <= wdata_i;
-    if (re_i) read_q <= mem[raddr_i];
+    if (we_i) mem_q[waddr_i] <= wdata_i;
+    if (re_i) read_q <= mem_q[raddr_i];
   end
   generate
     if (OUT_REG != 0) begin : g_out

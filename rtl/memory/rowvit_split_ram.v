@@ -5,11 +5,16 @@
 // Pieces below 256 words are in LUT RAM.
 `default_nettype none
 module rowvit_split_ram #(
+    // Bits of a word.
     parameter WIDTH = 64,
+    // Words; even.
     parameter DEPTH = 512,
-    parameter AW    = 9,           // clog2(DEPTH)
+    // Bits of an address: clog2(DEPTH).
+    parameter AW = 9,
+    // Of pieces of 256 words and more; see rowvit_sdp_ram.
     parameter RAM_STYLE = "auto",
-    parameter OUT_REG = 0          // 1: an output register in each piece
+    // 1: with an output register in each piece.
+    parameter OUT_REG = 0
 ) (
     input  wire             clk_i,
     input  wire             we_i,

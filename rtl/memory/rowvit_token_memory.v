@@ -6,11 +6,17 @@
 // write granted two cycles before it; what waits for a write to be counted passes more registers than that.
 `default_nettype none
 module rowvit_token_memory #(
-    parameter ROWS    = 2,
-    parameter DEPTH   = 2048,  // words per bank
-    parameter N_READ  = 2,     // fetchers: all groups of row 0 first
-    parameter N_WRITE = 4,     // write clients
-    parameter BANK_W  = 1,     // bits of a row's number
+    // Rows of a band.
+    parameter ROWS = 2,
+    // Words per bank.
+    parameter DEPTH = 2048,
+    // Fetchers: all groups of row 0 first.
+    parameter N_READ = 2,
+    // Write clients.
+    parameter N_WRITE = 4,
+    // Bits of a row's number.
+    parameter BANK_W = 1,
+    // Of the RAM: "auto" leaves it to the size, "distributed" is LUT RAM, "ultra" UltraRAM.
     parameter RAM_STYLE = "auto"
 ) (
     input  wire                        clk_i,

@@ -7,7 +7,9 @@ module rowvit_fifo #(
     // Bits per word.
     parameter WIDTH = 8,
     // Words; a power of two, at least 2.
-    parameter DEPTH = 4
+    parameter DEPTH = 4,
+    // 1: who writes knows that there is room, and leaves in_ready_o open; simulations and proofs check it.
+    parameter NEVER_REFUSED = 0
 ) (
     input  wire                     clk_i,
     input  wire                     rst_ni,
@@ -24,7 +26,7 @@ module rowvit_fifo #(
 
   generate
     if (DEPTH < 2 || (1 << AW) != DEPTH) begin : g_bad_depth
-      illegal_parameter_fifo_depth u_bad();
+      illegal_parameter_fifo_depth_must_be_a_power_of_two_from_2_on u_bad();
     end
   endgenerate
 
@@ -62,6 +64,20 @@ module rowvit_fifo #(
       count_q <= 0;
     end
   end
+
+`ifdef ROWVIT_ASSERT
+  generate
+    if (NEVER_REFUSED != 0) begin : g_assert
+      always @(posedge clk_i) begin : never_refused
+`ifdef FORMAL
+        if (rst_ni) assert (!in_valid_i || in_ready_o);
+`else
+        if (rst_ni && in_valid_i && !in_ready_o) $fatal(1, "a word is refused");
+`endif
+      end
+    end
+  endgenerate
+`endif
 endmodule
 
 `default_nettype wire

@@ -19,7 +19,7 @@ module rowvit_skid_buffer #(
 );
   generate
     if (WIDTH < 1) begin : g_bad_width
-      illegal_parameter_skid_buffer_width u_bad();
+      illegal_parameter_skid_buffer_width_must_be_at_least_1 u_bad();
     end
   endgenerate
 

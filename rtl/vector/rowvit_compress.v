@@ -7,7 +7,9 @@
 
 module rowvit_compress #(
     // Values per segment: 8, 16, 32 or 64.
-    parameter LANES = 64
+    parameter LANES = 64,
+    // 1: who writes looks at closed_o, and leaves in_ready_o open; simulations check it.
+    parameter NEVER_REFUSED = 0
 ) (
     input  wire             clk_i,
     input  wire             rst_ni,
@@ -35,7 +37,7 @@ module rowvit_compress #(
 
   generate
     if (LANES < 8 || LANES > 64 || (1 << LW) != LANES) begin : g_bad_lanes
-      illegal_parameter_compress_lanes u_bad();
+      illegal_parameter_compress_lanes_must_be_8_16_32_or_64 u_bad();
     end
   endgenerate
 
@@ -123,6 +125,20 @@ module rowvit_compress #(
       seg_valid_o <= 1'b0;
     end
   end
+
+`ifdef ROWVIT_ASSERT
+  generate
+    if (NEVER_REFUSED != 0) begin : g_assert
+      always @(posedge clk_i) begin : never_refused
+`ifdef FORMAL
+        if (rst_ni) assert (!in_valid_i || in_ready_o);
+`else
+        if (rst_ni && in_valid_i && !in_ready_o) $fatal(1, "a value is refused");
+`endif
+      end
+    end
+  endgenerate
+`endif
 endmodule
 
 `default_nettype wire

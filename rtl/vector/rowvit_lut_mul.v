@@ -6,9 +6,11 @@
 `default_nettype none
 
 module rowvit_lut_mul #(
-    // Bits of a, and of b, which is cut into rows.
+    // Bits of a.
     parameter AW = 16,
+    // Bits of b, which is cut into rows.
     parameter BW = 16,
+    // Rows between registers.
     parameter PER_STAGE = 3,
     // Constant added to the product, from 0 to 2^(AW-1).
     parameter [63:0] ROUND = 0

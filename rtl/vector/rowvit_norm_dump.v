@@ -4,8 +4,11 @@
 `default_nettype none
 
 module rowvit_norm_dump #(
+    // Rows of a band.
     parameter ROWS = 2,
+    // Lane groups.
     parameter GROUPS = 3,
+    // Lanes of a group.
     parameter LANES = 64
 ) (
     input  wire                      clk_i,
@@ -59,7 +62,7 @@ module rowvit_norm_dump #(
   wire lane_end = lane_q == LANES[15:0] - 16'd1;
   wire group_end = group_q == GROUPS[7:0] - 8'd1;
   // Registered: they do not change in a word's last cycles.
-  reg        row_end, last_row, band_end;
+  reg        row_end_q, last_row_q, band_end_q;
   wire       word, room, end_of_record;
   wire [63:0] data;
   wire taken = word && room;
@@ -81,7 +84,7 @@ module rowvit_norm_dump #(
   assign rd_addr_o = tile_q + lane_q;
   assign word = state_q == S_HEADER || state_q == S_WORD;
   assign data = state_q == S_HEADER ? {bytes_q, count_i, tag_i, RECORD_CHECKPOINT[3:0]} : word_q;
-  assign end_of_record = state_q == S_WORD && row_end && last_row;
+  assign end_of_record = state_q == S_WORD && row_end_q && last_row_q;
   rowvit_skid_buffer #(
       .WIDTH(65)
   ) u_out (
@@ -89,7 +92,7 @@ module rowvit_norm_dump #(
       .in_valid_i(word), .in_ready_o(room), .in_data_i({end_of_record, data}),
       .out_valid_o(out_valid_o), .out_ready_i(out_ready_i), .out_data_o({out_eor_o, out_data_o})
   );
-  assign band_done_o = taken && state_q == S_WORD && row_end && band_end;
+  assign band_done_o = taken && state_q == S_WORD && row_end_q && band_end_q;
   assign done_o = taken && end_of_record;
 
   always @(posedge clk_i) begin
@@ -97,9 +100,9 @@ module rowvit_norm_dump #(
     bank_q <= {bank_q[7:0], row_bank + group_q};
     known_q <= state_q == S_BAND;
     fill_q <= (fill_q + {2'd0, read}) & {3{state_q == S_READ}};
-    row_end <= left_q == 11'd0;
-    last_row <= row_q + 16'd1 == count_i;
-    band_end <= sub_q == ROWS[7:0] - 8'd1 || row_q + 16'd1 == count_i;
+    row_end_q <= left_q == 11'd0;
+    last_row_q <= row_q + 16'd1 == count_i;
+    band_end_q <= sub_q == ROWS[7:0] - 8'd1 || row_q + 16'd1 == count_i;
     if (reading_q[2]) word_q <= {value, word_q[63:16]};
     case (state_q)
       S_IDLE: begin
@@ -137,11 +140,11 @@ module rowvit_norm_dump #(
       end
       default: begin  // S_WORD
         if (taken) begin
-          state_q <= !row_end ? S_READ : last_row ? S_IDLE : S_BAND;
-          if (row_end) begin
+          state_q <= !row_end_q ? S_READ : last_row_q ? S_IDLE : S_BAND;
+          if (row_end_q) begin
             row_q <= row_q + 16'd1;
-            sub_q <= band_end ? 8'd0 : sub_q + 8'd1;
-            if (band_end) begin
+            sub_q <= band_end_q ? 8'd0 : sub_q + 8'd1;
+            if (band_end_q) begin
               base_q <= base_q + res_stride_i;
               band_o <= band_o + 16'd1;
             end

@@ -7,7 +7,9 @@
 `default_nettype none
 
 module rowvit_norm_stats #(
+    // Rows of a part.
     parameter ROWS = 2,
+    // Lane groups.
     parameter GROUPS = 3
 ) (
     input  wire                      clk_i,

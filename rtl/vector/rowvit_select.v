@@ -10,7 +10,7 @@
 module rowvit_select #(
     // Rows per band: read ports of the source table.
     parameter ROWS = 2,
-    // Depth of the table.
+    // Depth of the table: tokens of an image, at most.
     parameter MAX_TOKENS = 320
 ) (
     input  wire               clk_i,

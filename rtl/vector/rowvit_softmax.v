@@ -9,10 +9,13 @@
 `default_nettype none
 
 module rowvit_softmax #(
+    // Rows of a band.
     parameter ROWS = 2,
+    // Lane groups.
     parameter GROUPS = 3,
+    // Lanes of a group.
     parameter LANES = 64,
-    // At most 2048.
+    // Tokens of an image, at most; from LANES to 4096.
     parameter MAX_TOKENS = 320
 ) (
     input  wire                        clk_i,
@@ -63,7 +66,7 @@ module rowvit_softmax #(
 
   generate
     if (MAX_TOKENS < LANES || MAX_TOKENS > 4096) begin : g_bad_tokens
-      illegal_parameter_softmax_max_tokens u_bad();
+      illegal_parameter_softmax_max_tokens_must_be_from_lanes_to_4096 u_bad();
     end
   endgenerate
 
@@ -99,7 +102,7 @@ module rowvit_softmax #(
   wire [15:0] next = token_q + 16'd1;
   wire       send_end = next >= cfg_live_i && (score_pass || next[LW-1:0] == 0);
   wire       moving;    // something is in the pipeline behind S
-  reg        words_out; // all words of P had left, a cycle ago
+  reg        words_out_q; // all words of P had left, a cycle ago
   // The last e goes into the sums; then the reciprocals start.
   wire       recip_next;
   wire [N:0] recip_start;
@@ -108,7 +111,7 @@ module rowvit_softmax #(
   wire       score_band = cfg_score_i && bands_o == 16'd0;
   wire       head_end = head_q + 8'd1 >= cfg_groups_i;
   wire       scoring;   // something is in the score pipeline
-  wire       band_done = (state_q == S_RECIP && recip_q && words_out && !score_band)
+  wire       band_done = (state_q == S_RECIP && recip_q && words_out_q && !score_band)
       || (state_q == S_SCORED && !scoring && head_end);
   assign busy_o = state_q != S_IDLE || pending_q;
 
@@ -121,7 +124,7 @@ module rowvit_softmax #(
       S_IDLE: if (pending_q) state_q <= S_SEND;
       S_SEND: if (en[ROWS] && send_end) state_q <= S_FLUSH;
       S_FLUSH: if (!moving) state_q <= S_RECIP;
-      S_RECIP: if (recip_q && words_out) state_q <= score_band ? S_LOAD : S_IDLE;
+      S_RECIP: if (recip_q && words_out_q) state_q <= score_band ? S_LOAD : S_IDLE;
       S_LOAD: state_q <= S_SCORE;
       S_SCORE: if (en[ROWS] && send_end) state_q <= S_SCORED;
       default: if (!scoring) state_q <= head_end ? S_IDLE : S_LOAD;
@@ -252,7 +255,7 @@ module rowvit_softmax #(
   endgenerate
   assign p_feed_o = feed[ROWS-1:0];
   assign p_data_o = e;
-  always @(posedge clk_i) words_out <= p_idle_i;
+  always @(posedge clk_i) words_out_q <= p_idle_i;
 
   // ---------------------------------------------------------------- token scores
   // Behind e: the head's e, the product (three stages), the shift; then the sum is written.

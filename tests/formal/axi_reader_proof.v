@@ -110,6 +110,19 @@ module axi_reader_proof (
     assert (beat == (rvalid && !old0));
     if (error) assert (rvalid && rresp[1] && !old0);
   end
+
+  // ---------------------------------------------------------------- places, of client 1's FIFO
+  // Every one is free, or promised to a word of a burst that was issued, or holds a word, or has just lost it.
+  (* hierconn *) wire [4:0] \u_dut.g_client[1].free_q ;
+  (* hierconn *) wire       \u_dut.g_client[1].pop_q ;
+  (* hierconn *) wire [4:0] \u_dut.g_client[1].u_fifo.count_q ;
+  reg  [6:0] promised = 0;
+  wire [6:0] promises = promised + (arvalid && !ar_open && araddr[40] ? arlen + 7'd1 : 7'd0);
+  wire [6:0] places = \u_dut.g_client[1].free_q + promises + \u_dut.g_client[1].u_fifo.count_q
+      + \u_dut.g_client[1].pop_q ;
+  always @(posedge clk_i) promised <= clear || !rst_ni ? 7'd0 : promises - (fresh && whose0);
+  always @* if (past) assert (places == DEPTH);
+
   reg cleared = 0;
   always @(posedge clk_i) begin
     cleared <= cleared || (clear && flying == 2);

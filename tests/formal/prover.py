@@ -57,8 +57,12 @@ class Proof:
     def model(self, work: Path, mutant: Mutant | None = None) -> Path:
         """The transition relation as SMT-LIB; a wire without driver in the harness fails."""
         sources = [next(RTL.rglob(f"{module}.v")) for module in self.modules]
+        # with what the RTL says of itself
         return model(
-            [HERE / f"{self.name}_proof.v", *mutated(sources, mutant, work)], f"{self.name}_proof", work
+            [HERE / f"{self.name}_proof.v", *mutated(sources, mutant, work)],
+            f"{self.name}_proof",
+            work,
+            "-DROWVIT_ASSERT",
         )
 
     def holds(self, work: Path, mutant: Mutant | None = None) -> bool:
@@ -97,11 +101,12 @@ def mutated(sources: Sequence[Path], mutant: Mutant | None, work: Path) -> list[
     return found
 
 
-def model(sources: Sequence[Path], top: str, work: Path) -> Path:
+def model(sources: Sequence[Path], top: str, work: Path, define: str = "") -> Path:
     """The transition relation of ``top`` as SMT-LIB; a wire without driver fails."""
     found = work / "model.smt2"
     log = yosys(
-        f"read_verilog -formal -sv -I{RTL} {' '.join(map(str, sources))}; hierarchy -check -top {top};"
+        f"read_verilog -formal -sv {define} -I{RTL} {' '.join(map(str, sources))};"
+        f" hierarchy -check -top {top};"
         " prep -flatten -nordff; async2sync; chformal -lower; setundef -undriven -anyseq;"
         f" opt -keepdc -fast; dffunmap; write_smt2 -wires {found}"
     )

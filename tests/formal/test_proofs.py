@@ -105,6 +105,7 @@ PROOFS = (
             ),
             Mutant("rowvit_axi_reader", "|issue || (ar_valid_q && !m_axi_arready);", "|issue;"),
             Mutant("rowvit_axi_reader", "BURST_WORDS[4:0] - {1'b0, addr_q[3:0]};", "BURST_WORDS[4:0];"),
+            Mutant("rowvit_axi_reader", "known_q && (roomy_q || fits_q);", "known_q;"),
         ),
     ),
 )
@@ -265,8 +266,8 @@ TWINS = (
         | never("mask_addr_o", "w2_fetched_o", "w2_rows_o"),
         QUIET,
         (
-            Mutant("rowvit_load_engine", "if (!rst_ni) state_q <= S_IDLE;", ""),
-            Mutant("rowvit_load_engine", "if (!rst_ni) next_valid_q <= 1'b0;", ""),
+            Mutant("rowvit_load_request", "if (!rst_ni) state_q <= S_IDLE;", ""),
+            Mutant("rowvit_load_request", "if (!rst_ni) next_valid_q <= 1'b0;", ""),
         ),
     ),
     Twins(
@@ -292,7 +293,7 @@ TWINS = (
         QUIET,
         (
             Mutant("rowvit_norm_engine", "      run_q <= 1'b0;\n      known_q", "      known_q"),
-            Mutant("rowvit_norm_engine", "      held_q <= 0;\n    end\n  end", "    end\n  end"),
+            Mutant("rowvit_norm_words", "if (!rst_ni) held_q <= 0;", ""),
         ),
     ),
 )

@@ -76,15 +76,15 @@ def run(
         (source,) = RTL.glob(f"**/{toplevel}.v")
     search = [arg for folder in sorted(RTL.iterdir()) if folder.is_dir() for arg in ("-y", str(folder))]
     args = {
-        "icarus": ["-g2005", *search],
-        "verilator": ["-Wno-fatal", "--x-assign", "unique", "--x-initial", "unique", *search],
+        "icarus": ["-g2005"],
+        "verilator": ["-Wno-fatal", "--x-assign", "unique", "--x-initial", "unique"],
     }[sim]
     runner = get_runner(sim)
     runner.build(
         sources=[source, *library],
         includes=[RTL],
         parameters=parameters,
-        build_args=args,
+        build_args=[*args, "-DROWVIT_ASSERT", *search],
         hdl_toplevel=toplevel,
         always=True,
         build_dir=build_dir,

@@ -31,6 +31,7 @@ enum Failure : uint32_t {
     AR_CHANGED = 2,
     AR_SHAPE = 3,
     STREAM_CHANGED = 4,
+    ASSERTION = 5,  // Verilator has printed it
 };
 
 // Stalls a channel for random stretches; never with seed 0.
@@ -235,6 +236,7 @@ public:
         : m_memory{data, base, size}, m_latency(latency), m_rate(rate), m_ideal(ideal) {
         Stall* stalls[] = {&m_stall_lite, &m_stall_ar, &m_stall_r, &m_stall_in, &m_stall_out, &m_stall_core};
         for (uint64_t i = 0; i < 6; ++i) stalls[i]->seed(seed ? seed * 0x9E3779B97F4A7C15u + i + 1 : 0);
+        m_context.fatalOnError(false);
 #ifdef ROWVIT_TRACE
         m_context.traceEverOn(true);
         m_top.trace(&m_fst, 99);
@@ -257,6 +259,7 @@ public:
         m_aw_waits = m_w_waits = m_ar_waits = m_write_open = m_read_open = false;
         m_ar_held = m_out_held = false;
         m_failure = NONE;
+        m_context.gotError(false);
         drive();
         m_top.aresetn = 0;
         for (int i = 0; i < 16; ++i) cycle();
@@ -360,12 +363,14 @@ private:
     }
 
     void cycle() {
+        Verilated::threadContextp(&m_context);  // who hears of an assertion
         m_top.aclk = 0;
         m_top.eval();  // outputs follow the inputs that the last cycle left
         dump(0);
         if (m_top.aresetn) step();
         m_top.aclk = 1;
         m_top.eval();
+        if (m_context.gotError()) m_failure = ASSERTION;
         dump(5);
         drive();
         ++m_now;

@@ -37,6 +37,7 @@ VERILATOR_FLAGS = [
     *("--cc", "--prefix", "Vrowvit", "--top-module", "rowvit_top", "-Wno-fatal", "-Wno-lint"),
     *("-O3", "--unroll-count", "4096", "--unroll-stmts", "1000000"),
     *("--x-assign", "fast", "--x-initial", "fast"),
+    "-DROWVIT_ASSERT",  # what the RTL says of itself is checked in every cycle
 ]
 FAST, ONCE = "-O2", "-O1"  # -O3 compiles twice as long and runs no faster; what runs once need not be fast
 FRONTEND_SOURCES = [HLS / "frontend.cpp", HLS / "sim" / "simulator.cpp"]

@@ -189,6 +189,15 @@ def test_hang_ends_with_a_sentence(standin):
     device.close()
 
 
+def test_a_broken_assertion_ends_with_a_sentence(standin, capfd):
+    device, overlay = open_board(standin)
+    with pytest.raises(RowvitError, match=r"the core broke an assertion.*standard output \(cycle "):
+        overlay.rowvit_0.write(REGISTERS["WATCHDOG"][0], 3)
+        device.advance()
+    assert "never_three: the watchdog is three" in capfd.readouterr().out
+    device.close()
+
+
 def test_a_wait_for_nothing_ends_too(standin):
     device, overlay = open_board(standin, budget=20_000)
     with pytest.raises(RowvitError, match="nothing moved"):

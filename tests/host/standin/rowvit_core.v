@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Stands in for the core in tests of host software. While PASSES is 0 it loops the input stream
 // back; the last word's TKEEP is PROGRAM[7:0]. Started, it takes one packet per image and answers with the LENGTH
-// bytes at BASE as one packet. WATCHDOG = 1 makes it hang, a read error makes error 4.
+// bytes at BASE as one packet. WATCHDOG = 1 makes it hang, 3 breaks an assertion, a read error makes error 4.
 `default_nettype none
 module rowvit_core #(
     parameter [31:0] CONFIG_HASH = 0,
@@ -85,6 +85,12 @@ module rowvit_core #(
             endcase
         end
     end
+
+`ifdef ROWVIT_ASSERT
+    always @(posedge clk_i) begin : never_three
+        if (rst_ni && watchdog_i == 3) $fatal(1, "the watchdog is three");
+    end
+`endif
 
     assign busy_o = state_q != LOOP;
     assign pass_done_o = answered && busy_o;

@@ -3,7 +3,6 @@
 // gather's mask is final only when they are met). What waits for them is the job (rowvit_load_write.v).
 // Throughput: a load in 4 cycles; a gather requests a row every other cycle and spends about 8 more
 // cycles per mask word. Latency: 3 cycles to the request.
-// Resources: rowvit_load_engine.v has them.
 `default_nettype none
 
 module rowvit_load_request #(

@@ -3,7 +3,6 @@
 // V's drain keeps the weight memory busy for long: up to 16 lines wait here meanwhile.
 // Throughput: a word of the port per cycle, of other kinds than weights 64 bits, also from load to load.
 // Latency: 1 cycle from a word to its memory.
-// Resources: rowvit_load_engine.v has them.
 `default_nettype none
 
 module rowvit_load_write #(
@@ -183,7 +182,7 @@ module rowvit_load_write #(
     if (take) part_q <= shifted[64*RES_WORDS+63:64];
   end
 
-  // V's drain takes the weight memory for 128 of 192 cycles; meanwhile lines gather here. A line
+  // The drains of K and V take the weight memory, K's in every cycle; meanwhile lines gather here. A line
   // assembles in its place, a column of the queue per word.
   wire [15:0] target = cur_dst_q + row_q;
   wire [GW-1:0] line_group;

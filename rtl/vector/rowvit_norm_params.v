@@ -3,7 +3,6 @@
 // in a cycle that writes.
 // Throughput: a parameter of every group per cycle. Latency: 2 cycles from g_number_i to gain_o, 3 from
 // b_number_i to bias_o; a write happens 3 cycles after it comes.
-// Resources: rowvit_norm_engine.v has them.
 `default_nettype none
 
 module rowvit_norm_params #(

@@ -3,7 +3,6 @@
 // from the residual memory, at most one per cycle; pass 1 of the next part goes first, if it may.
 // Throughput: an address per cycle in which move_i is high, and a cycle between passes.
 // Latency: 1 cycle from a start to the first read.
-// Resources: rowvit_norm_engine.v has them.
 `default_nettype none
 
 module rowvit_norm_passes #(

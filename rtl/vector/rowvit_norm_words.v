@@ -3,7 +3,6 @@
 // octet wait while the next is collected. The pipeline stops when that one is complete as well; to know the
 // stop two cycles ahead, so that no read is under way then, a word that leaves meanwhile counts as held.
 // Throughput: a word per row and cycle. Latency: 1 cycle from an octet's last value.
-// Resources: rowvit_norm_engine.v has them.
 `default_nettype none
 
 module rowvit_norm_words #(

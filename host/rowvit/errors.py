@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one exception that rowvit raises for what a user can fix, and packages that are missing."""
+"""The one exception that rowvit raises for what a user can fix: also missing packages, and files."""
 
 from __future__ import annotations
 
@@ -24,6 +24,15 @@ class RowvitError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}; {self.advice}" if self.advice else self.message
+
+
+@contextmanager
+def writing(path: object) -> Iterator[None]:
+    """`RowvitError` for a file that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
-from rowvit.errors import RowvitError
+from rowvit.errors import RowvitError, writing
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -182,10 +182,8 @@ def writable(*paths: Path | None) -> None:
 
 def write(path: Path, text: str) -> None:
     """Write a text file; `RowvitError` if that fails."""
-    try:
+    with writing(path):
         path.write_text(text)
-    except OSError as error:
-        raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def wrote(path: Path, *command: object) -> None:

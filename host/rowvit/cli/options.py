@@ -62,11 +62,12 @@ def target_options(
     latency: int = LATENCY,
     rate: int = RATE,
     check_every: int | None = None,
+    megabytes: int = DDR,
 ) -> dict[str, Any]:
-    """What `rowvit.open` takes for a measurement on this target."""
+    """What `rowvit.open` takes for this target."""
     options: dict[str, Any] = {} if check_every is None else {"check_every": check_every}
     if target is TargetName.sim:
-        options["memory"] = memory_model(memory, latency, rate)
+        options["memory"] = memory_model(memory, latency, rate, megabytes)
     elif target is TargetName.board and bitstream:
         options["bitstream"] = bitstream
     return options

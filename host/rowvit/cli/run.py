@@ -130,15 +130,12 @@ def run(
         can_save(plot)
     if check:
         read_package(model)  # a program is refused now, not after the run
-    options: dict[str, Any] = {"frontend": frontend.value}
-    if check_every is not None:
-        options["check_every"] = check_every
+    options = opt.target_options(target, bitstream, memory, latency, rate, check_every, ddr)
+    options["frontend"] = frontend.value
     if target is not opt.TargetName.golden and timeout:
         options["timeout"] = timeout
-    if target is opt.TargetName.board:
-        options["bitstream"] = bitstream
-    elif target is opt.TargetName.sim:
-        options |= {"memory": opt.memory_model(memory, latency, rate, ddr), "stalls": stalls}
+    if target is opt.TargetName.sim:
+        options["stalls"] = stalls
         if trace:
             options |= {"trace": trace, "window": _window(trace_cycles)}
     with Session(model, target.value, config, checkpoints=checkpoints, **options) as session:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rowvit.errors import RowvitError
+from rowvit.errors import RowvitError, writing
 
 _DTYPES = {
     "BOOL": np.dtype(np.bool_),
@@ -83,10 +83,8 @@ def write(
         offset += len(chunk)
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
-    try:
+    with writing(path):
         Path(path).write_bytes(b"".join([len(head).to_bytes(8, "little"), head, *chunks]))
-    except OSError as error:
-        raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def metadata(path: str | os.PathLike[str]) -> dict[str, str]:

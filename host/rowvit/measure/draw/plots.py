@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rowvit.errors import RowvitError, needs
+from rowvit.errors import RowvitError, needs, writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,10 +41,8 @@ def can_save(path: Path) -> None:
 def save(picture: Figure, path: Path) -> None:
     """Write a picture, in the format that its name ends with; `RowvitError` if that fails."""
     can_save(path)
-    try:
+    with writing(path):
         picture.savefig(path)
-    except OSError as error:
-        raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def embedded(picture: Figure, kind: str) -> str:

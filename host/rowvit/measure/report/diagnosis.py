@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rowvit.errors import RowvitError
+from rowvit.errors import writing
 from rowvit.formats.provenance import sha256
 from rowvit.measure import result
 from rowvit.targets.driver import cma
@@ -70,13 +70,10 @@ def write(path: Path, document: dict[str, Any], checks: Sequence[Check], finishe
 
     `RowvitError` if it cannot be written.
     """
-    try:
-        with path.open("w") as file:
-            file.write(text(document, checks, finished))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
+    with writing(path), path.open("w") as file:
+        file.write(text(document, checks, finished))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _image() -> dict[str, Any]:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rowvit.errors import RowvitError, needs
+from rowvit.errors import RowvitError, needs, writing
 from rowvit.processors import processors
 
 if TYPE_CHECKING:
@@ -146,10 +146,8 @@ def save(meta: dict, path: Path, batch: int) -> None:
         import onnx
     model = onnx.load_model_from_string(export(network, batch))
     onnx.helper.set_model_props(model, {"rowvit": _described(meta)})
-    try:
+    with writing(path):
         path.write_bytes(model.SerializeToString())
-    except OSError as error:
-        raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _described(meta: dict) -> str:

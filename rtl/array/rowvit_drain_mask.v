@@ -5,11 +5,13 @@
 // Throughput: every segment. Latency: GROUPS + 1 cycles from the last segment to the last word; a read
 // takes 1. Resources at 2 x 3 x 64, 256 words: about 290 LUT, 220 FF, 1 RAMB36.
 `default_nettype none
+
 module rowvit_drain_mask #(
-    parameter ROWS   = 2,
+    parameter ROWS = 2,
     parameter GROUPS = 3,
-    parameter LANES  = 64,
-    parameter DEPTH  = 256
+    parameter LANES = 64,
+    // Words of LANES bits.
+    parameter DEPTH = 256
 ) (
     input  wire                         clk_i,
     input  wire                         rst_ni,

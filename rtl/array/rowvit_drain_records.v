@@ -4,6 +4,7 @@
 // Throughput 1 logit per cycle, as long as room_o holds the drain back, and mark_room_o marks. Latency 2.
 // Resources at 3 groups: about 300 LUT, 110 FF.
 `default_nettype none
+
 module rowvit_drain_records #(
     parameter GROUPS = 3
 ) (

@@ -6,10 +6,11 @@
 // Throughput ROWS*GROUPS results per cycle. Latency 2 from a word's last result, if it goes first.
 // Resources at 2 x 3 x 64: about 1.7k LUT, 2k FF.
 `default_nettype none
+
 module rowvit_drain_words #(
-    parameter ROWS   = 2,
+    parameter ROWS = 2,
     parameter GROUPS = 3,
-    parameter LANES  = 64
+    parameter LANES = 64
 ) (
     input  wire                         clk_i,
     input  wire                         rst_ni,

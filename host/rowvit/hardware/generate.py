@@ -3,8 +3,8 @@
 
     python -m rowvit.hardware.generate
 
-They are ``rtl/rowvit_defs.vh`` and ``docs/isa.md``, and tables in other pages: of ``pipeline.py`` in
-``docs/architecture.md``, of ``boards.toml`` in ``docs/board.md``, ``docs/measurement.md`` and
+They are ``rtl/rowvit_defs.vh``, ``rtl/rowvit_buses.vh`` and ``docs/isa.md``, and tables in other pages: of
+``pipeline.py`` and ``buses.py`` in ``docs/architecture.md``, of ``boards.toml`` in ``docs/board.md``, ``docs/measurement.md`` and
 ``bitstreams/README.md``. A test holds them equal to what is committed.
 """
 
@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from rowvit.hardware import clocks, isa, pipeline
+from rowvit.hardware import buses, clocks, isa, pipeline
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import Board, boards
 from rowvit.hardware.isa import QUEUE, Coded, Engine
@@ -73,6 +73,7 @@ def verilog() -> str:
             lines.append(_localparams(f"F_{op.name}_", slots))
     lines += [
         _localparams("DST_", _codes(isa.Dst)),
+        _localparams("KIND_", {"S": len(isa.Dst), "O": len(isa.Dst) + 1}) + "  // of the drain, behind DST_*",
         _localparams("LOADKIND_", _codes(isa.LoadKind)),
         _localparams("NORMKIND_", _codes(isa.NormKind)),
         "// Queues: slots that a queue holds, and the queue that each engine's operations come from.",
@@ -91,6 +92,28 @@ def verilog() -> str:
         _packed("DRAIN_DONE", map(pipeline.drain_done, range(pipeline.MAX_GROUPS + 1)), "0 groups lowest"),
     ]
     return "\n".join(lines) + "\n"
+
+
+def macros() -> str:
+    """``rtl/rowvit_buses.vh``: a macro for each field of `rowvit.hardware.buses`, and for widths of parts."""
+    lines = [
+        "// SPDX-License-Identifier: Apache-2.0",
+        "// Written by `python -m rowvit.hardware.generate` from host/rowvit/hardware/buses.py. Included before",
+        "// modules, as ports need it. A macro is a range of bits: x[`T_WBASE] is that field of a tile. What it",
+        "// names, ROWS and so on, are the module's parameters. *_ALL is a whole vector, *_W the width of a part.",
+        "`ifndef ROWVIT_BUSES_VH",
+        "`define ROWVIT_BUSES_VH",
+    ]
+    for vector in buses.VECTORS:
+        lines += ["", f"// {vector.meaning}"]
+        for name, (low, end, meaning) in vector.ranges().items():
+            macro = f"{vector.prefix}_{name.upper()}"
+            bits = str(low) if str(end) == str(low + 1) else f"{end + -1}:{low}"
+            comment = f"  // {meaning}" if meaning and name != "all" else ""
+            lines.append(f"`define {macro} {bits}{comment}")
+            if name in (*vector.spans, "all"):
+                lines.append(f"`define {macro}_W ({end - low})")
+    return "\n".join([*lines, "", "`endif"]) + "\n"
 
 
 def markdown() -> str:
@@ -228,6 +251,7 @@ def board_builds() -> str:
 #: file in the checkout -> its text
 FILES = {
     Path("rtl/rowvit_defs.vh"): verilog,
+    Path("rtl/rowvit_buses.vh"): macros,
     Path("docs/isa.md"): markdown,
     Path("docs/architecture.md"): architecture,
     Path("docs/board.md"): board_images,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Written by `python -m rowvit.hardware.generate` from host/rowvit/hardware/buses.py. Included before
-// modules, as ports need it. A macro is a range of bits: x[`T_WBASE] is that field of a tile. What it
-// names, ROWS and so on, are the module's parameters. *_ALL is a whole vector, *_W the width of a part.
+// Written by `python -m rowvit.hardware.generate` from host/rowvit/hardware/buses.py. Included
+// before modules, as ports need it. A macro is a range of bits: x[`T_WBASE] is a field of a tile.
+// Names in it, such as ROWS, are the module's parameters. *_ALL is a whole vector, *_W a width.
 `ifndef ROWVIT_BUSES_VH
 `define ROWVIT_BUSES_VH
 

@@ -2,7 +2,7 @@
 // All that MATMUL and ATTN run on: the sequencer, a fetcher per row and group, the array with its weight
 // memory, the drain and the softmax.
 // Throughput ROWS * GROUPS * LANES MAC per cycle; latencies: docs/architecture.md.
-// Resources at 2 x 3 x 64: about 28k LUT, 33k FF, 199 DSP48E1, 50.5 RAMB36.
+// Resources: those of its parts.
 `default_nettype none
 `include "rowvit_buses.vh"
 

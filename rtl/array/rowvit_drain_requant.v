@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Drain, stages 1 to 10: a lane's accumulators out of the shadows, and requantised, of all rows and groups.
 // Throughput 1 lane per cycle. Latency 10 from lane_i to y_o.
-// Resources at 2 x 3 x 64: 6 DSP48E1, 1.5 RAMB36; most of the drain's LUT, for the shadow multiplexers.
+// Resources at 2 x 3 x 64: 6 DSP48E1, 1.5 RAMB36; its LUT are mostly the shadow multiplexers.
 `default_nettype none
 `include "rowvit_buses.vh"
 

@@ -2,7 +2,7 @@
 // Writes to the weight memory: the drain's (K^T, V) go first, a loaded line waits. The drain's line is all
 // ones but for the bits that it clears; it waits a cycle for what announces it, which goes to many
 // registers. (The tile counts as complete much later.)
-// Throughput 1 line per cycle. Latency 1. Resources at 3 x 64: about 850 FF.
+// Throughput 1 line per cycle. Latency 1. Resources at 3 x 64: about 800 FF.
 `default_nettype none
 `include "rowvit_buses.vh"
 

@@ -38,6 +38,7 @@ localparam F_RECV_ROWS = 16*9, F_RECV_PREFIX = 16*10, F_RECV_ROW_WORDS = 16*11,
            F_RECV_DST_BASE = 16*12, F_RECV_DST_STRIDE = 16*13;
 localparam DST_TOKEN = 0, DST_HIDDEN = 1, DST_KEY = 2, DST_VALUE = 3, DST_RESIDUAL = 4,
            DST_STREAM = 5;
+localparam KIND_S = 6, KIND_O = 7;  // of the drain, behind DST_*
 localparam LOADKIND_WEIGHT = 0, LOADKIND_PARAM = 1, LOADKIND_NORM = 2, LOADKIND_RESIDUAL = 3;
 localparam NORMKIND_LAYERNORM = 0, NORMKIND_DUMP = 1;
 // Queues: slots that a queue holds, and the queue that each engine's operations come from.

@@ -5,6 +5,7 @@
 // Throughput: every segment. Latency: GROUPS + 1 cycles from the last segment to the last word; a read
 // takes 1.
 `default_nettype none
+
 module rowvit_drain_mask #(
     // Rows of a band.
     parameter ROWS = 2,

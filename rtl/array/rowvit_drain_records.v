@@ -3,6 +3,7 @@
 // then group) and are packed four to a word. The header enters from the stage before, a cycle ahead.
 // Throughput 1 logit per cycle, as long as room_o holds the drain back, and mark_room_o marks. Latency 2.
 `default_nettype none
+
 module rowvit_drain_records #(
     // Lane groups.
     parameter GROUPS = 3

@@ -5,6 +5,7 @@
 // words come GROUPS at a time every 8 cycles and go first, segments' words fill the gaps.
 // Throughput ROWS*GROUPS results per cycle. Latency 2 from a word's last result, if it goes first.
 `default_nettype none
+
 module rowvit_drain_words #(
     // Rows of a band.
     parameter ROWS = 2,

@@ -4,11 +4,17 @@
 // one cycle. ATTN interleaves: S of band i+1 runs while the softmax of band i does.
 // Throughput 1 tile per 2 cycles (2 * ROWS + 3 in gathered bands). Latency: 5 from dependencies met to tile.
 `default_nettype none
+`include "rowvit_buses.vh"
+
 module rowvit_exec #(
-    parameter ROWS   = 2,
+    // Rows of a band.
+    parameter ROWS = 2,
+    // Lane groups.
     parameter GROUPS = 3,
-    parameter LANES  = 64,
-    parameter BANK_W = 1  // bits of a row's number
+    // Lanes of a group.
+    parameter LANES = 64,
+    // Bits of a row's number.
+    parameter BANK_W = 1
 ) (
     input  wire                       clk_i,
     input  wire                       rst_ni,
@@ -30,28 +36,7 @@ module rowvit_exec #(
     // one tile to all takers
     output wire                       tile_valid_o,
     input  wire                       tile_ready_i,
-    output wire                       tile_null_o,
-    output wire                       tile_op_last_o,
-    output wire                       tile_shared_o,
-    output wire                       tile_sparse_o,
-    output wire                       tile_unsigned_o,
-    output wire                       tile_pv_o,
-    output wire                       tile_s_o,
-    output wire [15:0]                tile_wbase_o,
-    output wire [7:0]                 tile_groups_o,
-    output wire [ROWS-1:0]            tile_rows_o,
-    output wire [10:0]                tile_count_o,
-    output wire [16*ROWS*GROUPS-1:0]  tile_addr_o,
-    output wire [BANK_W*ROWS-1:0]     tile_bank_o,
-    output wire [15:0]                tile_band_o,
-    output wire [15:0]                tile_dst_o,
-    output wire                       tile_gather_o,
-    output wire [16*ROWS-1:0]         tile_res_src_o, // residual address of each gathered row
-    output wire                       tile_s_first_o,
-    output wire                       tile_s_last_o,
-    output wire [15:0]                tile_token_o,   // S: token of lane 0
-    output wire                       tile_mask_end_o, // last band of a row tile
-    output wire [15:0]                tile_mask_o,
+    output wire [`T_ALL]              tile_o,
     output wire                       busy_o
 );
   `include "rowvit_defs.vh"
@@ -59,17 +44,17 @@ module rowvit_exec #(
 
   // ---------------------------------------------------------------- fields
   wire [15:0] flags    = instr_i[F_FLAGS+:16];
-  reg         attn;  // of the cycle before, as the number of groups: an instruction is stable before start
-  always @(posedge clk_i) attn <= instr_i[F_OPCODE+:4] == OP_ATTN[3:0];
-  wire        gather   = !attn && flags[FLAG_GATHER];
+  reg         attn_q;  // of the cycle before, as the number of groups: an instruction is stable before start
+  always @(posedge clk_i) attn_q <= instr_i[F_OPCODE+:4] == OP_ATTN[3:0];
+  wire        gather   = !attn_q && flags[FLAG_GATHER];
   wire        nothing  = flags[FLAG_VOID];
   // MATMUL; in ATTN, what takes the same way
-  wire [15:0] src_base = attn ? instr_i[F_ATTN_Q_BASE+:16] : instr_i[F_MATMUL_SRC_BASE+:16];
-  wire [15:0] src_step = attn ? instr_i[F_ATTN_Q_STRIDE+:16] : instr_i[F_MATMUL_SRC_STRIDE+:16];
-  wire [15:0] count    = attn ? instr_i[F_ATTN_HEAD_DIM+:16] : instr_i[F_MATMUL_K+:16];
-  wire [7:0]  groups   = attn ? instr_i[F_ATTN_GROUPS+:8] : instr_i[F_MATMUL_GROUPS+:8];
-  wire [15:0] dst_base = attn ? instr_i[F_ATTN_O_BASE+:16] : instr_i[F_MATMUL_DST_BASE+:16];
-  wire [15:0] dst_step = attn ? instr_i[F_ATTN_O_STRIDE+:16] : instr_i[F_MATMUL_DST_STRIDE+:16];
+  wire [15:0] src_base = attn_q ? instr_i[F_ATTN_Q_BASE+:16] : instr_i[F_MATMUL_SRC_BASE+:16];
+  wire [15:0] src_step = attn_q ? instr_i[F_ATTN_Q_STRIDE+:16] : instr_i[F_MATMUL_SRC_STRIDE+:16];
+  wire [15:0] count    = attn_q ? instr_i[F_ATTN_HEAD_DIM+:16] : instr_i[F_MATMUL_K+:16];
+  wire [7:0]  groups   = attn_q ? instr_i[F_ATTN_GROUPS+:8] : instr_i[F_MATMUL_GROUPS+:8];
+  wire [15:0] dst_base = attn_q ? instr_i[F_ATTN_O_BASE+:16] : instr_i[F_MATMUL_DST_BASE+:16];
+  wire [15:0] dst_step = attn_q ? instr_i[F_ATTN_O_STRIDE+:16] : instr_i[F_MATMUL_DST_STRIDE+:16];
   // MATMUL only
   wire [15:0] wbase    = instr_i[F_MATMUL_WBASE+:16];
   wire [15:0] res_base = instr_i[F_MATMUL_RES_FROM+:16];
@@ -104,7 +89,6 @@ module rowvit_exec #(
   reg [7:0]  setup_q;
 
   wire is_tile = state_q == X_TILE, is_s = state_q == X_S, is_pv = state_q == X_PV;
-  assign tile_band_o = is_pv ? pv_band_q : band_q;
 
   // Dependencies, once met, stay so: they are registered, and known anew a cycle after a tile.
   // Between operations the band is 0.
@@ -123,9 +107,9 @@ module rowvit_exec #(
   reg  [16:0] limit_q;
   wire [15:0] bands_now = (rows_q + ROWS[15:0] - 16'd1) >> BANK_W;
   wire        start = state_q == X_IDLE && instr_valid_i && dep_q;
-  assign set_live_o = start && !attn && flags[FLAG_SET_LIVE] && !nothing;
+  assign set_live_o = start && !attn_q && flags[FLAG_SET_LIVE] && !nothing;
   assign set_live_rows_o = set_rows;
-  assign attn_start_o = start && attn;
+  assign attn_start_o = start && attn_q;
   assign busy_o = state_q != X_IDLE;
 
   // Gathered rows: the addresses of the source rows, through one multiplier.
@@ -155,45 +139,53 @@ module rowvit_exec #(
   reg  last_mm_q;  // of the band that band_q was a cycle ago: MATMUL's tiles are two cycles apart
   reg  [15:0] s_end_q;  // number of a band's last S
   wire [15:0] token_tiles = (rows_o + LANES[15:0] - 16'd1) >> LW;
-  assign tile_null_o     = state_q == X_NULL;
-  assign tile_op_last_o  = tile_null_o || (is_tile && last_mm_q) || (is_pv && last_pv_q);
-  assign tile_shared_o   = is_tile;
-  assign tile_sparse_o   = is_pv || (is_tile && flags[FLAG_SPARSE]);
-  assign tile_unsigned_o = is_pv || (is_tile && flags[FLAG_UNSIGNED]);
-  assign tile_pv_o       = is_pv;
-  assign tile_s_o        = is_s;
-  assign tile_wbase_o    = is_s ? wline_q : is_pv ? v_base : wbase;
-  assign tile_groups_o   = groups_q;
-  assign tile_rows_o     = is_pv ? pv_exist_q : exist_q;
-  assign tile_count_o    = is_pv ? token_tiles[10:0] : count[10:0];
-  assign tile_gather_o   = gather;
-  assign tile_res_src_o  = g_res_q;
-  assign tile_dst_o      = dst_q;
-  assign tile_s_first_o  = token_q == 16'd0;
-  assign tile_s_last_o   = token_q >> LW == s_end_q;
-  assign tile_token_o    = token_q;
-  assign tile_mask_end_o = mask_left_q == 16'd1 || (last_mm_q && !flags[FLAG_JOIN]);
-  assign tile_mask_o     = mask_q;
+  wire is_null    = state_q == X_NULL;
+  wire op_last = is_null || (is_tile && last_mm_q) || (is_pv && last_pv_q);
+  wire s_last  = token_q >> LW == s_end_q;
+  assign tile_o[`T_NULL]     = is_null;
+  assign tile_o[`T_OP_LAST]  = op_last;
+  assign tile_o[`T_SHARED]   = is_tile;
+  assign tile_o[`T_SPARSE]   = is_pv || (is_tile && flags[FLAG_SPARSE]);
+  assign tile_o[`T_UNSIGNED] = is_pv || (is_tile && flags[FLAG_UNSIGNED]);
+  assign tile_o[`T_PV]       = is_pv;
+  assign tile_o[`T_S]        = is_s;
+  assign tile_o[`T_WBASE]    = is_s ? wline_q : is_pv ? v_base : wbase;
+  assign tile_o[`T_GROUPS]   = groups_q;
+  assign tile_o[`T_ROWS]     = is_pv ? pv_exist_q : exist_q;
+  assign tile_o[`T_COUNT]    = is_pv ? token_tiles[10:0] : count[10:0];
+  assign tile_o[`T_BAND]     = is_pv ? pv_band_q : band_q;
+  assign tile_o[`T_GATHER]   = gather;
+  assign tile_o[`T_RES_SRC]  = g_res_q;
+  assign tile_o[`T_DST]      = dst_q;
+  assign tile_o[`T_S_FIRST]  = token_q == 16'd0;
+  assign tile_o[`T_S_LAST]   = s_last;
+  assign tile_o[`T_TOKEN]    = token_q;
+  assign tile_o[`T_MASK_END] = mask_left_q == 16'd1 || (last_mm_q && !flags[FLAG_JOIN]);
+  assign tile_o[`T_MASK]     = mask_q;
+  wire [BANK_W*ROWS-1:0]      bank;
+  wire [16*ROWS*GROUPS-1:0]   addr;
+  assign tile_o[`T_BANK] = bank;
+  assign tile_o[`T_ADDR] = addr;
   genvar r, g;
   generate
     for (r = 0; r < ROWS; r = r + 1) begin : g_row_addr
       localparam [BANK_W-1:0] ROW = r;
       assign src_addr_o[16*r+:16] = {table_q, ROW};
-      assign tile_bank_o[BANK_W*r+:BANK_W] = gather ? g_bank_q[BANK_W*r+:BANK_W] : ROW;
+      assign bank[BANK_W*r+:BANK_W] = gather ? g_bank_q[BANK_W*r+:BANK_W] : ROW;
       always @(posedge clk_i) begin
         exist_q[r]    <= r == 0 || {band_q[15-BANK_W:0], ROW} < rows_o;
         pv_exist_q[r] <= r == 0 || {pv_band_q[15-BANK_W:0], ROW} < rows_o;
       end
       for (g = 0; g < GROUPS; g = g + 1) begin : g_addr
         localparam HEAD = g * LANES / 8;
-        assign tile_addr_o[16*(r*GROUPS+g)+:16] =
+        assign addr[16*(r*GROUPS+g)+:16] =
             is_pv ? p_addr_q[16*g+:16] + (pv_band_q[0] ? p_odd_q : 16'd0)
                   : gather ? g_addr_q[16*r+:16] : src_q + (is_s ? HEAD[15:0] : 16'd0);
       end
     end
   endgenerate
 
-  assign instr_ready_o = push && tile_op_last_o;
+  assign instr_ready_o = push && op_last;
   integer i;
 
   always @(posedge clk_i) begin
@@ -226,7 +218,7 @@ module rowvit_exec #(
           rows_o  <= rows_q;
           bands_q <= bands_now;
           end_q   <= limit_q < {1'b0, bands_now} ? limit_q[15:0] : bands_now;
-          state_q <= attn ? X_SETUP : X_SKIP;
+          state_q <= attn_q ? X_SETUP : X_SKIP;
         end
       end
       X_SKIP:
@@ -272,7 +264,7 @@ module rowvit_exec #(
       if (push) begin
         token_q <= token_q + LANES[15:0];
         wline_q <= wline_q + LANES[15:0];
-        if (tile_s_last_o) begin
+        if (s_last) begin
           token_q <= 16'd0;
           wline_q <= kt_base;
           band_q  <= band_q + 16'd1;

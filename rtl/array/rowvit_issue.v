@@ -6,27 +6,28 @@
 // without a gap.
 // Throughput 1 scalar per cluster and cycle. Latency from fire to cluster input 3.
 `default_nettype none
+`include "rowvit_buses.vh"
+
 module rowvit_issue #(
-    parameter ROWS   = 2,
+    // Rows of a band.
+    parameter ROWS = 2,
+    // Lane groups.
     parameter GROUPS = 3,
-    parameter LANES  = 64,
-    parameter WEIGHT_DEPTH = 1024,  // lines
-    parameter AW     = 10,  // weight line address
-    parameter USE_DSP = 0  // 1: DSP48E1 primitives, 0: their behavioural twin
+    // Lanes of a group.
+    parameter LANES = 64,
+    // Lines of weight memory.
+    parameter WEIGHT_DEPTH = 1024,
+    // Bits of a weight line's number.
+    parameter AW = 10,
+    // 1: DSP48E1 primitives, 0: their behavioural twin.
+    parameter USE_DSP = 0
 ) (
     input  wire                          clk_i,
     input  wire                          rst_ni,
-    // tile descriptors, in order
+    // tiles, in order
     input  wire                          tile_valid_i,
     output wire                          tile_ready_o,
-    input  wire                          tile_null_i,    // nothing to do: an operation without bands
-    input  wire                          tile_op_last_i,
-    input  wire                          tile_shared_i,  // all groups take group 0's scalars
-    input  wire                          tile_sparse_i,
-    input  wire                          tile_pv_i,      // counts as P V, else (if sparse) as FFN2
-    input  wire [15:0]                   tile_wbase_i,
-    input  wire [7:0]                    tile_groups_i,
-    input  wire [ROWS-1:0]               tile_rows_i,    // rows that exist
+    input  wire [`T_ISSUE]               tile_i,
     // fetchers, index r*GROUPS + g
     input  wire [ROWS*GROUPS-1:0]        x_valid_i,
     output wire [ROWS*GROUPS-1:0]        x_ready_o,
@@ -65,23 +66,20 @@ module rowvit_issue #(
   endgenerate
 
   // ---------------------------------------------------------------- tile queue
-  wire        in_valid, in_null, in_op_last, in_shared, in_sparse, in_pv;
-  wire [15:0] in_wbase;
-  wire [7:0]  in_groups;
-  wire [ROWS-1:0] in_rows;
-  wire        load;
+  wire            in_valid, load;
+  wire [`T_ISSUE] head;
   rowvit_fifo #(
-      .WIDTH(29 + ROWS),
+      .WIDTH(`T_ISSUE_W),
       .DEPTH(TILE_QUEUE)
   ) u_tiles (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
-      .in_valid_i(tile_valid_i), .in_ready_o(tile_ready_o),
-      .in_data_i({tile_null_i, tile_op_last_i, tile_shared_i, tile_sparse_i, tile_pv_i,
-                  tile_wbase_i, tile_groups_i, tile_rows_i}),
-      .out_valid_o(in_valid), .out_ready_i(load),
-      .out_data_o({in_null, in_op_last, in_shared, in_sparse, in_pv, in_wbase, in_groups, in_rows}),
-      .count_o()
+      .in_valid_i(tile_valid_i), .in_ready_o(tile_ready_o), .in_data_i(tile_i),
+      .out_valid_o(in_valid), .out_ready_i(load), .out_data_o(head), .count_o()
   );
+  wire            in_null = head[`T_NULL];
+  wire            in_shared = head[`T_SHARED];
+  wire [7:0]      in_groups = head[`T_GROUPS];
+  wire [ROWS-1:0] in_rows = head[`T_ROWS];
 
   // The tile under way, and what it means for each cluster.
   reg          tile_q, null_q, op_last_q, shared_q, sparse_q, pv_q;
@@ -96,7 +94,8 @@ module rowvit_issue #(
     if (load) begin
       tile_q <= in_valid && !in_null;
       null_q <= in_valid && in_null;
-      {op_last_q, shared_q, sparse_q, pv_q, wbase_q} <= {in_op_last, in_shared, in_sparse, in_pv, in_wbase};
+      {op_last_q, shared_q, sparse_q} <= {head[`T_OP_LAST], in_shared, head[`T_SPARSE]};
+      {pv_q, wbase_q} <= {head[`T_PV], head[`T_WBASE]};
       for (c = 0; c < N; c = c + 1) begin
         needed_q[c] <= in_valid && !in_null && in_rows[c/GROUPS] && c % GROUPS < in_groups;
         own_q[c]    <= in_valid && !in_null && in_rows[c/GROUPS]
@@ -174,22 +173,22 @@ module rowvit_issue #(
 
   // ---------------------------------------------------------------- pipeline
   // s1: memory address; s2: memory data; s3: cluster inputs
-  reg [N-1:0]    fire_s1, first_s1, last_s1, fire_s2, first_s2, last_s2, fire_s3, first_s3, last_s3;
-  reg [9*N-1:0]  x_s1, x_s2, x_s3;
-  reg            lockstep_s1, lockstep_s2, lockstep_s3;
+  reg [N-1:0]    fire1_q, first1_q, last1_q, fire2_q, first2_q, last2_q, fire3_q, first3_q, last3_q;
+  reg [9*N-1:0]  x1_q, x2_q, x3_q;
+  reg            lockstep1_q, lockstep2_q, lockstep3_q;
   reg [CAPTURED-2:0] end_q;
   always @(posedge clk_i) begin
-    fire_s1     <= fire;
-    first_s1    <= first_q;
-    last_s1     <= last;
-    x_s1        <= x;
-    lockstep_s1 <= lockstep;
-    {fire_s2, first_s2, last_s2, x_s2, lockstep_s2} <= {fire_s1, first_s1, last_s1, x_s1, lockstep_s1};
-    {fire_s3, first_s3, last_s3, x_s3, lockstep_s3} <= {fire_s2, first_s2, last_s2, x_s2, lockstep_s2};
+    fire1_q     <= fire;
+    first1_q    <= first_q;
+    last1_q     <= last;
+    x1_q        <= x;
+    lockstep1_q <= lockstep;
+    {fire2_q, first2_q, last2_q, x2_q, lockstep2_q} <= {fire1_q, first1_q, last1_q, x1_q, lockstep1_q};
+    {fire3_q, first3_q, last3_q, x3_q, lockstep3_q} <= {fire2_q, first2_q, last2_q, x2_q, lockstep2_q};
     end_q      <= {end_q[CAPTURED-3:0], tile_end};
     captured_o <= end_q[CAPTURED-2];
     if (!rst_ni) begin
-      fire_s1    <= {N{1'b0}};
+      fire1_q    <= {N{1'b0}};
       end_q      <= {(CAPTURED - 1){1'b0}};
       captured_o <= 1'b0;
     end
@@ -197,8 +196,8 @@ module rowvit_issue #(
 
   // ---------------------------------------------------------------- counters, a few cycles late
   wire [N-1:0] open = own_q & ~done_q;
-  reg  [N-1:0] nonzero_s2;
-  reg          pv_s1, pv_s2;
+  reg  [N-1:0] nonzero2_q;
+  reg          pv1_q, pv2_q;
   reg  [5:0]   fires, nonzeros;  // N is at most 48
   reg  [3:0]   row_nonzeros;
   always @* begin
@@ -206,25 +205,25 @@ module rowvit_issue #(
     nonzeros     = 6'd0;
     row_nonzeros = 4'd0;
     for (c = 0; c < N; c = c + 1) begin
-      fires    = fires + {5'd0, fire_s2[c]};
-      nonzeros = nonzeros + {5'd0, nonzero_s2[c]};
-      if (c % GROUPS == 0) row_nonzeros = row_nonzeros + {3'd0, nonzero_s2[c]};
+      fires    = fires + {5'd0, fire2_q[c]};
+      nonzeros = nonzeros + {5'd0, nonzero2_q[c]};
+      if (c % GROUPS == 0) row_nonzeros = row_nonzeros + {3'd0, nonzero2_q[c]};
     end
   end
   always @(posedge clk_i) begin
-    {pv_s2, pv_s1} <= {pv_s1, pv_q};
-    for (c = 0; c < N; c = c + 1) nonzero_s2[c] <= fire_s1[c] && !lockstep_s1 && x_s1[9*c+:9] != 9'd0;
+    {pv2_q, pv1_q} <= {pv1_q, pv_q};
+    for (c = 0; c < N; c = c + 1) nonzero2_q[c] <= fire1_q[c] && !lockstep1_q && x1_q[9*c+:9] != 9'd0;
     fires_o         <= {2'd0, fires};
-    pv_nonzeros_o   <= pv_s2 ? {2'd0, nonzeros} : 8'd0;
-    ffn2_nonzeros_o <= pv_s2 ? 4'd0 : row_nonzeros;
-    fire_any_o   <= |fire_s2;
+    pv_nonzeros_o   <= pv2_q ? {2'd0, nonzeros} : 8'd0;
+    ffn2_nonzeros_o <= pv2_q ? 4'd0 : row_nonzeros;
+    fire_any_o   <= |fire2_q;
     wait_data_o  <= ~|fire_own && |(open & ~x_valid_i);
     wait_drain_o <= ~|fire_own && |(open & x_valid_i & x_last_i) && !shadow_ok;
     wait_steal_o <= |(open & x_valid_i & steal);
     if (!rst_ni) begin
       {wait_data_o, wait_drain_o, wait_steal_o, fire_any_o} <= 4'd0;
       {fires_o, pv_nonzeros_o, ffn2_nonzeros_o} <= 20'd0;
-      nonzero_s2 <= {N{1'b0}};
+      nonzero2_q <= {N{1'b0}};
     end
   end
 
@@ -239,7 +238,7 @@ module rowvit_issue #(
         for (m = 0; m < ROWS; m = m + 2) begin
           idx0  = idx0 | (idx[11*(m*GROUPS+g)+:11] & {11{fire[m*GROUPS+g] || ROWS == 2}});
           idx1  = idx1 | (idx[11*((m+1)*GROUPS+g)+:11] & {11{fire[(m+1)*GROUPS+g] || ROWS == 2}});
-          read0 = read0 || fire_s1[m*GROUPS+g];
+          read0 = read0 || fire1_q[m*GROUPS+g];
           read1 = read1 || fire[(m+1)*GROUPS+g];
         end
       end
@@ -281,13 +280,13 @@ module rowvit_issue #(
             .USE_DSP(USE_DSP)
         ) u_cluster (
             .clk_i  (clk_i),
-            .en_i   (fire_s3[I]),
-            .first_i(first_s3[I]),
-            .last_i (last_s3[I]),
-            .x_i    (x_s3[9*I+:9]),
+            .en_i   (fire3_q[I]),
+            .first_i(first3_q[I]),
+            .last_i (last3_q[I]),
+            .x_i    (x3_q[9*I+:9]),
             .a_i    (a_q),
             .b_i    (r % 2 == 0 ? {8 * LANES{1'b0}} : b_q),
-            .use_b_i(r % 2 != 0 && !lockstep_s3),
+            .use_b_i(r % 2 != 0 && !lockstep3_q),
             .shadow_o(shadow_o[26*LANES*I+:26*LANES])
         );
       end

@@ -3,6 +3,7 @@
 // step; no last scalar, which writes shadows, before they are released; each tile is captured once, each operation
 // ends once, tiles without anything pass without a scalar. The three waits are counted as docs/isa.md says.
 `default_nettype none
+`include "rowvit_buses.vh"
 
 module issue_proof #(
     parameter ROWS = 2,
@@ -10,10 +11,8 @@ module issue_proof #(
 ) (
     input wire                     clk_i,
     input wire                     rst_ni,
-    input wire                     tile_valid, tile_null, tile_op_last, tile_shared, tile_sparse, tile_pv,
-    input wire [15:0]              tile_wbase,
-    input wire [7:0]               tile_groups,
-    input wire [ROWS-1:0]          tile_rows,
+    input wire                     tile_valid,
+    input wire [`T_ISSUE]          tile,
     input wire [ROWS*GROUPS-1:0]   x_valid, x_last,
     input wire [9*ROWS*GROUPS-1:0] x_data,
     input wire [11*ROWS*GROUPS-1:0] x_idx,
@@ -26,9 +25,7 @@ module issue_proof #(
   wire [N-1:0] x_ready;
   rowvit_issue #(.ROWS(ROWS), .GROUPS(GROUPS), .LANES(2), .WEIGHT_DEPTH(2), .AW(1)) u_dut (
       .clk_i(clk_i), .rst_ni(rst_ni),
-      .tile_valid_i(tile_valid), .tile_ready_o(tile_ready), .tile_null_i(tile_null),
-      .tile_op_last_i(tile_op_last), .tile_shared_i(tile_shared), .tile_sparse_i(tile_sparse),
-      .tile_pv_i(tile_pv), .tile_wbase_i(tile_wbase), .tile_groups_i(tile_groups), .tile_rows_i(tile_rows),
+      .tile_valid_i(tile_valid), .tile_ready_o(tile_ready), .tile_i(tile),
       .x_valid_i(x_valid), .x_ready_o(x_ready), .x_data_i(x_data), .x_idx_i(x_idx), .x_last_i(x_last),
       .wr_valid_i(wr_valid), .wr_line_i({GROUPS{1'b0}}), .wr_be_i({2*GROUPS{1'b1}}), .wr_data_i(16'd0),
       .wr_clear_i({64*GROUPS{1'b0}}),
@@ -40,9 +37,8 @@ module issue_proof #(
   (* hierconn *) wire            \u_dut.load ;
   (* hierconn *) wire            \u_dut.in_valid ;
   (* hierconn *) wire            \u_dut.in_null ;
-  (* hierconn *) wire            \u_dut.in_op_last ;
+  (* hierconn *) wire [`T_ISSUE] \u_dut.head ;
   (* hierconn *) wire            \u_dut.in_shared ;
-  (* hierconn *) wire            \u_dut.in_sparse ;
   (* hierconn *) wire [7:0]      \u_dut.in_groups ;
   (* hierconn *) wire [ROWS-1:0] \u_dut.in_rows ;
   (* hierconn *) wire [N-1:0]    \u_dut.done_q ;
@@ -60,24 +56,24 @@ module issue_proof #(
   reg past = 1'b0;
   always @(posedge clk_i) past <= 1'b1;
   always @* assume (rst_ni == past);  // one reset, at the start
-  always @* if (tile_valid) assume (tile_null || (tile_rows != 0 && tile_groups != 0));
+  always @* if (tile_valid) assume (tile[`T_NULL] || (tile[`T_ROWS] != 0 && tile[`T_GROUPS] != 0));
   // A tile that enters the queue as said comes out so.
   always @* if (\u_dut.in_valid ) assume (\u_dut.in_null || (\u_dut.in_rows != 0 && \u_dut.in_groups != 0));
 
   // Our own view of the tile under way: whose scalars it takes, and whose last one has fired.
-  reg         tile = 0, nothing = 0, op_last = 0, sparse = 0;
+  reg         running = 0, nothing = 0, op_last = 0, sparse = 0;
   reg         shared = 0;
   reg [N-1:0] own = 0, needed = 0, ended = 0;
   wire [N-1:0] ends = ended | (x_ready & x_last);
-  wire complete = tile && (own & ~ends) == 0;
+  wire complete = running && (own & ~ends) == 0;
   integer i;
   always @(posedge clk_i) begin
     ended <= complete ? {N{1'b0}} : ends;
     if (take) begin
-      tile <= \u_dut.in_valid && !\u_dut.in_null ;
+      running <= \u_dut.in_valid && !\u_dut.in_null ;
       nothing <= \u_dut.in_valid && \u_dut.in_null ;
-      op_last <= \u_dut.in_op_last ;
-      sparse <= \u_dut.in_sparse ;
+      op_last <= \u_dut.head [`T_OP_LAST];
+      sparse <= \u_dut.head [`T_SPARSE];
       shared <= \u_dut.in_shared ;
       for (i = 0; i < N; i = i + 1) begin
         needed[i] <= \u_dut.in_valid && !\u_dut.in_null && \u_dut.in_rows [i/GROUPS]
@@ -86,7 +82,7 @@ module issue_proof #(
             && (\u_dut.in_shared ? i % GROUPS == 0 : i % GROUPS < \u_dut.in_groups );
       end
     end
-    if (!rst_ni) {tile, nothing, own, ended} <= 0;
+    if (!rst_ni) {running, nothing, own, ended} <= 0;
   end
 
   // Shadows hold a tile from its end until they are released.
@@ -117,18 +113,18 @@ module issue_proof #(
 
   always @* if (past) begin
     // What the induction needs.
-    assert (tile == \u_dut.tile_q && nothing == \u_dut.null_q && own == \u_dut.own_q );
-    if (tile || nothing) assert (op_last == \u_dut.op_last_q && sparse == \u_dut.sparse_q );
-    if (tile) assert (shared == \u_dut.shared_q && \u_dut.needed_q == needed);
+    assert (running == \u_dut.tile_q && nothing == \u_dut.null_q && own == \u_dut.own_q );
+    if (running || nothing) assert (op_last == \u_dut.op_last_q && sparse == \u_dut.sparse_q );
+    if (running) assert (shared == \u_dut.shared_q && \u_dut.needed_q == needed);
     assert (ended == \u_dut.done_q && full == \u_dut.inflight_q );
     assert (captures[CAPTURE-4:0] == \u_dut.end_q );
-    assert (!(tile && nothing));
-    if (tile) assert (own != 0);
-    if (!tile) assert (own == 0);
+    assert (!(running && nothing));
+    if (running) assert (own != 0);
+    if (!running) assert (own == 0);
     assert ((ended & ~own) == 0);
 
     assert ((x_ready & ~(x_valid & own & ~ended)) == 0);
-    assert (take == (!tile || complete));
+    assert (take == (!running || complete));
     if (full && !release_shadows) assert ((x_ready & x_last) == 0);
     assert (captured == captures[CAPTURE-3]);
     assert (op_done == op_ends);
@@ -138,14 +134,14 @@ module issue_proof #(
   generate
     for (g = 0; g < GROUPS; g = g + 1) begin : g_group
       for (r = 1; r < ROWS; r = r + 1) begin : g_row
-        always @* if (past && tile && !sparse && own[g] && own[r*GROUPS+g])
+        always @* if (past && running && !sparse && own[g] && own[r*GROUPS+g])
           assert (x_ready[r*GROUPS+g] == x_ready[g]);
       end
     end
   endgenerate
 
   always @(posedge clk_i) if (past) begin
-    cover (captured && sparse && tile);
+    cover (captured && sparse && running);
     cover (complete && full && release_shadows && own == {N{1'b1}});
     cover (op_done && nothing);
     cover (wait_drain && !sparse);

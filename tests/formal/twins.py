@@ -27,6 +27,7 @@ class Twins:
         Small ones.
     qualified : dict
         Output -> the output that says when it means something (bit by bit, or one bit for all); None: never.
+        Of an output that has fields, ``name[low+:width]`` are those that are compared.
     mutants : tuple of Mutant
         Each of which breaks the equality.
     """
@@ -75,15 +76,13 @@ class Twins:
         ]
         lines.append("  always @* if (rst_ni) begin")
         for name, width in outputs.items():
-            if name not in self.qualified:
+            parts = {key: by for key, by in self.qualified.items() if key.partition("[")[0] == name}
+            if not parts:
                 lines.append(f"    assert (a_{name} == b_{name});")
-                continue
-            by = self.qualified[name]
-            if by is None:
-                continue
-            bits = outputs[by]
-            for bit in range(bits):
-                part = f"[{width // bits * bit}+:{width // bits}]"
-                lines.append(f"    if (a_{by}[{bit}]) assert (a_{name}{part} == b_{name}{part});")
+            for key, by in parts.items():
+                bits = outputs[by] if by else 0
+                for bit in range(bits):
+                    part = key if "[" in key else f"{name}[{width // bits * bit}+:{width // bits}]"
+                    lines.append(f"    if (a_{by}[{bit}]) assert (a_{part} == b_{part});")
         lines.append("  end\nendmodule")
         return "\n".join(lines)

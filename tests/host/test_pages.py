@@ -21,7 +21,7 @@ from rowvit.errors import RowvitError
 from rowvit.hardware import clocks, isa, pipeline
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import DMA_PARAMETERS, board
-from rowvit.measure.power import DRY_RUN, Plan
+from rowvit.measure.power.passes import DRY_RUN, PowerPlan
 from rowvit.serve.protocol import _JSON
 from rowvit.serve.service import Limits
 from rowvit.targets import diagnose
@@ -111,9 +111,9 @@ CLAIMS: list[tuple[str, str, tuple[object, ...]]] = [
     ("docs/board.md", r"`--timeout` \((\d+) s per image", (f"{default(Accelerator.__init__, 'timeout'):g}",)),
     ("docs/board.md", r"\(a (\w+) cycles without progress\)",
      ({1_000_000: "million"}.get(default(Accelerator.__init__, "watchdog")),)),
-    ("docs/measurement.md", r"The default is (\d+) pairs of (\d+) s", (Plan().pairs, f"{Plan().seconds:g}")),
+    ("docs/measurement.md", r"The default is (\d+) pairs of (\d+) s", (PowerPlan().pairs, f"{PowerPlan().seconds:g}")),
     ("docs/measurement.md", r"Each pass starts with (\d+) s of .*? a tail of ([\d.]+) s",
-     (f"{Plan().settle:g}", f"{Plan().tail:g}")),
+     (f"{PowerPlan().settle:g}", f"{PowerPlan().tail:g}")),
     ("docs/measurement.md", r"it takes (\d+) pairs of (\d+) s", (DRY_RUN.pairs, f"{DRY_RUN.seconds:g}")),
     ("docs/serve.md", r"over (\d+) MB of JSON", (_JSON >> 20,)),
     ("docs/serve.md", r"more than (\d+) connections", (Limits().connections,)),

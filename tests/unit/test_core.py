@@ -19,6 +19,7 @@ from harness import STALLS, Reader, collect, cycles, drive, pulse, reset, run, s
 from rowvit.compiler import compile
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.records import Answer
+from rowvit.hardware.buses import EVENT
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import COUNTERS, Error, Op
 from rowvit.quant.synthetic import random_package
@@ -51,9 +52,9 @@ SMALL = HardwareConfig(
     mask_depth=16,
     port_bits=64,
 )
-#: counters of cycles that are named like the wire that is high in them
+#: counters of cycles that are named like the bit of `EVENT` that is high in them
 CYCLES = (
-    *("wait_data", "wait_drain", "wait_steal", "drain_busy", "load_busy", "load_wait"),
+    *("exec_fire", "wait_data", "wait_drain", "wait_steal", "drain_busy", "load_busy", "load_wait"),
     *("norm_busy", "softmax_busy", "select_busy"),
 )
 
@@ -151,11 +152,11 @@ class Core:
         dut = self.dut
         while True:
             await ReadOnly()
-            if uint(dut.run_q):
-                self.seen["exec_busy"] += uint(dut.exec_busy) or uint(dut.drain_busy)
-                self.seen["exec_fire"] += uint(dut.fire_any)
+            if uint(dut.run):
+                happens = EVENT.unpack(uint(dut.happens))
+                self.seen["exec_busy"] += uint(dut.u_array.exec_busy) or happens["drain_busy"]
                 for name in CYCLES:
-                    self.seen[name] += uint(getattr(dut, name))
+                    self.seen[name] += happens[name]
             if uint(dut.error_valid_o):
                 self.errors.append((uint(dut.error_code_o), uint(dut.error_info_o)))
             await FallingEdge(dut.clk_i)

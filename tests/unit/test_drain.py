@@ -9,12 +9,14 @@ import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
 
 import harness
+from rowvit.hardware.buses import LINE, PARAMETER, SCORE, TILE
 from rowvit.hardware.isa import Dst, Flag, Record
 from rowvit.reference.layers import compress, relu, requant
 from rowvit.reference.primitives import sat8
 
 ROWS, GROUPS, LANES, SLOTS = harness.parameter("ROWS", 2), 2, 16, 4
 BANK_W = (ROWS - 1).bit_length()
+SIZES = {"ROWS": ROWS, "GROUPS": GROUPS, "LANES": LANES, "BANK_W": BANK_W, "AW": 12}
 N, SEGW = ROWS * GROUPS, 1 + LANES // 8
 SCORES, OUTPUT = "S", "O"  # the two kinds of tiles of ATTN
 KINDS = [*Dst, SCORES, OUTPUT]
@@ -84,24 +86,27 @@ class Tile:
             slots[14], slots[17], slots[18], slots[19] = int(self.kind), self.shift, self.slot, self.thr
             slots[23] = 0 if self.dense else 0xFFFF
             slots[26] = self.count if self.kind == Dst.STREAM else 0
+        tile = {
+            "null": int(self.null),
+            "op_last": 1,
+            "pv": int(self.kind == OUTPUT),
+            "s": int(self.kind == SCORES),
+            "groups": self.groups,
+            "rows": self.rows,
+            "band": self.band,
+            "dst": self.dst,
+            "gather": int(self.gather),
+            "res_src": sum(address << 16 * r for r, address in enumerate(self.src)),
+            "bank": sum(bank << BANK_W * r for r, bank in enumerate(self.bank)),
+            "s_first": 1,
+            "s_last": 1,
+            "token": self.token,
+            "mask_end": 1,
+            "mask": 2 * (self.number % 32),
+        }
         return {
             "instr_i": sum(value << 16 * slot for slot, value in enumerate(slots)),
-            "tile_null_i": int(self.null),
-            "tile_op_last_i": 1,
-            "tile_pv_i": int(self.kind == OUTPUT),
-            "tile_s_i": int(self.kind == SCORES),
-            "tile_groups_i": self.groups,
-            "tile_rows_i": self.rows,
-            "tile_band_i": self.band,
-            "tile_dst_i": self.dst,
-            "tile_gather_i": int(self.gather),
-            "tile_res_src_i": sum(address << 16 * r for r, address in enumerate(self.src)),
-            "tile_bank_i": sum(bank << BANK_W * r for r, bank in enumerate(self.bank)),
-            "tile_s_first_i": 1,
-            "tile_s_last_i": 1,
-            "tile_token_i": self.token,
-            "tile_mask_end_i": 1,
-            "tile_mask_i": 2 * (self.number % 32),
+            "tile_i": TILE.part("drain", TILE.pack(tile, **SIZES), **SIZES),
         }
 
 
@@ -125,9 +130,9 @@ async def destinations(dut):
             mult = [rng.randrange(65536) for _ in range(LANES)]
             params[group][slot] = np.array(bias), np.array(mult)
             for lane in range(LANES):
-                dut.pw_valid_i.value, dut.pw_group_i.value, dut.pw_slot_i.value = 1, group, slot
-                dut.pw_lane_i.value = lane
-                dut.pw_data_i.value = mult[lane] << 32 | bias[lane] & 0xFFFFFFFF
+                data = mult[lane] << 32 | bias[lane] & 0xFFFFFFFF
+                dut.pw_valid_i.value = 1
+                dut.pw_i.value = PARAMETER.pack({"group": group, "slot": slot, "lane": lane, "data": data})
                 await FallingEdge(dut.clk_i)
     dut.pw_valid_i.value = 0
     tiles = [Tile(rng, number, rng.choice(KINDS), params) for number in range(60)]
@@ -156,18 +161,19 @@ async def destinations(dut):
                     tokens[r, address] = int(dut.tw_data_o.value) >> 64 * r & (1 << 64) - 1
             assert (int(dut.ww_valid_o.value) != 0) == announced
             announced = bool(dut.ww_next_o.value)
+            line = LINE.unpack(int(dut.ww_o.value), **SIZES)
             for g in range(GROUPS):
                 if int(dut.ww_valid_o.value) >> g & 1:
-                    word = ~int(dut.ww_clear_o.value) >> 64 * g
+                    word = ~line["clear"] >> 64 * g
                     for lane in range(LANES):
-                        if int(dut.ww_be_o.value) >> lane & 1:
-                            lines[g, int(dut.ww_line_o.value), lane] = word >> 8 * (lane % 8) & 255
+                        if line["be"] >> lane & 1:
+                            lines[g, line["line"], lane] = word >> 8 * (lane % 8) & 255
             for i in range(N):
                 if int(dut.res_we_o.value) >> i & 1:
                     sums[i, int(dut.res_waddr_o.value)] = int(dut.res_wdata_o.value) >> 16 * i & 0xFFFF
             if dut.s_valid_o.value:
-                flags = int(dut.s_first_o.value), int(dut.s_last_o.value)
-                scores.append((int(dut.s_token_o.value), flags, int(dut.s_data_o.value)))
+                score = SCORE.unpack(int(dut.s_o.value), **SIZES)
+                scores.append((score["token"], (score["first"], score["last"]), score["data"]))
             if dut.rec_valid_o.value and dut.rec_ready_i.value:
                 flags = int(dut.rec_eor_o.value), int(dut.rec_last_o.value)
                 records.append((int(dut.rec_data_o.value), *flags))

@@ -13,20 +13,17 @@ from cocotb.triggers import FallingEdge, ReadOnly
 
 import harness
 from harness import parameter, uint
+from rowvit.hardware.buses import TILE
 from rowvit.hardware.isa import Engine, Flag, Op
 from vector import defined, instruction
 
 LANES, GROUPS, MAX_TOKENS = 16, 2, 64
-TILE = (
-    *("null", "op_last", "shared", "sparse", "unsigned", "pv", "s", "wbase", "groups", "rows", "count"),
-    *("band", "dst", "gather", "s_first", "s_last", "token", "mask_end", "mask"),
-)
 
 
 class Job:
     """A random operation: its instruction, the rows alive, the table of selected rows, and its tiles.
 
-    A tile is {name: value} of the outputs that mean something in it; ``addr``, ``bank`` and ``res_src`` are
+    A tile is {name: value} of the fields that mean something in it; ``addr``, ``bank`` and ``res_src`` are
     lists by row (``addr`` of each group).
     """
 
@@ -251,9 +248,9 @@ class Bench:
 
     def _same(self, want: dict, number: int) -> None:
         dut, rows = self.dut, self.rows
-        found = {name: defined(getattr(dut, f"tile_{name}_o")) for name in TILE}
         bits = parameter("BANK_W")
-        banks, sources, addr = (defined(getattr(dut, f"tile_{n}_o")) for n in ("bank", "res_src", "addr"))
+        found: dict = TILE.unpack(defined(dut.tile_o), ROWS=rows, GROUPS=GROUPS, BANK_W=bits)
+        banks, sources, addr = (found[name] for name in ("bank", "res_src", "addr"))
         found["bank"] = [banks >> bits * r & (1 << bits) - 1 for r in range(rows)]
         found["res_src"] = [sources >> 16 * r & 0xFFFF for r in range(rows)]
         found["addr"] = [[addr >> 16 * (r * GROUPS + g) & 0xFFFF for g in range(GROUPS)] for r in range(rows)]

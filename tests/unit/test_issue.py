@@ -10,6 +10,7 @@ from cocotb.triggers import FallingEdge, ReadOnly
 
 import harness
 from rowvit.compiler.weights import pack_pairs
+from rowvit.hardware.buses import TILE
 
 ROWS, GROUPS, LANES, DEPTH = harness.parameter("ROWS", 2), 2, 8, 64
 N = ROWS * GROUPS
@@ -38,14 +39,14 @@ def make_tile(rng):
             used[r, g] = items
             streams[r * GROUPS + g] = [(x, k, n == len(items) - 1) for n, (x, k) in enumerate(items)]
     descriptor = {
-        "tile_null_i": 0,
-        "tile_op_last_i": int(rng.random() < 0.3),
-        "tile_shared_i": int(shared),
-        "tile_sparse_i": int(sparse),
-        "tile_pv_i": int(rng.random() < 0.5),
-        "tile_wbase_i": wbase,
-        "tile_groups_i": groups,
-        "tile_rows_i": rows,
+        "null": 0,
+        "op_last": int(rng.random() < 0.3),
+        "shared": int(shared),
+        "sparse": int(sparse),
+        "pv": int(rng.random() < 0.5),
+        "wbase": wbase,
+        "groups": groups,
+        "rows": rows,
     }
     return descriptor, streams, used
 
@@ -135,15 +136,16 @@ async def tiles(dut):
     queued = []
     for case in cases:
         for _ in range(rng.choice([0, 0, 0, 1, 3, 6, 10])):
-            queued.append(make_tile(rng)[0] | {"tile_null_i": 1, "tile_op_last_i": 1})
+            queued.append(make_tile(rng)[0] | {"null": 1, "op_last": 1})
         queued.append(case[0])
-    cocotb.start_soon(harness.drive(dut, queued, source / 2, "tile"))
+    vectors = [{"tile_i": TILE.pack(fields, ROWS=ROWS)} for fields in queued]
+    cocotb.start_soon(harness.drive(dut, vectors, source / 2, "tile"))
     for n, (descriptor, _, used) in enumerate(cases):
         await harness.wait_for(dut, lambda: bool(dut.captured_o.value), 20_000)
         await harness.cycles(dut, 1)  # the shadows are complete two cycles after it
         shadow = str(dut.shadow_o.value)[::-1]  # unused clusters are undefined
         for (r, g), items in used.items():
-            want = sum(x * weights[g, descriptor["tile_wbase_i"] + k] for x, k in items)
+            want = sum(x * weights[g, descriptor["wbase"] + k] for x, k in items)
             for lane in range(LANES):
                 first = 26 * ((r * GROUPS + g) * LANES + lane // 2 * 2)
                 pair = int(shadow[first : first + 52][::-1], 2)
@@ -157,7 +159,7 @@ async def tiles(dut):
         await FallingEdge(dut.clk_i)
         dut.release_i.value = 0
     await harness.cycles(dut, 5)
-    assert ops == sum(descriptor["tile_op_last_i"] for descriptor in queued)
+    assert ops == sum(descriptor["op_last"] for descriptor in queued)
 
 
 @pytest.mark.parametrize(

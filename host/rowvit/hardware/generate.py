@@ -3,9 +3,9 @@
 
     python -m rowvit.hardware.generate
 
-They are ``rtl/rowvit_defs.vh`` and ``docs/isa.md``, and tables in other pages: of ``pipeline.py`` in
-``docs/architecture.md``, of ``boards.toml`` in ``docs/board.md``, ``docs/measurement.md`` and
-``bitstreams/README.md``. A test holds them equal to what is committed.
+They are ``rtl/rowvit_defs.vh``, ``rtl/rowvit_buses.vh`` and ``docs/isa.md``, and tables in other pages: of
+``pipeline.py`` and ``buses.py`` in ``docs/architecture.md``, of ``boards.toml`` in ``docs/board.md``,
+``docs/measurement.md`` and ``bitstreams/README.md``. A test holds them equal to what is committed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from rowvit.hardware import clocks, isa, pipeline
+from rowvit.hardware import buses, clocks, isa, pipeline
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import Board, boards
 from rowvit.hardware.isa import QUEUE, Coded, Engine
@@ -34,11 +34,13 @@ def _packed(name: str, values: Iterable[int], comment: str) -> str:
     return f"localparam [{8 * len(entries) - 1}:0] {name} = {{{', '.join(reversed(entries))}}};  // {comment}"
 
 
-def _filled(page: str, name: str, head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """A page in which the table between two comments is this one."""
+def _filled(
+    page: str, name: str, head: Iterable[str], rows: Iterable[Iterable[object]], text: str | None = None
+) -> str:
+    """A page, or its text so far, in which the table between two comments is this one."""
     lines = [f"| {' | '.join(map(str, cells))} |" for cells in rows]
     table = [f"| {' | '.join(head)} |", "|" + " -- |" * len(list(head)), *lines]
-    before, mark, rest = (ROOT / page).read_text().partition(f"<!-- generated: {name} -->")
+    before, mark, rest = (text or (ROOT / page).read_text()).partition(f"<!-- generated: {name} -->")
     _, end, after = rest.partition("<!-- end generated -->")
     return "".join([before, mark, "\n\n", "\n".join(table), "\n\n", end, after])
 
@@ -73,6 +75,7 @@ def verilog() -> str:
             lines.append(_localparams(f"F_{op.name}_", slots))
     lines += [
         _localparams("DST_", _codes(isa.Dst)),
+        _localparams("KIND_", {"S": len(isa.Dst), "O": len(isa.Dst) + 1}) + "  // of the drain, behind DST_*",
         _localparams("LOADKIND_", _codes(isa.LoadKind)),
         _localparams("NORMKIND_", _codes(isa.NormKind)),
         "// Queues: slots that a queue holds, and the queue that each engine's operations come from.",
@@ -91,6 +94,28 @@ def verilog() -> str:
         _packed("DRAIN_DONE", map(pipeline.drain_done, range(pipeline.MAX_GROUPS + 1)), "0 groups lowest"),
     ]
     return "\n".join(lines) + "\n"
+
+
+def macros() -> str:
+    """``rtl/rowvit_buses.vh``: a macro for each field of `rowvit.hardware.buses`, and for widths of parts."""
+    lines = [
+        "// SPDX-License-Identifier: Apache-2.0",
+        "// Written by `python -m rowvit.hardware.generate` from host/rowvit/hardware/buses.py. Included",
+        "// before modules, as ports need it. A macro is a range of bits: x[`T_WBASE] is a field of a tile.",
+        "// Names in it, such as ROWS, are the module's parameters. *_ALL is a whole vector, *_W a width.",
+        "`ifndef ROWVIT_BUSES_VH",
+        "`define ROWVIT_BUSES_VH",
+    ]
+    for vector in buses.VECTORS:
+        lines += ["", f"// {vector.meaning}"]
+        for name, (low, end, meaning) in vector.ranges().items():
+            macro = f"{vector.prefix}_{name.upper()}"
+            bits = str(low) if str(end) == str(low + 1) else f"{end + -1}:{low}"
+            comment = f"  // {meaning}" if meaning and name != "all" else ""
+            lines.append(f"`define {macro} {bits}{comment}")
+            if name in (*vector.spans, "all"):
+                lines.append(f"`define {macro}_W ({end - low})")
+    return "\n".join([*lines, "", "`endif"]) + "\n"
 
 
 def markdown() -> str:
@@ -153,7 +178,7 @@ def markdown() -> str:
 
 
 def architecture() -> str:
-    """``docs/architecture.md`` with its table of `rowvit.hardware.pipeline`, for 3 groups of 64 lanes."""
+    """``docs/architecture.md`` with tables of `rowvit.hardware.pipeline`, for 3 groups, and `buses`."""
     p, groups, lanes = pipeline, 3, 64
     rows: list[tuple[str, str, int | str]] = [
         ("instruction fetched", "at the head of its engine's queue", p.DISPATCH),
@@ -177,7 +202,17 @@ def architecture() -> str:
         ),
         ("residual read", "normalised int8 written", p.NORM_OUT),
     ]
-    return _filled("docs/architecture.md", "pipeline", ["from", "to", "cycles"], rows)
+    text = _filled("docs/architecture.md", "pipeline", ["from", "to", "cycles"], rows)
+    links = []
+    for link in buses.LINKS:
+        fields = link.fields
+        if isinstance(fields, buses.Vector):
+            fields = f"`{fields.prefix}_*`: " + ", ".join(fields.fields)
+        else:
+            fields = ", ".join(fields.split())
+        links.append((link.name, *link.by_unit(), fields, link.handshake, link.held))
+    head = ["bus", "from", "to", "fields", "handshake", "held by"]
+    return _filled("docs/architecture.md", "buses", head, links, text)
 
 
 def _boards_with(cells: Callable[[Board], tuple[str, ...]]) -> list[tuple[str, ...]]:
@@ -228,6 +263,7 @@ def board_builds() -> str:
 #: file in the checkout -> its text
 FILES = {
     Path("rtl/rowvit_defs.vh"): verilog,
+    Path("rtl/rowvit_buses.vh"): macros,
     Path("docs/isa.md"): markdown,
     Path("docs/architecture.md"): architecture,
     Path("docs/board.md"): board_images,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rowvit.hardware import isa
+from rowvit.errors import RowvitError
+from rowvit.hardware import buses, isa
 from rowvit.hardware.config import load
 
 RTL = Path(__file__).resolve().parents[3] / "rtl"
@@ -125,3 +126,77 @@ def test_instruction_fields_have_names() -> None:
         assert not re.findall(r"\[16 ?\* ?\d+ ?\+:|\b(?:instr_[iq]|q_exec)\[\d+\s*[]:+]", path.read_text()), (
             path
         )
+
+
+#: ports beside the buses: clocks, resets, AXI, and what nobody takes
+NO_BUS = re.compile(r"clk_i|rst_ni|clear_i|[sm]_axil?_\w+|[sm]_axis_\w+|irq_o|(dispatch|axi_reader)\.busy_o")
+
+
+def ports(unit: str) -> list[str]:
+    """Names of a unit's ports."""
+    (path,) = RTL.glob(f"*/rowvit_{unit}.v")
+    text = path.read_text()
+    return re.findall(
+        r"^\s*(?:in|out)put\s+(?:wire|reg)\s+(?:\[.*?\]\s*)?(\w+)", text[: text.index(");\n")], re.M
+    )
+
+
+def test_every_port_of_a_unit_is_of_one_bus() -> None:
+    """And every end of a bus has ports, with the fields that the table names."""
+    found: dict[tuple[str, str], int] = {}
+    for link in buses.LINKS:
+        for unit, port in link.ends():
+            own = [name for name in ports(unit) if re.fullmatch(rf"{port}(_\w+)*?(_[io])?", name)]
+            assert own, f"{link.name}: {unit} has no port {port}"
+            for name in own:
+                found[unit, name] = found.get((unit, name), 0) + 1
+    for unit in {unit for unit, _ in found}:
+        for name in ports(unit):
+            if not NO_BUS.fullmatch(name) and not NO_BUS.fullmatch(f"{unit}.{name}"):
+                assert found.pop((unit, name), 0) == 1, f"{unit}.{name} is of one bus, and of one only"
+    assert not found
+
+
+def test_units_of_the_table_are_those_of_core_array_and_top() -> None:
+    made = set()
+    for name in ("rowvit_core.v", "array/rowvit_array.v", "rowvit_top.v"):
+        made |= set(re.findall(r"^ *rowvit_(\w+) #?\(?(?:u_\w+ )?\(?", (RTL / name).read_text(), re.M))
+    units = {unit for link in buses.LINKS for unit, _ in link.ends()}
+    assert made - {"core", "array", "copies"} == units
+
+
+def test_fields_of_a_bus_are_ports_of_its_drivers_or_a_vector() -> None:
+    for link in buses.LINKS:
+        ends = link.ends()
+        if isinstance(link.fields, buses.Vector):
+            texts = [next(RTL.glob(f"*/rowvit_{unit}.v")).read_text() for unit, _ in ends]
+            assert any(f"`{link.fields.prefix}_" in text for text in texts), link.name
+            continue
+        drivers = ends[: len(link.drivers.split())]
+        for name in link.fields.split():
+            assert any(f"{port}_{name}_{way}" in ports(unit) for unit, port in drivers for way in "io"), (
+                f"{link.name}: no port {name}"
+            )
+
+
+def test_what_holds_a_bus_is_there() -> None:
+    tests = RTL.parent / "tests"
+    for link in buses.LINKS:
+        for held in link.held.split(", "):
+            kind, _, name = held.rpartition(" ")
+            path = tests / (f"formal/{name}_proof.v" if kind == "proof" else f"unit/{name}.py")
+            assert path.exists(), f"{link.name}: no {path}"
+
+
+def test_vectors_of_buses() -> None:
+    sizes = {"ROWS": 4, "GROUPS": 3, "BANK_W": 2}
+    fields = {"null": 1, "rows": 0b1011, "dst": 0xBEEF, "bank": 0b11100100, "addr": 1 << 16 * 12 - 1}
+    vector = buses.TILE.pack(fields, **sizes)
+    read = buses.TILE.unpack(vector, **sizes)
+    assert {name: value for name, value in read.items() if value} == fields
+    low, end, _ = buses.TILE.ranges()["drain"]
+    assert (str(low), str(end)) == ("18", "17*ROWS+BANK_W*ROWS+98")
+    assert buses.TILE.part("drain", vector, **sizes) == vector >> 18 & (1 << 17 * 4 + 2 * 4 + 80) - 1
+    for wrong in ({"groups": 256}, {"colour": 1}):
+        with pytest.raises(RowvitError):
+            buses.TILE.pack(wrong, **sizes)

@@ -171,7 +171,7 @@ _LONG = re.compile("|".join(sorted(_SHORT, key=len, reverse=True)))
 
 
 def join(document: dict[str, Any], log: Path, search: float = 60.0, step: float | None = None) -> None:
-    """Complete a result of `rowvit.measure.power.document` with the meter's log and its figures.
+    """Complete a result of `rowvit.measure.power.protocol.document` with the meter's log and its figures.
 
     ``search`` and ``step`` are as of `MeterLog`.
 

@@ -4,9 +4,9 @@
     python benchmarks/host.py                  # this machine's, by valgrind
     python benchmarks/host.py --arch armhf     # a Pynq-Z2's, emulated; arm64: a KV260's
 
-`host_steps.py` is what is counted. ARM needs root, debootstrap and qemu-user-static with binfmt_misc, and makes a
-Debian of its kind in build/arm, as `make test-arm` does, and one for a QEMU that counts: Debian's newest is
-linked statically and takes no plugins. Kernel, cache misses and cache flushes are not in the counts.
+`host_steps.py` is what is counted. ARM needs root, debootstrap and qemu-user-static with binfmt_misc, and
+makes a Debian of its kind in build/arm, as `make test-arm` does, and one for a QEMU that counts: later ones of
+Debian are linked statically and take no plugins. Kernel, cache misses and cache flushes are not in the counts.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import subprocess
 import sys
 from enum import Enum
 from pathlib import Path
+from statistics import mean
 from typing import Annotated
 
 import numpy as np
@@ -30,11 +31,15 @@ HERE = Path(__file__).parent
 FOLDER = ROOT / "build" / "host"
 sys.path.append(str(ROOT / "tests" / "arm"))
 
-from emulate import HOME, VENV, Emulated  # noqa: E402
+from emulate import HOME, RELEASE, VENV, Emulated  # noqa: E402
 from record import Record, record  # noqa: E402
 
 PHOTO = ROOT / "host" / "rowvit" / "models" / "sign_digits_photos" / "3_0618.jpg"
 SIZES = {"224x224": (224, 224), "640x480": (640, 480), "1920x1080": (1920, 1080)}
+
+
+COMPILE = [os.environ.get("CC", "cc"), "-O1", "-shared", "-fPIC"]
+FIXED = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class Architecture(str, Enum):
@@ -64,57 +69,47 @@ def prepare() -> None:
         Image.fromarray(noisy).save(FOLDER / f"{name}.jpg", quality=85)
 
 
-def by_valgrind() -> dict[str, float]:
+def by_valgrind() -> list[int]:
     """Instructions of each step on this machine."""
     library = FOLDER / "marks.so"
-    compiler = [os.environ.get("CC", "cc"), "-O1", "-shared", "-fPIC"]
-    subprocess.run([*compiler, "-DCALLGRIND", "-o", library, HERE / "marks.c"], check=True)
+    subprocess.run([*COMPILE, "-DCALLGRIND", "-o", library, HERE / "marks.c"], check=True)
     for old in FOLDER.glob("callgrind.out*"):
         old.unlink()
-    environment = os.environ | {
-        "ROWVIT_MARKS": str(library),
-        "PYTHONHASHSEED": "0",
-        "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT / "host"),
-    }
-    tool = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={FOLDER / 'callgrind.out'}"]
-    subprocess.run([*tool, sys.executable, HERE / "host_steps.py", FOLDER], check=True, env=environment)
+    environment = os.environ | FIXED | {"ROWVIT_MARKS": str(library), "PYTHONPATH": str(ROOT / "host")}
+    tool = ["valgrind", "-q", "--tool=callgrind", "--instr-atstart=no"]
+    tool.append(f"--callgrind-out-file={FOLDER / 'callgrind.out'}")
+    command = [*tool, sys.executable, "-W", "ignore", HERE / "host_steps.py", FOLDER]
+    subprocess.run(command, check=True, env=environment)
     counts = {}
     for path in FOLDER.glob("callgrind.out.*"):
         text = path.read_text(errors="replace")
-        trigger = re.search(r"^desc: Trigger: Client Request: (\d+)$", text, re.MULTILINE)
+        number = re.search(r"^desc: Trigger: Client Request: (\d+)$", text, re.MULTILINE)
         total = re.search(r"^(?:totals|summary): (\d+)$", text, re.MULTILINE)
-        if trigger and total:
-            counts[int(trigger[1])] = int(total[1])
-    names = json.loads((FOLDER / "names.json").read_text())
-    return steps(names, np.cumsum([counts[number] for number in range(len(names))]).tolist())
+        if number and total:
+            counts[int(number[1])] = int(total[1])
+    return [counts[number] for number in sorted(counts)]
 
 
-def emulated(architecture: str) -> dict[str, float]:
+def emulated(architecture: str) -> list[int]:
     """Instructions of each step on an emulated processor."""
     qemu = _qemu()
     with Emulated(architecture) as there:
         there.pynq()
         emulator = _copied(qemu, there, {"armhf": "arm", "arm64": "aarch64"}[architecture])
         plugin = there.root / "usr" / "lib" / "marks.so"
-        compiler = [os.environ.get("CC", "cc"), "-O1", "-shared", "-fPIC"]
-        subprocess.run([*compiler, "-o", plugin, HERE / "marks.c"], check=True)
+        subprocess.run([*COMPILE, "-o", plugin, HERE / "marks.c"], check=True)
         shutil.copytree(ROOT / "host", there.home / "host", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(FOLDER, there.home / "files")
         shutil.copy(HERE / "host_steps.py", there.home)
         there.run(
-            emulator,
-            "-plugin",
-            f"/usr/lib/marks.so,to={HOME}/counts",
-            f"{VENV}/bin/python3",
-            f"{HOME}/host_steps.py",
-            f"{HOME}/files",
+            *(emulator, "-plugin", f"/usr/lib/marks.so,to={HOME}/counts"),
+            *(f"{VENV}/bin/python3", "-W", "ignore", f"{HOME}/host_steps.py", f"{HOME}/files"),
             PYTHONPATH=f"{HOME}/host",
-            PYTHONHASHSEED="0",
+            **FIXED,
         )
-        names = json.loads((there.home / "files" / "names.json").read_text())
-        counts = [int(line.split()[1]) for line in (there.home / "counts").read_text().splitlines()]
-    return steps(names, counts)
+        shutil.copy(there.home / "files" / "steps.json", FOLDER)
+        moments = [int(line.split()[1]) for line in (there.home / "counts").read_text().splitlines()]
+    return [after - before for before, after in zip(moments[::2], moments[1::2], strict=True)]
 
 
 def _qemu() -> Path:
@@ -122,7 +117,8 @@ def _qemu() -> Path:
     root = ROOT / "build" / "arm" / "qemu"
     if not (root / ".made").exists():
         shutil.rmtree(root, ignore_errors=True)
-        subprocess.run(["debootstrap", "--variant=minbase", "--include=qemu-user", "bookworm", root], check=True)
+        command = ["debootstrap", "--variant=minbase", "--include=qemu-user", RELEASE, root]
+        subprocess.run(command, check=True)
         (root / ".made").touch()
     return root
 
@@ -136,24 +132,19 @@ def _copied(qemu: Path, there: Emulated, name: str) -> str:
         target.parent.mkdir(parents=True, exist_ok=True)
         source = qemu / file[1:]
         while source.is_symlink():  # an absolute one is meant within
-            source = qemu / str(source.readlink()).lstrip("/") if source.readlink().is_absolute() else source.parent / source.readlink()
+            to = source.readlink()
+            source = qemu / str(to)[1:] if to.is_absolute() else source.parent / to
         shutil.copy(source, target)
     return path
 
 
-def steps(names: list[str], counts: list[int]) -> dict[str, float]:
-    """Instructions of each step per call, less those of the marks themselves."""
-    begun: dict[str, tuple[int, int]] = {}
+def per_call(counts: list[int]) -> dict[str, float]:
+    """Instructions of a call of each step, less those of the counting itself."""
     found: dict[str, list[float]] = {}
-    for name, count in zip(names, counts, strict=True):
-        if match := re.fullmatch(r"(.*) begin (\d+)", name):
-            begun[match[1]] = count, int(match[2])
-        else:
-            step = name.removesuffix(" end")
-            start, calls = begun[step]
-            found.setdefault(step, []).append((count - start) / calls)
-    nothing = found.pop("nothing")[0]
-    return {step: sum(each) / len(each) - nothing for step, each in found.items()}
+    for (step, calls), count in zip(json.loads((FOLDER / "steps.json").read_text()), counts, strict=True):
+        found.setdefault(step, []).append(count / calls)
+    (nothing,) = found.pop("nothing")
+    return {step: mean(each) - nothing for step, each in found.items()}
 
 
 def main(
@@ -162,7 +153,7 @@ def main(
 ) -> None:
     """Count, and print a table."""
     prepare()
-    counts = by_valgrind() if arch is Architecture.X86 else emulated(arch.value)
+    counts = per_call(by_valgrind() if arch is Architecture.X86 else emulated(arch.value))
     print("| step | million instructions |\n| -- | -- |")
     for step, count in counts.items():
         print(f"| {step} | {count / 1e6:.3g} |")

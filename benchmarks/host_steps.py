@@ -19,48 +19,61 @@ from contextlib import suppress
 from pathlib import Path
 
 FOLDER = Path(sys.argv[1])
-MARK = 0x5EED0000
+MOMENT = 0x5EED0000  #: numbers of processes that there are not
 CALLS = 4  #: of what is called once per image
-NAMES: list[str] = []
+#: steps in the order of their counts, and calls that each count has
+STEPS: list[tuple[str, int]] = []
 LIBRARY = ctypes.CDLL(os.environ["ROWVIT_MARKS"]) if "ROWVIT_MARKS" in os.environ else None
 
 
-def mark(name: str) -> None:
-    """Let the counter write what it has counted so far."""
-    NAMES.append(name)
-    if LIBRARY is not None:
-        LIBRARY.mark(len(NAMES) - 1)
+def moment(number: int) -> None:
+    """Let the emulator's plugin write its count."""
     with suppress(OSError):
-        os.getpgid(MARK + len(NAMES) - 1)
+        os.getpgid(MOMENT + number)
 
 
-def step(name: str, work: Callable[[], object], calls: int = CALLS, warm: int = 2) -> None:
-    """Count ``work``; it has run before, so that what is done once is not in it."""
+def begin() -> None:
+    """Count from now on."""
+    moment(0)
+    if LIBRARY is not None:
+        LIBRARY.begin()
+
+
+def end(step: str, calls: int = 1) -> None:
+    """What was counted since `begin` are so many calls of a step."""
+    if LIBRARY is not None:
+        LIBRARY.end(str(len(STEPS)).encode())
+    moment(1)
+    STEPS.append((step, calls))
+
+
+def count(step: str, work: Callable[[], object], calls: int = CALLS, warm: int = 2) -> None:
+    """Count calls of ``work``, which was called before, so that what is done once is not among it."""
     for _ in range(warm):
         work()
     gc.collect()
     gc.disable()
-    mark(f"{name} begin {calls}")
+    begin()
     for _ in range(calls):
         work()
-    mark(f"{name} end")
+    end(step, calls)
     gc.enable()
 
 
-mark("nothing begin 1")
-mark("nothing end")
-mark("import numpy begin 1")
+begin()
+end("nothing")
+begin()
 import numpy as np  # noqa: E402
 
-mark("import numpy end")
-mark("import rowvit.cli begin 1")
+end("import numpy")
+begin()
 import rowvit.cli  # noqa: E402, F401
 
-mark("import rowvit.cli end")
-mark("import of the driver, with pynq begin 1")
+end("import rowvit.cli")
+begin()
 from rowvit.targets.driver import Accelerator  # noqa: E402
 
-mark("import of the driver, with pynq end")
+end("import of the driver, with pynq")
 
 from rowvit.compiler import compile  # noqa: E402
 from rowvit.formats.program import Program  # noqa: E402
@@ -179,19 +192,30 @@ def ready(acc: Accelerator, model: Program) -> None:
     assert acc.device.answer.size == model.passes[0].output_bytes
 
 
+def streamed(step: str, acc: Accelerator, images: np.ndarray) -> None:
+    """An image of a stream of ready arrays, its share of opening and closing the stream included."""
+    list(acc.stream(images))
+    begin()
+    for _ in acc.stream(images):
+        pass
+    end(step, len(images))
+
+
 def between(acc: Accelerator, images: np.ndarray) -> None:
     """What the core waits for between two images of a stream: from its answer's arrival to its next start."""
     wait, start = acc.dma.recvchannel.wait, acc.core.start
-    moments = []
+    begun = False
 
     def waited() -> None:
+        nonlocal begun
         wait()
-        moments.append("arrived")
-        mark(f"between two images {len(moments)} begin 1")
+        begun = True
+        begin()
 
     def started(*arguments: int) -> None:
         start(*arguments)
-        mark(f"between two images {len(moments)} end")
+        if begun:
+            end("between two images")
 
     acc.dma.recvchannel.wait, acc.core.start = waited, started
     try:
@@ -206,25 +230,25 @@ def main() -> None:
     models = {name: FOLDER / name for name in ("sign-digits", "deit-tiny")}
     packages = {name: read_package(f"{path}.safetensors") for name, path in models.items()}
     for name, package in packages.items():
-        step(f"compile {name}", lambda package=package: compile(package, config), calls=1, warm=0)
+        count(f"compile {name}", lambda package=package: compile(package, config), calls=1, warm=0)
     programs = {}
     for name, path in models.items():
-        step(f"load program {name}", lambda path=path: Program.load(f"{path}.rowvit"), calls=1, warm=0)
+        count(f"load program {name}", lambda path=path: Program.load(f"{path}.rowvit"), calls=1, warm=0)
         programs[name] = Program.load(f"{path}.rowvit")
     meta = programs["deit-tiny"].meta
     for size in ("224x224", "640x480", "1920x1080"):
         data = (FOLDER / f"{size}.jpg").read_bytes()
-        step(f"JPEG {size}", lambda data=data: for_network(data, meta))
-        step(f"JPEG {size}, HLS front end", lambda data=data: for_network(data, meta, "hls"))
+        count(f"JPEG {size}", lambda data=data: for_network(data, meta))
+        count(f"JPEG {size}, HLS front end", lambda data=data: for_network(data, meta, "hls"))
     with opened(config) as acc:
         for name, program in programs.items():
             ready(acc, program)
             side = program.meta["architecture"]["image_size"]
             images = np.random.default_rng(0).integers(0, 256, (8, side, side, 3), dtype=np.uint8)
-            step(f"call {name}", lambda images=images: acc(images[:1]))
-            step(f"stream {name}", lambda images=images: list(acc.stream(images)), calls=1)
+            count(f"call {name}", lambda images=images: acc(images[:1]))
+            streamed(f"stream {name}", acc, images)
             between(acc, images)
-    (FOLDER / "names.json").write_text(json.dumps(NAMES))
+    (FOLDER / "steps.json").write_text(json.dumps(STEPS))
 
 
 main()

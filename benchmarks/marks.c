@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// Marks in an instruction count: a plugin of qemu-user (API 1 of qemu-plugin.h, whose declarations are repeated,
-// as few packages have the header), or with -DCALLGRIND a library whose `mark` lets valgrind write its sums.
+// Instructions between two moments of a program: a plugin of qemu-user (API 1 of qemu-plugin.h, whose declarations
+// are repeated, as few packages have the header), or with -DCALLGRIND a library that switches callgrind.
 #include <stdint.h>
 #ifdef CALLGRIND
 #include <valgrind/callgrind.h>
 
-void mark(int number)
+void begin(void)
 {
-    char name[16];
-    int at = sizeof name;
-    for (name[--at] = 0; number || at == sizeof name - 1; number /= 10)
-        name[--at] = '0' + number % 10;
-    CALLGRIND_DUMP_STATS_AT(name + at);
+    CALLGRIND_START_INSTRUMENTATION;
+    CALLGRIND_ZERO_STATS;
+}
+
+void end(const char *name)
+{
+    CALLGRIND_DUMP_STATS_AT(name);
+    CALLGRIND_STOP_INSTRUMENTATION;
 }
 #else
 #include <stdio.h>
@@ -36,7 +39,7 @@ static void translated(uint64_t id, struct qemu_plugin_tb *tb)
     qemu_plugin_register_vcpu_tb_exec_inline(tb, ADD_U64, &count, qemu_plugin_tb_n_insns(tb));
 }
 
-// A mark is a system call of a process number that there is not.
+// A moment is a system call of a process number that there is not.
 static void called(uint64_t id, unsigned cpu, int64_t number, uint64_t first, uint64_t b, uint64_t c, uint64_t d,
                    uint64_t e, uint64_t f, uint64_t g, uint64_t h)
 {

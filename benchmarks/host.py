@@ -5,8 +5,8 @@
     python benchmarks/host.py --arch armhf     # a Pynq-Z2's, emulated; arm64: a KV260's
 
 `host_steps.py` is what is counted. ARM needs root, debootstrap and qemu-user-static with binfmt_misc, and
-makes a Debian of its kind in build/arm, as `make test-arm` does, and one for a QEMU that counts: later ones of
-Debian are linked statically and take no plugins. Kernel, cache misses and cache flushes are not in the counts.
+makes a Debian of its kind in build/arm, as `make test-arm` does, and one for a QEMU that counts (Debian links
+later ones statically, which take no plugins). Kernel, cache misses and cache flushes are not in the counts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HERE = Path(__file__).parent
 FOLDER = ROOT / "build" / "host"
 sys.path.append(str(ROOT / "tests" / "arm"))
 
-from emulate import HOME, RELEASE, VENV, Emulated  # noqa: E402
+from emulate import BOARDS, HOME, RELEASE, VENV, Emulated, install  # noqa: E402
 from record import Record, record  # noqa: E402
 
 PHOTO = ROOT / "host" / "rowvit" / "models" / "sign_digits_photos" / "3_0618.jpg"
@@ -95,6 +95,7 @@ def emulated(architecture: str) -> list[int]:
     qemu = _qemu()
     with Emulated(architecture) as there:
         there.pynq()
+        install(there, *BOARDS[architecture])
         emulator = _copied(qemu, there, {"armhf": "arm", "arm64": "aarch64"}[architecture])
         plugin = there.root / "usr" / "lib" / "marks.so"
         subprocess.run([*COMPILE, "-o", plugin, HERE / "marks.c"], check=True)

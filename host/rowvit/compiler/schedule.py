@@ -112,7 +112,7 @@ class _Room:
         return edges | {u.base for u in self.past} | {0, self.size - block.size}
 
 
-#: by engine, the older ones whose order with it needs a dependency: one keeps its own, and the drain the array's
+#: by engine, the older ones whose order with it needs a dependency: each keeps its own, the drain the array's
 _OLDER = {
     new: [old for old in Engine if old is not new and (old, new) != (Engine.EXEC, Engine.DRAIN)]
     for new in Engine
@@ -130,7 +130,8 @@ def _follows(new: Access, old: Access) -> bool | None:
     stride, other = new.stride if new.bands > 1 else old.stride, old.stride if old.bands > 1 else new.stride
     if stride == other > 0:
         # band p conflicts with bands p + least to p + most of old, as far as there are such
-        least, most = (new.base - old.base - old.width) // stride + 1, (new.base + new.width - old.base - 1) // stride
+        ahead = new.base - old.base
+        least, most = (ahead - old.width) // stride + 1, (ahead + new.width - 1) // stride
         first = max(0, -most)
         if least > most or first > min(new.bands - 1, old.bands - 1 - least):
             return None

@@ -112,20 +112,36 @@ class _Room:
         return edges | {u.base for u in self.past} | {0, self.size - block.size}
 
 
-#: (older, newer) pairs of engines that keep their order without a dependency
-_FREE = {(engine, engine) for engine in Engine} | {(Engine.EXEC, Engine.DRAIN)}
+#: by engine, the older ones whose order with it needs a dependency: each keeps its own, the drain the array's
+_OLDER = {
+    new: [old for old in Engine if old is not new and (old, new) != (Engine.EXEC, Engine.DRAIN)]
+    for new in Engine
+}
 
 
 def _follows(new: Access, old: Access) -> bool | None:
     """None: no conflict; True: band p of ``new`` conflicts with bands up to p of ``old`` only."""
     if new.base >= old.end or old.base >= new.end:
         return None
+    banded = new.banded and old.banded
+    if not banded and new.dense and old.dense:
+        return False
+    # the stride of a single band does not matter
+    stride, other = new.stride if new.bands > 1 else old.stride, old.stride if old.bands > 1 else new.stride
+    if stride == other > 0:
+        # band p conflicts with bands p + least to p + most of old, as far as there are such
+        ahead = new.base - old.base
+        least, most = (ahead - old.width) // stride + 1, (ahead + new.width - 1) // stride
+        first = max(0, -most)
+        if least > most or first > min(new.bands - 1, old.bands - 1 - least):
+            return None
+        return banded and min(first + most, old.bands - 1) + old.first <= first + new.first
     start_new = new.base + new.stride * np.arange(new.bands)[:, None]
     start_old = old.base + old.stride * np.arange(old.bands)[None, :]
     conflict = (start_new < start_old + old.width) & (start_old < start_new + new.width)
     if not conflict.any():
         return None
-    return new.banded and old.banded and not np.triu(conflict, 1 + new.first - old.first).any()
+    return banded and not np.triu(conflict, 1 + new.first - old.first).any()
 
 
 class Tracker:
@@ -145,9 +161,7 @@ class Tracker:
         """Operations (absolute numbers) that must be complete, and the engines to follow by band."""
         last: dict[Engine, tuple[int, bool]] = {}
         for new in accesses:
-            for engine in Engine:
-                if (engine, new.engine) in _FREE:
-                    continue
+            for engine in _OLDER[new.engine]:
                 for write in (True, False) if new.write else (True,):
                     self._scan(new, engine, write, last)
         return {e: op for e, (op, _) in last.items()}, {e for e, (_, chain) in last.items() if chain}

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The host's work, step by step, for a Python whose instructions are counted: `host.py` runs it.
+
+    python host_steps.py FOLDER
+
+FOLDER has the files that `host.py` makes. The driver works on a board whose registers are plain memory and
+whose core has always finished: what it does is what it does on a board, less the kernel and cache flushes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+FOLDER = Path(sys.argv[1])
+MOMENT = 0x5EED0000  #: numbers of processes that there are not
+CALLS = 4  #: of what is called once per image
+#: steps in the order of their counts, and calls that each count has
+STEPS: list[tuple[str, int]] = []
+LIBRARY = ctypes.CDLL(os.environ["ROWVIT_MARKS"]) if "ROWVIT_MARKS" in os.environ else None
+
+
+def moment(number: int) -> None:
+    """Let the emulator's plugin write its count."""
+    with suppress(OSError):
+        os.getpgid(MOMENT + number)
+
+
+def begin() -> None:
+    """Count from now on."""
+    moment(0)
+    if LIBRARY is not None:
+        LIBRARY.begin()
+
+
+def end(step: str, calls: int = 1) -> None:
+    """What was counted since `begin` are so many calls of a step."""
+    if LIBRARY is not None:
+        LIBRARY.end(str(len(STEPS)).encode())
+    moment(1)
+    STEPS.append((step, calls))
+
+
+def count(step: str, work: Callable[[], object], calls: int = CALLS, warm: int = 2) -> None:
+    """Count calls of ``work``, which was called before, so that what is done once is not among it."""
+    for _ in range(warm):
+        work()
+    gc.collect()
+    gc.disable()
+    begin()
+    for _ in range(calls):
+        work()
+    end(step, calls)
+    gc.enable()
+
+
+begin()
+end("nothing")
+begin()
+import numpy as np  # noqa: E402
+
+end("import numpy")
+begin()
+import rowvit.cli  # noqa: E402, F401
+
+end("import rowvit.cli")
+begin()
+from rowvit.targets.driver import Accelerator  # noqa: E402
+
+end("import of the driver, with pynq")
+
+from rowvit.compiler import compile  # noqa: E402
+from rowvit.formats.program import Program  # noqa: E402
+from rowvit.hardware.block_design import CORE, DMA, block_design  # noqa: E402
+from rowvit.hardware.config import HardwareConfig, load  # noqa: E402
+from rowvit.hardware.isa import ABI_VERSION, ID, REGISTERS, Record  # noqa: E402
+from rowvit.images import for_network  # noqa: E402
+from rowvit.overlay import RowvitOverlay  # noqa: E402
+from rowvit.overlay.bitfile import BitHeader  # noqa: E402
+from rowvit.pynq import Device, PynqBuffer  # noqa: E402
+from rowvit.sim import hwh  # noqa: E402
+from rowvit.sim.device import MemoryModel, SimDevice  # noqa: E402
+from rowvit.targets.target import read_package  # noqa: E402
+
+DONE = 2  #: of the core's STATUS; of the DMA's, that a channel is idle
+
+
+class _Waking(np.ndarray):
+    """Registers of a DMA that leaves its reset."""
+
+    def __setitem__(self, index: int, value: int) -> None:
+        super().__setitem__(index, 0 if value == 4 else value)
+
+
+class Board(SimDevice):
+    """A board whose registers are plain memory; its core is always done, and has sent ``answer``."""
+
+    def __init__(self, config: HardwareConfig, folder: Path, frontend: str = "host") -> None:
+        Device.__init__(self, "plain")
+        self.name, self.config, self.model, self._open = "plain", config, MemoryModel(), None
+        self.capabilities = {"MEMORY_MAPPED": True}
+        self.arch = "armv7l" if hwh.is_zynq_7000(config) else "aarch64"
+        self.timestamp, self.answer = "", np.zeros(0, np.uint8)
+        self._free, self._used = [(0x10000000, 128 << 20)], {}
+        self.memory: dict[int, np.ndarray] = {}
+        self.clocks = hwh.clock_registers(config)
+        self.bitstream = str(folder / f"{config.name}-{frontend}.bit")
+        header = BitHeader("rowvit_wrapper", "", "simulation", "", "", 0)
+        Path(self.bitstream).write_bytes(header.encode(b""))
+        Path(self.bitstream).with_suffix(".hwh").write_text(hwh.handoff(config, frontend))
+        self.design = block_design(config, frontend=frontend)
+        Device.active_device = self
+
+    def close(self) -> None:
+        pass
+
+    def mmap(self, base: int, length: int) -> np.ndarray:
+        if base not in self.memory:
+            words = np.zeros(length // 4, np.uint32).view(_Waking)
+            for address, value in self.clocks.items():
+                if base <= address < base + length:
+                    words[(address - base) // 4] = value
+            for slave in self.design.addresses:
+                if slave.base == base and slave.cell == CORE:
+                    for name, value in (
+                        ("ID", ID),
+                        ("ABI", ABI_VERSION),
+                        ("CONFIG_HASH", self.config.hash),
+                        ("STATUS", DONE),
+                    ):
+                        words[REGISTERS[name][0] // 4] = value
+                elif slave.base == base and slave.cell == DMA and length > 0x34:
+                    words[0x04 // 4] = words[0x34 // 4] = 2
+            self.memory[base] = words
+        return self.memory[base]
+
+    def download(self, bitstream: object, parser: object = None) -> None:
+        pass
+
+    def allocate(self, shape: tuple[int, ...], dtype: object, **_: object) -> PynqBuffer:
+        buffer = super().allocate(shape, dtype)
+        if shape[-1] == self.answer.size:
+            buffer[:] = self.answer
+        return buffer
+
+    def flush(self, *_: int) -> None:
+        pass
+
+    invalidate = flush
+
+
+def record(kind: Record, tag: int, count: int, payload: np.ndarray) -> bytes:
+    raw = payload.tobytes()
+    return (kind | tag << 8 | count << 16 | len(raw) << 32).to_bytes(8, "little") + raw + bytes(-len(raw) % 8)
+
+
+def answer(meta: dict, tile: int) -> bytes:
+    """What the core sends for one image: any logits, and the first of the tokens."""
+    arch = meta["architecture"]
+    keep = {entry["layer"]: entry["keep"] for entry in meta["pruning"]}
+    parts, live = [], arch["tokens"]
+    for layer in range(arch["depth"] + 1):
+        parts.append(record(Record.MARK, 255 if not layer else layer - 1, 1, np.array([9 * layer, 0], "<u4")))
+        if layer in keep:
+            live = min(live, arch["prefix"] + keep[layer])
+            parts.append(record(Record.KEPT, layer, live, np.arange(live, dtype="<u2")))
+    logits = np.arange(arch["classes"], dtype="<i2")
+    for first in range(0, arch["classes"], tile):
+        some = logits[first : first + tile]
+        parts.append(record(Record.LOGITS, 0, len(some), some))
+    return b"".join(parts)
+
+
+def opened(config: HardwareConfig, frontend: str = "host") -> Accelerator:
+    """An accelerator on a `Board`, whose registers are plain memory from now on, as a board's are."""
+    board = Board(config, FOLDER, frontend)
+    acc = Accelerator(RowvitOverlay(board.bitstream, config, board, frontend=frontend))
+    for registers in (acc.core.mmio, acc.dma.mmio):
+        registers.array = registers.array.view(np.ndarray)
+    return acc
+
+
+def ready(acc: Accelerator, model: Program) -> None:
+    acc.load(model)
+    acc.device.answer = np.frombuffer(answer(model.meta, acc.config.tile), np.uint8)
+    assert acc.device.answer.size == model.passes[0].output_bytes
+
+
+def streamed(step: str, acc: Accelerator, images: np.ndarray) -> None:
+    """An image of a stream of ready arrays, its share of opening and closing the stream included."""
+    list(acc.stream(images))
+    begin()
+    for _ in acc.stream(images):
+        pass
+    end(step, len(images))
+
+
+def between(acc: Accelerator, images: np.ndarray) -> None:
+    """What the core waits for between two images of a stream: from its answer's arrival to its next start."""
+    wait, start = acc.dma.recvchannel.wait, acc.core.start
+    begun = False
+
+    def waited() -> None:
+        nonlocal begun
+        wait()
+        begun = True
+        begin()
+
+    def started(*arguments: int) -> None:
+        start(*arguments)
+        if begun:
+            end("between two images")
+
+    acc.dma.recvchannel.wait, acc.core.start = waited, started
+    try:
+        for _ in acc.stream(images):
+            pass
+    finally:
+        del acc.dma.recvchannel.wait, acc.core.start
+
+
+def main() -> None:
+    config = load("pynq-z2")
+    models = {name: FOLDER / name for name in ("sign-digits", "deit-tiny")}
+    packages = {name: read_package(f"{path}.safetensors") for name, path in models.items()}
+    for name, package in packages.items():
+        count(f"compile {name}", lambda package=package: compile(package, config), calls=1, warm=0)
+    programs = {}
+    for name, path in models.items():
+        count(f"load program {name}", lambda path=path: Program.load(f"{path}.rowvit"), calls=1, warm=0)
+        programs[name] = Program.load(f"{path}.rowvit")
+    meta = programs["deit-tiny"].meta
+    for size in ("224x224", "640x480", "1920x1080"):
+        data = (FOLDER / f"{size}.jpg").read_bytes()
+        count(f"JPEG {size}", lambda data=data: for_network(data, meta))
+        count(f"JPEG {size}, HLS front end", lambda data=data: for_network(data, meta, "hls"))
+    with opened(config) as acc:
+        for name, program in programs.items():
+            ready(acc, program)
+            side = program.meta["architecture"]["image_size"]
+            images = np.random.default_rng(0).integers(0, 256, (8, side, side, 3), dtype=np.uint8)
+            count(f"call {name}", lambda images=images: acc(images[:1]))
+            streamed(f"stream {name}", acc, images)
+            between(acc, images)
+    (FOLDER / "steps.json").write_text(json.dumps(STEPS))
+
+
+main()

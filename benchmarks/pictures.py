@@ -68,10 +68,10 @@ def badge(name: str, text: str, color: str) -> str:
 def badges() -> dict[str, str]:
     """What pyproject.toml and the RTL's rules say of the project."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    low, high = re.match(r">=3\.(\d+),<3\.(\d+)", project["requires-python"]).groups()
+    python = project["requires-python"].removeprefix(">=") + " or later"
     return {
         "licence": badge("licence", project["license"], "#3b6fb6"),
-        "python": badge("Python", f"3.{low} to 3.{int(high) - 1}", "#3b6fb6"),
+        "python": badge("Python", python, "#3b6fb6"),
         "verilog": badge("RTL", "Verilog-2005", "#3b6fb6"),
         "board": badge("on a board", "not run yet", "#9a6700"),
     }

@@ -155,7 +155,9 @@ module rowvit_issue #(
   assign x_ready_o = fire_own;
 
   wire [N-1:0] done_now = done_q | (fire_own & x_last_i);
-  assign tile_end = tile_q && &(~own_q | done_now);
+  // All of them are done now; who is late comes last, as it takes comparisons.
+  wire [N-1:0] ends = ok & x_last_i & (lockstep ? {ROWS{rows_ok}} : ~steal);
+  assign tile_end = tile_q && &(~own_q | done_q | ends) && (lockstep || ~|(own_q & ~done_q & late));
 
   always @(posedge clk_i) begin
     op_done_o <= op_last_q && (null_q || tile_end);
@@ -230,20 +232,21 @@ module rowvit_issue #(
   generate
     for (g = 0; g < GROUPS; g = g + 1) begin : g_mem
       // Of the rows that share a port, those that fire name the same line. In lock step row 0 serves all.
-      reg  [10:0] idx0, idx1;
+      // Each row has its adder, before who fires is known.
+      reg  [15:0] line, line0, line1;
       reg         read0, read1;
       integer     m;
       always @* begin
-        {idx0, idx1, read0, read1} = 24'd0;
+        {line, line0, line1, read0, read1} = 50'd0;
         for (m = 0; m < ROWS; m = m + 2) begin
-          idx0  = idx0 | (idx[11*(m*GROUPS+g)+:11] & {11{fire[m*GROUPS+g] || ROWS == 2}});
-          idx1  = idx1 | (idx[11*((m+1)*GROUPS+g)+:11] & {11{fire[(m+1)*GROUPS+g] || ROWS == 2}});
+          line  = wbase_q + {5'd0, idx[11*(m*GROUPS+g)+:11]};
+          line0 = line0 | (line & {16{fire[m*GROUPS+g] || ROWS == 2}});
+          line  = wbase_q + {5'd0, idx[11*((m+1)*GROUPS+g)+:11]};
+          line1 = line1 | (line & {16{fire[(m+1)*GROUPS+g] || ROWS == 2}});
           read0 = read0 || fire1_q[m*GROUPS+g];
           read1 = read1 || fire[(m+1)*GROUPS+g];
         end
       end
-      wire [15:0] line0 = wbase_q + {5'd0, idx0};
-      wire [15:0] line1 = wbase_q + {5'd0, idx1};
       reg  [AW-1:0]      a_addr_q, b_addr_q;
       reg                b_en_q;
       reg  [LANES-1:0]   b_we_q;

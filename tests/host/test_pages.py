@@ -212,3 +212,12 @@ def test_largest_network_of_diagnose() -> None:
 
     said = str(Walk()._memories()[1]).replace(" 0 cycles", " ... cycles")
     assert said in text("docs/board.md")
+
+
+def test_badges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of README.md are what `make pictures` would make of pyproject.toml today."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import pictures
+
+    for name, badge in pictures.badges().items():
+        assert (ROOT / f"docs/pictures/{name}.svg").read_text() == badge, name

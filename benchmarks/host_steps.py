@@ -14,7 +14,7 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -75,6 +75,8 @@ from rowvit.targets.driver import Accelerator  # noqa: E402
 
 end("import of the driver, with pynq")
 
+from PIL import Image  # noqa: E402
+
 from rowvit.compiler import compile  # noqa: E402
 from rowvit.formats.program import Program  # noqa: E402
 from rowvit.hardware.block_design import CORE, DMA, block_design  # noqa: E402
@@ -84,10 +86,12 @@ from rowvit.images import for_network  # noqa: E402
 from rowvit.overlay import RowvitOverlay  # noqa: E402
 from rowvit.overlay.bitfile import BitHeader  # noqa: E402
 from rowvit.pynq import Device, PynqBuffer  # noqa: E402
+from rowvit.reference.frontend import Geometry, fill_packet  # noqa: E402
 from rowvit.sim import hwh  # noqa: E402
 from rowvit.sim.device import MemoryModel, SimDevice  # noqa: E402
 from rowvit.targets.target import read_package  # noqa: E402
 
+PACKETS: dict[Geometry, np.ndarray] = {}
 DONE = 2  #: of the core's STATUS; of the DMA's, that a channel is idle
 
 
@@ -225,6 +229,32 @@ def between(acc: Accelerator, images: np.ndarray) -> None:
         del acc.dma.recvchannel.wait, acc.core.start
 
 
+def frames() -> Iterator[tuple[str, bytes | np.ndarray]]:
+    """Frames of cameras: arrays of RGB and YUYV, and MJPEG, without the tables that cameras leave out."""
+    for size in ("640x480", "1920x1080"):
+        with Image.open(FOLDER / f"{size}.jpg") as photo:
+            yield f"camera's RGB {size}", np.array(photo)
+            yuv = np.array(photo.convert("YCbCr"))
+        yuv[:, 1::2, 1] = yuv[:, 0::2, 2]
+        yield f"camera's YUYV {size}", np.ascontiguousarray(yuv[:, :, :2])
+    data = (FOLDER / "640x480.jpg").read_bytes()
+    frame, at = data[:2], 2
+    while data[at + 1] != 0xDA:  # the scan
+        after = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        frame += b"" if data[at + 1] == 0xC4 else data[at:after]  # Huffman tables
+        at = after
+    yield "camera's MJPEG 640x480", frame + data[at:]
+
+
+def packed(frame: np.ndarray, meta: dict) -> None:
+    """A frame for the preprocessor, with its header where the DMA takes it."""
+    arch = meta["architecture"]
+    geometry = Geometry.of(frame.shape[1], frame.shape[0], arch["image_size"], arch["patch_size"])
+    if geometry not in PACKETS:
+        PACKETS[geometry] = np.empty(geometry.packet_bytes, np.uint8)
+    fill_packet(frame, geometry, PACKETS[geometry])
+
+
 def main() -> None:
     config = load("pynq-z2")
     models = {name: FOLDER / name for name in ("sign-digits", "deit-tiny")}
@@ -240,6 +270,9 @@ def main() -> None:
         data = (FOLDER / f"{size}.jpg").read_bytes()
         count(f"JPEG {size}", lambda data=data: for_network(data, meta))
         count(f"JPEG {size}, HLS front end", lambda data=data: for_network(data, meta, "hls"))
+    for step, frame in frames():
+        count(step, lambda frame=frame: for_network(frame, meta))
+        count(f"{step}, HLS front end", lambda frame=frame: packed(for_network(frame, meta, "hls"), meta))
     with opened(config) as acc:
         for name, program in programs.items():
             ready(acc, program)

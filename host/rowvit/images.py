@@ -6,22 +6,31 @@ from __future__ import annotations
 import io
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from rowvit.errors import RowvitError
 
-# by name, as Pillow 9.0 has no Image.Resampling
 _ORIENTATION = 0x0112  # of EXIF's tags
+# by name, as Pillow 9.0 has no Image.Resampling and no Image.Transform
 FILTERS = {name: getattr(Image, name.upper()) for name in ("bicubic", "bilinear")}
+_AFFINE = vars(Image)["AFFINE"]
+_WORD = np.dtype("<u4")
+_LIMITED = [
+    min(max(base + (510 * (value - offset) + span) // (2 * span), 0), 255)
+    for base, offset, span in ((0, 16, 219), (128, 128, 224), (128, 128, 224))
+    for value in range(256)
+]  # Y, U and V of the limited range to the full one, rounded half up
 
 
 def decode(
     source: str | os.PathLike | bytes, side: int, resize: str = "bicubic", crop: float = 1.0
 ) -> np.ndarray:
-    """Decode one image, crop it to its middle square and scale that.
+    """Decode one image, crop it to its middle square and scale that (numerics.md, section 9).
 
     A JPEG of twice the size or more is decoded at half, a quarter or an eighth of it, whichever is the
     smallest whose crop still has ``side`` pixels a side; that saves most of the time and memory. Of 16 bits
@@ -34,7 +43,7 @@ def decode(
     side : int
         Pixels of the result's side.
     resize : str
-        "bicubic" or "bilinear".
+        "bicubic" or "bilinear": how images of less than twice the size are scaled.
     crop : float
         Side of the square, as a share of the image's shorter side.
 
@@ -50,38 +59,66 @@ def decode(
     """
     if resize not in FILTERS:
         raise RowvitError(f"resize filter {resize!r} is not known", f"use one of {', '.join(FILTERS)}")
-    square = middle(upright(source, math.ceil(side / crop)), crop)
+    image, reduced = _load(source, math.ceil(side / crop))
+    square = middle(image, crop)
+    if reduced or square.width >= 2 * side:
+        return _rgb(_cells(_thinned(square, side), side))
     return np.asarray(square.resize((side, side), FILTERS[resize]))
 
 
 def middle(image: Image.Image, crop: float = 1.0) -> Image.Image:
     """The middle square of an image, which is what networks get of it; ``crop`` as of `decode`."""
-    square = max(1, round(crop * min(image.size)))
-    if image.size == (square, square):  # a crop is a copy
-        return image
-    left, top = (image.width - square) // 2, (image.height - square) // 2
-    return image.crop((left, top, left + square, top + square))
+    box = _square(*image.size, crop)
+    return image if box == (0, 0, *image.size) else image.crop(box)  # a crop is a copy
 
 
-def within(image: Image.Image, crop: float) -> Image.Image:
-    """An image without what a network's crop leaves out on all sides; its middle square is the network's."""
-    width, height = (max(1, round(crop * size)) for size in image.size)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
+def _square(width: int, height: int, crop: float) -> tuple[int, int, int, int]:
+    """The middle square that a network gets: left, top, right, below."""
+    square = max(1, round(crop * min(width, height)))
+    left, top = (width - square) // 2, (height - square) // 2
+    return left, top, left + square, top + square
 
 
-def for_network(source: str | os.PathLike | bytes, meta: dict, frontend: str = "host") -> np.ndarray:
-    """Decode one image to what a network's front end takes; `RowvitError` as in `decode`.
+def for_network(
+    source: str | os.PathLike | bytes | np.ndarray,
+    meta: Mapping[str, Any],
+    frontend: str = "host",
+    full_range: bool = False,
+) -> np.ndarray:
+    """One image as a network's front end takes it (numerics.md, section 9).
 
-    For "host" that is uint8 [S, S, 3] of the size in ``meta``, the network's description; for "hls" the image
-    at full size, less what the network's crop leaves out on all sides, since the preprocessor takes the
-    middle square of that and scales it.
+    Parameters
+    ----------
+    source : path, bytes or uint8 array [height, width, 3] or [height, width, 2]
+        A file or its contents, such as a frame of a camera's MJPEG; RGB; or a camera's YUYV: Y, and U in even
+        columns, V in odd ones.
+    meta : mapping
+        Description of the network's package or program.
+    frontend : str
+        "host" or "hls".
+    full_range : bool
+        Whether YUYV has 0 to 255 for black to white, as in JPEG; else 16 to 235, as V4L2 has it by default.
+
+    Returns
+    -------
+    uint8 array [S, S, 3], RGB
+        For "host", of the network's size; for "hls" a square, which the preprocessor scales: of RGB a view.
+
+    Raises
+    ------
+    RowvitError
+        As by `decode`; or the array is no frame.
     """
-    pixels = meta["preprocessing"]
-    crop = pixels.get("crop", 1.0)
+    pixels, side = meta["preprocessing"], meta["architecture"]["image_size"]
+    resize, crop = pixels["resize"], pixels.get("crop", 1.0)
+    if isinstance(source, np.ndarray):
+        _check(source)
+        if source.shape[2] == 2:
+            return _of_yuyv(source, side, resize, crop, frontend, full_range)
+        return _of_rgb(source, side, resize, crop, frontend)
     if frontend == "hls":
-        return np.asarray(within(upright(source), crop))
-    return decode(source, meta["architecture"]["image_size"], pixels["resize"], crop)
+        return np.asarray(middle(upright(source, math.ceil(side / crop)), crop))
+    return decode(source, side, resize, crop)
 
 
 def is_picture(path: Path) -> bool:
@@ -94,26 +131,33 @@ def upright(source: str | os.PathLike | bytes, side: int = 0) -> Image.Image:
 
     It has the size that it is stored with; with ``side``, a JPEG may be scaled as `decode` says.
     """
+    return _load(source, side)[0]
+
+
+def _load(source: str | os.PathLike | bytes, side: int) -> tuple[Image.Image, bool]:
+    """As `upright`, and whether it was scaled."""
     name = "image" if isinstance(source, bytes) else os.fspath(source)
     if not isinstance(source, bytes) and os.path.exists(source) and not os.path.isfile(source):
         raise RowvitError(f"{name}: is no regular file", "use image files")  # a pipe might never end
     try:
         with _open(source) as image:
+            stored = image.size
             if side:
                 image.draft("RGB", (side, side))  # of other formats it does nothing
+            reduced = image.size != stored
             image.load()
             turned = ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, 1) != 1 else image
             if turned.mode == "RGB":
-                return turned
+                return turned, reduced
             # Pillow would clip what is more than 255
             sixteen = turned.mode.startswith("I;16") or (turned.mode == "I" and image.format == "PNG")
             if sixteen:
-                return Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8)).convert("RGB")
+                return Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8)).convert("RGB"), reduced
             if turned.mode in ("I", "F"):
                 raise RowvitError(
                     f"{name}: has 32 bits per value, of unknown range", "convert it to 8 or 16 bits"
                 )
-            return turned.convert("RGB")
+            return turned.convert("RGB"), reduced
     except FileNotFoundError as error:
         raise RowvitError(f"{name}: no such file") from error
     except RowvitError:
@@ -139,3 +183,159 @@ def _open(source: str | os.PathLike | bytes) -> Image.Image:
             image.verify()
         return again()
     return image
+
+
+# -- frames of cameras --------------------------------------------------------------------------------
+
+
+def _check(frame: np.ndarray) -> None:
+    """`RowvitError` if an array is no frame."""
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] not in (2, 3) or not frame.size:
+        raise RowvitError(
+            f"a frame is {frame.dtype} {[*frame.shape]}",
+            "pass uint8 [height, width, 3] in RGB or [height, width, 2] in YUYV",
+        )
+    if frame.shape[2] == 2 and frame.shape[1] % 2:
+        raise RowvitError(
+            f"a YUYV frame has {frame.shape[1]} columns, an odd number",
+            "pass whole pairs: they share U and V",
+        )
+
+
+def _of_rgb(frame: np.ndarray, side: int, resize: str, crop: float, frontend: str) -> np.ndarray:
+    """The pixels that a lossless file of the frame has."""
+    height, width = frame.shape[:2]
+    left, top, right, below = _square(width, height, crop)
+    if frontend == "hls":
+        return frame[top:below, left:right]
+    square = right - left
+    if square < 2 * side:
+        image = Image.fromarray(frame[top:below, left:right])
+        return np.asarray(image.resize((side, side), FILTERS[resize]))
+    step = square // side
+    count = square // step
+    margin = (square - count * step) // 2
+    words = _blocks(frame, (top + margin, left + margin), (3 * width, 3), (step, step), count)
+    return _rgb(_cells(words, side))
+
+
+def _of_yuyv(
+    frame: np.ndarray, side: int, resize: str, crop: float, frontend: str, full_range: bool
+) -> np.ndarray:
+    """A pair of columns is one word, Y U Y V; large frames stay in words until they are small."""
+    height, width = frame.shape[:2]
+    left, top, right, below = _square(width, height, crop)
+    square = right - left
+    if square >= 2 * side:
+        step = square // 2 // side
+        count = square // 2 // step
+        first = (height - 2 * step * count) // 2, (width // 2 - step * count) // 2
+        words = _blocks(frame, first, (2 * width, 4), (2 * step, step), count)
+        if frontend == "host":
+            words = _cells(words, side)
+        yuv = words.view(np.uint8).reshape(*words.shape, 4)
+        one, other = yuv[:, :, 0], yuv[:, :, 2]
+        yuv[:, :, 0] = (one | other) - ((one ^ other) >> 1)  # (one + other + 1) >> 1
+        yuv[:, :, 2] = yuv[:, :, 3]
+        return np.asarray(_converted(yuv, full_range))
+    odd = left % 2
+    part = frame[top:below, left - odd : right + right % 2]
+    yuv = np.zeros((*part.shape[:2], 4), np.uint8)
+    yuv[:, :, 0] = part[:, :, 0]
+    for column in (0, 1):
+        yuv[:, column::2, 1], yuv[:, column::2, 2] = part[:, 0::2, 1], part[:, 1::2, 1]
+    image = _converted(np.ascontiguousarray(yuv[:, odd : odd + square]), full_range)
+    return np.asarray(image if frontend == "hls" else image.resize((side, side), FILTERS[resize]))
+
+
+def _converted(yuv: np.ndarray, full_range: bool) -> Image.Image:
+    """BT.601's Y, U, V and any byte, uint8 [height, width, 4], to RGB, by Pillow's tables for JPEG.
+
+    JPEG's range is the full one; V4L2's, by default, the limited one (the manual's "Defining Colorspaces").
+    """
+    size = yuv.shape[1], yuv.shape[0]
+    image = Image.frombuffer("YCbCr", size, yuv, "raw", "YCbCrX", 0, 1)
+    return (image if full_range else image.point(_LIMITED)).convert("RGB")
+
+
+# -- words: a pixel or a pair of YUYV each ------------------------------------------------------------
+
+
+def _thinned(square: Image.Image, side: int) -> np.ndarray:
+    """A square RGB image as words of its bytes, R first, uint32 [n, n], where side <= n < 2 side."""
+    step = square.width // side
+    count = square.width // step
+    if step == 1:
+        return _words(square)
+    first = (square.width - count * step) // 2 + 0.5 - step / 2  # a pixel's middle, less what Affine adds
+    samples: list[np.ndarray] = []
+    for quarter in (1, 3):
+        at = first + quarter * step // 4
+        samples.append(_words(square.transform((count, count), _AFFINE, (step, 0, at, 0, step, at))))
+    return _mean(*samples)
+
+
+def _words(image: Image.Image) -> np.ndarray:
+    """Pixels of RGB as words, uint32 [height, width]; their last bytes say nothing."""
+    return np.frombuffer(image.tobytes("raw", "RGBX"), _WORD).reshape(image.height, image.width)
+
+
+def _blocks(
+    frame: np.ndarray, first: tuple[int, int], strides: tuple[int, int], steps: tuple[int, int], count: int
+) -> np.ndarray:
+    """Mean of two words of each block of a frame: a quarter and three quarters down its diagonal.
+
+    Parameters
+    ----------
+    frame : uint8 array
+    first, steps : tuple of int
+        The first block's place and the size of all, in lines and words.
+    strides : tuple of int
+        Bytes from line to line and from word to word, which may overlap.
+    count : int
+        Blocks in a row and in a column.
+
+    Returns
+    -------
+    uint32 array [count, count]
+    """
+    data = np.ascontiguousarray(frame).reshape(-1)
+    by = steps[0] * strides[0], steps[1] * strides[1]
+    samples: list[np.ndarray] = []
+    for quarter in (1, 3):
+        places = [start + quarter * step // 4 for start, step in zip(first, steps, strict=True)]
+        offset = places[0] * strides[0] + places[1] * strides[1]
+        if offset + (count - 1) * sum(by) + 4 > data.size:
+            data = np.append(data, np.uint8(0))  # a word of three bytes at the end
+        # one copy of words that are not aligned takes fewer instructions than working on them
+        samples.append(np.ndarray((count, count), _WORD, data, offset, by).copy())
+    return _mean(*samples)
+
+
+def _cells(words: np.ndarray, side: int) -> np.ndarray:
+    """Words [n, n] to [side, side], where side <= n < 2 side: a cell is one line, or the mean of two."""
+    count = len(words)
+    edges = (2 * np.arange(side + 1) * count + side) // (2 * side)
+    first, double = edges[:-1], np.flatnonzero(np.diff(edges) == 2)
+    for _ in range(2):  # lines, then columns: whole lines are copied at once
+        cells = words[first]
+        cells[double] = _mean(cells[double], words[first[double] + 1])
+        words = np.ascontiguousarray(cells.T)
+    return words
+
+
+def _mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Byte by byte, (a + b + 1) >> 1 of uint32 arrays: four bytes at once, as numpy has no mean of bytes."""
+    half = a ^ b
+    half >>= 1
+    half &= 0x7F7F7F7F
+    either = a | b
+    either -= half
+    return either
+
+
+def _rgb(words: np.ndarray) -> np.ndarray:
+    """Words uint32 [height, width] to uint8 [height, width, 3]."""
+    size = words.shape[1], words.shape[0]
+    packed = Image.frombuffer("RGBX", size, words, "raw", "RGBX", 0, 1).tobytes("raw", "RGB")
+    return np.frombuffer(packed, np.uint8).reshape(*words.shape, 3)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import subprocess
 import sys
@@ -202,11 +203,228 @@ def test_memory_for_121_megapixels(tmp_path, form, options, limit):
 
 
 def test_crop_of_the_network(tmp_path) -> None:
-    """The middle square of 0.5 of the shorter side, for the host and in what the preprocessor gets."""
+    """The middle square of 0.5 of the shorter side, for the host and for the preprocessor."""
     photo = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
     Image.fromarray(photo).save(tmp_path / "a.png")
-    meta = {"architecture": {"image_size": 20}, "preprocessing": {"resize": "bicubic", "crop": 0.5}}
+    meta = described(20, crop=0.5)
     middle = photo[10:30, 22:42]
-    assert np.array_equal(for_network(tmp_path / "a.png", meta), middle)
-    window = for_network(tmp_path / "a.png", meta, "hls")  # whose middle square is the same
-    assert np.array_equal(window, photo[10:30, 16:48]) and np.array_equal(window[:, 6:26], middle)
+    for frontend in ("host", "hls"):
+        assert np.array_equal(for_network(tmp_path / "a.png", meta, frontend), middle)
+        assert np.array_equal(for_network(photo, meta, frontend), middle)
+
+
+# -- numerics.md, section 9, once more: in Python's integers, pixel by pixel --------------------------
+
+
+def described(side: int, resize: str = "bicubic", crop: float = 1.0) -> dict:
+    return {"architecture": {"image_size": side}, "preprocessing": {"resize": resize, "crop": crop}}
+
+
+def mean(a: int, b: int) -> int:
+    return (int(a) + int(b) + 1) >> 1
+
+
+def square_of(width: int, height: int, crop: float) -> tuple[int, int, int]:
+    n = max(1, round(crop * min(width, height)))
+    return n, (width - n) // 2, (height - n) // 2
+
+
+def blocks(pixels: np.ndarray, first: tuple[int, int], steps: tuple[int, int], count: int) -> np.ndarray:
+    """Of values [height, width, channels], the mean of two of each block."""
+    found = np.zeros((count, count, pixels.shape[2]), int)
+    for y, x, c in np.ndindex(found.shape):
+        top, left = first[0] + y * steps[0], first[1] + x * steps[1]
+        found[y, x, c] = mean(
+            *(int(pixels[top + q * steps[0] // 4, left + q * steps[1] // 4, c]) for q in (1, 3))
+        )
+    return found
+
+
+def cells(values: np.ndarray, side: int) -> np.ndarray:
+    n, channels = values.shape[0], values.shape[2]
+    edge = [(2 * i * n + side) // (2 * side) for i in range(side + 1)]
+    lines, found = np.zeros((side, n, channels), int), np.zeros((side, side, channels), int)
+    for i, x, c in np.ndindex(lines.shape):
+        lines[i, x, c] = mean(values[edge[i], x, c], values[edge[i + 1] - 1, x, c])
+    for i, j, c in np.ndindex(found.shape):
+        found[i, j, c] = mean(lines[i, edge[j], c], lines[i, edge[j + 1] - 1, c])
+    return found
+
+
+def by_pillow(square: np.ndarray, side: int, resize: str) -> np.ndarray:
+    scaled = Image.fromarray(square.astype(np.uint8)).resize((side, side), getattr(Image, resize.upper()))
+    return np.asarray(scaled)
+
+
+def from_rgb(pixels: np.ndarray, side: int, resize: str, crop: float, decoder: bool = False) -> np.ndarray:
+    """With ``decoder``, pixels that a JPEG's decoder has scaled."""
+    n, left, top = square_of(pixels.shape[1], pixels.shape[0], crop)
+    square = pixels[top : top + n, left : left + n]
+    if n < 2 * side and not decoder:
+        return by_pillow(square, side, resize)
+    step = n // side
+    count = n // step
+    margin = (n - step * count) // 2
+    small = square if step == 1 else blocks(square, (margin, margin), (step, step), count)
+    return cells(small, side)
+
+
+def to_rgb(y: int, u: int, v: int, full_range: bool) -> list[int]:
+    """By the formulas that the page names; Pillow's tables may be one off."""
+    if not full_range:
+        y = min(max((510 * (y - 16) + 219) // 438, 0), 255)
+        u, v = (min(max(128 + (510 * (c - 128) + 224) // 448, 0), 255) for c in (u, v))
+    exact = y + 1.402 * (v - 128), y - 0.34414 * (u - 128) - 0.71414 * (v - 128), y + 1.772 * (u - 128)
+    return [min(max(int(value // 1), 0), 255) for value in exact]
+
+
+def converted(yuv: np.ndarray, full_range: bool) -> np.ndarray:
+    found = np.zeros(yuv.shape, int)
+    for y, x in np.ndindex(yuv.shape[:2]):
+        found[y, x] = to_rgb(*(int(value) for value in yuv[y, x]), full_range)
+    return found
+
+
+def from_yuyv(frame: np.ndarray, side: int, crop: float, full_range: bool, hls: bool) -> np.ndarray:
+    """Not yet scaled where Pillow does that."""
+    height, width = frame.shape[:2]
+    n, left, top = square_of(width, height, crop)
+    if n >= 2 * side:
+        step = n // 2 // side
+        count = n // 2 // step
+        pairs = frame.reshape(height, width // 2, 4)
+        first = (height - 2 * step * count) // 2, (width // 2 - step * count) // 2
+        small = blocks(pairs, first, (2 * step, step), count)
+        small = small if hls else cells(small, side)
+        luma = [[mean(pair[0], pair[2]) for pair in line] for line in small]
+        return converted(np.dstack([luma, small[:, :, 1], small[:, :, 3]]), full_range)
+    yuv = np.zeros((n, n, 3), int)
+    for y, x in np.ndindex(n, n):
+        column = (left + x) // 2 * 2
+        yuv[y, x] = frame[top + y, left + x, 0], frame[top + y, column, 1], frame[top + y, column + 1, 1]
+    return converted(yuv, full_range)
+
+
+@given(
+    width=st.integers(1, 70),
+    height=st.integers(1, 70),
+    side=st.integers(1, 12),
+    resize=st.sampled_from(["bicubic", "bilinear"]),
+    crop=st.sampled_from([1.0, 0.9, 0.5]),
+)
+def test_pixels_are_those_of_the_page(width, height, side, resize, crop):
+    """Of frames, also in other orders of memory, and of files without loss."""
+    frame = np.random.default_rng(width * height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    expected = from_rgb(frame, side, resize, crop)
+    assert np.array_equal(decode(encoded(frame), side, resize, crop), expected)
+    meta = described(side, resize, crop)
+    padded = np.pad(frame, ((1, 0), (2, 3), (0, 0)))[1:, 2 : 2 + width]
+    for same in (frame, padded, np.asfortranarray(frame), frame[::-1].copy()[::-1]):
+        assert np.array_equal(for_network(same, meta), expected)
+    n, left, top = square_of(width, height, crop)
+    assert np.array_equal(for_network(frame, meta, "hls"), frame[top : top + n, left : left + n])
+
+
+@given(
+    pairs=st.integers(1, 30),
+    height=st.integers(1, 60),
+    side=st.integers(1, 12),
+    crop=st.sampled_from([1.0, 0.9, 0.5]),
+    full_range=st.booleans(),
+)
+def test_yuyv_is_that_of_the_page(pairs, height, side, crop, full_range):
+    """One off where Pillow's tables round in another way."""
+    frame = np.random.default_rng(pairs * height).integers(0, 256, (height, 2 * pairs, 2), dtype=np.uint8)
+    meta = described(side, crop=crop)
+    for frontend in ("host", "hls"):
+        expected = from_yuyv(frame, side, crop, full_range, frontend == "hls")
+        found = for_network(frame, meta, frontend, full_range)
+        if frontend == "host" and len(expected) != side:
+            continue
+        assert found.shape == expected.shape and np.abs(found - expected).max() <= 1
+    whole = for_network(frame, described(side, crop=crop), "hls", full_range)
+    if square_of(2 * pairs, height, crop)[0] < 2 * side:
+        assert np.array_equal(for_network(frame, meta, "host", full_range), by_pillow(whole, side, "bicubic"))
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+def test_black_white_and_colours_of_yuyv(full_range):
+    """By the values that BT.601 gives them."""
+    black, white = (0, 255) if full_range else (16, 235)
+    colours = {
+        (0, 0, 0): (black, 128, 128),
+        (255, 255, 255): (white, 128, 128),
+        (255, 0, 0): (76, 85, 255) if full_range else (81, 90, 240),
+        (0, 255, 0): (150, 44, 21) if full_range else (145, 54, 34),
+        (0, 0, 255): (29, 255, 107) if full_range else (41, 240, 110),
+    }
+    for rgb, (y, u, v) in colours.items():
+        for size in (8, 20):
+            frame = np.full((size, size, 2), y, np.uint8)
+            frame[:, 0::2, 1], frame[:, 1::2, 1] = u, v
+            found = for_network(frame, described(8), full_range=full_range)
+            assert np.abs(found.astype(int) - rgb).max() <= 2, (rgb, found[0, 0])
+
+
+@pytest.mark.parametrize(("width", "height", "crop"), [(160, 120, 1.0), (75, 301, 0.9), (1000, 700, 1.0)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_large_jpegs_are_those_of_the_page(width, height, crop, mode):
+    """From what the decoder gives, also turned; the preprocessor gets that."""
+    y, x = np.mgrid[:height, :width] / 9
+    waves = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], axis=2)
+    photo = Image.fromarray((128 + 100 * waves).astype(np.uint8)).convert(mode)
+    exif, side = Image.Exif(), 30
+    for orientation in (1, 6):
+        exif[0x0112] = orientation
+        file = io.BytesIO()
+        photo.save(file, "JPEG", exif=exif)
+        small = upright(file.getvalue(), math.ceil(side / crop))
+        assert max(small.size) < max(width, height)
+        pixels = np.asarray(small)
+        expected = from_rgb(pixels, side, "bicubic", crop, decoder=True)
+        assert np.array_equal(decode(file.getvalue(), side, crop=crop), expected)
+        n, left, top = square_of(*small.size, crop)
+        meta = described(side, crop=crop)
+        found = for_network(file.getvalue(), meta, "hls")
+        assert np.array_equal(found, pixels[top : top + n, left : left + n])
+
+
+def test_cameras_leave_out_the_huffman_tables_of_mjpeg():
+    """They are those that the standard names; the frame ends in what a buffer had before, too."""
+    photo = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    file = encoded(photo, "JPEG")
+    short, at = b"", 2
+    while file[at + 1] != 0xDA:  # start of the scan
+        size = int.from_bytes(file[at + 2 : at + 4], "big") + 2
+        short += b"" if file[at + 1] == 0xC4 else file[at : at + size]
+        at += size
+    short = file[:2] + short + file[at:] + bytes(100)
+    assert len(short) < len(file) - 200
+    for frontend in ("host", "hls"):
+        found = [for_network(data, described(20), frontend) for data in (file, short)]
+        assert np.array_equal(*found)
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (np.zeros((8, 8, 3), np.float32), r"a frame is float32 \[8, 8, 3\]; pass uint8 \[height, width, 3\]"),
+        (np.zeros((8, 8), np.uint8), r"a frame is uint8 \[8, 8\]; pass uint8"),
+        (np.zeros((8, 8, 4), np.uint8), r"a frame is uint8 \[8, 8, 4\]; pass uint8"),
+        (np.zeros((0, 8, 3), np.uint8), r"a frame is uint8 \[0, 8, 3\]; pass uint8"),
+        (np.zeros((8, 9, 2), np.uint8), "a YUYV frame has 9 columns, an odd number; pass whole pairs"),
+    ],
+)
+def test_what_is_no_frame(frame, message):
+    for frontend in ("host", "hls"):
+        with pytest.raises(RowvitError, match=message):
+            for_network(frame, described(4), frontend)
+
+
+def test_a_camera_may_be_of_any_size():
+    """4K, whose blocks are large, and a single line."""
+    meta = described(224)
+    large = np.full((2160, 3840, 3), 77, np.uint8)
+    large[:, :840] = large[:, 3000:] = 0
+    assert (for_network(large, meta) == 77).all()
+    assert for_network(np.full((1, 4000, 2), 128, np.uint8), meta).shape == (224, 224, 3)

@@ -72,6 +72,12 @@ def middle(image: Image.Image, crop: float = 1.0) -> Image.Image:
     return image if box == (0, 0, *image.size) else image.crop(box)  # a crop is a copy
 
 
+def within(image: Image.Image, crop: float) -> Image.Image:
+    """The middle square, and one line more where that keeps it in the middle: the preprocessor finds it."""
+    left, top, _, _ = _square(*image.size, crop)
+    return image.crop((left, top, image.width - left, image.height - top))
+
+
 def _square(width: int, height: int, crop: float) -> tuple[int, int, int, int]:
     """The middle square that a network gets: left, top, right, below."""
     square = max(1, round(crop * min(width, height)))
@@ -102,7 +108,7 @@ def for_network(
     Returns
     -------
     uint8 array [S, S, 3], RGB
-        For "host", of the network's size; for "hls" a square, which the preprocessor scales: of RGB a view.
+        For "host", of the network's size; for "hls" what the preprocessor scales: of RGB a view.
 
     Raises
     ------
@@ -117,7 +123,7 @@ def for_network(
             return _of_yuyv(source, side, resize, crop, frontend, full_range)
         return _of_rgb(source, side, resize, crop, frontend)
     if frontend == "hls":
-        return np.asarray(middle(upright(source, math.ceil(side / crop)), crop))
+        return np.asarray(within(upright(source, math.ceil(side / crop)), crop))
     return decode(source, side, resize, crop)
 
 
@@ -207,7 +213,7 @@ def _of_rgb(frame: np.ndarray, side: int, resize: str, crop: float, frontend: st
     height, width = frame.shape[:2]
     left, top, right, below = _square(width, height, crop)
     if frontend == "hls":
-        return frame[top:below, left:right]
+        return frame[top : height - top, left : width - left]
     square = right - left
     if square < 2 * side:
         image = Image.fromarray(frame[top:below, left:right])

@@ -234,7 +234,7 @@ class Session:
         self.close()
 
     def decode(self, files: Iterable[str | Path]) -> list[NDArray[Any]]:
-        """Images uint8 [S, S, 3] of the network's size, or squares of any size for the HLS front end.
+        """Images uint8 [S, S, 3] of the network's size, or of any for the HLS front end.
 
         All are decoded before the first is run: `RowvitError` if a file is missing, truncated or no image.
         """

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from rowvit.errors import RowvitError
-from rowvit.images import FILTERS, middle, upright
+from rowvit.images import FILTERS, middle, upright, within
 from rowvit.measure.draw import plots
 from rowvit.reference.frontend import Geometry
 
@@ -71,7 +71,7 @@ def seen(
     side, patch = (meta["architecture"][key] for key in ("image_size", "patch_size"))
     crop = meta["preprocessing"].get("crop", 1.0)
     if frontend == "hls":
-        image = middle(upright(source), crop)
+        image = within(upright(source), crop)
         window = Geometry.of(*image.size, side, patch)
         right, below = window.left + window.window_width, window.top + window.window_height
         image = image.crop((window.left, window.top, right, below))

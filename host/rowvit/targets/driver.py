@@ -163,6 +163,10 @@ class Accelerator(Target):
     def is_checking(self, result: Result) -> bool:
         return self.guard is not None and self.guard.checking(result)
 
+    @property
+    def count(self) -> int:
+        return 0 if self.guard is None else self.guard.count
+
     def count_from(self, first: int) -> None:
         if self.guard is not None:
             self.guard.count = first

@@ -63,14 +63,14 @@ def bench(
 ) -> None:
     """Measure latency and throughput, and where the time goes.
 
-    Latency is that of one image after the other; throughput that of batches, where one computes while
-    the next is being prepared. On sim both are simulated cycles x clock; nothing is measured.
+    Latency is that of one image after the other; throughput that of batches, where one is computed while
+    the next is prepared. On sim both are simulated cycles x clock; nothing is measured.
 
     Examples
     --------
       rowvit bench sign-digits --target sim --baseline torch,ort --json sim.json
 
-      rowvit bench deit-tiny.rvp photos/ --target board --images 1000 --warm-up 20 --json board.json
+      rowvit bench program.safetensors photos/ --target board --images 1000 --warm-up 20 --json board.json
     """
     from rowvit.measure.speed import baseline as cpu
     from rowvit.measure.speed import throughput
@@ -293,9 +293,9 @@ def power(
 
     Examples
     --------
-      rowvit power deit-tiny.rvp photos/ --json power.json
+      rowvit power program.safetensors photos/ --json power.json
 
-      rowvit power deit-tiny.rvp photos/ --instrument csv --json power.json
+      rowvit power program.safetensors photos/ --instrument csv --json power.json
     """
     from rowvit.measure import result
     from rowvit.measure.power import passes, protocol
@@ -440,7 +440,7 @@ def report(
     ] = False,
     model: Annotated[
         str | None,
-        typer.Option(help="The package that was measured: the page shows what it makes of a photo."),
+        typer.Option(help="The package that was measured: the page shows how it classifies a photo."),
     ] = None,
     photo: Annotated[
         Path | None, typer.Option(help="That photo; by default the first that comes with the model.")

@@ -80,9 +80,9 @@ def import_(
 ) -> None:
     """Import a vision transformer: a float network for relu, prune, train and quantise.
 
-    By name, from a folder of timm's, or from ONNX the import is checked: the network must give the same as
-    timm or onnxruntime for the original. A bare state dict has nothing to compare with: whatever it does not
-    say is assumed and listed, and refused where it decides between two networks.
+    An import by name, from a timm folder or from ONNX is checked: the network must give the same as timm or
+    onnxruntime for the original. A bare state dict has nothing to compare with: what it does not say is
+    assumed and listed, or refused where two networks would fit.
 
     Examples
     --------

@@ -128,7 +128,7 @@ def prune(
     ] = None,
     keep: Annotated[
         str | None,
-        typer.Option(help="Not --rho, but the share of all patch tokens left behind each: 0.7,0.4,0.1."),
+        typer.Option(help="Instead of --rho: the share of all patch tokens left after each: 0.7,0.4,0.1."),
     ] = None,
     cycles: Annotated[
         float | None, typer.Option(min=1, help="Search: at most this many cycles per image.")

@@ -191,8 +191,8 @@ LabelsOption = Annotated[
     typer.Option(
         "--labels",
         metavar="FILE|sorted",
-        help="Which of the network's classes the photos' are, where the names differ: a file with lines"
-        " FOLDER,CLASS or JSON; or sorted: they are in the order of the network's.",
+        help="Which folder is which of the network's classes, where the names differ: a file with lines"
+        " FOLDER,CLASS or JSON; or sorted: folders in sorted order are the network's classes in order.",
     ),
 ]
 MeasureOption = Annotated[

@@ -15,7 +15,7 @@ bytes of the weights are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -588,7 +588,7 @@ class _Run:
         half = int(stream.sums != self._sums(operation.layer, 0))
         self._expect(stream, image.value("residual", self._sums(operation.layer, half)))
         address = self._parameters(LoadKind.NORM, f["slot"], f["dim"], operation)
-        self._consistent(replace(operation, tile=half), address, f["shift"])
+        self._consistent(operation._replace(tile=half), address, f["shift"])
         area = Area(f["dst_base"], f["dst_stride"], f["dim"] // 8, bands)
         self.token.write(area, image.value("X of row 0" if row else "X", stream.sums))
 

@@ -274,6 +274,7 @@ REGISTERS: dict[str, tuple[int, str, str]] = {
     "LIVE": (0x4C, "ro", "live tokens of the image that they were last counted for"),
 }
 
+BUSY, DONE, ERROR = 1, 2, 4  # of the register STATUS
 COUNTER_BASE = 0x80
 #: 32-bit counters, cleared by start, at COUNTER_BASE + 4 * index
 COUNTERS: tuple[tuple[str, str], ...] = (

@@ -15,10 +15,10 @@ import pytest
 from waiting import HANG
 
 from rowvit.errors import RowvitError
+from rowvit.formats import provenance
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import board, boards, default_configuration
 from rowvit.measure.power.instruments import own_instrument
-from rowvit.overlay import provenance
 from standins import ROOT, VIVADO, needs_tcl
 
 PAGE = (ROOT / "docs/another-board.md").read_text()

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 from rowvit.errors import RowvitError
-from rowvit.hardware.isa import COUNTER_BASE, COUNTERS, REGISTERS, Engine, Error
+from rowvit.hardware.isa import BUSY, COUNTER_BASE, COUNTERS, DONE, ERROR, REGISTERS, Engine, Error
 from rowvit.overlay.bitfile import CORE_TYPES
 from rowvit.pynq import DefaultIP
 
-BUSY, DONE, ERROR = 1, 2, 4  # of the register STATUS
 _START, _RESET = 1, 2  # of the register CONTROL
 _ERRORS: dict[int, tuple[str, str]] = {
     Error.BAD_OPCODE: ("the program holds an unknown instruction", "compile the network again"),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The driver: networks on the accelerator, through PYNQ. The same code serves board and simulator.
 
-It needs numpy and pynq only.
+It needs numpy and pynq only, and pynq not before it has a device.
 """
 
 from __future__ import annotations
@@ -24,11 +24,8 @@ from rowvit.errors import RowvitError
 from rowvit.formats.records import Answer, spans
 from rowvit.formats.work import count_work
 from rowvit.hardware.config import HardwareConfig
-from rowvit.hardware.isa import ID
-from rowvit.overlay import RowvitOverlay
-from rowvit.overlay.core import BUSY, DONE, ERROR
+from rowvit.hardware.isa import BUSY, DONE, ERROR, ID
 from rowvit.overlay.dma import DMA_HALTED, DMA_IDLE, MM2S, S2MM, dma_failed, dma_state, start, stop
-from rowvit.pynq import Interrupt, PynqBuffer, allocate
 from rowvit.reference import patchify
 from rowvit.reference.frontend import Geometry, fill_packet
 from rowvit.targets.target import Result, Target, loaded, read_program
@@ -37,6 +34,8 @@ if TYPE_CHECKING:
     from rowvit.compiler import Program
     from rowvit.formats.package import ModelPackage
     from rowvit.formats.program import Pass
+    from rowvit.overlay import RowvitOverlay
+    from rowvit.pynq import Interrupt, PynqBuffer
     from rowvit.targets.guard import Guard
 
 LOG = logging.getLogger("rowvit")
@@ -297,6 +296,8 @@ class Accelerator(Target):
 
     def _interrupt(self) -> Interrupt | None:
         """A new one for every stream: it belongs to the event loop that waits for it."""
+        from rowvit.pynq import Interrupt
+
         for pin in self.core.interrupts:
             with suppress(ValueError):  # no UIO device
                 return Interrupt(pin)
@@ -586,6 +587,8 @@ class Accelerator(Target):
             channel.start()
 
     def _allocate(self, shape: tuple[int, ...]) -> PynqBuffer:
+        from rowvit.pynq import allocate
+
         try:
             buffer: PynqBuffer = allocate(shape, np.uint8, target=self.device)
             return buffer

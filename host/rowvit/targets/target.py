@@ -370,16 +370,18 @@ def read_package(model: str | Path | ModelPackage | Program) -> ModelPackage:
 def read_program(
     model: str | Path | ModelPackage | Program, config: HardwareConfig, checkpoints: bool = False
 ) -> Program:
-    """Like `read_model`, but a package is compiled for ``config``, and a program must be for it.
+    """Like `read_model`, but a package is compiled for ``config`` (or was before: `compiler.cache`), and a
+    program must be for it.
 
     `RowvitError` as in `read_model`, or if the network does not fit the configuration, or the program is for
     another one, or wrong (`compiler.check`).
     """
-    from rowvit.compiler import Program, check, compile
+    from rowvit.compiler import Program, check
+    from rowvit.compiler.cache import compiled
 
     found = read_model(model)
     if not isinstance(found, Program):
-        return compile(found, config, checkpoints)
+        return compiled(found, config, checkpoints)
     made = found.meta["config"]
     if made["hash"] != config.hash:
         raise RowvitError(

@@ -158,7 +158,9 @@ def counted(arch: Architecture, groups: Sequence[str]) -> dict[str, float]:
 
 
 def main(
-    groups: Annotated[list[str], typer.Argument(help="Of steps: compile, load, photos, stream; or all.")] = [],  # noqa: B006
+    groups: Annotated[
+        list[str], typer.Argument(help="Of steps: import, compile, load, photos, stream; or all.")
+    ] = [],  # noqa: B006
     arch: Annotated[Architecture, typer.Option(help="Whose instructions.")] = Architecture.X86,
     keep: Record = False,
 ) -> None:

@@ -3,8 +3,9 @@
 
     python host_steps.py FOLDER [GROUP...]
 
-FOLDER has the files that `host.py` makes; a group is one of `GROUPS`, by default each is counted. The driver works on a board whose registers are plain memory and
-whose core has always finished: what it does is what it does on a board, less the kernel and cache flushes.
+FOLDER has the files that `host.py` makes; groups are import and those of `GROUPS`, by default all. The driver
+works on a board whose registers are plain memory and whose core has always finished: what it does is what it
+does on a board, less the kernel and cache flushes.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-FOLDER, CHOSEN = Path(sys.argv[1]), sys.argv[2:]
+FOLDER, CHOSEN = Path(sys.argv[1]), sys.argv[2:] or ["import", "compile", "load", "photos", "stream"]
 MOMENT = 0x5EED0000  #: numbers of processes that there are not
 CALLS = 4  #: of what is called once per image
 WARM = 2  #: calls before them, so that what is done once is not among them
 #: steps in the order of their counts, and calls that each count has
 STEPS: list[tuple[str, int]] = []
+counting = True  #: whether `begin` and `end` do anything
 LIBRARY = ctypes.CDLL(os.environ["ROWVIT_MARKS"]) if "ROWVIT_MARKS" in os.environ else None
 
 
@@ -35,6 +37,8 @@ def moment(number: int) -> None:
 
 def begin() -> None:
     """Count from now on."""
+    if not counting:
+        return
     moment(0)
     if LIBRARY is not None:
         LIBRARY.begin()
@@ -42,6 +46,8 @@ def begin() -> None:
 
 def end(step: str, calls: int = 1) -> None:
     """What was counted since `begin` are so many calls of a step."""
+    if not counting:
+        return
     if LIBRARY is not None:
         LIBRARY.end(str(len(STEPS)).encode())
     moment(1)
@@ -63,6 +69,7 @@ def count(step: str, work: Callable[[], object], calls: int = CALLS, warm: int =
 
 begin()
 end("nothing")
+counting = "import" in CHOSEN
 begin()
 import numpy as np  # noqa: E402
 
@@ -75,6 +82,7 @@ begin()
 from rowvit.targets.driver import Accelerator  # noqa: E402
 
 end("import of the driver, with pynq")
+counting = True
 
 from rowvit.compiler import compile  # noqa: E402
 from rowvit.formats.program import Program  # noqa: E402
@@ -303,6 +311,7 @@ def program(name: str) -> Program:
 NAMES = ("sign-digits", "deit-tiny")
 GROUPS = {"compile": compiling, "load": loading, "photos": photos, "stream": streaming}
 
-for group in CHOSEN or GROUPS:
-    GROUPS[group]()
+for group, work in GROUPS.items():
+    if group in CHOSEN:
+        work()
 (FOLDER / "steps.json").write_text(json.dumps(STEPS))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 from rowvit.errors import RowvitError
 from rowvit.hardware.isa import Record
 
-_KINDS = {int(kind): kind for kind in Record}
-_MARK = struct.Struct("<II")
+_MARK, _LOGITS, _KEPT, _CHECKPOINT = map(int, (Record.MARK, Record.LOGITS, Record.KEPT, Record.CHECKPOINT))
+_KINDS = frozenset(map(int, Record))
+_HEADER = struct.Struct("<BBHI")  # type and image, tag, count, bytes of the payload
+_COUNTS = struct.Struct("<II")  # of a MARK: cycles, fires
 
 
 def checkpoint_names(depth: int) -> list[str]:
@@ -47,26 +50,28 @@ class Answer:
             if image >= images:
                 raise RowvitError(f"the output has a record of image {image}, but the pass has {images}")
             answer = answers[image]
-            size = 8 if kind is Record.MARK else count * 2 * (arch["dim"] if kind is Record.CHECKPOINT else 1)
-            if not size <= found <= -(-size // 8) * 8:
+            size = 8 if kind == _MARK else count * 2 * (arch["dim"] if kind == _CHECKPOINT else 1)
+            if not size <= found <= size + 7 & ~7:
                 raise RowvitError(
-                    f"the output has a {kind.name} record of {count} with {found} bytes, not {size}"
+                    f"the output has a {Record(kind).name} record of {count} with {found} bytes, not {size}"
                 )
-            if kind is Record.MARK:
-                answer.marks.append(_MARK.unpack_from(data, at))
-            elif kind is Record.LOGITS:
+            if kind == _MARK:
+                answer.marks.append(_COUNTS.unpack_from(data, at))
+            elif kind == _LOGITS:
                 logits[image] += data[at : at + size]
                 if len(logits[image]) > 2 * arch["classes"]:
                     raise RowvitError(f"the output has more than {arch['classes']} logits of an image")
-            elif kind is Record.KEPT:
+            elif kind == _KEPT:
                 before = answer.kept[-1] if answer.kept else None
                 answer.kept.append(_kept(np.frombuffer(data, "<u2", count, at), before, arch["tokens"]))
             else:
-                name = checkpoint_names(arch["depth"])[tag : tag + 1] or [f"checkpoint {tag}"]
+                names = checkpoint_names(arch["depth"])
+                name = names[tag] if tag < len(names) else f"checkpoint {tag}"
                 rows = np.frombuffer(data, "<i2", size // 2, at)
-                answer.checkpoints[name[0]] = rows.reshape(count, arch["dim"]).copy()
-        for answer, found in zip(answers, logits, strict=True):
-            answer.logits = np.frombuffer(found, "<i2")
+                answer.checkpoints[name] = rows.reshape(count, arch["dim"]).copy()
+        for answer, values in zip(answers, logits, strict=True):
+            if values:
+                answer.logits = np.frombuffer(values, "<i2")
             answer._complete(meta)
         return answers
 
@@ -81,9 +86,10 @@ class Answer:
 
 
 def _kept(rows: NDArray[Any], before: NDArray[Any] | None, tokens: int) -> NDArray[Any]:
-    """Original indices int64 of the tokens in ``rows``, uint16, of those that were there ``before``, or of all."""
+    """Original indices, int64, of ``rows``, uint16, of the tokens ``before``; None: of all ``tokens``."""
     count = tokens if before is None else len(before)
-    if rows.size and rows[-1] < count and rows[0] == 0 and (rows[1:] > rows[:-1]).all():
+    # Python's integers are faster than NumPy's scalars
+    if rows.size and rows.item(-1) < count and rows.item(0) == 0 and (rows[1:] > rows[:-1]).all():
         return rows.astype(np.int64) if before is None else before[rows]
     if (last := int(rows.max(initial=0))) >= count:
         raise RowvitError(f"the output keeps row {last} of {count}")
@@ -105,6 +111,10 @@ def spans(start: int, marks: Sequence[Sequence[int]], end: int, shares: Sequence
         Of every layer, how many images were computed together.
     """
     images = len(marks)
+    if images == 1:
+        edges = [*marks[0], end]
+        if edges == sorted(edges):
+            return [[mark - edge for edge, mark in pairwise([start, *edges])]]
     parts = [(end, len(shares) + 1, range(images))]
     for number, together in enumerate([1, *shares]):
         for first in range(0, images, together):
@@ -126,19 +136,20 @@ def split(output: NDArray[Any]) -> Iterator[tuple[Record, int, int, int, NDArray
     `RowvitError` if a header is not a record's.
     """
     for kind, image, tag, count, at, size in _headers(output.tobytes()):
-        yield kind, image, tag, count, output[at : at + size]
+        yield Record(kind), image, tag, count, output[at : at + size]
 
 
-def _headers(data: bytes) -> Iterator[tuple[Record, int, int, int, int, int]]:
+def _headers(data: bytes) -> Iterator[tuple[int, int, int, int, int, int]]:
     """Records of an output packet: type, image, tag, count, where the payload begins, and its bytes."""
     at, end = 0, len(data)
     while at < end:
-        header = int.from_bytes(data[at : at + 8], "little")
-        kind, size = _KINDS.get(header & 0xF), header >> 32
-        if kind is None or at + 8 + size > end:
+        first, tag, count, size = _HEADER.unpack_from(data, at) if at + 8 <= end else (0, 0, 0, 0)
+        kind, payload = first & 15, at + 8
+        if kind not in _KINDS or payload + size > end:
+            header = int.from_bytes(data[at : at + 8], "little")
             raise RowvitError(
                 f"the output is not made of records: word {at // 8} of {end // 8} is 0x{header:016X}",
                 "bitstream and software may be of different versions",
             )
-        yield kind, header >> 4 & 0xF, header >> 8 & 0xFF, header >> 16 & 0xFFFF, at + 8, size
-        at += 8 + (size + 7 & ~7)
+        yield kind, first >> 4, tag, count, payload, size
+        at = payload + (size + 7 & ~7)

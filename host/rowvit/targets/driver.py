@@ -459,7 +459,7 @@ class Accelerator(Target):
         batch.lengths.append(self.dma.recvchannel.transferred)
 
     def _advance(self, batch: _Batch) -> bool:
-        """Do what there is to do; True when all answers of ``batch`` have come, of which `_take` takes the last."""
+        """Do what there is to do; True when all answers have come, of which `_take` has yet to take the last."""
         send, passes = self.dma.sendchannel, batch.passes
         if batch.sending and (status := self._finished(MM2S)):
             send.wait()

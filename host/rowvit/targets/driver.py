@@ -459,7 +459,7 @@ class Accelerator(Target):
         batch.lengths.append(self.dma.recvchannel.transferred)
 
     def _advance(self, batch: _Batch) -> bool:
-        """Do what there is to do; True when all answers have come, of which `_take` has yet to take the last."""
+        """Do what there is to do; True when all answers have come, the last of which `_take` has to take."""
         send, passes = self.dma.sendchannel, batch.passes
         if batch.sending and (status := self._finished(MM2S)):
             send.wait()

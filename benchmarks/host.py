@@ -2,6 +2,7 @@
 """What the host does for a photo, in instructions: counted, so that a board's processor needs no board.
 
     python benchmarks/host.py                  # this machine's, by valgrind
+    python benchmarks/host.py stream           # one group of steps only
     python benchmarks/host.py --arch armhf     # a Pynq-Z2's, emulated; arm64: a KV260's
 
 `host_steps.py` is what is counted. ARM needs root, debootstrap and qemu-user-static with binfmt_misc, and
@@ -17,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from statistics import mean
@@ -69,7 +71,7 @@ def prepare() -> None:
         Image.fromarray(noisy).save(FOLDER / f"{name}.jpg", quality=85)
 
 
-def by_valgrind() -> list[int]:
+def by_valgrind(groups: Sequence[str]) -> list[int]:
     """Instructions of each step on this machine."""
     library = FOLDER / "marks.so"
     subprocess.run([*COMPILE, "-DCALLGRIND", "-o", library, HERE / "marks.c"], check=True)
@@ -78,7 +80,7 @@ def by_valgrind() -> list[int]:
     environment = os.environ | FIXED | {"ROWVIT_MARKS": str(library), "PYTHONPATH": str(ROOT / "host")}
     tool = ["valgrind", "-q", "--tool=callgrind", "--instr-atstart=no"]
     tool.append(f"--callgrind-out-file={FOLDER / 'callgrind.out'}")
-    command = [*tool, sys.executable, "-W", "ignore", HERE / "host_steps.py", FOLDER]
+    command = [*tool, sys.executable, "-W", "ignore", HERE / "host_steps.py", FOLDER, *groups]
     subprocess.run(command, check=True, env=environment)
     counts = {}
     for path in FOLDER.glob("callgrind.out.*"):
@@ -90,7 +92,7 @@ def by_valgrind() -> list[int]:
     return [counts[number] for number in sorted(counts)]
 
 
-def emulated(architecture: str) -> list[int]:
+def emulated(architecture: str, groups: Sequence[str]) -> list[int]:
     """Instructions of each step on an emulated processor."""
     qemu = _qemu()
     with Emulated(architecture) as there:
@@ -104,7 +106,7 @@ def emulated(architecture: str) -> list[int]:
         shutil.copy(HERE / "host_steps.py", there.home)
         there.run(
             *(emulator, "-plugin", f"/usr/lib/marks.so,to={HOME}/counts"),
-            *(f"{VENV}/bin/python3", "-W", "ignore", f"{HOME}/host_steps.py", f"{HOME}/files"),
+            *(f"{VENV}/bin/python3", "-W", "ignore", f"{HOME}/host_steps.py", f"{HOME}/files", *groups),
             PYTHONPATH=f"{HOME}/host",
             **FIXED,
         )
@@ -148,13 +150,22 @@ def per_call(counts: list[int]) -> dict[str, float]:
     return {step: mean(each) - nothing for step, each in found.items()}
 
 
+def counted(arch: Architecture, groups: Sequence[str]) -> dict[str, float]:
+    """Instructions of a call of each step of these groups of `host_steps.py`; none: of all."""
+    prepare()
+    counts = by_valgrind(groups) if arch is Architecture.X86 else emulated(arch.value, groups)
+    return per_call(counts)
+
+
 def main(
+    groups: Annotated[
+        list[str], typer.Argument(help="Of steps: import, compile, load, photos, stream; or all.")
+    ] = [],  # noqa: B006
     arch: Annotated[Architecture, typer.Option(help="Whose instructions.")] = Architecture.X86,
     keep: Record = False,
 ) -> None:
     """Count, and print a table."""
-    prepare()
-    counts = per_call(by_valgrind() if arch is Architecture.X86 else emulated(arch.value))
+    counts = counted(arch, groups)
     print("| step | million instructions |\n| -- | -- |")
     for step, count in counts.items():
         print(f"| {step} | {count / 1e6:.3g} |")

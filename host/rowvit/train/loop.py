@@ -155,13 +155,7 @@ class Trainer:
             dist.destroy_process_group()
 
     def _phase(
-        self,
-        wrapped: nn.Module,
-        phase: Phase,
-        first: int,
-        steps: int,
-        saved: dict | None,
-        progress: Progress,
+        self, wrapped: nn.Module, phase: Phase, first: int, steps: int, saved: dict | None, progress: Progress
     ) -> None:
         recipe, model = self.recipe, self.model
         model.train()

@@ -46,30 +46,16 @@ PRECISIONS = ("fp32", "bf16")
 
 @dataclass
 class Outcomes:
-    """Logits and work of photos; arrays have one entry per photo, in the order of the set.
+    """Logits and work of photos; arrays have one entry per photo, in the order of the set."""
 
-    Parameters
-    ----------
-    logits : float64 array [n, classes]
-        In float units.
-    macs_executed, macs_dense : int64 arrays
-    w2_rows_fetched, w2_rows_total : int64 arrays
-    zeros : float64 array
-        Share of zeros among the hidden activations of all layers.
-    cycles : float64 array
-        NaN where no cycles were counted or predicted.
-    bit_exact : bool array
-        Equal to the integer reference; true on the integer reference itself.
-    """
-
-    logits: np.ndarray
-    macs_executed: np.ndarray
+    logits: np.ndarray  #: float64 [n, classes], in float units
+    macs_executed: np.ndarray  #: int64, as the next three
     macs_dense: np.ndarray
     w2_rows_fetched: np.ndarray
     w2_rows_total: np.ndarray
-    zeros: np.ndarray
-    cycles: np.ndarray
-    bit_exact: np.ndarray
+    zeros: np.ndarray  #: float64: share of zeros among the hidden activations of all layers
+    cycles: np.ndarray  #: float64; NaN where no cycles were counted or predicted
+    bit_exact: np.ndarray  #: bool: equal to the integer reference; true on the integer reference itself
 
     @classmethod
     def join(cls, parts: list[Outcomes]) -> Outcomes:
@@ -79,29 +65,16 @@ class Outcomes:
 
 @dataclass
 class Evaluation:
-    """A network on a set.
-
-    Parameters
-    ----------
-    network, data : str
-    kind : str
-        "float fp32", "float bf16", "int8 golden" or "int8 sim".
-    truth : int array [n]
-    classes : list of str
-    work : Outcomes
-    agreement : float or None
-        Share of the photos to which another network gives the same class.
-    cycles_of : str
-        What counted or predicted the cycles, and for which configuration; empty without one.
-    """
+    """A network on a set."""
 
     network: str
     data: str
-    kind: str
-    truth: np.ndarray
+    kind: str  #: "float fp32", "float bf16", "int8 golden" or "int8 sim"
+    truth: np.ndarray  #: int [n]
     classes: list[str]
     work: Outcomes
-    agreement: float | None = None
+    agreement: float | None = None  #: share of the photos to which another network gives the same class
+    #: what counted or predicted the cycles, and for which configuration; empty without one
     cycles_of: str = ""
 
     @property
@@ -237,12 +210,7 @@ Labels: TypeAlias = Mapping[str, "str | int"] | str | None
 SORTED = "sorted"
 
 
-def matched(
-    photos: Photos,
-    network: str,
-    classes: Sequence[str],
-    labels: Labels = None,
-) -> Photos:
+def matched(photos: Photos, network: str, classes: Sequence[str], labels: Labels = None) -> Photos:
     """The photos with labels that are indices of the network's classes; there may be fewer of them.
 
     Names are compared as they are. Names that are numbers, as those of an archive without names, are indices;

@@ -44,33 +44,18 @@ LEAST_SHARE = 0.9
 
 @dataclass(frozen=True)
 class Speed:
-    """One way of running the network.
+    """How fast one way of running the network is; times are seconds per call."""
 
-    Parameters
-    ----------
-    runtime : str
-        "torch" (eager), "ort" (onnxruntime, CPU provider) or "numpy".
-    version : str
-    threads, batch : int
-    calls : int
-        Timed, after the warm-up.
-    median_s, fastest_s, p90_s : float
-        Seconds per call.
-    processor_share : float
-        Processor time of the calls, by all threads, in their wall time.
-    difference : float or None
-        Largest difference of a logit from PyTorch's, relative to the largest logit; None if not compared.
-    """
-
-    runtime: str
+    runtime: str  #: "torch" (eager), "ort" (onnxruntime, CPU provider) or "numpy"
     version: str
     threads: int
     batch: int
-    calls: int
+    calls: int  #: timed, after the warm-up
     median_s: float
     fastest_s: float
     p90_s: float
-    processor_share: float
+    processor_share: float  #: processor time of the calls, by all threads, in their wall time
+    #: largest difference of a logit from PyTorch's, relative to the largest logit; None if not compared
     difference: float | None
 
     @property
@@ -156,24 +141,15 @@ def _described(meta: dict) -> str:
 
 @dataclass(frozen=True)
 class Way:
-    """A way of running the network.
-
-    Parameters
-    ----------
-    runtime, version, threads, batch
-        As of `Speed`.
-    running : callable
-        Returns a context manager with the runtime ready: a function that returns the logits of a batch.
-    expected : callable, optional
-        Returns PyTorch's logits of the same images.
-    """
+    """A way of running the network; its first four fields are as of `Speed`."""
 
     runtime: str
     version: str
     threads: int
     batch: int
+    #: returns a context manager with the runtime ready: a function that returns the logits of a batch
     running: Callable[[], AbstractContextManager[Callable[[], np.ndarray]]]
-    expected: Callable[[], np.ndarray] | None = None
+    expected: Callable[[], np.ndarray] | None = None  #: returns PyTorch's logits of the same images
 
 
 def ways(
@@ -347,8 +323,7 @@ def _ways_of_file(meta: dict, file: Path, threads: Sequence[int]) -> list[Way]:
     session = _session(model, 1, file.name)
     if session.get_modelmeta().custom_metadata_map.get("rowvit") != _described(meta):
         raise RowvitError(
-            f"{file} is not the float network of this model",
-            f"make it with: rowvit baseline MODEL -o {file}",
+            f"{file} is not the float network of this model", f"make it with: rowvit baseline MODEL -o {file}"
         )
     batch, version = session.get_inputs()[0].shape[0], _onnxruntime().__version__
     pixels = _pixels(meta, batch)

@@ -46,68 +46,37 @@ TRACKS = {
 class LayerProfile:
     """One layer; every number but ``macs`` and ``bytes`` is in cycles.
 
-    Parameters
-    ----------
-    name : str
-        "embed", the layer's number from 0, or "head".
-    cycles, predicted : int
-        Between the marks at the ends of the layer before and of this one; and by the model.
-    busy, weights, data, draining : float
-        The array multiplies; waits for a load (or an instruction), for activations, for the drain of its
-        previous tile. They add up to ``cycles``.
-    load, load_wait : float
-        Words arrive, at the rate the memory has; a load waits for room, or for a mask.
-    drain, norm, softmax, select : float
-        These units are busy.
-    macs : float
-        Multiplications.
-    bytes : float
-        Loaded for this layer's operations, whenever that was.
+    ``busy``, ``weights``, ``data`` and ``draining`` add up to ``cycles``.
     """
 
-    name: str
-    cycles: int
-    predicted: int
-    busy: float
-    weights: float
-    data: float
-    draining: float
-    load: float
-    load_wait: float
-    drain: float
+    name: str  #: "embed", the layer's number from 0, or "head"
+    cycles: int  #: between the marks at the ends of the layer before and of this one
+    predicted: int  #: likewise, by the model
+    busy: float  #: the array multiplies
+    weights: float  #: it waits for a load (or an instruction),
+    data: float  #: for activations,
+    draining: float  #: or for the drain of its previous tile
+    load: float  #: words arrive, at the rate the memory has
+    load_wait: float  #: a load waits for room, or for a mask
+    drain: float  #: this unit is busy; likewise the next three
     norm: float
     softmax: float
     select: float
-    macs: float
-    bytes: float
+    macs: float  #: multiplications
+    bytes: float  #: loaded for this layer's operations, whenever that was
 
 
 @dataclass
 class Profile:
-    """One image on one configuration.
-
-    Parameters
-    ----------
-    network : str
-    config : HardwareConfig
-    memory : Memory
-    source : str
-        Where the cycles come from.
-    layers : list of LayerProfile
-        Embedding, layers, head.
-    timeline : list of Slice
-        Operations in whole cycles, those of an engine one after the other.
-    result : Result or None
-        Of the simulated RTL.
-    """
+    """One image on one configuration."""
 
     network: str
     config: HardwareConfig
     memory: Memory
-    source: str
-    layers: list[LayerProfile]
-    timeline: list[Slice]
-    result: Result | None
+    source: str  #: where the cycles come from
+    layers: list[LayerProfile]  #: embedding, layers, head
+    timeline: list[Slice]  #: operations in whole cycles, those of an engine one after the other
+    result: Result | None  #: of the simulated RTL
 
     @property
     def total(self) -> int:

@@ -36,11 +36,7 @@ _CYCLES, _WORDS = map([name for name, _ in COUNTERS].index, ("cycles", "recv_wor
 
 
 def document(
-    session: Session,
-    images: ImageSet,
-    batch: int,
-    warm_up: int = 1,
-    progress: Progress = lambda done: None,
+    session: Session, images: ImageSet, batch: int, warm_up: int = 1, progress: Progress = lambda done: None
 ) -> dict[str, Any]:
     """Measure, and describe it: the result that ``rowvit bench`` writes, without a baseline.
 
@@ -204,11 +200,7 @@ def measure(
 
 
 def from_files(
-    target: Target,
-    name: str,
-    files: Sequence[Path],
-    batch: int,
-    progress: Progress = lambda done: None,
+    target: Target, name: str, files: Sequence[Path], batch: int, progress: Progress = lambda done: None
 ) -> dict[str, Any]:
     """Measure throughput from image files: decoding alone, and with the target at work beside it.
 

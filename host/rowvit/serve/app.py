@@ -55,7 +55,7 @@ def application(service: Service) -> ASGIApp:
     app = Starlette(
         routes=[*_program_routes(), *page_routes()],
         lifespan=lifespan,
-        exception_handlers={Refusal: _refused, HTTPException: _refused, 500: _broken},
+        exception_handlers=dict.fromkeys((Refusal, HTTPException, 500), _refused),
     )
     app.state.service = service
     return _Gate(app, service)
@@ -188,30 +188,23 @@ async def _openapi(request: Request) -> Response:
 
 
 def _refused(request: Request, error: Exception) -> Response:
+    status, sentence = 500, "internal server error; the server's log has the details"
+    headers = dict(getattr(error, "headers", None) or {})
     if isinstance(error, Refusal):
-        status, sentence, after = error.status, str(error), error.retry_after
-    else:
-        assert isinstance(error, HTTPException)
-        status, after = error.status_code, None
+        status, sentence = error.status, str(error)
+        if error.retry_after is not None:
+            headers["Retry-After"] = str(error.retry_after)
+    elif isinstance(error, HTTPException):
+        status = error.status_code
         sentence = {
             404: "there is no such page; see /openapi.json for what there is",
             405: f"this address does not take {request.method}; see /openapi.json for what it takes",
         }.get(status, str(error.detail))
-    headers = dict(getattr(error, "headers", None) or {})
     if status == 408:
         headers["Connection"] = "close"
-    if after is not None:
-        headers["Retry-After"] = str(after)
     if "text/html" in request.headers.get("accept", ""):
         return failure(request, status, sentence, headers)
     return JSONResponse({"error": sentence}, status, headers)
-
-
-def _broken(request: Request, error: Exception) -> Response:
-    sentence = "internal server error; the server's log has the details"
-    if "text/html" in request.headers.get("accept", ""):
-        return failure(request, 500, sentence, {})
-    return JSONResponse({"error": sentence}, 500)
 
 
 # -- around all of it ---------------------------------------------------------------------------------

@@ -74,11 +74,11 @@ def relu(
     tested = test_set(data, card, measure, names)
     fitted, checked = trained.subset(photos), trained.subset(check, skip=photos)
     side, depth = network.config.image_size, network.config.depth
-    pixels = fitted.pixels(range(len(fitted)), side, card.resize, card.crop)
+    pixels = fitted.prepared(side, card.resize, card.crop)
     tests, measured = pixels[:0], set[int]()  # after these layers
     if len(checked) and trained.classes and (names or set(trained.classes) <= set(card.classes)):
         checked = matched(checked, card.name, card.classes, names)
-        tests = checked.pixels(range(len(checked)), side, card.resize, card.crop)
+        tests = checked.prepared(side, card.resize, card.crop)
         measured = {-1, *range(depth)} if each_layer else {-1, depth - 1}
     titles = ["layer", "zeros", "error if swapped", "error refitted", *(["top-1"] if measured else [])]
     table = right_aligned(*titles, left=0)
@@ -197,7 +197,7 @@ def prune(
     labelled = needed or bool(drawn.classes and (names or set(drawn.classes) <= set(card.classes)))
     if labelled:
         drawn = matched(drawn, card.name, card.classes, names)
-    pixels = drawn.pixels(range(len(drawn)), network.config.image_size, card.resize, card.crop)
+    pixels = drawn.prepared(network.config.image_size, card.resize, card.crop)
     package = search.stand_in(network, card, pixels[:64], "image" if rule == "auto" else rule)
     with progress_bar("schedules", len(tried)) as progress:
         done = count(1)
@@ -373,7 +373,7 @@ def quantise(
     )
     found = open_data(data, "train", labels=False)
     drawn = found.subset(photos)
-    pixels = drawn.pixels(range(len(drawn)), config.image_size, card.resize, card.crop)
+    pixels = drawn.prepared(config.image_size, card.resize, card.crop)
     with progress_bar("calibrating", 3) as progress:
         network = centre_keys(network, options.mean, options.std, pixels)
         if smooth:

@@ -64,6 +64,10 @@ class Photos:
         """Photos uint8 [n, side, side, 3], prepared as for the accelerator by `rowvit.images.decode`."""
         return np.stack([decode(_encoded(self.files[i]), side, resize, crop) for i in indices])
 
+    def prepared(self, side: int, resize: str, crop: float) -> np.ndarray:
+        """All photos, as of `pixels`."""
+        return self.pixels(range(len(self)), side, resize, crop)
+
 
 def _encoded(file: File) -> Path | bytes:
     """Input of `rowvit.images.decode`; pixels become a lossless file."""

@@ -56,23 +56,20 @@ class Phase:
 
     def __post_init__(self) -> None:
         shares = ("warmup", "label_smoothing", "distill", "token_drop", "rho", "prune_share", "layer_decay")
+        weights = ("row_penalty", "focus", "features", "weight_decay", "mixup")
         problems = {
             f"{key} is {getattr(self, key)}, not in 0..1": not 0 <= getattr(self, key) <= 1 for key in shares
         }
         problems |= {
             f"epochs is {self.epochs}": not 0 < self.epochs < math.inf,
             f"lr is {self.lr}, final_lr {self.final_lr}": self.lr <= 0 or self.final_lr < 0,
-            f"row_penalty is {self.row_penalty}": self.row_penalty < 0,
-            f"focus is {self.focus}": self.focus < 0,
-            f"features is {self.features}": self.features < 0,
+            **{f"{key} is {getattr(self, key)}": getattr(self, key) < 0 for key in weights},
             "focus needs prune_layers, whose attention it looks at": bool(
                 self.focus and not self.prune_layers
             ),
             f"temperature is {self.temperature}": self.temperature <= 0,
             f"token_drop is {self.token_drop}": self.token_drop == 1,
             "rho is 0": self.rho == 0,
-            f"weight_decay is {self.weight_decay}": self.weight_decay < 0,
-            f"mixup is {self.mixup}": self.mixup < 0,
             f"prune_layers are {list(self.prune_layers)}, not ascending numbers": (
                 any(type(layer) is not int for layer in self.prune_layers)
                 or list(self.prune_layers) != sorted(set(self.prune_layers))

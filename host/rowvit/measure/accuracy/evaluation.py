@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from rowvit.errors import RowvitError, needs
+from rowvit.formats.work import WORK, count_work
 from rowvit.targets.workers import end_with_parent
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 SHARD = 32  # photos
 DEADLINE = 1800.0  # seconds for one shard
-COUNTED = ("macs_executed", "macs_dense", "w2_rows_fetched", "w2_rows_total")
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -89,10 +89,11 @@ class Evaluation:
         return int((before.sum(axis=1) < best).sum())
 
     def compare(self, other: Evaluation) -> None:
-        """Set the agreement with another network on the same photos; classes are matched as in `matched`."""
-        order = _places(other.classes, self.classes)
-        theirs = other.guesses if order is None else order[other.guesses]
-        self.agreement = float((theirs == self.guesses).mean())
+        """Set the agreement with another network on the same photos: by names, if both have the same ones."""
+        ours, theirs = self.guesses, other.guesses
+        if sorted(set(self.classes)) == sorted(other.classes):
+            ours, theirs = np.array(self.classes)[ours], np.array(other.classes)[theirs]
+        self.agreement = float((ours == theirs).mean())
 
     def confusion(self) -> np.ndarray:
         """Photos int [truth, guess]."""
@@ -250,7 +251,7 @@ def matched(photos: Photos, network: str, classes: Sequence[str], labels: Labels
     elif (
         len(names) == len(classes) == 1000
         and all(map(_SYNSET.fullmatch, names))
-        and place.keys() == _numbers(1000)
+        and place.keys() == set(map(str, range(1000)))
     ):
         order = list(range(1000))
     else:
@@ -270,10 +271,6 @@ def matched(photos: Photos, network: str, classes: Sequence[str], labels: Labels
 
 #: ImageNet's names of classes, which sort in the order of its labels
 _SYNSET = re.compile(r"n\d{8}")
-
-
-def _numbers(count: int) -> set[str]:
-    return set(map(str, range(count)))
 
 
 def _index(wanted: str | int, place: Mapping[str, int]) -> int | None:
@@ -308,18 +305,10 @@ def read_labels(option: str | None) -> Labels:
             raise RowvitError(f"{path}: is no object of names and classes", 'write {"folder": "class", ...}')
         return found
     rows = [row for row in csv.reader(text.splitlines()) if row]
-    if any(len(row) != 2 for row in rows):
-        line = next(number for number, row in enumerate(rows, 1) if len(row) != 2)
-        raise RowvitError(f"{path}: line {line} is not FOLDER,CLASS")
+    for line, row in enumerate(rows, 1):
+        if len(row) != 2:
+            raise RowvitError(f"{path}: line {line} is not FOLDER,CLASS")
     return {folder.strip(): name.strip() for folder, name in rows}
-
-
-def _places(names: Sequence[str], among: Sequence[str]) -> np.ndarray | None:
-    """The index of each of the names among others; None if these are not the same names."""
-    place = {name: index for index, name in enumerate(among)}
-    if place.keys() != set(names) or len(place) < len(among):
-        return None
-    return np.array([place[name] for name in names], np.int64)
 
 
 # -- one shard -------------------------------------------------------------------------------------
@@ -332,7 +321,6 @@ def float_work(model: VisionTransformer, card: Card, pixels: np.ndarray, precisi
     """
     import torch
 
-    from rowvit.formats.work import count_work
     from rowvit.model.vit import predict
 
     config, images = model.config, len(pixels)
@@ -362,13 +350,10 @@ def float_work(model: VisionTransformer, card: Card, pixels: np.ndarray, precisi
     work = count_work(meta, live, probabilities, nonzero, fetched)
     return Outcomes(
         logits.astype(np.float64),
-        work.macs_executed,
-        np.full(images, work.macs_dense),
-        work.w2_rows_fetched,
-        np.full(images, work.w2_rows_total),
-        1 - nonzero / total,
-        np.full(images, np.nan),
-        np.ones(images, bool),
+        **{key: np.broadcast_to(getattr(work, key), images) for key in WORK},
+        zeros=1 - nonzero / total,
+        cycles=np.full(images, np.nan),
+        bit_exact=np.ones(images, bool),
     )
 
 
@@ -410,7 +395,7 @@ def integer_work(
     hidden = package.arch["hidden"]
     return Outcomes(
         np.stack([image.logits for image in found]) * package.meta["scales"]["logit"],
-        **{key: np.array([getattr(one, key) for one in counted], np.int64) for key in COUNTED},
+        **{key: np.array([getattr(one, key) for one in counted], np.int64) for key in WORK},
         zeros=np.array([1 - sum(c.ffn2_nonzeros) / (sum(c.live) * hidden) for c in counts]),
         cycles=spent,
         bit_exact=same,
@@ -497,10 +482,10 @@ def _shard(
 ) -> Outcomes:
     if isinstance(model, tuple):
         network, card = model
-        pixels = part.pixels(range(len(part)), network.config.image_size, card.resize, card.crop)
+        pixels = part.prepared(network.config.image_size, card.resize, card.crop)
         return float_work(network, card, pixels, precision)
     side, taken = model.arch["image_size"], model.meta["preprocessing"]
-    pixels = part.pixels(range(len(part)), side, taken["resize"], taken.get("crop", 1.0))
+    pixels = part.prepared(side, taken["resize"], taken.get("crop", 1.0))
     return integer_work(model, pixels, target, config, cycles)
 
 

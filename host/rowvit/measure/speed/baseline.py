@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rowvit.errors import RowvitError, needs, writing
+from rowvit.measure.speed.numpy_network import NumpyNetwork
 from rowvit.processors import processors
 
 if TYPE_CHECKING:
@@ -361,14 +362,12 @@ def _session(model: bytes, threads: int, name: str = "the network") -> Any:
 
 
 def _ways_in_numpy(meta: dict, batches: Sequence[int]) -> list[Way]:
-    from rowvit.measure.speed.numpy_network import NumpyNetwork
-
     network = NumpyNetwork(meta["architecture"], meta["pruning"])
-
-    def running(pixels: np.ndarray) -> AbstractContextManager[Callable[[], np.ndarray]]:
-        return nullcontext(lambda: network(pixels))
-
     return [
-        Way("numpy", np.__version__, processors(), batch, partial(running, _pixels(meta, batch)))
-        for batch in batches
+        Way("numpy", np.__version__, processors(), len(pixels), partial(_in_numpy, network, pixels))
+        for pixels in (_pixels(meta, batch) for batch in batches)
     ]
+
+
+def _in_numpy(network: NumpyNetwork, pixels: np.ndarray) -> AbstractContextManager[Callable[[], np.ndarray]]:
+    return nullcontext(lambda: network(pixels))

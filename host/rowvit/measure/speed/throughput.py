@@ -12,7 +12,7 @@ import numpy as np
 from rowvit.hardware.isa import COUNTERS
 from rowvit.measure import result as results
 from rowvit.measure.result import differences
-from rowvit.measure.speed.profile import layer_counters, layer_names
+from rowvit.measure.speed.profile import layer_names, watched
 from rowvit.measure.temperature import temperatures, thermometer
 from rowvit.processors import processors
 
@@ -312,13 +312,7 @@ def _watched(target: Target, image: np.ndarray) -> tuple[Result, list[dict[str, 
     The simulator has all counters when a layer ends, not only those in the core's answer. The image had
     arrived when the receive operation of its last word completed.
     """
-    from rowvit.targets.driver import Accelerator
-
-    assert isinstance(target, Accelerator) and target.program is not None
-    target.device.watch()
-    (result,) = target(image)
-    events = target.device.events()
-    counted = layer_counters(target.program, events, result)
+    result, events, counted = watched(target, image)
     both = [{**more, **own} for more, own in zip(counted, _marked(result), strict=True)]
     words, cycles = events["counters"][:, [_WORDS, _CYCLES]].T
     # a batch of one also completes the receive of the image that does not come

@@ -73,7 +73,7 @@ end("import rowvit.cli")
 begin()
 from rowvit.targets.driver import Accelerator  # noqa: E402
 
-end("import of the driver, with pynq")
+end("import of the driver")
 
 from rowvit.compiler import compile  # noqa: E402
 from rowvit.formats.program import Program  # noqa: E402
@@ -86,7 +86,7 @@ from rowvit.overlay.bitfile import BitHeader  # noqa: E402
 from rowvit.pynq import Device, PynqBuffer  # noqa: E402
 from rowvit.sim import hwh  # noqa: E402
 from rowvit.sim.device import MemoryModel, SimDevice  # noqa: E402
-from rowvit.targets.target import read_package  # noqa: E402
+from rowvit.targets.target import read_package, read_program  # noqa: E402
 
 DONE = 2  #: of the core's STATUS; of the DMA's, that a channel is idle
 
@@ -228,6 +228,9 @@ def between(acc: Accelerator, images: np.ndarray) -> None:
 def main() -> None:
     config = load("pynq-z2")
     models = {name: FOLDER / name for name in ("sign-digits", "deit-tiny")}
+    # before anything else that makes what both need once
+    package = models["deit-tiny"].with_suffix(".safetensors")
+    count("second start of deit-tiny, from the cache", lambda: read_program(package, config), 1, warm=0)
     packages = {name: read_package(f"{path}.safetensors") for name, path in models.items()}
     for name, package in packages.items():
         count(f"compile {name}", lambda package=package: compile(package, config), calls=1, warm=0)

@@ -678,7 +678,7 @@ def _pack(image: NDArray[Any], patch: int, rows: NDArray[Any]) -> None:
     grid, width = side // patch, patch * channels
     pieces = np.ascontiguousarray(image).reshape(grid, patch, grid, width).view(f"V{width}")[..., 0]
     strides = (grid * rows.strides[0], rows.strides[0], width)
-    target = np.ndarray((grid, grid, patch), f"V{width}", rows, 0, strides)
+    target: NDArray[Any] = np.ndarray((grid, grid, patch), f"V{width}", rows, 0, strides)
     target[:] = pieces.transpose(0, 2, 1)
     pixels = rows[:, : patch * width]
     np.bitwise_xor(pixels, 0x80, out=pixels)

@@ -115,7 +115,7 @@ class _Attention:
         lanes, head_dim = self.lowering.config.lanes, self.plan.head_dim
 
         def cut(_: str, tensor: NDArray[Any], part: Part) -> NDArray[Any]:
-            return pad_heads(tensor, head_dim, *part, lanes)
+            return pad_heads(tensor, head_dim, part[0], part[1], lanes)
 
         return self.lowering.linear(f"layers.{self.layer}.{kind.value}", groups, (first, groups), cut)
 

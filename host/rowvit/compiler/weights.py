@@ -85,4 +85,5 @@ def pack_pairs(weights: NDArray[Any]) -> NDArray[Any]:
     weights : int8 array [..., lanes], lanes even, values in [-127, 127]
     """
     pairs = np.ascontiguousarray(weights).view("<u2")
-    return (pairs - ((pairs & 0x80) << 1)).view(np.int8)
+    packed: NDArray[Any] = (pairs - ((pairs & 0x80) << 1)).view(np.int8)
+    return packed

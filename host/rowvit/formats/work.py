@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from operator import mul
 from typing import Any, Generic, TypeVar
 
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ def _macs(arch: Mapping[str, int], live: Sequence[int], pv_nonzeros: int, ffn2_n
     dim, tokens = arch["dim"], arch["tokens"]
     patches = (tokens - arch["prefix"]) * arch["channels"] * arch["patch_size"] ** 2
     before, after = [tokens, *live[:-1]], sum(live)  # rows that enter attention, and those that leave it
-    squares = sum(rows * rows for rows in before)
+    squares: int = sum(map(mul, before, before))
     macs = dim * (patches + arch["classes"]) + pv_nonzeros * (dim // arch["heads"])
     macs += (3 * sum(before) + after) * dim**2 + squares * dim + after * dim * arch["hidden"]
     return macs + dim * ffn2_nonzeros

@@ -5,7 +5,7 @@
 #              an hour); also needs Icarus Verilog and Yosys
 # make formal  proofs about the RTL's handshakes, and mutants that must break them; needs Yosys
 # make mutate  150 small faults in the RTL, which the tests must find: over an hour on two cores
-#              (OF=compiler: 300 in the compiler; RESUME=1: only those not found the time before)
+#              (OF=compiler: 300 in the compiler; RESUME=1: only those not found last time)
 # make soak    2,000 faults of memory, DMA, hosts and files on the simulated accelerator, and 5,000 images
 # make test-pynq3.0, make test-pynq4
 #              the driver's tests with PYNQ 3.0, and with PYNQ 4 (for Zynq UltraScale+), in separate environments
@@ -17,9 +17,9 @@
 #              Verible, Verilator and slang on the RTL
 # make docs    the documentation as a site, build/docs/index.html; warnings are errors
 # make bench   the simulated accelerator compared with this machine's CPU (PyTorch, onnxruntime)
-# make figures cycles on the simulated accelerator again (about an hour), and all recorded figures into the Markdown
+# make figures simulate the published cycles again (about an hour), and fill all recorded figures into the Markdown
 # make pictures
-#              those of README.md, docs/pictures
+#              the pictures of README.md, in docs/pictures
 # make synth   Yosys synthesis for Xilinx 7 series: resources of $(CONFIG) by module
 # make bitstream BOARD=Pynq-Z2
 #              overlay for a board, with Vivado (options: bitstreams/README.md)

@@ -42,7 +42,10 @@ PUBLISHED = [
 
 
 def main(
-    series: Annotated[list[str], typer.Argument(metavar="NAME=FILE.json,...", help="Ours.")],
+    series: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME=FILE.json,...", help="Our networks; files from most to least work."),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The picture.")],
 ) -> None:
     """Draw the picture."""

@@ -204,10 +204,10 @@ def changes(page: str) -> tuple[list[Change], int]:
 
 def main(
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit 1 if a figure is another.")
+        bool, typer.Option("--check", help="Write nothing; exit 1 if a figure differs.")
     ] = False,
 ) -> None:
-    """Fill the figures into the pages, and say of each page how many of its numbers they are."""
+    """Fill the figures into the pages, and print how many numbers of each page are filled in."""
     wrong = 0
     for path in (path for pattern in PAGES for path in sorted(ROOT.glob(pattern))):
         page = path.read_text()
@@ -221,7 +221,7 @@ def main(
                 page = page[:start] + (new or page[start:end]) + page[end:]
             path.write_text(page)
         if count:
-            print(f"{name}: {count} of {len(NUMBER.findall(CODE.sub(blank, page)))} numbers are such figures")
+            print(f"{name}: {count} of {len(NUMBER.findall(CODE.sub(blank, page)))} numbers are filled in")
     raise typer.Exit(wrong > 0)
 
 

@@ -2,6 +2,7 @@
 """What the host does for a photo, in instructions: counted, so that a board's processor needs no board.
 
     python benchmarks/host.py                  # this machine's, by valgrind
+    python benchmarks/host.py stream           # one group of steps only
     python benchmarks/host.py --arch armhf     # a Pynq-Z2's, emulated; arm64: a KV260's
 
 `host_steps.py` is what is counted. ARM needs root, debootstrap and qemu-user-static with binfmt_misc, and
@@ -17,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from statistics import mean
@@ -29,6 +31,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).parent
 FOLDER = ROOT / "build" / "host"
+CACHE = FOLDER / "cache"
 sys.path.append(str(ROOT / "tests" / "arm"))
 
 from emulate import BOARDS, HOME, RELEASE, VENV, Emulated, install  # noqa: E402
@@ -55,13 +58,17 @@ def prepare() -> None:
     from rowvit.compiler import compile
     from rowvit.hardware.config import load
     from rowvit.quant.synthetic import preset_package
-    from rowvit.targets.target import read_package
+    from rowvit.targets.target import read_package, read_program
 
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name in ("sign-digits", "deit-tiny"):
         package = read_package(name) if name == "sign-digits" else preset_package(name)
         package.save(FOLDER / f"{name}.safetensors")
         compile(package, load("pynq-z2")).save(FOLDER / f"{name}.rowvit")
+    # the second start finds what the first one left
+    shutil.rmtree(CACHE, ignore_errors=True)
+    os.environ["ROWVIT_CACHE"] = str(CACHE)
+    read_program(FOLDER / "deit-tiny.safetensors", load("pynq-z2"))
     photo, rng = Image.open(PHOTO).convert("RGB"), np.random.default_rng(0)
     for name, size in SIZES.items():
         pixels = np.asarray(photo.resize(size, Image.BICUBIC), np.int16)
@@ -69,7 +76,7 @@ def prepare() -> None:
         Image.fromarray(noisy).save(FOLDER / f"{name}.jpg", quality=85)
 
 
-def by_valgrind() -> list[int]:
+def by_valgrind(groups: Sequence[str]) -> list[int]:
     """Instructions of each step on this machine."""
     library = FOLDER / "marks.so"
     subprocess.run([*COMPILE, "-DCALLGRIND", "-o", library, HERE / "marks.c"], check=True)
@@ -78,7 +85,7 @@ def by_valgrind() -> list[int]:
     environment = os.environ | FIXED | {"ROWVIT_MARKS": str(library), "PYTHONPATH": str(ROOT / "host")}
     tool = ["valgrind", "-q", "--tool=callgrind", "--instr-atstart=no"]
     tool.append(f"--callgrind-out-file={FOLDER / 'callgrind.out'}")
-    command = [*tool, sys.executable, "-W", "ignore", HERE / "host_steps.py", FOLDER]
+    command = [*tool, sys.executable, "-W", "ignore", HERE / "host_steps.py", FOLDER, *groups]
     subprocess.run(command, check=True, env=environment)
     counts = {}
     for path in FOLDER.glob("callgrind.out.*"):
@@ -90,7 +97,7 @@ def by_valgrind() -> list[int]:
     return [counts[number] for number in sorted(counts)]
 
 
-def emulated(architecture: str) -> list[int]:
+def emulated(architecture: str, groups: Sequence[str]) -> list[int]:
     """Instructions of each step on an emulated processor."""
     qemu = _qemu()
     with Emulated(architecture) as there:
@@ -104,8 +111,9 @@ def emulated(architecture: str) -> list[int]:
         shutil.copy(HERE / "host_steps.py", there.home)
         there.run(
             *(emulator, "-plugin", f"/usr/lib/marks.so,to={HOME}/counts"),
-            *(f"{VENV}/bin/python3", "-W", "ignore", f"{HOME}/host_steps.py", f"{HOME}/files"),
+            *(f"{VENV}/bin/python3", "-W", "ignore", f"{HOME}/host_steps.py", f"{HOME}/files", *groups),
             PYTHONPATH=f"{HOME}/host",
+            ROWVIT_CACHE=f"{HOME}/files/cache",
             **FIXED,
         )
         shutil.copy(there.home / "files" / "steps.json", FOLDER)
@@ -148,13 +156,22 @@ def per_call(counts: list[int]) -> dict[str, float]:
     return {step: mean(each) - nothing for step, each in found.items()}
 
 
+def counted(arch: Architecture, groups: Sequence[str]) -> dict[str, float]:
+    """Instructions of a call of each step of these groups of `host_steps.py`; none: of all."""
+    prepare()
+    counts = by_valgrind(groups) if arch is Architecture.X86 else emulated(arch.value, groups)
+    return per_call(counts)
+
+
 def main(
+    groups: Annotated[
+        list[str], typer.Argument(help="Of steps: import, compile, load, photos, stream; or all.")
+    ] = [],  # noqa: B006
     arch: Annotated[Architecture, typer.Option(help="Whose instructions.")] = Architecture.X86,
     keep: Record = False,
 ) -> None:
     """Count, and print a table."""
-    prepare()
-    counts = per_call(by_valgrind() if arch is Architecture.X86 else emulated(arch.value))
+    counts = counted(arch, groups)
     print("| step | million instructions |\n| -- | -- |")
     for step, count in counts.items():
         print(f"| {step} | {count / 1e6:.3g} |")

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The host's work, step by step, for a Python whose instructions are counted: `host.py` runs it.
 
-    python host_steps.py FOLDER
+    python host_steps.py FOLDER [GROUP...]
 
-FOLDER has the files that `host.py` makes. The driver works on a board whose registers are plain memory and
-whose core has always finished: what it does is what it does on a board, less the kernel and cache flushes.
+FOLDER has the files that `host.py` makes; groups are import and those of `GROUPS`, by default all. The driver
+works on a board whose registers are plain memory and whose core has always finished: what it does is what it
+does on a board, less the kernel and cache flushes.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-FOLDER = Path(sys.argv[1])
+FOLDER, CHOSEN = Path(sys.argv[1]), sys.argv[2:] or ["import", "compile", "load", "photos", "stream"]
 MOMENT = 0x5EED0000  #: numbers of processes that there are not
 CALLS = 4  #: of what is called once per image
+WARM = 2  #: calls before them, so that what is done once is not among them
 #: steps in the order of their counts, and calls that each count has
 STEPS: list[tuple[str, int]] = []
+counting = True  #: whether `begin` and `end` do anything
 LIBRARY = ctypes.CDLL(os.environ["ROWVIT_MARKS"]) if "ROWVIT_MARKS" in os.environ else None
 
 
@@ -34,6 +37,8 @@ def moment(number: int) -> None:
 
 def begin() -> None:
     """Count from now on."""
+    if not counting:
+        return
     moment(0)
     if LIBRARY is not None:
         LIBRARY.begin()
@@ -41,14 +46,16 @@ def begin() -> None:
 
 def end(step: str, calls: int = 1) -> None:
     """What was counted since `begin` are so many calls of a step."""
+    if not counting:
+        return
     if LIBRARY is not None:
         LIBRARY.end(str(len(STEPS)).encode())
     moment(1)
     STEPS.append((step, calls))
 
 
-def count(step: str, work: Callable[[], object], calls: int = CALLS, warm: int = 2) -> None:
-    """Count calls of ``work``, which was called before, so that what is done once is not among it."""
+def count(step: str, work: Callable[[], object], calls: int = CALLS, warm: int = WARM) -> None:
+    """Count calls of ``work``."""
     for _ in range(warm):
         work()
     gc.collect()
@@ -62,6 +69,7 @@ def count(step: str, work: Callable[[], object], calls: int = CALLS, warm: int =
 
 begin()
 end("nothing")
+counting = "import" in CHOSEN
 begin()
 import numpy as np  # noqa: E402
 
@@ -73,7 +81,8 @@ end("import rowvit.cli")
 begin()
 from rowvit.targets.driver import Accelerator  # noqa: E402
 
-end("import of the driver, with pynq")
+end("import of the driver")
+counting = True
 
 from PIL import Image  # noqa: E402
 
@@ -81,15 +90,23 @@ from rowvit.compiler import compile  # noqa: E402
 from rowvit.formats.program import Program  # noqa: E402
 from rowvit.hardware.block_design import CORE, DMA, block_design  # noqa: E402
 from rowvit.hardware.config import HardwareConfig, load  # noqa: E402
-from rowvit.hardware.isa import ABI_VERSION, ID, REGISTERS, Record  # noqa: E402
+from rowvit.hardware.isa import (  # noqa: E402
+    ABI_VERSION,
+    COUNTER_BASE,
+    COUNTERS,
+    ID,
+    REGISTERS,
+    Record,
+)
 from rowvit.images import for_network  # noqa: E402
 from rowvit.overlay import RowvitOverlay  # noqa: E402
 from rowvit.overlay.bitfile import BitHeader  # noqa: E402
+from rowvit.overlay.dma import S2MM  # noqa: E402
 from rowvit.pynq import Device, PynqBuffer  # noqa: E402
 from rowvit.reference.frontend import Geometry, fill_packet  # noqa: E402
 from rowvit.sim import hwh  # noqa: E402
 from rowvit.sim.device import MemoryModel, SimDevice  # noqa: E402
-from rowvit.targets.target import read_package  # noqa: E402
+from rowvit.targets.target import read_package, read_program  # noqa: E402
 
 PACKETS: dict[Geometry, np.ndarray] = {}
 DONE = 2  #: of the core's STATUS; of the DMA's, that a channel is idle
@@ -139,6 +156,8 @@ class Board(SimDevice):
                         ("STATUS", DONE),
                     ):
                         words[REGISTERS[name][0] // 4] = value
+                    first = COUNTER_BASE // 4
+                    words[first : first + len(COUNTERS)] = 1_000_000  # beyond the answer's marks
                 elif slave.base == base and slave.cell == DMA and length > 0x34:
                     words[0x04 // 4] = words[0x34 // 4] = 2
             self.memory[base] = words
@@ -205,28 +224,57 @@ def streamed(step: str, acc: Accelerator, images: np.ndarray) -> None:
     end(step, len(images))
 
 
-def between(acc: Accelerator, images: np.ndarray) -> None:
-    """What the core waits for between two images of a stream: from its answer's arrival to its next start."""
-    wait, start = acc.dma.recvchannel.wait, acc.core.start
-    begun = False
+@contextmanager
+def replaced(owner: object, **methods: Callable[..., object]) -> Iterator[None]:
+    """An object with other methods."""
+    vars(owner).update(methods)
+    try:
+        yield
+    finally:
+        for name in methods:
+            delattr(owner, name)
 
-    def waited() -> None:
-        nonlocal begun
-        wait()
-        begun = True
+
+def within(step: str, acc: Accelerator, images: np.ndarray, owner: object, name: str) -> None:
+    """What a method does that a stream calls once for each image."""
+    method, called = getattr(owner, name), 0
+
+    def counted(*arguments: object) -> object:
+        nonlocal called
+        called += 1
+        if called <= WARM:
+            return method(*arguments)
         begin()
+        found = method(*arguments)
+        end(step)
+        return found
+
+    with replaced(owner, **{name: counted}):
+        list(acc.stream(images))
+    assert called == len(images), called
+
+
+def between(acc: Accelerator, images: np.ndarray) -> None:
+    """What the core waits for between two images: from the poll that finds an answer to the next start."""
+    finished, start = acc._finished, acc.core.start
+    answers = 0
+
+    def looked(channel: int) -> int:
+        nonlocal answers
+        if channel == S2MM:
+            answers += 1
+            if WARM < answers < len(images):
+                begin()
+        return finished(channel)
 
     def started(*arguments: int) -> None:
         start(*arguments)
-        if begun:
+        if answers > WARM:
             end("between two images")
 
-    acc.dma.recvchannel.wait, acc.core.start = waited, started
-    try:
-        for _ in acc.stream(images):
-            pass
-    finally:
-        del acc.dma.recvchannel.wait, acc.core.start
+    with replaced(acc, _finished=looked), replaced(acc.core, start=started):
+        list(acc.stream(images))
+    assert answers == len(images), answers
 
 
 def frames() -> Iterator[tuple[str, bytes | np.ndarray]]:
@@ -255,17 +303,23 @@ def packed(frame: np.ndarray, meta: dict) -> None:
     fill_packet(frame, geometry, PACKETS[geometry])
 
 
-def main() -> None:
+def compiling() -> None:
     config = load("pynq-z2")
-    models = {name: FOLDER / name for name in ("sign-digits", "deit-tiny")}
-    packages = {name: read_package(f"{path}.safetensors") for name, path in models.items()}
-    for name, package in packages.items():
+    # before anything else that makes what both need once
+    path = FOLDER / "deit-tiny.safetensors"
+    count("second start of deit-tiny, from the cache", lambda: read_program(path, config), 1, warm=0)
+    for name in NAMES:
+        package = read_package(f"{FOLDER / name}.safetensors")
         count(f"compile {name}", lambda package=package: compile(package, config), calls=1, warm=0)
-    programs = {}
-    for name, path in models.items():
-        count(f"load program {name}", lambda path=path: Program.load(f"{path}.rowvit"), calls=1, warm=0)
-        programs[name] = Program.load(f"{path}.rowvit")
-    meta = programs["deit-tiny"].meta
+
+
+def loading() -> None:
+    for name in NAMES:
+        count(f"load program {name}", lambda name=name: program(name), calls=1, warm=0)
+
+
+def photos() -> None:
+    meta = program("deit-tiny").meta
     for size in ("224x224", "640x480", "1920x1080"):
         data = (FOLDER / f"{size}.jpg").read_bytes()
         count(f"JPEG {size}", lambda data=data: for_network(data, meta))
@@ -273,15 +327,36 @@ def main() -> None:
     for step, frame in frames():
         count(step, lambda frame=frame: for_network(frame, meta))
         count(f"{step}, HLS front end", lambda frame=frame: packed(for_network(frame, meta, "hls"), meta))
-    with opened(config) as acc:
-        for name, program in programs.items():
-            ready(acc, program)
-            side = program.meta["architecture"]["image_size"]
+
+
+def streaming() -> None:
+    with opened(load("pynq-z2")) as acc:
+        for name in NAMES:
+            ready(acc, program(name))
+            side = acc.meta["architecture"]["image_size"]
             images = np.random.default_rng(0).integers(0, 256, (8, side, side, 3), dtype=np.uint8)
             count(f"call {name}", lambda images=images: acc(images[:1]))
             streamed(f"stream {name}", acc, images)
-            between(acc, images)
-    (FOLDER / "steps.json").write_text(json.dumps(STEPS))
+            gc.disable()
+            within(f"stage {name}", acc, images, acc, "_stage")
+            within(f"parse {name}", acc, images, acc, "_results")
+            if name == NAMES[0]:  # the others are the same for every network
+                within("start", acc, images, acc, "_start")
+                within("poll", acc, images, acc, "_advance")
+                within("counters", acc, images, acc.core, "counters")
+                within("take an answer", acc, images, acc, "_take")
+                between(acc, images)
+            gc.enable()
 
 
-main()
+def program(name: str) -> Program:
+    return Program.load(f"{FOLDER / name}.rowvit")
+
+
+NAMES = ("sign-digits", "deit-tiny")
+GROUPS = {"compile": compiling, "load": loading, "photos": photos, "stream": streaming}
+
+for group, work in GROUPS.items():
+    if group in CHOSEN:
+        work()
+(FOLDER / "steps.json").write_text(json.dumps(STEPS))

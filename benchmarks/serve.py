@@ -171,7 +171,9 @@ def measure(load: Load) -> list[str]:
 
 
 def main(
-    requests: Annotated[int, typer.Option(min=1000, help="Of the longest; others have a part.")] = 10_000,
+    requests: Annotated[
+        int, typer.Option(min=1000, help="Of the longest load; the others send a part of that.")
+    ] = 10_000,
     only: Annotated[str, typer.Option(help="Loads whose name contains this.")] = "",
     keep: Record = False,
 ) -> None:

@@ -169,7 +169,7 @@ def table(
     files: Annotated[list[Path], typer.Argument(help="What train wrote.")], keep: Record = False
 ) -> None:
     """Print a Markdown table."""
-    print("| variant | top-1, % (95% interval) | MACs fewer | W2 rows fewer | cycles |")
+    print("| variant | top-1, % (95% interval) | fewer MACs | fewer W2 rows | cycles |")
     print("| -- | -- | -- | -- | -- |")
     for file in files:
         found = json.loads(file.read_text())

@@ -387,15 +387,17 @@ def main(
         bool, typer.Option("--dry-run", help="Only write the Tcl that Vivado would run.")
     ] = False,
     vivado: Annotated[str, typer.Option(help="Vivado's executable.")] = "vivado",
-    strategy: Annotated[str, typer.Option(help="Vivado's strategy of implementation.")] = STRATEGY,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+    strategy: Annotated[str, typer.Option(help="Vivado's implementation strategy.")] = STRATEGY,
+    jobs: Annotated[int, typer.Option(min=1, help="Parallel jobs.")] = os.cpu_count() or 1,
     hours: Annotated[float, typer.Option(min=0, help="Hours per strategy after which to give up.")] = 12,
     board_files: Annotated[
         Path | None, typer.Option(help="Directory of board files that do not come with Vivado.")
     ] = None,
     frontend: Annotated[
         Frontend,
-        typer.Option(help="Who makes patches of images: the host, or the HLS preprocessor in the design."),
+        typer.Option(
+            help="Where images are cut into patches: on the host, or by the HLS preprocessor (hls)."
+        ),
     ] = Frontend.host,
     vitis_hls: Annotated[
         str, typer.Option(help="Executable of Vitis HLS; by default vitis_hls or vitis-run.")

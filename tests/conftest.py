@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import sys
@@ -11,6 +12,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from rowvit.sim.verilate import RTL
+
+# a test compiles what it runs, with the compiler as it is; the cache has tests of its own
+os.environ["ROWVIT_CACHE_PROGRAMS"] = "0"
 
 # the same examples in every run, whatever another has found, and no limits of time: a machine may be busy;
 # tests say for themselves how many

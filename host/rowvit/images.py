@@ -144,7 +144,7 @@ def _load(source: str | os.PathLike | bytes, side: int) -> tuple[Image.Image, bo
     """As `upright`, and whether it was scaled."""
     name = "image" if isinstance(source, bytes) else os.fspath(source)
     if not isinstance(source, bytes) and os.path.exists(source) and not os.path.isfile(source):
-        raise RowvitError(f"{name}: is no regular file", "use image files")  # a pipe might never end
+        raise RowvitError(f"{name}: is not a regular file", "use image files")  # a pipe might never end
     try:
         with _open(source) as image:
             stored = image.size

@@ -15,10 +15,10 @@ import pytest
 from waiting import HANG
 
 from rowvit.errors import RowvitError
+from rowvit.formats import provenance
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import board, boards, default_configuration
 from rowvit.measure.power.instruments import own_instrument
-from rowvit.overlay import provenance
 from standins import ROOT, VIVADO, needs_tcl
 
 PAGE = (ROOT / "docs/another-board.md").read_text()
@@ -133,7 +133,7 @@ def test_settings_and_a_configuration_of_ones_own(own):
         ("rails = []\n", "", "board My-Board: power lacks rails; its keys are instrument, rails, measures, "),
         ("[boards.My-Board]", "[board.My-Board]", "has a table 'board', which is none of boards, settings, "),
         ("[boards.My-Board.power]", "[boards.My-Board.power", "is not TOML: "),
-        (ROW, "boards = 5", "'boards' holds something else than tables; give it tables as those of docs/"),
+        (ROW, "boards = 5", "'boards' holds something other than tables; give it tables like those of docs/"),
     ],
 )
 def test_mistakes_in_a_row(own, right, wrong, message):

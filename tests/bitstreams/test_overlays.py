@@ -199,9 +199,9 @@ def test_downloads_that_contradict_their_provenance(remote, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[[overlays", "is no manifest of overlays"),
-        ('[[overlays]]\nname = "a"', "is no manifest of overlays: 'files'"),
-        ('[[overlays]]\nname = "a"\nfiles = []', "is no manifest of overlays: .*missing"),
+        ("[[overlays", "is not a manifest of overlays"),
+        ('[[overlays]]\nname = "a"', "is not a manifest of overlays: 'files'"),
+        ('[[overlays]]\nname = "a"\nfiles = []', "is not a manifest of overlays: .*missing"),
         (
             '[[overlays]]\nname = "a"\nboard = "b"\nconfiguration = "c"\nfiles = []',
             "'a' needs its .bit, .hwh and .json",
@@ -219,7 +219,7 @@ def test_wrong_manifests(tmp_path, text, message):
     with pytest.raises(RowvitError, match=message):
         prebuilt.manifest(path)
     path.write_bytes(b"\xff")
-    with pytest.raises(RowvitError, match="is no manifest of overlays: 'utf-8'"):
+    with pytest.raises(RowvitError, match="is not a manifest of overlays: 'utf-8'"):
         prebuilt.manifest(path)
     with pytest.raises(RowvitError, match="cannot be read"):
         prebuilt.manifest(tmp_path / "none.toml")

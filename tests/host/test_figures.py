@@ -73,7 +73,7 @@ def test_filling_is_idempotent(docs: Docs) -> None:
     assert "README.md:10: -1 is +0 in benchmarks/results (runs/other: points, parts)" in output
     status, output = docs.run(FILLED)
     assert (status, docs.page.read_text()) == (0, FILLED)
-    assert output == "README.md: 10 of 13 numbers are such figures\n"
+    assert output == "README.md: 10 of 13 numbers are filled in\n"
     assert docs.run(FILLED, "--check")[0] == 0
 
 
@@ -156,7 +156,7 @@ def test_rows_of_accuracy(docs: Docs) -> None:
     keys += ["w2_rows_fetched, w2_rows_total, w2_rows_saved", "zeros", "cycles"]
     marks = " | ".join(f"<!--= {key} -->" for key in keys)
     page = "\n".join([f"| <!--= signs --> | {marks} |", line, *rows, ""])
-    assert docs.run(page, "--check") == (0, "README.md: 22 of 22 numbers are such figures\n"), head
+    assert docs.run(page, "--check") == (0, "README.md: 22 of 22 numbers are filled in\n"), head
     record = json.loads((docs.results.parent / "signs.json").read_text())["+ int8"]
     assert record["command"].endswith("--record signs")
     assert set(record["versions"]) == {"python", "numpy", "torch"}

@@ -153,7 +153,7 @@ def test_values_of_unknown_range_are_refused(dtype):
 def test_a_pipe_is_no_photo(tmp_path):
     """Opening one waits for who writes to it."""
     os.mkfifo(tmp_path / "p.jpg")
-    with pytest.raises(RowvitError, match=r"p\.jpg: is no regular file"):
+    with pytest.raises(RowvitError, match=r"p\.jpg: is not a regular file"):
         decode(tmp_path / "p.jpg", 8)
 
 

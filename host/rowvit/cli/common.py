@@ -11,17 +11,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
 from rowvit.errors import RowvitError, writing
+
+if TYPE_CHECKING:
+    from rich.status import Status
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import re
@@ -104,9 +103,11 @@ def _simulator() -> list[Row]:
 
 def _extra(extra: str) -> Row:
     """Whether what an extra installs is there."""
+    from importlib import metadata  # slow to import, and no other command needs it
+
     try:
-        asked = importlib.metadata.requires("rowvit") or []
-    except importlib.metadata.PackageNotFoundError:
+        asked = metadata.requires("rowvit") or []
+    except metadata.PackageNotFoundError:
         return extra, None, f"{EXTRAS[extra]}: not known, as rowvit was not installed by pip"
     # what only some Pythons and machines need is left out
     of = [text for text in asked if re.search(rf"; *extra == .{extra}.$", text)]
@@ -142,7 +143,9 @@ def _board() -> Row:
 
 
 def _version(package: str) -> str:
+    from importlib import metadata
+
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return ""

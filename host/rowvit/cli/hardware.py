@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer import Argument, Option
 
 from rowvit.cli import options as opt
 from rowvit.cli.common import ERR, OUT, app, command, print_rows, say, status, writable
@@ -34,7 +35,7 @@ _MARKS = {True: Text("ok", "green"), False: Text("failed", "red"), None: Text("?
 
 @command("verify-overlay")
 def verify_overlay(
-    bitstream: Annotated[Path, typer.Argument(help="The .bit; its .hwh and .json must be next to it.")],
+    bitstream: Annotated[Path, Argument(help="The .bit; its .hwh and .json must be next to it.")],
 ) -> None:
     """Check a bitstream by its files, without a board: one build, configuration, DMA, ports, clock.
 
@@ -53,13 +54,13 @@ def verify_overlay(
 @command()
 def diagnose(
     target: Annotated[
-        opt.TargetName, typer.Option("--target", "-t", help="board: this board; sim: the simulated one.")
+        opt.TargetName, Option("--target", "-t", help="board: this board; sim: the simulated one.")
     ] = opt.TargetName.board,
     config: opt.ConfigOption = opt.DEFAULT_CONFIG,
     bitstream: opt.BitstreamOption = None,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", help="Also write a report, to send along with a question; - for output."),
+        Option("--json", help="Also write a report, to send along with a question; - for output."),
     ] = None,
 ) -> None:
     """Check the board step by step, from its files to a network with known logits.
@@ -143,9 +144,7 @@ def config_list() -> None:
 
 
 @command("show", config_app)
-def config_show(
-    name: Annotated[str, typer.Argument(help="A configuration's name or .toml file.")],
-) -> None:
+def config_show(name: Annotated[str, Argument(help="A configuration's name or .toml file.")]) -> None:
     """Show one configuration: its fields, and the sizes of its memories."""
     c = configs.load(name)
     print_rows(
@@ -163,8 +162,7 @@ def config_show(
 
 
 ManifestOption = Annotated[
-    Path | None,
-    typer.Option("--manifest", help="A list of prebuilt overlays (.toml) to use instead of rowvit's."),
+    Path | None, Option("--manifest", help="A list of prebuilt overlays (.toml) to use instead of rowvit's.")
 ]
 
 
@@ -186,9 +184,9 @@ def overlays_list(manifest: ManifestOption = None) -> None:
 
 @command("fetch", overlays_app)
 def overlays_fetch(
-    name: Annotated[str, typer.Argument(help="A name of rowvit overlays list.")],
-    to: Annotated[Path, typer.Option("--to", help="Directory to write .bit, .hwh and .json to.")] = Path(),
-    seconds: Annotated[float, typer.Option(help="Give up after this many seconds.")] = 300,
+    name: Annotated[str, Argument(help="A name of rowvit overlays list.")],
+    to: Annotated[Path, Option("--to", help="Directory to write .bit, .hwh and .json to.")] = Path(),
+    seconds: Annotated[float, Option(help="Give up after this many seconds.")] = 300,
     manifest: ManifestOption = None,
 ) -> None:
     """Download a prebuilt overlay, and check it against the manifest."""
@@ -211,7 +209,7 @@ def overlays_fetch(
 
 @command("verify", overlays_app)
 def overlays_verify(
-    path: Annotated[Path, typer.Argument(help="A .bit, .hwh or .json, or a directory of overlays.")],
+    path: Annotated[Path, Argument(help="A .bit, .hwh or .json, or a directory of overlays.")],
 ) -> None:
     """Check that overlays are complete and of a configuration that this version knows.
 

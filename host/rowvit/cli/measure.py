@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 from typer.core import TyperCommand
 
 from rowvit.cli import options as opt
@@ -40,17 +40,17 @@ def bench(
     count: opt.CountOption = 0,
     batch: opt.BatchOption = 8,
     warm_up: Annotated[
-        int, typer.Option("--warm-up", min=0, help="Images before each measurement, which are not counted.")
+        int, Option("--warm-up", min=0, help="Images before each measurement, which are not counted.")
     ] = 1,
     baseline: Annotated[
         str,
-        typer.Option(
+        Option(
             help="Also time the float network on this CPU, in the same run: torch, ort (onnxruntime),"
             " numpy, or a file of rowvit baseline; several with commas."
         ),
     ] = "",
     baseline_seconds: Annotated[
-        float, typer.Option(min=0, help="Seconds for each combination of runtime, threads and batch.")
+        float, Option(min=0, help="Seconds for each combination of runtime, threads and batch.")
     ] = 3.0,
     json_file: opt.ResultOption = None,
     data: opt.SetNameOption = None,
@@ -63,14 +63,14 @@ def bench(
 ) -> None:
     """Measure latency and throughput, and where the time goes.
 
-    Latency is that of one image after the other; throughput that of batches, where one computes while
-    the next is being prepared. On sim both are simulated cycles x clock; nothing is measured.
+    Latency is that of one image after the other; throughput that of batches, where one is computed while
+    the next is prepared. On sim both are simulated cycles x clock; nothing is measured.
 
     Examples
     --------
       rowvit bench sign-digits --target sim --baseline torch,ort --json sim.json
 
-      rowvit bench deit-tiny.rvp photos/ --target board --images 1000 --warm-up 20 --json board.json
+      rowvit bench program.safetensors photos/ --target board --images 1000 --warm-up 20 --json board.json
     """
     from rowvit.measure.speed import baseline as cpu
     from rowvit.measure.speed import throughput
@@ -211,8 +211,8 @@ def _limits(figures: dict[str, Any]) -> dict[str, str]:
 @command()
 def baseline(
     model: opt.ModelArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write (.onnx).")],
-    batch: Annotated[int, typer.Option(min=1, help="Images per call.")] = 1,
+    output: Annotated[Path, Option("--output", "-o", help="The file to write (.onnx).")],
+    batch: Annotated[int, Option(min=1, help="Images per call.")] = 1,
 ) -> None:
     """Write the float network of a model's architecture as ONNX, for rowvit bench --baseline FILE.
 
@@ -250,34 +250,29 @@ def power(
     images: opt.ImagesArgument = None,
     target: opt.TargetOption = opt.TargetName.board,
     config: opt.ConfigOption = opt.DEFAULT_CONFIG,
-    instrument: Annotated[
-        str,
-        typer.Option(help=_BY_DEFAULT, show_default=False),
-    ] = "",
+    instrument: Annotated[str, Option(help=_BY_DEFAULT, show_default=False)] = "",
     rail: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             help="pmbus, hwmon: a rail or sensor by name, instead of the board's; repeat to add their power."
         ),
     ] = None,
     log: Annotated[
-        Path | None, typer.Option(help="csv: the meter's log, if it exists by the end of the passes.")
+        Path | None, Option(help="csv: the meter's log, if it exists by the end of the passes.")
     ] = None,
-    measures: Annotated[str, typer.Option(help="csv: where the meter is connected.")] = "",
+    measures: Annotated[str, Option(help="csv: where the meter is connected.")] = "",
     pairs: Annotated[
-        int | None, typer.Option(help="Number of idle passes, and of busy ones; by default 10, on sim 5.")
+        int | None, Option(help="Number of idle passes, and of busy ones; by default 10, on sim 5.")
     ] = None,
-    seconds: Annotated[
-        float | None, typer.Option(help="Measured part of a pass; by default 10, on sim 2.")
-    ] = None,
+    seconds: Annotated[float | None, Option(help="Measured part of a pass; by default 10, on sim 2.")] = None,
     settle: Annotated[
         float | None,
-        typer.Option(help="Seconds of the same load before it, not counted; by default 3, on sim 0.5."),
+        Option(help="Seconds of the same load before it, not counted; by default 3, on sim 0.5."),
     ] = None,
     interval: Annotated[
-        float, typer.Option(min=0.001, help="pmbus, hwmon: seconds from one sample to the next.")
+        float, Option(min=0.001, help="pmbus, hwmon: seconds from one sample to the next.")
     ] = 0.05,
-    seed: Annotated[int, typer.Option(min=0, help="For the order of the passes.")] = 0,
+    seed: Annotated[int, Option(min=0, help="For the order of the passes.")] = 0,
     batch: opt.BatchOption = 8,
     count: opt.CountOption = 0,
     json_file: opt.ResultOption = None,
@@ -293,9 +288,9 @@ def power(
 
     Examples
     --------
-      rowvit power deit-tiny.rvp photos/ --json power.json
+      rowvit power program.safetensors photos/ --json power.json
 
-      rowvit power deit-tiny.rvp photos/ --instrument csv --json power.json
+      rowvit power program.safetensors photos/ --instrument csv --json power.json
     """
     from rowvit.measure import result
     from rowvit.measure.power import passes, protocol
@@ -335,17 +330,17 @@ def power(
 
 @command("power-log")
 def power_log(
-    result_file: Annotated[Path, typer.Argument(metavar="RESULT", help="Of rowvit power --instrument csv.")],
-    log: Annotated[Path, typer.Argument(help="The meter's log (CSV with a header).")],
+    result_file: Annotated[Path, Argument(metavar="RESULT", help="Of rowvit power --instrument csv.")],
+    log: Annotated[Path, Argument(help="The meter's log (CSV with a header).")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write here instead of over RESULT.")
+        Path | None, Option("--output", "-o", help="Write here instead of over RESULT.")
     ] = None,
     search: Annotated[
-        float, typer.Option(min=0, help="Seconds by which the meter's clock may differ from the board's.")
+        float, Option(min=0, help="Seconds by which the meter's clock may differ from the board's.")
     ] = 60.0,
     resolution: Annotated[
         float | None,
-        typer.Option(min=0, help="Watts between two readings of the meter; by default as the log shows."),
+        Option(min=0, help="Watts between two readings of the meter; by default as the log shows."),
     ] = None,
 ) -> None:
     """Join the log of an external meter to the passes of rowvit power --instrument csv.
@@ -432,18 +427,16 @@ def _print_result(
 
 @command()
 def report(
-    results: Annotated[list[Path], typer.Argument(help="Result files of rowvit bench and rowvit power.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
+    results: Annotated[list[Path], Argument(help="Result files of rowvit bench and rowvit power.")],
+    output: Annotated[Path, Option("--output", "-o", help="The page to write.")] = Path("report.html"),
     check: Annotated[
-        bool,
-        typer.Option("--check", help="Only check that each is complete; write nothing."),
+        bool, Option("--check", help="Only check that each is complete; write nothing.")
     ] = False,
     model: Annotated[
-        str | None,
-        typer.Option(help="The package that was measured: the page shows what it makes of a photo."),
+        str | None, Option(help="The package that was measured: the page shows how it classifies a photo.")
     ] = None,
     photo: Annotated[
-        Path | None, typer.Option(help="That photo; by default the first that comes with the model.")
+        Path | None, Option(help="That photo; by default the first that comes with the model.")
     ] = None,
 ) -> None:
     """Turn results into one HTML page with plots; several of one kind are compared.

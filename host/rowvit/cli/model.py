@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from rowvit.cli import options as opt
 from rowvit.cli.common import command, print_rows, say, status, wrote, wrote_network
@@ -35,54 +35,52 @@ class HeadName(str, Enum):
 def import_(
     source: Annotated[
         str,
-        typer.Argument(
+        Argument(
             help="timm:NAME, an .onnx file, a state dict or checkpoint (.safetensors, .pth, .pt, .ckpt,"
             " .bin), or a folder of timm, transformers or optimum."
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The float network to write.")],
+    output: Annotated[Path, Option("--output", "-o", help="The float network to write.")],
     weights: Annotated[
-        Path | None, typer.Option(help="timm: a state dict of the model, instead of the hub's weights.")
+        Path | None, Option(help="timm: a state dict of the model, instead of the hub's weights.")
     ] = None,
-    random: Annotated[bool, typer.Option("--random", help="timm: random weights.")] = False,
+    random: Annotated[bool, Option("--random", help="timm: random weights.")] = False,
     heads: opt.HeadsOption = None,
     act: Annotated[
-        str | None,
-        typer.Option(help="State dict: relu, gelu, gelu_tanh, quick_gelu or silu; by default gelu."),
+        str | None, Option(help="State dict: relu, gelu, gelu_tanh, quick_gelu or silu; by default gelu.")
     ] = None,
     pool: opt.PoolOption = None,
     part: Annotated[
-        str | None, typer.Option(help="Checkpoint with several networks: the name of the one to import.")
+        str | None, Option(help="Checkpoint with several networks: the name of the one to import.")
     ] = None,
-    onnx_output: Annotated[str | None, typer.Option(help="ONNX: which output; by default the first.")] = None,
+    onnx_output: Annotated[str | None, Option(help="ONNX: which output; by default the first.")] = None,
     encoder: Annotated[
-        bool, typer.Option("--encoder", help="Leave out whatever follows the last LayerNorm.")
+        bool, Option("--encoder", help="Leave out whatever follows the last LayerNorm.")
     ] = False,
     head: Annotated[
-        HeadName,
-        typer.Option(help="Distilled networks: the mean of both heads, or the one on the class token."),
+        HeadName, Option(help="Distilled networks: the mean of both heads, or the one on the class token.")
     ] = HeadName.all,
     classes: opt.ClassesOption = None,
     image_size: opt.ImageSizeOption = None,
     class_names: Annotated[
-        Path | None, typer.Option(help="A text file with one name per line, or a JSON list.")
+        Path | None, Option(help="A text file with one name per line, or a JSON list.")
     ] = None,
     mean: Annotated[
-        tuple[float, float, float] | None, typer.Option(help="Of the pixels, in 0..1.", show_default=False)
+        tuple[float, float, float] | None, Option(help="Of the pixels, in 0..1.", show_default=False)
     ] = None,
     std: Annotated[
-        tuple[float, float, float] | None, typer.Option(help="Of the pixels, in 0..1.", show_default=False)
+        tuple[float, float, float] | None, Option(help="Of the pixels, in 0..1.", show_default=False)
     ] = None,
-    licence: Annotated[str | None, typer.Option(help="For the model card.")] = None,
+    licence: Annotated[str | None, Option(help="For the model card.")] = None,
     origin: Annotated[
-        str | None, typer.Option(help="For the model card: who made it, from what; by default the source.")
+        str | None, Option(help="For the model card: who made it, from what; by default the source.")
     ] = None,
 ) -> None:
     """Import a vision transformer: a float network for relu, prune, train and quantise.
 
-    By name, from a folder of timm's, or from ONNX the import is checked: the network must give the same as
-    timm or onnxruntime for the original. A bare state dict has nothing to compare with: whatever it does not
-    say is assumed and listed, and refused where it decides between two networks.
+    An import by name, from a timm folder or from ONNX is checked: the network must give the same as timm or
+    onnxruntime for the original. A bare state dict has nothing to compare with: what it does not say is
+    assumed and listed, or refused where two networks would fit.
 
     Examples
     --------
@@ -159,15 +157,12 @@ def _names(path: Path) -> list[str]:
 @command()
 def compile(
     model: opt.ModelArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The program to write (.safetensors).")],
+    output: Annotated[Path, Option("--output", "-o", help="The program to write (.safetensors).")],
     config: opt.ConfigOption = opt.DEFAULT_CONFIG,
     checkpoints: Annotated[
-        bool,
-        typer.Option("--checkpoints", help="The program also sends the residuals after every half layer."),
+        bool, Option("--checkpoints", help="The program also sends the residuals after every half layer.")
     ] = False,
-    batch: Annotated[
-        int, typer.Option("--batch", help="Images that may share a load of weights, 1 to 16.")
-    ] = 8,
+    batch: Annotated[int, Option("--batch", help="Images that may share a load of weights, 1 to 16.")] = 8,
 ) -> None:
     """Compile a model package into a program for one configuration.
 

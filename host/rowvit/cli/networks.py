@@ -9,7 +9,7 @@ from itertools import count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
 from rowvit.cli import options as opt
 from rowvit.cli.common import (
@@ -35,17 +35,14 @@ def relu(
     model: opt.FloatArgument,
     output: opt.OutputOption,
     data: opt.PhotosOption,
-    photos: Annotated[int, typer.Option(min=1, help="Training photos to fit to.")] = 400,
-    check: Annotated[
-        int, typer.Option(min=1, help="Other training photos, for top-1 before and after.")
-    ] = 500,
+    photos: Annotated[int, Option(min=1, help="Training photos to fit to.")] = 400,
+    check: Annotated[int, Option(min=1, help="Other training photos, for top-1 before and after.")] = 500,
     each_layer: Annotated[
-        bool, typer.Option("--each-layer", help="Measure top-1 after every layer too, which takes longer.")
+        bool, Option("--each-layer", help="Measure top-1 after every layer too, which takes longer.")
     ] = False,
-    ridge: Annotated[float, typer.Option(help="Weight of the pull towards the old matrices.")] = 1e-3,
+    ridge: Annotated[float, Option(help="Weight of the pull towards the old matrices.")] = 1e-3,
     recipe: Annotated[
-        Path | None,
-        typer.Option(help="Then fine-tune by this recipe (.toml), with the GELU network as teacher."),
+        Path | None, Option(help="Then fine-tune by this recipe (.toml), with the GELU network as teacher.")
     ] = None,
     measure: opt.MeasureOption = None,
     labels: opt.LabelsOption = None,
@@ -77,11 +74,11 @@ def relu(
     tested = test_set(data, card, measure, names)
     fitted, checked = trained.subset(photos), trained.subset(check, skip=photos)
     side, depth = network.config.image_size, network.config.depth
-    pixels = fitted.pixels(range(len(fitted)), side, card.resize, card.crop)
+    pixels = fitted.prepared(side, card.resize, card.crop)
     tests, measured = pixels[:0], set[int]()  # after these layers
     if len(checked) and trained.classes and (names or set(trained.classes) <= set(card.classes)):
         checked = matched(checked, card.name, card.classes, names)
-        tests = checked.pixels(range(len(checked)), side, card.resize, card.crop)
+        tests = checked.prepared(side, card.resize, card.crop)
         measured = {-1, *range(depth)} if each_layer else {-1, depth - 1}
     titles = ["layer", "zeros", "error if swapped", "error refitted", *(["top-1"] if measured else [])]
     table = right_aligned(*titles, left=0)
@@ -119,50 +116,39 @@ def prune(
     output: opt.OutputOption,
     data: opt.PhotosOption,
     layers: Annotated[
-        str | None,
-        typer.Option(help="Blocks after whose attention tokens are dropped, counted from 0: 3,6,9."),
+        str | None, Option(help="Blocks after whose attention tokens are dropped, counted from 0: 3,6,9.")
     ] = None,
     rho: Annotated[
-        float | None,
-        typer.Option(min=0.01, max=1.0, help="Share of the patch tokens that each of them keeps."),
+        float | None, Option(min=0.01, max=1.0, help="Share of the patch tokens that each of them keeps.")
     ] = None,
     keep: Annotated[
         str | None,
-        typer.Option(help="Not --rho, but the share of all patch tokens left behind each: 0.7,0.4,0.1."),
+        Option(help="Instead of --rho: the share of all patch tokens left after each: 0.7,0.4,0.1."),
     ] = None,
-    cycles: Annotated[
-        float | None, typer.Option(min=1, help="Search: at most this many cycles per image.")
-    ] = None,
+    cycles: Annotated[float | None, Option(min=1, help="Search: at most this many cycles per image.")] = None,
     macs_saved: Annotated[
-        float | None, typer.Option(min=0, max=100, help="Search: at least this percentage of the MACs saved.")
+        float | None, Option(min=0, max=100, help="Search: at least this percentage of the MACs saved.")
     ] = None,
     trim: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--trim",
             help="Leave only the class token to the last block's FFN: the same logits for less work,"
             " but no list of the kept tokens.",
         ),
     ] = False,
     rule: Annotated[
-        str,
-        typer.Option(
-            help="FFN2 rule: none, image or tile; auto: image or tile, whichever takes fewer cycles."
-        ),
+        str, Option(help="FFN2 rule: none, image or tile; auto: image or tile, whichever takes fewer cycles.")
     ] = "auto",
     max_loss: Annotated[
-        float, typer.Option(min=0, help="Points of top-1 that lossy FFN2 thresholds may cost; 0: none.")
+        float, Option(min=0, help="Points of top-1 that lossy FFN2 thresholds may cost; 0: none.")
     ] = 0.0,
     photos: Annotated[
-        int, typer.Option(min=1, help="Training photos for accuracy, drawn with a fixed seed.")
+        int, Option(min=1, help="Training photos for accuracy, drawn with a fixed seed.")
     ] = 500,
     config: opt.ConfigOption = opt.DEFAULT_CONFIG,
-    plot: Annotated[
-        Path | None, typer.Option(help="Write accuracy against cycles (.png, .svg, .pdf).")
-    ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write all schedules that were tried.")
-    ] = None,
+    plot: Annotated[Path | None, Option(help="Write accuracy against cycles (.png, .svg, .pdf).")] = None,
+    json_file: Annotated[Path | None, Option("--json", help="Write all schedules that were tried.")] = None,
     measure: opt.MeasureOption = None,
     labels: opt.LabelsOption = None,
 ) -> None:
@@ -211,7 +197,7 @@ def prune(
     labelled = needed or bool(drawn.classes and (names or set(drawn.classes) <= set(card.classes)))
     if labelled:
         drawn = matched(drawn, card.name, card.classes, names)
-    pixels = drawn.pixels(range(len(drawn)), network.config.image_size, card.resize, card.crop)
+    pixels = drawn.prepared(network.config.image_size, card.resize, card.crop)
     package = search.stand_in(network, card, pixels[:64], "image" if rule == "auto" else rule)
     with progress_bar("schedules", len(tried)) as progress:
         done = count(1)
@@ -318,38 +304,32 @@ def quantise(
     model: opt.FloatArgument,
     output: opt.OutputOption,
     data: opt.PhotosOption,
-    photos: Annotated[int, typer.Option(min=1, help="Training photos to calibrate on.")] = 256,
+    photos: Annotated[int, Option(min=1, help="Training photos to calibrate on.")] = 256,
     method: Annotated[
-        str, typer.Option(help="Scales of activations: mse (least squared error), percentile or max.")
+        str, Option(help="Scales of activations: mse (least squared error), percentile or max.")
     ] = "mse",
     percentile: Annotated[
-        float, typer.Option(help="For method percentile: the share that is not clipped.")
+        float, Option(help="For method percentile: the share that is not clipped.")
     ] = 99.99,
     rule: Annotated[
         str | None,
-        typer.Option(
-            help="FFN2 rule: none, image or tile; by default the network's, or image if it has none."
-        ),
+        Option(help="FFN2 rule: none, image or tile; by default the network's, or image if it has none."),
     ] = None,
-    tile_rows: Annotated[int, typer.Option(min=1, help="For rule tile: rows per tile.")] = 16,
+    tile_rows: Annotated[int, Option(min=1, help="For rule tile: rows per tile.")] = 16,
     threshold_energy: Annotated[
-        float,
-        typer.Option(help="Lossy FFN2 threshold: share of the hidden activations' energy to drop."),
+        float, Option(help="Lossy FFN2 threshold: share of the hidden activations' energy to drop.")
     ] = 0.0,
     ffn_chunk: Annotated[
-        int | None,
-        typer.Option(help="Hidden neurons per chunk of FFN2; by default equal chunks of at most 384."),
+        int | None, Option(help="Hidden neurons per chunk of FFN2; by default equal chunks of at most 384.")
     ] = None,
     smooth: Annotated[
-        float, typer.Option(help="Move outlier channels from activations into weights: 0 none, 1 all.")
+        float, Option(help="Move outlier channels from activations into weights: 0 none, 1 all.")
     ] = 0.0,
-    power_of_two: Annotated[
-        bool, typer.Option("--power-of-two", help="Requantise by powers of two only.")
-    ] = False,
+    power_of_two: Annotated[bool, Option("--power-of-two", help="Requantise by powers of two only.")] = False,
     measure: opt.MeasureOption = None,
     labels: opt.LabelsOption = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Worker processes that measure (Dask).")] = 1,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the table of noise.")] = None,
+    jobs: Annotated[int, Option(min=1, help="Worker processes that measure (Dask).")] = 1,
+    json_file: Annotated[Path | None, Option("--json", help="Write the table of noise.")] = None,
 ) -> None:
     """Turn a float ReLU network into an int8 package for the accelerator.
 
@@ -393,7 +373,7 @@ def quantise(
     )
     found = open_data(data, "train", labels=False)
     drawn = found.subset(photos)
-    pixels = drawn.pixels(range(len(drawn)), config.image_size, card.resize, card.crop)
+    pixels = drawn.prepared(config.image_size, card.resize, card.crop)
     with progress_bar("calibrating", 3) as progress:
         network = centre_keys(network, options.mean, options.std, pixels)
         if smooth:

@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from rowvit.errors import RowvitError
 from rowvit.hardware.block_design import default_configuration
@@ -77,75 +77,66 @@ def target_options(
 
 ModelArgument = Annotated[
     str,
-    typer.Argument(
-        help="A model package or compiled program (.safetensors), or sign-digits, which is bundled."
-    ),
+    Argument(help="A model package or compiled program (.safetensors), or sign-digits, which is bundled."),
 ]
-FloatArgument = Annotated[Path, typer.Argument(help="A float network (.safetensors, from rowvit import).")]
+FloatArgument = Annotated[Path, Argument(help="A float network (.safetensors, from rowvit import).")]
 ImagesArgument = Annotated[
     list[Path] | None,
-    typer.Argument(
+    Argument(
         help="Image files or directories; by default the photos that come with the model, or random pixels."
     ),
 ]
 PhotosOption = Annotated[
     Path,
-    typer.Option(
+    Option(
         "--data",
         help="Photos: a folder with train and val folders of classes, CIFAR-10's python version, or an .npz.",
     ),
 ]
 CountOption = Annotated[
     int,
-    typer.Option(
+    Option(
         "--images", "-n", min=0, show_default=False,
         help="Number of images, repeated if there are fewer; 0: 10 on sim, else 200.",
     ),
 ]  # fmt: skip
-BatchOption = Annotated[int, typer.Option(min=1, help="Images per start of the core, for throughput.")]
+BatchOption = Annotated[int, Option(min=1, help="Images per start of the core, for throughput.")]
 SetNameOption = Annotated[
-    str | None, typer.Option("--data", help="Name of the data set; by default that of its directory.")
+    str | None, Option("--data", help="Name of the data set; by default that of its directory.")
 ]
-SubsetOption = Annotated[
-    str | None, typer.Option("--subset", help="Which part of the data set the images are.")
-]
+SubsetOption = Annotated[str | None, Option("--subset", help="Which part of the data set the images are.")]
 
 HeadsOption = Annotated[
-    int | None, typer.Option(min=1, help="State dict: attention heads; by default one per 64 channels.")
+    int | None, Option(min=1, help="State dict: attention heads; by default one per 64 channels.")
 ]
 PoolOption = Annotated[
     str | None,
-    typer.Option(
+    Option(
         help="State dict, where it does not say: the head sees the class token (token), a LayerNorm of the"
         " patches' mean (mean) or the mean behind the LayerNorm (norm-mean)."
     ),
 ]
-ClassesOption = Annotated[
-    int | None, typer.Option(min=1, help="A new, untrained head with this many classes.")
-]
+ClassesOption = Annotated[int | None, Option(min=1, help="A new, untrained head with this many classes.")]
 ImageSizeOption = Annotated[
-    int | None, typer.Option(min=1, help="Pixels per side; position embeddings are interpolated.")
+    int | None, Option(min=1, help="Pixels per side; position embeddings are interpolated.")
 ]
 
 # -- targets ------------------------------------------------------------------------------------
 
 TargetOption = Annotated[
     TargetName,
-    typer.Option(
+    Option(
         "--target",
         "-t",
         help="golden: integer reference; sim: the RTL in simulation; board: a Zynq with PYNQ.",
     ),
 ]
 ConfigOption = Annotated[
-    str,
-    typer.Option(
-        "--config", "-c", help="Hardware configuration: a name (rowvit config list) or a .toml file."
-    ),
+    str, Option("--config", "-c", help="Hardware configuration: a name (rowvit config list) or a .toml file.")
 ]
 FrontendOption = Annotated[
     FrontendName,
-    typer.Option(
+    Option(
         "--frontend",
         help="Where images are cut into patches: on this computer (host), or by the HLS preprocessor"
         " between DMA and core (hls).",
@@ -153,7 +144,7 @@ FrontendOption = Annotated[
 ]
 BitstreamOption = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--bitstream",
         help="board: the .bit, by default rowvit-CONFIG.bit (rowvit-CONFIG-hls.bit with the HLS front end);"
         " its .hwh must be next to it.",
@@ -161,7 +152,7 @@ BitstreamOption = Annotated[
 ]
 CheckEveryOption = Annotated[
     int | None,
-    typer.Option(
+    Option(
         "--check-every",
         min=1,
         help="sim, board: also compute one image in N, the first included, by the integer reference"
@@ -169,35 +160,31 @@ CheckEveryOption = Annotated[
     ),
 ]
 MemoryOption = Annotated[
-    MemoryName,
-    typer.Option("--memory", help="sim: ddr with the latency and rate below, or an ideal memory."),
+    MemoryName, Option("--memory", help="sim: ddr with the latency and rate below, or an ideal memory.")
 ]
 LatencyOption = Annotated[
-    int, typer.Option("--latency", min=0, help="sim: cycles from a read's address to its first word.")
+    int, Option("--latency", min=0, help="sim: cycles from a read's address to its first word.")
 ]
 RateOption = Annotated[
-    int,
-    typer.Option("--rate", min=1, max=100, help="sim: percentage of the cycles that carry a word."),
+    int, Option("--rate", min=1, max=100, help="sim: percentage of the cycles that carry a word.")
 ]
 
 # -- what is written and measured ---------------------------------------------------------------
 
-OutputOption = Annotated[Path, typer.Option("--output", "-o", help="The network to write (.safetensors).")]
-ResultOption = Annotated[
-    Path | None, typer.Option("--json", help="Write the result file; - for standard output.")
-]
+OutputOption = Annotated[Path, Option("--output", "-o", help="The network to write (.safetensors).")]
+ResultOption = Annotated[Path | None, Option("--json", help="Write the result file; - for standard output.")]
 LabelsOption = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--labels",
         metavar="FILE|sorted",
-        help="Which of the network's classes the photos' are, where the names differ: a file with lines"
-        " FOLDER,CLASS or JSON; or sorted: they are in the order of the network's.",
+        help="Which folder is which of the network's classes, where the names differ: a file with lines"
+        " FOLDER,CLASS or JSON; or sorted: folders in sorted order are the network's classes in order.",
     ),
 ]
 MeasureOption = Annotated[
     bool | None,
-    typer.Option(
+    Option(
         "--measure/--no-measure",
         help="At the end, measure top-1 on the whole test set and note it in the network's file; by default"
         " where the data has test photos in folders of classes.",

@@ -143,26 +143,31 @@ def run(
         if not images:
             raise RowvitError("no image is named", "pass image files or directories")
         files = image_files(images, lambda text: say(text, ERR))
-        pixels = session.decode(files)
         if "window" in options:
             _announce_trace(session, len(files), options["window"])
         session.prepare(len(files), batch, jobs)
         what = f"{len(files)} image{'s' * (len(files) > 1)}"
+        refused: dict[int, RowvitError] = {}
         try:
             with (
                 progress_bar(what, len(files)) as progress,
                 session.forecast(len(files), batch, jobs, progress),
             ):
                 begin = time.monotonic()
-                results = session.run(pixels, batch, jobs, progress)
+                results = session.run(files, batch, jobs, progress, refused.__setitem__)
         except Difference as error:
-            found = Difference(error.image, error.where, error.advice, str(files[error.image]))
-            raise RowvitError(str(found), _again(session, pixels[error.image])) from error
+            file = files[error.image]
+            raise RowvitError(str(error.renumbered(error.image, str(file))), _again(session, file)) from error
         seconds = time.monotonic() - begin
+        for why in refused.values():
+            if not results:
+                raise why
+            say(f"skipped: {why}", ERR)
+        files = [file for number, file in enumerate(files) if number not in refused]
         reference = results if target is opt.TargetName.golden else []
         if check:
             with progress_bar("the reference", len(results)) as progress:
-                reference = session.compare(results, pixels, progress)
+                reference = session.compare(results, files, progress)
         statistics = session.statistics(results)
 
         if str(json_file) != "-":
@@ -180,20 +185,20 @@ def run(
             where = first_difference(results[first], reference[first], session.meta)
             say(f"{files[first]} differs from the integer reference in {where}", ERR)
             if target is not opt.TargetName.golden and not session.checkpoints:
-                say(_again(session, pixels[first]), ERR)
+                say(_again(session, files[first]), ERR)
         if plot:
-            _draw(session, files, pixels, results, reference, plot)
+            _draw(session, files, results, reference, plot)
     if "window" in options:
         say(f"{trace}: written; open it with gtkwave {trace}", ERR)
-    if wrong:
+    if wrong or refused:
         raise typer.Exit(1)
 
 
-def _again(session: Session, pixels: np.ndarray) -> str:
+def _again(session: Session, file: Path) -> str:
     """What comes of an image that differed if it is computed once more."""
     with status("computing it again"):
         try:
-            where = session.locate(pixels)
+            where = session.locate(file)
             result = f"it first differs in {where}" if where else "it is equal to the reference"
         except RowvitError as error:
             result = str(error)
@@ -203,7 +208,6 @@ def _again(session: Session, pixels: np.ndarray) -> str:
 def _draw(
     session: Session,
     files: list[Path],
-    pixels: list[np.ndarray],
     results: list[Result],
     reference: list[Result],
     path: Path,
@@ -217,7 +221,7 @@ def _draw(
         say(f"{path}: without attention, which takes the model package instead of a compiled program", ERR)
     elif not reference:
         with progress_bar("the reference", count) as progress:
-            reference = session.reference(pixels[:count], progress)
+            reference = session.reference(files[:count], progress)
     with status("drawing"):
         photos = [pictures.seen(file, session.meta, session.frontend) for file in files[:count]]
         names = [file.name for file in files[:count]]

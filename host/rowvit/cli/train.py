@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from rowvit.cli import options as opt
 from rowvit.cli.common import (
@@ -38,12 +39,12 @@ def train(
     model: opt.FloatArgument,
     output: opt.OutputOption,
     data: opt.PhotosOption,
-    recipe: Annotated[Path, typer.Option(help="Phases, rates and augmentation (.toml).")],
+    recipe: Annotated[Path, Option(help="Phases, rates and augmentation (.toml).")],
     teacher: Annotated[
-        Path | None, typer.Option(help="A float network with the same classes to distill from.")
+        Path | None, Option(help="A float network with the same classes to distill from.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that decode photos.")] = 0,
-    save_every: Annotated[float, typer.Option(min=1, help="Seconds between two saved states.")] = 60.0,
+    workers: Annotated[int, Option(min=0, help="Processes that decode photos.")] = 0,
+    save_every: Annotated[float, Option(min=1, help="Seconds between two saved states.")] = 60.0,
     measure: opt.MeasureOption = None,
     labels: opt.LabelsOption = None,
 ) -> None:
@@ -153,34 +154,32 @@ def note_accuracy(network: VisionTransformer, card: Card, tested: Photos | None,
 
 @command("eval")
 def evaluate_command(
-    model: Annotated[str, typer.Argument(help="A float network or a model package (.safetensors).")],
+    model: Annotated[str, Argument(help="A float network or a model package (.safetensors).")],
     data: opt.PhotosOption,
     target: Annotated[
         opt.TargetName,
-        typer.Option("--target", "-t", help="For a package: golden, which is fast, or sim, the RTL."),
+        Option("--target", "-t", help="For a package: golden, which is fast, or sim, the RTL."),
     ] = opt.TargetName.golden,
     config: opt.ConfigOption = opt.DEFAULT_CONFIG,
     photos: Annotated[
-        int, typer.Option(min=0, help="Number of test photos, drawn with a fixed seed; 0: the whole set.")
+        int, Option(min=0, help="Number of test photos, drawn with a fixed seed; 0: the whole set.")
     ] = 0,
     cycles: Annotated[
-        int, typer.Option(min=0, help="golden: number of photos that also go through the cycle model.")
+        int, Option(min=0, help="golden: number of photos that also go through the cycle model.")
     ] = 0,
     agree: Annotated[
-        Path | None, typer.Option(help="A network to compare the answers with, such as the float one.")
+        Path | None, Option(help="A network to compare the answers with, such as the float one.")
     ] = None,
     rule: Annotated[
-        str | None, typer.Option(help="Another FFN2 rule than the network's: none, image or tile.")
+        str | None, Option(help="Another FFN2 rule than the network's: none, image or tile.")
     ] = None,
-    precision: Annotated[
-        str, typer.Option(help="Of a float network: fp32, or bf16, which is faster.")
-    ] = "fp32",
-    jobs: Annotated[int, typer.Option(min=1, help="Worker processes on this machine (Dask).")] = 1,
+    precision: Annotated[str, Option(help="Of a float network: fp32, or bf16, which is faster.")] = "fp32",
+    jobs: Annotated[int, Option(min=1, help="Worker processes on this machine (Dask).")] = 1,
     scheduler: Annotated[
-        str | None, typer.Option(help="Address of a Dask scheduler, to use its workers: tcp://HOST:8786.")
+        str | None, Option(help="Address of a Dask scheduler, to use its workers: tcp://HOST:8786.")
     ] = None,
     labels: opt.LabelsOption = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything that was found.")] = None,
+    json_file: Annotated[Path | None, Option("--json", help="Write everything that was found.")] = None,
 ) -> None:
     """Measure accuracy and work over a test set.
 

@@ -26,7 +26,7 @@ from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.program import FORMAT, Program
 from rowvit.hardware.config import HardwareConfig
-from rowvit.hardware.isa import ABI_VERSION, INSTRUCTION_BYTES, MAX_IMAGES, QUEUE, Engine
+from rowvit.hardware.isa import ABI_VERSION, INSTRUCTION_BYTES, MAX_IMAGES, QUEUE, SLOTS, Engine
 
 __all__ = ["BATCH", "Program", "check", "compile", "disasm"]
 
@@ -108,8 +108,8 @@ def compile(
             for stages, scheduler, order, code in zip(made, schedulers, orders, codes, strict=True)
         ],
     }
-    code = np.stack([instruction.encode() for code in codes for instruction in code])
-    program = Program(code, blob.bytes(), info, package)
+    code = np.concatenate([instruction.encode() for code in codes for instruction in code])
+    program = Program(code.reshape(-1, SLOTS), blob.bytes(), info, package)
     check(program, config)
     return program
 

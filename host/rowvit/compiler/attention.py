@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
-from rowvit.compiler.lower import Loaded, Lowering
+from numpy.typing import NDArray
+
+from rowvit.compiler.lower import Loaded, Lowering, Part
 from rowvit.compiler.steps import Access, Allocation, OnChip, compute_read, compute_write
 from rowvit.compiler.weights import pad_heads
 from rowvit.formats.program import Operation, OperationKind
@@ -109,18 +112,12 @@ class _Attention:
         return end - area * self.kt_lines, end - self.areas * self.kt_lines - area * self.v_lines
 
     def _part_loads(self, kind: OperationKind, first: int, groups: int) -> list[Loaded]:
-        path = f"layers.{self.layer}.{kind.value}"
-        bias, mult, weight = (
-            pad_heads(
-                self.lowering.tensors[f"{path}.{name}"],
-                self.plan.head_dim,
-                first,
-                groups,
-                self.lowering.config.lanes,
-            )
-            for name in ("bias", "mult", "weight")
-        )
-        return self.lowering.linear(weight, bias, mult, groups)
+        lanes, head_dim = self.lowering.config.lanes, self.plan.head_dim
+
+        def cut(_: str, tensor: NDArray[Any], part: Part) -> NDArray[Any]:
+            return pad_heads(tensor, head_dim, part[0], part[1], lanes)
+
+        return self.lowering.linear(f"layers.{self.layer}.{kind.value}", groups, (first, groups), cut)
 
     def _part(self, kind: OperationKind, first: int, groups: int, loads: list[Loaded]) -> None:
         """Q, K or V of some heads of the image."""
@@ -205,13 +202,17 @@ class _Attention:
     def projection(self) -> None:
         """Adds to the residual stream of the tokens that stay."""
         lowering, plan = self.lowering, self.plan
-        path = f"layers.{self.layer}.proj"
-        bias, mult, weight = (lowering.tensors[f"{path}.{name}"] for name in ("bias", "mult", "weight"))
-        weight = pad_heads(weight.T, plan.head_dim, 0, plan.heads, lowering.config.lanes).T
+        lanes = lowering.config.lanes
+
+        def cut(name: str, tensor: NDArray[Any], part: Part) -> NDArray[Any]:
+            own = tensor[..., slice(*part)]
+            return pad_heads(own.T, plan.head_dim, 0, plan.heads, lanes).T if name == "weight" else own
+
         for tile, (_, channels, groups) in enumerate(plan.residual_tiles()):
-            loads = lowering.linear(weight[:, channels], bias[channels], mult[channels], groups)
+            part = channels.start, channels.stop
+            loads = lowering.linear(f"layers.{self.layer}.proj", groups, part, cut)
             for _ in lowering.each(self.images):
-                self._project(tile, len(weight), loads)
+                self._project(tile, plan.heads * lanes, loads)
 
     def _project(self, tile: int, k: int, loads: list[Loaded]) -> None:
         """One lane tile of the image's projection."""

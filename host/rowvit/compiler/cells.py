@@ -37,10 +37,11 @@ class Values:
 
     def number(self, value: Value) -> int:
         """Its number, a new one for a new value."""
-        if value not in self._numbers:
-            self._numbers[value] = len(self._values)
+        found = self._numbers.get(value)
+        if found is None:
+            found = self._numbers[value] = len(self._values)
             self._values.append(value)
-        return self._numbers[value]
+        return found
 
     def name(self, number: int) -> str:
         return str(self._values[number]) if number >= 0 else "nothing"
@@ -66,6 +67,7 @@ class Cells:
         self.name, self.depth, self.values = name, depth, values
         # twice as deep, since views of whole strides reach beyond the last band
         self._tags = np.full(2 * depth, -1, np.int64)
+        self._ends: dict[int, tuple[int, int]] = {}  #: of every value: between which addresses it may be
 
     def _view(self, area: Area) -> NDArray[Any]:
         end = area.base + (area.bands - 1) * area.stride + area.width
@@ -78,14 +80,15 @@ class Cells:
 
     def place(self, address: int) -> int:
         """Of a cell, within its value's row."""
-        return int(self._tags[min(address, self.depth)]) & (1 << _BAND) - 1
+        return self._tags.item(min(address, self.depth)) & (1 << _BAND) - 1
 
     def read(self, area: Area, place: int = 0) -> Value:
         """The one value that lies there, band by band, and in order from ``place`` on in every row."""
         view = self._view(area)
-        number = int(view[0, 0]) >> _VALUE
-        right = _template(area.bands, area.width, area.first, place) + (number << _VALUE)
-        if number < 0 or not (view == right).all():
+        number = self._tags.item(area.base) >> _VALUE
+        # as bytes: most areas are read often, and are right
+        if number < 0 or view.tobytes() != _right(area.bands, area.width, area.first, place, number)[1]:
+            right = _right(area.bands, area.width, area.first, place, number)[0]
             band, cell = np.argwhere((view != right) | (view < 0))[0]
             found = self.values.name(int(view[band, cell]) >> _VALUE)
             raise ValueError(
@@ -96,27 +99,34 @@ class Cells:
 
     def write(self, area: Area, value: Value, place: int = 0, source: Value | None = None) -> None:
         """Band by band, each after the same band of ``source`` has been read."""
-        view = self._view(area)
+        view, end = self._view(area), area.base + area.bands * area.stride + area.width
         if source is not None:
-            own = view >> _VALUE == self.values.number(source)
-            if own.any():
+            number = self.values.number(source)
+            low, high = self._ends.get(number, (0, 0))
+            if area.base < high and low < end and (own := view >> _VALUE == number).any():
                 bands = view >> _BAND & (1 << _VALUE - _BAND) - 1
                 if (own & (bands > np.arange(area.first, area.first + area.bands)[:, None])).any():
                     raise ValueError(f"it writes over bands of {source} that it has not read yet")
         number = self.values.number(value)
-        view[:] = _template(area.bands, area.width, area.first, place) + (number << _VALUE)
+        low, high = self._ends.get(number, (area.base, end))
+        self._ends[number] = min(low, area.base), max(high, end)
+        view[:] = _right(area.bands, area.width, area.first, place, number)[0]
 
     def fill(self, base: int, size: int, value: Value) -> None:
         """``size`` cells from ``base`` on, whatever their bands."""
-        self._view(Area(base, size, size, 1))[:] = self.values.number(value) << _VALUE
+        number = self.values.number(value)
+        low, high = self._ends.get(number, (base, base + size))
+        self._ends[number] = min(low, base), max(high, base + size)
+        self._view(Area(base, size, size, 1))[:] = number << _VALUE
 
     def filled(self, area: Area, value: Value) -> bool:
         """Whether `fill` wrote all of the area."""
         return bool((self._view(area) == self.values.number(value) << _VALUE).all())
 
 
-@lru_cache(maxsize=512)
-def _template(bands: int, width: int, first: int, place: int) -> NDArray[Any]:
-    """Tags [bands, width] without the value."""
-    rows = np.arange(first, first + bands, dtype=np.int64)[:, None] << _BAND
-    return rows + np.arange(place, place + width, dtype=np.int64)
+@lru_cache(maxsize=128)
+def _right(bands: int, width: int, first: int, place: int, number: int) -> tuple[NDArray[Any], bytes]:
+    """Tags [bands, width] of a value, also as bytes."""
+    rows = (number << _VALUE) + (np.arange(first, first + bands, dtype=np.int64)[:, None] << _BAND)
+    tags = rows + np.arange(place, place + width, dtype=np.int64)
+    return tags, tags.tobytes()

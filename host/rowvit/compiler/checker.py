@@ -15,7 +15,7 @@ bytes of the weights are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import Dst, Flag, Instruction, LoadKind, NormKind, Op, Record
 
 _ALL_BANDS = 0xFFFF
+_OWNER = 40  #: first bit of a weight line's owner
 _SEGMENT = 16  #: places of a hidden segment in its row
 #: flags that an opcode may have
 _FLAGS: dict[Op, set[Flag]] = {
@@ -132,8 +133,8 @@ class _Run:
         self.scores = Cells("score", config.max_tokens, self.values)
         self.table = Cells("selection", config.max_tokens, self.values)
         self.kv = Cells("weight", config.weight_depth, self.values)  #: K^T and V
-        self.lines = np.full(config.weight_depth, -1, np.int64)  #: address << 3 | groups of loaded ones
-        self.owners = np.full(config.weight_depth, -1, np.int64)  #: whose they are, one of `parts`
+        #: owner, one of `parts`, << 40 | address << 3 | groups of loaded ones
+        self.lines = np.full(config.weight_depth, -1, np.int64)
         self.cover = np.zeros(
             config.weight_depth, np.int64
         )  #: 0: all of them are there; else one of `covers`
@@ -159,14 +160,21 @@ class _Run:
         }
 
     def run(self) -> None:
-        self.where = ""
+        self.at = 0  #: number of the instruction; 0: none
         try:
             self._passes()
         except ValueError as error:
             raise RowvitError(
-                f"the program for '{self.config.name}' is wrong{self.where}: {error}",
+                f"the program for '{self.config.name}' is wrong{self._where()}: {error}",
                 "compile the package again with this rowvit; if that fails, too, report it",
             ) from error
+
+    def _where(self) -> str:
+        if not self.at:
+            return ""
+        one, operation = self.part.instructions[self.at], self.part.operations[self.at - 1]
+        of = f"{operation.label} of layer {operation.layer}, image {one.image} of {self.part.images}"
+        return f" at instruction {self.at} ({of})"
 
     def _passes(self) -> None:
         code = self.part.instructions
@@ -182,7 +190,7 @@ class _Run:
                 previous = Flag.PREVIOUS in code[number].flags
                 if not (previous if life == 0 else life == 2 and not previous):  # void
                     self._step(number, before if previous else own)
-            self.where = ""
+            self.at = 0
             if self.unused:
                 raise ValueError("parameters are loaded that nobody uses")
             for image in before:
@@ -191,8 +199,7 @@ class _Run:
 
     def _step(self, number: int, images: list[_Image]) -> None:
         one, operation = self.part.instructions[number], self.part.operations[number - 1]
-        of = f"{operation.label} of layer {operation.layer}, image {one.image} of {self.part.images}"
-        self.where = f" at instruction {number} ({of})"
+        self.at = number
         if one.op not in self.steps or not one.flags <= _FLAGS[one.op]:
             raise ValueError("opcode or flags have no place here")
         if one.image >= len(images):
@@ -230,7 +237,7 @@ class _Run:
     @staticmethod
     def _part(operation: Operation) -> tuple[Any, ...]:
         """What weights and parameters are for, whatever the rows."""
-        return operation.kind, operation.layer, operation.chunk, operation.tile
+        return operation[:4]
 
     def _consistent(self, operation: Operation, *facts: object) -> None:
         """What must be the same for every image and in every pass."""
@@ -247,12 +254,12 @@ class _Run:
         gather, rest = Flag.GATHER in one.flags, Flag.REST in one.flags
         if (gather and kind is not LoadKind.WEIGHT) or (rest and not gather):
             raise ValueError("GATHER is a flag of weights, and REST one of GATHER")
-        size = {
-            LoadKind.WEIGHT: rows * groups * config.lanes,
-            LoadKind.PARAM: 8 * groups * config.lanes,
-            LoadKind.NORM: 8 * rows,
-            LoadKind.RESIDUAL: 8 * config.residual_words(rows),
-        }[kind]
+        if kind is LoadKind.WEIGHT:
+            size = rows * groups * config.lanes
+        elif kind is LoadKind.PARAM:
+            size = 8 * groups * config.lanes
+        else:
+            size = 8 * (rows if kind is LoadKind.NORM else config.residual_words(rows))
         if f["address"] % 8 or f["address"] not in self.weights or f["address"] + size > self.weights.stop:
             raise ValueError(f"bytes {f['address']} to {f['address'] + size - 1} are not among the weights")
         part = self._part(operation)
@@ -281,12 +288,12 @@ class _Run:
         if dst + rows > self.config.weight_depth:
             raise ValueError(f"weight lines {dst} to {dst + rows - 1} of {self.config.weight_depth}")
         lines = slice(dst, dst + rows)
-        tags = (f["address"] << 3 | groups) + _steps(rows, groups * lanes)
+        tags = (owner << _OWNER | f["address"] << 3 | groups) + _steps(rows, groups * lanes)
         rest = Flag.REST in one.flags
         if rest and not (self.lines[lines] == tags).all():
             raise ValueError("the rows of the mask before are not in its lines")
         self.kv.fill(dst, rows, image.value("weights"))
-        self.lines[lines], self.owners[lines] = tags, owner
+        self.lines[lines] = tags
         if Flag.GATHER not in one.flags:
             self.cover[lines] = 0
             return
@@ -324,17 +331,13 @@ class _Run:
 
     def _matrix(self, f: dict[str, int], lines: int, operation: Operation) -> int:
         """The address of the operation's weights, ``lines`` lines from ``wbase`` on."""
-        own = slice(f["wbase"], f["wbase"] + lines)
-        found, owners = self.lines[own], self.owners[own]
-        right = found[:1] + _steps(lines, f["groups"] * self.config.lanes)
-        if (
-            len(found) != lines
-            or found[0] & 7 != f["groups"]
-            or not (found == right).all()
-            or not (owners == self.parts.get(self._part(operation))).all()
-        ):
+        own, owner = slice(f["wbase"], f["wbase"] + lines), self.parts.get(self._part(operation))
+        found = self.lines[own]
+        first = found.item(0) if len(found) == lines else -1
+        right = first + _steps(lines, f["groups"] * self.config.lanes)
+        if first >> _OWNER != owner or first & 7 != f["groups"] or found.tobytes() != right.tobytes():
             raise ValueError(f"weight lines {own.start} to {own.stop - 1} do not hold its weights")
-        return int(found[0]) >> 3
+        return (first & (1 << _OWNER) - 1) >> 3
 
     def _terms(self, operation: Operation) -> int:
         """Scalars of a row that the operation takes."""
@@ -588,7 +591,7 @@ class _Run:
         half = int(stream.sums != self._sums(operation.layer, 0))
         self._expect(stream, image.value("residual", self._sums(operation.layer, half)))
         address = self._parameters(LoadKind.NORM, f["slot"], f["dim"], operation)
-        self._consistent(replace(operation, tile=half), address, f["shift"])
+        self._consistent(operation._replace(tile=half), address, f["shift"])
         area = Area(f["dst_base"], f["dst_stride"], f["dim"] // 8, bands)
         self.token.write(area, image.value("X of row 0" if row else "X", stream.sums))
 

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache, partial
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rowvit.compiler.lower import Lowering
+from rowvit.compiler.lower import Lowering, Part, channels
 from rowvit.compiler.plan import EMBED_TAG
 from rowvit.compiler.steps import Access, Load, OnChip, Region
 from rowvit.compiler.weights import pad_lanes
@@ -41,14 +44,17 @@ def embed(lowering: Lowering) -> None:
         dst_base=patches.base,
         dst_stride=stride,
     )
-    weight, mult = lowering.tensors["patch.weight"], lowering.tensors["patch.mult"]
-    bias = np.zeros_like(mult, np.int32)  # the position table holds it
     positions = _position_loads(lowering, pieces)
     positions[0].after = behind
     chunks = patch_chunks(plan.arch)
+
+    def cut(name: str, tensor: NDArray[Any], part: Part) -> NDArray[Any]:
+        own = channels(name, tensor, part[1:])
+        return own[chunks[part[0]]] if name == "weight" else own
+
     parts = list(product(enumerate(plan.residual_tiles()), enumerate(chunks)))
-    for (tile, (_, channels, groups)), (number, scalars) in parts:
-        loads = lowering.linear(weight[scalars, channels], bias[channels], mult[channels], groups)
+    for (tile, (_, own, groups)), (number, scalars) in parts:
+        loads = lowering.linear("patch", groups, (number, own.start, own.stop), cut)
         offset, words = scalars.start // 8, plan.patch_words[number]
         begins = tile == number == 0
         chunk = number if len(chunks) > 1 else None
@@ -125,15 +131,22 @@ def _position_loads(lowering: Lowering, pieces: list[tuple[int, int]]) -> dict[i
     """The position table in the residual memory's layout, bank by bank: first band -> piece."""
     config, plan = lowering.config, lowering.plan
     bands, tiles, stride = plan.patches.bands, plan.dim_tiles, plan.res_stride
-    table = np.zeros((bands * config.rows, tiles * config.tile), np.int16)
-    table[: plan.tokens, : plan.dim] = lowering.tensors["pos"]
-    table = table.reshape(bands, config.rows, tiles, config.groups, config.lanes)
-    banks = table.transpose(0, 2, 4, 1, 3).reshape(bands * stride, config.rows * config.groups)
-    banks = np.pad(banks, ((0, 0), (0, max(0, 4 - banks.shape[1]))))
+
+    @cache
+    def banks() -> NDArray[Any]:
+        table = np.zeros((bands * config.rows, tiles * config.tile), np.int16)
+        table[: plan.tokens, : plan.dim] = lowering.tensors["pos"]
+        table = table.reshape(bands, config.rows, tiles, config.groups, config.lanes)
+        found = table.transpose(0, 2, 4, 1, 3).reshape(bands * stride, config.rows * config.groups)
+        return pad_lanes(found, max(4, found.shape[1]))
+
+    def piece(start: int, rows: int) -> NDArray[Any]:
+        return banks()[start : start + rows]
+
     loads = {}
     for band0, count in pieces:
         start, rows = band0 * stride, count * stride
-        address = lowering.blob.append(banks[start : start + rows])
+        address, _ = lowering.blob.place(("pos", (start, rows)), partial(piece, start, rows))
         place = lowering.residual_base(0) + start
         loads[band0] = Load(
             LoadKind.RESIDUAL, address, rows, config.groups, None, place, image=lowering.image
@@ -146,6 +159,14 @@ def _head(lowering: Lowering) -> Iterator[None]:
     config, plan, params = lowering.config, lowering.plan, lowering.meta["params"]
     depth, classes, lanes = plan.arch["depth"], plan.arch["classes"], config.lanes
     flags = [Flag.ONE_ROW, Flag.PREVIOUS]
+
+    def cut(name: str, tensor: NDArray[Any], part: Part) -> NDArray[Any]:
+        own = channels(name, tensor, part)
+        groups = -(-own.shape[-1] // lanes)
+        # results stream lane by lane, and within a lane group by group
+        order = np.arange(groups * lanes).reshape(lanes, groups).T.ravel()
+        return pad_lanes(own, groups * lanes)[..., order]
+
     rows = [Region(image * plan.words, plan.words, 1) for image in range(lowering.stages[-1].images)]
     loads = lowering.norm_load("norm")
     for image in lowering.each(range(len(rows))):
@@ -156,13 +177,7 @@ def _head(lowering: Lowering) -> Iterator[None]:
         yield
         count = min(config.tile, classes - start)
         groups = -(-count // lanes)
-        # results stream lane by lane, and within a lane group by group
-        order = np.arange(groups * lanes).reshape(lanes, groups).T.ravel()
-        weight, bias, mult = (
-            pad_lanes(lowering.tensors[f"head.{n}"][..., start : start + count], groups * lanes)[..., order]
-            for n in ("weight", "bias", "mult")
-        )
-        tile_loads = lowering.linear(weight, bias, mult, groups)
+        tile_loads = lowering.linear("head", groups, (start, start + count), cut)
         end = start + count == classes
         for image in lowering.each(range(len(rows))):
             lowering.matmul(

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rowvit.compiler.lower import Loaded, Lowering
+from rowvit.compiler.lower import Loaded, Lowering, Part, channels
 from rowvit.compiler.steps import Access, Allocation, Load, Mask, OnChip, Region, compute_write
-from rowvit.compiler.weights import pack_pairs
+from rowvit.compiler.weights import pad_rows
 from rowvit.errors import RowvitError
 from rowvit.formats.program import Operation, OperationKind
 from rowvit.hardware.isa import Dst, Engine, Flag, LoadKind
@@ -98,15 +100,13 @@ class _Ffn:
         bands before, and are loaded meanwhile. FFN1 of these bands takes as long as loading half of the rows.
         Of several images it is the last one that has its own mask.
         """
-        tensors, path = self.lowering.tensors, f"layers.{self.layer}.fc1"
-        weight, bias, mult = (tensors[f"{path}.{name}"] for name in ("weight", "bias", "mult"))
         lanes, tile, bands, first = self.config.lanes, self.config.tile, self.bands, chunk.neurons.start
         count = len(self.images)
         for start in range(0, chunk.size, tile):
             end = min(start + tile, chunk.size)
             groups = -(-(end - start) // lanes)
-            channels = slice(first + start, first + end)
-            loads = self.lowering.linear(weight[:, channels], bias[channels], mult[channels], groups)
+            part = first + start, first + end
+            loads = self.lowering.linear(f"layers.{self.layer}.fc1", groups, part, channels)
             late = -(-tile * tile // (16 * self.plan.dim))
             split = hurry and self.rule == "image" and end == chunk.size
             # images, first band, bands: a mask for each
@@ -167,16 +167,19 @@ class _Ffn:
 
     def _ffn2(self, chunk: _Chunk) -> None:
         """FFN2 of one chunk, added to the residual streams."""
-        lowering = self.lowering
-        path = f"layers.{self.layer}.fc2"
-        mult, bias = lowering.tensors[f"{path}.mult"], lowering.tensors[f"{path}.bias"]
-        if chunk.number:
-            bias = np.zeros_like(bias)
-        weight = lowering.tensors[f"{path}.weight"][chunk.neurons]
-        weight = np.pad(weight, ((0, -chunk.size % self.config.lanes), (0, 0)))
-        tiles = self.plan.residual_tiles()
-        stored = [lowering.blob.append(pack_pairs(weight[:, channels])) for _, channels, _ in tiles]
-        params = [lowering.param_load(bias[c], mult[c], groups) for _, c, groups in tiles]
+        lowering, path = self.lowering, f"layers.{self.layer}.fc2"
+
+        def cut(name: str, tensor: NDArray[Any], part: Part) -> NDArray[Any]:
+            own = channels(name, tensor, part[1:])
+            if name == "weight":
+                return pad_rows(own[chunk.neurons], self.config.lanes)
+            return np.zeros_like(own) if name == "bias" and chunk.number else own
+
+        tiles = [
+            (groups, (chunk.number, own.start, own.stop)) for _, own, groups in self.plan.residual_tiles()
+        ]
+        stored = [lowering.weight_load(path, *tile, cut)[0].address for tile in tiles]
+        params = [lowering.param_load(path, *tile, cut) for tile in tiles]
         for r in range(len(self.row_tiles)):
             for t, address in enumerate(stored):
                 param, slot = params[t]

@@ -7,7 +7,7 @@ for all images of a pass, which then share every load of weights.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,21 @@ from numpy.typing import NDArray
 
 from rowvit.compiler.plan import Plan, Stages
 from rowvit.compiler.steps import Access, Allocation, Load, OnChip, Region, Step, compute_write
-from rowvit.compiler.weights import Blob, pack_pairs, pad_lanes, parameter_words
+from rowvit.compiler.weights import Blob, pack_pairs, pad_lanes, pad_rows, parameter_words
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.program import Operation, OperationKind
 from rowvit.hardware.isa import QUEUE, Dst, Engine, Flag, Instruction, LoadKind, NormKind, Op
 
 Loaded = tuple[Load, Allocation]
+#: numbers that say which part of a layer's tensors a load has
+Part = tuple[int, ...]
+#: takes that part of the tensor "weight", "bias" or "mult"
+Cut = Callable[[str, NDArray[Any], Part], NDArray[Any]]
+
+
+def channels(_: str, tensor: NDArray[Any], part: Part) -> NDArray[Any]:
+    """Of any tensor the channels in the range ``part``."""
+    return tensor[..., slice(*part)]
 
 
 class Lowering:
@@ -33,7 +42,9 @@ class Lowering:
         self, package: ModelPackage, plan: Plan, stages: Stages, blob: Blob, checkpoints: bool
     ) -> None:
         self.plan, self.config, self.stages, self.checkpoints = plan, plan.config, stages, checkpoints
-        self.meta, self.tensors = package.meta, package.tensors
+        self.meta = package.meta
+        # the position table holds the bias of the patches
+        self.tensors = package.tensors | {"patch.bias": np.zeros(plan.dim, np.int32)}
         self.blob = blob
         self.steps: list[Step] = []
         self.reserved: list[Allocation] = []  #: of K^T and V, placed
@@ -52,22 +63,33 @@ class Lowering:
         level = max((n for n, stage in enumerate(self.stages) if stage.layer <= layer), default=0)
         return self.plan.residual_base(self.stages, level, self.image)
 
-    def weight_load(self, matrix: NDArray[Any], groups: int) -> Loaded:
-        """Matrix int8 [k, channels], padded with zeros to whole words of scalars and to the groups' lanes."""
-        matrix = pad_lanes(np.pad(matrix, ((0, -len(matrix) % 8), (0, 0))), groups * self.config.lanes)
-        block = Allocation(OnChip.WEIGHT, len(matrix))
-        address = self.blob.append(pack_pairs(matrix))
-        return Load(LoadKind.WEIGHT, address, len(matrix), groups, block), block
+    def weight_load(self, path: str, groups: int, part: Part, cut: Cut) -> Loaded:
+        """Part [k, channels] of a layer's weights, padded with zeros to whole words of scalars and to the
+        groups' lanes.
+        """
 
-    def param_load(self, bias: NDArray[Any], mult: NDArray[Any], groups: int) -> Loaded:
-        words = pad_lanes(parameter_words(bias, mult), groups * self.config.lanes)
+        def lines() -> NDArray[Any]:
+            matrix = pad_rows(self._tensor(path, "weight", part, cut), 8)
+            return pack_pairs(pad_lanes(matrix, groups * self.config.lanes))
+
+        address, rows = self.blob.place((path, part, "weight"), lines)
+        block = Allocation(OnChip.WEIGHT, rows)
+        return Load(LoadKind.WEIGHT, address, rows, groups, block), block
+
+    def param_load(self, path: str, groups: int, part: Part, cut: Cut) -> Loaded:
+        def words() -> NDArray[Any]:
+            bias, mult = (self._tensor(path, name, part, cut) for name in ("bias", "mult"))
+            return pad_lanes(parameter_words(bias, mult), groups * self.config.lanes)
+
+        address, _ = self.blob.place((path, part, "params"), words)
         block = Allocation(OnChip.PARAM, 1)
-        return Load(LoadKind.PARAM, self.blob.append(words), 1, groups, block), block
+        return Load(LoadKind.PARAM, address, 1, groups, block), block
 
-    def linear(
-        self, weight: NDArray[Any], bias: NDArray[Any], mult: NDArray[Any], groups: int
-    ) -> list[Loaded]:
-        return [self.param_load(bias, mult, groups), self.weight_load(weight, groups)]
+    def linear(self, path: str, groups: int, part: Part, cut: Cut) -> list[Loaded]:
+        return [self.param_load(path, groups, part, cut), self.weight_load(path, groups, part, cut)]
+
+    def _tensor(self, path: str, name: str, part: Part, cut: Cut) -> NDArray[Any]:
+        return cut(name, self.tensors[f"{path}.{name}"], part)
 
     def use(self, step: Step, *pairs: Loaded) -> None:
         """``step``, the newest one, uses these loads' blocks; parameters are loaded before weights.
@@ -155,9 +177,11 @@ class Lowering:
         return self.matmul(operation, Dst.RESIDUAL, [*accesses, target], loads, flags, **fields)
 
     def norm_load(self, path: str) -> Loaded:
-        block = Allocation(OnChip.NORM, 1)
-        words = parameter_words(self.tensors[f"{path}.b"], self.tensors[f"{path}.g"].view(np.uint16))
-        return Load(LoadKind.NORM, self.blob.append(words), self.plan.dim, self.config.groups, block), block
+        def words() -> NDArray[Any]:
+            return parameter_words(self.tensors[f"{path}.b"], self.tensors[f"{path}.g"].view(np.uint16))
+
+        block, (address, _) = Allocation(OnChip.NORM, 1), self.blob.place((path, (), "norm"), words)
+        return Load(LoadKind.NORM, address, self.plan.dim, self.config.groups, block), block
 
     def row_norm(
         self, layer: int, base: int, loads: Loaded, shift: int, x: Region, flags: Collection[Flag] = ()

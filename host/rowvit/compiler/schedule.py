@@ -8,8 +8,8 @@ in order and would otherwise hold a step back behind a full load queue.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,30 +35,47 @@ _NEVER = -(1 << 30)
 _LEAST = 64
 
 
+class _Used(NamedTuple):
+    """Addresses with a user between two steps."""
+
+    base: int
+    end: int
+    first: int  #: step
+    last: int  #: step
+
+    @classmethod
+    def by(cls, block: Allocation) -> _Used:
+        return cls(block.base, block.end, block.first, block.last)
+
+
 class _Room:
     """First fit over one memory; among the free places the one that was left longest ago."""
 
-    def __init__(self, size: int, reserved: list[Allocation], past: list[Allocation]) -> None:
-        self.size, self.reserved = size, reserved
+    def __init__(self, size: int, reserved: list[Allocation], past: list[_Used]) -> None:
+        self.size, self.reserved = size, [_Used.by(block) for block in reserved]
         self.past = list(past)  # taken until its last step has been issued; newest last
 
     def place(self, block: Allocation, now: int) -> bool:
         """Choose a base for ``block`` before step ``now`` is issued; False if there is no room yet."""
-        size = block.size
+        size, best = block.size, None
         taken = self._taken(block, now)
-
-        def fits(base: int) -> bool:
-            inside = 0 <= base <= self.size - size
-            return inside and all(base >= t.end or t.base >= base + size for t in taken)
-
-        def left(base: int) -> int:
-            """The last step that used the place."""
-            return max((u.last for u in self.past if base < u.end and u.base < base + size), default=_NEVER)
-
-        free = [base for base in self._edges(block, taken) if fits(base)]
-        if not free:
+        for base in self._edges(block, taken):
+            end = base + size
+            if base < 0 or end > self.size:
+                continue
+            for used in taken:
+                if base < used[1] and used[0] < end:
+                    break
+            else:
+                left = _NEVER  # the last step that used the place
+                for start, stop, _, last in self.past:
+                    if last > left and base < stop and start < end:
+                        left = last
+                if best is None or (left, base) < best:
+                    best = left, base
+        if best is None:
             return False
-        block.base = min(free, key=lambda base: (left(base), base))
+        block.base = best[1]
         self._take(block, now)
         return True
 
@@ -92,56 +109,75 @@ class _Room:
         others = [used for used in self._taken(block, now) if (used.base, used.first) != own]
         return all(begin >= t.end or t.base >= begin + size for t in others)
 
-    def _taken(self, block: Allocation, now: int) -> list[Allocation]:
-        taken = [used for used in self.past if used.last >= now]
-        return taken + [room for room in self.reserved if room.last >= now and room.first <= block.last]
+    def _taken(self, block: Allocation, now: int) -> list[_Used]:
+        taken = [used for used in self.past if used[3] >= now]
+        return taken + [room for room in self.reserved if room[3] >= now and room[2] <= block.last]
 
     def _take(self, block: Allocation, now: int) -> None:
         # whatever lies within the new block, and has no use, is no longer of interest
-        self.past = [
-            u for u in self.past if u.last >= now or not (block.base <= u.base and u.end <= block.end)
-        ]
-        self.past.append(replace(block))
+        base, end = block.base, block.end
+        self.past = [u for u in self.past if u[3] >= now or not (base <= u[0] and u[1] <= end)]
+        self.past.append(_Used.by(block))
 
-    def _edges(self, block: Allocation, taken: list[Allocation]) -> set[int]:
+    def _edges(self, block: Allocation, taken: list[_Used]) -> set[int]:
         """Bases that are worth a look: next to something, or where something was."""
         if block.only >= 0:
             return {block.only}
-        used = self.past + taken
-        edges = {u.end for u in used} | {u.base - block.size for u in used}
-        return edges | {u.base for u in self.past} | {0, self.size - block.size}
+        edges, size = {0, self.size - block.size}, block.size
+        for base, end, _, _ in self.past:
+            edges |= {base, end, base - size}
+        for base, end, _, _ in taken:
+            edges |= {end, base - size}
+        return edges
 
 
 #: by engine, the older ones whose order with it needs a dependency: each keeps its own, the drain the array's
 _OLDER = {
-    new: [old for old in Engine if old is not new and (old, new) != (Engine.EXEC, Engine.DRAIN)]
+    new: {old for old in Engine if old is not new and (old, new) != (Engine.EXEC, Engine.DRAIN)}
     for new in Engine
 }
 
 
 def _follows(new: Access, old: Access) -> bool | None:
     """None: no conflict; True: band p of ``new`` conflicts with bands up to p of ``old`` only."""
-    if new.base >= old.end or old.base >= new.end:
-        return None
-    banded = new.banded and old.banded
-    if not banded and new.dense and old.dense:
+    return _overlap(
+        *(new.base - old.base, new.first - old.first, new.banded and old.banded),
+        *(new.width, new.stride, new.bands, old.width, old.stride, old.bands),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _overlap(
+    ahead: int,
+    later: int,
+    banded: bool,
+    width: int,
+    stride: int,
+    bands: int,
+    old_width: int,
+    old_stride: int,
+    old_bands: int,
+) -> bool | None:
+    """`_follows` of an access that begins ``ahead`` addresses and ``later`` bands behind the old one's base
+    and first band: layers that are alike, and images, have such pairs in common.
+    """
+    if not banded and (bands == 1 or stride <= width) and (old_bands == 1 or old_stride <= old_width):
         return False
     # the stride of a single band does not matter
-    stride, other = new.stride if new.bands > 1 else old.stride, old.stride if old.bands > 1 else new.stride
+    stride, other = stride if bands > 1 else old_stride, old_stride if old_bands > 1 else stride
     if stride == other > 0:
         # band p conflicts with bands p + least to p + most of old, as far as there are such
-        ahead = new.base - old.base
-        least, most = (ahead - old.width) // stride + 1, (ahead + new.width - 1) // stride
+        least, most = (ahead - old_width) // stride + 1, (ahead + width - 1) // stride
         first = max(0, -most)
-        if least > most or first > min(new.bands - 1, old.bands - 1 - least):
+        if least > most or first > min(bands - 1, old_bands - 1 - least):
             return None
-        return banded and min(first + most, old.bands - 1) + old.first <= first + new.first
-    start_new = new.base + new.stride * np.arange(new.bands)[:, None]
-    start_old = old.base + old.stride * np.arange(old.bands)[None, :]
-    conflict = (start_new < start_old + old.width) & (start_old < start_new + new.width)
+        return banded and min(first + most, old_bands - 1) <= first + later
+    start = ahead + stride * np.arange(bands)[:, None]
+    start_old = other * np.arange(old_bands)[None, :]
+    conflict = (start < start_old + old_width) & (start_old < start + width)
     if not conflict.any():
         return None
-    return banded and not np.triu(conflict, 1 + new.first - old.first).any()
+    return banded and not np.triu(conflict, 1 + later).any()
 
 
 class Tracker:
@@ -155,24 +191,26 @@ class Tracker:
 
     def __init__(self) -> None:
         self.done = dict.fromkeys(Engine, 0)
-        self._history: dict[tuple[OnChip, bool, Engine], list[tuple[int, Access]]] = defaultdict(list)
+        #: by memory, and by engine and whether it wrote: operation, first address, the one behind, access
+        self._history: dict[OnChip, dict[tuple[Engine, bool], list[tuple[int, int, int, Access]]]] = {
+            memory: {} for memory in OnChip
+        }
 
     def depend(self, accesses: list[Access]) -> tuple[dict[Engine, int], set[Engine]]:
         """Operations (absolute numbers) that must be complete, and the engines to follow by band."""
         last: dict[Engine, tuple[int, bool]] = {}
         for new in accesses:
-            for engine in _OLDER[new.engine]:
-                for write in (True, False) if new.write else (True,):
-                    self._scan(new, engine, write, last)
+            base, end, older = new.base, new.end, _OLDER[new.engine]
+            for (engine, write), entries in self._history[new.memory].items():
+                if not (write or new.write) or engine not in older:
+                    continue
+                found, chain = last.get(engine, (0, True))
+                for op, first, stop, old in reversed(entries):
+                    if op < found:
+                        break
+                    if base < stop and first < end and (follows := _follows(new, old)) is not None:
+                        last[engine] = found, chain = op, follows and (chain or op > found)
         return {e: op for e, (op, _) in last.items()}, {e for e, (_, chain) in last.items() if chain}
-
-    def _scan(self, new: Access, engine: Engine, write: bool, last: dict[Engine, tuple[int, bool]]) -> None:
-        for op, old in reversed(self._history[new.memory, write, engine]):
-            found, chain = last.get(engine, (op, True))
-            if op < found:
-                return
-            if (follows := _follows(new, old)) is not None:
-                last[engine] = (op, follows and (chain or op > found))
 
     def commit(self, accesses: list[Access], engines: set[Engine]) -> None:
         """Append one instruction that enters ``engines``."""
@@ -183,15 +221,12 @@ class Tracker:
                 # engines sample the count when an operation starts, and a selection waits for the
                 # first band of the last attention: whatever is older has started
                 continue
+            base, end, here = new.base, new.end, self._history[new.memory]
             if new.write and new.dense:
-                self._forget(new)
-            self._history[new.memory, new.write, new.engine].append((self.done[new.engine], new))
-
-    def _forget(self, new: Access) -> None:
-        """Drop what ``new`` covers: what conflicts with that conflicts with ``new`` too, which is later."""
-        for (memory, _, _), entries in self._history.items():
-            if memory is new.memory:
-                entries[:] = [(k, a) for k, a in entries if not (new.base <= a.base and a.end <= new.end)]
+                # what conflicts with what is covered conflicts with this, too, which is later
+                for entries in here.values():
+                    entries[:] = [entry for entry in entries if entry[1] < base or end < entry[2]]
+            here.setdefault((new.engine, new.write), []).append((self.done[new.engine], base, end, new))
 
 
 class Scheduler:
@@ -209,12 +244,12 @@ class Scheduler:
         self._order_with_back_off({memory: [] for memory in (OnChip.WEIGHT, OnChip.PARAM, OnChip.NORM)})
         # again, with what the end of the previous image leaves behind
         past = {
-            memory: [replace(used, last=used.last - len(self.steps)) for used in room.past]
+            memory: [used._replace(last=used.last - len(self.steps)) for used in room.past]
             for memory, room in self.rooms.items()
         }
         return self._order_with_back_off(past)
 
-    def _order_with_back_off(self, past: dict[OnChip, list[Allocation]]) -> list[Load | Step]:
+    def _order_with_back_off(self, past: dict[OnChip, list[_Used]]) -> list[Load | Step]:
         ahead = [LOOKAHEAD] * len(self.steps)
         while True:
             order, stuck = self._order(ahead, past)
@@ -233,7 +268,7 @@ class Scheduler:
             for i in window:
                 ahead[i] = max(0, ahead[i] - 1)
 
-    def _order(self, ahead: list[int], past: dict[OnChip, list[Allocation]]) -> tuple[list[Load | Step], int]:
+    def _order(self, ahead: list[int], past: dict[OnChip, list[_Used]]) -> tuple[list[Load | Step], int]:
         """One attempt; an empty list and the step without room if it fails."""
         self.rooms = {
             OnChip.WEIGHT: _Room(self.config.weight_depth, self.lowering.reserved, past[OnChip.WEIGHT]),
@@ -291,22 +326,25 @@ class Scheduler:
 
         Dependencies are those of the second of two passes in a row, relative to its own start.
         """
+        parts: list[tuple[Instruction, list[Access], set[Engine]]] = []
+        for item in order:
+            if isinstance(item, Load):
+                instruction, accesses = self._load_instruction(item, code_bytes)
+            else:
+                instruction, accesses = self._step(item)
+            queue = QUEUE[instruction.op]
+            parts.append((instruction, accesses, {queue, Engine.DRAIN} if queue is Engine.EXEC else {queue}))
         tracker = Tracker()
-        for _ in range(2):
-            start = dict(tracker.done)
-            body = []
-            for item in order:
-                instruction, accesses = (
-                    self._load_instruction(item, code_bytes) if isinstance(item, Load) else self._step(item)
-                )
-                deps, chain = tracker.depend(accesses)
-                # what is further back than 16 bits can say has long been complete
-                deps = {e: op - start[e] for e, op in deps.items() if op - start[e] > NO_DEP // 2}
-                instruction.deps = deps
-                instruction.chain = frozenset(chain & deps.keys())
-                queue = QUEUE[instruction.op]
-                tracker.commit(accesses, {queue, Engine.DRAIN} if queue is Engine.EXEC else {queue})
-                body.append(instruction)
+        for _, accesses, engines in parts:
+            tracker.commit(accesses, engines)
+        start = dict(tracker.done)
+        for instruction, accesses, engines in parts:
+            deps, chain = tracker.depend(accesses)
+            # what is further back than 16 bits can say has long been complete
+            deps = {e: op - start[e] for e, op in deps.items() if op - start[e] > NO_DEP // 2}
+            instruction.deps, instruction.chain = deps, frozenset(chain & deps.keys())
+            tracker.commit(accesses, engines)
+        body = [instruction for instruction, _, _ in parts]
         finish = max(n for n, instruction in enumerate(body, 1) if Flag.PREVIOUS in instruction.flags)
         fields = {"config_hash": self.config.hash, "abi": ABI_VERSION, "finish": finish}
         header = Instruction(Op.HEADER, fields)
@@ -348,5 +386,7 @@ class Scheduler:
             fields["slot" if norm else "pslot"] = step.params.base
             engine = Engine.NORM if norm else Engine.DRAIN
             accesses.append(Access(engine, False, step.params.memory, step.params.base, 1, 0, bands))
-        again = replace(instruction, fields=fields, deps={}, chain=frozenset())
+        again = Instruction(
+            instruction.op, fields, instruction.flags, instruction.tag, image=instruction.image
+        )
         return again, accesses

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
-from functools import cached_property, partial
+from functools import partial
+from typing import NamedTuple
 
 from rowvit.formats.program import Operation
 from rowvit.hardware.isa import Engine, Instruction, LoadKind
@@ -24,9 +25,10 @@ class OnChip(Enum):
     LIVE = auto()  #: live tokens of every image
     TABLE = auto()  #: the one selection table
 
+    __hash__ = object.__hash__  # Enum's hashes the name, in Python
 
-@dataclass(frozen=True)
-class Access:
+
+class Access(NamedTuple):
     """Band ``first`` + p touches ``[base + p * stride, + width)`` of ``memory``, for p < bands."""
 
     engine: Engine
@@ -40,7 +42,7 @@ class Access:
     #: False: not in band order, so that nobody can follow band by band
     banded: bool = True
 
-    @cached_property
+    @property
     def end(self) -> int:
         return self.base + (self.bands - 1) * self.stride + self.width
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -14,34 +14,53 @@ class Blob:
     """The bytes that loads read."""
 
     def __init__(self) -> None:
-        self._parts: list[NDArray[Any]] = []
         self._size = 0
         self._offsets: dict[bytes, int] = {}
+        self._made: dict[Hashable, tuple[int, int]] = {}
 
     def copy(self) -> Blob:
         """Another one with the same bytes."""
         other = Blob()
-        other._parts, other._size, other._offsets = self._parts[:], self._size, dict(self._offsets)
+        other._size, other._offsets, other._made = self._size, dict(self._offsets), dict(self._made)
         return other
 
     def append(self, array: NDArray[Any]) -> int:
         """Add an array's bytes, unless they are there; returns their offset, a multiple of 64."""
-        raw = np.ascontiguousarray(array).view(np.uint8).ravel()
-        digest = hashlib.sha256(raw.tobytes()).digest()
-        if digest not in self._offsets:
-            self._offsets[digest] = self._size
-            self._parts.append(np.pad(raw, (0, -raw.size % 64)))
-            self._size += self._parts[-1].size
-        return self._offsets[digest]
+        raw = array.tobytes()
+        offset = self._offsets.setdefault(raw, self._size)
+        if offset == self._size:
+            self._size += -(-len(raw) // 64) * 64
+        return offset
+
+    def place(self, key: Hashable, make: Callable[[], NDArray[Any]]) -> tuple[int, int]:
+        """Offset and length of the array that ``make`` gives, which is made and added once for each key."""
+        if key not in self._made:
+            array = make()
+            self._made[key] = self.append(array), len(array)
+        return self._made[key]
 
     def bytes(self) -> NDArray[Any]:
         """uint8 array [bytes]"""
-        return np.concatenate(self._parts)
+        blob = np.zeros(self._size, np.uint8)
+        for raw, offset in self._offsets.items():
+            blob[offset : offset + len(raw)] = np.frombuffer(raw, np.uint8)
+        return blob
 
 
 def pad_lanes(array: NDArray[Any], channels: int) -> NDArray[Any]:
     """Zero-pad the last axis to ``channels``."""
-    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, channels - array.shape[-1])])
+    if array.shape[-1] == channels:
+        return array
+    padded = np.zeros((*array.shape[:-1], channels), array.dtype)
+    padded[..., : array.shape[-1]] = array
+    return padded
+
+
+def pad_rows(array: NDArray[Any], multiple: int) -> NDArray[Any]:
+    """Zero-pad the first axis to a multiple."""
+    if not len(array) % multiple:
+        return array
+    return np.concatenate([array, np.zeros((-len(array) % multiple, *array.shape[1:]), array.dtype)])
 
 
 def pad_heads(array: NDArray[Any], head_dim: int, first: int, heads: int, lanes: int) -> NDArray[Any]:
@@ -65,6 +84,6 @@ def pack_pairs(weights: NDArray[Any]) -> NDArray[Any]:
     ----------
     weights : int8 array [..., lanes], lanes even, values in [-127, 127]
     """
-    packed = weights.copy()
-    packed[..., 1::2] -= weights[..., ::2] < 0
+    pairs = np.ascontiguousarray(weights).view("<u2")
+    packed: NDArray[Any] = (pairs - ((pairs & 0x80) << 1)).view(np.int8)
     return packed

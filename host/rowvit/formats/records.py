@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,11 @@ from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 from rowvit.hardware.isa import Record
+
+_MARK, _LOGITS, _KEPT, _CHECKPOINT = map(int, (Record.MARK, Record.LOGITS, Record.KEPT, Record.CHECKPOINT))
+_KINDS = frozenset(map(int, Record))
+_HEADER = struct.Struct("<BBHI")  # type and image, tag, count, bytes of the payload
+_COUNTS = struct.Struct("<II")  # of a MARK: cycles, fires
 
 
 def checkpoint_names(depth: int) -> list[str]:
@@ -37,38 +44,34 @@ class Answer:
         """
         arch = meta["architecture"]
         answers = [cls(np.empty(0, np.int16), [], {}, []) for _ in range(images)]
-        names = dict(enumerate(checkpoint_names(arch["depth"])))
-        for kind, image, tag, count, payload in split(output):
+        logits = [bytearray() for _ in answers]
+        data = output.tobytes()
+        for kind, image, tag, count, at, found in _headers(data):
             if image >= images:
                 raise RowvitError(f"the output has a record of image {image}, but the pass has {images}")
             answer = answers[image]
-            size = 8 if kind is Record.MARK else count * 2 * (arch["dim"] if kind is Record.CHECKPOINT else 1)
-            if not size <= len(payload) <= -(-size // 8) * 8:
+            size = 8 if kind == _MARK else count * 2 * (arch["dim"] if kind == _CHECKPOINT else 1)
+            if not size <= found <= size + 7 & ~7:
                 raise RowvitError(
-                    f"the output has a {kind.name} record of {count} with {len(payload)} bytes, not {size}"
+                    f"the output has a {Record(kind).name} record of {count} with {found} bytes, not {size}"
                 )
-            payload = payload[:size]
-            if kind is Record.LOGITS:
-                answer.logits = np.concatenate([answer.logits, payload.view("<i2")])
-                if len(answer.logits) > arch["classes"]:
+            if kind == _MARK:
+                answer.marks.append(_COUNTS.unpack_from(data, at))
+            elif kind == _LOGITS:
+                logits[image] += data[at : at + size]
+                if len(logits[image]) > 2 * arch["classes"]:
                     raise RowvitError(f"the output has more than {arch['classes']} logits of an image")
-            elif kind is Record.KEPT:
-                rows = payload.view("<u2").astype(np.int64)
-                before = answer.kept[-1] if answer.kept else np.arange(arch["tokens"], dtype=np.int64)
-                if rows.max(initial=0) >= len(before):
-                    raise RowvitError(f"the output keeps row {rows.max()} of {len(before)}")
-                if rows[:1].tolist() != [0] or (np.diff(rows) <= 0).any():
-                    raise RowvitError(
-                        f"the output keeps rows {rows[:8].tolist()}..., not row 0 and later ones"
-                    )
-                answer.kept.append(before[rows])
-            elif kind is Record.CHECKPOINT:
-                name = names.get(tag, f"checkpoint {tag}")
-                answer.checkpoints[name] = payload.view("<i2").reshape(count, arch["dim"]).copy()
+            elif kind == _KEPT:
+                before = answer.kept[-1] if answer.kept else None
+                answer.kept.append(_kept(np.frombuffer(data, "<u2", count, at), before, arch["tokens"]))
             else:
-                cycles, fires = payload.view("<u4")
-                answer.marks.append((int(cycles), int(fires)))
-        for answer in answers:
+                names = checkpoint_names(arch["depth"])
+                name = names[tag] if tag < len(names) else f"checkpoint {tag}"
+                rows = np.frombuffer(data, "<i2", size // 2, at)
+                answer.checkpoints[name] = rows.reshape(count, arch["dim"]).copy()
+        for answer, values in zip(answers, logits, strict=True):
+            if values:
+                answer.logits = np.frombuffer(values, "<i2")
             answer._complete(meta)
         return answers
 
@@ -80,6 +83,17 @@ class Answer:
                 f"the output of an image is incomplete: {found[0]} of {classes} logits,"
                 f" {found[1]} of {depth + 1} marks, {found[2]} of {len(meta['pruning'])} token lists"
             )
+
+
+def _kept(rows: NDArray[Any], before: NDArray[Any] | None, tokens: int) -> NDArray[Any]:
+    """Original indices, int64, of ``rows``, uint16, of the tokens ``before``; None: of all ``tokens``."""
+    count = tokens if before is None else len(before)
+    # Python's integers are faster than NumPy's scalars
+    if rows.size and rows.item(-1) < count and rows.item(0) == 0 and (rows[1:] > rows[:-1]).all():
+        return rows.astype(np.int64) if before is None else before[rows]
+    if (last := int(rows.max(initial=0))) >= count:
+        raise RowvitError(f"the output keeps row {last} of {count}")
+    raise RowvitError(f"the output keeps rows {rows[:8].tolist()}..., not row 0 and later ones")
 
 
 def spans(start: int, marks: Sequence[Sequence[int]], end: int, shares: Sequence[int]) -> list[list[int]]:
@@ -97,6 +111,10 @@ def spans(start: int, marks: Sequence[Sequence[int]], end: int, shares: Sequence
         Of every layer, how many images were computed together.
     """
     images = len(marks)
+    if images == 1:
+        edges = [*marks[0], end]
+        if edges == sorted(edges):
+            return [[mark - edge for edge, mark in pairwise([start, *edges])]]
     parts = [(end, len(shares) + 1, range(images))]
     for number, together in enumerate([1, *shares]):
         for first in range(0, images, together):
@@ -117,15 +135,21 @@ def split(output: NDArray[Any]) -> Iterator[tuple[Record, int, int, int, NDArray
 
     `RowvitError` if a header is not a record's.
     """
-    at = 0
-    while at < len(output):
-        header = int.from_bytes(output[at : at + 8].tobytes(), "little")
-        kind, image, tag = header & 0xF, header >> 4 & 0xF, header >> 8 & 0xFF
-        count, size = header >> 16 & 0xFFFF, header >> 32
-        if kind not in set(Record) or at + 8 + size > len(output):
+    for kind, image, tag, count, at, size in _headers(output.tobytes()):
+        yield Record(kind), image, tag, count, output[at : at + size]
+
+
+def _headers(data: bytes) -> Iterator[tuple[int, int, int, int, int, int]]:
+    """Records of an output packet: type, image, tag, count, where the payload begins, and its bytes."""
+    at, end = 0, len(data)
+    while at < end:
+        first, tag, count, size = _HEADER.unpack_from(data, at) if at + 8 <= end else (0, 0, 0, 0)
+        kind, payload = first & 15, at + 8
+        if kind not in _KINDS or payload + size > end:
+            header = int.from_bytes(data[at : at + 8], "little")
             raise RowvitError(
-                f"the output is not made of records: word {at // 8} of {len(output) // 8} is 0x{header:016X}",
+                f"the output is not made of records: word {at // 8} of {end // 8} is 0x{header:016X}",
                 "bitstream and software may be of different versions",
             )
-        yield Record(kind), image, tag, count, output[at + 8 : at + 8 + size]
-        at += 8 + -(-size // 8) * 8
+        yield kind, first >> 4, tag, count, payload, size
+        at = payload + (size + 7 & ~7)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
+from operator import mul
 from typing import Any, Generic, TypeVar
 
 from numpy.typing import NDArray
@@ -68,7 +68,8 @@ def count_work(
 def _macs(arch: Mapping[str, int], live: Sequence[int], pv_nonzeros: int, ffn2_nonzeros: _Number) -> _Number:
     dim, tokens = arch["dim"], arch["tokens"]
     patches = (tokens - arch["prefix"]) * arch["channels"] * arch["patch_size"] ** 2
+    before, after = [tokens, *live[:-1]], sum(live)  # rows that enter attention, and those that leave it
+    squares: int = sum(map(mul, before, before))
     macs = dim * (patches + arch["classes"]) + pv_nonzeros * (dim // arch["heads"])
-    for before, after in pairwise([tokens, *live]):
-        macs += (3 * before + after) * dim**2 + before**2 * dim + after * dim * arch["hidden"]
+    macs += (3 * sum(before) + after) * dim**2 + squares * dim + after * dim * arch["hidden"]
     return macs + dim * ffn2_nonzeros

@@ -126,7 +126,7 @@ def _made(row: type[_Row], where: str, values: dict[str, Any]) -> _Row:
 
 def _file(path: Path) -> dict[str, dict[str, Any]]:
     """Tables of a file as ``boards.toml``."""
-    like = "give it tables as those of docs/another-board.md"
+    like = "give it tables like those of docs/another-board.md"
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -139,7 +139,7 @@ def _file(path: Path) -> dict[str, dict[str, Any]]:
                 f"{path} has a table '{name}', which is none of boards, settings, families", like
             )
         if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
-            raise RowvitError(f"{path}: '{name}' holds something else than tables", like)
+            raise RowvitError(f"{path}: '{name}' holds something other than tables", like)
     return tables
 
 

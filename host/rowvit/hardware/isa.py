@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,11 @@ class Coded(IntEnum):
         member = int.__new__(cls, code)
         member._value_, member.meaning = code, meaning
         return member
+
+    __hash__ = int.__hash__  # Enum's hashes the name, in Python
+
+
+_Code = TypeVar("_Code", bound=Coded)
 
 
 class Engine(Coded):
@@ -268,6 +274,7 @@ REGISTERS: dict[str, tuple[int, str, str]] = {
     "LIVE": (0x4C, "ro", "live tokens of the image that they were last counted for"),
 }
 
+BUSY, DONE, ERROR = 1, 2, 4  # of the register STATUS
 COUNTER_BASE = 0x80
 #: 32-bit counters, cleared by start, at COUNTER_BASE + 4 * index
 COUNTERS: tuple[tuple[str, str], ...] = (
@@ -331,45 +338,43 @@ class Instruction:
 
     def encode(self) -> NDArray[Any]:
         """As uint16 [32]; `RowvitError` if a field is unknown to the opcode, or a value exceeds its slots."""
-        slots = np.zeros(SLOTS, np.uint16)
-        slots[OPCODE] = self.op | _fits(self, "image", self.image, 4) << 4
-        slots[OPCODE] |= _fits(self, "tag", self.tag, 8) << 8
+        slots, known = [0] * SLOTS, FIELDS[self.op]
+        slots[OPCODE] = (
+            self.op | _fits(self, "image", self.image, 4) << 4 | _fits(self, "tag", self.tag, 8) << 8
+        )
         slots[FLAGS] = sum(1 << flag for flag in self.flags)
         slots[CHAIN] = sum(1 << engine for engine in self.chain)
-        for engine in Engine:
-            dep = self.deps.get(engine, NO_DEP)
+        slots[DEPS:OPERANDS] = [NO_DEP & 0xFFFF] * len(Engine)
+        for engine, dep in self.deps.items():
             if not -0x8000 <= dep <= 0x7FFF:
                 raise RowvitError(f"{self.op.name}: dependency {engine.name} {dep} does not fit 16 bits")
             slots[DEPS + engine] = dep & 0xFFFF
         for name, value in self.fields.items():
-            if name not in FIELDS[self.op]:
+            if name not in known:
                 raise RowvitError(f"{self.op.name} has no field '{name}'")
-            place = FIELDS[self.op][name]
-            _fits(self, name, value, 16 * place.slots)
-            for i in range(place.slots):
-                slots[place.slot + i] = value >> (16 * i) & 0xFFFF
-        return slots
+            place = known[name]
+            value = _fits(self, name, value, 16 * place.slots)
+            for slot in range(place.slot, place.slot + place.slots):
+                slots[slot], value = value & 0xFFFF, value >> 16
+        return np.array(slots, np.uint16)
 
     @classmethod
     def decode(cls, slots: NDArray[Any]) -> Instruction:
         """Read uint16 [32]; `RowvitError` if the opcode is unknown."""
-        values = [int(v) for v in slots]
+        values = slots.tolist()
         code = values[OPCODE] & 0xF
-        if code not in set(Op):
+        if code not in _LAYOUTS:
             raise RowvitError(f"unknown opcode {code}", "the program is damaged or for another ABI")
-        op = Op(code)
-        deps = {engine: values[DEPS + engine] for engine in Engine}
+        op, places = _LAYOUTS[code]
+        deps = zip(_ENGINES, values[DEPS:OPERANDS], strict=True)
         return cls(
-            op=op,
-            fields={
-                name: sum(values[place.slot + i] << (16 * i) for i in range(place.slots))
-                for name, place in FIELDS[op].items()
-            },
-            flags=frozenset(flag for flag in Flag if values[FLAGS] >> flag & 1),
-            tag=values[OPCODE] >> 8,
-            image=values[OPCODE] >> 4 & 0xF,
-            deps={e: v - 0x10000 * (v >> 15) for e, v in deps.items() if v != NO_DEP & 0xFFFF},
-            chain=frozenset(engine for engine in Engine if values[CHAIN] >> engine & 1),
+            op,
+            {name: values[low] | values[high] << 16 if high else values[low] for name, low, high in places},
+            _members(Flag, values[FLAGS]),
+            values[OPCODE] >> 8,
+            {engine: dep - 0x10000 * (dep >> 15) for engine, dep in deps if dep != NO_DEP & 0xFFFF},
+            _members(Engine, values[CHAIN]),
+            values[OPCODE] >> 4 & 0xF,
         )
 
     def __str__(self) -> str:
@@ -392,6 +397,20 @@ class Instruction:
             parts.append("|")
         parts += [f"{e.name}{'~' if e in self.chain else '>='}{self.deps[e]}" for e in sorted(self.deps)]
         return " ".join(parts)
+
+
+_ENGINES = tuple(Engine)
+#: of every opcode: itself, and its fields with their first slot and their second one, or 0
+_LAYOUTS: dict[int, tuple[Op, list[tuple[str, int, int]]]] = {
+    int(op): (op, [(name, p.slot, p.slot + 1 if p.slots == 2 else 0) for name, p in places.items()])
+    for op, places in FIELDS.items()
+}
+
+
+@cache
+def _members(kind: type[_Code], bits: int) -> frozenset[_Code]:
+    """Those whose bits are set."""
+    return frozenset(member for member in kind if bits >> member & 1)
 
 
 def _fits(instruction: Instruction, name: str, value: int, bits: int) -> int:

@@ -74,18 +74,17 @@ def load(path: str | os.PathLike) -> tuple[VisionTransformer, Card]:
         raise RowvitError(f"{path}: not a float network of rowvit", "make one with rowvit import")
     try:
         description = json.loads(metadata[KEY])
-        version = description["format"]
-        if version == FORMAT:
-            values: dict[str, Any] = {}
-            for key, value in description["config"].items():
-                values[key] = tuple(value) if isinstance(value, list) else value
-            config, card = ViTConfig(**values), Card(**description["card"])
+        if (version := description["format"]) != FORMAT:
+            raise RowvitError(f"format {version}, but this rowvit reads {FORMAT}", "import it again")
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in description["config"].items()
+        }
+        config, card = ViTConfig(**values), Card(**description["card"])
     except RowvitError as error:
         raise RowvitError(f"{path}: {error.message}", error.advice) from error
     except (ValueError, KeyError, TypeError) as error:
         raise RowvitError(f"{path}: the network's description is not readable") from error
-    if version != FORMAT:
-        raise RowvitError(f"{path}: format {version}, but this rowvit reads {FORMAT}", "import it again")
     model = VisionTransformer(config)
     load_state(model, {name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}, path)
     return model.eval(), card

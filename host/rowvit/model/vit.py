@@ -132,13 +132,17 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.dim, 3 * config.dim)
         self.proj = nn.Linear(config.dim, config.dim)
 
+    def split(self, x: Tensor) -> Tensor:
+        """Queries, keys and values of every head: [3, B, heads, N, D / heads]."""
+        batch, n, _ = x.shape
+        return self.qkv(x).reshape(batch, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+
     def forward(self, x: Tensor, observe: Observer, name: str) -> tuple[Tensor, Tensor | None]:
-        batch, n, dim = x.shape
-        q, k, v = self.qkv(x).reshape(batch, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = self.split(x)
         for part, value in zip("qkv", (q, k, v), strict=True):
             observe(f"{name}.{part}", value)
-        attention = (q @ k.transpose(-1, -2) / math.sqrt(dim // self.heads)).softmax(dim=-1)
-        o = (attention @ v).transpose(1, 2).reshape(batch, n, dim)
+        attention = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(dim=-1)
+        o = (attention @ v).transpose(1, 2).flatten(2)
         observe(f"{name}.o", o)
         return self.proj(o), token_scores(attention[:, :, 0])
 
@@ -164,10 +168,8 @@ class FusedAttention(Attention):
     """The same by PyTorch's fused kernel, faster but without scores: for blocks that do not prune."""
 
     def forward(self, x: Tensor, observe: Observer, name: str) -> tuple[Tensor, None]:
-        batch, n, dim = x.shape
-        q, k, v = self.qkv(x).reshape(batch, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        o = nn.functional.scaled_dot_product_attention(q, k, v)
-        return self.proj(o.transpose(1, 2).reshape(batch, n, dim)), None
+        o = nn.functional.scaled_dot_product_attention(*self.split(x))
+        return self.proj(o.transpose(1, 2).flatten(2)), None
 
 
 class Mlp(nn.Module):
@@ -186,6 +188,13 @@ class Mlp(nn.Module):
         if self.threshold > 0:
             h = torch.where(h < self.threshold, 0.0, h)
         return self.fc2(h)
+
+
+def kept_rows(x: Tensor, prefix: int, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """The ``prefix`` rows of ``x`` [B, N, D], those ``chosen`` [B, K] of the rest, and their indices."""
+    first = torch.arange(prefix, device=x.device).expand(len(x), -1)
+    rows = torch.cat([first, chosen.sort(dim=1).values + prefix], dim=1)
+    return x.gather(1, rows[..., None].expand(-1, -1, x.shape[2])), rows
 
 
 class Block(nn.Module):
@@ -216,10 +225,7 @@ class Block(nn.Module):
             # The first of equal scores stays: topk alone does not say which, and a stable sort has no ONNX.
             late = torch.arange(score.shape[1] - self.exempt, device=x.device) * _TIE
             best = (score[:, self.exempt :].detach().double() - late).topk(self.keep, dim=1).indices
-            best = best.sort(dim=1).values + self.exempt
-            first = torch.arange(self.exempt, device=x.device).expand(len(x), -1)
-            rows = torch.cat([first, best], dim=1)
-            x = x.gather(1, rows[..., None].expand(-1, -1, x.shape[2]))
+            x, rows = kept_rows(x, self.exempt, best)
         observe(f"{name}.attn", x)
         return x, rows
 
@@ -278,10 +284,7 @@ class VisionTransformer(nn.Module):
         """The prefix and the patch tokens drawn in this step, in their order, and their indices."""
         prefix, patches = self.config.prefix, x.shape[1] - self.config.prefix
         keep = max(1, round(patches * (1 - self.token_drop)))
-        drawn = torch.rand(len(x), patches, device=x.device).argsort(dim=1)[:, :keep].sort(dim=1).values
-        first = torch.arange(prefix, device=x.device).expand(len(x), -1)
-        tokens = torch.cat([first, drawn + prefix], dim=1)
-        return x.gather(1, tokens[..., None].expand(-1, -1, x.shape[2])), tokens
+        return kept_rows(x, prefix, torch.rand(len(x), patches, device=x.device).argsort(dim=1)[:, :keep])
 
     def pool(self, x: Tensor) -> Tensor:
         """What the head sees of the residual stream: [B, D], or [B, 2, D] if distilled."""

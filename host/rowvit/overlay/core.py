@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 from rowvit.errors import RowvitError
-from rowvit.hardware.isa import COUNTER_BASE, COUNTERS, REGISTERS, Engine, Error
+from rowvit.hardware.isa import BUSY, COUNTER_BASE, COUNTERS, DONE, ERROR, REGISTERS, Engine, Error
 from rowvit.overlay.bitfile import CORE_TYPES
 from rowvit.pynq import DefaultIP
 
-BUSY, DONE, ERROR = 1, 2, 4  # of the register STATUS
 _START, _RESET = 1, 2  # of the register CONTROL
 _ERRORS: dict[int, tuple[str, str]] = {
     Error.BAD_OPCODE: ("the program holds an unknown instruction", "compile the network again"),
@@ -28,7 +27,7 @@ _ERRORS: dict[int, tuple[str, str]] = {
         "run `rowvit diagnose`: the stream is out of step",
     ),
 }
-_COUNTERS = [name for name, _ in COUNTERS]
+_COUNTERS = {name: COUNTER_BASE // 4 + number for number, (name, _) in enumerate(COUNTERS)}  # words
 
 
 class RowvitCore(DefaultIP):
@@ -52,11 +51,11 @@ class RowvitCore(DefaultIP):
 
     def get(self, name: str) -> int:
         """Read a register by its name in ``isa.REGISTERS``."""
-        return self.read(REGISTERS[name][0])
+        return int(self.mmio.array[REGISTERS[name][0] // 4])
 
     def set(self, name: str, value: int) -> None:
         """Write a register by its name in ``isa.REGISTERS``."""
-        self.write(REGISTERS[name][0], int(value))
+        self.mmio.array[REGISTERS[name][0] // 4] = int(value)
 
     def start(self, base: int, length: int, program: int, passes: int, watchdog: int) -> None:
         """Run ``passes`` passes of the program at ``program`` in the blob of ``length`` bytes at ``base``."""
@@ -80,11 +79,12 @@ class RowvitCore(DefaultIP):
 
     def counters(self) -> dict[str, int]:
         """The counters of the last start, by their names in ``isa.COUNTERS``."""
-        return {name: self.counter(name) for name in _COUNTERS}
+        words = self.mmio.array
+        return {name: int(words[number]) for name, number in _COUNTERS.items()}
 
     def counter(self, name: str) -> int:
         """One of the `counters`."""
-        return self.read(COUNTER_BASE + 4 * _COUNTERS.index(name))
+        return int(self.mmio.array[_COUNTERS[name]])
 
     def progress(self) -> dict[str, int]:
         """Operations that each engine has completed since start; they wrap at 16 bits."""

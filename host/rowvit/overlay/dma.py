@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from rowvit.errors import RowvitError
-from rowvit.pynq import DMA, MMIO
+
+if TYPE_CHECKING:
+    from rowvit.pynq import DMA, MMIO
 
 MM2S, S2MM = 0x00, 0x30  # register offsets of the channels: control, and 4 bytes on, status
 DMA_HALTED, DMA_IDLE = 1, 2  # of a status register

@@ -58,7 +58,7 @@ def manifest(path: Path = MANIFEST) -> list[Prebuilt]:
             f"{path} cannot be read ({error.strerror})", "name a manifest of overlays"
         ) from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RowvitError(f"{path} is no manifest of overlays: {error}") from error
+        raise RowvitError(f"{path} is not a manifest of overlays: {error}") from error
     for entry in entries:
         for file in entry.files:
             if urlsplit(file.url).scheme not in ("http", "https"):

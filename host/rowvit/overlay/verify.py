@@ -150,7 +150,7 @@ def _ports(handoff: Handoff) -> Finding:
             f"of three masters only {text}", "connect the core and both DMA channels to HP ports"
         )
     if slow := [slave for slave in found.values() if "HP" not in slave.upper()]:
-        return None, f"{text}: {slow[0]} is no HP port; rowvit flushes caches as HP ports need it"
+        return None, f"{text}: {slow[0]} is not an HP port; rowvit flushes caches as HP ports need it"
     return True, text
 
 

@@ -34,20 +34,11 @@ _CYCLES = {"board": "counted by the core", "sim": "simulated RTL", "golden": "pr
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the integer reference, which computes the same bit for bit, adds to a result.
+    """What the integer reference, which computes the same bit for bit, adds to a result."""
 
-    Parameters
-    ----------
-    looks : list of Look
-        The class token's attention in every layer.
-    reference : Result
-    layer_cycles : list of int
-        Of embedding, each layer, and head, by the cycle model.
-    """
-
-    looks: list[Look]
+    looks: list[Look]  #: the class token's attention in every layer
     reference: Result
-    layer_cycles: list[int]
+    layer_cycles: list[int]  #: of embedding, each layer, and head, by the cycle model
 
 
 def explain(golden: Golden, program: Program | None, pixels: np.ndarray) -> Explanation:

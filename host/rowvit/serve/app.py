@@ -55,7 +55,7 @@ def application(service: Service) -> ASGIApp:
     app = Starlette(
         routes=[*_program_routes(), *page_routes()],
         lifespan=lifespan,
-        exception_handlers={Refusal: _refused, HTTPException: _refused, 500: _broken},
+        exception_handlers=dict.fromkeys((Refusal, HTTPException, 500), _refused),
     )
     app.state.service = service
     return _Gate(app, service)
@@ -188,30 +188,23 @@ async def _openapi(request: Request) -> Response:
 
 
 def _refused(request: Request, error: Exception) -> Response:
+    status, sentence = 500, "internal server error; the server's log has the details"
+    headers = dict(getattr(error, "headers", None) or {})
     if isinstance(error, Refusal):
-        status, sentence, after = error.status, str(error), error.retry_after
-    else:
-        assert isinstance(error, HTTPException)
-        status, after = error.status_code, None
+        status, sentence = error.status, str(error)
+        if error.retry_after is not None:
+            headers["Retry-After"] = str(error.retry_after)
+    elif isinstance(error, HTTPException):
+        status = error.status_code
         sentence = {
             404: "there is no such page; see /openapi.json for what there is",
             405: f"this address does not take {request.method}; see /openapi.json for what it takes",
         }.get(status, str(error.detail))
-    headers = dict(getattr(error, "headers", None) or {})
     if status == 408:
         headers["Connection"] = "close"
-    if after is not None:
-        headers["Retry-After"] = str(after)
     if "text/html" in request.headers.get("accept", ""):
         return failure(request, status, sentence, headers)
     return JSONResponse({"error": sentence}, status, headers)
-
-
-def _broken(request: Request, error: Exception) -> Response:
-    sentence = "internal server error; the server's log has the details"
-    if "text/html" in request.headers.get("accept", ""):
-        return failure(request, 500, sentence, {})
-    return JSONResponse({"error": sentence}, 500)
 
 
 # -- around all of it ---------------------------------------------------------------------------------
@@ -240,8 +233,7 @@ class _Gate:
             await send(message)
 
         async def limited() -> Message:
-            nonlocal mine
-            nonlocal arrived
+            nonlocal mine, arrived
             if arrived:
                 return await receive()
             try:
@@ -261,7 +253,10 @@ class _Gate:
 
         request = Request(scope)
         try:
-            answer = self._admitted(request)
+            try:
+                answer = self._admitted(request)
+            except Refusal as refusal:
+                answer = _refused(request, refusal)
             if answer is None:
                 await self.app(scope, limited, noted)
             else:
@@ -271,38 +266,24 @@ class _Gate:
             self._log(scope, status, time.monotonic() - begin)
 
     def _admitted(self, request: Request) -> Response | None:
-        """What a request gets instead of an answer, if its headers say enough."""
-        if (answer := self._without_token(request)) is not None:
-            return answer
-        length = request.headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > self.service.limits.body:
-            limit = self.service.limits.body
-            return _refused(request, Refusal(413, f"the request is larger than {limit:,} bytes", "send less"))
+        """What a request gets instead of an answer, or `Refusal`, if its headers say enough."""
+        token, path = self.service.token, request.scope["path"]
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if token and path not in _OPEN and not self._known(given or request.cookies.get(COOKIE, "")):
+            if path == "/" and self._known(request.query_params.get("token", "")):
+                answer = RedirectResponse("./", 303)  # so that the token does not stay in the address
+                secure = request.headers.get("x-forwarded-proto", request.url.scheme) == "https"
+                answer.set_cookie(COOKIE, token, 30 * 86400, httponly=True, samesite="strict", secure=secure)
+                return answer
+            advice = "open /?token=TOKEN in a browser, or send the header Authorization: Bearer TOKEN"
+            raise Refusal(401, "this server wants its token", advice)
+        length, limit = request.headers.get("content-length", "0"), self.service.limits.body
+        if length.isdecimal() and int(length) > limit:
+            raise Refusal(413, f"the request is larger than {limit:,} bytes", "send less")
         return None
 
-    def _without_token(self, request: Request) -> Response | None:
-        token, path = self.service.token, request.scope["path"]
-        if not token or path in _OPEN:
-            return None
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        given = given or request.cookies.get(COOKIE, "")
-        if hmac.compare_digest(given.encode(), token.encode()):
-            return None
-        if path == "/" and hmac.compare_digest(
-            request.query_params.get("token", "").encode(), token.encode()
-        ):
-            answer = RedirectResponse("./", 303)  # so that the token does not stay in the address
-            secure = request.headers.get("x-forwarded-proto", request.url.scheme) == "https"
-            answer.set_cookie(COOKIE, token, 30 * 86400, httponly=True, samesite="strict", secure=secure)
-            return answer
-        return _refused(
-            request,
-            Refusal(
-                401,
-                "this server wants its token",
-                "open /?token=TOKEN in a browser, or send the header Authorization: Bearer TOKEN",
-            ),
-        )
+    def _known(self, token: str) -> bool:
+        return hmac.compare_digest(token.encode(), self.service.token.encode())
 
     def _log(self, scope: Scope, status: int, seconds: float) -> None:
         endpoint = scope.get("endpoint")

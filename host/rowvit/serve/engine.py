@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -151,10 +152,7 @@ class InferenceQueue:
             self._stopping = True
             self._changed.notify()
         self._thread.join(seconds)
-        with self._changed:
-            left, self._queue = self._queue, deque()
-        for job in left:
-            self._fail(job, Refusal(503, "the server stopped", "send the request again"))
+        self._refuse_waiting(Refusal(503, "the server stopped", "send the request again"))
 
     # -- from the event loop ----------------------------------------------------------------------
 
@@ -297,10 +295,13 @@ class InferenceQueue:
         self._per_image += 0.1 * (max(result.seconds, 1e-4) - self._per_image)
         answer = TimedResult(result, job.started - job.entered, now - job.entered)
         self._answered(job.network, answer)
-        _settle(job.answer, lambda: job.answer.set_result(answer))
+        _settle(job.answer, job.answer.set_result, answer)
 
-    def _fail(self, job: _Job, error: Exception) -> None:
-        _settle(job.answer, lambda: job.answer.set_exception(error))
+    def _refuse_waiting(self, refusal: Refusal) -> None:
+        with self._changed:
+            left, self._queue = self._queue, deque()
+        for job in left:
+            _settle(job.answer, job.answer.set_exception, refusal)
 
     def _failed(self, state: str, error: Exception) -> None:
         self._state, self._trouble = state, f"the core failed: {_sentence(error)}"
@@ -311,8 +312,9 @@ class InferenceQueue:
         self.faults += 1
         self._failed("recovering", error)
         LOG.error("%s", self._trouble)
+        refusal = Refusal(503, self._trouble, "it is being reset, send the request again", _SOON)
         for job in inside:
-            self._fail(job, Refusal(503, self._trouble, "it is being reset, send the request again", _SOON))
+            _settle(job.answer, job.answer.set_exception, refusal)
         pause = 0.0
         while not self._stopping:
             try:
@@ -325,10 +327,7 @@ class InferenceQueue:
             except Exception as again:
                 self._failed("down", again)
                 LOG.error("%s; the next attempt is in %g s", self._trouble, max(1.0, pause))
-                with self._changed:
-                    left, self._queue = self._queue, deque()
-                for job in left:
-                    self._fail(job, Refusal(503, self._trouble, "try again later", _SOON))
+                self._refuse_waiting(Refusal(503, self._trouble, "try again later", _SOON))
                 pause = min(_LONGEST_PAUSE, 2 * pause or 1.0)
                 with self._changed:
                     self._changed.wait_for(lambda: self._stopping, pause)
@@ -368,10 +367,10 @@ class InferenceQueue:
             LOG.warning("closing the target: %s", _sentence(error))
 
 
-def _settle(future: asyncio.Future, change: Callable[[], object]) -> None:
+def _settle(future: asyncio.Future, change: Callable[[Any], object], value: object) -> None:
     """Change a future of the event loop from another thread, unless it is done or the loop has ended."""
     with suppress(RuntimeError):
-        future.get_loop().call_soon_threadsafe(lambda: None if future.done() else change())
+        future.get_loop().call_soon_threadsafe(lambda: None if future.done() else change(value))
 
 
 def _sentence(error: Exception) -> str:

@@ -25,29 +25,15 @@ _BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 @dataclass(frozen=True)
 class Now:
-    """Figures of the last `WINDOW` seconds.
+    """Figures of the last `WINDOW` seconds; None without images or without a sensor."""
 
-    Parameters
-    ----------
-    images : int
-        Answers.
-    per_second : float or None
-        Of the host's clock; None if there were none.
-    core_ms : float or None
-        Mean per image: simulated cycles x clock on sim, else the host's clock from pixels to result.
-    core_per_second : float or None
-        Of ``core_ms``: what the core alone could do.
-    watts, joules : float or None
-        Mean power, and energy per image, that of waiting included; None without a sensor, ``joules`` also
-        without images.
-    """
-
-    images: int
-    per_second: float | None
+    images: int  #: answers
+    per_second: float | None  #: by the host's clock
+    #: mean per image: simulated cycles x clock on sim, else the host's clock from pixels to result
     core_ms: float | None
-    core_per_second: float | None
-    watts: float | None
-    joules: float | None
+    core_per_second: float | None  #: of ``core_ms``: what the core alone could do
+    watts: float | None  #: mean power
+    joules: float | None  #: energy per image, that of waiting included
 
 
 class Metrics:

@@ -10,10 +10,16 @@ from typing import Any
 import fastjsonschema
 
 import rowvit
+from rowvit.formats.work import WORK
 
 
 def _object(required: str = "", **properties: Any) -> dict[str, Any]:
     return {"type": "object", "required": required.split(), "properties": properties}
+
+
+def _all(**properties: Any) -> dict[str, Any]:
+    """An object whose properties are all required."""
+    return _object(" ".join(properties), **properties)
 
 
 def _list(items: Any) -> dict[str, Any]:
@@ -26,21 +32,28 @@ def _ref(name: str) -> dict[str, Any]:
 
 TEXT, NUMBER, INTEGER, TRUTH = ({"type": t} for t in ("string", "number", "integer", "boolean"))
 _SIZE = {"type": "integer", "minimum": 0}
-_TENSOR = dict(name=TEXT, datatype=TEXT, shape=_list(INTEGER))
 _DATA = {"type": "array", "description": "Flat or nested; left out if the tensor follows in binary"}
-_METADATA = _object("name datatype shape", **_TENSOR)
+
+
+def _tensors(**more: Any) -> dict[str, Any]:
+    tensor = _object("name datatype shape", name=TEXT, datatype=TEXT, shape=_list(INTEGER), **more)
+    return _list(tensor)
+
+
+_METADATA = _tensors()
+_TENSORS = _tensors(parameters=_object(binary_data_size=_SIZE), data=_DATA)
 _COUNTED = {"type": ["integer", "null"], "description": "null for images that shared a start of the core"}
 
 SCHEMAS: dict[str, Any] = {
-    "Error": _object("error", error={"type": "string", "description": "What is wrong, and what to do"}),
-    "ServerMetadata": _object("name version extensions", name=TEXT, version=TEXT, extensions=_list(TEXT)),
+    "Error": _all(error={"type": "string", "description": "What is wrong, and what to do"}),
+    "ServerMetadata": _all(name=TEXT, version=TEXT, extensions=_list(TEXT)),
     "ModelMetadata": _object(
         "name platform inputs outputs",
         name=TEXT,
         versions=_list(TEXT),
         platform=TEXT,
-        inputs=_list(_METADATA),
-        outputs=_list(_METADATA),
+        inputs=_METADATA,
+        outputs=_METADATA,
     ),
     "Ready": _object("ready", name=TEXT, ready=TRUTH),
     "InferRequest": _object(
@@ -50,9 +63,7 @@ SCHEMAS: dict[str, Any] = {
             binary_data_output=TRUTH,
             timeout={"type": "integer", "minimum": 0, "description": "Microseconds until the answer"},
         ),
-        inputs=_list(
-            _object("name datatype shape", **_TENSOR, parameters=_object(binary_data_size=_SIZE), data=_DATA)
-        ),
+        inputs=_TENSORS,
         outputs=_list(
             _object("name", name=TEXT, parameters=_object(binary_data=TRUTH, classification=_SIZE))
         ),
@@ -62,33 +73,23 @@ SCHEMAS: dict[str, Any] = {
         model_name=TEXT,
         model_version=TEXT,
         id=TEXT,
-        outputs=_list(
-            _object("name datatype shape", **_TENSOR, parameters=_object(binary_data_size=_SIZE), data=_DATA)
-        ),
+        outputs=_TENSORS,
     ),
     "Answer": _object(
         "model target evidence config label classes logits tokens work latency batch rowvit",
         model=TEXT,
         target={"enum": ["golden", "sim", "board"]},
         evidence={"type": "string", "description": "What computed it"},
-        config=_object("name hash clock_mhz", name=TEXT, hash=TEXT, clock_mhz=NUMBER),
+        config=_all(name=TEXT, hash=TEXT, clock_mhz=NUMBER),
         label=TEXT,
-        classes=_list(_object("label index probability", label=TEXT, index=INTEGER, probability=NUMBER)),
+        classes=_list(_all(label=TEXT, index=INTEGER, probability=NUMBER)),
         logits=_list(INTEGER),
-        tokens=_object(
-            "input pruned",
+        tokens=_all(
             input=INTEGER,
-            pruned=_list(_object("layer alive kept", layer=INTEGER, alive=INTEGER, kept=_list(INTEGER))),
+            pruned=_list(_all(layer=INTEGER, alive=INTEGER, kept=_list(INTEGER))),
         ),
-        work=_object(
-            "macs_executed macs_dense w2_rows_fetched w2_rows_total",
-            macs_executed=_COUNTED,
-            macs_dense=_COUNTED,
-            w2_rows_fetched=_COUNTED,
-            w2_rows_total=_COUNTED,
-        ),
-        latency=_object(
-            "ms basis queue_ms answer_ms",
+        work=_all(**dict.fromkeys(WORK, _COUNTED)),
+        latency=_all(
             ms=NUMBER,
             basis={"type": "string", "description": "The clock behind ms"},
             queue_ms=NUMBER,
@@ -96,16 +97,15 @@ SCHEMAS: dict[str, Any] = {
         ),
         batch={"type": "integer", "description": "Images of the start that ran this one"},
         rowvit=TEXT,
-        cycles=_object(
-            "total source layers",
+        cycles=_all(
             total=INTEGER,
             source=TEXT,
-            layers=_list(_object("name cycles", name=TEXT, cycles=INTEGER)),
+            layers=_list(_all(name=TEXT, cycles=INTEGER)),
         ),
         bit_exact={"type": "boolean", "description": "Equal to the integer reference; with explain"},
         attention={
             "description": "Of the class token, mean over the heads, by the integer reference; with explain",
-            **_list(_object("layer tokens share", layer=INTEGER, tokens=_list(INTEGER), share=_list(NUMBER))),
+            **_list(_all(layer=INTEGER, tokens=_list(INTEGER), share=_list(NUMBER))),
         },
     ),
 }
@@ -126,6 +126,7 @@ _EXPLAIN = {
 }
 _TIMEOUT = {"name": "timeout", "in": "query", "description": "Seconds until the answer", "schema": NUMBER}
 _ANY = {"schema": {"type": "string", "format": "binary"}}
+_BYTES = "application/octet-stream"
 _REFUSALS = {
     "400": "It cannot be understood",
     "401": "It lacks the token",
@@ -160,37 +161,27 @@ def _versions(path: str, operation: str, item: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def _infer() -> dict[str, Any]:
-    body = {"application/json": {"schema": _ref("InferRequest")}, "application/octet-stream": _ANY}
-    return {
-        "post": {
-            "summary": "Classify pixels (Open Inference Protocol v2)",
-            "parameters": [_MODEL, _LENGTH],
-            "requestBody": {"required": True, "content": body},
-            "responses": _answers(
-                "InferResponse",
-                "400 401 404 408 413 415 429 503 504",
-                **{"application/octet-stream": _ANY},
-            ),
-        }
-    }
-
-
-def _classify() -> dict[str, Any]:
-    return {
-        "post": {
-            "summary": "Classify a picture; with Accept: image/png the answer is drawn",
-            "parameters": [_MODEL, _EXPLAIN, _TIMEOUT],
-            "requestBody": {"required": True, "content": {"image/*": _ANY, "application/octet-stream": _ANY}},
-            "responses": _answers("Answer", "400 401 404 408 413 415 429 503 504", **{"image/png": _ANY}),
-        }
-    }
+def _post(summary: str, body: dict[str, Any], schema: str, other: str, *parameters: Any) -> dict[str, Any]:
+    """``other`` is the answer's media type besides JSON."""
+    responses = _answers(schema, "400 401 404 408 413 415 429 503 504", **{other: _ANY})
+    content = {**body, _BYTES: _ANY}
+    operation = {"summary": summary, "parameters": list(parameters), "responses": responses}
+    return {"post": operation | {"requestBody": {"required": True, "content": content}}}
 
 
 @cache
 def openapi() -> dict[str, Any]:
     """The document."""
     plain = {"200": {"description": "OK", "content": {"text/plain": {"schema": TEXT}}}}
+    infer = _post(
+        "Classify pixels (Open Inference Protocol v2)",
+        {"application/json": {"schema": _ref("InferRequest")}},
+        "InferResponse",
+        _BYTES,
+        *(_MODEL, _LENGTH),
+    )
+    summary = "Classify a picture; with Accept: image/png the answer is drawn"
+    classify = _post(summary, {"image/*": _ANY}, "Answer", "image/png", _MODEL, _EXPLAIN, _TIMEOUT)
     live = {"get": {"summary": "Whether the server runs", "responses": _answers("Ready")}}
     ready = {"get": {"summary": "Whether the core answers", "responses": _answers("Ready", "503")}}
     return {
@@ -209,8 +200,8 @@ def openapi() -> dict[str, Any]:
             **_versions(
                 "/ready", "get", _get("Whether a model can be used", _answers("Ready", "401 404 503"), _MODEL)
             ),
-            **_versions("/infer", "post", _infer()),
-            "/models/{model}/classify": _classify(),
+            **_versions("/infer", "post", infer),
+            "/models/{model}/classify": classify,
             "/metrics": _get("Metrics for Prometheus", plain),
             "/openapi.json": _get("This document", {"200": {"description": "OK"}}),
         },

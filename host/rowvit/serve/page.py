@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,26 +66,19 @@ def _render(
 ) -> Response:
     """A part of the page if the script asks, else all of it."""
     service: Service = request.app.state.service
-    if request.headers.get(PART):
-        text = _templates().get_template(f"{part}.html.j2").render(**values)
-    else:
-        chosen = request.scope["state"].get("chosen") or [next(iter(service.networks)), ""]
-        text = (
-            _templates()
-            .get_template("page.html.j2")
-            .render(
-                part=part,
-                chosen=chosen,
-                networks=list(service.networks.values()),
-                base=str(request.base_url),
-                evidence=EVIDENCE[service.target_name],
-                target=service.target_name,
-                config=service.config,
-                version=rowvit.__version__,
-                **_figures(service) | values,
-            )
+    if not request.headers.get(PART):
+        known = dict(
+            part=part,
+            chosen=request.scope["state"].get("chosen") or [next(iter(service.networks)), ""],
+            networks=list(service.networks.values()),
+            base=str(request.base_url),
+            evidence=EVIDENCE[service.target_name],
+            target=service.target_name,
+            config=service.config,
+            version=rowvit.__version__,
         )
-    return HTMLResponse(text, status, headers)
+        part, values = "page", known | _figures(service) | values
+    return HTMLResponse(_templates().get_template(f"{part}.html.j2").render(values), status, headers)
 
 
 def failure(request: Request, status: int, sentence: str, headers: dict[str, str]) -> Response:
@@ -126,18 +117,6 @@ async def _example(request: Request) -> Response:
     return FileResponse(photo, headers={"Cache-Control": "max-age=3600"})
 
 
-@dataclass(frozen=True)
-class _Column:
-    """What the page shows of one network."""
-
-    document: dict[str, Any]
-    left: Sequence[cards.Snapshot]
-    watched: Sequence[cards.Snapshot]
-    depth: int
-    json: bytes = b""
-    png: bytes = b""
-
-
 async def _answer(request: Request) -> Response:
     service: Service = request.app.state.service
     deadline = service.deadline()
@@ -155,40 +134,38 @@ async def _answer(request: Request) -> Response:
     result = found[0].answer.result
     request.scope["state"]["note"] = f"model={','.join(wanted)} images={len(found)} batch={result.batch}"
     columns = [await _column(service, data, one, frame) for one in found]
-    cycles = [layer["cycles"] for c in columns for layer in c.document.get("cycles", {}).get("layers", ())]
+    cycled = [column["document"].get("cycles", {}).get("layers", ()) for column in columns]
     return _render(
         request,
         "answer",
         columns=columns,
-        most=max(cycles, default=1),  # one scale for both networks
+        most=max((layer["cycles"] for layers in cycled for layer in layers), default=1),  # of both networks
         simulated=service.target_name == "sim",
     )
 
 
-async def _column(service: Service, data: bytes, one: Classified, frame: str) -> _Column:
+async def _column(service: Service, data: bytes, one: Classified, frame: str) -> dict[str, Any]:
     explanation = None if frame else await service.explain(one)
     return await service.beside(_draw, service, data, one, explanation, frame)
 
 
 def _draw(
     service: Service, data: bytes, one: Classified, explanation: Explanation | None, frame: str
-) -> _Column:
+) -> dict[str, Any]:
     """In a thread: pictures and downloads; of a camera's frame only the layer that is looked at."""
     document = service.document(one, explanation)
     depth = one.network.meta["architecture"]["depth"]
     photo = cards.shown(data, one, service.frontend, _FRAME if frame else cards.SIDE)
     left = cards.left(photo, one)
+    column = dict(document=document, depth=depth, left=left, watched=(), json=b"", png=b"")
     if frame:
         layer = min(int(frame[:3]), depth) if frame[:3].isdecimal() else depth
-        return _Column(document, [step for step in left if step.first <= layer <= step.last], [], depth)
-    return _Column(
-        document,
-        left,
-        cards.watched(photo, one, explanation) if explanation else [],
-        depth,
-        json.dumps(document, indent=1).encode(),
-        cards.card(data, one, explanation, service.frontend, source(document)),
-    )
+        return column | {"left": [step for step in left if step.first <= layer <= step.last]}
+    return column | {
+        "watched": cards.watched(photo, one, explanation) if explanation else (),
+        "json": json.dumps(document, indent=1).encode(),
+        "png": cards.card(data, one, explanation, service.frontend, source(document)),
+    }
 
 
 def source(document: dict[str, Any]) -> str:

@@ -36,22 +36,12 @@ _TYPES = {"UINT8": "u1", "BOOL": "?", "INT16": "<i2", "INT64": "<i8", "FP32": "<
 
 @dataclass(frozen=True)
 class Output:
-    """A tensor that a network gives.
-
-    Parameters
-    ----------
-    name, datatype : str
-        As in the protocol.
-    shape : list of int
-        Of one image.
-    value : callable
-        From a result, an array of that shape, or bytes.
-    """
+    """A tensor that a network gives."""
 
     name: str
-    datatype: str
-    shape: list[int]
-    value: Callable[[Result], Any]
+    datatype: str  #: as the protocol calls it
+    shape: list[int]  #: of one image
+    value: Callable[[Result], Any]  #: from a result, an array of that shape, or bytes
 
 
 def outputs(network: Network, counted: bool) -> dict[str, Output]:
@@ -106,23 +96,13 @@ def _image_shape(network: Network, frontend: str) -> list[int]:
 
 @dataclass(frozen=True)
 class Request:
-    """An inference request that has been understood.
+    """An inference request that has been understood."""
 
-    Parameters
-    ----------
-    identifier : str
-        Empty if the client gave none.
-    images : uint8 array [N, S, S, 3]
-    wanted : list of (Output, bool, int)
-        Which tensors, whether in binary, and of how many classes ("classification"; 0: the tensor itself).
-    seconds : float or None
-        That the client gives the server.
-    """
-
-    identifier: str
-    images: np.ndarray
+    identifier: str  #: empty if the client gave none
+    images: np.ndarray  #: uint8 [N, S, S, 3]
+    #: which tensors, whether in binary, and of how many classes ("classification"; 0: the tensor itself)
     wanted: list[tuple[Output, bool, int]]
-    seconds: float | None
+    seconds: float | None  #: that the client gives the server
 
 
 def decompressed(body: bytes, encoding: str, limit: int) -> bytes:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -40,25 +39,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Limits:
-    """What one server takes.
+    """What one server takes."""
 
-    Parameters
-    ----------
-    queue : int
-        Images that may wait or be computed at once.
-    deadline : float
-        Seconds from a request's first byte to its answer; a request may ask for less.
-    body : int
-        Bytes of a request, also after decompression.
-    bodies : int
-        Bytes of all requests that are being read or answered.
-    connections : int
-    """
-
-    queue: int = 64
-    deadline: float = 30.0
-    body: int = 16 << 20
-    bodies: int = 64 << 20
+    queue: int = 64  #: images that may wait or be computed at once
+    deadline: float = 30.0  #: seconds from a request's first byte to its answer; a request may ask for less
+    body: int = 16 << 20  #: bytes of a request, also after decompression
+    bodies: int = 64 << 20  #: bytes of all requests that are being read or answered
     connections: int = 256
 
 
@@ -160,10 +146,6 @@ class Service:
 
     # -- pictures ---------------------------------------------------------------------------------
 
-    async def decode(self, network: Network, data: bytes) -> np.ndarray:
-        """Pixels of a picture; `Refusal` as of `photos.pixels_of`."""
-        return await self.beside(pixels_of, data, network.meta, self.frontend)
-
     async def classify(self, names: Iterable[str], data: bytes, deadline: float) -> list[Classified]:
         """A picture on some networks, whose results come together.
 
@@ -172,7 +154,7 @@ class Service:
         """
         networks = [self.network(name) for name in names]
         with self.engine.place(len(networks)):
-            pixels = [await self.decode(network, data) for network in networks]
+            pixels = [await self.beside(pixels_of, data, n.meta, self.frontend) for n in networks]
             answers = await asyncio.gather(
                 *(
                     self.engine.classify(network, [image], deadline)
@@ -190,7 +172,7 @@ class Service:
             return None
         self._explaining += 1
         try:
-            return await self._in(self._reference, self._explain, one)
+            return await asyncio.get_running_loop().run_in_executor(self._reference, self._explain, one)
         finally:
             self._explaining -= 1
 
@@ -215,11 +197,7 @@ class Service:
 
     async def beside(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a function in a thread of the decoders."""
-        return await self._in(self._decoders, function, *arguments)
-
-    @staticmethod
-    async def _in(pool: ThreadPoolExecutor, function: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(pool, partial(function, *arguments))
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
 
     def deadline(self, seconds: float | None = None) -> float:
         """On the monotonic clock, for a request that begins now and asks for ``seconds``."""

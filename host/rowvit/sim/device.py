@@ -192,8 +192,7 @@ class SimDevice(Device):
                 f"this machine has no {self.model.megabytes} MB for the simulated memory",
                 "use fewer megabytes",
             ) from error
-        self._free = [(DDR_BASE, self.ddr.size)]
-        self._used: dict[int, int] = {}
+        self._used: dict[int, int] = {}  # bytes of the buffers by address
         self._ps = hwh.clock_registers(config)
         self._slaves = block_design(config, frontend=frontend).addresses
         self._intc = _InterruptController()
@@ -325,15 +324,7 @@ class SimDevice(Device):
 
     def return_pointer(self, address: int) -> None:
         """Called when a buffer is freed."""
-        size = self._used.pop(address)
-        spans = sorted([*self._free, (address, size)])
-        self._free = spans[:1]
-        for start, length in spans[1:]:
-            before, held = self._free[-1]
-            if before + held == start:
-                self._free[-1] = (before, held + length)
-            else:
-                self._free.append((start, length))
+        del self._used[address]
 
     def flush(self, bo: int, offset: int, pointer: int, size: int) -> None:
         """Copy the CPU's bytes at ``pointer`` to the DDR."""
@@ -383,12 +374,12 @@ class SimDevice(Device):
             raise RowvitError(f"{_FAILURES[stats['failure']]} (cycle {stats['cycles']})")
 
     def _take(self, size: int) -> int:
-        for i, (start, length) in enumerate(self._free):
-            if length >= size:
-                self._free[i : i + 1] = [(start + size, length - size)] if length > size else []
+        free, start = 0, DDR_BASE
+        for address, length in [*sorted(self._used.items()), (DDR_BASE + self.ddr.size, 0)]:
+            if address - start >= size:
                 self._used[start] = size
                 return start
-        free = max((length for _, length in self._free), default=0)
+            free, start = max(free, address - start), address + length
         raise RowvitError(
             f"a buffer of {size >> 10} KB does not fit: the largest free block of the"
             f" {self.model.megabytes} MB memory has {free >> 10} KB",

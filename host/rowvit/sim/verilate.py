@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from rowvit.cache import cache_directory
 from rowvit.errors import RowvitError
 from rowvit.hardware.config import HardwareConfig
 from rowvit.processors import processors
@@ -41,13 +42,6 @@ VERILATOR_FLAGS = [
 ]
 FAST, ONCE = "-O2", "-O1"  # -O3 compiles twice as long and runs no faster; what runs once need not be fast
 FRONTEND_SOURCES = [HLS / "frontend.cpp", HLS / "sim" / "simulator.cpp"]
-
-
-def cache_directory() -> Path:
-    """``$ROWVIT_CACHE``, or ``rowvit`` in the user's cache directory."""
-    if "ROWVIT_CACHE" in os.environ:
-        return Path(os.environ["ROWVIT_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rowvit"
 
 
 def cached(

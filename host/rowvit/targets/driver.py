@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The driver: networks on the accelerator, through PYNQ. The same code serves board and simulator.
 
-It needs numpy and pynq only.
+It needs numpy and pynq only, and pynq not before it has a device.
 """
 
 from __future__ import annotations
@@ -24,12 +24,8 @@ from rowvit.errors import RowvitError
 from rowvit.formats.records import Answer, spans
 from rowvit.formats.work import count_work
 from rowvit.hardware.config import HardwareConfig
-from rowvit.hardware.isa import ID
-from rowvit.overlay import RowvitOverlay
-from rowvit.overlay.core import BUSY, DONE, ERROR
+from rowvit.hardware.isa import BUSY, DONE, ERROR, ID
 from rowvit.overlay.dma import DMA_HALTED, DMA_IDLE, MM2S, S2MM, dma_failed, dma_state, start, stop
-from rowvit.pynq import Interrupt, PynqBuffer, allocate
-from rowvit.reference import patchify
 from rowvit.reference.frontend import Geometry, fill_packet
 from rowvit.targets.target import Result, Target, loaded, read_program
 
@@ -37,17 +33,62 @@ if TYPE_CHECKING:
     from rowvit.compiler import Program
     from rowvit.formats.package import ModelPackage
     from rowvit.formats.program import Pass
+    from rowvit.overlay import RowvitOverlay
+    from rowvit.pynq import Interrupt, PynqBuffer
     from rowvit.targets.guard import Guard
 
 LOG = logging.getLogger("rowvit")
 _MOVES = ("axi_beats", "fires", "recv_words", "send_words")  # counters that show progress
-_POLL = 0.0005  # seconds between polls without an interrupt
+_POLL = 0.0005  # seconds between polls of an asynchronous stream without an interrupt
+_NAP = 0.00005  # seconds that a stream sleeps between polls; Linux makes 0.1 ms of them
+_SLEPT = 0.8  # part of the core's time for the last answer that a stream sleeps before it polls
 MEMINFO = Path("/proc/meminfo")
 _LOOK = 0.02  # seconds after which the core is polled although no interrupt came
 _LOOKS = 20  # polls after which a read has no answer
-_Flow = Generator["list[Result] | None", None, None]
-#: the buffers of two batches, once they are allocated: what is sent, and what is received
-_Slots = list["tuple[PynqBuffer, PynqBuffer] | None"]
+#: results, or seconds for which there is nothing to do but wait
+_Flow = Generator["list[Result] | float", None, None]
+
+
+class _Slot:
+    """The buffers of a batch, and views of them that are made once: PYNQ's run much Python.
+
+    Parameters
+    ----------
+    source : PynqBuffer
+        What is sent, uint8 [at least as many as images, bytes].
+    sink : PynqBuffer
+        What is received, uint8 [at least as many as passes, bytes].
+    """
+
+    def __init__(self, source: PynqBuffer, sink: PynqBuffer) -> None:
+        self.source, self.sink = source, sink
+        self.images: NDArray[Any] = source.view(np.ndarray)
+        self.answers: NDArray[Any] = sink.view(np.ndarray)
+        self._packets: dict[int, PynqBuffer] = {}
+        self._sinks: dict[int, PynqBuffer] = {}
+
+    def holds(self, *shapes: tuple[int, int]) -> bool:
+        """Whether source and sink are at least as large."""
+        pairs = zip((self.source, self.sink), shapes, strict=True)
+        return all(b.shape[0] >= rows and b.shape[1] >= size for b, (rows, size) in pairs)
+
+    def packet(self, image: int, size: int) -> PynqBuffer:
+        """The first ``size`` bytes of what is sent for an image."""
+        found = self._packets.get(image)
+        if found is None or found.nbytes != size:
+            found = self._packets[image] = self.source[image, :size]
+        return found
+
+    def answer(self, number: int) -> PynqBuffer:
+        """Where the answer of a pass goes."""
+        found = self._sinks.get(number)
+        if found is None:
+            found = self._sinks[number] = self.sink[number]
+        return found
+
+    def free(self) -> None:
+        self.source.freebuffer()
+        self.sink.freebuffer()
 
 
 @dataclass
@@ -55,26 +96,29 @@ class _Batch:
     """The images of one start, from pixels to answers."""
 
     code: Pass
-    source: NDArray[Any]  # uint8 [at least as many as images, bytes]
-    sink: NDArray[Any]  # uint8 [at least as many as passes, bytes]
+    slot: _Slot
     sizes: list[int]  # bytes to send of each image
     watchdog: int
     packing: float  # seconds
-    sent: int = 0  # transfers started, the last one of source[sent - 1]
+    sent: int = 0  # transfers started, the last one of image sent - 1
     sending: bool = False
+    mm2s: int = 0  # status of the DMA's channel when the last transfer was complete
     misread: tuple[int, int] | None = None  # what MM2S_LENGTH read after a transfer of how many other bytes
+    answers: int = 0  # passes whose answers have come
     lengths: list[int] = field(default_factory=list)  # bytes received of each pass
     started: float = 0.0
     taken: float = 0.0  # when the last input had been sent
+    answered: float = 0.0  # when the last answer came; before it, when the core was started
     deadline: float = 0.0
 
-    @property
-    def count(self) -> int:
-        return len(self.sizes)
+    def __post_init__(self) -> None:
+        self.count = len(self.sizes)
+        self.passes = self.count // self.code.images
 
     @property
-    def passes(self) -> int:
-        return self.count // self.code.images
+    def taking(self) -> bool:
+        """Whether input has to be sent, or is on its way."""
+        return self.sending or self.sent < self.count
 
 
 class Accelerator(Target):
@@ -116,6 +160,7 @@ class Accelerator(Target):
         self.program: Program | None = None
         self.blob: PynqBuffer | None = None  #: the network's program and weights, where the core reads them
         self._flow: _Flow | None = None
+        self._took: dict[int, float] = {}  # seconds of the core for the last answer, by images of its pass
         self._on_close = on_close
         self._warned = False  # that MM2S_LENGTH is not what was sent
         self.guard: Guard | None = None
@@ -143,7 +188,7 @@ class Accelerator(Target):
         self.blob = self._allocate(program.blob.shape)
         self.blob[:] = program.blob
         self.blob.flush()
-        self.program, self.meta = program, program.meta
+        self.program, self.meta, self._took = program, program.meta, {}
 
     def check_memory(self) -> None:
         """Compare program and weights in the memory that the core reads with those that were loaded.
@@ -162,6 +207,10 @@ class Accelerator(Target):
 
     def is_checking(self, result: Result) -> bool:
         return self.guard is not None and self.guard.checking(result)
+
+    @property
+    def count(self) -> int:
+        return 0 if self.guard is None else self.guard.count
 
     def count_from(self, first: int) -> None:
         if self.guard is not None:
@@ -195,9 +244,10 @@ class Accelerator(Target):
     def stream(self, images: Iterable[NDArray[Any] | str | Path], batch: int = 1) -> Iterator[Result]:
         with self._open(images, batch) as flow:
             for step in flow:
-                if step is None and self._checking:
-                    time.sleep(_POLL)  # lets the integer reference's thread run
-                yield from step or ()
+                if isinstance(step, float):
+                    time.sleep(step)  # other threads run: they decode, or compute the integer reference
+                else:
+                    yield from step
             self._ready(batch)  # closed meanwhile, it has no network
 
     stream.__doc__ = Target.stream.__doc__
@@ -213,9 +263,10 @@ class Accelerator(Target):
         with self._open(images, batch) as flow:
             interrupt = self._interrupt()
             for step in flow:
-                if step is None:
+                if isinstance(step, float):
                     await self._event(interrupt)
-                for result in step or ():
+                    continue
+                for result in step:
                     yield result
             self._ready(batch)
 
@@ -257,13 +308,13 @@ class Accelerator(Target):
             groups = guard.watch(self._batches(guard.begin(images), batch))
             with closing(self._run_all(self._starts(groups))) as steps:
                 for step in steps:
-                    guard.note(step or ())
+                    guard.note(() if isinstance(step, float) else step)
                     yield step
                     while guard.behind > 1:  # so that what waits for the integer reference stays little
-                        yield None
+                        yield _POLL
                         guard.settle()
             while guard.behind:
-                yield None
+                yield _POLL
                 guard.settle()
         except GeneratorExit:
             heard = False
@@ -293,6 +344,8 @@ class Accelerator(Target):
 
     def _interrupt(self) -> Interrupt | None:
         """A new one for every stream: it belongs to the event loop that waits for it."""
+        from rowvit.pynq import Interrupt
+
         for pin in self.core.interrupts:
             with suppress(ValueError):  # no UIO device
                 return Interrupt(pin)
@@ -314,8 +367,8 @@ class Accelerator(Target):
     # -- a run ----------------------------------------------------------------------------------
 
     def _run_all(self, batches: Iterator[Sequence[NDArray[Any]]]) -> _Flow:
-        """Results of batch after batch; None whenever there is nothing to do but wait."""
-        slots: _Slots = [None, None]
+        """Results of batch after batch; seconds to wait whenever there is nothing else to do."""
+        slots: list[_Slot | None] = [None, None]
         running: _Batch | None = None
         staged: _Batch | None = None
         finished: _Batch | None = None
@@ -330,14 +383,19 @@ class Accelerator(Target):
                 if running is not None:
                     running.deadline = time.monotonic() + self.timeout
                     while not self._advance(running):
-                        yield None
-                    received, counters = time.monotonic(), self.core.counters()
-                    outputs = [np.array(running.sink[i, :n]) for i, n in enumerate(running.lengths)]
+                        if staged is not None and not staged.sent and not running.taking:
+                            self._send(staged)  # it stands at the core's door until the core is started
+                        yield self._pause(running)
+                    received, counters = time.monotonic(), self.core.counters()  # a start clears them
                 if staged is not None:
                     self._start(staged)  # the core works while the results are read
+                if running is not None:
+                    self._take(running)
+                if staged is not None:
+                    self.dma.recvchannel.transfer(staged.slot.answer(0))
                 finished, running = running, staged
                 if finished is not None:
-                    results, finished = self._results(finished, received, counters, outputs), None
+                    results, finished = self._results(finished, received, counters), None
                     yield results
                 if failure is not None:
                     raise failure
@@ -349,10 +407,11 @@ class Accelerator(Target):
                     self.reset()
             raise
         finally:
-            for buffer in (b for slot in slots if slot for b in slot):
-                buffer.freebuffer()
+            for held in slots:
+                if held is not None:
+                    held.free()
 
-    def _stage(self, images: Sequence[NDArray[Any]], slots: _Slots, slot: int) -> _Batch:
+    def _stage(self, images: Sequence[NDArray[Any]], slots: list[_Slot | None], slot: int) -> _Batch:
         """What the DMA sends for ``images``, in memory that it can read: patches, or frames."""
         meta, count, code = loaded(self.meta), len(images), loaded(self.program).pass_for(len(images))
         begin = time.monotonic()
@@ -365,9 +424,9 @@ class Accelerator(Target):
         self._check_size(size)
         shapes = (count, size), (count // code.images, -(-code.output_bytes // 8) * 8)
         held = slots[slot]
-        if held is None or any(np.less(b.shape, s).any() for b, s in zip(held, shapes, strict=True)):
-            for buffer in held or ():
-                buffer.freebuffer()
+        if held is None or not held.holds(*shapes):
+            if held is not None:
+                held.free()
             slots[slot] = None
             source = self._allocate(shapes[0])
             try:
@@ -375,62 +434,80 @@ class Accelerator(Target):
             except BaseException:
                 source.freebuffer()
                 raise
-            held = slots[slot] = source, sink
+            held = slots[slot] = _Slot(source, sink)
             source[:] = 0  # rows end in padding
-        source, sink = held
         if self.frontend == "hls":
-            for image, geometry, packet in zip(images, geometries, source, strict=False):
+            for image, geometry, packet in zip(images, geometries, held.images, strict=False):
                 fill_packet(image, geometry, packet[: geometry.packet_bytes])
         else:
-            patches = patchify(np.stack(images), meta["architecture"]["patch_size"])
-            rows = source[:count].reshape(count, meta["input"]["rows"], -1)
-            rows[:, :, : patches.shape[2]] = patches.view(np.uint8)
-        source.flush()
-        return _Batch(code, source, sink, sizes, watchdog, time.monotonic() - begin)
+            rows = meta["input"]["rows"]
+            for image, packet in zip(images, held.images, strict=False):
+                _pack(image, meta["architecture"]["patch_size"], packet.reshape(rows, -1))
+        return _Batch(code, held, sizes, watchdog, time.monotonic() - begin)
 
     def _start(self, batch: _Batch) -> None:
-        batch.started = time.monotonic()
-        self.dma.recvchannel.transfer(batch.sink[0])
-        # the core first: start drops what has come in before, and the input arrives while weights load
-        blob, offset = loaded(self.blob), batch.code.offset
-        self.core.start(blob.physical_address, blob.nbytes, offset, batch.passes, batch.watchdog)
-        self._send(batch)
+        """Start the core; its answer waits until the DMA is told where it goes."""
+        batch.started = batch.answered = time.monotonic()
+        blob = loaded(self.blob)
+        self.core.start(blob.physical_address, blob.nbytes, batch.code.offset, batch.passes, batch.watchdog)
+        if not batch.sent:
+            self._send(batch)  # it arrives while weights load
 
     def _send(self, batch: _Batch) -> None:
-        self.dma.sendchannel.transfer(batch.source[batch.sent, : batch.sizes[batch.sent]])
+        """Send the next image; the DMA's driver flushes it."""
+        self.dma.sendchannel.transfer(batch.slot.packet(batch.sent, batch.sizes[batch.sent]))
         batch.sent, batch.sending = batch.sent + 1, True
 
+    def _take(self, batch: _Batch) -> None:
+        """Make an answer that has come visible to the CPU."""
+        self.dma.recvchannel.wait()
+        batch.lengths.append(self.dma.recvchannel.transferred)
+
     def _advance(self, batch: _Batch) -> bool:
-        """Do what there is to do; True when all images of ``batch`` have their answers."""
-        send, receive, passes = self.dma.sendchannel, self.dma.recvchannel, batch.passes
-        if batch.sending and self._finished(send, MM2S):
-            batch.sending, batch.taken = False, time.monotonic()
+        """Do what there is to do; True when all answers have come, the last of which `_take` has to take."""
+        send, passes = self.dma.sendchannel, batch.passes
+        if batch.sending and (status := self._finished(MM2S)):
+            send.wait()
+            batch.sending, batch.taken, batch.mm2s = False, time.monotonic(), status
             size = batch.sizes[batch.sent - 1]
             if send.transferred != size:
                 batch.misread = batch.misread or (send.transferred, size)
         if not batch.sending and batch.sent < batch.count:
             self._send(batch)
-        if len(batch.lengths) < passes:
-            if self._finished(receive, S2MM):
-                batch.lengths.append(receive.transferred)
-                batch.deadline = time.monotonic() + self.timeout
-                if len(batch.lengths) < passes:
-                    receive.transfer(batch.sink[len(batch.lengths)])
+        if batch.answers < passes:
+            if self._finished(S2MM):
+                batch.answers += 1
+                batch.answered = time.monotonic()
+                batch.deadline = batch.answered + self.timeout
+                if batch.answers < passes:
+                    self._take(batch)
+                    self.dma.recvchannel.transfer(batch.slot.answer(batch.answers))
             elif self.core.get("STATUS") & ERROR:
                 self._check_sent(batch)
                 raise self.core.error()
-        if len(batch.lengths) == passes and not batch.sending:
+        if batch.answers == passes and not batch.sending:
             self._check_sent(batch)
             return True
         if time.monotonic() > batch.deadline:
             self._check_sent(batch)
-            core = self.core.state()
-            mm2s, s2mm = (dma_state(self.dma.read(channel + 4)) for channel in (MM2S, S2MM))
+            core, s2mm = self.core.state(), dma_state(self.dma.read(S2MM + 4))
+            # behind the last transfer the next batch's may be waiting
+            mm2s = dma_state(self.dma.read(MM2S + 4) if batch.sending else batch.mm2s)
             cause, advice = self._cause(batch)
-            image = len(batch.lengths) * batch.code.images
+            image = batch.answers * batch.code.images
             late = f"image {image} was not done in {self.timeout:g} s, probably because {cause}"
             raise RowvitError(f"{late}: {core}, DMA MM2S {mm2s}, S2MM {s2mm}", advice)
         return False
+
+    def _pause(self, batch: _Batch) -> float:
+        """Seconds to sleep before the core is asked again.
+
+        Most of the time that the last answer took, and then so little that an answer waits for 0.05 ms on
+        average; as little while input is sent, since the next one must follow it.
+        """
+        now = time.monotonic()
+        took = 0.0 if batch.taking else self._took.get(batch.code.images, 0.0)
+        return max(min(batch.answered + _SLEPT * took, batch.deadline) - now, _NAP)
 
     def _words(self, images: int) -> int:
         """Input words that the core takes for so many images."""
@@ -459,20 +536,17 @@ class Accelerator(Target):
                 size,
             )
 
-    def _finished(self, channel: Any, offset: int) -> bool:
-        """Whether the channel's transfer is complete, and its data visible to the CPU."""
-        status = self.dma.read(offset + 4)
+    def _finished(self, channel: int) -> int:
+        """The status of a channel of the DMA if its transfer is complete, otherwise 0."""
+        status = self.dma.read(channel + 4)
         if dma_failed(status):
             if self.core.get("STATUS") & ERROR:  # which came first
                 raise self.core.error()
             raise RowvitError(
-                f"the DMA's {'S2MM' if offset else 'MM2S'} channel stopped: {dma_state(status)}",
+                f"the DMA's {'S2MM' if channel else 'MM2S'} channel stopped: {dma_state(status)}",
                 "bitstream and software may be of different versions",
             )
-        if not status & DMA_IDLE:
-            return False
-        channel.wait()
-        return True
+        return status if status & DMA_IDLE else 0
 
     def _cause(self, batch: _Batch) -> tuple[str, str]:
         """The likely cause of a wait that took too long, and advice."""
@@ -521,14 +595,14 @@ class Accelerator(Target):
             return False
         return True
 
-    def _results(
-        self, batch: _Batch, received: float, counters: dict[str, int], outputs: list[NDArray[Any]]
-    ) -> list[Result]:
+    def _results(self, batch: _Batch, received: float, counters: dict[str, int]) -> list[Result]:
         begin = time.monotonic()
         meta, code, start = loaded(self.meta), batch.code, (0, 0)
+        core = counters["cycles"] / (1e6 * self.config.clock_mhz)  # the simulator's time is not the host's
+        self._took[code.images] = min(core, received - batch.started) / batch.passes
         results: list[Result] = []
-        for number, output in enumerate(outputs, 1):
-            answers = Answer.parse(output, meta, code.images)
+        for number, (packet, length) in enumerate(zip(batch.slot.answers, batch.lengths, strict=False), 1):
+            answers = Answer.parse(packet[:length], meta, code.images)
             last = number == batch.passes
             end = (counters["cycles"], counters["fires"]) if last else answers[-1].marks[-1]
             cycles, fires = (
@@ -582,6 +656,8 @@ class Accelerator(Target):
             channel.start()
 
     def _allocate(self, shape: tuple[int, ...]) -> PynqBuffer:
+        from rowvit.pynq import allocate
+
         try:
             buffer: PynqBuffer = allocate(shape, np.uint8, target=self.device)
             return buffer
@@ -591,6 +667,21 @@ class Accelerator(Target):
                 f"no contiguous memory for a buffer of {asked} KB ({cma()})",
                 "free other buffers, use a smaller batch, or boot with a larger cma=",
             ) from error
+
+
+def _pack(image: NDArray[Any], patch: int, rows: NDArray[Any]) -> None:
+    """Write an image's patches to uint8 [patches, bytes], whose rows may end in padding.
+
+    They are those of `reference.patchify`, copied in pieces of a patch's width.
+    """
+    side, _, channels = image.shape
+    grid, width = side // patch, patch * channels
+    pieces = np.ascontiguousarray(image).reshape(grid, patch, grid, width).view(f"V{width}")[..., 0]
+    strides = (grid * rows.strides[0], rows.strides[0], width)
+    target: NDArray[Any] = np.ndarray((grid, grid, patch), f"V{width}", rows, 0, strides)
+    target[:] = pieces.transpose(0, 2, 1)
+    pixels = rows[:, : patch * width]
+    np.bitwise_xor(pixels, 0x80, out=pixels)
 
 
 def _geometry(image: NDArray[Any], meta: dict[str, Any]) -> Geometry:

@@ -40,6 +40,10 @@ class Difference(RowvitError):
         super().__init__(f"{name or f'image {image}'} differs from the integer reference in {where}", advice)
         self.image, self.where, self.name = image, where, name
 
+    def renumbered(self, image: int, name: str = "") -> Difference:
+        """The same, of an image by another number."""
+        return Difference(image, self.where, self.advice, name)
+
     def __reduce__(self) -> tuple[type[Difference], tuple[int, str, str, str]]:
         return type(self), (self.image, self.where, self.advice, self.name)
 

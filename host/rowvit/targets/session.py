@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A network on a target, and many images: files to results, with statistics, as ``rowvit run`` prints them.
 
-An image's way: `image_files` names it, `Session.decode` reads it, `Session.run` gives it to a `Target`, which
-returns its `Result`; `Session.compare` checks that against the integer reference.
+An image's way: `image_files` names it, `Session.run` gives it to a `Target`, which decodes it beside its work
+and returns its `Result`; `Session.compare` checks that against the integer reference.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from rowvit.images import for_network, is_picture
 from rowvit.processors import processors
 from rowvit.targets.guard import Difference
 from rowvit.targets.open import open as open_target
-from rowvit.targets.target import MODELS, first_difference, read_model, read_package, read_program
+from rowvit.targets.target import MODELS, first_difference, position, read_model, read_package, read_program
 from rowvit.targets.workers import Workers
 
 if TYPE_CHECKING:
     from rowvit.formats.package import ModelPackage
     from rowvit.hardware.config import HardwareConfig
-    from rowvit.targets.target import Result, Target
+    from rowvit.targets.target import ImageSource, Refused, Result, Target
 
 #: gets the number of images done
 Progress = Callable[[int], None]
@@ -158,9 +158,9 @@ class Session:
     Examples
     --------
     >>> with Session("sign-digits", "sim", "pynq-z2") as session:
-    ...     images = session.decode(image_files([Path("photos")]))
-    ...     results = session.run(images, jobs=0)
-    ...     session.compare(results, images)
+    ...     files = image_files([Path("photos")])
+    ...     results = session.run(files, jobs=0)
+    ...     session.compare(results, files)
     ...     print(session.statistics(results).images_per_second)
     """
 
@@ -233,13 +233,6 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def decode(self, files: Iterable[str | Path]) -> list[NDArray[Any]]:
-        """Images uint8 [S, S, 3] of the network's size, or of any for the HLS front end.
-
-        All are decoded before the first is run: `RowvitError` if a file is missing, truncated or no image.
-        """
-        return [for_network(file, self.meta, self.frontend) for file in files]
-
     def choose(
         self, paths: Sequence[Path], count: int = 0, name: str | None = None, subset: str | None = None
     ) -> ImageSet:
@@ -282,40 +275,56 @@ class Session:
 
     def run(
         self,
-        images: Sequence[NDArray[Any]],
+        images: Sequence[ImageSource],
         batch: int = 1,
         jobs: int = 1,
         progress: Progress = lambda done: None,
+        refused: Refused | None = None,
     ) -> list[Result]:
         """Classify images, in order.
 
         Parameters
         ----------
-        images : sequence of uint8 arrays [S, S, 3]
-            From `decode`.
+        images : sequence of paths, or of uint8 arrays [S, S, 3]
+            As `Target.stream` takes them.
         batch : int
             Images per start of the core.
         jobs : int
             Simulations in parallel, each in its own process; 0: one per processor. There is one of any
             other target, and of a simulation that writes a waveform.
         progress : callable
+        refused : callable, optional
+            Gets an image that cannot be decoded, or does not fit the network, in place of a result: its
+            position and the error. Without it, the error is raised.
 
         Raises
         ------
         RowvitError
-            The target cannot be opened, an image does not fit the network, the accelerator failed, a result
-            that was checked differs from the integer reference (`guard.Difference`), or a process was killed.
+            The target cannot be opened, the accelerator failed, a result that was checked differs from the
+            integer reference (`guard.Difference`), or a process was killed.
         """
         starts = [images[first : first + batch] for first in range(0, len(images), batch)]
-        if self._alone(len(starts), jobs):
-            return _collect(([result] for result in self.target.stream(images, batch)), progress)
-        first = self._given
-        self._given += len(images)
+        if not self._alone(len(starts), jobs):
+            first, self._given = self._given, self._given + len(images)
+            try:
+                return _collect(self._several(jobs or processors()).map(starts, first, refused), progress)
+            except BaseException:  # Ctrl-C, too
+                self._end_workers()
+                raise
+        wrong: list[int] = []
+
+        def note(number: int, error: RowvitError) -> None:
+            if refused is None:
+                raise error
+            wrong.append(number)
+            refused(number, error)
+
+        first = self.target.count
+        pixels = self.target.prepared(images, batch, note)
         try:
-            return _collect(self._several(jobs or processors()).map(starts, first), progress)
-        except BaseException:  # Ctrl-C, too
-            self._end_workers()
-            raise
+            return _collect(([result] for result in self.target.stream(pixels, batch)), progress)
+        except Difference as error:
+            raise error.renumbered(first + position(error.image - first, wrong)) from error
 
     def prepare(self, images: int, batch: int = 1, jobs: int = 1) -> None:
         """Build and open what `run` with the same arguments takes, which may last much longer than an image.
@@ -384,7 +393,7 @@ class Session:
         return self._workers
 
     def reference(
-        self, images: Sequence[NDArray[Any]], progress: Progress = lambda done: None
+        self, images: Sequence[ImageSource], progress: Progress = lambda done: None
     ) -> list[Result]:
         """Results of the integer reference, which also have ``attention``.
 
@@ -393,7 +402,7 @@ class Session:
         return self._reference(images, self.checkpoints, progress)
 
     def _reference(
-        self, images: Sequence[NDArray[Any]], checkpoints: bool, progress: Progress = lambda done: None
+        self, images: Sequence[ImageSource], checkpoints: bool, progress: Progress = lambda done: None
     ) -> list[Result]:
         with open_target("golden", self.config, checkpoints=checkpoints, frontend=self.frontend) as golden:
             golden.load(self.source)
@@ -402,7 +411,7 @@ class Session:
     def compare(
         self,
         results: Sequence[Result],
-        images: Sequence[NDArray[Any]],
+        images: Sequence[ImageSource],
         progress: Progress = lambda done: None,
     ) -> list[Result]:
         """Compare with the integer reference, bit for bit: sets ``bit_exact`` of every result.
@@ -422,7 +431,7 @@ class Session:
             words.append(f"{len(checkpoint_names(self.meta['architecture']['depth']))} checkpoints")
         return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
-    def locate(self, image: NDArray[Any]) -> str:
+    def locate(self, image: ImageSource) -> str:
         """Where an image differs from the integer reference, once more, with the network loaded anew.
 
         It is computed by a program with checkpoints, so that `target.first_difference` names the half layer;

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from rowvit.formats.package import ModelPackage
 
 MODELS = Path(__file__).parents[1] / "models"
+#: pixels, or the file that has them
+ImageSource = NDArray[Any] | str | Path
+#: gets the position of an image that cannot be used, from 0, and why
+Refused = Callable[[int, RowvitError], object]
+#: of pixels that wait for their turn: a board may have 512 MB for everything
+AHEAD_BYTES = 64_000_000
 _Loaded = TypeVar("_Loaded")
 
 
@@ -146,9 +152,7 @@ class Target:
     #: description of the loaded network
     meta: dict[str, Any] | None = None
 
-    def __call__(
-        self, images: NDArray[Any] | str | Path | Sequence[NDArray[Any] | str | Path], batch: int = 1
-    ) -> list[Result]:
+    def __call__(self, images: ImageSource | Sequence[ImageSource], batch: int = 1) -> list[Result]:
         """Classify images.
 
         Parameters
@@ -170,7 +174,7 @@ class Target:
             images = [images]
         return list(self.stream(images, batch))
 
-    def stream(self, images: Iterable[NDArray[Any] | str | Path], batch: int = 1) -> Iterator[Result]:
+    def stream(self, images: Iterable[ImageSource], batch: int = 1) -> Iterator[Result]:
         """Classify images as they come, in order.
 
         While the core computes one batch, the next is taken from ``images`` and prepared, so results
@@ -199,15 +203,13 @@ class Target:
         if not 1 <= batch <= 0xFFFF:
             raise RowvitError(f"a batch of {batch} images is not possible", "use 1 to 65535")
 
-    def _batches(
-        self, images: Iterable[NDArray[Any] | str | Path], batch: int
-    ) -> Iterator[Sequence[NDArray[Any]]]:
+    def _batches(self, images: Iterable[ImageSource], batch: int) -> Iterator[Sequence[NDArray[Any]]]:
         """Batches of up to ``batch`` images' pixels."""
         failure: Exception | None = None
         if isinstance(images, np.ndarray | list) and all(isinstance(one, np.ndarray) for one in images):
             pixels = (self._pixels(image) for image in images)  # there is nothing to decode
         else:
-            pixels = self.prepared(images, 2 * batch)
+            pixels = self.prepared(images, batch)
         with closing(pixels):
             while failure is None:
                 group: list[NDArray[Any]] = []
@@ -223,10 +225,16 @@ class Target:
         raise failure
 
     def prepared(
-        self, images: Iterable[NDArray[Any] | str | Path], ahead: int
+        self, images: Iterable[ImageSource], batch: int = 1, refused: Refused | None = None
     ) -> Generator[NDArray[Any], None, None]:
-        """Pixels of the images, in order; files are decoded by threads, up to ``ahead`` of them early."""
+        """Pixels of the images, in order; files are decoded by threads, up to two batches early.
+
+        Not so early that they take more than `AHEAD_BYTES`. With ``refused``, that gets what cannot be used,
+        and the others follow.
+        """
         images = iter(images)
+        ahead = max(2 * batch, processors() + 1)  # while all decode, one is ready
+        position = 0
         taken: deque[Future[NDArray[Any]] | NDArray[Any]] = deque()
         failure: Exception | None = None
         more = True
@@ -249,13 +257,24 @@ class Target:
                 if not taken:
                     break
                 first = taken.popleft()
-                yield first.result() if isinstance(first, Future) else self._pixels(first)
+                try:
+                    pixels = first.result() if isinstance(first, Future) else self._pixels(first)
+                except RowvitError as error:
+                    if refused is None:
+                        raise
+                    refused(position, error)
+                else:
+                    ahead = min(
+                        ahead, AHEAD_BYTES // pixels.nbytes or 1
+                    )  # frames are whole for the HLS front end
+                    yield pixels
+                position += 1
         finally:
             pool.shutdown(cancel_futures=True)
         if failure is not None:
             raise failure
 
-    def _pixels(self, image: NDArray[Any] | str | Path) -> NDArray[Any]:
+    def _pixels(self, image: ImageSource) -> NDArray[Any]:
         """An image as uint8 [height, width, 3]; of the network's size, with the host front end."""
         meta = loaded(self.meta)
         if not isinstance(image, np.ndarray):
@@ -276,6 +295,11 @@ class Target:
         """Whether the integer reference is still at work on a result, whose ``bit_exact`` it will set."""
         return False
 
+    @property
+    def count(self) -> int:
+        """Number of the next image that is compared with the integer reference, if it is due; else 0."""
+        return 0
+
     def count_from(self, first: int) -> None:
         """Number images from ``first`` on: other processes take those before it."""
 
@@ -287,6 +311,13 @@ class Target:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def position(number: int, refused: Iterable[int]) -> int:
+    """Where an image is among all, given its number among those that could be used."""
+    for one in sorted(refused):
+        number += one <= number
+    return number
 
 
 def loaded(part: _Loaded | None) -> _Loaded:
@@ -339,16 +370,18 @@ def read_package(model: str | Path | ModelPackage | Program) -> ModelPackage:
 def read_program(
     model: str | Path | ModelPackage | Program, config: HardwareConfig, checkpoints: bool = False
 ) -> Program:
-    """Like `read_model`, but a package is compiled for ``config``, and a program must be for it.
+    """Like `read_model`, but a package is compiled for ``config`` (or was before: `compiler.cache`), and a
+    program must be for it.
 
     `RowvitError` as in `read_model`, or if the network does not fit the configuration, or the program is for
     another one, or wrong (`compiler.check`).
     """
-    from rowvit.compiler import Program, check, compile
+    from rowvit.compiler import Program, check
+    from rowvit.compiler.cache import compiled
 
     found = read_model(model)
     if not isinstance(found, Program):
-        return compile(found, config, checkpoints)
+        return compiled(found, config, checkpoints)
     made = found.meta["config"]
     if made["hash"] != config.hash:
         raise RowvitError(

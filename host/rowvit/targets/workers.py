@@ -18,16 +18,16 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
 from rowvit.errors import RowvitError
+from rowvit.targets.guard import Difference
 from rowvit.targets.open import open as open_target
+from rowvit.targets.target import position
 
 if TYPE_CHECKING:
     from rowvit.formats.package import ModelPackage
     from rowvit.formats.program import Program
     from rowvit.hardware.config import HardwareConfig
-    from rowvit.targets.target import Result, Target
+    from rowvit.targets.target import ImageSource, Refused, Result, Target
 
 
 class Workers:
@@ -60,8 +60,12 @@ class Workers:
         # what they write, and do not remove when they are killed
         self._files = tempfile.TemporaryDirectory(prefix="rowvit-")
 
-    def map(self, starts: Sequence[Sequence[NDArray[Any]]], first: int = 0) -> Iterator[list[Result]]:
+    def map(
+        self, starts: Sequence[Sequence[ImageSource]], first: int = 0, refused: Refused | None = None
+    ) -> Iterator[list[Result]]:
         """The results of each start's images, in order; ``first`` is the number of the first image.
+
+        ``refused`` as of `Target.prepared`.
 
         Raises
         ------
@@ -71,17 +75,18 @@ class Workers:
         """
         while len(self._processes) < min(self.count, len(starts)):
             self._start()
-        numbers = accumulate(map(len, starts), initial=first)
-        waiting, idle = deque(enumerate(zip(numbers, starts, strict=False))), list(self._processes)
+        before = list(accumulate(map(len, starts), initial=0))
+        waiting, idle = deque(enumerate(starts)), list(self._processes)
         busy: dict[Connection, int] = {}
-        done: dict[int, list[Result]] = {}
+        done: dict[int, tuple[list[Result], dict[int, RowvitError]]] = {}
         for index in range(len(starts)):
             while index not in done:
                 try:
                     while waiting and idle:
                         pipe = idle.pop()
-                        busy[pipe], numbered = waiting.popleft()
-                        pipe.send(numbered)
+                        number, images = waiting.popleft()
+                        busy[pipe] = number
+                        pipe.send((first + before[number], images, refused is not None))
                     ready = multiprocessing.connection.wait(list(busy))
                     answers = {pipe: pipe.recv() for pipe in busy if pipe in ready}
                 except (EOFError, OSError) as error:
@@ -90,11 +95,15 @@ class Workers:
                         "use fewer --jobs",
                     ) from error
                 for pipe, answer in answers.items():
-                    if isinstance(answer, tuple):
+                    if isinstance(answer[0], Exception):
                         raise answer[0] from RuntimeError(answer[1])
                     done[busy.pop(pipe)] = answer
                     idle.append(pipe)
-            yield done.pop(index)
+            results, wrong = done.pop(index)
+            for number, why in wrong.items():
+                assert refused is not None
+                refused(before[index] + number, why)
+            yield results
 
     def close(self) -> None:
         """End the processes, whatever they do: an image may take minutes."""
@@ -135,14 +144,19 @@ def _work(
     loaded: Target | None = None
     with suppress(EOFError, ConnectionError):  # the parent is gone
         while True:
-            first, images = pipe.recv()
+            first, images, skip = pipe.recv()
+            wrong: dict[int, RowvitError] = {}
             try:
                 if loaded is None:
                     opened = open_target(target, config, **options)
                     opened.load(model)
                     loaded = opened
                 loaded.count_from(first)
-                answer: Any = list(loaded.stream(images, len(images)))
+                pixels = loaded.prepared(images, len(images), wrong.__setitem__ if skip else None)
+                answer: Any = list(loaded.stream(pixels, len(images))), wrong
+            except Difference as error:
+                number = first + position(error.image - first, wrong)
+                answer = error.renumbered(number), traceback.format_exc()
             except Exception as error:
                 answer = error, traceback.format_exc()
             pipe.send(answer)

@@ -37,22 +37,12 @@ File = Path | bytes | np.ndarray
 
 @dataclass(frozen=True)
 class Photos:
-    """Photos of one split, not yet decoded.
+    """Photos of one split, not yet decoded."""
 
-    Parameters
-    ----------
-    files : sequence of Path, bytes or uint8 arrays [H, W, 3]
-        Files, contents of files, or pixels.
-    labels : int64 array [n]
-    classes : tuple of str
-    name : str
-        The set, as in model cards and tables: "cifar-10 test, all 10000".
-    """
-
-    files: Sequence[File]
-    labels: np.ndarray
+    files: Sequence[File]  #: files, contents of files, or pixels uint8 [H, W, 3]
+    labels: np.ndarray  #: int64 [n]
     classes: tuple[str, ...]
-    name: str
+    name: str  #: the set, as in model cards and tables: "cifar-10 test, all 10000"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,6 +63,10 @@ class Photos:
     ) -> np.ndarray:
         """Photos uint8 [n, side, side, 3], prepared as for the accelerator by `rowvit.images.decode`."""
         return np.stack([decode(_encoded(self.files[i]), side, resize, crop) for i in indices])
+
+    def prepared(self, side: int, resize: str, crop: float) -> np.ndarray:
+        """All photos, as of `pixels`."""
+        return self.pixels(range(len(self)), side, resize, crop)
 
 
 def _encoded(file: File) -> Path | bytes:
@@ -208,27 +202,16 @@ def _photos_in(folder: Path) -> list[Path]:
 class Augmentation:
     """What training does to a photo.
 
-    Parameters
-    ----------
-    crop : float
-        Smallest share of the photo's area that a random crop keeps; 1 disables cropping.
-    flip : bool
-        Mirror half of the photos.
-    randaugment : int
-        Magnitude of RandAugment (two operations), 0 to 30; 0 disables it.
-    background : float
-        Share of the photos whose subject is put on another background (`rowvit.train.subject`).
-
     Raises
     ------
     RowvitError
         If a value is out of its range.
     """
 
-    crop: float = 1.0
-    flip: bool = False
-    randaugment: int = 0
-    background: float = 0.0
+    crop: float = 1.0  #: smallest share of the photo's area that a random crop keeps; 1 disables cropping
+    flip: bool = False  #: mirror half of the photos
+    randaugment: int = 0  #: magnitude of RandAugment (two operations), 0 to 30; 0 disables it
+    background: float = 0.0  #: share of photos with another background (`rowvit.train.subject`)
 
     def __post_init__(self) -> None:
         if not 0 < self.crop <= 1:

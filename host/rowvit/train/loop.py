@@ -155,13 +155,7 @@ class Trainer:
             dist.destroy_process_group()
 
     def _phase(
-        self,
-        wrapped: nn.Module,
-        phase: Phase,
-        first: int,
-        steps: int,
-        saved: dict | None,
-        progress: Progress,
+        self, wrapped: nn.Module, phase: Phase, first: int, steps: int, saved: dict | None, progress: Progress
     ) -> None:
         recipe, model = self.recipe, self.model
         model.train()
@@ -206,7 +200,7 @@ class Trainer:
     def _scales(self) -> dict[str, float]:
         """Centre the keys and calibrate the activations of the network as it is now, in every process."""
         photos = self.data.photos.subset(CALIBRATION_PHOTOS, self.recipe.seed)
-        pixels = photos.pixels(range(len(photos)), self.data.side, self.card.resize, self.card.crop)
+        pixels = photos.prepared(self.data.side, self.card.resize, self.card.crop)
         mean, std = self.card.mean, self.card.std
         centred = centre_keys(copy.deepcopy(self.model).cpu(), mean, std, pixels)
         self.model.load_state_dict(centred.state_dict())

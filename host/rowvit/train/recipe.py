@@ -22,92 +22,54 @@ from rowvit.train.data import Augmentation
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training with one optimiser (AdamW) and one warm-up and cosine decay of the learning rate.
+    """A stretch of training with one optimiser (AdamW) and one warm-up and cosine decay of its rate."""
 
-    Parameters
-    ----------
-    epochs : float
-        Passes over the training photos; fractions are allowed.
-    lr, final_lr : float
-        Peak learning rate, and the one at the end.
-    name : str
-    warmup : float
-        Share of the phase over which the rate rises.
-    weight_decay : float
-        Of matrices; there is none on biases, LayerNorm and positions.
-    layer_decay : float
-        Learning rates are scaled by this factor from each block to the one before it; 1 for none.
-    label_smoothing : float
-    mixup : float
-        Parameter of the beta distribution; 0 for none.
-    distill : float
-        Weight of the teacher's soft labels in the loss; the labels get the rest.
-    temperature : float
-        Of the softmax in distillation.
-    features : float
-        Weight of the loss term for the teacher's features: the residual stream after the last block, of the
-        tokens that are left. The teacher needs the same width and patches.
-    token_drop : float
-        Share of the patch tokens of every image that is left out at random.
-    prune_layers : tuple of int
-        Blocks, counted from 0, after whose attention tokens are dropped; the network keeps this schedule.
-    rho : float
-        Share of the patch tokens that each of these blocks keeps.
-    keep : tuple of float
-        Instead of ``rho``: share of all patch tokens that is left behind each of these blocks.
-    prune_share : float
-        Share of the steps that prune; the others use all tokens, so that both stay accurate.
-    row_penalty : float
-        Weight of the loss term against rows of W2 that have to be fetched: the largest hidden activation
-        among an image's tokens, averaged over neurons, blocks and images. A neuron that is zero in all
-        tokens needs no row.
-    focus : float
-        Weight of the loss term against attention of the class token to patches off the subject
-        (`rowvit.train.subject`), in the blocks that prune.
-    quantise : bool
-        Weights and activations are rounded to their int8 values, with straight-through gradients.
-    """
-
-    epochs: float
-    lr: float
-    final_lr: float = 0.0
+    epochs: float  #: passes over the training photos; fractions are allowed
+    lr: float  #: peak learning rate
+    final_lr: float = 0.0  #: learning rate at the end
     name: str = ""
-    warmup: float = 0.1
-    weight_decay: float = 0.05
-    layer_decay: float = 1.0
+    warmup: float = 0.1  #: share of the phase over which the rate rises
+    weight_decay: float = 0.05  #: of matrices; there is none on biases, LayerNorm and positions
+    layer_decay: float = 1.0  #: of the learning rate, a factor from each block to the one before it; 1: none
     label_smoothing: float = 0.0
-    mixup: float = 0.0
-    distill: float = 0.0
-    temperature: float = 1.0
+    mixup: float = 0.0  #: parameter of the beta distribution; 0 for none
+    distill: float = 0.0  #: weight of the teacher's soft labels in the loss; the labels get the rest
+    temperature: float = 1.0  #: of the softmax in distillation
+    #: weight of the loss term for the teacher's features: the residual stream after the last block, of the
+    #: tokens that are left; the teacher needs the same width and patches
     features: float = 0.0
-    token_drop: float = 0.0
+    token_drop: float = 0.0  #: share of the patch tokens of every image that is left out at random
+    #: blocks, counted from 0, after whose attention tokens are dropped; the network keeps this schedule
     prune_layers: tuple[int, ...] = ()
-    rho: float = 1.0
-    keep: tuple[float, ...] = ()
-    prune_share: float = 1.0
+    rho: float = 1.0  #: share of the patch tokens that each of these blocks keeps
+    keep: tuple[float, ...] = ()  #: instead: share of all patch tokens that is left behind each of them
+    prune_share: float = 1.0  #: of the steps; the others use all tokens, so that both stay accurate
+    #: weight of the loss term against rows of W2 that have to be fetched: the largest hidden activation among
+    #: an image's tokens, averaged over neurons, blocks and images; a neuron that is zero in all tokens needs
+    #: no row
     row_penalty: float = 0.0
+    #: weight of the loss term against attention of the class token to patches off the subject
+    #: (`rowvit.train.subject`), in the blocks that prune
     focus: float = 0.0
+    #: weights and activations are rounded to their int8 values, with straight-through gradients
     quantise: bool = False
 
     def __post_init__(self) -> None:
         shares = ("warmup", "label_smoothing", "distill", "token_drop", "rho", "prune_share", "layer_decay")
+        weights = ("row_penalty", "focus", "features", "weight_decay", "mixup")
         problems = {
             f"{key} is {getattr(self, key)}, not in 0..1": not 0 <= getattr(self, key) <= 1 for key in shares
         }
         problems |= {
             f"epochs is {self.epochs}": not 0 < self.epochs < math.inf,
             f"lr is {self.lr}, final_lr {self.final_lr}": self.lr <= 0 or self.final_lr < 0,
-            f"row_penalty is {self.row_penalty}": self.row_penalty < 0,
-            f"focus is {self.focus}": self.focus < 0,
-            f"features is {self.features}": self.features < 0,
+            **{f"{key} is {getattr(self, key)}": getattr(self, key) < 0 for key in weights},
             "focus needs prune_layers, whose attention it looks at": bool(
                 self.focus and not self.prune_layers
             ),
             f"temperature is {self.temperature}": self.temperature <= 0,
             f"token_drop is {self.token_drop}": self.token_drop == 1,
             "rho is 0": self.rho == 0,
-            f"weight_decay is {self.weight_decay}": self.weight_decay < 0,
-            f"mixup is {self.mixup}": self.mixup < 0,
             f"prune_layers are {list(self.prune_layers)}, not ascending numbers": (
                 any(type(layer) is not int for layer in self.prune_layers)
                 or list(self.prune_layers) != sorted(set(self.prune_layers))
@@ -136,27 +98,15 @@ class Phase:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training run.
-
-    Parameters
-    ----------
-    phases : tuple of Phase
-    batch : int
-        Photos per step, over all processes together.
-    seed : int
-    precision : str
-        "bf16" (matrix products in bfloat16, weights in float32), "fp32", or "auto": bf16 where the processor
-        has instructions for it, as without them it takes more than twice as long as fp32.
-    photos : int
-        At most this many training photos, drawn with the seed; 0 for all.
-    augmentation : Augmentation
-    """
+    """A training run."""
 
     phases: tuple[Phase, ...]
-    batch: int = 128
+    batch: int = 128  #: photos per step, over all processes together
     seed: int = 0
+    #: "bf16" (matrix products in bfloat16, weights in float32), "fp32", or "auto": bf16 where the processor
+    #: has instructions for it, as without them it takes more than twice as long as fp32
     precision: str = "auto"
-    photos: int = 0
+    photos: int = 0  #: at most this many training photos, drawn with the seed; 0 for all
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:

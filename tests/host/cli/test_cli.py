@@ -375,6 +375,12 @@ def test_names_are_text(tmp_path, monkeypatch):
         app, ["run", str(path), str(tmp_path / "[x].png"), "-t", "golden", "-c", "tiny"]
     )
     assert found.exit_code == 2 and "[x].png: cannot be decoded" in found.output
+    both = str(photo), str(tmp_path / "[x].png")
+    found = CliRunner().invoke(app, ["run", str(path), *both, "-t", "golden", "-c", "tiny", "--json", "-"])
+    assert found.exit_code == 1 and [image["file"] for image in json.loads(found.stdout)["images"]] == [
+        both[0]
+    ]
+    assert re.sub(r"\s+", "", found.stderr).count(f"skipped:{both[1]}:cannotbedecoded".replace(" ", "")) == 1
 
 
 def _ends_with_its_workers(sent: str, folder: Path, *arguments: object) -> None:

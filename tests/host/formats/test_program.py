@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,7 @@ def test_save_and_load(program: Program, tmp_path: Path) -> None:
 
 def test_what_a_program_is_made_of_does_not_change(program: Program) -> None:
     for one, name in ((program.passes[0], "images"), (program.passes[0].operations[0], "layer")):
-        with pytest.raises(FrozenInstanceError):
+        with pytest.raises(AttributeError):
             setattr(one, name, 3)
 
 

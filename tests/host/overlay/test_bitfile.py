@@ -165,7 +165,7 @@ def test_a_sound_overlay(files):
             "has 256 bytes of addresses",
         ),
         ('BASEVALUE="0x43C00000"', 'BASEVALUE="0x40400000"', "addresses", False, "ranges overlap"),
-        ('"S_AXI_HP1"', '"S_AXI_ACP"', "memory ports", None, "S_AXI_ACP is no HP port"),
+        ('"S_AXI_HP1"', '"S_AXI_ACP"', "memory ports", None, "S_AXI_ACP is not an HP port"),
     ],
 )
 def test_what_is_wrong(files, old, new, name, ok, text):

@@ -71,11 +71,11 @@ module rowvit_core #(
                     left_q <= passes_i;
                     {cycles_q, beats_q, received_q, sent_q} <= 0;
                 end
-                TAKE: if (packet && !hang) begin
+                TAKE: if (packet) begin
                     state_q <= ASK;
                     words_q <= length_i >> 3;
                 end
-                ASK: if (req0_ready_i) state_q <= ANSWER;
+                ASK: if (req0_valid_o && req0_ready_i) state_q <= ANSWER;
                 default: begin
                     if (m_axis_tvalid && m_axis_tready) words_q <= words_q - 1;
                     if (answered) left_q <= left_q - 1;
@@ -101,7 +101,7 @@ module rowvit_core #(
     assign live_o = left_q;
     assign counters_o = sent_q << 32*CNT_SEND_WORDS | received_q << 32*CNT_RECV_WORDS
         | beats_q << 32*CNT_AXI_BEATS | cycles_q << 32*CNT_CYCLES;
-    assign req0_valid_o = state_q == ASK;
+    assign req0_valid_o = state_q == ASK && !hang;
     assign req0_addr_o = base_i;
     assign req0_bytes_o = length_i;
     assign rsp0_ready_o = state_q == ANSWER && m_axis_tready;

@@ -41,9 +41,8 @@ def test_a_single_image_has_a_forecast(package, files):
     """By the cycle model: the share rises as the simulator's cycles do, and ends at all of the image."""
     with Session(package, "sim", "tiny") as session:
         seen: list[float] = []
-        (image,) = session.decode(files[:1])
         with session.forecast(1, progress=seen.append):
-            results = session.run([image])
+            results = session.run(files[:1])
             before = len(seen)
             until(lambda: len(seen) > before)  # one look after the run, if none during it
         assert seen[-2] > 0 and seen[-1] == 1 and seen == sorted(seen)
@@ -56,12 +55,11 @@ def test_a_single_image_has_a_forecast(package, files):
 def test_statistics_are_those_of_the_results(package, files):
     config = load("tiny")
     with Session(package, "sim", "tiny") as session:
-        images = session.decode(files)
         seen: list[int] = []
-        results = session.run(images, progress=seen.append)
+        results = session.run(files, progress=seen.append)
         assert seen == [1, 2, 3]
         before = session.statistics(results)
-        session.compare(results, images)
+        session.compare(results, files)
         found = session.statistics(results)
         record = session.record(files, results, 1.5)
     assert before.bit_exact is None and found.bit_exact == found.images == 3
@@ -82,12 +80,11 @@ def test_statistics_are_those_of_the_results(package, files):
 def test_a_session_is_used_again(package, files):
     """Opened once, for one process and for several; results are the same."""
     with Session(package, "sim", "tiny", checkpoints=True) as session:
-        images = session.decode(files)
-        first, target = session.run(images), session.target
-        again, apart = session.run(images[:1]), session.run(images, jobs=2)
+        first, target = session.run(files), session.target
+        again, apart = session.run(files[:1]), session.run(files, jobs=2)
         assert session.target is target
         workers = multiprocessing.active_children()
-        together = session.run(images, batch=2, jobs=2)
+        together = session.run(files, batch=2, jobs=2)
         assert multiprocessing.active_children() == workers and len(workers) == 2
     assert multiprocessing.active_children() == []
     assert again[0].same(first[0]) and first[0].checkpoints
@@ -100,8 +97,7 @@ def test_a_session_is_used_again(package, files):
 def test_processes_check_the_images_that_are_due(package, files):
     """Whichever of them gets an image, and over all runs."""
     with Session(package, "sim", "tiny", check_every=2) as session:
-        images = session.decode(files)
-        first, second = session.run(images, jobs=2), session.run(images, batch=2, jobs=2)
+        first, second = session.run(files, jobs=2), session.run(files, batch=2, jobs=2)
     assert [result.bit_exact for result in first + second] == [True, None, True, None, True, None]
     found = session.statistics(first)
     assert (found.bit_exact, found.compared, found.images) == (2, 2, 3)
@@ -116,23 +112,48 @@ def test_a_process_finds_a_difference(package, files, checkpoints):
     where = r"checkpoint layers\.0\.attn, row 0" if checkpoints else r"logits\[\d\]"
     for jobs in (1, 2):
         with Session(program, "sim", "tiny", check_every=1) as session:
-            images = session.decode(files)
             with pytest.raises(Difference, match=f"^image 2 differs from the integer reference in {where}"):
-                session.run(images, jobs=jobs)
-            assert session.locate(images[2]) == ""  # compiled again, it is right
+                session.run(files, jobs=jobs)
+            assert session.locate(files[2]) == ""  # compiled again, it is right
 
 
 def test_golden(package, files):
     with Session(package, "golden", load("tiny")) as session:
-        images = session.decode(files)
-        assert [image.shape for image in images] == [(8, 8, 3)] * 3
-        found = session.statistics(session.run(images, jobs=0))
+        found = session.statistics(session.run(files, jobs=0))
     assert found.cycles is found.array_busy is found.simulation_khz is None and found.macs_dense > 0
 
 
+def test_what_is_no_image_does_not_stop_the_others(package, files, tmp_path):
+    """In one process and in two: their positions, and the images' own numbers where one differs."""
+    (tmp_path / "none.png").write_bytes(b"no image")
+    mixed = [tmp_path / "none.png", files[0], tmp_path / "gone.png", *files[1:]]
+    program = compile(package, load("tiny"))
+    program.weights[-16312] ^= 0x40  # only the last photo shows it
+    for jobs in (1, 2):
+        for batch in (1, 2):
+            found: dict[int, str] = {}
+            with Session(package, "sim", "tiny") as session:
+                results = session.run(
+                    mixed, batch, jobs, refused=lambda n, error, found=found: found.__setitem__(n, str(error))
+                )
+                wanted = session.run(files)
+                with pytest.raises(RowvitError, match=r"none\.png: cannot be decoded"):
+                    session.run(mixed, batch, jobs)
+            assert [one.same(other) for one, other in zip(results, wanted, strict=True)] == [True] * 3
+            assert sorted(found) == [0, 2] and "cannot be decoded" in found[0] and "no such file" in found[2]
+            with Session(program, "sim", "tiny", check_every=1) as session:
+                with pytest.raises(Difference) as error:
+                    session.run(mixed, batch, jobs, refused=lambda n, error: None)
+                assert error.value.image == 4, (batch, jobs)
+
+
 def test_the_hls_front_end_takes_whole_photos(package, files):
-    session = Session(package, "golden", "tiny", frontend="hls")
-    assert [image.shape for image in session.decode(files)] == [(9, 11, 3)] * 3
+    """Of another size than the network's, and scaled as `resize` of the reference scales them."""
+    with Session(package, "golden", "tiny", frontend="hls") as session:
+        results = session.run(files)
+        pixels = [np.asarray(Image.open(file)) for file in files]
+        assert pixels[0].shape == (9, 11, 3)
+        assert all(one.same(other) for one, other in zip(results, session.run(pixels), strict=True))
 
 
 def test_files(tmp_path, files):

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from rowvit.errors import RowvitError, needs
+from rowvit.formats.work import WORK, count_work
 from rowvit.targets.workers import end_with_parent
 
 if TYPE_CHECKING:
@@ -40,36 +41,21 @@ if TYPE_CHECKING:
 
 SHARD = 32  # photos
 DEADLINE = 1800.0  # seconds for one shard
-COUNTED = ("macs_executed", "macs_dense", "w2_rows_fetched", "w2_rows_total")
 PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass
 class Outcomes:
-    """Logits and work of photos; arrays have one entry per photo, in the order of the set.
+    """Logits and work of photos; arrays have one entry per photo, in the order of the set."""
 
-    Parameters
-    ----------
-    logits : float64 array [n, classes]
-        In float units.
-    macs_executed, macs_dense : int64 arrays
-    w2_rows_fetched, w2_rows_total : int64 arrays
-    zeros : float64 array
-        Share of zeros among the hidden activations of all layers.
-    cycles : float64 array
-        NaN where no cycles were counted or predicted.
-    bit_exact : bool array
-        Equal to the integer reference; true on the integer reference itself.
-    """
-
-    logits: np.ndarray
-    macs_executed: np.ndarray
+    logits: np.ndarray  #: float64 [n, classes], in float units
+    macs_executed: np.ndarray  #: int64, as the next three
     macs_dense: np.ndarray
     w2_rows_fetched: np.ndarray
     w2_rows_total: np.ndarray
-    zeros: np.ndarray
-    cycles: np.ndarray
-    bit_exact: np.ndarray
+    zeros: np.ndarray  #: float64: share of zeros among the hidden activations of all layers
+    cycles: np.ndarray  #: float64; NaN where no cycles were counted or predicted
+    bit_exact: np.ndarray  #: bool: equal to the integer reference; true on the integer reference itself
 
     @classmethod
     def join(cls, parts: list[Outcomes]) -> Outcomes:
@@ -79,29 +65,16 @@ class Outcomes:
 
 @dataclass
 class Evaluation:
-    """A network on a set.
-
-    Parameters
-    ----------
-    network, data : str
-    kind : str
-        "float fp32", "float bf16", "int8 golden" or "int8 sim".
-    truth : int array [n]
-    classes : list of str
-    work : Outcomes
-    agreement : float or None
-        Share of the photos to which another network gives the same class.
-    cycles_of : str
-        What counted or predicted the cycles, and for which configuration; empty without one.
-    """
+    """A network on a set."""
 
     network: str
     data: str
-    kind: str
-    truth: np.ndarray
+    kind: str  #: "float fp32", "float bf16", "int8 golden" or "int8 sim"
+    truth: np.ndarray  #: int [n]
     classes: list[str]
     work: Outcomes
-    agreement: float | None = None
+    agreement: float | None = None  #: share of the photos to which another network gives the same class
+    #: what counted or predicted the cycles, and for which configuration; empty without one
     cycles_of: str = ""
 
     @property
@@ -116,10 +89,11 @@ class Evaluation:
         return int((before.sum(axis=1) < best).sum())
 
     def compare(self, other: Evaluation) -> None:
-        """Set the agreement with another network on the same photos; classes are matched as in `matched`."""
-        order = _places(other.classes, self.classes)
-        theirs = other.guesses if order is None else order[other.guesses]
-        self.agreement = float((theirs == self.guesses).mean())
+        """Set the agreement with another network on the same photos: by names, if both have the same ones."""
+        ours, theirs = self.guesses, other.guesses
+        if sorted(set(self.classes)) == sorted(other.classes):
+            ours, theirs = np.array(self.classes)[ours], np.array(other.classes)[theirs]
+        self.agreement = float((ours == theirs).mean())
 
     def confusion(self) -> np.ndarray:
         """Photos int [truth, guess]."""
@@ -237,12 +211,7 @@ Labels: TypeAlias = Mapping[str, "str | int"] | str | None
 SORTED = "sorted"
 
 
-def matched(
-    photos: Photos,
-    network: str,
-    classes: Sequence[str],
-    labels: Labels = None,
-) -> Photos:
+def matched(photos: Photos, network: str, classes: Sequence[str], labels: Labels = None) -> Photos:
     """The photos with labels that are indices of the network's classes; there may be fewer of them.
 
     Names are compared as they are. Names that are numbers, as those of an archive without names, are indices;
@@ -282,7 +251,7 @@ def matched(
     elif (
         len(names) == len(classes) == 1000
         and all(map(_SYNSET.fullmatch, names))
-        and place.keys() == _numbers(1000)
+        and place.keys() == set(map(str, range(1000)))
     ):
         order = list(range(1000))
     else:
@@ -302,10 +271,6 @@ def matched(
 
 #: ImageNet's names of classes, which sort in the order of its labels
 _SYNSET = re.compile(r"n\d{8}")
-
-
-def _numbers(count: int) -> set[str]:
-    return set(map(str, range(count)))
 
 
 def _index(wanted: str | int, place: Mapping[str, int]) -> int | None:
@@ -340,18 +305,10 @@ def read_labels(option: str | None) -> Labels:
             raise RowvitError(f"{path}: is no object of names and classes", 'write {"folder": "class", ...}')
         return found
     rows = [row for row in csv.reader(text.splitlines()) if row]
-    if any(len(row) != 2 for row in rows):
-        line = next(number for number, row in enumerate(rows, 1) if len(row) != 2)
-        raise RowvitError(f"{path}: line {line} is not FOLDER,CLASS")
+    for line, row in enumerate(rows, 1):
+        if len(row) != 2:
+            raise RowvitError(f"{path}: line {line} is not FOLDER,CLASS")
     return {folder.strip(): name.strip() for folder, name in rows}
-
-
-def _places(names: Sequence[str], among: Sequence[str]) -> np.ndarray | None:
-    """The index of each of the names among others; None if these are not the same names."""
-    place = {name: index for index, name in enumerate(among)}
-    if place.keys() != set(names) or len(place) < len(among):
-        return None
-    return np.array([place[name] for name in names], np.int64)
 
 
 # -- one shard -------------------------------------------------------------------------------------
@@ -364,7 +321,6 @@ def float_work(model: VisionTransformer, card: Card, pixels: np.ndarray, precisi
     """
     import torch
 
-    from rowvit.formats.work import count_work
     from rowvit.model.vit import predict
 
     config, images = model.config, len(pixels)
@@ -394,13 +350,10 @@ def float_work(model: VisionTransformer, card: Card, pixels: np.ndarray, precisi
     work = count_work(meta, live, probabilities, nonzero, fetched)
     return Outcomes(
         logits.astype(np.float64),
-        work.macs_executed,
-        np.full(images, work.macs_dense),
-        work.w2_rows_fetched,
-        np.full(images, work.w2_rows_total),
-        1 - nonzero / total,
-        np.full(images, np.nan),
-        np.ones(images, bool),
+        **{key: np.broadcast_to(getattr(work, key), images) for key in WORK},
+        zeros=1 - nonzero / total,
+        cycles=np.full(images, np.nan),
+        bit_exact=np.ones(images, bool),
     )
 
 
@@ -442,7 +395,7 @@ def integer_work(
     hidden = package.arch["hidden"]
     return Outcomes(
         np.stack([image.logits for image in found]) * package.meta["scales"]["logit"],
-        **{key: np.array([getattr(one, key) for one in counted], np.int64) for key in COUNTED},
+        **{key: np.array([getattr(one, key) for one in counted], np.int64) for key in WORK},
         zeros=np.array([1 - sum(c.ffn2_nonzeros) / (sum(c.live) * hidden) for c in counts]),
         cycles=spent,
         bit_exact=same,
@@ -529,10 +482,10 @@ def _shard(
 ) -> Outcomes:
     if isinstance(model, tuple):
         network, card = model
-        pixels = part.pixels(range(len(part)), network.config.image_size, card.resize, card.crop)
+        pixels = part.prepared(network.config.image_size, card.resize, card.crop)
         return float_work(network, card, pixels, precision)
     side, taken = model.arch["image_size"], model.meta["preprocessing"]
-    pixels = part.pixels(range(len(part)), side, taken["resize"], taken.get("crop", 1.0))
+    pixels = part.prepared(side, taken["resize"], taken.get("crop", 1.0))
     return integer_work(model, pixels, target, config, cycles)
 
 

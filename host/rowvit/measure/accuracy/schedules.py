@@ -38,27 +38,14 @@ BATCH = 50  # photos that go through the float network at once
 
 @dataclass(frozen=True)
 class Point:
-    """A schedule, its cost and its accuracy.
+    """A schedule, its cost and its accuracy."""
 
-    Parameters
-    ----------
-    layers : tuple of int
-        Blocks after whose attention tokens are dropped; empty for none.
-    rho : float or tuple of float
-        Share of the patch tokens that each of them keeps, or shares of all patches that are left behind them.
-    cycles : float
-        Per image, on average.
-    macs_saved : float
-        As a share of the dense network's; products with zeros behind ReLU count as saved.
-    top1 : float
-        Share of the photos; not a number without labels.
-    """
-
-    layers: tuple[int, ...]
+    layers: tuple[int, ...]  #: blocks after whose attention tokens are dropped; empty for none
+    #: share of the patch tokens that each of them keeps, or shares of all patches that are left behind them
     rho: float | tuple[float, ...]
-    cycles: float
-    macs_saved: float
-    top1: float
+    cycles: float  #: per image, on average
+    macs_saved: float  #: as a share of the dense network's; products with zeros behind ReLU count as saved
+    top1: float  #: share of the photos; not a number without labels
 
     @property
     def shares(self) -> str:

@@ -32,28 +32,14 @@ _CHANCE = 0.01
 
 @dataclass(frozen=True)
 class Alignment:
-    """How a meter's clock and response compare with the board's clock and load.
+    """How a meter's clock and response compare with the board's clock and load."""
 
-    Parameters
-    ----------
-    at : float
-        The log's time in the middle of the passes.
-    middle : float
-        The monotonic time then.
-    rate, rate_error : float
-        Seconds of the board's clock in one of the meter's, less one; and its uncertainty.
-    lag : float
-        Time constant of the meter in seconds.
-    misplaced : float
-        Seconds by which monotonic times may be off at any pass.
-    """
-
-    at: float
-    middle: float
-    rate: float
-    rate_error: float
-    lag: float
-    misplaced: float
+    at: float  #: the log's time in the middle of the passes
+    middle: float  #: the monotonic time then
+    rate: float  #: seconds of the board's clock in one of the meter's, less one
+    rate_error: float  #: the rate's uncertainty
+    lag: float  #: time constant of the meter in seconds
+    misplaced: float  #: seconds by which monotonic times may be off at any pass
 
     def monotonic(self, times: np.ndarray) -> np.ndarray:
         """Times of the log [n] on the board's monotonic clock."""

@@ -23,22 +23,12 @@ from rowvit.measure.power.samples import Samples, resolution
 
 @dataclass(eq=False)
 class Instrument:
-    """What gives `Samples`.
-
-    Parameters
-    ----------
-    name : str
-    measures : str
-        Which power: the rail or socket.
-    interval : float
-        Seconds between samples, if known beforehand; else 0.
-    available : str
-        When there are samples: "now", that is after the passes, "later", from a log, or "never".
-    """
+    """What gives `Samples`."""
 
     name: str
-    measures: str
-    interval: float = 0.0
+    measures: str  #: which power: the rail or socket
+    interval: float = 0.0  #: seconds between samples, if known beforehand; else 0
+    #: when there are samples: "now", that is after the passes, "later", from a log, or "never"
     available: Literal["now", "later", "never"] = "now"
 
     def start(self) -> None:
@@ -141,24 +131,12 @@ class Recorder(Instrument):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What an instrument is asked to measure.
+    """What an instrument is asked to measure."""
 
-    Parameters
-    ----------
-    board : str or None
-        As PYNQ names it; chooses rails or sensors. None off the board.
-    rails : sequence of str
-        Rails or sensors to use instead of the board's own; their power is added.
-    measures : str
-        Where a meter is connected, if the user says so.
-    interval : float
-        Seconds from one sample to the next.
-    """
-
-    board: str | None = None
-    rails: Sequence[str] = ()
-    measures: str = ""
-    interval: float = 0.05
+    board: str | None = None  #: as PYNQ names it; chooses rails or sensors; None off the board
+    rails: Sequence[str] = ()  #: rails or sensors instead of the board's own; their power is added
+    measures: str = ""  #: where a meter is connected, if the user says so
+    interval: float = 0.05  #: seconds from one sample to the next
 
 
 @dataclass(frozen=True)

@@ -16,27 +16,13 @@ FEWEST_PAIRS = 5
 
 @dataclass(frozen=True)
 class PowerPlan:
-    """What is done.
+    """What is done."""
 
-    Parameters
-    ----------
-    pairs : int
-        Idle passes, and as many busy ones.
-    seconds : float
-        Measured part of a pass; a busy one lasts until its last image is done.
-    settle : float
-        Seconds of the same load before that, which are not counted.
-    tail : float
-        Seconds of the same load after it, since the sensor lags.
-    seed : int
-        Of the order.
-    """
-
-    pairs: int = 10
-    seconds: float = 10.0
-    settle: float = 3.0
-    tail: float = 0.5
-    seed: int = 0
+    pairs: int = 10  #: idle passes, and as many busy ones
+    seconds: float = 10.0  #: measured part of a pass; a busy one lasts until its last image is done
+    settle: float = 3.0  #: seconds of the same load before that, which are not counted
+    tail: float = 0.5  #: seconds of the same load after it, since the sensor lags
+    seed: int = 0  #: of the order
 
     def __post_init__(self) -> None:
         if self.pairs < FEWEST_PAIRS:
@@ -63,29 +49,16 @@ DRY_RUN = PowerPlan(pairs=5, seconds=2.0, settle=0.5)
 
 @dataclass(frozen=True)
 class PowerPass:
-    """One pass; times are seconds of the monotonic clock.
-
-    Parameters
-    ----------
-    pair : int
-    kind : str
-        "idle" or "busy".
-    start, begin, end, stop : float
-        Of the load, and between ``begin`` and ``end`` of what counts.
-    images : int
-        Classified between ``begin`` and ``end``.
-    temperature : float or None
-        Degrees Celsius at ``end``.
-    """
+    """One pass; times are seconds of the monotonic clock."""
 
     pair: int
-    kind: str
-    start: float
-    begin: float
-    end: float
-    stop: float
-    images: int
-    temperature: float | None = None
+    kind: str  #: "idle" or "busy"
+    start: float  #: of the load
+    begin: float  #: of what counts
+    end: float  #: of what counts
+    stop: float  #: of the load
+    images: int  #: classified between ``begin`` and ``end``
+    temperature: float | None = None  #: degrees Celsius at ``end``
 
     @property
     def seconds(self) -> float:

@@ -50,30 +50,30 @@ def measure(
     RowvitError
         The accelerator or the instrument failed.
     """
+
+    def occupy(kind: str, seconds: float) -> int:
+        """Work, or wait, for at least this long; returns the images."""
+        if kind == "idle":
+            clock.sleep(seconds)
+            return 0
+        images, until = 0, clock.monotonic() + seconds
+        while clock.monotonic() < until:
+            images += work()
+        return images
+
     work()  # the first start allocates and compiles what later ones reuse
     passes = []
     for pair, kind in plan.order():
-
-        def occupy(seconds: float, busy: bool = kind == "busy") -> int:
-            """Work, or wait, for at least this long; returns the images."""
-            if not busy:
-                clock.sleep(seconds)
-                return 0
-            images, until = 0, clock.monotonic() + seconds
-            while clock.monotonic() < until:
-                images += work()
-            return images
-
         instrument.start()
         try:
             start = clock.monotonic()
-            occupy(plan.settle)
+            occupy(kind, plan.settle)
             begin = clock.monotonic()
-            images = occupy(plan.seconds)
+            images = occupy(kind, plan.seconds)
             end = clock.monotonic()
             degrees = temperature() if temperature else None
             # beyond the end by two samples, so that the end lies between samples of the same load
-            occupy(max(plan.tail, 2 * instrument.interval))
+            occupy(kind, max(plan.tail, 2 * instrument.interval))
             stop = clock.monotonic()
         finally:
             instrument.stop()

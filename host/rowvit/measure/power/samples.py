@@ -18,22 +18,13 @@ _MANY, _REGULAR, _MOST = 20, 0.75, 4000
 
 @dataclass(frozen=True)
 class Samples:
-    """Power over time.
+    """Power over time."""
 
-    Parameters
-    ----------
-    times : float64 array [n]
-        Seconds of the monotonic clock, ascending.
-    watts : float64 array [n]
-    resolution : float, optional
-        Watts between two neighbouring readings of the instrument, where `step` is not to estimate it.
-    misplaced : float, optional
-        Seconds by which ``times`` may be off, where another clock than the board's gave them.
-    """
-
-    times: np.ndarray
-    watts: np.ndarray
+    times: np.ndarray  #: float64 [n]: seconds of the monotonic clock, ascending
+    watts: np.ndarray  #: float64 [n]
+    #: watts between two neighbouring readings of the instrument, where `step` is not to estimate it
     resolution: float | None = None
+    #: seconds by which ``times`` may be off, where another clock than the board's gave them
     misplaced: float | None = None
 
     def energy(self, begin: float, end: float) -> float:

@@ -348,7 +348,7 @@ def _comparison(kind: str, some: list[tuple[str, dict[str, Any]]]) -> dict[str, 
     labels = [name for name, _ in some]
     documents = [document for _, document in some]
     rows = _quantities(kind, documents)
-    pictures = [charts.ratios([(name, values) for name, values, _ in rows if all(values)], labels)]
+    pictures = [charts.ratios([(name, values) for name, values, *_ in rows if all(values)], labels)]
     if kind == "throughput":
         tables = [d["throughput"]["layers"] for d in documents]
         named = [[layer["name"] for layer in t] if isinstance(t, list) else None for t in tables]
@@ -367,49 +367,37 @@ def _comparison(kind: str, some: list[tuple[str, dict[str, Any]]]) -> dict[str, 
         "head": ["", *labels, *(f"{label} / {labels[0]}" for label in labels[1:]), ""],
         "rows": [
             [name, *shown, *(Digits(f"{v / values[0]:.3f}" if values[0] else "") for v in values[1:]), remark]
-            for (name, values, remark), shown in zip(rows, _shown(kind, documents, rows), strict=True)
+            for name, values, shown, remark in rows
         ],
         "differences": differences,
         "plots": pictures,
     }
 
 
-def _quantities(kind: str, documents: list[dict[str, Any]]) -> list[tuple[str, list[float], str]]:
-    """Name, value in every result, and a remark."""
+def _quantities(kind: str, documents: list[dict[str, Any]]) -> list[tuple[str, list[float], list[Any], str]]:
+    """Name, value in every result, how these are written (of power, with uncertainties), and a remark."""
     if kind == "throughput":
         every = [d["throughput"] for d in documents]
-        rows = [("images per second", [f["images_per_second"] for f in every], "")]
+        found = {"images per second": [f["images_per_second"] for f in every]}
         for key in ("median", "p90", "p99"):
-            rows.append((f"latency, {key}, ms", [f["latency_ms"][key] for f in every], ""))
+            found[f"latency, {key}, ms"] = [f["latency_ms"][key] for f in every]
         for key in ("dense_equivalent", "executed"):
-            rows.append((f"GOPS, {key.replace('_', '-')}", [f["gops"][key] for f in every], ""))
+            found[f"GOPS, {key.replace('_', '-')}"] = [f["gops"][key] for f in every]
         if all("none" not in f["counters"] for f in every):
             for key in ("cycles", "fires", "axi_beats"):
-                rows.append((f"{_name(key)} per image", [f["counters"][key] for f in every], ""))
-        return rows
+                found[f"{_name(key)} per image"] = [f["counters"][key] for f in every]
+        return [(name, values, values, "") for name, values in found.items()]
     rows = []
     for key, (name, unit, scale) in FIGURES.items():
-        ones = [d["power"][key] for d in documents]
+        values, halves = ([scale * d["power"][key][k] for d in documents] for k in ("value", "uncertainty"))
+        shown = [Digits(" ± ".join(estimate(*both))) for both in zip(values, halves, strict=True)]
         apart = [
-            abs(one["value"] - ones[0]["value"]) > math.hypot(one["uncertainty"], ones[0]["uncertainty"])
-            for one in ones[1:]
+            abs(value - values[0]) > math.hypot(half, halves[0])
+            for value, half in zip(values[1:], halves[1:], strict=True)
         ]
-        remark = "within the uncertainties" if not any(apart) else "beyond the uncertainties"
-        rows.append((f"{name}, {unit}", [one["value"] * scale for one in ones], remark))
+        remark = "beyond the uncertainties" if any(apart) else "within the uncertainties"
+        rows.append((f"{name}, {unit}", values, shown, remark))
     return rows
-
-
-def _shown(
-    kind: str, documents: list[dict[str, Any]], rows: list[tuple[str, list[float], str]]
-) -> list[list[Any]]:
-    """The values of a comparison as they are written: of power, with their uncertainties."""
-    if kind == "throughput":
-        return [values for _, values, _ in rows]
-    shown = []
-    for key, (_, _, scale) in FIGURES.items():
-        pairs = [estimate(*(d["power"][key][k] * scale for k in ("value", "uncertainty"))) for d in documents]
-        shown.append([Digits(f"{value} ± {half}") for value, half in pairs])
-    return shown
 
 
 def _shortened(text: str) -> str:

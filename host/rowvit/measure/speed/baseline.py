@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rowvit.errors import RowvitError, needs, writing
+from rowvit.measure.speed.numpy_network import NumpyNetwork
 from rowvit.processors import processors
 
 if TYPE_CHECKING:
@@ -44,33 +45,18 @@ LEAST_SHARE = 0.9
 
 @dataclass(frozen=True)
 class Speed:
-    """One way of running the network.
+    """How fast one way of running the network is; times are seconds per call."""
 
-    Parameters
-    ----------
-    runtime : str
-        "torch" (eager), "ort" (onnxruntime, CPU provider) or "numpy".
-    version : str
-    threads, batch : int
-    calls : int
-        Timed, after the warm-up.
-    median_s, fastest_s, p90_s : float
-        Seconds per call.
-    processor_share : float
-        Processor time of the calls, by all threads, in their wall time.
-    difference : float or None
-        Largest difference of a logit from PyTorch's, relative to the largest logit; None if not compared.
-    """
-
-    runtime: str
+    runtime: str  #: "torch" (eager), "ort" (onnxruntime, CPU provider) or "numpy"
     version: str
     threads: int
     batch: int
-    calls: int
+    calls: int  #: timed, after the warm-up
     median_s: float
     fastest_s: float
     p90_s: float
-    processor_share: float
+    processor_share: float  #: processor time of the calls, by all threads, in their wall time
+    #: largest difference of a logit from PyTorch's, relative to the largest logit; None if not compared
     difference: float | None
 
     @property
@@ -156,24 +142,15 @@ def _described(meta: dict) -> str:
 
 @dataclass(frozen=True)
 class Way:
-    """A way of running the network.
-
-    Parameters
-    ----------
-    runtime, version, threads, batch
-        As of `Speed`.
-    running : callable
-        Returns a context manager with the runtime ready: a function that returns the logits of a batch.
-    expected : callable, optional
-        Returns PyTorch's logits of the same images.
-    """
+    """A way of running the network; its first four fields are as of `Speed`."""
 
     runtime: str
     version: str
     threads: int
     batch: int
+    #: returns a context manager with the runtime ready: a function that returns the logits of a batch
     running: Callable[[], AbstractContextManager[Callable[[], np.ndarray]]]
-    expected: Callable[[], np.ndarray] | None = None
+    expected: Callable[[], np.ndarray] | None = None  #: returns PyTorch's logits of the same images
 
 
 def ways(
@@ -347,8 +324,7 @@ def _ways_of_file(meta: dict, file: Path, threads: Sequence[int]) -> list[Way]:
     session = _session(model, 1, file.name)
     if session.get_modelmeta().custom_metadata_map.get("rowvit") != _described(meta):
         raise RowvitError(
-            f"{file} is not the float network of this model",
-            f"make it with: rowvit baseline MODEL -o {file}",
+            f"{file} is not the float network of this model", f"make it with: rowvit baseline MODEL -o {file}"
         )
     batch, version = session.get_inputs()[0].shape[0], _onnxruntime().__version__
     pixels = _pixels(meta, batch)
@@ -386,14 +362,12 @@ def _session(model: bytes, threads: int, name: str = "the network") -> Any:
 
 
 def _ways_in_numpy(meta: dict, batches: Sequence[int]) -> list[Way]:
-    from rowvit.measure.speed.numpy_network import NumpyNetwork
-
     network = NumpyNetwork(meta["architecture"], meta["pruning"])
-
-    def running(pixels: np.ndarray) -> AbstractContextManager[Callable[[], np.ndarray]]:
-        return nullcontext(lambda: network(pixels))
-
     return [
-        Way("numpy", np.__version__, processors(), batch, partial(running, _pixels(meta, batch)))
-        for batch in batches
+        Way("numpy", np.__version__, processors(), len(pixels), partial(_in_numpy, network, pixels))
+        for pixels in (_pixels(meta, batch) for batch in batches)
     ]
+
+
+def _in_numpy(network: NumpyNetwork, pixels: np.ndarray) -> AbstractContextManager[Callable[[], np.ndarray]]:
+    return nullcontext(lambda: network(pixels))

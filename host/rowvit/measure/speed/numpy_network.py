@@ -83,13 +83,10 @@ def _random(arch: dict) -> dict[str, np.ndarray]:
         shapes |= {f"{block}attn.qkv.weight": (3 * dim, dim), f"{block}attn.proj.weight": (dim, dim)}
         shapes |= {f"{block}mlp.fc1.weight": (hidden, dim), f"{block}mlp.fc2.weight": (dim, hidden)}
     rng = np.random.default_rng(0)
-    found = {name: 0.02 * rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
-    found |= {
-        name.replace("weight", "bias"): np.zeros(array.shape[0], np.float32)
-        for name, array in found.items()
-        if name.endswith("weight")
+    found = {
+        name: np.float32(0.02) * rng.standard_normal(shape, np.float32) for name, shape in shapes.items()
     }
     norms = ["norm.", *(f"blocks.{layer}.norm{i}." for layer in range(arch["depth"]) for i in (1, 2))]
-    for name in norms:
-        found |= {f"{name}weight": np.ones(dim, np.float32), f"{name}bias": np.zeros(dim, np.float32)}
-    return {name: np.ascontiguousarray(array, np.float32) for name, array in found.items()}
+    found |= {f"{name}weight": np.ones(dim, np.float32) for name in norms}
+    weights = [name for name in found if name.endswith("weight")]
+    return found | {n.replace("weight", "bias"): np.zeros(len(found[n]), np.float32) for n in weights}

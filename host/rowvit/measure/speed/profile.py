@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from rowvit.formats.package import ModelPackage
     from rowvit.sim.device import MemoryModel
-    from rowvit.targets.target import Result
+    from rowvit.targets.target import Result, Target
 
 _COUNTER = {name: index for index, (name, _) in enumerate(COUNTERS)}
 #: tracks of a trace and rows of a plot
@@ -46,68 +46,37 @@ TRACKS = {
 class LayerProfile:
     """One layer; every number but ``macs`` and ``bytes`` is in cycles.
 
-    Parameters
-    ----------
-    name : str
-        "embed", the layer's number from 0, or "head".
-    cycles, predicted : int
-        Between the marks at the ends of the layer before and of this one; and by the model.
-    busy, weights, data, draining : float
-        The array multiplies; waits for a load (or an instruction), for activations, for the drain of its
-        previous tile. They add up to ``cycles``.
-    load, load_wait : float
-        Words arrive, at the rate the memory has; a load waits for room, or for a mask.
-    drain, norm, softmax, select : float
-        These units are busy.
-    macs : float
-        Multiplications.
-    bytes : float
-        Loaded for this layer's operations, whenever that was.
+    ``busy``, ``weights``, ``data`` and ``draining`` add up to ``cycles``.
     """
 
-    name: str
-    cycles: int
-    predicted: int
-    busy: float
-    weights: float
-    data: float
-    draining: float
-    load: float
-    load_wait: float
-    drain: float
+    name: str  #: "embed", the layer's number from 0, or "head"
+    cycles: int  #: between the marks at the ends of the layer before and of this one
+    predicted: int  #: likewise, by the model
+    busy: float  #: the array multiplies
+    weights: float  #: it waits for a load (or an instruction),
+    data: float  #: for activations,
+    draining: float  #: or for the drain of its previous tile
+    load: float  #: words arrive, at the rate the memory has
+    load_wait: float  #: a load waits for room, or for a mask
+    drain: float  #: this unit is busy; likewise the next three
     norm: float
     softmax: float
     select: float
-    macs: float
-    bytes: float
+    macs: float  #: multiplications
+    bytes: float  #: loaded for this layer's operations, whenever that was
 
 
 @dataclass
 class Profile:
-    """One image on one configuration.
-
-    Parameters
-    ----------
-    network : str
-    config : HardwareConfig
-    memory : Memory
-    source : str
-        Where the cycles come from.
-    layers : list of LayerProfile
-        Embedding, layers, head.
-    timeline : list of Slice
-        Operations in whole cycles, those of an engine one after the other.
-    result : Result or None
-        Of the simulated RTL.
-    """
+    """One image on one configuration."""
 
     network: str
     config: HardwareConfig
     memory: Memory
-    source: str
-    layers: list[LayerProfile]
-    timeline: list[Slice]
-    result: Result | None
+    source: str  #: where the cycles come from
+    layers: list[LayerProfile]  #: embedding, layers, head
+    timeline: list[Slice]  #: operations in whole cycles, those of an engine one after the other
+    result: Result | None  #: of the simulated RTL
 
     @property
     def total(self) -> int:
@@ -148,17 +117,23 @@ def profile(
     if not simulate:
         timeline = _in_order(predicted.timeline, {}, predicted.total)
         return Profile(name, config, memory, "cycle model", layers, timeline, None)
-    from rowvit.targets.driver import Accelerator
-
     with rowvit.open("sim", config=config, memory=memory) as sim:
-        assert isinstance(sim, Accelerator)
         sim.load(program)
-        sim.device.watch()
-        (result,) = sim(image[None])
-        events = sim.device.events()
-    layers = _measured(layers, program, predicted, result, events, config, memory)
+        result, events, counted = watched(sim, image[None])
+    layers = _measured(layers, predicted, result, counted, config, memory)
     timeline = _in_order(predicted.timeline, _completions(events), sum(result.layer_cycles))
     return Profile(name, config, memory, "simulated RTL", layers, timeline, result)
+
+
+def watched(target: Target, image: np.ndarray) -> tuple[Result, np.ndarray, list[dict[str, int]]]:
+    """One image [1, S, S, 3] in simulation: result, `SimDevice.events`, and `layer_counters`."""
+    from rowvit.targets.driver import Accelerator
+
+    assert isinstance(target, Accelerator) and target.program is not None
+    target.device.watch()
+    (result,) = target(image)
+    events = target.device.events()
+    return result, events, layer_counters(target.program, events, result)
 
 
 def layer_counters(program: Program, events: np.ndarray, result: Result) -> list[dict[str, int]]:
@@ -231,22 +206,16 @@ def _modelled(program: Program, predicted: Prediction) -> list[LayerProfile]:
 
 def _measured(
     modelled: list[LayerProfile],
-    program: Program,
     predicted: Prediction,
     result: Result,
-    events: np.ndarray,
+    counters: list[dict[str, int]],
     config: HardwareConfig,
     memory: Memory,
 ) -> list[LayerProfile]:
     """Layers from the RTL's counters."""
     layers = []
     for layer, cycles, times, fires, counted in zip(
-        modelled,
-        result.layer_cycles,
-        predicted.layers,
-        result.layer_fires,
-        layer_counters(program, events, result),
-        strict=True,
+        modelled, result.layer_cycles, predicted.layers, result.layer_fires, counters, strict=True
     ):
         busy = min(counted["exec_fire"], cycles)
         draining = min(counted["wait_drain"], cycles - busy)
@@ -275,14 +244,13 @@ def _measured(
 
 def _completions(events: np.ndarray) -> dict[tuple[Engine, int], int]:
     """Cycle in which the RTL completed an engine's n-th operation."""
-    found: dict[tuple[Engine, int], int] = {}
-    done = dict.fromkeys(Engine, 0)
-    for event in events:
-        for engine in Engine:
-            for number in range(done[engine], int(event["done"][engine])):
-                found[engine, number] = int(event["counters"][_COUNTER["cycles"]])
-            done[engine] = max(done[engine], int(event["done"][engine]))
-    return found
+    cycles = events["counters"][:, _COUNTER["cycles"]]
+    done = {engine: np.maximum.accumulate(events["done"][:, engine]) for engine in Engine}
+    return {
+        (engine, number): int(cycles[np.searchsorted(count, number, side="right")])
+        for engine, count in done.items()
+        for number in range(count[-1])
+    }
 
 
 def _in_order(timeline: list[Slice], completions: dict[tuple[Engine, int], int], total: int) -> list[Slice]:

@@ -12,7 +12,7 @@ import numpy as np
 from rowvit.hardware.isa import COUNTERS
 from rowvit.measure import result as results
 from rowvit.measure.result import differences
-from rowvit.measure.speed.profile import layer_counters, layer_names
+from rowvit.measure.speed.profile import layer_names, watched
 from rowvit.measure.temperature import temperatures, thermometer
 from rowvit.processors import processors
 
@@ -36,11 +36,7 @@ _CYCLES, _WORDS = map([name for name, _ in COUNTERS].index, ("cycles", "recv_wor
 
 
 def document(
-    session: Session,
-    images: ImageSet,
-    batch: int,
-    warm_up: int = 1,
-    progress: Progress = lambda done: None,
+    session: Session, images: ImageSet, batch: int, warm_up: int = 1, progress: Progress = lambda done: None
 ) -> dict[str, Any]:
     """Measure, and describe it: the result that ``rowvit bench`` writes, without a baseline.
 
@@ -204,11 +200,7 @@ def measure(
 
 
 def from_files(
-    target: Target,
-    name: str,
-    files: Sequence[Path],
-    batch: int,
-    progress: Progress = lambda done: None,
+    target: Target, name: str, files: Sequence[Path], batch: int, progress: Progress = lambda done: None
 ) -> dict[str, Any]:
     """Measure throughput from image files: decoding alone, and with the target at work beside it.
 
@@ -320,13 +312,7 @@ def _watched(target: Target, image: np.ndarray) -> tuple[Result, list[dict[str, 
     The simulator has all counters when a layer ends, not only those in the core's answer. The image had
     arrived when the receive operation of its last word completed.
     """
-    from rowvit.targets.driver import Accelerator
-
-    assert isinstance(target, Accelerator) and target.program is not None
-    target.device.watch()
-    (result,) = target(image)
-    events = target.device.events()
-    counted = layer_counters(target.program, events, result)
+    result, events, counted = watched(target, image)
     both = [{**more, **own} for more, own in zip(counted, _marked(result), strict=True)]
     words, cycles = events["counters"][:, [_WORDS, _CYCLES]].T
     # a batch of one also completes the receive of the image that does not come

@@ -114,19 +114,23 @@ def _objects(path: str | os.PathLike) -> list[str]:
         return []
 
 
-def _parts(content: Any, path: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
+def _parts(content: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Every network in a checkpoint, and the name under which it stands."""
-    if not isinstance(content, Mapping):
-        return
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    for prefix in networks(tensors):
-        yield (path + prefix).rstrip("."), without_prefix(tensors, prefix)
-    for name, value in content.items():
-        yield from _parts(value, f"{path}{name}.")
+    for path, tensors in _tensors(content):
+        for prefix in networks(tensors):
+            yield (path + prefix).rstrip("."), without_prefix(tensors, prefix)
+
+
+def _tensors(content: Any, path: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The tensors of every dictionary in a checkpoint, and where it stands."""
+    if isinstance(content, Mapping):
+        yield path, {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        for name, value in content.items():
+            yield from _tensors(value, f"{path}{name}.")
 
 
 def _why_none(content: Any) -> str:
-    names = list(_names(content))
+    names = [name for _, tensors in _tensors(content) for name in tensors]
     if not names:
         return "holds no state dict"
     found = foreign(names)
@@ -135,14 +139,6 @@ def _why_none(content: Any) -> str:
             f"the state dict has {found[0]!r}: {' and '.join(found[1])}, which the accelerator does not run"
         )
     return "the state dict lacks 'patch_embed.proj.weight' or what other libraries call it"
-
-
-def _names(content: Any) -> Iterator[str]:
-    if isinstance(content, Mapping):
-        for name, value in content.items():
-            if isinstance(value, Tensor):
-                yield str(name)
-            yield from _names(value)
 
 
 def _architectures(content: Any) -> Iterator[str]:

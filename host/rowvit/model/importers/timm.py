@@ -112,7 +112,7 @@ def _first_line(error: Exception, line: int = 0) -> str:
 
 
 def _require_family(module: Any) -> None:
-    """`RowvitError`, with what it has instead, for a network that is no VisionTransformer."""
+    """`RowvitError`, with what it has instead, for a network that is not a VisionTransformer."""
     from timm.models.vision_transformer import VisionTransformer as TimmTransformer
 
     if isinstance(module, TimmTransformer):
@@ -122,7 +122,7 @@ def _require_family(module: Any) -> None:
     what = f": it has {', '.join(found[1])}" if found else ""
     kind = type(module).__name__
     raise RowvitError(
-        f"timm's {kind} is no VisionTransformer, the only family that the accelerator runs{what}"
+        f"timm's {kind} is not a VisionTransformer, the only family that the accelerator runs{what}"
     )
 
 
@@ -170,7 +170,7 @@ def from_module(module: nn.Module) -> tuple[VisionTransformer, float]:
     Raises
     ------
     RowvitError
-        If the module is no VisionTransformer, or one of a variant that the accelerator does not run.
+        If the module is not a VisionTransformer, or one of a variant that the accelerator does not run.
     """
     kind = type(module).__name__
     model = from_timm(module.state_dict(), **_facts(module))

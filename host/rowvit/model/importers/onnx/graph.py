@@ -222,7 +222,7 @@ def embedding_tensor(graph: Graph) -> str:
         if node.op_type == "LayerNormalization" or mean:
             return read
         from_image |= set(node.output)
-    raise RowvitError(f"{graph.path}: has no LayerNorm, so it is no vision transformer")
+    raise RowvitError(f"{graph.path}: has no LayerNorm, so it is not a vision transformer")
 
 
 def _over_channels(

@@ -243,18 +243,10 @@ class Node:
 
     def evaluate(self, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray]:
         """Run the node on these inputs by ONNX's reference implementation."""
-        copy = onnx.NodeProto()
-        copy.CopyFrom(self.proto)
-        names = [f"i{index}" if value is not None else "" for index, value in enumerate(inputs)]
-        del copy.input[:]
-        copy.input.extend(names)
-        feeds = {name: value for name, value in zip(names, inputs, strict=True) if value is not None}
-        declared = [
-            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
-            for name, value in feeds.items()
-        ]
+        feeds = {name: x for name, x in zip(self.proto.input, inputs, strict=True) if x is not None}
+        declared = [onnx.ValueInfoProto(name=name) for name in feeds]
         outputs = [onnx.ValueInfoProto(name=name) for name in self.proto.output if name]
-        graph = helper.make_graph([copy], "node", declared, outputs)
+        graph = helper.make_graph([self.proto], "node", declared, outputs)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)])
         return [np.asarray(value) for value in ReferenceEvaluator(model).run(None, feeds)]
 

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiled programs in the cache: used again, made anew where anything is another, and never in the way."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from networks import small_package
+from rowvit.compiler import cache, compile
+from rowvit.compiler.cache import compiled
+from rowvit.formats.package import ModelPackage
+from rowvit.formats.program import Program
+from rowvit.hardware.config import load
+from rowvit.targets.target import read_program
+
+TINY = load("tiny")
+
+
+@pytest.fixture
+def package() -> ModelPackage:
+    return small_package(np.random.default_rng(1), depth=1)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Program]:
+    """What is compiled from now on; the cache is a new folder, ``tmp_path / "cache"``."""
+    found: list[Program] = []
+
+    def compiling(*arguments: object) -> Program:
+        found.append(compile(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(cache, "compile", compiling)
+    monkeypatch.setenv("ROWVIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("ROWVIT_CACHE_PROGRAMS")
+    return found
+
+
+def kept(folder: Path) -> list[Path]:
+    return sorted((folder / "cache").iterdir())
+
+
+def test_compiled_once(package: ModelPackage, made: list[Program], tmp_path: Path) -> None:
+    """The second time it comes from the file: the same program, with its package, checked."""
+    path = tmp_path / "small.safetensors"
+    package.save(path)
+    first, second = (read_program(path, TINY) for _ in range(2))
+    assert len(made) == 1 and len(kept(tmp_path)) == 1
+    assert first is made[0] and second is not first
+    assert np.array_equal(first.blob, second.blob) and first.meta == second.meta
+    assert second.checked and second.package is not None and second.package.digest() == package.digest()
+
+
+def test_anything_else_is_compiled(
+    package: ModelPackage, made: list[Program], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    compiled(package, TINY)
+    compiled(package, TINY, checkpoints=True)
+    compiled(package, replace(TINY, token_depth=2 * TINY.token_depth))
+    compiled(package, replace(TINY, name="other"))
+    meta = package.meta | {"name": "renamed"}
+    assert compiled(ModelPackage(meta, package.tensors), TINY).meta["model"]["name"] == "renamed"
+    weights = package.tensors["head.weight"].copy()
+    weights[0, 0] += 1 if weights[0, 0] < 0 else -1
+    compiled(ModelPackage(package.meta, package.tensors | {"head.weight": weights}), TINY)
+    monkeypatch.setattr(cache, "_compiler", lambda: "another")
+    compiled(package, TINY)
+    assert len(made) == len(kept(tmp_path)) == 7
+
+
+def test_a_loaded_package_that_is_changed_is_another(package: ModelPackage, tmp_path: Path) -> None:
+    """Its digest is remembered only as long as nothing of it has changed."""
+    path = tmp_path / "small.safetensors"
+    package.save(path)
+    loaded = ModelPackage.load(path)
+    assert loaded.digest() == loaded.meta["hash"]
+    loaded.meta["pruning"] = [{"layer": 0, "keep": 2, "threshold": 1}]
+    assert loaded.digest() == ModelPackage(loaded.meta, loaded.tensors).digest() != loaded.meta["hash"]
+    loaded = ModelPackage.load(path)
+    loaded.tensors["head.bias"] = loaded.tensors["head.bias"] + 1
+    assert loaded.digest() == ModelPackage(loaded.meta, loaded.tensors).digest() != loaded.meta["hash"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "folder"])
+def test_what_is_damaged_is_compiled_again(
+    package: ModelPackage, made: list[Program], tmp_path: Path, damage: str
+) -> None:
+    first = compiled(package, TINY)
+    (path,) = kept(tmp_path)
+    data = bytearray(path.read_bytes())
+    if damage == "folder":
+        path.unlink()
+        path.mkdir()
+    elif damage == "bit":
+        data[-1] ^= 1
+        path.write_bytes(data)
+    else:
+        path.write_bytes(data[: len(data) // 2 if damage == "cut" else 0])
+    again = compiled(package, TINY)
+    assert len(made) == 2 and np.array_equal(again.blob, first.blob)
+    assert kept(tmp_path) == [path]  # and no unfinished file beside it
+    compiled(package, TINY)
+    assert len(made) == (3 if damage == "folder" else 2)
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(
+    package: ModelPackage, made: list[Program], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ROWVIT_CACHE", str(tmp_path / "file" / "cache"))
+    assert compiled(package, TINY).checked and len(made) == 1
+    monkeypatch.setenv("ROWVIT_CACHE", str(tmp_path / "cache"))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    assert compiled(package, TINY).checked and len(made) == 2
+    assert kept(tmp_path) == []
+
+
+def test_switched_off(
+    package: ModelPackage, made: list[Program], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ROWVIT_CACHE_PROGRAMS", "0")
+    for _ in range(2):
+        compiled(package, TINY)
+    assert len(made) == 2 and not (tmp_path / "cache").exists()
+
+
+def test_what_is_not_used_goes(
+    package: ModelPackage, made: list[Program], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With room for two programs the one goes that was not used for longest; simulators stay."""
+    compiled(package, TINY)
+    (first,) = kept(tmp_path)
+    library = tmp_path / "cache" / "tiny-0123456789abcdef.so"
+    library.touch()
+    os.utime(library, (0, 0))
+    monkeypatch.setattr(cache, "ROOM", 5 * first.stat().st_size // 2)
+    other = replace(TINY, name="other")
+    compiled(package, other)
+    for path in kept(tmp_path):
+        os.utime(path, (path == first, path == first))  # the first is the newer one, by a second
+    (second,) = set(kept(tmp_path)) - {first, library}
+    compiled(package, other)  # but the second one is used
+    compiled(package, replace(TINY, name="third"))
+    assert len(made) == 3
+    left = kept(tmp_path)
+    assert first not in left and {second, library} <= set(left) and len(left) == 3

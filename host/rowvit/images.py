@@ -274,11 +274,12 @@ def _thinned(square: Image.Image, side: int) -> np.ndarray:
     if step == 1:
         return _words(square)
     first = (square.width - count * step) // 2 + 0.5 - step / 2  # a pixel's middle, less what Affine adds
-    samples: list[np.ndarray] = []
-    for quarter in (1, 3):
-        at = first + quarter * step // 4
-        samples.append(_words(square.transform((count, count), _AFFINE, (step, 0, at, 0, step, at))))
-    return _mean(*samples)
+    places = [first + quarter * step // 4 for quarter in (1, 3)]
+    lines = []
+    for y in places:
+        one, other = (square.transform((count, count), _AFFINE, (step, 0, x, 0, step, y)) for x in places)
+        lines.append(_mean(_words(one), _words(other)))
+    return _mean(*lines)
 
 
 def _words(image: Image.Image) -> np.ndarray:
@@ -289,7 +290,7 @@ def _words(image: Image.Image) -> np.ndarray:
 def _blocks(
     frame: np.ndarray, first: tuple[int, int], strides: tuple[int, int], steps: tuple[int, int], count: int
 ) -> np.ndarray:
-    """Mean of two words of each block of a frame: a quarter and three quarters down its diagonal.
+    """Mean of four words of each block of a frame: a quarter and three quarters down and across it.
 
     Parameters
     ----------
@@ -307,15 +308,21 @@ def _blocks(
     """
     data = np.ascontiguousarray(frame).reshape(-1)
     by = steps[0] * strides[0], steps[1] * strides[1]
-    samples: list[np.ndarray] = []
-    for quarter in (1, 3):
-        places = [start + quarter * step // 4 for start, step in zip(first, steps, strict=True)]
-        offset = places[0] * strides[0] + places[1] * strides[1]
+    rows, columns = (
+        [start + quarter * step // 4 for quarter in (1, 3)] for start, step in zip(first, steps, strict=True)
+    )
+
+    def sample(row: int, column: int) -> np.ndarray:
+        nonlocal data
+        offset = row * strides[0] + column * strides[1]
         if offset + (count - 1) * sum(by) + 4 > data.size:
             data = np.append(data, np.uint8(0))  # a word of three bytes at the end
         # one copy of words that are not aligned takes fewer instructions than working on them
-        samples.append(np.ndarray((count, count), _WORD, data, offset, by).copy())
-    return _mean(*samples)
+        return np.ndarray((count, count), _WORD, data, offset, by).copy()
+
+    if columns[0] == columns[1]:  # of a block that is a word wide
+        return _mean(*(sample(row, columns[0]) for row in rows))
+    return _mean(*(_mean(*(sample(row, column) for column in columns)) for row in rows))
 
 
 def _cells(words: np.ndarray, side: int) -> np.ndarray:

@@ -230,13 +230,14 @@ def square_of(width: int, height: int, crop: float) -> tuple[int, int, int]:
 
 
 def blocks(pixels: np.ndarray, first: tuple[int, int], steps: tuple[int, int], count: int) -> np.ndarray:
-    """Of values [height, width, channels], the mean of two of each block."""
+    """Of values [height, width, channels], the mean of four of each block."""
     found = np.zeros((count, count, pixels.shape[2]), int)
     for y, x, c in np.ndindex(found.shape):
         top, left = first[0] + y * steps[0], first[1] + x * steps[1]
-        found[y, x, c] = mean(
-            *(int(pixels[top + q * steps[0] // 4, left + q * steps[1] // 4, c]) for q in (1, 3))
+        rows, columns = (
+            [at + q * step // 4 for q in (1, 3)] for at, step in zip((top, left), steps, strict=True)
         )
+        found[y, x, c] = mean(*(mean(*(pixels[row, column, c] for column in columns)) for row in rows))
     return found
 
 

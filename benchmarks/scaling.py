@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the reduction of large photos and frames (docs/numerics.md, section 9) costs in accuracy, as a Markdown
-table.
+"""What reducing large photos and frames (docs/numerics.md, section 9) costs in accuracy, as a Markdown table.
 
     python benchmarks/scaling.py sign-digits --data sign_digits_jpeg.npz
 
 Every test photo is enlarged to the height of a camera's frame, gets noise, and is given to the network as a
-JPEG (quality 85) and as frames of RGB and YUYV. Beside it stand the answers to the same pixels scaled at once,
-from their full size, by the package's filter.
+JPEG (quality 85) and as frames of RGB and YUYV. Beside it stand the answers to the same pixels, scaled by the
+package's filter from their full size.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ def main(
             }
             print(f"| {size[0]} x {size[1]} | {name} | {figures['recognised']} | {figures['same']} |")
             if keep:
-                record("scaling", f"{package.meta['name']} {size[0]} {name}", figures, "pillow")
+                record("scaling", f"{package.meta['name']} {size[0]} {name}", figures)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from rowvit.quant.synthetic import random_package
 from rowvit.sim import hwh
 from rowvit.sim.device import SimDevice
 from rowvit.targets.diagnose import _Walk, diagnose
-from rowvit.targets.driver import Accelerator
+from rowvit.targets.driver import Accelerator, _Slot
 from rowvit.targets.golden import Golden
 
 TINY = configs.load("tiny")
@@ -113,7 +113,7 @@ def test_what_cannot_be_a_frame(package, standin):
     [
         (lambda batch: batch.sizes.__setitem__(0, batch.sizes[0] - 8), "ended early"),
         (lambda batch: batch.sizes.__setitem__(0, batch.sizes[0] + 8), "too long"),
-        (lambda batch: batch.source.__setitem__((0, 0), 0), "ended early"),
+        (lambda batch: batch.slot.source.__setitem__((0, 0), 0), "ended early"),
     ],
     ids=["short", "long", "header"],
 )
@@ -125,10 +125,10 @@ def test_damaged_frames_stop_the_core(package, frames, change, message):
         stage = acc._stage
 
         def damaged(images, slots, slot):
-            slots[slot] = acc._allocate((1, 40_000)), acc._allocate((1, 40_000))  # room for a word more
+            source, sink = (acc._allocate((1, 40_000)) for _ in range(2))  # room for a word more
+            slots[slot] = _Slot(source, sink)
             batch = stage(images, slots, slot)
             change(batch)
-            batch.source.flush()
             return batch
 
         acc._stage = damaged

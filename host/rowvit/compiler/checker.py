@@ -135,9 +135,8 @@ class _Run:
         self.kv = Cells("weight", config.weight_depth, self.values)  #: K^T and V
         #: owner, one of `parts`, << 40 | address << 3 | groups of loaded ones
         self.lines = np.full(config.weight_depth, -1, np.int64)
-        self.cover = np.zeros(
-            config.weight_depth, np.int64
-        )  #: 0: all of them are there; else one of `covers`
+        #: 0: all of them are there; else one of `covers`
+        self.cover = np.zeros(config.weight_depth, np.int64)
         self.parts: dict[tuple[Any, ...], int] = {}
         self.covers: list[tuple[_Used, ...]] = [()]
         self.slots: dict[tuple[LoadKind, int], _Slot] = {}
@@ -145,9 +144,8 @@ class _Run:
         self.masks: dict[int, _Mask] = {}
         self.joined: dict[int, list[_Used]] = {}  #: by group, of the mask under way
         self.heads: dict[Value, int] = {}  #: that a score has added up
-        self.segments: dict[
-            tuple[Any, ...], int
-        ] = {}  #: of hidden neurons: FFN1's weights, parameters and group
+        #: of hidden neurons: FFN1's weights, parameters and group
+        self.segments: dict[tuple[Any, ...], int] = {}
         self.embeddings = len(patch_chunks(self.arch))
         self.chunks: int = -(-self.arch["hidden"] // self.meta["ffn_chunk"])
         self.steps: dict[Op, Callable[[Instruction, _Image, Operation], None]] = {

@@ -128,7 +128,7 @@ class Board(SimDevice):
         self.capabilities = {"MEMORY_MAPPED": True}
         self.arch = "armv7l" if hwh.is_zynq_7000(config) else "aarch64"
         self.timestamp, self.answer = "", np.zeros(0, np.uint8)
-        self._free, self._used = [(0x10000000, 128 << 20)], {}
+        self.ddr, self._used = np.empty(128 << 20, np.uint8), {}
         self.memory: dict[int, np.ndarray] = {}
         self.clocks = hwh.clock_registers(config)
         self.bitstream = str(folder / f"{config.name}-{frontend}.bit")

@@ -124,7 +124,7 @@ class ModelPackage:
 
     def digest(self) -> str:
         """SHA-256 over the metadata (without ``hash``) and all tensors, as 64 hex digits."""
-        meta = {k: v for k, v in self.meta.items() if k != "hash"}
+        meta = self._hashed()
         if self._loaded is not None:
             text, tensors, known = self._loaded
             same = tensors.keys() == self.tensors.keys() and all(
@@ -133,6 +133,10 @@ class ModelPackage:
             if same and json.dumps(meta, sort_keys=True) == text:
                 return known
         return container.digest(meta, self.tensors)
+
+    def _hashed(self) -> dict[str, Any]:
+        """The metadata that `digest` is over."""
+        return {k: v for k, v in self.meta.items() if k != "hash"}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Check the package, set its hash and write it; `RowvitError` if a check or the writing fails."""
@@ -164,8 +168,7 @@ class ModelPackage:
         if meta.get("hash") != known:
             raise RowvitError(f"{path}: the contents do not match their hash", "copy or make the file again")
         package.check(str(path))
-        text = json.dumps({k: v for k, v in meta.items() if k != "hash"}, sort_keys=True)
-        package._loaded = text, dict(tensors), known
+        package._loaded = json.dumps(package._hashed(), sort_keys=True), dict(tensors), known
         return package
 
     def check(self, name: str = "package") -> None:

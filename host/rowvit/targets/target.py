@@ -264,9 +264,8 @@ class Target:
                         raise
                     refused(position, error)
                 else:
-                    ahead = min(
-                        ahead, AHEAD_BYTES // pixels.nbytes or 1
-                    )  # frames are whole for the HLS front end
+                    # frames for the HLS front end are whole, and large
+                    ahead = min(ahead, AHEAD_BYTES // pixels.nbytes or 1)
                     yield pixels
                 position += 1
         finally:

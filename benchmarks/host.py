@@ -35,12 +35,15 @@ CACHE = FOLDER / "cache"
 sys.path.append(str(ROOT / "tests" / "arm"))
 
 from emulate import BOARDS, HOME, RELEASE, VENV, Emulated, install  # noqa: E402
-from record import Record, record  # noqa: E402
+from record import Record, read, record  # noqa: E402
+
+from rowvit.hardware.host import COUNTS, DRIVER, NETWORKS, SOURCES  # noqa: E402
 
 PHOTO = ROOT / "host" / "rowvit" / "models" / "sign_digits_photos" / "3_0618.jpg"
 SIZES = {"224x224": (224, 224), "640x480": (640, 480), "1920x1080": (1920, 1080)}
 
 
+STEPS = "host_steps.py", "plain_board.py"  #: what is counted, and what it imports
 COMPILE = [os.environ.get("CC", "cc"), "-O1", "-shared", "-fPIC"]
 FIXED = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -85,7 +88,7 @@ def by_valgrind(groups: Sequence[str]) -> list[int]:
     environment = os.environ | FIXED | {"ROWVIT_MARKS": str(library), "PYTHONPATH": str(ROOT / "host")}
     tool = ["valgrind", "-q", "--tool=callgrind", "--instr-atstart=no"]
     tool.append(f"--callgrind-out-file={FOLDER / 'callgrind.out'}")
-    command = [*tool, sys.executable, "-W", "ignore", HERE / "host_steps.py", FOLDER, *groups]
+    command = [*tool, sys.executable, "-W", "ignore", HERE / STEPS[0], FOLDER, *groups]
     subprocess.run(command, check=True, env=environment)
     counts = {}
     for path in FOLDER.glob("callgrind.out.*"):
@@ -108,10 +111,11 @@ def emulated(architecture: str, groups: Sequence[str]) -> list[int]:
         subprocess.run([*COMPILE, "-o", plugin, HERE / "marks.c"], check=True)
         shutil.copytree(ROOT / "host", there.home / "host", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(FOLDER, there.home / "files")
-        shutil.copy(HERE / "host_steps.py", there.home)
+        for file in STEPS:
+            shutil.copy(HERE / file, there.home)
         there.run(
             *(emulator, "-plugin", f"/usr/lib/marks.so,to={HOME}/counts"),
-            *(f"{VENV}/bin/python3", "-W", "ignore", f"{HOME}/host_steps.py", f"{HOME}/files", *groups),
+            *(f"{VENV}/bin/python3", "-W", "ignore", f"{HOME}/{STEPS[0]}", f"{HOME}/files", *groups),
             PYTHONPATH=f"{HOME}/host",
             ROWVIT_CACHE=f"{HOME}/files/cache",
             **FIXED,
@@ -178,6 +182,22 @@ def main(
     if keep:
         for step, count in counts.items():
             record("host", f"{arch.value} {step}", {"million": count / 1e6})
+        COUNTS.write_text(estimated() + "\n")
+
+
+def estimated() -> str:
+    """What `rowvit.hardware.host` estimates from: the recorded counts of boards' processors, as JSON."""
+    found, steps = read("host"), (DRIVER, *SOURCES[1:])
+    million = {
+        arch: {
+            f"{step} {name}": round(found[f"{arch} {step} {name}"]["figures"]["million"], 3)
+            for step in steps
+            for name in NETWORKS
+        }
+        for arch in BOARDS
+        if f"{arch} {DRIVER} deit-tiny" in found
+    }
+    return json.dumps(million, indent=1)
 
 
 if __name__ == "__main__":

@@ -74,10 +74,11 @@ class Emulated:
     def __enter__(self) -> Emulated:
         for name in IN_MEMORY:
             subprocess.run(["mount", "-t", "tmpfs", "tmpfs", self.root / name], check=True)
+        subprocess.run(["mount", "-t", "proc", "proc", self.root / "proc"], check=True)  # PYNQ reads it
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in IN_MEMORY:
+        for name in ("proc", *IN_MEMORY):
             subprocess.run(["umount", "--lazy", self.root / name], check=True)
 
     def run(self, *command: str, network: bool = True, status: int = 0, **variables: str) -> str:

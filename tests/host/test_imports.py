@@ -28,6 +28,21 @@ def test_pynq_comes_with_a_device(code: str) -> None:
     subprocess.run([sys.executable, "-c", f"{code}\n{check}"], check=True, env=environment)
 
 
+def test_commands_come_when_they_are_used() -> None:
+    """The table of modules is what each of them has; the command alone does not even need NumPy."""
+    code = (
+        "import sys, rowvit.cli as cli; from typer.main import get_command\n"
+        "assert not {'numpy', *(f'rowvit.cli.{name}' for name in cli.MODULES)} & set(sys.modules)\n"
+        "group = get_command(cli.app)\n"
+        "for module, commands in cli.MODULES.items():\n"
+        "    before = set(group.commands)\n"
+        "    assert all(group.get_command(None, name) for name in commands)\n"
+        "    assert set(group.commands) - before == set(commands), (module, commands)\n"
+        "assert set(group.commands) == set(group.list_commands(None))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": "host"})
+
+
 def test_names_of_the_overlay() -> None:
     """They come when they are asked for, and others do not."""
     code = (

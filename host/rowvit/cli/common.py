@@ -11,12 +11,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
-from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
@@ -24,6 +22,7 @@ from rowvit.errors import RowvitError, writing
 
 if TYPE_CHECKING:
     from rich.status import Status
+    from rich.table import Table
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -54,6 +53,8 @@ def command(
         @functools.wraps(function)
         def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
             if not LOG.handlers:
+                from rich.logging import RichHandler
+
                 LOG.addHandler(RichHandler(console=ERR, show_time=False, show_level=False, show_path=False))
                 LOG.setLevel(logging.INFO)
             try:
@@ -201,6 +202,8 @@ def wrote_network(path: Path, act: str, data: str | Path = "PHOTOS") -> None:
 
 def right_aligned(*titles: str, left: int = 1) -> Table:
     """A table without lines; all columns but the first ``left`` are aligned to the right."""
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     for index, title in enumerate(titles):
         table.add_column(title, justify="left" if index < left else "right")
@@ -209,7 +212,22 @@ def right_aligned(*titles: str, left: int = 1) -> Table:
 
 def print_rows(rows: dict[str, str]) -> None:
     """Names, and what is to say of each."""
+    from rich.table import Table
+
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, text in rows.items():
         table.add_row(name, text)
+    OUT.print(table)
+
+
+def print_host_work(found: dict[str, Any]) -> None:
+    """What `rowvit.hardware.host.host_work` estimates."""
+    from rowvit.hardware.host import HEAD, rows, said
+
+    if "none" in found:
+        return
+    table = right_aligned(*HEAD)
+    for row in rows(found):
+        table.add_row(*row)
+    say(f"\n{said(found)}")
     OUT.print(table)

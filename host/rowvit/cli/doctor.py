@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``rowvit --version``, and ``rowvit doctor``: what works on this machine."""
+"""``rowvit doctor``: what works on this machine."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
 import rowvit
-from rowvit.cli.common import OUT, app, command, say
+from rowvit.cli.common import OUT, command
 from rowvit.errors import RowvitError
 
 #: what the extras of pyproject.toml are for
@@ -30,24 +28,6 @@ EXTRAS = {
     "notebook": "the notebooks",
 }
 MARKS = {True: Text("ok", "green"), False: Text("missing", "red"), None: Text("-", "bright_black")}
-
-
-def _version_wanted(wanted: bool) -> None:
-    if wanted:
-        say(f"rowvit {rowvit.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version_wanted, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Vision transformers on the rowvit accelerator.
-
-    Try: rowvit run sign-digits --target sim --check
-    """
 
 
 @command()

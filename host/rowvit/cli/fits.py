@@ -14,9 +14,11 @@ from rowvit.cli import options as opt
 from rowvit.cli.common import OUT, command, progress_bar, right_aligned, say, status, writable, write
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
+from rowvit.hardware.host import PHOTO, shown
 from rowvit.hardware.memory import Memory
 
 if TYPE_CHECKING:
+    from rowvit.measure.speed.fits import Fit
     from rowvit.model.vit import ViTConfig
 
 
@@ -85,17 +87,25 @@ def fits(
         write(json_file, text)
     for reason in reasons:
         say(f"before it runs: {reason}")
-    table = right_aligned("", "cycles", "images/s", "at MHz", "KB on chip", "MB read", "MB in DDR")
+    table = right_aligned(
+        "", "cycles", "images/s", "at MHz", "KB on chip", "MB read", "MB in DDR", "host", "limit"
+    )
     for one in found:
         if not one.problem:
             table.add_row(
                 *(one.config.name, f"{one.cycles:,}", f"{one.images_per_second:.1f}"),
                 *(f"{one.config.clock_mhz:g}", f"{one.on_chip / 1e3:,.0f}"),
                 *(f"{one.traffic / 1e6:.2f}", f"{one.stored / 1e6:.2f}"),
+                *_host(one),
             )
     if table.row_count:
         say(f"Predicted by the cycle model, not measured: of one image, with {Memory()}")
         OUT.print(table)
+        if any(one.host for one in found):
+            say(
+                f"host: what the board's processor takes for a {PHOTO}, over the fabric's time, estimated"
+                " from counted instructions; limit: what takes longest"
+            )
         if none := [one.config.name for one in found if not one.problem and one.config.board == "none"]:
             say(f"{', '.join(none)}: the clock is of no board, and there to compare cycles")
     else:
@@ -105,6 +115,13 @@ def fits(
             say(one.problem)
         elif one.chunk != package.meta["ffn_chunk"]:
             say(f"{one.config.name}: with rowvit quantise --ffn-chunk {one.chunk}")
+
+
+def _host(one: Fit) -> tuple[str, str]:
+    """Cells: the host's time as a share of the fabric's, and the limit."""
+    if one.host is None:
+        return "", one.fabric
+    return shown(one.host.share(one.milliseconds), ".0%"), one.host.limit(one.milliseconds, one.fabric)
 
 
 def _is_package(source: str) -> bool:

@@ -19,6 +19,7 @@ from rowvit.cli.common import (
     ERR,
     OUT,
     command,
+    print_host_work,
     print_rows,
     progress_bar,
     right_aligned,
@@ -141,6 +142,7 @@ def _print_throughput(document: dict[str, Any]) -> None:
             )
         OUT.print()
         OUT.print(table)
+    print_host_work(figures["host"])
     if isinstance(figures["layers"], list):
         table = right_aligned("layer", "cycles", "array busy")
         for layer in figures["layers"]:

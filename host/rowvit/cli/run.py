@@ -19,6 +19,7 @@ from rowvit.cli.common import (
     ERR,
     OUT,
     command,
+    print_host_work,
     print_rows,
     progress_bar,
     right_aligned,
@@ -364,6 +365,7 @@ def profile(
         found = measure.profile(network, pixels, hardware, model_memory, not predict)
     _print_profile(found)
     _print_fills(network.meta, hardware)
+    print_host_work(found.host_work(network.meta["architecture"]["image_size"]))
     OUT.print()
     if trace_json:
         write(trace_json, json.dumps(measure.trace(found)) + "\n")

@@ -47,6 +47,17 @@ DMA_PARAMETERS: dict[str, object] = {
 
 
 @dataclass(frozen=True)
+class Processor:
+    """A board's processor, for estimates of what the host's work takes (`rowvit.hardware.host`)."""
+
+    name: str
+    architecture: str  #: by Debian's names
+    cores: int
+    mhz: float
+    per_cycle: list[float]  #: instructions per cycle that are assumed, from fewest to most
+
+
+@dataclass(frozen=True)
 class Family:
     """A processing system: interfaces, pins, parameters and address map, from ``boards.toml``."""
 
@@ -66,6 +77,7 @@ class Family:
     address_bits: int  #: of the DMA
     memory_bytes: int  #: that ``memory`` reaches from address 0 on
     addresses: dict[str, int]  #: base by cell; within what ``control`` reaches
+    processor: Processor
 
 
 @dataclass(frozen=True)
@@ -92,13 +104,14 @@ class Board:
     ultra_ram: int  #: URAM288 of the part
     pll_mhz: float  #: of the PLL behind the logic's clock, as PYNQ's image boots
     power: PowerSensor
+    processor: Processor
     settings: dict[str, object] = field(default_factory=dict)  #: where the board file is missing; empty: none
     image: str = ""  #: with PYNQ; this and what follows is for people
     boot: str = ""  #: how it boots from the card
     supply: str = ""
 
 
-_Row = TypeVar("_Row", Family, PowerSensor, Board)
+_Row = TypeVar("_Row", Processor, Family, PowerSensor, Board)
 _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),
@@ -106,6 +119,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "list": (list,),
     "dict": (dict,),
     "PowerSensor": (PowerSensor,),
+    "Processor": (Processor,),
 }
 
 
@@ -143,6 +157,14 @@ def _file(path: Path) -> dict[str, dict[str, Any]]:
     return tables
 
 
+def _with_processor(where: str, row: dict[str, Any], otherwise: dict[str, Any]) -> dict[str, Any]:
+    """A row with its processor made, of what the row says and ``otherwise``."""
+    given = row.get("processor", {})
+    if not isinstance(given, dict) or not (given or otherwise):
+        return row  # `_made` says what is wrong
+    return row | {"processor": _made(Processor, f"{where}: processor", otherwise | given)}
+
+
 @cache
 def _tables(own: str) -> tuple[dict[str, Family], dict[str, Board]]:
     """Families and boards, also of a user's file; a row there replaces the one with its name."""
@@ -151,10 +173,10 @@ def _tables(own: str) -> tuple[dict[str, Family], dict[str, Board]]:
     for path in paths:
         for table, found in _file(path).items():
             rows[table] |= {name: (path, row) for name, row in found.items()}
-    families = {
-        name: _made(Family, f"{path}: family {name}", row | {"name": name})
-        for name, (path, row) in rows["families"].items()
-    }
+    families = {}
+    for name, (path, row) in rows["families"].items():
+        where = f"{path}: family {name}"
+        families[name] = _made(Family, where, _with_processor(where, row, {}) | {"name": name})
 
     def choice(where: str, key: str, value: object, among: Iterable[str]) -> str:
         for name in among:
@@ -167,7 +189,8 @@ def _tables(own: str) -> tuple[dict[str, Family], dict[str, Board]]:
         where = f"{path}: board {name}"
         values = row | {"name": name}
         if "family" in row:
-            values["family"] = families[choice(where, "family", row["family"], families)]
+            values["family"] = made_of = families[choice(where, "family", row["family"], families)]
+            values = _with_processor(where, values, vars(made_of.processor))
         if "settings" in row:
             name_of_settings = choice(where, "settings", row["settings"], rows["settings"])
             values["settings"] = rows["settings"][name_of_settings][1]

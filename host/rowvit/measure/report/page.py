@@ -14,6 +14,7 @@ import numpy as np
 
 import rowvit
 from rowvit.errors import RowvitError, needs
+from rowvit.hardware import host
 from rowvit.measure.draw import pictures
 from rowvit.measure.draw.plots import embedded, estimate, number
 from rowvit.measure.power.statistics import FIGURES
@@ -245,6 +246,9 @@ def _throughput(name: str, document: dict[str, Any]) -> tuple[list[dict[str, Any
         head = ["ms per image", "one by one", batches, "clock"]
         tables.append(_table("Phases", head, rows, "DMA in overlaps with compute."))
         pictures.append(charts.phases(figures))
+    if "sources" in (work := figures.get("host", {})):
+        found = ((source, *map(Digits, figures), limit) for source, *figures, limit in host.rows(work))
+        tables.append(_table("Host", [*host.HEAD], [[*row] for row in found], f"{host.said(work)}."))
     if isinstance(layers := figures["layers"], list):
         rows = [[y["name"], y["cycles"], Digits(f"{y['busy']:.1%}")] for y in layers]
         tables.append(

@@ -12,6 +12,9 @@ from rowvit.cycles import predict
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import HardwareConfig
+from rowvit.hardware.host import PHOTO, HostTime, host_times
+from rowvit.hardware.isa import Engine
+from rowvit.hardware.memory import Memory
 from rowvit.quant.synthetic import filler_package
 
 if TYPE_CHECKING:
@@ -29,11 +32,23 @@ class Fit:
     traffic: int = 0  #: bytes read from DDR per image, likewise
     stored: int = 0  #: bytes of program and weights in DDR
     on_chip: int = 0  #: bytes needed of the weight, token and residual memories
+    loading: bool = False  #: loading takes more cycles than multiplying: the memory limits the fabric
+    host: HostTime | None = None  #: of the board's processor, for photos; None without a board
 
     @property
     def images_per_second(self) -> float:
         """At the configuration's clock."""
         return 1e6 * self.config.clock_mhz / self.cycles
+
+    @property
+    def milliseconds(self) -> float:
+        """Of the fabric, per image, likewise."""
+        return 1e3 / self.images_per_second
+
+    @property
+    def fabric(self) -> str:
+        """What of it takes the time."""
+        return "memory" if self.loading else "fabric"
 
     def report(self) -> dict[str, Any]:
         """For JSON."""
@@ -49,6 +64,7 @@ class Fit:
             "ddr_bytes_read_per_image": self.traffic,
             "ddr_bytes": self.stored,
             "on_chip_bytes": self.on_chip,
+            "host": self.host.report(self.milliseconds, self.fabric) if self.host else None,
         }
 
 
@@ -97,11 +113,15 @@ def fit(package: ModelPackage, config: HardwareConfig, free: bool) -> Fit:
     except RowvitError as error:  # what only the placement of loads shows
         return Fit(config, error.message)
     predicted = predict(program, config)
+    words = sum(layer.words for layer in predicted.layers)
+    photos = (one for one in host_times(config, meta["architecture"]["image_size"]) if one.source == PHOTO)
     return Fit(
         config,
         chunk=meta["ffn_chunk"],
         cycles=predicted.total,
-        traffic=round(8 * sum(layer.words for layer in predicted.layers)),
+        traffic=round(8 * words),
         stored=program.blob.nbytes + program.code.nbytes,
         on_chip=Plan(meta, config).on_chip(),
+        loading=words / Memory().words_per_cycle > sum(one.busy[Engine.EXEC] for one in predicted.layers),
+        host=next(photos, None),
     )

@@ -17,6 +17,7 @@ import rowvit
 from rowvit.cycles import Prediction, Slice, measured, predict
 from rowvit.formats.program import OperationKind, Program
 from rowvit.hardware.config import HardwareConfig
+from rowvit.hardware.host import host_work
 from rowvit.hardware.isa import COUNTERS, QUEUE, Engine, Flag
 from rowvit.hardware.memory import Memory
 from rowvit.measure.draw import plots
@@ -81,6 +82,12 @@ class Profile:
     @property
     def total(self) -> int:
         return sum(layer.cycles for layer in self.layers)
+
+    def host_work(self, side: int) -> dict[str, Any]:
+        """What the processor of the configuration's board takes for such an image (`host.host_work`)."""
+        loading = sum(layer.load for layer in self.layers) > sum(layer.busy for layer in self.layers)
+        milliseconds = self.total / self.config.clock_mhz / 1e3
+        return host_work(self.config, side, milliseconds, "memory" if loading else "fabric")
 
 
 def profile(

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rowvit.hardware.host import host_work
 from rowvit.hardware.isa import COUNTERS
+from rowvit.hardware.memory import Memory
 from rowvit.measure import result as results
 from rowvit.measure.result import differences
 from rowvit.measure.speed.profile import layer_names, watched
@@ -72,6 +74,7 @@ def document(
         else {"none": "random pixels come from no files"}
     )
     figures["limit"] = limit(figures)
+    figures["host"] = _board_host(figures, session)
     figures["baseline"] = {"none": "not asked for (--baseline)"}
     if "memory" in session.options:
         figures["memory"] = str(session.options["memory"])
@@ -263,6 +266,16 @@ def limit(figures: dict[str, Any]) -> dict[str, Any]:
         found["host_from_files_ms"] = ms
         found["files"] = "host" if ms > max(stages.values()) else found["pixels"]
     return found
+
+
+def _board_host(figures: dict[str, Any], session: Session) -> dict[str, Any]:
+    """What the processor of the configuration's board takes for an image, beside this core."""
+    if "ms" not in figures["limit"]:
+        return {"none": "the integer reference has no cycles"}
+    counters, memory = figures["counters"], session.options.get("memory", Memory())
+    loading = counters["axi_beats"] / memory.words_per_cycle > counters["exec_fire"]
+    side, core = session.meta["architecture"]["image_size"], figures["limit"]["ms"]["core"]
+    return host_work(session.config, side, core, "memory" if loading else "fabric")
 
 
 def disagreements(document: dict[str, Any]) -> list[str]:

@@ -76,9 +76,10 @@ class Unit:
             dut.p_feed_i.value, dut.p_base_i.value = 0, random.getrandbits(16 * self.groups)
 
     def check_segment(self, row: int, base: int, values: np.ndarray) -> None:
-        used = -(-int(np.count_nonzero(values)) // 8)
+        nonzeros = int(np.count_nonzero(values))
+        used = -(-nonzeros // 8)
         for i, word in enumerate(compress(values.astype(np.uint8))[: 1 + used]):
-            bits = 64 if i < used or not np.count_nonzero(values) % 8 else 8 * (np.count_nonzero(values) % 8)
+            bits = 64 if i < used or not nonzeros % 8 else 8 * (nonzeros % 8)
             found = self.tokens.pop((row, base + i))
             assert (found ^ int(word)) & (1 << bits) - 1 == 0, (row, base, i)
 

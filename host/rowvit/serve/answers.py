@@ -84,7 +84,8 @@ def document(
     explanation : Explanation, optional
     """
     result, meta = answer.result, network.meta
-    order = np.argsort(-result.probabilities, kind="stable")
+    probabilities = result.probabilities
+    order = np.argsort(-probabilities, kind="stable")
     found: dict[str, Any] = {
         "model": network.name,
         "target": target,
@@ -92,7 +93,7 @@ def document(
         "config": {"name": config.name, "hash": f"{config.hash:08X}", "clock_mhz": config.clock_mhz},
         "label": result.label,
         "classes": [
-            {"label": str(meta["classes"][i]), "index": int(i), "probability": float(result.probabilities[i])}
+            {"label": str(meta["classes"][i]), "index": int(i), "probability": float(probabilities[i])}
             for i in order
         ],
         "logits": result.logits.tolist(),

@@ -41,8 +41,8 @@ class Result:
 
     top1: int  #: lowest index among the largest logits
     label: str  #: name of that class
-    probabilities: NDArray[Any]  #: float64 [classes], softmax of the logits in float units
     logits: NDArray[Any]  #: int16 [classes]
+    scale: float  #: unit of the logits
     #: int64, for every pruning layer: original indices of the tokens that stay, token 0 included
     kept: list[NDArray[Any]]
     #: int16 [live, D]: states of the residual stream by `formats.records.checkpoint_names`, if compiled in
@@ -72,6 +72,13 @@ class Result:
     bit_exact: bool | None = None
 
     @property
+    def probabilities(self) -> NDArray[Any]:
+        """Softmax of the logits in float units, float64 [classes]; computed when it is asked for."""
+        scaled = self.logits.astype(np.float64) * self.scale
+        exponentials: NDArray[np.float64] = np.exp(scaled - scaled.max())
+        return exponentials / exponentials.sum()
+
+    @property
     def live(self) -> list[int]:
         """Tokens alive after each pruning."""
         return [len(tokens) for tokens in self.kept]
@@ -81,11 +88,8 @@ class Result:
         cls, meta: dict[str, Any], logits: NDArray[Any], kept: list[NDArray[Any]], **values: Any
     ) -> Result:
         """A result from its logits; ``meta`` is the description of a package or program."""
-        scaled = logits.astype(np.float64) * meta["scales"]["logit"]
-        exponentials = np.exp(scaled - scaled.max())
         top1 = int(logits.argmax())
-        name = str(meta["classes"][top1])
-        return cls(top1, name, exponentials / exponentials.sum(), logits, kept, **values)
+        return cls(top1, str(meta["classes"][top1]), logits, meta["scales"]["logit"], kept, **values)
 
     def same(self, other: Result) -> bool:
         """Whether logits, kept tokens and checkpoints are equal."""

@@ -152,8 +152,9 @@ def attention(
 
 def classes(result: Result, names: Sequence[Any], count: int = 5) -> list[tuple[str, float]]:
     """The likeliest classes, the likeliest first, and their probabilities."""
-    order = np.argsort(-result.probabilities, kind="stable")[:count]
-    return [(str(names[i]), float(result.probabilities[i])) for i in order]
+    probabilities = result.probabilities
+    order = np.argsort(-probabilities, kind="stable")[:count]
+    return [(str(names[i]), float(probabilities[i])) for i in order]
 
 
 def draw(

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Written by `python -m rowvit.hardware.generate` from the tables in host/rowvit/hardware/isa.py
 // and pipeline.py, where each constant is explained. Included inside modules.
-localparam ABI_VERSION = 3;
+localparam ABI_VERSION = 4;
 localparam [31:0] ID = 32'h524F5756;
 // Instructions: F_* are the first bits of slots and fields.
 localparam INSTR_W = 512, NO_DEP = 16'h8000;

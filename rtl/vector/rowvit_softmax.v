@@ -203,6 +203,7 @@ module rowvit_softmax #(
   // Pass 3 needs those of band 0; nobody else reads reciprocals then.
   wire              previous = recip_band_i != newest_q && state_q != S_LOAD;
   wire [8*N-1:0]    e;
+  wire [5*N-1:0]    octave;
   always @(posedge clk_i) begin
     if (recip_start[N]) newest_q <= odd;
   end
@@ -246,7 +247,8 @@ module rowvit_softmax #(
             .clk_i(clk_i), .rst_ni(rst_ni),
             .s_valid_i(s_live_q), .s_first_i(s_first_q), .s_data_i(s_data_q[12*I+:12]),
             .start_i(start), .en_i(en[r]), .s_read_i(s_read_q), .live_i(live_q[1]),
-            .e_o(e[8*I+:8]), .keep_o(p_keep_o[I]), .feed_i(feed[r]),
+            .score_i(r == 0 && score_pass),
+            .e_o(e[8*I+:8]), .keep_o(p_keep_o[I]), .octave_o(octave[5*I+:5]), .feed_i(feed[r]),
             .recip_start_i(recip_start[I]), .recip_done_o(recip_done[I]), .previous_i(previous),
             .n_o(recip_n_o[5*I+:5]), .r_o(recip_r_o[17*I+:17])
         );
@@ -262,20 +264,25 @@ module rowvit_softmax #(
   localparam MUL_A = 18, MUL_B = 9;
   reg  [4:0]             stage_q;
   reg  [7:0]             head_e_q, head_e;
+  reg  [4:0]             head_octave_q, head_octave;
   reg  [3:0]             head_n_q, head_n;  // n is at most 19: n - 4 is right without bit 4
   reg  [16:0]            head_r_q, head_r;
   reg  [23:0]            share_q;
   wire [MUL_A+MUL_B-1:0] product;
-  wire [3:0]             down = head_n_q - 4'd4;
+  // The shift of stage 1 to 3: at most 31, which leaves nothing of a product.
+  reg  [14:0]            down_q;
+  wire [5:0]             down = {1'b0, head_octave_q} + {2'd0, head_n_q - 4'd4};
   assign scoring = moving || stage_q != 5'd0;
   integer h;
   always @* begin
     head_e = 8'd0;
+    head_octave = 5'd0;
     head_n = 4'd0;
     head_r = 17'd0;
     for (h = 0; h < GROUPS; h = h + 1) begin
       if (head_q == h[7:0]) begin
         head_e = head_e | e[8*h+:8];
+        head_octave = head_octave | octave[5*h+:5];
         head_n = head_n | recip_n_o[5*h+:4];
         head_r = head_r | recip_r_o[17*h+:17];
       end
@@ -295,6 +302,8 @@ module rowvit_softmax #(
   always @(posedge clk_i) begin
     stage_q <= {stage_q[3:0], valid_q[2] && score_pass};
     head_e_q <= head_e;
+    head_octave_q <= head_octave;
+    down_q <= {down_q[9:0], down[4:0] | {5{down[5]}}};
     if (state_q == S_LOAD) begin
       {head_n_q, head_r_q} <= {head_n, head_r};
       score_read_q <= cfg_table_i[TW-1:0];
@@ -303,7 +312,7 @@ module rowvit_softmax #(
       if (stage_q[3]) score_read_q <= score_read_q + 1'b1;
       if (stage_q[4]) score_write_q <= score_write_q + 1'b1;
     end
-    share_q <= product[23:0] >> down;
+    share_q <= product[23:0] >> down_q[14:10];
     score_data_o <= score_mem_q[score_addr];
     if (stage_q[4]) score_mem_q[score_write_q] <= share_q + (fresh ? 24'd0 : score_data_o);
     if (!rst_ni) stage_q <= 5'd0;

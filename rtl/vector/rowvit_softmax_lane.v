@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // One row and head of the softmax (docs/numerics.md, section 5): running maximum while S arrives,
-// then e = EXP(max - s) of one token per cycle, their sum L, and recip(L).
-// Latency of e_o: 2 cycles of en_i after s_read_i.
+// then e = EXP(max - s) of one token per cycle, their sum L, and recip(L). For token scores
+// (section 7), e_o is the exponential of the distance's fraction alone, and octave_o the rest.
+// Latency of e_o and octave_o: 2 cycles of en_i after s_read_i.
 `default_nettype none
 
 module rowvit_softmax_lane #(
@@ -19,8 +20,10 @@ module rowvit_softmax_lane #(
     input  wire          en_i,
     input  wire [11:0]   s_read_i,
     input  wire          live_i,      // with the distance: the token is live
+    input  wire          score_i,     // for token scores
     output reg  [7:0]    e_o,
     output reg           keep_o,      // e_o is not 0
+    output reg  [4:0]    octave_o,    // powers of two to divide it by; 31: 31 or more
     input  wire          feed_i,      // e_o is taken
     // Reciprocal of L; previous_i asks for that of the band before.
     input  wire          recip_start_i,
@@ -55,13 +58,18 @@ module rowvit_softmax_lane #(
     end
   endgenerate
 
+  wire [11:0] distance = max_q - s_read_i;
   reg [11:0] distance_q;
+  reg [6:0]  octave_q;
   wire [7:0] e = distance_q[11:8] == 4'd0 ? near[8*distance_q[7:0]+:8]
                                           : {7'd0, distance_q[11:5] == 7'd8};
   reg [SUM_W-1:0] sum_q;
   always @(posedge clk_i) begin
     if (en_i) begin
-      distance_q <= max_q - s_read_i;
+      distance_q <= distance;
+      if (score_i) distance_q[11:5] <= 7'd0;
+      octave_q <= distance[11:5];
+      octave_o <= octave_q[6:5] == 2'd0 ? octave_q[4:0] : 5'd31;
       e_o <= live_i ? e : 8'd0;
       keep_o <= live_i && (distance_q[11:8] == 4'd0 || distance_q[11:5] == 7'd8);
     end

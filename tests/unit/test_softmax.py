@@ -154,7 +154,7 @@ class Unit:
         await cycles(dut, 2)
         assert not dut.busy_o.value and not any(self.leftovers(op))
         if op.score:
-            scores = token_scores(op.e[0, 0, : op.heads])
+            scores = token_scores(op.s[0, 0, : op.heads, : op.live])
             for entry, score in enumerate(scores, op.table):
                 self.scores[entry] = int(score) + (0 if op.score_clear else self.scores[entry])
             await self.check_scores()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 ID = 0x524F5756  # "ROWV"
 INSTRUCTION_BYTES = 64
 NO_DEP = -0x8000

@@ -153,15 +153,16 @@ _TIE = 1e-12  # between neighbours of equal score; scores that differ do so by f
 def token_scores(attention: Tensor) -> Tensor:
     """Scores [B, live] by the class token's attention [B, heads, live], averaged over heads.
 
-    Each head's are rounded as on the accelerator, to 255 levels (docs/numerics.md, section 5): a token with
-    less than 1/512 of the largest gets nothing, and among tokens with equal scores the first stays. Not so
-    rounded, a sharp attention would rank most tokens by differences that the accelerator does not see.
-    Gradients are those of the attention, where it is not rounded to 0.
+    They are rounded as on the accelerator (docs/numerics.md, section 7): a token's attention to 1/32 of
+    a power of two below its head's largest, the head's sum to the 255 levels of its exponentials, and what
+    is less than 2**-20 is cut off. Of equal scores the first stays. Gradients are the attention's.
     """
-    levels = (255 * attention / attention.amax(dim=-1, keepdim=True)).round()
-    rounded = levels / levels.sum(dim=-1, keepdim=True)
-    passed = torch.where(levels > 0, attention, 0.0)
-    return (passed + (rounded - passed).detach()).mean(dim=1)
+    share = attention / attention.amax(dim=-1, keepdim=True)
+    distance = (-32 * share.clamp(min=2.0**-127).log2()).round()
+    octave = (distance / 32).floor()
+    e = (255 * torch.exp2(octave - distance / 32)).round() * torch.exp2(-octave)
+    rounded = (2**20 * e / (255 * share).round().sum(dim=-1, keepdim=True)).floor() / 2**20
+    return (attention + (rounded - attention).detach()).mean(dim=1)
 
 
 class FusedAttention(Attention):

@@ -13,6 +13,8 @@ from rowvit.reference.primitives import recip, rescale, sat8
 
 #: 255 * 2**(-f/32) with 8 fraction bits
 EXP = np.round(255 * 256 * 2.0 ** (-np.arange(32) / 32)).astype(np.int64)
+#: 255 * 2**(-f/32), what a token score takes of an exponential before its shift
+FRACTION = (EXP + 128) >> 8
 
 
 def _exponential_table() -> NDArray[Any]:
@@ -53,13 +55,14 @@ def weigh(e: NDArray[Any], v: NDArray[Any], pv_shift: int) -> NDArray[Any]:
     return sat8(rescale(acc, r, n + pv_shift))
 
 
-def token_scores(e: NDArray[Any]) -> NDArray[Any]:
+def token_scores(s: NDArray[Any]) -> NDArray[Any]:
     """Scores of all tokens, int64 [n] with 20 fraction bits.
 
-    ``e`` are the class token's unnormalised probabilities, uint8 [heads, n].
+    ``s`` are the class token's attention logits, int16 [heads, n] in [-2048, 2047].
     """
-    n, r = recip(e.sum(axis=-1, keepdims=True, dtype=np.int64))
-    shares: NDArray[np.int64] = (e * r) >> (n - 4)
+    n, r = recip(exponentials(s).sum(axis=-1, keepdims=True, dtype=np.int64))
+    distance = s.max(axis=-1, keepdims=True).astype(np.int64) - s
+    shares: NDArray[np.int64] = (FRACTION[distance & 31] * r) >> (n - 4 + (distance >> 5))
     scores: NDArray[np.int64] = shares.sum(axis=0)
     return scores
 

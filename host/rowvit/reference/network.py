@@ -176,13 +176,14 @@ class _Batch:
             def split(t: NDArray[Any], rows: slice = rows, n: int = n) -> NDArray[Any]:
                 return t[rows].reshape(n, heads, dim // heads).transpose(1, 0, 2)
 
-            e = exponentials(logits(split(q), split(k), params["s_mult"], params["s_shift"]))
+            s = logits(split(q), split(k), params["s_mult"], params["s_shift"])
+            e = exponentials(s)
             o = weigh(e, split(v), params["pv_shift"]).transpose(1, 0, 2).reshape(n, dim)
             weighed = e != 0
             self.results[image].attention.append(e[:, 0].copy())  # not a view of all rows
             keep = np.arange(n)
             if step is not None:
-                keep = select(token_scores(e[:, 0]), step["keep"], step["threshold"])
+                keep = select(token_scores(s[:, 0]), step["keep"], step["threshold"])
                 self.tokens[image] = self.tokens[image][keep]
                 self.results[image].kept.append(self.tokens[image])
             kept_rows.append(rows.start + keep)

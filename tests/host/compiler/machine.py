@@ -292,9 +292,9 @@ class Machine:
         return decompress(np.pad(words, (0, self.config.segment_words - words.size)), self.config.lanes)
 
     def _attend(self, f: dict[str, int], tokens: range, live: int) -> tuple[np.ndarray, np.ndarray]:
-        """O int8 [rows, groups * lanes] and e uint8 [rows, groups, live]."""
+        """O int8 [rows, groups * lanes] and S int16 [rows, groups, live]."""
         lanes, rows, size = self.config.lanes, self.config.rows, self.config.segment_words
-        o, e = [], []
+        o, s = [], []
         for token in tokens:
             for g in range(f["groups"]):
                 q = self._row(f["q_base"] + g * lanes // 8, token, f["q_stride"], f["head_dim"] // 8)
@@ -303,7 +303,8 @@ class Machine:
                     lines = slice(f["kt_base"] + t, f["kt_base"] + t + f["head_dim"])
                     tiles.append(self.weight[g, lines, : min(lanes, live - t)])
                 kt = np.concatenate(tiles, axis=1)
-                p = exponentials(logits(q.view(np.int8)[None], kt.T, f["s_mult"], f["s_shift"]))
+                own = logits(q.view(np.int8)[None], kt.T, f["s_mult"], f["s_shift"])
+                p = exponentials(own)
                 for t in range(0, live, lanes):
                     base = f["p_base"] + ((token // rows % 2) * self.config.groups + g) * f["p_stride"]
                     words = compress(np.pad(p[0, t : t + lanes], (0, max(0, t + lanes - live))))
@@ -311,9 +312,9 @@ class Machine:
                     self.token[token % rows, start : start + size] = words
                 v = self.weight[g, f["v_base"] : f["v_base"] + live]
                 o.append(weigh(p, v, f["pv_shift"])[0])
-                e.append(p[0])
+                s.append(own[0])
         shape = (len(tokens), f["groups"])
-        return np.reshape(o, (shape[0], -1)), np.reshape(e, (*shape, live))
+        return np.reshape(o, (shape[0], -1)), np.reshape(s, (*shape, live))
 
     # -- drain ----------------------------------------------------------------------------------
 
@@ -338,14 +339,14 @@ class Machine:
             else:
                 self.bands[Engine.DRAIN] = band + 1
 
-    def _drain_attention(self, instruction: Instruction, tokens: range, o: np.ndarray, e: np.ndarray) -> None:
+    def _drain_attention(self, instruction: Instruction, tokens: range, o: np.ndarray, s: np.ndarray) -> None:
         f = instruction.fields
         for row, token in zip(o, tokens, strict=True):
             self._write_row(f["o_base"], token, f["o_stride"], row)
         if Flag.SCORE in instruction.flags and tokens[0] == 0:
-            own = slice(f["table"], f["table"] + e.shape[-1])
+            own = slice(f["table"], f["table"] + s.shape[-1])
             clear = Flag.SCORE_CLEAR in instruction.flags
-            self.score[own] = token_scores(e[0]) + (0 if clear else self.score[own])
+            self.score[own] = token_scores(s[0]) + (0 if clear else self.score[own])
 
     def _write_row(self, base: int, token: int, stride: int, row: np.ndarray) -> None:
         start = base + token // self.config.rows * stride

@@ -71,11 +71,13 @@ def test_pruning_equals_evit_on_timm_blocks() -> None:
             x = x + block.attn(normed[None])[0]
             if layer in keep:
                 q, k, _ = block.attn.qkv(normed).reshape(len(x), 3, 2, 16).permute(1, 2, 0, 3)
-                levels = [
-                    [round(255 * share / max(head)) for share in head]
-                    for head in (q @ k.transpose(1, 2) / 4).softmax(dim=-1)[:, 0].tolist()
-                ]
-                score = [sum(own[j] / sum(own) for own in levels) for j in range(len(x))]
+                score = [0.0] * len(x)
+                for head in (q @ k.transpose(1, 2) / 4).softmax(dim=-1)[:, 0].tolist():
+                    total = sum(round(255 * share / max(head)) for share in head)
+                    for j, share in enumerate(head):
+                        octave, fraction = divmod(round(32 * math.log2(max(head) / share)), 32)
+                        e = round(255 * 2 ** (-fraction / 32)) / 2**octave
+                        score[j] += math.floor(2**20 * e / total) / 2**20
                 best = sorted(range(1, len(x)), key=lambda j, score=score: -score[j])[: keep[layer]]
                 rows = [0, *sorted(best)]
                 x, tokens = x[rows], tokens[rows]

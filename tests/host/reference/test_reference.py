@@ -197,20 +197,33 @@ def test_softmax_against_float(seed: int, n: int) -> None:
 
 
 @settings(max_examples=50)
-@given(SEEDS, st.integers(1, 15), st.integers(1, 197))
-def test_token_scores(seed: int, heads: int, n: int) -> None:
+@given(SEEDS, st.integers(1, 15), st.integers(1, 197), st.sampled_from([30, 300, 2047]))
+def test_token_scores(seed: int, heads: int, n: int, spread: int) -> None:
     rng = np.random.default_rng(seed)
-    e = mixed(rng, 0, 255, (heads, n)).astype(np.uint8)
-    e[:, -1] = 255
+    s = np.clip(np.round(rng.normal(0, spread, (heads, n))), -2048, 2047).astype(np.int16)
     expected = [0] * n
-    for row in e.tolist():
-        shift, r = slow_recip(sum(row))
-        expected = [a + ((value * r) >> (shift - 4)) for a, value in zip(expected, row, strict=True)]
-    scores = token_scores(e)
+    for row in s.tolist():
+        shift, r = slow_recip(sum(slow_exponentials(row)))
+        for token, value in enumerate(row):
+            octave, fraction = divmod(max(row) - value, 32)
+            expected[token] += slow_rsr(int(EXP[fraction]), 8) * r >> (shift - 4 + octave)
+    scores = token_scores(s)
     assert scores.tolist() == expected
     assert scores.max() < 1 << 24
-    mean = (e / e.sum(axis=1, keepdims=True, dtype=np.int64)).sum(axis=0)
-    assert np.abs(scores / 2**20 - mean).max() < heads * 2**-14
+    # rounded are e in L, to half a unit of 255; its fraction, to half a unit of 128; shares, to 2**-20
+    exact = 2.0 ** (s.astype(float) / 32)
+    largest = exact / exact.max(axis=1, keepdims=True)
+    off = (n / 2 / 255) / largest.sum(axis=1).min() + 1 / 256 + 2**-14
+    exact /= exact.sum(axis=1, keepdims=True)
+    assert (np.abs(scores / 2**20 - exact.sum(axis=0)) <= off * exact.sum(axis=0) + heads * 2**-20).all()
+
+
+def test_token_scores_tell_small_attention_apart() -> None:
+    """Of tokens with less than 1/512 of the largest attention, whose e is 0."""
+    s = np.array([[2047, *range(1700, 1400, -1)]], np.int16)
+    scores = token_scores(s)[1:]
+    assert not exponentials(s)[0, 1:].any()
+    assert (np.diff(scores) <= 0).all() and len(set(scores.tolist())) > 150
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=60), st.integers(0, 70), st.integers(0, 20))

@@ -91,7 +91,9 @@ def plain(
                 o[row, c] = np.clip(rsr(acc * r, n + params["pv_shift"]), -127, 127)
                 if row == 0:
                     attention[-1].append(e)
-                    score = [a + ((value * r) >> (n - 4)) for a, value in zip(score, e, strict=True)]
+                    for token, value in enumerate(s[row]):
+                        octave, fraction = divmod(int(s[row].max() - value), 32)
+                        score[token] += int(EXPONENTIAL[fraction]) * r >> (n - 4 + octave)
         if step:
             order = sorted(range(1, len(live)), key=lambda j: (-score[j], j))[: step["keep"]]
             rows = [0, *sorted(j for j in order if score[j] >= step["threshold"])]

@@ -51,9 +51,7 @@ class NumpyNetwork:
         mixed = (attention @ v).transpose(0, 2, 1, 3).reshape(count, tokens, dim)
         x = x + self._linear(mixed, f"{name}attn.proj.")
         if keep is not None and keep < tokens - 1:
-            first = attention[:, :, 0]
-            levels = np.rint(255 * first / first.max(axis=-1, keepdims=True))  # as on the accelerator
-            score = (levels / levels.sum(axis=-1, keepdims=True)).mean(axis=1)[:, 1:]
+            score = _token_scores(attention[:, :, 0])[:, 1:]
             best = np.sort(np.argsort(-score, axis=1, kind="stable")[:, :keep], axis=1) + 1
             rows = np.concatenate([np.zeros((count, 1), best.dtype), best], axis=1)
             x = np.take_along_axis(x, rows[..., None], axis=1)
@@ -67,6 +65,17 @@ class NumpyNetwork:
         centred = x - x.mean(axis=-1, keepdims=True)
         scale = 1 / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + np.float32(1e-6))
         return centred * scale * self.parameters[f"{name}weight"] + self.parameters[f"{name}bias"]
+
+
+def _token_scores(attention: np.ndarray) -> np.ndarray:
+    """As `rowvit.model.vit.token_scores`, which rounds as the accelerator does."""
+    share = attention / attention.max(axis=-1, keepdims=True)
+    distance = np.rint(-32 * np.log2(np.maximum(share, np.float32(2.0**-127))))
+    octave = np.floor(distance / 32)
+    e = np.rint(255 * np.exp2(octave - distance / 32)) * np.exp2(-octave)
+    rounded = np.floor(2**20 * e / np.rint(255 * share).sum(axis=-1, keepdims=True)) / 2**20
+    found: np.ndarray = rounded.mean(axis=1)
+    return found
 
 
 def _random(arch: dict) -> dict[str, np.ndarray]:

@@ -45,7 +45,8 @@ SIZES = {"224x224": (224, 224), "640x480": (640, 480), "1920x1080": (1920, 1080)
 
 STEPS = "host_steps.py", "plain_board.py"  #: what is counted, and what it imports
 COMPILE = [os.environ.get("CC", "cc"), "-O1", "-shared", "-fPIC"]
-FIXED = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
+# libjpeg-turbo looks for NEON in /proc/cpuinfo, which is this machine's
+FIXED = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "JSIMD_FORCENEON": "1"}
 
 
 class Architecture(str, Enum):

@@ -28,7 +28,7 @@ from rowvit.pynq import UNPINNED
 ROOT = Path(__file__).resolve().parents[2]
 MADE = ROOT / "build" / "arm"
 RELEASE, PYTHON = "bookworm", "3.11"  #: Debian, and its Python
-PACKAGES = ["ca-certificates", "g++", "libffi-dev", "libmagic1", "make", "verilator"]
+PACKAGES = ["ca-certificates", "g++", "libdrm-dev", "libffi-dev", "libmagic1", "make", "verilator"]
 PACKAGES += [f"python3-{name}" for name in ("dev", "numpy", "pil", "pip", "venv")]
 #: a board and what ``platform.machine`` says, by Debian's names of the architectures
 BOARDS = {"armhf": ("Pynq-Z2", "armv7l"), "arm64": ("KV260", "aarch64")}

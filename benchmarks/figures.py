@@ -86,6 +86,7 @@ DERIVED: dict[str, Callable[[Figures], Any]] = {
     "busy_percent": lambda f: 100 * f["busy"],
     "useful_percent": lambda f: 100 * f["useful"],
     "predicted_cycles": lambda f: sum(f["predicted"]),
+    "of_lower_percent": lambda f: 100 * f["of_lower"],
     "multiplies_percent": lambda f: 100 * f["multiplies"] / f["cycles"],
     # resources
     "lut": lambda f: f["lut_logic"] + f["lut_memory"],

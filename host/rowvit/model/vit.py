@@ -160,7 +160,8 @@ def token_scores(attention: Tensor) -> Tensor:
     share = attention / attention.amax(dim=-1, keepdim=True)
     distance = (-32 * share.clamp(min=2.0**-127).log2()).round()
     octave = (distance / 32).floor()
-    e = (255 * torch.exp2(octave - distance / 32)).round() * torch.exp2(-octave)
+    # ONNX has no exp2
+    e = (255 * torch.pow(2.0, octave - distance / 32)).round() * torch.pow(2.0, -octave)
     rounded = (2**20 * e / (255 * share).round().sum(dim=-1, keepdim=True)).floor() / 2**20
     return (attention + (rounded - attention).detach()).mean(dim=1)
 

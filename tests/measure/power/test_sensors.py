@@ -208,14 +208,15 @@ def test_a_new_instrument_is_one_file(tmp_path, monkeypatch):
     monkeypatch.setattr(instruments, "__path__", [*instruments.__path__, str(tmp_path)])
     monkeypatch.setattr(instruments, "KINDS", dict(registry.KINDS))
     monkeypatch.setattr(registry, "KINDS", instruments.KINDS)
+    before = list(kinds())
     kinds.cache_clear()
     try:
-        assert list(kinds()) == ["csv", "hwmon", "none", "pmbus", "usb"]
+        assert list(kinds()) == sorted([*before, "usb"])
         opened = open_instrument("usb", Wanted(measures="its plug", interval=0.5))
         assert type(opened) is Instrument and (opened.measures, opened.interval) == ("its plug", 0.5)
     finally:
         kinds.cache_clear()
-    with pytest.raises(RowvitError, match="no instrument 'watt'; use one of csv, hwmon, none, pmbus"):
+    with pytest.raises(RowvitError, match=f"no instrument 'watt'; use one of {', '.join(before)}"):
         open_instrument("watt", Wanted())
 
 

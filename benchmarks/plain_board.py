@@ -16,6 +16,7 @@ from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import ABI_VERSION, COUNTER_BASE, COUNTERS, ID, REGISTERS, Record
 from rowvit.overlay import RowvitOverlay
 from rowvit.overlay.bitfile import BitHeader
+from rowvit.overlay.dma import MM2S, S2MM
 from rowvit.pynq import Device, PynqBuffer
 from rowvit.sim import hwh
 from rowvit.sim.device import MemoryModel, SimDevice
@@ -28,7 +29,8 @@ class _Waking(np.ndarray):
     """Registers of a DMA that leaves its reset."""
 
     def __setitem__(self, index: int, value: int) -> None:
-        super().__setitem__(index, 0 if value == 4 else value)
+        waking = index in (MM2S // 4, S2MM // 4) and value == 4
+        super().__setitem__(index, 0 if waking else value)
 
 
 class Board(SimDevice):

@@ -75,8 +75,9 @@ class Result:
     def probabilities(self) -> NDArray[Any]:
         """Softmax of the logits in float units, float64 [classes]; computed when it is asked for."""
         scaled = self.logits.astype(np.float64) * self.scale
-        exponentials: NDArray[np.float64] = np.exp(scaled - scaled.max())
-        return exponentials / exponentials.sum()
+        exponentials = np.exp(scaled - scaled.max())
+        found: NDArray[np.float64] = exponentials / exponentials.sum()
+        return found
 
     @property
     def live(self) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from itertools import count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,8 +27,17 @@ from rowvit.cli.common import (
 from rowvit.cli.train import note_accuracy, run_recipe, test_set
 from rowvit.errors import RowvitError
 
+FRONT = (0.85, 0.7, 0.55, 0.4)  # of the unpruned network's cycles: what a plot shows besides
+TRIED = 400  # schedules that a search tries, about
+
 if TYPE_CHECKING:
+    import numpy as np
+
+    from rowvit.formats.package import ModelPackage
+    from rowvit.hardware.config import HardwareConfig
     from rowvit.measure.accuracy.schedules import Point
+    from rowvit.model.store import Card
+    from rowvit.model.vit import VisionTransformer
 
 
 @command()
@@ -137,11 +147,18 @@ def prune(
             " but no list of the kept tokens.",
         ),
     ] = False,
+    lossy: Annotated[
+        bool,
+        Option(
+            "--lossy/--exact",
+            help="Search: drop small hidden activations, too, or tokens alone.",
+        ),
+    ] = True,
     rule: Annotated[
         str, Option(help="FFN2 rule: none, image or tile; auto: image or tile, whichever takes fewer cycles.")
     ] = "auto",
     max_loss: Annotated[
-        float, Option(min=0, help="Points of top-1 that lossy FFN2 thresholds may cost; 0: none.")
+        float, Option(min=0, help="By hand: points of top-1 that FFN2 thresholds may cost; 0: none.")
     ] = 0.0,
     photos: Annotated[
         int, Option(min=1, help="Training photos for accuracy, drawn with a fixed seed.")
@@ -154,9 +171,10 @@ def prune(
 ) -> None:
     """Choose where tokens are dropped, and which small hidden activations.
 
-    By hand with --layers and --rho or --keep, which needs no labels, or by a search for the most accurate
-    schedule in a budget of cycles or MACs. Cycles are predicted by the cycle model on the photos' own data.
-    Accuracy is that of the network as it is: fine-tune it afterwards with rowvit train.
+    By hand with --layers and --rho or --keep, or by a search for the schedule and the thresholds in a budget
+    of cycles or MACs that change the network's answers least, which needs no labels. Cycles are predicted by
+    the cycle model on the photos' own data. Accuracy is that of the network as it is: fine-tune it afterwards
+    with rowvit train.
 
     Examples
     --------
@@ -182,42 +200,41 @@ def prune(
             "prune takes either a schedule or a budget",
             "use --layers with --rho or --keep, or --cycles or --macs-saved",
         )
+    if budget and max_loss:
+        raise RowvitError(
+            "a search raises thresholds itself", "leave out --max-loss, and pass --exact if it shall not"
+        )
     if rho is not None and keep is not None:
         raise RowvitError("--rho and --keep exclude each other", "use one of them")
-    tried: list[tuple[tuple[int, ...], float | tuple[float, ...]]]
-    if layers is None:
-        tried = list(search.schedules(network.config.depth))
-    else:
-        blocks = _blocks(layers, network.config.depth)
-        tried = [((), 1.0), (blocks, rho or _shares(keep or "", len(blocks)))]
     names = read_labels(labels)
     tested = test_set(data, card, measure, names)
-    needed = budget or max_loss > 0 or plot is not None  # the labels
-    drawn = open_data(data, "train", needed).subset(photos)
-    labelled = needed or bool(drawn.classes and (names or set(drawn.classes) <= set(card.classes)))
+    drawn = open_data(data, "train", max_loss > 0).subset(photos)
+    labelled = max_loss > 0 or bool(drawn.classes and (names or set(drawn.classes) <= set(card.classes)))
     if labelled:
         drawn = matched(drawn, card.name, card.classes, names)
     pixels = drawn.prepared(network.config.image_size, card.resize, card.crop)
-    package = search.stand_in(network, card, pixels[:64], "image" if rule == "auto" else rule)
-    with progress_bar("schedules", len(tried)) as progress:
-        done = count(1)
-        points = search.explore(
-            network,
-            card,
-            package,
-            pixels,
-            drawn.labels if labelled else None,
-            hardware,
-            tried,
-            progress=lambda point: progress(
-                next(done), f"{point.cycles / 1e6:.2f} M cycles {_percent(point.top1)}".rstrip()
-            ),
-            trim=trim,
+    package = search.stand_in(
+        network, card, pixels[:: max(1, len(pixels) // 64)], "image" if rule == "auto" else rule
+    )
+    if layers is None:
+        points, chosen = _searched(
+            network, card, package, pixels, hardware, cycles, macs_saved, lossy, trim, plot is not None
         )
-    saved = None if macs_saved is None else macs_saved / 100
-    chosen = points[-1] if layers else search.choose(points, cycles, saved)
+    else:
+        blocks = _blocks(layers, network.config.depth)
+        ways = [((), 1.0), (blocks, rho or _shares(keep or "", len(blocks)))]
+        points = [search.measure(network, card, package, pixels, hardware, *way, trim) for way in ways]
+        chosen = points[-1]
+    dense = search.classes(network, card, pixels, points[0], trim)
+    with progress_bar("schedules", len(points)) as progress:
+        for index, point in enumerate(points):
+            found = search.classes(network, card, pixels, point, trim)
+            points[index] = search.judged(point, found, dense, drawn.labels if labelled else None)
+            chosen = points[index] if point is chosen else chosen
+            progress(index + 1)
     _print(points, chosen)
-    say(f"{'top-1 on ' * labelled}{drawn.name}; cycles by the cycle model, {hardware.name}")
+    what = "top-1 and agreement" if labelled else "agreement"
+    say(f"{what} with the unpruned network on {drawn.name}; cycles by the cycle model, {hardware.name}")
     if plot:
         search.plot(points, chosen, hardware, plot)
     if json_file:
@@ -250,6 +267,43 @@ def prune(
         wrote(path)
     note_accuracy(network, card, tested, output)
     wrote_network(output, network.config.act, data)
+
+
+def _searched(
+    network: VisionTransformer,
+    card: Card,
+    package: ModelPackage,
+    pixels: np.ndarray,
+    hardware: HardwareConfig,
+    cycles: float | None,
+    macs_saved: float | None,
+    lossy: bool,
+    trim: bool,
+    plotted: bool,
+) -> tuple[list[Point], Point]:
+    """The unpruned network, the schedule for the budget, and if they are to be plotted, others."""
+    from rowvit.measure.accuracy import search
+
+    with (
+        progress_bar("schedules tried", None) as progress,
+        search.Search(
+            network,
+            card,
+            package,
+            pixels,
+            hardware,
+            lossy,
+            trim,
+            lambda tried: progress(tried, total=max(TRIED, tried)),
+        ) as found,
+    ):
+        dense = found.point(found.dense)
+        chosen = found.within(cycles, None if macs_saved is None else macs_saved / 100)
+        others = []
+        for share in FRONT if plotted else ():
+            with suppress(RowvitError):  # a small network may not become so small
+                others.append(found.point(found.best(found.costs.cycles, share * dense.cycles)))
+    return sorted([dense, *others, chosen], key=lambda point: -point.cycles), chosen
 
 
 def _finite(value: Any) -> Any:
@@ -285,132 +339,14 @@ def _shares(text: str, count: int) -> tuple[float, ...]:
 
 
 def _print(points: list[Point], chosen: Point) -> None:
-    from rowvit.measure.accuracy.schedules import front
-
-    best = front(points) if len(points) > 2 else points
-    measured = not math.isnan(chosen.top1)
-    titles = ["", "blocks", "rho", "cycles", "MACs saved", *(["top-1"] if measured else [])]
-    table = right_aligned(*titles, left=2)
-    for point in [p for p in points if p in best or p is chosen]:
+    labelled = not math.isnan(chosen.top1)
+    titles = ["", "blocks", "left", "thresholds", "cycles", "MACs saved", *(["top-1"] if labelled else [])]
+    table = right_aligned(*titles, "agreement", left=2)
+    for point in points:
         mark = "chosen" if point is chosen else ""
         blocks = ", ".join(map(str, point.layers)) or "none"
-        row = point.shares, f"{point.cycles:,.0f}", f"{point.macs_saved:.1%}"
-        table.add_row(mark, blocks, *row, *([_percent(point.top1)] if measured else []))
+        raised = sum(value > 0 for value in point.thresholds)
+        row = point.shares, f"{raised} layers" if raised else "none", f"{point.cycles:,.0f}"
+        shown = (f"{point.macs_saved:.1%}", *([_percent(point.top1)] if labelled else []))
+        table.add_row(mark, blocks, *row, *shown, _percent(point.agreement))
     OUT.print(table)
-
-
-@command()
-def quantise(
-    model: opt.FloatArgument,
-    output: opt.OutputOption,
-    data: opt.PhotosOption,
-    photos: Annotated[int, Option(min=1, help="Training photos to calibrate on.")] = 256,
-    method: Annotated[
-        str, Option(help="Scales of activations: mse (least squared error), percentile or max.")
-    ] = "mse",
-    percentile: Annotated[
-        float, Option(help="For method percentile: the share that is not clipped.")
-    ] = 99.99,
-    rule: Annotated[
-        str | None,
-        Option(help="FFN2 rule: none, image or tile; by default the network's, or image if it has none."),
-    ] = None,
-    tile_rows: Annotated[int, Option(min=1, help="For rule tile: rows per tile.")] = 16,
-    threshold_energy: Annotated[
-        float, Option(help="Lossy FFN2 threshold: share of the hidden activations' energy to drop.")
-    ] = 0.0,
-    ffn_chunk: Annotated[
-        int | None, Option(help="Hidden neurons per chunk of FFN2; by default equal chunks of at most 384.")
-    ] = None,
-    smooth: Annotated[
-        float, Option(help="Move outlier channels from activations into weights: 0 none, 1 all.")
-    ] = 0.0,
-    power_of_two: Annotated[bool, Option("--power-of-two", help="Requantise by powers of two only.")] = False,
-    measure: opt.MeasureOption = None,
-    labels: opt.LabelsOption = None,
-    jobs: Annotated[int, Option(min=1, help="Worker processes that measure (Dask).")] = 1,
-    json_file: Annotated[Path | None, Option("--json", help="Write the table of noise.")] = None,
-) -> None:
-    """Turn a float ReLU network into an int8 package for the accelerator.
-
-    The table shows where accuracy is lost, as signal-to-noise ratios in dB: of each activation by its own
-    rounding and clipping; of the worst matrix of each layer; and of the residual stream with everything
-    before it.
-
-    Example
-    -------
-      rowvit quantise vit-relu.safetensors --data photos/ -o vit-int8.safetensors
-    """
-    from rowvit.measure.accuracy.evaluation import read_labels
-    from rowvit.model import store
-    from rowvit.quant.noise import layer_noise
-    from rowvit.quant.quantise import QuantOptions, default_chunk
-    from rowvit.quant.quantise import quantise as to_integers
-    from rowvit.quant.smooth import centre_keys
-    from rowvit.quant.smooth import smooth as even
-    from rowvit.train.data import open_data
-
-    network, card = store.load(model)
-    config = network.config
-    writable(output, json_file)
-    tested = test_set(data, card, measure, read_labels(labels))
-    options = QuantOptions(
-        name=card.name,
-        classes=card.classes,
-        mean=card.mean,
-        std=card.std,
-        resize=card.resize,
-        crop=card.crop,
-        ffn2_rule=rule or ("image" if config.ffn2_rule == "none" else config.ffn2_rule),
-        tile_rows=tile_rows,
-        ffn_chunk=ffn_chunk or default_chunk(config.hidden),
-        threshold_energy=threshold_energy,
-        method=method,
-        percentile=percentile,
-        power_of_two=power_of_two,
-        licence=card.licence,
-        source=card.source,
-    )
-    found = open_data(data, "train", labels=False)
-    drawn = found.subset(photos)
-    pixels = drawn.prepared(config.image_size, card.resize, card.crop)
-    with progress_bar("calibrating", 3) as progress:
-        network = centre_keys(network, options.mean, options.std, pixels)
-        if smooth:
-            network = even(network, options.mean, options.std, pixels, smooth)
-        progress(1)
-        package = to_integers(network, pixels, options)
-        progress(2)
-        noise = layer_noise(network, package, pixels[:64])
-    table = right_aligned("layer", *noise[1].activations, "weights", "attn", "ffn")
-
-    def text(value: float | None) -> str:
-        return "" if value is None else f"{value:.1f}"
-
-    for row in noise:
-        values = [row.activations.get(name) for name in noise[1].activations]
-        table.add_row(row.layer, *map(text, [*values, row.weights, row.attention, row.ffn]))
-    say("Signal-to-noise ratios in dB; attn and ffn: the residual stream after them")
-    OUT.print(table)
-    if json_file:
-        write(json_file, json.dumps([_finite(vars(row)) for row in noise], indent=1, allow_nan=False) + "\n")
-    package.meta["history"] = [*card.history, f"quantised ({method}) on {drawn.name}"]
-    package.meta["accuracy"] = dict(card.accuracy)
-    package.save(output)
-    if tested is not None:
-        from rowvit.measure.accuracy.evaluation import evaluate
-
-        with progress_bar("measuring", len(tested)) as progress:
-            result = evaluate(package, tested, jobs=jobs, progress=progress)
-        if card.accuracy.get("set", tested.name) != tested.name:
-            package.meta["accuracy"] = {}
-        package.meta["accuracy"] |= result.note()
-        package.save(output)
-        report = result.report()
-        say(
-            f"{output}: {result.summary()}; {report['macs_saved']:.1f} % fewer MACs,"
-            f" {report['w2_rows_saved']:.1f} % fewer W2 rows"
-        )
-    if json_file:
-        wrote(json_file)
-    wrote(output, "rowvit", "run", output, "PHOTOS", "--target", "sim", "--check")

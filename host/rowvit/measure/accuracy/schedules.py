@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Token schedules and FFN2 thresholds: what they cost in accuracy, and what they save in cycles.
+"""Token schedules and FFN2 thresholds by hand: what they cost in accuracy, and what they save in cycles.
 
 Cycles are predicted by the cycle model, from a package of the network and the data of a few photos; MACs
 alone would not show what weights and drains cost.
@@ -8,13 +8,12 @@ alone would not show what weights and drains cost.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage, keep_schedule
@@ -23,7 +22,7 @@ from rowvit.measure.accuracy.evaluation import integer_work
 from rowvit.measure.draw import plots
 from rowvit.model.prune import set_ffn2, set_pruning
 from rowvit.model.store import Card
-from rowvit.model.vit import VisionTransformer, normalise, predict
+from rowvit.model.vit import VisionTransformer, predict
 from rowvit.quant.quantise import QuantOptions, default_chunk, quantise
 from rowvit.quant.smooth import centre_keys
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CYCLE_PHOTOS = 4  # go through the cycle model
-RATIOS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 ENERGIES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 BATCH = 50  # photos that go through the float network at once
 
@@ -45,22 +43,15 @@ class Point:
     rho: float | tuple[float, ...]
     cycles: float  #: per image, on average
     macs_saved: float  #: as a share of the dense network's; products with zeros behind ReLU count as saved
-    top1: float  #: share of the photos; not a number without labels
+    top1: float = math.nan  #: share of the photos; not a number without labels
+    agreement: float = math.nan  #: share of the photos with the unpruned network's class
+    thresholds: tuple[float, ...] = ()  #: of hidden activations, one for each layer, or none
+    divergence: float = 0.0  #: of the logits from the unpruned network's, by `search`
 
     @property
     def shares(self) -> str:
         """``rho`` for display."""
-        return f"{self.rho:g}" if isinstance(self.rho, float) else " ".join(f"{s:g}" for s in self.rho)
-
-
-def schedules(depth: int) -> Iterator[tuple[tuple[int, ...], float]]:
-    """Layers and ratios that a search tries: no pruning, then three evenly spaced blocks, at every ratio."""
-    yield (), 1.0
-    step = max(1, depth // 4)
-    for first in range(1, step + 2):
-        layers = tuple(layer for layer in range(first, first + 3 * step, step) if layer < depth - 1)
-        if layers:
-            yield from ((layers, rho) for rho in RATIOS)
+        return f"{self.rho:g}" if isinstance(self.rho, float) else " ".join(f"{s:.2g}" for s in self.rho)
 
 
 def cycles_of(package: ModelPackage, photos: np.ndarray, config: HardwareConfig) -> tuple[float, float]:
@@ -131,112 +122,73 @@ def schedule_of(
 def apply(model: VisionTransformer, card: Card, point: Point, rule: str, trim: bool = False) -> None:
     """Give a float network a schedule and an FFN2 rule; the card loses the accuracy measured before."""
     set_pruning(model, schedule_of(model, point.layers, point.rho, trim))
-    set_ffn2(model, rule)
+    set_ffn2(model, rule, point.thresholds)
     card.accuracy = {}
     if point.layers:
         blocks = ", ".join(map(str, point.layers))
         card.history.append(f"tokens pruned after attention of blocks {blocks}: {point.shares} of them stay")
+    if point.thresholds:
+        shown = ", ".join(f"{value:.3g}" for value in point.thresholds)
+        card.history.append(f"hidden activations dropped below {shown}")
     if trim:
         card.history.append("the last block's FFN runs on the class token alone")
 
 
-def explore(
+def measure(
     model: VisionTransformer,
     card: Card,
     package: ModelPackage,
     photos: np.ndarray,
-    labels: np.ndarray | None,
     config: HardwareConfig,
-    tried: Sequence[tuple[tuple[int, ...], float | tuple[float, ...]]],
-    progress: Callable[[Point], None] = lambda point: None,
+    layers: Sequence[int],
+    rho: float | tuple[float, ...],
     trim: bool = False,
-) -> list[Point]:
-    """Measure schedules, those that drop tokens first before those that drop them later.
-
-    The blocks before the first drop are the same for all schedules and run only once; the residual
-    stream that they leave is kept, ``4 * tokens * dim`` bytes for each photo. The network keeps the schedule
-    that it had.
+) -> Point:
+    """A schedule's cycles and MACs; accuracy is for `classes` to find.
 
     Parameters
     ----------
     model : VisionTransformer
-        With ReLU.
     card : Card
     package : ModelPackage
         Of the same network, with any schedule.
     photos : uint8 array [B, S, S, 3]
-        Not those of the test set. The first `CYCLE_PHOTOS` go through the cycle model.
-    labels : int array [B], optional
-        Without them no accuracy is found.
+        The first `CYCLE_PHOTOS` go through the cycle model.
     config : HardwareConfig
-    tried : sequence of (layers, rho)
-    progress : callable
-        Gets every point when it is found.
-    trim : bool
+    layers, rho, trim
         As of `schedule_of`.
-
-    Returns
-    -------
-    list of Point, in the order of ``tried``
     """
-    points: dict[int, Point] = {}
-    own, blocks, depth = model.config.pruning, model.blocks, model.config.depth
-    parts = [photos[first : first + BATCH] for first in range(0, len(photos) * (labels is not None), BATCH)]
-    model.eval()
-    with torch.inference_mode():
-        stream = [model.embed(normalise(part, card.mean, card.std)) for part in parts]
-        passed = 0  # blocks
-        first_drop = [min(layers, default=depth) for layers, _ in tried]
-        for index in sorted(range(len(tried)), key=first_drop.__getitem__):
-            layers, rho = tried[index]
-            schedule = schedule_of(model, layers, rho, trim)
-            set_pruning(model, schedule)
-            for block in blocks[passed : first_drop[index]]:
-                for place, x in enumerate(stream):
-                    stream[place], _ = block(x)
-            passed = first_drop[index]
-            guesses = []
-            for x in stream:
-                for block in blocks[passed:]:
-                    x, _ = block(x)
-                guesses.append(model.classify(x).argmax(dim=1).numpy())
-            found = math.nan if labels is None else float((np.concatenate(guesses) == labels).mean())
-            cycles, saved = cycles_of(pruned(package, schedule), photos[:CYCLE_PHOTOS], config)
-            points[index] = Point(layers, rho, cycles, saved, found)
-            progress(points[index])
-    set_pruning(model, own)
-    return [points[index] for index in range(len(tried))]
+    schedule = schedule_of(model, layers, rho, trim)
+    cycles, saved = cycles_of(pruned(package, schedule), photos[:CYCLE_PHOTOS], config)
+    return Point(tuple(layers), rho, cycles, saved)
 
 
-def front(points: Sequence[Point]) -> list[Point]:
-    """The Pareto front, by cycles: points that no other beats in cycles without being less accurate."""
-    best: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.cycles, -p.top1)):
-        if not best or point.top1 > best[-1].top1:
-            best.append(point)
-    return best
+def classes(
+    model: VisionTransformer, card: Card, photos: np.ndarray, point: Point | None = None, trim: bool = False
+) -> np.ndarray:
+    """Classes of photos [B, S, S, 3] by a float network, with a point's schedule if one is given."""
+    config = model.config
+    if point is not None:
+        set_pruning(model, schedule_of(model, point.layers, point.rho, trim))
+        set_ffn2(model, config.ffn2_rule, point.thresholds)
+    try:
+        return predict(model, photos, card.mean, card.std, BATCH).argmax(axis=1)
+    finally:
+        set_pruning(model, config.pruning)
+        set_ffn2(model, config.ffn2_rule, config.thresholds)
 
 
-def choose(points: Sequence[Point], cycles: float | None = None, macs_saved: float | None = None) -> Point:
-    """The most accurate point within a budget; among equally accurate ones the fastest.
+def judged(point: Point, found: np.ndarray, dense: np.ndarray, labels: np.ndarray | None) -> Point:
+    """The point with its agreement and, if there are labels, top-1, by the `classes` that were found."""
+    top1 = math.nan if labels is None else float((found == labels).mean())
+    return replace(point, top1=top1, agreement=float((found == dense).mean()))
 
-    Raises
-    ------
-    RowvitError
-        No point is within it; the message names the fastest one.
-    """
-    fits = [
-        p
-        for p in points
-        if (cycles is None or p.cycles <= cycles) and (macs_saved is None or p.macs_saved >= macs_saved)
-    ]
-    if not fits:
-        low = min(points, key=lambda p: p.cycles)
-        raise RowvitError(
-            f"no schedule is within the budget; the fastest takes {low.cycles:,.0f} cycles and saves"
-            f" {low.macs_saved:.1%} of the MACs"
-        )
-    return max(fits, key=lambda p: (p.top1, -p.cycles))
+
+def shares_of(keep: Sequence[int], patches: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """``layers`` and ``rho`` of `schedule_of` that leave ``keep`` of the patches behind every block."""
+    before = (patches, *keep)
+    layers = [layer for layer, left in enumerate(keep) if left < before[layer]]
+    return tuple(layers), tuple(keep[layer] / patches for layer in layers)
 
 
 def tile_cycles(package: ModelPackage, photos: np.ndarray, config: HardwareConfig) -> dict[str, float]:
@@ -285,10 +237,10 @@ def thresholds_for(
     """
     set_ffn2(model, rule)
     exact = top1(model, card, photos, labels)
-    samples = _hidden_samples(model, card, photos)
+    samples = hidden_samples(model, card, photos)
     found = (0.0,) * model.config.depth
     for energy in ENERGIES:
-        tried = tuple(_below(values, energy) for values in samples)
+        tried = tuple(below(values, energy) for values in samples)
         set_ffn2(model, rule, tried)
         reached = top1(model, card, photos, labels)
         progress(energy, reached)
@@ -299,7 +251,7 @@ def thresholds_for(
     return found
 
 
-def _hidden_samples(model: VisionTransformer, card: Card, photos: np.ndarray) -> list[np.ndarray]:
+def hidden_samples(model: VisionTransformer, card: Card, photos: np.ndarray) -> list[np.ndarray]:
     """Nonzero hidden activations of every layer, sorted; at most some tens of thousands of each."""
     rng = np.random.default_rng(0)
     samples: dict[str, list[np.ndarray]] = {f"layers.{i}.hidden": [] for i in range(model.config.depth)}
@@ -315,7 +267,7 @@ def _hidden_samples(model: VisionTransformer, card: Card, photos: np.ndarray) ->
     return [np.sort(np.concatenate(parts)) if parts else np.zeros(0) for parts in samples.values()]
 
 
-def _below(values: np.ndarray, energy: float) -> float:
+def below(values: np.ndarray, energy: float) -> float:
     """The threshold below which sorted values hold at most the share ``energy`` of their sum of squares."""
     if not len(values):
         return 0.0
@@ -325,26 +277,29 @@ def _below(values: np.ndarray, energy: float) -> float:
 
 
 def plot(points: Sequence[Point], chosen: Point, config: HardwareConfig, path: Path) -> None:
-    """A picture of accuracy against cycles: all points, the Pareto front, the chosen one.
+    """A picture of accuracy, or agreement without labels, against cycles: all points, and the chosen one.
 
     Raises
     ------
     RowvitError
         Matplotlib is missing, or the file cannot be written.
     """
+    labelled = not math.isnan(chosen.top1)
+
+    def height(point: Point) -> float:
+        return 100 * (point.top1 if labelled else point.agreement)
+
     figure = plots.figure(9, 6)
     axes = figure.add_subplot()
-    for layers in dict.fromkeys(p.layers for p in points):
-        line = sorted((p for p in points if p.layers == layers), key=lambda p: p.cycles)
-        label = f"blocks {', '.join(map(str, layers))}" if layers else "dense"
-        axes.plot([p.cycles / 1e6 for p in line], [100 * p.top1 for p in line], "o-", alpha=0.6, label=label)
-    best = front(points)
-    x, y = [p.cycles / 1e6 for p in best], [100 * p.top1 for p in best]
-    axes.step(x, y, where="post", color="black", linewidth=1, label="Pareto front")
-    axes.plot(chosen.cycles / 1e6, 100 * chosen.top1, "*", color="black", markersize=16, label="chosen")
-    for point, place in zip(best, zip(x, y, strict=True), strict=True):
-        axes.annotate(f"{point.rho:g}", place, xytext=(4, 5), textcoords="offset points", fontsize=8)
-    axes.set(xlabel=f"million cycles per image on {config.name} (cycle model)", ylabel="top-1, %")
+    line = sorted(points, key=lambda p: p.cycles)
+    axes.plot([p.cycles / 1e6 for p in line], [height(p) for p in line], "o-", color="#3b6fb6")
+    axes.plot(chosen.cycles / 1e6, height(chosen), "*", color="black", markersize=16)
+    for point in line:
+        place = point.cycles / 1e6, height(point)
+        label = f"{len(point.layers)} blocks" if point.layers else "unpruned"
+        axes.annotate(label, place, xytext=(4, -12), textcoords="offset points", fontsize=8)
+    ylabel = "top-1, %" if labelled else "photos with the unpruned network's class, %"
+    axes.set(xlabel=f"million cycles per image on {config.name} (cycle model)", ylabel=ylabel)
+    axes.set_title("star: chosen; labels: blocks that drop tokens", fontsize=10)
     axes.grid(linewidth=0.3, alpha=0.5)
-    axes.legend(fontsize=9, frameon=False)
     plots.save(figure, path)

@@ -1,0 +1,411 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The schedule for a budget: in which blocks how many tokens go, and in which layers which activations.
+
+What a schedule costs in accuracy is taken from the divergence of its logits from the unpruned network's, on
+photos without labels; what it saves, from tables between schedules that the cycle model knows. `Search.best`
+first tries every regular schedule (a share of the tokens after every first, second, ... block from one on,
+three of them or all, alone and with thresholds), and then lets single blocks and layers trade tokens and
+thresholds. DiffRate (arXiv 2305.17997) finds schedules by gradients instead, on a training set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from rowvit.compiler import compile as lower
+from rowvit.cycles import measured, predict
+from rowvit.errors import RowvitError
+from rowvit.formats.package import ModelPackage
+from rowvit.formats.work import count_work
+from rowvit.hardware.config import HardwareConfig
+from rowvit.measure.accuracy.schedules import (
+    CYCLE_PHOTOS,
+    ENERGIES,
+    Point,
+    below,
+    cycles_of,
+    hidden_samples,
+    pruned,
+    schedule_of,
+    shares_of,
+)
+from rowvit.model.prune import set_ffn2, set_pruning
+from rowvit.model.store import Card
+from rowvit.model.vit import VisionTransformer, normalise
+from rowvit.reference import patchify, run
+
+PHOTOS = 100  #: that go through the network for every schedule that is tried
+ROUNDS = 4  #: trades between blocks and layers, at most
+PAIRS = 6  #: that are tried of each
+_GRID = (1.0, 0.75, 0.5, 0.25, 0.1)  # shares of the patches whose costs are known
+_LEVELS = (2, 4, 6)  # of all layers' thresholds, in regular schedules
+_FEWEST = 0.02  # share that a block keeps
+
+#: gets the number of schedules that were tried
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Tokens and thresholds."""
+
+    keep: tuple[int, ...]  #: patches left behind every block
+    levels: tuple[int, ...]  #: of every layer's threshold: 0 is none, then those of `ENERGIES`
+
+    def with_tokens(self, block: int, more: int) -> Schedule | None:
+        """So many more tokens left behind one block; None if that cannot be."""
+        left = self.keep[block] + more
+        before = self.keep[block - 1] if block else max(left, self.keep[0])
+        after = self.keep[block + 1] if block + 1 < len(self.keep) else 1
+        if not after <= left <= before:
+            return None
+        return replace(self, keep=(*self.keep[:block], left, *self.keep[block + 1 :]))
+
+    def with_level(self, layer: int, more: int) -> Schedule | None:
+        """A layer's threshold some levels higher; None if there is none."""
+        level = self.levels[layer] + more
+        if not 0 <= level <= len(ENERGIES):
+            return None
+        return replace(self, levels=(*self.levels[:layer], level, *self.levels[layer + 1 :]))
+
+
+class Costs:
+    """Cycles and multiplications of an image, by tables over the tokens that are left.
+
+    Parameters
+    ----------
+    package : ModelPackage
+        Unpruned.
+    photos : uint8 array [B, S, S, 3]
+    config : HardwareConfig
+    thresholds : sequence of sequences of float
+        Of every level but 0, one for each layer.
+    """
+
+    def __init__(
+        self,
+        package: ModelPackage,
+        photos: np.ndarray,
+        config: HardwareConfig,
+        thresholds: Sequence[Sequence[float]],
+    ) -> None:
+        self.meta = package.meta
+        arch = package.arch
+        self.patches = arch["tokens"] - arch["prefix"]
+        self.tokens = sorted({max(1, round(self.patches * share)) for share in _GRID})
+
+        def at(keep: int) -> np.ndarray:
+            step = [{"layer": 0, "keep": keep, "threshold": 0}] if keep < self.patches else []
+            found = _layers(pruned(package, step), photos, config)
+            if (
+                step and arch["depth"] > 1
+            ):  # block 0 sees all tokens whatever it keeps: its neighbour stands for it
+                found[:2, 0] = found[:2, 1]
+            return found
+
+        self.known = np.array([at(keep) for keep in self.tokens])
+        dense = self.known[-1]
+        self.saved = np.array(
+            [0 * dense, *(dense - _layers(_thresholded(package, own), photos, config) for own in thresholds)]
+        )
+
+    def cycles(self, schedule: Schedule) -> float:
+        """Per image."""
+        return float(self._sums(schedule)[0].sum() + self.known[-1][3, 0])
+
+    def macs(self, schedule: Schedule) -> float:
+        """Multiplications per image that are executed, and not skipped for a zero."""
+        _, pv, ffn2, _ = self._sums(schedule)
+        live = [left + self.meta["architecture"]["prefix"] for left in schedule.keep]
+        work = count_work(self.meta, live, round(pv.sum()), round(ffn2.sum()), 0)
+        return float(work.macs_executed)
+
+    def _sums(self, schedule: Schedule) -> np.ndarray:
+        """Every layer's cycles, nonzero probabilities and nonzero hidden activations."""
+        before = (self.patches, *schedule.keep[:-1])
+        found = np.zeros((4, len(schedule.keep)))
+        for layer, (seen, left) in enumerate(zip(before, schedule.keep, strict=True)):
+            share = left / self.patches
+            for kind, tokens in enumerate(((seen + left) / 2, seen, left)):
+                here = np.interp(tokens, self.tokens, self.known[:, kind, layer])
+                found[kind, layer] = here - share * self.saved[schedule.levels[layer], kind, layer]
+        return found
+
+
+class Search:
+    """The schedules of one network; a context manager, after which it has its own again.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+        With ReLU.
+    card : Card
+    package : ModelPackage
+        Of the same network, unpruned.
+    photos : uint8 array [B, S, S, 3]
+        Not those of the test set; `PHOTOS` of them are used.
+    config : HardwareConfig
+    lossy : bool
+        Whether thresholds are raised, too.
+    trim : bool
+        As of `schedules.schedule_of`, in the cycles of points.
+    progress : callable
+        Gets the number of schedules tried.
+    """
+
+    def __init__(
+        self,
+        model: VisionTransformer,
+        card: Card,
+        package: ModelPackage,
+        photos: np.ndarray,
+        config: HardwareConfig,
+        lossy: bool = True,
+        trim: bool = False,
+        progress: Progress = lambda tried: None,
+    ) -> None:
+        # a set is sorted by class
+        self.photos = photos[:: max(1, len(photos) // PHOTOS)]
+        self.model, self.package, self.config = model, package, config
+        self.lossy, self.trim, self.progress = lossy, trim, progress
+        self.own = model.config
+        depth = model.config.depth
+        self.patches = model.config.tokens - model.config.exempt
+        self.dense = self.base = Schedule((self.patches,) * depth, (0,) * depth)
+        self._apply(self.dense)
+        samples = hidden_samples(model, card, photos) if lossy else []
+        self.thresholds = [tuple(below(values, energy) for values in samples) for energy in ENERGIES if lossy]
+        self.few = self.photos[:: max(1, len(self.photos) // CYCLE_PHOTOS)][:CYCLE_PHOTOS]
+        self.costs = Costs(package, self.few, config, self.thresholds)
+        self.tried: dict[Schedule, float] = {}
+        with torch.inference_mode():
+            self.streams = [model.embed(normalise(self.photos, card.mean, card.std))]  # before every block
+        self.logits = self._base(self.dense)
+
+    def __enter__(self) -> Search:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        set_pruning(self.model, self.own.pruning)
+        set_ffn2(self.model, self.own.ffn2_rule, self.own.thresholds)
+
+    def within(self, cycles: float | None = None, macs_saved: float | None = None) -> Point:
+        """The schedule with the least divergence that takes so many cycles, or saves such a share of MACs.
+
+        Both are the cycle model's and the integer reference's, not those of the tables.
+
+        Raises
+        ------
+        RowvitError
+            No schedule is within the budget; the message names the fastest one.
+        """
+        start = self.point(self.dense)
+        if cycles is not None:
+            cost, limit = self.costs.cycles, cycles
+        else:
+            cost, limit = self.costs.macs, (1 - (macs_saved or 0.0)) * self.costs.macs(self.dense)
+            limit /= 1 - start.macs_saved  # zeros behind ReLU count as saved
+        aim = limit
+        for _ in range(6):
+            found = self.best(cost, aim)
+            point = self.point(found)
+            over = (
+                point.cycles / cycles
+                if cycles is not None
+                else (1 - point.macs_saved) / max(1 - (macs_saved or 0.0), 1e-9)
+            )
+            if over <= 1:
+                return point
+            aim *= 0.998 / over  # the tables are off by that
+        raise RowvitError(f"no schedule is within the budget; the nearest takes {point.cycles:,.0f} cycles")
+
+    def best(self, cost: Callable[[Schedule], float], limit: float) -> Schedule:
+        """The schedule with the least divergence whose cost, by the tables, is within a limit."""
+        if cost(self.dense) <= limit:
+            return self.dense
+        regular = sorted(set(self.regular(cost, limit, self.dense.levels)), key=self._divergence)
+        if not regular:
+            low = self.point(replace(self.dense, keep=(1,) * len(self.dense.keep)))
+            raise RowvitError(
+                f"no schedule is within the budget; the fastest takes {low.cycles:,.0f} cycles and saves"
+                f" {low.macs_saved:.1%} of the MACs"
+            )
+        if self.lossy:
+            shapes = [_shape(one) for one in regular[:PAIRS]]
+            for level in _LEVELS:
+                levels = (level,) * len(self.dense.levels)
+                regular += [
+                    one
+                    for one in self.regular(cost, limit, levels)
+                    if _shape(one) in shapes or one == self.dense
+                ]
+        found, best = None, min(regular, key=self._divergence)
+        for _ in range(ROUNDS):
+            self._base(best)
+            found = self._traded(best, cost, limit)
+            if found is None:
+                break
+            best = found
+        self._base(self.dense)
+        return best
+
+    def point(self, schedule: Schedule) -> Point:
+        """A schedule with the cycle model's cycles."""
+        layers, rho = shares_of(schedule.keep, self.patches)
+        thresholds = self._thresholds(schedule)
+        pruning = schedule_of(self.model, layers, rho, self.trim)
+        package = pruned(_thresholded(self.package, thresholds), pruning)
+        cycles, saved = cycles_of(package, self.few, self.config)
+        divergence = self._divergence(schedule)
+        return Point(layers, rho, cycles, saved, thresholds=thresholds, divergence=divergence)
+
+    def regular(
+        self, cost: Callable[[Schedule], float], limit: float, levels: tuple[int, ...]
+    ) -> Iterator[Schedule]:
+        """Those that drop the same share after regularly spaced blocks, as little as the limit allows."""
+        depth = len(self.dense.keep)
+        for first in range(depth - 1):
+            for stride in sorted({1, 2, max(1, depth // 4)}):
+                blocks = range(first, depth - 1, stride)
+                for chosen in {blocks[:3], blocks}:
+                    low, high = _FEWEST, 1.0  # what is kept: too little, and too much
+                    if cost(self._geometric(chosen, low, levels)) > limit:
+                        continue
+                    for _ in range(12):
+                        middle = (low + high) / 2
+                        if cost(self._geometric(chosen, middle, levels)) <= limit:
+                            low = middle
+                        else:
+                            high = middle
+                    yield self._geometric(chosen, low, levels)
+
+    def _geometric(self, blocks: Sequence[int], share: float, levels: tuple[int, ...]) -> Schedule:
+        left, keep = float(self.patches), []
+        for block in range(len(self.dense.keep)):
+            left *= share if block in blocks else 1.0
+            keep.append(max(1, round(left)))
+        return Schedule(tuple(keep), levels)
+
+    def _traded(self, now: Schedule, cost: Callable[[Schedule], float], limit: float) -> Schedule | None:
+        """With tokens or a threshold of one place traded for those of another; None if nothing is gained."""
+        size, depth = max(1, self.patches // 24), len(now.keep)
+        moves: list[tuple[Callable[[Schedule], Schedule | None], float, float]] = []
+        for place in range(depth):
+            for more in (size, -size) if place < depth - 1 else ():
+                moves.append(self._move(now, cost, lambda s, p=place, m=more: s.with_tokens(p, m)))
+            for more in (1, -1) if self.lossy else ():
+                moves.append(self._move(now, cost, lambda s, p=place, m=more: s.with_level(p, m)))
+        known = [move for move in moves if np.isfinite(move[1])]
+        pairs = [
+            (gain[1] + loss[1], gain, loss)
+            for gain in known
+            for loss in known
+            if gain[1] < 0 and gain is not loss and cost(now) + gain[2] + loss[2] <= limit
+        ]
+        found, least = None, self._divergence(now)
+        for expected, gain, loss in sorted(pairs, key=lambda pair: pair[0])[:PAIRS]:
+            half = gain[0](now)
+            both = None if half is None else loss[0](half)
+            if expected >= 0 or both is None or cost(both) > limit:
+                continue
+            if (divergence := self._divergence(both)) < least:
+                found, least = both, divergence
+        return found
+
+    def _move(
+        self,
+        now: Schedule,
+        cost: Callable[[Schedule], float],
+        moved: Callable[..., Schedule | None],
+    ) -> tuple[Callable[[Schedule], Schedule | None], float, float]:
+        """A move, and what it changes of divergence and cost; infinite if it cannot be."""
+        after = moved(now)
+        if after is None:
+            return moved, np.inf, 0.0
+        return moved, self._divergence(after) - self._divergence(now), cost(after) - cost(now)
+
+    def _divergence(self, schedule: Schedule) -> float:
+        """Mean over the photos of KL(unpruned, this), in nats."""
+        if schedule not in self.tried:
+            both = zip(schedule.keep, self.base.keep, schedule.levels, self.base.levels, strict=True)
+            # the blocks before the first that differs have run
+            first = next(
+                (at for at, (a, b, c, d) in enumerate(both) if a != b or c != d), len(schedule.keep) - 1
+            )
+            self._apply(schedule)
+            x = self.streams[first]
+            with torch.inference_mode():
+                for block in self.model.blocks[first:]:
+                    x, _ = block(x)
+                log, dense = self._logits(x).log_softmax(dim=-1), self.logits.log_softmax(dim=-1)
+                self.tried[schedule] = float((dense.exp() * (dense - log)).sum(dim=-1).mean())
+            self.progress(len(self.tried))
+        return self.tried[schedule]
+
+    def logits_of(self, schedule: Schedule) -> torch.Tensor:
+        """Logits of the photos, float64 [photos, classes]."""
+        found = self._base(schedule)
+        self._base(self.dense)
+        return found
+
+    def _base(self, schedule: Schedule) -> torch.Tensor:
+        """Keep the residual stream before every block of a schedule; its logits."""
+        self.base, x = schedule, self.streams[0]
+        self._apply(schedule)
+        with torch.inference_mode():
+            self.streams = [x]
+            for block in self.model.blocks:
+                x, _ = block(x)
+                self.streams.append(x)
+            return self._logits(x)
+
+    def _apply(self, schedule: Schedule) -> None:
+        set_pruning(self.model, schedule_of(self.model, *shares_of(schedule.keep, self.patches)))
+        set_ffn2(self.model, self.own.ffn2_rule, self._thresholds(schedule))
+
+    def _thresholds(self, schedule: Schedule) -> tuple[float, ...]:
+        if not any(schedule.levels):
+            return ()
+        return tuple(self.thresholds[n - 1][layer] if n else 0.0 for layer, n in enumerate(schedule.levels))
+
+    def _logits(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model.classify(x).double()
+
+
+def _shape(schedule: Schedule) -> tuple[int, ...]:
+    """Blocks that drop tokens."""
+    keep = (max(schedule.keep), *schedule.keep)
+    return tuple(block for block, (before, left) in enumerate(pairwise(keep)) if left < before)
+
+
+def _thresholded(package: ModelPackage, thresholds: Sequence[float]) -> ModelPackage:
+    """The package with thresholds of its float network."""
+    if not thresholds:
+        return package
+    params, scales = package.meta["params"], package.meta["scales"]
+    layers: list[dict[str, Any]] = [
+        own | {"thr": int(min(max(1, np.ceil(threshold / scales[f"layers.{layer}.hidden"])), 255))}
+        for layer, (own, threshold) in enumerate(zip(params["layers"], thresholds, strict=True))
+    ]
+    return ModelPackage(package.meta | {"params": params | {"layers": layers}}, package.tensors)
+
+
+def _layers(package: ModelPackage, photos: np.ndarray, config: HardwareConfig) -> np.ndarray:
+    """Means [4, depth] of every layer: cycles, nonzero probabilities, nonzero hidden activations.
+
+    The last row begins with the cycles of embedding and head.
+    """
+    program = lower(package, config)
+    images = run(package, patchify(photos, package.arch["patch_size"]))
+    found = []
+    for image in images:
+        first, *layers, head = predict(program, config, statistics=measured(image.counts)).layer_cycles
+        rest = [first + head] + [0] * (len(layers) - 1)
+        found.append([layers, image.counts.pv_nonzeros, image.counts.ffn2_nonzeros, rest])
+    return np.mean(np.array(found, float), axis=0)

@@ -18,6 +18,7 @@ from rowvit.hardware.host import PHOTO, shown
 from rowvit.hardware.memory import Memory
 
 if TYPE_CHECKING:
+    from rowvit.hardware.host import HostTime
     from rowvit.measure.speed.fits import Fit
     from rowvit.model.vit import ViTConfig
 
@@ -87,25 +88,25 @@ def fits(
         write(json_file, text)
     for reason in reasons:
         say(f"before it runs: {reason}")
-    table = right_aligned(
-        "", "cycles", "images/s", "at MHz", "KB on chip", "MB read", "MB in DDR", "host", "limit"
-    )
+    table = right_aligned("", "cycles", "images/s", "at MHz", "KB on chip", "MB read", "MB in DDR")
+    hosts = right_aligned("", "host, ms", "of the fabric's", "images/s", "limit")
     for one in found:
         if not one.problem:
             table.add_row(
                 *(one.config.name, f"{one.cycles:,}", f"{one.images_per_second:.1f}"),
                 *(f"{one.config.clock_mhz:g}", f"{one.on_chip / 1e3:,.0f}"),
                 *(f"{one.traffic / 1e6:.2f}", f"{one.stored / 1e6:.2f}"),
-                *_host(one),
             )
+            if one.host:
+                hosts.add_row(one.config.name, *_host(one, one.host))
     if table.row_count:
         say(f"Predicted by the cycle model, not measured: of one image, with {Memory()}")
         OUT.print(table)
-        if any(one.host for one in found):
+        if hosts.row_count:
             say(
-                f"host: what the board's processor takes for a {PHOTO}, over the fabric's time, estimated"
-                " from counted instructions; limit: what takes longest"
+                f"With a {PHOTO} for each image, estimated from counted instructions of the board's processor:"
             )
+            OUT.print(hosts)
         if none := [one.config.name for one in found if not one.problem and one.config.board == "none"]:
             say(f"{', '.join(none)}: the clock is of no board, and there to compare cycles")
     else:
@@ -117,11 +118,15 @@ def fits(
             say(f"{one.config.name}: with rowvit quantise --ffn-chunk {one.chunk}")
 
 
-def _host(one: Fit) -> tuple[str, str]:
-    """Cells: the host's time as a share of the fabric's, and the limit."""
-    if one.host is None:
-        return "", one.fabric
-    return shown(one.host.share(one.milliseconds), ".0%"), one.host.limit(one.milliseconds, one.fabric)
+def _host(one: Fit, host: HostTime) -> tuple[str, ...]:
+    """Cells: the processor's time, that over the fabric's, the rate of both together, what limits."""
+    fabric = one.milliseconds
+    return (
+        shown(host.per_image, ".1f"),
+        shown(host.share(fabric), ".0%"),
+        shown(host.rate(fabric), ".0f"),
+        host.limit(fabric, one.fabric),
+    )
 
 
 def _is_package(source: str) -> bool:

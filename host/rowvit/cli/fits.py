@@ -103,9 +103,7 @@ def fits(
         say(f"Predicted by the cycle model, not measured: of one image, with {Memory()}")
         OUT.print(table)
         if hosts.row_count:
-            say(
-                f"With a {PHOTO} for each image, estimated from counted instructions of the board's processor:"
-            )
+            say(f"From a {PHOTO} each, estimated from counted instructions of the board's processor:")
             OUT.print(hosts)
         if none := [one.config.name for one in found if not one.problem and one.config.board == "none"]:
             say(f"{', '.join(none)}: the clock is of no board, and there to compare cycles")

@@ -65,6 +65,11 @@ def test_limits_are_named_and_a_smaller_chunk_is_found() -> None:
 def test_packages_and_what_nothing_holds() -> None:
     one = report("sign-digits", "-c", "pynq-z2")["configurations"]["pynq-z2"]
     assert one["fits"] and one["predicted_cycles"] > 1e5
+    # on two Cortex-A9, a large JPEG takes longer than so small a network
+    assert one["host"]["limit"] == "decode" and one["host"]["of_fabric"][0] > 1
+    lines = fits("sign-digits", "-c", "pynq-z2").stdout.splitlines()
+    assert any(line.startswith("pynq-z2") and line.endswith("decode") for line in lines)
+    assert report("sign-digits", "-c", "paper")["configurations"]["paper"]["host"] is None
     mistake = fits("timm:vit_huge_patch14_224", code=2).stderr
     assert "width of 1280" in mistake or "1280 scalars" in mistake
     assert "is not a VisionTransformer" in fits("timm:resnet18", code=2).stderr

@@ -7,7 +7,7 @@
 A comment that no reader sees names the numbers right before it: file and record, and keys of the record or of
 `DERIVED`, one for each number.
 
-    It takes 480,045 cycles, 297.6 images/s<!--= cycles/pynq-z2 sign-digits: cycles, images_per_second -->
+    It takes 479,937 cycles, 297.7 images/s<!--= cycles/pynq-z2 sign-digits: cycles, images_per_second -->
 
 In a table they may also stand in the first cell of a row, ``FILE/RECORD``, and in the head of a column,
 ``KEY, KEY``, or the other way round, and name all numbers of the cell where they meet, if it has no comment

@@ -106,10 +106,11 @@ def _is_torchscript(path: str | os.PathLike) -> bool:
 
 
 def _objects(path: str | os.PathLike) -> list[str]:
-    """Classes in a checkpoint that PyTorch does not open safely."""
+    """Classes in a checkpoint that PyTorch does not open safely; those that are not its own come first."""
     try:
         with torch.serialization.safe_globals(_HARMLESS):
-            return torch.serialization.get_unsafe_globals_in_checkpoint(path)
+            found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        return sorted(found, key=lambda name: (name.startswith("torch."), name))
     except Exception:  # of a file that is no checkpoint at all
         return []
 

@@ -14,12 +14,10 @@ from rowvit.cli import options as opt
 from rowvit.cli.common import OUT, command, progress_bar, right_aligned, say, status, writable, write
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
-from rowvit.hardware.host import PHOTO, shown
+from rowvit.hardware.host import HEAD, PHOTO, row
 from rowvit.hardware.memory import Memory
 
 if TYPE_CHECKING:
-    from rowvit.hardware.host import HostTime
-    from rowvit.measure.speed.fits import Fit
     from rowvit.model.vit import ViTConfig
 
 
@@ -89,7 +87,7 @@ def fits(
     for reason in reasons:
         say(f"before it runs: {reason}")
     table = right_aligned("", "cycles", "images/s", "at MHz", "KB on chip", "MB read", "MB in DDR")
-    hosts = right_aligned("", "host, ms", "of the fabric's", "images/s", "limit")
+    hosts = right_aligned("", *HEAD[1:])
     for one in found:
         if not one.problem:
             table.add_row(
@@ -98,7 +96,7 @@ def fits(
                 *(f"{one.traffic / 1e6:.2f}", f"{one.stored / 1e6:.2f}"),
             )
             if one.host:
-                hosts.add_row(one.config.name, *_host(one, one.host))
+                hosts.add_row(one.config.name, *row(one.host.report(one.milliseconds, one.fabric))[1:])
     if table.row_count:
         say(f"Predicted by the cycle model, not measured: of one image, with {Memory()}")
         OUT.print(table)
@@ -114,17 +112,6 @@ def fits(
             say(one.problem)
         elif one.chunk != package.meta["ffn_chunk"]:
             say(f"{one.config.name}: with rowvit quantise --ffn-chunk {one.chunk}")
-
-
-def _host(one: Fit, host: HostTime) -> tuple[str, ...]:
-    """Cells: the processor's time, that over the fabric's, the rate of both together, what limits."""
-    fabric = one.milliseconds
-    return (
-        shown(host.per_image, ".1f"),
-        shown(host.share(fabric), ".0%"),
-        shown(host.rate(fabric), ".0f"),
-        host.limit(fabric, one.fabric),
-    )
 
 
 def _is_package(source: str) -> bool:

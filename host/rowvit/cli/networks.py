@@ -228,7 +228,7 @@ def prune(
     dense = search.classes(network, card, pixels, points[0], trim)
     with progress_bar("schedules", len(points)) as progress:
         for index, point in enumerate(points):
-            found = search.classes(network, card, pixels, point, trim)
+            found = search.classes(network, card, pixels, point, trim) if index else dense
             points[index] = search.judged(point, found, dense, drawn.labels if labelled else None)
             chosen = points[index] if point is chosen else chosen
             progress(index + 1)

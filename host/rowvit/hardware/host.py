@@ -115,22 +115,24 @@ def host_work(config: HardwareConfig, side: int, fabric: float, name: str = "fab
     }
 
 
-#: of `rows`
+#: of `rows` and `row`
 HEAD = ("images from", "host, ms", "of the fabric's", "images/s", "limit")
 
 
 def rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
     """A table of what `host_work` found."""
-    return [
-        (
-            one["source"],
-            shown(one["ms_per_image"], ".1f"),
-            shown(one["of_fabric"], ".0%"),
-            shown(one["images_per_second"], ".0f"),
-            one["limit"],
-        )
-        for one in found["sources"]
-    ]
+    return [row(one) for one in found["sources"]]
+
+
+def row(one: dict[str, Any]) -> tuple[str, ...]:
+    """A row of it, from `HostTime.report`."""
+    return (
+        one["source"],
+        shown(one["ms_per_image"], ".1f"),
+        shown(one["of_fabric"], ".0%"),
+        shown(one["images_per_second"], ".0f"),
+        one["limit"],
+    )
 
 
 def said(found: dict[str, Any]) -> str:

@@ -150,6 +150,11 @@ def default_chunk(hidden: int) -> int:
     return min(MAX_K, -(-hidden // chunks // 64) * 64 if hidden > 384 else hidden)
 
 
+def integer_threshold(threshold: float, unit: float) -> int:
+    """A threshold of hidden activations as a package has it, of a float one and their unit."""
+    return min(max(1, math.ceil(threshold / unit)), 255)
+
+
 def _pixel_moment(photos: np.ndarray, patch: int, mean: np.ndarray) -> np.ndarray:
     """Second moment [in, in] of the patch embedding's inputs, less their ``mean`` [in]."""
     shift = mean.astype(np.float32)
@@ -314,7 +319,7 @@ class _Builder:
 
     def _threshold(self, i: int, name: str, unit: float) -> int:
         if self.config.thresholds and self.config.thresholds[i] > 0:
-            return min(max(1, math.ceil(self.config.thresholds[i] / unit)), 255)
+            return integer_threshold(self.config.thresholds[i], unit)
         if not self.options.threshold_energy:
             return 1
         magnitudes, weights = self.statistics.magnitudes(name)

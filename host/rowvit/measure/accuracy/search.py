@@ -38,6 +38,7 @@ from rowvit.measure.accuracy.schedules import (
 from rowvit.model.prune import set_ffn2, set_pruning
 from rowvit.model.store import Card
 from rowvit.model.vit import VisionTransformer, normalise
+from rowvit.quant.quantise import integer_threshold
 from rowvit.reference import patchify, run
 
 PHOTOS = 100  #: that go through the network for every schedule that is tried
@@ -103,9 +104,8 @@ class Costs:
         def at(keep: int) -> np.ndarray:
             step = [{"layer": 0, "keep": keep, "threshold": 0}] if keep < self.patches else []
             found = _layers(pruned(package, step), photos, config)
-            if (
-                step and arch["depth"] > 1
-            ):  # block 0 sees all tokens whatever it keeps: its neighbour stands for it
+            if step and arch["depth"] > 1:
+                # block 0 sees all tokens whatever it keeps: its neighbour stands for it
                 found[:2, 0] = found[:2, 1]
             return found
 
@@ -121,7 +121,7 @@ class Costs:
 
     def macs(self, schedule: Schedule) -> float:
         """Multiplications per image that are executed, and not skipped for a zero."""
-        _, pv, ffn2, _ = self._sums(schedule)
+        _, pv, ffn2 = self._sums(schedule)
         live = [left + self.meta["architecture"]["prefix"] for left in schedule.keep]
         work = count_work(self.meta, live, round(pv.sum()), round(ffn2.sum()), 0)
         return float(work.macs_executed)
@@ -129,7 +129,7 @@ class Costs:
     def _sums(self, schedule: Schedule) -> np.ndarray:
         """Every layer's cycles, nonzero probabilities and nonzero hidden activations."""
         before = (self.patches, *schedule.keep[:-1])
-        found = np.zeros((4, len(schedule.keep)))
+        found = np.zeros((3, len(schedule.keep)))
         for layer, (seen, left) in enumerate(zip(before, schedule.keep, strict=True)):
             share = left / self.patches
             for kind, tokens in enumerate(((seen + left) / 2, seen, left)):
@@ -186,7 +186,7 @@ class Search:
         self.tried: dict[Schedule, float] = {}
         with torch.inference_mode():
             self.streams = [model.embed(normalise(self.photos, card.mean, card.std))]  # before every block
-        self.logits = self._base(self.dense)
+        self.log_dense = self._base(self.dense).log_softmax(dim=-1)
 
     def __enter__(self) -> Search:
         return self
@@ -240,12 +240,8 @@ class Search:
             shapes = [_shape(one) for one in regular[:PAIRS]]
             for level in _LEVELS:
                 levels = (level,) * len(self.dense.levels)
-                regular += [
-                    one
-                    for one in self.regular(cost, limit, levels)
-                    if _shape(one) in shapes or one == self.dense
-                ]
-        found, best = None, min(regular, key=self._divergence)
+                regular += [one for one in self.regular(cost, limit, levels) if _shape(one) in shapes]
+        best = min(regular, key=self._divergence)
         for _ in range(ROUNDS):
             self._base(best)
             found = self._traded(best, cost, limit)
@@ -343,7 +339,7 @@ class Search:
             with torch.inference_mode():
                 for block in self.model.blocks[first:]:
                     x, _ = block(x)
-                log, dense = self._logits(x).log_softmax(dim=-1), self.logits.log_softmax(dim=-1)
+                dense, log = self.log_dense, self._logits(x).log_softmax(dim=-1)
                 self.tried[schedule] = float((dense.exp() * (dense - log)).sum(dim=-1).mean())
             self.progress(len(self.tried))
         return self.tried[schedule]
@@ -390,7 +386,7 @@ def _thresholded(package: ModelPackage, thresholds: Sequence[float]) -> ModelPac
         return package
     params, scales = package.meta["params"], package.meta["scales"]
     layers: list[dict[str, Any]] = [
-        own | {"thr": int(min(max(1, np.ceil(threshold / scales[f"layers.{layer}.hidden"])), 255))}
+        own | {"thr": integer_threshold(threshold, scales[f"layers.{layer}.hidden"])}
         for layer, (own, threshold) in enumerate(zip(params["layers"], thresholds, strict=True))
     ]
     return ModelPackage(package.meta | {"params": params | {"layers": layers}}, package.tensors)

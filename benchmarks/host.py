@@ -4,6 +4,7 @@
     python benchmarks/host.py                  # this machine's, by valgrind
     python benchmarks/host.py stream           # one group of steps only
     python benchmarks/host.py --arch armhf     # a Pynq-Z2's, emulated; arm64: a KV260's
+    python benchmarks/host.py --memory         # instead of instructions, the most memory of run and serve
 
 `host_steps.py` is what is counted. ARM needs root, debootstrap and qemu-user-static with binfmt_misc, and
 makes a Debian of its kind in build/arm, as `make test-arm` does, and one for a QEMU that counts (Debian links
@@ -18,7 +19,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from statistics import mean
@@ -44,6 +46,7 @@ SIZES = {"224x224": (224, 224), "640x480": (640, 480), "1920x1080": (1920, 1080)
 
 
 STEPS = "host_steps.py", "plain_board.py"  #: what is counted, and what it imports
+MEMORY = "host_memory.py"
 COMPILE = [os.environ.get("CC", "cc"), "-O1", "-shared", "-fPIC"]
 # libjpeg-turbo looks for NEON in /proc/cpuinfo, which is this machine's
 FIXED = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "JSIMD_FORCENEON": "1"}
@@ -101,19 +104,26 @@ def by_valgrind(groups: Sequence[str]) -> list[int]:
     return [counts[number] for number in sorted(counts)]
 
 
-def emulated(architecture: str, groups: Sequence[str]) -> list[int]:
-    """Instructions of each step on an emulated processor."""
-    qemu = _qemu()
+@contextmanager
+def beside(architecture: str) -> Iterator[Emulated]:
+    """An emulated Debian with what a board has, and the files of the steps in `HOME`."""
     with Emulated(architecture) as there:
         there.pynq()
         install(there, *BOARDS[architecture])
+        shutil.copytree(ROOT / "host", there.home / "host", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(FOLDER, there.home / "files")
+        for file in (*STEPS, MEMORY):
+            shutil.copy(HERE / file, there.home)
+        yield there
+
+
+def emulated(architecture: str, groups: Sequence[str]) -> list[int]:
+    """Instructions of each step on an emulated processor."""
+    qemu = _qemu()
+    with beside(architecture) as there:
         emulator = _copied(qemu, there, {"armhf": "arm", "arm64": "aarch64"}[architecture])
         plugin = there.root / "usr" / "lib" / "marks.so"
         subprocess.run([*COMPILE, "-o", plugin, HERE / "marks.c"], check=True)
-        shutil.copytree(ROOT / "host", there.home / "host", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(FOLDER, there.home / "files")
-        for file in STEPS:
-            shutil.copy(HERE / file, there.home)
         there.run(
             *(emulator, "-plugin", f"/usr/lib/marks.so,to={HOME}/counts"),
             *(f"{VENV}/bin/python3", "-W", "ignore", f"{HOME}/{STEPS[0]}", f"{HOME}/files", *groups),
@@ -124,6 +134,24 @@ def emulated(architecture: str, groups: Sequence[str]) -> list[int]:
         shutil.copy(there.home / "files" / "steps.json", FOLDER)
         moments = [int(line.split()[1]) for line in (there.home / "counts").read_text().splitlines()]
     return [after - before for before, after in zip(moments[::2], moments[1::2], strict=True)]
+
+
+def peaks(arch: Architecture) -> dict[str, float]:
+    """The most memory of commands on a board, in MB, an emulator's included."""
+    prepare()
+    if arch is Architecture.X86:
+        start = [sys.executable, "-W", "ignore", HERE / MEMORY, FOLDER]
+        environment = os.environ | {"PYTHONPATH": str(ROOT / "host")}
+        return {
+            command: float(subprocess.check_output([*start, command], env=environment, text=True))
+            for command in ("run", "serve")
+        }
+    with beside(arch.value) as there:
+        start = [f"{VENV}/bin/python3", "-W", "ignore", f"{HOME}/{MEMORY}", f"{HOME}/files"]
+        return {
+            command: float(there.run(*start, command, PYTHONPATH=f"{HOME}/host"))
+            for command in ("run", "serve")
+        }
 
 
 def _qemu() -> Path:
@@ -173,9 +201,19 @@ def main(
         list[str], typer.Argument(help="Of steps: import, compile, load, photos, stream; or all.")
     ] = [],  # noqa: B006
     arch: Annotated[Architecture, typer.Option(help="Whose instructions.")] = Architecture.X86,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="The most memory of run and serve instead.")
+    ] = False,
     keep: Record = False,
 ) -> None:
     """Count, and print a table."""
+    if memory:
+        print("| command | most memory, MB |\n| -- | -- |")
+        for command, most in peaks(arch).items():
+            print(f"| {command} | {most:.0f} |")
+            if keep:
+                record("host", f"{arch.value} memory of {command}", {"mb": most})
+        return
     counts = counted(arch, groups)
     print("| step | million instructions |\n| -- | -- |")
     for step, count in counts.items():

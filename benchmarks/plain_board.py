@@ -71,7 +71,7 @@ class Board(SimDevice):
                     ):
                         words[REGISTERS[name][0] // 4] = value
                     first = COUNTER_BASE // 4
-                    words[first : first + len(COUNTERS)] = 1_000_000  # beyond the answer's marks
+                    words[first : first + len(COUNTERS)] = 1_000  # beyond the answer's marks
                 elif slave.base == base and slave.cell == DMA and length > 0x34:
                     words[0x04 // 4] = words[0x34 // 4] = 2
             self.memory[base] = words

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from PIL import Image
 
 from rowvit.hardware.block_design import board
 from rowvit.pynq import UNPINNED
@@ -48,6 +49,7 @@ IMAGE = [
 #: folders that are in memory: emulated 32-bit programs cannot list those of file systems with large offsets
 IN_MEMORY = ("usr/local/share", "opt", "tmp")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+SIZES = (100, 100), (224, 224), (640, 480), (641, 479), (1920, 1080)  #: of photos
 TESTS = ["pytest", "hypothesis", "packaging"]
 FILES = [
     "tests/host/sim/test_sim_device.py",
@@ -144,6 +146,22 @@ def same(there: Emulated, *command: str) -> None:
         assert ours.read_bytes() == theirs.read_bytes(), command
 
 
+def pixels(there: Emulated) -> None:
+    """Photos and frames become the same pixels here and there, of any size."""
+    photos, script = there.home / "photos", Path(__file__).with_name("pixels.py")
+    photos.mkdir()
+    with Image.open(there.home / "board" / "photo.jpg") as photo:
+        for size in SIZES:
+            large, name = photo.convert("RGB").resize(size, Image.BICUBIC), "{}x{}".format(*size)
+            for kind, options in (("png", {}), ("jpg", {"quality": 85}), ("444.jpg", {"subsampling": 0})):
+                large.save(photos / f"{name}.{kind}", **options)
+    shutil.copy(script, there.home)
+    here = subprocess.check_output([sys.executable, script, photos], text=True)
+    found = there.run(f"{VENV}/bin/python", f"{HOME}/{script.name}", f"{HOME}/photos", network=False)
+    assert here.splitlines() == found.splitlines()
+    print(f"{len(here.splitlines())} times the same pixels")
+
+
 def main(
     architectures: Annotated[list[str] | None, typer.Argument(help="armhf, arm64; by default both.")] = None,
 ) -> None:
@@ -161,6 +179,7 @@ def _try(there: Emulated, name: str, machine: str) -> None:
     print(there.run(f"{VENV}/bin/rowvit", "doctor", network=False))
     same(there, "run", "sign-digits", "photo.jpg", "-t", "golden", "--json")
     same(there, "compile", "sign-digits", "-c", board(name).configuration, "-o")
+    pixels(there)
     report = there.run(f"{VENV}/bin/rowvit", "diagnose", "--json", "-", network=False, status=1)
     assert json.loads(report)["evidence"] == "no board"
     there.run(f"{VENV}/bin/pip", "install", "-q", *TESTS)

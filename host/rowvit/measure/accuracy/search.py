@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -237,10 +236,10 @@ class Search:
                 f" {low.macs_saved:.1%} of the MACs"
             )
         if self.lossy:
-            shapes = [_shape(one) for one in regular[:PAIRS]]
+            shapes = [self._drops(one) for one in regular[:PAIRS]]
             for level in _LEVELS:
                 levels = (level,) * len(self.dense.levels)
-                regular += [one for one in self.regular(cost, limit, levels) if _shape(one) in shapes]
+                regular += [one for one in self.regular(cost, limit, levels) if self._drops(one) in shapes]
         best = min(regular, key=self._divergence)
         for _ in range(ROUNDS):
             self._base(best)
@@ -365,6 +364,10 @@ class Search:
         set_pruning(self.model, schedule_of(self.model, *shares_of(schedule.keep, self.patches)))
         set_ffn2(self.model, self.own.ffn2_rule, self._thresholds(schedule))
 
+    def _drops(self, schedule: Schedule) -> tuple[int, ...]:
+        """Blocks that drop tokens."""
+        return shares_of(schedule.keep, self.patches)[0]
+
     def _thresholds(self, schedule: Schedule) -> tuple[float, ...]:
         if not any(schedule.levels):
             return ()
@@ -372,12 +375,6 @@ class Search:
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
         return self.model.classify(x).double()
-
-
-def _shape(schedule: Schedule) -> tuple[int, ...]:
-    """Blocks that drop tokens."""
-    keep = (max(schedule.keep), *schedule.keep)
-    return tuple(block for block, (before, left) in enumerate(pairwise(keep)) if left < before)
 
 
 def _thresholded(package: ModelPackage, thresholds: Sequence[float]) -> ModelPackage:

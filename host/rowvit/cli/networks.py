@@ -259,9 +259,7 @@ def prune(
             lambda energy, reached: table.add_row(f"{energy:.2%}", f"{reached:.1%}"),
         )
         OUT.print(table)
-        shown = ", ".join(f"{value:.3g}" for value in network.config.thresholds) or "none"
-        say(f"thresholds by layer: {shown}")
-        card.history.append(f"hidden activations dropped below {shown}")
+        say(search.dropped_below(network.config.thresholds) if network.config.thresholds else "no thresholds")
     store.save(output, network, card)
     for path in filter(None, (plot, json_file)):
         wrote(path)

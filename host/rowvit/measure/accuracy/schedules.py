@@ -74,8 +74,7 @@ def top1(
     right = 0
     for first in range(0, len(photos), BATCH):
         part = slice(first, first + BATCH)
-        guesses = predict(model, photos[part], card.mean, card.std, BATCH).argmax(axis=1)
-        right += int((guesses == labels[part]).sum())
+        right += int((classes(model, card, photos[part]) == labels[part]).sum())
         progress()
     return right / len(photos)
 
@@ -128,10 +127,14 @@ def apply(model: VisionTransformer, card: Card, point: Point, rule: str, trim: b
         blocks = ", ".join(map(str, point.layers))
         card.history.append(f"tokens pruned after attention of blocks {blocks}: {point.shares} of them stay")
     if point.thresholds:
-        shown = ", ".join(f"{value:.3g}" for value in point.thresholds)
-        card.history.append(f"hidden activations dropped below {shown}")
+        card.history.append(dropped_below(point.thresholds))
     if trim:
         card.history.append("the last block's FFN runs on the class token alone")
+
+
+def dropped_below(thresholds: Sequence[float]) -> str:
+    """For a card's history."""
+    return f"hidden activations dropped below {', '.join(f'{value:.3g}' for value in thresholds)}"
 
 
 def measure(
@@ -215,7 +218,8 @@ def thresholds_for(
     """The largest thresholds of hidden activations that cost at most ``loss`` of top-1.
 
     In every layer, activations below the threshold hold the same share of the sum of squares; that share
-    is raised step by step until the accuracy falls too far. The network keeps the thresholds.
+    is raised step by step until the accuracy falls too far. The network keeps the thresholds, and its card
+    says so.
 
     Parameters
     ----------
@@ -247,6 +251,8 @@ def thresholds_for(
         if reached < exact - loss:
             break
         found = tried
+    if any(found):
+        card.history.append(dropped_below(found))
     set_ffn2(model, rule, found if any(found) else ())
     return found
 

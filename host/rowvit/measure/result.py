@@ -41,7 +41,7 @@ EVIDENCE = {
 }
 #: variables that change how fast PyTorch, onnxruntime and NumPy are
 _TUNING = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_")
-_PACKAGES = ("numpy", "pynq", "pandas", "torch", "onnxruntime")
+_PACKAGES = ("numpy", "pillow", "pynq", "pandas", "torch", "onnxruntime")
 
 
 def describe(kind: str, session: Session, images: ImageSet) -> dict[str, Any]:

@@ -23,8 +23,8 @@ MORE = 1.1
 @pytest.mark.parametrize(
     "groups",
     [
-        ["import", "load", "photos"],
-        pytest.param(["compile", "stream"], marks=pytest.mark.slow),
+        ["import", "load"],
+        pytest.param(["compile", "photos", "stream"], marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )

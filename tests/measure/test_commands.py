@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,27 @@ def test_bench_golden(rowvit_command, small):
     document = json.loads(rowvit_command(*command, "--json", "-").stdout)
     assert check.check(document) == [] and "no accelerator was measured" in document["evidence"]
     assert document["throughput"]["baseline"] == {"none": "not asked for (--baseline)"}
+
+
+def test_bench_leaves_out_what_cannot_be_decoded(rowvit_command, small, tmp_path, mistake, monkeypatch):
+    """A file that is damaged or no picture does not stop the others; those that come again fit in memory."""
+    for file in small["images"].iterdir():
+        shutil.copy(file, tmp_path)
+    (tmp_path / "0_text.jpg").write_text("no picture")
+    (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:-100])
+    command = ("bench", small["package"], tmp_path, "-t", "golden", "-c", "tiny", "-n", 6, "--json", "-")
+    found = rowvit_command(*command)
+    document = json.loads(found.stdout)
+    assert document["data"]["images"] == 4 and document["data"]["subset"] == "first 4 of 6 files by name"
+    assert document["throughput"]["files"]["images"] == 6
+    skipped = re.findall(r"skipped: \S+/(\S+): cannot be decoded", " ".join(found.stderr.split()))
+    assert skipped == ["0_text.jpg", "1.png"]
+    monkeypatch.setattr("rowvit.targets.session.AHEAD_BYTES", 1000)  # two images of 12 x 12
+    document = json.loads(rowvit_command(*command).stdout)
+    assert document["data"]["images"] == 2 and document["data"]["repeated"] == 3
+    for file in tmp_path.glob("[0-9].png"):
+        file.write_bytes(b"")
+    assert "0.png: cannot be decoded as an image" in mistake(*command)
 
 
 def test_baseline_from_a_file(rowvit_command, small, tmp_path, mistake):

@@ -6,10 +6,13 @@ from __future__ import annotations
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
 import numpy as np
 import pytest
-from puppet import Puppet, serving
+from PIL import Image
+from puppet import Puppet, Reply, serving
 from waiting import HANG, until
 
 import rowvit
@@ -106,6 +109,27 @@ def test_a_full_queue(networks, puppet):
             thread.join(HANG)
         assert served.infer(image(2)).status == 200
         assert served.service.engine.held == 0
+
+
+def test_large_pictures_wait_outside(networks, puppet, monkeypatch):
+    """The HLS front end takes them whole: not more of them than memory has room for."""
+    monkeypatch.setattr("rowvit.serve.service.AHEAD_BYTES", 5_000)
+    puppet.frontend = "hls"
+
+    def ask(side: int) -> Reply:
+        photo = BytesIO()
+        Image.new("RGB", (side, side)).save(photo, "PNG")
+        return served.ask("POST", "/models/small/classify", photo.getvalue())
+
+    with serving(networks, "sim", lambda: puppet) as served, ThreadPoolExecutor(1) as pool:
+        puppet.go.clear()
+        first = pool.submit(ask, 50)  # alone, whatever its size
+        until(puppet.inside.is_set)
+        second = ask(40)
+        assert second.status == 429 and second.error.startswith("too many large pictures are here already")
+        assert second.headers["retry-after"] == "1"
+        puppet.go.set()
+        assert first.result(HANG).status == ask(40).status == 200
 
 
 def test_deadlines(networks, puppet, monkeypatch):

@@ -81,7 +81,7 @@ def bench(
     runtimes = [name for name in baseline.split(",") if name]
     options = opt.target_options(target, bitstream, memory, latency, rate, check_every)
     with Session(model, target.value, config, **options) as session:
-        chosen = session.choose(images or (), count, data, subset)
+        chosen = session.choose(images or (), count, data, subset, lambda text: say(text, ERR))
         # what is missing, before the work
         ways = cpu.ways(session.meta, runtimes, sorted({1, batch}))
         total = len(chosen.pixels)
@@ -318,7 +318,7 @@ def power(
         )
     options = opt.target_options(target, bitstream)
     with Session(model, target.value, config, **options) as session:
-        chosen = session.choose(images or (), count, data, subset)
+        chosen = session.choose(images or (), count, data, subset, lambda text: say(text, ERR))
         with progress_bar("seconds of the passes") as progress:
             document = protocol.document(session, chosen, plan, opened, batch, progress)
     if later:

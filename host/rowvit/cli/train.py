@@ -186,7 +186,8 @@ def evaluate_command(
     Photos belong to the network's classes by the names of their folders; there may be fewer of them. Top-1
     comes with its 95 % interval (Wilson). MACs and rows of W2 are those that were executed and
     fetched, relative to the network without pruning and skipping. On sim every photo is compared with
-    the integer reference, bit for bit; exit 1 if one differs.
+    the integer reference, bit for bit. Exit 1 if one differs, or a photo cannot be decoded, which is left
+    out.
 
     Examples
     --------
@@ -215,11 +216,12 @@ def evaluate_command(
     tested = matched(tested, name, classes, read_labels(labels))
     tested = tested.subset(photos) if photos else tested
 
+    refused: dict[int, RowvitError] = {}
+
     def measured(what: Network, name: str) -> Evaluation:
+        ways = target.value, hardware, cycles, jobs, scheduler
         with progress_bar(name, len(tested)) as progress:
-            return evaluate(
-                what, tested, target.value, hardware, cycles, jobs, scheduler, progress, precision
-            )
+            return evaluate(what, tested, *ways, progress, precision, refused.__setitem__)
 
     found = measured(network, "measuring")
     if agree:
@@ -227,10 +229,12 @@ def evaluate_command(
     report = found.report()
     if json_file:
         write(json_file, json.dumps(report, indent=1) + "\n")
+    for why in refused.values():
+        say(f"skipped: {why}", ERR)
     _print(report)
     if json_file:
         wrote(json_file)
-    if report.get("bit_exact", len(tested)) < len(tested):
+    if refused or report.get("bit_exact", len(tested)) < len(tested):
         raise typer.Exit(1)
 
 

@@ -41,7 +41,7 @@ EVIDENCE = {
 }
 #: variables that change how fast PyTorch, onnxruntime and NumPy are
 _TUNING = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_")
-_PACKAGES = ("numpy", "pynq", "pandas", "torch", "onnxruntime")
+_PACKAGES = ("numpy", "pillow", "pynq", "pandas", "torch", "onnxruntime")
 
 
 def describe(kind: str, session: Session, images: ImageSet) -> dict[str, Any]:
@@ -158,11 +158,14 @@ def versions(simulated: bool = False) -> dict[str, str]:
 def data_set(images: ImageSet) -> dict[str, Any]:
     """Which images: a name, how they were chosen, and the hash of their pixels."""
     pixels = images.pixels[: images.distinct]
+    digest = hashlib.sha256()
+    for image in pixels:
+        digest.update(image.tobytes())
     return {
         "set": images.name,
         "subset": images.subset,
         "images": len(pixels),
-        "sha256": hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest(),
+        "sha256": digest.hexdigest(),
         "repeated": len(images.pixels) / len(pixels),
     }
 

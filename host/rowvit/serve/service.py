@@ -6,14 +6,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from rowvit.decoding import AHEAD_BYTES
 from rowvit.errors import RowvitError
 from rowvit.measure.power.instrument import Instrument, Wanted
 from rowvit.measure.power.instruments import open_instrument
@@ -113,6 +114,7 @@ class Service:
         self._sensor, self.power = _sensor(instrument, board)
         self._decoders = ThreadPoolExecutor(processors(), "decoder")
         self._reference = ThreadPoolExecutor(1, "reference")
+        self._waiting = 0  # bytes of pixels
         self._explaining = 0
         self._goldens: dict[Network, tuple[Golden, Program | None]] = {}
 
@@ -155,16 +157,29 @@ class Service:
         networks = [self.network(name) for name in names]
         with self.engine.place(len(networks)):
             pixels = [await self.beside(pixels_of, data, n.meta, self.frontend) for n in networks]
-            answers = await asyncio.gather(
-                *(
-                    self.engine.classify(network, [image], deadline)
-                    for network, image in zip(networks, pixels, strict=True)
+            with self._room(pixels):
+                answers = await asyncio.gather(
+                    *(
+                        self.engine.classify(network, [image], deadline)
+                        for network, image in zip(networks, pixels, strict=True)
+                    )
                 )
-            )
         return [
             Classified(network, image, answer)
             for network, image, (answer,) in zip(networks, pixels, answers, strict=True)
         ]
+
+    @contextmanager
+    def _room(self, pixels: Sequence[np.ndarray]) -> Iterator[None]:
+        """For pixels that wait for their answers: whole pictures, with the HLS front end."""
+        size = sum(image.nbytes for image in pixels)
+        if self._waiting and self._waiting + size > AHEAD_BYTES:
+            raise Refusal(429, "too many large pictures are here already", "try again in 1 s", 1)
+        self._waiting += size
+        try:
+            yield
+        finally:
+            self._waiting -= size
 
     async def explain(self, one: Classified) -> Explanation | None:
         """What the integer reference adds; None of a compiled program, and while others wait for theirs."""

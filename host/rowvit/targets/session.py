@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rowvit.decoding import AHEAD_BYTES, decoded
 from rowvit.errors import RowvitError
 from rowvit.formats.program import Program
 from rowvit.formats.records import checkpoint_names
@@ -31,9 +33,10 @@ from rowvit.targets.target import MODELS, first_difference, position, read_model
 from rowvit.targets.workers import Workers
 
 if TYPE_CHECKING:
+    from rowvit.decoding import Refused
     from rowvit.formats.package import ModelPackage
     from rowvit.hardware.config import HardwareConfig
-    from rowvit.targets.target import ImageSource, Refused, Result, Target
+    from rowvit.targets.target import ImageSource, Result, Target
 
 #: gets the number of images done
 Progress = Callable[[int], None]
@@ -115,8 +118,8 @@ class ImageSet:
 
     Parameters
     ----------
-    pixels : uint8 array [N, S, S, 3]
-        The first ``distinct`` are different images, which are then repeated.
+    pixels : sequence of uint8 arrays [S, S, 3]
+        The first ``distinct`` are different images, which then come again.
     files : list of Path
         Where the images came from, one each; empty for random pixels.
     name, subset : str
@@ -124,7 +127,7 @@ class ImageSet:
     distinct : int
     """
 
-    pixels: NDArray[Any]
+    pixels: Sequence[NDArray[Any]]
     files: list[Path]
     name: str
     subset: str
@@ -234,7 +237,12 @@ class Session:
         self.close()
 
     def choose(
-        self, paths: Sequence[Path], count: int = 0, name: str | None = None, subset: str | None = None
+        self,
+        paths: Sequence[Path],
+        count: int = 0,
+        name: str | None = None,
+        subset: str | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> ImageSet:
         """The images of a measurement.
 
@@ -243,34 +251,44 @@ class Session:
         paths : sequence of Path
             Files or directories; if empty, the photos that come with the model, or random pixels.
         count : int
-            Images of the measurement, which repeats those that there are; 0: 10 on sim, else 200.
+            Images of the measurement, which repeats those that there are, and that take no more than
+            `AHEAD_BYTES`; 0: 10 on sim, else 200.
         name, subset : str, optional
             What to call the data set, and which part of it this is.
+        say : callable
+            Gets a sentence about every file that is left out.
 
         Raises
         ------
         RowvitError
-            A file cannot be read, or there are none.
+            No file can be decoded, or there are none.
         """
         count = count or (COUNT_SIM if self.target_name == "sim" else COUNT)
+        side = self.meta["architecture"]["image_size"]
         if not paths and isinstance(self._named, str) and (paths := shipped_photos(self._named)):
             name = name or f"photos that come with {self._named}"
         files: list[Path] = []
         if paths:
-            files = image_files(paths)
+            files = image_files(paths, say)
             name = name or (paths[0] if paths[0].is_dir() else paths[0].parent).resolve().name
-            subset = subset or f"first {min(count, len(files))} of {len(files)} files by name"
-            files = files[:count]
+            there, wrong = len(files), dict[int, RowvitError]()
             # of the network's size, also for the HLS front end
-            pixels = np.stack([for_network(file, self.meta) for file in files])
+            each = decoded(files, lambda file: for_network(file, self.meta), refused=wrong.__setitem__)
+            with closing(each):
+                pixels = [*islice(each, min(count, AHEAD_BYTES // (3 * side * side)))]
+            files = [file for number, file in enumerate(files) if number not in wrong][: len(pixels)]
+            for why in wrong.values():
+                if not pixels:
+                    raise why
+                say(f"skipped: {why}")
+            subset = subset or f"first {len(pixels)} of {there} files by name"
         else:
-            side = self.meta["architecture"]["image_size"]
             shape = min(count, _RANDOM), side, side, 3
-            pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+            pixels = [*np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)]
             name, subset = name or "random pixels", subset or "seed 0"
-        repeated = np.arange(count) % len(pixels)
+        again = [number % len(pixels) for number in range(count)]
         return ImageSet(
-            pixels[repeated], [files[i] for i in repeated] if files else [], name, subset, len(pixels)
+            [pixels[i] for i in again], [files[i] for i in again] if files else [], name, subset, len(pixels)
         )
 
     def run(

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
@@ -15,11 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rowvit.decoding import Refused, decoded
 from rowvit.errors import RowvitError
 from rowvit.formats import container
 from rowvit.formats.records import checkpoint_names
 from rowvit.hardware.config import HardwareConfig
-from rowvit.processors import processors
 
 if TYPE_CHECKING:
     from rowvit.compiler import Program
@@ -28,10 +26,6 @@ if TYPE_CHECKING:
 MODELS = Path(__file__).parents[1] / "models"
 #: pixels, or the file that has them
 ImageSource = NDArray[Any] | str | Path
-#: gets the position of an image that cannot be used, from 0, and why
-Refused = Callable[[int, RowvitError], object]
-#: of pixels that wait for their turn: a board may have 512 MB for everything
-AHEAD_BYTES = 64_000_000
 _Loaded = TypeVar("_Loaded")
 
 
@@ -234,49 +228,10 @@ class Target:
     ) -> Generator[NDArray[Any], None, None]:
         """Pixels of the images, in order; files are decoded by threads, up to two batches early.
 
-        Not so early that they take more than `AHEAD_BYTES`. With ``refused``, that gets what cannot be used,
-        and the others follow.
+        Not so early that they take more than `decoding.AHEAD_BYTES`. With ``refused``, that gets what cannot
+        be used, and the others follow.
         """
-        images = iter(images)
-        ahead = max(2 * batch, processors() + 1)  # while all decode, one is ready
-        position = 0
-        taken: deque[Future[NDArray[Any]] | NDArray[Any]] = deque()
-        failure: Exception | None = None
-        more = True
-        pool = ThreadPoolExecutor(processors())  # threads start when there is something to decode
-        try:
-            while True:
-                # pixels are ready: a camera's next image is not waited for
-                while more and len(taken) < ahead and not (taken and isinstance(taken[-1], np.ndarray)):
-                    try:
-                        image = next(images)
-                    except StopIteration:
-                        more = False
-                    except Exception as error:  # raised after the images before it
-                        more, failure = False, error
-                    else:
-                        if isinstance(image, np.ndarray):
-                            taken.append(image)
-                        else:
-                            taken.append(pool.submit(self._pixels, image))
-                if not taken:
-                    break
-                first = taken.popleft()
-                try:
-                    pixels = first.result() if isinstance(first, Future) else self._pixels(first)
-                except RowvitError as error:
-                    if refused is None:
-                        raise
-                    refused(position, error)
-                else:
-                    # frames for the HLS front end are whole, and large
-                    ahead = min(ahead, AHEAD_BYTES // pixels.nbytes or 1)
-                    yield pixels
-                position += 1
-        finally:
-            pool.shutdown(cancel_futures=True)
-        if failure is not None:
-            raise failure
+        return decoded(images, self._pixels, 2 * batch, refused)
 
     def _pixels(self, image: ImageSource) -> NDArray[Any]:
         """An image as uint8 [height, width, 3]; of the network's size, with the host front end."""

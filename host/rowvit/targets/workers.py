@@ -24,10 +24,11 @@ from rowvit.targets.open import open as open_target
 from rowvit.targets.target import position
 
 if TYPE_CHECKING:
+    from rowvit.decoding import Refused
     from rowvit.formats.package import ModelPackage
     from rowvit.formats.program import Program
     from rowvit.hardware.config import HardwareConfig
-    from rowvit.targets.target import ImageSource, Refused, Result, Target
+    from rowvit.targets.target import ImageSource, Result, Target
 
 
 class Workers:

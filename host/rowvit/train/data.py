@@ -27,6 +27,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from rowvit.decoding import Refused, decoded
 from rowvit.errors import RowvitError
 from rowvit.images import decode, is_picture, upright
 from rowvit.train.subject import background, subject
@@ -59,14 +60,24 @@ class Photos:
         return Photos([self.files[i] for i in chosen], self.labels[chosen], self.classes, name)
 
     def pixels(
-        self, indices: Sequence[int] | np.ndarray, side: int, resize: str = "bicubic", crop: float = 1.0
+        self,
+        indices: Sequence[int] | np.ndarray,
+        side: int,
+        resize: str = "bicubic",
+        crop: float = 1.0,
+        refused: Refused | None = None,
     ) -> np.ndarray:
-        """Photos uint8 [n, side, side, 3], prepared as for the accelerator by `rowvit.images.decode`."""
-        return np.stack([decode(_encoded(self.files[i]), side, resize, crop) for i in indices])
+        """Photos uint8 [n, side, side, 3], prepared as for the accelerator by `rowvit.images.decode`.
 
-    def prepared(self, side: int, resize: str, crop: float) -> np.ndarray:
+        ``refused`` as of `decoding.decoded`; there may be none left then.
+        """
+        files = (self.files[i] for i in indices)
+        found = decoded(files, lambda file: decode(_encoded(file), side, resize, crop), refused=refused)
+        return np.array([*found], np.uint8).reshape(-1, side, side, 3)
+
+    def prepared(self, side: int, resize: str, crop: float, refused: Refused | None = None) -> np.ndarray:
         """All photos, as of `pixels`."""
-        return self.pixels(range(len(self)), side, resize, crop)
+        return self.pixels(range(len(self)), side, resize, crop, refused)
 
 
 def _encoded(file: File) -> Path | bytes:

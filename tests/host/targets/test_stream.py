@@ -63,7 +63,7 @@ class Sizes(Target):
 
 def test_files_are_decoded_early_and_pixels_are_not_waited_for(tmp_path, monkeypatch) -> None:
     """Files: up to two batches ahead of the results; pixels, as from a camera, when their turn comes."""
-    monkeypatch.setattr("rowvit.targets.target.processors", lambda: 2)
+    monkeypatch.setattr("rowvit.decoding.processors", lambda: 2)
     for value in range(9):
         Image.new("RGB", (4, 4), (value, value, value)).save(tmp_path / f"{value}.png")
     files = [tmp_path / f"{value}.png" for value in range(9)]

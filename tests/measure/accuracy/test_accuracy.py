@@ -279,6 +279,35 @@ def test_command(tmp_path: Path) -> None:
     assert "rowvit run" in call(*arguments, "--target", "board", code=2)
 
 
+def test_photos_that_cannot_be_decoded(tmp_path: Path) -> None:
+    """They are told and do not count, in whatever shard they are; the others do, as without them."""
+    good = open_data(sets.archive(tmp_path / "a.npz", test=70), "test")
+    damaged = {2, 33, *range(64, 70)}  # the last shard has no other
+    files = [file[:-20] if number in damaged else file for number, file in enumerate(good.files)]
+    refused: dict[int, RowvitError] = {}
+    seen: list[int] = []
+    net = package()
+    with pytest.raises(RowvitError, match="cannot be decoded"):
+        evaluate(net, replace(good, files=files))
+    found = evaluate(net, replace(good, files=files), progress=seen.append, refused=refused.__setitem__)
+    assert refused.keys() == damaged and "cannot be decoded" in str(refused[33]) and seen == [32, 64, 70]
+    whole = evaluate(net, good)
+    assert np.array_equal(found.work.logits, np.delete(whole.work.logits, [*damaged], axis=0))
+    assert np.array_equal(found.truth, np.delete(good.labels, [*damaged]))
+    assert found.data == f"{good.name}, but for 8 that cannot be decoded"
+    with pytest.raises(RowvitError, match="cannot be decoded"):
+        evaluate(net, replace(good, files=[b"" for _ in files]), refused=refused.__setitem__)
+
+    net.save(tmp_path / "net.safetensors")
+    data = sets.folder(tmp_path / "set")
+    (data / "val" / "red" / "photo.jpg").write_text("no picture")
+    result = CliRunner().invoke(
+        app, ["eval", str(tmp_path / "net.safetensors"), "--data", str(data), "--json", str(tmp_path / "r")]
+    )
+    assert result.exit_code == 1 and "photo.jpg: cannot be decoded" in " ".join(result.output.split())
+    assert json.loads((tmp_path / "r").read_text())["photos"] == 12
+
+
 def test_on_the_simulated_rtl(tmp_path: Path) -> None:
     photos = open_data(sets.archive(tmp_path / "a.npz"), "test").subset(2)
     from rowvit.hardware import config as configs

@@ -28,6 +28,7 @@ from rowvit.formats.work import WORK, count_work
 from rowvit.targets.workers import end_with_parent
 
 if TYPE_CHECKING:
+    from rowvit.decoding import Refused
     from rowvit.formats.package import ModelPackage
     from rowvit.hardware.config import HardwareConfig
     from rowvit.model.store import Card
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
     #: a package, or a float network and its card
     Network: TypeAlias = ModelPackage | tuple[VisionTransformer, Card]
+    #: of the photos of a shard that can be decoded, if there are any; the others by their positions, and why
+    Shard: TypeAlias = "tuple[Outcomes | None, dict[int, RowvitError]]"
 
 SHARD = 32  # photos
 DEADLINE = 1800.0  # seconds for one shard
@@ -415,6 +418,7 @@ def evaluate(
     scheduler: str | None = None,
     progress: Callable[[int], None] = lambda done: None,
     precision: str = "fp32",
+    refused: Refused | None = None,
 ) -> Evaluation:
     """Run a network over a set.
 
@@ -436,12 +440,15 @@ def evaluate(
         Gets the number of photos done, after every shard.
     precision : str
         "fp32", or "bf16" for the matrices of a float network: faster, and the same but for near ties.
+    refused : callable, optional
+        Gets a photo that cannot be decoded, by its position in the set, and the error; it does not count.
+        Without it, the error is raised.
 
     Raises
     ------
     RowvitError
         The precision is unknown, there is no ``config`` for target "sim", the photos' classes are not the
-        network's, Dask is missing, or a shard fails.
+        network's, no photo can be decoded, Dask is missing, or a shard fails.
     """
     if precision not in PRECISIONS:
         raise RowvitError(f"precision '{precision}' is not {' or '.join(PRECISIONS)}")
@@ -465,37 +472,50 @@ def evaluate(
         part = replace(photos, files=photos.files[chosen], labels=photos.labels[chosen])
         shards.append((part, min(max(cycles - first, 0), len(part))))
     parts: list[Outcomes] = []
+    wrong: dict[int, RowvitError] = {}
     done = 0
     job = partial(_shard, target=target, config=config, precision=precision)
-    for found in _run(job, model, shards, jobs, scheduler):
-        parts.append(found)
-        done += len(found.logits)
+    for (part, _), (found, left_out) in zip(shards, _run(job, model, shards, jobs, scheduler), strict=True):
+        for number, why in left_out.items():
+            if refused is None:
+                raise why
+            wrong[done + number] = why
+            refused(done + number, why)
+        if found is not None:
+            parts.append(found)
+        done += len(part)
         progress(done)
+    if not parts:
+        raise wrong[0]
+    truth, data = np.delete(photos.labels, [*wrong]), photos.name
+    if wrong:
+        data += f", but for {len(wrong)} that cannot be decoded"
     source = "RTL in simulation" if target == "sim" else "cycle model"
     source = f"{source}, {config.name}" if config else ""
     work, classes = Outcomes.join(parts), list(map(str, classes))
-    return Evaluation(name, photos.name, kind, photos.labels, classes, work, cycles_of=source)
+    return Evaluation(name, data, kind, truth, classes, work, cycles_of=source)
 
 
 def _shard(
     model: Network, part: Photos, cycles: int, *, target: str, config: HardwareConfig | None, precision: str
-) -> Outcomes:
+) -> Shard:
+    wrong: dict[int, RowvitError] = {}
     if isinstance(model, tuple):
         network, card = model
-        pixels = part.prepared(network.config.image_size, card.resize, card.crop)
-        return float_work(network, card, pixels, precision)
+        pixels = part.prepared(network.config.image_size, card.resize, card.crop, wrong.__setitem__)
+        return (float_work(network, card, pixels, precision) if len(pixels) else None), wrong
     side, taken = model.arch["image_size"], model.meta["preprocessing"]
-    pixels = part.prepared(side, taken["resize"], taken.get("crop", 1.0))
-    return integer_work(model, pixels, target, config, cycles)
+    pixels = part.prepared(side, taken["resize"], taken.get("crop", 1.0), wrong.__setitem__)
+    return (integer_work(model, pixels, target, config, cycles) if len(pixels) else None), wrong
 
 
 def _run(
-    work: Callable[[Network, Photos, int], Outcomes],
+    work: Callable[[Network, Photos, int], Shard],
     model: Network,
     shards: list[tuple[Photos, int]],
     jobs: int,
     scheduler: str | None,
-) -> Iterator[Outcomes]:
+) -> Iterator[Shard]:
     """Results of the shards, which are photos and how many go through the cycle model, in their order."""
     if jobs == 1 and scheduler is None:
         for part, cycles in shards:

@@ -126,19 +126,19 @@ def profile(
         return Profile(name, config, memory, "cycle model", layers, timeline, None)
     with rowvit.open("sim", config=config, memory=memory) as sim:
         sim.load(program)
-        result, events, counted = watched(sim, image[None])
+        result, events, counted = watched(sim, image)
     layers = _measured(layers, predicted, result, counted, config, memory)
     timeline = _in_order(predicted.timeline, _completions(events), sum(result.layer_cycles))
     return Profile(name, config, memory, "simulated RTL", layers, timeline, result)
 
 
 def watched(target: Target, image: np.ndarray) -> tuple[Result, np.ndarray, list[dict[str, int]]]:
-    """One image [1, S, S, 3] in simulation: result, `SimDevice.events`, and `layer_counters`."""
+    """One image [S, S, 3] in simulation: result, `SimDevice.events`, and `layer_counters`."""
     from rowvit.targets.driver import Accelerator
 
     assert isinstance(target, Accelerator) and target.program is not None
     target.device.watch()
-    (result,) = target(image)
+    (result,) = target([image])
     events = target.device.events()
     return result, events, layer_counters(target.program, events, result)
 

@@ -101,7 +101,7 @@ def document(
 def measure(
     target: Target,
     name: str,
-    images: np.ndarray,
+    images: Sequence[np.ndarray],
     batch: int,
     warm_up: int = 1,
     clock_mhz: float | None = None,
@@ -116,7 +116,7 @@ def measure(
     name : str
         "golden", "sim" or "board". For "sim", times are cycles x clock: the host's clock would time the
         simulator.
-    images : uint8 array [N, S, S, 3]
+    images : sequence of uint8 arrays [S, S, 3]
     batch : int
         Images per start of the core, for throughput. The next batch is made ready while one computes.
     warm_up : int
@@ -139,7 +139,7 @@ def measure(
     clock = (clock_mhz or target.config.clock_mhz) * 1e3  # cycles per ms
     simulated, count = name == "sim", len(images)
     begin = time.monotonic()
-    first_ones = images[np.arange(warm_up) % count]
+    first_ones = [images[i % count] for i in range(warm_up)]
     if warm_up:
         target(first_ones)
     single: list[Result] = []
@@ -147,10 +147,10 @@ def measure(
     received: list[int] = []  # cycles
     for i in range(count):
         if simulated:
-            result, counters, arrival = _watched(target, images[i : i + 1])
+            result, counters, arrival = _watched(target, images[i])
             received.append(arrival)
         else:
-            (result,) = target(images[i : i + 1])
+            (result,) = target([images[i]])
             counters = _marked(result)
         single.append(result)
         layers.append(counters)
@@ -320,7 +320,7 @@ def _cycles(results: Sequence[Result]) -> np.ndarray:
 
 
 def _watched(target: Target, image: np.ndarray) -> tuple[Result, list[dict[str, int]], int]:
-    """One image [1, S, S, 3] in simulation: result, counters of every layer, and the cycle it had arrived by.
+    """One image [S, S, 3] in simulation: result, counters of every layer, and the cycle it had arrived by.
 
     The simulator has all counters when a layer ends, not only those in the core's answer. The image had
     arrived when the receive operation of its last word completed.

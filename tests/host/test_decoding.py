@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decoding by threads: the order, what is refused, and the memory of what waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from waiting import until
+
+from rowvit.decoding import decoded
+from rowvit.errors import RowvitError
+
+THREADS, BYTES = 3, 1000
+
+
+@pytest.fixture(autouse=True)
+def small_memory(monkeypatch):
+    monkeypatch.setattr("rowvit.decoding.processors", lambda: THREADS)
+    monkeypatch.setattr("rowvit.decoding.AHEAD_BYTES", BYTES)
+
+
+def sized(size: Callable[[int], int], begun: list[int]) -> Callable[[int], np.ndarray]:
+    """A decoder of numbers, which refuses every fifth."""
+
+    def decode(number: int) -> np.ndarray:
+        begun.append(number)
+        if number % 5 == 4:
+            raise RowvitError(f"{number} is bad")
+        return np.full(size(number), number, np.uint8)
+
+    return decode
+
+
+@pytest.mark.parametrize("ahead", [0, 2, 40])
+@pytest.mark.parametrize("size", [1, 300, 999, 5000])
+def test_order(ahead: int, size: int) -> None:
+    """Whatever size they have, also one that no memory is meant for; the bad do not stop the others."""
+    wrong: dict[int, str] = {}
+    found = decoded(
+        range(23), sized(lambda n: size, []), ahead, lambda n, error: wrong.update({n: str(error)})
+    )
+    assert [int(pixels[0]) for pixels in found] == [n for n in range(23) if n % 5 != 4]
+    assert wrong == {n: f"{n} is bad" for n in (4, 9, 14, 19)}
+    with pytest.raises(RowvitError, match="4 is bad"):
+        list(decoded(range(23), sized(lambda n: size, []), ahead))
+
+
+def test_what_waits_fits_in_memory() -> None:
+    """The image that is wanted and those after it; the threads take up what has become free."""
+    begun: list[int] = []
+    for pixels in decoded(range(23), sized(lambda n: 300, begun), 40, lambda n, error: None):
+        most = int(pixels[0]) + BYTES // 300
+        until(lambda most=most: len(begun) >= min(23, most))
+        assert len(begun) <= most + 1  # at the start no size is known
+    assert len(begun) == 23
+
+
+def test_images_that_grow() -> None:
+    """Nobody knows before a large one that it is: then each thread may have one, and no more follow."""
+    begun: list[int] = []
+    stream = decoded(range(23), sized(lambda n: 10 if n < 1 else 600, begun), 40)
+    assert [int(next(stream)[0]) for _ in range(2)] == [0, 1]
+    assert len(begun) <= 1 + THREADS
+    stream.close()  # while threads wait
+    assert len(begun) < 23
+
+
+def test_a_camera_is_not_waited_for() -> None:
+    taken: list[int] = []
+
+    def frames():
+        for number in range(3):
+            taken.append(number)
+            yield np.full(1, number, np.uint8)
+
+    for number, _ in enumerate(decoded(frames(), lambda frame: frame, 40)):
+        assert taken == [*range(number + 1)]

@@ -518,7 +518,10 @@ class _Run:
             return
         for tile, band0 in enumerate(range(used.first, used.end, f["mask_bands"])):
             end = band0 + f["mask_bands"]
-            own = (each._replace(first=max(each.first, band0), end=min(each.end, end)) for each in under_way)
+            own = [
+                _Used(hidden, segment, max(start, band0), min(stop, end))
+                for hidden, segment, start, stop in under_way
+            ]
             word = f["mask_base"] + tile * f["mask_stride"] + group
             if word >= self.config.mask_depth:
                 raise ValueError(f"mask word {word} of {self.config.mask_depth}")

@@ -233,10 +233,7 @@ class Tracker:
                 # what conflicts with what is covered conflicts with this, too, which is later
                 for entries in here.values():
                     entries[:] = [entry for entry in entries if entry[1] < base or end < entry[2]]
-            own = here.setdefault((new.engine, new.write), [])
-            if own and own[-1][3] == new:
-                own.pop()  # the later one of two that are the same is enough
-            own.append((self.done[new.engine], base, end, new))
+            here.setdefault((new.engine, new.write), []).append((self.done[new.engine], base, end, new))
 
 
 class Scheduler:

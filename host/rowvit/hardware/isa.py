@@ -7,6 +7,7 @@ host, compiler and disassembler use it directly.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cache
@@ -364,9 +365,8 @@ class Instruction:
         return RowvitError(f"{self.op.name}: {name} = {value} does not fit {bits} bits")
 
     @classmethod
-    def decode(cls, slots: NDArray[Any]) -> Instruction:
-        """Read uint16 [32]; `RowvitError` if the opcode is unknown."""
-        values = slots.tolist()
+    def decode(cls, values: Sequence[int]) -> Instruction:
+        """Read 32 slots; `RowvitError` if the opcode is unknown."""
         code = values[OPCODE] & 0xF
         if code not in _LAYOUTS:
             raise RowvitError(f"unknown opcode {code}", "the program is damaged or for another ABI")

@@ -323,7 +323,7 @@ def test_parameters_without_a_use_are_refused() -> None:
     meta["passes"][0]["instructions"] += 1
     meta["passes"][0]["operations"].append(meta["passes"][0]["operations"][load - 1])
     code = np.insert(program.code, end, part.code[load], axis=0)
-    for row, one in zip(code, map(Instruction.decode, code), strict=True):
+    for row, one in zip(code, map(Instruction.decode, code.tolist()), strict=True):
         if one.op is Op.LOAD:  # the weights are one instruction further on
             fields = one.fields | {"address": one.fields["address"] + INSTRUCTION_BYTES}
             row[:] = replace(one, fields=fields).encode()

@@ -86,13 +86,13 @@ class Cells:
         """The one value that lies there, band by band, and in order from ``place`` on in every row."""
         view = self._view(area)
         number = self._tags.item(area.base) >> _VALUE
-        # as bytes: most areas are read often, and are right
-        if number < 0 or view.tobytes() != _right(area.bands, area.width, area.first, place, number)[1]:
-            right = _right(area.bands, area.width, area.first, place, number)[0]
-            band, cell = np.argwhere((view != right) | (view < 0))[0]
-            found = self.values.name(int(view[band, cell]) >> _VALUE)
+        right, as_bytes = _right(area.bands, area.width, area.first, place)
+        found = view - (number << _VALUE)
+        if number < 0 or found.tobytes() != as_bytes:  # faster than element by element
+            band, cell = np.argwhere((found != right) | (view < 0))[0]
+            name = self.values.name(int(view[band, cell]) >> _VALUE)
             raise ValueError(
-                f"{self.name} address {area.base + band * area.stride + cell} holds {found}, not cell"
+                f"{self.name} address {area.base + band * area.stride + cell} holds {name}, not cell"
                 f" {place + cell} of band {area.first + band} of {self.values.name(number)}"
             )
         return self.values[number]
@@ -110,7 +110,7 @@ class Cells:
         number = self.values.number(value)
         low, high = self._ends.get(number, (area.base, end))
         self._ends[number] = min(low, area.base), max(high, end)
-        view[:] = _right(area.bands, area.width, area.first, place, number)[0]
+        np.add(_right(area.bands, area.width, area.first, place)[0], number << _VALUE, out=view)
 
     def fill(self, base: int, size: int, value: Value) -> None:
         """``size`` cells from ``base`` on, whatever their bands."""
@@ -125,8 +125,8 @@ class Cells:
 
 
 @lru_cache(maxsize=128)
-def _right(bands: int, width: int, first: int, place: int, number: int) -> tuple[NDArray[Any], bytes]:
-    """Tags [bands, width] of a value, also as bytes."""
-    rows = (number << _VALUE) + (np.arange(first, first + bands, dtype=np.int64)[:, None] << _BAND)
+def _right(bands: int, width: int, first: int, place: int) -> tuple[NDArray[Any], bytes]:
+    """Tags [bands, width] of value 0, also as bytes."""
+    rows = np.arange(first, first + bands, dtype=np.int64)[:, None] << _BAND
     tags = rows + np.arange(place, place + width, dtype=np.int64)
     return tags, tags.tobytes()

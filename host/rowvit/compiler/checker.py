@@ -14,7 +14,7 @@ bytes of the weights are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -59,7 +59,7 @@ _KINDS: dict[Dst | str, OperationKind] = {
 class _Image:
     """An image of one pass."""
 
-    life: int  #: number of the pass
+    life: int  #: 0: of the pass before; 1: of this one
     number: int
     received: bool = False
     bounds: list[int] = field(default_factory=list)  #: of its live tokens, and after each selection
@@ -114,7 +114,12 @@ def check(program: Program, config: HardwareConfig) -> None:
 
 
 class _Run:
-    """One pass three times: behind none, behind itself, and what the end of the last one takes."""
+    """One run of a pass that stands for the first, the last, and all in between.
+
+    It finds nothing of the pass before but row 0 of every image, where it takes it (PREVIOUS), and must leave
+    those of its own images there. Neither pass takes what was loaded or written for the other, which is void
+    in the first one and behind the last.
+    """
 
     def __init__(
         self,
@@ -137,6 +142,7 @@ class _Run:
         self.lines = np.full(config.weight_depth, -1, np.int64)
         #: 0: all of them are there; else one of `covers`
         self.cover = np.zeros(config.weight_depth, np.int64)
+        #: what lines are for, and of which life
         self.parts: dict[tuple[Any, ...], int] = {}
         self.covers: list[tuple[_Used, ...]] = [()]
         self.slots: dict[tuple[LoadKind, int], _Slot] = {}
@@ -146,6 +152,7 @@ class _Run:
         self.heads: dict[Value, int] = {}  #: that a score has added up
         #: of hidden neurons: FFN1's weights, parameters and group
         self.segments: dict[tuple[Any, ...], int] = {}
+        self.stride: int = -(-self.arch["dim"] // config.tile) * config.lanes  #: of residual rows
         self.embeddings = len(patch_chunks(self.arch))
         self.chunks: int = -(-self.arch["hidden"] // self.meta["ffn_chunk"])
         self.steps: dict[Op, Callable[[Instruction, _Image, Operation], None]] = {
@@ -181,19 +188,35 @@ class _Run:
         finish = max((n for n, one in enumerate(code) if Flag.PREVIOUS in one.flags), default=0)
         if code[0].fields["finish"] != finish:
             raise ValueError(f"finish is {code[0].fields['finish']}, but PREVIOUS ends with {finish}")
-        before: list[_Image] = []
-        for life, end in enumerate([len(code) - 2, len(code) - 2, finish]):
-            own = [_Image(life, number) for number in range(self.part.images)]
-            for number in range(1, end + 1):
-                previous = Flag.PREVIOUS in code[number].flags
-                if not (previous if life == 0 else life == 2 and not previous):  # void
-                    self._step(number, before if previous else own)
-            self.at = 0
-            if self.unused:
-                raise ValueError("parameters are loaded that nobody uses")
-            for image in before:
-                self._complete(image)
-            before = own
+        bounds = [self.arch["tokens"]]
+        for step in self.meta["pruning"]:
+            bounds.append(min(bounds[-1], step["keep"] + 1))
+        before = [_Image(0, number, bounds=bounds) for number in range(self.part.images)]
+        own = [_Image(1, number) for number in range(self.part.images)]
+        for image, area in self._rows_left(before):
+            self.residual.write(area, self._left(image))
+        for number in range(1, len(code) - 1):
+            self._step(number, before if Flag.PREVIOUS in code[number].flags else own)
+        for image, area in self._rows_left(own):
+            self._expect(self.residual.read(area), self._left(image))
+        self.at = 0
+        if self.unused:
+            raise ValueError("parameters are loaded that nobody uses")
+        if any(self.joined.values()):
+            raise ValueError("a mask goes on beyond the pass")
+        for image, then in zip(own, before, strict=True):
+            self._complete(image, then)
+
+    def _rows_left(self, images: list[_Image]) -> Iterator[tuple[_Image, Area]]:
+        """Residual rows that the next pass takes of these images."""
+        for number, one in enumerate(self.part.instructions):
+            self.at = number
+            if one.op is Op.NORM and Flag.PREVIOUS in one.flags and one.image < len(images):
+                yield images[one.image], Area(one.fields["res_base"], self.stride, self.stride, 1)
+
+    def _left(self, image: _Image) -> Value:
+        """What they are."""
+        return image.value("residual", self._sums(self.arch["depth"], 0))
 
     def _step(self, number: int, images: list[_Image]) -> None:
         one, operation = self.part.instructions[number], self.part.operations[number - 1]
@@ -204,7 +227,8 @@ class _Run:
             raise ValueError(f"there are {len(images)} images")
         self.steps[one.op](one, images[one.image], operation)
 
-    def _complete(self, image: _Image) -> None:
+    def _complete(self, image: _Image, then: _Image) -> None:
+        """It sends all of its records, and those that the next pass sends are as of the one before."""
         layers = range(self.arch["depth"])
         expected = {
             Record.MARK: [EMBED_TAG, *layers],
@@ -212,10 +236,10 @@ class _Run:
             Record.CHECKPOINT: list(range(2 * len(layers) + 1)) if self.meta["checkpoints"] else [],
         }
         for kind, tags in expected.items():
-            if [tag for record, tag in image.records if record is kind] != tags:
+            if [tag for record, tag in image.records + then.records if record is kind] != tags:
                 raise ValueError(f"image {image.number} sends other {kind.name} records than its network has")
-        if image.logits != self.arch["classes"]:
-            raise ValueError(f"image {image.number} sends {image.logits} logits of {self.arch['classes']}")
+        if then.logits != self.arch["classes"]:
+            raise ValueError(f"image {image.number} sends {then.logits} logits of {self.arch['classes']}")
 
     def _bands(self, image: _Image, first: int = 0, most: int = _ALL_BANDS, epoch: int = -1) -> int:
         """How many bands from ``first`` on an operation has at most."""
@@ -233,13 +257,13 @@ class _Run:
         return self.embeddings + layer * (1 + self.chunks) + half
 
     @staticmethod
-    def _part(operation: Operation) -> tuple[Any, ...]:
+    def _part(image: _Image, operation: Operation) -> tuple[Any, ...]:
         """What weights and parameters are for, whatever the rows."""
-        return operation[:4]
+        return image.life, *operation[:4]
 
     def _consistent(self, operation: Operation, *facts: object) -> None:
         """What must be the same for every image and in every pass."""
-        if (known := self.same.setdefault(self._part(operation), facts)) != facts:
+        if (known := self.same.setdefault(operation[:4], facts)) != facts:
             raise ValueError(f"weights or constants {facts} differ from {known}, which other images have")
 
     # -- loads ----------------------------------------------------------------------------------
@@ -260,7 +284,7 @@ class _Run:
             size = 8 * (rows if kind is LoadKind.NORM else config.residual_words(rows))
         if f["address"] % 8 or f["address"] not in self.weights or f["address"] + size > self.weights.stop:
             raise ValueError(f"bytes {f['address']} to {f['address'] + size - 1} are not among the weights")
-        part = self._part(operation)
+        part = self._part(image, operation)
         if kind is LoadKind.RESIDUAL:
             self.residual.fill(dst, rows, image.value("positions", epoch=0))
         elif kind is LoadKind.WEIGHT:
@@ -272,10 +296,10 @@ class _Run:
             self.slots[kind, dst] = _Slot(f["address"], groups if kind is LoadKind.PARAM else rows, part)
             self.unused.add((kind, dst))
 
-    def _parameters(self, kind: LoadKind, slot: int, size: int, operation: Operation) -> int:
+    def _parameters(self, kind: LoadKind, slot: int, size: int, part: tuple[Any, ...]) -> int:
         """The address of the operation's parameters."""
         found = self.slots.get((kind, slot))
-        if found is None or found.size < size or found.part != self._part(operation):
+        if found is None or found.size < size or found.part != part:
             raise ValueError(f"{kind.name} slot {slot} does not hold its parameters")
         self.unused.discard((kind, slot))
         return found.address
@@ -327,9 +351,9 @@ class _Run:
 
     # -- array ----------------------------------------------------------------------------------
 
-    def _matrix(self, f: dict[str, int], lines: int, operation: Operation) -> int:
+    def _matrix(self, f: dict[str, int], lines: int, part: tuple[Any, ...]) -> int:
         """The address of the operation's weights, ``lines`` lines from ``wbase`` on."""
-        own, owner = slice(f["wbase"], f["wbase"] + lines), self.parts.get(self._part(operation))
+        own, owner = slice(f["wbase"], f["wbase"] + lines), self.parts.get(part)
         found = self.lines[own]
         first = found.item(0) if len(found) == lines else -1
         right = first + _steps(lines, f["groups"] * self.config.lanes)
@@ -379,13 +403,14 @@ class _Run:
         if Flag.JOIN in flags and not (dst is Dst.HIDDEN and f["mask_bands"]):
             raise ValueError("JOIN is a flag of masks")
         weights: tuple[Any, ...]
+        part = self._part(image, operation)
         if Flag.UNSIGNED in flags:
-            weights, source = self._hidden_source(one, bands, operation)
+            weights, source = self._hidden_source(one, bands, part)
         else:
-            weights, source = self._dense_source(one, image, bands, operation)
+            weights, source = self._dense_source(one, image, bands, part)
         if operation.kind is not _KINDS.get(source.kind if dst is Dst.RESIDUAL else dst):
             raise ValueError(f"{source.kind} to {dst.name}")
-        parameters = self._parameters(LoadKind.PARAM, f["pslot"], f["groups"], operation)
+        parameters = self._parameters(LoadKind.PARAM, f["pslot"], f["groups"], part)
         self._consistent(operation, weights, parameters, f["groups"], f["shift"], f["thr"])
         if dst is Dst.RESIDUAL:
             self._to_residual(one, image, operation, source, bands)
@@ -402,11 +427,11 @@ class _Run:
             image.records.append((Record.MARK, one.tag))
 
     def _dense_source(
-        self, one: Instruction, image: _Image, bands: int, operation: Operation
+        self, one: Instruction, image: _Image, bands: int, part: tuple[Any, ...]
     ) -> tuple[tuple[Any, ...], Value]:
         """Weights, and the rows that they are multiplied with: patches, X, or O."""
         f, first = one.fields, one.fields["band0"]
-        address = self._matrix(f, f["k"], operation)
+        address = self._matrix(f, f["k"], part)
         if self.cover[f["wbase"] : f["wbase"] + f["k"]].any():
             raise ValueError("it takes all rows of weights of which a mask has loaded some")
         area = Area(f["src_base"] + first * f["src_stride"], f["src_stride"], f["k"] // 8, bands, first)
@@ -416,13 +441,13 @@ class _Run:
         return (address, place), self.token.read(area, place)
 
     def _hidden_source(
-        self, one: Instruction, bands: int, operation: Operation
+        self, one: Instruction, bands: int, part: tuple[Any, ...]
     ) -> tuple[tuple[Any, ...], Value]:
         """Weights and hidden segments of FFN2; all rows of W2 that a band needs are there."""
         f, lanes, first = one.fields, self.config.lanes, one.fields["band0"]
         sparse = Flag.SPARSE in one.flags
         words, segments = (self.config.segment_words, f["k"]) if sparse else (lanes // 8, f["k"] // lanes)
-        address = self._matrix(f, segments * lanes, operation)
+        address = self._matrix(f, segments * lanes, part)
         found, places = set(), []
         for number in range(segments):
             base = f["src_base"] + number * words + first * f["src_stride"]
@@ -493,7 +518,10 @@ class _Run:
             return
         for tile, band0 in enumerate(range(used.first, used.end, f["mask_bands"])):
             end = band0 + f["mask_bands"]
-            own = (each._replace(first=max(each.first, band0), end=min(each.end, end)) for each in under_way)
+            own = [
+                _Used(hidden, segment, max(start, band0), min(stop, end))
+                for hidden, segment, start, stop in under_way
+            ]
             word = f["mask_base"] + tile * f["mask_stride"] + group
             if word >= self.config.mask_depth:
                 raise ValueError(f"mask word {word} of {self.config.mask_depth}")
@@ -577,7 +605,7 @@ class _Run:
 
     def _norm(self, one: Instruction, image: _Image, operation: Operation) -> None:
         f, row = one.fields, Flag.ONE_ROW in one.flags
-        stride = -(-self.arch["dim"] // self.config.tile) * self.config.lanes
+        stride = self.stride
         if f["dim"] != self.arch["dim"] or f["res_stride"] != stride or row != (Flag.PREVIOUS in one.flags):
             raise ValueError("its channels, its addresses, or one of ONE_ROW and PREVIOUS without the other")
         bands = self._bands(image, 0, 1 if row else _ALL_BANDS)
@@ -588,7 +616,7 @@ class _Run:
             return
         half = int(stream.sums != self._sums(operation.layer, 0))
         self._expect(stream, image.value("residual", self._sums(operation.layer, half)))
-        address = self._parameters(LoadKind.NORM, f["slot"], f["dim"], operation)
+        address = self._parameters(LoadKind.NORM, f["slot"], f["dim"], self._part(image, operation))
         self._consistent(operation._replace(tile=half), address, f["shift"])
         area = Area(f["dst_base"], f["dst_stride"], f["dim"] // 8, bands)
         self.token.write(area, image.value("X of row 0" if row else "X", stream.sums))

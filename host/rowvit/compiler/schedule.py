@@ -11,8 +11,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
-
 from rowvit.compiler.lower import Lowering
 from rowvit.compiler.steps import Access, Allocation, Load, OnChip, Step
 from rowvit.errors import RowvitError
@@ -54,9 +52,14 @@ class _Room:
     def __init__(self, size: int, reserved: list[Allocation], past: list[_Used]) -> None:
         self.size, self.reserved = size, [_Used.by(block) for block in reserved]
         self.past = list(past)  # taken until its last step has been issued; newest last
+        self.full: dict[
+            Allocation, int
+        ] = {}  #: for these blocks there is no room before a step has been issued
 
     def place(self, block: Allocation, now: int) -> bool:
         """Choose a base for ``block`` before step ``now`` is issued; False if there is no room yet."""
+        if now <= self.full.get(block, -1):
+            return False
         size, best = block.size, None
         taken = self._taken(block, now)
         for base in self._edges(block, taken):
@@ -74,6 +77,7 @@ class _Room:
                 if best is None or (left, base) < best:
                     best = left, base
         if best is None:
+            self.full[block] = min((used.last for used in taken), default=-1)
             return False
         block.base = best[1]
         self._take(block, now)
@@ -139,9 +143,15 @@ _OLDER = {
 
 
 def _follows(new: Access, old: Access) -> bool | None:
-    """None: no conflict; True: band p of ``new`` conflicts with bands up to p of ``old`` only."""
+    """None: no conflict; True: band p of ``new`` conflicts with bands up to p of ``old`` only.
+
+    Their addresses, from the first one to the last, have some in common.
+    """
+    banded = new.banded and old.banded
+    if not banded and new.dense and old.dense:
+        return False
     return _overlap(
-        *(new.base - old.base, new.first - old.first, new.banded and old.banded),
+        *(new.base - old.base, new.first - old.first, banded),
         *(new.width, new.stride, new.bands, old.width, old.stride, old.bands),
     )
 
@@ -161,23 +171,20 @@ def _overlap(
     """`_follows` of an access that begins ``ahead`` addresses and ``later`` bands behind the old one's base
     and first band: layers that are alike, and images, have such pairs in common.
     """
-    if not banded and (bands == 1 or stride <= width) and (old_bands == 1 or old_stride <= old_width):
-        return False
-    # the stride of a single band does not matter
-    stride, other = stride if bands > 1 else old_stride, old_stride if old_bands > 1 else stride
-    if stride == other > 0:
-        # band p conflicts with bands p + least to p + most of old, as far as there are such
-        least, most = (ahead - old_width) // stride + 1, (ahead + width - 1) // stride
-        first = max(0, -most)
-        if least > most or first > min(bands - 1, old_bands - 1 - least):
-            return None
-        return banded and min(first + most, old_bands - 1) <= first + later
-    start = ahead + stride * np.arange(bands)[:, None]
-    start_old = other * np.arange(old_bands)[None, :]
-    conflict = (start < start_old + old_width) & (start_old < start + width)
-    if not conflict.any():
-        return None
-    return banded and not np.triu(conflict, 1 + later).any()
+    found = None
+    for band in range(bands):
+        start = ahead + band * stride
+        # the old one's bands that end behind the start, and begin before the end
+        if old_bands > 1 and old_stride:
+            least = max(0, (start - old_width) // old_stride + 1)
+            most = min(old_bands - 1, (start + width - 1) // old_stride)
+        else:
+            least, most = 0, old_bands - 1 if -width < start < old_width else -1
+        if least <= most:
+            if not banded or most > band + later:
+                return False
+            found = True
+    return found
 
 
 class Tracker:
@@ -372,21 +379,16 @@ class Scheduler:
         return Instruction(Op.LOAD, fields, flags, image=load.image), accesses
 
     def _step(self, step: Step) -> tuple[Instruction, list[Access]]:
-        instruction = step.instruction
-        fields = dict(instruction.fields)
-        accesses = list(step.accesses)
+        instruction, accesses = step.instruction, list(step.accesses)
         bands = max(access.bands for access in accesses)
         if step.weights:
             block, engine = step.weights, QUEUE[instruction.op]
             if engine is Engine.EXEC:
-                fields["wbase"] = block.base
+                instruction.fields["wbase"] = block.base
             accesses.append(Access(engine, False, OnChip.WEIGHT, block.base, block.size, 0, bands))
         if step.params:
             norm = step.params.memory is OnChip.NORM
-            fields["slot" if norm else "pslot"] = step.params.base
+            instruction.fields["slot" if norm else "pslot"] = step.params.base
             engine = Engine.NORM if norm else Engine.DRAIN
             accesses.append(Access(engine, False, step.params.memory, step.params.base, 1, 0, bands))
-        again = Instruction(
-            instruction.op, fields, instruction.flags, instruction.tag, image=instruction.image
-        )
-        return again, accesses
+        return instruction, accesses

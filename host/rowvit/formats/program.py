@@ -83,7 +83,7 @@ class Pass:
 
     @cached_property
     def instructions(self) -> list[Instruction]:
-        return [Instruction.decode(row) for row in self.code]
+        return [Instruction.decode(row) for row in self.code.tolist()]
 
 
 @dataclass

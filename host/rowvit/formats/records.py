@@ -88,8 +88,10 @@ class Answer:
 def _kept(rows: NDArray[Any], before: NDArray[Any] | None, tokens: int) -> NDArray[Any]:
     """Original indices, int64, of ``rows``, uint16, of the tokens ``before``; None: of all ``tokens``."""
     count = tokens if before is None else len(before)
-    # Python's integers are faster than NumPy's scalars
-    if rows.size and rows.item(-1) < count and rows.item(0) == 0 and (rows[1:] > rows[:-1]).all():
+    # Python's integers are faster than NumPy's scalars, and bytes than `all`
+    if (rows.size and rows.item(-1) < count and rows.item(0) == 0) and 0 not in (
+        rows[1:] > rows[:-1]
+    ).tobytes():
         return rows.astype(np.int64) if before is None else before[rows]
     if (last := int(rows.max(initial=0))) >= count:
         raise RowvitError(f"the output keeps row {last} of {count}")

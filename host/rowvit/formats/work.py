@@ -56,20 +56,23 @@ def count_work(
     arch, rule = meta["architecture"], meta["ffn2_rule"]
     tokens, hidden, depth = arch["tokens"], arch["hidden"], arch["depth"]
     tiles = sum(-(-rows // meta["tile_rows"]) for rows in live) if rule == "tile" else depth
-    none = rule == "none"
+    none, inner, after, whole = rule == "none", live[:-1], sum(live), tokens * depth
+    entering = tokens + sum(inner), tokens**2 + sum(map(mul, inner, inner))
+    nonzeros = hidden * after + 0 * ffn2_nonzeros if none else ffn2_nonzeros
     return Work(
-        _macs(arch, live, pv_nonzeros, hidden * sum(live) + 0 * ffn2_nonzeros if none else ffn2_nonzeros),
-        _macs(arch, [tokens] * depth, arch["heads"] * tokens**2 * depth, hidden * tokens * depth),
+        _macs(arch, *entering, after, pv_nonzeros, nonzeros),
+        _macs(arch, whole, tokens * whole, whole, arch["heads"] * tokens * whole, hidden * whole),
         hidden * tiles + 0 * w2_rows if none else w2_rows,
         hidden * tiles,
     )
 
 
-def _macs(arch: Mapping[str, int], live: Sequence[int], pv_nonzeros: int, ffn2_nonzeros: _Number) -> _Number:
-    dim, tokens = arch["dim"], arch["tokens"]
-    patches = (tokens - arch["prefix"]) * arch["channels"] * arch["patch_size"] ** 2
-    before, after = [tokens, *live[:-1]], sum(live)  # rows that enter attention, and those that leave it
-    squares: int = sum(map(mul, before, before))
+def _macs(
+    arch: Mapping[str, int], before: int, squares: int, after: int, pv_nonzeros: int, ffn2_nonzeros: _Number
+) -> _Number:
+    """Of so many rows, over all layers: that enter attention, the squares of these, and that leave it."""
+    dim = arch["dim"]
+    patches = (arch["tokens"] - arch["prefix"]) * arch["channels"] * arch["patch_size"] ** 2
     macs = dim * (patches + arch["classes"]) + pv_nonzeros * (dim // arch["heads"])
-    macs += (3 * sum(before) + after) * dim**2 + squares * dim + after * dim * arch["hidden"]
+    macs += (3 * before + after) * dim**2 + squares * dim + after * dim * arch["hidden"]
     return macs + dim * ffn2_nonzeros

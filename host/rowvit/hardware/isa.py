@@ -7,6 +7,7 @@ host, compiler and disassembler use it directly.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cache
@@ -338,30 +339,34 @@ class Instruction:
 
     def encode(self) -> NDArray[Any]:
         """As uint16 [32]; `RowvitError` if a field is unknown to the opcode, or a value exceeds its slots."""
-        slots, known = [0] * SLOTS, FIELDS[self.op]
-        slots[OPCODE] = (
-            self.op | _fits(self, "image", self.image, 4) << 4 | _fits(self, "tag", self.tag, 8) << 8
-        )
-        slots[FLAGS] = sum(1 << flag for flag in self.flags)
-        slots[CHAIN] = sum(1 << engine for engine in self.chain)
-        slots[DEPS:OPERANDS] = [NO_DEP & 0xFFFF] * len(Engine)
+        slots, (_, places) = [0] * SLOTS, _LAYOUTS[self.op]
+        for name, value, bits in (("image", self.image, 4), ("tag", self.tag, 8)):
+            if value >> bits:  # so are negative ones
+                raise self._misfit(name, value, bits)
+        slots[OPCODE] = self.op | self.image << 4 | self.tag << 8
+        slots[FLAGS], slots[CHAIN] = _bits(self.flags), _bits(self.chain)
+        slots[DEPS:OPERANDS] = _NO_DEPS
         for engine, dep in self.deps.items():
             if not -0x8000 <= dep <= 0x7FFF:
                 raise RowvitError(f"{self.op.name}: dependency {engine.name} {dep} does not fit 16 bits")
             slots[DEPS + engine] = dep & 0xFFFF
         for name, value in self.fields.items():
-            if name not in known:
+            if name not in places:
                 raise RowvitError(f"{self.op.name} has no field '{name}'")
-            place = known[name]
-            value = _fits(self, name, value, 16 * place.slots)
-            for slot in range(place.slot, place.slot + place.slots):
-                slots[slot], value = value & 0xFFFF, value >> 16
+            low, high = places[name]
+            if value >> (32 if high else 16):
+                raise self._misfit(name, value, 32 if high else 16)
+            slots[low] = value & 0xFFFF
+            if high:
+                slots[high] = value >> 16
         return np.array(slots, np.uint16)
 
+    def _misfit(self, name: str, value: int, bits: int) -> RowvitError:
+        return RowvitError(f"{self.op.name}: {name} = {value} does not fit {bits} bits")
+
     @classmethod
-    def decode(cls, slots: NDArray[Any]) -> Instruction:
-        """Read uint16 [32]; `RowvitError` if the opcode is unknown."""
-        values = slots.tolist()
+    def decode(cls, values: Sequence[int]) -> Instruction:
+        """Read 32 slots; `RowvitError` if the opcode is unknown."""
         code = values[OPCODE] & 0xF
         if code not in _LAYOUTS:
             raise RowvitError(f"unknown opcode {code}", "the program is damaged or for another ABI")
@@ -369,7 +374,10 @@ class Instruction:
         deps = zip(_ENGINES, values[DEPS:OPERANDS], strict=True)
         return cls(
             op,
-            {name: values[low] | values[high] << 16 if high else values[low] for name, low, high in places},
+            {
+                name: values[low] | values[high] << 16 if high else values[low]
+                for name, (low, high) in places.items()
+            },
             _members(Flag, values[FLAGS]),
             values[OPCODE] >> 8,
             {engine: dep - 0x10000 * (dep >> 15) for engine, dep in deps if dep != NO_DEP & 0xFFFF},
@@ -401,10 +409,11 @@ class Instruction:
 
 _ENGINES = tuple(Engine)
 #: of every opcode: itself, and its fields with their first slot and their second one, or 0
-_LAYOUTS: dict[int, tuple[Op, list[tuple[str, int, int]]]] = {
-    int(op): (op, [(name, p.slot, p.slot + 1 if p.slots == 2 else 0) for name, p in places.items()])
+_LAYOUTS: dict[int, tuple[Op, dict[str, tuple[int, int]]]] = {
+    int(op): (op, {name: (p.slot, p.slot + 1 if p.slots == 2 else 0) for name, p in places.items()})
     for op, places in FIELDS.items()
 }
+_NO_DEPS = [NO_DEP & 0xFFFF] * len(Engine)
 
 
 @cache
@@ -413,7 +422,7 @@ def _members(kind: type[_Code], bits: int) -> frozenset[_Code]:
     return frozenset(member for member in kind if bits >> member & 1)
 
 
-def _fits(instruction: Instruction, name: str, value: int, bits: int) -> int:
-    if not 0 <= value < 1 << bits:
-        raise RowvitError(f"{instruction.op.name}: {name} = {value} does not fit {bits} bits")
-    return int(value)
+@cache
+def _bits(members: frozenset[Coded]) -> int:
+    """The other way round."""
+    return sum(1 << member for member in members)

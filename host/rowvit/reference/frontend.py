@@ -6,7 +6,9 @@ The twin of ``hls/frontend.cpp``, and the packet that the kernel takes. It needs
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,15 +21,8 @@ MAGIC = 0x5652
 #: what the kernel is built for (``hls/frontend.h``)
 MAX_FRAME, MAX_SIDE, MAX_STRIPE, MAX_BIN = 4095, 256, 4096, 3
 STEP_BITS, WEIGHT_BITS = 20, 8
-_HEADER = np.dtype(
-    [
-        *((name, "<u2") for name in ("magic", "width", "height", "bin")),
-        *((name, "<u2") for name in ("left", "top", "window_width", "window_height")),
-        *((name, "<u2") for name in ("patch", "grid", "zero0", "zero1")),
-        *((name, "<u4") for name in ("step_x", "step_y")),
-    ]
-)
-HEADER_BYTES = _HEADER.itemsize
+_HEADER = struct.Struct("<10H4x2I")
+HEADER_BYTES = _HEADER.size
 
 
 @dataclass(frozen=True)
@@ -48,6 +43,7 @@ class Geometry:
     grid: int  #: patches of the result's side
 
     @classmethod
+    @lru_cache(maxsize=8)  # a camera's frames are alike
     def of(cls, width: int, height: int, side: int, patch: int) -> Geometry:
         """The middle square of a frame for a network of ``side`` x ``side`` pixels.
 
@@ -107,12 +103,12 @@ class Geometry:
 
     def header(self) -> NDArray[Any]:
         """The first four words of a packet, as uint8 [32]."""
-        header = np.zeros(1, _HEADER)
-        header["magic"] = MAGIC
-        for name in self.__dataclass_fields__:
-            header[name] = getattr(self, name)
-        header["step_x"], header["step_y"] = self.steps
-        return header.view(np.uint8)
+        packed = _HEADER.pack(
+            *(MAGIC, self.width, self.height, self.bin),
+            *(self.left, self.top, self.window_width, self.window_height),
+            *(self.patch, self.grid, *self.steps),
+        )
+        return np.frombuffer(packed, np.uint8)
 
 
 def fill_packet(frame: NDArray[Any], geometry: Geometry, packet: NDArray[Any]) -> None:

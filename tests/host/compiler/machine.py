@@ -87,7 +87,7 @@ class Machine:
         self.queue_depth = int(rng.integers(1, 9))
         self.drain_buffers = int(rng.integers(1, 4))
         self.blob = program.blob
-        self.code = [Instruction.decode(row) for row in self.part.code]
+        self.code = [Instruction.decode(row) for row in self.part.code.tolist()]
         assert self.code[0].op is Op.HEADER and self.code[-1].op is Op.END
         self.finish = self.code[0].fields.pop("finish")
         assert self.code[0].fields == {"config_hash": config.hash, "abi": ABI_VERSION}

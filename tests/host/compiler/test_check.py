@@ -25,7 +25,17 @@ from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.program import OperationKind
 from rowvit.hardware.config import HardwareConfig, load
-from rowvit.hardware.isa import FIELDS, Dst, Flag, Instruction, LoadKind, NormKind, Op, Record
+from rowvit.hardware.isa import (
+    FIELDS,
+    INSTRUCTION_BYTES,
+    Dst,
+    Flag,
+    Instruction,
+    LoadKind,
+    NormKind,
+    Op,
+    Record,
+)
 from rowvit.quant.synthetic import random_package
 from rowvit.targets.target import read_program
 
@@ -313,8 +323,25 @@ def test_parameters_without_a_use_are_refused() -> None:
     meta["passes"][0]["instructions"] += 1
     meta["passes"][0]["operations"].append(meta["passes"][0]["operations"][load - 1])
     code = np.insert(program.code, end, part.code[load], axis=0)
+    for row, one in zip(code, map(Instruction.decode, code.tolist()), strict=True):
+        if one.op is Op.LOAD:  # the weights are one instruction further on
+            fields = one.fields | {"address": one.fields["address"] + INSTRUCTION_BYTES}
+            row[:] = replace(one, fields=fields).encode()
     with pytest.raises(RowvitError, match="parameters are loaded that nobody uses"):
         check(Program(code, program.weights, meta), TINY)
+
+
+def test_a_mask_does_not_go_on_beyond_the_pass() -> None:
+    """Not even one that nobody takes, as all rows are loaded: the next pass would go on with it."""
+    program = compile(random_package(np.random.default_rng(0), **NETWORK), TINY, batch=1)
+    code = dict(enumerate(program.passes[0].instructions))
+    gathers = {n: one for n, one in code.items() if Flag.GATHER in one.flags and one.op is Op.LOAD}
+    all_rows = {n: replace(one, flags=one.flags - {Flag.GATHER}) for n, one in gathers.items()}
+    check(with_code(program, all_rows), TINY)
+    last = max(n for n, one in code.items() if one.fields.get("mask_bands"))
+    goes_on = replace(code[last], flags=code[last].flags | {Flag.JOIN})
+    with pytest.raises(RowvitError, match="a mask goes on beyond the pass"):
+        check(with_code(program, all_rows | {last: goes_on}), TINY)
 
 
 def test_what_cells_hold_is_said() -> None:

@@ -111,6 +111,19 @@ def test_a_full_queue(networks, puppet):
         assert served.service.engine.held == 0
 
 
+def test_an_image_whose_answer_cannot_be_counted_is_answered(served, monkeypatch):
+    """By an error at once, and not by silence until its deadline."""
+
+    def wrong(network, answer):
+        raise ValueError("counters can only grow")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(served.service.engine, "_answered", wrong)
+        reply = served.infer(image(1))
+    assert reply.status == 503 and "ValueError: counters can only grow" in reply.error
+    assert classes(served.infer(image(1))) == [1]
+
+
 def test_large_pictures_wait_outside(networks, puppet, monkeypatch):
     """The HLS front end takes them whole: not more of them than memory has room for."""
     monkeypatch.setattr("rowvit.serve.service.AHEAD_BYTES", 5_000)

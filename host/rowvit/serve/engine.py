@@ -258,13 +258,16 @@ class InferenceQueue:
             images = self._waiting(network, inside)
             for result in self.target.stream(images, self._batches[network]):
                 while checked and checked[0][1].bit_exact:
-                    self._finish(*checked.popleft())
+                    self._finish(*checked[0])
+                    checked.popleft()  # not before it has its answer
                 if self.target.is_checking(result):
                     checked.append((inside.popleft(), result))
                 else:
-                    self._finish(inside.popleft(), result)
+                    self._finish(inside[0], result)
+                    inside.popleft()
             while checked:
-                self._finish(*checked.popleft())
+                self._finish(*checked[0])
+                checked.popleft()
         except Exception as error:  # of a driver, a kernel, a simulator: all are faults of the core
             self._recover(network, [*(job for job, _ in checked), *inside], error)
 

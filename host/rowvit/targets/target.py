@@ -228,8 +228,8 @@ class Target:
     ) -> Generator[NDArray[Any], None, None]:
         """Pixels of the images, in order; files are decoded by threads, up to two batches early.
 
-        Not so early that they take more than `rowvit.decoding.AHEAD_BYTES`. With ``refused``, that gets what
-        cannot be used, and the others follow.
+        Not so early that they take more than 64 MB. With ``refused``, that gets what cannot be used, and the
+        others follow.
         """
         return decoded(images, self._pixels, 2 * batch, refused)
 

@@ -69,7 +69,7 @@ class Photos:
     ) -> np.ndarray:
         """Photos uint8 [n, side, side, 3], prepared as for the accelerator by `rowvit.images.decode`.
 
-        ``refused`` as of `rowvit.decoding.decoded`; there may be none left then.
+        ``refused`` as of ``rowvit.decoding.decoded``; there may be none left then.
         """
         files = (self.files[i] for i in indices)
         found = decoded(files, lambda file: decode(_encoded(file), side, resize, crop), refused=refused)

@@ -16,8 +16,7 @@ EXCLUDED = {
     r"except ValueError": "what a refusal is made of",
     r"def (disasm|problem|chunks|what_fits|on_chip)\(": "texts, advice and sizes, of no program",
     r"def (name|__str__|_where)\(": "texts of refusals",
-    r"if number < 0 or view\.tobytes\(\) != ": "what a refusal names",
-    r"if not conflict\.any\(\)": "accesses of other strides that do not meet: test_compiler.py draws them",
+    r"if number < 0 or found\.tobytes\(\) != ": "what a refusal names",
 }
 
 

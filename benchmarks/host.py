@@ -139,19 +139,14 @@ def emulated(architecture: str, groups: Sequence[str]) -> list[int]:
 def peaks(arch: Architecture) -> dict[str, float]:
     """The most memory of commands on a board, in MB, an emulator's included."""
     prepare()
+    commands = "run", "serve"
     if arch is Architecture.X86:
         start = [sys.executable, "-W", "ignore", HERE / MEMORY, FOLDER]
         environment = os.environ | {"PYTHONPATH": str(ROOT / "host")}
-        return {
-            command: float(subprocess.check_output([*start, command], env=environment, text=True))
-            for command in ("run", "serve")
-        }
+        return {one: float(subprocess.check_output([*start, one], env=environment)) for one in commands}
     with beside(arch.value) as there:
         start = [f"{VENV}/bin/python3", "-W", "ignore", f"{HOME}/{MEMORY}", f"{HOME}/files"]
-        return {
-            command: float(there.run(*start, command, PYTHONPATH=f"{HOME}/host"))
-            for command in ("run", "serve")
-        }
+        return {one: float(there.run(*start, one, PYTHONPATH=f"{HOME}/host")) for one in commands}
 
 
 def _qemu() -> Path:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The most memory that a command takes beside a board, in MB: `host.py memory` runs it, once per command.
+"""The most memory that a command takes beside a board, in MB: `host.py --memory` runs it, once per command.
 
     python host_memory.py FOLDER run|serve
 

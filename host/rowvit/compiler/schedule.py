@@ -52,9 +52,8 @@ class _Room:
     def __init__(self, size: int, reserved: list[Allocation], past: list[_Used]) -> None:
         self.size, self.reserved = size, [_Used.by(block) for block in reserved]
         self.past = list(past)  # taken until its last step has been issued; newest last
-        self.full: dict[
-            Allocation, int
-        ] = {}  #: for these blocks there is no room before a step has been issued
+        #: for these blocks there is no room before a step has been issued
+        self.full: dict[Allocation, int] = {}
 
     def place(self, block: Allocation, now: int) -> bool:
         """Choose a base for ``block`` before step ``now`` is issued; False if there is no room yet."""

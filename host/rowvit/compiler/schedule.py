@@ -54,6 +54,9 @@ class _Room:
         self.past = list(past)  # taken until its last step has been issued; newest last
         #: for these blocks there is no room before a step has been issued
         self.full: dict[Allocation, int] = {}
+        self._now: int | None = None  #: the step before which these were in use, of ``past`` and ``reserved``
+        self._busy: list[_Used] = []
+        self._booked: list[_Used] = []
 
     def place(self, block: Allocation, now: int) -> bool:
         """Choose a base for ``block`` before step ``now`` is issued; False if there is no room yet."""
@@ -113,14 +116,20 @@ class _Room:
         return all(begin >= t.end or t.base >= begin + size for t in others)
 
     def _taken(self, block: Allocation, now: int) -> list[_Used]:
-        taken = [used for used in self.past if used[3] >= now]
-        return taken + [room for room in self.reserved if room[3] >= now and room[2] <= block.last]
+        if now != self._now:
+            self._now = now
+            self._busy = [used for used in self.past if used[3] >= now]
+            self._booked = [room for room in self.reserved if room[3] >= now]
+        return self._busy + [room for room in self._booked if room[2] <= block.last]
 
     def _take(self, block: Allocation, now: int) -> None:
         # whatever lies within the new block, and has no use, is no longer of interest
         base, end = block.base, block.end
         self.past = [u for u in self.past if u[3] >= now or not (base <= u[0] and u[1] <= end)]
-        self.past.append(_Used.by(block))
+        used = _Used.by(block)
+        self.past.append(used)
+        if used.last >= now == self._now:
+            self._busy.append(used)
 
     def _edges(self, block: Allocation, taken: list[_Used]) -> set[int]:
         """Bases that are worth a look: next to something, or where something was."""

@@ -33,14 +33,27 @@ class Work(Generic[_Number]):
 WORK = tuple(field.name for field in fields(Work))
 
 
-def count_work(
-    meta: Mapping[str, Any],
-    live: Sequence[int],
-    pv_nonzeros: int,
-    ffn2_nonzeros: _Number,
-    w2_rows: _Number,
-) -> Work[_Number]:
-    """Work from what was counted while a network ran.
+@dataclass(frozen=True)
+class Shape:
+    """What the tokens of an image, by layer, determine of its work."""
+
+    rest: int  #: multiplications but for those of nonzero probabilities and hidden activations
+    dense: int  #: ``macs_dense``
+    hidden: int  #: hidden activations, over all layers and live tokens
+    rows: int  #: ``w2_rows_total``
+    each: tuple[int, int]  #: multiplications of a probability, and of a hidden activation
+    skips: bool  #: whether zeros of the latter are skipped
+
+    def work(self, pv_nonzeros: int, ffn2_nonzeros: _Number, w2_rows: _Number) -> Work[_Number]:
+        """With nonzero probabilities and hidden activations, and rows of W2 that have a use, of all layers."""
+        pv, ffn2 = self.each
+        if not self.skips:
+            ffn2_nonzeros, w2_rows = self.hidden + 0 * ffn2_nonzeros, self.rows + 0 * w2_rows
+        return Work(self.rest + pv * pv_nonzeros + ffn2 * ffn2_nonzeros, self.dense, w2_rows, self.rows)
+
+
+def shape(meta: Mapping[str, Any], live: Sequence[int]) -> Shape:
+    """The `Shape` of an image.
 
     Parameters
     ----------
@@ -48,31 +61,35 @@ def count_work(
         ``architecture``, ``ffn2_rule`` and ``tile_rows`` of a package or program.
     live : sequence of int
         Tokens that enter the FFN of each layer: those that its attention leaves.
-    pv_nonzeros : int
-        Nonzero probabilities over all layers, heads and rows.
-    ffn2_nonzeros, w2_rows : int or int64 array
-        Nonzero hidden activations, and rows of W2 that have a use, over all layers. Rule "none" uses all.
     """
     arch, rule = meta["architecture"], meta["ffn2_rule"]
-    tokens, hidden, depth = arch["tokens"], arch["hidden"], arch["depth"]
+    tokens, hidden, depth, dim = arch["tokens"], arch["hidden"], arch["depth"], arch["dim"]
     tiles = sum(-(-rows // meta["tile_rows"]) for rows in live) if rule == "tile" else depth
-    none, inner, after, whole = rule == "none", live[:-1], sum(live), tokens * depth
-    entering = tokens + sum(inner), tokens**2 + sum(map(mul, inner, inner))
-    nonzeros = hidden * after + 0 * ffn2_nonzeros if none else ffn2_nonzeros
-    return Work(
-        _macs(arch, *entering, after, pv_nonzeros, nonzeros),
-        _macs(arch, whole, tokens * whole, whole, arch["heads"] * tokens * whole, hidden * whole),
-        hidden * tiles + 0 * w2_rows if none else w2_rows,
+    inner, after, whole = live[:-1], sum(live), tokens * depth
+    head_dim = dim // arch["heads"]
+
+    def macs(before: int, squares: int, after: int) -> int:
+        """Of so many rows: that enter attention, the squares of these, and that leave it."""
+        patches = (tokens - arch["prefix"]) * arch["channels"] * arch["patch_size"] ** 2
+        layers = (3 * before + after) * dim**2 + squares * dim + after * dim * hidden
+        return dim * (patches + arch["classes"]) + layers
+
+    return Shape(
+        macs(tokens + sum(inner), tokens**2 + sum(map(mul, inner, inner)), after),
+        macs(whole, tokens * whole, whole) + dim * tokens * whole + dim * hidden * whole,
+        hidden * after,
         hidden * tiles,
+        (head_dim, dim),
+        rule != "none",
     )
 
 
-def _macs(
-    arch: Mapping[str, int], before: int, squares: int, after: int, pv_nonzeros: int, ffn2_nonzeros: _Number
-) -> _Number:
-    """Of so many rows, over all layers: that enter attention, the squares of these, and that leave it."""
-    dim = arch["dim"]
-    patches = (arch["tokens"] - arch["prefix"]) * arch["channels"] * arch["patch_size"] ** 2
-    macs = dim * (patches + arch["classes"]) + pv_nonzeros * (dim // arch["heads"])
-    macs += (3 * before + after) * dim**2 + squares * dim + after * dim * arch["hidden"]
-    return macs + dim * ffn2_nonzeros
+def count_work(
+    meta: Mapping[str, Any],
+    live: Sequence[int],
+    pv_nonzeros: int,
+    ffn2_nonzeros: _Number,
+    w2_rows: _Number,
+) -> Work[_Number]:
+    """Work from what was counted while a network ran: `shape` and `Shape.work`."""
+    return shape(meta, live).work(pv_nonzeros, ffn2_nonzeros, w2_rows)

@@ -27,7 +27,8 @@ _ERRORS: dict[int, tuple[str, str]] = {
         "run `rowvit diagnose`: the stream is out of step",
     ),
 }
-_COUNTERS = {name: COUNTER_BASE // 4 + number for number, (name, _) in enumerate(COUNTERS)}  # words
+_FIRST = COUNTER_BASE // 4
+_COUNTERS = {name: _FIRST + number for number, (name, _) in enumerate(COUNTERS)}  # words
 
 
 class RowvitCore(DefaultIP):
@@ -79,8 +80,8 @@ class RowvitCore(DefaultIP):
 
     def counters(self) -> dict[str, int]:
         """The counters of the last start, by their names in ``isa.COUNTERS``."""
-        words = self.mmio.array
-        return {name: int(words[number]) for name, number in _COUNTERS.items()}
+        words = self.mmio.array[_FIRST : _FIRST + len(_COUNTERS)]
+        return dict(zip(_COUNTERS, map(int, words), strict=True))
 
     def counter(self, name: str) -> int:
         """One of the `counters`."""

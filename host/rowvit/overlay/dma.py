@@ -19,6 +19,7 @@ _ERRORS = {
     0x20: "slave error (memory refused the access)",
     0x40: "decode error (there is no memory at the address)",
 }
+_FAILED = sum(_ERRORS)
 _SECONDS = 1.0  # a reset takes microseconds
 
 
@@ -31,7 +32,7 @@ def dma_state(status: int) -> str:
 
 
 def dma_failed(status: int) -> bool:
-    return any(status & bit for bit in _ERRORS)
+    return status & _FAILED != 0
 
 
 def stop(registers: MMIO | DMA, name: str) -> None:

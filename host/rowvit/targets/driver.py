@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 from rowvit.formats.records import Answer, spans
-from rowvit.formats.work import count_work
-from rowvit.hardware.config import HardwareConfig
+from rowvit.formats.work import Shape, shape
 from rowvit.hardware.isa import BUSY, DONE, ERROR, ID
 from rowvit.overlay.dma import DMA_HALTED, DMA_IDLE, MM2S, S2MM, dma_failed, dma_state, start, stop
 from rowvit.reference.frontend import Geometry, fill_packet
@@ -44,6 +43,7 @@ _NAP = 0.00005  # seconds that a stream sleeps between polls; Linux makes 0.1 ms
 _SLEPT = 0.8  # part of the core's time for the last answer that a stream sleeps before it polls
 MEMINFO = Path("/proc/meminfo")
 _LOOK = 0.02  # seconds after which the core is polled although no interrupt came
+_SHAPES = 1_000  # thresholds keep now more tokens, now fewer
 _LOOKS = 20  # polls after which a read has no answer
 #: results, or seconds for which there is nothing to do but wait
 _Flow = Generator["list[Result] | float", None, None]
@@ -161,6 +161,7 @@ class Accelerator(Target):
         self.blob: PynqBuffer | None = None  #: the network's program and weights, where the core reads them
         self._flow: _Flow | None = None
         self._took: dict[int, float] = {}  # seconds of the core for the last answer, by images of its pass
+        self._shapes: dict[tuple[int, ...], tuple[Shape, int]] = {}  # by tokens kept; and lane tiles of W2
         self._on_close = on_close
         self._warned = False  # that MM2S_LENGTH is not what was sent
         self.guard: Guard | None = None
@@ -188,7 +189,7 @@ class Accelerator(Target):
         self.blob = self._allocate(program.blob.shape)
         self.blob[:] = program.blob
         self.blob.flush()
-        self.program, self.meta, self._took = program, program.meta, {}
+        self.program, self.meta, self._took, self._shapes = program, program.meta, {}, {}
 
     def check_memory(self) -> None:
         """Compare program and weights in the memory that the core reads with those that were loaded.
@@ -631,7 +632,7 @@ class Accelerator(Target):
                 for answer, own_cycles, own_fires in zip(answers, cycles, fires, strict=True)
             ]
         if batch.count == 1:
-            _add_work(results[0], meta, self.config)
+            self._add_work(results[0], meta)
         timing = {
             "pack": batch.packing,
             "run": received - batch.started,
@@ -642,6 +643,22 @@ class Accelerator(Target):
             result.timing = timing
             result.seconds = (timing["pack"] + timing["run"] + timing["unpack"]) / batch.count
         return results
+
+    def _add_work(self, result: Result, meta: dict[str, Any]) -> None:
+        """Multiplications and W2 rows from token counts and counters."""
+        found = self._shapes.get(kept := tuple(result.live))
+        if found is None:
+            if len(self._shapes) >= _SHAPES:
+                self._shapes.clear()
+            arch = meta["architecture"]
+            alive = dict(zip((step["layer"] for step in meta["pruning"]), kept, strict=True))
+            live = [arch["tokens"]]
+            for layer in range(arch["depth"]):
+                live.append(alive.get(layer, live[-1]))
+            found = self._shapes[kept] = shape(meta, live[1:]), -(-arch["dim"] // self.config.tile)
+        (tokens, tiles), counters = found, result.counters  # FFN2's sum over lane tiles
+        nonzeros, rows = counters["ffn2_nonzeros"] // tiles, counters["w2_fetched"] // tiles
+        vars(result).update(vars(tokens.work(counters["pv_nonzeros"], nonzeros, rows)))
 
     def reset(self) -> None:
         """Put core and DMA into the state that they have after loading the bitstream; the network stays.
@@ -698,16 +715,3 @@ def cma() -> str:
         lines = []
     found = [" ".join(line.split()) for line in lines if line.startswith("Cma")]
     return ", ".join(found) or "the kernel does not say how much there is"
-
-
-def _add_work(result: Result, meta: dict[str, Any], config: HardwareConfig) -> None:
-    """Multiplications and W2 rows from token counts and counters."""
-    arch, counters = meta["architecture"], result.counters
-    alive = dict(zip((step["layer"] for step in meta["pruning"]), result.live, strict=True))
-    live = [arch["tokens"]]
-    for layer in range(arch["depth"]):
-        live.append(alive.get(layer, live[-1]))
-    tiles = -(-arch["dim"] // config.tile)  # these counters sum over lane tiles
-    nonzeros, rows = counters["ffn2_nonzeros"] // tiles, counters["w2_fetched"] // tiles
-    for name, value in vars(count_work(meta, live[1:], counters["pv_nonzeros"], nonzeros, rows)).items():
-        setattr(result, name, value)

@@ -251,7 +251,7 @@ module rowvit_core #(  // parameters as of rowvit_top
   wire [ROWS-1:0]    nt_valid, nt_ready;
   wire [16*ROWS-1:0] nt_addr;
   wire [64*ROWS-1:0] nt_data;
-  wire               dump_valid, dump_ready, dump_eor;
+  wire               dump_valid, dump_ready, dump_eor, dump_last;
   wire [63:0]        dump_data;
   rowvit_norm_engine #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .MAX_DIM(MAX_DIM), .NORM_SLOTS(NORM_SLOTS)
@@ -264,7 +264,7 @@ module rowvit_core #(  // parameters as of rowvit_top
       .rd_valid_o(nrd_valid), .rd_ready_i(nrd_ready), .rd_addr_o(nrd_addr), .rd_data_i(res_rdata),
       .tw_valid_o(nt_valid), .tw_ready_i(nt_ready), .tw_addr_o(nt_addr), .tw_data_o(nt_data),
       .out_valid_o(dump_valid), .out_ready_i(dump_ready), .out_data_o(dump_data),
-      .out_eor_o(dump_eor),
+      .out_eor_o(dump_eor), .out_last_o(dump_last),
       .done_o(done[16*E_NORM+:16]), .bands_o(bands[16*E_NORM+:16]), .busy_o(happens[`E_NORM_BUSY])
   );
 
@@ -322,7 +322,7 @@ module rowvit_core #(  // parameters as of rowvit_top
       .in_ready_o({dump_ready, kept_ready, rec_ready}),
       .in_data_i({dump_data, kept_data, rec_data}),
       .in_eor_i({dump_eor, kept_eor, rec_eor}),
-      .in_last_i({2'b00, rec_last}),
+      .in_last_i({dump_last, 1'b0, rec_last}),
       .m_axis_tdata(m_axis_tdata), .m_axis_tkeep(m_axis_tkeep), .m_axis_tvalid(m_axis_tvalid),
       .m_axis_tready(m_axis_tready), .m_axis_tlast(m_axis_tlast), .sent_o(happens[`E_SEND_WORDS])
   );

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Written by `python -m rowvit.hardware.generate` from the tables in host/rowvit/hardware/isa.py
 // and pipeline.py, where each constant is explained. Included inside modules.
-localparam ABI_VERSION = 4;
+localparam ABI_VERSION = 5;
 localparam [31:0] ID = 32'h524F5756;
 // Instructions: F_* are the first bits of slots and fields.
 localparam INSTR_W = 512, NO_DEP = 16'h8000;
@@ -40,7 +40,7 @@ localparam DST_TOKEN = 0, DST_HIDDEN = 1, DST_KEY = 2, DST_VALUE = 3, DST_RESIDU
            DST_STREAM = 5;
 localparam KIND_S = 6, KIND_O = 7;  // of the drain, behind DST_*
 localparam LOADKIND_WEIGHT = 0, LOADKIND_PARAM = 1, LOADKIND_NORM = 2, LOADKIND_RESIDUAL = 3;
-localparam NORMKIND_LAYERNORM = 0, NORMKIND_DUMP = 1;
+localparam NORMKIND_LAYERNORM = 0, NORMKIND_DUMP = 1, NORMKIND_TOKENS = 2;
 // Queues: slots that a queue holds, and the queue that each engine's operations come from.
 localparam N_QUEUE = 5, Q_LOAD = 0, Q_EXEC = 1, Q_NORM = 2, Q_SELECT = 3, Q_RECV = 4;
 localparam [39:0] QUEUE_SLOTS = {8'd14, 8'd13, 8'd17, 8'd29, 8'd18};  // queue 0 lowest
@@ -49,7 +49,8 @@ localparam [47:0] ENGINE_QUEUE = {8'd4, 8'd3, 8'd2, 8'd1, 8'd1, 8'd0};  // engin
 // Errors, records, registers, counters.
 localparam ERROR_NONE = 0, ERROR_BAD_OPCODE = 1, ERROR_ADDRESS_RANGE = 2, ERROR_BAD_HASH = 3,
            ERROR_AXI_READ = 4, ERROR_WATCHDOG = 5, ERROR_STREAM_SHORT = 6, ERROR_STREAM_LONG = 7;
-localparam RECORD_LOGITS = 1, RECORD_KEPT = 2, RECORD_CHECKPOINT = 3, RECORD_MARK = 4;
+localparam RECORD_LOGITS = 1, RECORD_KEPT = 2, RECORD_CHECKPOINT = 3, RECORD_MARK = 4,
+           RECORD_TOKENS = 5;
 localparam REG_ID = 'h00, REG_ABI = 'h04, REG_CONFIG_HASH = 'h08, REG_CAPS = 'h0C,
            REG_CONTROL = 'h10, REG_STATUS = 'h14, REG_ERROR = 'h18, REG_IRQ_ENABLE = 'h1C,
            REG_IRQ_STATUS = 'h20, REG_BASE_LO = 'h24, REG_BASE_HI = 'h28, REG_PROGRAM = 'h2C,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// DUMP: the first count_i residual rows, in channel order, as a CHECKPOINT record.
-// Throughput: one word of four channels in 7 cycles.
+// Records of the norm engine. DUMP: the first count_i residual rows, in channel order, as a CHECKPOINT
+// record. TOKENS: the words of rowvit_norm_tokens behind a record's header.
+// Throughput: DUMP one word of four channels in 7 cycles, TOKENS one word per cycle.
 `default_nettype none
 
 module rowvit_norm_dump #(
@@ -15,11 +16,14 @@ module rowvit_norm_dump #(
     input  wire                      rst_ni,
     // Start; the settings stay until done_o.
     input  wire                      start_i,
+    input  wire                      tokens_i,
+    input  wire                      last_i,   // the record ends the pass
     input  wire [15:0]               count_i,
     input  wire [11:0]               tag_i,  // and image
     input  wire [10:0]               dim_i,
     input  wire [15:0]               res_base_i,
     input  wire [15:0]               res_stride_i,
+    input  wire [15:0]               part_words_i,  // TOKENS: words of a part
     // The band that is read next, and whether it may be read, as of the cycle before.
     output reg  [15:0]               band_o,
     input  wire                      band_ok_i,
@@ -30,20 +34,28 @@ module rowvit_norm_dump #(
     input  wire                      rd_ready_i,
     output wire [15:0]               rd_addr_o,
     input  wire [16*ROWS*GROUPS-1:0] rd_data_i,
+    // Words of TOKENS; the last of a band, and of the record.
+    input  wire                      tk_valid_i,
+    output wire                      tk_ready_o,
+    input  wire [63:0]               tk_data_i,
+    input  wire                      tk_band_end_i,
+    input  wire                      tk_op_end_i,
     // Record.
     output wire                      out_valid_o,
     input  wire                      out_ready_i,
     output wire [63:0]               out_data_o,
-    output wire                      out_eor_o
+    output wire                      out_eor_o,
+    output wire                      out_last_o
 );
   `include "rowvit_defs.vh"
   localparam N = ROWS * GROUPS;
+  localparam PART = ROWS < NORM_ROWS ? ROWS : NORM_ROWS;  // rows of a part
 
   localparam S_IDLE = 3'd0, S_SIZE = 3'd1, S_HEADER = 3'd2, S_BAND = 3'd3, S_READ = 3'd4,
-             S_WORD = 3'd5;
+             S_WORD = 3'd5, S_TOKENS = 3'd6;
   reg [2:0]  state_q;
-  reg [31:0] bytes_q;     // of the payload: count * dim * 2
-  reg [10:0] dim_bits_q;
+  reg [31:0] bytes_q;     // of the payload: dim * count * 2, or parts * words * 8
+  reg [10:0] bits_q;      // of the first factor
   reg [3:0]  step_q;
   reg [15:0] row_q;       // row
   reg [7:0]  sub_q;       // in its band
@@ -58,6 +70,8 @@ module rowvit_norm_dump #(
   reg        known_q;     // band_ok_i is about this band
   reg [63:0] word_q;
 
+  wire [10:0] parts = (count_i[10:0] + PART[10:0] - 11'd1) >> $clog2(PART);
+  wire [31:0] factor = tokens_i ? {13'd0, part_words_i, 3'd0} : {15'd0, count_i, 1'b0};
   wire read = rd_valid_o && rd_ready_i;
   wire lane_end = lane_q == LANES[15:0] - 16'd1;
   wire group_end = group_q == GROUPS[7:0] - 8'd1;
@@ -82,17 +96,22 @@ module rowvit_norm_dump #(
 
   assign rd_valid_o = state_q == S_READ && !fill_q[2];
   assign rd_addr_o = tile_q + lane_q;
-  assign word = state_q == S_HEADER || state_q == S_WORD;
-  assign data = state_q == S_HEADER ? {bytes_q, count_i, tag_i, RECORD_CHECKPOINT[3:0]} : word_q;
-  assign end_of_record = state_q == S_WORD && row_end_q && last_row_q;
+  wire [3:0] kind = tokens_i ? RECORD_TOKENS[3:0] : RECORD_CHECKPOINT[3:0];
+  assign tk_ready_o = state_q == S_TOKENS && room;
+  assign word = state_q == S_HEADER || state_q == S_WORD || (state_q == S_TOKENS && tk_valid_i);
+  assign data = state_q == S_HEADER ? {bytes_q, count_i, tag_i, kind}
+              : state_q == S_WORD ? word_q : tk_data_i;
+  assign end_of_record = (state_q == S_WORD && row_end_q && last_row_q)
+                      || (state_q == S_TOKENS && tk_op_end_i);
   rowvit_skid_buffer #(
-      .WIDTH(65)
+      .WIDTH(66)
   ) u_out (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
-      .in_valid_i(word), .in_ready_o(room), .in_data_i({end_of_record, data}),
-      .out_valid_o(out_valid_o), .out_ready_i(out_ready_i), .out_data_o({out_eor_o, out_data_o})
+      .in_valid_i(word), .in_ready_o(room), .in_data_i({end_of_record && last_i, end_of_record, data}),
+      .out_valid_o(out_valid_o), .out_ready_i(out_ready_i), .out_data_o({out_last_o, out_eor_o, out_data_o})
   );
-  assign band_done_o = taken && state_q == S_WORD && row_end_q && band_end_q;
+  assign band_done_o = taken && ((state_q == S_WORD && row_end_q && band_end_q)
+                                 || (state_q == S_TOKENS && tk_band_end_i));
   assign done_o = taken && end_of_record;
 
   always @(posedge clk_i) begin
@@ -107,7 +126,7 @@ module rowvit_norm_dump #(
     case (state_q)
       S_IDLE: begin
         bytes_q <= 32'd0;
-        dim_bits_q <= dim_i;
+        bits_q <= tokens_i ? parts : dim_i;
         step_q <= 4'd11;
         row_q <= 16'd0;
         sub_q <= 8'd0;
@@ -116,12 +135,13 @@ module rowvit_norm_dump #(
         if (start_i) state_q <= S_SIZE;
       end
       S_SIZE: begin
-        bytes_q <= {bytes_q[30:0], 1'b0} + (dim_bits_q[10] ? {15'd0, count_i, 1'b0} : 32'd0);
-        dim_bits_q <= dim_bits_q << 1;
+        bytes_q <= {bytes_q[30:0], 1'b0} + (bits_q[10] ? factor : 32'd0);
+        bits_q <= bits_q << 1;
         step_q <= step_q - 4'd1;
         if (step_q == 4'd1) state_q <= S_HEADER;
       end
-      S_HEADER: if (taken) state_q <= S_BAND;
+      S_HEADER: if (taken) state_q <= tokens_i ? S_TOKENS : S_BAND;
+      S_TOKENS: if (taken && end_of_record) state_q <= S_IDLE;
       S_BAND: begin  // entered before every row
         tile_q <= base_q;
         lane_q <= 16'd0;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// LayerNorm of the residual rows into token memory (docs/numerics.md, section 4), and DUMP of the rows into
-// the output stream. Up to four rows of a band (a part; of eight rows there are two, which take turns) and
+// LayerNorm of the residual rows (docs/numerics.md, section 4) into token memory, or, TOKENS, into the
+// output stream (section 8), and DUMP of the rows into that. Up to four rows of a band (a part; of eight rows there are two, which take turns) and
 // all groups work in parallel: pass 1 sums a part, pass 2 normalises it (rowvit_norm_passes.v). Pass 1 of
 // the next part runs while norm_stats works on the sums of this one.
 // Throughput: 2 * addresses + 2 cycles per part (at least 36 * rows + 60 per band), addresses being
-// LANES * ceil(dim / (LANES * GROUPS)). Latency of the first part: 2 * addresses + 155.
+// LANES * ceil(dim / (LANES * GROUPS)); of TOKENS a word per cycle. Latency: 2 * addresses + 155.
 `default_nettype none
 
 module rowvit_norm_engine #(
@@ -47,11 +47,12 @@ module rowvit_norm_engine #(
     input  wire [ROWS-1:0]           tw_ready_i,
     output wire [16*ROWS-1:0]        tw_addr_o,
     output wire [64*ROWS-1:0]        tw_data_o,
-    // CHECKPOINT records.
+    // CHECKPOINT and TOKENS records.
     output wire                      out_valid_o,
     input  wire                      out_ready_i,
     output wire [63:0]               out_data_o,
-    output wire                      out_eor_o
+    output wire                      out_eor_o,
+    output wire                      out_last_o
 );
   `include "rowvit_defs.vh"
   localparam PARTS = ROWS > NORM_ROWS ? ROWS / NORM_ROWS : 1;
@@ -78,7 +79,9 @@ module rowvit_norm_engine #(
   // ---------------------------------------------------------------- fields
   wire [11:0] tag = instr_i[F_IMAGE+:12];
   wire        one_row = instr_i[F_FLAGS + FLAG_ONE_ROW];
+  wire        last = instr_i[F_FLAGS + FLAG_LAST];
   wire        dump = instr_i[F_NORM_KIND+:16] == NORMKIND_DUMP[15:0];
+  wire        tokens = instr_i[F_NORM_KIND+:16] == NORMKIND_TOKENS[15:0];
   wire [10:0] dim = instr_i[F_NORM_DIM+:11];
   wire [15:0] res_base = instr_i[F_NORM_RES_BASE+:16];
   wire [15:0] res_stride = instr_i[F_NORM_RES_STRIDE+:16];
@@ -88,7 +91,7 @@ module rowvit_norm_engine #(
   wire [4:0]  shift = instr_i[F_NORM_SHIFT+:5];
 
   // ---------------------------------------------------------------- operation
-  reg         run_q, dump_q;
+  reg         run_q, dump_q, tokens_q;
   reg  [15:0] count_q;   // rows
   wire        dep_ok;
   wire [15:0] dump_band;
@@ -115,6 +118,7 @@ module rowvit_norm_engine #(
     run_q <= (run_q || start) && !(op_done_q || skip);
     if (start) begin
       dump_q <= dump;
+      tokens_q <= tokens;
       count_q <= one_row ? 16'd1 : live_i;
     end
     if (band_done_q) bands_o <= bands_o + 16'd1;
@@ -138,14 +142,14 @@ module rowvit_norm_engine #(
   always @(posedge clk_i) begin
     shift_q <= shift;
     half_q <= shift == 5'd0 ? 31'd0 : 31'd1 << (shift - 5'd1);
-    high_q <= {27'h7ffffff, 7'd0} << shift;
+    high_q <= (tokens ? {19'h7ffff, 15'd0} : {27'h7ffffff, 7'd0}) << shift;
   end
 
   // ---------------------------------------------------------------- passes
   // The stages move in this cycle, in the next one, and in that after it.
   reg  en_q, move_q;
-  wire move_d, stall, full;
-  assign move_d = run_q && !stall && !full;
+  wire move_d, stall, full, tokens_full;
+  assign move_d = run_q && !stall && !full && !tokens_full;
   always @(posedge clk_i) begin
     move_q <= move_d;
     en_q <= move_q;
@@ -240,6 +244,7 @@ module rowvit_norm_engine #(
   wire [5*L-1:0]     n = n_of[5*L*(PARTS > 1 && part_pipe_q[8])+:5*L];
   wire [17*L-1:0]    recip = recip_of[17*L*(PARTS > 1 && part_pipe_q[9])+:17*L];
   wire [8*N-1:0]     y;
+  wire [16*N-1:0]    wide;
   genvar g, r;
   generate
     for (r = 0; r < PARTS; r = r + 1) begin : g_part
@@ -269,7 +274,8 @@ module rowvit_norm_engine #(
             .dim_i(dim), .x_o(x[16*I+:16]), .product_o(product[32*I+:32]),
             .s1_i(s1[26*r+:26]), .n_i(n[5*r+:5]), .r_i(recip[17*r+:17]),
             .g_i(gain[16*g+:16]), .bias_i(bias[33*g+:33]),
-            .shift_i(shift_q), .high_i(high_q), .y_o(y[8*I+:8])
+            .shift_i(shift_q), .high_i(high_q), .y_o(y[8*I+:8]),
+            .wide_o(wide[16*I+:16])
         );
       end
     end
@@ -282,6 +288,8 @@ module rowvit_norm_engine #(
   wire              part_out, band_end_out, op_end_out;
   assign {part_out, band_end_out, op_end_out, rows_out, groups_out, word_out}
       = word_pipe_q[WORD_W*(STAGES-1)+:WORD_W];
+  wire [1:0] to_memory = {2{!tokens_q}} & norm_pipe_q[STAGES-:2];
+  wire [2:0] octets = {3{!tokens_q}} & octet_pipe_q[STAGES-:3];
   wire words_band_done, words_op_done, dump_band_done, dump_done;
   assign band_done_d = words_band_done || dump_band_done;
   assign op_done_d = words_op_done || dump_done;
@@ -289,28 +297,42 @@ module rowvit_norm_engine #(
       .ROWS(L), .PARTS(PARTS), .GROUPS(GROUPS), .LANES(LANES)
   ) u_words (
       .clk_i(clk_i), .rst_ni(rst_ni), .move_i(move_q), .en_i(en_q),
-      .value_i(norm_pipe_q[STAGES-:2]), .octet_i(octet_pipe_q[STAGES-:3]), .y_i(y), .word_i(word_out),
+      .value_i(to_memory), .octet_i(octets), .y_i(y), .word_i(word_out),
       .groups_i(groups_out), .rows_i(rows_out), .part_i(part_out), .band_end_i(band_end_out),
       .op_end_i(op_end_out), .full_o(full), .band_done_o(words_band_done), .op_done_o(words_op_done),
       .tw_valid_o(tw_valid_o), .tw_ready_i(tw_ready_i), .tw_addr_o(tw_addr_o), .tw_data_o(tw_data_o)
   );
 
-  // ---------------------------------------------------------------- dump
-  reg dump_busy_q;
+  // ---------------------------------------------------------------- records
+  wire        tk_valid, tk_ready, tk_band_end, tk_op_end;
+  wire [63:0] tk_data;
+  rowvit_norm_tokens #(
+      .ROWS(L), .GROUPS(GROUPS)
+  ) u_tokens (
+      .clk_i(clk_i), .rst_ni(rst_ni),
+      .value_i(en_q && tokens_q && norm_pipe_q[STAGES]), .y_i(wide), .groups_i(groups_out),
+      .rows_i(rows_out), .band_end_i(band_end_out), .op_end_i(op_end_out), .full_o(tokens_full),
+      .valid_o(tk_valid), .ready_i(tk_ready), .data_o(tk_data), .band_end_o(tk_band_end),
+      .op_end_o(tk_op_end)
+  );
+  reg record_busy_q;
   always @(posedge clk_i) begin
-    dump_busy_q <= run_q && dump_q;
-    if (!rst_ni) dump_busy_q <= 1'b0;
+    record_busy_q <= run_q && (dump_q || tokens_q);
+    if (!rst_ni) record_busy_q <= 1'b0;
   end
   rowvit_norm_dump #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES)
   ) u_dump (
       .clk_i(clk_i), .rst_ni(rst_ni),
-      .start_i(run_q && dump_q && !dump_busy_q), .count_i(count_q), .tag_i(tag), .dim_i(dim),
-      .res_base_i(res_base), .res_stride_i(res_stride), .band_o(dump_band), .band_ok_i(dep_q),
+      .start_i(run_q && (dump_q || tokens_q) && !record_busy_q), .tokens_i(tokens_q), .last_i(last),
+      .count_i(count_q), .tag_i(tag), .dim_i(dim), .res_base_i(res_base), .res_stride_i(res_stride),
+      .part_words_i(dst_stride), .band_o(dump_band), .band_ok_i(dep_q),
       .band_done_o(dump_band_done), .done_o(dump_done),
       .rd_valid_o(dump_rd), .rd_ready_i(rd_ready_i), .rd_addr_o(dump_addr), .rd_data_i(rd_data_i),
+      .tk_valid_i(tk_valid), .tk_ready_o(tk_ready), .tk_data_i(tk_data), .tk_band_end_i(tk_band_end),
+      .tk_op_end_i(tk_op_end),
       .out_valid_o(out_valid_o), .out_ready_i(out_ready_i), .out_data_o(out_data_o),
-      .out_eor_o(out_eor_o)
+      .out_eor_o(out_eor_o), .out_last_o(out_last_o)
   );
 endmodule
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // LayerNorm arithmetic of one residual bank (docs/numerics.md, section 4), a 22-stage pipeline:
-// x * x for the sums (pass 1), or from x to y (pass 2). Stage numbers count from the read: x_i is
-// the memory's answer in stage 2, y_o is in stage 22. Other ports name their stage.
+// x * x for the sums (pass 1), or from x to y (pass 2), of 8 bits or of 16. Stage numbers count from the
+// read: x_i is the memory's answer in stage 2, y_o and wide_o are in stage 22. Other ports name theirs.
 // Throughput: one value per cycle in which it moves. No DSP48.
 `default_nettype none
 
@@ -23,10 +23,11 @@ module rowvit_norm_lane (
     // Of the channel: g in stage 15, b plus half of what shift takes away in stage 19.
     input  wire [15:0] g_i,
     input  wire [32:0] bias_i,
-    // Of the operation; high_i has the bits from shift + 7 up set.
+    // Of the operation; high_i has the bits from shift + 7 up set, or from shift + 15 up for wide_o.
     input  wire [4:0]  shift_i,
     input  wire [33:0] high_i,
-    output reg  [7:0]  y_o
+    output reg  [7:0]  y_o,
+    output reg  [15:0] wide_o
 );
   // A copy for about 250 registers each. Tools merge equal registers unless told not to: Vivado by the
   // register's attribute, Yosys by that of the block.
@@ -89,15 +90,16 @@ module rowvit_norm_lane (
 
   // ---------------------------------------------------------------- 21, 22: y
   wire [33:0] v_by_eights = $signed(v20_q) >>> {shift_i[4:3], 3'd0};
-  wire [14:0] v_by_ones = v_by_eights[14:0] >> shift_i[2:0];
-  reg [7:0] low21_q;
+  wire [22:0] v_by_ones = v_by_eights[22:0] >> shift_i[2:0];
+  reg [15:0] low21_q;
   reg       over21_q, negative21_q;
   always @(posedge clk_i) begin
     if (en_q[2]) begin
-      low21_q <= v_by_ones[7:0];
+      low21_q <= v_by_ones[15:0];
       over21_q <= ((v20_q ^ {34{v20_q[33]}}) & high_i) != 34'd0;
       negative21_q <= v20_q[33];
-      y_o <= over21_q ? (negative21_q ? 8'h81 : 8'h7f) : low21_q == 8'h80 ? 8'h81 : low21_q;
+      y_o <= over21_q ? (negative21_q ? 8'h81 : 8'h7f) : low21_q[7:0] == 8'h80 ? 8'h81 : low21_q[7:0];
+      wide_o <= over21_q ? {negative21_q, {15{!negative21_q}}} : low21_q;
     end
   end
 endmodule

@@ -72,6 +72,19 @@ PROOFS = (
         ),
     ),
     Proof(
+        "norm_tokens",
+        ("rowvit_norm_tokens", "rowvit_fifo"),
+        3,
+        cover=26,
+        bound=22,
+        mutants=(
+            Mutant("rowvit_norm_tokens", "count > DEPTH[5:0] / 6'd2", "count > DEPTH[5:0] - 6'd4"),
+            Mutant("rowvit_norm_tokens", ".out_ready_i(ready_i && step_end)", ".out_ready_i(ready_i)"),
+            Mutant("rowvit_norm_tokens", "rows[i / GROUPS] && groups", "groups"),
+            Mutant("rowvit_norm_tokens", "if (valid_o && ready_i) word_q", "if (ready_i) word_q"),
+        ),
+    ),
+    Proof(
         "dispatch",
         ("rowvit_dispatch", "rowvit_fifo", "rowvit_copies"),
         3,
@@ -296,7 +309,7 @@ TWINS = (
         SMALL | {"MAX_DIM": 64},
         by("rd_valid_o", "rd_addr_o")
         | never("tw_addr_o", "tw_data_o", "out_data_o")
-        | by("out_valid_o", "out_eor_o"),
+        | by("out_valid_o", "out_eor_o", "out_last_o"),
         QUIET,
         (
             Mutant("rowvit_norm_engine", "      run_q <= 1'b0;\n      known_q", "      known_q"),

@@ -105,6 +105,10 @@ def _package(rng: np.random.Generator, config: HardwareConfig) -> ModelPackage:
     hidden = integer(9, 10 * config.lanes)
     pieces = 1 if late else int(rng.choice([1, 1, 2, 3]))
     chunk = integer(8, hidden) if rng.random() < 0.2 else max(8, -(-hidden // pieces))
+    tokens = None
+    if rng.random() < 0.4:
+        layers = sorted({depth - 1, *np.flatnonzero(rng.random(depth) < 0.3).tolist()})
+        tokens = {"rows": str(rng.choice(["class", "all", "all"])), "layers": layers}
     return random_package(
         rng,
         dim=dim,
@@ -113,7 +117,7 @@ def _package(rng: np.random.Generator, config: HardwareConfig) -> ModelPackage:
         image_size=patch * grid,
         patch_size=patch,
         hidden=hidden,
-        classes=integer(1, 80),
+        classes=0 if tokens and rng.random() < 0.5 else integer(1, 80),
         prefix=prefix,
         pruning=[_step(rng, 1, 5)] if late else _pruning(rng, depth, grid * grid + prefix),
         ffn2_rule=rule,
@@ -123,6 +127,7 @@ def _package(rng: np.random.Generator, config: HardwareConfig) -> ModelPackage:
         columns=float(rng.uniform(0.1, 0.9)),
         rare=float(rng.choice([0.5, 0.9] if late else [0.0, 0.5, 0.9])),
         extreme=rng.random() < 0.25,
+        tokens=tokens,
     )
 
 

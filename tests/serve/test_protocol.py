@@ -27,7 +27,9 @@ from waiting import HANG, until
 import rowvit
 from rowvit.images import for_network
 from rowvit.measure.power.instrument import Instrument
+from rowvit.quant.synthetic import random_package
 from rowvit.serve import server, service
+from rowvit.serve.networks import read_networks
 from rowvit.serve.service import Limits
 
 
@@ -109,6 +111,35 @@ def test_triton_chooses_outputs(client, pixels, expected):
     best = [text.decode().split(":") for text in found.as_numpy("probabilities")[0]]
     assert [(int(index), label) for _, index, label in best] == [(i, str(i)) for i in order]
     assert float(best[0][0]) == pytest.approx(expected[0].probabilities.max(), abs=1e-5)
+
+
+@pytest.mark.parametrize("classes", [0, 5])
+def test_triton_gets_tokens(tmp_path, pixels, classes):
+    shape = dict(dim=32, depth=2, heads=2, image_size=12, patch_size=2, hidden=48, classes=classes)
+    pruning = [{"layer": 0, "keep": 20, "threshold": 0}]
+    answers = {"rows": "all", "layers": [0, 1]}
+    made = random_package(np.random.default_rng(4), **shape, pruning=pruning, tokens=answers)
+    made.meta["name"] = "features"
+    made.save(path := tmp_path / "features.safetensors")
+    with rowvit.open("golden", "tiny") as target:
+        target.load(path)
+        values, indices = target.features(pixels)
+    networks = read_networks([str(path)], None)
+    with (
+        serving(networks, "golden", lambda: rowvit.open("golden", "tiny")) as one,
+        triton.InferenceServerClient(f"127.0.0.1:{one.port}") as client,
+    ):
+        there = {o["name"]: o["shape"] for o in client.get_model_metadata("features")["outputs"]}
+        assert there["tokens"] == [-1, 21, 32] and ("logits" in there) == bool(classes)
+        tensor = triton.InferInput("pixels", pixels.shape, "UINT8")
+        tensor.set_data_from_numpy(pixels)
+        found = client.infer("features", [tensor])
+        described = one.ask("POST", "/models/features/classify", png(30, 20))
+        assert described.status == 200 and len(described.json["classes"]) == classes
+        assert one.ask("POST", "/models/features/classify", png(30, 20), Accept="image/png").status == 200
+    np.testing.assert_array_equal(found.as_numpy("tokens"), values)
+    np.testing.assert_array_equal(found.as_numpy("token"), values[:, 0])
+    np.testing.assert_array_equal(found.as_numpy("token_indices"), indices)
 
 
 def test_triton_gets_sentences(client):

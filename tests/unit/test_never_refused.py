@@ -55,6 +55,13 @@ async def drain_words(dut):
 
 
 @cocotb.test()
+async def norm_tokens(dut):
+    """Steps come in spite of full_o, and nobody takes their words."""
+    await start(dut, value_i=1, ready_i=0)
+    await cycles(dut, 40)
+
+
+@cocotb.test()
 async def fetch(dut):
     """Words come that nobody has asked for."""
     await start(dut, rd_dvalid_i=1)
@@ -88,6 +95,7 @@ CASES = [
     ("axi_reader", "g_client[0].u_fifo.", {}, None),
     ("drain_records", "rowvit_drain_records.u_fifo.", {"GROUPS": 1}, None),
     ("drain_words", "u_compress.", {"ROWS": 2, "GROUPS": 6, "LANES": 16}, None),
+    ("norm_tokens", "rowvit_norm_tokens.u_fifo.", {}, None),
     ("fetch", "rowvit_fetch.u_words.", {"LANES": 16}, None),
     ("fetch_bitmaps", "rowvit_fetch.u_bitmaps.", {"LANES": 16}, ("R_COUNT && |bytes", "R_WORDS && |bytes")),
     ("drain_front", "rowvit_drain_front.u_events.", {}, ("ev_count < TILE_QUEUE[3:0] - 4'd1", "1'b1")),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""norm_engine against its Python twin: sizes, extremes, stalls, progress, dumps, reset."""
+"""norm_engine against its Python twin: sizes, extremes, stalls, progress, records, reset."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cocotb.triggers import FallingEdge
 
 from harness import collect, cycles, drive, parameter, reset, run, start, uint, wait_for
 from rowvit.hardware.isa import Engine, Flag, NormKind, Op, Record
-from rowvit.reference.layers import layernorm
+from rowvit.reference.layers import layernorm, token_values
 from vector import answer, banks, instruction
 
 
@@ -57,6 +57,8 @@ class Norm:
         self.res_base = random.randrange(1000)
         self.dst_base = random.randrange(1000)
         self.dst_stride = self.dim // 8 + random.randrange(5)
+        self.part = min(self.rows, 4)
+        self.part_words = self.addresses * -(-self.part * self.groups // 4)
         rng = generator()
         self.x = residual_rows(self.bands * self.rows, self.dim)
         wild = random.random() < 0.3
@@ -96,7 +98,7 @@ class Norm:
             "res_stride": self.res_stride,
             "res_base": self.res_base,
             "dst_base": self.dst_base,
-            "dst_stride": self.dst_stride,
+            "dst_stride": self.part_words if kind is NormKind.TOKENS else self.dst_stride,
             "slot": self.slot,
             "shift": self.shift,
         }
@@ -113,6 +115,25 @@ class Norm:
             words = np.ascontiguousarray(values).view("<u8")
             out[row % self.rows] |= {base + i: int(word) for i, word in enumerate(words)}
         return out
+
+    def tokens(self) -> list[int]:
+        """Words of a TOKENS record."""
+        y, found = token_values(self.x[: self.count], self.g, self.b, self.shift), []
+        for first in range(0, self.count, self.part):
+            for address in range(self.addresses):
+                values = []
+                for row in range(first, first + self.part):
+                    for group in range(self.groups):
+                        tile = address // self.lanes * self.groups + group
+                        channel = tile * self.lanes + address % self.lanes
+                        there = row < self.count and channel < self.dim
+                        values.append(int(y[row, channel]) & 0xFFFF if there else 0)
+                values += [0] * (-len(values) % 4)
+                found += [
+                    sum(value << 16 * i for i, value in enumerate(values[at : at + 4]))
+                    for at in range(0, len(values), 4)
+                ]
+        return found
 
 
 class Unit:
@@ -176,23 +197,31 @@ class Unit:
         assert uint(dut.done_o) == before + 1 and not dut.busy_o.value
         assert not any(self.written) and not dut.out_valid_o.value
 
-    async def dump(self, op: Norm, stall: float) -> None:
-        """Run and compare one DUMP."""
+    async def record(self, op: Norm, kind: NormKind, stall: float, last: bool = False) -> None:
+        """Run and compare one DUMP, or one TOKENS, whose parameters it loads."""
         dut, tag, image = self.dut, random.getrandbits(8), random.getrandbits(4)
         self.op = op
+        for bank in self.written:
+            bank.clear()
+        if kind is NormKind.TOKENS:
+            await self.load(op)
         dut.live_i.value = op.live
-        words: list[tuple[int, int]] = []
-        word = instruction(Op.NORM, op.flags(), tag, image=image, **op.fields(NormKind.DUMP))
+        words: list[tuple[int, int, int]] = []
+        flags = (*op.flags(), Flag.LAST) if last else op.flags()
+        word = instruction(Op.NORM, flags, tag, image=image, **op.fields(kind))
         task = cocotb.start_soon(drive(dut, [word], 0, "instr", data="{}_i"))
-        await collect(
-            dut, lambda item: words.append(item) or item[1], stall, data=("out_data_o", "out_eor_o")
-        )
+        ends = ("out_data_o", "out_eor_o", "out_last_o")
+        await collect(dut, lambda item: words.append(item) or item[1], stall, data=ends)
         await task
-        payload = np.ascontiguousarray(op.x[: op.count]).view("<u8").reshape(-1)
-        header = Record.CHECKPOINT | image << 4 | tag << 8 | op.count << 16 | payload.nbytes << 32
-        assert [item[0] for item in words] == [header, *(int(v) for v in payload)]
-        assert [item[1] for item in words] == [0] * (len(words) - 1) + [1]
-        assert not dut.busy_o.value and uint(dut.bands_o) == 0
+        if kind is NormKind.TOKENS:
+            code, payload = Record.TOKENS, op.tokens()
+        else:
+            code, payload = Record.CHECKPOINT, op.x[: op.count].copy().view("<u8").ravel().tolist()
+        header = code | image << 4 | tag << 8 | op.count << 16 | 8 * len(payload) << 32
+        assert [item[0] for item in words] == [header, *payload]
+        assert [item[1] for item in words] == [0] * len(payload) + [1]
+        assert [item[2] for item in words] == [0] * len(payload) + [last]
+        assert not dut.busy_o.value and uint(dut.bands_o) == 0 and not any(self.written)
 
 
 def sizes() -> list[int]:
@@ -219,15 +248,17 @@ async def layernorms(dut):
 
 
 @cocotb.test()
-async def dumps(dut):
-    """Records of all rows, between LayerNorms."""
+async def records(dut):
+    """Of residuals and of tokens, of all rows and of one, between LayerNorms."""
     await start(dut)
-    for stall in (0.0, 0.6):
+    for stall in (0.0, 0.6, 0.95):
         unit = Unit(dut, stall / 2)
-        for dim in sizes():
-            await unit.dump(Norm(random.choice((1, 2, 5)), dim), stall)
-            await unit.norm(Norm(2, dim))
-        await unit.dump(Norm(4, dim, one_row=True), stall)
+        for kind in (NormKind.DUMP, NormKind.TOKENS):
+            for dim in sizes():
+                await unit.record(Norm(random.choice((1, 2, 5, 11)), dim), kind, stall)
+                await unit.norm(Norm(2, dim))
+            await unit.record(Norm(random.choice((3, 9)), dim), kind, stall, last=True)
+            await unit.record(Norm(4, dim, one_row=True), kind, stall)
         unit.stop()
 
 
@@ -264,7 +295,7 @@ async def chained(dut):
     """With a chained dependency no band is read before it may be; progress counts written bands."""
     await start(dut)
     unit = Unit(dut, 0.2, 0.2)
-    for kind in (NormKind.LAYERNORM, NormKind.DUMP):
+    for kind in NormKind:
         op = Norm(4 * parameter("ROWS"), sizes()[0])
         unit.op = op
         for bank in unit.written:
@@ -307,6 +338,12 @@ async def speed(dut):
     per_band = (times[1] - times[0]) / 8
     assert per_band <= max(2 * op.addresses + 10, 37 * parameter("ROWS") + 100)
     assert times[0] <= 4 * per_band + 180
+    task = cocotb.start_soon(unit.record(op, NormKind.TOKENS, 0.0))
+    await wait_for(dut, lambda: bool(dut.busy_o.value))
+    wide = await wait_for(dut, lambda: not dut.busy_o.value)
+    await task
+    parts = op.rows // op.part
+    assert wide <= op.bands * parts * (op.addresses + max(op.addresses, 1.1 * op.part_words) + 10) + 180
 
 
 @cocotb.test()
@@ -314,7 +351,7 @@ async def restart(dut):
     """At any time; then everything works as before."""
     await start(dut)
     for delay in (1, 20, 60, 150, 200, 260, 300):
-        for kind in (NormKind.LAYERNORM, NormKind.DUMP):
+        for kind in NormKind:
             unit = Unit(dut, 0.1, 0.5)
             unit.op = Norm(5, sizes()[-1])
             dut.live_i.value = 5
@@ -325,11 +362,12 @@ async def restart(dut):
             unit.stop()
             dut.instr_valid_i.value = 0
             await reset(dut)
-            assert not dut.busy_o.value and uint(dut.tw_valid_o) == 0
+            assert not dut.busy_o.value and uint(dut.tw_valid_o) == 0 and not dut.out_valid_o.value
             assert uint(dut.done_o) == 0 and uint(dut.bands_o) == 0
         unit = Unit(dut, 0.1, 0.1)
         await unit.norm(Norm(3, sizes()[0]))
-        await unit.dump(Norm(3, sizes()[0]), 0.2)
+        for kind in (NormKind.DUMP, NormKind.TOKENS):
+            await unit.record(Norm(3, sizes()[0]), kind, 0.2)
         unit.stop()
 
 

@@ -18,6 +18,7 @@ __all__ = ["app"]
 #: commands by the module that has them, in the order of the help
 MODULES = {
     "run": ("run", "profile"),
+    "features": ("features",),
     "model": ("import", "compile", "disasm", "info"),
     "fits": ("fits",),
     "train": ("train", "eval"),

@@ -377,6 +377,15 @@ def quantise(
         float, Option(help="Move outlier channels from activations into weights: 0 none, 1 all.")
     ] = 0.0,
     power_of_two: Annotated[bool, Option("--power-of-two", help="Requantise by powers of two only.")] = False,
+    tokens: Annotated[
+        str,
+        Option(
+            help="Answer with tokens behind the last LayerNorm: class (the class token) or all (live ones)."
+        ),
+    ] = "",
+    behind: Annotated[
+        str, Option(help="With --tokens: layers behind which, from 0, as 2,5,8,11; by default the last one.")
+    ] = "",
     measure: opt.MeasureOption = None,
     labels: opt.LabelsOption = None,
     jobs: Annotated[int, Option(min=1, help="Worker processes that measure (Dask).")] = 1,
@@ -421,6 +430,8 @@ def quantise(
         power_of_two=power_of_two,
         licence=card.licence,
         source=card.source,
+        tokens=tokens,
+        behind=_blocks(behind, config.depth) if behind else (),
     )
     found = open_data(data, "train", labels=False)
     drawn = found.subset(photos)

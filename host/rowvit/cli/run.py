@@ -173,6 +173,8 @@ def run(
 
         if str(json_file) != "-":
             _print_results(files, results, session.meta["classes"])
+            if not session.meta["classes"]:
+                say("The network has no classes, and answers with tokens: rowvit features writes them.")
             _print_statistics(statistics, session, seconds)
         if json_file:
             text = json.dumps(session.record(files, results, seconds), indent=1) + "\n"
@@ -252,14 +254,17 @@ def _window(text: str) -> tuple[int, int]:
 def _print_results(files: list[Path], results: list[Result], classes: list[str]) -> None:
     truths = [file.stem.split("_")[0] for file in files]
     compared = any(result.bit_exact is not None for result in results)
-    known = set(truths) <= set(map(str, classes)) and all("_" in file.stem for file in files)
+    known = (
+        bool(classes) and set(truths) <= set(map(str, classes)) and all("_" in file.stem for file in files)
+    )
     rows = []
     for file, truth, result in zip(files, truths, results, strict=True):
         row: dict[str, str | Text] = {"image": file.name}
         if known:
             row["truth"] = truth
-        row["prediction"] = result.label
-        row["probability"] = f"{result.probabilities[result.top1]:.3f}"
+        if classes:
+            row["prediction"] = result.label
+            row["probability"] = f"{result.probabilities[result.top1]:.3f}"
         if compared:
             said = "yes" if result.bit_exact else Text("NO", "red")
             row["equals reference"] = "not compared" if result.bit_exact is None else said

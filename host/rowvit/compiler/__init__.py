@@ -9,6 +9,7 @@ derives the dependencies.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from rowvit.compiler.weights import Blob
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.program import FORMAT, Program
+from rowvit.formats.tokens import Layout
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import ABI_VERSION, INSTRUCTION_BYTES, MAX_IMAGES, QUEUE, SLOTS, Engine
 
@@ -97,6 +99,7 @@ def compile(
         "tile_rows": meta["tile_rows"],
         "checkpoints": checkpoints,
         "input": {"rows": input_rows, "row_words": plan.row_words, "bytes": 8 * plan.row_words * input_rows},
+        **_tokens(meta, config),
         "passes": [
             {
                 "images": stages[-1].images,
@@ -112,6 +115,11 @@ def compile(
     program = Program(code.reshape(-1, SLOTS), blob.bytes(), info, package)
     check(program, config)
     return program
+
+
+def _tokens(meta: dict[str, Any], config: HardwareConfig) -> dict[str, Any]:
+    """What a program says of the tokens that it answers with."""
+    return {"tokens": meta["tokens"] | {"layout": list(Layout.of(config))}} if "tokens" in meta else {}
 
 
 def _lower(package: ModelPackage, plan: Plan, stages: Stages, blob: Blob, checkpoints: bool) -> Lowering:
@@ -131,6 +139,7 @@ def _lower(package: ModelPackage, plan: Plan, stages: Stages, blob: Blob, checkp
             before, after = plan.bounds[layer]
             attention(lowering, layer, before, after, images)
             ffn(lowering, layer, after, images)
+            lowering.answer_tokens(layer, after, images)
 
     run(len(stages) - 1, range(stages[-1].images))
     return lowering

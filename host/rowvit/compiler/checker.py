@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from rowvit.compiler.cells import Area, Cells, Value, Values
 from rowvit.compiler.plan import EMBED_TAG
 from rowvit.errors import RowvitError
+from rowvit.formats import tokens
 from rowvit.formats.package import patch_chunks
 from rowvit.formats.program import Operation, OperationKind, Pass, Program
 from rowvit.hardware.config import HardwareConfig
@@ -38,7 +39,7 @@ _FLAGS: dict[Op, set[Flag]] = {
     Op.LOAD: {Flag.GATHER, Flag.REST, Flag.PREVIOUS},
     Op.MATMUL: set(Flag) - {Flag.SCORE, Flag.SCORE_CLEAR, Flag.REST, Flag.VOID},
     Op.ATTN: {Flag.SCORE, Flag.SCORE_CLEAR},
-    Op.NORM: {Flag.ONE_ROW, Flag.PREVIOUS},
+    Op.NORM: {Flag.ONE_ROW, Flag.PREVIOUS, Flag.LAST},
     Op.SELECT: set(),
     Op.RECV: set(),
 }
@@ -234,6 +235,7 @@ class _Run:
             Record.MARK: [EMBED_TAG, *layers],
             Record.KEPT: [step["layer"] for step in self.meta["pruning"]],
             Record.CHECKPOINT: list(range(2 * len(layers) + 1)) if self.meta["checkpoints"] else [],
+            Record.TOKENS: tokens.layers(self.meta),
         }
         for kind, tags in expected.items():
             if [tag for record, tag in image.records + then.records if record is kind] != tags:
@@ -584,8 +586,8 @@ class _Run:
         place = tile * config.tile // 8
         q = self.token.read(Area(f["q_base"], f["q_stride"], groups * words, bands), place)
         self._expect(q, image.value("TOKEN", sums, tile))
-        for tokens in range(0, live, lanes):
-            k = self.kv.read(Area(f["kt_base"] + tokens, lanes, f["head_dim"], 1), tokens)
+        for first in range(0, live, lanes):
+            k = self.kv.read(Area(f["kt_base"] + first, lanes, f["head_dim"], 1), first)
             self._expect(k, image.value("KEY", sums, tile))
         v = self.kv.read(Area(f["v_base"], live, live, 1))
         self._expect(v, image.value("VALUE", sums, tile))
@@ -606,11 +608,17 @@ class _Run:
     def _norm(self, one: Instruction, image: _Image, operation: Operation) -> None:
         f, row = one.fields, Flag.ONE_ROW in one.flags
         stride = self.stride
-        if f["dim"] != self.arch["dim"] or f["res_stride"] != stride or row != (Flag.PREVIOUS in one.flags):
-            raise ValueError("its channels, its addresses, or one of ONE_ROW and PREVIOUS without the other")
+        kind, previous = NormKind(f["kind"]), Flag.PREVIOUS in one.flags
+        if f["dim"] != self.arch["dim"] or f["res_stride"] != stride:
+            raise ValueError("its channels or its addresses are not the network's")
         bands = self._bands(image, 0, 1 if row else _ALL_BANDS)
         stream = self.residual.read(Area(f["res_base"], stride, stride, bands))
-        if NormKind(f["kind"]) is NormKind.DUMP:
+        if kind is NormKind.TOKENS:
+            self._tokens(one, image, operation, stream)
+            return
+        if row != previous or Flag.LAST in one.flags:
+            raise ValueError("it has one of ONE_ROW and PREVIOUS without the other, or LAST")
+        if kind is NormKind.DUMP:
             self._expect(stream, image.value("residual", self._sums(*divmod(one.tag, 2))))
             image.records.append((Record.CHECKPOINT, one.tag))
             return
@@ -620,6 +628,24 @@ class _Run:
         self._consistent(operation._replace(tile=half), address, f["shift"])
         area = Area(f["dst_base"], f["dst_stride"], f["dim"] // 8, bands)
         self.token.write(area, image.value("X of row 0" if row else "X", stream.sums))
+
+    def _tokens(self, one: Instruction, image: _Image, operation: Operation, stream: Value) -> None:
+        """The tokens behind a layer, which the tag has."""
+        f, answer = one.fields, self.meta.get("tokens", {"rows": "", "layers": []})
+        self._expect(stream, image.value("residual", self._sums(one.tag + 1, 0)))
+        if one.tag not in answer["layers"] or (Flag.ONE_ROW in one.flags) != (answer["rows"] == "class"):
+            raise ValueError("the network answers with other tokens")
+        parts = min(self.config.rows, 4) * self.config.groups
+        if f["dst_stride"] != self.stride * -(-parts // 4):
+            raise ValueError(f"a part of its rows has other than {f['dst_stride']} words")
+        last = not self.arch["classes"] and image.number == self.part.images - 1
+        if (Flag.LAST in one.flags) != (
+            last and one.tag == self.arch["depth"] - 1
+        ) or Flag.PREVIOUS in one.flags:
+            raise ValueError("LAST is not the flag of the pass's last record, or PREVIOUS one of its flags")
+        address = self._parameters(LoadKind.NORM, f["slot"], f["dim"], self._part(image, operation))
+        self._consistent(operation, address, f["shift"])
+        image.records.append((Record.TOKENS, one.tag))
 
     def _select(self, one: Instruction, image: _Image, operation: Operation) -> None:
         f = one.fields

@@ -27,7 +27,7 @@ def embed(lowering: Lowering) -> None:
     has room for both, a lane tile of the head goes before each piece of the embedding but the first.
     """
     plan = lowering.plan
-    head_tiles = _head(lowering) if lowering.image == 0 else iter(())
+    head_tiles = _head(lowering) if lowering.image == 0 and plan.arch["classes"] else iter(())
     next(head_tiles, None)  # its LayerNorm, before the residual stream is overwritten
     behind = len(lowering.steps) - 1
     pieces, between = _pieces(lowering)
@@ -104,7 +104,7 @@ def _pieces(lowering: Lowering) -> tuple[list[tuple[int, int]], dict[int, int]]:
     bands, first_piece = plan.patches.bands, max(1, 8 // config.rows)
     tiles = -(-plan.arch["classes"] // config.tile)
     lines = 8 * max(plan.patch_words) + plan.dim
-    both = lowering.image == 0 and lines <= config.weight_depth and config.param_slots > 2
+    both = tiles and lowering.image == 0 and lines <= config.weight_depth and config.param_slots > 2
     pieces = list(_doubling(bands * 9 // 20 if both else bands, first_piece))
     if not both:
         return pieces, {}

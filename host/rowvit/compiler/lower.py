@@ -7,15 +7,25 @@ for all images of a pass, which then share every load of weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rowvit.compiler.plan import Plan, Stages
-from rowvit.compiler.steps import Access, Allocation, Load, OnChip, Region, Step, compute_write
+from rowvit.compiler.plan import EMBED_TAG, Plan, Stages
+from rowvit.compiler.steps import (
+    Access,
+    Allocation,
+    Load,
+    OnChip,
+    Region,
+    Step,
+    compute_read,
+    compute_write,
+)
 from rowvit.compiler.weights import Blob, pack_pairs, pad_lanes, pad_rows, parameter_words
+from rowvit.formats import tokens
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.program import Operation, OperationKind
 from rowvit.hardware.isa import QUEUE, Dst, Engine, Flag, Instruction, LoadKind, NormKind, Op
@@ -222,11 +232,55 @@ class Lowering:
         self.step(Op.NORM, Operation(OperationKind.DUMP, layer), accesses, (), tag, **fields)
         self.output_bytes += 8 + 2 * self.plan.dim * tokens
 
+    def answer_tokens(self, layer: int, live: int, images: Sequence[int]) -> None:
+        """Send the tokens behind a layer, at most ``live`` of each image, if the network answers with them.
+
+        Without classes, those of the last image and layer end the pass: behind every other record, hence not
+        band by band.
+        """
+        if layer not in tokens.layers(self.meta):
+            return
+        plan, layout = self.plan, tokens.Layout.of(self.config)
+        rows, loads = tokens.count(self.meta, live), self.norm_load("tokens")
+        for image in self.each(images):
+            base = self.residual_base(layer + 1)
+            flags = {Flag.ONE_ROW} if self.meta["tokens"]["rows"] == "class" else set()
+            read = self._residual_read(base, self.config.bands(rows))
+            if (
+                not plan.arch["classes"]
+                and layer == plan.arch["depth"] - 1
+                and image == self.stages[-1].images - 1
+            ):
+                flags.add(Flag.LAST)
+                read = read._replace(banded=False)
+            accesses = [read]
+            if Flag.LAST in flags:
+                accesses.append(Access(Engine.NORM, True, OnChip.PACKET, 0, 1))
+            if Flag.ONE_ROW not in flags:
+                accesses.append(Access(Engine.NORM, False, OnChip.LIVE, self.image, 1))
+            step = self.step(
+                Op.NORM,
+                Operation(OperationKind.TOKENS, layer),
+                accesses,
+                flags,
+                tag=layer,
+                kind=NormKind.TOKENS,
+                dim=plan.dim,
+                res_base=base,
+                res_stride=plan.res_stride,
+                dst_stride=layout.part_words(plan.dim),
+                shift=self.meta["tokens"]["shift"],
+            )
+            self.use(step, loads)
+            self.output_bytes += 8 + layout.payload(rows, plan.dim)
+
     def mark(self, tag: int) -> None:
         """The image's newest array operation emits a MARK record."""
         own = (step for step in reversed(self.steps) if step.instruction.image == self.image)
         step = next(step for step in own if QUEUE[step.instruction.op] is Engine.EXEC)
         step.instruction.flags |= {Flag.MARK}
+        if tag == EMBED_TAG and not self.image and not self.plan.arch["classes"]:
+            step.accesses.append(compute_read(OnChip.PACKET, 0, 1))  # a pass's first record
         step.instruction.tag = tag
         self.output_bytes += 16
 

@@ -360,7 +360,8 @@ class Scheduler:
             instruction.deps, instruction.chain = deps, frozenset(chain & deps.keys())
             tracker.commit(accesses, engines)
         body = [instruction for instruction, _, _ in parts]
-        finish = max(n for n, instruction in enumerate(body, 1) if Flag.PREVIOUS in instruction.flags)
+        previous = (n for n, instruction in enumerate(body, 1) if Flag.PREVIOUS in instruction.flags)
+        finish = max(previous, default=0)
         fields = {"config_hash": self.config.hash, "abi": ABI_VERSION, "finish": finish}
         header = Instruction(Op.HEADER, fields)
         return [header, *body, Instruction(Op.END)]

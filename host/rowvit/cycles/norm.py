@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The norm engine: LayerNorm, and dumps of the residual stream."""
+"""The norm engine: LayerNorm, into token memory or the output stream, and dumps of the residual stream."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from math import inf
 
 from rowvit.cycles.jobs import Job
 from rowvit.cycles.machine import Machine, Process
-from rowvit.hardware.isa import Engine, NormKind
+from rowvit.hardware.isa import Engine, Flag, NormKind
 from rowvit.hardware.pipeline import NORM_OUT, NORM_ROW, NORM_ROWS, NORM_STATS, NORM_SUM
 
 
@@ -48,6 +48,8 @@ class Norm:
                 time = yield from self._layernorm(job, bands, start + 1)
             machine.take(Engine.NORM)
             machine.finish(job, time)
+            if not job.void and Flag.LAST in job.instruction.flags:
+                machine.ends.append(time)
 
     def _dump(self, job: Job, bands: int, time: float) -> Process[float]:
         machine, config = self.machine, self.config
@@ -62,7 +64,9 @@ class Norm:
     def _layernorm(self, job: Job, bands: int, free: float) -> Process[float]:
         """Pass 1 of the next part of a band goes before pass 2 of this one as soon as it can."""
         machine, rows = self.machine, min(self.config.rows, NORM_ROWS)
-        tail = NORM_ROW * (rows - 1)
+        tail, words = NORM_ROW * (rows - 1), 1
+        if job.instruction.fields["kind"] == NormKind.TOKENS:
+            words = -(-rows * self.config.groups // 4)  # of a channel's values
         parts = [
             (band, part)
             for band in range(bands)
@@ -86,9 +90,10 @@ class Norm:
             if at > machine.now:
                 yield at
                 continue  # more may be known by now
-            free = yield from self._pass(job, at)
+            normalises = sum_at > norm_at
+            free = yield from self._pass(job, at, words if normalises else 1)
             job.slice.busy += free - at
-            if sum_at <= norm_at:
+            if not normalises:
                 statistics[parts[summed][1]].waiting = free + NORM_SUM
                 summed += 1
             else:
@@ -108,12 +113,12 @@ class Norm:
             latest = max(latest, inf if time is None else time)
         return latest
 
-    def _pass(self, job: Job, time: float) -> Process[float]:
-        """A band's channels are read once; returns when that is done."""
+    def _pass(self, job: Job, time: float, words: int) -> Process[float]:
+        """A band's channels are read once, and give ``words`` each; returns when that is done."""
         reads = self.config.lanes * -(-job.instruction.fields["dim"] // self.config.tile)
         time += 1
         for _ in range(0, reads, 16):  # in pieces: the drain's reads are known for a band or so
-            time = self._reads(time, 16)
+            time = max(self._reads(time, 16), time + 16 * words)
             yield time
         return time
 

@@ -13,6 +13,7 @@ from typing import Any
 import fastjsonschema
 
 from rowvit.errors import RowvitError
+from rowvit.formats import tokens
 from rowvit.hardware.isa import MAX_IMAGES
 
 SCHEMA = Path(__file__).with_name("description.schema.json")
@@ -29,12 +30,13 @@ ARCHITECTURE = {
     "depth": (1, 255),  # tags of records have 8 bits
     "heads": (1, 65535),
     "hidden": (1, 65535),
-    "classes": (1, 65535),
+    "classes": (0, 65535),  # 0: it answers with tokens only
     "prefix": (1, 65535),
     "tokens": (2, 8192),  # whose attention the integer reference computes at once
 }
 #: scalar parameters: name -> (lowest, highest)
-NETWORK_PARAMS = {"patch.shift": (1, 40), "norm.shift": (0, 31), "head.shift": (1, 40)}
+NETWORK_PARAMS = {"patch.shift": (1, 40)}
+HEAD_PARAMS = {"norm.shift": (0, 31), "head.shift": (1, 40)}  # of a network with classes
 LAYER_PARAMS = {
     "norm1.shift": (0, 31),
     "q.shift": (1, 40),
@@ -58,7 +60,10 @@ def _validator(kind: str) -> Callable[[Any], Any]:
     schema["definitions"]["architecture"] = _integers(ARCHITECTURE)
     schema["definitions"]["images"] = _integer(1, MAX_IMAGES)
     layers = {"type": "array", "items": _integers(LAYER_PARAMS)}
-    schema["definitions"]["params"] = _integers(NETWORK_PARAMS, layers=layers)
+    schema["definitions"]["token_rows"] = {"enum": list(tokens.ROWS)}
+    params = _integers(NETWORK_PARAMS, layers=layers)
+    params["properties"] |= {name: _integer(*limits) for name, limits in HEAD_PARAMS.items()}
+    schema["definitions"]["params"] = params
     return fastjsonschema.compile(schema | {"$ref": f"#/definitions/{kind}"})
 
 
@@ -129,6 +134,7 @@ def _disagreements(meta: dict[str, Any], kind: str) -> list[str]:
         found.append("the rule 'tile' needs tile_rows of 1 or more")
     if len(meta["classes"]) != arch["classes"]:
         found.append(f"{len(meta['classes'])} class names for {arch['classes']} classes")
+    found += _disagreements_of_outputs(meta, kind)
     layers = [step["layer"] for step in meta["pruning"]]
     if layers != sorted(set(layers)) or any(layer >= arch["depth"] for layer in layers):
         found.append(f"pruning layers {layers} are not ascending in 0..{arch['depth'] - 1}")
@@ -137,6 +143,23 @@ def _disagreements(meta: dict[str, Any], kind: str) -> list[str]:
     if len(meta["params"]["layers"]) != arch["depth"]:
         found.append(f"params of {len(meta['params']['layers'])} layers for depth {arch['depth']}")
     return found
+
+
+def _disagreements_of_outputs(meta: dict[str, Any], kind: str) -> Iterator[str]:
+    """Of what the network answers with."""
+    arch, after = meta["architecture"], tokens.layers(meta)
+    if after != sorted(set(after)) or any(layer >= arch["depth"] for layer in after):
+        yield f"tokens.layers {after} are not ascending in 0..{arch['depth'] - 1}"
+    if not arch["classes"] and arch["depth"] - 1 not in after:
+        yield "a network without classes answers with the tokens behind its last layer"
+    if ("layout" in meta.get("tokens", ())) != (bool(after) and kind == "program"):
+        yield "tokens.layout belongs to a program"
+    needed = {"logit": arch["classes"], "tokens": after}
+    yield from (
+        f"scales lack {name}" for name, is_there in needed.items() if is_there and name not in meta["scales"]
+    )
+    if kind == "package" and arch["classes"]:
+        yield from (f"params lack {name}" for name in HEAD_PARAMS if name not in meta["params"])
 
 
 def _disagreements_of_program(meta: dict[str, Any]) -> Iterator[str]:
@@ -174,7 +197,8 @@ def _disagreements_of_program(meta: dict[str, Any]) -> Iterator[str]:
 def _answer_bytes(meta: dict[str, Any]) -> tuple[int, int]:
     """The least and the most bytes of an image's records: the lanes decide how many those of logits are."""
     arch, keep = meta["architecture"], {step["layer"]: step["keep"] for step in meta["pruning"]}
-    live = arch["tokens"]
+    live, after = arch["tokens"], tokens.layers(meta)
+    layout = tokens.Layout(*meta["tokens"]["layout"]) if after else None
     states = [live]  # rows of the residual stream, after the embedding and after each half layer
     size = 16 * (arch["depth"] + 1)
     for layer in range(arch["depth"]):
@@ -182,7 +206,9 @@ def _answer_bytes(meta: dict[str, Any]) -> tuple[int, int]:
             live = min(live, keep[layer] + 1)
             size += 8 + 8 * -(-live // 4)
         states += [live, live]
+        if layout and layer in after:
+            size += 8 + layout.payload(tokens.count(meta, live), arch["dim"])
     if meta["checkpoints"]:
         size += sum(8 + 2 * arch["dim"] * rows for rows in states)
     size += 8 * -(-arch["classes"] // 4)
-    return size + 8, size + 8 * -(-arch["classes"] // _LANES)
+    return size + 8 * bool(arch["classes"]), size + 8 * -(-arch["classes"] // _LANES)

@@ -30,6 +30,7 @@ class OperationKind(Enum):
     EMBEDDING = "patch"
     NORM = "norm"
     DUMP = "dump"
+    TOKENS = "tokens"
     QUERY = "q"
     KEY = "k"
     VALUE = "v"
@@ -94,6 +95,7 @@ class Program:
     weights: NDArray[Any]  #: uint8 [bytes]: what LOAD instructions read; it follows the code in the blob
     #: ``format``, ``abi``, ``config`` {name, hash}, ``model`` {name, hash}, ``architecture``, ``classes``,
     #: ``preprocessing``, ``scales``, ``pruning``, ``ffn2_rule``, ``tile_rows``, ``ffn_chunk``,
+    #: ``tokens`` of a network that answers with them, with the ``layout`` of their records,
     #: ``checkpoints``, ``input`` {rows, row_words, bytes}, and ``passes`` {images, shares, output_bytes,
     #: instructions, operations}: what `passes` are made of
     meta: dict[str, Any]

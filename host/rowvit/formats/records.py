@@ -13,9 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
+from rowvit.formats import tokens
+from rowvit.formats.tokens import Layout, Tokens
 from rowvit.hardware.isa import Record
 
-_MARK, _LOGITS, _KEPT, _CHECKPOINT = map(int, (Record.MARK, Record.LOGITS, Record.KEPT, Record.CHECKPOINT))
+_MARK, _LOGITS, _KEPT, _CHECKPOINT, _TOKENS = map(
+    int, (Record.MARK, Record.LOGITS, Record.KEPT, Record.CHECKPOINT, Record.TOKENS)
+)
 _KINDS = frozenset(map(int, Record))
 _HEADER = struct.Struct("<BBHI")  # type and image, tag, count, bytes of the payload
 _COUNTS = struct.Struct("<II")  # of a MARK: cycles, fires
@@ -32,6 +36,7 @@ class Answer:
 
     logits: NDArray[Any]  #: int16 [classes]
     kept: list[NDArray[Any]]  #: int64, per pruning layer: original indices of the tokens that stay
+    tokens: dict[int, Tokens]  #: by the layer behind which they are; see `formats.tokens.layers`
     checkpoints: dict[str, NDArray[Any]]  #: int16 [live, D] by `checkpoint_names`; empty unless compiled in
     marks: list[tuple[int, int]]  #: counters ``cycles`` and ``fires`` after embedding and after each layer
 
@@ -43,14 +48,20 @@ class Answer:
         size or impossible rows, or some are missing or too many.
         """
         arch = meta["architecture"]
-        answers = [cls(np.empty(0, np.int16), [], {}, []) for _ in range(images)]
+        answers = [cls(np.empty(0, np.int16), [], {}, {}, []) for _ in range(images)]
+        layout = Layout(*meta["tokens"]["layout"]) if "tokens" in meta else None
         logits = [bytearray() for _ in answers]
         data = output.tobytes()
         for kind, image, tag, count, at, found in _headers(data):
             if image >= images:
                 raise RowvitError(f"the output has a record of image {image}, but the pass has {images}")
             answer = answers[image]
-            size = 8 if kind == _MARK else count * 2 * (arch["dim"] if kind == _CHECKPOINT else 1)
+            if kind == _TOKENS and layout:
+                size = layout.payload(count, arch["dim"])
+            elif kind == _TOKENS:
+                raise RowvitError("the output has tokens, but the network does not answer with them")
+            else:
+                size = 8 if kind == _MARK else count * 2 * (arch["dim"] if kind == _CHECKPOINT else 1)
             if not size <= found <= size + 7 & ~7:
                 raise RowvitError(
                     f"the output has a {Record(kind).name} record of {count} with {found} bytes, not {size}"
@@ -61,6 +72,9 @@ class Answer:
                 logits[image] += data[at : at + size]
                 if len(logits[image]) > 2 * arch["classes"]:
                     raise RowvitError(f"the output has more than {arch['classes']} logits of an image")
+            elif kind == _TOKENS and layout:
+                rows = layout.unpack(np.frombuffer(data, "<i2", size // 2, at), count, arch["dim"])
+                answer.tokens[tag] = Tokens(rows, np.empty(0, np.int64))
             elif kind == _KEPT:
                 before = answer.kept[-1] if answer.kept else None
                 answer.kept.append(_kept(np.frombuffer(data, "<u2", count, at), before, arch["tokens"]))
@@ -73,6 +87,7 @@ class Answer:
             if values:
                 answer.logits = np.frombuffer(values, "<i2")
             answer._complete(meta)
+            answer._number(meta)
         return answers
 
     def _complete(self, meta: Mapping[str, Any]) -> None:
@@ -83,6 +98,22 @@ class Answer:
                 f"the output of an image is incomplete: {found[0]} of {classes} logits,"
                 f" {found[1]} of {depth + 1} marks, {found[2]} of {len(meta['pruning'])} token lists"
             )
+        if sorted(self.tokens) != (after := tokens.layers(meta)):
+            raise RowvitError(f"the output has tokens behind layers {sorted(self.tokens)}, not {after}")
+
+    def _number(self, meta: Mapping[str, Any]) -> None:
+        """Indices of the tokens; `RowvitError` if there are others than live ones."""
+        for layer, (values, _) in self.tokens.items():
+            live = alive(meta, self.kept, layer)
+            if len(values) != tokens.count(meta, len(live)):
+                raise RowvitError(f"the output has {len(values)} tokens behind layer {layer}, of {len(live)}")
+            self.tokens[layer] = Tokens(values, live[: len(values)])
+
+
+def alive(meta: Mapping[str, Any], kept: Sequence[NDArray[Any]], layer: int) -> NDArray[Any]:
+    """Original indices, int64, of the tokens that live behind a layer, of those that each pruning kept."""
+    before = [own for step, own in zip(meta["pruning"], kept, strict=True) if step["layer"] <= layer]
+    return before[-1] if before else np.arange(meta["architecture"]["tokens"], dtype=np.int64)
 
 
 def _kept(rows: NDArray[Any], before: NDArray[Any] | None, tokens: int) -> NDArray[Any]:

@@ -45,7 +45,7 @@ class Shape:
     skips: bool  #: whether zeros of the latter are skipped
 
     def work(self, pv_nonzeros: int, ffn2_nonzeros: _Number, w2_rows: _Number) -> Work[_Number]:
-        """With nonzero probabilities and hidden activations, and rows of W2 that have a use, of all layers."""
+        """With nonzero probabilities and hidden activations, and useful rows of W2, over all layers."""
         pv, ffn2 = self.each
         if not self.skips:
             ffn2_nonzeros, w2_rows = self.hidden + 0 * ffn2_nonzeros, self.rows + 0 * w2_rows
@@ -72,7 +72,8 @@ def shape(meta: Mapping[str, Any], live: Sequence[int]) -> Shape:
         """Of so many rows: that enter attention, the squares of these, and that leave it."""
         patches = (tokens - arch["prefix"]) * arch["channels"] * arch["patch_size"] ** 2
         layers = (3 * before + after) * dim**2 + squares * dim + after * dim * hidden
-        return dim * (patches + arch["classes"]) + layers
+        found: int = dim * (patches + arch["classes"]) + layers
+        return found
 
     return Shape(
         macs(tokens + sum(inner), tokens**2 + sum(map(mul, inner, inner)), after),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 ID = 0x524F5756  # "ROWV"
 INSTRUCTION_BYTES = 64
 NO_DEP = -0x8000
@@ -42,6 +42,11 @@ instruction may depend only on instructions before it in the program.
 
 Weight lines. A multiplier takes the weights of an even lane and of the odd one after it as one number
 w0 + 2^17 w1. A line holds, for every such pair, the bytes w0 and w1 - (w0 < 0); weights are in -127..127.
+
+TOKENS records. Rows come in parts of ROWS, of 4 where ROWS is 8. Of a part, every residual address (lane tile
+by lane tile) has one int16 for each (row, group), groups of row 0 first, padded to whole 64-bit words; rows
+and groups that there are not are 0. So a part has LANES * ceil(dim / (LANES * GROUPS)) addresses of
+ceil(rows * GROUPS / 4) words.
 
 Residual addresses. An address comes as one int16 for each (row, group) bank, groups of row 0 first. With
 one pair of banks it is padded to a 64-bit word; otherwise addresses follow each other without a gap.
@@ -71,7 +76,7 @@ class Engine(Coded):
     LOAD = 0, "DDR to on-chip memories"
     EXEC = 1, "array: all operands of the operation have been read"
     DRAIN = 2, "array: all results of the operation have been written"
-    NORM = 3, "LayerNorm and residual dumps"
+    NORM = 3, "LayerNorm, and records of tokens and residuals"
     SELECT = 4, "token selection"
     RECV = 5, "input stream to token memory"
 
@@ -98,7 +103,7 @@ class Flag(Coded):
     ONE_ROW = 3, "MATMUL, NORM: only row 0, whatever the live count"
     SET_LIVE = 4, "MATMUL: set the image's live count to `rows`"
     MARK = 5, "MATMUL, ATTN: emit a MARK record when drained"
-    LAST = 6, "MATMUL: its record ends the pass: TLAST, counter of passes, interrupt"
+    LAST = 6, "MATMUL, NORM: its record ends the pass: TLAST, counter of passes, interrupt"
     SCORE_CLEAR = 7, "ATTN: start new token scores"
     SCORE = 8, "ATTN: add row 0's probabilities to the token scores"
     REST = 9, "LOAD with GATHER: not the rows of a second mask, which an earlier load has fetched"
@@ -130,6 +135,7 @@ class LoadKind(Coded):
 class NormKind(Coded):
     LAYERNORM = 0, "residual rows to int8 rows in token memory"
     DUMP = 1, "residual rows to the output stream as a CHECKPOINT record"
+    TOKENS = 2, "residual rows to int16 rows in the output stream as a TOKENS record; see above"
 
 
 @dataclass(frozen=True)
@@ -205,9 +211,9 @@ FIELDS: dict[Op, dict[str, Field]] = {
         "dim": Field(10, "channels, a multiple of LANES"),
         "res_stride": Field(11, "residual addresses per band"),
         "dst_base": Field(12, "LAYERNORM: token memory word of band 0"),
-        "dst_stride": Field(13, "LAYERNORM: words per band"),
-        "slot": Field(14, "LAYERNORM: norm slot"),
-        "shift": Field(15, "LAYERNORM: output shift"),
+        "dst_stride": Field(13, "LAYERNORM: words per band; TOKENS: words of the record per part"),
+        "slot": Field(14, "LAYERNORM, TOKENS: norm slot"),
+        "shift": Field(15, "LAYERNORM, TOKENS: output shift"),
         "res_base": Field(16, "residual address of band 0"),
     },
     Op.SELECT: {
@@ -246,6 +252,7 @@ class Record(Coded):
     KEPT = 2, "count uint16 rows that stay, by their numbers before; row 0 included"
     CHECKPOINT = 3, "count rows of int16 residuals"
     MARK = 4, "one word: {fires[63:32], cycles[31:0]} since start"
+    TOKENS = 5, "count rows of int16 channels, in parts; see above"
 
 
 #: AXI4-Lite registers: name -> (byte offset, access, meaning)
@@ -294,7 +301,7 @@ COUNTERS: tuple[tuple[str, str], ...] = (
     ("axi_beats", "64-bit words read from memory, without those that a reset made useless"),
     ("w2_fetched", "W2 rows fetched by masked loads, per lane tile"),
     ("w2_rows", "W2 rows that masked loads chose from, per lane tile"),
-    ("norm_busy", "LayerNorm or dump in progress"),
+    ("norm_busy", "LayerNorm, or a record of tokens or residuals, in progress"),
     ("softmax_busy", "softmax second pass in progress"),
     ("select_busy", "token selection in progress"),
     ("recv_words", "64-bit words received"),

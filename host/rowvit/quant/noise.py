@@ -10,9 +10,10 @@ import numpy as np
 from torch import Tensor
 
 from rowvit.formats.package import LINEARS, ModelPackage
+from rowvit.formats.tokens import count, layers
 from rowvit.model.vit import VisionTransformer, predict
 from rowvit.quant.calibrate import ActivationStatistics, decibels
-from rowvit.reference import patchify, run
+from rowvit.reference import ImageResult, patchify, run
 
 ACTIVATIONS = {name: 127 for name in ("norm1", "q", "k", "v", "o", "norm2")} | {"hidden": 255}
 _BATCH = 16
@@ -23,10 +24,10 @@ class LayerNoise:
     """Signal-to-noise ratios of one layer, in dB.
 
     ``attention`` and ``ffn`` are those of the integer network's residual stream against the float network's,
-    including the error of all earlier layers. "embed" and "logits" have only ``ffn``.
+    including the error of all earlier layers. "embed", "logits" and "tokens" have only ``ffn``.
     """
 
-    layer: str  #: "embed", the layer's number from 0, or "logits"
+    layer: str  #: "embed", the layer's number from 0, "logits", or "tokens" behind the last layer
     activations: dict[str, float]  #: of rounding and clipping alone, per activation
     weights: float | None  #: of rounding alone, in the worst of a block's matrices
     attention: float | None
@@ -50,20 +51,23 @@ def layer_noise(model: VisionTransformer, package: ModelPackage, photos: np.ndar
     scales, preprocessing = package.meta["scales"], package.meta["preprocessing"]
     statistics = ActivationStatistics()
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
+    last = config.depth - 1
     for first in range(0, len(photos), _BATCH):
         part = photos[first : first + _BATCH]
         seen: dict[str, np.ndarray] = {}
 
         def observe(name: str, value: Tensor, seen: dict[str, np.ndarray] = seen) -> None:
             statistics.observe(name, value)
-            if name.endswith((".attn", ".ffn")) or name in ("embed", "logits"):
+            if name.endswith((".attn", ".ffn")) or name == "embed" or (name == "logits" and config.classes):
                 seen[name] = value.numpy()
+            if name == f"layers.{config.depth - 1}.ffn" and last in layers(package.meta):
+                seen["tokens"] = dense.norm(value)[:, : count(package.meta, value.shape[1])].numpy()
 
         predict(dense, part, preprocessing["mean"], preprocessing["std"], len(part), observe)
         found = run(integers, patchify(part, package.arch["patch_size"]), checkpoints=True)
         for name, exact in seen.items():
-            unit = scales["logit" if name == "logits" else "residual"]
-            ours = np.stack([r.logits if name == "logits" else r.checkpoints[name] for r in found]) * unit
+            unit = scales[{"logits": "logit", "tokens": "tokens"}.get(name, "residual")]
+            ours = np.stack([_state(result, name, last) for result in found]) * unit
             sums[name] += np.square(exact, dtype=np.float64).sum(), np.square(exact - ours).sum()
     rows = [LayerNoise("embed", {}, None, None, decibels(*sums["embed"]))]
     for i in range(config.depth):
@@ -74,8 +78,19 @@ def layer_noise(model: VisionTransformer, package: ModelPackage, photos: np.ndar
         }
         attention, ffn = (decibels(*sums[f"{name}.{part}"]) for part in ("attn", "ffn"))
         rows.append(LayerNoise(str(i), rounded, _weights(model, package, i), attention, ffn))
-    rows.append(LayerNoise("logits", {}, None, None, decibels(*sums["logits"])))
+    rows += [
+        LayerNoise(name, {}, None, None, decibels(*sums[name]))
+        for name in ("logits", "tokens")
+        if name in sums
+    ]
     return rows
+
+
+def _state(result: ImageResult, name: str, last: int) -> np.ndarray:
+    """What was observed as ``name``, in integers."""
+    if name == "logits":
+        return result.logits
+    return result.tokens[last].values if name == "tokens" else result.checkpoints[name]
 
 
 def _weights(model: VisionTransformer, package: ModelPackage, layer: int) -> float:

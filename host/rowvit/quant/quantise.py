@@ -13,14 +13,16 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import Tensor
 
 from rowvit.errors import RowvitError
 from rowvit.formats.description import MAX_HEADS, MAX_K
 from rowvit.formats.package import FORMAT, ModelPackage
 from rowvit.formats.records import checkpoint_names
+from rowvit.formats.tokens import ROWS
 from rowvit.model.store import require_finite
 from rowvit.model.vit import VisionTransformer, ViTConfig, predict
 from rowvit.quant.calibrate import METHODS, ActivationStatistics
@@ -30,7 +32,7 @@ from rowvit.reference import patchify
 
 LOG = logging.getLogger("rowvit")
 
-_HEADROOM = 1.5  # of residual stream and logits, relative to their peaks in calibration
+_HEADROOM = 1.5  # of residual stream, logits and tokens, relative to their peaks in calibration
 _PHOTOS = 32  # whose pixels are held as floats
 _BIAS_PEAK = 1 << 23  # half of the accumulator's clamp; the products use the other half
 
@@ -63,6 +65,8 @@ class QuantOptions:
     power_of_two: bool = False
     licence: str = ""
     source: str = ""
+    tokens: str = ""  #: with which the network answers: "class" or "all"; none if empty
+    behind: Sequence[int] = ()  #: the layers, from 0; by default the last one
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -71,6 +75,8 @@ class QuantOptions:
             raise RowvitError(f"percentile {self.percentile:g} is not in 0..100")
         if not 0 <= self.threshold_energy < 1:
             raise RowvitError(f"threshold energy {self.threshold_energy:g} is not in 0..1")
+        if self.tokens not in ("", *ROWS):
+            raise RowvitError(f"tokens '{self.tokens}' are not {' or '.join(ROWS)}")
 
 
 def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions) -> ModelPackage:
@@ -90,7 +96,12 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
         If the network cannot be expressed in the numerics, or the photos do not fit it.
     """
     config = model.config
-    refuse_what_does_not_run(model)
+    refuse_what_does_not_run(model, bool(options.tokens))
+    behind = sorted(set(options.behind)) or [config.depth - 1]
+    if options.tokens and not 0 <= behind[0] <= behind[-1] < config.depth:
+        raise RowvitError(f"the network has no layers {behind}", f"it has 0 to {config.depth - 1}")
+    if options.tokens and not config.classes and behind[-1] != config.depth - 1:
+        raise RowvitError("without classes the tokens behind the last layer are the answer", "name it, too")
     shape = config.image_size, config.image_size, 3
     if photos.dtype != np.uint8 or photos.shape[1:] != shape or not len(photos):
         raise RowvitError(
@@ -102,36 +113,54 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
     if len(photos) == 1:
         LOG.warning("calibrating on one photo: the scales will not fit others; use a few hundred")
     statistics = ActivationStatistics()
-    predict(model, photos, options.mean, options.std, observe=statistics.observe)
+    states = {f"layers.{layer}.ffn" for layer in behind if options.tokens}
+
+    def observe(name: str, value: Tensor) -> None:
+        statistics.observe(name, value)
+        if name in states:
+            statistics.observe("tokens", model.norm(value[:, :1] if options.tokens == "class" else value))
+
+    predict(model, photos, options.mean, options.std, observe=observe)
+    options = replace(options, behind=behind)
     return _Builder(model, statistics, photos, options).build()
 
 
-def refuse_what_does_not_run(model: VisionTransformer) -> None:
-    """Raise RowvitError, with the reason, for a network that the numerics cannot express."""
-    for obstacle in obstacles(model.config):
+def refuse_what_does_not_run(model: VisionTransformer, tokens: bool = False) -> None:
+    """Raise RowvitError, with the reason, for a network that the numerics cannot express.
+
+    With ``tokens`` it answers with them, and needs no head.
+    """
+    for obstacle in obstacles(model.config, tokens):
         raise obstacle
     require_finite(model.state_dict(), "the network")
 
 
-def obstacles(config: ViTConfig) -> Iterator[RowvitError]:
-    """What keeps a network from running on any configuration, and what to do about it."""
+def obstacles(config: ViTConfig, tokens: bool = False) -> Iterator[RowvitError]:
+    """What keeps a network from running on any configuration, and what to do about it.
+
+    With ``tokens`` it answers with them, and needs no head.
+    """
     if config.act != "relu":
         yield RowvitError(
             f"the network's activation is {config.act}, but hidden activations are unsigned",
             f"use ReLU (rowvit relu converts a {config.act} network)",
         )
-    if config.pool != "token":
+    if config.pool != "token" and not (tokens and not config.classes):
         yield RowvitError(
             "the network's head sees the mean of all patches, the accelerator's sees the class token",
-            "train a network with a class token",
+            "train a network with a class token, or import it without its head (--encoder) and let it answer"
+            " with tokens (--tokens all)",
         )
     if config.distilled:
         yield RowvitError(
             "the network has a second head on the distillation token, the accelerator only one",
             "import it with --head class",
         )
-    if not config.classes:
-        yield RowvitError("the network has no classifier head", "import it with --classes and train it")
+    if not config.classes and not tokens:
+        yield RowvitError(
+            "the network has no classifier head",
+            "let it answer with tokens (--tokens class, or all), or import it with --classes and train it",
+        )
     if config.dim > MAX_K:
         yield RowvitError(
             f"the network is {config.dim} channels wide, and the accelerator's products end at {MAX_K} terms",
@@ -187,11 +216,12 @@ class _Builder:
         params: dict = {"patch.shift": self._embed(), "layers": []}
         for i in range(config.depth):
             params["layers"].append(self._attention(i) | self._ffn(i))
-        params["norm.shift"], x = self._norm("norm", "norm", "norm")
-        logit = self.scales["logit"] = _HEADROOM * self.statistics.peak["logits"] / 32767
-        params["head.shift"] = self._linear(
-            "head", self.state["head.weight"], self.state["head.bias"], x, logit
-        )
+        if config.classes:
+            params["norm.shift"], x = self._norm("norm", "norm", "norm")
+            logit = self.scales["logit"] = _HEADROOM * self.statistics.peak["logits"] / 32767
+            params["head.shift"] = self._linear(
+                "head", self.state["head.weight"], self.state["head.bias"], x, logit
+            )
         sizes = ("image_size", "patch_size", "dim", "depth", "heads", "hidden", "classes", "prefix", "tokens")
         arch = {key: getattr(config, key) for key in sizes} | {"channels": 3}
         pruning = [{"threshold": 0} | step for step in config.pruning]
@@ -216,6 +246,10 @@ class _Builder:
             "source": options.source,
             "accuracy": {},
         }
+        if options.tokens:
+            unit = self.scales["tokens"] = _HEADROOM * self.statistics.peak["tokens"] / 32767
+            shift = self._affine("tokens", "norm", unit)
+            meta["tokens"] = {"rows": options.tokens, "layers": list(options.behind), "shift": shift}
         package = ModelPackage(meta, self.tensors)
         package.check(options.name)
         return package
@@ -256,6 +290,10 @@ class _Builder:
     def _norm(self, name: str, source: str, observed: str) -> tuple[int, float]:
         """Quantise a LayerNorm; returns its shift and the unit of its result."""
         unit = self._scale(observed)
+        return self._affine(name, source, unit), unit
+
+    def _affine(self, name: str, source: str, unit: float) -> int:
+        """Gain and offset of a LayerNorm whose result has this unit; returns its shift."""
         gain = self.state[f"{source}.weight"] / unit / 1024  # z has 10 fraction bits
         offset = self.state[f"{source}.bias"] / unit
         peak, shift = np.abs(gain).max(), 31
@@ -265,7 +303,7 @@ class _Builder:
             raise RowvitError(f"{source}: LayerNorm gain {peak * 1024:g} cannot be represented")
         self.tensors[f"{name}.g"] = np.round(gain * 2**shift).astype(np.int16)
         self.tensors[f"{name}.b"] = np.round(offset * 2**shift).astype(np.int32)
-        return shift, unit
+        return shift
 
     def _embed(self) -> int:
         """Patch layer on ``pixel - 128``, with mean, std and all constants in the position table."""

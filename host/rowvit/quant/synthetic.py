@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rowvit.formats.description import LAYER_PARAMS, NETWORK_PARAMS
+from rowvit.formats.description import HEAD_PARAMS, LAYER_PARAMS, NETWORK_PARAMS
 from rowvit.formats.package import BIAS_LIMIT, FORMAT, ModelPackage, keep_schedule, tensor_table
 from rowvit.quant.fixed import multiplier
 
@@ -50,6 +50,7 @@ def random_package(
     columns: float = 0.5,
     rare: float = 0.0,
     extreme: bool = False,
+    tokens: dict | None = None,
     name: str = "random",
 ) -> ModelPackage:
     """A network whose activations use their ranges well.
@@ -68,13 +69,15 @@ def random_package(
     rare : float
         Share of these that are active for few tokens only, as after training: for one in 6 to one in 700, or,
         every second neuron, for the image's last token or another one, whose position they look for.
+    tokens : {rows, layers}, optional
+        With which tokens the network answers, as in the package.
     extreme : bool
         Random tensors and shifts are set to the ends of their ranges, so that every saturation occurs.
     name : str
     """
     arch = dict(image_size=image_size, patch_size=patch_size, channels=3, dim=dim, depth=depth, heads=heads)
-    tokens = prefix + (image_size // patch_size) ** 2
-    arch |= dict(hidden=hidden, classes=classes, prefix=prefix, tokens=tokens)
+    arch |= dict(hidden=hidden, classes=classes, prefix=prefix)
+    arch["tokens"] = prefix + (image_size // patch_size) ** 2
     params: dict = {"layers": [{"thr": thr, "pv_shift": 15} for _ in range(depth)]}
     tensors: dict[str, np.ndarray] = {}
     patch_k = tensor_table(arch)["patch.weight"][1][0]
@@ -120,13 +123,21 @@ def random_package(
             tensors[f"{path}.fc1.weight"][:, some] = np.clip(np.round(_WEIGHT * position), -127, 127)
         acc_std = math.sqrt(0.5 * columns * hidden) * 60.0 * _WEIGHT
         linear(layer, "fc2", f"{path}.fc2", dim, acc_std, 500.0, hidden)
-    norm(params, "norm", "norm")
-    linear(params, "head", "head", classes, math.sqrt(dim) * _NORM * _WEIGHT, _RESIDUAL, dim)
+    if classes:
+        norm(params, "norm", "norm")
+        linear(params, "head", "head", classes, math.sqrt(dim) * _NORM * _WEIGHT, _RESIDUAL, dim)
+    answer: dict = {}
+    if tokens:
+        norm(answer, "tokens", "tokens")
+        answer = tokens | {"shift": answer["tokens.shift"] - 6}
 
     if extreme:
         _push(rng, tensors, params)
     rules = dict(ffn2_rule=ffn2_rule, tile_rows=tile_rows, ffn_chunk=ffn_chunk or hidden)
-    package = ModelPackage(_describe(name, arch, pruning, rules, params), tensors)
+    meta = _describe(name, arch, pruning, rules, params)
+    if answer:
+        meta |= {"tokens": answer, "scales": meta["scales"] | {"tokens": 2.0**-11}}
+    package = ModelPackage(meta, tensors)
     package.check(name)
     return package
 
@@ -146,7 +157,8 @@ def filler_package(name: str, arch: dict, pruning: Sequence[dict], rules: dict) 
         elif path.endswith(".bias"):
             tensor = tensor % BIAS_LIMIT
         tensors[path] = tensor
-    layer, own = ({key: low for key, (low, _) in p.items()} for p in (LAYER_PARAMS, NETWORK_PARAMS))
+    limits = LAYER_PARAMS, NETWORK_PARAMS | HEAD_PARAMS
+    layer, own = ({key: low for key, (low, _) in p.items()} for p in limits)
     params = {**own, "layers": [layer] * arch["depth"]}
     package = ModelPackage(_describe(name, arch, pruning, rules, params), tensors)
     package.check(name)
@@ -190,7 +202,7 @@ def _push(rng: np.random.Generator, tensors: dict[str, np.ndarray], params: dict
         tensors[name] = picked.astype(tensor.dtype)
     for where in [params, *params["layers"]]:
         for key in [key for key in where if key.endswith("shift") and rng.random() < 0.25]:
-            low, high = (LAYER_PARAMS | NETWORK_PARAMS)[key]
+            low, high = (LAYER_PARAMS | NETWORK_PARAMS | HEAD_PARAMS)[key]
             where[key] = int(rng.choice([low, high, rng.integers(low, high + 1)]))
     for layer in params["layers"]:
         if rng.random() < 0.25:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Linear layer, LayerNorm, and ReLU with its compressed segments (numerics.md, sections 3, 4 and 6)."""
+"""Linear layer, LayerNorm, and ReLU with its compressed segments (numerics.md, sections 3, 4, 6 and 8)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rowvit.reference.primitives import isqrt, recip, rescale, rsr, sat8
+from rowvit.reference.primitives import isqrt, recip, rescale, rsr, sat8, sat16
 
 #: integers of float32 are exact up to here
 FLOAT32_EXACT = 1 << 24
@@ -88,6 +88,11 @@ def normalise(x: NDArray[Any]) -> NDArray[Any]:
 def layernorm(x: NDArray[Any], g: NDArray[Any], b: NDArray[Any], shift: int) -> NDArray[Any]:
     """LayerNorm of int16 [..., D] to int8 [..., D]; g int16 [D], b int32 [D], shift in [0, 31]."""
     return sat8(rsr(normalise(x) * g + b, shift))
+
+
+def token_values(x: NDArray[Any], g: NDArray[Any], b: NDArray[Any], shift: int) -> NDArray[Any]:
+    """`layernorm` to int16 (section 8)."""
+    return sat16(rsr(normalise(x) * g + b, shift))
 
 
 def relu(y: NDArray[Any], thr: int) -> NDArray[Any]:

@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
+from rowvit.formats import tokens
 from rowvit.formats.package import ModelPackage, patch_chunks
 from rowvit.formats.records import checkpoint_names
+from rowvit.formats.tokens import Tokens
 from rowvit.formats.work import Work, count_work
 from rowvit.reference.attention import exponentials, logits, select, token_scores, weigh
-from rowvit.reference.layers import layernorm, linear, relu, residual_add
+from rowvit.reference.layers import layernorm, linear, relu, residual_add, token_values
 from rowvit.reference.primitives import sat8
 
 IMAGES_AT_ONCE = 4  # activations of more images would not stay in a core's cache
@@ -57,11 +59,12 @@ class ImageResult:
     counts: Counts
     #: int16 [live, D], states of the residual stream by `checkpoint_names`; empty unless asked for
     checkpoints: dict[str, NDArray[Any]]
+    tokens: dict[int, Tokens]  #: by the layer behind which they are; see `formats.tokens.layers`
 
     @property
     def top1(self) -> int:
-        """Lowest index among the largest logits."""
-        return int(self.logits.argmax())
+        """Lowest index among the largest logits; -1 if there are none."""
+        return int(self.logits.argmax()) if self.logits.size else -1
 
 
 def patchify(images: NDArray[Any], patch: int) -> NDArray[Any]:
@@ -120,7 +123,9 @@ class _Batch:
         self.patches = patches
         self.record = checkpoints
         self.checkpoints = iter(checkpoint_names(self.arch["depth"]))
-        self.results = [ImageResult(np.empty(0, np.int16), [], [], Counts(0, 0, 0, 0), {}) for _ in patches]
+        self.results = [
+            ImageResult(np.empty(0, np.int16), [], [], Counts(0, 0, 0, 0), {}, {}) for _ in patches
+        ]
         self.tokens = [
             np.arange(self.arch["tokens"], dtype=np.int64) for _ in patches
         ]  # original indices of the live rows
@@ -131,7 +136,10 @@ class _Batch:
         for i, params in enumerate(self.meta["params"]["layers"]):
             self._attention(f"layers.{i}", params, steps.get(i))
             self._ffn(f"layers.{i}", params)
-        self._head()
+            if i in tokens.layers(self.meta):
+                self._answer_tokens(i)
+        if self.arch["classes"]:
+            self._head()
         for result in self.results:
             result.counts = self._count(result.counts)
         return self.results
@@ -222,6 +230,13 @@ class _Batch:
         rows = sum(int((first < n).sum()) for first, n in zip(counts.w2_first, counts.live, strict=True))
         work = count_work(self.meta, counts.live, sum(counts.pv_nonzeros), sum(counts.ffn2_nonzeros), rows)
         return replace(counts, **vars(work))
+
+    def _answer_tokens(self, layer: int) -> None:
+        gain, offset = self.tensors["tokens.g"], self.tensors["tokens.b"]
+        for result, rows, live in zip(self.results, self._slices(), self.tokens, strict=True):
+            own = self.residual[rows][: tokens.count(self.meta, len(live))]
+            values = token_values(own, gain, offset, self.meta["tokens"]["shift"])
+            result.tokens[layer] = Tokens(values, live[: len(own)])
 
     def _head(self) -> None:
         first = self.residual[[rows.start for rows in self._slices()]]

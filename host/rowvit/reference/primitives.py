@@ -55,6 +55,11 @@ def sat8(value: NDArray[Any]) -> NDArray[Any]:
     return np.clip(value, -127, 127).astype(np.int8)
 
 
+def sat16(v: NDArray[Any]) -> NDArray[Any]:
+    """Clamp to the range of int16."""
+    return np.clip(v, -32768, 32767).astype(np.int16)
+
+
 def recip(q: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Reciprocal of integers in [1, 2**46).
 

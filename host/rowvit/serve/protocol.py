@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 
 import rowvit
+from rowvit.formats import tokens as answered
 from rowvit.formats.description import violation
 from rowvit.serve.networks import Network
 from rowvit.serve.openapi import request_validator
 from rowvit.serve.photos import check_size
 from rowvit.serve.refusal import Refusal
+from rowvit.targets.features import Features, features, most
 from rowvit.targets.target import Result
 
 EXTENSIONS = ["binary_tensor_data", "classification"]
@@ -61,6 +63,19 @@ def outputs(network: Network, counted: bool) -> dict[str, Output]:
         Output("class", "INT64", [1], lambda r: r.top1),
         Output("label", "BYTES", [1], lambda r: r.label.encode()),
     ]
+    if not classes:
+        found = []
+    for layer in answered.layers(network.meta)[-1:]:
+        count, dim = most(network.meta, layer), arch["dim"]
+
+        def own(result: Result) -> Features:
+            return features([result.tokens], network.meta)
+
+        found += [
+            Output("token", "FP32", [dim], lambda r: own(r).values[0, 0]),
+            Output("tokens", "FP32", [count, dim], lambda r: own(r).values[0]),
+            Output("token_indices", "INT64", [count], lambda r: own(r).indices[0]),
+        ]
     if prunings:
         found.append(Output("alive", "BOOL", [prunings, tokens], alive))
     if counted:

@@ -622,6 +622,7 @@ class Accelerator(Target):
                     meta,
                     answer.logits,
                     answer.kept,
+                    tokens=answer.tokens,
                     checkpoints=answer.checkpoints,
                     cycles=sum(own_cycles),
                     layer_cycles=own_cycles,

@@ -76,6 +76,7 @@ class Golden(Target):
                 package.meta,
                 image.logits,
                 image.kept,
+                tokens=image.tokens,
                 checkpoints=image.checkpoints,
                 attention=image.attention,
                 seconds=seconds,

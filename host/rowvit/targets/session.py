@@ -444,7 +444,10 @@ class Session:
     @property
     def compared(self) -> str:
         """What `compare` and ``check_every`` compare, in words."""
-        words = ["logits", "kept tokens"] if self.meta["pruning"] else ["logits"]
+        words = ["logits"] if self.meta["architecture"]["classes"] else []
+        words += [
+            name for name, part in (("tokens", "tokens"), ("kept tokens", "pruning")) if self.meta.get(part)
+        ]
         if self.checkpoints:
             words.append(f"{len(checkpoint_names(self.meta['architecture']['depth']))} checkpoints")
         return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
@@ -506,7 +509,7 @@ class Session:
             {
                 "file": str(file),
                 **{key: getattr(result, key) for key in _RECORDED},
-                "probability": float(result.probabilities[result.top1]),
+                "probability": float(result.probabilities[result.top1]) if result.logits.size else None,
                 "logits": result.logits.tolist(),
                 "kept": [tokens.tolist() for tokens in result.kept],
             }

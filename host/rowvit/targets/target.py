@@ -17,11 +17,13 @@ from rowvit.decoding import Refused, decoded
 from rowvit.errors import RowvitError
 from rowvit.formats import container
 from rowvit.formats.records import checkpoint_names
+from rowvit.formats.tokens import Tokens
 from rowvit.hardware.config import HardwareConfig
 
 if TYPE_CHECKING:
     from rowvit.compiler import Program
     from rowvit.formats.package import ModelPackage
+    from rowvit.targets.features import Features
 
 MODELS = Path(__file__).parents[1] / "models"
 #: pixels, or the file that has them
@@ -33,12 +35,14 @@ _Loaded = TypeVar("_Loaded")
 class Result:
     """Results of one image."""
 
-    top1: int  #: lowest index among the largest logits
-    label: str  #: name of that class
+    top1: int  #: lowest index among the largest logits; -1 if the network has no classes
+    label: str  #: name of that class, or empty
     logits: NDArray[Any]  #: int16 [classes]
     scale: float  #: unit of the logits
     #: int64, for every pruning layer: original indices of the tokens that stay, token 0 included
     kept: list[NDArray[Any]]
+    #: by the layers behind which the network answers with tokens (`formats.tokens.layers`)
+    tokens: dict[int, Tokens] = field(default_factory=dict)
     #: int16 [live, D]: states of the residual stream by `formats.records.checkpoint_names`, if compiled in
     checkpoints: dict[str, NDArray[Any]] = field(default_factory=dict)
     #: uint8 [heads, rows], of every layer: the class token's unnormalised probabilities of the tokens that
@@ -69,7 +73,7 @@ class Result:
     def probabilities(self) -> NDArray[Any]:
         """Softmax of the logits in float units, float64 [classes]; computed when it is asked for."""
         scaled = self.logits.astype(np.float64) * self.scale
-        exponentials = np.exp(scaled - scaled.max())
+        exponentials = np.exp(scaled - scaled.max(initial=0.0))
         found: NDArray[np.float64] = exponentials / exponentials.sum()
         return found
 
@@ -83,17 +87,24 @@ class Result:
         cls, meta: dict[str, Any], logits: NDArray[Any], kept: list[NDArray[Any]], **values: Any
     ) -> Result:
         """A result from its logits; ``meta`` is the description of a package or program."""
+        if not logits.size:
+            return cls(-1, "", logits, 1.0, kept, **values)
         top1 = int(logits.argmax())
         return cls(top1, str(meta["classes"][top1]), logits, meta["scales"]["logit"], kept, **values)
 
     def same(self, other: Result) -> bool:
-        """Whether logits, kept tokens and checkpoints are equal."""
+        """Whether logits, tokens, kept tokens and checkpoints are equal."""
         ours, theirs = (
-            [r.logits, *r.kept, *(r.checkpoints[k] for k in sorted(r.checkpoints))] for r in (self, other)
+            [
+                *(r.logits, *r.kept),
+                *(part for layer in sorted(r.tokens) for part in r.tokens[layer]),
+                *(r.checkpoints[name] for name in sorted(r.checkpoints)),
+            ]
+            for r in (self, other)
         )
-        return self.checkpoints.keys() == other.checkpoints.keys() and (
-            len(ours) == len(theirs) and all(map(np.array_equal, ours, theirs))
-        )
+        if (self.checkpoints.keys(), self.tokens.keys()) != (other.checkpoints.keys(), other.tokens.keys()):
+            return False
+        return len(ours) == len(theirs) and all(map(np.array_equal, ours, theirs))
 
 
 def first_difference(result: Result, reference: Result, meta: dict[str, Any]) -> str:
@@ -125,8 +136,19 @@ def first_difference(result: Result, reference: Result, meta: dict[str, Any]) ->
             for row, channel in np.argwhere(rows != other)[:1]:
                 values = f"{rows[row, channel]} instead of {other[row, channel]}"
                 return f"checkpoint {name}, row {row}, channel {channel}: {values}"
+    for layer, (rows, _) in reference.tokens.items():
+        own = result.tokens[layer].values if layer in result.tokens else None
+        if own is None or own.shape != rows.shape:
+            return f"tokens behind layer {layer}, which are not there with {len(rows)} rows"
+        for row, channel in np.argwhere(own != rows)[:1]:
+            values = f"{own[row, channel]} instead of {rows[row, channel]}"
+            return f"tokens behind layer {layer}, row {row}, channel {channel}: {values}"
     for index in np.flatnonzero(result.logits != reference.logits)[:1]:
-        parts = {"kept tokens": reference.kept, "checkpoints": reference.checkpoints}
+        parts = {
+            "kept tokens": reference.kept,
+            "checkpoints": reference.checkpoints,
+            "tokens": reference.tokens,
+        }
         before = [name for name, part in parts.items() if part]
         equal = f" ({' and '.join(before)} are equal)" if before else ""
         return f"logits[{index}]: {result.logits[index]} instead of {reference.logits[index]}{equal}"
@@ -172,6 +194,20 @@ class Target:
         if isinstance(images, str | Path):
             images = [images]
         return list(self.stream(images, batch))
+
+    def features(
+        self, images: ImageSource | Sequence[ImageSource], batch: int = 1, layer: int | None = None
+    ) -> Features:
+        """Tokens of images, as `features.Features`; ``images`` and ``batch`` as of a call.
+
+        ``layer`` is that behind which, from 0, by default the last one that there is. `RowvitError` also if
+        the network does not answer with tokens, or not behind this layer.
+        """
+        from rowvit.targets.features import features, layer_of
+
+        self._ready(batch)
+        layer = layer_of(loaded(self.meta), layer)
+        return features([one.tokens for one in self(images, batch)], loaded(self.meta), layer)
 
     def stream(self, images: Iterable[ImageSource], batch: int = 1) -> Iterator[Result]:
         """Classify images as they come, in order.

@@ -97,18 +97,18 @@ def test_a_late_load_that_asks_another_image_is_refused() -> None:
 NETWORK = dict(dim=32, depth=2, heads=4, image_size=10, patch_size=2, hidden=48, classes=20, ffn_chunk=32)
 #: programs that have instructions of every kind: row tiles with masks of their own; dense chunks, patches in
 #: chunks, and two groups of which the last tile of each kind uses one; images that share what is loaded, with
-#: late bands that have a mask of their own
+#: late bands that have a mask of their own. All answer with tokens
 PROGRAMS = {
-    "tiles": (dict(ffn2_rule="tile", tile_rows=4), TINY, {}),
+    "tiles": (dict(ffn2_rule="tile", tile_rows=4, tokens={"rows": "all", "layers": [0, 1]}), TINY, {}),
     "dense": (
         dict(dim=48, heads=3, image_size=60, patch_size=20, ffn2_rule="none")
-        | dict(pruning=[{"layer": 0, "keep": 5, "threshold": 7}]),
+        | dict(pruning=[{"layer": 0, "keep": 5, "threshold": 7}], tokens={"rows": "class", "layers": [1]}),
         replace(TINY, groups=2),
         dict(checkpoints=True, batch=1),
     ),
     "shared": (
         dict(dim=16, heads=1, image_size=8, hidden=32, rare=0.9)
-        | dict(pruning=[{"layer": 0, "keep": 3, "threshold": 0}]),
+        | dict(pruning=[{"layer": 0, "keep": 3, "threshold": 0}], tokens={"rows": "all", "layers": [0, 1]}),
         replace(TINY, token_depth=448),
         dict(stages=(Stage(0, 1), Stage(1, 2))),
     ),
@@ -227,6 +227,7 @@ def others(program: Program, config: HardwareConfig) -> dict[str, tuple[int, dic
     query, q = first(Op.MATMUL, dst=Dst.TOKEN)
     embedding, _ = first(Op.MATMUL, dst=Dst.RESIDUAL)
     head, h = first(Op.MATMUL, dst=Dst.STREAM)
+    tokens, t = first(Op.NORM, kind=NormKind.TOKENS)
     sizes = {
         LoadKind.WEIGHT: lambda f: f["rows"] * f["groups"] * config.lanes,
         LoadKind.PARAM: lambda f: 8 * f["groups"] * config.lanes,
@@ -274,6 +275,7 @@ def others(program: Program, config: HardwareConfig) -> dict[str, tuple[int, dic
                 "mask word" if program.meta["ffn2_rule"] != "none" else "is wrong",
             ),
             "no bands": (embedding, dict(bands=0), "0 bands"),
+            "a part with more words": (tokens, dict(dst_stride=t["dst_stride"] + 1), "has other than"),
             "logits that are missing": (head, dict(count=h["count"] - 1), "logits of|LAST is not"),
         }
     )
@@ -288,6 +290,38 @@ def test_what_else_is_refused(right: tuple[Program, HardwareConfig]) -> None:
         assert re.search(words, message), (what, message)
     for number, one in ((0, Instruction(Op.END)), (len(part.code) - 1, part.instructions[1])):
         assert "begin with HEADER and end with END" in refused(program, config, number, one)
+
+
+def test_tokens_are_those_that_the_network_answers_with(right: tuple[Program, HardwareConfig]) -> None:
+    program, config = right
+    code = program.passes[-1].instructions
+    number, one = next(
+        (n, one) for n, one in enumerate(code) if one.op is Op.NORM and one.fields["kind"] == NormKind.TOKENS
+    )
+    assert "is wrong" in refused(program, config, number, replace(one, tag=one.tag ^ 1))
+    without = Program(program.code, program.weights, {k: v for k, v in program.meta.items() if k != "tokens"})
+    with pytest.raises(RowvitError, match="answers with other tokens"):
+        check(without, config)
+
+
+def test_the_last_tokens_end_a_pass_without_classes() -> None:
+    package = random_package(
+        np.random.default_rng(0),
+        **NETWORK
+        | dict(classes=0, tokens={"rows": "all", "layers": [0, 1]}, dim=16, heads=1, hidden=32)
+        | dict(pruning=[{"layer": 0, "keep": 3, "threshold": 0}]),
+    )
+    program = compile(package, TINY, stages=(Stage(0, 1), Stage(1, 2)))
+    assert not program.passes[-1].instructions[0].fields["finish"]
+    answers = [
+        (n, one)
+        for n, one in enumerate(program.passes[-1].instructions)
+        if one.op is Op.NORM and one.fields["kind"] == NormKind.TOKENS
+    ]
+    assert [Flag.LAST in one.flags for _, one in answers] == [False, False, False, True]
+    for number, one in answers:
+        new = replace(one, flags=one.flags ^ {Flag.LAST})
+        assert "LAST is not the flag" in refused(program, TINY, number, new)
 
 
 def test_an_image_is_embedded_once(right: tuple[Program, HardwareConfig]) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from replay import mark, program, record
 from rowvit.errors import RowvitError
 from rowvit.formats.records import Answer, spans
+from rowvit.formats.tokens import Layout
 from rowvit.hardware.isa import Record
 
 META = program().meta | {"pruning": [{"layer": 0, "keep": 3, "threshold": 0}, {"layer": 1, "keep": 1}]}
@@ -32,6 +33,77 @@ def output(image: int) -> list[bytes]:
 
 def parse(parts: list[bytes], images: int) -> list[Answer]:
     return Answer.parse(np.frombuffer(b"".join(parts), np.uint8), META, images)
+
+
+#: the same network, which answers with all tokens behind both layers
+ANSWERS = META | {
+    "tokens": {"rows": "all", "layers": [0, 1], "shift": 3, "layout": [2, 1, 16]},
+    "architecture": META["architecture"] | {"dim": 16},
+}
+
+
+def tokens(tag: int, rows: int, image: int = 0) -> bytes:
+    """Tokens of 16 channels in parts of two rows, whose values are 100 * row + channel."""
+    parts = [
+        [100 * row + channel for row in (first, first + 1)]
+        for first in range(0, rows, 2)
+        for channel in range(16)
+    ]
+    words = np.array([[*pair, 0, 0] for pair in parts], np.int16)
+    return record(Record.TOKENS, tag, rows, words, image)
+
+
+def test_tokens_are_numbered() -> None:
+    parts = [*output(0), tokens(0, 3), tokens(1, 2)]
+    (answer,) = Answer.parse(np.frombuffer(b"".join(parts), np.uint8), ANSWERS)
+    for layer, numbers in ((0, [0, 2, 4]), (1, [0, 2])):
+        values, indices = answer.tokens[layer]
+        assert indices.tolist() == numbers
+        np.testing.assert_array_equal(values, 100 * np.arange(len(numbers))[:, None] + np.arange(16))
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ([tokens(0, 3)], r"tokens behind layers \[0\], not \[0, 1\]"),
+        ([tokens(0, 3), tokens(1, 2), tokens(2, 2)], r"layers \[0, 1, 2\], not"),
+        ([tokens(0, 3), tokens(1, 3)], "3 tokens behind layer 1, of 2"),
+        ([tokens(0, 3)[:-8], tokens(1, 2)], "not made of records|TOKENS record of"),
+        ([record(Record.TOKENS, 0, 3, np.zeros(64, np.int16))], "TOKENS record of 3 with 128 bytes, not 256"),
+    ],
+)
+def test_other_tokens_are_refused(extra: list[bytes], message: str) -> None:
+    with pytest.raises(RowvitError, match=message):
+        Answer.parse(np.frombuffer(b"".join([*output(0), *extra]), np.uint8), ANSWERS)
+
+
+def test_tokens_of_a_network_without() -> None:
+    with pytest.raises(RowvitError, match="does not answer with them"):
+        parse([*output(0), tokens(0, 3)], 1)
+
+
+@given(
+    st.builds(Layout, st.integers(1, 4), st.integers(1, 6), st.sampled_from([16, 64])),
+    st.integers(1, 9),
+    st.integers(1, 300),
+)
+def test_layouts_of_tokens(layout: Layout, rows: int, dim: int) -> None:
+    """Value by value as isa.md says it."""
+    values = np.random.default_rng(dim).integers(-32768, 32768, (rows, dim))
+    words = []
+    tiles = -(-dim // (layout.groups * layout.lanes))
+    for first in range(0, rows, layout.rows):
+        for tile in range(tiles):
+            for lane in range(layout.lanes):
+                some = []
+                for row in range(first, first + layout.rows):
+                    for group in range(layout.groups):
+                        channel = (tile * layout.groups + group) * layout.lanes + lane
+                        some.append(int(values[row, channel]) if row < rows and channel < dim else 0)
+                words += some + [0] * (-len(some) % 4)
+    assert layout.payload(rows, dim) == 2 * len(words)
+    assert layout.part_words(dim) == len(words) // 4 // -(-rows // layout.rows)
+    np.testing.assert_array_equal(layout.unpack(np.array(words, np.int16), rows, dim), values)
 
 
 def test_records_find_their_image() -> None:

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``rowvit features``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from rowvit.cli import options as opt
+from rowvit.cli.common import ERR, command, progress_bar, say, writable, wrote
+from rowvit.errors import RowvitError
+
+
+@command()
+def features(
+    model: opt.ModelArgument,
+    images: Annotated[list[Path], typer.Argument(help="Image files or directories.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", help="The .npz: values [B, N, D], indices [B, N], files [B], and model."
+        ),
+    ],
+    behind: Annotated[
+        int | None,
+        typer.Option(min=0, help="The layer, from 0, behind which; by default the last that there is."),
+    ] = None,
+    dense: Annotated[
+        bool, typer.Option("--dense", help="Drop no tokens: every patch has its own, for more cycles.")
+    ] = False,
+    target: opt.TargetOption = opt.TargetName.sim,
+    config: opt.ConfigOption = opt.DEFAULT_CONFIG,
+    check_every: opt.CheckEveryOption = None,
+    batch: opt.BatchOption = 1,
+    jobs: Annotated[
+        int, typer.Option(min=0, help="Simulations in parallel; 0: one per processor.", show_default=False)
+    ] = 0,
+    bitstream: opt.BitstreamOption = None,
+) -> None:
+    """Compute features: the tokens of images behind the last LayerNorm, for search, clusters or own heads.
+
+    The network is a package that answers with tokens (rowvit quantise --tokens). Values are float32; indices
+    are the tokens' numbers, the class token's 0, and -1 where an image has fewer than others. What pruning
+    has dropped is not among them.
+
+    Example
+    -------
+      rowvit features dinov2-int8.safetensors photos/ --target golden -o features.npz
+    """
+    from rowvit.targets.features import features as stacked
+    from rowvit.targets.features import layer_of
+    from rowvit.targets.session import Session, image_files
+    from rowvit.targets.target import read_package
+
+    writable(output)
+    source: Any = model
+    if dense:
+        package = read_package(model)
+        package.meta = package.meta | {"pruning": []}
+        source = package
+    options = opt.target_options(target, bitstream, check_every=check_every)
+    with Session(source, target.value, config, **options) as session:
+        layer_of(session.meta, behind)
+        files = image_files(images, lambda text: say(text, ERR))
+        session.prepare(len(files), batch, jobs)
+        refused: dict[int, RowvitError] = {}
+        with progress_bar(f"{len(files)} image{'s' * (len(files) > 1)}", len(files)) as progress:
+            results = session.run(files, batch, jobs, progress, refused.__setitem__)
+        for why in refused.values():
+            if not results:
+                raise why
+            say(f"skipped: {why}", ERR)
+        names = [str(file) for number, file in enumerate(files) if number not in refused]
+        found = stacked([result.tokens for result in results], session.meta, behind)
+        name = session.meta.get("name") or session.meta["model"]["name"]
+        with output.open("wb") as file:
+            np.savez(
+                file, values=found.values, indices=found.indices, files=np.array(names), model=np.array(name)
+            )
+    shape = " x ".join(map(str, found.values.shape))
+    wrote(output)
+    say(f"{shape}: images, tokens, channels", ERR)
+    if refused:
+        raise typer.Exit(1)

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks that answer with tokens: as the float network computes them, on golden, sim and by command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import rowvit
+from rowvit.cli import app
+from rowvit.errors import RowvitError
+from rowvit.formats.package import ModelPackage
+from rowvit.model.vit import VisionTransformer, ViTConfig, normalise
+from rowvit.quant.noise import layer_noise
+from rowvit.quant.quantise import QuantOptions, quantise
+
+HALF = (0.5, 0.5, 0.5)
+PHOTOS = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
+
+
+def network(classes: int = 0, keep: int | None = 9, **changes) -> VisionTransformer:
+    """Random weights; two prefix tokens, 16 patches, of which ``keep`` stay behind layer 1 of 3."""
+    torch.manual_seed(1)
+    pruning = ({"layer": 1, "keep": keep},) if keep else ()
+    config = ViTConfig(16, 4, 32, 3, 2, 64, classes, prefix=2, pruning=pruning, **changes)
+    made = VisionTransformer(config).eval()
+    for name, parameter in made.named_parameters():
+        torch.nn.init.normal_(parameter, 1.0 if "norm" in name and name.endswith("weight") else 0.0, 0.2)
+    return made
+
+
+def package(made: VisionTransformer, tokens: str = "all", behind: tuple[int, ...] = ()) -> ModelPackage:
+    names = [str(number) for number in range(made.config.classes)]
+    return quantise(made, PHOTOS, QuantOptions("some", names, HALF, HALF, tokens=tokens, behind=behind))
+
+
+def states(made: VisionTransformer) -> list[np.ndarray]:
+    """Tokens behind every layer, by PyTorch."""
+    found = []
+    with torch.inference_mode():
+        made.encode(
+            normalise(PHOTOS, HALF, HALF),
+            lambda name, value: found.append(made.norm(value).numpy()) if name.endswith(".ffn") else None,
+        )
+    return found
+
+
+def decibels(exact: np.ndarray, ours: np.ndarray) -> float:
+    return 10 * np.log10(np.square(exact).sum() / np.square(exact - ours).sum())
+
+
+@pytest.mark.parametrize("classes", [0, 7])
+def test_features_are_the_float_networks(classes: int) -> None:
+    made = network(classes, keep=None)
+    exact = states(made)
+    with rowvit.open("golden", config="tiny") as golden:
+        golden.load(package(made, behind=(0, 2)))
+        for layer in (0, 2, None):
+            values, indices = golden.features(PHOTOS, layer=layer)
+            assert values.dtype == np.float32 and decibels(exact[layer or 2 * (layer is None)], values) > 30
+            np.testing.assert_array_equal(indices, np.tile(np.arange(18), (6, 1)))
+        (result,) = golden(PHOTOS[:1])
+        assert result.logits.shape == (classes,) and result.probabilities.shape == (classes,)
+        assert (result.top1, result.label) == (-1, "") if not classes else result.label == str(result.top1)
+
+
+def test_sixteen_bits_are_as_exact_as_the_residual_stream() -> None:
+    made = network(keep=None)
+    noise = {row.layer: row.ffn for row in layer_noise(made, package(made), PHOTOS)}
+    assert abs(noise["tokens"] - noise["2"]) < 2 and "logits" not in noise
+
+
+def test_dropped_tokens_are_not_among_them() -> None:
+    made = network()
+    exact = states(made)
+    with rowvit.open("golden", config="tiny") as golden:
+        golden.load(package(made, behind=(0, 2)))
+        results = golden(PHOTOS)
+        values, indices = golden.features(PHOTOS)
+        assert golden.features(PHOTOS, layer=0).indices.shape == (6, 18)
+    assert values.shape == (6, 10, 32)
+    for row, result in zip(indices, results, strict=True):
+        np.testing.assert_array_equal(row, result.kept[0])
+    same = (indices == made.tokens.numpy()).all(axis=1)  # a score that is rounded may choose another
+    assert same.sum() >= 3 and decibels(exact[2][same], values[same]) > 30
+
+
+def test_a_threshold_leaves_images_with_fewer() -> None:
+    some = package(network())
+    scores = 1 << 17
+    some.meta["pruning"] = [{"layer": 1, "keep": 9, "threshold": scores}]
+    with rowvit.open("golden", config="tiny") as golden:
+        golden.load(some)
+        values, indices = golden.features(PHOTOS)
+        counts = [len(result.kept[0]) for result in golden(PHOTOS)]
+    assert len(set(counts)) > 1
+    for row, own, count in zip(indices, values, counts, strict=True):
+        assert (row[:count] >= 0).all() and (row[count:] == -1).all() and not own[count:].any()
+
+
+def test_class_token_alone() -> None:
+    made = network()
+    with rowvit.open("golden", config="tiny") as golden:
+        golden.load(package(made))
+        every = golden.features(PHOTOS).values
+        golden.load(package(made, "class"))
+        values, indices = golden.features(PHOTOS)
+    assert values.shape == (6, 1, 32) and not indices.any()
+    assert decibels(every[:, :1], values) > 55  # another unit
+
+
+@pytest.mark.parametrize("tokens", ["all", "class"])
+@pytest.mark.parametrize("classes", [0, 3])
+def test_simulation(tokens: str, classes: int) -> None:
+    some = package(network(classes), tokens, (1, 2))
+    with rowvit.open("golden", config="tiny") as golden, rowvit.open("sim", config="tiny", stalls=3) as sim:
+        golden.load(some)
+        sim.load(some)
+        for ours, want in zip(sim(PHOTOS, batch=4), golden(PHOTOS), strict=True):
+            assert ours.same(want) and sorted(ours.tokens) == [1, 2]
+        ours, want = sim.features(PHOTOS, batch=3), golden.features(PHOTOS)
+    np.testing.assert_array_equal(ours.values, want.values)
+    np.testing.assert_array_equal(ours.indices, want.indices)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "behind", "message"),
+    [
+        ("some", (), "tokens 'some' are not class or all"),
+        ("all", (3,), "no layers"),
+        ("all", (0,), "tokens behind the last layer are the answer"),
+        ("", (), "no classifier head.*--tokens"),
+    ],
+)
+def test_what_quantise_refuses(tokens: str, behind: tuple[int, ...], message: str) -> None:
+    with pytest.raises(RowvitError, match=message):
+        package(network(), tokens, behind)
+
+
+def test_mean_of_patches_without_its_head() -> None:
+    assert package(network(pool="norm-mean")).meta["tokens"]["layers"] == [2]
+    with pytest.raises(RowvitError, match="--encoder"):
+        package(network(4, pool="norm-mean"))
+
+
+def test_what_a_network_does_not_answer() -> None:
+    with rowvit.open("golden", config="tiny") as golden:
+        golden.load(package(network()))
+        with pytest.raises(RowvitError, match=r"does not answer behind layer 1.*behind 2"):
+            golden.features(PHOTOS, layer=1)
+        golden.load("sign-digits")
+        with pytest.raises(RowvitError, match=r"classes only.*--tokens"):
+            golden.features(np.zeros((1, 128, 128, 3), np.uint8))
+
+
+def test_command(tmp_path: Path) -> None:
+    some = package(network(), behind=(0, 2))
+    some.save(tmp_path / "some.safetensors")
+    files = [tmp_path / f"{number}.png" for number in range(3)]
+    for file, photo in zip(files, PHOTOS, strict=False):
+        Image.fromarray(photo).save(file)
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    with rowvit.open("golden", config="tiny") as golden:
+        golden.load(some)
+        for options, layer, count in ([], None, 10), (["--behind", "0"], 0, 18), (["--dense"], None, 18):
+            command = ["features", str(tmp_path / "some.safetensors"), *map(str, files), "-t", "golden"]
+            output = tmp_path / "features.npz"
+            ended = CliRunner().invoke(app, [*command, "-c", "tiny", "-o", str(output), *options])
+            assert ended.exit_code == 0, ended.output
+            found = np.load(output)
+            assert found["values"].shape == (3, count, 32) and found["files"].tolist() == list(
+                map(str, files)
+            )
+            if options != ["--dense"]:
+                np.testing.assert_array_equal(
+                    found["values"], golden.features(PHOTOS[:3], layer=layer).values
+                )
+    ended = CliRunner().invoke(app, [*command, str(tmp_path / "bad.png"), "-o", str(output)])
+    assert ended.exit_code == 1 and "skipped" in ended.output and np.load(output)["values"].shape[0] == 3

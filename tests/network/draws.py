@@ -101,7 +101,7 @@ def _package(rng: np.random.Generator, config: HardwareConfig) -> ModelPackage:
         heads -= 1
     large = rng.random() < 0.05  # its patches come in chunks
     patch, grid = (20, integer(1, 2)) if large else (integer(1, 4), max(integer(1, 7), integer(1, 7)))
-    prefix = integer(1, 4) if rng.random() < 0.3 else 1
+    prefix = integer(int(grid == 1), 4) if rng.random() < 0.4 else 1
     hidden = integer(9, 10 * config.lanes)
     pieces = 1 if late else int(rng.choice([1, 1, 2, 3]))
     chunk = integer(8, hidden) if rng.random() < 0.2 else max(8, -(-hidden // pieces))
@@ -109,6 +109,9 @@ def _package(rng: np.random.Generator, config: HardwareConfig) -> ModelPackage:
     if rng.random() < 0.4:
         layers = sorted({depth - 1, *np.flatnonzero(rng.random(depth) < 0.3).tolist()})
         tokens = {"rows": str(rng.choice(["class", "all", "all"])), "layers": layers}
+    classes = 0 if tokens and rng.random() < 0.5 else integer(1, 80)
+    if not prefix:  # no class token for a head, or to rank the others
+        tokens, classes, late = {"rows": "all", "layers": [depth - 1]}, 0, False
     return random_package(
         rng,
         dim=dim,
@@ -117,9 +120,9 @@ def _package(rng: np.random.Generator, config: HardwareConfig) -> ModelPackage:
         image_size=patch * grid,
         patch_size=patch,
         hidden=hidden,
-        classes=0 if tokens and rng.random() < 0.5 else integer(1, 80),
+        classes=classes,
         prefix=prefix,
-        pruning=[_step(rng, 1, 5)] if late else _pruning(rng, depth, grid * grid + prefix),
+        pruning=[_step(rng, 1, 5)] if late else _pruning(rng, depth, grid * grid + prefix) if prefix else [],
         ffn2_rule=rule,
         tile_rows=config.rows * integer(1, 8),
         ffn_chunk=chunk,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
@@ -230,8 +230,9 @@ def info(model: opt.ModelArgument) -> None:
     rows["image"] = f"{arch['image_size']} x {arch['image_size']}, patches of {arch['patch_size']}"
     rows["network"] = (
         f"{arch['depth']} layers, {arch['dim']} channels, {arch['heads']} heads, {arch['hidden']} hidden,"
-        f" {arch['tokens']} tokens, {arch['classes']} classes"
+        f" {arch['tokens']} tokens"
     )
+    rows["answers with"] = _answers(meta)
     rows["pruning"] = (
         "; ".join(
             f"layer {step['layer']} keeps {step['keep']}"
@@ -252,6 +253,18 @@ def info(model: opt.ModelArgument) -> None:
             if value not in (None, "")
         }
     )
+
+
+def _answers(meta: Mapping[str, Any]) -> str:
+    """What a package or program gives."""
+    found = []
+    if meta["classes"]:
+        pool = meta["host_head"]["pool"].replace("-", " and ") if "host_head" in meta else ""
+        found.append(f"{len(meta['classes'])} classes" + (f" (head on the host: {pool})" if pool else ""))
+    if "tokens" in meta:
+        which = "all tokens" if meta["tokens"]["rows"] == "all" else "the class token"
+        found.append(f"{which} behind layer {', '.join(map(str, meta['tokens']['layers']))}")
+    return "; ".join(found)
 
 
 def _float_network(model: str) -> bool:
@@ -276,7 +289,9 @@ def _resizing(filter_: str, crop: float) -> str:
 def _network_rows(config: Mapping, card: Mapping) -> dict[str, str]:
     """Lines about a float network, from the fields of its `ViTConfig` and its `Card`."""
     tokens = config["prefix"] + (config["image_size"] // config["patch_size"]) ** 2
-    seen = "class token" if config["pool"] == "token" else "mean of patches"
+    seen = {"token": "class token", "class-mean": "class token and the mean of patches"}.get(
+        config["pool"], "mean of patches"
+    )
     if config["distilled"]:
         seen = "class and distillation token, a head each"
     head = f"{seen}, {config['classes']} classes" if config["classes"] else f"none; features of the {seen}"

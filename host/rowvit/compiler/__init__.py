@@ -112,14 +112,18 @@ def compile(
         ],
     }
     code = np.concatenate([instruction.encode() for code in codes for instruction in code])
-    program = Program(code.reshape(-1, SLOTS), blob.bytes(), info, package)
+    own = {name: tensor for name, tensor in package.tensors.items() if name.startswith("host_head.")}
+    program = Program(code.reshape(-1, SLOTS), blob.bytes(), info, own, package)
     check(program, config)
     return program
 
 
 def _tokens(meta: dict[str, Any], config: HardwareConfig) -> dict[str, Any]:
-    """What a program says of the tokens that it answers with."""
-    return {"tokens": meta["tokens"] | {"layout": list(Layout.of(config))}} if "tokens" in meta else {}
+    """What a program says of the tokens that it answers with, and of the head that takes them."""
+    found = {"host_head": meta["host_head"]} if "host_head" in meta else {}
+    return found | (
+        {"tokens": meta["tokens"] | {"layout": list(Layout.of(config))}} if "tokens" in meta else {}
+    )
 
 
 def _lower(package: ModelPackage, plan: Plan, stages: Stages, blob: Blob, checkpoints: bool) -> Lowering:

@@ -13,6 +13,7 @@ from typing import Any
 import fastjsonschema
 
 from rowvit.errors import RowvitError
+from rowvit.formats import head as heads
 from rowvit.formats import tokens
 from rowvit.hardware.isa import MAX_IMAGES
 
@@ -31,7 +32,7 @@ ARCHITECTURE = {
     "heads": (1, 65535),
     "hidden": (1, 65535),
     "classes": (0, 65535),  # 0: it answers with tokens only
-    "prefix": (1, 65535),
+    "prefix": (0, 65535),
     "tokens": (2, 8192),  # whose attention the integer reference computes at once
 }
 #: scalar parameters: name -> (lowest, highest)
@@ -61,6 +62,8 @@ def _validator(kind: str) -> Callable[[Any], Any]:
     schema["definitions"]["images"] = _integer(1, MAX_IMAGES)
     layers = {"type": "array", "items": _integers(LAYER_PARAMS)}
     schema["definitions"]["token_rows"] = {"enum": list(tokens.ROWS)}
+    schema["definitions"]["head_pool"] = {"enum": list(heads.POOLS)}
+    schema["definitions"]["head_step"] = {"enum": list(heads.STEPS)}
     params = _integers(NETWORK_PARAMS, layers=layers)
     params["properties"] |= {name: _integer(*limits) for name, limits in HEAD_PARAMS.items()}
     schema["definitions"]["params"] = params
@@ -132,7 +135,7 @@ def _disagreements(meta: dict[str, Any], kind: str) -> list[str]:
             found.append(f"preprocessing.{key} is not of {arch['channels']} channels")
     if meta["ffn2_rule"] == "tile" and meta["tile_rows"] < 1:
         found.append("the rule 'tile' needs tile_rows of 1 or more")
-    if len(meta["classes"]) != arch["classes"]:
+    if len(meta["classes"]) != arch["classes"] and "host_head" not in meta:
         found.append(f"{len(meta['classes'])} class names for {arch['classes']} classes")
     found += _disagreements_of_outputs(meta, kind)
     layers = [step["layer"] for step in meta["pruning"]]
@@ -152,6 +155,20 @@ def _disagreements_of_outputs(meta: dict[str, Any], kind: str) -> Iterator[str]:
         yield f"tokens.layers {after} are not ascending in 0..{arch['depth'] - 1}"
     if not arch["classes"] and arch["depth"] - 1 not in after:
         yield "a network without classes answers with the tokens behind its last layer"
+    if not arch["prefix"]:
+        if arch["classes"] or meta["pruning"]:
+            yield "there is no class token for the head, or by whose attention tokens could be dropped"
+        elif after and meta["tokens"]["rows"] != "all":
+            yield "there is no class token to answer with"
+    head = meta.get("host_head")
+    if head and not arch["prefix"] and head["pool"] != "mean":
+        yield f"there is no class token for the head's pool {head['pool']}"
+    if head:
+        if arch["classes"] or not meta["classes"]:
+            yield "a head on the host takes the tokens behind the last layer, and has classes of its own"
+        elif head["pool"] != "class" and meta["tokens"]["rows"] != "all":
+            yield f"the head's pool {head['pool']} takes all tokens"
+        yield from heads.problems(head, arch["dim"], len(meta["classes"]))
     if ("layout" in meta.get("tokens", ())) != (bool(after) and kind == "program"):
         yield "tokens.layout belongs to a program"
     needed = {"logit": arch["classes"], "tokens": after}

@@ -12,6 +12,8 @@ preprocessing      resize ("bicubic" or "bilinear"), crop (side of the middle sq
 classes            class names; none: the network answers with tokens only
 tokens             with which tokens it answers (optional): rows ("class" or "all"), layers (0-based) behind
                    which, and the shift of their LayerNorm
+host_head          a head that the host computes from the tokens behind the last layer (optional); see
+                   `rowvit.formats.head`. Then ``classes`` are its own, and the architecture has none
 pruning            list of {layer (0-based), keep (besides token 0), threshold (20 fraction bits)}
 ffn2_rule          "none", "image" or "tile"; with "tile", ``tile_rows`` rows make a tile
 ffn_chunk          hidden neurons per chunk of the second FFN layer
@@ -40,10 +42,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
-from rowvit.formats import container, description
+from rowvit.formats import container, description, head
 from rowvit.formats.description import MAX_K
 
 FORMAT = 1
@@ -188,6 +191,8 @@ class ModelPackage:
 
     def _check_tensors(self) -> None:
         table = tensor_table(self.arch, "tokens" in self.meta)
+        if "host_head" in self.meta:
+            table |= head.tensor_table(self.meta["host_head"], self.arch["dim"])
         if table.keys() != self.tensors.keys():
             odd = sorted(table.keys() ^ self.tensors.keys())
             raise ValueError(f"tensors missing or unexpected: {', '.join(odd[:5])}")
@@ -197,6 +202,10 @@ class ModelPackage:
                 raise ValueError(
                     f"tensor {name} is {tensor.dtype} {list(tensor.shape)}, not {dtype} {list(shape)}"
                 )
+            if dtype == "float32":
+                if not np.isfinite(tensor).all():
+                    raise ValueError(f"tensor {name} has numbers that are not finite")
+                continue
             if name.endswith(".weight") and tensor.min() < -127:
                 raise ValueError(f"tensor {name} holds -128; weights are in [-127, 127]")
             if name.endswith(".bias") and not -BIAS_LIMIT <= tensor.min() <= tensor.max() < BIAS_LIMIT:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 from rowvit.formats import container, description
+from rowvit.formats import head as heads
 from rowvit.hardware.isa import ABI_VERSION, INSTRUCTION_BYTES, SLOTS, Instruction
 
 if TYPE_CHECKING:
@@ -95,10 +96,12 @@ class Program:
     weights: NDArray[Any]  #: uint8 [bytes]: what LOAD instructions read; it follows the code in the blob
     #: ``format``, ``abi``, ``config`` {name, hash}, ``model`` {name, hash}, ``architecture``, ``classes``,
     #: ``preprocessing``, ``scales``, ``pruning``, ``ffn2_rule``, ``tile_rows``, ``ffn_chunk``,
-    #: ``tokens`` of a network that answers with them, with the ``layout`` of their records,
+    #: ``tokens`` of a network that answers with them, with the ``layout`` of their records, ``host_head``,
     #: ``checkpoints``, ``input`` {rows, row_words, bytes}, and ``passes`` {images, shares, output_bytes,
     #: instructions, operations}: what `passes` are made of
     meta: dict[str, Any]
+    #: of the head that the host computes, if it does: see `formats.head.tensor_table`
+    head: dict[str, NDArray[Any]] = field(default_factory=dict)
     #: what it was compiled from, which the integer reference runs; None if it was read from a file
     package: ModelPackage | None = field(default=None, repr=False, compare=False)
     checked: bool = field(default=False, compare=False)  #: `compiler.check` has found nothing wrong
@@ -129,7 +132,7 @@ class Program:
         """Write a safetensors file with tensors ``program`` and ``weights``, the metadata as JSON, and the
         SHA-256 over all of them.
         """
-        tensors = {"program": self.code, "weights": self.weights}
+        tensors = {"program": self.code, "weights": self.weights} | self.head
         metadata = {"rowvit-program": json.dumps(self.meta, sort_keys=True)}
         container.write(path, tensors, metadata | {"sha256": container.digest(self.meta, tensors)})
 
@@ -158,7 +161,15 @@ class Program:
         if not made_here:
             description.check(meta, "program", str(path))
         try:
-            program = cls(*_checked(tensors, sum(part["instructions"] for part in meta["passes"])), meta)
+            table = (
+                heads.tensor_table(meta["host_head"], meta["architecture"]["dim"])
+                if "host_head" in meta
+                else {}
+            )
+            own = {name: tensors.pop(name, np.empty(0)) for name in table}
+            if wrong := [n for n, t in own.items() if (t.dtype.name, t.shape) != table[n]]:
+                raise ValueError(f"tensor {wrong[0]} is missing or of the wrong shape")
+            program = cls(*_checked(tensors, sum(part["instructions"] for part in meta["passes"])), meta, own)
             assert program.passes
         except ValueError as error:
             raise RowvitError(f"{path} is damaged: {error}", "compile it again") from error

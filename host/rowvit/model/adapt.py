@@ -42,7 +42,7 @@ def with_classes(model: VisionTransformer, classes: int, deviation: float = 0.02
     if not classes:
         return rebuild(model, new)
     generator = torch.Generator().manual_seed(0)
-    weight = deviation * torch.randn(classes, new.dim, generator=generator)
+    weight = deviation * torch.randn(classes, new.seen, generator=generator)
     return rebuild(model, new, {"head.weight": weight, "head.bias": torch.zeros(classes)})
 
 

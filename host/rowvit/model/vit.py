@@ -27,7 +27,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),  # OpenAI's CLIP
     "silu": nn.functional.silu,
 }
-POOLS = ("token", "mean", "norm-mean")
+POOLS = ("token", "mean", "norm-mean", "class-mean")
 #: arguments at which activation functions are compared
 GRID = np.linspace(-12.0, 12.0, 2401)
 
@@ -71,7 +71,7 @@ class ViTConfig:
     thresholds: tuple[float, ...] = ()
     prefix: int = 1  #: tokens before the patches: the class token, then a distillation token or registers
     #: what the head sees: "token", the class token after the final LayerNorm; "mean", that LayerNorm of the
-    #: patches' mean; "norm-mean", the mean of the patches after it
+    #: patches' mean; "norm-mean", the mean of the patches after it; "class-mean", that beside the class token
     pool: str = "token"
     distilled: bool = False  #: a second head on token 1; the logits are the mean of both (DeiT)
     eps: float = 1e-6  #: of every LayerNorm
@@ -87,7 +87,7 @@ class ViTConfig:
             f"{self.heads} heads do not divide the width {self.dim}": self.dim % max(self.heads, 1) != 0,
             f"activation {self.act!r} is not one of {', '.join(ACTIVATIONS)}": self.act not in ACTIVATIONS,
             f"pooling {self.pool!r} is not one of {', '.join(POOLS)}": self.pool not in POOLS,
-            "there is no class token for the head": self.pool == "token" and self.prefix < 1,
+            "there is no class token for the head": self.pool in ("token", "class-mean") and self.prefix < 1,
             "there is no class token whose attention could rank the others": bool(self.pruning)
             and self.prefix < 1,
             "two heads need a class and a distillation token": self.distilled
@@ -101,6 +101,11 @@ class ViTConfig:
     def tokens(self) -> int:
         """Patches and prefix tokens."""
         return self.prefix + (self.image_size // self.patch_size) ** 2
+
+    @property
+    def seen(self) -> int:
+        """Numbers that the head sees."""
+        return self.dim * (2 if self.pool == "class-mean" else 1)
 
     @property
     def exempt(self) -> int:
@@ -259,7 +264,7 @@ class VisionTransformer(nn.Module):
         blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
         self.blocks = cast("Sequence[Block]", blocks)
         self.norm = nn.LayerNorm(config.dim, eps=config.eps)
-        self.head = nn.Linear(config.dim, config.classes) if config.classes else nn.Identity()
+        self.head = nn.Linear(config.seen, config.classes) if config.classes else nn.Identity()
         self.head_dist = nn.Linear(config.dim, config.classes) if config.distilled else None
         self.tokens = torch.empty(0)  # original indices [B, live] of the tokens that reached the end
         self.token_drop = 0.0  # share of the patch tokens that training leaves out, at random for each image
@@ -289,13 +294,15 @@ class VisionTransformer(nn.Module):
         return kept_rows(x, prefix, torch.rand(len(x), patches, device=x.device).argsort(dim=1)[:, :keep])
 
     def pool(self, x: Tensor) -> Tensor:
-        """What the head sees of the residual stream: [B, D], or [B, 2, D] if distilled."""
+        """What the head sees of the residual stream: [B, D], [B, 2, D] if distilled, [B, 2 D] if both."""
         config = self.config
         if config.pool == "token":
             return self.norm(x[:, :2] if config.distilled else x[:, 0])
         if config.pool == "mean":
             return self.norm(x[:, config.prefix :].mean(dim=1))
-        return self.norm(x)[:, config.prefix :].mean(dim=1)
+        normed = self.norm(x)
+        mean = normed[:, config.prefix :].mean(dim=1)
+        return mean if config.pool == "norm-mean" else torch.cat([normed[:, 0], mean], dim=1)
 
     def forward(self, images: Tensor, observe: Observer = _ignore) -> Tensor:
         """Logits [B, classes] of normalised images [B, 3, S, S]; without a head, features [B, D]."""

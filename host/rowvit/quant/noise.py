@@ -66,7 +66,7 @@ def layer_noise(model: VisionTransformer, package: ModelPackage, photos: np.ndar
         predict(dense, part, preprocessing["mean"], preprocessing["std"], len(part), observe)
         found = run(integers, patchify(part, package.arch["patch_size"]), checkpoints=True)
         for name, exact in seen.items():
-            unit = scales[{"logits": "logit", "tokens": "tokens"}.get(name, "residual")]
+            unit = scales.get("logit", 1.0) if name == "logits" else scales.get(name, scales["residual"])
             ours = np.stack([_state(result, name, last) for result in found]) * unit
             sums[name] += np.square(exact, dtype=np.float64).sum(), np.square(exact - ours).sum()
     rows = [LayerNoise("embed", {}, None, None, decibels(*sums["embed"]))]

@@ -97,9 +97,14 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
     """
     config = model.config
     refuse_what_does_not_run(model, bool(options.tokens))
+    on_host = bool(config.classes) and config.pool in HOST_POOLS
+    if on_host:
+        options = replace(options, tokens="all", behind=[*options.behind, config.depth - 1])
     behind = sorted(set(options.behind)) or [config.depth - 1]
     if options.tokens and not 0 <= behind[0] <= behind[-1] < config.depth:
         raise RowvitError(f"the network has no layers {behind}", f"it has 0 to {config.depth - 1}")
+    if options.tokens == "class" and not config.prefix:
+        raise RowvitError("the network has no class token to answer with", "let it answer with all tokens")
     if options.tokens and not config.classes and behind[-1] != config.depth - 1:
         raise RowvitError("without classes the tokens behind the last layer are the answer", "name it, too")
     shape = config.image_size, config.image_size, 3
@@ -145,11 +150,17 @@ def obstacles(config: ViTConfig, tokens: bool = False) -> Iterator[RowvitError]:
             f"the network's activation is {config.act}, but hidden activations are unsigned",
             f"use ReLU (rowvit relu converts a {config.act} network)",
         )
-    if config.pool != "token" and not (tokens and not config.classes):
+    if config.pool == "mean" and not (tokens and not config.classes):
         yield RowvitError(
-            "the network's head sees the mean of all patches, the accelerator's sees the class token",
-            "train a network with a class token, or import it without its head (--encoder) and let it answer"
-            " with tokens (--tokens all)",
+            "the network's last LayerNorm is that of the patches' mean, the accelerator's is that of tokens",
+            "train a network whose LayerNorm comes first, or import it without its head (--encoder) and let"
+            " it answer with tokens (rowvit quantise --tokens all)",
+        )
+    if config.pool in HOST_POOLS and config.classes and config.prefix > 1 and config.pruning:
+        yield RowvitError(
+            f"the head sees the patches' mean, and pruning may drop the {config.prefix - 1} tokens beside the"
+            " class token",
+            "leave out the pruning",
         )
     if config.distilled:
         yield RowvitError(
@@ -159,7 +170,8 @@ def obstacles(config: ViTConfig, tokens: bool = False) -> Iterator[RowvitError]:
     if not config.classes and not tokens:
         yield RowvitError(
             "the network has no classifier head",
-            "let it answer with tokens (--tokens class, or all), or import it with --classes and train it",
+            "let it answer with tokens (rowvit quantise --tokens class, or all), or import it with --classes"
+            " and train it",
         )
     if config.dim > MAX_K:
         yield RowvitError(
@@ -171,6 +183,10 @@ def obstacles(config: ViTConfig, tokens: bool = False) -> Iterator[RowvitError]:
             f"the network drops tokens by the scores of {config.heads} heads, but {MAX_HEADS} fit",
             "leave out the pruning",
         )
+
+
+#: heads that the host computes from tokens: by the float network's ``pool``, what `formats.head` calls it
+HOST_POOLS = {"norm-mean": "mean", "class-mean": "class-mean"}
 
 
 def default_chunk(hidden: int) -> int:
@@ -216,7 +232,8 @@ class _Builder:
         params: dict = {"patch.shift": self._embed(), "layers": []}
         for i in range(config.depth):
             params["layers"].append(self._attention(i) | self._ffn(i))
-        if config.classes:
+        on_host = bool(config.classes) and config.pool in HOST_POOLS
+        if config.classes and not on_host:
             params["norm.shift"], x = self._norm("norm", "norm", "norm")
             logit = self.scales["logit"] = _HEADROOM * self.statistics.peak["logits"] / 32767
             params["head.shift"] = self._linear(
@@ -224,6 +241,8 @@ class _Builder:
             )
         sizes = ("image_size", "patch_size", "dim", "depth", "heads", "hidden", "classes", "prefix", "tokens")
         arch = {key: getattr(config, key) for key in sizes} | {"channels": 3}
+        if on_host:
+            arch["classes"] = 0
         pruning = [{"threshold": 0} | step for step in config.pruning]
         meta = {
             "format": FORMAT,
@@ -249,10 +268,20 @@ class _Builder:
         if options.tokens:
             unit = self.scales["tokens"] = _HEADROOM * self.statistics.peak["tokens"] / 32767
             shift = self._affine("tokens", "norm", unit)
+            if on_host:
+                meta["host_head"] = self._host_head()
             meta["tokens"] = {"rows": options.tokens, "layers": list(options.behind), "shift": shift}
         package = ModelPackage(meta, self.tensors)
         package.check(options.name)
         return package
+
+    def _host_head(self) -> dict:
+        """The float network's linear head, as it is."""
+        weight, bias = (self.state[f"head.{part}"].astype(np.float32) for part in ("weight", "bias"))
+        self.tensors["host_head.linear.weight"] = weight.T.copy()
+        self.tensors["host_head.linear.bias"] = bias
+        step = {"op": "linear", "name": "linear", "out": self.config.classes}
+        return {"pool": HOST_POOLS[self.config.pool], "steps": [step]}
 
     def _scale(self, name: str, levels: int = 127) -> float:
         options = self.options

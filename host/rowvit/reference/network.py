@@ -20,6 +20,7 @@ from rowvit.formats.records import checkpoint_names
 from rowvit.formats.tokens import Tokens
 from rowvit.formats.work import Work, count_work
 from rowvit.reference.attention import exponentials, logits, select, token_scores, weigh
+from rowvit.reference.head import head_logits
 from rowvit.reference.layers import layernorm, linear, relu, residual_add, token_values
 from rowvit.reference.primitives import sat8
 
@@ -49,7 +50,7 @@ class Counts(Work[int]):
 class ImageResult:
     """Results of one image."""
 
-    logits: NDArray[Any]  #: int16 [classes]
+    logits: NDArray[Any]  #: int16 [classes]; float32 where the host computes the head
     kept: list[
         NDArray[Any]
     ]  #: int64, per pruning layer: original indices of the tokens that stay, 0 included
@@ -140,6 +141,10 @@ class _Batch:
                 self._answer_tokens(i)
         if self.arch["classes"]:
             self._head()
+        elif "host_head" in self.meta:
+            for result in self.results:
+                answer = result.tokens[self.arch["depth"] - 1]
+                result.logits = head_logits(self.meta, self.tensors, answer)
         for result in self.results:
             result.counts = self._count(result.counts)
         return self.results

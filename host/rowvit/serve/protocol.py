@@ -49,7 +49,8 @@ class Output:
 def outputs(network: Network, counted: bool) -> dict[str, Output]:
     """Tensors by name; ``cycles`` where they are ``counted``, that is not on golden."""
     arch = network.meta["architecture"]
-    classes, prunings, tokens = arch["classes"], len(network.meta["pruning"]), arch["tokens"]
+    classes, prunings, tokens = len(network.meta["classes"]), len(network.meta["pruning"]), arch["tokens"]
+    kind = "INT16" if arch["classes"] else "FP32"
 
     def alive(result: Result) -> np.ndarray:
         table = np.zeros((prunings, tokens), bool)
@@ -59,7 +60,7 @@ def outputs(network: Network, counted: bool) -> dict[str, Output]:
 
     found = [
         Output("probabilities", "FP32", [classes], lambda r: r.probabilities),
-        Output("logits", "INT16", [classes], lambda r: r.logits),
+        Output("logits", kind, [classes], lambda r: r.logits),
         Output("class", "INT64", [1], lambda r: r.top1),
         Output("label", "BYTES", [1], lambda r: r.label.encode()),
     ]

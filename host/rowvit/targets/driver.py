@@ -620,7 +620,7 @@ class Accelerator(Target):
             results += [
                 Result.of(
                     meta,
-                    answer.logits,
+                    self._logits(answer),
                     answer.kept,
                     tokens=answer.tokens,
                     checkpoints=answer.checkpoints,
@@ -644,6 +644,17 @@ class Accelerator(Target):
             result.timing = timing
             result.seconds = (timing["pack"] + timing["run"] + timing["unpack"]) / batch.count
         return results
+
+    def _logits(self, answer: Answer) -> NDArray[Any]:
+        """The core's, or the host's from its tokens."""
+        program = loaded(self.program)
+        if "host_head" not in program.meta:
+            return answer.logits
+        from rowvit.reference.head import head_logits
+
+        return head_logits(
+            program.meta, program.head, answer.tokens[program.meta["architecture"]["depth"] - 1]
+        )
 
     def _add_work(self, result: Result, meta: dict[str, Any]) -> None:
         """Multiplications and W2 rows from token counts and counters."""

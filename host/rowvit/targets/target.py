@@ -37,7 +37,7 @@ class Result:
 
     top1: int  #: lowest index among the largest logits; -1 if the network has no classes
     label: str  #: name of that class, or empty
-    logits: NDArray[Any]  #: int16 [classes]
+    logits: NDArray[Any]  #: int16 [classes]; float32 where the host computes the head
     scale: float  #: unit of the logits
     #: int64, for every pruning layer: original indices of the tokens that stay, token 0 included
     kept: list[NDArray[Any]]
@@ -90,7 +90,8 @@ class Result:
         if not logits.size:
             return cls(-1, "", logits, 1.0, kept, **values)
         top1 = int(logits.argmax())
-        return cls(top1, str(meta["classes"][top1]), logits, meta["scales"]["logit"], kept, **values)
+        scale = 1.0 if "host_head" in meta else meta["scales"]["logit"]
+        return cls(top1, str(meta["classes"][top1]), logits, scale, kept, **values)
 
     def same(self, other: Result) -> bool:
         """Whether logits, tokens, kept tokens and checkpoints are equal."""

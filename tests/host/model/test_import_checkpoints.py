@@ -226,10 +226,15 @@ def test_dinov2_hub(tmp_path: Path) -> None:
 
 
 def test_head_on_token_and_mean(tmp_path: Path) -> None:
-    """Dinov2ForImageClassification: refused by what its head sees; a new head takes its place."""
+    """Dinov2ForImageClassification, by the width of its head."""
     network = exports.HuggingFaceNetwork()
-    state = dict(network.state_dict()) | {"classifier.weight": torch.zeros(5, 48)}
+    state = dict(network.state_dict()) | {"classifier.weight": torch.randn(5, 48)}
     torch.save(state, tmp_path / "a.pth")
-    with pytest.raises(RowvitError, match=r"sees 48 scalars, the class token beside the mean.*--classes"):
-        import_model(tmp_path / "a.pth", heads=3)
+    found = import_model(tmp_path / "a.pth", heads=3).model
+    assert found.config.pool == "class-mean"
+    images = torch.randn(2, 3, found.config.image_size, found.config.image_size)
+    tokens = found.norm(found.encode(images))
+    seen = torch.cat([tokens[:, 0], tokens[:, found.config.prefix :].mean(dim=1)], dim=1)
+    expected = seen @ state["classifier.weight"].T + state["classifier.bias"]
+    torch.testing.assert_close(found(images), expected)
     assert import_model(tmp_path / "a.pth", heads=3, classes=6).model.config.classes == 6

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from typer.testing import CliRunner
 
 import rowvit
 from rowvit.cli import app
+from rowvit.compiler import compile
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
-from rowvit.model.vit import VisionTransformer, ViTConfig, normalise
+from rowvit.hardware.config import load
+from rowvit.model.vit import VisionTransformer, ViTConfig, normalise, predict
 from rowvit.quant.noise import layer_noise
 from rowvit.quant.quantise import QuantOptions, quantise
 
@@ -142,10 +145,99 @@ def test_what_quantise_refuses(tokens: str, behind: tuple[int, ...], message: st
         package(network(), tokens, behind)
 
 
-def test_mean_of_patches_without_its_head() -> None:
-    assert package(network(pool="norm-mean")).meta["tokens"]["layers"] == [2]
+def test_a_layernorm_of_the_mean() -> None:
+    """Its head is refused; its tokens are there."""
+    assert package(network(pool="mean")).meta["tokens"]["layers"] == [2]
     with pytest.raises(RowvitError, match="--encoder"):
-        package(network(4, pool="norm-mean"))
+        package(network(4, pool="mean"))
+
+
+@pytest.mark.parametrize("pool", ["norm-mean", "class-mean"])
+@pytest.mark.parametrize("target", ["golden", "sim"])
+def test_heads_on_the_host(pool: str, target: str, tmp_path: Path) -> None:
+    """Their logits are the float network's, nearly; a program from a file has the head, too."""
+    made = network(5, keep=None, pool=pool)
+    some = package(made, "")
+    assert some.meta["architecture"]["classes"] == 0 and some.meta["classes"] == list("01234")
+    exact = predict(made, PHOTOS, HALF, HALF)
+    some.save(path := tmp_path / "some.safetensors")
+    if target == "sim":
+        compile(some, load("tiny")).save(path := tmp_path / "some.rowvit")
+    with rowvit.open(target, config="tiny") as opened, rowvit.open("golden", config="tiny") as golden:
+        opened.load(path)
+        golden.load(some)
+        results, expected = opened(PHOTOS, batch=3), golden(PHOTOS)
+        golden_features = golden.features(PHOTOS)
+    ours = np.stack([result.logits for result in results])
+    assert ours.dtype == np.float32 and decibels(exact, ours) > 20
+    tokens = torch.from_numpy(golden_features.values)
+    mean = tokens[:, 2:].mean(dim=1)
+    with torch.inference_mode():
+        head = made.head(mean if pool == "norm-mean" else torch.cat([tokens[:, 0], mean], dim=1))
+    np.testing.assert_allclose(ours, head.numpy(), rtol=1e-4, atol=1e-5)
+    assert [result.label for result in results] == [str(row.argmax()) for row in ours]
+    np.testing.assert_allclose(results[0].probabilities.sum(), 1)
+    assert all(result.same(want) for result, want in zip(results, expected, strict=True))
+    assert layer_noise(made, some, PHOTOS)[-2].layer == "logits"
+
+
+@pytest.mark.parametrize("target", ["golden", "sim"])
+def test_no_class_token(target: str) -> None:
+    """As timm's gap models: patches alone, and their mean for the head."""
+    made = VisionTransformer(replace(network(5, keep=None, pool="norm-mean").config, prefix=0)).eval()
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, 0.5, 0.3)
+    some = package(made, "")
+    with rowvit.open(target, config="tiny") as opened:
+        opened.load(some)
+        values, indices = opened.features(PHOTOS)
+        logits = np.stack([result.logits for result in opened(PHOTOS)])
+    assert values.shape == (6, 16, 32) and decibels(states(made)[2], values) > 25
+    np.testing.assert_array_equal(indices, np.tile(np.arange(16), (6, 1)))
+    assert decibels(predict(made, PHOTOS, HALF, HALF), logits) > 20
+    with pytest.raises(RowvitError, match="no class token to answer with"):
+        package(replace_classes(made), "class")
+
+
+def replace_classes(made: VisionTransformer) -> VisionTransformer:
+    return VisionTransformer(replace(made.config, classes=0)).eval()
+
+
+def test_pruning_and_a_mean_over_patches() -> None:
+    made = network(5, pool="norm-mean")
+    with pytest.raises(RowvitError, match="leave out the pruning"):
+        package(made)
+    single = VisionTransformer(replace(made.config, prefix=1)).eval()
+    with rowvit.open("golden", config="tiny") as golden:
+        golden.load(package(single))
+        assert golden(PHOTOS)[0].logits.shape == (5,)
+
+
+def broken(meta: dict) -> dict[str, dict]:
+    """Descriptions of heads that are not right, by what is said of them."""
+    head, linear = meta["host_head"], meta["host_head"]["steps"][0]
+    return {
+        "gives 4 numbers for 5 classes": {"host_head": head | {"steps": [linear | {"out": 4}]}},
+        "a step linear of the host's head has name, op": {
+            "host_head": head | {"steps": [{"op": "linear", "name": "linear"}]}
+        },
+        "host_head.pool": {"host_head": head | {"pool": "all"}},
+        "host_head.steps.0.op": {"host_head": head | {"steps": [{"op": "exec", "name": "linear"}]}},
+        "takes all tokens": {"tokens": meta["tokens"] | {"rows": "class"}},
+        "takes the tokens behind the last layer": {"architecture": meta["architecture"] | {"classes": 5}},
+    }
+
+
+def test_broken_heads_are_refused() -> None:
+    some = package(network(5, keep=None, pool="norm-mean"), "")
+    for words, changes in broken(some.meta).items():
+        with pytest.raises(RowvitError, match=words):
+            ModelPackage(some.meta | changes, some.tensors).check()
+    for name, tensor in (("weight", np.float32("nan")), ("bias", np.float32("inf"))):
+        wrong = some.tensors[f"host_head.linear.{name}"].copy()
+        wrong.flat[0] = tensor
+        with pytest.raises(RowvitError, match="not finite"):
+            ModelPackage(some.meta, some.tensors | {f"host_head.linear.{name}": wrong}).check()
 
 
 def test_what_a_network_does_not_answer() -> None:

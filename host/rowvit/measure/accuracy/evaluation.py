@@ -397,7 +397,7 @@ def integer_work(
             spent[index] = predict(program, config, statistics=measured(count)).image_cycles[0]
     hidden = package.arch["hidden"]
     return Outcomes(
-        np.stack([image.logits for image in found]) * package.meta["scales"]["logit"],
+        np.stack([image.logits for image in found]) * package.meta["scales"].get("logit", 1.0),
         **{key: np.array([getattr(one, key) for one in counted], np.int64) for key in WORK},
         zeros=np.array([1 - sum(c.ffn2_nonzeros) / (sum(c.live) * hidden) for c in counts]),
         cycles=spent,

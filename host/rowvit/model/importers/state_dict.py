@@ -22,7 +22,8 @@ _SHAPES = (
     (r"(cls|dist|reg)_token|pos_embed", (1, 0, -1)),
     (r"blocks\.\d+\.(ls\d\.gamma|attn\.proj\.bias|mlp\.fc2\.bias)", (-1,)),
     (r"blocks\.\d+\.(attn\.proj|mlp\.fc2)\.weight", (-1, 0)),
-    (r"blocks\.\d+\.mlp\.fc1\.weight|head\.weight", (0, -1)),
+    (r"blocks\.\d+\.mlp\.fc1\.weight", (0, -1)),
+    (r"head\.weight", (0, 0)),
 )
 _ENCODER = re.compile(r"(cls|dist|reg)_token|pos_embed|patch_embed\..*|blocks\.\d+\..*|(fc_)?norm\..*")
 _HEADS = re.compile(r"head(_dist)?\.(weight|bias)")
@@ -38,6 +39,9 @@ def encoder_alone(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[
 
 def pools(state: Mapping[str, Tensor]) -> list[str]:
     """What the head of a state dict in timm's names may see, as in `ViTConfig.pool`; the likeliest first."""
+    head, embedding = state.get("head.weight"), state.get(_PATCH)
+    if head is not None and embedding is not None and head.shape[1:] == (2 * len(embedding),):
+        return ["class-mean"]  # as Dinov2ForImageClassification has it
     token, mean = "cls_token" in state, "mean" if "fc_norm.weight" in state else "norm-mean"
     if "head_dist.weight" in state:
         return ["token"]
@@ -110,12 +114,6 @@ def described(
             " [width, 3, patch, patch]"
         )
     dim, channels, patch, width = state[_PATCH].shape
-    if "head.weight" in state and state["head.weight"].shape[1:] == (2 * dim,):
-        raise RowvitError(
-            f"the state dict's head sees {2 * dim} scalars, the class token beside the mean of the patches;"
-            " the accelerator's head sees the class token",
-            "pass --classes for a new head, and train it",
-        )
     _require_shapes(state, dim)
     if channels != 3 or patch != width:
         raise RowvitError(

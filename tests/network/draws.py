@@ -131,6 +131,7 @@ def _package(rng: np.random.Generator, config: HardwareConfig) -> ModelPackage:
         rare=float(rng.choice([0.5, 0.9] if late else [0.0, 0.5, 0.9])),
         extreme=rng.random() < 0.25,
         tokens=tokens,
+        pre_norm=rng.random() < 0.2,
     )
 
 

@@ -119,8 +119,8 @@ def compile(
 
 
 def _tokens(meta: dict[str, Any], config: HardwareConfig) -> dict[str, Any]:
-    """What a program says of the tokens that it answers with, and of the head that takes them."""
-    found = {"host_head": meta["host_head"]} if "host_head" in meta else {}
+    """What a program says of the network's parts that not all have."""
+    found = {key: meta[key] for key in ("host_head", "pre_norm") if key in meta}
     return found | (
         {"tokens": meta["tokens"] | {"layout": list(Layout.of(config))}} if "tokens" in meta else {}
     )

@@ -51,6 +51,7 @@ _KINDS: dict[Dst | str, OperationKind] = {
     Dst.HIDDEN: OperationKind.FFN1,
     Dst.STREAM: OperationKind.HEAD,
     "patches": OperationKind.EMBEDDING,
+    "X before the blocks": OperationKind.PRE,
     "O": OperationKind.PROJECTION,
     "hidden": OperationKind.FFN2,
 }
@@ -154,7 +155,7 @@ class _Run:
         #: of hidden neurons: FFN1's weights, parameters and group
         self.segments: dict[tuple[Any, ...], int] = {}
         self.stride: int = -(-self.arch["dim"] // config.tile) * config.lanes  #: of residual rows
-        self.embeddings = len(patch_chunks(self.arch))
+        self.embeddings = len(patch_chunks(self.arch)) + ("pre_norm" in self.meta)
         self.chunks: int = -(-self.arch["hidden"] // self.meta["ffn_chunk"])
         self.steps: dict[Op, Callable[[Instruction, _Image, Operation], None]] = {
             Op.LOAD: self._load,
@@ -288,7 +289,8 @@ class _Run:
             raise ValueError(f"bytes {f['address']} to {f['address'] + size - 1} are not among the weights")
         part = self._part(image, operation)
         if kind is LoadKind.RESIDUAL:
-            self.residual.fill(dst, rows, image.value("positions", epoch=0))
+            what = "zeros" if operation.kind is OperationKind.PRE else "positions"
+            self.residual.fill(dst, rows, image.value(what, epoch=0))
         elif kind is LoadKind.WEIGHT:
             self._load_lines(one, image, self.parts.setdefault(part, len(self.parts)))
         else:
@@ -541,6 +543,9 @@ class _Run:
         if source.kind == "patches":
             self._expect(source, image.value("patches", epoch=0))
             sums = chunk
+        elif source.kind == "X before the blocks":
+            sums = self.embeddings - 1
+            self._expect(source, image.value(source.kind, sums))
         elif source.kind == "hidden":
             sums = self._sums(operation.layer, 1)
             self._expect(source, image.value("hidden", sums))
@@ -549,9 +554,10 @@ class _Run:
             epoch -= gather
             sums = self._sums(operation.layer, 0)
             self._expect(source, image.value("O", sums, epoch=epoch))
-        if sums == 0:
-            if not self.residual.filled(area, image.value("positions", epoch=0)):
-                raise ValueError("the image's position table is not where its patches are added")
+        start = {"patches": "positions", "X before the blocks": "zeros"}.get(source.kind, "")
+        if start and (start == "zeros" or sums == 0):
+            if not self.residual.filled(area, image.value(start, epoch=0)):
+                raise ValueError(f"the image's {start} are not where {source.kind} are added")
         else:
             old = area
             if gather:
@@ -621,6 +627,13 @@ class _Run:
         if kind is NormKind.DUMP:
             self._expect(stream, image.value("residual", self._sums(*divmod(one.tag, 2))))
             image.records.append((Record.CHECKPOINT, one.tag))
+            return
+        if operation.layer < 0:
+            self._expect(stream, image.value("residual", self.embeddings - 1))
+            address = self._parameters(LoadKind.NORM, f["slot"], f["dim"], self._part(image, operation))
+            self._consistent(operation, address, f["shift"])
+            area = Area(f["dst_base"], f["dst_stride"], f["dim"] // 8, bands)
+            self.token.write(area, image.value("X before the blocks", stream.sums))
             return
         half = int(stream.sums != self._sums(operation.layer, 0))
         self._expect(stream, image.value("residual", self._sums(operation.layer, half)))

@@ -87,11 +87,39 @@ def embed(lowering: Lowering) -> None:
             )
             if begins and band0:
                 step.loads.insert(0, positions[band0])
+    if "pre_norm" in lowering.meta:
+        _pre_norm(lowering)
     lowering.mark(EMBED_TAG)
     # the patches have the memory's bandwidth before the weights of the first layer
     arrived = Access(Engine.LOAD, False, OnChip.TOKEN, patches.base, patches.end - patches.base, banded=False)
     lowering.behind = lowering.steps.index(receiver), arrived
     lowering.dump(-1, lowering.residual_base(0), 0, plan.tokens)
+
+
+def _pre_norm(lowering: Lowering) -> None:
+    """The LayerNorm before the blocks: int8 rows, and a product with the identity in place of the residual
+    stream, which is cleared in between.
+    """
+    plan, params = lowering.plan, lowering.meta["params"]
+    x, base = Region(0, plan.words, plan.patches.bands), lowering.residual_base(0)
+    lowering.row_norm(-1, base, lowering.norm_load("pre_norm"), params["pre_norm.shift"], x)
+    read, size = len(lowering.steps) - 1, plan.residual_size(plan.tokens)
+    banks = max(4, lowering.config.rows * lowering.config.groups)
+    address, _ = lowering.blob.place(("pre", (size,), "zeros"), lambda: np.zeros((size, banks), np.int16))
+    for tile, (_, own, groups) in enumerate(plan.residual_tiles()):
+        operation = Operation(OperationKind.PRE, -1, tile=tile)
+        loads = lowering.linear("pre", groups, (own.start, own.stop), channels)
+        step = lowering.residual_matmul(
+            operation, x.read(), loads, [], x.bands, **x.source(), k=plan.dim, shift=params["pre.shift"]
+        )
+        if not tile:
+            clear = Load(
+                *(LoadKind.RESIDUAL, address, size, lowering.config.groups, None, base),
+                after=read,
+                image=lowering.image,
+                operation=operation,
+            )
+            step.loads.insert(0, clear)
 
 
 def _pieces(lowering: Lowering) -> tuple[list[tuple[int, int]], dict[int, int]]:

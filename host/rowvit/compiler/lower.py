@@ -55,6 +55,9 @@ class Lowering:
         self.meta = package.meta
         # the position table holds the bias of the patches
         self.tensors = package.tensors | {"patch.bias": np.zeros(plan.dim, np.int32)}
+        if "pre_norm" in self.meta:
+            identity = 127 * np.eye(plan.dim, dtype=np.int8)
+            self.tensors |= {"pre.weight": identity, "pre.bias": np.zeros(plan.dim, np.int32)}
         self.blob = blob
         self.steps: list[Step] = []
         self.reserved: list[Allocation] = []  #: of K^T and V, placed

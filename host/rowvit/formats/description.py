@@ -38,6 +38,7 @@ ARCHITECTURE = {
 #: scalar parameters: name -> (lowest, highest)
 NETWORK_PARAMS = {"patch.shift": (1, 40)}
 HEAD_PARAMS = {"norm.shift": (0, 31), "head.shift": (1, 40)}  # of a network with classes
+PRE_PARAMS = {"pre_norm.shift": (0, 31), "pre.shift": (1, 40)}  # of one with a LayerNorm before its blocks
 LAYER_PARAMS = {
     "norm1.shift": (0, 31),
     "q.shift": (1, 40),
@@ -65,7 +66,7 @@ def _validator(kind: str) -> Callable[[Any], Any]:
     schema["definitions"]["head_pool"] = {"enum": list(heads.POOLS)}
     schema["definitions"]["head_step"] = {"enum": list(heads.STEPS)}
     params = _integers(NETWORK_PARAMS, layers=layers)
-    params["properties"] |= {name: _integer(*limits) for name, limits in HEAD_PARAMS.items()}
+    params["properties"] |= {name: _integer(*limits) for name, limits in (HEAD_PARAMS | PRE_PARAMS).items()}
     schema["definitions"]["params"] = params
     return fastjsonschema.compile(schema | {"$ref": f"#/definitions/{kind}"})
 
@@ -175,8 +176,9 @@ def _disagreements_of_outputs(meta: dict[str, Any], kind: str) -> Iterator[str]:
     yield from (
         f"scales lack {name}" for name, is_there in needed.items() if is_there and name not in meta["scales"]
     )
-    if kind == "package" and arch["classes"]:
-        yield from (f"params lack {name}" for name in HEAD_PARAMS if name not in meta["params"])
+    if kind == "package":
+        names = [*(HEAD_PARAMS if arch["classes"] else ()), *(PRE_PARAMS if "pre_norm" in meta else ())]
+        yield from (f"params lack {name}" for name in names if name not in meta["params"])
 
 
 def _disagreements_of_program(meta: dict[str, Any]) -> Iterator[str]:

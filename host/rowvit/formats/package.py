@@ -10,6 +10,7 @@ architecture       image_size, patch_size, channels, dim, depth, heads, hidden, 
 preprocessing      resize ("bicubic" or "bilinear"), crop (side of the middle square that is scaled, as
                    a share of the shorter side; 1 if absent), mean and std of pixels in 0..1 (informative)
 classes            class names; none: the network answers with tokens only
+pre_norm           true: it has a LayerNorm before its blocks (optional)
 tokens             with which tokens it answers (optional): rows ("class" or "all"), layers (0-based) behind
                    which, and the shift of their LayerNorm
 host_head          a head that the host computes from the tokens behind the last layer (optional); see
@@ -17,8 +18,8 @@ host_head          a head that the host computes from the tokens behind the last
 pruning            list of {layer (0-based), keep (besides token 0), threshold (20 fraction bits)}
 ffn2_rule          "none", "image" or "tile"; with "tile", ``tile_rows`` rows make a tile
 ffn_chunk          hidden neurons per chunk of the second FFN layer
-params             shifts and scalar multipliers: patch.shift, layers[i], and with classes norm.shift and
-                   head.shift
+params             shifts and scalar multipliers: patch.shift, layers[i], with classes norm.shift and
+                   head.shift, with ``pre_norm`` pre_norm.shift and pre.shift
 scales             float value of one unit of residual, logits, ... (informative)
 licence, source    of the network, as its card has them
 accuracy           measured accuracy, with its test set (informative)
@@ -29,8 +30,8 @@ hash               SHA-256 over all of the above and the tensors
 Tensors: patch.weight int8 [K, D] (k in the order py, px, channel), patch.mult uint16 [D], pos int16
 [N, D]; per layer ``layers.{i}.``: norm1 and norm2 (.g int16, .b int32 [D]), q, k, v, proj, fc1, fc2
 (.weight int8 [in, out], .bias int32 [out], .mult uint16 [out]); with classes norm (.g, .b) and head
-(.weight, .bias, .mult); with ``tokens`` tokens (.g, .b). Head h of attention owns channels h*hd ..
-(h+1)*hd-1 of q, k and v.
+(.weight, .bias, .mult); with ``tokens`` tokens (.g, .b); with ``pre_norm`` pre_norm (.g, .b) and pre.mult
+uint16 [D]. Head h of attention owns channels h*hd .. (h+1)*hd-1 of q, k and v.
 """
 
 from __future__ import annotations
@@ -54,8 +55,10 @@ BIAS_LIMIT = 1 << 25  # biases have 26 bits
 LINEARS = ("q", "k", "v", "proj", "fc1", "fc2")
 
 
-def tensor_table(arch: dict[str, int], tokens: bool = False) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Every tensor of a package, which may answer with ``tokens``: name -> (dtype, shape)."""
+def tensor_table(
+    arch: dict[str, int], tokens: bool = False, pre_norm: bool = False
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Every tensor of a package, by whether it has ``tokens`` and ``pre_norm``: name -> (dtype, shape)."""
     dim, hidden, classes = arch["dim"], arch["hidden"], arch["classes"]
     patch_k = arch["channels"] * arch["patch_size"] ** 2
     table: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -85,6 +88,9 @@ def tensor_table(arch: dict[str, int], tokens: bool = False) -> dict[str, tuple[
         linear("head", dim, classes)
     if tokens:
         norm("tokens")
+    if pre_norm:
+        norm("pre_norm")
+        table["pre.mult"] = ("uint16", (dim,))
     return table
 
 
@@ -190,7 +196,7 @@ class ModelPackage:
             raise RowvitError(f"{name}: {error}") from error
 
     def _check_tensors(self) -> None:
-        table = tensor_table(self.arch, "tokens" in self.meta)
+        table = tensor_table(self.arch, "tokens" in self.meta, "pre_norm" in self.meta)
         if "host_head" in self.meta:
             table |= head.tensor_table(self.meta["host_head"], self.arch["dim"])
         if table.keys() != self.tensors.keys():

@@ -28,6 +28,7 @@ class OperationKind(Enum):
     """What an operation does; the value names it in labels and program files, and its tensors in packages."""
 
     INPUT = "patches"
+    PRE = "pre"
     EMBEDDING = "patch"
     NORM = "norm"
     DUMP = "dump"

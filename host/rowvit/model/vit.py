@@ -75,6 +75,7 @@ class ViTConfig:
     pool: str = "token"
     distilled: bool = False  #: a second head on token 1; the logits are the mean of both (DeiT)
     eps: float = 1e-6  #: of every LayerNorm
+    pre_norm: bool = False  #: a LayerNorm before the blocks (CLIP)
 
     def __post_init__(self) -> None:
         positive = ("image_size", "patch_size", "dim", "depth", "heads", "hidden")
@@ -261,6 +262,7 @@ class VisionTransformer(nn.Module):
         self.patch_embed = PatchEmbed(config)
         self.cls_token = nn.Parameter(torch.zeros(1, config.prefix, config.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, config.tokens, config.dim))
+        self.norm_pre = nn.LayerNorm(config.dim, eps=config.eps) if config.pre_norm else nn.Identity()
         blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
         self.blocks = cast("Sequence[Block]", blocks)
         self.norm = nn.LayerNorm(config.dim, eps=config.eps)
@@ -269,15 +271,20 @@ class VisionTransformer(nn.Module):
         self.tokens = torch.empty(0)  # original indices [B, live] of the tokens that reached the end
         self.token_drop = 0.0  # share of the patch tokens that training leaves out, at random for each image
 
-    def embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor, observe: Observer = _ignore) -> Tensor:
         """Residual stream [B, tokens, D] before the first block, for normalised images [B, 3, S, S]."""
         x = self.patch_embed(images)
-        return torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed
+        if self.config.pre_norm:
+            observe("sum.embed", x)
+            x = self.norm_pre(x)
+            observe("pre_norm", x)
+        observe("embed", x)
+        return x
 
     def encode(self, images: Tensor, observe: Observer = _ignore) -> Tensor:
         """Residual stream [B, live, D] after the last block, for normalised images [B, 3, S, S]."""
-        x = self.embed(images)
-        observe("embed", x)
+        x = self.embed(images, observe)
         tokens = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
         if self.training and self.token_drop:
             x, tokens = self._drop(x)

@@ -229,7 +229,7 @@ class _Builder:
         config, options = self.config, self.options
         peak = max(self.statistics.peak[name] for name in checkpoint_names(config.depth))
         self.residual = self.scales["residual"] = _HEADROOM * peak / 32767
-        params: dict = {"patch.shift": self._embed(), "layers": []}
+        params: dict = {"patch.shift": self._embed(), "layers": []} | self._pre_norm()
         for i in range(config.depth):
             params["layers"].append(self._attention(i) | self._ffn(i))
         on_host = bool(config.classes) and config.pool in HOST_POOLS
@@ -265,6 +265,8 @@ class _Builder:
             "source": options.source,
             "accuracy": {},
         }
+        if config.pre_norm:
+            meta["pre_norm"] = True
         if options.tokens:
             unit = self.scales["tokens"] = _HEADROOM * self.statistics.peak["tokens"] / 32767
             shift = self._affine("tokens", "norm", unit)
@@ -321,8 +323,8 @@ class _Builder:
         unit = self._scale(observed)
         return self._affine(name, source, unit), unit
 
-    def _affine(self, name: str, source: str, unit: float) -> int:
-        """Gain and offset of a LayerNorm whose result has this unit; returns its shift."""
+    def _affine(self, name: str, source: str, unit: float | np.ndarray) -> int:
+        """Gain and offset of a LayerNorm whose result has this unit, or one by channel; returns its shift."""
         gain = self.state[f"{source}.weight"] / unit / 1024  # z has 10 fraction bits
         offset = self.state[f"{source}.bias"] / unit
         peak, shift = np.abs(gain).max(), 31
@@ -334,21 +336,37 @@ class _Builder:
         self.tensors[f"{name}.b"] = np.round(offset * 2**shift).astype(np.int32)
         return shift
 
+    def _pre_norm(self) -> dict[str, int]:
+        """The LayerNorm before the blocks: int8 with a unit for every channel."""
+        if not self.config.pre_norm:
+            return {}
+        peak = self.statistics.channels["pre_norm"].astype(np.float64)
+        unit = np.maximum(peak, peak.max() / 4096 or 1.0) / 127
+        shift = self._affine("pre_norm", "norm_pre", unit)
+        self.tensors["pre.mult"], back = multiplier(unit / (127 * self.residual), "pre_norm")
+        return {"pre_norm.shift": shift, "pre.shift": back}
+
     def _embed(self) -> int:
-        """Patch layer on ``pixel - 128``, with mean, std and all constants in the position table."""
+        """Patch layer on ``pixel - 128``, with mean, std and all constants in the position table.
+
+        In units of the residual stream, unless a LayerNorm comes next, for which units do not matter.
+        """
+        stream = self.residual
+        if self.config.pre_norm:
+            stream = _HEADROOM * self.statistics.peak["sum.embed"] / 32767
         std, mean = (np.array(value, np.float64) for value in (self.options.std, self.options.mean))
         weight = self.state["patch_embed.proj.weight"].transpose(0, 2, 3, 1) / (255 * std)
         weight = weight.reshape(self.config.dim, -1)
         mean_pixel = np.tile(255 * mean - 128, self.config.patch_size**2)
         moment = _pixel_moment(self.photos, self.config.patch_size, mean_pixel)
-        shift = self._linear("patch", weight, None, 1.0, self.residual, moment)
+        shift = self._linear("patch", weight, None, 1.0, stream, moment)
         # the integer layer's result for a mean pixel is subtracted again: exact for such a pixel
-        factor = self.tensors["patch.mult"] * 2.0**-shift * self.residual
+        factor = self.tensors["patch.mult"] * 2.0**-shift * stream
         offset = self.state["patch_embed.proj.bias"] - mean_pixel @ self.tensors["patch.weight"] * factor
         pos = self.state["pos_embed"][0].copy()
         pos[: self.config.prefix] += self.state["cls_token"][0]
         pos[self.config.prefix :] += offset
-        self.tensors["pos"] = np.clip(np.round(pos / self.residual), -32768, 32767).astype(np.int16)
+        self.tensors["pos"] = np.clip(np.round(pos / stream), -32768, 32767).astype(np.int16)
         return shift
 
     def _attention(self, i: int) -> dict[str, int]:

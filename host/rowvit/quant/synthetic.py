@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rowvit.formats.description import HEAD_PARAMS, LAYER_PARAMS, NETWORK_PARAMS
+from rowvit.formats.description import HEAD_PARAMS, LAYER_PARAMS, NETWORK_PARAMS, PRE_PARAMS
 from rowvit.formats.package import BIAS_LIMIT, FORMAT, ModelPackage, keep_schedule, tensor_table
 from rowvit.quant.fixed import multiplier
 
@@ -51,6 +51,7 @@ def random_package(
     rare: float = 0.0,
     extreme: bool = False,
     tokens: dict | None = None,
+    pre_norm: bool = False,
     name: str = "random",
 ) -> ModelPackage:
     """A network whose activations use their ranges well.
@@ -71,6 +72,8 @@ def random_package(
         every second neuron, for the image's last token or another one, whose position they look for.
     tokens : {rows, layers}, optional
         With which tokens the network answers, as in the package.
+    pre_norm : bool
+        Whether there is a LayerNorm before the blocks.
     extreme : bool
         Random tensors and shifts are set to the ends of their ranges, so that every saturation occurs.
     name : str
@@ -126,6 +129,10 @@ def random_package(
     if classes:
         norm(params, "norm", "norm")
         linear(params, "head", "head", classes, math.sqrt(dim) * _NORM * _WEIGHT, _RESIDUAL, dim)
+    if pre_norm:
+        norm(params, "pre_norm", "pre_norm")
+        factor = _RESIDUAL / (127 * _NORM) * rng.uniform(0.8, 1.25, dim)
+        tensors["pre.mult"], params["pre.shift"] = multiplier(factor)
     answer: dict = {}
     if tokens:
         norm(answer, "tokens", "tokens")
@@ -137,6 +144,8 @@ def random_package(
     meta = _describe(name, arch, pruning, rules, params)
     if answer:
         meta |= {"tokens": answer, "scales": meta["scales"] | {"tokens": 2.0**-11}}
+    if pre_norm:
+        meta["pre_norm"] = True
     package = ModelPackage(meta, tensors)
     package.check(name)
     return package
@@ -202,7 +211,7 @@ def _push(rng: np.random.Generator, tensors: dict[str, np.ndarray], params: dict
         tensors[name] = picked.astype(tensor.dtype)
     for where in [params, *params["layers"]]:
         for key in [key for key in where if key.endswith("shift") and rng.random() < 0.25]:
-            low, high = (LAYER_PARAMS | NETWORK_PARAMS | HEAD_PARAMS)[key]
+            low, high = (LAYER_PARAMS | NETWORK_PARAMS | HEAD_PARAMS | PRE_PARAMS)[key]
             where[key] = int(rng.choice([low, high, rng.integers(low, high + 1)]))
     for layer in params["layers"]:
         if rng.random() < 0.25:

@@ -21,7 +21,7 @@ from rowvit.formats.tokens import Tokens
 from rowvit.formats.work import Work, count_work
 from rowvit.reference.attention import exponentials, logits, select, token_scores, weigh
 from rowvit.reference.head import head_logits
-from rowvit.reference.layers import layernorm, linear, relu, residual_add, token_values
+from rowvit.reference.layers import layernorm, linear, relu, requant, residual_add, token_values
 from rowvit.reference.primitives import sat8
 
 IMAGES_AT_ONCE = 4  # activations of more images would not stay in a core's cache
@@ -176,6 +176,13 @@ class _Batch:
             y = linear(part, weight[chunk], 0, mult, self.meta["params"]["patch.shift"])
             residual[:, prefix:] = residual_add(residual[:, prefix:], y)
         self.residual = residual.reshape(-1, self.arch["dim"])
+        if "pre_norm" in self.meta:
+            params = self.meta["params"]
+            x = self._norm(self.residual, "pre_norm", params["pre_norm.shift"])
+            # a product with 127 times the identity, whose result takes the residual stream's place
+            self.residual = requant(
+                x.astype(np.int32) * 127, 0, self.tensors["pre.mult"], params["pre.shift"]
+            )
         self._checkpoint()
 
     def _attention(self, name: str, params: dict[str, Any], step: dict[str, Any] | None) -> None:

@@ -101,7 +101,7 @@ def test_threshold_drops_small_activations() -> None:
     ("change", "message"),
     [
         (lambda s: s.pop("pos_embed"), "lacks 'pos_embed'"),
-        (lambda s: s.update({"norm_pre.weight": torch.zeros(32)}), "'norm_pre.weight': a LayerNorm between"),
+        (lambda s: s.update({"norm_pre.weight": torch.zeros(31)}), "tensor 'norm_pre.weight' has shape"),
         (lambda s: s.pop("blocks.1.norm2.bias"), r"lacks 'blocks.1.norm2.bias' \(1 missing"),
         (lambda s: s.update({"fc_norm.weight": torch.zeros(32)}), "two LayerNorms behind the blocks"),
         (

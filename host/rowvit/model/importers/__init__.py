@@ -245,21 +245,25 @@ def _state_dict(
         act = act or _HIDDEN_ACTS.get(stated, stated)
     described(state, heads, act or "gelu")  # what is no vision transformer at all is told first
     options: dict[str, Any] = {"pool": pool or _pool(state, names, path, notes)}
-    if names == "transformers":
-        scaled = any(".ls1." in name for name in state)  # DINOv2; the others' configurations begin with 1e-12
-        options["eps"] = float(beside.config.get("layer_norm_eps", 1e-6 if scaled else 1e-12))
+    if names in ("transformers", "openai"):
+        # CLIP; DINOv2; the others' configurations begin with 1e-12
+        usual = (
+            1e-5 if "norm_pre.weight" in state else 1e-6 if any(".ls1." in name for name in state) else 1e-12
+        )
+        options["eps"] = float(beside.config.get("layer_norm_eps", usual))
         if "layer_norm_eps" not in beside.config:
             notes.append(f"LayerNorm's epsilon {options['eps']:g} assumed; a state dict does not say")
-    # SigLIP's names, whose GELU is by tanh
+    # SigLIP's names, whose GELU is by tanh; CLIP's
     assumed = "gelu_tanh" if "embeddings.patch_embedding.weight" in checkpoint.state else "gelu"
+    assumed = "quick_gelu" if names == "openai" or "pre_layrnorm.weight" in checkpoint.state else assumed
     model = from_timm(state, heads, act or assumed, **options)
     if heads is None:
         notes.append(
             f"{model.config.heads} heads of {HEAD_SIZE} channels assumed (--heads); a state dict does not say"
         )
     if act is None:
-        by = " by tanh" if assumed == "gelu_tanh" else ""
-        notes.append(f"GELU{by} assumed (--act); a state dict does not say")
+        what = {"gelu_tanh": "GELU by tanh", "quick_gelu": "quick GELU"}.get(assumed, "GELU")
+        notes.append(f"{what} assumed (--act); a state dict does not say")
     if not beside.says_pixels:
         notes.append(_ASSUMED)
     card = Card(Path(path).stem, mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD), source=Path(path).name)

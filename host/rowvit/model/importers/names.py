@@ -18,7 +18,6 @@ _ANCHOR = re.compile(
 
 #: what the accelerator does not run, by the names of tensors or of timm's modules; in the order of naming
 _FOREIGN = (
-    (r"norm_pre\.|pre_layrnorm\.|visual\.ln_pre\.", "a LayerNorm between the embedding and the blocks"),
     (r".*(q_norm|k_norm|q_layernorm|k_layernorm)\b", "normalised queries and keys"),
     (
         r".*(mlp\.(w12|w3|fc1_g|fc1_x|norm|weights_in|gate_proj)\b|swiglu|SwiGLU|GluMlp)",
@@ -71,6 +70,20 @@ _NAMES = (
     (r"embeddings\.patch_embedding\.(.*)", r"patch_embed.proj.\1"),
     (r"embeddings\.position_embedding\.weight", "pos_embed"),
     (r"post_layernorm\.(.*)", r"norm.\1"),
+    (r"pre_layrnorm\.(.*)", r"norm_pre.\1"),
+    (r"visual_projection\.(.*)", r"head.\1"),
+    # OpenAI's CLIP, and open_clip
+    (r"visual\.class_embedding", "cls_token"),
+    (r"visual\.positional_embedding", "pos_embed"),
+    (r"visual\.conv1\.(.*)", r"patch_embed.proj.\1"),
+    (r"visual\.ln_(?:pre)\.(.*)", r"norm_pre.\1"),
+    (r"visual\.ln_post\.(.*)", r"norm.\1"),
+    (r"visual\.transformer\.resblocks\.(\d+)\.ln_(\d)\.(.*)", r"blocks.\1.norm\2.\3"),
+    (r"visual\.transformer\.resblocks\.(\d+)\.attn\.in_proj_(.*)", r"blocks.\1.attn.qkv.\2"),
+    (r"visual\.transformer\.resblocks\.(\d+)\.attn\.out_proj\.(.*)", r"blocks.\1.attn.proj.\2"),
+    (r"visual\.transformer\.resblocks\.(\d+)\.mlp\.c_fc\.(.*)", r"blocks.\1.mlp.fc1.\2"),
+    (r"visual\.transformer\.resblocks\.(\d+)\.mlp\.c_proj\.(.*)", r"blocks.\1.mlp.fc2.\2"),
+    (r"visual\.proj", "visual_projection"),
     # torchvision
     (r"class_token", "cls_token"),
     (r"conv_proj\.(.*)", r"patch_embed.proj.\1"),
@@ -85,6 +98,9 @@ _NAMES = (
 )
 #: tensors that every library drops at inference, or keeps as an index
 _IDLE = re.compile(r"(embeddings\.)?mask_token|embeddings\.position_ids")
+#: the text side of CLIP in transformers, and in OpenAI's names, where it has no name of its own
+_TEXT = re.compile(r"text_model\..*|text_projection.*|logit_(scale|bias)")
+_TEXT_OPENAI = re.compile(r"transformer\..*|token_embedding\..*|positional_embedding|ln_final\..*")
 
 
 def networks(names: Iterable[str]) -> list[str]:
@@ -117,15 +133,18 @@ def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Names that are timm's already, or unknown, stay.
     """
     renamed: dict[str, Tensor] = {}
+    openai = "visual.conv1.weight" in state
     for name, tensor in state.items():
-        if _IDLE.fullmatch(name):
+        if _IDLE.fullmatch(name) or _TEXT.fullmatch(name) or (openai and _TEXT_OPENAI.fullmatch(name)):
             continue
         for pattern, new in _NAMES:
             if match := re.fullmatch(pattern, name):
                 name = match.expand(new)
                 break
         renamed[name] = tensor
-    if "embeddings.patch_embedding.weight" in state:  # SigLIP's and CLIP's lack the batch
+    if "visual_projection" in renamed:
+        renamed["head.weight"] = renamed.pop("visual_projection").T.contiguous()
+    if openai or "embeddings.patch_embedding.weight" in state:  # SigLIP's and CLIP's lack the batch
         for name in {"cls_token", "pos_embed"} & renamed.keys():
             renamed[name] = renamed[name].reshape(1, -1, renamed[name].shape[-1])
     for name in [name for name in renamed if ".attn.query." in name]:
@@ -138,9 +157,11 @@ def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def library(state: Mapping[str, Tensor]) -> str:
-    """Whose names a state dict has, before `timm_names`: "timm", "transformers" or "torchvision"."""
+    """Whose names a state dict has, before `timm_names`: "timm", "transformers", "torchvision", "openai"."""
     if any(name.startswith("embeddings.") for name in state):
         return "transformers"
+    if "visual.conv1.weight" in state:
+        return "openai"
     return "torchvision" if "conv_proj.weight" in state else "timm"
 
 

@@ -24,8 +24,9 @@ class Neighbours:
     pixels: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        part = self.config.get("vision_config")  # of CLIP and SigLIP
-        self.config = self.config | part if isinstance(part, dict) else self.config
+        for key in ("vision_config", "backbone_config"):  # of CLIP and SigLIP, of DepthAnything
+            part = self.config.get(key)
+            self.config = self.config | part if isinstance(part, dict) else self.config
 
     @property
     def of_timm(self) -> bool:

@@ -20,12 +20,15 @@ _PATCH = "patch_embed.proj.weight"
 #: shapes that are relied on before `load_state` compares them all; 0: any size, -1: the network's width
 _SHAPES = (
     (r"(cls|dist|reg)_token|pos_embed", (1, 0, -1)),
+    (r"norm_pre\.(weight|bias)", (-1,)),
     (r"blocks\.\d+\.(ls\d\.gamma|attn\.proj\.bias|mlp\.fc2\.bias)", (-1,)),
     (r"blocks\.\d+\.(attn\.proj|mlp\.fc2)\.weight", (-1, 0)),
     (r"blocks\.\d+\.mlp\.fc1\.weight", (0, -1)),
     (r"head\.weight", (0, 0)),
 )
-_ENCODER = re.compile(r"(cls|dist|reg)_token|pos_embed|patch_embed\..*|blocks\.\d+\..*|(fc_)?norm\..*")
+_ENCODER = re.compile(
+    r"(cls|dist|reg)_token|pos_embed|patch_embed\..*|blocks\.\d+\..*|(fc_)?norm\..*|norm_pre\..*"
+)
 _HEADS = re.compile(r"head(_dist)?\.(weight|bias)")
 _LEAVE_OUT = "--encoder leaves out what follows the last LayerNorm"
 HEAD_SIZE = 64  # channels, in every common vision transformer
@@ -138,9 +141,12 @@ def described(
         classes=len(state.get("head.weight", ())),
         act=act,
         prefix=prefix,
+        pre_norm="norm_pre.weight" in state,
         **options,
     )
     state.setdefault("patch_embed.proj.bias", torch.zeros(dim))
+    if "head.weight" in state:
+        state.setdefault("head.bias", torch.zeros(len(state["head.weight"])))  # CLIP's projection has none
     for block in range(depth):
         state.setdefault(f"blocks.{block}.attn.qkv.bias", torch.zeros(3 * dim))
     return config, state

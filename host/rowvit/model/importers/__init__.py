@@ -220,6 +220,8 @@ def _state_dict(
     if store.KEY in metadata(path):
         return Imported(*store.load(path), [])
     beside = read_neighbours(Path(path))
+    if beside.foreign:
+        raise RowvitError(f"{path}: {beside.foreign}, which the accelerator does not run")
     checkpoint = read_checkpoint(path, part)
     names, state = library(checkpoint.state), timm_names(checkpoint.state)
     if beside.of_timm:

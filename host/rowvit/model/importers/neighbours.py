@@ -14,6 +14,44 @@ from rowvit.model.store import Card
 #: files with weights, in the order of preference
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.onnx")
 _BILINEAR = 2  # Pillow's number
+_WINDOWS = "attention in windows"
+_CONVOLUTIONS = "convolutions"
+#: networks by transformers' ``model_type`` that the accelerator does not run: what they are, and have
+_OTHERS = {
+    "dinov3_vit": ("DINOv3", "rotary positions"),
+    "dinov3_convnext": ("DINOv3 ConvNeXt", _CONVOLUTIONS),
+    "aimv2": ("AIMv2", "RMSNorm and a gated FFN"),
+    "aimv2_vision_model": ("AIMv2", "RMSNorm and a gated FFN"),
+    "pixtral": ("Pixtral", "rotary positions"),
+    "swin": ("Swin", f"{_WINDOWS} and relative positions"),
+    "swinv2": ("Swin v2", f"{_WINDOWS} and relative positions"),
+    "hiera": ("Hiera", f"{_WINDOWS} and pooling between its layers"),
+    "vitdet": ("ViTDet", f"{_WINDOWS} and relative positions"),
+    **dict.fromkeys(("sam", "sam_vision_model"), ("SAM", f"{_WINDOWS} and relative positions")),
+    "mlcd_vision_model": ("MLCD", "rotary positions"),
+    "pvt": ("PVT", "attention to fewer tokens, and patches of patches"),
+    "pvt_v2": ("PVT v2", "attention to fewer tokens, and convolutions"),
+    "segformer": ("SegFormer", "attention to fewer tokens, and convolutions"),
+    "levit": ("LeViT", "convolutions, and attention with a bias"),
+    "cvt": ("CvT", _CONVOLUTIONS),
+    "mobilevit": ("MobileViT", _CONVOLUTIONS),
+    "mobilevitv2": ("MobileViT v2", _CONVOLUTIONS),
+    **{
+        kind: (name, "no attention, but convolutions")
+        for kind, name in (
+            *(("convnext", "ConvNeXt"), ("convnextv2", "ConvNeXt v2"), ("resnet", "ResNet"), ("bit", "BiT")),
+            *(("mobilenet_v1", "MobileNet v1"), ("mobilenet_v2", "MobileNet v2"), ("regnet", "RegNet")),
+            *(("efficientnet", "EfficientNet"), ("poolformer", "PoolFormer")),
+        )
+    },
+}
+#: settings of networks that it runs only without them, and what they bring
+_SETTINGS = {
+    "use_swiglu_ffn": "a gated FFN",
+    "use_relative_position_bias": "relative positions",
+    "use_shared_relative_position_bias": "relative positions",
+    "use_qk_norm": "normalised queries and keys",
+}
 
 
 @dataclass
@@ -32,6 +70,14 @@ class Neighbours:
     def of_timm(self) -> bool:
         """Whether timm wrote them."""
         return "architecture" in self.config
+
+    @property
+    def foreign(self) -> str:
+        """What the network is and has that the accelerator does not run, by its settings; else empty."""
+        kind = str(self.config.get("model_type", ""))
+        name, what = _OTHERS.get(kind, (f"transformers' {kind}", ""))
+        found = [what] if what else [text for key, text in _SETTINGS.items() if self.config.get(key)]
+        return f"this is {name}: {' and '.join(dict.fromkeys(found))}" if found else ""
 
     @property
     def classes(self) -> list[str]:

@@ -71,6 +71,9 @@ def import_(
     std: Annotated[
         tuple[float, float, float] | None, Option(help="Of the pixels, in 0..1.", show_default=False)
     ] = None,
+    prompts: Annotated[
+        Path | None, Option(help="CLIP's folder: a text file with a prompt per line; they are the classes.")
+    ] = None,
     licence: Annotated[str | None, Option(help="For the model card.")] = None,
     origin: Annotated[
         str | None, Option(help="For the model card: who made it, from what; by default the source.")
@@ -87,6 +90,8 @@ def import_(
       rowvit import timm:deit_tiny_patch16_224 -o deit.safetensors
 
       rowvit import timm:vit_tiny_patch16_224 --random --classes 10 --image-size 64 -o tiny.safetensors
+
+      rowvit import clip-vit-base-patch32/ --prompts prompts.txt -o zero-shot.safetensors
 
       rowvit import model.onnx --class-names names.txt -o model.safetensors
     """
@@ -107,6 +112,7 @@ def import_(
             class_head=head is HeadName.token,
             classes=classes,
             class_names=None if class_names is None else _names(class_names),
+            prompts=None if prompts is None else _names(prompts),
             image_size=image_size,
             mean=mean,
             std=std,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,10 +11,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
 import rowvit
 from networks import randomise
+from rowvit.cli import app
 from rowvit.errors import RowvitError
+from rowvit.model import store
 from rowvit.model.importers import import_model
 from rowvit.model.vit import VisionTransformer, normalise, predict
 from rowvit.quant.noise import layer_noise
@@ -99,6 +103,51 @@ def test_imported(kind: str, form: str, tmp_path: Path) -> None:
     pixels = normalise(PHOTOS, MEAN, STD)
     with torch.inference_mode():
         torch.testing.assert_close(found.model(pixels), embeddings(network, pixels), rtol=1e-4, atol=1e-4)
+
+
+def tokenizer(folder: Path) -> None:
+    """CLIP's, of single characters."""
+    words = ["<|startoftext|>", "<|endoftext|>"]
+    characters = [chr(code) for code in range(ord("a"), ord("a") + 17)]
+    words += characters + [f"{character}</w>" for character in characters]
+    (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    names = folder / "vocab.json", folder / "merges.txt"
+    transformers.CLIPTokenizer(*map(str, names)).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("command", [False, True])
+def test_prompts(command: bool, tmp_path: Path) -> None:
+    """The order of the classes, and their distances up to one factor, are CLIP's own."""
+    network, prompts = clip("CLIPModel"), ["a dog", "a cab", "beef"]
+    network.save_pretrained(tmp_path)
+    tokenizer(tmp_path)
+    if command:
+        (tmp_path / "prompts.txt").write_text("\n".join(prompts))
+        arguments = ["import", str(tmp_path), "--prompts", str(tmp_path / "prompts.txt")]
+        ended = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "out.safetensors")])
+        assert ended.exit_code == 0, ended.output
+        model, card = store.load(tmp_path / "out.safetensors")
+    else:
+        found = import_model(tmp_path, prompts=prompts)
+        model, card = found.model, found.card
+    assert card.classes == prompts
+    pixels = normalise(PHOTOS, MEAN, STD)
+    tokens = transformers.AutoTokenizer.from_pretrained(tmp_path)(prompts, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        theirs = network(pixel_values=pixels, **tokens).logits_per_image
+        ours = model(pixels)
+    factor = (ours / theirs).numpy()
+    np.testing.assert_allclose(factor, np.repeat(factor[:, :1], 3, axis=1), rtol=1e-3)
+    assert (ours.argmax(1) == theirs.argmax(1)).all() and 0.5 < factor.mean() < 2
+
+
+def test_prompts_need_the_text_side(tmp_path: Path) -> None:
+    clip().save_pretrained(tmp_path)
+    with pytest.raises(RowvitError, match="both sides and its tokenizer"):
+        import_model(tmp_path, prompts=["a"])
+    with pytest.raises(RowvitError, match="for its own head"):
+        import_model(tmp_path, prompts=["a"], classes=3)
 
 
 def relu_network() -> VisionTransformer:

@@ -56,6 +56,7 @@ def import_model(
     class_head: bool = False,
     classes: int | None = None,
     class_names: Sequence[str] | None = None,
+    prompts: Sequence[str] | None = None,
     image_size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -89,6 +90,8 @@ def import_model(
     classes : int, optional
         Add a new, untrained head with this many classes.
     class_names : sequence of str, optional
+    prompts : sequence of str, optional
+        Of a folder with CLIP: its classes are these texts (`prompts.with_prompts`).
     image_size : int, optional
         Pixels per side; position embeddings are interpolated. For an ONNX file that leaves the size
         open, its size.
@@ -121,6 +124,13 @@ def import_model(
         raise RowvitError(f"{name}: has one head; only distilled networks have a choice")
     _reshape(found, class_head, 0 if encoder and classes is None else classes, image_size)
     card = found.card
+    if prompts is not None:
+        from rowvit.model.importers.prompts import with_prompts
+
+        if bare or not Path(source).is_dir() or not found.model.config.classes:
+            raise RowvitError(f"{source}: prompts are for a folder with CLIP, and for its own head")
+        found.model = with_prompts(found.model, Path(source), prompts)
+        card.classes = list(prompts)
     card.classes = card.classes if class_names is None else list(class_names)
     if None not in (mean, std):
         found.notes = [note for note in found.notes if note != _ASSUMED]

@@ -31,7 +31,6 @@ pytestmark = pytest.mark.slow
 SIZE = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, image_size=16, patch_size=4)
 SIZE |= dict(intermediate_size=40)
 CONCAT = r"joins tensors of different origin"
-PRE_NORM_ONNX = "the residual stream is normalised itself"
 POOLED = "pooling by attention"
 AMBIGUOUS = r"fits two networks.*--pool"
 RELATIVE = "relative positions"
@@ -69,7 +68,7 @@ TRANSFORMERS: dict[str, tuple[dict, dict[str, str]]] = {
     ),
     "SiglipForImageClassification": ({}, {}),
     "SiglipVisionModel": ({}, dict.fromkeys(("state dict", "folder"), POOLED)),
-    "CLIPVisionModel": ({}, dict.fromkeys(("script", "dynamo"), PRE_NORM_ONNX)),
+    "CLIPVisionModel": ({}, {}),
 }
 TIMM: dict[str, tuple[dict, dict[str, str]]] = {
     "ViT": ({}, {"state dict": AMBIGUOUS}),
@@ -88,7 +87,7 @@ TIMM: dict[str, tuple[dict, dict[str, str]]] = {
     ),
     "CLIP": (
         dict(pre_norm=True, act_layer="quick_gelu"),
-        {"state dict": AMBIGUOUS} | dict.fromkeys(("script", "dynamo"), PRE_NORM_ONNX),
+        {"state dict": AMBIGUOUS},
     ),
 }
 FORMS = ("state dict", "folder", "script", "dynamo")

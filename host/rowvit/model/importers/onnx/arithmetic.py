@@ -25,7 +25,8 @@ def add(node: Node) -> flow.AnyView:
         if flow.shows(a, flow.Statistic) and a.of.kind == "variance" and b.size == 1:
             return replace(a, of=replace(a.of, eps=a.of.eps + float(b.reshape(()))))
         return offset(a, b, node)
-    for stream, branch in ((a, b), (b, a)):
+    for side, branch in ((a, b), (b, a)):
+        stream = flow.as_stream(side) if flow.shows(branch, flow.Linear) else side
         if flow.shows(stream, flow.Stream) and flow.shows(branch, flow.Linear):
             return _residual(stream, branch, node)
     if flow.shows(a, flow.Linear) and flow.shows(b, flow.Linear) and a.of is not b.of:
@@ -242,6 +243,7 @@ def reduce_mean(node: Node) -> flow.AnyView:
 
 
 def _source(view: flow.AnyView) -> flow.Stream | flow.Pooled:
+    view = flow.as_stream(view)
     if isinstance(view.of, flow.Normed):
         raise flow.NotUnderstood("the residual stream is normalised itself, not only what branches off it")
     if not isinstance(view.of, flow.Stream | flow.Pooled) or view.factor != 1:

@@ -34,6 +34,9 @@ class Reader:
         while isinstance(stream, flow.Residual):
             halves.insert(0, stream)
             stream = stream.before
+        begins = stream if isinstance(stream, flow.Begun) else None
+        if begins is not None:
+            self._norm("norm_pre", begins.norm)
         if not halves or len(halves) % 2:
             where = halves[-1].node if halves else stream.node
             raise flow.NotUnderstood(f"{where}: a block of attention and FFN should follow here")
@@ -59,6 +62,7 @@ class Reader:
             pool=pool,
             distilled=len(layers) == 2,
             eps=eps,
+            pre_norm=begins is not None,
         )
         model = VisionTransformer(config)
         tensors = {name: torch.from_numpy(np.ascontiguousarray(a)).float() for name, a in self.state.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Generic, TypeGuard, TypeVar, cast
 
 import numpy as np
@@ -77,6 +78,19 @@ class Normed(Quantity):
     weight: np.ndarray
     bias: np.ndarray
     eps: float
+
+
+@dataclass(frozen=True, eq=False)
+class Begun(Stream):
+    """The residual stream where it begins with a LayerNorm of the embedding."""
+
+    norm: Normed
+
+
+@cache
+def begun(norm: Normed) -> Begun:
+    """The one stream that begins with a LayerNorm."""
+    return Begun(norm.width, norm.node, norm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,6 +209,14 @@ Value = np.ndarray | AnyView | Image | Unknown
 def shows(value: Value | None, kind: type[Q]) -> TypeGuard[View[Q]]:
     """Whether a tensor is a view of that kind of quantity."""
     return isinstance(value, View) and isinstance(value.of, kind)
+
+
+def as_stream(view: AnyView) -> AnyView:
+    """A view of the residual stream, if it is one of the LayerNorm before the blocks; else itself."""
+    norm = view.of
+    if isinstance(norm, Normed) and type(norm.of) is Stream and view.factor == 1:
+        return View(begun(norm), view.at)
+    return view
 
 
 def scaled(view: View[Linear]) -> Linear:

@@ -43,7 +43,10 @@ module rowvit_norm_tokens #(
       .in_valid_i(value_i), .in_ready_o(), .in_data_i({op_end_i, band_end_i, rows_i, groups_i, y_i}),
       .out_valid_o(valid_o), .out_ready_i(ready_i && step_end), .out_data_o(head), .count_o(count)
   );
-  always @(posedge clk_i) full_o <= full_o ? count > DEPTH[5:0] / 6'd4 : count > DEPTH[5:0] / 6'd2;
+  always @(posedge clk_i) begin
+    full_o <= full_o ? count > DEPTH[5:0] / 6'd4 : count > DEPTH[5:0] / 6'd2;
+    if (!rst_ni) full_o <= 1'b0;
+  end
 
   // ---------------------------------------------------------------- words of a step
   reg [7:0] word_q;

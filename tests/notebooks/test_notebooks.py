@@ -77,6 +77,13 @@ def test_throughput_and_power(tmp_path):
     assert pictures(notebook) == 1
 
 
+def test_features(tmp_path):
+    notebook = run(FOLDER / "4_features.ipynb", tmp_path)
+    assert "8 of 8 nearest neighbours show the same digit" in printed(notebook)
+    assert printed(notebook) == printed(stored("4_features.ipynb"))
+    assert pictures(notebook) == 1
+
+
 def test_pynq_delivers_them(tmp_path):
     """``pynq get-notebooks`` finds the entry point, as installed, and copies the notebooks."""
     command = [str(Path(sys.executable).with_name("pynq")), "get-notebooks"]

@@ -42,25 +42,30 @@ def features(
 ) -> None:
     """Compute features: the tokens of images behind the last LayerNorm, for search, clusters or own heads.
 
-    The network is a package that answers with tokens (rowvit quantise --tokens). Values are float32; indices
-    are the tokens' numbers, the class token's 0, and -1 where an image has fewer than others. What pruning
-    has dropped is not among them.
+    Of a package with classes they are what its head sees; one that was made with rowvit quantise --tokens
+    answers behind other layers, too, or without classes. Values are float32; indices are the tokens' numbers,
+    the class token's 0, and -1 where an image has fewer than others. What pruning has dropped is not among
+    them.
 
-    Example
-    -------
+    Examples
+    --------
+      rowvit features sign-digits photos/ -o features.npz
+
       rowvit features dinov2-int8.safetensors photos/ --target golden -o features.npz
     """
+    from rowvit.formats.package import ModelPackage
     from rowvit.targets.features import features as stacked
     from rowvit.targets.features import layer_of
     from rowvit.targets.session import Session, image_files
-    from rowvit.targets.target import read_package
+    from rowvit.targets.target import read_model, read_package
 
     writable(output)
-    source: Any = model
+    source: Any = read_model(model)
+    if isinstance(source, ModelPackage):
+        source = source.with_tokens()
     if dense:
-        package = read_package(model)
-        package.meta = package.meta | {"pruning": []}
-        source = package
+        package = read_package(source)
+        source = ModelPackage(package.meta | {"pruning": []}, package.tensors)
     options = opt.target_options(target, bitstream, check_every=check_every)
     with Session(source, target.value, config, **options) as session:
         layer_of(session.meta, behind)

@@ -39,7 +39,10 @@ def layer_of(meta: Mapping[str, Any], layer: int | None) -> int:
     """
     layers = tokens.layers(meta)
     if not layers:
-        raise RowvitError("the network answers with classes only", "quantise it with --tokens class or all")
+        raise RowvitError(
+            "the network answers with classes only",
+            "quantise it with --tokens class or all, or load package.with_tokens()",
+        )
     if layer is None:
         return layers[-1]
     if layer not in layers:

@@ -21,6 +21,8 @@ from rowvit.hardware.config import load
 from rowvit.model.vit import VisionTransformer, ViTConfig, normalise, predict
 from rowvit.quant.noise import layer_noise
 from rowvit.quant.quantise import QuantOptions, quantise
+from rowvit.reference.layers import linear
+from rowvit.targets.target import MODELS, read_package
 
 HALF = (0.5, 0.5, 0.5)
 PHOTOS = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
@@ -247,7 +249,34 @@ def test_what_a_network_does_not_answer() -> None:
             golden.features(PHOTOS, layer=1)
         golden.load("sign-digits")
         with pytest.raises(RowvitError, match=r"classes only.*--tokens"):
-            golden.features(np.zeros((1, 128, 128, 3), np.uint8))
+            golden.features(np.zeros((1, 56, 56, 3), np.uint8))
+
+
+def test_tokens_of_any_package(tmp_path: Path) -> None:
+    """The class token's 16 bits, rounded, are what the head sees: the same logits."""
+    made = read_package("sign-digits")
+    some = made.with_tokens()
+    assert some.with_tokens() is some and "tokens" not in made.meta
+    photos = sorted((MODELS / "sign_digits_photos").glob("*.jpg"))[:3]
+    with rowvit.open("golden", config="pynq-z2") as golden:
+        golden.load(some)
+        results = golden(photos)
+        golden.load(made)
+        expected = golden(photos)
+    arch, params = some.arch, some.meta["params"]
+    for result, want in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(result.logits, want.logits)
+        token = result.tokens[arch["depth"] - 1].values[:1].astype(np.int64)
+        x = np.clip((token + 64) >> 7, -127, 127).astype(np.int8)
+        weight, bias, mult = (some.tensors[f"head.{part}"] for part in ("weight", "bias", "mult"))
+        near = linear(x, weight, bias, mult, params["head.shift"])[0].astype(int)
+        assert np.abs(near - want.logits).max() <= 200  # rounded twice
+    output = tmp_path / "features.npz"
+    command = ["features", "sign-digits", *map(str, photos), "-t", "golden", "-o", str(output)]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    values = np.load(output)["values"]
+    exact = results[0].tokens[arch["depth"] - 1].values * np.float32(some.meta["scales"]["tokens"])
+    np.testing.assert_array_equal(values[0], exact)
 
 
 def test_command(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass, replace
 
 import numpy as np
+from outputs import varied
 
 from rowvit.compiler import compile
 from rowvit.compiler.plan import ALONE, Plan, Stages
@@ -64,6 +65,7 @@ def case(array: str, number: int) -> Case:
         tries += 1
         assert tries < 300, "nothing fits"
         package, batch = _package(rng, config), int(rng.integers(1, 10))
+        package = _varied(np.random.default_rng([number, tries, len(array)]), package)
         try:
             stages = _stages(rng, Plan(package.meta, config))
             batch = batch if stages is None else stages[-1].images * (1 + batch % 2)
@@ -73,6 +75,23 @@ def case(array: str, number: int) -> Case:
     side = package.arch["image_size"]
     images = rng.integers(0, 256, (batch + int(rng.integers(2)), side, side, 3), dtype=np.uint8)
     return Case(package, config, program, images, batch, int(rng.integers(4)))
+
+
+def _varied(rng: np.random.Generator, package: ModelPackage) -> ModelPackage:
+    """With other outputs; a few without a class token, and so without a head and pruning."""
+    if rng.random() < 0.92 or package.arch["tokens"] == 1 + package.arch["prefix"]:
+        return varied(rng, package)
+    sizes = ("image_size", "patch_size", "dim", "depth", "heads", "hidden")
+    rules = ("ffn2_rule", "tile_rows", "ffn_chunk")
+    return random_package(
+        rng,
+        **{size: package.arch[size] for size in sizes},
+        **{rule: package.meta[rule] for rule in rules},
+        classes=0,
+        prefix=0,
+        tokens={"rows": "all", "layers": [package.arch["depth"] - 1]},
+        pre_norm=rng.random() < 0.3,
+    )
 
 
 def _stages(rng: np.random.Generator, plan: Plan) -> Stages | None:
@@ -101,17 +120,10 @@ def _package(rng: np.random.Generator, config: HardwareConfig) -> ModelPackage:
         heads -= 1
     large = rng.random() < 0.05  # its patches come in chunks
     patch, grid = (20, integer(1, 2)) if large else (integer(1, 4), max(integer(1, 7), integer(1, 7)))
-    prefix = integer(int(grid == 1), 4) if rng.random() < 0.4 else 1
+    prefix = integer(1, 4) if rng.random() < 0.3 else 1
     hidden = integer(9, 10 * config.lanes)
     pieces = 1 if late else int(rng.choice([1, 1, 2, 3]))
     chunk = integer(8, hidden) if rng.random() < 0.2 else max(8, -(-hidden // pieces))
-    tokens = None
-    if rng.random() < 0.4:
-        layers = sorted({depth - 1, *np.flatnonzero(rng.random(depth) < 0.3).tolist()})
-        tokens = {"rows": str(rng.choice(["class", "all", "all"])), "layers": layers}
-    classes = 0 if tokens and rng.random() < 0.5 else integer(1, 80)
-    if not prefix:  # no class token for a head, or to rank the others
-        tokens, classes, late = {"rows": "all", "layers": [depth - 1]}, 0, False
     return random_package(
         rng,
         dim=dim,
@@ -120,9 +132,9 @@ def _package(rng: np.random.Generator, config: HardwareConfig) -> ModelPackage:
         image_size=patch * grid,
         patch_size=patch,
         hidden=hidden,
-        classes=classes,
+        classes=integer(1, 80),
         prefix=prefix,
-        pruning=[_step(rng, 1, 5)] if late else _pruning(rng, depth, grid * grid + prefix) if prefix else [],
+        pruning=[_step(rng, 1, 5)] if late else _pruning(rng, depth, grid * grid + prefix),
         ffn2_rule=rule,
         tile_rows=config.rows * integer(1, 8),
         ffn_chunk=chunk,
@@ -130,8 +142,6 @@ def _package(rng: np.random.Generator, config: HardwareConfig) -> ModelPackage:
         columns=float(rng.uniform(0.1, 0.9)),
         rare=float(rng.choice([0.5, 0.9] if late else [0.0, 0.5, 0.9])),
         extreme=rng.random() < 0.25,
-        tokens=tokens,
-        pre_norm=rng.random() < 0.2,
     )
 
 

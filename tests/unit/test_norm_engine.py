@@ -342,8 +342,8 @@ async def speed(dut):
     await wait_for(dut, lambda: bool(dut.busy_o.value))
     wide = await wait_for(dut, lambda: not dut.busy_o.value)
     await task
-    parts = op.rows // op.part
-    assert wide <= op.bands * parts * (op.addresses + max(op.addresses, 1.1 * op.part_words) + 10) + 180
+    words = op.rows // op.part * (op.addresses + 1.1 * op.part_words)
+    assert wide <= op.bands * max(per_band, words) + 300
 
 
 @cocotb.test()

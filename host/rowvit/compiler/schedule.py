@@ -128,8 +128,7 @@ class _Room:
         self.past = [u for u in self.past if u[3] >= now or not (base <= u[0] and u[1] <= end)]
         used = _Used.by(block)
         self.past.append(used)
-        if used.last >= now == self._now:
-            self._busy.append(used)
+        self._busy.append(used)  # the block's steps are still to come
 
     def _edges(self, block: Allocation, taken: list[_Used]) -> set[int]:
         """Bases that are worth a look: next to something, or where something was."""

@@ -41,8 +41,6 @@ class Result:
     scale: float  #: unit of the logits
     #: int64, for every pruning layer: original indices of the tokens that stay, token 0 included
     kept: list[NDArray[Any]]
-    #: by the layers behind which the network answers with tokens (`formats.tokens.layers`)
-    tokens: dict[int, Tokens] = field(default_factory=dict)
     #: int16 [live, D]: states of the residual stream by `formats.records.checkpoint_names`, if compiled in
     checkpoints: dict[str, NDArray[Any]] = field(default_factory=dict)
     #: uint8 [heads, rows], of every layer: the class token's unnormalised probabilities of the tokens that
@@ -66,8 +64,10 @@ class Result:
     #: "run" (register writes, transfers and the core, up to the last word of the answer), including "send"
     #: (until the last input was taken), and "unpack" (reading counters and records); empty on golden
     timing: dict[str, float] = field(default_factory=dict)
-    #: equal to the integer reference in logits, kept tokens and checkpoints; None if not compared (yet)
+    #: equal to the integer reference in all that `same` compares; None if not compared (yet)
     bit_exact: bool | None = None
+    #: by the layers behind which the network answers with tokens (`formats.tokens.layers`)
+    tokens: dict[int, Tokens] = field(default_factory=dict)
 
     @property
     def probabilities(self) -> NDArray[Any]:

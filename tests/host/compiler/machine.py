@@ -31,7 +31,16 @@ from rowvit.hardware.isa import (
     Record,
 )
 from rowvit.reference.attention import exponentials, logits, select, token_scores, weigh
-from rowvit.reference.layers import accumulate, compress, decompress, layernorm, relu, requant, residual_add
+from rowvit.reference.layers import (
+    accumulate,
+    compress,
+    decompress,
+    layernorm,
+    relu,
+    requant,
+    residual_add,
+    token_values,
+)
 from rowvit.reference.primitives import sat8
 
 Process = Iterator[Callable[[], bool]]
@@ -139,6 +148,7 @@ class Machine:
         return [self.records[image] for image in range(len(patches))]
 
     def _emit(self, image: int, record: Record, tag: int, data: np.ndarray) -> None:
+        assert image // self.part.images == self.ended // self.part.images, "a record is in another's packet"
         self.records.setdefault(image, []).append((record, tag, data))
 
     def _dispatch(self, images: int) -> Process:
@@ -424,10 +434,13 @@ class Machine:
             x = self.residual.data[:, :, start : start + f["res_stride"]]
             x = x.reshape(config.rows, config.groups, -1, config.lanes).transpose(0, 2, 1, 3)
             x = x.reshape(config.rows, -1)[: len(tokens), : f["dim"]]
+            dim = slice(0, f["dim"])
             if f["kind"] == NormKind.DUMP:
                 dump.append(x)
+            elif f["kind"] == NormKind.TOKENS:
+                gain, offset = self.norm_g[f["slot"], dim], self.norm_b[f["slot"], dim]
+                dump.append(token_values(x, gain, offset, f["shift"]))
             else:
-                dim = slice(0, f["dim"])
                 y = layernorm(x, self.norm_g[f["slot"], dim], self.norm_b[f["slot"], dim], f["shift"])
                 if self.rng.random() < 0.5:
                     yield always
@@ -435,7 +448,10 @@ class Machine:
                     self._write_row(f["dst_base"], token, f["dst_stride"], row)
             self.bands[Engine.NORM] += 1
         if dump:
-            self._emit(image, Record.CHECKPOINT, instruction.tag, np.concatenate(dump))
+            kind = Record.TOKENS if f["kind"] == NormKind.TOKENS else Record.CHECKPOINT
+            self._emit(image, kind, instruction.tag, np.concatenate(dump))
+        if Flag.LAST in instruction.flags:
+            self.ended += self.part.images
 
     def _select(self, instruction: Instruction, ready, image: int) -> Process:
         f = instruction.fields

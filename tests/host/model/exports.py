@@ -163,7 +163,9 @@ class PlainNetwork(nn.Module):
         x = torch.cat([self.token.expand(b, -1, -1), x], dim=1) + self.place
         if self.change == "norm first":
             x = self.norm(x)
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers):
+            if number and self.change == "norm in between":
+                x = self.norm(x)
             q, k, v = layer.to_qkv(layer.norm_a(x)).chunk(3, dim=-1)
             if self.change == "normed queries":
                 q = nn.functional.layer_norm(q, (24,))

@@ -169,7 +169,7 @@ def test_encoder_alone(tmp_path: Path) -> None:
         (lambda: PlainNetwork("mish"), r"\(Mul\): the activation is none of relu, gelu"),
         (lambda: PlainNetwork(change="embedding"), r"\(Add\) is not one linear layer on patches.*Relu"),
         (
-            lambda: PlainNetwork(change="norm first"),
+            lambda: PlainNetwork(change="norm in between"),
             r"\(LayerNormalization\): the residual stream is normalised itself",
         ),
         (lambda: PlainNetwork(change="normed queries"), r"\(LayerNormalization\): it normalises something"),
@@ -185,6 +185,16 @@ def test_what_does_not_run_is_named(tmp_path: Path, network: Callable, message: 
     export(network().eval(), tmp_path / "a.onnx")
     with pytest.raises(RowvitError, match=rf"a\.onnx.*{message}"):
         read_onnx(tmp_path / "a.onnx")
+
+
+@torch.no_grad()
+def test_layernorm_before_the_blocks(tmp_path: Path) -> None:
+    network = PlainNetwork(change="norm first").eval()
+    export(network, tmp_path / "a.onnx")
+    found = read_onnx(tmp_path / "a.onnx").model
+    assert found.config.pre_norm
+    images = torch.randn(2, 3, found.config.image_size, found.config.image_size)
+    torch.testing.assert_close(found(images), network(images), rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()

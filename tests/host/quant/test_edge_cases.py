@@ -160,8 +160,7 @@ def test_calibration_on_one_photo_warns(caplog: pytest.LogCaptureFixture) -> Non
     ("change", "message"),
     [
         ({"act": "gelu"}, "activation is gelu"),
-        ({"pool": "mean"}, "mean of all patches"),
-        ({"pool": "norm-mean", "prefix": 0}, "mean of all patches"),
+        ({"pool": "mean"}, "that of the patches' mean"),
         ({"prefix": 2, "distilled": True}, "second head"),
         ({"classes": 0}, "no classifier head"),
     ],

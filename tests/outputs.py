@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random networks with other outputs and beginnings, of ones that only give classes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rowvit.formats.package import ModelPackage
+from rowvit.quant.fixed import multiplier
+
+
+def ends(rng: np.random.Generator, tensor: np.ndarray) -> np.ndarray:
+    """Half of the values at the ends of their range."""
+    info = np.iinfo(tensor.dtype)
+    picked = rng.choice([info.min, info.max, 0, 1], tensor.shape).astype(tensor.dtype)
+    return np.where(rng.random(tensor.shape) < 0.5, picked, tensor)
+
+
+def varied(rng: np.random.Generator, package: ModelPackage) -> ModelPackage:
+    """The network as it is, or answering with tokens, without classes, with a LayerNorm before its blocks."""
+    meta, tensors = package.meta | {"scales": dict(package.meta["scales"])}, dict(package.tensors)
+    meta["params"] = dict(meta["params"])
+    depth, dim = package.arch["depth"], package.arch["dim"]
+
+    def norm(name: str) -> None:
+        tensors[f"{name}.g"] = np.round(rng.normal(64.0, 8.0, dim)).astype(np.int16)
+        tensors[f"{name}.b"] = np.round(rng.normal(0.0, 8192.0, dim)).astype(np.int32)
+        if rng.random() < 0.25:
+            tensors.update({f"{name}.{part}": ends(rng, tensors[f"{name}.{part}"]) for part in "gb"})
+
+    if rng.random() < 0.2:
+        norm("pre_norm")
+        factor = 2000.0 / (127 * 32) * rng.uniform(0.8, 1.25, dim)
+        tensors["pre.mult"], meta["params"]["pre.shift"] = multiplier(factor)
+        meta["params"]["pre_norm.shift"] = int(rng.choice([11, 11, 11, 0, 31]))
+        meta["pre_norm"] = True
+    if rng.random() < 0.5:
+        layers = sorted({depth - 1, *np.flatnonzero(rng.random(depth) < 0.3).tolist()})
+        norm("tokens")
+        rows, shift = str(rng.choice(["class", "all", "all"])), int(rng.choice([5, 5, 5, 0, 31]))
+        meta["tokens"] = {"rows": rows, "layers": layers, "shift": shift}
+        meta["scales"]["tokens"] = 2.0**-11
+        if rng.random() < 0.5:
+            meta |= {"classes": [], "architecture": package.arch | {"classes": 0}}
+            del meta["scales"]["logit"], meta["params"]["norm.shift"], meta["params"]["head.shift"]
+            tensors = {name: t for name, t in tensors.items() if not name.startswith(("norm.", "head."))}
+    found = ModelPackage(meta, tensors)
+    found.check("varied")
+    return found

@@ -9,10 +9,11 @@ or twice, memories with little room.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
-from outputs import varied
 
 from rowvit.compiler import compile
 from rowvit.compiler.plan import ALONE, Plan, Stages
@@ -22,6 +23,9 @@ from rowvit.formats.package import ModelPackage
 from rowvit.formats.program import Program
 from rowvit.hardware.config import HardwareConfig, load
 from rowvit.quant.synthetic import random_package
+
+sys.path.append(str(Path(__file__).parents[1]))
+from outputs import varied
 
 TINY = load("tiny")
 _ROOMY = dict(token_depth=4096, residual_depth=4096)

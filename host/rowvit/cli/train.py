@@ -125,6 +125,10 @@ def test_set(data: Path, card: Card, measure: bool | None, labels: Labels = None
 
     if measure is False:
         return None
+    if not card.classes:
+        if measure:
+            raise RowvitError(f"{card.name} has no classes, so there is no accuracy to measure")
+        return None
     try:
         photos = open_data(data, "test")
     except RowvitError as error:
@@ -213,6 +217,10 @@ def evaluate_command(
     tested = open_data(data, "test")
     meta = network[1] if isinstance(network, tuple) else network.meta
     name, classes = (meta["name"], meta["classes"]) if isinstance(meta, dict) else (meta.name, meta.classes)
+    if not classes:
+        raise RowvitError(
+            f"{name} has no classes, so there is no accuracy", "rowvit features gives its tokens"
+        )
     tested = matched(tested, name, classes, read_labels(labels))
     tested = tested.subset(photos) if photos else tested
 

@@ -100,6 +100,7 @@ def test_imported(kind: str, form: str, tmp_path: Path) -> None:
     config = found.model.config
     assert config.pre_norm and config.act == "quick_gelu" and config.heads == 2
     assert config.classes == (0 if kind == "CLIPVisionModel" else 12)
+    assert found.card.classes[:1] == ([] if kind == "CLIPVisionModel" else ["embedding 0"])
     pixels = normalise(PHOTOS, MEAN, STD)
     with torch.inference_mode():
         torch.testing.assert_close(found.model(pixels), embeddings(network, pixels), rtol=1e-4, atol=1e-4)

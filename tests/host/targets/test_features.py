@@ -18,6 +18,8 @@ from rowvit.compiler import compile
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import load
+from rowvit.model import store
+from rowvit.model.store import Card
 from rowvit.model.vit import VisionTransformer, ViTConfig, normalise, predict
 from rowvit.quant.noise import layer_noise
 from rowvit.quant.quantise import QuantOptions, quantise
@@ -303,3 +305,31 @@ def test_command(tmp_path: Path) -> None:
                 )
     ended = CliRunner().invoke(app, [*command, str(tmp_path / "bad.png"), "-o", str(output)])
     assert ended.exit_code == 1 and "skipped" in ended.output and np.load(output)["values"].shape[0] == 3
+
+
+def test_commands_on_a_network_without_classes(tmp_path: Path) -> None:
+    """From import to features with labelled photos: nothing is measured, and nothing asks for classes."""
+    for number in range(4):
+        folder = tmp_path / "data" / ("train" if number < 2 else "test") / str(number % 2)
+        folder.mkdir(parents=True)
+        Image.fromarray(PHOTOS[number]).save(folder / "a.png")
+    made = network(act="gelu", keep=None)
+    store.save(tmp_path / "float.safetensors", made, Card("some", [], list(HALF), list(HALF)))
+
+    def ran(*arguments: object, code: int = 0) -> str:
+        ended = CliRunner().invoke(app, [*map(str, arguments)])
+        assert ended.exit_code == code, ended.output
+        return ended.output
+
+    data = "--data", tmp_path / "data"
+    relu, int8 = tmp_path / "relu.safetensors", tmp_path / "int8.safetensors"
+    ran("relu", tmp_path / "float.safetensors", *data, "-o", relu)
+    assert "no classifier head" in ran("quantise", relu, *data, "-o", int8, code=2)
+    assert "tokens" in ran("quantise", relu, *data, "--tokens", "all", "-o", int8)
+    assert "all tokens behind layer 2" in ran("info", int8)
+    photo = next((tmp_path / "data").rglob("*.png"))
+    assert "answers with tokens" in ran("run", int8, photo, "-t", "golden", "-c", "tiny")
+    ran("features", int8, photo, "-t", "golden", "-c", "tiny", "-o", tmp_path / "features.npz")
+    assert "has no classes" in ran("eval", int8, *data, code=2)
+    wanted = "quantise", relu, *data, "--tokens", "all", "--measure", "-o", int8
+    assert "no accuracy to measure" in ran(*wanted, code=2)

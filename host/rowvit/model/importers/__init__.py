@@ -280,6 +280,8 @@ def _state_dict(
         notes.append(_ASSUMED)
     card = Card(Path(path).stem, mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD), source=Path(path).name)
     beside.fill(card)
+    if checkpoint.state.keys() & {"visual_projection.weight", "visual.proj"} and model.config.classes:
+        card.classes = [f"embedding {number}" for number in range(model.config.classes)]  # of CLIP
     return Imported(model, card, notes)
 
 

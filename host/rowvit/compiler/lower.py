@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rowvit.compiler.plan import EMBED_TAG, Plan, Stages
+from rowvit.compiler.plan import Plan, Stages
 from rowvit.compiler.steps import (
     Access,
     Allocation,
@@ -21,7 +21,6 @@ from rowvit.compiler.steps import (
     OnChip,
     Region,
     Step,
-    compute_read,
     compute_write,
 )
 from rowvit.compiler.weights import Blob, pack_pairs, pad_lanes, pad_rows, parameter_words
@@ -238,8 +237,7 @@ class Lowering:
     def answer_tokens(self, layer: int, live: int, images: Sequence[int]) -> None:
         """Send the tokens behind a layer, at most ``live`` of each image, if the network answers with them.
 
-        Without classes, those of the last image and layer end the pass: behind every other record, hence not
-        band by band.
+        Without classes, those of the last image and layer end the pass, behind every other record.
         """
         if layer not in tokens.layers(self.meta):
             return
@@ -248,17 +246,14 @@ class Lowering:
         for image in self.each(images):
             base = self.residual_base(layer + 1)
             flags = {Flag.ONE_ROW} if self.meta["tokens"]["rows"] == "class" else set()
-            read = self._residual_read(base, self.config.bands(rows))
+            accesses = [self._residual_read(base, self.config.bands(rows))]
             if (
                 not plan.arch["classes"]
                 and layer == plan.arch["depth"] - 1
                 and image == self.stages[-1].images - 1
             ):
                 flags.add(Flag.LAST)
-                read = read._replace(banded=False)
-            accesses = [read]
-            if Flag.LAST in flags:
-                accesses.append(Access(Engine.NORM, True, OnChip.PACKET, 0, 1))
+                accesses.append(Access(Engine.NORM, True, OnChip.PACKET, 0, 1, banded=False))
             if Flag.ONE_ROW not in flags:
                 accesses.append(Access(Engine.NORM, False, OnChip.LIVE, self.image, 1))
             step = self.step(
@@ -282,8 +277,8 @@ class Lowering:
         own = (step for step in reversed(self.steps) if step.instruction.image == self.image)
         step = next(step for step in own if QUEUE[step.instruction.op] is Engine.EXEC)
         step.instruction.flags |= {Flag.MARK}
-        if tag == EMBED_TAG and not self.image and not self.plan.arch["classes"]:
-            step.accesses.append(compute_read(OnChip.PACKET, 0, 1))  # a pass's first record
+        if not self.plan.arch["classes"]:  # else the packet ends with a record of the same engine
+            step.accesses.append(compute_write(OnChip.PACKET, 0, 1))
         step.instruction.tag = tag
         self.output_bytes += 16
 

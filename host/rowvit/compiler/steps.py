@@ -24,7 +24,7 @@ class OnChip(Enum):
     SCORE = auto()  #: the one table of token scores
     LIVE = auto()  #: live tokens of every image
     TABLE = auto()  #: the one selection table
-    PACKET = auto()  #: the output packet: its end goes out before the next one's first record
+    PACKET = auto()  #: the output packet, of one address: whoever ends it waits for its MARK records
 
     __hash__ = object.__hash__  # Enum's hashes the name, in Python
 

@@ -89,6 +89,20 @@ def test_random_networks_in_random_order(seed: int) -> None:
     check(package, TINY, seed, images=int(rng.integers(1, 4)), checkpoints=bool(rng.integers(2)))
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_the_last_tokens_come_behind_all_marks(seed: int) -> None:
+    """The class token is ready with the first row tile, long before the last one has its MARK."""
+    shape = dict(dim=32, depth=2, heads=2, image_size=12, patch_size=2, hidden=64, classes=0)
+    package = random_package(
+        np.random.default_rng(seed),
+        **shape,
+        ffn2_rule="tile",
+        tile_rows=2,
+        tokens={"rows": "class", "layers": [1]},
+    )
+    check(package, TINY, seed, images=3)
+
+
 def shared(rng: np.random.Generator) -> tuple[ModelPackage, HardwareConfig, list[Stages]]:
     """A network and an array with room for several of its images, and which of them may share loads."""
     package = small_package(rng, ffn2_rule=str(rng.choice(["none", "image"])))

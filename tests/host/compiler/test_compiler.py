@@ -97,7 +97,7 @@ def test_the_last_tokens_come_behind_all_marks(seed: int) -> None:
         np.random.default_rng(seed),
         **shape,
         ffn2_rule="tile",
-        tile_rows=2,
+        tile_rows=4,
         tokens={"rows": "class", "layers": [1]},
     )
     check(package, TINY, seed, images=3)

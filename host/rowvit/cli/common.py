@@ -8,7 +8,7 @@ import logging
 import shlex
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
@@ -198,6 +198,16 @@ def wrote_network(path: Path, act: str, data: str | Path = "PHOTOS") -> None:
     """Say that a float network with this activation is written, and which command comes next."""
     step, follower = ("quantise", "int8") if act == "relu" else ("relu", "relu")
     wrote(path, "rowvit", step, path, "--data", data, "-o", f"{follower}.safetensors")
+
+
+def answered(files: Sequence[Path], refused: Mapping[int, RowvitError]) -> list[Path]:
+    """The files that no one refused, after a word on each that was; the first refusal, where none is left."""
+    found = [file for number, file in enumerate(files) if number not in refused]
+    for why in refused.values():
+        if not found:
+            raise why
+        say(f"skipped: {why}", ERR)
+    return found
 
 
 def right_aligned(*titles: str, left: int = 1) -> Table:

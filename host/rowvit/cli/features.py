@@ -10,7 +10,7 @@ import numpy as np
 import typer
 
 from rowvit.cli import options as opt
-from rowvit.cli.common import ERR, command, progress_bar, say, writable, wrote
+from rowvit.cli.common import ERR, answered, command, progress_bar, say, writable, wrote
 from rowvit.errors import RowvitError
 
 
@@ -74,11 +74,7 @@ def features(
         refused: dict[int, RowvitError] = {}
         with progress_bar(f"{len(files)} image{'s' * (len(files) > 1)}", len(files)) as progress:
             results = session.run(files, batch, jobs, progress, refused.__setitem__)
-        for why in refused.values():
-            if not results:
-                raise why
-            say(f"skipped: {why}", ERR)
-        names = [str(file) for number, file in enumerate(files) if number not in refused]
+        names = [str(file) for file in answered(files, refused)]
         found = stacked([result.tokens for result in results], session.meta, behind)
         name = session.meta.get("name") or session.meta["model"]["name"]
         with output.open("wb") as file:

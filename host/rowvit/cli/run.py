@@ -18,6 +18,7 @@ from rowvit.cli import options as opt
 from rowvit.cli.common import (
     ERR,
     OUT,
+    answered,
     command,
     print_host_work,
     print_rows,
@@ -160,11 +161,7 @@ def run(
             file = files[error.image]
             raise RowvitError(str(error.renumbered(error.image, str(file))), _again(session, file)) from error
         seconds = time.monotonic() - begin
-        for why in refused.values():
-            if not results:
-                raise why
-            say(f"skipped: {why}", ERR)
-        files = [file for number, file in enumerate(files) if number not in refused]
+        files = answered(files, refused)
         reference = results if target is opt.TargetName.golden else []
         if check:
             with progress_bar("the reference", len(results)) as progress:

@@ -99,7 +99,7 @@ def compile(
         "tile_rows": meta["tile_rows"],
         "checkpoints": checkpoints,
         "input": {"rows": input_rows, "row_words": plan.row_words, "bytes": 8 * plan.row_words * input_rows},
-        **_tokens(meta, config),
+        **_optional(meta, config),
         "passes": [
             {
                 "images": stages[-1].images,
@@ -118,8 +118,8 @@ def compile(
     return program
 
 
-def _tokens(meta: dict[str, Any], config: HardwareConfig) -> dict[str, Any]:
-    """What a program says of the network's parts that not all have."""
+def _optional(meta: dict[str, Any], config: HardwareConfig) -> dict[str, Any]:
+    """What a program says of the parts that only some networks have."""
     found = {key: meta[key] for key in ("host_head", "pre_norm") if key in meta}
     return found | (
         {"tokens": meta["tokens"] | {"layout": list(Layout.of(config))}} if "tokens" in meta else {}

@@ -76,7 +76,7 @@ _NAMES = (
     (r"visual\.class_embedding", "cls_token"),
     (r"visual\.positional_embedding", "pos_embed"),
     (r"visual\.conv1\.(.*)", r"patch_embed.proj.\1"),
-    (r"visual\.ln_(?:pre)\.(.*)", r"norm_pre.\1"),
+    (r"visual\.ln_pre\.(.*)", r"norm_pre.\1"),
     (r"visual\.ln_post\.(.*)", r"norm.\1"),
     (r"visual\.transformer\.resblocks\.(\d+)\.ln_(\d)\.(.*)", r"blocks.\1.norm\2.\3"),
     (r"visual\.transformer\.resblocks\.(\d+)\.attn\.in_proj_(.*)", r"blocks.\1.attn.qkv.\2"),

@@ -136,9 +136,9 @@ class _Room:
             return {block.only}
         edges, size = {0, self.size - block.size}, block.size
         for base, end, _, _ in self.past:
-            edges |= {base, end, base - size}
-        for base, end, _, _ in taken:
-            edges |= {end, base - size}
+            edges.update((base, end, base - size))
+        for base, end, _, _ in taken[len(self._busy) :]:  # those before are of the past, too
+            edges.update((end, base - size))
         return edges
 
 
@@ -194,6 +194,9 @@ def _overlap(
     return found
 
 
+_LIVE = OnChip.LIVE  # of an Enum, names are looked up in Python
+
+
 class Tracker:
     """Derives dependencies from what each instruction reads and writes, band by band.
 
@@ -231,7 +234,7 @@ class Tracker:
         for engine in engines:
             self.done[engine] += 1
         for new in accesses:
-            if new.memory is OnChip.LIVE and not new.write:
+            if new.memory is _LIVE and not new.write:
                 # engines sample the count when an operation starts, and a selection waits for the
                 # first band of the last attention: whatever is older has started
                 continue

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_BEGINNING = 64  # bytes
 
 
 class Blob:
@@ -15,21 +18,27 @@ class Blob:
 
     def __init__(self) -> None:
         self._size = 0
-        self._offsets: dict[bytes, int] = {}
+        #: offsets and bytes of arrays of equal length and beginning: to hash whole ones takes a processor of
+        #: 32 bits longer than to pack them
+        self._arrays: dict[tuple[int, bytes], tuple[tuple[int, bytes], ...]] = {}
         self._made: dict[Hashable, tuple[int, int]] = {}
 
     def copy(self) -> Blob:
         """Another one with the same bytes."""
         other = Blob()
-        other._size, other._offsets, other._made = self._size, dict(self._offsets), dict(self._made)
+        other._size, other._arrays, other._made = self._size, dict(self._arrays), dict(self._made)
         return other
 
     def append(self, array: NDArray[Any]) -> int:
         """Add an array's bytes, unless they are there; returns their offset, a multiple of 64."""
-        raw = array.tobytes()
-        offset = self._offsets.setdefault(raw, self._size)
-        if offset == self._size:
-            self._size += -(-len(raw) // 64) * 64
+        raw, offset = array.tobytes(), self._size
+        key = len(raw), raw[:_BEGINNING]
+        alike = self._arrays.get(key, ())
+        for known, other in alike:
+            if other == raw:
+                return known
+        self._arrays[key] = *alike, (offset, raw)
+        self._size += -(-len(raw) // 64) * 64
         return offset
 
     def place(self, key: Hashable, make: Callable[[], NDArray[Any]]) -> tuple[int, int]:
@@ -42,7 +51,7 @@ class Blob:
     def bytes(self) -> NDArray[Any]:
         """uint8 array [bytes]"""
         blob = np.zeros(self._size, np.uint8)
-        for raw, offset in self._offsets.items():
+        for offset, raw in chain.from_iterable(self._arrays.values()):
             blob[offset : offset + len(raw)] = np.frombuffer(raw, np.uint8)
         return blob
 

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,37 +51,39 @@ class Answer:
         answers = [cls(np.empty(0, np.int16), [], {}, {}, []) for _ in range(images)]
         layout = Layout(*meta["tokens"]["layout"]) if "tokens" in meta else None
         logits = [bytearray() for _ in answers]
-        data = output.tobytes()
-        for kind, image, tag, count, at, found in _headers(data):
+        for (kind, image, tag, count), payload in _records(output.tobytes()):
             if image >= images:
                 raise RowvitError(f"the output has a record of image {image}, but the pass has {images}")
             answer = answers[image]
-            if kind == _TOKENS and layout:
+            if kind == _MARK:
+                size = 8
+            elif kind == _TOKENS and layout:
                 size = layout.payload(count, arch["dim"])
             elif kind == _TOKENS:
                 raise RowvitError("the output has tokens, but the network does not answer with them")
             else:
-                size = 8 if kind == _MARK else count * 2 * (arch["dim"] if kind == _CHECKPOINT else 1)
-            if not size <= found <= size + 7 & ~7:
+                size = count * 2 * (arch["dim"] if kind == _CHECKPOINT else 1)
+            if not size <= len(payload) <= size + 7 & ~7:
                 raise RowvitError(
-                    f"the output has a {Record(kind).name} record of {count} with {found} bytes, not {size}"
+                    f"the output has a {Record(kind).name} record of {count} with {len(payload)} bytes,"
+                    f" not {size}"
                 )
             if kind == _MARK:
-                answer.marks.append(_COUNTS.unpack_from(data, at))
+                answer.marks.append(_COUNTS.unpack(payload))
             elif kind == _LOGITS:
-                logits[image] += data[at : at + size]
+                logits[image] += payload[:size]
                 if len(logits[image]) > 2 * arch["classes"]:
                     raise RowvitError(f"the output has more than {arch['classes']} logits of an image")
             elif kind == _TOKENS and layout:
-                rows = layout.unpack(np.frombuffer(data, "<i2", size // 2, at), count, arch["dim"])
+                rows = layout.unpack(np.frombuffer(payload, "<i2", size // 2), count, arch["dim"])
                 answer.tokens[tag] = Tokens(rows, np.empty(0, np.int64))
             elif kind == _KEPT:
                 before = answer.kept[-1] if answer.kept else None
-                answer.kept.append(_kept(np.frombuffer(data, "<u2", count, at), before, arch["tokens"]))
+                answer.kept.append(_kept(np.frombuffer(payload, "<u2", count), before, arch["tokens"]))
             else:
                 names = checkpoint_names(arch["depth"])
                 name = names[tag] if tag < len(names) else f"checkpoint {tag}"
-                rows = np.frombuffer(data, "<i2", size // 2, at)
+                rows = np.frombuffer(payload, "<i2", size // 2)
                 answer.checkpoints[name] = rows.reshape(count, arch["dim"]).copy()
         for answer, values in zip(answers, logits, strict=True):
             if values:
@@ -168,21 +170,49 @@ def split(output: NDArray[Any]) -> Iterator[tuple[Record, int, int, int, NDArray
 
     `RowvitError` if a header is not a record's.
     """
-    for kind, image, tag, count, at, size in _headers(output.tobytes()):
-        yield Record(kind), image, tag, count, output[at : at + size]
+    for (kind, image, tag, count), payload in _records(output.tobytes()):
+        yield Record(kind), image, tag, count, np.frombuffer(payload, np.uint8)
 
 
-def _headers(data: bytes) -> Iterator[tuple[int, int, int, int, int, int]]:
-    """Records of an output packet: type, image, tag, count, where the payload begins, and its bytes."""
-    at, end = 0, len(data)
+class _Outline(NamedTuple):
+    """What the packets of a network have in common: all but the payloads, most of the time."""
+
+    fields: struct.Struct  #: header and payload of one record after the other
+    headers: tuple[bytes, ...]
+    records: list[tuple[int, int, int, int]]  #: type, image, tag, count
+
+
+_OUTLINES: dict[int, _Outline] = {}  # by the length of packets, of which the last one had it
+_MOST = 64
+
+
+def _records(data: bytes) -> Iterator[tuple[tuple[int, int, int, int], bytes]]:
+    """Records of an output packet: type, image, tag and count, and the payload."""
+    outline = _OUTLINES.get(len(data))
+    fields = () if outline is None else outline.fields.unpack(data)
+    if outline is None or fields[::2] != outline.headers:
+        if len(_OUTLINES) >= _MOST:
+            _OUTLINES.clear()
+        outline = _OUTLINES[len(data)] = _outline(data)
+        fields = outline.fields.unpack(data)
+    return zip(outline.records, fields[1::2], strict=True)
+
+
+def _outline(data: bytes) -> _Outline:
+    at, end, layout = 0, len(data), ["<"]
+    headers, records = [], []
     while at < end:
         first, tag, count, size = _HEADER.unpack_from(data, at) if at + 8 <= end else (0, 0, 0, 0)
         kind, payload = first & 15, at + 8
-        if kind not in _KINDS or payload + size > end:
+        after = payload + (size + 7 & ~7)
+        if kind not in _KINDS or after > end:
             header = int.from_bytes(data[at : at + 8], "little")
             raise RowvitError(
                 f"the output is not made of records: word {at // 8} of {end // 8} is 0x{header:016X}",
                 "bitstream and software may be of different versions",
             )
-        yield kind, first >> 4, tag, count, payload, size
-        at = payload + (size + 7 & ~7)
+        headers.append(data[at:payload])
+        records.append((kind, first >> 4, tag, count))
+        layout.append(f"8s{size}s{after - payload - size}x")
+        at = after
+    return _Outline(struct.Struct("".join(layout)), tuple(headers), records)

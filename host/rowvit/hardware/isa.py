@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cache
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -346,7 +347,7 @@ class Instruction:
 
     def encode(self) -> NDArray[Any]:
         """As uint16 [32]; `RowvitError` if a field is unknown to the opcode, or a value exceeds its slots."""
-        slots, (_, places) = [0] * SLOTS, _LAYOUTS[self.op]
+        slots, places = [0] * SLOTS, _PLACES[self.op]
         for name, value, bits in (("image", self.image, 4), ("tag", self.tag, 8)):
             if value >> bits:  # so are negative ones
                 raise self._misfit(name, value, bits)
@@ -375,16 +376,16 @@ class Instruction:
     def decode(cls, values: Sequence[int]) -> Instruction:
         """Read 32 slots; `RowvitError` if the opcode is unknown."""
         code = values[OPCODE] & 0xF
-        if code not in _LAYOUTS:
+        if code not in _READ:
             raise RowvitError(f"unknown opcode {code}", "the program is damaged or for another ABI")
-        op, places = _LAYOUTS[code]
+        op, names, first, wide = _READ[code]
         deps = zip(_ENGINES, values[DEPS:OPERANDS], strict=True)
+        fields = dict(zip(names, first(values), strict=False))
+        for name, high in wide:
+            fields[name] |= values[high] << 16
         return cls(
             op,
-            {
-                name: values[low] | values[high] << 16 if high else values[low]
-                for name, (low, high) in places.items()
-            },
+            fields,
             _members(Flag, values[FLAGS]),
             values[OPCODE] >> 8,
             {engine: dep - 0x10000 * (dep >> 15) for engine, dep in deps if dep != NO_DEP & 0xFFFF},
@@ -415,10 +416,23 @@ class Instruction:
 
 
 _ENGINES = tuple(Engine)
-#: of every opcode: itself, and its fields with their first slot and their second one, or 0
-_LAYOUTS: dict[int, tuple[Op, dict[str, tuple[int, int]]]] = {
-    int(op): (op, {name: (p.slot, p.slot + 1 if p.slots == 2 else 0) for name, p in places.items()})
+#: of every opcode: its fields with their first slot and their second one, or 0
+_PLACES = {
+    op: {name: (p.slot, p.slot + 1 if p.slots == 2 else 0) for name, p in places.items()}
     for op, places in FIELDS.items()
+}
+
+
+#: of every opcode: itself, names of fields, what gets their first slots (and two more, so that there always
+#: are several), and names with second slots
+_READ = {
+    int(op): (
+        op,
+        tuple(places),
+        itemgetter(*(low for low, _ in places.values()), OPCODE, OPCODE),
+        [(name, high) for name, (_, high) in places.items() if high],
+    )
+    for op, places in _PLACES.items()
 }
 _NO_DEPS = [NO_DEP & 0xFFFF] * len(Engine)
 

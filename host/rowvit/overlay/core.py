@@ -27,6 +27,13 @@ _ERRORS: dict[int, tuple[str, str]] = {
         "run `rowvit diagnose`: the stream is out of step",
     ),
 }
+_STARTED = [  # words that a start writes, in this order
+    REGISTERS[name][0] // 4
+    for name in (
+        *("BASE_LO", "BASE_HI", "PROGRAM", "LENGTH", "PASSES", "WATCHDOG"),
+        *("IRQ_STATUS", "IRQ_ENABLE", "CONTROL"),
+    )
+]
 _FIRST = COUNTER_BASE // 4
 _COUNTERS = {name: _FIRST + number for number, (name, _) in enumerate(COUNTERS)}  # words
 
@@ -60,18 +67,10 @@ class RowvitCore(DefaultIP):
 
     def start(self, base: int, length: int, program: int, passes: int, watchdog: int) -> None:
         """Run ``passes`` passes of the program at ``program`` in the blob of ``length`` bytes at ``base``."""
-        for name, value in (
-            ("BASE_LO", base & 0xFFFFFFFF),
-            ("BASE_HI", base >> 32),
-            ("PROGRAM", program),
-            ("LENGTH", length),
-            ("PASSES", passes),
-            ("WATCHDOG", watchdog),
-            ("IRQ_STATUS", 3),
-            ("IRQ_ENABLE", 3),
-            ("CONTROL", _START),
-        ):
-            self.set(name, value)
+        words = self.mmio.array
+        values = base & 0xFFFFFFFF, base >> 32, program, length, passes, watchdog, 3, 3, _START
+        for word, value in zip(_STARTED, values, strict=True):
+            words[word] = value
 
     def reset(self) -> None:
         """Abandon what is running, and clear error and counters."""

@@ -106,11 +106,11 @@ def test_stalled_core(make):
 def test_core_error(make):
     acc = make()
     acc.load(program())
-    write = acc.core.set
-    acc.core.set = lambda name, value: write(name, 0x1000 if name == "BASE_LO" else value)
+    start = acc.core.start
+    acc.core.start = lambda base, *rest: start(0x1000, *rest)
     with pytest.raises(RowvitError, match="the core stopped at instruction 0: a memory read failed"):
         acc(IMAGES)
-    acc.core.set = write
+    acc.core.start = start
     assert leak_free(acc)
     assert acc(IMAGES)[2].top1 == 1
 

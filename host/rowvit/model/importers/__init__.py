@@ -165,9 +165,12 @@ def _reshape(found: Imported, class_head: bool, classes: int | None, image_size:
 def _timm(name: str, weights: str | os.PathLike | None, random: bool) -> Imported:
     from rowvit.model.importers.checkpoint import read_checkpoint
     from rowvit.model.importers.names import timm_names
+    from rowvit.model.importers.timm import configuration
 
     if weights is not None and random:
         raise RowvitError("weights are from a file or random, not both")
+    if weights is None:
+        configuration(name)  # what does not run is refused before its weights are fetched or made
     state = None if weights is None else timm_names(read_checkpoint(weights).state)
     found = _timm_module(name, state, pretrained=state is None and not random)
     card = found.card
@@ -200,7 +203,13 @@ def _onnx(path: str, image_size: int | None, output: str | None, encoder: bool, 
     beside = read_neighbours(Path(path))
     stated = beside.config.get("image_size")
     size = image_size or (stated if isinstance(stated, int) else None)
-    result = read_onnx(path, size, output, encoder)
+    try:
+        result = read_onnx(path, size, output, encoder)
+    except RowvitError as error:
+        if beside.foreign:  # says more than a node
+            raise RowvitError(f"{path}: {beside.foreign}") from error
+        raise
+    beside.require_agreement(result.model.config, path)
     card = Card(Path(path).stem, mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD), source=Path(path).name)
     beside.fill(card)
     notes = [f"output differs from onnxruntime's by {result.difference:.1e} of its peak"]
@@ -224,15 +233,18 @@ def _state_dict(
 ) -> Imported:
     """``bare``: without a head, whatever follows the last LayerNorm."""
     from rowvit.model.importers.checkpoint import read_checkpoint
-    from rowvit.model.importers.names import library, timm_names
+    from rowvit.model.importers.foreign import by_names, facts
+    from rowvit.model.importers.names import heads_in, library, timm_names
     from rowvit.model.importers.state_dict import HEAD_SIZE, described, encoder_alone, from_timm
 
     if store.KEY in metadata(path):
         return Imported(*store.load(path), [])
     beside = read_neighbours(Path(path))
     if beside.foreign:
-        raise RowvitError(f"{path}: {beside.foreign}, which the accelerator does not run")
+        raise RowvitError(f"{path}: {beside.foreign}")
     checkpoint = read_checkpoint(path, part)
+    if (other := by_names(facts(checkpoint.state), heads=False)) and other.name:
+        raise other.error(path)
     names, state = library(checkpoint.state), timm_names(checkpoint.state)
     if beside.of_timm:
         found = _timm_module(beside.config["architecture"], state, settings=beside.config)
@@ -251,24 +263,19 @@ def _state_dict(
     elif unused:
         state = {name: tensor for name, tensor in state.items() if name not in unused}
         notes.append("the pooler after the last LayerNorm is left out")
-    if "num_attention_heads" in beside.config:
-        heads = heads or int(beside.config["num_attention_heads"])
-        stated = beside.config.get("hidden_act", "gelu")
-        act = act or _HIDDEN_ACTS.get(stated, stated)
+    heads = heads or beside.config.get("num_attention_heads") or heads_in(checkpoint.state)
+    if "hidden_act" in beside.config:
+        act = act or _HIDDEN_ACTS.get(beside.config["hidden_act"], beside.config["hidden_act"])
+    beside.add_positions(state)
     described(state, heads, act or "gelu")  # what is no vision transformer at all is told first
     options: dict[str, Any] = {"pool": pool or _pool(state, names, path, notes)}
+    assumed, eps = _assumed(names, checkpoint.state)
     if names in ("transformers", "openai"):
-        # CLIP; DINOv2; the others' configurations begin with 1e-12
-        usual = (
-            1e-5 if "norm_pre.weight" in state else 1e-6 if any(".ls1." in name for name in state) else 1e-12
-        )
-        options["eps"] = float(beside.config.get("layer_norm_eps", usual))
+        options["eps"] = float(beside.config.get("layer_norm_eps", eps))
         if "layer_norm_eps" not in beside.config:
-            notes.append(f"LayerNorm's epsilon {options['eps']:g} assumed; a state dict does not say")
-    # SigLIP's names, whose GELU is by tanh; CLIP's
-    assumed = "gelu_tanh" if "embeddings.patch_embedding.weight" in checkpoint.state else "gelu"
-    assumed = "quick_gelu" if names == "openai" or "pre_layrnorm.weight" in checkpoint.state else assumed
+            notes.append(f"LayerNorm's epsilon {eps:g} assumed; a state dict does not say")
     model = from_timm(state, heads, act or assumed, **options)
+    beside.require_agreement(model.config, path)
     if heads is None:
         notes.append(
             f"{model.config.heads} heads of {HEAD_SIZE} channels assumed (--heads); a state dict does not say"
@@ -283,6 +290,19 @@ def _state_dict(
     if checkpoint.state.keys() & {"visual_projection.weight", "visual.proj"} and model.config.classes:
         card.classes = [f"embedding {number}" for number in range(model.config.classes)]  # of CLIP
     return Imported(model, card, notes)
+
+
+def _assumed(library: str, state: Mapping[str, Tensor]) -> tuple[str, float]:
+    """Activation and LayerNorm's epsilon of a library's usual networks; names as before `timm_names`."""
+    if library == "openai" or {"pre_layrnorm.weight", "pre_layernorm.weight"} & state.keys():  # CLIP, OWL-ViT
+        return "quick_gelu", 1e-5
+    if "embeddings.patch_embedding.weight" in state:
+        return (
+            ("gelu", 1e-5) if "embeddings.class_embedding" in state else ("gelu_tanh", 1e-6)
+        )  # BLIP, SigLIP
+    if library == "transformers":
+        return "gelu", 1e-6 if any("layer_scale1" in name for name in state) else 1e-12  # DINOv2, others
+    return "gelu_tanh" if library == "jax" else "gelu", 1e-6
 
 
 def _named(

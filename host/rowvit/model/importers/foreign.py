@@ -125,8 +125,8 @@ class _Family(NamedTuple):
     unread: str = ""
 
 
-_GATE = r"\b(mlp|ffn)\.(w12|w3|fc1_g|fc1_x|weights_in|gate_proj)\b|'.*', twice as wide"
-_NO_BIAS = r"\bnorm1\.weight', without a bias"
+_GATE = r"\b(mlp|ffn)\.(w0|w12|w3|fc1_g|fc1_x|weights_in|gate_proj)\b|'.*', twice as wide"
+_NO_BIAS = r"norm_?1\.weight', without a bias"
 _TABLE = r"\brelative_position_bias_table\b"
 _STAGES = r"\b(stages|layers|features)\.\d+(\.blocks|\.attn_blocks)?\.\d+\."
 
@@ -134,10 +134,10 @@ _STAGES = r"\b(stages|layers|features)\.\d+(\.blocks|\.attn_blocks)?\.\d+\."
 _FAMILIES = (
     _Family("DINOv3", (r"\brope_embed\.periods|\bstorage_tokens\b",), _ROTARY),
     _Family("DINOv3", (r"\blayer\.\d+\.mlp\.up_proj\b",), _ROTARY, lacks="position_embeddings"),
-    _Family("EVA-02", (r"\bmlp\.(fc1_g|w1)\b", r"\bmlp\.(norm|ffn_ln)\b"), _ROTARY),
+    _Family("EVA-02", (r"\bmlp\.(fc1_g|w3)\b", r"\bmlp\.(norm|ffn_ln)\b"), _ROTARY),
     _Family("EVA-02", (r"\battn\.q_bias\b", "'.*', twice as wide"), _ROTARY),
-    _Family("AIMv2", (r"\brms_norm1\.|\bpatchifier\.",), "RMSNorm"),
-    _Family("AIMv2", (r"\bmlp\.fc1_g\b", _NO_BIAS), "RMSNorm"),
+    _Family("AIMv2", (r"\brms_norm1\.|\bpatchifier\.",)),
+    _Family("AIMv2", (r"\bmlp\.fc1_g\b", _NO_BIAS), lacks=r"\bgamma_1\b"),
     _Family("Perception Encoder", (r"^norm_pre\.|\bln_pre\.", r"\battn_pool\.(latent|probe)\b"), _ROTARY),
     _Family(
         "DINOv3 or another of timm's Eva", (r"\bgamma_1\b",), _ROTARY, rf"\bpos_embed|{_TABLE}|token_only"
@@ -147,17 +147,20 @@ _FAMILIES = (
     ),
     _Family("Swin", (f"{_STAGES}.*{_TABLE}",), _WINDOWS, lacks="conv"),
     _Family("BEiT or Data2Vec", (_TABLE,), lacks=_STAGES),
-    _Family("SAM or ViTDet", (r"\brel_pos_[hw]\b",), _WINDOWS),
+    _Family("SAM or ViTDet", (r"\brel_pos_[hw]\b",), _WINDOWS, lacks=_STAGES),
+    _Family("Hiera", (r"\bblocks\.\d+\.proj\.",), f"{_WINDOWS} and pooling between its layers"),
     _Family("NaFlex", (r"\bembeds\.proj\b|'.*', a matrix",), _ANY_SHAPE),
     _Family("YOLOS", (r"\bdetection_tokens\b",), "detection tokens behind the patches"),
     _Family("lucidrains' vit-pytorch", (r"\bto_patch_embedding\.3\.",), "a LayerNorm of a patch's pixels"),
     _Family("lucidrains' vit-pytorch", (r"\bto_patch_embedding\.",), unread="whose names are not read"),
     _Family("a video network", ("'.*', of several frames",), _FRAMES),
     _Family("MLP-Mixer", (r"\bmlp_tokens\b",), "no attention"),
-    _Family("ResNet", (r"\blayer1\.0\.conv1\.|\bresnet\.encoder\.stages\.",), _NO_ATTENTION),
-    _Family("MobileNet or EfficientNet", (r"\bconv_stem\.", "and no attention"), _NO_ATTENTION),
-    _Family("ConvNeXt", (r"\bstages\..*\.(conv_dw|dwconv)\b", "and no attention"), _NO_ATTENTION),
-    _Family("a convolutional network", ("and no attention",), "no attention"),
+    _Family(
+        "ResNet or its kin", (r"\blayer1\.0\.conv1\.|\bresnet\.encoder\.", "no attention"), _NO_ATTENTION
+    ),
+    _Family("MobileNet or its kin", (r"\bconv_stem\.", "no attention"), _NO_ATTENTION),
+    _Family("ConvNeXt or its kin", (r"\bstages\..*\.(conv_dw|dwconv)\b", "no attention"), _NO_ATTENTION),
+    _Family("a convolutional network", ("no attention",), _NO_ATTENTION),
     _Family(
         "Eva or BEiT in timm's names",
         (r"\bgamma_1\b|\battn\.q_bias\b",),
@@ -172,11 +175,14 @@ _PARTS = (
     (f"{_GATE}|swiglu|SwiGLU|GluMlp", _GATED),
     (r"\bmlp\.(norm|ffn_ln)\b", "a norm inside the FFN"),
     (r"\battn\.(norm|inner_attn_ln)\b", "a norm inside attention"),
-    (rf"{_NO_BIAS}|\bRms", "norms without a bias"),
+    (rf"{_NO_BIAS}|\bRms", "norms without a bias, such as RMSNorm"),
     (r"window|Window|\bwin_attn|\bw_msa\b", _WINDOWS),
     (r"\brope|\brotary|Rotary|inv_freq|freqs_cos", _ROTARY),
     (r"rel(ative)?_pos|attention_bias|RelPos", _RELATIVE),
     (r"proj_l\b|talking|TalkingHead", "attention whose heads are mixed"),
+    (r"\bgating_param\b", "attention gated by positions"),
+    (r"\blambda_q\d\b", "differential attention"),
+    (r"\.sr\.", "attention to fewer tokens"),
     (r"\battn\.temperature|\bXCA\b", "attention across channels"),
     (r"\b(attns|ffns)\.\d|\bin_proj\.|ParallelScaling|ParallelThings", "attention and FFN side by side"),
     (r"blocks_token_only|ClassAttn", "blocks for the class token alone"),
@@ -230,7 +236,7 @@ def facts(state: Mapping[str, Tensor], whole: bool = False) -> Iterator[str]:
         matrices = name.endswith(".fc1.weight") and tensor.ndim == second.ndim == 2
         if matrices and 0 < len(tensor) == 2 * second.shape[1]:
             yield f"'{name}', twice as wide as the layer behind it reads"
-        if name.endswith("norm1.weight") and f"{name[:-6]}bias" not in state:
+        if name.endswith(("norm1.weight", "norm_1.weight")) and f"{name[:-6]}bias" not in state:
             yield f"'{name}', without a bias"
         if re.search(r"\bpatch_embed", name) and tensor.ndim == 5 and tensor.shape[1] == 3:
             yield f"'{name}', of several frames"

@@ -98,6 +98,8 @@ def described(
         raise found.error(advice="" if by_names(facts(state), heads=False) else _LEAVE_OUT)
     for key in (_PATCH, "pos_embed", "blocks.0.mlp.fc1.weight"):
         if key not in state:
+            if found := by_names(facts(state, whole=True)):
+                raise found.error()
             raise RowvitError(f"the state dict lacks {key!r}, expected that of a timm VisionTransformer")
     odd = sorted(name for name in state if not _ENCODER.fullmatch(name) and not _HEADS.fullmatch(name))
     if odd:

@@ -16,7 +16,7 @@ _ROTARY = "rotary positions"
 _RELATIVE = "relative positions"
 _WINDOWS = "attention in windows"
 _CONVOLUTIONS = "convolutions"
-_ANY_SHAPE = "patches of photos of any shape"
+ANY_SHAPE = "patches of photos of any shape"
 _FRAMES = "patches of several frames"
 _NO_ATTENTION = "no attention, but convolutions"
 _ONNX = "export it as ONNX"
@@ -54,7 +54,7 @@ KINDS = {
     "dinov3_vit": ("DINOv3", _ROTARY),
     "dinov3_convnext": ("DINOv3 ConvNeXt", _NO_ATTENTION),
     **dict.fromkeys(("aimv2", "aimv2_vision_model"), ("AIMv2", f"RMSNorm and {_GATED}")),
-    **dict.fromkeys(("siglip2", "siglip2_vision_model"), ("SigLIP 2 NaFlex", _ANY_SHAPE)),
+    **dict.fromkeys(("siglip2", "siglip2_vision_model"), ("SigLIP 2 NaFlex", ANY_SHAPE)),
     "yolos": ("YOLOS", "detection tokens behind the patches"),
     "groupvit": ("GroupViT", "blocks that group tokens"),
     # rotary positions
@@ -115,13 +115,16 @@ def by_settings(config: Mapping[str, Any]) -> str:
 # -- by the names of tensors, or of timm's modules -----------------------------------------------------
 
 
+_NOTHING = "(?!)"  # matches no name
+
+
 class _Family(NamedTuple):
     """Networks whose tensors' names, or facts about them, match all of ``shown`` and none of ``lacks``."""
 
     name: str
     shown: tuple[str, ...]
     what: str = ""
-    lacks: str = "(?!)"
+    lacks: str = _NOTHING
     unread: str = ""
 
 
@@ -138,7 +141,7 @@ _FAMILIES = (
     _Family("EVA-02", (r"\battn\.q_bias\b", "'.*', twice as wide"), _ROTARY),
     _Family("AIMv2", (r"\brms_norm1\.|\bpatchifier\.",)),
     _Family("AIMv2", (r"\bmlp\.fc1_g\b", _NO_BIAS), lacks=r"\bgamma_1\b"),
-    _Family("Perception Encoder", (r"^norm_pre\.|\bln_pre\.", r"\battn_pool\.(latent|probe)\b"), _ROTARY),
+    _Family("Perception Encoder", (r"\b(norm_pre|ln_pre)\.", r"\battn_pool\.(latent|probe)\b"), _ROTARY),
     _Family(
         "DINOv3 or another of timm's Eva", (r"\bgamma_1\b",), _ROTARY, rf"\bpos_embed|{_TABLE}|token_only"
     ),
@@ -149,7 +152,7 @@ _FAMILIES = (
     _Family("BEiT or Data2Vec", (_TABLE,), lacks=_STAGES),
     _Family("SAM or ViTDet", (r"\brel_pos_[hw]\b",), _WINDOWS, lacks=_STAGES),
     _Family("Hiera", (r"\bblocks\.\d+\.proj\.",), f"{_WINDOWS} and pooling between its layers"),
-    _Family("NaFlex", (r"\bembeds\.proj\b|'.*', a matrix",), _ANY_SHAPE),
+    _Family("NaFlex", (r"\bembeds\.proj\b|'.*', a matrix",), ANY_SHAPE),
     _Family("YOLOS", (r"\bdetection_tokens\b",), "detection tokens behind the patches"),
     _Family("lucidrains' vit-pytorch", (r"\bto_patch_embedding\.3\.",), "a LayerNorm of a patch's pixels"),
     _Family("lucidrains' vit-pytorch", (r"\bto_patch_embedding\.",), unread="whose names are not read"),
@@ -196,7 +199,7 @@ _HEAD_PARTS = (
 )
 
 
-def by_names(names: Iterable[str], heads: bool = True) -> Foreign | None:
+def by_names(names: Iterable[str], heads: bool = True, all_there: bool = True) -> Foreign | None:
     """What names say of a network that the accelerator does not run, None if nothing.
 
     Parameters
@@ -205,13 +208,15 @@ def by_names(names: Iterable[str], heads: bool = True) -> Foreign | None:
         Of tensors, with `facts` about them, or of timm's modules.
     heads : bool
         Whether what follows the last LayerNorm counts.
+    all_there : bool
+        Whether a name that lacks says something: exporters of ONNX drop names.
     """
     names, shown = list(names), ""
     parts: list[str] = []
     for pattern, part in (*_PARTS, *(_HEAD_PARTS if heads else ())):
         if first := _first(names, pattern):
             shown, parts = shown or first, [*parts, part]
-    for family in _FAMILIES:
+    for family in (f for f in _FAMILIES if all_there or f.lacks == _NOTHING):
         firsts = [_first(names, pattern) for pattern in family.shown]
         if all(firsts) and not _first(names, family.lacks):
             if family.unread:

@@ -18,7 +18,18 @@ from onnx import helper
 
 from rowvit.model.importers.onnx import arithmetic, fused, products
 from rowvit.model.importers.onnx.graph import Graph
-from rowvit.model.importers.onnx.values import AnyView, Image, Node, NotUnderstood, Unknown, Value, View
+from rowvit.model.importers.onnx.values import (
+    AnyView,
+    Image,
+    Node,
+    NotUnderstood,
+    Pointwise,
+    Unknown,
+    Value,
+    View,
+    rotary,
+    shows,
+)
 
 
 def interpret(graph: Graph, nodes: Sequence[onnx.NodeProto], values: dict[str, Value]) -> None:
@@ -113,6 +124,9 @@ def concat(node: Node) -> AnyView:
     if len(views) < len(node.inputs) or any(
         view.of is not views[0].of or view.factor != views[0].factor for view in views
     ):
+        roots = {id(view.of.of if isinstance(view.of, Pointwise) else view.of): view.of for view in views}
+        if len(views) == len(node.inputs) and len(roots) == 1 and any(shows(v, Pointwise) for v in views):
+            raise rotary()  # one half negated, and the other
         raise NotUnderstood("it joins tensors of different origin")
     return replace(views[0], at=np.concatenate([v.at for v in views], axis=node.attribute("axis", 0)))
 
@@ -128,12 +142,19 @@ _POINTWISE = (
 )
 # fmt: on
 
+
+def pad(node: Node) -> Value:
+    """Tokens are padded to whole windows."""
+    raise NotUnderstood("it adds tokens (attention in windows)")
+
+
 OPERATORS: dict[str, Callable[[Node], Value | list[Value]]] = {
     **dict.fromkeys(_MOVES, move),
     "Cast": cast,
     "Concat": concat,
     "Dropout": Node.view,  # nothing happens outside of training
     "IsNaN": is_nan,
+    "Pad": pad,
     "Where": where,
     **dict.fromkeys(_POINTWISE, arithmetic.pointwise),
     "Add": arithmetic.add,

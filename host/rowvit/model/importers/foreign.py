@@ -15,7 +15,7 @@ _GATED = "a gated FFN"
 _ROTARY = "rotary positions"
 _RELATIVE = "relative positions"
 _WINDOWS = "attention in windows"
-_CONVOLUTIONS = "convolutions"
+CONVOLUTIONS = "convolutions"
 ANY_SHAPE = "patches of photos of any shape"
 _FRAMES = "patches of several frames"
 _NO_ATTENTION = "no attention, but convolutions"
@@ -80,10 +80,10 @@ KINDS = {
     "pvt_v2": ("PVT v2", "attention to fewer tokens, and convolutions"),
     **dict.fromkeys(("segformer", "glpn"), ("SegFormer", "attention to fewer tokens, and convolutions")),
     "levit": ("LeViT", "convolutions, and attention with a bias"),
-    "cvt": ("CvT", _CONVOLUTIONS),
-    "mobilevit": ("MobileViT", _CONVOLUTIONS),
-    "mobilevitv2": ("MobileViT v2", _CONVOLUTIONS),
-    **dict.fromkeys(("detr", "conditional_detr", "deformable_detr", "rt_detr"), ("DETR", _CONVOLUTIONS)),
+    "cvt": ("CvT", CONVOLUTIONS),
+    "mobilevit": ("MobileViT", CONVOLUTIONS),
+    "mobilevitv2": ("MobileViT v2", CONVOLUTIONS),
+    **dict.fromkeys(("detr", "conditional_detr", "deformable_detr", "rt_detr"), ("DETR", CONVOLUTIONS)),
     **{
         kind: (name, _NO_ATTENTION)
         for kind, name in (
@@ -100,7 +100,7 @@ _SETTINGS = {
     "use_relative_position_bias": _RELATIVE,
     "use_shared_relative_position_bias": _RELATIVE,
     "use_qk_norm": "normalised queries and keys",
-    "is_hybrid": _CONVOLUTIONS,
+    "is_hybrid": CONVOLUTIONS,
 }
 
 
@@ -189,8 +189,8 @@ _PARTS = (
     (r"\battn\.temperature|\bXCA\b", "attention across channels"),
     (r"\b(attns|ffns)\.\d|\bin_proj\.|ParallelScaling|ParallelThings", "attention and FFN side by side"),
     (r"blocks_token_only|ClassAttn", "blocks for the class token alone"),
-    (r"\bpatch_embed\.backbone\.|\bembeddings\.backbone\.|^stem\.|\bconv_root\.|\bBatchNorm", _CONVOLUTIONS),
-    (r"'.*', one of several convolutions", _CONVOLUTIONS),
+    (r"\bpatch_embed\.backbone\.|\bembeddings\.backbone\.|^stem\.|\bconv_root\.|\bBatchNorm", CONVOLUTIONS),
+    (r"'.*', one of several convolutions", CONVOLUTIONS),
 )
 #: likewise what follows the last LayerNorm
 _HEAD_PARTS = (

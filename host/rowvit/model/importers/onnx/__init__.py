@@ -16,7 +16,7 @@ import onnx
 import torch
 
 from rowvit.errors import RowvitError
-from rowvit.model.importers.foreign import ANY_SHAPE, by_names, lacking
+from rowvit.model.importers.foreign import ANY_SHAPE, CONVOLUTIONS, by_names, lacking
 from rowvit.model.importers.onnx import values as flow
 from rowvit.model.importers.onnx.graph import Graph, embedding, embedding_tensor
 from rowvit.model.importers.onnx.interpreter import interpret
@@ -73,7 +73,8 @@ def _known(path: str | os.PathLike) -> str:
         graph = onnx.load(path, load_external_data=False).graph
     except Exception:  # protobuf's own exception types
         return ""
-    if found := by_names([tensor.name for tensor in graph.initializer], False, False):
+    found = by_names([tensor.name for tensor in graph.initializer], heads=False, all_there=False)
+    if found and list(found.what) != [CONVOLUTIONS]:  # of those, the nodes say more
         return str(found).replace("the state dict has", "it has")
     if any(value.name == "spatial_shapes" for value in graph.input):
         return f"this is NaFlex: {lacking([ANY_SHAPE])}"

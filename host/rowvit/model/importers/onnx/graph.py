@@ -167,7 +167,9 @@ def _load(path: str | os.PathLike) -> onnx.ModelProto:
     _refuse_integers(model.graph, path)
     _to_float32(model)
     for tensor in model.graph.initializer:
-        if not np.isfinite(numpy_helper.to_array(tensor)).all():
+        if (
+            tensor.dims and not np.isfinite(numpy_helper.to_array(tensor)).all()
+        ):  # -inf pads where a maximum is
             raise RowvitError(f"{path}: weights {tensor.name!r} hold NaN or infinity", "export it again")
     return model
 
@@ -270,6 +272,10 @@ def embedding(graph: Graph, name: str) -> dict[str, np.ndarray]:
     base, out = both
     moved = (base != out).any(axis=1)
     prefix = int(moved.argmax())
+    if behind := int(moved[::-1].argmax()):
+        raise RowvitError(
+            f"{graph.path}: {behind} tokens stand behind the patches, where the accelerator has none (YOLOS)"
+        )
     grid = math.isqrt(len(base) - prefix)
     if grid * grid != len(base) - prefix or not moved.any() or graph.side % grid:
         raise no_patches

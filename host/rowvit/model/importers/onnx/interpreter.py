@@ -21,9 +21,12 @@ from rowvit.model.importers.onnx.graph import Graph
 from rowvit.model.importers.onnx.values import (
     AnyView,
     Image,
+    Joined,
     Node,
+    Normed,
     NotUnderstood,
     Pointwise,
+    Pooled,
     Unknown,
     Value,
     View,
@@ -119,7 +122,7 @@ def where(node: Node) -> Value:
 
 
 def concat(node: Node) -> AnyView:
-    """Parts of one tensor."""
+    """Parts of one tensor, or a class token and a mean beside it."""
     views = [value for value in node.inputs if isinstance(value, View)]
     if len(views) < len(node.inputs) or any(
         view.of is not views[0].of or view.factor != views[0].factor for view in views
@@ -127,8 +130,22 @@ def concat(node: Node) -> AnyView:
         roots = {id(view.of.of if isinstance(view.of, Pointwise) else view.of): view.of for view in views}
         if len(views) == len(node.inputs) and len(roots) == 1 and any(shows(v, Pointwise) for v in views):
             raise rotary()  # one half negated, and the other
+        if len(views) == len(node.inputs) and (joined := _token_and_mean(node, views)):
+            return joined
         raise NotUnderstood("it joins tensors of different origin")
     return replace(views[0], at=np.concatenate([v.at for v in views], axis=node.attribute("axis", 0)))
+
+
+def _token_and_mean(node: Node, views: Sequence[AnyView]) -> View[Joined] | None:
+    """The class token beside the mean of what follows it; None if the views are something else."""
+    if len(views) != 2 or node.attribute("axis", 0) not in (-1, views[0].at.ndim - 1):
+        return None
+    token, mean = views
+    if not shows(token, Normed) or not shows(mean, Pooled) or mean.of.of is not token.of or token.rows.any():
+        return None
+    width = token.of.width
+    joined = Joined(2 * width, node.label, token.of, mean.of)
+    return View(joined, np.concatenate([token.at, width + mean.at], axis=-1))
 
 
 # fmt: off

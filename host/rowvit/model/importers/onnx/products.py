@@ -73,7 +73,7 @@ def _linear(view: flow.AnyView, weight: np.ndarray, node: Node) -> flow.View[flo
         raise flow.NotUnderstood("its weights are not one matrix")
     if isinstance(view.of, flow.Scores | flow.Probabilities):
         raise flow.NotUnderstood("it mixes attention's heads")
-    if not isinstance(view.of, flow.Normed | flow.Mixed | flow.Pointwise | flow.Pooled):
+    if not isinstance(view.of, flow.Normed | flow.Mixed | flow.Pointwise | flow.Pooled | flow.Joined):
         raise flow.NotUnderstood("there is a linear layer where the accelerator has none")
     order = view.whole_rows()
     canonical = np.empty_like(weight)

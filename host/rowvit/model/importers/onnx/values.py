@@ -108,6 +108,14 @@ class Linear(Quantity):
 
 
 @dataclass(frozen=True, eq=False)
+class Joined(Quantity):
+    """The first token of a LayerNorm, and beside it a mean of the same; one row."""
+
+    token: Normed
+    mean: Pooled
+
+
+@dataclass(frozen=True, eq=False)
 class Pointwise(Quantity):
     """A function of the scalars of a linear layer, as its values on `rowvit.model.vit.GRID`."""
 

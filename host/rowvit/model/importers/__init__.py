@@ -15,7 +15,7 @@ from rowvit.formats.container import metadata
 from rowvit.model import adapt, store
 from rowvit.model.importers.neighbours import read_neighbours, weights_in
 from rowvit.model.store import Card
-from rowvit.model.vit import VisionTransformer
+from rowvit.model.vit import VisionTransformer, ViTConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -270,7 +270,7 @@ def _state_dict(
     described(state, heads, act or "gelu")  # what is no vision transformer at all is told first
     options: dict[str, Any] = {"pool": pool or _pool(state, names, path, notes)}
     assumed, eps = _assumed(names, checkpoint.state)
-    if names in ("transformers", "openai"):
+    if names in ("transformers", "openai") or eps != ViTConfig.eps:
         options["eps"] = float(beside.config.get("layer_norm_eps", eps))
         if "layer_norm_eps" not in beside.config:
             notes.append(f"LayerNorm's epsilon {eps:g} assumed; a state dict does not say")
@@ -294,15 +294,17 @@ def _state_dict(
 
 def _assumed(library: str, state: Mapping[str, Tensor]) -> tuple[str, float]:
     """Activation and LayerNorm's epsilon of a library's usual networks; names as before `timm_names`."""
-    if library == "openai" or {"pre_layrnorm.weight", "pre_layernorm.weight"} & state.keys():  # CLIP, OWL-ViT
-        return "quick_gelu", 1e-5
-    if "embeddings.patch_embedding.weight" in state:
-        return (
-            ("gelu", 1e-5) if "embeddings.class_embedding" in state else ("gelu_tanh", 1e-6)
-        )  # BLIP, SigLIP
+    if library == "openai" or {"pre_layrnorm.weight", "pre_layernorm.weight"} & state.keys():
+        return "quick_gelu", 1e-5  # CLIP, OWL-ViT
+    if library == "timm" and "norm_pre.weight" in state:  # CLIP
+        return "gelu", 1e-5
+    if "embeddings.patch_embedding.weight" in state and "embeddings.class_embedding" in state:  # BLIP
+        return "gelu", 1e-5
+    if "embeddings.patch_embedding.weight" in state:  # SigLIP
+        return "gelu_tanh", 1e-6
     if library == "transformers":
         return "gelu", 1e-6 if any("layer_scale1" in name for name in state) else 1e-12  # DINOv2, others
-    return "gelu_tanh" if library == "jax" else "gelu", 1e-6
+    return "gelu_tanh" if library == "jax" else "gelu", ViTConfig.eps
 
 
 def _named(

@@ -125,6 +125,7 @@ class _Family(NamedTuple):
     shown: tuple[str, ...]
     what: str = ""
     lacks: str = _NOTHING
+    kept: bool = True  #: whether ONNX keeps the names that it lacks; exporters fold what adds to constants
     unread: str = ""
 
 
@@ -136,14 +137,19 @@ _STAGES = r"\b(stages|layers|features)\.\d+(\.blocks|\.attn_blocks)?\.\d+\."
 #: the first that fits names the network, and adds what its tensors do not show
 _FAMILIES = (
     _Family("DINOv3", (r"\brope_embed\.periods|\bstorage_tokens\b",), _ROTARY),
-    _Family("DINOv3", (r"\blayer\.\d+\.mlp\.up_proj\b",), _ROTARY, lacks="position_embeddings"),
+    _Family("DINOv3", (r"\blayer\.\d+\.mlp\.up_proj\b",), _ROTARY, lacks="gate_proj"),
+    _Family("DINOv3", (r"\blayer\.\d+\.mlp\.up_proj\b",), _ROTARY, lacks="position_embeddings", kept=False),
     _Family("EVA-02", (r"\bmlp\.(fc1_g|w3)\b", r"\bmlp\.(norm|ffn_ln)\b"), _ROTARY),
     _Family("EVA-02", (r"\battn\.q_bias\b", "'.*', twice as wide"), _ROTARY),
     _Family("AIMv2", (r"\brms_norm1\.|\bpatchifier\.",)),
     _Family("AIMv2", (r"\bmlp\.fc1_g\b", _NO_BIAS), lacks=r"\bgamma_1\b"),
     _Family("Perception Encoder", (r"\b(norm_pre|ln_pre)\.", r"\battn_pool\.(latent|probe)\b"), _ROTARY),
     _Family(
-        "DINOv3 or another of timm's Eva", (r"\bgamma_1\b",), _ROTARY, rf"\bpos_embed|{_TABLE}|token_only"
+        "DINOv3 or another of timm's Eva",
+        (r"\bgamma_1\b",),
+        _ROTARY,
+        lacks=rf"\bpos_embed|{_TABLE}|token_only",
+        kept=False,
     ),
     _Family(
         "Swin v2", (r"\b(cpb_mlp|continuous_position_bias_mlp|meta_mlp)\b",), f"{_WINDOWS} and {_RELATIVE}"
@@ -168,6 +174,7 @@ _FAMILIES = (
         "Eva or BEiT in timm's names",
         (r"\bgamma_1\b|\battn\.q_bias\b",),
         lacks=f"{_TABLE}|token_only",
+        kept=False,
         unread="which do not say whether its positions are rotary and where its LayerNorms are",
     ),
 )
@@ -209,14 +216,14 @@ def by_names(names: Iterable[str], heads: bool = True, all_there: bool = True) -
     heads : bool
         Whether what follows the last LayerNorm counts.
     all_there : bool
-        Whether a name that lacks says something: exporters of ONNX drop names.
+        Whether a name that lacks says something, unlike in ONNX.
     """
     names, shown = list(names), ""
     parts: list[str] = []
     for pattern, part in (*_PARTS, *(_HEAD_PARTS if heads else ())):
         if first := _first(names, pattern):
             shown, parts = shown or first, [*parts, part]
-    for family in (f for f in _FAMILIES if all_there or f.lacks == _NOTHING):
+    for family in (family for family in _FAMILIES if all_there or family.kept):
         firsts = [_first(names, pattern) for pattern in family.shown]
         if all(firsts) and not _first(names, family.lacks):
             if family.unread:

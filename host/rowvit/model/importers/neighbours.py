@@ -31,12 +31,11 @@ _NUMBERS: dict[str, Callable[[ViTConfig], int]] = {
     "num_hidden_layers": lambda shape: shape.depth,
     "intermediate_size": lambda shape: shape.hidden,
     "patch_size": lambda shape: shape.patch_size,
-    "image_size": lambda shape: shape.image_size,
     "num_channels": lambda shape: 3,
     "num_register_tokens": lambda shape: shape.prefix - 1,
 }
 #: what else is a part's own, not the whole's
-_OWN = (*_NUMBERS, "num_attention_heads", "hidden_act", "layer_norm_eps", "mlp_ratio")
+_OWN = (*_NUMBERS, "image_size", "num_attention_heads", "hidden_act", "layer_norm_eps", "mlp_ratio")
 _HEADS = 12  # that transformers leaves out where it writes only what is not the default
 
 
@@ -73,6 +72,11 @@ class Neighbours:
             del numbers["intermediate_size"]
             fits = int(shape.dim * ratio) == shape.hidden
             numbers["mlp_ratio"] = ratio if fits else shape.hidden / shape.dim
+        side = self.config.get(
+            "image_size"
+        )  # what is left of whole patches is not seen (SigLIP's 384 pixels)
+        if isinstance(side, int) and side // shape.patch_size != shape.image_size // shape.patch_size:
+            numbers["image_size"] = shape.image_size
         for name, found in numbers.items():
             value = self.config.get(name)
             if isinstance(value, int | float) and value != found:

@@ -261,7 +261,7 @@ of_timm("Perception Encoder", "vit_pe_core_tiny_patch16_384", "rotary", forms=AL
 of_timm("Perception Encoder", "vit_pe_core_base_patch16_224 vit_pe_lang_large_patch14_448", "rotary", depth=2)
 of_timm("Perception Encoder", "vit_pe_spatial_base_patch16_512", "rotary|no LayerNorm behind", depth=2)
 of_timm("AIMv2", "aimv2_large_patch14_224 aimv2_huge_patch14_336", "gated", depth=2)
-of_transformers("AIMv2", "Aimv2VisionModel", size(1024, 14), "gated", forms=ALL)
+of_transformers("AIMv2", "Aimv2VisionModel", size(1024, 14), "gated|RMSNorm", forms=ALL)
 
 of_timm("RADIO, InternViT", "vit_base_patch16_radio_v3 vit_intern300m_patch14_448", "LayerNorm", depth=2)
 of_transformers("RADIO, InternViT", "InternVLVisionModel", size(1024, 14, 448), "LayerNorm")
@@ -272,7 +272,7 @@ of_transformers("I-JEPA, MSN", "ViTMSNForImageClassification", size(768))
 
 def before_the_neck(network: nn.Module, images: Tensor) -> Tensor:
     """The tokens behind the last LayerNorm, below a decoder."""
-    if hasattr(network, "backbone"):
+    if getattr(network, "backbone", None) is not None:
         found: Tensor = network.backbone(images).feature_maps[-1]
         return found
     tokens: Tensor = network.dpt(images).last_hidden_state
@@ -320,7 +320,7 @@ of_timm("hybrids", "cait_xxs24_224", "heads are mixed", depth=2)
 of_timm("hybrids", "xcit_nano_12_p16_224", "across channels", depth=2)
 of_timm("hybrids", "convit_tiny", "gated by positions", depth=2)
 of_transformers("hybrids", "MobileViTForImageClassification", {}, "convolutions", forms=ALL)
-of_transformers("hybrids", "SegformerForImageClassification", {}, "fewer tokens")
+of_transformers("hybrids", "SegformerForImageClassification", {}, "fewer tokens|convolutions")
 of_transformers("hybrids", "DPTModel", size(768, 16, 384, is_hybrid=True), "convolutions", forms="folder")
 
 of_timm("convolutional", "resnet18 mobilenetv3_small_100", "no attention", forms=ALL)
@@ -341,10 +341,15 @@ of_torchvision("convolutional", "convnext_tiny", torchvision.models.convnext_tin
 
 
 def shaken(network: nn.Module) -> nn.Module:
-    """The network with noise on every parameter: LayerScale and class token begin where they do nothing."""
+    """The network with noise on every parameter: LayerScale and class token begin where they do nothing.
+
+    Tokens and positions become as large as in trained networks, where epsilon hardly counts.
+    """
     with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.02 if parameter.ndim > 1 else 0.1)
+        for name, parameter in network.named_parameters():
+            large = re.search("token|pos|class_embedding", name)
+            size = 0.5 if large else 0.02 if parameter.ndim > 1 else 0.1
+            parameter.add_(torch.randn_like(parameter), alpha=size)
     return network.eval()
 
 
@@ -371,19 +376,16 @@ class Answer(nn.Module):
         return answer
 
 
+def settings(network: nn.Module) -> Any:
+    """Of the network, or of its image side; None of timm and torchvision."""
+    whole = getattr(network, "config", None)
+    return getattr(whole, "vision_config", None) or getattr(whole, "backbone_config", None) or whole
+
+
 def side(network: nn.Module) -> int:
     """Of the image, in pixels."""
-    config = getattr(network, "config", None)
-    config = getattr(config, "vision_config", getattr(config, "backbone_config", config))
-    if config is not None:
-        found = getattr(config, "image_size", 224)
-    elif hasattr(network, "pretrained_cfg"):
-        found = (
-            getattr(getattr(network, "patch_embed", None), "img_size", None)
-            or network.pretrained_cfg["input_size"][1:]
-        )
-    else:
-        found = 224
+    found = getattr(settings(network), "image_size", None)
+    found = found or getattr(getattr(network, "patch_embed", None), "img_size", None) or 224
     return int(found if isinstance(found, int) else found[0])
 
 
@@ -400,7 +402,7 @@ def written(network: nn.Module, form: str, folder: Path) -> tuple[Path, dict[str
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")
             example = torch.randn(1, 3, side(network), side(network))
-            torch.onnx.export(Answer(network), (example,), path, dynamo=False, opset_version=17)
+            torch.onnx.export(Answer(network).eval(), (example,), path, dynamo=False, opset_version=17)
         return path, {}
     torch.save(network.state_dict(), folder / "network.pth")
     return folder / "network.pth", told(network)
@@ -408,14 +410,10 @@ def written(network: nn.Module, form: str, folder: Path) -> tuple[Path, dict[str
 
 def told(network: nn.Module) -> dict[str, Any]:
     """What a state dict does not say, and a user does."""
-    if hasattr(network, "config"):
-        config = getattr(
-            network.config, "vision_config", getattr(network.config, "backbone_config", network.config)
-        )
-        heads = getattr(config, "num_attention_heads", None)
-        act = getattr(config, "hidden_act", None)
-        known = {"gelu_pytorch_tanh": "gelu_tanh"}
-        return {"heads": heads, "act": known.get(act, act)} if isinstance(heads, int) else {}
+    if (config := settings(network)) is not None:
+        heads, act = getattr(config, "num_attention_heads", None), getattr(config, "hidden_act", None)
+        act = {"gelu_pytorch_tanh": "gelu_tanh"}.get(act, act)
+        return {"heads": heads, "act": act} if isinstance(heads, int) else {}
     if not isinstance(network, timm.models.VisionTransformer):
         return {}
     pool = {"token": "token", "avg": "norm-mean" if isinstance(network.fc_norm, nn.Identity) else "mean"}

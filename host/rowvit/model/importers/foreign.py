@@ -18,6 +18,7 @@ _WINDOWS = "attention in windows"
 CONVOLUTIONS = "convolutions"
 ANY_SHAPE = "patches of photos of any shape"
 _FRAMES = "patches of several frames"
+_NO_MEAN = "norms without a bias, such as RMSNorm"
 _NO_ATTENTION = "no attention, but convolutions"
 _ONNX = "export it as ONNX"
 
@@ -141,8 +142,8 @@ _FAMILIES = (
     _Family("DINOv3", (r"\blayer\.\d+\.mlp\.up_proj\b",), _ROTARY, lacks="position_embeddings", kept=False),
     _Family("EVA-02", (r"\bmlp\.(fc1_g|w3)\b", r"\bmlp\.(norm|ffn_ln)\b"), _ROTARY),
     _Family("EVA-02", (r"\battn\.q_bias\b", "'.*', twice as wide"), _ROTARY),
-    _Family("AIMv2", (r"\brms_norm1\.|\bpatchifier\.",)),
-    _Family("AIMv2", (r"\bmlp\.fc1_g\b", _NO_BIAS), lacks=r"\bgamma_1\b"),
+    _Family("AIMv2", (r"\brms_norm1\.|\bpatchifier\.",), _NO_MEAN),
+    _Family("AIMv2", (r"\bmlp\.fc1_g\b", _NO_BIAS), _NO_MEAN, lacks=r"\bgamma_1\b"),
     _Family("Perception Encoder", (r"\b(norm_pre|ln_pre)\.", r"\battn_pool\.(latent|probe)\b"), _ROTARY),
     _Family(
         "DINOv3 or another of timm's Eva",
@@ -185,7 +186,7 @@ _PARTS = (
     (f"{_GATE}|swiglu|SwiGLU|GluMlp", _GATED),
     (r"\bmlp\.(norm|ffn_ln)\b", "a norm inside the FFN"),
     (r"\battn\.(norm|inner_attn_ln)\b", "a norm inside attention"),
-    (rf"{_NO_BIAS}|\bRms", "norms without a bias, such as RMSNorm"),
+    (rf"{_NO_BIAS}|\bRms", _NO_MEAN),
     (r"window|Window|\bwin_attn|\bw_msa\b", _WINDOWS),
     (r"\brope|\brotary|Rotary|inv_freq|freqs_cos", _ROTARY),
     (r"rel(ative)?_pos|attention_bias|RelPos", _RELATIVE),
@@ -196,7 +197,7 @@ _PARTS = (
     (r"\battn\.temperature|\bXCA\b", "attention across channels"),
     (r"\b(attns|ffns)\.\d|\bin_proj\.|ParallelScaling|ParallelThings", "attention and FFN side by side"),
     (r"blocks_token_only|ClassAttn", "blocks for the class token alone"),
-    (r"\bpatch_embed\.backbone\.|\bembeddings\.backbone\.|^stem\.|\bconv_root\.|\bBatchNorm", CONVOLUTIONS),
+    (r"\bpatch_embed\.backbone\.|\bembeddings\.backbone\.|\bconv_root\.|\bBatchNorm", CONVOLUTIONS),
     (r"'.*', one of several convolutions", CONVOLUTIONS),
 )
 #: likewise what follows the last LayerNorm

@@ -30,10 +30,8 @@ _NAMES = (
     (_LAYER + r"(?:attention|self_attn)\.q_proj\.(.*)", r"blocks.\1.attn.query.\2"),
     (_LAYER + r"(?:attention|self_attn)\.k_proj\.(.*)", r"blocks.\1.attn.key.\2"),
     (_LAYER + r"(?:attention|self_attn)\.v_proj\.(.*)", r"blocks.\1.attn.value.\2"),
-    (
-        _LAYER + r"(?:attention\.output\.dense|attention\.o_proj|self_attn\.(?:out_proj|projection))\.(.*)",
-        r"blocks.\1.attn.proj.\2",
-    ),
+    (_LAYER + r"attention\.(?:output\.dense|o_proj|projection_layer)\.(.*)", r"blocks.\1.attn.proj.\2"),
+    (_LAYER + r"self_attn\.(?:out_proj|projection)\.(.*)", r"blocks.\1.attn.proj.\2"),
     (_LAYER + r"self_attn\.qkv\.(.*)", r"blocks.\1.attn.qkv.\2"),
     (_LAYER + r"intermediate\.dense\.(.*)", r"blocks.\1.mlp.fc1.\2"),
     (_LAYER + r"output\.dense\.(.*)", r"blocks.\1.mlp.fc2.\2"),

@@ -37,6 +37,7 @@ NETWORKS: dict[str, tuple[Callable, dict]] = {
     "transformers-deit": (lambda: HuggingFaceNetwork(distilled=True), {"prefix": 2, "distilled": True}),
     "einsum": (PlainNetwork, {"act": "gelu", "eps": 1e-5}),
     "gelu-tanh": (lambda: PlainNetwork("tanh", "mean"), {"act": "gelu_tanh", "pool": "mean"}),
+    "class-mean": (lambda: PlainNetwork(pool="class-mean"), {"pool": "class-mean"}),
     "jax": (JaxNetwork, {"act": "gelu"}),
 }
 

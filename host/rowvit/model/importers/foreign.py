@@ -17,6 +17,7 @@ _RELATIVE = "relative positions"
 _WINDOWS = "attention in windows"
 CONVOLUTIONS = "convolutions"
 ANY_SHAPE = "patches of photos of any shape"
+_BEHIND = "detection tokens behind the patches"
 _FRAMES = "patches of several frames"
 _NO_MEAN = "norms without a bias, such as RMSNorm"
 _NO_ATTENTION = "no attention, but convolutions"
@@ -56,7 +57,7 @@ KINDS = {
     "dinov3_convnext": ("DINOv3 ConvNeXt", _NO_ATTENTION),
     **dict.fromkeys(("aimv2", "aimv2_vision_model"), ("AIMv2", f"RMSNorm and {_GATED}")),
     **dict.fromkeys(("siglip2", "siglip2_vision_model"), ("SigLIP 2 NaFlex", ANY_SHAPE)),
-    "yolos": ("YOLOS", "detection tokens behind the patches"),
+    "yolos": ("YOLOS", _BEHIND),
     "groupvit": ("GroupViT", "blocks that group tokens"),
     # rotary positions
     "pixtral": ("Pixtral", _ROTARY),
@@ -124,7 +125,7 @@ class _Family(NamedTuple):
 
     name: str
     shown: tuple[str, ...]
-    what: str = ""
+    what: tuple[str, ...] = ()
     lacks: str = _NOTHING
     kept: bool = True  #: whether ONNX keeps the names that it lacks; exporters fold what adds to constants
     unread: str = ""
@@ -133,44 +134,42 @@ class _Family(NamedTuple):
 _GATE = r"\b(mlp|ffn)\.(w0|w12|w3|fc1_g|fc1_x|weights_in|gate_proj)\b|'.*', twice as wide"
 _NO_BIAS = r"norm_?1\.weight', without a bias"
 _TABLE = r"\brelative_position_bias_table\b"
+_ALONE = "and no attention"
+_ATTENTION = re.compile(r"att(n|ention)|qkv|[qkv]_proj|query|in_proj|mhsa|transformer", re.IGNORECASE)
 _STAGES = r"\b(stages|layers|features)\.\d+(\.blocks|\.attn_blocks)?\.\d+\."
 
 #: the first that fits names the network, and adds what its tensors do not show
 _FAMILIES = (
-    _Family("DINOv3", (r"\brope_embed\.periods|\bstorage_tokens\b",), _ROTARY),
-    _Family("DINOv3", (r"\blayer\.\d+\.mlp\.up_proj\b",), _ROTARY, lacks="gate_proj"),
-    _Family("DINOv3", (r"\blayer\.\d+\.mlp\.up_proj\b",), _ROTARY, lacks="position_embeddings", kept=False),
-    _Family("EVA-02", (r"\bmlp\.(fc1_g|w3)\b", r"\bmlp\.(norm|ffn_ln)\b"), _ROTARY),
-    _Family("EVA-02", (r"\battn\.q_bias\b", "'.*', twice as wide"), _ROTARY),
-    _Family("AIMv2", (r"\brms_norm1\.|\bpatchifier\.",), _NO_MEAN),
-    _Family("AIMv2", (r"\bmlp\.fc1_g\b", _NO_BIAS), _NO_MEAN, lacks=r"\bgamma_1\b"),
-    _Family("Perception Encoder", (r"\b(norm_pre|ln_pre)\.", r"\battn_pool\.(latent|probe)\b"), _ROTARY),
+    _Family("DINOv3", (r"\brope_embed\.periods|\bstorage_tokens\b",), (_ROTARY,)),
+    _Family("DINOv3", (r"\blayer\.\d+\.mlp\.up_proj\b",), (_ROTARY,), lacks="gate_proj"),
+    _Family("DINOv3", (r"\blayer\.\d+\.mlp\.up_proj\b",), (_ROTARY,), "position_embeddings", kept=False),
+    _Family("EVA-02", (r"\bmlp\.(fc1_g|w3)\b", r"\bmlp\.(norm|ffn_ln)\b"), (_ROTARY,)),
+    _Family("EVA-02", (r"\battn\.q_bias\b", "'.*', twice as wide"), (_ROTARY,)),
+    _Family("AIMv2", (r"\brms_norm1\.|\bpatchifier\.",), (_NO_MEAN,)),
+    _Family("AIMv2", (r"\bmlp\.fc1_g\b", _NO_BIAS), (_NO_MEAN,), lacks=r"\bgamma_1\b"),
+    _Family("Perception Encoder", (r"\b(norm_pre|ln_pre)\.", r"\battn_pool\.(latent|probe)\b"), (_ROTARY,)),
     _Family(
         "DINOv3 or another of timm's Eva",
         (r"\bgamma_1\b",),
-        _ROTARY,
+        (_ROTARY,),
         lacks=rf"\bpos_embed|{_TABLE}|token_only",
         kept=False,
     ),
-    _Family(
-        "Swin v2", (r"\b(cpb_mlp|continuous_position_bias_mlp|meta_mlp)\b",), f"{_WINDOWS} and {_RELATIVE}"
-    ),
-    _Family("Swin", (f"{_STAGES}.*{_TABLE}",), _WINDOWS, lacks="conv"),
+    _Family("Swin v2", (r"\b(cpb_mlp|continuous_position_bias_mlp|meta_mlp)\b",), (_WINDOWS, _RELATIVE)),
+    _Family("Swin", (f"{_STAGES}.*{_TABLE}",), (_WINDOWS,), lacks="conv"),
     _Family("BEiT or Data2Vec", (_TABLE,), lacks=_STAGES),
-    _Family("SAM or ViTDet", (r"\brel_pos_[hw]\b",), _WINDOWS, lacks=_STAGES),
-    _Family("Hiera", (r"\bblocks\.\d+\.proj\.",), f"{_WINDOWS} and pooling between its layers"),
-    _Family("NaFlex", (r"\bembeds\.proj\b|'.*', a matrix",), ANY_SHAPE),
-    _Family("YOLOS", (r"\bdetection_tokens\b",), "detection tokens behind the patches"),
-    _Family("lucidrains' vit-pytorch", (r"\bto_patch_embedding\.3\.",), "a LayerNorm of a patch's pixels"),
+    _Family("SAM or ViTDet", (r"\brel_pos_[hw]\b",), (_WINDOWS,), lacks=_STAGES),
+    _Family("Hiera", (r"\bblocks\.\d+\.proj\.",), (_WINDOWS, "pooling between its layers"), "pool_q"),
+    _Family("NaFlex", (r"\bembeds\.proj\b|'.*', a matrix",), (ANY_SHAPE,)),
+    _Family("YOLOS", (r"\bdetection_tokens\b",), (_BEHIND,)),
+    _Family("lucidrains' vit-pytorch", (r"\bto_patch_embedding\.3\.",), ("a LayerNorm of a patch's pixels",)),
     _Family("lucidrains' vit-pytorch", (r"\bto_patch_embedding\.",), unread="whose names are not read"),
-    _Family("a video network", ("'.*', of several frames",), _FRAMES),
-    _Family("MLP-Mixer", (r"\bmlp_tokens\b",), "no attention"),
-    _Family(
-        "ResNet or its kin", (r"\blayer1\.0\.conv1\.|\bresnet\.encoder\.", "no attention"), _NO_ATTENTION
-    ),
-    _Family("MobileNet or its kin", (r"\bconv_stem\.", "no attention"), _NO_ATTENTION),
-    _Family("ConvNeXt or its kin", (r"\bstages\..*\.(conv_dw|dwconv)\b", "no attention"), _NO_ATTENTION),
-    _Family("a convolutional network", ("no attention",), _NO_ATTENTION),
+    _Family("a video network", ("'.*', of several frames",), (_FRAMES,)),
+    _Family("MLP-Mixer", (r"\bmlp_tokens\b",), ("no attention, but FFNs across tokens",)),
+    _Family("ResNet or its kin", (r"\blayer1\.0\.conv1\.|\bresnet\.encoder\.", _ALONE), (_NO_ATTENTION,)),
+    _Family("MobileNet or its kin", (r"\bconv_stem\.", _ALONE), (_NO_ATTENTION,)),
+    _Family("ConvNeXt or its kin", (r"\bstages\..*\.(conv_dw|dwconv)\b", _ALONE), (_NO_ATTENTION,)),
+    _Family("a convolutional network", (_ALONE,), (_NO_ATTENTION,)),
     _Family(
         "Eva or BEiT in timm's names",
         (r"\bgamma_1\b|\battn\.q_bias\b",),
@@ -229,8 +228,10 @@ def by_names(names: Iterable[str], heads: bool = True, all_there: bool = True) -
         if all(firsts) and not _first(names, family.lacks):
             if family.unread:
                 return Foreign(parts, family.name, firsts[0], "" if parts else family.unread)
-            others = [part for part in parts if part not in family.what]
-            return Foreign([*filter(None, [family.what]), *others], family.name, firsts[0])
+            known = " ".join(family.what)
+            return Foreign(
+                [*family.what, *(part for part in parts if part not in known)], family.name, firsts[0]
+            )
     return Foreign(parts, "", shown) if parts else None
 
 
@@ -257,8 +258,5 @@ def facts(state: Mapping[str, Tensor], whole: bool = False) -> Iterator[str]:
             yield f"'{name}', a matrix"
     kernels = [name for name, tensor in state.items() if tensor.ndim == 4 and max(tensor.shape[2:]) > 1]
     if whole and len(kernels) > 1:
-        attention = re.compile(r"att(n|ention)|qkv|[qkv]_proj|query|in_proj|mhsa|transformer", re.IGNORECASE)
-        alone = not any(map(attention.search, state))
-        yield f"'{kernels[-1]}', " + (
-            "a convolution, and no attention" if alone else "one of several convolutions"
-        )
+        beside = any(map(_ATTENTION.search, state))
+        yield f"'{kernels[-1]}', {'one of several convolutions' if beside else f'a convolution, {_ALONE}'}"

@@ -30,7 +30,7 @@ _ENCODER = re.compile(
     r"(cls|dist|reg)_token|pos_embed|patch_embed\..*|blocks\.\d+\..*|(fc_)?norm\..*|norm_pre\..*"
 )
 #: beside the encoder, and a part of it that is not run: it stays, and is refused
-_BESIDE = re.compile(r"(visual\.)?(rope|shared_rel_pos|rel_pos_bias)")
+_BESIDE = re.compile(r"(visual\.)?(rope|shared_rel_pos|rel_pos_bias|conv_root)")
 _HEADS = re.compile(r"head(_dist)?\.(weight|bias)")
 _LEAVE_OUT = "--encoder leaves out what follows the last LayerNorm"
 HEAD_SIZE = 64  # channels, in every common vision transformer

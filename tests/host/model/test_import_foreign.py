@@ -419,10 +419,10 @@ ONNX: dict[str, tuple[Callable[[], nn.Module], int, str, str]] = {
     "Swin of transformers": (
         lambda: transformers.SwinModel(
             transformers.SwinConfig(
-                depths=[1, 1], num_heads=[1, 2], embed_dim=24, image_size=28, patch_size=4
+                depths=[1, 1], num_heads=[1, 2], embed_dim=24, image_size=56, patch_size=4
             )
         ),
-        28,
+        56,
         r"attention in windows",
         "windows",
     ),

@@ -34,12 +34,16 @@ def varied(rng: np.random.Generator, package: ModelPackage) -> ModelPackage:
         tensors["pre.mult"], meta["params"]["pre.shift"] = multiplier(factor)
         meta["params"]["pre_norm.shift"] = int(rng.choice([11, 11, 11, 0, 31]))
         meta["pre_norm"] = True
+    (own,) = rng.spawn(1)  # draws what came later, so that the rest stays as it was
     if rng.random() < 0.5:
         layers = sorted({depth - 1, *np.flatnonzero(rng.random(depth) < 0.3).tolist()})
         norm("tokens")
         rows, shift = str(rng.choice(["class", "all", "all"])), int(rng.choice([5, 5, 5, 0, 31]))
         meta["tokens"] = {"rows": rows, "layers": layers, "shift": shift}
         meta["scales"]["tokens"] = 2.0**-11
+        if own.random() < 0.25:  # as they are in the residual stream
+            meta["tokens"] = {"rows": "all", "layers": layers}
+            del tensors["tokens.g"], tensors["tokens.b"]
         if rng.random() < 0.5:
             meta |= {"classes": [], "architecture": package.arch | {"classes": 0}}
             del meta["scales"]["logit"], meta["params"]["norm.shift"], meta["params"]["head.shift"]

@@ -295,9 +295,11 @@ def _resizing(filter_: str, crop: float) -> str:
 def _network_rows(config: Mapping, card: Mapping) -> dict[str, str]:
     """Lines about a float network, from the fields of its `ViTConfig` and its `Card`."""
     tokens = config["prefix"] + (config["image_size"] // config["patch_size"]) ** 2
-    seen = {"token": "class token", "class-mean": "class token and the mean of patches"}.get(
-        config["pool"], "mean of patches"
-    )
+    seen = {
+        "token": "class token",
+        "class-mean": "class token and the mean of patches",
+        "attention": "tokens, by attention",
+    }.get(config["pool"], "mean of patches")
     if config["distilled"]:
         seen = "class and distillation token, a head each"
     head = f"{seen}, {config['classes']} classes" if config["classes"] else f"none; features of the {seen}"

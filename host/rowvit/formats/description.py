@@ -162,7 +162,7 @@ def _disagreements_of_outputs(meta: dict[str, Any], kind: str) -> Iterator[str]:
         elif after and meta["tokens"]["rows"] != "all":
             yield "there is no class token to answer with"
     head = meta.get("host_head")
-    if head and not arch["prefix"] and head["pool"] != "mean":
+    if head and not arch["prefix"] and head["pool"].startswith("class"):
         yield f"there is no class token for the head's pool {head['pool']}"
     if head:
         if arch["classes"] or not meta["classes"]:
@@ -170,6 +170,8 @@ def _disagreements_of_outputs(meta: dict[str, Any], kind: str) -> Iterator[str]:
         elif head["pool"] != "class" and meta["tokens"]["rows"] != "all":
             yield f"the head's pool {head['pool']} takes all tokens"
         yield from heads.problems(head, arch["dim"], len(meta["classes"]))
+    if after and not tokens.normalised(meta) and meta["tokens"]["rows"] != "all":
+        yield "tokens as they are in the residual stream are all of them"
     if ("layout" in meta.get("tokens", ())) != (bool(after) and kind == "program"):
         yield "tokens.layout belongs to a program"
     needed = {"logit": arch["classes"], "tokens": after}
@@ -225,7 +227,9 @@ def _answer_bytes(meta: dict[str, Any]) -> tuple[int, int]:
             live = min(live, keep[layer] + 1)
             size += 8 + 8 * -(-live // 4)
         states += [live, live]
-        if layout and layer in after:
+        if layout and layer in after and not tokens.normalised(meta):
+            size += 8 + 2 * arch["dim"] * live if not meta["checkpoints"] else 0
+        elif layout and layer in after:
             size += 8 + layout.payload(tokens.count(meta, live), arch["dim"])
     if meta["checkpoints"]:
         size += sum(8 + 2 * arch["dim"] * rows for rows in states)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
@@ -27,7 +27,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),  # OpenAI's CLIP
     "silu": nn.functional.silu,
 }
-POOLS = ("token", "mean", "norm-mean", "class-mean")
+POOLS = ("token", "mean", "norm-mean", "class-mean", "attention")
 #: arguments at which activation functions are compared
 GRID = np.linspace(-12.0, 12.0, 2401)
 
@@ -71,8 +71,10 @@ class ViTConfig:
     thresholds: tuple[float, ...] = ()
     prefix: int = 1  #: tokens before the patches: the class token, then a distillation token or registers
     #: what the head sees: "token", the class token after the final LayerNorm; "mean", that LayerNorm of the
-    #: patches' mean; "norm-mean", the mean of the patches after it; "class-mean", that beside the class token
+    #: patches' mean; "norm-mean", the mean of the patches after it; "class-mean", that and the class token;
+    #: "attention", what `AttentionPool` makes of all tokens after it
     pool: str = "token"
+    pool_act: str = "gelu_tanh"  #: a key of `ACTIVATIONS`: that of the pooling by attention
     distilled: bool = False  #: a second head on token 1; the logits are the mean of both (DeiT)
     eps: float = 1e-6  #: of every LayerNorm
     pre_norm: bool = False  #: a LayerNorm before the blocks (CLIP)
@@ -86,8 +88,12 @@ class ViTConfig:
                 self.image_size % max(self.patch_size, 1) != 0
             ),
             f"{self.heads} heads do not divide the width {self.dim}": self.dim % max(self.heads, 1) != 0,
-            f"activation {self.act!r} is not one of {', '.join(ACTIVATIONS)}": self.act not in ACTIVATIONS,
+            **{
+                f"activation {act!r} is not one of {', '.join(ACTIVATIONS)}": act not in ACTIVATIONS
+                for act in (self.act, self.pool_act)
+            },
             f"pooling {self.pool!r} is not one of {', '.join(POOLS)}": self.pool not in POOLS,
+            "pooling by attention is of patches alone": self.pool == "attention" and self.prefix > 0,
             "there is no class token for the head": self.pool in ("token", "class-mean") and self.prefix < 1,
             "there is no class token whose attention could rank the others": bool(self.pruning)
             and self.prefix < 1,
@@ -246,6 +252,30 @@ class Block(nn.Module):
         return x
 
 
+class AttentionPool(nn.Module):
+    """One query of its own attends to all tokens [B, N, D], and an FFN follows: [B, D] (SigLIP)."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.latent = nn.Parameter(torch.zeros(1, 1, config.dim))
+        self.q = nn.Linear(config.dim, config.dim)
+        self.kv = nn.Linear(config.dim, 2 * config.dim)
+        self.proj = nn.Linear(config.dim, config.dim)
+        self.norm = nn.LayerNorm(config.dim, eps=config.eps)
+        self.mlp = Mlp(replace(config, act=config.pool_act, thresholds=()), 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, _, dim = x.shape
+        q = self.q(self.latent).expand(batch, -1, -1)
+        q, k, v = (
+            part.reshape(batch, -1, self.heads, dim // self.heads).transpose(1, 2)
+            for part in (q, *self.kv(x).chunk(2, dim=-1))
+        )
+        y = self.proj(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))[:, 0]
+        return y + self.mlp(self.norm(y), _ignore, "pool")
+
+
 class VisionTransformer(nn.Module):
     """The float network; parameters have timm's names.
 
@@ -266,6 +296,7 @@ class VisionTransformer(nn.Module):
         blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
         self.blocks = cast("Sequence[Block]", blocks)
         self.norm = nn.LayerNorm(config.dim, eps=config.eps)
+        self.attn_pool = AttentionPool(config) if config.pool == "attention" else None
         self.head = nn.Linear(config.seen, config.classes) if config.classes else nn.Identity()
         self.head_dist = nn.Linear(config.dim, config.classes) if config.distilled else None
         self.tokens = torch.empty(0)  # original indices [B, live] of the tokens that reached the end
@@ -308,6 +339,8 @@ class VisionTransformer(nn.Module):
         if config.pool == "mean":
             return self.norm(x[:, config.prefix :].mean(dim=1))
         normed = self.norm(x)
+        if self.attn_pool is not None:
+            return self.attn_pool(normed)
         mean = normed[:, config.prefix :].mean(dim=1)
         return mean if config.pool == "norm-mean" else torch.cat([normed[:, 0], mean], dim=1)
 

@@ -244,11 +244,12 @@ class _Batch:
         return replace(counts, **vars(work))
 
     def _answer_tokens(self, layer: int) -> None:
-        gain, offset = self.tensors["tokens.g"], self.tensors["tokens.b"]
         for result, rows, live in zip(self.results, self._slices(), self.tokens, strict=True):
             own = self.residual[rows][: tokens.count(self.meta, len(live))]
-            values = token_values(own, gain, offset, self.meta["tokens"]["shift"])
-            result.tokens[layer] = Tokens(values, live[: len(own)])
+            if tokens.normalised(self.meta):
+                gain, offset = self.tensors["tokens.g"], self.tensors["tokens.b"]
+                own = token_values(own, gain, offset, self.meta["tokens"]["shift"])
+            result.tokens[layer] = Tokens(own, live[: len(own)])
 
     def _head(self) -> None:
         first = self.residual[[rows.start for rows in self._slices()]]

@@ -29,6 +29,7 @@ _POOLS = {
     "token": "the class token",
     "mean": "a LayerNorm of the patches' mean",
     "norm-mean": "the mean of the patches behind the last LayerNorm",
+    "attention": "the tokens' values by attention",
 }
 
 
@@ -91,7 +92,7 @@ def import_model(
         Add a new, untrained head with this many classes.
     class_names : sequence of str, optional
     prompts : sequence of str, optional
-        Of a folder with CLIP: its classes are these texts (`prompts.with_prompts`).
+        Of a folder with CLIP or SigLIP: its classes are these texts (`prompts.with_prompts`).
     image_size : int, optional
         Pixels per side; position embeddings are interpolated. For an ONNX file that leaves the size
         open, its size.
@@ -128,7 +129,7 @@ def import_model(
         from rowvit.model.importers.prompts import with_prompts
 
         if bare or not Path(source).is_dir() or not found.model.config.classes:
-            raise RowvitError(f"{source}: prompts are for a folder with CLIP, and for its own head")
+            raise RowvitError(f"{source}: prompts are for a folder with CLIP or SigLIP, and for its own head")
         found.model = with_prompts(found.model, Path(source), prompts)
         card.classes = list(prompts)
     card.classes = card.classes if class_names is None else list(class_names)
@@ -243,7 +244,7 @@ def _state_dict(
     if names == "timm" and not told and (named := _named(checkpoint.architectures, state, path, notes)):
         return named
     # transformers' networks without a head have a pooler, and SigLIP's with one an unused pooling
-    beside_head = r"head\.(probe|attention|layernorm|mlp)\b" if "head.weight" in state else r"pooler\.dense\."
+    beside_head = r"attn_pool\." if "head.weight" in state else r"pooler\.dense\."
     unused = [name for name in state if re.match(beside_head, name)] if names == "transformers" else []
     if bare:
         state, left = encoder_alone(state)
@@ -268,7 +269,7 @@ def _state_dict(
     # SigLIP's names, whose GELU is by tanh; CLIP's
     assumed = "gelu_tanh" if "embeddings.patch_embedding.weight" in checkpoint.state else "gelu"
     assumed = "quick_gelu" if names == "openai" or "pre_layrnorm.weight" in checkpoint.state else assumed
-    model = from_timm(state, heads, act or assumed, **options)
+    model = from_timm(state, heads, act or assumed, pool_act=act or assumed, **options)
     if heads is None:
         notes.append(
             f"{model.config.heads} heads of {HEAD_SIZE} channels assumed (--heads); a state dict does not say"
@@ -280,8 +281,9 @@ def _state_dict(
         notes.append(_ASSUMED)
     card = Card(Path(path).stem, mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD), source=Path(path).name)
     beside.fill(card)
-    if checkpoint.state.keys() & {"visual_projection.weight", "visual.proj"} and model.config.classes:
-        card.classes = [f"embedding {number}" for number in range(model.config.classes)]  # of CLIP
+    projected = checkpoint.state.keys() & {"visual_projection.weight", "visual.proj"}  # CLIP
+    if model.config.classes and (projected or "head.weight" not in state):
+        card.classes = [f"embedding {number}" for number in range(model.config.classes)]
     return Imported(model, card, notes)
 
 

@@ -33,7 +33,7 @@ _FOREIGN = (
 )
 #: likewise what follows the last LayerNorm
 _FOREIGN_HEADS = (
-    (r"attn_pool\.|head\.(probe|attention)\b", "pooling by attention"),
+    (r"attn_pool\.(?!(latent|q|kv|proj|norm|mlp)\b)", "pooling by attention of another kind than SigLIP's"),
     (r"head\.(layers\.)?\d+\.|head\.(mlp|fc\d?|last_layer)\b", "a head of several layers"),
 )
 
@@ -96,6 +96,14 @@ _NAMES = (
     (r"encoder\.ln\.(.*)", r"norm.\1"),
     (r"heads\.head\.(.*)", r"head.\1"),
 )
+#: pooling by attention in transformers' SigLIP
+_POOLING = (
+    (r"head\.probe", "attn_pool.latent"),
+    (r"head\.attention\.in_proj_(.*)", r"attn_pool.qkv.\1"),
+    (r"head\.attention\.out_proj\.(.*)", r"attn_pool.proj.\1"),
+    (r"head\.layernorm\.(.*)", r"attn_pool.norm.\1"),
+    (r"head\.(mlp\..*)", r"attn_pool.\1"),
+)
 #: tensors that every library drops at inference, or keeps as an index
 _IDLE = re.compile(r"(embeddings\.)?mask_token|embeddings\.position_ids")
 #: the text side of CLIP in transformers, and in OpenAI's names, where it has no name of its own
@@ -137,11 +145,15 @@ def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in state.items():
         if _IDLE.fullmatch(name) or _TEXT.fullmatch(name) or (openai and _TEXT_OPENAI.fullmatch(name)):
             continue
-        for pattern, new in _NAMES:
+        for pattern, new in (*_NAMES, *(_POOLING if "head.probe" in state else ())):
             if match := re.fullmatch(pattern, name):
                 name = match.expand(new)
                 break
         renamed[name] = tensor
+    for part in ("weight", "bias"):
+        if (joined := renamed.pop(f"attn_pool.qkv.{part}", None)) is not None:
+            third = len(joined) // 3
+            renamed[f"attn_pool.q.{part}"], renamed[f"attn_pool.kv.{part}"] = joined[:third], joined[third:]
     if "visual_projection" in renamed:
         renamed["head.weight"] = renamed.pop("visual_projection").T.contiguous()
     if openai or "embeddings.patch_embedding.weight" in state:  # SigLIP's and CLIP's lack the batch

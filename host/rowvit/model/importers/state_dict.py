@@ -29,7 +29,9 @@ _SHAPES = (
 _ENCODER = re.compile(
     r"(cls|dist|reg)_token|pos_embed|patch_embed\..*|blocks\.\d+\..*|(fc_)?norm\..*|norm_pre\..*"
 )
-_HEADS = re.compile(r"head(_dist)?\.(weight|bias)")
+_HEADS = re.compile(
+    r"head(_dist)?\.(weight|bias)|attn_pool\.(latent|(q|kv|proj|norm|mlp\.fc[12])\.(weight|bias))"
+)
 _LEAVE_OUT = "--encoder leaves out what follows the last LayerNorm"
 HEAD_SIZE = 64  # channels, in every common vision transformer
 
@@ -46,6 +48,8 @@ def pools(state: Mapping[str, Tensor]) -> list[str]:
     if head is not None and embedding is not None and head.shape[1:] == (2 * len(embedding),):
         return ["class-mean"]  # as Dinov2ForImageClassification has it
     token, mean = "cls_token" in state, "mean" if "fc_norm.weight" in state else "norm-mean"
+    if "attn_pool.latent" in state:
+        return ["attention"]
     if "head_dist.weight" in state:
         return ["token"]
     if not token:
@@ -131,6 +135,8 @@ def described(
     options.setdefault("distilled", "head_dist.weight" in state)
     depth = len({match[1] for name in state if (match := re.match(r"blocks\.(\d+)\.", name))})
     _fold_layer_scale(state, depth)
+    if options["pool"] == "attention" and "head.weight" not in state:  # its result is the answer
+        state["head.weight"] = torch.eye(dim)
     config = ViTConfig(
         image_size=grid * patch,
         patch_size=patch,

@@ -149,13 +149,19 @@ def _facts(module: Any) -> dict[str, Any]:
         raise RowvitError(f"the FFN of this {kind} is not two layers with {' or '.join(ACTIVATIONS)}")
     has_norm = not isinstance(module.norm, nn.Identity)
     has_fc_norm = not isinstance(module.fc_norm, nn.Identity)
-    pool = {"token": "token", "avg": "norm-mean" if has_norm else "mean"}.get(module.global_pool)
-    if pool is None or has_norm == has_fc_norm or module.attn_pool is not None:
+    pool = {"token": "token", "avg": "norm-mean" if has_norm else "mean", "map": "attention"}.get(
+        module.global_pool
+    )
+    if pool is None or has_norm == has_fc_norm or (pool == "attention") != (module.attn_pool is not None):
         raise RowvitError(
             f"this {kind} pools by {module.global_pool!r} between {has_norm + has_fc_norm} LayerNorms,"
-            " expected the class token or the mean of the patches, and one LayerNorm"
+            " expected the class token, the mean of the patches or SigLIP's attention, and one LayerNorm"
         )
-    return dict(heads=block.attn.num_heads, act=act, pool=pool, eps=float(block.norm1.eps))
+    options = dict(heads=block.attn.num_heads, act=act, pool=pool, eps=float(block.norm1.eps))
+    if pool == "attention":
+        function = module.attn_pool.mlp.act
+        options["pool_act"] = activation_name(function(torch.from_numpy(GRID)).detach().numpy()) or ""
+    return options
 
 
 def from_module(module: nn.Module) -> tuple[VisionTransformer, float]:

@@ -270,6 +270,9 @@ def _answers(meta: Mapping[str, Any]) -> str:
     if "tokens" in meta:
         which = "all tokens" if meta["tokens"]["rows"] == "all" else "the class token"
         found.append(f"{which} behind layer {', '.join(map(str, meta['tokens']['layers']))}")
+    if rows := meta.get("row_heads"):
+        boxes = " and boxes" if "boxes" in rows else ""
+        found.append(f"scores of {len(rows['names'])} names{boxes} of {rows['rows']} (heads on the host)")
     return "; ".join(found)
 
 

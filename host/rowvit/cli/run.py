@@ -33,6 +33,8 @@ from rowvit.cli.common import (
 from rowvit.errors import RowvitError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rowvit.hardware.config import HardwareConfig
     from rowvit.measure.speed.profile import LayerProfile, Profile
     from rowvit.targets.session import RunStatistics, Session
@@ -169,7 +171,8 @@ def run(
         statistics = session.statistics(results)
 
         if str(json_file) != "-":
-            _print_results(files, results, session.meta["classes"])
+            names = session.meta.get("row_heads", {}).get("names", ())
+            _print_results(files, results, session.meta["classes"], names)
             if not session.meta["classes"]:
                 say("The network has no classes, and answers with tokens: rowvit features writes them.")
             _print_statistics(statistics, session, seconds)
@@ -248,7 +251,12 @@ def _window(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def _print_results(files: list[Path], results: list[Result], classes: list[str]) -> None:
+def _print_results(
+    files: list[Path], results: list[Result], classes: list[str], names: Sequence[str]
+) -> None:
+    """``names``: those of heads of rows, if the network has such."""
+    from rowvit.targets.features import told
+
     truths = [file.stem.split("_")[0] for file in files]
     compared = any(result.bit_exact is not None for result in results)
     known = (
@@ -262,6 +270,9 @@ def _print_results(files: list[Path], results: list[Result], classes: list[str])
         if classes:
             row["prediction"] = result.label
             row["probability"] = f"{result.probabilities[result.top1]:.3f}"
+        if names:
+            seen = (f"{name} {share:.2f}" for name, share in told(result.rows, names))
+            row["seen"] = ", ".join(seen) or "nothing"
         if compared:
             said = "yes" if result.bit_exact else Text("NO", "red")
             row["equals reference"] = "not compared" if result.bit_exact is None else said

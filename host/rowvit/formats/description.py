@@ -65,6 +65,7 @@ def _validator(kind: str) -> Callable[[Any], Any]:
     schema["definitions"]["token_rows"] = {"enum": list(tokens.ROWS)}
     schema["definitions"]["head_pool"] = {"enum": list(heads.POOLS)}
     schema["definitions"]["head_step"] = {"enum": list(heads.STEPS)}
+    schema["definitions"]["head_rows"] = {"enum": list(heads.ROWS)}
     params = _integers(NETWORK_PARAMS, layers=layers)
     params["properties"] |= {name: _integer(*limits) for name, limits in (HEAD_PARAMS | PRE_PARAMS).items()}
     schema["definitions"]["params"] = params
@@ -170,6 +171,12 @@ def _disagreements_of_outputs(meta: dict[str, Any], kind: str) -> Iterator[str]:
         elif head["pool"] != "class" and meta["tokens"]["rows"] != "all":
             yield f"the head's pool {head['pool']} takes all tokens"
         yield from heads.problems(head, arch["dim"], len(meta["classes"]))
+    if "row_heads" in meta:
+        if arch["depth"] - 1 not in after or meta["tokens"]["rows"] != "all" or not tokens.normalised(meta):
+            yield "heads of rows take all tokens behind the last layer, and its LayerNorm"
+        if meta["row_heads"]["rows"] == "prefix" and (arch["prefix"] < 2 or meta["pruning"]):
+            yield "heads of prefix tokens take ones behind the class token, of which none may be dropped"
+        yield from heads.row_problems(meta["row_heads"], arch["dim"])
     if after and not tokens.normalised(meta) and meta["tokens"]["rows"] != "all":
         yield "tokens as they are in the residual stream are all of them"
     if ("layout" in meta.get("tokens", ())) != (bool(after) and kind == "program"):

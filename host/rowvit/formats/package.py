@@ -16,6 +16,7 @@ tokens             with which tokens it answers (optional): rows ("class" or "al
                    stream, as they are
 host_head          a head that the host computes from the tokens behind the last layer (optional); see
                    `rowvit.formats.head`. Then ``classes`` are its own, and the architecture has none
+row_heads          heads that the host computes for each of some tokens behind the last layer (optional)
 pruning            list of {layer (0-based), keep (besides token 0), threshold (20 fraction bits)}
 ffn2_rule          "none", "image" or "tile"; with "tile", ``tile_rows`` rows make a tile
 ffn_chunk          hidden neurons per chunk of the second FFN layer
@@ -231,8 +232,7 @@ class ModelPackage:
 
     def _check_tensors(self) -> None:
         table = tensor_table(self.arch, normalised(self.meta), "pre_norm" in self.meta)
-        if "host_head" in self.meta:
-            table |= head.tensor_table(self.meta["host_head"], self.arch["dim"])
+        table |= head.tensor_table(self.meta)
         if table.keys() != self.tensors.keys():
             odd = sorted(table.keys() ^ self.tensors.keys())
             raise ValueError(f"tensors missing or unexpected: {', '.join(odd[:5])}")

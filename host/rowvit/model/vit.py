@@ -46,6 +46,16 @@ Observer = Callable[[str, Tensor], None]
 
 
 @dataclass(frozen=True)
+class RowHeads:
+    """Heads that answer for each of some tokens, behind the last LayerNorm."""
+
+    rows: str  #: "patches", or "prefix": the prefix tokens behind the class token
+    names: tuple[str, ...]  #: for each of which there is a score
+    layers: int = 1  #: linear ones, with ReLU between them and the network's width
+    boxes: bool = False  #: whether there is a box as well: middle (x, y), width, height, in 0..1
+
+
+@dataclass(frozen=True)
 class ViTConfig:
     """Architecture of the float network.
 
@@ -78,8 +88,13 @@ class ViTConfig:
     distilled: bool = False  #: a second head on token 1; the logits are the mean of both (DeiT)
     eps: float = 1e-6  #: of every LayerNorm
     pre_norm: bool = False  #: a LayerNorm before the blocks (CLIP)
+    row_heads: RowHeads | None = None  #: besides the head, or instead of it
 
     def __post_init__(self) -> None:
+        if isinstance(self.row_heads, dict):  # as a file has it
+            object.__setattr__(
+                self, "row_heads", RowHeads(**self.row_heads | {"names": tuple(self.row_heads["names"])})
+            )
         positive = ("image_size", "patch_size", "dim", "depth", "heads", "hidden")
         problems = {f"{key} is {getattr(self, key)}": getattr(self, key) < 1 for key in positive} | {
             f"classes is {self.classes}": self.classes < 0,
@@ -93,6 +108,12 @@ class ViTConfig:
                 for act in (self.act, self.pool_act)
             },
             f"pooling {self.pool!r} is not one of {', '.join(POOLS)}": self.pool not in POOLS,
+            "heads of prefix tokens need some behind the class token, and all of them": self.row_heads
+            is not None
+            and self.row_heads.rows == "prefix"
+            and (self.prefix < 2 or bool(self.pruning)),
+            "heads of rows take tokens behind the last LayerNorm": self.row_heads is not None
+            and self.pool == "mean",
             "pooling by attention is of patches alone": self.pool == "attention" and self.prefix > 0,
             "there is no class token for the head": self.pool in ("token", "class-mean") and self.prefix < 1,
             "there is no class token whose attention could rank the others": bool(self.pruning)
@@ -299,6 +320,7 @@ class VisionTransformer(nn.Module):
         self.attn_pool = AttentionPool(config) if config.pool == "attention" else None
         self.head = nn.Linear(config.seen, config.classes) if config.classes else nn.Identity()
         self.head_dist = nn.Linear(config.dim, config.classes) if config.distilled else None
+        self.row_heads = nn.ModuleDict(_row_heads(config))
         self.tokens = torch.empty(0)  # original indices [B, live] of the tokens that reached the end
         self.token_drop = 0.0  # share of the patch tokens that training leaves out, at random for each image
 
@@ -348,6 +370,17 @@ class VisionTransformer(nn.Module):
         """Logits [B, classes] of normalised images [B, 3, S, S]; without a head, features [B, D]."""
         return self.classify(self.encode(images, observe), observe)
 
+    def rows(self, x: Tensor) -> dict[str, Tensor]:
+        """What `ViTConfig.row_heads` say, of the residual stream [B, live, D] after the last block.
+
+        "scores" [B, rows, names], and "boxes" [B, rows, 4]; rows in the order of the tokens.
+        """
+        heads, prefix = self.config.row_heads, self.config.prefix
+        if heads is None:
+            return {}
+        chosen = self.norm(x[:, prefix:] if heads.rows == "patches" else x[:, 1:prefix])
+        return {name: head(chosen) for name, head in self.row_heads.items()}
+
     def classify(self, x: Tensor, observe: Observer = _ignore) -> Tensor:
         """Results as of `forward`, from the residual stream [B, live, D] after the last block."""
         normed = self.pool(x)
@@ -358,6 +391,21 @@ class VisionTransformer(nn.Module):
             logits = (self.head(normed[:, 0]) + self.head_dist(normed[:, 1])) / 2
         observe("logits", logits)
         return logits
+
+
+def _row_heads(config: ViTConfig) -> dict[str, nn.Module]:
+    heads = config.row_heads
+    if heads is None:
+        return {}
+
+    def layers(out: int, *last: nn.Module) -> nn.Module:
+        inner = [nn.Linear(config.dim, config.dim) for _ in range(heads.layers - 1)]
+        return nn.Sequential(
+            *(part for linear in inner for part in (linear, nn.ReLU())), nn.Linear(config.dim, out), *last
+        )
+
+    found = {"scores": layers(len(heads.names))}
+    return found | ({"boxes": layers(4, nn.Sigmoid())} if heads.boxes else {})
 
 
 def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:

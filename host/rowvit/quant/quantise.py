@@ -20,6 +20,7 @@ from torch import Tensor
 
 from rowvit.errors import RowvitError
 from rowvit.formats.description import MAX_HEADS, MAX_K
+from rowvit.formats.head import ROW_HEADS
 from rowvit.formats.package import FORMAT, ModelPackage
 from rowvit.formats.records import checkpoint_names
 from rowvit.formats.tokens import ROWS
@@ -98,7 +99,7 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
     config = model.config
     refuse_what_does_not_run(model, bool(options.tokens))
     on_host = bool(config.classes) and config.pool in HOST_POOLS
-    if on_host:
+    if on_host or config.row_heads is not None:
         options = replace(options, tokens="all", behind=[*options.behind, config.depth - 1])
     if options.tokens == "class" and config.pool == "mean":
         raise RowvitError(
@@ -167,7 +168,7 @@ def obstacles(config: ViTConfig, tokens: bool = False) -> Iterator[RowvitError]:
             "the network has a second head on the distillation token, the accelerator only one",
             "import it with --head class",
         )
-    if not config.classes and not tokens:
+    if not config.classes and not tokens and config.row_heads is None:
         yield RowvitError(
             "the network has no classifier head",
             "let it answer with tokens (rowvit quantise --tokens class, or all), or import it with --classes"
@@ -276,6 +277,8 @@ class _Builder:
                 answer["shift"] = self._affine("tokens", "norm", unit)
             if on_host:
                 meta["host_head"] = self._host_head()
+            if config.row_heads is not None:
+                meta["row_heads"] = self._row_heads()
             meta["tokens"] = answer
         package = ModelPackage(meta, self.tensors)
         package.check(options.name)
@@ -300,17 +303,30 @@ class _Builder:
             steps.append(self._host_linear("linear", "head"))
         return head | {"steps": steps}
 
-    def _host_linear(self, name: str, source: str) -> dict:
-        self._host_tensors(name, self.state[f"{source}.weight"].T, self.state[f"{source}.bias"])
+    def _row_heads(self) -> dict:
+        """The float network's heads of rows, as they are."""
+        heads = self.config.row_heads
+        assert heads is not None
+        found: dict = {"rows": heads.rows, "names": list(heads.names)}
+        for name in ROW_HEADS[: 1 + heads.boxes]:
+            steps: list[dict] = []
+            for layer in range(heads.layers):
+                source = f"row_heads.{name}.{2 * layer}"
+                steps += [self._host_linear(f"linear{layer}", source, f"row_heads.{name}"), {"op": "relu"}]
+            found[name] = [*steps[:-1], *([{"op": "sigmoid"}] if name == "boxes" else [])]
+        return found
+
+    def _host_linear(self, name: str, source: str, at: str = "host_head") -> dict:
+        self._host_tensors(name, self.state[f"{source}.weight"].T, self.state[f"{source}.bias"], at)
         return {"op": "linear", "name": name, "out": len(self.state[f"{source}.bias"])}
 
     def _host_norm(self, name: str, source: str) -> dict:
         self._host_tensors(name, self.state[f"{source}.weight"], self.state[f"{source}.bias"])
         return {"op": "layernorm", "name": name, "eps": self.config.eps}
 
-    def _host_tensors(self, name: str, weight: np.ndarray, bias: np.ndarray) -> None:
+    def _host_tensors(self, name: str, weight: np.ndarray, bias: np.ndarray, at: str = "host_head") -> None:
         for part, value in (("weight", weight), ("bias", bias)):
-            self.tensors[f"host_head.{name}.{part}"] = np.ascontiguousarray(value, np.float32)
+            self.tensors[f"{at}.{name}.{part}"] = np.ascontiguousarray(value, np.float32)
 
     def _host_attention(self) -> None:
         """The one query and the keys become a score of every head; a bias of keys changes no softmax."""

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rowvit.formats.head import ROW_HEADS
 from rowvit.formats.tokens import Tokens
 
-Tensors = Mapping[str, NDArray[Any]]
+Tensors = Callable[[str], NDArray[Any]]  # by the end of a name
 Step = Mapping[str, Any]
 
 
@@ -78,6 +79,7 @@ _STEPS: dict[str, Callable[[NDArray[Any], Tensors, Step], NDArray[Any]]] = {
     "quick_gelu": _each(lambda x: x * _sigmoid(np.float32(1.702) * x)),
     "silu": _each(lambda x: x * _sigmoid(x)),
     "relu": _each(lambda x: np.maximum(x, 0)),
+    "sigmoid": _each(_sigmoid),
     "residual": _residual,
 }
 
@@ -89,7 +91,12 @@ def _run(x: NDArray[Any], tensors: Tensors, steps: Sequence[Step]) -> NDArray[An
 
 
 def _own(tensors: Tensors, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    return tensors[f"host_head.{name}.weight"], tensors[f"host_head.{name}.bias"]
+    return tensors(f"{name}.weight"), tensors(f"{name}.bias")
+
+
+def _at(tensors: Mapping[str, NDArray[Any]], place: str) -> Tensors:
+    """Those whose names begin with ``place``, by the rest."""
+    return lambda name: tensors[f"{place}.{name}"]
 
 
 def _pool(head: Mapping[str, Any], tensors: Tensors, x: NDArray[Any], patches: NDArray[Any]) -> NDArray[Any]:
@@ -107,7 +114,7 @@ def _pool(head: Mapping[str, Any], tensors: Tensors, x: NDArray[Any], patches: N
 
 def _attend(x: NDArray[Any], tensors: Tensors, heads: int) -> NDArray[Any]:
     """The mean of the values of all tokens by each head's attention; queries and keys are in the scores."""
-    scores = x @ tensors["host_head.pool.score"]
+    scores = x @ tensors("pool.score")
     shares = np.exp(scores - scores.max(axis=0))
     means = (shares / shares.sum(axis=0)).T @ x
     weight, bias = _own(tensors, "pool")
@@ -116,7 +123,7 @@ def _attend(x: NDArray[Any], tensors: Tensors, heads: int) -> NDArray[Any]:
     return found
 
 
-def head_logits(meta: Mapping[str, Any], tensors: Tensors, answer: Tokens) -> NDArray[Any]:
+def head_logits(meta: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], answer: Tokens) -> NDArray[Any]:
     """Logits float32 [classes] of a network whose head is on the host.
 
     Parameters
@@ -130,5 +137,32 @@ def head_logits(meta: Mapping[str, Any], tensors: Tensors, answer: Tokens) -> ND
     """
     head = meta["host_head"]
     values = answer.values * np.float32(meta["scales"]["tokens"])
-    x = _pool(head, tensors, values, answer.indices >= meta["architecture"]["prefix"])
-    return _run(x, tensors, head["steps"]).astype(np.float32, copy=False)
+    own = _at(tensors, "host_head")
+    x = _pool(head, own, values, answer.indices >= meta["architecture"]["prefix"])
+    return _run(x, own, head["steps"]).astype(np.float32, copy=False)
+
+
+def row_answers(
+    meta: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], answer: Tokens
+) -> dict[str, NDArray[Any]]:
+    """What a network with ``row_heads`` says of each of its rows.
+
+    Parameters are those of `head_logits`.
+
+    Returns
+    -------
+    dict of arrays
+        "indices", int64 [rows]: the tokens' numbers; "scores", float32 [rows, names]; "boxes", float32
+        [rows, 4], if it has them: middle (x, y), width and height, as shares of the image's.
+    """
+    heads, prefix = meta["row_heads"], meta["architecture"]["prefix"]
+    patches = answer.indices >= prefix
+    chosen = patches if heads["rows"] == "patches" else ~patches & (answer.indices > 0)
+    x = answer.values[chosen] * np.float32(meta["scales"]["tokens"])
+    found = {"indices": answer.indices[chosen]}
+    for name in ROW_HEADS:
+        if name in heads:
+            found[name] = _run(x, _at(tensors, f"row_heads.{name}"), heads[name]).astype(
+                np.float32, copy=False
+            )
+    return found

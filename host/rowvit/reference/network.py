@@ -20,7 +20,7 @@ from rowvit.formats.records import checkpoint_names
 from rowvit.formats.tokens import Tokens
 from rowvit.formats.work import Work, count_work
 from rowvit.reference.attention import exponentials, logits, select, token_scores, weigh
-from rowvit.reference.head import head_logits
+from rowvit.reference.head import head_logits, row_answers
 from rowvit.reference.layers import layernorm, linear, relu, requant, residual_add, token_values
 from rowvit.reference.primitives import sat8
 
@@ -61,6 +61,7 @@ class ImageResult:
     #: int16 [live, D], states of the residual stream by `checkpoint_names`; empty unless asked for
     checkpoints: dict[str, NDArray[Any]]
     tokens: dict[int, Tokens]  #: by the layer behind which they are; see `formats.tokens.layers`
+    rows: dict[str, NDArray[Any]] = field(default_factory=dict)  #: of `reference.head.row_answers`
 
     @property
     def top1(self) -> int:
@@ -146,6 +147,8 @@ class _Batch:
                 answer = result.tokens[self.arch["depth"] - 1]
                 result.logits = head_logits(self.meta, self.tensors, answer)
         for result in self.results:
+            if "row_heads" in self.meta:
+                result.rows = row_answers(self.meta, self.tensors, result.tokens[self.arch["depth"] - 1])
             result.counts = self._count(result.counts)
         return self.results
 

@@ -625,6 +625,7 @@ class Accelerator(Target):
                     self._logits(answer),
                     answer.kept,
                     tokens=answer.tokens,
+                    rows=self._rows(answer),
                     checkpoints=answer.checkpoints,
                     cycles=sum(own_cycles),
                     layer_cycles=own_cycles,
@@ -657,6 +658,16 @@ class Accelerator(Target):
         return head_logits(
             program.meta, program.head, answer.tokens[program.meta["architecture"]["depth"] - 1]
         )
+
+    def _rows(self, answer: Answer) -> dict[str, NDArray[Any]]:
+        """What the host says of rows, if the network has heads for them."""
+        program = loaded(self.program)
+        if "row_heads" not in program.meta:
+            return {}
+        from rowvit.reference.head import row_answers
+
+        last = answer.tokens[program.meta["architecture"]["depth"] - 1]
+        return row_answers(program.meta, program.head, last)
 
     def _add_work(self, result: Result, meta: dict[str, Any]) -> None:
         """Multiplications and W2 rows from token counts and counters."""

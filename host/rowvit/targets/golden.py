@@ -77,6 +77,7 @@ class Golden(Target):
                 image.logits,
                 image.kept,
                 tokens=image.tokens,
+                rows=image.rows,
                 checkpoints=image.checkpoints,
                 attention=image.attention,
                 seconds=seconds,

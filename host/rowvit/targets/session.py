@@ -512,6 +512,7 @@ class Session:
                 "probability": float(result.probabilities[result.top1]) if result.logits.size else None,
                 "logits": result.logits.tolist(),
                 "kept": [tokens.tolist() for tokens in result.kept],
+                **({"rows": {name: v.tolist() for name, v in result.rows.items()}} if result.rows else {}),
             }
             for file, result in zip(files, results, strict=True)
         ]

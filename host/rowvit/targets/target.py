@@ -68,6 +68,9 @@ class Result:
     bit_exact: bool | None = None
     #: by the layers behind which the network answers with tokens (`formats.tokens.layers`)
     tokens: dict[int, Tokens] = field(default_factory=dict)
+    #: of a network with heads for each of some tokens, "indices", "scores" and "boxes", as
+    #: `rowvit.reference.head.row_answers` has them
+    rows: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def probabilities(self) -> NDArray[Any]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -270,6 +270,10 @@ def _state_dict(
     assumed = "gelu_tanh" if "embeddings.patch_embedding.weight" in checkpoint.state else "gelu"
     assumed = "quick_gelu" if names == "openai" or "pre_layrnorm.weight" in checkpoint.state else assumed
     model = from_timm(state, heads, act or assumed, pool_act=act or assumed, **options)
+    rows = model.config.row_heads
+    if rows is not None and len(rows.names) == len(beside.classes) + 1:  # the last one is that of nothing
+        rows = replace(rows, names=(*beside.classes, "nothing"))
+        model = adapt.rebuild(model, replace(model.config, row_heads=rows))
     if heads is None:
         notes.append(
             f"{model.config.heads} heads of {HEAD_SIZE} channels assumed (--heads); a state dict does not say"

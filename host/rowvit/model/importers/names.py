@@ -26,6 +26,7 @@ _FOREIGN = (
     (r".*(window|Window|\bwin_attn)", "attention in windows"),
     (r".*(\brope|rotary|Rotary|inv_freq)", "rotary position embedding"),
     (r".*(rel(ative)?_pos|attention_bias|RelPos)", "relative positions"),
+    (r".*mid_position_embeddings", "positions added between the blocks"),
     (r".*(proj_l|talking|TalkingHead)\b", "attention whose heads are mixed"),
     (r".*(attn\.temperature|XCA)\b", "attention across channels"),
     (r"blocks_token_only|.*(ClassAttn|LayerScaleBlockClassAttn)", "blocks for the class token alone"),
@@ -43,6 +44,10 @@ _NAMES = (
     # transformers: ViT, DeiT, MSN, DINOv2, I-JEPA, BEiT
     (r"embeddings\.cls_token", "cls_token"),
     (r"embeddings\.distillation_token", "dist_token"),
+    # YOLOS
+    (r"embeddings\.detection_tokens", "det_token"),
+    (r"class_labels_classifier\.layers\.(.*)", r"row_heads.scores.\1"),
+    (r"bbox_predictor\.layers\.(.*)", r"row_heads.boxes.\1"),
     (r"(?:embeddings\.)?register_tokens", "reg_token"),  # DINOv2's own repository, too
     (r"embeddings\.position_embeddings", "pos_embed"),
     (r"embeddings\.patch_embeddings\.projection\.(.*)", r"patch_embed.proj.\1"),

@@ -14,12 +14,12 @@ from torch import Tensor
 from rowvit.errors import RowvitError
 from rowvit.model.importers.names import foreign
 from rowvit.model.store import load_state
-from rowvit.model.vit import VisionTransformer, ViTConfig
+from rowvit.model.vit import RowHeads, VisionTransformer, ViTConfig
 
 _PATCH = "patch_embed.proj.weight"
 #: shapes that are relied on before `load_state` compares them all; 0: any size, -1: the network's width
 _SHAPES = (
-    (r"(cls|dist|reg)_token|pos_embed", (1, 0, -1)),
+    (r"(cls|dist|reg|det)_token|pos_embed", (1, 0, -1)),
     (r"norm_pre\.(weight|bias)", (-1,)),
     (r"blocks\.\d+\.(ls\d\.gamma|attn\.proj\.bias|mlp\.fc2\.bias)", (-1,)),
     (r"blocks\.\d+\.(attn\.proj|mlp\.fc2)\.weight", (-1, 0)),
@@ -27,10 +27,11 @@ _SHAPES = (
     (r"head\.weight", (0, 0)),
 )
 _ENCODER = re.compile(
-    r"(cls|dist|reg)_token|pos_embed|patch_embed\..*|blocks\.\d+\..*|(fc_)?norm\..*|norm_pre\..*"
+    r"(cls|dist|reg|det)_token|pos_embed|patch_embed\..*|blocks\.\d+\..*|(fc_)?norm\..*|norm_pre\..*"
 )
 _HEADS = re.compile(
     r"head(_dist)?\.(weight|bias)|attn_pool\.(latent|(q|kv|proj|norm|mlp\.fc[12])\.(weight|bias))"
+    r"|row_heads\.(scores|boxes)\.\d\.(weight|bias)"
 )
 _LEAVE_OUT = "--encoder leaves out what follows the last LayerNorm"
 HEAD_SIZE = 64  # channels, in every common vision transformer
@@ -133,6 +134,8 @@ def described(
         if f"fc_norm.{part}" in state:
             state[f"norm.{part}"] = state.pop(f"fc_norm.{part}")
     options.setdefault("distilled", "head_dist.weight" in state)
+    if "row_heads.scores.0.weight" in state:
+        options.setdefault("row_heads", _row_heads(state))
     depth = len({match[1] for name in state if (match := re.match(r"blocks\.(\d+)\.", name))})
     _fold_layer_scale(state, depth)
     if options["pool"] == "attention" and "head.weight" not in state:  # its result is the answer
@@ -175,15 +178,20 @@ def _require_shapes(state: Mapping[str, Tensor], dim: int) -> None:
 
 def _join_prefix(state: dict[str, Tensor], dim: int) -> tuple[int, int]:
     """Make one ``cls_token`` of all prefix tokens and one ``pos_embed`` for all; returns (prefix, grid)."""
-    parts = [state.pop(name) for name in ("cls_token", "dist_token", "reg_token") if name in state]
-    prefix = sum(part.shape[1] for part in parts)
+    if "det_token" in state:  # YOLOS has them behind the patches: attention sees no order
+        ends = 1, -int(state["det_token"].shape[1])
+        first, patches, last = state["pos_embed"].tensor_split(ends, dim=1)
+        state["pos_embed"] = torch.cat([first, last, patches], dim=1)
+    tokens = ("cls_token", "dist_token", "reg_token", "det_token")
+    parts = [state.pop(name) for name in tokens if name in state]
+    prefix = sum(int(part.shape[1]) for part in parts)
     state["cls_token"] = torch.cat(parts, dim=1) if parts else torch.zeros(1, 0, dim)
     positions = state["pos_embed"]
     # some networks have positions for the patches only, or for these and the class token
     for placed in dict.fromkeys((prefix, 0, min(prefix, 1))):
-        patches = positions.shape[1] - placed
-        grid = math.isqrt(max(patches, 0))
-        if grid and grid * grid == patches:
+        count = positions.shape[1] - placed
+        grid = math.isqrt(max(count, 0))
+        if grid and grid * grid == count:
             first, last = positions[:, :placed], positions[:, placed:]
             state["pos_embed"] = torch.cat([first, torch.zeros(1, prefix - placed, dim), last], dim=1)
             return prefix, grid
@@ -191,6 +199,18 @@ def _join_prefix(state: dict[str, Tensor], dim: int) -> tuple[int, int]:
         f"the state dict has {positions.shape[1]} positions and {prefix} tokens before the patches,"
         " expected a square grid of patches"
     )
+
+
+def _row_heads(state: dict[str, Tensor]) -> RowHeads:
+    """Those of detection tokens, whose layers get the places that `RowHeads` has between activations."""
+    layers = len([name for name in state if re.fullmatch(r"row_heads\.scores\.\d\.weight", name)])
+    own = {name: state.pop(name) for name in list(state) if name.startswith("row_heads.")}
+    for name, tensor in own.items():
+        _, head, layer, part = name.split(".")
+        state[f"row_heads.{head}.{2 * int(layer)}.{part}"] = tensor
+    scores = len(state[f"row_heads.scores.{2 * (layers - 1)}.weight"])
+    names = tuple(map(str, range(scores)))
+    return RowHeads("prefix", names, layers, any(name.startswith("row_heads.boxes.") for name in state))
 
 
 def _fold_layer_scale(state: dict[str, Tensor], depth: int) -> None:

@@ -109,5 +109,6 @@ def told(rows: Mapping[str, NDArray[Any]], names: Sequence[str], most: int = 3) 
         return [(str(names[i]), float(shares[i])) for i in order if shares[i] > 0]
     exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
     sure = exponentials.max(axis=1) / exponentials.sum(axis=1)
-    order = [i for i in np.argsort(-sure, kind="stable") if chosen[i] != len(names) - 1 and sure[i] >= 0.5]
-    return [(str(names[chosen[i]]), float(sure[i])) for i in order[:most]]
+    things = (sure >= 0.5) & (chosen != len(names) - 1)
+    best = [i for i in np.argsort(-sure, kind="stable") if things[i]]
+    return [(str(names[chosen[i]]), float(sure[i])) for i in best[:most]]

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random networks with other outputs and beginnings, of ones that only give classes."""
+"""Random networks with other outputs, beginnings and shapes of images, of ones that only give classes."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from rowvit.formats.description import image_keys
 from rowvit.formats.package import ModelPackage
 from rowvit.quant.fixed import multiplier
 
@@ -17,7 +18,10 @@ def ends(rng: np.random.Generator, tensor: np.ndarray) -> np.ndarray:
 
 
 def varied(rng: np.random.Generator, package: ModelPackage) -> ModelPackage:
-    """The network as it is, or answering with tokens, without classes, with a LayerNorm before its blocks."""
+    """The network as it is, or answering with tokens, without classes, with a LayerNorm before its blocks.
+
+    Of some the patches lie in another rectangle, of as many.
+    """
     meta, tensors = package.meta | {"scales": dict(package.meta["scales"])}, dict(package.tensors)
     meta["params"] = dict(meta["params"])
     depth, dim = package.arch["depth"], package.arch["dim"]
@@ -48,6 +52,12 @@ def varied(rng: np.random.Generator, package: ModelPackage) -> ModelPackage:
             meta |= {"classes": [], "architecture": package.arch | {"classes": 0}}
             del meta["scales"]["logit"], meta["params"]["norm.shift"], meta["params"]["head.shift"]
             tensors = {name: t for name, t in tensors.items() if not name.startswith(("norm.", "head."))}
+    (own,) = rng.spawn(1)
+    if own.random() < 0.5:
+        patch, patches = package.arch["patch_size"], package.arch["tokens"] - package.arch["prefix"]
+        rows = int(own.choice([rows for rows in range(1, patches + 1) if patches % rows == 0]))
+        others = {key: value for key, value in meta["architecture"].items() if key != "image_width"}
+        meta["architecture"] = others | image_keys((rows * patch, patches // rows * patch))
     found = ModelPackage(meta, tensors)
     found.check("varied")
     return found

@@ -362,6 +362,7 @@ def profile(
 
       rowvit profile deit-tiny.safetensors cat.jpg --predict --rate 50
     """
+    from rowvit.formats.description import square_side
     from rowvit.hardware import config as configs
     from rowvit.measure.draw import plots
     from rowvit.measure.speed import profile as measure
@@ -378,7 +379,7 @@ def profile(
         found = measure.profile(network, pixels, hardware, model_memory, not predict)
     _print_profile(found)
     _print_fills(network.meta, hardware)
-    print_host_work(found.host_work(network.meta["architecture"]["image_size"]))
+    print_host_work(found.host_work(square_side(network.meta["architecture"])))
     OUT.print()
     if trace_json:
         write(trace_json, json.dumps(measure.trace(found)) + "\n")
@@ -389,15 +390,16 @@ def profile(
 
 
 def _one_image(model: str, image: Path | None, meta: dict[str, Any]) -> np.ndarray:
-    """Pixels uint8 [S, S, 3]: of the file, of the model's first photo, or random."""
+    """Pixels uint8 [H, W, 3]: of the file, of the model's first photo, or random."""
+    from rowvit.formats.description import image_shape
     from rowvit.images import for_network
     from rowvit.targets.session import image_files, shipped_photos
 
     if image is None and (photos := shipped_photos(model)):
         image = image_files(photos)[0]
     if image is None:
-        side = meta["architecture"]["image_size"]
-        return np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        shape = *image_shape(meta["architecture"]), 3
+        return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     return for_network(image, meta)
 
 

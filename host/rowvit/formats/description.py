@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -22,9 +23,11 @@ MAX_K = 1024  #: scalars of a product, at most
 MAX_HEADS = 15  #: of a network that drops tokens
 RULES = ("none", "image", "tile")
 _LANES = 16  # of a group, at least
+#: pixels of an image: the side of a square, or height and width
+Size = int | tuple[int, int]
 #: sizes of a network: name -> (lowest, highest); an accelerator holds less
 ARCHITECTURE = {
-    "image_size": (1, 8192),
+    "image_size": (1, 8192),  # its height; of a rectangle there is an image_width, too, with the same limits
     "patch_size": (1, 1024),
     "channels": (3, 3),  # RGB
     "dim": (1, 65535),  # as what follows, at most what a slot of an instruction holds
@@ -55,11 +58,34 @@ LAYER_PARAMS = {
 }
 
 
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def image_shape(arch: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width of the images that a network takes, by its "architecture"."""
+    return arch["image_size"], arch.get("image_width") or arch["image_size"]
+
+
+def image_keys(size: Size) -> dict[str, int]:
+    """What an "architecture" says of images of this size: nothing about the width of a square."""
+    height, width = sides(size)
+    return {"image_size": height} | ({"image_width": width} if width != height else {})
+
+
+def square_side(arch: Mapping[str, Any]) -> float:
+    """The side of a square of as many pixels as a network's image has."""
+    return math.sqrt(math.prod(image_shape(arch)))
+
+
 @cache
 def _validator(kind: str) -> Callable[[Any], Any]:
     schema = json.loads(SCHEMA.read_text())
     schema["definitions"]["rule"] = {"enum": list(RULES)}
-    schema["definitions"]["architecture"] = _integers(ARCHITECTURE)
+    architecture = _integers(ARCHITECTURE)
+    architecture["properties"]["image_width"] = _integer(*ARCHITECTURE["image_size"])
+    schema["definitions"]["architecture"] = architecture
     schema["definitions"]["images"] = _integer(1, MAX_IMAGES)
     layers = {"type": "array", "items": _integers(LAYER_PARAMS)}
     schema["definitions"]["token_rows"] = {"enum": list(tokens.ROWS)}
@@ -122,8 +148,9 @@ def violation(validate: Callable[[Any], Any], value: Any, what: str) -> str:
 def _disagreements(meta: dict[str, Any], kind: str) -> list[str]:
     """Sizes that do not agree with each other."""
     arch, found = meta["architecture"], []
-    grid = arch["image_size"] // arch["patch_size"]
-    if arch["image_size"] % arch["patch_size"] or arch["tokens"] != arch["prefix"] + grid * grid:
+    patches = math.prod(side // arch["patch_size"] for side in image_shape(arch))
+    whole = all(side % arch["patch_size"] == 0 for side in image_shape(arch))
+    if not whole or arch["tokens"] != arch["prefix"] + patches:
         found.append("image size, patch size, prefix and tokens do not agree")
     if arch["dim"] % arch["heads"]:
         found.append("dim is not a multiple of heads")

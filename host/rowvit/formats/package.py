@@ -6,9 +6,11 @@
 =================  ========================================================================================
 format             1
 name               name of the network
-architecture       image_size, patch_size, channels, dim, depth, heads, hidden, classes, prefix, tokens
-preprocessing      resize ("bicubic" or "bilinear"), crop (side of the middle square that is scaled, as
-                   a share of the shorter side; 1 if absent), mean and std of pixels in 0..1 (informative)
+architecture       image_size, patch_size, channels, dim, depth, heads, hidden, classes, prefix, tokens;
+                   of images that are no squares image_size is the height, and there is image_width
+preprocessing      resize ("bicubic" or "bilinear"), crop (which share of the sides of the largest
+                   middle square, or rectangle of that shape, is scaled; 1 if absent), mean and std of
+                   pixels in 0..1 (informative)
 classes            class names; none: the network answers with tokens only
 pre_norm           true: it has a LayerNorm before its blocks (optional)
 tokens             with which tokens it answers (optional): rows ("class" or "all"), layers (0-based) behind

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import cast
 
@@ -65,8 +65,8 @@ class ViTConfig:
         If the values contradict each other.
     """
 
-    image_size: int  #: pixels per side of the square image
-    patch_size: int  #: likewise of a patch
+    image_size: int  #: pixels per side of the square image, or the height of a rectangle
+    patch_size: int  #: pixels per side of a patch
     dim: int
     depth: int
     heads: int
@@ -84,23 +84,31 @@ class ViTConfig:
     #: patches' mean; "norm-mean", the mean of the patches after it; "class-mean", that and the class token;
     #: "attention", what `AttentionPool` makes of all tokens after it
     pool: str = "token"
-    pool_act: str = "gelu_tanh"  #: a key of `ACTIVATIONS`: that of the pooling by attention
+    #: a key of `ACTIVATIONS`: that of the pooling by attention
+    pool_act: str = field(default="gelu_tanh", repr=False)
     distilled: bool = False  #: a second head on token 1; the logits are the mean of both (DeiT)
     eps: float = 1e-6  #: of every LayerNorm
     pre_norm: bool = False  #: a LayerNorm before the blocks (CLIP)
-    row_heads: RowHeads | None = None  #: besides the head, or instead of it
+    row_heads: RowHeads | None = field(default=None, repr=False)  #: besides the head, or instead of it
+    #: of the image; 0 if it is as wide as high. Like other later fields not in repr, by which training
+    #: knows its saved states
+    image_width: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
+        if self.image_width == self.image_size:
+            object.__setattr__(self, "image_width", 0)  # a square has one description
         if isinstance(self.row_heads, dict):  # as a file has it
             object.__setattr__(
                 self, "row_heads", RowHeads(**self.row_heads | {"names": tuple(self.row_heads["names"])})
             )
         positive = ("image_size", "patch_size", "dim", "depth", "heads", "hidden")
+        pixels = " x ".join(map(str, self.size)) if self.image_width else self.image_size
         problems = {f"{key} is {getattr(self, key)}": getattr(self, key) < 1 for key in positive} | {
             f"classes is {self.classes}": self.classes < 0,
             f"prefix is {self.prefix}": self.prefix < 0,
-            f"the patch of {self.patch_size} does not divide the image of {self.image_size} pixels": (
-                self.image_size % max(self.patch_size, 1) != 0
+            f"image_width is {self.image_width}": self.image_width < 0,
+            f"the patch of {self.patch_size} does not divide the image of {pixels} pixels": any(
+                side % max(self.patch_size, 1) for side in self.size
             ),
             f"{self.heads} heads do not divide the width {self.dim}": self.dim % max(self.heads, 1) != 0,
             **{
@@ -126,9 +134,20 @@ class ViTConfig:
                 raise RowvitError(f"not a valid network: {problem}")
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image, in pixels."""
+        return self.image_size, self.image_width or self.image_size
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        rows, columns = (side // self.patch_size for side in self.size)
+        return rows, columns
+
+    @property
     def tokens(self) -> int:
         """Patches and prefix tokens."""
-        return self.prefix + (self.image_size // self.patch_size) ** 2
+        return self.prefix + math.prod(self.grid)
 
     @property
     def seen(self) -> int:
@@ -325,7 +344,7 @@ class VisionTransformer(nn.Module):
         self.token_drop = 0.0  # share of the patch tokens that training leaves out, at random for each image
 
     def embed(self, images: Tensor, observe: Observer = _ignore) -> Tensor:
-        """Residual stream [B, tokens, D] before the first block, for normalised images [B, 3, S, S]."""
+        """Residual stream [B, tokens, D] before the first block, for normalised images [B, 3, H, W]."""
         x = self.patch_embed(images)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed
         if self.config.pre_norm:
@@ -336,7 +355,7 @@ class VisionTransformer(nn.Module):
         return x
 
     def encode(self, images: Tensor, observe: Observer = _ignore) -> Tensor:
-        """Residual stream [B, live, D] after the last block, for normalised images [B, 3, S, S]."""
+        """Residual stream [B, live, D] after the last block, for normalised images [B, 3, H, W]."""
         x = self.embed(images, observe)
         tokens = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
         if self.training and self.token_drop:
@@ -367,7 +386,7 @@ class VisionTransformer(nn.Module):
         return mean if config.pool == "norm-mean" else torch.cat([normed[:, 0], mean], dim=1)
 
     def forward(self, images: Tensor, observe: Observer = _ignore) -> Tensor:
-        """Logits [B, classes] of normalised images [B, 3, S, S]; without a head, features [B, D]."""
+        """Logits [B, classes] of normalised images [B, 3, H, W]; without a head, features [B, D]."""
         return self.classify(self.encode(images, observe), observe)
 
     def rows(self, x: Tensor) -> dict[str, Tensor]:
@@ -409,12 +428,12 @@ def _row_heads(config: ViTConfig) -> dict[str, nn.Module]:
 
 
 def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Images uint8 [B, S, S, 3] to the float network's input [B, 3, S, S]; mean and std of pixels in 0..1."""
+    """Images uint8 [B, H, W, 3] to the float network's input [B, 3, H, W]; mean and std of pixels in 0..1."""
     return standardise(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, mean, std)
 
 
 def standardise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Pixels in 0..1 [B, 3, S, S] less their mean, over their standard deviation."""
+    """Pixels in 0..1 [B, 3, H, W] less their mean, over their standard deviation."""
     shift, scale = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (mean, std))
     return (pixels - shift) / scale
 
@@ -427,7 +446,7 @@ def predict(
     batch: int = 32,
     observe: Observer = _ignore,
 ) -> np.ndarray:
-    """Logits float32 [B, classes] of images uint8 [B, S, S, 3].
+    """Logits float32 [B, classes] of images uint8 [B, H, W, 3].
 
     The network must be on the CPU; it is left in evaluation mode.
     """

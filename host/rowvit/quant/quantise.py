@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from rowvit.errors import RowvitError
-from rowvit.formats.description import MAX_HEADS, MAX_K
+from rowvit.formats.description import MAX_HEADS, MAX_K, image_keys
 from rowvit.formats.head import ROW_HEADS
 from rowvit.formats.package import FORMAT, ModelPackage
 from rowvit.formats.records import checkpoint_names
@@ -114,11 +114,11 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
         raise RowvitError("the network has no class token to answer with", "let it answer with all tokens")
     if options.tokens and not config.classes and behind[-1] != config.depth - 1:
         raise RowvitError("without classes the tokens behind the last layer are the answer", "name it, too")
-    shape = config.image_size, config.image_size, 3
+    shape = *config.size, 3
     if photos.dtype != np.uint8 or photos.shape[1:] != shape or not len(photos):
         raise RowvitError(
             f"calibration photos are {photos.dtype} {list(photos.shape)},"
-            f" expected uint8 [images, {config.image_size}, {config.image_size}, 3]"
+            f" expected uint8 [images, {shape[0]}, {shape[1]}, 3]"
         )
     if options.ffn_chunk > MAX_K:
         raise RowvitError(f"an FFN2 chunk of {options.ffn_chunk} is above {MAX_K}: the sum could overflow")
@@ -240,8 +240,8 @@ class _Builder:
             params["head.shift"] = self._linear(
                 "head", self.state["head.weight"], self.state["head.bias"], x, logit
             )
-        sizes = ("image_size", "patch_size", "dim", "depth", "heads", "hidden", "classes", "prefix", "tokens")
-        arch = {key: getattr(config, key) for key in sizes} | {"channels": 3}
+        sizes = ("patch_size", "dim", "depth", "heads", "hidden", "classes", "prefix", "tokens")
+        arch = image_keys(config.size) | {key: getattr(config, key) for key in sizes} | {"channels": 3}
         if on_host:
             arch["classes"] = 0
         pruning = [{"threshold": 0} | step for step in config.pruning]

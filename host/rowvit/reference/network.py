@@ -74,19 +74,19 @@ def patchify(images: NDArray[Any], patch: int) -> NDArray[Any]:
 
     Parameters
     ----------
-    images : uint8 array [B, S, S, 3]
+    images : uint8 array [B, H, W, 3]
     patch : int
-        Side of a patch in pixels; divides S.
+        Side of a patch in pixels; divides H and W.
 
     Returns
     -------
-    int8 array [B, (S / patch)**2, 3 * patch**2]
+    int8 array [B, (H / patch) * (W / patch), 3 * patch**2]
         ``pixel - 128``; patches in raster order, scalars in the order (y, x, channel).
     """
-    batch, side, _, channels = images.shape
-    grid = side // patch
-    tiles = (images ^ 0x80).view(np.int8).reshape(batch, grid, patch, grid, patch, channels)
-    return tiles.transpose(0, 1, 3, 2, 4, 5).reshape(batch, grid * grid, patch * patch * channels)
+    batch, height, width, channels = images.shape
+    rows, columns = height // patch, width // patch
+    tiles = (images ^ 0x80).view(np.int8).reshape(batch, rows, patch, columns, patch, channels)
+    return tiles.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * columns, patch * patch * channels)
 
 
 def run(package: ModelPackage, patches: NDArray[Any], checkpoints: bool = False) -> list[ImageResult]:

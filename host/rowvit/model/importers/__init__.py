@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rowvit.errors import RowvitError
 from rowvit.formats.container import metadata
+from rowvit.formats.description import Size, sides
 from rowvit.model import adapt, store
 from rowvit.model.importers.neighbours import read_neighbours, weights_in
 from rowvit.model.store import Card
@@ -58,7 +59,7 @@ def import_model(
     classes: int | None = None,
     class_names: Sequence[str] | None = None,
     prompts: Sequence[str] | None = None,
-    image_size: int | None = None,
+    image_size: Size | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     licence: str | None = None,
@@ -93,9 +94,9 @@ def import_model(
     class_names : sequence of str, optional
     prompts : sequence of str, optional
         Of a folder with CLIP or SigLIP: its classes are these texts (`prompts.with_prompts`).
-    image_size : int, optional
-        Pixels per side; position embeddings are interpolated. For an ONNX file that leaves the size
-        open, its size.
+    image_size : int or tuple of int, optional
+        Pixels per side, or height and width; position embeddings are interpolated. For an ONNX file that
+        leaves the size open, and a state dict with positions for just these patches, its size.
     mean, std : sequences of three floats, optional
         Of pixels in 0..1; by default the source's, or ImageNet's. A graph that normalises its input itself
         has its own.
@@ -115,15 +116,16 @@ def import_model(
     if not name.startswith("timm:") and Path(name).is_dir():
         name = str(weights_in(Path(name)))
     bare = encoder or classes is not None
+    size = None if image_size is None else sides(image_size)
     if name.startswith("timm:"):
-        found = _timm(name.removeprefix("timm:"), weights, random)
+        found = _timm(name.removeprefix("timm:"), weights, random, size)
     elif name.endswith(".onnx"):
-        found = _onnx(name, image_size, output, encoder, None in (mean, std))
+        found = _onnx(name, size, output, encoder, None in (mean, std))
     else:
-        found = _state_dict(name, heads, act, pool, part, bare)
+        found = _state_dict(name, heads, act, pool, part, bare, size)
     if class_head and not found.model.config.distilled:
         raise RowvitError(f"{name}: has one head; only distilled networks have a choice")
-    _reshape(found, class_head, 0 if encoder and classes is None else classes, image_size)
+    _reshape(found, class_head, 0 if encoder and classes is None else classes, size)
     card = found.card
     if prompts is not None:
         from rowvit.model.importers.prompts import with_prompts
@@ -142,7 +144,7 @@ def import_model(
     return found
 
 
-def _reshape(found: Imported, class_head: bool, classes: int | None, image_size: int | None) -> None:
+def _reshape(found: Imported, class_head: bool, classes: int | None, size: tuple[int, int] | None) -> None:
     """Change heads, classes and image size of a network as the options of `import_model` say."""
     model, card = found.model, found.card
     if class_head:
@@ -153,24 +155,43 @@ def _reshape(found: Imported, class_head: bool, classes: int | None, image_size:
         card.classes, card.crop = [str(index) for index in range(classes)], 1.0
         if classes:
             found.notes.append(f"the head of {classes} classes is untrained")
-    if image_size and image_size != model.config.image_size:
-        found.notes.append(
-            f"position embeddings interpolated from {model.config.image_size} to {image_size} pixels"
-        )
-        model = adapt.resize(model, image_size)
+    if size and size != model.config.size:
+        before, after = (_pixels(one) for one in (model.config.size, size))
+        found.notes.append(f"position embeddings interpolated from {before} to {after} pixels")
+        model = adapt.resize(model, size)
     if len(card.classes) != model.config.classes:
         card.classes = [str(index) for index in range(model.config.classes)]
     found.model = model
 
 
-def _timm(name: str, weights: str | os.PathLike | None, random: bool) -> Imported:
+def _pixels(size: tuple[int, int]) -> str:
+    """A size in a sentence: of a square the side."""
+    return " x ".join(map(str, size)) if size[0] != size[1] else str(size[0])
+
+
+def _stated(settings: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width by transformers' settings; None if they do not say."""
+    size = settings.get("image_size")
+    if isinstance(size, list) and len(size) == 2:
+        return int(size[0]), int(size[1])
+    return sides(size) if isinstance(size, int) else None
+
+
+def _rectangles(*sizes: tuple[int, int] | None) -> list[tuple[int, int]]:
+    """Those that a table of positions may be for, if it is for no square."""
+    return [size for size in sizes if size and size[0] != size[1]]
+
+
+def _timm(
+    name: str, weights: str | os.PathLike | None, random: bool, size: tuple[int, int] | None
+) -> Imported:
     from rowvit.model.importers.checkpoint import read_checkpoint
     from rowvit.model.importers.names import timm_names
 
     if weights is not None and random:
         raise RowvitError("weights are from a file or random, not both")
     state = None if weights is None else timm_names(read_checkpoint(weights).state)
-    found = _timm_module(name, state, pretrained=state is None and not random)
+    found = _timm_module(name, state, state is None and not random, sizes=_rectangles(size))
     card = found.card
     if random:
         card.source, card.licence = f"random weights in the shape of timm's {name}", "CC0-1.0"
@@ -184,24 +205,25 @@ def _timm_module(
     state: Mapping[str, Tensor] | None,
     pretrained: bool = False,
     settings: Mapping[str, Any] | None = None,
+    sizes: Sequence[tuple[int, int]] = (),
 ) -> Imported:
     """A network that timm makes; ``settings`` are timm's ``config.json``."""
     from rowvit.model.importers import timm
 
-    module = timm.create(name, state, pretrained, **timm.arguments(name, state or {}, settings or {}))
+    module = timm.create(name, state, pretrained, **timm.arguments(name, state or {}, settings or {}, sizes))
     model, difference = timm.from_module(module)
     card = timm.card(module, name, model.config.classes, settings)
     return Imported(model, card, [f"output differs from timm's by {difference:.1e} of its peak"])
 
 
-def _onnx(path: str, image_size: int | None, output: str | None, encoder: bool, normalises: bool) -> Imported:
+def _onnx(
+    path: str, size: tuple[int, int] | None, output: str | None, encoder: bool, normalises: bool
+) -> Imported:
     """``normalises``: mean and standard deviation may be those of the graph."""
     from rowvit.model.importers.onnx import read_onnx
 
     beside = read_neighbours(Path(path))
-    stated = beside.config.get("image_size")
-    size = image_size or (stated if isinstance(stated, int) else None)
-    result = read_onnx(path, size, output, encoder)
+    result = read_onnx(path, size or _stated(beside.config), output, encoder)
     card = Card(Path(path).stem, mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD), source=Path(path).name)
     beside.fill(card)
     notes = [f"output differs from onnxruntime's by {result.difference:.1e} of its peak"]
@@ -221,7 +243,13 @@ def _onnx(path: str, image_size: int | None, output: str | None, encoder: bool, 
 
 
 def _state_dict(
-    path: str, heads: int | None, act: str | None, pool: str | None, part: str | None, bare: bool
+    path: str,
+    heads: int | None,
+    act: str | None,
+    pool: str | None,
+    part: str | None,
+    bare: bool,
+    size: tuple[int, int] | None,
 ) -> Imported:
     """``bare``: without a head, whatever follows the last LayerNorm."""
     from rowvit.model.importers.checkpoint import read_checkpoint
@@ -235,13 +263,18 @@ def _state_dict(
         raise RowvitError(f"{path}: {beside.foreign}, which the accelerator does not run")
     checkpoint = read_checkpoint(path, part)
     names, state = library(checkpoint.state), timm_names(checkpoint.state)
+    sizes = _rectangles(_stated(beside.config), size)
     if beside.of_timm:
-        found = _timm_module(beside.config["architecture"], state, settings=beside.config)
+        found = _timm_module(beside.config["architecture"], state, settings=beside.config, sizes=sizes)
         found.card.source = Path(path).name
         return found
     notes: list[str] = []
     told = any(value is not None for value in (heads, act, pool))
-    if names == "timm" and not told and (named := _named(checkpoint.architectures, state, path, notes)):
+    if (
+        names == "timm"
+        and not told
+        and (named := _named(checkpoint.architectures, state, path, sizes, notes))
+    ):
         return named
     # transformers' networks without a head have a pooler, and SigLIP's with one an unused pooling
     beside_head = r"attn_pool\." if "head.weight" in state else r"pooler\.dense\."
@@ -256,7 +289,7 @@ def _state_dict(
         heads = heads or int(beside.config["num_attention_heads"])
         stated = beside.config.get("hidden_act", "gelu")
         act = act or _HIDDEN_ACTS.get(stated, stated)
-    described(state, heads, act or "gelu")  # what is no vision transformer at all is told first
+    described(state, heads, act or "gelu", sizes)  # what is no vision transformer at all is told first
     options: dict[str, Any] = {"pool": pool or _pool(state, names, path, notes)}
     if names in ("transformers", "openai"):
         # CLIP; DINOv2; the others' configurations begin with 1e-12
@@ -269,11 +302,15 @@ def _state_dict(
     # SigLIP's names, whose GELU is by tanh; CLIP's
     assumed = "gelu_tanh" if "embeddings.patch_embedding.weight" in checkpoint.state else "gelu"
     assumed = "quick_gelu" if names == "openai" or "pre_layrnorm.weight" in checkpoint.state else assumed
-    model = from_timm(state, heads, act or assumed, pool_act=act or assumed, **options)
+    model = from_timm(state, heads, act or assumed, sizes, pool_act=act or assumed, **options)
     rows = model.config.row_heads
     if rows is not None and len(rows.names) == len(beside.classes) + 1:  # the last one is that of nothing
         rows = replace(rows, names=(*beside.classes, "nothing"))
         model = adapt.rebuild(model, replace(model.config, row_heads=rows))
+    if model.config.image_width and "image_size" not in beside.config:
+        notes.append(
+            f"positions taken for those of {_pixels(model.config.size)} pixels, as --image-size says"
+        )
     if heads is None:
         notes.append(
             f"{model.config.heads} heads of {HEAD_SIZE} channels assumed (--heads); a state dict does not say"
@@ -292,7 +329,11 @@ def _state_dict(
 
 
 def _named(
-    architectures: Sequence[str], state: Mapping[str, Tensor], path: str, notes: list[str]
+    architectures: Sequence[str],
+    state: Mapping[str, Tensor],
+    path: str,
+    sizes: Sequence[tuple[int, int]],
+    notes: list[str],
 ) -> Imported | None:
     """The network by the architecture that a checkpoint names, if timm knows one and the weights fit it."""
     import timm
@@ -300,7 +341,7 @@ def _named(
     for name in architectures:
         if timm.is_model(name):
             try:
-                found = _timm_module(name, state)
+                found = _timm_module(name, state, sizes=sizes)
             except RowvitError as error:
                 notes.append(f"the checkpoint names timm's {name}, but {error.message}")
                 continue

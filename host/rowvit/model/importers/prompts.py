@@ -66,8 +66,7 @@ def with_prompts(model: VisionTransformer, folder: Path, prompts: Sequence[str])
         raise RowvitError(
             f"{folder}: the prompts' embeddings do not fit the images' ({model.config.classes})"
         )
-    side = model.config.image_size
-    noise = torch.randn(_IMAGES, 3, side, side, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(_IMAGES, 3, *model.config.size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         usual = model.eval()(noise).norm(dim=1).mean()
     text = scale / usual * text / text.norm(dim=1, keepdim=True)

@@ -262,7 +262,7 @@ def broken(meta: dict) -> dict[str, dict]:
         "host_head.pool": {"host_head": head | {"pool": "all"}},
         "pools by attention with no heads": {"host_head": head | {"pool": "attention"}},
         "pools by mean with 2 heads": {"host_head": head | {"heads": 2}},
-        "equal names: linear, linear": {"host_head": head | {"steps": [linear, linear]}},
+        "have equal names": {"host_head": head | {"steps": [linear, linear]}},
         "takes 32 numbers and gives 5": {
             "host_head": head | {"steps": [{"op": "residual", "steps": [linear]}, linear | {"name": "other"}]}
         },

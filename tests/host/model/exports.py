@@ -139,7 +139,7 @@ class PlainNetwork(nn.Module):
             layer.to_qkv, layer.out = nn.Linear(dim, 3 * dim, bias=False), nn.Linear(dim, dim)
             layer.up, layer.down, layer.gate = nn.Linear(dim, 40), nn.Linear(40, dim), nn.Linear(dim, 40)
             self.layers.append(layer)
-        self.norm, self.classify = nn.LayerNorm(dim), nn.Linear(dim, 5)
+        self.norm, self.classify = nn.LayerNorm(dim), nn.Linear(2 * dim if pool == "class-mean" else dim, 5)
         randomise(self)
 
     def activation(self, x: Tensor) -> Tensor:
@@ -186,6 +186,9 @@ class PlainNetwork(nn.Module):
             return self.classify(self.norm(x[:, 1:].mean(dim=1)))
         if self.pool == "norm-mean":
             return self.classify(self.norm(x)[:, 1:].mean(dim=1)).softmax(dim=-1)
+        if self.pool == "class-mean":
+            x = self.norm(x)
+            return self.classify(torch.cat([x[:, 0], x[:, 1:].mean(dim=1)], dim=1))
         if self.pool == "last":
             return self.classify(self.norm(x[:, -1]))
         return self.classify(self.norm(x[:, 0]))

@@ -64,15 +64,15 @@ def test_timm_card() -> None:
     ("name", "message"),
     [
         ("deit_tiny_patch16_244", "no model 'deit_tiny_patch16_244'; do you mean deit_tiny_patch16_224"),
-        ("resnet18", "ResNet is not a VisionTransformer"),
-        ("eva02_tiny_patch14_224", "Eva is not a VisionTransformer.*gated.*rotary"),
+        ("resnet18", "resnet18 is of class ResNet, which is not a VisionTransformer: no attention"),
+        ("eva02_tiny_patch14_224", "Eva, which is not a VisionTransformer.*rotary.*gated"),
         (
             "swin_tiny_patch4_window7_224",
-            "SwinTransformer is not a VisionTransformer.*windows.*relative positions",
+            "SwinTransformer, which is not a VisionTransformer.*windows.*relative positions",
         ),
-        ("levit_128s", "LevitDistilled is not a VisionTransformer.*relative positions.*convolutions"),
-        ("xcit_nano_12_p16_224", "Xcit is not a VisionTransformer.*attention across channels"),
-        ("cait_xxs24_224", "Cait is not a VisionTransformer.*heads are mixed.*class token alone"),
+        ("levit_128s", "LevitDistilled, which is not a VisionTransformer.*relative positions.*convolutions"),
+        ("xcit_nano_12_p16_224", "Xcit, which is not a VisionTransformer.*attention across channels"),
+        ("cait_xxs24_224", "Cait, which is not a VisionTransformer.*heads are mixed.*class token alone"),
     ],
 )
 def test_timm_names_that_are_refused(name: str, message: str) -> None:

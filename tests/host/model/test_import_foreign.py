@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from networks import randomise
 from rowvit.errors import RowvitError
 from rowvit.model.importers import import_model
-from rowvit.model.importers.neighbours import _OTHERS
+from rowvit.model.importers.foreign import KINDS as _OTHERS
 
 transformers = pytest.importorskip("transformers")
 SIZE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8)

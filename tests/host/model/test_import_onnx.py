@@ -37,6 +37,7 @@ NETWORKS: dict[str, tuple[Callable, dict]] = {
     "transformers-deit": (lambda: HuggingFaceNetwork(distilled=True), {"prefix": 2, "distilled": True}),
     "einsum": (PlainNetwork, {"act": "gelu", "eps": 1e-5}),
     "gelu-tanh": (lambda: PlainNetwork("tanh", "mean"), {"act": "gelu_tanh", "pool": "mean"}),
+    "class-mean": (lambda: PlainNetwork(pool="class-mean"), {"pool": "class-mean"}),
     "jax": (JaxNetwork, {"act": "gelu"}),
 }
 
@@ -172,13 +173,19 @@ def test_encoder_alone(tmp_path: Path) -> None:
             lambda: PlainNetwork(change="norm in between"),
             r"\(LayerNormalization\): the residual stream is normalised itself",
         ),
-        (lambda: PlainNetwork(change="normed queries"), r"\(LayerNormalization\): it normalises something"),
-        (lambda: PlainNetwork(change="mask"), r"\(Add\): a constant meets the activations"),
-        (lambda: PlainNetwork(change="gate"), r"\(Mul\): it combines activations"),
+        (
+            lambda: PlainNetwork(change="normed queries"),
+            r"\(LayerNormalization\): .*normalised queries and keys",
+        ),
+        (lambda: PlainNetwork(change="mask"), r"\(Add\): a table is added to attention's scores"),
+        (lambda: PlainNetwork(change="gate"), r"\(Mul\): .*a gated FFN"),
         (lambda: PlainNetwork(change="parallel"), r"\(Add\): its input is not the LayerNorm|should be added"),
         (lambda: PlainNetwork(pool="last"), r"the head sees token 16, not the first"),
         (lambda: timm_network(global_pool="max"), r"\(ReduceMax\)"),
-        (lambda: torch.nn.Sequential(torch.nn.Conv2d(3, 4, 4), torch.nn.ReLU()), "has no LayerNorm"),
+        (
+            lambda: torch.nn.Sequential(torch.nn.Conv2d(3, 4, 4), torch.nn.ReLU()),
+            "has no attention, but 1 conv",
+        ),
     ],
 )
 def test_what_does_not_run_is_named(tmp_path: Path, network: Callable, message: str) -> None:
@@ -289,25 +296,27 @@ class Pyramid(torch.nn.Module):
 
     def __init__(self, form: str) -> None:
         super().__init__()
-        self.form = form
-        self.stem = torch.nn.Sequential(
-            torch.nn.Conv2d(3, 24, 3, 4, 1), torch.nn.ReLU(), torch.nn.Conv2d(24, 24, 3, 1, 1)
-        )
+        self.form = form.removeprefix("one, ")
+        more = [] if form.startswith("one") else [torch.nn.Conv2d(24, 24, 3, 1, 1)]
+        self.stem = torch.nn.Sequential(torch.nn.Conv2d(3, 24, 5, 4, 2), torch.nn.ReLU(), *more)
         self.norm = torch.nn.LayerNorm(24)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = self.stem(images).permute(0, 2, 3, 1)
         if self.form == "windows":
             x = x.reshape(-1, 2, 2, 2, 2, 24).transpose(2, 3).reshape(-1, 4, 24)
-        return self.norm(x.flatten(1, 2) if self.form == "tokens" else x).mean(dim=-1)
+        return self.norm(x.flatten(1, 2) if self.form == "tokens" else x).softmax(dim=-1)
 
 
 @pytest.mark.parametrize(
     ("form", "message"),
     [
-        ("grid", r"reads \[1, 4, 4, 24\] scalars"),
-        ("windows", r"reads \[4, 4, 24\] scalars"),
-        ("tokens", "not one linear layer on patches"),
+        ("grid", "2 convolutions come before the first LayerNorm"),
+        ("windows", "2 convolutions come before the first LayerNorm"),
+        ("tokens", "2 convolutions come before the first LayerNorm"),
+        ("one, grid", r"reads \[1, 4, 4, 24\] scalars.*without windows"),
+        ("one, windows", r"reads \[4, 4, 24\] scalars"),
+        ("one, tokens", "not one linear layer on patches"),
     ],
 )
 def test_hybrids_are_refused(tmp_path: Path, form: str, message: str) -> None:

@@ -16,7 +16,7 @@ from rowvit.formats.description import Size, sides
 from rowvit.model import adapt, store
 from rowvit.model.importers.neighbours import read_neighbours, weights_in
 from rowvit.model.store import Card
-from rowvit.model.vit import VisionTransformer
+from rowvit.model.vit import VisionTransformer, ViTConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -187,9 +187,12 @@ def _timm(
 ) -> Imported:
     from rowvit.model.importers.checkpoint import read_checkpoint
     from rowvit.model.importers.names import timm_names
+    from rowvit.model.importers.timm import configuration
 
     if weights is not None and random:
         raise RowvitError("weights are from a file or random, not both")
+    if weights is None:
+        configuration(name)  # what does not run is refused before its weights are fetched or made
     state = None if weights is None else timm_names(read_checkpoint(weights).state)
     found = _timm_module(name, state, state is None and not random, sizes=_rectangles(size))
     card = found.card
@@ -223,7 +226,13 @@ def _onnx(
     from rowvit.model.importers.onnx import read_onnx
 
     beside = read_neighbours(Path(path))
-    result = read_onnx(path, size or _stated(beside.config), output, encoder)
+    try:
+        result = read_onnx(path, size or _stated(beside.config), output, encoder)
+    except RowvitError as error:
+        if beside.foreign:  # says more than a node
+            raise RowvitError(f"{path}: {beside.foreign}") from error
+        raise
+    beside.require_agreement(result.model.config, path)
     card = Card(Path(path).stem, mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD), source=Path(path).name)
     beside.fill(card)
     notes = [f"output differs from onnxruntime's by {result.difference:.1e} of its peak"]
@@ -253,15 +262,18 @@ def _state_dict(
 ) -> Imported:
     """``bare``: without a head, whatever follows the last LayerNorm."""
     from rowvit.model.importers.checkpoint import read_checkpoint
-    from rowvit.model.importers.names import library, timm_names
+    from rowvit.model.importers.foreign import by_names, facts
+    from rowvit.model.importers.names import heads_in, library, timm_names
     from rowvit.model.importers.state_dict import HEAD_SIZE, described, encoder_alone, from_timm
 
     if store.KEY in metadata(path):
         return Imported(*store.load(path), [])
     beside = read_neighbours(Path(path))
     if beside.foreign:
-        raise RowvitError(f"{path}: {beside.foreign}, which the accelerator does not run")
+        raise RowvitError(f"{path}: {beside.foreign}")
     checkpoint = read_checkpoint(path, part)
+    if (other := by_names(facts(checkpoint.state), heads=False)) and other.name:
+        raise other.error(path)
     names, state = library(checkpoint.state), timm_names(checkpoint.state)
     sizes = _rectangles(_stated(beside.config), size)
     if beside.of_timm:
@@ -285,23 +297,17 @@ def _state_dict(
     elif unused:
         state = {name: tensor for name, tensor in state.items() if name not in unused}
         notes.append("the pooler after the last LayerNorm is left out")
-    if "num_attention_heads" in beside.config:
-        heads = heads or int(beside.config["num_attention_heads"])
-        stated = beside.config.get("hidden_act", "gelu")
-        act = act or _HIDDEN_ACTS.get(stated, stated)
+    heads = heads or beside.config.get("num_attention_heads") or heads_in(checkpoint.state)
+    if "hidden_act" in beside.config:
+        act = act or _HIDDEN_ACTS.get(beside.config["hidden_act"], beside.config["hidden_act"])
+    beside.add_positions(state)
     described(state, heads, act or "gelu", sizes)  # what is no vision transformer at all is told first
     options: dict[str, Any] = {"pool": pool or _pool(state, names, path, notes)}
-    if names in ("transformers", "openai"):
-        # CLIP; DINOv2; the others' configurations begin with 1e-12
-        usual = (
-            1e-5 if "norm_pre.weight" in state else 1e-6 if any(".ls1." in name for name in state) else 1e-12
-        )
-        options["eps"] = float(beside.config.get("layer_norm_eps", usual))
+    assumed, eps = _assumed(names, checkpoint.state)
+    if names in ("transformers", "openai") or eps != ViTConfig.eps:
+        options["eps"] = float(beside.config.get("layer_norm_eps", eps))
         if "layer_norm_eps" not in beside.config:
-            notes.append(f"LayerNorm's epsilon {options['eps']:g} assumed; a state dict does not say")
-    # SigLIP's names, whose GELU is by tanh; CLIP's
-    assumed = "gelu_tanh" if "embeddings.patch_embedding.weight" in checkpoint.state else "gelu"
-    assumed = "quick_gelu" if names == "openai" or "pre_layrnorm.weight" in checkpoint.state else assumed
+            notes.append(f"LayerNorm's epsilon {eps:g} assumed; a state dict does not say")
     model = from_timm(state, heads, act or assumed, sizes, pool_act=act or assumed, **options)
     rows = model.config.row_heads
     if rows is not None and len(rows.names) == len(beside.classes) + 1:  # the last one is that of nothing
@@ -311,6 +317,7 @@ def _state_dict(
         notes.append(
             f"positions taken for those of {_pixels(model.config.size)} pixels, as --image-size says"
         )
+    beside.require_agreement(model.config, path)
     if heads is None:
         notes.append(
             f"{model.config.heads} heads of {HEAD_SIZE} channels assumed (--heads); a state dict does not say"
@@ -326,6 +333,21 @@ def _state_dict(
     if model.config.classes and (projected or "head.weight" not in state):
         card.classes = [f"embedding {number}" for number in range(model.config.classes)]
     return Imported(model, card, notes)
+
+
+def _assumed(library: str, state: Mapping[str, Tensor]) -> tuple[str, float]:
+    """Activation and LayerNorm's epsilon of a library's usual networks; names as before `timm_names`."""
+    if library == "openai" or {"pre_layrnorm.weight", "pre_layernorm.weight"} & state.keys():
+        return "quick_gelu", 1e-5  # CLIP, OWL-ViT
+    if library == "timm" and "norm_pre.weight" in state:  # CLIP
+        return "gelu", 1e-5
+    if "embeddings.patch_embedding.weight" in state and "embeddings.class_embedding" in state:  # BLIP
+        return "gelu", 1e-5
+    if "embeddings.patch_embedding.weight" in state:  # SigLIP
+        return "gelu_tanh", 1e-6
+    if library == "transformers":
+        return "gelu", 1e-6 if any("layer_scale1" in name for name in state) else 1e-12  # DINOv2, others
+    return "gelu_tanh" if library == "jax" else "gelu", ViTConfig.eps
 
 
 def _named(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of PyTorch and safetensors: which of their tensors are a network."""
+"""Checkpoints of PyTorch, safetensors and JAX (.npz): which of their tensors are a network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rowvit.errors import RowvitError
-from rowvit.model.importers.names import foreign, networks, without_prefix
+from rowvit.model.importers.foreign import by_names, facts
+from rowvit.model.importers.names import networks, without_prefix
 
 #: what training scripts store besides weights, and what holds no code: settings, paths, NumPy's numbers
 _HARMLESS = [
@@ -43,7 +44,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | os.PathLike, part: str | None = None) -> Checkpoint:
-    """The network of a .safetensors, .pth, .pt, .ckpt or .bin file; TorchScript will do, too.
+    """The network of a .safetensors, .pth, .pt, .ckpt, .bin or .npz file; TorchScript will do, too.
 
     Only weights and plain settings are read; nothing in the file is executed.
 
@@ -61,7 +62,7 @@ def read_checkpoint(path: str | os.PathLike, part: str | None = None) -> Checkpo
     content = _read(path)
     found = dict(_parts(content))
     if not found:
-        raise RowvitError(f"{path}: {_why_none(content)}", _SAVE)
+        raise _none(content, path)
     chosen = [name for name in found if part is None or name == part]
     chosen = chosen or [name for name in found if name.startswith(f"{part}.")]
     if len(chosen) != 1:
@@ -78,6 +79,9 @@ def _read(path: str | os.PathLike) -> Any:
     try:
         if str(path).endswith(".safetensors"):
             return load_file(path)
+        if str(path).endswith(".npz"):
+            with np.load(path) as arrays:
+                return {name.replace("/", "."): torch.from_numpy(arrays[name]) for name in arrays}
         if _is_torchscript(path):
             return torch.jit.load(path, map_location="cpu").state_dict()
         with torch.serialization.safe_globals(_HARMLESS):
@@ -130,16 +134,17 @@ def _tensors(content: Any, path: str = "") -> Iterator[tuple[str, dict[str, Tens
             yield from _tensors(value, f"{path}{name}.")
 
 
-def _why_none(content: Any) -> str:
-    names = [name for _, tensors in _tensors(content) for name in tensors]
-    if not names:
-        return "holds no state dict"
-    found = foreign(names)
-    if found:
-        return (
-            f"the state dict has {found[0]!r}: {' and '.join(found[1])}, which the accelerator does not run"
-        )
-    return "the state dict lacks 'patch_embed.proj.weight' or what other libraries call it"
+def _none(content: Any, path: str | os.PathLike) -> RowvitError:
+    """Why nothing in a checkpoint is a vision transformer that is read."""
+    tensors = max((found for _, found in _tensors(content)), key=len, default={})
+    if not tensors:
+        return RowvitError(f"{path}: holds no state dict", _SAVE)
+    if found := by_names(facts(tensors, whole=True)):
+        return found.error(path)
+    return RowvitError(
+        f"{path}: the state dict lacks 'patch_embed.proj.weight' or what other libraries call it",
+        "export the network as ONNX, where names do not matter",
+    )
 
 
 def _architectures(content: Any) -> Iterator[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of tensors: where a network begins in a state dict, its parts by library, what is foreign."""
+"""Names of tensors: where a network begins in a state dict, and its parts by library."""
 
 from __future__ import annotations
 
@@ -9,33 +9,12 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-#: the patch embedding in timm, transformers (ViT and its kin; SigLIP and CLIP), torchvision, OpenAI's CLIP
+#: the patch embedding in timm, transformers (ViT and its kin; SigLIP and CLIP), torchvision, OpenAI's CLIP,
+#: mmpretrain, Google's JAX
 _ANCHOR = re.compile(
     r"(?P<prefix>(?:.*\.)?)"
-    r"(?:patch_embed\.(?:proj|backbone\..*)|embeddings\.patch_embeddings\.projection|embeddings\.patch_embedding"
-    r"|conv_proj|visual\.conv1)\.weight"
-)
-
-#: what the accelerator does not run, by the names of tensors or of timm's modules; in the order of naming
-_FOREIGN = (
-    (r".*(q_norm|k_norm|q_layernorm|k_layernorm)\b", "normalised queries and keys"),
-    (
-        r".*(mlp\.(w12|w3|fc1_g|fc1_x|norm|weights_in|gate_proj)\b|swiglu|SwiGLU|GluMlp)",
-        "an FFN that is gated or has its own norm",
-    ),
-    (r".*(window|Window|\bwin_attn)", "attention in windows"),
-    (r".*(\brope|rotary|Rotary|inv_freq)", "rotary position embedding"),
-    (r".*(rel(ative)?_pos|attention_bias|RelPos)", "relative positions"),
-    (r".*mid_position_embeddings", "positions added between the blocks"),
-    (r".*(proj_l|talking|TalkingHead)\b", "attention whose heads are mixed"),
-    (r".*(attn\.temperature|XCA)\b", "attention across channels"),
-    (r"blocks_token_only|.*(ClassAttn|LayerScaleBlockClassAttn)", "blocks for the class token alone"),
-    (r"patch_embed\.backbone\.|stem\.|.*\bBatchNorm", "convolutions"),
-)
-#: likewise what follows the last LayerNorm
-_FOREIGN_HEADS = (
-    (r"attn_pool\.(?!(latent|q|kv|proj|norm|mlp)\b)", "pooling by attention of another kind than SigLIP's"),
-    (r"head\.(layers\.)?\d+\.|head\.(mlp|fc\d?|last_layer)\b", "a head of several layers"),
+    r"(?:(?:patch_embed\.(?:proj|projection|backbone\..*)|embeddings\.patch_embeddings\.projection"
+    r"|embeddings\.patch_embedding|conv_proj|visual\.conv1)\.weight|embedding\.kernel)"
 )
 
 _LAYER = r"(?:encoder\.)?layers?\.(\d+)\."
@@ -55,10 +34,9 @@ _NAMES = (
     (_LAYER + r"(?:attention|self_attn)\.q_proj\.(.*)", r"blocks.\1.attn.query.\2"),
     (_LAYER + r"(?:attention|self_attn)\.k_proj\.(.*)", r"blocks.\1.attn.key.\2"),
     (_LAYER + r"(?:attention|self_attn)\.v_proj\.(.*)", r"blocks.\1.attn.value.\2"),
-    (
-        _LAYER + r"(?:attention\.output\.dense|attention\.o_proj|self_attn\.out_proj)\.(.*)",
-        r"blocks.\1.attn.proj.\2",
-    ),
+    (_LAYER + r"attention\.(?:output\.dense|o_proj|projection_layer)\.(.*)", r"blocks.\1.attn.proj.\2"),
+    (_LAYER + r"self_attn\.(?:out_proj|projection)\.(.*)", r"blocks.\1.attn.proj.\2"),
+    (_LAYER + r"self_attn\.qkv\.(.*)", r"blocks.\1.attn.qkv.\2"),
     (_LAYER + r"intermediate\.dense\.(.*)", r"blocks.\1.mlp.fc1.\2"),
     (_LAYER + r"output\.dense\.(.*)", r"blocks.\1.mlp.fc2.\2"),
     (_LAYER + r"(?:layernorm_before|layer_norm1)\.(.*)", r"blocks.\1.norm1.\2"),
@@ -70,12 +48,12 @@ _NAMES = (
     (r"pooler\.layernorm\.(.*)", r"fc_norm.\1"),
     (r"(?:cls_)?classifier\.(.*)", r"head.\1"),
     (r"distillation_classifier\.(.*)", r"head_dist.\1"),
-    # transformers: SigLIP, CLIP
+    # transformers: SigLIP, CLIP, OWL-ViT, BLIP
     (r"embeddings\.class_embedding", "cls_token"),
     (r"embeddings\.patch_embedding\.(.*)", r"patch_embed.proj.\1"),
-    (r"embeddings\.position_embedding\.weight", "pos_embed"),
+    (r"embeddings\.position_embedding(?:\.weight)?", "pos_embed"),
     (r"post_layernorm\.(.*)", r"norm.\1"),
-    (r"pre_layrnorm\.(.*)", r"norm_pre.\1"),
+    (r"pre_(?:layrnorm|layernorm)\.(.*)", r"norm_pre.\1"),
     (r"visual_projection\.(.*)", r"head.\1"),
     # OpenAI's CLIP, and open_clip
     (r"visual\.class_embedding", "cls_token"),
@@ -109,6 +87,42 @@ _POOLING = (
     (r"head\.layernorm\.(.*)", r"attn_pool.norm.\1"),
     (r"head\.(mlp\..*)", r"attn_pool.\1"),
 )
+#: names that mean something else elsewhere, by a tensor that tells
+_MORE_NAMES = {
+    # mmpretrain
+    "patch_embed.projection.weight": (
+        (r"patch_embed\.projection\.(.*)", r"patch_embed.proj.\1"),
+        (r"layers\.(\d+)\.ln(\d)\.(.*)", r"blocks.\1.norm\2.\3"),
+        (r"layers\.(\d+)\.attn\.((?:qkv|proj)\..*)", r"blocks.\1.attn.\2"),
+        (r"layers\.(\d+)\.ffn\.layers\.0\.0\.(.*)", r"blocks.\1.mlp.fc1.\2"),
+        (r"layers\.(\d+)\.ffn\.layers\.1\.(.*)", r"blocks.\1.mlp.fc2.\2"),
+        (r"layers\.(\d+)\.(?:attn|ffn)\.gamma(\d)\.weight", r"blocks.\1.ls\2.gamma"),
+        (r"pre_norm\.(.*)", r"norm_pre.\1"),
+        (r"ln1\.(.*)", r"norm.\1"),
+        (r"ln2\.(.*)", r"fc_norm.\1"),  # of the patches' mean
+        (r"head\.(?:layers\.head|fc)\.(.*)", r"head.\1"),
+        (r"head\.layers\.head_dist\.(.*)", r"head_dist.\1"),
+    ),
+    # Google's JAX: vision_transformer, big_vision
+    "embedding.kernel": (
+        (r"cls", "cls_token"),
+        (r"embedding\.(.*)", r"patch_embed.proj.\1"),
+        (r"(?:Transformer\.posembed_input\.)?pos_embedding", "pos_embed"),
+        (r"Transformer\.encoderblock_(\d+)\.LayerNorm_0\.(.*)", r"blocks.\1.norm1.\2"),
+        (r"Transformer\.encoderblock_(\d+)\.LayerNorm_[12]\.(.*)", r"blocks.\1.norm2.\2"),
+        (
+            r"Transformer\.encoderblock_(\d+)\.MultiHeadDotProductAttention_\d\.(query|key|value)\.(.*)",
+            r"blocks.\1.attn.\2.\3",
+        ),
+        (
+            r"Transformer\.encoderblock_(\d+)\.MultiHeadDotProductAttention_\d\.out\.(.*)",
+            r"blocks.\1.attn.proj.\2",
+        ),
+        (r"Transformer\.encoderblock_(\d+)\.MlpBlock_\d\.Dense_0\.(.*)", r"blocks.\1.mlp.fc1.\2"),
+        (r"Transformer\.encoderblock_(\d+)\.MlpBlock_\d\.Dense_1\.(.*)", r"blocks.\1.mlp.fc2.\2"),
+        (r"Transformer\.encoder_norm\.(.*)", r"norm.\1"),
+    ),
+}
 #: tensors that every library drops at inference, or keeps as an index
 _IDLE = re.compile(r"(embeddings\.)?mask_token|embeddings\.position_ids")
 #: the text side of CLIP in transformers, and in OpenAI's names, where it has no name of its own
@@ -141,19 +155,22 @@ def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
 
 
 def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of transformers or torchvision with timm's names, queries, keys and values joined.
+    """A state dict of another library with timm's names and shapes, queries, keys and values joined.
 
     Names that are timm's already, or unknown, stay.
     """
     renamed: dict[str, Tensor] = {}
-    openai = "visual.conv1.weight" in state
+    openai, jax = "visual.conv1.weight" in state, "embedding.kernel" in state
+    names = (*_NAMES, *(row for tensor, rows in _MORE_NAMES.items() if tensor in state for row in rows))
     for name, tensor in state.items():
         if _IDLE.fullmatch(name) or _TEXT.fullmatch(name) or (openai and _TEXT_OPENAI.fullmatch(name)):
             continue
-        for pattern, new in (*_NAMES, *(_POOLING if "head.probe" in state else ())):
+        for pattern, new in (*names, *(_POOLING if "head.probe" in state else ())):
             if match := re.fullmatch(pattern, name):
                 name = match.expand(new)
                 break
+        if jax:
+            name, tensor = _of_jax(name, tensor)
         renamed[name] = tensor
     for part in ("weight", "bias"):
         if (joined := renamed.pop(f"attn_pool.qkv.{part}", None)) is not None:
@@ -173,23 +190,37 @@ def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
+def _of_jax(name: str, tensor: Tensor) -> tuple[str, Tensor]:
+    """A tensor of JAX as PyTorch has it: outputs come first, and heads and their channels are joined."""
+    stem, _, part = name.rpartition(".")
+    if part == "kernel" and tensor.ndim == 4:
+        return f"{stem}.weight", tensor.permute(3, 2, 0, 1).contiguous()
+    if part == "kernel" and tensor.ndim > 1:
+        matrix = tensor.flatten(0, -2) if stem.endswith(".proj") else tensor.flatten(1)
+        return f"{stem}.weight", matrix.T.contiguous()
+    if part == "bias":
+        return name, tensor.flatten()
+    return (f"{stem}.weight", tensor) if part == "scale" else (name, tensor)
+
+
+def heads_in(state: Mapping[str, Tensor]) -> int | None:
+    """Heads, before `timm_names`, where tensors have them as an axis of their own, as in JAX."""
+    return next(
+        (t.shape[1] for name, t in state.items() if name.endswith("query.kernel") and t.ndim == 3), None
+    )
+
+
 def library(state: Mapping[str, Tensor]) -> str:
-    """Whose names a state dict has, before `timm_names`: "timm", "transformers", "torchvision", "openai"."""
+    """Whose names a state dict has, before `timm_names`.
+
+    "timm", "transformers", "torchvision", "openai", "mmpretrain" or "jax".
+    """
     if any(name.startswith("embeddings.") for name in state):
         return "transformers"
     if "visual.conv1.weight" in state:
         return "openai"
+    if "patch_embed.projection.weight" in state:
+        return "mmpretrain"
+    if "embedding.kernel" in state:
+        return "jax"
     return "torchvision" if "conv_proj.weight" in state else "timm"
-
-
-def foreign(names: Iterable[str], heads: bool = True) -> tuple[str, list[str]] | None:
-    """What the accelerator does not run, by the names of tensors or modules: the first such name, and what
-    they all are; None if nothing is. ``heads`` includes what follows the last LayerNorm.
-    """
-    names, first = list(names), ""
-    found: list[str] = []
-    for pattern, what in (*_FOREIGN, *(_FOREIGN_HEADS if heads else ())):
-        name = next((name for name in names if re.match(pattern, name)), None)
-        if name is not None:
-            first, found = first or name, [*found, what]
-    return (first, found) if found else None

@@ -4,54 +4,39 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from rowvit.errors import RowvitError
+from rowvit.model.importers.foreign import by_settings
 from rowvit.model.store import Card
+from rowvit.model.vit import ViTConfig
 
 #: files with weights, in the order of preference
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.onnx")
 _BILINEAR = 2  # Pillow's number
-_WINDOWS = "attention in windows"
-_CONVOLUTIONS = "convolutions"
-#: networks by transformers' ``model_type`` that the accelerator does not run: what they are, and have
-_OTHERS = {
-    "dinov3_vit": ("DINOv3", "rotary positions"),
-    "dinov3_convnext": ("DINOv3 ConvNeXt", _CONVOLUTIONS),
-    "aimv2": ("AIMv2", "RMSNorm and a gated FFN"),
-    "aimv2_vision_model": ("AIMv2", "RMSNorm and a gated FFN"),
-    "pixtral": ("Pixtral", "rotary positions"),
-    "swin": ("Swin", f"{_WINDOWS} and relative positions"),
-    "swinv2": ("Swin v2", f"{_WINDOWS} and relative positions"),
-    "hiera": ("Hiera", f"{_WINDOWS} and pooling between its layers"),
-    "vitdet": ("ViTDet", f"{_WINDOWS} and relative positions"),
-    **dict.fromkeys(("sam", "sam_vision_model"), ("SAM", f"{_WINDOWS} and relative positions")),
-    "mlcd_vision_model": ("MLCD", "rotary positions"),
-    "pvt": ("PVT", "attention to fewer tokens, and patches of patches"),
-    "pvt_v2": ("PVT v2", "attention to fewer tokens, and convolutions"),
-    "segformer": ("SegFormer", "attention to fewer tokens, and convolutions"),
-    "levit": ("LeViT", "convolutions, and attention with a bias"),
-    "cvt": ("CvT", _CONVOLUTIONS),
-    "mobilevit": ("MobileViT", _CONVOLUTIONS),
-    "mobilevitv2": ("MobileViT v2", _CONVOLUTIONS),
-    **{
-        kind: (name, "no attention, but convolutions")
-        for kind, name in (
-            *(("convnext", "ConvNeXt"), ("convnextv2", "ConvNeXt v2"), ("resnet", "ResNet"), ("bit", "BiT")),
-            *(("mobilenet_v1", "MobileNet v1"), ("mobilenet_v2", "MobileNet v2"), ("regnet", "RegNet")),
-            *(("efficientnet", "EfficientNet"), ("poolformer", "PoolFormer")),
-        )
-    },
+
+
+#: where transformers keeps the settings of a network that is a part of another: of CLIP and SigLIP,
+#: DepthAnything, TrOCR, ColPali
+_PARTS = ("vision_config", "backbone_config", "encoder", "vlm_config")
+#: transformers' settings of a network, and what the weights say of them, by fields of `ViTConfig`
+_NUMBERS: dict[str, Callable[[ViTConfig], int]] = {
+    "hidden_size": lambda shape: shape.dim,
+    "num_hidden_layers": lambda shape: shape.depth,
+    "intermediate_size": lambda shape: shape.hidden,
+    "patch_size": lambda shape: shape.patch_size,
+    "num_channels": lambda shape: 3,
+    "num_register_tokens": lambda shape: shape.prefix - 1,
 }
-#: settings of networks that it runs only without them, and what they bring
-_SETTINGS = {
-    "use_swiglu_ffn": "a gated FFN",
-    "use_relative_position_bias": "relative positions",
-    "use_shared_relative_position_bias": "relative positions",
-    "use_qk_norm": "normalised queries and keys",
-}
+#: what else is a part's own, not the whole's
+_OWN = (*_NUMBERS, "image_size", "num_attention_heads", "hidden_act", "layer_norm_eps", "mlp_ratio")
+_HEADS = 12  # that transformers leaves out where it writes only what is not the default
 
 
 @dataclass
@@ -62,9 +47,13 @@ class Neighbours:
     pixels: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for key in ("vision_config", "backbone_config"):  # of CLIP and SigLIP, of DepthAnything
-            part = self.config.get(key)
-            self.config = self.config | part if isinstance(part, dict) else self.config
+        self._whole = self.config
+        for key in _PARTS:
+            if isinstance(part := self.config.get(key), dict):
+                rest = {name: value for name, value in self.config.items() if name not in _OWN}
+                part = {"num_attention_heads": _HEADS} | part if "model_type" in part else part
+                self.config = rest | Neighbours(part).config
+                break
 
     @property
     def of_timm(self) -> bool:
@@ -74,10 +63,35 @@ class Neighbours:
     @property
     def foreign(self) -> str:
         """What the network is and has that the accelerator does not run, by its settings; else empty."""
-        kind = str(self.config.get("model_type", ""))
-        name, what = _OTHERS.get(kind, (f"transformers' {kind}", ""))
-        found = [what] if what else [text for key, text in _SETTINGS.items() if self.config.get(key)]
-        return f"this is {name}: {' and '.join(dict.fromkeys(found))}" if found else ""
+        return by_settings(self._whole) or by_settings(self.config)
+
+    def require_agreement(self, shape: ViTConfig, path: str) -> None:
+        """`RowvitError` naming ``path`` if a number of transformers' settings contradicts the weights."""
+        numbers: dict[str, float] = {name: found(shape) for name, found in _NUMBERS.items()}
+        if isinstance(ratio := self.config.get("mlp_ratio"), int | float):  # DINOv2: in place of the width
+            del numbers["intermediate_size"]
+            fits = int(shape.dim * ratio) == shape.hidden
+            numbers["mlp_ratio"] = ratio if fits else shape.hidden / shape.dim
+        side = self.config.get(
+            "image_size"
+        )  # what is left of whole patches is not seen (SigLIP's 384 pixels)
+        if isinstance(side, int) and side // shape.patch_size != shape.image_size // shape.patch_size:
+            numbers["image_size"] = shape.image_size
+        for name, found in numbers.items():
+            value = self.config.get(name)
+            if isinstance(value, int | float) and value != found:
+                raise RowvitError(
+                    f"{path}: its config.json says {name} {value}, and the weights say {found}",
+                    "fix the config.json or move it away",
+                )
+
+    def add_positions(self, state: dict[str, Tensor]) -> None:
+        """Zeros for positions where transformers' settings say that there are none (BEiT, Data2Vec)."""
+        if self.config.get("use_absolute_position_embeddings") is not False:
+            return
+        image, patch, dim = (self.config.get(key) for key in ("image_size", "patch_size", "hidden_size"))
+        if isinstance(image, int) and isinstance(patch, int) and isinstance(dim, int):
+            state.setdefault("pos_embed", torch.zeros(1, 1 + (image // patch) ** 2, dim))
 
     @property
     def classes(self) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rowvit.errors import RowvitError
-from rowvit.model.importers.names import foreign
+from rowvit.model.importers.foreign import by_names, facts
 from rowvit.model.store import load_state
 from rowvit.model.vit import RowHeads, VisionTransformer, ViTConfig
 
@@ -34,13 +34,15 @@ _HEADS = re.compile(
     r"head(_dist)?\.(weight|bias)|attn_pool\.(latent|(q|kv|proj|norm|mlp\.fc[12])\.(weight|bias))"
     r"|row_heads\.(scores|boxes)\.\d\.(weight|bias)"
 )
+#: beside the encoder, and a part of it that is not run: it stays, and is refused
+_BESIDE = re.compile(r"(visual\.)?(rope|shared_rel_pos|rel_pos_bias)")
 _LEAVE_OUT = "--encoder leaves out what follows the last LayerNorm"
 HEAD_SIZE = 64  # channels, in every common vision transformer
 
 
 def encoder_alone(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """What comes up to the last LayerNorm, and the beginnings of the names of what else there is."""
-    kept = {name: tensor for name, tensor in state.items() if _ENCODER.fullmatch(name)}
+    kept = {name: tensor for name, tensor in state.items() if _ENCODER.fullmatch(name) or _BESIDE.match(name)}
     return kept, list(dict.fromkeys(name.split(".")[0] for name in state if name not in kept))
 
 
@@ -108,20 +110,22 @@ def described(
     It reads shapes and names, so that tensors on PyTorch's device "meta" will do.
     """
     state = {name: tensor.detach().float() for name, tensor in state.items()}
-    if found := foreign(state):
-        name, what = found
-        raise RowvitError(
-            f"the state dict has {name!r}: {' and '.join(what)}, which the accelerator does not run",
-            "" if foreign(state, heads=False) else _LEAVE_OUT,
-        )
+    if found := by_names(facts(state)):
+        raise found.error(advice="" if by_names(facts(state), heads=False) else _LEAVE_OUT)
     for key in (_PATCH, "pos_embed", "blocks.0.mlp.fc1.weight"):
         if key not in state:
+            if found := by_names(facts(state, whole=True)):
+                raise found.error()
             raise RowvitError(f"the state dict lacks {key!r}, expected that of a timm VisionTransformer")
     odd = sorted(name for name in state if not _ENCODER.fullmatch(name) and not _HEADS.fullmatch(name))
     if odd:
         raise RowvitError(
             f"the state dict has {odd[0]!r}, which this network has no place for ({len(odd)} such tensors)",
             _LEAVE_OUT,
+        )
+    if not {"fc_norm.weight", "norm.weight"} & state.keys():
+        raise RowvitError(
+            "the state dict has no LayerNorm behind the last block, where the accelerator has one"
         )
     if "fc_norm.weight" in state and "norm.weight" in state:
         raise RowvitError(

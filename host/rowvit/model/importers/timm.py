@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rowvit.errors import RowvitError
-from rowvit.model.importers.names import foreign
+from rowvit.model.importers.foreign import by_names, facts, lacking
 from rowvit.model.importers.state_dict import described, fitting, from_timm
 from rowvit.model.store import Card
 from rowvit.model.vit import ACTIVATIONS, GRID, VisionTransformer, ViTConfig, activation_name
@@ -66,7 +66,7 @@ def create(
             f"the weights of {name!r} cannot be fetched ({why})",
             "pass a file with --weights, or take random weights with --random",
         ) from error
-    _require_family(module)
+    _require_family(module, name)
     if state is not None:
         try:
             module.load_state_dict(dict(state))
@@ -120,19 +120,19 @@ def _first_line(error: Exception, line: int = 0) -> str:
     return lines[min(line, len(lines) - 1)].strip().rstrip(".")
 
 
-def _require_family(module: Any) -> None:
+def _require_family(module: Any, name: str = "") -> None:
     """`RowvitError`, with what it has instead, for a network that is not a VisionTransformer."""
     from timm.models.vision_transformer import VisionTransformer as TimmTransformer
 
     if isinstance(module, TimmTransformer):
         return
-    names = [name for name, _ in module.named_parameters()]
-    found = foreign([*names, *(type(part).__name__ for part in module.modules())], heads=False)
-    what = f": it has {', '.join(found[1])}" if found else ""
     kind = type(module).__name__
-    raise RowvitError(
-        f"timm's {kind} is not a VisionTransformer, the only family that the accelerator runs{what}"
-    )
+    parts = (type(part).__name__ for part in module.modules())
+    found = by_names([*facts(module.state_dict(), whole=True), *parts], heads=False)
+    what = f"timm's {name or kind} is of class {kind}, which is not a VisionTransformer"
+    if found and found.what:
+        raise RowvitError(f"{what}: {lacking(found.what)}")
+    raise RowvitError(f"{what}, the only one that is read", "export it as ONNX")
 
 
 def configuration(name: str) -> ViTConfig:

@@ -12,10 +12,12 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 import torch
 
 from rowvit.errors import RowvitError
 from rowvit.formats.description import Size, sides
+from rowvit.model.importers.foreign import ANY_SHAPE, CONVOLUTIONS, by_names, lacking
 from rowvit.model.importers.onnx import values as flow
 from rowvit.model.importers.onnx.graph import Graph, embedding, embedding_tensor
 from rowvit.model.importers.onnx.interpreter import interpret
@@ -57,6 +59,36 @@ def read_onnx(
         If the file is no ONNX model, or no vision transformer that the accelerator runs: then the
         message names the node that says so.
     """
+    try:
+        return _read(path, image_size, output, encoder)
+    except RowvitError as error:
+        known = "" if error.advice else _known(path)
+        if known:
+            raise RowvitError(f"{path}: {known}") from error
+        raise
+
+
+def _known(path: str | os.PathLike) -> str:
+    """What the whole is that a node does not fit, by names and operators; empty where they do not say."""
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except Exception:  # protobuf's own exception types
+        return ""
+    found = by_names([tensor.name for tensor in graph.initializer], heads=False, all_there=False)
+    if found and list(found.what) != [CONVOLUTIONS]:  # of those, the nodes say more
+        return str(found).replace("the state dict has", "it has")
+    if any(value.name == "spatial_shapes" for value in graph.input):
+        return f"this is NaFlex: {lacking([ANY_SHAPE])}"
+    kinds = [node.op_type for node in graph.node]
+    attention = any("Softmax" in kind or "Attention" in kind for kind in kinds)
+    if kinds and not attention and not any(node.domain for node in graph.node):
+        return (
+            f"it has no attention, but {kinds.count('Conv')} convolutions, so it is not a vision transformer"
+        )
+    return ""
+
+
+def _read(path: str | os.PathLike, image_size: Size | None, output: str | None, encoder: bool) -> OnnxResult:
     graph = Graph(path, None if image_size is None else sides(image_size))
     output = graph.outputs[0] if output is None else output
     if output not in graph.outputs:

@@ -110,9 +110,13 @@ def pointwise(node: Node) -> flow.View[flow.Pointwise]:
     roots = {id(_root(view)): view for view in views}
     view = next(iter(roots.values()))
     root = _root(view)
+    places = all(np.array_equal(other.at, view.at) for other in views)
+    layers = all(isinstance(_root(other), flow.Linear) for other in views)
+    if node.proto.op_type == "Mul" and layers and (len(roots) > 1 or not places):
+        raise flow.NotUnderstood("it multiplies two layers with each other (a gated FFN)")
     if len(roots) > 1 or not isinstance(root, flow.Linear):
         raise flow.NotUnderstood("it combines activations in a way that the accelerator does not run")
-    if any(not np.array_equal(other.at, view.at) for other in views):
+    if not places:
         raise flow.NotUnderstood("it combines scalars of different places")
     (result,) = node.evaluate([_samples(value) for value in node.inputs])
     return flow.View(flow.Pointwise(root.width, node.label, root, result), view.at)
@@ -148,7 +152,12 @@ def scale(view: flow.AnyView, constant: np.ndarray, node: Node) -> flow.AnyView:
         if isinstance(view.of, flow.Pointwise):
             return pointwise(node)
     layer = _layer(view)
-    channel = _by_channel(view, constant)
+    try:
+        channel = _by_channel(view, constant)
+    except flow.NotUnderstood as error:
+        if isinstance(layer, flow.Linear) and np.abs(constant).max() <= 1:  # a cosine or sine of the position
+            raise flow.rotary() from error
+        raise
     weight, bias = layer.weight * channel, layer.bias * channel
     return flow.View(replace(layer, weight=weight, bias=bias, node=node.label), view.at)
 
@@ -183,6 +192,8 @@ def _layer(view: flow.AnyView) -> flow.Linear | flow.Normed:
         return flow.scaled(view)
     if flow.shows(view, flow.Normed):
         return view.of
+    if flow.shows(view, flow.Scores):
+        raise flow.NotUnderstood("a table is added to attention's scores (relative positions, or a mask)")
     raise flow.NotUnderstood("a constant meets the activations here, which the accelerator does not do")
 
 
@@ -242,12 +253,26 @@ def reduce_mean(node: Node) -> flow.AnyView:
     return flow.View(statistic, rows[..., 0].reshape(shape))
 
 
+#: what a LayerNorm is that is of something else than the residual stream
+_INSIDE = {
+    flow.Linear: "normalised queries and keys",
+    flow.Mixed: "a norm inside or behind attention",
+    flow.Pointwise: "a norm inside or behind the FFN",
+}
+
+
+def _is_branch(of: flow.Quantity) -> TypeGuard[flow.Linear]:
+    """Whether it is the last layer of attention or of an FFN."""
+    return isinstance(of, flow.Linear) and isinstance(of.of, flow.Mixed | flow.Pointwise)
+
+
 def _source(view: flow.AnyView) -> flow.Stream | flow.Pooled:
     view = flow.as_stream(view)
     if isinstance(view.of, flow.Normed):
         raise flow.NotUnderstood("the residual stream is normalised itself, not only what branches off it")
     if not isinstance(view.of, flow.Stream | flow.Pooled) or view.factor != 1:
-        raise flow.NotUnderstood("it normalises something other than the residual stream")
+        inside = _INSIDE.get(type(view.of.of if _is_branch(view.of) else view.of), "of another kind")
+        raise flow.NotUnderstood(f"it normalises something other than the residual stream ({inside})")
     return view.of
 
 

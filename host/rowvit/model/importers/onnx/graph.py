@@ -24,6 +24,8 @@ from rowvit.model.importers.onnx.values import label
 
 #: operators on integers, of ONNX and of onnxruntime
 _QUANTISED = re.compile("QuantizeLinear|^QLinear|^QAttention|^QGemm|Integer|^MatMulNBits|^DynamicQuantize")
+_RMS = ("RMSNormalization", "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization")
+_ATTENTION = ("Attention", "MultiHeadAttention", "Softmax")
 _TOLERANCE = 1e-3  # of the peak
 _HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
@@ -163,7 +165,9 @@ def _load(path: str | os.PathLike) -> onnx.ModelProto:
     _refuse_integers(model.graph, path)
     _to_float32(model)
     for tensor in model.graph.initializer:
-        if not np.isfinite(numpy_helper.to_array(tensor)).all():
+        if (
+            tensor.dims and not np.isfinite(numpy_helper.to_array(tensor)).all()
+        ):  # -inf pads where a maximum is
             raise RowvitError(f"{path}: weights {tensor.name!r} hold NaN or infinity", "export it again")
     return model
 
@@ -212,11 +216,15 @@ def _to_float32(model: onnx.ModelProto) -> None:
 def embedding_tensor(graph: Graph) -> str:
     """What the first LayerNorm reads."""
     from_image, shapes = {graph.input}, graph.shapes()
+    made = {name: node.op_type for node in graph.nodes for name in node.output}
+    rms = RowvitError(f"{graph.path}: its norms do not subtract the mean (RMSNorm), as the accelerator does")
     for node in graph.nodes:
         read = next((name for name in node.input if name in from_image), None)
         if read is None or node.op_type in ("Shape", "Size"):
             continue
         mean = node.op_type == "ReduceMean" and _over_channels(node, graph.constants, shapes.get(read))
+        if node.op_type in _RMS or (mean and made.get(read) in ("Pow", "Mul")):  # of squares
+            raise rms
         if node.op_type == "LayerNormalization" or mean:
             return read
         from_image |= set(node.output)
@@ -237,6 +245,17 @@ def embedding(graph: Graph, name: str) -> dict[str, np.ndarray]:
     """Weights of the linear map from patches to ``name``, and the rest of it as a position table."""
     nodes = graph.needed([name])
     last = label(nodes[-1]) if nodes else f"input {name!r}"
+    kinds = [node.op_type for node in nodes]
+    if set(kinds) & set(_ATTENTION):
+        raise RowvitError(
+            f"{graph.path}: attention comes before the first LayerNorm, which reads {last}"
+            " (post-norm, or blocks of another kind)"
+        )
+    if (convolutions := kinds.count("Conv")) > 1:
+        raise RowvitError(
+            f"{graph.path}: {convolutions} convolutions come before the first LayerNorm, and the accelerator"
+            " runs one, of disjoint patches"
+        )
     rng = np.random.default_rng(0)
     peak = 255.0 if np.issubdtype(graph.dtype, np.integer) else 1024.0
     trial = rng.integers(0, 256, (1, 3, *graph.size)).astype(np.float64)
@@ -244,12 +263,17 @@ def embedding(graph: Graph, name: str) -> dict[str, np.ndarray]:
     no_patches = RowvitError(
         f"{graph.path}: the first LayerNorm reads {[len(both) // 2, *both.shape[1:]]} scalars from {last},"
         " expected [1, tokens, channels]: a grid of square patches and the tokens before them"
+        + (", without windows or pixels in their places" if both.ndim != 3 or len(both) != 2 else "")
     )
-    if both.ndim != 3 or len(both) != 2:  # with windows or pixels in place of the batch
+    if both.ndim != 3 or len(both) != 2:
         raise no_patches
     base, out = both
     moved = (base != out).any(axis=1)
     prefix = int(moved.argmax())
+    if behind := int(moved[::-1].argmax()):
+        raise RowvitError(
+            f"{graph.path}: {behind} tokens stand behind the patches, where the accelerator has none (YOLOS)"
+        )
     patches = len(base) - prefix
     patch = math.isqrt(math.prod(graph.size) // patches)
     grid = graph.size[0] // max(patch, 1), graph.size[1] // max(patch, 1)

@@ -18,7 +18,21 @@ from onnx import helper
 
 from rowvit.model.importers.onnx import arithmetic, fused, products
 from rowvit.model.importers.onnx.graph import Graph
-from rowvit.model.importers.onnx.values import AnyView, Image, Node, NotUnderstood, Unknown, Value, View
+from rowvit.model.importers.onnx.values import (
+    AnyView,
+    Image,
+    Joined,
+    Node,
+    Normed,
+    NotUnderstood,
+    Pointwise,
+    Pooled,
+    Unknown,
+    Value,
+    View,
+    rotary,
+    shows,
+)
 
 
 def interpret(graph: Graph, nodes: Sequence[onnx.NodeProto], values: dict[str, Value]) -> None:
@@ -108,13 +122,30 @@ def where(node: Node) -> Value:
 
 
 def concat(node: Node) -> AnyView:
-    """Parts of one tensor."""
+    """Parts of one tensor, or a class token and a mean beside it."""
     views = [value for value in node.inputs if isinstance(value, View)]
     if len(views) < len(node.inputs) or any(
         view.of is not views[0].of or view.factor != views[0].factor for view in views
     ):
+        roots = {id(view.of.of if isinstance(view.of, Pointwise) else view.of): view.of for view in views}
+        if len(views) == len(node.inputs) and len(roots) == 1 and any(shows(v, Pointwise) for v in views):
+            raise rotary()  # one half negated, and the other
+        if len(views) == len(node.inputs) and (joined := _token_and_mean(node, views)):
+            return joined
         raise NotUnderstood("it joins tensors of different origin")
     return replace(views[0], at=np.concatenate([v.at for v in views], axis=node.attribute("axis", 0)))
+
+
+def _token_and_mean(node: Node, views: Sequence[AnyView]) -> View[Joined] | None:
+    """The class token beside the mean of what follows it; None if the views are something else."""
+    if len(views) != 2 or node.attribute("axis", 0) not in (-1, views[0].at.ndim - 1):
+        return None
+    token, mean = views
+    if not shows(token, Normed) or not shows(mean, Pooled) or mean.of.of is not token.of or token.rows.any():
+        return None
+    width = token.of.width
+    joined = Joined(2 * width, node.label, token.of, mean.of)
+    return View(joined, np.concatenate([token.at, width + mean.at], axis=-1))
 
 
 # fmt: off
@@ -128,12 +159,19 @@ _POINTWISE = (
 )
 # fmt: on
 
+
+def pad(node: Node) -> Value:
+    """Tokens are padded to whole windows."""
+    raise NotUnderstood("it adds tokens (attention in windows)")
+
+
 OPERATORS: dict[str, Callable[[Node], Value | list[Value]]] = {
     **dict.fromkeys(_MOVES, move),
     "Cast": cast,
     "Concat": concat,
     "Dropout": Node.view,  # nothing happens outside of training
     "IsNaN": is_nan,
+    "Pad": pad,
     "Where": where,
     **dict.fromkeys(_POINTWISE, arithmetic.pointwise),
     "Add": arithmetic.add,

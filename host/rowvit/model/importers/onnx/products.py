@@ -45,7 +45,7 @@ def _product(a: flow.Value | None, b: flow.Value | None, node: Node) -> flow.Any
     if isinstance(a, flow.View) and isinstance(b, np.ndarray):
         return _linear(a, b, node)
     if isinstance(a, np.ndarray):
-        raise flow.NotUnderstood("a constant is multiplied from the left")
+        raise flow.NotUnderstood("its queries do not depend on the image (pooling by attention)")
     if flow.shows(a, flow.Linear) and flow.shows(b, flow.Linear):
         return _scores(a, b, node)
     if flow.shows(a, flow.Probabilities) and flow.shows(b, flow.Linear):
@@ -71,7 +71,9 @@ def _linear(view: flow.AnyView, weight: np.ndarray, node: Node) -> flow.View[flo
         weight = weight[0]
     if weight.ndim != 2:
         raise flow.NotUnderstood("its weights are not one matrix")
-    if not isinstance(view.of, flow.Normed | flow.Mixed | flow.Pointwise | flow.Pooled):
+    if isinstance(view.of, flow.Scores | flow.Probabilities):
+        raise flow.NotUnderstood("it mixes attention's heads")
+    if not isinstance(view.of, flow.Normed | flow.Mixed | flow.Pointwise | flow.Pooled | flow.Joined):
         raise flow.NotUnderstood("there is a linear layer where the accelerator has none")
     order = view.whole_rows()
     canonical = np.empty_like(weight)
@@ -143,6 +145,8 @@ def _probabilities(view: flow.View[flow.Scores], node: Node) -> flow.View[flow.P
 
 def attention(node: Node) -> flow.AnyView:
     """ONNX's fused operator: [B, heads, tokens, size], or [B, tokens, channels] with head counts."""
+    if isinstance(node.input(3), np.ndarray):
+        raise flow.NotUnderstood("a table is added to attention's scores (relative positions, or a mask)")
     masked_or_cached = any(value is not None for value in node.inputs[3:])
     if masked_or_cached or node.attribute("is_causal", 0) or node.attribute("softcap", 0.0):
         raise flow.NotUnderstood("attention is masked, capped or cached")
@@ -205,5 +209,5 @@ def _heads(view: flow.View[flow.Linear], transposed: bool) -> tuple[np.ndarray, 
     if (rows != tokens[:, None]).any() or (channels != columns[:, None]).any():
         raise flow.NotUnderstood("heads and tokens are mixed up")
     if not np.array_equal(np.sort(tokens), np.arange(len(tokens))):
-        raise flow.NotUnderstood("attention does not see every token once")
+        raise flow.NotUnderstood("attention does not see every token once (attention in windows)")
     return tokens, columns

@@ -98,7 +98,9 @@ class Reader:
         """How the tokens are pooled, a value of `ViTConfig.pool`, and the residual stream before it."""
         patches = tuple(range(self.prefix, self.tokens))
         pool, pooled, norm = "token", None, seen
-        if isinstance(seen, flow.Pooled):  # norm, mean
+        if isinstance(seen, flow.Joined):
+            pool, pooled, norm = "class-mean", seen.mean, seen.token
+        elif isinstance(seen, flow.Pooled):  # norm, mean
             pool, pooled, norm = "norm-mean", seen, seen.of
         elif isinstance(seen, flow.Normed) and isinstance(seen.of, flow.Pooled):
             pool, pooled = "mean", seen.of

@@ -24,6 +24,11 @@ class NotUnderstood(Exception):
     """Why a node has no meaning in a vision transformer."""
 
 
+def rotary() -> NotUnderstood:
+    """The reason for a node that turns queries or keys."""
+    return NotUnderstood("it turns queries and keys by their positions (rotary positions)")
+
+
 @dataclass(frozen=True, eq=False)
 class Quantity:
     """A matrix [rows, width] of the network; ``node`` made it."""
@@ -100,6 +105,14 @@ class Linear(Quantity):
     of: Quantity
     weight: np.ndarray
     bias: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Joined(Quantity):
+    """The first token of a LayerNorm, and beside it a mean of the same; one row."""
+
+    token: Normed
+    mean: Pooled
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,23 +2,27 @@
 """Cycles of networks that people keep as encoders, by the cycle model, as a Markdown table.
 
     python benchmarks/encoders.py
+    python benchmarks/encoders.py --rtl kv260 "CLIP ViT-B/32, class token"
 
 They have the shapes of the originals and random weights; no token is dropped, and rows of W2 are skipped as
-in the workloads of results.md. Within 0.1 % of the simulated RTL where that was run (tests/network).
+in the workloads of results.md. With ``--rtl`` one of them is simulated, in minutes, and every bit compared
+with the integer reference's.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 from record import Record, record
 
+import rowvit
 from rowvit.compiler import compile
 from rowvit.compiler.plan import problem
 from rowvit.cycles import predict
-from rowvit.hardware.config import load
+from rowvit.formats.package import ModelPackage
+from rowvit.hardware.config import HardwareConfig, load
 from rowvit.quant.synthetic import random_package
 
 T = dict(dim=192, depth=12, heads=3, hidden=768)
@@ -39,17 +43,50 @@ NETWORKS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def main(keep: Record = False) -> None:
+def network(name: str) -> ModelPackage:
+    shape, rows = NETWORKS[name]
+    answer = {"rows": rows, "layers": [11]} if rows else None
+    classes = shape.get("classes", 0 if rows else 1000)
+    return random_package(
+        np.random.default_rng(0),
+        **dict(ffn_chunk=384) | shape | dict(image_size=224, classes=classes, tokens=answer, columns=0.4),
+    )
+
+
+def simulated(package: ModelPackage, config: HardwareConfig) -> int:
+    """Cycles of an image on the simulated RTL, whose results are the integer reference's."""
+    images = np.random.default_rng(1).integers(0, 256, (1, 224, 224, 3), dtype=np.uint8)
+    with rowvit.open("golden", config=config) as golden, rowvit.open("sim", config=config) as sim:
+        golden.load(package)
+        sim.load(compile(package, config, batch=1))
+        (wanted,), (result,) = golden(images), sim(images)
+    assert result.same(wanted)
+    return int(result.cycles)
+
+
+def main(
+    only: Annotated[list[str], typer.Argument(help="With --rtl: a configuration, and a network.")] = [],  # noqa: B006
+    rtl: Annotated[bool, typer.Option("--rtl", help="Simulate the RTL.")] = False,
+    keep: Record = False,
+) -> None:
     """Print cycles per image."""
+    if rtl:
+        config, name = only
+        package = network(name)
+        cycles, predicted = (
+            simulated(package, load(config)),
+            predict(compile(package, load(config), batch=1), load(config)),
+        )
+        print(f"{cycles:,} cycles simulated, {predicted.total:,.0f} predicted; all bits equal")
+        if keep:
+            record(
+                "encoders-rtl", f"{config} {name}", {"cycles": cycles, "predicted": float(predicted.total)}
+            )
+        return
     print("| network | tokens | configuration | cycles | images/s |")
     print("|---|---|---|---|---|")
-    for name, (shape, rows) in NETWORKS.items():
-        answer = {"rows": rows, "layers": [11]} if rows else None
-        classes = shape.get("classes", 0 if rows else 1000)
-        package = random_package(
-            np.random.default_rng(0),
-            **dict(ffn_chunk=384) | shape | dict(image_size=224, classes=classes, tokens=answer, columns=0.4),
-        )
+    for name in NETWORKS:
+        package = network(name)
         for config in map(load, CONFIGS):
             if problem(package.meta, config):
                 continue

@@ -14,6 +14,7 @@ CONTENTS = {
         "docs/board",
         "docs/another-board",
         "docs/your-model",
+        "docs/backbones",
         "docs/accuracy",
         "docs/measurement",
         "docs/serve",

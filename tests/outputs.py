@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random networks with other outputs and beginnings, of ones that only give classes."""
+"""Random networks with other outputs, beginnings and shapes of images, of ones that only give classes."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from rowvit.formats.description import image_keys
 from rowvit.formats.package import ModelPackage
 from rowvit.quant.fixed import multiplier
 
@@ -17,7 +18,10 @@ def ends(rng: np.random.Generator, tensor: np.ndarray) -> np.ndarray:
 
 
 def varied(rng: np.random.Generator, package: ModelPackage) -> ModelPackage:
-    """The network as it is, or answering with tokens, without classes, with a LayerNorm before its blocks."""
+    """The network as it is, or answering with tokens, without classes, with a LayerNorm before its blocks.
+
+    Of some the patches lie in another rectangle, of as many.
+    """
     meta, tensors = package.meta | {"scales": dict(package.meta["scales"])}, dict(package.tensors)
     meta["params"] = dict(meta["params"])
     depth, dim = package.arch["depth"], package.arch["dim"]
@@ -34,16 +38,26 @@ def varied(rng: np.random.Generator, package: ModelPackage) -> ModelPackage:
         tensors["pre.mult"], meta["params"]["pre.shift"] = multiplier(factor)
         meta["params"]["pre_norm.shift"] = int(rng.choice([11, 11, 11, 0, 31]))
         meta["pre_norm"] = True
+    (own,) = rng.spawn(1)  # draws what came later, so that the rest stays as it was
     if rng.random() < 0.5:
         layers = sorted({depth - 1, *np.flatnonzero(rng.random(depth) < 0.3).tolist()})
         norm("tokens")
         rows, shift = str(rng.choice(["class", "all", "all"])), int(rng.choice([5, 5, 5, 0, 31]))
         meta["tokens"] = {"rows": rows, "layers": layers, "shift": shift}
         meta["scales"]["tokens"] = 2.0**-11
+        if own.random() < 0.25:  # as they are in the residual stream
+            meta["tokens"] = {"rows": "all", "layers": layers}
+            del tensors["tokens.g"], tensors["tokens.b"]
         if rng.random() < 0.5:
             meta |= {"classes": [], "architecture": package.arch | {"classes": 0}}
             del meta["scales"]["logit"], meta["params"]["norm.shift"], meta["params"]["head.shift"]
             tensors = {name: t for name, t in tensors.items() if not name.startswith(("norm.", "head."))}
+    (own,) = rng.spawn(1)
+    if own.random() < 0.5:
+        patch, patches = package.arch["patch_size"], package.arch["tokens"] - package.arch["prefix"]
+        rows = int(own.choice([rows for rows in range(1, patches + 1) if patches % rows == 0]))
+        others = {key: value for key, value in meta["architecture"].items() if key != "image_width"}
+        meta["architecture"] = others | image_keys((rows * patch, patches // rows * patch))
     found = ModelPackage(meta, tensors)
     found.check("varied")
     return found

@@ -14,8 +14,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from rowvit.errors import RowvitError
+from rowvit.formats.description import Size, image_shape, sides
 
 _ORIENTATION = 0x0112  # of EXIF's tags
+_LYING = (5, 6, 7, 8)  # its values where a photo is stored on its side
 # by name, as Pillow 9.0 has no Image.Resampling and no Image.Transform
 FILTERS = {name: getattr(Image, name.upper()) for name in ("bicubic", "bilinear")}
 _AFFINE = vars(Image)["AFFINE"]
@@ -28,28 +30,28 @@ _LIMITED = [
 
 
 def decode(
-    source: str | os.PathLike | bytes, side: int, resize: str = "bicubic", crop: float = 1.0
+    source: str | os.PathLike | bytes, size: Size, resize: str = "bicubic", crop: float = 1.0
 ) -> np.ndarray:
-    """Decode one image, crop it to its middle square and scale that (numerics.md, section 9).
+    """Decode one image, crop it to its middle square or rectangle and scale that (numerics.md, section 9).
 
     A JPEG of twice the size or more is decoded at half, a quarter or an eighth of it, whichever is the
-    smallest whose crop still has ``side`` pixels a side; that saves most of the time and memory. Of 16 bits
+    smallest whose crop still has all pixels of the result; that saves most of the time and memory. Of 16 bits
     per value the upper 8 are taken. A PNG must match its checksums; other formats have none.
 
     Parameters
     ----------
     source : path or bytes
         Any format that Pillow reads.
-    side : int
-        Pixels of the result's side.
+    size : int or tuple of int
+        Pixels of the result's side, or its height and width.
     resize : str
         "bicubic" or "bilinear": how images of less than twice the size are scaled.
     crop : float
-        Side of the square, as a share of the image's shorter side.
+        Side of the square, as a share of the image's shorter side; of a rectangle likewise.
 
     Returns
     -------
-    uint8 array [side, side, 3], RGB
+    uint8 array [height, width, 3], RGB
 
     Raises
     ------
@@ -59,30 +61,53 @@ def decode(
     """
     if resize not in FILTERS:
         raise RowvitError(f"resize filter {resize!r} is not known", f"use one of {', '.join(FILTERS)}")
-    image, reduced = _load(source, math.ceil(side / crop))
-    square = middle(image, crop)
-    if reduced or square.width >= 2 * side:
-        return _rgb(_cells(_thinned(square, side), side))
-    return np.asarray(square.resize((side, side), FILTERS[resize]))
+    shape = sides(size)
+    image, reduced = _load(source, before_crop(shape, crop))
+    part = middle(image, shape, crop)
+    if reduced or _is_large(part.height, part.width, shape):
+        return _rgb(_cells(_thinned(part, shape), shape))
+    return np.asarray(part.resize(shape[::-1], FILTERS[resize]))
 
 
-def middle(image: Image.Image, crop: float = 1.0) -> Image.Image:
-    """The middle square of an image, which is what networks get of it; ``crop`` as of `decode`."""
-    box = _square(*image.size, crop)
+def before_crop(shape: tuple[int, int], crop: float) -> tuple[int, int]:
+    """Height and width of which ``crop`` leaves at least a shape."""
+    height, width = (math.ceil(side / crop) for side in shape)
+    return height, width
+
+
+def middle(image: Image.Image, shape: tuple[int, int], crop: float = 1.0) -> Image.Image:
+    """What a network gets of an image: its middle rectangle of ``shape``'s ratio; ``crop`` as of `decode`."""
+    box = _middle(*image.size, shape, crop)
     return image if box == (0, 0, *image.size) else image.crop(box)  # a crop is a copy
 
 
 def within(image: Image.Image, crop: float) -> Image.Image:
     """The middle square, and one line more where that keeps it in the middle: the preprocessor finds it."""
-    left, top, _, _ = _square(*image.size, crop)
+    left, top, _, _ = _middle(*image.size, (1, 1), crop)
     return image.crop((left, top, image.width - left, image.height - top))
 
 
-def _square(width: int, height: int, crop: float) -> tuple[int, int, int, int]:
-    """The middle square that a network gets: left, top, right, below."""
-    square = max(1, round(crop * min(width, height)))
-    left, top = (width - square) // 2, (height - square) // 2
-    return left, top, left + square, top + square
+def _middle(width: int, height: int, shape: tuple[int, int], crop: float) -> tuple[int, int, int, int]:
+    """The middle rectangle that a network of ``shape`` gets: left, top, right, below."""
+    down, across = shape
+    if width * down <= height * across:  # the photo's width is the limit
+        columns = max(1, round(crop * width))
+        rows = max(1, _share(columns, down, across))
+    else:
+        rows = max(1, round(crop * height))
+        columns = max(1, _share(rows, across, down))
+    left, top = (width - columns) // 2, (height - rows) // 2
+    return left, top, left + columns, top + rows
+
+
+def _share(count: int, part: int, whole: int) -> int:
+    """``count * part / whole``, rounded half up."""
+    return (2 * count * part + whole) // (2 * whole)
+
+
+def _is_large(rows: int, columns: int, shape: tuple[int, int]) -> bool:
+    """Whether pixels are reduced in integers to ``shape``, and not scaled by Pillow."""
+    return rows >= 2 * shape[0] and columns >= 2 * shape[1]
 
 
 def for_network(
@@ -107,7 +132,7 @@ def for_network(
 
     Returns
     -------
-    uint8 array [S, S, 3], RGB
+    uint8 array [height, width, 3], RGB
         For "host", of the network's size; for "hls" what the preprocessor scales: of RGB a view.
 
     Raises
@@ -115,16 +140,16 @@ def for_network(
     RowvitError
         As by `decode`; or the array is no frame.
     """
-    pixels, side = meta["preprocessing"], meta["architecture"]["image_size"]
+    pixels, shape = meta["preprocessing"], image_shape(meta["architecture"])
     resize, crop = pixels["resize"], pixels.get("crop", 1.0)
     if isinstance(source, np.ndarray):
         _check(source)
         if source.shape[2] == 2:
-            return _of_yuyv(source, side, resize, crop, frontend, full_range)
-        return _of_rgb(source, side, resize, crop, frontend)
+            return _of_yuyv(source, shape, resize, crop, frontend, full_range)
+        return _of_rgb(source, shape, resize, crop, frontend)
     if frontend == "hls":
-        return np.asarray(within(upright(source, math.ceil(side / crop)), crop))
-    return decode(source, side, resize, crop)
+        return np.asarray(within(upright(source, before_crop(shape, crop)), crop))
+    return decode(source, shape, resize, crop)
 
 
 def is_picture(path: Path) -> bool:
@@ -132,15 +157,16 @@ def is_picture(path: Path) -> bool:
     return Image.registered_extensions().get(path.suffix.lower()) in Image.OPEN
 
 
-def upright(source: str | os.PathLike | bytes, side: int = 0) -> Image.Image:
+def upright(source: str | os.PathLike | bytes, enough: Size = 0) -> Image.Image:
     """Decode one image, in RGB and turned as its EXIF says; `RowvitError` as in `decode`.
 
-    It has the size that it is stored with; with ``side``, a JPEG may be scaled as `decode` says.
+    It has the size that it is stored with, or where that is more than ``enough``, a JPEG may be scaled as
+    `decode` says.
     """
-    return _load(source, side)[0]
+    return _load(source, sides(enough))[0]
 
 
-def _load(source: str | os.PathLike | bytes, side: int) -> tuple[Image.Image, bool]:
+def _load(source: str | os.PathLike | bytes, enough: tuple[int, int]) -> tuple[Image.Image, bool]:
     """As `upright`, and whether it was scaled."""
     name = "image" if isinstance(source, bytes) else os.fspath(source)
     if not isinstance(source, bytes) and os.path.exists(source) and not os.path.isfile(source):
@@ -148,8 +174,9 @@ def _load(source: str | os.PathLike | bytes, side: int) -> tuple[Image.Image, bo
     try:
         with _open(source) as image:
             stored = image.size
-            if side:
-                image.draft("RGB", (side, side))  # of other formats it does nothing
+            if all(enough):
+                lies = enough[0] != enough[1] and image.getexif().get(_ORIENTATION, 1) in _LYING
+                image.draft("RGB", enough if lies else enough[::-1])  # of other formats it does nothing
             reduced = image.size != stored
             image.load()
             turned = ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, 1) != 1 else image
@@ -208,37 +235,37 @@ def _check(frame: np.ndarray) -> None:
         )
 
 
-def _of_rgb(frame: np.ndarray, side: int, resize: str, crop: float, frontend: str) -> np.ndarray:
+def _of_rgb(frame: np.ndarray, shape: tuple[int, int], resize: str, crop: float, frontend: str) -> np.ndarray:
     """The pixels that a lossless file of the frame has."""
     height, width = frame.shape[:2]
-    left, top, right, below = _square(width, height, crop)
+    left, top, right, below = _middle(width, height, shape, crop)
     if frontend == "hls":
         return frame[top : height - top, left : width - left]
-    square = right - left
-    if square < 2 * side:
+    rows, columns = below - top, right - left
+    if not _is_large(rows, columns, shape):
         image = Image.fromarray(frame[top:below, left:right])
-        return np.asarray(image.resize((side, side), FILTERS[resize]))
-    step = square // side
-    count = square // step
-    margin = (square - count * step) // 2
-    words = _blocks(frame, (top + margin, left + margin), (3 * width, 3), (step, step), count)
-    return _rgb(_cells(words, side))
+        return np.asarray(image.resize(shape[::-1], FILTERS[resize]))
+    (y, step_y, down), (x, step_x, across) = _reduced(rows, shape[0]), _reduced(columns, shape[1])
+    words = _blocks(frame, (top + y, left + x), (3 * width, 3), (step_y, step_x), (down, across))
+    return _rgb(_cells(words, shape))
 
 
 def _of_yuyv(
-    frame: np.ndarray, side: int, resize: str, crop: float, frontend: str, full_range: bool
+    frame: np.ndarray, shape: tuple[int, int], resize: str, crop: float, frontend: str, full_range: bool
 ) -> np.ndarray:
     """A pair of columns is one word, Y U Y V; large frames stay in words until they are small."""
     height, width = frame.shape[:2]
-    left, top, right, below = _square(width, height, crop)
-    square = right - left
-    if square >= 2 * side:
-        step = square // 2 // side
-        count = square // 2 // step
-        first = (height - 2 * step * count) // 2, (width // 2 - step * count) // 2
-        words = _blocks(frame, first, (2 * width, 4), (2 * step, step), count)
+    left, top, right, below = _middle(width, height, shape, crop)
+    rows, columns = below - top, right - left
+    if _is_large(rows, columns, shape):
+        (_, step_y, down), (_, step_x, across) = (
+            _reduced(rows // 2, shape[0]),
+            _reduced(columns // 2, shape[1]),
+        )
+        first = (height - 2 * step_y * down) // 2, (width // 2 - step_x * across) // 2
+        words = _blocks(frame, first, (2 * width, 4), (2 * step_y, step_x), (down, across))
         if frontend == "host":
-            words = _cells(words, side)
+            words = _cells(words, shape)
         yuv = words.view(np.uint8).reshape(*words.shape, 4)
         one, other = yuv[:, :, 0], yuv[:, :, 2]
         yuv[:, :, 0] = (one | other) - ((one ^ other) >> 1)  # (one + other + 1) >> 1
@@ -250,8 +277,8 @@ def _of_yuyv(
     yuv[:, :, 0] = part[:, :, 0]
     for column in (0, 1):
         yuv[:, column::2, 1], yuv[:, column::2, 2] = part[:, 0::2, 1], part[:, 1::2, 1]
-    image = _converted(np.ascontiguousarray(yuv[:, odd : odd + square]), full_range)
-    return np.asarray(image if frontend == "hls" else image.resize((side, side), FILTERS[resize]))
+    image = _converted(np.ascontiguousarray(yuv[:, odd : odd + columns]), full_range)
+    return np.asarray(image if frontend == "hls" else image.resize(shape[::-1], FILTERS[resize]))
 
 
 def _converted(yuv: np.ndarray, full_range: bool) -> Image.Image:
@@ -267,17 +294,29 @@ def _converted(yuv: np.ndarray, full_range: bool) -> Image.Image:
 # -- words: a pixel or a pair of YUYV each ------------------------------------------------------------
 
 
-def _thinned(square: Image.Image, side: int) -> np.ndarray:
-    """A square RGB image as words of its bytes, R first, uint32 [n, n], where side <= n < 2 side."""
-    step = square.width // side
-    count = square.width // step
-    if step == 1:
-        return _words(square)
-    first = (square.width - count * step) // 2 + 0.5 - step / 2  # a pixel's middle, less what Affine adds
-    places = [first + quarter * step // 4 for quarter in (1, 3)]
+def _reduced(count: int, side: int) -> tuple[int, int, int]:
+    """Along one axis of ``count`` lines: where the first block begins, its lines, and how many there are."""
+    step = count // side
+    blocks = count // step
+    return (count - blocks * step) // 2, step, blocks
+
+
+def _thinned(image: Image.Image, shape: tuple[int, int]) -> np.ndarray:
+    """An RGB image as words of its bytes, R first, uint32, of less than twice ``shape`` along each axis."""
+    (top, step_y, down), (left, step_x, across) = map(_reduced, (image.height, image.width), shape)
+    if step_y == step_x == 1:
+        return _words(image)
+
+    def places(first: int, step: int) -> list[float]:
+        """Of both lines of the first block: a pixel's middle, less what Affine adds."""
+        return [first + 0.5 - step / 2 + quarter * step // 4 for quarter in (1, 3)]
+
     lines = []
-    for y in places:
-        one, other = (square.transform((count, count), _AFFINE, (step, 0, x, 0, step, y)) for x in places)
+    for y in places(top, step_y):
+        one, other = (
+            image.transform((across, down), _AFFINE, (step_x, 0, x, 0, step_y, y))
+            for x in places(left, step_x)
+        )
         lines.append(_mean(_words(one), _words(other)))
     return _mean(*lines)
 
@@ -288,7 +327,11 @@ def _words(image: Image.Image) -> np.ndarray:
 
 
 def _blocks(
-    frame: np.ndarray, first: tuple[int, int], strides: tuple[int, int], steps: tuple[int, int], count: int
+    frame: np.ndarray,
+    first: tuple[int, int],
+    strides: tuple[int, int],
+    steps: tuple[int, int],
+    counts: tuple[int, int],
 ) -> np.ndarray:
     """Mean of four words of each block of a frame: a quarter and three quarters down and across it.
 
@@ -299,12 +342,12 @@ def _blocks(
         The first block's place and the size of all, in lines and words.
     strides : tuple of int
         Bytes from line to line and from word to word, which may overlap.
-    count : int
-        Blocks in a row and in a column.
+    counts : tuple of int
+        Blocks in a column and in a row.
 
     Returns
     -------
-    uint32 array [count, count]
+    uint32 array [*counts]
     """
     data = np.ascontiguousarray(frame).reshape(-1)
     by = steps[0] * strides[0], steps[1] * strides[1]
@@ -315,22 +358,21 @@ def _blocks(
     def sample(row: int, column: int) -> np.ndarray:
         nonlocal data
         offset = row * strides[0] + column * strides[1]
-        if offset + (count - 1) * sum(by) + 4 > data.size:
+        if offset + (counts[0] - 1) * by[0] + (counts[1] - 1) * by[1] + 4 > data.size:
             data = np.append(data, np.uint8(0))  # a word of three bytes at the end
         # one copy of words that are not aligned takes fewer instructions than working on them
-        return np.ndarray((count, count), _WORD, data, offset, by).copy()
+        return np.ndarray(counts, _WORD, data, offset, by).copy()
 
     if columns[0] == columns[1]:  # of a block that is a word wide
         return _mean(*(sample(row, columns[0]) for row in rows))
     return _mean(*(_mean(*(sample(row, column) for column in columns)) for row in rows))
 
 
-def _cells(words: np.ndarray, side: int) -> np.ndarray:
-    """Words [n, n] to [side, side], where side <= n < 2 side: a cell is one line, or the mean of two."""
-    count = len(words)
-    edges = (2 * np.arange(side + 1) * count + side) // (2 * side)
-    first, double = edges[:-1], np.flatnonzero(np.diff(edges) == 2)
-    for _ in range(2):  # lines, then columns: whole lines are copied at once
+def _cells(words: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Words to fewer, of ``shape``, down to half along each axis: a cell is one line, or the mean of two."""
+    for side in shape:  # lines, then columns: whole lines are copied at once
+        edges = (2 * np.arange(side + 1) * len(words) + side) // (2 * side)
+        first, double = edges[:-1], np.flatnonzero(np.diff(edges) == 2)
         cells = words[first]
         cells[double] = _mean(cells[double], words[first[double] + 1])
         words = np.ascontiguousarray(cells.T)

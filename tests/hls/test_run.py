@@ -142,11 +142,13 @@ def test_damaged_frames_stop_the_core(package, frames, change, message):
 
 
 def test_networks_beyond_the_kernel_are_refused_at_once(standin):
-    arch = dict(image_size=288, patch_size=16)
+    large, wide = dict(image_size=288, patch_size=16), dict(image_size=32, image_width=64, patch_size=16)
     with open_sim(standin) as acc:
         acc.config = replace(TINY, name="unused")
         with pytest.raises(RowvitError, match=r"cannot make 18 x 18 patches of 16 pixels.*host front end"):
-            acc.load(_program(arch))
+            acc.load(_program(large))
+        with pytest.raises(RowvitError, match=r"makes squares, .* of 32 x 64 pixels .*host front end"):
+            acc.load(_program(wide))
 
 
 def _program(architecture):

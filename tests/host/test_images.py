@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -430,3 +431,132 @@ def test_a_camera_may_be_of_any_size():
     large[:, :840] = large[:, 3000:] = 0
     assert (for_network(large, meta) == 77).all()
     assert for_network(np.full((1, 4000, 2), 128, np.uint8), meta).shape == (224, 224, 3)
+
+
+# -- rectangles: the page once more, each pixel from those that it is made of --------------------------
+
+SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 12))
+
+
+def rectangle(shape: tuple[int, int], resize: str = "bicubic", crop: float = 1.0) -> dict:
+    meta = described(shape[0], resize, crop)
+    meta["architecture"] |= {"image_width": shape[1]}
+    return meta
+
+
+def part_of(width: int, height: int, shape: tuple[int, int], crop: float) -> tuple[int, int, int, int]:
+    """Rows and columns of the middle rectangle, and where it begins."""
+    wide, half = Fraction(shape[1], shape[0]), Fraction(1, 2)
+    if Fraction(width, height) <= wide:
+        columns = max(1, round(crop * width))
+        rows = max(1, math.floor(columns / wide + half))
+    else:
+        rows = max(1, round(crop * height))
+        columns = max(1, math.floor(rows * wide + half))
+    return rows, columns, (height - rows) // 2, (width - columns) // 2
+
+
+def sources(first: int, step: int, count: int, side: int) -> list[list[list[int]]]:
+    """For every pixel along an axis its one or two blocks, and of each the lines at 1 and 3 quarters."""
+    edge = [(2 * i * count + side) // (2 * side) for i in range(side + 1)]
+    lines = [[first + b * step + q * step // 4 for q in (1, 3)] for b in range(count)]
+    return [[lines[edge[i]], lines[edge[i + 1] - 1]] for i in range(side)]
+
+
+def reduced(values: np.ndarray, down: list, across: list) -> np.ndarray:
+    """Values [height, width, channels] to a pixel for each of the `sources` down and across."""
+
+    def two(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (a + b + 1) >> 1
+
+    def block(rows: list[int], columns: list[int]) -> np.ndarray:
+        return two(*(two(*(values[row, column] for column in columns)) for row in rows))
+
+    values = values.astype(int)
+    return np.array(
+        [[two(*(two(*(block(r, c) for r in rows)) for c in columns)) for columns in across] for rows in down]
+    )
+
+
+def rectangle_of_rgb(
+    pixels: np.ndarray, shape: tuple[int, int], resize: str, crop: float, decoder: bool = False
+) -> np.ndarray:
+    rows, columns, top, left = part_of(pixels.shape[1], pixels.shape[0], shape, crop)
+    if not decoder and (rows < 2 * shape[0] or columns < 2 * shape[1]):
+        part = Image.fromarray(pixels[top : top + rows, left : left + columns])
+        return np.asarray(part.resize((shape[1], shape[0]), getattr(Image, resize.upper())))
+    axes = []
+    for first, n, side in ((top, rows, shape[0]), (left, columns, shape[1])):
+        step = n // side
+        count = n // step
+        axes.append(sources(first + (n - step * count) // 2, step, count, side))
+    return reduced(pixels, *axes)
+
+
+@given(
+    width=st.integers(1, 70),
+    height=st.integers(1, 70),
+    shape=SHAPES,
+    resize=st.sampled_from(["bicubic", "bilinear"]),
+    crop=st.sampled_from([1.0, 0.9, 0.5]),
+)
+def test_rectangles_are_those_of_the_page(width, height, shape, resize, crop):
+    """Of frames, and of files without loss."""
+    frame = np.random.default_rng(width * height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    expected = rectangle_of_rgb(frame, shape, resize, crop)
+    assert np.array_equal(decode(encoded(frame), shape, resize, crop), expected)
+    assert np.array_equal(for_network(frame, rectangle(shape, resize, crop)), expected)
+
+
+@given(
+    pairs=st.integers(1, 35),
+    height=st.integers(1, 70),
+    shape=SHAPES,
+    crop=st.sampled_from([1.0, 0.9, 0.5]),
+    full_range=st.booleans(),
+)
+def test_rectangles_of_yuyv_are_those_of_the_page(pairs, height, shape, crop, full_range):
+    """One off where Pillow's tables round in another way; small ones are converted and scaled by Pillow."""
+    frame = np.random.default_rng(pairs * height).integers(0, 256, (height, 2 * pairs, 2), dtype=np.uint8)
+    rows, columns, top, left = part_of(2 * pairs, height, shape, crop)
+    found = for_network(frame, rectangle(shape, crop=crop), full_range=full_range)
+    if rows >= 2 * shape[0] and columns >= 2 * shape[1]:
+        step, across = rows // 2 // shape[0], columns // 2 // shape[1]
+        counts = rows // 2 // step, columns // 2 // across
+        down = sources((height - 2 * step * counts[0]) // 2, 2 * step, counts[0], shape[0])
+        side = sources((pairs - across * counts[1]) // 2, across, counts[1], shape[1])
+        small = reduced(frame.reshape(height, pairs, 4), down, side)
+        luma = (small[:, :, 0] + small[:, :, 2] + 1) >> 1
+        expected = converted(np.dstack([luma, small[:, :, 1], small[:, :, 3]]), full_range)
+        assert found.shape == expected.shape and np.abs(found - expected).max() <= 1
+        return
+    even = np.arange(2 * pairs) // 2 * 2
+    yuv = np.dstack([frame[:, :, 0], frame[:, even, 1], frame[:, even + 1, 1]])
+    yuv = yuv[top : top + rows, left : left + columns].astype(int)
+    if not full_range:
+        yuv[:, :, 0] = (510 * (yuv[:, :, 0] - 16) + 219) // 438
+        yuv[:, :, 1:] = 128 + (510 * (yuv[:, :, 1:] - 128) + 224) // 448
+    planes = [Image.fromarray(plane.clip(0, 255).astype(np.uint8)) for plane in np.moveaxis(yuv, 2, 0)]
+    rgb = Image.merge("YCbCr", planes).convert("RGB")
+    assert np.array_equal(found, np.asarray(rgb.resize((shape[1], shape[0]), Image.BICUBIC)))
+
+
+@pytest.mark.parametrize("size", [(160, 120), (75, 301), (1001, 333), (640, 483)])
+@pytest.mark.parametrize(("shape", "crop"), [((24, 40), 1.0), ((40, 12), 0.9), ((9, 30), 0.875)])
+def test_rectangles_of_jpegs_are_those_of_the_page(size, shape, crop):
+    """By what the decoder gives, also of photos that are stored on their side."""
+    width, height = size
+    y, x = np.mgrid[:height, :width] / 9
+    photo = Image.fromarray((128 + 100 * np.stack([np.sin(x), np.cos(y), np.sin(x + y)], 2)).astype(np.uint8))
+    wanted, exif = tuple(math.ceil(side / crop) for side in shape), Image.Exif()
+    for orientation in (1, 3, 6, 8):
+        exif[0x0112] = orientation
+        file = io.BytesIO()
+        photo.save(file, "JPEG", exif=exif)
+        columns, rows = (height, width) if orientation > 4 else (width, height)
+        scale = max(s for s in (1, 2, 4, 8) if s == 1 or s <= min(rows // wanted[0], columns // wanted[1]))
+        small = upright(file.getvalue(), wanted)
+        assert small.size == (-(-columns // scale), -(-rows // scale))
+        pixels = np.asarray(small)
+        expected = rectangle_of_rgb(pixels, shape, "bicubic", crop, decoder=scale > 1)
+        assert np.array_equal(decode(file.getvalue(), shape, crop=crop), expected)

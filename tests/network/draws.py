@@ -19,6 +19,7 @@ from rowvit.compiler import compile
 from rowvit.compiler.plan import ALONE, Plan, Stages
 from rowvit.compiler.sharing import candidates
 from rowvit.errors import RowvitError
+from rowvit.formats.description import image_shape
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.program import Program
 from rowvit.hardware.config import HardwareConfig, load
@@ -46,6 +47,7 @@ SHIPPED = ("pynq-z2", "kv260")
 COUNT = int(os.environ.get("ROWVIT_NETWORKS", "12"))
 FIRST = int(os.environ.get("ROWVIT_FIRST", "0"))
 NUMBERS = {array: range(FIRST, FIRST + COUNT) for array in ARRAYS}
+RECTANGLES = range(FIRST, FIRST + -(-COUNT // 4))  # of each array
 
 
 @dataclass(frozen=True)
@@ -55,20 +57,20 @@ class Case:
     package: ModelPackage
     config: HardwareConfig
     program: Program
-    images: np.ndarray  #: uint8 [B, S, S, 3]
+    images: np.ndarray  #: uint8 [B, H, W, 3]
     batch: int
     stalls: int
 
 
-def case(array: str, number: int) -> Case:
-    """A case that fits its array."""
+def case(array: str, number: int, rectangle: bool = False) -> Case:
+    """A case that fits its array; with ``rectangle`` of any number of patches, else of a square's."""
     rng = np.random.default_rng([number, [*ARRAYS, *SHIPPED].index(array)])
     config = ARRAYS[array] if array in ARRAYS else load(array)
     program, tries = None, 0
     while program is None:
         tries += 1
         assert tries < 300, "nothing fits"
-        package, batch = _package(rng, config), int(rng.integers(1, 10))
+        package, batch = _package(rng, config, rectangle), int(rng.integers(1, 10))
         package = _varied(np.random.default_rng([number, tries, len(array)]), package)
         try:
             stages = _stages(rng, Plan(package.meta, config))
@@ -76,8 +78,8 @@ def case(array: str, number: int) -> Case:
             program = compile(package, config, rng.random() < 0.7, batch, stages)
         except RowvitError:
             pass  # does not fit; the refusals have tests of their own
-    side = package.arch["image_size"]
-    images = rng.integers(0, 256, (batch + int(rng.integers(2)), side, side, 3), dtype=np.uint8)
+    shape = image_shape(package.arch)
+    images = rng.integers(0, 256, (batch + int(rng.integers(2)), *shape, 3), dtype=np.uint8)
     return Case(package, config, program, images, batch, int(rng.integers(4)))
 
 
@@ -91,6 +93,7 @@ def _varied(rng: np.random.Generator, package: ModelPackage) -> ModelPackage:
         rng,
         **{size: package.arch[size] for size in sizes},
         **{rule: package.meta[rule] for rule in rules},
+        image_width=package.arch.get("image_width"),
         classes=0,
         prefix=0,
         tokens={"rows": "all", "layers": [package.arch["depth"] - 1]},
@@ -109,7 +112,7 @@ def _stages(rng: np.random.Generator, plan: Plan) -> Stages | None:
     return choices[int(rng.integers(len(choices)))]
 
 
-def _package(rng: np.random.Generator, config: HardwareConfig) -> ModelPackage:
+def _package(rng: np.random.Generator, config: HardwareConfig, rectangle: bool) -> ModelPackage:
     def integer(low: int, high: int) -> int:
         return int(rng.integers(low, high + 1))
 
@@ -124,6 +127,10 @@ def _package(rng: np.random.Generator, config: HardwareConfig) -> ModelPackage:
         heads -= 1
     large = rng.random() < 0.05  # its patches come in chunks
     patch, grid = (20, integer(1, 2)) if large else (integer(1, 4), max(integer(1, 7), integer(1, 7)))
+    columns = grid
+    if rectangle:
+        (own,) = rng.spawn(1)  # so that the other draws stay as they are without it
+        columns = int(own.choice([count for count in range(1, 10) if count != grid]))
     prefix = integer(1, 4) if rng.random() < 0.3 else 1
     hidden = integer(9, 10 * config.lanes)
     pieces = 1 if late else int(rng.choice([1, 1, 2, 3]))
@@ -134,11 +141,12 @@ def _package(rng: np.random.Generator, config: HardwareConfig) -> ModelPackage:
         depth=depth,
         heads=heads,
         image_size=patch * grid,
+        image_width=patch * columns,
         patch_size=patch,
         hidden=hidden,
         classes=integer(1, 80),
         prefix=prefix,
-        pruning=[_step(rng, 1, 5)] if late else _pruning(rng, depth, grid * grid + prefix),
+        pruning=[_step(rng, 1, 5)] if late else _pruning(rng, depth, grid * columns + prefix),
         ffn2_rule=rule,
         tile_rows=config.rows * integer(1, 8),
         ffn_chunk=chunk,

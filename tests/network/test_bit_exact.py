@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from draws import ARRAYS, NUMBERS, SHIPPED, case
+from draws import ARRAYS, NUMBERS, RECTANGLES, SHIPPED, case
 
 import rowvit
 from rowvit.compiler import compile
 from rowvit.compiler.plan import Stage
+from rowvit.formats.description import image_shape
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import load
 from rowvit.hardware.isa import MAX_IMAGES
@@ -47,13 +48,13 @@ def assert_program_equal(package, program, config, images, batch, **options):
 
 
 def random_images(package, count, seed):
-    side = package.meta["architecture"]["image_size"]
-    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    shape = count, *image_shape(package.arch), 3
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 @pytest.mark.parametrize(("array", "number"), [(array, n) for array in ARRAYS for n in NUMBERS[array]])
-def test_random_networks(array, number):
-    one = case(array, number)
+def test_random_networks(array, number, rectangle=False):
+    one = case(array, number, rectangle)
     results, expected = assert_program_equal(
         one.package, one.program, one.config, one.images, one.batch, stalls=one.stalls
     )
@@ -61,6 +62,12 @@ def test_random_networks(array, number):
         for result, want in zip(results, expected, strict=True):
             for name in ("macs_executed", "macs_dense", "w2_rows_fetched", "w2_rows_total"):
                 assert getattr(result, name) == getattr(want, name), name
+
+
+@pytest.mark.parametrize(("array", "number"), [(array, n) for array in ARRAYS for n in RECTANGLES])
+def test_random_rectangles(array, number):
+    """Of numbers of patches that are no squares; shapes alone are drawn above, too."""
+    test_random_networks(array, number, rectangle=True)
 
 
 def test_records_of_nine_images():

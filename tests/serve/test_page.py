@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import processes
 import pytest
 from browsers import browser
@@ -19,7 +21,9 @@ from puppet import serving
 from waiting import HANG, until
 
 import rowvit
-from rowvit.serve.networks import read_networks
+from rowvit.quant.synthetic import random_package
+from rowvit.serve.networks import Network, read_networks
+from rowvit.serve.photos import pixels_of
 from rowvit.serve.service import Limits
 
 DESK, PHONE = (1280, "light"), (360, "dark")
@@ -166,6 +170,36 @@ def test_a_folder(tab, signs):
     assert "this is no picture" in items[5]
     tab.locator("#gallery-list button").nth(3).click()
     tab.locator(f".answer .label:text-is('{results[3].label}')").wait_for()
+
+
+@pytest.mark.parametrize(
+    ("widths", "sent"), [([28], (747, 320)), ([12, 28], (427, 320))], ids=["one shape", "two"]
+)
+def test_the_camera_of_rectangles(open_page, monkeypatch, widths, sent):
+    """What is sent of a frame, here of 640 x 480, has the networks' shape; of two shapes it is all of it."""
+    shape = dict(dim=32, depth=1, heads=2, image_size=12, patch_size=4, hidden=48, classes=5)
+    networks = {
+        f"w{width}": Network(
+            f"w{width}", random_package(np.random.default_rng(1), **shape, image_width=width)
+        )
+        for width in widths
+    }
+    frames = []
+
+    def decoded(data: bytes, *arguments):
+        frames.append(Image.open(io.BytesIO(data)).size)
+        return pixels_of(data, *arguments)
+
+    monkeypatch.setattr("rowvit.serve.service.pixels_of", decoded)
+    with serving(networks, "golden", lambda: rowvit.open("golden", "tiny")) as served:
+        page = open_page(viewport=dict(width=800, height=800))
+        page.goto(served.url)
+        page.get_by_role("button", name="Use the camera").click()
+        page.get_by_text("frames/s").wait_for()
+        box = page.locator("video").bounding_box()
+        page.close()
+    assert set(frames) == {sent}
+    assert box["width"] / box["height"] == pytest.approx(sent[0] / sent[1], rel=0.01)
 
 
 @both_sizes

@@ -25,6 +25,7 @@ from puppet import serving
 from waiting import HANG, until
 
 import rowvit
+from rowvit.errors import RowvitError
 from rowvit.images import for_network
 from rowvit.measure.power.instrument import Instrument
 from rowvit.quant.synthetic import random_package
@@ -359,6 +360,38 @@ def test_the_hls_front_end(networks):
         wide = served.infer(np.zeros((1, 2, 4100, 3), np.uint8))
         assert wide.status == 400 and "does not go through the HLS front end" in wide.error
         assert served.service.engine.faults == 0
+
+
+def test_a_rectangle(tmp_path):
+    """Pictures are cut to its shape, and drawn in it; the HLS front end refuses it before it serves."""
+    shape = dict(dim=32, depth=2, heads=2, image_size=12, image_width=28, patch_size=4, hidden=48, classes=5)
+    package = random_package(
+        np.random.default_rng(6), **shape, pruning=[{"layer": 0, "keep": 9, "threshold": 0}]
+    )
+    package.meta["name"] = "wide"
+    package.save(path := tmp_path / "wide.safetensors")
+    networks, data = read_networks([str(path)]), png(90, 30)
+    with serving(networks, "golden", lambda: rowvit.open("golden", "tiny")) as served:
+        described = served.ask("GET", "/v2/models/wide").json["inputs"][0]["shape"]
+        assert described == [-1, 12, 28, 3]
+        with rowvit.open("golden", "tiny") as target:
+            target.load(path)
+            (expected,) = target([pixels := for_network(data, target.meta)])
+        found = served.infer(pixels[None], model="wide").json["outputs"]
+        (logits,) = (tensor["data"] for tensor in found if tensor["name"] == "logits")
+        assert logits == expected.logits.tolist()
+        assert served.infer(np.zeros((1, 28, 12, 3), np.uint8), model="wide").status == 400
+        answer = served.ask("POST", "/models/wide/classify?explain=1", data).json
+        assert answer["logits"] == expected.logits.tolist() and len(answer["attention"][0]["tokens"]) == 22
+        drawn = served.ask("POST", "/models/wide/classify", data, Accept="image/png")
+        assert Image.open(io.BytesIO(drawn.body)).size == (16 + 3 * (448 + 16), 192 + 3 * 16 + 4 * 30)
+        page = served.ask("GET", "/").body.decode()
+        assert f'data-ratio="{28 / 12}"' in page
+    with (
+        pytest.raises(RowvitError, match="the HLS front end makes squares"),
+        serving(networks, "golden", lambda: rowvit.open("golden", "tiny", frontend="hls")),
+    ):
+        pass
 
 
 # -- answers, their descriptions, and figures ------------------------------------------------------

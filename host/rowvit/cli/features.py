@@ -21,7 +21,9 @@ def features(
     output: Annotated[
         Path,
         typer.Option(
-            "-o", "--output", help="The .npz: values [B, N, D], indices [B, N], files [B], and model."
+            "-o",
+            "--output",
+            help="The .npz: values [B, N, D], indices [B, N], files [B], model, and what heads of rows say.",
         ),
     ],
     behind: Annotated[
@@ -45,7 +47,8 @@ def features(
     Of a package with classes they are what its head sees; one that was made with rowvit quantise --tokens
     answers behind other layers, too, or without classes. Values are float32; indices are the tokens' numbers,
     the class token's 0, and -1 where an image has fewer than others. What pruning has dropped is not among
-    them.
+    them. A network with heads for each of some tokens gives row_indices, row_scores [B, rows, names],
+    row_names, and row_boxes [B, rows, 4], if it has boxes.
 
     Examples
     --------
@@ -55,7 +58,7 @@ def features(
     """
     from rowvit.formats.package import ModelPackage
     from rowvit.targets.features import features as stacked
-    from rowvit.targets.features import layer_of
+    from rowvit.targets.features import layer_of, row_arrays
     from rowvit.targets.session import Session, image_files
     from rowvit.targets.target import read_model, read_package
 
@@ -78,9 +81,11 @@ def features(
         found = stacked([result.tokens for result in results], session.meta, behind)
         name = session.meta.get("name") or session.meta["model"]["name"]
         with output.open("wb") as file:
-            np.savez(
-                file, values=found.values, indices=found.indices, files=np.array(names), model=np.array(name)
-            )
+            rows = row_arrays([result.rows for result in results])
+            own = {f"row_{name}": array for name, array in rows.items()}
+            own |= {"row_names": np.array(session.meta["row_heads"]["names"])} if own else {}
+            arrays = {"values": found.values, "indices": found.indices, "files": np.array(names)}
+            np.savez(file, **arrays, **own, model=np.array(name))
     shape = " x ".join(map(str, found.values.shape))
     wrote(output)
     say(f"{shape}: images, tokens, channels", ERR)

@@ -125,7 +125,7 @@ def _is_package(source: str) -> bool:
 
 
 def _architecture(
-    source: str, classes: int | None, image_size: int | None, heads: int | None, pool: str | None
+    source: str, classes: int | None, image_size: opt.ImageSize | None, heads: int | None, pool: str | None
 ) -> ViTConfig:
     if not source.startswith("timm:"):
         from rowvit.model.importers import import_model
@@ -135,9 +135,11 @@ def _architecture(
     from rowvit.model.importers.timm import configuration
 
     shape = configuration(source.removeprefix("timm:"))
+    height, width = image_size or shape.size
     return replace(
         shape,
         classes=shape.classes if classes is None else classes,
         distilled=shape.distilled and classes is None,
-        image_size=image_size or shape.image_size,
+        image_size=height,
+        image_width=width,
     )

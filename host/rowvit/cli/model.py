@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from rowvit.cli import options as opt
 from rowvit.cli.common import command, print_rows, say, status, wrote, wrote_network
 from rowvit.errors import RowvitError
 from rowvit.formats import container
+from rowvit.formats.description import image_shape
 from rowvit.hardware import config as configs
 from rowvit.hardware.isa import Op
 
@@ -233,7 +235,7 @@ def info(model: opt.ModelArgument) -> None:
         rows["accuracy"] = meta.get("accuracy") or "not measured"
         rows["history"] = "; ".join(meta.get("history", ()))
         rows["hash"] = meta.get("hash")
-    rows["image"] = f"{arch['image_size']} x {arch['image_size']}, patches of {arch['patch_size']}"
+    rows["image"] = _image(arch)
     rows["network"] = (
         f"{arch['depth']} layers, {arch['dim']} channels, {arch['heads']} heads, {arch['hidden']} hidden,"
         f" {arch['tokens']} tokens"
@@ -270,6 +272,9 @@ def _answers(meta: Mapping[str, Any]) -> str:
     if "tokens" in meta:
         which = "all tokens" if meta["tokens"]["rows"] == "all" else "the class token"
         found.append(f"{which} behind layer {', '.join(map(str, meta['tokens']['layers']))}")
+    if rows := meta.get("row_heads"):
+        boxes = " and boxes" if "boxes" in rows else ""
+        found.append(f"scores of {len(rows['names'])} names{boxes} of {rows['rows']} (heads on the host)")
     return "; ".join(found)
 
 
@@ -288,21 +293,29 @@ def _float_network(model: str) -> bool:
     return True
 
 
+def _image(arch: Mapping) -> str:
+    height, width = image_shape(arch)
+    which = "" if height == width else " (height x width)"
+    return f"{height} x {width}{which}, patches of {arch['patch_size']}"
+
+
 def _resizing(filter_: str, crop: float) -> str:
-    return filter_ if crop == 1 else f"{filter_}, of the middle square with {crop:.1%} of the shorter side"
+    return filter_ if crop == 1 else f"{filter_}, of the middle with {crop:.1%} of the shorter side"
 
 
 def _network_rows(config: Mapping, card: Mapping) -> dict[str, str]:
     """Lines about a float network, from the fields of its `ViTConfig` and its `Card`."""
-    tokens = config["prefix"] + (config["image_size"] // config["patch_size"]) ** 2
-    seen = {"token": "class token", "class-mean": "class token and the mean of patches"}.get(
-        config["pool"], "mean of patches"
-    )
+    tokens = config["prefix"] + math.prod(side // config["patch_size"] for side in image_shape(config))
+    seen = {
+        "token": "class token",
+        "class-mean": "class token and the mean of patches",
+        "attention": "tokens, by attention",
+    }.get(config["pool"], "mean of patches")
     if config["distilled"]:
         seen = "class and distillation token, a head each"
     head = f"{seen}, {config['classes']} classes" if config["classes"] else f"none; features of the {seen}"
     return {
-        "image": f"{config['image_size']} x {config['image_size']}, patches of {config['patch_size']}",
+        "image": _image(config),
         "network": (
             f"{config['depth']} layers, {config['dim']} channels, {config['heads']} heads,"
             f" {config['hidden']} hidden ({config['act']}), {tokens} tokens"

@@ -83,12 +83,12 @@ def relu(
     writable(output)
     tested = test_set(data, card, measure, names)
     fitted, checked = trained.subset(photos), trained.subset(check, skip=photos)
-    side, depth = network.config.image_size, network.config.depth
-    pixels = fitted.prepared(side, card.resize, card.crop)
+    size, depth = network.config.size, network.config.depth
+    pixels = fitted.prepared(size, card.resize, card.crop)
     tests, measured = pixels[:0], set[int]()  # after these layers
     if len(checked) and trained.classes and (names or set(trained.classes) <= set(card.classes)):
         checked = matched(checked, card.name, card.classes, names)
-        tests = checked.prepared(side, card.resize, card.crop)
+        tests = checked.prepared(size, card.resize, card.crop)
         measured = {-1, *range(depth)} if each_layer else {-1, depth - 1}
     titles = ["layer", "zeros", "error if swapped", "error refitted", *(["top-1"] if measured else [])]
     table = right_aligned(*titles, left=0)
@@ -212,7 +212,7 @@ def prune(
     labelled = max_loss > 0 or bool(drawn.classes and (names or set(drawn.classes) <= set(card.classes)))
     if labelled:
         drawn = matched(drawn, card.name, card.classes, names)
-    pixels = drawn.prepared(network.config.image_size, card.resize, card.crop)
+    pixels = drawn.prepared(network.config.size, card.resize, card.crop)
     package = search.stand_in(
         network, card, pixels[:: max(1, len(pixels) // 64)], "image" if rule == "auto" else rule
     )
@@ -435,7 +435,7 @@ def quantise(
     )
     found = open_data(data, "train", labels=False)
     drawn = found.subset(photos)
-    pixels = drawn.prepared(config.image_size, card.resize, card.crop)
+    pixels = drawn.prepared(config.size, card.resize, card.crop)
     with progress_bar("calibrating", 3) as progress:
         network = centre_keys(network, options.mean, options.std, pixels)
         if smooth:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from typer import Argument, Option
+from typer import Argument, BadParameter, Option
 
 from rowvit.errors import RowvitError
 from rowvit.hardware.block_design import default_configuration
@@ -117,8 +118,30 @@ PoolOption = Annotated[
     ),
 ]
 ClassesOption = Annotated[int | None, Option(min=1, help="A new, untrained head with this many classes.")]
+
+
+class ImageSize(NamedTuple):
+    """Pixels of an image."""
+
+    height: int
+    width: int
+
+
+def image_size(text: str) -> ImageSize:
+    """``224x320``, or ``224`` for a square."""
+    if not re.fullmatch(r"0*[1-9]\d{0,4}(x0*[1-9]\d{0,4})?", text):
+        raise BadParameter(f"{text!r} is not a number of pixels, or two as in 224x320 (height, width)")
+    sides = [int(side) for side in text.split("x")]
+    return ImageSize(sides[0], sides[-1])
+
+
 ImageSizeOption = Annotated[
-    int | None, Option(min=1, help="Pixels per side; position embeddings are interpolated.")
+    ImageSize | None,
+    Option(
+        parser=image_size,
+        metavar="PIXELS|HEIGHTxWIDTH",
+        help="Pixels per side, or height and width as in 224x320; position embeddings are interpolated.",
+    ),
 ]
 
 # -- targets ------------------------------------------------------------------------------------

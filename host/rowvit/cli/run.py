@@ -33,6 +33,8 @@ from rowvit.cli.common import (
 from rowvit.errors import RowvitError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rowvit.hardware.config import HardwareConfig
     from rowvit.measure.speed.profile import LayerProfile, Profile
     from rowvit.targets.session import RunStatistics, Session
@@ -169,7 +171,8 @@ def run(
         statistics = session.statistics(results)
 
         if str(json_file) != "-":
-            _print_results(files, results, session.meta["classes"])
+            names = session.meta.get("row_heads", {}).get("names", ())
+            _print_results(files, results, session.meta["classes"], names)
             if not session.meta["classes"]:
                 say("The network has no classes, and answers with tokens: rowvit features writes them.")
             _print_statistics(statistics, session, seconds)
@@ -248,7 +251,12 @@ def _window(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def _print_results(files: list[Path], results: list[Result], classes: list[str]) -> None:
+def _print_results(
+    files: list[Path], results: list[Result], classes: list[str], names: Sequence[str]
+) -> None:
+    """``names``: those of heads of rows, if the network has such."""
+    from rowvit.targets.features import told
+
     truths = [file.stem.split("_")[0] for file in files]
     compared = any(result.bit_exact is not None for result in results)
     known = (
@@ -262,6 +270,9 @@ def _print_results(files: list[Path], results: list[Result], classes: list[str])
         if classes:
             row["prediction"] = result.label
             row["probability"] = f"{result.probabilities[result.top1]:.3f}"
+        if names:
+            seen = (f"{name} {share:.2f}" for name, share in told(result.rows, names))
+            row["seen"] = ", ".join(seen) or "nothing"
         if compared:
             said = "yes" if result.bit_exact else Text("NO", "red")
             row["equals reference"] = "not compared" if result.bit_exact is None else said
@@ -351,6 +362,7 @@ def profile(
 
       rowvit profile deit-tiny.safetensors cat.jpg --predict --rate 50
     """
+    from rowvit.formats.description import square_side
     from rowvit.hardware import config as configs
     from rowvit.measure.draw import plots
     from rowvit.measure.speed import profile as measure
@@ -367,7 +379,7 @@ def profile(
         found = measure.profile(network, pixels, hardware, model_memory, not predict)
     _print_profile(found)
     _print_fills(network.meta, hardware)
-    print_host_work(found.host_work(network.meta["architecture"]["image_size"]))
+    print_host_work(found.host_work(square_side(network.meta["architecture"])))
     OUT.print()
     if trace_json:
         write(trace_json, json.dumps(measure.trace(found)) + "\n")
@@ -378,15 +390,16 @@ def profile(
 
 
 def _one_image(model: str, image: Path | None, meta: dict[str, Any]) -> np.ndarray:
-    """Pixels uint8 [S, S, 3]: of the file, of the model's first photo, or random."""
+    """Pixels uint8 [H, W, 3]: of the file, of the model's first photo, or random."""
+    from rowvit.formats.description import image_shape
     from rowvit.images import for_network
     from rowvit.targets.session import image_files, shipped_photos
 
     if image is None and (photos := shipped_photos(model)):
         image = image_files(photos)[0]
     if image is None:
-        side = meta["architecture"]["image_size"]
-        return np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        shape = *image_shape(meta["architecture"]), 3
+        return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     return for_network(image, meta)
 
 

@@ -24,6 +24,7 @@ from rowvit.compiler.sharing import choose
 from rowvit.compiler.steps import Load, Step
 from rowvit.compiler.weights import Blob
 from rowvit.errors import RowvitError
+from rowvit.formats.head import TENSORS
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.program import FORMAT, Program
 from rowvit.formats.tokens import Layout
@@ -112,7 +113,7 @@ def compile(
         ],
     }
     code = np.concatenate([instruction.encode() for code in codes for instruction in code])
-    own = {name: tensor for name, tensor in package.tensors.items() if name.startswith("host_head.")}
+    own = {name: tensor for name, tensor in package.tensors.items() if name.startswith(TENSORS)}
     program = Program(code.reshape(-1, SLOTS), blob.bytes(), info, own, package)
     check(program, config)
     return program
@@ -120,7 +121,7 @@ def compile(
 
 def _optional(meta: dict[str, Any], config: HardwareConfig) -> dict[str, Any]:
     """What a program says of the parts that only some networks have."""
-    found = {key: meta[key] for key in ("host_head", "pre_norm") if key in meta}
+    found = {key: meta[key] for key in ("host_head", "row_heads", "pre_norm") if key in meta}
     return found | (
         {"tokens": meta["tokens"] | {"layout": list(Layout.of(config))}} if "tokens" in meta else {}
     )

@@ -235,8 +235,10 @@ class _Run:
         expected = {
             Record.MARK: [EMBED_TAG, *layers],
             Record.KEPT: [step["layer"] for step in self.meta["pruning"]],
-            Record.CHECKPOINT: list(range(2 * len(layers) + 1)) if self.meta["checkpoints"] else [],
-            Record.TOKENS: tokens.layers(self.meta),
+            Record.CHECKPOINT: list(range(2 * len(layers) + 1))
+            if self.meta["checkpoints"]
+            else tokens.state_tags(self.meta),
+            Record.TOKENS: tokens.layers(self.meta) if tokens.normalised(self.meta) else [],
         }
         for kind, tags in expected.items():
             if [tag for record, tag in image.records + then.records if record is kind] != tags:
@@ -622,12 +624,16 @@ class _Run:
         if kind is NormKind.TOKENS:
             self._tokens(one, image, operation, stream)
             return
-        if row != previous or Flag.LAST in one.flags:
-            raise ValueError("it has one of ONE_ROW and PREVIOUS without the other, or LAST")
         if kind is NormKind.DUMP:
             self._expect(stream, image.value("residual", self._sums(*divmod(one.tag, 2))))
+            answers = one.tag in tokens.state_tags(self.meta)
+            self._require_end(one, image, answers and one.tag == tokens.state_tag(self.arch["depth"] - 1))
+            if row or previous:
+                raise ValueError("ONE_ROW and PREVIOUS are no flags of it")
             image.records.append((Record.CHECKPOINT, one.tag))
             return
+        if row != previous or Flag.LAST in one.flags:
+            raise ValueError("it has one of ONE_ROW and PREVIOUS without the other, or LAST")
         if operation.layer < 0:
             self._expect(stream, image.value("residual", self.embeddings - 1))
             address = self._parameters(LoadKind.NORM, f["slot"], f["dim"], self._part(image, operation))
@@ -642,6 +648,12 @@ class _Run:
         area = Area(f["dst_base"], f["dst_stride"], f["dim"] // 8, bands)
         self.token.write(area, image.value("X of row 0" if row else "X", stream.sums))
 
+    def _require_end(self, one: Instruction, image: _Image, answers: bool) -> None:
+        """LAST is the flag of what ends the pass: without classes, the last answer of the last image."""
+        last = answers and not self.arch["classes"] and image.number == self.part.images - 1
+        if (Flag.LAST in one.flags) != last:
+            raise ValueError("LAST is not the flag of the pass's last record")
+
     def _tokens(self, one: Instruction, image: _Image, operation: Operation, stream: Value) -> None:
         """The tokens behind a layer, which the tag has."""
         f, answer = one.fields, self.meta.get("tokens", {"rows": "", "layers": []})
@@ -651,11 +663,9 @@ class _Run:
         parts = min(self.config.rows, 4) * self.config.groups
         if f["dst_stride"] != self.stride * -(-parts // 4):
             raise ValueError(f"a part of its rows has other than {f['dst_stride']} words")
-        last = not self.arch["classes"] and image.number == self.part.images - 1
-        if (Flag.LAST in one.flags) != (
-            last and one.tag == self.arch["depth"] - 1
-        ) or Flag.PREVIOUS in one.flags:
-            raise ValueError("LAST is not the flag of the pass's last record, or PREVIOUS one of its flags")
+        self._require_end(one, image, one.tag == self.arch["depth"] - 1)
+        if Flag.PREVIOUS in one.flags:
+            raise ValueError("PREVIOUS is no flag of it")
         address = self._parameters(LoadKind.NORM, f["slot"], f["dim"], self._part(image, operation))
         self._consistent(operation, address, f["shift"])
         image.records.append((Record.TOKENS, one.tag))

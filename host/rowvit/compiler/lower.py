@@ -221,18 +221,12 @@ class Lowering:
         )
         self.use(step, loads)
 
-    def dump(self, layer: int, base: int, tag: int, tokens: int) -> None:
-        """Send the residual stream from address ``base`` on, in a program with checkpoints."""
-        if not self.checkpoints:
-            return
-        accesses = [
-            self._residual_read(base, self.config.bands(tokens)),
-            Access(Engine.NORM, False, OnChip.LIVE, self.image, 1),
-        ]
-        plan = self.plan
-        fields = dict(kind=NormKind.DUMP, dim=plan.dim, res_base=base, res_stride=plan.res_stride)
-        self.step(Op.NORM, Operation(OperationKind.DUMP, layer), accesses, (), tag, **fields)
-        self.output_bytes += 8 + 2 * self.plan.dim * tokens
+    def dump(self, layer: int, base: int, tag: int, live: int) -> None:
+        """Send the residual stream from address ``base`` on, in a program with checkpoints; `answer_tokens`
+        sends what the network answers with.
+        """
+        if self.checkpoints and tag not in tokens.state_tags(self.meta):
+            self._send_rows(NormKind.DUMP, layer, base, tag, live)
 
     def answer_tokens(self, layer: int, live: int, images: Sequence[int]) -> None:
         """Send the tokens behind a layer, at most ``live`` of each image, if the network answers with them.
@@ -241,36 +235,45 @@ class Lowering:
         """
         if layer not in tokens.layers(self.meta):
             return
-        plan, layout = self.plan, tokens.Layout.of(self.config)
-        rows, loads = tokens.count(self.meta, live), self.norm_load("tokens")
+        rows, normalised = tokens.count(self.meta, live), tokens.normalised(self.meta)
+        loads = self.norm_load("tokens") if normalised else None
+        kind, tag = (NormKind.TOKENS, layer) if normalised else (NormKind.DUMP, tokens.state_tag(layer))
         for image in self.each(images):
-            base = self.residual_base(layer + 1)
-            flags = {Flag.ONE_ROW} if self.meta["tokens"]["rows"] == "class" else set()
-            accesses = [self._residual_read(base, self.config.bands(rows))]
-            if (
-                not plan.arch["classes"]
-                and layer == plan.arch["depth"] - 1
-                and image == self.stages[-1].images - 1
-            ):
-                flags.add(Flag.LAST)
-                accesses.append(Access(Engine.NORM, True, OnChip.PACKET, 0, 1, banded=False))
-            if Flag.ONE_ROW not in flags:
-                accesses.append(Access(Engine.NORM, False, OnChip.LIVE, self.image, 1))
-            step = self.step(
-                Op.NORM,
-                Operation(OperationKind.TOKENS, layer),
-                accesses,
-                flags,
-                tag=layer,
-                kind=NormKind.TOKENS,
-                dim=plan.dim,
-                res_base=base,
-                res_stride=plan.res_stride,
-                dst_stride=layout.part_words(plan.dim),
-                shift=self.meta["tokens"]["shift"],
-            )
+            ends = not self.plan.arch["classes"] and layer == self.plan.arch["depth"] - 1
+            ends = ends and image == self.stages[-1].images - 1
+            self._send_rows(kind, layer, self.residual_base(layer + 1), tag, rows, loads, ends)
+
+    def _send_rows(
+        self,
+        kind: NormKind,
+        layer: int,
+        base: int,
+        tag: int,
+        rows: int,
+        loads: Loaded | None = None,
+        ends: bool = False,
+    ) -> None:
+        """The image's first ``rows`` residual rows, from address ``base`` on, as a record, which may end the
+        pass; to TOKENS belong ``loads``.
+        """
+        plan, fields = self.plan, {}
+        operation, size = OperationKind.DUMP, 2 * plan.dim * rows
+        flags = {Flag.LAST} if ends else set()
+        accesses = [self._residual_read(base, self.config.bands(rows))]
+        if kind is NormKind.TOKENS:
+            layout = tokens.Layout.of(self.config)
+            operation, size = OperationKind.TOKENS, layout.payload(rows, plan.dim)
+            fields = dict(dst_stride=layout.part_words(plan.dim), shift=self.meta["tokens"]["shift"])
+            flags |= {Flag.ONE_ROW} if self.meta["tokens"]["rows"] == "class" else set()
+        if ends:
+            accesses.append(Access(Engine.NORM, True, OnChip.PACKET, 0, 1, banded=False))
+        if Flag.ONE_ROW not in flags:
+            accesses.append(Access(Engine.NORM, False, OnChip.LIVE, self.image, 1))
+        fields |= dict(kind=kind, dim=plan.dim, res_base=base, res_stride=plan.res_stride)
+        step = self.step(Op.NORM, Operation(operation, layer), accesses, flags, tag, **fields)
+        if loads is not None:
             self.use(step, loads)
-            self.output_bytes += 8 + layout.payload(rows, plan.dim)
+        self.output_bytes += 8 + size
 
     def mark(self, tag: int) -> None:
         """The image's newest array operation emits a MARK record."""

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -22,9 +23,11 @@ MAX_K = 1024  #: scalars of a product, at most
 MAX_HEADS = 15  #: of a network that drops tokens
 RULES = ("none", "image", "tile")
 _LANES = 16  # of a group, at least
+#: pixels of an image: the side of a square, or height and width
+Size = int | tuple[int, int]
 #: sizes of a network: name -> (lowest, highest); an accelerator holds less
 ARCHITECTURE = {
-    "image_size": (1, 8192),
+    "image_size": (1, 8192),  # its height; of a rectangle there is an image_width, too, with the same limits
     "patch_size": (1, 1024),
     "channels": (3, 3),  # RGB
     "dim": (1, 65535),  # as what follows, at most what a slot of an instruction holds
@@ -55,16 +58,40 @@ LAYER_PARAMS = {
 }
 
 
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def image_shape(arch: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width of the images that a network takes, by its "architecture"."""
+    return arch["image_size"], arch.get("image_width") or arch["image_size"]
+
+
+def image_keys(size: Size) -> dict[str, int]:
+    """What an "architecture" says of images of this size: nothing about the width of a square."""
+    height, width = sides(size)
+    return {"image_size": height} | ({"image_width": width} if width != height else {})
+
+
+def square_side(arch: Mapping[str, Any]) -> float:
+    """The side of a square of as many pixels as a network's image has."""
+    return math.sqrt(math.prod(image_shape(arch)))
+
+
 @cache
 def _validator(kind: str) -> Callable[[Any], Any]:
     schema = json.loads(SCHEMA.read_text())
     schema["definitions"]["rule"] = {"enum": list(RULES)}
-    schema["definitions"]["architecture"] = _integers(ARCHITECTURE)
+    architecture = _integers(ARCHITECTURE)
+    architecture["properties"]["image_width"] = _integer(*ARCHITECTURE["image_size"])
+    schema["definitions"]["architecture"] = architecture
     schema["definitions"]["images"] = _integer(1, MAX_IMAGES)
     layers = {"type": "array", "items": _integers(LAYER_PARAMS)}
     schema["definitions"]["token_rows"] = {"enum": list(tokens.ROWS)}
     schema["definitions"]["head_pool"] = {"enum": list(heads.POOLS)}
     schema["definitions"]["head_step"] = {"enum": list(heads.STEPS)}
+    schema["definitions"]["head_rows"] = {"enum": list(heads.ROWS)}
     params = _integers(NETWORK_PARAMS, layers=layers)
     params["properties"] |= {name: _integer(*limits) for name, limits in (HEAD_PARAMS | PRE_PARAMS).items()}
     schema["definitions"]["params"] = params
@@ -121,8 +148,9 @@ def violation(validate: Callable[[Any], Any], value: Any, what: str) -> str:
 def _disagreements(meta: dict[str, Any], kind: str) -> list[str]:
     """Sizes that do not agree with each other."""
     arch, found = meta["architecture"], []
-    grid = arch["image_size"] // arch["patch_size"]
-    if arch["image_size"] % arch["patch_size"] or arch["tokens"] != arch["prefix"] + grid * grid:
+    patches = math.prod(side // arch["patch_size"] for side in image_shape(arch))
+    whole = all(side % arch["patch_size"] == 0 for side in image_shape(arch))
+    if not whole or arch["tokens"] != arch["prefix"] + patches:
         found.append("image size, patch size, prefix and tokens do not agree")
     if arch["dim"] % arch["heads"]:
         found.append("dim is not a multiple of heads")
@@ -162,7 +190,7 @@ def _disagreements_of_outputs(meta: dict[str, Any], kind: str) -> Iterator[str]:
         elif after and meta["tokens"]["rows"] != "all":
             yield "there is no class token to answer with"
     head = meta.get("host_head")
-    if head and not arch["prefix"] and head["pool"] != "mean":
+    if head and not arch["prefix"] and head["pool"].startswith("class"):
         yield f"there is no class token for the head's pool {head['pool']}"
     if head:
         if arch["classes"] or not meta["classes"]:
@@ -170,6 +198,14 @@ def _disagreements_of_outputs(meta: dict[str, Any], kind: str) -> Iterator[str]:
         elif head["pool"] != "class" and meta["tokens"]["rows"] != "all":
             yield f"the head's pool {head['pool']} takes all tokens"
         yield from heads.problems(head, arch["dim"], len(meta["classes"]))
+    if "row_heads" in meta:
+        if arch["depth"] - 1 not in after or meta["tokens"]["rows"] != "all" or not tokens.normalised(meta):
+            yield "heads of rows take all tokens behind the last layer, and its LayerNorm"
+        if meta["row_heads"]["rows"] == "prefix" and (arch["prefix"] < 2 or meta["pruning"]):
+            yield "heads of prefix tokens take ones behind the class token, of which none may be dropped"
+        yield from heads.row_problems(meta["row_heads"], arch["dim"])
+    if after and not tokens.normalised(meta) and meta["tokens"]["rows"] != "all":
+        yield "tokens as they are in the residual stream are all of them"
     if ("layout" in meta.get("tokens", ())) != (bool(after) and kind == "program"):
         yield "tokens.layout belongs to a program"
     needed = {"logit": arch["classes"], "tokens": after}
@@ -225,7 +261,9 @@ def _answer_bytes(meta: dict[str, Any]) -> tuple[int, int]:
             live = min(live, keep[layer] + 1)
             size += 8 + 8 * -(-live // 4)
         states += [live, live]
-        if layout and layer in after:
+        if layout and layer in after and not tokens.normalised(meta):
+            size += 8 + 2 * arch["dim"] * live if not meta["checkpoints"] else 0
+        elif layout and layer in after:
             size += 8 + layout.payload(tokens.count(meta, live), arch["dim"])
     if meta["checkpoints"]:
         size += sum(8 + 2 * arch["dim"] * rows for rows in states)

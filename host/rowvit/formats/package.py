@@ -6,15 +6,19 @@
 =================  ========================================================================================
 format             1
 name               name of the network
-architecture       image_size, patch_size, channels, dim, depth, heads, hidden, classes, prefix, tokens
-preprocessing      resize ("bicubic" or "bilinear"), crop (side of the middle square that is scaled, as
-                   a share of the shorter side; 1 if absent), mean and std of pixels in 0..1 (informative)
+architecture       image_size, patch_size, channels, dim, depth, heads, hidden, classes, prefix, tokens;
+                   of images that are no squares image_size is the height, and there is image_width
+preprocessing      resize ("bicubic" or "bilinear"), crop (which share of the sides of the largest
+                   middle square, or rectangle of that shape, is scaled; 1 if absent), mean and std of
+                   pixels in 0..1 (informative)
 classes            class names; none: the network answers with tokens only
 pre_norm           true: it has a LayerNorm before its blocks (optional)
 tokens             with which tokens it answers (optional): rows ("class" or "all"), layers (0-based) behind
-                   which, and the shift of their LayerNorm
+                   which, and the shift of their LayerNorm; without it they are all rows of the residual
+                   stream, as they are
 host_head          a head that the host computes from the tokens behind the last layer (optional); see
                    `rowvit.formats.head`. Then ``classes`` are its own, and the architecture has none
+row_heads          heads that the host computes for each of some tokens behind the last layer (optional)
 pruning            list of {layer (0-based), keep (besides token 0), threshold (20 fraction bits)}
 ffn2_rule          "none", "image" or "tile"; with "tile", ``tile_rows`` rows make a tile
 ffn_chunk          hidden neurons per chunk of the second FFN layer
@@ -30,8 +34,8 @@ hash               SHA-256 over all of the above and the tensors
 Tensors: patch.weight int8 [K, D] (k in the order py, px, channel), patch.mult uint16 [D], pos int16
 [N, D]; per layer ``layers.{i}.``: norm1 and norm2 (.g int16, .b int32 [D]), q, k, v, proj, fc1, fc2
 (.weight int8 [in, out], .bias int32 [out], .mult uint16 [out]); with classes norm (.g, .b) and head
-(.weight, .bias, .mult); with ``tokens`` tokens (.g, .b); with ``pre_norm`` pre_norm (.g, .b) and pre.mult
-uint16 [D]. Head h of attention owns channels h*hd .. (h+1)*hd-1 of q, k and v.
+(.weight, .bias, .mult); with normalised tokens tokens (.g, .b); with ``pre_norm`` pre_norm (.g, .b) and
+pre.mult uint16 [D]. Head h of attention owns channels h*hd .. (h+1)*hd-1 of q, k and v.
 """
 
 from __future__ import annotations
@@ -49,6 +53,7 @@ from numpy.typing import NDArray
 from rowvit.errors import RowvitError
 from rowvit.formats import container, description, head
 from rowvit.formats.description import MAX_K
+from rowvit.formats.tokens import normalised
 
 FORMAT = 1
 _FINER = 7  # bits that a token has beyond the head's input; its range is twice as large
@@ -59,7 +64,9 @@ LINEARS = ("q", "k", "v", "proj", "fc1", "fc2")
 def tensor_table(
     arch: dict[str, int], tokens: bool = False, pre_norm: bool = False
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Every tensor of a package, by whether it has ``tokens`` and ``pre_norm``: name -> (dtype, shape)."""
+    """Every tensor of a package, by whether it has normalised ``tokens``, and ``pre_norm``: name -> (dtype,
+    shape).
+    """
     dim, hidden, classes = arch["dim"], arch["hidden"], arch["classes"]
     patch_k = arch["channels"] * arch["patch_size"] ** 2
     table: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -226,9 +233,8 @@ class ModelPackage:
         return ModelPackage({key: meta[key] for key in meta if key != "hash"}, self.tensors | own)
 
     def _check_tensors(self) -> None:
-        table = tensor_table(self.arch, "tokens" in self.meta, "pre_norm" in self.meta)
-        if "host_head" in self.meta:
-            table |= head.tensor_table(self.meta["host_head"], self.arch["dim"])
+        table = tensor_table(self.arch, normalised(self.meta), "pre_norm" in self.meta)
+        table |= head.tensor_table(self.meta)
         if table.keys() != self.tensors.keys():
             odd = sorted(table.keys() ^ self.tensors.keys())
             raise ValueError(f"tensors missing or unexpected: {', '.join(odd[:5])}")

@@ -98,10 +98,10 @@ class Program:
     #: ``format``, ``abi``, ``config`` {name, hash}, ``model`` {name, hash}, ``architecture``, ``classes``,
     #: ``preprocessing``, ``scales``, ``pruning``, ``ffn2_rule``, ``tile_rows``, ``ffn_chunk``,
     #: ``tokens`` of a network that answers with them, with the ``layout`` of their records, ``host_head``,
-    #: ``checkpoints``, ``input`` {rows, row_words, bytes}, and ``passes`` {images, shares, output_bytes,
-    #: instructions, operations}: what `passes` are made of
+    #: ``row_heads``, ``checkpoints``, ``input`` {rows, row_words, bytes}, and ``passes`` {images, shares,
+    #: output_bytes, instructions, operations}: what `passes` are made of
     meta: dict[str, Any]
-    #: of the head that the host computes, if it does: see `formats.head.tensor_table`
+    #: of the heads that the host computes, if it does: see `formats.head.tensor_table`
     head: dict[str, NDArray[Any]] = field(default_factory=dict)
     #: what it was compiled from, which the integer reference runs; None if it was read from a file
     package: ModelPackage | None = field(default=None, repr=False, compare=False)
@@ -162,11 +162,7 @@ class Program:
         if not made_here:
             description.check(meta, "program", str(path))
         try:
-            table = (
-                heads.tensor_table(meta["host_head"], meta["architecture"]["dim"])
-                if "host_head" in meta
-                else {}
-            )
+            table = heads.tensor_table(meta)
             own = {name: tensors.pop(name, np.empty(0)) for name in table}
             if wrong := [n for n, t in own.items() if (t.dtype.name, t.shape) != table[n]]:
                 raise ValueError(f"tensor {wrong[0]} is missing or of the wrong shape")

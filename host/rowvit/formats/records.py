@@ -88,9 +88,21 @@ class Answer:
         for answer, values in zip(answers, logits, strict=True):
             if values:
                 answer.logits = np.frombuffer(values, "<i2")
+            answer._take_rows(meta)
             answer._complete(meta)
             answer._number(meta)
         return answers
+
+    def _take_rows(self, meta: Mapping[str, Any]) -> None:
+        """Tokens as they are in the residual stream are among the checkpoints, which may be only these."""
+        if tokens.normalised(meta):
+            return
+        for layer in tokens.layers(meta):
+            name = f"layers.{layer}.ffn"
+            if name in self.checkpoints:
+                self.tokens[layer] = Tokens(self.checkpoints[name], np.empty(0, np.int64))
+                if not meta["checkpoints"]:
+                    del self.checkpoints[name]
 
     def _complete(self, meta: Mapping[str, Any]) -> None:
         classes, depth = meta["architecture"]["classes"], meta["architecture"]["depth"]

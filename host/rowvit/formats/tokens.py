@@ -19,7 +19,8 @@ ROWS = ("class", "all")
 class Tokens(NamedTuple):
     """The tokens of one image behind a layer."""
 
-    values: NDArray[Any]  #: int16 [n, D], after the last LayerNorm, in units of the scale "tokens"
+    #: int16 [n, D], after the last LayerNorm, or as in the residual stream; in units of the scale "tokens"
+    values: NDArray[Any]
     indices: NDArray[Any]  #: int64 [n]: their numbers among all tokens of the network
 
 
@@ -27,6 +28,23 @@ def layers(meta: Mapping[str, Any]) -> list[int]:
     """The layers of a network behind which it answers with tokens; ``meta`` of a package or program."""
     found: list[int] = meta["tokens"]["layers"] if "tokens" in meta else []
     return found
+
+
+def normalised(meta: Mapping[str, Any]) -> bool:
+    """Whether the tokens that it answers with, if any, have been through a LayerNorm; otherwise they are rows
+    of the residual stream, and come as CHECKPOINT records.
+    """
+    return "shift" in meta.get("tokens", ())
+
+
+def state_tag(layer: int) -> int:
+    """Tag of the CHECKPOINT record behind a layer, as in `records.checkpoint_names`."""
+    return 2 + 2 * layer
+
+
+def state_tags(meta: Mapping[str, Any]) -> list[int]:
+    """Tags of the CHECKPOINT records that are tokens which the network answers with."""
+    return [] if normalised(meta) else [state_tag(layer) for layer in layers(meta)]
 
 
 def count(meta: Mapping[str, Any], live: int) -> int:

@@ -2,7 +2,8 @@
 """How long a board's processor works for an image: estimated from instructions that were counted.
 
 ``benchmarks/host.py --record`` counts them on emulated processors, for two networks, and writes
-``host.json``. What a network of another size needs is taken to grow with its pixels. Kernel, caches and
+``host.json``. What a network of another size needs is taken to grow with its pixels: a rectangle counts as
+the square of as many. Kernel, caches and
 their flushes are not in the counts, so the estimate has a lower and an upper end: those of the instructions
 per cycle that are assumed (``boards.toml``).
 """
@@ -80,7 +81,7 @@ class HostTime:
         }
 
 
-def host_time(of: Board, side: int, source: str = PHOTO) -> HostTime:
+def host_time(of: Board, side: float, source: str = PHOTO) -> HostTime:
     """Estimate for one image of ``side`` x ``side`` pixels, from one of `SOURCES`."""
     steps = _counts()[of.processor.architecture]
     cycles_per_ms = 1e3 * of.processor.mhz
@@ -93,14 +94,14 @@ def host_time(of: Board, side: int, source: str = PHOTO) -> HostTime:
     return HostTime(of, source, span(DRIVER), (0.0, 0.0) if source == ARRAY else span(source))
 
 
-def host_times(config: HardwareConfig, side: int) -> Iterator[HostTime]:
+def host_times(config: HardwareConfig, side: float) -> Iterator[HostTime]:
     """Estimates from every one of `SOURCES`, on a configuration's board; none if it has no board."""
     if config.board != "none":
         of = board(config.board)
         yield from (host_time(of, side, source) for source in SOURCES)
 
 
-def host_work(config: HardwareConfig, side: int, fabric: float, name: str = "fabric") -> dict[str, Any]:
+def host_work(config: HardwareConfig, side: float, fabric: float, name: str = "fabric") -> dict[str, Any]:
     """Estimates from every one of `SOURCES`, beside the fabric's ms per image, as JSON; as of `HostTime`."""
     times = list(host_times(config, side))
     if not times:
@@ -149,7 +150,7 @@ def shown(ends: Iterable[float], digits: str) -> str:
     return low if low == high else f"{low.rstrip('%')} to {high}"
 
 
-def _grown(side: int, small: float, large: float) -> float:
+def _grown(side: float, small: float, large: float) -> float:
     """Linear in pixels through both networks counted, and no less than the smaller."""
     fewer, more = (one**2 for one in NETWORKS.values())
     return max(small + (large - small) * (side**2 - fewer) / (more - fewer), min(small, large))

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from rowvit.errors import RowvitError
+from rowvit.formats.description import Size, sides
 from rowvit.model.store import load_state
 from rowvit.model.vit import VisionTransformer, ViTConfig
 
 
-def resize(model: VisionTransformer, image_size: int) -> VisionTransformer:
+def resize(model: VisionTransformer, image_size: Size) -> VisionTransformer:
     """The network for another image size: position embeddings of patches interpolated (bicubic, antialiased).
 
     Raises
@@ -23,16 +24,16 @@ def resize(model: VisionTransformer, image_size: int) -> VisionTransformer:
         If the patches do not divide the size, or there is a pruning schedule for the old size.
     """
     config = model.config
-    if image_size == config.image_size:
+    if sides(image_size) == config.size:
         return model
     if config.pruning:
         raise RowvitError("the pruning schedule is for the old image size", "resize before rowvit prune")
-    new = replace(config, image_size=image_size)
-    old_grid, grid = (c.image_size // c.patch_size for c in (config, new))
+    height, width = sides(image_size)
+    new = replace(config, image_size=height, image_width=width)
     first, last = model.pos_embed[:, : config.prefix], model.pos_embed[:, config.prefix :]
-    table = last.reshape(1, old_grid, old_grid, -1).permute(0, 3, 1, 2)
-    table = nn.functional.interpolate(table, size=(grid, grid), mode="bicubic", antialias=True)
-    table = table.permute(0, 2, 3, 1).reshape(1, grid * grid, -1)
+    table = last.reshape(1, *config.grid, -1).permute(0, 3, 1, 2)
+    table = nn.functional.interpolate(table, size=new.grid, mode="bicubic", antialias=True)
+    table = table.flatten(2).transpose(1, 2)
     return rebuild(model, new, {"pos_embed": torch.cat([first, table], dim=1)})
 
 

@@ -33,7 +33,8 @@ class Card:
     mean: list[float] = field(default_factory=lambda: [0.5] * 3)  #: of pixels in 0..1, by channel
     std: list[float] = field(default_factory=lambda: [0.5] * 3)  #: likewise
     resize: str = "bicubic"  #: or "bilinear"
-    crop: float = 1.0  #: side of the middle square that is scaled, as a share of a photo's shorter side
+    #: side of the middle square that is scaled, as a share of a photo's shorter side; of a rectangle likewise
+    crop: float = 1.0
     licence: str = ""
     source: str = ""
     accuracy: dict = field(default_factory=dict)  #: figures, and the set on which they were measured
@@ -55,7 +56,10 @@ def save(path: str | os.PathLike, model: VisionTransformer, card: Card) -> None:
             f"{card.name}: {len(card.classes)} class names for {model.config.classes} classes",
             "name each class",
         )
-    description = {"format": FORMAT, "config": asdict(model.config), "card": asdict(card)}
+    config = asdict(model.config)
+    if not model.config.image_width:
+        del config["image_width"]  # files of squares are as they were before there were others
+    description = {"format": FORMAT, "config": config, "card": asdict(card)}
     tensors = {name: tensor.float().numpy() for name, tensor in state.items()}
     container.write(path, tensors, {KEY: json.dumps(description, sort_keys=True)})
 

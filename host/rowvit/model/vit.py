@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import cast
 
@@ -27,7 +27,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),  # OpenAI's CLIP
     "silu": nn.functional.silu,
 }
-POOLS = ("token", "mean", "norm-mean", "class-mean")
+POOLS = ("token", "mean", "norm-mean", "class-mean", "attention")
 #: arguments at which activation functions are compared
 GRID = np.linspace(-12.0, 12.0, 2401)
 
@@ -46,6 +46,16 @@ Observer = Callable[[str, Tensor], None]
 
 
 @dataclass(frozen=True)
+class RowHeads:
+    """Heads that answer for each of some tokens, behind the last LayerNorm."""
+
+    rows: str  #: "patches", or "prefix": the prefix tokens behind the class token
+    names: tuple[str, ...]  #: for each of which there is a score
+    layers: int = 1  #: linear ones, with ReLU between them and the network's width
+    boxes: bool = False  #: whether there is a box as well: middle (x, y), width, height, in 0..1
+
+
+@dataclass(frozen=True)
 class ViTConfig:
     """Architecture of the float network.
 
@@ -55,8 +65,8 @@ class ViTConfig:
         If the values contradict each other.
     """
 
-    image_size: int  #: pixels per side of the square image
-    patch_size: int  #: likewise of a patch
+    image_size: int  #: pixels per side of the square image, or the height of a rectangle
+    patch_size: int  #: pixels per side of a patch
     dim: int
     depth: int
     heads: int
@@ -71,23 +81,48 @@ class ViTConfig:
     thresholds: tuple[float, ...] = ()
     prefix: int = 1  #: tokens before the patches: the class token, then a distillation token or registers
     #: what the head sees: "token", the class token after the final LayerNorm; "mean", that LayerNorm of the
-    #: patches' mean; "norm-mean", the mean of the patches after it; "class-mean", that beside the class token
+    #: patches' mean; "norm-mean", the mean of the patches after it; "class-mean", that and the class token;
+    #: "attention", what `AttentionPool` makes of all tokens after it
     pool: str = "token"
+    #: a key of `ACTIVATIONS`: that of the pooling by attention
+    pool_act: str = field(default="gelu_tanh", repr=False)
     distilled: bool = False  #: a second head on token 1; the logits are the mean of both (DeiT)
     eps: float = 1e-6  #: of every LayerNorm
     pre_norm: bool = False  #: a LayerNorm before the blocks (CLIP)
+    row_heads: RowHeads | None = field(default=None, repr=False)  #: besides the head, or instead of it
+    #: of the image; 0 if it is as wide as high. Like other later fields not in repr, by which training
+    #: knows its saved states
+    image_width: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
+        if self.image_width == self.image_size:
+            object.__setattr__(self, "image_width", 0)  # a square has one description
+        if isinstance(self.row_heads, dict):  # as a file has it
+            object.__setattr__(
+                self, "row_heads", RowHeads(**self.row_heads | {"names": tuple(self.row_heads["names"])})
+            )
         positive = ("image_size", "patch_size", "dim", "depth", "heads", "hidden")
+        pixels = " x ".join(map(str, self.size)) if self.image_width else self.image_size
         problems = {f"{key} is {getattr(self, key)}": getattr(self, key) < 1 for key in positive} | {
             f"classes is {self.classes}": self.classes < 0,
             f"prefix is {self.prefix}": self.prefix < 0,
-            f"the patch of {self.patch_size} does not divide the image of {self.image_size} pixels": (
-                self.image_size % max(self.patch_size, 1) != 0
+            f"image_width is {self.image_width}": self.image_width < 0,
+            f"the patch of {self.patch_size} does not divide the image of {pixels} pixels": any(
+                side % max(self.patch_size, 1) for side in self.size
             ),
             f"{self.heads} heads do not divide the width {self.dim}": self.dim % max(self.heads, 1) != 0,
-            f"activation {self.act!r} is not one of {', '.join(ACTIVATIONS)}": self.act not in ACTIVATIONS,
+            **{
+                f"activation {act!r} is not one of {', '.join(ACTIVATIONS)}": act not in ACTIVATIONS
+                for act in (self.act, self.pool_act)
+            },
             f"pooling {self.pool!r} is not one of {', '.join(POOLS)}": self.pool not in POOLS,
+            "heads of prefix tokens need some behind the class token, and all of them": self.row_heads
+            is not None
+            and self.row_heads.rows == "prefix"
+            and (self.prefix < 2 or bool(self.pruning)),
+            "heads of rows take tokens behind the last LayerNorm": self.row_heads is not None
+            and self.pool == "mean",
+            "pooling by attention is of patches alone": self.pool == "attention" and self.prefix > 0,
             "there is no class token for the head": self.pool in ("token", "class-mean") and self.prefix < 1,
             "there is no class token whose attention could rank the others": bool(self.pruning)
             and self.prefix < 1,
@@ -99,9 +134,20 @@ class ViTConfig:
                 raise RowvitError(f"not a valid network: {problem}")
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image, in pixels."""
+        return self.image_size, self.image_width or self.image_size
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        rows, columns = (side // self.patch_size for side in self.size)
+        return rows, columns
+
+    @property
     def tokens(self) -> int:
         """Patches and prefix tokens."""
-        return self.prefix + (self.image_size // self.patch_size) ** 2
+        return self.prefix + math.prod(self.grid)
 
     @property
     def seen(self) -> int:
@@ -246,6 +292,30 @@ class Block(nn.Module):
         return x
 
 
+class AttentionPool(nn.Module):
+    """One query of its own attends to all tokens [B, N, D], and an FFN follows: [B, D] (SigLIP)."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.latent = nn.Parameter(torch.zeros(1, 1, config.dim))
+        self.q = nn.Linear(config.dim, config.dim)
+        self.kv = nn.Linear(config.dim, 2 * config.dim)
+        self.proj = nn.Linear(config.dim, config.dim)
+        self.norm = nn.LayerNorm(config.dim, eps=config.eps)
+        self.mlp = Mlp(replace(config, act=config.pool_act, thresholds=()), 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, _, dim = x.shape
+        q = self.q(self.latent).expand(batch, -1, -1)
+        q, k, v = (
+            part.reshape(batch, -1, self.heads, dim // self.heads).transpose(1, 2)
+            for part in (q, *self.kv(x).chunk(2, dim=-1))
+        )
+        y = self.proj(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))[:, 0]
+        return y + self.mlp(self.norm(y), _ignore, "pool")
+
+
 class VisionTransformer(nn.Module):
     """The float network; parameters have timm's names.
 
@@ -266,13 +336,15 @@ class VisionTransformer(nn.Module):
         blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
         self.blocks = cast("Sequence[Block]", blocks)
         self.norm = nn.LayerNorm(config.dim, eps=config.eps)
+        self.attn_pool = AttentionPool(config) if config.pool == "attention" else None
         self.head = nn.Linear(config.seen, config.classes) if config.classes else nn.Identity()
         self.head_dist = nn.Linear(config.dim, config.classes) if config.distilled else None
+        self.row_heads = nn.ModuleDict(_row_heads(config))
         self.tokens = torch.empty(0)  # original indices [B, live] of the tokens that reached the end
         self.token_drop = 0.0  # share of the patch tokens that training leaves out, at random for each image
 
     def embed(self, images: Tensor, observe: Observer = _ignore) -> Tensor:
-        """Residual stream [B, tokens, D] before the first block, for normalised images [B, 3, S, S]."""
+        """Residual stream [B, tokens, D] before the first block, for normalised images [B, 3, H, W]."""
         x = self.patch_embed(images)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed
         if self.config.pre_norm:
@@ -283,7 +355,7 @@ class VisionTransformer(nn.Module):
         return x
 
     def encode(self, images: Tensor, observe: Observer = _ignore) -> Tensor:
-        """Residual stream [B, live, D] after the last block, for normalised images [B, 3, S, S]."""
+        """Residual stream [B, live, D] after the last block, for normalised images [B, 3, H, W]."""
         x = self.embed(images, observe)
         tokens = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
         if self.training and self.token_drop:
@@ -308,12 +380,25 @@ class VisionTransformer(nn.Module):
         if config.pool == "mean":
             return self.norm(x[:, config.prefix :].mean(dim=1))
         normed = self.norm(x)
+        if self.attn_pool is not None:
+            return self.attn_pool(normed)
         mean = normed[:, config.prefix :].mean(dim=1)
         return mean if config.pool == "norm-mean" else torch.cat([normed[:, 0], mean], dim=1)
 
     def forward(self, images: Tensor, observe: Observer = _ignore) -> Tensor:
-        """Logits [B, classes] of normalised images [B, 3, S, S]; without a head, features [B, D]."""
+        """Logits [B, classes] of normalised images [B, 3, H, W]; without a head, features [B, D]."""
         return self.classify(self.encode(images, observe), observe)
+
+    def rows(self, x: Tensor) -> dict[str, Tensor]:
+        """What `ViTConfig.row_heads` say, of the residual stream [B, live, D] after the last block.
+
+        "scores" [B, rows, names], and "boxes" [B, rows, 4]; rows in the order of the tokens.
+        """
+        heads, prefix = self.config.row_heads, self.config.prefix
+        if heads is None:
+            return {}
+        chosen = self.norm(x[:, prefix:] if heads.rows == "patches" else x[:, 1:prefix])
+        return {name: head(chosen) for name, head in self.row_heads.items()}
 
     def classify(self, x: Tensor, observe: Observer = _ignore) -> Tensor:
         """Results as of `forward`, from the residual stream [B, live, D] after the last block."""
@@ -327,13 +412,28 @@ class VisionTransformer(nn.Module):
         return logits
 
 
+def _row_heads(config: ViTConfig) -> dict[str, nn.Module]:
+    heads = config.row_heads
+    if heads is None:
+        return {}
+
+    def layers(out: int, *last: nn.Module) -> nn.Module:
+        inner = [nn.Linear(config.dim, config.dim) for _ in range(heads.layers - 1)]
+        return nn.Sequential(
+            *(part for linear in inner for part in (linear, nn.ReLU())), nn.Linear(config.dim, out), *last
+        )
+
+    found = {"scores": layers(len(heads.names))}
+    return found | ({"boxes": layers(4, nn.Sigmoid())} if heads.boxes else {})
+
+
 def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Images uint8 [B, S, S, 3] to the float network's input [B, 3, S, S]; mean and std of pixels in 0..1."""
+    """Images uint8 [B, H, W, 3] to the float network's input [B, 3, H, W]; mean and std of pixels in 0..1."""
     return standardise(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, mean, std)
 
 
 def standardise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Pixels in 0..1 [B, 3, S, S] less their mean, over their standard deviation."""
+    """Pixels in 0..1 [B, 3, H, W] less their mean, over their standard deviation."""
     shift, scale = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (mean, std))
     return (pixels - shift) / scale
 
@@ -346,7 +446,7 @@ def predict(
     batch: int = 32,
     observe: Observer = _ignore,
 ) -> np.ndarray:
-    """Logits float32 [B, classes] of images uint8 [B, S, S, 3].
+    """Logits float32 [B, classes] of images uint8 [B, H, W, 3].
 
     The network must be on the CPU; it is left in evaluation mode.
     """

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from rowvit.formats.package import LINEARS, ModelPackage
-from rowvit.formats.tokens import count, layers
+from rowvit.formats.tokens import count, layers, normalised
 from rowvit.model.vit import VisionTransformer, predict
 from rowvit.quant.calibrate import ActivationStatistics, decibels
 from rowvit.reference import ImageResult, patchify, run
@@ -61,7 +61,8 @@ def layer_noise(model: VisionTransformer, package: ModelPackage, photos: np.ndar
             if name.endswith((".attn", ".ffn")) or name == "embed" or (name == "logits" and config.classes):
                 seen[name] = value.numpy()
             if name == f"layers.{config.depth - 1}.ffn" and last in layers(package.meta):
-                seen["tokens"] = dense.norm(value)[:, : count(package.meta, value.shape[1])].numpy()
+                tokens = dense.norm(value) if normalised(package.meta) else value
+                seen["tokens"] = tokens[:, : count(package.meta, value.shape[1])].numpy()
 
         predict(dense, part, preprocessing["mean"], preprocessing["std"], len(part), observe)
         found = run(integers, patchify(part, package.arch["patch_size"]), checkpoints=True)

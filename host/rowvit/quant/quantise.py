@@ -19,7 +19,8 @@ import numpy as np
 from torch import Tensor
 
 from rowvit.errors import RowvitError
-from rowvit.formats.description import MAX_HEADS, MAX_K
+from rowvit.formats.description import MAX_HEADS, MAX_K, image_keys
+from rowvit.formats.head import ROW_HEADS
 from rowvit.formats.package import FORMAT, ModelPackage
 from rowvit.formats.records import checkpoint_names
 from rowvit.formats.tokens import ROWS
@@ -98,8 +99,14 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
     config = model.config
     refuse_what_does_not_run(model, bool(options.tokens))
     on_host = bool(config.classes) and config.pool in HOST_POOLS
-    if on_host:
+    if on_host or config.row_heads is not None:
         options = replace(options, tokens="all", behind=[*options.behind, config.depth - 1])
+    if options.tokens == "class" and config.pool == "mean":
+        raise RowvitError(
+            "the network's last LayerNorm is that of the patches' mean: without it tokens are as in the"
+            " residual stream, and come all together",
+            "let it answer with all tokens",
+        )
     behind = sorted(set(options.behind)) or [config.depth - 1]
     if options.tokens and not 0 <= behind[0] <= behind[-1] < config.depth:
         raise RowvitError(f"the network has no layers {behind}", f"it has 0 to {config.depth - 1}")
@@ -107,11 +114,11 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
         raise RowvitError("the network has no class token to answer with", "let it answer with all tokens")
     if options.tokens and not config.classes and behind[-1] != config.depth - 1:
         raise RowvitError("without classes the tokens behind the last layer are the answer", "name it, too")
-    shape = config.image_size, config.image_size, 3
+    shape = *config.size, 3
     if photos.dtype != np.uint8 or photos.shape[1:] != shape or not len(photos):
         raise RowvitError(
             f"calibration photos are {photos.dtype} {list(photos.shape)},"
-            f" expected uint8 [images, {config.image_size}, {config.image_size}, 3]"
+            f" expected uint8 [images, {shape[0]}, {shape[1]}, 3]"
         )
     if options.ffn_chunk > MAX_K:
         raise RowvitError(f"an FFN2 chunk of {options.ffn_chunk} is above {MAX_K}: the sum could overflow")
@@ -150,12 +157,6 @@ def obstacles(config: ViTConfig, tokens: bool = False) -> Iterator[RowvitError]:
             f"the network's activation is {config.act}, but hidden activations are unsigned",
             f"use ReLU (rowvit relu converts a {config.act} network)",
         )
-    if config.pool == "mean" and not (tokens and not config.classes):
-        yield RowvitError(
-            "the network's last LayerNorm is that of the patches' mean, the accelerator's is that of tokens",
-            "train a network whose LayerNorm comes first, or import it without its head (--encoder) and let"
-            " it answer with tokens (rowvit quantise --tokens all)",
-        )
     if config.pool in HOST_POOLS and config.classes and config.prefix > 1 and config.pruning:
         yield RowvitError(
             f"the head sees the patches' mean, and pruning may drop the {config.prefix - 1} tokens beside the"
@@ -167,7 +168,7 @@ def obstacles(config: ViTConfig, tokens: bool = False) -> Iterator[RowvitError]:
             "the network has a second head on the distillation token, the accelerator only one",
             "import it with --head class",
         )
-    if not config.classes and not tokens:
+    if not config.classes and not tokens and config.row_heads is None:
         yield RowvitError(
             "the network has no classifier head",
             "let it answer with tokens (rowvit quantise --tokens class, or all), or import it with --classes"
@@ -186,7 +187,7 @@ def obstacles(config: ViTConfig, tokens: bool = False) -> Iterator[RowvitError]:
 
 
 #: heads that the host computes from tokens: by the float network's ``pool``, what `formats.head` calls it
-HOST_POOLS = {"norm-mean": "mean", "class-mean": "class-mean"}
+HOST_POOLS = {"norm-mean": "mean", "class-mean": "class-mean", "mean": "mean", "attention": "attention"}
 
 
 def default_chunk(hidden: int) -> int:
@@ -239,8 +240,8 @@ class _Builder:
             params["head.shift"] = self._linear(
                 "head", self.state["head.weight"], self.state["head.bias"], x, logit
             )
-        sizes = ("image_size", "patch_size", "dim", "depth", "heads", "hidden", "classes", "prefix", "tokens")
-        arch = {key: getattr(config, key) for key in sizes} | {"channels": 3}
+        sizes = ("patch_size", "dim", "depth", "heads", "hidden", "classes", "prefix", "tokens")
+        arch = image_keys(config.size) | {key: getattr(config, key) for key in sizes} | {"channels": 3}
         if on_host:
             arch["classes"] = 0
         pruning = [{"threshold": 0} | step for step in config.pruning]
@@ -268,22 +269,74 @@ class _Builder:
         if config.pre_norm:
             meta["pre_norm"] = True
         if options.tokens:
-            unit = self.scales["tokens"] = _HEADROOM * self.statistics.peak["tokens"] / 32767
-            shift = self._affine("tokens", "norm", unit)
+            answer: dict = {"rows": options.tokens, "layers": list(options.behind)}
+            if config.pool == "mean":  # its LayerNorm is not that of tokens
+                self.scales["tokens"] = self.residual
+            else:
+                unit = self.scales["tokens"] = _HEADROOM * self.statistics.peak["tokens"] / 32767
+                answer["shift"] = self._affine("tokens", "norm", unit)
             if on_host:
                 meta["host_head"] = self._host_head()
-            meta["tokens"] = {"rows": options.tokens, "layers": list(options.behind), "shift": shift}
+            if config.row_heads is not None:
+                meta["row_heads"] = self._row_heads()
+            meta["tokens"] = answer
         package = ModelPackage(meta, self.tensors)
         package.check(options.name)
         return package
 
     def _host_head(self) -> dict:
-        """The float network's linear head, as it is."""
-        weight, bias = (self.state[f"head.{part}"].astype(np.float32) for part in ("weight", "bias"))
-        self.tensors["host_head.linear.weight"] = weight.T.copy()
-        self.tensors["host_head.linear.bias"] = bias
-        step = {"op": "linear", "name": "linear", "out": self.config.classes}
-        return {"pool": HOST_POOLS[self.config.pool], "steps": [step]}
+        """The float network's head, as it is."""
+        config = self.config
+        head: dict = {"pool": HOST_POOLS[config.pool]}
+        steps: list[dict] = []
+        if config.pool == "mean":
+            steps.append(self._host_norm("norm", "norm"))
+        elif config.pool == "attention":
+            head["heads"] = config.heads
+            self._host_attention()
+            inner = [self._host_norm("norm", "attn_pool.norm"), self._host_linear("fc1", "attn_pool.mlp.fc1")]
+            inner += [{"op": config.pool_act}, self._host_linear("fc2", "attn_pool.mlp.fc2")]
+            steps += [self._host_linear("proj", "attn_pool.proj"), {"op": "residual", "steps": inner}]
+        weight, bias = (self.state[f"head.{part}"] for part in ("weight", "bias"))
+        # features are a head that changes nothing
+        if weight.shape[0] != weight.shape[1] or bias.any() or (weight != np.eye(len(weight))).any():
+            steps.append(self._host_linear("linear", "head"))
+        return head | {"steps": steps}
+
+    def _row_heads(self) -> dict:
+        """The float network's heads of rows, as they are."""
+        heads = self.config.row_heads
+        assert heads is not None
+        found: dict = {"rows": heads.rows, "names": list(heads.names)}
+        for name in ROW_HEADS[: 1 + heads.boxes]:
+            steps: list[dict] = []
+            for layer in range(heads.layers):
+                source = f"row_heads.{name}.{2 * layer}"
+                steps += [self._host_linear(f"linear{layer}", source, f"row_heads.{name}"), {"op": "relu"}]
+            found[name] = [*steps[:-1], *([{"op": "sigmoid"}] if name == "boxes" else [])]
+        return found
+
+    def _host_linear(self, name: str, source: str, at: str = "host_head") -> dict:
+        self._host_tensors(name, self.state[f"{source}.weight"].T, self.state[f"{source}.bias"], at)
+        return {"op": "linear", "name": name, "out": len(self.state[f"{source}.bias"])}
+
+    def _host_norm(self, name: str, source: str) -> dict:
+        self._host_tensors(name, self.state[f"{source}.weight"], self.state[f"{source}.bias"])
+        return {"op": "layernorm", "name": name, "eps": self.config.eps}
+
+    def _host_tensors(self, name: str, weight: np.ndarray, bias: np.ndarray, at: str = "host_head") -> None:
+        for part, value in (("weight", weight), ("bias", bias)):
+            self.tensors[f"{at}.{name}.{part}"] = np.ascontiguousarray(value, np.float32)
+
+    def _host_attention(self) -> None:
+        """The one query and the keys become a score of every head; a bias of keys changes no softmax."""
+        dim, heads = self.config.dim, self.config.heads
+        query = self.state["attn_pool.latent"][0, 0] @ self.state["attn_pool.q.weight"].T
+        query = (query + self.state["attn_pool.q.bias"]).reshape(heads, -1) / math.sqrt(dim // heads)
+        keys, values = np.split(self.state["attn_pool.kv.weight"], 2)
+        score = np.einsum("hd,hdi->ih", query, keys.reshape(heads, -1, dim))
+        self.tensors["host_head.pool.score"] = np.ascontiguousarray(score, np.float32)
+        self._host_tensors("pool", values.T, self.state["attn_pool.kv.bias"][dim:])
 
     def _scale(self, name: str, levels: int = 127) -> float:
         options = self.options

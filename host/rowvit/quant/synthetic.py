@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rowvit.formats.description import HEAD_PARAMS, LAYER_PARAMS, NETWORK_PARAMS, PRE_PARAMS
+from rowvit.formats.description import HEAD_PARAMS, LAYER_PARAMS, NETWORK_PARAMS, PRE_PARAMS, image_keys
 from rowvit.formats.package import BIAS_LIMIT, FORMAT, ModelPackage, keep_schedule, tensor_table
 from rowvit.quant.fixed import multiplier
 
@@ -52,6 +52,7 @@ def random_package(
     extreme: bool = False,
     tokens: dict | None = None,
     pre_norm: bool = False,
+    image_width: int | None = None,
     name: str = "random",
 ) -> ModelPackage:
     """A network whose activations use their ranges well.
@@ -74,13 +75,16 @@ def random_package(
         With which tokens the network answers, as in the package.
     pre_norm : bool
         Whether there is a LayerNorm before the blocks.
+    image_width : int, optional
+        By default the image is a square; else ``image_size`` is its height.
     extreme : bool
         Random tensors and shifts are set to the ends of their ranges, so that every saturation occurs.
     name : str
     """
-    arch = dict(image_size=image_size, patch_size=patch_size, channels=3, dim=dim, depth=depth, heads=heads)
-    arch |= dict(hidden=hidden, classes=classes, prefix=prefix)
-    arch["tokens"] = prefix + (image_size // patch_size) ** 2
+    width = image_width or image_size
+    arch = image_keys((image_size, width)) | dict(patch_size=patch_size, channels=3)
+    arch |= dict(dim=dim, depth=depth, heads=heads, hidden=hidden, classes=classes, prefix=prefix)
+    arch["tokens"] = prefix + (image_size // patch_size) * (width // patch_size)
     params: dict = {"layers": [{"thr": thr, "pv_shift": 15} for _ in range(depth)]}
     tensors: dict[str, np.ndarray] = {}
     patch_k = tensor_table(arch)["patch.weight"][1][0]

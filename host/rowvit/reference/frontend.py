@@ -7,6 +7,7 @@ The twin of ``hls/frontend.cpp``, and the packet that the kernel takes. It needs
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
+from rowvit.formats.description import image_shape
 from rowvit.reference.primitives import rsr
 
 MAGIC = 0x5652
@@ -55,6 +57,11 @@ class Geometry:
         window = square >> bin << bin
         left, top = (width - window) // 2, (height - window) // 2
         return cls(width, height, left, top, window, window, bin, patch, side // patch)
+
+    @classmethod
+    def for_network(cls, width: int, height: int, arch: Mapping[str, Any]) -> Geometry:
+        """The same for the network with this "architecture"; `RowvitError` if its images are no squares."""
+        return cls.of(width, height, only_square(arch), arch["patch_size"])
 
     def __post_init__(self) -> None:
         size = f"a frame of {self.width} x {self.height} pixels"
@@ -109,6 +116,18 @@ class Geometry:
             *(self.patch, self.grid, *self.steps),
         )
         return np.frombuffer(packed, np.uint8)
+
+
+def only_square(arch: Mapping[str, Any]) -> int:
+    """The side of a network's images, by its "architecture"; `RowvitError` if they are no squares."""
+    height, width = image_shape(arch)
+    if height != width:
+        raise RowvitError(
+            f"the HLS front end makes squares, and this network takes images of {height} x {width} pixels"
+            " (height x width)",
+            "take the host front end",
+        )
+    return height
 
 
 def fill_packet(frame: NDArray[Any], geometry: Geometry, packet: NDArray[Any]) -> None:

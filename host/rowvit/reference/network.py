@@ -20,7 +20,7 @@ from rowvit.formats.records import checkpoint_names
 from rowvit.formats.tokens import Tokens
 from rowvit.formats.work import Work, count_work
 from rowvit.reference.attention import exponentials, logits, select, token_scores, weigh
-from rowvit.reference.head import head_logits
+from rowvit.reference.head import head_logits, row_answers
 from rowvit.reference.layers import layernorm, linear, relu, requant, residual_add, token_values
 from rowvit.reference.primitives import sat8
 
@@ -61,6 +61,7 @@ class ImageResult:
     #: int16 [live, D], states of the residual stream by `checkpoint_names`; empty unless asked for
     checkpoints: dict[str, NDArray[Any]]
     tokens: dict[int, Tokens]  #: by the layer behind which they are; see `formats.tokens.layers`
+    rows: dict[str, NDArray[Any]] = field(default_factory=dict)  #: of `reference.head.row_answers`
 
     @property
     def top1(self) -> int:
@@ -73,19 +74,19 @@ def patchify(images: NDArray[Any], patch: int) -> NDArray[Any]:
 
     Parameters
     ----------
-    images : uint8 array [B, S, S, 3]
+    images : uint8 array [B, H, W, 3]
     patch : int
-        Side of a patch in pixels; divides S.
+        Side of a patch in pixels; divides H and W.
 
     Returns
     -------
-    int8 array [B, (S / patch)**2, 3 * patch**2]
+    int8 array [B, (H / patch) * (W / patch), 3 * patch**2]
         ``pixel - 128``; patches in raster order, scalars in the order (y, x, channel).
     """
-    batch, side, _, channels = images.shape
-    grid = side // patch
-    tiles = (images ^ 0x80).view(np.int8).reshape(batch, grid, patch, grid, patch, channels)
-    return tiles.transpose(0, 1, 3, 2, 4, 5).reshape(batch, grid * grid, patch * patch * channels)
+    batch, height, width, channels = images.shape
+    rows, columns = height // patch, width // patch
+    tiles = (images ^ 0x80).view(np.int8).reshape(batch, rows, patch, columns, patch, channels)
+    return tiles.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * columns, patch * patch * channels)
 
 
 def run(package: ModelPackage, patches: NDArray[Any], checkpoints: bool = False) -> list[ImageResult]:
@@ -146,6 +147,8 @@ class _Batch:
                 answer = result.tokens[self.arch["depth"] - 1]
                 result.logits = head_logits(self.meta, self.tensors, answer)
         for result in self.results:
+            if "row_heads" in self.meta:
+                result.rows = row_answers(self.meta, self.tensors, result.tokens[self.arch["depth"] - 1])
             result.counts = self._count(result.counts)
         return self.results
 
@@ -244,11 +247,12 @@ class _Batch:
         return replace(counts, **vars(work))
 
     def _answer_tokens(self, layer: int) -> None:
-        gain, offset = self.tensors["tokens.g"], self.tensors["tokens.b"]
         for result, rows, live in zip(self.results, self._slices(), self.tokens, strict=True):
             own = self.residual[rows][: tokens.count(self.meta, len(live))]
-            values = token_values(own, gain, offset, self.meta["tokens"]["shift"])
-            result.tokens[layer] = Tokens(values, live[: len(own)])
+            if tokens.normalised(self.meta):
+                gain, offset = self.tensors["tokens.g"], self.tensors["tokens.b"]
+                own = token_values(own, gain, offset, self.meta["tokens"]["shift"])
+            result.tokens[layer] = Tokens(own, live[: len(own)])
 
     def _head(self) -> None:
         first = self.residual[[rows.start for rows in self._slices()]]

@@ -50,7 +50,7 @@ def explain(golden: Golden, program: Program | None, pixels: np.ndarray) -> Expl
         With the network loaded.
     program : Program, optional
         Of the same network, to predict the cycles of.
-    pixels : uint8 array [S, S, 3]
+    pixels : uint8 array [H, W, 3]
     """
     (reference,) = golden([pixels])
     meta, cycles = golden.meta, []

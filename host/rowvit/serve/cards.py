@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont
 
 from rowvit.images import FILTERS
-from rowvit.measure.draw.pictures import attention, classes, remaining, seen
+from rowvit.measure.draw.pictures import attention, classes, fitted, remaining, seen
 
 if TYPE_CHECKING:
     from rowvit.serve.answers import Explanation
     from rowvit.serve.service import Classified
 
-SIDE = 448  # pixels of a picture's side
+SIDE = 448  # pixels of a picture's longer side
 _GAP, _LINE = 16, 30
 _INK, _FAINT, _PAPER = "#14202b", "#5b6b7a", "#ffffff"
 
@@ -32,8 +32,9 @@ class Snapshot:
 
 
 def shown(data: bytes, one: Classified, frontend: str, side: int = SIDE) -> Image.Image:
-    """The square that the network saw, finer than its own pixels where the picture is: RGB, ``side`` wide."""
-    return seen(data, one.network.meta, frontend, side).resize((side, side), FILTERS["bicubic"])
+    """What the network saw, finer than its own pixels where the picture is: RGB, its longer side ``side``."""
+    size = fitted(one.network.meta["architecture"], side)
+    return seen(data, one.network.meta, frontend, side).resize(size, FILTERS["bicubic"])
 
 
 def left(photo: Image.Image, one: Classified) -> list[Snapshot]:
@@ -90,13 +91,13 @@ def card(data: bytes, one: Classified, explanation: Explanation | None, frontend
         steps.append(watched(photo, one, explanation)[pruned[-1] if pruned else -1])
     best = classes(result, meta["classes"])
     width = _GAP + len(steps) * (SIDE + _GAP)
-    sheet = Image.new("RGB", (width, SIDE + 3 * _GAP + 4 * _LINE), _PAPER)
+    sheet = Image.new("RGB", (width, photo.height + 3 * _GAP + 4 * _LINE), _PAPER)
     draw = ImageDraw.Draw(sheet)
     for number, step in enumerate(steps):
         x = _GAP + number * (SIDE + _GAP)
         sheet.paste(step.picture, (x, _GAP))
-        draw.text((x, SIDE + 1.5 * _GAP), step.caption, _FAINT, _font(18))
-    y = SIDE + 2 * _GAP + _LINE
+        draw.text((x, photo.height + 1.5 * _GAP), step.caption, _FAINT, _font(18))
+    y = photo.height + 2 * _GAP + _LINE
     title = f"{best[0][0]}  {best[0][1]:.1%}" if best else "no classes"
     others = ",  ".join(f"{name} {share:.1%}" for name, share in best[1:])
     draw.text((_GAP, y), title, _INK, _font(28))

@@ -190,7 +190,7 @@ class InferenceQueue:
     async def classify(
         self, network: Network, images: Sequence[np.ndarray], deadline: float
     ) -> list[TimedResult]:
-        """Answers for images uint8 [S, S, 3] (any size with the HLS front end), within a `place`.
+        """Answers for images uint8 [H, W, 3] (any size with the HLS front end), within a `place`.
 
         Parameters
         ----------

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rowvit.errors import RowvitError
+from rowvit.formats.description import image_shape
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import HardwareConfig
 from rowvit.serve.refusal import Refusal
@@ -44,14 +45,14 @@ class Network:
         return self.source if isinstance(self.source, ModelPackage) else None
 
     @property
-    def side(self) -> int:
-        """Pixels of the side of the square that the network takes."""
-        return self.meta["architecture"]["image_size"]
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the images that the network takes."""
+        return image_shape(self.meta["architecture"])
 
     @property
     def grey(self) -> np.ndarray:
-        """An image that shows whether the core answers: uint8 [S, S, 3]."""
-        return np.full((self.side, self.side, 3), 128, np.uint8)
+        """An image that shows whether the core answers: uint8 [H, W, 3]."""
+        return np.full((*self.shape, 3), 128, np.uint8)
 
     def example(self, index: str) -> Path:
         """A photo to try, by its number from 0; `Refusal` 404 if there is none."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterable
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +26,13 @@ from rowvit.serve.answers import EVIDENCE, Explanation
 from rowvit.serve.metrics import WINDOW
 
 if TYPE_CHECKING:
+    from rowvit.serve.networks import Network
     from rowvit.serve.service import Classified, Service
 
 HERE = Path(__file__).parent
 #: of requests by the script, which wants only the part that changes
 PART = "x-part"
-_FRAME = 320  # pixels of a camera frame's side
+_FRAME = 320  # pixels of a camera frame's longer side
 
 
 def page_routes() -> list[BaseRoute]:
@@ -71,6 +74,7 @@ def _render(
             part=part,
             chosen=request.scope["state"].get("chosen") or [next(iter(service.networks)), ""],
             networks=list(service.networks.values()),
+            ratio=_ratio(service.networks.values()),
             base=str(request.base_url),
             evidence=EVIDENCE[service.target_name],
             target=service.target_name,
@@ -79,6 +83,12 @@ def _render(
         )
         part, values = "page", known | _figures(service) | values
     return HTMLResponse(_templates().get_template(f"{part}.html.j2").render(values), status, headers)
+
+
+def _ratio(networks: Iterable[Network]) -> str:
+    """Width over height of the part of a camera's frame that is sent; empty if networks differ: all of it."""
+    ratios = {Fraction(width, height) for height, width in (network.shape for network in networks)}
+    return str(float(ratios.pop())) if len(ratios) == 1 else ""
 
 
 def failure(request: Request, status: int, sentence: str, headers: dict[str, str]) -> Response:

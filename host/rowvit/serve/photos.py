@@ -57,6 +57,6 @@ def check_size(width: int, height: int, meta: dict, frontend: str) -> None:
     """`Refusal` 400 for an image that the HLS front end does not take; the host's takes one size only."""
     if frontend == "hls":
         try:
-            Geometry.of(width, height, meta["architecture"]["image_size"], meta["architecture"]["patch_size"])
+            Geometry.for_network(width, height, meta["architecture"])
         except RowvitError as error:
             raise Refusal(400, error.message, error.advice) from error

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Open Inference Protocol, version 2, over HTTP: JSON tensors, and Triton's binary ones.
 
-A network takes ``pixels``, uint8 [images, S, S, 3], and gives the tensors of `outputs`. Source: the
+A network takes ``pixels``, uint8 [images, H, W, 3], and gives the tensors of `outputs`. Source: the
 specification of the protocol's HTTP/REST, and Triton Inference Server's extensions for binary tensor data and
 classification.
 """
@@ -104,7 +104,7 @@ def model_metadata(network: Network, counted: bool, frontend: str) -> dict[str, 
 
 def _image_shape(network: Network, frontend: str) -> list[int]:
     """Of an image; -1 where the HLS front end takes any size."""
-    return [-1, -1, 3] if frontend == "hls" else [network.side, network.side, 3]
+    return [-1, -1, 3] if frontend == "hls" else [*network.shape, 3]
 
 
 # -- requests ---------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ class Request:
     """An inference request that has been understood."""
 
     identifier: str  #: empty if the client gave none
-    images: np.ndarray  #: uint8 [N, S, S, 3]
+    images: np.ndarray  #: uint8 [N, H, W, 3]
     #: which tensors, whether in binary, and of how many classes ("classification"; 0: the tensor itself)
     wanted: list[tuple[Output, bool, int]]
     seconds: float | None  #: that the client gives the server

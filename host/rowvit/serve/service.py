@@ -54,7 +54,7 @@ class Classified:
     """One picture, and what came of it."""
 
     network: Network
-    pixels: np.ndarray  #: uint8 [S, S, 3]; the whole picture with the HLS front end
+    pixels: np.ndarray  #: uint8 [H, W, 3]; the whole picture with the HLS front end
     answer: TimedResult
 
 

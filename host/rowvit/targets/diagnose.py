@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rowvit.compiler import Program, compile
 from rowvit.cycles import measured, predict
 from rowvit.errors import RowvitError
+from rowvit.formats.description import image_shape
 from rowvit.formats.package import keep_schedule
 from rowvit.hardware.block_design import overlay_name
 from rowvit.hardware.config import HardwareConfig
@@ -269,5 +270,5 @@ class _Walk:
 
 
 def _images(program: Program, count: int) -> NDArray[Any]:
-    side = program.meta["architecture"]["image_size"]
-    return np.random.default_rng(count).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    shape = count, *image_shape(program.meta["architecture"]), 3
+    return np.random.default_rng(count).integers(0, 256, shape, dtype=np.uint8)

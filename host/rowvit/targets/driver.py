@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
+from rowvit.formats.description import image_shape
 from rowvit.formats.records import Answer, spans
 from rowvit.formats.work import Shape, shape
 from rowvit.hardware.isa import BUSY, DONE, ERROR, ID
@@ -185,8 +186,7 @@ class Accelerator(Target):
         if self.guard is not None:
             self.guard.use(program, self.config, self.frontend)
         if self.frontend == "hls":  # refuses what the preprocessor cannot do
-            side = program.meta["architecture"]["image_size"]
-            _geometry(np.empty((side, side, 0)), program.meta)
+            _geometry(np.empty((*image_shape(program.meta["architecture"]), 0)), program.meta)
         self._check_size(max(program.meta["input"]["bytes"], *(p.output_bytes for p in program.passes)))
         self.blob = self._allocate(program.blob.shape)
         self.blob[:] = program.blob
@@ -625,6 +625,7 @@ class Accelerator(Target):
                     self._logits(answer),
                     answer.kept,
                     tokens=answer.tokens,
+                    rows=self._rows(answer),
                     checkpoints=answer.checkpoints,
                     cycles=sum(own_cycles),
                     layer_cycles=own_cycles,
@@ -657,6 +658,16 @@ class Accelerator(Target):
         return head_logits(
             program.meta, program.head, answer.tokens[program.meta["architecture"]["depth"] - 1]
         )
+
+    def _rows(self, answer: Answer) -> dict[str, NDArray[Any]]:
+        """What the host says of rows, if the network has heads for them."""
+        program = loaded(self.program)
+        if "row_heads" not in program.meta:
+            return {}
+        from rowvit.reference.head import row_answers
+
+        last = answer.tokens[program.meta["architecture"]["depth"] - 1]
+        return row_answers(program.meta, program.head, last)
 
     def _add_work(self, result: Result, meta: dict[str, Any]) -> None:
         """Multiplications and W2 rows from token counts and counters."""
@@ -705,11 +716,11 @@ def _pack(image: NDArray[Any], patch: int, rows: NDArray[Any]) -> None:
 
     They are those of `reference.patchify`, copied in pieces of a patch's width.
     """
-    side, _, channels = image.shape
-    grid, width = side // patch, patch * channels
-    pieces = np.ascontiguousarray(image).reshape(grid, patch, grid, width).view(f"V{width}")[..., 0]
-    strides = (grid * rows.strides[0], rows.strides[0], width)
-    target: NDArray[Any] = np.ndarray((grid, grid, patch), f"V{width}", rows, 0, strides)
+    height, across, channels = image.shape
+    down, across, width = height // patch, across // patch, patch * channels
+    pieces = np.ascontiguousarray(image).reshape(down, patch, across, width).view(f"V{width}")[..., 0]
+    strides = (across * rows.strides[0], rows.strides[0], width)
+    target: NDArray[Any] = np.ndarray((down, across, patch), f"V{width}", rows, 0, strides)
     target[:] = pieces.transpose(0, 2, 1)
     pixels = rows[:, : patch * width]
     np.bitwise_xor(pixels, 0x80, out=pixels)
@@ -717,8 +728,7 @@ def _pack(image: NDArray[Any], patch: int, rows: NDArray[Any]) -> None:
 
 def _geometry(image: NDArray[Any], meta: dict[str, Any]) -> Geometry:
     """The middle square of an image [height, width, ...], for the network that ``meta`` describes."""
-    arch = meta["architecture"]
-    return Geometry.of(image.shape[1], image.shape[0], arch["image_size"], arch["patch_size"])
+    return Geometry.for_network(image.shape[1], image.shape[0], meta["architecture"])
 
 
 def cma() -> str:

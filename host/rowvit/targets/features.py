@@ -80,3 +80,35 @@ def features(
         numbers[: len(own.indices)] = own.indices
     values *= np.float32(meta["scales"]["tokens"])
     return Features(values, indices)
+
+
+def row_arrays(answers: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """`Result.rows` of several images, by name: [B, rows, ...]; where an image has fewer, indices are -1."""
+    found: dict[str, NDArray[Any]] = {}
+    width = max((len(answer["indices"]) for answer in answers if answer), default=0)
+    for name in answers[0] if answers else ():
+        parts = [answer[name] for answer in answers]
+        shape = len(answers), width, *parts[0].shape[1:]
+        found[name] = np.full(shape, -1 if name == "indices" else 0, parts[0].dtype)
+        for row, part in zip(found[name], parts, strict=True):
+            row[: len(part)] = part
+    return found
+
+
+def told(rows: Mapping[str, NDArray[Any]], names: Sequence[str], most: int = 3) -> list[tuple[str, float]]:
+    """What the heads of rows say of an image, in a few words, the surest first.
+
+    With boxes, things (not the last name, which is that of nothing) and their probabilities, from 0.5 on;
+    without, names and their shares of the patches.
+    """
+    scores = rows["scores"].astype(np.float64)
+    chosen = scores.argmax(axis=1)
+    if "boxes" not in rows:
+        shares = np.bincount(chosen, minlength=len(names)) / max(len(chosen), 1)
+        order = np.argsort(-shares, kind="stable")[:most]
+        return [(str(names[i]), float(shares[i])) for i in order if shares[i] > 0]
+    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+    sure = exponentials.max(axis=1) / exponentials.sum(axis=1)
+    things = (sure >= 0.5) & (chosen != len(names) - 1)
+    best = [i for i in np.argsort(-sure, kind="stable") if things[i]]
+    return [(str(names[chosen[i]]), float(sure[i])) for i in best[:most]]

@@ -20,7 +20,7 @@ from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import FRONTENDS
 from rowvit.hardware.config import HardwareConfig
 from rowvit.reference import patchify, run
-from rowvit.reference.frontend import Geometry, resize
+from rowvit.reference.frontend import Geometry, only_square, resize
 from rowvit.targets.target import Result, Target, loaded, read_package
 
 if TYPE_CHECKING:
@@ -56,18 +56,19 @@ class Golden(Target):
 
     def load(self, model: str | Path | ModelPackage | Program) -> None:
         """Read a package; `RowvitError` for a program that was compiled elsewhere, which holds no network."""
-        self.package = read_package(model)
-        self.meta = self.package.meta
+        package = read_package(model)
+        if self.frontend == "hls":
+            only_square(package.arch)
+        self.package, self.meta = package, package.meta
         why = problem(self.meta, self.config)
         if why and not any(not problem(self.meta, configs.load(name)) for name in configs.names()):
             LOG.warning("%s; no named configuration holds it, so only golden runs it", why)
 
     def _run(self, images: Sequence[NDArray[Any]]) -> list[Result]:
         begin, package = time.monotonic(), loaded(self.package)
-        side, patch = package.arch["image_size"], package.arch["patch_size"]
         if self.frontend == "hls":
-            images = [resize(i, Geometry.of(i.shape[1], i.shape[0], side, patch)) for i in images]
-        patches = patchify(np.stack(images), patch)
+            images = [resize(i, Geometry.for_network(i.shape[1], i.shape[0], package.arch)) for i in images]
+        patches = patchify(np.stack(images), package.arch["patch_size"])
         found = run(package, patches, self.checkpoints)
         seconds = (time.monotonic() - begin) / len(images)
         self.counts = [image.counts for image in found]
@@ -77,6 +78,7 @@ class Golden(Target):
                 image.logits,
                 image.kept,
                 tokens=image.tokens,
+                rows=image.rows,
                 checkpoints=image.checkpoints,
                 attention=image.attention,
                 seconds=seconds,

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from rowvit.decoding import AHEAD_BYTES, decoded
 from rowvit.errors import RowvitError
+from rowvit.formats.description import image_shape
 from rowvit.formats.program import Program
 from rowvit.formats.records import checkpoint_names
 from rowvit.formats.work import WORK
@@ -118,7 +119,7 @@ class ImageSet:
 
     Parameters
     ----------
-    pixels : sequence of uint8 arrays [S, S, 3]
+    pixels : sequence of uint8 arrays [H, W, 3]
         The first ``distinct`` are different images, which then come again.
     files : list of Path
         Where the images came from, one each; empty for random pixels.
@@ -264,7 +265,7 @@ class Session:
             No file can be decoded, or there are none.
         """
         count = count or (COUNT_SIM if self.target_name == "sim" else COUNT)
-        side = self.meta["architecture"]["image_size"]
+        height, width = image_shape(self.meta["architecture"])
         if not paths and isinstance(self._named, str) and (paths := shipped_photos(self._named)):
             name = name or f"photos that come with {self._named}"
         files: list[Path] = []
@@ -275,7 +276,7 @@ class Session:
             # of the network's size, also for the HLS front end
             each = decoded(files, lambda file: for_network(file, self.meta), refused=wrong.__setitem__)
             with closing(each):
-                pixels = [*islice(each, min(count, AHEAD_BYTES // (3 * side * side)))]
+                pixels = [*islice(each, min(count, AHEAD_BYTES // (3 * height * width)))]
             files = [file for number, file in enumerate(files) if number not in wrong][: len(pixels)]
             for why in wrong.values():
                 if not pixels:
@@ -283,7 +284,7 @@ class Session:
                 say(f"skipped: {why}")
             subset = subset or f"first {len(pixels)} of {there} files by name"
         else:
-            shape = min(count, _RANDOM), side, side, 3
+            shape = min(count, _RANDOM), height, width, 3
             pixels = [*np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)]
             name, subset = name or "random pixels", subset or "seed 0"
         again = [number % len(pixels) for number in range(count)]
@@ -303,7 +304,7 @@ class Session:
 
         Parameters
         ----------
-        images : sequence of paths, or of uint8 arrays [S, S, 3]
+        images : sequence of paths, or of uint8 arrays [H, W, 3]
             As `Target.stream` takes them.
         batch : int
             Images per start of the core.
@@ -512,6 +513,7 @@ class Session:
                 "probability": float(result.probabilities[result.top1]) if result.logits.size else None,
                 "logits": result.logits.tolist(),
                 "kept": [tokens.tolist() for tokens in result.kept],
+                **({"rows": {name: v.tolist() for name, v in result.rows.items()}} if result.rows else {}),
             }
             for file, result in zip(files, results, strict=True)
         ]

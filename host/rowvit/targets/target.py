@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rowvit.decoding import Refused, decoded
 from rowvit.errors import RowvitError
 from rowvit.formats import container
+from rowvit.formats.description import image_shape
 from rowvit.formats.records import checkpoint_names
 from rowvit.formats.tokens import Tokens
 from rowvit.hardware.config import HardwareConfig
@@ -68,6 +69,9 @@ class Result:
     bit_exact: bool | None = None
     #: by the layers behind which the network answers with tokens (`formats.tokens.layers`)
     tokens: dict[int, Tokens] = field(default_factory=dict)
+    #: of a network with heads for each of some tokens, "indices", "scores" and "boxes", as
+    #: `rowvit.reference.head.row_answers` has them
+    rows: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def probabilities(self) -> NDArray[Any]:
@@ -179,7 +183,7 @@ class Target:
 
         Parameters
         ----------
-        images : uint8 array [B, S, S, 3], or path, or list of paths or of such arrays [S, S, 3]
+        images : uint8 array [B, H, W, 3], or path, or list of paths or of such arrays [H, W, 3]
             Pixels of the size that the network takes, or files of any size. The HLS front end takes
             pixels of any size, and scales the middle square.
         batch : int
@@ -219,7 +223,7 @@ class Target:
 
         Parameters
         ----------
-        images : iterable of uint8 arrays [S, S, 3] or of paths, as for a call
+        images : iterable of uint8 arrays [H, W, 3] or of paths, as for a call
         batch : int
             Images per start of the core.
 
@@ -277,11 +281,12 @@ class Target:
             from rowvit.images import for_network
 
             return for_network(image, meta, self.frontend)
-        side = meta["architecture"]["image_size"]
-        whole = self.frontend == "hls"
-        height, width = image.shape[:2] if whole and image.ndim == 3 else (side, side)
+        height, width = image_shape(meta["architecture"])
+        size = f"{height}, {width}"
+        if self.frontend == "hls":
+            size = "height, width"
+            height, width = image.shape[:2] if image.ndim == 3 else (height, width)
         if image.dtype != np.uint8 or image.shape != (height, width, 3):
-            size = "height, width" if whole else f"{side}, {side}"
             raise RowvitError(
                 f"images are {image.dtype} {[1, *image.shape]}", f"this network takes uint8 [B, {size}, 3]"
             )

@@ -29,6 +29,7 @@ from torch.utils.data import Dataset
 
 from rowvit.decoding import Refused, decoded
 from rowvit.errors import RowvitError
+from rowvit.formats.description import Size, sides
 from rowvit.images import decode, is_picture, upright
 from rowvit.train.subject import background, subject
 
@@ -62,22 +63,22 @@ class Photos:
     def pixels(
         self,
         indices: Sequence[int] | np.ndarray,
-        side: int,
+        size: Size,
         resize: str = "bicubic",
         crop: float = 1.0,
         refused: Refused | None = None,
     ) -> np.ndarray:
-        """Photos uint8 [n, side, side, 3], prepared as for the accelerator by `rowvit.images.decode`.
+        """Photos uint8 [n, height, width, 3], prepared as for the accelerator by `rowvit.images.decode`.
 
         ``refused`` as of ``rowvit.decoding.decoded``; there may be none left then.
         """
         files = (self.files[i] for i in indices)
-        found = decoded(files, lambda file: decode(_encoded(file), side, resize, crop), refused=refused)
-        return np.array([*found], np.uint8).reshape(-1, side, side, 3)
+        found = decoded(files, lambda file: decode(_encoded(file), size, resize, crop), refused=refused)
+        return np.array([*found], np.uint8).reshape(-1, *sides(size), 3)
 
-    def prepared(self, side: int, resize: str, crop: float, refused: Refused | None = None) -> np.ndarray:
+    def prepared(self, size: Size, resize: str, crop: float, refused: Refused | None = None) -> np.ndarray:
         """All photos, as of `pixels`."""
-        return self.pixels(range(len(self)), side, resize, crop, refused)
+        return self.pixels(range(len(self)), size, resize, crop, refused)
 
 
 def _encoded(file: File) -> Path | bytes:

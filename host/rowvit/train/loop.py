@@ -360,6 +360,13 @@ class ScoreRecorder:
 def _require_fit(
     model: VisionTransformer, photos: Photos, recipe: Recipe, teacher: tuple[VisionTransformer, Card] | None
 ) -> None:
+    for network in (model, *(teacher[:1] if teacher else ())):
+        if network.config.image_width:
+            height, width = network.config.size
+            raise RowvitError(
+                f"training takes square images, and a network takes {height} x {width} pixels"
+                " (height x width)"
+            )
     classes = len(photos.classes)
     if model.config.classes != classes:
         raise RowvitError(f"the network has {model.config.classes} classes and the photos have {classes}")

@@ -21,6 +21,7 @@ from rowvit.compiler.sharing import candidates, choose
 from rowvit.compiler.steps import Access, OnChip
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage, keep_schedule
+from rowvit.formats.records import checkpoint_names
 from rowvit.formats.tokens import Layout
 from rowvit.hardware.config import HardwareConfig, load
 from rowvit.hardware.isa import (
@@ -61,8 +62,14 @@ def check(
         of = {kind: [(tag, data) for k, tag, data in records if k is kind] for kind in Record}
         logits = [data for _, data in of[Record.LOGITS]]
         np.testing.assert_array_equal(np.concatenate(logits) if logits else [], result.logits)
-        assert [tag for tag, _ in of[Record.TOKENS]] == list(result.tokens)
-        for tag, values in of[Record.TOKENS]:
+        states = checkpoint_names(package.arch["depth"])
+        answers = of[Record.TOKENS]
+        if "shift" not in package.meta.get("tokens", {"shift": 0}):  # as they are in the residual stream
+            found = ((states[tag].split("."), rows) for tag, rows in of[Record.CHECKPOINT])
+            answers = [(int(name[1]), rows) for name, rows in found if name[-1] == "ffn"]
+            answers = [one for one in answers if one[0] in package.meta["tokens"]["layers"]]
+        assert [tag for tag, _ in answers] == list(result.tokens)
+        for tag, values in answers:
             np.testing.assert_array_equal(values, result.tokens[tag].values)
         assert [tag for tag, _ in of[Record.KEPT]] == [p["layer"] for p in package.meta["pruning"]]
         tokens = np.arange(package.meta["architecture"]["tokens"])
@@ -70,8 +77,9 @@ def check(
             tokens = tokens[rows]
             np.testing.assert_array_equal(tokens, right)
         assert len(of[Record.MARK]) == 1 + package.meta["architecture"]["depth"]
-        for (tag, rows), right in zip(of[Record.CHECKPOINT], result.checkpoints.values(), strict=True):
-            np.testing.assert_array_equal(rows, right, err_msg=f"checkpoint {tag}")
+        if checkpoints:
+            for (tag, rows), right in zip(of[Record.CHECKPOINT], result.checkpoints.values(), strict=True):
+                np.testing.assert_array_equal(rows, right, err_msg=f"checkpoint {tag}")
         size = 8 * sum(1 + -(-data.size // 4) for kind, _, data in records if kind is not Record.TOKENS)
         layout, dim = Layout.of(config), package.arch["dim"]
         size += sum(8 + layout.payload(len(rows), dim) for _, rows in of[Record.TOKENS])

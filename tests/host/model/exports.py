@@ -27,7 +27,7 @@ def timm_network(**options: object) -> nn.Module:
 @register_model
 def rowvit_test_network(pretrained: bool = False, **options: object) -> nn.Module:
     """`timm_network` in timm's registry, by this name."""
-    return timm_network(**{k: v for k, v in options.items() if k == "num_classes"})
+    return timm_network(**{k: v for k, v in options.items() if k in ("num_classes", "img_size")})
 
 
 def timm_distilled() -> nn.Module:

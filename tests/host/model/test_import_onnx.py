@@ -359,7 +359,7 @@ def test_what_is_no_model_of_images(tmp_path: Path) -> None:
     changed(shape(1, 1, 16, 16))
     refused(r"shape \[1, 1, 16, 16\]")
     changed(shape(1, 3, 16, 20))
-    refused(r"sides \[16, 20\]")
+    refused("onnxruntime cannot run it")  # the positions are for another size
     changed(shape(1, 3, 0, 0))
     refused("pass --image-size")
     assert read_onnx(path, image_size=16).model.config.image_size == 16

@@ -31,8 +31,8 @@ pytestmark = pytest.mark.slow
 SIZE = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, image_size=16, patch_size=4)
 SIZE |= dict(intermediate_size=40)
 CONCAT = r"joins tensors of different origin"
-POOLED = "pooling by attention"
 AMBIGUOUS = r"fits two networks.*--pool"
+POOLED = "pool"  # by attention, in ONNX
 RELATIVE = "relative positions"
 
 
@@ -67,7 +67,7 @@ TRANSFORMERS: dict[str, tuple[dict, dict[str, str]]] = {
         {},
     ),
     "SiglipForImageClassification": ({}, {}),
-    "SiglipVisionModel": ({}, dict.fromkeys(("state dict", "folder"), POOLED)),
+    "SiglipVisionModel": ({}, dict.fromkeys(("script", "dynamo"), POOLED)),
     "CLIPVisionModel": ({}, {}),
 }
 TIMM: dict[str, tuple[dict, dict[str, str]]] = {
@@ -83,7 +83,7 @@ TIMM: dict[str, tuple[dict, dict[str, str]]] = {
     ),
     "SigLIP's pooling": (
         dict(global_pool="map", class_token=False),
-        {"state dict": POOLED, "folder": "pools by 'map'", "script": "", "dynamo": ""},
+        dict.fromkeys(("script", "dynamo"), POOLED),
     ),
     "CLIP": (
         dict(pre_norm=True, act_layer="quick_gelu"),
@@ -104,7 +104,7 @@ class Logits(nn.Module):
         found = self.network(images)
         if isinstance(found, Tensor):
             return found
-        if type(self.network).__name__ == "CLIPVisionModel":  # whose last hidden state has no LayerNorm
+        if type(self.network).__name__ in ("CLIPVisionModel", "SiglipVisionModel"):
             return found.pooler_output
         return found.logits if hasattr(found, "logits") else found.last_hidden_state
 

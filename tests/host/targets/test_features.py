@@ -34,7 +34,7 @@ def network(classes: int = 0, keep: int | None = 9, **changes) -> VisionTransfor
     """Random weights; two prefix tokens, 16 patches, of which ``keep`` stay behind layer 1 of 3."""
     torch.manual_seed(1)
     pruning = ({"layer": 1, "keep": keep},) if keep else ()
-    config = ViTConfig(16, 4, 32, 3, 2, 64, classes, prefix=2, pruning=pruning, **changes)
+    config = ViTConfig(16, 4, 32, 3, 2, 64, classes, pruning=pruning, **{"prefix": 2} | changes)
     made = VisionTransformer(config).eval()
     for name, parameter in made.named_parameters():
         torch.nn.init.normal_(parameter, 1.0 if "norm" in name and name.endswith("weight") else 0.0, 0.2)
@@ -149,18 +149,54 @@ def test_what_quantise_refuses(tokens: str, behind: tuple[int, ...], message: st
         package(network(), tokens, behind)
 
 
-def test_a_layernorm_of_the_mean() -> None:
-    """Its head is refused; its tokens are there."""
-    assert package(network(pool="mean")).meta["tokens"]["layers"] == [2]
-    with pytest.raises(RowvitError, match="--encoder"):
-        package(network(4, pool="mean"))
+@pytest.mark.parametrize("checkpoints", [False, True])
+def test_tokens_without_a_layernorm(checkpoints: bool) -> None:
+    """Where the last LayerNorm is that of the patches' mean: rows of the residual stream, behind two layers,
+    with the others among the checkpoints, and the right ones after pruning.
+    """
+    made = network(pool="mean", prefix=1)
+    some = package(made, behind=(0, 2))
+    with (
+        rowvit.open("golden", config="tiny", checkpoints=checkpoints) as golden,
+        rowvit.open("sim", config="tiny") as sim,
+    ):
+        golden.load(some)
+        sim.load(compile(some, load("tiny"), checkpoints=checkpoints))
+        for layer, tokens in ((0, 17), (2, 10)):
+            values, indices = golden.features(PHOTOS, layer=layer)
+            assert values.shape == (6, tokens, 32) and (indices[:, 0] == 0).all()
+        pairs = list(zip(sim(PHOTOS[:3], batch=3), golden(PHOTOS[:3]), strict=True))
+    with torch.inference_mode():
+        stream = made.encode(normalise(PHOTOS, HALF, HALF)).numpy()
+    compared = 0
+    for result, wanted, exact, kept in zip(
+        *zip(*pairs, strict=True), stream, made.tokens.numpy(), strict=False
+    ):
+        assert result.same(wanted) and len(result.checkpoints) == 7 * checkpoints
+        values, indices = result.tokens[2]
+        if (kept == indices).all():  # integers can rank tokens otherwise
+            compared += 1
+            assert decibels(exact, values * some.meta["scales"]["tokens"]) > 20
+    assert compared
+    with pytest.raises(RowvitError, match="come all together"):
+        package(made, "class")
 
 
-@pytest.mark.parametrize("pool", ["norm-mean", "class-mean"])
+def seen(made: VisionTransformer, tokens: torch.Tensor) -> torch.Tensor:
+    """What the head sees, of what the network answers with."""
+    pool, mean = made.config.pool, tokens[:, made.config.prefix :].mean(dim=1)
+    if pool == "attention":
+        return made.attn_pool(tokens)
+    if pool == "mean":
+        return made.norm(mean)
+    return mean if pool == "norm-mean" else torch.cat([tokens[:, 0], mean], dim=1)
+
+
+@pytest.mark.parametrize("pool", ["norm-mean", "class-mean", "mean", "attention"])
 @pytest.mark.parametrize("target", ["golden", "sim"])
 def test_heads_on_the_host(pool: str, target: str, tmp_path: Path) -> None:
     """Their logits are the float network's, nearly; a program from a file has the head, too."""
-    made = network(5, keep=None, pool=pool)
+    made = network(5, keep=None, pool=pool, prefix=0 if pool == "attention" else 2)
     some = package(made, "")
     assert some.meta["architecture"]["classes"] == 0 and some.meta["classes"] == list("01234")
     exact = predict(made, PHOTOS, HALF, HALF)
@@ -174,10 +210,8 @@ def test_heads_on_the_host(pool: str, target: str, tmp_path: Path) -> None:
         golden_features = golden.features(PHOTOS)
     ours = np.stack([result.logits for result in results])
     assert ours.dtype == np.float32 and decibels(exact, ours) > 20
-    tokens = torch.from_numpy(golden_features.values)
-    mean = tokens[:, 2:].mean(dim=1)
     with torch.inference_mode():
-        head = made.head(mean if pool == "norm-mean" else torch.cat([tokens[:, 0], mean], dim=1))
+        head = made.head(seen(made, torch.from_numpy(golden_features.values)))
     np.testing.assert_allclose(ours, head.numpy(), rtol=1e-4, atol=1e-5)
     assert [result.label for result in results] == [str(row.argmax()) for row in ours]
     np.testing.assert_allclose(results[0].probabilities.sum(), 1)
@@ -226,6 +260,13 @@ def broken(meta: dict) -> dict[str, dict]:
             "host_head": head | {"steps": [{"op": "linear", "name": "linear"}]}
         },
         "host_head.pool": {"host_head": head | {"pool": "all"}},
+        "pools by attention with no heads": {"host_head": head | {"pool": "attention"}},
+        "pools by mean with 2 heads": {"host_head": head | {"heads": 2}},
+        "have equal names": {"host_head": head | {"steps": [linear, linear]}},
+        "takes 32 numbers and gives 5": {
+            "host_head": head | {"steps": [{"op": "residual", "steps": [linear]}, linear | {"name": "other"}]}
+        },
+        "a step residual of the host's head has op": {"host_head": head | {"steps": [{"op": "residual"}]}},
         "host_head.steps.0.op": {"host_head": head | {"steps": [{"op": "exec", "name": "linear"}]}},
         "takes all tokens": {"tokens": meta["tokens"] | {"rows": "class"}},
         "takes the tokens behind the last layer": {"architecture": meta["architecture"] | {"classes": 5}},

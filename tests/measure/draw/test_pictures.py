@@ -31,8 +31,14 @@ def png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def meta(grid: int, patch: int, prefix: int = 1, layers: tuple[int, ...] = ()) -> dict:
-    arch = {"image_size": grid * patch, "patch_size": patch, "prefix": prefix, "tokens": prefix + grid * grid}
+def meta(
+    grid: int, patch: int, prefix: int = 1, layers: tuple[int, ...] = (), columns: int | None = None
+) -> dict:
+    """Of a network with ``grid`` rows of patches, and as many columns unless told."""
+    arch = {"image_size": grid * patch, "patch_size": patch, "prefix": prefix}
+    arch["tokens"] = prefix + grid * (columns or grid)
+    if columns:
+        arch["image_width"] = columns * patch
     pruning = [{"layer": layer, "keep": 1, "threshold": 0} for layer in layers]
     return {"architecture": arch, "preprocessing": {"resize": "bicubic"}, "pruning": pruning}
 
@@ -99,6 +105,53 @@ def test_the_preprocessor_cuts_off_what_does_not_fill_its_squares():
     pixels = np.random.default_rng(0).integers(0, 256, (67, 71, 3), dtype=np.uint8)
     shown = pictures.seen(png(pixels), meta(4, 8), "hls")
     assert np.array_equal(np.asarray(shown), pixels[:66, 2:68])
+
+
+@given(
+    rows=st.integers(1, 5),
+    columns=st.integers(1, 5),
+    patch=st.integers(1, 4),
+    width=st.integers(1, 60),
+    height=st.integers(1, 60),
+    data=st.data(),
+)
+def test_rectangles(rows, columns, patch, width, height, data):
+    """What is seen is what the network takes but for scaling, and kept patches lie where they are cut."""
+    shape, description = (rows * patch, columns * patch), meta(rows, patch, columns=columns)
+    photo = png(np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    shown = pictures.seen(photo, description)
+    assert shown.height >= shape[0] and shown.width >= shape[1]
+    if shown.height < 2 * shape[0] or shown.width < 2 * shape[1]:
+        scaled = shown.resize((shape[1], shape[0]), Image.BICUBIC)
+        assert np.array_equal(np.asarray(scaled), decode(photo, shape))
+    kept = data.draw(st.sets(st.integers(1, rows * columns)))
+    bright = Image.new("RGB", shown.size, "white")
+    dimmed = np.asarray(pictures.remaining(bright, np.array([0, *sorted(kept)]), description["architecture"]))
+    for y, x in np.ndindex(rows, columns):
+        middle = dimmed[int((y + 0.5) * shown.height / rows), int((x + 0.5) * shown.width / columns)]
+        assert (middle == (255 if 1 + y * columns + x in kept else 38)).all()
+
+
+def test_pictures_in_the_shape_of_the_network():
+    """Plots and pages show them with the longer side as long as a square's; other shapes are refused."""
+    arch = meta(3, 4, columns=7)["architecture"]
+    assert (
+        pictures.fitted(arch, 448) == (448, 192)
+        and pictures.fitted(meta(2, 4)["architecture"], 448) == (448,) * 2
+    )
+    with pytest.raises(RowvitError, match="a photo of 28 x 28 pixels has no 7 x 3 patches"):
+        pictures.remaining(Image.new("RGB", (28, 28)), np.array([0]), arch)
+    sizes = dict(dim=32, depth=2, heads=2, image_size=12, image_width=28, patch_size=4, hidden=32, classes=3)
+    package = random_package(
+        np.random.default_rng(3), **sizes, pruning=[{"layer": 0, "keep": 5, "threshold": 0}]
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 28, 3), dtype=np.uint8)
+    with rowvit.open("golden") as golden:
+        golden.load(package)
+        results = golden([pixels])
+    picture = pictures.draw(["a"], [Image.fromarray(pixels)], results, results, package.meta)
+    shapes = {axes.images[0].get_array().shape for axes in picture.axes if axes.images}
+    assert shapes == {(206, 480, 3)}
 
 
 def test_attention_by_layer():

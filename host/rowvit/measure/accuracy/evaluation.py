@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from rowvit.errors import RowvitError, needs
+from rowvit.formats.description import image_shape
 from rowvit.formats.work import WORK, count_work
 from rowvit.targets.workers import end_with_parent
 
@@ -502,10 +503,10 @@ def _shard(
     wrong: dict[int, RowvitError] = {}
     if isinstance(model, tuple):
         network, card = model
-        pixels = part.prepared(network.config.image_size, card.resize, card.crop, wrong.__setitem__)
+        pixels = part.prepared(network.config.size, card.resize, card.crop, wrong.__setitem__)
         return (float_work(network, card, pixels, precision) if len(pixels) else None), wrong
-    side, taken = model.arch["image_size"], model.meta["preprocessing"]
-    pixels = part.prepared(side, taken["resize"], taken.get("crop", 1.0), wrong.__setitem__)
+    size, taken = image_shape(model.arch), model.meta["preprocessing"]
+    pixels = part.prepared(size, taken["resize"], taken.get("crop", 1.0), wrong.__setitem__)
     return (integer_work(model, pixels, target, config, cycles) if len(pixels) else None), wrong
 
 

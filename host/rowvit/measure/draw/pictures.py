@@ -6,7 +6,6 @@ All but `draw` return Pillow images and plain values, for a web page as well as 
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from rowvit.errors import RowvitError
-from rowvit.images import FILTERS, middle, upright, within
+from rowvit.formats.description import image_shape
+from rowvit.images import FILTERS, before_crop, middle, upright, within
 from rowvit.measure.draw import plots
 from rowvit.reference.frontend import Geometry
 
@@ -35,7 +35,7 @@ _LOOK, _OPAQUE = "#ff7f0e", 220  # of 255: the photo shines through
 # of a plot: inches of a photo's side, of a small one's, between them, and of the two titles above it
 _SMALL, _GAP, _TITLES = 1.6, 0.08, 0.54
 _LARGE = 2 * _SMALL + _TITLES
-_COLUMNS, _PIXELS = 6, 480  # small photos in a row; pixels of any photo's side
+_COLUMNS, _PIXELS = 6, 480  # small photos in a row; pixels of any photo's longer side
 
 
 @dataclass(frozen=True)
@@ -61,25 +61,32 @@ def seen(
     frontend : str
         "host" or "hls": what scales it for the network, and cuts off what.
     enough : int
-        Pixels of the side that will do: for "host" a large JPEG is then decoded at a smaller size, sooner.
+        Pixels of the longer side that will do: for "host" a large JPEG is then decoded at a smaller size,
+        sooner.
 
     Returns
     -------
     Image
-        RGB and square, of at least the pixels that the network takes.
+        RGB, in the shape of the network's images but for less than a pixel, and with at least their pixels.
     """
-    side, patch = (meta["architecture"][key] for key in ("image_size", "patch_size"))
+    arch, shape = meta["architecture"], image_shape(meta["architecture"])
     crop = meta["preprocessing"].get("crop", 1.0)
     if frontend == "hls":
         image = within(upright(source), crop)
-        window = Geometry.of(*image.size, side, patch)
+        window = Geometry.for_network(*image.size, arch)
         right, below = window.left + window.window_width, window.top + window.window_height
         image = image.crop((window.left, window.top, right, below))
     else:
-        image = middle(upright(source, math.ceil(enough / crop)), crop)
-    if image.width < side:
-        return image.resize((side, side), FILTERS[meta["preprocessing"]["resize"]])
+        image = middle(upright(source, before_crop(fitted(arch, enough)[::-1], crop)), shape, crop)
+    if image.height < shape[0] or image.width < shape[1]:
+        return image.resize(shape[::-1], FILTERS[meta["preprocessing"]["resize"]])
     return image
+
+
+def fitted(arch: Mapping[str, int], side: int) -> tuple[int, int]:
+    """Width and height of a picture in the shape of a network's images, whose longer side is ``side``."""
+    height, width = image_shape(arch)
+    return -(-side * width // max(height, width)), -(-side * height // max(height, width))
 
 
 def remaining(
@@ -90,7 +97,7 @@ def remaining(
     Parameters
     ----------
     photo : Image
-        Square, such as `seen` returns, or the network's pixels.
+        In the shape of the network's images, such as `seen` returns, or the network's pixels.
     kept : int array
         Tokens that stay, as in ``Result.kept``: the prefix (class token) comes before the patches, which go
         row by row.
@@ -102,7 +109,7 @@ def remaining(
     Raises
     ------
     RowvitError
-        The photo is not square, or a token is outside it.
+        The photo has another shape, or a token is outside it.
     """
     stays = _on_photo(photo, kept, np.full(len(kept), 255), arch)
     return Image.composite(photo, _darker(photo, dimmed), stays)
@@ -191,7 +198,7 @@ def draw(
     picture.set_layout_engine("none")
     for number, (name, photo, result) in enumerate(zip(names, photos, results, strict=True)):
         top = height * (len(photos) - number) - _GAP
-        strip = _Strip(picture, top, photo.resize((_PIXELS, _PIXELS)), meta)
+        strip = _Strip(picture, top, photo.resize(fitted(meta["architecture"], _PIXELS)), meta)
         strip.photo(name, result)
         strip.remaining(result)
         strip.classes(result, columns)
@@ -271,15 +278,23 @@ def _on_photo(
     photo: Image.Image, tokens: np.ndarray, values: np.ndarray, arch: Mapping[str, int]
 ) -> Image.Image:
     """The values (0 to 255) of the tokens that are patches, each on its patch of the photo; elsewhere 0."""
-    grid, prefix = arch["image_size"] // arch["patch_size"], arch["prefix"]
-    patches = tokens >= prefix
-    if photo.width != photo.height or photo.width < grid or (tokens >= prefix + grid * grid).any():
+    height, width = image_shape(arch)
+    rows, columns = height // arch["patch_size"], width // arch["patch_size"]
+    patches, prefix = tokens >= arch["prefix"], arch["prefix"]
+    # a photo's middle has the ratio but for less than a pixel
+    other = abs(photo.width * height - photo.height * width) >= max(height, width)
+    small = photo.width < columns or photo.height < rows
+    if other or small or (tokens >= prefix + rows * columns).any():
         raise RowvitError(
-            f"a photo of {photo.width} x {photo.height} pixels has no {grid} x {grid} patches, or tokens"
+            f"a photo of {photo.width} x {photo.height} pixels has no {columns} x {rows} patches, or tokens"
             " beyond them are kept",
-            "use the square that this network took",
+            "use the part that this network took",
         )
-    table = np.zeros(grid * grid, np.uint8)
+    table = np.zeros(rows * columns, np.uint8)
     table[tokens[patches] - prefix] = values[patches]
-    patch_of = (2 * np.arange(photo.width) + 1) * grid // (2 * photo.width)  # where a pixel's middle is
-    return Image.fromarray(table.reshape(grid, grid)[patch_of][:, patch_of])
+    # where a pixel's middle is
+    row_of, column_of = (
+        (2 * np.arange(count) + 1) * parts // (2 * count)
+        for count, parts in ((photo.height, rows), (photo.width, columns))
+    )
+    return Image.fromarray(table.reshape(rows, columns)[row_of][:, column_of])

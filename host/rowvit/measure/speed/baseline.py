@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rowvit.errors import RowvitError, needs, writing
+from rowvit.formats.description import image_keys, image_shape
 from rowvit.measure.speed.numpy_network import NumpyNetwork
 from rowvit.processors import processors
 
@@ -75,9 +76,10 @@ def float_network(meta: dict) -> VisionTransformer:
 
         from rowvit.model.vit import FusedAttention, VisionTransformer, ViTConfig
     arch = meta["architecture"]
-    fields = ("image_size", "patch_size", "dim", "depth", "heads", "hidden", "classes", "prefix")
+    fields = ("patch_size", "dim", "depth", "heads", "hidden", "classes", "prefix")
     # thresholds on scores depend on the data; the largest number of tokens that a step keeps stands for them
-    config = ViTConfig(**{name: arch[name] for name in fields}, pruning=tuple(meta["pruning"]))
+    shape = image_keys(image_shape(arch)) | {name: arch[name] for name in fields}
+    config = ViTConfig(**shape, pruning=tuple(meta["pruning"]))
     torch.manual_seed(0)
     network = VisionTransformer(config)
     for block in network.blocks:
@@ -102,14 +104,13 @@ def export(network: VisionTransformer, batch: int) -> bytes:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return self.network(images)
 
-    side = network.config.image_size
     file: Any = io.BytesIO()  # torch's annotation knows paths only
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # shapes become constants, as they should
         # the exporter based on torch.export would need onnxscript
         torch.onnx.export(
             Plain().eval(),
-            (torch.zeros(batch, 3, side, side),),
+            (torch.zeros(batch, 3, *network.config.size),),
             file,
             dynamo=False,
             opset_version=17,
@@ -271,8 +272,8 @@ def _time(call: Callable[[], np.ndarray], seconds: float) -> tuple[np.ndarray, f
 
 
 def _pixels(meta: dict, count: int) -> np.ndarray:
-    side = meta["architecture"]["image_size"]
-    return np.random.default_rng(0).standard_normal((count, 3, side, side), np.float32)
+    shape = count, 3, *image_shape(meta["architecture"])
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
 # -- PyTorch, and onnxruntime with what PyTorch exports -----------------------------------------

@@ -10,6 +10,7 @@ from rowvit.compiler import compile
 from rowvit.compiler.plan import Plan, chunks, problem
 from rowvit.cycles import predict
 from rowvit.errors import RowvitError
+from rowvit.formats.description import image_keys, square_side
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.host import PHOTO, HostTime, host_times
@@ -82,8 +83,8 @@ def stand_in(config: ViTConfig, name: str) -> ModelPackage:
     from rowvit.quant.quantise import default_chunk  # where packages are measured, there need be no torch
 
     tokens = config.tokens + (config.prefix < 1)
-    sizes = ("image_size", "patch_size", "dim", "depth", "heads", "hidden")
-    arch = {size: getattr(config, size) for size in sizes}
+    sizes = ("patch_size", "dim", "depth", "heads", "hidden")
+    arch = image_keys(config.size) | {size: getattr(config, size) for size in sizes}
     arch |= dict(channels=3, classes=max(config.classes, 1), prefix=max(config.prefix, 1), tokens=tokens)
     rule = "image" if config.ffn2_rule == "none" else config.ffn2_rule
     rules = dict(ffn2_rule=rule, tile_rows=config.tile_rows, ffn_chunk=default_chunk(config.hidden))
@@ -114,7 +115,7 @@ def fit(package: ModelPackage, config: HardwareConfig, free: bool) -> Fit:
         return Fit(config, error.message)
     predicted = predict(program, config)
     words = sum(layer.words for layer in predicted.layers)
-    photos = (one for one in host_times(config, meta["architecture"]["image_size"]) if one.source == PHOTO)
+    photos = (one for one in host_times(config, square_side(meta["architecture"])) if one.source == PHOTO)
     return Fit(
         config,
         chunk=meta["ffn_chunk"],

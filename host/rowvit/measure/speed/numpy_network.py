@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from rowvit.formats.description import image_shape
+
 
 class NumpyNetwork:
     """`VisionTransformer` with ReLU and the head on the class token, in float32; BLAS does the products.
@@ -27,12 +29,15 @@ class NumpyNetwork:
         self.parameters = _random(architecture) if parameters is None else parameters
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Logits float32 [B, classes] of normalised images float32 [B, 3, S, S]."""
+        """Logits float32 [B, classes] of normalised images float32 [B, 3, H, W]."""
         p, arch = self.parameters, self.arch
-        size, patch = arch["image_size"], arch["patch_size"]
-        side = size // patch
-        x = images.reshape(-1, 3, side, patch, side, patch).transpose(0, 2, 4, 1, 3, 5)
-        x = x.reshape(-1, side * side, 3 * patch**2) @ p["patch_embed.proj.weight"].reshape(arch["dim"], -1).T
+        patch = arch["patch_size"]
+        rows, columns = (side // patch for side in image_shape(arch))
+        x = images.reshape(-1, 3, rows, patch, columns, patch).transpose(0, 2, 4, 1, 3, 5)
+        x = (
+            x.reshape(-1, rows * columns, 3 * patch**2)
+            @ p["patch_embed.proj.weight"].reshape(arch["dim"], -1).T
+        )
         x += p["patch_embed.proj.bias"]
         x = np.concatenate([np.broadcast_to(p["cls_token"], (len(x), *p["cls_token"].shape[1:])), x], axis=1)
         x = x + p["pos_embed"]

@@ -83,7 +83,7 @@ class Profile:
     def total(self) -> int:
         return sum(layer.cycles for layer in self.layers)
 
-    def host_work(self, side: int) -> dict[str, Any]:
+    def host_work(self, side: float) -> dict[str, Any]:
         """What the processor of the configuration's board takes for such an image (`host.host_work`)."""
         loading = sum(layer.load for layer in self.layers) > sum(layer.busy for layer in self.layers)
         milliseconds = self.total / self.config.clock_mhz / 1e3

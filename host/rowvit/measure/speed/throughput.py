@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rowvit.formats.description import square_side
 from rowvit.hardware.host import host_work
 from rowvit.hardware.isa import COUNTERS
 from rowvit.hardware.memory import Memory
@@ -274,7 +275,7 @@ def _board_host(figures: dict[str, Any], session: Session) -> dict[str, Any]:
         return {"none": "the integer reference has no cycles"}
     counters, memory = figures["counters"], session.options.get("memory", Memory())
     loading = counters["axi_beats"] / memory.words_per_cycle > counters["exec_fire"]
-    side, core = session.meta["architecture"]["image_size"], figures["limit"]["ms"]["core"]
+    side, core = square_side(session.meta["architecture"]), figures["limit"]["ms"]["core"]
     return host_work(session.config, side, core, "memory" if loading else "fabric")
 
 

@@ -6,12 +6,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rowvit.errors import RowvitError
 from rowvit.formats.container import metadata
+from rowvit.formats.description import Size, sides
 from rowvit.model import adapt, store
 from rowvit.model.importers.neighbours import read_neighbours, weights_in
 from rowvit.model.store import Card
@@ -29,6 +30,7 @@ _POOLS = {
     "token": "the class token",
     "mean": "a LayerNorm of the patches' mean",
     "norm-mean": "the mean of the patches behind the last LayerNorm",
+    "attention": "the tokens' values by attention",
 }
 
 
@@ -57,7 +59,7 @@ def import_model(
     classes: int | None = None,
     class_names: Sequence[str] | None = None,
     prompts: Sequence[str] | None = None,
-    image_size: int | None = None,
+    image_size: Size | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     licence: str | None = None,
@@ -91,10 +93,10 @@ def import_model(
         Add a new, untrained head with this many classes.
     class_names : sequence of str, optional
     prompts : sequence of str, optional
-        Of a folder with CLIP: its classes are these texts (`prompts.with_prompts`).
-    image_size : int, optional
-        Pixels per side; position embeddings are interpolated. For an ONNX file that leaves the size
-        open, its size.
+        Of a folder with CLIP or SigLIP: its classes are these texts (`prompts.with_prompts`).
+    image_size : int or tuple of int, optional
+        Pixels per side, or height and width; position embeddings are interpolated. For an ONNX file that
+        leaves the size open, and a state dict with positions for just these patches, its size.
     mean, std : sequences of three floats, optional
         Of pixels in 0..1; by default the source's, or ImageNet's. A graph that normalises its input itself
         has its own.
@@ -114,21 +116,22 @@ def import_model(
     if not name.startswith("timm:") and Path(name).is_dir():
         name = str(weights_in(Path(name)))
     bare = encoder or classes is not None
+    size = None if image_size is None else sides(image_size)
     if name.startswith("timm:"):
-        found = _timm(name.removeprefix("timm:"), weights, random)
+        found = _timm(name.removeprefix("timm:"), weights, random, size)
     elif name.endswith(".onnx"):
-        found = _onnx(name, image_size, output, encoder, None in (mean, std))
+        found = _onnx(name, size, output, encoder, None in (mean, std))
     else:
-        found = _state_dict(name, heads, act, pool, part, bare)
+        found = _state_dict(name, heads, act, pool, part, bare, size)
     if class_head and not found.model.config.distilled:
         raise RowvitError(f"{name}: has one head; only distilled networks have a choice")
-    _reshape(found, class_head, 0 if encoder and classes is None else classes, image_size)
+    _reshape(found, class_head, 0 if encoder and classes is None else classes, size)
     card = found.card
     if prompts is not None:
         from rowvit.model.importers.prompts import with_prompts
 
         if bare or not Path(source).is_dir() or not found.model.config.classes:
-            raise RowvitError(f"{source}: prompts are for a folder with CLIP, and for its own head")
+            raise RowvitError(f"{source}: prompts are for a folder with CLIP or SigLIP, and for its own head")
         found.model = with_prompts(found.model, Path(source), prompts)
         card.classes = list(prompts)
     card.classes = card.classes if class_names is None else list(class_names)
@@ -141,7 +144,7 @@ def import_model(
     return found
 
 
-def _reshape(found: Imported, class_head: bool, classes: int | None, image_size: int | None) -> None:
+def _reshape(found: Imported, class_head: bool, classes: int | None, size: tuple[int, int] | None) -> None:
     """Change heads, classes and image size of a network as the options of `import_model` say."""
     model, card = found.model, found.card
     if class_head:
@@ -152,17 +155,36 @@ def _reshape(found: Imported, class_head: bool, classes: int | None, image_size:
         card.classes, card.crop = [str(index) for index in range(classes)], 1.0
         if classes:
             found.notes.append(f"the head of {classes} classes is untrained")
-    if image_size and image_size != model.config.image_size:
-        found.notes.append(
-            f"position embeddings interpolated from {model.config.image_size} to {image_size} pixels"
-        )
-        model = adapt.resize(model, image_size)
+    if size and size != model.config.size:
+        before, after = (_pixels(one) for one in (model.config.size, size))
+        found.notes.append(f"position embeddings interpolated from {before} to {after} pixels")
+        model = adapt.resize(model, size)
     if len(card.classes) != model.config.classes:
         card.classes = [str(index) for index in range(model.config.classes)]
     found.model = model
 
 
-def _timm(name: str, weights: str | os.PathLike | None, random: bool) -> Imported:
+def _pixels(size: tuple[int, int]) -> str:
+    """A size in a sentence: of a square the side."""
+    return " x ".join(map(str, size)) if size[0] != size[1] else str(size[0])
+
+
+def _stated(settings: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width by transformers' settings; None if they do not say."""
+    size = settings.get("image_size")
+    if isinstance(size, list) and len(size) == 2:
+        return int(size[0]), int(size[1])
+    return sides(size) if isinstance(size, int) else None
+
+
+def _rectangles(*sizes: tuple[int, int] | None) -> list[tuple[int, int]]:
+    """Those that a table of positions may be for, if it is for no square."""
+    return [size for size in sizes if size and size[0] != size[1]]
+
+
+def _timm(
+    name: str, weights: str | os.PathLike | None, random: bool, size: tuple[int, int] | None
+) -> Imported:
     from rowvit.model.importers.checkpoint import read_checkpoint
     from rowvit.model.importers.names import timm_names
     from rowvit.model.importers.timm import configuration
@@ -172,7 +194,7 @@ def _timm(name: str, weights: str | os.PathLike | None, random: bool) -> Importe
     if weights is None:
         configuration(name)  # what does not run is refused before its weights are fetched or made
     state = None if weights is None else timm_names(read_checkpoint(weights).state)
-    found = _timm_module(name, state, pretrained=state is None and not random)
+    found = _timm_module(name, state, state is None and not random, sizes=_rectangles(size))
     card = found.card
     if random:
         card.source, card.licence = f"random weights in the shape of timm's {name}", "CC0-1.0"
@@ -186,25 +208,26 @@ def _timm_module(
     state: Mapping[str, Tensor] | None,
     pretrained: bool = False,
     settings: Mapping[str, Any] | None = None,
+    sizes: Sequence[tuple[int, int]] = (),
 ) -> Imported:
     """A network that timm makes; ``settings`` are timm's ``config.json``."""
     from rowvit.model.importers import timm
 
-    module = timm.create(name, state, pretrained, **timm.arguments(name, state or {}, settings or {}))
+    module = timm.create(name, state, pretrained, **timm.arguments(name, state or {}, settings or {}, sizes))
     model, difference = timm.from_module(module)
     card = timm.card(module, name, model.config.classes, settings)
     return Imported(model, card, [f"output differs from timm's by {difference:.1e} of its peak"])
 
 
-def _onnx(path: str, image_size: int | None, output: str | None, encoder: bool, normalises: bool) -> Imported:
+def _onnx(
+    path: str, size: tuple[int, int] | None, output: str | None, encoder: bool, normalises: bool
+) -> Imported:
     """``normalises``: mean and standard deviation may be those of the graph."""
     from rowvit.model.importers.onnx import read_onnx
 
     beside = read_neighbours(Path(path))
-    stated = beside.config.get("image_size")
-    size = image_size or (stated if isinstance(stated, int) else None)
     try:
-        result = read_onnx(path, size, output, encoder)
+        result = read_onnx(path, size or _stated(beside.config), output, encoder)
     except RowvitError as error:
         if beside.foreign:  # says more than a node
             raise RowvitError(f"{path}: {beside.foreign}") from error
@@ -229,7 +252,13 @@ def _onnx(path: str, image_size: int | None, output: str | None, encoder: bool, 
 
 
 def _state_dict(
-    path: str, heads: int | None, act: str | None, pool: str | None, part: str | None, bare: bool
+    path: str,
+    heads: int | None,
+    act: str | None,
+    pool: str | None,
+    part: str | None,
+    bare: bool,
+    size: tuple[int, int] | None,
 ) -> Imported:
     """``bare``: without a head, whatever follows the last LayerNorm."""
     from rowvit.model.importers.checkpoint import read_checkpoint
@@ -246,16 +275,21 @@ def _state_dict(
     if (other := by_names(facts(checkpoint.state), heads=False)) and other.name:
         raise other.error(path)
     names, state = library(checkpoint.state), timm_names(checkpoint.state)
+    sizes = _rectangles(_stated(beside.config), size)
     if beside.of_timm:
-        found = _timm_module(beside.config["architecture"], state, settings=beside.config)
+        found = _timm_module(beside.config["architecture"], state, settings=beside.config, sizes=sizes)
         found.card.source = Path(path).name
         return found
     notes: list[str] = []
     told = any(value is not None for value in (heads, act, pool))
-    if names == "timm" and not told and (named := _named(checkpoint.architectures, state, path, notes)):
+    if (
+        names == "timm"
+        and not told
+        and (named := _named(checkpoint.architectures, state, path, sizes, notes))
+    ):
         return named
     # transformers' networks without a head have a pooler, and SigLIP's with one an unused pooling
-    beside_head = r"head\.(probe|attention|layernorm|mlp)\b" if "head.weight" in state else r"pooler\.dense\."
+    beside_head = r"attn_pool\." if "head.weight" in state else r"pooler\.dense\."
     unused = [name for name in state if re.match(beside_head, name)] if names == "transformers" else []
     if bare:
         state, left = encoder_alone(state)
@@ -267,14 +301,22 @@ def _state_dict(
     if "hidden_act" in beside.config:
         act = act or _HIDDEN_ACTS.get(beside.config["hidden_act"], beside.config["hidden_act"])
     beside.add_positions(state)
-    described(state, heads, act or "gelu")  # what is no vision transformer at all is told first
+    described(state, heads, act or "gelu", sizes)  # what is no vision transformer at all is told first
     options: dict[str, Any] = {"pool": pool or _pool(state, names, path, notes)}
     assumed, eps = _assumed(names, checkpoint.state)
     if names in ("transformers", "openai") or eps != ViTConfig.eps:
         options["eps"] = float(beside.config.get("layer_norm_eps", eps))
         if "layer_norm_eps" not in beside.config:
             notes.append(f"LayerNorm's epsilon {eps:g} assumed; a state dict does not say")
-    model = from_timm(state, heads, act or assumed, **options)
+    model = from_timm(state, heads, act or assumed, sizes, pool_act=act or assumed, **options)
+    rows = model.config.row_heads
+    if rows is not None and len(rows.names) == len(beside.classes) + 1:  # the last one is that of nothing
+        rows = replace(rows, names=(*beside.classes, "nothing"))
+        model = adapt.rebuild(model, replace(model.config, row_heads=rows))
+    if model.config.image_width and "image_size" not in beside.config:
+        notes.append(
+            f"positions taken for those of {_pixels(model.config.size)} pixels, as --image-size says"
+        )
     beside.require_agreement(model.config, path)
     if heads is None:
         notes.append(
@@ -287,8 +329,9 @@ def _state_dict(
         notes.append(_ASSUMED)
     card = Card(Path(path).stem, mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD), source=Path(path).name)
     beside.fill(card)
-    if checkpoint.state.keys() & {"visual_projection.weight", "visual.proj"} and model.config.classes:
-        card.classes = [f"embedding {number}" for number in range(model.config.classes)]  # of CLIP
+    projected = checkpoint.state.keys() & {"visual_projection.weight", "visual.proj"}  # CLIP
+    if model.config.classes and (projected or "head.weight" not in state):
+        card.classes = [f"embedding {number}" for number in range(model.config.classes)]
     return Imported(model, card, notes)
 
 
@@ -308,7 +351,11 @@ def _assumed(library: str, state: Mapping[str, Tensor]) -> tuple[str, float]:
 
 
 def _named(
-    architectures: Sequence[str], state: Mapping[str, Tensor], path: str, notes: list[str]
+    architectures: Sequence[str],
+    state: Mapping[str, Tensor],
+    path: str,
+    sizes: Sequence[tuple[int, int]],
+    notes: list[str],
 ) -> Imported | None:
     """The network by the architecture that a checkpoint names, if timm knows one and the weights fit it."""
     import timm
@@ -316,7 +363,7 @@ def _named(
     for name in architectures:
         if timm.is_model(name):
             try:
-                found = _timm_module(name, state)
+                found = _timm_module(name, state, sizes=sizes)
             except RowvitError as error:
                 notes.append(f"the checkpoint names timm's {name}, but {error.message}")
                 continue

@@ -17,7 +17,6 @@ _RELATIVE = "relative positions"
 _WINDOWS = "attention in windows"
 CONVOLUTIONS = "convolutions"
 ANY_SHAPE = "patches of photos of any shape"
-_BEHIND = "detection tokens behind the patches"
 _FRAMES = "patches of several frames"
 _NO_MEAN = "norms without a bias, such as RMSNorm"
 _NO_ATTENTION = "no attention, but convolutions"
@@ -57,7 +56,6 @@ KINDS = {
     "dinov3_convnext": ("DINOv3 ConvNeXt", _NO_ATTENTION),
     **dict.fromkeys(("aimv2", "aimv2_vision_model"), ("AIMv2", f"RMSNorm and {_GATED}")),
     **dict.fromkeys(("siglip2", "siglip2_vision_model"), ("SigLIP 2 NaFlex", ANY_SHAPE)),
-    "yolos": ("YOLOS", _BEHIND),
     "groupvit": ("GroupViT", "blocks that group tokens"),
     # rotary positions
     "pixtral": ("Pixtral", _ROTARY),
@@ -161,7 +159,6 @@ _FAMILIES = (
     _Family("SAM or ViTDet", (r"\brel_pos_[hw]\b",), (_WINDOWS,), lacks=_STAGES),
     _Family("Hiera", (r"\bblocks\.\d+\.proj\.",), (_WINDOWS, "pooling between its layers"), "pool_q"),
     _Family("NaFlex", (r"\bembeds\.proj\b|'.*', a matrix",), (ANY_SHAPE,)),
-    _Family("YOLOS", (r"\bdetection_tokens\b",), (_BEHIND,)),
     _Family("lucidrains' vit-pytorch", (r"\bto_patch_embedding\.3\.",), ("a LayerNorm of a patch's pixels",)),
     _Family("lucidrains' vit-pytorch", (r"\bto_patch_embedding\.",), unread="whose names are not read"),
     _Family("a video network", ("'.*', of several frames",), (_FRAMES,)),
@@ -189,6 +186,7 @@ _PARTS = (
     (r"window|Window|\bwin_attn|\bw_msa\b", _WINDOWS),
     (r"\brope|\brotary|Rotary|inv_freq|freqs_cos", _ROTARY),
     (r"rel(ative)?_pos|attention_bias|RelPos", _RELATIVE),
+    (r"\bmid_position_embeddings\b", "positions added between the blocks"),
     (r"proj_l\b|talking|TalkingHead", "attention whose heads are mixed"),
     (r"\bgating_param\b", "attention gated by positions"),
     (r"\blambda_q\d\b", "differential attention"),
@@ -201,7 +199,10 @@ _PARTS = (
 )
 #: likewise what follows the last LayerNorm
 _HEAD_PARTS = (
-    (r"^attn_pool\.|^head\.(probe|attention)\b|\bMAPHead_0\.", "pooling by attention"),
+    (
+        r"^attn_pool\.(?!(latent|q|kv|proj|norm|mlp)\b)|\bMAPHead_0\.",
+        "pooling by attention of another kind than SigLIP's",
+    ),
     (r"^(head\.(layers\.)?\d+\.|head\.(mlp|fc\d?|last_layer)\b|pre_logits\.)", "a head of several layers"),
 )
 

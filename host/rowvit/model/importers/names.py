@@ -23,6 +23,10 @@ _NAMES = (
     # transformers: ViT, DeiT, MSN, DINOv2, I-JEPA, BEiT
     (r"embeddings\.cls_token", "cls_token"),
     (r"embeddings\.distillation_token", "dist_token"),
+    # YOLOS
+    (r"embeddings\.detection_tokens", "det_token"),
+    (r"class_labels_classifier\.layers\.(.*)", r"row_heads.scores.\1"),
+    (r"bbox_predictor\.layers\.(.*)", r"row_heads.boxes.\1"),
     (r"(?:embeddings\.)?register_tokens", "reg_token"),  # DINOv2's own repository, too
     (r"embeddings\.position_embeddings", "pos_embed"),
     (r"embeddings\.patch_embeddings\.projection\.(.*)", r"patch_embed.proj.\1"),
@@ -74,6 +78,14 @@ _NAMES = (
     (r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:3|linear_2)\.(.*)", r"blocks.\1.mlp.fc2.\2"),
     (r"encoder\.ln\.(.*)", r"norm.\1"),
     (r"heads\.head\.(.*)", r"head.\1"),
+)
+#: pooling by attention in transformers' SigLIP
+_POOLING = (
+    (r"head\.probe", "attn_pool.latent"),
+    (r"head\.attention\.in_proj_(.*)", r"attn_pool.qkv.\1"),
+    (r"head\.attention\.out_proj\.(.*)", r"attn_pool.proj.\1"),
+    (r"head\.layernorm\.(.*)", r"attn_pool.norm.\1"),
+    (r"head\.(mlp\..*)", r"attn_pool.\1"),
 )
 #: names that mean something else elsewhere, by a tensor that tells
 _MORE_NAMES = {
@@ -153,13 +165,17 @@ def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in state.items():
         if _IDLE.fullmatch(name) or _TEXT.fullmatch(name) or (openai and _TEXT_OPENAI.fullmatch(name)):
             continue
-        for pattern, new in names:
+        for pattern, new in (*names, *(_POOLING if "head.probe" in state else ())):
             if match := re.fullmatch(pattern, name):
                 name = match.expand(new)
                 break
         if jax:
             name, tensor = _of_jax(name, tensor)
         renamed[name] = tensor
+    for part in ("weight", "bias"):
+        if (joined := renamed.pop(f"attn_pool.qkv.{part}", None)) is not None:
+            third = len(joined) // 3
+            renamed[f"attn_pool.q.{part}"], renamed[f"attn_pool.kv.{part}"] = joined[:third], joined[third:]
     if "visual_projection" in renamed:
         renamed["head.weight"] = renamed.pop("visual_projection").T.contiguous()
     if openai or "embeddings.patch_embedding.weight" in state:  # SigLIP's and CLIP's lack the batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,12 +14,13 @@ from torch import Tensor
 from rowvit.errors import RowvitError
 from rowvit.model.importers.foreign import by_names, facts
 from rowvit.model.store import load_state
-from rowvit.model.vit import VisionTransformer, ViTConfig
+from rowvit.model.vit import RowHeads, VisionTransformer, ViTConfig
 
 _PATCH = "patch_embed.proj.weight"
+_PREFIX = ("cls_token", "dist_token", "reg_token", "det_token")  # beside the patches
 #: shapes that are relied on before `load_state` compares them all; 0: any size, -1: the network's width
 _SHAPES = (
-    (r"(cls|dist|reg)_token|pos_embed", (1, 0, -1)),
+    (r"(cls|dist|reg|det)_token|pos_embed", (1, 0, -1)),
     (r"norm_pre\.(weight|bias)", (-1,)),
     (r"blocks\.\d+\.(ls\d\.gamma|attn\.proj\.bias|mlp\.fc2\.bias)", (-1,)),
     (r"blocks\.\d+\.(attn\.proj|mlp\.fc2)\.weight", (-1, 0)),
@@ -27,11 +28,14 @@ _SHAPES = (
     (r"head\.weight", (0, 0)),
 )
 _ENCODER = re.compile(
-    r"(cls|dist|reg)_token|pos_embed|patch_embed\..*|blocks\.\d+\..*|(fc_)?norm\..*|norm_pre\..*"
+    r"(cls|dist|reg|det)_token|pos_embed|patch_embed\..*|blocks\.\d+\..*|(fc_)?norm\..*|norm_pre\..*"
+)
+_HEADS = re.compile(
+    r"head(_dist)?\.(weight|bias)|attn_pool\.(latent|(q|kv|proj|norm|mlp\.fc[12])\.(weight|bias))"
+    r"|row_heads\.(scores|boxes)\.\d\.(weight|bias)"
 )
 #: beside the encoder, and a part of it that is not run: it stays, and is refused
 _BESIDE = re.compile(r"(visual\.)?(rope|shared_rel_pos|rel_pos_bias|conv_root)")
-_HEADS = re.compile(r"head(_dist)?\.(weight|bias)")
 _LEAVE_OUT = "--encoder leaves out what follows the last LayerNorm"
 HEAD_SIZE = 64  # channels, in every common vision transformer
 
@@ -48,6 +52,8 @@ def pools(state: Mapping[str, Tensor]) -> list[str]:
     if head is not None and embedding is not None and head.shape[1:] == (2 * len(embedding),):
         return ["class-mean"]  # as Dinov2ForImageClassification has it
     token, mean = "cls_token" in state, "mean" if "fc_norm.weight" in state else "norm-mean"
+    if "attn_pool.latent" in state:
+        return ["attention"]
     if "head_dist.weight" in state:
         return ["token"]
     if not token:
@@ -56,7 +62,11 @@ def pools(state: Mapping[str, Tensor]) -> list[str]:
 
 
 def from_timm(
-    state: Mapping[str, Tensor], heads: int | None = None, act: str = "relu", **options: Any
+    state: Mapping[str, Tensor],
+    heads: int | None = None,
+    act: str = "relu",
+    sizes: Sequence[tuple[int, int]] = (),
+    **options: Any,
 ) -> VisionTransformer:
     """Build the network for a state dict of timm's VisionTransformer.
 
@@ -71,6 +81,8 @@ def from_timm(
         Not visible in a state dict; by default one per 64 channels.
     act : str
         A key of `rowvit.model.vit.ACTIVATIONS`.
+    sizes : sequence of (height, width)
+        Which the image may have; the first that `fitting` finds counts, else it is a square.
     **options
         Further fields of `ViTConfig`, such as ``pruning`` or ``eps``; ``pool`` is by default the first of
         `pools`.
@@ -80,14 +92,18 @@ def from_timm(
     RowvitError
         If a tensor is missing, unexpected or of the wrong shape.
     """
-    config, state = described(state, heads, act, **options)
+    config, state = described(state, heads, act, sizes, **options)
     model = VisionTransformer(config)
     load_state(model, state, "the state dict")
     return model.eval()
 
 
 def described(
-    state: Mapping[str, Tensor], heads: int | None = None, act: str = "relu", **options: Any
+    state: Mapping[str, Tensor],
+    heads: int | None = None,
+    act: str = "relu",
+    sizes: Sequence[tuple[int, int]] = (),
+    **options: Any,
 ) -> tuple[ViTConfig, dict[str, Tensor]]:
     """The architecture of a state dict, and its tensors in the float network's form; as for `from_timm`.
 
@@ -128,15 +144,20 @@ def described(
             " expected squares of 3 channels"
         )
     options.setdefault("pool", pools(state)[0])
-    prefix, grid = _join_prefix(state, dim)
+    prefix, (rows, columns) = _join_prefix(state, dim, fitting(state, sizes))
     for part in ("weight", "bias"):
         if f"fc_norm.{part}" in state:
             state[f"norm.{part}"] = state.pop(f"fc_norm.{part}")
     options.setdefault("distilled", "head_dist.weight" in state)
+    if "row_heads.scores.0.weight" in state:
+        options.setdefault("row_heads", _row_heads(state))
     depth = len({match[1] for name in state if (match := re.match(r"blocks\.(\d+)\.", name))})
     _fold_layer_scale(state, depth)
+    if options["pool"] == "attention" and "head.weight" not in state:  # its result is the answer
+        state["head.weight"] = torch.eye(dim)
     config = ViTConfig(
-        image_size=grid * patch,
+        image_size=rows * patch,
+        image_width=columns * patch,
         patch_size=patch,
         dim=dim,
         depth=depth,
@@ -171,24 +192,64 @@ def _require_shapes(state: Mapping[str, Tensor], dim: int) -> None:
                 )
 
 
-def _join_prefix(state: dict[str, Tensor], dim: int) -> tuple[int, int]:
-    """Make one ``cls_token`` of all prefix tokens and one ``pos_embed`` for all; returns (prefix, grid)."""
-    parts = [state.pop(name) for name in ("cls_token", "dist_token", "reg_token") if name in state]
-    prefix = sum(part.shape[1] for part in parts)
+def fitting(state: Mapping[str, Tensor], sizes: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
+    """The first height and width whose patches the positions are for; None if there is none."""
+    if not sizes:
+        return None
+    patch, positions = state[_PATCH].shape[-1], state["pos_embed"].shape[1]
+    before = sum(int(state[name].shape[1]) for name in _PREFIX if name in state)
+    for height, width in sizes:
+        if any((height // patch) * (width // patch) == positions - placed for placed in _placed(before)):
+            return height, width
+    return None
+
+
+def _placed(prefix: int) -> dict[int, None]:
+    """How many tokens before the patches have positions: some networks have none, or the class token's."""
+    return dict.fromkeys((prefix, 0, min(prefix, 1)))
+
+
+def _join_prefix(
+    state: dict[str, Tensor], dim: int, size: tuple[int, int] | None
+) -> tuple[int, tuple[int, int]]:
+    """Make one ``cls_token`` of all prefix tokens and one ``pos_embed`` for all.
+
+    Returns prefix, and rows and columns of patches: those of ``size``, which fits, else of a square.
+    """
+    if "det_token" in state:  # YOLOS has them behind the patches: attention sees no order
+        ends = 1, -int(state["det_token"].shape[1])
+        first, patches, last = state["pos_embed"].tensor_split(ends, dim=1)
+        state["pos_embed"] = torch.cat([first, last, patches], dim=1)
+    parts = [state.pop(name) for name in _PREFIX if name in state]
+    prefix = sum(int(part.shape[1]) for part in parts)
     state["cls_token"] = torch.cat(parts, dim=1) if parts else torch.zeros(1, 0, dim)
     positions = state["pos_embed"]
-    # some networks have positions for the patches only, or for these and the class token
-    for placed in dict.fromkeys((prefix, 0, min(prefix, 1))):
-        patches = positions.shape[1] - placed
-        grid = math.isqrt(max(patches, 0))
-        if grid and grid * grid == patches:
+    patch = state[_PATCH].shape[-1]
+    for placed in _placed(prefix):
+        count = positions.shape[1] - placed
+        side = patch * math.isqrt(max(count, 0))
+        rows, columns = (edge // patch for edge in size or (side, side))
+        if rows and rows * columns == count:
             first, last = positions[:, :placed], positions[:, placed:]
             state["pos_embed"] = torch.cat([first, torch.zeros(1, prefix - placed, dim), last], dim=1)
-            return prefix, grid
+            return prefix, (rows, columns)
     raise RowvitError(
-        f"the state dict has {positions.shape[1]} positions and {prefix} tokens before the patches,"
-        " expected a square grid of patches"
+        f"the state dict has {positions.shape[1]} positions and {prefix} tokens before the patches, which is"
+        " no square grid of patches",
+        "pass the size of the images that it was trained with: --image-size HEIGHTxWIDTH",
     )
+
+
+def _row_heads(state: dict[str, Tensor]) -> RowHeads:
+    """Those of detection tokens, whose layers get the places that `RowHeads` has between activations."""
+    layers = len([name for name in state if re.fullmatch(r"row_heads\.scores\.\d\.weight", name)])
+    own = {name: state.pop(name) for name in list(state) if name.startswith("row_heads.")}
+    for name, tensor in own.items():
+        _, head, layer, part = name.split(".")
+        state[f"row_heads.{head}.{2 * int(layer)}.{part}"] = tensor
+    scores = len(state[f"row_heads.scores.{2 * (layers - 1)}.weight"])
+    names = tuple(map(str, range(scores)))
+    return RowHeads("prefix", names, layers, any(name.startswith("row_heads.boxes.") for name in state))
 
 
 def _fold_layer_scale(state: dict[str, Tensor], depth: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import difflib
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rowvit.errors import RowvitError
 from rowvit.model.importers.foreign import by_names, facts, lacking
-from rowvit.model.importers.state_dict import described, from_timm
+from rowvit.model.importers.state_dict import described, fitting, from_timm
 from rowvit.model.store import Card
 from rowvit.model.vit import ACTIVATIONS, GRID, VisionTransformer, ViTConfig, activation_name
 
@@ -75,14 +75,23 @@ def create(
     return module.eval()
 
 
-def arguments(name: str, state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of timm's constructor by timm's ``config.json``; ``state`` holds the weights."""
+def arguments(
+    name: str, state: Mapping[str, Tensor], settings: Mapping[str, Any], sizes: Sequence[tuple[int, int]] = ()
+) -> dict[str, Any]:
+    """Arguments of timm's constructor by timm's ``config.json``; ``state`` holds the weights.
+
+    One of ``sizes``, heights and widths, is that of the images if the weights fit it.
+    """
     import timm
     from timm.models import model_entrypoint
 
-    if not settings or not timm.is_model(name):
+    if not timm.is_model(name):
         return {}
-    found = dict(settings.get("model_args") or {})
+    size = fitting(state, sizes) if state.keys() >= {"patch_embed.proj.weight", "pos_embed"} else None
+    found: dict[str, Any] = {"img_size": size} if size else {}
+    if not settings:
+        return found
+    found |= settings.get("model_args") or {}
     pool = settings.get("global_pool")
     own = model_entrypoint(name).__module__ in ("timm.models.vision_transformer", "timm.models.deit")
     if pool and own and "global_pool" not in found:
@@ -149,13 +158,23 @@ def _facts(module: Any) -> dict[str, Any]:
         raise RowvitError(f"the FFN of this {kind} is not two layers with {' or '.join(ACTIVATIONS)}")
     has_norm = not isinstance(module.norm, nn.Identity)
     has_fc_norm = not isinstance(module.fc_norm, nn.Identity)
-    pool = {"token": "token", "avg": "norm-mean" if has_norm else "mean"}.get(module.global_pool)
-    if pool is None or has_norm == has_fc_norm or module.attn_pool is not None:
+    pool = {"token": "token", "avg": "norm-mean" if has_norm else "mean", "map": "attention"}.get(
+        module.global_pool
+    )
+    if pool is None or has_norm == has_fc_norm or (pool == "attention") != (module.attn_pool is not None):
         raise RowvitError(
             f"this {kind} pools by {module.global_pool!r} between {has_norm + has_fc_norm} LayerNorms,"
-            " expected the class token or the mean of the patches, and one LayerNorm"
+            " expected the class token, the mean of the patches or SigLIP's attention, and one LayerNorm"
         )
-    return dict(heads=block.attn.num_heads, act=act, pool=pool, eps=float(block.norm1.eps))
+    options: dict[str, Any] = dict(heads=block.attn.num_heads, act=act, pool=pool, eps=float(block.norm1.eps))
+    grid = getattr(module.patch_embed, "grid_size", None)
+    kernel = getattr(getattr(module.patch_embed, "proj", None), "kernel_size", None)
+    if grid and kernel:
+        options["sizes"] = [(grid[0] * kernel[0], grid[1] * kernel[1])]
+    if pool == "attention":
+        function = module.attn_pool.mlp.act
+        options["pool_act"] = activation_name(function(torch.from_numpy(GRID)).detach().numpy()) or ""
+    return options
 
 
 def from_module(module: nn.Module) -> tuple[VisionTransformer, float]:
@@ -174,7 +193,7 @@ def from_module(module: nn.Module) -> tuple[VisionTransformer, float]:
     """
     kind = type(module).__name__
     model = from_timm(module.state_dict(), **_facts(module))
-    images = torch.randn(2, 3, model.config.image_size, model.config.image_size)
+    images = torch.randn(2, 3, *model.config.size)
     with torch.inference_mode():
         theirs = module(images)
         difference = float((model(images) - theirs).abs().max() / theirs.abs().max())

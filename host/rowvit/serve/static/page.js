@@ -228,19 +228,23 @@ async function startCamera() {
   camera.textContent = "Stop the camera";
   video.srcObject = stream;
   video.classList.remove("hidden");
+  video.style.aspectRatio = video.dataset.ratio || "auto";
   await video.play();
   frames(stream);
 }
 
-// One frame after the other: the next one is sent when the answer to this one is there.
+// One frame after the other: the next one is sent when the answer to this one is there. Of a frame the middle is
+// sent, in the networks' shape, with 320 pixels of the shorter side.
 async function frames(mine) {
   const canvas = document.createElement("canvas"), context = canvas.getContext("2d");
-  canvas.width = canvas.height = 320;
   const times = [];
   while (stream === mine) {
-    const side = Math.min(video.videoWidth, video.videoHeight), begin = performance.now();
-    const x = (video.videoWidth - side) / 2, y = (video.videoHeight - side) / 2;
-    context.drawImage(video, x, y, side, side, 0, 0, 320, 320);
+    const ratio = Number(video.dataset.ratio) || video.videoWidth / video.videoHeight, begin = performance.now();
+    const width = Math.min(video.videoWidth, video.videoHeight * ratio), height = width / ratio;
+    const x = (video.videoWidth - width) / 2, y = (video.videoHeight - height) / 2;
+    canvas.width = Math.round(320 * Math.max(1, ratio));
+    canvas.height = Math.round(320 / Math.min(1, ratio));
+    context.drawImage(video, x, y, width, height, 0, 0, canvas.width, canvas.height);
     const frame = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.9));
     if (stream !== mine) return;
     const good = await classify(fields(frame, { frame: layer === null ? "last" : layer }), true);

@@ -16,6 +16,7 @@ import onnx
 import torch
 
 from rowvit.errors import RowvitError
+from rowvit.formats.description import Size, sides
 from rowvit.model.importers.foreign import ANY_SHAPE, CONVOLUTIONS, by_names, lacking
 from rowvit.model.importers.onnx import values as flow
 from rowvit.model.importers.onnx.graph import Graph, embedding, embedding_tensor
@@ -38,14 +39,14 @@ class OnnxResult:
 
 
 def read_onnx(
-    path: str | os.PathLike, image_size: int | None = None, output: str | None = None, encoder: bool = False
+    path: str | os.PathLike, image_size: Size | None = None, output: str | None = None, encoder: bool = False
 ) -> OnnxResult:
     """Read a vision transformer.
 
     Parameters
     ----------
     path : path
-    image_size : int, optional
+    image_size : int or tuple of int, optional
         Needed where the file leaves the image's size open; has no effect where it does not.
     output : str, optional
         The graph's output to import; by default the first.
@@ -87,8 +88,8 @@ def _known(path: str | os.PathLike) -> str:
     return ""
 
 
-def _read(path: str | os.PathLike, image_size: int | None, output: str | None, encoder: bool) -> OnnxResult:
-    graph = Graph(path, image_size)
+def _read(path: str | os.PathLike, image_size: Size | None, output: str | None, encoder: bool) -> OnnxResult:
+    graph = Graph(path, None if image_size is None else sides(image_size))
     output = graph.outputs[0] if output is None else output
     if output not in graph.outputs:
         raise RowvitError(f"{path}: has no output {output!r}", f"it has {', '.join(graph.outputs)}")
@@ -113,7 +114,7 @@ def _read(path: str | os.PathLike, image_size: int | None, output: str | None, e
     if not isinstance(end, flow.View):
         raise RowvitError(f"{path}: output {output!r} does not depend on the transformer")
     try:
-        model = Reader(graph.side, state).network(end)
+        model = Reader(graph.size, state).network(end)
     except flow.NotUnderstood as error:
         raise RowvitError(f"{path}: {error}") from error
     return OnnxResult(model, pixels, _difference(graph, model, end, output, pixels), dropped)
@@ -133,7 +134,7 @@ def _advice(graph: Graph, state: dict[str, np.ndarray], values: dict[str, flow.V
     try:
         if not isinstance(norm, flow.View):
             return ""
-        Reader(graph.side, dict(state)).network(norm)
+        Reader(graph.size, dict(state)).network(norm)
     except flow.NotUnderstood:
         return ""
     others = [name for name in graph.outputs if name != output]
@@ -163,7 +164,7 @@ def _difference(
     graph: Graph, model: VisionTransformer, end: flow.AnyView, output: str, pixels: Pixels | None
 ) -> float:
     """How far the network is from the graph on two random images; too far is a `RowvitError`."""
-    shape = (2, 3, graph.side, graph.side)
+    shape = (2, 3, *graph.size)
     images = np.random.default_rng(1).integers(0, 256, shape).astype(np.float64)
     if pixels is None:
         images = (images - 128) / 64  # about what normalised photos span

@@ -33,9 +33,9 @@ _HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 class Graph:
     """One ONNX file, prepared for batches of one image; ``image_size`` matters where the file leaves it open.
 
-    ``input`` is the tensor that holds the image: ``shape`` and ``dtype`` are its own, ``side`` is in pixels.
-    ``constants`` are the initialisers by name; ``nodes`` are in the order of execution, with onnxruntime's
-    fused operators written out.
+    ``input`` is the tensor that holds the image: ``shape`` and ``dtype`` are its own, ``size`` its height and
+    width. ``constants`` are the initialisers by name; ``nodes`` are in the order of execution, with
+    onnxruntime's fused operators written out.
 
     Raises
     ------
@@ -43,7 +43,7 @@ class Graph:
         If the file is no ONNX model of a network with one image as its input.
     """
 
-    def __init__(self, path: str | os.PathLike, image_size: int | None) -> None:
+    def __init__(self, path: str | os.PathLike, image_size: tuple[int, int] | None) -> None:
         self.path = path
         own = _load(path)
         self.own = list(own.graph.node)  # as the file has them, in the order of execution
@@ -67,33 +67,31 @@ class Graph:
         self.outputs = [value.name for value in self.model.graph.output]
         self.opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
-    def _fix_input(self, value: onnx.ValueInfoProto, image_size: int | None) -> None:
+    def _fix_input(self, value: onnx.ValueInfoProto, image_size: tuple[int, int] | None) -> None:
         dims = value.type.tensor_type.shape.dim
         sizes = [dim.dim_value for dim in dims]
         if len(sizes) == 4 and not sizes[1] and sizes[3] != 3:
             sizes[1] = 3  # open, as optimum leaves them
         if len(sizes) != 4 or 3 not in (sizes[1], sizes[3]):
             raise RowvitError(
-                f"{self.path}: input {value.name!r} has shape {sizes}, expected [batch, 3, side, side] or"
-                " [batch, side, side, 3] (0 is an open size)"
+                f"{self.path}: input {value.name!r} has shape {sizes}, expected [batch, 3, height, width]"
+                " or [batch, height, width, 3] (0 is an open size)"
             )
         self.channels_first = sizes[1] == 3
-        sides = {size for size in (sizes[2:] if self.channels_first else sizes[1:3]) if size}
-        if image_size and not sides:
-            sides.add(image_size)
-        if len(sides) != 1:
-            raise RowvitError(
-                f"{self.path}: input {value.name!r} has the sides {sorted(sides) or 'open'},"
-                " expected one square size",
-                "pass --image-size where it is open",
-            )
-        (self.side,) = sides
+        height, width = sizes[2:] if self.channels_first else sizes[1:3]
+        if image_size and all(
+            own in (0, given) for own, given in zip((height, width), image_size, strict=True)
+        ):
+            height, width = image_size
+        self.size = height or width, width or height  # with one side open, a square
+        if not height and not width:
+            raise RowvitError(f"{self.path}: input {value.name!r} leaves its size open", "pass --image-size")
         if sizes[0] > 1:
             raise RowvitError(
                 f"{self.path}: is made for batches of {sizes[0]}",
                 "export it for one image, or with an open batch (dynamic_axes)",
             )
-        self.shape = (1, 3, self.side, self.side) if self.channels_first else (1, self.side, self.side, 3)
+        self.shape = (1, 3, *self.size) if self.channels_first else (1, *self.size, 3)
         for dim, size in zip(dims, self.shape, strict=True):
             dim.dim_value = size
         self.dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
@@ -113,7 +111,7 @@ class Graph:
         return nodes[::-1]
 
     def run(self, images: np.ndarray, output: str) -> np.ndarray:
-        """A tensor of the graph by onnxruntime, for images [B, 3, S, S], one at a time."""
+        """A tensor of the graph by onnxruntime, for images [B, 3, H, W], one at a time."""
         import onnxruntime
 
         nodes, graph = self.needed([output], own=True) or self.needed([output]), self.model.graph
@@ -260,11 +258,11 @@ def embedding(graph: Graph, name: str) -> dict[str, np.ndarray]:
         )
     rng = np.random.default_rng(0)
     peak = 255.0 if np.issubdtype(graph.dtype, np.integer) else 1024.0
-    trial = rng.integers(0, 256, (1, 3, graph.side, graph.side)).astype(np.float64)
+    trial = rng.integers(0, 256, (1, 3, *graph.size)).astype(np.float64)
     both = graph.run(np.concatenate([np.zeros_like(trial), trial]), name)
     no_patches = RowvitError(
         f"{graph.path}: the first LayerNorm reads {[len(both) // 2, *both.shape[1:]]} scalars from {last},"
-        " expected [1, tokens, channels]: a square grid of patches and the tokens before them"
+        " expected [1, tokens, channels]: a grid of square patches and the tokens before them"
         + (", without windows or pixels in their places" if both.ndim != 3 or len(both) != 2 else "")
     )
     if both.ndim != 3 or len(both) != 2:
@@ -276,10 +274,11 @@ def embedding(graph: Graph, name: str) -> dict[str, np.ndarray]:
         raise RowvitError(
             f"{graph.path}: {behind} tokens stand behind the patches, where the accelerator has none (YOLOS)"
         )
-    grid = math.isqrt(len(base) - prefix)
-    if grid * grid != len(base) - prefix or not moved.any() or graph.side % grid:
+    patches = len(base) - prefix
+    patch = math.isqrt(math.prod(graph.size) // patches)
+    grid = graph.size[0] // max(patch, 1), graph.size[1] // max(patch, 1)
+    if not moved.any() or math.prod(grid) != patches or math.prod(graph.size) != patches * patch * patch:
         raise no_patches
-    patch = graph.side // grid
     size = 3 * patch * patch
     refused = RowvitError(
         f"{graph.path}: the embedding that ends in {last} is not one linear layer on patches of"
@@ -287,19 +286,21 @@ def embedding(graph: Graph, name: str) -> dict[str, np.ndarray]:
         " which is all that the accelerator runs"
     )
     # of half of the patches only their own tokens may depend; the long way below would take minutes to say so
-    half = np.arange(grid * grid) % 2 == 0
-    (halved,) = graph.run(_from_patches(_to_patches(trial[0], patch) * half[:, None], patch)[None], name)
+    half = np.arange(patches) % 2 == 0
+    (halved,) = graph.run(
+        _from_patches(_to_patches(trial[0], patch) * half[:, None], patch, grid)[None], name
+    )
     expected = base.astype(np.float64)
     expected[prefix:][half] = out[prefix:][half]
     if np.abs(expected - halved).max() > _TOLERANCE * np.abs(out).max():
         raise refused
     weight = np.empty((size, base.shape[1]))
     # every patch of a test image holds a different unit vector
-    for first in range(0, size, grid * grid):
-        units = np.arange(first, min(first + grid * grid, size))
-        vectors = np.zeros((grid * grid, size))
+    for first in range(0, size, patches):
+        units = np.arange(first, min(first + patches, size))
+        vectors = np.zeros((patches, size))
         vectors[np.arange(len(units)), units] = peak
-        answer = graph.run(_from_patches(vectors, patch)[None], name)[0].astype(np.float64) - base
+        answer = graph.run(_from_patches(vectors, patch, grid)[None], name)[0].astype(np.float64) - base
         weight[units] = answer[prefix : prefix + len(units)] / peak
     expected = base.astype(np.float64)
     expected[prefix:] += _to_patches(trial[0], patch) @ weight
@@ -313,15 +314,15 @@ def embedding(graph: Graph, name: str) -> dict[str, np.ndarray]:
     }
 
 
-def _from_patches(vectors: np.ndarray, patch: int) -> np.ndarray:
-    """Patches [G * G, 3 * P * P], scalars in the order channel, y, x, to an image [3, S, S]."""
-    grid = math.isqrt(len(vectors))
-    cells = vectors.reshape(grid, grid, 3, patch, patch)
-    return cells.transpose(2, 0, 3, 1, 4).reshape(3, grid * patch, grid * patch)
+def _from_patches(vectors: np.ndarray, patch: int, grid: tuple[int, int]) -> np.ndarray:
+    """Patches [rows * columns, 3 * P * P], scalars in the order channel, y, x, to an image [3, H, W]."""
+    rows, columns = grid
+    cells = vectors.reshape(rows, columns, 3, patch, patch)
+    return cells.transpose(2, 0, 3, 1, 4).reshape(3, rows * patch, columns * patch)
 
 
 def _to_patches(image: np.ndarray, patch: int) -> np.ndarray:
     """The inverse of `_from_patches`."""
-    grid = image.shape[1] // patch
-    cells = image.reshape(3, grid, patch, grid, patch)
-    return cells.transpose(1, 3, 0, 2, 4).reshape(grid * grid, -1)
+    rows, columns = image.shape[1] // patch, image.shape[2] // patch
+    cells = image.reshape(3, rows, patch, columns, patch)
+    return cells.transpose(1, 3, 0, 2, 4).reshape(rows * columns, -1)

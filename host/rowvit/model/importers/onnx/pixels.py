@@ -7,6 +7,7 @@ whose scalars is one scalar of the image, times a factor and plus an offset of i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,7 @@ def normalisation(graph: Graph, embedding: str) -> Pixels | None:
 
     Integers are pixels in 0..255, whatever happens to them.
     """
-    whole, shapes = 3 * graph.side**2, graph.shapes()
+    whole, shapes = 3 * math.prod(graph.size), graph.shapes()
     tensors = [name for node in graph.needed([embedding], own=True) for name in node.output]
     integers = bool(np.issubdtype(graph.dtype, np.integer))
     for name in reversed(tensors):
@@ -55,17 +56,17 @@ def _pixels(peak: int, factor: np.ndarray, offset: np.ndarray) -> Pixels:
 
 def _affine(graph: Graph, name: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Factors and offsets [3] of a tensor whose scalars are those of the image times and plus these."""
-    side, step = graph.side, 255.0
-    images = np.zeros((5, 3, side, side))
+    count, step = math.prod(graph.size), 255.0
+    images = np.zeros((5, 3, *graph.size))
     images[1:4] = step * np.eye(3)[:, :, None, None]  # one channel at a time
-    images[4] = np.random.default_rng(2).permutation(3 * side * side).reshape(3, side, side) % 256
+    images[4] = np.random.default_rng(2).permutation(3 * count).reshape(3, *graph.size) % 256
     zero, *channels, noise = graph.run(images, name).astype(np.float64).reshape(5, -1)
     steps = (np.stack(channels) - zero) / step
     own = np.abs(steps).argmax(axis=0)  # the channel that each scalar is of
     factor, offset = np.zeros(3), np.zeros(3)
     for channel in range(3):
         mine = own == channel
-        if mine.sum() != side * side:
+        if mine.sum() != count:
             return None
         factor[channel], offset[channel] = steps[channel, mine].mean(), zero[mine].mean()
         expected = np.sort(factor[channel] * images[4, channel].ravel() + offset[channel])

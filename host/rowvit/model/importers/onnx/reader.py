@@ -17,11 +17,12 @@ from rowvit.model.vit import ACTIVATIONS, VisionTransformer, ViTConfig, activati
 class Reader:
     """Reads a network off its output, backwards.
 
-    ``side`` is the image's, in pixels; ``state`` holds the embedding's parameters, and the others are added.
+    ``size`` is the image's height and width; ``state`` holds the embedding's parameters, and the others are
+    added.
     """
 
-    def __init__(self, side: int, state: dict[str, np.ndarray]) -> None:
-        self.side, self.state = side, state
+    def __init__(self, size: tuple[int, int], state: dict[str, np.ndarray]) -> None:
+        self.size, self.state = size, state
         _, self.tokens, self.dim = state["pos_embed"].shape
         self.prefix = state["cls_token"].shape[1]
         self.epsilons: set[float] = set()
@@ -50,7 +51,8 @@ class Reader:
         ((heads, hidden, act),) = shapes
         (eps,) = self.epsilons
         config = ViTConfig(
-            image_size=self.side,
+            image_size=self.size[0],
+            image_width=self.size[1],
             patch_size=self.state["patch_embed.proj.weight"].shape[-1],
             dim=self.dim,
             depth=len(halves) // 2,

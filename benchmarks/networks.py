@@ -217,11 +217,10 @@ of_transformers("CLIP", "OwlViTVisionModel", size(768, 32, 768))
 of_transformers("CLIP", "BlipVisionModel", size(768, 16, 384))
 
 of_timm("SigLIP", "vit_base_patch16_siglip_gap_224", depth=2, num_classes=0)
-of_timm(
-    "SigLIP", "vit_base_patch16_siglip_224 vit_so400m_patch14_siglip_384", "pools by", encoder=True, depth=2
-)
-of_timm("SigLIP", "vit_base_patch16_siglip_224", "pool", forms=ALL, depth=2)
-of_timm("SigLIP", "vit_base_patch16_siglip_512 vit_so400m_patch14_siglip_384", "pool", depth=2)
+of_timm("SigLIP", "vit_base_patch16_siglip_224 vit_so400m_patch14_siglip_384", encoder=True, depth=2)
+of_timm("SigLIP", "vit_base_patch16_siglip_224 vit_base_patch16_siglip_512", depth=2)
+of_timm("SigLIP", "vit_so400m_patch14_siglip_384", depth=2)
+of_timm("SigLIP", "vit_base_patch16_siglip_224", "pool", forms="onnx", depth=2)
 so400m = size(1152, 14, 384, num_attention_heads=16, intermediate_size=4304)
 of_transformers("SigLIP", "SiglipForImageClassification", size(768, num_labels=5), forms=ALL)
 of_transformers("SigLIP", "SiglipVisionModel", size(768), encoder=True)
@@ -298,11 +297,26 @@ of_transformers(
     encoder=True,
     theirs=before_the_neck,
 )
+
+
+def detections_first(network: nn.Module, images: Tensor) -> Tensor:
+    """YOLOS's tokens, those of detections before the patches."""
+    found = network.vit(images).last_hidden_state
+    return torch.cat([found[:, :1], found[:, -100:], found[:, 1:-100]], dim=1)
+
+
+yolos = dict(num_detection_tokens=100, use_mid_position_embeddings=False)
 of_transformers(
     "YOLOS",
     "YolosForObjectDetection",
-    size(192, 16, [800, 1333], num_detection_tokens=100),
-    "detection tokens",
+    size(192, 16, [224, 224], **yolos),
+    theirs=detections_first,
+)
+of_transformers(
+    "YOLOS",
+    "YolosForObjectDetection",
+    size(384, 16, [800, 1333], num_detection_tokens=100, use_mid_position_embeddings=True),
+    "between the blocks",
 )
 of_timm("SAM, ViTDet", "samvit_base_patch16", "windows", depth=2)
 of_transformers("SAM, ViTDet", "SamVisionModel", dict(num_hidden_layers=2), "windows")

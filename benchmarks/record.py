@@ -14,6 +14,7 @@ import shlex
 import subprocess
 import sys
 from datetime import datetime, timezone
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,7 +59,9 @@ def now() -> str:
 
 
 def version(tool: str) -> str:
-    """Of a tool on the PATH."""
+    """Of a package that is imported, or of a tool on the PATH."""
+    if tool in sys.modules:
+        return metadata.version(tool)
     return subprocess.run([tool, "--version"], capture_output=True, text=True, check=True).stdout.strip()
 
 

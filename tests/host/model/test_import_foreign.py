@@ -1,39 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of networks that the accelerator does not run: what they are is said, and what they have."""
+"""Networks that the accelerator does not run, in every form: what they are is said, and what they have."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
+import exports
 from networks import randomise
 from rowvit.errors import RowvitError
 from rowvit.model.importers import import_model
-from rowvit.model.importers.foreign import KINDS as _OTHERS
+from rowvit.model.importers.foreign import KINDS
 
 transformers = pytest.importorskip("transformers")
 SIZE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8)
+SMALL = dict(depth=1, embed_dim=48, num_heads=3)
+REFUSED = "which the accelerator does not run"
 
 
-@pytest.mark.parametrize("kind", _OTHERS)
+def refused(source: object, words: str, **options: object) -> None:
+    """One sentence with these words."""
+    with pytest.raises(RowvitError) as error:
+        import_model(source, **options)
+    assert re.search(words, str(error.value)), str(error.value)
+    assert "\n" not in str(error.value)
+
+
+# -- by settings ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_by_its_settings(kind: str, tmp_path: Path) -> None:
     """All of them are transformers' own names."""
     assert kind in transformers.CONFIG_MAPPING
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
-    name, what = _OTHERS[kind]
-    with pytest.raises(RowvitError, match=f"this is {name}: {what}, which the accelerator does not run"):
-        import_model(tmp_path)
+    name, what = KINDS[kind]
+    refused(tmp_path, f"this is {name}: {what}, {REFUSED}")
 
 
-def saved(kind: str, folder: Path, **settings: object) -> Path:
-    made = getattr(transformers, kind)
-    randomise(made(made.config_class(**SIZE | settings))).save_pretrained(folder)
-    return folder
+def made(kind: str, **settings: object) -> nn.Module:
+    """One of transformers' networks, small."""
+    found = getattr(transformers, kind)
+    return randomise(found(found.config_class(**SIZE | settings))).eval()
 
 
 @pytest.mark.parametrize(
@@ -46,8 +64,15 @@ def saved(kind: str, folder: Path, **settings: object) -> Path:
     ],
 )
 def test_as_transformers_saves_them(kind: str, settings: dict, words: str, tmp_path: Path) -> None:
-    with pytest.raises(RowvitError, match=f"this is {words}"):
-        import_model(saved(kind, tmp_path, **settings))
+    made(kind, **settings).save_pretrained(tmp_path)
+    refused(tmp_path, f"this is {words}")
+
+
+@pytest.mark.parametrize("key", ["vision_config", "backbone_config", "encoder"])
+def test_a_part_of_a_whole(key: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "a", key: {"model_type": "swin"}}))
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    refused(tmp_path, "this is Swin: attention in windows")
 
 
 def test_heads_of_a_backbone(tmp_path: Path) -> None:
@@ -65,3 +90,385 @@ def test_heads_of_a_backbone(tmp_path: Path) -> None:
     with torch.inference_mode():
         theirs = network.backbone(pixels).feature_maps[-1]
         torch.testing.assert_close(found.norm(found.encode(pixels)), theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "words"),
+    [
+        ("ViTModel", dict(hidden_size=64), "hidden_size 64, and the weights say 32"),
+        ("ViTModel", dict(num_hidden_layers=3), "num_hidden_layers 3, and the weights say 2"),
+        ("ViTModel", dict(intermediate_size=65), "intermediate_size 65, and the weights say 64"),
+        ("ViTModel", dict(patch_size=16), "patch_size 16, and the weights say 8"),
+        ("ViTModel", dict(image_size=64), "image_size 64, and the weights say 32"),
+        ("ViTModel", dict(num_channels=1), "num_channels 1, and the weights say 3"),
+        ("Dinov2Model", dict(mlp_ratio=3), r"mlp_ratio 3, and the weights say 4\.0"),
+        (
+            "Dinov2WithRegistersModel",
+            dict(num_register_tokens=3),
+            "num_register_tokens 3, and the weights say 4",
+        ),
+    ],
+)
+def test_numbers_that_contradict_the_weights(kind: str, change: dict, words: str, tmp_path: Path) -> None:
+    made(kind, intermediate_size=64).save_pretrained(tmp_path)
+    import_model(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert change.keys() <= config.keys()
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    refused(tmp_path, f"its config.json says {words}")
+
+
+def test_numbers_of_another_part_do_not_count(tmp_path: Path) -> None:
+    """Of a whole with a text side; what transformers leaves out is its default, 12 heads."""
+    vision = dict(SIZE, hidden_size=48, num_attention_heads=12, intermediate_size=64)
+    network = made("SiglipVisionModel", **vision)
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    del vision["num_attention_heads"]
+    vision |= {"model_type": "siglip_vision_model"}
+    config = {"hidden_size": 7, "num_hidden_layers": 7, "num_attention_heads": 7, "vision_config": vision}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = import_model(tmp_path, encoder=True).model
+    assert found.config.heads == 12
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        theirs = network(pixels).last_hidden_state
+        torch.testing.assert_close(found.norm(found.encode(pixels)), theirs, rtol=1e-4, atol=1e-4)
+    for kind in ("siglip_vision_model", "clip_vision_model", "dinov2", "vit", "beit", "blip_vision_model"):
+        assert transformers.CONFIG_MAPPING[kind]().num_attention_heads == 12
+
+
+@torch.no_grad()
+def test_positions_that_settings_deny(tmp_path: Path) -> None:
+    plain = dict(use_absolute_position_embeddings=False, use_relative_position_bias=False)
+    network = made("Data2VecVisionForImageClassification", **plain, intermediate_size=64)
+    network.save_pretrained(tmp_path)
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(import_model(tmp_path).model(pixels), network(pixels).logits)
+
+
+# -- by the names of tensors ---------------------------------------------------------------------------
+
+
+def plain(*without: str, **more: tuple[int, ...]) -> dict[str, Tensor]:
+    """The state dict of timm's plain network, without some tensors and with others of these shapes."""
+    state = dict(exports.timm_network().state_dict())
+    return {k: v for k, v in state.items() if k not in without} | {k: torch.zeros(v) for k, v in more.items()}
+
+
+def names(*found: str) -> dict[str, Tensor]:
+    return {name: torch.zeros(2, 2) for name in found}
+
+
+BLOCK = "blocks.0.mlp."
+#: as their own repositories and other libraries write them: what the refusal says
+STATES: dict[str, tuple[Callable[[], dict[str, Tensor]], str]] = {
+    "DINOv3": (
+        lambda: plain("pos_embed", **{"rope_embed.periods": (4,), "storage_tokens": (1, 4, 24)}),
+        r"this is DINOv3 \('rope_embed\.periods'\): rotary positions",
+    ),
+    "DINOv3, gated": (
+        lambda: plain("pos_embed", **{"rope_embed.periods": (4,), f"{BLOCK}w3.weight": (2, 2)}),
+        "this is DINOv3.*: rotary positions and a gated FFN",
+    ),
+    "EVA-02": (
+        lambda: plain(
+            **{
+                "blocks.0.attn.rope.freqs_cos": (4, 4),
+                f"{BLOCK}w3.weight": (2, 2),
+                f"{BLOCK}ffn_ln.weight": (2,),
+            }
+        ),
+        "this is EVA-02.*: rotary positions, a gated FFN and a norm inside the FFN",
+    ),
+    "BEiT": (
+        lambda: plain(
+            "pos_embed", **{"blocks.0.gamma_1": (24,), "rel_pos_bias.relative_position_bias_table": (4, 3)}
+        ),
+        "this is BEiT or Data2Vec.*: relative positions",
+    ),
+    "SwiGLU": (
+        lambda: plain(**{f"{BLOCK}w12.weight": (2, 2)}),
+        r"'blocks\.0\.mlp\.w12\.weight': a gated FFN",
+    ),
+    "AIMv2": (
+        lambda: names("preprocessor.patchifier.proj.weight", "trunk.blocks.0.norm_1.weight"),
+        "this is AIMv2.*: norms without a bias, such as RMSNorm",
+    ),
+    "SAM": (
+        lambda: {f"image_encoder.{k}": v for k, v in plain(**{"blocks.0.attn.rel_pos_h": (3, 8)}).items()},
+        "this is SAM or ViTDet.*: attention in windows and relative positions",
+    ),
+    "Perception Encoder": (
+        lambda: {
+            "visual.conv1.weight": torch.zeros(4, 3, 2, 2),
+            **names("visual.ln_pre.weight", "visual.attn_pool.probe"),
+        },
+        "this is Perception Encoder.*: rotary positions",
+    ),
+    "vit-pytorch": (
+        lambda: names("to_patch_embedding.3.weight", "transformer.layers.0.0.to_qkv.weight"),
+        "this is lucidrains' vit-pytorch.*: a LayerNorm of a patch's pixels",
+    ),
+    "vit-pytorch, old": (
+        lambda: names("to_patch_embedding.1.weight", "transformer.layers.0.0.fn.to_qkv.weight"),
+        "this is lucidrains' vit-pytorch.*, whose names are not read; export it as ONNX",
+    ),
+    "mmpretrain's Swin": (
+        lambda: {
+            "backbone.patch_embed.projection.weight": torch.zeros(4, 3, 2, 2),
+            **names("backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table"),
+        },
+        "this is Swin.*: attention in windows and relative positions",
+    ),
+    "JAX hybrid": (
+        lambda: {"embedding.kernel": torch.zeros(1, 1, 4, 4), **names("conv_root.kernel")},
+        r"'conv_root\.weight': convolutions",
+    ),
+    "video": (
+        lambda: plain("patch_embed.proj.weight", **{"patch_embed.proj.weight": (24, 3, 2, 4, 4)}),
+        "this is a video network.*, of several frames.: patches of several frames",
+    ),
+    "no last LayerNorm": (lambda: plain("norm.weight", "norm.bias"), "no LayerNorm behind the last block"),
+    "no bias": (
+        lambda: plain("blocks.0.norm1.bias"),
+        "without a bias: norms without a bias, such as RMSNorm",
+    ),
+    "rotary, hidden": (
+        lambda: plain(**{"rope.freqs": (2, 2)}),
+        r"'rope\.freqs': rotary positions",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+@pytest.mark.parametrize("encoder", [False, True])
+def test_by_its_tensors(name: str, encoder: bool, tmp_path: Path) -> None:
+    """--encoder leaves nothing out that the blocks use."""
+    make, words = STATES[name]
+    torch.save(make(), tmp_path / "a.pth")
+    refused(tmp_path / "a.pth", words, encoder=encoder, heads=3)
+
+
+#: of timm: arguments that make it small; what is said of the module, and of the state dict
+TIMM: dict[str, tuple[dict, str, str]] = {
+    "vit_small_patch16_dinov3": (SMALL, "Eva.*: rotary positions", "DINOv3 .*: rotary positions"),
+    "eva02_base_patch14_224": (SMALL, "rotary positions, a gated FFN", "EVA-02 .*: rotary.*gated"),
+    "eva02_tiny_patch14_224": (SMALL, "rotary positions and a gated FFN", "EVA-02 .*: rotary.*gated"),
+    "vit_pe_core_base_patch16_224": (SMALL, "rotary positions", "Perception Encoder .*: rotary positions"),
+    "vit_pe_lang_large_patch14_448": (
+        SMALL | {"img_size": 56},
+        "rotary positions",
+        "do not say whether its positions are rotary.*ONNX",
+    ),
+    "vit_pe_spatial_base_patch16_512": (
+        SMALL | {"img_size": 64},
+        "rotary",
+        "no LayerNorm behind the last block",
+    ),
+    "eva_giant_patch14_224": (SMALL, "class Eva, which is not a VisionTransformer, .*ONNX", "do not say"),
+    "beit_base_patch16_224": (SMALL, "Beit.*: relative positions", "BEiT or Data2Vec .*: relative positions"),
+    "beit3_base_patch16_224": (SMALL, "", "a norm inside the FFN and a norm inside attention"),
+    "vit_giant_patch14_dinov2": (SMALL | {"img_size": 56}, "", "twice as wide.*: a gated FFN"),
+    "aimv2_large_patch14_224": (SMALL, "", "AIMv2 .*a gated FFN"),
+    "vit_base_patch16_radio_v3": (SMALL | {"img_size": 64}, "0 LayerNorms", "no LayerNorm behind"),
+    "samvit_base_patch16_224": (SMALL, "windows and relative", "SAM or ViTDet .*windows and relative"),
+    "naflexvit_base_patch16_gap": (SMALL, "any shape", "NaFlex .*: patches of photos of any shape"),
+    "vit_small_patch16_18x2_224": (SMALL, "made of ParallelThingsBlock", "side by side"),
+    "swin_tiny_patch4_window7_224": (
+        dict(depths=(1, 1), num_heads=(3, 6), embed_dim=48),
+        "windows and relative",
+        "Swin .*: attention in windows and relative positions",
+    ),
+    "swinv2_tiny_window8_256": (
+        dict(depths=(1, 1), num_heads=(3, 6), embed_dim=48),
+        "windows and relative",
+        "Swin v2 .*: attention in windows and relative positions",
+    ),
+    "hiera_tiny_224": (
+        dict(embed_dim=24),
+        "windows and pooling",
+        "Hiera .*: attention in windows and pooling",
+    ),
+    "convit_tiny": (dict(depth=1), "gated by positions", "gated by positions"),
+    "mixer_s32_224": ({}, "no attention", "MLP-Mixer .*: no attention"),
+    "resnet18": ({}, "no attention, but convolutions", "ResNet or its kin .*: no attention"),
+    "mobilenetv3_small_050": ({}, "no attention, but convolutions", "MobileNet or its kin .*: no attention"),
+    "convnext_atto": ({}, "no attention, but convolutions", "ConvNeXt or its kin .*: no attention"),
+    "mobilevit_xxs": ({}, "convolutions", "one of several convolutions: convolutions"),
+    "tiny_vit_5m_224": ({}, "relative positions and convolutions", "relative positions, convolutions"),
+}
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_of_timm(name: str, tmp_path: Path) -> None:
+    """By a name without weights, as a folder and as a state dict."""
+    arguments, module, state = TIMM[name]
+    network = timm.create_model(name, **arguments)
+    refused(f"timm:{name}", module or state)  # before anything is fetched
+    timm.models.save_for_hf(network, tmp_path, model_args=arguments, safe_serialization=True)
+    refused(tmp_path, f"{state}|{module}" if module else state)
+    torch.save(network.state_dict(), tmp_path / "a.pth")
+    (tmp_path / "config.json").unlink()
+    refused(tmp_path / "a.pth", state)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "words"),
+    [
+        ("DINOv3ViTModel", dict(intermediate_size=64), r"DINOv3 \('model\.layer\.0.*: rotary positions,"),
+        ("DINOv3ViTModel", dict(use_gated_mlp=True), "DINOv3 .*: rotary positions and a gated FFN"),
+        ("Dinov2Model", dict(use_swiglu_ffn=True), "a gated FFN"),
+        ("Aimv2VisionModel", dict(intermediate_size=64), "AIMv2 .*a gated FFN"),
+        ("Siglip2VisionModel", dict(num_patches=16), "NaFlex .*, a matrix.: patches of photos of any shape"),
+        ("YolosModel", dict(image_size=[32, 48]), "positions added between the blocks"),
+        ("Data2VecVisionModel", dict(use_relative_position_bias=True), "BEiT or Data2Vec .*: relative"),
+        (
+            "ResNetModel",
+            dict(depths=[1] * 4, hidden_sizes=[8] * 4),
+            "a convolutional network .*: no attention",
+        ),
+        ("InternVLVisionModel", dict(intermediate_size=64), "no LayerNorm behind the last block"),
+    ],
+)
+def test_of_transformers(kind: str, settings: dict, words: str, tmp_path: Path) -> None:
+    torch.save(made(kind, **settings).state_dict(), tmp_path / "a.pth")
+    refused(tmp_path / "a.pth", words)
+
+
+# -- ONNX ----------------------------------------------------------------------------------------------
+
+
+def nameless(path: Path) -> Path:
+    """The file without the names that say what it is."""
+    model = onnx.load(path)
+    new: dict[str, str] = {"": ""}
+    for node in model.graph.node:
+        node.name = ""
+        for tensors in (node.input, node.output):
+            tensors[:] = [new.setdefault(tensor, f"t{len(new)}") for tensor in tensors]
+    for value in [*model.graph.initializer, *model.graph.input, *model.graph.output]:
+        value.name = new[value.name]
+    onnx.save(model, path)
+    return path
+
+
+class Answer(nn.Module):
+    """The network's last hidden state."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        found = self.network(images)
+        return found if isinstance(found, Tensor) else found.last_hidden_state
+
+
+#: network, side, what its nodes say, and what the names of its tensors add
+ONNX: dict[str, tuple[Callable[[], nn.Module], int, str, str]] = {
+    "DINOv3 of timm": (
+        lambda: timm.create_model("vit_small_patch16_dinov3", **SMALL, img_size=32),
+        32,
+        r"it turns queries and keys by their positions \(rotary positions\)",
+        "rotary positions",
+    ),
+    "DINOv3 of transformers": (
+        lambda: made("DINOv3ViTModel", intermediate_size=64),
+        32,
+        "",
+        r"this is DINOv3 \('network\.model\.layer\.0.*rotary positions",
+    ),
+    "EVA-02": (
+        lambda: timm.create_model("eva02_base_patch14_224", **SMALL, img_size=28),
+        28,
+        "rotary positions",
+        "this is EVA-02 .*: rotary positions, a gated FFN",
+    ),
+    "DINOv2 giant": (
+        lambda: timm.create_model("vit_giant_patch14_dinov2", **SMALL, img_size=28),
+        28,
+        r"\(Mul\): it multiplies two layers with each other \(a gated FFN\)",
+        "a gated FFN",
+    ),
+    "BEiT": (
+        lambda: timm.create_model("beit_base_patch16_224", **SMALL, img_size=32),
+        32,
+        r"\(Add\): a table is added to attention's scores \(relative positions, or a mask\)",
+        "relative positions",
+    ),
+    "post-norm": (
+        lambda: timm.create_model("vit_base_patch16_rpn_224", **SMALL, img_size=32),
+        32,
+        "attention comes before the first LayerNorm.*post-norm",
+        "post-norm",
+    ),
+    "RMSNorm": (
+        lambda: made("Aimv2VisionModel", intermediate_size=64),
+        32,
+        r"do not subtract the mean \(RMSNorm\)",
+        "this is AIMv2 .*RMSNorm",
+    ),
+    "Swin of timm": (
+        lambda: timm.create_model(
+            "swin_tiny_patch4_window7_224", depths=(1, 1), num_heads=(3, 6), embed_dim=48, img_size=56
+        ),
+        56,
+        r"reads \[1, 14, 14, 48\] scalars.*without windows",
+        "without windows",
+    ),
+    "Swin of transformers": (
+        lambda: transformers.SwinModel(
+            transformers.SwinConfig(
+                depths=[1, 1], num_heads=[1, 2], embed_dim=24, image_size=56, patch_size=4
+            )
+        ),
+        56,
+        r"attention in windows",
+        "windows",
+    ),
+    "normalised queries": (
+        lambda: exports.timm_network(qk_norm=True),
+        16,
+        "residual stream .normalised queries and keys",
+        "normalised queries and keys",
+    ),
+    "mixed heads": (
+        lambda: timm.create_model("cait_xxs24_224", depth=1, depth_token_only=1, img_size=32),
+        32,
+        "it mixes attention's heads",
+        "attention whose heads are mixed",
+    ),
+    "tokens behind": (
+        lambda: made("YolosModel", num_detection_tokens=5, image_size=[32, 32]),
+        32,
+        "5 tokens stand behind the patches .* not read from ONNX; import the folder or state dict",
+        "5 tokens stand behind the patches",
+    ),
+    "convolutions": (
+        lambda: timm.create_model("mobilenetv3_small_050"),
+        32,
+        "has no attention, but 53 convolutions",
+        "no attention",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ONNX)
+def test_as_onnx(name: str, tmp_path: Path) -> None:
+    make, side, nodes, named = ONNX[name]
+    network = Answer(randomise(make())).eval()
+    path = exports.export(network, tmp_path / "a.onnx", "script", 17, torch.randn(1, 3, side, side))
+    refused(path, named)
+    if nodes:
+        refused(nameless(path), nodes)
+
+
+def test_onnx_beside_settings(tmp_path: Path) -> None:
+    """Optimum writes config.json beside: where the file is refused, that says more than a node."""
+    network = Answer(exports.timm_network(qk_norm=True)).eval()
+    exports.export(network, tmp_path / "model.onnx")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "aimv2_vision_model"}))
+    refused(tmp_path, "this is AIMv2: RMSNorm and a gated FFN")
+    exports.export(exports.timm_network(), tmp_path / "model.onnx")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", "num_hidden_layers": 5}))
+    refused(tmp_path, "its config.json says num_hidden_layers 5, and the weights say 2")

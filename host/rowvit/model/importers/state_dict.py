@@ -35,7 +35,7 @@ _HEADS = re.compile(
     r"|row_heads\.(scores|boxes)\.\d\.(weight|bias)"
 )
 #: beside the encoder, and a part of it that is not run: it stays, and is refused
-_BESIDE = re.compile(r"(visual\.)?(rope|shared_rel_pos|rel_pos_bias)")
+_BESIDE = re.compile(r"(visual\.)?(rope|shared_rel_pos|rel_pos_bias|conv_root)")
 _LEAVE_OUT = "--encoder leaves out what follows the last LayerNorm"
 HEAD_SIZE = 64  # channels, in every common vision transformer
 

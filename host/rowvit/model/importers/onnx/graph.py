@@ -272,7 +272,8 @@ def embedding(graph: Graph, name: str) -> dict[str, np.ndarray]:
     prefix = int(moved.argmax())
     if behind := int(moved[::-1].argmax()):
         raise RowvitError(
-            f"{graph.path}: {behind} tokens stand behind the patches, where the accelerator has none (YOLOS)"
+            f"{graph.path}: {behind} tokens stand behind the patches (YOLOS), which is not read from ONNX",
+            "import the folder or state dict",
         )
     patches = len(base) - prefix
     patch = math.isqrt(math.prod(graph.size) // patches)

@@ -45,7 +45,9 @@ def _product(a: flow.Value | None, b: flow.Value | None, node: Node) -> flow.Any
     if isinstance(a, flow.View) and isinstance(b, np.ndarray):
         return _linear(a, b, node)
     if isinstance(a, np.ndarray):
-        raise flow.NotUnderstood("its queries do not depend on the image (pooling by attention)")
+        raise flow.NotUnderstood(
+            "its queries do not depend on the image (pooling by attention), which is not read from ONNX"
+        )
     if flow.shows(a, flow.Linear) and flow.shows(b, flow.Linear):
         return _scores(a, b, node)
     if flow.shows(a, flow.Probabilities) and flow.shows(b, flow.Linear):

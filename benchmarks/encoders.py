@@ -4,9 +4,9 @@
     python benchmarks/encoders.py
     python benchmarks/encoders.py --rtl kv260 "CLIP ViT-B/32, class token"
 
-They have the shapes of the originals and random weights; no token is dropped, and rows of W2 are skipped as
-in the workloads of results.md. With ``--rtl`` one of them is simulated, in minutes, and every bit compared
-with the integer reference's.
+They have the shapes of the originals and random weights; unless they are pruned no token is dropped, and
+rows of W2 are skipped as in the workloads of results.md. With ``--rtl`` one of them is simulated, in minutes,
+and every bit compared with the integer reference's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import rowvit
 from rowvit.compiler import compile
 from rowvit.compiler.plan import problem
 from rowvit.cycles import predict
-from rowvit.formats.package import ModelPackage
+from rowvit.formats.package import ModelPackage, keep_schedule
 from rowvit.hardware.config import HardwareConfig, load
 from rowvit.quant.synthetic import random_package
 
@@ -40,13 +40,19 @@ NETWORKS: dict[str, tuple[dict[str, Any], str]] = {
     "CLIP ViT-B/16, class token": (B | dict(patch_size=16, pre_norm=True), "class"),
     "MAE ViT-B/16, tokens": (B | dict(patch_size=16), "all"),
     "SigLIP ViT-B/16, tokens": (B | dict(patch_size=16, prefix=0), "all"),
+    "YOLOS-T/16, tokens": (T | dict(patch_size=16, prefix=101), "all"),
+    "DINOv2-S/14, class token, pruned": (S | dict(patch_size=14, ffn_chunk=192, pruning=256), "class"),
+    "CLIP ViT-B/16, class token, pruned": (B | dict(patch_size=16, pre_norm=True, pruning=196), "class"),
 }
+KEEP = (3, 6, 9), 0.7  #: of pruned ones' patches, 0.7 stay after each of these blocks
 
 
 def network(name: str) -> ModelPackage:
     shape, rows = NETWORKS[name]
     answer = {"rows": rows, "layers": [11]} if rows else None
     classes = shape.get("classes", 0 if rows else 1000)
+    if patches := shape.get("pruning"):
+        shape = shape | {"pruning": keep_schedule(patches, *KEEP)}
     return random_package(
         np.random.default_rng(0),
         **dict(ffn_chunk=384) | shape | dict(image_size=224, classes=classes, tokens=answer, columns=0.4),

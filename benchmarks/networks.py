@@ -71,7 +71,7 @@ def of_timm(
     """Add networks of timm by their names; a foreign one must be refused by name, too."""
     for name in names.split():
         make = _timm(name, arguments)
-        chosen = (f"name {forms}" if word and "dict" in forms else forms).split()
+        chosen = (f"name {forms}" if word and not encoder and forms != "onnx" else forms).split()
         TABLE.append(Network(family, name, make, tuple(chosen), word, {"encoder": True} if encoder else {}))
 
 

@@ -47,7 +47,7 @@ SHIPPED = ("pynq-z2", "kv260")
 COUNT = int(os.environ.get("ROWVIT_NETWORKS", "12"))
 FIRST = int(os.environ.get("ROWVIT_FIRST", "0"))
 NUMBERS = {array: range(FIRST, FIRST + COUNT) for array in ARRAYS}
-RECTANGLES = range(FIRST, FIRST + -(-COUNT // 4))  # of each array
+RECTANGLES = range(FIRST, FIRST + -(-COUNT // 6))  # of each array
 
 
 @dataclass(frozen=True)

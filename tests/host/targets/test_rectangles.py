@@ -93,7 +93,6 @@ def test_commands(files) -> None:
     assert "total" in command("profile", files.package, "-c", "tiny", "--predict")
     bench = files.folder / "bench.json"
     options = ("-t", "golden", "-n", 2, "--warm-up", 0, "--json", bench)
-    command("bench", files.package, *options)
     command("bench", files.package, files.photos, *options)
     assert json.loads(bench.read_text())["throughput"]
 

@@ -216,11 +216,7 @@ def _timm_module(
     module = timm.create(name, state, pretrained, **timm.arguments(name, state or {}, settings or {}, sizes))
     model, difference = timm.from_module(module)
     card = timm.card(module, name, model.config.classes, settings)
-    notes = [f"output differs from timm's by {difference:.1e} of its peak"]
-    if (whole := timm.pixels(module, model.config.size)) != model.config.size:
-        theirs, ours = (" x ".join(map(str, size)) for size in (whole, model.config.size))
-        notes.append(f"of timm's {theirs} pixels the network sees {ours}, in whole patches")
-    return Imported(model, card, notes)
+    return Imported(model, card, [f"output differs from timm's by {difference:.1e} of its peak"])
 
 
 def _onnx(

@@ -193,23 +193,16 @@ def from_module(module: nn.Module) -> tuple[VisionTransformer, float]:
     """
     kind = type(module).__name__
     model = from_timm(module.state_dict(), **_facts(module))
-    images = torch.randn(2, 3, *pixels(module, model.config.size))
     height, width = model.config.size
+    images = torch.randn(2, 3, *getattr(module.patch_embed, "img_size", None) or (height, width))
     with torch.inference_mode():
-        theirs = module(images)
-        ours = model(images[..., :height, :width])
-        difference = float((ours - theirs).abs().max() / theirs.abs().max())
+        theirs = module(images)  # what is left of whole patches is not seen (SigLIP's 384 pixels)
+        difference = float((model(images[..., :height, :width]) - theirs).abs().max() / theirs.abs().max())
     if not difference <= TOLERANCE:
         raise RowvitError(
             f"this {kind} computes something else: the outputs differ by {difference:.1e} of their peak"
         )
     return model, difference
-
-
-def pixels(module: Any, size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of timm's images: ``size``, and what is left of whole patches, which is not seen."""
-    found: tuple[int, int] | None = getattr(module.patch_embed, "img_size", None)
-    return found or size
 
 
 def card(module: nn.Module, name: str, classes: int, settings: Mapping[str, Any] | None = None) -> Card:

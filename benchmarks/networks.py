@@ -322,7 +322,7 @@ of_timm("SAM, ViTDet", "samvit_base_patch16", "windows", depth=2)
 of_transformers("SAM, ViTDet", "SamVisionModel", dict(num_hidden_layers=2), "windows")
 of_transformers("SAM, ViTDet", "VitDetModel", size(768, use_relative_position_embeddings=True), "windows")
 of_timm("SAM, ViTDet", "sam2_hiera_tiny hiera_tiny_224", "windows")
-of_transformers("ViTPose", "VitPoseBackbone", size(384, [16, 16], [256, 192]), "square")
+of_transformers("ViTPose", "VitPoseBackbone", size(384, [16, 16], [256, 192]), "padded")
 
 of_timm("hybrids", "vit_tiny_r_s16_p8_224", "convolutions", depth=2)
 of_timm(
@@ -514,7 +514,7 @@ def main(
             what.replace(" ", "_"): found[what] for what in OUTCOMES
         }
         print(f"| {family} | " + " | ".join(map(str, figures.values())) + " |")
-        if keep:
+        if keep and (family in networks or not only):
             record("networks", family, figures, "torch", "timm", "transformers")
 
 

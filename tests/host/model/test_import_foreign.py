@@ -327,6 +327,7 @@ def test_of_timm(name: str, tmp_path: Path) -> None:
             dict(depths=[1] * 4, hidden_sizes=[8] * 4),
             "a convolutional network .*: no attention",
         ),
+        ("VitPoseBackbone", dict(patch_size=[8, 8]), r"ViTPose .*: patches of a padded photo"),
         ("InternVLVisionModel", dict(intermediate_size=64), "no LayerNorm behind the last block"),
     ],
 )

@@ -17,6 +17,7 @@ _RELATIVE = "relative positions"
 _WINDOWS = "attention in windows"
 CONVOLUTIONS = "convolutions"
 ANY_SHAPE = "patches of photos of any shape"
+_PADDED = "patches of a padded photo"
 _FRAMES = "patches of several frames"
 _NO_MEAN = "norms without a bias, such as RMSNorm"
 _NO_ATTENTION = "no attention, but convolutions"
@@ -57,6 +58,7 @@ KINDS = {
     **dict.fromkeys(("aimv2", "aimv2_vision_model"), ("AIMv2", f"RMSNorm and {_GATED}")),
     **dict.fromkeys(("siglip2", "siglip2_vision_model"), ("SigLIP 2 NaFlex", ANY_SHAPE)),
     "groupvit": ("GroupViT", "blocks that group tokens"),
+    "vitpose_backbone": ("ViTPose", _PADDED),
     # rotary positions
     "pixtral": ("Pixtral", _ROTARY),
     "mlcd_vision_model": ("MLCD", _ROTARY),
@@ -158,6 +160,13 @@ _FAMILIES = (
     _Family("BEiT or Data2Vec", (_TABLE,), lacks=_STAGES),
     _Family("SAM or ViTDet", (r"\brel_pos_[hw]\b",), (_WINDOWS,), lacks=_STAGES),
     _Family("Hiera", (r"\bblocks\.\d+\.proj\.",), (_WINDOWS, "pooling between its layers"), "pool_q"),
+    _Family(
+        "ViTPose",
+        (r"\battention\.attention\.query\b", r"\blayernorm_before\b", r"\bmlp\.fc1\b"),
+        (_PADDED,),
+        lacks=r"\bcls_token\b",
+        kept=False,
+    ),
     _Family("NaFlex", (r"\bembeds\.proj\b|'.*', a matrix",), (ANY_SHAPE,)),
     _Family("lucidrains' vit-pytorch", (r"\bto_patch_embedding\.3\.",), ("a LayerNorm of a patch's pixels",)),
     _Family("lucidrains' vit-pytorch", (r"\bto_patch_embedding\.",), unread="whose names are not read"),

@@ -39,7 +39,7 @@ def import_(
         str,
         Argument(
             help="timm:NAME, an .onnx file, a state dict or checkpoint (.safetensors, .pth, .pt, .ckpt,"
-            " .bin), or a folder of timm, transformers or optimum."
+            " .bin, .npz), or a folder of timm, transformers or optimum."
         ),
     ],
     output: Annotated[Path, Option("--output", "-o", help="The float network to write.")],

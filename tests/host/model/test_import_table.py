@@ -30,10 +30,8 @@ pytestmark = pytest.mark.slow
 
 SIZE = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, image_size=16, patch_size=4)
 SIZE |= dict(intermediate_size=40)
-CONCAT = r"joins tensors of different origin"
 AMBIGUOUS = r"fits two networks.*--pool"
 POOLED = "pool"  # by attention, in ONNX
-RELATIVE = "relative positions"
 
 
 def transformers_network(name: str, **settings: object) -> nn.Module:
@@ -57,10 +55,7 @@ TRANSFORMERS: dict[str, tuple[dict, dict[str, str]]] = {
     "ViTMSNForImageClassification": ({}, {}),
     "Dinov2Model": ({}, {}),
     "Dinov2WithRegistersModel": ({}, {}),
-    "Dinov2ForImageClassification": (
-        {},
-        dict.fromkeys(("script", "dynamo"), CONCAT),
-    ),
+    "Dinov2ForImageClassification": ({}, {}),
     "IJepaForImageClassification": ({}, {}),
     "BeitForImageClassification": (
         dict(use_absolute_position_embeddings=True, use_relative_position_bias=False),
@@ -86,7 +81,7 @@ TIMM: dict[str, tuple[dict, dict[str, str]]] = {
         dict.fromkeys(("script", "dynamo"), POOLED),
     ),
     "CLIP": (
-        dict(pre_norm=True, act_layer="quick_gelu"),
+        dict(name="vit_base_patch32_clip_224"),
         {"state dict": AMBIGUOUS},
     ),
 }
@@ -135,17 +130,17 @@ def timm_folder(network: nn.Module, folder: Path) -> None:
     from safetensors.torch import save_file
 
     save_file(network.state_dict(), folder / "model.safetensors")
-    config = {"architecture": NAME, "num_classes": 5, "model_args": network.arguments}
+    config = {"architecture": network.architecture, "num_classes": 5, "model_args": network.arguments}
     (folder / "config.json").write_text(json.dumps(config))
 
 
 NAME = "vit_tiny_patch16_224"
 
 
-def timm_network(**options: object) -> nn.Module:
+def timm_network(name: str = NAME, **options: object) -> nn.Module:
     arguments = dict(img_size=16, patch_size=4, embed_dim=24, depth=2, num_heads=3, num_classes=5) | options
-    network = randomise(timm.create_model(NAME, **arguments))
-    network.arguments = arguments
+    network = randomise(timm.create_model(name, **arguments))
+    network.architecture, network.arguments = name, arguments
     return network
 
 

@@ -70,8 +70,8 @@ def import_model(
     ----------
     source : str or path
         ``timm:NAME``, an ONNX file, a state dict or checkpoint (.safetensors, .pth, .pt, .ckpt, .bin,
-        .npz of JAX), a folder with one of these as timm, transformers and optimum write it, or a float network of rowvit. A
-        ``config.json`` and a ``preprocessor_config.json`` next to the weights are read.
+        .npz of JAX), a folder with one of these as timm, transformers and optimum write it, or a float
+        network of rowvit. A ``config.json`` and a ``preprocessor_config.json`` next to the weights are read.
     weights : path, optional
         With a timm name: a state dict of that model.
     random : bool

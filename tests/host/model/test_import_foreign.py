@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -295,7 +296,6 @@ TIMM: dict[str, tuple[dict, str, str]] = {
     "mobilenetv3_small_050": ({}, "no attention, but convolutions", "MobileNet or its kin .*: no attention"),
     "convnext_atto": ({}, "no attention, but convolutions", "ConvNeXt or its kin .*: no attention"),
     "mobilevit_xxs": ({}, "convolutions", "one of several convolutions: convolutions"),
-    "tiny_vit_5m_224": ({}, "relative positions and convolutions", "relative positions, convolutions"),
 }
 
 
@@ -473,3 +473,23 @@ def test_onnx_beside_settings(tmp_path: Path) -> None:
     exports.export(exports.timm_network(), tmp_path / "model.onnx")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", "num_hidden_layers": 5}))
     refused(tmp_path, "its config.json says num_hidden_layers 5, and the weights say 2")
+
+
+def test_naflex_as_onnx(tmp_path: Path) -> None:
+    """Its inputs are patches, a mask and their shapes."""
+
+    class Three(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = made("Siglip2VisionModel", num_patches=16, intermediate_size=64)
+
+        def forward(self, patches: Tensor, mask: Tensor, shapes: Tensor) -> Tensor:
+            return self.network(patches, mask, shapes).last_hidden_state
+
+    inputs = torch.randn(1, 16, 192), torch.ones(1, 16, dtype=torch.long), torch.tensor([[4, 4]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        names = ["pixel_values", "pixel_attention_mask", "spatial_shapes"]
+        path = tmp_path / "a.onnx"
+        torch.onnx.export(Three().eval(), inputs, path, dynamo=False, opset_version=17, input_names=names)
+    refused(path, f"this is NaFlex: patches of photos of any shape, {REFUSED}")

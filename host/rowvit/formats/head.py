@@ -73,6 +73,9 @@ def _problems(
     steps: Sequence[Mapping[str, Any]], names: list[str], width: int, count: int, what: str
 ) -> Iterator[str]:
     """Of steps from ``width`` numbers to ``count``, beside tensors of these ``names``."""
+    if any("steps" in inner for step in steps for inner in step.get("steps", ())):
+        yield "a residual step of the host's head is within another"
+        return
     for step in _all(steps):
         if step.keys() - {"op"} != STEPS[step["op"]]:
             yield f"a step {step['op']} of the host's head has {', '.join(sorted(step))}"
@@ -89,9 +92,10 @@ def _problems(
 
 
 def _all(steps: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The steps, and those within them, which have none."""
     for step in steps:
         yield step
-        yield from _all(step.get("steps", ()))
+        yield from step.get("steps", ())
 
 
 def _width(steps: Sequence[Mapping[str, Any]], width: int) -> int:

@@ -160,7 +160,6 @@ def test_calibration_on_one_photo_warns(caplog: pytest.LogCaptureFixture) -> Non
     ("change", "message"),
     [
         ({"act": "gelu"}, "activation is gelu"),
-        ({"pool": "mean"}, "that of the patches' mean"),
         ({"prefix": 2, "distilled": True}, "second head"),
         ({"classes": 0}, "no classifier head"),
     ],

@@ -266,6 +266,10 @@ def broken(meta: dict) -> dict[str, dict]:
         "takes 32 numbers and gives 5": {
             "host_head": head | {"steps": [{"op": "residual", "steps": [linear]}, linear | {"name": "other"}]}
         },
+        "within another": {
+            "host_head": head
+            | {"steps": [{"op": "residual", "steps": [{"op": "residual", "steps": []}]}, linear]}
+        },
         "a step residual of the host's head has op": {"host_head": head | {"steps": [{"op": "residual"}]}},
         "host_head.steps.0.op": {"host_head": head | {"steps": [{"op": "exec", "name": "linear"}]}},
         "takes all tokens": {"tokens": meta["tokens"] | {"rows": "class"}},

@@ -190,13 +190,12 @@ def test_the_last_bands_have_their_own_mask_if_others_remain(grid: int, late: li
     check(package, config, grid, images=2)
 
 
-def test_deit_tiny_on_pynq_z2() -> None:
-    check(preset_package("deit-tiny"), load("pynq-z2"), seed=1, images=1)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("preset", "config"), [("deit-small", "pynq-z2"), ("vit-small-14", "pynq-z2-257")])
-def test_small_on_zynq_7020(preset: str, config: str) -> None:
+@pytest.mark.parametrize(
+    ("preset", "config"),
+    [("deit-tiny", "pynq-z2"), ("deit-small", "pynq-z2"), ("vit-small-14", "pynq-z2-257")],
+)
+def test_published_on_zynq_7020(preset: str, config: str) -> None:
     check(preset_package(preset), load(config), seed=1, images=1)
 
 

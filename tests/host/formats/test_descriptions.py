@@ -257,7 +257,7 @@ def test_no_number_takes_memory(package, tmp_path):
     tracemalloc.start()
     try:
         for where, meta in edits(program.meta):
-            if where.endswith((" = 1099511627776", " = 1000000000")):
+            if where.endswith(" = 1000000000"):  # larger ones exceed every range
                 write_program(path, meta, tensors)
                 tracemalloc.reset_peak()
                 try:

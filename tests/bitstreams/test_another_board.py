@@ -66,6 +66,7 @@ def test_the_page_has_five_steps():
 
 
 @pytest.mark.skipif(shutil.which("yosys") is None, reason="needs yosys: apt-get install yosys")
+@pytest.mark.slow
 def test_memories(own):
     done = run(STEPS[1])
     assert done.returncode == 0 and done.stdout.splitlines()[-1] in PAGE, done.stdout + done.stderr

@@ -69,6 +69,7 @@ def test_pruned_tokens(tmp_path):
     assert pictures(notebook) == 2
 
 
+@pytest.mark.slow
 def test_throughput_and_power(tmp_path):
     notebook = run(FOLDER / "3_throughput_and_power.ipynb", tmp_path)
     text = printed(notebook)

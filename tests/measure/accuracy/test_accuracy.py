@@ -212,6 +212,7 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
     assert np.array_equal(one.work.macs_executed, two.work.macs_executed)
 
 
+@pytest.mark.slow
 def test_dask_cluster_by_its_address(tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
     photos = open_data(sets.archive(tmp_path / "a.npz", test=40), "test")

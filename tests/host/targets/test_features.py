@@ -24,7 +24,8 @@ from rowvit.model.vit import VisionTransformer, ViTConfig, normalise, predict
 from rowvit.quant.noise import layer_noise
 from rowvit.quant.quantise import QuantOptions, quantise
 from rowvit.reference.layers import linear
-from rowvit.targets.target import MODELS, read_package
+from rowvit.targets.features import features
+from rowvit.targets.target import MODELS, Result, read_package
 
 HALF = (0.5, 0.5, 0.5)
 PHOTOS = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
@@ -59,6 +60,17 @@ def states(made: VisionTransformer) -> list[np.ndarray]:
 
 def decibels(exact: np.ndarray, ours: np.ndarray) -> float:
     return 10 * np.log10(np.square(exact).sum() / np.square(exact - ours).sum())
+
+
+def answers(target: str, some: ModelPackage, folder: Path) -> tuple[list[Result], list[Result]]:
+    """Of a target, in batches and from a file (of the compiled program, on sim), and of the reference."""
+    some.save(path := folder / "some.safetensors")
+    if target == "sim":
+        compile(some, load("tiny")).save(path := folder / "some.rowvit")
+    with rowvit.open(target, config="tiny") as opened, rowvit.open("golden", config="tiny") as golden:
+        opened.load(path)
+        golden.load(some)
+        return opened(PHOTOS, batch=3), golden(PHOTOS)
 
 
 @pytest.mark.parametrize("classes", [0, 7])
@@ -200,14 +212,8 @@ def test_heads_on_the_host(pool: str, target: str, tmp_path: Path) -> None:
     some = package(made, "")
     assert some.meta["architecture"]["classes"] == 0 and some.meta["classes"] == list("01234")
     exact = predict(made, PHOTOS, HALF, HALF)
-    some.save(path := tmp_path / "some.safetensors")
-    if target == "sim":
-        compile(some, load("tiny")).save(path := tmp_path / "some.rowvit")
-    with rowvit.open(target, config="tiny") as opened, rowvit.open("golden", config="tiny") as golden:
-        opened.load(path)
-        golden.load(some)
-        results, expected = opened(PHOTOS, batch=3), golden(PHOTOS)
-        golden_features = golden.features(PHOTOS)
+    results, expected = answers(target, some, tmp_path)
+    golden_features = features([result.tokens for result in expected], some.meta)
     ours = np.stack([result.logits for result in results])
     assert ours.dtype == np.float32 and decibels(exact, ours) > 20
     with torch.inference_mode():

@@ -16,10 +16,8 @@ from typer.testing import CliRunner
 import rowvit
 from networks import randomise
 from rowvit.cli import app
-from rowvit.compiler import compile
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
-from rowvit.hardware.config import load
 from rowvit.model import store
 from rowvit.model.adapt import rebuild
 from rowvit.model.importers import import_model
@@ -27,9 +25,7 @@ from rowvit.model.store import Card
 from rowvit.model.vit import RowHeads, VisionTransformer, ViTConfig, normalise
 from rowvit.quant.quantise import QuantOptions, quantise
 from rowvit.targets.features import row_arrays, told
-
-HALF = (0.5, 0.5, 0.5)
-PHOTOS = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
+from test_features import HALF, PHOTOS, answers, decibels
 
 
 def network(heads: RowHeads, **changes: object) -> VisionTransformer:
@@ -43,10 +39,6 @@ def network(heads: RowHeads, **changes: object) -> VisionTransformer:
 
 def package(made: VisionTransformer) -> ModelPackage:
     return quantise(made, PHOTOS, QuantOptions("some", [], HALF, HALF))
-
-
-def decibels(exact: np.ndarray, ours: np.ndarray) -> float:
-    return 10 * np.log10(np.square(exact).sum() / np.square(exact - ours).sum())
 
 
 CASES = {
@@ -64,13 +56,7 @@ def test_as_the_float_network(case: str, target: str, tmp_path: Path) -> None:
     made = network(heads, **changes)
     some = package(made)
     assert some.meta["row_heads"]["names"] == list(heads.names) and some.meta["classes"] == []
-    some.save(path := tmp_path / "some.safetensors")
-    if target == "sim":
-        compile(some, load("tiny")).save(path := tmp_path / "some.rowvit")
-    with rowvit.open(target, config="tiny") as opened, rowvit.open("golden", config="tiny") as golden:
-        opened.load(path)
-        golden.load(some)
-        results, wanted = opened(PHOTOS, batch=3), golden(PHOTOS)
+    results, wanted = answers(target, some, tmp_path)
     with torch.inference_mode():
         stream = made.encode(normalise(PHOTOS, HALF, HALF))
         exact = {name: value.numpy() for name, value in made.rows(stream).items()}

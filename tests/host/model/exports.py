@@ -226,6 +226,20 @@ class Raw(nn.Module):
         return self.network((pixels - mean[:, None, None]) / std[:, None, None])
 
 
+class Answer(nn.Module):
+    """One tensor of a network's answer: the first of ``kinds`` that a library's has, such as "logits"."""
+
+    def __init__(self, network: nn.Module, *kinds: str) -> None:
+        super().__init__()
+        self.network, self.kinds = network, kinds
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        found = self.network(pixels)
+        if isinstance(found, Tensor):
+            return found
+        return next(found[kind] for kind in self.kinds if getattr(found, kind, None) is not None)
+
+
 def images(count: int = 3) -> Tensor:
     return torch.randn(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(9))
 

@@ -353,18 +353,6 @@ def nameless(path: Path) -> Path:
     return path
 
 
-class Answer(nn.Module):
-    """The network's last hidden state."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        found = self.network(images)
-        return found if isinstance(found, Tensor) else found.last_hidden_state
-
-
 #: network, side, what its nodes say, and what the names of its tensors add
 ONNX: dict[str, tuple[Callable[[], nn.Module], int, str, str]] = {
     "DINOv3 of timm": (
@@ -457,7 +445,7 @@ ONNX: dict[str, tuple[Callable[[], nn.Module], int, str, str]] = {
 @pytest.mark.parametrize("name", ONNX)
 def test_as_onnx(name: str, tmp_path: Path) -> None:
     make, side, nodes, named = ONNX[name]
-    network = Answer(randomise(make())).eval()
+    network = exports.Answer(randomise(make()), "last_hidden_state").eval()
     path = exports.export(network, tmp_path / "a.onnx", "script", 17, torch.randn(1, 3, side, side))
     refused(path, named)
     if nodes:
@@ -466,7 +454,7 @@ def test_as_onnx(name: str, tmp_path: Path) -> None:
 
 def test_onnx_beside_settings(tmp_path: Path) -> None:
     """Optimum writes config.json beside: where the file is refused, that says more than a node."""
-    network = Answer(exports.timm_network(qk_norm=True)).eval()
+    network = exports.Answer(exports.timm_network(qk_norm=True)).eval()
     exports.export(network, tmp_path / "model.onnx")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "aimv2_vision_model"}))
     refused(tmp_path, "this is AIMv2: RMSNorm and a gated FFN")

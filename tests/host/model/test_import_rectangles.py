@@ -19,7 +19,7 @@ from torch import nn  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 import exports  # noqa: E402
-from exports import export, timm_network  # noqa: E402
+from exports import Answer, export, timm_network  # noqa: E402
 from networks import randomise  # noqa: E402
 from rowvit.cli import app  # noqa: E402
 from rowvit.model import store  # noqa: E402
@@ -123,20 +123,11 @@ def test_transformers(tmp_path: Path, form: str) -> None:
         return
     onnx = pytest.importorskip("onnx")
     (tmp_path / "model.safetensors").unlink()
-    model = onnx.load(export(Logits(network), tmp_path / "a.onnx", example=images()[:1]))
+    model = onnx.load(export(Answer(network, "logits"), tmp_path / "a.onnx", example=images()[:1]))
     for name, dim in zip("bchw", model.graph.input[0].type.tensor_type.shape.dim, strict=True):
         dim.dim_param = name
     onnx.save(model, tmp_path / "model.onnx")
     assert same(import_model(tmp_path), network)
-
-
-class Logits(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.network(pixels).logits
 
 
 @pytest.mark.parametrize(("how", "opset"), [("script", 17), ("dynamo", 18)])

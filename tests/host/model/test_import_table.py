@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 timm = pytest.importorskip("timm")
 
-from torch import Tensor, nn  # noqa: E402
+from torch import nn  # noqa: E402
 
 import exports  # noqa: E402
 from networks import randomise  # noqa: E402
@@ -88,20 +88,12 @@ TIMM: dict[str, tuple[dict, dict[str, str]]] = {
 FORMS = ("state dict", "folder", "script", "dynamo")
 
 
-class Logits(nn.Module):
+def logits(network: nn.Module) -> nn.Module:
     """The network's logits, or what follows its last LayerNorm."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        found = self.network(images)
-        if isinstance(found, Tensor):
-            return found
-        if type(self.network).__name__ in ("CLIPVisionModel", "SiglipVisionModel"):
-            return found.pooler_output
-        return found.logits if hasattr(found, "logits") else found.last_hidden_state
+    pooled = type(network).__name__ in ("CLIPVisionModel", "SiglipVisionModel")
+    return exports.Answer(
+        network, *(("pooler_output",) if pooled else ("logits", "last_hidden_state"))
+    ).eval()
 
 
 def files(network: nn.Module, folder: Path, form: str) -> tuple[Path, dict]:
@@ -118,7 +110,7 @@ def files(network: nn.Module, folder: Path, form: str) -> tuple[Path, dict]:
         else:
             timm_folder(network, folder)
         return folder, {}
-    exported = exports.export(Logits(network).eval(), folder / "a.onnx", *ONNX[form])
+    exported = exports.export(logits(network), folder / "a.onnx", *ONNX[form])
     return exported, {}
 
 
@@ -164,7 +156,7 @@ def outcome(network: nn.Module, folder: Path, form: str, refusal: str | None) ->
     assert refusal is None, f"{form} is not refused"
     images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        theirs = Logits(network)(images)
+        theirs = logits(network)(images)
         ours = model(images) if theirs.ndim == 2 else model.norm(model.encode(images))
     difference = float((ours - theirs).abs().max() / theirs.abs().max())
     assert difference < 2e-5, f"{form}: {difference:.1e}"
@@ -257,7 +249,7 @@ def open_sizes(path: Path) -> Path:
 )
 def test_onnx(tmp_path: Path, name: str, change: Callable, opset: int, refusal: str | None) -> None:
     network = transformers_network("ViTForImageClassification")
-    path = change(exports.export(Logits(network).eval(), tmp_path / "a.onnx", "script open", opset))
+    path = change(exports.export(logits(network), tmp_path / "a.onnx", "script open", opset))
     if refusal:
         with pytest.raises(RowvitError, match=refusal):
             import_model(path)
@@ -265,7 +257,7 @@ def test_onnx(tmp_path: Path, name: str, change: Callable, opset: int, refusal: 
         return
     images = exports.images()
     with torch.no_grad():
-        theirs = Logits(network)(images)
+        theirs = logits(network)(images)
         difference = float((import_model(path).model(images) - theirs).abs().max() / theirs.abs().max())
     print(f"\n| {name} | {difference:.0e} |")
     assert difference < (5e-3 if "half" in name else 2e-5)

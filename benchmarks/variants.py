@@ -83,10 +83,12 @@ def summed(model: VisionTransformer) -> None:
 class Fusing(Block):
     """EViT's fused token: those that are dropped go on as one, averaged by their scores."""
 
-    def attend(self, x: Tensor, observe: Observer, name: str) -> tuple[Tensor, Tensor | None]:
+    def attend(
+        self, x: Tensor, observe: Observer, name: str, turn: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         seen: list[tuple[Tensor, Tensor]] = []
         hook = self.attn.register_forward_hook(lambda _, __, output: seen.append(output))
-        kept, rows = super().attend(x, observe, name)
+        kept, rows = super().attend(x, observe, name, turn)
         hook.remove()
         if rows is None:
             return kept, rows

@@ -48,8 +48,10 @@
 `define O_LAST 37  // its record ends the image
 `define O_TAG 49:38  // tag and image, for records
 `define O_COUNT 65:50  // logits of the tile
-`define O_ALL 65:0
-`define O_ALL_W (66)
+`define O_ROPE 66  // pairs of lanes are rotated
+`define O_PLACE 77:67  // ROPE: band of row 0's place
+`define O_ALL 77:0
+`define O_ALL_W (78)
 
 // bias and multiplier of a lane, from load_engine to drain
 `define PW_GROUP 7:0
@@ -80,6 +82,19 @@
 `define P_BASE 16*GROUPS+9*ROWS*GROUPS-1:9*ROWS*GROUPS  // word of the segment, with its first lane
 `define P_ALL 16*GROUPS+9*ROWS*GROUPS-1:0
 `define P_ALL_W (16*GROUPS+9*ROWS*GROUPS)
+
+// an entry of the table of rotations, or a place, from load_engine to drain
+`define RO_PLACE 0  // a place
+`define RO_ADDRESS 16:1
+`define RO_DATA 48:17
+`define RO_ALL 48:0
+`define RO_ALL_W (49)
+
+// a place that moves as tokens are dropped, from select to drain
+`define MV_FROM 15:0  // read in this cycle
+`define MV_TO 31:16  // written with the valid, two cycles later
+`define MV_ALL 31:0
+`define MV_ALL_W (32)
 
 // what happens in a cycle, a bit for each counter that counts cycles or words
 `define E_EXEC_BUSY 0

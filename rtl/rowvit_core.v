@@ -20,6 +20,7 @@ module rowvit_core #(  // parameters as of rowvit_top
     parameter NORM_SLOTS = 2,
     parameter MASK_DEPTH = 64,
     parameter PORT_BITS = 64,
+    parameter ROTARY_TOKENS = 64,
     parameter USE_DSP = 0,
     parameter RAM_STYLE = "auto"
 ) (
@@ -151,8 +152,9 @@ module rowvit_core #(  // parameters as of rowvit_top
   wire [7:0]         ww_group;
   wire [15:0]        ww_line;
   wire [8*LANES-1:0] ww_data;
-  wire               pw_valid, nw_valid, rw_valid, rw_ready;
+  wire               pw_valid, nw_valid, rw_valid, rw_ready, ro_valid;
   wire [`PW_ALL]     pw;
+  wire [`RO_ALL]     ro;
   wire [7:0]         nw_group, nw_slot;
   wire [15:0]        nw_index, rw_addr, mask_addr;
   wire [47:0]        nw_data;
@@ -174,6 +176,7 @@ module rowvit_core #(  // parameters as of rowvit_top
       .nw_valid_o(nw_valid), .nw_group_o(nw_group), .nw_slot_o(nw_slot), .nw_index_o(nw_index),
       .nw_data_o(nw_data),
       .rw_valid_o(rw_valid), .rw_ready_i(rw_ready), .rw_addr_o(rw_addr), .rw_data_o(rw_data),
+      .ro_valid_o(ro_valid), .ro_o(ro),
       .mask_addr_o(mask_addr), .mask_data_i(mask_data),
       .done_o(done[16*E_LOAD+:16]), .busy_o(happens[`E_LOAD_BUSY]), .wait_o(happens[`E_LOAD_WAIT]),
       .error_valid_o(load_error), .error_code_o(load_code), .error_info_o(load_info),
@@ -182,6 +185,8 @@ module rowvit_core #(  // parameters as of rowvit_top
 
   // ---------------------------------------------------------------- array
   wire [16*ROWS-1:0]  src_addr, src_data;
+  wire                move_valid;
+  wire [`MV_ALL]      move;
   wire [15:0]         score_addr;
   wire                score_ready;
   wire [23:0]         score_data;
@@ -200,7 +205,8 @@ module rowvit_core #(  // parameters as of rowvit_top
   wire [63:0]         rec_data;
   rowvit_array #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .MAX_TOKENS(MAX_TOKENS), .WEIGHT_DEPTH(WEIGHT_DEPTH),
-      .PARAM_SLOTS(PARAM_SLOTS), .MASK_DEPTH(MASK_DEPTH), .BANK_W(BANK_W), .USE_DSP(USE_DSP)
+      .PARAM_SLOTS(PARAM_SLOTS), .MASK_DEPTH(MASK_DEPTH), .BANK_W(BANK_W), .ROTARY_TOKENS(ROTARY_TOKENS),
+      .USE_DSP(USE_DSP)
   ) u_array (
       .clk_i(clk_i), .clear_i(clear[C_ARRAY+:4+N]),
       .instr_valid_i(q_exec_valid), .instr_ready_o(q_exec_ready), .instr_i(q_exec),
@@ -215,6 +221,7 @@ module rowvit_core #(  // parameters as of rowvit_top
       .res_we_o(res_we), .res_busy_o(res_busy), .res_waddr_o(res_waddr), .res_wdata_o(res_wdata),
       .ww_valid_i(ww_valid), .ww_ready_o(ww_ready), .ww_group_i(ww_group), .ww_line_i(ww_line),
       .ww_data_i(ww_data), .pw_valid_i(pw_valid), .pw_i(pw),
+      .ro_valid_i(ro_valid), .ro_i(ro), .move_valid_i(move_valid), .move_i(move),
       .mask_addr_i(mask_addr), .mask_data_o(mask_data),
       .rec_valid_o(rec_valid), .rec_ready_i(rec_ready), .rec_data_o(rec_data),
       .rec_eor_o(rec_eor), .rec_last_o(rec_last),
@@ -232,7 +239,7 @@ module rowvit_core #(  // parameters as of rowvit_top
   wire        kept_valid, kept_ready, kept_eor;
   wire [63:0] kept_data;
   rowvit_select #(
-      .ROWS(ROWS), .MAX_TOKENS(MAX_TOKENS)
+      .ROWS(ROWS), .MAX_TOKENS(MAX_TOKENS), .ROTARY(ROTARY_TOKENS != 0)
   ) u_select (
       .clk_i(clk_i), .rst_ni(!clear[C_SELECT]),
       .instr_valid_i(q_select_valid), .instr_ready_o(q_select_ready), .instr_i(q_select),
@@ -240,6 +247,7 @@ module rowvit_core #(  // parameters as of rowvit_top
       .live_i(live_select), .kept_valid_o(kept_set), .kept_o(kept_rows),
       .score_addr_o(score_addr), .score_ready_i(score_ready), .score_data_i(score_data),
       .src_addr_i(src_addr), .src_data_o(src_data),
+      .move_valid_o(move_valid), .move_o(move),
       .out_valid_o(kept_valid), .out_ready_i(kept_ready), .out_data_o(kept_data),
       .out_eor_o(kept_eor),
       .done_o(done[16*E_SELECT+:16]), .busy_o(happens[`E_SELECT_BUSY])

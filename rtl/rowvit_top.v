@@ -30,6 +30,8 @@ module rowvit_top #(
     parameter MASK_DEPTH = 64,
     // Width of m_axi: 64 or 128.
     parameter PORT_BITS = 64,
+    // Rows of tokens whose rotary positions are held; 0: none.
+    parameter ROTARY_TOKENS = 64,
     // 1: DSP48E1 primitives, 0: their behavioural twin.
     parameter USE_DSP = 0,
     // Of token and residual memory: "auto", or "ultra" for UltraRAM.
@@ -145,8 +147,8 @@ module rowvit_top #(
       .CONFIG_HASH(CONFIG_HASH), .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES),
       .WEIGHT_DEPTH(WEIGHT_DEPTH), .TOKEN_DEPTH(TOKEN_DEPTH), .RESIDUAL_DEPTH(RESIDUAL_DEPTH),
       .MAX_TOKENS(MAX_TOKENS), .MAX_DIM(MAX_DIM), .PARAM_SLOTS(PARAM_SLOTS),
-      .NORM_SLOTS(NORM_SLOTS), .MASK_DEPTH(MASK_DEPTH), .PORT_BITS(PORT_BITS), .USE_DSP(USE_DSP),
-      .RAM_STYLE(RAM_STYLE)
+      .NORM_SLOTS(NORM_SLOTS), .MASK_DEPTH(MASK_DEPTH), .PORT_BITS(PORT_BITS),
+      .ROTARY_TOKENS(ROTARY_TOKENS), .USE_DSP(USE_DSP), .RAM_STYLE(RAM_STYLE)
   ) u_core (
       .clk_i(aclk), .rst_ni(aresetn), .start_i(start), .reset_i(reset), .base_i(base),
       .program_i(program_offset), .length_i(length), .passes_i(passes), .watchdog_i(watchdog),

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random networks with other outputs, beginnings and shapes of images, of ones that only give classes."""
+"""Random networks with other outputs, beginnings, positions and images, of ones that only give classes."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from rowvit.formats.description import image_keys
+from rowvit.formats.description import COORDINATES, image_keys
 from rowvit.formats.package import ModelPackage
 from rowvit.quant.fixed import multiplier
+from rowvit.reference.attention import ROTATED_BITS
 
 
 def ends(rng: np.random.Generator, tensor: np.ndarray) -> np.ndarray:
@@ -17,10 +18,11 @@ def ends(rng: np.random.Generator, tensor: np.ndarray) -> np.ndarray:
     return np.where(rng.random(tensor.shape) < 0.5, picked, tensor)
 
 
-def varied(rng: np.random.Generator, package: ModelPackage) -> ModelPackage:
+def varied(rng: np.random.Generator, package: ModelPackage, rotary: bool = True) -> ModelPackage:
     """The network as it is, or answering with tokens, without classes, with a LayerNorm before its blocks.
 
-    Of some the patches lie in another rectangle, of as many.
+    Of some the patches lie in another rectangle, of as many. With ``rotary`` some have rotary positions, of
+    any rotations.
     """
     meta, tensors = package.meta | {"scales": dict(package.meta["scales"])}, dict(package.tensors)
     meta["params"] = dict(meta["params"])
@@ -58,6 +60,20 @@ def varied(rng: np.random.Generator, package: ModelPackage) -> ModelPackage:
         rows = int(own.choice([rows for rows in range(1, patches + 1) if patches % rows == 0]))
         others = {key: value for key, value in meta["architecture"].items() if key != "image_width"}
         meta["architecture"] = others | image_keys((rows * patch, patches // rows * patch))
+    (own,) = rng.spawn(1)
+    frequencies, left = divmod(dim // package.arch["heads"], 4)
+    if own.random() < 0.3 and rotary and not left:
+        count = int(own.integers(1, COORDINATES + 1))
+        angles = own.uniform(-np.pi, np.pi, (count, frequencies)).round(int(own.integers(3)))
+        turns = np.round(2.0**14 * np.stack([np.cos(angles), np.sin(angles)], axis=-1)).astype(np.int16)
+        corners = own.choice([-(1 << 14), 0, 1 << 14], turns.shape).astype(np.int16)
+        tensors["rope.table"] = np.where(own.random(turns.shape) < 0.2, corners, turns)
+        tensors["rope.places"] = own.integers(0, count, (package.arch["tokens"], 2)).astype(np.uint8)
+        meta["rotary"] = {"coordinates": count}
+        meta["params"]["layers"] = [
+            params | {key: max(1, params[key] - ROTATED_BITS) for key in ("q.shift", "k.shift")}
+            for params in meta["params"]["layers"]
+        ]
     found = ModelPackage(meta, tensors)
     found.check("varied")
     return found

@@ -22,6 +22,8 @@ module rowvit_array #(
     parameter MASK_DEPTH = 64,
     // Bits of a row's number.
     parameter BANK_W = 1,
+    // Rows of tokens whose rotary positions are held; 0: none.
+    parameter ROTARY_TOKENS = 0,
     // 1: DSP48E1 instances, 0: their behavioural twin.
     parameter USE_DSP = 0
 ) (
@@ -68,6 +70,10 @@ module rowvit_array #(
     input  wire [8*LANES-1:0]        ww_data_i,
     input  wire                      pw_valid_i,
     input  wire [`PW_ALL]            pw_i,
+    input  wire                      ro_valid_i,
+    input  wire [`RO_ALL]            ro_i,
+    input  wire                      move_valid_i,
+    input  wire [`MV_ALL]            move_i,
     input  wire [15:0]               mask_addr_i,
     output wire [LANES-1:0]          mask_data_o,
     // records: {eor, last, word}
@@ -200,12 +206,13 @@ module rowvit_array #(
   wire [N-1:0]     p_closed;
   rowvit_drain #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .AW(AW), .PARAM_SLOTS(PARAM_SLOTS),
-      .MASK_DEPTH(MASK_DEPTH), .BANK_W(BANK_W)
+      .MASK_DEPTH(MASK_DEPTH), .BANK_W(BANK_W), .ROTARY_TOKENS(ROTARY_TOKENS), .USE_DSP(USE_DSP)
   ) u_drain (
       .clk_i(clk_i), .rst_ni(!clear_i[C_DRAIN]),
       .tile_valid_i(tile_push), .tile_ready_o(drain_ready), .tile_i(tile[`T_DRAIN]), .instr_i(instr_i),
       .captured_i(captured), .release_o(shadow_release), .shadow_i(shadow),
       .pw_valid_i(pw_valid_i), .pw_i(pw_i),
+      .ro_valid_i(ro_valid_i), .ro_i(ro_i), .move_valid_i(move_valid_i), .move_i(move_i),
       .s_valid_o(s_valid), .s_o(s), .recip_band_o(recip_band), .recip_r_i(recip_r), .recip_n_i(recip_n),
       .p_feed_i(p_feed), .p_i(p), .p_closed_o(p_closed), .p_idle_o(p_idle),
       .tw_valid_o(tw_valid_o), .tw_addr_o(tw_addr_o), .tw_data_o(tw_data_o),

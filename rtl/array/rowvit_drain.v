@@ -21,7 +21,11 @@ module rowvit_drain #(
     // Words of LANES bits.
     parameter MASK_DEPTH = 256,
     // Bits of a row's number.
-    parameter BANK_W = 1
+    parameter BANK_W = 1,
+    // Rows of tokens whose rotary positions are held; 0: none.
+    parameter ROTARY_TOKENS = 0,
+    // 1: DSP48E1 instances, 0: their behavioural twin.
+    parameter USE_DSP = 0
 ) (
     input  wire                         clk_i,
     input  wire                         rst_ni,
@@ -37,6 +41,11 @@ module rowvit_drain #(
     // lane-tile parameters
     input  wire                         pw_valid_i,
     input  wire [`PW_ALL]               pw_i,
+    // table of rotations and places; rows that stay
+    input  wire                         ro_valid_i,
+    input  wire [`RO_ALL]               ro_i,
+    input  wire                         move_valid_i,
+    input  wire [`MV_ALL]               move_i,
     // softmax
     output reg                          s_valid_o,
     output wire [`S_ALL]                s_o,
@@ -90,6 +99,10 @@ module rowvit_drain #(
     if (GROUPS > (LANES == 64 ? MAX_GROUPS : 4)) begin : g_bad_groups
       illegal_parameter_drain_groups_must_be_at_most_6 u_bad ();
     end
+    if (ROTARY_TOKENS != 0 && (ROTARY_TOKENS < 2 * ROWS || ROTARY_TOKENS > 4096
+        || (1 << $clog2(ROTARY_TOKENS)) != ROTARY_TOKENS)) begin : g_bad_rotary
+      illegal_parameter_drain_rotary_tokens_must_be_0_or_a_power_of_two_to_4096 u_bad ();
+    end
   endgenerate
 
   // ---------------------------------------------------------------- stage 0: a lane of the tile
@@ -100,7 +113,7 @@ module rowvit_drain #(
   wire [7:0]      sub;
   wire [11:0]     mark_tag;
   rowvit_drain_front #(
-      .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .BANK_W(BANK_W)
+      .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .BANK_W(BANK_W), .ROTARY(ROTARY_TOKENS != 0)
   ) u_front (
       .clk_i(clk_i), .rst_ni(rst_ni),
       .tile_valid_i(tile_valid_i), .tile_ready_o(tile_ready_o), .tile_i(tile_i), .instr_i(instr_i),
@@ -164,7 +177,53 @@ module rowvit_drain #(
   wire to_hidden = kind10 == DST_HIDDEN[3:0];
   wire to_res    = kind10 == DST_RESIDUAL[3:0];
   wire to_stream = kind10 == DST_STREAM[3:0];
-  wire [15:0] lane10 = {{(16 - LW) {1'b0}}, lane10_q};
+
+  // Rotated results come ROTATE cycles later, with their lane; the tile behind keeps out of their way (front).
+  wire            valid10, final10;
+  wire [LW-1:0]   at10;
+  wire [16*N-1:0] z10;
+  generate
+    if (ROTARY_TOKENS != 0) begin : g_rotary
+      wire                 rope10 = op10_q[`O_ROPE];
+      reg  [ROTATE-1:0]    late_valid_q, late_final_q;
+      reg  [LW*ROTATE-1:0] late_lane_q;
+      reg  [10:0]          band_q;
+      reg  [10*ROWS-1:0]   place8_q;
+      wire [10*ROWS-1:0]   place;
+      wire [31:0]          ro_data = ro_i[`RO_DATA];
+      wire [16*N-1:0]      rotated;
+      always @(posedge clk_i) begin
+        late_valid_q <= {late_valid_q[ROTATE-2:0], valid10_q && rope10};
+        late_final_q <= {late_final_q[ROTATE-2:0], final10_q};
+        late_lane_q  <= {late_lane_q[LW*(ROTATE-1)-1:0], lane10_q};
+        band_q       <= op[`O_PLACE] + band[10:0];
+        if (valid_q[7] && first_q[7]) place8_q <= place;
+        if (!rst_ni) late_valid_q <= {ROTATE{1'b0}};
+      end
+      rowvit_rotary_places #(
+          .ROWS(ROWS), .BANK_W(BANK_W), .DEPTH(ROTARY_TOKENS)
+      ) u_places (
+          .clk_i(clk_i), .load_i(ro_valid_i && ro_i[`RO_PLACE]), .load_row_i(ro_i[`RO_ADDRESS]),
+          .load_data_i(ro_data[9:0]), .move_i(move_valid_i), .move_row_i(move_i),
+          .band_i(band_q), .data_o(place)
+      );
+      rowvit_rotary #(
+          .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .USE_DSP(USE_DSP)
+      ) u_rotary (
+          .clk_i(clk_i), .we_i(ro_valid_i && !ro_i[`RO_PLACE]), .waddr_i(ro_i[`RO_ADDRESS]),
+          .wdata_i(ro_data), .place_i(place8_q), .lane_i(lanes_q[LW*7+:LW]), .odd_i(lane10_q[0]),
+          .y_i(y10), .p_o(rotated)
+      );
+      assign valid10 = rope10 ? late_valid_q[ROTATE-1] : valid10_q;
+      assign final10 = rope10 ? late_final_q[ROTATE-1] : final10_q;
+      assign at10 = rope10 ? late_lane_q[LW*(ROTATE-1)+:LW] : lane10_q;
+      assign z10 = rope10 ? rotated : y10;
+    end else begin : g_plain
+      assign {valid10, final10, at10, z10} = {valid10_q, final10_q, lane10_q, y10};
+      wire unused = &{1'b0, ro_valid_i, ro_i, move_valid_i, move_i};
+    end
+  endgenerate
+  wire [15:0] lane10 = {{(16 - LW) {1'b0}}, at10};
   reg [N-1:0] active10;
   integer a;
   always @* for (a = 0; a < N; a = a + 1) active10[a] = rows10[a/GROUPS] && (a % GROUPS) < groups10;
@@ -213,8 +272,8 @@ module rowvit_drain #(
 
   integer j;
   always @(posedge clk_i) begin
-    valid11_q    <= valid10_q;
-    final11_q    <= final10_q;
+    valid11_q    <= valid10;
+    final11_q    <= final10;
     dense11_q    <= to_token || (to_hidden && dense10);
     sparse11_q   <= to_hidden && !dense10;
     stream11_q   <= to_stream;
@@ -222,11 +281,11 @@ module rowvit_drain #(
     mask11_q     <= tile10_q[`T_MASK];
     groups11_q   <= groups10;
     active11_q   <= active10;
-    lane11_q     <= lane10_q;
+    lane11_q     <= at10;
     dst11_q      <= dst10;
     logit11_q    <= y10[16*GROUPS-1:0];
     for (j = 0; j < N; j = j + 1)
-      b11_q[8*j+:8] <= to_hidden ? relu(y10[16*j+:16], mult10[7:0]) : sat8(y10[16*j+:16]);
+      b11_q[8*j+:8] <= to_hidden ? relu(y10[16*j+:16], mult10[7:0]) : sat8(z10[16*j+:16]);
 
     // softmax
     s_valid_o <= valid10_q && kind10 == KIND_S[3:0];
@@ -241,7 +300,7 @@ module rowvit_drain #(
   end
   wire [ROWS-1:0] word_end11;  // of any kind, for as many registers as a row has in its words
   rowvit_copies #(.N(ROWS)) u_word_end (
-      .clk_i(clk_i), .d_i(rst_ni && valid10_q && (&lane10_q[2:0])), .q_o(word_end11)
+      .clk_i(clk_i), .d_i(rst_ni && valid10 && (&at10[2:0])), .q_o(word_end11)
   );
 
   // ---------------------------------------------------------------- stage 12: words and lines
@@ -265,7 +324,7 @@ module rowvit_drain #(
   ) u_lines (
       .clk_i(clk_i), .rst_ni(rst_ni),
       .key10_i(kind10 == DST_KEY[3:0]), .value10_i(kind10 == DST_VALUE[3:0]), .dst10_i(dst10[AW-1:0]),
-      .token10_i(token10_q[AW-1:0]), .lane10_i(lane10_q), .rows10_i(rows10),
+      .token10_i(token10_q[AW-1:0]), .lane10_i(at10), .rows10_i(rows10),
       .valid11_i(valid11_q), .word_end11_i(word_end11[0]), .place11_i(lane11_q[LW-1:3]),
       .groups11_i(groups11_q), .data11_i(b11_q), .word12_i(word12),
       .ww_next_o(ww_next_o), .ww_valid_o(ww_valid_o), .ww_o(ww_o)

@@ -13,7 +13,9 @@ module rowvit_drain_front #(
     // Lanes of a group.
     parameter LANES = 64,
     // Bits of a row's number.
-    parameter BANK_W = 1
+    parameter BANK_W = 1,
+    // 1: tiles may be rotated, whose results come ROTATE cycles later.
+    parameter ROTARY = 0
 ) (
     input  wire                     clk_i,
     input  wire                     rst_ni,
@@ -46,7 +48,8 @@ module rowvit_drain_front #(
   `include "rowvit_defs.vh"
   localparam LW = $clog2(LANES);
   // From the last lane's read to its last write: pipeline, compressor flush, mask, all groups.
-  localparam DONE_LAT = DRAIN_DONE[8*GROUPS+:8];
+  localparam LATE = ROTARY != 0 ? ROTATE : 0;
+  localparam DONE_LAT = DRAIN_DONE[8*GROUPS+:8] + LATE;
 
   // ---------------------------------------------------------------- queue of tiles
   wire [15:0]    flags = instr_i[F_FLAGS+:16];
@@ -64,6 +67,8 @@ module rowvit_drain_front #(
   assign in_op[`O_LAST] = !in_attn && flags[FLAG_LAST];
   assign in_op[`O_TAG] = instr_i[F_IMAGE+:12];
   assign in_op[`O_COUNT] = instr_i[F_MATMUL_COUNT+:16];
+  assign in_op[`O_ROPE] = ROTARY != 0 && !in_attn && flags[FLAG_ROPE];
+  assign in_op[`O_PLACE] = ROTARY != 0 ? instr_i[F_MATMUL_TABLE+BANK_W+:11] : 11'd0;
   wire           valid, pop;
   rowvit_fifo #(
       .WIDTH(`O_ALL_W + `T_QUEUE_W),
@@ -79,6 +84,7 @@ module rowvit_drain_front #(
 
   // ---------------------------------------------------------------- lane counter (stage 0)
   reg  [DONE_LAT-1:0] delay_q;  // completion of each tile on its way to the event it causes
+  reg           popped_q;
   reg           captured_q;
   reg           run_q;
   reg  [LW-1:0] lane_q;
@@ -95,15 +101,16 @@ module rowvit_drain_front #(
   assign sub_o   = sub_q;
   // A LOGITS record starts when no MARK record can come in between any more; K^T waits for V's last lines.
   reg  [7:0]    values_q;  // a tile of V has ended
+  reg  [ROTATE-1:0] late_q;  // a rotated tile has ended: its last results, and its event, are still to come
   wire          hold     = (stream && (|delay_q || marking_i))
-                           || (kind == DST_KEY[3:0] && |values_q);
+                           || (kind == DST_KEY[3:0] && |values_q) || |late_q[ROTATE-2:0];
   wire          hold_mark = op_o[`O_MARK] && !mark_room_i;
   // Null tiles come faster than their events leave.
   wire [3:0]    ev_count;  // without that of the cycle before
   wire          ev_room = ev_count < TILE_QUEUE[3:0] - 4'd1;
   wire          begin_tile = valid && !is_null && !run_q && (captured_q || captured_i) && !hold && !hold_mark
                              && ev_room;
-  wire          null_tile  = valid && is_null && !run_q && !hold_mark && ev_room;
+  wire          null_tile  = valid && is_null && !run_q && !hold_mark && ev_room && !(|late_q);
   assign pop = last_o || null_tile;
   reg  [7:0]    last_row;
   integer       b;
@@ -118,6 +125,7 @@ module rowvit_drain_front #(
     // A cycle after near_end; logits may wait for room to the last lane.
     release_o <= stream_q ? last_o : near_end;
     values_q <= {values_q[6:0], last_o && kind == DST_VALUE[3:0]};
+    late_q   <= {late_q[ROTATE-2:0], pop && op_o[`O_ROPE]};
     captured_q <= (captured_q || captured_i) && !begin_tile;
     run_q <= begin_tile || (run_q && !last_o);
     if (!run_q) begin  // whether a tile begins or not, which is known late
@@ -138,6 +146,7 @@ module rowvit_drain_front #(
       release_o  <= 1'b0;
       run_q      <= 1'b0;
       captured_q <= 1'b0;
+      late_q     <= {ROTATE{1'b0}};
     end
   end
 
@@ -154,19 +163,22 @@ module rowvit_drain_front #(
       .DEPTH(TILE_QUEUE), .NEVER_REFUSED(1)
   ) u_events (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(1'b0),
-      .in_valid_i(delay_q[0]), .in_ready_o(), .in_data_i(event_q),
+      .in_valid_i(popped_q), .in_ready_o(), .in_data_i(event_q),
       .out_valid_o(ev_valid), .out_ready_i(delay_q[DONE_LAT-1]),
       .out_data_o({ev_band, ev_op, ev_mark, mark_tag_o, ev_bandno}), .count_o(ev_count)
   );
   assign mark_o = ev_out && ev_mark;
   always @(posedge clk_i) begin
-    delay_q <= {delay_q[DONE_LAT-2:0], pop};
+    popped_q <= pop;
+    delay_q <= {delay_q[DONE_LAT-2:0], pop && (LATE == 0 || op_o[`O_ROPE])};
+    if (LATE != 0 && pop && !op_o[`O_ROPE]) delay_q[LATE] <= 1'b1;
     if (ev_out && ev_band) bands_o <= ev_bandno + 16'd1;
     if (ev_out && ev_op) begin
       done_o  <= done_o + 16'd1;
       bands_o <= 16'd0;
     end
     if (!rst_ni) begin
+      popped_q <= 1'b0;
       delay_q <= {DONE_LAT{1'b0}};
       done_o  <= 16'd0;
       bands_o <= 16'd0;

@@ -5,6 +5,7 @@
 // Throughput: a word of the port per cycle, of other kinds than weights 64 bits, also from load to load.
 // Latency: 4 cycles plus the memory's.
 `default_nettype none
+`include "rowvit_buses.vh"
 
 module rowvit_load_engine #(
     // Token rows of a band.
@@ -65,6 +66,9 @@ module rowvit_load_engine #(
     input  wire                      rw_ready_i,
     output wire [15:0]               rw_addr_o,
     output wire [ROWS*GROUPS*16-1:0] rw_data_o,
+    // Table of rotations and places; always accepted.
+    output wire                      ro_valid_o,
+    output wire [`RO_ALL]            ro_o,
 
     // Counters: a load is in progress; it waits for dependencies; W2 rows.
     output wire                      busy_o,
@@ -78,7 +82,7 @@ module rowvit_load_engine #(
 );
   localparam GW = $clog2(GROUPS + 1);
   localparam LW = $clog2(LANES);
-  localparam JOB_W = 138 + GW;  // all of a job
+  localparam JOB_W = 139 + GW;  // all of a job
 
   generate
     if (LANES < 16 || LANES > 128 || (1 << LW) != LANES) begin : g_bad_lanes
@@ -89,7 +93,7 @@ module rowvit_load_engine #(
   wire asking, gather_waits;
   wire new_valid, jobs_ready;
   wire new_empty, new_final;
-  wire [1:0] new_kind;
+  wire [2:0] new_kind;
   wire [GW-1:0] new_groups;
   wire [15:0] new_dst, new_rows;
   wire [5:0] new_chain;
@@ -133,7 +137,7 @@ module rowvit_load_engine #(
   end
 
   wire job_empty, job_final;
-  wire [1:0] job_kind;
+  wire [2:0] job_kind;
   wire [GW-1:0] job_groups;
   wire [15:0] job_dst, job_rows;
   wire [5:0] job_chain;
@@ -157,6 +161,7 @@ module rowvit_load_engine #(
       .nw_valid_o(nw_valid_o), .nw_group_o(nw_group_o), .nw_slot_o(nw_slot_o), .nw_index_o(nw_index_o),
       .nw_data_o(nw_data_o),
       .rw_valid_o(rw_valid_o), .rw_ready_i(rw_ready_i), .rw_addr_o(rw_addr_o), .rw_data_o(rw_data_o),
+      .ro_valid_o(ro_valid_o), .ro_o(ro_o),
       .busy_o(writing), .idle_o(idle), .blocked_o(blocked)
   );
 

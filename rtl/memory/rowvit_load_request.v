@@ -41,7 +41,7 @@ module rowvit_load_request #(
     input  wire                        job_ready_i,
     output wire                        job_empty_o,
     output wire                        job_final_o,
-    output wire [1:0]                  job_kind_o,
+    output wire [2:0]                  job_kind_o,
     output wire [$clog2(GROUPS+1)-1:0] job_groups_o,
     output wire [15:0]                 job_dst_o,
     output wire [15:0]                 job_rows_o,
@@ -72,7 +72,7 @@ module rowvit_load_request #(
   localparam S_IDLE = 4'd0, S_SIZE = 4'd1, S_CHECK = 4'd2, S_GATHER = 4'd3, S_MASK = 4'd4,
              S_READ = 4'd5, S_LATCH = 4'd6, S_HAD = 4'd7, S_SCAN = 4'd8, S_STOP = 4'd9;
 
-  wire [1:0] kind = instr_i[F_LOAD_KIND+:2];
+  wire [2:0] kind = instr_i[F_LOAD_KIND+:3];
   wire [31:0] address = instr_i[F_LOAD_ADDRESS+:32];
   wire [15:0] dst = instr_i[F_LOAD_DST+:16];
   wire [15:0] rows = instr_i[F_LOAD_ROWS+:16];
@@ -208,8 +208,8 @@ module rowvit_load_request #(
     case (kind)
       LOADKIND_WEIGHT: bytes_q <= {{(16-GW){1'b0}}, lines} << LW;
       LOADKIND_PARAM: bytes_q <= {{(32-GW){1'b0}}, groups} << (LW + 3);
-      LOADKIND_NORM: bytes_q <= {13'b0, rows, 3'b0};
-      default: bytes_q <= {res_words[28:0], 3'b0};
+      LOADKIND_RESIDUAL: bytes_q <= {res_words[28:0], 3'b0};
+      default: bytes_q <= {13'b0, rows, 3'b0};
     endcase
     if (nothing) bytes_q <= 32'b0;
   end
@@ -302,7 +302,7 @@ module rowvit_load_request #(
 
   // ---------------------------------------------------------------- job
   // The instruction's other fields travel with the job; they are captured with it.
-  reg [1:0] next_kind_q;
+  reg [2:0] next_kind_q;
   reg [GW-1:0] next_groups_q;
   reg [DEP_W-1:0] next_deps_q;
   always @(posedge clk_i) begin

@@ -4,6 +4,7 @@
 // Throughput: a word of the port per cycle, of other kinds than weights 64 bits, also from load to load.
 // Latency: 1 cycle from a word to its memory.
 `default_nettype none
+`include "rowvit_buses.vh"
 
 module rowvit_load_write #(
     // Token rows of a band.
@@ -23,7 +24,7 @@ module rowvit_load_write #(
     output wire                        job_ready_o,
     input  wire                        job_empty_i,
     input  wire                        job_final_i,
-    input  wire [1:0]                  job_kind_i,
+    input  wire [2:0]                  job_kind_i,
     input  wire [$clog2(GROUPS+1)-1:0] job_groups_i,
     input  wire [15:0]                 job_dst_i,
     input  wire [15:0]                 job_rows_i,
@@ -58,6 +59,8 @@ module rowvit_load_write #(
     input  wire                        rw_ready_i,
     output wire [15:0]                 rw_addr_o,
     output wire [ROWS*GROUPS*16-1:0]   rw_data_o,
+    output wire                        ro_valid_o,
+    output wire [`RO_ALL]              ro_o,
 
     // A job is under way, or words wait; no job is, and the head waits for dependencies.
     output wire                        busy_o,
@@ -96,7 +99,7 @@ module rowvit_load_write #(
 
   // Current job, and where the next word goes.
   reg cur_valid_q, cur_final_q, cur_empty_q;
-  reg [1:0] cur_kind_q;
+  reg [2:0] cur_kind_q;
   reg [GW-1:0] cur_groups_q;
   reg [15:0] cur_dst_q, cur_rows_q;
   reg [LW-1:0] word_q;
@@ -108,6 +111,7 @@ module rowvit_load_write #(
   wire is_weight = cur_kind_q == LOADKIND_WEIGHT;
   wire is_norm = cur_kind_q == LOADKIND_NORM;
   wire is_residual = cur_kind_q == LOADKIND_RESIDUAL;
+  wire is_rotary = cur_kind_q == LOADKIND_ROTATION || cur_kind_q == LOADKIND_PLACE;
 
   // Words per step of group_q: a line, a lane set, or a residual address.
   localparam [31:0] LAST_OF_LINE = LINE_WORDS - 1, LAST_OF_RES = RES_WORDS - 1,
@@ -121,8 +125,8 @@ module rowvit_load_write #(
                            : is_residual ? {GW{1'b0}} : cur_groups_q - {{(GW-1){1'b0}}, 1'b1};
   wire word_end = word_q == last_word;
   wire group_end = word_end && group_q == last_group;
-  // A norm load counts words in row_q, which may end inside a group; a parameter load is one row.
-  wire row_step = is_norm || group_end;
+  // These count words in row_q, those of a norm may end inside a group; a parameter load is one row.
+  wire row_step = is_norm || is_rotary || group_end;
   reg last_row_q;
   wire job_end = row_step && (cur_kind_q == LOADKIND_PARAM || last_row_q);
 
@@ -224,7 +228,7 @@ module rowvit_load_write #(
   endgenerate
 
   // Everything else is written in the next cycle.
-  reg [1:0] word_kind_q;
+  reg [2:0] word_kind_q;
   reg word_second_q;
   reg [GW-1:0] word_group_q;
   reg [LW-1:0] word_lane_q;
@@ -271,6 +275,10 @@ module rowvit_load_write #(
   assign nw_data_o = word_data_q;
   assign rw_valid_o = word_valid_q && word_kind_q == LOADKIND_RESIDUAL;
   assign rw_addr_o = word_row_q;
+  assign ro_valid_o = word_valid_q && (word_kind_q == LOADKIND_ROTATION || word_kind_q == LOADKIND_PLACE);
+  assign ro_o[`RO_PLACE] = word_kind_q[0];
+  assign ro_o[`RO_ADDRESS] = word_row_q;
+  assign ro_o[`RO_DATA] = word_data_q[31:0];
   // The words of this address are the last that came in.
   assign rw_data_o = word_second_q ? part_q[64*RES_WORDS-1-:ROWS*GROUPS*16] : part_q[ROWS*GROUPS*16-1:0];
 

@@ -6,12 +6,15 @@
 // record leaves before the operation counts as done.
 // Cycles: at most (bits + 2) * live + 1.5 * kept + 60. src_data_o: one cycle after src_addr_i.
 `default_nettype none
+`include "rowvit_buses.vh"
 
 module rowvit_select #(
     // Rows per band: read ports of the source table.
     parameter ROWS = 2,
     // Depth of the table: tokens of an image, at most.
-    parameter MAX_TOKENS = 320
+    parameter MAX_TOKENS = 320,
+    // 1: places of rows move with them.
+    parameter ROTARY = 0
 ) (
     input  wire               clk_i,
     input  wire               rst_ni,
@@ -34,6 +37,9 @@ module rowvit_select #(
     // Pre-selection row of each current row, one cycle.
     input  wire [16*ROWS-1:0] src_addr_i,
     output wire [16*ROWS-1:0] src_data_o,
+    // Places: one is read, and one that was read two cycles before is written.
+    output wire               move_valid_o,
+    output wire [`MV_ALL]     move_o,
     // KEPT records.
     output wire               out_valid_o,
     input  wire               out_ready_i,
@@ -106,6 +112,21 @@ module rowvit_select #(
         read_q <= mem_q[table_addr[16*r+:AW]];
       end
       assign table_data[16*r+:16] = {{(16 - AW){1'b0}}, read_q};
+    end
+  endgenerate
+
+  generate
+    if (ROTARY != 0) begin : g_rotary
+      reg [15:0] from_q, to_q;
+      always @(posedge clk_i) begin
+        from_q <= instr_i[F_SELECT_FROM+:16];
+        to_q   <= instr_i[F_SELECT_TO+:16];
+      end
+      assign move_valid_o = write;
+      assign move_o[`MV_FROM] = from_q + {{(16 - CW){1'b0}}, token_q};
+      assign move_o[`MV_TO] = to_q + {{(16 - CW){1'b0}}, kept_q};
+    end else begin : g_plain
+      assign {move_valid_o, move_o} = 0;
     end
   endgenerate
 

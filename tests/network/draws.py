@@ -71,7 +71,7 @@ def case(array: str, number: int, rectangle: bool = False) -> Case:
         tries += 1
         assert tries < 300, "nothing fits"
         package, batch = _package(rng, config, rectangle), int(rng.integers(1, 10))
-        package = _varied(np.random.default_rng([number, tries, len(array)]), package)
+        package = _varied(np.random.default_rng([number, tries, len(array)]), package, config)
         try:
             stages = _stages(rng, Plan(package.meta, config))
             batch = batch if stages is None else stages[-1].images * (1 + batch % 2)
@@ -83,10 +83,10 @@ def case(array: str, number: int, rectangle: bool = False) -> Case:
     return Case(package, config, program, images, batch, int(rng.integers(4)))
 
 
-def _varied(rng: np.random.Generator, package: ModelPackage) -> ModelPackage:
+def _varied(rng: np.random.Generator, package: ModelPackage, config: HardwareConfig) -> ModelPackage:
     """With other outputs; a few without a class token, and so without a head and pruning."""
     if rng.random() < 0.92 or package.arch["tokens"] == 1 + package.arch["prefix"]:
-        return varied(rng, package)
+        return varied(rng, package, rotary=config.rotary_tokens > 0)
     sizes = ("image_size", "patch_size", "dim", "depth", "heads", "hidden")
     rules = ("ffn2_rule", "tile_rows", "ffn_chunk")
     return random_package(

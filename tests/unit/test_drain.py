@@ -9,12 +9,15 @@ import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
 
 import harness
-from rowvit.hardware.buses import LINE, PARAMETER, SCORE, TILE
+from rowvit.hardware.buses import LINE, MOVE, PARAMETER, ROTATION, SCORE, TILE
 from rowvit.hardware.isa import Dst, Flag, Record
 from rowvit.reference.layers import compress, relu, requant
-from rowvit.reference.primitives import sat8
+from rowvit.reference.primitives import rsr, sat8
 
-ROWS, GROUPS, LANES, SLOTS = harness.parameter("ROWS", 2), 2, 16, 4
+ROWS, GROUPS, LANES = (
+    harness.parameter(name, value) for name, value in (("ROWS", 2), ("GROUPS", 2), ("LANES", 16))
+)
+SLOTS, ROTARY = 4, harness.parameter("ROTARY_TOKENS", 0)
 BANK_W = (ROWS - 1).bit_length()
 SIZES = {"ROWS": ROWS, "GROUPS": GROUPS, "LANES": LANES, "BANK_W": BANK_W, "AW": 12}
 N, SEGW = ROWS * GROUPS, 1 + LANES // 8
@@ -57,6 +60,8 @@ class Tile:
         self.src = [2000 + 32 * rng.randrange(20) for _ in range(ROWS)]
         self.bank = [rng.randrange(ROWS) for _ in range(ROWS)]
         self.s_mult = rng.randrange(65536)
+        self.rope = bool(ROTARY) and kind in (Dst.TOKEN, Dst.KEY) and rng.random() < 0.7
+        self.place = rng.randrange(ROTARY // ROWS - 40 // ROWS) if self.rope else 0  # band of row 0's place
         width = rng.randint(8, 25)
         acc = [rng.randrange(-(1 << width), 1 << width) for _ in range(N * LANES)]
         self.acc = np.array(acc).reshape(N, LANES)
@@ -79,13 +84,14 @@ class Tile:
         slots = [0] * 32
         attention = self.kind in (SCORES, OUTPUT)
         slots[0] = self.tag << 4
-        slots[1] = self.mark << Flag.MARK | (self.kind == Dst.STREAM) << Flag.LAST
+        slots[1] = self.mark << Flag.MARK | (self.kind == Dst.STREAM) << Flag.LAST | self.rope << Flag.ROPE
         if attention:
             slots[19], slots[20], slots[21] = self.s_mult, self.shift, self.shift
         else:
             slots[14], slots[17], slots[18], slots[19] = int(self.kind), self.shift, self.slot, self.thr
             slots[23] = 0 if self.dense else 0xFFFF
             slots[26] = self.count if self.kind == Dst.STREAM else 0
+            slots[27] = self.place * ROWS
         tile = {
             "null": int(self.null),
             "op_last": 1,
@@ -102,12 +108,54 @@ class Tile:
             "s_last": 1,
             "token": self.token,
             "mask_end": 1,
-            "mask": 2 * (self.number % 32),
+            "mask": 4 * (self.number % 16),
         }
         return {
             "instr_i": sum(value << 16 * slot for slot, value in enumerate(slots)),
             "tile_i": TILE.part("drain", TILE.pack(tile, **SIZES), **SIZES),
         }
+
+
+async def positions(dut, rng):
+    """Fill the table of rotations, and the places, some of which then move; what they are in the end."""
+    table = np.array([rng.choice([-16384, 16384, rng.randint(-16384, 16384)]) for _ in range(32 * LANES)])
+    table = table.reshape(-1, 2)  # first, second
+    places = np.array([[rng.randrange(32), rng.randrange(32)] for _ in range(ROTARY)])
+    entries = [
+        (0, address, (second & 0xFFFF) << 16 | first & 0xFFFF)
+        for address, (first, second) in enumerate(table.tolist())
+    ]
+    entries += [(1, row, second << 5 | first) for row, (first, second) in enumerate(places.tolist())]
+    dut.ro_valid_i.value = 1
+    for place, address, data in entries:
+        dut.ro_i.value = ROTATION.pack({"place": place, "address": address, "data": data})
+        await FallingEdge(dut.clk_i)
+    dut.ro_valid_i.value = 0
+    # as the selection does: a row is read every cycle, and written two cycles later if it stays
+    start, to = ROTARY // 2, ROTARY // 2 - rng.choice([0, ROWS, ROTARY // 4])
+    stays, kept = [rng.random() < 0.5 for _ in range(ROTARY // 2)], 0
+    for row in range(ROTARY // 2 + 2):
+        move = row >= 2 and stays[row - 2]
+        dut.move_valid_i.value = int(move)
+        dut.move_i.value = MOVE.pack({"from": (start + row) % ROTARY, "to": to + kept})
+        if move:
+            places[to + kept] = places[start + row - 2]
+            kept += 1
+        await FallingEdge(dut.clk_i)
+    dut.move_valid_i.value = 0
+    return table, places
+
+
+def rotated(tile, table, places):
+    """Results of a rotated tile, by the table's entries (docs/isa.md)."""
+    found = np.empty((N, LANES), np.int64)
+    for i in range(N):
+        place = places[(tile.place + tile.band) * ROWS + i // GROUPS]
+        for pair in range(LANES // 2):
+            entry = 2 * (place[pair % 2] * (LANES // 4) + pair // 2)
+            both = tile.y[i, 2 * pair : 2 * pair + 2].astype(np.int64)
+            found[i, 2 * pair : 2 * pair + 2] = rsr(both @ table[entry : entry + 2], 20)
+    return found
 
 
 def residual(address, bank):
@@ -135,7 +183,14 @@ async def destinations(dut):
                 dut.pw_i.value = PARAMETER.pack({"group": group, "slot": slot, "lane": lane, "data": data})
                 await FallingEdge(dut.clk_i)
     dut.pw_valid_i.value = 0
-    tiles = [Tile(rng, number, rng.choice(KINDS), params) for number in range(60)]
+    if ROTARY:
+        table, places = await positions(dut, rng)
+    kinds = [*KINDS, *[Dst.TOKEN, Dst.KEY] * (2 if ROTARY else 0)]
+    tiles = [Tile(rng, number, rng.choice(kinds), params) for number in range(60)]
+    for tile in tiles:
+        if tile.rope:
+            tile.y = rotated(tile, table, places)
+    assert not ROTARY or sum(tile.rope for tile in tiles) > 10
     # operations without a tile (of tokens that were dropped, say), up to more than the queue of tiles holds
     queued = []
     for tile in tiles:
@@ -200,7 +255,7 @@ async def destinations(dut):
     for tile in tiles:
         if tile.kind == Dst.HIDDEN and not tile.dense:
             for g in range(tile.groups):
-                dut.mask_addr_i.value = 2 * (tile.number % 32) + g
+                dut.mask_addr_i.value = 4 * (tile.number % 16) + g
                 await harness.cycles(dut, 2)
                 masks[tile.number, g] = int(dut.mask_data_o.value)
 
@@ -250,7 +305,7 @@ async def destinations(dut):
                     assert sums[r * GROUPS + g, tile.dst + lane] == want, where
         if tile.kind == Dst.HIDDEN and not tile.dense:
             for g in range(tile.groups):
-                later = [t for t in tiles if t.number > tile.number and t.number % 32 == tile.number % 32]
+                later = [t for t in tiles if t.number > tile.number and t.number % 16 == tile.number % 16]
                 if not any(t.kind == Dst.HIDDEN and not t.dense and g < t.groups for t in later):
                     want = int.from_bytes(np.packbits(union[g], bitorder="little").tobytes(), "little")
                     assert masks[tile.number, g] == want, where
@@ -306,13 +361,20 @@ async def marks_wait(dut):
     assert {header & 0xF for header in records[::2]} == {Record.MARK}
 
 
-@pytest.mark.parametrize(("rows", "pauses"), [(2, 0.0), (2, 0.5), (4, 0.2), (8, 0.0)])
-def test_drain(rows, pauses):
+@pytest.mark.parametrize(
+    ("rows", "groups", "lanes", "rotary", "pauses"),
+    [
+        *((2, 2, 16, 0, 0.0), (2, 2, 16, 64, 0.5), (4, 2, 16, 0, 0.2), (8, 2, 16, 512, 0.0)),
+        *((2, 2, 16, 64, 0.0), (4, 1, 32, 128, 0.2), (2, 3, 64, 128, 0.0)),
+    ],
+)
+def test_drain(rows, groups, lanes, rotary, pauses):
     parameters = {
         "ROWS": rows,
         "BANK_W": (rows - 1).bit_length(),
-        "GROUPS": GROUPS,
-        "LANES": LANES,
+        "GROUPS": groups,
+        "LANES": lanes,
+        "ROTARY_TOKENS": rotary,
         "AW": 12,
         "PARAM_SLOTS": SLOTS,
         "MASK_DEPTH": 64,

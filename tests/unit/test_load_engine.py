@@ -12,6 +12,7 @@ from cocotb.triggers import FallingEdge, ReadOnly
 
 from harness import STALLS, Reader, cycles, drive, parameter, reset, run, start, uint, wait_for
 from rowvit.hardware import isa
+from rowvit.hardware.buses import ROTATION
 from rowvit.hardware.isa import Engine, LoadKind
 
 BASE = 0x3_0000_0000
@@ -57,6 +58,8 @@ class Load:
             LoadKind.PARAM: self.groups * lanes * 8,
             LoadKind.NORM: self.rows * 8,
             LoadKind.RESIDUAL: self.rows * 2 * max(4, parameter("ROWS") * parameter("GROUPS")),
+            LoadKind.ROTATION: self.rows * 8,
+            LoadKind.PLACE: self.rows * 8,
         }[self.kind]
 
     def rows_fetched(self, masks: dict[int, int], live: int) -> list[int]:
@@ -110,6 +113,9 @@ class Load:
                 )
                 for ch in range(self.rows)
             ]
+        if self.kind in (LoadKind.ROTATION, LoadKind.PLACE):
+            place = int(self.kind == LoadKind.PLACE)
+            return [("rotary", place, self.dst + row, number(8 * row, 4)) for row in range(self.rows)]
         step = self.size() // self.rows if self.rows else 0
         return [
             ("residual", self.dst + a, number(a * step, 2 * parameter("ROWS") * groups))
@@ -152,11 +158,13 @@ class Bench:
                 "norm": (dut.nw_valid_o, dut.nw_group_o, dut.nw_slot_o, dut.nw_index_o, dut.nw_data_o),
                 "residual": (dut.rw_valid_o, dut.rw_addr_o, dut.rw_data_o),
             }
+            rotary = ROTATION.unpack(uint(dut.ro_o)) if dut.ro_valid_o.value else {}
             new = [
                 (name, *map(uint, payload))
                 for name, (valid, *payload) in ports.items()
                 if valid.value and (ready or name not in ("weight", "residual"))
             ]
+            new += [("rotary", *rotary.values())] if rotary else []
             assert len(new) < 2
             for write in new:
                 self.on_write(write)
@@ -185,7 +193,7 @@ def new_load(masks: dict[int, int], live: int, kind: LoadKind | None = None) -> 
     kind = random.choice(list(LoadKind)) if kind is None else kind
     load = Load(kind, 0, dst=random.randrange(4), groups=random.randint(1, groups))
     load.rows = random.choice((0, 1, 2, 3, random.randint(1, 3 * lanes)))
-    if kind in (LoadKind.WEIGHT, LoadKind.RESIDUAL):
+    if kind not in (LoadKind.PARAM, LoadKind.NORM):
         load.dst = random.randrange(1000)
     if kind == LoadKind.WEIGHT:
         load.gather = random.random() < 0.6
@@ -303,6 +311,7 @@ async def full_rate(dut):
         Load(LoadKind.WEIGHT, 16, rows=5, groups=1),
         Load(LoadKind.NORM, 0, rows=3 * lanes),
         Load(LoadKind.RESIDUAL, 0, rows=72),
+        Load(LoadKind.ROTATION, 0, rows=64),
     ] * 3
     word = parameter("PORT_BITS", 64) // 8
     words = sum(load.size() // (word if load.kind == LoadKind.WEIGHT else 8) for load in dense)

@@ -12,6 +12,7 @@ import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
 
 from harness import collect, cycles, drive, parameter, reset, run, start, uint, wait_for
+from rowvit.hardware.buses import MOVE
 from rowvit.hardware.isa import Engine, Op, Record
 from rowvit.reference.attention import select
 from vector import answer, instruction
@@ -62,6 +63,9 @@ class Tokens:
         sources = select(np.asarray(scores), keep, threshold)
         words: list[tuple[int, int]] = []
         fields = dict(keep=keep, threshold=threshold, table=self.table)
+        rows = parameter("ROWS")
+        fields |= {"from": rows * random.randint(8, 64), "to": rows * random.randint(0, 8)}
+        moves = cocotb.start_soon(self.moves(fields["from"], fields["to"]))
         word = instruction(Op.SELECT, tag=tag, image=image, **fields)
         counted = cocotb.start_soon(self.count())
         op = cocotb.start_soon(drive(dut, [word], 0, "instr", data="{}_i"))
@@ -76,9 +80,28 @@ class Tokens:
         assert [item[1] for item in words] == [0] * (len(words) - 1) + [1]
         self.done += 1
         assert uint(dut.done_o) == self.done and await counted == len(sources)
+        moves.cancel()
+        assert self.moved == (sources.tolist() if parameter("ROTARY", 0) else [])
         self.live = dut.live_i.value = len(sources)
         await self.check_sources(sources)
         return sources
+
+    async def moves(self, start: int, to: int) -> None:
+        """Which rows' places have moved: to the next one each, from what was read two cycles before."""
+        self.moved: list[int] = []
+        reads = [0, 0]
+        while True:
+            await ReadOnly()
+            move = (
+                MOVE.unpack(uint(self.dut.move_o))
+                if self.dut.move_o.value.is_resolvable
+                else {"from": 0, "to": 0}
+            )
+            if self.dut.move_valid_o.value:
+                assert move["to"] == to + len(self.moved)
+                self.moved.append(reads[0] - start)
+            reads = [reads[1], move["from"]]
+            await FallingEdge(self.dut.clk_i)
 
     async def count(self) -> int:
         """The count of kept tokens, when it is announced."""
@@ -195,8 +218,8 @@ async def speed(dut):
     "sim, parameters, images",
     [
         ("icarus", {"ROWS": 2, "MAX_TOKENS": 64}, 12),
-        ("icarus", {"ROWS": 1, "MAX_TOKENS": 24}, 12),
-        ("verilator", {"ROWS": 2, "MAX_TOKENS": 64}, 25),
+        ("icarus", {"ROWS": 1, "MAX_TOKENS": 24, "ROTARY": 1}, 12),
+        ("verilator", {"ROWS": 2, "MAX_TOKENS": 64, "ROTARY": 1}, 25),
     ],
 )
 def test_select(sim, parameters, images):

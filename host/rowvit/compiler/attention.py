@@ -38,6 +38,7 @@ class _Attention:
         self.images = images
         self.prune = next((p for p in lowering.meta["pruning"] if p["layer"] == layer), None)
         self.plan = plan = lowering.plan
+        self.rotary = "rotary" in lowering.meta
         self.params = lowering.meta["params"]["layers"][layer]
         self.regions = dict(zip(images, plan.attention_regions(tokens, len(images)), strict=True))
         self.p_base = max(rows.end for _, rows in self.regions.values())
@@ -101,6 +102,15 @@ class _Attention:
             Access(Engine.SELECT, True, OnChip.TABLE, self.table, self.tokens, banded=False),
         ]
         fields = dict(keep=prune["keep"], threshold=prune["threshold"], table=self.table)
+        if self.rotary:
+            start, to = (
+                self.plan.place(self.lowering.residual_base(layer)) for layer in (self.layer, self.layer + 1)
+            )
+            accesses += [
+                Access(Engine.SELECT, False, OnChip.PLACE, start, self.tokens, banded=False),
+                Access(Engine.SELECT, True, OnChip.PLACE, to, self.after, banded=False),
+            ]
+            fields |= {"from": start, "to": to}
         operation = Operation(OperationKind.SELECT, self.layer)
         self.lowering.step(Op.SELECT, operation, accesses, (), self.layer, **fields)
         self.lowering.output_bytes += 8 + 8 * -(-self.after // 4)
@@ -137,18 +147,31 @@ class _Attention:
             dst, fields = Dst.VALUE, dict(dst_base=v_base)
             target = compute_write(OnChip.WEIGHT, v_base, config.rows, config.rows, self.bands)
             self._hold(Allocation(OnChip.WEIGHT, self.v_lines, step, -1, v_base))
-        lowering.matmul(
+        accesses, flags = [x.read(plan.words), target], []
+        rotates = self.rotary and kind is not OperationKind.VALUE
+        if rotates:
+            start = plan.place(lowering.residual_base(self.layer))
+            entries = lowering.meta["rotary"]["coordinates"] * config.lanes // 2
+            accesses += [
+                Access(Engine.DRAIN, False, OnChip.ROTATION, 0, entries, 0, self.bands),
+                Access(Engine.DRAIN, False, OnChip.PLACE, start, config.rows, config.rows, self.bands),
+            ]
+            flags, fields = [Flag.ROPE], fields | {"table": start}
+        made = lowering.matmul(
             Operation(kind, self.layer, tile=first // config.groups),
             dst,
-            [x.read(plan.words), target],
+            accesses,
             loads,
-            (),
+            flags,
             **x.source(),
             k=plan.dim,
             shift=self.params[f"{kind.value}.shift"],
             bands=self.bands,
             **fields,
         )
+        if rotates:
+            made.loads += lowering.rotations
+            lowering.rotations = []
 
     def _hold(self, block: Allocation) -> None:
         self.lowering.reserved.append(block)

@@ -140,6 +140,8 @@ class _Run:
         self.scores = Cells("score", config.max_tokens, self.values)
         self.table = Cells("selection", config.max_tokens, self.values)
         self.kv = Cells("weight", config.weight_depth, self.values)  #: K^T and V
+        self.places = Cells("place", config.rotary_tokens, self.values)
+        self.turns = False  #: whether the table of rotations is there
         #: owner, one of `parts`, << 40 | address << 3 | groups of loaded ones
         self.lines = np.full(config.weight_depth, -1, np.int64)
         #: 0: all of them are there; else one of `covers`
@@ -286,11 +288,13 @@ class _Run:
         elif kind is LoadKind.PARAM:
             size = 8 * groups * config.lanes
         else:
-            size = 8 * (rows if kind is LoadKind.NORM else config.residual_words(rows))
+            size = 8 * (config.residual_words(rows) if kind is LoadKind.RESIDUAL else rows)
         if f["address"] % 8 or f["address"] not in self.weights or f["address"] + size > self.weights.stop:
             raise ValueError(f"bytes {f['address']} to {f['address'] + size - 1} are not among the weights")
         part = self._part(image, operation)
-        if kind is LoadKind.RESIDUAL:
+        if kind in (LoadKind.ROTATION, LoadKind.PLACE):
+            self._load_rotary(one, image)
+        elif kind is LoadKind.RESIDUAL:
             what = "zeros" if operation.kind is OperationKind.PRE else "positions"
             self.residual.fill(dst, rows, image.value(what, epoch=0))
         elif kind is LoadKind.WEIGHT:
@@ -301,6 +305,23 @@ class _Run:
                 raise ValueError(f"{kind.name} slot {dst} of {slots} is not there, or nobody has used it yet")
             self.slots[kind, dst] = _Slot(f["address"], groups if kind is LoadKind.PARAM else rows, part)
             self.unused.add((kind, dst))
+
+    def _load_rotary(self, one: Instruction, image: _Image) -> None:
+        """The table of rotations, or an image's places; all images have the same ones."""
+        f, kind = one.fields, LoadKind(one.fields["kind"])
+        coordinates = self.meta.get("rotary", {"coordinates": 0})["coordinates"]
+        table = kind is LoadKind.ROTATION
+        if Flag.PREVIOUS in one.flags:
+            raise ValueError("PREVIOUS is no flag of it")
+        size = coordinates * self.config.lanes // 2 if table else self.arch["tokens"] * bool(coordinates)
+        if f["rows"] != size or (table and f["dst"]):
+            raise ValueError(f"{f['rows']} words of {kind.name} to {f['dst']}")
+        if not table:
+            self.places.fill(f["dst"], size, image.value("places", epoch=0))
+        known = self.same.setdefault((kind,), (f["address"],))
+        if known != (f["address"],):
+            raise ValueError("rotations or places differ from those of other images")
+        self.turns = self.turns or table
 
     def _parameters(self, kind: LoadKind, slot: int, size: int, part: tuple[Any, ...]) -> int:
         """The address of the operation's parameters."""
@@ -406,6 +427,15 @@ class _Run:
                 raise ValueError("GATHER is that of a projection behind a selection")
             if f["table"] % self.config.rows or not self.table.filled(entries, image.value("rows")):
                 raise ValueError(f"entries from {f['table']} on in the selection table are not the image's")
+        rotates = "rotary" in self.meta and operation.kind in (OperationKind.QUERY, OperationKind.KEY)
+        if (Flag.ROPE in flags) != rotates:
+            raise ValueError("ROPE is a flag of Q and K, if positions are rotary")
+        if rotates:
+            places = Area(f["table"], image.bounds[-1], image.bounds[-1], 1)
+            if not self.turns or f["table"] % self.config.rows:
+                raise ValueError("there is no table of rotations, or no band of places begins there")
+            if not self.places.filled(places, image.value("places")):
+                raise ValueError(f"places from {f['table']} on are not the image's")
         if Flag.JOIN in flags and not (dst is Dst.HIDDEN and f["mask_bands"]):
             raise ValueError("JOIN is a flag of masks")
         weights: tuple[Any, ...]
@@ -681,7 +711,17 @@ class _Run:
         self._expect(score, image.value("score", self._sums(operation.layer, 0)))
         if self.heads[score] != self.arch["heads"]:
             raise ValueError(f"the scores are of {self.heads[score]} heads of {self.arch['heads']}")
-        image.bounds.append(min(image.bounds[-1], f["keep"] + 1))
+        before = image.bounds[-1]
+        if "rotary" in self.meta:
+            if f["to"] > f["from"] or f["from"] % self.config.rows or f["to"] % self.config.rows:
+                raise ValueError(f"places move from {f['from']} to {f['to']}")
+            if not self.places.filled(Area(f["from"], before, before, 1), image.value("places")):
+                raise ValueError(f"places from {f['from']} on are not the image's")
+        elif f["from"] or f["to"]:
+            raise ValueError("it moves places, which the network does not have")
+        image.bounds.append(min(before, f["keep"] + 1))
+        if "rotary" in self.meta:
+            self.places.fill(f["to"], image.bounds[-1], image.value("places"))
         image.records.append((Record.KEPT, one.tag))
         self.table.fill(f["table"], entries.width, image.value("rows"))
 

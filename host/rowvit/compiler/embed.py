@@ -46,6 +46,7 @@ def embed(lowering: Lowering) -> None:
     )
     positions = _position_loads(lowering, pieces)
     positions[0].after = behind
+    lowering.rotations += _rotation_loads(lowering, behind)
     chunks = patch_chunks(plan.arch)
 
     def cut(name: str, tensor: NDArray[Any], part: Part) -> NDArray[Any]:
@@ -180,6 +181,38 @@ def _position_loads(lowering: Lowering, pieces: list[tuple[int, int]]) -> dict[i
             LoadKind.RESIDUAL, address, rows, config.groups, None, place, image=lowering.image
         )
     return loads
+
+
+def _rotation_loads(lowering: Lowering, behind: int) -> list[Load]:
+    """The image's places, and in the first one's turn the table of rotations, if the network has them."""
+    if "rotary" not in lowering.meta:
+        return []
+    lanes, image = lowering.config.lanes, lowering.image
+
+    def table() -> NDArray[Any]:
+        turns = lowering.tensors["rope.table"]
+        cos, sin = np.moveaxis(np.pad(turns, ((0, 0), (0, lanes // 4 - turns.shape[1]), (0, 0))), -1, 0)
+        # what an even lane adds to itself and to the odd one, and what the odd lane adds
+        entries = np.stack([cos, sin, -sin, cos], axis=-1).reshape(-1, 2)
+        return _words(entries.view(np.uint16), 16)
+
+    def places() -> NDArray[Any]:
+        return _words(lowering.tensors["rope.places"], 5)
+
+    start = lowering.plan.place(lowering.residual_base(0))
+    found = []
+    for kind, make, first in ((LoadKind.ROTATION, table, 0), (LoadKind.PLACE, places, start)):
+        if kind is LoadKind.PLACE or not image:
+            address, rows = lowering.blob.place(("rope", (), kind.name), make)
+            found.append(Load(kind, address, rows, 1, None, first, after=behind, image=image))
+    return found
+
+
+def _words(pairs: NDArray[Any], bits: int) -> NDArray[Any]:
+    """Words uint64 of unsigned pairs [n, 2], the first in the lowest ``bits``."""
+    low, high = pairs.T.astype(np.uint64)
+    words: NDArray[np.uint64] = low | high << np.uint64(bits)
+    return words
 
 
 def _head(lowering: Lowering) -> Iterator[None]:

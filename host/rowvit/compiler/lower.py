@@ -63,6 +63,7 @@ class Lowering:
         self.output_bytes = 0  #: of all images
         self.image = 0  #: to which new steps belong
         self.behind: tuple[int, Access] | None = None  #: a step, and what the next new load waits for of it
+        self.rotations: list[Load] = []  #: for the next step that rotates
 
     def each(self, images: Iterable[int]) -> Iterator[int]:
         """The images, to each of which new steps belong in its turn."""

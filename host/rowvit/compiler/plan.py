@@ -71,6 +71,10 @@ class Sizes:
             found.append((start // tile * lanes, slice(start, end), -(-(end - start) // lanes)))
         return found
 
+    def place(self, address: int) -> int:
+        """Where the place of a row is, by the residual address of its band: in the same order."""
+        return address // self.res_stride * self.config.rows
+
     def shares(self, stages: Stages) -> list[int]:
         """Of every layer, the images that are computed together."""
         return [
@@ -190,6 +194,8 @@ class Sizes:
         chunk = -(-self.chunk // config.lanes) * config.lanes
         yield chunk, MAX_K, "terms in an FFN2 chunk (ffn_chunk, padded to the lanes)"
         yield bands * self.res_stride, config.residual_depth, "residual memory addresses"
+        if "rotary" in self.meta:
+            yield bands * config.rows, config.rotary_tokens, "rows with rotary positions"
         yield 8 * max(self.patch_words), depth, "weight lines for the patch embedding"
         yield chunk, depth, "weight lines for an FFN2 chunk"
         kt, v = self.kt_lines(self.tokens), self.v_lines(self.tokens)

@@ -33,6 +33,14 @@ _NEVER = -(1 << 30)
 _LEAST = 64
 
 
+#: memories in which the lowering decides where something is
+_WITHOUT_BLOCK = {
+    LoadKind.RESIDUAL: OnChip.RESIDUAL,
+    LoadKind.ROTATION: OnChip.ROTATION,
+    LoadKind.PLACE: OnChip.PLACE,
+}
+
+
 class _Used(NamedTuple):
     """Addresses with a user between two steps."""
 
@@ -373,8 +381,8 @@ class Scheduler:
         fields = dict(
             kind=load.kind, address=code_bytes + load.address, dst=base, rows=load.rows, groups=load.groups
         )
-        memory = load.block.memory if load.block else OnChip.RESIDUAL
-        width = load.rows if load.kind in (LoadKind.WEIGHT, LoadKind.RESIDUAL) else 1
+        memory = load.block.memory if load.block else _WITHOUT_BLOCK[load.kind]
+        width = load.rows if load.kind is LoadKind.WEIGHT or not load.block else 1
         accesses = [Access(Engine.LOAD, True, memory, base, width, banded=False)]
         accesses += [load.behind] if load.behind else []
         flags = frozenset({Flag.PREVIOUS}) if load.previous else frozenset()

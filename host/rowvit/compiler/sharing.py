@@ -64,6 +64,8 @@ def _fits(plan: Plan, stages: Stages) -> bool:
         bases = [plan.residual_base(stages, level, image) for image in range(stages[-1].images)]
         if max(bases) + size > config.residual_depth:
             return False
+        if "rotary" in plan.meta and plan.place(max(bases) + size) > config.rotary_tokens:
+            return False
     pruned = {step["layer"] for step in plan.meta["pruning"]}
     for layer, (images, (before, after)) in enumerate(zip(plan.shares(stages), plan.bounds, strict=True)):
         if images == 1:

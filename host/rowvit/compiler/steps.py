@@ -24,6 +24,8 @@ class OnChip(Enum):
     SCORE = auto()  #: the one table of token scores
     LIVE = auto()  #: live tokens of every image
     TABLE = auto()  #: the one selection table
+    ROTATION = auto()  #: entries of the table of rotations
+    PLACE = auto()  #: rows
     PACKET = auto()  #: the output packet, of one address: whoever ends it waits for its MARK records
 
     __hash__ = object.__hash__  # Enum's hashes the name, in Python
@@ -80,8 +82,8 @@ class Load:
     address: int  #: byte offset in the weights
     rows: int
     groups: int
-    block: Allocation | None  #: None: residual memory
-    offset: int = 0  #: lines from the block's base; residual address
+    block: Allocation | None  #: None: residual memory, rotations or places
+    offset: int = 0  #: lines from the block's base; residual address, entry or row
     mask: Mask | None = None  #: GATHER
     after: int = -1  #: step that it must not overtake: what completes the mask, or reads what it overwrites
     previous: bool = False  #: for the pass before

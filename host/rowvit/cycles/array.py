@@ -78,6 +78,9 @@ class Array:
             drained.start = begin
         drained.busy += lanes
         drained.end = self._drain_free + pipeline.drain_done(self.config.groups)
+        if Flag.ROPE in self._job.instruction.flags:
+            drained.end += pipeline.ROTATE
+            self._drain_free += pipeline.ROTATE - 1
         return drained.end
 
     def _matmul(self) -> Process[float]:

@@ -136,7 +136,7 @@ class _Work:
             return rows * groups * self.config.lanes // 8
         if kind is LoadKind.PARAM:
             return groups * self.config.lanes
-        return rows if kind is LoadKind.NORM else self.config.residual_words(rows)
+        return self.config.residual_words(rows) if kind is LoadKind.RESIDUAL else rows
 
     def _gather(self, job: Job, images: list[LayerStatistics]) -> None:
         """The rows of W2 that a masked load fetches, for the images that share it."""

@@ -21,6 +21,7 @@ from rowvit.hardware.isa import MAX_IMAGES
 SCHEMA = Path(__file__).with_name("description.schema.json")
 MAX_K = 1024  #: scalars of a product, at most
 MAX_HEADS = 15  #: of a network that drops tokens
+COORDINATES = 32  #: of rotary positions, at most
 RULES = ("none", "image", "tile")
 _LANES = 16  # of a group, at least
 #: pixels of an image: the side of a square, or height and width
@@ -87,6 +88,7 @@ def _validator(kind: str) -> Callable[[Any], Any]:
     architecture["properties"]["image_width"] = _integer(*ARCHITECTURE["image_size"])
     schema["definitions"]["architecture"] = architecture
     schema["definitions"]["images"] = _integer(1, MAX_IMAGES)
+    schema["definitions"]["coordinates"] = _integer(1, COORDINATES)
     layers = {"type": "array", "items": _integers(LAYER_PARAMS)}
     schema["definitions"]["token_rows"] = {"enum": list(tokens.ROWS)}
     schema["definitions"]["head_pool"] = {"enum": list(heads.POOLS)}
@@ -154,6 +156,8 @@ def _disagreements(meta: dict[str, Any], kind: str) -> list[str]:
         found.append("image size, patch size, prefix and tokens do not agree")
     if arch["dim"] % arch["heads"]:
         found.append("dim is not a multiple of heads")
+    if "rotary" in meta and arch["dim"] // arch["heads"] % 4:
+        found.append("rotary positions take four channels of a head at a time")
     if arch["heads"] > MAX_HEADS and meta["pruning"]:
         found.append(f"more than {MAX_HEADS} heads overflow the token scores, by which tokens are dropped")
     for what, k in (("ffn_chunk", meta["ffn_chunk"]), ("dim", arch["dim"])):

@@ -13,6 +13,7 @@ preprocessing      resize ("bicubic" or "bilinear"), crop (which share of the si
                    pixels in 0..1 (informative)
 classes            class names; none: the network answers with tokens only
 pre_norm           true: it has a LayerNorm before its blocks (optional)
+rotary             its positions are rotary (optional): coordinates, how many different ones there are
 tokens             with which tokens it answers (optional): rows ("class" or "all"), layers (0-based) behind
                    which, and the shift of their LayerNorm; without it they are all rows of the residual
                    stream, as they are
@@ -35,7 +36,9 @@ Tensors: patch.weight int8 [K, D] (k in the order py, px, channel), patch.mult u
 [N, D]; per layer ``layers.{i}.``: norm1 and norm2 (.g int16, .b int32 [D]), q, k, v, proj, fc1, fc2
 (.weight int8 [in, out], .bias int32 [out], .mult uint16 [out]); with classes norm (.g, .b) and head
 (.weight, .bias, .mult); with normalised tokens tokens (.g, .b); with ``pre_norm`` pre_norm (.g, .b) and
-pre.mult uint16 [D]. Head h of attention owns channels h*hd .. (h+1)*hd-1 of q, k and v.
+pre.mult uint16 [D]; with ``rotary`` rope.table int16 [coordinates, hd / 4, 2], cosines and sines with
+14 fraction bits, and rope.places uint8 [N, 2], the coordinates of every token. Head h of attention owns
+channels h*hd .. (h+1)*hd-1 of q, k and v.
 """
 
 from __future__ import annotations
@@ -62,10 +65,10 @@ LINEARS = ("q", "k", "v", "proj", "fc1", "fc2")
 
 
 def tensor_table(
-    arch: dict[str, int], tokens: bool = False, pre_norm: bool = False
+    arch: dict[str, int], tokens: bool = False, pre_norm: bool = False, coordinates: int = 0
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Every tensor of a package, by whether it has normalised ``tokens``, and ``pre_norm``: name -> (dtype,
-    shape).
+    """Every tensor of a package, by whether it has normalised ``tokens``, and ``pre_norm``, and by its
+    ``coordinates``: name -> (dtype, shape).
     """
     dim, hidden, classes = arch["dim"], arch["hidden"], arch["classes"]
     patch_k = arch["channels"] * arch["patch_size"] ** 2
@@ -99,6 +102,9 @@ def tensor_table(
     if pre_norm:
         norm("pre_norm")
         table["pre.mult"] = ("uint16", (dim,))
+    if coordinates:
+        table["rope.table"] = ("int16", (coordinates, dim // arch["heads"] // 4, 2))
+        table["rope.places"] = ("uint8", (arch["tokens"], 2))
     return table
 
 
@@ -233,7 +239,8 @@ class ModelPackage:
         return ModelPackage({key: meta[key] for key in meta if key != "hash"}, self.tensors | own)
 
     def _check_tensors(self) -> None:
-        table = tensor_table(self.arch, normalised(self.meta), "pre_norm" in self.meta)
+        coordinates = self.meta.get("rotary", {}).get("coordinates", 0)
+        table = tensor_table(self.arch, normalised(self.meta), "pre_norm" in self.meta, coordinates)
         table |= head.tensor_table(self.meta)
         if table.keys() != self.tensors.keys():
             odd = sorted(table.keys() ^ self.tensors.keys())
@@ -248,6 +255,10 @@ class ModelPackage:
                 if not np.isfinite(tensor).all():
                     raise ValueError(f"tensor {name} has numbers that are not finite")
                 continue
+            if name == "rope.places" and tensor.max() >= coordinates:
+                raise ValueError(f"tensor {name} has coordinate {tensor.max()} of {coordinates}")
+            if name == "rope.table" and np.abs(tensor.astype(np.int32)).max() > 1 << 14:
+                raise ValueError(f"tensor {name} has cosines or sines above 1")
             if name.endswith(".weight") and tensor.min() < -127:
                 raise ValueError(f"tensor {name} holds -128; weights are in [-127, 127]")
             if name.endswith(".bias") and not -BIAS_LIMIT <= tensor.min() <= tensor.max() < BIAS_LIMIT:

@@ -151,6 +151,8 @@ OPERATION = Vector(
         "last": ("1", "its record ends the image"),
         "tag": ("12", "tag and image, for records"),
         "count": ("16", "logits of the tile"),
+        "rope": ("1", "pairs of lanes are rotated"),
+        "place": ("11", "ROPE: band of row 0's place"),
     },
 )
 PARAMETER = Vector(
@@ -191,6 +193,23 @@ PROBABILITY = Vector(
         "base": ("16*GROUPS", "word of the segment, with its first lane"),
     },
 )
+ROTATION = Vector(
+    "RO",
+    "an entry of the table of rotations, or a place, from load_engine to drain",
+    {
+        "place": ("1", "a place"),
+        "address": ("16", ""),
+        "data": ("32", ""),
+    },
+)
+MOVE = Vector(
+    "MV",
+    "a place that moves as tokens are dropped, from select to drain",
+    {
+        "from": ("16", "read in this cycle"),
+        "to": ("16", "written with the valid, two cycles later"),
+    },
+)
 EVENT = Vector(
     "E",
     "what happens in a cycle, a bit for each counter that counts cycles or words",
@@ -203,7 +222,7 @@ EVENT = Vector(
         )
     },
 )
-VECTORS = (TILE, OPERATION, PARAMETER, LINE, SCORE, PROBABILITY, EVENT)
+VECTORS = (TILE, OPERATION, PARAMETER, LINE, SCORE, PROBABILITY, ROTATION, MOVE, EVENT)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class HardwareConfig:
     norm_slots: int  #: LayerNorm parameter sets held at once
     mask_depth: int  #: FFN2 mask words of LANES bits
     port_bits: int  #: width of the memory port
+    rotary_tokens: int  #: rows of tokens whose rotary positions are held; 0: it has no unit for them
 
     def __post_init__(self) -> None:
         where = f"configuration '{self.name}'"
@@ -101,6 +102,10 @@ class HardwareConfig:
             "loads take one or two 64-bit words at a time",
         )
         yield "mask_depth", self.mask_depth in powers, "a power of two, 2 to 65536", why
+        places = [0, *(rows for rows in powers if self.max_tokens <= rows <= 4096)]
+        why = "places have at most 12 bits, and those of an image must have room"
+        text = f"0, for none, or a power of two, {places[1]} to {places[-1]}"
+        yield "rotary_tokens", self.rotary_tokens in places, text, why
 
     @property
     def tile(self) -> int:

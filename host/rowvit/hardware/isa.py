@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 
-ABI_VERSION = 5
+ABI_VERSION = 6
 ID = 0x524F5756  # "ROWV"
 INSTRUCTION_BYTES = 64
 NO_DEP = -0x8000
@@ -34,6 +34,12 @@ void instruction does nothing but count as complete.
 
 Selection. Tables of MAX_TOKENS entries hold the scores of tokens, and for every row that stays its
 pre-selection row number, which a KEPT record has, too. Each image of a pass has its entries from `table` on.
+
+Rotary positions. A configuration with them holds the places of ROTARY_TOKENS rows, two coordinates each, and
+a table of rotations. Row i of a MATMUL with ROPE has place `table` + i; a SELECT moves the places of the rows
+that stay from `from` on to `to` on, which is not behind it. Lanes 2p and 2p + 1 take entries 2q and 2q + 1
+with q = a * LANES / 4 + p / 2, where a is the row's coordinate p % 2. An entry has the factors by which its
+lane is added to lane 2p (first) and to lane 2p + 1 (second), with 14 fraction bits.
 
 Dependencies. Every engine counts the operations it has completed since start. `dep[e] = X`
 without chain: wait until engine e has completed X operations of this pass. With chain: before
@@ -111,6 +117,7 @@ class Flag(Coded):
     PREVIOUS = 10, "LOAD, MATMUL, NORM: belongs to the pass before"
     VOID = 11, "not in programs; set by the dispatcher: do nothing, and count as complete"
     JOIN = 12, "MATMUL to HIDDEN: its mask goes on in that of the next MATMUL to HIDDEN"
+    ROPE = 13, "MATMUL to TOKEN or KEY: pairs of lanes are rotated by their row's place"
 
 
 class Dst(Coded):
@@ -131,6 +138,8 @@ class LoadKind(Coded):
     PARAM = 1, "`groups` * LANES words {mult[47:32], bias[31:0]} to a parameter slot"
     NORM = 2, "`rows` words {g[47:32], b[31:0]}, channel order, to a norm slot"
     RESIDUAL = 3, "`rows` (even) residual addresses from `dst`, of every (row, group) bank; see above"
+    ROTATION = 4, "`rows` words {second[31:16], first[15:0]}, entries of the table of rotations from `dst`"
+    PLACE = 5, "`rows` words {coordinate 1[9:5], coordinate 0[4:0]}, places from `dst`"
 
 
 class NormKind(Coded):
@@ -162,8 +171,8 @@ FIELDS: dict[Op, dict[str, Field]] = {
     Op.LOAD: {
         "kind": Field(9, "LoadKind"),
         "address": Field(10, "byte offset from the blob's base, multiple of 8", slots=2),
-        "dst": Field(12, "weight line, parameter slot, norm slot or residual address"),
-        "rows": Field(13, "WEIGHT: rows; NORM: channels; RESIDUAL: addresses"),
+        "dst": Field(12, "weight line, parameter slot, norm slot, residual address, entry or place"),
+        "rows": Field(13, "WEIGHT: rows; NORM: channels; RESIDUAL: addresses; ROTATION, PLACE: words"),
         "groups": Field(14, "WEIGHT, PARAM: groups that are loaded"),
         "mask_base": Field(15, "GATHER: first mask word"),
         "band0": Field(16, "GATHER: the load is empty unless this band is live"),
@@ -188,7 +197,9 @@ FIELDS: dict[Op, dict[str, Field]] = {
         "mask_stride": Field(24, "HIDDEN: mask words per row tile"),
         "rows": Field(25, "SET_LIVE"),
         "count": Field(26, "STREAM: logits of this tile, which are a record"),
-        "table": Field(27, "GATHER: entry of row 0 in the selection table, a multiple of ROWS"),
+        "table": Field(
+            27, "GATHER, ROPE: entry of row 0 in the selection table, or its place; a multiple of ROWS"
+        ),
         "res_from": Field(28, "GATHER: like dst_base, where the residual rows are before"),
     },
     Op.ATTN: {
@@ -221,6 +232,8 @@ FIELDS: dict[Op, dict[str, Field]] = {
         "keep": Field(9, "tokens to keep in addition to token 0"),
         "threshold": Field(10, "lowest score of a token that may stay, 20 fraction bits", slots=2),
         "table": Field(12, "entry of row 0 in both tables"),
+        "from": Field(13, "place of row 0 before, a multiple of ROWS"),
+        "to": Field(14, "place of row 0 after, likewise"),
     },
     Op.RECV: {
         "rows": Field(9, "rows including prefix rows"),

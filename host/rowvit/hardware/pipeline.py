@@ -32,6 +32,7 @@ BEGIN = CAPTURE - 2  # last scalar -> the drain begins, whose first lane is read
 # A tile's last scalar may fire this long before the drain of the tile before ends. The drain decides when
 # CAPTURE - 1 lanes are left; the release takes a register, and a scalar fires at the end of a cycle.
 NEAR_END = CAPTURE - 3
+ROTATE = 4  # results of a rotated tile are that much later; another begins only ROTATE - 1 cycles behind it
 RESIDUAL_STAGE = 7  # drain's lane -> its read of the residual memory
 SCORED = 12  # drain's lane -> softmax
 SOFTMAX, SOFTMAX_GROUP = 25, 5  # last S -> P and reciprocals complete, plus a cycle per token
@@ -45,7 +46,7 @@ NORM_OUT = 29  # last channel read -> written
 #: what the RTL takes from here
 RTL = [
     *("QUEUE_DEPTH", "FETCHES", "PROGRAM_FIFO", "LOAD_FIFO", "BURSTS", "BURST_WORDS", "TILE_QUEUE"),
-    *("CAPTURE", "MAX_GROUPS", "NORM_ROWS"),
+    *("CAPTURE", "MAX_GROUPS", "ROTATE", "NORM_ROWS"),
 ]
 
 

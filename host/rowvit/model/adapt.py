@@ -18,6 +18,8 @@ from rowvit.model.vit import VisionTransformer, ViTConfig
 def resize(model: VisionTransformer, image_size: Size) -> VisionTransformer:
     """The network for another image size: position embeddings of patches interpolated (bicubic, antialiased).
 
+    Rotary positions are spread over the same angles.
+
     Raises
     ------
     RowvitError
@@ -34,7 +36,19 @@ def resize(model: VisionTransformer, image_size: Size) -> VisionTransformer:
     table = last.reshape(1, *config.grid, -1).permute(0, 3, 1, 2)
     table = nn.functional.interpolate(table, size=new.grid, mode="bicubic", antialias=True)
     table = table.flatten(2).transpose(1, 2)
-    return rebuild(model, new, {"pos_embed": torch.cat([first, table], dim=1)})
+    changes = {"pos_embed": torch.cat([first, table], dim=1)}
+    if model.rope is not None:
+        before = model.rope.rows, model.rope.columns
+        rows, columns = (_spread(angles, count) for angles, count in zip(before, new.grid, strict=True))
+        changes |= {"rope.rows": rows, "rope.columns": columns}
+    return rebuild(model, new, changes)
+
+
+def _spread(angles: Tensor, count: int) -> Tensor:
+    """Angles [n, F], equally spaced, of as many places as ``count`` over the same length."""
+    places = (torch.arange(count) + 0.5) * (len(angles) / count) - 0.5
+    step = (angles[-1] - angles[0]) / max(1, len(angles) - 1)
+    return angles[0] + places[:, None] * step
 
 
 def with_classes(model: VisionTransformer, classes: int, deviation: float = 0.02) -> VisionTransformer:

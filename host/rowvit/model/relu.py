@@ -106,13 +106,14 @@ def to_relu(
     parts = [photos[first : first + batch] for first in range(0, len(photos), batch)]
     with torch.inference_mode():
         stream = [model.embed(normalise(part, card.mean, card.std)) for part in parts]
+        turn = model.turn(torch.arange(model.config.tokens)[None])
     for layer, block in enumerate(model.blocks):
         mlp = block.mlp
         sums = _Sums(*mlp.fc2.weight.T.shape)
         for index, x in enumerate(stream):
             with torch.inference_mode():
                 x = model.blocks[layer - 1].feed(x) if layer else x
-                stream[index], _ = block.attend(x)
+                stream[index], _ = block.attend(x, turn=turn)
                 y = mlp.fc1(block.norm2(stream[index]).flatten(0, 1))
                 hidden, wanted = y.relu(), mlp.fc2(gelu(y))
                 sums.add(hidden, wanted - mlp.fc2(hidden), wanted)

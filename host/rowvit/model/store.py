@@ -57,8 +57,9 @@ def save(path: str | os.PathLike, model: VisionTransformer, card: Card) -> None:
             "name each class",
         )
     config = asdict(model.config)
-    if not model.config.image_width:
-        del config["image_width"]  # files of squares are as they were before there were others
+    for name in ("image_width", "rotary"):
+        if not config[name]:
+            del config[name]  # files of networks without are as they were before there were others
     description = {"format": FORMAT, "config": config, "card": asdict(card)}
     tensors = {name: tensor.float().numpy() for name, tensor in state.items()}
     container.write(path, tensors, {KEY: json.dumps(description, sort_keys=True)})

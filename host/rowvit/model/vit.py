@@ -90,6 +90,8 @@ class ViTConfig:
     eps: float = 1e-6  #: of every LayerNorm
     pre_norm: bool = False  #: a LayerNorm before the blocks (CLIP)
     row_heads: RowHeads | None = field(default=None, repr=False)  #: besides the head, or instead of it
+    #: queries and keys are rotated by the places of their patches (`Rotary`)
+    rotary: bool = field(default=False, repr=False)
     #: of the image; 0 if it is as wide as high. Like other later fields not in repr, by which training
     #: knows its saved states
     image_width: int = field(default=0, repr=False)
@@ -101,6 +103,7 @@ class ViTConfig:
             object.__setattr__(
                 self, "row_heads", RowHeads(**self.row_heads | {"names": tuple(self.row_heads["names"])})
             )
+        head_dim = self.dim // max(self.heads, 1)
         positive = ("image_size", "patch_size", "dim", "depth", "heads", "hidden")
         pixels = " x ".join(map(str, self.size)) if self.image_width else self.image_size
         problems = {f"{key} is {getattr(self, key)}": getattr(self, key) < 1 for key in positive} | {
@@ -111,6 +114,9 @@ class ViTConfig:
                 side % max(self.patch_size, 1) for side in self.size
             ),
             f"{self.heads} heads do not divide the width {self.dim}": self.dim % max(self.heads, 1) != 0,
+            f"rotary positions take four channels at a time, of {head_dim} that a head has": (
+                self.rotary and head_dim % 4 != 0
+            ),
             **{
                 f"activation {act!r} is not one of {', '.join(ACTIVATIONS)}": act not in ACTIVATIONS
                 for act in (self.act, self.pool_act)
@@ -175,6 +181,37 @@ class PatchEmbed(nn.Module):
         return self.proj(images).flatten(2).transpose(1, 2)
 
 
+class Rotary(nn.Module):
+    """Rotary positions (RoPE) along two axes: angles by which pairs of channels of queries and keys turn.
+
+    Channels 2p and 2p + 1 of a head turn by frequency p // 2 of their patch's row (p even) or column (p odd).
+    ``rows`` [rows of patches, D / heads / 4] and ``columns`` hold the angles; prefix tokens do not turn.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.prefix = config.prefix
+        for name, count in zip(("rows", "columns"), config.grid, strict=True):
+            self.register_buffer(name, torch.zeros(count, config.dim // config.heads // 4))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Cosines and sines [B, 1, live, D / heads / 2, 2] for original indices [B, live]."""
+        grid = len(self.rows), len(self.columns), -1
+        both = self.rows[:, None].expand(grid), self.columns[None].expand(grid)
+        angles = torch.stack(both, dim=-1).flatten(2).flatten(0, 1)
+        angles = nn.functional.pad(angles, (0, 0, self.prefix, 0))[tokens]
+        return torch.stack([angles.cos(), angles.sin()], dim=-1)[:, None]
+
+
+def rotate(x: Tensor, turn: Tensor) -> Tensor:
+    """Pairs of channels of ``x`` [B, heads, N, D / heads], turned by what `Rotary` gives."""
+    (even, odd), (cos, sin) = x.unflatten(-1, (-1, 2)).unbind(-1), turn.unbind(-1)
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention that also returns the class token's attention, averaged over heads."""
 
@@ -184,13 +221,16 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.dim, 3 * config.dim)
         self.proj = nn.Linear(config.dim, config.dim)
 
-    def split(self, x: Tensor) -> Tensor:
-        """Queries, keys and values of every head: [3, B, heads, N, D / heads]."""
+    def split(self, x: Tensor, turn: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys, both rotated by ``turn``, and values of every head: [B, heads, N, D / heads]."""
         batch, n, _ = x.shape
-        return self.qkv(x).reshape(batch, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).reshape(batch, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return (q, k, v) if turn is None else (rotate(q, turn), rotate(k, turn), v)
 
-    def forward(self, x: Tensor, observe: Observer, name: str) -> tuple[Tensor, Tensor | None]:
-        q, k, v = self.split(x)
+    def forward(
+        self, x: Tensor, observe: Observer, name: str, turn: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        q, k, v = self.split(x, turn)
         for part, value in zip("qkv", (q, k, v), strict=True):
             observe(f"{name}.{part}", value)
         attention = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(dim=-1)
@@ -221,8 +261,10 @@ def token_scores(attention: Tensor) -> Tensor:
 class FusedAttention(Attention):
     """The same by PyTorch's fused kernel, faster but without scores: for blocks that do not prune."""
 
-    def forward(self, x: Tensor, observe: Observer, name: str) -> tuple[Tensor, None]:
-        o = nn.functional.scaled_dot_product_attention(*self.split(x))
+    def forward(
+        self, x: Tensor, observe: Observer, name: str, turn: Tensor | None = None
+    ) -> tuple[Tensor, None]:
+        o = nn.functional.scaled_dot_product_attention(*self.split(x, turn))
         return self.proj(o.transpose(1, 2).flatten(2)), None
 
 
@@ -263,16 +305,23 @@ class Block(nn.Module):
         self.keep = next((step["keep"] for step in config.pruning if step["layer"] == layer), None)
         self.exempt = config.exempt
 
-    def forward(self, x: Tensor, observe: Observer = _ignore, name: str = "") -> tuple[Tensor, Tensor | None]:
-        """Residual stream [B, live, D], and the rows [B, live] of ``x`` that it has; None if it has all."""
-        x, rows = self.attend(x, observe, name)
+    def forward(
+        self, x: Tensor, observe: Observer = _ignore, name: str = "", turn: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Residual stream [B, live, D], and the rows [B, live] of ``x`` that it has; None if it has all.
+
+        ``turn`` is what `Rotary` gives for the tokens of ``x``, if the network has it.
+        """
+        x, rows = self.attend(x, observe, name, turn)
         return self.feed(x, observe, name), rows
 
-    def attend(self, x: Tensor, observe: Observer = _ignore, name: str = "") -> tuple[Tensor, Tensor | None]:
-        """Attention and token pruning; results as of `forward`."""
+    def attend(
+        self, x: Tensor, observe: Observer = _ignore, name: str = "", turn: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attention and token pruning; arguments and results as of `forward`."""
         normed = self.norm1(x)
         observe(f"{name}.norm1", normed)
-        y, score = self.attn(normed, observe, name)
+        y, score = self.attn(normed, observe, name, turn)
         x = x + y
         rows = None
         if self.keep is not None and score is not None and self.keep < x.shape[1] - self.exempt:
@@ -333,6 +382,7 @@ class VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, config.prefix, config.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, config.tokens, config.dim))
         self.norm_pre = nn.LayerNorm(config.dim, eps=config.eps) if config.pre_norm else nn.Identity()
+        self.rope = Rotary(config) if config.rotary else None
         blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
         self.blocks = cast("Sequence[Block]", blocks)
         self.norm = nn.LayerNorm(config.dim, eps=config.eps)
@@ -360,11 +410,21 @@ class VisionTransformer(nn.Module):
         tokens = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
         if self.training and self.token_drop:
             x, tokens = self._drop(x)
-        for layer, block in enumerate(self.blocks):
-            x, rows = block(x, observe, f"layers.{layer}")
-            tokens = tokens if rows is None else tokens.gather(1, rows)
+        for layer in range(self.config.depth):
+            x, tokens = self.step(layer, x, tokens, observe)
         self.tokens = tokens
         return x
+
+    def step(
+        self, layer: int, x: Tensor, tokens: Tensor, observe: Observer = _ignore
+    ) -> tuple[Tensor, Tensor]:
+        """One block: the residual stream [B, live, D], and original indices [B, live], before and after."""
+        x, rows = self.blocks[layer](x, observe, f"layers.{layer}", self.turn(tokens))
+        return x, tokens if rows is None else tokens.gather(1, rows)
+
+    def turn(self, tokens: Tensor) -> Tensor | None:
+        """What `Rotary` gives for original indices [B, live]; None without rotary positions."""
+        return None if self.rope is None else self.rope(tokens)
 
     def _drop(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The prefix and the patch tokens drawn in this step, in their order, and their indices."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rowvit.model.vit import VisionTransformer, predict
+from rowvit.model.vit import Attention, VisionTransformer, predict
 from rowvit.quant.calibrate import ActivationStatistics
 from rowvit.quant.fixed import value_shift
 
@@ -57,10 +57,14 @@ def _weight(weight: Tensor) -> tuple[Tensor, Tensor]:
 def quantisation_aware(model: VisionTransformer, scales: Mapping[str, float]) -> Iterator[None]:
     """Within the context, forward passes of ``model`` round as its package would, with these ``scales``."""
     changed: list[nn.Module] = []
+    split_of: list[Attention] = []
 
     def replace_forward(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
         vars(module)["forward"] = forward  # hides the class's own
         changed.append(module)
+
+    def rounded(y: Tensor, name: str) -> Tensor:
+        return round_through(y, scales[name], -127, 127) * scales[name]
 
     def linear(layer: nn.Linear, source: str, outputs: Sequence[str] = ()) -> None:
         low, high = (0, 255) if source.endswith("hidden") else (-127, 127)
@@ -72,16 +76,28 @@ def quantisation_aware(model: VisionTransformer, scales: Mapping[str, float]) ->
             if not outputs:
                 return y
             parts = zip(y.chunk(len(outputs), dim=-1), outputs, strict=True)
-            return torch.cat(
-                [round_through(part, scales[name], -127, 127) * scales[name] for part, name in parts], dim=-1
-            )
+            return torch.cat([rounded(part, name) if name else part for part, name in parts], dim=-1)
 
         replace_forward(layer, forward)
+
+    def rotating(attention: Attention, names: Sequence[str]) -> None:
+        """Queries and keys are rounded behind their rotation."""
+        split = attention.split
+
+        def rounding(x: Tensor, turn: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+            q, k, v = split(x, turn)
+            return rounded(q, names[0]), rounded(k, names[1]), v
+
+        vars(attention)["split"] = rounding
+        split_of.append(attention)
 
     for i, block in enumerate(model.blocks):
         layers = (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2)
         for layer, source in zip(layers, _INPUTS, strict=True):
-            names = [f"layers.{i}.{part}" for part in "qkv"] if layer is block.attn.qkv else ()
+            names = [f"layers.{i}.{part}" for part in "qkv"] if layer is block.attn.qkv else []
+            if names and model.config.rotary:
+                rotating(block.attn, names)
+                names[:2] = "", ""
             linear(layer, f"layers.{i}.{source}", names)
     if isinstance(model.head, nn.Linear):
         linear(model.head, "norm")
@@ -90,3 +106,5 @@ def quantisation_aware(model: VisionTransformer, scales: Mapping[str, float]) ->
     finally:
         for module in changed:
             del vars(module)["forward"]
+        for attention in split_of:
+            del vars(attention)["split"]

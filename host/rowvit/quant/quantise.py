@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from rowvit.errors import RowvitError
-from rowvit.formats.description import MAX_HEADS, MAX_K, image_keys
+from rowvit.formats.description import COORDINATES, MAX_HEADS, MAX_K, image_keys
 from rowvit.formats.head import ROW_HEADS
 from rowvit.formats.package import FORMAT, ModelPackage
 from rowvit.formats.records import checkpoint_names
@@ -30,6 +30,7 @@ from rowvit.quant.calibrate import METHODS, ActivationStatistics
 from rowvit.quant.fixed import multiplier, value_shift
 from rowvit.quant.rounding import compensated
 from rowvit.reference import patchify
+from rowvit.reference.attention import ROTATED_BITS
 
 LOG = logging.getLogger("rowvit")
 
@@ -179,6 +180,12 @@ def obstacles(config: ViTConfig, tokens: bool = False) -> Iterator[RowvitError]:
             f"the network is {config.dim} channels wide, and the accelerator's products end at {MAX_K} terms",
             "use a smaller one",
         )
+    if config.rotary and max(config.grid) >= COORDINATES:
+        yield RowvitError(
+            f"the network has rotary positions of {max(config.grid)} patches a side, and"
+            f" {COORDINATES - 1} fit",
+            "use a smaller image (--image-size)",
+        )
     if config.heads > MAX_HEADS and config.pruning:
         yield RowvitError(
             f"the network drops tokens by the scores of {config.heads} heads, but {MAX_HEADS} fit",
@@ -231,6 +238,7 @@ class _Builder:
         peak = max(self.statistics.peak[name] for name in checkpoint_names(config.depth))
         self.residual = self.scales["residual"] = _HEADROOM * peak / 32767
         params: dict = {"patch.shift": self._embed(), "layers": []} | self._pre_norm()
+        rotary = {"rotary": {"coordinates": self._rotations()}} if config.rotary else {}
         for i in range(config.depth):
             params["layers"].append(self._attention(i) | self._ffn(i))
         on_host = bool(config.classes) and config.pool in HOST_POOLS
@@ -268,6 +276,7 @@ class _Builder:
         }
         if config.pre_norm:
             meta["pre_norm"] = True
+        meta |= rotary
         if options.tokens:
             answer: dict = {"rows": options.tokens, "layers": list(options.behind)}
             if config.pool == "mean":  # its LayerNorm is not that of tokens
@@ -422,6 +431,26 @@ class _Builder:
         self.tensors["pos"] = np.clip(np.round(pos / stream), -32768, 32767).astype(np.int16)
         return shift
 
+    def _rotations(self) -> int:
+        """Rotations by coordinate, equal ones once, and the coordinates of tokens; how many there are."""
+        config = self.config
+        rows, columns = (self.state[f"rope.{axis}"] for axis in ("rows", "columns"))
+        angles = np.concatenate([np.zeros((1, rows.shape[1])), rows, columns])
+        turns = np.round(2.0**14 * np.stack([np.cos(angles), np.sin(angles)], axis=-1)).astype(np.int16)
+        table, number = np.unique(turns, axis=0, return_inverse=True)
+        if len(table) > COORDINATES:
+            raise RowvitError(
+                f"the rotary positions of {config.grid[0]} x {config.grid[1]} patches have {len(table)}"
+                f" coordinates, and {COORDINATES} fit",
+                "use a square or smaller image (--image-size)",
+            )
+        number = number.reshape(-1).astype(np.uint8)
+        places = np.full((config.tokens, 2), number[0])
+        grid = np.indices(config.grid).reshape(2, -1).T
+        places[config.prefix :] = number[1 + grid + [0, len(rows)]]
+        self.tensors |= {"rope.table": table, "rope.places": places}
+        return len(table)
+
     def _attention(self, i: int) -> dict[str, int]:
         name, source = f"layers.{i}", f"blocks.{i}"
         params: dict[str, int] = {}
@@ -430,7 +459,8 @@ class _Builder:
         biases = np.split(self.state[f"{source}.attn.qkv.bias"], 3)
         units = [self._scale(f"{name}.{part}") for part in "qkv"]
         for part, weight, bias, unit in zip("qkv", weights, biases, units, strict=True):
-            params[f"{part}.shift"] = self._linear(f"{name}.{part}", weight, bias, x, unit)
+            finer = ROTATED_BITS if self.config.rotary and part != "v" else 0
+            params[f"{part}.shift"] = self._linear(f"{name}.{part}", weight, bias, x, unit * 2.0**-finer)
         head_dim = self.config.dim // self.config.heads
         factor = units[0] * units[1] * math.log2(math.e) * 32 / math.sqrt(head_dim)
         s_mult, params["s_shift"] = multiplier(factor, f"{name} attention logits")

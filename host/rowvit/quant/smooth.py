@@ -32,6 +32,8 @@ def centre_keys(
 ) -> VisionTransformer:
     """An equivalent network whose keys have a mean of 0 in every channel on these photos.
 
+    The same network if its positions are rotary: what keys have in common is not, once they are rotated.
+
     Parameters
     ----------
     model : VisionTransformer
@@ -41,6 +43,8 @@ def centre_keys(
     photos : uint8 array [B, S, S, 3]
         Calibration photos.
     """
+    if model.config.rotary:
+        return copy.deepcopy(model)
     sums: dict[str, Tensor] = {}
     tokens: Counter[str] = Counter()
 

@@ -17,6 +17,7 @@ import numpy as np
 from rowvit.formats.description import HEAD_PARAMS, LAYER_PARAMS, NETWORK_PARAMS, PRE_PARAMS, image_keys
 from rowvit.formats.package import BIAS_LIMIT, FORMAT, ModelPackage, keep_schedule, tensor_table
 from rowvit.quant.fixed import multiplier
+from rowvit.reference.attention import ROTATED_BITS
 
 #: architectures by name
 PRESETS: dict[str, dict] = {
@@ -52,6 +53,7 @@ def random_package(
     extreme: bool = False,
     tokens: dict | None = None,
     pre_norm: bool = False,
+    rotary: bool = False,
     image_width: int | None = None,
     name: str = "random",
 ) -> ModelPackage:
@@ -75,6 +77,8 @@ def random_package(
         With which tokens the network answers, as in the package.
     pre_norm : bool
         Whether there is a LayerNorm before the blocks.
+    rotary : bool
+        Whether positions are rotary: rows and columns of patches have angles of their own, up to half a turn.
     image_width : int, optional
         By default the image is a square; else ``image_size`` is its height.
     extreme : bool
@@ -137,6 +141,13 @@ def random_package(
         norm(params, "pre_norm", "pre_norm")
         factor = _RESIDUAL / (127 * _NORM) * rng.uniform(0.8, 1.25, dim)
         tensors["pre.mult"], params["pre.shift"] = multiplier(factor)
+    grid = image_size // patch_size, width // patch_size
+    turns = _turns(grid, dim // heads // 4) if rotary else np.empty((0, 0, 2), np.int16)
+    if rotary:
+        tensors |= {"rope.table": turns, "rope.places": _places(grid, prefix)}
+        for layer in params["layers"]:
+            for part in "qk":
+                layer[f"{part}.shift"] = max(1, layer[f"{part}.shift"] - ROTATED_BITS)
     answer: dict = {}
     if tokens:
         norm(answer, "tokens", "tokens")
@@ -150,9 +161,27 @@ def random_package(
         meta |= {"tokens": answer, "scales": meta["scales"] | {"tokens": 2.0**-11}}
     if pre_norm:
         meta["pre_norm"] = True
+    if rotary:
+        meta["rotary"] = {"coordinates": len(turns)}
     package = ModelPackage(meta, tensors)
     package.check(name)
     return package
+
+
+def _turns(grid: tuple[int, int], frequencies: int) -> np.ndarray:
+    """Cosines and sines [coordinates, frequencies, 2]: no turn, then those of rows, then of columns."""
+    places = np.concatenate([[0.0], *((np.arange(n) + 0.5) / n for n in grid)])
+    angles = np.pi * places[:, None] * 2.0 ** -np.arange(frequencies)
+    found: np.ndarray = np.round(2.0**14 * np.stack([np.cos(angles), np.sin(angles)], axis=-1)).astype(
+        np.int16
+    )
+    return found
+
+
+def _places(grid: tuple[int, int], prefix: int) -> np.ndarray:
+    """Coordinates [tokens, 2] in `_turns`."""
+    patches = np.indices(grid).reshape(2, -1).T + [1, 1 + grid[0]]
+    return np.concatenate([np.zeros((prefix, 2)), patches]).astype(np.uint8)
 
 
 def filler_package(name: str, arch: dict, pruning: Sequence[dict], rules: dict) -> ModelPackage:

@@ -9,12 +9,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowvit.reference.layers import accumulate, requant
-from rowvit.reference.primitives import recip, rescale, sat8
+from rowvit.reference.primitives import recip, rescale, rsr, sat8
 
 #: 255 * 2**(-f/32) with 8 fraction bits
 EXP = np.round(255 * 256 * 2.0 ** (-np.arange(32) / 32)).astype(np.int64)
 #: 255 * 2**(-f/32), what a token score takes of an exponential before its shift
 FRACTION = (EXP + 128) >> 8
+
+
+#: fraction bits of queries and keys before they are rotated to int8, and of the table of rotations
+ROTATED_BITS, TURN_BITS = 6, 14
+
+
+def rotate(y: NDArray[Any], table: NDArray[Any], places: NDArray[Any]) -> NDArray[Any]:
+    """Queries or keys rotated by their rows' places: int8, as ``y``.
+
+    Parameters
+    ----------
+    y : int16 array [rows, heads, head_dim]
+        As requantised, with 6 fraction bits.
+    table : int16 array [coordinates, head_dim / 4, 2]
+        Cosine and sine with 14 fraction bits, by coordinate and frequency.
+    places : uint8 array [rows, 2]
+        Of every row its two coordinates.
+    """
+    turns = table[places].astype(np.int64).transpose(0, 2, 1, 3)  # pairs of channels: frequency, axis
+    cos, sin = np.moveaxis(turns.reshape(len(y), 1, -1, 2), -1, 0)
+    even, odd = y[..., 0::2].astype(np.int64), y[..., 1::2].astype(np.int64)
+    both = np.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
+    return sat8(rsr(both, ROTATED_BITS + TURN_BITS)).reshape(y.shape)
 
 
 def _exponential_table() -> NDArray[Any]:

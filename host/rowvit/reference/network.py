@@ -19,7 +19,7 @@ from rowvit.formats.package import ModelPackage, patch_chunks
 from rowvit.formats.records import checkpoint_names
 from rowvit.formats.tokens import Tokens
 from rowvit.formats.work import Work, count_work
-from rowvit.reference.attention import exponentials, logits, select, token_scores, weigh
+from rowvit.reference.attention import exponentials, logits, rotate, select, token_scores, weigh
 from rowvit.reference.head import head_logits, row_answers
 from rowvit.reference.layers import layernorm, linear, relu, requant, residual_add, token_values
 from rowvit.reference.primitives import sat8
@@ -191,7 +191,10 @@ class _Batch:
     def _attention(self, name: str, params: dict[str, Any], step: dict[str, Any] | None) -> None:
         dim, heads = self.arch["dim"], self.arch["heads"]
         x = self._norm(self.residual, f"{name}.norm1", params["norm1.shift"])
-        q, k, v = (sat8(self._linear(x, f"{name}.{part}", params[f"{part}.shift"])) for part in "qkv")
+        q, k, v = (self._linear(x, f"{name}.{part}", params[f"{part}.shift"]) for part in "qkv")
+        q, k, v = (
+            (self._rotated(q), self._rotated(k), sat8(v)) if "rotary" in self.meta else map(sat8, (q, k, v))
+        )
         kept_rows, mixed = [], []
         for image, rows in enumerate(self._slices()):
             counts, n = self.results[image].counts, len(self.tokens[image])
@@ -216,6 +219,11 @@ class _Batch:
         y = self._linear(np.concatenate(mixed), f"{name}.proj", params["proj.shift"])
         self.residual = residual_add(self.residual[np.concatenate(kept_rows)], y)
         self._checkpoint()
+
+    def _rotated(self, y: NDArray[Any]) -> NDArray[Any]:
+        places = self.tensors["rope.places"][np.concatenate(self.tokens)]
+        heads = y.reshape(len(y), self.arch["heads"], -1)
+        return rotate(heads, self.tensors["rope.table"], places).reshape(y.shape)
 
     def _ffn(self, name: str, params: dict[str, Any]) -> None:
         x = self._norm(self.residual, f"{name}.norm2", params["norm2.shift"])

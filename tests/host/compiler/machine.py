@@ -41,7 +41,7 @@ from rowvit.reference.layers import (
     residual_add,
     token_values,
 )
-from rowvit.reference.primitives import sat8
+from rowvit.reference.primitives import rsr, sat8
 
 Process = Iterator[Callable[[], bool]]
 
@@ -112,6 +112,8 @@ class Machine:
         self.joined = np.zeros((groups, lanes), bool)  # of the mask under way
         self.score = Invalid((config.max_tokens,), np.int64, "score")
         self.source = Invalid((config.max_tokens,), np.int64, "selection")
+        self.rotation = Invalid((16 * lanes, 2), np.int16, "rotation")
+        self.place = Invalid((config.rotary_tokens, 2), np.uint8, "place")
         self.live = dict.fromkeys(range(self.part.images), 0)
         self.done = dict.fromkeys(Engine, 0)
         self.bands = dict.fromkeys(Engine, 0)
@@ -230,6 +232,13 @@ class Machine:
             words = self._read(f["address"], rows * 8, np.uint64)
             self.norm_b[f["dst"], :rows] = words.astype(np.uint32).view(np.int32)
             self.norm_g[f["dst"], :rows] = (words >> np.uint64(32)).astype(np.uint16).view(np.int16)
+        elif kind in (LoadKind.ROTATION, LoadKind.PLACE):
+            words = self._read(f["address"], rows * 8, np.uint32).reshape(rows, 2)[:, 0]
+            own = slice(f["dst"], f["dst"] + rows)
+            if kind is LoadKind.ROTATION:
+                self.rotation[own] = words.copy().view(np.int16).reshape(rows, 2)
+            else:
+                self.place[own] = np.stack([words & 31, words >> 5], axis=1)
         else:
             banks = self.config.rows * self.config.groups
             assert rows % 2 == 0
@@ -378,6 +387,8 @@ class Machine:
             self._drain_hidden(instruction, band, tokens, hidden)
             return
         gather = Flag.GATHER in instruction.flags
+        if Flag.ROPE in instruction.flags:
+            y = np.array([self._rotated(f, *one) for one in zip(y, tokens, strict=True)])
         for row, token in zip(y, tokens, strict=True):
             if dst is Dst.TOKEN:
                 self._write_row(f["dst_base"], token, f["dst_stride"], sat8(row))
@@ -392,6 +403,16 @@ class Machine:
                 old = self._residual_lanes(f, f["res_from"] if gather else f["dst_base"], row_before)
                 new = self._residual_lanes(f, f["dst_base"], token)
                 self.residual[new] = residual_add(self.residual[old], row.reshape(groups, lanes))
+
+    def _rotated(self, f: dict[str, int], row: np.ndarray, token: int) -> np.ndarray:
+        """The lanes of all groups, pair by pair (docs/isa.md)."""
+        lanes = self.config.lanes
+        pair = np.arange(lanes // 2)
+        entry = 2 * (self.place[f["table"] + token][pair % 2].astype(int) * (lanes // 4) + pair // 2)
+        first, second = (self.rotation[entry + odd].astype(np.int64) for odd in (0, 1))
+        even, odd = row.astype(np.int64).reshape(f["groups"], -1, 2)[..., None].transpose(2, 0, 1, 3)
+        found: np.ndarray = rsr(even * first + odd * second, 20).reshape(row.shape)
+        return found
 
     def _residual_lanes(self, f: dict[str, int], base: int, token: int) -> tuple[int, slice, slice]:
         start = base + token // self.config.rows * f["dst_stride"]
@@ -460,6 +481,8 @@ class Machine:
         keep = select(scores, f["keep"], f["threshold"])
         yield always
         self.source[f["table"] : f["table"] + len(keep)] = keep
+        if self.place.valid[f["from"] : f["from"] + 1].any():  # of a network with rotary positions
+            self.place[f["to"] : f["to"] + len(keep)] = self.place[f["from"] + keep]
         self.live[instruction.image] = len(keep)
         self._emit(image, Record.KEPT, instruction.tag, keep)
 

@@ -40,6 +40,8 @@ from rowvit.quant.synthetic import random_package
 from rowvit.targets.target import read_program
 
 TINY = load("tiny")
+#: loads that are for one image
+PLACED = (LoadKind.RESIDUAL, LoadKind.PLACE)
 #: fields that a second image or pass would be needed for, or the weights' bytes
 UNKNOWN = {"shift", "thr", "s_mult", "s_shift", "pv_shift", "address"}
 
@@ -108,7 +110,8 @@ PROGRAMS = {
     ),
     "shared": (
         dict(dim=16, heads=1, image_size=8, hidden=32, rare=0.9)
-        | dict(pruning=[{"layer": 0, "keep": 3, "threshold": 0}], tokens={"rows": "all", "layers": [0, 1]}),
+        | dict(pruning=[{"layer": 0, "keep": 3, "threshold": 0}], tokens={"rows": "all", "layers": [0, 1]})
+        | dict(rotary=True),
         replace(TINY, token_depth=448),
         dict(stages=(Stage(0, 1), Stage(1, 2))),
     ),
@@ -203,7 +206,7 @@ def test_every_image_matters(right: tuple[Program, HardwareConfig]) -> None:
     program, config = right
     images = program.passes[-1].images
     for number, one in one_of_each(program).items():
-        anyone = one.op is Op.LOAD and one.fields["kind"] != LoadKind.RESIDUAL and not one.fields["band0"]
+        anyone = one.op is Op.LOAD and one.fields["kind"] not in PLACED and not one.fields["band0"]
         for image in {images, one.image ^ 1}:
             message = refused(program, config, number, replace(one, image=image))
             assert "is wrong" in message or (anyone and image < images), (number, one, image)
@@ -233,8 +236,11 @@ def others(program: Program, config: HardwareConfig) -> dict[str, tuple[int, dic
         LoadKind.PARAM: lambda f: 8 * f["groups"] * config.lanes,
         LoadKind.NORM: lambda f: 8 * f["rows"],
         LoadKind.RESIDUAL: lambda f: 8 * config.residual_words(f["rows"]),
+        LoadKind.ROTATION: lambda f: 8 * f["rows"],
+        LoadKind.PLACE: lambda f: 8 * f["rows"],
     }
-    loads = {kind: first(Op.LOAD, kind=kind) for kind in LoadKind}
+    there = {LoadKind(one.fields["kind"]) for _, one in code if one.op is Op.LOAD}
+    loads = {kind: first(Op.LOAD, kind=kind) for kind in there}
     behind = {
         f"{kind.name} behind the blob": (
             n,

@@ -115,6 +115,7 @@ def shared(rng: np.random.Generator) -> tuple[ModelPackage, HardwareConfig, list
     """A network and an array with room for several of its images, and which of them may share loads."""
     package = small_package(rng, ffn2_rule=str(rng.choice(["none", "image"])))
     shape = dict(token_depth=4096, residual_depth=4096, weight_depth=int(rng.choice([256, 512])))
+    shape["rotary_tokens"] = 256
     config = replace(TINY, **shape, groups=int(rng.integers(1, 4)))
     return package, config, list(candidates(Plan(package.meta, config), 6))
 
@@ -129,6 +130,7 @@ def test_images_that_share_loads(seed: int) -> None:
     package, config, choices = shared(rng)
     if seed not in (NO_ROOM, LATE_ROWS):
         package = varied(np.random.default_rng([seed, 1]), package)
+        choices = list(candidates(Plan(package.meta, config), 6))
     stages = choices[int(rng.integers(len(choices)))]
     images = stages[-1].images * int(rng.integers(1, 3))
     checkpoints = bool(rng.integers(2))
@@ -455,6 +457,8 @@ def test_more_tokens_than_a_product_has_terms() -> None:
     """P V is a sum over the tokens, and exact up to 1024 of them, whatever the memories hold."""
     shape = dict(dim=16, depth=1, heads=1, image_size=32, patch_size=1, hidden=16, classes=2)
     package = random_package(np.random.default_rng(0), **shape)
-    depths = dict(max_tokens=2048, weight_depth=8192, token_depth=65536, residual_depth=65536)
+    depths = dict(
+        max_tokens=2048, weight_depth=8192, token_depth=65536, residual_depth=65536, rotary_tokens=0
+    )
     with pytest.raises(RowvitError, match="one per token: 1025, available: 1024"):
         compile(package, replace(TINY, **depths))

@@ -27,13 +27,14 @@ def test_the_hash_depends_on_structure_only() -> None:
     assert 0 <= tiny.hash < 1 << 32
     assert dataclasses.replace(tiny, name="other", clock_mhz=7.0, board="x").hash == tiny.hash
     for field, value in tiny.structure().items():
-        changed = value + 1 if field in ("groups", "max_tokens", "norm_slots", "weight_depth") else 2 * value
+        changed = value + 1 if field in ("groups", "norm_slots", "weight_depth") else 2 * value
+        changed = value - 1 if field == "max_tokens" else changed
         assert dataclasses.replace(tiny, **{field: changed}).hash != tiny.hash
 
 
 def test_hashes_are_stable() -> None:
     # bitstreams and programs in the field carry them
-    assert config.load("tiny").hash == 0x3E22A840
+    assert config.load("tiny").hash == 0x61098B35
 
 
 def test_derived_numbers() -> None:
@@ -84,10 +85,12 @@ def test_what_is_no_text_is_refused(tmp_path) -> None:
 LOWEST = dict(
     **dict(rows=2, groups=1, lanes=16, weight_depth=17, token_depth=2, residual_depth=2),
     **dict(max_tokens=16, max_dim=16, param_slots=2, norm_slots=1, mask_depth=2, port_bits=64),
+    rotary_tokens=0,
 )
 HIGHEST = dict(
     **dict(rows=2, groups=6, lanes=64, weight_depth=65536, token_depth=65536, residual_depth=65536),
     **dict(max_tokens=2048, max_dim=1024, param_slots=256, norm_slots=256, mask_depth=65536, port_bits=128),
+    rotary_tokens=4096,
 )
 #: structures that are possible, and for each what is just beyond it
 CORNERS = [
@@ -95,7 +98,7 @@ CORNERS = [
     (HIGHEST, {name: value + 1 for name, value in HIGHEST.items()} | {"lanes": 128, "max_dim": 1088}),
     (LOWEST | {"groups": 4, "residual_depth": 2048}, {"groups": 5, "residual_depth": 2049, "lanes": 24}),
     (LOWEST | {"groups": 4, "lanes": 32, "weight_depth": 33, "max_tokens": 32, "max_dim": 32}, {"groups": 5}),
-    (LOWEST | {"rows": 4}, {"rows": 5}),
+    (LOWEST | {"rows": 4, "rotary_tokens": 16}, {"rows": 5, "rotary_tokens": 17}),
     (LOWEST | {"rows": 8, "groups": 3}, {"rows": 16}),
     (LOWEST | {"max_dim": 1024, "norm_slots": 64}, {"norm_slots": 65, "max_dim": 1032}),
     (LOWEST | {"param_slots": 4, "mask_depth": 4}, {"param_slots": 3, "mask_depth": 3, "token_depth": 3}),

@@ -7,7 +7,8 @@ module rowvit_core #(
     parameter [31:0] CONFIG_HASH = 0,
     parameter ROWS = 2, GROUPS = 1, LANES = 16, WEIGHT_DEPTH = 512, TOKEN_DEPTH = 2048,
     parameter RESIDUAL_DEPTH = 1024, MAX_TOKENS = 64, MAX_DIM = 256, PARAM_SLOTS = 4,
-    parameter NORM_SLOTS = 2, MASK_DEPTH = 64, PORT_BITS = 64, USE_DSP = 0, RAM_STYLE = "auto"
+    parameter NORM_SLOTS = 2, MASK_DEPTH = 64, PORT_BITS = 64, ROTARY_TOKENS = 0,
+    parameter USE_DSP = 0, RAM_STYLE = "auto"
 ) (
     input  wire         clk_i, rst_ni, start_i, reset_i,
     input  wire [63:0]  base_i,

@@ -184,7 +184,9 @@ class Search:
         self.costs = Costs(package, self.few, config, self.thresholds)
         self.tried: dict[Schedule, float] = {}
         with torch.inference_mode():
-            self.streams = [model.embed(normalise(self.photos, card.mean, card.std))]  # before every block
+            x = model.embed(normalise(self.photos, card.mean, card.std))
+            tokens = torch.arange(x.shape[1]).expand(len(x), -1)
+            self.streams = [(x, tokens)]  # before every block
         self.log_dense = self._base(self.dense).log_softmax(dim=-1)
 
     def __enter__(self) -> Search:
@@ -334,10 +336,10 @@ class Search:
                 (at for at, (a, b, c, d) in enumerate(both) if a != b or c != d), len(schedule.keep) - 1
             )
             self._apply(schedule)
-            x = self.streams[first]
+            x, tokens = self.streams[first]
             with torch.inference_mode():
-                for block in self.model.blocks[first:]:
-                    x, _ = block(x)
+                for layer in range(first, self.model.config.depth):
+                    x, tokens = self.model.step(layer, x, tokens)
                 dense, log = self.log_dense, self._logits(x).log_softmax(dim=-1)
                 self.tried[schedule] = float((dense.exp() * (dense - log)).sum(dim=-1).mean())
             self.progress(len(self.tried))
@@ -351,13 +353,13 @@ class Search:
 
     def _base(self, schedule: Schedule) -> torch.Tensor:
         """Keep the residual stream before every block of a schedule; its logits."""
-        self.base, x = schedule, self.streams[0]
+        self.base, (x, tokens) = schedule, self.streams[0]
         self._apply(schedule)
         with torch.inference_mode():
-            self.streams = [x]
-            for block in self.model.blocks:
-                x, _ = block(x)
-                self.streams.append(x)
+            self.streams = [(x, tokens)]
+            for layer in range(self.model.config.depth):
+                x, tokens = self.model.step(layer, x, tokens)
+                self.streams.append((x, tokens))
             return self._logits(x)
 
     def _apply(self, schedule: Schedule) -> None:

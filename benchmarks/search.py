@@ -9,6 +9,7 @@ agreement with the unpruned network, and are measured on test photos that neithe
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from typing import Annotated
 import typer
 from record import Record, record
 
+from rowvit.errors import RowvitError
 from rowvit.hardware.config import load
 from rowvit.measure.accuracy import schedules as points
 from rowvit.measure.accuracy.evaluation import matched
@@ -71,7 +73,11 @@ def main(
         for share in SHARES:
             budget = share * search.point(search.dense).cycles
             fits = [index for index, one in enumerate(tried) if one.cycles <= budget]
-            new = search.within(cycles=budget)
+            try:
+                new = search.within(cycles=budget)
+            except RowvitError as error:  # what is left with one token is above it
+                print(f"{name}, {share:g} of the cycles: {error.message}", file=sys.stderr)
+                continue
             chosen = (
                 [tried[max(fits, key=lambda index: (found[index], -tried[index].cycles))]] if fits else []
             )

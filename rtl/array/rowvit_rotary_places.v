@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Places of live rows, a bank for each row of a band: written by loads, and by the selection, which moves those
-// of the rows that stay, never past one that is still to be read. Read by the drain, a band at a time.
+// of the rows that stay, never past one that is still to be read; the compiler keeps the two apart in time. Read
+// by the drain, a band at a time.
 // Throughput: all ports every cycle. Latency 1 of the drain's; the selection's read is written 2 cycles later.
 `default_nettype none
 `include "rowvit_buses.vh"
@@ -43,5 +44,15 @@ module rowvit_rotary_places #(
       end
     end
   endgenerate
+
+`ifdef ROWVIT_ASSERT
+  generate
+    if (1) begin : g_assert
+      always @(posedge clk_i) begin : never_refused
+        if (load_i && move_i) $fatal(1, "a word is refused");
+      end
+    end
+  endgenerate
+`endif
 endmodule
 `default_nettype wire

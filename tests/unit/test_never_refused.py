@@ -6,7 +6,7 @@ from __future__ import annotations
 import cocotb
 import pytest
 
-from harness import RTL, cycles, parameter, run, start
+from harness import RTL, Clock, cycles, parameter, run, start
 
 
 @cocotb.test()
@@ -88,6 +88,14 @@ async def drain_front(dut):
     await cycles(dut, 40)
 
 
+@cocotb.test()
+async def rotary_places(dut):
+    """A place is loaded while another moves."""
+    dut.load_i.value = dut.move_i.value = 1
+    cocotb.start_soon(Clock(dut.clk_i, 10, "ns").start())
+    await cycles(dut, 3)
+
+
 #: test, where the assertion is, parameters, and the fault of the module that breaks it, where no input does
 CASES = [
     ("fifo", "rowvit_fifo.", {"DEPTH": 4, "NEVER_REFUSED": 1}, None),
@@ -98,6 +106,7 @@ CASES = [
     ("norm_tokens", "rowvit_norm_tokens.u_fifo.", {}, None),
     ("fetch", "rowvit_fetch.u_words.", {"LANES": 16}, None),
     ("fetch_bitmaps", "rowvit_fetch.u_bitmaps.", {"LANES": 16}, ("R_COUNT && |bytes", "R_WORDS && |bytes")),
+    ("rotary_places", "rowvit_rotary_places.", {"DEPTH": 16}, None),
     ("drain_front", "rowvit_drain_front.u_events.", {}, ("ev_count < TILE_QUEUE[3:0] - 4'd1", "1'b1")),
 ]
 

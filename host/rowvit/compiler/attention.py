@@ -109,6 +109,9 @@ class _Attention:
             accesses += [
                 Access(Engine.SELECT, False, OnChip.PLACE, start, self.tokens, banded=False),
                 Access(Engine.SELECT, True, OnChip.PLACE, to, self.after, banded=False),
+                Access(
+                    Engine.SELECT, True, OnChip.PLACE, self.lowering.config.rotary_tokens, 1, banded=False
+                ),
             ]
             fields |= {"from": start, "to": to}
         operation = Operation(OperationKind.SELECT, self.layer)

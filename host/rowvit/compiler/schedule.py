@@ -384,6 +384,8 @@ class Scheduler:
         memory = load.block.memory if load.block else _WITHOUT_BLOCK[load.kind]
         width = load.rows if load.kind is LoadKind.WEIGHT or not load.block else 1
         accesses = [Access(Engine.LOAD, True, memory, base, width, banded=False)]
+        if load.kind is LoadKind.PLACE:
+            accesses.append(Access(Engine.LOAD, True, memory, self.config.rotary_tokens, 1, banded=False))
         accesses += [load.behind] if load.behind else []
         flags = frozenset({Flag.PREVIOUS}) if load.previous else frozenset()
         if load.mask:

@@ -25,7 +25,7 @@ class OnChip(Enum):
     LIVE = auto()  #: live tokens of every image
     TABLE = auto()  #: the one selection table
     ROTATION = auto()  #: entries of the table of rotations
-    PLACE = auto()  #: rows
+    PLACE = auto()  #: rows; the one behind the last stands for the port by which loads and selections write
     PACKET = auto()  #: the output packet, of one address: whoever ends it waits for its MARK records
 
     __hash__ = object.__hash__  # Enum's hashes the name, in Python

@@ -447,7 +447,7 @@ class _Builder:
         number = number.reshape(-1).astype(np.uint8)
         places = np.full((config.tokens, 2), number[0])
         grid = np.indices(config.grid).reshape(2, -1).T
-        places[config.prefix :] = number[1 + grid + [0, len(rows)]]
+        places[config.prefix :] = number[1 + grid + np.array([0, len(rows)])]
         self.tensors |= {"rope.table": table, "rope.places": places}
         return len(table)
 

@@ -180,7 +180,7 @@ def _turns(grid: tuple[int, int], frequencies: int) -> np.ndarray:
 
 def _places(grid: tuple[int, int], prefix: int) -> np.ndarray:
     """Coordinates [tokens, 2] in `_turns`."""
-    patches = np.indices(grid).reshape(2, -1).T + [1, 1 + grid[0]]
+    patches = np.indices(grid).reshape(2, -1).T + np.array([1, 1 + grid[0]])
     return np.concatenate([np.zeros((prefix, 2)), patches]).astype(np.uint8)
 
 

@@ -51,6 +51,7 @@ SMALL = HardwareConfig(
     norm_slots=2,
     mask_depth=16,
     port_bits=64,
+    rotary_tokens=16,
 )
 #: counters of cycles that are named like the bit of `EVENT` that is high in them
 CYCLES = (
@@ -60,7 +61,7 @@ CYCLES = (
 
 
 def pruned_package() -> ModelPackage:
-    """A network with token pruning and FFN2 skipping."""
+    """A network with rotary positions, token pruning and FFN2 skipping."""
     return random_package(
         np.random.default_rng(1),
         dim=32,
@@ -71,6 +72,7 @@ def pruned_package() -> ModelPackage:
         hidden=32,
         classes=5,
         pruning=[{"layer": 0, "keep": 2, "threshold": 0}],
+        rotary=True,
     )
 
 

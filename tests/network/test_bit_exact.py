@@ -82,6 +82,20 @@ def test_random_networks_on_shipped_arrays(array, number):
     test_random_networks(array, number)
 
 
+@pytest.mark.parametrize("array", ARRAYS)
+@pytest.mark.parametrize("prefix", [1, 2])
+def test_rotary_positions(array, prefix):
+    """Odd and even numbers of places, which move twice, alone and with images that share loads."""
+    package = random_package(
+        np.random.default_rng(prefix),
+        **dict(dim=32, depth=4, heads=2, image_size=10, patch_size=2, hidden=64, classes=5),
+        prefix=prefix,
+        rotary=True,
+        pruning=[{"layer": layer, "keep": keep, "threshold": 0} for layer, keep in ((0, 12), (2, 5))],
+    )
+    assert_equal(package, ARRAYS[array], random_images(package, 5, 3), batch=4, stalls=prefix)
+
+
 def test_batches_of_any_size():
     """Images beyond a multiple of those that share loads run alone, in order."""
     shape = dict(dim=32, depth=2, heads=2, image_size=8, patch_size=2, hidden=64, classes=5)

@@ -37,6 +37,8 @@ def one_head_more(config):
         hidden=2 * config.tile + config.lanes,
         ffn_chunk=config.tile + config.lanes // 2,
         classes=config.tile + 3,
+        prefix=2,  # an odd number of tokens
+        rotary=config.rotary_tokens > 0,
         pruning=[{"layer": 0, "keep": 20, "threshold": 0}],
     )
 

@@ -278,7 +278,8 @@ class _Run:
     def _load(self, one: Instruction, image: _Image, operation: Operation) -> None:
         f, config = one.fields, self.config
         kind, dst, rows, groups = LoadKind(f["kind"]), f["dst"], f["rows"], f["groups"]
-        if not 1 <= groups <= config.groups or rows < 1 or (kind is LoadKind.RESIDUAL and rows % 2):
+        pairs = kind in (LoadKind.RESIDUAL, LoadKind.ROTATION, LoadKind.PLACE)  # a port word may be two
+        if not 1 <= groups <= config.groups or rows < 1 or (pairs and rows % 2):
             raise ValueError(f"{rows} rows of {groups} groups")
         gather, rest = Flag.GATHER in one.flags, Flag.REST in one.flags
         if (gather and kind is not LoadKind.WEIGHT) or (rest and not gather):
@@ -313,7 +314,9 @@ class _Run:
         table = kind is LoadKind.ROTATION
         if Flag.PREVIOUS in one.flags:
             raise ValueError("PREVIOUS is no flag of it")
-        size = coordinates * self.config.lanes // 2 if table else self.arch["tokens"] * bool(coordinates)
+        size = coordinates * self.config.lanes // 2
+        if coordinates and not table:
+            size = -(-self.arch["tokens"] // 2) * 2
         if f["rows"] != size or (table and f["dst"]):
             raise ValueError(f"{f['rows']} words of {kind.name} to {f['dst']}")
         if not table:

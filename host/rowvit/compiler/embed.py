@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rowvit.compiler.lower import Lowering, Part, channels
 from rowvit.compiler.plan import EMBED_TAG
 from rowvit.compiler.steps import Access, Load, OnChip, Region
-from rowvit.compiler.weights import pad_lanes
+from rowvit.compiler.weights import pad_lanes, pad_rows
 from rowvit.formats.package import patch_chunks
 from rowvit.formats.program import Operation, OperationKind
 from rowvit.hardware.isa import Dst, Engine, Flag, LoadKind, Op
@@ -197,7 +197,7 @@ def _rotation_loads(lowering: Lowering, behind: int) -> list[Load]:
         return _words(entries.view(np.uint16), 16)
 
     def places() -> NDArray[Any]:
-        return _words(lowering.tensors["rope.places"], 5)
+        return _words(pad_rows(lowering.tensors["rope.places"], 2), 5)
 
     start = lowering.plan.place(lowering.residual_base(0))
     found = []

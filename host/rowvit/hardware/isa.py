@@ -138,8 +138,11 @@ class LoadKind(Coded):
     PARAM = 1, "`groups` * LANES words {mult[47:32], bias[31:0]} to a parameter slot"
     NORM = 2, "`rows` words {g[47:32], b[31:0]}, channel order, to a norm slot"
     RESIDUAL = 3, "`rows` (even) residual addresses from `dst`, of every (row, group) bank; see above"
-    ROTATION = 4, "`rows` words {second[31:16], first[15:0]}, entries of the table of rotations from `dst`"
-    PLACE = 5, "`rows` words {coordinate 1[9:5], coordinate 0[4:0]}, places from `dst`"
+    ROTATION = (
+        4,
+        "`rows` (even) words {second[31:16], first[15:0]}, entries of the table of rotations from `dst`",
+    )
+    PLACE = 5, "`rows` (even) words {coordinate 1[9:5], coordinate 0[4:0]}, places from `dst`"
 
 
 class NormKind(Coded):

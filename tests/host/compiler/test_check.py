@@ -249,6 +249,11 @@ def others(program: Program, config: HardwareConfig) -> dict[str, tuple[int, dic
         )
         for kind, (n, f) in loads.items()
     }
+    behind |= {
+        f"{kind.name} of an odd number": (n, dict(rows=f["rows"] - 1), "rows of")
+        for kind, (n, f) in loads.items()
+        if kind not in (LoadKind.WEIGHT, LoadKind.PARAM, LoadKind.NORM)
+    }
     joined = [n + 1 for n, one in code if Flag.JOIN in one.flags and Flag.JOIN not in code[n + 1][1].flags]
     goes_on = {
         f"a mask that may end before: {fields}": (n, fields, "a mask that goes on")

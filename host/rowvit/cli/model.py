@@ -238,7 +238,7 @@ def info(model: opt.ModelArgument) -> None:
     rows["image"] = _image(arch)
     rows["network"] = (
         f"{arch['depth']} layers, {arch['dim']} channels, {arch['heads']} heads, {arch['hidden']} hidden,"
-        f" {arch['tokens']} tokens"
+        f" {arch['tokens']} tokens{', rotary positions' if 'rotary' in meta else ''}"
     )
     rows["answers with"] = _answers(meta)
     rows["pruning"] = (
@@ -319,6 +319,7 @@ def _network_rows(config: Mapping, card: Mapping) -> dict[str, str]:
         "network": (
             f"{config['depth']} layers, {config['dim']} channels, {config['heads']} heads,"
             f" {config['hidden']} hidden ({config['act']}), {tokens} tokens"
+            f"{', rotary positions' if config.get('rotary') else ''}"
         ),
         "head": head,
         "mean, std": " ".join(f"{value:g}" for value in [*card["mean"], *card["std"]]),

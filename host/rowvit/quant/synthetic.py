@@ -184,25 +184,31 @@ def _places(grid: tuple[int, int], prefix: int) -> np.ndarray:
     return np.concatenate([np.zeros((prefix, 2)), patches]).astype(np.uint8)
 
 
-def filler_package(name: str, arch: dict, pruning: Sequence[dict], rules: dict) -> ModelPackage:
+def filler_package(
+    name: str, arch: dict, pruning: Sequence[dict], rules: dict, rotary: bool = False
+) -> ModelPackage:
     """A network of any bytes: it has its size, computes nothing of use, and takes little time to make.
 
     ``arch`` and ``pruning`` are as in a package, ``rules`` its ``ffn2_rule``, ``tile_rows`` and
     ``ffn_chunk``.
     """
     rng, tensors = np.random.default_rng(0), {}
-    for path, (dtype, shape) in tensor_table(arch).items():
+    coordinates = 2 if rotary else 0
+    for path, (dtype, shape) in tensor_table(arch, coordinates=coordinates).items():
         kind = np.dtype(dtype)
         tensor = np.frombuffer(rng.bytes(math.prod(shape) * kind.itemsize), kind).reshape(shape)
         if path.endswith(".weight"):
             tensor = np.maximum(tensor, -127)
         elif path.endswith(".bias"):
             tensor = tensor % BIAS_LIMIT
+        elif path.startswith("rope."):
+            tensor = tensor % coordinates
         tensors[path] = tensor
     limits = LAYER_PARAMS, NETWORK_PARAMS | HEAD_PARAMS
     layer, own = ({key: low for key, (low, _) in p.items()} for p in limits)
     params = {**own, "layers": [layer] * arch["depth"]}
-    package = ModelPackage(_describe(name, arch, pruning, rules, params), tensors)
+    meta = _describe(name, arch, pruning, rules, params)
+    package = ModelPackage(meta | ({"rotary": {"coordinates": coordinates}} if rotary else {}), tensors)
     package.check(name)
     return package
 

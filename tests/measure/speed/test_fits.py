@@ -15,6 +15,8 @@ from rowvit.compiler import compile
 from rowvit.cycles import predict
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
+from rowvit.model.store import Card, save
+from rowvit.model.vit import ViTConfig, VisionTransformer
 from rowvit.quant.synthetic import preset_package, random_package
 from rowvit.targets.golden import Golden
 
@@ -60,6 +62,21 @@ def test_limits_are_named_and_a_smaller_chunk_is_found() -> None:
     assert found["fits"] and found["ffn_chunk"] <= 192
     text = fits("timm:vit_small_patch14_dinov2", "--classes", 10, "-c", "zcu104").stdout
     assert "needs tokens: 1370" in text and "'zcu104' does not hold it" in text
+
+
+def test_rotary_positions_need_their_unit(tmp_path) -> None:
+    """Of a float network and of its package alike."""
+    shape = dict(image_size=32, patch_size=8, dim=64, depth=1, heads=1, hidden=64, classes=3, rotary=True)
+    model = VisionTransformer(ViTConfig(**shape, prefix=2))
+    network, package = tmp_path / "float.safetensors", tmp_path / "int8.safetensors"
+    save(network, model, Card("rotary", classes=["a", "b", "c"]))
+    random_package(np.random.default_rng(0), **shape, prefix=2).save(package)
+    assert "rotary positions" in CliRunner().invoke(app, ["info", str(network)]).output
+    assert "rotary positions" in CliRunner().invoke(app, ["info", str(package)]).output
+    for source in (network, package):
+        found = report(source, "-c", "pynq-z2", "-c", "kv260")["configurations"]
+        assert found["kv260"]["fits"] and not found["pynq-z2"]["fits"]
+        assert "rows with rotary positions: 18, available: 0" in found["pynq-z2"]["problem"]
 
 
 def test_packages_and_what_nothing_holds() -> None:

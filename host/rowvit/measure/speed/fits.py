@@ -89,7 +89,7 @@ def stand_in(config: ViTConfig, name: str) -> ModelPackage:
     rule = "image" if config.ffn2_rule == "none" else config.ffn2_rule
     rules = dict(ffn2_rule=rule, tile_rows=config.tile_rows, ffn_chunk=default_chunk(config.hidden))
     pruning = [{"threshold": 0, **step} for step in config.pruning]
-    return filler_package(name, arch, pruning, rules)
+    return filler_package(name, arch, pruning, rules, config.rotary)
 
 
 def fit(package: ModelPackage, config: HardwareConfig, free: bool) -> Fit:

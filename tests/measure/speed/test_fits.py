@@ -74,7 +74,7 @@ def test_rotary_positions_need_their_unit(tmp_path) -> None:
     for source in (network, package):
         said = CliRunner().invoke(app, ["info", str(source)]).output
         assert "rotary positions" in " ".join(said.split())
-        found = report(source, "-c", "pynq-z2", "-c", "kv260")["configurations"]
+        found = report(source)["configurations"]
         assert found["kv260"]["fits"] and not found["pynq-z2"]["fits"]
         assert "rows with rotary positions: 18, available: 0" in found["pynq-z2"]["problem"]
 

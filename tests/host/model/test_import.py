@@ -64,15 +64,19 @@ def test_timm_card() -> None:
     ("name", "message"),
     [
         ("deit_tiny_patch16_244", "no model 'deit_tiny_patch16_244'; do you mean deit_tiny_patch16_224"),
-        ("resnet18", "resnet18 is of class ResNet, which is not a VisionTransformer: no attention"),
-        ("eva02_tiny_patch14_224", "Eva, which is not a VisionTransformer.*rotary.*gated"),
+        ("resnet18", "resnet18 is of class ResNet, which is neither VisionTransformer nor Eva: no attention"),
+        ("eva02_tiny_patch14_224", "twice as wide.*: a gated FFN"),
+        ("vit_small_patch16_rope_mixed_224", "mixed rotary positions"),
+        ("vit_pe_core_tiny_patch16_384", "beside a class token.*--encoder"),
+        ("eva02_enormous_patch14_clip_224", "made of EvaBlockPostNorm"),
+        ("vit_base_patch16_sapiens2", "normalised queries and keys, a gated FFN and norms without a bias"),
         (
             "swin_tiny_patch4_window7_224",
-            "SwinTransformer, which is not a VisionTransformer.*windows.*relative positions",
+            "SwinTransformer, which is neither VisionTransformer nor Eva.*windows.*relative positions",
         ),
-        ("levit_128s", "LevitDistilled, which is not a VisionTransformer.*relative positions.*convolutions"),
-        ("xcit_nano_12_p16_224", "Xcit, which is not a VisionTransformer.*attention across channels"),
-        ("cait_xxs24_224", "Cait, which is not a VisionTransformer.*heads are mixed.*class token alone"),
+        ("levit_128s", "LevitDistilled, which is neither.*relative positions.*convolutions"),
+        ("xcit_nano_12_p16_224", "Xcit, which is neither.*attention across channels"),
+        ("cait_xxs24_224", "Cait, which is neither.*heads are mixed.*class token alone"),
     ],
 )
 def test_timm_names_that_are_refused(name: str, message: str) -> None:

@@ -58,7 +58,7 @@ def made(kind: str, **settings: object) -> nn.Module:
 @pytest.mark.parametrize(
     ("kind", "settings", "words"),
     [
-        ("DINOv3ViTModel", dict(intermediate_size=64), "DINOv3: rotary positions"),
+        ("DINOv3ViTModel", dict(use_gated_mlp=True), "transformers' dinov3_vit: a gated FFN"),
         ("Dinov2Model", dict(use_swiglu_ffn=True), "transformers' dinov2: a gated FFN"),
         ("BeitModel", dict(use_relative_position_bias=True), "transformers' beit: relative positions"),
         ("ConvNextModel", dict(depths=[1] * 4, hidden_sizes=[8] * 4), "ConvNeXt: no attention"),
@@ -163,13 +163,9 @@ def names(*found: str) -> dict[str, Tensor]:
 BLOCK = "blocks.0.mlp."
 #: as their own repositories and other libraries write them: what the refusal says
 STATES: dict[str, tuple[Callable[[], dict[str, Tensor]], str]] = {
-    "DINOv3": (
-        lambda: plain("pos_embed", **{"rope_embed.periods": (4,), "storage_tokens": (1, 4, 24)}),
-        r"this is DINOv3 \('rope_embed\.periods'\): rotary positions",
-    ),
     "DINOv3, gated": (
         lambda: plain("pos_embed", **{"rope_embed.periods": (4,), f"{BLOCK}w3.weight": (2, 2)}),
-        "this is DINOv3.*: rotary positions and a gated FFN",
+        r"this is DINOv3 \('rope_embed\.periods'\): a gated FFN",
     ),
     "EVA-02": (
         lambda: plain(
@@ -179,7 +175,7 @@ STATES: dict[str, tuple[Callable[[], dict[str, Tensor]], str]] = {
                 f"{BLOCK}ffn_ln.weight": (2,),
             }
         ),
-        "this is EVA-02.*: rotary positions, a gated FFN and a norm inside the FFN",
+        "this is EVA-02.*: a gated FFN and a norm inside the FFN",
     ),
     "BEiT": (
         lambda: plain(
@@ -204,7 +200,7 @@ STATES: dict[str, tuple[Callable[[], dict[str, Tensor]], str]] = {
             "visual.conv1.weight": torch.zeros(4, 3, 2, 2),
             **names("visual.ln_pre.weight", "visual.attn_pool.probe"),
         },
-        "this is Perception Encoder.*: rotary positions",
+        "this is Perception Encoder.*does not say by which angles its positions turn; .*timm:NAME",
     ),
     "vit-pytorch": (
         lambda: names("to_patch_embedding.3.weight", "transformer.layers.0.0.to_qkv.weight"),
@@ -234,9 +230,18 @@ STATES: dict[str, tuple[Callable[[], dict[str, Tensor]], str]] = {
         lambda: plain("blocks.0.norm1.bias"),
         "without a bias: norms without a bias, such as RMSNorm",
     ),
-    "rotary, hidden": (
-        lambda: plain(**{"rope.freqs": (2, 2)}),
-        r"'rope\.freqs': rotary positions",
+    "rotary, mixed": (lambda: plain(**{"rope.freqs": (2, 2)}), r"'rope\.freqs': mixed rotary positions"),
+    "rotary, of unknown angles": (
+        lambda: plain(**{"blocks.0.attn.rope.freqs_cos": (4, 4)}),
+        r"a network with rotary positions \('blocks.*angles are read from DINOv3's .*; .*timm:NAME",
+    ),
+    "rotary, of timm": (
+        lambda: plain("pos_embed", **{"blocks.0.gamma_1": (24,)}),
+        "this is Eva or BEiT in timm's names .*do not say whether and how .*; .*timm:NAME --weights FILE",
+    ),
+    "a gate behind attention": (
+        lambda: plain(**{"blocks.0.attn.gate.weight": (24, 24)}),
+        "'blocks.0.attn.gate.weight': attention with a gate",
     ),
 }
 
@@ -252,21 +257,25 @@ def test_by_its_tensors(name: str, encoder: bool, tmp_path: Path) -> None:
 
 #: of timm: arguments that make it small; what is said of the module, and of the state dict
 TIMM: dict[str, tuple[dict, str, str]] = {
-    "vit_small_patch16_dinov3": (SMALL, "Eva.*: rotary positions", "DINOv3 .*: rotary positions"),
-    "eva02_base_patch14_224": (SMALL, "rotary positions, a gated FFN", "EVA-02 .*: rotary.*gated"),
-    "eva02_tiny_patch14_224": (SMALL, "rotary positions and a gated FFN", "EVA-02 .*: rotary.*gated"),
-    "vit_pe_core_base_patch16_224": (SMALL, "rotary positions", "Perception Encoder .*: rotary positions"),
+    "vit_small_plus_patch16_dinov3": (SMALL, "", "a gated FFN"),
+    "eva02_base_patch14_224": (SMALL, "", "EVA-02 .*: a gated FFN and a norm inside the FFN"),
+    "eva02_tiny_patch14_224": (SMALL, "twice as wide.*: a gated FFN", "EVA-02 .*: a gated FFN"),
+    "vit_pe_core_base_patch16_224": (
+        SMALL,
+        "pools by attention beside a class token",
+        "Perception Encoder .*which angles",
+    ),
     "vit_pe_lang_large_patch14_448": (
         SMALL | {"img_size": 56},
-        "rotary positions",
-        "do not say whether its positions are rotary.*ONNX",
+        "0 LayerNorms",
+        "how its positions turn.*timm:NAME",
     ),
     "vit_pe_spatial_base_patch16_512": (
         SMALL | {"img_size": 64},
-        "rotary",
+        "0 LayerNorms",
         "no LayerNorm behind the last block",
     ),
-    "eva_giant_patch14_224": (SMALL, "class Eva, which is not a VisionTransformer, .*ONNX", "do not say"),
+    "vit_small_patch16_rope_mixed_224": (SMALL, "mixed rotary", "mixed rotary"),
     "beit_base_patch16_224": (SMALL, "Beit.*: relative positions", "BEiT or Data2Vec .*: relative positions"),
     "beit3_base_patch16_224": (SMALL, "", "a norm inside the FFN and a norm inside attention"),
     "vit_giant_patch14_dinov2": (SMALL | {"img_size": 56}, "", "twice as wide.*: a gated FFN"),
@@ -315,8 +324,9 @@ def test_of_timm(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "settings", "words"),
     [
-        ("DINOv3ViTModel", dict(intermediate_size=64), r"DINOv3 \('model\.layer\.0.*: rotary positions,"),
-        ("DINOv3ViTModel", dict(use_gated_mlp=True), "DINOv3 .*: rotary positions and a gated FFN"),
+        ("DINOv3ViTModel", dict(use_gated_mlp=True), r"DINOv3 \('model\.layer\.0.*: a gated FFN"),
+        ("MLCDVisionModel", dict(intermediate_size=64), "'class_pos_emb': a class token that turns"),
+        ("ConvNextModel", dict(depths=[1] * 4, hidden_sizes=[8] * 4), "no attention, but convolutions"),
         ("Dinov2Model", dict(use_swiglu_ffn=True), "a gated FFN"),
         ("Aimv2VisionModel", dict(intermediate_size=64), "AIMv2 .*a gated FFN"),
         ("Siglip2VisionModel", dict(num_patches=16), "NaFlex .*, a matrix.: patches of photos of any shape"),
@@ -358,20 +368,20 @@ ONNX: dict[str, tuple[Callable[[], nn.Module], int, str, str]] = {
     "DINOv3 of timm": (
         lambda: timm.create_model("vit_small_patch16_dinov3", **SMALL, img_size=32),
         32,
-        r"it turns queries and keys by their positions \(rotary positions\)",
-        "rotary positions",
+        "it turns queries and keys by their positions, and rotary positions are not read from ONNX; import",
+        "rotary positions are not read from ONNX; import the folder, state dict or timm name",
     ),
     "DINOv3 of transformers": (
         lambda: made("DINOv3ViTModel", intermediate_size=64),
         32,
         "",
-        r"this is DINOv3 \('network\.model\.layer\.0.*rotary positions",
+        r"this is DINOv3 \('network\.model\.layer\.0.*rotary positions are not read from ONNX; import the",
     ),
     "EVA-02": (
         lambda: timm.create_model("eva02_base_patch14_224", **SMALL, img_size=28),
         28,
-        "rotary positions",
-        "this is EVA-02 .*: rotary positions, a gated FFN",
+        "rotary positions are not read from ONNX",
+        "this is EVA-02 .*: a gated FFN and a norm inside the FFN",
     ),
     "DINOv2 giant": (
         lambda: timm.create_model("vit_giant_patch14_dinov2", **SMALL, img_size=28),

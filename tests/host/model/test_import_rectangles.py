@@ -71,7 +71,7 @@ def test_positions_that_fit_a_square_too(tmp_path: Path) -> None:
         found = import_model(tmp_path / "a.pth", heads=3, pool="token", image_size=own)
         assert same(found, network, own)
     found = import_model(tmp_path / "a.pth", heads=3, pool="token", image_size=(16, 32))
-    assert "position embeddings interpolated from 24 to 16 x 32 pixels" in found.notes
+    assert "positions interpolated from 24 to 16 x 32 pixels" in found.notes
 
 
 def test_timm_folder_and_weights_by_name(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 #: preprocessing of most published checkpoints
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+_PIXELS = (224, 224)  # where nothing says how large the image is
 _ASSUMED = "mean and std are assumed to be ImageNet's; the file does not say"
 #: transformers' names of activations
 _HIDDEN_ACTS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "swish": "silu"}
@@ -118,11 +119,11 @@ def import_model(
     bare = encoder or classes is not None
     size = None if image_size is None else sides(image_size)
     if name.startswith("timm:"):
-        found = _timm(name.removeprefix("timm:"), weights, random, size)
+        found = _timm(name.removeprefix("timm:"), weights, random, size, encoder)
     elif name.endswith(".onnx"):
         found = _onnx(name, size, output, encoder, None in (mean, std))
     else:
-        found = _state_dict(name, heads, act, pool, part, bare, size)
+        found = _state_dict(name, heads, act, pool, part, bare, encoder, size)
     if class_head and not found.model.config.distilled:
         raise RowvitError(f"{name}: has one head; only distilled networks have a choice")
     _reshape(found, class_head, 0 if encoder and classes is None else classes, size)
@@ -157,7 +158,7 @@ def _reshape(found: Imported, class_head: bool, classes: int | None, size: tuple
             found.notes.append(f"the head of {classes} classes is untrained")
     if size and size != model.config.size:
         before, after = (_pixels(one) for one in (model.config.size, size))
-        found.notes.append(f"position embeddings interpolated from {before} to {after} pixels")
+        found.notes.append(f"positions interpolated from {before} to {after} pixels")
         model = adapt.resize(model, size)
     if len(card.classes) != model.config.classes:
         card.classes = [str(index) for index in range(model.config.classes)]
@@ -183,7 +184,11 @@ def _rectangles(*sizes: tuple[int, int] | None) -> list[tuple[int, int]]:
 
 
 def _timm(
-    name: str, weights: str | os.PathLike | None, random: bool, size: tuple[int, int] | None
+    name: str,
+    weights: str | os.PathLike | None,
+    random: bool,
+    size: tuple[int, int] | None,
+    encoder: bool,
 ) -> Imported:
     from rowvit.model.importers.checkpoint import read_checkpoint
     from rowvit.model.importers.names import timm_names
@@ -192,9 +197,10 @@ def _timm(
     if weights is not None and random:
         raise RowvitError("weights are from a file or random, not both")
     if weights is None:
-        configuration(name)  # what does not run is refused before its weights are fetched or made
+        configuration(name, encoder)  # what does not run is refused before its weights are fetched or made
     state = None if weights is None else timm_names(read_checkpoint(weights).state)
-    found = _timm_module(name, state, state is None and not random, sizes=_rectangles(size))
+    pretrained = state is None and not random
+    found = _timm_module(name, state, pretrained, sizes=_rectangles(size), encoder=encoder)
     card = found.card
     if random:
         card.source, card.licence = f"random weights in the shape of timm's {name}", "CC0-1.0"
@@ -209,11 +215,13 @@ def _timm_module(
     pretrained: bool = False,
     settings: Mapping[str, Any] | None = None,
     sizes: Sequence[tuple[int, int]] = (),
+    encoder: bool = False,
 ) -> Imported:
     """A network that timm makes; ``settings`` are timm's ``config.json``."""
     from rowvit.model.importers import timm
 
-    module = timm.create(name, state, pretrained, **timm.arguments(name, state or {}, settings or {}, sizes))
+    arguments = timm.arguments(name, state or {}, settings or {}, sizes)
+    module = timm.create(name, state, pretrained, encoder, **arguments)
     model, difference = timm.from_module(module)
     card = timm.card(module, name, model.config.classes, settings)
     return Imported(model, card, [f"output differs from timm's by {difference:.1e} of its peak"])
@@ -258,13 +266,15 @@ def _state_dict(
     pool: str | None,
     part: str | None,
     bare: bool,
+    encoder: bool,
     size: tuple[int, int] | None,
 ) -> Imported:
-    """``bare``: without a head, whatever follows the last LayerNorm."""
+    """``bare``: without a head, whatever follows the last LayerNorm; ``encoder``: that was asked for."""
     from rowvit.model.importers.checkpoint import read_checkpoint
     from rowvit.model.importers.foreign import by_names, facts
-    from rowvit.model.importers.names import heads_in, library, timm_names
-    from rowvit.model.importers.state_dict import HEAD_SIZE, described, encoder_alone, from_timm
+    from rowvit.model.importers.names import HEAD_SIZE, heads_in, library, timm_names
+    from rowvit.model.importers.rotary import is_dinov3, of_dinov3
+    from rowvit.model.importers.state_dict import described, encoder_alone, from_timm
 
     if store.KEY in metadata(path):
         return Imported(*store.load(path), [])
@@ -272,12 +282,11 @@ def _state_dict(
     if beside.foreign:
         raise RowvitError(f"{path}: {beside.foreign}")
     checkpoint = read_checkpoint(path, part)
-    if (other := by_names(facts(checkpoint.state), heads=False)) and other.name:
-        raise other.error(path)
     names, state = library(checkpoint.state), timm_names(checkpoint.state)
     sizes = _rectangles(_stated(beside.config), size)
     if beside.of_timm:
-        found = _timm_module(beside.config["architecture"], state, settings=beside.config, sizes=sizes)
+        name = beside.config["architecture"]
+        found = _timm_module(name, state, settings=beside.config, sizes=sizes, encoder=encoder)
         found.card.source = Path(path).name
         return found
     notes: list[str] = []
@@ -285,9 +294,11 @@ def _state_dict(
     if (
         names == "timm"
         and not told
-        and (named := _named(checkpoint.architectures, state, path, sizes, notes))
+        and (named := _named(checkpoint.architectures, state, path, sizes, encoder, notes))
     ):
         return named
+    if (other := by_names(facts(checkpoint.state), heads=False)) and other.name:
+        raise other.error(path)
     # transformers' networks without a head have a pooler, and SigLIP's with one an unused pooling
     beside_head = r"attn_pool\." if "head.weight" in state else r"pooler\.dense\."
     unused = [name for name in state if re.match(beside_head, name)] if names == "transformers" else []
@@ -301,14 +312,20 @@ def _state_dict(
     if "hidden_act" in beside.config:
         act = act or _HIDDEN_ACTS.get(beside.config["hidden_act"], beside.config["hidden_act"])
     beside.add_positions(state)
-    described(state, heads, act or "gelu", sizes)  # what is no vision transformer at all is told first
+    rope = None
+    if is_dinov3(checkpoint.state):
+        pixels = _stated(beside.config) or size or _PIXELS
+        rope = of_dinov3(state, pixels, heads, beside.config.get("rope_theta"))
+        if pixels is _PIXELS:
+            notes.append(f"{_pixels(pixels)} pixels assumed (--image-size); a state dict does not say")
+    described(state, heads, act or "gelu", sizes, rope)  # what is no vision transformer at all is told first
     options: dict[str, Any] = {"pool": pool or _pool(state, names, path, notes)}
-    assumed, eps = _assumed(names, checkpoint.state)
+    assumed, eps = ("gelu", 1e-5) if rope else _assumed(names, checkpoint.state)
     if names in ("transformers", "openai") or eps != ViTConfig.eps:
         options["eps"] = float(beside.config.get("layer_norm_eps", eps))
         if "layer_norm_eps" not in beside.config:
             notes.append(f"LayerNorm's epsilon {eps:g} assumed; a state dict does not say")
-    model = from_timm(state, heads, act or assumed, sizes, pool_act=act or assumed, **options)
+    model = from_timm(state, heads, act or assumed, sizes, rope, pool_act=act or assumed, **options)
     rows = model.config.row_heads
     if rows is not None and len(rows.names) == len(beside.classes) + 1:  # the last one is that of nothing
         rows = replace(rows, names=(*beside.classes, "nothing"))
@@ -355,6 +372,7 @@ def _named(
     state: Mapping[str, Tensor],
     path: str,
     sizes: Sequence[tuple[int, int]],
+    encoder: bool,
     notes: list[str],
 ) -> Imported | None:
     """The network by the architecture that a checkpoint names, if timm knows one and the weights fit it."""
@@ -363,7 +381,7 @@ def _named(
     for name in architectures:
         if timm.is_model(name):
             try:
-                found = _timm_module(name, state, sizes=sizes)
+                found = _timm_module(name, state, sizes=sizes, encoder=encoder)
             except RowvitError as error:
                 notes.append(f"the checkpoint names timm's {name}, but {error.message}")
                 continue

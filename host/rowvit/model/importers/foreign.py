@@ -12,16 +12,21 @@ from torch import Tensor
 from rowvit.errors import RowvitError
 
 _GATED = "a gated FFN"
-_ROTARY = "rotary positions"
+MIXED = "mixed rotary positions (a pair of channels turns by row and column at once)"
 _RELATIVE = "relative positions"
 _WINDOWS = "attention in windows"
 CONVOLUTIONS = "convolutions"
 ANY_SHAPE = "patches of photos of any shape"
 _PADDED = "patches of a padded photo"
+_TURNING = "a class token that turns like the patches"
 _FRAMES = "patches of several frames"
 _NO_MEAN = "norms without a bias, such as RMSNorm"
 _NO_ATTENTION = "no attention, but convolutions"
 _ONNX = "export it as ONNX"
+_BY_NAME = "import it by the name that timm has for it: timm:NAME --weights FILE"
+#: of ONNX
+ORIGIN = "import the folder, state dict or timm name that it came from"
+_FROM_ONNX = "whose rotary positions are not read from ONNX"
 
 
 class Foreign(NamedTuple):
@@ -31,6 +36,7 @@ class Foreign(NamedTuple):
     name: str = ""  #: its family, such as "DINOv3"; empty where only the parts are known
     shown: str = ""  #: the first tensor, or fact about tensors, that shows it
     unread: str = ""  #: instead of ``what``: why its tensors cannot be read
+    advice: str = ""  #: what to do where it is not read
 
     def __str__(self) -> str:
         shown = self.shown if self.shown.startswith("'") else repr(self.shown)
@@ -39,7 +45,7 @@ class Foreign(NamedTuple):
 
     def error(self, source: object = "", advice: str = "") -> RowvitError:
         """The refusal of a state dict."""
-        return RowvitError(f"{source}: {self}" if source else str(self), _ONNX if self.unread else advice)
+        return RowvitError(f"{source}: {self}" if source else str(self), self.advice or advice)
 
 
 def lacking(what: Sequence[str]) -> str:
@@ -53,17 +59,15 @@ def lacking(what: Sequence[str]) -> str:
 
 #: networks by transformers' ``model_type``: what they are, and have
 KINDS = {
-    "dinov3_vit": ("DINOv3", _ROTARY),
     "dinov3_convnext": ("DINOv3 ConvNeXt", _NO_ATTENTION),
     **dict.fromkeys(("aimv2", "aimv2_vision_model"), ("AIMv2", f"RMSNorm and {_GATED}")),
     **dict.fromkeys(("siglip2", "siglip2_vision_model"), ("SigLIP 2 NaFlex", ANY_SHAPE)),
     "groupvit": ("GroupViT", "blocks that group tokens"),
     "vitpose_backbone": ("ViTPose", _PADDED),
-    # rotary positions
-    "pixtral": ("Pixtral", _ROTARY),
-    "mlcd_vision_model": ("MLCD", _ROTARY),
-    "llama4_vision_model": ("Llama 4's image side", _ROTARY),
-    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), ("Qwen VL", f"{_ROTARY} and {_FRAMES}")),
+    "pixtral": ("Pixtral", f"RMSNorm, {_GATED} and {ANY_SHAPE}"),
+    "mlcd_vision_model": ("MLCD", _TURNING),
+    "llama4_vision_model": ("Llama 4's image side", "patches joined behind the last LayerNorm"),
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), ("Qwen VL", f"{ANY_SHAPE} and {_FRAMES}")),
     # windows
     **dict.fromkeys(("swin", "maskformer-swin", "donut-swin"), ("Swin", f"{_WINDOWS} and {_RELATIVE}")),
     **dict.fromkeys(("swinv2", "swin2sr"), ("Swin v2", f"{_WINDOWS} and {_RELATIVE}")),
@@ -76,7 +80,7 @@ KINDS = {
     "videomae": ("VideoMAE", _FRAMES),
     "vivit": ("ViViT", _FRAMES),
     "timesformer": ("TimeSformer", "attention over space and time in turns"),
-    "vjepa2": ("V-JEPA 2", f"{_ROTARY} and {_FRAMES}"),
+    "vjepa2": ("V-JEPA 2", _FRAMES),
     # convolutions beside attention
     "pvt": ("PVT", "attention to fewer tokens, and patches of patches"),
     "pvt_v2": ("PVT v2", "attention to fewer tokens, and convolutions"),
@@ -99,6 +103,7 @@ KINDS = {
 #: settings of networks that it runs only without them, and what they bring
 _SETTINGS = {
     "use_swiglu_ffn": _GATED,
+    "use_gated_mlp": _GATED,
     "use_relative_position_bias": _RELATIVE,
     "use_shared_relative_position_bias": _RELATIVE,
     "use_qk_norm": "normalised queries and keys",
@@ -129,9 +134,11 @@ class _Family(NamedTuple):
     lacks: str = _NOTHING
     kept: bool = True  #: whether ONNX keeps the names that it lacks; exporters fold what adds to constants
     unread: str = ""
+    advice: str = ""
 
 
 _GATE = r"\b(mlp|ffn)\.(w0|w12|w3|fc1_g|fc1_x|weights_in|gate_proj)\b|'.*', twice as wide"
+_ROPE = r"\b(rope|rotary)|inv_freq|freqs_cos"
 _NO_BIAS = r"norm_?1\.weight', without a bias"
 _TABLE = r"\brelative_position_bias_table\b"
 _ALONE = "and no attention"
@@ -140,20 +147,20 @@ _STAGES = r"\b(stages|layers|features)\.\d+(\.blocks|\.attn_blocks)?\.\d+\."
 
 #: the first that fits names the network, and adds what its tensors do not show
 _FAMILIES = (
-    _Family("DINOv3", (r"\brope_embed\.periods|\bstorage_tokens\b",), (_ROTARY,)),
-    _Family("DINOv3", (r"\blayer\.\d+\.mlp\.up_proj\b",), (_ROTARY,), lacks="gate_proj"),
-    _Family("DINOv3", (r"\blayer\.\d+\.mlp\.up_proj\b",), (_ROTARY,), "position_embeddings", kept=False),
-    _Family("EVA-02", (r"\bmlp\.(fc1_g|w3)\b", r"\bmlp\.(norm|ffn_ln)\b"), (_ROTARY,)),
-    _Family("EVA-02", (r"\battn\.q_bias\b", "'.*', twice as wide"), (_ROTARY,)),
+    _Family("DINOv3", (r"\brope_embed\.periods", _GATE)),
+    _Family(
+        "DINOv3", (r"\blayer\.\d+\.mlp\.up_proj\b", r"\bgate_proj\b"), (), "position_embeddings", kept=False
+    ),
+    _Family("EVA-02", (r"\bmlp\.(fc1_g|w3)\b", r"\bmlp\.(norm|ffn_ln)\b")),
+    _Family("EVA-02", (r"\battn\.q_bias\b", "'.*', twice as wide")),
     _Family("AIMv2", (r"\brms_norm1\.|\bpatchifier\.",), (_NO_MEAN,)),
     _Family("AIMv2", (r"\bmlp\.fc1_g\b", _NO_BIAS), (_NO_MEAN,), lacks=r"\bgamma_1\b"),
-    _Family("Perception Encoder", (r"\b(norm_pre|ln_pre)\.", r"\battn_pool\.(latent|probe)\b"), (_ROTARY,)),
     _Family(
-        "DINOv3 or another of timm's Eva",
-        (r"\bgamma_1\b",),
-        (_ROTARY,),
-        lacks=rf"\bpos_embed|{_TABLE}|token_only",
+        "Perception Encoder",
+        (r"\b(norm_pre|ln_pre)\.", r"\battn_pool\.(latent|probe)\b"),
         kept=False,
+        unread="and a state dict does not say by which angles its positions turn",
+        advice=_BY_NAME,
     ),
     _Family("Swin v2", (r"\b(cpb_mlp|continuous_position_bias_mlp|meta_mlp)\b",), (_WINDOWS, _RELATIVE)),
     _Family("Swin", (f"{_STAGES}.*{_TABLE}",), (_WINDOWS,), lacks="conv"),
@@ -169,7 +176,12 @@ _FAMILIES = (
     ),
     _Family("NaFlex", (r"\bembeds\.proj\b|'.*', a matrix",), (ANY_SHAPE,)),
     _Family("lucidrains' vit-pytorch", (r"\bto_patch_embedding\.3\.",), ("a LayerNorm of a patch's pixels",)),
-    _Family("lucidrains' vit-pytorch", (r"\bto_patch_embedding\.",), unread="whose names are not read"),
+    _Family(
+        "lucidrains' vit-pytorch",
+        (r"\bto_patch_embedding\.",),
+        unread="whose names are not read",
+        advice=_ONNX,
+    ),
     _Family("a video network", ("'.*', of several frames",), (_FRAMES,)),
     _Family("MLP-Mixer", (r"\bmlp_tokens\b",), ("no attention, but FFNs across tokens",)),
     _Family("ResNet or its kin", (r"\blayer1\.0\.conv1\.|\bresnet\.encoder\.", _ALONE), (_NO_ATTENTION,)),
@@ -181,7 +193,26 @@ _FAMILIES = (
         (r"\bgamma_1\b|\battn\.q_bias\b",),
         lacks=f"{_TABLE}|token_only",
         kept=False,
-        unread="which do not say whether its positions are rotary and where its LayerNorms are",
+        unread="which do not say whether and how its positions turn, and where its LayerNorms are",
+        advice=_BY_NAME,
+    ),
+    _Family(
+        "a network with rotary positions",
+        (_ROPE,),
+        lacks=r"\brope_embed\.periods|\brope\.freqs\b",
+        kept=False,
+        unread="whose angles are read from DINOv3's state dicts and by timm's names alone",
+        advice=_BY_NAME,
+    ),
+)
+#: those of which ONNX has the names, and networks that are not read from it, though they run
+_IN_ONNX = (
+    *(family for family in _FAMILIES if family.kept),
+    _Family(
+        "DINOv3", (r"\blayer\.\d+\.mlp\.up_proj\b",), lacks=r"\bgate_proj\b", unread=_FROM_ONNX, advice=ORIGIN
+    ),
+    _Family(
+        "a network with rotary positions", (_ROPE,), unread="which are not read from ONNX", advice=ORIGIN
     ),
 )
 
@@ -193,7 +224,9 @@ _PARTS = (
     (r"\battn\.(norm|inner_attn_ln)\b", "a norm inside attention"),
     (rf"{_NO_BIAS}|\bRms", _NO_MEAN),
     (r"window|Window|\bwin_attn|\bw_msa\b", _WINDOWS),
-    (r"\brope|\brotary|Rotary|inv_freq|freqs_cos", _ROTARY),
+    (r"\brope\.freqs\b", MIXED),
+    (r"\bclass_pos_emb\b", _TURNING),
+    (r"\battn\.gate\b", "attention with a gate"),
     (r"rel(ative)?_pos|attention_bias|RelPos", _RELATIVE),
     (r"\bmid_position_embeddings\b", "positions added between the blocks"),
     (r"proj_l\b|talking|TalkingHead", "attention whose heads are mixed"),
@@ -233,11 +266,12 @@ def by_names(names: Iterable[str], heads: bool = True, all_there: bool = True) -
     for pattern, part in (*_PARTS, *(_HEAD_PARTS if heads else ())):
         if first := _first(names, pattern):
             shown, parts = shown or first, [*parts, part]
-    for family in (family for family in _FAMILIES if all_there or family.kept):
+    for family in _FAMILIES if all_there else _IN_ONNX:
         firsts = [_first(names, pattern) for pattern in family.shown]
         if all(firsts) and not _first(names, family.lacks):
             if family.unread:
-                return Foreign(parts, family.name, firsts[0], "" if parts else family.unread)
+                why = ("", "") if parts else (family.unread, family.advice)
+                return Foreign(parts, family.name, firsts[0], *why)
             known = " ".join(family.what)
             return Foreign(
                 [*family.what, *(part for part in parts if part not in known)], family.name, firsts[0]

@@ -9,27 +9,27 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-#: the patch embedding in timm, transformers (ViT and its kin; SigLIP and CLIP), torchvision, OpenAI's CLIP,
-#: mmpretrain, Google's JAX
+#: the patch embedding in timm, transformers (ViT and its kin; DINOv3; SigLIP and CLIP), torchvision,
+#: OpenAI's CLIP, mmpretrain, Google's JAX
 _ANCHOR = re.compile(
     r"(?P<prefix>(?:.*\.)?)"
-    r"(?:(?:patch_embed\.(?:proj|projection|backbone\..*)|embeddings\.patch_embeddings\.projection"
+    r"(?:(?:patch_embed\.(?:proj|projection|backbone\..*)|embeddings\.patch_embeddings(?:\.projection)?"
     r"|embeddings\.patch_embedding|conv_proj|visual\.conv1)\.weight|embedding\.kernel)"
 )
 
-_LAYER = r"(?:encoder\.)?layers?\.(\d+)\."
+_LAYER = r"(?:encoder\.|model\.)?layers?\.(\d+)\."
 #: names in transformers (4 and 5) and torchvision, and the corresponding names in timm
 _NAMES = (
-    # transformers: ViT, DeiT, MSN, DINOv2, I-JEPA, BEiT
+    # transformers: ViT, DeiT, MSN, DINOv2, DINOv3, I-JEPA, BEiT
     (r"embeddings\.cls_token", "cls_token"),
     (r"embeddings\.distillation_token", "dist_token"),
     # YOLOS
     (r"embeddings\.detection_tokens", "det_token"),
     (r"class_labels_classifier\.layers\.(.*)", r"row_heads.scores.\1"),
     (r"bbox_predictor\.layers\.(.*)", r"row_heads.boxes.\1"),
-    (r"(?:embeddings\.)?register_tokens", "reg_token"),  # DINOv2's own repository, too
+    (r"(?:embeddings\.)?register_tokens|storage_tokens", "reg_token"),  # DINOv2's and DINOv3's own, too
     (r"embeddings\.position_embeddings", "pos_embed"),
-    (r"embeddings\.patch_embeddings\.projection\.(.*)", r"patch_embed.proj.\1"),
+    (r"embeddings\.patch_embeddings\.(?:projection\.)?(weight|bias)", r"patch_embed.proj.\1"),
     (_LAYER + r"attention\.attention\.(query|key|value)\.(.*)", r"blocks.\1.attn.\2.\3"),
     (_LAYER + r"(?:attention|self_attn)\.q_proj\.(.*)", r"blocks.\1.attn.query.\2"),
     (_LAYER + r"(?:attention|self_attn)\.k_proj\.(.*)", r"blocks.\1.attn.key.\2"),
@@ -43,6 +43,8 @@ _NAMES = (
     (_LAYER + r"(?:layernorm_after|layer_norm2)\.(.*)", r"blocks.\1.norm2.\2"),
     (_LAYER + r"layer_scale(\d)\.lambda1", r"blocks.\1.ls\2.gamma"),
     (_LAYER + r"lambda_(\d)", r"blocks.\1.ls\2.gamma"),
+    (_LAYER + r"mlp\.up_proj\.(.*)", r"blocks.\1.mlp.fc1.\2"),
+    (_LAYER + r"mlp\.down_proj\.(.*)", r"blocks.\1.mlp.fc2.\2"),
     (_LAYER + r"((?:norm|mlp).*)", r"blocks.\1.\2"),
     (r"layernorm\.(.*)", r"norm.\1"),
     (r"pooler\.layernorm\.(.*)", r"fc_norm.\1"),
@@ -123,8 +125,17 @@ _MORE_NAMES = {
         (r"Transformer\.encoder_norm\.(.*)", r"norm.\1"),
     ),
 }
+#: timm's Eva
+_EVA = (
+    (r"(blocks\.\d+)\.gamma_(\d)", r"\1.ls\2.gamma"),
+    (r"(blocks\.\d+\.attn)\.q_(?:proj\.)?(weight|bias)", r"\1.query.\2"),
+    (r"(blocks\.\d+\.attn)\.k_(?:proj\.)?(weight|bias)", r"\1.key.\2"),
+    (r"(blocks\.\d+\.attn)\.v_(?:proj\.)?(weight|bias)", r"\1.value.\2"),
+)
+HEAD_SIZE = 64  # channels, in every common vision transformer
+PERIODS = "rope_embed.periods"  #: of rotary positions, in DINOv3's own checkpoints
 #: tensors that every library drops at inference, or keeps as an index
-_IDLE = re.compile(r"(embeddings\.)?mask_token|embeddings\.position_ids")
+_IDLE = re.compile(r"(embeddings\.)?mask_token|embeddings\.position_ids|local_cls_norm\..*")
 #: the text side of CLIP in transformers, and in OpenAI's names, where it has no name of its own
 _TEXT = re.compile(r"text_model\..*|text_projection.*|logit_(scale|bias)")
 _TEXT_OPENAI = re.compile(r"transformer\..*|token_embedding\..*|positional_embedding|ln_final\..*")
@@ -154,14 +165,19 @@ def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
     return found
 
 
-def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def timm_names(state: Mapping[str, Tensor], eva: bool = False) -> dict[str, Tensor]:
     """A state dict of another library with timm's names and shapes, queries, keys and values joined.
 
-    Names that are timm's already, or unknown, stay.
+    Names that are timm's already, or unknown, stay; with ``eva`` those of timm's Eva become those of its
+    VisionTransformer.
     """
     renamed: dict[str, Tensor] = {}
     openai, jax = "visual.conv1.weight" in state, "embedding.kernel" in state
-    names = (*_NAMES, *(row for tensor, rows in _MORE_NAMES.items() if tensor in state for row in rows))
+    names = (
+        *_NAMES,
+        *(_EVA if eva else ()),
+        *(row for tensor, rows in _MORE_NAMES.items() if tensor in state for row in rows),
+    )
     for name, tensor in state.items():
         if _IDLE.fullmatch(name) or _TEXT.fullmatch(name) or (openai and _TEXT_OPENAI.fullmatch(name)):
             continue
@@ -181,6 +197,8 @@ def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if openai or "embeddings.patch_embedding.weight" in state:  # SigLIP's and CLIP's lack the batch
         for name in {"cls_token", "pos_embed"} & renamed.keys():
             renamed[name] = renamed[name].reshape(1, -1, renamed[name].shape[-1])
+    for name in [name for name in renamed if name.endswith(".attn.qkv.bias_mask")]:
+        _mask(renamed, name)
     for name in [name for name in renamed if ".attn.query." in name]:
         parts = [name.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
         if name.endswith(".bias") and parts[1] not in renamed:  # BEiT's keys have none
@@ -188,6 +206,14 @@ def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if len({renamed[part].shape if part in renamed else None for part in parts}) == 1:
             renamed[name.replace(".query.", ".qkv.")] = torch.cat([renamed.pop(part) for part in parts])
     return renamed
+
+
+def _mask(state: dict[str, Tensor], name: str) -> None:
+    """Leave out what a mask of DINOv3's repository leaves out of the bias: zeros, or NaN for keys."""
+    bias = state.get(name.removesuffix("_mask"))
+    if bias is not None and bias.shape == state[name].shape and bias.ndim == 1:
+        q, k, v = (bias * state.pop(name)).tensor_split(3)
+        state[name.removesuffix("_mask")] = torch.cat([q, k.where(~k.isnan(), 0), v])
 
 
 def _of_jax(name: str, tensor: Tensor) -> tuple[str, Tensor]:
@@ -204,7 +230,10 @@ def _of_jax(name: str, tensor: Tensor) -> tuple[str, Tensor]:
 
 
 def heads_in(state: Mapping[str, Tensor]) -> int | None:
-    """Heads, before `timm_names`, where tensors have them as an axis of their own, as in JAX."""
+    """Heads, before `timm_names`, where tensors say them: JAX's axes, DINOv3's periods."""
+    patch, periods = (state.get(name) for name in ("patch_embed.proj.weight", PERIODS))
+    if patch is not None and patch.ndim and periods is not None and periods.numel():
+        return len(patch) // (4 * periods.numel())
     return next(
         (t.shape[1] for name, t in state.items() if name.endswith("query.kernel") and t.ndim == 3), None
     )

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from rowvit.errors import RowvitError
 from rowvit.model.importers.foreign import by_names, facts
+from rowvit.model.importers.names import HEAD_SIZE
+from rowvit.model.importers.rotary import Rope
 from rowvit.model.store import load_state
 from rowvit.model.vit import RowHeads, VisionTransformer, ViTConfig
 
@@ -36,8 +38,7 @@ _HEADS = re.compile(
 )
 #: beside the encoder, and a part of it that is not run: it stays, and is refused
 _BESIDE = re.compile(r"(visual\.)?(rope|shared_rel_pos|rel_pos_bias|conv_root)")
-_LEAVE_OUT = "--encoder leaves out what follows the last LayerNorm"
-HEAD_SIZE = 64  # channels, in every common vision transformer
+LEAVE_OUT = "--encoder leaves out what follows the last LayerNorm"
 
 
 def encoder_alone(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
@@ -66,6 +67,7 @@ def from_timm(
     heads: int | None = None,
     act: str = "relu",
     sizes: Sequence[tuple[int, int]] = (),
+    rope: Rope | None = None,
     **options: Any,
 ) -> VisionTransformer:
     """Build the network for a state dict of timm's VisionTransformer.
@@ -76,13 +78,15 @@ def from_timm(
     Parameters
     ----------
     state : mapping of tensors
-        Names and shapes as in timm; the position table is learnt.
+        Names and shapes as in timm; the position table is learnt, and may lack beside rotary positions.
     heads : int, optional
         Not visible in a state dict; by default one per 64 channels.
     act : str
         A key of `rowvit.model.vit.ACTIVATIONS`.
     sizes : sequence of (height, width)
         Which the image may have; the first that `fitting` finds counts, else it is a square.
+    rope : Rope, optional
+        Rotary positions; the image has as many patches as they have.
     **options
         Further fields of `ViTConfig`, such as ``pruning`` or ``eps``; ``pool`` is by default the first of
         `pools`.
@@ -92,7 +96,7 @@ def from_timm(
     RowvitError
         If a tensor is missing, unexpected or of the wrong shape.
     """
-    config, state = described(state, heads, act, sizes, **options)
+    config, state = described(state, heads, act, sizes, rope, **options)
     model = VisionTransformer(config)
     load_state(model, state, "the state dict")
     return model.eval()
@@ -103,6 +107,7 @@ def described(
     heads: int | None = None,
     act: str = "relu",
     sizes: Sequence[tuple[int, int]] = (),
+    rope: Rope | None = None,
     **options: Any,
 ) -> tuple[ViTConfig, dict[str, Tensor]]:
     """The architecture of a state dict, and its tensors in the float network's form; as for `from_timm`.
@@ -111,9 +116,9 @@ def described(
     """
     state = {name: tensor.detach().float() for name, tensor in state.items()}
     if found := by_names(facts(state)):
-        raise found.error(advice="" if by_names(facts(state), heads=False) else _LEAVE_OUT)
+        raise found.error(advice="" if by_names(facts(state), heads=False) else LEAVE_OUT)
     for key in (_PATCH, "pos_embed", "blocks.0.mlp.fc1.weight"):
-        if key not in state:
+        if key not in state and (key != "pos_embed" or rope is None):
             if found := by_names(facts(state, whole=True)):
                 raise found.error()
             raise RowvitError(f"the state dict lacks {key!r}, expected that of a timm VisionTransformer")
@@ -121,7 +126,7 @@ def described(
     if odd:
         raise RowvitError(
             f"the state dict has {odd[0]!r}, which this network has no place for ({len(odd)} such tensors)",
-            _LEAVE_OUT,
+            LEAVE_OUT,
         )
     if not {"fc_norm.weight", "norm.weight"} & state.keys():
         raise RowvitError(
@@ -137,6 +142,9 @@ def described(
             " [width, 3, patch, patch]"
         )
     dim, channels, patch, width = state[_PATCH].shape
+    if rope is not None:
+        state.setdefault("pos_embed", torch.zeros(1, math.prod(rope.grid), dim))
+        sizes = [(rope.grid[0] * patch, rope.grid[1] * patch)]
     _require_shapes(state, dim)
     if channels != 3 or patch != width:
         raise RowvitError(
@@ -167,6 +175,7 @@ def described(
         act=act,
         prefix=prefix,
         pre_norm="norm_pre.weight" in state,
+        rotary=rope is not None,
         **options,
     )
     state.setdefault("patch_embed.proj.bias", torch.zeros(dim))
@@ -174,6 +183,8 @@ def described(
         state.setdefault("head.bias", torch.zeros(len(state["head.weight"])))  # CLIP's projection has none
     for block in range(depth):
         state.setdefault(f"blocks.{block}.attn.qkv.bias", torch.zeros(3 * dim))
+    if rope is not None:
+        rope.write(state, config)
     return config, state
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""timm's VisionTransformer, by name or as a module, to the float network."""
+"""timm's VisionTransformer and Eva, by name or as modules, to the float network."""
 
 from __future__ import annotations
 
@@ -15,17 +15,26 @@ from torch import Tensor, nn
 
 from rowvit.errors import RowvitError
 from rowvit.model.importers.foreign import by_names, facts, lacking
-from rowvit.model.importers.state_dict import described, fitting, from_timm
+from rowvit.model.importers.names import timm_names
+from rowvit.model.importers.rotary import of_timm
+from rowvit.model.importers.state_dict import LEAVE_OUT, described, fitting, from_timm
 from rowvit.model.store import Card
 from rowvit.model.vit import ACTIVATIONS, GRID, VisionTransformer, ViTConfig, activation_name
 
 TOLERANCE = 1e-3  # of the largest logit
 _DEADLINE = 10  # seconds for the hub to answer
+#: by timm's modules: the constructors' argument for a LayerNorm behind the mean
+_FC_NORM = dict.fromkeys(("timm.models.vision_transformer", "timm.models.deit"), "fc_norm")
+_FC_NORM["timm.models.eva"] = "use_fc_norm"
 
 
 def create(
-    name: str, state: Mapping[str, Tensor] | None = None, pretrained: bool = False, **arguments: Any
-) -> nn.Module:
+    name: str,
+    state: Mapping[str, Tensor] | None = None,
+    pretrained: bool = False,
+    encoder: bool = False,
+    **arguments: Any,
+) -> Any:
     """Timm's module of a name such as ``deit_tiny_patch16_224``.
 
     Parameters
@@ -36,6 +45,8 @@ def create(
         Weights in timm's names; their head says how many classes there are.
     pretrained : bool
         Load timm's weights, from its cache or the hub.
+    encoder : bool
+        Leave out pooling by attention and what follows it.
     **arguments
         Of timm's constructor, such as ``img_size``.
 
@@ -57,7 +68,7 @@ def create(
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # random weights are the same every time
-            module = timm.create_model(name, pretrained=pretrained, **arguments)
+            module: Any = timm.create_model(name, pretrained=pretrained, **arguments)
     except Exception as error:  # timm and its hub raise many types
         if not pretrained:
             raise RowvitError(f"timm cannot make {name!r} ({error})") from error
@@ -72,6 +83,8 @@ def create(
             module.load_state_dict(dict(state))
         except RuntimeError as error:
             raise RowvitError(f"the weights do not fit timm's {name} ({_first_line(error, 1)})") from error
+    if encoder and module.attn_pool is not None:
+        module.reset_classifier(0, "avg" if module.cls_token is None else "token")
     return module.eval()
 
 
@@ -93,11 +106,11 @@ def arguments(
         return found
     found |= settings.get("model_args") or {}
     pool = settings.get("global_pool")
-    own = model_entrypoint(name).__module__ in ("timm.models.vision_transformer", "timm.models.deit")
-    if pool and own and "global_pool" not in found:
+    norm = _FC_NORM.get(model_entrypoint(name).__module__)
+    if pool and norm and "global_pool" not in found:
         found["global_pool"] = pool
         if pool == "avg" and "norm.weight" in state:  # older versions do not write where the LayerNorm is
-            found.setdefault("fc_norm", False)
+            found.setdefault(norm, False)
     return found
 
 
@@ -121,37 +134,41 @@ def _first_line(error: Exception, line: int = 0) -> str:
 
 
 def _require_family(module: Any, name: str = "") -> None:
-    """`RowvitError`, with what it has instead, for a network that is not a VisionTransformer."""
+    """`RowvitError`, with what it has instead, for a network that is neither VisionTransformer nor Eva."""
+    from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer as TimmTransformer
 
-    if isinstance(module, TimmTransformer):
+    if isinstance(module, TimmTransformer | Eva):
         return
     kind = type(module).__name__
     parts = (type(part).__name__ for part in module.modules())
     found = by_names([*facts(module.state_dict(), whole=True), *parts], heads=False)
-    what = f"timm's {name or kind} is of class {kind}, which is not a VisionTransformer"
+    what = f"timm's {name or kind} is of class {kind}, which is neither VisionTransformer nor Eva"
     if found and found.what:
         raise RowvitError(f"{what}: {lacking(found.what)}")
-    raise RowvitError(f"{what}, the only one that is read", "export it as ONNX")
+    raise RowvitError(f"{what}, the only ones that are read", "export it as ONNX")
 
 
-def configuration(name: str) -> ViTConfig:
+def configuration(name: str, encoder: bool = False) -> ViTConfig:
     """The architecture behind a name, without weights; `RowvitError` as of `create` and `from_module`."""
     with torch.device("meta"):
-        module = create(name)
-        return described(module.state_dict(), **_facts(module))[0]
+        module = create(name, encoder=encoder)
+        return described(timm_names(module.state_dict(), eva=True), **_facts(module))[0]
 
 
 def _facts(module: Any) -> dict[str, Any]:
     """What a state dict does not say, as arguments of `from_timm`; `RowvitError` as of `from_module`."""
+    from timm.models.eva import EvaBlock
     from timm.models.vision_transformer import Block
 
     kind = type(module).__name__
     _require_family(module)
     for block in module.blocks:
-        if type(block) is not Block:
+        if type(block) not in (Block, EvaBlock):
             odd = type(block).__name__
-            raise RowvitError(f"this {kind} is made of {odd}, and the accelerator runs only timm's Block")
+            raise RowvitError(
+                f"this {kind} is made of {odd}, and the accelerator runs only timm's Block and EvaBlock"
+            )
     function = getattr(getattr(block, "mlp", None), "act", None)
     act = activation_name(function(torch.from_numpy(GRID)).detach().numpy()) if function else None
     if act is None:
@@ -171,14 +188,29 @@ def _facts(module: Any) -> dict[str, Any]:
     kernel = getattr(getattr(module.patch_embed, "proj", None), "kernel_size", None)
     if grid and kernel:
         options["sizes"] = [(grid[0] * kernel[0], grid[1] * kernel[1])]
+    if (rope := getattr(module, "rope", None)) is not None:
+        half = getattr(block.attn, "rotate_half", False)
+        options["rope"] = of_timm(rope, module.patch_embed.grid_size, half)
     if pool == "attention":
+        if module.num_prefix_tokens:
+            raise RowvitError(
+                f"this {kind} pools by attention beside a class token or registers, and the accelerator's"
+                " pooling by attention is of patches alone",
+                LEAVE_OUT,
+            )
+        if module.attn_pool.num_heads != block.attn.num_heads:
+            raise RowvitError(
+                f"this {kind} pools by attention of {module.attn_pool.num_heads} heads, expected"
+                f" {block.attn.num_heads}, as many as in its blocks",
+                LEAVE_OUT,
+            )
         function = module.attn_pool.mlp.act
         options["pool_act"] = activation_name(function(torch.from_numpy(GRID)).detach().numpy()) or ""
     return options
 
 
 def from_module(module: nn.Module) -> tuple[VisionTransformer, float]:
-    """The float network of a timm VisionTransformer, and how far its output is from timm's.
+    """The float network of a timm VisionTransformer or Eva, and how far its output is from timm's.
 
     Returns
     -------
@@ -189,10 +221,10 @@ def from_module(module: nn.Module) -> tuple[VisionTransformer, float]:
     Raises
     ------
     RowvitError
-        If the module is not a VisionTransformer, or one of a variant that the accelerator does not run.
+        If the module is of another class, or of a variant that the accelerator does not run.
     """
     kind = type(module).__name__
-    model = from_timm(module.state_dict(), **_facts(module))
+    model = from_timm(timm_names(module.state_dict(), eva=True), **_facts(module))
     height, width = model.config.size
     images = torch.randn(2, 3, *getattr(module.patch_embed, "img_size", None) or (height, width))
     with torch.inference_mode():

@@ -62,30 +62,32 @@ def read_onnx(
     try:
         return _read(path, image_size, output, encoder)
     except RowvitError as error:
-        known = "" if error.advice else _known(path)
+        known, advice = ("", "") if error.advice else _known(path)
         if known:
-            raise RowvitError(f"{path}: {known}") from error
+            raise RowvitError(f"{path}: {known}", advice) from error
         raise
 
 
-def _known(path: str | os.PathLike) -> str:
-    """What the whole is that a node does not fit, by names and operators; empty where they do not say."""
+def _known(path: str | os.PathLike) -> tuple[str, str]:
+    """What the whole is that a node does not fit, by names and operators, and what to do.
+
+    Empty where they do not say.
+    """
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except Exception:  # protobuf's own exception types
-        return ""
+        return "", ""
     found = by_names([tensor.name for tensor in graph.initializer], heads=False, all_there=False)
     if found and list(found.what) != [CONVOLUTIONS]:  # of those, the nodes say more
-        return str(found).replace("the state dict has", "it has")
+        return str(found).replace("the state dict has", "it has"), found.advice
     if any(value.name == "spatial_shapes" for value in graph.input):
-        return f"this is NaFlex: {lacking([ANY_SHAPE])}"
+        return f"this is NaFlex: {lacking([ANY_SHAPE])}", ""
     kinds = [node.op_type for node in graph.node]
     attention = any("Softmax" in kind or "Attention" in kind for kind in kinds)
     if kinds and not attention and not any(node.domain for node in graph.node):
-        return (
-            f"it has no attention, but {kinds.count('Conv')} convolutions, so it is not a vision transformer"
-        )
-    return ""
+        count = kinds.count("Conv")
+        return f"it has no attention, but {count} convolutions, so it is not a vision transformer", ""
+    return "", ""
 
 
 def _read(path: str | os.PathLike, image_size: Size | None, output: str | None, encoder: bool) -> OnnxResult:

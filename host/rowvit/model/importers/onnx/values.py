@@ -17,6 +17,8 @@ import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from rowvit.model.importers.foreign import ORIGIN
+
 T = TypeVar("T")
 
 
@@ -26,7 +28,9 @@ class NotUnderstood(Exception):
 
 def rotary() -> NotUnderstood:
     """The reason for a node that turns queries or keys."""
-    return NotUnderstood("it turns queries and keys by their positions (rotary positions)")
+    return NotUnderstood(
+        f"it turns queries and keys by their positions, and rotary positions are not read from ONNX; {ORIGIN}"
+    )
 
 
 @dataclass(frozen=True, eq=False)

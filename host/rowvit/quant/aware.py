@@ -96,7 +96,7 @@ def quantisation_aware(model: VisionTransformer, scales: Mapping[str, float]) ->
         for layer, source in zip(layers, _INPUTS, strict=True):
             names = [f"layers.{i}.{part}" for part in "qkv"] if layer is block.attn.qkv else []
             if names and model.config.rotary:
-                rotating(block.attn, names)
+                rotating(block.attn, names[:2])
                 names[:2] = "", ""
             linear(layer, f"layers.{i}.{source}", names)
     if isinstance(model.head, nn.Linear):

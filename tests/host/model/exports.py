@@ -7,6 +7,7 @@ import math
 import warnings
 from pathlib import Path
 
+import pytest
 import torch
 from timm.models import register_model
 from torch import Tensor, nn
@@ -120,6 +121,14 @@ class HuggingFaceNetwork(nn.Module):
         x = self.vit.layernorm(x)
         logits = [getattr(self, name)(x[:, index]) for index, name in enumerate(self.heads)]
         return logits[0] if len(logits) == 1 else (logits[0] + logits[1]) / 2
+
+
+def transformers_dinov3(**settings: object) -> nn.Module:
+    """The DINOv3ViTModel of transformers."""
+    transformers = pytest.importorskip("transformers")
+    shape = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40)
+    config = transformers.DINOv3ViTConfig(**shape | dict(image_size=SIDE, patch_size=4) | settings)
+    return randomise(transformers.DINOv3ViTModel(config))
 
 
 class PlainNetwork(nn.Module):

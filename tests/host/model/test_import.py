@@ -223,7 +223,9 @@ def test_half_precision_checkpoint(tmp_path: Path) -> None:
     assert torch.allclose(found.model(images), network(images), atol=0.1)
 
 
-@pytest.mark.parametrize("make", [exports.timm_distilled, exports.HuggingFaceNetwork])
+@pytest.mark.parametrize(
+    "make", [exports.timm_distilled, exports.HuggingFaceNetwork, exports.transformers_dinov3]
+)
 def test_damaged_state_dicts_are_refused_by_tensor(tmp_path: Path, make: Callable) -> None:
     """Every tensor in turn is left out, or has another shape."""
     whole = state_of(make())

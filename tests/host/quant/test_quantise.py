@@ -49,6 +49,8 @@ def network(config: ViTConfig = CONFIG, seed: int = 0) -> VisionTransformer:
     for block in model.blocks:
         block.attn.qkv.weight.data[:, 3] /= 30
         block.mlp.fc1.weight.data[:, 3] /= 30
+    for angles in model.buffers():  # of rotary positions
+        angles.copy_(torch.arange(4.0)[:, None] * torch.rand(angles.shape[1], generator=generator))
     return model
 
 
@@ -181,9 +183,10 @@ def test_thresholds_of_the_network_go_into_the_package() -> None:
 
 
 @torch.no_grad()
-def test_aware_network_rounds_as_its_package() -> None:
+@pytest.mark.parametrize("rotary", [False, True])
+def test_aware_network_rounds_as_its_package(rotary: bool) -> None:
     """Its logits are closer to the package's than the float network's are; afterwards it is as before."""
-    model, images, unseen = network(), pictures(40), pictures(30, seed=9)
+    model, images, unseen = network(replace(CONFIG, rotary=rotary)), pictures(40), pictures(30, seed=9)
     package = quantise(model, images, OPTIONS)
     exact, integers = predict(model, unseen, MEAN, STD), logits(package, unseen)
     scales = activation_scales(model, MEAN, STD, images)

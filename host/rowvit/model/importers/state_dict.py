@@ -115,7 +115,7 @@ def described(
     It reads shapes and names, so that tensors on PyTorch's device "meta" will do.
     """
     state = {name: tensor.detach().float() for name, tensor in state.items()}
-    if found := by_names(facts(state)):
+    if (found := by_names(facts(state))) and (found.what or rope is None):  # else only angles lack
         raise found.error(advice="" if by_names(facts(state), heads=False) else LEAVE_OUT)
     for key in (_PATCH, "pos_embed", "blocks.0.mlp.fc1.weight"):
         if key not in state and (key != "pos_embed" or rope is None):

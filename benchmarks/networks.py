@@ -68,10 +68,10 @@ def of_timm(
     encoder: bool = False,
     **arguments: Any,
 ) -> None:
-    """Add networks of timm by their names; a foreign one must be refused by name, too."""
+    """Add networks of timm by their names; one whose folder is foreign must be refused by name, too."""
     for name in names.split():
         make = _timm(name, arguments)
-        chosen = (f"name {forms}" if word and not encoder and forms != "onnx" else forms).split()
+        chosen = (f"name {forms}" if word and not encoder and "folder" in forms else forms).split()
         TABLE.append(Network(family, name, make, tuple(chosen), word, {"encoder": True} if encoder else {}))
 
 
@@ -189,11 +189,15 @@ of_transformers("DINOv2", "Dinov2WithRegistersForImageClassification", size(384,
 of_timm("DINOv2 giant", "vit_giant_patch14_dinov2 vit_giant_patch14_reg4_dinov2", "gated", depth=2)
 of_transformers("DINOv2 giant", "Dinov2Model", size(1536, 14, use_swiglu_ffn=True), "gated")
 
-of_timm("DINOv3", "vit_small_patch16_dinov3", "rotary", forms=ALL, depth=2)
-of_timm("DINOv3", "vit_base_patch16_dinov3 vit_large_patch16_dinov3", "rotary", depth=2)
-of_timm("DINOv3", "vit_huge_plus_patch16_dinov3", "rotary.*gated", depth=2)
-of_transformers("DINOv3", "DINOv3ViTModel", size(384), "DINOv3.*rotary", forms=ALL)
-of_transformers("DINOv3", "DINOv3ViTModel", size(1280, use_gated_mlp=True), "DINOv3.*rotary")
+dinov3 = "vit_small_patch16_dinov3 vit_base_patch16_dinov3 vit_large_patch16_dinov3"
+of_timm("DINOv3", dinov3, forms="folder", depth=2)
+of_timm("DINOv3", dinov3, "how its positions turn", forms="dict", depth=2)
+of_timm("DINOv3", "vit_small_patch16_dinov3", "not read from ONNX", forms="onnx", depth=2)
+of_timm("DINOv3", "vit_huge_plus_patch16_dinov3", "gated", depth=2)
+of_transformers("DINOv3", "DINOv3ViTModel", size(384, num_register_tokens=4))
+of_transformers("DINOv3", "DINOv3ViTModel", size(384), "DINOv3.*not read from ONNX", forms="onnx")
+of_transformers("DINOv3", "DINOv3ViTModel", size(768, 16, 512, num_register_tokens=4), forms="folder")
+of_transformers("DINOv3", "DINOv3ViTModel", size(1280, use_gated_mlp=True), "gated")
 of_timm("DINOv3", "convnext_tiny", "no attention")
 
 of_timm("CLIP", "vit_base_patch32_clip_224", forms=ALL, depth=2)
@@ -229,15 +233,23 @@ of_transformers("SigLIP", "SiglipVisionModel", so400m, encoder=True)
 of_timm("NaFlex", "naflexvit_base_patch16_gap naflexvit_base_patch16_siglip", "any shape", depth=2)
 of_transformers("NaFlex", "Siglip2VisionModel", size(768, num_patches=256), "any shape")
 
-of_timm("EVA-02", "eva02_tiny_patch14_224", "rotary", forms=ALL, depth=2)
+of_timm("EVA-02", "eva02_tiny_patch14_224", "gated|not read from ONNX", forms=ALL, depth=2)
 of_timm(
     "EVA-02",
     "eva02_base_patch14_448 eva02_large_patch14_224 eva02_base_patch16_clip_224",
-    "rotary.*gated",
+    "gated",
     depth=2,
 )
+of_timm("EVA-02", "eva02_enormous_patch14_clip_224", "EvaBlockPostNorm|how its positions turn", depth=2)
 of_timm("EVA", "eva_large_patch14_196", depth=2)
-of_timm("EVA", "eva_giant_patch14_224", "Eva", depth=2)
+of_timm("EVA", "eva_giant_patch14_224", forms="folder", depth=2)
+of_timm("EVA", "eva_giant_patch14_224", "how its positions turn", forms="dict", depth=2)
+
+rope = "vit_small_patch16_rope_224 vit_base_patch16_rope_ape_224 vit_medium_patch16_rope_reg1_gap_256"
+of_timm("RoPE-ViT", rope, forms="folder", depth=2)
+of_timm("RoPE-ViT", rope, "how its positions turn", forms="dict", depth=2)
+of_timm("RoPE-ViT", "vit_small_patch16_rope_224", "not read from ONNX", forms="onnx", depth=2)
+of_timm("RoPE-ViT", "vit_small_patch16_rope_mixed_224", "mixed", forms="dict folder", depth=2)
 
 of_timm("BEiT", "beit_base_patch16_224", "relative", forms=ALL, depth=2)
 of_timm("BEiT", "beit_large_patch16_384 beitv2_base_patch16_224", "relative", depth=2)
@@ -256,9 +268,12 @@ of_transformers("Swin", "SwinForImageClassification", {}, "windows", forms=ALL)
 of_transformers("Swin", "Swinv2Model", {}, "windows")
 of_torchvision("Swin", "swin_t", torchvision.models.swin_t, "windows")
 
-of_timm("Perception Encoder", "vit_pe_core_tiny_patch16_384", "rotary", forms=ALL, depth=2)
-of_timm("Perception Encoder", "vit_pe_core_base_patch16_224 vit_pe_lang_large_patch14_448", "rotary", depth=2)
-of_timm("Perception Encoder", "vit_pe_spatial_base_patch16_512", "rotary|no LayerNorm behind", depth=2)
+core = "vit_pe_core_tiny_patch16_384 vit_pe_core_base_patch16_224"
+of_timm("Perception Encoder", core, "beside a class token|by which angles", depth=2)
+of_timm("Perception Encoder", core, encoder=True, forms="folder", depth=2)
+of_timm("Perception Encoder", "vit_pe_core_tiny_patch16_384", "not read from ONNX", forms="onnx", depth=2)
+of_timm("Perception Encoder", "vit_pe_lang_large_patch14_448", "LayerNorm", depth=2)
+of_timm("Perception Encoder", "vit_pe_spatial_base_patch16_512", "0 LayerNorms|no LayerNorm behind", depth=2)
 of_timm("AIMv2", "aimv2_large_patch14_224 aimv2_huge_patch14_336", "gated", depth=2)
 of_transformers("AIMv2", "Aimv2VisionModel", size(1024, 14), "gated|RMSNorm", forms=ALL)
 

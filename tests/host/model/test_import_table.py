@@ -32,6 +32,7 @@ SIZE = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, image_si
 SIZE |= dict(intermediate_size=40)
 AMBIGUOUS = r"fits two networks.*--pool"
 POOLED = "pool"  # by attention, in ONNX
+ROTARY = "not read from ONNX"
 
 
 def transformers_network(name: str, **settings: object) -> nn.Module:
@@ -64,6 +65,7 @@ TRANSFORMERS: dict[str, tuple[dict, dict[str, str]]] = {
     "SiglipForImageClassification": ({}, {}),
     "SiglipVisionModel": ({}, dict.fromkeys(("script", "dynamo"), POOLED)),
     "CLIPVisionModel": ({}, {}),
+    "DINOv3ViTModel": (dict(num_register_tokens=4), dict.fromkeys(("script", "dynamo"), ROTARY)),
 }
 TIMM: dict[str, tuple[dict, dict[str, str]]] = {
     "ViT": ({}, {"state dict": AMBIGUOUS}),
@@ -84,6 +86,10 @@ TIMM: dict[str, tuple[dict, dict[str, str]]] = {
         dict(name="vit_base_patch32_clip_224"),
         {"state dict": AMBIGUOUS},
     ),
+    "DINOv3": (
+        dict(name="vit_small_patch16_dinov3"),
+        {"state dict": "timm:NAME"} | dict.fromkeys(("script", "dynamo"), ROTARY),
+    ),
 }
 FORMS = ("state dict", "folder", "script", "dynamo")
 
@@ -98,7 +104,7 @@ def logits(network: nn.Module) -> nn.Module:
 
 def files(network: nn.Module, folder: Path, form: str) -> tuple[Path, dict]:
     """The network in one of `FORMS`, and options that the form needs."""
-    heads = {"heads": 3}
+    heads = {"heads": 3, "image_size": 16}
     if form == "state dict":
         torch.save(network.state_dict(), folder / "a.pth")
         act = getattr(getattr(network, "config", None), "hidden_act", None)

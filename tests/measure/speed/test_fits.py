@@ -89,7 +89,7 @@ def test_packages_and_what_nothing_holds() -> None:
     assert report("sign-digits", "-c", "paper")["configurations"]["paper"]["host"] is None
     mistake = fits("timm:vit_huge_patch14_224", code=2).stderr
     assert "width of 1280" in mistake or "1280 scalars" in mistake
-    assert "is not a VisionTransformer" in fits("timm:resnet18", code=2).stderr
+    assert "is neither VisionTransformer nor Eva" in fits("timm:resnet18", code=2).stderr
 
 
 def test_refusals_name_what_fits(caplog: pytest.LogCaptureFixture) -> None:

@@ -97,7 +97,7 @@ def import_model(
         Of a folder with CLIP or SigLIP: its classes are these texts (`prompts.with_prompts`).
     image_size : int or tuple of int, optional
         Pixels per side, or height and width; position embeddings are interpolated. For an ONNX file that
-        leaves the size open, and a state dict with positions for just these patches, its size.
+        leaves the size open, a state dict with positions for just these patches, and DINOv3's, its size.
     mean, std : sequences of three floats, optional
         Of pixels in 0..1; by default the source's, or ImageNet's. A graph that normalises its input itself
         has its own.

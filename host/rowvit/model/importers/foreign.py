@@ -24,7 +24,7 @@ _NO_MEAN = "norms without a bias, such as RMSNorm"
 _NO_ATTENTION = "no attention, but convolutions"
 _ONNX = "export it as ONNX"
 _BY_NAME = "import it by the name that timm has for it: timm:NAME --weights FILE"
-#: of ONNX
+#: instead of an ONNX file
 ORIGIN = "import the folder, state dict or timm name that it came from"
 _FROM_ONNX = "whose rotary positions are not read from ONNX"
 

@@ -3,10 +3,11 @@
 
     python benchmarks/encoders.py
     python benchmarks/encoders.py --rtl kv260 "CLIP ViT-B/32, class token"
+    python benchmarks/encoders.py --stream kv260 "DeiT-T/16, classes and tokens"
 
 They have the shapes of the originals and random weights; unless they are pruned no token is dropped, and
 rows of W2 are skipped as in the workloads of results.md. With ``--rtl`` one of them is simulated, in minutes,
-and every bit compared with the integer reference's.
+and every bit compared with the integer reference's; with ``--stream`` its images come one behind the other.
 """
 
 from __future__ import annotations
@@ -77,8 +78,9 @@ def simulated(package: ModelPackage, config: HardwareConfig) -> int:
 
 
 def main(
-    only: Annotated[list[str], typer.Argument(help="With --rtl: a configuration, and a network.")] = [],  # noqa: B006
+    only: Annotated[list[str], typer.Argument(help="A configuration, and a network.")] = [],  # noqa: B006
     rtl: Annotated[bool, typer.Option("--rtl", help="Simulate the RTL.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Each further image of a start.")] = False,
     keep: Record = False,
 ) -> None:
     """Print cycles per image."""
@@ -94,6 +96,14 @@ def main(
             record(
                 "encoders-rtl", f"{config} {name}", {"cycles": cycles, "predicted": float(predicted.total)}
             )
+        return
+    if stream:
+        config, name = only
+        program, array = compile(network(name), load(config), batch=1), load(config)
+        alone, more = (predict(program, array, images=images).total for images in (1, 6))
+        print(f"{(more - alone) / 5:,.0f} cycles for each further image")
+        if keep:
+            record("encoders-stream", f"{config} {name}", {"cycles": round((more - alone) / 5)})
         return
     print("| network | tokens | configuration | cycles | images/s |")
     print("|---|---|---|---|---|")

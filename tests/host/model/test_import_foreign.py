@@ -58,7 +58,7 @@ def made(kind: str, **settings: object) -> nn.Module:
 @pytest.mark.parametrize(
     ("kind", "settings", "words"),
     [
-        ("DINOv3ViTModel", dict(use_gated_mlp=True), "transformers' dinov3_vit: a gated FFN"),
+        ("DINOv3ViTModel", dict(use_gated_mlp=True), "DINOv3: a gated FFN"),
         ("Dinov2Model", dict(use_swiglu_ffn=True), "transformers' dinov2: a gated FFN"),
         ("BeitModel", dict(use_relative_position_bias=True), "transformers' beit: relative positions"),
         ("ConvNextModel", dict(depths=[1] * 4, hidden_sizes=[8] * 4), "ConvNeXt: no attention"),

@@ -100,6 +100,8 @@ KINDS = {
         )
     },
 }
+#: names of networks that it runs, but for some settings
+_NAMES = {"dinov3_vit": "DINOv3"}
 #: settings of networks that it runs only without them, and what they bring
 _SETTINGS = {
     "use_swiglu_ffn": _GATED,
@@ -114,7 +116,7 @@ _SETTINGS = {
 def by_settings(config: Mapping[str, Any]) -> str:
     """What transformers' ``config.json`` says of a network that the accelerator does not run; else empty."""
     kind = str(config.get("model_type", ""))
-    name, what = KINDS.get(kind, (f"transformers' {kind}", ""))
+    name, what = KINDS.get(kind, (_NAMES.get(kind, f"transformers' {kind}"), ""))
     found = [what] if what else [text for key, text in _SETTINGS.items() if config.get(key)]
     return f"this is {name}: {lacking(found)}" if found else ""
 

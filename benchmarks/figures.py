@@ -102,6 +102,9 @@ DERIVED: dict[str, Callable[[Figures], Any]] = {
     "change": lambda f: f["top1"] - f.first["top1"],
     "lost": lambda f: f.first["top1"] - f["top1"],
     "million_macs": lambda f: f["macs_executed"] / 1e6,
+    # schedules
+    "spaced_percent": lambda f: 100 * f["spaced"] / f["photos"],
+    "searched_percent": lambda f: 100 * f["searched"] / f["photos"],
     # how far from the goal of docs/results.md
     "lost_too_much": lambda f: f["lost"] - 2.0,
     "w2_rows_missing": lambda f: 59.3 - f["w2_rows_saved"],

@@ -209,9 +209,9 @@ TWINS = (
     Twins(
         "rowvit_select",
         10,
-        {"ROWS": 2, "MAX_TOKENS": 16},
+        {"ROWS": 2, "MAX_TOKENS": 16, "ROTARY": 1},
         by("kept_valid_o", "kept_o")
-        | never("score_addr_o", "src_data_o")
+        | never("score_addr_o", "src_data_o", "move_o")
         | by("out_valid_o", "out_data_o", "out_eor_o"),
         QUIET,
         (
@@ -250,7 +250,7 @@ TWINS = (
     Twins(
         "rowvit_drain",
         8,
-        SMALL | {"AW": 6, "PARAM_SLOTS": 2, "MASK_DEPTH": 8},
+        SMALL | {"AW": 6, "PARAM_SLOTS": 2, "MASK_DEPTH": 8, "ROTARY_TOKENS": 8},
         by("s_valid_o", "s_o")
         | by("tw_valid_o", "tw_addr_o", "tw_data_o")
         | by("ww_valid_o", "ww_o")
@@ -262,6 +262,7 @@ TWINS = (
         {},
         (
             Mutant("rowvit_drain", "if (!rst_ni) {valid_q, valid10_q} <= 10'd0;", ""),
+            Mutant("rowvit_drain", "if (!rst_ni) late_valid_q <= {ROTATE{1'b0}};", ""),
             Mutant("rowvit_drain_residual", "if (!rst_ni) res_we_o[I] <= 1'b0;", ""),
         ),
     ),
@@ -282,6 +283,7 @@ TWINS = (
         SMALL,
         by("req_valid_o", "req_addr_o", "req_bytes_o")
         | {f"{port}_{name}_o": f"{port}_valid_o" for port, names in LOADS.items() for name in names.split()}
+        | by("ro_valid_o", "ro_o")
         | by("error_valid_o", "error_code_o", "error_info_o")
         | never("mask_addr_o", "w2_fetched_o", "w2_rows_o"),
         QUIET,

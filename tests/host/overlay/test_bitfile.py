@@ -113,7 +113,7 @@ def test_a_sound_overlay(files):
         "bitstream": (True, "rowvit_wrapper for 7z020clg400, 2026/11/25 12:00:00, Vivado 2022.2, 64 bytes"),
         "handoff": (True, "rowvit.hwh, Zynq-7000, Vivado 2022.2"),
         "same build": (True, "both for 7z020clg400"),
-        "core": (True, "rowvit_0, 2 x 1 x 16, configuration tiny (hash 3E22A840), host front end"),
+        "core": (True, "rowvit_0, 2 x 1 x 16, configuration tiny (hash 61098B35), host front end"),
         "clock": (True, "100 MHz"),
         "DMA": (True, "axi_dma_0, both channels, transfers of up to 67,108,863 bytes"),
         "addresses": (True, "rowvit_0 0x43C00000 (4 KB), axi_dma_0 0x40400000 (64 KB)"),

@@ -23,8 +23,9 @@ row_heads          heads that the host computes for each of some tokens behind t
 pruning            list of {layer (0-based), keep (besides token 0), threshold (20 fraction bits)}
 ffn2_rule          "none", "image" or "tile"; with "tile", ``tile_rows`` rows make a tile
 ffn_chunk          hidden neurons per chunk of the second FFN layer
-params             shifts and scalar multipliers: patch.shift, layers[i], with classes norm.shift and
-                   head.shift, with ``pre_norm`` pre_norm.shift and pre.shift
+params             shifts and scalar multipliers: patch.shift, layers (of each norm1.shift, q.shift, k.shift,
+                   v.shift, s_mult, s_shift, pv_shift, proj.shift, norm2.shift, fc1.shift, thr, fc2.shift),
+                   with classes norm.shift and head.shift, with ``pre_norm`` pre_norm.shift and pre.shift
 scales             float value of one unit of residual, logits, ... (informative)
 licence, source    of the network, as its card has them
 accuracy           measured accuracy, with its test set (informative)
@@ -37,7 +38,8 @@ Tensors: patch.weight int8 [K, D] (k in the order py, px, channel), patch.mult u
 (.weight int8 [in, out], .bias int32 [out], .mult uint16 [out]); with classes norm (.g, .b) and head
 (.weight, .bias, .mult); with normalised tokens tokens (.g, .b); with ``pre_norm`` pre_norm (.g, .b) and
 pre.mult uint16 [D]; with ``rotary`` rope.table int16 [coordinates, hd / 4, 2], cosines and sines with
-14 fraction bits, and rope.places uint8 [N, 2], the coordinates of every token. Head h of attention owns
+14 fraction bits, and rope.places uint8 [N, 2], of every token (prefix first) two indices into it, for
+even and for odd pairs of channels. Head h of attention owns
 channels h*hd .. (h+1)*hd-1 of q, k and v.
 """
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from rowvit.formats.description import COORDINATES, image_keys
 from rowvit.formats.package import ModelPackage
-from rowvit.quant.fixed import multiplier
+from rowvit.quant.fixed import multiplier, rotations
 from rowvit.reference.attention import ROTATED_BITS
 
 
@@ -65,7 +65,7 @@ def varied(rng: np.random.Generator, package: ModelPackage, rotary: bool = True)
     if own.random() < 0.3 and rotary and not left:
         count = int(own.integers(1, COORDINATES + 1))
         angles = own.uniform(-np.pi, np.pi, (count, frequencies)).round(int(own.integers(3)))
-        turns = np.round(2.0**14 * np.stack([np.cos(angles), np.sin(angles)], axis=-1)).astype(np.int16)
+        turns = rotations(angles)
         corners = own.choice([-(1 << 14), 0, 1 << 14], turns.shape).astype(np.int16)
         tensors["rope.table"] = np.where(own.random(turns.shape) < 0.2, corners, turns)
         tensors["rope.places"] = own.integers(0, count, (package.arch["tokens"], 2)).astype(np.uint8)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real factors as a multiplier and a shift."""
+"""Real factors as a multiplier and a shift; angles as cosines and sines."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from rowvit.errors import RowvitError
+from rowvit.reference.attention import TURN_BITS
 
 
 def multiplier(factors: np.ndarray | float, what: str = "factor") -> tuple[np.ndarray, int]:
@@ -45,3 +46,10 @@ def multiplier(factors: np.ndarray | float, what: str = "factor") -> tuple[np.nd
 def value_shift(value_unit: float, wanted: float) -> int:
     """How many powers of two, 0 to 8, the unit of attention's output O is finer than that of V."""
     return min(max(round(math.log2(value_unit / wanted)), 0), 8)
+
+
+def rotations(angles: np.ndarray) -> np.ndarray:
+    """Cosine and sine of angles [...] as a package's table has them: int16 [..., 2]."""
+    turns = 2.0**TURN_BITS * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    found: np.ndarray = np.round(turns).astype(np.int16)
+    return found

@@ -27,7 +27,7 @@ from rowvit.formats.tokens import ROWS
 from rowvit.model.store import require_finite
 from rowvit.model.vit import VisionTransformer, ViTConfig, predict
 from rowvit.quant.calibrate import METHODS, ActivationStatistics
-from rowvit.quant.fixed import multiplier, value_shift
+from rowvit.quant.fixed import multiplier, rotations, value_shift
 from rowvit.quant.rounding import compensated
 from rowvit.reference import patchify
 from rowvit.reference.attention import ROTATED_BITS
@@ -436,8 +436,7 @@ class _Builder:
         config = self.config
         rows, columns = (self.state[f"rope.{axis}"] for axis in ("rows", "columns"))
         angles = np.concatenate([np.zeros((1, rows.shape[1])), rows, columns])
-        turns = np.round(2.0**14 * np.stack([np.cos(angles), np.sin(angles)], axis=-1)).astype(np.int16)
-        table, number = np.unique(turns, axis=0, return_inverse=True)
+        table, number = np.unique(rotations(angles), axis=0, return_inverse=True)
         if len(table) > COORDINATES:
             raise RowvitError(
                 f"the rotary positions of {config.grid[0]} x {config.grid[1]} patches have {len(table)}"

@@ -16,7 +16,7 @@ import numpy as np
 
 from rowvit.formats.description import HEAD_PARAMS, LAYER_PARAMS, NETWORK_PARAMS, PRE_PARAMS, image_keys
 from rowvit.formats.package import BIAS_LIMIT, FORMAT, ModelPackage, keep_schedule, tensor_table
-from rowvit.quant.fixed import multiplier
+from rowvit.quant.fixed import multiplier, rotations
 from rowvit.reference.attention import ROTATED_BITS
 
 #: architectures by name
@@ -172,10 +172,7 @@ def _turns(grid: tuple[int, int], frequencies: int) -> np.ndarray:
     """Cosines and sines [coordinates, frequencies, 2]: no turn, then those of rows, then of columns."""
     places = np.concatenate([[0.0], *((np.arange(n) + 0.5) / n for n in grid)])
     angles = np.pi * places[:, None] * 2.0 ** -np.arange(frequencies)
-    found: np.ndarray = np.round(2.0**14 * np.stack([np.cos(angles), np.sin(angles)], axis=-1)).astype(
-        np.int16
-    )
-    return found
+    return rotations(angles)
 
 
 def _places(grid: tuple[int, int], prefix: int) -> np.ndarray:

@@ -48,10 +48,11 @@
 `define O_LAST 37  // its record ends the image
 `define O_TAG 49:38  // tag and image, for records
 `define O_COUNT 65:50  // logits of the tile
-`define O_ROPE 66  // pairs of lanes are rotated
-`define O_PLACE 77:67  // ROPE: band of row 0's place
-`define O_ALL 77:0
-`define O_ALL_W (78)
+`define O_LATE 66  // pairs of lanes are rotated or gated
+`define O_GATED 67  // they are a gate and what it lets through
+`define O_PLACE 78:68  // ROPE: band of row 0's place
+`define O_ALL 78:0
+`define O_ALL_W (79)
 
 // bias and multiplier of a lane, from load_engine to drain
 `define PW_GROUP 7:0

@@ -8,6 +8,7 @@ import numpy as np
 from rowvit.formats.description import COORDINATES, image_keys
 from rowvit.formats.package import ModelPackage
 from rowvit.quant.fixed import multiplier, rotations
+from rowvit.quant.synthetic import with_gates
 from rowvit.reference.attention import ROTATED_BITS
 
 
@@ -22,7 +23,7 @@ def varied(rng: np.random.Generator, package: ModelPackage, rotary: bool = True)
     """The network as it is, or answering with tokens, without classes, with a LayerNorm before its blocks.
 
     Of some the patches lie in another rectangle, of as many. With ``rotary`` some have rotary positions, of
-    any rotations.
+    any rotations, or a gated FFN.
     """
     meta, tensors = package.meta | {"scales": dict(package.meta["scales"])}, dict(package.tensors)
     meta["params"] = dict(meta["params"])
@@ -75,5 +76,8 @@ def varied(rng: np.random.Generator, package: ModelPackage, rotary: bool = True)
             for params in meta["params"]["layers"]
         ]
     found = ModelPackage(meta, tensors)
+    (own,) = rng.spawn(1)
+    if own.random() < 0.3 and rotary:
+        found = with_gates(own, found)
     found.check("varied")
     return found

@@ -178,13 +178,15 @@ module rowvit_drain #(
   wire to_res    = kind10 == DST_RESIDUAL[3:0];
   wire to_stream = kind10 == DST_STREAM[3:0];
 
-  // Rotated results come ROTATE cycles later, with their lane; the tile behind keeps out of their way (front).
+  // Rotated and gated results come ROTATE cycles later, with their lane; the tile behind keeps out of their way
+  // (front).
   wire            valid10, final10;
   wire [LW-1:0]   at10;
+  wire            gated10;
   wire [16*N-1:0] z10;
   generate
     if (ROTARY_TOKENS != 0) begin : g_rotary
-      wire                 rope10 = op10_q[`O_ROPE];
+      wire                 late10 = op10_q[`O_LATE];
       reg  [ROTATE-1:0]    late_valid_q, late_final_q;
       reg  [LW*ROTATE-1:0] late_lane_q;
       reg  [10:0]          band_q;
@@ -193,7 +195,7 @@ module rowvit_drain #(
       wire [31:0]          ro_data = ro_i[`RO_DATA];
       wire [16*N-1:0]      rotated;
       always @(posedge clk_i) begin
-        late_valid_q <= {late_valid_q[ROTATE-2:0], valid10_q && rope10};
+        late_valid_q <= {late_valid_q[ROTATE-2:0], valid10_q && late10};
         late_final_q <= {late_final_q[ROTATE-2:0], final10_q};
         late_lane_q  <= {late_lane_q[LW*(ROTATE-1)-1:0], lane10_q};
         band_q       <= op[`O_PLACE] + band[10:0];
@@ -211,15 +213,16 @@ module rowvit_drain #(
           .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .USE_DSP(USE_DSP)
       ) u_rotary (
           .clk_i(clk_i), .we_i(ro_valid_i && !ro_i[`RO_PLACE]), .waddr_i(ro_i[`RO_ADDRESS]),
-          .wdata_i(ro_data), .place_i(place8_q), .lane_i(lanes_q[LW*7+:LW]), .odd_i(lane10_q[0]),
-          .y_i(y10), .p_o(rotated)
+          .wdata_i(ro_data), .place_i(place8_q), .lane_i(lanes_q[LW*7+:LW]),
+          .valid_i(valid10_q), .odd_i(lane10_q[0]), .gated_i(gated10), .y_i(y10), .p_o(rotated)
       );
-      assign valid10 = rope10 ? late_valid_q[ROTATE-1] : valid10_q;
-      assign final10 = rope10 ? late_final_q[ROTATE-1] : final10_q;
-      assign at10 = rope10 ? late_lane_q[LW*(ROTATE-1)+:LW] : lane10_q;
-      assign z10 = rope10 ? rotated : y10;
+      assign gated10 = op10_q[`O_GATED];
+      assign valid10 = late10 ? late_valid_q[ROTATE-1] : valid10_q;
+      assign final10 = late10 ? late_final_q[ROTATE-1] : final10_q;
+      assign at10 = late10 ? late_lane_q[LW*(ROTATE-1)+:LW] : lane10_q;
+      assign z10 = late10 ? rotated : y10;
     end else begin : g_plain
-      assign {valid10, final10, at10, z10} = {valid10_q, final10_q, lane10_q, y10};
+      assign {valid10, final10, at10, z10, gated10} = {valid10_q, final10_q, lane10_q, y10, 1'b0};
       wire unused = &{1'b0, ro_valid_i, ro_i, move_valid_i, move_i};
     end
   endgenerate
@@ -285,7 +288,7 @@ module rowvit_drain #(
     dst11_q      <= dst10;
     logit11_q    <= y10[16*GROUPS-1:0];
     for (j = 0; j < N; j = j + 1)
-      b11_q[8*j+:8] <= to_hidden ? relu(y10[16*j+:16], mult10[7:0]) : sat8(z10[16*j+:16]);
+      b11_q[8*j+:8] <= to_hidden && !gated10 ? relu(y10[16*j+:16], mult10[7:0]) : sat8(z10[16*j+:16]);
 
     // softmax
     s_valid_o <= valid10_q && kind10 == KIND_S[3:0];

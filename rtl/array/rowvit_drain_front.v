@@ -14,7 +14,7 @@ module rowvit_drain_front #(
     parameter LANES = 64,
     // Bits of a row's number.
     parameter BANK_W = 1,
-    // 1: tiles may be rotated, whose results come ROTATE cycles later.
+    // 1: tiles may be rotated or gated, whose results come ROTATE cycles later.
     parameter ROTARY = 0
 ) (
     input  wire                     clk_i,
@@ -67,7 +67,8 @@ module rowvit_drain_front #(
   assign in_op[`O_LAST] = !in_attn && flags[FLAG_LAST];
   assign in_op[`O_TAG] = instr_i[F_IMAGE+:12];
   assign in_op[`O_COUNT] = instr_i[F_MATMUL_COUNT+:16];
-  assign in_op[`O_ROPE] = ROTARY != 0 && !in_attn && flags[FLAG_ROPE];
+  assign in_op[`O_GATED] = ROTARY != 0 && !in_attn && flags[FLAG_GATED];
+  assign in_op[`O_LATE] = ROTARY != 0 && !in_attn && (flags[FLAG_ROPE] || flags[FLAG_GATED]);
   assign in_op[`O_PLACE] = ROTARY != 0 ? instr_i[F_MATMUL_TABLE+BANK_W+:11] : 11'd0;
   wire           valid, pop;
   rowvit_fifo #(
@@ -101,7 +102,7 @@ module rowvit_drain_front #(
   assign sub_o   = sub_q;
   // A LOGITS record starts when no MARK record can come in between any more; K^T waits for V's last lines.
   reg  [7:0]    values_q;  // a tile of V has ended
-  reg  [ROTATE-1:0] late_q;  // a rotated tile has ended: its last results, and its event, are still to come
+  reg  [ROTATE-1:0] late_q;  // such a tile has ended: its last results, and its event, are still to come
   wire          hold     = (stream && (|delay_q || marking_i))
                            || (kind == DST_KEY[3:0] && |values_q) || |late_q[ROTATE-2:0];
   wire          hold_mark = op_o[`O_MARK] && !mark_room_i;
@@ -125,7 +126,7 @@ module rowvit_drain_front #(
     // A cycle after near_end; logits may wait for room to the last lane.
     release_o <= stream_q ? last_o : near_end;
     values_q <= {values_q[6:0], last_o && kind == DST_VALUE[3:0]};
-    late_q   <= {late_q[ROTATE-2:0], pop && op_o[`O_ROPE]};
+    late_q   <= {late_q[ROTATE-2:0], pop && op_o[`O_LATE]};
     captured_q <= (captured_q || captured_i) && !begin_tile;
     run_q <= begin_tile || (run_q && !last_o);
     if (!run_q) begin  // whether a tile begins or not, which is known late
@@ -170,8 +171,8 @@ module rowvit_drain_front #(
   assign mark_o = ev_out && ev_mark;
   always @(posedge clk_i) begin
     popped_q <= pop;
-    delay_q <= {delay_q[DONE_LAT-2:0], pop && (LATE == 0 || op_o[`O_ROPE])};
-    if (LATE != 0 && pop && !op_o[`O_ROPE]) delay_q[LATE] <= 1'b1;
+    delay_q <= {delay_q[DONE_LAT-2:0], pop && (LATE == 0 || op_o[`O_LATE])};
+    if (LATE != 0 && pop && !op_o[`O_LATE]) delay_q[LATE] <= 1'b1;
     if (ev_out && ev_band) bands_o <= ev_bandno + 16'd1;
     if (ev_out && ev_op) begin
       done_o  <= done_o + 16'd1;

@@ -12,7 +12,7 @@ module rowvit_rotary_mac #(
     parameter USE_DSP = 0
 ) (
     input  wire               clk_i,
-    input  wire signed [15:0] a_i,
+    input  wire signed [19:0] a_i,
     input  wire signed [15:0] b_i,
     input  wire               first_i,
     output wire signed [47:0] p_o
@@ -29,7 +29,7 @@ module rowvit_rotary_mac #(
           .INMODEREG(0), .OPMODEREG(1), .AUTORESET_PATDET("NO_RESET"), .MASK(48'h3fffffffffff),
           .PATTERN(48'h0), .SEL_MASK("MASK"), .SEL_PATTERN("PATTERN"), .USE_PATTERN_DETECT("NO_PATDET")
       ) u_dsp (
-          .CLK(clk_i), .A({{14{a_i[15]}}, a_i}), .D(25'd0), .B({{2{b_i[15]}}, b_i}),
+          .CLK(clk_i), .A({{10{a_i[19]}}, a_i}), .D(25'd0), .B({{2{b_i[15]}}, b_i}),
           .C(ROUND), .INMODE(5'b00000),
           .OPMODE({2'b01, first_i, 4'b0101}), .ALUMODE(4'b0000),
           .CARRYIN(1'b0), .CARRYINSEL(3'b000), .ACIN(30'd0), .BCIN(18'd0), .PCIN(48'd0),
@@ -42,8 +42,9 @@ module rowvit_rotary_mac #(
           .OVERFLOW(), .UNDERFLOW(), .PATTERNBDETECT(), .PATTERNDETECT()
       );
     end else begin : g_twin
-      reg signed [15:0] a1_q, b1_q, a2_q, b2_q;
-      reg signed [31:0] m_q;
+      reg signed [19:0] a1_q, a2_q;
+      reg signed [15:0] b1_q, b2_q;
+      reg signed [35:0] m_q;
       reg signed [47:0] p_q;
       reg               first_q;
       assign p_o = p_q;
@@ -54,7 +55,7 @@ module rowvit_rotary_mac #(
         b2_q    <= b1_q;
         m_q     <= REGS == 2 ? a2_q * b2_q : a1_q * b1_q;
         first_q <= first_i;
-        p_q     <= (first_q ? $signed(ROUND) : p_q) + $signed({{16{m_q[31]}}, m_q});
+        p_q     <= (first_q ? $signed(ROUND) : p_q) + $signed({{12{m_q[35]}}, m_q});
       end
     end
   endgenerate

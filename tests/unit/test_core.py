@@ -61,7 +61,7 @@ CYCLES = (
 
 
 def pruned_package() -> ModelPackage:
-    """A network with rotary positions, token pruning and FFN2 skipping."""
+    """A network with rotary positions, token pruning and FFN2 skipping, with gates."""
     return random_package(
         np.random.default_rng(1),
         dim=32,
@@ -73,6 +73,7 @@ def pruned_package() -> ModelPackage:
         classes=5,
         pruning=[{"layer": 0, "keep": 2, "threshold": 0}],
         rotary=True,
+        gated=True,
     )
 
 

@@ -9,9 +9,10 @@ import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
 
 import harness
+from rowvit.formats.description import in_places
 from rowvit.hardware.buses import LINE, MOVE, PARAMETER, ROTATION, SCORE, TILE
 from rowvit.hardware.isa import Dst, Flag, Record
-from rowvit.reference.layers import compress, relu, requant
+from rowvit.reference.layers import compress, gate, relu, requant
 from rowvit.reference.primitives import rsr, sat8
 
 ROWS, GROUPS, LANES = (
@@ -61,6 +62,7 @@ class Tile:
         self.bank = [rng.randrange(ROWS) for _ in range(ROWS)]
         self.s_mult = rng.randrange(65536)
         self.rope = bool(ROTARY) and kind in (Dst.TOKEN, Dst.KEY) and rng.random() < 0.7
+        self.gated = bool(ROTARY) and kind == Dst.HIDDEN and rng.random() < 0.7
         self.place = rng.randrange(ROTARY // ROWS - 40 // ROWS) if self.rope else 0  # band of row 0's place
         width = rng.randint(8, 25)
         acc = [rng.randrange(-(1 << width), 1 << width) for _ in range(N * LANES)]
@@ -79,12 +81,17 @@ class Tile:
                 self.y[i] = requant(self.acc[i], bias, mult, self.shift)
         self.active = [(r, g) for r in range(ROWS) if self.rows >> r & 1 for g in range(self.groups)]
 
+    def hidden(self, y):
+        """Values of the lanes of a hidden tile: uint8, or int8 with gates."""
+        return in_places(gate(y), 2) if self.gated else relu(y, self.thr)
+
     def inputs(self):
         """Values of the descriptor's ports."""
         slots = [0] * 32
         attention = self.kind in (SCORES, OUTPUT)
         slots[0] = self.tag << 4
         slots[1] = self.mark << Flag.MARK | (self.kind == Dst.STREAM) << Flag.LAST | self.rope << Flag.ROPE
+        slots[1] |= self.gated << Flag.GATED
         if attention:
             slots[19], slots[20], slots[21] = self.s_mult, self.shift, self.shift
         else:
@@ -185,12 +192,12 @@ async def destinations(dut):
     dut.pw_valid_i.value = 0
     if ROTARY:
         table, places = await positions(dut, rng)
-    kinds = [*KINDS, *[Dst.TOKEN, Dst.KEY] * (2 if ROTARY else 0)]
+    kinds = [*KINDS, *[Dst.TOKEN, Dst.KEY, Dst.HIDDEN] * (2 if ROTARY else 0)]
     tiles = [Tile(rng, number, rng.choice(kinds), params) for number in range(60)]
     for tile in tiles:
         if tile.rope:
             tile.y = rotated(tile, table, places)
-    assert not ROTARY or sum(tile.rope for tile in tiles) > 10
+    assert not ROTARY or min(sum(t.rope for t in tiles), sum(t.gated for t in tiles)) > 5
     # operations without a tile (of tokens that were dropped, say), up to more than the queue of tiles holds
     queued = []
     for tile in tiles:
@@ -277,10 +284,10 @@ async def destinations(dut):
             first = tile.dst + g * LANES // 8
             if tile.kind in (Dst.TOKEN, OUTPUT) or (tile.kind == Dst.HIDDEN and tile.dense):
                 hidden = tile.kind == Dst.HIDDEN
-                want = (relu(y, tile.thr) if hidden else sat8(y).astype(np.int8)).tobytes()
+                want = (tile.hidden(y) if hidden else sat8(y).astype(np.int8)).tobytes()
                 assert bytes_of(tokens[r, first + w] for w in range(LANES // 8)) == want, where
             elif tile.kind == Dst.HIDDEN:
-                values = relu(y, tile.thr)
+                values = tile.hidden(y)
                 union[g] |= values != 0
                 words = compress(values)[: 1 + -(-np.count_nonzero(values) // 8)]
                 got = bytes_of(tokens[r, tile.dst + g * SEGW + w] for w in range(words.size))

@@ -17,10 +17,12 @@ async def sums(dut):
     rng = random.Random(3)
     regs, begin = harness.parameter("REGS"), harness.parameter("ROUND")
     cocotb.start_soon(harness.Clock(dut.clk_i, 10, "ns").start())
-    ends = [-32768, -16384, -1, 0, 1, 16384, 32767]
-    drawn = [
-        tuple(rng.choice([rng.choice(ends), rng.randint(-32768, 32767)]) for _ in "ab") for _ in range(600)
-    ]
+    ranges = 1 << 19, 1 << 15
+
+    def draw(high):
+        return rng.choice([-high, -1, 0, 1, high // 2, high - 1, rng.randrange(-high, high)])
+
+    drawn = [tuple(draw(high) for high in ranges) for _ in range(600)]
     wanted, total = [], 0
     for number, (a, b) in enumerate(drawn):
         total = (total if number % 2 else begin) + a * b

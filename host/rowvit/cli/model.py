@@ -238,7 +238,7 @@ def info(model: opt.ModelArgument) -> None:
     rows["image"] = _image(arch)
     rows["network"] = (
         f"{arch['depth']} layers, {arch['dim']} channels, {arch['heads']} heads, {arch['hidden']} hidden,"
-        f" {arch['tokens']} tokens{', rotary positions' if 'rotary' in meta else ''}"
+        f" {arch['tokens']} tokens{_parts(meta)}"
     )
     rows["answers with"] = _answers(meta)
     rows["pruning"] = (
@@ -261,6 +261,12 @@ def info(model: opt.ModelArgument) -> None:
             if value not in (None, "")
         }
     )
+
+
+def _parts(values: Mapping[str, Any]) -> str:
+    """What some networks have, by their description."""
+    parts = {"rotary": "rotary positions", "gated": "gated FFN"}
+    return "".join(f", {what}" for key, what in parts.items() if values.get(key))
 
 
 def _answers(meta: Mapping[str, Any]) -> str:
@@ -319,7 +325,7 @@ def _network_rows(config: Mapping, card: Mapping) -> dict[str, str]:
         "network": (
             f"{config['depth']} layers, {config['dim']} channels, {config['heads']} heads,"
             f" {config['hidden']} hidden ({config['act']}), {tokens} tokens"
-            f"{', rotary positions' if config.get('rotary') else ''}"
+            f"{_parts(config)}"
         ),
         "head": head,
         "mean, std": " ".join(f"{value:g}" for value in [*card["mean"], *card["std"]]),

@@ -423,7 +423,7 @@ def quantise(
         crop=card.crop,
         ffn2_rule=rule or ("image" if config.ffn2_rule == "none" else config.ffn2_rule),
         tile_rows=tile_rows,
-        ffn_chunk=ffn_chunk or default_chunk(config.hidden),
+        ffn_chunk=ffn_chunk or default_chunk(config),
         threshold_energy=threshold_energy,
         method=method,
         percentile=percentile,

@@ -121,7 +121,9 @@ def compile(
 
 def _optional(meta: dict[str, Any], config: HardwareConfig) -> dict[str, Any]:
     """What a program says of the parts that only some networks have."""
-    found = {key: meta[key] for key in ("host_head", "row_heads", "pre_norm", "rotary") if key in meta}
+    found = {
+        key: meta[key] for key in ("host_head", "row_heads", "pre_norm", "rotary", "gated") if key in meta
+    }
     return found | (
         {"tokens": meta["tokens"] | {"layout": list(Layout.of(config))}} if "tokens" in meta else {}
     )

@@ -26,6 +26,7 @@ from rowvit.compiler.cells import Area, Cells, Value, Values
 from rowvit.compiler.plan import EMBED_TAG
 from rowvit.errors import RowvitError
 from rowvit.formats import tokens
+from rowvit.formats.description import lanes_each
 from rowvit.formats.package import patch_chunks
 from rowvit.formats.program import Operation, OperationKind, Pass, Program
 from rowvit.hardware.config import HardwareConfig
@@ -400,8 +401,9 @@ class _Run:
         if operation.kind is OperationKind.PROJECTION:
             return arch["heads"] * self.config.lanes
         if operation.kind is OperationKind.FFN2:
-            size: int = self.meta["ffn_chunk"]
-            return -(-min(size, arch["hidden"] - number * size) // self.config.lanes) * self.config.lanes
+            size, lanes = self.meta["ffn_chunk"], self.config.lanes
+            neurons: int = min(size, arch["hidden"] - number * size)
+            return -(-neurons * lanes_each(self.meta) // lanes) * lanes
         return arch["dim"]
 
     def _matmul(self, one: Instruction, image: _Image, operation: Operation) -> None:
@@ -419,11 +421,15 @@ class _Run:
         head = {Flag.ONE_ROW, Flag.PREVIOUS} if dst is Dst.STREAM else set()
         if flags & {Flag.ONE_ROW, Flag.PREVIOUS} != head or (Flag.LAST in flags and not head):
             raise ValueError("ONE_ROW, PREVIOUS and LAST are the classifier's")
-        hidden = {Flag.UNSIGNED} if operation.kind is OperationKind.FFN2 else set()
-        if hidden and self.meta["ffn2_rule"] != "none":
-            hidden |= {Flag.SPARSE}
-        if flags & {Flag.UNSIGNED, Flag.SPARSE} != hidden:
-            raise ValueError("UNSIGNED and SPARSE are those of hidden activations")
+        second = operation.kind is OperationKind.FFN2
+        gated = "gated" in self.meta
+        hidden = {
+            Flag.UNSIGNED: second and not gated,
+            Flag.SPARSE: second and self.meta["ffn2_rule"] != "none",
+            Flag.GATED: gated and operation.kind is OperationKind.FFN1,
+        }
+        if flags & set(hidden) != {flag for flag, is_there in hidden.items() if is_there}:
+            raise ValueError("UNSIGNED and SPARSE are those of hidden activations, GATED is that of FFN1")
         if Flag.GATHER in flags:
             entries = Area(f["table"], 0, image.bounds[-1], 1)
             if operation.kind is not OperationKind.PROJECTION or image.epoch < 1:
@@ -443,7 +449,7 @@ class _Run:
             raise ValueError("JOIN is a flag of masks")
         weights: tuple[Any, ...]
         part = self._part(image, operation)
-        if Flag.UNSIGNED in flags:
+        if second:
             weights, source = self._hidden_source(one, bands, part)
         else:
             weights, source = self._dense_source(one, image, bands, part)

@@ -14,6 +14,7 @@ from rowvit.compiler.lower import Loaded, Lowering, Part, channels
 from rowvit.compiler.steps import Access, Allocation, Load, Mask, OnChip, Region, compute_write
 from rowvit.compiler.weights import pad_rows
 from rowvit.errors import RowvitError
+from rowvit.formats.description import in_places
 from rowvit.formats.program import Operation, OperationKind
 from rowvit.hardware.isa import Dst, Engine, Flag, LoadKind
 
@@ -23,15 +24,15 @@ _ALL_BANDS = 0xFFFF
 @dataclass
 class _Chunk:
     number: int
-    neurons: slice
-    segments: int  #: of `lanes` neurons
+    places: slice  #: lanes of FFN1, rows of W2
+    segments: int  #: of `lanes` places
     regions: list[Region]  #: hidden activations of every image
     mask_base: int
     masks: list[Mask] = field(default_factory=list)  #: of its hidden tiles, in order
 
     @property
     def size(self) -> int:
-        return int(self.neurons.stop - self.neurons.start)
+        return int(self.places.stop - self.places.start)
 
 
 def ffn(lowering: Lowering, layer: int, tokens: int, images: Sequence[int]) -> None:
@@ -47,7 +48,7 @@ class _Ffn:
         self.lowering, self.layer, self.images = lowering, layer, images
         self.config, self.plan = lowering.config, lowering.plan
         self.params = lowering.meta["params"]["layers"][layer]
-        self.rule = self.plan.rule
+        self.rule, self.gated = self.plan.rule, "gated" in lowering.meta
         self.bands = self.config.bands(tokens)
         size = self.plan.words * self.bands
         self.x = [Region(i * size, self.plan.words, self.bands) for i in range(len(images))]
@@ -58,18 +59,18 @@ class _Ffn:
         for i, _ in enumerate(self.lowering.each(self.images)):
             base = self.lowering.residual_base(self.layer + 1)
             self.lowering.row_norm(self.layer, base, loads, self.params["norm2.shift"], self.x[i])
-        hidden, chunk = self.plan.arch["hidden"], self.plan.chunk
+        hidden, chunk = self.plan.hidden, self.plan.chunk
         starts = range(0, hidden, chunk)
         words, masks = self.plan.hidden_stride(chunk) * self.bands, self.plan.mask_words(self.bands)
         buffers, mask_buffers = self._buffers(len(starts), words, masks)
         pending: list[_Chunk] = []
         for c, start in enumerate(starts):
-            neurons = slice(start, min(start + chunk, hidden))
-            segments = -(-(neurons.stop - start) // self.config.lanes)
+            places = slice(start, min(start + chunk, hidden))
+            segments = -(-(places.stop - start) // self.config.lanes)
             stride = segments * self.plan.hidden_segment
             base = self.x[-1].end + c % buffers * len(self.images) * words
             regions = [Region(base + i * words, stride, self.bands) for i in range(len(self.images))]
-            pending.append(_Chunk(c, neurons, segments, regions, c % mask_buffers * masks))
+            pending.append(_Chunk(c, places, segments, regions, c % mask_buffers * masks))
             self._ffn1(pending[-1], hurry=buffers == 1)
             if len(pending) == buffers:
                 self._ffn2(pending.pop(0))
@@ -100,7 +101,7 @@ class _Ffn:
         bands before, and are loaded meanwhile. FFN1 of these bands takes as long as loading half of the rows.
         Of several images it is the last one that has its own mask.
         """
-        lanes, tile, bands, first = self.config.lanes, self.config.tile, self.bands, chunk.neurons.start
+        lanes, tile, bands, first = self.config.lanes, self.config.tile, self.bands, chunk.places.start
         count = len(self.images)
         for start in range(0, chunk.size, tile):
             end = min(start + tile, chunk.size)
@@ -138,7 +139,7 @@ class _Ffn:
             region.write(groups * plan.hidden_segment, offset, band0, bands),
         ]
         fields: dict[str, int] = {}
-        flags: list[Flag] = []
+        flags = [Flag.GATED] if self.gated else []
         if self.rule != "none":
             tile_rows, segments = self.lowering.meta["tile_rows"], chunk.segments
             mask_bands = _ALL_BANDS if self.rule == "image" else tile_rows // config.rows
@@ -172,7 +173,8 @@ class _Ffn:
         def cut(name: str, tensor: NDArray[Any], part: Part) -> NDArray[Any]:
             own = channels(name, tensor, part[1:])
             if name == "weight":
-                return pad_rows(own[chunk.neurons], self.config.lanes)
+                own = in_places(own.T, self.plan.each).T
+                return pad_rows(own[chunk.places], self.config.lanes)
             return np.zeros_like(own) if name == "bias" and chunk.number else own
 
         tiles = [
@@ -209,13 +211,14 @@ class _Ffn:
                 start, rows = address + mask.start * groups * lanes, mask.words.width * lanes
                 loads.append(Load(LoadKind.WEIGHT, start, rows, groups, block, mask.start, mask, mask.step))
         row_tile = r if self.rule == "tile" else None
+        flags = [*([] if self.gated else [Flag.UNSIGNED]), *([Flag.SPARSE] if sparse else [])]
         for i, _ in enumerate(self.lowering.each(self.images)):
             region = chunk.regions[i]
             self.lowering.residual_matmul(
                 Operation(OperationKind.FFN2, self.layer, chunk.number, t, row_tile),
                 region.read(band0=band0, bands=bands),
                 [param, *((load, block) for load in loads)],
-                [Flag.SPARSE, Flag.UNSIGNED] if sparse else [Flag.UNSIGNED],
+                flags,
                 bands,
                 band0,
                 **region.source(),

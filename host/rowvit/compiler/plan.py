@@ -9,7 +9,7 @@ from typing import Any
 
 from rowvit.compiler.steps import Region
 from rowvit.errors import RowvitError
-from rowvit.formats.description import MAX_K
+from rowvit.formats.description import MAX_K, lanes_each
 from rowvit.formats.package import patch_chunks
 from rowvit.hardware import config as configs
 from rowvit.hardware.config import HardwareConfig
@@ -48,7 +48,9 @@ class Sizes:
         self.dim: int = self.arch["dim"]
         self.heads: int = self.arch["heads"]
         self.head_dim = self.dim // self.heads
-        self.chunk: int = min(meta["ffn_chunk"], self.arch["hidden"])
+        self.each = lanes_each(meta)  #: lanes that a hidden neuron takes, the last with its activation
+        self.hidden: int = self.each * self.arch["hidden"]  #: lanes of all
+        self.chunk: int = min(self.each * meta["ffn_chunk"], self.hidden)  #: lanes of a chunk
         self.words = self.dim // 8  #: of a row of X
         self.dim_tiles = -(-self.dim // config.tile)
         self.res_stride: int = self.dim_tiles * config.lanes
@@ -135,9 +137,9 @@ class Sizes:
     def p_words(self, tokens: int) -> int:
         return 2 * self.config.groups * self.p_stride(tokens)
 
-    def hidden_stride(self, neurons: int) -> int:
-        """Words of a row of ``neurons`` hidden activations."""
-        return -(-neurons // self.config.lanes) * self.hidden_segment
+    def hidden_stride(self, lanes: int) -> int:
+        """Words of a row of so many lanes of hidden activations."""
+        return -(-lanes // self.config.lanes) * self.hidden_segment
 
     def row_tiles(self, bands: int) -> list[tuple[int, int]]:
         """(first band, bands) of every row tile that has its own mask."""
@@ -196,6 +198,8 @@ class Sizes:
         yield bands * self.res_stride, config.residual_depth, "residual memory addresses"
         if "rotary" in self.meta:
             yield bands * config.rows, config.rotary_tokens, "rows with rotary positions"
+        if "gated" in self.meta and not config.rotary_tokens:
+            raise RowvitError(f"{name} needs a gated FFN, which comes with rotary positions (rotary_tokens)")
         yield 8 * max(self.patch_words), depth, "weight lines for the patch embedding"
         yield chunk, depth, "weight lines for an FFN2 chunk"
         kt, v = self.kt_lines(self.tokens), self.v_lines(self.tokens)
@@ -214,7 +218,7 @@ class Sizes:
             rows = self.attention_regions(before)[0][1].end + self.p_words(before)
             yield rows, config.token_depth, f"token words for X, Q and P of {before} tokens"
             ffn = config.bands(after) * (self.words + self.hidden_stride(self.chunk))
-            what = f"token words for X and {self.chunk} hidden neurons of {after} tokens"
+            what = f"token words for X and {self.chunk // self.each} hidden neurons of {after} tokens"
             yield ffn, config.token_depth, what
 
 
@@ -240,8 +244,8 @@ def problem(meta: dict[str, Any], config: HardwareConfig) -> str:
 
 def chunks(meta: dict[str, Any], config: HardwareConfig) -> Iterator[int]:
     """FFN2 chunks that fit a configuration: the network's own, then smaller ones, in lanes."""
-    own = min(meta["ffn_chunk"], meta["architecture"]["hidden"])
-    for chunk in [own, *range((own - 1) // config.lanes * config.lanes, 0, -config.lanes)]:
+    own, step = min(meta["ffn_chunk"], meta["architecture"]["hidden"]), config.lanes // lanes_each(meta)
+    for chunk in [own, *range((own - 1) // step * step, 0, -step)]:
         if not problem(meta | {"ffn_chunk": chunk}, config):
             yield chunk
 

@@ -85,7 +85,7 @@ def _fits(plan: Plan, stages: Stages) -> bool:
 def _cycles(plan: Plan, stages: Stages) -> Iterator[float]:
     """Cycles per image of every layer and the head: what takes longer, its multiplications or its weights."""
     config, arch = plan.config, plan.arch
-    dim, hidden, lanes = plan.dim, arch["hidden"], config.lanes
+    dim, hidden, lanes = plan.dim, plan.hidden, config.lanes
     passes = -(-plan.heads // config.groups)
     sparse = plan.rule != "none"
     rate = Memory().words_per_cycle * config.port_bits / 64
@@ -101,6 +101,6 @@ def _cycles(plan: Plan, stages: Stages) -> Iterator[float]:
         waits = not plan.holds_qkv(before) and 2 * dim + images * kv > config.weight_depth
         attention = max(work, words / rate / images) + waits * words / rate / images / 2
         work = second * -(-hidden // config.tile) * dim
-        work += second * plan.dim_tiles * hidden * (_HIDDEN if sparse else 1.0)
-        words = dim * hidden / 8 * (1 + (_ROWS if sparse else 1.0))
+        work += second * plan.dim_tiles * hidden * (_HIDDEN / plan.each if sparse else 1.0)
+        words = dim * hidden / 8 * (1 + (_ROWS / plan.each if sparse else 1.0))
         yield attention + max(work, words / rate / images)

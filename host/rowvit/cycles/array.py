@@ -78,7 +78,7 @@ class Array:
             drained.start = begin
         drained.busy += lanes
         drained.end = self._drain_free + pipeline.drain_done(self.config.groups)
-        if Flag.ROPE in self._job.instruction.flags:
+        if self._job.instruction.flags & {Flag.ROPE, Flag.GATED}:
             drained.end += pipeline.ROTATE
             self._drain_free += pipeline.ROTATE - 1
         return drained.end

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rowvit.formats.description import in_places, lanes_each
 from rowvit.formats.program import Operation, Program
 from rowvit.hardware.isa import Engine, LoadKind
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 class LayerStatistics:
     """What the data decide in one layer of one image."""
 
-    hidden: np.ndarray  #: bool [after, hidden]: the hidden activation is not zero
+    hidden: np.ndarray  #: bool [after, hidden]: the hidden activation is not zero; of a gated FFN, in places
     #: [tiles, hidden] the first row of a row tile that uses a hidden neuron, hence a row of W2; ``after`` if
     #: none does. One tile unless the rule is "tile"
     first: np.ndarray
@@ -86,6 +87,8 @@ def assumed(
         begin = np.arange(tiles)[:, None] * meta["tile_rows"]
         waits = rng.geometric(np.clip(share, 1e-9, 1), used.shape) - 1
         first = np.where(used, np.minimum(begin + waits, after - 1), after)
+        nonzero = in_places(nonzero, lanes_each(meta))
+        first = after - in_places(after - first, lanes_each(meta))
         layers.append(
             LayerStatistics(nonzero, first, rng.random((arch["heads"], live, live)) < probabilities)
         )

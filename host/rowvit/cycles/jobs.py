@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from rowvit.cycles.data import LayerStatistics, Slice, Statistics
+from rowvit.formats.description import lanes_each
 from rowvit.formats.program import Operation, Pass, Program
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import QUEUE, Engine, Flag, Instruction, LoadKind, Op
@@ -85,7 +86,7 @@ class _Work:
     """How much work the instructions of a program are."""
 
     def __init__(self, program: Program, part: Pass, config: HardwareConfig, body: list[Instruction]) -> None:
-        self.config, self.chunk = config, program.meta["ffn_chunk"]
+        self.config, self.chunk = config, program.meta["ffn_chunk"] * lanes_each(program.meta)
         self.bases: dict[Operation, int] = {}  # weight line of a sparse product's first row of W2
         self.rest: dict[tuple[Operation, int], int] = {}  # first row of a load of the rest of the rows
         for instruction, operation in zip(body, part.operations, strict=True):

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import fastjsonschema
+import numpy as np
+from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 from rowvit.formats import head as heads
@@ -54,7 +56,7 @@ LAYER_PARAMS = {
     "proj.shift": (1, 40),
     "norm2.shift": (0, 31),
     "fc1.shift": (1, 40),
-    "thr": (1, 255),
+    "thr": (1, 255),  # 1 in a gated FFN
     "fc2.shift": (1, 40),
 }
 
@@ -73,6 +75,22 @@ def image_keys(size: Size) -> dict[str, int]:
     """What an "architecture" says of images of this size: nothing about the width of a square."""
     height, width = sides(size)
     return {"image_size": height} | ({"image_width": width} if width != height else {})
+
+
+def lanes_each(meta: Mapping[str, Any]) -> int:
+    """Channels of FFN1 for each hidden neuron of a package or program: with its gate, two."""
+    return 2 if "gated" in meta else 1
+
+
+def in_places(neurons: NDArray[Any], each: int) -> NDArray[Any]:
+    """Values of hidden neurons [..., F], or rows of W2, in the last of ``each`` places: [..., each * F], the
+    other ones 0.
+    """
+    if each == 1:
+        return neurons
+    places = np.zeros((*neurons.shape, each), neurons.dtype)
+    places[..., -1] = neurons
+    return places.reshape(*neurons.shape[:-1], -1)
 
 
 def square_side(arch: Mapping[str, Any]) -> float:
@@ -176,6 +194,8 @@ def _disagreements(meta: dict[str, Any], kind: str) -> list[str]:
         found.append(f"pruning layers {layers} are not ascending in 0..{arch['depth'] - 1}")
     if kind == "program":
         return [*found, *_disagreements_of_program(meta)]
+    if "gated" in meta and any(layer["thr"] != 1 for layer in meta["params"]["layers"]):
+        found.append("a gated FFN has no threshold: thr is 1")
     if len(meta["params"]["layers"]) != arch["depth"]:
         found.append(f"params of {len(meta['params']['layers'])} layers for depth {arch['depth']}")
     return found

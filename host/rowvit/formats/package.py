@@ -13,6 +13,7 @@ preprocessing      resize ("bicubic" or "bilinear"), crop (which share of the si
                    pixels in 0..1 (informative)
 classes            class names; none: the network answers with tokens only
 pre_norm           true: it has a LayerNorm before its blocks (optional)
+gated              true: its FFN is gated (optional)
 rotary             its positions are rotary (optional): coordinates, how many different ones there are
 tokens             with which tokens it answers (optional): rows ("class" or "all"), layers (0-based) behind
                    which, and the shift of their LayerNorm; without it they are all rows of the residual
@@ -35,7 +36,8 @@ hash               SHA-256 over all of the above and the tensors
 
 Tensors: patch.weight int8 [K, D] (k in the order py, px, channel), patch.mult uint16 [D], pos int16
 [N, D]; per layer ``layers.{i}.``: norm1 and norm2 (.g int16, .b int32 [D]), q, k, v, proj, fc1, fc2
-(.weight int8 [in, out], .bias int32 [out], .mult uint16 [out]); with classes norm (.g, .b) and head
+(.weight int8 [in, out], .bias int32 [out], .mult uint16 [out]), of a gated FFN with two channels of fc1
+for every hidden neuron, the gate first; with classes norm (.g, .b) and head
 (.weight, .bias, .mult); with normalised tokens tokens (.g, .b); with ``pre_norm`` pre_norm (.g, .b) and
 pre.mult uint16 [D]; with ``rotary`` rope.table int16 [coordinates, hd / 4, 2], cosines and sines with
 14 fraction bits, and rope.places uint8 [N, 2], of every token (prefix first) two indices into it, for
@@ -57,7 +59,7 @@ from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 from rowvit.formats import container, description, head
-from rowvit.formats.description import MAX_K
+from rowvit.formats.description import MAX_K, lanes_each
 from rowvit.formats.tokens import normalised
 
 FORMAT = 1
@@ -67,10 +69,10 @@ LINEARS = ("q", "k", "v", "proj", "fc1", "fc2")
 
 
 def tensor_table(
-    arch: dict[str, int], tokens: bool = False, pre_norm: bool = False, coordinates: int = 0
+    arch: dict[str, int], tokens: bool = False, pre_norm: bool = False, coordinates: int = 0, each: int = 1
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Every tensor of a package, by whether it has normalised ``tokens``, and ``pre_norm``, and by its
-    ``coordinates``: name -> (dtype, shape).
+    """Every tensor of a package, by whether it has normalised ``tokens``, and ``pre_norm``, by its
+    ``coordinates`` and by how many channels of FFN1 ``each`` hidden neuron has: name -> (dtype, shape).
     """
     dim, hidden, classes = arch["dim"], arch["hidden"], arch["classes"]
     patch_k = arch["channels"] * arch["patch_size"] ** 2
@@ -94,7 +96,7 @@ def tensor_table(
         for name in ("q", "k", "v", "proj"):
             linear(f"layers.{i}.{name}", dim, dim)
         norm(f"layers.{i}.norm2")
-        linear(f"layers.{i}.fc1", dim, hidden)
+        linear(f"layers.{i}.fc1", dim, each * hidden)
         linear(f"layers.{i}.fc2", hidden, dim)
     if classes:
         norm("norm")
@@ -242,7 +244,9 @@ class ModelPackage:
 
     def _check_tensors(self) -> None:
         coordinates = self.meta.get("rotary", {}).get("coordinates", 0)
-        table = tensor_table(self.arch, normalised(self.meta), "pre_norm" in self.meta, coordinates)
+        table = tensor_table(
+            self.arch, normalised(self.meta), "pre_norm" in self.meta, coordinates, lanes_each(self.meta)
+        )
         table |= head.tensor_table(self.meta)
         if table.keys() != self.tensors.keys():
             odd = sorted(table.keys() ^ self.tensors.keys())

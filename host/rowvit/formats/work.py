@@ -10,6 +10,8 @@ from typing import Any, Generic, TypeVar
 
 from numpy.typing import NDArray
 
+from rowvit.formats.description import lanes_each
+
 _Number = TypeVar("_Number", int, NDArray[Any])
 
 
@@ -71,7 +73,7 @@ def shape(meta: Mapping[str, Any], live: Sequence[int]) -> Shape:
     def macs(before: int, squares: int, after: int) -> int:
         """Of so many rows: that enter attention, the squares of these, and that leave it."""
         patches = (tokens - arch["prefix"]) * arch["channels"] * arch["patch_size"] ** 2
-        layers = (3 * before + after) * dim**2 + squares * dim + after * dim * hidden
+        layers = (3 * before + after) * dim**2 + squares * dim + after * dim * hidden * lanes_each(meta)
         found: int = dim * (patches + arch["classes"]) + layers
         return found
 

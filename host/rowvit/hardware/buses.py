@@ -151,7 +151,8 @@ OPERATION = Vector(
         "last": ("1", "its record ends the image"),
         "tag": ("12", "tag and image, for records"),
         "count": ("16", "logits of the tile"),
-        "rope": ("1", "pairs of lanes are rotated"),
+        "late": ("1", "pairs of lanes are rotated or gated"),
+        "gated": ("1", "they are a gate and what it lets through"),
         "place": ("11", "ROPE: band of row 0's place"),
     },
 )

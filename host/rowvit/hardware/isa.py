@@ -41,6 +41,9 @@ that stay from `from` on to `to` on, which is not behind it. Lanes 2p and 2p + 1
 with q = a * LANES / 4 + p / 2, where a is the row's coordinate p % 2. An entry has the factors by which its
 lane is added to lane 2p (first) and to lane 2p + 1 (second), with 14 fraction bits.
 
+Gated FFN. A configuration with rotary positions has it, too. In a MATMUL with GATED lane 2p is the gate of
+lane 2p + 1: it becomes 0, and 2p + 1 the product of both, or 0 if the gate is negative.
+
 Dependencies. Every engine counts the operations it has completed since start. `dep[e] = X`
 without chain: wait until engine e has completed X operations of this pass. With chain: before
 band p, wait until engine e has completed X operations, or X - 1 and more than p bands of the
@@ -118,6 +121,7 @@ class Flag(Coded):
     VOID = 11, "not in programs; set by the dispatcher: do nothing, and count as complete"
     JOIN = 12, "MATMUL to HIDDEN: its mask goes on in that of the next MATMUL to HIDDEN"
     ROPE = 13, "MATMUL to TOKEN or KEY: pairs of lanes are rotated by their row's place"
+    GATED = 14, "MATMUL to HIDDEN: a pair of lanes is a gate, which gives 0, and what it multiplies"
 
 
 class Dst(Coded):
@@ -192,7 +196,7 @@ FIELDS: dict[Op, dict[str, Field]] = {
         "dst_stride": Field(16, "per band, in words (TOKEN, HIDDEN) or addresses (RESIDUAL)"),
         "shift": Field(17, "requantisation shift"),
         "pslot": Field(18, "parameter slot"),
-        "thr": Field(19, "HIDDEN: threshold, 1 for ReLU"),
+        "thr": Field(19, "HIDDEN without GATED: threshold, 1 for ReLU"),
         "band0": Field(20, "first band"),
         "bands": Field(21, "at most this many bands from band0"),
         "mask_base": Field(22, "HIDDEN: mask word of group 0 in row tile 0"),

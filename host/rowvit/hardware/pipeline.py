@@ -32,7 +32,8 @@ BEGIN = CAPTURE - 2  # last scalar -> the drain begins, whose first lane is read
 # A tile's last scalar may fire this long before the drain of the tile before ends. The drain decides when
 # CAPTURE - 1 lanes are left; the release takes a register, and a scalar fires at the end of a cycle.
 NEAR_END = CAPTURE - 3
-ROTATE = 4  # results of a rotated tile are that much later; another begins only ROTATE - 1 cycles behind it
+# Results of a rotated or gated tile are that much later; another one begins only ROTATE - 1 cycles behind it.
+ROTATE = 4
 RESIDUAL_STAGE = 7  # drain's lane -> its read of the residual memory
 SCORED = 12  # drain's lane -> softmax
 SOFTMAX, SOFTMAX_GROUP = 25, 5  # last S -> P and reciprocals complete, plus a cycle per token

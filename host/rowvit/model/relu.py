@@ -102,29 +102,30 @@ def to_relu(
         raise RowvitError("there are no photos to fit the ReLU network to")
     if ridge <= 0:
         raise RowvitError(f"ridge {ridge:g} is not above 0", "without it silent neurons cannot be fitted")
-    gelu = ACTIVATIONS[model.config.act]
     parts = [photos[first : first + batch] for first in range(0, len(photos), batch)]
     with torch.inference_mode():
         stream = [model.embed(normalise(part, card.mean, card.std)) for part in parts]
         turn = model.turn(torch.arange(model.config.tokens)[None])
     for layer, block in enumerate(model.blocks):
-        mlp = block.mlp
+        mlp, smooth = block.mlp, block.mlp.act
         sums = _Sums(*mlp.fc2.weight.T.shape)
         for index, x in enumerate(stream):
             with torch.inference_mode():
                 x = model.blocks[layer - 1].feed(x) if layer else x
                 stream[index], _ = block.attend(x, turn=turn)
                 y = mlp.fc1(block.norm2(stream[index]).flatten(0, 1))
-                hidden, wanted = y.relu(), mlp.fc2(gelu(y))
+                mlp.act = smooth
+                wanted = mlp.fc2(mlp.activate(y))
+                mlp.act = ACTIVATIONS["relu"]
+                hidden = mlp.activate(y)
                 sums.add(hidden, wanted - mlp.fc2(hidden), wanted)
             progress()
         correction = sums.solve(ridge)
         with torch.no_grad():
             mlp.fc2.weight.add_(correction[:-1].T.float())
             mlp.fc2.bias.add_(correction[-1].float())
-        mlp.act = ACTIVATIONS["relu"]
         if layer == model.config.depth - 1:
             model.config = replace(model.config, act="relu")
         total = max(sums.yy, 1e-30)
-        zeros = sums.zeros / (sums.rows * mlp.fc1.out_features)
+        zeros = sums.zeros / (sums.rows * mlp.fc2.in_features)
         yield ReluLayer(layer, sums.error(correction) / total, sums.rr / total, zeros)

@@ -57,7 +57,7 @@ def save(path: str | os.PathLike, model: VisionTransformer, card: Card) -> None:
             "name each class",
         )
     config = asdict(model.config)
-    for name in ("image_width", "rotary"):
+    for name in ("image_width", "rotary", "gated"):
         if not config[name]:
             del config[name]  # files of networks without are as they were before there were others
     description = {"format": FORMAT, "config": config, "card": asdict(card)}

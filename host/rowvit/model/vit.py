@@ -92,6 +92,8 @@ class ViTConfig:
     row_heads: RowHeads | None = field(default=None, repr=False)  #: besides the head, or instead of it
     #: queries and keys are rotated by the places of their patches (`Rotary`)
     rotary: bool = field(default=False, repr=False)
+    #: FFN1 has two channels for each hidden neuron, its gate, which ``act`` is of, and what that multiplies
+    gated: bool = field(default=False, repr=False)
     #: of the image; 0 if it is as wide as high. Like other later fields not in repr, by which training
     #: knows its saved states
     image_width: int = field(default=0, repr=False)
@@ -132,6 +134,7 @@ class ViTConfig:
             "there is no class token for the head": self.pool in ("token", "class-mean") and self.prefix < 1,
             "there is no class token whose attention could rank the others": bool(self.pruning)
             and self.prefix < 1,
+            "a gated FFN has no thresholds": self.gated and bool(self.thresholds),
             "two heads need a class and a distillation token": self.distilled
             and (self.prefix < 2 or self.pool != "token" or self.classes < 1),
         }
@@ -269,21 +272,31 @@ class FusedAttention(Attention):
 
 
 class Mlp(nn.Module):
-    """The two FFN layers."""
+    """The two FFN layers; channels 2f and 2f + 1 of a gated one are gate and value of hidden neuron f."""
 
     def __init__(self, config: ViTConfig, layer: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(config.dim, config.hidden)
+        self.gated = config.gated
+        self.fc1 = nn.Linear(config.dim, config.hidden * (1 + config.gated))
         self.fc2 = nn.Linear(config.hidden, config.dim)
         self.act = ACTIVATIONS[config.act]
         self.threshold = config.thresholds[layer] if config.thresholds else 0.0
 
     def forward(self, x: Tensor, observe: Observer, name: str) -> Tensor:
-        h = self.act(self.fc1(x))
+        h = self.activate(self.fc1(x), observe, name)
         observe(f"{name}.hidden", h)
         if self.threshold > 0:
             h = torch.where(h < self.threshold, 0.0, h)
         return self.fc2(h)
+
+    def activate(self, y: Tensor, observe: Observer = _ignore, name: str = "") -> Tensor:
+        """Hidden activations [..., hidden] of the first layer's results."""
+        if not self.gated:
+            return self.act(y)
+        gate, value = y.unflatten(-1, (-1, 2)).unbind(-1)
+        for part, found in (("gate", gate.relu()), ("value", value)):  # negative gates end in 0, or near it
+            observe(f"{name}.{part}", found)
+        return self.act(gate) * value
 
 
 def kept_rows(x: Tensor, prefix: int, chosen: Tensor) -> tuple[Tensor, Tensor]:
@@ -352,7 +365,7 @@ class AttentionPool(nn.Module):
         self.kv = nn.Linear(config.dim, 2 * config.dim)
         self.proj = nn.Linear(config.dim, config.dim)
         self.norm = nn.LayerNorm(config.dim, eps=config.eps)
-        self.mlp = Mlp(replace(config, act=config.pool_act, thresholds=()), 0)
+        self.mlp = Mlp(replace(config, act=config.pool_act, thresholds=(), gated=False), 0)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, dim = x.shape

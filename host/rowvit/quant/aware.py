@@ -31,7 +31,7 @@ def activation_scales(
     predict(model, photos, mean, std, observe=statistics.observe)
     kept = (*_INPUTS, "q", "k", "v")
     scales = {
-        name: statistics.scale(name, 255 if name.endswith(".hidden") else 127)
+        name: statistics.scale(name, _levels(model, name))
         for name in statistics.samples
         if name == "norm" or name.split(".")[-1] in kept
     }
@@ -39,6 +39,10 @@ def activation_scales(
         v, o = scales[f"layers.{i}.v"], scales[f"layers.{i}.o"]
         scales[f"layers.{i}.o"] = v * 2.0 ** -value_shift(v, o)
     return scales
+
+
+def _levels(model: VisionTransformer, name: str) -> int:
+    return 255 if name.endswith(".hidden") and not model.config.gated else 127
 
 
 def round_through(x: Tensor, unit: Tensor | float, low: int, high: int) -> Tensor:
@@ -67,7 +71,8 @@ def quantisation_aware(model: VisionTransformer, scales: Mapping[str, float]) ->
         return round_through(y, scales[name], -127, 127) * scales[name]
 
     def linear(layer: nn.Linear, source: str, outputs: Sequence[str] = ()) -> None:
-        low, high = (0, 255) if source.endswith("hidden") else (-127, 127)
+        high = _levels(model, source)
+        low = 0 if high == 255 else -high
 
         def forward(x: Tensor) -> Tensor:
             weight, unit = _weight(layer.weight)

@@ -31,6 +31,7 @@ from rowvit.quant.fixed import multiplier, rotations, value_shift
 from rowvit.quant.rounding import compensated
 from rowvit.reference import patchify
 from rowvit.reference.attention import ROTATED_BITS
+from rowvit.reference.layers import GATE_BITS
 
 LOG = logging.getLogger("rowvit")
 
@@ -121,6 +122,8 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
             f"calibration photos are {photos.dtype} {list(photos.shape)},"
             f" expected uint8 [images, {shape[0]}, {shape[1]}, 3]"
         )
+    if config.gated and options.threshold_energy:
+        raise RowvitError("a gated FFN has no threshold", "leave out --threshold-energy")
     if options.ffn_chunk > MAX_K:
         raise RowvitError(f"an FFN2 chunk of {options.ffn_chunk} is above {MAX_K}: the sum could overflow")
     if len(photos) == 1:
@@ -155,7 +158,7 @@ def obstacles(config: ViTConfig, tokens: bool = False) -> Iterator[RowvitError]:
     """
     if config.act != "relu":
         yield RowvitError(
-            f"the network's activation is {config.act}, but hidden activations are unsigned",
+            f"the network's activation is {config.act}, the accelerator's is ReLU",
             f"use ReLU (rowvit relu converts a {config.act} network)",
         )
     if config.pool in HOST_POOLS and config.classes and config.prefix > 1 and config.pruning:
@@ -197,10 +200,13 @@ def obstacles(config: ViTConfig, tokens: bool = False) -> Iterator[RowvitError]:
 HOST_POOLS = {"norm-mean": "mean", "class-mean": "class-mean", "mean": "mean", "attention": "attention"}
 
 
-def default_chunk(hidden: int) -> int:
-    """Hidden neurons per chunk of FFN2: equal chunks of at most 384, a multiple of 64 if possible."""
-    chunks = -(-hidden // 384)
-    return min(MAX_K, -(-hidden // chunks // 64) * 64 if hidden > 384 else hidden)
+def default_chunk(config: ViTConfig) -> int:
+    """Hidden neurons per chunk of FFN2: equal chunks of at most 384, a multiple of 64 if possible; of a gated
+    FFN half as many.
+    """
+    hidden, most, step = config.hidden, 384 >> config.gated, 64 >> config.gated
+    chunks = -(-hidden // most)
+    return -(-hidden // chunks // step) * step if hidden > most else hidden
 
 
 def integer_threshold(threshold: float, unit: float) -> int:
@@ -276,6 +282,8 @@ class _Builder:
         }
         if config.pre_norm:
             meta["pre_norm"] = True
+        if config.gated:
+            meta["gated"] = True
         meta |= rotary
         if options.tokens:
             answer: dict = {"rows": options.tokens, "layers": list(options.behind)}
@@ -358,10 +366,11 @@ class _Builder:
         weight: np.ndarray,
         bias: np.ndarray | None,
         x: float,
-        y: float,
+        y: float | np.ndarray,
         moment: np.ndarray | None = None,
     ) -> int:
-        """Quantise a layer of float weight [out, in]; x and y are the units of its input and result.
+        """Quantise a layer of float weight [out, in]; x and y are the units of its input and result, of which
+        there may be one for each channel.
 
         With the second ``moment`` of its inputs, the errors of rounding make up for each other.
         """
@@ -477,12 +486,23 @@ class _Builder:
         name, source = f"layers.{i}", f"blocks.{i}"
         params: dict[str, int] = {}
         params["norm2.shift"], x = self._norm(f"{name}.norm2", f"{source}.norm2", f"{name}.norm2")
-        hidden = self._scale(f"{name}.hidden", 255)
-        for part, unit_in, unit_out in (("fc1", x, hidden), ("fc2", hidden, self.residual)):
+        hidden = self._scale(f"{name}.hidden", 127 if self.config.gated else 255)
+        first = self._gates(name, hidden) if self.config.gated else hidden
+        for part, unit_in, unit_out in (("fc1", x, first), ("fc2", hidden, self.residual)):
             weight, bias = (self.state[f"{source}.mlp.{part}.{key}"] for key in ("weight", "bias"))
             params[f"{part}.shift"] = self._linear(f"{name}.{part}", weight, bias, unit_in, unit_out)
         params["thr"] = self._threshold(i, f"{name}.hidden", hidden)
         return params
+
+    def _gates(self, name: str, hidden: float) -> np.ndarray:
+        """Units of FFN1's channels, whose products have 16 bits below a hidden activation's unit.
+
+        Gate and value get the same room above their peaks, or lose as much of them.
+        """
+        peaks = [self.statistics.peak[f"{name}.{part}"] or 1.0 for part in ("gate", "value")]
+        ratio = peaks[0] / peaks[1]
+        units = np.sqrt(hidden * 2.0**-GATE_BITS * np.array([ratio, 1 / ratio]))
+        return np.tile(units, self.config.hidden)
 
     def _threshold(self, i: int, name: str, unit: float) -> int:
         if self.config.thresholds and self.config.thresholds[i] > 0:

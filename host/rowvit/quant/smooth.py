@@ -99,6 +99,7 @@ def smooth(
     channels = statistics.channels
     model = copy.deepcopy(model)
     dim = model.config.dim
+    own = slice(1, None, 2) if model.config.gated else slice(None)  # not the gates
     with torch.no_grad():
         for i, block in enumerate(model.blocks):
             qkv, proj, fc1, fc2 = block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2
@@ -107,7 +108,7 @@ def smooth(
                 ("norm", "norm1", block.norm1.weight[:, None], block.norm1.bias, qkv.weight),
                 ("norm", "norm2", block.norm2.weight[:, None], block.norm2.bias, fc1.weight),
                 ("value", "o", qkv.weight[2 * dim :], qkv.bias[2 * dim :], proj.weight),
-                ("hidden", "hidden", fc1.weight, fc1.bias, fc2.weight),
+                ("hidden", "hidden", fc1.weight[own], fc1.bias[own], fc2.weight),
             )
             for place, name, gain, bias, weight in steps:
                 if place in places:

@@ -30,6 +30,7 @@ _WEIGHT = 40.0  # standard deviations, in integer units
 _NORM = 32.0
 _RESIDUAL = 2000.0
 _PIXEL = 74.0
+_GATE_FINER = 5  # bits of gates, beyond those of hidden activations
 
 
 def random_package(
@@ -54,6 +55,7 @@ def random_package(
     tokens: dict | None = None,
     pre_norm: bool = False,
     rotary: bool = False,
+    gated: bool = False,
     image_width: int | None = None,
     name: str = "random",
 ) -> ModelPackage:
@@ -79,6 +81,8 @@ def random_package(
         Whether there is a LayerNorm before the blocks.
     rotary : bool
         Whether positions are rotary: rows and columns of patches have angles of their own, up to half a turn.
+    gated : bool
+        Whether the FFN is gated; ``thr`` is 1 then.
     image_width : int, optional
         By default the image is a square; else ``image_size`` is its height.
     extreme : bool
@@ -164,6 +168,8 @@ def random_package(
     if rotary:
         meta["rotary"] = {"coordinates": len(turns)}
     package = ModelPackage(meta, tensors)
+    if gated:
+        package = with_gates(rng, package)
     package.check(name)
     return package
 
@@ -181,8 +187,34 @@ def _places(grid: tuple[int, int], prefix: int) -> np.ndarray:
     return np.concatenate([np.zeros((prefix, 2)), patches]).astype(np.uint8)
 
 
+def with_gates(rng: np.random.Generator, package: ModelPackage) -> ModelPackage:
+    """The network with a gated FFN: its hidden neurons become gates of what others of them were.
+
+    Chunks of FFN2 have half as many of them, as each takes two lanes.
+    """
+    meta, tensors = package.meta | {"gated": True}, dict(package.tensors)
+    meta["params"] = dict(meta["params"])
+    meta["ffn_chunk"] = max(1, meta["ffn_chunk"] // 2)
+    for i in range(package.arch["depth"]):
+        order = rng.permutation(package.arch["hidden"])
+        for part in ("weight", "bias", "mult"):
+            gates = tensors[f"layers.{i}.fc1.{part}"]
+            both = np.stack([gates, gates[..., order]], axis=-1)
+            tensors[f"layers.{i}.fc1.{part}"] = both.reshape(*gates.shape[:-1], -1)
+    meta["params"]["layers"] = [  # products about as large as the activations were
+        layer | {"thr": 1, "fc1.shift": max(1, layer["fc1.shift"] - _GATE_FINER)}
+        for layer in meta["params"]["layers"]
+    ]
+    return ModelPackage(meta, tensors)
+
+
 def filler_package(
-    name: str, arch: dict, pruning: Sequence[dict], rules: dict, rotary: bool = False
+    name: str,
+    arch: dict,
+    pruning: Sequence[dict],
+    rules: dict,
+    rotary: bool = False,
+    gated: bool = False,
 ) -> ModelPackage:
     """A network of any bytes: it has its size, computes nothing of use, and takes little time to make.
 
@@ -191,7 +223,8 @@ def filler_package(
     """
     rng, tensors = np.random.default_rng(0), {}
     coordinates = 2 if rotary else 0
-    for path, (dtype, shape) in tensor_table(arch, coordinates=coordinates).items():
+    table = tensor_table(arch, coordinates=coordinates, each=1 + gated)
+    for path, (dtype, shape) in table.items():
         kind = np.dtype(dtype)
         tensor = np.frombuffer(rng.bytes(math.prod(shape) * kind.itemsize), kind).reshape(shape)
         if path.endswith(".weight"):
@@ -205,7 +238,8 @@ def filler_package(
     layer, own = ({key: low for key, (low, _) in p.items()} for p in limits)
     params = {**own, "layers": [layer] * arch["depth"]}
     meta = _describe(name, arch, pruning, rules, params)
-    package = ModelPackage(meta | ({"rotary": {"coordinates": coordinates}} if rotary else {}), tensors)
+    meta |= {"rotary": {"coordinates": coordinates}} if rotary else {}
+    package = ModelPackage(meta | ({"gated": True} if gated else {}), tensors)
     package.check(name)
     return package
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from rowvit.reference.primitives import isqrt, recip, rescale, rsr, sat8, sat16
 
+#: of the product of a gate and what it lets through, below a unit of the hidden activation
+GATE_BITS = 16
 #: integers of float32 are exact up to here
 FLOAT32_EXACT = 1 << 24
 
@@ -102,17 +104,22 @@ def relu(y: NDArray[Any], thr: int) -> NDArray[Any]:
     return hidden
 
 
+def gate(y: NDArray[Any]) -> NDArray[Any]:
+    """Gates and values in turn, int16 [..., 2 F], to the int8 [..., F] of a gated FFN (section 6)."""
+    return sat8(rsr(np.maximum(y[..., 0::2], 0).astype(np.int64) * y[..., 1::2], GATE_BITS))
+
+
 def compress(values: NDArray[Any]) -> NDArray[Any]:
     """Pack one segment: a bitmap of the nonzero lanes, then their values in order.
 
-    ``values`` is uint8 [lanes], a multiple of 8 and at most 64; the result little-endian uint64
+    ``values`` is uint8 or int8 [lanes], a multiple of 8 and at most 64; the result little-endian uint64
     [1 + lanes / 8], its unused tail zero.
     """
     lanes = values.size
     packed = np.zeros(8 + lanes, np.uint8)
     bitmap = np.packbits(values != 0, bitorder="little")
     packed[: bitmap.size] = bitmap
-    nonzero = values[values != 0]
+    nonzero = values[values != 0].view(np.uint8)
     packed[8 : 8 + nonzero.size] = nonzero
     return packed.view("<u8")
 

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 from rowvit.formats import tokens
+from rowvit.formats.description import in_places, lanes_each
 from rowvit.formats.package import ModelPackage, patch_chunks
 from rowvit.formats.records import checkpoint_names
 from rowvit.formats.tokens import Tokens
 from rowvit.formats.work import Work, count_work
 from rowvit.reference.attention import exponentials, logits, rotate, select, token_scores, weigh
 from rowvit.reference.head import head_logits, row_answers
-from rowvit.reference.layers import layernorm, linear, relu, requant, residual_add, token_values
+from rowvit.reference.layers import gate, layernorm, linear, relu, requant, residual_add, token_values
 from rowvit.reference.primitives import sat8
 
 IMAGES_AT_ONCE = 4  # activations of more images would not stay in a core's cache
@@ -37,10 +38,11 @@ class Counts(Work[int]):
     ffn2_nonzeros: list[int] = field(default_factory=list)
     #: nonzero unnormalised probabilities, over heads and rows
     pv_nonzeros: list[int] = field(default_factory=list)
-    #: uint8 [live, hidden / 8]: a bit (as of ``numpy.packbits``) for every hidden activation that is not zero
+    #: uint8 [live, hidden / 8]: a bit (as of ``numpy.packbits``) for every hidden activation that is not 0,
+    #: before it one for its gate, if it has one
     hidden_bits: list[NDArray[Any]] = field(default_factory=list, repr=False, compare=False)
-    #: uint16 [tiles, hidden]: the first row of a tile that uses a hidden neuron, ``live`` if none does; with
-    #: rules "image" and "none" one tile
+    #: uint16 [tiles, hidden], likewise: the first row of a tile that uses a hidden neuron, ``live`` if none
+    #: does; with rules "image" and "none" one tile
     w2_first: list[NDArray[Any]] = field(default_factory=list, repr=False, compare=False)
     #: uint8 [heads, rows, rows / 8], likewise of unnormalised probabilities
     pv_bits: list[NDArray[Any]] = field(default_factory=list, repr=False, compare=False)
@@ -227,7 +229,8 @@ class _Batch:
 
     def _ffn(self, name: str, params: dict[str, Any]) -> None:
         x = self._norm(self.residual, f"{name}.norm2", params["norm2.shift"])
-        hidden = relu(self._linear(x, f"{name}.fc1", params["fc1.shift"]), params["thr"])
+        y = self._linear(x, f"{name}.fc1", params["fc1.shift"])
+        hidden = gate(y) if "gated" in self.meta else relu(y, params["thr"])
         weight, bias, mult = (self.tensors[f"{name}.fc2.{part}"] for part in ("weight", "bias", "mult"))
         size = self.meta["ffn_chunk"]
         for first in range(0, len(weight), size):
@@ -239,7 +242,7 @@ class _Batch:
             self._count_ffn(result.counts, hidden[rows])
 
     def _count_ffn(self, counts: Counts, hidden: NDArray[Any]) -> None:
-        n, live = len(hidden), hidden != 0
+        n, live = len(hidden), in_places(hidden != 0, lanes_each(self.meta))
         tile = self.meta["tile_rows"] if self.meta["ffn2_rule"] == "tile" else n
         starts = np.arange(0, n, tile)
         first = np.where(live, np.arange(n, dtype=np.uint16)[:, None], np.uint16(n))

@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from rowvit.compiler import Program
+from rowvit.formats.description import in_places
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import (
     ABI_VERSION,
@@ -35,6 +36,7 @@ from rowvit.reference.layers import (
     accumulate,
     compress,
     decompress,
+    gate,
     layernorm,
     relu,
     requant,
@@ -294,7 +296,7 @@ class Machine:
         for token in tokens:
             row = int(self.source[f["table"] + token]) if Flag.GATHER in flags else token
             if Flag.SPARSE in flags:
-                x = np.concatenate([self._segment(f, row, s) for s in range(f["k"])])
+                x = np.concatenate([self._segment(f, row, s) for s in range(f["k"])]).view(dtype)
             else:
                 x = self._row(f["src_base"], row, f["src_stride"], f["k"] // 8).view(dtype)
             used = np.flatnonzero(x) if Flag.SPARSE in flags else np.arange(x.size)
@@ -383,7 +385,9 @@ class Machine:
             self._emit(image, Record.LOGITS, 0, y[0].reshape(groups, lanes).T.ravel()[: f["count"]])
             return
         if dst is Dst.HIDDEN:
-            hidden = relu(y, f["thr"]).reshape(len(tokens), groups, lanes)
+            gated = Flag.GATED in instruction.flags
+            hidden = in_places(gate(y), 2).view(np.uint8) if gated else relu(y, f["thr"])
+            hidden = hidden.reshape(len(tokens), groups, lanes)
             self._drain_hidden(instruction, band, tokens, hidden)
             return
         gather = Flag.GATHER in instruction.flags

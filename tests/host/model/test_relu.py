@@ -40,14 +40,14 @@ def pictures(count: int = 60) -> np.ndarray:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("act", ["gelu", "gelu_tanh"])
-def test_refit_is_the_ridge_solution(act: str) -> None:
+@pytest.mark.parametrize(("act", "gated"), [("gelu", False), ("gelu_tanh", False), ("silu", True)])
+def test_refit_is_the_ridge_solution(act: str, gated: bool) -> None:
     """Every layer against a least squares solver on the stacked system, in the same terms.
 
     The inputs of a layer come from a run of the whole network, with the solver's matrices in the layers
     before it.
     """
-    model = network(replace(CONFIG, act=act, pruning=({"layer": 1, "keep": 6},)))
+    model = network(replace(CONFIG, act=act, gated=gated, pruning=({"layer": 1, "keep": 6},)))
     twin = copy.deepcopy(model)
     attended: list[int] = []
     for block in model.blocks:
@@ -58,7 +58,9 @@ def test_refit_is_the_ridge_solution(act: str) -> None:
         mlp = twin.blocks[found.layer].mlp
         y = mlp.fc1(seen[f"layers.{found.layer}.norm2"].flatten(0, 1))
         assert len(y) == 60 * (17 if found.layer == 0 else 7)
-        wanted, hidden = mlp.fc2(mlp.act(y)).double().numpy(), y.relu().double().numpy()
+        gates, values = (y[:, 0::2], y[:, 1::2]) if gated else (y, 1)
+        wanted = mlp.fc2(mlp.act(gates) * values).double().numpy()
+        hidden = (gates.relu() * values).double().numpy()
         weight, bias = (t.double().numpy() for t in (mlp.fc2.weight, mlp.fc2.bias))
         left = wanted - hidden @ weight.T - bias
         ridge = 0.01 * np.square(hidden).sum(axis=0).mean()

@@ -97,9 +97,12 @@ def test_scales_by_method(seed: int, levels: int, spread: float) -> None:
     st.floats(0, 1),
     st.sets(st.sampled_from(["norm", "value", "hidden"]), min_size=1),
     st.booleans(),
+    st.booleans(),
 )
-def test_smoothing_changes_no_result(seed: int, strength: float, places: set, dead: bool) -> None:
-    model = network(replace(CONFIG, depth=2), seed)
+def test_smoothing_changes_no_result(
+    seed: int, strength: float, places: set, dead: bool, gated: bool
+) -> None:
+    model = network(replace(CONFIG, depth=2, gated=gated), seed)
     if dead:  # channels of all zero weights or activations
         model.blocks[0].mlp.fc1.weight[:5] = 0
         model.blocks[0].mlp.fc1.bias[:5] = -1
@@ -183,10 +186,10 @@ def test_thresholds_of_the_network_go_into_the_package() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("rotary", [False, True])
-def test_aware_network_rounds_as_its_package(rotary: bool) -> None:
+@pytest.mark.parametrize("parts", [{}, {"rotary": True}, {"gated": True}])
+def test_aware_network_rounds_as_its_package(parts: dict) -> None:
     """Its logits are closer to the package's than the float network's are; afterwards it is as before."""
-    model, images, unseen = network(replace(CONFIG, rotary=rotary)), pictures(40), pictures(30, seed=9)
+    model, images, unseen = network(replace(CONFIG, **parts)), pictures(40), pictures(30, seed=9)
     package = quantise(model, images, OPTIONS)
     exact, integers = predict(model, unseen, MEAN, STD), logits(package, unseen)
     scales = activation_scales(model, MEAN, STD, images)
@@ -263,7 +266,8 @@ def test_one_photo_warns(caplog: pytest.LogCaptureFixture) -> None:
     ("hidden", "chunk"), [(96, 96), (512, 256), (768, 384), (1536, 384), (385, 256), (3072, 384)]
 )
 def test_default_chunk(hidden: int, chunk: int) -> None:
-    assert default_chunk(hidden) == chunk
+    assert default_chunk(replace(CONFIG, hidden=hidden)) == chunk
+    assert default_chunk(replace(CONFIG, hidden=hidden // 2, gated=True)) == -(-chunk // 2) or hidden % 2
     assert chunk * -(-hidden // chunk) < hidden + chunk
 
 

@@ -351,6 +351,7 @@ def float_work(model: VisionTransformer, card: Card, pixels: np.ndarray, precisi
         logits = predict(model, pixels, card.mean, card.std, batch=images, observe=observe)
     arch = vars(config) | {"tokens": config.tokens, "channels": 3}
     meta = {"architecture": arch, "ffn2_rule": config.ffn2_rule, "tile_rows": config.tile_rows}
+    meta |= {"gated": True} if config.gated else {}
     work = count_work(meta, live, probabilities, nonzero, fetched)
     return Outcomes(
         logits.astype(np.float64),

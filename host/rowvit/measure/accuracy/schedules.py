@@ -81,7 +81,7 @@ def top1(
 
 def stand_in(model: VisionTransformer, card: Card, photos: np.ndarray, rule: str) -> ModelPackage:
     """A package of a float network for the cycle model, calibrated on photos [B, S, S, 3]."""
-    chunk = default_chunk(model.config.hidden)
+    chunk = default_chunk(model.config)
     options = QuantOptions(card.name, card.classes, card.mean, card.std, ffn2_rule=rule, ffn_chunk=chunk)
     return quantise(centre_keys(model, card.mean, card.std, photos), photos, options)
 
@@ -238,7 +238,14 @@ def thresholds_for(
     Returns
     -------
     tuple of float, one for each layer; all 0 if even the smallest share costs too much
+
+    Raises
+    ------
+    RowvitError
+        The network's FFN is gated.
     """
+    if model.config.gated:
+        raise RowvitError("a gated FFN has no thresholds", "leave out --max-loss")
     set_ffn2(model, rule)
     exact = top1(model, card, photos, labels)
     samples = hidden_samples(model, card, photos)

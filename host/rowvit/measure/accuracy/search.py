@@ -172,7 +172,8 @@ class Search:
         # a set is sorted by class
         self.photos = photos[:: max(1, len(photos) // PHOTOS)]
         self.model, self.package, self.config = model, package, config
-        self.lossy, self.trim, self.progress = lossy, trim, progress
+        self.lossy = lossy = lossy and not model.config.gated
+        self.trim, self.progress = trim, progress
         self.own = model.config
         depth = model.config.depth
         self.patches = model.config.tokens - model.config.exempt

@@ -35,7 +35,7 @@ def fills(meta: dict[str, Any], config: HardwareConfig) -> list[Fill]:
     """
     plan = Plan(meta | {"name": meta.get("model", meta)["name"]}, config)
     lanes, groups, tile = config.lanes, config.groups, config.tile
-    hidden, classes = plan.arch["hidden"], plan.arch["classes"]
+    hidden, classes = plan.hidden, plan.arch["classes"]
 
     def channels(part: str, used: int, offered: int, what: str) -> Fill:
         return Fill(part, used / offered, f"{used:,} {what} on {offered:,} lanes, in tiles of {tile}")
@@ -47,6 +47,7 @@ def fills(meta: dict[str, Any], config: HardwareConfig) -> list[Fill]:
     if plan.heads % groups:
         why.append(f"{plan.heads} head{'s' * (plan.heads > 1)} on {groups} groups")
     chunks = [plan.chunk] * (hidden // plan.chunk) + [hidden % plan.chunk] * (hidden % plan.chunk > 0)
+    neurons = "hidden neurons and gates" if plan.each > 1 else "hidden neurons"
     tokens = [before for before, _ in plan.bounds]
     rows = [live for both in plan.bounds for live in both]
     padded = sum(-(-live // lanes) * lanes for live in tokens)
@@ -60,7 +61,7 @@ def fills(meta: dict[str, Any], config: HardwareConfig) -> list[Fill]:
             f"{_numbers(tokens)} tokens in steps of {lanes} lanes"
             + (f", {why[-1]}" if plan.heads % groups else ""),
         ),
-        channels("FFN1", hidden, sum(-(-chunk // tile) * tile for chunk in chunks), "hidden neurons"),
+        channels("FFN1", hidden, sum(-(-chunk // tile) * tile for chunk in chunks), neurons),
         Fill(
             "head",
             classes / (-(-classes // tile) * tile * config.rows),

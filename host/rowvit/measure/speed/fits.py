@@ -87,9 +87,9 @@ def stand_in(config: ViTConfig, name: str) -> ModelPackage:
     arch = image_keys(config.size) | {size: getattr(config, size) for size in sizes}
     arch |= dict(channels=3, classes=max(config.classes, 1), prefix=max(config.prefix, 1), tokens=tokens)
     rule = "image" if config.ffn2_rule == "none" else config.ffn2_rule
-    rules = dict(ffn2_rule=rule, tile_rows=config.tile_rows, ffn_chunk=default_chunk(config.hidden))
+    rules = dict(ffn2_rule=rule, tile_rows=config.tile_rows, ffn_chunk=default_chunk(config))
     pruning = [{"threshold": 0, **step} for step in config.pruning]
-    return filler_package(name, arch, pruning, rules, config.rotary)
+    return filler_package(name, arch, pruning, rules, config.rotary, config.gated)
 
 
 def fit(package: ModelPackage, config: HardwareConfig, free: bool) -> Fit:

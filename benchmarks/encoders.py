@@ -38,6 +38,9 @@ NETWORKS: dict[str, tuple[dict[str, Any], str]] = {
     "DINOv2-S/14, tokens": (S | dict(patch_size=14, ffn_chunk=192), "all"),
     "DINOv2-S/14, class token": (S | dict(patch_size=14, ffn_chunk=192), "class"),
     "DINOv3-S/16, tokens": (S | dict(patch_size=16, prefix=5, rotary=True), "all"),
+    "DINOv3-S+/16, tokens": (S | dict(patch_size=16, prefix=5, rotary=True, gated=True), "all"),
+    "EVA02-Ti/14, tokens": (T | dict(hidden=512, patch_size=14, rotary=True, gated=True), "all"),
+    "EVA02-S/14, tokens": (S | dict(hidden=1024, patch_size=14, rotary=True, gated=True), "all"),
     "DINOv3-B/16, tokens": (B | dict(patch_size=16, prefix=5, rotary=True), "all"),
     "CLIP ViT-B/32, class token": (B | dict(patch_size=32, pre_norm=True), "class"),
     "CLIP ViT-B/16, class token": (B | dict(patch_size=16, pre_norm=True), "class"),
@@ -46,6 +49,10 @@ NETWORKS: dict[str, tuple[dict[str, Any], str]] = {
     "YOLOS-T/16, tokens": (T | dict(patch_size=16, prefix=101), "all"),
     "DINOv3-S/16, class token, pruned": (
         S | dict(patch_size=16, prefix=5, rotary=True, pruning=196),
+        "class",
+    ),
+    "DINOv3-S+/16, class token, pruned": (
+        S | dict(patch_size=16, prefix=5, rotary=True, gated=True, pruning=196),
         "class",
     ),
     "DINOv2-S/14, class token, pruned": (S | dict(patch_size=14, ffn_chunk=192, pruning=256), "class"),

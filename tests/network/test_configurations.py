@@ -39,6 +39,7 @@ def one_head_more(config):
         classes=config.tile + 3,
         prefix=2,  # an odd number of tokens
         rotary=config.rotary_tokens > 0,
+        gated=config.rotary_tokens > 0,
         pruning=[{"layer": 0, "keep": 20, "threshold": 0}],
     )
 

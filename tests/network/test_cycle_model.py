@@ -58,8 +58,10 @@ def tiny_network(seed, **changes):
         dict(ffn2_rule="tile", tile_rows=8, ffn_chunk=32),
         dict(tokens={"rows": "all", "layers": [0, 1]}, pruning=[{"layer": 0, "keep": 12, "threshold": 0}]),
         dict(tokens={"rows": "all", "layers": [1]}, classes=0),
+        dict(gated=True, rotary=True, pruning=[{"layer": 0, "keep": 12, "threshold": 0}]),
+        dict(gated=True, ffn2_rule="tile", tile_rows=8, ffn_chunk=64),
     ],
-    ids=["dense", "pruned", "tile", "tokens", "no classes"],
+    ids=["dense", "pruned", "tile", "tokens", "no classes", "gated", "gated, tile"],
 )
 @pytest.mark.parametrize("rows", [2, 4])
 def test_tiny(changes, rows):

@@ -146,9 +146,8 @@ def random_package(
         factor = _RESIDUAL / (127 * _NORM) * rng.uniform(0.8, 1.25, dim)
         tensors["pre.mult"], params["pre.shift"] = multiplier(factor)
     grid = image_size // patch_size, width // patch_size
-    turns = _turns(grid, dim // heads // 4) if rotary else np.empty((0, 0, 2), np.int16)
     if rotary:
-        tensors |= {"rope.table": turns, "rope.places": _places(grid, prefix)}
+        tensors["rope.table"], tensors["rope.places"] = _turns(grid, prefix, dim // heads // 4)
         for layer in params["layers"]:
             for part in "qk":
                 layer[f"{part}.shift"] = max(1, layer[f"{part}.shift"] - ROTATED_BITS)
@@ -166,7 +165,7 @@ def random_package(
     if pre_norm:
         meta["pre_norm"] = True
     if rotary:
-        meta["rotary"] = {"coordinates": len(turns)}
+        meta["rotary"] = {"coordinates": len(tensors["rope.table"])}
     package = ModelPackage(meta, tensors)
     if gated:
         package = with_gates(rng, package)
@@ -174,17 +173,16 @@ def random_package(
     return package
 
 
-def _turns(grid: tuple[int, int], frequencies: int) -> np.ndarray:
-    """Cosines and sines [coordinates, frequencies, 2]: no turn, then those of rows, then of columns."""
-    places = np.concatenate([[0.0], *((np.arange(n) + 0.5) / n for n in grid)])
-    angles = np.pi * places[:, None] * 2.0 ** -np.arange(frequencies)
-    return rotations(angles)
-
-
-def _places(grid: tuple[int, int], prefix: int) -> np.ndarray:
-    """Coordinates [tokens, 2] in `_turns`."""
+def _turns(grid: tuple[int, int], prefix: int, frequencies: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines [coordinates, frequencies, 2], those of a square's rows and columns once, and the
+    coordinates [tokens, 2].
+    """
+    along = np.concatenate([[0.0], *((np.arange(n) + 0.5) / n for n in grid)])
+    places, number = np.unique(along, return_inverse=True)
     patches = np.indices(grid).reshape(2, -1).T + np.array([1, 1 + grid[0]])
-    return np.concatenate([np.zeros((prefix, 2)), patches]).astype(np.uint8)
+    tokens = np.concatenate([np.zeros((prefix, 2), np.int64), patches])
+    angles = np.pi * places[:, None] * 2.0 ** -np.arange(frequencies)
+    return rotations(angles), number[tokens].astype(np.uint8)
 
 
 def with_gates(rng: np.random.Generator, package: ModelPackage) -> ModelPackage:

@@ -111,7 +111,7 @@ PROGRAMS = {
     "shared": (
         dict(dim=16, heads=1, image_size=8, hidden=32, rare=0.9)
         | dict(pruning=[{"layer": 0, "keep": 3, "threshold": 0}], tokens={"rows": "all", "layers": [0, 1]})
-        | dict(rotary=True),
+        | dict(rotary=True, gated=True),
         replace(TINY, token_depth=448),
         dict(stages=(Stage(0, 1), Stage(1, 2))),
     ),

@@ -64,19 +64,26 @@ def test_limits_are_named_and_a_smaller_chunk_is_found() -> None:
     assert "needs tokens: 1370" in text and "'zcu104' does not hold it" in text
 
 
-def test_rotary_positions_need_their_unit(tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("part", "name", "problem"),
+    [
+        ("rotary", "rotary positions", "rows with rotary positions: 18, available: 0"),
+        ("gated", "gated FFN", "a gated FFN, which comes with rotary positions (rotary_tokens)"),
+    ],
+)
+def test_what_needs_the_rotary_unit(tmp_path, part: str, name: str, problem: str) -> None:
     """Of a float network and of its package alike."""
-    shape = dict(image_size=32, patch_size=8, dim=64, depth=1, heads=1, hidden=64, classes=3, rotary=True)
+    shape = dict(image_size=32, patch_size=8, dim=64, depth=1, heads=1, hidden=64, classes=3) | {part: True}
     model = VisionTransformer(ViTConfig(**shape, prefix=2))
     network, package = tmp_path / "float.safetensors", tmp_path / "int8.safetensors"
-    save(network, model, Card("rotary", classes=["a", "b", "c"]))
+    save(network, model, Card("a", classes=["a", "b", "c"]))
     random_package(np.random.default_rng(0), **shape, prefix=2).save(package)
     for source in (network, package):
         said = CliRunner().invoke(app, ["info", str(source)]).output
-        assert "rotary positions" in " ".join(said.split())
+        assert name in " ".join(said.split())
         found = report(source)["configurations"]
         assert found["kv260"]["fits"] and not found["pynq-z2"]["fits"]
-        assert "rows with rotary positions: 18, available: 0" in found["pynq-z2"]["problem"]
+        assert problem in found["pynq-z2"]["problem"]
 
 
 def test_packages_and_what_nothing_holds() -> None:

@@ -14,6 +14,7 @@ trim=  # or --trim, for prune
 drop="--rho 0.5"  # or --keep SHARES, for int8 and table
 thresholds="--max-loss 0.5"  # or nothing, for int8
 smooth=  # or --smooth STRENGTH, for quantise
+config=  # or a configuration, for prune and score; by default pynq-z2
 mkdir -p "$2"
 [ -z "${3:-}" ] || [ ! -e "$3" ] || set -- "$1" "$2" "$(realpath "$3")"
 cd "$2"
@@ -50,7 +51,8 @@ train() {
 prune() {
     local file=$1 from=$2 layers=$3
     shift 3
-    step "$file" rowvit prune "$from" --data "$data" --layers "$layers" --rule image $trim "$@" --no-measure -o "$file"
+    step "$file" rowvit prune "$from" --data "$data" --layers "$layers" --rule image $trim ${config:+-c $config} "$@" \
+        --no-measure -o "$file"
 }
 
 # quantise FILE FROM
@@ -62,7 +64,7 @@ quantise() {
 score() {
     local name=$1 network=$2
     shift 2
-    step "$name.json" rowvit eval "$network" --data "$data" --json "$name.json" "$@"
+    step "$name.json" rowvit eval "$network" --data "$data" --json "$name.json" ${config:+-c $config} "$@"
 }
 
 # timed NAME NETWORK RULE: cycles of a float network's int8 version, NAME-cycles.json

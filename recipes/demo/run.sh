@@ -6,8 +6,9 @@
 
 step sign-digits.safetensors cp "${3:?name the float network}" sign-digits.safetensors
 step names.txt bash -c 'printf "%s\n" 0 1 2 3 4 5 6 7 8 9 > names.txt'
-step start.safetensors rowvit import sign-digits.safetensors --act relu --heads 2 --class-names names.txt \
-    --mean 0.674139 0.645413 0.615984 --std 0.140777 0.157692 0.185478 --licence Apache-2.0 \
+step start.safetensors rowvit import sign-digits.safetensors --act relu --heads 2 --pool token \
+    --class-names names.txt --mean 0.674139 0.645413 0.615984 --std 0.140777 0.157692 0.185478 \
+    --licence Apache-2.0 \
     --origin "trained for rowvit on the Sign Language Digits Dataset (Arda Mavi, arXiv 2011.08927, Apache-2.0)" \
     -o start.safetensors
 train focus.safetensors start.safetensors focus.toml

@@ -96,7 +96,5 @@ def test_what_is_refused() -> None:
     with pytest.raises(RowvitError, match="no threshold; leave out --threshold-energy"):
         quantise(model, photos(20), replace(OPTIONS, threshold_energy=0.1))
     package = quantise(randomise(VisionTransformer(replace(CONFIG, dim=64))), photos(20), OPTIONS)
-    with pytest.raises(
-        RowvitError, match=r"needs a gated FFN, which comes with rotary .*fits kv260"
-    ):
+    with pytest.raises(RowvitError, match=r"needs a gated FFN, which comes with rotary .*fits kv260"):
         compile(package, load("pynq-z2"))

@@ -186,18 +186,23 @@ of_transformers("DINOv2", "Dinov2WithRegistersModel", size(768, 14, 518))
 of_transformers("DINOv2", "Dinov2ForImageClassification", size(384, 14), forms=ALL)
 of_transformers("DINOv2", "Dinov2WithRegistersForImageClassification", size(384, 14))
 
-of_timm("DINOv2 giant", "vit_giant_patch14_dinov2 vit_giant_patch14_reg4_dinov2", "gated", depth=2)
-of_transformers("DINOv2 giant", "Dinov2Model", size(1536, 14, use_swiglu_ffn=True), "gated")
+of_timm("DINOv2 giant", "vit_giant_patch14_dinov2 vit_giant_patch14_reg4_dinov2", depth=2)
+of_timm("DINOv2 giant", "vit_giant_patch14_dinov2", "gated FFN, which is not read", forms="onnx", depth=2)
+of_transformers("DINOv2 giant", "Dinov2Model", size(1536, 14, use_swiglu_ffn=True))
 
 dinov3 = "vit_small_patch16_dinov3 vit_base_patch16_dinov3 vit_large_patch16_dinov3"
 of_timm("DINOv3", dinov3, forms="folder", depth=2)
 of_timm("DINOv3", dinov3, "how its positions turn", forms="dict", depth=2)
 of_timm("DINOv3", "vit_small_patch16_dinov3", "not read from ONNX", forms="onnx", depth=2)
-of_timm("DINOv3", "vit_huge_plus_patch16_dinov3", "gated", depth=2)
+plus = "vit_small_plus_patch16_dinov3 vit_huge_plus_patch16_dinov3"
+of_timm("DINOv3", plus, forms="folder", depth=2)
+of_timm("DINOv3", plus, "how its positions turn", forms="dict", depth=2)
 of_transformers("DINOv3", "DINOv3ViTModel", size(384, num_register_tokens=4))
 of_transformers("DINOv3", "DINOv3ViTModel", size(384), "DINOv3.*not read from ONNX", forms="onnx")
 of_transformers("DINOv3", "DINOv3ViTModel", size(768, 16, 512, num_register_tokens=4), forms="folder")
-of_transformers("DINOv3", "DINOv3ViTModel", size(1280, use_gated_mlp=True), "gated")
+of_transformers(
+    "DINOv3", "DINOv3ViTModel", size(1280, use_gated_mlp=True, hidden_act="silu", num_register_tokens=4)
+)
 of_timm("DINOv3", "convnext_tiny", "no attention")
 
 of_timm("CLIP", "vit_base_patch32_clip_224", forms=ALL, depth=2)
@@ -233,11 +238,14 @@ of_transformers("SigLIP", "SiglipVisionModel", so400m, encoder=True)
 of_timm("NaFlex", "naflexvit_base_patch16_gap naflexvit_base_patch16_siglip", "any shape", depth=2)
 of_transformers("NaFlex", "Siglip2VisionModel", size(768, num_patches=256), "any shape")
 
-of_timm("EVA-02", "eva02_tiny_patch14_224", "gated|not read from ONNX", forms=ALL, depth=2)
+eva02 = "eva02_tiny_patch14_224 eva02_small_patch14_336"
+of_timm("EVA-02", eva02, forms="folder", depth=2)
+of_timm("EVA-02", eva02, "how its positions turn", forms="dict", depth=2)
+of_timm("EVA-02", "eva02_tiny_patch14_224", "not read from ONNX", forms="onnx", depth=2)
 of_timm(
     "EVA-02",
     "eva02_base_patch14_448 eva02_large_patch14_224 eva02_base_patch16_clip_224",
-    "gated",
+    "norm inside the FFN",
     depth=2,
 )
 of_timm("EVA-02", "eva02_enormous_patch14_clip_224", "EvaBlockPostNorm|how its positions turn", depth=2)
@@ -274,8 +282,8 @@ of_timm("Perception Encoder", core, encoder=True, forms="folder", depth=2)
 of_timm("Perception Encoder", "vit_pe_core_tiny_patch16_384", "not read from ONNX", forms="onnx", depth=2)
 of_timm("Perception Encoder", "vit_pe_lang_large_patch14_448", "LayerNorm", depth=2)
 of_timm("Perception Encoder", "vit_pe_spatial_base_patch16_512", "0 LayerNorms|no LayerNorm behind", depth=2)
-of_timm("AIMv2", "aimv2_large_patch14_224 aimv2_huge_patch14_336", "gated", depth=2)
-of_transformers("AIMv2", "Aimv2VisionModel", size(1024, 14), "gated|RMSNorm", forms=ALL)
+of_timm("AIMv2", "aimv2_large_patch14_224 aimv2_huge_patch14_336", "RMSNorm", depth=2)
+of_transformers("AIMv2", "Aimv2VisionModel", size(1024, 14), "RMSNorm", forms=ALL)
 
 of_timm("RADIO, InternViT", "vit_base_patch16_radio_v3 vit_intern300m_patch14_448", "LayerNorm", depth=2)
 of_transformers("RADIO, InternViT", "InternVLVisionModel", size(1024, 14, 448), "LayerNorm")
@@ -442,6 +450,7 @@ def told(network: nn.Module) -> dict[str, Any]:
     if (config := settings(network)) is not None:
         heads, act = getattr(config, "num_attention_heads", None), getattr(config, "hidden_act", None)
         act = {"gelu_pytorch_tanh": "gelu_tanh"}.get(act, act)
+        act = "silu" if getattr(config, "use_swiglu_ffn", False) else act  # whatever the settings say
         return {"heads": heads, "act": act} if isinstance(heads, int) else {}
     if not isinstance(network, timm.models.VisionTransformer):
         return {}

@@ -31,6 +31,14 @@ def rowvit_test_network(pretrained: bool = False, **options: object) -> nn.Modul
     return timm_network(**{k: v for k, v in options.items() if k in ("num_classes", "img_size")})
 
 
+@register_model
+def rowvit_test_giant(pretrained: bool = False, **options: object) -> nn.Module:
+    """DINOv2's giant, small, in timm's registry."""
+    from timm.models.vision_transformer import vit_giant_patch14_dinov2
+
+    return vit_giant_patch14_dinov2(depth=2, embed_dim=48, num_heads=3, img_size=56, **options)
+
+
 def timm_distilled() -> nn.Module:
     """The DeiT of timm with a distillation token and two heads."""
     from timm.models.deit import VisionTransformerDistilled

@@ -65,11 +65,11 @@ def test_timm_card() -> None:
     [
         ("deit_tiny_patch16_244", "no model 'deit_tiny_patch16_244'; do you mean deit_tiny_patch16_224"),
         ("resnet18", "resnet18 is of class ResNet, which is neither VisionTransformer nor Eva: no attention"),
-        ("eva02_tiny_patch14_224", "twice as wide.*: a gated FFN"),
+        ("eva02_base_patch14_224", "EVA-02 .*: a norm inside the FFN, which"),
         ("vit_small_patch16_rope_mixed_224", "mixed rotary positions"),
         ("vit_pe_core_tiny_patch16_384", "beside a class token.*--encoder"),
         ("eva02_enormous_patch14_clip_224", "made of EvaBlockPostNorm"),
-        ("vit_base_patch16_sapiens2", "normalised queries and keys, a gated FFN and norms without a bias"),
+        ("vit_base_patch16_sapiens2", "normalised queries and keys and norms without a bias"),
         (
             "swin_tiny_patch4_window7_224",
             "SwinTransformer, which is neither VisionTransformer nor Eva.*windows.*relative positions",

@@ -58,8 +58,6 @@ def made(kind: str, **settings: object) -> nn.Module:
 @pytest.mark.parametrize(
     ("kind", "settings", "words"),
     [
-        ("DINOv3ViTModel", dict(use_gated_mlp=True), "DINOv3: a gated FFN"),
-        ("Dinov2Model", dict(use_swiglu_ffn=True), "transformers' dinov2: a gated FFN"),
         ("BeitModel", dict(use_relative_position_bias=True), "transformers' beit: relative positions"),
         ("ConvNextModel", dict(depths=[1] * 4, hidden_sizes=[8] * 4), "ConvNeXt: no attention"),
     ],
@@ -163,10 +161,6 @@ def names(*found: str) -> dict[str, Tensor]:
 BLOCK = "blocks.0.mlp."
 #: as their own repositories and other libraries write them: what the refusal says
 STATES: dict[str, tuple[Callable[[], dict[str, Tensor]], str]] = {
-    "DINOv3, gated": (
-        lambda: plain("pos_embed", **{"rope_embed.periods": (4,), f"{BLOCK}w3.weight": (2, 2)}),
-        r"this is DINOv3 \('rope_embed\.periods'\): a gated FFN",
-    ),
     "EVA-02": (
         lambda: plain(
             **{
@@ -175,7 +169,7 @@ STATES: dict[str, tuple[Callable[[], dict[str, Tensor]], str]] = {
                 f"{BLOCK}ffn_ln.weight": (2,),
             }
         ),
-        "this is EVA-02.*: a gated FFN and a norm inside the FFN",
+        "this is EVA-02.*: a norm inside the FFN, which",
     ),
     "BEiT": (
         lambda: plain(
@@ -183,9 +177,19 @@ STATES: dict[str, tuple[Callable[[], dict[str, Tensor]], str]] = {
         ),
         "this is BEiT or Data2Vec.*: relative positions",
     ),
-    "SwiGLU": (
-        lambda: plain(**{f"{BLOCK}w12.weight": (2, 2)}),
-        r"'blocks\.0\.mlp\.w12\.weight': a gated FFN",
+    "a gate and its value of two sizes": (
+        lambda: plain(
+            f"{BLOCK}fc1.weight", **{f"{BLOCK}fc1_g.weight": (9, 24), f"{BLOCK}fc1_x.weight": (8, 24)}
+        ),
+        r"fc1_g\.weight' and 'blocks.*fc1_x\.weight' differ in shape \(\[9, 24\] and \[8, 24\]\)",
+    ),
+    "another order of gate, value and FFN2": (
+        lambda: plain(
+            f"{BLOCK}fc1.weight",
+            f"{BLOCK}fc2.weight",
+            **{f"{BLOCK}w1.weight": (9, 24), f"{BLOCK}w3.weight": (9, 24), f"{BLOCK}w2.weight": (24, 9)},
+        ),
+        r"tensor 'blocks\.0\.mlp\.fc2\.weight' has shape \[9, 24\], expected \[24, any\]",
     ),
     "AIMv2": (
         lambda: names("preprocessor.patchifier.proj.weight", "trunk.blocks.0.norm_1.weight"),
@@ -257,9 +261,12 @@ def test_by_its_tensors(name: str, encoder: bool, tmp_path: Path) -> None:
 
 #: of timm: arguments that make it small; what is said of the module, and of the state dict
 TIMM: dict[str, tuple[dict, str, str]] = {
-    "vit_small_plus_patch16_dinov3": (SMALL, "", "a gated FFN"),
-    "eva02_base_patch14_224": (SMALL, "", "EVA-02 .*: a gated FFN and a norm inside the FFN"),
-    "eva02_tiny_patch14_224": (SMALL, "twice as wide.*: a gated FFN", "EVA-02 .*: a gated FFN"),
+    "eva02_base_patch14_224": (SMALL, "", "EVA-02 .*: a norm inside the FFN, which"),
+    "eva02_base_patch16_clip_224": (
+        SMALL,
+        "",
+        "EVA-02 .*: a norm inside the FFN and a norm inside attention",
+    ),
     "vit_pe_core_base_patch16_224": (
         SMALL,
         "pools by attention beside a class token",
@@ -278,8 +285,7 @@ TIMM: dict[str, tuple[dict, str, str]] = {
     "vit_small_patch16_rope_mixed_224": (SMALL, "mixed rotary", "mixed rotary"),
     "beit_base_patch16_224": (SMALL, "Beit.*: relative positions", "BEiT or Data2Vec .*: relative positions"),
     "beit3_base_patch16_224": (SMALL, "", "a norm inside the FFN and a norm inside attention"),
-    "vit_giant_patch14_dinov2": (SMALL | {"img_size": 56}, "", "twice as wide.*: a gated FFN"),
-    "aimv2_large_patch14_224": (SMALL, "", "AIMv2 .*a gated FFN"),
+    "aimv2_large_patch14_224": (SMALL, "", "AIMv2 .*: norms without a bias, such as RMSNorm, which"),
     "vit_base_patch16_radio_v3": (SMALL | {"img_size": 64}, "0 LayerNorms", "no LayerNorm behind"),
     "samvit_base_patch16_224": (SMALL, "windows and relative", "SAM or ViTDet .*windows and relative"),
     "naflexvit_base_patch16_gap": (SMALL, "any shape", "NaFlex .*: patches of photos of any shape"),
@@ -324,11 +330,9 @@ def test_of_timm(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "settings", "words"),
     [
-        ("DINOv3ViTModel", dict(use_gated_mlp=True), r"DINOv3 \('model\.layer\.0.*: a gated FFN"),
         ("MLCDVisionModel", dict(intermediate_size=64), "'class_pos_emb': a class token that turns"),
         ("ConvNextModel", dict(depths=[1] * 4, hidden_sizes=[8] * 4), "no attention, but convolutions"),
-        ("Dinov2Model", dict(use_swiglu_ffn=True), "a gated FFN"),
-        ("Aimv2VisionModel", dict(intermediate_size=64), "AIMv2 .*a gated FFN"),
+        ("Aimv2VisionModel", dict(intermediate_size=64), "AIMv2 .*: norms without a bias, such as RMSNorm"),
         ("Siglip2VisionModel", dict(num_patches=16), "NaFlex .*, a matrix.: patches of photos of any shape"),
         ("YolosModel", dict(image_size=[32, 48]), "positions added between the blocks"),
         ("Data2VecVisionModel", dict(use_relative_position_bias=True), "BEiT or Data2Vec .*: relative"),
@@ -381,13 +385,31 @@ ONNX: dict[str, tuple[Callable[[], nn.Module], int, str, str]] = {
         lambda: timm.create_model("eva02_base_patch14_224", **SMALL, img_size=28),
         28,
         "rotary positions are not read from ONNX",
-        "this is EVA-02 .*: a gated FFN and a norm inside the FFN",
+        "this is EVA-02 .*: a norm inside the FFN, which",
+    ),
+    "EVA-02, tiny": (
+        lambda: timm.create_model("eva02_tiny_patch14_224", **SMALL, img_size=28),
+        28,
+        "rotary positions are not read from ONNX",
+        "rotary positions are not read from ONNX",
+    ),
+    "DINOv3 of transformers, gated": (
+        lambda: made("DINOv3ViTModel", intermediate_size=64, use_gated_mlp=True),
+        32,
+        "",
+        r"this is DINOv3 \('network\.model\.layer\.0.*rotary positions are not read from ONNX; import the",
     ),
     "DINOv2 giant": (
         lambda: timm.create_model("vit_giant_patch14_dinov2", **SMALL, img_size=28),
         28,
-        r"\(Mul\): it multiplies two layers with each other \(a gated FFN\)",
-        "a gated FFN",
+        r"\(Mul\): it multiplies two layers .* \(a gated FFN, which is not read from ONNX\); import the",
+        "a gated FFN, which is not read from ONNX",
+    ),
+    "DINOv2 giant of transformers": (
+        lambda: made("Dinov2Model", use_swiglu_ffn=True),
+        32,
+        "a gated FFN, which is not read from ONNX",
+        r"a network with a gated FFN \('network\.encoder\..*\), which is not read from ONNX; import the",
     ),
     "BEiT": (
         lambda: timm.create_model("beit_base_patch16_224", **SMALL, img_size=32),
@@ -467,7 +489,7 @@ def test_onnx_beside_settings(tmp_path: Path) -> None:
     network = exports.Answer(exports.timm_network(qk_norm=True)).eval()
     exports.export(network, tmp_path / "model.onnx")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "aimv2_vision_model"}))
-    refused(tmp_path, "this is AIMv2: RMSNorm and a gated FFN")
+    refused(tmp_path, "this is AIMv2: RMSNorm, which")
     exports.export(exports.timm_network(), tmp_path / "model.onnx")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", "num_hidden_layers": 5}))
     refused(tmp_path, "its config.json says num_hidden_layers 5, and the weights say 2")

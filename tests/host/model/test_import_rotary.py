@@ -56,6 +56,8 @@ def require_equal(found: VisionTransformer, network: nn.Module, images: Tensor |
         dict(image_size=[32, 56]),
         dict(rope_theta=7.0, layer_norm_eps=1e-3),
         dict(key_bias=True, hidden_act="silu"),
+        dict(use_gated_mlp=True, hidden_act="silu"),
+        dict(use_gated_mlp=True, mlp_bias=False, proj_bias=False, query_bias=False, intermediate_size=48),
     ],
 )
 def test_a_folder_of_transformers(settings: dict, tmp_path: Path) -> None:
@@ -67,6 +69,7 @@ def test_a_folder_of_transformers(settings: dict, tmp_path: Path) -> None:
     require_equal(import_model(tmp_path, image_size=(64, 40)).model, network, pixels(64, 40))
 
 
+@pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize(
     "change",
     [
@@ -75,12 +78,15 @@ def test_a_folder_of_transformers(settings: dict, tmp_path: Path) -> None:
         lambda name: name.replace("model.layer", "layer"),  # as transformers 4 has them
     ],
 )
-def test_a_state_dict_of_transformers(change: object, tmp_path: Path) -> None:
-    network = dinov3()
+def test_a_state_dict_of_transformers(change: object, gated: bool, tmp_path: Path) -> None:
+    """The activation is the usual one."""
+    act = "silu" if gated else "gelu"
+    network = dinov3(use_gated_mlp=gated, hidden_act=act)
     torch.save({change(name): tensor for name, tensor in network.state_dict().items()}, tmp_path / "a.pth")
     found = import_model(tmp_path / "a.pth", heads=3, image_size=SIDE)
     require_equal(found.model, network)
     assert any("epsilon 1e-05 assumed" in note for note in found.notes)
+    assert any("SiLU of the FFN's gate assumed (--act)" in note for note in found.notes) == gated
     assert not any("pixels assumed" in note for note in found.notes)
     found = import_model(tmp_path / "a.pth", heads=3)
     assert "224 pixels assumed (--image-size); a state dict does not say" in found.notes
@@ -99,11 +105,15 @@ OWN = {
     r"model\.layer\.(\d+)\.": r"blocks.\1.",
     r"norm\.": "norm.",
 }
+OWN_GATED = {
+    rf"model\.layer\.(\d+)\.mlp\.{theirs}_proj\.": rf"blocks.\1.mlp.{own}."
+    for own, theirs in (("w1", "gate"), ("w2", "up"), ("w3", "down"))
+}
 
 
 def own_names(network: nn.Module, masked: float) -> dict[str, Tensor]:
     """As DINOv3's repository stores them; keys have a bias that does not count."""
-    state = renamed(network.state_dict(), OWN)
+    state = renamed(network.state_dict(), OWN_GATED | OWN if network.config.use_gated_mlp else OWN)
     dim = network.config.hidden_size
     for block in range(network.config.num_hidden_layers):
         name = f"blocks.{block}.attn"
@@ -119,9 +129,9 @@ def own_names(network: nn.Module, masked: float) -> dict[str, Tensor]:
     return state | {"local_cls_norm.weight": torch.ones(dim), "local_cls_norm.bias": torch.ones(dim)}
 
 
-@pytest.mark.parametrize("masked", [0.0, float("nan")])
-def test_its_own_repository(masked: float, tmp_path: Path) -> None:
-    network = dinov3()
+@pytest.mark.parametrize(("masked", "gated"), [(0.0, False), (float("nan"), False), (0.0, True)])
+def test_its_own_repository(masked: float, gated: bool, tmp_path: Path) -> None:
+    network = dinov3(use_gated_mlp=gated, hidden_act="silu" if gated else "gelu")
     state = own_names(network, masked)
     torch.save(
         {"teacher": {f"backbone.{name}": tensor for name, tensor in state.items()}}, tmp_path / "a.pth"
@@ -180,6 +190,15 @@ EVA: dict[str, tuple[str, dict]] = {
         "vit_small_patch16_rope_224",
         dict(img_size=96, rope_type="mrope", rope_grid_indexing="ij", rope_mrope_section=(2, 3, 3)),
     ),
+    "DINOv3 S+": ("vit_small_plus_patch16_dinov3", dict(img_size=96)),
+    "DINOv3 S+, biases": ("vit_small_plus_patch16_dinov3_qkvb", dict(img_size=96)),
+    "DINOv3 H+": ("vit_huge_plus_patch16_dinov3", dict(img_size=96, num_classes=5, embed_dim=60)),
+    "DINOv3 H+, biases": ("vit_huge_plus_patch16_dinov3_qkvb", dict(img_size=(64, 112))),
+    "DINOv3, gate and value in one layer": ("vit_small_patch16_dinov3", dict(img_size=96, swiglu_mlp=True)),
+    "LingBot giant": ("vit_giant_patch16_lingbot", dict(img_size=96)),
+    "EVA-02": ("eva02_tiny_patch14_224", {}),
+    "EVA-02, class token": ("eva02_small_patch14_224", dict(global_pool="token", img_size=84)),
+    "EVA-02, larger": ("eva02_small_patch14_336", dict(num_classes=5)),
     "no class token": ("vit_medium_patch16_rope_reg1_gap_256", dict(img_size=96)),
     "EVA, no rotary positions": ("eva_giant_patch14_224", dict(img_size=84)),
 }
@@ -214,17 +233,20 @@ def test_eva_resized() -> None:
 
 
 @torch.no_grad()
-def test_eva_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "side", "act", "crop"),
+    [("vit_tiny_patch16_dinov3_qkvb", 256, "gelu", 1.0), ("eva02_tiny_patch14_224", 224, "silu", 0.9)],
+)
+def test_eva_by_name(name: str, side: int, act: str, crop: float, tmp_path: Path) -> None:
     """With a file of weights, and as a checkpoint that names its architecture."""
-    name = "vit_tiny_patch16_dinov3_qkvb"
     network = randomise(timm.create_model(name, num_classes=5))
     torch.save(network.state_dict(), tmp_path / "a.pth")
     torch.save({"arch": name, "state_dict": network.state_dict()}, tmp_path / "b.pth")
-    theirs = network(pixels(256, 256))
+    theirs = network(pixels(side, side))
     for source, options in ((f"timm:{name}", {"weights": tmp_path / "a.pth"}), (tmp_path / "b.pth", {})):
         found = import_model(source, **options)
-        assert found.model.config.act == "gelu" and found.card.crop == 1.0
-        torch.testing.assert_close(found.model(pixels(256, 256)), theirs, rtol=1e-4, atol=1e-4)
+        assert found.model.config.act == act and found.card.crop == crop
+        torch.testing.assert_close(found.model(pixels(side, side)), theirs, rtol=1e-4, atol=1e-4)
     with pytest.raises(RowvitError, match=r"do not say whether and how its positions turn.*timm:NAME"):
         import_model(tmp_path / "a.pth")
 
@@ -253,7 +275,7 @@ def test_perception_encoder_without_its_pooling(tmp_path: Path) -> None:
         ("vit_small_patch16_dinov3", dict(qk_norm=True), "normalised queries and keys"),
         ("vit_small_patch16_dinov3", dict(scale_attn_inner=True), "a norm inside attention"),
         ("vit_small_patch16_dinov3", dict(scale_mlp=True), "a norm inside the FFN"),
-        ("vit_small_patch16_dinov3", dict(swiglu_mlp=True), "a gated FFN"),
+        ("vit_small_plus_patch16_dinov3", dict(scale_mlp=True), "EVA-02 .*: a norm inside the FFN, which"),
         ("vit_small_patch16_dinov3", dict(use_post_norm=True), "made of EvaBlockPostNorm"),
         ("vit_small_patch16_dinov3", dict(use_post_transformer_norm=False), "between 0 LayerNorms"),
         ("vit_small_patch16_dinov3", dict(use_fc_norm=True, use_post_transformer_norm=True), "2 LayerNorms"),
@@ -269,7 +291,8 @@ def test_eva_that_is_refused(name: str, arguments: dict, message: str) -> None:
 @pytest.mark.parametrize(
     ("name", "pool"),
     [
-        ("vit_7b_patch16_dinov3", ""),
+        ("vit_7b_patch16_dinov3", "norm-mean"),
+        ("eva02_small_patch14_336", "mean"),
         ("vit_large_patch16_dinov3", "norm-mean"),
         ("vit_large_patch16_rope_ape_224", "token"),
         ("vit_large_patch16_rope_mixed_224", ""),
@@ -282,7 +305,7 @@ def test_architectures_without_weights(name: str, pool: str) -> None:
         config = configuration(name)
         assert config.rotary and config.pool == pool
     else:
-        with pytest.raises(RowvitError, match=r"gated|mixed"):
+        with pytest.raises(RowvitError, match="mixed"):
             configuration(name)
 
 
@@ -317,10 +340,20 @@ def test_tables_that_are_refused() -> None:
         by_axes(*table(torch.cat([rows + 0 * columns] * 2, dim=-1)), True)
 
 
-def test_settings_that_contradict(tmp_path: Path) -> None:
-    dinov3().save_pretrained(tmp_path)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (dict(num_register_tokens=3), "num_register_tokens 3, and the weights say 4"),
+        (dict(intermediate_size=41), "intermediate_size 41, and the weights say 40"),
+        (dict(use_gated_mlp=False), "use_gated_mlp False, and the weights say True"),
+        (dict(mlp_bias=False), "mlp_bias False, and the weights say True"),
+        (dict(key_bias=True), "key_bias True, and the weights say False"),
+    ],
+)
+def test_settings_that_contradict(change: dict, words: str, tmp_path: Path) -> None:
+    dinov3(use_gated_mlp=True).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"num_register_tokens": 3}))
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(RowvitError) as error:
         import_model(tmp_path)
-    assert re.search("num_register_tokens 3, and the weights say 4", str(error.value))
+    assert re.search(words, str(error.value))

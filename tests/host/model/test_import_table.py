@@ -32,7 +32,7 @@ SIZE = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, image_si
 SIZE |= dict(intermediate_size=40)
 AMBIGUOUS = r"fits two networks.*--pool"
 POOLED = "pool"  # by attention, in ONNX
-ROTARY = "not read from ONNX"
+UNREAD = "not read from ONNX"
 
 
 def transformers_network(name: str, **settings: object) -> nn.Module:
@@ -65,7 +65,7 @@ TRANSFORMERS: dict[str, tuple[dict, dict[str, str]]] = {
     "SiglipForImageClassification": ({}, {}),
     "SiglipVisionModel": ({}, dict.fromkeys(("script", "dynamo"), POOLED)),
     "CLIPVisionModel": ({}, {}),
-    "DINOv3ViTModel": (dict(num_register_tokens=4), dict.fromkeys(("script", "dynamo"), ROTARY)),
+    "DINOv3ViTModel": (dict(num_register_tokens=4), dict.fromkeys(("script", "dynamo"), UNREAD)),
 }
 TIMM: dict[str, tuple[dict, dict[str, str]]] = {
     "ViT": ({}, {"state dict": AMBIGUOUS}),
@@ -88,7 +88,19 @@ TIMM: dict[str, tuple[dict, dict[str, str]]] = {
     ),
     "DINOv3": (
         dict(name="vit_small_patch16_dinov3"),
-        {"state dict": "timm:NAME"} | dict.fromkeys(("script", "dynamo"), ROTARY),
+        {"state dict": "timm:NAME"} | dict.fromkeys(("script", "dynamo"), UNREAD),
+    ),
+    "DINOv3 S+": (
+        dict(name="vit_small_plus_patch16_dinov3"),
+        {"state dict": "timm:NAME"} | dict.fromkeys(("script", "dynamo"), UNREAD),
+    ),
+    "EVA-02": (
+        dict(name="eva02_tiny_patch14_224"),
+        {"state dict": "timm:NAME"} | dict.fromkeys(("script", "dynamo"), UNREAD),
+    ),
+    "DINOv2 giant": (
+        dict(name="vit_giant_patch14_dinov2"),
+        {"state dict": AMBIGUOUS} | dict.fromkeys(("script", "dynamo"), UNREAD),
     ),
 }
 FORMS = ("state dict", "folder", "script", "dynamo")

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 #: preprocessing of most published checkpoints
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+#: activations in a note
+_SPOKEN = {"gelu_tanh": "GELU by tanh", "quick_gelu": "quick GELU", "silu": "SiLU of the FFN's gate"}
 _PIXELS = (224, 224)  # where nothing says how large the image is
 _ASSUMED = "mean and std are assumed to be ImageNet's; the file does not say"
-#: transformers' names of activations
-_HIDDEN_ACTS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "swish": "silu"}
 _POOLS = {
     "token": "the class token",
     "mean": "a LayerNorm of the patches' mean",
@@ -78,7 +78,7 @@ def import_model(
     random : bool
         With a timm name: random weights instead of the hub's.
     heads, act : optional
-        What a state dict does not say; by default 64 channels per head, and GELU.
+        What a state dict does not say; by default 64 channels per head, and GELU, or SiLU for a gated FFN.
     pool : str, optional
         Likewise, what its head sees, as in `rowvit.model.vit.ViTConfig`; there is no default where tensors
         and their names leave a choice.
@@ -309,8 +309,8 @@ def _state_dict(
         state = {name: tensor for name, tensor in state.items() if name not in unused}
         notes.append("the pooler after the last LayerNorm is left out")
     heads = heads or beside.config.get("num_attention_heads") or heads_in(checkpoint.state)
-    if "hidden_act" in beside.config:
-        act = act or _HIDDEN_ACTS.get(beside.config["hidden_act"], beside.config["hidden_act"])
+    act = act or beside.act
+    beside.require_biases(checkpoint.state, path)
     beside.add_positions(state)
     rope = None
     if is_dinov3(checkpoint.state):
@@ -318,9 +318,11 @@ def _state_dict(
         rope = of_dinov3(state, pixels, heads, beside.config.get("rope_theta"))
         if pixels is _PIXELS:
             notes.append(f"{_pixels(pixels)} pixels assumed (--image-size); a state dict does not say")
-    described(state, heads, act or "gelu", sizes, rope)  # what is no vision transformer at all is told first
+    # what is no vision transformer at all is told first
+    gated = described(state, heads, act or "gelu", sizes, rope)[0].gated
     options: dict[str, Any] = {"pool": pool or _pool(state, names, path, notes)}
     assumed, eps = ("gelu", 1e-5) if rope else _assumed(names, checkpoint.state)
+    assumed = "silu" if gated else assumed
     if names in ("transformers", "openai") or eps != ViTConfig.eps:
         options["eps"] = float(beside.config.get("layer_norm_eps", eps))
         if "layer_norm_eps" not in beside.config:
@@ -340,8 +342,10 @@ def _state_dict(
             f"{model.config.heads} heads of {HEAD_SIZE} channels assumed (--heads); a state dict does not say"
         )
     if act is None:
-        what = {"gelu_tanh": "GELU by tanh", "quick_gelu": "quick GELU"}.get(assumed, "GELU")
+        what = _SPOKEN.get(assumed, "GELU")
         notes.append(f"{what} assumed (--act); a state dict does not say")
+    if gated and any(name.endswith(".mlp.fc1.weight") for name in checkpoint.state):
+        notes.append("the first half of FFN1 is taken for its gate; a state dict does not say")
     if not beside.says_pixels:
         notes.append(_ASSUMED)
     card = Card(Path(path).stem, mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD), source=Path(path).name)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from rowvit.errors import RowvitError
 
-_GATED = "a gated FFN"
 MIXED = "mixed rotary positions (a pair of channels turns by row and column at once)"
 _RELATIVE = "relative positions"
 _WINDOWS = "attention in windows"
@@ -60,11 +59,11 @@ def lacking(what: Sequence[str]) -> str:
 #: networks by transformers' ``model_type``: what they are, and have
 KINDS = {
     "dinov3_convnext": ("DINOv3 ConvNeXt", _NO_ATTENTION),
-    **dict.fromkeys(("aimv2", "aimv2_vision_model"), ("AIMv2", f"RMSNorm and {_GATED}")),
+    **dict.fromkeys(("aimv2", "aimv2_vision_model"), ("AIMv2", "RMSNorm")),
     **dict.fromkeys(("siglip2", "siglip2_vision_model"), ("SigLIP 2 NaFlex", ANY_SHAPE)),
     "groupvit": ("GroupViT", "blocks that group tokens"),
     "vitpose_backbone": ("ViTPose", _PADDED),
-    "pixtral": ("Pixtral", f"RMSNorm, {_GATED} and {ANY_SHAPE}"),
+    "pixtral": ("Pixtral", f"RMSNorm and {ANY_SHAPE}"),
     "mlcd_vision_model": ("MLCD", _TURNING),
     "llama4_vision_model": ("Llama 4's image side", "patches joined behind the last LayerNorm"),
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), ("Qwen VL", f"{ANY_SHAPE} and {_FRAMES}")),
@@ -104,8 +103,6 @@ KINDS = {
 _NAMES = {"dinov3_vit": "DINOv3"}
 #: settings of networks that it runs only without them, and what they bring
 _SETTINGS = {
-    "use_swiglu_ffn": _GATED,
-    "use_gated_mlp": _GATED,
     "use_relative_position_bias": _RELATIVE,
     "use_shared_relative_position_bias": _RELATIVE,
     "use_qk_norm": "normalised queries and keys",
@@ -139,7 +136,6 @@ class _Family(NamedTuple):
     advice: str = ""
 
 
-_GATE = r"\b(mlp|ffn)\.(w0|w12|w3|fc1_g|fc1_x|weights_in|gate_proj)\b|'.*', twice as wide"
 _ROPE = r"\b(rope|rotary)|inv_freq|freqs_cos"
 _NO_BIAS = r"norm_?1\.weight', without a bias"
 _TABLE = r"\brelative_position_bias_table\b"
@@ -149,12 +145,7 @@ _STAGES = r"\b(stages|layers|features)\.\d+(\.blocks|\.attn_blocks)?\.\d+\."
 
 #: the first that fits names the network, and adds what its tensors do not show
 _FAMILIES = (
-    _Family("DINOv3", (r"\brope_embed\.periods", _GATE)),
-    _Family(
-        "DINOv3", (r"\blayer\.\d+\.mlp\.up_proj\b", r"\bgate_proj\b"), (), "position_embeddings", kept=False
-    ),
     _Family("EVA-02", (r"\bmlp\.(fc1_g|w3)\b", r"\bmlp\.(norm|ffn_ln)\b")),
-    _Family("EVA-02", (r"\battn\.q_bias\b", "'.*', twice as wide")),
     _Family("AIMv2", (r"\brms_norm1\.|\bpatchifier\.",), (_NO_MEAN,)),
     _Family("AIMv2", (r"\bmlp\.fc1_g\b", _NO_BIAS), (_NO_MEAN,), lacks=r"\bgamma_1\b"),
     _Family(
@@ -207,21 +198,27 @@ _FAMILIES = (
         advice=_BY_NAME,
     ),
 )
+#: of a gated FFN, where only the names of biases are left
+_GATE = r"\b(mlp|ffn)\.(w12|w3|fc1_g|fc1_x|weights_in|gate_proj)\b"
 #: those of which ONNX has the names, and networks that are not read from it, though they run
 _IN_ONNX = (
     *(family for family in _FAMILIES if family.kept),
     _Family(
-        "DINOv3", (r"\blayer\.\d+\.mlp\.up_proj\b",), lacks=r"\bgate_proj\b", unread=_FROM_ONNX, advice=ORIGIN
+        "DINOv3",
+        (r"\blayer\.\d+\.mlp\.up_proj\b",),
+        lacks=r"\bencoder\.layer\b",  # DINOv2's
+        unread=_FROM_ONNX,
+        advice=ORIGIN,
     ),
     _Family(
         "a network with rotary positions", (_ROPE,), unread="which are not read from ONNX", advice=ORIGIN
     ),
+    _Family("a network with a gated FFN", (_GATE,), unread="which is not read from ONNX", advice=ORIGIN),
 )
 
 #: parts, in the order of naming
 _PARTS = (
     (r"\b[qk]_(layer)?norm\b", "normalised queries and keys"),
-    (f"{_GATE}|swiglu|SwiGLU|GluMlp", _GATED),
     (r"\bmlp\.(norm|ffn_ln)\b", "a norm inside the FFN"),
     (r"\battn\.(norm|inner_attn_ln)\b", "a norm inside attention"),
     (rf"{_NO_BIAS}|\bRms", _NO_MEAN),
@@ -292,10 +289,6 @@ def facts(state: Mapping[str, Tensor], whole: bool = False) -> Iterator[str]:
     """
     yield from state
     for name, tensor in state.items():
-        second = state.get(name.replace(".fc1.", ".fc2."), tensor)
-        matrices = name.endswith(".fc1.weight") and tensor.ndim == second.ndim == 2
-        if matrices and 0 < len(tensor) == 2 * second.shape[1]:
-            yield f"'{name}', twice as wide as the layer behind it reads"
         if name.endswith(("norm1.weight", "norm_1.weight")) and f"{name[:-6]}bias" not in state:
             yield f"'{name}', without a bias"
         if re.search(r"\bpatch_embed", name) and tensor.ndim == 5 and tensor.shape[1] == 3:

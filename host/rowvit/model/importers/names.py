@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ _ANCHOR = re.compile(
 )
 
 _LAYER = r"(?:encoder\.|model\.)?layers?\.(\d+)\."
+_FFN = r"(?:(?:encoder\.|model\.)?layers?|blocks)\.(\d+)\.mlp\."  # also DINOv2's and DINOv3's own
 #: names in transformers (4 and 5) and torchvision, and the corresponding names in timm
 _NAMES = (
     # transformers: ViT, DeiT, MSN, DINOv2, DINOv3, I-JEPA, BEiT
@@ -43,8 +44,9 @@ _NAMES = (
     (_LAYER + r"(?:layernorm_after|layer_norm2)\.(.*)", r"blocks.\1.norm2.\2"),
     (_LAYER + r"layer_scale(\d)\.lambda1", r"blocks.\1.ls\2.gamma"),
     (_LAYER + r"lambda_(\d)", r"blocks.\1.ls\2.gamma"),
-    (_LAYER + r"mlp\.up_proj\.(.*)", r"blocks.\1.mlp.fc1.\2"),
-    (_LAYER + r"mlp\.down_proj\.(.*)", r"blocks.\1.mlp.fc2.\2"),
+    (_FFN + r"(?:gate_proj|w1)\.(.*)", r"blocks.\1.mlp.gate.\2"),  # joined with fc1, if it has one
+    (_FFN + r"(?:up_proj|w2|w12|weights_in)\.(.*)", r"blocks.\1.mlp.fc1.\2"),
+    (_FFN + r"(?:down_proj|w3|weights_out)\.(.*)", r"blocks.\1.mlp.fc2.\2"),
     (_LAYER + r"((?:norm|mlp).*)", r"blocks.\1.\2"),
     (r"layernorm\.(.*)", r"norm.\1"),
     (r"pooler\.layernorm\.(.*)", r"fc_norm.\1"),
@@ -96,8 +98,8 @@ _MORE_NAMES = {
         (r"patch_embed\.projection\.(.*)", r"patch_embed.proj.\1"),
         (r"layers\.(\d+)\.ln(\d)\.(.*)", r"blocks.\1.norm\2.\3"),
         (r"layers\.(\d+)\.attn\.((?:qkv|proj)\..*)", r"blocks.\1.attn.\2"),
-        (r"layers\.(\d+)\.ffn\.layers\.0\.0\.(.*)", r"blocks.\1.mlp.fc1.\2"),
-        (r"layers\.(\d+)\.ffn\.layers\.1\.(.*)", r"blocks.\1.mlp.fc2.\2"),
+        (r"layers\.(\d+)\.ffn\.(?:layers\.0\.0|w12)\.(.*)", r"blocks.\1.mlp.fc1.\2"),
+        (r"layers\.(\d+)\.ffn\.(?:layers\.1|w3)\.(.*)", r"blocks.\1.mlp.fc2.\2"),
         (r"layers\.(\d+)\.(?:attn|ffn)\.gamma(\d)\.weight", r"blocks.\1.ls\2.gamma"),
         (r"pre_norm\.(.*)", r"norm_pre.\1"),
         (r"ln1\.(.*)", r"norm.\1"),
@@ -132,6 +134,7 @@ _EVA = (
     (r"(blocks\.\d+\.attn)\.k_(?:proj\.)?(weight|bias)", r"\1.key.\2"),
     (r"(blocks\.\d+\.attn)\.v_(?:proj\.)?(weight|bias)", r"\1.value.\2"),
 )
+_SEPARATE = re.compile(r"(.*\.attn\.)(?:query|key|value)\.(weight|bias)")
 HEAD_SIZE = 64  # channels, in every common vision transformer
 PERIODS = "rope_embed.periods"  #: of rotary positions, in DINOv3's own checkpoints
 #: tensors that every library drops at inference, or keeps as an index
@@ -166,10 +169,10 @@ def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
 
 
 def timm_names(state: Mapping[str, Tensor], eva: bool = False) -> dict[str, Tensor]:
-    """A state dict of another library with timm's names and shapes, queries, keys and values joined.
+    """A state dict of another library with timm's names and shapes; queries, keys and values are joined.
 
-    Names that are timm's already, or unknown, stay; with ``eva`` those of timm's Eva become those of its
-    VisionTransformer.
+    So are gate and value of a gated FFN, in this order. Names that are timm's already, or unknown, stay;
+    with ``eva`` those of timm's Eva become those of its VisionTransformer.
     """
     renamed: dict[str, Tensor] = {}
     openai, jax = "visual.conv1.weight" in state, "embedding.kernel" in state
@@ -199,13 +202,23 @@ def timm_names(state: Mapping[str, Tensor], eva: bool = False) -> dict[str, Tens
             renamed[name] = renamed[name].reshape(1, -1, renamed[name].shape[-1])
     for name in [name for name in renamed if name.endswith(".attn.qkv.bias_mask")]:
         _mask(renamed, name)
-    for name in [name for name in renamed if ".attn.query." in name]:
-        parts = [name.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
-        if name.endswith(".bias") and parts[1] not in renamed:  # BEiT's keys have none
-            renamed[parts[1]] = torch.zeros_like(renamed[name])
-        if len({renamed[part].shape if part in renamed else None for part in parts}) == 1:
-            renamed[name.replace(".query.", ".qkv.")] = torch.cat([renamed.pop(part) for part in parts])
+    separate = (match for name in renamed if (match := _SEPARATE.fullmatch(name)))
+    for stem, end in dict.fromkeys((match[1], match[2]) for match in separate):
+        parts = [f"{stem}{part}.{end}" for part in ("query", "key", "value")]
+        if end == "bias":  # BEiT's keys have none, and DINOv3's may lack any
+            given = next(renamed[part] for part in parts if part in renamed)
+            renamed |= {part: torch.zeros_like(given) for part in parts if part not in renamed}
+        _join(renamed, parts, f"{stem}qkv.{end}")
+    for name in [name for name in renamed if re.search(r"\.mlp\.gate\.", name)]:
+        first = name.replace(".gate.", ".fc1.")
+        _join(renamed, [name, first], first)
     return renamed
+
+
+def _join(state: dict[str, Tensor], parts: Sequence[str], name: str) -> None:
+    """One layer of several, if all are there and have one shape."""
+    if len({state[part].shape if part in state else None for part in parts}) == 1 and parts[0] in state:
+        state[name] = torch.cat([state.pop(part) for part in parts])
 
 
 def _mask(state: dict[str, Tensor], name: str) -> None:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from rowvit.model.vit import ViTConfig
 #: files with weights, in the order of preference
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.onnx")
 _BILINEAR = 2  # Pillow's number
+_DINOV3 = "dinov3_vit"  # transformers' model_type
+_FIX = "fix the config.json or move it away"
 
 
 #: where transformers keeps the settings of a network that is a part of another: of CLIP and SigLIP,
@@ -33,6 +36,16 @@ _NUMBERS: dict[str, Callable[[ViTConfig], int]] = {
     "patch_size": lambda shape: shape.patch_size,
     "num_channels": lambda shape: 3,
     "num_register_tokens": lambda shape: shape.prefix - 1,
+    "use_gated_mlp": lambda shape: shape.gated,
+    "use_swiglu_ffn": lambda shape: shape.gated,
+}
+#: transformers' names of activations
+_HIDDEN_ACTS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "swish": "silu"}
+#: DINOv3's settings for biases, and transformers' names of these
+_BIASES = {
+    **{f"{part}_bias": rf"\battention\.{part[0]}_proj\.bias$" for part in ("query", "key", "value")},
+    "proj_bias": r"\battention\.o_proj\.bias$",
+    "mlp_bias": r"\bmlp\.\w+\.bias$",
 }
 #: what else is a part's own, not the whole's
 _OWN = (*_NUMBERS, "image_size", "num_attention_heads", "hidden_act", "layer_norm_eps", "mlp_ratio")
@@ -70,8 +83,11 @@ class Neighbours:
         numbers: dict[str, float] = {name: found(shape) for name, found in _NUMBERS.items()}
         if isinstance(ratio := self.config.get("mlp_ratio"), int | float):  # DINOv2: in place of the width
             del numbers["intermediate_size"]
-            fits = int(shape.dim * ratio) == shape.hidden
-            numbers["mlp_ratio"] = ratio if fits else shape.hidden / shape.dim
+            wanted = int(shape.dim * ratio)
+            if shape.gated:  # as many weights, in whole eights of neurons
+                wanted = -(-int(wanted * 2 / 3) // 8) * 8
+            exact = shape.hidden * (1.5 if shape.gated else 1) / shape.dim
+            numbers["mlp_ratio"] = ratio if wanted == shape.hidden else exact
         side = self.config.get(
             "image_size"
         )  # what is left of whole patches is not seen (SigLIP's 384 pixels)
@@ -82,7 +98,18 @@ class Neighbours:
             if isinstance(value, int | float) and value != found:
                 raise RowvitError(
                     f"{path}: its config.json says {name} {value}, and the weights say {found}",
-                    "fix the config.json or move it away",
+                    _FIX,
+                )
+
+    def require_biases(self, names: Iterable[str], path: str) -> None:
+        """`RowvitError` naming ``path`` if DINOv3's settings say another set of biases than the weights."""
+        names = list(names)
+        for key, pattern in _BIASES.items() if self.config.get("model_type") == _DINOV3 else ():
+            found = any(re.search(pattern, name) for name in names)
+            if self.config.get(key, found) != found:
+                raise RowvitError(
+                    f"{path}: its config.json says {key} {self.config[key]}, and the weights say {found}",
+                    _FIX,
                 )
 
     def add_positions(self, state: dict[str, Tensor]) -> None:
@@ -92,6 +119,14 @@ class Neighbours:
         image, patch, dim = (self.config.get(key) for key in ("image_size", "patch_size", "hidden_size"))
         if isinstance(image, int) and isinstance(patch, int) and isinstance(dim, int):
             state.setdefault("pos_embed", torch.zeros(1, 1 + (image // patch) ** 2, dim))
+
+    @property
+    def act(self) -> str | None:
+        """The FFN's activation by transformers' settings, a key of `ACTIVATIONS` where that has it."""
+        if self.config.get("use_swiglu_ffn"):  # DINOv2's, whatever hidden_act says
+            return "silu"
+        name = self.config.get("hidden_act")
+        return None if name is None else _HIDDEN_ACTS.get(name, name)
 
     @property
     def classes(self) -> list[str]:

@@ -68,12 +68,14 @@ def from_timm(
     act: str = "relu",
     sizes: Sequence[tuple[int, int]] = (),
     rope: Rope | None = None,
+    gate_last: bool = False,
     **options: Any,
 ) -> VisionTransformer:
     """Build the network for a state dict of timm's VisionTransformer.
 
-    LayerScale is folded into the layers before it; a missing QKV bias becomes zero; distillation and
-    register tokens join the class token; without ``head.weight`` the network returns features.
+    LayerScale is folded into the layers before it; a bias that no block has becomes zero; distillation and
+    register tokens join the class token; without ``head.weight`` the network returns features. Where FFN1 is
+    twice as wide as FFN2 reads, or two layers, the FFN is gated.
 
     Parameters
     ----------
@@ -87,6 +89,8 @@ def from_timm(
         Which the image may have; the first that `fitting` finds counts, else it is a square.
     rope : Rope, optional
         Rotary positions; the image has as many patches as they have.
+    gate_last : bool
+        Of a gated FFN whose gates and values are the halves of one layer: the gates are the second.
     **options
         Further fields of `ViTConfig`, such as ``pruning`` or ``eps``; ``pool`` is by default the first of
         `pools`.
@@ -96,7 +100,7 @@ def from_timm(
     RowvitError
         If a tensor is missing, unexpected or of the wrong shape.
     """
-    config, state = described(state, heads, act, sizes, rope, **options)
+    config, state = described(state, heads, act, sizes, rope, gate_last, **options)
     model = VisionTransformer(config)
     load_state(model, state, "the state dict")
     return model.eval()
@@ -108,6 +112,7 @@ def described(
     act: str = "relu",
     sizes: Sequence[tuple[int, int]] = (),
     rope: Rope | None = None,
+    gate_last: bool = False,
     **options: Any,
 ) -> tuple[ViTConfig, dict[str, Tensor]]:
     """The architecture of a state dict, and its tensors in the float network's form; as for `from_timm`.
@@ -117,6 +122,7 @@ def described(
     state = {name: tensor.detach().float() for name, tensor in state.items()}
     if (found := by_names(facts(state))) and (found.what or rope is None):  # else only angles lack
         raise found.error(advice="" if by_names(facts(state), heads=False) else LEAVE_OUT)
+    gated = _interleave_gates(state, gate_last)
     for key in (_PATCH, "pos_embed", "blocks.0.mlp.fc1.weight"):
         if key not in state and (key != "pos_embed" or rope is None):
             if found := by_names(facts(state, whole=True)):
@@ -170,19 +176,19 @@ def described(
         dim=dim,
         depth=depth,
         heads=heads or max(dim // HEAD_SIZE, 1),
-        hidden=state["blocks.0.mlp.fc1.weight"].shape[0],
+        hidden=state["blocks.0.mlp.fc1.weight"].shape[0] // (1 + gated),
         classes=len(state.get("head.weight", ())),
         act=act,
         prefix=prefix,
         pre_norm="norm_pre.weight" in state,
         rotary=rope is not None,
+        gated=gated,
         **options,
     )
     state.setdefault("patch_embed.proj.bias", torch.zeros(dim))
     if "head.weight" in state:
         state.setdefault("head.bias", torch.zeros(len(state["head.weight"])))  # CLIP's projection has none
-    for block in range(depth):
-        state.setdefault(f"blocks.{block}.attn.qkv.bias", torch.zeros(3 * dim))
+    _fill_biases(state, depth)
     if rope is not None:
         rope.write(state, config)
     return config, state
@@ -261,6 +267,42 @@ def _row_heads(state: dict[str, Tensor]) -> RowHeads:
     scores = len(state[f"row_heads.scores.{2 * (layers - 1)}.weight"])
     names = tuple(map(str, range(scores)))
     return RowHeads("prefix", names, layers, any(name.startswith("row_heads.boxes.") for name in state))
+
+
+def _interleave_gates(state: dict[str, Tensor], gate_last: bool) -> bool:
+    """Put gates and values of a gated FFN in turn, as `Mlp` has them; whether there are any.
+
+    They are two layers, as of timm's SwiGLU, or the halves of one, of its GluMlp.
+    """
+    gated = False
+    for name, second in list(state.items()):
+        match = re.fullmatch(r"(blocks\.\d+\.mlp\.fc)2\.weight", name)
+        if match is None or second.ndim != 2:
+            continue
+        for part in ("weight", "bias"):
+            layer, gate, value = (f"{match[1]}1{end}.{part}" for end in ("", "_g", "_x"))
+            if gate in state and value in state:
+                halves = [state.pop(gate), state.pop(value)]
+                if halves[0].shape != halves[1].shape:
+                    shapes = " and ".join(str(list(half.shape)) for half in halves)
+                    raise RowvitError(f"the state dict: {gate!r} and {value!r} differ in shape ({shapes})")
+            elif layer in state and state[layer].shape[:1] == (2 * second.shape[1],):
+                halves = list(state[layer].chunk(2))
+                halves = halves[::-1] if gate_last else halves
+            else:
+                continue
+            state[layer], gated = torch.stack(halves, dim=1).flatten(0, 1), True
+    return gated
+
+
+def _fill_biases(state: dict[str, Tensor], depth: int) -> None:
+    """Zeros for the biases that a layer has in no block."""
+    for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"):
+        names = [f"blocks.{block}.{layer}" for block in range(depth)]
+        if not any(f"{name}.bias" in state for name in names):
+            for name in names:
+                if f"{name}.weight" in state:
+                    state[f"{name}.bias"] = torch.zeros(len(state[f"{name}.weight"]))
 
 
 def _fold_layer_scale(state: dict[str, Tensor], depth: int) -> None:

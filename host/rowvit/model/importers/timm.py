@@ -184,6 +184,7 @@ def _facts(module: Any) -> dict[str, Any]:
             " expected the class token, the mean of the patches or SigLIP's attention, and one LayerNorm"
         )
     options: dict[str, Any] = dict(heads=block.attn.num_heads, act=act, pool=pool, eps=float(block.norm1.eps))
+    options["gate_last"] = getattr(block.mlp, "gate_last", False)
     grid = getattr(module.patch_embed, "grid_size", None)
     kernel = getattr(getattr(module.patch_embed, "proj", None), "kernel_size", None)
     if grid and kernel:

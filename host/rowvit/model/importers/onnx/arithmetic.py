@@ -113,7 +113,7 @@ def pointwise(node: Node) -> flow.View[flow.Pointwise]:
     places = all(np.array_equal(other.at, view.at) for other in views)
     layers = all(isinstance(_root(other), flow.Linear) for other in views)
     if node.proto.op_type == "Mul" and layers and (len(roots) > 1 or not places):
-        raise flow.NotUnderstood("it multiplies two layers with each other (a gated FFN)")
+        raise flow.gated()
     if len(roots) > 1 or not isinstance(root, flow.Linear):
         raise flow.NotUnderstood("it combines activations in a way that the accelerator does not run")
     if not places:

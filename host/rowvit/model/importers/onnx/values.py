@@ -33,6 +33,13 @@ def rotary() -> NotUnderstood:
     )
 
 
+def gated() -> NotUnderstood:
+    """The reason for a node that multiplies two layers."""
+    return NotUnderstood(
+        f"it multiplies two layers with each other (a gated FFN, which is not read from ONNX); {ORIGIN}"
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Quantity:
     """A matrix [rows, width] of the network; ``node`` made it."""

@@ -6,8 +6,9 @@
 =================  ========================================================================================
 format             1
 name               name of the network
-architecture       image_size, patch_size, channels, dim, depth, heads, hidden, classes, prefix, tokens;
-                   of images that are no squares image_size is the height, and there is image_width
+architecture       image_size, patch_size, channels, dim, depth, heads, hidden (neurons), classes, prefix,
+                   tokens (of prefix and patches); of images that are no squares image_size is the height,
+                   and there is image_width
 preprocessing      resize ("bicubic" or "bilinear"), crop (which share of the sides of the largest
                    middle square, or rectangle of that shape, is scaled; 1 if absent), mean and std of
                    pixels in 0..1 (informative)
@@ -21,12 +22,13 @@ tokens             with which tokens it answers (optional): rows ("class" or "al
 host_head          a head that the host computes from the tokens behind the last layer (optional); see
                    `rowvit.formats.head`. Then ``classes`` are its own, and the architecture has none
 row_heads          heads that the host computes for each of some tokens behind the last layer (optional)
-pruning            list of {layer (0-based), keep (besides token 0), threshold (20 fraction bits)}
+pruning            list of {layer (0-based, ascending), keep (besides token 0), threshold (20 fraction bits)}
 ffn2_rule          "none", "image" or "tile"; with "tile", ``tile_rows`` rows make a tile
 ffn_chunk          hidden neurons per chunk of the second FFN layer
-params             shifts and scalar multipliers: patch.shift, layers (of each norm1.shift, q.shift, k.shift,
-                   v.shift, s_mult, s_shift, pv_shift, proj.shift, norm2.shift, fc1.shift, thr, fc2.shift),
-                   with classes norm.shift and head.shift, with ``pre_norm`` pre_norm.shift and pre.shift
+params             shifts and scalar multipliers, by keys that have the dot: patch.shift, layers (a list, of
+                   each norm1.shift, q.shift, k.shift, v.shift, s_mult, s_shift, pv_shift, proj.shift,
+                   norm2.shift, fc1.shift, thr, fc2.shift), with classes norm.shift and head.shift, with
+                   ``pre_norm`` pre_norm.shift and pre.shift
 scales             float value of one unit of residual, logits, ... (informative)
 licence, source    of the network, as its card has them
 accuracy           measured accuracy, with its test set (informative)
@@ -37,12 +39,11 @@ hash               SHA-256 over all of the above and the tensors
 Tensors: patch.weight int8 [K, D] (k in the order py, px, channel), patch.mult uint16 [D], pos int16
 [N, D]; per layer ``layers.{i}.``: norm1 and norm2 (.g int16, .b int32 [D]), q, k, v, proj, fc1, fc2
 (.weight int8 [in, out], .bias int32 [out], .mult uint16 [out]), of a gated FFN with two channels of fc1
-for every hidden neuron, the gate first; with classes norm (.g, .b) and head
-(.weight, .bias, .mult); with normalised tokens tokens (.g, .b); with ``pre_norm`` pre_norm (.g, .b) and
+for every hidden neuron, the gate first; with classes norm (.g, .b) and head (.weight, .bias, .mult);
+with normalised tokens tokens (.g, .b); with ``pre_norm`` pre_norm (.g, .b) and
 pre.mult uint16 [D]; with ``rotary`` rope.table int16 [coordinates, hd / 4, 2], cosines and sines with
 14 fraction bits, and rope.places uint8 [N, 2], of every token (prefix first) two indices into it, for
-even and for odd pairs of channels. Head h of attention owns
-channels h*hd .. (h+1)*hd-1 of q, k and v.
+even and for odd pairs of channels. Head h of attention owns channels h*hd .. (h+1)*hd-1 of q, k and v.
 """
 
 from __future__ import annotations

@@ -69,7 +69,8 @@ def random_package(
         class token.
     pruning : sequence of {layer, keep, threshold}
     ffn2_rule, tile_rows, ffn_chunk, thr
-        As in the package; ``ffn_chunk`` is by default the whole of ``hidden`` (at most 1024).
+        As in the package; ``ffn_chunk`` is by default the whole of ``hidden`` (at most 1024). With gates the
+        chunk is half of it.
     columns : float
         Share of hidden neurons that are ever active, each for about half of the tokens.
     rare : float

@@ -18,7 +18,7 @@ import typer
 from record import Record, record
 
 from rowvit.measure.accuracy.evaluation import evaluate, load
-from rowvit.train.data import open_data
+from rowvit.photos import open_data
 
 
 def main(

@@ -17,9 +17,9 @@ import typer
 from PIL import Image
 from record import Record, record
 
+from rowvit.photos import open_data
 from rowvit.reference import patchify, run
 from rowvit.targets.target import read_package
-from rowvit.train.data import open_data
 from rowvit.train.subject import on_patches, subject
 
 FINER = 4  # times as many pixels per side for the mask as for the network

@@ -21,9 +21,9 @@ from PIL import Image
 from record import Record, record
 
 from rowvit.images import FILTERS, for_network
+from rowvit.photos import open_data
 from rowvit.reference import patchify, run
 from rowvit.targets.target import read_package
-from rowvit.train.data import open_data
 
 SIZES = (640, 480), (1920, 1080)
 

@@ -20,11 +20,11 @@ from record import Record, record
 
 from rowvit.formats.package import ModelPackage
 from rowvit.measure.accuracy.evaluation import matched
+from rowvit.photos import open_data
 from rowvit.reference import network, patchify, run
 from rowvit.reference.attention import exponentials
 from rowvit.reference.primitives import recip
 from rowvit.targets.target import read_package
-from rowvit.train.data import open_data
 
 BATCH = 20
 token_scores, select = network.token_scores, network.select

@@ -23,7 +23,7 @@ from rowvit.measure.accuracy import schedules as points
 from rowvit.measure.accuracy.evaluation import matched
 from rowvit.measure.accuracy.search import Search
 from rowvit.model import store
-from rowvit.train.data import open_data
+from rowvit.photos import open_data
 
 RATIOS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 SHARES = (0.8, 0.65, 0.5)  #: of the unpruned network's cycles

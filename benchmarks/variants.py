@@ -30,7 +30,8 @@ from rowvit.measure.accuracy.schedules import cycles_of, pruned, stand_in
 from rowvit.model import store
 from rowvit.model.prune import set_ffn2, set_pruning
 from rowvit.model.vit import Block, Observer, VisionTransformer
-from rowvit.train.data import Augmentation, open_data
+from rowvit.photos import open_data
+from rowvit.train.data import Augmentation
 from rowvit.train.loop import Trainer
 from rowvit.train.recipe import Phase, Recipe
 

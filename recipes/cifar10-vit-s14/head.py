@@ -16,7 +16,7 @@ from torch import nn
 from rowvit.model import store
 from rowvit.model.adapt import with_classes
 from rowvit.model.vit import predict
-from rowvit.train.data import open_data
+from rowvit.photos import open_data
 
 PHOTOS = 4000
 DECAY = 1e-3

@@ -72,8 +72,8 @@ def relu(
     from rowvit.measure.accuracy.schedules import BATCH, top1
     from rowvit.model import store
     from rowvit.model.relu import to_relu
+    from rowvit.photos import open_data
     from rowvit.train import recipe as recipes
-    from rowvit.train.data import open_data
 
     steps = (recipe.name, recipes.load(recipe)) if recipe else None
     network, card = store.load(model)
@@ -187,7 +187,7 @@ def prune(
     from rowvit.measure.accuracy import schedules as search
     from rowvit.measure.accuracy.evaluation import matched, read_labels
     from rowvit.model import store
-    from rowvit.train.data import open_data
+    from rowvit.photos import open_data
 
     network, card = store.load(model)
     hardware = configs.load(config)
@@ -403,12 +403,12 @@ def quantise(
     """
     from rowvit.measure.accuracy.evaluation import read_labels
     from rowvit.model import store
+    from rowvit.photos import open_data
     from rowvit.quant.noise import layer_noise
     from rowvit.quant.quantise import QuantOptions, default_chunk
     from rowvit.quant.quantise import quantise as to_integers
     from rowvit.quant.smooth import centre_keys
     from rowvit.quant.smooth import smooth as even
-    from rowvit.train.data import open_data
 
     network, card = store.load(model)
     config = network.config

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rowvit.measure.accuracy.evaluation import Evaluation, Labels, Network
     from rowvit.model.store import Card
     from rowvit.model.vit import VisionTransformer
-    from rowvit.train.data import Photos
+    from rowvit.photos import Photos
     from rowvit.train.recipe import Phase, Recipe
 
 
@@ -63,8 +63,8 @@ def train(
     from rowvit.measure.accuracy.evaluation import matched, read_labels
     from rowvit.model import store
     from rowvit.model.adapt import with_classes
+    from rowvit.photos import open_data
     from rowvit.train import recipe as recipes
-    from rowvit.train.data import open_data
 
     steps = recipes.load(recipe)
     network, card = store.load(model)
@@ -121,7 +121,7 @@ def test_set(data: Path, card: Card, measure: bool | None, labels: Labels = None
     That is if ``measure`` is false, or None and the data has no labelled test photos, which is said.
     """
     from rowvit.measure.accuracy.evaluation import matched
-    from rowvit.train.data import open_data
+    from rowvit.photos import open_data
 
     if measure is False:
         return None
@@ -201,7 +201,7 @@ def evaluate_command(
     """
     from rowvit.hardware import config as configs
     from rowvit.measure.accuracy.evaluation import evaluate, load, matched, read_labels, with_rule
-    from rowvit.train.data import open_data
+    from rowvit.photos import open_data
 
     if target is opt.TargetName.board:
         raise RowvitError(

@@ -28,7 +28,7 @@ from rowvit.model.store import require_finite
 from rowvit.model.vit import VisionTransformer, ViTConfig, predict
 from rowvit.quant.calibrate import METHODS, ActivationStatistics
 from rowvit.quant.fixed import multiplier, rotations, value_shift
-from rowvit.quant.rounding import compensated
+from rowvit.quant.linear import linear
 from rowvit.reference import patchify
 from rowvit.reference.attention import ROTATED_BITS
 from rowvit.reference.layers import GATE_BITS
@@ -37,7 +37,6 @@ LOG = logging.getLogger("rowvit")
 
 _HEADROOM = 1.5  # of residual stream, logits and tokens, relative to their peaks in calibration
 _PHOTOS = 32  # whose pixels are held as floats
-_BIAS_PEAK = 1 << 23  # half of the accumulator's clamp; the products use the other half
 
 
 @dataclass(frozen=True)
@@ -369,24 +368,9 @@ class _Builder:
         y: float | np.ndarray,
         moment: np.ndarray | None = None,
     ) -> int:
-        """Quantise a layer of float weight [out, in]; x and y are the units of its input and result, of which
-        there may be one for each channel.
-
-        With the second ``moment`` of its inputs, the errors of rounding make up for each other.
-        """
-        unit = np.abs(weight).max(axis=1) / 127
-        if bias is not None:
-            # a channel of tiny weights and a large bias needs a coarser unit for the bias to fit
-            unit = np.maximum(unit, np.abs(bias) / (x * _BIAS_PEAK))
-        unit = np.where(unit > 0, unit, unit.max() or 1.0)
-        if self.options.power_of_two:
-            unit = y / x * 2.0 ** np.ceil(np.log2(unit * x / y))
-        levels = weight / unit[:, None]
-        rounded = np.round(levels) if moment is None else compensated(levels, moment)
-        self.tensors[f"{name}.weight"] = rounded.astype(np.int8).T.copy()
-        if bias is not None:
-            self.tensors[f"{name}.bias"] = np.round(bias / (x * unit)).astype(np.int32)
-        self.tensors[f"{name}.mult"], shift = multiplier(x * unit / y, name)
+        """Quantise a layer; arguments and result as of `rowvit.quant.linear.linear`."""
+        parts, shift = linear(weight, bias, x, y, name, moment, self.options.power_of_two)
+        self.tensors |= {f"{name}.{part}": tensor for part, tensor in parts.items()}
         return shift
 
     def _norm(self, name: str, source: str, observed: str) -> tuple[int, float]:

@@ -31,10 +31,11 @@ from rowvit.model import store
 from rowvit.model.prune import set_pruning
 from rowvit.model.store import Card
 from rowvit.model.vit import VisionTransformer, standardise
+from rowvit.photos import Photos
 from rowvit.quant.aware import activation_scales, quantisation_aware
 from rowvit.quant.quantise import refuse_what_does_not_run
 from rowvit.quant.smooth import centre_keys
-from rowvit.train.data import Photos, TrainingSet, collate
+from rowvit.train.data import TrainingSet, collate
 from rowvit.train.loss import features, loss, mix, rows, unfocused
 from rowvit.train.recipe import Phase, Recipe
 

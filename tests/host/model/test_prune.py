@@ -38,8 +38,8 @@ from rowvit.measure.accuracy.search import Schedule, Search  # noqa: E402
 from rowvit.model import store  # noqa: E402
 from rowvit.model.prune import set_ffn2, set_pruning  # noqa: E402
 from rowvit.model.vit import VisionTransformer, ViTConfig, predict  # noqa: E402
+from rowvit.photos import open_data  # noqa: E402
 from rowvit.quant.quantise import QuantOptions, quantise  # noqa: E402
-from rowvit.train.data import open_data  # noqa: E402
 from rowvit.train.loop import Trainer  # noqa: E402
 from rowvit.train.recipe import Phase, Recipe  # noqa: E402
 

@@ -19,7 +19,8 @@ torch = pytest.importorskip("torch")
 
 from rowvit.model.store import Card  # noqa: E402
 from rowvit.model.vit import VisionTransformer, ViTConfig, standardise  # noqa: E402
-from rowvit.train.data import Augmentation, Photos, TrainingSet  # noqa: E402
+from rowvit.photos import Photos  # noqa: E402
+from rowvit.train.data import Augmentation, TrainingSet  # noqa: E402
 from rowvit.train.loop import ScoreRecorder, Trainer  # noqa: E402
 from rowvit.train.loss import unfocused  # noqa: E402
 from rowvit.train.recipe import Phase, Recipe  # noqa: E402

@@ -31,8 +31,9 @@ from rowvit.cli import app  # noqa: E402
 from rowvit.measure.accuracy.evaluation import evaluate  # noqa: E402
 from rowvit.model import store  # noqa: E402
 from rowvit.model.vit import VisionTransformer, ViTConfig, normalise, predict  # noqa: E402
+from rowvit.photos import open_data  # noqa: E402
 from rowvit.train import recipe as recipes  # noqa: E402
-from rowvit.train.data import Augmentation, TrainingSet, open_data  # noqa: E402
+from rowvit.train.data import Augmentation, TrainingSet  # noqa: E402
 from rowvit.train.loop import Trainer, in_bf16  # noqa: E402
 from rowvit.train.loss import features, loss, mix, rows  # noqa: E402
 from rowvit.train.recipe import Phase, Recipe  # noqa: E402

@@ -26,7 +26,7 @@ import photos as sets  # noqa: E402
 from rowvit.model import store  # noqa: E402
 from rowvit.model.prune import set_ffn2  # noqa: E402
 from rowvit.model.vit import VisionTransformer, ViTConfig, predict  # noqa: E402
-from rowvit.train.data import Photos, open_data  # noqa: E402
+from rowvit.photos import Photos, open_data  # noqa: E402
 
 TINY = dict(dim=32, depth=2, heads=2, image_size=16, patch_size=4, hidden=64, classes=3)
 

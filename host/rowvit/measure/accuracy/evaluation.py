@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from rowvit.hardware.config import HardwareConfig
     from rowvit.model.store import Card
     from rowvit.model.vit import VisionTransformer
+    from rowvit.photos import Photos
     from rowvit.reference.network import Counts, ImageResult
     from rowvit.targets.target import Result
-    from rowvit.train.data import Photos
 
     #: a package, or a float network and its card
     Network: TypeAlias = ModelPackage | tuple[VisionTransformer, Card]

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled photos on disk: folders of classes, CIFAR-10 as it is published, archives of JPEGs.
+
+`open_data` tells them apart by what is at the path:
+
+- a folder with ``train`` and ``val`` (or ``test``), each with a folder for every class: ImageFolder,
+  such as ImageNet; a folder of class folders alone is a test set;
+- a folder of photos, where no labels are needed (relu, quantise);
+- a folder that holds ``cifar-10-batches-py``, or is it;
+- an ``.npz`` with ``jpeg``, ``off``, ``y`` and ``test``: all files one after the other (uint8), their
+  offsets (one more than photos), labels, and true for test photos;
+- an ``.npz`` with ``train_jpeg``, ``train_off``, ``train_y``, the same for ``test``, and ``classes``.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rowvit.decoding import Refused, decoded
+from rowvit.errors import RowvitError
+from rowvit.formats.description import Size, sides
+from rowvit.images import decode, is_picture
+
+SPLITS = ("train", "test")
+File = Path | bytes | np.ndarray
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos of one split, not yet decoded."""
+
+    files: Sequence[File]  #: files, contents of files, or pixels uint8 [H, W, 3]
+    labels: np.ndarray  #: int64 [n]
+    classes: tuple[str, ...]
+    name: str  #: the set, as in model cards and tables: "cifar-10 test, all 10000"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, count: int, seed: int = 0, skip: int = 0) -> Photos:
+        """At most ``count`` photos, drawn at random with a fixed seed; the name says so.
+
+        With ``skip``, the photos drawn after the first ``skip``: none of those in a subset of that size.
+        """
+        if count >= len(self) and not skip:
+            return self
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[skip : skip + count])
+        name = f"{self.name.split(',')[0]}, {len(chosen)} of {len(self)} drawn with seed {seed}"
+        return Photos([self.files[i] for i in chosen], self.labels[chosen], self.classes, name)
+
+    def pixels(
+        self,
+        indices: Sequence[int] | np.ndarray,
+        size: Size,
+        resize: str = "bicubic",
+        crop: float = 1.0,
+        refused: Refused | None = None,
+    ) -> np.ndarray:
+        """Photos uint8 [n, height, width, 3], prepared as for the accelerator by `rowvit.images.decode`.
+
+        ``refused`` as of ``rowvit.decoding.decoded``; there may be none left then.
+        """
+        files = (self.files[i] for i in indices)
+        found = decoded(files, lambda file: decode(encoded(file), size, resize, crop), refused=refused)
+        return np.array([*found], np.uint8).reshape(-1, *sides(size), 3)
+
+    def prepared(self, size: Size, resize: str, crop: float, refused: Refused | None = None) -> np.ndarray:
+        """All photos, as of `pixels`."""
+        return self.pixels(range(len(self)), size, resize, crop, refused)
+
+
+def encoded(file: File) -> Path | bytes:
+    """Input of `rowvit.images.decode`; pixels become a lossless file."""
+    if not isinstance(file, np.ndarray):
+        return file
+    buffer = BytesIO()
+    Image.fromarray(file).save(buffer, "PNG", compress_level=0)
+    return buffer.getvalue()
+
+
+def open_data(path: Path, split: str, labels: bool = True) -> Photos:
+    """Photos of a split, "train" or "test".
+
+    Without ``labels`` a folder of photos will do as well: all are training photos with label -1, and there
+    are no classes.
+
+    Raises
+    ------
+    RowvitError
+        If there is no set of labelled photos at ``path``, or it lacks the split.
+    """
+    if split not in SPLITS:
+        raise RowvitError(f"there is no split '{split}'", f"use one of {', '.join(SPLITS)}")
+    path = Path(path)
+    if not path.exists():
+        raise RowvitError(f"{path}: no such data", "pass a folder of classes, CIFAR-10 or an .npz archive")
+    if path.suffix == ".npz":
+        photos = _archive(path, split)
+    elif path.name == "cifar-10-batches-py" or (path / "cifar-10-batches-py").is_dir():
+        photos = _cifar(path if path.name == "cifar-10-batches-py" else path / "cifar-10-batches-py", split)
+    elif not labels and split == "train" and path.is_dir() and _photos_in(path):
+        files = _photos_in(path)
+        name = f"{path.name}, all {len(files)}, without labels"
+        photos = Photos(files, np.full(len(files), -1, np.int64), (), name)
+    elif path.is_dir():
+        photos = _folder(path, split)
+    else:
+        raise RowvitError(f"{path}: not a folder or .npz archive of labelled photos")
+    if not len(photos):
+        raise RowvitError(f"{path}: the split '{split}' holds no photos")
+    return photos
+
+
+def _archive(path: Path, split: str) -> Photos:
+    try:
+        with np.load(path) as archive:
+            tables = {key: np.asarray(archive[key]) for key in archive.files}
+    except Exception as error:  # damage may surface in NumPy, zipfile or zlib, each with its own errors
+        raise RowvitError(f"{path}: cannot be read as an .npz archive ({error})") from error
+    name = path.stem.removesuffix("_jpeg").replace("_", "-")
+    if {"jpeg", "off", "y", "test"} <= tables.keys():
+        jpeg, offsets, labels, test = (tables[key] for key in ("jpeg", "off", "y", "test"))
+    elif {f"{split}_jpeg", f"{split}_off", f"{split}_y"} <= tables.keys():
+        jpeg, offsets, labels = (tables[f"{split}_{key}"] for key in ("jpeg", "off", "y"))
+        test = np.full(labels.shape, split == "test")
+    else:
+        raise RowvitError(
+            f"{path}: holds {', '.join(sorted(tables))}, expected jpeg, off, y and test"
+            f" or {split}_jpeg, {split}_off and {split}_y"
+        )
+    rows = {"files": jpeg, "offsets": offsets, "labels": labels, "test": test}
+    for key, row in rows.items():
+        if row.ndim != 1 or row.dtype.kind not in "biu":
+            raise RowvitError(
+                f"{path}: {key} are {row.dtype} {list(row.shape)}, expected one row of integers"
+            )
+    ends, labels = offsets.astype(np.int64), labels.astype(np.int64)
+    classes = tables.get("classes", np.arange(labels.max(initial=-1) + 1))
+    if not len(labels) + 1 == len(ends) == len(test) + 1:
+        raise RowvitError(
+            f"{path}: {len(labels)} labels, {len(ends)} offsets and {len(test)} test marks, expected as many"
+            " marks as labels and one offset more"
+        )
+    if not 0 <= ends[0] <= ends[-1] <= len(jpeg) or (np.diff(ends) < 0).any():
+        raise RowvitError(f"{path}: the offsets do not ascend within the {len(jpeg)} bytes of the files")
+    if not ((labels >= 0) & (labels < classes.size)).all():
+        raise RowvitError(
+            f"{path}: labels from {labels.min()} to {labels.max()} for {classes.size} classes,"
+            " expected numbers from 0"
+        )
+    chosen = np.flatnonzero((test != 0) == (split == "test"))
+    files = [jpeg[ends[i] : ends[i + 1]].tobytes() for i in chosen]
+    return Photos(files, labels[chosen], tuple(map(str, classes)), f"{name} {split}, all {len(chosen)}")
+
+
+def _cifar(path: Path, split: str) -> Photos:
+    """The published pickles ("python version"), read without running any code in them."""
+    names = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
+    try:
+        batches = [_Unpickler(BytesIO((path / name).read_bytes()), encoding="bytes").load() for name in names]
+        meta = _Unpickler(BytesIO((path / "batches.meta").read_bytes()), encoding="bytes").load()
+        pixels = np.concatenate([batch[b"data"] for batch in batches])
+        labels = np.concatenate([batch[b"labels"] for batch in batches]).astype(np.int64)
+        classes = tuple(name.decode() for name in meta[b"label_names"])
+        pixels = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    except (OSError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise RowvitError(f"{path}: not CIFAR-10's python version ({error})") from error
+    return Photos(list(pixels), labels, classes, f"cifar-10 {split}, all {len(labels)}")
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith(("numpy", "_codecs")) and name in ("_reconstruct", "ndarray", "dtype", "encode"):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} does not belong in it")
+
+
+def _folder(path: Path, split: str) -> Photos:
+    names = ("train",) if split == "train" else ("val", "test", "validation")
+    root = next((path / name for name in names if (path / name).is_dir()), None)
+    if root is None:
+        if split == "train" or any((path / name).is_dir() for name in ("train", "val")):
+            raise RowvitError(f"{path}: has no folder {' or '.join(names)} with a folder for every class")
+        root = path
+    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    if not classes:
+        raise RowvitError(f"{root}: has no folders of classes", "put the photos of each class into a folder")
+    files: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = sorted(file for file in (root / name).rglob("*") if is_picture(file))
+        files += found
+        labels += [label] * len(found)
+    return Photos(files, np.array(labels, np.int64), tuple(classes), f"{path.name} {split}, all {len(files)}")
+
+
+def _photos_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if is_picture(file))

@@ -14,6 +14,7 @@ trim=  # or --trim, for prune
 drop="--rho 0.5"  # or --keep SHARES, for int8 and table
 thresholds="--max-loss 0.5"  # or nothing, for int8
 smooth=  # or --smooth STRENGTH, for quantise
+act=GELU  # of the network that comes first, in the table
 config=  # or a configuration, for prune and score; by default pynq-z2
 mkdir -p "$2"
 [ -z "${3:-}" ] || [ ! -e "$3" ] || set -- "$1" "$2" "$(realpath "$3")"
@@ -93,7 +94,7 @@ chain() {
 # table LAYERS [OPTION...]: table.md, of gelu, refit, relu, pruned and aware.safetensors (relu and aware where they
 # are); the options are those of rowvit eval for float networks.
 table() {
-    local layers=$1 network=refit rows=("GELU float=gelu.json") rule
+    local layers=$1 network=refit rows=("$act float=gelu.json") rule
     shift
     score gelu gelu.safetensors "$@"
     score refit refit.safetensors "$@"

@@ -5,6 +5,7 @@
 . "$(dirname "$0")/../steps.sh"
 thresholds=  # a gated FFN has none
 config=kv260
+act=SiLU
 plain=../sign-digits
 
 step plain.safetensors rowvit import "${3:?name the float network}" --heads 2 --pool token --act gelu \

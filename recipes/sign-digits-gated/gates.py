@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gives a float network a gated FFN with SiLU (SwiGLU): python gates.py FROM TO
 
-The hidden neurons are two thirds as many, rounded to whole groups of 8, so that the FFN has as many weights as
-before; they are new, the attention is FROM's.
+The hidden neurons are two thirds as many, rounded to whole groups of 8, so that the FFN has as many weights
+as before; they are new, the attention is FROM's.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ MODULES = {
     "fits": ("fits",),
     "train": ("train", "eval"),
     "networks": ("relu", "prune", "quantise"),
+    "teach": ("teach",),
     "measure": ("bench", "baseline", "power", "power-log", "report"),
     "serve": ("serve",),
     "hardware": ("verify-overlay", "diagnose", "config", "overlays"),

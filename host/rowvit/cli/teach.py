@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``rowvit teach``."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rowvit.cli import options as opt
+from rowvit.cli.common import ERR, OUT, command, progress_bar, right_aligned, say, writable, write, wrote
+
+if TYPE_CHECKING:
+    from rowvit.photos import Photos
+    from rowvit.teach.lesson import Findings, Taught
+
+_LISTED = 5  # doubtful photos, unless there are more files of JSON
+
+
+class SolverName(str, Enum):
+    """What fits the head."""
+
+    logistic = "logistic"
+    ridge = "ridge"
+
+
+@command()
+def teach(
+    photos: Annotated[Path, typer.Argument(help="A folder with a folder of photos for each class.")],
+    source: Annotated[
+        str,
+        typer.Option("--from", help="The package that keeps its blocks; its head sees a class token."),
+    ],
+    output: opt.OutputOption,
+    views: Annotated[
+        int, typer.Option(min=1, help="Views of each photo: itself, crops, and mirrors of crops.")
+    ] = 4,
+    flip: Annotated[bool, typer.Option("--flip/--no-flip", help="A mirrored photo shows the same.")] = True,
+    solver: Annotated[
+        SolverName | None,
+        typer.Option(
+            help="Logistic regression by scikit-learn, or ridge regression; by default the first, if"
+            " scikit-learn is installed.",
+            show_default=False,
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the network; by default the file's.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write what cross-validation found of every photo.")
+    ] = None,
+    target: opt.TargetOption = opt.TargetName.golden,
+    config: opt.ConfigOption = opt.DEFAULT_CONFIG,
+    batch: opt.BatchOption = 1,
+    bitstream: opt.BitstreamOption = None,
+) -> None:
+    """Teach a network your own classes from a few photos of each, without training and without a GPU.
+
+    Its blocks stay as they are. Of every photo they make a few hundred numbers, and a new head is fitted to
+    these: linear, in int8, so that the whole network runs on the accelerator. What is printed of its accuracy
+    is by cross-validation: each photo is judged by a head that has not seen it.
+
+    Examples
+    --------
+      rowvit teach photos/ --from deit-int8.safetensors -o mine.safetensors
+
+      rowvit run mine.safetensors new.jpg --target sim --check
+    """
+    from rowvit.formats.package import ModelPackage
+    from rowvit.targets.session import Session
+    from rowvit.targets.target import read_package
+    from rowvit.teach.backbone import Backbone
+    from rowvit.teach.lesson import look, read
+    from rowvit.teach.lesson import teach as taught_by
+
+    writable(output, json_file)
+    backbone = Backbone.of(read_package(source))
+    given = read(photos)
+    wrong: list[str] = []
+    options = opt.target_options(target, bitstream)
+    package: ModelPackage = backbone.package
+    with Session(package, target.value, config, **options) as session:
+        session.prepare(len(given) * views, batch)
+        with progress_bar(f"{len(given)} photos", len(given)) as progress:
+            seen = look(
+                given,
+                backbone,
+                lambda images: session.run(images, batch),
+                views,
+                flip,
+                lambda number, error: wrong.append(str(error)),
+                progress,
+            )
+    for sentence in wrong:
+        say(f"left out: {sentence}", ERR)
+    found = taught_by(seen, backbone, name or output.stem, solver.value if solver else "")
+    found.package.save(output)
+    _print(found, seen.photos)
+    if json_file:
+        write(json_file, json.dumps(_record(found, seen.photos), indent=1) + "\n")
+        wrote(json_file)
+    wrote(output, "rowvit", "run", output, "PHOTO")
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _print(taught: Taught, photos: Photos) -> None:
+    from rowvit.measure.accuracy.evaluation import wilson
+
+    found = taught.findings
+    table = right_aligned("class", "photos", "recognised")
+    for label, name in enumerate(found.classes):
+        table.add_row(name, str(found.counts[label]), f"{found.right[label] / found.counts[label]:.0%}")
+    OUT.print(table)
+    total, right = len(found.labels), int(found.right.sum())
+    low, high = wilson(right, total)
+    say(
+        f"{right} of {total} photos recognised, {right / total:.1%} ({low:.1%} to {high:.1%}), by"
+        f" cross-validation; {taught.fitted.solver} regression"
+    )
+    first, second, count = found.confused
+    if count:
+        say(f"most often confused: {found.classes[first]} and {found.classes[second]} ({count} photos)")
+        weakest = found.classes[found.weakest]
+        say(f"what would help: more photos of {weakest}, of which fewest are recognised")
+    doubtful = list(found.doubtful())
+    for number in doubtful[:_LISTED]:
+        own, other = found.classes[found.labels[number]], found.classes[found.guesses[number]]
+        say(f"in the wrong folder? {_file(photos, number)} lies in {own} and looks like {other}")
+    if len(doubtful) > _LISTED:
+        say(f"and {len(doubtful) - _LISTED} more, which --json lists")
+
+
+def _record(taught: Taught, photos: Photos) -> dict[str, Any]:
+    found: Findings = taught.findings
+    doubtful = set(found.doubtful())
+    return {
+        "classes": list(found.classes),
+        "photos": [
+            {
+                "file": _file(photos, number),
+                "class": found.classes[found.labels[number]],
+                "guess": found.classes[found.guesses[number]],
+                "probability": float(found.probabilities[number].max()),
+                "doubtful": number in doubtful,
+            }
+            for number in range(len(found.labels))
+        ],
+        "right": int(found.right.sum()),
+        "solver": taught.fitted.solver,
+        "strength": taught.fitted.strength,
+    }
+
+
+def _file(photos: Photos, number: int) -> str:
+    file = photos.files[number]
+    return str(file) if isinstance(file, Path) else f"photo {number}"

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The frozen part of a network, which says what photos look like, and its new head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rowvit.errors import RowvitError
+from rowvit.formats.package import ModelPackage
+from rowvit.formats.tokens import normalised
+from rowvit.quant.linear import linear
+
+_COARSER = (7, 8)  # bits that the head's int8 input has fewer than a token
+_HEADROOM = 1.5  # of logits, as the quantiser leaves
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A package that answers with its class token, and the int8 numbers that a head sees of it."""
+
+    package: ModelPackage
+    unit: float  #: of the head's input
+
+    @classmethod
+    def of(cls, package: ModelPackage) -> Backbone:
+        """The backbone of a package.
+
+        Raises
+        ------
+        RowvitError
+            Its head takes something else than the class token, so that it could not run on the accelerator.
+        """
+        meta, last = package.meta, package.arch["depth"] - 1
+        if "host_head" in meta or "row_heads" in meta or not package.arch["prefix"]:
+            raise RowvitError(
+                f"'{meta['name']}' has a head that the host computes, or no class token",
+                "teach a network whose head sees the class token",
+            )
+        if package.arch["classes"]:  # the head's own LayerNorm says all
+            plain = {key: value for key, value in meta.items() if key not in ("tokens", "hash")}
+            tensors = {name: t for name, t in package.tensors.items() if not name.startswith("tokens.")}
+            answers = ModelPackage(plain, tensors).with_tokens("class")
+            return cls(answers, float(meta["scales"]["norm"]))
+        answer = meta.get("tokens", {"layers": []})
+        if last not in answer["layers"] or not normalised(meta):
+            raise RowvitError(
+                f"'{meta['name']}' does not answer with the class token behind its last layer",
+                "quantise it with --tokens class",
+            )
+        return cls(package, float(meta["scales"]["tokens"]) * 2.0 ** _COARSER[0])
+
+    def fitted(self, values: NDArray[np.floating]) -> Backbone:
+        """The unit that loses least of these class tokens [n, D], where there is no head that says it."""
+        if self.package.arch["classes"]:
+            return self
+        finest = float(self.package.meta["scales"]["tokens"])
+
+        def lost(bits: int) -> float:
+            unit = finest * 2.0**bits
+            rounded = np.clip(np.round(values / unit), -127, 127) * unit
+            return float(np.square(values - rounded).sum())
+
+        return replace(self, unit=finest * 2.0 ** min(_COARSER, key=lost))
+
+    def seen(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """What the head sees of class tokens [n, D]: whole numbers from -127 to 127."""
+        found: NDArray[np.float32] = np.clip(np.round(values / self.unit), -127, 127).astype(np.float32)
+        return found
+
+    def with_head(
+        self,
+        weight: NDArray[np.floating],
+        bias: NDArray[np.floating],
+        classes: Sequence[str],
+        peak: float,
+        name: str,
+        history: str,
+    ) -> ModelPackage:
+        """The network with another head, in integers.
+
+        Parameters
+        ----------
+        weight : float array [classes, D]
+            Of what the head sees.
+        bias : float array [classes]
+        classes : sequence of str
+        peak : float
+            The largest logit that it gave.
+        name : str
+            Of the network.
+        history : str
+            A line about the head.
+        """
+        package = self.package
+        tensors = {key: t for key, t in package.tensors.items() if not key.startswith(("head.", "tokens."))}
+        meta = {key: value for key, value in package.meta.items() if key not in ("tokens", "hash", "taught")}
+        params = dict(meta["params"])
+        if not package.arch["classes"]:
+            finer = round(np.log2(self.unit / package.meta["scales"]["tokens"]))
+            tensors |= {f"norm.{part}": package.tensors[f"tokens.{part}"] for part in "gb"}
+            params["norm.shift"] = package.meta["tokens"]["shift"] + finer
+            if params["norm.shift"] > 31:
+                raise RowvitError(f"'{meta['name']}': the tokens' LayerNorm has no room for int8")
+        unit = _HEADROOM * max(peak, 1e-6) / 32767
+        head, params["head.shift"] = linear(weight, bias, 1.0, unit, "head")
+        tensors |= {f"head.{part}": tensor for part, tensor in head.items()}
+        scales = {key: value for key, value in meta["scales"].items() if key != "tokens"}
+        meta |= {
+            "name": name,
+            "architecture": package.arch | {"classes": len(classes)},
+            "classes": list(classes),
+            "params": params,
+            "scales": scales | {"norm": self.unit, "logit": unit},
+            "accuracy": {},
+            "history": [*meta.get("history", ()), history],
+        }
+        found = ModelPackage(meta, tensors)
+        found.check(name)
+        return found

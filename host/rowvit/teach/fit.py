@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A linear head for classes, its strength by cross-validation.
+
+On a computer scikit-learn's logistic regression fits it; where that is not installed, as on a board, ridge
+regression on one number per class, in NumPy. Photos that are views of each other are never on both sides of a
+fold. Logits are scaled so that a softmax of them says how often they are right (arXiv 1706.04599).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+FOLDS = 5
+#: weights of the penalty that are tried, from free to strict
+_RIDGES = tuple(10.0**power for power in np.arange(-3, 3.1, 0.5))
+_LOGISTIC = tuple(10.0**power for power in np.arange(-3, 1.1, 1.0))
+_SHARPNESS = np.geomspace(0.05, 50, 121)
+
+
+@dataclass(frozen=True)
+class Head:
+    """Logits are ``x @ weight.T + bias`` of what the head sees."""
+
+    weight: Array  #: [classes, D]
+    bias: Array  #: [classes]
+
+    def logits(self, x: NDArray[np.floating]) -> Array:
+        """[n, classes] of [n, D]"""
+        found: Array = x @ self.weight.T + self.bias
+        return found
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A head, and what cross-validation says of it."""
+
+    head: Head
+    solver: str  #: "logistic" or "ridge"
+    strength: float  #: of the penalty
+    #: [photos, classes] of every photo by the head that had not seen it
+    probabilities: Array
+
+
+def fit(
+    x: NDArray[np.floating], labels: NDArray[np.integer], photos: NDArray[np.integer], solver: str = ""
+) -> Fitted:
+    """Fit a head.
+
+    Parameters
+    ----------
+    x : float array [n, D]
+        What it sees of each view.
+    labels : int array [n]
+        Classes from 0, each with at least two photos.
+    photos : int array [n]
+        Whose views they are, from 0 in ascending order; of each the first counts as the photo itself.
+    solver : str
+        "logistic" or "ridge"; by default the first, if scikit-learn is installed.
+    """
+    solver = solver or ("logistic" if find_spec("sklearn") else "ridge")
+    solve, strengths = {"logistic": (_logistic, _LOGISTIC), "ridge": (_ridge, _RIDGES)}[solver]
+    first = np.flatnonzero(np.diff(photos, prepend=-1))
+    own = labels[first]
+    fold = _folds(own)
+    centre, spread = x.mean(axis=0, dtype=np.float64), max(float(x.std(dtype=np.float64)), 1e-9)
+    z = (x - centre) / spread
+    weights = 1.0 / np.bincount(labels)[labels]  # every class counts the same
+    out = np.zeros((len(strengths), len(first), labels.max() + 1))
+    for number in range(fold.max() + 1):
+        inside = fold[photos] != number
+        heads = solve(z[inside], labels[inside], weights[inside], strengths)
+        for logits, head in zip(out, heads, strict=True):
+            logits[fold == number] = head.logits(z[first[fold == number]])
+    losses = [min(_loss(sharp * logits, own) for sharp in _SHARPNESS) for logits in out]
+    best = int(np.argmin(losses))
+    (head,) = solve(z, labels, weights, (strengths[best],))
+    sharp = min(_SHARPNESS, key=lambda value: _loss(value * out[best], own))
+    weight = sharp * head.weight / spread
+    found = Head(weight, sharp * head.bias - weight @ centre)
+    return Fitted(found, solver, strengths[best], softmax(sharp * out[best]))
+
+
+def softmax(logits: Array) -> Array:
+    """Probabilities [n, classes]."""
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    found: Array = e / e.sum(axis=1, keepdims=True)
+    return found
+
+
+def _folds(labels: NDArray[np.integer]) -> NDArray[np.int64]:
+    """The fold of every photo: of each class as many in each as can be."""
+    folds = min(FOLDS, int(np.bincount(labels).min()))
+    found = np.empty(len(labels), np.int64)
+    rng, start = np.random.default_rng(0), 0
+    for label in range(labels.max() + 1):
+        own = rng.permutation(np.flatnonzero(labels == label))
+        found[own] = (start + np.arange(len(own))) % folds
+        start += len(own)
+    return found
+
+
+def _loss(logits: Array, labels: NDArray[np.integer]) -> float:
+    """Mean cross entropy, every class counting the same."""
+    chosen = softmax(logits)[np.arange(len(labels)), labels]
+    weights = 1.0 / np.bincount(labels)[labels]
+    return float(-(weights * np.log(np.maximum(chosen, 1e-12))).sum() / weights.sum())
+
+
+Solver = Callable[[Array, NDArray[np.integer], Array, tuple[float, ...]], list[Head]]
+
+
+def _ridge(z: Array, labels: NDArray[np.integer], weights: Array, strengths: tuple[float, ...]) -> list[Head]:
+    """Weighted least squares on 1 for the class and 0 for the others, for all strengths at once."""
+    weights = weights / weights.mean()
+    wanted = np.eye(labels.max() + 1)[labels]
+    mean, aim = (np.average(a, axis=0, weights=weights) for a in (z, wanted))
+    root = np.sqrt(weights)[:, None]
+    a, b = root * (z - mean), root * (wanted - aim)
+    values, vectors = np.linalg.eigh(a.T @ a / len(z))
+    right = vectors.T @ (a.T @ b) / len(z)
+    heads = []
+    for strength in strengths:
+        weight = (vectors @ (right / (np.maximum(values, 0) + strength)[:, None])).T
+        heads.append(Head(weight, aim - weight @ mean))
+    return heads
+
+
+def _logistic(
+    z: Array, labels: NDArray[np.integer], weights: Array, strengths: tuple[float, ...]
+) -> list[Head]:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(max_iter=200, warm_start=True)
+    weights = weights / weights.mean()
+    heads = []
+    for strength in strengths:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # it is near enough by then
+            model.set_params(C=strength).fit(z, labels, weights)
+        weight, bias = model.coef_, model.intercept_
+        if len(weight) == 1:  # of two classes it has one number
+            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        heads.append(Head(weight.astype(np.float64), bias.astype(np.float64)))
+    return heads

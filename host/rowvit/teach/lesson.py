@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Photos to learn from, what a backbone makes of them, and the package with the head that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rowvit.errors import RowvitError
+from rowvit.formats.package import ModelPackage
+from rowvit.images import is_picture
+from rowvit.photos import Photos, open_data
+from rowvit.targets.features import features
+from rowvit.targets.target import Result
+from rowvit.teach.backbone import Backbone
+from rowvit.teach.fit import Fitted, fit
+from rowvit.teach.views import all_views, chunks
+
+FEWEST = 3  #: photos of a class
+_AT_ONCE = 32  # photos whose views are held as pixels
+#: runs images uint8 [H, W, 3] on a target
+Run = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Result]]
+
+
+def read(path: Path) -> Photos:
+    """Photos in a folder for each class, or the training photos of what `rowvit.photos` reads.
+
+    Raises
+    ------
+    RowvitError
+        There is no such folder, or there are too few classes or photos of one; as `open_data`.
+    """
+    path = Path(path)
+    if path.is_dir() and not (path / "train").is_dir() and not any(path.glob("**/cifar-10-batches-py")):
+        folders = sorted(entry for entry in path.iterdir() if entry.is_dir())
+        found = [(file, label) for label, folder in enumerate(folders) for file in _pictures(folder)]
+        labels = np.array([label for _, label in found], np.int64)
+        photos = Photos([file for file, _ in found], labels, tuple(f.name for f in folders), path.name)
+    else:
+        photos = open_data(path, "train")
+    require(photos)
+    return photos
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if is_picture(file))
+
+
+def require(photos: Photos) -> None:
+    """`RowvitError` if there are too few classes, or photos of one."""
+    if len(photos.classes) < 2:
+        what = f"one class ({photos.classes[0]})" if photos.classes else "no folders of classes"
+        raise RowvitError(
+            f"'{photos.name}' has {what}, and a classifier has two or more",
+            "make a folder for each class; of everything else, too",
+        )
+    counts = np.bincount(photos.labels, minlength=len(photos.classes))
+    few = [f"{name} ({count})" for name, count in zip(photos.classes, counts, strict=True) if count < FEWEST]
+    if few:
+        raise RowvitError(
+            f"fewer than {FEWEST} photos of {', '.join(few)}", "add photos, or remove the folder"
+        )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a backbone says of photos."""
+
+    photos: Photos  #: those that could be read
+    values: NDArray[np.float32]  #: [n, D] class tokens of their views, in the order of the photos
+    #: int64 [n]: the photo of each view, of which the first is the photo as it is
+    of: NDArray[np.int64]
+
+
+def look(
+    photos: Photos,
+    backbone: Backbone,
+    run: Run,
+    count: int,
+    flip: bool,
+    refused: Callable[[int, RowvitError], None],
+    progress: Callable[[int], None] = lambda done: None,
+) -> Seen:
+    """Class tokens of ``count`` views of every photo.
+
+    Parameters
+    ----------
+    photos : Photos
+    backbone : Backbone
+    run : callable
+        Of a target that has loaded the backbone's package.
+    count, flip
+        As of `rowvit.teach.views.views`.
+    refused : callable
+        Gets the number of a photo that cannot be read, and why.
+    progress : callable
+        Gets the number of photos done.
+
+    Raises
+    ------
+    RowvitError
+        Too few photos can be read; what ``run`` raises.
+    """
+    wrong: set[int] = set()
+
+    def note(number: int, error: RowvitError) -> None:
+        wrong.add(number)
+        refused(number, error)
+
+    meta, last = backbone.package.meta, backbone.package.arch["depth"] - 1
+    found: list[NDArray[np.float32]] = []
+    for part in chunks(all_views(photos.files, meta, count, flip, note), _AT_ONCE):
+        answers = [result.tokens for result in run(list(np.concatenate(part)))]
+        found.append(features(answers, meta, last).values[:, 0])
+        progress(sum(map(len, found)) // count)
+    kept = [number for number in range(len(photos)) if number not in wrong]
+    left = Photos([photos.files[i] for i in kept], photos.labels[kept], photos.classes, photos.name)
+    require(left)
+    return Seen(left, np.concatenate(found), np.repeat(np.arange(len(kept)), count))
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A network that has learned, and how well."""
+
+    package: ModelPackage
+    fitted: Fitted
+    findings: Findings
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What cross-validation says of photos and classes; each photo by a head that had not seen it."""
+
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    probabilities: NDArray[np.float64]  #: [photos, classes]
+
+    @property
+    def guesses(self) -> NDArray[np.int64]:
+        """The class of each photo, by the heads."""
+        found: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return found
+
+    @property
+    def right(self) -> NDArray[np.int64]:
+        """Photos of every class that were recognised."""
+        return np.bincount(self.labels[self.guesses == self.labels], minlength=len(self.classes))
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Photos of every class."""
+        return np.bincount(self.labels, minlength=len(self.classes))
+
+    @property
+    def confused(self) -> tuple[int, int, int]:
+        """The two classes of which most photos were taken for the other, and how many."""
+        table = np.zeros((len(self.classes),) * 2, np.int64)
+        np.add.at(table, (self.labels, self.guesses), 1)
+        both = np.triu(table + table.T, 1)
+        first, second = np.unravel_index(both.argmax(), both.shape)
+        return int(first), int(second), int(both.max())
+
+    @property
+    def weakest(self) -> int:
+        """The class of which the smallest share was recognised."""
+        return int(np.argmin(self.right / self.counts))
+
+    def mistaken(self, first: int, second: int) -> Iterator[int]:
+        """The photos of either of two classes that were taken for the other, the surest first."""
+        sure = self.probabilities.max(axis=1)
+        for number in np.argsort(-sure, kind="stable"):
+            if {self.labels[number], self.guesses[number]} == {first, second}:
+                yield int(number)
+
+    def doubtful(self, sure: float = 0.9, own: float = 0.05) -> Iterator[int]:
+        """Photos that may lie in the wrong folder: heads that had not seen them were ``sure`` of another
+        class, and gave their own at most that share, ``own``.
+        """
+        best = self.probabilities.max(axis=1)
+        mine = self.probabilities[np.arange(len(self.labels)), self.labels]
+        for number in np.argsort(-best, kind="stable"):
+            if best[number] >= sure and mine[number] <= own:
+                yield int(number)
+
+
+def teach(seen: Seen, backbone: Backbone, name: str, solver: str = "") -> Taught:
+    """The backbone with a head for the classes of photos.
+
+    Parameters
+    ----------
+    seen : Seen
+    backbone : Backbone
+        That saw them.
+    name : str
+        Of the network.
+    solver : str
+        As of `rowvit.teach.fit.fit`.
+    """
+    backbone = backbone.fitted(seen.values)
+    x, labels = backbone.seen(seen.values), seen.photos.labels
+    fitted = fit(x, labels[seen.of], seen.of, solver)
+    peak = float(np.abs(fitted.head.logits(x)).max())
+    classes = seen.photos.classes
+    history = f"a head for {len(classes)} classes from {len(labels)} photos of {seen.photos.name}"
+    package = backbone.with_head(fitted.head.weight, fitted.head.bias, classes, peak, name, history)
+    return Taught(package, fitted, Findings(labels, classes, fitted.probabilities))

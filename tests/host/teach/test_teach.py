@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Own classes from a few photos: the head, the package with it, the command, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import photos as sets
+import pytest
+from typer.testing import CliRunner
+
+from networks import randomise
+from rowvit.errors import RowvitError
+from rowvit.formats.package import ModelPackage
+from rowvit.photos import Photos
+from rowvit.reference import patchify, run
+from rowvit.targets.session import Session
+from rowvit.teach import fit as fitting
+from rowvit.teach.backbone import Backbone
+from rowvit.teach.lesson import Findings, look, read, teach
+from rowvit.teach.views import views
+
+torch = pytest.importorskip("torch")
+
+from rowvit.cli import app  # noqa: E402
+from rowvit.model.vit import VisionTransformer, ViTConfig  # noqa: E402
+from rowvit.quant.quantise import QuantOptions, quantise  # noqa: E402
+
+CONFIG = ViTConfig(sets.SIDE, 4, 32, 2, 2, 48, 5, pruning=({"layer": 0, "keep": 8},))
+OPTIONS = QuantOptions("base", list("01234"), ffn_chunk=48)
+NAMES = list(sets.COLOURS)
+
+
+def package(config: ViTConfig = CONFIG, **options: object) -> ModelPackage:
+    """Random weights: squares of different colours are different all the same."""
+    pictures = np.stack(sets.labelled(30, 8)[0])
+    return quantise(randomise(VisionTransformer(config), 1), pictures, replace(OPTIONS, **options))
+
+
+def class_folders(path: Path, count: int = 24, seed: int = 0) -> Path:
+    for number, (pixels, label) in enumerate(zip(*sets.labelled(count, seed), strict=True)):
+        place = path / NAMES[label]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number:03d}.png").write_bytes(sets.png(pixels))
+    return path
+
+
+def clusters(rng: np.random.Generator, counts: list[int], views: int) -> tuple[np.ndarray, ...]:
+    """Views of photos around the middle of their class, labels of views, and whose they are."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    middles = rng.normal(0, 20, (len(counts), 6))
+    own = middles[labels] + rng.normal(0, 15, (len(labels), 6))
+    x = np.repeat(own, views, axis=0) + rng.normal(0, 2, (len(labels) * views, 6))
+    return x, np.repeat(labels, views), np.repeat(np.arange(len(labels)), views)
+
+
+@pytest.mark.parametrize("counts", [[8, 5], [9, 3, 7]])
+@pytest.mark.parametrize("solver", ["ridge", "logistic"])
+def test_head_minimises_its_loss(counts: list[int], solver: str) -> None:
+    """No step in any direction makes the penalised loss smaller; every class counts the same."""
+    rng = np.random.default_rng(len(counts))
+    x, labels, _ = clusters(rng, counts, 2)
+    solve, strengths = {
+        "ridge": (fitting._ridge, (0.03, 3.0)),
+        "logistic": (fitting._logistic, (0.01, 0.3)),
+    }[solver]
+    z = (x - x.mean(axis=0)) / x.std()
+    weights = 1.0 / np.bincount(labels)[labels]
+    weights /= weights.mean()
+    wanted = np.eye(len(counts))[labels]
+
+    def loss(weight: np.ndarray, bias: np.ndarray, strength: float) -> float:
+        logits = z @ weight.T + bias
+        if solver == "ridge":
+            errors = (weights[:, None] * (logits - wanted) ** 2).mean(axis=0).sum()
+            return float(errors + strength * (weight**2).sum())
+        own = np.log(fitting.softmax(logits)[np.arange(len(z)), labels])
+        # of two classes one is the other's negative, and the penalty is on what they differ by
+        size = (weight**2).sum() if len(counts) > 2 else ((weight[1] - weight[0]) ** 2).sum()
+        return float(-(weights * own).sum() * strength + size / 2)
+
+    for head, strength in zip(solve(z, labels, weights, strengths), strengths, strict=True):
+        least = loss(head.weight, head.bias, strength)
+        for _ in range(50):
+            step = 1e-2 * rng.normal(size=head.weight.shape), 1e-2 * rng.normal(size=head.bias.shape)
+            if len(counts) == 2 and solver == "logistic":
+                step = np.stack([step[0][0], -step[0][0]]), np.stack([step[1][0], -step[1][0]])
+            assert loss(head.weight + step[0], head.bias + step[1], strength) > least
+
+
+@pytest.mark.parametrize("solver", ["ridge", "logistic"])
+def test_no_photo_judges_itself(solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views of one photo are never on both sides; with labels at random, nothing is recognised."""
+    rng = np.random.default_rng(3)
+    own = rng.normal(0, 20, (60, 40))
+    x, labels = (
+        np.repeat(own, 4, axis=0) + rng.normal(0, 0.1, (240, 40)),
+        np.repeat(rng.permutation(60) % 3, 4),
+    )
+    found = fitting.fit(x, labels, np.repeat(np.arange(60), 4), solver)
+    assert (found.probabilities.argmax(axis=1) == labels[::4]).mean() < 0.55
+    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1)
+
+
+def test_probabilities_say_how_often_they_are_right() -> None:
+    x, labels, photos = clusters(np.random.default_rng(5), [150, 150, 150], 2)
+    found = fitting.fit(x, labels, photos, "ridge")
+    sure = found.probabilities.max(axis=1)
+    right = found.probabilities.argmax(axis=1) == labels[::2]
+    assert abs(sure.mean() - right.mean()) < 0.06 and right.mean() > 0.5
+
+
+def test_views() -> None:
+    meta = package().meta
+    pixels = np.arange(40 * 30 * 3, dtype=np.uint16).reshape(40, 30, 3).astype(np.uint8)
+    found = views(pixels, meta, 5, True, 7)
+    assert found.shape == (5, 16, 16, 3) and found.dtype == np.uint8
+    np.testing.assert_array_equal(found, views(pixels, meta, 5, True, 7))
+    plain = views(pixels, meta, 5, False, 7)
+    np.testing.assert_array_equal(found[[0, 2, 4]], plain[[0, 2, 4]])
+    np.testing.assert_array_equal(found[[1, 3]], plain[[1, 3], :, ::-1])
+    np.testing.assert_array_equal(views(pixels, meta, 1, True, 9)[0], found[0])
+    assert (views(pixels, meta, 3, True, 8)[1:] != found[1:3]).any()
+
+
+@pytest.mark.parametrize("classes", [5, 0])
+def test_int8_head_answers_as_the_float_one(classes: int) -> None:
+    """On a backbone with a head, and on one that answers with its class token only."""
+    options = {} if classes else dict(tokens="class", classes=[])
+    base = package(replace(CONFIG, classes=classes), **options)
+    backbone = Backbone.of(base)
+    pictures, labels = sets.labelled(30, 2)
+    given = Photos(pictures, labels, tuple(NAMES), "squares")
+    with Session(backbone.package, "golden", "tiny") as session:
+        seen = look(given, backbone, session.run, 3, True, lambda *_: None)
+    assert seen.values.shape == (90, 32)
+    found = teach(seen, backbone, "mine", "ridge")
+    assert found.findings.right.sum() >= 28 and found.package.meta["classes"] == NAMES
+    unseen, truth = sets.labelled(30, 77)
+    results = run(found.package, patchify(np.stack(unseen), 4))
+    logits = np.stack([result.logits for result in results]) * found.package.meta["scales"]["logit"]
+    with Session(backbone.package, "golden", "tiny") as session:
+        again = look(replace(given, files=unseen), backbone, session.run, 1, True, lambda *_: None)
+    exact = found.fitted.head.logits(backbone.fitted(seen.values).seen(again.values))
+    assert np.abs(logits - exact).max() < 0.06 * np.abs(exact).max()
+    assert (logits.argmax(axis=1) == truth).mean() > 0.9
+
+
+def test_command(tmp_path: Path) -> None:
+    """Folders to a package that runs on the RTL; files that cannot be read are left out, and said."""
+    folder = class_folders(tmp_path / "squares")
+    (folder / "red" / "broken.png").write_bytes(b"no picture")
+    package().save(tmp_path / "base.safetensors")
+    command = ["teach", str(folder), "--from", str(tmp_path / "base.safetensors"), "--config", "tiny"]
+    command += ["-o", str(tmp_path / "mine.safetensors"), "--json", str(tmp_path / "found.json")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1, result.output
+    said = " ".join(result.output.split())
+    assert "broken.png" in said and "left out" in said
+    assert "of 24 photos recognised" in said and "by cross-validation; logistic regression" in said
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert len(found["photos"]) == 24 and found["right"] >= 22
+    (folder / "red" / "broken.png").unlink()
+    assert CliRunner().invoke(app, command).exit_code == 0
+    taught = ModelPackage.load(tmp_path / "mine.safetensors")
+    assert taught.meta["name"] == "mine" and "24 photos of squares" in taught.meta["history"][-1]
+    unseen = sets.labelled(6, 50)[0]
+    with Session(taught, "sim", "tiny") as session:
+        results = session.run(unseen)
+        session.compare(results, unseen)
+    assert all(one.bit_exact for one in results)
+    assert [one.label for one in results] == [NAMES[label] for label in np.arange(6) % 3]
+
+
+def test_findings() -> None:
+    """Counts, the two classes that are confused, and photos in the wrong folder."""
+    labels = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])
+    guesses = [0, 0, 1, 0, 1, 1, 2, 2, 0]
+    sure = [0.9, 0.9, 0.97, 0.6, 0.9, 0.9, 0.9, 0.9, 0.91]
+    table = np.full((9, 3), 0.0)
+    for row, guess, share in zip(table, guesses, sure, strict=True):
+        row[:] = (1 - share) / 2
+        row[guess] = share
+    found = Findings(labels, ("a", "b", "c"), table)
+    assert found.right.tolist() == [2, 2, 2] and found.counts.tolist() == [3, 3, 3]
+    assert found.confused == (0, 1, 2) and list(found.mistaken(0, 1)) == [2, 3]
+    assert list(found.doubtful()) == [2, 8]
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    folder = class_folders(tmp_path / "a", 9)
+    one = class_folders(tmp_path / "b", 9)
+    for name in NAMES[1:]:
+        (one / name).rename(tmp_path / f"elsewhere-{name}")
+    with pytest.raises(RowvitError, match=r"'b' has one class \(blue\).*make a folder for each class"):
+        read(one)
+    (folder / "green" / "001.png").unlink()
+    with pytest.raises(RowvitError, match=r"fewer than 3 photos of green \(2\)"):
+        read(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RowvitError, match="'empty' has no folders of classes"):
+        read(tmp_path / "empty")
+    assert len(read(sets.folder(tmp_path / "c"))) == 24
+    assert len(read(sets.archive(tmp_path / "d.npz"))) == 24
+    with pytest.raises(RowvitError, match="a head that the host computes, or no class token"):
+        Backbone.of(package(replace(CONFIG, pool="norm-mean", pruning=())))
+    behind = package(tokens="all", behind=[0])
+    assert Backbone.of(behind).package.meta["tokens"]["layers"] == [1]

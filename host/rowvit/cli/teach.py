@@ -14,7 +14,6 @@ from rowvit.cli import options as opt
 from rowvit.cli.common import ERR, OUT, command, progress_bar, right_aligned, say, writable, write, wrote
 
 if TYPE_CHECKING:
-    from rowvit.photos import Photos
     from rowvit.teach.lesson import Findings, Taught
 
 _LISTED = 5  # doubtful photos, unless there are more files of JSON
@@ -47,6 +46,17 @@ def teach(
             show_default=False,
         ),
     ] = None,
+    add: Annotated[
+        bool,
+        typer.Option("--add", help="Add to what --from was taught with --keep, and keep all of it."),
+    ] = False,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep",
+            help="Keep a byte per channel of every photo in the package, for --add.",
+        ),
+    ] = False,
     name: Annotated[str | None, typer.Option(help="Of the network; by default the file's.")] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write what cross-validation found of every photo.")
@@ -67,17 +77,20 @@ def teach(
       rowvit teach photos/ --from deit-int8.safetensors -o mine.safetensors
 
       rowvit run mine.safetensors new.jpg --target sim --check
+
+      rowvit teach more/ --from mine.safetensors --add -o more.safetensors
     """
     from rowvit.formats.package import ModelPackage
     from rowvit.targets.session import Session
     from rowvit.targets.target import read_package
-    from rowvit.teach.backbone import Backbone
+    from rowvit.teach.backbone import Backbone, Kept
     from rowvit.teach.lesson import look, read
     from rowvit.teach.lesson import teach as taught_by
 
     writable(output, json_file)
-    backbone = Backbone.of(read_package(source))
-    given = read(photos)
+    base = read_package(source)
+    backbone, before = Backbone.of(base), Kept.of(base) if add else None
+    given = read(photos, before)
     wrong: list[str] = []
     options = opt.target_options(target, bitstream)
     package: ModelPackage = backbone.package
@@ -92,21 +105,24 @@ def teach(
                 flip,
                 lambda number, error: wrong.append(str(error)),
                 progress,
+                before,
             )
     for sentence in wrong:
         say(f"left out: {sentence}", ERR)
-    found = taught_by(seen, backbone, name or output.stem, solver.value if solver else "")
+    found = taught_by(
+        seen, backbone, name or output.stem, solver.value if solver else "", before, keep or add
+    )
     found.package.save(output)
-    _print(found, seen.photos)
+    _print(found)
     if json_file:
-        write(json_file, json.dumps(_record(found, seen.photos), indent=1) + "\n")
+        write(json_file, json.dumps(_record(found), indent=1) + "\n")
         wrote(json_file)
     wrote(output, "rowvit", "run", output, "PHOTO")
     if wrong:
         raise typer.Exit(1)
 
 
-def _print(taught: Taught, photos: Photos) -> None:
+def _print(taught: Taught) -> None:
     from rowvit.measure.accuracy.evaluation import wilson
 
     found = taught.findings
@@ -128,19 +144,19 @@ def _print(taught: Taught, photos: Photos) -> None:
     doubtful = list(found.doubtful())
     for number in doubtful[:_LISTED]:
         own, other = found.classes[found.labels[number]], found.classes[found.guesses[number]]
-        say(f"in the wrong folder? {_file(photos, number)} lies in {own} and looks like {other}")
+        say(f"in the wrong folder? {found.names[number]} lies in {own} and looks like {other}")
     if len(doubtful) > _LISTED:
         say(f"and {len(doubtful) - _LISTED} more, which --json lists")
 
 
-def _record(taught: Taught, photos: Photos) -> dict[str, Any]:
+def _record(taught: Taught) -> dict[str, Any]:
     found: Findings = taught.findings
     doubtful = set(found.doubtful())
     return {
         "classes": list(found.classes),
         "photos": [
             {
-                "file": _file(photos, number),
+                "file": found.names[number],
                 "class": found.classes[found.labels[number]],
                 "guess": found.classes[found.guesses[number]],
                 "probability": float(found.probabilities[number].max()),
@@ -152,8 +168,3 @@ def _record(taught: Taught, photos: Photos) -> dict[str, Any]:
         "solver": taught.fitted.solver,
         "strength": taught.fitted.strength,
     }
-
-
-def _file(photos: Photos, number: int) -> str:
-    file = photos.files[number]
-    return str(file) if isinstance(file, Path) else f"photo {number}"

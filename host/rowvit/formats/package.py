@@ -16,6 +16,7 @@ classes            class names; none: the network answers with tokens only
 pre_norm           true: it has a LayerNorm before its blocks (optional)
 gated              true: its FFN is gated (optional)
 rotary             its positions are rotary (optional): coordinates, how many different ones there are
+taught             its head was taught, and what it sees of so many photos is kept (optional): photos
 tokens             with which tokens it answers (optional): rows ("class" or "all"), layers (0-based) behind
                    which, and the shift of their LayerNorm; without it they are all rows of the residual
                    stream, as they are
@@ -43,7 +44,9 @@ for every hidden neuron, the gate first; with classes norm (.g, .b) and head (.w
 with normalised tokens tokens (.g, .b); with ``pre_norm`` pre_norm (.g, .b) and
 pre.mult uint16 [D]; with ``rotary`` rope.table int16 [coordinates, hd / 4, 2], cosines and sines with
 14 fraction bits, and rope.places uint8 [N, 2], of every token (prefix first) two indices into it, for
-even and for odd pairs of channels. Head h of attention owns channels h*hd .. (h+1)*hd-1 of q, k and v.
+even and for odd pairs of channels; with ``taught`` taught.seen int8 [photos, D], what the head sees of
+each photo, and taught.labels uint16 [photos], their classes. Head h of attention owns channels h*hd ..
+(h+1)*hd-1 of q, k and v.
 """
 
 from __future__ import annotations
@@ -249,6 +252,12 @@ class ModelPackage:
             self.arch, normalised(self.meta), "pre_norm" in self.meta, coordinates, lanes_each(self.meta)
         )
         table |= head.tensor_table(self.meta)
+        if "taught" in self.meta:
+            photos = self.meta["taught"]["photos"]
+            table |= {
+                "taught.seen": ("int8", (photos, self.arch["dim"])),
+                "taught.labels": ("uint16", (photos,)),
+            }
         if table.keys() != self.tensors.keys():
             odd = sorted(table.keys() ^ self.tensors.keys())
             raise ValueError(f"tensors missing or unexpected: {', '.join(odd[:5])}")
@@ -262,6 +271,8 @@ class ModelPackage:
                 if not np.isfinite(tensor).all():
                     raise ValueError(f"tensor {name} has numbers that are not finite")
                 continue
+            if name == "taught.labels" and tensor.max() >= self.arch["classes"]:
+                raise ValueError(f"tensor {name} has class {tensor.max()} of {self.arch['classes']}")
             if name == "rope.places" and tensor.max() >= coordinates:
                 raise ValueError(f"tensor {name} has coordinate {tensor.max()} of {coordinates}")
             if name == "rope.table" and np.abs(tensor.astype(np.int32)).max() > 1 << 14:

@@ -19,6 +19,26 @@ _HEADROOM = 1.5  # of logits, as the quantiser leaves
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What a head has seen of photos, by which it can be taught again without them."""
+
+    seen: NDArray[np.int8]  #: [photos, D]
+    labels: NDArray[np.uint16]  #: [photos]
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, package: ModelPackage) -> Kept:
+        """What a package has kept; `RowvitError` if it has kept nothing."""
+        if "taught" not in package.meta:
+            raise RowvitError(
+                f"'{package.meta['name']}' has kept nothing of the photos that it was taught with",
+                "teach it with --keep, or all classes at once",
+            )
+        tensors = package.tensors
+        return cls(tensors["taught.seen"], tensors["taught.labels"], tuple(package.meta["classes"]))
+
+
+@dataclass(frozen=True)
 class Backbone:
     """A package that answers with its class token, and the int8 numbers that a head sees of it."""
 
@@ -41,8 +61,9 @@ class Backbone:
                 "teach a network whose head sees the class token",
             )
         if package.arch["classes"]:  # the head's own LayerNorm says all
-            plain = {key: value for key, value in meta.items() if key not in ("tokens", "hash")}
-            tensors = {name: t for name, t in package.tensors.items() if not name.startswith("tokens.")}
+            plain = {key: value for key, value in meta.items() if key not in ("tokens", "hash", "taught")}
+            own = ("tokens.", "taught.")
+            tensors = {name: t for name, t in package.tensors.items() if not name.startswith(own)}
             answers = ModelPackage(plain, tensors).with_tokens("class")
             return cls(answers, float(meta["scales"]["norm"]))
         answer = meta.get("tokens", {"layers": []})
@@ -79,6 +100,7 @@ class Backbone:
         peak: float,
         name: str,
         history: str,
+        kept: Kept | None = None,
     ) -> ModelPackage:
         """The network with another head, in integers.
 
@@ -94,10 +116,12 @@ class Backbone:
             Of the network.
         history : str
             A line about the head.
+        kept : Kept, optional
+            What shall be kept of the photos, of the same classes.
         """
         package = self.package
         tensors = {key: t for key, t in package.tensors.items() if not key.startswith(("head.", "tokens."))}
-        meta = {key: value for key, value in package.meta.items() if key not in ("tokens", "hash", "taught")}
+        meta = {key: value for key, value in package.meta.items() if key not in ("tokens", "hash")}
         params = dict(meta["params"])
         if not package.arch["classes"]:
             finer = round(np.log2(self.unit / package.meta["scales"]["tokens"]))
@@ -118,6 +142,9 @@ class Backbone:
             "accuracy": {},
             "history": [*meta.get("history", ()), history],
         }
+        if kept is not None:
+            meta["taught"] = {"photos": len(kept.labels)}
+            tensors |= {"taught.seen": kept.seen, "taught.labels": kept.labels}
         found = ModelPackage(meta, tensors)
         found.check(name)
         return found

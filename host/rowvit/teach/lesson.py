@@ -16,7 +16,7 @@ from rowvit.images import is_picture
 from rowvit.photos import Photos, open_data
 from rowvit.targets.features import features
 from rowvit.targets.target import Result
-from rowvit.teach.backbone import Backbone
+from rowvit.teach.backbone import Backbone, Kept
 from rowvit.teach.fit import Fitted, fit
 from rowvit.teach.views import all_views, chunks
 
@@ -26,8 +26,10 @@ _AT_ONCE = 32  # photos whose views are held as pixels
 Run = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Result]]
 
 
-def read(path: Path) -> Photos:
+def read(path: Path, before: Kept | None = None) -> Photos:
     """Photos in a folder for each class, or the training photos of what `rowvit.photos` reads.
+
+    With those that were kept ``before`` one class is enough.
 
     Raises
     ------
@@ -42,7 +44,7 @@ def read(path: Path) -> Photos:
         photos = Photos([file for file, _ in found], labels, tuple(f.name for f in folders), path.name)
     else:
         photos = open_data(path, "train")
-    require(photos)
+    require(photos, before)
     return photos
 
 
@@ -50,16 +52,21 @@ def _pictures(folder: Path) -> list[Path]:
     return sorted(file for file in folder.rglob("*") if is_picture(file))
 
 
-def require(photos: Photos) -> None:
-    """`RowvitError` if there are too few classes, or photos of one."""
-    if len(photos.classes) < 2:
+def require(photos: Photos, before: Kept | None = None) -> None:
+    """`RowvitError` if there are too few classes, or photos of one, with those ``before``."""
+    if len(photos.classes) < (1 if before else 2):
         what = f"one class ({photos.classes[0]})" if photos.classes else "no folders of classes"
         raise RowvitError(
             f"'{photos.name}' has {what}, and a classifier has two or more",
             "make a folder for each class; of everything else, too",
         )
     counts = np.bincount(photos.labels, minlength=len(photos.classes))
-    few = [f"{name} ({count})" for name, count in zip(photos.classes, counts, strict=True) if count < FEWEST]
+    known = before.classes if before else ()
+    few = [
+        f"{name} ({count})"
+        for name, count in zip(photos.classes, counts, strict=True)
+        if count < (1 if name in known else FEWEST)
+    ]
     if few:
         raise RowvitError(
             f"fewer than {FEWEST} photos of {', '.join(few)}", "add photos, or remove the folder"
@@ -84,6 +91,7 @@ def look(
     flip: bool,
     refused: Callable[[int, RowvitError], None],
     progress: Callable[[int], None] = lambda done: None,
+    before: Kept | None = None,
 ) -> Seen:
     """Class tokens of ``count`` views of every photo.
 
@@ -99,6 +107,8 @@ def look(
         Gets the number of a photo that cannot be read, and why.
     progress : callable
         Gets the number of photos done.
+    before : Kept, optional
+        As of `read`.
 
     Raises
     ------
@@ -119,7 +129,7 @@ def look(
         progress(sum(map(len, found)) // count)
     kept = [number for number in range(len(photos)) if number not in wrong]
     left = Photos([photos.files[i] for i in kept], photos.labels[kept], photos.classes, photos.name)
-    require(left)
+    require(left, before)
     return Seen(left, np.concatenate(found), np.repeat(np.arange(len(kept)), count))
 
 
@@ -138,6 +148,7 @@ class Findings:
 
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
+    names: list[str]  #: of the photos
     probabilities: NDArray[np.float64]  #: [photos, classes]
 
     @property
@@ -188,7 +199,14 @@ class Findings:
                 yield int(number)
 
 
-def teach(seen: Seen, backbone: Backbone, name: str, solver: str = "") -> Taught:
+def teach(
+    seen: Seen,
+    backbone: Backbone,
+    name: str,
+    solver: str = "",
+    before: Kept | None = None,
+    keep: bool = False,
+) -> Taught:
     """The backbone with a head for the classes of photos.
 
     Parameters
@@ -200,12 +218,33 @@ def teach(seen: Seen, backbone: Backbone, name: str, solver: str = "") -> Taught
         Of the network.
     solver : str
         As of `rowvit.teach.fit.fit`.
+    before : Kept, optional
+        Photos that the same backbone saw before; a class of the same name has these and the new ones.
+    keep : bool
+        Keep what the head sees of all photos in the package, for the next time.
     """
     backbone = backbone.fitted(seen.values)
-    x, labels = backbone.seen(seen.values), seen.photos.labels
-    fitted = fit(x, labels[seen.of], seen.of, solver)
+    x, of, new = backbone.seen(seen.values), seen.of, seen.photos
+    classes = tuple(dict.fromkeys([*(before.classes if before else ()), *new.classes]))
+    labels = np.array([classes.index(name) for name in new.classes])[new.labels]
+    names = list(map(str, new.files)) if all(isinstance(f, Path) for f in new.files) else []
+    names = names or [f"photo {number}" for number in range(len(labels))]
+    if before:
+        old = len(before.labels)
+        x, of = np.concatenate([before.seen.astype(x.dtype), x]), np.concatenate([np.arange(old), old + of])
+        labels = np.concatenate([before.labels.astype(labels.dtype), labels])
+        names = [f"photo {number} of before" for number in range(old)] + names
+    fitted = fit(x, labels[of], of, solver)
     peak = float(np.abs(fitted.head.logits(x)).max())
-    classes = seen.photos.classes
-    history = f"a head for {len(classes)} classes from {len(labels)} photos of {seen.photos.name}"
-    package = backbone.with_head(fitted.head.weight, fitted.head.bias, classes, peak, name, history)
-    return Taught(package, fitted, Findings(labels, classes, fitted.probabilities))
+    history = f"a head for {len(classes)} classes from {len(labels)} photos of {new.name}"
+    own = x[np.flatnonzero(np.diff(of, prepend=-1))].astype(np.int8)
+    package = backbone.with_head(
+        fitted.head.weight,
+        fitted.head.bias,
+        classes,
+        peak,
+        name,
+        history,
+        Kept(own, labels.astype(np.uint16), classes) if keep else None,
+    )
+    return Taught(package, fitted, Findings(labels, classes, names, fitted.probabilities))

@@ -175,6 +175,41 @@ def test_command(tmp_path: Path) -> None:
     assert [one.label for one in results] == [NAMES[label] for label in np.arange(6) % 3]
 
 
+def test_kept_photos_are_learned_again(tmp_path: Path) -> None:
+    """A class, and photos of another, are added without the photos of before."""
+    folder = class_folders(tmp_path / "squares")
+    more = tmp_path / "more"
+    more.mkdir()
+    (folder / "red").rename(more / "red")
+    (more / "blue").mkdir()
+    for file in sorted((folder / "blue").iterdir())[:2]:  # fewer than a new class needs
+        file.rename(more / "blue" / file.name)
+    package().save(tmp_path / "base.safetensors")
+
+    def taught(photos: Path, base: str, target: str, *options: str) -> str:
+        command = ["teach", str(photos), "--from", str(tmp_path / base), "-o", str(tmp_path / target)]
+        result = CliRunner().invoke(app, [*command, "--config", "tiny", *options])
+        return "" if result.exit_code == 0 else result.output
+
+    assert taught(folder, "base.safetensors", "two.safetensors", "--keep") == ""
+    assert taught(more, "two.safetensors", "three.safetensors", "--add") == ""
+    two, three = (ModelPackage.load(tmp_path / f"{name}.safetensors") for name in ("two", "three"))
+    assert two.meta["taught"] == {"photos": 14} and three.meta["taught"] == {"photos": 24}
+    assert three.meta["classes"] == NAMES and two.meta["classes"] == NAMES[:2]
+    np.testing.assert_array_equal(three.tensors["taught.seen"][:14], two.tensors["taught.seen"])
+    assert np.bincount(three.tensors["taught.labels"]).tolist() == [8, 8, 8]
+    unseen, truth = sets.labelled(30, 60)
+    logits = np.stack([result.logits for result in run(three, patchify(np.stack(unseen), 4))])
+    assert (logits.argmax(axis=1) == truth).mean() > 0.9
+    assert taught(folder, "base.safetensors", "plain.safetensors") == ""
+    assert "taught" not in ModelPackage.load(tmp_path / "plain.safetensors").meta
+    said = " ".join(taught(more, "plain.safetensors", "x.safetensors", "--add").split())
+    assert "'plain' has kept nothing of the photos that it was taught with; teach it with --keep" in said
+    three.tensors["taught.labels"] = np.full(24, 3, np.uint16)
+    with pytest.raises(RowvitError, match=r"tensor taught\.labels has class 3 of 3"):
+        three.check()
+
+
 def test_findings() -> None:
     """Counts, the two classes that are confused, and photos in the wrong folder."""
     labels = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])
@@ -184,7 +219,7 @@ def test_findings() -> None:
     for row, guess, share in zip(table, guesses, sure, strict=True):
         row[:] = (1 - share) / 2
         row[guess] = share
-    found = Findings(labels, ("a", "b", "c"), table)
+    found = Findings(labels, ("a", "b", "c"), [*"012345678"], table)
     assert found.right.tolist() == [2, 2, 2] and found.counts.tolist() == [3, 3, 3]
     assert found.confused == (0, 1, 2) and list(found.mistaken(0, 1)) == [2, 3]
     assert list(found.doubtful()) == [2, 8]

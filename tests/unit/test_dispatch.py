@@ -10,7 +10,7 @@ import cocotb
 import pytest
 from cocotb.triggers import FallingEdge, ReadOnly
 
-from harness import SIMULATORS, STALLS, Reader, collect, cycles, pulse, run, start, uint, wait_for
+from harness import STALLS, Reader, collect, cycles, pulse, run, start, uint, wait_for
 from rowvit.hardware import isa
 from rowvit.hardware.isa import Engine, Flag, Op
 
@@ -211,6 +211,9 @@ async def no_passes_and_clear(dut):
     assert job.got == expected(program, 2)
 
 
-@pytest.mark.parametrize(("sim", "port"), [*((sim, 64) for sim in SIMULATORS), ("icarus", 128)])
+@pytest.mark.parametrize(
+    ("sim", "port"),
+    [("verilator", 64), ("icarus", 128), pytest.param("icarus", 64, marks=pytest.mark.slow)],
+)
 def test_dispatch(sim, port):
     run("rowvit_dispatch", {"CONFIG_HASH": HASH, "PORT_BITS": port}, sim)

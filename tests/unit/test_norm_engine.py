@@ -375,7 +375,7 @@ async def restart(dut):
 @pytest.mark.parametrize(
     "sim, parameters",
     [
-        ("icarus", {"ROWS": 2, "GROUPS": 1, "LANES": 16, "MAX_DIM": 48, "NORM_SLOTS": 2}),
+        ("icarus", {"ROWS": 2, "GROUPS": 1, "LANES": 16, "MAX_DIM": 32, "NORM_SLOTS": 2}),
         ("verilator", {"ROWS": 2, "GROUPS": 3, "LANES": 16, "MAX_DIM": 256, "NORM_SLOTS": 3}),
         ("verilator", {"ROWS": 8, "GROUPS": 3, "LANES": 16, "MAX_DIM": 96, "NORM_SLOTS": 2}),
     ],

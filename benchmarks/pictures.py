@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of README.md, to docs/pictures: what the commands in their captions write, and badges.
+"""The pictures of README.md and docs/backbones.md, to docs/pictures: what commands write, and badges.
 
 make pictures
 """
@@ -16,7 +16,8 @@ import tempfile
 from html import escape
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.text import Text
 
@@ -107,12 +108,39 @@ def page() -> None:
     picture.resize((960, 720)).save(OUT / "serve.webp", quality=85)
 
 
+def neighbours(columns: int = 5, rows: int = 3, side: int = 112, gap: int = 4) -> Image.Image:
+    """Of every fourth of the demo's photos, on top, those whose class tokens are likest, and the cosines."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "features.npz"
+        rowvit("features", "sign-digits", str(Path(PHOTO).parent), "--target", "golden", "-o", str(output))
+        with np.load(output) as found:
+            tokens, files = found["values"][:, 0], found["files"]
+    tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
+    likeness = tokens @ tokens.T
+    np.fill_diagonal(likeness, -1)
+    width, height = (count * (side + gap) - gap for count in (columns, rows + 1))
+    picture = Image.new("RGB", (width, height + gap), "white")
+    draw = ImageDraw.Draw(picture)
+    for column, photo in enumerate(range(0, len(files), len(files) // columns)):
+        best = np.argsort(-likeness[photo], kind="stable")[:rows]
+        for row, number in enumerate([photo, *best]):
+            place = column * (side + gap), row * (side + gap) + gap * (row > 0)
+            with Image.open(ROOT / str(files[number])) as file:
+                picture.paste(file.convert("RGB").resize((side, side)), place)
+            if row:
+                text = f"{likeness[photo, number]:.2f}"
+                draw.rectangle((*place, place[0] + 29, place[1] + 13), "white")
+                draw.text((place[0] + 3, place[1] + 1), text, "black")
+    return picture
+
+
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     page()
     rowvit("run", "sign-digits", PHOTO, "--target", "sim", "--plot", str(OUT / "photo.webp"))
     rowvit("profile", "sign-digits", "--plot", str(OUT / "profile.webp"))
     (OUT / "run.svg").write_text(terminal(" ".join(("rowvit", *RUN)), rowvit(*RUN)))
+    neighbours().save(OUT / "neighbours.webp", quality=80)
     for name, text in badges().items():
         (OUT / f"{name}.svg").write_text(text)
 

@@ -89,7 +89,7 @@ def check(
         assert machine.fetched == tiles * sum(result.counts.w2_rows_fetched for result in expected)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1))
 def test_random_networks_in_random_order(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -120,7 +120,7 @@ def shared(rng: np.random.Generator) -> tuple[ModelPackage, HardwareConfig, list
     return package, config, list(candidates(Plan(package.meta, config), 6))
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1))
 @example(NO_ROOM)
 @example(LATE_ROWS)

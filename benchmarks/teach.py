@@ -11,23 +11,21 @@ integer reference's, of every photo that is drawn once.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 from record import Record, record
-from rich.progress import track
+from rich.progress import Progress
 
 from rowvit.formats.package import ModelPackage
 from rowvit.photos import Photos, open_data
-from rowvit.targets.features import features
 from rowvit.targets.session import Session
 from rowvit.teach.backbone import Backbone
 from rowvit.teach.fit import fit
-from rowvit.teach.views import all_views
-
-_AT_ONCE = 32
+from rowvit.teach.lesson import look
 
 
 def main(
@@ -79,17 +77,19 @@ def _draw(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 def _seen(session: Session, backbone: Backbone, photos: Photos, chosen: np.ndarray, views: int) -> np.ndarray:
     """What a head sees of views of the chosen photos: [n, views, D]."""
-    meta, last = backbone.package.meta, backbone.package.arch["depth"] - 1
-    found = []
-    for first in track(range(0, len(chosen), _AT_ONCE), description=photos.name):
-        files = [photos.files[i] for i in chosen[first : first + _AT_ONCE]]
+    own = replace(photos, files=[photos.files[i] for i in chosen], labels=photos.labels[chosen])
 
-        def refuse(number: int, error: Exception) -> None:
-            raise error
+    def refuse(number: int, error: Exception) -> None:
+        raise error
 
-        pixels = np.concatenate([*all_views(files, meta, views, True, refuse)])
-        found.append(features([r.tokens for r in session.run(list(pixels))], meta, last).values[:, 0])
-    return backbone.seen(np.concatenate(found)).reshape(len(chosen), views, -1)
+    with Progress() as progress:
+        task = progress.add_task(photos.name, total=len(chosen))
+
+        def done(count: int) -> None:
+            progress.update(task, completed=count)
+
+        seen = look(own, backbone, session.run, views, True, refuse, done)
+    return backbone.seen(seen.values).reshape(len(chosen), views, -1)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -190,16 +190,22 @@ def _folder(path: Path, split: str) -> Photos:
         if split == "train" or any((path / name).is_dir() for name in ("train", "val")):
             raise RowvitError(f"{path}: has no folder {' or '.join(names)} with a folder for every class")
         root = path
-    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
-    if not classes:
+    photos = in_class_folders(root, f"{path.name} {split}")
+    if not photos.classes:
         raise RowvitError(f"{root}: has no folders of classes", "put the photos of each class into a folder")
+    return replace(photos, name=f"{photos.name}, all {len(photos)}")
+
+
+def in_class_folders(root: Path, name: str) -> Photos:
+    """The pictures below the folders in ``root``, each of which is a class; there may be none."""
+    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
     files: list[Path] = []
     labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = sorted(file for file in (root / name).rglob("*") if is_picture(file))
+    for label, of in enumerate(classes):
+        found = sorted(file for file in (root / of).rglob("*") if is_picture(file))
         files += found
         labels += [label] * len(found)
-    return Photos(files, np.array(labels, np.int64), tuple(classes), f"{path.name} {split}, all {len(files)}")
+    return Photos(files, np.array(labels, np.int64), tuple(classes), name)
 
 
 def _photos_in(folder: Path) -> list[Path]:

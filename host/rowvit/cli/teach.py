@@ -80,7 +80,6 @@ def teach(
 
       rowvit teach more/ --from mine.safetensors --add -o more.safetensors
     """
-    from rowvit.formats.package import ModelPackage
     from rowvit.targets.session import Session
     from rowvit.targets.target import read_package
     from rowvit.teach.backbone import Backbone, Kept
@@ -93,8 +92,7 @@ def teach(
     given = read(photos, before)
     wrong: list[str] = []
     options = opt.target_options(target, bitstream)
-    package: ModelPackage = backbone.package
-    with Session(package, target.value, config, **options) as session:
+    with Session(backbone.package, target.value, config, **options) as session:
         session.prepare(len(given) * views, batch)
         with progress_bar(f"{len(given)} photos", len(given)) as progress:
             seen = look(

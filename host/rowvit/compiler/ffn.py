@@ -173,8 +173,8 @@ class _Ffn:
         def cut(name: str, tensor: NDArray[Any], part: Part) -> NDArray[Any]:
             own = channels(name, tensor, part[1:])
             if name == "weight":
-                own = in_places(own.T, self.plan.each).T
-                return pad_rows(own[chunk.places], self.config.lanes)
+                neurons = slice(*(end // self.plan.each for end in (chunk.places.start, chunk.places.stop)))
+                return pad_rows(in_places(own[neurons].T, self.plan.each).T, self.config.lanes)
             return np.zeros_like(own) if name == "bias" and chunk.number else own
 
         tiles = [

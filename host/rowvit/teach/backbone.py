@@ -80,12 +80,10 @@ class Backbone:
             return self
         finest = float(self.package.meta["scales"]["tokens"])
 
-        def lost(bits: int) -> float:
-            unit = finest * 2.0**bits
-            rounded = np.clip(np.round(values / unit), -127, 127) * unit
-            return float(np.square(values - rounded).sum())
+        def lost(one: Backbone) -> float:
+            return float(np.square(values - one.unit * one.seen(values)).sum())
 
-        return replace(self, unit=finest * 2.0 ** min(_COARSER, key=lost))
+        return min((replace(self, unit=finest * 2.0**bits) for bits in _COARSER), key=lost)
 
     def seen(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
         """What the head sees of class tokens [n, D]: whole numbers from -127 to 127."""

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
-from rowvit.images import is_picture
-from rowvit.photos import Photos, open_data
+from rowvit.photos import Photos, in_class_folders, open_data
 from rowvit.targets.features import features
 from rowvit.targets.target import Result
 from rowvit.teach.backbone import Backbone, Kept
@@ -38,18 +37,11 @@ def read(path: Path, before: Kept | None = None) -> Photos:
     """
     path = Path(path)
     if path.is_dir() and not (path / "train").is_dir() and not any(path.glob("**/cifar-10-batches-py")):
-        folders = sorted(entry for entry in path.iterdir() if entry.is_dir())
-        found = [(file, label) for label, folder in enumerate(folders) for file in _pictures(folder)]
-        labels = np.array([label for _, label in found], np.int64)
-        photos = Photos([file for file, _ in found], labels, tuple(f.name for f in folders), path.name)
+        photos = in_class_folders(path, path.name)
     else:
         photos = open_data(path, "train")
     require(photos, before)
     return photos
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if is_picture(file))
 
 
 def require(photos: Photos, before: Kept | None = None) -> None:

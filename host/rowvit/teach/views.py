@@ -13,12 +13,10 @@ from PIL import Image
 
 from rowvit.decoding import Refused, decoded
 from rowvit.formats.description import image_shape
-from rowvit.images import decode
+from rowvit.images import FILTERS, decode
 from rowvit.photos import File, encoded
 
-VIEWS = 4  #: of a photo
 _SMALLEST = 0.5  # share of the photo's middle that a crop has
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 def views(file: File, meta: Mapping[str, Any], count: int, flip: bool, seed: int) -> NDArray[np.uint8]:
@@ -54,7 +52,7 @@ def views(file: File, meta: Mapping[str, Any], count: int, flip: bool, seed: int
             top, left = (
                 int(rng.integers(size - part + 1)) for size, part in zip(double, (height, width), strict=True)
             )
-            part = large.resize(shape[::-1], _FILTERS[resize], (left, top, left + width, top + height))
+            part = large.resize(shape[::-1], FILTERS[resize], (left, top, left + width, top + height))
             own = np.asarray(part)
             found.append(own[:, ::-1] if flip and number % 2 else own)
     return np.stack(found)
@@ -64,12 +62,11 @@ def all_views(
     files: Sequence[File], meta: Mapping[str, Any], count: int, flip: bool, refused: Refused
 ) -> Iterator[NDArray[np.uint8]]:
     """The views of every photo, decoded in threads; ``refused`` gets those that cannot be."""
-    numbered = iter(range(len(files)))
 
     def made(number: int) -> NDArray[np.uint8]:
         return views(files[number], meta, count, flip, number)
 
-    yield from decoded(numbered, made, refused=refused)
+    yield from decoded(range(len(files)), made, refused=refused)
 
 
 def chunks(parts: Iterator[NDArray[np.uint8]], size: int) -> Iterator[list[NDArray[np.uint8]]]:

@@ -420,13 +420,17 @@ class VisionTransformer(nn.Module):
     def encode(self, images: Tensor, observe: Observer = _ignore) -> Tensor:
         """Residual stream [B, live, D] after the last block, for normalised images [B, 3, H, W]."""
         x = self.embed(images, observe)
-        tokens = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+        tokens = self.all_tokens(x)
         if self.training and self.token_drop:
             x, tokens = self._drop(x)
         for layer in range(self.config.depth):
             x, tokens = self.step(layer, x, tokens, observe)
         self.tokens = tokens
         return x
+
+    def all_tokens(self, x: Tensor) -> Tensor:
+        """Original indices [B, tokens] of a residual stream [B, tokens, D] from which nothing was dropped."""
+        return torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
 
     def step(
         self, layer: int, x: Tensor, tokens: Tensor, observe: Observer = _ignore

@@ -35,6 +35,7 @@ from rowvit.photos import Photos
 from rowvit.quant.aware import activation_scales, quantisation_aware
 from rowvit.quant.quantise import refuse_what_does_not_run
 from rowvit.quant.smooth import centre_keys
+from rowvit.train.apart import Apart
 from rowvit.train.data import TrainingSet, collate
 from rowvit.train.loss import features, loss, mix, rows, unfocused
 from rowvit.train.recipe import Phase, Recipe
@@ -113,14 +114,16 @@ class Trainer:
         self.model.to(self.device)
         if self.teacher is not None:
             self.teacher[0].to(self.device).eval().requires_grad_(False)
-        wrapped = nn.parallel.DistributedDataParallel(self.model) if self.world > 1 else self.model
         first = 0
         patches = self.model.config.tokens - self.model.config.prefix
         for phase, steps in zip(self.recipe.phases, self.steps, strict=True):
             if phase.prune_layers:  # also if the phase is over: later ones keep its schedule
                 set_pruning(self.model, phase.schedule(patches))
             if self.done < first + steps:
-                self._phase(wrapped, phase, first, steps, saved, progress)
+                trained: nn.Module = Apart(self.model) if phase.apart else self.model
+                if self.world > 1:
+                    trained = nn.parallel.DistributedDataParallel(trained)
+                self._phase(trained, phase, first, steps, saved, progress)
                 saved = None
             first += steps
         self.model.token_drop = 0.0
@@ -217,8 +220,20 @@ class Trainer:
     ) -> float:
         pixels, targets = mix(pixels.float() / 255, labels, self.model.config.classes, phase)
         pixels, masks = pixels[:, :3], pixels[:, 3:]
-        taught = None
-        taught_stream = None
+        hidden: list[Tensor] = []
+        streams: dict[str, Tensor] = {}  # behind each block
+        taught: dict[str, Tensor] = {}  # the teacher's residual stream, and its logits
+
+        def observe(name: str, activation: Tensor) -> None:
+            if phase.row_penalty and name.endswith(".hidden"):
+                hidden.append(activation)
+            if phase.features and name.endswith(".ffn"):
+                streams[name] = activation
+
+        def learn(name: str, activation: Tensor) -> None:
+            if name in ("embed", "logits") or name.endswith((".attn", ".ffn")):
+                taught[name] = activation
+
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             if phase.taught and self.teacher is not None:
                 teacher, card = self.teacher
@@ -226,22 +241,16 @@ class Trainer:
                 if side != self.model.config.image_size:
                     seen = nn.functional.interpolate(pixels, size=side, mode="bilinear", antialias=True)
                 with torch.no_grad():
-                    taught_stream = teacher.encode(standardise(seen, card.mean, card.std))
-                    taught = teacher.classify(taught_stream).float()
-            hidden: list[Tensor] = []
-            stream: list[Tensor] = []  # after the last block
-
-            def observe(name: str, activation: Tensor) -> None:
-                if phase.row_penalty and name.endswith(".hidden"):
-                    hidden.append(activation)
-                if name == f"layers.{self.model.config.depth - 1}.ffn":
-                    stream.append(activation)
-
+                    teacher(standardise(seen, card.mean, card.std), learn)
+            images = standardise(pixels, self.card.mean, self.card.std)
             with ScoreRecorder(self.model) if phase.focus else nullcontext() as scores:
-                logits = wrapped(standardise(pixels, self.card.mean, self.card.std), observe).float()
-        value = loss(logits, targets, taught, phase)
-        if taught_stream is not None and phase.features:
-            value = value + phase.features * features(stream[0], self.model.tokens, taught_stream)
+                apart, logits = wrapped(images, taught) if phase.apart else (0.0, wrapped(images, observe))
+        value = apart + loss(logits.float(), targets, taught["logits"].float() if taught else None, phase)
+        if phase.features:
+            blocks = phase.feature_layers or (self.model.config.depth - 1,)
+            behind = [f"layers.{block}.ffn" for block in blocks]
+            far = [features(streams[name], self.model.tokens, taught[name]) for name in behind]
+            value = value + phase.features * torch.stack(far).mean()
         if scores and scores.scores:
             share = nn.functional.avg_pool2d(masks, self.model.config.patch_size).flatten(1)
             value = value + phase.focus * unfocused(scores.scores, scores.tokens, share)
@@ -375,11 +384,13 @@ def _require_fit(
         raise RowvitError("the recipe has distillation", "name the teacher with --teacher")
     if teacher is not None:
         pairs = [("classes", teacher[0].config.classes, classes)]
-        if any(phase.features for phase in recipe.phases):
+        if any(phase.features or phase.apart for phase in recipe.phases):
             pairs += [
                 ("tokens", teacher[0].config.tokens, model.config.tokens),
                 ("channels", teacher[0].config.dim, model.config.dim),
             ]
+        if any(phase.feature_layers or phase.apart for phase in recipe.phases):
+            pairs.append(("blocks", teacher[0].config.depth, model.config.depth))
         for what, theirs, ours in pairs:
             if theirs != ours:
                 raise RowvitError(f"the teacher has {theirs} {what}, and the network {ours}")
@@ -391,6 +402,10 @@ def _require_fit(
     for phase in recipe.phases:
         if any(not 0 <= layer < model.config.depth for layer in phase.prune_layers):
             raise RowvitError(f"phase '{phase.name}' prunes in a block that the network does not have")
+        if any(not 0 <= layer < model.config.depth for layer in phase.feature_layers):
+            raise RowvitError(f"phase '{phase.name}' has feature_layers that the network does not have")
+        if phase.apart and any(n.config.pruning for n in (model, *(teacher[:1] if teacher else ()))):
+            raise RowvitError(f"phase '{phase.name}' is apart, but a network drops tokens")
     if any(phase.quantise for phase in recipe.phases):
         refuse_what_does_not_run(model)
 

@@ -38,6 +38,11 @@ class Phase:
     #: weight of the loss term for the teacher's features: the residual stream after the last block, of the
     #: tokens that are left; the teacher needs the same width and patches
     features: float = 0.0
+    #: blocks, counted from 0, behind which ``features`` compares the streams; by default behind the last
+    feature_layers: tuple[int, ...] = ()
+    #: every attention and FFN learns on its own what the teacher's adds to the residual stream, with the
+    #: teacher's stream before it as its input; the head learns behind the teacher's last block
+    apart: bool = False
     token_drop: float = 0.0  #: share of the patch tokens of every image that is left out at random
     #: blocks, counted from 0, after whose attention tokens are dropped; the network keeps this schedule
     prune_layers: tuple[int, ...] = ()
@@ -75,6 +80,16 @@ class Phase:
                 or list(self.prune_layers) != sorted(set(self.prune_layers))
             ),
             "token_drop and prune_layers exclude each other": bool(self.token_drop and self.prune_layers),
+            f"feature_layers are {list(self.feature_layers)}, but features is 0": bool(
+                self.feature_layers and not self.features
+            ),
+            "feature_layers and prune_layers exclude each other": bool(
+                self.feature_layers and self.prune_layers
+            ),
+            "apart excludes features, token_drop, prune_layers, row_penalty and quantise": self.apart
+            and bool(
+                self.features or self.token_drop or self.prune_layers or self.row_penalty or self.quantise
+            ),
             f"keep has {len(self.keep)} shares for {len(self.prune_layers)} prune_layers": bool(self.keep)
             and len(self.keep) != len(self.prune_layers),
             "keep and rho exclude each other": bool(self.keep) and self.rho != 1.0,
@@ -93,7 +108,7 @@ class Phase:
     @property
     def taught(self) -> bool:
         """Whether it needs a teacher."""
-        return self.distill > 0 or self.features > 0
+        return self.distill > 0 or self.features > 0 or self.apart
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from rowvit.model import store  # noqa: E402
 from rowvit.model.vit import VisionTransformer, ViTConfig, normalise, predict  # noqa: E402
 from rowvit.photos import open_data  # noqa: E402
 from rowvit.train import recipe as recipes  # noqa: E402
+from rowvit.train.apart import Apart  # noqa: E402
 from rowvit.train.data import Augmentation, TrainingSet  # noqa: E402
 from rowvit.train.loop import Trainer, in_bf16  # noqa: E402
 from rowvit.train.loss import features, loss, mix, rows  # noqa: E402
@@ -267,6 +268,8 @@ def test_photos_are_turned_before_they_are_cut(tmp_path: Path, crop: float) -> N
             "keep and rho exclude each other",
         ),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\nrow_penalty = -1", "row_penalty is -1"),
+        ("[[phase]]\nepochs = 1\nlr = 1e-3\napart = true\ntoken_drop = 0.5", "apart excludes"),
+        ("[[phase]]\nepochs = 1\nlr = 1e-3\nfeature_layers = [1]", "but features is 0"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\ntoken_drop = 0.5\nprune_layers = [1]", "exclude each other"),
         ("precision = 'fp8'\n[[phase]]\nepochs = 1\nlr = 1e-3", "'fp8' is not auto, bf16 or fp32"),
         ("batch = 'many'\n[[phase]]\nepochs = 1\nlr = 1e-3", "'batch' is 'many', expected the type int"),
@@ -568,6 +571,73 @@ def test_features_follow_the_teacher(tmp_path: Path) -> None:
     assert distance[1.0] < 0.5 * distance[0.0]
 
 
+def test_streams_behind_other_blocks(tmp_path: Path) -> None:
+    """Compared behind the first block, it ends nearer to the teacher's stream there."""
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    teacher, card = store.load(network(tmp_path / "t.safetensors", seed=1))
+    pixels = normalise(photos.pixels(range(24), 16), card.mean, card.std)
+    distance = {}
+    for layers in ((), (0, 1)):
+        model, card = store.load(network(tmp_path / "in.safetensors"))
+        phase = Phase(12, 3e-3, distill=0.5, features=1.0, feature_layers=layers)
+        recipe = Recipe((phase,), batch=8, precision="fp32")
+        Trainer(model, card, photos, recipe, tmp_path / f"{len(layers)}.state", (teacher, card)).run()
+        first = [streams(net, pixels)["layers.0.ffn"] for net in (model, teacher)]
+        distance[layers] = float(features(first[0], model.tokens, first[1]))
+    assert distance[(0, 1)] < 0.5 * distance[()]
+    absent = Recipe((Phase(1, 1e-3, name="p", features=1.0, feature_layers=(2,)),), batch=8)
+    with pytest.raises(RowvitError, match="phase 'p' has feature_layers that the network does not have"):
+        Trainer(model, card, photos, absent, tmp_path / "x.state", (teacher, card))
+
+
+def streams(model: VisionTransformer, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Everything that a network observes, without gradients."""
+    found: dict[str, torch.Tensor] = {}
+    with torch.no_grad():
+        model.eval()(pixels, found.__setitem__)
+    return found
+
+
+@pytest.mark.parametrize("change", [{}, {"rotary": True}, {"gated": True}])
+def test_apart_against_its_definition(tmp_path: Path, change: dict) -> None:
+    """The teacher itself costs nothing; a part that adds nothing costs its mean square over its variance."""
+    config = replace(CONFIG, **change)
+    teacher, _ = store.load(network(tmp_path / "t.safetensors", config, seed=1))
+    pixels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    seen = streams(teacher, pixels)
+    with torch.no_grad():
+        lost, logits = Apart(teacher)(pixels, seen)
+    assert float(lost) < 1e-9 and torch.allclose(logits, seen["logits"], atol=1e-5)
+    model, _ = store.load(tmp_path / "t.safetensors")
+    last = model.blocks[1].mlp.fc2
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.zero_()
+        lost, logits = Apart(model)(pixels, seen)
+    added = seen["layers.1.ffn"] - seen["layers.1.attn"]
+    assert float(lost) == pytest.approx(float(added.square().mean() / added.var()) / 5, rel=1e-4)
+    assert torch.allclose(logits, seen["logits"], atol=1e-5)  # the head still sees the teacher's
+
+
+def test_apart_learns_the_teachers_parts(tmp_path: Path) -> None:
+    """From other random weights, every part comes nearer to the teacher's, and the head learns as well."""
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    teacher, card = store.load(network(tmp_path / "t.safetensors", seed=1))
+    learn = Recipe((Phase(12, 3e-3),), batch=8, precision="fp32")
+    Trainer(teacher, card, photos, learn, tmp_path / "t.state").run()
+    model, card = store.load(network(tmp_path / "in.safetensors"))
+    pixels = normalise(photos.pixels(range(24), 16), card.mean, card.std)
+    seen = streams(teacher, pixels)
+    with torch.no_grad():
+        before = float(Apart(model)(pixels, seen)[0])
+    recipe = Recipe((Phase(30, 3e-3, distill=0.5, apart=True),), batch=8, precision="fp32")
+    Trainer(model, card, photos, recipe, tmp_path / "s.state", (teacher, card)).run()
+    with torch.no_grad():
+        after, logits = Apart(model)(pixels, seen)
+    assert float(after) < 0.2 * before
+    assert np.mean(logits.argmax(dim=1).numpy() == seen["logits"].argmax(dim=1).numpy()) > 0.9
+
+
 def test_rounded_phase_begins_with_centred_keys(tmp_path: Path) -> None:
     photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
     model, card = store.load(network(tmp_path / "in.safetensors"))
@@ -611,6 +681,7 @@ def test_row_penalty_saves_rows(tmp_path: Path) -> None:
         ({"batch": 25}, "24 photos do not fill a batch of 25"),
         ({"phases": (Phase(1, 1e-3, distill=0.5),)}, "--teacher"),
         ({"phases": (Phase(1, 1e-3, features=0.5),)}, "--teacher"),
+        ({"phases": (Phase(1, 1e-3, apart=True),)}, "--teacher"),
         ({"phases": (Phase(1, 1e-3, name="p", prune_layers=(2,)),)}, "phase 'p' prunes in a block"),
         ({"phases": (Phase(1, 1e9, name="p"),)}, "lower the learning rate"),
     ],
@@ -633,13 +704,15 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, change: dict, message: str
         ({"image_size": 20}, "has 26 tokens"),
         ({"patch_size": 2}, "has 65 tokens"),
         ({"dim": 64}, "has 64 channels"),
+        ({"depth": 3}, "has 3 blocks"),
     ],
 )
 def test_teacher_of_another_shape_is_refused(tmp_path: Path, change: dict, message: str) -> None:
     photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
     model, card = store.load(network(tmp_path / "in.safetensors"))
     teacher = store.load(network(tmp_path / "t.safetensors", replace(CONFIG, **change)))
-    recipe = Recipe((Phase(1, 1e-3, features=0.5),), batch=8, precision="fp32")
+    phase = Phase(1, 1e-3, apart=True) if "depth" in change else Phase(1, 1e-3, features=0.5)
+    recipe = Recipe((phase,), batch=8, precision="fp32")
     with pytest.raises(RowvitError, match=f"the teacher {message}"):
         Trainer(model, card, photos, recipe, tmp_path / "x.state", teacher)
     shuffled = model, replace(card, classes=card.classes[::-1])

@@ -9,7 +9,6 @@ derives the dependencies.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -26,8 +25,7 @@ from rowvit.compiler.weights import Blob
 from rowvit.errors import RowvitError
 from rowvit.formats.head import TENSORS
 from rowvit.formats.package import ModelPackage
-from rowvit.formats.program import FORMAT, Program
-from rowvit.formats.tokens import Layout
+from rowvit.formats.program import FORMAT, Program, described
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import ABI_VERSION, INSTRUCTION_BYTES, MAX_IMAGES, QUEUE, SLOTS, Engine
 
@@ -88,19 +86,13 @@ def compile(
     codes = [
         scheduler.instructions(order, code_bytes) for scheduler, order in zip(schedulers, orders, strict=True)
     ]
-    meta = package.meta
     input_rows = plan.tokens - plan.arch["prefix"]
-    copied = ("classes", "preprocessing", "scales", "pruning", "ffn2_rule", "ffn_chunk")
-    info = {key: meta[key] for key in copied} | {
+    info = described(package, config) | {
         "format": FORMAT,
         "abi": ABI_VERSION,
         "config": {"name": config.name, "hash": config.hash},
-        "model": {"name": meta["name"], "hash": package.digest()},
-        "architecture": meta["architecture"],
-        "tile_rows": meta["tile_rows"],
         "checkpoints": checkpoints,
         "input": {"rows": input_rows, "row_words": plan.row_words, "bytes": 8 * plan.row_words * input_rows},
-        **_optional(meta, config),
         "passes": [
             {
                 "images": stages[-1].images,
@@ -117,16 +109,6 @@ def compile(
     program = Program(code.reshape(-1, SLOTS), blob.bytes(), info, own, package)
     check(program, config)
     return program
-
-
-def _optional(meta: dict[str, Any], config: HardwareConfig) -> dict[str, Any]:
-    """What a program says of the parts that only some networks have."""
-    found = {
-        key: meta[key] for key in ("host_head", "row_heads", "pre_norm", "rotary", "gated") if key in meta
-    }
-    return found | (
-        {"tokens": meta["tokens"] | {"layout": list(Layout.of(config))}} if "tokens" in meta else {}
-    )
 
 
 def _lower(package: ModelPackage, plan: Plan, stages: Stages, blob: Blob, checkpoints: bool) -> Lowering:

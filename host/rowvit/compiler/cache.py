@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rowvit.cache import cache_directory
 from rowvit.compiler import BATCH, compile
+from rowvit.compiler.head import frame, with_head
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.program import Program
@@ -29,8 +30,9 @@ _PREFIX = "program-"
 def compiled(package: ModelPackage, config: HardwareConfig, checkpoints: bool = False) -> Program:
     """What `compile` makes, from the cache if it has been made before by this very compiler.
 
-    A program was checked before it was kept, and its SHA-256 says that it is still the same: one that was
-    cut or changed is compiled again. Where the cache cannot be written, nothing is kept.
+    One that differs in the head alone gets this package's. A program was checked before it was kept, and its
+    SHA-256 says that it is still the same: one that was cut or changed is compiled again. Where the cache
+    cannot be written, nothing is kept.
     """
     path = _path(package, config, checkpoints)
     if path is None:
@@ -42,6 +44,8 @@ def compiled(package: ModelPackage, config: HardwareConfig, checkpoints: bool = 
         _keep(program, path)
     else:
         program.package, program.checked = package, True
+        if program.meta["model"]["hash"] != package.digest():
+            program = with_head(program, package, config)
         with suppress(OSError):
             os.utime(path)  # it is in use: others go first
     return program
@@ -51,7 +55,7 @@ def _path(package: ModelPackage, config: HardwareConfig, checkpoints: bool) -> P
     """The program's file, there or not; None if programs are not kept."""
     if os.environ.get("ROWVIT_CACHE_PROGRAMS") == "0":
         return None
-    named = [_compiler(), package.digest(), config.name, config.structure(), checkpoints, BATCH]
+    named = [_compiler(), frame(package, config), config.name, config.structure(), checkpoints, BATCH]
     digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
     try:
         return cache_directory() / f"{_PREFIX}{digest[:32]}.safetensors"

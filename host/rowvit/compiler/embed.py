@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rowvit.compiler.head import head
 from rowvit.compiler.lower import Lowering, Part, channels
 from rowvit.compiler.plan import EMBED_TAG
 from rowvit.compiler.steps import Access, Load, OnChip, Region
 from rowvit.compiler.weights import pad_lanes, pad_rows
 from rowvit.formats.package import patch_chunks
 from rowvit.formats.program import Operation, OperationKind
-from rowvit.hardware.isa import Dst, Engine, Flag, LoadKind, Op
+from rowvit.hardware.isa import Engine, Flag, LoadKind, Op
 
 
 def embed(lowering: Lowering) -> None:
@@ -27,7 +28,7 @@ def embed(lowering: Lowering) -> None:
     has room for both, a lane tile of the head goes before each piece of the embedding but the first.
     """
     plan = lowering.plan
-    head_tiles = _head(lowering) if lowering.image == 0 and plan.arch["classes"] else iter(())
+    head_tiles = head(lowering) if lowering.image == 0 and plan.arch["classes"] else iter(())
     next(head_tiles, None)  # its LayerNorm, before the residual stream is overwritten
     behind = len(lowering.steps) - 1
     pieces, between = _pieces(lowering)
@@ -213,46 +214,3 @@ def _words(pairs: NDArray[Any], bits: int) -> NDArray[Any]:
     low, high = pairs.T.astype(np.uint64)
     words: NDArray[np.uint64] = low | high << np.uint64(bits)
     return words
-
-
-def _head(lowering: Lowering) -> Iterator[None]:
-    """LayerNorm, then a lane tile of the classifier each time, for the images of the pass before."""
-    config, plan, params = lowering.config, lowering.plan, lowering.meta["params"]
-    depth, classes, lanes = plan.arch["depth"], plan.arch["classes"], config.lanes
-    flags = [Flag.ONE_ROW, Flag.PREVIOUS]
-
-    def cut(name: str, tensor: NDArray[Any], part: Part) -> NDArray[Any]:
-        own = channels(name, tensor, part)
-        groups = -(-own.shape[-1] // lanes)
-        # results stream lane by lane, and within a lane group by group
-        order = np.arange(groups * lanes).reshape(lanes, groups).T.ravel()
-        return pad_lanes(own, groups * lanes)[..., order]
-
-    rows = [Region(image * plan.words, plan.words, 1) for image in range(lowering.stages[-1].images)]
-    loads = lowering.norm_load("norm")
-    for image in lowering.each(range(len(rows))):
-        base = lowering.residual_base(depth)
-        lowering.row_norm(depth, base, loads, params["norm.shift"], rows[image], flags)
-    for start in range(0, classes, config.tile):
-        lowering.image = 0  # whose embedding this is part of
-        yield
-        count = min(config.tile, classes - start)
-        groups = -(-count // lanes)
-        tile_loads = lowering.linear("head", groups, (start, start + count), cut)
-        end = start + count == classes
-        for image in lowering.each(range(len(rows))):
-            lowering.matmul(
-                Operation(OperationKind.HEAD, depth, tile=start // config.tile),
-                Dst.STREAM,
-                [rows[image].read()],
-                tile_loads,
-                [*flags, Flag.LAST] if end and image == len(rows) - 1 else flags,
-                **rows[image].source(),
-                k=plan.dim,
-                shift=params["head.shift"],
-                bands=1,
-                count=count,
-            )
-            lowering.output_bytes += 8 + 8 * -(-count // 4)
-    lowering.image = 0
-    yield

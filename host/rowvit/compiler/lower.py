@@ -85,7 +85,7 @@ class Lowering:
             matrix = pad_rows(self._tensor(path, "weight", part, cut), 8)
             return pack_pairs(pad_lanes(matrix, groups * self.config.lanes))
 
-        address, rows = self.blob.place((path, part, "weight"), lines)
+        address, rows = self.blob.place((path, part, "weight"), lines, path == "head")
         block = Allocation(OnChip.WEIGHT, rows)
         return Load(LoadKind.WEIGHT, address, rows, groups, block), block
 
@@ -94,7 +94,7 @@ class Lowering:
             bias, mult = (self._tensor(path, name, part, cut) for name in ("bias", "mult"))
             return pad_lanes(parameter_words(bias, mult), groups * self.config.lanes)
 
-        address, _ = self.blob.place((path, part, "params"), words)
+        address, _ = self.blob.place((path, part, "params"), words, path == "head")
         block = Allocation(OnChip.PARAM, 1)
         return Load(LoadKind.PARAM, address, 1, groups, block), block
 

@@ -29,24 +29,32 @@ class Blob:
         other._size, other._arrays, other._made = self._size, dict(self._arrays), dict(self._made)
         return other
 
-    def append(self, array: NDArray[Any]) -> int:
-        """Add an array's bytes, unless they are there; returns their offset, a multiple of 64."""
+    def append(self, array: NDArray[Any], own: bool = False) -> int:
+        """Add an array's bytes, unless they are there; returns their offset, a multiple of 64.
+
+        Those of its ``own`` no other array shares.
+        """
         raw, offset = array.tobytes(), self._size
-        key = len(raw), raw[:_BEGINNING]
+        key = len(raw), b"" if own else raw[:_BEGINNING]
         alike = self._arrays.get(key, ())
-        for known, other in alike:
+        for known, other in () if own else alike:
             if other == raw:
                 return known
         self._arrays[key] = *alike, (offset, raw)
         self._size += -(-len(raw) // 64) * 64
         return offset
 
-    def place(self, key: Hashable, make: Callable[[], NDArray[Any]]) -> tuple[int, int]:
+    def place(self, key: Hashable, make: Callable[[], NDArray[Any]], own: bool = False) -> tuple[int, int]:
         """Offset and length of the array that ``make`` gives, which is made and added once for each key."""
         if key not in self._made:
             array = make()
-            self._made[key] = self.append(array), len(array)
+            self._made[key] = self.append(array, own), len(array)
         return self._made[key]
+
+    def array(self, offset: int) -> NDArray[Any]:
+        """The bytes of the array there: uint8 [bytes]"""
+        raw = next(raw for first, raw in chain.from_iterable(self._arrays.values()) if first == offset)
+        return np.frombuffer(raw, np.uint8)
 
     def bytes(self) -> NDArray[Any]:
         """uint8 array [bytes]"""

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from rowvit.errors import RowvitError
 from rowvit.formats import container, description
 from rowvit.formats import head as heads
+from rowvit.formats.tokens import Layout
 from rowvit.hardware.isa import ABI_VERSION, INSTRUCTION_BYTES, SLOTS, Instruction
 
 if TYPE_CHECKING:
     from rowvit.formats.package import ModelPackage
+    from rowvit.hardware.config import HardwareConfig
 
 FORMAT = 5
 
@@ -171,6 +173,18 @@ class Program:
         except ValueError as error:
             raise RowvitError(f"{path} is damaged: {error}", "compile it again") from error
         return program
+
+
+def described(package: ModelPackage, config: HardwareConfig) -> dict[str, Any]:
+    """What a program's description takes over from its package."""
+    meta = package.meta
+    copied = ("architecture", "classes", "preprocessing", "scales", "pruning", "ffn2_rule", "ffn_chunk")
+    optional = ("host_head", "row_heads", "pre_norm", "rotary", "gated", "tokens")
+    found = {key: meta[key] for key in (*copied, "tile_rows")}
+    found |= {key: meta[key] for key in optional if key in meta}
+    if "tokens" in meta:
+        found["tokens"] = meta["tokens"] | {"layout": list(Layout.of(config))}
+    return found | {"model": {"name": meta["name"], "hash": package.digest()}}
 
 
 def _checked(tensors: dict[str, NDArray[Any]], instructions: int) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -63,14 +63,76 @@ def test_anything_else_is_compiled(
     compiled(package, TINY, checkpoints=True)
     compiled(package, replace(TINY, token_depth=2 * TINY.token_depth))
     compiled(package, replace(TINY, name="other"))
-    meta = package.meta | {"name": "renamed"}
-    assert compiled(ModelPackage(meta, package.tensors), TINY).meta["model"]["name"] == "renamed"
-    weights = package.tensors["head.weight"].copy()
+    weights = package.tensors["layers.0.q.weight"].copy()
     weights[0, 0] += 1 if weights[0, 0] < 0 else -1
-    compiled(ModelPackage(package.meta, package.tensors | {"head.weight": weights}), TINY)
+    compiled(ModelPackage(package.meta, package.tensors | {"layers.0.q.weight": weights}), TINY)
+    compiled(ModelPackage(package.meta | {"ffn_chunk": 8}, package.tensors), TINY)
     monkeypatch.setattr(cache, "_compiler", lambda: "another")
     compiled(package, TINY)
     assert len(made) == len(kept(tmp_path)) == 7
+
+
+@pytest.mark.parametrize("config", ["tiny", "pynq-z2"])
+@pytest.mark.parametrize("seed", range(6))
+def test_another_head_is_put_into_the_program(seed: int, config: str, made: list[Program]) -> None:
+    """As compiled, byte by byte, whatever the classes, as long as they take as many lane groups."""
+    rng, hardware = np.random.default_rng(seed), load(config)
+    classes = int(rng.integers(1, 3 * hardware.tile))
+    tokens = [None, {"rows": "class", "layers": [0]}, {"rows": "all", "layers": [0]}][seed % 3]
+    shape = dict(dim=2 * hardware.lanes, heads=2, classes=classes)
+    package = small_package(rng, **shape, tokens=tokens, pre_norm=seed % 2 == 1)
+    compiled(package, hardware)
+    last = -(-(classes % hardware.tile or hardware.tile) // hardware.lanes)
+    full = (classes - 1) // hardware.tile * hardware.tile
+    for _ in range(2):
+        other = full + (last - 1) * hardware.lanes + int(rng.integers(1, hardware.lanes + 1))
+        changed = another_head(rng, package, other)
+        swapped = compiled(changed, hardware)
+        assert len(made) == 1 and swapped.checked and swapped.package is changed
+        alone = compile(changed, hardware)
+        assert np.array_equal(swapped.blob, alone.blob) and swapped.meta == alone.meta
+
+
+def test_a_head_of_more_lane_groups_is_compiled(made: list[Program]) -> None:
+    package = small_package(np.random.default_rng(0), classes=TINY.lanes)
+    for classes in (TINY.lanes, TINY.lanes + 1):
+        compiled(another_head(np.random.default_rng(1), package, classes), TINY)
+    assert len(made) == 2
+
+
+def test_equal_tiles_of_a_head_do_not_share_their_weights(made: list[Program]) -> None:
+    """Nor with anything else: another head would change that, too."""
+    package = small_package(np.random.default_rng(0), classes=2 * TINY.tile)
+    tensors = {
+        name: np.ones_like(tensor) for name, tensor in package.tensors.items() if name.startswith("head.")
+    }
+    compiled(ModelPackage(package.meta, package.tensors | tensors), TINY)
+    changed = another_head(np.random.default_rng(1), package, 2 * TINY.tile)
+    assert np.array_equal(compiled(changed, TINY).blob, compile(changed, TINY).blob)
+    assert len(made) == 1
+
+
+def another_head(rng: np.random.Generator, package: ModelPackage, classes: int) -> ModelPackage:
+    """The package with a random head, other names, a kept photo, and nothing else that is another."""
+    dim = package.arch["dim"]
+    tensors = package.tensors | {
+        "head.weight": rng.integers(-127, 128, (dim, classes)).astype(np.int8),
+        "head.bias": rng.integers(-1000, 1000, classes).astype(np.int32),
+        "head.mult": rng.integers(1 << 14, 1 << 15, classes).astype(np.uint16),
+        "taught.seen": np.zeros((1, dim), np.int8),
+        "taught.labels": np.zeros(1, np.uint16),
+    }
+    meta = package.meta | {
+        "name": "another",
+        "classes": [f"class {number}" for number in range(classes)],
+        "architecture": package.arch | {"classes": classes},
+        "params": package.meta["params"] | {"head.shift": int(rng.integers(10, 20))},
+        "scales": package.meta["scales"] | {"logit": 0.5},
+        "taught": {"photos": 1},
+    }
+    changed = ModelPackage(meta, tensors)
+    changed.check()
+    return changed
 
 
 def test_a_loaded_package_that_is_changed_is_another(package: ModelPackage, tmp_path: Path) -> None:

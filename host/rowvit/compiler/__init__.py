@@ -23,9 +23,8 @@ from rowvit.compiler.sharing import choose
 from rowvit.compiler.steps import Load, Step
 from rowvit.compiler.weights import Blob
 from rowvit.errors import RowvitError
-from rowvit.formats.head import TENSORS
 from rowvit.formats.package import ModelPackage
-from rowvit.formats.program import FORMAT, Program, described
+from rowvit.formats.program import FORMAT, Program, described, host_tensors
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import ABI_VERSION, INSTRUCTION_BYTES, MAX_IMAGES, QUEUE, SLOTS, Engine
 
@@ -105,7 +104,7 @@ def compile(
         ],
     }
     code = np.concatenate([instruction.encode() for code in codes for instruction in code])
-    own = {name: tensor for name, tensor in package.tensors.items() if name.startswith(TENSORS)}
+    own = host_tensors(package)
     program = Program(code.reshape(-1, SLOTS), blob.bytes(), info, own, package)
     check(program, config)
     return program

@@ -20,7 +20,7 @@ from rowvit.compiler.steps import Region
 from rowvit.compiler.weights import Blob, pad_lanes
 from rowvit.formats import container
 from rowvit.formats.package import ModelPackage
-from rowvit.formats.program import Operation, OperationKind, Program, described
+from rowvit.formats.program import Operation, OperationKind, Program, described, host_tensors
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import INSTRUCTION_BYTES, Dst, Flag, Instruction, LoadKind, Op
 
@@ -106,8 +106,9 @@ def with_head(program: Program, package: ModelPackage, config: HardwareConfig) -
             array = lowering.blob.array(load.address)
             place = places[tile, load.kind]
             weights[place : place + len(array)] = array
-    meta = program.meta | described(package, config) | {"passes": passes}
-    return Program(code, weights, meta, program.head, package, program.checked)
+    left = {key: value for key, value in program.meta.items() if key != "familiar"}
+    meta = left | described(package, config) | {"passes": passes}
+    return Program(code, weights, meta, host_tensors(package), package, program.checked)
 
 
 def _tiles(classes: int, config: HardwareConfig) -> list[tuple[int, int]]:

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
+from rowvit.formats import familiar, tokens
 from rowvit.formats import head as heads
-from rowvit.formats import tokens
 from rowvit.hardware.isa import MAX_IMAGES
 
 SCHEMA = Path(__file__).with_name("description.schema.json")
@@ -228,6 +228,8 @@ def _disagreements_of_outputs(meta: dict[str, Any], kind: str) -> Iterator[str]:
         if meta["row_heads"]["rows"] == "prefix" and (arch["prefix"] < 2 or meta["pruning"]):
             yield "heads of prefix tokens take ones behind the class token, of which none may be dropped"
         yield from heads.row_problems(meta["row_heads"], arch["dim"])
+    if "familiar" in meta:
+        yield from familiar.problems(meta)
     if after and not tokens.normalised(meta) and meta["tokens"]["rows"] != "all":
         yield "tokens as they are in the residual stream are all of them"
     if ("layout" in meta.get("tokens", ())) != (bool(after) and kind == "program"):

@@ -17,6 +17,8 @@ pre_norm           true: it has a LayerNorm before its blocks (optional)
 gated              true: its FFN is gated (optional)
 rotary             its positions are rotary (optional): coordinates, how many different ones there are
 taught             its head was taught, and what it sees of so many photos is kept (optional): photos
+familiar           how far from its classes a photo is something else (optional); see
+                   `rowvit.formats.familiar`
 tokens             with which tokens it answers (optional): rows ("class" or "all"), layers (0-based) behind
                    which, and the shift of their LayerNorm; without it they are all rows of the residual
                    stream, as they are
@@ -62,7 +64,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
-from rowvit.formats import container, description, head
+from rowvit.formats import container, description, familiar, head
 from rowvit.formats.description import MAX_K, lanes_each
 from rowvit.formats.tokens import normalised
 
@@ -251,7 +253,7 @@ class ModelPackage:
         table = tensor_table(
             self.arch, normalised(self.meta), "pre_norm" in self.meta, coordinates, lanes_each(self.meta)
         )
-        table |= head.tensor_table(self.meta)
+        table |= head.tensor_table(self.meta) | familiar.tensor_table(self.meta)
         if "taught" in self.meta:
             photos = self.meta["taught"]["photos"]
             table |= {

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
-from rowvit.formats import container, description
+from rowvit.formats import container, description, familiar
 from rowvit.formats import head as heads
 from rowvit.formats.tokens import Layout
 from rowvit.hardware.isa import ABI_VERSION, INSTRUCTION_BYTES, SLOTS, Instruction
@@ -103,7 +103,7 @@ class Program:
     #: ``row_heads``, ``checkpoints``, ``input`` {rows, row_words, bytes}, and ``passes`` {images, shares,
     #: output_bytes, instructions, operations}: what `passes` are made of
     meta: dict[str, Any]
-    #: of the heads that the host computes, if it does: see `formats.head.tensor_table`
+    #: those of `host_tensors`, which the host computes with
     head: dict[str, NDArray[Any]] = field(default_factory=dict)
     #: what it was compiled from, which the integer reference runs; None if it was read from a file
     package: ModelPackage | None = field(default=None, repr=False, compare=False)
@@ -164,7 +164,7 @@ class Program:
         if not made_here:
             description.check(meta, "program", str(path))
         try:
-            table = heads.tensor_table(meta)
+            table = heads.tensor_table(meta) | familiar.tensor_table(meta)
             own = {name: tensors.pop(name, np.empty(0)) for name in table}
             if wrong := [n for n, t in own.items() if (t.dtype.name, t.shape) != table[n]]:
                 raise ValueError(f"tensor {wrong[0]} is missing or of the wrong shape")
@@ -175,11 +175,17 @@ class Program:
         return program
 
 
+def host_tensors(package: ModelPackage) -> dict[str, NDArray[Any]]:
+    """A package's tensors that a program takes over as they are: of `formats.head` and `formats.familiar`."""
+    own = *heads.TENSORS, familiar.TENSORS
+    return {name: tensor for name, tensor in package.tensors.items() if name.startswith(own)}
+
+
 def described(package: ModelPackage, config: HardwareConfig) -> dict[str, Any]:
     """What a program's description takes over from its package."""
     meta = package.meta
     copied = ("architecture", "classes", "preprocessing", "scales", "pruning", "ffn2_rule", "ffn_chunk")
-    optional = ("host_head", "row_heads", "pre_norm", "rotary", "gated", "tokens")
+    optional = ("host_head", "row_heads", "pre_norm", "rotary", "gated", "tokens", "familiar")
     found = {key: meta[key] for key in (*copied, "tile_rows")}
     found |= {key: meta[key] for key in optional if key in meta}
     if "tokens" in meta:

@@ -624,6 +624,7 @@ class Accelerator(Target):
                     meta,
                     self._logits(answer),
                     answer.kept,
+                    loaded(self.program).head,
                     tokens=answer.tokens,
                     rows=self._rows(answer),
                     checkpoints=answer.checkpoints,

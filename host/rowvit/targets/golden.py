@@ -77,6 +77,7 @@ class Golden(Target):
                 package.meta,
                 image.logits,
                 image.kept,
+                package.tensors,
                 tokens=image.tokens,
                 rows=image.rows,
                 checkpoints=image.checkpoints,

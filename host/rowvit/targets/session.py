@@ -47,7 +47,7 @@ COUNT, COUNT_SIM = 200, 10
 _RANDOM = 16  # different random images at most
 #: what `Session.record` takes over from a `Result`
 _RECORDED = (
-    *("top1", "label", "cycles", "layer_cycles", "batch", "counters", "bit_exact", "seconds"),
+    *("top1", "label", "distance", "cycles", "layer_cycles", "batch", "counters", "bit_exact", "seconds"),
     *WORK,
 )
 

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from rowvit.decoding import Refused, decoded
 from rowvit.errors import RowvitError
 from rowvit.formats import container
 from rowvit.formats.description import image_shape
+from rowvit.formats.familiar import distance
 from rowvit.formats.records import checkpoint_names
 from rowvit.formats.tokens import Tokens
 from rowvit.hardware.config import HardwareConfig
@@ -72,6 +74,14 @@ class Result:
     #: of a network with heads for each of some tokens, "indices", "scores" and "boxes", as
     #: `rowvit.reference.head.row_answers` has them
     rows: dict[str, NDArray[Any]] = field(default_factory=dict)
+    #: how far it is from what the classes look like, in units of the limit (`formats.familiar`); None if the
+    #: network does not say
+    distance: float | None = None
+
+    @property
+    def unfamiliar(self) -> bool:
+        """Whether it looks like no class."""
+        return self.distance is not None and self.distance > 1
 
     @property
     def probabilities(self) -> NDArray[Any]:
@@ -88,9 +98,17 @@ class Result:
 
     @classmethod
     def of(
-        cls, meta: dict[str, Any], logits: NDArray[Any], kept: list[NDArray[Any]], **values: Any
+        cls,
+        meta: dict[str, Any],
+        logits: NDArray[Any],
+        kept: list[NDArray[Any]],
+        tensors: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+        **values: Any,
     ) -> Result:
-        """A result from its logits; ``meta`` is the description of a package or program."""
+        """A result from its logits; ``meta`` is the description of a package or program, whose ``tensors``
+        are at least those that the host computes with, if it does.
+        """
+        values["distance"] = distance(meta, tensors, values.get("tokens", {}))
         if not logits.size:
             return cls(-1, "", logits, 1.0, kept, **values)
         top1 = int(logits.argmax())

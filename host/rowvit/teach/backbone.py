@@ -13,6 +13,7 @@ from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.tokens import normalised
 from rowvit.quant.linear import linear
+from rowvit.teach.familiar import ALARMS, Familiar
 
 _COARSER = (7, 8)  # bits that the head's int8 input has fewer than a token
 _HEADROOM = 1.5  # of logits, as the quantiser leaves
@@ -61,9 +62,9 @@ class Backbone:
                 "teach a network whose head sees the class token",
             )
         if package.arch["classes"]:  # the head's own LayerNorm says all
-            plain = {key: value for key, value in meta.items() if key not in ("tokens", "hash", "taught")}
-            own = ("tokens.", "taught.")
-            tensors = {name: t for name, t in package.tensors.items() if not name.startswith(own)}
+            own = ("tokens", "taught", "familiar")
+            plain = {key: value for key, value in meta.items() if key not in (*own, "hash")}
+            tensors = {name: t for name, t in package.tensors.items() if name.split(".")[0] not in own}
             answers = ModelPackage(plain, tensors).with_tokens("class")
             return cls(answers, float(meta["scales"]["norm"]))
         answer = meta.get("tokens", {"layers": []})
@@ -98,9 +99,10 @@ class Backbone:
         peak: float,
         name: str,
         history: str,
+        familiar: Familiar,
         kept: Kept | None = None,
     ) -> ModelPackage:
-        """The network with another head, in integers.
+        """The network with another head, in integers, which still answers with its class token.
 
         Parameters
         ----------
@@ -114,12 +116,14 @@ class Backbone:
             Of the network.
         history : str
             A line about the head.
+        familiar : Familiar
+            What the classes look like.
         kept : Kept, optional
             What shall be kept of the photos, of the same classes.
         """
         package = self.package
-        tensors = {key: t for key, t in package.tensors.items() if not key.startswith(("head.", "tokens."))}
-        meta = {key: value for key, value in package.meta.items() if key not in ("tokens", "hash")}
+        tensors = {key: t for key, t in package.tensors.items() if not key.startswith("head.")}
+        meta = {key: value for key, value in package.meta.items() if key != "hash"}
         params = dict(meta["params"])
         if not package.arch["classes"]:
             finer = round(np.log2(self.unit / package.meta["scales"]["tokens"]))
@@ -130,13 +134,14 @@ class Backbone:
         unit = _HEADROOM * max(peak, 1e-6) / 32767
         head, params["head.shift"] = linear(weight, bias, 1.0, unit, "head")
         tensors |= {f"head.{part}": tensor for part, tensor in head.items()}
-        scales = {key: value for key, value in meta["scales"].items() if key != "tokens"}
+        tensors |= {"familiar.whitening": familiar.whitening, "familiar.means": familiar.means}
         meta |= {
             "name": name,
             "architecture": package.arch | {"classes": len(classes)},
             "classes": list(classes),
             "params": params,
-            "scales": scales | {"norm": self.unit, "logit": unit},
+            "scales": meta["scales"] | {"norm": self.unit, "logit": unit},
+            "familiar": {"limit": familiar.limit, "alarms": ALARMS},
             "accuracy": {},
             "history": [*meta.get("history", ()), history],
         }

@@ -68,7 +68,7 @@ def fit(
     solve, strengths = {"logistic": (_logistic, _LOGISTIC), "ridge": (_ridge, _RIDGES)}[solver]
     first = np.flatnonzero(np.diff(photos, prepend=-1))
     own = labels[first]
-    fold = _folds(own)
+    fold = folds(own)
     centre, spread = x.mean(axis=0, dtype=np.float64), max(float(x.std(dtype=np.float64)), 1e-9)
     z = (x - centre) / spread
     weights = 1.0 / np.bincount(labels)[labels]  # every class counts the same
@@ -94,14 +94,14 @@ def softmax(logits: Array) -> Array:
     return found
 
 
-def _folds(labels: NDArray[np.integer]) -> NDArray[np.int64]:
-    """The fold of every photo: of each class as many in each as can be."""
-    folds = min(FOLDS, int(np.bincount(labels).min()))
+def folds(labels: NDArray[np.integer]) -> NDArray[np.int64]:
+    """The fold of every photo, of `FOLDS` or fewer: of each class as many in each as can be."""
+    count = min(FOLDS, int(np.bincount(labels).min()))
     found = np.empty(len(labels), np.int64)
     rng, start = np.random.default_rng(0), 0
     for label in range(labels.max() + 1):
         own = rng.permutation(np.flatnonzero(labels == label))
-        found[own] = (start + np.arange(len(own))) % folds
+        found[own] = (start + np.arange(len(own))) % count
         start += len(own)
     return found
 

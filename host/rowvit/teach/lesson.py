@@ -16,6 +16,7 @@ from rowvit.photos import Photos, in_class_folders, open_data
 from rowvit.targets.features import features
 from rowvit.targets.target import Result
 from rowvit.teach.backbone import Backbone, Kept
+from rowvit.teach.familiar import learn
 from rowvit.teach.fit import Fitted, fit
 from rowvit.teach.views import all_views, chunks
 
@@ -237,6 +238,7 @@ def teach(
         peak,
         name,
         history,
+        learn(backbone.unit * x, labels[of], of),
         Kept(own, labels.astype(np.uint16), classes) if keep else None,
     )
     return Taught(package, fitted, Findings(labels, classes, names, fitted.probabilities))

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far a photo is from all that a network's classes look like, so that it need not be one of them.
+
+The distance is Mahalanobis', of the class token behind the last LayerNorm from the nearest class's mean, with
+one covariance for all classes (arXiv 1807.03888). ``familiar`` of a description has ``limit``, which the
+photos of its classes rarely exceed, and ``alarms``, the share of them that do. The tensors are
+familiar.whitening float32 [D, D] and familiar.means float32 [classes, D], whitened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rowvit.formats import tokens
+from rowvit.formats.tokens import Tokens
+
+TENSORS = "familiar."  #: with which names of tensors begin
+
+
+def problems(meta: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with ``familiar`` of a description."""
+    last = meta["architecture"]["depth"] - 1
+    if last not in tokens.layers(meta) or not tokens.normalised(meta) or not meta["architecture"]["prefix"]:
+        yield "what is familiar takes the class token behind the last layer, and its LayerNorm"
+    if not meta["classes"]:
+        yield "what is familiar looks like one of the classes, and there are none"
+
+
+def tensor_table(meta: Mapping[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Every tensor of it: name -> (dtype, shape)."""
+    if "familiar" not in meta:
+        return {}
+    dim = meta["architecture"]["dim"]
+    return {
+        f"{TENSORS}whitening": ("float32", (dim, dim)),
+        f"{TENSORS}means": ("float32", (len(meta["classes"]), dim)),
+    }
+
+
+def distance(
+    meta: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], answered: Mapping[int, Tokens]
+) -> float | None:
+    """Of an image from the nearest class, in units of the limit; None if the network does not say.
+
+    Parameters
+    ----------
+    meta : mapping
+        Description of a package or program.
+    tensors : mapping
+        Its own, at least those of `tensor_table`.
+    answered : mapping
+        The tokens of the image, by layer.
+    """
+    if "familiar" not in meta:
+        return None
+    token = answered[meta["architecture"]["depth"] - 1].values[0]
+    x = token.astype(np.float32) * np.float32(meta["scales"]["tokens"])
+    away = x @ tensors[f"{TENSORS}whitening"] - tensors[f"{TENSORS}means"]
+    return float(np.sqrt(np.square(away).sum(axis=1).min())) / float(meta["familiar"]["limit"])

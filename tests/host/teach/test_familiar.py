@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What photos of the classes look like, and photos of something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import photos as sets
+import pytest
+from typer.testing import CliRunner
+
+from rowvit.compiler import cache, compile
+from rowvit.errors import RowvitError
+from rowvit.formats.package import ModelPackage
+from rowvit.formats.program import Program
+from rowvit.hardware.config import load
+from rowvit.photos import Photos
+from rowvit.targets.session import Session
+from rowvit.targets.target import read_program
+from rowvit.teach.backbone import Backbone
+from rowvit.teach.familiar import ALARMS, learn
+from rowvit.teach.lesson import look, teach
+
+torch = pytest.importorskip("torch")
+
+from rowvit.cli import app  # noqa: E402
+from test_teach import NAMES, package  # noqa: E402
+
+TINY = load("tiny")
+
+
+def clusters(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points around the means of three classes, with one covariance that is neither round nor aligned."""
+    labels = np.arange(count) % 3
+    means = np.array([[0.0, 0, 0, 0], [9, 0, 3, 0], [0, 8, 0, -5]])
+    turn = np.array([[3.0, 1, 0, 0], [0, 1, 0.5, 0], [0, 0, 0.3, 0.2], [1, 0, 0, 2]])
+    return means[labels] + rng.normal(size=(count, 4)) @ turn, labels
+
+
+def test_distances_against_their_definition() -> None:
+    """By the inverse of the covariance; of views, all of which shape it."""
+    x, labels = clusters(np.random.default_rng(0), 240)
+    found = learn(x, labels, np.arange(240) // 2 * 2 // 2)
+    means = np.stack([x[labels == label].mean(axis=0) for label in range(3)])
+    covariance = np.cov((x - means[labels]).T, bias=True)
+    covariance = 0.9 * covariance + 0.1 * np.trace(covariance) / 4 * np.eye(4)
+    away = np.random.default_rng(1).normal(0, 6, (20, 4))
+    every = away[:, None] - means
+    wanted = np.einsum("ncd,de,nce->nc", every, np.linalg.inv(covariance), every).min(axis=1)
+    np.testing.assert_allclose(found.distances(away), np.sqrt(wanted), rtol=1e-4)
+
+
+def test_limit_is_what_few_photos_of_the_classes_exceed() -> None:
+    """Photos that took no part; those that did are nearer."""
+    rng = np.random.default_rng(0)
+    rates = []
+    for _ in range(20):
+        x, labels = clusters(rng, 60)
+        found = learn(x, labels, np.arange(60))
+        rates.append(np.mean(found.distances(clusters(rng, 1000)[0]) > found.limit))
+    assert np.mean(rates) == pytest.approx(ALARMS, abs=0.02)
+
+
+@pytest.fixture(scope="module")
+def taught() -> ModelPackage:
+    """Three colours of squares."""
+    pictures, labels = sets.labelled(60, 2)
+    return lesson(pictures, labels)
+
+
+def lesson(pictures: list, labels: np.ndarray, seed: int = 0) -> ModelPackage:
+    backbone = Backbone.of(package())
+    given = Photos(pictures, labels, tuple(NAMES), "squares")
+    with Session(backbone.package, "golden", "tiny") as session:
+        seen = look(given, backbone, session.run, 2, True, lambda *_: None)
+    return teach(seen, backbone, f"mine {seed}", "ridge").package
+
+
+def strange() -> np.ndarray:
+    """Noise, which is no square."""
+    return np.random.default_rng(5).integers(0, 256, (8, sets.SIDE, sets.SIDE, 3), np.uint8)
+
+
+def test_on_every_target(taught: ModelPackage, tmp_path: Path) -> None:
+    """The reference, the RTL and a program that was saved say the same, and know squares from noise."""
+    own = sets.labelled(12, 90)[0]
+    program = compile(taught, TINY)
+    program.save(tmp_path / "program.safetensors")
+    loaded = Program.load(tmp_path / "program.safetensors")
+    found = []
+    for model, target in ((taught, "golden"), (taught, "sim"), (loaded, "sim")):
+        with Session(model, target, "tiny") as session:
+            found.append([result.distance for result in session.run([*own, *strange()])])
+    assert found[0] == found[1] == found[2]
+    assert np.mean([distance <= 1 for distance in found[0][:12]]) > 0.7
+    assert min(found[0][12:]) > 1
+
+
+def test_command_says_so(taught: ModelPackage, tmp_path: Path) -> None:
+    taught.save(tmp_path / "mine.safetensors")
+    (tmp_path / "noise.png").write_bytes(sets.png(strange()[0]))
+    (tmp_path / "square.png").write_bytes(sets.png(sets.labelled(1, 90)[0][0]))
+    command = ["run", str(tmp_path / "mine.safetensors"), "--target", "golden", "--config", "tiny"]
+    result = CliRunner().invoke(app, [*command, str(tmp_path / "noise.png"), str(tmp_path / "square.png")])
+    lines = [line for line in result.output.splitlines() if ".png" in line]
+    assert "unlike all, nearest" in lines[0] and "unlike" not in lines[1], result.output
+
+
+def test_another_lesson_is_not_compiled_again(
+    taught: ModelPackage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The program with another head, and with another distance, is the one that is compiled alone."""
+    made = []
+    monkeypatch.setattr(cache, "compile", lambda *a: made.append(1) or compile(*a))
+    monkeypatch.setenv("ROWVIT_CACHE", str(tmp_path))
+    monkeypatch.delenv("ROWVIT_CACHE_PROGRAMS")
+    other = lesson(*sets.labelled(60, 3), 1)
+    read_program(taught, TINY)
+    found, alone = read_program(other, TINY), compile(other, TINY)
+    assert len(made) == 1 and np.array_equal(found.blob, alone.blob) and found.meta == alone.meta
+    assert found.head.keys() == alone.head.keys()
+    assert all(np.array_equal(found.head[name], tensor) for name, tensor in alone.head.items())
+
+
+def test_what_does_not_agree_is_refused(taught: ModelPackage) -> None:
+    tensors = dict(taught.tensors)
+    without = {key: value for key, value in taught.meta.items() if key not in ("tokens", "hash")}
+    with pytest.raises(RowvitError, match="what is familiar takes the class token behind the last layer"):
+        ModelPackage(without, tensors).check()
+    short = tensors | {"familiar.means": tensors["familiar.means"][:2]}
+    with pytest.raises(RowvitError, match=r"tensor familiar\.means is float32 \[2, 32\]"):
+        ModelPackage(taught.meta, short).check()
+    endless = tensors | {"familiar.means": tensors["familiar.means"] * np.float32(np.inf)}
+    with pytest.raises(RowvitError, match="numbers that are not finite"):
+        ModelPackage(taught.meta, endless).check()
+    never = taught.meta | {"familiar": {"limit": 0, "alarms": 0.05}}
+    with pytest.raises(RowvitError, match="limit"):
+        ModelPackage(never, tensors).check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from rowvit.cli import options as opt
 from rowvit.cli.common import ERR, OUT, command, progress_bar, right_aligned, say, writable, write, wrote
 
 if TYPE_CHECKING:
+    from rowvit.photos import Photos
     from rowvit.teach.lesson import Findings, Taught
 
 _LISTED = 5  # doubtful photos, unless there are more files of JSON
@@ -61,6 +63,10 @@ def teach(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write what cross-validation found of every photo.")
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw photos of the two classes that are confused most (.png, .svg or .pdf)."),
+    ] = None,
     target: opt.TargetOption = opt.TargetName.golden,
     config: opt.ConfigOption = opt.DEFAULT_CONFIG,
     batch: opt.BatchOption = 1,
@@ -86,7 +92,11 @@ def teach(
     from rowvit.teach.lesson import look, read
     from rowvit.teach.lesson import teach as taught_by
 
-    writable(output, json_file)
+    writable(output, json_file, plot)
+    if plot:
+        from rowvit.measure.draw.plots import can_save
+
+        can_save(plot)
     base = read_package(source)
     backbone, before = Backbone.of(base), Kept.of(base) if add else None
     given = read(photos, before)
@@ -112,6 +122,8 @@ def teach(
     )
     found.package.save(output)
     _print(found)
+    if plot:
+        _draw(found.findings, seen.photos, base.meta, plot)
     if json_file:
         write(json_file, json.dumps(_record(found), indent=1) + "\n")
         wrote(json_file)
@@ -145,6 +157,31 @@ def _print(taught: Taught) -> None:
         say(f"in the wrong folder? {found.names[number]} lies in {own} and looks like {other}")
     if len(doubtful) > _LISTED:
         say(f"and {len(doubtful) - _LISTED} more, which --json lists")
+
+
+def _draw(found: Findings, photos: Photos, meta: dict[str, Any], path: Path) -> None:
+    """Of ``photos``, which are the last ones that were judged; those that were kept are none any more."""
+    from rowvit.measure.draw import confused, pictures, plots
+    from rowvit.photos import encoded
+
+    first, second, count = found.confused
+    before = len(found.labels) - len(photos)
+    rows = []
+    for own, other in ((first, second), (second, first)) if count else ():
+        wrong = (n for n in found.mistaken(own, other) if found.labels[n] == own and n >= before)
+        shown = [
+            (
+                f"{Path(found.names[n]).name}, {found.probabilities[n].max():.0%}",
+                pictures.seen(encoded(photos.files[n - before]), meta, enough=240),
+            )
+            for n in islice(wrong, confused.MOST)
+        ]
+        rows += [confused.Row(f"{found.classes[own]}, taken for {found.classes[other]}", shown)] * bool(shown)
+    if rows:
+        plots.save(confused.draw(rows), path)
+        wrote(path)
+    else:
+        say(f"{path}: not written, as no photo that is there was taken for another class", ERR)
 
 
 def _record(taught: Taught) -> dict[str, Any]:

@@ -175,6 +175,29 @@ def test_command(tmp_path: Path) -> None:
     assert [one.label for one in results] == [NAMES[label] for label in np.arange(6) % 3]
 
 
+def test_picture_of_the_confused(tmp_path: Path) -> None:
+    """Photos in each other's folders are drawn; where none was mistaken, nothing is, and that is said."""
+    from PIL import Image
+
+    folder = class_folders(tmp_path / "squares")
+    package().save(tmp_path / "base.safetensors")
+    picture = tmp_path / "confused.png"
+    command = ["teach", str(folder), "--from", str(tmp_path / "base.safetensors"), "--config", "tiny"]
+    command += ["-o", str(tmp_path / "mine.safetensors"), "--plot", str(picture), "--solver", "ridge"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0 and not picture.exists(), result.output
+    assert "not written, as no photo" in " ".join(result.output.split())
+    moved = sorted((folder / NAMES[0]).iterdir())[:2]
+    for file in moved:
+        file.rename(folder / NAMES[1] / f"moved-{file.name}")
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    width, height = Image.open(picture).size
+    assert 300 < width < 1000 and 200 < height < 600
+    bad = CliRunner().invoke(app, [*command[:-3], "confused.txt"])
+    assert bad.exit_code != 0 and "its name does not end like a picture's" in " ".join(bad.output.split())
+
+
 def test_kept_photos_are_learned_again(tmp_path: Path) -> None:
     """A class, and photos of another, are added without the photos of before."""
     folder = class_folders(tmp_path / "squares")

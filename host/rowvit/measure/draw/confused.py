@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST = 6  #: photos of a row
+_FEWEST = 3  # columns, for titles
 _SIDE, _TITLE, _GAP = 1.6, 0.3, 0.1  # inches
 
 
@@ -29,7 +30,7 @@ class Row:
 
 def draw(rows: Sequence[Row]) -> Figure:
     """A picture of the rows, one below the other; `RowvitError` if Matplotlib is missing."""
-    columns = max(len(row.photos) for row in rows)
+    columns = max(_FEWEST, *(len(row.photos) for row in rows))
     width, high = columns * (_SIDE + _GAP) + _GAP, _SIDE + 2 * _TITLE + _GAP
     height = len(rows) * high + _GAP
     picture = plots.figure(width, height)

@@ -175,6 +175,20 @@ def test_command(tmp_path: Path) -> None:
     assert [one.label for one in results] == [NAMES[label] for label in np.arange(6) % 3]
 
 
+def test_lesson_on_the_core(tmp_path: Path) -> None:
+    """By PYNQ's driver and the RTL, with batches, as a board does it: the package is the same, bit for bit."""
+    folder = class_folders(tmp_path / "squares", 9)
+    package().save(tmp_path / "base.safetensors")
+    digests = set()
+    for target, batch in (("golden", 1), ("sim", 1), ("sim", 5)):
+        command = ["teach", str(folder), "--from", str(tmp_path / "base.safetensors"), "--config", "tiny"]
+        command += ["-o", str(tmp_path / "mine.safetensors"), "--keep", "--views", "2", "--solver", "ridge"]
+        result = CliRunner().invoke(app, [*command, "--target", target, "--batch", str(batch)])
+        assert result.exit_code == 0, result.output
+        digests.add(ModelPackage.load(tmp_path / "mine.safetensors").digest())
+    assert len(digests) == 1
+
+
 def test_picture_of_the_confused(tmp_path: Path) -> None:
     """Photos in each other's folders are drawn; where none was mistaken, nothing is, and that is said."""
     from PIL import Image

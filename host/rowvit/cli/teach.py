@@ -107,10 +107,9 @@ def teach(
             )
     for sentence in wrong:
         say(f"left out: {sentence}", ERR)
-    found = taught_by(
-        seen, backbone, name or output.stem, solver.value if solver else "", before, keep or add
-    )
-    found.package.save(output)
+    found = taught_by(seen, backbone, name or output.stem, solver.value if solver else "", before)
+    package = found.kept.within(found.package) if keep or add else found.package
+    package.save(output)
     _print(found)
     if json_file:
         write(json_file, json.dumps(_record(found), indent=1) + "\n")

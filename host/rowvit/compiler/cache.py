@@ -26,11 +26,13 @@ ROOM = 256 << 20
 _PREFIX = "program-"
 
 
-def compiled(package: ModelPackage, config: HardwareConfig, checkpoints: bool = False) -> Program:
+def compiled(
+    package: ModelPackage, config: HardwareConfig, checkpoints: bool = False, keep: bool = True
+) -> Program:
     """What `compile` makes, from the cache if it has been made before by this very compiler.
 
     A program was checked before it was kept, and its SHA-256 says that it is still the same: one that was
-    cut or changed is compiled again. Where the cache cannot be written, nothing is kept.
+    cut or changed is compiled again. Where the cache cannot be written, or without ``keep``, nothing is kept.
     """
     path = _path(package, config, checkpoints)
     if path is None:
@@ -39,7 +41,8 @@ def compiled(package: ModelPackage, config: HardwareConfig, checkpoints: bool = 
         program = Program.load(path, made_here=True)
     except RowvitError:
         program = compile(package, config, checkpoints)
-        _keep(program, path)
+        if keep:
+            _keep(program, path)
     else:
         program.package, program.checked = package, True
         with suppress(OSError):

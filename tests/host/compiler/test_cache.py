@@ -56,6 +56,16 @@ def test_compiled_once(package: ModelPackage, made: list[Program], tmp_path: Pat
     assert second.checked and second.package is not None and second.package.digest() == package.digest()
 
 
+def test_what_may_not_be_kept(package: ModelPackage, made: list[Program], tmp_path: Path) -> None:
+    """Is compiled anew, or comes from the cache if somebody else has kept it."""
+    for _ in range(2):
+        read_program(package, TINY, keep=False)
+    assert len(made) == 2 and not (tmp_path / "cache").exists()
+    read_program(package, TINY)
+    read_program(package, TINY, keep=False)
+    assert len(made) == 3 and len(kept(tmp_path)) == 1
+
+
 def test_anything_else_is_compiled(
     package: ModelPackage, made: list[Program], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from waiting import HANG, until
 
 from rowvit.errors import RowvitError
+from rowvit.formats.tokens import Tokens
 from rowvit.hardware.config import load
 from rowvit.serve.networks import Network
 from rowvit.serve.server import bound, http_server
@@ -37,7 +38,7 @@ class Puppet(Target):
         self.closed = 0
 
     def load(self, model) -> None:
-        self.meta = model.meta
+        self.meta, self.head = model.meta, model.head
         self.loads.append(model.meta["model"]["name"])
 
     def _run(self, images: Sequence[np.ndarray]) -> list[Result]:
@@ -58,12 +59,18 @@ class Puppet(Target):
                 meta,
                 np.where(np.arange(classes) == image[0, 0, 0], 100, 0).astype(np.int16),
                 kept,
+                self.head,
+                tokens=self.tokens(image),
                 seconds=1e-3,
                 cycles=1000,
                 batch=len(images),
             )
             for image in images
         ]
+
+    def tokens(self, image: np.ndarray) -> dict[int, Tokens]:
+        """Of an image, by layer."""
+        return {}
 
     def close(self) -> None:
         self.closed += 1

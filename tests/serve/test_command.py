@@ -40,6 +40,12 @@ def test_this_computer_needs_no_token(serve, files):
     assert said.endswith(f"small, other on golden: http://localhost:{address[1]}/")
 
 
+def test_teaching_can_be_switched_off(serve):
+    for options, taught in ((), True), (("--no-teach",), False):
+        _, (service, _) = serve("sign-digits", *options)
+        assert (service.networks["sign-digits"].backbone is not None) == taught
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_strangers_need_a_token(serve, files, host):
     said, (service, _) = serve(files["small"], "--host", host)

@@ -411,8 +411,10 @@ def test_openapi(golden):
     check(golden.ask("POST", "/models/small/classify", png(30, 20)).json, "Answer")
     check(golden.ask("POST", "/models/small/classify?explain=1", png(30, 20)).json, "Answer")
     check(golden.ask("POST", "/models/small/classify").json, "Error")
-    # what is described is there
+    # what is described is there; of lessons, in test_lessons.py
     for path, item in found["paths"].items():
+        if "lesson" in path:
+            continue
         address = path.format(model="small", version="1")
         for method in item:
             assert golden.ask(method.upper(), address).status not in (404, 405), address

@@ -65,6 +65,9 @@ def serve(
             min=0, show_default=False, help="Seconds from a request to its answer; 0: 30, on sim 300."
         ),
     ] = 0.0,
+    teach: Annotated[
+        bool, typer.Option("--teach/--no-teach", help="Let people teach a network classes of their own.")
+    ] = True,
     max_body: Annotated[int, typer.Option("--max-body", min=1, help="Megabytes of a request, at most.")] = 16,
     instrument: Annotated[
         str,
@@ -96,7 +99,7 @@ def serve(
 
     token = _token(host, token_file)
     seconds = deadline or _DEADLINE[target]
-    networks = read_networks(models, examples)
+    networks = read_networks(models, examples, teach)
     options: dict[str, Any] = opt.target_options(target, bitstream, memory, latency, rate, check_every)
     options["frontend"] = frontend.value
     if target is opt.TargetName.sim:

@@ -117,10 +117,9 @@ def teach(
             )
     for sentence in wrong:
         say(f"left out: {sentence}", ERR)
-    found = taught_by(
-        seen, backbone, name or output.stem, solver.value if solver else "", before, keep or add
-    )
-    found.package.save(output)
+    found = taught_by(seen, backbone, name or output.stem, solver.value if solver else "", before)
+    package = found.kept.within(found.package) if keep or add else found.package
+    package.save(output)
     _print(found)
     if plot:
         _draw(found.findings, seen.photos, base.meta, plot)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rowvit.cache import cache_directory
 from rowvit.compiler import BATCH, compile
-from rowvit.compiler.head import frame, with_head
+from rowvit.compiler.head import frame, headless, with_head
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.program import Program
@@ -27,12 +27,14 @@ ROOM = 256 << 20
 _PREFIX = "program-"
 
 
-def compiled(package: ModelPackage, config: HardwareConfig, checkpoints: bool = False) -> Program:
+def compiled(
+    package: ModelPackage, config: HardwareConfig, checkpoints: bool = False, keep: bool = True
+) -> Program:
     """What `compile` makes, from the cache if it has been made before by this very compiler.
 
     One that differs in the head alone gets this package's. A program was checked before it was kept, and its
     SHA-256 says that it is still the same: one that was cut or changed is compiled again. Where the cache
-    cannot be written, nothing is kept.
+    cannot be written, nothing is kept; without ``keep``, the program with an empty head.
     """
     path = _path(package, config, checkpoints)
     if path is None:
@@ -40,14 +42,14 @@ def compiled(package: ModelPackage, config: HardwareConfig, checkpoints: bool = 
     try:
         program = Program.load(path, made_here=True)
     except RowvitError:
-        program = compile(package, config, checkpoints)
+        program = compile(package if keep else headless(package), config, checkpoints)
         _keep(program, path)
     else:
         program.package, program.checked = package, True
-        if program.meta["model"]["hash"] != package.digest():
-            program = with_head(program, package, config)
         with suppress(OSError):
             os.utime(path)  # it is in use: others go first
+    if program.meta["model"]["hash"] != package.digest():
+        program = with_head(program, package, config)
     return program
 
 

@@ -24,6 +24,7 @@ from rowvit.formats.program import Operation, OperationKind, Program, described,
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import INSTRUCTION_BYTES, Dst, Flag, Instruction, LoadKind, Op
 
+_HEAD = ("weight", "bias", "mult")
 #: tensors, by the beginning of their names, and parts of the description on which no instruction and no other
 #: weight depends
 _APART = ("head.", "taught.", "familiar.")
@@ -75,6 +76,21 @@ def frame(package: ModelPackage, config: HardwareConfig) -> str:
     meta["head"] = [_groups(part, config) for part in _tiles(arch.pop("classes"), config)]
     params.pop("head.shift", None)
     return container.digest(meta | {"architecture": arch, "params": params}, tensors)
+
+
+def headless(package: ModelPackage) -> ModelPackage:
+    """A package with the same `frame` whose head says nothing; itself if it has none."""
+    if not package.arch["classes"]:
+        return package
+    tensors = {name: tensor for name, tensor in package.tensors.items() if not name.startswith(_APART)}
+    tensors |= {f"head.{part}": np.zeros_like(package.tensors[f"head.{part}"]) for part in _HEAD}
+    meta = {key: value for key, value in package.meta.items() if key not in _INFORMATIVE} | {
+        "name": "network",
+        "classes": [str(number) for number in range(package.arch["classes"])],
+        "params": package.meta["params"] | {"head.shift": 0},
+        "scales": package.meta["scales"] | {"logit": 1.0},
+    }
+    return ModelPackage(meta, tensors)
 
 
 def with_head(program: Program, package: ModelPackage, config: HardwareConfig) -> Program:

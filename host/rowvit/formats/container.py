@@ -61,20 +61,29 @@ def parse(text: str | bytes) -> Any:
 def write(
     path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
 ) -> None:
-    """Write tensors and string metadata; equal contents make equal bytes.
+    """Write tensors and string metadata, as `encode`; `RowvitError` if the file cannot be written."""
+    data = encode(path, tensors, metadata)
+    with writing(path):
+        Path(path).write_bytes(data)
 
-    `RowvitError` if the format has no such dtype as a tensor's, or the file cannot be written.
+
+def encode(
+    name: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
+) -> bytes:
+    """The file of tensors and string metadata; equal contents make equal bytes.
+
+    `RowvitError`, which starts with ``name``, if the format has no such dtype as a tensor's.
     """
     header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     chunks: list[bytes] = []
     offset = 0
     # widest type first: every tensor is aligned to its own item size
-    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])):
+    for key, tensor in sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])):
         dtype = tensor.dtype.newbyteorder("<")
         if dtype not in _NAMES:
-            raise RowvitError(f"{path}: safetensors cannot hold tensor {name!r} of type {tensor.dtype}")
+            raise RowvitError(f"{name}: safetensors cannot hold tensor {key!r} of type {tensor.dtype}")
         chunk = np.ascontiguousarray(tensor, dtype).tobytes()
-        header[name] = {
+        header[key] = {
             "dtype": _NAMES[dtype],
             "shape": list(tensor.shape),
             "data_offsets": [offset, offset + len(chunk)],
@@ -83,8 +92,7 @@ def write(
         offset += len(chunk)
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
-    with writing(path):
-        Path(path).write_bytes(b"".join([len(head).to_bytes(8, "little"), head, *chunks]))
+    return b"".join([len(head).to_bytes(8, "little"), head, *chunks])
 
 
 def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -108,6 +116,13 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
         data = Path(path).read_bytes()
     except OSError as error:
         raise RowvitError(f"{path}: cannot be read ({error.strerror})") from error
+    return decode(path, data)
+
+
+def decode(path: str | os.PathLike[str], data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Tensors and metadata of a safetensors file's bytes; `RowvitError`, which starts with ``path``, if they
+    are cut short or malformed.
+    """
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > _MAX_HEADER:
         raise RowvitError(f"{path}: not a safetensors file")

@@ -180,9 +180,17 @@ class ModelPackage:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Check the package, set its hash and write it; `RowvitError` if a check or the writing fails."""
-        self.check(str(path))
+        container.write(path, self.tensors, self._described(str(path)))
+
+    def encode(self, name: str = "package") -> bytes:
+        """What `save` writes; `RowvitError`, which starts with ``name``, if a check fails."""
+        return container.encode(name, self.tensors, self._described(name))
+
+    def _described(self, name: str) -> dict[str, str]:
+        """The file's metadata, once all is checked."""
+        self.check(name)
         self.meta["hash"] = self.digest()
-        container.write(path, self.tensors, {"rowvit": json.dumps(self.meta, sort_keys=True)})
+        return {"rowvit": json.dumps(self.meta, sort_keys=True)}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ModelPackage:
@@ -191,7 +199,17 @@ class ModelPackage:
         `RowvitError` if the file is missing, truncated, not a package, changed since it was written, or holds
         values outside the ranges of numerics.md.
         """
-        tensors, metadata = container.read(path)
+        return cls._read(path, *container.read(path))
+
+    @classmethod
+    def decode(cls, data: bytes, name: str = "package") -> ModelPackage:
+        """Read and check the bytes of a package's file, as `load`."""
+        return cls._read(name, *container.decode(name, data))
+
+    @classmethod
+    def _read(
+        cls, path: str | os.PathLike[str], tensors: dict[str, NDArray[Any]], metadata: dict[str, str]
+    ) -> ModelPackage:
         if "rowvit" not in metadata:
             raise RowvitError(f"{path}: not a rowvit package", "make one with rowvit quantise")
         try:

@@ -20,10 +20,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rowvit.serve import cards, protocol
+from rowvit.serve.networks import Network
 from rowvit.serve.openapi import openapi
 from rowvit.serve.page import failure, page_routes, source
+from rowvit.serve.query import flag, seconds
 from rowvit.serve.refusal import Refusal
 from rowvit.serve.service import Service
+from rowvit.serve.teach import lesson_routes
 
 LOG = logging.getLogger("rowvit.serve")
 COOKIE = "rowvit-token"
@@ -45,15 +48,16 @@ def application(service: Service) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        watch = asyncio.create_task(service.watch_power())
+        watches = [asyncio.create_task(watch()) for watch in (service.watch_power, service.watch_lessons)]
         try:
             yield
         finally:
-            watch.cancel()
+            for watch in watches:
+                watch.cancel()
             await asyncio.to_thread(service.close)
 
     app = Starlette(
-        routes=[*_program_routes(), *page_routes()],
+        routes=[*_program_routes(), *lesson_routes(), *page_routes()],
         lifespan=lifespan,
         exception_handlers=dict.fromkeys((Refusal, HTTPException, 500), _refused),
     )
@@ -102,19 +106,19 @@ def _counted(service: Service) -> bool:
 
 
 async def _model(request: Request) -> Response:
-    service, network = _addressed(request)
+    service, network = await _addressed(request)
     return JSONResponse(protocol.model_metadata(network, _counted(service), service.frontend))
 
 
 async def _model_ready(request: Request) -> Response:
-    service, network = _addressed(request)
+    service, network = await _addressed(request)
     return _whether_ready(service, name=network.name)
 
 
-def _addressed(request: Request) -> tuple[Service, Any]:
+async def _addressed(request: Request) -> tuple[Service, Network]:
     """The network that the path names."""
-    service = request.app.state.service
-    network = service.network(request.path_params["model"])
+    service: Service = request.app.state.service
+    network = await service.network(request.path_params["model"])
     version = request.path_params.get("version", protocol.VERSION)
     if version != protocol.VERSION:
         raise Refusal(404, f"{network.name} has no version '{version[:20]}'", f"use {protocol.VERSION}")
@@ -122,7 +126,7 @@ def _addressed(request: Request) -> tuple[Service, Any]:
 
 
 async def _infer(request: Request) -> Response:
-    service, network = _addressed(request)
+    service, network = await _addressed(request)
     begin = service.deadline()
     headers = request.headers
     body = protocol.decompressed(
@@ -142,11 +146,11 @@ async def _infer(request: Request) -> Response:
 
 
 async def _classify(request: Request) -> Response:
-    service, network = _addressed(request)
-    explained = _flag(request, "explain")
+    service, network = await _addressed(request)
+    explained = flag(request, "explain")
     drawn = "image/png" in request.headers.get("accept", "")
-    deadline = service.deadline(_seconds(request))
-    (one,) = await service.classify([network.name], await request.body(), deadline)
+    deadline = service.deadline(seconds(request))
+    (one,) = await service.classify([request.path_params["model"]], await request.body(), deadline)
     explanation = await service.explain(one) if explained or drawn else None
     request.state.note = f"model={network.name} images=1 batch={one.answer.result.batch}"
     document = service.document(one, explanation)
@@ -156,24 +160,6 @@ async def _classify(request: Request) -> Response:
         cards.card, await request.body(), one, explanation, service.frontend, source(document)
     )
     return Response(png, media_type="image/png")
-
-
-def _flag(request: Request, name: str) -> bool:
-    value = request.query_params.get(name, "false").lower()
-    if value not in ("true", "false", "1", "0"):
-        raise Refusal(400, f"{name} is '{value[:20]}'", "use true or false")
-    return value in ("true", "1")
-
-
-def _seconds(request: Request) -> float | None:
-    text = request.query_params.get("timeout")
-    try:
-        seconds = float(text) if text is not None else None
-    except ValueError:
-        seconds = 0.0
-    if seconds is not None and not 0 < seconds < float("inf"):
-        raise Refusal(400, f"timeout is '{str(text)[:20]}'", "use seconds, more than 0")
-    return seconds
 
 
 async def _metrics(request: Request) -> Response:
@@ -223,6 +209,7 @@ class _Gate:
             return
         begin, status, mine, arrived = time.monotonic(), 500, 0, False
         limits = self.service.limits
+        largest = self.service.largest(scope["path"])
         scope.setdefault("state", {})["note"] = ""
 
         async def noted(message: Message) -> None:
@@ -245,9 +232,9 @@ class _Gate:
             size = len(message.get("body", b""))
             mine += size
             self._bytes += size
-            if mine > limits.body:
-                raise Refusal(413, f"the request is larger than {limits.body:,} bytes", "send fewer at once")
-            if self._bytes > limits.bodies:
+            if mine > largest:
+                raise Refusal(413, f"the request is larger than {largest:,} bytes", "send fewer at once")
+            if self._bytes > max(limits.bodies, largest):
                 raise Refusal(429, "too many large requests are here already", "try again in 1 s", 1)
             return message
 
@@ -277,7 +264,7 @@ class _Gate:
                 return answer
             advice = "open /?token=TOKEN in a browser, or send the header Authorization: Bearer TOKEN"
             raise Refusal(401, "this server wants its token", advice)
-        length, limit = request.headers.get("content-length", "0"), self.service.limits.body
+        length, limit = request.headers.get("content-length", "0"), self.service.largest(path)
         if length.isdecimal() and int(length) > limit:
             raise Refusal(413, f"the request is larger than {limit:,} bytes", "send less")
         return None

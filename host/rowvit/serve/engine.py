@@ -3,7 +3,8 @@
 
 One thread owns the target. Requests wait in order of arrival; the thread takes the network of the oldest one
 and gives the target images of that network for as long as there are some, at most a batch if another network
-waits. While the core computes one batch, the next is made of what has come in meanwhile.
+waits. While the core computes one batch, the next is made of what has come in meanwhile. Besides the networks
+that are served, requests may bring others, which the engine keeps no longer than they do.
 
 If the target fails, the images that were in it are answered by an error, and those that wait stay; the
 target's own reset, then opening it anew, must bring back an answer before anything else is run. A result that
@@ -24,10 +25,12 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from rowvit.errors import RowvitError
+from rowvit.formats.package import ModelPackage
 from rowvit.formats.program import Program
 from rowvit.serve.networks import Network
 from rowvit.serve.refusal import Refusal
@@ -67,6 +70,7 @@ class InferenceQueue:
     open_target : callable
         Opens the target; called in the engine's thread, again after a fault that a reset does not end.
     networks : mapping of str to Network
+        Those that are served.
     batch : int, optional
         Images per start of the core, at most; by default what the network's program computes together, at
         least 2.
@@ -103,8 +107,8 @@ class InferenceQueue:
         self.networks, self.limit, self.patience = networks, limit, patience
         self.faults = self.differences = self.held = 0
         self._open, self._batch, self._answered = open_target, batch, answered
-        self._models: dict[Network, object] = {}
-        self._batches: dict[Network, int] = {}
+        #: what the target loads for a network, and how many images it gets per start of the core
+        self._models: WeakKeyDictionary[Network, tuple[object, int]] = WeakKeyDictionary()
         self._loaded: Network | None = None
         self._queue: deque[_Job] = deque()
         self._changed = threading.Condition()
@@ -144,7 +148,7 @@ class InferenceQueue:
 
     def batch(self, network: Network) -> int:
         """Images of a network per start of the core, at most."""
-        return self._batches[network]
+        return self._prepared(network)[1]
 
     def stop(self, seconds: float) -> None:
         """Take nothing more, finish what waits, for at most ``seconds``, and close the target."""
@@ -256,7 +260,7 @@ class InferenceQueue:
         try:
             self._load(network)
             images = self._waiting(network, inside)
-            for result in self.target.stream(images, self._batches[network]):
+            for result in self.target.stream(images, self.batch(network)):
                 while checked and checked[0][1].bit_exact:
                     self._finish(*checked[0])
                     checked.popleft()  # not before it has its answer
@@ -274,17 +278,17 @@ class InferenceQueue:
     def _load(self, network: Network) -> None:
         if self._loaded is not network:
             self._loaded = None
-            self.target.load(self._models[network])  # type: ignore[arg-type]
+            self.target.load(self._prepared(network)[0])  # type: ignore[arg-type]
             self._loaded = network
 
     def _waiting(self, network: Network, inside: deque[_Job]) -> Iterator[np.ndarray]:
         """Pixels of the images of one network, as long as there are some; their jobs are then ``inside``."""
-        taken = 0
+        taken, most = 0, self.batch(network)
         while True:
             with self._changed:
                 others = any(job.network is not network for job in self._queue)
                 job = next((job for job in self._queue if job.network is network), None)
-                if job is None or (others and taken >= self._batches[network]):
+                if job is None or (others and taken >= most):
                     return
                 self._queue.remove(job)
                 job.started = self._moved = time.monotonic()
@@ -300,9 +304,11 @@ class InferenceQueue:
         self._answered(job.network, answer)
         _settle(job.answer, job.answer.set_result, answer)
 
-    def _refuse_waiting(self, refusal: Refusal) -> None:
+    def _refuse_waiting(self, refusal: Refusal, network: Network | None = None) -> None:
+        """Refuse the images that wait, or those of one network."""
         with self._changed:
-            left, self._queue = self._queue, deque()
+            left = [job for job in self._queue if network in (None, job.network)]
+            self._queue = deque(job for job in self._queue if job not in left)
         for job in left:
             _settle(job.answer, job.answer.set_exception, refusal)
 
@@ -318,6 +324,9 @@ class InferenceQueue:
         refusal = Refusal(503, self._trouble, "it is being reset, send the request again", _SOON)
         for job in inside:
             _settle(job.answer, job.answer.set_exception, refusal)
+        if network not in self.networks.values():  # it may itself be what fails, and holds up no other
+            self._refuse_waiting(refusal, network)
+            network = next(iter(self.networks.values()))
         pause = 0.0
         while not self._stopping:
             try:
@@ -344,23 +353,23 @@ class InferenceQueue:
         self.target = self._open()
         try:
             for network in self.networks.values():
-                if network not in self._models:
-                    self._models[network], together = self._prepared(network)
-                    self._batches[network] = self._batch or max(2, together)
                 self._load(network)
         except BaseException:
             self._close()
             raise
 
     def _prepared(self, network: Network) -> tuple[object, int]:
-        """What the target loads for a network, and how many images it computes together."""
+        """What the target loads for a network, and its batch."""
         from rowvit.targets.golden import Golden
 
-        if isinstance(self.target, Golden):
-            return network.source, 1
-        program = network.program(self.target.config)
-        assert isinstance(program, Program)
-        return program, max(code.images for code in program.passes)
+        if network not in self._models:
+            model: ModelPackage | Program = network.runs
+            together = 1
+            if not isinstance(self.target, Golden):
+                model = network.program(self.target.config)
+                together = max(code.images for code in model.passes)
+            self._models[network] = model, self._batch or max(2, together)
+        return self._models[network]
 
     def _close(self) -> None:
         self._loaded = None

@@ -18,6 +18,7 @@ from rowvit.hardware.config import HardwareConfig
 from rowvit.serve.refusal import Refusal
 from rowvit.targets.session import image_files, shipped_photos
 from rowvit.targets.target import read_model, read_program
+from rowvit.teach.backbone import Backbone
 
 if TYPE_CHECKING:
     from rowvit.formats.program import Program
@@ -33,6 +34,9 @@ class Network:
     name: str  #: in addresses: letters, digits, dots, dashes
     source: ModelPackage | Program
     examples: list[Path] = field(default_factory=list)  #: photos to try
+    backbone: Backbone | None = None  #: what lessons teach
+    unteachable: str = ""  #: why there is none
+    stored: bool = True  #: whether its compiled program may be kept on disk
 
     @property
     def meta(self) -> dict:
@@ -41,8 +45,13 @@ class Network:
 
     @property
     def package(self) -> ModelPackage | None:
-        """What the integer reference runs; None of a compiled program."""
-        return self.source if isinstance(self.source, ModelPackage) else None
+        """What it was made of; None of a program that was compiled elsewhere."""
+        return self.source if isinstance(self.source, ModelPackage) else self.source.package
+
+    @property
+    def runs(self) -> ModelPackage | Program:
+        """What targets run: it answers as the network does, and for lessons with its class token, too."""
+        return self.source if self.backbone is None else self.backbone.package
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -63,11 +72,27 @@ class Network:
         return self.examples[int(index)]
 
     def program(self, config: HardwareConfig) -> Program:
-        """The network compiled for ``config``; `RowvitError` if it does not fit."""
-        return read_program(self.source, config)
+        """What runs, compiled for ``config``; `RowvitError` if it does not fit.
+
+        One that fits only without its class token is no longer taught.
+        """
+        try:
+            return read_program(self.runs, config, keep=self.stored)
+        except RowvitError as error:
+            if self.backbone is None:
+                raise
+            self.backbone, self.unteachable = None, str(error)
+            return self.program(config)
+
+    def taught(self, package: ModelPackage, config: HardwareConfig | None) -> Network:
+        """A network that was taught from this one, compiled for a ``config``; no head is kept."""
+        source = package if config is None else read_program(package, config, keep=False)
+        return Network(f"{self.name}, taught", source, stored=False)
 
 
-def read_networks(models: Sequence[str], examples: Path | None = None) -> dict[str, Network]:
+def read_networks(
+    models: Sequence[str], examples: Path | None = None, teach: bool = True
+) -> dict[str, Network]:
     """Networks by their names.
 
     Parameters
@@ -76,6 +101,8 @@ def read_networks(models: Sequence[str], examples: Path | None = None) -> dict[s
         Files, names of networks that come with rowvit, or NAME=FILE.
     examples : Path, optional
         A folder of photos for all of them, besides those that come with a network.
+    teach : bool
+        Whether lessons may teach them.
 
     Raises
     ------
@@ -103,4 +130,17 @@ def read_networks(models: Sequence[str], examples: Path | None = None) -> dict[s
             raise RowvitError(f"two networks are called {name}", f"name one of them: NAME={path}")
         photos = shipped_photos(path)
         found[name] = Network(name, source, own or (image_files(photos)[:EXAMPLES] if photos else []))
+        found[name].backbone, found[name].unteachable = _backbone(name, source, teach)
     return found
+
+
+def _backbone(name: str, source: ModelPackage | Program, teach: bool) -> tuple[Backbone | None, str]:
+    """What lessons teach, or why there is none."""
+    if not teach:
+        return None, "this server does not teach; start it without --no-teach"
+    if not isinstance(source, ModelPackage):
+        return None, f"'{name}' is a compiled program, which cannot be taught; serve its package"
+    try:
+        return Backbone.of(source), ""
+    except RowvitError as error:
+        return None, str(error)

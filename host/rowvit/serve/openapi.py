@@ -108,10 +108,46 @@ SCHEMAS: dict[str, Any] = {
             **_list(_all(layer=INTEGER, tokens=_list(INTEGER), share=_list(NUMBER))),
         },
     ),
+    "Lesson": _all(
+        lesson={
+            "type": "string",
+            "description": "Its identifier; also the model's name, once it has learned",
+        },
+        model={"type": "string", "description": "The network that is taught"},
+        classes=_list(_all(label=TEXT, photos=INTEGER)),
+        photos=INTEGER,
+        expires={"type": "number", "description": "Seconds after which it is gone, unless somebody asks"},
+        learned={"anyOf": [_ref("Learned"), {"type": "null"}]},
+    ),
+    "Learned": {
+        "description": "By cross-validation: each photo judged by a head that had not seen it",
+        **_all(
+            photos=INTEGER,
+            right=INTEGER,
+            interval={"description": "95 %, of the share that is right", **_list(NUMBER)},
+            classes=_list(_all(label=TEXT, photos=INTEGER, right=INTEGER)),
+            confused={
+                "description": "The two classes that are taken for each other most often",
+                "anyOf": [
+                    _all(labels=_list(TEXT), count=INTEGER, photos=_list(_ref("JudgedPhoto"))),
+                    {"type": "null"},
+                ],
+            },
+            weakest={"type": ["string", "null"], "description": "Class of which the fewest are right"},
+            doubtful={"description": "Photos that may be of another class", **_list(_ref("JudgedPhoto"))},
+            solver={"enum": ["logistic", "ridge"]},
+            seconds=NUMBER,
+        ),
+    },
+    "JudgedPhoto": _all(photo=INTEGER, label=TEXT, guess=TEXT, probability=NUMBER),
+    "ShownPhoto": _all(photo={"type": "integer", "description": "Its number"}, label=TEXT),
 }
 
 _MODEL = {"name": "model", "in": "path", "required": True, "schema": TEXT}
 _VERSION = {"name": "version", "in": "path", "required": True, "schema": TEXT}
+_LESSON = {"name": "lesson", "in": "path", "required": True, "schema": TEXT}
+_PHOTO = {"name": "photo", "in": "path", "required": True, "schema": INTEGER}
+_CLASS = {"name": "class", "in": "query", "required": True, "schema": TEXT}
 _LENGTH = {
     "name": "Inference-Header-Content-Length",
     "in": "header",
@@ -130,22 +166,25 @@ _BYTES = "application/octet-stream"
 _REFUSALS = {
     "400": "It cannot be understood",
     "401": "It lacks the token",
-    "404": "There is no such model",
+    "404": "There is no such model, lesson, class or photo",
     "408": "It did not arrive in time",
+    "409": "The network cannot be taught, or the lesson is not so far",
     "413": "It is too large",
     "415": "It is no picture",
     "429": "The queue is full; Retry-After says when to try again",
-    "503": "The core failed, or the server is stopping",
+    "503": "The core failed, the server is stopping, or lessons have no room",
     "504": "No answer within the deadline",
 }
 
 
 def _answers(schema: str, refusals: str = "", **others: Any) -> dict[str, Any]:
+    content = {"application/json": {"schema": _ref(schema)}, **others}
+    return {"200": {"description": "OK", "content": content}} | _refused(refusals)
+
+
+def _refused(refusals: str) -> dict[str, Any]:
     error = {"application/json": {"schema": _ref("Error")}}
-    found = {
-        "200": {"description": "OK", "content": {"application/json": {"schema": _ref(schema)}, **others}}
-    }
-    return found | {s: {"description": _REFUSALS[s], "content": error} for s in refusals.split()}
+    return {status: {"description": _REFUSALS[status], "content": error} for status in refusals.split()}
 
 
 def _get(summary: str, responses: dict[str, Any], *parameters: dict[str, Any]) -> dict[str, Any]:
@@ -163,10 +202,78 @@ def _versions(path: str, operation: str, item: dict[str, Any]) -> dict[str, Any]
 
 def _post(summary: str, body: dict[str, Any], schema: str, other: str, *parameters: Any) -> dict[str, Any]:
     """``other`` is the answer's media type besides JSON."""
-    responses = _answers(schema, "400 401 404 408 413 415 429 503 504", **{other: _ANY})
+    responses = _answers(schema, "400 401 404 408 409 413 415 429 503 504", **{other: _ANY})
     content = {**body, _BYTES: _ANY}
     operation = {"summary": summary, "parameters": list(parameters), "responses": responses}
     return {"post": operation | {"requestBody": {"required": True, "content": content}}}
+
+
+def _lesson(
+    summary: str,
+    schema: str,
+    refusals: str,
+    *parameters: dict[str, Any],
+    status: str = "200",
+    body: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """An operation on a lesson."""
+    done: dict[str, Any] = {"description": "Done"}
+    if schema:
+        done |= {"content": {"application/json": {"schema": _ref(schema)}}}
+    found: dict[str, Any] = {"summary": summary, "parameters": list(parameters)}
+    if body is not None:
+        found["requestBody"] = body
+    return found | {"responses": {status: done} | _refused(f"401 404 {refusals}")}
+
+
+def _lesson_paths() -> dict[str, Any]:
+    package = {"required": False, "content": {_BYTES: _ANY}}
+    photo = {"required": True, "content": {"image/*": _ANY, _BYTES: _ANY}}
+    begun = "Begin a lesson; with a package that a lesson or rowvit teach --keep has made, go on from it"
+    heavy = "400 408 413 415 429 503 504"
+    new = {"name": "name", "in": "query", "required": True, "schema": TEXT}
+    named = {"name": "name", "in": "query", "description": "Of the network", "schema": TEXT}
+    keep = {
+        "name": "keep",
+        "in": "query",
+        "description": "Also what it has seen of the photos, by which a lesson can go on; by default true",
+        "schema": TRUTH,
+    }
+    taught = {"200": {"description": "The taught network", "content": {_BYTES: _ANY}}}
+    return {
+        "/models/{model}/lessons": {
+            "post": _lesson(begun, "Lesson", "400 408 409 413 429 503", _MODEL, status="201", body=package)
+        },
+        "/lessons/{lesson}": {
+            "get": _lesson("What a lesson has", "Lesson", "", _LESSON),
+            "delete": _lesson("Forget a lesson", "", "", _LESSON, status="204"),
+        },
+        "/lessons/{lesson}/photos": {
+            "post": _lesson(
+                "Show a lesson a photo of a class",
+                "ShownPhoto",
+                heavy,
+                *(_LESSON, _CLASS, _TIMEOUT),
+                status="201",
+                body=photo,
+            ),
+            "patch": _lesson("Rename a class", "Lesson", "400", _LESSON, _CLASS, new),
+            "delete": _lesson("Forget a class", "Lesson", "400", _LESSON, _CLASS),
+        },
+        "/lessons/{lesson}/photos/{photo}": {
+            "delete": _lesson("Forget a photo", "Lesson", "", _LESSON, _PHOTO)
+        },
+        "/lessons/{lesson}/learn": {
+            "post": _lesson("Learn from the photos", "Lesson", "400 409 429 504", _LESSON, _TIMEOUT)
+        },
+        "/lessons/{lesson}/package": {
+            "get": {
+                "summary": "The taught network, as rowvit run and a later lesson take it",
+                "parameters": [_LESSON, named, keep],
+                "responses": taught | _refused("400 401 404 409"),
+            }
+        },
+    }
 
 
 @cache
@@ -202,6 +309,7 @@ def openapi() -> dict[str, Any]:
             ),
             **_versions("/infer", "post", infer),
             "/models/{model}/classify": classify,
+            **_lesson_paths(),
             "/metrics": _get("Metrics for Prometheus", plain),
             "/openapi.json": _get("This document", {"200": {"description": "OK"}}),
         },

@@ -122,7 +122,7 @@ def _figures(service: Service) -> dict[str, Any]:
 
 
 async def _example(request: Request) -> Response:
-    network = request.app.state.service.network(request.path_params["model"])
+    network = request.app.state.service.served(request.path_params["model"])
     photo = network.example(request.path_params["index"])
     return FileResponse(photo, headers={"Cache-Control": "max-age=3600"})
 
@@ -138,11 +138,12 @@ async def _answer(request: Request) -> Response:
         example, frame = str(form.get("example") or ""), str(form.get("frame") or "")
     if not data and example:
         name, _, index = example.rpartition("/")
-        data = service.network(name).example(index).read_bytes()
+        data = service.served(name).example(index).read_bytes()
     wanted = list(dict.fromkeys(filter(None, names)))
     found = await service.classify(wanted, data, deadline)
     result = found[0].answer.result
-    request.scope["state"]["note"] = f"model={','.join(wanted)} images={len(found)} batch={result.batch}"
+    models = ",".join(one.network.name for one in found)
+    request.scope["state"]["note"] = f"model={models} images={len(found)} batch={result.batch}"
     columns = [await _column(service, data, one, frame) for one in found]
     cycled = [column["document"].get("cycles", {}).get("layers", ()) for column in columns]
     return _render(

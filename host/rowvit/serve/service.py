@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from rowvit.measure.power.instruments import open_instrument
 from rowvit.processors import processors
 from rowvit.serve.answers import Explanation, document, explain
 from rowvit.serve.engine import InferenceQueue, TimedResult
+from rowvit.serve.lessons import PREFIX, Learned, Lesson, LessonLimits, Lessons, learned
 from rowvit.serve.metrics import Metrics
 from rowvit.serve.networks import Network
 from rowvit.serve.photos import pixels_of
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("rowvit.serve")
 _EXPLAINED = 4  # explanations that may wait
 _READING = 0.5  # seconds between two of the sensor
+_LEARNING = 4  # lessons that may wait to learn
+_SWEEP = 60.0  # seconds between two looks for idle lessons
+_HEADER = 1 << 20  # bytes of a package besides its tensors, at most
 T = TypeVar("T")
 
 
@@ -47,6 +53,7 @@ class Limits:
     body: int = 16 << 20  #: bytes of a request, also after decompression
     bodies: int = 64 << 20  #: bytes of all requests that are being read or answered
     connections: int = 256
+    lessons: LessonLimits = field(default_factory=LessonLimits)
 
 
 @dataclass(frozen=True)
@@ -79,9 +86,12 @@ class Service:
         Kind of the sensor that is read while the server runs, as of `instruments.open_instrument`.
     board : str, optional
         As PYNQ names it; None off the board.
+    clock : callable
+        Gives the seconds by which lessons grow idle.
 
     Attributes
     ----------
+    lessons : Lessons
     power : str
         What the sensor measures, or why there is none.
     """
@@ -97,6 +107,7 @@ class Service:
         token: str = "",
         instrument: str = "",
         board: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.networks, self.target_name, self.token = networks, target_name, token
         self.limits = limits or Limits()
@@ -114,9 +125,11 @@ class Service:
         self._sensor, self.power = _sensor(instrument, board)
         self._decoders = ThreadPoolExecutor(processors(), "decoder")
         self._reference = ThreadPoolExecutor(1, "reference")
+        self._teacher = ThreadPoolExecutor(1, "teacher")
         self._waiting = 0  # bytes of pixels
-        self._explaining = 0
-        self._goldens: dict[Network, tuple[Golden, Program | None]] = {}
+        self._explaining = self._learning = 0
+        self._goldens: WeakKeyDictionary[Network, tuple[Golden, Program | None]] = WeakKeyDictionary()
+        self.lessons = Lessons(self.limits.lessons, clock)
 
     @property
     def config(self) -> HardwareConfig:
@@ -127,8 +140,17 @@ class Service:
     def frontend(self) -> str:
         return self.engine.target.frontend
 
-    def network(self, name: str) -> Network:
-        """A network by its name; `Refusal` 404 if there is none."""
+    async def network(self, name: str) -> Network:
+        """A network by its name, or that of a lesson by the lesson's identifier.
+
+        `Refusal` 404 if there is none, 409 if the lesson has not learned yet.
+        """
+        if name.startswith(PREFIX) and name not in self.networks:
+            return await self._taught(self.lessons.find(name))
+        return self.served(name)
+
+    def served(self, name: str) -> Network:
+        """A network by its name, and no lesson's; `Refusal` 404 if there is none."""
         if name not in self.networks:
             raise Refusal(404, f"no model '{name}' is served here", f"use {', '.join(self.networks)}")
         return self.networks[name]
@@ -138,6 +160,13 @@ class Service:
         self.engine.stop(self.limits.deadline)
         self._decoders.shutdown(wait=False, cancel_futures=True)
         self._reference.shutdown(wait=False, cancel_futures=True)
+        self._teacher.shutdown(wait=False, cancel_futures=True)
+
+    async def watch_lessons(self) -> None:
+        """Forget idle lessons until cancelled."""
+        while True:
+            self.lessons.sweep()
+            await asyncio.sleep(_SWEEP)
 
     async def watch_power(self) -> None:
         """Read the sensor until cancelled."""
@@ -154,7 +183,7 @@ class Service:
         `Refusal` if there is no room, the data is no picture, a network is unknown, or the core fails or is
         late.
         """
-        networks = [self.network(name) for name in names]
+        networks = [await self.network(name) for name in names]
         with self.engine.place(len(networks)):
             pixels = [await self.beside(pixels_of, data, n.meta, self.frontend) for n in networks]
             with self._room(pixels):
@@ -196,7 +225,7 @@ class Service:
         network = one.network
         if network not in self._goldens:
             golden = Golden(self.config, frontend=self.frontend)
-            golden.load(network.source)
+            golden.load(network.runs)
             program = None
             if self.target_name == "golden":  # else the core counts
                 with suppress(RowvitError):  # it may be too large for the configuration
@@ -209,6 +238,77 @@ class Service:
         result = one.answer.result
         seconds = self.metrics.core_seconds(result.seconds, result.cycles)
         return document(one.network, one.answer, self.target_name, self.config, seconds, explanation)
+
+    # -- lessons ----------------------------------------------------------------------------------
+
+    async def learn(self, lesson: Lesson, deadline: float) -> None:
+        """Let a lesson learn from the photos that it has now.
+
+        `Refusal` 409 if these are too few, 429 if others wait already, 400 if the taught network does not fit
+        the core, 504 after the deadline: it then goes on, and the lesson will have learned.
+        """
+        examples = lesson.examples()
+        if self._learning >= _LEARNING:
+            raise Refusal(429, f"{_LEARNING} lessons wait to learn already", "try again in 1 s", 1)
+        self._learning += 1
+        learning = asyncio.get_running_loop().run_in_executor(
+            self._teacher, learned, lesson.network, lesson.backbone, examples, self._compiled_for
+        )
+        learning.add_done_callback(partial(self._has_learned, lesson))
+        left = max(0.0, deadline - time.monotonic())
+        try:
+            await asyncio.wait_for(asyncio.shield(learning), left)
+        except asyncio.TimeoutError as error:
+            raise Refusal(
+                504, "the lesson has not learned by the request's deadline, and goes on", "ask for it later"
+            ) from error
+        except RowvitError as error:
+            raise Refusal(400, error.message, error.advice) from error
+
+    def _has_learned(self, lesson: Lesson, learning: asyncio.Future[Learned]) -> None:
+        """In the order in which lessons began, also where nobody waits any more."""
+        self._learning -= 1
+        if not learning.cancelled() and learning.exception() is None:
+            lesson.learned = learning.result()
+            self.lessons.sweep()
+
+    async def _taught(self, lesson: Lesson) -> Network:
+        """The network of a lesson, compiled again if it was put away."""
+        if lesson.learned is None:
+            raise Refusal(409, "the lesson has not learned yet", "let it learn first")
+        found = lesson.learned
+        network = found.network
+        if network is None:
+            compiling = asyncio.get_running_loop().run_in_executor(
+                self._teacher, lesson.network.taught, found.package, self._compiled_for
+            )
+            try:
+                network = await asyncio.wait_for(compiling, self.limits.deadline)
+            except asyncio.TimeoutError as error:
+                raise Refusal(
+                    504, "the lesson's network is still being compiled", "try again later"
+                ) from error
+            found.network = network
+            self.lessons.sweep()
+        return network
+
+    @property
+    def _compiled_for(self) -> HardwareConfig | None:
+        return None if self.target_name == "golden" else self.config
+
+    def largest(self, path: str) -> int:
+        """Bytes that the body of a request to a path may have: what a lesson goes on from may be a package
+        that is larger than any picture.
+        """
+        if not path.endswith("/lessons"):
+            return self.limits.body
+        own, room = self.limits.lessons, 0
+        for network in self.networks.values():
+            if network.backbone is not None:
+                package = network.backbone.package
+                tensors = sum(tensor.nbytes for tensor in package.tensors.values())
+                room = max(room, tensors + (own.photos + own.classes) * (package.arch["dim"] + 8) + _HEADER)
+        return max(self.limits.body, room)
 
     async def beside(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a function in a thread of the decoders."""

@@ -387,10 +387,13 @@ def read_package(model: str | Path | ModelPackage | Program) -> ModelPackage:
 
 
 def read_program(
-    model: str | Path | ModelPackage | Program, config: HardwareConfig, checkpoints: bool = False
+    model: str | Path | ModelPackage | Program,
+    config: HardwareConfig,
+    checkpoints: bool = False,
+    keep: bool = True,
 ) -> Program:
-    """Like `read_model`, but a package is compiled for ``config`` (or was before: `compiler.cache`), and a
-    program must be for it.
+    """Like `read_model`, but a package is compiled for ``config`` (or was before: `compiler.cache`, where it
+    is kept for the next time if it may be), and a program must be for it.
 
     `RowvitError` as in `read_model`, or if the network does not fit the configuration, or the program is for
     another one, or wrong (`compiler.check`).
@@ -400,7 +403,7 @@ def read_program(
 
     found = read_model(model)
     if not isinstance(found, Program):
-        return compiled(found, config, checkpoints)
+        return compiled(found, config, checkpoints, keep)
     made = found.meta["config"]
     if made["hash"] != config.hash:
         raise RowvitError(

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,12 @@ class Kept:
             )
         tensors = package.tensors
         return cls(tensors["taught.seen"], tensors["taught.labels"], tuple(package.meta["classes"]))
+
+    def within(self, package: ModelPackage) -> ModelPackage:
+        """The package that was taught by these photos, with what has been seen of them."""
+        own: dict[str, NDArray[Any]] = {"taught.seen": self.seen, "taught.labels": self.labels}
+        meta = {key: value for key, value in package.meta.items() if key != "hash"}
+        return ModelPackage(meta | {"taught": {"photos": len(self.labels)}}, package.tensors | own)
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,6 @@ class Backbone:
         name: str,
         history: str,
         familiar: Familiar,
-        kept: Kept | None = None,
     ) -> ModelPackage:
         """The network with another head, in integers, which still answers with its class token.
 
@@ -118,36 +124,77 @@ class Backbone:
             A line about the head.
         familiar : Familiar
             What the classes look like.
-        kept : Kept, optional
-            What shall be kept of the photos, of the same classes.
         """
-        package = self.package
-        tensors = {key: t for key, t in package.tensors.items() if not key.startswith("head.")}
-        meta = {key: value for key, value in package.meta.items() if key != "hash"}
-        params = dict(meta["params"])
-        if not package.arch["classes"]:
-            finer = round(np.log2(self.unit / package.meta["scales"]["tokens"]))
-            tensors |= {f"norm.{part}": package.tensors[f"tokens.{part}"] for part in "gb"}
-            params["norm.shift"] = package.meta["tokens"]["shift"] + finer
-            if params["norm.shift"] > 31:
-                raise RowvitError(f"'{meta['name']}': the tokens' LayerNorm has no room for int8")
+        frozen = self._frozen()
         unit = _HEADROOM * max(peak, 1e-6) / 32767
-        head, params["head.shift"] = linear(weight, bias, 1.0, unit, "head")
-        tensors |= {f"head.{part}": tensor for part, tensor in head.items()}
-        tensors |= {"familiar.whitening": familiar.whitening, "familiar.means": familiar.means}
-        meta |= {
+        head, shift = linear(weight, bias, 1.0, unit, "head")
+        meta = frozen.meta | {
             "name": name,
-            "architecture": package.arch | {"classes": len(classes)},
+            "architecture": frozen.arch | {"classes": len(classes)},
             "classes": list(classes),
-            "params": params,
-            "scales": meta["scales"] | {"norm": self.unit, "logit": unit},
+            "params": frozen.meta["params"] | {"head.shift": shift},
+            "scales": frozen.meta["scales"] | {"logit": unit},
             "familiar": {"limit": familiar.limit, "alarms": ALARMS},
             "accuracy": {},
-            "history": [*meta.get("history", ()), history],
+            "history": [*self.package.meta.get("history", ()), history],
         }
-        if kept is not None:
-            meta["taught"] = {"photos": len(kept.labels)}
-            tensors |= {"taught.seen": kept.seen, "taught.labels": kept.labels}
-        found = ModelPackage(meta, tensors)
+        own: dict[str, NDArray[Any]] = {
+            "familiar.whitening": familiar.whitening,
+            "familiar.means": familiar.means,
+        }
+        own |= {f"head.{part}": tensor for part, tensor in head.items()}
+        found = ModelPackage(meta, frozen.tensors | own)
         found.check(name)
         return found
+
+    def of_taught(self, package: ModelPackage) -> Backbone:
+        """The backbone as it was when a package was taught from it; `RowvitError` if that was another."""
+        own = self
+        unit = package.meta["scales"].get("norm", 0.0)
+        if not self.package.arch["classes"] and unit > 0:
+            own = replace(self, unit=unit)
+        ours, theirs = own._frozen(), _without_head(package)
+        if ours.meta != theirs.meta or not _equal(ours.tensors, theirs.tensors):
+            raise RowvitError(
+                f"'{package.meta['name']}' was not taught from '{self.package.meta['name']}', or from another"
+                " state of it",
+                "use it with the network that it was taught from",
+            )
+        return own
+
+    def _frozen(self) -> ModelPackage:
+        """What all networks that are taught from it have in common."""
+        package = self.package
+        if package.arch["classes"]:
+            return _without_head(package)
+        meta = package.meta
+        finer = round(np.log2(self.unit / meta["scales"]["tokens"]))
+        shift = meta["tokens"]["shift"] + finer
+        if shift > 31:
+            raise RowvitError(f"'{meta['name']}': the tokens' LayerNorm has no room for int8")
+        norm = {f"norm.{part}": package.tensors[f"tokens.{part}"] for part in "gb"}
+        meta = meta | {
+            "params": meta["params"] | {"norm.shift": shift},
+            "scales": meta["scales"] | {"norm": self.unit},
+        }
+        return _without_head(ModelPackage(meta, package.tensors | norm))
+
+
+def _without_head(package: ModelPackage) -> ModelPackage:
+    """What a head does not change: no package that could be run."""
+
+    def without(found: Mapping[str, Any], *names: str) -> dict[str, Any]:
+        return {key: value for key, value in found.items() if key not in names}
+
+    meta = without(package.meta, "name", "classes", "taught", "familiar", "accuracy", "history", "hash")
+    meta |= {
+        "architecture": without(package.arch, "classes"),
+        "params": without(meta["params"], "head.shift"),
+        "scales": without(meta["scales"], "logit"),
+    }
+    own = ("head.", "taught.", "familiar.")
+    return ModelPackage(meta, {key: t for key, t in package.tensors.items() if not key.startswith(own)})
+
+
+def _equal(ours: Mapping[str, NDArray[Any]], theirs: Mapping[str, NDArray[Any]]) -> bool:
+    return ours.keys() == theirs.keys() and all(np.array_equal(ours[key], theirs[key]) for key in ours)

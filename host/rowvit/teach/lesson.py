@@ -15,8 +15,8 @@ from rowvit.formats.package import ModelPackage
 from rowvit.photos import Photos, in_class_folders, open_data
 from rowvit.targets.features import features
 from rowvit.targets.target import Result
+from rowvit.teach import familiar
 from rowvit.teach.backbone import Backbone, Kept
-from rowvit.teach.familiar import learn
 from rowvit.teach.fit import Fitted, fit
 from rowvit.teach.views import all_views, chunks
 
@@ -127,10 +127,29 @@ def look(
 
 
 @dataclass(frozen=True)
+class Examples:
+    """What a head learns from."""
+
+    seen: NDArray[np.float32]  #: [n, D]: what it sees of each view, in the order of the photos
+    #: int64 [n]: the photo of each view, of which the first is the photo as it is
+    of: NDArray[np.int64]
+    labels: NDArray[np.int64]  #: [photos]
+    classes: tuple[str, ...]
+    names: list[str]  #: of the photos
+
+    @property
+    def kept(self) -> Kept:
+        """The photos as they are, to be kept in a package."""
+        own = self.seen[np.flatnonzero(np.diff(self.of, prepend=-1))]
+        return Kept(own.astype(np.int8), self.labels.astype(np.uint16), self.classes)
+
+
+@dataclass(frozen=True)
 class Taught:
     """A network that has learned, and how well."""
 
     package: ModelPackage
+    kept: Kept  #: what it has learned from; `Kept.within` puts it into the package
     fitted: Fitted
     findings: Findings
 
@@ -192,14 +211,7 @@ class Findings:
                 yield int(number)
 
 
-def teach(
-    seen: Seen,
-    backbone: Backbone,
-    name: str,
-    solver: str = "",
-    before: Kept | None = None,
-    keep: bool = False,
-) -> Taught:
+def teach(seen: Seen, backbone: Backbone, name: str, solver: str = "", before: Kept | None = None) -> Taught:
     """The backbone with a head for the classes of photos.
 
     Parameters
@@ -213,8 +225,6 @@ def teach(
         As of `rowvit.teach.fit.fit`.
     before : Kept, optional
         Photos that the same backbone saw before; a class of the same name has these and the new ones.
-    keep : bool
-        Keep what the head sees of all photos in the package, for the next time.
     """
     backbone = backbone.fitted(seen.values)
     x, of, new = backbone.seen(seen.values), seen.of, seen.photos
@@ -227,18 +237,30 @@ def teach(
         x, of = np.concatenate([before.seen.astype(x.dtype), x]), np.concatenate([np.arange(old), old + of])
         labels = np.concatenate([before.labels.astype(labels.dtype), labels])
         names = [f"photo {number} of before" for number in range(old)] + names
-    fitted = fit(x, labels[of], of, solver)
+    return learn(Examples(x, of, labels, classes, names), backbone, name, new.name, solver)
+
+
+def learn(examples: Examples, backbone: Backbone, name: str, source: str, solver: str = "") -> Taught:
+    """The backbone with a head that examples teach.
+
+    Parameters
+    ----------
+    examples : Examples
+        Of two classes or more, with at least two photos each.
+    backbone : Backbone
+        Whose units they are in.
+    name : str
+        Of the network.
+    source : str
+        What the photos are called in the network's history.
+    solver : str
+        As of `rowvit.teach.fit.fit`.
+    """
+    x, labels, classes = examples.seen, examples.labels, examples.classes
+    fitted = fit(x, labels[examples.of], examples.of, solver)
     peak = float(np.abs(fitted.head.logits(x)).max())
-    history = f"a head for {len(classes)} classes from {len(labels)} photos of {new.name}"
-    own = x[np.flatnonzero(np.diff(of, prepend=-1))].astype(np.int8)
-    package = backbone.with_head(
-        fitted.head.weight,
-        fitted.head.bias,
-        classes,
-        peak,
-        name,
-        history,
-        learn(backbone.unit * x, labels[of], of),
-        Kept(own, labels.astype(np.uint16), classes) if keep else None,
-    )
-    return Taught(package, fitted, Findings(labels, classes, names, fitted.probabilities))
+    history = f"a head for {len(classes)} classes from {len(labels)} photos of {source}"
+    known = familiar.learn(backbone.unit * x, labels[examples.of], examples.of)
+    package = backbone.with_head(fitted.head.weight, fitted.head.bias, classes, peak, name, history, known)
+    findings = Findings(labels, classes, examples.names, fitted.probabilities)
+    return Taught(package, examples.kept, fitted, findings)

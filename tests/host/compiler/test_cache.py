@@ -13,6 +13,7 @@ import pytest
 from networks import small_package
 from rowvit.compiler import cache, compile
 from rowvit.compiler.cache import compiled
+from rowvit.compiler.head import headless
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.program import Program
 from rowvit.hardware.config import load
@@ -54,6 +55,20 @@ def test_compiled_once(package: ModelPackage, made: list[Program], tmp_path: Pat
     assert first is made[0] and second is not first
     assert np.array_equal(first.blob, second.blob) and first.meta == second.meta
     assert second.checked and second.package is not None and second.package.digest() == package.digest()
+
+
+def test_a_head_that_may_not_be_kept(made: list[Program], tmp_path: Path) -> None:
+    """The program is, and says nothing of it; what is run is what is compiled alone."""
+    package = small_package(np.random.default_rng(1), classes=9)
+    secret = another_head(np.random.default_rng(2), package, 9)
+    for _ in range(2):
+        found = read_program(secret, TINY, keep=False)
+        alone = compile(secret, TINY)
+        assert np.array_equal(found.blob, alone.blob) and found.meta == alone.meta and found.checked
+    (path,) = kept(tmp_path)
+    assert len(made) == 1 and b"another" not in path.read_bytes() and b"class 1" not in path.read_bytes()
+    other = another_head(np.random.default_rng(3), package, 9)
+    assert np.array_equal(made[0].blob, compile(headless(other), TINY).blob)
 
 
 def test_anything_else_is_compiled(

@@ -19,7 +19,8 @@ from rowvit.photos import Photos
 from rowvit.reference import patchify, run
 from rowvit.targets.session import Session
 from rowvit.teach import fit as fitting
-from rowvit.teach.backbone import Backbone
+from rowvit.teach.backbone import Backbone, Kept
+from rowvit.teach.familiar import Familiar
 from rowvit.teach.lesson import Findings, look, read, teach
 from rowvit.teach.views import views
 
@@ -176,7 +177,7 @@ def test_command(tmp_path: Path) -> None:
 
 
 def test_lesson_on_the_core(tmp_path: Path) -> None:
-    """By PYNQ's driver and the RTL, with batches, as a board does it: the package is the same, bit for bit."""
+    """By PYNQ's driver and the RTL, with batches, as on a board: the package is the same, bit for bit."""
     folder = class_folders(tmp_path / "squares", 9)
     package().save(tmp_path / "base.safetensors")
     digests = set()
@@ -245,6 +246,35 @@ def test_kept_photos_are_learned_again(tmp_path: Path) -> None:
     three.tensors["taught.labels"] = np.full(24, 3, np.uint16)
     with pytest.raises(RowvitError, match=r"tensor taught\.labels has class 3 of 3"):
         three.check()
+
+
+def known(classes: int) -> Familiar:
+    return Familiar(np.eye(32, dtype=np.float32), np.zeros((classes, 32), np.float32), 1.0)
+
+
+@pytest.mark.parametrize("classes", [5, 0])
+def test_a_backbone_knows_its_own(tmp_path: Path, classes: int) -> None:
+    """What was taught from it, in whichever of its units, also from a file; and nothing else."""
+    options = {} if classes else dict(tokens="class", classes=[])
+    backbone = Backbone.of(package(replace(CONFIG, classes=classes), **options))
+    units = [backbone.unit] if classes else [backbone.unit, 2 * backbone.unit]
+    rng = np.random.default_rng(2)
+    for unit in units:
+        own = replace(backbone, unit=unit)
+        made = own.with_head(
+            rng.normal(size=(3, 32)), rng.normal(size=3), NAMES, 5.0, "mine", "a head", known(3)
+        )
+        kept = Kept(rng.integers(-127, 128, (4, 32)).astype(np.int8), np.arange(4, dtype=np.uint16) % 3, ())
+        kept.within(made).save(path := tmp_path / "mine.safetensors")
+        assert backbone.of_taught(ModelPackage.load(path)) == own
+    made.tensors["layers.1.fc2.bias"] = made.tensors["layers.1.fc2.bias"] + 1
+    other = own.with_head(np.ones((2, 32)), np.zeros(2), ["a", "b"], 5.0, "other", "a head", known(2))
+    other.meta["pruning"] = []
+    for stranger in (made, other):
+        with pytest.raises(RowvitError, match=f"'{stranger.meta['name']}' was not taught from 'base'"):
+            backbone.of_taught(stranger)
+    with pytest.raises(RowvitError, match="was not taught from 'base'"):
+        backbone.of_taught(package(replace(CONFIG, dim=16)))
 
 
 def test_findings() -> None:

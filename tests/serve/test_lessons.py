@@ -201,6 +201,20 @@ def test_on_the_simulated_core(tmp_path):
         for answer, result in zip([row[column] for row in answers], results, strict=True):
             assert answer["logits"] == result.logits.tolist() and answer["bit_exact"]
             assert answer["tokens"]["pruned"][0]["kept"] == result.kept[0].tolist()
+            assert answer["distance"] == result.distance and answer["verdict"] == result.verdict
+    assert "distance" not in plain
+
+
+def test_something_else(taught):
+    """A photo like no class says so, in words, too."""
+    pupil = Pupil(taught)
+    pupil.show_all(24)
+    pupil.learn()
+    noise = np.random.default_rng(5).integers(0, 256, (64, 64, 3), np.uint8)
+    answer = pupil.answer(noise)
+    assert answer["distance"] > 1 and answer["verdict"] == f"unlike all, nearest {answer['label']}"
+    own = pupil.answer(sets.picture(np.random.default_rng(78), sets.COLOURS["blue"]))
+    assert own["distance"] <= 1 and own["verdict"] == own["label"] == "blue"
 
 
 def test_findings(taught):

@@ -268,7 +268,7 @@ def _print_results(
         if known:
             row["truth"] = truth
         if classes:
-            row["prediction"] = f"unlike all, nearest {result.label}" if result.unfamiliar else result.label
+            row["prediction"] = result.verdict
             row["probability"] = f"{result.probabilities[result.top1]:.3f}"
         if names:
             seen = (f"{name} {share:.2f}" for name, share in told(result.rows, names))

@@ -114,6 +114,8 @@ def document(
         "batch": result.batch,
         "rowvit": rowvit.__version__,
     }
+    if result.distance is not None:
+        found |= {"verdict": result.verdict, "distance": result.distance}
     layers = result.layer_cycles or (explanation.layer_cycles if explanation else [])
     if layers:
         names = layer_names(meta)

@@ -98,7 +98,7 @@ def card(data: bytes, one: Classified, explanation: Explanation | None, frontend
         sheet.paste(step.picture, (x, _GAP))
         draw.text((x, photo.height + 1.5 * _GAP), step.caption, _FAINT, _font(18))
     y = photo.height + 2 * _GAP + _LINE
-    title = f"{best[0][0]}  {best[0][1]:.1%}" if best else "no classes"
+    title = f"{result.verdict}  {best[0][1]:.1%}" if best else "no classes"
     others = ",  ".join(f"{name} {share:.1%}" for name, share in best[1:])
     draw.text((_GAP, y), title, _INK, _font(28))
     draw.text((_GAP, y + 1.4 * _LINE), others, _FAINT, _font(18))

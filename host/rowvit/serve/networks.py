@@ -85,7 +85,7 @@ class Network:
             return self.program(config)
 
     def taught(self, package: ModelPackage, config: HardwareConfig | None) -> Network:
-        """A network that was taught from this one, compiled for a ``config``; no head is kept."""
+        """A network that was taught from this one, compiled where there is a ``config``; no head is kept."""
         source = package if config is None else read_program(package, config, keep=False)
         return Network(f"{self.name}, taught", source, stored=False)
 

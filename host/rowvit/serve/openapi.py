@@ -97,6 +97,8 @@ SCHEMAS: dict[str, Any] = {
         ),
         batch={"type": "integer", "description": "Images of the start that ran this one"},
         rowvit=TEXT,
+        verdict={"type": "string", "description": "The label, or that it is like no class"},
+        distance={"type": "number", "description": "From the classes; above 1 it is like none"},
         cycles=_all(
             total=INTEGER,
             source=TEXT,

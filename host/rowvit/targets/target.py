@@ -79,9 +79,10 @@ class Result:
     distance: float | None = None
 
     @property
-    def unfamiliar(self) -> bool:
-        """Whether it looks like no class."""
-        return self.distance is not None and self.distance > 1
+    def verdict(self) -> str:
+        """The class in words, also where the image is like none."""
+        unlike = self.distance is not None and self.distance > 1
+        return f"unlike all, nearest {self.label}" if unlike else self.label
 
     @property
     def probabilities(self) -> NDArray[Any]:

@@ -48,13 +48,13 @@ def main(
             patches = tokens[tokens >= package.arch.get("prefix", 1)] - package.arch.get("prefix", 1)
             kept[step] += len(patches)
             hits[step] += (share[patches] >= 0.5).sum()
-    print("| pruning after block | patches kept | on the subject |\n|---|---|---|")
+    print("| pruning in layer | patches kept | on the subject |\n|---|---|---|")
     print(f"| (all) | {share.size} | {100 * covered / len(photos):.1f} % of the pixels |")
     figures = {"all": {"patches": share.size, "on_subject": 100 * covered / len(photos)}}
     for step, number, hit in zip(steps, kept, hits, strict=True):
-        print(f"| {step['layer'] + 1} | {number / len(photos):.1f} | {100 * hit / number:.1f} % |")
+        print(f"| {step['layer']} | {number / len(photos):.1f} | {100 * hit / number:.1f} % |")
         found = {"patches": number / len(photos), "on_subject": 100 * hit / number}
-        figures[f"after {step['layer'] + 1}"] = found
+        figures[f"behind layer {step['layer']}"] = found
     for place, found in figures.items() if keep else ():
         record("focus", f"{package.meta['name']} {place}", found)
     print(f"\n{photos.name}: {right} right, {100 * right / len(photos):.2f} %")

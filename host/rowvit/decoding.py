@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files to pixels beside other work: by threads, in order, and not so early that they take much memory."""
+"""Files to pixels beside other work: by threads, in order, and within a part of the machine's memory."""
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Condition
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from threading import Condition, Lock
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -18,15 +22,131 @@ from rowvit.processors import processors
 
 #: gets the position of an image that cannot be used, from 0, and why
 Refused = Callable[[int, RowvitError], object]
-#: of pixels that wait for their turn: a board may have 512 MB for everything
+#: of pixels that wait for their turn, at most: a board may have 512 MB for everything
 AHEAD_BYTES = 64_000_000
+#: that pictures take together while they are decoded, however much memory there is
+MOST_BYTES = 256_000_000
+_ALWAYS = 16_000_000  # bytes that they may take however little is free
+_SMALL = 8_000_000  # bytes that the allocator may keep for the next picture
+#: parameters of glibc's mallopt, and from how many bytes on memory goes back as soon as it is free
+_MMAP_THRESHOLD, _TRIM_THRESHOLD, _LARGE = -3, -1, 4_000_000
+_PATIENCE = 600.0  # seconds to wait for others' memory
 Source = TypeVar("Source")
+
+
+def memory() -> tuple[int, int]:
+    """Bytes of memory that there are, and that are free: of the machine, or of this process's control group.
+
+    Where the kernel does not say, as on a Mac, there are taken to be enough.
+    """
+    with suppress(OSError, KeyError):
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        total, free = (1024 * int(lines[key].split()[0]) for key in ("MemTotal", "MemAvailable"))
+        with suppress(OSError, ValueError):  # the group has no limit, or is of another kind
+            own = Path("/proc/self/cgroup").read_text().strip().rpartition("::/")[2]
+            group = Path("/sys/fs/cgroup", own)
+            most, taken = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+            kept = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            total, free = min(total, most), min(free, most - taken + int(kept.get("inactive_file", 0)))
+        return total, max(free, 0)
+    return 16 * MOST_BYTES, 16 * MOST_BYTES
+
+
+class Room:
+    """Memory for pictures while they are decoded, which all threads of a process share.
+
+    It is a quarter of what is free, but at most a seventh of all memory (73 MB of 512), and `MOST_BYTES`.
+    """
+
+    def __init__(self) -> None:
+        self._taken, self._changed, self._entrance = 0, Condition(), Lock()
+        self._processes = 1
+
+    def share(self, processes: int) -> None:
+        """So many processes, this one among them, decode at the same time."""
+        self._processes = processes
+
+    def size(self) -> int:
+        """Bytes, those included that are taken."""
+        total, free = memory()
+        return max(min(total // 7, (free + self._taken) // 4, MOST_BYTES) // self._processes, _ALWAYS)
+
+    @contextmanager
+    def taken(self, needed: int) -> Iterator[None]:
+        """So many bytes, when others have given them back; those that ask first get them first.
+
+        Raises
+        ------
+        RowvitError
+            There are never so many, or others keep theirs for ten minutes. The sentence lacks the picture.
+        """
+        if not self._entrance.acquire(timeout=_PATIENCE):
+            raise _late()
+        try:
+            with self._changed:
+                if needed > _ALWAYS and needed > (size := self.size()):
+                    raise RowvitError(
+                        f"takes {-(-needed // 10**6):,} MB to decode, and may take {size // 10**6:,} MB here",
+                        "scale it down, or save it as JPEG",
+                    )
+                while self._taken + needed > _ALWAYS and self._taken and self._taken + needed > self.size():
+                    if not self._changed.wait(_PATIENCE):
+                        raise _late()
+                self._taken += needed
+        finally:
+            self._entrance.release()
+        try:
+            with _given_back() if needed > _SMALL else nullcontext():
+                yield
+        finally:
+            with self._changed:
+                self._taken -= needed
+                self._changed.notify_all()
+
+
+def _late() -> RowvitError:
+    return RowvitError(
+        f"has waited {_PATIENCE:.0f} s for memory that other pictures take", "decode fewer at once"
+    )
+
+
+@contextmanager
+def _given_back() -> Iterator[None]:
+    """At the end, what was freed goes back to the system: glibc would keep up to 64 MB for each thread."""
+    library: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+    with suppress(AttributeError):  # of another C library
+        library.mallopt(_MMAP_THRESHOLD, _LARGE)
+        library.mallopt(_TRIM_THRESHOLD, _LARGE)
+    try:
+        yield
+    finally:
+        with suppress(AttributeError):
+            library.malloc_trim(0)
+
+
+#: of this process
+ROOM = Room()
+
+LOG = logging.getLogger("rowvit")
+#: what this process has said, with the words that are put into it
+SAID: dict[str, tuple[str, ...]] = {}
+
+
+def say_once(text: str, *words: str) -> None:
+    """Log a sentence that holds for many files, for the first of them.
+
+    A worker process only notes it: whoever gets its results says what is in its `SAID`.
+    """
+    if text not in SAID:
+        SAID[text] = words
+        LOG.info(text, *words)
 
 
 class _Turns(Generic[Source]):
     """Threads decode an image when it is its turn, and earlier where its pixels fit in `AHEAD_BYTES`.
 
-    They are taken to be as large as the largest before; frames for the HLS front end are of any size.
+    On a small machine a quarter of the `Room` is less. Pixels are taken to be as large as the largest before;
+    frames for the HLS front end are of any size.
     """
 
     def __init__(self, decode: Callable[[Source], NDArray[Any]]) -> None:
@@ -34,12 +154,13 @@ class _Turns(Generic[Source]):
         self._turn = 0  # number of the image whose pixels are wanted
         self._sizes: dict[int, int] = {}  # bytes of pixels that wait, or are on their way
         self._largest = 0
+        self._most = min(AHEAD_BYTES, ROOM.size() // 4)
 
     def decode(self, number: int, image: Source) -> NDArray[Any]:
         """In a thread; images start in order, so that none holds up the one whose turn it is."""
         with self._changed:
             self._changed.wait_for(
-                lambda: number <= self._turn or sum(self._sizes.values()) + self._largest <= AHEAD_BYTES
+                lambda: number <= self._turn or sum(self._sizes.values()) + self._largest <= self._most
             )
             self._sizes[number] = self._largest
         pixels = self._decode(image)

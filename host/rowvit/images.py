@@ -6,14 +6,16 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from rowvit.errors import RowvitError
+from rowvit.decoding import ROOM, say_once
+from rowvit.errors import RowvitError, needs
 from rowvit.formats.description import Size, image_shape, sides
 
 _ORIENTATION = 0x0112  # of EXIF's tags
@@ -41,7 +43,7 @@ def decode(
     Parameters
     ----------
     source : path or bytes
-        Any format that Pillow reads.
+        One of the `FORMATS`. Of several frames the first is taken, which is said once.
     size : int or tuple of int
         Pixels of the result's side, or its height and width.
     resize : str
@@ -56,17 +58,21 @@ def decode(
     Raises
     ------
     RowvitError
-        The file is missing, damaged, no regular file or no image, larger than Pillow allows, or its values
-        have 32 bits, of which nothing says what is black and what is white.
+        The file is missing, damaged, no regular file or no image; it would take more memory than pictures may
+        (`rowvit.decoding.Room`), or is larger than Pillow allows; what reads AVIF or HEIC is missing; or its
+        values have 32 bits, of which nothing says what is black and what is white.
     """
     if resize not in FILTERS:
         raise RowvitError(f"resize filter {resize!r} is not known", f"use one of {', '.join(FILTERS)}")
     shape = sides(size)
-    image, reduced = _load(source, before_crop(shape, crop))
-    part = middle(image, shape, crop)
-    if reduced or _is_large(part.height, part.width, shape):
-        return _rgb(_cells(_thinned(part, shape), shape))
-    return np.asarray(part.resize(shape[::-1], FILTERS[resize]))
+    with _opened(source, before_crop(shape, crop)) as (image, reduced):
+        left, top, right, below = box = _middle(*image.size, shape, crop)
+        if reduced or _is_large(below - top, right - left, shape):
+            found = _rgb(_cells(_thinned(image, box, shape), shape))
+        else:
+            found = np.asarray(image.crop(box).resize(shape[::-1], FILTERS[resize]))
+        del image
+    return found
 
 
 def before_crop(shape: tuple[int, int], crop: float) -> tuple[int, int]:
@@ -76,9 +82,11 @@ def before_crop(shape: tuple[int, int], crop: float) -> tuple[int, int]:
 
 
 def middle(image: Image.Image, shape: tuple[int, int], crop: float = 1.0) -> Image.Image:
-    """What a network gets of an image: its middle rectangle of ``shape``'s ratio; ``crop`` as of `decode`."""
-    box = _middle(*image.size, shape, crop)
-    return image if box == (0, 0, *image.size) else image.crop(box)  # a crop is a copy
+    """A copy of what a network gets of an image: its middle rectangle of ``shape``'s ratio.
+
+    ``crop`` is as of `decode`.
+    """
+    return image.crop(_middle(*image.size, shape, crop))
 
 
 def within(image: Image.Image, crop: float) -> Image.Image:
@@ -148,49 +156,98 @@ def for_network(
             return _of_yuyv(source, shape, resize, crop, frontend, full_range)
         return _of_rgb(source, shape, resize, crop, frontend)
     if frontend == "hls":
-        return np.asarray(within(upright(source, before_crop(shape, crop)), crop))
+        with upright(source, before_crop(shape, crop)) as image:
+            return np.asarray(within(image, crop))
     return decode(source, shape, resize, crop)
 
 
 def is_picture(path: Path) -> bool:
-    """Whether the name ends like that of a format that Pillow reads."""
-    return Image.registered_extensions().get(path.suffix.lower()) in Image.OPEN
+    """Whether the name ends like that of one of the `FORMATS`."""
+    return path.suffix.lower() in _SUFFIXES
 
 
-def upright(source: str | os.PathLike | bytes, enough: Size = 0) -> Image.Image:
-    """Decode one image, in RGB and turned as its EXIF says; `RowvitError` as in `decode`.
+@contextmanager
+def upright(source: str | os.PathLike | bytes, enough: Size = 0) -> Iterator[Image.Image]:
+    """One image, in RGB and turned as its EXIF says, which is closed at the end.
 
     It has the size that it is stored with, or where that is more than ``enough``, a JPEG may be scaled as
-    `decode` says.
+    `decode` says. Until the end it takes part of the memory that pictures may take, with as much again for
+    what is made of it.
+
+    Raises
+    ------
+    RowvitError
+        As by `decode`.
     """
-    return _load(source, sides(enough))[0]
+    with _opened(source, sides(enough), copies=1) as (image, _):
+        yield image
+        del image
 
 
-def _load(source: str | os.PathLike | bytes, enough: tuple[int, int]) -> tuple[Image.Image, bool]:
-    """As `upright`, and whether it was scaled."""
+# -- files and memory ---------------------------------------------------------------------------------
+
+#: names of files by Pillow's names of formats: what cameras, phones and scanners write, and browsers show.
+#: Others run programs, or say late how large they are
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp", ".dib"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "AVIF": (".avif",),
+    "HEIF": (".heic", ".heif", ".hif"),
+}
+_SUFFIXES = {suffix for suffixes in FORMATS.values() for suffix in suffixes}
+_SCALED = ("JPEG", "MPO")  # which decoders scale; MPO is Pillow's name of a JPEG with others behind it
+_FRAMES = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")  # which may have several; those of MPO are previews
+_AVIF, _HEIC = {b"avif", b"avis"}, {b"heic", b"heix", b"heim", b"heis", b"mif1"}  # brands of ISO files
+#: bytes for each pixel that decoders hold beside the pixels, as measured (docs/numerics.md, section 9)
+_HELD = {"WEBP": 12, "AVIF": 8, "HEIF": 5}
+#: tags of TIFF: bits of a value, how colours are coded, values of a pixel, lines of a strip, sides of a tile
+_BITS, _COLOURS, _VALUES, _ROWS, _TILE_WIDTH, _TILE_HEIGHT = 258, 262, 277, 278, 322, 323
+
+
+@contextmanager
+def _opened(
+    source: str | os.PathLike | bytes, enough: tuple[int, int], copies: int = 0
+) -> Iterator[tuple[Image.Image, bool]]:
+    """As `upright`, and whether it was scaled; with room for ``copies`` of it."""
     name = "image" if isinstance(source, bytes) else os.fspath(source)
     if not isinstance(source, bytes) and os.path.exists(source) and not os.path.isfile(source):
         raise RowvitError(f"{name}: is not a regular file", "use image files")  # a pipe might never end
+    with ExitStack() as room:
+        image, reduced = _loaded(source, name, enough, copies, room)
+        with closing(image):
+            yield image, reduced
+        del image  # with what its reader holds, before the room is given back
+
+
+def _loaded(
+    source: str | os.PathLike | bytes, name: str, enough: tuple[int, int], copies: int, room: ExitStack
+) -> tuple[Image.Image, bool]:
+    """As of `_opened`; nothing is decoded before ``room`` holds what that takes."""
     try:
-        with _open(source) as image:
-            stored = image.size
-            if all(enough):
-                lies = enough[0] != enough[1] and image.getexif().get(_ORIENTATION, 1) in _LYING
-                image.draft("RGB", enough if lies else enough[::-1])  # of other formats it does nothing
-            reduced = image.size != stored
-            image.load()
-            turned = ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, 1) != 1 else image
-            if turned.mode == "RGB":
-                return turned, reduced
-            # Pillow would clip what is more than 255
-            sixteen = turned.mode.startswith("I;16") or (turned.mode == "I" and image.format == "PNG")
-            if sixteen:
-                return Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8)).convert("RGB"), reduced
-            if turned.mode in ("I", "F"):
-                raise RowvitError(
-                    f"{name}: has 32 bits per value, of unknown range", "convert it to 8 or 16 bits"
-                )
-            return turned.convert("RGB"), reduced
+        with (
+            io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as data,
+            _reader(data, name) as file,
+        ):
+            stored = file.size
+            if file.format in _FRAMES and getattr(file, "is_animated", False):
+                say_once("%s has several frames, of which the first is taken; so of all such files", name)
+            if all(enough) and file.format in _SCALED:
+                lies = enough[0] != enough[1] and file.getexif().get(_ORIENTATION, 1) in _LYING
+                file.draft("RGB", enough if lies else enough[::-1])
+            reduced = file.size != stored
+            needed = _bytes(file, data, stored) + 4 * copies * file.width * file.height
+            try:
+                room.enter_context(ROOM.taken(needed))
+            except RowvitError as error:
+                size = f"{file.format} of {stored[0]:,} x {stored[1]:,} pixels"
+                raise RowvitError(f"{name}: {size} {error.message}", error.advice) from error
+            file.load()
+            return _in_rgb(file, name), reduced
     except FileNotFoundError as error:
         raise RowvitError(f"{name}: no such file") from error
     except RowvitError:
@@ -198,24 +255,109 @@ def _load(source: str | os.PathLike | bytes, enough: tuple[int, int]) -> tuple[I
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6  # below, Pillow warns from the half on
         raise RowvitError(f"{name}: has more than {limit:.0f} million pixels", "scale it down") from error
+    except MemoryError as error:
+        raise RowvitError(f"{name}: there is no memory to decode it", "scale it down") from error
     except Exception as error:  # a damaged file makes Pillow's readers raise anything
         raise RowvitError(
             f"{name}: cannot be decoded as an image", "use a complete JPEG or PNG file"
         ) from error
 
 
-def _open(source: str | os.PathLike | bytes) -> Image.Image:
-    """A PNG's checksums are compared, too: nobody looks at them while it is decoded."""
+def _reader(data: BinaryIO, name: str) -> Image.Image:
+    """What has read the start of a file; a PNG's checksums are compared: nobody does that while decoding."""
 
     def again() -> Image.Image:
-        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        data.seek(0)
+        return Image.open(data, formats=[form for form in FORMATS if form in Image.OPEN])
 
-    image = again()
+    Image.preinit()
+    try:
+        image = again()
+    except UnidentifiedImageError:  # of the readers of the commonest formats
+        Image.init()
+        _require_reader(data, name)
+        image = again()
     if image.format == "PNG":
         with image:
             image.verify()
         return again()
     return image
+
+
+def _require_reader(data: BinaryIO, name: str) -> None:
+    """`RowvitError` if what reads AVIF or HEIC is missing, and this is one of them."""
+    data.seek(0)
+    head = data.read(32)
+    # the brand, and those that the file is compatible with: of AVIF they may be HEIC's, too
+    brands = {head[i : i + 4] for i in (8, *range(16, 32, 4))} if head[4:8] == b"ftyp" else set()
+    if brands & _AVIF:
+        with needs(f"{name}: AVIF needs Pillow 11.3 or later", "'pillow>=11.3'"):
+            from PIL import _avif  # noqa: F401
+    elif brands & _HEIC and "HEIF" not in Image.OPEN:
+        with needs(f"{name}: HEIC needs the package pillow-heif", "'rowvit[heic]'"):
+            from pillow_heif import register_heif_opener
+        register_heif_opener()
+
+
+def _bytes(file: Image.Image, data: BinaryIO, stored: tuple[int, int]) -> int:
+    """Memory that decoding takes at most, and `_in_rgb` then; ``stored`` is the size in the file."""
+    form, whole = file.format, stored[0] * stored[1]
+    found = _HELD.get(str(form), 0) * whole
+    packed = form == "TIFF" and file.info.get("compression") != "raw"
+    if packed or form in _HELD:  # which are read in large parts, or as a whole
+        at = data.tell()
+        found += data.seek(0, os.SEEK_END)
+        data.seek(at)
+    if form in _SCALED:
+        sampled = [part[1:3] for part in vars(file)["layer"]]
+        if not _is_baseline(data, len(sampled)):  # it has coefficients of 16 bits for all of it
+            most = max(h for h, _ in sampled) * max(v for _, v in sampled)
+            found += sum(2 * whole * h * v // most for h, v in sampled)
+    if packed:  # a strip or a tile
+        tags = vars(file)["tag_v2"]
+        bits, values = tags.get(_BITS, (1,)), tags.get(_VALUES, 1)
+        width, height = max(stored[0], tags.get(_TILE_WIDTH, 0)), tags.get(_TILE_HEIGHT, 0)
+        height = height or min(stored[1], tags.get(_ROWS, stored[1]))
+        found += width * height * (4 if tags.get(_COLOURS) == 6 else -(-max(bits) * values // 8))
+    # a PNG may say behind its pixels that it is turned, and to look there decodes it
+    turned = form == "PNG" or file.getexif().get(_ORIENTATION, 1) != 1
+    return found + 4 * file.width * file.height * (2 if turned or file.mode != "RGB" else 1)
+
+
+def _is_baseline(data: BinaryIO, parts: int) -> bool:
+    """Whether a JPEG's first scan has all colours of its first lines: others are decoded as a whole.
+
+    ``parts`` is how many colours there are.
+    """
+    data.seek(2)
+    while len(head := data.read(4)) == 4 and head[0] == 0xFF:
+        kind, length = head[1], int.from_bytes(head[2:], "big")
+        if kind == 0xC2:  # progressive
+            return False
+        if kind == 0xDA:
+            return data.read(1) == bytes([parts])
+        data.seek(length - 2, os.SEEK_CUR)
+    return False
+
+
+def _in_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Turned as its EXIF says, and in RGB; each step gives back what the one before has made."""
+    form = image.format
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        turned = ImageOps.exif_transpose(image)
+        image.close()
+        image = turned
+    if image.mode == "RGB":
+        return image
+    # Pillow would clip what is more than 255
+    if image.mode.startswith("I;16") or (image.mode == "I" and form == "PNG"):
+        found = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    elif image.mode in ("I", "F"):
+        raise RowvitError(f"{name}: has 32 bits per value, of unknown range", "convert it to 8 or 16 bits")
+    else:
+        found = image.convert("RGB")
+    image.close()
+    return found
 
 
 # -- frames of cameras --------------------------------------------------------------------------------
@@ -301,21 +443,25 @@ def _reduced(count: int, side: int) -> tuple[int, int, int]:
     return (count - blocks * step) // 2, step, blocks
 
 
-def _thinned(image: Image.Image, shape: tuple[int, int]) -> np.ndarray:
-    """An RGB image as words of its bytes, R first, uint32, of less than twice ``shape`` along each axis."""
-    (top, step_y, down), (left, step_x, across) = map(_reduced, (image.height, image.width), shape)
+def _thinned(image: Image.Image, box: tuple[int, int, int, int], shape: tuple[int, int]) -> np.ndarray:
+    """A part of an RGB image as words of its bytes, R first, uint32, of less than twice ``shape`` each way.
+
+    ``box`` is left, top, right, below.
+    """
+    left, top, right, below = box
+    (y, step_y, down), (x, step_x, across) = _reduced(below - top, shape[0]), _reduced(right - left, shape[1])
     if step_y == step_x == 1:
-        return _words(image)
+        return _words(image.crop(box))
 
     def places(first: int, step: int) -> list[float]:
         """Of both lines of the first block: a pixel's middle, less what Affine adds."""
         return [first + 0.5 - step / 2 + quarter * step // 4 for quarter in (1, 3)]
 
     lines = []
-    for y in places(top, step_y):
+    for down_to in places(top + y, step_y):
         one, other = (
-            image.transform((across, down), _AFFINE, (step_x, 0, x, 0, step_y, y))
-            for x in places(left, step_x)
+            image.transform((across, down), _AFFINE, (step_x, 0, right_to, 0, step_y, down_to))
+            for right_to in places(left + x, step_x)
         )
         lines.append(_mean(_words(one), _words(other)))
     return _mean(*lines)

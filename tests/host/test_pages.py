@@ -181,6 +181,15 @@ def test_folders_of_tests() -> None:
     assert set(re.findall(r"`(\w+)`", row)) == folders
 
 
+def test_layers_are_counted_from_0() -> None:
+    """As the glossary says, in whatever tells users of them."""
+    assert "Layers are counted from 0, in files" in text("docs/glossary.md")
+    pages = [*PAGES, "docs/results.md", "docs/experiments.md"]
+    pages += [str(path.relative_to(ROOT)) for path in ROOT.glob("recipes/*/*.*")]
+    for page in pages:
+        assert not re.search(r"(counted |\(|\(?blocks |\(?layers )from 1\b", text(page)), page
+
+
 def test_targets_of_make() -> None:
     """Commands in the pages are targets of the Makefile."""
     (phony,) = re.findall(r"\.PHONY: ((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text())

@@ -20,6 +20,8 @@ from rowvit.errors import RowvitError
 #: what the extras of pyproject.toml are for
 EXTRAS = {
     "model": "your own networks: import, train, quantise",
+    "teach": "logistic regression in teach",
+    "heic": "photos in HEIC",
     "report": "plots and reports",
     "serve": "the server",
     "eval": "eval on many processes",

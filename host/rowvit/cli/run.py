@@ -226,7 +226,7 @@ def _draw(
         with progress_bar("the reference", count) as progress:
             reference = session.reference(files[:count], progress)
     with status("drawing"):
-        photos = [pictures.seen(file, session.meta, session.frontend) for file in files[:count]]
+        photos = (pictures.seen(file, session.meta, session.frontend) for file in files[:count])
         names = [file.name for file in files[:count]]
         picture = pictures.draw(names, photos, results[:count], reference[:count], session.meta)
         plots.save(picture, path)

@@ -292,7 +292,7 @@ def _push(rng: np.random.Generator, tensors: dict[str, np.ndarray], params: dict
 def preset_package(preset: str, dense: bool = False, seed: int = 2025) -> ModelPackage:
     """A network of a known size: 224 pixels, 1000 classes, 197 tokens (patch 16) or 257 (patch 14).
 
-    After attention of blocks 4, 7 and 10 (counted from 1) half of the patches stay: of 197 tokens 99, 50,
+    After attention of blocks 3, 6 and 9 half of the patches stay: of 197 tokens 99, 50,
     and 26. 40 % of the hidden neurons are active, each for about half of the tokens, so that about
     20 % of the hidden activations and 40 % of the rows of W2 remain.
 

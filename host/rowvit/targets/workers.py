@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
+from rowvit.decoding import ROOM, SAID, say_once
 from rowvit.errors import RowvitError
 from rowvit.targets.guard import Difference
 from rowvit.targets.open import open as open_target
@@ -79,7 +80,7 @@ class Workers:
         before = list(accumulate(map(len, starts), initial=0))
         waiting, idle = deque(enumerate(starts)), list(self._processes)
         busy: dict[Connection, int] = {}
-        done: dict[int, tuple[list[Result], dict[int, RowvitError]]] = {}
+        done: dict[int, tuple[list[Result], dict[int, RowvitError], dict[str, tuple[str, ...]]]] = {}
         for index in range(len(starts)):
             while index not in done:
                 try:
@@ -100,7 +101,9 @@ class Workers:
                         raise answer[0] from RuntimeError(answer[1])
                     done[busy.pop(pipe)] = answer
                     idle.append(pipe)
-            results, wrong = done.pop(index)
+            results, wrong, said = done.pop(index)
+            for text, words in said.items():
+                say_once(text, *words)
             for number, why in wrong.items():
                 assert refused is not None
                 refused(before[index] + number, why)
@@ -120,7 +123,9 @@ class Workers:
         spawn = multiprocessing.get_context("spawn")
         pipe, theirs = spawn.Pipe()
         # a daemon: Python does not wait for it at its own end, whichever way it gets there
-        process = spawn.Process(target=_work, args=(theirs, self._files.name, *self._spec), daemon=True)
+        process = spawn.Process(
+            target=_work, args=(theirs, self._files.name, self.count, *self._spec), daemon=True
+        )
         # a terminal sends Ctrl-C to all, and it is for the parent: the process inherits that it is held back
         held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -134,6 +139,7 @@ class Workers:
 def _work(
     pipe: Connection,
     files: str,
+    processes: int,
     model: ModelPackage | Program,
     target: str,
     config: HardwareConfig,
@@ -142,6 +148,7 @@ def _work(
     """A process's life: results for images, or an error and how it came about, until it is killed."""
     end_with_parent()
     tempfile.tempdir = files
+    ROOM.share(processes)
     loaded: Target | None = None
     with suppress(EOFError, ConnectionError):  # the parent is gone
         while True:
@@ -154,7 +161,7 @@ def _work(
                     loaded = opened
                 loaded.count_from(first)
                 pixels = loaded.prepared(images, len(images), wrong.__setitem__ if skip else None)
-                answer: Any = list(loaded.stream(pixels, len(images))), wrong
+                answer: Any = list(loaded.stream(pixels, len(images))), wrong, SAID
             except Difference as error:
                 number = first + position(error.image - first, wrong)
                 answer = error.renumbered(number), traceback.format_exc()

@@ -95,7 +95,8 @@ class TrainingSet(Dataset):
         file = encoded(self.photos.files[index])
         try:
             if self.cropped:
-                image = upright(file)
+                with upright(file) as opened:
+                    image = opened.copy()
             else:
                 image = Image.fromarray(decode(file, self.side, self.resize, self.crop))
         except RowvitError as error:

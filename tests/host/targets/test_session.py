@@ -12,6 +12,7 @@ from PIL import Image
 from waiting import until
 
 import rowvit
+from rowvit import decoding
 from rowvit.compiler import compile
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
@@ -145,6 +146,18 @@ def test_what_is_no_image_does_not_stop_the_others(package, files, tmp_path):
                 with pytest.raises(Difference) as error:
                     session.run(mixed, batch, jobs, refused=lambda n, error: None)
                 assert error.value.image == 4, (batch, jobs)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_is_said_once(package, tmp_path, monkeypatch, caplog, jobs):
+    """Whatever process decodes the first of two animated files."""
+    monkeypatch.setattr(decoding, "SAID", {})
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("white", "black")]
+    for name in "ab":
+        frames[0].save(tmp_path / f"{name}.gif", save_all=True, append_images=frames[1:])
+    with caplog.at_level("INFO", "rowvit"), Session(package, "sim", "tiny") as session:
+        session.run([tmp_path / "a.gif", tmp_path / "b.gif"], jobs=jobs)
+    assert sum("several frames, of which the first is taken" in text for text in caplog.messages) == 1
 
 
 def test_the_hls_front_end_takes_whole_photos(package, files):

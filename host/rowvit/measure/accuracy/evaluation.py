@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from rowvit import decoding
+from rowvit.decoding import SAID, say_once
 from rowvit.errors import RowvitError, needs
 from rowvit.formats.description import image_shape
 from rowvit.formats.work import WORK, count_work
@@ -40,8 +42,9 @@ if TYPE_CHECKING:
 
     #: a package, or a float network and its card
     Network: TypeAlias = ModelPackage | tuple[VisionTransformer, Card]
-    #: of the photos of a shard that can be decoded, if there are any; the others by their positions, and why
-    Shard: TypeAlias = "tuple[Outcomes | None, dict[int, RowvitError]]"
+    #: of the photos of a shard that can be decoded, if there are any; the others by their positions, and why;
+    #: what there is to say once
+    Shard: TypeAlias = "tuple[Outcomes | None, dict[int, RowvitError], dict[str, tuple[str, ...]]]"
 
 SHARD = 32  # photos
 DEADLINE = 1800.0  # seconds for one shard
@@ -477,7 +480,10 @@ def evaluate(
     wrong: dict[int, RowvitError] = {}
     done = 0
     job = partial(_shard, target=target, config=config, precision=precision)
-    for (part, _), (found, left_out) in zip(shards, _run(job, model, shards, jobs, scheduler), strict=True):
+    answers = _run(job, model, shards, jobs, scheduler)
+    for (part, _), (found, left_out, said) in zip(shards, answers, strict=True):
+        for text, words in said.items():
+            say_once(text, *words)
         for number, why in left_out.items():
             if refused is None:
                 raise why
@@ -505,10 +511,10 @@ def _shard(
     if isinstance(model, tuple):
         network, card = model
         pixels = part.prepared(network.config.size, card.resize, card.crop, wrong.__setitem__)
-        return (float_work(network, card, pixels, precision) if len(pixels) else None), wrong
+        return (float_work(network, card, pixels, precision) if len(pixels) else None), wrong, SAID
     size, taken = image_shape(model.arch), model.meta["preprocessing"]
     pixels = part.prepared(size, taken["resize"], taken.get("crop", 1.0), wrong.__setitem__)
-    return (integer_work(model, pixels, target, config, cycles) if len(pixels) else None), wrong
+    return (integer_work(model, pixels, target, config, cycles) if len(pixels) else None), wrong, SAID
 
 
 def _run(
@@ -530,6 +536,7 @@ def _run(
     class EndWithParent(WorkerPlugin):
         def setup(self, worker: object) -> None:
             end_with_parent()
+            decoding.ROOM.share(jobs)
 
     # it tells of connections that were closed, with tracebacks, also after the cluster's end and its silence
     logging.getLogger("distributed.batched").setLevel(logging.WARNING)

@@ -7,7 +7,7 @@ All but `draw` return Pillow images and plain values, for a web page as well as 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
@@ -72,12 +72,14 @@ def seen(
     arch, shape = meta["architecture"], image_shape(meta["architecture"])
     crop = meta["preprocessing"].get("crop", 1.0)
     if frontend == "hls":
-        image = within(upright(source), crop)
+        with upright(source) as photo:
+            image = within(photo, crop)
         window = Geometry.for_network(*image.size, arch)
         right, below = window.left + window.window_width, window.top + window.window_height
         image = image.crop((window.left, window.top, right, below))
     else:
-        image = middle(upright(source, before_crop(fitted(arch, enough)[::-1], crop)), shape, crop)
+        with upright(source, before_crop(fitted(arch, enough)[::-1], crop)) as photo:
+            image = middle(photo, shape, crop)
     if image.height < shape[0] or image.width < shape[1]:
         return image.resize(shape[::-1], FILTERS[meta["preprocessing"]["resize"]])
     return image
@@ -166,7 +168,7 @@ def classes(result: Result, names: Sequence[Any], count: int = 5) -> list[tuple[
 
 def draw(
     names: Sequence[str],
-    photos: Sequence[Image.Image],
+    photos: Iterable[Image.Image],
     results: Sequence[Result],
     references: Sequence[Result],
     meta: Mapping[str, Any],
@@ -177,8 +179,8 @@ def draw(
     ----------
     names : sequence of str
         A title for each photo.
-    photos : sequence of Image
-        As from `seen`; at most `MOST`.
+    photos : iterable of Image
+        As from `seen`; at most `MOST`. One is taken at a time.
     results : sequence of Result
         Of any target.
     references : sequence of Result
@@ -194,10 +196,10 @@ def draw(
     columns = max(_COLUMNS, len(meta["pruning"]) + 2)
     rows = 1 + (-(-meta["architecture"]["depth"] // columns) if references else 1)
     width, height = _LARGE + columns * (_SMALL + _GAP) + 3 * _GAP, rows * (_SMALL + _TITLES) + 2 * _GAP
-    picture = plots.figure(width, height * len(photos))
+    picture = plots.figure(width, height * len(names))
     picture.set_layout_engine("none")
     for number, (name, photo, result) in enumerate(zip(names, photos, results, strict=True)):
-        top = height * (len(photos) - number) - _GAP
+        top = height * (len(names) - number) - _GAP
         strip = _Strip(picture, top, photo.resize(fitted(meta["architecture"], _PIXELS)), meta)
         strip.photo(name, result)
         strip.remaining(result)

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What pictures take while they are decoded: resident memory of processes that decode large ones."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from waiting import HANG, until
+
+import rowvit
+from rowvit import decoding
+from rowvit.decoding import MOST_BYTES, Room
+from rowvit.errors import RowvitError
+from rowvit.images import decode
+from rowvit.targets.target import MODELS
+
+HOST = Path(rowvit.__file__).parents[1]
+BOARD = 512_000_000, 300_000_000  # bytes of a Pynq-Z2, and those that Linux and Jupyter leave
+BOARD_ROOM = 512_000_000 // 7
+SLACK = 25  # MB: threads, the network's pixels, what the allocator keeps
+
+#: decodes files, in two threads, as often as is asked for; memory in MB
+DECODE = """
+import json, sys
+from rowvit import decoding
+from rowvit.images import decode
+from PIL import Image
+files, again, machine = json.loads(sys.argv[1])
+if machine:
+    decoding.memory = lambda: tuple(machine)
+decoding.processors = lambda: 2
+def status(key):
+    with open("/proc/self/status") as file:
+        return int(file.read().partition(key + ":")[2].split()[0]) / 1000
+decode(files[0], 32)  # loads what reads this format
+start, wrong = status("VmRSS"), []
+def refused(number, error):
+    wrong.append(str(error))
+list(decoding.decoded(files[1:] * again, lambda file: decode(file, 32), 24, refused))
+print(json.dumps([start, status("VmHWM"), status("VmRSS"), wrong]))
+"""
+
+
+def run(code: str, *arguments: str, folder: Path) -> str:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HOST), *filter(None, sys.path)])}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=HANG,
+    )
+    return done.stdout
+
+
+def picture(mode: str, side: int) -> Image.Image:
+    """Soft waves, which no format stores in a few bytes."""
+    wave = np.round(127 + 100 * np.sin(np.arange(side) / 40)).astype(np.uint8)
+    grey = Image.fromarray(np.broadcast_to(wave, (side, side)).copy())
+    if mode == "I;16":
+        return Image.fromarray(np.asarray(grey).astype(np.uint16) << 8)
+    return Image.merge("RGB", [grey, grey.transpose(Image.TRANSPOSE), grey]).convert(mode)
+
+
+FAST = {"quality": 20, "enc_params": {"preset": "ultrafast"}}
+#: format, mode and options, and the side of a square for which a Pynq-Z2's memory is just enough
+JUST_ENOUGH = {
+    "PNG": ("PNG", "RGB", {"compress_level": 1}, 3000),
+    "PNG with alpha": ("PNG", "RGBA", {"compress_level": 1}, 3000),
+    "PNG of 16 bits": ("PNG", "I;16", {"compress_level": 1}, 3000),
+    "GIF": ("GIF", "P", {}, 3000),
+    "BMP": ("BMP", "RGB", {}, 4200),
+    "JPEG, progressive": ("JPEG", "RGB", {"progressive": True, "subsampling": 0}, 3400),
+    "JPEG, progressive, four colours": ("JPEG", "CMYK", {"progressive": True}, 2900),
+    "TIFF": ("TIFF", "RGB", {"compression": None}, 3700),
+    "TIFF, one strip": ("TIFF", "RGBA", {"compression": "tiff_lzw", "tiffinfo": {278: 2200}}, 2200),
+    "WebP": ("WEBP", "RGB", {"quality": 50, "method": 0}, 2100),
+    "WebP with alpha": ("WEBP", "RGBA", {"lossless": True, "quality": 0, "method": 0}, 1900),
+    "AVIF": ("AVIF", "RGB", {"speed": 10, "quality": 50}, 2300),
+    "AVIF with alpha": ("AVIF", "RGBA", {"speed": 10, "quality": 50, "subsampling": "4:4:4"}, 2000),
+    "HEIC": ("HEIF", "RGB", FAST, 2700),
+    "HEIC with alpha": ("HEIF", "RGBA", FAST, 2300),
+}
+
+
+def readable(form: str) -> None:
+    """Skip where nothing reads a format."""
+    if form == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    elif form == "AVIF":
+        pytest.importorskip("PIL._avif")
+
+
+@pytest.mark.parametrize("name", JUST_ENOUGH)
+def test_what_a_board_decodes(tmp_path, name):
+    """Several at once stay within what the board has for pictures, and give it back; others are refused."""
+    form, mode, options, side = JUST_ENOUGH[name]
+    readable(form)
+    for file, size in (("small", 64), ("large", side), ("larger", side * 5 // 4)):
+        picture(mode, size).save(tmp_path / file, form, **options)
+    files = ["small", "large", "larger", "large"]
+    start, peak, end, wrong = json.loads(run(DECODE, json.dumps([files, 2, BOARD]), folder=tmp_path))
+    assert len(wrong) == 2 and all(
+        f" of {side * 5 // 4:,} x {side * 5 // 4:,} pixels takes " in sentence
+        and sentence.endswith(" MB to decode, and may take 73 MB here; scale it down, or save it as JPEG")
+        for sentence in wrong
+    )
+    assert BOARD_ROOM / 4e6 < peak - start < BOARD_ROOM / 1e6 + SLACK < 100
+    assert end - start < 20
+
+
+@pytest.fixture(scope="module")
+def bomb(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("bomb") / "bomb.webp"
+    Image.new("RGBA", (5000, 5000), (9, 9, 9, 9)).save(path, lossless=True, quality=0, method=0)
+    assert path.stat().st_size < 2000
+    return path
+
+
+COMMAND = """
+import sys
+from rowvit.cli import app
+def status(key):
+    with open("/proc/self/status") as file:
+        return int(file.read().partition(key + ":")[2].split()[0]) / 1000
+if "eval" in sys.argv:
+    import torch
+before, code = status("VmHWM"), 0
+try:
+    app(sys.argv[1:])
+except SystemExit as end:
+    code = end.code
+print(code, status("VmHWM") - before)
+"""
+
+
+def test_a_few_bytes_with_many_pixels(tmp_path, bomb):
+    """Of 25 million pixels, 24 at once, on this machine."""
+    shutil.copy(MODELS / "sign_digits_photos" / "0_0000.jpg", tmp_path / "0.jpg")
+    files = ["0.jpg", *[str(bomb)] * 24]
+    start, peak, end, wrong = json.loads(run(DECODE, json.dumps([files, 1, None]), folder=tmp_path))
+    assert len(wrong) == 24 and all("WEBP of 5,000 x 5,000 pixels takes 501 MB" in text for text in wrong)
+    assert peak - start < SLACK and end - start < 20
+
+
+@pytest.mark.parametrize("command", ["run", "eval", "teach"])
+def test_commands_leave_them_out(tmp_path, bomb, command):
+    """Each says so, goes on with the others, and exits with 1."""
+    if command == "eval":
+        pytest.importorskip("torch")
+    for folder in "01":
+        (tmp_path / "photos" / folder).mkdir(parents=True)
+        for number in range(4):
+            picture("RGB", 40 + number).save(tmp_path / "photos" / folder / f"{number}.png")
+        for number in range(12):
+            os.symlink(bomb, tmp_path / "photos" / folder / f"x{number}.webp")
+    arguments = {
+        "run": ["run", "sign-digits", "photos/0", "photos/1", "-t", "golden"],
+        "eval": ["eval", "sign-digits", "--data", "photos"],
+        "teach": ["teach", "photos", "--from", "sign-digits", "-o", "t.safetensors", "--solver", "ridge"],
+    }
+    printed = run(COMMAND, *arguments[command], folder=tmp_path).split()
+    assert printed[-2] == "1" and float(printed[-1]) < 150
+
+
+def test_a_scan_of_one_colour_is_no_baseline(tmp_path):
+    """A JPEG that brings its colours one after the other takes coefficients of all of it, too."""
+    file = io.BytesIO()
+    Image.new("RGB", (8000, 8000), (9, 99, 200)).save(file, "JPEG", subsampling=0)
+    data = bytearray(file.getvalue())
+    assert decode(bytes(data), 32).shape == (32, 32, 3)
+    scan = data.index(b"\xff\xda") + 4
+    assert data[scan] == 3
+    data[scan] = 1
+    with pytest.raises(RowvitError, match="JPEG of 8,000 x 8,000 pixels takes 388 MB to decode"):
+        decode(bytes(data), 32)
+
+
+def test_a_tile_that_is_larger_than_its_picture():
+    """The decoder of a TIFF makes room for a whole tile: here 900 MB for 64 x 64 pixels."""
+    tags = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: 30_000, 323: 30_000, 324: 300, 325: 9}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(300)
+    with pytest.raises(RowvitError, match="TIFF of 64 x 64 pixels takes 901 MB to decode"):
+        decode(data, 32)
+
+
+# -- the room ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def board(monkeypatch) -> Room:
+    monkeypatch.setattr(decoding, "memory", lambda: BOARD)
+    return Room()
+
+
+@pytest.mark.parametrize(
+    ("machine", "processes", "size"),
+    [
+        (BOARD, 1, 512_000_000 // 7),
+        ((512_000_000, 120_000_000), 1, 30_000_000),
+        ((512_000_000, 8_000_000), 1, 16_000_000),
+        ((2_000_000_000, 700_000_000), 1, 175_000_000),
+        ((64_000_000_000, 60_000_000_000), 1, MOST_BYTES),
+        ((64_000_000_000, 60_000_000_000), 4, MOST_BYTES // 4),
+    ],
+)
+def test_size(monkeypatch, machine, processes, size):
+    monkeypatch.setattr(decoding, "memory", lambda: machine)
+    room = Room()
+    room.share(processes)
+    assert room.size() == size
+
+
+def test_memory_is_the_machines(tmp_path):
+    """By the kernel; less, where the process's group may have less."""
+    total, free = decoding.memory()
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < free <= total <= pages
+
+
+def test_large_ones_wait_for_each_other(board):
+    """In the order in which they ask, so that small ones do not keep a large one waiting for ever."""
+    order: list[str] = []
+
+    def take(name: str, size: int) -> None:
+        with board.taken(size):
+            order.append(name)
+
+    threads = []
+    with board.taken(40_000_000):
+        for name, size in (("large", 60_000_000), ("small", 30_000_000)):
+            threads.append(threading.Thread(target=take, args=(name, size)))
+            threads[-1].start()
+            if name == "large":
+                until(board._entrance.locked)
+        assert order == []
+    for thread in threads:
+        thread.join(HANG)
+    assert order == ["large", "small"]
+
+
+def test_what_fits_does_not_wait(board):
+    with board.taken(30_000_000), board.taken(40_000_000):
+        pass
+    with (
+        pytest.raises(RowvitError, match=r"^takes 80 MB to decode, and may take 73 MB here; scale it down"),
+        board.taken(80_000_000),
+    ):
+        pass
+
+
+def test_who_waits_too_long_is_told(board, monkeypatch):
+    monkeypatch.setattr(decoding, "_PATIENCE", 0.01)
+    with (
+        board.taken(60_000_000),
+        pytest.raises(RowvitError, match="has waited 0 s for memory"),
+        board.taken(60_000_000),
+    ):
+        pass

@@ -141,7 +141,8 @@ def for_network(
     Returns
     -------
     uint8 array [height, width, 3], RGB
-        For "host", of the network's size; for "hls" what the preprocessor scales: of RGB a view.
+        For "host", of the network's size; that a file has no colours is said, once. For "hls" what the
+        preprocessor scales: of RGB a view.
 
     Raises
     ------
@@ -158,7 +159,20 @@ def for_network(
     if frontend == "hls":
         with upright(source, before_crop(shape, crop)) as image:
             return np.asarray(within(image, crop))
-    return decode(source, shape, resize, crop)
+    found = decode(source, shape, resize, crop)
+    if _is_grey(found):
+        name = "an image" if isinstance(source, bytes) else os.fspath(source)
+        say_once(
+            "%s has no colours: a network that learned from colours may be sure of it, and wrong;"
+            " so of all such files",
+            name,
+        )
+    return found
+
+
+def _is_grey(pixels: np.ndarray) -> bool:
+    """Whether red, green and blue are alike in uint8 [height, width, 3]; few pixels say so of most photos."""
+    return all((part == part[:, :, :1]).all() for part in (pixels[::8, ::8], pixels))
 
 
 def is_picture(path: Path) -> bool:

@@ -180,7 +180,8 @@ def _try(there: Emulated, name: str, machine: str) -> None:
     same(there, "run", "sign-digits", "photo.jpg", "-t", "golden", "--json")
     same(there, "compile", "sign-digits", "-c", board(name).configuration, "-o")
     pixels(there)
-    report = there.run(f"{VENV}/bin/rowvit", "diagnose", "--json", "-", network=False, status=1)
+    diagnose = f"{VENV}/bin/rowvit", "diagnose", "--target", "board", "--json", "-"
+    report = there.run(*diagnose, network=False, status=1)
     assert json.loads(report)["evidence"] == "no board"
     there.run(f"{VENV}/bin/pip", "install", "-q", *TESTS)
     shutil.copytree(ROOT / "tests", there.home / "tests", dirs_exist_ok=True)

@@ -270,6 +270,20 @@ def test_memory_for_121_megapixels(tmp_path):
     assert int(found.split()[-1]) / 1000 < 120  # kB
 
 
+def test_a_photo_without_colours(monkeypatch, caplog, tmp_path):
+    """Is told of, once; a pixel of colour makes it a photo in colours."""
+    monkeypatch.setattr("rowvit.decoding.SAID", {})
+    grey = np.random.default_rng(0).integers(0, 256, (20, 20, 1), dtype=np.uint8).repeat(3, axis=2)
+    coloured = grey.copy()
+    coloured[7, 7] = 255, 0, 0
+    for name, pixels in (("a", coloured), ("b", grey), ("c", grey)):
+        (tmp_path / f"{name}.png").write_bytes(encoded(pixels))
+        with caplog.at_level("INFO", "rowvit"):
+            for_network(tmp_path / f"{name}.png", described(20))
+    (said,) = caplog.messages
+    assert said.startswith(f"{tmp_path / 'b.png'} has no colours: a network that learned from colours may be")
+
+
 def test_crop_of_the_network(tmp_path) -> None:
     """The middle square of 0.5 of the shorter side, for the host and for the preprocessor."""
     photo = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)

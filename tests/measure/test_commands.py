@@ -71,7 +71,7 @@ def test_bench_with_checks(rowvit_command, small, tmp_path, mistake, monkeypatch
 
     monkeypatch.setattr("rowvit.targets.session.read_program", damaged)
     assert "rowvit: image 0 differs from the integer reference in logits[" in mistake(*command)
-    assert "golden is the integer reference" in mistake(*command, "-t", "golden")
+    assert "--check-every is for sim and board, not for --target golden" in mistake(*command, "-t", "golden")
 
 
 def test_bench_golden(rowvit_command, small):
@@ -88,14 +88,14 @@ def test_bench_leaves_out_what_cannot_be_decoded(rowvit_command, small, tmp_path
     (tmp_path / "0_text.jpg").write_text("no picture")
     (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:-100])
     command = ("bench", small["package"], tmp_path, "-t", "golden", "-c", "tiny", "-n", 6, "--json", "-")
-    found = rowvit_command(*command)
+    found = rowvit_command(*command, code=1)
     document = json.loads(found.stdout)
     assert document["data"]["images"] == 4 and document["data"]["subset"] == "first 4 of 6 files by name"
     assert document["throughput"]["files"]["images"] == 6
     skipped = re.findall(r"skipped: \S+/(\S+): cannot be decoded", " ".join(found.stderr.split()))
     assert skipped == ["0_text.jpg", "1.png"]
     monkeypatch.setattr("rowvit.targets.session.AHEAD_BYTES", 1000)  # two images of 12 x 12
-    document = json.loads(rowvit_command(*command).stdout)
+    document = json.loads(rowvit_command(*command, code=1).stdout)
     assert document["data"]["images"] == 2 and document["data"]["repeated"] == 3
     for file in tmp_path.glob("[0-9].png"):
         file.write_bytes(b"")

@@ -7,11 +7,10 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 from typer.main import get_command
 
 import rowvit
-from rowvit.cli.common import app, say
+from rowvit.cli.common import Group, app, say
 
 __all__ = ["app"]
 
@@ -32,7 +31,7 @@ MODULES = {
 _MODULE_OF = {command: module for module, commands in MODULES.items() for command in commands}
 
 
-class _Commands(TyperGroup):
+class _Commands(Group):
     """Imports what a command needs when it is asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import functools
 import logging
+import re
 import shlex
 import signal
 import threading
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 import typer
 from rich.console import Console
 from rich.text import Text
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from rowvit.errors import RowvitError, writing
 
@@ -44,40 +44,78 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def command(
-    name: str | None = None, group: typer.Typer = app, cls: type[TyperCommand] | None = None
-) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Register a command; what its user can fix becomes one sentence on standard error, and exit code 2."""
+def _flags_alone(parameters: list[Any]) -> list[Any]:
+    """Parameters of a help: a flag takes no value, so none of a type is shown behind it."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
 
-    def register(function: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(function)
-        def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-            if not LOG.handlers:
-                from rich.logging import RichHandler
 
-                LOG.addHandler(RichHandler(console=ERR, show_time=False, show_level=False, show_path=False))
-                LOG.setLevel(logging.INFO)
-            try:
-                with unwinding():
-                    return function(*args, **kwargs)
-            except ModuleNotFoundError as error:
-                package = str(error.name).split(".")[0]
-                if package not in MODEL_PACKAGES:
-                    raise
-                sentence = f"this needs the package {package}; install it with: pip install 'rowvit[model]'"
-                cause: Exception = error
-            except RowvitError as error:
-                sentence, cause = str(error), error
-            except KeyboardInterrupt:
-                # all that is left is to end, and a second Ctrl-C does that at once: no traceback of it
-                signal.signal(signal.SIGINT, signal.SIG_DFL)
+class Group(TyperGroup):
+    """Commands behind a word."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _flags_alone(super().get_params(ctx))
+
+
+class Command(TyperCommand):
+    """What its user can fix becomes one sentence on standard error, and exit code 2."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _flags_alone(super().get_params(ctx))
+
+    def invoke(self, ctx: Any) -> Any:
+        if not LOG.handlers:
+            from rich.logging import RichHandler
+
+            LOG.addHandler(RichHandler(console=ERR, show_time=False, show_level=False, show_path=False))
+            LOG.setLevel(logging.INFO)
+        try:
+            self._fits_target(ctx)
+            with unwinding():
+                return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            package = str(error.name).split(".")[0]
+            if package not in MODEL_PACKAGES:
                 raise
-            say(f"rowvit: {sentence}", ERR)
-            raise typer.Exit(2) from cause
+            sentence = f"this needs the package {package}; install it with: pip install 'rowvit[model]'"
+            cause: Exception = error
+        except RowvitError as error:
+            sentence, cause = str(error), error
+        except KeyboardInterrupt:
+            # all that is left is to end, and a second Ctrl-C does that at once: no traceback of it
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            raise
+        say(f"rowvit: {sentence}", ERR)
+        raise typer.Exit(2) from cause
 
-        return group.command(name, cls=cls)(wrapped)
+    def _fits_target(self, ctx: Any) -> None:
+        """`RowvitError` for an option of another target, which its help begins with."""
+        target = getattr(ctx.params.get("target"), "value", None)
+        for parameter in self.params:
+            if parameter.name == "target":  # which has a word on each
+                continue
+            scope = _SCOPE.match(getattr(parameter, "help", None) or "")
+            source = ctx.get_parameter_source(parameter.name)
+            if target and scope and source is not None and source.name == "COMMANDLINE":
+                targets = scope[1].split(", ")
+                if target not in targets:
+                    raise RowvitError(
+                        f"{parameter.opts[0]} is for {' and '.join(targets)}, not for --target {target}",
+                        f"leave it out, or use --target {targets[0]}",
+                    )
 
-    return register
+
+#: how the help of an option begins that not all targets have
+_SCOPE = re.compile(r"((?:golden|sim|board)(?:, (?:golden|sim|board))*): ")
+
+
+def command(
+    name: str | None = None, group: typer.Typer = app, cls: type[Command] = Command
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Register a command."""
+    return group.command(name, cls=cls)
 
 
 class Terminated(BaseException):

@@ -17,29 +17,32 @@ from rowvit.errors import RowvitError
 @command()
 def features(
     model: opt.ModelArgument,
-    images: Annotated[list[Path], typer.Argument(help="Image files or directories.")],
+    images: opt.PicturesArgument,
+    *,
+    recursive: opt.RecursiveOption = False,
     output: Annotated[
         Path,
         typer.Option(
             "-o",
             "--output",
+            metavar="FILE",
             help="The .npz: values [B, N, D], indices [B, N], files [B], model, and what heads of rows say.",
         ),
     ],
     behind: Annotated[
         int | None,
-        typer.Option(min=0, help="The layer, from 0, behind which; by default the last that there is."),
+        typer.Option(
+            min=0, metavar="LAYER", help="The layer behind which, from 0; by default the last that there is."
+        ),
     ] = None,
     dense: Annotated[
         bool, typer.Option("--dense", help="Drop no tokens: every patch has its own, for more cycles.")
     ] = False,
-    target: opt.TargetOption = opt.TargetName.sim,
+    target: opt.AnswersOption,
     config: opt.ConfigOption = opt.DEFAULT_CONFIG,
     check_every: opt.CheckEveryOption = None,
     batch: opt.BatchOption = 1,
-    jobs: Annotated[
-        int, typer.Option(min=0, help="Simulations in parallel; 0: one per processor.", show_default=False)
-    ] = 0,
+    jobs: opt.JobsOption = 0,
     bitstream: opt.BitstreamOption = None,
 ) -> None:
     """Compute features: the tokens of images behind the last LayerNorm, for search, clusters or own heads.
@@ -54,7 +57,7 @@ def features(
     --------
       rowvit features sign-digits photos/ -o features.npz
 
-      rowvit features dinov2-int8.safetensors photos/ --target golden -o features.npz
+      rowvit features vit-int8.safetensors photos/ --target sim -o features.npz
     """
     from rowvit.formats.package import ModelPackage
     from rowvit.targets.features import features as stacked
@@ -72,7 +75,7 @@ def features(
     options = opt.target_options(target, bitstream, check_every=check_every)
     with Session(source, target.value, config, **options) as session:
         layer_of(session.meta, behind)
-        files = image_files(images, lambda text: say(text, ERR))
+        files = image_files(images, lambda text: say(text, ERR), recursive)
         session.prepare(len(files), batch, jobs)
         refused: dict[int, RowvitError] = {}
         with progress_bar(f"{len(files)} image{'s' * (len(files) > 1)}", len(files)) as progress:

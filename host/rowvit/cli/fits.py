@@ -26,12 +26,15 @@ def fits(
     source: Annotated[
         str,
         typer.Argument(
-            help="timm:NAME, without its weights; whatever rowvit import takes; or a model package."
+            metavar="MODEL",
+            help="timm:NAME, without its weights; whatever rowvit import takes; or a model package.",
         ),
     ],
     config: Annotated[
         str | None,
-        typer.Option("--config", "-c", help="Only this configuration: a name or a .toml file."),
+        typer.Option(
+            "--config", "-c", metavar="NAME|FILE", help="Only this configuration: a name or a .toml file."
+        ),
     ] = None,
     classes: opt.ClassesOption = None,
     image_size: opt.ImageSizeOption = None,

@@ -14,7 +14,7 @@ from rich.text import Text
 from typer import Argument, Option
 
 from rowvit.cli import options as opt
-from rowvit.cli.common import ERR, OUT, app, command, print_rows, say, status, writable
+from rowvit.cli.common import ERR, OUT, Group, app, command, print_rows, say, status, writable
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import overlay_name
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from rowvit.overlay.verify import Check
 
 config_app = typer.Typer(
-    no_args_is_help=True, help="Hardware configurations: what an accelerator is built from."
+    no_args_is_help=True, cls=Group, help="Hardware configurations: what an accelerator is built from."
 )
 app.add_typer(config_app, name="config")
 overlays_app = typer.Typer(
-    no_args_is_help=True, help="Overlays for boards: prebuilt ones, and your own builds."
+    no_args_is_help=True, cls=Group, help="Overlays for boards: prebuilt ones, and your own builds."
 )
 app.add_typer(overlays_app, name="overlays")
 _MARKS = {True: Text("ok", "green"), False: Text("failed", "red"), None: Text("?", "yellow")}
@@ -35,7 +35,9 @@ _MARKS = {True: Text("ok", "green"), False: Text("failed", "red"), None: Text("?
 
 @command("verify-overlay")
 def verify_overlay(
-    bitstream: Annotated[Path, Argument(help="The .bit; its .hwh and .json must be next to it.")],
+    bitstream: Annotated[
+        Path, Argument(metavar="FILE", help="The .bit; its .hwh and .json must be next to it.")
+    ],
 ) -> None:
     """Check a bitstream by its files, without a board: one build, configuration, DMA, ports, clock.
 
@@ -53,14 +55,17 @@ def verify_overlay(
 
 @command()
 def diagnose(
-    target: Annotated[
-        opt.TargetName, Option("--target", "-t", help="board: this board; sim: the simulated one.")
-    ] = opt.TargetName.board,
+    *,
+    target: opt.TargetOption,
     config: opt.ConfigOption = opt.DEFAULT_CONFIG,
     bitstream: opt.BitstreamOption = None,
     json_file: Annotated[
         Path | None,
-        Option("--json", help="Also write a report, to send along with a question; - for output."),
+        Option(
+            "--json",
+            metavar="FILE",
+            help="Also write a report, to send along with a question; - for standard output.",
+        ),
     ] = None,
 ) -> None:
     """Check the board step by step, from its files to a network with known logits.
@@ -70,9 +75,9 @@ def diagnose(
 
     Examples
     --------
-      rowvit diagnose --bitstream rowvit-pynq-z2.bit --json my-board.json
+      rowvit diagnose --target sim --json my-board.json
 
-      rowvit diagnose --target sim
+      rowvit diagnose --target board --bitstream rowvit-pynq-z2.bit
     """
     from rowvit.measure.report import diagnosis
     from rowvit.targets.diagnose import diagnose as walk
@@ -144,8 +149,15 @@ def config_list() -> None:
 
 
 @command("show", config_app)
-def config_show(name: Annotated[str, Argument(help="A configuration's name or .toml file.")]) -> None:
-    """Show one configuration: its fields, and the sizes of its memories."""
+def config_show(
+    name: Annotated[str, Argument(metavar="NAME|FILE", help="A configuration's name or .toml file.")],
+) -> None:
+    """Show one configuration: its fields, and the sizes of its memories.
+
+    Example
+    -------
+      rowvit config show zcu104
+    """
     c = configs.load(name)
     print_rows(
         {
@@ -162,7 +174,12 @@ def config_show(name: Annotated[str, Argument(help="A configuration's name or .t
 
 
 ManifestOption = Annotated[
-    Path | None, Option("--manifest", help="A list of prebuilt overlays (.toml) to use instead of rowvit's.")
+    Path | None,
+    Option(
+        "--manifest",
+        metavar="FILE",
+        help="A list of prebuilt overlays (.toml) to use instead of rowvit's.",
+    ),
 ]
 
 
@@ -184,9 +201,11 @@ def overlays_list(manifest: ManifestOption = None) -> None:
 
 @command("fetch", overlays_app)
 def overlays_fetch(
-    name: Annotated[str, Argument(help="A name of rowvit overlays list.")],
-    to: Annotated[Path, Option("--to", help="Directory to write .bit, .hwh and .json to.")] = Path(),
-    seconds: Annotated[float, Option(help="Give up after this many seconds.")] = 300,
+    name: Annotated[str, Argument(metavar="NAME", help="A name of rowvit overlays list.")],
+    to: Annotated[
+        Path, Option("--to", metavar="FOLDER", help="Where to write .bit, .hwh and .json.")
+    ] = Path(),
+    seconds: Annotated[float, Option(metavar="SECONDS", help="After which to give up.")] = 300,
     manifest: ManifestOption = None,
 ) -> None:
     """Download a prebuilt overlay, and check it against the manifest."""
@@ -209,7 +228,7 @@ def overlays_fetch(
 
 @command("verify", overlays_app)
 def overlays_verify(
-    path: Annotated[Path, Argument(help="A .bit, .hwh or .json, or a directory of overlays.")],
+    path: Annotated[Path, Argument(metavar="PATH", help="A .bit, .hwh or .json, or a folder of overlays.")],
 ) -> None:
     """Check that overlays are complete and of a configuration that this version knows.
 

@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, Option
-from typer.core import TyperCommand
+from typer import Argument, Exit, Option
 
 from rowvit.cli import options as opt
 from rowvit.cli.common import (
     ERR,
     OUT,
+    Command,
     command,
     print_host_work,
     print_rows,
@@ -30,28 +30,36 @@ from rowvit.cli.common import (
     wrote,
 )
 from rowvit.errors import RowvitError
+from rowvit.measure.power.passes import DRY_RUN, PowerPlan
 
 
 @command()
 def bench(
     model: opt.ModelArgument,
     images: opt.ImagesArgument = None,
-    target: opt.TargetOption = opt.TargetName.sim,
+    *,
+    recursive: opt.RecursiveOption = False,
+    target: opt.TargetOption,
     config: opt.ConfigOption = opt.DEFAULT_CONFIG,
     count: opt.CountOption = 0,
     batch: opt.BatchOption = 8,
     warm_up: Annotated[
-        int, Option("--warm-up", min=0, help="Images before each measurement, which are not counted.")
+        int,
+        Option(
+            "--warm-up", min=0, metavar="N", help="Images before each measurement, which are not counted."
+        ),
     ] = 1,
     baseline: Annotated[
         str,
         Option(
+            metavar="NAMES",
             help="Also time the float network on this CPU, in the same run: torch, ort (onnxruntime),"
-            " numpy, or a file of rowvit baseline; several with commas."
+            " numpy, or a file of rowvit baseline; several with commas.",
         ),
     ] = "",
     baseline_seconds: Annotated[
-        float, Option(min=0, help="Seconds for each combination of runtime, threads and batch.")
+        float,
+        Option(min=0, metavar="SECONDS", help="For each combination of runtime, threads and batch."),
     ] = 3.0,
     json_file: opt.ResultOption = None,
     data: opt.SetNameOption = None,
@@ -71,7 +79,9 @@ def bench(
     --------
       rowvit bench sign-digits --target sim --baseline torch,ort --json sim.json
 
-      rowvit bench program.safetensors photos/ --target board --images 1000 --warm-up 20 --json board.json
+      rowvit bench sign-digits --target sim --memory ideal --json ideal.json
+
+      rowvit bench vit-program.safetensors photos/ --target board --images 1000 --warm-up 20 --json board.json
     """
     from rowvit.measure.speed import baseline as cpu
     from rowvit.measure.speed import throughput
@@ -81,10 +91,11 @@ def bench(
     runtimes = [name for name in baseline.split(",") if name]
     options = opt.target_options(target, bitstream, memory, latency, rate, check_every)
     with Session(model, target.value, config, **options) as session:
-        chosen = session.choose(images or (), count, data, subset, lambda text: say(text, ERR))
+        chosen = session.choose(images or (), count, data, subset, lambda text: say(text, ERR), recursive)
         # what is missing, before the work
         ways = cpu.ways(session.meta, runtimes, sorted({1, batch}))
         total = len(chosen.pixels)
+        session.prepare(total)  # a simulator that is built here does not count
         rounds = 2 + bool(chosen.files) * (1 if target is opt.TargetName.sim else 2)
         with progress_bar(f"{total} images, alone and in batches", rounds * total) as progress:
             document = throughput.document(session, chosen, batch, warm_up, progress)
@@ -96,6 +107,8 @@ def bench(
                 progress(len(speeds))
         document["throughput"]["baseline"] = speeds
     _print_result(document, json_file, _print_throughput)
+    if chosen.skipped:
+        raise Exit(1)
 
 
 def _print_throughput(document: dict[str, Any]) -> None:
@@ -213,13 +226,17 @@ def _limits(figures: dict[str, Any]) -> dict[str, str]:
 @command()
 def baseline(
     model: opt.ModelArgument,
-    output: Annotated[Path, Option("--output", "-o", help="The file to write (.onnx).")],
-    batch: Annotated[int, Option(min=1, help="Images per call.")] = 1,
+    output: Annotated[Path, Option("--output", "-o", metavar="FILE", help="The file to write (.onnx).")],
+    batch: Annotated[int, Option(min=1, metavar="N", help="Images per call.")] = 1,
 ) -> None:
     """Write the float network of a model's architecture as ONNX, for rowvit bench --baseline FILE.
 
     For boards that run onnxruntime, but not PyTorch. The weights are random, since speed does not
     depend on them.
+
+    Example
+    -------
+      rowvit baseline vit-int8.safetensors -o vit-float.onnx
     """
     from rowvit.measure.speed.baseline import save
     from rowvit.targets.target import read_model
@@ -231,7 +248,7 @@ def baseline(
     wrote(output, "rowvit", "bench", model, "--target", "board", "--baseline", output)
 
 
-class _ListsInstruments(TyperCommand):
+class _ListsInstruments(Command):
     """Its help lists the instruments, whose modules other commands do not need."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -246,35 +263,53 @@ class _ListsInstruments(TyperCommand):
 _BY_DEFAULT = "By default the board's own; off the board none."
 
 
+def _planned(name: str) -> str:
+    """Of a power measurement: what is done by default."""
+    return f"{getattr(PowerPlan(), name):g}, on sim {getattr(DRY_RUN, name):g}"
+
+
 @command(cls=_ListsInstruments)
 def power(
     model: opt.ModelArgument,
     images: opt.ImagesArgument = None,
-    target: opt.TargetOption = opt.TargetName.board,
+    *,
+    recursive: opt.RecursiveOption = False,
+    target: opt.TargetOption,
     config: opt.ConfigOption = opt.DEFAULT_CONFIG,
-    instrument: Annotated[str, Option(help=_BY_DEFAULT, show_default=False)] = "",
+    instrument: Annotated[str, Option(metavar="NAME", help=_BY_DEFAULT, show_default=False)] = "",
     rail: Annotated[
         list[str] | None,
         Option(
-            help="pmbus, hwmon: a rail or sensor by name, instead of the board's; repeat to add their power."
+            metavar="NAME",
+            help="pmbus, hwmon: a rail or sensor by name, instead of the board's; repeat to add their power.",
         ),
     ] = None,
     log: Annotated[
-        Path | None, Option(help="csv: the meter's log, if it exists by the end of the passes.")
+        Path | None,
+        Option(metavar="FILE", help="csv: the meter's log, if it exists by the end of the passes."),
     ] = None,
-    measures: Annotated[str, Option(help="csv: where the meter is connected.")] = "",
+    measures: Annotated[str, Option(metavar="TEXT", help="csv: where the meter is connected.")] = "",
     pairs: Annotated[
-        int | None, Option(help="Number of idle passes, and of busy ones; by default 10, on sim 5.")
+        int | None,
+        Option(metavar="N", show_default=_planned("pairs"), help="Number of idle passes, and of busy ones."),
     ] = None,
-    seconds: Annotated[float | None, Option(help="Measured part of a pass; by default 10, on sim 2.")] = None,
+    seconds: Annotated[
+        float | None,
+        Option(metavar="SECONDS", show_default=_planned("seconds"), help="Measured part of a pass."),
+    ] = None,
     settle: Annotated[
         float | None,
-        Option(help="Seconds of the same load before it, not counted; by default 3, on sim 0.5."),
+        Option(
+            metavar="SECONDS",
+            show_default=_planned("settle"),
+            help="Of the same load before that part, not counted.",
+        ),
     ] = None,
     interval: Annotated[
-        float, Option(min=0.001, help="pmbus, hwmon: seconds from one sample to the next.")
+        float,
+        Option(min=0.001, metavar="SECONDS", help="pmbus, hwmon: from one sample to the next."),
     ] = 0.05,
-    seed: Annotated[int, Option(min=0, help="For the order of the passes.")] = 0,
+    seed: Annotated[int, Option(min=0, metavar="SEED", help="For the order of the passes.")] = 0,
     batch: opt.BatchOption = 8,
     count: opt.CountOption = 0,
     json_file: opt.ResultOption = None,
@@ -290,12 +325,12 @@ def power(
 
     Examples
     --------
-      rowvit power program.safetensors photos/ --json power.json
+      rowvit power vit-program.safetensors photos/ --target board --json power.json
 
-      rowvit power program.safetensors photos/ --instrument csv --json power.json
+      rowvit power sign-digits --target board --instrument csv --measures "its socket" --json csv.json
     """
     from rowvit.measure import result
-    from rowvit.measure.power import passes, protocol
+    from rowvit.measure.power import protocol
     from rowvit.measure.power.instrument import Wanted
     from rowvit.measure.power.instruments import meter, open_instrument
     from rowvit.targets.session import Session
@@ -303,7 +338,7 @@ def power(
     simulated = target is opt.TargetName.sim
     given: dict[str, Any] = {"pairs": pairs, "seconds": seconds, "settle": settle, "seed": seed}
     plan = replace(
-        passes.DRY_RUN if simulated else passes.PowerPlan(),
+        DRY_RUN if simulated else PowerPlan(),
         **{name: value for name, value in given.items() if value is not None},
     )
     count = count or int(simulated)  # one image, as each takes seconds
@@ -316,39 +351,52 @@ def power(
             f"--instrument {instrument} needs a result file, which the meter's log is joined to",
             "pass --json FILE",
         )
+    if log is not None and not later:
+        raise RowvitError("--log is for --instrument csv", "leave it out, or measure with a meter")
     options = opt.target_options(target, bitstream)
     with Session(model, target.value, config, **options) as session:
-        chosen = session.choose(images or (), count, data, subset, lambda text: say(text, ERR))
+        chosen = session.choose(images or (), count, data, subset, lambda text: say(text, ERR), recursive)
+        session.prepare(len(chosen.pixels))  # a simulator that is built here does not count
         with progress_bar("seconds of the passes") as progress:
             document = protocol.document(session, chosen, plan, opened, batch, progress)
     if later:
         _write_result(document, json_file)
-        if log is None:
-            say(f"Copy the meter's log and run: rowvit power-log {json_file} LOG")
-            return
-        meter.join(document, log)
-    _print_result(document, json_file, _print_power)
+    if later and log is None:
+        say(f"Copy the meter's log and run: rowvit power-log {json_file} LOG")
+    else:
+        if log:
+            meter.join(document, log)
+        _print_result(document, json_file, _print_power)
+    if chosen.skipped:
+        raise Exit(1)
 
 
 @command("power-log")
 def power_log(
     result_file: Annotated[Path, Argument(metavar="RESULT", help="Of rowvit power --instrument csv.")],
-    log: Annotated[Path, Argument(help="The meter's log (CSV with a header).")],
+    log: Annotated[Path, Argument(metavar="LOG", help="The meter's log (CSV with a header).")],
     output: Annotated[
-        Path | None, Option("--output", "-o", help="Write here instead of over RESULT.")
+        Path | None, Option("--output", "-o", metavar="FILE", help="Write here instead of over RESULT.")
     ] = None,
     search: Annotated[
-        float, Option(min=0, help="Seconds by which the meter's clock may differ from the board's.")
+        float,
+        Option(min=0, metavar="SECONDS", help="By which the meter's clock may differ from the board's."),
     ] = 60.0,
     resolution: Annotated[
         float | None,
-        Option(min=0, help="Watts between two readings of the meter; by default as the log shows."),
+        Option(
+            min=0, metavar="WATTS", help="Between two readings of the meter; by default as the log shows."
+        ),
     ] = None,
 ) -> None:
     """Join the log of an external meter to the passes of rowvit power --instrument csv.
 
     The log needs columns time (seconds or dates), and power, or voltage and current. It is shifted, and
     stretched by up to 4 %, to where the power rises and falls with the passes, and refused where it does not.
+
+    Example
+    -------
+      rowvit power-log csv.json meter.csv
     """
     from rowvit.measure.power.instruments import meter
     from rowvit.measure.report import check
@@ -429,16 +477,24 @@ def _print_result(
 
 @command()
 def report(
-    results: Annotated[list[Path], Argument(help="Result files of rowvit bench and rowvit power.")],
-    output: Annotated[Path, Option("--output", "-o", help="The page to write.")] = Path("report.html"),
+    results: Annotated[
+        list[Path], Argument(metavar="RESULTS", help="Result files of rowvit bench and rowvit power.")
+    ],
+    output: Annotated[Path, Option("--output", "-o", metavar="FILE", help="The page to write.")] = Path(
+        "report.html"
+    ),
     check: Annotated[
         bool, Option("--check", help="Only check that each is complete; write nothing.")
     ] = False,
     model: Annotated[
-        str | None, Option(help="The package that was measured: the page shows how it classifies a photo.")
+        str | None,
+        Option(
+            metavar="MODEL", help="The package that was measured: the page shows how it classifies a photo."
+        ),
     ] = None,
     photo: Annotated[
-        Path | None, Option(help="That photo; by default the first that comes with the model.")
+        Path | None,
+        Option(metavar="IMAGE", help="That photo; by default the first that comes with the model."),
     ] = None,
 ) -> None:
     """Turn results into one HTML page with plots; several of one kind are compared.
@@ -448,11 +504,11 @@ def report(
 
     Examples
     --------
-      rowvit report before.json after.json -o report.html
+      rowvit report sim.json ideal.json -o report.html
 
-      rowvit report bench.json power.json --model sign-digits
+      rowvit report sim.json power.json --model sign-digits
 
-      rowvit report --check result.json
+      rowvit report --check sim.json
     """
     from rowvit.measure.report.check import read
 

@@ -38,24 +38,34 @@ def import_(
     source: Annotated[
         str,
         Argument(
+            metavar="SOURCE",
             help="timm:NAME, an .onnx file, a state dict or checkpoint (.safetensors, .pth, .pt, .ckpt,"
-            " .bin, .npz), or a folder of timm, transformers or optimum."
+            " .bin, .npz), or a folder of timm, transformers or optimum.",
         ),
     ],
-    output: Annotated[Path, Option("--output", "-o", help="The float network to write.")],
+    output: Annotated[Path, Option("--output", "-o", metavar="FILE", help="The float network to write.")],
     weights: Annotated[
-        Path | None, Option(help="timm: a state dict of the model, instead of the hub's weights.")
+        Path | None,
+        Option(metavar="FILE", help="timm: a state dict of the model, instead of the hub's weights."),
     ] = None,
     random: Annotated[bool, Option("--random", help="timm: random weights.")] = False,
     heads: opt.HeadsOption = None,
     act: Annotated[
-        str | None, Option(help="State dict: relu, gelu, gelu_tanh, quick_gelu or silu; by default gelu.")
+        str | None,
+        Option(
+            metavar="relu|gelu|gelu_tanh|quick_gelu|silu",
+            show_default="gelu",
+            help="State dict: the activation, which it does not say.",
+        ),
     ] = None,
     pool: opt.PoolOption = None,
     part: Annotated[
-        str | None, Option(help="Checkpoint with several networks: the name of the one to import.")
+        str | None,
+        Option(metavar="NAME", help="Checkpoint with several networks: the name of the one to import."),
     ] = None,
-    onnx_output: Annotated[str | None, Option(help="ONNX: which output; by default the first.")] = None,
+    onnx_output: Annotated[
+        str | None, Option(metavar="NAME", help="ONNX: which output; by default the first.")
+    ] = None,
     encoder: Annotated[
         bool, Option("--encoder", help="Leave out whatever follows the last LayerNorm.")
     ] = False,
@@ -65,20 +75,27 @@ def import_(
     classes: opt.ClassesOption = None,
     image_size: opt.ImageSizeOption = None,
     class_names: Annotated[
-        Path | None, Option(help="A text file with one name per line, or a JSON list.")
+        Path | None, Option(metavar="FILE", help="A text file with one name per line, or a JSON list.")
     ] = None,
     mean: Annotated[
-        tuple[float, float, float] | None, Option(help="Of the pixels, in 0..1.", show_default=False)
+        tuple[float, float, float] | None,
+        Option(metavar="RED GREEN BLUE", help="Of the pixels, in 0..1.", show_default=False),
     ] = None,
     std: Annotated[
-        tuple[float, float, float] | None, Option(help="Of the pixels, in 0..1.", show_default=False)
+        tuple[float, float, float] | None,
+        Option(metavar="RED GREEN BLUE", help="Of the pixels, in 0..1.", show_default=False),
     ] = None,
     prompts: Annotated[
-        Path | None, Option(help="CLIP's folder: a text file with a prompt per line; they are the classes.")
+        Path | None,
+        Option(
+            metavar="FILE",
+            help="CLIP's folder: a text file with a prompt per line; they are the classes.",
+        ),
     ] = None,
-    licence: Annotated[str | None, Option(help="For the model card.")] = None,
+    licence: Annotated[str | None, Option(metavar="TEXT", help="For the model card.")] = None,
     origin: Annotated[
-        str | None, Option(help="For the model card: who made it, from what; by default the source.")
+        str | None,
+        Option(metavar="TEXT", help="For the model card: who made it, from what; by default the source."),
     ] = None,
 ) -> None:
     """Import a vision transformer: a float network for relu, prune, train and quantise.
@@ -89,13 +106,13 @@ def import_(
 
     Examples
     --------
-      rowvit import timm:deit_tiny_patch16_224 -o deit.safetensors
+      rowvit import timm:deit_tiny_patch16_224 -o vit.safetensors
 
-      rowvit import timm:vit_tiny_patch16_224 --random --classes 10 --image-size 64 -o tiny.safetensors
+      rowvit import timm:vit_tiny_patch16_224 --random --classes 10 --image-size 64 -o vit.safetensors
 
-      rowvit import clip-vit-base-patch32/ --prompts prompts.txt -o zero-shot.safetensors
+      rowvit import model.onnx --class-names names.txt -o vit.safetensors
 
-      rowvit import model.onnx --class-names names.txt -o model.safetensors
+      rowvit import clip-vit-base-patch32/ --prompts prompts.txt -o vit.safetensors
     """
     from rowvit.model import store
     from rowvit.model.importers import import_model
@@ -165,16 +182,24 @@ def _names(path: Path) -> list[str]:
 @command()
 def compile(
     model: opt.ModelArgument,
-    output: Annotated[Path, Option("--output", "-o", help="The program to write (.safetensors).")],
+    output: Annotated[
+        Path, Option("--output", "-o", metavar="FILE", help="The program to write (.safetensors).")
+    ],
     config: opt.ConfigOption = opt.DEFAULT_CONFIG,
     checkpoints: Annotated[
         bool, Option("--checkpoints", help="The program also sends the residuals after every half layer.")
     ] = False,
-    batch: Annotated[int, Option("--batch", help="Images that may share a load of weights, 1 to 16.")] = 8,
+    batch: Annotated[
+        int, Option("--batch", metavar="N", help="Images that may share a load of weights, 1 to 16.")
+    ] = 8,
 ) -> None:
     """Compile a model package into a program for one configuration.
 
     A program holds instructions and weights in one blob; a board loads it without compiling.
+
+    Example
+    -------
+      rowvit compile vit-int8.safetensors -o vit-program.safetensors
     """
     from rowvit.compiler import compile as lower
     from rowvit.targets.target import read_package
@@ -197,6 +222,10 @@ def disasm(model: opt.ModelArgument, config: opt.ConfigOption = opt.DEFAULT_CONF
 
     LOAD>=12 waits until 12 loads of this pass are complete; DRAIN~7 follows the seventh operation
     of the drain band by band.
+
+    Example
+    -------
+      rowvit disasm sign-digits
     """
     from rowvit.compiler import disasm as text
     from rowvit.targets.target import read_program
@@ -206,7 +235,12 @@ def disasm(model: opt.ModelArgument, config: opt.ConfigOption = opt.DEFAULT_CONF
 
 @command()
 def info(model: opt.ModelArgument) -> None:
-    """Describe a float network, a model package or a compiled program."""
+    """Describe a float network, a model package or a compiled program.
+
+    Example
+    -------
+      rowvit info sign-digits
+    """
     from rowvit.compiler import Program
     from rowvit.targets.target import read_model
 

@@ -45,14 +45,19 @@ def relu(
     model: opt.FloatArgument,
     output: opt.OutputOption,
     data: opt.PhotosOption,
-    photos: Annotated[int, Option(min=1, help="Training photos to fit to.")] = 400,
-    check: Annotated[int, Option(min=1, help="Other training photos, for top-1 before and after.")] = 500,
+    photos: Annotated[int, Option(min=1, metavar="N", help="Training photos to fit to.")] = 400,
+    check: Annotated[
+        int, Option(min=1, metavar="N", help="Other training photos, for top-1 before and after.")
+    ] = 500,
     each_layer: Annotated[
         bool, Option("--each-layer", help="Measure top-1 after every layer too, which takes longer.")
     ] = False,
-    ridge: Annotated[float, Option(help="Weight of the pull towards the old matrices.")] = 1e-3,
+    ridge: Annotated[float, Option(metavar="WEIGHT", help="Of the pull towards the old matrices.")] = 1e-3,
     recipe: Annotated[
-        Path | None, Option(help="Then fine-tune by this recipe (.toml), with the GELU network as teacher.")
+        Path | None,
+        Option(
+            metavar="FILE", help="Then fine-tune by this recipe (.toml), with the GELU network as teacher."
+        ),
     ] = None,
     measure: opt.MeasureOption = None,
     labels: opt.LabelsOption = None,
@@ -126,18 +131,29 @@ def prune(
     output: opt.OutputOption,
     data: opt.PhotosOption,
     layers: Annotated[
-        str | None, Option(help="Blocks after whose attention tokens are dropped, counted from 0: 3,6,9.")
+        str | None,
+        Option(
+            metavar="LAYERS",
+            help="Blocks after whose attention tokens are dropped, counted from 0, as 3,6,9.",
+        ),
     ] = None,
     rho: Annotated[
-        float | None, Option(min=0.01, max=1.0, help="Share of the patch tokens that each of them keeps.")
+        float | None,
+        Option(min=0.01, max=1.0, metavar="SHARE", help="Of the patch tokens, which each of them keeps."),
     ] = None,
     keep: Annotated[
         str | None,
-        Option(help="Instead of --rho: the share of all patch tokens left after each: 0.7,0.4,0.1."),
+        Option(
+            metavar="SHARES",
+            help="Instead of --rho: of all patch tokens, those left after each, as 0.7,0.4,0.1.",
+        ),
     ] = None,
-    cycles: Annotated[float | None, Option(min=1, help="Search: at most this many cycles per image.")] = None,
+    cycles: Annotated[
+        float | None, Option(min=1, metavar="CYCLES", help="Search: at most so many per image.")
+    ] = None,
     macs_saved: Annotated[
-        float | None, Option(min=0, max=100, help="Search: at least this percentage of the MACs saved.")
+        float | None,
+        Option(min=0, max=100, metavar="PERCENT", help="Search: at least so many of the MACs saved."),
     ] = None,
     trim: Annotated[
         bool,
@@ -155,17 +171,30 @@ def prune(
         ),
     ] = True,
     rule: Annotated[
-        str, Option(help="FFN2 rule: none, image or tile; auto: image or tile, whichever takes fewer cycles.")
+        str,
+        Option(
+            metavar="none|image|tile|auto",
+            help="FFN2 rule; auto: image or tile, whichever takes fewer cycles.",
+        ),
     ] = "auto",
     max_loss: Annotated[
-        float, Option(min=0, help="By hand: points of top-1 that FFN2 thresholds may cost; 0: none.")
+        float,
+        Option(
+            min=0,
+            metavar="POINTS",
+            help="By hand: of top-1, which FFN2 thresholds may cost; 0: no thresholds.",
+        ),
     ] = 0.0,
     photos: Annotated[
-        int, Option(min=1, help="Training photos for accuracy, drawn with a fixed seed.")
+        int, Option(min=1, metavar="N", help="Training photos for accuracy, drawn with a fixed seed.")
     ] = 500,
     config: opt.ConfigOption = opt.DEFAULT_CONFIG,
-    plot: Annotated[Path | None, Option(help="Write accuracy against cycles (.png, .svg, .pdf).")] = None,
-    json_file: Annotated[Path | None, Option("--json", help="Write all schedules that were tried.")] = None,
+    plot: Annotated[
+        Path | None, Option(metavar="FILE", help=f"Write accuracy against cycles ({opt.PICTURES}).")
+    ] = None,
+    json_file: Annotated[
+        Path | None, Option("--json", metavar="FILE", help="Write all schedules that were tried.")
+    ] = None,
     measure: opt.MeasureOption = None,
     labels: opt.LabelsOption = None,
 ) -> None:
@@ -178,9 +207,9 @@ def prune(
 
     Examples
     --------
-      rowvit prune vit-relu.safetensors --data photos/ --layers 3,6,9 --rho 0.5 -o pruned.safetensors
+      rowvit prune vit-relu.safetensors --data photos/ --layers 3,6,9 --rho 0.5 -o vit-pruned.safetensors
 
-      rowvit prune vit-relu.safetensors --data photos/ --cycles 3e6 --plot pareto.png -o pruned.safetensors
+      rowvit prune vit-relu.safetensors --data photos/ --macs-saved 30 -o vit-pruned.safetensors
     """
     from rowvit.formats.description import RULES
     from rowvit.hardware import config as configs
@@ -355,41 +384,61 @@ def quantise(
     model: opt.FloatArgument,
     output: opt.OutputOption,
     data: opt.PhotosOption,
-    photos: Annotated[int, Option(min=1, help="Training photos to calibrate on.")] = 256,
+    photos: Annotated[int, Option(min=1, metavar="N", help="Training photos to calibrate on.")] = 256,
     method: Annotated[
-        str, Option(help="Scales of activations: mse (least squared error), percentile or max.")
+        str,
+        Option(
+            metavar="mse|percentile|max", help="Scales of activations, by the least squared error or another."
+        ),
     ] = "mse",
     percentile: Annotated[
-        float, Option(help="For method percentile: the share that is not clipped.")
+        float, Option(metavar="PERCENT", help="For method percentile: the share that is not clipped.")
     ] = 99.99,
     rule: Annotated[
         str | None,
-        Option(help="FFN2 rule: none, image or tile; by default the network's, or image if it has none."),
+        Option(
+            metavar="none|image|tile",
+            help="FFN2 rule; by default the network's, or image if it has none.",
+        ),
     ] = None,
-    tile_rows: Annotated[int, Option(min=1, help="For rule tile: rows per tile.")] = 16,
+    tile_rows: Annotated[int, Option(min=1, metavar="ROWS", help="For rule tile: of a tile.")] = 16,
     threshold_energy: Annotated[
-        float, Option(help="Lossy FFN2 threshold: share of the hidden activations' energy to drop.")
+        float,
+        Option(
+            metavar="SHARE", help="Lossy FFN2 threshold: of the hidden activations' energy, what is dropped."
+        ),
     ] = 0.0,
     ffn_chunk: Annotated[
-        int | None, Option(help="Hidden neurons per chunk of FFN2; by default equal chunks of at most 384.")
+        int | None,
+        Option(
+            metavar="NEURONS", help="Hidden ones per chunk of FFN2; by default equal chunks of at most 384."
+        ),
     ] = None,
     smooth: Annotated[
-        float, Option(help="Move outlier channels from activations into weights: 0 none, 1 all.")
+        float,
+        Option(metavar="SHARE", help="Move outlier channels from activations into weights: 0 none, 1 all."),
     ] = 0.0,
     power_of_two: Annotated[bool, Option("--power-of-two", help="Requantise by powers of two only.")] = False,
     tokens: Annotated[
         str,
         Option(
-            help="Answer with tokens behind the last LayerNorm: class (the class token) or all (live ones)."
+            metavar="class|all",
+            help="Answer with tokens behind the last LayerNorm: the class token or all live ones.",
         ),
     ] = "",
     behind: Annotated[
-        str, Option(help="With --tokens: layers behind which, from 0, as 2,5,8,11; by default the last one.")
+        str,
+        Option(
+            metavar="LAYERS",
+            help="With --tokens: behind which, counted from 0, as 2,5,8,11; by default the last one.",
+        ),
     ] = "",
     measure: opt.MeasureOption = None,
     labels: opt.LabelsOption = None,
-    jobs: Annotated[int, Option(min=1, help="Worker processes that measure (Dask).")] = 1,
-    json_file: Annotated[Path | None, Option("--json", help="Write the table of noise.")] = None,
+    jobs: Annotated[int, Option(min=1, metavar="N", help="Worker processes that measure (Dask).")] = 1,
+    json_file: Annotated[
+        Path | None, Option("--json", metavar="FILE", help="Write the table of noise.")
+    ] = None,
 ) -> None:
     """Turn a float ReLU network into an int8 package for the accelerator.
 

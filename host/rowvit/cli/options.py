@@ -6,13 +6,14 @@ from __future__ import annotations
 import re
 import sys
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from typer import Argument, BadParameter, Option
 
 from rowvit.errors import RowvitError
-from rowvit.hardware.block_design import default_configuration
+from rowvit.hardware.block_design import default_configuration, is_board
 from rowvit.hardware.memory import Memory
 
 if TYPE_CHECKING:
@@ -78,46 +79,75 @@ def target_options(
 
 ModelArgument = Annotated[
     str,
-    Argument(help="A model package or compiled program (.safetensors), or sign-digits, which is bundled."),
+    Argument(
+        metavar="MODEL",
+        help="A model package or compiled program (.safetensors), or sign-digits, which is bundled.",
+    ),
 ]
-FloatArgument = Annotated[Path, Argument(help="A float network (.safetensors, from rowvit import).")]
+FloatArgument = Annotated[
+    Path, Argument(metavar="MODEL", help="A float network (.safetensors, from rowvit import).")
+]
+#: what `rowvit.images` reads
+FILES = "JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF, HEIC"
+PicturesArgument = Annotated[
+    list[Path], Argument(metavar="IMAGES", help=f"Image files ({FILES}) or folders of them.")
+]
 ImagesArgument = Annotated[
     list[Path] | None,
     Argument(
-        help="Image files or directories; by default the photos that come with the model, or random pixels."
+        metavar="IMAGES",
+        help=f"Image files ({FILES}) or folders of them; by default the photos that come with the model, or"
+        " random pixels.",
     ),
+]
+RecursiveOption = Annotated[
+    bool, Option("--recursive", "-r", help="Take the pictures in subfolders, too, instead of naming those.")
 ]
 PhotosOption = Annotated[
     Path,
     Option(
         "--data",
+        metavar="DATA",
         help="Photos: a folder with train and val folders of classes, CIFAR-10's python version, or an .npz.",
     ),
 ]
 CountOption = Annotated[
     int,
     Option(
-        "--images", "-n", min=0, show_default=False,
-        help="Number of images, repeated if there are fewer; 0: 10 on sim, else 200.",
+        "--images", "-n", min=0, metavar="N", show_default="10 on sim, else 200",
+        help="Number of images, repeated if there are fewer.",
     ),
 ]  # fmt: skip
-BatchOption = Annotated[int, Option(min=1, help="Images per start of the core, for throughput.")]
+BatchOption = Annotated[int, Option(min=1, metavar="N", help="Images per start of the core, for throughput.")]
+JobsOption = Annotated[
+    int,
+    Option(
+        min=0, metavar="N", show_default="one per processor", help="sim: simulations in parallel."
+    ),
+]  # fmt: skip
 SetNameOption = Annotated[
-    str | None, Option("--data", help="Name of the data set; by default that of its directory.")
+    str | None,
+    Option("--data", metavar="NAME", help="Name of the data set; by default that of its directory."),
 ]
-SubsetOption = Annotated[str | None, Option("--subset", help="Which part of the data set the images are.")]
+SubsetOption = Annotated[
+    str | None, Option("--subset", metavar="TEXT", help="Which part of the data set the images are.")
+]
 
 HeadsOption = Annotated[
-    int | None, Option(min=1, help="State dict: attention heads; by default one per 64 channels.")
+    int | None,
+    Option(min=1, metavar="N", help="State dict: attention heads; by default one per 64 channels."),
 ]
 PoolOption = Annotated[
     str | None,
     Option(
+        metavar="token|mean|norm-mean",
         help="State dict, where it does not say: the head sees the class token (token), a LayerNorm of the"
-        " patches' mean (mean) or the mean behind the LayerNorm (norm-mean)."
+        " patches' mean (mean) or the mean behind the LayerNorm (norm-mean).",
     ),
 ]
-ClassesOption = Annotated[int | None, Option(min=1, help="A new, untrained head with this many classes.")]
+ClassesOption = Annotated[
+    int | None, Option(min=1, metavar="N", help="A new, untrained head with this many classes.")
+]
 
 
 class ImageSize(NamedTuple):
@@ -146,16 +176,43 @@ ImageSizeOption = Annotated[
 
 # -- targets ------------------------------------------------------------------------------------
 
+
+def _by_default(elsewhere: TargetName) -> TargetName:
+    """The one rule: a board's own core; elsewhere what the command is for."""
+    return TargetName.board if is_board() else elsewhere
+
+
+_TARGETS = "golden: integer reference; sim: simulated RTL; board: a Zynq with PYNQ; all answer the same."
+#: of commands that count cycles
 TargetOption = Annotated[
     TargetName,
     Option(
         "--target",
         "-t",
-        help="golden: integer reference; sim: the RTL in simulation; board: a Zynq with PYNQ.",
+        default_factory=partial(_by_default, TargetName.sim),
+        show_default="board on a board, else sim, as cycles are counted",
+        help=_TARGETS,
+    ),
+]
+#: of commands that give answers
+AnswersOption = Annotated[
+    TargetName,
+    Option(
+        "--target",
+        "-t",
+        default_factory=partial(_by_default, TargetName.golden),
+        show_default="board on a board, else golden, as answers are the same",
+        help=_TARGETS,
     ),
 ]
 ConfigOption = Annotated[
-    str, Option("--config", "-c", help="Hardware configuration: a name (rowvit config list) or a .toml file.")
+    str,
+    Option(
+        "--config",
+        "-c",
+        metavar="NAME|FILE",
+        help="Hardware configuration: a name (rowvit config list) or a .toml file.",
+    ),
 ]
 FrontendOption = Annotated[
     FrontendName,
@@ -169,6 +226,7 @@ BitstreamOption = Annotated[
     Path | None,
     Option(
         "--bitstream",
+        metavar="FILE",
         help="board: the .bit, by default rowvit-CONFIG.bit (rowvit-CONFIG-hls.bit with the HLS front end);"
         " its .hwh must be next to it.",
     ),
@@ -178,6 +236,7 @@ CheckEveryOption = Annotated[
     Option(
         "--check-every",
         min=1,
+        metavar="N",
         help="sim, board: also compute one image in N, the first included, by the integer reference"
         " beside the core, and stop where they differ.",
     ),
@@ -186,16 +245,24 @@ MemoryOption = Annotated[
     MemoryName, Option("--memory", help="sim: ddr with the latency and rate below, or an ideal memory.")
 ]
 LatencyOption = Annotated[
-    int, Option("--latency", min=0, help="sim: cycles from a read's address to its first word.")
+    int,
+    Option("--latency", min=0, metavar="CYCLES", help="sim: from a read's address to its first word."),
 ]
 RateOption = Annotated[
-    int, Option("--rate", min=1, max=100, help="sim: percentage of the cycles that carry a word.")
+    int,
+    Option("--rate", min=1, max=100, metavar="PERCENT", help="sim: share of the cycles that carry a word."),
 ]
 
 # -- what is written and measured ---------------------------------------------------------------
 
-OutputOption = Annotated[Path, Option("--output", "-o", help="The network to write (.safetensors).")]
-ResultOption = Annotated[Path | None, Option("--json", help="Write the result file; - for standard output.")]
+OutputOption = Annotated[
+    Path, Option("--output", "-o", metavar="FILE", help="The network to write (.safetensors).")
+]
+ResultOption = Annotated[
+    Path | None, Option("--json", metavar="FILE", help="Write the result file; - for standard output.")
+]
+#: some of the pictures' formats
+PICTURES = ".png, .svg, .pdf, .webp or others of matplotlib"
 LabelsOption = Annotated[
     str | None,
     Option(

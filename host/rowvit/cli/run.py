@@ -51,9 +51,15 @@ def run(
     model: opt.ModelArgument,
     images: Annotated[
         list[Path] | None,
-        typer.Argument(help="Image files or directories; by default the photos that come with the model."),
+        typer.Argument(
+            metavar="IMAGES",
+            help=f"Image files ({opt.FILES}) or folders of them; by default the photos that come with the"
+            " model.",
+        ),
     ] = None,
-    target: opt.TargetOption = opt.TargetName.sim,
+    *,
+    recursive: opt.RecursiveOption = False,
+    target: opt.TargetOption,
     config: opt.ConfigOption = opt.DEFAULT_CONFIG,
     check: Annotated[
         bool,
@@ -66,21 +72,25 @@ def run(
     check_every: opt.CheckEveryOption = None,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", help="Write results and counters of every image; - for standard output."),
+        typer.Option(
+            "--json", metavar="FILE", help="Write results and counters of every image; - for standard output."
+        ),
     ] = None,
     plot: Annotated[
         Path | None,
         typer.Option(
-            help="Write a picture (.png, .svg, .pdf): the photos, what is left of them after each pruning,"
-            " the classes, and the class token's attention, which the integer reference computes."
+            metavar="FILE",
+            help=f"Write a picture ({opt.PICTURES}): the photos, what is left of them after each pruning,"
+            " the classes, and the class token's attention, which the integer reference computes.",
         ),
     ] = None,
     batch: Annotated[
-        int, typer.Option(min=1, help="Images per start of the core; above 1 the counters are the batch's.")
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Images per start of the core; above 1 the counters are the batch's."
+        ),
     ] = 1,
-    jobs: Annotated[
-        int, typer.Option(min=0, help="Simulations in parallel; 0: one per processor.", show_default=False)
-    ] = 0,
+    jobs: opt.JobsOption = 0,
     checkpoints: Annotated[
         bool,
         typer.Option(
@@ -92,21 +102,30 @@ def run(
     latency: opt.LatencyOption = opt.LATENCY,
     rate: opt.RateOption = opt.RATE,
     ddr: Annotated[
-        int, typer.Option(min=1, max=4096, help="sim: megabytes of memory for buffers.")
+        int, typer.Option(min=1, max=4096, metavar="MB", help="sim: memory for buffers.")
     ] = opt.DDR,
     stalls: Annotated[
         int,
-        typer.Option(min=0, help="sim: seed of random stalls on every channel; 0: none.", show_default=False),
+        typer.Option(
+            min=0, metavar="SEED", show_default="none", help="sim: seed of random stalls on every channel."
+        ),
     ] = 0,
     trace: Annotated[
-        Path | None, typer.Option(help="sim: write a waveform (FST); builds a slower simulator.")
+        Path | None,
+        typer.Option(metavar="FILE", help="sim: write a waveform (.fst); builds a slower simulator."),
     ] = None,
     trace_cycles: Annotated[
-        str, typer.Option(help="sim: first cycle of the waveform and the one after its last.")
+        str,
+        typer.Option(metavar="FIRST:LAST", help="sim: cycles of the waveform, without the last of these."),
     ] = "0:1000000",
     bitstream: opt.BitstreamOption = None,
     frontend: opt.FrontendOption = opt.FrontendName.host,
-    timeout: Annotated[float | None, typer.Option(help="Seconds that one image may take.")] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", show_default="10, on sim 600", help="sim, board: for one image, at most."
+        ),
+    ] = None,
 ) -> None:
     """Classify images, and show the cycles and the work that they took.
 
@@ -117,11 +136,11 @@ def run(
     --------
       rowvit run sign-digits --target sim --check
 
-      rowvit run deit-tiny.safetensors cat.jpg --target sim --memory ideal --json cat.json
-
       rowvit run sign-digits photo.jpg --plot photo.png
 
-      rowvit run sign-digits photos/ --target board --bitstream rowvit-pynq-z2.bit --batch 20
+      rowvit run vit-int8.safetensors photo.jpg --memory ideal --json photo.json
+
+      rowvit run sign-digits photos/ --recursive --target board --batch 20
     """
     from rowvit.targets.guard import Difference
     from rowvit.targets.session import Session, image_files, shipped_photos
@@ -146,7 +165,7 @@ def run(
         images = images or shipped_photos(model)
         if not images:
             raise RowvitError("no image is named", "pass image files or directories")
-        files = image_files(images, lambda text: say(text, ERR))
+        files = image_files(images, lambda text: say(text, ERR), recursive)
         if "window" in options:
             _announce_trace(session, len(files), options["window"])
         session.prepare(len(files), batch, jobs)
@@ -333,7 +352,8 @@ def profile(
     image: Annotated[
         Path | None,
         typer.Argument(
-            help="An image file; by default the first photo that comes with the model, or random pixels."
+            metavar="IMAGE",
+            help="An image file; by default the first photo that comes with the model, or random pixels.",
         ),
     ] = None,
     config: opt.ConfigOption = opt.DEFAULT_CONFIG,
@@ -344,10 +364,12 @@ def profile(
     latency: opt.LatencyOption = opt.LATENCY,
     rate: opt.RateOption = opt.RATE,
     trace_json: Annotated[
-        Path | None, typer.Option("--trace-json", help="Write the timeline, for ui.perfetto.dev.")
+        Path | None,
+        typer.Option("--trace-json", metavar="FILE", help="Write the timeline, for ui.perfetto.dev."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Write a picture (.png, .svg, .pdf): timeline and roofline.")
+        Path | None,
+        typer.Option(metavar="FILE", help=f"Write a picture ({opt.PICTURES}): timeline and roofline."),
     ] = None,
 ) -> None:
     """Show where the cycles of one image go, by layer and unit.
@@ -360,7 +382,7 @@ def profile(
     --------
       rowvit profile sign-digits --plot sign.png --trace-json sign.json
 
-      rowvit profile deit-tiny.safetensors cat.jpg --predict --rate 50
+      rowvit profile vit-int8.safetensors photo.jpg --predict --rate 50
     """
     from rowvit.formats.description import square_side
     from rowvit.hardware import config as configs

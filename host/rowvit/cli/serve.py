@@ -27,51 +27,68 @@ def serve(
     models: Annotated[
         list[str],
         typer.Argument(
+            metavar="MODELS",
             help="Model packages or compiled programs (.safetensors), or sign-digits, which is bundled;"
-            " NAME=FILE gives one a name."
+            " NAME=FILE gives one a name.",
         ),
     ],
-    target: opt.TargetOption = opt.TargetName.golden,
+    *,
+    target: opt.AnswersOption,
     config: opt.ConfigOption = opt.DEFAULT_CONFIG,
     host: Annotated[
-        str, typer.Option(help="Address to listen at; any but this computer's own needs a token.")
+        str,
+        typer.Option(metavar="ADDRESS", help="To listen at; any but this computer's own needs a token."),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any that is free.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="To listen at; 0: any that is free.")
+    ] = 8000,
     token_file: Annotated[
         Path | None,
         typer.Option(
             "--token-file",
+            metavar="FILE",
             help=f"File with the token that requests must carry; or the variable {TOKEN}. With another --host"
             " and neither, a new one is made and printed.",
         ),
     ] = None,
     examples: Annotated[
         Path | None,
-        typer.Option(help="Folder of photos that the page offers; by default those that come with a model."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Photos that the page offers; by default those that come with a model.",
+        ),
     ] = None,
     batch: Annotated[
         int,
         typer.Option(
             min=0,
-            help="Images per start of the core, at most; 0: as many as it computes together, at least 2.",
+            metavar="N",
+            show_default="as many as it computes together, at least 2",
+            help="Images per start of the core, at most.",
         ),
     ] = 0,
     queue: Annotated[
-        int, typer.Option(min=1, help="Images that may wait or be computed at once; more get 429.")
+        int,
+        typer.Option(min=1, metavar="N", help="Images that may wait or be computed at once; more get 429."),
     ] = 64,
     deadline: Annotated[
         float,
         typer.Option(
-            min=0, show_default=False, help="Seconds from a request to its answer; 0: 30, on sim 300."
+            min=0,
+            metavar="SECONDS",
+            show_default="30, on sim 300",
+            help="From a request to its answer.",
         ),
     ] = 0.0,
     teach: Annotated[
         bool, typer.Option("--teach/--no-teach", help="Let people teach a network classes of their own.")
     ] = True,
-    max_body: Annotated[int, typer.Option("--max-body", min=1, help="Megabytes of a request, at most.")] = 16,
+    max_body: Annotated[
+        int, typer.Option("--max-body", min=1, metavar="MB", help="Of a request, at most.")
+    ] = 16,
     instrument: Annotated[
         str,
-        typer.Option(help="Power sensor that is shown: pmbus, hwmon or none; by default the board's."),
+        typer.Option(metavar="pmbus|hwmon|none", help="Power sensor that is shown; by default the board's."),
     ] = "",
     bitstream: opt.BitstreamOption = None,
     frontend: opt.FrontendOption = opt.FrontendName.host,
@@ -89,7 +106,7 @@ def serve(
     --------
       rowvit serve sign-digits
 
-      rowvit serve sign-digits dense=dense.safetensors --target board --host 0.0.0.0
+      rowvit serve sign-digits own=vit-int8.safetensors --target board --host 0.0.0.0
     """
     with needs("rowvit serve needs starlette, uvicorn and others", "'rowvit[serve]'"):
         from rowvit.serve import server

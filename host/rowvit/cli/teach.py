@@ -30,14 +30,20 @@ class SolverName(str, Enum):
 
 @command()
 def teach(
-    photos: Annotated[Path, typer.Argument(help="A folder with a folder of photos for each class.")],
+    photos: Annotated[
+        Path, typer.Argument(metavar="PHOTOS", help="A folder with a folder of photos for each class.")
+    ],
+    *,
     source: Annotated[
         str,
-        typer.Option("--from", help="The package that keeps its blocks; its head sees a class token."),
+        typer.Option(
+            "--from", metavar="MODEL", help="The package that keeps its blocks; its head sees a class token."
+        ),
     ],
     output: opt.OutputOption,
     views: Annotated[
-        int, typer.Option(min=1, help="Views of each photo: itself, crops, and mirrors of crops.")
+        int,
+        typer.Option(min=1, metavar="N", help="Views of each photo: itself, crops, and mirrors of crops."),
     ] = 4,
     flip: Annotated[bool, typer.Option("--flip/--no-flip", help="A mirrored photo shows the same.")] = True,
     solver: Annotated[
@@ -59,15 +65,18 @@ def teach(
             help="Keep a byte per channel of every photo in the package, for --add.",
         ),
     ] = False,
-    name: Annotated[str | None, typer.Option(help="Of the network; by default the file's.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the network; by default the file's.")
+    ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write what cross-validation found of every photo.")
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write what cross-validation found of every photo."),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(help="Draw photos of the two classes that are confused most (.png, .svg or .pdf)."),
+        typer.Option(metavar="FILE", help="Draw photos of the two classes that are confused most."),
     ] = None,
-    target: opt.TargetOption = opt.TargetName.golden,
+    target: opt.AnswersOption,
     config: opt.ConfigOption = opt.DEFAULT_CONFIG,
     batch: opt.BatchOption = 1,
     bitstream: opt.BitstreamOption = None,
@@ -80,9 +89,9 @@ def teach(
 
     Examples
     --------
-      rowvit teach photos/ --from deit-int8.safetensors -o mine.safetensors
+      rowvit teach classes/ --from vit-int8.safetensors --keep -o mine.safetensors
 
-      rowvit run mine.safetensors new.jpg --target sim --check
+      rowvit run mine.safetensors photo.jpg --target sim --check
 
       rowvit teach more/ --from mine.safetensors --add -o more.safetensors
     """

@@ -39,12 +39,12 @@ def train(
     model: opt.FloatArgument,
     output: opt.OutputOption,
     data: opt.PhotosOption,
-    recipe: Annotated[Path, Option(help="Phases, rates and augmentation (.toml).")],
+    recipe: Annotated[Path, Option(metavar="FILE", help="Phases, rates and augmentation (.toml).")],
     teacher: Annotated[
-        Path | None, Option(help="A float network with the same classes to distill from.")
+        Path | None, Option(metavar="MODEL", help="A float network with the same classes to distill from.")
     ] = None,
-    workers: Annotated[int, Option(min=0, help="Processes that decode photos.")] = 0,
-    save_every: Annotated[float, Option(min=1, help="Seconds between two saved states.")] = 60.0,
+    workers: Annotated[int, Option(min=0, metavar="N", help="Processes that decode photos.")] = 0,
+    save_every: Annotated[float, Option(min=1, metavar="SECONDS", help="Between two saved states.")] = 60.0,
     measure: opt.MeasureOption = None,
     labels: opt.LabelsOption = None,
 ) -> None:
@@ -56,7 +56,7 @@ def train(
 
     Examples
     --------
-      rowvit train vit.safetensors --data photos/ --recipe fine-tune.toml -o tuned.safetensors
+      rowvit train vit.safetensors --data photos/ --recipe fine-tune.toml -o vit-tuned.safetensors
 
       torchrun --nproc-per-node 4 -m rowvit.cli train vit.safetensors --data photos/ ...
     """
@@ -158,32 +158,51 @@ def note_accuracy(network: VisionTransformer, card: Card, tested: Photos | None,
 
 @command("eval")
 def evaluate_command(
-    model: Annotated[str, Argument(help="A float network or a model package (.safetensors).")],
+    model: Annotated[
+        str, Argument(metavar="MODEL", help="A float network or a model package (.safetensors).")
+    ],
     data: opt.PhotosOption,
     target: Annotated[
         opt.TargetName,
-        Option("--target", "-t", help="For a package: golden, which is fast, or sim, the RTL."),
+        Option(
+            "--target",
+            "-t",
+            help="For a package: golden, which is fast, or sim, the RTL. Whole sets do not run on boards.",
+        ),
     ] = opt.TargetName.golden,
     config: opt.ConfigOption = opt.DEFAULT_CONFIG,
     photos: Annotated[
-        int, Option(min=0, help="Number of test photos, drawn with a fixed seed; 0: the whole set.")
+        int,
+        Option(
+            min=0,
+            metavar="N",
+            show_default="the whole set",
+            help="Number of test photos, drawn with a fixed seed.",
+        ),
     ] = 0,
     cycles: Annotated[
-        int, Option(min=0, help="golden: number of photos that also go through the cycle model.")
+        int,
+        Option(min=0, metavar="N", help="golden: number of photos that also go through the cycle model."),
     ] = 0,
     agree: Annotated[
-        Path | None, Option(help="A network to compare the answers with, such as the float one.")
+        Path | None,
+        Option(metavar="MODEL", help="A network to compare the answers with, such as the float one."),
     ] = None,
     rule: Annotated[
-        str | None, Option(help="Another FFN2 rule than the network's: none, image or tile.")
+        str | None, Option(metavar="none|image|tile", help="Another FFN2 rule than the network's.")
     ] = None,
-    precision: Annotated[str, Option(help="Of a float network: fp32, or bf16, which is faster.")] = "fp32",
-    jobs: Annotated[int, Option(min=1, help="Worker processes on this machine (Dask).")] = 1,
+    precision: Annotated[
+        str, Option(metavar="fp32|bf16", help="Of a float network; bf16 is faster.")
+    ] = "fp32",
+    jobs: Annotated[int, Option(min=1, metavar="N", help="Worker processes on this machine (Dask).")] = 1,
     scheduler: Annotated[
-        str | None, Option(help="Address of a Dask scheduler, to use its workers: tcp://HOST:8786.")
+        str | None,
+        Option(metavar="ADDRESS", help="Of a Dask scheduler, to use its workers, as tcp://HOST:8786."),
     ] = None,
     labels: opt.LabelsOption = None,
-    json_file: Annotated[Path | None, Option("--json", help="Write everything that was found.")] = None,
+    json_file: Annotated[
+        Path | None, Option("--json", metavar="FILE", help="Write everything that was found.")
+    ] = None,
 ) -> None:
     """Measure accuracy and work over a test set.
 
@@ -195,9 +214,9 @@ def evaluate_command(
 
     Examples
     --------
-      rowvit eval net.safetensors --data imagenet/ --jobs 8 --cycles 16
+      rowvit eval vit-int8.safetensors --data photos/ --cycles 16 --agree vit.safetensors
 
-      rowvit eval net.safetensors --data photos.npz --target sim --photos 20
+      rowvit eval vit-int8.safetensors --data photos.npz --target sim --photos 20
     """
     from rowvit.hardware import config as configs
     from rowvit.measure.accuracy.evaluation import evaluate, load, matched, read_labels, with_rule
@@ -225,6 +244,11 @@ def evaluate_command(
     tested = tested.subset(photos) if photos else tested
 
     refused: dict[int, RowvitError] = {}
+
+    if target is opt.TargetName.sim:
+        from rowvit.sim.verilate import build
+
+        build(hardware)  # before the bar, whose clock is that of the photos
 
     def measured(what: Network, name: str) -> Evaluation:
         ways = target.value, hardware, cycles, jobs, scheduler

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -227,6 +228,15 @@ def known(name: str) -> Board | None:
             if name.lower() in (found.name.lower(), found.power.known_as.lower()):
                 return found
     return None
+
+
+def is_board() -> bool:
+    """Whether this machine has a Zynq: PYNQ's images set BOARD, and the device tree names the chip."""
+    if os.environ.get("BOARD"):
+        return True
+    with suppress(OSError):
+        return b"xlnx,zynq" in Path("/proc/device-tree/compatible").read_bytes()
+    return False
 
 
 def default_configuration() -> str:

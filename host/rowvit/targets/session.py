@@ -7,6 +7,7 @@ and returns its `Result`; `Session.compare` checks that against the integer refe
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -58,7 +59,9 @@ def shipped_photos(model: str) -> list[Path]:
     return [photos] if photos.is_dir() else []
 
 
-def image_files(paths: Sequence[Path], say: Callable[[str], None] = lambda text: None) -> list[Path]:
+def image_files(
+    paths: Sequence[Path], say: Callable[[str], None] = lambda text: None, recursive: bool = False
+) -> list[Path]:
     """The files named, and the pictures in the directories named, sorted.
 
     Parameters
@@ -66,7 +69,9 @@ def image_files(paths: Sequence[Path], say: Callable[[str], None] = lambda text:
     paths : sequence of Path
         In a directory, files count whose names end like those of pictures.
     say : callable
-        Gets a sentence about the other files of a directory.
+        Gets a sentence about the other files of a directory, and one about the directories in it.
+    recursive : bool
+        Take what is in these, too, as deep as they go; links to directories are not followed.
 
     Raises
     ------
@@ -74,19 +79,42 @@ def image_files(paths: Sequence[Path], say: Callable[[str], None] = lambda text:
         There are none.
     """
     files: list[Path] = []
+    deeper: list[str] = []
     for path in paths:
         if not path.is_dir():
             files.append(path)
             continue
-        there = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+        there, folders = _inside(path, recursive)
         pictures = [p for p in there if is_picture(p)]
         if others := [p.name for p in there if p not in pictures]:
             names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
             say(f"{path}: {len(others)} of {len(there)} files skipped, no pictures by name ({names})")
+        if folders:
+            names = ", ".join(folders[:3]) + (", ..." if len(folders) > 3 else "")
+            many = f"{len(folders)} folders" if len(folders) > 1 else "a folder"
+            deeper.append(
+                f"{path}: {many} in it left out ({names}); --recursive takes the pictures there, too"
+            )
         files += pictures
     if not files:
-        raise RowvitError(f"{', '.join(map(str, paths))} holds no pictures", "pass image files")
+        advice = "pass --recursive for those in its folders" if deeper else "pass image files"
+        raise RowvitError(f"{', '.join(map(str, paths))} holds no pictures", advice)
+    for sentence in deeper:
+        say(sentence)
     return files
+
+
+def _inside(path: Path, recursive: bool) -> tuple[list[Path], list[str]]:
+    """Files of a directory, and names of the directories in it that are left out; none that is hidden."""
+    files: list[Path] = []
+    left_out: list[str] = []
+    for folder, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files += (Path(folder, name) for name in names if not name.startswith("."))
+        if not recursive:
+            left_out = list(folders)
+            folders.clear()
+    return sorted(file for file in files if file.is_file()), left_out
 
 
 @dataclass(frozen=True)
@@ -126,6 +154,8 @@ class ImageSet:
     name, subset : str
         What the data set is called, and which part of it this is.
     distinct : int
+    skipped : int
+        Files that cannot be decoded, and are left out.
     """
 
     pixels: Sequence[NDArray[Any]]
@@ -133,6 +163,7 @@ class ImageSet:
     name: str
     subset: str
     distinct: int
+    skipped: int = 0
 
 
 class Session:
@@ -244,6 +275,7 @@ class Session:
         name: str | None = None,
         subset: str | None = None,
         say: Callable[[str], None] = lambda text: None,
+        recursive: bool = False,
     ) -> ImageSet:
         """The images of a measurement.
 
@@ -258,6 +290,8 @@ class Session:
             What to call the data set, and which part of it this is.
         say : callable
             Gets a sentence about every file that is left out.
+        recursive : bool
+            As of `image_files`.
 
         Raises
         ------
@@ -269,10 +303,11 @@ class Session:
         if not paths and isinstance(self._named, str) and (paths := shipped_photos(self._named)):
             name = name or f"photos that come with {self._named}"
         files: list[Path] = []
+        wrong: dict[int, RowvitError] = {}
         if paths:
-            files = image_files(paths, say)
+            files = image_files(paths, say, recursive)
             name = name or (paths[0] if paths[0].is_dir() else paths[0].parent).resolve().name
-            there, wrong = len(files), dict[int, RowvitError]()
+            there = len(files)
             # of the network's size, also for the HLS front end
             each = decoded(files, lambda file: for_network(file, self.meta), refused=wrong.__setitem__)
             with closing(each):
@@ -288,9 +323,8 @@ class Session:
             pixels = [*np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)]
             name, subset = name or "random pixels", subset or "seed 0"
         again = [number % len(pixels) for number in range(count)]
-        return ImageSet(
-            [pixels[i] for i in again], [files[i] for i in again] if files else [], name, subset, len(pixels)
-        )
+        chosen = [files[i] for i in again] if files else []
+        return ImageSet([pixels[i] for i in again], chosen, name, subset, len(pixels), len(wrong))
 
     def run(
         self,

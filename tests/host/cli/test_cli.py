@@ -9,12 +9,14 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import photos as sets
 import processes
 import pytest
+from clocks import FakeClock
 from PIL import Image
 from typer.testing import CliRunner
 from waiting import HANG, until
@@ -23,6 +25,7 @@ from rowvit.cli import app
 from rowvit.cli.common import ERR, progress_bar
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.isa import COUNTERS
+from rowvit.measure.power import protocol
 from rowvit.quant.synthetic import random_package
 from rowvit.targets.session import Session
 from rowvit.targets.target import MODELS, read_program
@@ -202,7 +205,100 @@ def test_a_difference_stops_the_run(small, wrong, jobs):
 def test_what_cannot_be_checked(small):
     assert "use the model package" in mistake("run", small["program"], small["images"], "--check-every", 2)
     text = mistake("run", small["package"], small["images"], "-t", "golden", "--check-every", 2)
-    assert "golden is the integer reference" in text
+    assert text.endswith(
+        "--check-every is for sim and board, not for --target golden; leave it out, or use --target sim"
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "option", "scope"),
+    [
+        ("golden", ("--trace", "x.fst"), "sim"),
+        ("golden", ("--trace-cycles", "0:1000000"), "sim"),
+        ("golden", ("--memory", "ddr"), "sim"),
+        ("golden", ("--jobs", "2"), "sim"),
+        ("board", ("--stalls", "1"), "sim"),
+        ("sim", ("--bitstream", "x.bit"), "board"),
+        ("golden", ("--timeout", "9"), "sim and board"),
+    ],
+)
+def test_options_of_another_target(small, tmp_path, monkeypatch, target, option, scope):
+    """Are refused, where they would have done nothing, also at their defaults; no file is left."""
+    monkeypatch.chdir(tmp_path)
+    text = mistake("run", small["package"], small["images"], "-t", target, "-c", "tiny", *option)
+    first = scope.split()[0]
+    advice = f"leave it out, or use --target {first}"
+    assert text == f"rowvit: {option[0]} is for {scope}, not for --target {target}; {advice}"
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_default_target(small, monkeypatch, tmp_path):
+    """A board's own; elsewhere sim where cycles are counted, golden where only answers are asked for."""
+    monkeypatch.delenv("BOARD", raising=False)
+    run = ("run", small["package"], small["images"], "-c", "tiny", "--json", "-")
+    assert json.loads(rowvit(*run).stdout)["target"] == "sim"
+    monkeypatch.setenv("BOARD", "Pynq-Z2")
+    assert "rowvit-tiny.bit does not exist" in mistake(*run)
+    assert "rowvit-tiny.bit does not exist" in mistake("bench", *run[1:])
+    monkeypatch.delenv("BOARD")
+    for target, commands in (
+        ("golden", ("features", "teach", "serve")),
+        ("sim", ("run", "bench", "power", "diagnose")),
+    ):
+        for command in commands:
+            told = re.sub(r"[\s│]+", " ", rowvit(command, "-h").stdout)
+            assert f"board on a board, else {target}, as" in told, command
+
+
+class FastClock(FakeClock):
+    """Every look at it takes a while."""
+
+    def monotonic(self) -> float:
+        self.now += 0.3
+        return self.now
+
+
+@pytest.mark.parametrize("command", ["run", "bench", "features", "power"])
+def test_folders_and_files_that_are_none(small, tmp_path, monkeypatch, command):
+    """Alike in all commands: what is left out is said, the rest goes on, and the exit code tells."""
+    photos = tmp_path / "photos"
+    (photos / "more").mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        (photos / name).write_bytes((small["images"] / name).read_bytes())
+    (photos / "more" / "c.png").write_bytes((small["images"] / "a.png").read_bytes())
+    plan = ("--pairs", 5, "--seconds", 0.01, "--settle", 0)
+    monkeypatch.setattr(protocol, "measure", partial(protocol.measure, clock=FastClock()))
+    options = {
+        "run": ("--json", tmp_path / "out"),
+        "bench": ("--json", tmp_path / "out", "-n", 9),
+        "power": ("--json", tmp_path / "out", "-n", 9, *plan),
+        "features": ("-o", tmp_path / "out"),
+    }
+    model = "sign-digits" if command == "features" else small["package"]
+    line = (command, model, photos, "-t", "golden", *options[command])
+
+    def images() -> int:
+        if command == "features":
+            return len(np.load(tmp_path / "out")["files"])
+        document = json.loads((tmp_path / "out").read_text())
+        return len(document["images"]) if command == "run" else document["data"]["images"]
+
+    done = rowvit(*line)
+    assert f"{photos}: a folder in it left out (more); --recursive takes" in done.stderr
+    assert images() == 2
+    rowvit(*line, "--recursive")
+    assert images() == 3
+    (photos / "broken.png").write_bytes(b"no picture")
+    done = rowvit(*line, "--recursive", code=1)
+    assert f"skipped: {photos / 'broken.png'}: cannot be decoded" in done.stderr
+    assert images() == 3
+
+
+def test_flags_have_no_values():
+    """In helps: of a bool it would seem that one could be given."""
+    for command in ((), ("run",), ("prune",), ("config",), ("config", "show")):
+        assert "bool" not in rowvit(*command, "-h").stdout.lower()
+    assert "--check true" not in rowvit("run", "-h").stdout
 
 
 def test_info_and_disasm(small):

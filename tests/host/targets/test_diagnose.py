@@ -155,10 +155,10 @@ def test_no_board(monkeypatch, recwarn, tmp_path):
     (check,) = diagnose("board", TINY, tmp_path / "rowvit.bit")
     advice = "run on a board with PYNQ, as root (sudo -i), or use --target sim"
     assert failed([check]) == ("device", "PYNQ finds no device here", advice)
-    code, _, _ = diagnosed("--json", tmp_path / "report.json")
+    code, _, _ = diagnosed("-t", "board", "--json", tmp_path / "report.json")
     found = json.loads((tmp_path / "report.json").read_text())
     assert code == 1 and found["target"] == "board" and found["evidence"] == "no board"
-    result = CliRunner().invoke(app, ["diagnose", "-c", "tiny"])
+    result = CliRunner().invoke(app, ["diagnose", "-t", "board", "-c", "tiny"])
     assert result.exit_code == 1
     assert result.stdout.splitlines()[-1] == f"device: {advice}"
     assert not recwarn.list
@@ -440,7 +440,7 @@ def test_report_of_a_failure(board, tmp_path):
     board(lambda device, _: devices.append(device))
     bit = Path(devices[0].bitstream)
     bit.write_bytes(b"<html>not found</html>")
-    code, out, err = diagnosed("--bitstream", bit, "--json", "-")
+    code, out, err = diagnosed("-t", "board", "--bitstream", bit, "--json", "-")
     found = json.loads(out)
     assert code == 1 and found["failed"] == ["bitstream"] and found["finished"]
     wrong = next(check for check in found["checks"] if check["name"] == "bitstream")
@@ -454,7 +454,7 @@ def test_report_of_a_board_that_freezes(board, monkeypatch, tmp_path):
     monkeypatch.setattr("rowvit.targets.diagnose._Walk._memory", lambda _: sys.exit("frozen"))
     report = tmp_path / "report.json"
     bit = Path(devices[0].bitstream)
-    assert diagnosed("--bitstream", bit, "--json", report)[0] == 1
+    assert diagnosed("-t", "board", "--bitstream", bit, "--json", report)[0] == 1
     found = json.loads(report.read_text())
     assert not found["finished"] and found["checks"][-1]["name"] == "PL clock"
 

@@ -187,6 +187,24 @@ def test_other_files_of_a_folder_are_skipped(tmp_path, files):
     assert said == [f"{tmp_path}: 2 of 4 files skipped, no pictures by name (list.csv, notes.txt)"]
 
 
+def test_folders_in_a_folder(tmp_path, files):
+    """Are said to be left out, or walked; hidden ones are neither."""
+    for name in ("b/deep/2.png", "a/1.png", "a/notes.txt", "0.png", ".cache/9.png"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(b"")
+    said: list[str] = []
+    folder = tmp_path / "photos"
+    assert image_files([folder], said.append) == [folder / "0.png"]
+    assert said == [f"{folder}: 2 folders in it left out (a, b); --recursive takes the pictures there, too"]
+    said.clear()
+    found = image_files([folder], said.append, recursive=True)
+    assert found == [folder / name for name in ("0.png", "a/1.png", "b/deep/2.png")]
+    assert said == [f"{folder}: 1 of 4 files skipped, no pictures by name (notes.txt)"]
+    (folder / "0.png").unlink()
+    with pytest.raises(RowvitError, match="holds no pictures; pass --recursive for those in its folders"):
+        image_files([folder], said.append)
+
+
 def test_one_file_needs_no_list(package, files):
     with rowvit.open("golden", config="tiny") as golden:
         golden.load(package)

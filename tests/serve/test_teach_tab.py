@@ -268,6 +268,23 @@ def test_without_a_camera(tab, signs, tmp_path):
     assert "of 15 photos recognised" in learn(tab)
 
 
+def test_a_class_is_renamed(tab, signs):
+    """While its first photos are on their way, and when they are there."""
+
+    def classes() -> dict[str, int]:
+        (lesson,) = signs.service.lessons._lessons.values()
+        return {label: len(lesson.of(label)) for label in lesson.classes}
+
+    card(tab, "class 1").locator(".files").set_input_files(photo_files(0, 6))
+    name(tab, "class 1", "fist")
+    card(tab, "fist").get_by_text("6 photos").wait_for()
+    until_true(tab, SETTLED)
+    until(lambda: classes() == {"fist": 6})
+    name(tab, "fist", "closed hand")
+    until(lambda: classes() == {"closed hand": 6})
+    assert tab.locator("#teach-wrong").is_hidden()
+
+
 def test_doubtful_photos(tab, signs):
     """One in the wrong class is shown, and can be removed."""
     name(tab, "class 1", "fist")

@@ -96,7 +96,7 @@ class Card {
     this.label = this.name.value = name;
     this.loaded = loaded; // photos that came with a package, of which there are no pictures
     this.photos = new Set();
-    this.sent = 0; // photos on their way
+    this.flights = new Set(); // promises of photos on their way
     this.name.addEventListener("change", () => this.rename());
     this.files.addEventListener("change", () => {
       this.take([...this.files.files]);
@@ -115,7 +115,6 @@ class Card {
   }
 
   draw() {
-    this.name.readOnly = this.sent > 0; // they go by this name
     this.count.textContent = counted(this.total, "photo");
     this.record.setAttribute("aria-label", `Hold to record ${this.label}`);
     this.files.setAttribute("aria-label", `Add photos of ${this.label}`);
@@ -129,7 +128,11 @@ class Card {
   async take(files) {
     complain(null);
     const pictures = files.filter((file) => file.type.startsWith("image/") || files.length === 1);
-    for (const file of pictures.slice(0, MOST.photos)) put(this, file, await thumbnail(file));
+    if (files.length && !pictures.length) complain(new Error(`None of these ${files.length} files is a picture`));
+    for (const file of pictures.slice(0, MOST.photos)) {
+      const picture = await thumbnail(file);
+      if (cards.includes(this)) put(this, file, picture);
+    }
   }
 
   async rename() {
@@ -139,14 +142,17 @@ class Card {
     if (taken) complain(new Error(`There is a class ${name} already`));
     if (!name || taken || name === before) return;
     complain(null);
+    this.label = this.name.value = name; // photos that are sent from now on have it
+    this.draw();
     try {
-      if (this.total) await tellLesson("PATCH", `/photos?class=${encoded(before)}&name=${encoded(name)}`);
-      this.label = this.name.value = name;
+      await Promise.allSettled([...this.flights]);
+      const old = [...this.photos].filter((photo) => photo.label === before);
+      if (old.length || this.loaded) await tellLesson("PATCH", `/photos?class=${encoded(before)}&name=${encoded(name)}`);
+      for (const photo of old) photo.label = name;
       touched();
     } catch (error) {
-      failed(error);
+      await failed(error);
     }
-    this.draw();
   }
 
   async drop() {
@@ -161,7 +167,7 @@ class Card {
     try {
       if (had) await tellLesson("DELETE", `/photos?class=${encoded(this.label)}`);
     } catch (error) {
-      failed(error);
+      await failed(error);
     }
   }
 }
@@ -199,13 +205,12 @@ function put(card, file, picture) {
 function pump() {
   while (sending < LANES && waiting.length) {
     sending++;
-    const photo = waiting.shift();
-    photo.card.sent++;
-    photo.card.draw();
-    send(photo).finally(() => {
+    const photo = waiting.shift(), { card } = photo, flight = send(photo);
+    card.flights.add(flight);
+    flight.finally(() => {
       sending--;
-      photo.card.sent--;
-      if (cards.includes(photo.card)) photo.card.draw();
+      card.flights.delete(flight);
+      if (cards.includes(card)) card.draw();
       pump();
     });
   }
@@ -215,7 +220,8 @@ function pump() {
 async function send(photo) {
   try {
     const own = await begun(), address = `lessons/${own}/photos`;
-    const said = await tell("POST", `${address}?class=${encoded(photo.card.label)}`, photo.file);
+    photo.label = photo.card.label;
+    const said = await tell("POST", `${address}?class=${encoded(photo.label)}`, photo.file);
     photo.number = said.photo;
     if (cards.includes(photo.card)) {
       photo.card.photos.add(photo);
@@ -317,7 +323,7 @@ async function hold(card) {
   if (held) return;
   held = card;
   complain(null);
-  const before = card.total + card.sent;
+  let count = 0;
   card.record.setAttribute("aria-pressed", "true");
   try {
     const ran = camera.on;
@@ -326,6 +332,7 @@ async function hold(card) {
       do {
         const frame = await camera.frame();
         put(card, frame, frame);
+        count++;
         await sleep(1 / RATE);
         while (held === card && waiting.length > AHEAD) await sleep(0.05);
       } while (held === card && camera.on && cards.includes(card));
@@ -334,7 +341,7 @@ async function hold(card) {
   }
   release(card);
   card.record.setAttribute("aria-pressed", "false");
-  say(`${counted(card.total + card.sent - before, "photo")} of ${card.label}`);
+  say(`${counted(count, "photo")} of ${card.label}`);
 }
 
 // -- learning -------------------------------------------------------------------------------------
@@ -396,7 +403,8 @@ function findings() {
     const [first, second] = found.confused.labels;
     parts.push(element("h3", {}, `Most often confused: ${first} and ${second} (${counted(found.confused.count, "photo")})`));
     const below = found.doubtful.map(({ photo }) => photo);
-    parts.push(gallery(found.confused.photos.filter(({ photo }) => !below.includes(photo)), false));
+    const others = found.confused.photos.filter(({ photo }) => !below.includes(photo));
+    if (others.length) parts.push(gallery(others, false));
   }
   if (found.doubtful.length) {
     parts.push(element("h3", {}, "In the wrong class?"));

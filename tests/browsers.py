@@ -41,3 +41,28 @@ def browser(*flags: str) -> Iterator[Callable[..., Page]]:
 
         yield page
         opened.close()
+
+
+def weak(page: Page) -> list:
+    """Text that does not stand out from what is behind it as WCAG's level AA asks: 4.5, large text 3."""
+    found: list = page.evaluate(
+        """() => {
+            const linear = c => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+            const light = rgb => 0.2126 * linear(rgb[0]) + 0.7152 * linear(rgb[1]) + 0.0722 * linear(rgb[2]);
+            const parse = text => text.match(/[\\d.]+/g).map(Number);
+            const behind = e => {
+                for (; e; e = e.parentElement) {
+                    const c = parse(getComputedStyle(e).backgroundColor);
+                    if (c.length === 3 || c[3] === 1) return c;
+                }
+            };
+            return [...document.querySelectorAll('body *')].filter(e => e.checkVisibility() &&
+                [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())).map(e => {
+                    const two = [light(parse(getComputedStyle(e).color)), light(behind(e))];
+                    const [a, b] = two.sort((x, y) => y - x);
+                    const large = parseFloat(getComputedStyle(e).fontSize) >= 24;
+                    return [(a + 0.05) / (b + 0.05) / (large ? 3 : 4.5), e.textContent.trim().slice(0, 30)];
+                }).filter(([ratio]) => ratio < 1);
+        }"""
+    )
+    return found

@@ -24,6 +24,7 @@ from rowvit.measure.speed.throughput import BASIS
 from rowvit.serve import cards
 from rowvit.serve.answers import EVIDENCE, Explanation
 from rowvit.serve.metrics import WINDOW
+from rowvit.teach.lesson import FEWEST
 
 if TYPE_CHECKING:
     from rowvit.serve.networks import Network
@@ -74,6 +75,9 @@ def _render(
             part=part,
             chosen=request.scope["state"].get("chosen") or [next(iter(service.networks)), ""],
             networks=list(service.networks.values()),
+            teachable=[network for network in service.networks.values() if network.backbone],
+            lessons=service.limits.lessons,
+            fewest=FEWEST,
             ratio=_ratio(service.networks.values()),
             base=str(request.base_url),
             evidence=EVIDENCE[service.target_name],

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the page does beyond a form: drop, folder, camera, slider, figures of now. All of it is asked of the
+// What the page does beyond a form: tabs, drop, folder, camera, slider, figures of now. All of it is asked of the
 // server, which renders every part.
-"use strict";
 
-const byId = (id) => document.getElementById(id);
-const form = byId("ask"), answer = byId("answer"), says = byId("says"), photo = byId("photo");
-const drop = byId("drop"), video = byId("video"), camera = byId("camera"), speed = byId("camera-speed");
+export const byId = (id) => document.getElementById(id);
+export const answer = byId("answer");
+const form = byId("ask"), says = byId("says"), photo = byId("photo"), drop = byId("drop");
 const MOST = 500; // pictures of a folder
 const EVERY = 1000; // ms between two looks at the figures
 const TRIES = 5; // of a request that finds the queue full
@@ -14,10 +13,10 @@ let turn = 0; // of the latest question: answers to earlier ones are dropped
 
 document.documentElement.classList.add("js");
 
-const sleep = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
+export const sleep = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
 // A request; where the queue is full, again after as long as the server says.
-async function ask(address, options) {
+export async function ask(address, options) {
   for (let attempt = 1; ; attempt++) {
     const response = await fetch(address, options);
     if (response.status !== 429 || attempt === TRIES) return response;
@@ -25,7 +24,7 @@ async function ask(address, options) {
   }
 }
 
-function fields(file, more = {}) {
+export function fields(file, more = {}) {
   const data = new FormData();
   for (const name of ["model", "other"]) if (byId(name)) data.set(name, byId(name).value);
   if (file) data.set("photo", file);
@@ -34,7 +33,7 @@ function fields(file, more = {}) {
 }
 
 // The server's part of the page for one photo; false if there was none, or a later question overtook it.
-async function classify(data, quiet = false) {
+export async function classify(data, quiet = false) {
   const mine = ++turn;
   if (!quiet) answer.setAttribute("aria-busy", "true");
   let html, good = false;
@@ -50,7 +49,7 @@ async function classify(data, quiet = false) {
   answer.innerHTML = html;
   answer.setAttribute("aria-busy", "false");
   prepare();
-  if (!quiet || !good) says.textContent = spoken();
+  if (!quiet || !good) say(spoken());
   if (!quiet && answer.getBoundingClientRect().top > window.innerHeight / 2) answer.scrollIntoView({ block: "start" });
   return good;
 }
@@ -64,8 +63,33 @@ function failure(sentence) {
   return part.outerHTML;
 }
 
+// For those who hear the page.
+export function say(text) {
+  says.textContent = text;
+}
+
 const spoken = () =>
   [...answer.querySelectorAll("article h2, .failure")].map((part) => part.textContent.replace(/\s+/g, " ").trim()).join("; ");
+
+// -- tabs ---------------------------------------------------------------------------------------
+
+const tabs = { ask: answer.innerHTML, teach: byId("untaught")?.innerHTML }; // what each has for an answer
+let tab = "ask";
+
+function choose() {
+  const name = location.hash.slice(1) || "ask";
+  if (name === tab || !tabs[name] || !byId(name)) return; // the skip link's address, too
+  Camera.stopAll();
+  tabs[tab] = answer.innerHTML;
+  tab = name;
+  answer.innerHTML = tabs[tab];
+  prepare();
+  for (const each of Object.keys(tabs)) byId(each).classList.toggle("hidden", each !== tab);
+  for (const part of document.querySelectorAll("[data-tab]")) part.classList.toggle("hidden", part.dataset.tab !== tab);
+  for (const link of document.querySelectorAll("nav a"))
+    if (link.hash === `#${tab}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+}
 
 // -- slider -------------------------------------------------------------------------------------
 
@@ -105,8 +129,8 @@ answer.addEventListener("input", (event) => {
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
+  camera.stop();
   const example = event.submitter && event.submitter.name === "example" ? event.submitter.value : "";
-  stopCamera();
   if (example) classify(fields(null, { example }));
   else take([...photo.files]);
 });
@@ -118,7 +142,7 @@ let again = null; // asks the last question anew, as for another network
 
 function take(files) {
   const pictures = files.filter((file) => file.type.startsWith("image/") || files.length === 1);
-  stopCamera();
+  camera.stop();
   if (pictures.length === 1) one(pictures[0]);
   else if (pictures.length) many(pictures.slice(0, MOST), files.length);
   else if (files.length) answer.innerHTML = failure(`None of these ${files.length} files is a picture`);
@@ -135,22 +159,27 @@ byId("folder").addEventListener("click", () => {
   input.click();
 });
 
-for (const name of ["dragenter", "dragover"])
-  drop.addEventListener(name, (event) => {
-    event.preventDefault();
-    drop.classList.add("over");
-  });
-for (const name of ["dragleave", "drop"]) drop.addEventListener(name, () => drop.classList.remove("over"));
 for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
-drop.addEventListener("drop", async (event) => {
-  event.preventDefault();
-  const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry && item.webkitGetAsEntry());
-  const files = [...event.dataTransfer.files];
-  if (!entries.some((entry) => entry && entry.isDirectory)) return take(files);
-  const found = [];
-  for (const entry of entries) if (entry) await gather(entry, found);
-  take(found);
-});
+onDrop(drop, take);
+
+// Files and folders that are dropped on a part of the page go to `taken`.
+export function onDrop(part, taken) {
+  for (const name of ["dragenter", "dragover"])
+    part.addEventListener(name, (event) => {
+      event.preventDefault();
+      part.classList.add("over");
+    });
+  for (const name of ["dragleave", "drop"]) part.addEventListener(name, () => part.classList.remove("over"));
+  part.addEventListener("drop", async (event) => {
+    event.preventDefault();
+    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry && item.webkitGetAsEntry());
+    const files = [...event.dataTransfer.files];
+    if (!entries.some((entry) => entry && entry.isDirectory)) return taken(files);
+    const found = [];
+    for (const entry of entries) if (entry) await gather(entry, found);
+    taken(found);
+  });
+}
 
 // The files below an entry, at most as many as are shown.
 async function gather(entry, found) {
@@ -208,69 +237,110 @@ async function label(file) {
 
 // -- camera -------------------------------------------------------------------------------------
 
-let stream = null;
+// A camera that a button starts and stops. While it runs, `more` gives further fields of the question that is asked
+// about a frame, or null where none is, and `answered` hears of every answer whether there is one.
+export class Camera {
+  static all = [];
+  #canvas = document.createElement("canvas");
+  #stream = null;
 
-camera.addEventListener("click", () => (stream ? stopCamera() : startCamera()));
-
-async function startCamera() {
-  if (!navigator.mediaDevices) {
-    const where = "Browsers give the camera only to pages from this computer or by HTTPS; a photo can still be chosen";
-    answer.innerHTML = failure(where);
-    return;
+  constructor(video, button, speed, more, answered = () => {}) {
+    Object.assign(this, { video, button, speed, more, answered });
+    Camera.all.push(this);
   }
-  try {
-    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" }, audio: false });
-  } catch (error) {
-    answer.innerHTML = failure(`The camera cannot be used: ${error.message || error.name}`);
-    return;
-  }
-  camera.setAttribute("aria-pressed", "true");
-  camera.textContent = "Stop the camera";
-  video.srcObject = stream;
-  video.classList.remove("hidden");
-  video.style.aspectRatio = video.dataset.ratio || "auto";
-  await video.play();
-  frames(stream);
-}
 
-// One frame after the other: the next one is sent when the answer to this one is there. Of a frame the middle is
-// sent, in the networks' shape, with 320 pixels of the shorter side.
-async function frames(mine) {
-  const canvas = document.createElement("canvas"), context = canvas.getContext("2d");
-  const times = [];
-  while (stream === mine) {
-    const ratio = Number(video.dataset.ratio) || video.videoWidth / video.videoHeight, begin = performance.now();
+  static stopAll() {
+    for (const each of Camera.all) each.stop();
+  }
+
+  get on() {
+    return this.#stream !== null;
+  }
+
+  // Fails with a sentence.
+  async start() {
+    if (!navigator.mediaDevices)
+      throw new Error("Browsers give the camera only to pages from this computer or by HTTPS; a photo can still be chosen");
+    let stream;
+    try {
+      stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" }, audio: false });
+    } catch (error) {
+      throw new Error(`The camera cannot be used: ${error.message || error.name}`);
+    }
+    this.stop();
+    this.#stream = stream;
+    this.#shown(true);
+    this.video.srcObject = stream;
+    this.video.style.aspectRatio = this.video.dataset.ratio || "auto";
+    await this.video.play();
+    this.#ask(stream);
+  }
+
+  stop() {
+    if (!this.on) return;
+    for (const track of this.#stream.getTracks()) track.stop();
+    this.#stream = null;
+    turn++;
+    this.video.srcObject = null;
+    this.#shown(false);
+    this.speed.textContent = "";
+  }
+
+  #shown(on) {
+    this.video.classList.toggle("hidden", !on);
+    this.button.setAttribute("aria-pressed", String(on));
+    this.button.textContent = on ? "Stop the camera" : "Use the camera";
+  }
+
+  // The middle of a frame, in the networks' shape, with 320 pixels of the shorter side, as JPEG.
+  frame() {
+    const { video } = this, canvas = this.#canvas;
+    const ratio = Number(video.dataset.ratio) || video.videoWidth / video.videoHeight;
     const width = Math.min(video.videoWidth, video.videoHeight * ratio), height = width / ratio;
     const x = (video.videoWidth - width) / 2, y = (video.videoHeight - height) / 2;
     canvas.width = Math.round(320 * Math.max(1, ratio));
     canvas.height = Math.round(320 / Math.min(1, ratio));
-    context.drawImage(video, x, y, width, height, 0, 0, canvas.width, canvas.height);
-    const frame = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.9));
-    if (stream !== mine) return;
-    const good = await classify(fields(frame, { frame: layer === null ? "last" : layer }), true);
-    if (!good) {
-      if (stream === mine) await sleep(1);
-      continue;
+    canvas.getContext("2d").drawImage(video, x, y, width, height, 0, 0, canvas.width, canvas.height);
+    return new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.9));
+  }
+
+  // One frame after the other: the next one is sent when the answer to this one is there.
+  async #ask(mine) {
+    const times = [];
+    while (this.#stream === mine) {
+      const begin = performance.now(), more = this.more();
+      if (more === null) {
+        await sleep(0.05);
+        continue;
+      }
+      const frame = await this.frame();
+      if (this.#stream !== mine) return;
+      const good = await classify(fields(frame, { frame: layer === null ? "last" : layer, ...more }), true);
+      if (this.#stream !== mine) return;
+      this.answered(good);
+      if (!good) {
+        await sleep(1);
+        continue;
+      }
+      times.push(performance.now());
+      while (times[0] < performance.now() - 3000) times.shift();
+      const rate = times.length > 1 ? (1000 * (times.length - 1)) / (times[times.length - 1] - times[0]) : 0;
+      const took = performance.now() - begin;
+      this.speed.textContent = `${rate.toFixed(1)} frames/s, ${took.toFixed(0)} ms from frame to answer, by this browser's clock`;
     }
-    times.push(performance.now());
-    while (times[0] < performance.now() - 3000) times.shift();
-    const rate = times.length > 1 ? (1000 * (times.length - 1)) / (times[times.length - 1] - times[0]) : 0;
-    const took = performance.now() - begin;
-    speed.textContent = `${rate.toFixed(1)} frames/s, ${took.toFixed(0)} ms from frame to answer, by this browser's clock`;
   }
 }
 
-function stopCamera() {
-  if (!stream) return;
-  for (const track of stream.getTracks()) track.stop();
-  stream = null;
-  turn++;
-  video.srcObject = null;
-  video.classList.add("hidden");
-  camera.setAttribute("aria-pressed", "false");
-  camera.textContent = "Use the camera";
-  speed.textContent = "";
-}
+const camera = new Camera(byId("video"), byId("camera"), byId("camera-speed"), () => ({}));
+
+byId("camera").addEventListener("click", async () => {
+  if (camera.on) return camera.stop();
+  try {
+    await camera.start();
+  } catch (error) {
+    answer.innerHTML = failure(error.message);
+  }
+});
 
 // -- now ----------------------------------------------------------------------------------------
 
@@ -289,4 +359,6 @@ async function look() {
 }
 
 prepare();
+window.addEventListener("hashchange", choose);
+choose();
 setTimeout(look, EVERY);

@@ -1,0 +1,557 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tab "Teach": frames of the camera or files go to the server, class by class; it learns from them, and the
+// page shows what it has learned, and its answers. What pictures look like only this page knows, as thumbnails.
+
+import { answer, ask, byId, Camera, classify, fields, onDrop, say, sleep } from "./page.js";
+
+const teach = byId("teach"), list = byId("classes"), state = byId("teach-state"), wrong = byId("teach-wrong");
+const learning = byId("learn"), live = byId("live"), backbone = byId("backbone"), download = byId("download");
+const MOST = { classes: Number(teach.dataset.classes), photos: Number(teach.dataset.photos) };
+const FEWEST = Number(teach.dataset.fewest); // photos of a class
+const RATE = 5; // frames per second while a button is held
+const LANES = 4; // photos that are sent at once
+const AHEAD = 20; // frames that wait to be sent before the camera waits
+const SIDE = 96; // pixels of a thumbnail
+const STRIP = 12; // thumbnails of a class
+const LOOK = 2; // seconds between two looks at a lesson that still learns
+const LOOKS = 300;
+
+let begin = null; // promise of the server's answer to the first question
+let lesson = null; // the lesson's identifier, once it is there
+let cards = [];
+let photos = new Map(); // by their numbers
+let waiting = []; // photos to be sent
+let sending = 0;
+let found = null; // what it has learned
+let changed = false; // since it learned
+let saved = true; // there is nothing that leaving would lose
+
+const encoded = encodeURIComponent;
+const element = (name, properties = {}, ...children) => {
+  const found = Object.assign(document.createElement(name), properties);
+  found.append(...children);
+  return found;
+};
+const counted = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
+
+// -- the server -----------------------------------------------------------------------------------
+
+// What the server says; fails with its sentence, and the status.
+async function tell(method, address, body) {
+  let response;
+  try {
+    response = await ask(address, { method, body });
+  } catch {
+    throw new Error("The server does not answer");
+  }
+  const said = response.status === 204 ? null : await response.json();
+  if (response.ok) return said;
+  throw Object.assign(new Error(said.error[0].toUpperCase() + said.error.slice(1)), { status: response.status });
+}
+
+// The identifier of the lesson, which begins with the first question about it.
+async function begun() {
+  begin ??= tell("POST", `models/${encoded(backbone.value)}/lessons`);
+  const mine = begin;
+  try {
+    const said = await mine;
+    if (begin === mine) lesson = said.lesson;
+    return said.lesson;
+  } catch (error) {
+    if (begin === mine) begin = null;
+    throw error;
+  }
+}
+
+const tellLesson = async (method, path = "") => tell(method, `lessons/${await begun()}${path}`);
+
+// A lesson that is gone takes its photos with it; the names of the classes stay.
+async function check() {
+  try {
+    if (lesson) await tell("GET", `lessons/${lesson}`);
+  } catch (error) {
+    if (error.status === 404) reset(cards.map((card) => card.label));
+    complain(error);
+  }
+}
+
+async function failed(error) {
+  complain(error);
+  if (error.status === 404) await check();
+}
+
+function complain(error) {
+  wrong.classList.toggle("hidden", !error);
+  wrong.firstElementChild.textContent = error ? `${error.message}.` : "";
+}
+
+// -- classes --------------------------------------------------------------------------------------
+
+class Card {
+  constructor(name, loaded = 0) {
+    const part = byId("class").content.cloneNode(true);
+    this.element = part.firstElementChild;
+    for (const each of ["name", "count", "thumbs", "record", "files", "remove"])
+      this[each] = this.element.querySelector(`.${each}`);
+    this.label = this.name.value = name;
+    this.loaded = loaded; // photos that came with a package, of which there are no pictures
+    this.photos = new Set();
+    this.flights = new Set(); // promises of photos on their way
+    this.name.addEventListener("change", () => this.rename());
+    this.files.addEventListener("change", () => {
+      this.take([...this.files.files]);
+      this.files.value = "";
+    });
+    this.remove.addEventListener("click", () => this.drop());
+    onDrop(this.element, (files) => this.take(files));
+    holds(this.record, this);
+    list.append(part);
+    cards.push(this);
+    this.draw();
+  }
+
+  get total() {
+    return this.loaded + this.photos.size;
+  }
+
+  draw() {
+    this.count.textContent = counted(this.total, "photo");
+    this.record.setAttribute("aria-label", `Hold to record ${this.label}`);
+    this.files.setAttribute("aria-label", `Add photos of ${this.label}`);
+    this.remove.setAttribute("aria-label", `Remove ${this.label}`);
+    const shown = [...this.photos].slice(-STRIP).reverse();
+    this.thumbs.replaceChildren(...shown.map((photo) => photo.image));
+    summary();
+  }
+
+  // Photos that were chosen or dropped.
+  async take(files) {
+    complain(null);
+    const pictures = files.filter((file) => file.type.startsWith("image/") || files.length === 1);
+    if (files.length && !pictures.length) complain(new Error(`None of these ${files.length} files is a picture`));
+    for (const file of pictures.slice(0, MOST.photos)) {
+      const picture = await thumbnail(file);
+      if (cards.includes(this)) put(this, file, picture);
+    }
+  }
+
+  async rename() {
+    const name = this.name.value.trim().replace(/\s+/g, " "), before = this.label;
+    const taken = cards.some((card) => card !== this && card.label === name);
+    this.name.value = before;
+    if (taken) complain(new Error(`There is a class ${name} already`));
+    if (!name || taken || name === before) return;
+    complain(null);
+    this.label = this.name.value = name; // photos that are sent from now on have it
+    this.draw();
+    try {
+      await Promise.allSettled([...this.flights]);
+      const old = [...this.photos].filter((photo) => photo.label === before);
+      if (old.length || this.loaded) await tellLesson("PATCH", `/photos?class=${encoded(before)}&name=${encoded(name)}`);
+      for (const photo of old) photo.label = name;
+      touched();
+    } catch (error) {
+      await failed(error);
+    }
+  }
+
+  async drop() {
+    complain(null);
+    this.element.remove();
+    cards = cards.filter((card) => card !== this);
+    waiting = waiting.filter((photo) => photo.card !== this);
+    const had = this.total;
+    for (const photo of [...this.photos]) forgotten(photo);
+    touched();
+    byId("add").focus();
+    try {
+      if (had) await tellLesson("DELETE", `/photos?class=${encoded(this.label)}`);
+    } catch (error) {
+      await failed(error);
+    }
+  }
+}
+
+function added() {
+  if (cards.length >= MOST.classes) return complain(new Error(`A lesson has at most ${MOST.classes} classes`));
+  let number = cards.length + 1;
+  while (cards.some((card) => card.label === `class ${number}`)) number++;
+  return new Card(`class ${number}`);
+}
+
+// -- photos ---------------------------------------------------------------------------------------
+
+async function thumbnail(file) {
+  try {
+    const picture = await createImageBitmap(file), scale = SIDE / Math.min(picture.width, picture.height);
+    const canvas = element("canvas", { width: SIDE, height: SIDE });
+    const width = picture.width * scale, height = picture.height * scale;
+    canvas.getContext("2d").drawImage(picture, (SIDE - width) / 2, (SIDE - height) / 2, width, height);
+    picture.close();
+    return await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.8));
+  } catch {
+    return null; // the server will say what is wrong with it
+  }
+}
+
+function put(card, file, picture) {
+  const image = new Image(SIDE, SIDE);
+  image.alt = "";
+  if (picture) image.src = URL.createObjectURL(picture);
+  waiting.push({ card, file, image });
+  pump();
+}
+
+function pump() {
+  while (sending < LANES && waiting.length) {
+    sending++;
+    const photo = waiting.shift(), { card } = photo, flight = send(photo);
+    card.flights.add(flight);
+    flight.finally(() => {
+      sending--;
+      card.flights.delete(flight);
+      if (cards.includes(card)) card.draw();
+      pump();
+    });
+  }
+  summary();
+}
+
+async function send(photo) {
+  try {
+    const own = await begun(), address = `lessons/${own}/photos`;
+    photo.label = photo.card.label;
+    const said = await tell("POST", `${address}?class=${encoded(photo.label)}`, photo.file);
+    photo.number = said.photo;
+    if (cards.includes(photo.card)) {
+      photo.card.photos.add(photo);
+      photos.set(photo.number, photo);
+      touched();
+    } else if (lesson === own) await tell("DELETE", `${address}/${photo.number}`); // its class was removed
+  } catch (error) {
+    URL.revokeObjectURL(photo.image.src);
+    await failed(error);
+  }
+  photo.file = null;
+}
+
+function forgotten(photo) {
+  URL.revokeObjectURL(photo.image.src);
+  photo.card.photos.delete(photo);
+  photos.delete(photo.number);
+}
+
+async function removed(number, figure) {
+  try {
+    await tellLesson("DELETE", `/photos/${number}`);
+  } catch (error) {
+    return failed(error);
+  }
+  const photo = photos.get(number);
+  if (photo) {
+    forgotten(photo);
+    photo.card.draw();
+  } else {
+    const card = cards.find((one) => one.label === figure.dataset.label);
+    if (card) card.loaded--;
+    card?.draw();
+  }
+  const next = figure.nextElementSibling || figure.previousElementSibling;
+  figure.remove();
+  (next?.querySelector("button") || learning).focus();
+  touched();
+}
+
+function touched() {
+  changed = true;
+  saved = !photos.size;
+  summary();
+}
+
+function summary() {
+  const left = waiting.length + sending, ready = cards.filter((card) => card.total >= FEWEST).length;
+  const total = cards.reduce((sum, card) => sum + card.total, 0);
+  const few = cards.filter((card) => card.total && card.total < FEWEST);
+  const parts = [`${counted(total, "photo")}${left ? `, and ${left} on their way` : ""}.`];
+  if (ready < 2) parts.push(`To learn it takes ${FEWEST} photos or more of two classes or more.`);
+  else if (few.length) parts.push(`Fewer than ${FEWEST} photos of ${few.map((card) => card.label).join(", ")}.`);
+  else if (found && changed) parts.push("Something has changed since it learned.");
+  else if (found) parts.push(`It recognises ${found.right} of ${found.photos}.`);
+  if (state.getAttribute("aria-busy") !== "true") state.textContent = parts.join(" ");
+  learning.disabled = left > 0 || ready < 2 || few.length > 0 || state.getAttribute("aria-busy") === "true";
+  backbone.disabled = lesson !== null;
+  byId("forget").classList.toggle("hidden", lesson === null);
+}
+
+// -- holding a button -----------------------------------------------------------------------------
+
+let held = null; // the card whose button is held
+
+// By mouse, finger, space or enter; a click without any of these, as of a screen reader, takes one photo.
+function holds(button, card) {
+  const isKey = (event) => event.key === " " || event.key === "Enter";
+  button.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    button.setPointerCapture(event.pointerId);
+    hold(card);
+  });
+  for (const name of ["pointerup", "pointercancel", "lostpointercapture", "blur"])
+    button.addEventListener(name, () => release(card));
+  button.addEventListener("keydown", (event) => {
+    if (!isKey(event)) return;
+    event.preventDefault();
+    if (!event.repeat) hold(card);
+  });
+  button.addEventListener("keyup", (event) => {
+    if (!isKey(event)) return;
+    event.preventDefault();
+    release(card);
+  });
+  button.addEventListener("contextmenu", (event) => event.preventDefault());
+  button.addEventListener("click", (event) => {
+    if (event.detail) return; // of a pointer
+    hold(card);
+    release(card);
+  });
+}
+
+function release(card) {
+  if (held === card) held = null;
+}
+
+async function hold(card) {
+  if (held) return;
+  held = card;
+  complain(null);
+  let count = 0;
+  card.record.setAttribute("aria-pressed", "true");
+  try {
+    const ran = camera.on;
+    if (!ran) await camera.start();
+    if (ran || held === card)
+      do {
+        const frame = await camera.frame();
+        put(card, frame, frame);
+        count++;
+        await sleep(1 / RATE);
+        while (held === card && waiting.length > AHEAD) await sleep(0.05);
+      } while (held === card && camera.on && cards.includes(card));
+  } catch (error) {
+    complain(error);
+  }
+  release(card);
+  card.record.setAttribute("aria-pressed", "false");
+  say(`${counted(count, "photo")} of ${card.label}`);
+}
+
+// -- learning -------------------------------------------------------------------------------------
+
+async function learn() {
+  complain(null);
+  busy("It learns ...");
+  changed = false;
+  try {
+    const said = await tellLesson("POST", "/learn").catch(late);
+    learned(said.learned);
+  } catch (error) {
+    changed = true;
+    await failed(error);
+  }
+  busy("");
+  if (document.activeElement === document.body) learning.focus(); // which it loses while it is disabled
+}
+
+function busy(text) {
+  state.setAttribute("aria-busy", String(text !== ""));
+  if (text) state.textContent = text;
+  summary();
+}
+
+// It may go on where the request's time is over.
+async function late(error) {
+  if (error.status !== 504) throw error;
+  const before = JSON.stringify((await tellLesson("GET")).learned);
+  for (let look = 0; look < LOOKS; look++) {
+    await sleep(LOOK);
+    const said = await tellLesson("GET");
+    if (said.learned && JSON.stringify(said.learned) !== before) return said;
+  }
+  throw error;
+}
+
+function learned(what) {
+  if (!found && !camera.on) answer.innerHTML = byId("ready").innerHTML;
+  found = what;
+  saved = false;
+  byId("learned").classList.remove("hidden");
+  byId("findings").classList.remove("hidden");
+  byId("found").replaceChildren(...findings());
+  say(byId("found").firstElementChild.textContent);
+  linked();
+}
+
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+
+function findings() {
+  const [low, high] = found.interval.map(percent);
+  const parts = [
+    element("p", { className: "lead" }, element("strong", {}, `${found.right} of ${found.photos} photos recognised`),
+      `, ${percent(found.right / found.photos)} (${low} to ${high}), each by a head that had not seen it.`),
+    table(found.classes),
+  ];
+  if (found.confused) {
+    const [first, second] = found.confused.labels;
+    parts.push(element("h3", {}, `Most often confused: ${first} and ${second} (${counted(found.confused.count, "photo")})`));
+    const below = found.doubtful.map(({ photo }) => photo);
+    const others = found.confused.photos.filter(({ photo }) => !below.includes(photo));
+    if (others.length) parts.push(gallery(others, false));
+  }
+  if (found.doubtful.length) {
+    parts.push(element("h3", {}, "In the wrong class?"));
+    parts.push(gallery(found.doubtful, true));
+  }
+  if (found.weakest) parts.push(element("p", {}, `What would help: more photos of ${found.weakest}.`));
+  parts.push(element("p", { className: "note" }, `Learned in ${found.seconds.toFixed(1)} s, by ${found.solver} regression.`));
+  return parts;
+}
+
+function table(classes) {
+  const body = element("table", { className: "bars" });
+  body.createCaption().append("Photos recognised, by class");
+  for (const { label, photos, right } of classes) {
+    const row = body.insertRow(), bar = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    const rect = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    for (const [name, value] of Object.entries({ class: "bar", "aria-hidden": "true", width: "100%", height: "14" }))
+      bar.setAttribute(name, value);
+    for (const [name, value] of Object.entries({ width: percent(right / photos).replace(" ", ""), height: "14", rx: "3" }))
+      rect.setAttribute(name, value);
+    bar.append(rect);
+    row.append(element("th", { scope: "row" }, label), element("td", {}, bar));
+    row.append(element("td", { className: "value" }, `${right} of ${photos}`));
+  }
+  return body;
+}
+
+// Photos that were judged; those that came with a package have no picture.
+function gallery(judged, removable) {
+  const items = judged.map(({ photo, label, guess, probability }) => {
+    const known = photos.get(photo);
+    const image = known ? known.image.cloneNode() : element("span", { className: "unseen" }, `photo ${photo}`);
+    if (known) image.alt = `photo of ${label}`;
+    const item = element("li", {}, image, element("span", {}, `${label}, looks like ${guess} (${percent(probability)})`));
+    item.dataset.label = label;
+    if (removable) {
+      const button = element("button", { type: "button" }, "Remove");
+      button.setAttribute("aria-label", `Remove photo ${photo} of ${label}`);
+      button.addEventListener("click", () => removed(photo, item));
+      item.append(button);
+    }
+    return item;
+  });
+  return element("ul", { className: "judged" }, ...items);
+}
+
+// The address of the package, by its name and whether the photos go with it.
+function linked() {
+  const options = `name=${encoded(byId("called").value.trim() || "mine")}&keep=${byId("keep").checked}`;
+  download.href = `lessons/${lesson}/package?${options}`;
+}
+
+// -- answers --------------------------------------------------------------------------------------
+
+const question = () => found && { model: lesson, other: "" };
+const camera = new Camera(byId("teach-video"), byId("teach-camera"), byId("teach-speed"), question, answered);
+
+function answered(good) {
+  if (!good) return check();
+  const before = live.dataset.label;
+  const [label, share] = [".label", ".share"].map((part) => answer.querySelector(part)?.textContent ?? "");
+  live.textContent = `${label} ${share}`;
+  live.dataset.label = label;
+  live.classList.remove("hidden");
+  if (label !== before) say(live.textContent);
+}
+
+async function tried(file) {
+  camera.stop();
+  if (!(await classify(fields(file, question())))) await check();
+}
+
+// -- beginning, leaving ---------------------------------------------------------------------------
+
+function reset(names) {
+  for (const photo of photos.values()) URL.revokeObjectURL(photo.image.src);
+  begin = lesson = found = null;
+  cards = [];
+  photos = new Map();
+  waiting = [];
+  changed = false;
+  saved = true;
+  list.replaceChildren();
+  live.classList.add("hidden");
+  live.dataset.label = "";
+  byId("learned").classList.add("hidden");
+  byId("findings").classList.add("hidden");
+  if (!teach.classList.contains("hidden")) answer.innerHTML = byId("untaught").innerHTML;
+  for (const name of names) new Card(name);
+  summary();
+}
+
+const losing = () => saved || confirm("The photos of this lesson are then forgotten. Go on?");
+
+async function forget() {
+  const mine = lesson;
+  if (!losing()) return;
+  reset(["class 1", "class 2"]);
+  try {
+    await tell("DELETE", `lessons/${mine}`);
+  } catch (error) {
+    if (error.status !== 404) complain(error);
+  }
+}
+
+async function loaded(file) {
+  if (!file || !losing()) return;
+  complain(null);
+  const before = lesson;
+  try {
+    const said = await tell("POST", `models/${encoded(backbone.value)}/lessons`, file);
+    if (before) tell("DELETE", `lessons/${before}`).catch(() => {}); // it would be gone soon, too
+    reset([]);
+    begin = Promise.resolve(said);
+    lesson = said.lesson;
+    for (const { label, photos } of said.classes) new Card(label, photos);
+    byId("called").value = file.name.replace(/\.safetensors$/, "");
+    await learn();
+    saved = true;
+  } catch (error) {
+    complain(error);
+  }
+}
+
+byId("teach-camera").addEventListener("click", async () => {
+  complain(null);
+  if (camera.on) return camera.stop();
+  await camera.start().catch(complain);
+});
+byId("add").addEventListener("click", () => added()?.name.select());
+byId("forget").addEventListener("click", forget);
+learning.addEventListener("click", learn);
+for (const [name, use] of [["try", tried], ["load", loaded]])
+  byId(name).addEventListener("change", async (event) => {
+    const [file] = event.target.files;
+    if (file) await use(file);
+    event.target.value = "";
+  });
+for (const name of ["called", "keep"]) byId(name).addEventListener("change", linked);
+download.addEventListener("click", () => (saved = byId("keep").checked));
+window.addEventListener("beforeunload", (event) => {
+  if (!saved) event.preventDefault();
+});
+window.addEventListener("pagehide", () => {
+  if (lesson) fetch(`lessons/${lesson}`, { method: "DELETE", keepalive: true });
+});
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted) check(); // the page is back as it was, and its lesson is not
+});
+reset(["class 1", "class 2"]);

@@ -1,0 +1,451 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tab "Teach" in a browser whose camera shows two hand signs by turns: held buttons, files, packages."""
+
+from __future__ import annotations
+
+import os
+import re
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browsers import browser, weak
+from PIL import Image
+from puppet import serving
+from waiting import HANG, until
+
+import rowvit
+from rowvit.formats.package import ModelPackage
+from rowvit.serve.lessons import LessonLimits
+from rowvit.serve.networks import read_networks
+from rowvit.serve.service import Limits
+from rowvit.targets.target import MODELS
+
+DESK, PHONE = (1280, "light"), (390, "dark")
+WIDTH, HEIGHT, FPS, SECONDS = 320, 240, 5, 4
+#: of a hand sign and of what stands beside the middle of its frames, which is not sent
+SIGNS = {"fist": (0, (250, 60, 60)), "palm": (5, (60, 60, 250))}
+
+
+def sign(digit: int, number: int) -> np.ndarray:
+    """A photo that comes with rowvit, a little lighter or darker, and moved: uint8 [HEIGHT, HEIGHT, 3]."""
+    photo = sorted((MODELS / "sign_digits_photos").glob(f"{digit}_*.jpg"))[number % 2]
+    rng = np.random.default_rng(number)
+    left, top = rng.integers(0, 7, 2)
+    picture = Image.open(photo).convert("RGB").resize((HEIGHT,) * 2, box=(left, top, left + 94, top + 94))
+    return np.clip(np.asarray(picture) * rng.uniform(0.8, 1.1), 0, 255).astype(np.uint8)
+
+
+def film(path: Path) -> Path:
+    """Both signs, some seconds each, as Chromium takes them for a camera: YUV4MPEG2."""
+    with path.open("wb") as file:
+        file.write(f"YUV4MPEG2 W{WIDTH} H{HEIGHT} F{FPS}:1 Ip A1:1 C420jpeg\n".encode())
+        for digit, colour in SIGNS.values():
+            for number in range(SECONDS * FPS):
+                frame = np.full((HEIGHT, WIDTH, 3), colour, np.uint8)
+                side = (WIDTH - HEIGHT) // 2
+                frame[:, side : side + HEIGHT] = sign(digit, number)
+                y, *colours = Image.fromarray(frame).convert("YCbCr").split()
+                half = [one.resize((WIDTH // 2, HEIGHT // 2)).tobytes() for one in colours]
+                file.write(b"FRAME\n" + y.tobytes() + b"".join(half))
+    return path
+
+
+@pytest.fixture(scope="module")
+def open_page(tmp_path_factory):
+    file = film(tmp_path_factory.mktemp("film") / "signs.y4m")
+    flags = "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"
+    with browser(*flags, f"--use-file-for-fake-video-capture={file}") as opened:
+        yield opened
+
+
+@pytest.fixture
+def signs():
+    with serving(read_networks(["sign-digits"]), "golden", lambda: rowvit.open("golden")) as one:
+        yield one
+
+
+@pytest.fixture
+def tab(request, open_page, signs):
+    """The tab, open; in the end nothing was said on the console, loaded from elsewhere, or too wide."""
+    width, scheme = getattr(request, "param", DESK)
+    touch = width < 600
+    page = open_page(viewport={"width": width, "height": 844}, color_scheme=scheme, has_touch=touch)
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.goto(f"{signs.url}/#teach")
+    page.locator("#teach").wait_for()
+    yield page
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{request.node.name}.png", full_page=True)
+    assert [text for text in said if "responded with a status of 4" not in text] == []
+    own = {url.split("/")[2] for url in asked if url.startswith("http")}
+    assert own == {signs.url.split("/")[2]}
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
+
+
+def card(tab, label: str):
+    """The card of a class."""
+    names = tab.locator("#classes .name").evaluate_all("inputs => inputs.map(input => input.value)")
+    return tab.locator("#classes .class").nth(names.index(label))
+
+
+def name(tab, before: str, label: str) -> None:
+    own = card(tab, before).locator(".name")
+    own.fill(label)
+    own.press("Tab")
+    until_true(
+        tab,
+        "label => [...document.querySelectorAll('.record')].some(e => e.ariaLabel.endsWith(label))",
+        label,
+    )
+
+
+def until_true(tab, function: str, argument: object = None) -> None:
+    tab.wait_for_function(function, arg=argument, timeout=1000 * HANG, polling=50)
+
+
+#: whether the camera shows a sign now, by the colour beside it
+SHOWS = """label => {
+    const video = document.getElementById("teach-video"), canvas = document.createElement("canvas");
+    canvas.width = canvas.height = 1;
+    const context = canvas.getContext("2d");
+    context.drawImage(video, 2, 2, 4, 4, 0, 0, 1, 1);
+    const [red, , blue] = context.getImageData(0, 0, 1, 1).data;
+    return label === "fist" ? red > blue + 60 : blue > red + 60;
+}"""
+SETTLED = "() => !document.getElementById('teach-state').textContent.includes('on their way')"
+
+
+def appears(tab, label: str) -> None:
+    """Wait for a sign to come."""
+    until_true(tab, SHOWS, next(one for one in SIGNS if one != label))
+    until_true(tab, SHOWS, label)
+    tab.wait_for_timeout(400)
+
+
+def record(tab, label: str, begin, end, count: int = 5) -> None:
+    """Hold the button of a class while the camera shows its sign; once more, if the machine was too slow."""
+    for _ in range(20):
+        appears(tab, label)
+        begin()
+        until_true(
+            tab,
+            """([label, count]) => [...document.querySelectorAll(".class")].some(card =>
+                card.querySelector(".name").value === label &&
+                card.querySelectorAll("img").length >= count)""",
+            [label, count],
+        )
+        still = tab.evaluate(SHOWS, label)
+        end()
+        until_true(tab, SETTLED)
+        if still:
+            return
+        number = tab.locator("#classes .class").count()
+        card(tab, label).get_by_role("button", name="Remove").click()
+        tab.get_by_role("button", name="Add a class").click()
+        name(tab, tab.locator("#classes .name").nth(number - 1).input_value(), label)
+    raise AssertionError("the camera is never caught")
+
+
+def photo_files(digit: int, count: int, first: int = 100) -> list[dict]:
+    """As of a file chooser."""
+    found = []
+    for number in range(first, first + count):
+        Image.fromarray(sign(digit, number)).save(stream := BytesIO(), "PNG")
+        found.append({"name": f"{number}.png", "mimeType": "image/png", "buffer": stream.getvalue()})
+    return found
+
+
+def add_files(tab, label: str, digit: int, count: int = 5) -> None:
+    """Photos of a class, by its chooser."""
+    before = int(card(tab, label).locator(".count").inner_text().split()[0])
+    card(tab, label).locator(".files").set_input_files(photo_files(digit, count))
+    card(tab, label).get_by_text(re.compile(rf"^{before + count} photos?$")).wait_for()
+    until_true(tab, SETTLED)
+
+
+def learn(tab) -> str:
+    """What the page says that it has learned."""
+    tab.get_by_role("button", name="Learn", exact=True).click()
+    until_true(tab, "() => document.getElementById('teach-state').ariaBusy === 'false'")
+    tab.locator("#findings").wait_for()
+    return tab.locator("#found").inner_text()
+
+
+@pytest.mark.parametrize("tab", [DESK, PHONE], ids=["desk", "phone"], indirect=True)
+def test_hold_learn_and_see(tab, signs, request):
+    """Classes by held buttons, one by mouse or finger and one by a key; then answers follow the camera."""
+    assert tab.get_by_role("button", name="Learn", exact=True).is_disabled()
+    name(tab, "class 1", "fist")
+    name(tab, "class 2", "palm")
+    tab.get_by_role("button", name="Use the camera").click()
+    until_true(tab, "() => document.getElementById('teach-video').videoWidth > 0")
+    mouse, keys, finger = tab.mouse, tab.keyboard, tab.context.new_cdp_session(tab)
+
+    def touched(kind: str, *points: dict) -> None:
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    def press() -> None:
+        button = tab.get_by_role("button", name="Hold to record fist")
+        button.hover()
+        if "phone" in request.node.name:
+            box = button.bounding_box()
+            touched("touchStart", {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2})
+        else:
+            mouse.down()
+
+    def let_go() -> None:
+        touched("touchEnd") if "phone" in request.node.name else mouse.up()
+
+    def press_key() -> None:
+        tab.get_by_role("button", name="Hold to record palm").focus()
+        keys.down(" ")
+
+    record(tab, "fist", press, let_go)
+    record(tab, "palm", press_key, lambda: keys.up(" "))
+    until_true(tab, "() => !document.querySelector('.record[aria-pressed=true]')")
+    counts = [int(text.split()[0]) for text in tab.locator("#classes .count").all_inner_texts()]
+    assert min(counts) >= 5 and sum(counts) == len(next(iter(signs.service.lessons._lessons.values())).photos)
+    said = learn(tab)
+    total = sum(counts)
+    assert f"{total} of {total} photos recognised, 100.0 %" in said
+    for label in ("fist", "palm", "fist"):
+        until_true(
+            tab,
+            f"label => ({SHOWS})(label) && document.getElementById('live').dataset.label === label",
+            label,
+        )
+    article = tab.locator("article.answer")
+    assert article.locator(".model").inner_text() == "sign-digits, taught"
+    assert "197 > 99 > 50 > 26" in " ".join(article.inner_text().split())  # what pruning keeps
+    assert article.locator("figure.current img").first.evaluate("image => image.naturalWidth") == 320
+    tab.get_by_text("frames/s").wait_for()
+
+
+def test_without_a_camera(tab, signs, tmp_path):
+    """Files make the classes; what is downloaded answers as the page does, and is a lesson again."""
+    name(tab, "class 1", "fist")
+    name(tab, "class 2", "palm")
+    add_files(tab, "fist", 0)
+    add_files(tab, "palm", 5)
+    assert "10 of 10 photos recognised" in learn(tab)
+    (new,) = photo_files(5, 1, 200)
+    tab.locator("#try").set_input_files(new)
+    tab.locator("article.answer .label:text-is('palm')").wait_for()
+    shown = tab.locator("article.answer .share").inner_text()
+    tab.locator("#called").fill("hands up")
+    tab.locator("#called").press("Tab")
+    with tab.expect_download() as download:
+        tab.get_by_role("link", name="Download the package").click()
+    assert download.value.suggested_filename == "hands-up.safetensors"
+    package = ModelPackage.load(download.value.path())
+    assert package.meta["name"] == "hands up" and package.meta["taught"] == {"photos": 10}
+    (tmp_path / "new.png").write_bytes(new["buffer"])
+    with rowvit.open("golden") as target:
+        target.load(package)
+        (result,) = target([tmp_path / "new.png"])
+    assert shown == f"{100 * result.probabilities.max():.1f} %" and result.label == "palm"
+
+    file = tmp_path / "again.safetensors"
+    file.write_bytes(Path(download.value.path()).read_bytes())
+    tab.get_by_role("button", name="Forget everything").click()
+    until(lambda: not signs.service.lessons._lessons)
+    assert tab.locator("#findings").is_hidden() and tab.locator("article.answer").count() == 0
+    tab.locator("#load").set_input_files(file)
+    tab.locator("#findings").wait_for()
+    until_true(tab, "() => document.getElementById('teach-state').ariaBusy === 'false'")
+    assert tab.locator("#classes .count").all_inner_texts() == ["5 photos", "5 photos"]
+    tab.get_by_role("button", name="Add a class").click()
+    name(tab, "class 3", "one")
+    add_files(tab, "one", 1)
+    assert "Something has changed since it learned" in tab.locator("#teach-state").inner_text()
+    assert "of 15 photos recognised" in learn(tab)
+
+
+def test_a_class_is_renamed(tab, signs):
+    """While its first photos are on their way, and when they are there."""
+
+    def classes() -> dict[str, int]:
+        (lesson,) = signs.service.lessons._lessons.values()
+        return {label: len(lesson.of(label)) for label in lesson.classes}
+
+    card(tab, "class 1").locator(".files").set_input_files(photo_files(0, 6))
+    name(tab, "class 1", "fist")
+    card(tab, "fist").get_by_text("6 photos").wait_for()
+    until_true(tab, SETTLED)
+    until(lambda: classes() == {"fist": 6})
+    name(tab, "fist", "closed hand")
+    until(lambda: classes() == {"closed hand": 6})
+    assert tab.locator("#teach-wrong").is_hidden()
+
+
+def test_doubtful_photos(tab, signs):
+    """One in the wrong class is shown, and can be removed."""
+    name(tab, "class 1", "fist")
+    name(tab, "class 2", "palm")
+    add_files(tab, "fist", 0, 12)
+    add_files(tab, "palm", 5, 12)
+    card(tab, "palm").locator(".files").set_input_files(photo_files(0, 1, 140))
+    card(tab, "palm").get_by_text("13 photos").wait_for()
+    until_true(tab, SETTLED)
+    said = learn(tab)
+    assert "24 of 25 photos recognised" in said and "What would help: more photos of palm" in said
+    assert "Most often confused: fist and palm (1 photo)" in said
+    items = tab.locator(".judged").last.locator("li")
+    assert items.count() == 1 and items.inner_text().startswith("palm, looks like fist (")
+    assert items.locator("img").evaluate("image => image.complete && image.naturalWidth") > 0
+    items.get_by_role("button", name=re.compile("Remove photo 24 of palm")).click()
+    card(tab, "palm").get_by_text("12 photos").wait_for()
+    assert "24 of 24 photos recognised" in learn(tab)
+
+
+def test_what_goes_wrong_is_a_sentence(tab, signs):
+    """A file that is no picture, a name twice, a class that is removed, a package of something else."""
+    alert = tab.locator("#teach-wrong")
+    card(tab, "class 1").locator(".files").set_input_files(
+        {"name": "x.png", "mimeType": "image/png", "buffer": b"nothing"}
+    )
+    alert.get_by_text("This is no picture; send one of JPEG").wait_for()
+    own = card(tab, "class 1").locator(".name")
+    own.fill("class 2")
+    own.press("Tab")
+    alert.get_by_text("There is a class class 2 already").wait_for()
+    assert own.input_value() == "class 1"
+    tab.locator("#load").set_input_files(MODELS / "sign_digits.safetensors")
+    alert.get_by_text("has kept nothing of the photos").wait_for()
+    tab.get_by_role("button", name="Remove class 2").click()
+    assert tab.locator("#classes .class").count() == 1 and alert.is_hidden()
+
+
+def test_a_lesson_that_is_gone(open_page):
+    """Its photos are gone, too; the classes stay, and a new lesson begins."""
+    now = [0.0]
+    networks = read_networks(["sign-digits"])
+    with serving(networks, "golden", lambda: rowvit.open("golden"), clock=lambda: now[0]) as served:
+        page = open_page()
+        page.goto(f"{served.url}/#teach")
+        name(page, "class 1", "fist")
+        add_files(page, "fist", 0, 1)
+        now[0] = 1e6
+        card(page, "fist").locator(".files").set_input_files(photo_files(0, 1))
+        page.get_by_text("There is no such lesson, or it was idle for 30 minutes and is gone").wait_for()
+        until_true(page, "() => document.querySelector('.count').textContent === '0 photos'")
+        add_files(page, "fist", 0, 2)
+        assert page.locator("#teach-wrong").is_hidden()
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.goto("about:blank")  # leaving ends it
+        until(lambda: not served.service.lessons._lessons)
+        page.go_back()
+        page.locator("#teach").wait_for()
+        assert page.locator("#classes .count").first.inner_text() == "0 photos"
+        page.close()
+
+
+def test_limits_are_told(open_page):
+    limits = Limits(deadline=HANG, lessons=LessonLimits(photos=3, lessons=1))
+    with serving(read_networks(["sign-digits"]), "golden", lambda: rowvit.open("golden"), limits) as served:
+        page = open_page()
+        page.goto(f"{served.url}/#teach")
+        card(page, "class 1").locator(".files").set_input_files(photo_files(0, 3))
+        card(page, "class 1").get_by_text("3 photos").wait_for()
+        until_true(page, SETTLED)
+        card(page, "class 2").locator(".files").set_input_files(photo_files(5, 1))
+        page.get_by_text("The lesson has 3 photos, as many as it may; remove some.").wait_for()
+        other = open_page()
+        other.goto(f"{served.url}/#teach")
+        card(other, "class 1").locator(".files").set_input_files(photo_files(0, 1))
+        other.get_by_text("1 lessons go on here already; try again later.").wait_for()
+        other.close()
+        page.close()
+
+
+def test_tabs(tab):
+    """One at a time, by keys, too; each keeps its answer, and a camera ends with its tab."""
+    tab.get_by_text("Nothing learned yet").wait_for()
+    assert tab.locator("#ask").is_hidden()
+    tab.get_by_role("button", name="Use the camera").click()
+    tab.get_by_role("button", name="Stop the camera").wait_for()
+    tab.get_by_role("link", name="Classify").focus()
+    tab.keyboard.press("Enter")
+    tab.locator("#ask").wait_for()
+    assert tab.locator("#teach").is_hidden() and tab.locator("nav [aria-current]").inner_text() == "Classify"
+    tab.locator(".examples button").first.click()
+    tab.locator("article.answer").wait_for()
+    tab.get_by_role("link", name="Teach").click()
+    tab.get_by_text("Nothing learned yet").wait_for()
+    assert tab.locator("article.answer").count() == 0
+    assert tab.get_by_role("button", name="Use the camera").is_visible()
+    tab.go_back()
+    tab.locator("article.answer").wait_for()
+    tab.locator(".skip").focus()
+    tab.keyboard.press("Enter")
+    assert tab.locator("#ask").is_visible()
+
+
+def test_names_and_order(tab):
+    """Everything that can be used has a name, and is reached by Tab in the order of the page."""
+    unnamed = tab.evaluate(
+        """[...document.querySelectorAll(
+            '#teach button, #teach input:not([type=hidden]), #teach a')].filter(e => !(e.textContent.trim() ||
+            e.getAttribute('aria-label') || e.labels?.length)).length"""
+    )
+    assert unnamed == 0
+    tab.locator("nav a").last.focus()
+    order = []
+    for _ in range(10):
+        tab.keyboard.press("Tab")
+        order.append(tab.evaluate("document.activeElement.id || document.activeElement.className"))
+    one = ["name", "remove", "record", "files"]
+    assert order == ["teach-camera", *one, *one, "add"]
+
+
+@pytest.mark.parametrize("tab", [DESK, PHONE], ids=["light", "dark"], indirect=True)
+def test_contrast(tab):
+    name(tab, "class 1", "fist")
+    name(tab, "class 2", "palm")
+    assert weak(tab) == []
+    for label, digit in (("fist", 0), ("palm", 5)):
+        add_files(tab, label, digit)
+    learn(tab)
+    card(tab, "fist").locator(".files").set_input_files(
+        {"name": "x.png", "mimeType": "image/png", "buffer": b"nothing"}
+    )
+    tab.locator("#teach-wrong").wait_for()
+    assert weak(tab) == []
+
+
+def test_a_screen_reader_takes_one_photo(tab):
+    """Its click holds nothing."""
+    tab.get_by_role("button", name="Use the camera").click()
+    until_true(tab, "() => document.getElementById('teach-video').videoWidth > 0")
+    button = tab.get_by_role("button", name="Hold to record class 1")
+    button.evaluate("button => button.click()")
+    card(tab, "class 1").get_by_text("1 photo", exact=True).wait_for()
+    tab.wait_for_timeout(500)
+    assert card(tab, "class 1").locator(".count").inner_text() == "1 photo"
+
+
+def test_where_nothing_can_be_taught(open_page, files):
+    """There is no tab, and a sentence says why."""
+    with serving(
+        read_networks([str(files["small"])]), "golden", lambda: rowvit.open("golden", "tiny")
+    ) as served:
+        page = open_page()
+        page.goto(f"{served.url}/#teach")
+        assert page.locator("nav").count() == page.locator("#teach").count() == 0
+        assert "No teaching: 'small' does not say the unit of its tokens" in page.locator("#ask").inner_text()
+        page.close()
+
+
+def test_without_scripts(open_page, signs):
+    page = open_page(java_script_enabled=False)
+    page.goto(signs.url)
+    assert page.locator("#teach").is_hidden() and page.locator("nav").is_hidden()
+    assert page.get_by_text("With scripts allowed, the page also teaches").is_visible()
+    page.close()

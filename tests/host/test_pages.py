@@ -23,9 +23,10 @@ from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import DMA_PARAMETERS, board
 from rowvit.measure.power.passes import DRY_RUN, PowerPlan
 from rowvit.serve.protocol import _JSON
-from rowvit.serve.service import Limits
+from rowvit.serve.service import _LEARNING, Limits
 from rowvit.targets import diagnose
 from rowvit.targets.driver import Accelerator
+from rowvit.teach.lesson import FEWEST
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -77,6 +78,7 @@ def bits(field: str) -> int:
 
 ROWS = "{}, {} or {}".format(*possible(PYNQ, "rows"))
 CLOCK = f"{PYNQ.clock_mhz:g}"
+LESSONS = Limits().lessons
 RESULTS = json.loads((ROOT / "benchmarks/results/cycles.json").read_text())
 CYCLES = RESULTS["pynq-z2 sign-digits"]["figures"]["cycles"]
 #: page, a place in it, and the numbers that it has there
@@ -118,6 +120,14 @@ CLAIMS: list[tuple[str, str, tuple[object, ...]]] = [
     ("docs/measurement.md", r"it takes (\d+) pairs of (\d+) s", (DRY_RUN.pairs, f"{DRY_RUN.seconds:g}")),
     ("docs/serve.md", r"over (\d+) MB of JSON", (_JSON >> 20,)),
     ("docs/serve.md", r"more than (\d+) connections", (Limits().connections,)),
+    ("docs/serve.md", r"or (\d+) minutes without a question", (f"{LESSONS.idle / 60:g}",)),
+    ("docs/serve.md", r"more than (\d+) lessons, or more than (\d+) MB",
+     (LESSONS.lessons, LESSONS.size >> 20)),
+    ("docs/serve.md", r"more than (\d+) classes or ([\d,]+) photos in a lesson",
+     (LESSONS.classes, f"{LESSONS.photos:,}")),
+    ("docs/serve.md", r"fewer than (\w+) photos of one", (WORDS[FEWEST],)),
+    ("docs/serve.md", r"more than (\d+) lessons that wait to learn", (_LEARNING,)),
+    ("docs/serve.md", r"the (\d+) that were used last stay compiled", (LESSONS.compiled,)),
     ("docs/your-model.md", r"of (\d+) MAC per cycle images per second \S+ at ([\d.]+) MHz",
      (PYNQ.macs_per_cycle, CLOCK)),
     ("bitstreams/README.md", r"length register of (\d+) bits \(packets of up to (\d+) MB\)",

@@ -85,6 +85,15 @@ def test_features(tmp_path):
     assert pictures(notebook) == 1
 
 
+def test_teach(tmp_path):
+    notebook = run(FOLDER / "5_teach.ipynb", tmp_path)
+    text = printed(notebook)
+    digits = re.findall(r"digit (\d): (even|odd)\n", text)
+    assert len(digits) == 2 and all(label == ("even", "odd")[int(digit) % 2] for digit, label in digits)
+    assert text == printed(stored("5_teach.ipynb"))
+    assert pictures(notebook) == 1
+
+
 def test_pynq_delivers_them(tmp_path):
     """``pynq get-notebooks`` finds the entry point, as installed, and copies the notebooks."""
     command = [str(Path(sys.executable).with_name("pynq")), "get-notebooks"]

@@ -175,7 +175,7 @@ def test_a_lesson_makes_what_the_command_makes(tmp_path, classes):
 
 def test_on_the_simulated_core(tmp_path):
     """Features, and answers of two taught networks and of the served one by turns, are the reference's."""
-    with serving(networks(), "sim", lambda: rowvit.open("sim", "tiny")) as served:
+    with serving(networks(), "sim", lambda: rowvit.open("sim", "tiny", check_every=2)) as served:
         pupils = [Pupil(served), Pupil(served)]
         for number, pupil in enumerate(pupils):
             pupil.show_all(9, number)
@@ -215,6 +215,22 @@ def test_something_else(taught):
     assert answer["distance"] > 1 and answer["verdict"] == f"unlike all, nearest {answer['label']}"
     own = pupil.answer(sets.picture(np.random.default_rng(78), sets.COLOURS["blue"]))
     assert own["distance"] <= 1 and own["verdict"] == own["label"] == "blue"
+
+
+def test_the_hls_front_end(tmp_path):
+    """Sees whole pictures, in lessons, too."""
+    with serving(networks(), "golden", lambda: rowvit.open("golden", "tiny", frontend="hls")) as served:
+        pupil = Pupil(served)
+        pupil.show_all(12)
+        assert pupil.learn()["learned"]["photos"] == 12
+        wide = np.concatenate([sets.labelled(1, 9, 40)[0][0]] * 2, axis=1)
+        answer = pupil.answer(wide)
+        own = pupil.download(tmp_path / "own.safetensors")
+    with rowvit.open("golden", "tiny", frontend="hls") as target:
+        target.load(own)
+        (tmp_path / "wide.png").write_bytes(sets.png(wide))
+        (result,) = target([tmp_path / "wide.png"])
+    assert answer["logits"] == result.logits.tolist() and answer["label"] == NAMES[0]
 
 
 def test_findings(taught):

@@ -460,7 +460,9 @@ function linked() {
 // -- answers --------------------------------------------------------------------------------------
 
 const question = () => found && { model: lesson, other: "" };
-const camera = new Camera(byId("teach-video"), byId("teach-camera"), byId("teach-speed"), question, answered);
+// photos come first: the core would change networks with every frame
+const asked = () => (held || waiting.length ? null : question());
+const camera = new Camera(byId("teach-video"), byId("teach-camera"), byId("teach-speed"), asked, answered);
 
 function answered(good) {
   if (!good) return check();

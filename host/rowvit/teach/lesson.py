@@ -51,7 +51,7 @@ def require(photos: Photos, before: Kept | None = None) -> None:
         what = f"one class ({photos.classes[0]})" if photos.classes else "no folders of classes"
         raise RowvitError(
             f"'{photos.name}' has {what}, and a classifier has two or more",
-            "make a folder for each class; of everything else, too",
+            "make a folder for each class",
         )
     counts = np.bincount(photos.labels, minlength=len(photos.classes))
     known = before.classes if before else ()

@@ -17,6 +17,7 @@ CONTENTS = {
         "docs/backbones",
         "docs/accuracy",
         "docs/measurement",
+        "docs/commands",
         "docs/serve",
         "docs/python",
     ),

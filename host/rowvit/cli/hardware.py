@@ -205,7 +205,7 @@ def overlays_fetch(
     to: Annotated[
         Path, Option("--to", metavar="FOLDER", help="Where to write .bit, .hwh and .json.")
     ] = Path(),
-    seconds: Annotated[float, Option(metavar="SECONDS", help="After which to give up.")] = 300,
+    seconds: Annotated[float, Option(metavar="SECONDS", help="Time after which to give up.")] = 300,
     manifest: ManifestOption = None,
 ) -> None:
     """Download a prebuilt overlay, and check it against the manifest."""

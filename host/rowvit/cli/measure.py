@@ -59,7 +59,7 @@ def bench(
     ] = "",
     baseline_seconds: Annotated[
         float,
-        Option(min=0, metavar="SECONDS", help="For each combination of runtime, threads and batch."),
+        Option(min=0, metavar="SECONDS", help="Time for each combination of runtime, threads and batch."),
     ] = 3.0,
     json_file: opt.ResultOption = None,
     data: opt.SetNameOption = None,
@@ -302,14 +302,14 @@ def power(
         Option(
             metavar="SECONDS",
             show_default=_planned("settle"),
-            help="Of the same load before that part, not counted.",
+            help="The same load before that part, not counted.",
         ),
     ] = None,
     interval: Annotated[
         float,
-        Option(min=0.001, metavar="SECONDS", help="pmbus, hwmon: from one sample to the next."),
+        Option(min=0.001, metavar="SECONDS", help="pmbus, hwmon: time from one sample to the next."),
     ] = 0.05,
-    seed: Annotated[int, Option(min=0, metavar="SEED", help="For the order of the passes.")] = 0,
+    seed: Annotated[int, Option(min=0, metavar="SEED", help="Of the order of the passes.")] = 0,
     batch: opt.BatchOption = 8,
     count: opt.CountOption = 0,
     json_file: opt.ResultOption = None,
@@ -380,12 +380,14 @@ def power_log(
     ] = None,
     search: Annotated[
         float,
-        Option(min=0, metavar="SECONDS", help="By which the meter's clock may differ from the board's."),
+        Option(min=0, metavar="SECONDS", help="How far the meter's clock may be from the board's."),
     ] = 60.0,
     resolution: Annotated[
         float | None,
         Option(
-            min=0, metavar="WATTS", help="Between two readings of the meter; by default as the log shows."
+            min=0,
+            metavar="WATTS",
+            help="Step between two readings of the meter; by default as the log shows.",
         ),
     ] = None,
 ) -> None:

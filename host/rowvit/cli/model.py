@@ -70,7 +70,11 @@ def import_(
         bool, Option("--encoder", help="Leave out whatever follows the last LayerNorm.")
     ] = False,
     head: Annotated[
-        HeadName, Option(help="Distilled networks: the mean of both heads, or the one on the class token.")
+        HeadName,
+        Option(
+            metavar="all|class",
+            help="Distilled networks: the mean of both heads, or the one on the class token.",
+        ),
     ] = HeadName.all,
     classes: opt.ClassesOption = None,
     image_size: opt.ImageSizeOption = None,

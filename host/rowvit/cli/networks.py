@@ -52,7 +52,9 @@ def relu(
     each_layer: Annotated[
         bool, Option("--each-layer", help="Measure top-1 after every layer too, which takes longer.")
     ] = False,
-    ridge: Annotated[float, Option(metavar="WEIGHT", help="Of the pull towards the old matrices.")] = 1e-3,
+    ridge: Annotated[
+        float, Option(metavar="WEIGHT", help="Weight of the pull towards the old matrices.")
+    ] = 1e-3,
     recipe: Annotated[
         Path | None,
         Option(
@@ -139,21 +141,21 @@ def prune(
     ] = None,
     rho: Annotated[
         float | None,
-        Option(min=0.01, max=1.0, metavar="SHARE", help="Of the patch tokens, which each of them keeps."),
+        Option(min=0.01, max=1.0, metavar="SHARE", help="Share of the patch tokens that each of them keeps."),
     ] = None,
     keep: Annotated[
         str | None,
         Option(
             metavar="SHARES",
-            help="Instead of --rho: of all patch tokens, those left after each, as 0.7,0.4,0.1.",
+            help="Instead of --rho: shares of all patch tokens left after each, as 0.7,0.4,0.1.",
         ),
     ] = None,
     cycles: Annotated[
-        float | None, Option(min=1, metavar="CYCLES", help="Search: at most so many per image.")
+        float | None, Option(min=1, metavar="CYCLES", help="Search: at most so many cycles per image.")
     ] = None,
     macs_saved: Annotated[
         float | None,
-        Option(min=0, max=100, metavar="PERCENT", help="Search: at least so many of the MACs saved."),
+        Option(min=0, max=100, metavar="PERCENT", help="Search: at least this share of the MACs saved."),
     ] = None,
     trim: Annotated[
         bool,
@@ -182,7 +184,7 @@ def prune(
         Option(
             min=0,
             metavar="POINTS",
-            help="By hand: of top-1, which FFN2 thresholds may cost; 0: no thresholds.",
+            help="By hand: what FFN2 thresholds may cost of top-1; 0: no thresholds.",
         ),
     ] = 0.0,
     photos: Annotated[
@@ -401,17 +403,18 @@ def quantise(
             help="FFN2 rule; by default the network's, or image if it has none.",
         ),
     ] = None,
-    tile_rows: Annotated[int, Option(min=1, metavar="ROWS", help="For rule tile: of a tile.")] = 16,
+    tile_rows: Annotated[int, Option(min=1, metavar="ROWS", help="For rule tile: rows per tile.")] = 16,
     threshold_energy: Annotated[
         float,
         Option(
-            metavar="SHARE", help="Lossy FFN2 threshold: of the hidden activations' energy, what is dropped."
+            metavar="SHARE", help="Lossy FFN2 threshold: share of the hidden activations' energy to drop."
         ),
     ] = 0.0,
     ffn_chunk: Annotated[
         int | None,
         Option(
-            metavar="NEURONS", help="Hidden ones per chunk of FFN2; by default equal chunks of at most 384."
+            metavar="NEURONS",
+            help="Hidden neurons per chunk of FFN2; by default equal chunks of at most 384.",
         ),
     ] = None,
     smooth: Annotated[

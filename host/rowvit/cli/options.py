@@ -189,6 +189,7 @@ TargetOption = Annotated[
     Option(
         "--target",
         "-t",
+        metavar="golden|sim|board",
         default_factory=partial(_by_default, TargetName.sim),
         show_default="board on a board, else sim, as cycles are counted",
         help=_TARGETS,
@@ -200,6 +201,7 @@ AnswersOption = Annotated[
     Option(
         "--target",
         "-t",
+        metavar="golden|sim|board",
         default_factory=partial(_by_default, TargetName.golden),
         show_default="board on a board, else golden, as answers are the same",
         help=_TARGETS,
@@ -218,6 +220,7 @@ FrontendOption = Annotated[
     FrontendName,
     Option(
         "--frontend",
+        metavar="host|hls",
         help="Where images are cut into patches: on this computer (host), or by the HLS preprocessor"
         " between DMA and core (hls).",
     ),
@@ -242,11 +245,16 @@ CheckEveryOption = Annotated[
     ),
 ]
 MemoryOption = Annotated[
-    MemoryName, Option("--memory", help="sim: ddr with the latency and rate below, or an ideal memory.")
+    MemoryName,
+    Option(
+        "--memory",
+        metavar="ddr|ideal",
+        help="sim: ddr with the latency and rate below, or an ideal memory.",
+    ),
 ]
 LatencyOption = Annotated[
     int,
-    Option("--latency", min=0, metavar="CYCLES", help="sim: from a read's address to its first word."),
+    Option("--latency", min=0, metavar="CYCLES", help="sim: time from a read's address to its first word."),
 ]
 RateOption = Annotated[
     int,

@@ -123,7 +123,7 @@ def run(
     timeout: Annotated[
         float | None,
         typer.Option(
-            metavar="SECONDS", show_default="10, on sim 600", help="sim, board: for one image, at most."
+            metavar="SECONDS", show_default="10, on sim 600", help="sim, board: time for one image, at most."
         ),
     ] = None,
 ) -> None:

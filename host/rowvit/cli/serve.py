@@ -37,10 +37,12 @@ def serve(
     config: opt.ConfigOption = opt.DEFAULT_CONFIG,
     host: Annotated[
         str,
-        typer.Option(metavar="ADDRESS", help="To listen at; any but this computer's own needs a token."),
+        typer.Option(
+            metavar="ADDRESS", help="Address to listen at; any but this computer's own needs a token."
+        ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, metavar="PORT", help="To listen at; 0: any that is free.")
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="Port to listen at; 0: any that is free.")
     ] = 8000,
     token_file: Annotated[
         Path | None,
@@ -77,14 +79,14 @@ def serve(
             min=0,
             metavar="SECONDS",
             show_default="30, on sim 300",
-            help="From a request to its answer.",
+            help="Time from a request to its answer.",
         ),
     ] = 0.0,
     teach: Annotated[
         bool, typer.Option("--teach/--no-teach", help="Let people teach a network classes of their own.")
     ] = True,
     max_body: Annotated[
-        int, typer.Option("--max-body", min=1, metavar="MB", help="Of a request, at most.")
+        int, typer.Option("--max-body", min=1, metavar="MB", help="Size of a request, at most.")
     ] = 16,
     instrument: Annotated[
         str,

@@ -49,6 +49,7 @@ def teach(
     solver: Annotated[
         SolverName | None,
         typer.Option(
+            metavar="logistic|ridge",
             help="Logistic regression by scikit-learn, or ridge regression; by default the first, if"
             " scikit-learn is installed.",
             show_default=False,

@@ -44,7 +44,9 @@ def train(
         Path | None, Option(metavar="MODEL", help="A float network with the same classes to distill from.")
     ] = None,
     workers: Annotated[int, Option(min=0, metavar="N", help="Processes that decode photos.")] = 0,
-    save_every: Annotated[float, Option(min=1, metavar="SECONDS", help="Between two saved states.")] = 60.0,
+    save_every: Annotated[
+        float, Option(min=1, metavar="SECONDS", help="Time between two saved states.")
+    ] = 60.0,
     measure: opt.MeasureOption = None,
     labels: opt.LabelsOption = None,
 ) -> None:
@@ -167,6 +169,7 @@ def evaluate_command(
         Option(
             "--target",
             "-t",
+            metavar="golden|sim",
             help="For a package: golden, which is fast, or sim, the RTL. Whole sets do not run on boards.",
         ),
     ] = opt.TargetName.golden,

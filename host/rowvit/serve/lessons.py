@@ -294,7 +294,8 @@ def kept(network: Network, data: bytes) -> tuple[Backbone, Kept]:
     backbone = teachable(network)
     try:
         package = ModelPackage.decode(data)
-        return backbone.of_taught(package), Kept.of(package)
+        found = Kept.of(package)
+        return backbone.of_taught(package), found
     except RowvitError as error:
         raise Refusal(400, error.message, error.advice) from error
 

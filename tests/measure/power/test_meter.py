@@ -111,8 +111,15 @@ def test_a_log_that_ends_early_is_refused(tmp_path):
     [
         ("a,b\n1,2\n", "has the columns a, b; it needs time, and power"),
         ("time,voltage\n1,2\n2,2\n", "or voltage and current"),
-        ("time,power\n1,x\n2,3\n", "is not a number"),
-        ("time,power\nnoon,1\nnight,3\n", "is not a number"),
+        (
+            "time,power\n1,x\n2,3\n",
+            r"csv: line 2: 'x' in the column 'power' is not a number; remove the line",
+        ),
+        ("time,power\n1,2\n\n2,OL\n3,2\n", r"line 4: 'OL' in the column 'power' is not a number; .*overload"),
+        ("time,volt,amp\n1,5,2\n2,5,OL\n", r"line 3: 'OL' in the column 'amp' is not a number"),
+        ("time;power\n1;2,5\n2;2,25\n3;0.L\n", r"line 4: '0\.L' in the column 'power' is not a number"),
+        ("time,power\nnoon,1\nnight,3\n", r"line 2: 'noon' in the column 'time' is not a time"),
+        ("time,power\n2026-01-01T10:00:00,1\nOL,3\n", r"line 3: 'OL' in the column 'time' is not a time"),
         ("time,power\n1,\n2,3\n", "line 2: times must ascend, and no cell may be empty"),
         ("time,power\n2,1\n1,3\n", "line 3: times must ascend"),
         ("time,power\n2,1\n", "times must ascend"),

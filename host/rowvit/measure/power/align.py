@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 #: the largest difference between the rates of the two clocks
 _RATE = 0.04
-#: a log is aligned where the mean watts of busy and idle passes are this many times further apart than those
-#: of one kind scatter; the log of another measurement, in another order, is not
+#: a log is aligned where a busy pass takes more than the idle one of its pair by this many times what these
+#: differences scatter, so that drift from pair to pair is in none of them; the log of another measurement, in
+#: another order, is not
 _APART = 3.0
 #: and where chance would not set them that far apart, at any of the places looked at, more often than this
 _CHANCE = 0.01
@@ -109,15 +110,16 @@ def align(
     rate, place = np.unravel_index(np.argmax(contrasts), (len(rates), len(places)))
     found = _fit(times, watts, passes, places[place], rates[rate])
     found_means = means(np.array([found.at]), found.rate)[:, 0]
-    groups = found_means[busy], found_means[~busy]
-    apart, freedom = groups[0].mean() - groups[1].mean(), len(passes) - 2
-    scatter = np.sqrt(sum(((group - group.mean()) ** 2).sum() for group in groups) / freedom)
+    # both have the passes pair by pair
+    differences = found_means[busy] - found_means[~busy]
+    apart, scatter = differences.mean(), differences.std(ddof=1)
     tried = (1 + 4 * (high - low) / shortest) * (1 + 4 * _RATE * span / shortest)
-    chance = student_t(1 - _CHANCE / tried, freedom) * scatter * np.sqrt(1 / busy.sum() + 1 / (~busy).sum())
+    freedom = len(differences) - 1
+    chance = student_t(1 - _CHANCE / tried, freedom) * scatter / math.sqrt(len(differences))
     if apart <= max(_APART * scatter, chance):
         raise RowvitError(
-            f"the meter's log does not rise and fall with the passes (busy and idle ones are {apart:.3g} W"
-            f" apart, those of one kind scatter by {scatter:.3g} W)",
+            f"the meter's log does not rise and fall with the passes (busy ones take {apart:.3g} W more than"
+            f" the idle ones of their pairs, and these differences scatter by {scatter:.3g} W)",
             "is it the log of this measurement?",
         )
     if found.lag > shortest / 2:

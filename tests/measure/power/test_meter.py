@@ -92,6 +92,23 @@ def test_the_log_of_another_measurement_is_refused(tmp_path, seed):
         MeterLog(path).samples(passes)
 
 
+def test_a_log_that_begins_and_ends_with_the_passes(tmp_path):
+    """Beside it there is no power that would make idle passes, the first and the last, seem to take less."""
+    order = ["idle", "busy", "busy", "idle", "idle", "busy", "busy", "idle", "busy", "idle"]
+    passes, now = [], 1000.0
+    for number, kind in enumerate(order):
+        seconds = 2.0 if kind == "idle" else 8.0
+        passes.append(PowerPass(number // 2, kind, now, now + 1, now + 1 + seconds, now + 1.5 + seconds, 9))
+        now += 1.6 + seconds
+    times = np.arange(passes[0].start - 2, passes[-1].stop + 2, 0.01)
+    busy = sum(((times >= p.start) & (times < p.stop)) * (p.kind == "busy") for p in passes)
+    watts = 2.2 + 0.45 * busy + np.random.default_rng(0).normal(0, 0.01, len(times))
+    path = tmp_path / "meter.csv"
+    path.write_text("time,power\n" + "".join(f"{t},{w}\n" for t, w in zip(times, watts, strict=True)))
+    found = figures(passes, MeterLog(path).samples(passes))["delta_watts"]
+    assert found["value"] == pytest.approx(0.45, abs=found["uncertainty"]) and found["uncertainty"] < 0.05
+
+
 def test_a_log_that_ends_early_is_refused(tmp_path):
     board, passes = run(1)
     path = tmp_path / "meter.csv"

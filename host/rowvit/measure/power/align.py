@@ -86,12 +86,13 @@ def align(
     low, high = times[0] + (1 - _RATE) * span / 2, times[-1] - (1 - _RATE) * span / 2
     if wall is not None:
         low, high = max(low, middle + wall - search), min(high, middle + wall + search)
+    uncovered = RowvitError(
+        f"the meter's log of {times[-1] - times[0]:.0f} s does not cover the {span:.0f} s of the"
+        f" measurement, or its clock is off by more than {search:g} s",
+        "use the whole log, or write its times as seconds from its start",
+    )
     if low > high:
-        raise RowvitError(
-            f"the meter's log of {times[-1] - times[0]:.0f} s does not cover the {span:.0f} s of the"
-            f" measurement, or its clock is off by more than {search:g} s",
-            "use the whole log, or write its times as seconds from its start",
-        )
+        raise uncovered
     total = np.concatenate([[0.0], np.cumsum((watts[1:] + watts[:-1]) / 2 * np.diff(times))])
 
     def means(at: np.ndarray, rate: float) -> np.ndarray:
@@ -105,9 +106,17 @@ def align(
     places = np.append(np.arange(low, high, reach), high)
     count = int(_RATE / (reach / (span / 2)))
     rates = np.arange(-count, count + 1) * (reach / (span / 2))
-    contrasts = [means(places, rate) for rate in rates]
-    contrasts = [found[busy].mean(axis=0) - found[~busy].mean(axis=0) for found in contrasts]
+
+    def contrast(rate: float) -> np.ndarray:
+        """By how much busy passes take more than idle ones, for every place from which the log covers all."""
+        found, half = means(places, rate), span / 2 / (1 + rate)
+        covered = (places - half >= times[0] - reach) & (places + half <= times[-1] + reach)
+        return np.where(covered, found[busy].mean(axis=0) - found[~busy].mean(axis=0), -np.inf)
+
+    contrasts = [contrast(rate) for rate in rates]
     rate, place = np.unravel_index(np.argmax(contrasts), (len(rates), len(places)))
+    if not np.isfinite(contrasts[rate][place]):
+        raise uncovered
     found = _fit(times, watts, passes, places[place], rates[rate])
     found_means = means(np.array([found.at]), found.rate)[:, 0]
     # both have the passes pair by pair

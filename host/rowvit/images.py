@@ -58,8 +58,8 @@ def decode(
     Raises
     ------
     RowvitError
-        The file is missing, damaged, no regular file or no image; it would take more memory than pictures may
-        (``rowvit.decoding.Room``), or is larger than Pillow allows; what reads AVIF or HEIC is missing; or its
+        The file is missing, damaged, no regular file or no image; it takes more memory than pictures may
+        (``rowvit.decoding.Room``), or is larger than Pillow allows; what reads AVIF or HEIC is missing; its
         values have 32 bits, of which nothing says what is black and what is white.
     """
     if resize not in FILTERS:

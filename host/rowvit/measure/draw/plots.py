@@ -45,7 +45,7 @@ def can_save(path: Path) -> None:
     """`RowvitError` if matplotlib is missing, or a file of this name is no picture: before the work."""
     formats = figure(1, 1).canvas.get_supported_filetypes()
     if path.suffix.lower().lstrip(".") not in formats:
-        raise RowvitError(f"{path}: its name does not end like a picture's", "use .png, .svg or .pdf")
+        raise RowvitError(f"{path}: its name does not end like a picture's", "use .png, .svg, .pdf or .webp")
 
 
 def save(picture: Figure, path: Path) -> None:

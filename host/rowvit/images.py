@@ -58,8 +58,8 @@ def decode(
     Raises
     ------
     RowvitError
-        The file is missing, damaged, no regular file or no image; it would take more memory than pictures may
-        (``decoding.Room``), or is larger than Pillow allows; what reads AVIF or HEIC is missing; or its
+        The file is missing, damaged, no regular file or no image; it takes more memory than pictures may
+        (``decoding.Room``), or is larger than Pillow allows; what reads AVIF or HEIC is missing; its
         values have 32 bits, of which nothing says what is black and what is white.
     """
     if resize not in FILTERS:
@@ -158,7 +158,7 @@ def for_network(
         return _of_rgb(source, shape, resize, crop, frontend)
     if frontend == "hls":
         with upright(source, before_crop(shape, crop)) as image:
-            return np.asarray(within(image, crop))
+            return _of_rgb(np.asarray(image), shape, resize, crop, frontend)
     found = decode(source, shape, resize, crop)
     if _is_grey(found):
         name = "an image" if isinstance(source, bytes) else os.fspath(source)

@@ -174,7 +174,7 @@ def test_mistakes(files, tmp_path, monkeypatch):
     for option in ("--plot", "--trace-json"):
         assert "there is no directory" in mistake(*small, option, tmp_path / "none" / "x.png")
         assert "cannot be written" in mistake(*small, option, tmp_path)
-    assert "use .png, .svg or .pdf" in mistake(*small, "--plot", tmp_path / "x.unknown")
+    assert "use .png, .svg, .pdf or .webp" in mistake(*small, "--plot", tmp_path / "x.unknown")
     assert "configuration" in mistake(files["program.safetensors"], "--predict", "-c", "pynq-z2")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)

@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +72,8 @@ class Command(TyperCommand):
 
             LOG.addHandler(RichHandler(console=ERR, show_time=False, show_level=False, show_path=False))
             LOG.setLevel(logging.INFO)
+        # Pillow warns of what `rowvit.decoding` bounds
+        warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
         try:
             self._fits_target(ctx)
             with unwinding():

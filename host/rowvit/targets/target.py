@@ -366,7 +366,9 @@ def read_model(model: str | Path | ModelPackage | Program) -> ModelPackage | Pro
         source = str(model).startswith("timm:")
         raise RowvitError(
             f"{model}: {'a float network' if source else 'no such file, and no network of this name'}",
-            f"make a package of it: rowvit import {model}" if source else f"rowvit comes with {names}",
+            f"make a package of it: rowvit import {model} -o vit.safetensors"
+            if source
+            else f"rowvit comes with {names}",
         )
     _, metadata = container.read(path)
     return (Program if "rowvit-program" in metadata else ModelPackage).load(path)

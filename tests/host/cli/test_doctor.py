@@ -92,7 +92,7 @@ def test_version_and_help() -> None:
     "model, sentence",
     [
         ("nosuch", "nosuch: no such file, and no network of this name; rowvit comes with sign-digits"),
-        ("timm:x", "timm:x: a float network; make a package of it: rowvit import timm:x"),
+        ("timm:x", "timm:x: a float network; make a package of it: rowvit import timm:x -o vit.safetensors"),
     ],
 )
 def test_networks_that_are_not_there(model: str, sentence: str) -> None:

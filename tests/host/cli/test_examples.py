@@ -69,9 +69,12 @@ RECIPE = "batch = 8\n[[phase]]\nepochs = 0.25\nlr = 1e-4\n"
 def of_pages() -> Iterator[str]:
     """Lines with commands in blocks, without comments; in the order of the pages."""
     for page in PAGES:
-        for block in re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL):
+        blocks = r"^```(?:sh|console)\n(.*?)^```"
+        for block in re.findall(blocks, (ROOT / page).read_text(), re.MULTILINE | re.DOTALL):
             for line in re.sub(r"\\\n\s*", " ", block).splitlines():
-                line = re.sub(r"\s+#.*", "", line).removeprefix("time ").removeprefix(".venv/bin/").strip()
+                for before in ("$ ", "time ", ".venv/bin/"):
+                    line = line.removeprefix(before)
+                line = re.sub(r"\s+#.*", "", line).strip()
                 if line.startswith(("rowvit ", "torchrun ")):
                     yield " ".join(line.split())
 

@@ -253,7 +253,7 @@ def test_the_first_photos_of_many(small, tmp_path, rowvit_command, monkeypatch):
 def test_what_cannot_be_drawn_is_refused_before_the_work(small, tmp_path, rowvit_command, monkeypatch):
     command = ("run", small["package"], small["images"], "-t", "golden", "--plot")
     for path, reason in (
-        (tmp_path / "x.gif2", "use .png, .svg or .pdf"),
+        (tmp_path / "x.gif2", "use .png, .svg, .pdf or .webp"),
         (tmp_path / "none" / "x.png", "there is no directory"),
     ):
         found = rowvit_command(*command, path, code=2)

@@ -92,6 +92,23 @@ def test_the_log_of_another_measurement_is_refused(tmp_path, seed):
         MeterLog(path).samples(passes)
 
 
+def test_a_log_that_begins_and_ends_with_the_passes(tmp_path):
+    """Beside it there is no power that would make idle passes, the first and the last, seem to take less."""
+    order = ["idle", "busy", "busy", "idle", "idle", "busy", "busy", "idle", "busy", "idle"]
+    passes, now = [], 1000.0
+    for number, kind in enumerate(order):
+        seconds = 2.0 if kind == "idle" else 8.0
+        passes.append(PowerPass(number // 2, kind, now, now + 1, now + 1 + seconds, now + 1.5 + seconds, 9))
+        now += 1.6 + seconds
+    times = np.arange(passes[0].start - 2, passes[-1].stop + 2, 0.01)
+    busy = sum(((times >= p.start) & (times < p.stop)) * (p.kind == "busy") for p in passes)
+    watts = 2.2 + 0.45 * busy + np.random.default_rng(0).normal(0, 0.01, len(times))
+    path = tmp_path / "meter.csv"
+    path.write_text("time,power\n" + "".join(f"{t},{w}\n" for t, w in zip(times, watts, strict=True)))
+    found = figures(passes, MeterLog(path).samples(passes))["delta_watts"]
+    assert found["value"] == pytest.approx(0.45, abs=found["uncertainty"]) and found["uncertainty"] < 0.05
+
+
 def test_a_log_that_ends_early_is_refused(tmp_path):
     board, passes = run(1)
     path = tmp_path / "meter.csv"
@@ -111,8 +128,15 @@ def test_a_log_that_ends_early_is_refused(tmp_path):
     [
         ("a,b\n1,2\n", "has the columns a, b; it needs time, and power"),
         ("time,voltage\n1,2\n2,2\n", "or voltage and current"),
-        ("time,power\n1,x\n2,3\n", "is not a number"),
-        ("time,power\nnoon,1\nnight,3\n", "is not a number"),
+        (
+            "time,power\n1,x\n2,3\n",
+            r"csv: line 2: 'x' in the column 'power' is not a number; remove the line",
+        ),
+        ("time,power\n1,2\n\n2,OL\n3,2\n", r"line 4: 'OL' in the column 'power' is not a number; .*overload"),
+        ("time,volt,amp\n1,5,2\n2,5,OL\n", r"line 3: 'OL' in the column 'amp' is not a number"),
+        ("time;power\n1;2,5\n2;2,25\n3;0.L\n", r"line 4: '0\.L' in the column 'power' is not a number"),
+        ("time,power\nnoon,1\nnight,3\n", r"line 2: 'noon' in the column 'time' is not a time"),
+        ("time,power\n2026-01-01T10:00:00,1\nOL,3\n", r"line 3: 'OL' in the column 'time' is not a time"),
         ("time,power\n1,\n2,3\n", "line 2: times must ascend, and no cell may be empty"),
         ("time,power\n2,1\n1,3\n", "line 3: times must ascend"),
         ("time,power\n2,1\n", "times must ascend"),

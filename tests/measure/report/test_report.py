@@ -7,15 +7,19 @@ import base64
 import io
 import json
 import re
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browsers import browser
 from PIL import Image
 
+from rowvit.measure.draw import plots
 from rowvit.measure.draw.plots import estimate, number
 from rowvit.measure.report import charts
 from rowvit.measure.report.page import page
+from rowvit.measure.speed import profile
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,20 @@ def open_page():
         yield opened
 
 
-@pytest.mark.parametrize("width", [360, 1280])
+#: cells of tables, and how many lines of text they have
+LINES = """[...document.querySelectorAll('td, th')].map(cell => {
+    const words = document.createRange();
+    words.selectNodeContents(cell);
+    return new Set([...words.getClientRects()].filter(r => r.width).map(r => Math.round(r.top))).size;
+})"""
+#: texts of what is wider inside than outside, and so cut off until somebody scrolls
+CUT = """[...document.querySelectorAll('body *')]
+    .filter(e => e.clientWidth && e.scrollWidth > e.clientWidth + 1)
+    .filter(e => getComputedStyle(e).display !== 'inline')
+    .map(e => e.outerHTML.slice(0, 120))"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
 def test_in_a_browser(open_page, report, bench_file, width):
     document = json.loads(bench_file.read_text())
     tab = open_page(viewport={"width": width, "height": 800})
@@ -85,14 +102,9 @@ def test_in_a_browser(open_page, report, bench_file, width):
     tab.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
-    # no condition's name is broken within a word
-    assert tab.evaluate(
-        """[...document.querySelectorAll('.conditions td:first-child')].every(cell => {
-            const words = document.createRange();
-            words.selectNodeContents(cell);
-            return words.getClientRects().length <= cell.textContent.split(/[ .-]/).length;
-        })"""
-    )
+    # nothing is cut off, in no table either, and no cell becomes a tower of words
+    assert tab.evaluate(CUT) == []
+    assert max(tab.evaluate(LINES)) <= 4
 
     # every plot is drawn: it has a size, and more than one color
     plots = tab.locator("img.plot")
@@ -132,6 +144,64 @@ def test_in_a_browser(open_page, report, bench_file, width):
     assert tab.inner_text("#compared-power").count("within the uncertainties") == 6
     assert "None." in tab.inner_text("#compared-power")  # no condition differs
     assert tab.title().startswith("rowvit: ")
+
+
+def test_in_the_dark(open_page, report):
+    """The page and its plots go by what the reader prefers: light words on dark, and the reverse."""
+    for scheme, dark in (("light", False), ("dark", True)):
+        tab = open_page(viewport={"width": 1280, "height": 800}, color_scheme=scheme)
+        tab.goto(report.as_uri(), wait_until="load")
+        for part in ("#result-1 .cards", "#result-1 img.plot >> nth=0", "#result-1 .tables"):
+            shot = Image.open(io.BytesIO(tab.locator(part).screenshot())).convert("L")
+            shares = np.bincount(np.asarray(shot).ravel(), minlength=256) / (shot.width * shot.height)
+            assert (shares[:64].sum() if dark else shares[240:].sum()) > 0.7, (scheme, part)
+            words = shares[170:].sum() if dark else shares[:100].sum()
+            assert 0.002 < words < 0.2, (scheme, part)
+
+
+#: what is left of linear RGB without one kind of cones (Machado, Oliveira and Fernandes 2009)
+BLIND = {
+    "no": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+
+
+def closest(colours: list[str], blind: str) -> float:
+    """The smallest distance of two colours in CIE Lab, for a reader with a kind of colour blindness."""
+
+    def lab(colour: str) -> np.ndarray:
+        values = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+        seen = np.clip(np.array(BLIND[blind]) @ linear, 0, 1)
+        to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+        ratio = np.array(to_xyz) @ seen / [0.9505, 1, 1.089]
+        root = np.where(ratio > 0.008856, np.cbrt(ratio), 7.787 * ratio + 16 / 116)
+        return np.array([116 * root[1] - 16, 500 * (root[0] - root[1]), 200 * (root[1] - root[2])])
+
+    return min(float(np.linalg.norm(lab(one) - lab(other))) for one, other in combinations(colours, 2))
+
+
+@pytest.mark.parametrize("blind", BLIND)
+def test_colours_are_told_apart(blind):
+    """By any reader; a distance of 10 is seen at a glance."""
+    assert closest([*plots.COLOURS], blind) > 14
+    assert closest([plots.BLUE, plots.VERMILION, plots.GREY], blind) > 20
+    assert closest([*profile.COLOURS.values()], blind) > 20
+    assert closest([colour for _, colour in profile.WAITS.values()], blind) > 20
 
 
 def test_what_results_say_is_not_markup(report):
@@ -180,6 +250,23 @@ def test_energy_is_that_of_the_same_network(bench_file, power_file):
         bench["model"]["hash"], power["model"]["hash"] = one, other
         apart = page(documents)
         assert apart.count(shown) == 1 and apart.count("no result of rowvit power goes with this") == 1
+
+
+def test_power_does_not_repeat_throughput(bench_file, power_file):
+    """A result of power has its own figures; one without figures says why, and has nothing else."""
+    bench, power = (json.loads(path.read_text()) for path in (bench_file, power_file))
+    bench["throughput"] |= {"layers": {"none": ""}, "baseline": {"none": ""}}  # fewer plots
+    none = power | {"power": {"none": "no meter was there"}}
+
+    def cards(text: str, number: int) -> list[str]:
+        section = text.split(f'<section id="result-{number}">')[1].partition("</section>")[0]
+        return re.findall(r'<div class="card"><div class="name">([^<]*)', section)
+
+    text = page([("bench.json", bench), ("power.json", power), ("none.json", none)])
+    energies = ["energy per image", "of that, above idle", "throughput"]
+    assert cards(text, 1) == ["throughput", "latency", "energy per image", "accuracy"]
+    assert cards(text, 2) == energies and cards(text, 3) == ["energy per image"]
+    assert cards(page([("power.json", power)]), 1) == [*energies, "accuracy"]
 
 
 def test_accuracy_is_what_the_package_states(bench_file):

@@ -305,7 +305,7 @@ def plot(points: Sequence[Point], chosen: Point, config: HardwareConfig, path: P
     figure = plots.figure(9, 6)
     axes = figure.add_subplot()
     line = sorted(points, key=lambda p: p.cycles)
-    axes.plot([p.cycles / 1e6 for p in line], [height(p) for p in line], "o-", color="#3b6fb6")
+    axes.plot([p.cycles / 1e6 for p in line], [height(p) for p in line], "o-", color=plots.BLUE)
     axes.plot(chosen.cycles / 1e6, height(chosen), "*", color="black", markersize=16)
     for point in line:
         place = point.cycles / 1e6, height(point)

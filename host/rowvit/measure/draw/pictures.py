@@ -172,6 +172,7 @@ def draw(
     results: Sequence[Result],
     references: Sequence[Result],
     meta: Mapping[str, Any],
+    narrow: bool = False,
 ) -> Figure:
     """Photos, what is left of each after every pruning, its classes, and the class token's attention.
 
@@ -187,25 +188,32 @@ def draw(
         Of golden, for the attention, which the core does not put out; without any it is left out.
     meta : mapping
         Description of the network.
+    narrow : bool
+        For a phone: the photo above everything else, and two of the small pictures side by side.
 
     Raises
     ------
     RowvitError
         Matplotlib is missing, or a photo does not belong to its result.
     """
-    columns = max(_COLUMNS, len(meta["pruning"]) + 2)
-    rows = 1 + (-(-meta["architecture"]["depth"] // columns) if references else 1)
-    width, height = _LARGE + columns * (_SMALL + _GAP) + 3 * _GAP, rows * (_SMALL + _TITLES) + 2 * _GAP
+    columns = 2 if narrow else max(_COLUMNS, len(meta["pruning"]) + 2)
+    pruned = -(-len(meta["pruning"]) // columns) if narrow else 0  # rows, before that of the classes
+    rows = pruned + 1 + (-(-meta["architecture"]["depth"] // columns) if references else not narrow)
+    small = columns * (_SMALL + _GAP)
+    width, height = _LARGE + small + 3 * _GAP, rows * (_SMALL + _TITLES) + 2 * _GAP
+    if narrow:
+        width, height = max(_LARGE, small) + 2 * _GAP, height + _LARGE + _TITLES
     picture = plots.figure(width, height * len(names))
     picture.set_layout_engine("none")
     for number, (name, photo, result) in enumerate(zip(names, photos, results, strict=True)):
         top = height * (len(names) - number) - _GAP
-        strip = _Strip(picture, top, photo.resize(fitted(meta["architecture"], _PIXELS)), meta)
+        image = photo.resize(fitted(meta["architecture"], _PIXELS))
+        strip = _Strip(picture, top, image, meta, columns, pruned, narrow)
         strip.photo(name, result)
         strip.remaining(result)
-        strip.classes(result, columns)
+        strip.classes(result)
         if references:
-            strip.attention(references[number], columns)
+            strip.attention(references[number])
     return picture
 
 
@@ -217,6 +225,9 @@ class _Strip:
     top: float  #: from the picture's lower edge
     image: Image.Image
     meta: Mapping[str, Any]
+    columns: int  #: of small pictures
+    pruned: int  #: rows of them before that of the classes
+    narrow: bool
 
     def photo(self, name: str, result: Result) -> None:
         axes = self._axes(_GAP, self.top - _TITLES - _LARGE, _LARGE, _LARGE, shorten(name, 50))
@@ -225,36 +236,38 @@ class _Strip:
     def remaining(self, result: Result) -> None:
         before = self.meta["architecture"]["tokens"]
         for place, (step, kept) in enumerate(zip(self.meta["pruning"], result.kept, strict=True)):
-            axes = self._square(0, place, "" if place else "left after pruning")
+            row, column = divmod(place, self.columns) if self.narrow else (0, place)
+            axes = self._square(row, column, "" if place else "left after pruning")
             image = remaining(self.image, kept, self.meta["architecture"])
             _show(axes, image, f"layer {step['layer']}: {len(kept)} of {before}")
             before = len(kept)
 
-    def classes(self, result: Result, columns: int) -> None:
+    def classes(self, result: Result) -> None:
         """Bars, each below its class, whose name may be long."""
-        first = len(result.kept)
-        left, below = self._corner(0, first)
+        first = 0 if self.narrow else len(result.kept)
+        left, below = self._corner(self.pruned, first)
         space = 2 * _GAP if first else 0.0
-        width = (columns - first) * (_SMALL + _GAP) - _GAP - space
+        width = (self.columns - first) * (_SMALL + _GAP) - _GAP - space
         axes = self._axes(left + space, below, width, _SMALL, "classes")
         for place, (text, share) in enumerate(classes(result, self.meta["classes"])):
-            axes.barh(place + 0.3, share, 0.3, color="#3b6fb6")
+            axes.barh(place + 0.3, share, 0.3, color=plots.BLUE)
             label = f"{share:.1%}  {text}"
             axes.text(0, place, label, va="center", fontsize=8, clip_on=True, parse_math=False)
         axes.set(xlim=(0, 1), ylim=(4.6, -0.4))
         axes.set_axis_off()
 
-    def attention(self, reference: Result, columns: int) -> None:
+    def attention(self, reference: Result) -> None:
         for look in looks(reference, self.meta):
-            row, column = divmod(look.layer, columns)
+            row, column = divmod(look.layer, self.columns)
             heads = f", mean of {len(look.shares)} heads" if len(look.shares) > 1 else ""
-            axes = self._square(1 + row, column, "" if look.layer else f"attention of the class token{heads}")
+            heading = "" if look.layer else f"attention of the class token{heads}"
+            axes = self._square(self.pruned + 1 + row, column, heading)
             image = attention(self.image, look, self.meta["architecture"])
             _show(axes, image, f"layer {look.layer}: {len(look.tokens)} tokens")
 
     def _corner(self, row: int, column: int) -> tuple[float, float]:
-        left = _LARGE + 3 * _GAP + column * (_SMALL + _GAP)
-        return left, self.top - (row + 1) * (_SMALL + _TITLES)
+        first, above = (_GAP, _LARGE + _TITLES) if self.narrow else (_LARGE + 3 * _GAP, 0.0)
+        return first + column * (_SMALL + _GAP), self.top - above - (row + 1) * (_SMALL + _TITLES)
 
     def _square(self, row: int, column: int, heading: str) -> Axes:
         return self._axes(*self._corner(row, column), _SMALL, _SMALL, heading)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,15 @@ from rowvit.errors import RowvitError, needs, writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+#: colours that readers with any kind of colour blindness tell apart (Okabe and Ito, "Color Universal Design")
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = COLOURS = (
+    *("#0072b2", "#d55e00", "#009e73"),
+    *("#cc79a7", "#e69f00", "#56b4e9"),
+)
+GREY = "#8a8a8a"  #: to be seen on white and on black
+INK = "#010203"  #: of text and lines in an embedded SVG: the page's, light or dark
+_PAGE = "<style>svg{color:#1c1c1c}@media(prefers-color-scheme:dark){svg{color:#e4e4e4}}</style>"
 
 
 def figure(width: float, height: float) -> Figure:
@@ -35,7 +45,7 @@ def can_save(path: Path) -> None:
     """`RowvitError` if matplotlib is missing, or a file of this name is no picture: before the work."""
     formats = figure(1, 1).canvas.get_supported_filetypes()
     if path.suffix.lower().lstrip(".") not in formats:
-        raise RowvitError(f"{path}: its name does not end like a picture's", "use .png, .svg or .pdf")
+        raise RowvitError(f"{path}: its name does not end like a picture's", "use .png, .svg, .pdf or .webp")
 
 
 def save(picture: Figure, path: Path) -> None:
@@ -46,10 +56,17 @@ def save(picture: Figure, path: Path) -> None:
 
 
 def embedded(picture: Figure, kind: str) -> str:
-    """A picture as a URL that holds it; ``kind`` is "svg+xml" or "webp"."""
+    """A picture as a URL that holds it; ``kind`` is "svg+xml", on the page's background, or "webp"."""
     file = io.BytesIO()
-    picture.savefig(file, format=kind.split("+")[0], metadata={"Date": None} if kind == "svg+xml" else None)
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+    if kind == "webp":
+        picture.savefig(file, format=kind)
+        data = file.getvalue()
+    else:
+        picture.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
+        drawing = file.getvalue().decode().replace(INK, "currentColor")
+        before, svg, behind = re.split(r"(<svg [^>]*>)", drawing, maxsplit=1)
+        data = f"{before}{svg}{_PAGE}{behind}".encode()
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def number(value: float | None) -> str:

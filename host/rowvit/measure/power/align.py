@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 #: the largest difference between the rates of the two clocks
 _RATE = 0.04
-#: a log is aligned where the mean watts of busy and idle passes are this many times further apart than those
-#: of one kind scatter; the log of another measurement, in another order, is not
+#: a log is aligned where a busy pass takes more than the idle one of its pair by this many times what these
+#: differences scatter, so that drift from pair to pair is in none of them; the log of another measurement, in
+#: another order, is not
 _APART = 3.0
 #: and where chance would not set them that far apart, at any of the places looked at, more often than this
 _CHANCE = 0.01
@@ -85,12 +86,13 @@ def align(
     low, high = times[0] + (1 - _RATE) * span / 2, times[-1] - (1 - _RATE) * span / 2
     if wall is not None:
         low, high = max(low, middle + wall - search), min(high, middle + wall + search)
+    uncovered = RowvitError(
+        f"the meter's log of {times[-1] - times[0]:.0f} s does not cover the {span:.0f} s of the"
+        f" measurement, or its clock is off by more than {search:g} s",
+        "use the whole log, or write its times as seconds from its start",
+    )
     if low > high:
-        raise RowvitError(
-            f"the meter's log of {times[-1] - times[0]:.0f} s does not cover the {span:.0f} s of the"
-            f" measurement, or its clock is off by more than {search:g} s",
-            "use the whole log, or write its times as seconds from its start",
-        )
+        raise uncovered
     total = np.concatenate([[0.0], np.cumsum((watts[1:] + watts[:-1]) / 2 * np.diff(times))])
 
     def means(at: np.ndarray, rate: float) -> np.ndarray:
@@ -104,20 +106,29 @@ def align(
     places = np.append(np.arange(low, high, reach), high)
     count = int(_RATE / (reach / (span / 2)))
     rates = np.arange(-count, count + 1) * (reach / (span / 2))
-    contrasts = [means(places, rate) for rate in rates]
-    contrasts = [found[busy].mean(axis=0) - found[~busy].mean(axis=0) for found in contrasts]
+
+    def contrast(rate: float) -> np.ndarray:
+        """By how much busy passes take more than idle ones, for every place from which the log covers all."""
+        found, half = means(places, rate), span / 2 / (1 + rate)
+        covered = (places - half >= times[0] - reach) & (places + half <= times[-1] + reach)
+        return np.where(covered, found[busy].mean(axis=0) - found[~busy].mean(axis=0), -np.inf)
+
+    contrasts = [contrast(rate) for rate in rates]
     rate, place = np.unravel_index(np.argmax(contrasts), (len(rates), len(places)))
+    if not np.isfinite(contrasts[rate][place]):
+        raise uncovered
     found = _fit(times, watts, passes, places[place], rates[rate])
     found_means = means(np.array([found.at]), found.rate)[:, 0]
-    groups = found_means[busy], found_means[~busy]
-    apart, freedom = groups[0].mean() - groups[1].mean(), len(passes) - 2
-    scatter = np.sqrt(sum(((group - group.mean()) ** 2).sum() for group in groups) / freedom)
+    # both have the passes pair by pair
+    differences = found_means[busy] - found_means[~busy]
+    apart, scatter = differences.mean(), differences.std(ddof=1)
     tried = (1 + 4 * (high - low) / shortest) * (1 + 4 * _RATE * span / shortest)
-    chance = student_t(1 - _CHANCE / tried, freedom) * scatter * np.sqrt(1 / busy.sum() + 1 / (~busy).sum())
+    freedom = len(differences) - 1
+    chance = student_t(1 - _CHANCE / tried, freedom) * scatter / math.sqrt(len(differences))
     if apart <= max(_APART * scatter, chance):
         raise RowvitError(
-            f"the meter's log does not rise and fall with the passes (busy and idle ones are {apart:.3g} W"
-            f" apart, those of one kind scatter by {scatter:.3g} W)",
+            f"the meter's log does not rise and fall with the passes (busy ones take {apart:.3g} W more than"
+            f" the idle ones of their pairs, and these differences scatter by {scatter:.3g} W)",
             "is it the log of this measurement?",
         )
     if found.lag > shortest / 2:

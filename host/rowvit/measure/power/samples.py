@@ -102,6 +102,7 @@ def resolution(readings: np.ndarray) -> float:
             continue
         origin = np.angle((counts * np.exp(2j * math.pi * levels / step)).sum()) / (2 * math.pi)
         _, places = np.unique(np.round(readings / step - origin), return_counts=True)
-        if (places > 0.01 * len(readings)).sum() >= 3:
-            return float(np.median(moves[between & (moves < 1.5 * step)]))
+        single = moves[between & (moves < 1.5 * step)]
+        if len(single) and (places > 0.01 * len(readings)).sum() >= 3:
+            return float(np.median(single))
     return exact

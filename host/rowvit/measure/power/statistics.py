@@ -24,9 +24,9 @@ from rowvit.measure.result import differences
 CONFIDENCE = 0.99
 #: in a result file; a fast meter's log is kept next to it
 MOST_SAMPLES = 20_000
-#: with more of the load next to it in the first half of a pass than in the second, relative to the difference
-#: of the loads, a measurement is refused
-MOST_LEAK = 0.1
+#: a measurement is refused where the loads next to passes hide more than this share of the difference between
+#: idle and busy beyond doubt
+MOST_LEAK = 0.25
 
 #: the figures of a result: name, unit, and the factor from the result's number to that unit
 FIGURES = {
@@ -140,7 +140,7 @@ def _leak(
     Raises
     ------
     RowvitError
-        It is more than `MOST_LEAK` beyond doubt.
+        It is more than `MOST_LEAK` of the difference, beyond doubt.
     """
     busy = np.array([p.kind == "busy" for p in passes], float)
     apart = watts[busy == 1].mean() - watts[busy == 0].mean()
@@ -156,15 +156,16 @@ def _leak(
     rest = halves - table @ shares
     freedom = len(table) - table.shape[1]
     errors = np.sqrt(np.diag(inverse) * (rest @ rest) / freedom) * student_t(CONFIDENCE, freedom)
-    if (shares - errors)[1:].max() > MOST_LEAK:
+    sides = np.abs(sides)
+    sides[0, 0] = abs(apart)
+    sides *= _fading(passes, float((shares + errors)[1:].max()))
+    certain = sides @ np.maximum((shares - errors)[1:], 0.0)
+    if certain[busy == 1].mean() + certain[busy == 0].mean() > MOST_LEAK * abs(apart):
         raise RowvitError(
             f"one half of a pass has {shares[1:].max():.0%} more than the other of the load next to it: the"
             " instrument lags or averages over too long a time",
             "use a longer --settle, or a faster instrument",
         )
-    sides = np.abs(sides)
-    sides[0, 0] = abs(apart)
-    sides *= _fading(passes)
     most = sides @ np.maximum(shares[1:], 0.0)
     if not own:
         misplaced = readings["misplaced_s"]
@@ -173,18 +174,18 @@ def _leak(
     return most, sides @ errors[1:]
 
 
-def _fading(passes: Sequence[PowerPass]) -> float:
+def _fading(passes: Sequence[PowerPass], most: float) -> float:
     """What remains of the load before a pass, in the mean over it, relative to what its halves differ by.
 
     It is half of that if it is gone by the second half, and more the more slowly it fades. Taken is the
-    largest time constant, of those up to a pass, with which the halves would differ by no more than
-    `MOST_LEAK`.
+    largest time constant, of those up to a pass, with which the halves would differ by no more than ``most``
+    of the difference between the loads.
     """
     settle = min((p.begin - p.start) / p.seconds for p in passes)
     constants = np.linspace(0.01, 1, 100)  # in passes
     left = np.exp(-0.5 / constants)  # behind a half
     seen = 2 * constants * np.exp(-settle / constants) * (1 - left) ** 2
-    return float(((1 + left) / (2 * (1 - left)))[seen <= MOST_LEAK].max())
+    return float(((1 + left) / (2 * (1 - left)))[seen <= max(most, seen[0])].max())
 
 
 def disagreements(document: dict[str, Any]) -> list[str]:

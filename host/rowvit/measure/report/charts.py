@@ -10,22 +10,34 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rowvit.measure.draw.plots import embedded, figure, number
+from rowvit.measure.draw.plots import (
+    BLUE,
+    COLOURS,
+    GREY,
+    INK,
+    PURPLE,
+    SKY,
+    VERMILION,
+    embedded,
+    figure,
+    number,
+)
 from rowvit.measure.speed.baseline import disturbances
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_BLUE, _ORANGE, _GRAY = "#3b6fb6", "#d95f02", "#9a9a9a"
-_COLORS = [_BLUE, _ORANGE, "#2ca02c", "#9467bd", "#8c564b", "#17becf"]
+#: of everything that is neither a bar nor a curve
+_INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
 
 
 @dataclass
 class Plot:
-    """A picture: what it shows, and ``source`` for an ``img`` element."""
+    """A picture: what it shows, and ``source`` for an ``img`` element; ``narrow``, if any, for a phone's."""
 
     caption: str
     source: str = ""
+    narrow: str = ""
 
 
 @contextmanager
@@ -34,7 +46,13 @@ def _drawn(caption: str, height: float) -> Iterator[tuple[Plot, Axes]]:
     picture = figure(4.6, height)  # first, since its error says what to do without matplotlib
     import matplotlib
 
-    with matplotlib.rc_context({"svg.hashsalt": caption, "font.size": 9, "svg.fonttype": "path"}):
+    style: Any = {
+        "svg.hashsalt": caption,
+        "font.size": 9,
+        "svg.fonttype": "path",
+        **dict.fromkeys(_INKED, INK),
+    }
+    with matplotlib.rc_context(style):
         plot, axes = Plot(caption), picture.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
         yield plot, axes
@@ -59,10 +77,11 @@ def latency(figures: dict[str, Any]) -> Plot:
     found = figures["latency_ms"]
     with _drawn(f"Latency of {len(found['values'])} images, one after the other", 2.6) as (plot, axes):
         values = np.sort(found["values"])
-        axes.step(values, np.arange(1, len(values) + 1) / len(values), where="post", color=_BLUE)
-        axes.plot(values, np.arange(1, len(values) + 1) / len(values), ".", color=_BLUE, markersize=4)
-        for name, color in (("median", _GRAY), ("p90", _ORANGE), ("p99", "#8c1d40")):
-            axes.axvline(found[name], color=color, linewidth=1, label=f"{name} {number(found[name])} ms")
+        axes.step(values, np.arange(1, len(values) + 1) / len(values), where="post", color=BLUE)
+        axes.plot(values, np.arange(1, len(values) + 1) / len(values), ".", color=BLUE, markersize=4)
+        for name, color, line in (("median", GREY, "-"), ("p90", VERMILION, "--"), ("p99", PURPLE, ":")):
+            label = f"{name} {number(found[name])} ms"
+            axes.axvline(found[name], color=color, linestyle=line, linewidth=1.2, label=label)
         axes.set(xlabel="latency of an image, ms", ylabel="share of images", ylim=(0, 1.03))
         axes.locator_params(axis="x", nbins=6)
         _legend(axes, 3)
@@ -76,8 +95,8 @@ def phases(figures: dict[str, Any]) -> Plot:
     with _drawn("Where the time goes", 0.9 + 0.5 * len(names)) as (plot, axes):
         batch = figures["pipelined"]["batch"]
         for offset, some, label, color in (
-            (-0.2, alone, "one by one", _BLUE),
-            (0.2, together, f"batches of {batch}", _ORANGE),
+            (-0.2, alone, "one by one", BLUE),
+            (0.2, together, f"batches of {batch}", VERMILION),
         ):
             at = [names.index(phase["name"]) + offset for phase in some]
             bars = axes.barh(at, [phase["ms"] for phase in some], 0.38, color=color, label=label)
@@ -99,12 +118,12 @@ def layers(runs: list[tuple[str, dict[str, Any]]]) -> Plot:
         for number, (label, figures) in enumerate(runs):
             at = np.arange(len(names)) + (number - (len(runs) - 1) / 2) * width
             cycles = np.array([layer["cycles"] for layer in figures["layers"]]) / 1e3
-            color = _COLORS[number % len(_COLORS)]
+            color = COLOURS[number % len(COLOURS)]
             if len(runs) > 1:
                 axes.bar(at, cycles, width, color=color, label=label)
                 continue
             busy = cycles * [layer["busy"] for layer in figures["layers"]]
-            axes.bar(at, cycles, width, color="#d5dce8", label="array waits")
+            axes.bar(at, cycles, width, color=SKY, alpha=0.35, label="array waits")
             axes.bar(at, busy, width, color=color, label="array multiplies")
         axes.set_xticks(range(len(names)), names, rotation=45 if len(names) > 8 else 0)
         axes.set(xlabel="layer", ylabel="thousand cycles")
@@ -130,11 +149,11 @@ def rates(name: str, document: dict[str, Any]) -> Plot:
     caption = f"Above, {name}: {own}. Below, measured: the float network on the CPU, load {host['load']:.1f}"
     with _drawn(caption, 0.9 + 0.26 * len(rows)) as (plot, axes):
         for at, _, rate, hatched, note in rows:
-            color = _BLUE if at else _ORANGE
-            face, hatch = ("white", "///") if hatched else (color, None)
+            color = BLUE if at else VERMILION
+            face, hatch = ("none", "///") if hatched else (color, None)
             bar = axes.barh(at, rate, 0.7, color=face, edgecolor=color, hatch=hatch)
             axes.bar_label(bar, [f" {number(rate)}{note}"], fontsize=8)
-        axes.axhline(1, color=_GRAY, linewidth=0.8, linestyle=":")
+        axes.axhline(1, color=GREY, linewidth=0.8, linestyle=":")
         axes.set_yticks([row[0] for row in rows], [row[1] for row in rows])
         axes.invert_yaxis()
         axes.margins(x=0.35 if any(marks) else 0.17)
@@ -151,10 +170,10 @@ def power(document: dict[str, Any]) -> Plot:
         # a line from pass to pass would show what was not measured
         edges = [p["start"] - origin for p in passes[1:]]
         for part in np.split(np.arange(len(times)), np.searchsorted(times, edges)):
-            axes.plot(times[part], np.array(samples["watts"])[part], color="#444444", linewidth=0.6)
+            axes.plot(times[part], np.array(samples["watts"])[part], color=INK, linewidth=0.6)
         seen = set()
         for p in passes:
-            color = {"idle": _BLUE, "busy": _ORANGE}[p["kind"]]
+            color = {"idle": BLUE, "busy": VERMILION}[p["kind"]]
             label = None if p["kind"] in seen else p["kind"]
             seen.add(p["kind"])
             axes.axvspan(p["begin"] - origin, p["end"] - origin, color=color, alpha=0.25, lw=0, label=label)
@@ -170,9 +189,9 @@ def pairs(document: dict[str, Any]) -> Plot:
         watts[p["kind"]][p["pair"]] = mean
     with _drawn("Idle and busy passes, pair by pair", 2.6) as (plot, axes):
         for pair, idle in watts["idle"].items():
-            axes.plot([pair, pair], [idle, watts["busy"][pair]], color=_GRAY, linewidth=1, zorder=1)
-        for kind, color in (("idle", _BLUE), ("busy", _ORANGE)):
-            axes.plot(list(watts[kind]), list(watts[kind].values()), "o", color=color, label=kind, zorder=2)
+            axes.plot([pair, pair], [idle, watts["busy"][pair]], color=GREY, linewidth=1, zorder=1)
+        for kind, color, mark in (("idle", BLUE, "o"), ("busy", VERMILION, "s")):
+            axes.plot(list(watts[kind]), list(watts[kind].values()), mark, color=color, label=kind, zorder=2)
         axes.set(xlabel="pair of passes", ylabel="mean power, W")
         axes.locator_params(axis="x", integer=True)
         _legend(axes, 2)
@@ -186,10 +205,10 @@ def ratios(rows: list[tuple[str, list[float]]], labels: list[str]) -> Plot:
         for number in range(1, len(labels)):
             at = np.arange(len(rows)) + (number - len(labels) / 2) * width
             factors = [values[number] / values[0] for _, values in rows]
-            color, lengths = _COLORS[number % len(_COLORS)], [factor - 1 for factor in factors]
+            color, lengths = COLOURS[number % len(COLOURS)], [factor - 1 for factor in factors]
             bars = axes.barh(at, lengths, width, left=1, color=color, label=labels[number])
             axes.bar_label(bars, [f" {factor:.3f} " for factor in factors], fontsize=8)
-        axes.axvline(1, color="black", linewidth=0.8)
+        axes.axvline(1, color=INK, linewidth=0.8)
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])
         axes.invert_yaxis()
         axes.margins(x=0.18)

@@ -31,6 +31,8 @@ _CONDITIONS = (
 )
 
 
+#: columns of a table of counters, so that it fits on a screen
+_LAYERS = 8
 #: parts of names in result files, as they are written
 _WORDS = {
     "axi": "AXI",
@@ -124,11 +126,14 @@ def photo(documents: Sequence[tuple[str, dict[str, Any]]], model: str, source: P
     with rowvit.open("golden") as golden:
         golden.load(package)
         results = golden([source])
-    picture = pictures.draw(
-        [source.name], [pictures.seen(source, package.meta)], results, results, package.meta
+    drawn = (
+        pictures.draw(
+            [source.name], [pictures.seen(source, package.meta)], results, results, package.meta, narrow
+        )
+        for narrow in (False, True)
     )
     caption = f"What {package.meta['name']} makes of {source.name}, by the integer reference"
-    return Plot(caption, embedded(picture, "webp"))
+    return Plot(caption, *(embedded(picture, "webp") for picture in drawn))
 
 
 def _result(
@@ -151,35 +156,40 @@ def _result(
 def _cards(
     name: str, document: dict[str, Any], documents: Sequence[tuple[str, dict[str, Any]]]
 ) -> list[FigureCard]:
-    """Headline figures; those of the other kind come from a result of the same network and configuration."""
+    """Headline figures: of power its own, of throughput also the energy of the same network.
+
+    Accuracy goes with throughput, and with power that no throughput goes with.
+    """
 
     def same(one: dict[str, Any]) -> bool:
         if not isinstance(one["model"]["hash"], str):  # made in memory
             return False
         return all(one[part]["hash"] == document[part]["hash"] for part in ("model", "config"))
 
-    def of_kind(kind: str) -> tuple[str, dict[str, Any]] | None:
-        if document["kind"] == kind:
-            return name, document
-        some = [one for one in documents if one[1]["kind"] == kind and one[1]["target"] == document["target"]]
-        return next((one for one in some if same(one[1])), None)
-
-    speed, energy = of_kind("throughput"), of_kind("power")
-    cards = _speed_cards(*speed) if speed else []
-    if energy is None:
-        cards.append(
-            FigureCard("energy per image", "not measured", "", ["no result of rowvit power goes with this"])
-        )
-    elif "none" in energy[1]["power"]:
-        cards.append(FigureCard("energy per image", "not measured", "", [energy[1]["power"]["none"]]))
-    elif energy[1] is not document and energy[1]["target"] != "board":
-        cards.append(FigureCard("energy per image", "not measured", "", _where(*energy)))
+    others = [one for one in documents if one[1]["kind"] != document["kind"]]
+    others = [one for one in others if one[1]["target"] == document["target"] and same(one[1])]
+    keys = ["joules_per_image", "dynamic_joules_per_image"]
+    accuracy = [_accuracy_card(document["model"].get("accuracy", {}))]
+    if document["kind"] == "power":
+        if "none" in document["power"]:
+            cards = [_no_energy(document["power"]["none"])]
+        else:
+            cards = _energy_cards(name, document, [*keys, "images_per_second"])
+        return cards if others else [*cards, *accuracy]
+    cards = _speed_cards(name, document)
+    if not others:
+        cards.append(_no_energy("no result of rowvit power goes with this"))
+    elif "none" in others[0][1]["power"]:
+        cards.append(_no_energy(others[0][1]["power"]["none"]))
+    elif document["target"] != "board":
+        cards.append(_no_energy(*_where(*others[0])))
     else:
-        keys = ["joules_per_image", "dynamic_joules_per_image"]
-        if speed is None:
-            keys.append("images_per_second")
-        cards += _energy_cards(*energy, keys)
-    return [*cards, _accuracy_card(document["model"].get("accuracy", {}))]
+        cards += _energy_cards(*others[0], keys)
+    return [*cards, *accuracy]
+
+
+def _no_energy(*why: str) -> FigureCard:
+    return FigureCard("energy per image", "not measured", "", [*why])
 
 
 def _where(name: str, document: dict[str, Any]) -> list[str]:
@@ -254,10 +264,16 @@ def _throughput(name: str, document: dict[str, Any]) -> tuple[list[dict[str, Any
         tables.append(
             _table("Layers", ["layer", "cycles", "array busy"], rows, "Medians over the images.", True)
         )
-        head = ["counter", "mean per image", *(y["name"] for y in layers)]
-        rows = [[key, mean, *(y.get(key) for y in layers)] for key, mean in figures["counters"].items()]
         note = "By layer: medians over the images taken one by one."
-        tables.append(_table("Counters", head, rows, note, True))
+        for first in range(0, len(layers), _LAYERS):
+            some, means = layers[first : first + _LAYERS], [] if first else ["mean per image"]
+            rows = [
+                [key, *([mean] if means else []), *(y.get(key) for y in some)]
+                for key, mean in figures["counters"].items()
+            ]
+            span = "" if len(layers) <= _LAYERS else f", {some[0]['name']} to {some[-1]['name']}"
+            head = ["counter", *means, *(y["name"] for y in some)]
+            tables.append(_table(f"Counters{span}", head, rows, note, True))
         pictures.append(charts.layers([(name, figures)]))
     if isinstance(figures["baseline"], list):
         marks = disturbances(figures["baseline"], document["host"])

@@ -315,24 +315,25 @@ def trace(found: Profile) -> dict[str, Any]:
     return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": other}
 
 
-_COLORS = {
-    OperationKind.EMBEDDING: "#7f7f7f",
-    OperationKind.QUERY: "#1f77b4",
-    OperationKind.KEY: "#5fa2d6",
-    OperationKind.VALUE: "#9ecae1",
-    OperationKind.ATTENTION: "#ff7f0e",
-    OperationKind.SELECT: "#8c1d40",
-    OperationKind.PROJECTION: "#2ca02c",
-    OperationKind.FFN1: "#9467bd",
-    OperationKind.FFN2: "#d6558f",
-    OperationKind.HEAD: "#4d4d4d",
-    OperationKind.NORM: "#bcbd22",
+#: of operations: as far from each other as eleven can be for readers with any kind of colour blindness
+COLOURS = {
+    OperationKind.EMBEDDING: "#777777",
+    OperationKind.QUERY: "#1136a6",
+    OperationKind.KEY: "#7f0cf2",
+    OperationKind.VALUE: "#bf7cbf",
+    OperationKind.ATTENTION: "#f27f0c",
+    OperationKind.SELECT: "#a61111",
+    OperationKind.PROJECTION: "#11a65b",
+    OperationKind.FFN1: "#97f279",
+    OperationKind.FFN2: "#660f66",
+    OperationKind.HEAD: "#222222",
+    OperationKind.NORM: "#b8b8b8",
 }
-_WAITS = {
-    "busy": ("multiplies", "#3b6fb6"),
-    "weights": ("waits for weights", "#d95f02"),
-    "data": ("waits for data", "#e6ab02"),
-    "draining": ("waits for the drain", "#999999"),
+WAITS = {
+    "busy": ("multiplies", plots.BLUE),
+    "weights": ("waits for weights", plots.VERMILION),
+    "data": ("waits for data", "#f2d40c"),
+    "draining": ("waits for the drain", "#a8a8a8"),
 }
 
 
@@ -348,6 +349,8 @@ def plot(found: Profile) -> Figure:
     _plot_timeline(figure.add_subplot(grid[0, :]), found)
     _plot_array(figure.add_subplot(grid[1, 0]), found)
     _plot_roofline(figure.add_subplot(grid[1, 1]), found)
+    figure.draw_without_rendering()  # after which everything has its place
+    _label_roofline(figure.axes[-1], found)
     return figure
 
 
@@ -363,7 +366,7 @@ def _plot_timeline(axes: Any, found: Profile) -> None:
                 kind = piece.operation.kind
                 kind = OperationKind.EMBEDDING if kind is OperationKind.INPUT else kind
                 used.add(kind)
-                color = _COLORS.get(kind, "#17becf")
+                color = COLOURS.get(kind, plots.GREY)
                 by_color.setdefault(color, []).append((piece.start / 1e3, (piece.end - piece.start) / 1e3))
         for color, spans in by_color.items():
             axes.broken_barh(spans, (height - 0.4, 0.8), facecolors=color, edgecolors="white", linewidth=0.15)
@@ -377,14 +380,14 @@ def _plot_timeline(axes: Any, found: Profile) -> None:
     axes.set_yticks(range(len(rows)), [TRACKS[engine] for engine in rows])
     axes.set(xlabel="thousand cycles", xlim=(0, edges[-1]), ylim=(-0.6, len(rows) - 0.5))
     axes.set_title("operations by engine; vertical lines: ends of layers", fontsize=10, pad=18)
-    handles = [Patch(color=color, label=kind.value) for kind, color in _COLORS.items() if kind in used]
+    handles = [Patch(color=color, label=kind.value) for kind, color in COLOURS.items() if kind in used]
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9, frameon=False)
 
 
 def _plot_array(axes: Any, found: Profile) -> None:
     names = [layer.name for layer in found.layers]
     below = np.zeros(len(names))
-    for key, (label, color) in _WAITS.items():
+    for key, (label, color) in WAITS.items():
         cycles = np.array([getattr(layer, key) for layer in found.layers]) / 1e3
         axes.bar(names, cycles, bottom=below, color=color, label=label)
         below += cycles
@@ -402,22 +405,11 @@ def _plot_roofline(axes: Any, found: Profile) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
     rate, peak = found.memory.words_per_cycle, found.config.macs_per_cycle
-    layers = [layer for layer in found.layers if layer.bytes and layer.macs]
-    intensity = np.array([layer.macs / layer.bytes for layer in layers])
-    speed = np.array([layer.macs / layer.cycles for layer in layers])
+    intensity, speed = _in_roofline(found).T
     ends = min(intensity.min(), peak / (8 * rate)) / 2, max(intensity.max(), peak / (8 * rate)) * 2
     x = np.geomspace(*ends, 200)
     axes.plot(x, np.minimum(peak, 8 * rate * x), color="black", linewidth=1.2)
-    axes.scatter(intensity, speed, color="#3b6fb6", zorder=3)
-    # layers of one size lie on one point: they share a label
-    labels: dict[tuple[float, float], list[str]] = {}
-    for layer, place in zip(layers, zip(intensity, speed, strict=True), strict=True):
-        near = (p for p in labels if np.abs(np.log(np.divide(p, place))).max() < 0.15)
-        labels.setdefault(next(near, place), []).append(layer.name)
-    for place, names in labels.items():
-        consecutive = names[0].isdigit() and names == [str(int(names[0]) + i) for i in range(len(names))]
-        text = f"{names[0]} to {names[-1]}" if consecutive and len(names) > 2 else ", ".join(names)
-        axes.annotate(text, place, xytext=(7, -11), textcoords="offset points", fontsize=9)
+    axes.scatter(intensity, speed, color=plots.BLUE, zorder=3)
     low = min(speed.min(), 8 * rate * ends[0]) / 1.5
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=(low, peak * 1.6))
     axes.set(xlabel="MAC per byte loaded", ylabel="MAC per cycle")
@@ -428,3 +420,52 @@ def _plot_roofline(axes: Any, found: Profile) -> None:
     title = f"roofline of every layer: memory {8 * rate:.3g} bytes per cycle, array {peak} MAC per cycle"
     axes.set_title(f"{title}\nweights of a layer may be loaded during the one before", fontsize=10)
     axes.grid(True, linewidth=0.3, alpha=0.5)
+
+
+def _in_roofline(found: Profile) -> np.ndarray:
+    """MACs per byte and per cycle [layer, 2] of the layers that load and multiply."""
+    layers = [layer for layer in found.layers if layer.bytes and layer.macs]
+    return np.array([[layer.macs / layer.bytes, layer.macs / layer.cycles] for layer in layers])
+
+
+def _label_roofline(axes: Any, found: Profile) -> None:
+    """Each layer's name beside its dot, where it covers least of other names, dots and the frame."""
+    from matplotlib.transforms import Bbox
+
+    names = [layer.name for layer in found.layers if layer.bytes and layer.macs]
+    places = _in_roofline(found)
+    # layers of one size lie on one point: they share a label
+    labels: dict[tuple[float, float], list[str]] = {}
+    for name, (x, y) in zip(names, places.tolist(), strict=True):
+        near = (p for p in labels if np.abs(np.log(np.divide(p, (x, y)))).max() < 0.15)
+        labels.setdefault(next(near, (x, y)), []).append(name)
+    dots = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axes.transData.transform(places)]
+    taken = [*dots]
+    for place, some in labels.items():
+        consecutive = some[0].isdigit() and some == [str(int(some[0]) + i) for i in range(len(some))]
+        text = f"{some[0]} to {some[-1]}" if consecutive and len(some) > 2 else ", ".join(some)
+        label = axes.annotate(text, place, xytext=(0, 0), textcoords="offset points", fontsize=9)
+        costs = []
+        for across, up, align in _BESIDE:
+            label.set(position=(across, up), ha=align)
+            box = label.get_window_extent()
+            covered = sum(_shared(box, other) for other in taken)
+            costs.append(covered + box.width * box.height - _shared(box, axes.bbox))
+        across, up, align = _BESIDE[int(np.argmin(costs))]
+        label.set(position=(across, up), ha=align)
+        taken.append(label.get_window_extent())
+
+
+#: places of a label from its dot, in points, the best first
+_BESIDE = [
+    *((7.0, -11.0, "left"), (7.0, 5.0, "left"), (-7.0, 5.0, "right"), (-7.0, -11.0, "right")),
+    *((0.0, 9.0, "center"), (0.0, -16.0, "center"), (9.0, 17.0, "left"), (-9.0, 17.0, "right")),
+    *((9.0, -23.0, "left"), (-9.0, -23.0, "right")),
+]
+
+
+def _shared(one: Any, other: Any) -> float:
+    """The area that two boxes share."""
+    width = min(one.x1, other.x1) - max(one.x0, other.x0)
+    height = min(one.y1, other.y1) - max(one.y0, other.y0)
+    return max(width, 0.0) * max(height, 0.0)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import warnings
 from collections.abc import Sequence
@@ -96,14 +97,25 @@ class MeterLog(Instrument):
         import pandas as pd
 
         try:
-            with self.path.open(encoding="utf-8-sig") as lines:
-                head = lines.readline()
+            text = self.path.read_text(encoding="utf-8-sig")
             # where commas are decimal, columns are apart by semicolons
-            separators = {"sep": ";", "decimal": ","} if ";" in head else {}
-            frame = pd.read_csv(self.path, skipinitialspace=True, **separators)
+            separators = {"sep": ";", "decimal": ","} if ";" in text.partition("\n")[0] else {}
+            frame = pd.read_csv(io.StringIO(text), skipinitialspace=True, **separators)
         except (OSError, ValueError) as error:
             raise RowvitError(f"{self.path}: cannot be read as CSV ({error})") from error
         columns = {str(name).strip().lower(): name for name in frame.columns}
+        # of the rows: pandas leaves out lines that are empty
+        lines = [number for number, line in enumerate(text.splitlines(), 1) if line.strip()][1:]
+
+        def refuse(wrong: Any, values: Any, name: str, what: str) -> None:
+            """`RowvitError` about the first cell that is wrong, if one is."""
+            for row in np.flatnonzero(wrong)[:1]:
+                cell = str(values.iloc[row]).strip()
+                raise RowvitError(
+                    f"{self.path}: line {lines[row]}: {cell!r} in the column {name!r} is not a {what}",
+                    "remove the line, which leaves a gap; or, if OL is there for overload, measure in a"
+                    " larger range",
+                )
 
         def column(kind: str, *starts: str) -> Any:
             """In seconds, watts, volts or amperes; dates as they are."""
@@ -111,34 +123,40 @@ class MeterLog(Instrument):
             if name is None:
                 return None
             values = frame[columns[name]]
-            return values * self._unit(name, kind) if pd.api.types.is_numeric_dtype(values) else values
+            if not pd.api.types.is_numeric_dtype(values):
+                if kind == "s":
+                    return values
+                decimal = values.astype(str).str.replace(separators.get("decimal", "."), ".", regex=False)
+                numbers = pd.to_numeric(decimal, errors="coerce")
+                refuse(numbers.isna() & values.notna(), values, name, "number")
+                values = numbers
+            return values * self._unit(name, kind)
 
         when, power = column("s", "time", "date"), column("w", "power", "watt")
         day, hour = column("s", "date"), column("s", "time")
         if day is not None and hour is not None and not pd.api.types.is_numeric_dtype(hour):
             when = day.astype(str) + " " + hour.astype(str)
-        volts, amperes = column("v", "volt"), column("a", "curr", "amp")
+        volts: Any = None if power is not None else column("v", "volt")
+        amperes: Any = None if power is not None else column("a", "curr", "amp")
         if when is None or (power is None and (volts is None or amperes is None)):
             raise RowvitError(
                 f"{self.path} has the columns {', '.join(map(str, frame.columns))}; it needs time, and power"
                 " or voltage and current"
             )
-        try:
-            if not pd.api.types.is_numeric_dtype(when):
-                when = _dates(when)
-                when = (when - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
-            watts, step = power, None
-            if power is None:
-                watts = volts * amperes
-                steps = (resolution(column.to_numpy(np.float64)) for column in (volts, amperes))
-                step = np.dot(list(steps), [abs(amperes).mean(), abs(volts).mean()])
-            table = np.stack([when.to_numpy(np.float64), watts.to_numpy(np.float64)])
-        except (TypeError, ValueError) as error:
-            raise RowvitError(f"{self.path}: a time or power is not a number ({error})") from error
+        if not pd.api.types.is_numeric_dtype(when):
+            dates = _dates(when)
+            refuse(dates.isna() & when.notna(), when, "time", "time")
+            when = (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+        watts, step = power, None
+        if power is None:
+            watts = volts * amperes
+            steps = (resolution(column.to_numpy(np.float64)) for column in (volts, amperes))
+            step = np.dot(list(steps), [abs(amperes).mean(), abs(volts).mean()])
+        table = np.stack([when.to_numpy(np.float64), watts.to_numpy(np.float64)])
         empty = ~np.isfinite(table).all(axis=0)
         wrong = empty | (np.diff(table[0], prepend=-np.inf) <= 0)
         if table.shape[1] < 2 or wrong.any():
-            line = f"line {np.flatnonzero(wrong)[0] + 2}: " if wrong.any() else ""
+            line = f"line {lines[np.flatnonzero(wrong)[0]]}: " if wrong.any() else ""
             raise RowvitError(f"{self.path}: {line}times must ascend, and no cell may be empty")
         return table[0], table[1], step
 
@@ -198,6 +216,7 @@ def join(document: dict[str, Any], log: Path, search: float = 60.0, step: float 
 
 
 def _dates(column: Any) -> Any:
+    """Of what is none, NaT."""
     import pandas as pd
 
     try:
@@ -205,4 +224,4 @@ def _dates(column: Any) -> Any:
     except ValueError:  # another way to write dates, or pandas before 2.0
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that it guesses
-            return pd.to_datetime(column, utc=True)
+            return pd.to_datetime(column, utc=True, errors="coerce")

@@ -183,30 +183,24 @@ def _by_default(elsewhere: TargetName) -> TargetName:
 
 
 _TARGETS = "golden: integer reference; sim: simulated RTL; board: a Zynq with PYNQ; all answer the same."
+
+
+def _target(elsewhere: TargetName, why: str) -> Any:
+    """The option, whose default off a board is ``elsewhere``."""
+    return Option(
+        "--target",
+        "-t",
+        metavar="golden|sim|board",
+        default_factory=partial(_by_default, elsewhere),
+        show_default=f"board on a board, else {elsewhere.value}, as {why}",
+        help=_TARGETS,
+    )
+
+
 #: of commands that count cycles
-TargetOption = Annotated[
-    TargetName,
-    Option(
-        "--target",
-        "-t",
-        metavar="golden|sim|board",
-        default_factory=partial(_by_default, TargetName.sim),
-        show_default="board on a board, else sim, as cycles are counted",
-        help=_TARGETS,
-    ),
-]
+TargetOption = Annotated[TargetName, _target(TargetName.sim, "cycles are counted")]
 #: of commands that give answers
-AnswersOption = Annotated[
-    TargetName,
-    Option(
-        "--target",
-        "-t",
-        metavar="golden|sim|board",
-        default_factory=partial(_by_default, TargetName.golden),
-        show_default="board on a board, else golden, as answers are the same",
-        help=_TARGETS,
-    ),
-]
+AnswersOption = Annotated[TargetName, _target(TargetName.golden, "answers are the same")]
 ConfigOption = Annotated[
     str,
     Option(

@@ -99,6 +99,7 @@ def with_head(program: Program, package: ModelPackage, config: HardwareConfig) -
     lowering = Lowering(package, Plan(package.meta, config), ALONE, Blob(), False)
     parts = _tiles(package.arch["classes"], config)
     before = _tiles(program.meta["architecture"]["classes"], config)
+    more = sum(map(_record_bytes, parts)) - sum(map(_record_bytes, before))
     places: dict[tuple[int, LoadKind], int] = {}  # where the tiles' parameters and weights begin
     start, passes = 1, []
     for stored, part in zip(program.meta["passes"], program.passes, strict=True):
@@ -115,7 +116,6 @@ def with_head(program: Program, package: ModelPackage, config: HardwareConfig) -
                 fields = {"shift": package.meta["params"]["head.shift"], "count": last - first}
                 code[row] = replace(instruction, fields=instruction.fields | fields).encode()
         start += stored["instructions"]
-        more = sum(map(_record_bytes, parts)) - sum(map(_record_bytes, before))
         passes.append(stored | {"output_bytes": part.output_bytes + part.images * more})
     for tile, part_ in enumerate(parts):
         for load, _ in _loads(lowering, part_):

@@ -8,6 +8,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (210, 50, 40)}
@@ -67,3 +68,11 @@ def cifar(path: Path) -> Path:
         (root / name).write_bytes(pickle.dumps({b"data": data, b"labels": labels.tolist()}))
     (root / "batches.meta").write_bytes(pickle.dumps({b"label_names": [n.encode() for n in COLOURS]}))
     return path
+
+
+def require_reader(form: str) -> None:
+    """Skip where nothing reads a format."""
+    if form == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    elif form == "AVIF":
+        pytest.importorskip("PIL._avif")

@@ -15,6 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import photos as sets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,7 +62,7 @@ def test_the_middle_is_taken():
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP", "AVIF"])
 def test_turned_cameras(form):
     """Orientation 8 of EXIF: the top of the scene is at the right of the file."""
-    read_by(form)
+    sets.require_reader(form)
     photo = np.zeros((40, 40, 3), np.uint8)
     photo[:, 30:] = 255
     exif = Image.Exif()
@@ -71,18 +72,10 @@ def test_turned_cameras(form):
     assert (turned[:10] > 250).all() and (turned[10:] < 5).all()
 
 
-def read_by(form: str) -> None:
-    """Skip where nothing reads a format."""
-    if form == "HEIF":
-        pytest.importorskip("pillow_heif").register_heif_opener()
-    elif form == "AVIF":
-        pytest.importorskip("PIL._avif")
-
-
 @pytest.mark.parametrize("form", FORMATS)
 def test_formats(tmp_path, form):
     """Each is found by its names, and has the same pixels, but for what it loses."""
-    read_by(form)
+    sets.require_reader(form)
     photo = np.zeros((60, 90, 3), np.uint8)
     photo[:, :45], photo[:, 45:] = (200, 40, 90), (20, 120, 60)
     expected = decode(encoded(photo), 24)
@@ -121,7 +114,7 @@ def test_formats_that_nothing_reads_here(monkeypatch, tmp_path):
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_the_first_of_several_frames_is_taken(form, monkeypatch, caplog):
     """Which is said once, for the first of such files."""
-    read_by(form)
+    sets.require_reader(form)
     monkeypatch.setattr("rowvit.decoding.SAID", {})
     frames = [Image.new("RGB", (30, 30), colour) for colour in ("white", "black", "black")]
     file = io.BytesIO()

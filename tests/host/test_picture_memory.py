@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import photos as sets
 import pytest
 from PIL import Image
 from waiting import HANG, until
@@ -96,19 +97,11 @@ JUST_ENOUGH = {
 }
 
 
-def readable(form: str) -> None:
-    """Skip where nothing reads a format."""
-    if form == "HEIF":
-        pytest.importorskip("pillow_heif").register_heif_opener()
-    elif form == "AVIF":
-        pytest.importorskip("PIL._avif")
-
-
 @pytest.mark.parametrize("name", JUST_ENOUGH)
 def test_what_a_board_decodes(tmp_path, name):
     """Several at once stay within what the board has for pictures, and give it back; others are refused."""
     form, mode, options, side = JUST_ENOUGH[name]
-    readable(form)
+    sets.require_reader(form)
     for file, size in (("small", 64), ("large", side), ("larger", side * 5 // 4)):
         picture(mode, size).save(tmp_path / file, form, **options)
     files = ["small", "large", "larger", "large"]

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from rowvit.compiler import compile
+from rowvit.compiler.head import frame, headless, with_head
 from rowvit.compiler.plan import ALONE, Plan, Stages
 from rowvit.compiler.sharing import candidates
 from rowvit.errors import RowvitError
@@ -67,6 +68,7 @@ def case(array: str, number: int, rectangle: bool = False) -> Case:
     rng = np.random.default_rng([number, [*ARRAYS, *SHIPPED].index(array)])
     config = ARRAYS[array] if array in ARRAYS else load(array)
     program, tries = None, 0
+    new_head = bool(rng.spawn(1)[0].integers(2))  # it is put into a program that was compiled without it
     while program is None:
         tries += 1
         assert tries < 300, "nothing fits"
@@ -75,9 +77,13 @@ def case(array: str, number: int, rectangle: bool = False) -> Case:
         try:
             stages = _stages(rng, Plan(package.meta, config))
             batch = batch if stages is None else stages[-1].images * (1 + batch % 2)
-            program = compile(package, config, rng.random() < 0.7, batch, stages)
+            options = config, rng.random() < 0.7, batch, stages
+            program = compile(headless(package) if new_head else package, *options)
         except RowvitError:
             pass  # does not fit; the refusals have tests of their own
+    if new_head:
+        assert frame(headless(package), config) == frame(package, config)
+        program = with_head(program, package, config)
     shape = image_shape(package.arch)
     images = rng.integers(0, 256, (batch + int(rng.integers(2)), *shape, 3), dtype=np.uint8)
     return Case(package, config, program, images, batch, int(rng.integers(4)))

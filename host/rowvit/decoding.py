@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from threading import Condition, Lock
 from typing import Any, Generic, TypeVar
@@ -52,6 +53,10 @@ def memory() -> tuple[int, int]:
     return 16 * MOST_BYTES, 16 * MOST_BYTES
 
 
+class TooLarge(RowvitError):
+    """A picture would take more memory than pictures may."""
+
+
 class Room:
     """Memory for pictures while they are decoded, which all threads of a process share.
 
@@ -77,15 +82,17 @@ class Room:
 
         Raises
         ------
+        TooLarge
+            There are never so many. The sentence lacks the picture.
         RowvitError
-            There are never so many, or others keep theirs for ten minutes. The sentence lacks the picture.
+            Others keep theirs for ten minutes.
         """
         if not self._entrance.acquire(timeout=_PATIENCE):
             raise _late()
         try:
             with self._changed:
                 if needed > _ALWAYS and needed > (size := self.size()):
-                    raise RowvitError(
+                    raise TooLarge(
                         f"takes {-(-needed // 10**6):,} MB to decode, and may take {size // 10**6:,} MB here",
                         "scale it down, or save it as JPEG",
                     )
@@ -130,16 +137,30 @@ ROOM = Room()
 LOG = logging.getLogger("rowvit")
 #: what this process has said, with the words that are put into it
 SAID: dict[str, tuple[str, ...]] = {}
+_HEARD: ContextVar[list[str]] = ContextVar("heard")
 
 
 def say_once(text: str, *words: str) -> None:
-    """Log a sentence that holds for many files, for the first of them.
+    """Log a sentence that holds for many files, for the first of them, unless somebody is `hearing` it.
 
     A worker process only notes it: whoever gets its results says what is in its `SAID`.
     """
-    if text not in SAID:
+    if (heard := _HEARD.get(None)) is not None:
+        heard.append(text % words)
+    elif text not in SAID:
         SAID[text] = words
-        LOG.info(text, *words)
+        LOG.info(f"{text}; so of all such files", *words)
+
+
+@contextmanager
+def hearing() -> Iterator[list[str]]:
+    """In its context, what `say_once` would say of a file is in the list, of every file."""
+    heard: list[str] = []
+    token = _HEARD.set(heard)
+    try:
+        yield heard
+    finally:
+        _HEARD.reset(token)
 
 
 class _Turns(Generic[Source]):

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from rowvit.decoding import ROOM, say_once
+from rowvit.decoding import ROOM, TooLarge, say_once
 from rowvit.errors import RowvitError, needs
 from rowvit.formats.description import Size, image_shape, sides
 
@@ -29,6 +29,10 @@ _LIMITED = [
     for base, offset, span in ((0, 16, 219), (128, 128, 224), (128, 128, 224))
     for value in range(256)
 ]  # Y, U and V of the limited range to the full one, rounded half up
+
+
+class NoPicture(RowvitError):
+    """A file is none of the `FORMATS`, or of one that nothing here reads."""
 
 
 def decode(
@@ -57,10 +61,13 @@ def decode(
 
     Raises
     ------
+    NoPicture
+        It is none of the `FORMATS`, or what reads AVIF or HEIC is missing.
+    TooLarge
+        It takes more memory than pictures may (``decoding.Room``), or is larger than Pillow allows.
     RowvitError
-        The file is missing, damaged, no regular file or no image; it takes more memory than pictures may
-        (``decoding.Room``), or is larger than Pillow allows; what reads AVIF or HEIC is missing; its
-        values have 32 bits, of which nothing says what is black and what is white.
+        The file is missing, damaged or no regular file; its values have 32 bits, of which nothing says what
+        is black and what is white.
     """
     if resize not in FILTERS:
         raise RowvitError(f"resize filter {resize!r} is not known", f"use one of {', '.join(FILTERS)}")
@@ -161,13 +168,13 @@ def for_network(
             return _of_rgb(np.asarray(image), shape, resize, crop, frontend)
     found = decode(source, shape, resize, crop)
     if _is_grey(found):
-        name = "an image" if isinstance(source, bytes) else os.fspath(source)
-        say_once(
-            "%s has no colours: a network that learned from colours may be sure of it, and wrong;"
-            " so of all such files",
-            name,
-        )
+        text = "%s has no colours: a network that learned from colours may be sure of it, and wrong"
+        say_once(text, _name(source))
     return found
+
+
+def _name(source: str | os.PathLike | bytes) -> str:
+    return "the image" if isinstance(source, bytes) else os.fspath(source)
 
 
 def _is_grey(pixels: np.ndarray) -> bool:
@@ -228,7 +235,7 @@ def _opened(
     source: str | os.PathLike | bytes, enough: tuple[int, int], copies: int = 0
 ) -> Iterator[tuple[Image.Image, bool]]:
     """As `upright`, and whether it was scaled; with room for ``copies`` of it."""
-    name = "image" if isinstance(source, bytes) else os.fspath(source)
+    name = _name(source)
     if not isinstance(source, bytes) and os.path.exists(source) and not os.path.isfile(source):
         raise RowvitError(f"{name}: is not a regular file", "use image files")  # a pipe might never end
     with ExitStack() as room:
@@ -249,7 +256,7 @@ def _loaded(
         ):
             stored = file.size
             if file.format in _FRAMES and getattr(file, "is_animated", False):
-                say_once("%s has several frames, of which the first is taken; so of all such files", name)
+                say_once("%s has several frames, of which the first is taken", name)
             if all(enough) and file.format in _SCALED:
                 lies = enough[0] != enough[1] and file.getexif().get(_ORIENTATION, 1) in _LYING
                 file.draft("RGB", enough if lies else enough[::-1])
@@ -259,7 +266,7 @@ def _loaded(
                 room.enter_context(ROOM.taken(needed))
             except RowvitError as error:
                 size = f"{file.format} of {stored[0]:,} x {stored[1]:,} pixels"
-                raise RowvitError(f"{name}: {size} {error.message}", error.advice) from error
+                raise type(error)(f"{name}: {size} {error.message}", error.advice) from error
             file.load()
             return _in_rgb(file, name), reduced
     except FileNotFoundError as error:
@@ -268,9 +275,11 @@ def _loaded(
         raise
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6  # below, Pillow warns from the half on
-        raise RowvitError(f"{name}: has more than {limit:.0f} million pixels", "scale it down") from error
+        raise TooLarge(f"{name}: has more than {limit:.0f} million pixels", "scale it down") from error
     except MemoryError as error:
-        raise RowvitError(f"{name}: there is no memory to decode it", "scale it down") from error
+        raise TooLarge(f"{name}: there is no memory to decode it", "scale it down") from error
+    except UnidentifiedImageError as error:
+        raise NoPicture(f"{name}: is no picture", f"use one of {', '.join(FORMATS)}") from error
     except Exception as error:  # a damaged file makes Pillow's readers raise anything
         raise RowvitError(
             f"{name}: cannot be decoded as an image", "use a complete JPEG or PNG file"
@@ -299,18 +308,21 @@ def _reader(data: BinaryIO, name: str) -> Image.Image:
 
 
 def _require_reader(data: BinaryIO, name: str) -> None:
-    """`RowvitError` if what reads AVIF or HEIC is missing, and this is one of them."""
+    """`NoPicture` if what reads AVIF or HEIC is missing, and this is one of them."""
     data.seek(0)
     head = data.read(32)
     # the brand, and those that the file is compatible with: of AVIF they may be HEIC's, too
     brands = {head[i : i + 4] for i in (8, *range(16, 32, 4))} if head[4:8] == b"ftyp" else set()
-    if brands & _AVIF:
-        with needs(f"{name}: AVIF needs Pillow 11.3 or later", "'pillow>=11.3'"):
-            from PIL import _avif  # noqa: F401
-    elif brands & _HEIC and "HEIF" not in Image.OPEN:
-        with needs(f"{name}: HEIC needs the package pillow-heif", "'rowvit[heic]'"):
-            from pillow_heif import register_heif_opener
-        register_heif_opener()
+    try:
+        if brands & _AVIF:
+            with needs(f"{name}: AVIF needs Pillow 11.3 or later", "'pillow>=11.3'"):
+                from PIL import _avif  # noqa: F401
+        elif brands & _HEIC and "HEIF" not in Image.OPEN:
+            with needs(f"{name}: HEIC needs the package pillow-heif", "'rowvit[heic]'"):
+                from pillow_heif import register_heif_opener
+            register_heif_opener()
+    except RowvitError as error:
+        raise NoPicture(error.message, error.advice) from error
 
 
 def _bytes(file: Image.Image, data: BinaryIO, stored: tuple[int, int]) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import uvicorn
 from waiting import HANG, until
 
 from rowvit.errors import RowvitError
@@ -72,6 +73,10 @@ class Puppet(Target):
         """Of an image, by layer."""
         return {}
 
+    def probe(self) -> None:
+        if self.broken:
+            raise RowvitError("the core no longer answers")
+
     def close(self) -> None:
         self.closed += 1
 
@@ -99,6 +104,7 @@ class Served:
 
     port: int
     service: Service
+    server: uvicorn.Server
     replies: list[Reply] = field(default_factory=list)
 
     @property
@@ -150,7 +156,7 @@ def serving(
         thread.start()
         try:
             until(lambda: server.started)
-            yield Served(listener.getsockname()[1], service)
+            yield Served(listener.getsockname()[1], service, server)
         finally:
             server.should_exit = True
             thread.join(HANG)

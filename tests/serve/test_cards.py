@@ -24,7 +24,8 @@ def test_a_photo_is_shown_as_its_network_crops_it():
     framed.paste("blue", (50, 50, 150, 150))
     photo = io.BytesIO()
     framed.save(photo, "PNG")
-    one = Classified(Network("small", package), np.zeros((12, 12, 3), np.uint8), TimedResult(None, 0.0, 0.0))
+    pixels = np.zeros((12, 12, 3), np.uint8)
+    one = Classified(Network("small", package), pixels, TimedResult(None, 0.0, 0.0), [])
     for frontend in ("host", "hls"):
         square = shown(photo.getvalue(), one, frontend, 64)
         assert (np.asarray(square) == np.full((64, 64, 3), (0, 0, 255))).all()

@@ -19,6 +19,7 @@ import rowvit
 from rowvit.compiler import compile
 from rowvit.errors import RowvitError
 from rowvit.hardware.config import load
+from rowvit.serve import engine
 from rowvit.serve.networks import read_networks
 from rowvit.serve.service import Limits
 from rowvit.sim.device import DDR_BASE
@@ -252,6 +253,20 @@ def test_a_damaged_program_on_the_rtl(networks):
         assert logits == expected.logits.tolist()
         cycles = next(o["data"] for o in answer["outputs"] if o["name"] == "cycles")
         assert cycles[0] > 1000
+
+
+def test_an_idle_core_that_is_lost_is_noticed(networks, puppet, monkeypatch):
+    """By the health check, before anybody asks for an answer, and brought back when it is there again."""
+    monkeypatch.setattr(engine, "_IDLE", 0.05)
+    with serving(networks, "sim", lambda: puppet) as served:
+        assert served.ask("GET", "/v2/health/ready").status == 200
+        puppet.broken = True
+        until(lambda: served.ask("GET", "/v2/health/ready").status == 503)
+        assert "the core no longer answers" in served.ask("GET", "/v2/health/ready").error
+        assert puppet.batches == []
+        puppet.broken = False
+        until(lambda: served.ask("GET", "/v2/health/ready").status == 200)
+        assert served.infer(PIXELS).status == 200
 
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (1, 12, 12, 3), dtype=np.uint8)

@@ -503,7 +503,7 @@ def test_a_lesson_that_is_forgotten_while_it_is_shown_a_photo(puppet):
         ("POST", "{}/photos?class=" + "a" * 61, b"x", 400, "the class has no name"),
         ("POST", "{}/photos?class=a%00b", b"x", 400, "the class has no name"),
         ("POST", "{}/photos?class=a", b"", 400, "the request holds no picture"),
-        ("POST", "{}/photos?class=a", b"no picture", 415, "this is no picture"),
+        ("POST", "{}/photos?class=a", b"no picture", 415, "the file is no picture"),
         ("POST", "{}/photos?class=a&timeout=0", b"x", 400, "timeout is '0'"),
         ("DELETE", "{}/photos?class=none", b"", 404, "the lesson has no photos of 'none'"),
         ("PATCH", "{}/photos?class=none&name=a", b"", 404, "the lesson has no photos of 'none'"),

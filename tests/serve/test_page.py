@@ -117,7 +117,7 @@ def test_an_example(tab, signs):
     assert "predicted by the cycle model" in shown and "measured, the host's monotonic clock" in shown
 
     slider = tab.locator("input[type=range]")
-    assert slider.get_attribute("aria-valuetext").startswith("after layer 5: 26 of 197 tokens left; layer 6")
+    assert slider.get_attribute("aria-valuetext").startswith("after layer 4: 26 of 197 tokens left; layer 5")
     slider.focus()
     seen = []
     for _ in range(7):
@@ -169,7 +169,7 @@ def test_a_folder(tab, signs):
         results = target(photos)
     for item, result in zip(items, results, strict=False):
         assert f": {result.label}, " in item
-    assert "this is no picture" in items[5]
+    assert "the file is no picture" in items[5]
     tab.locator("#gallery-list button").nth(3).click()
     tab.locator(f".answer .label:text-is('{results[3].label}')").wait_for()
 
@@ -202,6 +202,18 @@ def test_the_camera_of_rectangles(open_page, monkeypatch, widths, sent):
         page.close()
     assert set(frames) == {sent}
     assert box["width"] / box["height"] == pytest.approx(sent[0] / sent[1], rel=0.01)
+
+
+def test_no_camera(open_page, signs):
+    """As over HTTP from elsewhere; on a phone the sentence is in sight, beside the button."""
+    page = open_page(viewport={"width": 390, "height": 700})
+    page.add_init_script("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })")
+    page.goto(signs.url)
+    page.get_by_role("button", name="Use the camera").click()
+    sentence = page.get_by_text("Browsers give the camera only to pages from this computer or by HTTPS")
+    sentence.wait_for()
+    assert sentence.bounding_box()["y"] < 600
+    page.close()
 
 
 @both_sizes
@@ -255,7 +267,7 @@ def test_errors_are_sentences(tab):
     tab.set_input_files("#photo", {"name": "x.jpg", "mimeType": "image/jpeg", "buffer": b"nothing"})
     alert = tab.get_by_role("alert")
     alert.wait_for()
-    assert "This is no picture; send one of JPEG" in alert.inner_text()
+    assert "The file is no picture; use one of JPEG" in alert.inner_text()
 
 
 def test_a_full_server_and_one_that_is_gone(open_page, networks, puppet):
@@ -294,11 +306,11 @@ def test_without_scripts(open_page, signs):
     assert all(figure.is_visible() for figure in page.locator("article figure").all())
     page.set_input_files("#photo", {"name": "x.jpg", "mimeType": "image/jpeg", "buffer": b"nothing"})
     page.get_by_role("button", name="Classify").click()
-    assert "This is no picture" in page.get_by_role("alert").inner_text()
+    assert "The file is no picture" in page.get_by_role("alert").inner_text()
     page.close()
 
 
-def test_keyboard_and_names(tab):
+def test_keyboard_and_names(tab, signs):
     """Everything that can be used has a name and is reached by Tab, in the order of the page."""
     unnamed = tab.evaluate(
         """[...document.querySelectorAll('button, input:not([type=hidden]), select, a')].filter(e => !(
@@ -316,7 +328,8 @@ def test_keyboard_and_names(tab):
         tab.keyboard.press("Tab")
     tab.keyboard.press("Enter")  # on the eighth example
     assert answered(tab) == "3"
-    assert re.search(r"\b3 \d\d\.\d % sign-digits", tab.locator("#says").inner_text())
+    name = photo(signs).name
+    assert re.search(rf"\b3 \d\d\.\d % sign-digits of {name}", tab.locator("#says").inner_text())
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -10,10 +10,12 @@ import shutil
 import socket
 import struct
 import subprocess
+import time
 import zlib
 
 import jsonschema
 import numpy as np
+import photos as sets
 import pytest
 import tritonclient.http as triton
 from hypothesis import given, settings
@@ -67,7 +69,8 @@ def test_triton_asks_what_there_is(client):
     assert client.is_server_live() and client.is_server_ready()
     assert client.is_model_ready("small") and client.is_model_ready("small", "1")
     assert not client.is_model_ready("large") and not client.is_model_ready("small", "2")
-    assert client.get_server_metadata()["extensions"] == ["binary_tensor_data", "classification"]
+    extensions = "binary_tensor_data classification model_configuration model_repository statistics"
+    assert client.get_server_metadata()["extensions"] == extensions.split()
     found = client.get_model_metadata("small")
     assert found["inputs"] == [{"name": "pixels", "datatype": "UINT8", "shape": [-1, 12, 12, 3]}]
     assert {o["name"]: (o["datatype"], o["shape"]) for o in found["outputs"]} == {
@@ -78,6 +81,58 @@ def test_triton_asks_what_there_is(client):
         "alive": ("BOOL", [-1, 1, 37]),
     }
     assert "alive" not in {o["name"] for o in client.get_model_metadata("dense")["outputs"]}
+
+
+def test_triton_asks_how_it_is_configured(networks, puppet):
+    with (
+        serving(networks, "sim", lambda: puppet, batch=4) as served,
+        triton.InferenceServerClient(f"127.0.0.1:{served.port}") as client,
+    ):
+        index = client.get_model_repository_index()
+        assert [(one["name"], one["version"], one["state"]) for one in index] == [
+            ("small", "1", "READY"),
+            ("dense", "1", "READY"),
+        ]
+        assert served.ask("GET", "/v2/models").json == {"models": ["small", "dense"]}
+        metadata, config = client.get_model_metadata("small"), client.get_model_config("small", "1")
+        assert config["max_batch_size"] == 64
+        assert config["input"] == [{"name": "pixels", "data_type": "TYPE_UINT8", "dims": [12, 12, 3]}]
+        assert [tensor["name"] for tensor in config["output"]] == [t["name"] for t in metadata["outputs"]]
+        assert {"name": "label", "data_type": "TYPE_STRING", "dims": [1]} in config["output"]
+        for change in (client.load_model, client.unload_model):
+            with pytest.raises(triton.InferenceServerException, match="loaded when the server starts"):
+                change("small")
+
+
+def test_triton_asks_what_was_answered(networks, puppet):
+    with (
+        serving(networks, "sim", lambda: puppet, batch=4) as served,
+        triton.InferenceServerClient(f"127.0.0.1:{served.port}") as client,
+    ):
+        (before,) = client.get_inference_statistics("small")["model_stats"]
+        assert before["inference_count"] == before["execution_count"] == before["last_inference"] == 0
+        for images in (1, 4, 4):
+            assert served.infer(np.zeros((images, 12, 12, 3), np.uint8)).status == 200
+        puppet.failures.append(RowvitError("a fault"))
+        assert served.infer(np.zeros((1, 12, 12, 3), np.uint8)).status == 503
+        until(lambda: served.service.engine.ready)
+        everything = client.get_inference_statistics()["model_stats"]
+        assert [one["name"] for one in everything] == ["small", "dense"]
+        (found,) = client.get_inference_statistics("small", "1")["model_stats"]
+        assert found == everything[0] and found["inference_count"] == 9
+        sizes = {one["batch_size"]: one["compute_infer"]["count"] for one in found["batch_stats"]}
+        assert sum(size * count for size, count in sizes.items()) == 9
+        assert (
+            found["execution_count"]
+            == sum(sizes.values())
+            == len([name for name, images in puppet.batches if name == "small"]) - 1
+        )  # the grey image after the fault, which nobody asked for
+        spent = found["inference_stats"]
+        assert spent["success"]["count"] == spent["queue"]["count"] == 9 and spent["fail"]["count"] == 1
+        assert spent["success"]["ns"] == pytest.approx(
+            spent["queue"]["ns"] + spent["compute_infer"]["ns"], abs=9
+        )
+        assert found["last_inference"] == pytest.approx(1000 * time.time(), abs=60_000)
 
 
 @pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
@@ -188,28 +243,114 @@ def test_curl(golden, files, expected, tmp_path):
     assert at == len(sent)
 
 
+def form(*files: tuple[str, bytes], **fields: str) -> tuple[bytes, str]:
+    """A form's body and type, as curl -F sends it."""
+    parts = [(f'name="{name}"', value.encode()) for name, value in fields.items()]
+    parts += [(f'name="file"; filename="{name}"\r\nContent-Type: image/png', data) for name, data in files]
+    body = b"".join(
+        b"--line\r\nContent-Disposition: form-data; " + head.encode() + b"\r\n\r\n" + data + b"\r\n"
+        for head, data in parts
+    )
+    return body + b"--line--\r\n", "multipart/form-data; boundary=line"
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip", "deflate"])
+def test_forms_and_packed_bodies(golden, encoding):
+    """The same answer as to the picture alone; a form's file has a name."""
+    data = png(30, 20)
+    plain = golden.ask("POST", "/models/small/classify", data).json
+    pack = {"": bytes, "gzip": gzip.compress, "deflate": zlib.compress}[encoding]
+    headers = {"Content_Encoding": encoding} if encoding else {}
+    packed = golden.ask("POST", "/models/small/classify", pack(data), **headers)
+    assert packed.json["logits"] == plain["logits"] and "photo" not in packed.json
+    body, kind = form(("C:\\photos\\a b.png", data), more="x")
+    for path in ("/models/small/classify", "/models/dense/classify"):
+        answer = golden.ask("POST", path, pack(body), Content_Type=kind, **headers)
+        assert answer.status == 200 and answer.json["photo"] == "a b.png"
+    drawn = golden.ask(
+        "POST", "/models/small/classify", pack(body), Content_Type=kind, Accept="image/png", **headers
+    )
+    assert drawn.headers["content-type"] == "image/png"
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "says"),
+    [
+        (*form(more="x"), 400, "the form has no file; send one, as curl -F"),
+        (*form(("a", b"x"), ("b", b"y")), 400, "Too many files"),
+        (b"--line", "multipart/form-data", 400, "oundary"),
+        (form(("a.png", b""))[0], form()[1], 400, "the request holds no picture"),
+        (gzip.compress(b"x")[:-3], {"Content_Encoding": "gzip"}, 400, "no complete gzip data"),
+        (b"x", {"Content_Encoding": "br"}, 415, "Content-Encoding 'br' is not known; use gzip"),
+        (gzip.compress(bytes(17 << 20)), {"Content_Encoding": "gzip"}, 413, "larger than 16,777,216 bytes"),
+    ],
+)
+def test_what_is_no_form(golden, body, headers, status, says):
+    headers = headers if isinstance(headers, dict) else {"Content_Type": headers}
+    reply = golden.ask("POST", "/models/small/classify", body, **headers)
+    assert reply.status == status and says in reply.error
+
+
+@pytest.mark.parametrize("form", ["GIF", "TIFF", "WEBP", "AVIF", "BMP", "PPM"])
+def test_formats_and_what_is_said_of_a_picture(golden, form):
+    """All that `rowvit run` takes; the answer says what of a picture was left out, or is missing."""
+    sets.require_reader(form)
+    pixels = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    frames = [Image.fromarray(pixels), Image.new("L", (30, 20), 90).convert("RGB")]
+    for first, other in (frames, reversed(frames)):
+        file = io.BytesIO()
+        several = form in ("GIF", "TIFF", "WEBP", "AVIF")
+        first.save(file, form, **(dict(save_all=True, append_images=[other]) if several else {}))
+        reply = golden.ask("POST", "/models/small/classify", file.getvalue())
+        assert reply.status == 200, reply
+        notes = " ".join(reply.json["notes"])
+        assert ("several frames, of which the first is taken" in notes) == several
+        assert ("has no colours" in notes) == (first is frames[1])
+
+
+def test_packed_bodies_count_as_what_they_are(networks, puppet):
+    """Kilobytes that become megabytes do not get past the limit of all bodies."""
+    tensor = gzip.compress(np.zeros((60, 12, 12, 3), np.uint8).tobytes() + bytes(900_000))
+    limits = Limits(body=1 << 20, bodies=1 << 20, deadline=HANG)
+    with serving(networks, "sim", lambda: puppet, limits) as served:
+        puppet.go.clear()
+        head = {"Content_Encoding": "gzip", "Inference_Header_Content_Length": "0"}
+        waiting = served.later(np.zeros((1, 12, 12, 3), np.uint8))
+        until(puppet.inside.is_set)
+        replies = [served.ask("POST", "/v2/models/small/infer", tensor, **head) for _ in range(3)]
+        assert {reply.status for reply in replies} == {400}  # alone, each is looked at
+        puppet.go.set()
+        waiting.join(HANG)
+        assert served.service.open_requests == 0
+
+
 # -- what is wrong ------------------------------------------------------------------------------------
 
 
-def bomb() -> bytes:
-    """A PNG of 30,000 x 30,000 pixels in a few hundred bytes, cut off."""
+def bomb(side: int = 30_000) -> bytes:
+    """A PNG of so many pixels squared in a few hundred bytes, cut off."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1 << 20)))
+
+
+def bitmap(side: int) -> bytes:
+    """The header of a BMP of so many pixels squared."""
+    return b"BM" + struct.pack("<IIIIiiHHIIiiII", 54, 0, 54, 40, side, side, 1, 24, *(0,) * 6)
 
 
 @pytest.mark.parametrize(
     ("body", "status", "says"),
     [
         (b"", 400, "the request holds no picture"),
-        (b"GET / HTTP/1.1", 415, "this is no picture; send one of JPEG"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415, "this is no picture"),
+        (b"GET / HTTP/1.1", 415, "the file is no picture; use one of JPEG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415, "the file is no picture"),
         (png(40, 40)[:-200], 400, "cannot be decoded as an image"),
-        (bomb(), 413, "too many pixels"),
-        (png(5001, 5000, compress_level=1)[:300], 413, "the picture has 5,001 x 5,000 pixels; send at most"),
+        (bomb(), 413, "the file has more than"),
+        (bitmap(9000), 413, "BMP of 9,000 x 9,000 pixels takes 324 MB to decode, and may take"),
         (bytes(17 << 20), 413, "the request is larger than 16,777,216 bytes"),
     ],
 )
@@ -344,7 +485,9 @@ def test_slow_requests_end(networks, puppet, monkeypatch):
                 slow.sendall(b"GET /v2/heal")
                 assert slow.recv(100) == b""
         with socket.create_connection(("127.0.0.1", served.port), timeout=HANG) as slow:
-            slow.sendall(b"POST /models/small/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc")
+            slow.sendall(
+                b"POST /models/small/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nabc"
+            )
             reply = slow.makefile("rb").read()
         assert b" 408 " in reply and b"did not arrive in time" in reply
         assert served.service.engine.held == 0
@@ -407,6 +550,10 @@ def test_openapi(golden):
     check(golden.ask("GET", "/v2").json, "ServerMetadata")
     check(golden.ask("GET", "/v2/models/small").json, "ModelMetadata")
     check(golden.ask("GET", "/v2/models/small/ready").json, "Ready")
+    check(golden.ask("GET", "/v2/models").json, "Models")
+    check(golden.ask("GET", "/v2/models/small/config").json, "ModelConfig")
+    check(golden.ask("GET", "/v2/models/stats").json, "Statistics")
+    check(golden.ask("POST", "/v2/repository/index").json, "RepositoryIndex")
     check(golden.infer(np.zeros((2, 12, 12, 3), np.uint8)).json, "InferResponse")
     check(golden.ask("POST", "/models/small/classify", png(30, 20)).json, "Answer")
     check(golden.ask("POST", "/models/small/classify?explain=1", png(30, 20)).json, "Answer")

@@ -24,7 +24,7 @@ MODULES = {
     "networks": ("relu", "prune", "quantise"),
     "teach": ("teach",),
     "measure": ("bench", "baseline", "power", "power-log", "report"),
-    "serve": ("serve",),
+    "serve": ("serve", "certificate"),
     "hardware": ("verify-overlay", "diagnose", "config", "overlays"),
     "doctor": ("doctor",),
 }

@@ -53,6 +53,22 @@ def serve(
             " and neither, a new one is made and printed.",
         ),
     ] = None,
+    cert: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Certificate (PEM): serve by HTTPS. rowvit certificate makes one."),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its key (PEM), if it is not in the same file.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            metavar="NAME",
+            help="A name by which others reach this server, as behind a proxy, besides its addresses and this"
+            " computer's own name; pages of that host may use the server. May be given several times.",
+        ),
+    ] = None,
     examples: Annotated[
         Path | None,
         typer.Option(
@@ -113,10 +129,16 @@ def serve(
     with needs("rowvit serve needs starlette, uvicorn and others", "'rowvit[serve]'"):
         from rowvit.serve import server
     from rowvit.measure.result import board
+    from rowvit.serve import certificate
     from rowvit.serve.networks import read_networks
     from rowvit.serve.service import Limits, Service
 
-    token = _token(host, token_file)
+    token, printed = _token(host, token_file)
+    pair = None
+    if cert is not None:
+        certificate.check(*(pair := (cert, key or cert)))
+    elif key is not None:
+        raise RowvitError("--key is the key of a certificate", "name that, too, by --cert")
     seconds = deadline or _DEADLINE[target]
     networks = read_networks(models, examples, teach)
     options: dict[str, Any] = opt.target_options(target, bitstream, memory, latency, rate, check_every)
@@ -132,19 +154,52 @@ def serve(
         token=token,
         instrument=instrument,
         board=board().get("name", "") if target is opt.TargetName.board else None,
+        allowed=[name.lower() for name in allow_host or ()],
     )
     _log_lines()
     with server.bound(host, port) as listener:
         address = listener.getsockname()
         shown = "localhost" if address[0] in ("0.0.0.0", "::", "127.0.0.1", "::1") else address[0]
-        page = f"http://{shown}:{address[1]}/" + (f"?token={token}" if token else "")
+        page = f"{'https' if pair else 'http'}://{shown}:{address[1]}/"
+        if token:
+            page += f"?token={token}" if printed else f"?token=... ({token_file or TOKEN})"
 
         def ready() -> None:
             waiting.stop()
             say(f"{', '.join(networks)} on {target.value}: {page}", ERR)
 
         with status(f"opening {target.value}") as waiting:
-            server.run(service, listener, ready)
+            server.run(service, listener, ready, pair)
+
+
+@command()
+def certificate(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAMES]", help="Names and addresses that it is for, besides this computer's own."
+        ),
+    ] = None,
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where certificate and key go (PEM).")
+    ],
+) -> None:
+    """Make a certificate for rowvit serve --cert, which signs itself: browsers ask about it once.
+
+    Phones give a page the camera only by HTTPS. Compare the fingerprint with the one that the browser shows.
+
+    Examples
+    --------
+      rowvit certificate -o rowvit.pem
+
+      rowvit serve sign-digits --host 0.0.0.0 --cert rowvit.pem
+    """
+    from rowvit.serve.certificate import DAYS, make
+
+    found, fingerprint = make(output, names or ())
+    say(f"{output}: certificate and key, for {DAYS} days, of {', '.join(found)}")
+    say(f"SHA-256 fingerprint: {fingerprint}")
 
 
 def _log_lines() -> None:
@@ -156,8 +211,11 @@ def _log_lines() -> None:
     log.setLevel(logging.INFO)
 
 
-def _token(host: str, file: Path | None) -> str:
-    """The token of the file or the variable; a new one if strangers can reach ``host``; else empty."""
+def _token(host: str, file: Path | None) -> tuple[str, bool]:
+    """The token of the file or the variable; a new one if strangers can reach ``host``; else empty.
+
+    And whether it is to be printed: journals keep what is.
+    """
     if file is not None:
         try:
             token = file.read_text().strip()
@@ -174,7 +232,7 @@ def _token(host: str, file: Path | None) -> str:
         )
     if file is not None and not token:
         raise RowvitError(f"{file} is empty", "write the token to it: openssl rand -hex 16")
-    return token or ("" if _own(host) else secrets.token_urlsafe(18))
+    return (token, False) if token else ("" if _own(host) else secrets.token_urlsafe(18), True)
 
 
 def _own(host: str) -> bool:

@@ -114,7 +114,7 @@ class RowvitOverlay(Overlay):
             raise self._not_loaded()
         else:
             self._correct_clock()
-        self._check_core()
+        self.check_core()  # before drivers: PYNQ's write to interrupt controller and DMA
 
     def download(self, dtbo: str | None = None) -> None:
         """Load the bitstream; before that, its clock gets the divisors for the PLL that the board has.
@@ -208,8 +208,8 @@ class RowvitOverlay(Overlay):
             )
         self.config = replace(self.config, clock_mhz=found)
 
-    def _check_core(self) -> None:
-        """Three reads before any driver is created: PYNQ's drivers write to interrupt controller and DMA."""
+    def check_core(self) -> None:
+        """Three reads without a driver; `RowvitError` if this is not the core that the .hwh describes."""
         where, block = f"bitstream {self.bitfile_name}", self.handoff.core
         registers = MMIO(block.base, block.size, device=self.device)
         identity, abi, found = (registers.read(REGISTERS[name][0]) for name in ("ID", "ABI", "CONFIG_HASH"))

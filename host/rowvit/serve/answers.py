@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,8 @@ def document(
     config: HardwareConfig,
     core_seconds: float,
     explanation: Explanation | None = None,
+    said: Sequence[str] = (),
+    photo: str = "",
 ) -> dict[str, Any]:
     """One answer, for JSON; its schema is `Answer` in the OpenAPI document.
 
@@ -82,6 +85,10 @@ def document(
     core_seconds : float
         What the image took, on the basis that ``latency.basis`` names.
     explanation : Explanation, optional
+    said : sequence of str
+        Sentences about the picture.
+    photo : str
+        The name of its file; empty if it has none.
     """
     result, meta = answer.result, network.meta
     probabilities = result.probabilities
@@ -112,8 +119,11 @@ def document(
             "answer_ms": 1e3 * answer.took,
         },
         "batch": result.batch,
+        "notes": list(said),
         "rowvit": rowvit.__version__,
     }
+    if photo:
+        found["photo"] = photo
     if result.distance is not None:
         found |= {"verdict": result.verdict, "distance": result.distance}
     layers = result.layer_cycles or (explanation.layer_cycles if explanation else [])

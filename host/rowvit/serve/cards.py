@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
+from rowvit.decoding import TooLarge
 from rowvit.images import FILTERS
 from rowvit.measure.draw.pictures import attention, classes, fitted, remaining, seen
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rowvit.serve.answers import Explanation
     from rowvit.serve.service import Classified
 
+PHOTO = -1  # what is before layer 0
 SIDE = 448  # pixels of a picture's longer side
 _GAP, _LINE = 16, 30
 _INK, _FAINT, _PAPER = "#14202b", "#5b6b7a", "#ffffff"
@@ -23,7 +25,7 @@ _INK, _FAINT, _PAPER = "#14202b", "#5b6b7a", "#ffffff"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A picture that holds for the layers from ``first`` to ``last``, numbered from 1; 0 is the photo."""
+    """A picture that holds behind the layers from ``first`` to ``last``; before all of them is `PHOTO`."""
 
     first: int
     last: int
@@ -34,15 +36,19 @@ class Snapshot:
 def shown(data: bytes, one: Classified, frontend: str, side: int = SIDE) -> Image.Image:
     """What the network saw, finer than its own pixels where the picture is: RGB, its longer side ``side``."""
     size = fitted(one.network.meta["architecture"], side)
-    return seen(data, one.network.meta, frontend, side).resize(size, FILTERS["bicubic"])
+    try:
+        image = seen(data, one.network.meta, frontend, side)
+    except TooLarge:  # there is room for the pixels, and none for a finer picture
+        image = Image.fromarray(one.pixels)
+    return image.resize(size, FILTERS["bicubic"])
 
 
 def left(photo: Image.Image, one: Classified) -> list[Snapshot]:
     """What is left after each pruning: the photo first."""
     meta, result = one.network.meta, one.answer.result
     arch, steps = meta["architecture"], meta["pruning"]
-    edges = [0, *(step["layer"] + 1 for step in steps), arch["depth"] + 1]
-    found = [Snapshot(0, edges[1] - 1, f"all {arch['tokens']} tokens", photo)]
+    edges = [PHOTO, *(step["layer"] for step in steps), arch["depth"]]
+    found = [Snapshot(PHOTO, edges[1] - 1, f"all {arch['tokens']} tokens", photo)]
     for number, kept in enumerate(result.kept, 1):
         caption = f"after layer {edges[number]}: {len(kept)} of {arch['tokens']} tokens left"
         found.append(Snapshot(edges[number], edges[number + 1] - 1, caption, remaining(photo, kept, arch)))
@@ -54,9 +60,9 @@ def watched(photo: Image.Image, one: Classified, explanation: Explanation) -> li
     arch = one.network.meta["architecture"]
     return [
         Snapshot(
-            look.layer + 1,
-            look.layer + 1,
-            f"layer {look.layer + 1}: attention of the class token",
+            look.layer,
+            look.layer,
+            f"layer {look.layer}: attention of the class token",
             attention(photo, look, arch),
         )
         for look in explanation.looks
@@ -69,22 +75,20 @@ def jpeg(picture: Image.Image) -> bytes:
     return stream.getvalue()
 
 
-def card(data: bytes, one: Classified, explanation: Explanation | None, frontend: str, source: str) -> bytes:
+def card(photo: Image.Image, one: Classified, explanation: Explanation | None, source: str) -> bytes:
     """One PNG: the photo, what is left after each pruning, where the class token looks, the classes.
 
     Parameters
     ----------
-    data : bytes
-        The picture that ``one`` came of.
+    photo : Image
+        From `shown`.
     one : Classified
     explanation : Explanation, optional
         With attention; of the last layer that prunes, or else of the last.
-    frontend : str
     source : str
         Where the figures come from: the last line.
     """
     meta, result = one.network.meta, one.answer.result
-    photo = shown(data, one, frontend)
     steps = left(photo, one)
     if explanation is not None and explanation.looks:
         pruned = [step["layer"] for step in meta["pruning"]]

@@ -39,6 +39,7 @@ from rowvit.targets.target import Result, Target
 
 LOG = logging.getLogger("rowvit.serve")
 _LONGEST_PAUSE = 30.0  # seconds between attempts to bring the core back
+_IDLE = 5.0  # seconds between two looks at a core that has nothing to do
 _SOON = 1  # seconds after which a server that is not ready may be asked again
 
 
@@ -242,16 +243,31 @@ class InferenceQueue:
             return
         self._state = "ready"
         self._started.set_result(None)
-        while (network := self._oldest()) is not None:
-            self._serve(network)
+        while not self._ended:
+            network = self._oldest()
+            if network is not None:
+                self._serve(network)
+            elif not self._ended:
+                self._probe()
         self._close()
 
+    @property
+    def _ended(self) -> bool:
+        return self._stopping and not self._queue
+
     def _oldest(self) -> Network | None:
-        """The network of the oldest image that waits; None at the end."""
+        """The network of the oldest image that waits; None at the end, and if none has come for a while."""
         with self._changed:
             self._busy = False
-            self._changed.wait_for(lambda: self._queue or self._stopping)
+            self._changed.wait_for(lambda: self._queue or self._stopping, _IDLE)
             return self._queue[0].network if self._queue else None
+
+    def _probe(self) -> None:
+        """So that a core that is lost is brought back before somebody needs it, and a health check tells."""
+        try:
+            self.target.probe()
+        except Exception as error:
+            self._recover(self._loaded or next(iter(self.networks.values())), (), error)
 
     def _serve(self, network: Network) -> None:
         inside: deque[_Job] = deque()

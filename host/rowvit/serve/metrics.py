@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -36,6 +36,21 @@ class Now:
     joules: float | None  #: energy per image, that of waiting included
 
 
+@dataclass
+class Statistics:
+    """Of one network, since the start; seconds are sums over its images."""
+
+    name: str
+    last: float = 0.0  #: seconds since 1970 at the last answer
+    images: int = 0
+    took: float = 0.0  #: from the queue to the answer
+    waited: float = 0.0  #: for the core
+    failures: int = 0  #: requests for tensors that got none
+    lost: float = 0.0  #: seconds of these
+    #: by images per start of the core: how many images, and seconds that the core had
+    batches: dict[int, tuple[int, float]] = field(default_factory=dict)
+
+
 class Metrics:
     """Counters of one server.
 
@@ -54,6 +69,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self._mhz = simulated_mhz
+        self._statistics: dict[str, Statistics] = {}
         self._answers: deque[tuple[float, float]] = deque(maxlen=_KEPT)  # when, seconds of the core
         self._watts: deque[tuple[float, float]] = deque(maxlen=_KEPT)
 
@@ -107,6 +123,21 @@ class Metrics:
         if result.w2_rows_total is not None and result.w2_rows_fetched is not None:
             self._rows.labels(name, "fetched").inc(result.w2_rows_fetched)
             self._rows.labels(name, "skipped").inc(result.w2_rows_total - result.w2_rows_fetched)
+
+        own, batch = self.statistics(name), max(1, result.batch)
+        own.last, own.images = time.time(), own.images + 1
+        own.took, own.waited = own.took + answer.took, own.waited + answer.waited
+        count, spent = own.batches.get(batch, (0, 0.0))
+        own.batches[batch] = count + 1, spent + answer.took - answer.waited
+
+    def failed(self, name: str, seconds: float) -> None:
+        """Count a request for tensors of a network that got none."""
+        own = self.statistics(name)
+        own.failures, own.lost = own.failures + 1, own.lost + seconds
+
+    def statistics(self, name: str) -> Statistics:
+        """Those of a network."""
+        return self._statistics.setdefault(name, Statistics(name))
 
     def core_seconds(self, measured: float, cycles: int | None) -> float:
         """Of an image: ``measured`` by the host's clock, or its cycles x clock if these are simulated."""

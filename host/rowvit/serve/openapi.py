@@ -42,6 +42,9 @@ def _tensors(**more: Any) -> dict[str, Any]:
 
 _METADATA = _tensors()
 _TENSORS = _tensors(parameters=_object(binary_data_size=_SIZE), data=_DATA)
+_CONFIGURED = _list(_all(name=TEXT, data_type=TEXT, dims=_list(INTEGER)))
+_SPENT = _all(count=INTEGER, ns=INTEGER)
+_COMPUTED = dict(compute_input=_SPENT, compute_infer=_SPENT, compute_output=_SPENT)
 _COUNTED = {"type": ["integer", "null"], "description": "null for images that shared a start of the core"}
 
 SCHEMAS: dict[str, Any] = {
@@ -54,6 +57,32 @@ SCHEMAS: dict[str, Any] = {
         platform=TEXT,
         inputs=_METADATA,
         outputs=_METADATA,
+    ),
+    "Models": _all(models=_list(TEXT)),
+    "ModelConfig": _all(
+        name=TEXT,
+        platform=TEXT,
+        backend=TEXT,
+        version_policy=_object(),
+        max_batch_size={"type": "integer", "description": "Images of a request, at most"},
+        input=_CONFIGURED,
+        output=_CONFIGURED,
+    ),
+    "RepositoryIndex": _list(
+        _all(name=TEXT, version=TEXT, state={"enum": ["READY", "UNAVAILABLE"]}, reason=TEXT)
+    ),
+    "Statistics": _all(
+        model_stats=_list(
+            _all(
+                name=TEXT,
+                version=TEXT,
+                last_inference={"type": "integer", "description": "Milliseconds since 1970"},
+                inference_count={"type": "integer", "description": "Images"},
+                execution_count={"type": "integer", "description": "Starts of the core"},
+                inference_stats=_all(success=_SPENT, fail=_SPENT, queue=_SPENT, **_COMPUTED),
+                batch_stats=_list(_all(batch_size=INTEGER, **_COMPUTED)),
+            )
+        )
     ),
     "Ready": _object("ready", name=TEXT, ready=TRUTH),
     "InferRequest": _object(
@@ -76,7 +105,7 @@ SCHEMAS: dict[str, Any] = {
         outputs=_TENSORS,
     ),
     "Answer": _object(
-        "model target evidence config label classes logits tokens work latency batch rowvit",
+        "model target evidence config label classes logits tokens work latency batch notes rowvit",
         model=TEXT,
         target={"enum": ["golden", "sim", "board"]},
         evidence={"type": "string", "description": "What computed it"},
@@ -96,7 +125,9 @@ SCHEMAS: dict[str, Any] = {
             answer_ms=NUMBER,
         ),
         batch={"type": "integer", "description": "Images of the start that ran this one"},
+        notes={"description": "About the picture: without colours, or several frames", **_list(TEXT)},
         rowvit=TEXT,
+        photo={"type": "string", "description": "The name of the file, of a form"},
         verdict={"type": "string", "description": "The label, or that it is like no class"},
         distance={"type": "number", "description": "From the classes; above 1 it is like none"},
         cycles=_all(
@@ -309,6 +340,16 @@ def openapi() -> dict[str, Any]:
             **_versions(
                 "/ready", "get", _get("Whether a model can be used", _answers("Ready", "401 404 503"), _MODEL)
             ),
+            **_versions("/config", "get", _get("Configuration", _answers("ModelConfig", "401 404"), _MODEL)),
+            **_versions("/stats", "get", _get("What it answered", _answers("Statistics", "401 404"), _MODEL)),
+            "/v2/models": _get("Names of the models", _answers("Models", "401")),
+            "/v2/models/stats": _get("What all models answered", _answers("Statistics", "401")),
+            "/v2/repository/index": {
+                "post": {
+                    "summary": "All models, and whether they answer",
+                    "responses": _answers("RepositoryIndex", "401"),
+                }
+            },
             **_versions("/infer", "post", infer),
             "/models/{model}/classify": classify,
             **_lesson_paths(),

@@ -24,6 +24,7 @@ from rowvit.measure.speed.throughput import BASIS
 from rowvit.serve import cards
 from rowvit.serve.answers import EVIDENCE, Explanation
 from rowvit.serve.metrics import WINDOW
+from rowvit.serve.query import form, named
 from rowvit.teach.lesson import FEWEST
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ def _render(
     request: Request, part: str, status: int = 200, headers: dict | None = None, **values: Any
 ) -> Response:
     """A part of the page if the script asks, else all of it."""
-    service: Service = request.app.state.service
     if not request.headers.get(PART):
+        service: Service = request.app.state.service
         known = dict(
             part=part,
             chosen=request.scope["state"].get("chosen") or [next(iter(service.networks)), ""],
@@ -96,7 +97,10 @@ def _ratio(networks: Iterable[Network]) -> str:
 
 
 def failure(request: Request, status: int, sentence: str, headers: dict[str, str]) -> Response:
-    """An error as the page shows it."""
+    """An error as the page shows it; alone, for those who may not see the page."""
+    if "app" not in request.scope and not request.headers.get(PART):
+        alone = _templates().get_template("alone.html.j2").render(sentence=sentence)
+        return HTMLResponse(alone, status, headers)
     return _render(request, "failure", status, headers, sentence=sentence)
 
 
@@ -134,21 +138,22 @@ async def _example(request: Request) -> Response:
 async def _answer(request: Request) -> Response:
     service: Service = request.app.state.service
     deadline = service.deadline()
-    async with request.form(max_files=1, max_fields=16) as form:
-        names = [str(form.get("model") or next(iter(service.networks))), str(form.get("other") or "")]
+    async with form(request) as fields:
+        names = [str(fields.get("model") or next(iter(service.networks))), str(fields.get("other") or "")]
         request.scope["state"]["chosen"] = names
-        photo = form.get("photo")
-        data = await photo.read() if isinstance(photo, UploadFile) else b""
-        example, frame = str(form.get("example") or ""), str(form.get("frame") or "")
+        file = fields.get("photo")
+        data, photo = (await file.read(), named(file)) if isinstance(file, UploadFile) else (b"", "")
+        example, frame = str(fields.get("example") or ""), str(fields.get("frame") or "")
     if not data and example:
         name, _, index = example.rpartition("/")
-        data = service.served(name).example(index).read_bytes()
+        path = service.served(name).example(index)
+        data, photo = path.read_bytes(), path.name
     wanted = list(dict.fromkeys(filter(None, names)))
     found = await service.classify(wanted, data, deadline)
     result = found[0].answer.result
     models = ",".join(one.network.name for one in found)
     request.scope["state"]["note"] = f"model={models} images={len(found)} batch={result.batch}"
-    columns = [await _column(service, data, one, frame) for one in found]
+    columns = [await _column(service, data, one, frame, "" if frame else photo) for one in found]
     cycled = [column["document"].get("cycles", {}).get("layers", ()) for column in columns]
     return _render(
         request,
@@ -159,27 +164,30 @@ async def _answer(request: Request) -> Response:
     )
 
 
-async def _column(service: Service, data: bytes, one: Classified, frame: str) -> dict[str, Any]:
+async def _column(service: Service, data: bytes, one: Classified, frame: str, photo: str) -> dict[str, Any]:
     explanation = None if frame else await service.explain(one)
-    return await service.beside(_draw, service, data, one, explanation, frame)
+    return await service.beside(_draw, service, data, one, explanation, frame, photo)
 
 
 def _draw(
-    service: Service, data: bytes, one: Classified, explanation: Explanation | None, frame: str
+    service: Service, data: bytes, one: Classified, explanation: Explanation | None, frame: str, photo: str
 ) -> dict[str, Any]:
     """In a thread: pictures and downloads; of a camera's frame only the layer that is looked at."""
-    document = service.document(one, explanation)
-    depth = one.network.meta["architecture"]["depth"]
-    photo = cards.shown(data, one, service.frontend, _FRAME if frame else cards.SIDE)
-    left = cards.left(photo, one)
-    column = dict(document=document, depth=depth, left=left, watched=(), json=b"", png=b"")
+    document = service.document(one, explanation, photo)
+    last = one.network.meta["architecture"]["depth"] - 1
+    seen = cards.shown(data, one, service.frontend, _FRAME if frame else cards.SIDE)
+    left = cards.left(seen, one)
+    column = dict(document=document, last=last, photo=cards.PHOTO, left=left, watched=(), json=b"", png=b"")
     if frame:
-        layer = min(int(frame[:3]), depth) if frame[:3].isdecimal() else depth
+        try:
+            layer = min(max(int(frame[:4]), cards.PHOTO), last)
+        except ValueError:
+            layer = last
         return column | {"left": [step for step in left if step.first <= layer <= step.last]}
     return column | {
-        "watched": cards.watched(photo, one, explanation) if explanation else (),
+        "watched": cards.watched(seen, one, explanation) if explanation else (),
         "json": json.dumps(document, indent=1).encode(),
-        "png": cards.card(data, one, explanation, service.frontend, source(document)),
+        "png": cards.card(seen, one, explanation, source(document)),
     }
 
 

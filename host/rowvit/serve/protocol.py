@@ -2,16 +2,14 @@
 """The Open Inference Protocol, version 2, over HTTP: JSON tensors, and Triton's binary ones.
 
 A network takes ``pixels``, uint8 [images, H, W, 3], and gives the tensors of `outputs`. Source: the
-specification of the protocol's HTTP/REST, and Triton Inference Server's extensions for binary tensor data and
-classification.
+specification of the protocol's HTTP/REST, and Triton Inference Server's extensions (those in `EXTENSIONS`).
 """
 
 from __future__ import annotations
 
 import json
 import math
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +18,7 @@ import numpy as np
 import rowvit
 from rowvit.formats import tokens as answered
 from rowvit.formats.description import violation
+from rowvit.serve.metrics import Statistics
 from rowvit.serve.networks import Network
 from rowvit.serve.openapi import request_validator
 from rowvit.serve.photos import check_size
@@ -27,12 +26,19 @@ from rowvit.serve.refusal import Refusal
 from rowvit.targets.features import Features, features, most
 from rowvit.targets.target import Result
 
-EXTENSIONS = ["binary_tensor_data", "classification"]
+EXTENSIONS = [
+    *("binary_tensor_data", "classification"),
+    *("model_configuration", "model_repository", "statistics"),
+]
 PLATFORM = "rowvit"
 VERSION = "1"
 HEADER = "Inference-Header-Content-Length"
 PIXELS = "pixels"
 _JSON = 4 << 20  # bytes: while JSON is read nothing else is done
+_CONFIG_TYPES = {
+    kind: f"TYPE_{'STRING' if kind == 'BYTES' else kind}"
+    for kind in ("UINT8", "BOOL", "INT16", "INT64", "FP32", "BYTES")
+}
 _TYPES = {"UINT8": "u1", "BOOL": "?", "INT16": "<i2", "INT64": "<i8", "FP32": "<f4"}
 
 
@@ -102,6 +108,70 @@ def model_metadata(network: Network, counted: bool, frontend: str) -> dict[str, 
     }
 
 
+def model_config(network: Network, counted: bool, frontend: str, most: int) -> dict[str, Any]:
+    """The same as Triton's configuration of a model, of which a request may have ``most`` images."""
+    metadata = model_metadata(network, counted, frontend)
+
+    def tensors(kind: str) -> list[dict[str, Any]]:
+        return [
+            {"name": t["name"], "data_type": _CONFIG_TYPES[t["datatype"]], "dims": t["shape"][1:]}
+            for t in metadata[kind]
+        ]
+
+    return {
+        "name": network.name,
+        "platform": PLATFORM,
+        "backend": PLATFORM,
+        "version_policy": {"latest": {"num_versions": 1}},
+        "max_batch_size": most,
+        "input": tensors("inputs"),
+        "output": tensors("outputs"),
+    }
+
+
+def repository_index(networks: Iterable[Network], trouble: str) -> list[dict[str, str]]:
+    """Every network and whether it answers; ``trouble`` is why none does, or empty."""
+    state = "UNAVAILABLE" if trouble else "READY"
+    return [{"name": n.name, "version": VERSION, "state": state, "reason": trouble} for n in networks]
+
+
+def statistics(found: Iterable[Statistics]) -> dict[str, Any]:
+    """What was answered, as Triton counts it; pixels come decoded, so that input and output take nothing."""
+
+    def spent(count: int, seconds: float) -> dict[str, int]:
+        return {"count": count, "ns": round(1e9 * seconds)}
+
+    def computed(count: int, seconds: float) -> dict[str, Any]:
+        return {
+            "compute_input": spent(count, 0.0),
+            "compute_infer": spent(count, seconds),
+            "compute_output": spent(count, 0.0),
+        }
+
+    return {
+        "model_stats": [
+            {
+                "name": one.name,
+                "version": VERSION,
+                "last_inference": round(1e3 * one.last),
+                "inference_count": one.images,
+                "execution_count": sum(count // size for size, (count, _) in one.batches.items()),
+                "inference_stats": {
+                    "success": spent(one.images, one.took),
+                    "fail": spent(one.failures, one.lost),
+                    "queue": spent(one.images, one.waited),
+                    **computed(one.images, sum(seconds for _, seconds in one.batches.values())),
+                },
+                "batch_stats": [
+                    {"batch_size": size, **computed(count // size, seconds)}
+                    for size, (count, seconds) in sorted(one.batches.items())
+                ],
+            }
+            for one in found
+        ]
+    }
+
+
 def _image_shape(network: Network, frontend: str) -> list[int]:
     """Of an image; -1 where the HLS front end takes any size."""
     return [-1, -1, 3] if frontend == "hls" else [*network.shape, 3]
@@ -119,29 +189,6 @@ class Request:
     #: which tensors, whether in binary, and of how many classes ("classification"; 0: the tensor itself)
     wanted: list[tuple[Output, bool, int]]
     seconds: float | None  #: that the client gives the server
-
-
-def decompressed(body: bytes, encoding: str, limit: int) -> bytes:
-    """The body of a request as it was before its Content-Encoding.
-
-    `Refusal` 415 for an encoding that is not known, 400 for data that is damaged, 413 for more than ``limit``
-    bytes.
-    """
-    bits = {"gzip": 31, "deflate": 15}.get(encoding)
-    if encoding in ("", "identity"):
-        return body
-    if bits is None:
-        raise Refusal(415, f"Content-Encoding '{encoding}' is not known", "use gzip, deflate or none")
-    stream = zlib.decompressobj(bits)
-    try:
-        data = stream.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise Refusal(400, f"the body is no complete {encoding} data", "send it again") from error
-    if len(data) > limit:
-        raise Refusal(413, f"the body is larger than {limit:,} bytes", "send fewer images at once")
-    if not stream.eof:
-        raise Refusal(400, f"the body is no complete {encoding} data", "send it again")
-    return data
 
 
 def read_request(

@@ -1,11 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What addresses say behind their question mark."""
+"""What requests say behind their question mark, and in their bodies."""
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import PurePath
+
+from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
+from starlette.types import Message
 
 from rowvit.serve.refusal import Refusal
+
+_FORMS = ("multipart/form-data",)  # curl calls whatever --data-binary sends a form, too
+_NAME = 120  # characters of a file's name
 
 
 def flag(request: Request, name: str, default: bool = False) -> bool:
@@ -26,3 +36,68 @@ def seconds(request: Request) -> float | None:
     if found is not None and not 0 < found < float("inf"):
         raise Refusal(400, f"timeout is '{str(text)[:20]}'", "use seconds, more than 0")
     return found
+
+
+async def body(request: Request) -> bytes:
+    """The body as it was before its Content-Encoding; it counts among what the server holds.
+
+    `Refusal` as of `decompressed`, 413 and 429 as of any body.
+    """
+    raw = await request.body()
+    limit = request.app.state.service.largest(request.scope["path"])
+    found = decompressed(raw, request.headers.get("content-encoding", ""), limit)
+    if found is not raw:
+        request.state.hold(len(found))
+    return found
+
+
+def decompressed(raw: bytes, encoding: str, limit: int) -> bytes:
+    """The body of a request as it was before its Content-Encoding.
+
+    `Refusal` 415 for an encoding that is not known, 400 for data that is damaged, 413 for more than ``limit``
+    bytes.
+    """
+    bits = {"gzip": 31, "deflate": 15}.get(encoding)
+    if encoding in ("", "identity"):
+        return raw
+    if bits is None:
+        raise Refusal(415, f"Content-Encoding '{encoding[:20]}' is not known", "use gzip, deflate or none")
+    stream = zlib.decompressobj(bits)
+    try:
+        data = stream.decompress(raw, limit + 1)
+    except zlib.error as error:
+        raise Refusal(400, f"the body is no complete {encoding} data", "send it again") from error
+    if len(data) > limit:
+        raise Refusal(413, f"the body is larger than {limit:,} bytes", "send fewer images at once")
+    if not stream.eof:
+        raise Refusal(400, f"the body is no complete {encoding} data", "send it again")
+    return data
+
+
+@asynccontextmanager
+async def form(request: Request) -> AsyncIterator[FormData]:
+    """A form with one file at most, which is open in this context."""
+    data = await body(request)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": data, "more_body": False}
+
+    async with Request(request.scope, receive).form(max_files=1, max_fields=16) as found:
+        yield found
+
+
+async def picture(request: Request) -> tuple[bytes, str]:
+    """The picture that a request brings, as its body or as a form's file, and the file's name, if any."""
+    if not request.headers.get("content-type", "").startswith(_FORMS):
+        return await body(request), ""
+    async with form(request) as fields:
+        for field in fields.values():
+            if isinstance(field, UploadFile):
+                return await field.read(), named(field)
+    raise Refusal(400, "the form has no file", "send one, as curl -F file=@photo.jpg does")
+
+
+def named(file: UploadFile) -> str:
+    """The name of a file, without folders."""
+    name = PurePath((file.filename or "").replace("\\", "/")).name[-_NAME:]
+    return name if name.isprintable() else ""

@@ -1,33 +1,89 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP server around the application: a socket, signals, and connections that dawdle."""
+"""The HTTP server around the application: a socket, signals, and connections that dawdle or are too many."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import socket
+import time
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
 
 import h11
 import uvicorn
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rowvit.errors import RowvitError
 from rowvit.serve.app import application
+from rowvit.serve.gate import neighbourhood
 from rowvit.serve.service import Service
 
 _HEADERS = 10.0  # seconds for a request's headers
+_TURNED_AWAY = 64  # connections that get a sentence at once; more are closed
 _KEEP_ALIVE = 75  # seconds that a connection may idle: longer than nginx keeps one to a server
 
 
-class _Protocol(H11Protocol):
-    """Also closes connections that do not say what they want."""
+class Doors:
+    """The connections of a server, at most so many.
 
+    Where there are more, the address that has the most gives way: its oldest connection that is not being
+    answered is closed, or where it is the newcomer's own, the newcomer gets 503 as its answer.
+
+    Parameters
+    ----------
+    most : int
+        Connections that are served at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._inside: dict[_Protocol, str] = {}  # the oldest first, with their addresses
+
+    def enter(self, one: _Protocol) -> None:
+        address = neighbourhood(one.client[0] if one.client else "-")
+        self._inside[one] = address
+        if len(self._inside) <= self._most:
+            return
+        counts = Counter(self._inside.values())
+        largest = max(counts, key=lambda other: (counts[other], other == address))
+        if largest != address:
+            waiting = (p for p, own in self._inside.items() if own == largest and not p.is_answered)
+            if (oldest := next(waiting, None)) is not None:
+                self.leave(oldest)
+                oldest.transport.abort()
+                return
+        if len(self._inside) > self._most + _TURNED_AWAY:
+            self.leave(one)
+            one.transport.abort()
+        else:
+            one.app = _full
+
+    def leave(self, one: _Protocol) -> None:
+        self._inside.pop(one, None)
+
+
+async def _full(scope: Scope, receive: Receive, send: Send) -> None:
+    """The application of connections for which there is no room."""
+    error = "too many connections are here already; try again in 1 s"
+    headers = {"Retry-After": "1", "Connection": "close"}
+    await JSONResponse({"error": error}, 503, headers)(scope, receive, send)
+
+
+class _Protocol(H11Protocol):
+    """Also closes connections that do not say what they want, and those for which there is no room."""
+
+    doors: Doors
     _late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._wait()
+        self.doors.enter(self)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -38,7 +94,13 @@ class _Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self.doors.leave(self)
         super().connection_lost(exc)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether a whole request has come, and its answer is not out."""
+        return self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete
 
     def _wait(self) -> None:
         self._late = self.loop.call_later(_HEADERS, self.transport.close)
@@ -47,6 +109,25 @@ class _Protocol(H11Protocol):
         if self._late is not None:
             self._late.cancel()
         self._late = None
+
+
+class _Server(uvicorn.Server):
+    """Told to end, first answers what has come in: until then new requests are refused by a sentence."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service, self._until = service, math.inf
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self._until == math.inf:  # a second signal does not wait
+            self._service.stopping, self.should_exit = True, False
+            self._until = time.monotonic() + self._service.limits.deadline
+
+    async def on_tick(self, counter: int) -> bool:
+        ended = await super().on_tick(counter)
+        drained = self._service.stopping and not self._service.open_requests
+        return ended or drained or time.monotonic() > self._until
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -64,25 +145,32 @@ def bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def http_server(service: Service) -> uvicorn.Server:
-    """What serves a service whose engine has started."""
+def http_server(service: Service, certificate: tuple[Path, Path] | None = None) -> uvicorn.Server:
+    """What serves a service whose engine has started, with a ``certificate`` and its key by HTTPS."""
+    doors = Doors(service.limits.connections)
     config = uvicorn.Config(
         application(service),
-        http=_Protocol,
+        http=type("Protocol", (_Protocol,), {"doors": doors}),
         loop="asyncio",
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,  # the application's own line says more
         server_header=False,
-        limit_concurrency=service.limits.connections + 1,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=math.ceil(service.limits.deadline),
+        ssl_certfile=certificate[0] if certificate else None,
+        ssl_keyfile=certificate[1] if certificate else None,
     )
-    return uvicorn.Server(config)
+    return _Server(config, service)
 
 
-def run(service: Service, listener: socket.socket, ready: Callable[[], object] = lambda: None) -> None:
+def run(
+    service: Service,
+    listener: socket.socket,
+    ready: Callable[[], object] = lambda: None,
+    certificate: tuple[Path, Path] | None = None,
+) -> None:
     """Start the engine and serve until SIGTERM or SIGINT, then answer what has come in, and end.
 
     Parameters
@@ -92,6 +180,8 @@ def run(service: Service, listener: socket.socket, ready: Callable[[], object] =
         From `bound`.
     ready : callable
         Called when the core is there, just before the first request is taken.
+    certificate : tuple of Path, optional
+        Certificate and key, in PEM: then by HTTPS.
 
     Raises
     ------
@@ -100,4 +190,4 @@ def run(service: Service, listener: socket.socket, ready: Callable[[], object] =
     """
     service.engine.start()
     ready()
-    http_server(service).run(sockets=[listener])
+    http_server(service, certificate).run(sockets=[listener])

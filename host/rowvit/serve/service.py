@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -63,6 +64,7 @@ class Classified:
     network: Network
     pixels: np.ndarray  #: uint8 [H, W, 3]; the whole picture with the HLS front end
     answer: TimedResult
+    said: list[str]  #: of the picture: that it has no colours, or several frames
 
 
 class Service:
@@ -87,13 +89,22 @@ class Service:
     board : str, optional
         As PYNQ names it; None off the board.
     clock : callable
-        Gives the seconds by which lessons grow idle.
+        Gives the seconds by which lessons grow idle, and wrong tokens are forgiven.
+    allowed : collection of str
+        Names of hosts, in lower case, by which it may be asked for, besides addresses and this computer's own
+        names; pages of these hosts may use it.
 
     Attributes
     ----------
     lessons : Lessons
     power : str
         What the sensor measures, or why there is none.
+    names : frozenset of str
+        This computer's own.
+    open_requests : int
+        That have begun and are not answered.
+    stopping : bool
+        Whether the server answers what has begun, and refuses the rest.
     """
 
     def __init__(
@@ -108,6 +119,7 @@ class Service:
         instrument: str = "",
         board: str | None = None,
         clock: Callable[[], float] = time.monotonic,
+        allowed: Collection[str] = (),
     ) -> None:
         self.networks, self.target_name, self.token = networks, target_name, token
         self.limits = limits or Limits()
@@ -129,7 +141,10 @@ class Service:
         self._waiting = 0  # bytes of pixels
         self._explaining = self._learning = 0
         self._goldens: WeakKeyDictionary[Network, tuple[Golden, Program | None]] = WeakKeyDictionary()
-        self.lessons = Lessons(self.limits.lessons, clock)
+        self.lessons, self.clock = Lessons(self.limits.lessons, clock), clock
+        own = socket.gethostname().lower()
+        self.names, self.allowed = frozenset(("localhost", own, f"{own}.local")), frozenset(allowed)
+        self.open_requests, self.stopping = 0, False
 
     @property
     def config(self) -> HardwareConfig:
@@ -185,7 +200,11 @@ class Service:
         """
         networks = [await self.network(name) for name in names]
         with self.engine.place(len(networks)):
-            pixels = [await self.beside(pixels_of, data, n.meta, self.frontend) for n in networks]
+            found = [
+                await self.within(deadline, self.beside(pixels_of, data, network.meta, self.frontend))
+                for network in networks
+            ]
+            pixels = [image for image, _ in found]
             with self._room(pixels):
                 answers = await asyncio.gather(
                     *(
@@ -194,8 +213,8 @@ class Service:
                     )
                 )
         return [
-            Classified(network, image, answer)
-            for network, image, (answer,) in zip(networks, pixels, answers, strict=True)
+            Classified(network, image, answer, said)
+            for network, (image, said), (answer,) in zip(networks, found, answers, strict=True)
         ]
 
     @contextmanager
@@ -233,11 +252,14 @@ class Service:
             self._goldens[network] = golden, program
         return explain(*self._goldens[network], one.pixels)
 
-    def document(self, one: Classified, explanation: Explanation | None = None) -> dict[str, Any]:
-        """What programs get of it."""
+    def document(
+        self, one: Classified, explanation: Explanation | None = None, photo: str = ""
+    ) -> dict[str, Any]:
+        """What programs get of it; ``photo`` is the name of its file."""
         result = one.answer.result
         seconds = self.metrics.core_seconds(result.seconds, result.cycles)
-        return document(one.network, one.answer, self.target_name, self.config, seconds, explanation)
+        common = self.target_name, self.config, seconds, explanation
+        return document(one.network, one.answer, *common, one.said, photo)
 
     # -- lessons ----------------------------------------------------------------------------------
 
@@ -309,6 +331,15 @@ class Service:
                 tensors = sum(tensor.nbytes for tensor in package.tensors.values())
                 room = max(room, tensors + (own.photos + own.classes) * (package.arch["dim"] + 8) + _HEADER)
         return max(self.limits.body, room)
+
+    async def within(self, deadline: float, work: Awaitable[T]) -> T:
+        """Wait for work with a picture; `Refusal` 504 after the deadline, and it is not begun any more."""
+        try:
+            return await asyncio.wait_for(work, max(0.0, deadline - time.monotonic()))
+        except asyncio.TimeoutError as error:
+            raise Refusal(
+                504, "the picture was not decoded in time: others are before it", "allow more time"
+            ) from error
 
     async def beside(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a function in a thread of the decoders."""

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from rowvit.serve.lessons import Lesson, class_name, kept
-from rowvit.serve.query import flag, seconds
+from rowvit.serve.query import body, flag, picture, seconds
 from rowvit.serve.service import Service
 
 
@@ -49,8 +49,8 @@ def _said(service: Service, lesson: Lesson, status: int = 200) -> Response:
 async def _begin(request: Request) -> Response:
     service: Service = request.app.state.service
     network = service.served(request.path_params["model"])
-    body = await request.body()
-    before = await service.beside(kept, network, body) if body else None
+    data = await body(request)
+    before = await service.beside(kept, network, data) if data else None
     return _said(service, service.lessons.open(network, before), 201)
 
 
@@ -69,7 +69,8 @@ async def _show(request: Request) -> Response:
     label, deadline = _label(request), service.deadline(seconds(request))
     with lesson.place(label):
         service.lessons.room(lesson.photo)
-        (one,) = await service.classify([lesson.network.name], await request.body(), deadline)
+        data, _ = await picture(request)
+        (one,) = await service.classify([lesson.network.name], data, deadline)
         service.lessons.find(lesson.identifier)  # it may have been forgotten meanwhile
         number = lesson.add(label, one.answer.result)
     request.state.note = f"model={lesson.network.name} images=1 batch={one.answer.result.batch}"

@@ -227,6 +227,9 @@ class Accelerator(Target):
                 "build the DMA with a wider length register",
             )
 
+    def probe(self) -> None:
+        self.overlay.check_core()
+
     def close(self) -> None:
         try:
             if self._flow is not None:

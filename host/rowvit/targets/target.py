@@ -323,6 +323,9 @@ class Target:
     def count_from(self, first: int) -> None:
         """Number images from ``first`` on: other processes take those before it."""
 
+    def probe(self) -> None:
+        """Raise an error if what computes is no longer there; a few reads of registers."""
+
     def close(self) -> None:
         """Free buffers and device."""
 

@@ -102,10 +102,10 @@ function prepare() {
 
 function show(slider) {
   const at = Number(slider.value), layers = slider.closest(".layers");
-  slider.parentElement.querySelector("output").value = at;
+  slider.parentElement.querySelector("output").value = at < 0 ? "none" : at;
   const captions = [];
   for (const steps of layers.querySelectorAll(".steps")) {
-    // in the photo itself nothing has looked yet: attention begins with the first layer
+    // in the photo itself nothing has looked yet: attention begins with layer 0
     const figures = [...steps.querySelectorAll("figure")];
     const current = figures.find((f) => f.dataset.first <= at && at <= f.dataset.last) || figures[0];
     for (const figure of figures) figure.classList.toggle("current", figure === current);
@@ -338,7 +338,7 @@ byId("camera").addEventListener("click", async () => {
   try {
     await camera.start();
   } catch (error) {
-    answer.innerHTML = failure(error.message);
+    byId("camera-speed").textContent = `${error.message}.`; // at the button: on a phone the answer is out of sight
   }
 });
 

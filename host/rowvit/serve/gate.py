@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every request passes first: who may ask, how much may be sent, and a line of log for each.
+
+Where the bodies of all requests are too many, those of the address that sends the most give way, so that
+nobody shuts others out.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import logging
+import math
+import re
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import anyio
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rowvit.serve.lessons import PREFIX
+from rowvit.serve.refusal import Refusal
+from rowvit.serve.service import Service
+
+LOG = logging.getLogger("rowvit.serve")
+COOKIE = "rowvit-token"
+#: what load balancers ask, without a token
+_LIVE = "/v2/health/live"
+_OPEN = (_LIVE, "/v2/health/ready")
+_SAFE = ("GET", "HEAD", "OPTIONS")  # they change and compute nothing
+_GUESSES, _PENANCE = 10, 60.0  # wrong tokens from an address in so many seconds
+_ADDRESSES = 4096  # whose wrong tokens are remembered, at most
+_LESSON = re.compile(rf"{PREFIX}[A-Za-z0-9_-]+")
+_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),  # with less, the page's own form would send no origin
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:;"
+        b" media-src blob:; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    ),
+]
+
+
+def neighbourhood(address: str) -> str:
+    """An address; of IPv6 its network of 64 bits, which one host may have as a whole."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv6Address):
+        mapped = found.ipv4_mapped
+        return str(mapped or ipaddress.ip_network((found, 64), strict=False))
+    return str(found)
+
+
+@dataclass(eq=False)
+class _Body:
+    """Of one request."""
+
+    address: str
+    size: int = 0
+    arrived: bool = False
+    displaced: bool = False
+    scope: anyio.CancelScope | None = None  # in which it is waited for
+
+
+class _Bodies:
+    """The bodies that are here."""
+
+    def __init__(self) -> None:
+        self.all: set[_Body] = set()
+
+    def add(self, own: _Body, size: int, limit: int) -> None:
+        """So many bytes more of a body; `Refusal` 429 if all have more than ``limit``, and none gives way."""
+        own.size += size
+        while sum(one.size for one in self.all) > limit:
+            by_address: Counter[str] = Counter()
+            for one in self.all:
+                by_address[one.address] += one.size
+            largest = max(by_address, key=lambda address: (by_address[address], address == own.address))
+            coming = [one for one in self.all if one.address == largest and not one.arrived]
+            if largest == own.address or not coming:
+                raise _too_many()
+            other = max(coming, key=lambda one: one.size)
+            other.displaced, other.size = True, 0
+            if other.scope is not None:
+                other.scope.cancel()
+
+
+def _too_many() -> Refusal:
+    return Refusal(429, "too many large requests are here already", "try again in 1 s", 1)
+
+
+class _Guesses:
+    """Wrong tokens, by address; ``clock`` gives seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._wrong: dict[str, deque[float]] = {}
+
+    def check(self, address: str) -> None:
+        """`Refusal` 429 after too many; then no token is looked at."""
+        times = self._wrong.get(address)
+        if times is None or len(times) < _GUESSES:
+            return
+        if (left := times[0] + _PENANCE - self._clock()) > 0:
+            raise Refusal(
+                429, f"{_GUESSES} wrong tokens came from here", "try again later", max(1, math.ceil(left))
+            )
+
+    def note(self, address: str) -> None:
+        if address not in self._wrong and len(self._wrong) == _ADDRESSES:
+            del self._wrong[next(iter(self._wrong))]
+        self._wrong.setdefault(address, deque(maxlen=_GUESSES)).append(self._clock())
+
+
+class Gate:
+    """Around the application.
+
+    Parameters
+    ----------
+    app : ASGI application
+    service : Service
+    refused : callable
+        Makes the answer of a request and its `Refusal`.
+    """
+
+    def __init__(
+        self, app: ASGIApp, service: Service, refused: Callable[[Request, Exception], Response]
+    ) -> None:
+        self.app, self.service, self._refused = app, service, refused
+        self._bodies, self._guesses = _Bodies(), _Guesses(service.clock)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begin, status = time.monotonic(), 500
+        limits = self.service.limits
+        largest = self.service.largest(scope["path"])
+        address = neighbourhood(str(next(iter(scope.get("client") or "-"))))
+        own = _Body(address)
+        self._bodies.all.add(own)
+        self.service.open_requests += 1
+
+        def hold(size: int) -> None:
+            self._bodies.add(own, size, max(limits.bodies, largest))
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                last = [(b"connection", b"close")] if self.service.stopping else []
+                message["headers"] = [*message["headers"], *_HEADERS, *last]
+            await send(message)
+
+        async def limited() -> Message:
+            if own.arrived:
+                return await receive()
+            message: Message | None = None
+            with anyio.move_on_after(max(0.0, begin + limits.deadline - time.monotonic())) as own.scope:
+                message = await receive()
+            own.scope = None
+            if own.displaced:
+                raise _too_many()
+            if message is None:
+                raise Refusal(408, "the request did not arrive in time", "send it again")
+            own.arrived = not message.get("more_body", False)
+            size = len(message.get("body", b""))
+            if own.size + size > largest:
+                raise Refusal(413, f"the request is larger than {largest:,} bytes", "send fewer at once")
+            hold(size)
+            return message
+
+        scope.setdefault("state", {}).update(note="", hold=hold)
+        request = Request(scope)
+        try:
+            try:
+                answer = self._admitted(request, address)
+            except Refusal as refusal:
+                answer = self._refused(request, refusal)
+            if answer is None:
+                await self.app(scope, limited, noted)
+            else:
+                await answer(scope, receive, noted)
+        finally:
+            self._bodies.all.discard(own)
+            self.service.open_requests -= 1
+            self._log(scope, status, time.monotonic() - begin)
+
+    def _admitted(self, request: Request, address: str) -> Response | None:
+        """What a request gets instead of an answer, or `Refusal`, if its headers say enough."""
+        path = request.scope["path"]
+        self._check_host(request)
+        if self.service.stopping and path != _LIVE:
+            raise Refusal(503, "the server is stopping", "send it again later, or to another", 1)
+        if (answer := self._check_token(request, address)) is not None:
+            return answer
+        length, limit = request.headers.get("content-length", "0"), self.service.largest(path)
+        if length.isdecimal() and int(length) > limit:
+            raise Refusal(413, f"the request is larger than {limit:,} bytes", "send less")
+        return None
+
+    def _check_host(self, request: Request) -> None:
+        """`Refusal` 421 for a name that is not this server's, 403 for what another site's page sends.
+
+        A page whose name was made to point here could read answers; by an address, no page can.
+        """
+        host = request.headers.get("host", "")
+        if host and not self._ours(_name(host)):
+            raise Refusal(
+                421, f"'{_name(host)[:60]}' is not served here", "use the address, or start with --allow-host"
+            )
+        origin = request.headers.get("origin")
+        if request.method in _SAFE or origin is None:
+            return
+        site = urlsplit(origin).netloc.lower()
+        if site != host.lower() and _name(site) not in self.service.allowed:
+            advice = "use this server's page, or --allow-host"
+            raise Refusal(403, f"a page of {origin[:60]} may not use this server", advice)
+
+    def _ours(self, name: str) -> bool:
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return name in self.service.names or name in self.service.allowed
+        return True
+
+    def _check_token(self, request: Request, address: str) -> Response | None:
+        """A redirection that sets the cookie, where the address has the token; `Refusal` 401, 429."""
+        token, path = self.service.token, request.scope["path"]
+        if not token or path in _OPEN:
+            return None
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        given = given or request.cookies.get(COOKIE, "")
+        asked = request.query_params.get("token", "") if path == "/" else ""
+        if given or asked:
+            self._guesses.check(address)
+        if self._known(given):
+            return None
+        if self._known(asked):
+            answer = RedirectResponse("./", 303)  # so that the token does not stay in the address
+            secure = request.headers.get("x-forwarded-proto", request.url.scheme) == "https"
+            answer.set_cookie(COOKIE, token, 30 * 86400, httponly=True, samesite="strict", secure=secure)
+            return answer
+        if given or asked:
+            self._guesses.note(address)
+        advice = "open /?token=TOKEN in a browser, or send the header Authorization: Bearer TOKEN"
+        raise Refusal(401, "this server wants its token", advice)
+
+    def _known(self, token: str) -> bool:
+        return hmac.compare_digest(token.encode(), self.service.token.encode())
+
+    def _log(self, scope: Scope, status: int, seconds: float) -> None:
+        endpoint = scope.get("endpoint")
+        route = getattr(endpoint, "__name__", "_static")[1:] if endpoint else "none"
+        self.service.metrics.requests.labels(route, str(status)).inc()
+        self.service.metrics.request_seconds.labels(route).observe(seconds)
+        client = scope.get("client") or ("-",)
+        path = scope.get("raw_path", b"").decode("ascii", "backslashreplace")  # as it came: one line
+        path = _LESSON.sub(f"{PREFIX}...", path)  # whoever knows the rest can use it
+        note = _LESSON.sub(f"{PREFIX}...", scope["state"]["note"])
+        LOG.info("%s %s %s %d %.1f ms %s", client[0], scope["method"], path, status, 1e3 * seconds, note)
+
+
+def _name(host: str) -> str:
+    """A host's name or address, without its port."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""

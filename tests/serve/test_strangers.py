@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may ask: hosts, pages of other sites, tokens; floods, clients that leave, and the end of the server."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from puppet import serving
+from waiting import HANG, until
+
+import rowvit
+from rowvit.serve.gate import neighbourhood
+from rowvit.serve.service import Limits
+
+TOKEN = "0123456789abcdef"
+PIXELS = np.zeros((1, 12, 12, 3), np.uint8)
+
+
+# -- names and pages --------------------------------------------------------------------------------
+
+
+def test_hosts(networks, puppet):
+    """A name that was made to point here is refused, whatever is asked; addresses and own names are not."""
+    with serving(networks, "sim", lambda: puppet, allowed=["board.example"]) as served:
+        own = socket.gethostname()
+        for host in (
+            "127.0.0.1",
+            "localhost:8000",
+            "[::1]:8000",
+            "192.168.2.99:80",
+            own,
+            f"{own}.LOCAL.",
+            "board.example",
+        ):
+            assert served.ask("GET", "/v2", Host=host).status == 200, host
+        for host in (
+            "evil.example",
+            "evil.example:8000",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "[",
+            "a b",
+        ):
+            for path in ("/", "/v2", "/v2/health/ready", "/metrics", "/static/page.js"):
+                reply = served.ask("GET", path, Host=host)
+                assert reply.status == 421 and "is not served here; use the address" in reply.error, host
+
+
+def test_dns_rebinding(networks, puppet):
+    """The page of a site whose name now points here, with its own origin: it computes and reads nothing."""
+    with serving(networks, "sim", lambda: puppet) as served:
+        site = f"evil.example:{served.port}"
+        for method, path in (
+            ("GET", "/v2"),
+            ("POST", "/v2/models/small/infer"),
+            ("POST", "/models/small/lessons"),
+        ):
+            reply = served.ask(method, path, b"", Host=site, Origin=f"http://{site}")
+            assert reply.status == 421 and b"small" not in reply.body
+        assert puppet.batches == []
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://127.0.0.1", "http://127.0.0.1:1"])
+def test_pages_of_other_sites(served, puppet, origin):
+    """What a form or a script of another page can send without asking first."""
+    for path, kind in (
+        ("/v2/models/small/infer", "text/plain"),
+        ("/models/small/classify", "application/x-www-form-urlencoded"),
+        ("/", "multipart/form-data; boundary=x"),
+        ("/models/small/lessons", "text/plain"),
+        ("/lessons/lesson-x/learn", "text/plain"),
+    ):
+        reply = served.ask("POST", path, b"", Origin=origin, Content_Type=kind)
+        assert reply.status == 403 and "may not use this server" in reply.error
+    assert served.ask("DELETE", "/lessons/lesson-x", Origin=origin).status == 403
+    assert puppet.batches == []
+
+
+def test_the_own_page_and_pages_that_are_allowed(networks, puppet):
+    with serving(networks, "sim", lambda: puppet, allowed=["board.example"]) as served:
+        for host, origin in (
+            (f"127.0.0.1:{served.port}", f"http://127.0.0.1:{served.port}"),
+            ("board.example", "https://board.example"),
+            (f"127.0.0.1:{served.port}", "https://board.example"),
+        ):
+            reply = served.ask("POST", "/models/small/classify", b"none", Host=host, Origin=origin)
+            assert reply.status == 415, reply
+
+
+# -- tokens ---------------------------------------------------------------------------------------
+
+
+def test_wrong_tokens_are_counted(networks, puppet):
+    """After ten from an address, none of it is looked at for a minute; who sends none is not a guesser."""
+    now = [1000.0]
+    with serving(networks, "sim", lambda: puppet, token=TOKEN, clock=lambda: now[0]) as served:
+
+        def ask(token: str) -> int:
+            return served.ask("GET", "/v2", Authorization=f"Bearer {token}").status
+
+        for _ in range(20):
+            assert served.ask("GET", "/v2").status == 401
+        assert [ask(f"{i:016d}") for i in range(10)] == [401] * 10
+        reply = served.ask("GET", "/v2", Authorization=f"Bearer {TOKEN}")
+        assert reply.status == 429 and "10 wrong tokens came from here" in reply.error
+        assert 1 <= int(reply.headers["retry-after"]) <= 60
+        assert served.ask("GET", f"/?token={TOKEN}").status == 429
+        assert served.ask("GET", "/v2/health/ready").status == 200
+        now[0] += 61
+        assert ask(TOKEN) == 200
+
+
+def test_the_token_is_asked_for_in_a_browser(networks, puppet):
+    """A page without anything that the token protects."""
+    with serving(networks, "sim", lambda: puppet, token=TOKEN) as served:
+        reply = served.ask("GET", "/", Accept="text/html")
+        assert reply.status == 401 and reply.headers["content-type"].startswith("text/html")
+        assert b"This server wants its token; open /?token=TOKEN" in reply.body and b"small" not in reply.body
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.168.2.1", "192.168.2.2", False),
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("::ffff:192.168.2.1", "192.168.2.1", True),
+        ("fe80::1%eth0", "fe80::2%eth1", True),
+        ("-", "-", True),
+    ],
+)
+def test_neighbourhoods(one, other, same):
+    assert (neighbourhood(one) == neighbourhood(other)) == same
+
+
+# -- clients that leave, and floods -----------------------------------------------------------------
+
+
+def half_open(port: int, body: bytes = b"", length: int = 1000, source: str = "127.0.0.1") -> socket.socket:
+    """A request whose body does not come to its end."""
+    connection = socket.create_connection(("127.0.0.1", port), HANG, (source, 0))
+    head = f"POST /models/small/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+def test_who_leaves_is_one_line(served, caplog):
+    with caplog.at_level("INFO"):
+        for _ in range(5):
+            half_open(served.port, b"abc").close()
+        until(lambda: sum("/models/small/classify 499" in text for text in caplog.messages) == 5)
+    assert len([record for record in caplog.records if record.name != "asyncio"]) == 5
+    assert not any(record.exc_info for record in caplog.records)
+    assert served.service.open_requests == 0
+
+
+def test_lessons_are_not_in_the_log(networks, puppet, caplog):
+    secret = "lesson-Zk3ap_0-99aXyZ-secret"
+    with serving(networks, "sim", lambda: puppet) as served, caplog.at_level("INFO", "rowvit.serve"):
+        served.ask("GET", f"/lessons/{secret}")
+        served.ask("POST", f"/models/{secret}/classify", b"x")
+        until(lambda: len(caplog.messages) == 2)
+    assert "GET /lessons/lesson-... 404" in caplog.messages[0]
+    assert not any("secret" in text for text in caplog.messages)
+
+
+def test_a_flood_shuts_nobody_out(networks, puppet):
+    """All connections are one address's, none of which says what it wants; another's is answered at once."""
+    limits = Limits(connections=20, deadline=HANG)
+    with serving(networks, "sim", lambda: puppet, limits) as served, ExitStack() as stack:
+        flood = [stack.enter_context(half_open(served.port, source="127.0.0.2")) for _ in range(30)]
+        refused = [one for one in flood if b" 503 " in _now(one)]
+        assert len(refused) == 10  # with a sentence
+        for _ in range(5):
+            begin = time.monotonic()
+            assert served.infer(PIXELS).status == 200
+            assert time.monotonic() - begin < 5
+        # one of the flood gave way, whose client sees its end
+        assert sum(_ended(one) for one in flood if one not in refused) == 1
+
+
+def _now(connection: socket.socket) -> bytes:
+    """What has come, or comes in a moment; empty also at the end."""
+    connection.settimeout(0.1)
+    try:
+        return connection.recv(4096)
+    except (TimeoutError, ConnectionResetError):
+        return b""
+
+
+def _ended(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+
+
+def test_large_bodies_of_one_address_give_way(networks, puppet):
+    """Half-sent megabytes of one address do not keep another's picture out; that address gets a sentence."""
+    limits = Limits(body=1 << 20, bodies=4 << 20, deadline=HANG)
+    with serving(networks, "sim", lambda: puppet, limits) as served, ExitStack() as stack:
+        flood = [
+            stack.enter_context(half_open(served.port, bytes(1_000_000), 1_000_001, "127.0.0.2"))
+            for _ in range(4)
+        ]
+        until(lambda: served.service.open_requests == 4)
+        time.sleep(0.5)
+        body = bytes(500_000)
+        assert served.ask("POST", "/models/small/classify", body).status == 415  # it was taken, and looked at
+        assert sum(b" 429 " in _now(one) for one in flood) == 1
+
+
+# -- the end ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def command(*arguments: object, **environment: str):
+    """``rowvit serve`` as a process, and the lines that it writes."""
+    variables = {**os.environ, "PYTHONPATH": str(Path(rowvit.__file__).parents[1]), **environment}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rowvit.cli", "serve", *map(str, arguments), "-c", "tiny", "--port", "0"],
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        env=variables,
+    )
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(process.stderr))
+    reader.start()
+    try:
+        until(lambda: any("://localhost:" in line for line in lines))
+        yield process, lines
+    finally:
+        process.kill()
+        process.wait(HANG)
+        reader.join(HANG)
+
+
+def port_of(lines: list[str]) -> int:
+    return next(int(found[1]) for line in lines if (found := re.search(r"://localhost:(\d+)", line)))
+
+
+def test_new_requests_get_a_sentence_while_the_last_are_answered(networks, puppet):
+    """Told to end, the server answers what has begun; until then others get 503, and then the port closes."""
+    with serving(networks, "sim", lambda: puppet) as served:
+        puppet.go.clear()
+        waiting = served.later(PIXELS)
+        until(puppet.inside.is_set)
+        served.server.handle_exit(signal.SIGTERM, None)
+        for path in ("/v2/health/ready", "/v2", "/"):
+            reply = served.ask("GET", path)
+            assert reply.status == 503 and "the server is stopping; send it again later" in reply.error
+            assert reply.headers["connection"] == "close" and reply.headers["retry-after"] == "1"
+        assert served.ask("GET", "/v2/health/live").status == 200
+        puppet.go.set()
+        waiting.join(HANG)
+        assert served.replies[0].status == 200
+        until(lambda: not _listens(served.port))
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_an_idle_server_ends_at_once(files):
+    with command(files["small"]) as (process, lines):
+        kept = http.client.HTTPConnection("localhost", port_of(lines), timeout=HANG)
+        kept.request("GET", "/v2")
+        assert kept.getresponse().read()
+        begin = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        process.wait(HANG)
+        assert time.monotonic() - begin < 20
+        kept.close()
+    assert not any("Traceback" in line for line in lines)
+
+
+# -- tokens and certificates of the command -----------------------------------------------------------
+
+
+def test_a_token_of_ones_own_is_not_printed(files, tmp_path):
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    with command(files["small"], "--token-file", file) as (_, lines):
+        connection = http.client.HTTPConnection("localhost", port_of(lines), timeout=HANG)
+        connection.request("GET", f"/?token={TOKEN}")
+        assert connection.getresponse().status == 303
+        connection.close()
+        until(lambda: any(" 303 " in line for line in lines))
+    assert not any(TOKEN in line for line in lines)
+
+
+def test_https(files, tmp_path):
+    """By a certificate that ``rowvit certificate`` makes, whose fingerprint it prints."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
+    file = tmp_path / "own.pem"
+    environment = {**os.environ, "PYTHONPATH": str(Path(rowvit.__file__).parents[1])}
+    made = subprocess.run(
+        [sys.executable, "-m", "rowvit.cli", "certificate", "board.example", "192.168.2.99", "-o", file],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+    )
+    assert file.stat().st_mode & 0o777 == 0o600
+    with command(files["small"], "--cert", file) as (_, lines):
+        assert any("https://localhost:" in line for line in lines)
+        trusting = ssl.create_default_context(cafile=file)
+        connection = http.client.HTTPSConnection("localhost", port_of(lines), timeout=HANG, context=trusting)
+        connection.request("GET", "/v2")
+        answer = connection.getresponse()
+        assert answer.status == 200
+        der = connection.sock.getpeercert(binary_form=True) if connection.sock else None
+        names = {value for _, value in trusting.get_ca_certs()[0]["subjectAltName"]}
+        connection.close()
+    assert {"localhost", socket.gethostname(), "board.example", "192.168.2.99"} <= names
+    expected = subprocess.run(
+        ["openssl", "x509", "-in", file, "-noout", "-fingerprint", "-sha256"], capture_output=True, text=True
+    ).stdout.partition("=")[2]
+    assert expected.strip() in " ".join(made.stdout.split()) and der is not None

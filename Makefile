@@ -50,7 +50,8 @@ MD := $(filter-out docs/isa.md,$(wildcard *.md docs/*.md bitstreams/*.md hls/*.m
 BROWSER = $(call there,chromium-headless-shell chromium chromium-browser google-chrome)
 MISSING = $(strip $(if $(VERILATOR),,verilator) $(foreach t,g++ make iverilog yosys,$(if $(call there,$(t)),,$(t))) \
     $(if $(call there,tclsh),,tcl) $(if $(BROWSER),,chromium-headless-shell) \
-    $(if $(call there,nginx /usr/sbin/nginx),,nginx-light))
+    $(if $(call there,nginx /usr/sbin/nginx),,nginx-light) $(if $(call there,ip /usr/sbin/ip /sbin/ip),,iproute2) \
+    $(if $(call there,openssl),,openssl))
 
 formal synth: MISSING = $(if $(call there,yosys),,yosys)
 

@@ -98,7 +98,7 @@ def page() -> None:
             tab.select_option("#other", "dense")
             tab.click(".examples button:nth-child(8)")
             tab.wait_for_selector("article.answer", timeout=300_000)
-            tab.locator("input[type=range]").first.fill("5")
+            tab.locator("input[type=range]").first.fill("4")
             tab.locator(".now").evaluate("part => part.remove()")  # its figures are of this moment
             picture = Image.open(io.BytesIO(tab.screenshot())).convert("RGB")
             opened.close()

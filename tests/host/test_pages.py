@@ -22,6 +22,7 @@ from rowvit.hardware import clocks, isa, pipeline
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import DMA_PARAMETERS, board
 from rowvit.measure.power.passes import DRY_RUN, PowerPlan
+from rowvit.serve.gate import _GUESSES
 from rowvit.serve.protocol import _JSON
 from rowvit.serve.service import _LEARNING, Limits
 from rowvit.targets import diagnose
@@ -120,6 +121,9 @@ CLAIMS: list[tuple[str, str, tuple[object, ...]]] = [
     ("docs/measurement.md", r"it takes (\d+) pairs of (\d+) s", (DRY_RUN.pairs, f"{DRY_RUN.seconds:g}")),
     ("docs/serve.md", r"over (\d+) MB of JSON", (_JSON >> 20,)),
     ("docs/serve.md", r"more than (\d+) connections", (Limits().connections,)),
+    ("docs/serve.md", r"Of connections \((\d+)\) and of megabytes that are on their way \((\d+)\)",
+     (Limits().connections, Limits().bodies >> 20)),
+    ("docs/serve.md", r"After (\w+) wrong ones from an address", (WORDS[_GUESSES],)),
     ("docs/serve.md", r"or (\d+) minutes without a question", (f"{LESSONS.idle / 60:g}",)),
     ("docs/serve.md", r"more than (\d+) lessons, or more than (\d+) MB",
      (LESSONS.lessons, LESSONS.size >> 20)),

@@ -336,3 +336,76 @@ def test_https(files, tmp_path):
         ["openssl", "x509", "-in", file, "-noout", "-fingerprint", "-sha256"], capture_output=True, text=True
     ).stdout.partition("=")[2]
     assert expected.strip() in " ".join(made.stdout.split()) and der is not None
+
+
+# -- from other hosts -------------------------------------------------------------------------------
+
+_FLOOD = """
+import socket, sys, time
+kept = []
+for _ in range(300):
+    one = socket.create_connection((sys.argv[1], int(sys.argv[2])), 20)
+    one.sendall(b"POST /models/small/classify HTTP/1.1\\r\\nHost: ")
+    kept.append(one)
+print("there", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def hosts():
+    """Two hosts of a network of their own each, by name, with this computer's address in it."""
+    if os.geteuid() or shutil.which("ip") is None:
+        pytest.skip("needs root, and ip (Debian's iproute2)")
+    found = {}
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True, capture_output=True)
+
+    try:
+        for number in (1, 2):
+            name, own = f"rowvit{os.getpid()}{number}", f"rv{os.getpid() % 100000}{number}"
+            try:
+                ip("netns", "add", name)
+            except subprocess.CalledProcessError as error:
+                pytest.skip(f"no network namespace can be made here: {error.stderr.decode().strip()}")
+            found[name] = f"10.211.{number}.1"
+            ip("link", "add", own, "type", "veth", "peer", "name", "eth0", "netns", name)
+            ip("addr", "add", f"10.211.{number}.1/24", "dev", own)
+            ip("link", "set", own, "up")
+            ip("-n", name, "addr", "add", f"10.211.{number}.2/24", "dev", "eth0")
+            ip("-n", name, "link", "set", "eth0", "up")
+        yield found
+    finally:
+        for name in found:
+            subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+def test_a_flood_from_another_host(files, hosts):
+    """300 connections of one host begin a request and do not go on; another host is answered meanwhile."""
+    (bad, near), (good, far) = hosts.items()
+    with command(files["small"], "--host", "0.0.0.0", "--deadline", "20", ROWVIT_TOKEN=TOKEN) as (_, lines):
+        port = port_of(lines)
+        flood = subprocess.Popen(
+            ["ip", "netns", "exec", bad, sys.executable, "-c", _FLOOD, near, str(port)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert flood.stdout.readline() == "there\n"
+            photo = files["photos"] / "0.png"
+            for _ in range(5):
+                answer = subprocess.run(
+                    [
+                        *("ip", "netns", "exec", good, "curl", "-sS", "-m", "20", "-w", "%{http_code}"),
+                        *("-H", f"Authorization: Bearer {TOKEN}", "-F", f"file=@{photo}"),
+                        f"http://{far}:{port}/models/small/classify",
+                    ],
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                ).stdout
+                assert answer.endswith("200"), answer
+        finally:
+            flood.kill()
+            flood.communicate()

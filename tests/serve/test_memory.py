@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures from strangers, on a machine with a board's memory: the server stays small, and answers."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import re
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import photos as sets
+import pytest
+from PIL import Image
+from waiting import HANG, until
+
+BOARD = 512_000_000, 300_000_000  # bytes that there are, and that are free
+_SCRIPT = f"""
+import rowvit.decoding
+rowvit.decoding.memory = lambda: {BOARD}
+from rowvit.cli import app
+app()
+"""
+
+
+@pytest.fixture(scope="module")
+def board(files):
+    """The process and its port; the network has been used."""
+    command = [sys.executable, "-c", _SCRIPT, "serve", str(files["small"]), "-c", "tiny", "--port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(process.stderr))
+    reader.start()
+    try:
+        until(lambda: any("://localhost:" in line for line in lines))
+        port = next(int(found[1]) for line in lines if (found := re.search(r"localhost:(\d+)", line)))
+        assert ask(port, saved("PNG", 300, 200))[0] == 200
+        yield process, port
+    finally:
+        process.kill()
+        process.wait(HANG)
+        reader.join(HANG)
+
+
+def ask(port: int, data: bytes) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG)
+    try:
+        connection.request("POST", "/models/small/classify?explain=1", data)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def megabytes(process: subprocess.Popen, what: str) -> float:
+    """VmRSS, or VmHWM, the most since `forget`."""
+    return int(re.search(rf"{what}:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1]) / 1000
+
+
+def forget(process: subprocess.Popen) -> None:
+    Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+
+
+def saved(form: str, width: int, height: int, mode: str = "RGB", **options) -> bytes:
+    gradient = np.add.outer(np.arange(height), np.arange(width))[:, :, None] * np.array([1, 2, 3]) // 16
+    file = io.BytesIO()
+    Image.fromarray(gradient.astype(np.uint8)).convert(mode).save(file, form, **options)
+    return file.getvalue()
+
+
+def one_colour(form: str, width: int, height: int, mode: str, **options) -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, (width, height), "#446688").save(file, form, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("WEBP", dict(lossless=True)),
+        ("PNG", {}),
+        ("GIF", {}),
+        ("TIFF", dict(compression="tiff_lzw")),
+        ("AVIF", {}),
+    ],
+)
+def test_small_files_of_many_pixels(board, form, options):
+    """24 at once, of kilobytes, each of which would take most of the memory: all are refused before that."""
+    sets.require_reader(form)
+    process, port = board
+    side = 5000 if form != "GIF" else 9000
+    data = one_colour(form, side, side, "RGBA" if form in ("WEBP", "PNG") else "RGB", **options)
+    forget(process)
+    before = megabytes(process, "VmRSS")
+    with ThreadPoolExecutor(24) as pool:
+        replies = list(pool.map(lambda _: ask(port, data), range(24)))
+    assert {status for status, _ in replies} == {413}
+    assert b"MB to decode, and may take 73 MB here; scale it down" in replies[0][1]
+    assert megabytes(process, "VmHWM") < max(150, before + 40)
+    assert ask(port, saved("PNG", 300, 200))[0] == 200
+
+
+def test_photos_take_their_turns(board):
+    """Large ones of cameras, 12 at once: all are answered, one after the other where they are large."""
+    process, port = board
+    photos = [
+        saved("JPEG", 4000, 3000),
+        saved("PNG", 2400, 1800),
+        saved("WEBP", 1600, 1200),
+        saved("TIFF", 2400, 1800, compression="tiff_lzw"),
+    ]
+    before = megabytes(process, "VmRSS")
+    forget(process)
+    with ThreadPoolExecutor(12) as pool:
+        replies = list(pool.map(lambda number: ask(port, photos[number % 4]), range(12)))
+    assert [status for status, _ in replies] == [200] * 12
+    assert megabytes(process, "VmHWM") < before + 100
+    until(lambda: megabytes(process, "VmRSS") < before + 20)

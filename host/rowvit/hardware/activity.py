@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the core does while it runs, as far as it costs energy: counts, and what a count is made of.
+
+The simulator counts it in the RTL (``sim/activity.sv``), `rowvit.cycles.activity` predicts it. `memories` and
+`operations` say what the counts mean for a configuration, and so what `rowvit.measure.speed.energy` prices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from rowvit.hardware.config import HardwareConfig
+from rowvit.hardware.isa import COUNTERS
+from rowvit.hardware.pipeline import LOAD_FIFO, NORM_ROWS
+
+#: counts by name; the first four are registers of the core, the others exist in the simulator only
+COUNTS = {
+    "fires": "lane groups that multiplied, once for each cycle",
+    "axi_beats": "64-bit words that the core read from DDR",
+    "recv_words": "64-bit words of the input, which the DMA read from DDR",
+    "send_words": "64-bit words of the output, which the DMA wrote to DDR",
+    "weight_reads": "lines of LANES bytes read from the weight memory, of all groups",
+    "weight_bytes": "bytes written to it: loads, K and V",
+    "token_reads": "64-bit words read from the token memory, of all banks",
+    "token_writes": "and written",
+    "residual_reads": "16-bit words read from the residual memory, of all banks",
+    "residual_writes": "and written",
+    "parameter_writes": "biases and multipliers loaded",
+    "norm_parameter_writes": "gains and biases of LayerNorm loaded",
+    "rotary_writes": "entries of the table of rotations, and places, loaded",
+    "mask_reads": "words of LANES bits read from FFN2's mask",
+    "mask_writes": "and written",
+    "drained": "lanes that the drain requantised, each of all rows and groups",
+    "rotated": "those of them that were rotated or gated",
+    "residual_sums": "those of them that were added to the residual stream",
+    "logits": "attention logits stored, each of all rows and groups",
+    "exponentials": "attention logits read and exponentiated, likewise",
+    "reciprocals": "reciprocals of a band's sums, likewise",
+    "scores": "shares added to a token's score",
+    "score_reads": "scores read by a selection",
+    "selected": "tokens that stayed",
+    "gathers": "bands whose rows were looked up in the selection table",
+    "norm_parts": "parts of a band whose statistics LayerNorm made",
+    "norm_sums": "channels that it summed, each of all rows of a part and all groups",
+    "norm_values": "channels that it normalised, likewise",
+}
+#: those that are registers
+REGISTERS = [name for name, _ in COUNTERS if name in COUNTS]
+
+
+class Memory(NamedTuple):
+    """Memories of one kind; reads and writes are those of all of them together."""
+
+    name: str
+    bits: int  #: of a word
+    words: int  #: of each memory
+    reads: float  #: words; parts of a word are fractions
+    writes: float  #: likewise
+
+
+class Operations(NamedTuple):
+    """Arithmetic of one kind."""
+
+    name: str
+    count: float
+    #: of each: bits of the factors of every product
+    products: tuple[tuple[int, int], ...] = ()
+    sums: tuple[int, ...] = ()  #: of each: bits of every sum, difference or comparison
+    registers: int = 0  #: of each: bits of the accumulator that takes the result
+
+
+def memories(config: HardwareConfig, counts: Mapping[str, float]) -> list[Memory]:
+    """The configuration's memories, and their reads and writes.
+
+    Left out are queues and buffers of at most 16 words, other registers, and the places of rotary positions.
+    """
+    lanes, banks = config.lanes, config.rows * config.groups
+    slot = lanes * -(-config.max_dim // config.tile)
+    found = [
+        Memory(
+            "weight",
+            8 * lanes,
+            config.weight_depth,
+            counts["weight_reads"],
+            counts["weight_bytes"] / lanes,
+        ),
+        Memory("token", 64, config.token_depth, counts["token_reads"], counts["token_writes"]),
+        Memory("residual", 16, config.residual_depth, counts["residual_reads"], counts["residual_writes"]),
+        Memory(
+            "parameters",
+            42,
+            config.param_slots * lanes,
+            counts["drained"] * config.groups,
+            counts["parameter_writes"],
+        ),
+        Memory(
+            "LayerNorm parameters",
+            48,
+            config.norm_slots * slot,
+            counts["norm_values"] * config.groups,
+            counts["norm_parameter_writes"],
+        ),
+        Memory(
+            "logits",
+            12,
+            2 * config.max_tokens,
+            counts["exponentials"] * banks,
+            counts["logits"] * banks,
+        ),
+        Memory("exponential table", 8, 256, counts["exponentials"] * banks, 0),
+        Memory(
+            "scores", 24, config.max_tokens, counts["scores"] + counts["score_reads"], counts["scores"]
+        ),
+        Memory(
+            "selection table",
+            config.max_tokens.bit_length(),
+            config.max_tokens,
+            counts["selected"] + counts["gathers"] * config.rows,
+            counts["selected"] * (config.rows + 1),
+        ),
+        Memory("mask", lanes, config.mask_depth, counts["mask_reads"], counts["mask_writes"]),
+        Memory("read buffer", 64, LOAD_FIFO, counts["axi_beats"], counts["axi_beats"]),
+    ]
+    if config.rotary_tokens:
+        entries = 32 * lanes // 2
+        reads = counts["rotated"] * config.rows
+        found.append(Memory("rotary table", 32, entries, reads, counts["rotary_writes"]))
+    return found
+
+
+def operations(config: HardwareConfig, counts: Mapping[str, float]) -> list[Operations]:
+    """The arithmetic of a configuration; widths are those of docs/numerics.md."""
+    banks = config.rows * config.groups
+    norm_rows = min(config.rows, NORM_ROWS)
+    norm_lanes = norm_rows * config.groups
+    divide = 17  # steps of a reciprocal, each a difference
+    return [
+        Operations("multiply-accumulate", counts["fires"] * config.lanes, ((8, 9),), (26,), 26),
+        Operations("requantise", counts["drained"] * banks, ((25, 17),), (27, 17)),
+        Operations("rotate or gate", counts["rotated"] * banks, ((16, 16), (16, 16)), (32, 32)),
+        Operations("residual sum", counts["residual_sums"] * banks, (), (17,)),
+        Operations("softmax: maximum", counts["logits"] * banks, (), (12,)),
+        Operations("softmax: exponential", counts["exponentials"] * banks, (), (12, 18)),
+        Operations("softmax: reciprocal", counts["reciprocals"] * banks, (), (18,) * divide),
+        Operations("token score", counts["scores"], ((17, 8),), (24,)),
+        Operations("selection: comparison", counts["score_reads"], (), (24,)),
+        Operations("LayerNorm: sums", counts["norm_sums"] * norm_lanes, ((16, 16),), (26, 41)),
+        Operations(
+            "LayerNorm: statistics",
+            counts["norm_parts"] * norm_rows,
+            ((41, 8), (26, 26)),
+            (52, *(29,) * 26, *(27,) * divide),
+        ),
+        Operations(
+            "LayerNorm: values",
+            counts["norm_values"] * norm_lanes,
+            ((16, 11), (17, 17), (16, 16)),
+            (27, 34),
+        ),
+    ]

@@ -145,7 +145,7 @@ class _Work:
         job.packed = self._packed(nonzero)
 
     def _packed(self, nonzero: np.ndarray) -> np.ndarray:
-        """Words of compressed rows [groups, rows, scalars], by band: a bitmap a segment, and its non-zeros."""
+        """Words of compressed rows [groups, rows, scalars], by band: bitmaps, and the non-zeros."""
         config = self.config
         groups, rows, count = nonzero.shape
         segments = -(-count // config.lanes)

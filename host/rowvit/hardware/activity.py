@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the core does while it runs, as far as it costs energy: counts, and what a count is made of.
 
-The simulator counts it in the RTL (``sim/activity.sv``), `rowvit.cycles.activity` predicts it. `memories` and
-`operations` say what the counts mean for a configuration, and so what `rowvit.measure.speed.energy` prices.
+The simulator counts it in the RTL (``sim/activity.sv``), `rowvit.cycles.activity` predicts it from a program.
+`memories` and `operations` say what the counts mean for a configuration: `rowvit.measure.energy` prices them.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Operations(NamedTuple):
     """Arithmetic of one kind."""
 
     name: str
-    count: float
+    number: float
     #: of each: bits of the factors of every product
     products: tuple[tuple[int, int], ...] = ()
     sums: tuple[int, ...] = ()  #: of each: bits of every sum, difference or comparison
@@ -95,7 +95,7 @@ def memories(config: HardwareConfig, counts: Mapping[str, float]) -> list[Memory
             counts["parameter_writes"],
         ),
         Memory(
-            "LayerNorm parameters",
+            "norm parameters",
             48,
             config.norm_slots * slot,
             counts["norm_values"] * config.groups,
@@ -108,10 +108,8 @@ def memories(config: HardwareConfig, counts: Mapping[str, float]) -> list[Memory
             counts["exponentials"] * banks,
             counts["logits"] * banks,
         ),
-        Memory("exponential table", 8, 256, counts["exponentials"] * banks, 0),
-        Memory(
-            "scores", 24, config.max_tokens, counts["scores"] + counts["score_reads"], counts["scores"]
-        ),
+        Memory("exponentials", 8, 256, counts["exponentials"] * banks, 0),
+        Memory("scores", 24, config.max_tokens, counts["scores"] + counts["score_reads"], counts["scores"]),
         Memory(
             "selection table",
             config.max_tokens.bit_length(),
@@ -140,20 +138,20 @@ def operations(config: HardwareConfig, counts: Mapping[str, float]) -> list[Oper
         Operations("requantise", counts["drained"] * banks, ((25, 17),), (27, 17)),
         Operations("rotate or gate", counts["rotated"] * banks, ((16, 16), (16, 16)), (32, 32)),
         Operations("residual sum", counts["residual_sums"] * banks, (), (17,)),
-        Operations("softmax: maximum", counts["logits"] * banks, (), (12,)),
-        Operations("softmax: exponential", counts["exponentials"] * banks, (), (12, 18)),
-        Operations("softmax: reciprocal", counts["reciprocals"] * banks, (), (18,) * divide),
+        Operations("maximum", counts["logits"] * banks, (), (12,)),
+        Operations("exponential", counts["exponentials"] * banks, (), (12, 18)),
+        Operations("reciprocal of a sum", counts["reciprocals"] * banks, (), (18,) * divide),
         Operations("token score", counts["scores"], ((17, 8),), (24,)),
-        Operations("selection: comparison", counts["score_reads"], (), (24,)),
-        Operations("LayerNorm: sums", counts["norm_sums"] * norm_lanes, ((16, 16),), (26, 41)),
+        Operations("selection", counts["score_reads"], (), (24,)),
+        Operations("LayerNorm sums", counts["norm_sums"] * norm_lanes, ((16, 16),), (26, 41)),
         Operations(
-            "LayerNorm: statistics",
+            "LayerNorm of a row",
             counts["norm_parts"] * norm_rows,
             ((41, 8), (26, 26)),
             (52, *(29,) * 26, *(27,) * divide),
         ),
         Operations(
-            "LayerNorm: values",
+            "LayerNorm values",
             counts["norm_values"] * norm_lanes,
             ((16, 11), (17, 17), (16, 16)),
             (27, 34),

@@ -254,7 +254,10 @@ public:
 #endif
         reset();
     }
-    ~Sim() { m_top.final(); }
+    ~Sim() {
+        enter();
+        m_top.final();
+    }
 
     bool load_frontend(const char* path) { return m_frontend.load(path); }
 
@@ -383,9 +386,14 @@ private:
         return !open;
     }
 
-    void cycle() {
-        Verilated::threadContextp(&m_context);  // who hears of an assertion
+    // Of several simulations it is this one that goes on: it hears of assertions, and counts.
+    void enter() {
+        Verilated::threadContextp(&m_context);
         running_activity = &m_activity;
+    }
+
+    void cycle() {
+        enter();
         m_top.aclk = 0;
         m_top.eval();  // outputs follow the inputs that the last cycle left
         dump(0);

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the core does for an image, counted without running it: from its instructions and their data.
 
-The counts are those of `rowvit.hardware.activity`; ``tests/network/test_activity.py`` compares with the RTL's.
+The counts are those of `rowvit.hardware.activity`; ``tests/network/test_activity.py`` compares with the RTL.
 """
 
 from __future__ import annotations
@@ -142,7 +142,9 @@ class _Counted:
 
     def _load(self, job: Job) -> None:
         kind, rows = job.slice.load, job.instruction.fields["rows"]
-        self.counts.update(axi_beats=job.words, mask_reads=job.scan * (1 + (Flag.REST in job.instruction.flags)))
+        self.counts.update(
+            axi_beats=job.words, mask_reads=job.scan * (1 + (Flag.REST in job.instruction.flags))
+        )
         if kind is LoadKind.WEIGHT:
             self.counts.update(weight_bytes=8 * job.words)
         elif kind is LoadKind.PARAM:

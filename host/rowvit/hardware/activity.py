@@ -55,6 +55,7 @@ class Memory(NamedTuple):
     name: str
     bits: int  #: of a word
     words: int  #: of each memory
+    copies: int  #: memories
     reads: float  #: words; parts of a word are fractions
     writes: float  #: likewise
 
@@ -75,55 +76,37 @@ def memories(config: HardwareConfig, counts: Mapping[str, float]) -> list[Memory
 
     Left out are queues and buffers of at most 16 words, other registers, and the places of rotary positions.
     """
-    lanes, banks = config.lanes, config.rows * config.groups
-    slot = lanes * -(-config.max_dim // config.tile)
+    lanes, rows, groups = config.lanes, config.rows, config.groups
+    banks, slot = rows * groups, lanes * -(-config.max_dim // config.tile)
+    tokens, addresses = config.max_tokens, config.max_tokens.bit_length()
+    c = counts
     found = [
         Memory(
-            "weight",
-            8 * lanes,
-            config.weight_depth,
-            counts["weight_reads"],
-            counts["weight_bytes"] / lanes,
+            "weight", 8 * lanes, config.weight_depth, groups, c["weight_reads"], c["weight_bytes"] / lanes
         ),
-        Memory("token", 64, config.token_depth, counts["token_reads"], counts["token_writes"]),
-        Memory("residual", 16, config.residual_depth, counts["residual_reads"], counts["residual_writes"]),
+        Memory("token", 64, config.token_depth, rows, c["token_reads"], c["token_writes"]),
+        Memory("residual", 16, config.residual_depth, banks, c["residual_reads"], c["residual_writes"]),
         Memory(
-            "parameters",
-            42,
-            config.param_slots * lanes,
-            counts["drained"] * config.groups,
-            counts["parameter_writes"],
+            *("parameters", 42, config.param_slots * lanes, groups),
+            *(c["drained"] * groups, c["parameter_writes"]),
         ),
         Memory(
-            "norm parameters",
-            48,
-            config.norm_slots * slot,
-            counts["norm_values"] * config.groups,
-            counts["norm_parameter_writes"],
+            *("norm parameters", 48, config.norm_slots * slot, groups),
+            *(c["norm_values"] * groups, c["norm_parameter_writes"]),
         ),
+        Memory("logits", 12, 2 * tokens, banks, c["exponentials"] * banks, c["logits"] * banks),
+        Memory("exponentials", 8, 256, banks, c["exponentials"] * banks, 0),
+        Memory("scores", 24, tokens, 1, c["scores"] + c["score_reads"], c["scores"]),
         Memory(
-            "logits",
-            12,
-            2 * config.max_tokens,
-            counts["exponentials"] * banks,
-            counts["logits"] * banks,
+            *("selection table", addresses, tokens, rows + 1),
+            *(c["selected"] + c["gathers"] * rows, c["selected"] * (rows + 1)),
         ),
-        Memory("exponentials", 8, 256, counts["exponentials"] * banks, 0),
-        Memory("scores", 24, config.max_tokens, counts["scores"] + counts["score_reads"], counts["scores"]),
-        Memory(
-            "selection table",
-            config.max_tokens.bit_length(),
-            config.max_tokens,
-            counts["selected"] + counts["gathers"] * config.rows,
-            counts["selected"] * (config.rows + 1),
-        ),
-        Memory("mask", lanes, config.mask_depth, counts["mask_reads"], counts["mask_writes"]),
-        Memory("read buffer", 64, LOAD_FIFO, counts["axi_beats"], counts["axi_beats"]),
+        Memory("mask", lanes, config.mask_depth, 1, c["mask_reads"], c["mask_writes"]),
+        Memory("read buffer", 64, LOAD_FIFO, config.port_bits // 64, c["axi_beats"], c["axi_beats"]),
     ]
     if config.rotary_tokens:
-        entries = 32 * lanes // 2
-        reads = counts["rotated"] * config.rows
-        found.append(Memory("rotary table", 32, entries, reads, counts["rotary_writes"]))
+        reads = c["rotated"] * rows
+        found.append(Memory("rotary table", 32, 32 * lanes // 2, rows // 2, reads, c["rotary_writes"]))
     return found
 
 

@@ -4,8 +4,8 @@
     python benchmarks/paper.py                  # configuration paper: 2 x 4 x 64 at 1 GHz
 
 Gates are two-input NANDs: the transistors that Yosys estimates for its CMOS gates, over four. A register is a
-plain flip-flop with multiplexers for enable and reset, a multiplier is Yosys' own model of a DSP48E1, memories
-of any kind are left out, and nothing is placed. Needs Yosys, and takes some minutes. Energy is estimated by
+plain flip-flop with multiplexers for enable and reset, a multiplier is Yosys' own model of a DSP48E1,
+memories of any kind are left out, and nothing is placed. Needs Yosys, and takes some minutes. Energy is estimated by
 activity (`energy.py`), and what training keeps comes from benchmarks/results.
 """
 
@@ -53,9 +53,6 @@ PAPER = {
 
 def gates(config: str) -> dict[str, float]:
     """Thousand two-input NANDs of the design, in all and by part."""
-    simulated = subprocess.run(
-        ["yosys-config", "--datdir/xilinx/cells_sim.v"], capture_output=True, text=True
-    )
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "stat.json"
         script = (

@@ -4,9 +4,9 @@
     python benchmarks/paper.py                  # configuration paper: 2 x 4 x 64 at 1 GHz
 
 Gates are two-input NANDs: the transistors that Yosys estimates for its CMOS gates, over four. A register is a
-plain flip-flop with multiplexers for enable and reset, a multiplier is Yosys' own model of a DSP48E1,
-memories of any kind are left out, and nothing is placed. Needs Yosys, and takes some minutes. Energy is estimated by
-activity (`energy.py`), and what training keeps comes from benchmarks/results.
+plain flip-flop with multiplexers for enable and reset, a DSP is the multiplier and sum that it is used for
+(`dsp_shaped.v`), memories of any kind are left out, and nothing is placed. Needs Yosys, and takes some minutes.
+Energy is estimated by activity (`energy.py`), and what training keeps comes from benchmarks/results.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from synthesis import module_name, read_top
 from rowvit.hardware.activity import COUNTS, memories
 from rowvit.hardware.config import load
 
+SHAPED = Path(__file__).with_name("dsp_shaped.v")
 #: transistors of a two-input NAND
 NAND = 4
 #: of the design's parts, the module that is all of each
 PARTS = {
-    "multipliers and sums": "DSP48E1",
-    "shadow accumulators and wraps": "rowvit_cluster",
+    "pairs of multipliers and their sums": "rowvit_mac_pair",
+    "shadow accumulators": "rowvit_cluster",
     "drain": "rowvit_drain",
     "softmax": "rowvit_softmax",
     "LayerNorm": "rowvit_norm_engine",
@@ -56,7 +57,8 @@ def gates(config: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "stat.json"
         script = (
-            f"{read_top(config)}; read_verilog +/xilinx/cells_sim.v; hierarchy -check -top rowvit_top;"
+            f"{read_top(config)}; read_verilog {SHAPED}; hierarchy -check -top rowvit_top;"
+            " proc; flatten rowvit_mac_pair;"  # which has no use for some bits of it
             " synth -top rowvit_top -run begin:fine; opt -fast -full; techmap; opt -fast;"
             # no register needs a value at power-on; enables and resets become gates
             " setattr -unset init w:*; dfflegalize -cell $_DFF_P_ x; opt_clean; abc -fast; opt_clean;"
@@ -96,7 +98,7 @@ def gates(config: str) -> dict[str, float]:
         return found
 
     found = {part: whole(module) / NAND / 1e3 for part, module in PARTS.items()}
-    found["shadow accumulators and wraps"] -= found["multipliers and sums"]
+    found["shadow accumulators"] -= found["pairs of multipliers and their sums"]
     total = whole("rowvit_top") / NAND / 1e3
     return {"in all": total, **found, "the rest": total - sum(found.values())}
 

@@ -3,8 +3,8 @@
 
 Nothing is measured. The counts are exact (`rowvit.hardware.activity`), the energies are of other circuits, in
 ``hardware/energies.toml`` with their sources. Leakage, clock tree, wires between units, control, queues and
-registers other than accumulators are in none of them, so the figures are a lower bound for a chip of this
-design; ratios between two networks depend less on that.
+registers other than accumulators are in none of them: a chip of this design takes more, as far as the
+energies are right for it. Ratios between two networks depend less on that.
 """
 
 from __future__ import annotations

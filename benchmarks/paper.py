@@ -5,8 +5,8 @@
 
 Gates are two-input NANDs: the transistors that Yosys estimates for its CMOS gates, over four. A register is a
 plain flip-flop with multiplexers for enable and reset, a DSP is the multiplier and sum that it is used for
-(`dsp_shaped.v`), memories of any kind are left out, and nothing is placed. Needs Yosys, and takes some minutes.
-Energy is estimated by activity (`energy.py`), and what training keeps comes from benchmarks/results.
+(`dsp_shaped.v`), memories of any kind are left out, and nothing is placed. Energy is estimated by activity
+(`energy.py`), and what training keeps comes from benchmarks/results. Needs Yosys, and takes some minutes.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def gates(config: str) -> dict[str, float]:
             " proc; flatten rowvit_mac_pair;"  # which has no use for some bits of it
             " synth -top rowvit_top -run begin:fine; opt -fast -full; techmap; opt -fast;"
             # no register needs a value at power-on; enables and resets become gates
-            " setattr -unset init w:*; dfflegalize -cell $_DFF_P_ x; opt_clean; abc -fast; opt_clean;"
+            " setattr -unset init w:*; dfflegalize -cell $_DFF_P_ x; opt_clean; abc -g cmos; opt_clean;"
             f" tee -q -o {report} stat -tech cmos -json -top rowvit_top"
         )
         subprocess.run(["yosys", "-q", "-l", f"{folder}/log", "-p", script], check=True, capture_output=True)

@@ -49,7 +49,7 @@ COUNTS = {
 REGISTERS = [name for name, _ in COUNTERS if name in COUNTS]
 
 
-class Memory(NamedTuple):
+class Storage(NamedTuple):
     """Memories of one kind; reads and writes are those of all of them together."""
 
     name: str
@@ -71,7 +71,7 @@ class Operations(NamedTuple):
     registers: int = 0  #: of each: bits of the accumulator that takes the result
 
 
-def memories(config: HardwareConfig, counts: Mapping[str, float]) -> list[Memory]:
+def memories(config: HardwareConfig, counts: Mapping[str, float]) -> list[Storage]:
     """The configuration's memories, and their reads and writes.
 
     Left out are queues and buffers of at most 16 words, other registers, and the places of rotary positions.
@@ -81,32 +81,32 @@ def memories(config: HardwareConfig, counts: Mapping[str, float]) -> list[Memory
     tokens, addresses = config.max_tokens, config.max_tokens.bit_length()
     c = counts
     found = [
-        Memory(
+        Storage(
             "weight", 8 * lanes, config.weight_depth, groups, c["weight_reads"], c["weight_bytes"] / lanes
         ),
-        Memory("token", 64, config.token_depth, rows, c["token_reads"], c["token_writes"]),
-        Memory("residual", 16, config.residual_depth, banks, c["residual_reads"], c["residual_writes"]),
-        Memory(
+        Storage("token", 64, config.token_depth, rows, c["token_reads"], c["token_writes"]),
+        Storage("residual", 16, config.residual_depth, banks, c["residual_reads"], c["residual_writes"]),
+        Storage(
             *("parameters", 42, config.param_slots * lanes, groups),
             *(c["drained"] * groups, c["parameter_writes"]),
         ),
-        Memory(
+        Storage(
             *("norm parameters", 48, config.norm_slots * slot, groups),
             *(c["norm_values"] * groups, c["norm_parameter_writes"]),
         ),
-        Memory("logits", 12, 2 * tokens, banks, c["exponentials"] * banks, c["logits"] * banks),
-        Memory("exponentials", 8, 256, banks, c["exponentials"] * banks, 0),
-        Memory("scores", 24, tokens, 1, c["scores"] + c["score_reads"], c["scores"]),
-        Memory(
+        Storage("logits", 12, 2 * tokens, banks, c["exponentials"] * banks, c["logits"] * banks),
+        Storage("exponentials", 8, 256, banks, c["exponentials"] * banks, 0),
+        Storage("scores", 24, tokens, 1, c["scores"] + c["score_reads"], c["scores"]),
+        Storage(
             *("selection table", addresses, tokens, rows + 1),
             *(c["selected"] + c["gathers"] * rows, c["selected"] * (rows + 1)),
         ),
-        Memory("mask", lanes, config.mask_depth, 1, c["mask_reads"], c["mask_writes"]),
-        Memory("read buffer", 64, LOAD_FIFO, config.port_bits // 64, c["axi_beats"], c["axi_beats"]),
+        Storage("mask", lanes, config.mask_depth, 1, c["mask_reads"], c["mask_writes"]),
+        Storage("read buffer", 64, LOAD_FIFO, config.port_bits // 64, c["axi_beats"], c["axi_beats"]),
     ]
     if config.rotary_tokens:
         reads = c["rotated"] * rows
-        found.append(Memory("rotary table", 32, 32 * lanes // 2, rows // 2, reads, c["rotary_writes"]))
+        found.append(Storage("rotary table", 32, 32 * lanes // 2, rows // 2, reads, c["rotary_writes"]))
     return found
 
 

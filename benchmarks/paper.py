@@ -61,7 +61,7 @@ def gates(config: str) -> dict[str, float]:
             " proc; flatten rowvit_mac_pair;"  # which has no use for some bits of it
             " synth -top rowvit_top -run begin:fine; opt -fast -full; techmap; opt -fast;"
             # no register needs a value at power-on; enables and resets become gates
-            " setattr -unset init w:*; dfflegalize -cell $_DFF_P_ x; opt_clean; abc -g cmos; opt_clean;"
+            " setattr -unset init w:*; dfflegalize -cell $_DFF_P_ x; opt_clean; abc -fast -g cmos; opt_clean;"
             f" tee -q -o {report} stat -tech cmos -json -top rowvit_top"
         )
         subprocess.run(["yosys", "-q", "-l", f"{folder}/log", "-p", script], check=True, capture_output=True)

@@ -32,7 +32,7 @@ SHAPED = Path(__file__).with_name("dsp_shaped.v")
 NAND = 4
 #: of the design's parts, the module that is all of each
 PARTS = {
-    "pairs of multipliers and their sums": "rowvit_mac_pair",
+    "pairs of multipliers": "rowvit_mac_pair",
     "shadow accumulators": "rowvit_cluster",
     "drain": "rowvit_drain",
     "softmax": "rowvit_softmax",
@@ -98,9 +98,9 @@ def gates(config: str) -> dict[str, float]:
         return found
 
     found = {part: whole(module) / NAND / 1e3 for part, module in PARTS.items()}
-    found["shadow accumulators"] -= found["pairs of multipliers and their sums"]
+    found["shadow accumulators"] -= found["pairs of multipliers"]
     total = whole("rowvit_top") / NAND / 1e3
-    return {"in all": total, **found, "the rest": total - sum(found.values())}
+    return {"all": total, **found, "the rest": total - sum(found.values())}
 
 
 def main(
@@ -121,7 +121,7 @@ def main(
         "macs_per_cycle": hardware.macs_per_cycle,
         "clock_mhz": hardware.clock_mhz,
         "peak_gops": peak,
-        "gates": found["in all"],
+        "gates": found["all"],
         "sram": sum(bits.values()) / 8 / 1024,
         "macs_saved": network["macs_saved"],
         "w2_rows_saved": network["w2_rows_saved"],
@@ -138,8 +138,10 @@ def main(
     for part, count in found.items():
         print(f"| {part} | {count:,.1f} |")
     if keep:
-        parts = {f"gates, {part}": count for part, count in found.items()}
-        record("paper", config, figures | parts | {f"sram, {n}": b / 8192 for n, b in bits.items()}, "yosys")
+        parts = {f"gates of {part}": count for part, count in found.items()}
+        record(
+            "paper", config, figures | parts | {f"sram of {n}": b / 8192 for n, b in bits.items()}, "yosys"
+        )
 
 
 if __name__ == "__main__":

@@ -191,6 +191,9 @@ def test_report(power_file, small):
     assert [row[0] for row in found["rows"]] == [*energy.SAVINGS]
     assert found["title"].startswith("Energy, estimate by activity")
     assert "Measured on the board, by d: 2.000 ± 0.022 times." in found["said"]
+    older = json.loads(json.dumps(pruned))
+    del older["config"]["rotary_tokens"]
+    assert estimated_energy([("o", older)], *arguments) is None
     dense["target"] = "sim"
     assert any(
         "test it yet" in text for text in estimated_energy([("p", pruned), ("d", dense)], *arguments)["said"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,7 @@ def photo(documents: Sequence[tuple[str, dict[str, Any]]], model: str, source: P
 
 def estimated_energy(
     documents: Sequence[tuple[str, dict[str, Any]]], model: str, source: Path, energies: energy.Energies
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """What pruning and skipping save in the energy of a photo, estimated by activity: a table and its notes.
 
     Parameters
@@ -163,6 +163,11 @@ def estimated_energy(
         The photo.
     energies : Energies
 
+    Returns
+    -------
+    dict, optional
+        None if the configuration is of another rowvit, which had other fields.
+
     Raises
     ------
     RowvitError
@@ -171,7 +176,10 @@ def estimated_energy(
     package = read_package(model)
     own = [d for _, d in documents if d["model"]["hash"] == package.meta["hash"]]
     config = {key: value for key, value in own[0]["config"].items() if key != "hash"}
-    hardware = HardwareConfig(**config, board="none", clock_mhz=own[0]["clock"]["mhz"])
+    config |= {"board": "none", "clock_mhz": own[0]["clock"]["mhz"]}
+    if config.keys() != {field.name for field in fields(HardwareConfig)}:
+        return None
+    hardware = HardwareConfig(**config)
     found = energy.savings(package, for_network(source, package.meta), hardware, energies)
     rows = [
         [name, *(value / 1e6 for value in (one.ddr, one.sram, one.arithmetic, one.total)), one.tops_per_watt]

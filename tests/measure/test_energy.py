@@ -164,8 +164,8 @@ def test_command(package, own):
         assert "nothing is measured" in out
         assert "Prediction, which rowvit power" in out
         layers = out.split("lanes clocked", 1)[1].split("\n\n")[0].splitlines()[1:]
-        assert [line.split()[0] for line in layers] == ["embed", "0", "1", "head", "total"]
-        tables.append([float(value.replace(",", "")) for value in layers[-1].split()[1:]])
+        assert [line.split()[0] for line in layers] == ["embed", "0", "1", "head", "total", "share"]
+        tables.append([float(value.replace(",", "")) for value in layers[-2].split()[1:]])
     assert tables[0] == pytest.approx(tables[1], rel=0.05)
     program = package.with_name("program.safetensors")
     run("compile", package, "-c", "tiny", "-o", program)

@@ -34,9 +34,10 @@ def print_energy(found: Profile, energies: Energies, savings: dict[str, Estimate
             f"{energy.ddr_words(counts):,.0f}",
             *(f"{value / 1e6:.2f}" for value in (*parts.values(), sum(parts.values()))),
         )
-    OUT.print(layers)
     items = energy.items(found.config, total, energies)
     whole = sum(item.picojoules for item in items)
+    layers.add_row("share", "", "", *(f"{value / whole:.1%}" for value in parts.values()))
+    OUT.print(layers)
     table = right_aligned("", "", "bits", "count or reads", "writes", "µJ", "share", left=2)
     for item in items:
         table.add_row(

@@ -28,7 +28,7 @@ CONTENTS = {
         "bitstreams/README",
         "hls/README",
     ),
-    "Evidence": ("docs/results", "docs/experiments", "docs/verification"),
+    "Evidence": ("docs/results", "docs/energy", "docs/experiments", "docs/verification"),
     "Contribute": ("CONTRIBUTING", "rtl/STYLE", "docs/glossary", "CHANGELOG"),
 }
 

@@ -491,13 +491,16 @@ def report(
     model: Annotated[
         str | None,
         Option(
-            metavar="MODEL", help="The package that was measured: the page shows how it classifies a photo."
+            metavar="MODEL",
+            help="The package that was measured: the page shows how it classifies a photo, and estimates the"
+            " energy of that.",
         ),
     ] = None,
     photo: Annotated[
         Path | None,
         Option(metavar="IMAGE", help="That photo; by default the first that comes with the model."),
     ] = None,
+    energies: opt.EnergiesOption = None,
 ) -> None:
     """Turn results into one HTML page with plots; several of one kind are compared.
 
@@ -519,6 +522,7 @@ def report(
         for path, document in documents.items():
             say(f"{path}: complete; {document['evidence']}")
         return
+    from rowvit.measure.energy import load
     from rowvit.measure.report import page as pages
     from rowvit.targets.session import image_files, shipped_photos
 
@@ -529,7 +533,11 @@ def report(
     alone = len({path.name for path in documents}) == len(documents)
     named = [(path.name if alone else str(path), document) for path, document in documents.items()]
     with status("drawing"):
-        picture = pages.photo(named, model, image_files(shown)[0]) if model else None
-        text = pages.page(named, picture)
+        picture = estimated = None
+        if model:
+            (source, *_) = image_files(shown)
+            picture = pages.photo(named, model, source)
+            estimated = pages.estimated_energy(named, model, source, load(energies))
+        text = pages.page(named, picture, estimated)
     write(output, text)
     say(f"{output}: {len(documents)} result{'s' * (len(documents) > 1)}; open it in a browser")

@@ -111,6 +111,13 @@ PhotosOption = Annotated[
         help="Photos: a folder with train and val folders of classes, CIFAR-10's python version, or an .npz.",
     ),
 ]
+EnergiesOption = Annotated[
+    Path | None,
+    Option(
+        metavar="FILE",
+        help="Energies of operations in place of the published ones (TOML), for an estimate of energy.",
+    ),
+]
 CountOption = Annotated[
     int,
     Option(

@@ -30,6 +30,7 @@ from rowvit.cli.common import (
     write,
     wrote,
 )
+from rowvit.cli.energy import print_energy
 from rowvit.errors import RowvitError
 
 if TYPE_CHECKING:
@@ -371,6 +372,15 @@ def profile(
         Path | None,
         typer.Option(metavar="FILE", help=f"Write a picture ({opt.PICTURES}): timeline and roofline."),
     ] = None,
+    energy: Annotated[
+        bool,
+        typer.Option(
+            "--energy",
+            help="Also estimate the energy, from counts of the RTL (or with --predict of the model) and"
+            " published energies.",
+        ),
+    ] = False,
+    energies: opt.EnergiesOption = None,
 ) -> None:
     """Show where the cycles of one image go, by layer and unit.
 
@@ -383,14 +393,19 @@ def profile(
       rowvit profile sign-digits --plot sign.png --trace-json sign.json
 
       rowvit profile vit-int8.safetensors photo.jpg --predict --rate 50
+
+      rowvit profile sign-digits --energy
     """
     from rowvit.formats.description import square_side
+    from rowvit.formats.package import ModelPackage
     from rowvit.hardware import config as configs
+    from rowvit.measure import energy as joules
     from rowvit.measure.draw import plots
     from rowvit.measure.speed import profile as measure
     from rowvit.targets.target import read_model
 
     hardware = configs.load(config)
+    prices = joules.load(energies) if energy or energies else None
     model_memory = opt.memory_model(memory, latency, rate)
     network = read_model(model)
     writable(trace_json, plot)
@@ -398,10 +413,16 @@ def profile(
         plots.can_save(plot)
     pixels = _one_image(model, image, network.meta)
     with status("predicting" if predict else "simulating one image"):
-        found = measure.profile(network, pixels, hardware, model_memory, not predict)
+        found = measure.profile(network, pixels, hardware, model_memory, not predict, prices is not None)
     _print_profile(found)
     _print_fills(network.meta, hardware)
     print_host_work(found.host_work(square_side(network.meta["architecture"])))
+    if prices is not None:
+        saved = None
+        if isinstance(network, ModelPackage):
+            with status("counting what the network saves"):
+                saved = joules.savings(network, pixels, hardware, prices)
+        print_energy(found, prices, saved)
     OUT.print()
     if trace_json:
         write(trace_json, json.dumps(measure.trace(found)) + "\n")

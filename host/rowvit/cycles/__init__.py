@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from rowvit.cycles.array import Array
+from rowvit.cycles.counts import activity
 from rowvit.cycles.data import LayerStatistics, LayerTimes, Prediction, Slice, Statistics, assumed, measured
 from rowvit.cycles.dispatch import dispatch
 from rowvit.cycles.jobs import jobs
@@ -33,6 +34,7 @@ __all__ = [
     "Prediction",
     "Slice",
     "Statistics",
+    "activity",
     "assumed",
     "measured",
     "predict",

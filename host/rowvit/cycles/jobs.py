@@ -13,7 +13,7 @@ from rowvit.cycles.data import LayerStatistics, Slice, Statistics
 from rowvit.formats.description import lanes_each
 from rowvit.formats.program import Operation, Pass, Program
 from rowvit.hardware.config import HardwareConfig
-from rowvit.hardware.isa import QUEUE, Engine, Flag, Instruction, LoadKind, Op
+from rowvit.hardware.isa import QUEUE, Dst, Engine, Flag, Instruction, LoadKind, Op
 
 WEIGHT_PORTS = 2  # of the weight memory: row r of a band walks its non-zeros on port r % 2
 
@@ -37,6 +37,9 @@ class Job:
     #: SPARSE, ATTN, [bands, ports]: cycles that a band's scalars fire on each port of the weight memory
     ports: np.ndarray = field(default_factory=_empty)
     work: np.ndarray = field(default_factory=_empty)  #: likewise, [bands]: scalars, over all groups
+    lines: np.ndarray = field(default_factory=_empty)  #: likewise, [bands]: weight lines read, of all groups
+    #: SPARSE, ATTN and what FFN1 compresses, [bands]: words of the token memory
+    packed: np.ndarray = field(default_factory=_empty)
     words: int = 0  #: LOAD
     scan: int = 0  #: LOAD, gather: mask words
     fetched: int = 0  #: LOAD, gather: rows
@@ -110,6 +113,12 @@ class _Work:
         elif Flag.SPARSE in instruction.flags:
             first = (operation.chunk or 0) * self.chunk
             self._walk(job, layers[operation.layer].hidden[None, :, first : first + self.chunk])
+        elif instruction.op is Op.MATMUL and fields["dst"] == Dst.HIDDEN and fields["mask_bands"]:
+            tile = self.config.tile  # tiles are numbered through all chunks, of which each begins with one
+            chunk, number = divmod(operation.tile or 0, -(-self.chunk // tile))
+            first = chunk * self.chunk + number * tile
+            end = min(first + tile, (chunk + 1) * self.chunk)
+            job.packed = self._packed(layers[operation.layer].hidden[None, :, first:end])
         elif instruction.op is Op.LOAD:
             job.slice.load = LoadKind(fields["kind"])
             if Flag.GATHER in instruction.flags:
@@ -130,7 +139,22 @@ class _Work:
         padded[:, :rows, 0] |= ~nonzero.any(axis=2)
         job.work = padded.reshape(groups, bands, -1).sum(axis=(0, 2)).astype(float)
         shared = padded.reshape(groups, bands, config.rows // ports, ports, count).any(axis=2)
-        job.ports = shared.sum(axis=3).max(axis=0).astype(float)
+        cycles = shared.sum(axis=3)
+        job.ports = cycles.max(axis=0).astype(float)
+        job.lines = cycles.sum(axis=(0, 2)).astype(float)
+        job.packed = self._packed(nonzero)
+
+    def _packed(self, nonzero: np.ndarray) -> np.ndarray:
+        """Words of compressed rows [groups, rows, scalars], by band: bitmaps, and the non-zeros."""
+        config = self.config
+        groups, rows, count = nonzero.shape
+        segments = -(-count // config.lanes)
+        padded = np.zeros((groups, config.bands(rows) * config.rows, segments * config.lanes), bool)
+        padded[:, :rows, :count] = nonzero
+        words = -(-padded.reshape(groups, -1, segments, config.lanes).sum(axis=3) // 8)
+        words[:, :rows] += 1
+        by_band: np.ndarray = words.reshape(groups, -1, config.rows * segments).sum(axis=(0, 2)).astype(float)
+        return by_band
 
     def _words(self, kind: LoadKind, rows: int, groups: int) -> int:
         if kind is LoadKind.WEIGHT:

@@ -5,7 +5,8 @@
 
 They are ``rtl/rowvit_defs.vh``, ``rtl/rowvit_buses.vh`` and ``docs/isa.md``, and tables in other pages: of
 ``pipeline.py`` and ``buses.py`` in ``docs/architecture.md``, of ``boards.toml`` in ``docs/board.md``,
-``docs/measurement.md`` and ``bitstreams/README.md``. A test holds them equal to what is committed.
+``docs/measurement.md`` and ``bitstreams/README.md``, of ``energies.toml`` and ``activity.py`` in
+``docs/energy.md``. A test holds them equal to what is committed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from rowvit.hardware import buses, clocks, isa, pipeline
+from rowvit.hardware import activity, buses, clocks, isa, pipeline
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import Board, boards
 from rowvit.hardware.isa import QUEUE, Coded, Engine
@@ -260,6 +261,24 @@ def board_builds() -> str:
     return _filled("bitstreams/README.md", "boards", head, _boards_with(cells))
 
 
+def energies() -> str:
+    """``docs/energy.md`` with its tables of published energies and of counts."""
+    rows = []
+    for name, table in configs.tomllib.loads((Path(__file__).parent / "energies.toml").read_text()).items():
+        process = f"{table['node_nm']:g} nm, {table['volts']:g} V" if "node_nm" in table else "not scaled"
+        value = ""
+        if "pj" in table:
+            each = f"{table['bits']} bit{'s' * (table['bits'] > 1)}"
+            value = f"{table['pj']} pJ for {each}"
+            if sizes := table.get("bytes"):
+                pairs = zip(table["pj"], sizes, strict=True)
+                value = "; ".join(f"{pj} pJ for {each} of {size >> 10} KB" for pj, size in pairs)
+        rows.append((f"`{name}`", value, process, table["source"]))
+    text = _filled("docs/energy.md", "energies", ["table", "energy", "published for", "source"], rows)
+    counts = [(f"`{name}`", meaning) for name, meaning in activity.COUNTS.items()]
+    return _filled("docs/energy.md", "counts", ["count", "of"], counts, text)
+
+
 #: file in the checkout -> its text
 FILES = {
     Path("rtl/rowvit_defs.vh"): verilog,
@@ -269,6 +288,7 @@ FILES = {
     Path("docs/board.md"): board_images,
     Path("docs/measurement.md"): board_power,
     Path("bitstreams/README.md"): board_builds,
+    Path("docs/energy.md"): energies,
 }
 
 if __name__ == "__main__":

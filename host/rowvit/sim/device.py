@@ -88,6 +88,9 @@ def _library(path: Path) -> ctypes.CDLL:
     library.rowvit_watch.argtypes = [handle, ctypes.c_int]
     library.rowvit_event_count.argtypes = library.rowvit_events.argtypes = [handle]
     library.rowvit_event_count.restype = u64
+    library.rowvit_activity_names.argtypes = library.rowvit_activity.argtypes = [handle]
+    library.rowvit_activity_names.restype = ctypes.c_char_p
+    library.rowvit_activity.restype = ctypes.POINTER(u64)
     library.rowvit_events.restype = ctypes.POINTER(u32)
     library.rowvit_trace.argtypes = [handle, ctypes.c_char_p, u64, u64]
     return library
@@ -154,6 +157,8 @@ class SimDevice(Device):
         First cycle and the one after the last, counted from the start of the simulation.
     rtl : Path, optional
         Directory with another ``rowvit_top.v``.
+    activity : bool
+        Count what `activity` returns; the simulator is another one, and slower.
     frontend : str
         "host": the DMA's stream goes to the core; "hls": it goes through the preprocessor's C++.
 
@@ -173,6 +178,7 @@ class SimDevice(Device):
         trace: str | Path | None = None,
         window: tuple[int, int] = (0, 1_000_000),
         rtl: Path | None = None,
+        activity: bool = False,
         frontend: str = "host",
     ) -> None:
         super().__init__(f"rowvit-sim-{config.name}")
@@ -183,7 +189,8 @@ class SimDevice(Device):
         self.capabilities = {"REGISTER_RW": True}
         self.arch = "armv7l" if hwh.is_zynq_7000(config) else "aarch64"
         self.timestamp = ""
-        self._library = _library(build(config, rtl, trace is not None))
+        self._counts = activity
+        self._library = _library(build(config, rtl, trace is not None, activity))
         kernel = build_frontend() if frontend == "hls" else None
         try:
             self.ddr = np.zeros(self.model.megabytes << 20, np.uint8)
@@ -297,6 +304,27 @@ class SimDevice(Device):
         cycles = events["counters"][:, 0]
         starts = np.flatnonzero(cycles[1:] < cycles[:-1]) + 1  # before it, what the previous start left
         return events[starts[-1] if len(starts) else 0 :]
+
+    def activity(self) -> dict[str, np.ndarray]:
+        """What was counted since `watch`, which has to be called before the start.
+
+        Returns
+        -------
+        dict of uint64 arrays [events + 1]
+            For every name of `hardware.activity.COUNTS` that is no register of the core: the counts at the
+            elements of `events`, and now.
+
+        Raises
+        ------
+        RowvitError
+            The device was opened without ``activity``.
+        """
+        if not self._counts:
+            raise RowvitError(f"{self.name} does not count its activity", "open it with activity=True")
+        names = self._library.rowvit_activity_names(self._sim).decode().split()
+        rows = self._library.rowvit_event_count(self._sim) + 1
+        found = np.ctypeslib.as_array(self._library.rowvit_activity(self._sim), (rows, len(names))).copy()
+        return dict(zip(names, found[-len(self.events()) - 1 :].T, strict=True))
 
     # -- what PYNQ calls ------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <deque>
+#include <string>
 #include <vector>
 
 #include "Vrowvit.h"
@@ -17,6 +18,9 @@
 #include "verilated.h"
 #ifdef ROWVIT_TRACE
 #include "verilated_fst_c.h"
+#endif
+#ifdef ROWVIT_ACTIVITY
+#include "Vrowvit__Dpi.h"
 #endif
 
 namespace {
@@ -226,6 +230,13 @@ struct Event {
     uint32_t counters[COUNTERS];
 };
 
+// Counts of activity.sv by name, of the simulation whose cycle runs in this thread.
+struct Activity {
+    std::string names;  // a line each
+    std::vector<uint64_t> counts;
+};
+thread_local Activity* running_activity = nullptr;
+
 class Sim {
 public:
     struct Stats {
@@ -243,7 +254,10 @@ public:
 #endif
         reset();
     }
-    ~Sim() { m_top.final(); }
+    ~Sim() {
+        enter();
+        m_top.final();
+    }
 
     bool load_frontend(const char* path) { return m_frontend.load(path); }
 
@@ -339,8 +353,18 @@ public:
     void watch(bool on) {
         m_watch = on;
         m_events.clear();
+        m_counted.clear();
+        std::fill(m_activity.counts.begin(), m_activity.counts.end(), 0);
     }
     const std::vector<Event>& events() const { return m_events; }
+
+    // Names of the counts, and their values since `watch`: at every event, and now.
+    const char* activity_names() const { return m_activity.names.c_str(); }
+    const std::vector<uint64_t>& activity() {
+        m_counted.resize(m_events.size() * m_activity.counts.size());
+        m_counted.insert(m_counted.end(), m_activity.counts.begin(), m_activity.counts.end());
+        return m_counted;
+    }
 
     // Record cycles from..to-1; 0 if the file could be opened.
     int trace(const char* path, uint64_t from, uint64_t to) {
@@ -362,8 +386,14 @@ private:
         return !open;
     }
 
+    // Of several simulations it is this one that goes on: it hears of assertions, and counts.
+    void enter() {
+        Verilated::threadContextp(&m_context);
+        running_activity = &m_activity;
+    }
+
     void cycle() {
-        Verilated::threadContextp(&m_context);  // who hears of an assertion
+        enter();
         m_top.aclk = 0;
         m_top.eval();  // outputs follow the inputs that the last cycle left
         dump(0);
@@ -431,6 +461,7 @@ private:
         std::copy(&done[0], &done[0] + Event::DONE, event.done);
         std::copy(&counters[0], &counters[0] + Event::COUNTERS, event.counters);
         m_events.push_back(event);
+        m_counted.insert(m_counted.end(), m_activity.counts.begin(), m_activity.counts.end());
     }
 
     // Take a word of memory traffic; the next cycle offers it to the port after `port` first.
@@ -655,6 +686,8 @@ private:
 
     bool m_watch = false;
     std::vector<Event> m_events;
+    Activity m_activity;
+    std::vector<uint64_t> m_counted;  // at every event
 
     std::deque<Word> m_fifo;
     bool m_out_held = false;
@@ -669,6 +702,21 @@ private:
 }  // namespace
 
 extern "C" {
+
+#ifdef ROWVIT_ACTIVITY
+int rowvit_count_number(const char* name) {
+    std::string& names = running_activity->names;
+    std::string line = std::string(name) + "\n", before = "\n" + names;
+    size_t found = before.find("\n" + line);
+    if (found == std::string::npos) {
+        found = names.size();
+        names += line;
+        running_activity->counts.push_back(0);
+    }
+    return static_cast<int>(std::count(names.begin(), names.begin() + found, '\n'));
+}
+void rowvit_count(int number, int amount) { running_activity->counts[number] += static_cast<uint32_t>(amount); }
+#endif
 
 Sim* rowvit_new(uint8_t* data, uint64_t base, uint64_t size, uint32_t latency, uint32_t rate, int ideal,
                 uint64_t seed) {
@@ -691,6 +739,8 @@ void rowvit_inject(Sim* sim, uint32_t port, uint32_t effect, uint64_t word, uint
 void rowvit_watch(Sim* sim, int on) { sim->watch(on != 0); }
 uint64_t rowvit_event_count(Sim* sim) { return sim->events().size(); }
 const Event* rowvit_events(Sim* sim) { return sim->events().data(); }
+const char* rowvit_activity_names(Sim* sim) { return sim->activity_names(); }
+const uint64_t* rowvit_activity(Sim* sim) { return sim->activity().data(); }
 int rowvit_trace(Sim* sim, const char* path, uint64_t from, uint64_t to) { return sim->trace(path, from, to); }
 
 }  // extern "C"

@@ -32,6 +32,7 @@ RTL = Path(__file__).parents[1] / "rtl"
 HLS = Path(__file__).parents[1] / "hls"
 HARNESS = Path(__file__).with_name("sim_harness.cpp")
 PUBLIC = HARNESS.with_suffix(".vlt")
+ACTIVITY = HARNESS.with_name("activity.sv")
 PORTS = HLS / "sim" / "ports.h"
 # without the unrolling, hundreds of lanes run many times slower
 VERILATOR_FLAGS = [
@@ -142,7 +143,9 @@ def version() -> str:
     return _verilator()[2]
 
 
-def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) -> Path:
+def build(
+    config: HardwareConfig, rtl: Path | None = None, trace: bool = False, activity: bool = False
+) -> Path:
     """The simulator of one configuration as a shared library, built if it is not in the cache.
 
     Parameters
@@ -152,6 +155,8 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
         Directory with ``rowvit_top.v``; rowvit's own by default.
     trace : bool
         With waveform recording, which makes it slower.
+    activity : bool
+        With the counts of `hardware.activity`, likewise.
 
     Raises
     ------
@@ -159,7 +164,7 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
         A tool is missing, the cache cannot be written, or the build failed.
     """
     rtl = rtl or RTL
-    verilog = sources(rtl)
+    verilog = [*sources(rtl), *([ACTIVITY] if activity else [])]
     verilator, environment, release = _verilator()
     flags = [*VERILATOR_FLAGS, *(f"-G{name}={value}" for name, value in parameters(config).items())]
     if trace:
@@ -174,6 +179,7 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
         options, units = _units(made, root)
         options += [f"-I{directory}" for directory in (made, PORTS.parent, root, root / "vltstd")]
         options += ["-DVL_TIME_CONTEXT", *(["-DROWVIT_TRACE"] if trace else [])]
+        options += ["-DROWVIT_ACTIVITY"] if activity else []
         objects = [unit.with_suffix(".o") for unit, _ in units]
         yield [
             cxx.compile(unit, out, speed, *options) for (unit, speed), out in zip(units, objects, strict=True)
@@ -181,7 +187,7 @@ def build(config: HardwareConfig, rtl: Path | None = None, trace: bool = False) 
         libraries = ["-pthread", "-ldl", *(["-lz"] if trace else [])]
         yield [cxx.link(objects, work / "library.so", *libraries)]
 
-    name = f"{config.name}-trace" if trace else config.name
+    name = config.name + "-trace" * trace + "-activity" * activity
     files = [*verilog, *sorted(rtl.glob("*.vh")), HARNESS, PUBLIC, PORTS]
     notice = f"the simulator of '{config.name}': a minute or two"
     return cached(

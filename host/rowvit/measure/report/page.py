@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ import numpy as np
 import rowvit
 from rowvit.errors import RowvitError, needs
 from rowvit.hardware import host
+from rowvit.hardware.config import HardwareConfig
+from rowvit.images import for_network
+from rowvit.measure import energy
 from rowvit.measure.draw import pictures
 from rowvit.measure.draw.plots import embedded, estimate, number
 from rowvit.measure.power.statistics import FIGURES
@@ -59,7 +62,11 @@ class FigureCard:
     conditions: list[str]
 
 
-def page(documents: Sequence[tuple[str, dict[str, Any]]], picture: Plot | None = None) -> str:
+def page(
+    documents: Sequence[tuple[str, dict[str, Any]]],
+    picture: Plot | None = None,
+    estimated: dict[str, Any] | None = None,
+) -> str:
     """The page of some results.
 
     Parameters
@@ -69,6 +76,8 @@ def page(documents: Sequence[tuple[str, dict[str, Any]]], picture: Plot | None =
         name in every title, table and plot.
     picture : Plot, optional
         From `photo`.
+    estimated : dict, optional
+        From `estimated_energy`.
 
     Returns
     -------
@@ -98,6 +107,7 @@ def page(documents: Sequence[tuple[str, dict[str, Any]]], picture: Plot | None =
         comparisons=[_comparison(kind, some) for kind, some in kinds.items() if len(some) > 1],
         results=[_result(name, document, documents) for name, document in documents],
         picture=picture,
+        estimated=estimated,
     )
 
 
@@ -134,6 +144,76 @@ def photo(documents: Sequence[tuple[str, dict[str, Any]]], model: str, source: P
     )
     caption = f"What {package.meta['name']} makes of {source.name}, by the integer reference"
     return Plot(caption, *(embedded(picture, "webp") for picture in drawn))
+
+
+def estimated_energy(
+    documents: Sequence[tuple[str, dict[str, Any]]], model: str, source: Path, energies: energy.Energies
+) -> dict[str, Any] | None:
+    """What pruning and skipping save in the energy of a photo, estimated by activity: a table and its notes.
+
+    Parameters
+    ----------
+    documents : sequence of (name, result)
+        As for `page`. The estimate is for the configuration of the first one of this network. What was
+        measured on a board stands beside it, if results of ``rowvit power`` have this network and one that
+        drops no tokens and skips nothing, on one configuration.
+    model : str
+        A package, by name or path, that one of the results is of: see `photo`.
+    source : Path
+        The photo.
+    energies : Energies
+
+    Returns
+    -------
+    dict, optional
+        None if the configuration is of another rowvit, which had other fields.
+
+    Raises
+    ------
+    RowvitError
+        The photo or the package cannot be read, or the network without its savings does not fit.
+    """
+    package = read_package(model)
+    own = [d for _, d in documents if d["model"]["hash"] == package.meta["hash"]]
+    config = {key: value for key, value in own[0]["config"].items() if key != "hash"}
+    config |= {"board": "none", "clock_mhz": own[0]["clock"]["mhz"]}
+    if config.keys() != {field.name for field in fields(HardwareConfig)}:
+        return None
+    hardware = HardwareConfig(**config)
+    found = energy.savings(package, for_network(source, package.meta), hardware, energies)
+    rows = [
+        [name, *(value / 1e6 for value in (one.ddr, one.sram, one.arithmetic, one.total)), one.tops_per_watt]
+        for name, one in found.items()
+    ]
+    head = ["skipped", *(f"{part}, µJ" for part in energy.PARTS), "sum, µJ", "TOPS/W"]
+    note = f"One photo on '{hardware.name}'; published energies at {energies.process}."
+    note += f" TOPS/W without DDR; the paper has {energy.PAPER_TOPS_PER_WATT}."
+    said = [
+        f"{energy.prediction(found)}.",
+        _measured_ratio([d for d in own if d["kind"] == "power"], documents),
+    ]
+    return _table(f"Energy, {energy.LABEL}: nothing here was measured", head, rows, note) | {"said": said}
+
+
+def _measured_ratio(own: list[dict[str, Any]], documents: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """A dense network's measured dynamic energy over that of the network of ``own``, in a sentence."""
+    key = "dynamic_joules_per_image"
+    for pruned in own:
+        for name, dense in documents:
+            model, measured = dense["model"], (pruned, dense)
+            if (
+                all(d["target"] == "board" and d.get("power", {}).get("significant") for d in measured)
+                and dense["config"] == pruned["config"]
+                and model["architecture"] == pruned["model"]["architecture"]
+                and not model["pruning"]
+                and model["ffn2_rule"] == "none"
+            ):
+                over, under = (d["power"][key] for d in (dense, pruned))
+                ratio = over["value"] / under["value"]
+                half = ratio * math.hypot(*(e["uncertainty"] / e["value"] for e in (over, under)))
+                value, around = estimate(ratio, half)
+                return f"Measured on the board, by {name}: {value} ± {around} times."
+    return "No results of rowvit power on a board, of this network and of a dense one, test it yet."
 
 
 def _result(

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import rowvit
-from rowvit.cycles import Prediction, Slice, measured, predict
+from rowvit.cycles import Prediction, Slice, activity, measured, predict
 from rowvit.formats.program import OperationKind, Program
+from rowvit.hardware.activity import REGISTERS
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.host import host_work
 from rowvit.hardware.isa import COUNTERS, QUEUE, Engine, Flag
@@ -78,6 +79,8 @@ class Profile:
     layers: list[LayerProfile]  #: embedding, layers, head
     timeline: list[Slice]  #: operations in whole cycles, those of an engine one after the other
     result: Result | None  #: of the simulated RTL
+    #: `hardware.activity.COUNTS` of the layers, from ``source``; if asked for
+    activity: list[dict[str, float]] | None = None
 
     @property
     def total(self) -> int:
@@ -96,6 +99,7 @@ def profile(
     config: HardwareConfig,
     memory: MemoryModel,
     simulate: bool = True,
+    energy: bool = False,
 ) -> Profile:
     """Profile one image.
 
@@ -108,6 +112,8 @@ def profile(
     memory : MemoryModel
     simulate : bool
         Run the RTL; otherwise only the model.
+    energy : bool
+        Count what an estimate of energy needs, too; the simulator is another one for that.
 
     Raises
     ------
@@ -123,13 +129,15 @@ def profile(
     name, layers = program.meta["model"]["name"], _modelled(program, predicted)
     if not simulate:
         timeline = _in_order(predicted.timeline, {}, predicted.total)
-        return Profile(name, config, memory, "cycle model", layers, timeline, None)
-    with rowvit.open("sim", config=config, memory=memory) as sim:
+        counts = activity(program, config, statistics) if energy else None
+        return Profile(name, config, memory, "cycle model", layers, timeline, None, counts)
+    with rowvit.open("sim", config=config, memory=memory, activity=energy) as sim:
         sim.load(program)
         result, events, counted = watched(sim, image)
+        counts = layer_activity(sim, counted) if energy else None
     layers = _measured(layers, predicted, result, counted, config, memory)
     timeline = _in_order(predicted.timeline, _completions(events), sum(result.layer_cycles))
-    return Profile(name, config, memory, "simulated RTL", layers, timeline, result)
+    return Profile(name, config, memory, "simulated RTL", layers, timeline, result, counts)
 
 
 def watched(target: Target, image: np.ndarray) -> tuple[Result, np.ndarray, list[dict[str, int]]]:
@@ -154,15 +162,42 @@ def layer_counters(program: Program, events: np.ndarray, result: Result) -> list
     result : Result
         Of that image.
     """
-    operations = [i for i in program.passes[0].instructions if i.op in QUEUE and QUEUE[i.op] is Engine.EXEC]
-    marks = [n + 1 for n, instruction in enumerate(operations) if Flag.MARK in instruction.flags]
-    drained = events["done"][:, Engine.DRAIN]
-    at = [np.zeros(len(COUNTERS), int), *(events["counters"][np.argmax(drained >= mark)] for mark in marks)]
-    at.append(np.array([result.counters[name] for name, _ in COUNTERS]))
+    counters = (events["counters"][mark] for mark in _marks(program, events))
+    at = [np.zeros(len(COUNTERS), int), *counters, [result.counters[name] for name, _ in COUNTERS]]
     return [
         {name: int(after[i]) - int(before[i]) for name, i in _COUNTER.items()}
         for before, after in pairwise(at)
     ]
+
+
+def layer_activity(target: Target, counters: list[dict[str, int]]) -> list[dict[str, float]]:
+    """What embedding, each layer, and head added to `hardware.activity.COUNTS`, likewise.
+
+    Parameters
+    ----------
+    target : Target
+        In simulation, opened with ``activity``; it has run one image by `watched`.
+    counters : list of dict
+        Of that image, from `layer_counters`.
+    """
+    from rowvit.targets.driver import Accelerator
+
+    assert isinstance(target, Accelerator) and target.program is not None
+    marks = _marks(target.program, target.device.events())
+    found: list[dict[str, float]] = [{name: layer[name] for name in REGISTERS} for layer in counters]
+    for name, counts in target.device.activity().items():
+        added = np.diff([0, *counts[marks], counts[-1]]).astype(float)
+        for layer, count in zip(found, added.tolist(), strict=True):
+            layer[name] = count
+    return found
+
+
+def _marks(program: Program, events: np.ndarray) -> list[int]:
+    """Of events of a start with one image, those that end the embedding and each layer."""
+    operations = [i for i in program.passes[0].instructions if i.op in QUEUE and QUEUE[i.op] is Engine.EXEC]
+    marks = [n + 1 for n, instruction in enumerate(operations) if Flag.MARK in instruction.flags]
+    drained = events["done"][:, Engine.DRAIN]
+    return [int(np.argmax(drained >= mark)) for mark in marks]
 
 
 def layer_names(meta: dict[str, Any]) -> list[str]:

@@ -20,7 +20,7 @@ def serve(monkeypatch, files):
     monkeypatch.setattr(commands, "_log_lines", lambda: None)  # of this process, for the tests that follow
     started = []
 
-    def run(service, listener, ready):
+    def run(service, listener, ready, certificate):
         started.append((service, listener.getsockname()))
         ready()
 

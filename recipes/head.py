@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first step of this result: fit a head to the encoder's class token by logistic regression.
+"""A first step of several recipes: fit a head to the encoder's class token by logistic regression.
 
-``python recipes/cifar10-vit-s14/head.py ENCODER.safetensors DATA -o OUTPUT.safetensors`` uses the features
-of 4,000 training photos, drawn with a fixed seed. The encoder is not trained.
+``python recipes/head.py ENCODER.safetensors DATA -o OUTPUT.safetensors`` uses the features of training photos
+that are drawn with a fixed seed. The encoder is not trained.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from rowvit.model.adapt import with_classes
 from rowvit.model.vit import predict
 from rowvit.photos import open_data
 
-PHOTOS = 4000
 DECAY = 1e-3
 
 
@@ -28,9 +27,10 @@ def main() -> None:
     parser.add_argument("encoder", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--photos", type=int, default=4000, metavar="N", help="training photos that are used")
     options = parser.parse_args()
     model, card = store.load(options.encoder)
-    photos = open_data(options.data, "train").subset(PHOTOS)
+    photos = open_data(options.data, "train").subset(options.photos)
     model = with_classes(model, 0)
     pixels = photos.pixels(range(len(photos)), model.config.image_size, card.resize)
     with torch.autocast("cpu", torch.bfloat16):

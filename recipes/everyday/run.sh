@@ -1,0 +1,22 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Everyday photos: Tiny-ImageNet's 200 classes at 128 pixels, DeiT-Tiny's shape, from random weights to the table:
+#     PROCESSES=2 bash recipes/everyday/run.sh TINY_IMAGENET FOLDER START
+# START is timm:deit_tiny_patch16_224 (from its hub), or a state dict of the same network; fine-tuned, it teaches.
+# Every file in FOLDER is a state to go on from: keep them together with *.state of the training that runs.
+. "$(dirname "$0")/../steps.sh"
+[ -n "${3:-}" ] || { echo "usage: $0 DATA FOLDER START" >&2; exit 2; }
+trim=--trim
+thresholds=
+layers=1,2,3,4,5,6,7,8,9,10,11
+drop="--keep 0.93,0.81,0.67,0.56,0.45,0.38,0.32,0.27,0.22,0.18,0.02"
+
+step import.safetensors rowvit import "$3" --classes 200 --image-size 128 -o import.safetensors
+step start.safetensors python "$recipes/../head.py" import.safetensors "$data" --photos 12000 \
+    -o start.safetensors
+train teacher.safetensors start.safetensors teacher.toml
+step random.safetensors python "$recipes/anew.py" teacher.safetensors -o random.safetensors
+train gelu.safetensors random.safetensors student.toml --teacher teacher.safetensors
+step refit.safetensors rowvit relu gelu.safetensors --data "$data" --no-measure -o refit.safetensors
+train pruned.safetensors refit.safetensors prune.toml --teacher teacher.safetensors
+table $layers --precision bf16

@@ -92,14 +92,16 @@ def test_bench_leaves_out_what_cannot_be_decoded(rowvit_command, small, tmp_path
     document = json.loads(found.stdout)
     assert document["data"]["images"] == 4 and document["data"]["subset"] == "first 4 of 6 files by name"
     assert document["throughput"]["files"]["images"] == 6
-    skipped = re.findall(r"skipped: \S+/(\S+): cannot be decoded", " ".join(found.stderr.split()))
+    skipped = re.findall(
+        r"skipped: \S+/(\S+): (?:is no picture|cannot be decoded)", " ".join(found.stderr.split())
+    )
     assert skipped == ["0_text.jpg", "1.png"]
     monkeypatch.setattr("rowvit.targets.session.AHEAD_BYTES", 1000)  # two images of 12 x 12
     document = json.loads(rowvit_command(*command, code=1).stdout)
     assert document["data"]["images"] == 2 and document["data"]["repeated"] == 3
     for file in tmp_path.glob("[0-9].png"):
         file.write_bytes(b"")
-    assert "0.png: cannot be decoded as an image" in mistake(*command)
+    assert "0.png: is no picture" in mistake(*command)
 
 
 def test_baseline_from_a_file(rowvit_command, small, tmp_path, mistake):

@@ -290,7 +290,7 @@ def test_folders_and_files_that_are_none(small, tmp_path, monkeypatch, command):
     assert images() == 3
     (photos / "broken.png").write_bytes(b"no picture")
     done = rowvit(*line, "--recursive", code=1)
-    assert f"skipped: {photos / 'broken.png'}: cannot be decoded" in done.stderr
+    assert f"skipped: {photos / 'broken.png'}: is no picture" in done.stderr
     assert images() == 3
 
 
@@ -471,7 +471,7 @@ def test_names_are_text(tmp_path, monkeypatch):
     found = CliRunner().invoke(
         app, ["run", str(path), str(tmp_path / "[x].png"), "-t", "golden", "-c", "tiny"]
     )
-    assert found.exit_code == 2 and "[x].png: cannot be decoded" in found.output
+    assert found.exit_code == 2 and "[x].png: is no picture" in found.output
     both = str(photo), str(tmp_path / "[x].png")
     found = CliRunner().invoke(app, ["run", str(path), *both, "-t", "golden", "-c", "tiny", "--json", "-"])
     assert found.exit_code == 1 and [image["file"] for image in json.loads(found.stdout)["images"]] == [

@@ -130,6 +130,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "names.txt").write_text("\n".join(classes))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        rowvit("certificate", "-o", "rowvit.pem")
         rowvit(
             "quantise", "vit-relu.safetensors", "--data", "photos", "-o", "int8.safetensors", "--no-measure"
         )

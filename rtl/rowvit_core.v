@@ -157,6 +157,7 @@ module rowvit_core #(  // parameters as of rowvit_top
   wire [`RO_ALL]     ro;
   wire [7:0]         nw_group, nw_slot;
   wire [15:0]        nw_index, rw_addr, mask_addr;
+  wire               mask_read;
   wire [47:0]        nw_data;
   wire [16*N-1:0]    rw_data;
   wire [LANES-1:0]   mask_data;
@@ -177,7 +178,8 @@ module rowvit_core #(  // parameters as of rowvit_top
       .nw_data_o(nw_data),
       .rw_valid_o(rw_valid), .rw_ready_i(rw_ready), .rw_addr_o(rw_addr), .rw_data_o(rw_data),
       .ro_valid_o(ro_valid), .ro_o(ro),
-      .mask_addr_o(mask_addr), .mask_data_i(mask_data),
+      .mask_read_o(mask_read), .mask_addr_o(mask_addr),
+      .mask_data_i(mask_data),
       .done_o(done[16*E_LOAD+:16]), .busy_o(happens[`E_LOAD_BUSY]), .wait_o(happens[`E_LOAD_WAIT]),
       .error_valid_o(load_error), .error_code_o(load_code), .error_info_o(load_info),
       .w2_fetched_o(w2_fetched), .w2_rows_o(w2_rows)
@@ -188,7 +190,7 @@ module rowvit_core #(  // parameters as of rowvit_top
   wire                move_valid;
   wire [`MV_ALL]      move;
   wire [15:0]         score_addr;
-  wire                score_ready;
+  wire                score_ready, score_read, src_read;
   wire [23:0]         score_data;
   wire [N-1:0]        rd_valid, rd_ready, rd_dvalid;
   wire [BANK_W*N-1:0] rd_bank;
@@ -212,8 +214,9 @@ module rowvit_core #(  // parameters as of rowvit_top
       .instr_valid_i(q_exec_valid), .instr_ready_o(q_exec_ready), .instr_i(q_exec),
       .done_i(done), .bands_i(bands),
       .live_i(live_exec), .set_live_o(set_live), .set_live_rows_o(set_live_rows),
-      .src_addr_o(src_addr), .src_data_i(src_data),
-      .score_addr_i(score_addr), .score_ready_o(score_ready), .score_data_o(score_data),
+      .src_read_o(src_read), .src_addr_o(src_addr), .src_data_i(src_data),
+      .score_read_i(score_read), .score_addr_i(score_addr), .score_ready_o(score_ready),
+      .score_data_o(score_data),
       .rd_valid_o(rd_valid), .rd_ready_i(rd_ready), .rd_bank_o(rd_bank), .rd_addr_o(rd_addr),
       .rd_dvalid_i(rd_dvalid), .rd_data_i(rd_data),
       .tw_valid_o(dt_valid), .tw_addr_o(dt_addr), .tw_data_o(dt_data),
@@ -222,7 +225,7 @@ module rowvit_core #(  // parameters as of rowvit_top
       .ww_valid_i(ww_valid), .ww_ready_o(ww_ready), .ww_group_i(ww_group), .ww_line_i(ww_line),
       .ww_data_i(ww_data), .pw_valid_i(pw_valid), .pw_i(pw),
       .ro_valid_i(ro_valid), .ro_i(ro), .move_valid_i(move_valid), .move_i(move),
-      .mask_addr_i(mask_addr), .mask_data_o(mask_data),
+      .mask_read_i(mask_read), .mask_addr_i(mask_addr), .mask_data_o(mask_data),
       .rec_valid_o(rec_valid), .rec_ready_i(rec_ready), .rec_data_o(rec_data),
       .rec_eor_o(rec_eor), .rec_last_o(rec_last),
       .cycles_i(counters_o[32*CNT_CYCLES+:32]), .fires_i(counters_o[32*CNT_FIRES+:32]),
@@ -245,8 +248,9 @@ module rowvit_core #(  // parameters as of rowvit_top
       .instr_valid_i(q_select_valid), .instr_ready_o(q_select_ready), .instr_i(q_select),
       .done_i(done), .bands_i(bands),
       .live_i(live_select), .kept_valid_o(kept_set), .kept_o(kept_rows),
-      .score_addr_o(score_addr), .score_ready_i(score_ready), .score_data_i(score_data),
-      .src_addr_i(src_addr), .src_data_o(src_data),
+      .score_read_o(score_read), .score_addr_o(score_addr), .score_ready_i(score_ready),
+      .score_data_i(score_data),
+      .src_read_i(src_read), .src_addr_i(src_addr), .src_data_o(src_data),
       .move_valid_o(move_valid), .move_o(move),
       .out_valid_o(kept_valid), .out_ready_i(kept_ready), .out_data_o(kept_data),
       .out_eor_o(kept_eor),

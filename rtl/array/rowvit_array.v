@@ -38,9 +38,11 @@ module rowvit_array #(
     input  wire [15:0]               live_i,
     output wire                      set_live_o,
     output wire [15:0]               set_live_rows_o,
+    output wire                      src_read_o,
     output wire [16*ROWS-1:0]        src_addr_o,
     input  wire [16*ROWS-1:0]        src_data_i,
     // scores, for the selection
+    input  wire                      score_read_i,
     input  wire [15:0]               score_addr_i,
     output wire                      score_ready_o,
     output wire [23:0]               score_data_o,
@@ -74,6 +76,7 @@ module rowvit_array #(
     input  wire [`RO_ALL]            ro_i,
     input  wire                      move_valid_i,
     input  wire [`MV_ALL]            move_i,
+    input  wire                      mask_read_i,
     input  wire [15:0]               mask_addr_i,
     output wire [LANES-1:0]          mask_data_o,
     // records: {eor, last, word}
@@ -119,7 +122,7 @@ module rowvit_array #(
       .instr_valid_i(instr_valid_i), .instr_ready_o(instr_ready_o), .instr_i(instr_i),
       .done_i(done_i), .bands_i(bands_i),
       .live_i(live_i), .set_live_o(set_live_o), .set_live_rows_o(set_live_rows_o),
-      .src_addr_o(src_addr_o), .src_data_i(src_data_i),
+      .src_read_o(src_read_o), .src_addr_o(src_addr_o), .src_data_i(src_data_i),
       .attn_start_o(attn_start), .rows_o(rows), .softmax_bands_i(softmax_bands),
       .tile_valid_o(tile_valid), .tile_ready_i(tile_ready), .tile_o(tile), .busy_o(exec_busy)
   );
@@ -219,7 +222,7 @@ module rowvit_array #(
       .ww_next_o(dw_next), .ww_valid_o(dw_valid), .ww_o(dw),
       .res_rd_o(res_rd_o), .res_raddr_o(res_raddr_o), .res_rdata_i(res_rdata_i),
       .res_we_o(res_we_o), .res_busy_o(res_busy_o), .res_waddr_o(res_waddr_o), .res_wdata_o(res_wdata_o),
-      .mask_addr_i(mask_addr_i), .mask_data_o(mask_data_o),
+      .mask_read_i(mask_read_i), .mask_addr_i(mask_addr_i), .mask_data_o(mask_data_o),
       .rec_valid_o(rec_valid_o), .rec_ready_i(rec_ready_i), .rec_data_o(rec_data_o),
       .rec_eor_o(rec_eor_o), .rec_last_o(rec_last_o), .cycles_i(cycles_i), .fires_i(fires_i),
       .done_o(drain_done_o), .bands_o(drain_bands_o), .busy_o(drain_busy_o)
@@ -238,7 +241,8 @@ module rowvit_array #(
       .p_closed_i(p_closed), .p_idle_i(p_idle),
       .bands_o(softmax_bands),
       .recip_band_i(recip_band), .recip_r_o(recip_r), .recip_n_o(recip_n),
-      .score_addr_i(score_addr_i), .score_ready_o(score_ready_o), .score_data_o(score_data_o),
+      .score_read_i(score_read_i), .score_addr_i(score_addr_i), .score_ready_o(score_ready_o),
+      .score_data_o(score_data_o),
       .busy_o(softmax_busy_o)
   );
 endmodule

@@ -58,7 +58,7 @@ module rowvit_cluster #(
             .a_i    (a_i[16*i+:16]),
             .b_i    (b_i[16*i+:16]),
             .use_b_i(use_b_i),
-            .en_i   (en_q[2]),
+            .en_i   ({en_q, en_i}),
             .first_i(first_q[2]),
             .p_o    (p),
             .wraps_o(wraps)

@@ -74,6 +74,7 @@ module rowvit_drain #(
     output wire [15:0]                  res_waddr_o,
     output wire [16*ROWS*GROUPS-1:0]    res_wdata_o,
     // FFN2 mask
+    input  wire                         mask_read_i,
     input  wire [15:0]                  mask_addr_i,
     output wire [LANES-1:0]             mask_data_o,
     // records: a word, and whether it is the last of its record, of the packet (TLAST)
@@ -128,17 +129,18 @@ module rowvit_drain #(
   wire [3:0]      kind = op[`O_KIND];
   wire [15:0]     band = tile[`T_BAND];
   wire [16*N-1:0] y10;
+  reg  [9:1]      valid_q;
   rowvit_drain_requant #(
       .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .PARAM_SLOTS(PARAM_SLOTS)
   ) u_requant (
-      .clk_i(clk_i), .lane_i(lane), .op_i(op), .odd_band_i(band[0]), .shadow_i(shadow_i),
+      .clk_i(clk_i), .lane_i(lane), .op_i(op), .odd_band_i(band[0]), .read_i(valid_q[1]), .shadow_i(shadow_i),
       .pw_valid_i(pw_valid_i), .pw_i(pw_i),
       .recip_band_o(recip_band_o), .recip_r_i(recip_r_i), .recip_n_i(recip_n_i), .y_o(y10)
   );
 
   // Alongside them: which lane it is. A tile has more lanes than the pipeline has stages, so that the
   // head of the queue still describes the tile whose first lane is in stage 9.
-  reg [9:1]       valid_q, first_q, final_q;
+  reg [9:1]       first_q, final_q;
   reg [LW*9-1:0]  lanes_q;
   reg [8*9-1:0]   subs_q;
   reg             valid10_q, first10_q, final10_q;
@@ -207,13 +209,14 @@ module rowvit_drain #(
       ) u_places (
           .clk_i(clk_i), .load_i(ro_valid_i && ro_i[`RO_PLACE]), .load_row_i(ro_i[`RO_ADDRESS]),
           .load_data_i(ro_data[9:0]), .move_i(move_valid_i), .move_row_i(move_i),
-          .band_i(band_q), .data_o(place)
+          .read_i(valid_q[6] && first_q[6]), .band_i(band_q), .data_o(place)
       );
       rowvit_rotary #(
           .ROWS(ROWS), .GROUPS(GROUPS), .LANES(LANES), .USE_DSP(USE_DSP)
       ) u_rotary (
           .clk_i(clk_i), .we_i(ro_valid_i && !ro_i[`RO_PLACE]), .waddr_i(ro_i[`RO_ADDRESS]),
           .wdata_i(ro_data), .place_i(place8_q), .lane_i(lanes_q[LW*7+:LW]),
+          .read_i(valid_q[8] && (op[`O_LATE] || late10)),  // the lane's tile is one of these two
           .valid_i(valid10_q), .odd_i(lane10_q[0]), .gated_i(gated10), .y_i(y10), .p_o(rotated)
       );
       assign gated10 = op10_q[`O_GATED];
@@ -339,7 +342,7 @@ module rowvit_drain #(
       .clk_i(clk_i), .rst_ni(rst_ni),
       .tile_end_i(valid11_q && sparse11_q && final11_q), .write_i(mask_end11_q), .base_i(mask11_q),
       .groups_i(groups11_q), .seg_valid_i(seg_valid), .seg_map_i(seg_map),
-      .mask_addr_i(mask_addr_i), .mask_data_o(mask_data_o)
+      .mask_read_i(mask_read_i), .mask_addr_i(mask_addr_i), .mask_data_o(mask_data_o)
   );
 
   // ---------------------------------------------------------------- records

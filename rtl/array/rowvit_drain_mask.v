@@ -25,6 +25,7 @@ module rowvit_drain_mask #(
     input  wire [7:0]                   groups_i,
     input  wire [ROWS*GROUPS-1:0]       seg_valid_i,
     input  wire [LANES*ROWS*GROUPS-1:0] seg_map_i,
+    input  wire                         mask_read_i,
     input  wire [15:0]                  mask_addr_i,
     output wire [LANES-1:0]             mask_data_o
 );
@@ -78,7 +79,7 @@ module rowvit_drain_mask #(
   ) u_ram (
       .clk_i(clk_i),
       .we_i(left_q != 8'd0), .waddr_i(addr_q[AW-1:0]), .wdata_i(word),
-      .re_i(1'b1), .raddr_i(mask_addr_i[AW-1:0]), .rdata_o(mask_data_o)
+      .re_i(mask_read_i), .raddr_i(mask_addr_i[AW-1:0]), .rdata_o(mask_data_o)
   );
 endmodule
 `default_nettype wire

@@ -19,6 +19,8 @@ module rowvit_drain_requant #(
     input  wire [$clog2(LANES)-1:0]     lane_i,
     input  wire [`O_ALL]                op_i,
     input  wire                         odd_band_i,
+    // stage 1: the lane of the cycle before is drained, and reads its parameters
+    input  wire                         read_i,
     // shadows; read in the next cycle
     input  wire [26*LANES*ROWS*GROUPS-1:0] shadow_i,
     // biases and multipliers
@@ -77,7 +79,7 @@ module rowvit_drain_requant #(
       ) u_low (
           .clk_i(clk_i),
           .we_i(mine), .waddr_i(waddr), .wdata_i({pw_data[41:32], pw_data[25:0]}),
-          .re_i(1'b1), .raddr_i(raddr1_q), .rdata_o(param3[42*g+:36])
+          .re_i(read_i), .raddr_i(raddr1_q), .rdata_o(param3[42*g+:36])
       );
       rowvit_sdp_ram #(
           .WIDTH(6),
@@ -88,7 +90,7 @@ module rowvit_drain_requant #(
       ) u_high (
           .clk_i(clk_i),
           .we_i(mine), .waddr_i(waddr), .wdata_i(pw_data[47:42]),
-          .re_i(1'b1), .raddr_i(raddr1_q), .rdata_o(param3[42*g+36+:6])
+          .re_i(read_i), .raddr_i(raddr1_q), .rdata_o(param3[42*g+36+:6])
       );
     end
     for (i = 0; i < N; i = i + 1) begin : g_shadow

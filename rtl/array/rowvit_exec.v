@@ -27,6 +27,7 @@ module rowvit_exec #(
     input  wire [15:0]                live_i,
     output wire                       set_live_o,
     output wire [15:0]                set_live_rows_o,
+    output wire                       src_read_o,
     output wire [16*ROWS-1:0]         src_addr_o,
     input  wire [16*ROWS-1:0]         src_data_i,
     // softmax
@@ -121,6 +122,7 @@ module rowvit_exec #(
   reg  [9:0]             g_half_q;
   reg  [11:0]            g_factor_q;
   reg  [15:0]            product_q;
+  assign src_read_o = state_q == X_GATHER && g_step_q == {GW{1'b0}};
   // the row whose product begins, and that whose product is used; out of step, any
   wire [BANK_W-1:0]      g_row = g_step_q[1+:BANK_W] - 1'b1;
   wire [BANK_W-1:0]      g_use = g_step_q[1+:BANK_W] - TWO[BANK_W-1:0];

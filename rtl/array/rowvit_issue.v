@@ -185,7 +185,9 @@ module rowvit_issue #(
     last1_q     <= last;
     x1_q        <= x;
     lockstep1_q <= lockstep;
-    {fire2_q, first2_q, last2_q, x2_q, lockstep2_q} <= {fire1_q, first1_q, last1_q, x1_q, lockstep1_q};
+    {fire2_q, first2_q, last2_q, lockstep2_q} <= {fire1_q, first1_q, last1_q, lockstep1_q};
+    // else the multipliers stand still
+    for (c = 0; c < N; c = c + 1) if (fire1_q[c]) x2_q[9*c+:9] <= x1_q[9*c+:9];
     {fire3_q, first3_q, last3_q, x3_q, lockstep3_q} <= {fire2_q, first2_q, last2_q, x2_q, lockstep2_q};
     end_q      <= {end_q[CAPTURED-3:0], tile_end};
     captured_o <= end_q[CAPTURED-2];
@@ -248,7 +250,9 @@ module rowvit_issue #(
         end
       end
       reg  [AW-1:0]      a_addr_q, b_addr_q;
-      reg                b_en_q;
+      reg                b_en_q, b_read_q;
+      wire [1:0]         b_came;  // what was read; for a half each, as it has many loads
+      rowvit_copies #(.N(2)) u_came (.clk_i(clk_i), .d_i(b_read_q), .q_o(b_came));
       reg  [LANES-1:0]   b_we_q;
       reg  [8*LANES-1:0] b_data_q;
       wire [8*LANES-1:0] a_data, b_data;
@@ -258,13 +262,16 @@ module rowvit_issue #(
         a_addr_q <= line0[AW-1:0];
         b_addr_q <= wr_valid_i[g] ? wr_line_i[AW*g+:AW] : line1[AW-1:0];
         b_en_q   <= wr_valid_i[g] || (!lockstep && read1);
+        b_read_q <= !wr_valid_i[g] && !lockstep && read1;
         b_we_q   <= wr_be_i[LANES*g+:LANES] & {LANES{wr_valid_i[g]}};
         // a reset of the register, not logic before it
         for (i = 0; i < 8 * LANES; i = i + 1)
           if (wr_clear_i[64*g+i%64]) b_data_q[i] <= 1'b0;
           else b_data_q[i] <= wr_data_i[i];
         a_q <= a_data;
-        b_q <= b_data;
+        // a write shows in b_data, too
+        if (b_came[0]) b_q[4*LANES-1:0] <= b_data[4*LANES-1:0];
+        if (b_came[1]) b_q[8*LANES-1:4*LANES] <= b_data[8*LANES-1:4*LANES];
       end
       rowvit_weight_memory #(
           .LANES(LANES),

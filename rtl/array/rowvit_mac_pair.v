@@ -5,8 +5,8 @@
 // The low sum outgrows its 17 bits, so its wraps are counted outside the DSP: one product is less than
 // a quarter of the field, hence a wrap is a step between its second and third quarter. Then
 //   w = wraps - P[16],  low sum = w * 2^17 + P[16:0],  high sum = P[42:17] - w.
-// Throughput 1 pair per cycle. Latency x_i to p_o 4, to wraps_o 5; en_i and first_i belong to the
-// product of the x_i three cycles before.
+// Throughput 1 pair per cycle. Latency x_i to p_o 4, to wraps_o 5; first_i belongs to the product of the
+// x_i three cycles before. Registers of what is not summed stand still.
 `default_nettype none
 module rowvit_mac_pair (
     input  wire               clk_i,
@@ -14,7 +14,7 @@ module rowvit_mac_pair (
     input  wire        [15:0] a_i,
     input  wire        [15:0] b_i,
     input  wire               use_b_i,
-    input  wire               en_i,
+    input  wire        [ 3:0] en_i,     // x_i is a factor; so were those of one, two and three cycles before
     input  wire               first_i,  // start new sums
     output wire        [42:0] p_o,
     output reg         [ 8:0] wraps_o
@@ -34,9 +34,9 @@ module rowvit_mac_pair (
       .OPMODE({1'b0, !first_i, 5'b00101}), .ALUMODE(4'b0000),
       .CARRYIN(1'b0), .CARRYINSEL(3'b000), .ACIN(30'd0), .BCIN(18'd0), .PCIN(48'd0),
       .CARRYCASCIN(1'b0), .MULTSIGNIN(1'b0),
-      .CEA1(1'b0), .CEA2(1'b1), .CEAD(1'b1), .CEALUMODE(1'b1), .CEB1(1'b1), .CEB2(1'b1),
-      .CEC(1'b0), .CECARRYIN(1'b0), .CECTRL(1'b1), .CED(1'b1), .CEINMODE(1'b1), .CEM(1'b1),
-      .CEP(en_i), .RSTA(1'b0), .RSTALLCARRYIN(1'b0), .RSTALUMODE(1'b0), .RSTB(1'b0),
+      .CEA1(1'b0), .CEA2(en_i[0]), .CEAD(en_i[1]), .CEALUMODE(1'b1), .CEB1(en_i[0]), .CEB2(en_i[1]),
+      .CEC(1'b0), .CECARRYIN(1'b0), .CECTRL(1'b1), .CED(en_i[0]), .CEINMODE(1'b1), .CEM(en_i[2]),
+      .CEP(en_i[3]), .RSTA(1'b0), .RSTALLCARRYIN(1'b0), .RSTALUMODE(1'b0), .RSTB(1'b0),
       .RSTC(1'b0), .RSTCTRL(1'b0), .RSTD(1'b0), .RSTINMODE(1'b0), .RSTM(1'b0), .RSTP(1'b0),
       .P(p48), .ACOUT(), .BCOUT(), .PCOUT(), .CARRYCASCOUT(), .CARRYOUT(), .MULTSIGNOUT(),
       .OVERFLOW(), .UNDERFLOW(), .PATTERNBDETECT(), .PATTERNDETECT()
@@ -49,7 +49,7 @@ module rowvit_mac_pair (
   wire      up   = before_q == 2'b01 && p_o[16:15] == 2'b10;
   wire      down = before_q == 2'b10 && p_o[16:15] == 2'b01;
   always @(posedge clk_i) begin
-    en_q    <= en_i;
+    en_q    <= en_i[3];
     first_q <= first_i;
     if (en_q) before_q <= p_o[16:15];
     if (first_q) wraps_o <= 9'd0;

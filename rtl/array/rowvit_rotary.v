@@ -22,6 +22,7 @@ module rowvit_rotary #(
     input  wire [31:0]               wdata_i,
     input  wire [10*ROWS-1:0]        place_i,  // {coordinate 1, coordinate 0} of every row
     input  wire [$clog2(LANES)-1:0]  lane_i,
+    input  wire                      read_i,   // it is to be rotated
     input  wire                      valid_i,  // y_i is there, with its lane's lowest bit
     input  wire                      odd_i,
     input  wire                      gated_i,  // of its tile
@@ -38,7 +39,8 @@ module rowvit_rotary #(
   rowvit_rotary_table #(
       .ROWS(ROWS), .AW(AW)
   ) u_table (
-      .clk_i(clk_i), .we_i(we_i), .waddr_i(waddr_i[AW-1:0]), .wdata_i(wdata_i), .addr_i(addr), .data_o(entry)
+      .clk_i(clk_i), .we_i(we_i), .waddr_i(waddr_i[AW-1:0]), .wdata_i(wdata_i), .read_i(read_i),
+      .addr_i(addr), .data_o(entry)
   );
 
   reg [4:1] odd_q;

@@ -19,6 +19,7 @@ module rowvit_rotary_places #(
     input  wire [9:0]         load_data_i,
     input  wire               move_i,   // the row that was read two cycles before goes to its place
     input  wire [`MV_ALL]     move_row_i,
+    input  wire               read_i,
     input  wire [10:0]        band_i,
     output reg  [10*ROWS-1:0] data_o
 );
@@ -39,7 +40,7 @@ module rowvit_rotary_places #(
       always @(posedge clk_i) begin
         if ((load_i || move_i) && row[BANK_W-1:0] == r) mem_q[row[BANK_W+:AW]] <= load_i ? load_data_i
                                                                                          : moved_q;
-        data_o[10*r+:10] <= mem_q[band_i[AW-1:0]];
+        if (read_i) data_o[10*r+:10] <= mem_q[band_i[AW-1:0]];
         read_q[10*r+:10] <= mem_q[from[BANK_W+:AW]];
       end
     end

@@ -13,6 +13,7 @@ module rowvit_rotary_table #(
     input  wire               we_i,
     input  wire [AW-1:0]      waddr_i,
     input  wire [31:0]        wdata_i,
+    input  wire               read_i,
     input  wire [AW*ROWS-1:0] addr_i,
     output wire [32*ROWS-1:0] data_o
 );
@@ -26,10 +27,12 @@ module rowvit_rotary_table #(
       reg  [31:0]   a_q, b_q, a_out_q, b_out_q;
       wire [AW-1:0] a = we_i ? waddr_i : addr_i[AW*r+:AW];
       always @(posedge clk_i) begin
-        if (we_i) mem_q[a] <= wdata_i;
-        a_q <= mem_q[a];
+        if (we_i || read_i) begin
+          if (we_i) mem_q[a] <= wdata_i;
+          a_q <= mem_q[a];
+        end
       end
-      always @(posedge clk_i) b_q <= mem_q[addr_i[AW*(r+1)+:AW]];
+      always @(posedge clk_i) if (read_i) b_q <= mem_q[addr_i[AW*(r+1)+:AW]];
       always @(posedge clk_i) {a_out_q, b_out_q} <= {a_q, b_q};
       assign data_o[32*r+:64] = {b_out_q, a_out_q};
     end

@@ -40,6 +40,7 @@ module rowvit_load_engine #(
     input  wire [PORT_BITS-1:0]      rsp_data_i,
 
     // Mask memory; data one cycle after the address.
+    output wire                      mask_read_o,
     output wire [15:0]               mask_addr_o,
     input  wire [LANES-1:0]          mask_data_i,
 
@@ -105,7 +106,8 @@ module rowvit_load_engine #(
       .instr_valid_i(instr_valid_i), .instr_ready_o(instr_ready_o), .instr_i(instr_i),
       .done_i(done_i), .bands_i(bands_i), .base_i(base_i), .length_i(length_i), .live_i(live_i),
       .req_valid_o(req_valid_o), .req_ready_i(req_ready_i), .req_addr_o(req_addr_o),
-      .req_bytes_o(req_bytes_o), .mask_addr_o(mask_addr_o), .mask_data_i(mask_data_i),
+      .req_bytes_o(req_bytes_o), .mask_read_o(mask_read_o), .mask_addr_o(mask_addr_o),
+      .mask_data_i(mask_data_i),
       .job_valid_o(new_valid), .job_ready_i(jobs_ready), .job_empty_o(new_empty),
       .job_final_o(new_final), .job_kind_o(new_kind), .job_groups_o(new_groups), .job_dst_o(new_dst),
       .job_rows_o(new_rows), .job_chain_o(new_chain), .job_deps_o(new_deps),

@@ -32,6 +32,7 @@ module rowvit_load_request #(
     output wire [31:0]                 req_bytes_o,
 
     // Mask memory; data one cycle after the address.
+    output wire                        mask_read_o,
     output wire [15:0]                 mask_addr_o,
     input  wire [LANES-1:0]            mask_data_i,
 
@@ -288,6 +289,7 @@ module rowvit_load_request #(
   assign req_addr_o = base_i + {32'b0, next_addr_q};
   assign req_bytes_o = next_bytes_q;
   assign mask_addr_o = mask_read_q;
+  assign mask_read_o = state_q == S_MASK || state_q == S_READ;
   always @(posedge clk_i) begin
     w2_fetched_o <= {15'b0, find};
     w2_rows_o <= close_issue && !rest_only ? rows : 16'd0;

@@ -31,10 +31,12 @@ module rowvit_select #(
     output wire               kept_valid_o,
     output wire [15:0]        kept_o,
     // Score memory, one cycle.
+    output wire               score_read_o,
     output wire [15:0]        score_addr_o,
     input  wire               score_ready_i,
     input  wire [23:0]        score_data_i,
     // Pre-selection row of each current row, one cycle.
+    input  wire               src_read_i,
     input  wire [16*ROWS-1:0] src_addr_i,
     output wire [16*ROWS-1:0] src_data_o,
     // Places: one is read, and one that was read two cycles before is written.
@@ -109,7 +111,7 @@ module rowvit_select #(
       reg [AW-1:0] read_q;
       always @(posedge clk_i) begin
         if (write) mem_q[table_entry] <= write_token_q;
-        read_q <= mem_q[table_addr[16*r+:AW]];
+        if (r == ROWS ? state_q == S_READ : src_read_i) read_q <= mem_q[table_addr[16*r+:AW]];
       end
       assign table_data[16*r+:16] = {{(16 - AW){1'b0}}, read_q};
     end
@@ -150,6 +152,7 @@ module rowvit_select #(
   assign out_eor_o = state_q == S_WORD && pad_q;
 
   assign score_addr_o = {{(16 - AW){1'b0}}, token_entry};
+  assign score_read_o = scan_q;
   assign busy_o = state_q != S_IDLE;
   wire done = out_eor_o && out_ready_i;
   assign instr_ready_o = done;

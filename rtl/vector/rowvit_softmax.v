@@ -49,6 +49,7 @@ module rowvit_softmax #(
     output wire [17*ROWS*GROUPS-1:0]   recip_r_o,
     output wire [5*ROWS*GROUPS-1:0]    recip_n_o,
     // Token scores, one cycle; not while they are being made.
+    input  wire                        score_read_i,
     input  wire [15:0]                 score_addr_i,
     output wire                        score_ready_o,
     output reg  [23:0]                 score_data_o,
@@ -231,13 +232,13 @@ module rowvit_softmax #(
           (* ram_style = "block" *) reg [11:0] s_mem_q [0:S_DEPTH-1];
           always @(posedge clk_i) begin
             if (s_live_q) s_mem_q[s_addr_q] <= s_data_q[12*I+:12];
-            if (en[r]) s_read_q <= s_mem_q[addr_q];
+            if (sending && en[r]) s_read_q <= s_mem_q[addr_q];
           end
         end else begin : g_distributed
           (* ram_style = "distributed" *) reg [11:0] s_mem_q [0:S_DEPTH-1];
           always @(posedge clk_i) begin
             if (s_live_q) s_mem_q[s_addr_q] <= s_data_q[12*I+:12];
-            if (en[r]) s_read_q <= s_mem_q[addr_q];
+            if (sending && en[r]) s_read_q <= s_mem_q[addr_q];
           end
         end
 
@@ -313,7 +314,7 @@ module rowvit_softmax #(
       if (stage_q[4]) score_write_q <= score_write_q + 1'b1;
     end
     share_q <= product[23:0] >> down_q[14:10];
-    score_data_o <= score_mem_q[score_addr];
+    if (score_pass ? stage_q[3] : score_read_i) score_data_o <= score_mem_q[score_addr];
     if (stage_q[4]) score_mem_q[score_write_q] <= share_q + (fresh ? 24'd0 : score_data_o);
     if (!rst_ni) stage_q <= 5'd0;
   end

@@ -262,8 +262,10 @@ async def destinations(dut):
     for tile in tiles:
         if tile.kind == Dst.HIDDEN and not tile.dense:
             for g in range(tile.groups):
-                dut.mask_addr_i.value = 4 * (tile.number % 16) + g
-                await harness.cycles(dut, 2)
+                dut.mask_addr_i.value, dut.mask_read_i.value = 4 * (tile.number % 16) + g, 1
+                await harness.cycles(dut, 1)
+                dut.mask_addr_i.value, dut.mask_read_i.value = rng.getrandbits(16), 0
+                await harness.cycles(dut, 1)  # what was read stays
                 masks[tile.number, g] = int(dut.mask_data_o.value)
 
     def weight(group, line, lane):

@@ -218,9 +218,10 @@ class Bench:
                 assert uint(dut.set_live_rows_o) == job.set_rows
             if dut.attn_start_o.value:
                 soft, scored = 0, []
-            # the table answers a cycle after it was asked
-            asked = [defined(dut.src_addr_o) >> 16 * r & 0xFFFF for r in range(rows)]
-            answer = sum(job.table[a % MAX_TOKENS] << 16 * r for r, a in enumerate(asked))
+            # the table answers a cycle after it was asked, and until it is asked again
+            if dut.src_read_o.value:
+                asked = [defined(dut.src_addr_o) >> 16 * r & 0xFFFF for r in range(rows)]
+                answer = sum(job.table[a % MAX_TOKENS] << 16 * r for r, a in enumerate(asked))
             if dut.tile_valid_o.value and go:
                 want = job.tiles[taken]
                 self._same(want, taken)

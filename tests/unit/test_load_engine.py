@@ -141,10 +141,12 @@ class Bench:
     async def mask_memory(self) -> None:
         while True:
             await ReadOnly()
-            address = uint(self.dut.mask_addr_o) if self.dut.mask_addr_o.value.is_resolvable else 0
+            asked = self.dut.mask_read_o.value.is_resolvable and bool(self.dut.mask_read_o.value)
+            address = uint(self.dut.mask_addr_o) if asked else None
             await FallingEdge(self.dut.clk_i)
-            garbage = random.getrandbits(parameter("LANES"))
-            self.dut.mask_data_i.value = self.masks.get(address, garbage)
+            if asked:
+                garbage = random.getrandbits(parameter("LANES"))
+                self.dut.mask_data_i.value = self.masks.get(address, garbage)
 
     async def sinks(self) -> None:
         dut = self.dut

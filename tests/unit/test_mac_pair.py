@@ -45,7 +45,8 @@ async def sums(dut):
         dut.a_i.value, dut.b_i.value = (other, pair) if use_b else (pair, other)
         now = pipeline.pop(0)
         pipeline.append(step)
-        dut.en_i.value = now is not None
+        # of the factors that enter now, of those of one and two cycles before, and of the product
+        dut.en_i.value = sum(1 << age for age, one in enumerate([*pipeline[::-1], now]) if one is not None)
         dut.first_i.value = bool(now and now[3])
         await ReadOnly()
         sums = check.pop(0)

@@ -26,7 +26,8 @@ class Tokens:
         self.scores = np.zeros(parameter("MAX_TOKENS"), np.int64)
         self.table = 0  #: entry of token 0
         dut.score_ready_i.value = 1
-        cocotb.start_soon(answer(dut, self.score, "score_addr_o", "score_data_i"))
+        dut.src_read_i.value = 0
+        cocotb.start_soon(answer(dut, self.score, "score_addr_o", "score_data_i", valid="score_read_o"))
 
     def score(self, address: int) -> int:
         return int(self.scores[address]) if address < self.scores.size else random.getrandbits(24)
@@ -43,16 +44,19 @@ class Tokens:
         self.live = self.dut.live_i.value = rows
 
     async def check_sources(self, sources: np.ndarray) -> None:
-        """All ports of the table, one cycle after the address."""
+        """All ports of the table, one cycle after the address; it stays until another is read."""
         rows = parameter("ROWS")
         for first in range(0, len(sources), rows):
             band = [min(first + r, len(sources) - 1) for r in range(rows)]
             self.dut.src_addr_i.value = sum(self.table + token << 16 * r for r, token in enumerate(band))
-            await cycles(self.dut)
-            await ReadOnly()
-            found = [uint(self.dut.src_data_o) >> 16 * r & 0xFFFF for r in range(rows)]
-            await FallingEdge(self.dut.clk_i)
-            assert found == [int(sources[token]) for token in band]
+            for read in (1, 0):
+                self.dut.src_read_i.value = read
+                await cycles(self.dut)
+                await ReadOnly()
+                found = [uint(self.dut.src_data_o) >> 16 * r & 0xFFFF for r in range(rows)]
+                await FallingEdge(self.dut.clk_i)
+                assert found == [int(sources[token]) for token in band]
+                self.dut.src_addr_i.value = random.getrandbits(16 * rows)
 
     async def select(
         self, scores: Sequence[int], keep: int, threshold: int = 0, stall: float = 0.0

@@ -169,11 +169,14 @@ class Unit:
         """Those of this operation, and of those before, which have other entries."""
         for entry, score in self.scores.items():
             self.dut.score_addr_i.value = entry
-            await cycles(self.dut)
-            await ReadOnly()
-            assert self.dut.score_ready_o.value
-            assert uint(self.dut.score_data_o) == score, entry
-            await FallingEdge(self.dut.clk_i)
+            for read in (1, 0):  # what was read stays
+                self.dut.score_read_i.value = read
+                await cycles(self.dut)
+                await ReadOnly()
+                assert self.dut.score_ready_o.value
+                assert uint(self.dut.score_data_o) == score, entry
+                await FallingEdge(self.dut.clk_i)
+                self.dut.score_addr_i.value = random.randrange(parameter("MAX_TOKENS"))
 
 
 @cocotb.test()

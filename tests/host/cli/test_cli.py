@@ -356,7 +356,7 @@ def test_mistakes_with_files(small, tmp_path):
     assert "do not match their hash" in mistake("info", cut)
     cut.write_bytes(b"hello, world")
     assert "not a safetensors file" in mistake("info", cut)
-    assert "decoded as an image" in mistake("run", small["package"], cut, "-c", "tiny")
+    assert "is no picture" in mistake("run", small["package"], cut, "-c", "tiny")
     assert "no such file" in mistake("run", small["package"], tmp_path / "x.jpg", "-c", "tiny")
     assert "no image is named" in mistake("run", small["package"], "-c", "tiny")
     (tmp_path / "empty").mkdir()
@@ -477,7 +477,7 @@ def test_names_are_text(tmp_path, monkeypatch):
     assert found.exit_code == 1 and [image["file"] for image in json.loads(found.stdout)["images"]] == [
         both[0]
     ]
-    assert re.sub(r"\s+", "", found.stderr).count(f"skipped:{both[1]}:cannotbedecoded".replace(" ", "")) == 1
+    assert re.sub(r"\s+", "", found.stderr).count(f"skipped:{both[1]}:isnopicture".replace(" ", "")) == 1
 
 
 def _ends_with_its_workers(sent: str, folder: Path, *arguments: object) -> None:

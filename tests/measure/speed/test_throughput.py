@@ -130,7 +130,7 @@ def test_from_files(small, tmp_path):
         assert "none" in from_files(golden, "sim", files, 4, done.append)["pipelined"]
         assert done == [1, 2, 3]
         files[1].write_text("no picture")
-        with pytest.raises(RowvitError, match=r"1\.png: cannot be decoded"):
+        with pytest.raises(RowvitError, match=r"1\.png: is no picture"):
             from_files(golden, "golden", files, 4)
 
 

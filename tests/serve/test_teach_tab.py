@@ -327,7 +327,7 @@ def test_what_goes_wrong_is_a_sentence(tab, signs):
     card(tab, "class 1").locator(".files").set_input_files(
         {"name": "x.png", "mimeType": "image/png", "buffer": b"nothing"}
     )
-    alert.get_by_text("This is no picture; send one of JPEG").wait_for()
+    alert.get_by_text("The file is no picture; use one of JPEG").wait_for()
     own = card(tab, "class 1").locator(".name")
     own.fill("class 2")
     own.press("Tab")

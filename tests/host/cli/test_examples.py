@@ -219,6 +219,7 @@ def test_example(line: str, world: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("rowvit.targets.session.open_target", on_no_board)
     shipped = {"sign-digits": [Path("photo.jpg")]}
     monkeypatch.setattr("rowvit.targets.session.shipped_photos", lambda model: shipped.get(model, []))
+    monkeypatch.setattr("rowvit.cli.serve._log_lines", lambda: None)  # of this process
     monkeypatch.setattr("rowvit.serve.server.run", lambda service, listener, ready, certificate: ready())
     monkeypatch.setattr(protocol, "measure", partial(protocol.measure, clock=FastClock()))
     arguments = shortened(line)

@@ -45,6 +45,7 @@ PROOFS = (
         (
             "rowvit_issue",
             "rowvit_fifo",
+            "rowvit_copies",
             "rowvit_cluster",
             "rowvit_cluster_twin",
             "rowvit_weight_memory",

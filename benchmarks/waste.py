@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 from cycles import network
-from energy import one_image
+from energy import NETWORKS, one_image
 from record import Record, record
 
 import rowvit
@@ -57,7 +57,7 @@ def main(
         both = Path(folder) / "counters.sv"
         both.write_text(f'`include "{verilate.ACTIVITY}"\n{COUNTERS.read_text()}')
         verilate.ACTIVITY = both
-        for name in networks or ["sign-digits", "deit-tiny"]:
+        for name in networks or NETWORKS:
             package = network(name)
             with (
                 status(f"{name}: simulating an image"),

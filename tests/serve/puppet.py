@@ -5,16 +5,22 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import uvicorn
 from waiting import HANG, until
 
+import rowvit
 from rowvit.errors import RowvitError
 from rowvit.formats.tokens import Tokens
 from rowvit.hardware.config import load
@@ -161,3 +167,36 @@ def serving(
             server.should_exit = True
             thread.join(HANG)
             assert not thread.is_alive(), "the server does not stop"
+
+
+@contextmanager
+def command(
+    *arguments: object, program: Sequence[str] = ("-m", "rowvit.cli"), **environment: str
+) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """``rowvit serve`` on `tiny` as a process, and the lines that it writes.
+
+    ``program`` is what Python runs, and ``environment`` stands over this process's.
+    """
+    variables = {**os.environ, "PYTHONPATH": str(Path(rowvit.__file__).parents[1]), **environment}
+    process = subprocess.Popen(
+        [sys.executable, *program, "serve", *map(str, arguments), "-c", "tiny", "--port", "0"],
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        env=variables,
+    )
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(process.stderr))
+    reader.start()
+    try:
+        until(lambda: any("://localhost:" in line for line in lines))
+        yield process, lines
+    finally:
+        process.kill()
+        process.wait(HANG)
+        reader.join(HANG)
+
+
+def port_of(lines: list[str]) -> int:
+    """Where a `command` listens."""
+    return next(int(found[1]) for line in lines if (found := re.search(r"://localhost:(\d+)", line)))

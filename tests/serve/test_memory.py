@@ -7,8 +7,6 @@ import http.client
 import io
 import re
 import subprocess
-import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import numpy as np
 import photos as sets
 import pytest
 from PIL import Image
+from puppet import command, port_of
 from waiting import HANG, until
 
 BOARD = 512_000_000, 300_000_000  # bytes that there are, and that are free
@@ -30,20 +29,10 @@ app()
 @pytest.fixture(scope="module")
 def board(files):
     """The process and its port; the network has been used."""
-    command = [sys.executable, "-c", _SCRIPT, "serve", str(files["small"]), "-c", "tiny", "--port", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    lines: list[str] = []
-    reader = threading.Thread(target=lambda: lines.extend(process.stderr))
-    reader.start()
-    try:
-        until(lambda: any("://localhost:" in line for line in lines))
-        port = next(int(found[1]) for line in lines if (found := re.search(r"localhost:(\d+)", line)))
+    with command(files["small"], program=("-c", _SCRIPT)) as (process, lines):
+        port = port_of(lines)
         assert ask(port, saved("PNG", 300, 200))[0] == 200
         yield process, port
-    finally:
-        process.kill()
-        process.wait(HANG)
-        reader.join(HANG)
 
 
 def ask(port: int, data: bytes) -> tuple[int, bytes]:

@@ -5,21 +5,19 @@ from __future__ import annotations
 
 import http.client
 import os
-import re
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
-from puppet import serving
+from puppet import command, port_of, serving
 from waiting import HANG, until
 
 import rowvit
@@ -227,33 +225,6 @@ def test_large_bodies_of_one_address_give_way(networks, puppet):
 
 
 # -- the end ----------------------------------------------------------------------------------------
-
-
-@contextmanager
-def command(*arguments: object, **environment: str):
-    """``rowvit serve`` as a process, and the lines that it writes."""
-    variables = {**os.environ, "PYTHONPATH": str(Path(rowvit.__file__).parents[1]), **environment}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rowvit.cli", "serve", *map(str, arguments), "-c", "tiny", "--port", "0"],
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        env=variables,
-    )
-    lines: list[str] = []
-    reader = threading.Thread(target=lambda: lines.extend(process.stderr))
-    reader.start()
-    try:
-        until(lambda: any("://localhost:" in line for line in lines))
-        yield process, lines
-    finally:
-        process.kill()
-        process.wait(HANG)
-        reader.join(HANG)
-
-
-def port_of(lines: list[str]) -> int:
-    return next(int(found[1]) for line in lines if (found := re.search(r"://localhost:(\d+)", line)))
 
 
 def test_new_requests_get_a_sentence_while_the_last_are_answered(networks, puppet):

@@ -182,7 +182,7 @@ class Gate:
         request = Request(scope)
         try:
             try:
-                answer = self._admitted(request, address)
+                answer = self._admitted(request, address, largest)
             except Refusal as refusal:
                 answer = self._refused(request, refusal)
             if answer is None:
@@ -194,7 +194,7 @@ class Gate:
             self.service.open_requests -= 1
             self._log(scope, status, time.monotonic() - begin)
 
-    def _admitted(self, request: Request, address: str) -> Response | None:
+    def _admitted(self, request: Request, address: str, largest: int) -> Response | None:
         """What a request gets instead of an answer, or `Refusal`, if its headers say enough."""
         path = request.scope["path"]
         self._check_host(request)
@@ -202,9 +202,9 @@ class Gate:
             raise Refusal(503, "the server is stopping", "send it again later, or to another", 1)
         if (answer := self._check_token(request, address)) is not None:
             return answer
-        length, limit = request.headers.get("content-length", "0"), self.service.largest(path)
-        if length.isdecimal() and int(length) > limit:
-            raise Refusal(413, f"the request is larger than {limit:,} bytes", "send less")
+        length = request.headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > largest:
+            raise Refusal(413, f"the request is larger than {largest:,} bytes", "send less")
         return None
 
     def _check_host(self, request: Request) -> None:

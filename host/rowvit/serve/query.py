@@ -14,7 +14,7 @@ from starlette.types import Message
 
 from rowvit.serve.refusal import Refusal
 
-_FORMS = ("multipart/form-data",)  # curl calls whatever --data-binary sends a form, too
+_FORM = "multipart/form-data"  # curl calls whatever --data-binary sends a form, too
 _NAME = 120  # characters of a file's name
 
 
@@ -88,7 +88,7 @@ async def form(request: Request) -> AsyncIterator[FormData]:
 
 async def picture(request: Request) -> tuple[bytes, str]:
     """The picture that a request brings, as its body or as a form's file, and the file's name, if any."""
-    if not request.headers.get("content-type", "").startswith(_FORMS):
+    if not request.headers.get("content-type", "").startswith(_FORM):
         return await body(request), ""
     async with form(request) as fields:
         for field in fields.values():

@@ -164,13 +164,14 @@ def test_who_leaves_is_one_line(served, caplog):
         until(lambda: sum("/models/small/classify 499" in text for text in caplog.messages) == 5)
     assert len([record for record in caplog.records if record.name != "asyncio"]) == 5
     assert not any(record.exc_info for record in caplog.records)
-    assert served.service.open_requests == 0
+    until(lambda: served.service.open_requests == 0)
 
 
 def test_lessons_are_not_in_the_log(networks, puppet, caplog):
     secret = "lesson-Zk3ap_0-99aXyZ-secret"
     with serving(networks, "sim", lambda: puppet) as served, caplog.at_level("INFO", "rowvit.serve"):
         served.ask("GET", f"/lessons/{secret}")
+        until(lambda: caplog.messages)
         served.ask("POST", f"/models/{secret}/classify", b"x")
         until(lambda: len(caplog.messages) == 2)
     assert "GET /lessons/lesson-... 404" in caplog.messages[0]

@@ -81,7 +81,8 @@ ModelArgument = Annotated[
     str,
     Argument(
         metavar="MODEL",
-        help="A model package or compiled program (.safetensors), or sign-digits, which is bundled.",
+        help="A model package or compiled program (.safetensors), or everyday or sign-digits, which are"
+        " bundled.",
     ),
 ]
 FloatArgument = Annotated[

@@ -71,6 +71,10 @@ def run(
         ),
     ] = False,
     check_every: opt.CheckEveryOption = None,
+    top: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Classes that are shown of each image, the likeliest first."),
+    ] = 1,
     json_file: Annotated[
         Path | None,
         typer.Option(
@@ -130,14 +134,14 @@ def run(
 ) -> None:
     """Classify images, and show the cycles and the work that they took.
 
-    The table shows the true class where file names begin with it, as in 7_1449.jpg.
+    The table shows the true class where file names begin with it, as in 7_1449.jpg or tabby-cat_1.jpg.
     Cycles are the core's own counter, from start to the last word of the answer.
 
     Examples
     --------
       rowvit run sign-digits --target sim --check
 
-      rowvit run sign-digits photo.jpg --plot photo.png
+      rowvit run everyday photo.jpg --top 5 --plot photo.png
 
       rowvit run vit-int8.safetensors photo.jpg --memory ideal --json photo.json
 
@@ -192,7 +196,7 @@ def run(
 
         if str(json_file) != "-":
             names = session.meta.get("row_heads", {}).get("names", ())
-            _print_results(files, results, session.meta["classes"], names)
+            _print_results(files, results, session.meta["classes"], names, top)
             if not session.meta["classes"]:
                 say("The network has no classes, and answers with tokens: rowvit features writes them.")
             _print_statistics(statistics, session, seconds)
@@ -271,17 +275,24 @@ def _window(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
+def _truth(file: Path, classes: Sequence[str]) -> str:
+    """The class that a file's name begins with, before an underscore; empty if it does with none."""
+    given = {one.replace(" ", "-"): one for one in map(str, classes)}
+    parts = file.stem.replace(" ", "-").split("_")
+    heads = ("_".join(parts[:end]) for end in range(len(parts) - 1, 0, -1))
+    return next((given[head] for head in heads if head in given), "")
+
+
 def _print_results(
-    files: list[Path], results: list[Result], classes: list[str], names: Sequence[str]
+    files: list[Path], results: list[Result], classes: list[str], names: Sequence[str], top: int
 ) -> None:
     """``names``: those of heads of rows, if the network has such."""
+    from rowvit.measure.draw import pictures
     from rowvit.targets.features import told
 
-    truths = [file.stem.split("_")[0] for file in files]
+    truths = [_truth(file, classes) for file in files]
     compared = any(result.bit_exact is not None for result in results)
-    known = (
-        bool(classes) and set(truths) <= set(map(str, classes)) and all("_" in file.stem for file in files)
-    )
+    known = sum(map(bool, truths))
     rows = []
     for file, truth, result in zip(files, truths, results, strict=True):
         row: dict[str, str | Text] = {"image": file.name}
@@ -290,6 +301,9 @@ def _print_results(
         if classes:
             row["prediction"] = result.verdict
             row["probability"] = f"{result.probabilities[result.top1]:.3f}"
+        if classes and top > 1:
+            after = pictures.classes(result, classes, top)[1:]
+            row["then"] = ", ".join(f"{name} {share:.3f}" for name, share in after)
         if names:
             seen = (f"{name} {share:.2f}" for name, share in told(result.rows, names))
             row["seen"] = ", ".join(seen) or "nothing"
@@ -306,8 +320,9 @@ def _print_results(
         table.add_row(*row.values())
     OUT.print(table)
     if known:
-        right = sum(truth == result.label for truth, result in zip(truths, results, strict=True))
-        OUT.print(f"{right} of {len(results)} right")
+        right = sum(bool(truth) and truth == one.label for truth, one in zip(truths, results, strict=True))
+        others = f"; of {len(results) - known} the name says nothing" if known < len(results) else ""
+        OUT.print(f"{right} of {known} right{others}")
     OUT.print()
 
 

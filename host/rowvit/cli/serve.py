@@ -28,8 +28,8 @@ def serve(
         list[str],
         typer.Argument(
             metavar="MODELS",
-            help="Model packages or compiled programs (.safetensors), or sign-digits, which is bundled;"
-            " NAME=FILE gives one a name.",
+            help="Model packages or compiled programs (.safetensors), or everyday or sign-digits, which are"
+            " bundled; NAME=FILE gives one a name.",
         ),
     ],
     *,

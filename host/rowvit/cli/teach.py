@@ -13,6 +13,7 @@ import typer
 
 from rowvit.cli import options as opt
 from rowvit.cli.common import ERR, OUT, command, progress_bar, right_aligned, say, writable, write, wrote
+from rowvit.errors import RowvitError
 
 if TYPE_CHECKING:
     from rowvit.photos import Photos
@@ -66,6 +67,25 @@ def teach(
             help="Keep a byte per channel of every photo in the package, for --add.",
         ),
     ] = False,
+    same_head: Annotated[
+        bool,
+        typer.Option(
+            "--same-head",
+            help="Keep the head, too, and learn from photos of its classes only to say of a photo that it is"
+            " like none of them.",
+        ),
+    ] = False,
+    labels: opt.LabelsOption = None,
+    most: Annotated[
+        int,
+        typer.Option(
+            "--photos",
+            min=0,
+            metavar="N",
+            show_default="all",
+            help="At most so many photos, drawn with a fixed seed.",
+        ),
+    ] = 0,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the network; by default the file's.")
     ] = None,
@@ -95,11 +115,14 @@ def teach(
       rowvit run mine.safetensors photo.jpg --target sim --check
 
       rowvit teach more/ --from mine.safetensors --add -o more.safetensors
+
+      rowvit teach photos/ --from vit-int8.safetensors --same-head -o vit-or-else.safetensors
     """
+    from rowvit.measure.accuracy.evaluation import matched, read_labels
     from rowvit.targets.session import Session
     from rowvit.targets.target import read_package
     from rowvit.teach.backbone import Backbone, Kept
-    from rowvit.teach.lesson import look, read
+    from rowvit.teach.lesson import acquaint, look, read
     from rowvit.teach.lesson import teach as taught_by
 
     writable(output, json_file, plot)
@@ -108,8 +131,15 @@ def teach(
 
         can_save(plot)
     base = read_package(source)
+    if same_head:
+        _require_a_head(base.meta, add or keep or bool(solver or plot or json_file))
     backbone, before = Backbone.of(base), Kept.of(base) if add else None
-    given = read(photos, before)
+    given, names = read(photos, before), read_labels(labels)
+    if same_head:
+        given = matched(given, base.meta["name"], base.meta["classes"], names)
+    elif names:
+        raise RowvitError("--labels is for --same-head", "name the folders as the new classes")
+    given = given.subset(most) if most else given
     wrong: list[str] = []
     options = opt.target_options(target, bitstream)
     with Session(backbone.package, target.value, config, **options) as session:
@@ -127,18 +157,35 @@ def teach(
             )
     for sentence in wrong:
         say(f"left out: {sentence}", ERR)
-    found = taught_by(seen, backbone, name or output.stem, solver.value if solver else "", before)
-    package = found.kept.within(found.package) if keep or add else found.package
-    package.save(output)
-    _print(found)
-    if plot:
-        _draw(found.findings, seen.photos, base.meta, plot)
-    if json_file:
-        write(json_file, json.dumps(_record(found), indent=1) + "\n")
-        wrote(json_file)
+    if same_head:
+        package = acquaint(seen, backbone)
+        package.meta["name"] = name or package.meta["name"]
+        package.save(output)
+        alarms = package.meta["familiar"]["alarms"]
+        say(f"{len(seen.photos)} photos, of whose like {alarms:.0%} will be said to be unlike all classes")
+    else:
+        found = taught_by(seen, backbone, name or output.stem, solver.value if solver else "", before)
+        package = found.kept.within(found.package) if keep or add else found.package
+        package.save(output)
+        _print(found)
+        if plot:
+            _draw(found.findings, seen.photos, base.meta, plot)
+        if json_file:
+            write(json_file, json.dumps(_record(found), indent=1) + "\n")
+            wrote(json_file)
     wrote(output, "rowvit", "run", output, "PHOTO")
     if wrong:
         raise typer.Exit(1)
+
+
+def _require_a_head(meta: dict[str, Any], others: bool) -> None:
+    """`RowvitError` if a network has no head to keep, or what goes with a new one is asked for."""
+    if not meta["classes"]:
+        raise RowvitError(f"'{meta['name']}' has no head", "teach it one without --same-head")
+    if others:
+        raise RowvitError(
+            "--add, --keep, --solver, --json and --plot are of a new head", "leave them out with --same-head"
+        )
 
 
 def _print(taught: Taught) -> None:

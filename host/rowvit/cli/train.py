@@ -282,6 +282,8 @@ def _print(report: dict[str, Any]) -> None:
     }
     if report["top5"] is not None:
         rows["top-5"] = f"{report['top5']:.2f} %"
+    if "unlike" in report:
+        rows["said to be unlike all classes"] = f"{report['unlike']:.2f} %"
     if report["agreement"] is not None:
         rows["same class as the other"] = f"{report['agreement']:.2f} %"
     executed, dense = report["macs_executed"] / 1e6, report["macs_dense"] / 1e6

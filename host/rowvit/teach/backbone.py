@@ -134,18 +134,21 @@ class Backbone:
             "classes": list(classes),
             "params": frozen.meta["params"] | {"head.shift": shift},
             "scales": frozen.meta["scales"] | {"logit": unit},
-            "familiar": {"limit": familiar.limit, "alarms": ALARMS},
             "accuracy": {},
-            "history": [*self.package.meta.get("history", ()), history],
+            "history": self.package.meta.get("history", ()),
         }
-        own: dict[str, NDArray[Any]] = {
-            "familiar.whitening": familiar.whitening,
-            "familiar.means": familiar.means,
-        }
-        own |= {f"head.{part}": tensor for part, tensor in head.items()}
-        found = ModelPackage(meta, frozen.tensors | own)
-        found.check(name)
-        return found
+        own: dict[str, NDArray[Any]] = {f"head.{part}": tensor for part, tensor in head.items()}
+        return _acquainted(ModelPackage(meta, frozen.tensors | own), familiar, history)
+
+    def with_own_head(self, history: str, familiar: Familiar) -> ModelPackage:
+        """The network with the head that it has, which knows what its classes look like.
+
+        Parameters
+        ----------
+        history, familiar
+            As of `with_head`.
+        """
+        return _acquainted(self.package, familiar, history)
 
     def of_taught(self, package: ModelPackage) -> Backbone:
         """The backbone as it was when a package was taught from it; `RowvitError` if that was another."""
@@ -178,6 +181,18 @@ class Backbone:
             "scales": meta["scales"] | {"norm": self.unit},
         }
         return _without_head(ModelPackage(meta, package.tensors | norm))
+
+
+def _acquainted(package: ModelPackage, familiar: Familiar, history: str) -> ModelPackage:
+    meta = {key: value for key, value in package.meta.items() if key != "hash"}
+    meta |= {
+        "familiar": {"limit": familiar.limit, "alarms": ALARMS},
+        "history": [*meta.get("history", ()), history],
+    }
+    own = {"familiar.whitening": familiar.whitening, "familiar.means": familiar.means}
+    found = ModelPackage(meta, package.tensors | own)
+    found.check(str(meta["name"]))
+    return found
 
 
 def _without_head(package: ModelPackage) -> ModelPackage:

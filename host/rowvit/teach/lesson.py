@@ -264,3 +264,18 @@ def learn(examples: Examples, backbone: Backbone, name: str, source: str, solver
     package = backbone.with_head(fitted.head.weight, fitted.head.bias, classes, peak, name, history, known)
     findings = Findings(labels, classes, examples.names, fitted.probabilities)
     return Taught(package, examples.kept, fitted, findings)
+
+
+def acquaint(seen: Seen, backbone: Backbone) -> ModelPackage:
+    """The network with the head that it has, which says when a photo looks like none of its classes.
+
+    Parameters
+    ----------
+    seen : Seen
+        Of photos of every class, whose labels are the network's.
+    backbone : Backbone
+        That saw them.
+    """
+    labels, x = seen.photos.labels[seen.of], backbone.unit * backbone.seen(seen.values)
+    history = f"what its classes look like, from {len(seen.photos)} photos of {seen.photos.name}"
+    return backbone.with_own_head(history, familiar.learn(x, labels, seen.of))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,6 +82,28 @@ def test_golden_photos():
     assert len(re.findall(r"^\d_\d{4}\.jpg +\d +\d +0\.\d{3}", out, re.MULTILINE)) == 20
     assert re.search(r"1\d of 20 right", out)
     assert "tokens alive" in out and "197 > 99 > 50 > 26" in out
+
+
+def test_truths_by_names(small, tmp_path):
+    """Of classes in file names, also of several words; a name without one says nothing."""
+    package = ModelPackage.load(small["package"])
+    meta = {key: value for key, value in package.meta.items() if key != "hash"}
+    named = ModelPackage(meta | {"classes": ["tabby cat", "1", "one_two"]}, package.tensors)
+    named.save(tmp_path / "named.safetensors")
+    truths = {"tabby-cat_1": "tabby cat", "1_1_copy": "1", "one_two_3": "one_two", "other_1": "", "1": ""}
+    for name in truths:
+        shutil.copy(small["images"] / "a.png", tmp_path / f"{name}.png")
+    out = rowvit(
+        "run", tmp_path / "named.safetensors", tmp_path, "-t", "golden", "-c", "tiny", "--top", 3
+    ).stdout
+    answer = Session(named, "golden", "tiny").run([small["images"] / "a.png"])[0]
+    right = sum(truth == answer.label for truth in truths.values())
+    assert f"{right} of 3 right; of 2 the name says nothing" in out
+    order = [named.meta["classes"][i] for i in np.argsort(-answer.logits, kind="stable")]
+    for name, truth in truths.items():
+        (line,) = (line for line in out.splitlines() if line.startswith(f"{name}.png "))
+        assert re.sub(r"^\S+\s+", "", line).startswith(truth or order[0])
+        assert line.index(order[1], len(name) + 4) < line.rindex(order[2])
 
 
 def test_sim_report(small, tmp_path):

@@ -15,6 +15,7 @@ from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.program import Program
 from rowvit.hardware.config import load
+from rowvit.measure.accuracy.evaluation import evaluate
 from rowvit.photos import Photos
 from rowvit.targets.session import Session
 from rowvit.targets.target import read_program
@@ -105,6 +106,54 @@ def test_command_says_so(taught: ModelPackage, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [*command, str(tmp_path / "noise.png"), str(tmp_path / "square.png")])
     lines = [line for line in result.output.splitlines() if ".png" in line]
     assert "unlike all, nearest" in lines[0] and "unlike" not in lines[1], result.output
+
+
+def test_the_head_stays(tmp_path: Path) -> None:
+    """The same answers, of the same program, and noise is like none; other folders are told by --labels."""
+    pictures, labels = sets.labelled(60, 2)
+    base = lesson(*sets.labelled(60, 3))
+    without = {key: value for key, value in base.meta.items() if key not in ("familiar", "tokens", "hash")}
+    kept = {
+        key: tensor for key, tensor in base.tensors.items() if key.split(".")[0] not in ("familiar", "tokens")
+    }
+    ModelPackage(without, kept).save(tmp_path / "base.safetensors")
+    for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        folder = tmp_path / "photos" / f"n{label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").write_bytes(sets.png(picture))
+    output = tmp_path / "known.safetensors"
+    command = ["teach", str(tmp_path / "photos"), "--from", str(tmp_path / "base.safetensors"), "--same-head"]
+    command += ["--config", "tiny", "-o", str(output)]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 2 and "are no classes of" in " ".join(refused.output.split())
+    result = CliRunner().invoke(app, [*command, "--labels", "sorted", "--photos", "45"])
+    assert result.exit_code == 0, result.output
+    assert "45 photos, of whose like 5%" in result.output
+    found = ModelPackage.load(output)
+    assert found.meta["name"] == base.meta["name"] and "45 of 60 drawn" in found.meta["history"][-1]
+    assert all(np.array_equal(found.tensors[name], tensor) for name, tensor in kept.items())
+    own = [*sets.labelled(12, 90)[0], *strange()]
+    answers = []
+    for model, target in ((ModelPackage(without, kept), "golden"), (found, "golden"), (found, "sim")):
+        with Session(model, target, "tiny") as session:
+            answers.append(session.run(own))
+    for plain, known, simulated in zip(*answers, strict=True):
+        assert np.array_equal(plain.logits, known.logits) and plain.distance is None
+        assert known.distance == simulated.distance and known.same(simulated)
+    away = np.array([result.distance for result in answers[1]])
+    assert (away[:12] <= 1).mean() > 0.7 and (away[12:] > 1).all()
+    report = evaluate(found, Photos([*own], np.arange(20) % 3, tuple(NAMES), "both")).report()
+    assert report["unlike"] == pytest.approx(100 * (away > 1).mean())
+
+
+@pytest.mark.parametrize("option", [["--add"], ["--keep"], ["--solver", "ridge"], ["--json", "a.json"]])
+def test_what_goes_with_a_new_head_is_refused(
+    taught: ModelPackage, tmp_path: Path, option: list[str]
+) -> None:
+    taught.save(tmp_path / "mine.safetensors")
+    command = ["teach", str(tmp_path), "--from", str(tmp_path / "mine.safetensors"), "--same-head", *option]
+    result = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "known.safetensors")])
+    assert result.exit_code == 2 and "are of a new head" in " ".join(result.output.split())
 
 
 def test_another_lesson_is_not_compiled_again(

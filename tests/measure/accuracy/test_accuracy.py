@@ -58,7 +58,8 @@ def test_top_k_and_confusion() -> None:
         [[3, 2, 1, 0, -1, -2], [0, 0, 5, 0, 0, 0], [1, 2, 3, 4, 5, 6], [1, 1, 1, 1, 1, 1]], float
     )
     ones = np.ones(4, np.int64)
-    work = Outcomes(logits, ones, ones * 4, ones, ones * 2, ones * 0.5, np.full(4, np.nan), ones.astype(bool))
+    nothing = np.full(4, np.nan)
+    work = Outcomes(logits, ones, ones * 4, ones, ones * 2, ones * 0.5, nothing, ones.astype(bool), nothing)
     found = Evaluation("n", "d", "int8 golden", np.array([0, 5, 0, 5]), list("abcdef"), work)
     assert found.right() == 1 and found.right(2) == 1 and found.right(5) == 1 and found.right(6) == 4
     confusion = found.confusion()
@@ -66,7 +67,7 @@ def test_top_k_and_confusion() -> None:
     assert confusion.sum() == 4
     report = found.report()
     assert report["top1"] == 25 and report["macs_saved"] == 75 and report["w2_rows_saved"] == 50
-    assert "cycles" not in report and "bit_exact" not in report
+    assert "cycles" not in report and "bit_exact" not in report and "unlike" not in report
 
 
 def test_package_over_a_set(tmp_path: Path) -> None:

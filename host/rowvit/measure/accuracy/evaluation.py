@@ -63,6 +63,8 @@ class Outcomes:
     zeros: np.ndarray  #: float64: share of zeros among the hidden activations of all layers
     cycles: np.ndarray  #: float64; NaN where no cycles were counted or predicted
     bit_exact: np.ndarray  #: bool: equal to the integer reference; true on the integer reference itself
+    #: float64: as of `formats.familiar.distance`; NaN where the network does not say
+    distance: np.ndarray
 
     @classmethod
     def join(cls, parts: list[Outcomes]) -> Outcomes:
@@ -152,6 +154,8 @@ class Evaluation:
         if counted.any():
             report["cycles"] = float(work.cycles[counted].mean())
             report["cycles_of"] = f"{self.cycles_of}, {int(counted.sum())} photos"
+        if np.isfinite(work.distance).all():
+            report["unlike"] = 100 * float((work.distance > 1).mean())
         if self.kind == "int8 sim":
             report["bit_exact"] = int(work.bit_exact.sum())
         return report
@@ -362,6 +366,7 @@ def float_work(model: VisionTransformer, card: Card, pixels: np.ndarray, precisi
         zeros=1 - nonzero / total,
         cycles=np.full(images, np.nan),
         bit_exact=np.ones(images, bool),
+        distance=np.full(images, np.nan),
     )
 
 
@@ -378,6 +383,7 @@ def integer_work(
     the RTL's counters, and each photo is compared with the integer reference.
     """
     import rowvit
+    from rowvit.formats.familiar import distance
     from rowvit.reference import patchify, run
 
     expected = run(package, patchify(pixels, package.arch["patch_size"]))
@@ -401,12 +407,14 @@ def integer_work(
         for index, count in enumerate(counts[:cycles]):
             spent[index] = predict(program, config, statistics=measured(count)).image_cycles[0]
     hidden = package.arch["hidden"]
+    away = [distance(package.meta, package.tensors, image.tokens) for image in found]
     return Outcomes(
         np.stack([image.logits for image in found]) * package.meta["scales"].get("logit", 1.0),
         **{key: np.array([getattr(one, key) for one in counted], np.int64) for key in WORK},
         zeros=np.array([1 - sum(c.ffn2_nonzeros) / (sum(c.live) * hidden) for c in counts]),
         cycles=spent,
         bit_exact=same,
+        distance=np.array(away, np.float64),  # of None NaN
     )
 
 

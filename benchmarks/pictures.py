@@ -13,8 +13,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -27,6 +30,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "pictures"
@@ -78,34 +84,69 @@ def badges() -> dict[str, str]:
     }
 
 
-def page() -> None:
-    """The live page: a photo on the network, and beside it on the same without pruning, both on sim."""
+@contextmanager
+def served(target: str, *networks: str) -> Iterator[Page]:
+    """The live page of these networks, in a browser."""
     from playwright.sync_api import sync_playwright
 
-    browser = shutil.which("chromium-headless-shell") or shutil.which("chromium")
-    with tempfile.TemporaryDirectory() as directory, sync_playwright() as playwright:
+    found = shutil.which("chromium-headless-shell") or shutil.which("chromium")
+    command = [sys.executable, "-m", "rowvit.cli", "serve", *networks, "--target", target, "--port", "0"]
+    server = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        address = next(line for line in server.stderr or () if "http://" in line).split()[-1]
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+            tab = browser.new_page(viewport={"width": 1200, "height": 900}, color_scheme="light")
+            tab.goto(address)
+            yield tab
+            browser.close()
+    finally:
+        server.terminate()
+        server.communicate()
+
+
+def picture(tab: Page, name: str) -> None:
+    """What the browser shows."""
+    shown = Image.open(io.BytesIO(tab.screenshot())).convert("RGB")
+    shown.resize((960, 720)).save(OUT / f"{name}.webp", quality=85)
+
+
+def page() -> None:
+    """The live page: a photo on the network, and beside it on the same without pruning, both on sim."""
+    with tempfile.TemporaryDirectory() as directory:
         dense = read_package("sign-digits")
         dense.meta["pruning"] = []
         dense.save(f"{directory}/dense.safetensors")
-        networks = ("sign-digits", f"dense={directory}/dense.safetensors")
-        command = [sys.executable, "-m", "rowvit.cli", "serve", *networks, "--target", "sim", "--port", "0"]
-        server = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        try:
-            address = next(line for line in server.stderr if "http://" in line).split()[-1]
-            opened = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-            tab = opened.new_page(viewport={"width": 1200, "height": 900}, color_scheme="light")
-            tab.goto(address)
+        with served("sim", "sign-digits", f"dense={directory}/dense.safetensors") as tab:
             tab.select_option("#other", "dense")
             tab.click(".examples button:nth-child(8)")
             tab.wait_for_selector("article.answer", timeout=300_000)
             tab.locator("input[type=range]").first.fill("4")
             tab.locator(".now").evaluate("part => part.remove()")  # its figures are of this moment
-            picture = Image.open(io.BytesIO(tab.screenshot())).convert("RGB")
-            opened.close()
-        finally:
-            server.terminate()
-            server.communicate()
-    picture.resize((960, 720)).save(OUT / "serve.webp", quality=85)
+            picture(tab, "serve")
+
+
+def lesson() -> None:
+    """The tab Teach: hand signs for even and for odd digits, taught to the network of everyday things."""
+    photos = sorted((ROOT / PHOTO).parent.glob("*.jpg"))
+    new = photos.pop(7)
+    with served("golden", "everyday") as tab:
+        tab.get_by_role("link", name="Teach").click()
+        for number, name in enumerate(("even", "odd")):
+            tab.locator("#classes .name").nth(number).fill(name)
+            own = [str(photo) for photo in photos if int(photo.name[0]) % 2 == number]
+            tab.locator("#classes .files").nth(number).set_input_files(own)
+            tab.get_by_text(f"{len(own)} photos", exact=True).nth(0).wait_for(timeout=300_000)
+        tab.wait_for_function(
+            "() => !document.getElementById('teach-state').textContent.includes('on their way')",
+            timeout=300_000,
+        )
+        tab.get_by_role("button", name="Learn", exact=True).click()
+        tab.locator("#findings").wait_for(timeout=300_000)
+        tab.locator("#try").set_input_files(str(new))
+        tab.wait_for_selector("article.answer", timeout=300_000)
+        tab.evaluate("() => window.scrollTo(0, 0)")
+        picture(tab, "teach")
 
 
 def neighbours(columns: int = 5, rows: int = 3, side: int = 112, gap: int = 4) -> Image.Image:
@@ -137,6 +178,7 @@ def neighbours(columns: int = 5, rows: int = 3, side: int = 112, gap: int = 4) -
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     page()
+    lesson()
     rowvit("run", "sign-digits", PHOTO, "--target", "sim", "--plot", str(OUT / "photo.webp"))
     rowvit("profile", "sign-digits", "--plot", str(OUT / "profile.webp"))
     (OUT / "run.svg").write_text(terminal(" ".join(("rowvit", *RUN)), rowvit(*RUN)))

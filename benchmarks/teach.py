@@ -20,16 +20,16 @@ import typer
 from record import Record, record
 from rich.progress import Progress
 
-from rowvit.formats.package import ModelPackage
 from rowvit.photos import Photos, open_data
 from rowvit.targets.session import Session
+from rowvit.targets.target import read_package
 from rowvit.teach.backbone import Backbone
 from rowvit.teach.fit import fit
 from rowvit.teach.lesson import look
 
 
 def main(
-    package: Annotated[Path, typer.Argument(help="The package whose blocks stay as they are.")],
+    package: Annotated[str, typer.Argument(help="The package whose blocks stay as they are.")],
     data: Annotated[Path, typer.Option(help="Labelled photos, as for rowvit train.")],
     photos: Annotated[list[int], typer.Option(help="Of each class.")] = [10, 20, 50],  # noqa: B006
     draws: Annotated[int, typer.Option(help="Of the photos.")] = 5,
@@ -38,7 +38,7 @@ def main(
     keep: Record = False,
 ) -> None:
     """Print the table."""
-    backbone = Backbone.of(ModelPackage.load(package))
+    backbone = Backbone.of(read_package(package))
     given, test = open_data(data, "train"), open_data(data, "test")
     drawn = {(count, draw): _draw(given.labels, count, draw) for count in photos for draw in range(draws)}
     needed = np.unique(np.concatenate(list(drawn.values())))
@@ -63,7 +63,7 @@ def main(
         )
         if keep:
             figures = {"top1": np.mean(right), "low": min(right), "high": max(right), "told": np.mean(told)}
-            name = f"{package.stem} {data.stem.removesuffix('_jpeg')} {count}"
+            name = f"{Path(package).stem} {data.stem.removesuffix('_jpeg')} {count}"
             record("teach", name, {key: float(value) for key, value in figures.items()}, "scikit-learn")
     print(f"\n{draws} draws from {given.name}; {test.name}; {views} views, {solver} regression")
 

@@ -91,16 +91,19 @@ chain() {
     table "$@"
 }
 
-# table LAYERS [OPTION...]: table.md, of gelu, refit, relu, pruned and aware.safetensors (relu and aware where they
-# are); the options are those of rowvit eval for float networks.
+# table LAYERS [OPTION...]: table.md, of gelu, refit, relu, pruned and aware.safetensors (those that are there; one
+# of refit and relu is); the options are those of rowvit eval for float networks.
 table() {
-    local layers=$1 network=refit rows=("$act float=gelu.json") rule
+    local layers=$1 network=refit rows=() rule
     shift
-    score gelu gelu.safetensors "$@"
-    score refit refit.safetensors "$@"
+    if [ -e gelu.safetensors ]; then
+        score gelu gelu.safetensors "$@"
+        rows+=("$act float=gelu.json")
+    fi
+    [ ! -e refit.safetensors ] || score refit refit.safetensors "$@"
     if [ -e relu.safetensors ]; then
         network=relu
-        rows+=("ReLU float, refit only=refit.json")
+        [ ! -e refit.safetensors ] || rows+=("ReLU float, refit only=refit.json")
         score relu relu.safetensors "$@"
     fi
     timed $network $network.safetensors none

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network of the teacher's shape with random weights, which are nobody's: the student before it learns.
+"""A ReLU network of the teacher's shape with random weights, nobody's: the student before it learns.
 
 ``python recipes/everyday/anew.py TEACHER.safetensors -o OUTPUT.safetensors``
 """
@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     teacher, card = store.load(options.teacher)
     torch.manual_seed(1)
-    model = VisionTransformer(teacher.config)
+    model = VisionTransformer(replace(teacher.config, act="relu"))
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1:
             nn.init.trunc_normal_(parameter, std=DEVIATION)

@@ -16,9 +16,8 @@ step start.safetensors python "$recipes/../head.py" import.safetensors "$data" -
     -o start.safetensors
 train teacher.safetensors start.safetensors teacher.toml
 step random.safetensors python "$recipes/anew.py" teacher.safetensors -o random.safetensors
-train gelu.safetensors random.safetensors student.toml --teacher teacher.safetensors
-step refit.safetensors rowvit relu gelu.safetensors --data "$data" --no-measure -o refit.safetensors
-train pruned.safetensors refit.safetensors prune.toml --teacher teacher.safetensors
+train relu.safetensors random.safetensors student.toml --teacher teacher.safetensors
+train pruned.safetensors relu.safetensors prune.toml --teacher teacher.safetensors
 table $layers --precision bf16
 
 step named.safetensors rowvit import int8-float.safetensors --class-names "$recipes/names.txt" \

@@ -137,22 +137,30 @@ def test_dead_row_tiles():
     assert_equal(package, "tiny", random_images(package, 2, 7), batch=2)
 
 
-def sign_digits(count):
-    package = ModelPackage.load(MODELS / "sign_digits.safetensors")
-    return package, sorted((MODELS / "sign_digits_photos").glob("*.jpg"))[:count]
+def shipped(name, count):
+    package = ModelPackage.load(MODELS / f"{name}.safetensors")
+    return package, sorted((MODELS / f"{name}_photos").glob("*.jpg"))[:count]
 
 
 @pytest.mark.parametrize("stalls", [0, 7])
 def test_sign_digits_photo(stalls):
-    package, photos = sign_digits(1)
+    package, photos = shipped("sign_digits", 1)
     assert_equal(package, "pynq-z2", photos, stalls=stalls)
+
+
+def test_everyday_photo():
+    """With the class token by which it is known whether a photo is like its classes."""
+    package, photos = shipped("everyday", 1)
+    (result,), (want,) = assert_equal(package, "pynq-z2", photos)
+    assert result.distance == want.distance is not None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stalls", [0, 3])
-def test_all_photos(stalls):
-    package, photos = sign_digits(20)
-    assert len(photos) == 20
+@pytest.mark.parametrize(("name", "count"), [("sign_digits", 20), ("everyday", 12)])
+def test_all_photos(name, count, stalls):
+    package, photos = shipped(name, 20)
+    assert len(photos) == count
     assert_equal(package, "pynq-z2", photos, stalls=stalls)
 
 

@@ -29,7 +29,7 @@ from rowvit.hardware.isa import COUNTERS
 from rowvit.measure.power import protocol
 from rowvit.quant.synthetic import random_package
 from rowvit.targets.session import Session
-from rowvit.targets.target import MODELS, read_program
+from rowvit.targets.target import MODELS, read_package, read_program
 
 PHOTOS = MODELS / "sign_digits_photos"
 
@@ -82,6 +82,17 @@ def test_golden_photos():
     assert len(re.findall(r"^\d_\d{4}\.jpg +\d +\d +0\.\d{3}", out, re.MULTILINE)) == 20
     assert re.search(r"1\d of 20 right", out)
     assert "tokens alive" in out and "197 > 99 > 50 > 26" in out
+
+
+def test_everyday_photos():
+    """Twelve photos, of which ten are of its classes; five classes of each."""
+    out = rowvit("run", "everyday", "--target", "golden", "--top", 5).stdout
+    rows = [line for line in out.splitlines() if ".jpg" in line]
+    assert len(rows) == 12 and all(len(re.findall(r" 0\.\d{3}|1\.000", row)) == 5 for row in rows)
+    assert re.search(r"\d+ of 10 right; of 2 the name says nothing", out)
+    meta = read_package("everyday").meta
+    assert {row.split("_")[0].replace("-", " ") for row in rows} & set(meta["classes"])
+    assert meta["licence"] == "Apache-2.0" and meta["accuracy"]["set"] == "tiny-imagenet test, all 10000"
 
 
 def test_truths_by_names(small, tmp_path):

@@ -91,7 +91,10 @@ def test_version_and_help() -> None:
 @pytest.mark.parametrize(
     "model, sentence",
     [
-        ("nosuch", "nosuch: no such file, and no network of this name; rowvit comes with sign-digits"),
+        (
+            "nosuch",
+            "nosuch: no such file, and no network of this name; rowvit comes with everyday and sign-digits",
+        ),
         ("timm:x", "timm:x: a float network; make a package of it: rowvit import timm:x -o vit.safetensors"),
     ],
 )

@@ -20,6 +20,7 @@ from rowvit.hardware.config import load
 from rowvit.quant.synthetic import random_package
 from rowvit.targets.guard import Difference
 from rowvit.targets.session import Session, image_files, shipped_photos
+from rowvit.targets.target import MODELS
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +174,9 @@ def test_files(tmp_path, files):
     assert image_files([files[0], files[1].parent]) == [files[0], *files]
     assert [path.name for path in shipped_photos("sign-digits")] == ["sign_digits_photos"]
     assert shipped_photos("deit-tiny") == []
+    sources = (MODELS / "ATTRIBUTION.md").read_text()
+    for photo in (MODELS / "everyday_photos").iterdir():  # each has its source and licence
+        assert f"| {photo.stem} |" in sources
     with pytest.raises(RowvitError, match="holds no pictures; pass image files"):
         image_files([tmp_path])
 

@@ -293,17 +293,15 @@ def _print_results(
     truths = [_truth(file, classes) for file in files]
     compared = any(result.bit_exact is not None for result in results)
     known = sum(map(bool, truths))
-    rows = []
+    rows: list[dict[str, str | Text]] = []
     for file, truth, result in zip(files, truths, results, strict=True):
         row: dict[str, str | Text] = {"image": file.name}
+        others: list[tuple[str, float]] = []
         if known:
             row["truth"] = truth
         if classes:
-            row["prediction"] = result.verdict
-            row["probability"] = f"{result.probabilities[result.top1]:.3f}"
-        if classes and top > 1:
-            after = pictures.classes(result, classes, top)[1:]
-            row["then"] = ", ".join(f"{name} {share:.3f}" for name, share in after)
+            (_, share), *others = pictures.classes(result, classes, top)
+            row["prediction"], row["probability"] = result.verdict, f"{share:.3f}"
         if names:
             seen = (f"{name} {share:.2f}" for name, share in told(result.rows, names))
             row["seen"] = ", ".join(seen) or "nothing"
@@ -313,16 +311,18 @@ def _print_results(
         if result.cycles is not None:
             row["cycles"] = f"{result.cycles:,}"
         rows.append(row)
+        rows += [{"prediction": other, "probability": f"{share:.3f}"} for other, share in others]
     table = Table(box=None, pad_edge=False)
     for title in rows[0]:
-        table.add_column(title, justify="right" if title in ("probability", "cycles") else "left")
+        numbers = title in ("probability", "cycles")
+        table.add_column(title, justify="right" if numbers else "left", no_wrap=title == "image")
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*(row.get(title, "") for title in rows[0]))
     OUT.print(table)
     if known:
         right = sum(bool(truth) and truth == one.label for truth, one in zip(truths, results, strict=True))
-        others = f"; of {len(results) - known} the name says nothing" if known < len(results) else ""
-        OUT.print(f"{right} of {known} right{others}")
+        silent = f"; of {len(results) - known} the name says nothing" if known < len(results) else ""
+        OUT.print(f"{right} of {known} right{silent}")
     OUT.print()
 
 

@@ -25,6 +25,7 @@ KEPT = (
     "w2_rows_saved",
     "zeros",
 )
+IF_THERE = ("top5", "unlike")
 HEADER = (
     "| network | top-1, % (95% interval) | change, points | million MACs (fewer) | W2 rows (fewer) | zeros"
     " after ReLU | cycles |"
@@ -49,7 +50,8 @@ def figures(report: dict[str, Any], timed: dict[str, Any] | None = None) -> dict
     """What is kept of a row."""
     cycles = {key: value for key, value in (timed or report).items() if key == "cycles"}
     right = round(report["top1"] * report["photos"] / 100)
-    return {key: report[key] for key in KEPT} | {"right": right} | cycles
+    more = {key: report[key] for key in IF_THERE if report.get(key) is not None}
+    return {key: report[key] for key in KEPT} | more | {"right": right} | cycles
 
 
 def main() -> None:

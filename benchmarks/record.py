@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -59,8 +60,8 @@ def now() -> str:
 
 
 def version(tool: str) -> str:
-    """Of a package that is imported, or of a tool on the PATH."""
-    if tool in sys.modules:
+    """Of a package that is imported, or is no tool on the PATH; of the tool there."""
+    if tool in sys.modules or not shutil.which(tool):
         return metadata.version(tool)
     return subprocess.run([tool, "--version"], capture_output=True, text=True, check=True).stdout.strip()
 

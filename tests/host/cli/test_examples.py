@@ -60,7 +60,7 @@ FLOAT = {"vit", "gelu", "deit", "dinov2", "clip", "yolos"}  #: networks with GEL
 RELU = {"relu", "vit-relu", "pruned", "final", "dinov2-relu", "clip-relu", "yolos-relu"}
 INT8 = {
     *("int8", "vit-int8", "dinov2-int8", "clip-int8", "yolos-int8", "deit-tiny", "dense", "mine"),
-    *("sign-digits", "MODEL"),
+    *("everyday", "sign-digits", "MODEL"),
 }
 PHOTOS = {"photos", "PHOTOS", "DATA", "IMAGES", "imagenet"}
 RECIPE = "batch = 8\n[[phase]]\nepochs = 0.25\nlr = 1e-4\n"
@@ -136,7 +136,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for name in sorted(INT8 - {"int8"}):
             shutil.copy(
-                "int8.safetensors", name if name in ("sign-digits", "MODEL") else f"{name}.safetensors"
+                "int8.safetensors",
+                name if name in ("everyday", "sign-digits", "MODEL") else f"{name}.safetensors",
             )
         rowvit("teach", "classes", "--from", "int8.safetensors", "--keep", "-o", "mine.safetensors")
         for name in ("program", "vit-program"):

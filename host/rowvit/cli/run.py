@@ -287,7 +287,6 @@ def _print_results(
     files: list[Path], results: list[Result], classes: list[str], names: Sequence[str], top: int
 ) -> None:
     """``names``: those of heads of rows, if the network has such."""
-    from rowvit.measure.draw import pictures
     from rowvit.targets.features import told
 
     truths = [_truth(file, classes) for file in files]
@@ -300,7 +299,7 @@ def _print_results(
         if known:
             row["truth"] = truth
         if classes:
-            (_, share), *others = pictures.classes(result, classes, top)
+            (_, share), *others = result.likeliest(classes, top)
             row["prediction"], row["probability"] = result.verdict, f"{share:.3f}"
         if names:
             seen = (f"{name} {share:.2f}" for name, share in told(result.rows, names))

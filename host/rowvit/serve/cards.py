@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rowvit.decoding import TooLarge
 from rowvit.images import FILTERS
-from rowvit.measure.draw.pictures import attention, classes, fitted, remaining, seen
+from rowvit.measure.draw.pictures import attention, fitted, remaining, seen
 
 if TYPE_CHECKING:
     from rowvit.serve.answers import Explanation
@@ -93,7 +93,7 @@ def card(photo: Image.Image, one: Classified, explanation: Explanation | None, s
     if explanation is not None and explanation.looks:
         pruned = [step["layer"] for step in meta["pruning"]]
         steps.append(watched(photo, one, explanation)[pruned[-1] if pruned else -1])
-    best = classes(result, meta["classes"])
+    best = result.likeliest(meta["classes"])
     width = _GAP + len(steps) * (SIDE + _GAP)
     sheet = Image.new("RGB", (width, photo.height + 3 * _GAP + 4 * _LINE), _PAPER)
     draw = ImageDraw.Draw(sheet)

@@ -92,6 +92,12 @@ class Result:
         found: NDArray[np.float64] = exponentials / exponentials.sum()
         return found
 
+    def likeliest(self, classes: Sequence[Any], count: int = 5) -> list[tuple[str, float]]:
+        """Names and probabilities of so many ``classes``, which are the network's, the likeliest first."""
+        probabilities = self.probabilities
+        order = np.argsort(-probabilities, kind="stable")[:count]
+        return [(str(classes[i]), float(probabilities[i])) for i in order]
+
     @property
     def live(self) -> list[int]:
         """Tokens alive after each pruning."""

@@ -159,13 +159,6 @@ def attention(
     )
 
 
-def classes(result: Result, names: Sequence[Any], count: int = 5) -> list[tuple[str, float]]:
-    """The likeliest classes, the likeliest first, and their probabilities."""
-    probabilities = result.probabilities
-    order = np.argsort(-probabilities, kind="stable")[:count]
-    return [(str(names[i]), float(probabilities[i])) for i in order]
-
-
 def draw(
     names: Sequence[str],
     photos: Iterable[Image.Image],
@@ -249,7 +242,7 @@ class _Strip:
         space = 2 * _GAP if first else 0.0
         width = (self.columns - first) * (_SMALL + _GAP) - _GAP - space
         axes = self._axes(left + space, below, width, _SMALL, "classes")
-        for place, (text, share) in enumerate(classes(result, self.meta["classes"])):
+        for place, (text, share) in enumerate(result.likeliest(self.meta["classes"])):
             axes.barh(place + 0.3, share, 0.3, color=plots.BLUE)
             label = f"{share:.1%}  {text}"
             axes.text(0, place, label, va="center", fontsize=8, clip_on=True, parse_math=False)

@@ -193,7 +193,7 @@ def test_nothing_on_the_patches():
 
 def test_likeliest_classes():
     made = result([], [], np.array([0.1, 0.5, 0.1, 0.3]))
-    names, shares = zip(*pictures.classes(made, ["a", "b", "c", 7], 3), strict=True)
+    names, shares = zip(*made.likeliest(["a", "b", "c", 7], 3), strict=True)
     assert names == ("b", "7", "a") and shares == pytest.approx((0.5, 0.3, 0.1))
 
 

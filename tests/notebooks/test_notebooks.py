@@ -57,7 +57,7 @@ def test_classify(tmp_path):
     text = printed(notebook)
     assert "'pynq-z2' on sim" in text
     assert "197 > 99 > 50 > 26" in text
-    assert re.search(r"(\d)\n(\d)\n\1\n\2\n", text)  # stream and stream_async
+    assert re.search(r"(\d)\n(\d)\n\1\n\2\nGerman-shepherd-dog_1: ", text)  # stream and stream_async
     assert re.search(r"^moose: .* \(.* \d+%, .*\)$", text, re.MULTILINE)
     assert text == printed(stored("1_classify.ipynb"))
     assert pictures(notebook) == 1

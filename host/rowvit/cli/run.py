@@ -275,12 +275,16 @@ def _window(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def _truth(file: Path, classes: Sequence[str]) -> str:
-    """The class that a file's name begins with, before an underscore; empty if it does with none."""
+def _truths(files: list[Path], classes: Sequence[str]) -> list[str]:
+    """The classes that files' names begin with, before an underscore; empty where one does with none."""
     given = {one.replace(" ", "-"): one for one in map(str, classes)}
-    parts = file.stem.replace(" ", "-").split("_")
-    heads = ("_".join(parts[:end]) for end in range(len(parts) - 1, 0, -1))
-    return next((given[head] for head in heads if head in given), "")
+
+    def truth(file: Path) -> str:
+        parts = file.stem.replace(" ", "-").split("_")
+        heads = ("_".join(parts[:end]) for end in range(len(parts) - 1, 0, -1))
+        return next((given[head] for head in heads if head in given), "")
+
+    return [truth(file) for file in files]
 
 
 def _print_results(
@@ -289,7 +293,7 @@ def _print_results(
     """``names``: those of heads of rows, if the network has such."""
     from rowvit.targets.features import told
 
-    truths = [_truth(file, classes) for file in files]
+    truths = _truths(files, classes)
     compared = any(result.bit_exact is not None for result in results)
     known = sum(map(bool, truths))
     rows: list[dict[str, str | Text]] = []

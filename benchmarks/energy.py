@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Energy of an image, estimated by activity, as Markdown tables; nothing is measured (docs/energy.md).
 
-    python benchmarks/energy.py                             # sign-digits and DeiT-Tiny's size on pynq-z2
+    python benchmarks/energy.py                             # those that come with rowvit and DeiT-Tiny's size
     python benchmarks/energy.py deit-tiny --config paper
 
 The counts of the network as it is are those of the simulated RTL, next to the cycle model's; what each saving
@@ -30,7 +30,7 @@ from rowvit.reference import patchify, run
 from rowvit.targets.session import image_files, shipped_photos
 from rowvit.targets.target import read_program
 
-NETWORKS = ["sign-digits", "deit-tiny"]
+NETWORKS = ["sign-digits", "everyday", "deit-tiny"]
 
 
 def one_image(name: str, package: ModelPackage) -> np.ndarray:

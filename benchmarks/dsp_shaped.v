@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What rowvit_mac_pair.v uses of a DSP48E1, as a chip would have it: P += (A or D) * x, with the same registers,
-// for x of 9 bits. For the count of gates in paper.py; other ports and parameters do nothing.
+// What rowvit_mac_pair.v uses of a DSP48E1, as a chip would have it: P += (A or D) * x, with the same registers and
+// enables, for x of 9 bits. For the count of gates in paper.py; other ports and parameters do nothing.
 `default_nettype none
 module DSP48E1 #(
     parameter A_INPUT = "DIRECT", B_INPUT = "DIRECT", USE_DPORT = "FALSE", USE_MULT = "MULTIPLY",
@@ -34,13 +34,13 @@ module DSP48E1 #(
   reg               use_d_q;
   assign P = {{5{p_q[42]}}, p_q};
   always @(posedge CLK) begin
-    a_q     <= A[24:0];
-    d_q     <= D;
-    use_d_q <= INMODE[2];
-    ad_q    <= use_d_q ? d_q : a_q;
-    x1_q    <= B[8:0];
-    x2_q    <= x1_q;
-    m_q     <= ad_q * x2_q;
+    if (CEA2) a_q <= A[24:0];
+    if (CED) d_q <= D;
+    if (CEINMODE) use_d_q <= INMODE[2];
+    if (CEAD) ad_q <= use_d_q ? d_q : a_q;
+    if (CEB1) x1_q <= B[8:0];
+    if (CEB2) x2_q <= x1_q;
+    if (CEM) m_q <= ad_q * x2_q;
     if (CEP) p_q <= (OPMODE[5] ? p_q : 43'sd0) + m_q;
   end
 endmodule

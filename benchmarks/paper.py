@@ -5,8 +5,9 @@
 
 Gates are two-input NANDs: the transistors that Yosys estimates for its CMOS gates, over four. A register is a
 plain flip-flop with multiplexers for enable and reset, a DSP is the multiplier and sum that it is used for
-(`dsp_shaped.v`), memories of any kind are left out, and nothing is placed. Energy is estimated by activity
-(`energy.py`), and what training keeps comes from benchmarks/results. Needs Yosys, and takes some minutes.
+(`dsp_shaped.v`; `plain_pair.v` is what could stand there instead), memories of any kind are left out, and
+nothing is placed. Energy is estimated by activity (`energy.py`), and what training keeps comes from
+benchmarks/results. Needs Yosys, and takes some minutes.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from rowvit.hardware.activity import COUNTS, memories
 from rowvit.hardware.config import load
 
 SHAPED = Path(__file__).with_name("dsp_shaped.v")
+PLAIN = Path(__file__).with_name("plain_pair.v")
 #: transistors of a two-input NAND
 NAND = 4
 #: of the design's parts, the module that is all of each
@@ -52,28 +54,45 @@ PAPER = {
 }
 
 
-def gates(config: str) -> dict[str, float]:
-    """Thousand two-input NANDs of the design, in all and by part."""
+def _modules(read: str, top: str) -> dict[str, Any]:
+    """What Yosys' ``stat`` says of the modules of a design in CMOS gates."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "stat.json"
         script = (
-            f"{read_top(config)}; read_verilog {SHAPED}; hierarchy -check -top rowvit_top;"
-            " proc; flatten rowvit_mac_pair;"  # which has no use for some bits of it
-            " synth -top rowvit_top -run begin:fine; opt -fast -full; techmap; opt -fast;"
+            f"{read}; synth -top {top} -run begin:fine; opt -fast -full; techmap; opt -fast;"
             # no register needs a value at power-on; enables and resets become gates
             " setattr -unset init w:*; dfflegalize -cell $_DFF_P_ x; opt_clean; abc -fast -g cmos; opt_clean;"
-            f" tee -q -o {report} stat -tech cmos -json -top rowvit_top"
+            f" tee -q -o {report} stat -tech cmos -json -top {top}"
         )
         subprocess.run(["yosys", "-q", "-l", f"{folder}/log", "-p", script], check=True, capture_output=True)
         text = report.read_text()
     modules: dict[str, Any] = json.loads(text[text.index("{") :])["modules"]
-    modules = {name.removeprefix("\\"): found for name, found in modules.items()}
+    return {name.removeprefix("\\"): found for name, found in modules.items()}
+
+
+def _own(module: dict[str, Any]) -> float:
+    """Transistors of a module without those in it."""
+    return float(str(module["estimated_num_transistors"]).rstrip("+"))
+
+
+def plain(pairs: int) -> float:
+    """Thousand two-input NANDs of as many pairs of plain multipliers."""
+    (found,) = _modules(f"read_verilog {PLAIN}", "plain_pair").values()
+    return pairs * _own(found) / NAND / 1e3
+
+
+def gates(config: str) -> dict[str, float]:
+    """Thousand two-input NANDs of the design, in all and by part."""
+    modules = _modules(
+        f"{read_top(config)}; read_verilog {SHAPED}; hierarchy -check -top rowvit_top;"
+        " proc; flatten rowvit_mac_pair",  # which has no use for some bits of it
+        "rowvit_top",
+    )
 
     @cache
     def transistors(name: str) -> Counter[str]:
         """Of a module and what is in it, by the names of modules."""
-        own = float(str(modules[name]["estimated_num_transistors"]).rstrip("+"))
-        found = Counter({module_name(name): own})
+        found = Counter({module_name(name): _own(modules[name])})
         for cell, count in modules[name]["num_cells_by_type"].items():
             if (inner := cell.removeprefix("\\")) in modules:
                 found.update({part: count * n for part, n in transistors(inner).items()})
@@ -113,6 +132,7 @@ def main(
 ) -> None:
     """Print the table, and the gates by part."""
     hardware, found = load(config), gates(config)
+    instead = plain(hardware.macs_per_cycle // 2)
     bits = {m.name: m.copies * m.words * m.bits for m in memories(hardware, dict.fromkeys(COUNTS, 0.0))}
     bits.pop("exponentials")  # logic
     network, energy = Figures(trained), Figures(f"energy/{config} {estimated}, all")
@@ -137,8 +157,10 @@ def main(
     print("\n| thousand gates | |\n|---|---|")
     for part, count in found.items():
         print(f"| {part} | {count:,.1f} |")
+    print(f"| two plain multipliers in place of each pair | {instead:,.1f} |")
     if keep:
         parts = {f"gates of {part}": count for part, count in found.items()}
+        parts["gates of plain pairs"] = instead
         record(
             "paper", config, figures | parts | {f"sram of {n}": b / 8192 for n, b in bits.items()}, "yosys"
         )

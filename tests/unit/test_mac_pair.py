@@ -79,6 +79,37 @@ async def stands_still(dut):
         before = values
 
 
+@cocotb.test()
+async def plain(dut):
+    """Two plain products for each factor, with cycles without one between them."""
+    rng = random.Random(7)
+    cocotb.start_soon(harness.Clock(dut.clk_i, 10, "ns").start())
+    pipeline: list = [None] * 3
+    due, begun = None, False
+    low = high = 0
+    for cycle in range(2000):
+        await FallingEdge(dut.clk_i)
+        if due:
+            assert (dut.low_o.value.to_signed(), dut.high_o.value.to_signed()) == due, cycle
+        x = rng.choice([-128, -1, 0, 255, rng.randint(-128, 255)])
+        w = [rng.choice([-127, 127, rng.randint(-127, 127)]) for _ in range(2)]
+        first = not begun or rng.random() < 0.02
+        step = (x, *w, first) if rng.random() < 0.8 else None
+        begun = begun or step is not None
+        use_b, other = rng.random() < 0.5, rng.randrange(1 << 16)
+        pair = (w[1] & 0xFF) << 8 | w[0] & 0xFF
+        dut.x_i.value, dut.use_b_i.value = x, use_b
+        dut.a_i.value, dut.b_i.value = (other, pair) if use_b else (pair, other)
+        now = pipeline.pop(0)
+        pipeline.append(step)
+        dut.en_i.value = sum(1 << age for age, one in enumerate([*pipeline[::-1], now]) if one is not None)
+        dut.first_i.value = bool(now and now[3])
+        if now:
+            x, *w, first = now
+            low, high = x * w[0] + low * (not first), x * w[1] + high * (not first)
+            due = low, high
+
+
 def test_mac_pair():
     harness.run("rowvit_mac_pair", testcase=["sums", "stands_still"], library=[cells()])
 
@@ -87,3 +118,8 @@ def test_as_a_chip_would_have_it():
     """What benchmarks/paper.py counts the gates of."""
     shaped = harness.ROOT / "benchmarks" / "dsp_shaped.v"
     harness.run("rowvit_mac_pair", testcase="sums", library=[shaped])
+
+
+def test_plain_pair():
+    """What it counts beside them."""
+    harness.run("plain_pair", testcase="plain", source=harness.ROOT / "benchmarks" / "plain_pair.v")

@@ -10,6 +10,7 @@ it says; of the rest it has what is known.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -42,7 +43,7 @@ def record(file: str, name: str, figures: dict[str, Any], *used: str) -> None:
     """
     source, machine, packages = revision(), host(), versions()
     entry = {
-        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_named, sys.argv[1:])]),
         "date": now(),
         "commit": source["revision"],
         "modified": source["modified"],
@@ -52,6 +53,14 @@ def record(file: str, name: str, figures: dict[str, Any], *used: str) -> None:
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{file}.json").write_text(json.dumps(read(file) | {name: entry}, indent=1) + "\n")
+
+
+def _named(argument: str) -> str:
+    """An argument as records have it: files outside this working tree by their names alone."""
+    path = Path(argument)
+    # os.path, as Path.exists fails on what is too long for a name
+    outside = os.path.exists(path) and not path.resolve().is_relative_to(RESULTS.parents[1])
+    return path.name if outside else argument
 
 
 def now() -> str:

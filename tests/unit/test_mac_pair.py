@@ -10,6 +10,19 @@ from xilinx import cells
 import harness
 
 
+def drive(dut, rng: random.Random, pipeline: list, step: tuple | None, x: int, pair: int) -> tuple | None:
+    """Set inputs, the pair on either port; the step (x, w0, w1, first, ...) whose product is due."""
+    use_b, other = rng.random() < 0.5, rng.randrange(1 << 16)
+    dut.x_i.value, dut.use_b_i.value = x, use_b
+    dut.a_i.value, dut.b_i.value = (other, pair) if use_b else (pair, other)
+    now = pipeline.pop(0)
+    pipeline.append(step)
+    # of the factors that enter now, of those of one and two cycles before, and of the product
+    dut.en_i.value = sum(1 << age for age, one in enumerate([*pipeline[::-1], now]) if one is not None)
+    dut.first_i.value = bool(now and now[3])
+    return now
+
+
 @cocotb.test()
 async def sums(dut):
     """Runs of products from one term to the longest the numerics allow, with idle cycles between."""
@@ -40,14 +53,7 @@ async def sums(dut):
         await FallingEdge(dut.clk_i)
         x, w0, w1 = step[:3] if step else (rng.randint(-256, 255), 127, -127)
         pair = w1 - (w0 < 0) << 8 & 0xFF00 | w0 & 0xFF
-        use_b, other = rng.random() < 0.5, rng.randrange(1 << 16)
-        dut.x_i.value, dut.use_b_i.value = x, use_b
-        dut.a_i.value, dut.b_i.value = (other, pair) if use_b else (pair, other)
-        now = pipeline.pop(0)
-        pipeline.append(step)
-        # of the factors that enter now, of those of one and two cycles before, and of the product
-        dut.en_i.value = sum(1 << age for age, one in enumerate([*pipeline[::-1], now]) if one is not None)
-        dut.first_i.value = bool(now and now[3])
+        now = drive(dut, rng, pipeline, step, x, pair)
         await ReadOnly()
         sums = check.pop(0)
         check.append(None if now is None else (int(now[4]), int(now[5])))
@@ -96,14 +102,7 @@ async def plain(dut):
         first = not begun or rng.random() < 0.02
         step = (x, *w, first) if rng.random() < 0.8 else None
         begun = begun or step is not None
-        use_b, other = rng.random() < 0.5, rng.randrange(1 << 16)
-        pair = (w[1] & 0xFF) << 8 | w[0] & 0xFF
-        dut.x_i.value, dut.use_b_i.value = x, use_b
-        dut.a_i.value, dut.b_i.value = (other, pair) if use_b else (pair, other)
-        now = pipeline.pop(0)
-        pipeline.append(step)
-        dut.en_i.value = sum(1 << age for age, one in enumerate([*pipeline[::-1], now]) if one is not None)
-        dut.first_i.value = bool(now and now[3])
+        now = drive(dut, rng, pipeline, step, x, (w[1] & 0xFF) << 8 | w[0] & 0xFF)
         if now:
             x, *w, first = now
             low, high = x * w[0] + low * (not first), x * w[1] + high * (not first)

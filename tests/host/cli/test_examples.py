@@ -58,10 +58,8 @@ PARSED = {
 }
 FLOAT = {"vit", "gelu", "deit", "dinov2", "clip", "yolos"}  #: networks with GELU, by their files' names
 RELU = {"relu", "vit-relu", "pruned", "final", "dinov2-relu", "clip-relu", "yolos-relu"}
-INT8 = {
-    *("int8", "vit-int8", "dinov2-int8", "clip-int8", "yolos-int8", "deit-tiny", "dense", "mine"),
-    *("everyday", "sign-digits", "MODEL"),
-}
+BY_NAME = {"everyday", "sign-digits", "MODEL"}  #: without a suffix
+INT8 = BY_NAME | {"int8", "vit-int8", "dinov2-int8", "clip-int8", "yolos-int8", "deit-tiny", "dense", "mine"}
 PHOTOS = {"photos", "PHOTOS", "DATA", "IMAGES", "imagenet"}
 RECIPE = "batch = 8\n[[phase]]\nepochs = 0.25\nlr = 1e-4\n"
 
@@ -135,10 +133,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "quantise", "vit-relu.safetensors", "--data", "photos", "-o", "int8.safetensors", "--no-measure"
         )
         for name in sorted(INT8 - {"int8"}):
-            shutil.copy(
-                "int8.safetensors",
-                name if name in ("everyday", "sign-digits", "MODEL") else f"{name}.safetensors",
-            )
+            shutil.copy("int8.safetensors", name if name in BY_NAME else f"{name}.safetensors")
         rowvit("teach", "classes", "--from", "int8.safetensors", "--keep", "-o", "mine.safetensors")
         for name in ("program", "vit-program"):
             rowvit("compile", "int8.safetensors", "-c", "tiny", "-o", f"{name}.safetensors")

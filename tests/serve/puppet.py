@@ -151,12 +151,13 @@ def serving(
     target_name: str,
     open_target: Callable[[], Target],
     limits: Limits | None = None,
+    certificate: Path | None = None,
     **options: Any,
 ) -> Iterator[Served]:
     """A service on a free port of this computer; stopped at the end."""
     service = Service(networks, target_name, open_target, limits or Limits(deadline=HANG), **options)
     service.engine.start()
-    server = http_server(service)
+    server = http_server(service, (certificate, certificate) if certificate else None)
     with bound("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -21,7 +21,8 @@ from puppet import command, port_of, serving
 from waiting import HANG, until
 
 import rowvit
-from rowvit.serve import gate
+from rowvit.serve import gate, server
+from rowvit.serve.certificate import make
 from rowvit.serve.gate import neighbourhood
 from rowvit.serve.service import Limits
 
@@ -199,6 +200,58 @@ def test_a_flood_shuts_nobody_out(networks, puppet):
         assert sum(_ended(one) for one in flood if one not in refused) == 1
 
 
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory) -> Path:
+    """A certificate for this computer and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
+    file = tmp_path_factory.mktemp("certificate") / "own.pem"
+    make(file, ())
+    return file
+
+
+def test_a_flood_without_handshakes_shuts_nobody_out(networks, puppet, certificate, monkeypatch, caplog):
+    """By TLS: connections of one address that say nothing, half a hello, or no TLS; another's is answered."""
+    limits = Limits(connections=20, deadline=HANG)
+    trusting = ssl.create_default_context(cafile=certificate)
+    monkeypatch.setattr(server, "_TURNED_AWAY", 10)
+    with serving(networks, "sim", lambda: puppet, limits, certificate) as served, ExitStack() as stack:
+
+        def silent(begin: bytes) -> socket.socket:
+            to = ("127.0.0.1", served.port)
+            one = stack.enter_context(socket.create_connection(to, HANG, ("127.0.0.2", 0)))
+            one.sendall(begin)
+            return one
+
+        flood = [silent(b"" if number % 2 else b"\x16\x03\x01\x02\x00\x01") for number in range(50)]
+        gone: set[socket.socket] = set()
+
+        def closed() -> bool:
+            gone.update(one for one in flood if one not in gone and _ended(one))
+            return len(gone) >= 20
+
+        until(closed)
+        for _ in range(3):
+            connection = http.client.HTTPSConnection("localhost", served.port, timeout=HANG, context=trusting)
+            begin = time.monotonic()
+            connection.request("GET", "/v2")
+            assert connection.getresponse().status == 200
+            assert time.monotonic() - begin < 5
+            connection.close()
+        plain = silent(b"GET / HTTP/1.1\r\n\r\n")
+        until(lambda: _ended(plain))
+    assert not any(record.levelname == "ERROR" for record in caplog.records)
+
+
+def test_handshakes_that_dawdle_are_ended(networks, puppet, certificate, monkeypatch):
+    monkeypatch.setattr(server, "_HEADERS", 0.2)
+    with (
+        serving(networks, "sim", lambda: puppet, certificate=certificate) as served,
+        socket.create_connection(("127.0.0.1", served.port), HANG) as one,
+    ):
+        assert one.recv(1) == b""
+
+
 def _now(connection: socket.socket) -> bytes:
     """What has come, or comes in a moment; empty also at the end."""
     connection.settimeout(0.1)
@@ -209,6 +262,7 @@ def _now(connection: socket.socket) -> bytes:
 
 
 def _ended(connection: socket.socket) -> bool:
+    connection.settimeout(0.02)
     try:
         return connection.recv(1) == b""
     except ConnectionResetError:

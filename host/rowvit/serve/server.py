@@ -6,24 +6,27 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import h11
 import uvicorn
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.utils import get_remote_addr
 
 from rowvit.errors import RowvitError
 from rowvit.serve.app import application
 from rowvit.serve.gate import neighbourhood
 from rowvit.serve.service import Service
 
-_HEADERS = 10.0  # seconds for a request's headers
+_HEADERS = 10.0  # seconds for a request's headers, and for a handshake before
 _TURNED_AWAY = 64  # connections that get a sentence at once; more are closed
 _KEEP_ALIVE = 75  # seconds that a connection may idle: longer than nginx keeps one to a server
 
@@ -42,9 +45,9 @@ class Doors:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._inside: dict[_Protocol, str] = {}  # the oldest first, with their addresses
+        self._inside: dict[_Protocol | _Handshake, str] = {}  # the oldest first, with their addresses
 
-    def enter(self, one: _Protocol) -> None:
+    def enter(self, one: _Protocol | _Handshake) -> None:
         address = neighbourhood(one.client[0] if one.client else "-")
         self._inside[one] = address
         if len(self._inside) <= self._most:
@@ -61,9 +64,9 @@ class Doors:
             self.leave(one)
             one.transport.abort()
         else:
-            one.app = _full
+            one.turn_away()
 
-    def leave(self, one: _Protocol) -> None:
+    def leave(self, one: _Protocol | _Handshake) -> None:
         self._inside.pop(one, None)
 
 
@@ -102,6 +105,10 @@ class _Protocol(H11Protocol):
         """Whether a whole request has come, and its answer is not out."""
         return self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete
 
+    def turn_away(self) -> None:
+        """Answer whatever comes with a sentence."""
+        self.app = _full
+
     def _wait(self) -> None:
         self._late = self.loop.call_later(_HEADERS, self.transport.close)
 
@@ -109,6 +116,57 @@ class _Protocol(H11Protocol):
         if self._late is not None:
             self._late.cancel()
         self._late = None
+
+
+class _Handshake(asyncio.Protocol):
+    """A connection by TLS from its first byte on, which becomes one of `served` after its handshake."""
+
+    doors: Doors
+    context: ssl.SSLContext
+    served: type[_Protocol]
+    transport: asyncio.Transport
+    client: tuple[str, int] | None
+    is_answered = False
+
+    def __init__(self, **settings: Any) -> None:
+        self._protocol = self.served(**settings)
+        self._handed_over = self._lost = False
+        self._early = bytearray()  # what came with the handshake's end
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.transport, self.client = transport, get_remote_addr(transport)
+        self.doors.enter(self)
+        if not transport.is_closing():
+            self._task = asyncio.get_running_loop().create_task(self._shake())
+
+    def data_received(self, data: bytes) -> None:
+        self._early += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        if self._handed_over:  # while the loss was on its way
+            self._protocol.connection_lost(exc)
+
+    def turn_away(self) -> None:
+        """Do nothing yet: a sentence can only be read after the handshake."""
+
+    async def _shake(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            secured = await loop.start_tls(
+                self.transport, self, self.context, server_side=True, ssl_handshake_timeout=_HEADERS
+            )
+        except OSError:  # it left, dawdled or speaks something else
+            return
+        finally:
+            self.doors.leave(self)
+        if secured is None or self._lost:
+            return
+        self._handed_over = True
+        secured.set_protocol(self._protocol)
+        self._protocol.connection_made(secured)
+        if self._early:
+            self._protocol.data_received(bytes(self._early))
 
 
 class _Server(uvicorn.Server):
@@ -148,9 +206,14 @@ def bound(host: str, port: int) -> socket.socket:
 def http_server(service: Service, certificate: tuple[Path, Path] | None = None) -> uvicorn.Server:
     """What serves a service whose engine has started, with a ``certificate`` and its key by HTTPS."""
     doors = Doors(service.limits.connections)
+    protocol: type[asyncio.Protocol] = type("Protocol", (_Protocol,), {"doors": doors})
+    if certificate:  # by the server's own TLS, what has no handshake yet would not be counted
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*certificate)
+        protocol = type("Handshake", (_Handshake,), {"doors": doors, "context": context, "served": protocol})
     config = uvicorn.Config(
         application(service),
-        http=type("Protocol", (_Protocol,), {"doors": doors}),
+        http=protocol,
         loop="asyncio",
         ws="none",
         lifespan="on",
@@ -159,8 +222,6 @@ def http_server(service: Service, certificate: tuple[Path, Path] | None = None) 
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=math.ceil(service.limits.deadline),
-        ssl_certfile=certificate[0] if certificate else None,
-        ssl_keyfile=certificate[1] if certificate else None,
     )
     return _Server(config, service)
 

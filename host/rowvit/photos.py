@@ -198,7 +198,7 @@ def _folder(path: Path, split: str) -> Photos:
 
 def in_class_folders(root: Path, name: str) -> Photos:
     """The pictures below the folders in ``root``, each of which is a class; there may be none."""
-    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != ".")
     files: list[Path] = []
     labels: list[int] = []
     for label, of in enumerate(classes):

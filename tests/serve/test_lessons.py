@@ -27,6 +27,7 @@ from rowvit.formats.package import ModelPackage
 from rowvit.formats.tokens import Tokens
 from rowvit.hardware.config import load
 from rowvit.images import for_network
+from rowvit.measure.accuracy.evaluation import wilson
 from rowvit.quant.synthetic import random_package
 from rowvit.serve import lessons, service
 from rowvit.serve.lessons import LessonLimits
@@ -249,6 +250,39 @@ def test_findings(taught):
     pupil.ask("DELETE", f"/photos/{wrong}")
     found = pupil.learn()["learned"]
     assert found["right"] == found["photos"] == 24 and found["confused"] is found["weakest"] is None
+
+
+def test_recordings(taught, tmp_path):
+    """Photos that were taken together are judged together, also in a lesson that goes on from them."""
+    pupil = Pupil(taught)
+    pictures, labels = sets.labelled(18, 0)
+    for number, (pixels, label) in enumerate(zip(pictures, labels, strict=True)):
+        query = f"?class={NAMES[label]}&recording=held-{label}-{number // 9}"
+        assert pupil.ask("POST", f"/photos{query}", sets.png(pixels)).status == 201
+    found = pupil.learn()["learned"]
+    assert (found["photos"], found["recordings"]) == (18, 6)
+    assert found["interval"] == pytest.approx(wilson(6 * found["right"] / 18, 6), abs=0.02)
+    made = pupil.download(tmp_path / "made.safetensors")
+    assert np.bincount(made.tensors["taught.recordings"]).tolist() == [3] * 6
+    reply = taught.ask("POST", "/models/small/lessons", (tmp_path / "made.safetensors").read_bytes())
+    again = Pupil(taught, reply.json["lesson"])
+    assert again.learn()["learned"]["recordings"] == 6
+    again.show("blue", sets.labelled(1, 40)[0][0])
+    assert again.learn()["learned"]["recordings"] == 7
+    once = Pupil(taught)
+    for pixels, label in zip(pictures, labels, strict=True):
+        once.ask("POST", f"/photos?class={NAMES[label]}&recording={label}", sets.png(pixels))
+    document = once.learn()
+    assert document["learned"]["recordings"] == 3 and document["learned"]["interval"] is None
+    assert document["learning"] is False
+
+
+@pytest.mark.parametrize(
+    "name", ["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0915\u094d\u200d\u0937"]
+)
+def test_names_with_joiners(taught, name):
+    pupil = Pupil(taught)
+    assert pupil.show(name, sets.labelled(1, 0)[0][0]).json["label"] == name
 
 
 def test_classes_are_renamed_and_removed(taught):

@@ -119,10 +119,11 @@ def teach(
       rowvit teach photos/ --from vit-int8.safetensors --same-head -o vit-or-else.safetensors
     """
     from rowvit.measure.accuracy.evaluation import matched, read_labels
+    from rowvit.photos import is_picture
     from rowvit.targets.session import Session
     from rowvit.targets.target import read_package
     from rowvit.teach.backbone import Backbone, Kept
-    from rowvit.teach.lesson import acquaint, look, read
+    from rowvit.teach.lesson import acquaint, look, read, require
     from rowvit.teach.lesson import teach as taught_by
 
     writable(output, json_file, plot)
@@ -139,7 +140,11 @@ def teach(
         given = matched(given, base.meta["name"], base.meta["classes"], names)
     elif names:
         raise RowvitError("--labels is for --same-head", "name the folders as the new classes")
-    given = given.subset(most) if most else given
+    if most:
+        given = given.subset(most)
+        require(given, before, "draw more of them, by --photos")
+    if photos.is_dir() and (beside := sum(map(is_picture, photos.iterdir()))):
+        say(f"pictures beside the folders of classes: {beside}, left out", ERR)
     wrong: list[str] = []
     options = opt.target_options(target, bitstream)
     with Session(backbone.package, target.value, config, **options) as session:
@@ -189,19 +194,28 @@ def _require_a_head(meta: dict[str, Any], others: bool) -> None:
 
 
 def _print(taught: Taught) -> None:
-    from rowvit.measure.accuracy.evaluation import wilson
-
     found = taught.findings
     table = right_aligned("class", "photos", "recognised")
     for label, name in enumerate(found.classes):
         table.add_row(name, str(found.counts[label]), f"{found.right[label] / found.counts[label]:.0%}")
     OUT.print(table)
     total, right = len(found.labels), int(found.right.sum())
-    low, high = wilson(right, total)
-    say(
-        f"{right} of {total} photos recognised, {right / total:.1%} ({low:.1%} to {high:.1%}), by"
-        f" cross-validation; {taught.fitted.solver} regression"
-    )
+    count = len(set(found.recordings))
+    of = "" if count == total else f" of {count} recordings"
+    share = f"{right} of {total} photos{of} recognised, {right / total:.1%}"
+    if found.interval:
+        low, high = found.interval
+        say(f"{share} ({low:.1%} to {high:.1%}), by cross-validation; {taught.fitted.solver} regression")
+    else:
+        say(
+            f"{share}, by heads that had seen others of the same recording; {taught.fitted.solver} regression"
+        )
+        say("how well new photos are recognised, they cannot tell: record every class again, elsewhere")
+    alarms = taught.package.meta["familiar"]["alarms"]
+    say(f"of new photos of these classes, about {alarms:.0%} will be said to be unlike all of them")
+    for one, other in found.twins[:_LISTED]:
+        both = found.classes[found.labels[one]], found.classes[found.labels[other]]
+        say(f"the same photo in {both[0]} and in {both[1]}: {found.names[one]}, {found.names[other]}")
     first, second, count = found.confused
     if count:
         say(f"most often confused: {found.classes[first]} and {found.classes[second]} ({count} photos)")

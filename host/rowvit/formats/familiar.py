@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far a photo is from all that a network's classes look like, so that it need not be one of them.
 
-The distance is Mahalanobis', of the class token behind the last LayerNorm from the nearest class's mean, with
-one covariance for all classes (arXiv 1807.03888). ``familiar`` of a description has ``limit``, which the
-photos of its classes rarely exceed, and ``alarms``, the share of them that do. The tensors are
-familiar.whitening float32 [D, D] and familiar.means float32 [classes, D], whitened.
+The distance is Mahalanobis', of the class token behind the last LayerNorm, rounded as the head sees it, from
+the nearest class's mean, with one covariance for all classes (arXiv 1807.03888). ``familiar`` of a
+description has ``limit``, which the photos of its classes rarely exceed, and ``alarms``, the share of them
+that do. The tensors are familiar.whitening float32 [D, D] and familiar.means float32 [classes, D], whitened.
 """
 
 from __future__ import annotations
@@ -41,6 +41,12 @@ def tensor_table(meta: Mapping[str, Any]) -> dict[str, tuple[str, tuple[int, ...
     }
 
 
+def seen(values: NDArray[Any], unit: float) -> NDArray[np.float32]:
+    """What a head sees of class tokens: whole numbers of its unit, from -127 to 127."""
+    found: NDArray[np.float32] = np.clip(np.round(values / unit), -127, 127).astype(np.float32)
+    return found
+
+
 def distance(
     meta: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], answered: Mapping[int, Tokens]
 ) -> float | None:
@@ -58,6 +64,7 @@ def distance(
     if "familiar" not in meta:
         return None
     token = answered[meta["architecture"]["depth"] - 1].values[0]
-    x = token.astype(np.float32) * np.float32(meta["scales"]["tokens"])
+    unit = float(meta["scales"]["norm"])
+    x = unit * seen(token.astype(np.float32) * np.float32(meta["scales"]["tokens"]), unit)
     away = x @ tensors[f"{TENSORS}whitening"] - tensors[f"{TENSORS}means"]
     return float(np.sqrt(np.square(away).sum(axis=1).min())) / float(meta["familiar"]["limit"])

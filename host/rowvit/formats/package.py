@@ -16,7 +16,8 @@ classes            class names; none: the network answers with tokens only
 pre_norm           true: it has a LayerNorm before its blocks (optional)
 gated              true: its FFN is gated (optional)
 rotary             its positions are rotary (optional): coordinates, how many different ones there are
-taught             its head was taught, and what it sees of so many photos is kept (optional): photos
+taught             its head was taught, and what it sees of so many photos is kept (optional): photos, and
+                   recordings, of which they are, if several are of one
 familiar           how far from its classes a photo is something else (optional); see
                    `rowvit.formats.familiar`
 tokens             with which tokens it answers (optional): rows ("class" or "all"), layers (0-based) behind
@@ -47,8 +48,9 @@ with normalised tokens tokens (.g, .b); with ``pre_norm`` pre_norm (.g, .b) and
 pre.mult uint16 [D]; with ``rotary`` rope.table int16 [coordinates, hd / 4, 2], cosines and sines with
 14 fraction bits, and rope.places uint8 [N, 2], of every token (prefix first) two indices into it, for
 even and for odd pairs of channels; with ``taught`` taught.seen int8 [photos, D], what the head sees of
-each photo, and taught.labels uint16 [photos], their classes. Head h of attention owns channels h*hd ..
-(h+1)*hd-1 of q, k and v.
+each photo, taught.labels uint16 [photos], their classes, and, if it has ``recordings``, taught.recordings
+uint16 [photos], which of them belong together. Head h of attention owns channels h*hd .. (h+1)*hd-1 of q, k
+and v.
 """
 
 from __future__ import annotations
@@ -273,11 +275,13 @@ class ModelPackage:
         )
         table |= head.tensor_table(self.meta) | familiar.tensor_table(self.meta)
         if "taught" in self.meta:
-            photos = self.meta["taught"]["photos"]
+            photos, recordings = (self.meta["taught"].get(key) for key in ("photos", "recordings"))
             table |= {
                 "taught.seen": ("int8", (photos, self.arch["dim"])),
                 "taught.labels": ("uint16", (photos,)),
             }
+            if recordings:
+                table["taught.recordings"] = "uint16", (photos,)
         if table.keys() != self.tensors.keys():
             odd = sorted(table.keys() ^ self.tensors.keys())
             raise ValueError(f"tensors missing or unexpected: {', '.join(odd[:5])}")
@@ -293,6 +297,8 @@ class ModelPackage:
                 continue
             if name == "taught.labels" and tensor.max() >= self.arch["classes"]:
                 raise ValueError(f"tensor {name} has class {tensor.max()} of {self.arch['classes']}")
+            if name == "taught.recordings" and tensor.max() >= self.meta["taught"]["recordings"]:
+                raise ValueError(f"tensor {name} has recording {tensor.max()} of fewer")
             if name == "rope.places" and tensor.max() >= coordinates:
                 raise ValueError(f"tensor {name} has coordinate {tensor.max()} of {coordinates}")
             if name == "rope.table" and np.abs(tensor.astype(np.int32)).max() > 1 << 14:

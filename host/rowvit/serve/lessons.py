@@ -13,7 +13,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import HardwareConfig
-from rowvit.measure.accuracy.evaluation import wilson
 from rowvit.serve.networks import Network
 from rowvit.serve.refusal import Refusal
 from rowvit.targets.features import features
@@ -34,6 +33,7 @@ PREFIX = "lesson-"
 NAME = 60  # characters of a class's name, at most
 _LISTED = 24  # photos of a finding, at most
 _OVERHEAD = 512  # bytes that a photo takes besides what is seen of it
+_JOINERS = {0x200C: None, 0x200D: None}  # that words of some scripts have, and some emoji
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Photo:
 
     label: str  #: its class
     seen: NDArray[np.int8]  #: [D]
+    recording: str | int  #: which the photos have in common that were taken together
 
 
 @dataclass
@@ -79,6 +80,7 @@ class Lesson:
     used: float  #: when somebody last asked for it
     photos: dict[int, Photo] = field(default_factory=dict)  #: by numbers that are not used again
     learned: Learned | None = None
+    learning: int = 0  #: times that it is learning now, or waits to
     _last: int = -1
     _coming: list[str] = field(default_factory=list)  # classes of photos on their way
 
@@ -115,31 +117,35 @@ class Lesson:
         finally:
             self._coming.remove(label)
 
-    def add(self, label: str, result: Result) -> int:
-        """Keep what the head sees of a photo that the network has run; the photo's number."""
+    def add(self, label: str, result: Result, recording: str = "") -> int:
+        """Keep what the head sees of a photo that the network has run; the photo's number.
+
+        ``recording`` is any text that it has in common with photos that were taken together with it.
+        """
         meta, last = self.backbone.package.meta, self.backbone.package.arch["depth"] - 1
         token = features([result.tokens], meta, last).values[:, 0]
         if not self.photos:  # without a head, the first photo says the unit
             self.backbone = self.backbone.fitted(token)
         (seen,) = self.backbone.seen(token).astype(np.int8)
         self._last += 1
-        self.photos[self._last] = Photo(label, seen)
+        self.photos[self._last] = Photo(label, seen, recording or self._last)
         return self._last
 
     def take(self, kept: Kept) -> None:
         """The photos that a package has kept; `Refusal` 413 if they are too many."""
-        for what, count, most in (
+        for what, own, most in (
             ("photos", len(kept.labels), self.limits.photos),
             ("classes", len(kept.classes), self.limits.classes),
         ):
-            if count > most:
+            if own > most:
                 raise Refusal(
-                    413, f"the package has {count:,} {what}, and a lesson takes {most:,}", "use rowvit teach"
+                    413, f"the package has {own:,} {what}, and a lesson takes {most:,}", "use rowvit teach"
                 )
         labels = [class_name(label) for label in kept.classes]
-        for label, seen in zip(kept.labels, kept.seen, strict=True):
+        together = np.arange(len(kept.labels)) if kept.recordings is None else kept.recordings
+        for label, seen, recording in zip(kept.labels, kept.seen, together, strict=True):
             self._last += 1
-            self.photos[self._last] = Photo(labels[label], seen.copy())
+            self.photos[self._last] = Photo(labels[label], seen.copy(), -1 - int(recording))
 
     def remove(self, number: int) -> None:
         """Forget a photo; `Refusal` 404 if there is none of this number."""
@@ -156,7 +162,7 @@ class Lesson:
     def rename(self, label: str, name: str) -> None:
         """The photos of a class get another's name; `Refusal` 404 if there are none."""
         for number in self.of(label):
-            self.photos[number] = Photo(name, self.photos[number].seen)
+            self.photos[number] = replace(self.photos[number], label=name)
 
     def examples(self) -> Examples:
         """What it can learn from now; `Refusal` 409 if that is too little."""
@@ -172,12 +178,14 @@ class Lesson:
                 409, f"fewer than {FEWEST} photos of {', '.join(few)}", "add some, or remove the class"
             )
         photos = self.photos.values()
+        together: dict[str | int, int] = {}
         return Examples(
             np.stack([photo.seen for photo in photos]).astype(np.float32),
             np.arange(len(photos)),
             np.array([classes.index(photo.label) for photo in photos]),
             classes,
             [str(number) for number in self.photos],
+            np.array([together.setdefault(photo.recording, len(together)) for photo in photos]),
         )
 
     def package(self, name: str, keep: bool) -> ModelPackage:
@@ -197,6 +205,7 @@ class Lesson:
             "classes": [{"label": label, "photos": counts[label]} for label in self.classes],
             "photos": len(self.photos),
             "expires": max(0.0, self.limits.idle - (now - self.used)),
+            "learning": self.learning > 0,
             "learned": None if self.learned is None else self.learned.found,
         }
 
@@ -233,7 +242,7 @@ def _found(taught: Taught, numbers: list[int]) -> dict[str, Any]:
     """What cross-validation says, of photos by their numbers."""
     found = taught.findings
     total, right = len(found.labels), int(found.right.sum())
-    first, second, count = found.confused
+    first, second, mistaken = found.confused
     classes = found.classes
 
     def told(photos: Iterable[int]) -> list[dict[str, Any]]:
@@ -249,18 +258,19 @@ def _found(taught: Taught, numbers: list[int]) -> dict[str, Any]:
 
     return {
         "photos": total,
+        "recordings": len(set(found.recordings.tolist())),
         "right": right,
-        "interval": list(wilson(right, total)),
+        "interval": found.interval and list(found.interval),
         "classes": [
             {"label": label, "photos": int(all_), "right": int(own)}
             for label, all_, own in zip(classes, found.counts, found.right, strict=True)
         ],
         "confused": {
             "labels": [classes[first], classes[second]],
-            "count": count,
+            "count": mistaken,
             "photos": told(found.mistaken(first, second)),
         }
-        if count
+        if mistaken
         else None,
         "weakest": classes[found.weakest] if right < total else None,
         "doubtful": told(found.doubtful()),
@@ -271,7 +281,7 @@ def _found(taught: Taught, numbers: list[int]) -> dict[str, Any]:
 def class_name(text: str) -> str:
     """A class's name as it is used; `Refusal` 400 if it is none."""
     name = unicodedata.normalize("NFC", " ".join(text.split()))
-    if not name or len(name) > NAME or not name.isprintable():
+    if not name or len(name) > NAME or not name.translate(_JOINERS).isprintable():
         raise Refusal(
             400, "the class has no name that can be used", f"give it 1 to {NAME} printable characters"
         )

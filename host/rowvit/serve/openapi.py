@@ -150,14 +150,23 @@ SCHEMAS: dict[str, Any] = {
         classes=_list(_all(label=TEXT, photos=INTEGER)),
         photos=INTEGER,
         expires={"type": "number", "description": "Seconds after which it is gone, unless somebody asks"},
+        learning={"type": "boolean", "description": "Whether it learns now, or waits to"},
         learned={"anyOf": [_ref("Learned"), {"type": "null"}]},
     ),
     "Learned": {
-        "description": "By cross-validation: each photo judged by a head that had not seen it",
+        "description": "By cross-validation: each photo judged by a head that had not seen its recording, or,"
+        " where a class has one recording only, that had not seen the photo; then there is no interval",
         **_all(
             photos=INTEGER,
+            recordings={
+                "type": "integer",
+                "description": "Photos that were not taken together, or are equal",
+            },
             right=INTEGER,
-            interval={"description": "95 %, of the share that is right", **_list(NUMBER)},
+            interval={
+                "description": "95 %, of the share that is right",
+                "anyOf": [_list(NUMBER), {"type": "null"}],
+            },
             classes=_list(_all(label=TEXT, photos=INTEGER, right=INTEGER)),
             confused={
                 "description": "The two classes that are taken for each other most often",
@@ -181,6 +190,12 @@ _VERSION = {"name": "version", "in": "path", "required": True, "schema": TEXT}
 _LESSON = {"name": "lesson", "in": "path", "required": True, "schema": TEXT}
 _PHOTO = {"name": "photo", "in": "path", "required": True, "schema": INTEGER}
 _CLASS = {"name": "class", "in": "query", "required": True, "schema": TEXT}
+_RECORDING = {
+    "name": "recording",
+    "in": "query",
+    "description": "A text that photos have in common that were taken together, as frames of a camera are",
+    "schema": TEXT,
+}
 _LENGTH = {
     "name": "Inference-Header-Content-Length",
     "in": "header",
@@ -286,7 +301,7 @@ def _lesson_paths() -> dict[str, Any]:
                 "Show a lesson a photo of a class",
                 "ShownPhoto",
                 heavy,
-                *(_LESSON, _CLASS, _TIMEOUT),
+                *(_LESSON, _CLASS, _RECORDING, _TIMEOUT),
                 status="201",
                 body=photo,
             ),

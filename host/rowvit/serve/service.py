@@ -273,6 +273,7 @@ class Service:
         if self._learning >= _LEARNING:
             raise Refusal(429, f"{_LEARNING} lessons wait to learn already", "try again in 1 s", 1)
         self._learning += 1
+        lesson.learning += 1
         learning = asyncio.get_running_loop().run_in_executor(
             self._teacher, learned, lesson.network, lesson.backbone, examples, self._compiled_for
         )
@@ -290,6 +291,7 @@ class Service:
     def _has_learned(self, lesson: Lesson, learning: asyncio.Future[Learned]) -> None:
         """In the order in which lessons began, also where nobody waits any more."""
         self._learning -= 1
+        lesson.learning -= 1
         if not learning.cancelled() and learning.exception() is None:
             lesson.learned = learning.result()
             self.lessons.sweep()

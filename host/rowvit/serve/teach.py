@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from rowvit.serve.lessons import Lesson, class_name, kept
+from rowvit.serve.lessons import NAME, Lesson, class_name, kept
 from rowvit.serve.query import body, flag, picture, seconds
 from rowvit.serve.service import Service
 
@@ -72,7 +72,7 @@ async def _show(request: Request) -> Response:
         data, _ = await picture(request)
         (one,) = await service.classify([lesson.network.name], data, deadline)
         service.lessons.find(lesson.identifier)  # it may have been forgotten meanwhile
-        number = lesson.add(label, one.answer.result)
+        number = lesson.add(label, one.answer.result, request.query_params.get("recording", "")[:NAME])
     request.state.note = f"model={lesson.network.name} images=1 batch={one.answer.result.batch}"
     return JSONResponse({"photo": number, "label": label}, 201)
 

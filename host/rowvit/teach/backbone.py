@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
+from rowvit.formats.familiar import seen
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.tokens import normalised
 from rowvit.quant.linear import linear
-from rowvit.teach.familiar import ALARMS, Familiar
+from rowvit.teach.familiar import Familiar
 
 _COARSER = (7, 8)  # bits that the head's int8 input has fewer than a token
 _HEADROOM = 1.5  # of logits, as the quantiser leaves
@@ -27,6 +28,7 @@ class Kept:
     seen: NDArray[np.int8]  #: [photos, D]
     labels: NDArray[np.uint16]  #: [photos]
     classes: tuple[str, ...]
+    recordings: NDArray[np.uint16] | None = None  #: [photos], from 0; None: each is one of its own
 
     @classmethod
     def of(cls, package: ModelPackage) -> Kept:
@@ -37,13 +39,18 @@ class Kept:
                 "teach it with --keep, or all classes at once",
             )
         tensors = package.tensors
-        return cls(tensors["taught.seen"], tensors["taught.labels"], tuple(package.meta["classes"]))
+        seen, labels = tensors["taught.seen"], tensors["taught.labels"]
+        return cls(seen, labels, tuple(package.meta["classes"]), tensors.get("taught.recordings"))
 
     def within(self, package: ModelPackage) -> ModelPackage:
         """The package that was taught by these photos, with what has been seen of them."""
         own: dict[str, NDArray[Any]] = {"taught.seen": self.seen, "taught.labels": self.labels}
+        taught = {"photos": len(self.labels)}
+        if self.recordings is not None:
+            own["taught.recordings"] = self.recordings
+            taught["recordings"] = int(self.recordings.max()) + 1
         meta = {key: value for key, value in package.meta.items() if key != "hash"}
-        return ModelPackage(meta | {"taught": {"photos": len(self.labels)}}, package.tensors | own)
+        return ModelPackage(meta | {"taught": taught}, package.tensors | own)
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,8 @@ class Backbone:
 
     package: ModelPackage
     unit: float  #: of the head's input
+    #: [D, D] covariance of photos of the classes that it had, if it says what they look like
+    before: NDArray[np.float64] | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, package: ModelPackage) -> Backbone:
@@ -73,7 +82,9 @@ class Backbone:
             plain = {key: value for key, value in meta.items() if key not in (*own, "hash")}
             tensors = {name: t for name, t in package.tensors.items() if name.split(".")[0] not in own}
             answers = ModelPackage(plain, tensors).with_tokens("class")
-            return cls(answers, float(meta["scales"]["norm"]))
+            whitening = package.tensors.get("familiar.whitening")
+            before = None if whitening is None else _covariance(whitening.astype(np.float64))
+            return cls(answers, float(meta["scales"]["norm"]), before)
         answer = meta.get("tokens", {"layers": []})
         if last not in answer["layers"] or not normalised(meta):
             raise RowvitError(
@@ -95,8 +106,7 @@ class Backbone:
 
     def seen(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
         """What the head sees of class tokens [n, D]: whole numbers from -127 to 127."""
-        found: NDArray[np.float32] = np.clip(np.round(values / self.unit), -127, 127).astype(np.float32)
-        return found
+        return seen(values, self.unit)
 
     def with_head(
         self,
@@ -183,10 +193,16 @@ class Backbone:
         return _without_head(ModelPackage(meta, package.tensors | norm))
 
 
+def _covariance(whitening: NDArray[np.float64]) -> NDArray[np.float64]:
+    """That a whitening takes to one."""
+    found: NDArray[np.float64] = np.linalg.inv(whitening @ whitening.T)
+    return found
+
+
 def _acquainted(package: ModelPackage, familiar: Familiar, history: str) -> ModelPackage:
     meta = {key: value for key, value in package.meta.items() if key != "hash"}
     meta |= {
-        "familiar": {"limit": familiar.limit, "alarms": ALARMS},
+        "familiar": {"limit": familiar.limit, "alarms": familiar.alarms},
         "history": [*meta.get("history", ()), history],
     }
     own = {"familiar.whitening": familiar.whitening, "familiar.means": familiar.means}

@@ -3,7 +3,8 @@
 
 On a computer scikit-learn's logistic regression fits it; where that is not installed, as on a board, ridge
 regression on one number per class, in NumPy. Photos that are views of each other are never on both sides of a
-fold. Logits are scaled so that a softmax of them says how often they are right (arXiv 1706.04599).
+fold, nor are photos of one recording, where every class has two. Logits are scaled so that a softmax of them
+says how often they are right (arXiv 1706.04599), with Platt's targets: few photos never make it certain.
 """
 
 from __future__ import annotations
@@ -44,12 +45,16 @@ class Fitted:
     head: Head
     solver: str  #: "logistic" or "ridge"
     strength: float  #: of the penalty
-    #: [photos, classes] of every photo by the head that had not seen it
+    #: [photos, classes] of every photo by the head that had not seen it, nor its recording (see `folds`)
     probabilities: Array
 
 
 def fit(
-    x: NDArray[np.floating], labels: NDArray[np.integer], photos: NDArray[np.integer], solver: str = ""
+    x: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    photos: NDArray[np.integer],
+    solver: str = "",
+    recordings: NDArray[np.integer] | None = None,
 ) -> Fitted:
     """Fit a head.
 
@@ -63,15 +68,22 @@ def fit(
         Whose views they are, from 0 in ascending order; of each the first counts as the photo itself.
     solver : str
         "logistic" or "ridge"; by default the first, if scikit-learn is installed.
+    recordings : int array [photos], optional
+        Which photos belong together; by default each is one of its own.
     """
     solver = solver or ("logistic" if find_spec("sklearn") else "ridge")
     solve, strengths = {"logistic": (_logistic, _LOGISTIC), "ridge": (_ridge, _RIDGES)}[solver]
     first = np.flatnonzero(np.diff(photos, prepend=-1))
     own = labels[first]
-    fold = folds(own)
-    centre, spread = x.mean(axis=0, dtype=np.float64), max(float(x.std(dtype=np.float64)), 1e-9)
+    alone = np.arange(len(own))
+    recordings = alone if recordings is None else recordings
+    fold = folds(own, recordings)
+    share = 1.0 / np.bincount(photos)[photos]  # every photo counts the same, however many views it has
+    centre = np.average(x.astype(np.float64), axis=0, weights=share)
+    middle = centre.mean()
+    spread = max(float(np.sqrt(np.average(np.square(x - middle).mean(axis=1), weights=share))), 1e-9)
     z = (x - centre) / spread
-    weights = 1.0 / np.bincount(labels)[labels]  # every class counts the same
+    weights = share / np.bincount(own)[labels]  # and every class
     out = np.zeros((len(strengths), len(first), labels.max() + 1))
     for number in range(fold.max() + 1):
         inside = fold[photos] != number
@@ -81,7 +93,8 @@ def fit(
     losses = [min(_loss(sharp * logits, own) for sharp in _SHARPNESS) for logits in out]
     best = int(np.argmin(losses))
     (head,) = solve(z, labels, weights, (strengths[best],))
-    sharp = min(_SHARPNESS, key=lambda value: _loss(value * out[best], own))
+    counts = np.bincount(_kinds(own, recordings if apart(own, recordings) else alone))
+    sharp = min(_SHARPNESS, key=lambda value: _loss(value * out[best], own, (counts + 1) / (counts + 2)))
     weight = sharp * head.weight / spread
     found = Head(weight, sharp * head.bias - weight @ centre)
     return Fitted(found, solver, strengths[best], softmax(sharp * out[best]))
@@ -94,23 +107,44 @@ def softmax(logits: Array) -> Array:
     return found
 
 
-def folds(labels: NDArray[np.integer]) -> NDArray[np.int64]:
-    """The fold of every photo, of `FOLDS` or fewer: of each class as many in each as can be."""
-    count = min(FOLDS, int(np.bincount(labels).min()))
-    found = np.empty(len(labels), np.int64)
+def apart(labels: NDArray[np.integer], recordings: NDArray[np.integer]) -> bool:
+    """Whether every class has two recordings, so that one can be judged by a head that has seen others."""
+    return int(np.bincount(_kinds(labels, recordings), minlength=labels.max() + 1).min()) >= 2
+
+
+def folds(labels: NDArray[np.integer], recordings: NDArray[np.integer]) -> NDArray[np.int64]:
+    """The fold of every photo, of `FOLDS` or fewer: of each class as many in each as can be.
+
+    Photos of one recording are in one fold, if the recordings are `apart`; otherwise they are spread.
+    """
+    if not apart(labels, recordings):
+        recordings = np.arange(len(labels))
+    kinds = _kinds(labels, recordings)
+    count = min(FOLDS, int(np.bincount(kinds).min()))
+    found = np.empty(len(kinds), np.int64)
     rng, start = np.random.default_rng(0), 0
-    for label in range(labels.max() + 1):
-        own = rng.permutation(np.flatnonzero(labels == label))
+    for label in range(kinds.max() + 1):
+        own = rng.permutation(np.flatnonzero(kinds == label))
         found[own] = (start + np.arange(len(own))) % count
         start += len(own)
-    return found
+    spread: NDArray[np.int64] = found[np.unique(recordings, return_inverse=True)[1]]
+    return spread
 
 
-def _loss(logits: Array, labels: NDArray[np.integer]) -> float:
-    """Mean cross entropy, every class counting the same."""
-    chosen = softmax(logits)[np.arange(len(labels)), labels]
+def _kinds(labels: NDArray[np.integer], recordings: NDArray[np.integer]) -> NDArray[np.integer]:
+    """The class of every recording."""
+    return labels[np.unique(recordings, return_index=True)[1]]
+
+
+def _loss(logits: Array, labels: NDArray[np.integer], targets: Array | None = None) -> float:
+    """Mean cross entropy, every class counting the same; ``targets`` [classes] are what each should get."""
+    found = np.log(np.maximum(softmax(logits), 1e-12))
+    chosen = found[np.arange(len(labels)), labels]
     weights = 1.0 / np.bincount(labels)[labels]
-    return float(-(weights * np.log(np.maximum(chosen, 1e-12))).sum() / weights.sum())
+    if targets is not None:
+        others = (found.sum(axis=1) - chosen) / (found.shape[1] - 1)
+        chosen = targets[labels] * chosen + (1 - targets[labels]) * others
+    return float(-(weights * chosen).sum() / weights.sum())
 
 
 Solver = Callable[[Array, NDArray[np.integer], Array, tuple[float, ...]], list[Head]]

@@ -63,6 +63,56 @@ def test_limit_is_what_few_photos_of_the_classes_exceed() -> None:
     assert np.mean(rates) == pytest.approx(ALARMS, abs=0.02)
 
 
+def test_few_photos_go_by_what_is_known_before() -> None:
+    """Three photos of each class and the covariance of others: new ones are alike, and the rest is not."""
+    rng, dim = np.random.default_rng(3), 40
+    turn = rng.normal(size=(dim, dim)) * np.geomspace(0.1, 2, dim)
+    before = turn.T @ turn
+    means = rng.normal(0, 4, (2, dim))
+    labels = np.repeat(np.arange(2), 3)
+
+    def near(labels: np.ndarray) -> np.ndarray:
+        return means[labels] + rng.normal(size=(len(labels), dim)) @ turn
+
+    own, others = [], []
+    for _ in range(20):
+        found = learn(near(labels), labels, np.arange(6), before=before)
+        assert found.alarms == pytest.approx(1 / 7)
+        own.append(np.mean(found.distances(near(np.arange(200) % 2)) > found.limit))
+        others.append(np.mean(found.distances(rng.normal(0, 12, (50, dim))) > found.limit))
+    assert np.mean(own) < 1 / 7 and np.mean(others) > 0.95
+
+
+def test_frames_of_one_recording_say_little() -> None:
+    """The limit is no narrower than what is known before, however alike they are."""
+    rng = np.random.default_rng(4)
+    before, labels = np.eye(20), np.repeat(np.arange(2), 30)
+    x = np.where(labels, 30.0, 0.0)[:, None] + rng.normal(0, 0.01, (60, 20))
+    found = learn(x, labels, np.arange(60), labels, before)
+    moved = np.concatenate([rng.normal(0, 1, (200, 20)), 30 + rng.normal(0, 1, (200, 20))])
+    assert (found.distances(moved) > found.limit).mean() < 0.1 and found.alarms == pytest.approx(1 / 3)
+    assert (found.distances(moved + 15) > found.limit).all()
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_its_own_photos_are_alike(known: bool) -> None:
+    """Also where all of a class are one: what is seen of a photo then is what was seen when it learned."""
+    base = package()
+    if known:
+        base = lesson(*sets.labelled(60, 3))
+    backbone = Backbone.of(base)
+    pictures, labels = sets.labelled(3, 2)
+    given = Photos(
+        [pictures[i] for i in np.repeat(np.arange(3), 3)], np.repeat(labels, 3), tuple(NAMES), "same"
+    )
+    with Session(backbone.package, "golden", "tiny") as session:
+        seen = look(given, backbone, session.run, 1, True, lambda *_: None)
+    assert (backbone.before is not None) == known
+    found = teach(seen, backbone, "mine", "ridge").package
+    with Session(found, "golden", "tiny") as session:
+        assert [result.distance < 0.01 for result in session.run(pictures)] == [True] * 3
+
+
 @pytest.fixture(scope="module")
 def taught() -> ModelPackage:
     """Three colours of squares."""

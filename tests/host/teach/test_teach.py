@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 from networks import randomise
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
+from rowvit.measure.accuracy.evaluation import wilson
 from rowvit.photos import Photos
 from rowvit.reference import patchify, run
 from rowvit.targets.session import Session
 from rowvit.teach import fit as fitting
 from rowvit.teach.backbone import Backbone, Kept
-from rowvit.teach.familiar import Familiar
+from rowvit.teach.familiar import Familiar, learn
 from rowvit.teach.lesson import Findings, look, read, teach
 from rowvit.teach.views import views
 
@@ -104,6 +105,47 @@ def test_no_photo_judges_itself(solver: str, monkeypatch: pytest.MonkeyPatch) ->
     found = fitting.fit(x, labels, np.repeat(np.arange(60), 4), solver)
     assert (found.probabilities.argmax(axis=1) == labels[::4]).mean() < 0.55
     np.testing.assert_allclose(found.probabilities.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("solver", ["ridge", "logistic"])
+def test_no_recording_judges_itself(solver: str) -> None:
+    """Frames that were taken together, with labels at random: none is recognised, unless they are spread."""
+    rng = np.random.default_rng(4)
+    recordings = np.repeat(np.arange(30), 6)
+    x = np.repeat(rng.normal(0, 20, (30, 40)), 6, axis=0) + rng.normal(0, 0.5, (180, 40))
+    labels, photos = (rng.permutation(30) % 3)[recordings], np.arange(180)
+
+    def right(**options: np.ndarray) -> float:
+        found = fitting.fit(x, labels, photos, solver, **options)
+        return float((found.probabilities.argmax(axis=1) == labels).mean())
+
+    assert right(recordings=recordings) < 0.6 and right() > 0.95
+    # where a class has one recording, its photos cannot but be spread
+    assert not fitting.apart(labels, np.where(labels == 1, 0, 1 + recordings))
+    assert right(recordings=np.where(labels == 1, 0, 1 + recordings)) > 0.95
+
+
+@pytest.mark.parametrize("count", [3, 10])
+def test_few_photos_never_make_it_certain(count: int) -> None:
+    """Classes that are told apart without a mistake: as sure as Platt's targets are."""
+    rng = np.random.default_rng(1)
+    labels = np.repeat(np.arange(2), count)
+    x = np.where(labels, 9.0, -9.0)[:, None] + rng.normal(size=(2 * count, 6))
+    found = fitting.fit(x, labels, np.arange(2 * count), "ridge")
+    assert (found.probabilities.argmax(axis=1) == labels).all()
+    assert found.probabilities.max(axis=1).mean() == pytest.approx((count + 1) / (count + 2), abs=0.02)
+
+
+def test_old_and_new_photos_count_the_same() -> None:
+    """A photo with one view, as those that were kept have, as much as one whose four views are equal."""
+    x, labels, photos = clusters(np.random.default_rng(2), [6, 6], 1)
+    views = np.repeat(np.arange(12), np.where(np.arange(12) < 4, 1, 4))
+    once, found = (fitting.fit(x[v], labels[v], photos[v], "ridge") for v in (np.arange(12), views))
+    np.testing.assert_allclose(found.head.weight, once.head.weight, rtol=1e-6)
+    np.testing.assert_allclose(found.probabilities, once.probabilities, rtol=1e-6)
+    plain, more = (learn(x[v], labels[v], photos[v]) for v in (np.arange(12), views))
+    np.testing.assert_allclose(more.whitening, plain.whitening, rtol=1e-5)
+    assert more.limit == pytest.approx(plain.limit, rel=1e-5)
 
 
 def test_probabilities_say_how_often_they_are_right() -> None:
@@ -286,10 +328,108 @@ def test_findings() -> None:
     for row, guess, share in zip(table, guesses, sure, strict=True):
         row[:] = (1 - share) / 2
         row[guess] = share
-    found = Findings(labels, ("a", "b", "c"), [*"012345678"], table)
+    found = Findings(labels, ("a", "b", "c"), [*"012345678"], table, np.arange(9), [])
     assert found.right.tolist() == [2, 2, 2] and found.counts.tolist() == [3, 3, 3]
     assert found.confused == (0, 1, 2) and list(found.mistaken(0, 1)) == [2, 3]
     assert list(found.doubtful()) == [2, 8]
+    assert found.interval == pytest.approx(wilson(6, 9))
+    pairs = replace(found, recordings=np.array([0, 0, 1, 2, 2, 3, 4, 4, 5]))
+    assert pairs.interval == pytest.approx(wilson(1 + 0 + 0.5 + 1 + 1 + 0, 6))
+    assert replace(found, recordings=np.array([0, 0, 0, 2, 2, 3, 4, 4, 5])).interval is None
+
+
+def test_recordings_are_folders(tmp_path: Path) -> None:
+    """Photos of a folder below a class's are judged as one, are kept as one, and counted as one."""
+    folder = class_folders(tmp_path / "squares")
+    for place in folder.iterdir():
+        for number, file in enumerate(sorted(place.iterdir())):
+            (place / f"clip {number // 3}").mkdir(exist_ok=True)
+            file.rename(place / f"clip {number // 3}" / file.name)
+    package().save(tmp_path / "base.safetensors")
+    command = ["teach", str(folder), "--from", str(tmp_path / "base.safetensors"), "--config", "tiny"]
+    command += ["-o", str(tmp_path / "mine.safetensors"), "--keep"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    low, high = wilson(9, 9)
+    assert f"24 of 24 photos of 9 recordings recognised, 100.0% ({low:.1%} to {high:.1%})" in said
+    assert "of new photos of these classes, about 10% will be said to be unlike all of them" in said
+    taught = ModelPackage.load(tmp_path / "mine.safetensors")
+    assert taught.meta["taught"] == {"photos": 24, "recordings": 9}
+    assert np.bincount(taught.tensors["taught.recordings"]).tolist() == [3, 3, 2] * 3
+    more = class_folders(tmp_path / "more", 9, 5)
+    command = ["teach", str(more), "--from", str(tmp_path / "mine.safetensors"), "--config", "tiny", "--add"]
+    result = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "more.safetensors")])
+    assert "of 33 photos of 18 recordings recognised" in " ".join(result.output.split())
+    assert ModelPackage.load(tmp_path / "more.safetensors").meta["taught"]["recordings"] == 18
+    for place in folder.iterdir():
+        for file in place.glob("*/*"):
+            file.rename(place / "clip 0" / file.name)
+    result = CliRunner().invoke(
+        app, ["teach", str(folder), *command[2:-1], "-o", str(tmp_path / "x.safetensors")]
+    )
+    said = " ".join(result.output.split())
+    assert "recognised, 100.0%, by heads that had seen others of the same recording" in said
+    assert "record every class again, elsewhere" in said
+    taught.tensors["taught.recordings"] = np.full(24, 9, np.uint16)
+    with pytest.raises(RowvitError, match=r"taught\.recordings has recording 9"):
+        taught.check()
+
+
+def test_the_same_photo_twice(tmp_path: Path) -> None:
+    """Counts once; in two classes it is named."""
+    folder = class_folders(tmp_path / "squares", 12)
+    for place in folder.iterdir():
+        for file in sorted(place.iterdir()):
+            (place / f"again-{file.name}").write_bytes(file.read_bytes())
+    package().save(tmp_path / "base.safetensors")
+    command = ["teach", str(folder), "--from", str(tmp_path / "base.safetensors"), "--config", "tiny"]
+    command += ["-o", str(tmp_path / "mine.safetensors")]
+    result = CliRunner().invoke(app, command)
+    assert "24 of 24 photos of 12 recordings recognised" in " ".join(result.output.split())
+    (folder / "red" / "stray.png").write_bytes((folder / "blue" / "000.png").read_bytes())
+    said = " ".join(CliRunner().invoke(app, command).output.split())
+    assert "the same photo in blue and in red: " in said and "stray.png" in said
+
+
+def test_classes_that_look_the_same(tmp_path: Path) -> None:
+    folder = class_folders(tmp_path / "squares", 9)
+    for name in NAMES[1:]:
+        for file in (folder / name).iterdir():
+            file.unlink()
+        for file in (folder / NAMES[0]).iterdir():
+            (folder / name / file.name).write_bytes(file.read_bytes())
+    package().save(tmp_path / "base.safetensors")
+    command = ["teach", str(folder), "--from", str(tmp_path / "base.safetensors"), "--config", "tiny"]
+    for solver in ("ridge", "logistic"):
+        result = CliRunner().invoke(
+            app, [*command, "-o", str(tmp_path / "x.safetensors"), "--solver", solver, "--views", "1"]
+        )
+        assert result.exit_code == 2
+        assert "the photos of blue, green, red look all the same to 'base'" in " ".join(result.output.split())
+
+
+def test_folders_that_are_no_classes(tmp_path: Path) -> None:
+    """A class may be called train; hidden folders are none, and pictures beside the classes are left out."""
+    folder = class_folders(tmp_path / "squares", 12)
+    (folder / "red").rename(folder / "train")
+    (folder / ".ipynb_checkpoints").mkdir()
+    (folder / "beside.png").write_bytes(sets.png(sets.labelled(1, 3)[0][0]))
+    assert read(folder).classes == ("blue", "green", "train") and len(read(folder)) == 12
+    package().save(tmp_path / "base.safetensors")
+    command = ["teach", str(folder), "--from", str(tmp_path / "base.safetensors"), "--config", "tiny"]
+    command += ["-o", str(tmp_path / "mine.safetensors")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0 and "pictures beside the folders of classes: 1" in " ".join(
+        result.output.split()
+    ), result.output
+    result = CliRunner().invoke(app, [*command, "--photos", "5"])
+    said = " ".join(result.output.split())
+    assert (
+        result.exit_code == 2
+        and "fewer than 3 photos of" in said
+        and "draw more of them, by --photos" in said
+    )
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ class Evaluation:
         return report
 
 
-def wilson(right: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson(right: float, total: int, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's score interval of a share, 95 % by default.
 
     Raises

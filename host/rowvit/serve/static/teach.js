@@ -13,6 +13,7 @@ const LANES = 4; // photos that are sent at once
 const AHEAD = 20; // frames that wait to be sent before the camera waits
 const SIDE = 96; // pixels of a thumbnail
 const STRIP = 12; // thumbnails of a class
+const LISTED = 5; // files that were refused
 const LOOK = 2; // seconds between two looks at a lesson that still learns
 const LOOKS = 300;
 
@@ -25,6 +26,8 @@ let sending = 0;
 let found = null; // what it has learned
 let changed = false; // since it learned
 let saved = true; // there is nothing that leaving would lose
+let recordings = 0; // buttons that were held
+let refused = []; // sentences about files, since some were last chosen
 
 const encoded = encodeURIComponent;
 const element = (name, properties = {}, ...children) => {
@@ -95,6 +98,7 @@ class Card {
       this[each] = this.element.querySelector(`.${each}`);
     this.label = this.name.value = name;
     this.loaded = loaded; // photos that came with a package, of which there are no pictures
+    this.known = name; // what the server calls their class
     this.photos = new Set();
     this.flights = new Set(); // promises of photos on their way
     this.name.addEventListener("change", () => this.rename());
@@ -127,6 +131,7 @@ class Card {
   // Photos that were chosen or dropped.
   async take(files) {
     complain(null);
+    refused = [];
     const pictures = files.filter((file) => file.type.startsWith("image/") || files.length === 1);
     if (files.length && !pictures.length) complain(new Error(`None of these ${files.length} files is a picture`));
     for (const file of pictures.slice(0, MOST.photos)) {
@@ -145,13 +150,29 @@ class Card {
     this.label = this.name.value = name; // photos that are sent from now on have it
     this.draw();
     try {
-      await Promise.allSettled([...this.flights]);
-      const old = [...this.photos].filter((photo) => photo.label === before);
-      if (old.length || this.loaded) await tellLesson("PATCH", `/photos?class=${encoded(before)}&name=${encoded(name)}`);
-      for (const photo of old) photo.label = name;
+      await this.settle();
       touched();
     } catch (error) {
+      this.label = this.name.value = before;
+      this.draw();
       await failed(error);
+    }
+  }
+
+  // What the server calls the class: several names where it did not hear of one.
+  get names() {
+    return new Set([...[...this.photos].map((photo) => photo.label), ...(this.loaded ? [this.known] : [])]);
+  }
+
+  // Then it has the name that the page shows.
+  async settle() {
+    await Promise.allSettled([...this.flights]);
+    const { label } = this;
+    for (const old of this.names) {
+      if (old === label) continue;
+      await tellLesson("PATCH", `/photos?class=${encoded(old)}&name=${encoded(label)}`);
+      for (const photo of this.photos) if (photo.label === old) photo.label = label;
+      if (this.known === old) this.known = label;
     }
   }
 
@@ -160,12 +181,12 @@ class Card {
     this.element.remove();
     cards = cards.filter((card) => card !== this);
     waiting = waiting.filter((photo) => photo.card !== this);
-    const had = this.total;
+    const { names } = this;
     for (const photo of [...this.photos]) forgotten(photo);
     touched();
     byId("add").focus();
     try {
-      if (had) await tellLesson("DELETE", `/photos?class=${encoded(this.label)}`);
+      for (const name of names) await tellLesson("DELETE", `/photos?class=${encoded(name)}`);
     } catch (error) {
       await failed(error);
     }
@@ -194,11 +215,11 @@ async function thumbnail(file) {
   }
 }
 
-function put(card, file, picture) {
+function put(card, file, picture, recording = "") {
   const image = new Image(SIDE, SIDE);
   image.alt = "";
   if (picture) image.src = URL.createObjectURL(picture);
-  waiting.push({ card, file, image });
+  waiting.push({ card, file, image, recording });
   pump();
 }
 
@@ -221,7 +242,8 @@ async function send(photo) {
   try {
     const own = await begun(), address = `lessons/${own}/photos`;
     photo.label = photo.card.label;
-    const said = await tell("POST", `${address}?class=${encoded(photo.label)}`, photo.file);
+    const about = `class=${encoded(photo.label)}&recording=${photo.recording}`;
+    const said = await tell("POST", `${address}?${about}`, photo.file);
     photo.number = said.photo;
     if (cards.includes(photo.card)) {
       photo.card.photos.add(photo);
@@ -230,9 +252,15 @@ async function send(photo) {
     } else if (lesson === own) await tell("DELETE", `${address}/${photo.number}`); // its class was removed
   } catch (error) {
     URL.revokeObjectURL(photo.image.src);
-    await failed(error);
+    if (photo.file.name && error.status) refused.push(`${photo.file.name}: ${error.message}`);
+    await failed(refused.length ? Object.assign(new Error(listed(refused)), { status: error.status }) : error);
   }
   photo.file = null;
+}
+
+function listed(sentences) {
+  const more = sentences.length - LISTED;
+  return [...sentences.slice(0, LISTED), ...(more > 0 ? [`And ${more} more`] : [])].join(". ");
 }
 
 function forgotten(photo) {
@@ -324,6 +352,8 @@ async function hold(card) {
   held = card;
   complain(null);
   let count = 0;
+  const recording = ++recordings;
+  refused = [];
   card.record.setAttribute("aria-pressed", "true");
   try {
     const ran = camera.on;
@@ -331,7 +361,7 @@ async function hold(card) {
     if (ran || held === card)
       do {
         const frame = await camera.frame();
-        put(card, frame, frame);
+        put(card, frame, frame, recording);
         count++;
         await sleep(1 / RATE);
         while (held === card && waiting.length > AHEAD) await sleep(0.05);
@@ -347,15 +377,19 @@ async function hold(card) {
 // -- learning -------------------------------------------------------------------------------------
 
 async function learn() {
+  const mine = lesson, address = `lessons/${mine}`;
   complain(null);
   busy("It learns ...");
   changed = false;
   try {
-    const said = await tellLesson("POST", "/learn").catch(late);
-    learned(said.learned);
+    for (const card of cards) await card.settle();
+    const said = await tell("POST", `${address}/learn`).catch((error) => late(error, address));
+    if (lesson === mine) learned(said.learned); // and has not been forgotten meanwhile
   } catch (error) {
-    changed = true;
-    await failed(error);
+    if (lesson === mine) {
+      changed = true;
+      await failed(error);
+    }
   }
   busy("");
   if (document.activeElement === document.body) learning.focus(); // which it loses while it is disabled
@@ -368,13 +402,14 @@ function busy(text) {
 }
 
 // It may go on where the request's time is over.
-async function late(error) {
+async function late(error, address) {
   if (error.status !== 504) throw error;
-  const before = JSON.stringify((await tellLesson("GET")).learned);
+  const before = JSON.stringify(found);
   for (let look = 0; look < LOOKS; look++) {
-    await sleep(LOOK);
-    const said = await tellLesson("GET");
+    const said = await tell("GET", address);
     if (said.learned && JSON.stringify(said.learned) !== before) return said;
+    if (!said.learning) break; // it failed
+    await sleep(LOOK);
   }
   throw error;
 }
@@ -393,12 +428,15 @@ function learned(what) {
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 function findings() {
-  const [low, high] = found.interval.map(percent);
-  const parts = [
-    element("p", { className: "lead" }, element("strong", {}, `${found.right} of ${found.photos} photos recognised`),
-      `, ${percent(found.right / found.photos)} (${low} to ${high}), each by a head that had not seen it.`),
-    table(found.classes),
-  ];
+  const lead = `${found.right} of ${found.photos} photos recognised`, share = percent(found.right / found.photos);
+  const between = (found.interval ?? []).map(percent).join(" to "), alone = found.recordings === found.photos;
+  const how = found.interval
+    ? `, ${share} (${between}), each by a head that had not seen it${alone ? "" : ", nor others of its recording"}.`
+    : `, ${share}, each by a head that had seen others of its recording.`;
+  const parts = [element("p", { className: "lead" }, element("strong", {}, lead), how)];
+  if (!found.interval)
+    parts.push(element("p", {}, "How well new photos are recognised, these cannot tell: record every class again, elsewhere."));
+  parts.push(table(found.classes));
   if (found.confused) {
     const [first, second] = found.confused.labels;
     parts.push(element("h3", {}, `Most often confused: ${first} and ${second} (${counted(found.confused.count, "photo")})`));

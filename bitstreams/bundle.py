@@ -133,7 +133,11 @@ def bundle(target: Board, overlay: Path | None, out: Path) -> Path:
         for suffix in provenance.SUFFIXES:
             file = overlay.with_suffix(suffix)
             if not file.is_file():
-                raise RowvitError(f"{file} does not exist", f"run make bitstream BOARD={target.name} first")
+                others = sorted(path.stem for path in overlay.parent.glob("rowvit-*.bit"))
+                advice = f"run make bitstream BOARD={target.name} first, with the same CONFIG and FRONTEND"
+                raise RowvitError(
+                    f"{file} does not exist", f"{advice}; there is {', '.join(others)}" if others else advice
+                )
             shutil.copy(file, folder)
         provenance.verify(folder)
     pip("wheel", "--no-deps", "-w", wheels, ROOT)

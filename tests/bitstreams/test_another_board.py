@@ -99,7 +99,21 @@ def test_on_the_board(own, monkeypatch):
     assert bundle.returncode == 2 and "My-Board/rowvit-zu3.bit does not exist" in bundle.stderr
     assert default_configuration() == "pynq-z2"
     monkeypatch.setenv("BOARD", "My-Board")
+    monkeypatch.chdir(own)
     assert default_configuration() == "zu3" and own_instrument("My-Board") == "pmbus"
+    for file, expected in [
+        ("mine.bit", "zu3"),
+        ("rowvit-mine.bit", "zu3"),  # no name of a configuration
+        ("rowvit-pynq-z2-lite-hls.bit", "zu3"),  # two
+    ]:
+        (own / file).touch()
+        assert default_configuration() == expected
+    (own / "rowvit-mine.bit").unlink()
+    assert default_configuration() == "pynq-z2-lite"
+    (own / "rowvit-zu3.bit").touch()
+    assert default_configuration() == "zu3"
+    monkeypatch.delenv("BOARD")
+    assert default_configuration() == "pynq-z2"
 
 
 def test_a_row_takes_the_place_of_one(own):

@@ -31,6 +31,9 @@ THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
 def test_an_overlay_that_is_not_there(tmp_path):
     with pytest.raises(RowvitError, match=r"pynq-z2\.bit does not exist; run make bitstream BOARD=Pynq-Z2"):
         bundle.bundle(board("Pynq-Z2"), tmp_path / "rowvit-pynq-z2.bit", tmp_path / "out")
+    (tmp_path / "rowvit-pynq-z2-lite.bit").touch()
+    with pytest.raises(RowvitError, match=r"same CONFIG and FRONTEND; there is rowvit-pynq-z2-lite$"):
+        bundle.bundle(board("Pynq-Z2"), tmp_path / "rowvit-pynq-z2.bit", tmp_path / "out")
 
 
 def test_make_without_a_board():

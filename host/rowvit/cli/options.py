@@ -215,7 +215,9 @@ ConfigOption = Annotated[
         "--config",
         "-c",
         metavar="NAME|FILE",
-        help="Hardware configuration: a name (rowvit config list) or a .toml file.",
+        show_default=False,
+        help="Hardware configuration: a name (rowvit config list) or a .toml file; by default the board's"
+        " (or that of the only overlay here), or else pynq-z2.",
     ),
 ]
 FrontendOption = Annotated[

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rowvit.errors import RowvitError
-from rowvit.hardware.config import HardwareConfig, tomllib
+from rowvit.hardware.config import HardwareConfig, names, tomllib
 
 BOARDS = Path(__file__).with_name("boards.toml")
 OWN_BOARDS = "ROWVIT_BOARDS"  #: the variable that names a file of further rows
@@ -240,9 +240,19 @@ def is_board() -> bool:
 
 
 def default_configuration() -> str:
-    """That of the board we are on, by the variable BOARD that PYNQ's images set, or else ``pynq-z2``."""
+    """That of the board we are on, by the variable BOARD that PYNQ's images set, or else ``pynq-z2``.
+
+    On a board where the working directory has one overlay, of another configuration: that one.
+    """
     here = known(os.environ.get("BOARD", ""))
-    return here.configuration if here else "pynq-z2"
+    if here is None:
+        return "pynq-z2"
+    overlays = {
+        path.stem.removeprefix("rowvit-").removesuffix("-hls") for path in Path().glob("rowvit-*.bit")
+    }
+    if len(overlays) == 1 and overlays <= set(names()):
+        return overlays.pop()
+    return here.configuration
 
 
 def family(config: HardwareConfig) -> Family:

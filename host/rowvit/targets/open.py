@@ -22,8 +22,8 @@ def open(target: str, config: str | Path | HardwareConfig | None = None, **optio
         "golden": integer reference on the CPU; "sim": the RTL under Verilator; "board": a Zynq
         running PYNQ.
     config : str, Path or HardwareConfig, optional
-        Name or file of the hardware configuration; by default that of the ``bitstream``, of the board that
-        this is, or else ``pynq-z2``.
+        Name or file of the hardware configuration; by default that of the ``bitstream``, of the only overlay
+        in the working directory of a board, of the board, or else ``pynq-z2``.
     **options
         golden: ``checkpoints``; sim: those of `SimDevice`; board: ``bitstream``, by default
         ``rowvit-<configuration>.bit`` in the working directory, ``rowvit-<configuration>-hls.bit`` with the

@@ -33,7 +33,8 @@ proc configure {cell parameters} {
     }
 }
 
-# The board file's settings, if there is one; otherwise those of boards.toml.
+# The board file's settings, if there is one; otherwise those of boards.toml. Then what says how further
+# settings are understood.
 proc configure_processing_system {design preset} {
     set name [dict get $design processing_system]
     set cell [get_bd_cells $name]
@@ -43,6 +44,7 @@ proc configure_processing_system {design preset} {
     if {!$preset} {
         configure $cell [dict get $design settings]
     }
+    configure $cell [dict get $design first]
 }
 
 proc create_block_design {design preset} {

@@ -87,6 +87,7 @@ def description(
         "ip": IP if frontend == "hls" else "",
         "settings": target.settings,
         "rule": target.family.rule,
+        "first": target.family.first,
         "processing_system": PS,
         "clock": f"{PS}/{target.family.clock}",
         "frequency": target.family.frequency,

@@ -37,19 +37,32 @@ proc slack {delay} {
     return [get_property SLACK [found "timing path" [get_timing_paths -delay_type $delay -max_paths 1]]]
 }
 
-# Constrain the clock of the open design, its only one, to another rate. What the processing system's own
-# constraints say of its jitter is a share of the period.
-proc constrain {mhz} {
-    set clock [get_clocks]
-    if {[llength $clock] != 1} {
-        error "the design has [llength $clock] clocks ($clock) where there should be one"
+# The core's clock in the open design: the processing system's first, by the pin that it comes from.
+proc core_clock {} {
+    set clocks {}
+    foreach clock [get_clocks] {
+        if {[string match {*CLK\[0\]} [lindex [get_property SOURCE_PINS $clock] 0]]} {
+            lappend clocks $clock
+        }
     }
+    if {[llength $clocks] != 1} {
+        error "of the design's clocks ([get_clocks]), [llength $clocks] are the processing system's first"
+    }
+    return [lindex $clocks 0]
+}
+
+# Constrain the core's clock to another rate. What the processing system's own constraints say of its jitter
+# is a share of the period. A clock that is created anew takes the old one's place, and its name.
+proc constrain {mhz} {
+    set clock [core_clock]
+    set name [get_property NAME $clock]
+    set pins [get_pins [get_property SOURCE_PINS $clock]]
     set old [get_property PERIOD $clock]
     set jitter [get_property INPUT_JITTER $clock]
     set period [expr {floor(1e6 / $mhz) / 1e3}]
-    create_clock -name $clock -period $period [get_pins [get_property SOURCE_PINS $clock]]
+    create_clock -name $name -period $period $pins
     if {$jitter > 0} {
-        set_input_jitter $clock [format %.3f [expr {$jitter * $period / $old}]]
+        set_input_jitter [get_clocks $name] [format %.3f [expr {$jitter * $period / $old}]]
     }
 }
 
@@ -175,6 +188,11 @@ proc build {design} {
     set_property top system_wrapper [current_fileset]
     update_compile_order -fileset sources_1
     set hz [get_property CONFIG.FREQ_HZ [pin [dict get $design clock]]]
+    set fastest [lindex [dict get $design clocks] 0]
+    if {$hz < 0.9e6 * $fastest} {
+        stage "warning: the processing system makes [expr {$hz / 1e6}] MHz of the $fastest MHz that it could;\
+            the overlay will be that much slower"
+    }
 
     stage "synthesis"
     run synth_1 -jobs $jobs

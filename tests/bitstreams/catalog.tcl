@@ -107,6 +107,8 @@ proc processing_system7_ports {p} {
         PCW_USE_M_AXI_GP0 M_AXI_GP0 MASTER PCW_USE_M_AXI_GP1 M_AXI_GP1 MASTER
         PCW_USE_S_AXI_HP0 S_AXI_HP0 SLAVE PCW_USE_S_AXI_HP1 S_AXI_HP1 SLAVE
         PCW_USE_S_AXI_HP2 S_AXI_HP2 SLAVE PCW_USE_S_AXI_HP3 S_AXI_HP3 SLAVE
+        PCW_USE_S_AXI_GP0 S_AXI_GP0 SLAVE PCW_USE_S_AXI_GP1 S_AXI_GP1 SLAVE
+        PCW_USE_S_AXI_ACP S_AXI_ACP SLAVE
     } {
         if {[dict get $p $parameter]} {
             dict set interfaces $name [list $kind aximm]
@@ -133,8 +135,14 @@ proc zynq_ultra_ps_e_ports {p} {
         PSU__USE__M_AXI_GP1 M_AXI_HPM1_FPD maxihpm1_fpd_aclk MASTER
         PSU__USE__M_AXI_GP2 M_AXI_HPM0_LPD maxihpm0_lpd_aclk MASTER
         PSU__USE__S_AXI_GP0 S_AXI_HPC0_FPD saxihpc0_fpd_aclk SLAVE
+        PSU__USE__S_AXI_GP1 S_AXI_HPC1_FPD saxihpc1_fpd_aclk SLAVE
         PSU__USE__S_AXI_GP2 S_AXI_HP0_FPD saxihp0_fpd_aclk SLAVE
         PSU__USE__S_AXI_GP3 S_AXI_HP1_FPD saxihp1_fpd_aclk SLAVE
+        PSU__USE__S_AXI_GP4 S_AXI_HP2_FPD saxihp2_fpd_aclk SLAVE
+        PSU__USE__S_AXI_GP5 S_AXI_HP3_FPD saxihp3_fpd_aclk SLAVE
+        PSU__USE__S_AXI_GP6 S_AXI_LPD saxi_lpd_aclk SLAVE
+        PSU__USE__S_AXI_ACP S_AXI_ACP_FPD saxiacp_fpd_aclk SLAVE
+        PSU__USE__S_AXI_ACE S_AXI_ACE_FPD sacefpd_aclk SLAVE
     } {
         if {[dict get $p $parameter]} {
             dict set interfaces $name [list $kind aximm]
@@ -156,11 +164,26 @@ proc zynq_ultra_ps_e_ports {p} {
 set zynq_ultra_parameters {
     PSU__USE__M_AXI_GP0 1 PSU__USE__M_AXI_GP1 1 PSU__USE__M_AXI_GP2 1
     PSU__MAXIGP0__DATA_WIDTH 128 PSU__MAXIGP1__DATA_WIDTH 128 PSU__MAXIGP2__DATA_WIDTH 32
-    PSU__USE__S_AXI_GP0 0 PSU__USE__S_AXI_GP2 0 PSU__USE__S_AXI_GP3 0
+    PSU__USE__S_AXI_GP0 0 PSU__USE__S_AXI_GP1 0 PSU__USE__S_AXI_GP2 0 PSU__USE__S_AXI_GP3 0
+    PSU__USE__S_AXI_GP4 0 PSU__USE__S_AXI_GP5 0 PSU__USE__S_AXI_GP6 0 PSU__USE__S_AXI_ACP 0
+    PSU__USE__S_AXI_ACE 0 PSU__OVERRIDE__BASIC_CLOCK 0 PSU__FPGA_PL2_ENABLE 0 PSU__FPGA_PL3_ENABLE 0
     PSU__SAXIGP0__DATA_WIDTH 128 PSU__SAXIGP2__DATA_WIDTH 128 PSU__SAXIGP3__DATA_WIDTH 128
     PSU__USE__IRQ0 0 PSU__USE__IRQ1 0 PSU__USE__FABRIC__RST 1 PSU__NUM_FABRIC_RESETS 1
     PSU__FPGA_PL0_ENABLE 1 PSU__FPGA_PL1_ENABLE 0 PSU__PSS_REF_CLK__FREQMHZ 33.333
     PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ 100 PSU__CRL_APB__PL0_REF_CTRL__SRCSEL IOPLL
+}
+
+# What presets of boards switch on that a design may not use; the clocks of some are by divisors.
+set presets {
+    processing_system7 {
+        PCW_USE_M_AXI_GP1 1 PCW_USE_S_AXI_GP0 1 PCW_USE_S_AXI_GP1 1 PCW_USE_S_AXI_ACP 1
+        PCW_USE_S_AXI_HP2 1 PCW_USE_S_AXI_HP3 1 PCW_EN_CLK1_PORT 1 PCW_FPGA_FCLK1_ENABLE 1
+    }
+    zynq_ultra_ps_e {
+        PSU__USE__S_AXI_GP0 1 PSU__USE__S_AXI_GP1 1 PSU__USE__S_AXI_GP4 1 PSU__USE__S_AXI_GP5 1
+        PSU__USE__S_AXI_GP6 1 PSU__USE__S_AXI_ACP 1 PSU__USE__S_AXI_ACE 1 PSU__FPGA_PL1_ENABLE 1
+        PSU__OVERRIDE__BASIC_CLOCK 1
+    }
 }
 
 # IP: parameters with their defaults, procedure for the ports; window of addresses of a processor
@@ -170,7 +193,10 @@ set catalog [dict create \
             PCW_USE_M_AXI_GP0 0 PCW_USE_M_AXI_GP1 0 PCW_USE_S_AXI_HP0 0 PCW_USE_S_AXI_HP1 0
             PCW_USE_S_AXI_HP2 0 PCW_USE_S_AXI_HP3 0 PCW_S_AXI_HP0_DATA_WIDTH 64
             PCW_S_AXI_HP1_DATA_WIDTH 64 PCW_USE_FABRIC_INTERRUPT 0 PCW_IRQ_F2P_INTR 0
-            PCW_EN_CLK0_PORT 1 PCW_EN_CLK1_PORT 0 PCW_EN_RST0_PORT 1 PCW_FPGA_FCLK0_ENABLE 1
+            PCW_USE_S_AXI_GP0 0 PCW_USE_S_AXI_GP1 0 PCW_USE_S_AXI_ACP 0
+            PCW_EN_CLK0_PORT 1 PCW_EN_CLK1_PORT 0 PCW_EN_CLK2_PORT 0 PCW_EN_CLK3_PORT 0
+            PCW_EN_RST0_PORT 1 PCW_FPGA_FCLK0_ENABLE 1 PCW_FPGA_FCLK1_ENABLE 0
+            PCW_FPGA_FCLK2_ENABLE 0 PCW_FPGA_FCLK3_ENABLE 0
             PCW_FPGA0_PERIPHERAL_FREQMHZ 50 PCW_FCLK0_PERIPHERAL_CLKSRC {IO PLL}
             PCW_CRYSTAL_PERIPHERAL_FREQMHZ 33.333333 PCW_APU_PERIPHERAL_FREQMHZ 666.666666
             PCW_PRESET_BANK0_VOLTAGE {LVCMOS 3.3V} PCW_PRESET_BANK1_VOLTAGE {LVCMOS 3.3V}

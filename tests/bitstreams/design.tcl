@@ -231,6 +231,9 @@ proc apply_bd_automation {args} {
             error "apply_board_preset without a board file"
         }
         dict set ::cells $cell preset 1
+        dict for {name value} [dict get $::presets $ip] {
+            set_one CONFIG.$name $value $cell
+        }
     }
     dict set ::cells $cell automated 1
 }

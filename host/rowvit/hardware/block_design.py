@@ -79,6 +79,7 @@ class Family:
     memory_bytes: int  #: that ``memory`` reaches from address 0 on
     addresses: dict[str, int]  #: base by cell; within what ``control`` reaches
     processor: Processor
+    first: dict[str, object] = field(default_factory=dict)  #: parameters by which others are understood
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ class RowvitOverlay(Overlay):
             index, wanted = self.handoff.pl_clock
             if abs(_pl_mhz(index) - wanted) > clocks.ROUNDING * wanted:
                 clock = _divided(index, wanted)
-                Clocks.set_pl_clk(index, clock.divisor0, clock.divisor1)
+                Clocks.set_pl_clk(index, div0=clock.divisor0, div1=clock.divisor1)
             self._check_clock()
 
     def _check_clock(self) -> None:
@@ -275,7 +275,7 @@ def _divided(index: int, wanted: float) -> clocks.Clock:
     also keep the clock slow while PYNQ writes the next pair, which it does one after the other.
     """
     slowest = max(clocks.DIVISORS)
-    Clocks.set_pl_clk(index, slowest, slowest)
+    Clocks.set_pl_clk(index, div0=slowest, div1=slowest)
     return clocks.at_most(_pl_mhz(index) * slowest**2, wanted)
 
 

@@ -180,6 +180,7 @@ def test_report(power_file, small):
     """Beside the prediction stands what two results from a board say, and nothing else does."""
     pruned = json.loads(power_file.read_text())
     pruned["target"], pruned["power"]["significant"] = "board", True
+    pruned["protocol"]["batch"] = 1
     dense = json.loads(json.dumps(pruned))
     dense["model"] |= {"hash": "0" * 64, "pruning": [], "ffn2_rule": "none"}
     joules = {"value": 3.0, "uncertainty": 0.03, "standard_error": 0.01}
@@ -191,6 +192,14 @@ def test_report(power_file, small):
     assert [row[0] for row in found["rows"]] == [*energy.SAVINGS]
     assert found["title"].startswith("Energy, estimate by activity")
     assert "Measured on the board, by d: 2.000 ± 0.022 times." in found["said"]
+    for change in (
+        {"clock": dense["clock"] | {"mhz": 7}},
+        {"protocol": dense["protocol"] | {"batch": 8}},
+        {"instrument": dense["instrument"] | {"measures": "another rail"}},
+        {"model": dense["model"] | {"hash": pruned["model"]["hash"]}},
+    ):
+        said = estimated_energy([("p", pruned), ("d", dense | change)], *arguments)["said"]
+        assert any("test it yet" in text for text in said), change
     older = json.loads(json.dumps(pruned))
     del older["config"]["rotary_tokens"]
     assert estimated_energy([("o", older)], *arguments) is None

@@ -390,6 +390,10 @@ def power_log(
             help="Step between two readings of the meter; by default as the log shows.",
         ),
     ] = None,
+    column: Annotated[
+        list[str] | None,
+        Option(metavar="NAME", help="A column that counts where several begin alike; may be repeated."),
+    ] = None,
 ) -> None:
     """Join the log of an external meter to the passes of rowvit power --instrument csv.
 
@@ -404,7 +408,7 @@ def power_log(
     from rowvit.measure.report import check
 
     document = check.read(result_file)
-    meter.join(document, log, search, resolution)
+    meter.join(document, log, search, resolution, column or [])
     _print_result(document, output or result_file, _print_power)
 
 

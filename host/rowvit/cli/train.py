@@ -222,7 +222,7 @@ def evaluate_command(
       rowvit eval vit-int8.safetensors --data photos.npz --target sim --photos 20
     """
     from rowvit.hardware import config as configs
-    from rowvit.measure.accuracy.evaluation import evaluate, load, matched, read_labels, with_rule
+    from rowvit.measure.accuracy.evaluation import evaluate, load, made, matched, read_labels, with_rule
     from rowvit.photos import open_data
 
     if target is opt.TargetName.board:
@@ -261,7 +261,7 @@ def evaluate_command(
     found = measured(network, "measuring")
     if agree:
         found.compare(measured(load(agree), "comparing"))
-    report = found.report()
+    report = found.report() | made(model, data, network)
     if json_file:
         write(json_file, json.dumps(report, indent=1) + "\n")
     for why in refused.values():

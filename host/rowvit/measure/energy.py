@@ -262,10 +262,11 @@ def savings(
     """
     patches, found = patchify(image[None], package.arch["patch_size"]), {}
     rule = package.meta["ffn2_rule"]
+    nothing = rule == "none" and not package.meta["pruning"]  # a dense network's: no variant of it skips
     for name, (tokens, rows, zeros) in SAVINGS.items():
         own = {
             "pruning": package.meta["pruning"] if tokens else [],
-            "ffn2_rule": ("image" if rule == "none" else rule) if rows or zeros else "none",
+            "ffn2_rule": ("image" if rule == "none" else rule) if (rows or zeros) and not nothing else "none",
         }
         meta = {key: value for key, value in (package.meta | own).items() if key != "hash"}
         variant = ModelPackage(meta, package.tensors)
@@ -284,6 +285,8 @@ def savings(
 def prediction(found: Mapping[str, Estimate]) -> str:
     """What a measurement on a board can show of `savings`, in a sentence."""
     dense, pruned = found["dense"], found["all"]
+    if dense.total == pruned.total:
+        return "The network drops and skips nothing, so there is nothing to predict"
     return (
         "Prediction, which rowvit power on a board can test: an image of the dense network takes"
         f" {dense.total / pruned.total:.2f} times the dynamic energy of the pruned one where the rail feeds"

@@ -322,3 +322,11 @@ def test_on_the_simulated_rtl(tmp_path: Path) -> None:
     golden = evaluate(net, photos, "golden", config, cycles=2)
     assert np.array_equal(golden.work.logits, found.work.logits)
     assert replace(golden).work.cycles == pytest.approx(found.work.cycles, rel=0.1)
+
+
+def test_logits_that_are_no_numbers_are_no_accuracy():
+    one = np.ones(2)
+    logits = np.array([[0.0, np.nan], [1.0, 0.0]])
+    outcomes = Outcomes(logits, *[one] * 6, one.astype(bool), one)
+    with pytest.raises(RowvitError, match="n: of 1 of 2 photos it has logits that are no numbers"):
+        Evaluation("n", "set", "float fp32", np.zeros(2, np.int64), ["a", "b"], outcomes)

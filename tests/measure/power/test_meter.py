@@ -18,6 +18,7 @@ from rowvit.measure.power.instrument import Instrument
 from rowvit.measure.power.instruments.meter import MeterLog
 from rowvit.measure.power.passes import PowerPass, PowerPlan
 from rowvit.measure.power.protocol import measure
+from rowvit.measure.power.samples import resolution
 from rowvit.measure.power.statistics import figures
 
 WALL = 1.76e9  # the wall clock less the monotonic one
@@ -210,7 +211,31 @@ def test_units_of_volts_and_amperes(tmp_path):
     assert found["uncertainty"] > 0.05
 
 
-@pytest.mark.parametrize("names", ["time,Power (dBm)", "time [frames],power", "time,volt (V),current (mW)"])
+def test_a_column_of_several(tmp_path):
+    """Is not guessed; what was read is in the result."""
+    board, passes = run(3)
+    path = tmp_path / "meter.csv"
+    write_log(path, board, 50, offset=-board.times[0])
+    rows = [row.split(",") for row in path.read_text().splitlines()[1:]]
+    lines = ["time,Power min (W),Power avg (W)", *(f"{t},{float(w) - 1:.9g},{w}" for t, w, *_ in rows)]
+    expected = MeterLog(path).samples(passes)
+    path.write_text("\n".join(lines))
+    with pytest.raises(RowvitError, match=r"several columns have a power: .*; say which by --column NAME"):
+        MeterLog(path).samples(passes)
+    log = MeterLog(path, columns=["power AVG (w)"])
+    np.testing.assert_allclose(log.samples(passes).watts, expected.watts)
+    assert log.used == ["time", "Power avg (W)"]
+
+
+def test_readings_that_hardly_differ(tmp_path):
+    """A bench supply's volts, of more digits than a result keeps."""
+    volts = 12 + 3e-6 * np.sin(np.arange(200.0))
+    assert 0 < resolution(volts) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "names", ["time,power_va", "time,Power (dBm)", "time [frames],power", "time,volt (V),current (mW)"]
+)
 def test_other_units_are_refused(tmp_path, names):
     path = tmp_path / "meter.csv"
     path.write_text(

@@ -8,15 +8,18 @@ processes of this machine, or any cluster whose scheduler is named.
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import logging
 import math
 import os
 import re
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields, replace
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -85,6 +88,14 @@ class Evaluation:
     agreement: float | None = None  #: share of the photos to which another network gives the same class
     #: what counted or predicted the cycles, and for which configuration; empty without one
     cycles_of: str = ""
+
+    def __post_init__(self) -> None:
+        wrong = int((~np.isfinite(self.work.logits).all(axis=1)).sum())
+        if wrong:
+            raise RowvitError(
+                f"{self.network}: of {wrong} of {len(self.truth)} photos it has logits that are no numbers",
+                "its activations overflow: look at its weights, or use --precision fp32",
+            )
 
     @property
     def guesses(self) -> np.ndarray:
@@ -159,6 +170,23 @@ class Evaluation:
         if self.kind == "int8 sim":
             report["bit_exact"] = int(work.bit_exact.sum())
         return report
+
+
+def made(model: str | Path, data: Path, network: Network) -> dict[str, Any]:
+    """What repeats an evaluation: the command and its date, the network, rowvit and other versions."""
+    from rowvit.measure import result
+
+    if not isinstance(network, tuple):
+        digest = network.meta.get("hash") or network.digest()
+    else:
+        digest = hashlib.sha256(Path(model).read_bytes()).hexdigest()
+    return {
+        "command": ["rowvit", *sys.argv[1:]],
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "model_hash": digest,
+        "rowvit": result.revision(),
+        "versions": result.versions(),
+    }
 
 
 def wilson(right: float, total: int, z: float = 1.959964) -> tuple[float, float]:

@@ -94,6 +94,8 @@ def resolution(readings: np.ndarray) -> float:
     # six significant digits, which PYNQ's recorder keeps, and more than a meter has
     unit = 10.0 ** (math.floor(math.log10(np.abs(levels).max())) - 5)
     exact = float(np.gcd.reduce(np.diff(np.round(levels / unit).astype(np.int64)))) * unit
+    if not exact:  # they differ by less than that
+        return float(np.diff(levels).min())
     moves = np.abs(np.diff(readings))
     moves = moves[:: 1 + len(moves) // _MOST]
     for step in np.geomspace(np.ptp(levels) / 2, exact, 300)[:-1]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from rowvit.measure.result import differences
 CONFIDENCE = 0.99
 #: in a result file; a fast meter's log is kept next to it
 MOST_SAMPLES = 20_000
+_AROUND = 10.0  # seconds before and behind the passes whose samples count
 #: a measurement is refused where the loads next to passes hide more than this share of the difference between
 #: idle and busy beyond doubt
 MOST_LEAK = 0.25
@@ -78,6 +80,7 @@ def figures(passes: Sequence[PowerPass], samples: Samples) -> dict[str, Any]:
     RowvitError
         Samples are missing.
     """
+    samples = _near(passes, samples)
     return _figures(passes, _readings(passes, samples)) | {"samples": _kept(samples)}
 
 
@@ -232,6 +235,14 @@ def disagreements(document: dict[str, Any]) -> list[str]:
     if (least := min(found["pass_watts"])) < 0:
         problems.append(f"power.pass_watts: {least:g} W is below 0: the meter's sign or zero is wrong")
     return problems
+
+
+def _near(passes: Sequence[PowerPass], samples: Samples) -> Samples:
+    """Without what a log has long before and behind the passes."""
+    ends = min(p.start for p in passes) - _AROUND, max(p.stop for p in passes) + _AROUND
+    first, last = np.searchsorted(samples.times, ends)
+    own = slice(max(int(first) - 1, 0), int(last) + 1)
+    return replace(samples, times=samples.times[own], watts=samples.watts[own])
 
 
 def _kept(samples: Samples) -> dict[str, Any]:

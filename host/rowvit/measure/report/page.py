@@ -27,10 +27,10 @@ from rowvit.measure.speed.baseline import disturbances
 from rowvit.targets.target import read_package
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-#: conditions whose differences a comparison lists; the host's load and the date always differ
+#: conditions whose differences a comparison lists; load, date, temperatures and idle watts always differ
 _CONDITIONS = (
     *("target", "board", "overlay", "config", "clock", "model", "data", "rowvit", "versions"),
-    *("protocol", "instrument", "host"),
+    *("protocol", "instrument", "idle", "host"),
 )
 
 
@@ -202,8 +202,12 @@ def _measured_ratio(own: list[dict[str, Any]], documents: Sequence[tuple[str, di
         for name, dense in documents:
             model, measured = dense["model"], (pruned, dense)
             if (
-                all(d["target"] == "board" and d.get("power", {}).get("significant") for d in measured)
+                dense["model"]["hash"] != pruned["model"]["hash"]
+                and all(d["target"] == "board" and d.get("power", {}).get("significant") for d in measured)
+                and all(d["protocol"]["batch"] == 1 for d in measured)  # as is predicted
                 and dense["config"] == pruned["config"]
+                and dense["clock"] == pruned["clock"]
+                and dense["instrument"]["measures"] == pruned["instrument"]["measures"]
                 and model["architecture"] == pruned["model"]["architecture"]
                 and not model["pruning"]
                 and model["ffn2_rule"] == "none"
@@ -213,7 +217,10 @@ def _measured_ratio(own: list[dict[str, Any]], documents: Sequence[tuple[str, di
                 half = ratio * math.hypot(*(e["uncertainty"] / e["value"] for e in (over, under)))
                 value, around = estimate(ratio, half)
                 return f"Measured on the board, by {name}: {value} ± {around} times."
-    return "No results of rowvit power on a board, of this network and of a dense one, test it yet."
+    return (
+        "No results of rowvit power --batch 1 on a board, of this network and of a dense one, at the same"
+        " clock and place of the meter, test it yet."
+    )
 
 
 def _result(
@@ -248,6 +255,8 @@ def _cards(
 
     others = [one for one in documents if one[1]["kind"] != document["kind"]]
     others = [one for one in others if one[1]["target"] == document["target"] and same(one[1])]
+    alike = [one for one in others if _as_fast(one[1], document)]
+    alike = [one for one in alike if "none" not in one[1].get("power", {})] or alike
     keys = ["joules_per_image", "dynamic_joules_per_image"]
     accuracy = [_accuracy_card(document["model"].get("accuracy", {}))]
     if document["kind"] == "power":
@@ -259,13 +268,24 @@ def _cards(
     cards = _speed_cards(name, document)
     if not others:
         cards.append(_no_energy("no result of rowvit power goes with this"))
-    elif "none" in others[0][1]["power"]:
-        cards.append(_no_energy(others[0][1]["power"]["none"]))
+    elif not alike:
+        cards.append(_no_energy("rowvit power had another overlay, clock or batch"))
+    elif "none" in alike[0][1]["power"]:
+        cards.append(_no_energy(alike[0][1]["power"]["none"]))
+    elif len(alike) > 1:
+        cards.append(_no_energy(f"several results go with this: {', '.join(name for name, _ in alike)}"))
     elif document["target"] != "board":
-        cards.append(_no_energy(*_where(*others[0])))
+        cards.append(_no_energy(*_where(*alike[0])))
     else:
-        cards += _energy_cards(*others[0], keys)
+        cards += _energy_cards(*alike[0], keys)
     return [*cards, *accuracy]
+
+
+def _as_fast(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two results of a network are of one overlay, clock and batch."""
+    return all(one[key] == other[key] for key in ("overlay", "clock")) and (
+        one["protocol"]["batch"] == other["protocol"]["batch"]
+    )
 
 
 def _no_energy(*why: str) -> FigureCard:
@@ -459,7 +479,7 @@ def _comparison(kind: str, some: list[tuple[str, dict[str, Any]]]) -> dict[str, 
         flat = [_flat(key, document.get(key) or document[kind].get(key, "")) for document in documents]
         for name in dict.fromkeys(name for f in flat for name in f):
             values = [f.get(name, "") for f in flat]
-            if name != "host.load" and len(set(values)) > 1:
+            if name not in ("host.load", "idle.watts") and len(set(values)) > 1:
                 differences.append([_name(name), *map(_shortened, values)])
     return {
         "kind": kind,
@@ -495,7 +515,8 @@ def _quantities(kind: str, documents: list[dict[str, Any]]) -> list[tuple[str, l
             abs(value - values[0]) > math.hypot(half, halves[0])
             for value, half in zip(values[1:], halves[1:], strict=True)
         ]
-        remark = "beyond the uncertainties" if any(apart) else "within the uncertainties"
+        words = ["beyond" if one else "within" for one in apart]
+        remark = f"{', '.join(words if len(set(words)) > 1 else words[:1])} the uncertainties"
         rows.append((f"{name}, {unit}", values, shown, remark))
     return rows
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -365,9 +366,17 @@ def _session(model: bytes, threads: int, name: str = "the network") -> Any:
 def _ways_in_numpy(meta: dict, batches: Sequence[int]) -> list[Way]:
     network = NumpyNetwork(meta["architecture"], meta["pruning"])
     return [
-        Way("numpy", np.__version__, processors(), len(pixels), partial(_in_numpy, network, pixels))
+        Way("numpy", np.__version__, _blas_threads(), len(pixels), partial(_in_numpy, network, pixels))
         for pixels in (_pixels(meta, batch) for batch in batches)
     ]
+
+
+def _blas_threads() -> int:
+    """As many as processors, or what the variables of NumPy's BLAS say."""
+    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+        if os.environ.get(name, "").isdecimal():
+            return max(1, int(os.environ[name]))
+    return processors()
 
 
 def _in_numpy(network: NumpyNetwork, pixels: np.ndarray) -> AbstractContextManager[Callable[[], np.ndarray]]:

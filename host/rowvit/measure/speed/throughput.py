@@ -56,6 +56,7 @@ def document(
     RowvitError
         The target cannot be opened, or the accelerator failed.
     """
+    batch = min(batch, len(images.pixels))
     source, read = thermometer(session.target_name)
     found = results.describe("throughput", session, images)
     degrees = [read()] if read else []
@@ -119,7 +120,8 @@ def measure(
         simulator.
     images : sequence of uint8 arrays [S, S, 3]
     batch : int
-        Images per start of the core, for throughput. The next batch is made ready while one computes.
+        Images per start of the core, for throughput; what is left of ``images`` behind the last whole batch
+        is not part of it. The next batch is made ready while one computes.
     warm_up : int
         Images before each of the two that are not counted.
     clock_mhz : float, optional
@@ -139,10 +141,10 @@ def measure(
     """
     clock = (clock_mhz or target.config.clock_mhz) * 1e3  # cycles per ms
     simulated, count = name == "sim", len(images)
-    begin = time.monotonic()
     first_ones = [images[i % count] for i in range(warm_up)]
     if warm_up:
         target(first_ones)
+    begin = time.monotonic()
     single: list[Result] = []
     layers: list[list[dict[str, int]]] = []  # counters of every layer of every image
     received: list[int] = []  # cycles
@@ -156,21 +158,24 @@ def measure(
         single.append(result)
         layers.append(counters)
         progress(i + 1)
+    spent = time.monotonic() - begin
     if warm_up:
         target(first_ones, batch)
     together: list[Result] = []
+    whole = max(count // batch, 1) * batch
     start = time.monotonic()
-    for result in target.stream(images, batch):
+    for result in target.stream(images[:whole], batch):
         together.append(result)
         progress(count + len(together))
     end = time.monotonic()
+    progress(2 * count)
 
     if simulated:
         latency = _cycles(single) / clock
-        per_image = float(_cycles(together).sum()) / count / clock
+        per_image = float(_cycles(together).sum()) / len(together) / clock
     else:
         latency = np.array([result.seconds for result in single]) * 1e3
-        per_image = (end - start) / count * 1e3
+        per_image = (end - start) / len(together) * 1e3
     dense, executed = (
         float(np.mean([getattr(result, key) for result in single])) for key in ("macs_dense", "macs_executed")
     )
@@ -181,7 +186,7 @@ def measure(
         "basis": BASIS[name],
         "images_per_second": 1e3 / per_image,
         "latency_ms": _statistics(latency),
-        "pipelined": {"images": count, "batch": batch, "ms_per_image": per_image},
+        "pipelined": {"images": len(together), "batch": batch, "ms_per_image": per_image},
         "phases": {
             "latency": _phases(single, clock, simulated, received),
             "pipelined": _phases(together, clock, simulated),
@@ -199,7 +204,7 @@ def measure(
         found["layers"] = _layers(layers, meta, target.config)
     if simulated:
         cycles = int(_cycles(single).sum() + _cycles(together).sum())
-        found["simulator_khz"] = cycles / (end - begin) / 1e3
+        found["simulator_khz"] = cycles / (spent + end - start) / 1e3
     return found
 
 
@@ -249,7 +254,8 @@ def from_files(
 def limit(figures: dict[str, Any]) -> dict[str, Any]:
     """Which of host, DMA and core takes longest for an image, and so bounds the throughput of batches.
 
-    Host is packing and unpacking; from files also decoding by all threads. DMA is that of one image alone,
+    Host is packing and unpacking, without what Python and the driver do around them; from files also decoding
+    by all threads. DMA is that of one image alone,
     from the core's start on; with more of them it waits for the core. On sim the core is simulated, and the
     host is the machine that simulates.
     """
@@ -285,7 +291,12 @@ def disagreements(document: dict[str, Any]) -> list[str]:
     values, pipelined = figures["latency_ms"]["values"], figures["pipelined"]
     per_image = pipelined["ms_per_image"]
     problems = []
-    if not len(values) == protocol["repetitions"] == pipelined["images"]:
+    if (
+        not len(values)
+        == protocol["repetitions"]
+        >= pipelined["images"]
+        > protocol["repetitions"] - protocol["batch"]
+    ):
         problems.append(
             f"protocol.repetitions is {protocol['repetitions']}, of {len(values)} latencies and"
             f" {pipelined['images']} images in batches"

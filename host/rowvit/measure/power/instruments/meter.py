@@ -18,7 +18,7 @@ from rowvit.hardware.block_design import known
 from rowvit.measure.power.align import Alignment, align
 from rowvit.measure.power.instrument import Instrument, Wanted, instrument, require_pandas
 from rowvit.measure.power.samples import Samples, resolution
-from rowvit.measure.power.statistics import add_figures
+from rowvit.measure.power.statistics import add_figures, disagreements
 
 if TYPE_CHECKING:
     from rowvit.measure.power.passes import PowerPass
@@ -64,6 +64,8 @@ class MeterLog(Instrument):
         as a whole.
     step : float, optional
         Watts between two neighbouring readings of the meter; by default estimated from those in the log.
+    columns : sequence of str
+        Names of columns that count where several begin alike.
     """
 
     def __init__(
@@ -73,9 +75,12 @@ class MeterLog(Instrument):
         wall: float = 0.0,
         search: float = 60.0,
         step: float | None = None,
+        columns: Sequence[str] = (),
     ) -> None:
         super().__init__(f"{EXTERNAL}, log {path.name}", measures)
         self.path, self.wall, self.search, self.step = path, wall, search, step
+        self.columns = [name.strip().lower() for name in columns]
+        self.used: list[str] = []  #: columns that were read
         self.found: Alignment | None = None  #: how its clock differs from the board's
 
     def samples(self, passes: Sequence[PowerPass]) -> Samples:
@@ -119,9 +124,17 @@ class MeterLog(Instrument):
 
         def column(kind: str, *starts: str) -> Any:
             """In seconds, watts, volts or amperes; dates as they are."""
-            name = next((n for n in columns if n.startswith(starts) and "factor" not in n), None)
-            if name is None:
+            names = [n for n in columns if n.startswith(starts) and "factor" not in n]
+            names = [n for n in names if n in self.columns] or names
+            if not names:
                 return None
+            if len(names) > 1 and kind != "s":
+                raise RowvitError(
+                    f"{self.path}: several columns have a {_QUANTITIES[kind]}: {', '.join(names)}",
+                    "say which by --column NAME",
+                )
+            name = names[0]
+            self.used = [*dict.fromkeys([*self.used, str(columns[name])])]
             values = frame[columns[name]]
             if not pd.api.types.is_numeric_dtype(values):
                 if kind == "s":
@@ -169,9 +182,11 @@ class MeterLog(Instrument):
             unit = _LONG.sub(lambda found: _SHORT[found.group()], unit)
             if unit.endswith(kind) and unit.removesuffix(kind) in _PREFIXES:
                 return _PREFIXES[unit.removesuffix(kind)]
-        if bracket:
+        others = [word for word in words if word.strip().lstrip("mkµμu") in _OTHERS]
+        if bracket or others:
+            unit = bracket.group(1) if bracket else others[0]
             raise RowvitError(
-                f"{self.path}: the column {column!r} has the unit {bracket.group(1)!r}, which is no unit of"
+                f"{self.path}: the column {column!r} has the unit {unit!r}, which is no unit of"
                 f" {_QUANTITIES[kind]}",
                 f"use {', '.join(prefix + kind for prefix in _PREFIXES)}",
             )
@@ -179,6 +194,7 @@ class MeterLog(Instrument):
 
 
 _PREFIXES = {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9, "k": 1e3}
+_OTHERS = ("va", "var", "wh", "ah", "dbm", "j", "j/s")  # of quantities that are taken for power or current
 _QUANTITIES = {"s": "time", "w": "power", "v": "voltage", "a": "current"}
 _SHORT = {
     **{"milli": "m", "micro": "u", "nano": "n", "kilo": "k", "seconds": "s", "second": "s", "sec": "s"},
@@ -188,10 +204,16 @@ _SHORT = {
 _LONG = re.compile("|".join(sorted(_SHORT, key=len, reverse=True)))
 
 
-def join(document: dict[str, Any], log: Path, search: float = 60.0, step: float | None = None) -> None:
+def join(
+    document: dict[str, Any],
+    log: Path,
+    search: float = 60.0,
+    step: float | None = None,
+    columns: Sequence[str] = (),
+) -> None:
     """Complete a result of `rowvit.measure.power.protocol.document` with the meter's log and its figures.
 
-    ``search`` and ``step`` are as of `MeterLog`.
+    ``search``, ``step`` and ``columns`` are as of `MeterLog`.
 
     Raises
     ------
@@ -204,15 +226,21 @@ def join(document: dict[str, Any], log: Path, search: float = 60.0, step: float 
             "use a result of rowvit power --instrument csv",
         )
     wall = document["protocol"]["wall_minus_monotonic_s"]
-    meter = MeterLog(log, document["instrument"]["measures"], wall, search, step)
+    meter = MeterLog(log, document["instrument"]["measures"], wall, search, step, columns)
     add_figures(document, meter)
     assert meter.found is not None  # by the line before
     document["power"]["log"] = {
         "file": log.name,
         "sha256": hashlib.sha256(log.read_bytes()).hexdigest(),
+        "columns": meter.used,
         "resolution_w": step,
         **meter.found.record(),
     }
+    if problems := disagreements(document):
+        raise RowvitError(
+            f"{log}: does not give a result that holds: {problems[0]}",
+            "make the passes longer, or the log shorter",
+        )
 
 
 def _dates(column: Any) -> Any:

@@ -156,13 +156,13 @@ def measure(
     package : ModelPackage
         Of the same network, with any schedule.
     photos : uint8 array [B, S, S, 3]
-        The first `CYCLE_PHOTOS` go through the cycle model.
+        `CYCLE_PHOTOS` of them go through the cycle model.
     config : HardwareConfig
     layers, rho, trim
         As of `schedule_of`.
     """
     schedule = schedule_of(model, layers, rho, trim)
-    cycles, saved = cycles_of(pruned(package, schedule), photos[:CYCLE_PHOTOS], config)
+    cycles, saved = cycles_of(pruned(package, schedule), _few(photos), config)
     return Point(tuple(layers), rho, cycles, saved)
 
 
@@ -194,14 +194,19 @@ def shares_of(keep: Sequence[int], patches: int) -> tuple[tuple[int, ...], tuple
     return tuple(layers), tuple(keep[layer] / patches for layer in layers)
 
 
+def _few(photos: np.ndarray) -> np.ndarray:
+    """`CYCLE_PHOTOS` of all: a set is sorted by class."""
+    return photos[:: max(1, len(photos) // CYCLE_PHOTOS)][:CYCLE_PHOTOS]
+
+
 def tile_cycles(package: ModelPackage, photos: np.ndarray, config: HardwareConfig) -> dict[str, float]:
-    """Mean cycles of an image under FFN2 rule "tile", over the first photos of [B, S, S, 3], as "tile".
+    """Mean cycles of an image under FFN2 rule "tile", over some of the photos [B, S, S, 3], as "tile".
 
     Empty if the configuration has no room for the rule's masks.
     """
     tiled = ModelPackage(package.meta | {"ffn2_rule": "tile"}, package.tensors)
     try:
-        return {"tile": cycles_of(tiled, photos[:CYCLE_PHOTOS], config)[0]}
+        return {"tile": cycles_of(tiled, _few(photos), config)[0]}
     except RowvitError:
         return {}
 

@@ -194,6 +194,8 @@ def _require_a_head(meta: dict[str, Any], others: bool) -> None:
 
 
 def _print(taught: Taught) -> None:
+    from rowvit.measure.accuracy.evaluation import wilson
+
     found = taught.findings
     table = right_aligned("class", "photos", "recognised")
     for label, name in enumerate(found.classes):
@@ -203,8 +205,9 @@ def _print(taught: Taught) -> None:
     count = len(set(found.recordings))
     of = "" if count == total else f" of {count} recordings"
     share = f"{right} of {total} photos{of} recognised, {right / total:.1%}"
-    if found.interval:
-        low, high = found.interval
+    shares = found.by_recording
+    if shares is not None:
+        low, high = wilson(float(shares.sum()), len(shares))
         say(f"{share} ({low:.1%} to {high:.1%}), by cross-validation; {taught.fitted.solver} regression")
     else:
         say(

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import HardwareConfig
+from rowvit.measure.accuracy.evaluation import wilson
 from rowvit.serve.networks import Network
 from rowvit.serve.refusal import Refusal
 from rowvit.targets.features import features
@@ -241,7 +242,7 @@ def learned(
 def _found(taught: Taught, numbers: list[int]) -> dict[str, Any]:
     """What cross-validation says, of photos by their numbers."""
     found = taught.findings
-    total, right = len(found.labels), int(found.right.sum())
+    total, right, shares = len(found.labels), int(found.right.sum()), found.by_recording
     first, second, mistaken = found.confused
     classes = found.classes
 
@@ -260,7 +261,7 @@ def _found(taught: Taught, numbers: list[int]) -> dict[str, Any]:
         "photos": total,
         "recordings": len(set(found.recordings.tolist())),
         "right": right,
-        "interval": found.interval and list(found.interval),
+        "interval": None if shares is None else list(wilson(float(shares.sum()), len(shares))),
         "classes": [
             {"label": label, "photos": int(all_), "right": int(own)}
             for label, all_, own in zip(classes, found.counts, found.right, strict=True)

@@ -198,19 +198,17 @@ class Findings:
     twins: list[tuple[int, int]]  #: photos of two classes that are the same
 
     @property
-    def interval(self) -> tuple[float, float] | None:
-        """Of 95 %, of the share that is recognised, by recordings.
+    def by_recording(self) -> NDArray[np.float64] | None:
+        """The share of each recording that was recognised.
 
         None where a class has one only: its photos were judged by heads that had seen others of it, which
         says nothing of new ones.
         """
         if not apart(self.labels, self.recordings):
             return None
-        from rowvit.measure.accuracy.evaluation import wilson
-
         _, own = np.unique(self.recordings, return_inverse=True)
-        right = np.bincount(own, self.guesses == self.labels) / np.bincount(own)
-        return wilson(float(right.sum()), len(right))
+        found: NDArray[np.float64] = np.bincount(own, self.guesses == self.labels) / np.bincount(own)
+        return found
 
     @property
     def guesses(self) -> NDArray[np.int64]:

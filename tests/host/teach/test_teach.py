@@ -332,10 +332,10 @@ def test_findings() -> None:
     assert found.right.tolist() == [2, 2, 2] and found.counts.tolist() == [3, 3, 3]
     assert found.confused == (0, 1, 2) and list(found.mistaken(0, 1)) == [2, 3]
     assert list(found.doubtful()) == [2, 8]
-    assert found.interval == pytest.approx(wilson(6, 9))
+    assert found.by_recording.sum() == 6
     pairs = replace(found, recordings=np.array([0, 0, 1, 2, 2, 3, 4, 4, 5]))
-    assert pairs.interval == pytest.approx(wilson(1 + 0 + 0.5 + 1 + 1 + 0, 6))
-    assert replace(found, recordings=np.array([0, 0, 0, 2, 2, 3, 4, 4, 5])).interval is None
+    assert pairs.by_recording.tolist() == [1, 0, 0.5, 1, 1, 0]
+    assert replace(found, recordings=np.array([0, 0, 0, 2, 2, 3, 4, 4, 5])).by_recording is None
 
 
 def test_recordings_are_folders(tmp_path: Path) -> None:

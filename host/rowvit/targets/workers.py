@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Simulations in several processes, which end at once when they have to, and with their parent."""
+"""Targets in several processes, which end at once when they have to, and with their parent."""
 
 from __future__ import annotations
 
@@ -92,9 +92,11 @@ class Workers:
                     ready = multiprocessing.connection.wait(list(busy))
                     answers = {pipe: pipe.recv() for pipe in busy if pipe in ready}
                 except (EOFError, OSError) as error:
+                    simulated = self._spec[1] == "sim"
+                    what = "simulations" if simulated else "processes"
                     raise RowvitError(
-                        f"one of {len(self._processes)} simulations was killed, as when memory runs out",
-                        "use fewer --jobs",
+                        f"one of {len(self._processes)} {what} was killed, as when memory runs out",
+                        "use fewer --jobs" if simulated else "free some memory",
                     ) from error
                 for pipe, answer in answers.items():
                     if isinstance(answer[0], Exception):

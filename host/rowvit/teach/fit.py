@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -98,6 +99,19 @@ def fit(
     weight = sharp * head.weight / spread
     found = Head(weight, sharp * head.bias - weight @ centre)
     return Fitted(found, solver, strengths[best], softmax(sharp * out[best]))
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """One thread for NumPy's products of small matrices: several wait for each other for a third of the time.
+
+    Without scikit-learn, which brings threadpoolctl, as many as there were.
+    """
+    if find_spec("threadpoolctl") is None:
+        return nullcontext()
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[object] = threadpool_limits(1, "blas")
+    return limits
 
 
 def softmax(logits: Array) -> Array:

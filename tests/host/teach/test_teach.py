@@ -218,6 +218,22 @@ def test_command(tmp_path: Path) -> None:
     assert [one.label for one in results] == [NAMES[label] for label in np.arange(6) % 3]
 
 
+def test_reference_in_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many photos; the package is the same, bit for bit."""
+    folder = class_folders(tmp_path / "squares", 54)
+    (folder / "red" / "broken.png").write_bytes(b"no picture")
+    package().save(tmp_path / "base.safetensors")
+    command = ["teach", str(folder), "--from", str(tmp_path / "base.safetensors"), "--config", "tiny"]
+    command += ["-o", str(tmp_path / "mine.safetensors"), "--keep", "--solver", "ridge"]
+    digests = set()
+    for count in (1, 2):
+        monkeypatch.setattr("rowvit.cli.teach.processors", lambda count=count: count)
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 1 and "broken.png" in result.output
+        digests.add(ModelPackage.load(tmp_path / "mine.safetensors").digest())
+    assert len(digests) == 1
+
+
 def test_lesson_on_the_core(tmp_path: Path) -> None:
     """By PYNQ's driver and the RTL, with batches, as on a board: the package is the same, bit for bit."""
     folder = class_folders(tmp_path / "squares", 9)

@@ -58,7 +58,7 @@ def main(
     if labelled:
         sets = [matched(one, card.name, card.classes, None) for one in sets]
     train, test = (one.prepared(side, card.resize, card.crop) for one in sets)
-    package = points.stand_in(network, card, train[:: max(1, len(train) // 64)], "image")
+    package = points.stand_in(network, card, train, "image")
     with Search(network, card, package, train, hardware, not exact) as search:
         dense = [
             points.classes(network, card, pixels, search.point(search.dense)) for pixels in (train, test)

@@ -12,6 +12,7 @@ integer reference's, of every photo that is drawn once.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -88,7 +89,7 @@ def _seen(session: Session, backbone: Backbone, photos: Photos, chosen: np.ndarr
         def done(count: int) -> None:
             progress.update(task, completed=count)
 
-        seen = look(own, backbone, session.run, views, True, refuse, done)
+        seen = look(own, backbone, partial(session.run, jobs=0), views, True, refuse, done)
     return backbone.seen(seen.values).reshape(len(chosen), views, -1)
 
 

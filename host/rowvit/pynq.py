@@ -7,7 +7,9 @@ and serves remote boards alone. Their code needs neither: there, they are instal
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from functools import partial
 
 from rowvit.errors import RowvitError
 
@@ -21,6 +23,7 @@ try:
     from pynq.interrupt import Interrupt
     from pynq.lib.dma import DMA
     from pynq.metadata.runtime_metadata_parser import RuntimeMetadataParser
+    from pynq.uio import UioController
     from pynqmetadata.frontends import Metadata
 except ModuleNotFoundError as error:
     missing = str(error.name).partition(".")[0]
@@ -49,6 +52,7 @@ __all__ = [
     "PynqBuffer",
     "RuntimeMetadataParser",
     "allocate",
+    "hear",
     "interrupt",
     "pmbus",
     "pynq",
@@ -59,3 +63,14 @@ class PynqBuffer(_buffer.PynqBuffer):
     """PYNQ's, which sets ``device``: since NumPy 2 arrays have a read-only one."""
 
     device = None
+
+
+def hear() -> None:
+    """Let interrupts wake the running event loop; PYNQ lets them wake the one in which the first was made."""
+    loop = asyncio.get_running_loop()
+    for line in interrupt._InterruptController._uio_devices.values():
+        if isinstance(line, UioController) and (before := getattr(line, "loop", None)) is not loop:
+            if before is not None and not before.is_closed():
+                before.call_soon_threadsafe(before.remove_reader, line.uio)
+            loop.add_reader(line.uio, partial(UioController._uio_callback, line))
+            line.loop = loop

@@ -112,16 +112,20 @@ module rowvit_fetch #(
 
   // The words of a bitmap: a piece of eight ones, or what is left, each.
   reg  [LW:0]        total;
-  integer            i;
-  always @* begin
+  always @* begin : count
+    integer i;
     total = 7;
     for (i = 0; i < BYTES; i = i + 1) total = total + {{(LW - 3) {1'b0}}, ones_q[4*i+:4]};
   end
   wire [3:0]         map_words = {{(6 - LW) {1'b0}}, total[LW:3]};
   reg  [BYTES-1:0]   bytes;  // that are not zero
-  always @* for (i = 0; i < BYTES; i = i + 1) bytes[i] = |bitmap_q[8*i+:8];
+  always @* begin : any
+    integer i;
+    for (i = 0; i < BYTES; i = i + 1) bytes[i] = |bitmap_q[8*i+:8];
+  end
 
-  always @(posedge clk_i) begin
+  always @(posedge clk_i) begin : words
+    integer i;
     word_ok_q <= word_count + pending_q < 4'd7;  // one may be asked for in this cycle
     pending_q <= pending_q + {3'd0, ask_word} - {3'd0, got_word};
     map_out_q <= ask_map || (map_out_q && !got_map);
@@ -233,7 +237,8 @@ module rowvit_fetch #(
   wire             m_last = m_rest == {BYTES{1'b0}};
   reg  [7:0]       m_byte;
   reg  [LW-4:0]    m_number;
-  always @* begin
+  always @* begin : pick
+    integer i;
     m_byte   = 8'd0;
     m_number = {(LW - 3) {1'b0}};
     for (i = 0; i < BYTES; i = i + 1) begin

@@ -3,7 +3,7 @@
 // Writes honour byte strobes; unknown addresses read as 0 and ignore writes; every response is OKAY.
 // While the core is busy, start and writes of what it runs (BASE, PROGRAM, LENGTH, PASSES) are ignored;
 // start also after an error, which stays until a core reset.
-// Throughput: a read every 2 cycles, a write every 2 cycles. Latency: 1 cycle.
+// Throughput: a read every 2 cycles, a write every 2 cycles. Latency: a read 1 cycle, a write 2.
 `default_nettype none
 
 module rowvit_axil_regs #(
@@ -76,9 +76,10 @@ module rowvit_axil_regs #(
   reg [1:0] irq_enable_q, irq_status_q;
   reg started_q, start_q, reset_q;
 
-  // Write: address and data are taken together.
-  reg bvalid_q, up_q;  // no READY in reset, so that a master that leaves it earlier waits (PG373, "Resets")
-  wire write = s_axil_awvalid && s_axil_wvalid && !bvalid_q && up_q;
+  // Write: address and data are taken together, the cycle after both have come: AXI has no combinational path
+  // from an input to an output (IHI0022, A3.2.1).
+  reg bvalid_q, write_q, up_q;  // no READY in reset, so that a master that leaves it earlier waits (PG373)
+  wire write = write_q;
   wire [11:0] waddr = {s_axil_awaddr[11:2], 2'b00};
 
   assign s_axil_awready = write;
@@ -92,10 +93,12 @@ module rowvit_axil_regs #(
 
   always @(posedge clk_i) begin
     up_q <= rst_ni;
+    write_q <= s_axil_awvalid && s_axil_wvalid && !write_q && (!bvalid_q || s_axil_bready) && up_q;
     bvalid_q <= write || (bvalid_q && !s_axil_bready);
     start_q <= control && s_axil_wdata[0] && !s_axil_wdata[1] && !busy_i && !error;
     reset_q <= control && s_axil_wdata[1];
     if (!rst_ni) begin
+      write_q <= 1'b0;
       bvalid_q <= 1'b0;
       start_q <= 1'b0;
       reset_q <= 1'b0;

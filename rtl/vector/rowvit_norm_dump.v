@@ -82,14 +82,15 @@ module rowvit_norm_dump #(
   wire taken = word && room;
 
   reg [15:0] value;
-  integer i;
-  always @* begin
+  always @* begin : select
+    integer i;
     value = 16'd0;
     for (i = 0; i < N; i = i + 1) if (bank_q[15:8] == i[7:0]) value = value | rd_data_i[16*i+:16];
   end
   // Bank of each row's group 0.
   reg [7:0] row_bank;
-  always @* begin
+  always @* begin : banks
+    integer i;
     row_bank = 8'd0;
     for (i = 0; i < ROWS; i = i + 1) if (sub_q == i[7:0]) row_bank = i[7:0] * GROUPS[7:0];
   end

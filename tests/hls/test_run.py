@@ -108,6 +108,16 @@ def test_what_cannot_be_a_frame(package, standin):
             acc([np.zeros((0, 5, 3), np.uint8)])
 
 
+def test_a_frame_that_is_refused_leaves_those_before_it(package, frames):
+    bad = np.zeros((2, 4096, 3), np.uint8)
+    with rowvit.open("sim", TINY, frontend="hls") as acc:
+        acc.load(package)
+        stream, results = acc.stream([*frames[:2], bad, frames[2]]), []
+        with pytest.raises(RowvitError, match="a frame of 4096 x 2 pixels"):
+            results.extend(next(stream) for _ in range(4))
+        assert len(results) == 2
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -122,30 +122,34 @@ def command(
 
 
 class Terminated(BaseException):
-    """SIGTERM came."""
+    """A signal came that ends a process: its number."""
+
+
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP)  # the second when the terminal goes, as with a connection by ssh
 
 
 @contextmanager
 def unwinding() -> Iterator[None]:
-    """SIGTERM ends the process as Ctrl-C does, only that its status says which: DMA and files are let go."""
+    """They end the process as Ctrl-C does, only that its status says which: DMA and files are let go."""
 
     def stop(number: int, frame: object) -> None:
-        raise Terminated
+        raise Terminated(number)
 
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
-    ):
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signal.signal(signal.SIGTERM, stop)
+    own = [number for number in _ENDINGS if signal.getsignal(number) == signal.SIG_DFL]
+    for number in own:
+        signal.signal(number, stop)
     try:
         yield
-    except Terminated:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.raise_signal(signal.SIGTERM)
+    except Terminated as error:
+        (number,) = error.args
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in own:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def say(text: str, console: Console = OUT) -> None:

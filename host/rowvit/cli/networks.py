@@ -244,9 +244,7 @@ def prune(
     if labelled:
         drawn = matched(drawn, card.name, card.classes, names)
     pixels = drawn.prepared(network.config.size, card.resize, card.crop)
-    package = search.stand_in(
-        network, card, pixels[:: max(1, len(pixels) // 64)], "image" if rule == "auto" else rule
-    )
+    package = search.stand_in(network, card, pixels, "image" if rule == "auto" else rule)
     if layers is None:
         points, chosen = _searched(
             network, card, package, pixels, hardware, cycles, macs_saved, lossy, trim, plot is not None

@@ -130,9 +130,12 @@ BatchOption = Annotated[int, Option(min=1, metavar="N", help="Images per start o
 JobsOption = Annotated[
     int,
     Option(
-        min=0, metavar="N", show_default="one per processor", help="sim: simulations in parallel."
+        min=0,
+        metavar="N",
+        show_default="one per processor",
+        help="golden, sim: processes at most; golden takes another for every 32 images.",
     ),
-]  # fmt: skip
+]
 SetNameOption = Annotated[
     str | None,
     Option("--data", metavar="NAME", help="Name of the data set; by default that of its directory."),

@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
 from enum import Enum
 from functools import partial
 from itertools import islice
@@ -18,19 +15,11 @@ import typer
 from rowvit.cli import options as opt
 from rowvit.cli.common import ERR, OUT, command, progress_bar, right_aligned, say, writable, write, wrote
 from rowvit.errors import RowvitError
-from rowvit.hardware.block_design import is_board
-from rowvit.processors import processors
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from rowvit.formats.package import ModelPackage
     from rowvit.photos import Photos
-    from rowvit.targets.target import Result
-    from rowvit.teach.lesson import Findings, Run, Taught
+    from rowvit.teach.lesson import Findings, Taught
 
-_EACH = 100  # images at least for a process of the reference
 _LISTED = 5  # doubtful photos, unless there are more files of JSON
 
 
@@ -160,19 +149,13 @@ def teach(
         say(f"pictures beside the folders of classes: {beside}, left out", ERR)
     wrong: list[str] = []
     options = opt.target_options(target, bitstream)
-    with ExitStack() as opened:
-        run: Run | None = None
-        if target is opt.TargetName.golden and not is_board():
-            run = _reference(opened, backbone.package, config, len(given) * views)
-        if run is None:
-            session = opened.enter_context(Session(backbone.package, target.value, config, **options))
-            session.prepare(len(given) * views, batch)
-            run = partial(session.run, batch=batch)
+    with Session(backbone.package, target.value, config, **options) as session:
+        session.prepare(len(given) * views, batch, jobs=0)
         with progress_bar(f"{len(given)} photos", len(given)) as progress:
             seen = look(
                 given,
                 backbone,
-                run,
+                partial(session.run, batch=batch, jobs=0),
                 views,
                 flip,
                 lambda number, error: wrong.append(str(error)),
@@ -201,25 +184,6 @@ def teach(
     wrote(output, "rowvit", "run", output, "PHOTO")
     if wrong:
         raise typer.Exit(1)
-
-
-def _reference(opened: ExitStack, package: ModelPackage, config: str, images: int) -> Run | None:
-    """The integer reference in a process for each processor; None where the images are few."""
-    from rowvit.hardware import config as configs
-    from rowvit.targets.workers import Workers
-
-    count = min(processors(), images // _EACH)
-    if count < 2:
-        return None
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of the processes: more wait for each other
-    workers = opened.enter_context(closing(Workers(count, package, "golden", configs.load(config), {})))
-
-    def run(images: Sequence[NDArray[np.uint8]]) -> list[Result]:
-        size = -(-len(images) // count)
-        parts = [images[begin : begin + size] for begin in range(0, len(images), size)]
-        return [result for part in workers.map(parts) for result in part]
-
-    return run
 
 
 def _require_a_head(meta: dict[str, Any], others: bool) -> None:

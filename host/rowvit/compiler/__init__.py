@@ -8,6 +8,7 @@ derives the dependencies.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,7 +27,15 @@ from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.program import FORMAT, Program, described, host_tensors
 from rowvit.hardware.config import HardwareConfig
-from rowvit.hardware.isa import ABI_VERSION, INSTRUCTION_BYTES, MAX_IMAGES, QUEUE, SLOTS, Engine
+from rowvit.hardware.isa import (
+    ABI_VERSION,
+    INSTRUCTION_BYTES,
+    MAX_IMAGES,
+    MAX_OPERATIONS,
+    QUEUE,
+    SLOTS,
+    Engine,
+)
 
 __all__ = ["BATCH", "Program", "check", "compile", "disasm"]
 
@@ -67,7 +76,17 @@ def compile(
 
     def schedule(stages: Stages, blob: Blob) -> tuple[Scheduler, list[Load | Step]]:
         scheduler = Scheduler(_lower(package, plan, stages, blob, checkpoints))
-        return scheduler, scheduler.run()
+        order = scheduler.run()
+        queues = Counter(
+            Engine.LOAD if isinstance(item, Load) else QUEUE[item.instruction.op] for item in order
+        )
+        if (most := max(queues.values())) > MAX_OPERATIONS:
+            raise RowvitError(
+                f"'{package.meta['name']}' on '{config.name}' needs operations of an engine: {most},"
+                f" available: {MAX_OPERATIONS}",
+                "use a larger tile_rows or ffn_chunk",
+            )
+        return scheduler, order
 
     made = {ALONE: schedule(ALONE, blob)}
     without: set[Stages] = set()

@@ -14,6 +14,7 @@ bytes of the weights are.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -30,7 +31,17 @@ from rowvit.formats.description import lanes_each
 from rowvit.formats.package import patch_chunks
 from rowvit.formats.program import Operation, OperationKind, Pass, Program
 from rowvit.hardware.config import HardwareConfig
-from rowvit.hardware.isa import Dst, Flag, Instruction, LoadKind, NormKind, Op, Record
+from rowvit.hardware.isa import (
+    MAX_OPERATIONS,
+    QUEUE,
+    Dst,
+    Flag,
+    Instruction,
+    LoadKind,
+    NormKind,
+    Op,
+    Record,
+)
 
 _ALL_BANDS = 0xFFFF
 _OWNER = 40  #: first bit of a weight line's owner
@@ -193,6 +204,13 @@ class _Run:
         finish = max((n for n, one in enumerate(code) if Flag.PREVIOUS in one.flags), default=0)
         if code[0].fields["finish"] != finish:
             raise ValueError(f"finish is {code[0].fields['finish']}, but PREVIOUS ends with {finish}")
+        for self.at in range(1, finish):
+            if code[self.at].op in (Op.ATTN, Op.SELECT):
+                raise ValueError("it is of this pass, and the core would run it once more behind the last")
+        self.at = 0
+        engines = Counter(QUEUE[one.op] for one in code if one.op in QUEUE)
+        if engines and (most := max(engines.values())) > MAX_OPERATIONS:
+            raise ValueError(f"an engine has {most} operations, of at most {MAX_OPERATIONS}")
         bounds = [self.arch["tokens"]]
         for step in self.meta["pruning"]:
             bounds.append(min(bounds[-1], step["keep"] + 1))
@@ -291,8 +309,9 @@ class _Run:
             size = 8 * groups * config.lanes
         else:
             size = 8 * (config.residual_words(rows) if kind is LoadKind.RESIDUAL else rows)
-        if f["address"] % 8 or f["address"] not in self.weights or f["address"] + size > self.weights.stop:
-            raise ValueError(f"bytes {f['address']} to {f['address'] + size - 1} are not among the weights")
+        first, end, port = f["address"], f["address"] + size, config.port_bits // 8
+        if first % port or size % port or first not in self.weights or end > self.weights.stop:
+            raise ValueError(f"bytes {first} to {end - 1} are no words of {port} bytes among the weights")
         part = self._part(image, operation)
         if kind in (LoadKind.ROTATION, LoadKind.PLACE):
             self._load_rotary(one, image)

@@ -135,6 +135,8 @@ def _pieces(lowering: Lowering) -> tuple[list[tuple[int, int]], dict[int, int]]:
     tiles = -(-plan.arch["classes"] // config.tile)
     lines = 8 * max(plan.patch_words) + plan.dim
     both = tiles and lowering.image == 0 and lines <= config.weight_depth and config.param_slots > 2
+    # the head's rows must not lie where the patches come in
+    both = both and lowering.stages[-1].images * plan.words <= plan.patches.base
     pieces = list(_doubling(bands * 9 // 20 if both else bands, first_piece))
     if not both:
         return pieces, {}

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from rowvit.compiler.lower import Loaded, Lowering, Part, channels
 from rowvit.compiler.steps import Access, Allocation, Load, Mask, OnChip, Region, compute_write
 from rowvit.compiler.weights import pad_rows
-from rowvit.errors import RowvitError
 from rowvit.formats.description import in_places
 from rowvit.formats.program import Operation, OperationKind
 from rowvit.hardware.isa import Dst, Engine, Flag, LoadKind
@@ -85,14 +84,7 @@ class _Ffn:
         config = self.config
         mask_buffers = min(chunks, config.mask_depth // masks if masks else chunks)
         room = (config.token_depth - self.x[-1].end) // (len(self.images) * words)
-        buffers = min(chunks, 2, room, mask_buffers)
-        if buffers < 1:
-            raise RowvitError(
-                f"'{self.lowering.meta['name']}' on '{config.name}' needs mask words for one FFN2 chunk:"
-                f" {masks}, available: {config.mask_depth}",
-                "use a larger tile_rows or a smaller ffn_chunk",
-            )
-        return buffers, mask_buffers
+        return min(chunks, 2, room, mask_buffers), mask_buffers
 
     def _ffn1(self, chunk: _Chunk, hurry: bool) -> None:
         """FFN1 of one chunk, and its masks.

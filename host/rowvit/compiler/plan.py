@@ -220,6 +220,8 @@ class Sizes:
             ffn = config.bands(after) * (self.words + self.hidden_stride(self.chunk))
             what = f"token words for X and {self.chunk // self.each} hidden neurons of {after} tokens"
             yield ffn, config.token_depth, what
+            masks = self.mask_words(config.bands(after))
+            yield masks, config.mask_depth, f"mask words for an FFN2 chunk of {after} tokens"
 
 
 class Plan(Sizes):

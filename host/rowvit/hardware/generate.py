@@ -166,7 +166,10 @@ def markdown() -> str:
     codes("Norm kinds (`kind`)", isa.NormKind, "value")
     out += ["## Registers (AXI4-Lite)", "", "| offset | name | access | meaning |", "|---|---|---|---|"]
     out += [f"| 0x{o:02X} | {n} | {access} | {text} |" for n, (o, access, text) in isa.REGISTERS.items()]
-    text = "32 bits each, cleared by start. What follows from them for an image: [work](numerics.md#11-work)."
+    text = (
+        "32 bits each, cleared by start; they go round. What follows from them for an image:"
+        " [work](numerics.md#11-work)."
+    )
     out += ["", "## Counters", "", text, "", "| offset | name | counts |"]
     out += ["|---|---|---|"]
     counters = enumerate(isa.COUNTERS)

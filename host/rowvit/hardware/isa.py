@@ -23,6 +23,8 @@ ABI_VERSION = 6
 ID = 0x524F5756  # "ROWV"
 INSTRUCTION_BYTES = 64
 NO_DEP = -0x8000
+#: of an engine, in a pass: further on, the core would take NO_DEP for what is to come
+MAX_OPERATIONS = 0x3FFF
 #: what docs/isa.md says of the common slots and of data layouts
 SEMANTICS = """\
 Passes. The program runs once per pass, which is for one image or for several. An instruction's `image` is its
@@ -47,7 +49,8 @@ lane 2p + 1: it becomes 0, and 2p + 1 the product of both, or 0 if the gate is n
 Dependencies. Every engine counts the operations it has completed since start. `dep[e] = X`
 without chain: wait until engine e has completed X operations of this pass. With chain: before
 band p, wait until engine e has completed X operations, or X - 1 and more than p bands of the
-X-th. `dep[e] = NO_DEP` is always satisfied; negative values reach into the previous pass. An
+X-th. `dep[e] = NO_DEP` is always satisfied; negative values reach into the previous pass. The numbers
+go round, and a pass has at most 16,383 operations of an engine, so that none is taken for another. An
 instruction may depend only on instructions before it in the program.
 
 Weight lines. A multiplier takes the weights of an even lane and of the odd one after it as one number
@@ -141,7 +144,11 @@ class LoadKind(Coded):
     WEIGHT = 0, "rows of `groups` lines of LANES bytes (see above) to weight memory"
     PARAM = 1, "`groups` * LANES words {mult[47:32], bias[31:0]} to a parameter slot"
     NORM = 2, "`rows` words {g[47:32], b[31:0]}, channel order, to a norm slot"
-    RESIDUAL = 3, "`rows` (even) residual addresses from `dst`, of every (row, group) bank; see above"
+    RESIDUAL = (
+        3,
+        "`rows` (even, and whole words of the port) residual addresses from `dst`, of every (row, group)"
+        " bank; see above",
+    )
     ROTATION = (
         4,
         "`rows` (even) words {second[31:16], first[15:0]}, entries of the table of rotations from `dst`",
@@ -177,7 +184,7 @@ FIELDS: dict[Op, dict[str, Field]] = {
     },
     Op.LOAD: {
         "kind": Field(9, "LoadKind"),
-        "address": Field(10, "byte offset from the blob's base, multiple of 8", slots=2),
+        "address": Field(10, "byte offset from the blob's base, multiple of PORT_BITS / 8", slots=2),
         "dst": Field(12, "weight line, parameter slot, norm slot, residual address, entry or place"),
         "rows": Field(13, "WEIGHT: rows; NORM: channels; RESIDUAL: addresses; ROTATION, PLACE: words"),
         "groups": Field(14, "WEIGHT, PARAM: groups that are loaded"),
@@ -282,7 +289,11 @@ REGISTERS: dict[str, tuple[int, str, str]] = {
     "ABI": (0x04, "ro", "ABI version"),
     "CONFIG_HASH": (0x08, "ro", "first 32 bits of the configuration's SHA-256"),
     "CAPS": (0x0C, "ro", "rows[3:0], groups[11:4], lanes[23:12]"),
-    "CONTROL": (0x10, "wo", "bit 0 start, bit 1 reset the core (clears error and counters)"),
+    "CONTROL": (
+        0x10,
+        "wo",
+        "bit 0 start, bit 1 reset the core (clears STATUS, ERROR, IRQ_STATUS, counters)",
+    ),
     "STATUS": (0x14, "ro", "bit 0 busy, 1 done, 2 error; passes done [31:16]"),
     "ERROR": (0x18, "ro", "code[7:0], instruction index [31:8]"),
     "IRQ_ENABLE": (0x1C, "rw", "bit 0 pass done, bit 1 error"),

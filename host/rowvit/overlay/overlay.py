@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from dataclasses import replace
 from functools import cached_property, reduce
@@ -15,6 +16,7 @@ from rowvit.hardware import clocks
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import ABI_VERSION, ID, REGISTERS
 from rowvit.overlay.bitfile import CORE_TYPES, DMA_TYPE, BitHeader, Handoff, IpBlock, same_build
+from rowvit.overlay.claim import Claim, claim, turns
 from rowvit.overlay.core import RowvitCore
 from rowvit.overlay.dma import wake
 from rowvit.pynq import DMA, MMIO, Clocks, DefaultHierarchy, Device, Overlay, pynq
@@ -64,8 +66,8 @@ class RowvitOverlay(Overlay):
     ------
     RowvitError
         A file is missing, damaged, changed since the build or of another design or configuration, there is no
-        device, PYNQ's cached metadata differ from the .hwh, the board refuses the bitstream, the clock is too
-        fast, or the core is not the one that the .hwh describes.
+        device, or another process or thread has it, PYNQ's cached metadata differ from the .hwh, the board
+        refuses the bitstream, the clock is too fast, or the core is not the one that the .hwh describes.
     """
 
     clock_dict: dict[int, dict]  # PYNQ's: what download sets the PL clocks to
@@ -108,13 +110,36 @@ class RowvitOverlay(Overlay):
         super().__init__(str(path), download=False, device=device)
         for block in (self.handoff.core, self.handoff.dma):
             self._compare(block)
-        if download:
-            self.download()
-        elif _manager_state(self.device).endswith("error"):  # of other states, JTAG may have loaded it
-            raise self._not_loaded()
-        else:
-            self._correct_clock()
-        self.check_core()  # before drivers: PYNQ's write to interrupt controller and DMA
+        self.claim()
+        self.turns = turns(self.device)
+        self.turns.end()  # of what was opened before, and is left: the logic is about to change
+        with self.turns.taken():
+            self.turns.bitstream = self.bitfile_name
+            if download:
+                self.download()
+            elif _manager_state(self.device).endswith("error"):  # of other states, JTAG may have loaded it
+                raise self._not_loaded()
+            else:
+                self._correct_clock()
+            self.check_core()  # before drivers: PYNQ's write to interrupt controller and DMA
+
+    def claim(self) -> None:
+        """Take the board for this process; `RowvitError` if another one has it, or this one is not root's."""
+        if _manager(self.device) is not None:
+            if os.geteuid():
+                raise RowvitError("PYNQ gives the programmable logic to root alone", "use sudo -i")
+            self._claim: Claim | None = claim()
+
+    def release(self) -> None:
+        """Let other processes have the board."""
+        self._claim = None
+
+    def require_loaded(self) -> None:
+        """`RowvitError` if this process has loaded another bitstream since."""
+        if self.turns.bitstream != self.bitfile_name:
+            raise RowvitError(
+                f"{self.turns.bitstream} was loaded since, in place of {self.bitfile_name}", "open it again"
+            )
 
     def download(self, dtbo: str | None = None) -> None:
         """Load the bitstream; before that, its clock gets the divisors for the PLL that the board has.
@@ -256,10 +281,16 @@ class RowvitOverlay(Overlay):
         )
 
 
-def _manager_state(device: Device) -> str:
-    """What the kernel's FPGA manager says of the logic; "operating" where there is none (simulator)."""
+def _manager(device: Device) -> Path | None:
+    """The folder of the kernel's FPGA manager; none of a simulator."""
     firmware = getattr(device, "BS_FPGA_MAN", None)  # PYNQ's name of the file that it writes bitstreams to
-    return Path(firmware).with_name("state").read_text().strip() if firmware else "operating"
+    return Path(firmware).parent if firmware else None
+
+
+def _manager_state(device: Device) -> str:
+    """What the FPGA manager says of the logic; "operating" where there is none."""
+    manager = _manager(device)
+    return (manager / "state").read_text().strip() if manager else "operating"
 
 
 def _pl_mhz(index: int) -> float:

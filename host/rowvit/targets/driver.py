@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from inspect import GEN_RUNNING, getgeneratorstate
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,9 @@ class _Slot:
         return found
 
     def free(self) -> None:
+        # parts of a buffer keep its memory in XRT, which would unmap it when something else lies there
+        self._packets.clear()
+        self._sinks.clear()
         self.source.freebuffer()
         self.sink.freebuffer()
 
@@ -172,7 +176,9 @@ class Accelerator(Target):
             from rowvit.targets.guard import Guard
 
             self.guard = Guard(check_every, self.check_memory)
-        self.reset()
+        overlay.claim()
+        with overlay.turns.taken():
+            self.reset()
 
     def load(self, model: str | Path | ModelPackage | Program) -> None:
         """Make a network ready: a package is compiled, and the blob copied to memory that the core can read.
@@ -180,18 +186,19 @@ class Accelerator(Target):
         `RowvitError` if the file or network cannot be used on this configuration, the memory is too small, or
         a stream is open.
         """
-        self._idle()
-        self._unload()
-        program = read_program(model, self.config)
-        if self.guard is not None:
-            self.guard.use(program, self.config, self.frontend)
-        if self.frontend == "hls":  # refuses what the preprocessor cannot do
-            _geometry(np.empty((*image_shape(program.meta["architecture"]), 0)), program.meta)
-        self._check_size(max(program.meta["input"]["bytes"], *(p.output_bytes for p in program.passes)))
-        self.blob = self._allocate(program.blob.shape)
-        self.blob[:] = program.blob
-        self.blob.flush()
-        self.program, self.meta, self._took, self._shapes = program, program.meta, {}, {}
+        with self.overlay.turns.taken():
+            self.overlay.require_loaded()
+            self._unload()
+            program = read_program(model, self.config)
+            if self.guard is not None:
+                self.guard.use(program, self.config, self.frontend)
+            if self.frontend == "hls":  # refuses what the preprocessor cannot do
+                _geometry(np.empty((*image_shape(program.meta["architecture"]), 0)), program.meta)
+            self._check_size(max(program.meta["input"]["bytes"], *(p.output_bytes for p in program.passes)))
+            self.blob = self._allocate(program.blob.shape)
+            self.blob[:] = program.blob
+            self.blob.flush()
+            self.program, self.meta, self._took, self._shapes = program, program.meta, {}, {}
 
     def check_memory(self) -> None:
         """Compare program and weights in the memory that the core reads with those that were loaded.
@@ -231,12 +238,17 @@ class Accelerator(Target):
         self.overlay.check_core()
 
     def close(self) -> None:
+        """As of every target; `RowvitError` if another thread is at work on a stream."""
+        flow = self._flow
+        if flow is not None and getgeneratorstate(flow) == GEN_RUNNING:
+            raise RowvitError("another thread is at work on this accelerator", "end its stream there first")
         try:
-            if self._flow is not None:
-                self._flow.close()
+            if flow is not None:
+                flow.close()
         finally:
             self._unload()
             self._on_close()
+            self.overlay.release()
         if self.guard is not None:
             self.guard.close()
 
@@ -264,7 +276,8 @@ class Accelerator(Target):
         """Like `stream`, leaving the processor to other coroutines while the core computes.
 
         It waits for the core's interrupt if the overlay has one, and polls every half millisecond
-        otherwise.
+        otherwise. One that is left before its end stays open until the event loop closes it:
+        ``contextlib.aclosing`` does so at once.
         """
         with self._open(images, batch) as flow:
             interrupt = self._interrupt()
@@ -290,18 +303,19 @@ class Accelerator(Target):
     @contextmanager
     def _open(self, images: Iterable[NDArray[Any] | str | Path], batch: int) -> Iterator[_Flow]:
         self._ready(batch)
-        self._idle()
-        if self.guard is not None:
-            self.guard.refuse()
-        halted = any(self.dma.read(channel + 4) & DMA_HALTED for channel in (MM2S, S2MM))
-        # the last reset failed, someone else was here, or a read failed behind the last image
-        if halted or self.core.get("STATUS") & (BUSY | ERROR):
-            self.reset()
-        with closing(self._steps(images, batch)) as self._flow:
-            try:
-                yield self._flow
-            finally:
-                self._flow = None
+        with self.overlay.turns.taken(self.close):
+            self.overlay.require_loaded()
+            if self.guard is not None:
+                self.guard.refuse()
+            halted = any(self.dma.read(channel + 4) & DMA_HALTED for channel in (MM2S, S2MM))
+            # the last reset failed, someone else was here, or a read failed behind the last image
+            if halted or self.core.get("STATUS") & (BUSY | ERROR):
+                self.reset()
+            with closing(self._steps(images, batch)) as self._flow:
+                try:
+                    yield self._flow
+                finally:
+                    self._flow = None
 
     def _steps(self, images: Iterable[NDArray[Any] | str | Path], batch: int) -> _Flow:
         """`_run_all` of all images, with the guard's checks."""
@@ -342,19 +356,15 @@ class Accelerator(Target):
             together = len(group) // most * most
             yield from (part for part in (group[:together], group[together:]) if part)
 
-    def _idle(self) -> None:
-        if self._flow is not None:
-            raise RowvitError(
-                "a stream of this accelerator is open", "read it to its end, or close it, first"
-            )
-
     def _interrupt(self) -> Interrupt | None:
         """A new one for every stream: it belongs to the event loop that waits for it."""
-        from rowvit.pynq import Interrupt
+        from rowvit.pynq import Interrupt, hear
 
         for pin in self.core.interrupts:
             with suppress(ValueError):  # no UIO device
-                return Interrupt(pin)
+                found = Interrupt(pin)
+                hear()
+                return found
         return None
 
     async def _event(self, interrupt: Interrupt | None) -> None:
@@ -387,7 +397,7 @@ class Accelerator(Target):
                     images, failure = None, error
                 staged = None if images is None else self._stage(images, slots, slot)
                 if running is not None:
-                    running.deadline = time.monotonic() + self.timeout
+                    running.deadline = time.monotonic() + self._limit(running)
                     while not self._advance(running):
                         if staged is not None and not staged.sent and not running.taking:
                             self._send(staged)  # it stands at the core's door until the core is started
@@ -413,6 +423,8 @@ class Accelerator(Target):
                     self.reset()
             raise
         finally:
+            for channel in (self.dma.sendchannel, self.dma.recvchannel):
+                channel._active_buffer = None  # PYNQ's, of a transfer that was not waited for: see _Slot.free
             for held in slots:
                 if held is not None:
                     held.free()
@@ -484,7 +496,7 @@ class Accelerator(Target):
             if self._finished(S2MM):
                 batch.answers += 1
                 batch.answered = time.monotonic()
-                batch.deadline = batch.answered + self.timeout
+                batch.deadline = batch.answered + self._limit(batch)
                 if batch.answers < passes:
                     self._take(batch)
                     self.dma.recvchannel.transfer(batch.slot.answer(batch.answers))
@@ -501,9 +513,13 @@ class Accelerator(Target):
             mm2s = dma_state(self.dma.read(MM2S + 4) if batch.sending else batch.mm2s)
             cause, advice = self._cause(batch)
             image = batch.answers * batch.code.images
-            late = f"image {image} was not done in {self.timeout:g} s, probably because {cause}"
+            late = f"image {image} was not done in {self._limit(batch):g} s, probably because {cause}"
             raise RowvitError(f"{late}: {core}, DMA MM2S {mm2s}, S2MM {s2mm}", advice)
         return False
+
+    def _limit(self, batch: _Batch) -> float:
+        """Seconds that a pass may take, whose images are done together."""
+        return self.timeout * batch.code.images
 
     def _pause(self, batch: _Batch) -> float:
         """Seconds to sleep before the core is asked again.

@@ -26,7 +26,7 @@ from rowvit.formats.program import Program
 from rowvit.formats.records import checkpoint_names
 from rowvit.formats.work import WORK
 from rowvit.hardware import config as configs
-from rowvit.hardware.block_design import default_configuration
+from rowvit.hardware.block_design import default_configuration, is_board
 from rowvit.images import for_network, is_picture
 from rowvit.processors import processors
 from rowvit.targets.guard import Difference
@@ -46,6 +46,7 @@ Progress = Callable[[int], None]
 #: images of a measurement, where nobody says how many
 COUNT, COUNT_SIM = 200, 10
 _RANDOM = 16  # different random images at most
+_AT_ONCE = 32  # images that a process of the reference gets; its start would last longer than fewer
 #: what `Session.record` takes over from a `Result`
 _RECORDED = (
     *("top1", "label", "distance", "cycles", "layer_cycles", "batch", "counters", "bit_exact", "seconds"),
@@ -343,8 +344,9 @@ class Session:
         batch : int
             Images per start of the core.
         jobs : int
-            Simulations in parallel, each in its own process; 0: one per processor. There is one of any
-            other target, and of a simulation that writes a waveform.
+            Processes, of which each has a simulation, or the reference, of its own; 0: one per processor.
+            There is one for a board, for the reference on a board or of a few images, and for a simulation
+            that writes a waveform.
         progress : callable
         refused : callable, optional
             Gets an image that cannot be decoded, or does not fit the network, in place of a result: its
@@ -356,8 +358,9 @@ class Session:
             The target cannot be opened, the accelerator failed, a result that was checked differs from the
             integer reference (`guard.Difference`), or a process was killed.
         """
-        starts = [images[first : first + batch] for first in range(0, len(images), batch)]
-        if not self._alone(len(starts), jobs):
+        if not self._alone(len(images), batch, jobs):
+            size = self._size(batch)
+            starts = [images[first : first + size] for first in range(0, len(images), size)]
             first, self._given = self._given, self._given + len(images)
             try:
                 return _collect(self._several(jobs or processors()).map(starts, first, refused), progress)
@@ -384,7 +387,7 @@ class Session:
 
         `RowvitError` as of `rowvit.open` and `Target.load`.
         """
-        if self._alone(-(-images // batch), jobs):
+        if self._alone(images, batch, jobs):
             self.target  # noqa: B018 opened where it is asked for
         else:
             self._several(jobs or processors())
@@ -401,7 +404,7 @@ class Session:
 
         Only where one process simulates, and so the first image is done late.
         """
-        if not self._alone(-(-images // batch), jobs) or self.target_name != "sim":
+        if not self._alone(images, batch, jobs) or self.target_name != "sim":
             yield
             return
         from rowvit.targets.driver import Accelerator
@@ -429,16 +432,27 @@ class Session:
 
         return predict(read_program(self.model, self.config), self.config, self.options.get("memory")).total
 
-    def _alone(self, starts: int, jobs: int) -> bool:
+    def _alone(self, images: int, batch: int, jobs: int) -> bool:
         """Whether `run` stays in this process."""
-        return self.target_name != "sim" or "trace" in self.options or min(jobs or processors(), starts) <= 1
+        if self.target_name == "board" or "trace" in self.options:
+            return True
+        if self.target_name == "golden" and is_board():  # whose memory holds it once
+            return True
+        return min(jobs or processors(), -(-images // self._size(batch))) <= 1
+
+    def _size(self, batch: int) -> int:
+        """Images that a process gets at once."""
+        return max(batch, _AT_ONCE) if self.target_name == "golden" else batch
 
     def _several(self, jobs: int) -> Workers:
         if self._workers is None or self._workers.count != jobs:
-            from rowvit.sim.verilate import build
-
             self._end_workers()
-            build(self.config)  # once, before the processes need it
+            if self.target_name == "sim":
+                from rowvit.sim.verilate import build
+
+                build(self.config)  # once, before the processes need it
+            else:
+                self.target  # noqa: B018 says here what there is to say of the network
             model = self.model
             if isinstance(model, Program) and self.options.get("check_every") is None:
                 model = replace(model, package=None)  # nobody there runs the integer reference
@@ -514,8 +528,7 @@ class Session:
         alive = [(min(counts), max(counts)) for counts in zip(*(r.live for r in results), strict=True)]
         found: dict[str, Any] = {name: mean(name) for name in WORK}
         if (cycles := mean("cycles")) is not None:
-            # the images of a batch share one set of counters
-            fires = float(np.mean([result.counters["fires"] / result.batch for result in results]))
+            fires = float(np.mean([sum(result.layer_fires) for result in results]))  # the counter wraps
             found["cycles"] = cycles
             found["images_per_second"] = config.clock_mhz * 1e6 / cycles
             found["array_busy"] = fires / (cycles * config.rows * config.groups)

@@ -22,6 +22,7 @@ from rowvit.formats.familiar import distance
 from rowvit.formats.records import checkpoint_names
 from rowvit.formats.tokens import Tokens
 from rowvit.hardware.config import HardwareConfig
+from rowvit.reference.frontend import Geometry
 
 if TYPE_CHECKING:
     from rowvit.compiler import Program
@@ -305,7 +306,7 @@ class Target:
         if not isinstance(image, np.ndarray):
             from rowvit.images import for_network
 
-            return for_network(image, meta, self.frontend)
+            image = for_network(image, meta, self.frontend)
         height, width = image_shape(meta["architecture"])
         size = f"{height}, {width}"
         if self.frontend == "hls":
@@ -315,6 +316,8 @@ class Target:
             raise RowvitError(
                 f"images are {image.dtype} {[1, *image.shape]}", f"this network takes uint8 [B, {size}, 3]"
             )
+        if self.frontend == "hls":
+            Geometry.for_network(width, height, meta["architecture"])  # refuses what the preprocessor does
         return image
 
     def is_checking(self, result: Result) -> bool:

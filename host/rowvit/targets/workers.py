@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from rowvit.formats.program import Program
     from rowvit.hardware.config import HardwareConfig
     from rowvit.targets.target import ImageSource, Result, Target
+
+
+_THREADS = "OPENBLAS_NUM_THREADS"  # read when NumPy is imported
 
 
 class Workers:
@@ -92,11 +96,9 @@ class Workers:
                     ready = multiprocessing.connection.wait(list(busy))
                     answers = {pipe: pipe.recv() for pipe in busy if pipe in ready}
                 except (EOFError, OSError) as error:
-                    simulated = self._spec[1] == "sim"
-                    what = "simulations" if simulated else "processes"
                     raise RowvitError(
-                        f"one of {len(self._processes)} {what} was killed, as when memory runs out",
-                        "use fewer --jobs" if simulated else "free some memory",
+                        f"one of {len(self._processes)} processes was killed, as when memory runs out",
+                        "free some, or use fewer --jobs",
                     ) from error
                 for pipe, answer in answers.items():
                     if isinstance(answer[0], Exception):
@@ -130,11 +132,15 @@ class Workers:
         )
         # a terminal sends Ctrl-C to all, and it is for the parent: the process inherits that it is held back
         held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        threads = os.environ.get(_THREADS)
+        os.environ.setdefault(_THREADS, "1")  # those of several processes would wait for each other
         try:
             process.start()
             self._processes[pipe] = process
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
+            if threads is None:
+                del os.environ[_THREADS]
         theirs.close()
 
 
@@ -150,6 +156,7 @@ def _work(
     """A process's life: results for images, or an error and how it came about, until it is killed."""
     end_with_parent()
     tempfile.tempdir = files
+    logging.getLogger("rowvit").addHandler(logging.NullHandler())  # the parent says it
     ROOM.share(processes)
     loaded: Target | None = None
     with suppress(EOFError, ConnectionError):  # the parent is gone

@@ -26,7 +26,7 @@ from rowvit.teach.fit import Fitted, apart, fit
 from rowvit.teach.views import all_views, chunks
 
 FEWEST = 3  #: photos of a class
-_AT_ONCE = 32  # photos whose views are held as pixels
+_AT_ONCE = 128  # views that are held as pixels
 #: runs images uint8 [H, W, 3] on a target
 Run = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Result]]
 
@@ -141,7 +141,7 @@ def look(
 
     meta, last = backbone.package.meta, backbone.package.arch["depth"] - 1
     found: list[NDArray[np.float32]] = []
-    for part in chunks(all_views(photos.files, meta, count, flip, note), _AT_ONCE):
+    for part in chunks(all_views(photos.files, meta, count, flip, note), -(-_AT_ONCE // count)):
         answers = [result.tokens for result in run(list(np.concatenate(part)))]
         found.append(features(answers, meta, last).values[:, 0])
         progress(sum(map(len, found)) // count)

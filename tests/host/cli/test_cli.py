@@ -251,7 +251,7 @@ def test_what_cannot_be_checked(small):
         ("golden", ("--trace", "x.fst"), "sim"),
         ("golden", ("--trace-cycles", "0:1000000"), "sim"),
         ("golden", ("--memory", "ddr"), "sim"),
-        ("golden", ("--jobs", "2"), "sim"),
+        ("board", ("--jobs", "2"), "golden and sim"),
         ("board", ("--stalls", "1"), "sim"),
         ("sim", ("--bitstream", "x.bit"), "board"),
         ("golden", ("--timeout", "9"), "sim and board"),
@@ -463,7 +463,7 @@ def killed(*_: object) -> None:
 def test_a_killed_simulation_is_named(small, monkeypatch):
     monkeypatch.setattr("rowvit.targets.workers._work", killed)
     text = mistake("run", small["program"], small["images"], "-c", "tiny", "--jobs", 2)
-    assert "one of 2 simulations was killed, as when memory runs out; use fewer --jobs" in text
+    assert "one of 2 processes was killed, as when memory runs out; free some, or use fewer --jobs" in text
 
 
 def test_mistakes_while_running(small, tmp_path):
@@ -554,12 +554,12 @@ def _ends_with_its_workers(sent: str, folder: Path, *arguments: object) -> None:
         until(lambda: process.poll() is not None and not look())
         assert process.returncode != 0 and max(used[child] - before[child] for child in begun) < 3
         assert process.stderr is not None and "Traceback" not in (said := process.stderr.read()), said
-        if sent in ("SIGINT", "SIGTERM"):
+        if sent in ("SIGINT", "SIGTERM", "SIGHUP"):
             assert not list(files.glob("rowvit-*"))
-        assert sent != "SIGTERM" or process.returncode == -signal.SIGTERM
+        assert sent not in ("SIGTERM", "SIGHUP") or process.returncode == -signal.Signals[sent]
 
 
-@pytest.mark.parametrize("sent", ["SIGINT", "SIGINT SIGINT", "SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGINT SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
 def test_workers_of_run_end(small, tmp_path, sent):
     photo = next(small["images"].iterdir())
     many = tmp_path / "photos"

@@ -245,7 +245,7 @@ def others(program: Program, config: HardwareConfig) -> dict[str, tuple[int, dic
         f"{kind.name} behind the blob": (
             n,
             dict(address=program.blob.size - sizes[kind](f) + 8),
-            "are not among",
+            "are no words",
         )
         for kind, (n, f) in loads.items()
     }
@@ -264,8 +264,8 @@ def others(program: Program, config: HardwareConfig) -> dict[str, tuple[int, dic
         behind
         | goes_on
         | {
-            "code for weights": (weights, dict(address=program.code.nbytes - 8), "are not among the weights"),
-            "half a word": (weights, dict(address=f["address"] + 4), "are not among the weights"),
+            "code for weights": (weights, dict(address=program.code.nbytes - 8), "no words of 8 bytes among"),
+            "half a word": (weights, dict(address=f["address"] + 4), "no words of 8 bytes among"),
             "lines behind the last": (weights, dict(dst=lines + 1), f"weight lines {lines + 1} to"),
             "no rows": (weights, dict(rows=0), "0 rows of"),
             "no groups": (weights, dict(groups=0), "rows of 0 groups"),
@@ -290,6 +290,35 @@ def others(program: Program, config: HardwareConfig) -> dict[str, tuple[int, dic
             "logits that are missing": (head, dict(count=h["count"] - 1), "logits of|LAST is not"),
         }
     )
+
+
+def test_words_of_a_wide_port() -> None:
+    """An address or a size between them would load other bytes."""
+    config = load("kv260")
+    assert config.port_bits == 128
+    program = compile(small_package(np.random.default_rng(0), dim=64, heads=1, ffn2_rule="image"), config)
+    part = program.passes[-1]
+    for kind in (LoadKind.WEIGHT, LoadKind.PARAM, LoadKind.NORM):
+        number, one = next(
+            (number, one)
+            for number, one in enumerate(part.instructions)
+            if one.op is Op.LOAD and one.fields["kind"] == kind
+        )
+        fields = one.fields | dict(address=one.fields["address"] + 8)
+        assert "no words of 16 bytes among" in refused(program, config, number, replace(one, fields=fields))
+
+
+def test_attention_before_the_last_of_the_pass_before(right: tuple[Program, HardwareConfig]) -> None:
+    """Behind the last pass the core would run it once more."""
+    program, config = right
+    part = program.passes[-1]
+    start, code = len(program.code) - len(part.code), part.instructions
+    attention = next(n for n, one in enumerate(code) if one.op is Op.ATTN)
+    late = next(n for n, one in enumerate(code) if n > attention and one.op is Op.MATMUL)
+    header = replace(code[0], fields=code[0].fields | dict(finish=late))
+    previous = replace(code[late], flags=code[late].flags | {Flag.PREVIOUS})
+    with pytest.raises(RowvitError, match="it is of this pass, and the core would run it once more"):
+        check(with_code(program, {start: header, start + late: previous}), config)
 
 
 def test_what_else_is_refused(right: tuple[Program, HardwareConfig]) -> None:

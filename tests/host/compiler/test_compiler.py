@@ -15,7 +15,7 @@ from machine import Machine
 from networks import random_patches, small_package
 from rowvit import reference
 from rowvit.compiler import compile, disasm
-from rowvit.compiler.plan import ALONE, Plan, Stage, Stages
+from rowvit.compiler.plan import ALONE, Plan, Stage, Stages, problem
 from rowvit.compiler.schedule import Tracker
 from rowvit.compiler.sharing import candidates, choose
 from rowvit.compiler.steps import Access, OnChip
@@ -378,8 +378,44 @@ def test_mask_words_that_are_just_enough(rule: str, words: int) -> None:
         for rng, neurons in ((np.random.default_rng(0), 64), (np.random.default_rng(0), 65))
     )
     check(fits, config, 1, images=2)
-    with pytest.raises(RowvitError, match=f"mask words for one FFN2 chunk: {words}, available: 8"):
+    with pytest.raises(
+        RowvitError, match=f"mask words for an FFN2 chunk of 10 tokens: {words}, available: 8"
+    ):
         compile(more, config)
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+@pytest.mark.parametrize("batch", [1, 8])
+def test_patches_where_the_rows_of_the_head_are(batch: int, classes: int) -> None:
+    """In the smallest token memory that holds a network with few large patches: one does not overwrite the
+    other.
+    """
+    package = small_package(
+        np.random.default_rng(batch),
+        **dict(dim=64, heads=4, depth=2, image_size=14, patch_size=7, hidden=32, ffn_chunk=32),
+        **dict(pruning=[{"layer": 0, "keep": 2, "threshold": 0}], classes=classes),
+    )
+    sizes = (replace(TINY, token_depth=depth) for depth in range(16, 512, 2))
+    config = next(config for config in sizes if not problem(package.meta, config))
+    plan = Plan(package.meta, config)
+    assert batch * plan.words > plan.patches.base, "they would overlap"
+    check(package, config, batch, images=2 * batch, batch=batch, stages=None)
+
+
+def test_operations_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers of more would go round, and the core wait for what is long complete."""
+    package = small_package(np.random.default_rng(0), dim=32, heads=2, depth=2)
+    program = compile(package, TINY, batch=1)
+    loads = sum(one.op is Op.LOAD for one in program.passes[0].instructions)
+    for place in ("rowvit.compiler", "rowvit.compiler.checker"):
+        monkeypatch.setattr(f"{place}.MAX_OPERATIONS", loads)
+    compile(package, TINY, batch=1)
+    monkeypatch.setattr("rowvit.compiler.checker.MAX_OPERATIONS", loads - 1)
+    with pytest.raises(RowvitError, match=f"an engine has {loads} operations, of at most {loads - 1}"):
+        compile(package, TINY, batch=1)
+    monkeypatch.setattr("rowvit.compiler.MAX_OPERATIONS", loads - 1)
+    with pytest.raises(RowvitError, match=f"needs operations of an engine: {loads}, available: {loads - 1};"):
+        compile(package, TINY, batch=1)
 
 
 def test_memories_that_are_too_small_are_refused_with_numbers() -> None:

@@ -30,6 +30,7 @@ from rowvit.measure.accuracy.schedules import (  # noqa: E402
     measure,
     pruned,
     schedule_of,
+    spread,
     thresholds_for,
     tile_cycles,
     top1,
@@ -209,6 +210,14 @@ def command(*arguments: object, code: int = 0) -> str:
     return result.output
 
 
+@pytest.mark.parametrize("photos", [0, 1, 4, 7, 8, 301])
+def test_some_photos_are_from_all_over_the_set(photos: int) -> None:
+    """Which is sorted by class: those between them are as many everywhere."""
+    chosen = spread(np.arange(photos), 4)
+    assert len(chosen) == min(4, photos)
+    assert not photos or np.ptp(np.diff([*chosen, photos])) <= 1
+
+
 def test_search_for_a_budget(trained: tuple[Path, Path], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     net, data = trained
@@ -220,7 +229,9 @@ def test_search_for_a_budget(trained: tuple[Path, Path], tmp_path: Path) -> None
     assert points[0]["layers"] == [] and points[0]["agreement"] == 1
     assert [p["cycles"] for p in points] == sorted((p["cycles"] for p in points), reverse=True)
     layers, thresholds = [step["layer"] for step in model.config.pruning], list(model.config.thresholds)
-    (chosen,) = (p for p in points if (p["layers"], p["thresholds"]) == (layers, thresholds))
+    shares = [step["keep"] / 16 for step in model.config.pruning]
+    same = [(p["layers"], p["rho"], p["thresholds"]) == (layers, shares, thresholds) for p in points]
+    (chosen,) = (point for point, wanted in zip(points, same, strict=True) if wanted)
     assert chosen["macs_saved"] >= 0.45 and chosen["top1"] is not None
     costs = dict(re.findall(r"(image|tile) ([\d,]+)", text.split("cycles by rule:")[1]))
     assert model.config.ffn2_rule == min(costs, key=lambda name: int(costs[name].replace(",", "")))

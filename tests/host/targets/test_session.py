@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,9 @@ def test_statistics_are_those_of_the_results(package, files):
     executed = np.mean([result.macs_executed for result in results])
     assert found.array_useful == pytest.approx(executed / (cycles * config.macs_per_cycle))
     assert found.simulation_khz > 0
+    for result in results:  # as after so many images in one start that the register went round
+        result.counters["fires"] -= 1 << 32
+    assert session.statistics(results).array_busy == found.array_busy
     assert [image["file"] for image in record["images"]] == list(map(str, files))
     assert record["seconds"] == 1.5 and record["config"]["name"] == "tiny" and "memory" not in record
 
@@ -123,6 +127,27 @@ def test_golden(package, files):
     with Session(package, "golden", load("tiny")) as session:
         found = session.statistics(session.run(files, jobs=0))
     assert found.cycles is found.array_busy is found.simulation_khz is None and found.macs_dense > 0
+
+
+def test_the_reference_in_processes(package, monkeypatch):
+    """Of more images than one of them gets at once, and not on a board, whose memory is small."""
+    pixels = np.random.default_rng(4).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    with Session(package, "golden", load("tiny"), checkpoints=True) as session:
+        alone = session.run(pixels)
+        few = session.run(pixels[:32], jobs=0)
+        assert multiprocessing.active_children() == []
+        seen: list[int] = []
+        apart = session.run(pixels, batch=3, jobs=2, progress=seen.append)
+        assert len(multiprocessing.active_children()) == 2 and seen == [32, 40]
+        assert "OPENBLAS_NUM_THREADS" not in os.environ
+    assert multiprocessing.active_children() == []
+    for one, other in zip(alone, [*few, *apart[32:]], strict=True):
+        assert one.same(other) and one.attention and one.macs_executed == other.macs_executed
+    assert all(one.same(other) for one, other in zip(alone, apart, strict=True))
+    monkeypatch.setenv("BOARD", "Pynq-Z2")
+    with Session(package, "golden", load("tiny")) as session:
+        session.run(pixels, jobs=2)
+        assert multiprocessing.active_children() == []
 
 
 def test_what_is_no_image_does_not_stop_the_others(package, files, tmp_path):

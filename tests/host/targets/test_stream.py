@@ -415,6 +415,15 @@ def test_deadline_of_an_asynchronous_stream(make):
     assert leak_free(acc)
 
 
+def test_images_of_one_pass_have_the_time_of_all(make):
+    """The timeout is of an image, and those of a pass are done together."""
+    acc = make(watchdog=1, budget=10**9, timeout=0.1)
+    two = {"images": 2, "shares": [1], "output_bytes": 64, "instructions": 0, "operations": []}
+    acc.load(program(passes=[two]))
+    with pytest.raises(RowvitError, match=r"image 0 was not done in 0.2 s, .*: core busy"):
+        acc(IMAGES[:2], batch=2)
+
+
 def test_others_run_meanwhile(slow):
     ticks = []
 

@@ -227,7 +227,7 @@ def test_reference_in_several_processes(tmp_path: Path, monkeypatch: pytest.Monk
     command += ["-o", str(tmp_path / "mine.safetensors"), "--keep", "--solver", "ridge"]
     digests = set()
     for count in (1, 2):
-        monkeypatch.setattr("rowvit.cli.teach.processors", lambda count=count: count)
+        monkeypatch.setattr("rowvit.targets.session.processors", lambda count=count: count)
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 1 and "broken.png" in result.output
         digests.add(ModelPackage.load(tmp_path / "mine.safetensors").digest())

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CYCLE_PHOTOS = 4  # go through the cycle model
+_CALIBRATION = 64  # photos of which a `stand_in` takes its scales
 ENERGIES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 BATCH = 50  # photos that go through the float network at once
 
@@ -80,7 +81,8 @@ def top1(
 
 
 def stand_in(model: VisionTransformer, card: Card, photos: np.ndarray, rule: str) -> ModelPackage:
-    """A package of a float network for the cycle model, calibrated on photos [B, S, S, 3]."""
+    """A package of a float network for the cycle model, calibrated on some of the photos [B, S, S, 3]."""
+    photos = spread(photos, _CALIBRATION)
     chunk = default_chunk(model.config)
     options = QuantOptions(card.name, card.classes, card.mean, card.std, ffn2_rule=rule, ffn_chunk=chunk)
     return quantise(centre_keys(model, card.mean, card.std, photos), photos, options)
@@ -162,7 +164,7 @@ def measure(
         As of `schedule_of`.
     """
     schedule = schedule_of(model, layers, rho, trim)
-    cycles, saved = cycles_of(pruned(package, schedule), _few(photos), config)
+    cycles, saved = cycles_of(pruned(package, schedule), spread(photos, CYCLE_PHOTOS), config)
     return Point(tuple(layers), rho, cycles, saved)
 
 
@@ -194,9 +196,10 @@ def shares_of(keep: Sequence[int], patches: int) -> tuple[tuple[int, ...], tuple
     return tuple(layers), tuple(keep[layer] / patches for layer in layers)
 
 
-def _few(photos: np.ndarray) -> np.ndarray:
-    """`CYCLE_PHOTOS` of all: a set is sorted by class."""
-    return photos[:: max(1, len(photos) // CYCLE_PHOTOS)][:CYCLE_PHOTOS]
+def spread(photos: np.ndarray, count: int) -> np.ndarray:
+    """At most ``count`` of the photos, from all over them: a set is sorted by class."""
+    count = min(count, len(photos))
+    return photos[np.arange(count) * len(photos) // max(count, 1)]
 
 
 def tile_cycles(package: ModelPackage, photos: np.ndarray, config: HardwareConfig) -> dict[str, float]:
@@ -206,7 +209,7 @@ def tile_cycles(package: ModelPackage, photos: np.ndarray, config: HardwareConfi
     """
     tiled = ModelPackage(package.meta | {"ffn2_rule": "tile"}, package.tensors)
     try:
-        return {"tile": cycles_of(tiled, _few(photos), config)[0]}
+        return {"tile": cycles_of(tiled, spread(photos, CYCLE_PHOTOS), config)[0]}
     except RowvitError:
         return {}
 

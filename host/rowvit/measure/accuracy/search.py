@@ -33,6 +33,7 @@ from rowvit.measure.accuracy.schedules import (
     pruned,
     schedule_of,
     shares_of,
+    spread,
 )
 from rowvit.model.prune import set_ffn2, set_pruning
 from rowvit.model.store import Card
@@ -169,8 +170,7 @@ class Search:
         trim: bool = False,
         progress: Progress = lambda tried: None,
     ) -> None:
-        # a set is sorted by class
-        self.photos = photos[:: max(1, len(photos) // PHOTOS)]
+        self.photos = spread(photos, PHOTOS)
         self.model, self.package, self.config = model, package, config
         self.lossy = lossy = lossy and not model.config.gated
         self.trim, self.progress = trim, progress
@@ -181,7 +181,7 @@ class Search:
         self._apply(self.dense)
         samples = hidden_samples(model, card, photos) if lossy else []
         self.thresholds = [tuple(below(values, energy) for values in samples) for energy in ENERGIES if lossy]
-        self.few = self.photos[:: max(1, len(self.photos) // CYCLE_PHOTOS)][:CYCLE_PHOTOS]
+        self.few = spread(self.photos, CYCLE_PHOTOS)
         self.costs = Costs(package, self.few, config, self.thresholds)
         self.tried: dict[Schedule, float] = {}
         with torch.inference_mode():

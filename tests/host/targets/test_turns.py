@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who drives a device: one process the board, in it one stream at a time, which leaves no buffer behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from pynq import interrupt, uio
+from waiting import HANG, until
+
+import rowvit
+from replay import IMAGES, TINY, fpga_manager, leak_free, program
+from rowvit.errors import RowvitError
+from rowvit.overlay import RowvitOverlay, claim
+from rowvit.pynq import PynqBuffer
+from rowvit.quant.synthetic import random_package
+from rowvit.sim.device import IRQ_LINES, SimDevice
+from rowvit.targets.driver import Accelerator
+
+# -- processes ------------------------------------------------------------------------------------
+
+
+def others_claim() -> str:
+    """What another process is told that wants the board."""
+    code = (
+        "import sys; from pathlib import Path; from rowvit.overlay import claim;"
+        "claim.LOCK = Path(sys.argv[1]); held = claim.claim(); print('it is mine')"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(claim.LOCK)], capture_output=True, text=True, timeout=HANG
+    )
+    return (ran.stdout + ran.stderr).strip().splitlines()[-1]
+
+
+@pytest.fixture
+def board(make, tmp_path) -> SimDevice:
+    """One with the kernel's FPGA manager."""
+    device = make().device
+    folder = tmp_path / "fpga_manager"
+    folder.mkdir()
+    fpga_manager(device, folder, "operating")
+    return device
+
+
+def test_one_process_has_the_board(board):
+    """Until its last accelerator is closed; its own are no others."""
+    with Accelerator(RowvitOverlay(board.bitstream, device=board)) as acc:
+        acc.load(program())
+        with Accelerator(RowvitOverlay(board.bitstream, device=board)):
+            told = others_claim()
+            assert f"the board is in use by process {os.getpid()} (" in told, told
+            assert told.endswith("end that, or close its target, first")
+        assert "is in use" in others_claim(), "the first is open"
+    assert others_claim() == "it is mine"
+    with Accelerator(acc.overlay):
+        assert "is in use" in others_claim(), "the same overlay again"
+
+
+def test_the_board_is_roots(board, monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(RowvitError, match=r"programmable logic to root alone; use sudo -i"):
+        RowvitOverlay(board.bitstream, device=board)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(claim, "LOCK", tmp_path)  # which cannot be written
+    with pytest.raises(RowvitError, match=r"who uses the board, cannot be opened \(Is a dir.*; work as"):
+        RowvitOverlay(board.bitstream, device=board)
+
+
+def test_a_link_in_place_of_the_lock(board, monkeypatch, tmp_path):
+    """Whoever may write where it lies, must not have root write elsewhere."""
+    monkeypatch.setattr(claim, "LOCK", tmp_path / "other")
+    (tmp_path / "other").symlink_to(tmp_path / "precious")
+    with pytest.raises(RowvitError, match="cannot be opened"):
+        RowvitOverlay(board.bitstream, device=board)
+    assert not (tmp_path / "precious").exists()
+
+
+# -- in one process ---------------------------------------------------------------------------------
+
+
+def test_what_is_opened_again_ends_what_was_open(make):
+    """As when a cell of a notebook runs again: the stream of before says that it was ended."""
+    first = make()
+    first.load(program())
+    stream = first.stream(IMAGES)
+    assert next(stream).top1 == 1
+    second = Accelerator(RowvitOverlay(first.device.bitstream, TINY, first.device), timeout=HANG)
+    second.load(program())
+    assert [result.top1 for result in second(IMAGES)] == [1, 1, 1]
+    with pytest.raises(RowvitError, match="no network is loaded"):
+        list(stream)
+    assert [result.top1 for result in second(IMAGES)] == [1, 1, 1]
+    assert leak_free(second)
+
+
+def test_two_take_turns(make):
+    """On one bitstream, one after the other is done; not one amid the other."""
+    one = make()
+    other = Accelerator(RowvitOverlay(one.device.bitstream, TINY, one.device), timeout=HANG)
+    for acc in (one, other):
+        acc.load(program())
+    for acc in (one, other, one):
+        assert [result.top1 for result in acc(IMAGES)] == [1, 1, 1]
+    stream = one.stream(IMAGES)
+    next(stream)
+    for use in (lambda: other(IMAGES), lambda: other.load(program())):
+        with pytest.raises(RowvitError, match="a stream of this accelerator is open; read it to its end"):
+            use()
+    assert len(list(stream)) == 2 and len(other(IMAGES)) == 3
+
+
+def test_another_bitstream_was_loaded_since(make):
+    acc = make()
+    acc.load(program())
+    acc.overlay.turns.bitstream = "/home/xilinx/other.bit"
+    for use in (lambda: acc(IMAGES), lambda: acc.load(program())):
+        with pytest.raises(RowvitError, match=r"other.bit was loaded since, in place of .*; open it again"):
+            use()
+
+
+def test_threads_do_not_mix(make):
+    """One of them streams, the others are refused, and nobody closes under it."""
+    acc = make()
+    acc.load(program())
+    told: list[str] = []
+    inside, go = threading.Event(), threading.Event()
+
+    def images():
+        yield IMAGES[0]
+        inside.set()
+        assert go.wait(HANG)
+        yield from IMAGES[1:]
+
+    thread = threading.Thread(target=lambda: told.extend(str(one.top1) for one in acc.stream(images())))
+    thread.start()
+    assert inside.wait(HANG)
+    for use, message in (
+        (lambda: acc(IMAGES), "a stream of this accelerator is open"),
+        (acc.close, "another thread is at work on this accelerator; end its stream there first"),
+        (
+            lambda: RowvitOverlay(acc.device.bitstream, TINY, acc.device),
+            "another thread is at work on this accelerator",
+        ),
+    ):
+        with pytest.raises(RowvitError, match=message):
+            use()
+    go.set()
+    thread.join(HANG)
+    assert told == ["1", "1", "1"] and len(acc(IMAGES)) == 3
+
+
+def test_many_threads_at_once(make):
+    """Whoever gets it has right answers, whatever the others try meanwhile."""
+    acc = make()
+    acc.load(program())
+    found: list[object] = []
+    end = time.monotonic() + 1
+
+    def use() -> None:
+        while time.monotonic() < end:
+            try:
+                found.append([one.top1 for one in acc(IMAGES)])
+            except RowvitError as error:
+                found.append(str(error).partition(";")[0])
+
+    threads = [threading.Thread(target=use) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(HANG)
+    assert [1, 1, 1] in found
+    assert all(one in ([1, 1, 1], "a stream of this accelerator is open") for one in found)
+
+
+# -- memory -----------------------------------------------------------------------------------------
+
+
+class Memory(int):
+    """The handle of a buffer, whose end unmaps its memory, as that of XRT's does."""
+
+    ended: list[int] = []
+
+    def __del__(self) -> None:
+        self.ended.append(int(self))
+
+
+@pytest.fixture
+def handles(monkeypatch):
+    """Buffers of PYNQ 3.1: parts of one hold its handle, and freeing it gives back that of the whole."""
+    Memory.ended = []
+    made: list[int] = []
+    allocate, free = SimDevice.allocate, PynqBuffer.freebuffer
+
+    def allocated(self, *args, **options):
+        left = [address for address in made if address not in self._used and address not in Memory.ended]
+        assert not left, "memory that was freed is unmapped while something else may lie there"
+        buffer = allocate(self, *args, **options)
+        made.append(buffer.bo)
+        buffer.bo = Memory(buffer.bo)
+        Memory.ended = [address for address in Memory.ended if address != buffer.bo]
+        return buffer
+
+    def freed(self):
+        free(self)
+        if hasattr(self, "memory"):
+            vars(self).pop("bo", None)
+
+    monkeypatch.setattr(SimDevice, "allocate", allocated)
+    monkeypatch.setattr(PynqBuffer, "freebuffer", freed)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_stream_that_ends_early_keeps_no_part_of_a_buffer(handles, make, batch):
+    """XRT unmaps a buffer's memory when its last part goes: by then, something else may lie there."""
+    acc = make()
+    acc.load(program())
+    for _ in range(3):
+        stream = acc.stream([*IMAGES, *IMAGES], batch)
+        next(stream)
+        stream.close()
+        assert len(acc(IMAGES, batch)) == 3
+
+
+def test_frames_that_grow_keep_no_part_of_a_buffer(handles):
+    package = random_package(
+        np.random.default_rng(0), dim=32, depth=1, heads=2, image_size=8, patch_size=4, hidden=16, classes=3
+    )
+    frames = [np.full((side, side, 3), side, np.uint8) for side in (8, 20, 40, 90)]
+    with rowvit.open("sim", TINY, frontend="hls") as acc:
+        acc.load(package)
+        assert len(acc(frames)) == 4
+
+
+# -- interrupts -------------------------------------------------------------------------------------
+
+
+class Uio:
+    """A file of /dev/uio: a write arms it, and then the simulation runs until the interrupt can be read."""
+
+    def __init__(self, device: SimDevice, lock: threading.RLock) -> None:
+        self.device, self.lock, self.reads = device, lock, 0
+        self.ours, self.theirs = socket.socketpair()
+
+    def fileno(self) -> int:
+        return self.ours.fileno()
+
+    def write(self, data: bytes) -> None:
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def read(self, count: int) -> bytes:
+        self.reads += 1
+        return self.ours.recv(count)
+
+    def close(self) -> None:
+        pass
+
+    def _run(self) -> None:
+        def raised() -> bool:
+            with self.lock:
+                if not self.device.interrupt_pending():
+                    self.device.advance()
+                    return False
+                return True
+
+        until(raised)
+        self.theirs.send(b"\0\0\0\1")
+
+
+def test_interrupts_reach_every_event_loop(make, monkeypatch):
+    """By PYNQ's own reader of UIO, which registers with the first loop alone."""
+    acc = make(memory=None, budget=10**9)
+    device, lock = acc.device, threading.RLock()
+
+    def guarded(call):
+        def guarded_call(*args):
+            with lock:
+                return call(*args)
+
+        return guarded_call
+
+    for name in ("read_registers", "write_registers", "advance", "interrupt_pending"):
+        setattr(device, name, guarded(getattr(device, name)))
+    file = Uio(device, lock)
+    controller = interrupt._InterruptController
+    monkeypatch.setattr(controller, "_uio_devices", {})
+    monkeypatch.setattr(controller, "_controllers", [])
+    monkeypatch.setattr(uio, "open", lambda *_, **__: file, raising=False)
+    monkeypatch.setattr(interrupt, "get_uio_irq", lambda _: "/dev/uio0")
+    monkeypatch.setattr(
+        uio.UioController, "__del__", lambda _: None
+    )  # asks for a loop, which tests have ended
+    acc.load(program())
+    for count in range(1, 4):
+        assert asyncio.run(acc.interrupt_arrives(IMAGES[:1]))
+        assert file.reads == count
+    assert IRQ_LINES[device.arch] in controller._uio_devices

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class RowvitError(Exception):
@@ -33,6 +35,27 @@ def writing(path: object) -> Iterator[None]:
         yield
     except OSError as error:
         raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A file to write to, which takes the place of ``path`` at the end; if that fails, what was there stays.
+
+    `RowvitError` as of `writing`.
+    """
+    real = Path(os.path.realpath(path))
+    with writing(path):
+        if real.exists() and not real.is_file():  # a device
+            yield real
+            return
+        part = real.with_name(f"{real.name}.part")
+        try:
+            yield part
+            if real.exists():
+                part.chmod(real.stat().st_mode & 0o777)
+            os.replace(part, real)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -40,9 +40,9 @@ def decode(
 ) -> np.ndarray:
     """Decode one image, crop it to its middle square or rectangle and scale that (numerics.md, section 9).
 
-    A JPEG of twice the size or more is decoded at half, a quarter or an eighth of it, whichever is the
-    smallest whose crop still has all pixels of the result; that saves most of the time and memory. Of 16 bits
-    per value the upper 8 are taken. A PNG must match its checksums; other formats have none.
+    A JPEG of twice the size or more is decoded at half, a quarter or an eighth of it, as far as its crop, of
+    sides rounded down, still has all pixels of the result; that saves most of the time and memory. Of 9 to 16
+    bits per value the upper 8 are taken. A PNG must match its checksums; other formats have none.
 
     Parameters
     ----------
@@ -368,7 +368,8 @@ def _is_baseline(data: BinaryIO, parts: int) -> bool:
 
 def _in_rgb(image: Image.Image, name: str) -> Image.Image:
     """Turned as its EXIF says, and in RGB; each step gives back what the one before has made."""
-    form = image.format
+    form, tags = image.format, vars(image).get("tag_v2", {}) if image.format == "TIFF" else {}
+    bits, inverse = max(tags.get(_BITS, (16,))), tags.get(_COLOURS) == 0  # of TIFF: 0 may be white
     if image.getexif().get(_ORIENTATION, 1) != 1:
         turned = ImageOps.exif_transpose(image)
         image.close()
@@ -376,8 +377,9 @@ def _in_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "RGB":
         return image
     # Pillow would clip what is more than 255
-    if image.mode.startswith("I;16") or (image.mode == "I" and form == "PNG"):
-        found = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith("I;16") or (image.mode == "I" and form in ("PNG", "PPM")):
+        grey = (np.asarray(image) >> max(bits - 8, 0)).astype(np.uint8)
+        found = Image.fromarray(~grey if inverse else grey).convert("RGB")
     elif image.mode in ("I", "F"):
         raise RowvitError(f"{name}: has 32 bits per value, of unknown range", "convert it to 8 or 16 bits")
     else:

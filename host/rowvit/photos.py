@@ -53,7 +53,9 @@ class Photos:
         if count >= len(self) and not skip:
             return self
         chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[skip : skip + count])
-        name = f"{self.name.split(',')[0]}, {len(chosen)} of {len(self)} drawn with seed {seed}"
+        whole, *more = self.name.split(", ")
+        drawn = f"{len(chosen)} of {len(self)} drawn with seed {seed}"
+        name = ", ".join([whole, drawn, *(part for part in more if part.endswith(" classes"))])
         return Photos([self.files[i] for i in chosen], self.labels[chosen], self.classes, name)
 
     def pixels(
@@ -75,6 +77,12 @@ class Photos:
     def prepared(self, size: Size, resize: str, crop: float, refused: Refused | None = None) -> np.ndarray:
         """All photos, as of `pixels`."""
         return self.pixels(range(len(self)), size, resize, crop, refused)
+
+
+def spread(photos: np.ndarray, count: int) -> np.ndarray:
+    """At most ``count`` of the photos, from all over them: a set is sorted by class."""
+    count = min(count, len(photos))
+    return photos[np.arange(count) * len(photos) // max(count, 1)]
 
 
 def encoded(file: File) -> Path | bytes:
@@ -116,7 +124,7 @@ def open_data(path: Path, split: str, labels: bool = True) -> Photos:
         raise RowvitError(f"{path}: not a folder or .npz archive of labelled photos")
     if not len(photos):
         raise RowvitError(f"{path}: the split '{split}' holds no photos")
-    return photos
+    return replace(photos, name=_readable(photos.name))
 
 
 def _archive(path: Path, split: str) -> Photos:
@@ -144,6 +152,9 @@ def _archive(path: Path, split: str) -> Photos:
             )
     ends, labels = offsets.astype(np.int64), labels.astype(np.int64)
     classes = tables.get("classes", np.arange(labels.max(initial=-1) + 1))
+    if classes.ndim != 1 or classes.dtype.kind not in "USiuO":
+        raise RowvitError(f"{path}: classes are {classes.dtype} {list(classes.shape)}, not a row of names")
+    names = [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in classes]
     if not len(labels) + 1 == len(ends) == len(test) + 1:
         raise RowvitError(
             f"{path}: {len(labels)} labels, {len(ends)} offsets and {len(test)} test marks, expected as many"
@@ -158,7 +169,7 @@ def _archive(path: Path, split: str) -> Photos:
         )
     chosen = np.flatnonzero((test != 0) == (split == "test"))
     files = [jpeg[ends[i] : ends[i + 1]].tobytes() for i in chosen]
-    return Photos(files, labels[chosen], tuple(map(str, classes)), f"{name} {split}, all {len(chosen)}")
+    return Photos(files, labels[chosen], tuple(names), f"{name} {split}, all {len(chosen)}")
 
 
 def _cifar(path: Path, split: str) -> Photos:
@@ -171,7 +182,11 @@ def _cifar(path: Path, split: str) -> Photos:
         labels = np.concatenate([batch[b"labels"] for batch in batches]).astype(np.int64)
         classes = tuple(name.decode() for name in meta[b"label_names"])
         pixels = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-    except (OSError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        if len(pixels) != len(labels):
+            raise ValueError(f"{len(pixels)} pictures and {len(labels)} labels")
+        if not ((labels >= 0) & (labels < len(classes))).all():
+            raise ValueError(f"labels from {labels.min()} to {labels.max()} for {len(classes)} classes")
+    except Exception as error:  # a damaged pickle may raise anything
         raise RowvitError(f"{path}: not CIFAR-10's python version ({error})") from error
     return Photos(list(pixels), labels, classes, f"cifar-10 {split}, all {len(labels)}")
 
@@ -199,13 +214,20 @@ def _folder(path: Path, split: str) -> Photos:
 def in_class_folders(root: Path, name: str) -> Photos:
     """The pictures below the folders in ``root``, each of which is a class; there may be none."""
     classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    if odd := [one for one in classes if one != _readable(one)]:
+        raise RowvitError(f"{root}: the folder {_readable(odd[0])} has a name that is not UTF-8", "rename it")
     files: list[Path] = []
     labels: list[int] = []
     for label, of in enumerate(classes):
         found = sorted(file for file in (root / of).rglob("*") if is_picture(file))
         files += found
         labels += [label] * len(found)
-    return Photos(files, np.array(labels, np.int64), tuple(classes), name)
+    return Photos(files, np.array(labels, np.int64), tuple(classes), _readable(name))
+
+
+def _readable(name: str) -> str:
+    """A name of a file without what is not UTF-8, which no description of a network may hold."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _photos_in(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ import io
 import math
 import os
 import re
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -216,6 +217,38 @@ def test_sixteen_bits_are_the_upper_eight(form):
     for options in ({}, {"exif": turned}):
         expected = np.asarray(opened(encoded(np.stack([eight] * 3, -1), form, **options)))
         assert np.array_equal(np.asarray(opened(encoded(sixteen, form, **options))), expected)
+
+
+def grey_tiff(values: np.ndarray, bits: int, white: int) -> bytes:
+    """A TIFF without compression, of values of 12 or 16 bits; ``white`` 0 says that 0 is white."""
+    height, width = values.shape
+    rows = values.astype("<u2")
+    if bits == 12:
+        pairs = rows.astype(np.uint32).reshape(height, -1, 2)
+        whole = pairs[..., 0] << 12 | pairs[..., 1]
+        data = np.stack([whole >> 16, whole >> 8, whole], -1).astype(np.uint8).tobytes()
+    else:
+        data = rows.tobytes()
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, white), (273, 8 + 2 + 12 * 9 + 4)]
+    tags += [(277, 1), (278, height), (279, len(data))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + data
+
+
+@pytest.mark.parametrize(("bits", "white"), [(12, 1), (16, 0), (16, 1)])
+def test_grey_of_more_than_eight_bits(bits, white):
+    """From black to white by what the file says of both."""
+    eight = np.random.default_rng(1).integers(0, 256, (20, 20))
+    values = eight << bits - 8 | 5
+    found = np.asarray(opened(grey_tiff(values, bits, white)))
+    assert np.array_equal(found[..., 0], eight if white else 255 - eight)
+
+
+def test_portable_greymaps():
+    """PGM of 16 bits, whose values Pillow scales to all of them."""
+    eight = np.random.default_rng(1).integers(0, 256, (20, 20))
+    file = b"P5 20 20 65535\n" + (eight << 8 | 0x5A).astype(">u2").tobytes()
+    assert np.array_equal(np.asarray(opened(file))[..., 0], eight)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])

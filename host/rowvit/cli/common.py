@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shlex
 import signal
@@ -226,6 +227,8 @@ def writable(*paths: Path | None) -> None:
             raise RowvitError(f"{path}: cannot be written (it is a directory)")
         if not path.absolute().parent.is_dir():
             raise RowvitError(f"{path}: cannot be written (there is no directory {path.parent})")
+        if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+            raise RowvitError(f"{path}: cannot be written (Permission denied)")
 
 
 def write(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from rowvit.cli import options as opt
 from rowvit.cli.common import ERR, answered, command, progress_bar, say, writable, wrote
-from rowvit.errors import RowvitError
+from rowvit.errors import RowvitError, replacing
 
 
 @command()
@@ -83,7 +83,7 @@ def features(
         names = [str(file) for file in answered(files, refused)]
         found = stacked([result.tokens for result in results], session.meta, behind)
         name = session.meta.get("name") or session.meta["model"]["name"]
-        with output.open("wb") as file:
+        with replacing(output) as part, part.open("wb") as file:
             rows = row_arrays([result.rows for result in results])
             own = {f"row_{name}": array for name, array in rows.items()}
             own |= {"row_names": np.array(session.meta["row_heads"]["names"])} if own else {}

@@ -17,7 +17,7 @@ from typer import Argument, Option
 from rowvit.cli import options as opt
 from rowvit.cli.common import command, print_rows, say, status, wrote, wrote_network
 from rowvit.errors import RowvitError
-from rowvit.formats import container
+from rowvit.formats import container, floats
 from rowvit.formats.description import image_shape
 from rowvit.hardware import config as configs
 from rowvit.hardware.isa import Op
@@ -325,14 +325,19 @@ def _answers(meta: Mapping[str, Any]) -> str:
 def _float_network(model: str) -> bool:
     """Describe a float network, without PyTorch; returns whether it is one."""
     metadata = container.read(model)[1] if Path(model).is_file() else {}
-    if "rowvit-float" not in metadata:
+    if floats.KEY not in metadata:
         return False
-    description = json.loads(metadata["rowvit-float"])
+    description = floats.description(model, metadata)
     config, card = description["config"], description["card"]
-    rows = {"float network": card["name"], **_network_rows(config, card)}
-    rows["pruning"] = "; ".join(f"layer {s['layer']} keeps {s['keep']}" for s in config["pruning"]) or "none"
-    rows["accuracy"] = json.dumps(card["accuracy"]) if card["accuracy"] else "not measured"
-    rows["history"] = "; ".join(card["history"])
+    try:
+        rows = {"float network": card["name"], **_network_rows(config, card)}
+        rows["pruning"] = (
+            "; ".join(f"layer {s['layer']} keeps {s['keep']}" for s in config["pruning"]) or "none"
+        )
+        rows["accuracy"] = json.dumps(card["accuracy"]) if card["accuracy"] else "not measured"
+        rows["history"] = "; ".join(card["history"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RowvitError(f"{model}: the network's description is not readable") from error
     print_rows(rows)
     return True
 

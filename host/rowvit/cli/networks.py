@@ -14,6 +14,7 @@ from typer import Option
 
 from rowvit.cli import options as opt
 from rowvit.cli.common import (
+    ERR,
     OUT,
     command,
     progress_bar,
@@ -244,6 +245,8 @@ def prune(
     if labelled:
         drawn = matched(drawn, card.name, card.classes, names)
     pixels = drawn.prepared(network.config.size, card.resize, card.crop)
+    if network.config.pruning or network.config.thresholds:
+        say(f"{card.name}: the schedule and the thresholds that it has are replaced", ERR)
     package = search.stand_in(network, card, pixels, "image" if rule == "auto" else rule)
     if layers is None:
         points, chosen = _searched(
@@ -453,7 +456,7 @@ def quantise(
     """
     from rowvit.measure.accuracy.evaluation import read_labels
     from rowvit.model import store
-    from rowvit.photos import open_data
+    from rowvit.photos import open_data, spread
     from rowvit.quant.noise import layer_noise
     from rowvit.quant.quantise import QuantOptions, default_chunk
     from rowvit.quant.quantise import quantise as to_integers
@@ -493,7 +496,7 @@ def quantise(
         progress(1)
         package = to_integers(network, pixels, options)
         progress(2)
-        noise = layer_noise(network, package, pixels[:64])
+        noise = layer_noise(network, package, spread(pixels, 64))
     table = right_aligned("layer", *noise[1].activations, "weights", "attn", "ffn")
 
     def text(value: float | None) -> str:

@@ -61,7 +61,7 @@ def _path(package: ModelPackage, config: HardwareConfig, checkpoints: bool) -> P
     digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
     try:
         return cache_directory() / f"{_PREFIX}{digest[:32]}.safetensors"
-    except RuntimeError:  # the user has no home
+    except RowvitError:  # the user has no home
         return None
 
 

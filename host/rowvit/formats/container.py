@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rowvit.errors import RowvitError, writing
+from rowvit.errors import RowvitError, replacing
 
 _DTYPES = {
     "BOOL": np.dtype(np.bool_),
@@ -61,10 +61,10 @@ def parse(text: str | bytes) -> Any:
 def write(
     path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
 ) -> None:
-    """Write tensors and string metadata, as `encode`; `RowvitError` if the file cannot be written."""
+    """Write tensors and string metadata, as `encode`, or nothing; `RowvitError` if that cannot be."""
     data = encode(path, tensors, metadata)
-    with writing(path):
-        Path(path).write_bytes(data)
+    with replacing(path) as file:
+        file.write_bytes(data)
 
 
 def encode(
@@ -131,6 +131,11 @@ def decode(path: str | os.PathLike[str], data: bytes) -> tuple[dict[str, NDArray
     try:
         header = parse(data[8 : 8 + length])
         metadata = header.pop("__metadata__", {})
+        if odd := {str(entry["dtype"]) for entry in header.values()} - _DTYPES.keys():
+            raise RowvitError(
+                f"{path}: holds tensors of type {min(odd)}, and is no file of rowvit",
+                "rowvit import makes a network of a checkpoint",
+            )
         entries = [(name, *_place(entry)) for name, entry in header.items()]
         if not all(isinstance(value, str) for value in metadata.values()):
             raise TypeError("metadata values are strings")

@@ -192,7 +192,14 @@ class ModelPackage:
         """The file's metadata, once all is checked."""
         self.check(name)
         self.meta["hash"] = self.digest()
-        return {"rowvit": json.dumps(self.meta, sort_keys=True)}
+        text = json.dumps(self.meta, sort_keys=True)
+        try:
+            container.parse(text)
+        except ValueError as error:
+            raise RowvitError(
+                f"{name}: the description holds what no JSON may ({error})", "take out NaN, or rename it"
+            ) from error
+        return {"rowvit": text}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ModelPackage:

@@ -105,14 +105,15 @@ def to_relu(
     parts = [photos[first : first + batch] for first in range(0, len(photos), batch)]
     with torch.inference_mode():
         stream = [model.embed(normalise(part, card.mean, card.std)) for part in parts]
-        turn = model.turn(torch.arange(model.config.tokens)[None])
+        tokens = [torch.arange(model.config.tokens).expand(len(part), -1) for part in parts]
     for layer, block in enumerate(model.blocks):
         mlp, smooth = block.mlp, block.mlp.act
         sums = _Sums(*mlp.fc2.weight.T.shape)
         for index, x in enumerate(stream):
             with torch.inference_mode():
                 x = model.blocks[layer - 1].feed(x) if layer else x
-                stream[index], _ = block.attend(x, turn=turn)
+                stream[index], kept = block.attend(x, turn=model.turn(tokens[index]))
+                tokens[index] = tokens[index] if kept is None else tokens[index].gather(1, kept)
                 y = mlp.fc1(block.norm2(stream[index]).flatten(0, 1))
                 mlp.act = smooth
                 wanted = mlp.fc2(mlp.activate(y))

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Float networks on disk: safetensors with timm's names, and the configuration and card as metadata.
-
-The metadata key ``rowvit-float`` holds JSON: ``format`` (1), ``config`` (the fields of
-`rowvit.model.vit.ViTConfig`) and ``card`` (the fields of `Card`).
-"""
+"""Float networks on disk: safetensors with timm's names, and the configuration and card as metadata."""
 
 from __future__ import annotations
 
@@ -18,10 +14,8 @@ from torch import Tensor
 
 from rowvit.errors import RowvitError
 from rowvit.formats import container
+from rowvit.formats.floats import FORMAT, KEY, description
 from rowvit.model.vit import VisionTransformer, ViTConfig
-
-FORMAT = 1
-KEY = "rowvit-float"
 
 
 @dataclass
@@ -60,9 +54,9 @@ def save(path: str | os.PathLike, model: VisionTransformer, card: Card) -> None:
     for name in ("image_width", "rotary", "gated"):
         if not config[name]:
             del config[name]  # files of networks without are as they were before there were others
-    description = {"format": FORMAT, "config": config, "card": asdict(card)}
+    told = {"format": FORMAT, "config": config, "card": asdict(card)}
     tensors = {name: tensor.float().numpy() for name, tensor in state.items()}
-    container.write(path, tensors, {KEY: json.dumps(description, sort_keys=True)})
+    container.write(path, tensors, {KEY: json.dumps(told, sort_keys=True)})
 
 
 def load(path: str | os.PathLike) -> tuple[VisionTransformer, Card]:
@@ -75,17 +69,12 @@ def load(path: str | os.PathLike) -> tuple[VisionTransformer, Card]:
         configuration.
     """
     tensors, metadata = container.read(path)
-    if KEY not in metadata:
-        raise RowvitError(f"{path}: not a float network of rowvit", "make one with rowvit import")
+    found = description(path, metadata)
     try:
-        description = json.loads(metadata[KEY])
-        if (version := description["format"]) != FORMAT:
-            raise RowvitError(f"format {version}, but this rowvit reads {FORMAT}", "import it again")
         values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in description["config"].items()
+            key: tuple(value) if isinstance(value, list) else value for key, value in found["config"].items()
         }
-        config, card = ViTConfig(**values), Card(**description["card"])
+        config, card = ViTConfig(**values), Card(**found["card"])
     except RowvitError as error:
         raise RowvitError(f"{path}: {error.message}", error.advice) from error
     except (ValueError, KeyError, TypeError) as error:

@@ -31,7 +31,7 @@ def activation_scales(
     predict(model, photos, mean, std, observe=statistics.observe)
     kept = (*_INPUTS, "q", "k", "v")
     scales = {
-        name: statistics.scale(name, _levels(model, name))
+        name: statistics.scale(name, activation_levels(model, name))
         for name in statistics.samples
         if name == "norm" or name.split(".")[-1] in kept
     }
@@ -41,7 +41,8 @@ def activation_scales(
     return scales
 
 
-def _levels(model: VisionTransformer, name: str) -> int:
+def activation_levels(model: VisionTransformer, name: str) -> int:
+    """The largest integer of an activation."""
     return 255 if name.endswith(".hidden") and not model.config.gated else 127
 
 
@@ -71,7 +72,7 @@ def quantisation_aware(model: VisionTransformer, scales: Mapping[str, float]) ->
         return round_through(y, scales[name], -127, 127) * scales[name]
 
     def linear(layer: nn.Linear, source: str, outputs: Sequence[str] = ()) -> None:
-        high = _levels(model, source)
+        high = activation_levels(model, source)
         low = 0 if high == 255 else -high
 
         def forward(x: Tensor) -> Tensor:

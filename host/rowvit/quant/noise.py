@@ -12,10 +12,11 @@ from torch import Tensor
 from rowvit.formats.package import LINEARS, ModelPackage
 from rowvit.formats.tokens import count, layers, normalised
 from rowvit.model.vit import VisionTransformer, predict
+from rowvit.quant.aware import activation_levels
 from rowvit.quant.calibrate import ActivationStatistics, decibels
 from rowvit.reference import ImageResult, patchify, run
 
-ACTIVATIONS = {name: 127 for name in ("norm1", "q", "k", "v", "o", "norm2")} | {"hidden": 255}
+ACTIVATIONS = ("norm1", "q", "k", "v", "o", "norm2", "hidden")
 _BATCH = 16
 
 
@@ -37,6 +38,8 @@ class LayerNoise:
 def layer_noise(model: VisionTransformer, package: ModelPackage, photos: np.ndarray) -> list[LayerNoise]:
     """Compare a float network with its package, both without token pruning so that rows correspond.
 
+    Thresholds of the hidden activations are no noise: both have the package's.
+
     Parameters
     ----------
     model : VisionTransformer
@@ -44,11 +47,11 @@ def layer_noise(model: VisionTransformer, package: ModelPackage, photos: np.ndar
     package : ModelPackage
     photos : uint8 array [B, S, S, 3]
     """
-    config = replace(model.config, pruning=(), thresholds=())
+    scales, preprocessing = package.meta["scales"], package.meta["preprocessing"]
+    config = replace(model.config, pruning=(), thresholds=_thresholds(model, package))
     dense = VisionTransformer(config).eval()
     dense.load_state_dict(model.state_dict())
     integers = ModelPackage(package.meta | {"pruning": []}, package.tensors)
-    scales, preprocessing = package.meta["scales"], package.meta["preprocessing"]
     statistics = ActivationStatistics()
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
     last = config.depth - 1
@@ -74,8 +77,10 @@ def layer_noise(model: VisionTransformer, package: ModelPackage, photos: np.ndar
     for i in range(config.depth):
         name = f"layers.{i}"
         rounded = {
-            part: statistics.noise(f"{name}.{part}", scales[f"{name}.{part}"], levels)
-            for part, levels in ACTIVATIONS.items()
+            part: statistics.noise(
+                f"{name}.{part}", scales[f"{name}.{part}"], activation_levels(model, f"{name}.{part}")
+            )
+            for part in ACTIVATIONS
         }
         attention, ffn = (decibels(*sums[f"{name}.{part}"]) for part in ("attn", "ffn"))
         rows.append(LayerNoise(str(i), rounded, _weights(model, package, i), attention, ffn))
@@ -85,6 +90,16 @@ def layer_noise(model: VisionTransformer, package: ModelPackage, photos: np.ndar
         if name in sums
     ]
     return rows
+
+
+def _thresholds(model: VisionTransformer, package: ModelPackage) -> tuple[float, ...]:
+    """A float network's, and where quantisation has chosen others, what is rounded to them."""
+    own = model.config.thresholds or (0.0,) * model.config.depth
+    found = []
+    for i, threshold in enumerate(own):
+        least = package.meta["params"]["layers"][i].get("thr", 1)
+        found.append(threshold or (least - 0.5) * package.meta["scales"][f"layers.{i}.hidden"] * (least > 1))
+    return tuple(found) if any(found) else ()
 
 
 def _state(result: ImageResult, name: str, last: int) -> np.ndarray:

@@ -112,19 +112,16 @@ class TrainingSet(Dataset):
 
     def _augment(self, image: Image.Image) -> Image.Image:
         """With masks, "RGBA" whose fourth channel is the mask."""
-        masked = self.masks or self.background > 0
-        if masked:
-            image = image.copy()
-            image.putalpha(subject(image))
+        mask = subject(image) if self.masks or self.background > 0 else None
         if self.transform is not None:
-            image = self.transform(image)
-        mask = image.getchannel("A") if masked else None
-        image = image.convert("RGB")
+            # not as the fourth channel, by which Pillow multiplies the others when it scales them
+            image, mask = self.transform(image, mask) if mask else (self.transform(image), None)
         if mask and torch.rand(()) < self.background:
             image = Image.composite(image, background(*image.size), mask)
         if self.colours is not None:
             image = self.colours(image)
         if mask and self.masks:
+            image = image.copy()
             image.putalpha(mask)
         return image
 

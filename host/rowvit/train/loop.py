@@ -85,9 +85,9 @@ class Trainer:
         workers: int = 0,
         save_every: float = 60.0,
     ) -> None:
-        self.trained_on = photos.name
         if recipe.photos:
             photos = photos.subset(recipe.photos, recipe.seed)
+        self.trained_on = photos.name
         _require_fit(model, photos, recipe, teacher)
         self.rank, self.world, self.device = _processes()
         self.bf16 = in_bf16(recipe.precision, self.device)
@@ -286,7 +286,10 @@ class Trainer:
         """Hash of what must be the same to continue from a saved state."""
         networks = [(self.model, self.card), *([self.teacher] if self.teacher else [])]
         cards = [(model.config, card.mean, card.std, card.resize, card.crop) for model, card in networks]
-        sha = hashlib.sha256(repr((self.recipe, photos.name, len(photos), cards)).encode())
+        files = [file.name if isinstance(file, Path) else len(file) for file in photos.files]
+        told = self.recipe, photos.name, photos.classes, files, cards
+        sha = hashlib.sha256(repr(told).encode())
+        sha.update(photos.labels.tobytes())
         for model, _ in networks:
             for name, tensor in sorted(model.state_dict().items()):
                 sha.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -302,6 +305,7 @@ class Trainer:
             torch.save(state, part)
             os.replace(part, self.state)  # an interruption leaves the old state or the new one
         except (OSError, RuntimeError) as error:  # on a full disk torch's writer raises the latter
+            part.unlink(missing_ok=True)
             raise RowvitError(
                 f"{self.state}: cannot be written ({error})", "free some space and run it again"
             ) from error
@@ -399,7 +403,18 @@ def _require_fit(
             raise RowvitError(
                 "the teacher has the classes in another order", "import both with the same --class-names"
             )
+    drops = bool(model.config.pruning)
     for phase in recipe.phases:
+        drops |= bool(phase.prune_layers)
+        if phase.feature_layers and drops:
+            raise RowvitError(
+                f"phase '{phase.name}' has feature_layers, but the network drops tokens by then",
+                "leave them out: the features behind the last block are of the tokens that are left",
+            )
+        if phase.features and teacher is not None and teacher[0].config.pruning:
+            raise RowvitError(
+                f"phase '{phase.name}' has features, but the teacher drops tokens", "use one with all of them"
+            )
         if any(not 0 <= layer < model.config.depth for layer in phase.prune_layers):
             raise RowvitError(f"phase '{phase.name}' prunes in a block that the network does not have")
         if any(not 0 <= layer < model.config.depth for layer in phase.feature_layers):

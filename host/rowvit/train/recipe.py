@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from rowvit.errors import RowvitError
 from rowvit.formats.package import keep_schedule
@@ -133,6 +133,8 @@ class Recipe:
             raise RowvitError(f"seed is {self.seed}, but cannot be negative")
         if self.precision not in ("auto", "bf16", "fp32"):
             raise RowvitError(f"precision '{self.precision}' is not auto, bf16 or fp32")
+        if self.augmentation.randaugment and any(phase.focus for phase in self.phases):
+            raise RowvitError("focus and randaugment exclude each other, as that moves the subject")
 
 
 def load(path: Path) -> Recipe:
@@ -150,7 +152,10 @@ def load(path: Path) -> Recipe:
     except (OSError, ValueError) as error:
         raise RowvitError(f"{path}: not a recipe in TOML ({error})") from error
     try:
-        phases = tuple(_make(Phase, phase) for phase in table.pop("phase", []))
+        found = table.pop("phase", [])
+        if not isinstance(found, list):
+            raise RowvitError("'phase' is one table", "write [[phase]], as there may be several")
+        phases = tuple(_make(Phase, phase) for phase in found)
         augmentation = _make(Augmentation, table.pop("augmentation", {}))
         return _make(Recipe, table | {"phases": phases, "augmentation": augmentation})
     except RowvitError as error:
@@ -160,17 +165,30 @@ def load(path: Path) -> Recipe:
 def _make(kind: type, values: Mapping[str, Any]) -> Any:
     types = get_type_hints(kind)
     name = kind.__name__.lower()
+    if not isinstance(values, dict):
+        raise RowvitError(f"'{name}' is {values!r}, and no table")
     for key, value in values.items():
         if key not in types:
             raise RowvitError(f"there is no '{key}'", f"a {name} has {', '.join(types)}")
         wanted = get_origin(types[key]) or types[key]
-        fits = isinstance(value, (wanted, int) if wanted is float else wanted)
-        fits &= wanted is bool or not isinstance(value, bool)  # to Python a bool is a number
-        if not fits and not (wanted is tuple and isinstance(value, list)):
-            raise RowvitError(f"'{key}' is {value!r}, expected the type {wanted.__name__}")
+        inner = get_args(types[key])[0] if wanted is tuple else None
+        if inner in (int, float) and isinstance(value, list) and all(_is(one, inner) for one in value):
+            continue
+        if not _is(value, wanted):
+            of = f"list of {inner.__name__}" if inner else wanted.__name__
+            raise RowvitError(f"'{key}' is {value!r}, expected the type {of}")
     missing = [
         f.name for f in fields(kind) if f.default is f.default_factory is MISSING and f.name not in values
     ]
     if missing:
         raise RowvitError(f"a {name} needs '{missing[0]}'")
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def _is(value: object, wanted: type) -> bool:
+    """Whether a value is of a type, which for numbers a finite one is: to Python a bool is one, too."""
+    if isinstance(value, bool) or wanted is bool:
+        return isinstance(value, bool) and wanted is bool
+    if wanted is float:
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, wanted)

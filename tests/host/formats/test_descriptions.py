@@ -248,6 +248,45 @@ def test_tensors(package, tmp_path):
             raise AssertionError(where)
 
 
+@pytest.mark.parametrize("change", [{"accuracy": {"top1": float("nan")}}, {"history": ["caf\udce9"]}])
+def test_what_could_not_be_read_is_not_written(package, tmp_path, change):
+    odd = ModelPackage(package.meta | change, package.tensors)
+    with pytest.raises(RowvitError, match=r"p\.safetensors: the description holds what no JSON may"):
+        odd.save(tmp_path / "p.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_replaced_as_a_whole(package, tmp_path, monkeypatch):
+    """What was there stays where writing fails, as on a full disk; a link stays one."""
+    path, link = tmp_path / "p.safetensors", tmp_path / "link.safetensors"
+    package.save(path)
+    path.chmod(0o640)
+    link.symlink_to(path)
+    ModelPackage(package.meta | {"name": "second"}, package.tensors).save(link)
+    assert link.is_symlink() and ModelPackage.load(path).meta["name"] == "second"
+    assert path.stat().st_mode & 0o777 == 0o640
+
+    def full(self, data):
+        with self.open("wb") as file:
+            file.write(data[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(RowvitError, match=r"p\.safetensors: cannot be written \(No space left on device\)"):
+        package.save(path)
+    monkeypatch.undo()
+    assert ModelPackage.load(path).meta["name"] == "second" and len(list(tmp_path.iterdir())) == 2
+    package.save("/dev/null")
+
+
+def test_types_that_no_package_has(tmp_path):
+    """As of most checkpoints."""
+    head = b'{"w": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}'
+    (tmp_path / "b.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(4))
+    with pytest.raises(RowvitError, match=r"b\.safetensors: holds tensors of type BF16, and .*; rowvit imp"):
+        ModelPackage.load(tmp_path / "b.safetensors")
+
+
 def test_no_number_takes_memory(package, tmp_path):
     """However large it is: a file takes about as much as it has bytes."""
     program = compile(package, load("tiny"))

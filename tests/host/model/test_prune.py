@@ -30,7 +30,6 @@ from rowvit.measure.accuracy.schedules import (  # noqa: E402
     measure,
     pruned,
     schedule_of,
-    spread,
     thresholds_for,
     tile_cycles,
     top1,
@@ -39,7 +38,7 @@ from rowvit.measure.accuracy.search import Schedule, Search  # noqa: E402
 from rowvit.model import store  # noqa: E402
 from rowvit.model.prune import set_ffn2, set_pruning  # noqa: E402
 from rowvit.model.vit import VisionTransformer, ViTConfig, predict  # noqa: E402
-from rowvit.photos import open_data  # noqa: E402
+from rowvit.photos import open_data, spread  # noqa: E402
 from rowvit.quant.quantise import QuantOptions, quantise  # noqa: E402
 from rowvit.train.loop import Trainer  # noqa: E402
 from rowvit.train.recipe import Phase, Recipe  # noqa: E402
@@ -240,6 +239,34 @@ def test_search_for_a_budget(trained: tuple[Path, Path], tmp_path: Path) -> None
     assert len(card.history) == bool(layers) + bool(thresholds)
     assert "the fastest takes" in command(*arguments, "--cycles", 10, code=2)
     assert "leave out --max-loss" in command(*arguments, "--cycles", 9, "--max-loss", 1, code=2)
+
+
+def test_what_the_network_had_before_counts_for_nothing(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    """Its schedule and thresholds are replaced: the figures are those of the network without them."""
+    net, data = trained
+    model, card = store.load(net)
+    set_pruning(model, keep_schedule(16, (1,), 0.3))
+    set_ffn2(model, "image", (0.2,) * 4)
+    store.save(tmp_path / "had.safetensors", model, card)
+    told = []
+    for source in (net, tmp_path / "had.safetensors"):
+        arguments = [source, "--data", data, "-c", "tiny", "-o", tmp_path / "out.safetensors", "--photos", 30]
+        said = command(*arguments, "--cycles", 25_000, "--json", tmp_path / "p.json", "--no-measure")
+        assert ("that it has are replaced" in said) == (source != net)
+        told.append((json.loads((tmp_path / "p.json").read_text()), store.load(tmp_path / "out.safetensors")))
+    assert told[0][0] == told[1][0] and told[0][1][0].config == told[1][0 + 1][0].config
+
+
+def test_registers_are_tokens_too(tmp_path: Path) -> None:
+    """A budget is met as closely with more prefix tokens."""
+    pixels = np.stack(sets.labelled(30, 2)[0])
+    for prefix in (1, 9):
+        torch.manual_seed(0)
+        model = VisionTransformer(replace(CONFIG, prefix=prefix)).eval()
+        package = integers(model, pixels)
+        with Search(model, CARD, package, pixels, configs.load("tiny"), lossy=False) as found:
+            point = found.within(macs_saved=0.4)
+            assert 0.4 <= point.macs_saved < 0.45, prefix
 
 
 def test_search_without_labels_and_thresholds(trained: tuple[Path, Path], tmp_path: Path) -> None:

@@ -80,6 +80,22 @@ def test_refit_is_the_ridge_solution(act: str, gated: bool) -> None:
     assert len(attended) == 3 * 3  # each layer once for each batch
 
 
+@torch.no_grad()
+def test_tokens_that_turn_and_are_dropped() -> None:
+    """A refit layer sees what the network itself feeds it: places of the tokens that are left."""
+    model = network(replace(CONFIG, rotary=True, pruning=({"layer": 0, "keep": 6},)))
+    twin, seen = copy.deepcopy(model), {}
+    attended: dict[int, torch.Tensor] = {}
+    for number, block in enumerate(model.blocks):
+        block.norm2.register_forward_hook(lambda _, __, y, n=number: attended.setdefault(n, y))
+    for found in to_relu(model, CARD, pictures(20), batch=20):
+        twin.blocks[found.layer].mlp.load_state_dict(model.blocks[found.layer].mlp.state_dict())
+        if not found.layer:
+            predict(twin, pictures(20), CARD.mean, CARD.std, 20, seen.__setitem__)
+            assert torch.allclose(attended[0], seen["layers.0.norm2"], atol=1e-5)
+        assert attended[found.layer].shape[1] == 7
+
+
 def test_refit_is_nearer_than_a_swap() -> None:
     """Logits on photos that were not used for the fit."""
     model, photos = network(), pictures(120)

@@ -84,6 +84,8 @@ def test_what_is_not_read(tmp_path: Path) -> None:
             store.load(path)
 
     refused("description is not readable", [])
+    refused("description is not readable", {})
+    refused("description is not readable", {"format": 1, "config": 3, "card": {}})
     refused("description is not readable", good | {"card": {"colour": "red"}})
     refused("description is not readable", good | {"config": good["config"] | {"colour": "red"}})
     refused("5 heads do not divide the width 12", good | {"config": good["config"] | {"heads": 5}})

@@ -294,6 +294,19 @@ def test_noise_is_what_the_networks_say() -> None:
     assert rows[2].ffn < rows[2].attention - 3
 
 
+@pytest.mark.parametrize("energy", [0.0, 0.1])
+def test_thresholds_are_no_noise(energy: float) -> None:
+    """The network's own, and those that quantisation chose."""
+    images = pictures(20)
+    model = network(CONFIG if energy else replace(CONFIG, thresholds=(0.5,) * CONFIG.depth))
+    package = quantise(model, images, replace(OPTIONS, threshold_energy=energy))
+    assert all(layer["thr"] > 1 for layer in package.meta["params"]["layers"])
+    rows = layer_noise(model, package, images)
+    exact = layer_noise(network(), quantise(network(), images, OPTIONS), images)
+    for row, other in zip(rows[1:-1], exact[1:-1], strict=True):
+        assert row.ffn > other.ffn - 6
+
+
 def test_decibels() -> None:
     assert decibels(100.0, 1.0) == pytest.approx(20)
     assert decibels(1.0, 0.0) == decibels(0.0, 1.0) == float("inf")

@@ -104,6 +104,16 @@ def test_another_background() -> None:
     assert 40 < sum(changed) < 80
 
 
+def test_masks_leave_the_photo_as_it_is() -> None:
+    """Cropped and scaled as without them; Pillow would turn what a fourth channel hides black."""
+    photos = discs(6)
+    for augmentation in (Augmentation(crop=0.6, flip=True), Augmentation(flip=True)):
+        plain = TrainingSet(photos, 48, "bicubic", augmentation, 3)
+        masked = TrainingSet(photos, 48, "bicubic", augmentation, 3, masks=True)
+        for index in range(6):
+            assert np.array_equal(masked[index][0][:3], plain[index][0])
+
+
 def test_mask_follows_the_crop() -> None:
     cropped = TrainingSet(discs(6), 48, "bicubic", Augmentation(crop=0.4, flip=True), 1, masks=True)
     for index in range(6):

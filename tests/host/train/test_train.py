@@ -188,14 +188,61 @@ def test_bad_archives_are_named(tmp_path: Path) -> None:
         ({"y": [-1, 2]}, "labels from -1 to 2 for 3 classes"),
         ({"y": ["cat", "dog"]}, r"labels are <U3 \[2\], expected one row of integers"),
         ({"y": [[0, 1]]}, r"labels are int64 \[1, 2\]"),
+        ({"classes": "cat"}, r"classes are <U3 \[\], not a row of names"),
+        ({"classes": [["a", "b"]]}, r"classes are <U1 \[1, 2\], not a row of names"),
         ({"y": np.zeros(0, int), "off": [0], "test": np.zeros(0, bool)}, "the split 'train' holds no photos"),
     ],
 )
 def test_archives_that_do_not_agree_are_named(tmp_path: Path, tables: dict, message: str) -> None:
     right = {"jpeg": np.zeros(8, np.uint8), "off": [0, 4, 8], "y": [0, 1], "test": [False, True]}
-    np.savez(tmp_path / "a.npz", classes=list(sets.COLOURS), **right | tables)
+    np.savez(tmp_path / "a.npz", **{"classes": list(sets.COLOURS)} | right | tables)
     with pytest.raises(RowvitError, match=message):
         open_data(tmp_path / "a.npz", "train")
+
+
+def test_names_of_classes_in_bytes(tmp_path: Path) -> None:
+    right = {"jpeg": np.zeros(8, np.uint8), "off": [0, 4, 8], "y": [0, 1], "test": [False, False]}
+    np.savez(tmp_path / "a.npz", classes=np.array(["caf\u00e9".encode(), b"tea"]), **right)
+    assert open_data(tmp_path / "a.npz", "train").classes == ("caf\u00e9", "tea")
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    """No description of a network can hold them."""
+    folder = tmp_path / os.fsdecode(b"pict\xe9res")
+    for name in (b"caf\xe9", b"tea"):
+        (folder / "train" / os.fsdecode(name)).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(folder / "train" / os.fsdecode(name) / "a.png")
+    with pytest.raises(RowvitError, match="the folder caf\ufffd has a name that is not UTF-8; rename it"):
+        open_data(folder, "train")
+    (folder / "train" / os.fsdecode(b"caf\xe9")).rename(folder / "train" / "coffee")
+    assert open_data(folder, "train").name == "pict\ufffdres train, all 2"
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({b"labels": [0] * 9}, "10 pictures and 9 labels"),
+        ({b"labels": [0] * 9 + [200]}, "labels from 0 to 200 for 3 classes"),
+        ({b"data": None}, "not CIFAR-10's python version"),
+    ],
+)
+def test_damaged_cifar(tmp_path: Path, batch: dict, message: str) -> None:
+    root = sets.cifar(tmp_path)
+    file = root / "cifar-10-batches-py" / "test_batch"
+    file.write_bytes(pickle.dumps(pickle.loads(file.read_bytes()) | batch))
+    with pytest.raises(RowvitError, match=message):
+        open_data(root, "test")
+
+
+def test_subset_says_what_the_set_lacks(tmp_path: Path) -> None:
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    some = replace(photos, name=f"{photos.name}, 1 of 3 classes")
+    assert some.subset(7).name == "a train, 7 of 24 drawn with seed 0, 1 of 3 classes"
+    assert some.subset(7).subset(3).name == "a train, 3 of 7 drawn with seed 0, 1 of 3 classes"
+    model, card = store.load(network(tmp_path / "in.safetensors"))
+    recipe = Recipe((Phase(1, 1e-3),), batch=8, precision="fp32", photos=9)
+    trainer = Trainer(model, card, photos, recipe, tmp_path / "x.state")
+    assert trainer.trained_on == "a train, 9 of 24 drawn with seed 0"
 
 
 def test_subset(tmp_path: Path) -> None:
@@ -248,10 +295,13 @@ def test_photos_are_turned_before_they_are_cut(tmp_path: Path, crop: float) -> N
         ("[[phase]]\nepochs = 1", "a phase needs 'lr'"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\nlearning = 2", "there is no 'learning'; a phase has epochs"),
         ("[[phase]]\nepochs = 0\nlr = 1e-3", "epochs is 0"),
-        ("[[phase]]\nepochs = inf\nlr = 1e-3", "epochs is inf"),
+        ("[[phase]]\nepochs = inf\nlr = 1e-3", "'epochs' is inf"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\nweight_decay = -0.1", "weight_decay is -0.1"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\nprune_layers = [3, 3]", r"prune_layers are \[3, 3\]"),
-        ("[[phase]]\nepochs = 1\nlr = 1e-3\nprune_layers = ['a']", r"prune_layers are \['a'\]"),
+        (
+            "[[phase]]\nepochs = 1\nlr = 1e-3\nprune_layers = ['a']",
+            r"'prune_layers' is \['a'\], expected the type list of int",
+        ),
         ("seed = -1\n[[phase]]\nepochs = 1\nlr = 1e-3", "seed is -1"),
         ("batch = true\n[[phase]]\nepochs = 1\nlr = 1e-3", "'batch' is True, expected the type int"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\nrho = 1.5", "rho is 1.5"),
@@ -279,6 +329,18 @@ def test_photos_are_turned_before_they_are_cut(tmp_path: Path, crop: float) -> N
             "randaugment is 31, not in 0..30",
         ),
         ("batch = ", "not a recipe in TOML"),
+        ("[phase]\nepochs = 1\nlr = 1e-3", "'phase' is one table; write \\[\\[phase\\]\\]"),
+        ("augmentation = 1\n[[phase]]\nepochs = 1\nlr = 1e-3", "'augmentation' is 1, and no table"),
+        ("[[phase]]\nepochs = 1\nlr = nan", "'lr' is nan, expected the type float"),
+        (
+            "[[phase]]\nepochs = 1\nlr = 1e-3\nprune_layers = [1]\nkeep = ['0.5']",
+            "the type list of float",
+        ),
+        ("[[phase]]\nepochs = 1\nlr = 1e-3\nfeatures = 1.0\nfeature_layers = [1.5]", "the type list of int"),
+        (
+            "augmentation = {randaugment = 9}\n[[phase]]\nepochs = 1\nlr = 1\nfocus = 1\nprune_layers = [0]",
+            "focus and randaugment exclude each other",
+        ),
     ],
 )
 def test_bad_recipes_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -418,6 +480,10 @@ def test_state_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RowvitError, match="another recipe, network, teacher or data"):  # the same weights
         Trainer(pruned, card, photos, recipe, state).run()
     taught = replace(recipe, phases=(Phase(1, 1e-3, distill=0.5),))
+    relabelled = replace(photos, labels=(photos.labels + 1) % 3)
+    for other in (relabelled, replace(photos, classes=photos.classes[::-1])):
+        with pytest.raises(RowvitError, match="another recipe, network, teacher or data"):
+            Trainer(copy.deepcopy(model), card, other, recipe, state).run()
     for seed in (1, 2):  # a state belongs to its teacher, too
         state.unlink()
         teacher = store.load(network(tmp_path / "t.safetensors", seed=seed))
@@ -718,6 +784,24 @@ def test_teacher_of_another_shape_is_refused(tmp_path: Path, change: dict, messa
     shuffled = model, replace(card, classes=card.classes[::-1])
     with pytest.raises(RowvitError, match="the teacher has the classes in another order"):
         Trainer(model, card, photos, recipe, tmp_path / "x.state", shuffled)
+
+
+def test_streams_of_other_tokens_are_not_compared(tmp_path: Path) -> None:
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    whole = store.load(network(tmp_path / "in.safetensors"))
+    drops = store.load(
+        network(tmp_path / "d.safetensors", replace(CONFIG, pruning=({"layer": 0, "keep": 8},)))
+    )
+    inside = Phase(1, 1e-3, name="f", features=1.0, feature_layers=(1,))
+    first = Phase(1, 1e-3, prune_layers=(0,), rho=0.5)
+    for (model, card), teacher, phases, message in (
+        (whole, drops, (Phase(1, 1e-3, name="f", features=1.0),), "but the teacher drops tokens"),
+        (drops, whole, (inside,), "phase 'f' has feature_layers, but the network drops tokens by then"),
+        (whole, whole, (first, inside), "phase 'f' has feature_layers, but the network drops tokens by then"),
+    ):
+        with pytest.raises(RowvitError, match=message):
+            recipe = Recipe(phases, batch=8, precision="fp32")
+            Trainer(model, card, photos, recipe, tmp_path / "x.state", teacher)
 
 
 def test_rounded_phase_wants_a_network_that_can_be_quantised(tmp_path: Path) -> None:

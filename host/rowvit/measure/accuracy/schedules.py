@@ -23,6 +23,7 @@ from rowvit.measure.draw import plots
 from rowvit.model.prune import set_ffn2, set_pruning
 from rowvit.model.store import Card
 from rowvit.model.vit import VisionTransformer, predict
+from rowvit.photos import spread
 from rowvit.quant.quantise import QuantOptions, default_chunk, quantise
 from rowvit.quant.smooth import centre_keys
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CYCLE_PHOTOS = 4  # go through the cycle model
+_SAMPLED = 200  # photos whose hidden activations thresholds are chosen by
 _CALIBRATION = 64  # photos of which a `stand_in` takes its scales
 ENERGIES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 BATCH = 50  # photos that go through the float network at once
@@ -81,11 +83,16 @@ def top1(
 
 
 def stand_in(model: VisionTransformer, card: Card, photos: np.ndarray, rule: str) -> ModelPackage:
-    """A package of a float network for the cycle model, calibrated on some of the photos [B, S, S, 3]."""
+    """A package of a float network for the cycle model, calibrated on some of the photos [B, S, S, 3].
+
+    It drops no tokens, and no hidden activations.
+    """
     photos = spread(photos, _CALIBRATION)
+    whole = VisionTransformer(replace(model.config, pruning=(), thresholds=())).eval()
+    whole.load_state_dict(model.state_dict())
     chunk = default_chunk(model.config)
     options = QuantOptions(card.name, card.classes, card.mean, card.std, ffn2_rule=rule, ffn_chunk=chunk)
-    return quantise(centre_keys(model, card.mean, card.std, photos), photos, options)
+    return quantise(centre_keys(whole, card.mean, card.std, photos), photos, options)
 
 
 def pruned(package: ModelPackage, schedule: Sequence[dict]) -> ModelPackage:
@@ -196,12 +203,6 @@ def shares_of(keep: Sequence[int], patches: int) -> tuple[tuple[int, ...], tuple
     return tuple(layers), tuple(keep[layer] / patches for layer in layers)
 
 
-def spread(photos: np.ndarray, count: int) -> np.ndarray:
-    """At most ``count`` of the photos, from all over them: a set is sorted by class."""
-    count = min(count, len(photos))
-    return photos[np.arange(count) * len(photos) // max(count, 1)]
-
-
 def tile_cycles(package: ModelPackage, photos: np.ndarray, config: HardwareConfig) -> dict[str, float]:
     """Mean cycles of an image under FFN2 rule "tile", over some of the photos [B, S, S, 3], as "tile".
 
@@ -284,7 +285,7 @@ def hidden_samples(model: VisionTransformer, card: Card, photos: np.ndarray) -> 
             if flat.size:
                 samples[name].append(flat[rng.integers(0, flat.size, min(flat.size, 1 << 14))])
 
-    predict(model, photos[:200], card.mean, card.std, BATCH, observe)
+    predict(model, spread(photos, _SAMPLED), card.mean, card.std, BATCH, observe)
     return [np.sort(np.concatenate(parts)) if parts else np.zeros(0) for parts in samples.values()]
 
 

@@ -33,11 +33,11 @@ from rowvit.measure.accuracy.schedules import (
     pruned,
     schedule_of,
     shares_of,
-    spread,
 )
 from rowvit.model.prune import set_ffn2, set_pruning
 from rowvit.model.store import Card
 from rowvit.model.vit import VisionTransformer, normalise
+from rowvit.photos import spread
 from rowvit.quant.quantise import integer_threshold
 from rowvit.reference import patchify, run
 
@@ -122,7 +122,9 @@ class Costs:
     def macs(self, schedule: Schedule) -> float:
         """Multiplications per image that are executed, and not skipped for a zero."""
         _, pv, ffn2 = self._sums(schedule)
-        live = [left + self.meta["architecture"]["prefix"] for left in schedule.keep]
+        tokens = self.meta["architecture"]["tokens"]
+        # with others, only the class token is never dropped: registers are tokens like the patches
+        live = [left + 1 if left < self.patches else tokens for left in schedule.keep]
         work = count_work(self.meta, live, round(pv.sum()), round(ffn2.sum()), 0)
         return float(work.macs_executed)
 
@@ -176,7 +178,7 @@ class Search:
         self.trim, self.progress = trim, progress
         self.own = model.config
         depth = model.config.depth
-        self.patches = model.config.tokens - model.config.exempt
+        self.patches = model.config.tokens - model.config.prefix
         self.dense = self.base = Schedule((self.patches,) * depth, (0,) * depth)
         self._apply(self.dense)
         samples = hidden_samples(model, card, photos) if lossy else []

@@ -3,7 +3,7 @@
 // Writes honour byte strobes; unknown addresses read as 0 and ignore writes; every response is OKAY.
 // While the core is busy, start and writes of what it runs (BASE, PROGRAM, LENGTH, PASSES) are ignored;
 // start also after an error, which stays until a core reset.
-// Throughput: a read every 2 cycles, a write every 2 cycles. Latency: a read 1 cycle, a write 2.
+// Throughput: a read every 2 cycles, a write every 2 cycles. Latency: 1 cycle.
 `default_nettype none
 
 module rowvit_axil_regs #(
@@ -76,29 +76,41 @@ module rowvit_axil_regs #(
   reg [1:0] irq_enable_q, irq_status_q;
   reg started_q, start_q, reset_q;
 
-  // Write: address and data are taken together, the cycle after both have come: AXI has no combinational path
-  // from an input to an output (IHI0022, A3.2.1).
-  reg bvalid_q, write_q, up_q;  // no READY in reset, so that a master that leaves it earlier waits (PG373)
-  wire write = write_q;
-  wire [11:0] waddr = {s_axil_awaddr[11:2], 2'b00};
+  // Write: when address and data have come, in any order. READY is of registers alone: AXI has no combinational
+  // path from an input to an output (IHI0022, A3.1.1).
+  reg bvalid_q, up_q;  // no READY in reset, so that a master that leaves it earlier waits (PG373, "Resets")
+  reg addr_held_q, data_held_q;
+  reg [11:2] addr_q;
+  reg [35:0] data_q;
+  wire addr_in = s_axil_awvalid && s_axil_awready;
+  wire data_in = s_axil_wvalid && s_axil_wready;
+  wire write = (addr_in || addr_held_q) && (data_in || data_held_q);
+  wire [11:0] waddr = {addr_held_q ? addr_q : s_axil_awaddr[11:2], 2'b00};
+  wire [3:0] wstrb;
+  wire [31:0] wdata;
+  assign {wstrb, wdata} = data_held_q ? data_q : {s_axil_wstrb, s_axil_wdata};
 
-  assign s_axil_awready = write;
-  assign s_axil_wready = write;
+  assign s_axil_awready = !bvalid_q && !addr_held_q && up_q;
+  assign s_axil_wready = !bvalid_q && !data_held_q && up_q;
   assign s_axil_bvalid = bvalid_q;
   assign s_axil_bresp = 2'b00;
 
   wire error = error_q[7:0] != ERROR_NONE;
-  wire control = write && waddr == REG_CONTROL && s_axil_wstrb[0];
+  wire control = write && waddr == REG_CONTROL && wstrb[0];
   wire done = started_q && !busy_i && passes_done_q == run_passes_q;
 
   always @(posedge clk_i) begin
     up_q <= rst_ni;
-    write_q <= s_axil_awvalid && s_axil_wvalid && !write_q && (!bvalid_q || s_axil_bready) && up_q;
+    addr_held_q <= (addr_in || addr_held_q) && !write;
+    data_held_q <= (data_in || data_held_q) && !write;
+    if (addr_in) addr_q <= s_axil_awaddr[11:2];
+    if (data_in) data_q <= {s_axil_wstrb, s_axil_wdata};
     bvalid_q <= write || (bvalid_q && !s_axil_bready);
-    start_q <= control && s_axil_wdata[0] && !s_axil_wdata[1] && !busy_i && !error;
-    reset_q <= control && s_axil_wdata[1];
+    start_q <= control && wdata[0] && !wdata[1] && !busy_i && !error;
+    reset_q <= control && wdata[1];
     if (!rst_ni) begin
-      write_q <= 1'b0;
+      addr_held_q <= 1'b0;
+      data_held_q <= 1'b0;
       bvalid_q <= 1'b0;
       start_q <= 1'b0;
       reset_q <= 1'b0;
@@ -110,18 +122,18 @@ module rowvit_axil_regs #(
   always @(posedge clk_i) begin
     if (write) begin
       for (i = 0; i < 4; i = i + 1) begin
-        if (s_axil_wstrb[i]) begin
-          if (settings && waddr == REG_BASE_LO) base_lo_q[8*i+:8] <= s_axil_wdata[8*i+:8];
-          if (settings && waddr == REG_BASE_HI) base_hi_q[8*i+:8] <= s_axil_wdata[8*i+:8];
-          if (settings && waddr == REG_PROGRAM) program_q[8*i+:8] <= s_axil_wdata[8*i+:8];
-          if (settings && waddr == REG_LENGTH) length_q[8*i+:8] <= s_axil_wdata[8*i+:8];
-          if (waddr == REG_WATCHDOG) watchdog_q[8*i+:8] <= s_axil_wdata[8*i+:8];
+        if (wstrb[i]) begin
+          if (settings && waddr == REG_BASE_LO) base_lo_q[8*i+:8] <= wdata[8*i+:8];
+          if (settings && waddr == REG_BASE_HI) base_hi_q[8*i+:8] <= wdata[8*i+:8];
+          if (settings && waddr == REG_PROGRAM) program_q[8*i+:8] <= wdata[8*i+:8];
+          if (settings && waddr == REG_LENGTH) length_q[8*i+:8] <= wdata[8*i+:8];
+          if (waddr == REG_WATCHDOG) watchdog_q[8*i+:8] <= wdata[8*i+:8];
         end
       end
       for (i = 0; i < 2; i = i + 1)
-        if (settings && s_axil_wstrb[i] && waddr == REG_PASSES)
-          passes_q[8*i+:8] <= s_axil_wdata[8*i+:8];
-      if (s_axil_wstrb[0] && waddr == REG_IRQ_ENABLE) irq_enable_q <= s_axil_wdata[1:0];
+        if (settings && wstrb[i] && waddr == REG_PASSES)
+          passes_q[8*i+:8] <= wdata[8*i+:8];
+      if (wstrb[0] && waddr == REG_IRQ_ENABLE) irq_enable_q <= wdata[1:0];
     end
     if (!rst_ni) begin
       base_lo_q <= 0;
@@ -134,7 +146,7 @@ module rowvit_axil_regs #(
     end
   end
 
-  wire clear = write && waddr == REG_IRQ_STATUS && s_axil_wstrb[0];
+  wire clear = write && waddr == REG_IRQ_STATUS && wstrb[0];
   // What the run leaves behind: passes done, error, interrupts.
   always @(posedge clk_i) begin
     started_q <= started_q || start_q;
@@ -146,7 +158,7 @@ module rowvit_axil_regs #(
     end
     if (error_valid_i && !error) error_q <= {error_info_i, error_code_i};
     // An event in the cycle in which the host clears the last one must not be lost.
-    irq_status_q <= (irq_status_q & ~(s_axil_wdata[1:0] & {2{clear}}))
+    irq_status_q <= (irq_status_q & ~(wdata[1:0] & {2{clear}}))
         | {error_valid_i && !error, pass_done_i};
     if (!rst_ni || reset_q) begin
       started_q <= 1'b0;

@@ -50,6 +50,33 @@ module axil_regs_proof (
     if ($past(bvalid && !bready)) assert (bvalid && $stable(bresp));
     if ($past(rvalid && !rready)) assert (rvalid && $stable(rdata) && $stable(rresp));
   end
+  // A write is what address and data make that have come, in any order.
+  reg have_address = 0, have_data = 0;
+  reg [11:2] first_address;
+  reg [35:0] first_data;
+  wire [11:0] at = {have_address ? first_address : awaddr[11:2], 2'b00};
+  wire [31:0] data = have_data ? first_data[31:0] : wdata;
+  wire [3:0] strobe = have_data ? first_data[35:32] : wstrb;
+  wire write = (have_address || (awvalid && awready)) && (have_data || (wvalid && wready));
+  always @(posedge clk_i) begin
+    have_address <= (have_address || (awvalid && awready)) && !write;
+    have_data <= (have_data || (wvalid && wready)) && !write;
+    if (awvalid && awready) first_address <= awaddr[11:2];
+    if (wvalid && wready) first_data <= {wstrb, wdata};
+    if (!rst_ni) begin
+      have_address <= 0;
+      have_data <= 0;
+    end
+  end
+  (* hierconn *) wire \u_dut.addr_held_q ;
+  (* hierconn *) wire \u_dut.data_held_q ;
+  (* hierconn *) wire [11:2] \u_dut.addr_q ;
+  (* hierconn *) wire [35:0] \u_dut.data_q ;
+  always @* if (past) begin
+    assert (\u_dut.addr_held_q == have_address && \u_dut.data_held_q == have_data);
+    if (have_address) assert (\u_dut.addr_q == first_address);
+    if (have_data) assert (\u_dut.data_q == first_data);
+  end
   reg [1:0] aw_open = 0, w_open = 0, ar_open = 0;  // requests without their response
   always @(posedge clk_i) begin
     aw_open <= aw_open + (awvalid && awready) - (bvalid && bready);
@@ -61,7 +88,10 @@ module axil_regs_proof (
       ar_open <= 0;
     end
   end
-  always @* if (past) assert (aw_open == bvalid && w_open == bvalid && ar_open == rvalid);
+  always @* if (past) begin
+    assert (aw_open == (bvalid || have_address) && w_open == (bvalid || have_data) && ar_open == rvalid);
+    assert (!(bvalid && (have_address || have_data)) && !(have_address && have_data));
+  end
   always @(posedge clk_i) if (past && !$past(rst_ni)) assert (!awready && !wready && !arready);
 
   // ---------------------------------------------------------------- read back
@@ -70,14 +100,14 @@ module axil_regs_proof (
   wire [11:0] address = which == 0 ? REG_BASE_LO : which == 1 ? REG_BASE_HI : which == 2 ? REG_PROGRAM
       : which == 3 ? REG_LENGTH : which == 4 ? REG_PASSES : which == 5 ? REG_WATCHDOG : REG_IRQ_ENABLE;
   wire [31:0] mask = which == 4 ? 32'hffff : which > 5 ? 32'h3 : 32'hffffffff;
-  wire [31:0] strobes = {{8{wstrb[3]}}, {8{wstrb[2]}}, {8{wstrb[1]}}, {8{wstrb[0]}}} & mask;
+  wire [31:0] strobes = {{8{strobe[3]}}, {8{strobe[2]}}, {8{strobe[1]}}, {8{strobe[0]}}} & mask;
   reg [31:0] model = 0;
   reg [31:0] answer = 0;
   reg about = 0;  // the read response is the register's
-  wire written = awvalid && awready && wvalid && wready && {awaddr[11:2], 2'b00} == address;
+  wire written = write && at == address;
   always @(posedge clk_i) begin
     // what runs is kept
-    if (written && (which > 4 || (!busy && !start))) model <= (model & ~strobes) | (wdata & strobes);
+    if (written && (which > 4 || (!busy && !start))) model <= (model & ~strobes) | (data & strobes);
     if (arvalid && arready) begin
       answer <= model;
       about <= {araddr[11:2], 2'b00} == address;
@@ -104,10 +134,10 @@ module axil_regs_proof (
   end
   (* hierconn *) wire [31:0] \u_dut.error_q ;
   always @* if (past) assert (\u_dut.error_q == error);
-  wire control = awvalid && awready && {awaddr[11:2], 2'b00} == REG_CONTROL && wstrb[0];
+  wire control = write && at == REG_CONTROL && strobe[0];
   always @(posedge clk_i) if (past && $past(rst_ni)) begin
-    assert (start == ($past(control && wdata[0] && !wdata[1] && !busy) && $past(error[7:0]) == 0));
-    assert (reset == $past(control && wdata[1]));
+    assert (start == ($past(control && data[0] && !data[1] && !busy) && $past(error[7:0]) == 0));
+    assert (reset == $past(control && data[1]));
     assert (!(start && reset));
     if ($past(arvalid && arready && {araddr[11:2], 2'b00} == REG_ERROR)) assert (rdata == $past(error));
     if ($past(arvalid && arready && {araddr[11:2], 2'b00} == REG_STATUS))
@@ -116,7 +146,7 @@ module axil_regs_proof (
   always @(posedge clk_i) if (past && $past(rst_ni) && rst_ni) begin
     cover (start && $past(start, 3));
     cover (rvalid && about && rdata != 0);
-    cover (error != 0 && $past(control && wdata[0]) && !start);
+    cover (error != 0 && $past(control && data[0]) && !start);
   end
 endmodule
 `default_nettype wire

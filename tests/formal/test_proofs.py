@@ -28,6 +28,8 @@ PROOFS = (
             Mutant("rowvit_axil_regs", "arready = !rvalid_q && up_q", "arready = up_q"),
             Mutant("rowvit_axil_regs", "wire settings = !busy_i && !start_q;", "wire settings = !start_q;"),
             Mutant("rowvit_axil_regs", "&& !busy_i && !error;", "&& !busy_i;"),
+            Mutant("rowvit_axil_regs", "!bvalid_q && !addr_held_q && up_q", "!bvalid_q && up_q"),
+            Mutant("rowvit_axil_regs", "(data_in || data_held_q) && !write;", "data_in && !write;"),
         ),
     ),
     Proof(

@@ -20,6 +20,7 @@ if pynq.__version__.startswith("3.0."):  # its clocks go by the processor that P
 def own_lock(monkeypatch, tmp_path):
     """Tests side by side, each with a board, and whoever runs them."""
     monkeypatch.setattr(claim, "LOCK", tmp_path / "lock")
+    monkeypatch.setattr(claim, "_CLAIM", lambda: None)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
 
 

@@ -510,6 +510,8 @@ class _Run:
         """Weights and hidden segments of FFN2; all rows of W2 that a band needs are there."""
         f, lanes, first = one.fields, self.config.lanes, one.fields["band0"]
         sparse = Flag.SPARSE in one.flags
+        if sparse == (self.meta["ffn2_rule"] == "none"):
+            raise ValueError(f"SPARSE is {sparse} with FFN2 rule {self.meta['ffn2_rule']}")
         words, segments = (self.config.segment_words, f["k"]) if sparse else (lanes // 8, f["k"] // lanes)
         address = self._matrix(f, segments * lanes, part)
         found, places = set(), []
@@ -563,6 +565,8 @@ class _Run:
     ) -> None:
         """Hidden activations, and what their masks get."""
         f, first = one.fields, one.fields["band0"]
+        if bool(f["mask_bands"]) == (self.meta["ffn2_rule"] == "none"):
+            raise ValueError(f"{f['mask_bands']} mask_bands with FFN2 rule {self.meta['ffn2_rule']}")
         words = self.config.segment_words if f["mask_bands"] else self.config.lanes // 8
         hidden = image.value("hidden", x.sums)
         for group in range(f["groups"]):

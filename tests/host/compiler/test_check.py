@@ -285,6 +285,11 @@ def others(program: Program, config: HardwareConfig) -> dict[str, tuple[int, dic
                 dict(mask_base=config.mask_depth, mask_bands=0xFFFF),
                 "mask word" if program.meta["ffn2_rule"] != "none" else "is wrong",
             ),
+            "masks of another rule": (
+                hidden,
+                dict(mask_bands=int(program.meta["ffn2_rule"] == "none")),
+                "mask_bands with FFN2 rule",
+            ),
             "no bands": (embedding, dict(bands=0), "0 bands"),
             "a part with more words": (tokens, dict(dst_stride=t["dst_stride"] + 1), "has other than"),
             "logits that are missing": (head, dict(count=h["count"] - 1), "logits of|LAST is not"),

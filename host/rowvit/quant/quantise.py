@@ -497,5 +497,7 @@ class _Builder:
         values = np.minimum(np.round(magnitudes / unit), 255).astype(int)
         energy = np.bincount(values, weights, minlength=256) * np.arange(256.0) ** 2
         # dropping everything below thr loses the energy of 1 .. thr-1
-        lost = np.cumsum(energy) / max(energy.sum(), 1.0)
+        if not energy.any():  # silent on these photos, and perhaps not on others
+            return 1
+        lost = np.cumsum(energy) / energy.sum()
         return max(1, int(np.searchsorted(lost[:255], self.options.threshold_energy, side="right")))

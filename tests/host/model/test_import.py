@@ -50,6 +50,20 @@ def test_timm_name(tmp_path: Path) -> None:
     assert "a.pth" in found.card.source and found.card.licence == ""
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mean": (123, 117, 104)}, "mean 123 117 104 is not that of pixels in 0..1; divide"),
+        ({"std": (0.0, 0.2, 0.2)}, "std 0 0.2 0.2 is not that"),
+        ({"std": (58.4, 57.1, 57.4)}, "std 58.4 57.1 57.4 is not that"),
+        ({"std": (float("nan"), 0.2, 0.2)}, "std nan 0.2 0.2 is not that"),
+    ],
+)
+def test_mean_and_std_of_other_pixels(options: dict, message: str) -> None:
+    with pytest.raises(RowvitError, match=message):
+        import_model("timm:rowvit_test_network", random=True, **options)
+
+
 def test_timm_card() -> None:
     """Preprocessing, licence and class names come along; 1000 classes are ImageNet's."""
     found = import_model("timm:deit_tiny_patch16_224", random=True)

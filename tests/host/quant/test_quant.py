@@ -306,6 +306,10 @@ def test_threshold_energy() -> None:
     assert thresholds[0] == [1, 1, 1]
     for exact, some, more in zip(*thresholds, strict=True):
         assert exact < some < more <= 255
+    # what is silent on these photos need not be on others
+    model.blocks[1].mlp.fc1.bias.data.fill_(-100)
+    package = quantise(model, photos(8), options(threshold_energy=0.02))
+    assert [layer["thr"] > 1 for layer in package.meta["params"]["layers"]] == [True, False, True]
 
 
 def test_quantiser_refuses() -> None:

@@ -110,6 +110,12 @@ def import_model(
         networks, or the options do not fit it. The message names the node or tensor at fault.
     """
     name = os.fspath(source)
+    for what, values, least in (("mean", mean, 0.0), ("std", std, 1e-6)):
+        if values is not None and not all(least <= value <= 1 for value in values):
+            numbers = " ".join(f"{value:g}" for value in values)
+            raise RowvitError(
+                f"{what} {numbers} is not that of pixels in 0..1", "divide those of 0..255 by 255"
+            )
     if (weights is not None or random) and not name.startswith("timm:"):
         raise RowvitError(
             "weights from a file or at random belong to a timm name", "pass timm:NAME as the source"

@@ -45,9 +45,10 @@ ARRAYS = {
 #: configurations that are built for long runs only
 SHIPPED = ("pynq-z2", "kv260")
 #: cases of each array in a run; more for a longer run, and others from a number on
-COUNT = int(os.environ.get("ROWVIT_NETWORKS", "14"))
+COUNT = int(os.environ.get("ROWVIT_NETWORKS", "12"))
 FIRST = int(os.environ.get("ROWVIT_FIRST", "0"))
-NUMBERS = {array: range(FIRST, FIRST + COUNT) for array in ARRAYS}
+#: where there is little room, every branch takes two more
+NUMBERS = {array: range(FIRST, FIRST + COUNT + 2 * (array == "tiny-2x3")) for array in ARRAYS}
 RECTANGLES = range(FIRST, FIRST + -(-COUNT // 6))  # of each array
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from rowvit.model.vit import VisionTransformer
 
@@ -14,6 +15,13 @@ def set_pruning(model: VisionTransformer, pruning: Sequence[dict]) -> None:
     for layer, block in enumerate(model.blocks):
         block.keep = next((step["keep"] for step in pruning if step["layer"] == layer), None)
     model.config = replace(model.config, pruning=tuple(pruning))
+
+
+def changed(model: VisionTransformer, **changes: Any) -> VisionTransformer:
+    """A copy of a network, for inference, with other fields of its configuration."""
+    copy = VisionTransformer(replace(model.config, **changes)).eval()
+    copy.load_state_dict(model.state_dict())
+    return copy
 
 
 def set_ffn2(model: VisionTransformer, rule: str, thresholds: Sequence[float] = ()) -> None:

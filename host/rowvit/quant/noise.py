@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
 from rowvit.formats.package import LINEARS, ModelPackage
 from rowvit.formats.tokens import count, layers, normalised
+from rowvit.model.prune import changed
 from rowvit.model.vit import VisionTransformer, predict
 from rowvit.quant.aware import activation_levels
 from rowvit.quant.calibrate import ActivationStatistics, decibels
@@ -48,9 +49,8 @@ def layer_noise(model: VisionTransformer, package: ModelPackage, photos: np.ndar
     photos : uint8 array [B, S, S, 3]
     """
     scales, preprocessing = package.meta["scales"], package.meta["preprocessing"]
-    config = replace(model.config, pruning=(), thresholds=_thresholds(model, package))
-    dense = VisionTransformer(config).eval()
-    dense.load_state_dict(model.state_dict())
+    dense = changed(model, pruning=(), thresholds=_thresholds(model, package))
+    config = dense.config
     integers = ModelPackage(package.meta | {"pruning": []}, package.tensors)
     statistics = ActivationStatistics()
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))

@@ -20,7 +20,7 @@ from rowvit.formats.package import ModelPackage, keep_schedule
 from rowvit.hardware.config import HardwareConfig
 from rowvit.measure.accuracy.evaluation import integer_work
 from rowvit.measure.draw import plots
-from rowvit.model.prune import set_ffn2, set_pruning
+from rowvit.model.prune import changed, set_ffn2, set_pruning
 from rowvit.model.store import Card
 from rowvit.model.vit import VisionTransformer, predict
 from rowvit.photos import spread
@@ -88,8 +88,7 @@ def stand_in(model: VisionTransformer, card: Card, photos: np.ndarray, rule: str
     It drops no tokens, and no hidden activations.
     """
     photos = spread(photos, _CALIBRATION)
-    whole = VisionTransformer(replace(model.config, pruning=(), thresholds=())).eval()
-    whole.load_state_dict(model.state_dict())
+    whole = changed(model, pruning=(), thresholds=())
     chunk = default_chunk(model.config)
     options = QuantOptions(card.name, card.classes, card.mean, card.std, ffn2_rule=rule, ffn_chunk=chunk)
     return quantise(centre_keys(whole, card.mean, card.std, photos), photos, options)

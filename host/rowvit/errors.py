@@ -43,10 +43,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     `RowvitError` as of `writing`.
     """
-    real = Path(os.path.realpath(path))
+    given, real = Path(path), Path(os.path.realpath(path))
     with writing(path):
-        if real.exists() and not real.is_file():  # a device
-            yield real
+        if given.exists() and not given.is_file():  # a device, or a pipe, whose real path names no file
+            yield given
             return
         part = real.with_name(f"{real.name}.part")
         try:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
-from rowvit.errors import RowvitError, writing
+from rowvit.errors import RowvitError, replacing
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -233,8 +233,8 @@ def writable(*paths: Path | None) -> None:
 
 def write(path: Path, text: str) -> None:
     """Write a text file; `RowvitError` if that fails."""
-    with writing(path):
-        path.write_text(text)
+    with replacing(path) as part:
+        part.write_text(text)
 
 
 def wrote(path: Path, *command: object) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import rowvit
-from rowvit.errors import writing
+from rowvit.errors import replacing
 from rowvit.processors import processors
 
 if TYPE_CHECKING:
@@ -212,5 +212,5 @@ def differences(found: dict[str, Any], again: dict[str, Any], where: str) -> lis
 
 def write(path: Path, document: dict[str, Any]) -> None:
     """Write a result; `RowvitError` if the file cannot be written."""
-    with writing(path):
-        path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    with replacing(path) as part:
+        part.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")

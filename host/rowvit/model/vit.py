@@ -159,6 +159,11 @@ class ViTConfig:
         return self.prefix + math.prod(self.grid)
 
     @property
+    def head_on_host(self) -> bool:
+        """Whether the host computes the head, in float, from tokens: it reads more than the class token."""
+        return self.classes > 0 and self.pool != "token"
+
+    @property
     def seen(self) -> int:
         """Numbers that the head sees."""
         return self.dim * (2 if self.pool == "class-mean" else 1)

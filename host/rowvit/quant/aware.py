@@ -33,7 +33,7 @@ def activation_scales(
     scales = {
         name: statistics.scale(name, activation_levels(model, name))
         for name in statistics.samples
-        if name == "norm" or name.split(".")[-1] in kept
+        if (name == "norm" and not model.config.head_on_host) or name.split(".")[-1] in kept
     }
     for i in range(model.config.depth):
         v, o = scales[f"layers.{i}.v"], scales[f"layers.{i}.o"]
@@ -105,7 +105,7 @@ def quantisation_aware(model: VisionTransformer, scales: Mapping[str, float]) ->
                 rotating(block.attn, names[:2])
                 names[:2] = "", ""
             linear(layer, f"layers.{i}.{source}", names)
-    if isinstance(model.head, nn.Linear):
+    if isinstance(model.head, nn.Linear) and not model.config.head_on_host:
         linear(model.head, "norm")
     try:
         yield

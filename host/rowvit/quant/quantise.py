@@ -99,8 +99,7 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
     """
     config = model.config
     refuse_what_does_not_run(model, bool(options.tokens))
-    on_host = bool(config.classes) and config.pool in HOST_POOLS
-    if on_host or config.row_heads is not None:
+    if config.head_on_host or config.row_heads is not None:
         options = replace(options, tokens="all", behind=[*options.behind, config.depth - 1])
     if options.tokens == "class" and config.pool == "mean":
         raise RowvitError(
@@ -160,7 +159,7 @@ def obstacles(config: ViTConfig, tokens: bool = False) -> Iterator[RowvitError]:
             f"the network's activation is {config.act}, the accelerator's is ReLU",
             f"use ReLU (rowvit relu converts a {config.act} network)",
         )
-    if config.pool in HOST_POOLS and config.classes and config.prefix > 1 and config.pruning:
+    if config.head_on_host and config.prefix > 1 and config.pruning:
         yield RowvitError(
             f"the head sees the patches' mean, and pruning may drop the {config.prefix - 1} tokens beside the"
             " class token",
@@ -246,8 +245,7 @@ class _Builder:
         rotary = {"rotary": {"coordinates": self._rotations()}} if config.rotary else {}
         for i in range(config.depth):
             params["layers"].append(self._attention(i) | self._ffn(i))
-        on_host = bool(config.classes) and config.pool in HOST_POOLS
-        if config.classes and not on_host:
+        if config.classes and not config.head_on_host:
             params["norm.shift"], x = self._norm("norm", "norm", "norm")
             logit = self.scales["logit"] = _HEADROOM * self.statistics.peak["logits"] / 32767
             params["head.shift"] = self._linear(
@@ -255,7 +253,7 @@ class _Builder:
             )
         sizes = ("patch_size", "dim", "depth", "heads", "hidden", "classes", "prefix", "tokens")
         arch = image_keys(config.size) | {key: getattr(config, key) for key in sizes} | {"channels": 3}
-        if on_host:
+        if config.head_on_host:
             arch["classes"] = 0
         pruning = [{"threshold": 0} | step for step in config.pruning]
         meta = {
@@ -291,7 +289,7 @@ class _Builder:
             else:
                 unit = self.scales["tokens"] = _HEADROOM * self.statistics.peak["tokens"] / 32767
                 answer["shift"] = self._affine("tokens", "norm", unit)
-            if on_host:
+            if config.head_on_host:
                 meta["host_head"] = self._host_head()
             if config.row_heads is not None:
                 meta["row_heads"] = self._row_heads()

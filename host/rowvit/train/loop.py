@@ -26,7 +26,7 @@ from torch import distributed as dist
 from torch.utils.data import DataLoader
 from torch.utils.hooks import RemovableHandle
 
-from rowvit.errors import RowvitError
+from rowvit.errors import RowvitError, replacing
 from rowvit.model import store
 from rowvit.model.prune import set_pruning
 from rowvit.model.store import Card
@@ -97,6 +97,8 @@ class Trainer:
             )
         if len(photos) < recipe.batch:
             raise RowvitError(f"{len(photos)} photos do not fill a batch of {recipe.batch}")
+        if model.config.pruning and any(phase.prune_layers for phase in recipe.phases):
+            LOG.info("the recipe's pruning takes the place of the network's own")
         self.model, self.card, self.recipe, self.state, self.teacher = model, card, recipe, state, teacher
         self.workers, self.save_every = workers, save_every
         augmentation = recipe.augmentation
@@ -300,12 +302,10 @@ class Trainer:
             return
         state = {"fingerprint": self.fingerprint, "done": self.done, "optimizer": optimizer.state_dict()}
         state |= {"model": self.model.state_dict(), "scales": scales}
-        part = self.state.with_name(self.state.name + ".part")
         try:
-            torch.save(state, part)
-            os.replace(part, self.state)  # an interruption leaves the old state or the new one
-        except (OSError, RuntimeError) as error:  # on a full disk torch's writer raises the latter
-            part.unlink(missing_ok=True)
+            with replacing(self.state) as part:
+                torch.save(state, part)
+        except RuntimeError as error:  # of torch's writer, on a full disk
             raise RowvitError(
                 f"{self.state}: cannot be written ({error})", "free some space and run it again"
             ) from error
@@ -403,6 +403,9 @@ def _require_fit(
             raise RowvitError(
                 "the teacher has the classes in another order", "import both with the same --class-names"
             )
+        other = [pair for pair in zip(photos.classes, names, strict=False) if pair[0] != pair[1]]
+        if other:
+            LOG.warning("the teacher calls class '%s' '%s': it teaches by their order", *other[0])
     drops = bool(model.config.pruning)
     for phase in recipe.phases:
         drops |= bool(phase.prune_layers)
@@ -472,7 +475,7 @@ def _groups(model: VisionTransformer, phase: Phase) -> list[dict]:
         if name.startswith("blocks."):
             level = 1 + int(name.split(".")[1])
         else:
-            level = 0 if name.startswith(("patch_embed", "cls_token", "pos_embed")) else depth + 1
+            level = 0 if name.startswith(("patch_embed", "cls_token", "pos_embed", "norm_pre")) else depth + 1
         decays = parameter.ndim > 1 and name not in ("cls_token", "pos_embed")
         group = groups.setdefault(
             (level, decays),

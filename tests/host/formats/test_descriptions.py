@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 from rowvit.cli import app
 from rowvit.compiler import compile
 from rowvit.compiler.plan import Stage
-from rowvit.errors import RowvitError
+from rowvit.errors import RowvitError, replacing
 from rowvit.formats import container
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.program import Program
@@ -277,6 +278,11 @@ def test_a_file_is_replaced_as_a_whole(package, tmp_path, monkeypatch):
     monkeypatch.undo()
     assert ModelPackage.load(path).meta["name"] == "second" and len(list(tmp_path.iterdir())) == 2
     package.save("/dev/null")
+    reading, writing = os.pipe()
+    with replacing(f"/dev/fd/{writing}") as file, open(reading) as pipe:
+        file.write_text("{}")
+        os.close(writing)
+        assert pipe.read() == "{}"
 
 
 def test_types_that_no_package_has(tmp_path):

@@ -201,6 +201,20 @@ def test_aware_network_rounds_as_its_package(parts: dict) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("pool", ["norm-mean", "class-mean", "attention"])
+def test_a_head_in_float_is_not_rounded(pool: str) -> None:
+    """That of a host; its package says so, too."""
+    model, images = network(replace(CONFIG, pool=pool, prefix=int(pool == "class-mean"))), pictures(40)
+    scales = activation_scales(model, MEAN, STD, images)
+    assert "norm" not in scales and "norm" not in quantise(model, images, OPTIONS).meta["scales"]
+    features = torch.randn(5, model.config.seen)
+    exact = model.head(features)
+    with quantisation_aware(model, scales):
+        assert torch.equal(model.head(features), exact)
+        assert not torch.equal(model.blocks[0].mlp.fc1(features[:, :32]), exact)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("unit", [0.01, 0.0237, 0.31])
 def test_neighbouring_levels_stay_apart_in_bfloat16(unit: float) -> None:
     """bfloat16 has 8 significant bits: 255 and 254 units would be equal if they were not integers."""

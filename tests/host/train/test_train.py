@@ -8,6 +8,7 @@ import itertools
 import os
 import pickle
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -35,7 +36,7 @@ from rowvit.photos import open_data  # noqa: E402
 from rowvit.train import recipe as recipes  # noqa: E402
 from rowvit.train.apart import Apart  # noqa: E402
 from rowvit.train.data import Augmentation, TrainingSet  # noqa: E402
-from rowvit.train.loop import Trainer, in_bf16  # noqa: E402
+from rowvit.train.loop import Trainer, _groups, in_bf16  # noqa: E402
 from rowvit.train.loss import features, loss, mix, rows  # noqa: E402
 from rowvit.train.recipe import Phase, Recipe  # noqa: E402
 
@@ -784,6 +785,59 @@ def test_teacher_of_another_shape_is_refused(tmp_path: Path, change: dict, messa
     shuffled = model, replace(card, classes=card.classes[::-1])
     with pytest.raises(RowvitError, match="the teacher has the classes in another order"):
         Trainer(model, card, photos, recipe, tmp_path / "x.state", shuffled)
+
+
+def test_what_a_run_takes_for_granted_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    trimmed = replace(CONFIG, pruning=({"layer": 0, "keep": 8}, {"layer": 1, "keep": 0}))
+    model, card = store.load(network(tmp_path / "in.safetensors", trimmed))
+    teacher = model, replace(card, classes=["0", "1", "2"])
+    schedule = Phase(1, 1e-3, prune_layers=(0,), rho=0.5)
+    with caplog.at_level("INFO", "rowvit"):
+        Trainer(model, card, photos, Recipe((Phase(1, 1e-3),), batch=8), tmp_path / "x.state", (model, card))
+        assert not caplog.messages
+        Trainer(model, card, photos, Recipe((schedule,), batch=8), tmp_path / "x.state", teacher)
+    first = photos.classes[0]
+    assert caplog.messages == [
+        f"the teacher calls class '{first}' '0': it teaches by their order",
+        "the recipe's pruning takes the place of the network's own",
+    ]
+
+
+def test_rates_fall_from_the_head_to_the_input() -> None:
+    """The LayerNorm before the first block, which CLIP's networks have, is of the input, too."""
+    model = VisionTransformer(replace(CONFIG, pre_norm=True))
+    factors = {
+        id(parameter): group["factor"]
+        for group in _groups(model, Phase(1, 1e-3, layer_decay=0.5))
+        for parameter in group["params"]
+    }
+    found = {name: factors[id(parameter)] for name, parameter in model.named_parameters()}
+    assert {found[name] for name in ("norm_pre.weight", "pos_embed", "patch_embed.proj.weight")} == {0.125}
+    assert found["blocks.0.norm1.weight"] == 0.25 and found["blocks.1.norm1.weight"] == 0.5
+    assert found["norm.weight"] == found["head.bias"] == 1.0
+
+
+def test_state_that_cannot_be_written(tmp_path: Path) -> None:
+    """Where the disk is full the run ends with a sentence, and the state before it stays."""
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    state, recipe = tmp_path / "x.state", Recipe((Phase(1, 1e-3),), batch=8, precision="fp32")
+    model, card = store.load(network(tmp_path / "in.safetensors"))
+    start, limits = copy.deepcopy(model), resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(done: int, *_: object) -> None:
+        if done == 2:  # files may not grow beyond it
+            resource.setrlimit(resource.RLIMIT_FSIZE, (state.stat().st_size // 2, limits[1]))
+
+    try:
+        with pytest.raises(RowvitError, match=r"x\.state: cannot be written \(.*\)"):
+            Trainer(model, card, photos, recipe, state, save_every=0.0).run(fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [file.name for file in tmp_path.glob("x.state*")] == ["x.state"]
+    steps: list[int] = []
+    Trainer(start, card, photos, recipe, state).run(lambda done, *_: steps.append(done))
+    assert steps == [2, 3]
 
 
 def test_streams_of_other_tokens_are_not_compared(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ SHAPES = [
 
 def array(rows: int, groups: int, lanes: int, port_bits: int) -> HardwareConfig:
     shape = dict(rows=rows, groups=groups, lanes=lanes, port_bits=port_bits)
-    depths = dict(weight_depth=2048, token_depth=8192, residual_depth=4096, param_slots=8, norm_slots=4)
+    depths = dict(weight_depth=2048, token_depth=8192, residual_depth=max(4096, 16384 // rows))
     rest = dict(
         max_tokens=128, max_dim=lanes * (groups + 1), mask_depth=256, rotary_tokens=128 * (lanes < 64)
     )

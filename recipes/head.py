@@ -50,6 +50,7 @@ def main() -> None:
     right = float((head(features).argmax(dim=1) == labels).float().mean())
     print(f"{100 * right:.1f} % of the {len(photos)} photos to which it was fitted")
     card.classes = list(photos.classes)
+    card.accuracy = {}
     card.history.append(f"head by logistic regression on {photos.name}")
     store.save(options.output, model, card)
 

@@ -41,6 +41,7 @@ class Photos:
     labels: np.ndarray  #: int64 [n]
     classes: tuple[str, ...]
     name: str  #: the set, as in model cards and tables: "cifar-10 test, all 10000"
+    root: Path | None = None  #: whose folders are the classes, if such a folder has them
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,7 +57,11 @@ class Photos:
         whole, *more = self.name.split(", ")
         drawn = f"{len(chosen)} of {len(self)} drawn with seed {seed}"
         name = ", ".join([whole, drawn, *(part for part in more if part.endswith(" classes"))])
-        return Photos([self.files[i] for i in chosen], self.labels[chosen], self.classes, name)
+        return replace(self.only(chosen), name=name)
+
+    def only(self, chosen: Sequence[int] | np.ndarray) -> Photos:
+        """Some of the photos, by their numbers, under the same name."""
+        return replace(self, files=[self.files[i] for i in chosen], labels=self.labels[chosen])
 
     def pixels(
         self,
@@ -222,7 +227,7 @@ def in_class_folders(root: Path, name: str) -> Photos:
         found = sorted(file for file in (root / of).rglob("*") if is_picture(file))
         files += found
         labels += [label] * len(found)
-    return Photos(files, np.array(labels, np.int64), tuple(classes), _readable(name))
+    return Photos(files, np.array(labels, np.int64), tuple(classes), _readable(name), root)
 
 
 def _readable(name: str) -> str:

@@ -25,6 +25,7 @@ def main() -> None:
     new = VisionTransformer(replace(old.config, act="silu", gated=True, hidden=hidden))
     kept = {name: tensor for name, tensor in old.state_dict().items() if ".mlp." not in name}
     new.load_state_dict(new.state_dict() | kept)
+    card.accuracy = {}
     card.history.append("a new gated FFN")
     store.save(target, new, card)
 

@@ -455,6 +455,16 @@ def test_dry_run_runs_elsewhere(tmp_path):
     assert Path(moved, "rowvit.bit").is_file()
 
 
+def test_no_dry_run_of_the_preprocessor(tmp_path):
+    """The design would need the IP that Vitis HLS makes."""
+    command = [sys.executable, ROOT / "bitstreams/build.py", "Pynq-Z2", "--dry-run", "--frontend", "hls"]
+    done = subprocess.run(
+        [*command, "--work", tmp_path / "work"], capture_output=True, text=True, timeout=HANG
+    )
+    assert done.returncode == 2 and "the IP that Vitis HLS makes" in done.stderr
+    assert not (tmp_path / "work").exists()
+
+
 @needs_tcl
 @pytest.mark.parametrize("frontend", FRONTENDS)
 def test_any_path(make, tmp_path, frontend):

@@ -129,5 +129,6 @@ def test_other_arrays(config):
 @pytest.mark.parametrize("name", [name for name in names() if name not in ("tiny", "pynq-z2")])
 def test_small(name):
     """What the memories are sized for."""
-    package = preset_package("vit-small-14" if name == "pynq-z2-257" else "deit-small")
+    preset = {"pynq-z2-257": "vit-small-14", "pynq-z2-lite": "deit-tiny"}.get(name, "deit-small")
+    package = preset_package(preset)
     assert_equal(package, name, random_images(package, 1, 1), checkpoints=False)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -156,7 +156,7 @@ def test_a_lesson_makes_what_the_command_makes(tmp_path, classes):
     assert own.tensors.keys() == expected.tensors.keys()
     for name, tensor in expected.tensors.items():
         np.testing.assert_array_equal(own.tensors[name], tensor, err_msg=name)
-    assert "taught" not in plain.meta and plain.meta["classes"] == NAMES
+    assert plain.meta["taught"] == {} and plain.meta["classes"] == NAMES
     said = json.loads((tmp_path / "found.json").read_text())
     assert found["classes"] == [{"label": name, "photos": 5} for name in NAMES]
     assert (found["learned"]["photos"], found["learned"]["right"]) == (15, said["right"])
@@ -612,6 +612,38 @@ def test_a_network_that_fits_only_as_it_is(monkeypatch):
         assert (
             "small cannot be taught: no room for tokens" in served.ask("POST", "/models/small/lessons").error
         )
+
+
+def test_a_network_that_is_larger_than_the_configuration():
+    """On the integer reference it runs all the same, without cycles; it is still taught after an answer."""
+    large = package()
+    small = replace(load("tiny"), max_tokens=16)
+    with serving(networks(large), "golden", lambda: rowvit.open("golden", small)) as served:
+        square = sets.png(sets.labelled(1, 0)[0][0])
+        for _ in range(2):
+            reply = served.ask("POST", "/models/small/classify?explain=1", square)
+            assert reply.status == 200, reply
+        assert served.ask("POST", "/", _form(square), **_FORM).status == 200
+        pupil = Pupil(served)
+        pupil.show_all()
+        assert pupil.learn()["learned"]["photos"] == 12
+
+
+_FORM = {"Content_Type": "multipart/form-data; boundary=x", "X_Part": "1", "Accept": "text/html"}
+
+
+def _form(picture: bytes, model: str = "small") -> bytes:
+    """What the page asks."""
+    head = b"--x\r\nContent-Disposition: form-data; name="
+    fields = head + b'"model"\r\n\r\n' + model.encode() + b"\r\n"
+    photo = head + b'"photo"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n' + picture
+    return fields + photo + b"\r\n--x--\r\n"
+
+
+def test_a_network_without_classes_on_the_page():
+    with golden(package(classes=0)) as served:
+        reply = served.ask("POST", "/", _form(sets.png(sets.labelled(1, 0)[0][0])), **_FORM)
+        assert reply.status == 200 and "no classes" in reply.body.decode(), reply
 
 
 # -- many at once ---------------------------------------------------------------------------------------

@@ -210,8 +210,10 @@ def test_no_camera(open_page, signs):
     page.add_init_script("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })")
     page.goto(signs.url)
     page.get_by_role("button", name="Use the camera").click()
-    sentence = page.get_by_text("Browsers give the camera only to pages from this computer or by HTTPS")
+    words = "Browsers give the camera only to pages from this computer or by HTTPS"
+    sentence = page.locator("#camera-speed").get_by_text(words)
     sentence.wait_for()
+    assert words in page.locator("#says").inner_text()  # and is heard
     assert sentence.bounding_box()["y"] < 600
     page.close()
 

@@ -15,6 +15,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import anyio
 import numpy as np
 import pytest
 from puppet import command, port_of, serving
@@ -24,7 +25,7 @@ import rowvit
 from rowvit.serve import gate, server
 from rowvit.serve.certificate import make
 from rowvit.serve.gate import neighbourhood
-from rowvit.serve.service import Limits
+from rowvit.serve.service import Limits, Service
 
 TOKEN = "0123456789abcdef"
 PIXELS = np.zeros((1, 12, 12, 3), np.uint8)
@@ -88,6 +89,11 @@ def test_pages_of_other_sites(served, puppet, origin):
         assert reply.status == 403 and "may not use this server" in reply.error
     assert served.ask("DELETE", "/lessons/lesson-x", Origin=origin).status == 403
     assert puppet.batches == []
+
+
+def test_an_origin_that_is_none(served):
+    reply = served.ask("POST", "/models/small/classify", b"", Origin="http://[x")
+    assert reply.status == 403 and "may not use this server" in reply.error
 
 
 def test_the_own_page_and_pages_that_are_allowed(networks, puppet):
@@ -286,6 +292,44 @@ def test_large_bodies_of_one_address_give_way(networks, puppet, monkeypatch):
         assert served.ask("POST", "/models/small/classify", body).status == 415  # it was taken, and looked at
         until(lambda: any(b" 429 " in _now(one) for one in flood))
         assert not any(b" 429 " in _now(one) for one in flood)  # only one of them
+
+
+@pytest.mark.parametrize("displaced", [False, True])
+def test_who_does_not_take_a_large_answer_is_left(networks, puppet, caplog, displaced):
+    """After the deadline, or when another's request needs the room; nothing of it stays."""
+    taken: list[int] = []
+
+    async def answers(scope, receive, send):
+        scope["state"]["sends"](scope["size"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for number in range(100):
+            await send({"type": "http.response.body", "body": bytes(30_000), "more_body": True})
+            taken.append(number)
+
+    async def asked(own: gate.Gate, address: str, size: int, stuck: bool = False) -> None:
+        async def send(message):
+            if stuck and len(taken) >= 3:
+                await anyio.sleep_forever()
+
+        scope = {"type": "http", "method": "GET", "path": "/x", "raw_path": b"/x", "query_string": b""}
+        scope |= {"headers": [], "client": (address, 1), "scheme": "http", "size": size}
+        await own(scope, None, send)
+
+    async def main() -> None:
+        limits = Limits(body=1 << 20, bodies=4 << 20, deadline=HANG if displaced else 0.3)
+        own = gate.Gate(answers, Service(networks, "sim", lambda: puppet, limits), None)
+        with anyio.fail_after(HANG):
+            async with anyio.create_task_group() as group:
+                group.start_soon(asked, own, "127.0.0.2", 3_000_000, True)
+                while len(taken) < 3:
+                    await anyio.sleep(0.01)
+                if displaced:
+                    await asked(own, "127.0.0.3", 2_000_000)
+        assert not own._bodies.all and own.service.open_requests == 0
+
+    with caplog.at_level("INFO", "rowvit.serve"):
+        anyio.run(main)
+    assert sum("/x 499" in text for text in caplog.messages) == 1
 
 
 # -- the end ----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import asyncio
 import os
 import re
 import threading
+from collections import Counter
 from io import BytesIO
 from pathlib import Path
 
@@ -287,6 +288,45 @@ def test_learning_that_outlasts_its_request(tab, monkeypatch):
     with tab.expect_response(lambda response: response.url.endswith("/learn")) as reply:
         assert "10 of 10 photos recognised" in learn(tab)
     assert reply.value.status == 504 and tab.locator("#teach-wrong").is_hidden()
+
+
+def test_a_button_that_is_pressed_twice(tab, signs):
+    """The second time is a recording of its own, which no frame of the first comes into."""
+    button = card(tab, "class 1").locator(".record")
+    tab.get_by_role("button", name="Use the camera").click()
+    until_true(tab, "() => document.getElementById('teach-video').videoWidth > 0")
+    tab.wait_for_timeout(500)  # until the page has made room for it
+    button.hover()
+    tab.mouse.down()
+    tab.mouse.up()
+    tab.mouse.down()
+    tab.wait_for_timeout(2000)
+    tab.mouse.up()
+    until(lambda: signs.service.lessons._lessons)
+    until_true(tab, SETTLED)
+    (lesson,) = signs.service.lessons._lessons.values()
+    counts = Counter(str(photo.recording) for photo in lesson.photos.values())
+    assert counts["1"] <= 1 and counts["2"] >= 3, counts
+
+
+def test_names_that_are_exchanged(tab, signs):
+    """While a photo is on its way: each class keeps its own photos, whoever has which name in the end."""
+    wanted = []
+    for label, digit in (("class 1", 0), ("class 2", 5)):
+        add_files(tab, label, digit, 4)
+    tab.route(re.compile(r"/photos\?class=class%202&recording"), lambda route: wanted.append(route))
+    card(tab, "class 2").locator(".files").set_input_files(photo_files(5, 1))
+    until(lambda: tab.wait_for_timeout(50) or wanted)
+    name(tab, "class 2", "third")
+    first = tab.locator("#classes .name").first
+    first.fill("class 2")
+    first.press("Tab")
+    tab.locator("#teach-wrong").get_by_text("There is a class class 2 already").wait_for()
+    wanted[0].continue_()
+    until_true(tab, SETTLED)
+    name(tab, "class 1", "class 2")
+    (lesson,) = signs.service.lessons._lessons.values()
+    until(lambda: {label: len(lesson.of(label)) for label in lesson.classes} == {"class 2": 4, "third": 5})
 
 
 def test_a_class_is_renamed(tab, signs):

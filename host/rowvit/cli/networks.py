@@ -95,7 +95,7 @@ def relu(
     pixels = fitted.prepared(size, card.resize, card.crop)
     tests, measured = pixels[:0], set[int]()  # after these layers
     if len(checked) and trained.classes and (names or set(trained.classes) <= set(card.classes)):
-        checked = matched(checked, card.name, card.classes, names)
+        checked = matched(checked, card.name, card.classes, None if steps else names)
         tests = checked.prepared(size, card.resize, card.crop)
         measured = {-1, *range(depth)} if each_layer else {-1, depth - 1}
     titles = ["layer", "zeros", "error if swapped", "error refitted", *(["top-1"] if measured else [])]

@@ -211,6 +211,8 @@ def _print(taught: Taught) -> None:
     shares = found.by_recording
     if shares is not None:
         low, high = wilson(float(shares.sum()), len(shares))
+        if of:  # of which the interval is: long ones count as much as others
+            share += f"; of a recording {shares.mean():.1%}"
         say(f"{share} ({low:.1%} to {high:.1%}), by cross-validation; {taught.fitted.solver} regression")
     else:
         say(

@@ -16,8 +16,9 @@ classes            class names; none: the network answers with tokens only
 pre_norm           true: it has a LayerNorm before its blocks (optional)
 gated              true: its FFN is gated (optional)
 rotary             its positions are rotary (optional): coordinates, how many different ones there are
-taught             its head was taught, and what it sees of so many photos is kept (optional): photos, and
-                   recordings, of which they are, if several are of one
+taught             its head was taught (optional): photos, of which is kept what it sees, if any are, and
+                   recordings, of which they are, if several are of one; before (true), if it says how photos
+                   of the classes vary that the network had before
 familiar           how far from its classes a photo is something else (optional); see
                    `rowvit.formats.familiar`
 tokens             with which tokens it answers (optional): rows ("class" or "all"), layers (0-based) behind
@@ -47,9 +48,10 @@ for every hidden neuron, the gate first; with classes norm (.g, .b) and head (.w
 with normalised tokens tokens (.g, .b); with ``pre_norm`` pre_norm (.g, .b) and
 pre.mult uint16 [D]; with ``rotary`` rope.table int16 [coordinates, hd / 4, 2], cosines and sines with
 14 fraction bits, and rope.places uint8 [N, 2], of every token (prefix first) two indices into it, for
-even and for odd pairs of channels; with ``taught`` taught.seen int8 [photos, D], what the head sees of
-each photo, taught.labels uint16 [photos], their classes, and, if it has ``recordings``, taught.recordings
-uint16 [photos], which of them belong together. Head h of attention owns channels h*hd .. (h+1)*hd-1 of q, k
+even and for odd pairs of channels; with ``taught``, if it has ``photos``, taught.seen int8 [photos, D], what
+the head sees of each photo, and taught.labels uint16 [photos], their classes; if it has ``recordings``,
+taught.recordings uint16 [photos], which of them belong together; if it has ``before``, taught.before float32
+[D, D], a covariance. Head h of attention owns channels h*hd .. (h+1)*hd-1 of q, k
 and v.
 """
 
@@ -117,6 +119,19 @@ def tensor_table(
     if coordinates:
         table["rope.table"] = ("int16", (coordinates, dim // arch["heads"] // 4, 2))
         table["rope.places"] = ("uint8", (arch["tokens"], 2))
+    return table
+
+
+def _taught_table(meta: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Every tensor of what was taught, by the description: name -> (dtype, shape)."""
+    taught, dim = meta.get("taught", {}), meta["architecture"]["dim"]
+    photos, table = taught.get("photos", 0), dict[str, tuple[str, tuple[int, ...]]]()
+    if photos:
+        table |= {"taught.seen": ("int8", (photos, dim)), "taught.labels": ("uint16", (photos,))}
+    if "recordings" in taught:
+        table["taught.recordings"] = "uint16", (photos,)
+    if "before" in taught:
+        table["taught.before"] = "float32", (dim, dim)
     return table
 
 
@@ -281,14 +296,7 @@ class ModelPackage:
             self.arch, normalised(self.meta), "pre_norm" in self.meta, coordinates, lanes_each(self.meta)
         )
         table |= head.tensor_table(self.meta) | familiar.tensor_table(self.meta)
-        if "taught" in self.meta:
-            photos, recordings = (self.meta["taught"].get(key) for key in ("photos", "recordings"))
-            table |= {
-                "taught.seen": ("int8", (photos, self.arch["dim"])),
-                "taught.labels": ("uint16", (photos,)),
-            }
-            if recordings:
-                table["taught.recordings"] = "uint16", (photos,)
+        table |= _taught_table(self.meta)
         if table.keys() != self.tensors.keys():
             odd = sorted(table.keys() ^ self.tensors.keys())
             raise ValueError(f"tensors missing or unexpected: {', '.join(odd[:5])}")

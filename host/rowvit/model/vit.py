@@ -460,11 +460,11 @@ class VisionTransformer(nn.Module):
         if config.pool == "token":
             return self.norm(x[:, :2] if config.distilled else x[:, 0])
         if config.pool == "mean":
-            return self.norm(x[:, config.prefix :].mean(dim=1))
+            return self.norm(_mean(x[:, config.prefix :]))
         normed = self.norm(x)
         if self.attn_pool is not None:
             return self.attn_pool(normed)
-        mean = normed[:, config.prefix :].mean(dim=1)
+        mean = _mean(normed[:, config.prefix :])
         return mean if config.pool == "norm-mean" else torch.cat([normed[:, 0], mean], dim=1)
 
     def forward(self, images: Tensor, observe: Observer = _ignore) -> Tensor:
@@ -492,6 +492,12 @@ class VisionTransformer(nn.Module):
             logits = (self.head(normed[:, 0]) + self.head_dist(normed[:, 1])) / 2
         observe("logits", logits)
         return logits
+
+
+def _mean(patches: Tensor) -> Tensor:
+    """[B, D] of patches [B, live, D]; where none is left, zeros, as of the integer reference."""
+    found: Tensor = patches.mean(dim=1) if patches.shape[1] else patches.sum(dim=1)
+    return found
 
 
 def _row_heads(config: ViTConfig) -> dict[str, nn.Module]:

@@ -185,7 +185,7 @@ class Handoff:
     @property
     def pl_clock(self) -> tuple[int, float] | None:
         """Number of the processor's clock that drives the core, and the MHz that timing was met for."""
-        cell, _, pin = self.core.clock_source.partition("/")
+        cell, _, pin = self.core.clock_source.rpartition("/")
         wanted, index = self.core.clock_mhz, pin[-1:]
         if cell != self.processor.path or not index.isdigit() or wanted is None:
             return None

@@ -110,11 +110,11 @@ class RowvitOverlay(Overlay):
         super().__init__(str(path), download=False, device=device)
         for block in (self.handoff.core, self.handoff.dma):
             self._compare(block)
-        self.claim()
+        self._claim = self._claimed()
         self.turns = turns(self.device)
         self.turns.end()  # of what was opened before, and is left: the logic is about to change
         with self.turns.taken():
-            self.turns.bitstream = self.bitfile_name
+            self.turns.bitstream, self.turns.last = self.bitfile_name, None
             if download:
                 self.download()
             elif _manager_state(self.device).endswith("error"):  # of other states, JTAG may have loaded it
@@ -123,15 +123,25 @@ class RowvitOverlay(Overlay):
                 self._correct_clock()
             self.check_core()  # before drivers: PYNQ's write to interrupt controller and DMA
 
-    def claim(self) -> None:
-        """Take the board for this process; `RowvitError` if another one has it, or this one is not root's."""
-        if _manager(self.device) is not None:
-            if os.geteuid():
-                raise RowvitError("PYNQ gives the programmable logic to root alone", "use sudo -i")
-            self._claim: Claim | None = claim()
+    def _claimed(self) -> Claim | None:
+        """The board, for this process; `RowvitError` if another one has it, or this one is not root's."""
+        if _manager(self.device) is None:
+            return None
+        if os.geteuid():
+            raise RowvitError("PYNQ gives the programmable logic to root alone", "use sudo -i")
+        return claim()
+
+    def claim(self) -> Claim | None:
+        """What the board is this process's by, for as long as the caller has it; None of a simulator.
+
+        `RowvitError` if it was released: another process may have loaded something else.
+        """
+        if self._claim is None and _manager(self.device) is not None:
+            raise RowvitError(f"{self.bitfile_name} was closed", "open it again")
+        return self._claim
 
     def release(self) -> None:
-        """Let other processes have the board."""
+        """Let other processes have the board, once no accelerator has it any more."""
         self._claim = None
 
     def require_loaded(self) -> None:
@@ -212,11 +222,13 @@ class RowvitOverlay(Overlay):
             if abs(_pl_mhz(index) - wanted) > clocks.ROUNDING * wanted:
                 clock = _divided(index, wanted)
                 Clocks.set_pl_clk(index, div0=clock.divisor0, div1=clock.divisor1)
-            self._check_clock()
+        self._check_clock()
 
     def _check_clock(self) -> None:
         """Take note of the core's clock; `RowvitError` if it is faster than what timing was met for."""
-        if self.handoff.pl_clock is None:
+        if self.handoff.pl_clock is None:  # what the .hwh says is all that is known of it
+            clock = self.handoff.core.clock_mhz or self.config.clock_mhz
+            self.config = replace(self.config, clock_mhz=clock)
             return
         index, wanted = self.handoff.pl_clock
         found = _pl_mhz(index)

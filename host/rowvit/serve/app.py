@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from rowvit.serve import cards, protocol
-from rowvit.serve.gate import Gate
+from rowvit.serve.gate import LEFT, Gate
 from rowvit.serve.networks import Network
 from rowvit.serve.openapi import openapi
 from rowvit.serve.page import failure, page_routes, source
@@ -25,8 +25,6 @@ from rowvit.serve.query import body, flag, picture, seconds
 from rowvit.serve.refusal import Refusal
 from rowvit.serve.service import Service
 from rowvit.serve.teach import lesson_routes
-
-_LEFT = 499  # as nginx notes it
 
 
 def application(service: Service) -> ASGIApp:
@@ -208,7 +206,7 @@ def _refused(request: Request, error: Exception) -> Response:
             405: f"this address does not take {request.method}; see /openapi.json for what it takes",
         }.get(status, str(error.detail))
     elif isinstance(error, ClientDisconnect):
-        status, sentence = _LEFT, "the client left before its request was here"
+        status, sentence = LEFT, "the client left before its request was here"
     if status == 408:
         headers["Connection"] = "close"
     if "text/html" in request.headers.get("accept", ""):

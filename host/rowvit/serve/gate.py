@@ -29,6 +29,7 @@ from rowvit.serve.service import Service
 
 LOG = logging.getLogger("rowvit.serve")
 COOKIE = "rowvit-token"
+LEFT = 499  # of a client that does not take its answer, as nginx notes it
 #: what load balancers ask, without a token
 _LIVE = "/v2/health/live"
 _OPEN = (_LIVE, "/v2/health/ready")
@@ -66,8 +67,14 @@ class _Body:
     address: str
     size: int = 0
     arrived: bool = False
+    sends: bool = False  # a large answer, which counts as well
     displaced: bool = False
-    scope: anyio.CancelScope | None = None  # in which it is waited for
+    scope: anyio.CancelScope | None = None  # in which its client is waited for
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether it is its client that it waits for."""
+        return self.sends or not self.arrived
 
 
 class _Bodies:
@@ -84,10 +91,10 @@ class _Bodies:
             for one in self.all:
                 by_address[one.address] += one.size
             largest = max(by_address, key=lambda address: (by_address[address], address == own.address))
-            coming = [one for one in self.all if one.address == largest and not one.arrived]
-            if largest == own.address or not coming:
+            slow = [one for one in self.all if one.address == largest and one.gives_way]
+            if largest == own.address or not slow:
                 raise _too_many()
-            other = max(coming, key=lambda one: one.size)
+            other = max(slow, key=lambda one: one.size)
             other.displaced, other.size = True, 0
             if other.scope is not None:
                 other.scope.cancel()
@@ -145,12 +152,16 @@ class Gate:
         limits = self.service.limits
         largest = self.service.largest(scope["path"])
         address = neighbourhood(str(next(iter(scope.get("client") or "-"))))
-        own = _Body(address)
+        own, whole = _Body(address), anyio.CancelScope()
         self._bodies.all.add(own)
         self.service.open_requests += 1
 
         def hold(size: int) -> None:
             self._bodies.add(own, size, max(limits.bodies, largest))
+
+        def sends(size: int) -> None:
+            own.sends = True
+            self._bodies.add(own, size, max(limits.bodies, size))  # one there is room for, alone
 
         async def noted(message: Message) -> None:
             nonlocal status
@@ -158,7 +169,16 @@ class Gate:
                 status = message["status"]
                 last = [(b"connection", b"close")] if self.service.stopping else []
                 message["headers"] = [*message["headers"], *_HEADERS, *last]
-            await send(message)
+            if not own.sends:
+                await send(message)
+                return
+            with anyio.move_on_after(limits.deadline) as own.scope:
+                await send(message)
+            taken, own.scope = not own.scope.cancelled_caught, None
+            if own.displaced or not taken:
+                status = LEFT
+                whole.cancel()
+                await anyio.sleep_forever()
 
         async def limited() -> Message:
             if own.arrived:
@@ -178,7 +198,7 @@ class Gate:
             hold(size)
             return message
 
-        scope.setdefault("state", {}).update(note="", hold=hold)
+        scope.setdefault("state", {}).update(note="", hold=hold, sends=sends)
         request = Request(scope)
         try:
             try:
@@ -186,7 +206,8 @@ class Gate:
             except Refusal as refusal:
                 answer = self._refused(request, refusal)
             if answer is None:
-                await self.app(scope, limited, noted)
+                with whole:
+                    await self.app(scope, limited, noted)
             else:
                 await answer(scope, receive, noted)
         finally:
@@ -220,7 +241,7 @@ class Gate:
         origin = request.headers.get("origin")
         if request.method in _SAFE or origin is None:
             return
-        site = urlsplit(origin).netloc.lower()
+        site = _site(origin)
         if site != host.lower() and _name(site) not in self.service.allowed:
             advice = "use this server's page, or --allow-host"
             raise Refusal(403, f"a page of {origin[:60]} may not use this server", advice)
@@ -267,6 +288,14 @@ class Gate:
         path = _LESSON.sub(f"{PREFIX}...", path)  # whoever knows the rest can use it
         note = _LESSON.sub(f"{PREFIX}...", scope["state"]["note"])
         LOG.info("%s %s %s %d %.1f ms %s", client[0], scope["method"], path, status, 1e3 * seconds, note)
+
+
+def _site(origin: str) -> str:
+    """Its host and port; none of what is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _name(host: str) -> str:

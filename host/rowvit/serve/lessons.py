@@ -7,6 +7,7 @@ identifier, which cannot be guessed, can use it; nothing lists them.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 import unicodedata
@@ -68,6 +69,7 @@ class Learned:
     kept: Kept  #: what it learned from
     found: dict[str, Any]  #: for JSON: `Learned` in the OpenAPI document
     network: Network | None  #: of the package, for the engine; None while it is put away
+    coming: asyncio.Future[Network] | None = None  #: it, while it is compiled again
 
 
 @dataclass(eq=False)
@@ -261,6 +263,7 @@ def _found(taught: Taught, numbers: list[int]) -> dict[str, Any]:
         "photos": total,
         "recordings": len(set(found.recordings.tolist())),
         "right": right,
+        "share": None if shares is None else float(shares.mean()),
         "interval": None if shares is None else list(wilson(float(shares.sum()), len(shares))),
         "classes": [
             {"label": label, "photos": int(all_), "right": int(own)}

@@ -163,8 +163,12 @@ SCHEMAS: dict[str, Any] = {
                 "description": "Photos that were not taken together, or are equal",
             },
             right=INTEGER,
+            share={
+                "description": "That is right of a recording, on average; null where there is no interval",
+                "anyOf": [NUMBER, {"type": "null"}],
+            },
             interval={
-                "description": "95 %, of the share that is right",
+                "description": "95 %, of that share",
                 "anyOf": [_list(NUMBER), {"type": "null"}],
             },
             classes=_list(_all(label=TEXT, photos=INTEGER, right=INTEGER)),

@@ -30,6 +30,7 @@ from rowvit.serve.networks import Network
 from rowvit.serve.photos import pixels_of
 from rowvit.serve.refusal import Refusal
 from rowvit.targets.golden import Golden
+from rowvit.targets.target import read_program
 
 if TYPE_CHECKING:
     from rowvit.formats.program import Program
@@ -248,7 +249,7 @@ class Service:
             program = None
             if self.target_name == "golden":  # else the core counts
                 with suppress(RowvitError):  # it may be too large for the configuration
-                    program = network.program(self.config)
+                    program = read_program(network.runs, self.config, keep=network.stored)
             self._goldens[network] = golden, program
         return explain(*self._goldens[network], one.pixels)
 
@@ -303,18 +304,24 @@ class Service:
         found = lesson.learned
         network = found.network
         if network is None:
-            compiling = asyncio.get_running_loop().run_in_executor(
-                self._teacher, lesson.network.taught, found.package, self._compiled_for
-            )
+            if found.coming is None:  # once, however many ask for it meanwhile
+                found.coming = asyncio.get_running_loop().run_in_executor(
+                    self._teacher, lesson.network.taught, found.package, self._compiled_for
+                )
+                found.coming.add_done_callback(partial(self._has_compiled, found))
             try:
-                network = await asyncio.wait_for(compiling, self.limits.deadline)
+                network = await asyncio.wait_for(asyncio.shield(found.coming), self.limits.deadline)
             except asyncio.TimeoutError as error:
                 raise Refusal(
                     504, "the lesson's network is still being compiled", "try again later"
                 ) from error
-            found.network = network
-            self.lessons.sweep()
         return network
+
+    def _has_compiled(self, found: Learned, coming: asyncio.Future[Network]) -> None:
+        found.coming = None
+        if not coming.cancelled() and coming.exception() is None:
+            found.network = coming.result()
+            self.lessons.sweep()
 
     @property
     def _compiled_for(self) -> HardwareConfig | None:
@@ -330,8 +337,9 @@ class Service:
         for network in self.networks.values():
             if network.backbone is not None:
                 package = network.backbone.package
-                tensors = sum(tensor.nbytes for tensor in package.tensors.values())
-                room = max(room, tensors + (own.photos + own.classes) * (package.arch["dim"] + 8) + _HEADER)
+                tensors, dim = sum(tensor.nbytes for tensor in package.tensors.values()), package.arch["dim"]
+                familiar = 4 * dim * (2 * dim + own.classes)
+                room = max(room, tensors + (own.photos + own.classes) * (dim + 8) + familiar + _HEADER)
         return max(self.limits.body, room)
 
     async def within(self, deadline: float, work: Awaitable[T]) -> T:

@@ -7,14 +7,17 @@ What has learned is classified by as any network is, with the lesson's identifie
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from rowvit.serve.lessons import NAME, Lesson, class_name, kept
 from rowvit.serve.query import body, flag, picture, seconds
 from rowvit.serve.service import Service
+
+_PART = 256 << 10  # bytes of a package that are sent at once
 
 
 def lesson_routes() -> list[Route]:
@@ -107,7 +110,20 @@ async def _package(request: Request) -> Response:
     service, lesson = _addressed(request)
     name = class_name(request.query_params.get("name", f"{lesson.network.name}-taught"))
     package = lesson.package(name, flag(request, "keep", True))
+    size = sum(tensor.nbytes for tensor in package.tensors.values())
+    request.state.sends(2 * size)  # it is there twice while it is encoded
     data = await service.beside(package.encode, name)
     file = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "taught"
-    headers = {"Content-Disposition": f'attachment; filename="{file}.safetensors"'}
-    return Response(data, headers=headers, media_type="application/octet-stream")
+    headers = {
+        "Content-Disposition": f'attachment; filename="{file}.safetensors"',
+        "Content-Length": str(len(data)),
+    }
+    return StreamingResponse(_parts(data), headers=headers, media_type="application/octet-stream")
+
+
+async def _parts(data: bytes) -> AsyncIterator[bytes]:
+    """So that what a slow client has not taken yet does not wait in the server's buffers, where nobody counts
+    it.
+    """
+    for first in range(0, len(data), _PART):
+        yield data[first : first + _PART]

@@ -108,6 +108,7 @@ class _Walk:
     def _clock(self) -> Finding:
         """The PL clock that PYNQ reads from the processing system, compared with the one in the .hwh."""
         if self.overlay.handoff.pl_clock is None:
+            self.mhz = self.overlay.config.clock_mhz
             return None, "the .hwh does not say which PL clock drives the core"
         index, wanted = self.overlay.handoff.pl_clock
         found = getattr(Clocks, f"fclk{index}_mhz")

@@ -80,15 +80,23 @@ class _Slot:
         """The first ``size`` bytes of what is sent for an image."""
         found = self._packets.get(image)
         if found is None or found.nbytes != size:
-            found = self._packets[image] = self.source[image, :size]
+            found = self._packets[image] = self._part(self.source[image, :size])
         return found
 
     def answer(self, number: int) -> PynqBuffer:
         """Where the answer of a pass goes."""
         found = self._sinks.get(number)
         if found is None:
-            found = self._sinks[number] = self.sink[number]
+            found = self._sinks[number] = self._part(self.sink[number])
         return found
+
+    @staticmethod
+    def _part(of: PynqBuffer) -> PynqBuffer:
+        """A part, whose cache the DMA's driver leaves alone: PYNQ 3.1 would flush or invalidate all of the
+        buffer for each.
+        """
+        of.coherent = True
+        return of
 
     def free(self) -> None:
         # parts of a buffer keep its memory in XRT, which would unmap it when something else lies there
@@ -169,25 +177,27 @@ class Accelerator(Target):
         self._flow: _Flow | None = None
         self._took: dict[int, float] = {}  # seconds of the core for the last answer, by images of its pass
         self._shapes: dict[tuple[int, ...], tuple[Shape, int]] = {}  # by tokens kept; and lane tiles of W2
-        self._on_close = on_close
+        self._on_close, self._own = on_close, object()
         self._warned = False  # that MM2S_LENGTH is not what was sent
         self.guard: Guard | None = None
         if check_every is not None:
             from rowvit.targets.guard import Guard
 
             self.guard = Guard(check_every, self.check_memory)
-        overlay.claim()
+        self._claim, self._closed = overlay.claim(), False
         with overlay.turns.taken():
             self.reset()
 
     def load(self, model: str | Path | ModelPackage | Program) -> None:
         """Make a network ready: a package is compiled, and the blob copied to memory that the core can read.
 
-        `RowvitError` if the file or network cannot be used on this configuration, the memory is too small, or
-        a stream is open.
+        `RowvitError` if the file or network cannot be used on this configuration, the memory is too small, a
+        stream is open, or the accelerator was closed.
         """
         with self.overlay.turns.taken():
             self.overlay.require_loaded()
+            if self._closed:  # another process may have the board
+                raise RowvitError("this accelerator was closed", "open it again")
             self._unload()
             program = read_program(model, self.config)
             if self.guard is not None:
@@ -249,6 +259,7 @@ class Accelerator(Target):
             self._unload()
             self._on_close()
             self.overlay.release()
+            self._claim, self._closed = None, True
         if self.guard is not None:
             self.guard.close()
 
@@ -308,8 +319,8 @@ class Accelerator(Target):
             if self.guard is not None:
                 self.guard.refuse()
             halted = any(self.dma.read(channel + 4) & DMA_HALTED for channel in (MM2S, S2MM))
-            # the last reset failed, someone else was here, or a read failed behind the last image
-            if halted or self.core.get("STATUS") & (BUSY | ERROR):
+            # someone else was here, the last reset failed, or a read failed behind the last image
+            if self.overlay.turns.last is not self._own or halted or self.core.get("STATUS") & (BUSY | ERROR):
                 self.reset()
             with closing(self._steps(images, batch)) as self._flow:
                 try:
@@ -461,6 +472,7 @@ class Accelerator(Target):
             rows = meta["input"]["rows"]
             for image, packet in zip(images, held.images, strict=False):
                 _pack(image, meta["architecture"]["patch_size"], packet.reshape(rows, -1))
+        held.source.flush()
         return _Batch(code, held, sizes, watchdog, time.monotonic() - begin)
 
     def _start(self, batch: _Batch) -> None:
@@ -472,14 +484,16 @@ class Accelerator(Target):
             self._send(batch)  # it arrives while weights load
 
     def _send(self, batch: _Batch) -> None:
-        """Send the next image; the DMA's driver flushes it."""
+        """Send the next image."""
         self.dma.sendchannel.transfer(batch.slot.packet(batch.sent, batch.sizes[batch.sent]))
         batch.sent, batch.sending = batch.sent + 1, True
 
     def _take(self, batch: _Batch) -> None:
-        """Make an answer that has come visible to the CPU."""
+        """Take note of an answer that has come; the last one makes all visible to the CPU."""
         self.dma.recvchannel.wait()
         batch.lengths.append(self.dma.recvchannel.transferred)
+        if len(batch.lengths) == batch.passes:
+            batch.slot.sink.invalidate()
 
     def _advance(self, batch: _Batch) -> bool:
         """Do what there is to do; True when all answers have come, the last of which `_take` has to take."""
@@ -716,6 +730,7 @@ class Accelerator(Target):
         start(self.dma, path)
         for channel in (self.dma.sendchannel, self.dma.recvchannel):
             channel.start()
+        self.overlay.turns.last = self._own
 
     def _allocate(self, shape: tuple[int, ...]) -> PynqBuffer:
         from rowvit.pynq import allocate
@@ -734,16 +749,16 @@ class Accelerator(Target):
 def _pack(image: NDArray[Any], patch: int, rows: NDArray[Any]) -> None:
     """Write an image's patches to uint8 [patches, bytes], whose rows may end in padding.
 
-    They are those of `reference.patchify`, copied in pieces of a patch's width.
+    They are those of `reference.patchify`, copied in pieces of a patch's width. ``rows`` are only written:
+    reading memory that the processor does not cache takes long.
     """
     height, across, channels = image.shape
     down, across, width = height // patch, across // patch, patch * channels
-    pieces = np.ascontiguousarray(image).reshape(down, patch, across, width).view(f"V{width}")[..., 0]
+    values = np.bitwise_xor(image, 0x80, order="C")
+    pieces = values.reshape(down, patch, across, width).view(f"V{width}")[..., 0]
     strides = (across * rows.strides[0], rows.strides[0], width)
     target: NDArray[Any] = np.ndarray((down, across, patch), f"V{width}", rows, 0, strides)
     target[:] = pieces.transpose(0, 2, 1)
-    pixels = rows[:, : patch * width]
-    np.bitwise_xor(pixels, 0x80, out=pixels)
 
 
 def _geometry(image: NDArray[Any], meta: dict[str, Any]) -> Geometry:

@@ -31,7 +31,15 @@ from rowvit.images import for_network, is_picture
 from rowvit.processors import processors
 from rowvit.targets.guard import Difference
 from rowvit.targets.open import open as open_target
-from rowvit.targets.target import MODELS, first_difference, position, read_model, read_package, read_program
+from rowvit.targets.target import (
+    MODELS,
+    first_difference,
+    position,
+    read_model,
+    read_package,
+    read_program,
+    require_batch,
+)
 from rowvit.targets.workers import Workers
 
 if TYPE_CHECKING:
@@ -441,7 +449,8 @@ class Session:
         return min(jobs or processors(), -(-images // self._size(batch))) <= 1
 
     def _size(self, batch: int) -> int:
-        """Images that a process gets at once."""
+        """Images that a process gets at once; `RowvitError` if the batch is none."""
+        require_batch(batch)
         return max(batch, _AT_ONCE) if self.target_name == "golden" else batch
 
     def _several(self, jobs: int) -> Workers:

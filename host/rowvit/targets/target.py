@@ -186,6 +186,26 @@ def first_difference(result: Result, reference: Result, meta: dict[str, Any]) ->
     return ""
 
 
+def require_batch(batch: int) -> None:
+    """`RowvitError` unless a start of the core may have so many images."""
+    if not 1 <= batch <= 0xFFFF:
+        raise RowvitError(f"a batch of {batch} images is not possible", "use 1 to 65535")
+
+
+class Prepared(Iterator[NDArray[Any]]):
+    """Pixels from `Target.prepared`, for its `stream` in batches of the same size."""
+
+    def __init__(self, pixels: Generator[NDArray[Any], None, None]) -> None:
+        self._pixels = pixels
+
+    def __next__(self) -> NDArray[Any]:
+        return next(self._pixels)
+
+    def close(self) -> None:
+        """Decode no more."""
+        self._pixels.close()
+
+
 class Target:
     """What golden, sim and board have in common: `load` a network, call with images, `close`."""
 
@@ -266,13 +286,15 @@ class Target:
 
     def _ready(self, batch: int) -> None:
         loaded(self.meta)
-        if not 1 <= batch <= 0xFFFF:
-            raise RowvitError(f"a batch of {batch} images is not possible", "use 1 to 65535")
+        require_batch(batch)
 
     def _batches(self, images: Iterable[ImageSource], batch: int) -> Iterator[Sequence[NDArray[Any]]]:
         """Batches of up to ``batch`` images' pixels."""
         failure: Exception | None = None
-        if isinstance(images, np.ndarray | list) and all(isinstance(one, np.ndarray) for one in images):
+        pixels: Generator[NDArray[Any], None, None] | Prepared
+        if isinstance(images, Prepared):
+            pixels = images
+        elif isinstance(images, np.ndarray | list) and all(isinstance(one, np.ndarray) for one in images):
             pixels = (self._pixels(image) for image in images)  # there is nothing to decode
         else:
             pixels = self.prepared(images, batch)
@@ -292,13 +314,19 @@ class Target:
 
     def prepared(
         self, images: Iterable[ImageSource], batch: int = 1, refused: Refused | None = None
-    ) -> Generator[NDArray[Any], None, None]:
+    ) -> Prepared:
         """Pixels of the images, in order; files are decoded by threads, up to two batches early.
 
         Not so early that they take more than 64 MB. With ``refused``, that gets what cannot be used, and the
-        others follow.
+        others follow. Arrays that come one after the other are copied where a batch waits for several.
         """
-        return decoded(images, self._pixels, 2 * batch, refused)
+        own = batch == 1 or isinstance(images, np.ndarray | list | tuple)
+        return Prepared(decoded(images, self._pixels if own else self._copied, 2 * batch, refused))
+
+    def _copied(self, image: ImageSource) -> NDArray[Any]:
+        """`_pixels`, which stay as they are when the caller writes the next image to the same array."""
+        pixels = self._pixels(image)
+        return pixels.copy() if isinstance(image, np.ndarray) else pixels
 
     def _pixels(self, image: ImageSource) -> NDArray[Any]:
         """An image as uint8 [height, width, 3]; of the network's size, with the host front end."""

@@ -33,7 +33,7 @@ class Kept:
     @classmethod
     def of(cls, package: ModelPackage) -> Kept:
         """What a package has kept; `RowvitError` if it has kept nothing."""
-        if "taught" not in package.meta:
+        if not package.meta.get("taught", {}).get("photos"):
             raise RowvitError(
                 f"'{package.meta['name']}' has kept nothing of the photos that it was taught with",
                 "teach it with --keep, or all classes at once",
@@ -45,7 +45,7 @@ class Kept:
     def within(self, package: ModelPackage) -> ModelPackage:
         """The package that was taught by these photos, with what has been seen of them."""
         own: dict[str, NDArray[Any]] = {"taught.seen": self.seen, "taught.labels": self.labels}
-        taught = {"photos": len(self.labels)}
+        taught = package.meta["taught"] | {"photos": len(self.labels)}
         if self.recordings is not None:
             own["taught.recordings"] = self.recordings
             taught["recordings"] = int(self.recordings.max()) + 1
@@ -59,7 +59,7 @@ class Backbone:
 
     package: ModelPackage
     unit: float  #: of the head's input
-    #: [D, D] covariance of photos of the classes that it had, if it says what they look like
+    #: [D, D] covariance of photos of the classes that it had before it was taught others, if it says so
     before: NDArray[np.float64] | None = field(default=None, compare=False)
 
     @classmethod
@@ -78,13 +78,11 @@ class Backbone:
                 "teach a network whose head sees the class token",
             )
         if package.arch["classes"]:  # the head's own LayerNorm says all
-            own = ("tokens", "taught", "familiar")
+            own = ("taught", "familiar") if "taught" in meta else ("tokens", "familiar")
             plain = {key: value for key, value in meta.items() if key not in (*own, "hash")}
             tensors = {name: t for name, t in package.tensors.items() if name.split(".")[0] not in own}
             answers = ModelPackage(plain, tensors).with_tokens("class")
-            whitening = package.tensors.get("familiar.whitening")
-            before = None if whitening is None else _covariance(whitening.astype(np.float64))
-            return cls(answers, float(meta["scales"]["norm"]), before)
+            return cls(answers, float(meta["scales"]["norm"]), _before(package))
         answer = meta.get("tokens", {"layers": []})
         if last not in answer["layers"] or not normalised(meta):
             raise RowvitError(
@@ -145,9 +143,12 @@ class Backbone:
             "params": frozen.meta["params"] | {"head.shift": shift},
             "scales": frozen.meta["scales"] | {"logit": unit},
             "accuracy": {},
+            "taught": {} if self.before is None else {"before": True},
             "history": self.package.meta.get("history", ()),
         }
         own: dict[str, NDArray[Any]] = {f"head.{part}": tensor for part, tensor in head.items()}
+        if self.before is not None:
+            own["taught.before"] = self.before.astype(np.float32)
         return _acquainted(ModelPackage(meta, frozen.tensors | own), familiar, history)
 
     def with_own_head(self, history: str, familiar: Familiar) -> ModelPackage:
@@ -193,10 +194,20 @@ class Backbone:
         return _without_head(ModelPackage(meta, package.tensors | norm))
 
 
-def _covariance(whitening: NDArray[np.float64]) -> NDArray[np.float64]:
-    """That a whitening takes to one."""
-    found: NDArray[np.float64] = np.linalg.inv(whitening @ whitening.T)
-    return found
+def _before(package: ModelPackage) -> NDArray[np.float64] | None:
+    """What `Backbone.before` is of a package.
+
+    One that was taught hands on what was known before: its own photos are kept, or may be shown again, and
+    would be held against what they have made themselves.
+    """
+    if "taught" in package.meta:
+        found = package.tensors.get("taught.before")
+        return None if found is None else found.astype(np.float64)
+    if "familiar" not in package.meta:
+        return None
+    whitening = package.tensors["familiar.whitening"].astype(np.float64)
+    covariance: NDArray[np.float64] = np.linalg.inv(whitening @ whitening.T)  # which it takes to one
+    return covariance
 
 
 def _acquainted(package: ModelPackage, familiar: Familiar, history: str) -> ModelPackage:

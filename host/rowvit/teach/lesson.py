@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
-from rowvit.photos import Photos, in_class_folders, open_data
+from rowvit.photos import File, Photos, in_class_folders, open_data
 from rowvit.targets.features import features
 from rowvit.targets.target import Result
 from rowvit.teach import familiar
@@ -52,22 +51,21 @@ def read(path: Path, before: Kept | None = None) -> Photos:
 
 def _is_split(path: Path) -> bool:
     """Whether the folders in one are of training and of test photos, and not of classes."""
-    folders = {entry.name for entry in path.iterdir() if entry.is_dir()}
+    folders = {entry.name for entry in path.iterdir() if entry.is_dir() and entry.name[0] != "."}
     return "train" in folders and folders <= {"train", "val", "validation", "test"}
 
 
 def recordings(photos: Photos) -> NDArray[np.int64]:
     """The recording of each photo: those of one folder below a class's are one, others are their own."""
     keys: dict[object, int] = {}
-    found = [
-        keys.setdefault(file.parent if _is_below(file, photos.classes[label]) else number, len(keys))
-        for number, (file, label) in enumerate(zip(photos.files, photos.labels, strict=True))
-    ]
+
+    def key(number: int, file: File) -> object:
+        if photos.root is None or not isinstance(file, Path):
+            return number
+        return number if file.parent.parent == photos.root else file.parent
+
+    found = [keys.setdefault(key(number, file), len(keys)) for number, file in enumerate(photos.files)]
     return np.array(found, np.int64)
-
-
-def _is_below(file: object, label: str) -> TypeGuard[Path]:
-    return isinstance(file, Path) and file.parent.name != label
 
 
 def require(photos: Photos, before: Kept | None = None, advice: str = "") -> None:
@@ -146,9 +144,14 @@ def look(
         found.append(features(answers, meta, last).values[:, 0])
         progress(sum(map(len, found)) // count)
     kept = [number for number in range(len(photos)) if number not in wrong]
-    left = Photos([photos.files[i] for i in kept], photos.labels[kept], photos.classes, photos.name)
+    left = photos.only(kept)
     require(left, before)
     return Seen(left, np.concatenate(found), np.repeat(np.arange(len(kept)), count))
+
+
+def _plain(seen: NDArray[np.float32], of: NDArray[np.int64]) -> NDArray[np.float32]:
+    """[photos, D] of the photos as they are, of their views [n, D]."""
+    return seen[np.flatnonzero(np.diff(of, prepend=-1))]
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ class Examples:
     @property
     def plain(self) -> NDArray[np.float32]:
         """[photos, D] of the photos as they are."""
-        return self.seen[np.flatnonzero(np.diff(self.of, prepend=-1))]
+        return _plain(self.seen, self.of)
 
     @property
     def kept(self) -> Kept:
@@ -313,7 +316,7 @@ def learn(examples: Examples, backbone: Backbone, name: str, source: str, solver
         The photos of the classes are all the same.
     """
     x, labels, classes = examples.seen, examples.labels, examples.classes
-    together, twins = _merged(examples)
+    together, twins = _merged(examples.plain, labels, examples.recordings)
     fitted = fit(x, labels[examples.of], examples.of, solver, together)
     logits = fitted.head.logits(x)
     if np.ptp(logits - logits.mean(axis=1, keepdims=True), axis=0).max() < 1e-6:
@@ -331,10 +334,12 @@ def learn(examples: Examples, backbone: Backbone, name: str, source: str, solver
     return Taught(package, examples.kept, fitted, findings)
 
 
-def _merged(examples: Examples) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
-    """The recordings where photos that are the same are of one, and those that are in two classes."""
-    _, first, same = np.unique(examples.plain, axis=0, return_index=True, return_inverse=True)
-    found, twins, labels = examples.recordings.copy(), [], examples.labels
+def _merged(
+    plain: NDArray[np.float32], labels: NDArray[np.int64], recordings: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
+    """The recordings where photos [n, D] that are the same are of one, and those that are in two classes."""
+    _, first, same = np.unique(plain, axis=0, return_index=True, return_inverse=True)
+    found, twins = recordings.copy(), []
     known: dict[tuple[int, int], int] = {}  # the first photo of a class that looks so
     for number, (look_, label) in enumerate(zip(same.ravel(), labels, strict=True)):
         other = known.setdefault((int(look_), int(label)), number)
@@ -354,6 +359,8 @@ def acquaint(seen: Seen, backbone: Backbone) -> ModelPackage:
     backbone : Backbone
         That saw them.
     """
-    labels, x = seen.photos.labels[seen.of], backbone.unit * backbone.seen(seen.values)
-    history = f"what its classes look like, from {len(seen.photos)} photos of {seen.photos.name}"
-    return backbone.with_own_head(history, familiar.learn(x, labels, seen.of, unit=backbone.unit))
+    photos, of, x = seen.photos, seen.of, backbone.seen(seen.values)
+    together, _ = _merged(_plain(x, of), photos.labels, recordings(photos))
+    history = f"what its classes look like, from {len(photos)} photos of {photos.name}"
+    known = familiar.learn(backbone.unit * x, photos.labels[of], of, together, unit=backbone.unit)
+    return backbone.with_own_head(history, known)

@@ -422,7 +422,7 @@ def _require_fit(
             raise RowvitError(f"phase '{phase.name}' prunes in a block that the network does not have")
         if any(not 0 <= layer < model.config.depth for layer in phase.feature_layers):
             raise RowvitError(f"phase '{phase.name}' has feature_layers that the network does not have")
-        if phase.apart and any(n.config.pruning for n in (model, *(teacher[:1] if teacher else ()))):
+        if phase.apart and (drops or (teacher is not None and teacher[0].config.pruning)):
             raise RowvitError(f"phase '{phase.name}' is apart, but a network drops tokens")
     if any(phase.quantise for phase in recipe.phases):
         refuse_what_does_not_run(model)
@@ -462,7 +462,7 @@ def _processes() -> tuple[int, int, torch.device]:
 def _rate(phase: Phase, done: float) -> float:
     """Learning rate after the share ``done`` of a phase."""
     if done < phase.warmup:
-        return phase.lr * max(done, 1e-3) / phase.warmup
+        return phase.lr * max(done, min(1e-3, phase.warmup)) / phase.warmup
     cosine = (1 + math.cos(math.pi * (done - phase.warmup) / max(1 - phase.warmup, 1e-9))) / 2
     return phase.final_lr + (phase.lr - phase.final_lr) * cosine
 

@@ -70,7 +70,8 @@ def test_timm_card() -> None:
     again = import_model("timm:deit_tiny_patch16_224", random=True).model
     assert torch.equal(found.model.blocks[3].mlp.fc1.weight, again.blocks[3].mlp.fc1.weight)
     assert found.model.config.heads == 3 and found.model.config.tokens == 197
-    assert found.card.classes[0] == "tench" and len(found.card.classes) == 1000
+    assert found.card.classes[0] == "tench" and len(set(found.card.classes)) == 1000
+    assert found.card.classes[134] == "crane (134)" and found.card.classes[517] == "crane (517)"
     assert found.card.mean == [0.485, 0.456, 0.406] and found.card.resize == "bicubic"
 
 
@@ -353,6 +354,18 @@ def test_command(tmp_path: Path) -> None:
     again = tmp_path / "b.safetensors"
     rowvit("import", out, "--image-size", 16, "-o", again)  # a float network is a source too
     assert store.load(again)[0].config.image_size == 16 and len(store.load(again)[1].history) == 2
+    measured = store.load(out)
+    measured[1].accuracy = {"float": {"set": "s", "unit": "percent top-1", "float": 98.0}}
+    store.save(out, *measured)
+    for options, stays in (
+        (["--licence", "BSD"], True),
+        (["--image-size", 16], False),
+        (["--classes", 5], False),
+    ):
+        rowvit("import", out, *options, "-o", again)
+        card = store.load(again)[1]
+        assert bool(card.accuracy) == stays and "imported again" in card.history[-1]
+    assert "the head of 5 classes is untrained" in card.history[-1]
     names.write_text('["one", "two"]')
     mistake = rowvit("import", out, "--class-names", names, "-o", again, code=2).stderr
     assert mistake.startswith("rowvit: ") and "2 class names for 3 classes" in mistake

@@ -78,6 +78,7 @@ def test_timm_folder(tmp_path: Path, options: dict, settings: dict) -> None:
     if not options and not settings:
         found = import_model(tmp_path / "net" / "model.safetensors", classes=7)
         assert found.card.crop == 1 and found.card.mean == card.mean  # the head is yet to be trained
+        assert import_model(tmp_path / "net", encoder=True).card.crop == 0.8  # and there will be none
 
 
 def test_timm_crop_is_timms(tmp_path: Path) -> None:

@@ -106,6 +106,24 @@ def test_imported(kind: str, form: str, tmp_path: Path) -> None:
         torch.testing.assert_close(found.model(pixels), embeddings(network, pixels), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["CLIPForImageClassification", "MetaClip2ForImageClassification"])
+def test_a_head_on_patches_without_a_norm_is_refused(kind: str, tmp_path: Path) -> None:
+    """Its encoder is what it is without the head."""
+    if not hasattr(transformers, kind):
+        pytest.skip(f"this transformers has no {kind}")
+    made = getattr(transformers, kind)
+    torch.manual_seed(2)
+    network = randomise(made(made.config_class(vision_config=SIZE, num_labels=3))).eval()
+    network.save_pretrained(tmp_path)
+    with pytest.raises(RowvitError, match="its head sees the mean of the patches in front of the last"):
+        import_model(tmp_path)
+    found = import_model(tmp_path, encoder=True).model
+    pixels = torch.from_numpy(PHOTOS).permute(0, 3, 1, 2) / 255
+    with torch.inference_mode():
+        wanted = network.vision_model(pixels).pooler_output
+        assert torch.allclose(found(pixels), wanted, atol=1e-5)
+
+
 def tokenizer(folder: Path) -> None:
     """CLIP's, of single characters."""
     words = ["<|startoftext|>", "<|endoftext|>"]

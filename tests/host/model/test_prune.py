@@ -359,7 +359,7 @@ def test_trimmed_last_block_gives_the_same_logits(trained: tuple[Path, Path], tm
             pruned(package, schedule_of(model, (1, 2), 0.5, trim)),
             pixels,
             config=configs.load("tiny"),
-            cycles=8,
+            timed=range(8),
         )
         for trim in (False, True)
     )

@@ -188,6 +188,15 @@ def test_an_overlay_of_two_cores(files):
     )
 
 
+def test_a_processor_in_a_hierarchy(files):
+    """Its clock is the core's all the same."""
+    plain = Handoff(files.with_suffix(".hwh"))
+    edit(files, f'FULLNAME="/{plain.processor.path}"', f'FULLNAME="/sys/{plain.processor.path}"')
+    moved = Handoff(files.with_suffix(".hwh"))
+    assert moved.processor.path == f"sys/{plain.processor.path}"
+    assert moved.pl_clock == plain.pl_clock is not None
+
+
 def test_a_configuration_of_no_name(files):
     mine = replace(TINY, weight_depth=1024, board="Pynq-Z2")
     files.with_suffix(".hwh").write_text(hwh.handoff(mine))

@@ -481,6 +481,14 @@ def test_a_bitstream_that_is_loaded_again_has_its_clock_again(standin):
         assert kept["divisor0"] * kept["divisor1"] == 15, "PYNQ keeps it for the next time"
 
 
+def test_a_clock_that_is_not_the_processors(device):
+    """What the .hwh says of it is what cycles are divided by."""
+    frequency = f'CLKFREQUENCY="{round(TINY.clock_mhz * 1e6)}"'
+    edit(device, (frequency, 'CLKFREQUENCY="75000000"'), ("FCLK_CLK0", "CLK_OUT"))
+    overlay = RowvitOverlay(device.bitstream, device=device)
+    assert overlay.handoff.pl_clock is None and overlay.config.clock_mhz == 75
+
+
 def test_a_pynq_that_sets_another_clock(standin, monkeypatch):
     """One whose download would not read the divisors where today's versions do."""
     monkeypatch.setattr(pynq.Overlay, "download", lambda *_: pynq.Clocks.set_pl_clk(0, 10, 1))

@@ -16,7 +16,9 @@ from typer.testing import CliRunner
 
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
+from rowvit.hardware.config import load
 from rowvit.reference import patchify, run
+from rowvit.targets.golden import Golden
 
 torch = pytest.importorskip("torch")
 
@@ -212,6 +214,19 @@ def test_a_head_in_float_is_not_rounded(pool: str) -> None:
     with quantisation_aware(model, scales):
         assert torch.equal(model.head(features), exact)
         assert not torch.equal(model.blocks[0].mlp.fc1(features[:, :32]), exact)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pool", ["norm-mean", "class-mean"])
+def test_patches_that_are_all_dropped(pool: str) -> None:
+    """Of none the mean is 0, for the float network as for the integers."""
+    config = replace(CONFIG, pool=pool, prefix=1, pruning=({"layer": 1, "keep": 0},))
+    model, images = network(config), pictures(20)
+    exact = predict(model, images, MEAN, STD)
+    golden = Golden(load("tiny"))
+    golden.load(quantise(model, images, OPTIONS))
+    found = np.stack([result.logits for result in golden(images)])
+    assert np.isfinite(exact).all() and snr(exact, found) > 15
 
 
 @torch.no_grad()

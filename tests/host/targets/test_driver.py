@@ -91,6 +91,23 @@ def test_patches_reach_the_core(make):
     np.testing.assert_array_equal(sent[0].reshape(expected.shape), expected)
 
 
+def test_caches_are_flushed_once_for_a_batch(make, monkeypatch):
+    """And not for each image: PYNQ 3.1 would flush the whole buffer each time."""
+    acc = make()
+    acc.load(program())
+    synced: list[tuple[str, int]] = []
+    for name in ("flush", "invalidate"):
+        sync = getattr(acc.device, name)
+
+        def noted(bo, offset, pointer, size, name=name, sync=sync):
+            synced.append((name, size))
+            sync(bo, offset, pointer, size)
+
+        monkeypatch.setattr(acc.device, name, noted)
+    assert [result.top1 for result in acc(IMAGES, batch=3)] == [1, 1, 1]
+    assert synced == [("flush", 3 * 192), ("invalidate", 3 * -(-len(ANSWER) // 8) * 8)]
+
+
 def test_stalled_core(make):
     acc = make(watchdog=1)  # the stand-in hangs
     acc.load(program())

@@ -239,3 +239,14 @@ def test_one_file_needs_no_list(package, files):
         golden.load(package)
         assert golden(str(files[0]))[0].same(golden([files[0]])[0])
         assert golden(files[0])[0].same(golden([files[0]])[0])
+
+
+@pytest.mark.parametrize("target", ["golden", "sim"])
+@pytest.mark.parametrize("batch", [0, 1 << 16])
+def test_a_batch_that_is_none(package, files, target, batch):
+    with Session(package, target, "tiny") as session:
+        for use in (session.run, lambda images, batch: session.prepare(len(images), batch)):
+            with pytest.raises(
+                RowvitError, match=f"a batch of {batch} images is not possible; use 1 to 65535"
+            ):
+                use(files, batch=batch)

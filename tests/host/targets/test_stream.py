@@ -34,6 +34,30 @@ def broken(after: int):
     raise Camera("the lens fell off")
 
 
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_a_camera_that_writes_to_one_array(batch):
+    """What it has given is what is computed, also where a batch waits for more."""
+    sizes = dict(dim=16, depth=1, heads=1, image_size=8, patch_size=4, hidden=16, classes=3)
+    package = random_package(np.random.default_rng(3), **sizes)
+    frames = np.random.default_rng(4).integers(0, 256, (5, 8, 8, 3), np.uint8)
+
+    def camera():
+        array = np.empty_like(frames[0])
+        for frame in frames:
+            array[:] = frame
+            yield array
+
+    golden = Golden(TINY)
+    golden.load(package)
+    wanted = [result.logits.tolist() for result in golden(frames)]
+    assert [result.logits.tolist() for result in golden.stream(camera(), batch)] == wanted
+    ready = golden.prepared(camera(), batch)
+    assert [result.logits.tolist() for result in golden.stream(ready, batch)] == wanted
+    with SimDevice(TINY) as device, Accelerator(RowvitOverlay(device.bitstream, TINY, device)) as acc:
+        acc.load(package)
+        assert [result.logits.tolist() for result in acc.stream(camera(), batch)] == wanted
+
+
 @pytest.fixture
 def acc(make) -> Accelerator:
     made = make()

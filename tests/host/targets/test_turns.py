@@ -60,8 +60,27 @@ def test_one_process_has_the_board(board):
             assert told.endswith("end that, or close its target, first")
         assert "is in use" in others_claim(), "the first is open"
     assert others_claim() == "it is mine"
-    with Accelerator(acc.overlay):
-        assert "is in use" in others_claim(), "the same overlay again"
+    with pytest.raises(RowvitError, match=r"rowvit\S*\.bit was closed; open it again"):
+        Accelerator(acc.overlay)  # others may have loaded something else
+    assert others_claim() == "it is mine"
+
+
+def test_of_two_on_an_overlay_each_has_the_board(board):
+    overlay = RowvitOverlay(board.bitstream, device=board)
+    one, other = Accelerator(overlay), Accelerator(overlay)
+    one.close()
+    assert "is in use" in others_claim()
+    other.close()
+    assert others_claim() == "it is mine"
+
+
+def test_what_was_closed_is_not_loaded_again(make):
+    """The board may be another process's by then."""
+    acc = make()
+    acc.load(program())
+    acc.close()
+    with pytest.raises(RowvitError, match=r"this accelerator was closed; open it again"):
+        acc.load(program())
 
 
 def test_the_board_is_roots(board, monkeypatch, tmp_path):
@@ -115,6 +134,17 @@ def test_two_take_turns(make):
         with pytest.raises(RowvitError, match="a stream of this accelerator is open; read it to its end"):
             use()
     assert len(list(stream)) == 2 and len(other(IMAGES)) == 3
+
+
+def test_what_another_has_reset_goes_on(make):
+    """Its transfers were the last, but the DMA begins anew."""
+    one = make()
+    one.load(program())
+    assert len(one(IMAGES)) == 3
+    other = Accelerator(RowvitOverlay(one.device.bitstream, TINY, one.device), timeout=HANG)
+    other.load(program())
+    for acc in (one, one, other, one):
+        assert [result.top1 for result in acc(IMAGES)] == [1, 1, 1]
 
 
 def test_another_bitstream_was_loaded_since(make):

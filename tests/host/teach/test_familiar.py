@@ -19,9 +19,9 @@ from rowvit.measure.accuracy.evaluation import evaluate
 from rowvit.photos import Photos
 from rowvit.targets.session import Session
 from rowvit.targets.target import read_program
-from rowvit.teach.backbone import Backbone
-from rowvit.teach.familiar import ALARMS, learn
-from rowvit.teach.lesson import look, teach
+from rowvit.teach.backbone import Backbone, Kept
+from rowvit.teach.familiar import ALARMS, Familiar, learn
+from rowvit.teach.lesson import Seen, acquaint, look, teach
 
 torch = pytest.importorskip("torch")
 
@@ -97,9 +97,7 @@ def test_frames_of_one_recording_say_little() -> None:
 @pytest.mark.parametrize("known", [False, True])
 def test_its_own_photos_are_alike(known: bool) -> None:
     """Also where all of a class are one: what is seen of a photo then is what was seen when it learned."""
-    base = package()
-    if known:
-        base = lesson(*sets.labelled(60, 3))
+    base = acquainted() if known else package()
     backbone = Backbone.of(base)
     pictures, labels = sets.labelled(3, 2)
     given = Photos(
@@ -120,12 +118,66 @@ def taught() -> ModelPackage:
     return lesson(pictures, labels)
 
 
-def lesson(pictures: list, labels: np.ndarray, seed: int = 0) -> ModelPackage:
-    backbone = Backbone.of(package())
+def lesson(
+    pictures: list, labels: np.ndarray, seed: int = 0, base: ModelPackage | None = None
+) -> ModelPackage:
+    backbone = Backbone.of(base or package())
     given = Photos(pictures, labels, tuple(NAMES), "squares")
     with Session(backbone.package, "golden", "tiny") as session:
         seen = look(given, backbone, session.run, 2, True, lambda *_: None)
     return teach(seen, backbone, f"mine {seed}", "ridge").package
+
+
+def acquainted() -> ModelPackage:
+    """The network itself, which knows what photos of its own classes look like."""
+    backbone = Backbone.of(package())
+    pictures, _ = sets.labelled(60, 3)
+    given = Photos(pictures, np.arange(60) % 5, tuple("01234"), "squares")
+    with Session(backbone.package, "golden", "tiny") as session:
+        return acquaint(look(given, backbone, session.run, 1, True, lambda *_: None), backbone)
+
+
+def test_what_was_known_before_is_handed_on() -> None:
+    """Teaching goes on by photos that were not taught: by one's own, a new limit would be too near."""
+    pictures, labels = sets.labelled(30, 2)
+    for base in (acquainted(), package()):
+        before = Backbone.of(base).before
+        assert (before is not None) == ("familiar" in base.meta)
+        found = lesson(pictures, labels, base=base)
+        kept = Kept(np.zeros((2, 32), np.int8), np.arange(2).astype(np.uint16), ("a", "b")).within(found)
+        for one in (found, kept):
+            again = Backbone.of(ModelPackage.decode(one.encode())).before
+            if before is None:
+                assert again is None
+            else:
+                np.testing.assert_allclose(again, before, rtol=1e-4, atol=1e-6 * np.abs(before).max())
+
+
+def test_frames_are_judged_by_what_saw_none_of_their_film() -> None:
+    """With the head that is there, too: photos of films that are new are rarely unlike all."""
+    rng = np.random.default_rng(0)
+    backbone = Backbone.of(package())
+    means = rng.normal(0, 30, (5, 32))
+
+    def films(count: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.arange(5 * count) % 5
+        own = means[labels] + rng.normal(0, 8, (len(labels), 32))
+        x = np.repeat(own, frames, axis=0) + rng.normal(0, 0.5, (len(own) * frames, 32))
+        return backbone.unit * x, np.repeat(labels, frames)
+
+    x, labels = films(12, 6)
+    root = Path("/photos")
+    files = [root / str(label) / f"film {n // 6}" / f"{n}.jpg" for n, label in enumerate(labels)]
+    shares = []
+    for given in (
+        Photos(files, labels, tuple("01234"), "films", root),
+        Photos(files, labels, tuple("01234"), ""),
+    ):
+        found = acquaint(Seen(given, x.astype(np.float32), np.arange(len(x))), backbone)
+        known = Familiar(found.tensors["familiar.whitening"], found.tensors["familiar.means"], 1.0)
+        new = backbone.unit * backbone.seen(films(200, 1)[0])
+        shares.append((known.distances(new) > found.meta["familiar"]["limit"]).mean())
+    assert shares[0] < 0.15 and shares[1] > 0.5, shares
 
 
 def strange() -> np.ndarray:

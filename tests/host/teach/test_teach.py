@@ -17,17 +17,19 @@ from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.measure.accuracy.evaluation import wilson
 from rowvit.photos import Photos
+from rowvit.quant.synthetic import random_package
 from rowvit.reference import patchify, run
 from rowvit.targets.session import Session
 from rowvit.teach import fit as fitting
 from rowvit.teach.backbone import Backbone, Kept
 from rowvit.teach.familiar import Familiar, learn
-from rowvit.teach.lesson import Findings, look, read, teach
+from rowvit.teach.lesson import Findings, Taught, look, read, recordings, teach
 from rowvit.teach.views import views
 
 torch = pytest.importorskip("torch")
 
 from rowvit.cli import app  # noqa: E402
+from rowvit.cli.teach import _print  # noqa: E402
 from rowvit.model.vit import VisionTransformer, ViTConfig  # noqa: E402
 from rowvit.quant.quantise import QuantOptions, quantise  # noqa: E402
 
@@ -298,12 +300,31 @@ def test_kept_photos_are_learned_again(tmp_path: Path) -> None:
     logits = np.stack([result.logits for result in run(three, patchify(np.stack(unseen), 4))])
     assert (logits.argmax(axis=1) == truth).mean() > 0.9
     assert taught(folder, "base.safetensors", "plain.safetensors") == ""
-    assert "taught" not in ModelPackage.load(tmp_path / "plain.safetensors").meta
+    assert ModelPackage.load(tmp_path / "plain.safetensors").meta["taught"] == {}
     said = " ".join(taught(more, "plain.safetensors", "x.safetensors", "--add").split())
     assert "'plain' has kept nothing of the photos that it was taught with; teach it with --keep" in said
     three.tensors["taught.labels"] = np.full(24, 3, np.uint16)
     with pytest.raises(RowvitError, match=r"tensor taught\.labels has class 3 of 3"):
         three.check()
+
+
+@pytest.mark.parametrize("bits", [7, 8])
+@pytest.mark.parametrize("rows", ["class", "all"])
+def test_a_backbone_knows_what_was_added(rows: str, bits: int) -> None:
+    """Of a network that answers with tokens only, too, whose unit its head has."""
+    rng = np.random.default_rng(1)
+    sizes = dict(dim=32, heads=2, depth=2, hidden=48, patch_size=4, image_size=12, classes=0, pruning=[])
+    base = random_package(rng, **sizes, tokens={"rows": rows, "layers": [1]})
+    backbone = Backbone.of(base)
+    backbone = replace(backbone, unit=float(base.meta["scales"]["tokens"]) * 2**bits)
+    for count in (2, 3):  # and as `--add` goes on from it
+        weight, names = rng.normal(size=(count, 32)), list("abc")[:count]
+        made = backbone.with_head(weight, np.zeros(count), names, 5.0, "mine", "h", known(count))
+        seen = rng.integers(-9, 9, (2 * count, 32)).astype(np.int8)
+        kept = Kept(seen, np.repeat(np.arange(count), 2).astype(np.uint16), tuple(names))
+        taught = ModelPackage.decode(kept.within(made).encode())
+        assert Backbone.of(base).of_taught(taught) is not None
+        backbone = Backbone.of(taught)
 
 
 def known(classes: int) -> Familiar:
@@ -368,7 +389,8 @@ def test_recordings_are_folders(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     said = " ".join(result.output.split())
     low, high = wilson(9, 9)
-    assert f"24 of 24 photos of 9 recordings recognised, 100.0% ({low:.1%} to {high:.1%})" in said
+    whole = f"100.0%; of a recording 100.0% ({low:.1%} to {high:.1%})"
+    assert f"24 of 24 photos of 9 recordings recognised, {whole}" in said
     assert "of new photos of these classes, about 10% will be said to be unlike all of them" in said
     taught = ModelPackage.load(tmp_path / "mine.safetensors")
     assert taught.meta["taught"] == {"photos": 24, "recordings": 9}
@@ -390,6 +412,50 @@ def test_recordings_are_folders(tmp_path: Path) -> None:
     taught.tensors["taught.recordings"] = np.full(24, 9, np.uint16)
     with pytest.raises(RowvitError, match=r"taught\.recordings has recording 9"):
         taught.check()
+
+
+def test_recordings_that_are_called_as_their_class(tmp_path: Path) -> None:
+    """Digits whose films have numbers; what lies beside the films is of none."""
+    places = [f"{label}/{film}" for label in "01" for film in "012"] + ["0", "1"]
+    for number, place in enumerate(places):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        for frame in range(2):
+            (tmp_path / place / f"{number}{frame}.png").write_bytes(b"")
+    (tmp_path / ".thumbnails").mkdir()
+    found = read(tmp_path)
+    together = recordings(found)
+    assert found.classes == ("0", "1") and len(found) == 16
+    assert sorted(np.unique(together, return_counts=True)[1]) == [1] * 4 + [2] * 6
+    named = replace(found, classes=("zero", "one"))  # as by --labels
+    np.testing.assert_array_equal(recordings(named), together)
+    assert len(np.unique(recordings(found.subset(15)))) in (9, 10)
+
+
+def test_a_split_beside_hidden_folders(tmp_path: Path) -> None:
+    class_folders(tmp_path / "train")
+    class_folders(tmp_path / "test")
+    (tmp_path / ".cache").mkdir()
+    assert read(tmp_path).classes == tuple(NAMES)
+
+
+def test_what_the_interval_is_of(capsys: pytest.CaptureFixture[str]) -> None:
+    """Long recordings that are right, and photos that are not."""
+    labels = np.repeat(np.arange(2), 11)
+    together = np.concatenate([np.zeros(10), [1], np.full(10, 2), [3]]).astype(np.int64)
+    right = np.where(np.isin(together, [0, 2]), labels, 1 - labels)
+    findings = Findings(labels, ("a", "b"), list(map(str, range(22))), np.eye(2)[right], together, [])
+    fitted = fitting.Fitted(fitting.Head(np.zeros((2, 1)), np.zeros(2)), "ridge", 1.0, np.eye(2)[right])
+    made = package()
+    made.meta["familiar"] = {"limit": 1.0, "alarms": 0.05}
+    _print(
+        Taught(made, Kept(np.zeros((22, 1), np.int8), labels.astype(np.uint16), ("a", "b")), fitted, findings)
+    )
+    low, high = wilson(2, 4)
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert (
+        f"20 of 22 photos of 4 recordings recognised, 90.9%; of a recording 50.0% ({low:.1%} to {high:.1%})"
+        in said
+    )
 
 
 def test_the_same_photo_twice(tmp_path: Path) -> None:

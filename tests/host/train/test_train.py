@@ -36,7 +36,7 @@ from rowvit.photos import open_data  # noqa: E402
 from rowvit.train import recipe as recipes  # noqa: E402
 from rowvit.train.apart import Apart  # noqa: E402
 from rowvit.train.data import Augmentation, TrainingSet  # noqa: E402
-from rowvit.train.loop import Trainer, _groups, in_bf16  # noqa: E402
+from rowvit.train.loop import Trainer, _groups, _rate, in_bf16  # noqa: E402
 from rowvit.train.loss import features, loss, mix, rows  # noqa: E402
 from rowvit.train.recipe import Phase, Recipe  # noqa: E402
 
@@ -750,6 +750,10 @@ def test_row_penalty_saves_rows(tmp_path: Path) -> None:
         ({"phases": (Phase(1, 1e-3, features=0.5),)}, "--teacher"),
         ({"phases": (Phase(1, 1e-3, apart=True),)}, "--teacher"),
         ({"phases": (Phase(1, 1e-3, name="p", prune_layers=(2,)),)}, "phase 'p' prunes in a block"),
+        (
+            {"phases": (Phase(1, 1e-3, prune_layers=(0,)), Phase(1, 1e-3, name="p", apart=True))},
+            "phase 'p' is apart, but a network drops tokens",
+        ),
         ({"phases": (Phase(1, 1e9, name="p"),)}, "lower the learning rate"),
     ],
 )
@@ -760,8 +764,9 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, change: dict, message: str
         with torch.no_grad():
             model.head.weight.fill_(float("nan"))
     recipe = replace(Recipe((Phase(1, 1e-3),), batch=8, precision="fp32"), **change)
+    teacher = (model, card) if "apart" in message else None
     with pytest.raises(RowvitError, match=message):
-        Trainer(model, card, photos, recipe, tmp_path / "x.state").run()
+        Trainer(model, card, photos, recipe, tmp_path / "x.state", teacher).run()
 
 
 @pytest.mark.parametrize(
@@ -802,6 +807,12 @@ def test_what_a_run_takes_for_granted_is_said(tmp_path: Path, caplog: pytest.Log
         f"the teacher calls class '{first}' '0': it teaches by their order",
         "the recipe's pruning takes the place of the network's own",
     ]
+
+
+@pytest.mark.parametrize("warmup", [1e-4, 1e-3, 0.1])
+def test_no_rate_is_above_the_phases(warmup: float) -> None:
+    rates = [_rate(Phase(1, 2e-3, warmup=warmup), done) for done in np.linspace(0, 1, 5001)]
+    assert 0 < rates[0] <= max(rates) <= 2e-3 * (1 + 1e-9)
 
 
 def test_rates_fall_from_the_head_to_the_input() -> None:

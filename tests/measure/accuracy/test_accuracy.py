@@ -16,6 +16,7 @@ from waiting import HANG
 from rowvit.cli import app
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage, keep_schedule
+from rowvit.hardware import config as configs
 from rowvit.measure.accuracy.evaluation import Evaluation, Outcomes, evaluate, matched, read_labels, wilson
 from rowvit.quant.synthetic import random_package
 from rowvit.reference import patchify, run
@@ -27,6 +28,7 @@ from rowvit.model import store  # noqa: E402
 from rowvit.model.prune import set_ffn2  # noqa: E402
 from rowvit.model.vit import VisionTransformer, ViTConfig, predict  # noqa: E402
 from rowvit.photos import Photos, open_data  # noqa: E402
+from rowvit.quant.quantise import QuantOptions, quantise  # noqa: E402
 
 TINY = dict(dim=32, depth=2, heads=2, image_size=16, patch_size=4, hidden=64, classes=3)
 
@@ -80,6 +82,33 @@ def test_package_over_a_set(tmp_path: Path) -> None:
     assert found.work.macs_executed.tolist() == [r.counts.macs_executed for r in expected]
     assert found.work.w2_rows_fetched.tolist() == [r.counts.w2_rows_fetched for r in expected]
     assert seen == [32, 40]
+
+
+def test_cycles_are_of_photos_from_all_over_the_set(tmp_path: Path) -> None:
+    """A set is sorted by class; what cannot be decoded is none of them."""
+    photos = open_data(sets.archive(tmp_path / "a.npz", test=70), "test")
+    net = package(pruning=keep_schedule(16, (0,), 0.5))
+    found = evaluate(net, photos, config=configs.load("tiny"), cycles=4)
+    assert np.flatnonzero(np.isfinite(found.work.cycles)).tolist() == [0, 17, 35, 52]
+    files = [b"" if number in (16, 17, 40) else file for number, file in enumerate(photos.files)]
+    fewer = evaluate(
+        net, replace(photos, files=files), config=configs.load("tiny"), cycles=4, refused=lambda *_: None
+    )
+    assert np.flatnonzero(np.isfinite(fewer.work.cycles)).tolist() == [0, 33, 49]
+    assert fewer.work.cycles[[0, 33, 49]].tolist() == found.work.cycles[[0, 35, 52]].tolist()
+    every = evaluate(net, photos, config=configs.load("tiny"), cycles=100)
+    assert np.isfinite(every.work.cycles).all()
+
+
+@pytest.mark.parametrize("pool", ["token", "norm-mean", "class-mean"])
+def test_float_counts_as_integers_where_the_host_has_the_head(tmp_path: Path, pool: str) -> None:
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "test")
+    torch.manual_seed(0)
+    model = VisionTransformer(ViTConfig(**TINY, pool=pool)).eval()
+    pixels = photos.pixels(range(12), 16)
+    made = quantise(model, pixels, QuantOptions("n", list(sets.COLOURS), ffn_chunk=64))
+    work = [evaluate(one, photos).work for one in ((model, store.Card("n", list(sets.COLOURS))), made)]
+    assert work[0].macs_dense.tolist() == work[1].macs_dense.tolist()
 
 
 @torch.no_grad()
@@ -145,6 +174,22 @@ def test_classes_by_name() -> None:
         matched(photos_of(*synsets), "net", [f"c{i}" for i in range(1000)])
     with pytest.raises(RowvitError, match="are no classes of net"):
         matched(photos_of(*synsets[:999]), "net", numbers)
+
+
+def test_two_classes_of_one_name(tmp_path: Path) -> None:
+    """As ImageNet's cranes: told apart by their numbers, and never by the name."""
+    classes = ["crane", "tench", "crane"]
+    found = matched(photos_of("a", "b", "c"), "net", classes, "sorted")
+    assert found.labels.tolist() == [0, 1, 2]
+    again = matched(found, "net", classes)  # as `evaluate` does
+    assert again.labels.tolist() == [0, 1, 2] and again.name == found.name
+    (tmp_path / "l.csv").write_text("x,2\ny,tench\nz,0\n")
+    labels = read_labels(str(tmp_path / "l.csv"))
+    found = matched(photos_of("x", "y", "z"), "net", classes, labels)
+    assert found.labels.tolist() == [2, 1, 0]
+    for names, given in ((("crane", "tench"), None), (("x",), {"x": "crane"})):
+        with pytest.raises(RowvitError, match="two classes of net are called crane; give their numbers"):
+            matched(photos_of(*names), "net", classes, given)
 
 
 def test_names_that_do_not_match_are_refused() -> None:

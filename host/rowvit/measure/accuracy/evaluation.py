@@ -269,13 +269,21 @@ def matched(photos: Photos, network: str, classes: Sequence[str], labels: Labels
     Raises
     ------
     RowvitError
-        A name of the photos' is none of the network's.
+        A name of the photos' is none of the network's, or that of two of its classes.
     """
     names, classes = photos.classes, list(map(str, classes))
+    if labels is None and list(names) == classes:
+        return photos  # also where two classes have one name
     place = {name: index for index, name in enumerate(classes)}
+    wanted = [labels.get(name, name) if isinstance(labels, Mapping) else name for name in names]
+    if labels != SORTED and (twice := [one for one in wanted if classes.count(str(one)) > 1]):
+        raise RowvitError(
+            f"two classes of {network} are called {twice[0]}",
+            "give their numbers, by --labels FILE with a line FOLDER,NUMBER for each",
+        )
     order: list[int | None]
     if isinstance(labels, Mapping):
-        order = [_index(labels.get(name, name), place) for name in names]
+        order = [_index(one, place, len(classes)) for one in wanted]
     elif labels == SORTED:
         if len(names) != len(classes):
             raise RowvitError(
@@ -312,11 +320,11 @@ def matched(photos: Photos, network: str, classes: Sequence[str], labels: Labels
 _SYNSET = re.compile(r"n\d{8}")
 
 
-def _index(wanted: str | int, place: Mapping[str, int]) -> int | None:
+def _index(wanted: str | int, place: Mapping[str, int], classes: int) -> int | None:
     """Of a class by name or by number."""
     if str(wanted) in place:
         return place[str(wanted)]
-    return int(wanted) if str(wanted).isdecimal() and int(wanted) < len(place) else None
+    return int(wanted) if str(wanted).isdecimal() and int(wanted) < classes else None
 
 
 def _few(names: Sequence[str]) -> str:
@@ -385,6 +393,7 @@ def float_work(model: VisionTransformer, card: Card, pixels: np.ndarray, precisi
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         logits = predict(model, pixels, card.mean, card.std, batch=images, observe=observe)
     arch = vars(config) | {"tokens": config.tokens, "channels": 3}
+    arch |= {"classes": 0} if config.head_on_host else {}
     meta = {"architecture": arch, "ffn2_rule": config.ffn2_rule, "tile_rows": config.tile_rows}
     meta |= {"gated": True} if config.gated else {}
     work = count_work(meta, live, probabilities, nonzero, fetched)
@@ -403,12 +412,12 @@ def integer_work(
     pixels: np.ndarray,
     target: str = "golden",
     config: HardwareConfig | None = None,
-    cycles: int = 0,
+    timed: Sequence[int] = (),
 ) -> Outcomes:
     """A package on photos uint8 [B, S, S, 3], on the integer reference or on the simulated RTL.
 
-    On target "golden" the first ``cycles`` photos go through the cycle model. On "sim" cycles and work are
-    the RTL's counters, and each photo is compared with the integer reference.
+    On target "golden" those whose numbers are in ``timed`` go through the cycle model. On "sim" cycles and
+    work are the RTL's counters, and each photo is compared with the integer reference.
     """
     import rowvit
     from rowvit.formats.familiar import distance
@@ -427,13 +436,13 @@ def integer_work(
         spent[:] = [result.cycles for result in results]
         for index, (result, image) in enumerate(zip(results, expected, strict=True)):
             same[index] = all(map(np.array_equal, [result.logits, *result.kept], [image.logits, *image.kept]))
-    elif config is not None and cycles:
+    elif config is not None and timed:
         from rowvit.compiler import compile as lower
         from rowvit.cycles import measured, predict
 
         program = lower(package, config)
-        for index, count in enumerate(counts[:cycles]):
-            spent[index] = predict(program, config, statistics=measured(count)).image_cycles[0]
+        for index in timed:
+            spent[index] = predict(program, config, statistics=measured(counts[index])).image_cycles[0]
     hidden = package.arch["hidden"]
     away = [distance(package.meta, package.tensors, image.tokens) for image in found]
     return Outcomes(
@@ -472,7 +481,7 @@ def evaluate(
     config : HardwareConfig, optional
         For ``cycles`` and target "sim".
     cycles : int
-        This many photos, the first of the set, go through the cycle model.
+        This many photos, from all over the set, go through the cycle model.
     jobs : int
         Worker processes on this machine.
     scheduler : str, optional
@@ -491,6 +500,8 @@ def evaluate(
         The precision is unknown, there is no ``config`` for target "sim", the photos' classes are not the
         network's, no photo can be decoded, Dask is missing, or a shard fails.
     """
+    from rowvit.photos import spread
+
     if precision not in PRECISIONS:
         raise RowvitError(f"precision '{precision}' is not {' or '.join(PRECISIONS)}")
     if isinstance(model, tuple):
@@ -507,11 +518,11 @@ def evaluate(
             raise RowvitError("target sim needs a hardware configuration")
         build(config)  # once, before the workers need it
         size = 1
-    shards = []
+    shards, timed = [], spread(np.arange(len(photos)), cycles).tolist()
     for first in range(0, len(photos), size):
         chosen = slice(first, first + size)
         part = replace(photos, files=photos.files[chosen], labels=photos.labels[chosen])
-        shards.append((part, min(max(cycles - first, 0), len(part))))
+        shards.append((part, [number - first for number in timed if 0 <= number - first < len(part)]))
     parts: list[Outcomes] = []
     wrong: dict[int, RowvitError] = {}
     done = 0
@@ -541,7 +552,13 @@ def evaluate(
 
 
 def _shard(
-    model: Network, part: Photos, cycles: int, *, target: str, config: HardwareConfig | None, precision: str
+    model: Network,
+    part: Photos,
+    timed: list[int],
+    *,
+    target: str,
+    config: HardwareConfig | None,
+    precision: str,
 ) -> Shard:
     wrong: dict[int, RowvitError] = {}
     if isinstance(model, tuple):
@@ -550,20 +567,22 @@ def _shard(
         return (float_work(network, card, pixels, precision) if len(pixels) else None), wrong, SAID
     size, taken = image_shape(model.arch), model.meta["preprocessing"]
     pixels = part.prepared(size, taken["resize"], taken.get("crop", 1.0), wrong.__setitem__)
-    return (integer_work(model, pixels, target, config, cycles) if len(pixels) else None), wrong, SAID
+    there = [number for number in range(len(part)) if number not in wrong]
+    timed = [there.index(number) for number in timed if number not in wrong]
+    return (integer_work(model, pixels, target, config, timed) if there else None), wrong, SAID
 
 
 def _run(
-    work: Callable[[Network, Photos, int], Shard],
+    work: Callable[[Network, Photos, list[int]], Shard],
     model: Network,
-    shards: list[tuple[Photos, int]],
+    shards: list[tuple[Photos, list[int]]],
     jobs: int,
     scheduler: str | None,
 ) -> Iterator[Shard]:
-    """Results of the shards, which are photos and how many go through the cycle model, in their order."""
+    """Results of the shards, photos and which of them go through the cycle model, in their order."""
     if jobs == 1 and scheduler is None:
-        for part, cycles in shards:
-            yield work(model, part, cycles)
+        for part, timed in shards:
+            yield work(model, part, timed)
         return
     with needs("several workers need Dask", "'rowvit[eval]'"):
         from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin
@@ -593,7 +612,7 @@ def _run(
             raise RowvitError(
                 f"the Dask scheduler at {scheduler} has no workers", f"start some: dask worker {scheduler}"
             ) from error
-        futures = [client.submit(work, sent, part, cycles, pure=False) for part, cycles in shards]
+        futures = [client.submit(work, sent, part, timed, pure=False) for part, timed in shards]
         done = 0
         for (part, _), future in zip(shards, futures, strict=True):
             try:

@@ -132,8 +132,8 @@ def import_model(
         found = _state_dict(name, heads, act, pool, part, bare, encoder, size)
     if class_head and not found.model.config.distilled:
         raise RowvitError(f"{name}: has one head; only distilled networks have a choice")
+    card, before = found.card, found.model
     _reshape(found, class_head, 0 if encoder and classes is None else classes, size)
-    card = found.card
     if prompts is not None:
         from rowvit.model.importers.prompts import with_prompts
 
@@ -147,7 +147,13 @@ def import_model(
     card.mean = list(mean) if mean is not None else card.mean
     card.std = list(std) if std is not None else card.std
     card.licence = licence if licence is not None else card.licence
-    card.history.append(f"imported from {card.source}")
+    if found.model is not before or mean is not None or std is not None:
+        card.accuracy = {}  # a float network's of rowvit was measured as it was
+    again = card.history  # likewise
+    card.history = [
+        *again,
+        ", ".join(["imported again", *found.notes]) if again else f"imported from {card.source}",
+    ]
     return found
 
 
@@ -159,8 +165,9 @@ def _reshape(found: Imported, class_head: bool, classes: int | None, size: tuple
         found.notes.append("the distillation head is left out")
     if classes is not None:
         model = adapt.with_classes(model, classes)
-        card.classes, card.crop = [str(index) for index in range(classes)], 1.0
+        card.classes = [str(index) for index in range(classes)]
         if classes:
+            card.crop = 1.0
             found.notes.append(f"the head of {classes} classes is untrained")
     if size and size != model.config.size:
         before, after = (_pixels(one) for one in (model.config.size, size))
@@ -303,6 +310,12 @@ def _state_dict(
         and (named := _named(checkpoint.architectures, state, path, sizes, encoder, notes))
     ):
         return named
+    if not bare and "classifier.weight" in checkpoint.state and _in_clip(checkpoint.state):
+        raise RowvitError(
+            f"{path}: its head sees the mean of the patches in front of the last LayerNorm, which the"
+            " accelerator does not give",
+            "import it with --encoder, and teach it your classes",
+        )
     if (other := by_names(facts(checkpoint.state), heads=False)) and other.name:
         raise other.error(path)
     # transformers' networks without a head have a pooler, and SigLIP's with one an unused pooling
@@ -360,6 +373,11 @@ def _state_dict(
     if model.config.classes and (projected or "head.weight" not in state):
         card.classes = [f"embedding {number}" for number in range(model.config.classes)]
     return Imported(model, card, notes)
+
+
+def _in_clip(state: Mapping[str, Tensor]) -> bool:
+    """Whether the names, as before `timm_names`, are those of transformers' CLIP."""
+    return any(name.endswith("embeddings.class_embedding") for name in state)
 
 
 def _assumed(library: str, state: Mapping[str, Tensor]) -> tuple[str, float]:

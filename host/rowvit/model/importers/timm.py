@@ -256,6 +256,7 @@ def card(module: nn.Module, name: str, classes: int, settings: Mapping[str, Any]
         if classes == 1000:
             info = ImageNetInfo()
             names = [info.index_to_description(index).split(",")[0] for index in range(classes)]
+            names = [f"{n} ({i})" if names.count(n) > 1 else n for i, n in enumerate(names)]  # two are cranes
     return Card(
         name=name,
         classes=[str(name) for name in names],

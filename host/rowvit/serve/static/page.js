@@ -80,6 +80,8 @@ function choose() {
   const name = location.hash.slice(1) || "ask";
   if (name === tab || !tabs[name] || !byId(name)) return; // the skip link's address, too
   Camera.stopAll();
+  turn++; // an answer that is still on its way is of the other tab
+  answer.setAttribute("aria-busy", "false");
   tabs[tab] = answer.innerHTML;
   tab = name;
   answer.innerHTML = tabs[tab];
@@ -229,7 +231,9 @@ async function label(file) {
     const response = await ask(address, { method: "POST", body: file });
     const found = await response.json();
     if (!response.ok) return { good: false, label: found.error };
-    return { good: true, label: `${found.label}, ${(100 * found.classes[0].probability).toFixed(1)} %` };
+    const [best] = found.classes;
+    const share = best ? `, ${(100 * best.probability).toFixed(1)} %` : "";
+    return { good: true, label: `${found.verdict ?? (found.label || "no classes")}${share}` };
   } catch {
     return { good: false, label: "the server does not answer" };
   }
@@ -339,6 +343,7 @@ byId("camera").addEventListener("click", async () => {
     await camera.start();
   } catch (error) {
     byId("camera-speed").textContent = `${error.message}.`; // at the button: on a phone the answer is out of sight
+    say(error.message);
   }
 });
 

@@ -28,6 +28,7 @@ let changed = false; // since it learned
 let saved = true; // there is nothing that leaving would lose
 let recordings = 0; // buttons that were held
 let refused = []; // sentences about files, since some were last chosen
+let settling = Promise.resolve(); // names that the server is being told
 
 const encoded = encodeURIComponent;
 const element = (name, properties = {}, ...children) => {
@@ -142,7 +143,7 @@ class Card {
 
   async rename() {
     const name = this.name.value.trim().replace(/\s+/g, " "), before = this.label;
-    const taken = cards.some((card) => card !== this && card.label === name);
+    const taken = cards.some((card) => card !== this && (card.label === name || card.names.has(name)));
     this.name.value = before;
     if (taken) complain(new Error(`There is a class ${name} already`));
     if (!name || taken || name === before) return;
@@ -164,8 +165,14 @@ class Card {
     return new Set([...[...this.photos].map((photo) => photo.label), ...(this.loaded ? [this.known] : [])]);
   }
 
-  // Then it has the name that the page shows.
-  async settle() {
+  // Then it has the name that the page shows. One after the other: a name may be another's until then.
+  settle() {
+    const mine = settling.then(() => this.#settle());
+    settling = mine.catch(() => {});
+    return mine;
+  }
+
+  async #settle() {
     await Promise.allSettled([...this.flights]);
     const { label } = this;
     for (const old of this.names) {
@@ -252,6 +259,7 @@ async function send(photo) {
     } else if (lesson === own) await tell("DELETE", `${address}/${photo.number}`); // its class was removed
   } catch (error) {
     URL.revokeObjectURL(photo.image.src);
+    if (!cards.includes(photo.card)) return; // nobody waits for it any more
     if (photo.file.name && error.status) refused.push(`${photo.file.name}: ${error.message}`);
     await failed(refused.length ? Object.assign(new Error(listed(refused)), { status: error.status }) : error);
   }
@@ -305,7 +313,11 @@ function summary() {
   else if (few.length) parts.push(`Fewer than ${FEWEST} photos of ${few.map((card) => card.label).join(", ")}.`);
   else if (found && changed) parts.push("Something has changed since it learned.");
   else if (found) parts.push(`It recognises ${found.right} of ${found.photos}.`);
-  if (state.getAttribute("aria-busy") !== "true") state.textContent = parts.join(" ");
+  const text = parts.join(" ");
+  if (state.getAttribute("aria-busy") !== "true" && state.textContent !== text) {
+    state.textContent = text;
+    if (!left && total && (changed || !found)) say(text); // and not at every photo that comes or goes
+  }
   learning.disabled = left > 0 || ready < 2 || few.length > 0 || state.getAttribute("aria-busy") === "true";
   backbone.disabled = lesson !== null;
   byId("forget").classList.toggle("hidden", lesson === null);
@@ -313,7 +325,7 @@ function summary() {
 
 // -- holding a button -----------------------------------------------------------------------------
 
-let held = null; // the card whose button is held
+let held = null; // what holding a button now is known by: the card, and no other time that it was held
 
 // By mouse, finger, space or enter; a click without any of these, as of a screen reader, takes one photo.
 function holds(button, card) {
@@ -344,12 +356,12 @@ function holds(button, card) {
 }
 
 function release(card) {
-  if (held === card) held = null;
+  if (held?.card === card) held = null;
 }
 
 async function hold(card) {
   if (held) return;
-  held = card;
+  const mine = (held = { card });
   complain(null);
   let count = 0;
   const recording = ++recordings;
@@ -358,19 +370,19 @@ async function hold(card) {
   try {
     const ran = camera.on;
     if (!ran) await camera.start();
-    if (ran || held === card)
+    if (ran || held === mine)
       do {
         const frame = await camera.frame();
         put(card, frame, frame, recording);
         count++;
         await sleep(1 / RATE);
-        while (held === card && waiting.length > AHEAD) await sleep(0.05);
-      } while (held === card && camera.on && cards.includes(card));
+        while (held === mine && waiting.length > AHEAD) await sleep(0.05);
+      } while (held === mine && camera.on && cards.includes(card));
   } catch (error) {
     complain(error);
   }
-  release(card);
-  card.record.setAttribute("aria-pressed", "false");
+  if (held === mine) held = null;
+  if (held?.card !== card) card.record.setAttribute("aria-pressed", "false");
   say(`${counted(count, "photo")} of ${card.label}`);
 }
 
@@ -430,8 +442,9 @@ const percent = (share) => `${(100 * share).toFixed(1)} %`;
 function findings() {
   const lead = `${found.right} of ${found.photos} photos recognised`, share = percent(found.right / found.photos);
   const between = (found.interval ?? []).map(percent).join(" to "), alone = found.recordings === found.photos;
+  const [mean, others] = alone ? ["", ""] : [`; of a recording ${percent(found.share)}`, ", nor others of its recording"];
   const how = found.interval
-    ? `, ${share} (${between}), each by a head that had not seen it${alone ? "" : ", nor others of its recording"}.`
+    ? `, ${share}${mean} (${between}), each by a head that had not seen it${others}.`
     : `, ${share}, each by a head that had seen others of its recording.`;
   const parts = [element("p", { className: "lead" }, element("strong", {}, lead), how)];
   if (!found.interval)

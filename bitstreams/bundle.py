@@ -140,6 +140,7 @@ def bundle(target: Board, overlay: Path | None, out: Path) -> Path:
                 )
             shutil.copy(file, folder)
         provenance.verify(folder)
+    shutil.rmtree(ROOT / "build" / "lib", ignore_errors=True)  # setuptools would pack what was deleted since
     pip("wheel", "--no-deps", "-w", wheels, ROOT)
     (wheel,) = wheels.glob("rowvit-*.whl")
     kind = machine(target)

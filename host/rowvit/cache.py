@@ -12,7 +12,7 @@ from rowvit.errors import RowvitError
 def cache_directory() -> Path:
     """``$ROWVIT_CACHE``, or ``rowvit`` in the user's cache directory; `RowvitError` if there is neither."""
     if own := os.environ.get("ROWVIT_CACHE"):
-        return Path(own)
+        return Path(own).absolute()  # the loader looks elsewhere for a library without a folder
     shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if shared.is_absolute():  # others are to be ignored, by the XDG base directory specification
         return shared / "rowvit"

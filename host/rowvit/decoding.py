@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
-from rowvit.processors import processors
+from rowvit.processors import control_groups, processors
 
 #: gets the position of an image that cannot be used, from 0, and why
 Refused = Callable[[int, RowvitError], object]
@@ -43,12 +43,11 @@ def memory() -> tuple[int, int]:
     with suppress(OSError, KeyError):
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         total, free = (1024 * int(lines[key].split()[0]) for key in ("MemTotal", "MemAvailable"))
-        with suppress(OSError, ValueError):  # the group has no limit, or is of another kind
-            own = Path("/proc/self/cgroup").read_text().strip().rpartition("::/")[2]
-            group = Path("/sys/fs/cgroup", own)
-            most, taken = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-            kept = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            total, free = min(total, most), min(free, most - taken + int(kept.get("inactive_file", 0)))
+        for group in control_groups():
+            with suppress(OSError, ValueError):  # it has no limit
+                most, taken = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+                kept = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+                total, free = min(total, most), min(free, most - taken + int(kept.get("inactive_file", 0)))
         return total, max(free, 0)
     return 16 * MOST_BYTES, 16 * MOST_BYTES
 

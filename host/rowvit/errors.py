@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         if given.exists() and not given.is_file():  # a device, or a pipe, whose real path names no file
             yield given
             return
-        part = real.with_name(f"{real.name}.part")
+        part = real.with_name(f"{real.name}.{secrets.token_hex(4)}.part")  # others may write the same file
         try:
             yield part
             if real.exists():

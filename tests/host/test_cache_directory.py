@@ -15,7 +15,7 @@ from rowvit.errors import RowvitError
     ("variables", "found"),
     [
         ({"ROWVIT_CACHE": "/own"}, "/own"),
-        ({"ROWVIT_CACHE": "here"}, "here"),
+        ({"ROWVIT_CACHE": "here"}, f"{Path.cwd()}/here"),  # or the loader would look elsewhere
         ({"ROWVIT_CACHE": "", "XDG_CACHE_HOME": "/shared"}, "/shared/rowvit"),
         ({"XDG_CACHE_HOME": ""}, "/home/someone/.cache/rowvit"),
         ({"XDG_CACHE_HOME": "relative"}, "/home/someone/.cache/rowvit"),

@@ -21,6 +21,7 @@ from waiting import HANG, until
 
 import rowvit
 from rowvit import decoding
+from rowvit import processors as counting
 from rowvit.decoding import MOST_BYTES, Room
 from rowvit.errors import RowvitError
 from rowvit.images import decode
@@ -223,6 +224,34 @@ def test_memory_is_the_machines(tmp_path):
     total, free = decoding.memory()
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert 0 < free <= total <= pages
+
+
+def test_limits_of_containers(monkeypatch, tmp_path):
+    """Of any group that this process is in: the least memory, and the fewest processors."""
+    groups = [tmp_path / "slice" / "job", tmp_path / "slice", tmp_path]
+    for group, memory, used, cpu in zip(
+        groups,
+        ("max", "400000000", "max"),
+        (0, 300000000, 0),
+        ("max 100000", "150000 100000", "max 100000"),
+        strict=True,
+    ):
+        group.mkdir(parents=True, exist_ok=True)
+        for name, text in {"max": memory, "current": str(used), "stat": "inactive_file 5000000\n"}.items():
+            (group / f"memory.{name}").write_text(text)
+        (group / "cpu.max").write_text(cpu)
+    monkeypatch.setattr(decoding, "control_groups", lambda: groups)
+    monkeypatch.setattr(counting, "control_groups", lambda: groups)
+    total, free = decoding.memory()
+    assert total == 400_000_000 and free <= 105_000_000
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64))
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    counting._quota.cache_clear()
+    assert counting.processors() == 2
+    (groups[1] / "cpu.max").write_text("max 100000")
+    counting._quota.cache_clear()
+    assert counting.processors() == 64
+    counting._quota.cache_clear()
 
 
 def test_large_ones_wait_for_each_other(board):

@@ -56,6 +56,23 @@ def test_bench_prints_what_it_found(rowvit_command, small):
     assert written["data"]["set"] == "random pixels" and check.check(written) == []
 
 
+def test_a_batch_is_not_larger_than_the_images(rowvit_command, small):
+    """For the CPU as for the core."""
+    command = ("bench", small["package"], "-c", "tiny", "-n", 2, "--batch", 8, "--baseline", "numpy")
+    written = json.loads(rowvit_command(*command, "--baseline-seconds", 0.01, "--json", "-").stdout)
+    assert written["protocol"]["batch"] == 2
+    assert [speed["batch"] for speed in written["throughput"]["baseline"]] == [1, 2]
+
+
+def test_options_that_would_do_nothing(mistake, small, tmp_path, bench_file):
+    command = ("bench", small["package"], "-c", "tiny", "--memory", "ideal", "--rate", 50)
+    assert "--latency and --rate are of --memory ddr; leave them out with ideal" in mistake(*command)
+    command = ("run", small["package"], tmp_path, "-c", "tiny", "--trace-cycles", "0:9")
+    assert "--trace-cycles is of a waveform; name its file, with --trace" in mistake(*command)
+    command = ("report", bench_file, "--energies", tmp_path / "none.toml", "-o", tmp_path / "page.html")
+    assert "--energies is for what is estimated of --model" in mistake(*command)
+
+
 def test_bench_with_checks(rowvit_command, small, tmp_path, mistake, monkeypatch):
     command = ("bench", small["package"], "-c", "tiny", "-n", 3, "--batch", 2, "--check-every", 2)
     file = tmp_path / "checked.json"

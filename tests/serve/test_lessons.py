@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
@@ -440,6 +442,38 @@ def test_the_token(puppet):
 
 
 # -- how much, and how long -----------------------------------------------------------------------------
+
+
+def test_who_does_not_take_a_package(monkeypatch):
+    """Is left after the deadline, and its connection gives way to others."""
+    monkeypatch.setattr(ModelPackage, "encode", lambda self, name: bytes(8 << 20))
+    with golden(limits=Limits(deadline=1.0, connections=2)) as served, ExitStack() as stack:
+        pupil = Pupil(served)
+        pupil.show_all(9)
+        pupil.ask("POST", "/learn")
+        until(lambda: pupil.ask("GET").json["learned"])
+        for _ in range(2):
+            stuck = stack.enter_context(socket.socket())
+            stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stuck.bind(("127.0.0.2", 0))
+            stuck.connect(("127.0.0.1", served.port))
+            stuck.sendall(f"GET /lessons/{pupil.lesson}/package HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        until(lambda: served.service.open_requests == 0)
+        assert served.ask("GET", "/v2").status == 200
+        assert len(pupil.ask("GET", "/package").body) == 8 << 20
+
+
+def test_a_package_is_larger_than_a_request_may_be(caplog):
+    """It is sent as a whole all the same, and by one request after the other."""
+    with golden(limits=Limits(body=2_000, bodies=4_000, deadline=HANG)) as served:
+        pupil = Pupil(served)
+        pupil.show_all(9)
+        pupil.learn()
+        for _ in range(2):
+            reply = pupil.ask("GET", "/package")
+            assert reply.status == 200 and len(reply.body) > 4_000
+            assert ModelPackage.decode(reply.body).meta["classes"] == NAMES
+    assert not any(record.exc_info for record in caplog.records)
 
 
 def test_limits(tmp_path):

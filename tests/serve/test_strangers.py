@@ -25,6 +25,7 @@ import rowvit
 from rowvit.serve import gate, server
 from rowvit.serve.certificate import make
 from rowvit.serve.gate import neighbourhood
+from rowvit.serve.refusal import Refusal
 from rowvit.serve.service import Limits, Service
 
 TOKEN = "0123456789abcdef"
@@ -292,6 +293,15 @@ def test_large_bodies_of_one_address_give_way(networks, puppet, monkeypatch):
         assert served.ask("POST", "/models/small/classify", body).status == 415  # it was taken, and looked at
         until(lambda: any(b" 429 " in _now(one) for one in flood))
         assert not any(b" 429 " in _now(one) for one in flood)  # only one of them
+
+
+def test_bodies_that_cannot_give_way():
+    """What is here stays, and a request that has sent nothing yet is no help."""
+    bodies = gate._Bodies()
+    own = gate._Body("B")
+    bodies.all |= {gate._Body("A", 60, arrived=True), gate._Body("A"), own}
+    with pytest.raises(Refusal, match="too many large requests"):
+        bodies.add(own, 5, 64)
 
 
 @pytest.mark.parametrize("displaced", [False, True])

@@ -234,7 +234,7 @@ def writable(*paths: Path | None) -> None:
 def write(path: Path, text: str) -> None:
     """Write a text file; `RowvitError` if that fails."""
     with replacing(path) as part:
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")
 
 
 def wrote(path: Path, *command: object) -> None:

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -64,8 +65,6 @@ def _here() -> list[Row]:
 
 def _simulator() -> list[Row]:
     """What targets sim and board take."""
-    from rowvit.sim import cxx
-
     try:
         from rowvit.pynq import pynq
 
@@ -78,9 +77,20 @@ def _simulator() -> list[Row]:
         rows.append(("Verilator", True, verilate.version().removeprefix("Verilator ")))
     except RowvitError as error:
         rows.append(("Verilator", False, str(error)))
-    found = cxx.candidates()
-    rows.append(("C++ compiler", bool(found), shlex.join(found[0]) if found else cxx.ADVICE))
-    return rows
+    return [*rows, ("C++ compiler", *_compiler())]
+
+
+def _compiler() -> tuple[bool, str]:
+    """Whether there is a C++ compiler, and which, or what to do."""
+    from rowvit.sim import cxx
+
+    try:
+        found = cxx.candidates()
+    except RowvitError as error:
+        return False, str(error)
+    if found and not shutil.which(found[0][0]):
+        return False, f"{found[0][0]}, as the variable CXX says, is not there"
+    return bool(found), shlex.join(found[0]) if found else cxx.ADVICE
 
 
 def _extra(extra: str) -> Row:

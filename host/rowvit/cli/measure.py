@@ -92,9 +92,10 @@ def bench(
     options = opt.target_options(target, bitstream, memory, latency, rate, check_every)
     with Session(model, target.value, config, **options) as session:
         chosen = session.choose(images or (), count, data, subset, lambda text: say(text, ERR), recursive)
+        total = len(chosen.pixels)
+        batch = min(batch, total)
         # what is missing, before the work
         ways = cpu.ways(session.meta, runtimes, sorted({1, batch}))
-        total = len(chosen.pixels)
         session.prepare(total)  # a simulator that is built here does not count
         rounds = 2 + bool(chosen.files) * (1 if target is opt.TargetName.sim else 2)
         with progress_bar(f"{total} images, alone and in batches", rounds * total) as progress:
@@ -532,6 +533,8 @@ def report(
 
     writable(output)
     shown = [photo] if photo else shipped_photos(model) if model else []
+    if energies and not model:
+        raise RowvitError("--energies is for what is estimated of --model", "pass --model, or leave it out")
     if bool(model) != bool(shown):
         raise RowvitError("the picture takes a network and a photo", "pass both --model and --photo")
     alone = len({path.name for path in documents}) == len(documents)

@@ -176,7 +176,7 @@ def _say_what_is_next(config: ViTConfig, output: Path) -> None:
 
 def _names(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         names = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
     except (OSError, ValueError) as error:
         raise RowvitError(f"{path}: cannot be read as a list of names ({error})") from error

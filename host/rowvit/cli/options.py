@@ -54,6 +54,8 @@ def memory_model(memory: MemoryName, latency: int, rate: int, megabytes: int = D
     """The simulated memory that the options describe."""
     from rowvit.sim.device import MemoryModel
 
+    if memory is MemoryName.ideal and (latency, rate) != (LATENCY, RATE):
+        raise RowvitError("--latency and --rate are of --memory ddr", "leave them out with ideal")
     return MemoryModel(latency, rate, memory is MemoryName.ideal, megabytes)
 
 

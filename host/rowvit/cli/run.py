@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 #: of a waveform: the most bytes for a cycle and a multiplier of the array, and bytes written in a second, as
 #: seen with an image of sign-digits on 'pynq-z2'; while patches are embedded a third as many
 TRACE_BYTES, TRACE_RATE = 6.0, 2.5e6
+_TRACED = "0:1000000"  # cycles
 
 
 @command()
@@ -122,7 +123,7 @@ def run(
     trace_cycles: Annotated[
         str,
         typer.Option(metavar="FIRST:LAST", help="sim: cycles of the waveform, without the last of these."),
-    ] = "0:1000000",
+    ] = _TRACED,
     bitstream: opt.BitstreamOption = None,
     frontend: opt.FrontendOption = opt.FrontendName.host,
     timeout: Annotated[
@@ -156,6 +157,8 @@ def run(
         from rowvit.measure.draw.plots import can_save
 
         can_save(plot)
+    if trace_cycles != _TRACED and not trace:
+        raise RowvitError("--trace-cycles is of a waveform", "name its file, with --trace")
     if check:
         read_package(model)  # a program is refused now, not after the run
     options = opt.target_options(target, bitstream, memory, latency, rate, check_every, ddr)

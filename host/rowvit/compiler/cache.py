@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -76,16 +75,10 @@ def _compiler() -> str:
 
 
 def _keep(program: Program, path: Path) -> None:
-    """Move it into place when complete, and let go what was not used for longest."""
+    """Save it, which is done when complete, and let go what was not used for longest."""
     with suppress(OSError, RowvitError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        number, name = tempfile.mkstemp(prefix=_PREFIX, suffix=".new", dir=path.parent)
-        os.close(number)
-        try:
-            program.save(name)
-            os.replace(name, path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        program.save(path)
         used = sorted(((file.stat(), file) for file in path.parent.glob(f"{_PREFIX}*")), key=_unused)
         total = 0
         for state, file in used:

@@ -14,7 +14,6 @@ from rowvit.cycles.jobs import Dependency, Job
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import Engine, LoadKind
 from rowvit.hardware.memory import Memory
-from rowvit.hardware.pipeline import BURST_WORDS, BURSTS
 
 T = TypeVar("T")
 #: yields the time at which it continues, or None where somebody else starts it again
@@ -55,7 +54,7 @@ class Machine:
         self.latency = 0 if memory.ideal else memory.latency
         self.shared = not memory.ideal  #: loads and input share the bandwidth
         #: words of the port per cycle, and 64-bit words in each
-        self.rate = min(memory.words_per_cycle, BURSTS * BURST_WORDS / (self.latency + BURST_WORDS))
+        self.rate = memory.words_per_cycle
         self.parts = config.port_bits // 64
         # events
         self.now = 0.0

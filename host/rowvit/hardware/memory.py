@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rowvit.hardware.pipeline import BURST_WORDS, BURSTS
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -16,7 +18,14 @@ class Memory:
 
     @property
     def words_per_cycle(self) -> float:
-        return 1.0 if self.ideal else self.rate / 100
+        """Of the core's port: what the DDR gives, and the bursts that the core has in flight."""
+        if self.ideal:
+            return 1.0
+        return min(self.rate / 100, BURSTS * BURST_WORDS / (self.latency + BURST_WORDS))
+
+    def bytes_per_cycle(self, port_bits: int) -> float:
+        """By a port of so many bits."""
+        return self.words_per_cycle * port_bits / 8
 
     def __str__(self) -> str:
         if self.ideal:

@@ -122,10 +122,12 @@ def board() -> dict[str, Any]:
 
 
 def revision() -> dict[str, Any]:
-    """Version, Git revision where there is one, and a hash over the Python sources and the RTL."""
+    """Version, Git revision where there is one, and a hash over Python, RTL, C++ and tables."""
     root = Path(rowvit.__file__).parent
     sha = hashlib.sha256()
-    for path in sorted([*root.rglob("*.py"), *(root / "rtl").glob("**/*.v")]):
+    kinds = (".py", ".v", ".vh", ".cpp", ".sv", ".toml", ".json")
+    files = {*root.rglob("*"), *(root / "rtl").rglob("*")}  # which may be a link
+    for path in sorted(file for file in files if file.suffix in kinds):
         sha.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
 
     def git(*arguments: str) -> str | None:
@@ -178,9 +180,10 @@ def _overlay(session: Session) -> dict[str, Any]:
         bitstream = Path(session.target.overlay.bitfile_name)
         return {"file": bitstream.name, "sha256": hashlib.sha256(bitstream.read_bytes()).hexdigest()}
     if session.target_name == "sim":
-        from rowvit.sim.verilate import sources
+        from rowvit.sim.verilate import RTL, sources
 
-        digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources())).hexdigest()
+        files = sorted({*sources(), *RTL.rglob("*.vh")})
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
         return {"file": "the RTL under Verilator", "sha256": digest}
     return {"none": f"target {session.target_name} has no overlay"}
 

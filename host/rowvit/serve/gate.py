@@ -91,7 +91,7 @@ class _Bodies:
             for one in self.all:
                 by_address[one.address] += one.size
             largest = max(by_address, key=lambda address: (by_address[address], address == own.address))
-            slow = [one for one in self.all if one.address == largest and one.gives_way]
+            slow = [one for one in self.all if one.address == largest and one.gives_way and one.size]
             if largest == own.address or not slow:
                 raise _too_many()
             other = max(slow, key=lambda one: one.size)
@@ -160,8 +160,8 @@ class Gate:
             self._bodies.add(own, size, max(limits.bodies, largest))
 
         def sends(size: int) -> None:
-            own.sends = True
-            self._bodies.add(own, size, max(limits.bodies, size))  # one there is room for, alone
+            own.sends = own.arrived = True
+            self._bodies.add(own, size - own.size, max(limits.bodies, size))  # one there is room for, alone
 
         async def noted(message: Message) -> None:
             nonlocal status

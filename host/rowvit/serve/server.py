@@ -103,7 +103,10 @@ class _Protocol(H11Protocol):
     @property
     def is_answered(self) -> bool:
         """Whether a whole request has come, and its answer is not out."""
-        return self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete
+        cycle = self.cycle
+        if cycle is None or self.transport.is_closing():  # its client does not take what is left
+            return False
+        return not cycle.more_body and not cycle.response_complete
 
     def turn_away(self) -> None:
         """Answer whatever comes with a sentence."""

@@ -17,7 +17,7 @@ from rowvit.serve.lessons import NAME, Lesson, class_name, kept
 from rowvit.serve.query import body, flag, picture, seconds
 from rowvit.serve.service import Service
 
-_PART = 256 << 10  # bytes of a package that are sent at once
+_PART = 64 << 10  # bytes of a package that are sent at once
 
 
 def lesson_routes() -> list[Route]:
@@ -113,6 +113,7 @@ async def _package(request: Request) -> Response:
     size = sum(tensor.nbytes for tensor in package.tensors.values())
     request.state.sends(2 * size)  # it is there twice while it is encoded
     data = await service.beside(package.encode, name)
+    request.state.sends(len(data))
     file = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "taught"
     headers = {
         "Content-Disposition": f'attachment; filename="{file}.safetensors"',

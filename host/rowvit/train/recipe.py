@@ -146,7 +146,7 @@ def load(path: Path) -> Recipe:
         If the file cannot be read, a field is unknown or a value is out of its range.
     """
     try:
-        table = tomllib.loads(Path(path).read_text())
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RowvitError(f"{path}: no such recipe") from error
     except (OSError, ValueError) as error:

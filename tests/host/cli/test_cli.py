@@ -267,6 +267,24 @@ def test_options_of_another_target(small, tmp_path, monkeypatch, target, option,
     assert not list(tmp_path.iterdir())
 
 
+def test_files_in_another_locale(tmp_path):
+    """What rowvit writes and reads is UTF-8, whatever the terminal has; lists of Windows have a mark."""
+    code = (
+        "import sys; from pathlib import Path; from rowvit.cli.common import write;"
+        "from rowvit.cli.model import _names; from rowvit.measure.accuracy.evaluation import read_labels;"
+        "write(Path(sys.argv[1]), '\\xb5J \\xb1 \\u2026');"
+        "assert _names(Path(sys.argv[2])) == ['cat', 'd\\xf6g'], _names(Path(sys.argv[2]));"
+        "assert read_labels(sys.argv[3]) == {'a': 'cat'}"
+    )
+    files = [tmp_path / name for name in ("page.html", "names.txt", "labels.csv")]
+    files[1].write_text("cat\nd\xf6g\n", encoding="utf-8-sig")
+    files[2].write_text("a,cat\n", encoding="utf-8-sig")
+    own = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment = os.environ | own | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code, *files], check=True, env=environment, timeout=HANG)
+    assert files[0].read_text(encoding="utf-8") == "µJ ± …"
+
+
 def test_the_default_target(small, monkeypatch, tmp_path):
     """A board's own; elsewhere sim where cycles are counted, golden where only answers are asked for."""
     monkeypatch.delenv("BOARD", raising=False)

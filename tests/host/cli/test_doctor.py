@@ -61,6 +61,16 @@ def test_what_is_not_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert "torch" in found["model"][1]
 
 
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [("nosuch++ -g", "nosuch++, as the variable CXX says"), ("'bad", "CXX='bad is no command")],
+)
+def test_a_compiler_that_is_none(monkeypatch: pytest.MonkeyPatch, value: str, sentence: str) -> None:
+    monkeypatch.setenv("CXX", value)
+    found = rows(CliRunner().invoke(app, ["doctor"]).output)
+    assert found["C++ compiler"][0] == "missing" and sentence in found["C++ compiler"][1]
+
+
 def test_a_board(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BOARD", "Pynq-Z2")
     sensor = tmp_path / "hwmon3"

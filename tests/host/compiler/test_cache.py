@@ -201,6 +201,17 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     assert kept(tmp_path) == []
 
 
+def test_a_program_is_everybodys(package: ModelPackage, made: list[Program], tmp_path: Path) -> None:
+    """As far as the umask lets them: several users may share a cache."""
+    before = os.umask(0o002)
+    try:
+        compiled(package, TINY)
+    finally:
+        os.umask(before)
+    (path,) = kept(tmp_path)
+    assert len(made) == 1 and path.stat().st_mode & 0o777 == 0o664
+
+
 def test_switched_off(
     package: ModelPackage, made: list[Program], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -285,6 +285,19 @@ def test_a_file_is_replaced_as_a_whole(package, tmp_path, monkeypatch):
         assert pipe.read() == "{}"
 
 
+def test_two_that_write_one_file(tmp_path):
+    """Whoever ends last is there, as a whole; a file of the user's with a like name stays."""
+    path, own = tmp_path / "r.json", tmp_path / "r.json.part"
+    own.write_text("mine")
+    with replacing(path) as one:
+        one.write_text("one, whole")
+        with replacing(path) as other:
+            other.write_text("other")
+        assert path.read_text() == "other"
+    assert path.read_text() == "one, whole" and own.read_text() == "mine"
+    assert sorted(tmp_path.iterdir()) == [path, own]
+
+
 def test_types_that_no_package_has(tmp_path):
     """As of most checkpoints."""
     head = b'{"w": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}'

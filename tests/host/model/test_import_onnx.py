@@ -271,6 +271,52 @@ class Normalising(torch.nn.Module):
         return self.network((x - self.peak * mean[:, None, None]) / (self.peak * std[:, None, None]))
 
 
+class Around(torch.nn.Module):
+    """A network that takes pixels in -1..1, and normalises them as ImageNet's."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        return self.network((x * 0.5 + 0.5 - mean[:, None, None]) / std[:, None, None])
+
+
+def test_pixels_around_zero_are_refused(tmp_path: Path) -> None:
+    export(Around(timm_network()).eval(), tmp_path / "a.onnx")
+    with pytest.raises(RowvitError, match=r"as if pixels were in -1\.\.1; export it without that"):
+        import_model(tmp_path / "a.onnx")
+
+
+class Chosen(torch.nn.Module):
+    """Some of a network's outputs."""
+
+    def __init__(self, network: torch.nn.Module, choose: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.network, self.choose = network, choose
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.choose(self.network(x))
+
+
+@pytest.mark.parametrize("make", [lambda x: x[:, 1:], lambda x: x.flip(1), lambda x: x[:, [3, 0, 3]]])
+@torch.no_grad()
+def test_some_of_the_classes(tmp_path: Path, make: Callable) -> None:
+    """Without the one for nothing, say, or in another order."""
+    network = Chosen(timm_network(), make).eval()
+    found = read_onnx(export(network, tmp_path / "a.onnx"))
+    images = exports.images()
+    assert torch.allclose(found.model(images), network(images), atol=2e-5)
+
+
+@pytest.mark.parametrize("make", [lambda x: x[:, :16], lambda x: x.flip(1)])
+def test_some_of_the_channels_are_refused(tmp_path: Path, make: Callable) -> None:
+    export(Chosen(timm_network(num_classes=0), make).eval(), tmp_path / "a.onnx")
+    with pytest.raises(RowvitError, match="the output is a part of it, or in another order"):
+        read_onnx(tmp_path / "a.onnx")
+
+
 @pytest.mark.parametrize(("peak", "channels"), [(1, (0, 1, 2)), (255, (0, 1, 2)), (255, (2, 1, 0))])
 @torch.no_grad()
 def test_normalisation_in_the_graph_goes_into_the_card(

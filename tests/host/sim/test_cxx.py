@@ -13,6 +13,7 @@ import pytest
 
 from rowvit.errors import RowvitError
 from rowvit.sim import cxx
+from rowvit.sim.tools import variables
 
 #: a compiler of which only the name is there
 BROKEN = "#!/bin/sh\necho 'fatal error: atomic: no such file' >&2\nexit 1\n"
@@ -101,6 +102,15 @@ def test_the_one_that_is_asked_for(tools: Path, tmp_path: Path, monkeypatch: pyt
         RowvitError, match=r"CXX=nosuch makes no shared library: .*nosuch.*; set another, or none"
     ):
         cxx.compiler(tmp_path)
+
+
+def test_where_zig_keeps_what_it_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the rest, and not in a home that may not be there; the user's own choice stays."""
+    monkeypatch.setenv("ROWVIT_CACHE", "/cache")
+    monkeypatch.delenv("ZIG_GLOBAL_CACHE_DIR", raising=False)
+    assert variables()["ZIG_GLOBAL_CACHE_DIR"] == "/cache/zig"
+    monkeypatch.setenv("ZIG_GLOBAL_CACHE_DIR", "/own")
+    assert variables()["ZIG_GLOBAL_CACHE_DIR"] == "/own"
 
 
 def test_none(tools: Path, tmp_path: Path) -> None:

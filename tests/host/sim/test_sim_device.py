@@ -8,21 +8,23 @@ import errno
 import gc
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from pynq import MMIO, Clocks, Overlay, allocate
-from waiting import HANG
+from waiting import HANG, until
 
 import rowvit
 from replay import TINY
 from rowvit.errors import RowvitError
 from rowvit.hardware.isa import COUNTER_BASE, COUNTERS, ID, REGISTERS
 from rowvit.sim import verilate
-from rowvit.sim.device import DDR_BASE, MemoryModel, SimDevice
+from rowvit.sim.device import DDR_BASE, MemoryModel, SimDevice, _library
 
 
 def open_board(standin, **options):
@@ -344,6 +346,53 @@ def test_one_process_builds(tmp_path, monkeypatch):
     processes = [subprocess.Popen([sys.executable, "-c", code], env=environment) for _ in range(3)]
     assert [process.wait(HANG) for process in processes] == [0, 0, 0]
     assert (tmp_path / "builds").read_text() == "\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_build_that_is_stopped(tmp_path, number):
+    """Ends at once, and what it has started, too; what a killed one has left goes with the next."""
+    code = (
+        "import os, signal, sys; from rowvit.sim import verilate;"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(3));"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "command = 'echo $$ > $MARK; sleep 1000 & wait';"
+        "steps = lambda work: [[['sh', '-c', command]]];"
+        "verilate.cached('x', [], [], 'x', dict(os.environ), steps)"
+    )
+    mark, cache = tmp_path / "mark", tmp_path / "cache"
+    own = {"MARK": str(mark), "ROWVIT_CACHE": str(cache), "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, "-c", code], env=os.environ | own, stderr=subprocess.DEVNULL)
+    until(lambda: mark.exists() and mark.read_text().strip())
+    begin = time.monotonic()
+    process.send_signal(number)
+    assert process.wait(HANG) != 0 and time.monotonic() - begin < 60
+    group = int(mark.read_text())
+    until(lambda: _gone(group))
+    assert not list(cache.glob("build-*"))
+
+
+def _gone(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_what_killed_builds_left(tmp_path, monkeypatch):
+    """Goes, if nobody can be at work on it."""
+    monkeypatch.setenv("ROWVIT_CACHE", str(tmp_path))
+    for name, age in (("build-old", 2 * verilate.SECONDS), ("build-new", 10)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    verilate.cached("x", [], [], "x", dict(os.environ), lambda work: [[["touch", f"{work}/library.so"]]])
+    assert [path.name for path in tmp_path.glob("build-*")] == ["build-new"]
+
+
+def test_a_library_that_may_not_be_loaded(tmp_path):
+    (tmp_path / "x.so").write_bytes(b"no library")
+    with pytest.raises(RowvitError, match=r"cannot be loaded .*x\.so.*; set the variable ROWVIT_CACHE"):
+        _library(tmp_path / "x.so")
 
 
 def test_a_full_disk(tmp_path, monkeypatch):

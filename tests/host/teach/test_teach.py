@@ -412,6 +412,9 @@ def test_recordings_are_folders(tmp_path: Path) -> None:
     taught.tensors["taught.recordings"] = np.full(24, 9, np.uint16)
     with pytest.raises(RowvitError, match=r"taught\.recordings has recording 9"):
         taught.check()
+    for wrong in ({"before": False}, {"before": 1}, {"recordings": 2}):
+        with pytest.raises(RowvitError, match="the description"):
+            ModelPackage(taught.meta | {"taught": wrong}, taught.tensors).check()
 
 
 def test_recordings_that_are_called_as_their_class(tmp_path: Path) -> None:

@@ -244,5 +244,7 @@ def test_the_power_of_this_moment():
     """Rails add up; a meter with a log has none to tell."""
     rails = [Sensor(lambda: 1.5, "core"), Sensor(lambda: 0.25, "memory")]
     assert Recorder("rails", "core and memory", rails).watts() == 1.75
+    with pytest.raises(RowvitError, match="core is to be measured twice; name it once"):
+        Recorder("rails", "core and memory", [*rails, rails[0]])
     with pytest.raises(RowvitError, match="meter does not tell the power of this moment; use pmbus or hwmon"):
         Instrument("meter", "12 V").watts()

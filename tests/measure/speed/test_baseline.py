@@ -20,9 +20,10 @@ from rowvit.quant.synthetic import random_package
 PRUNING = [{"layer": 0, "keep": 9, "threshold": 0}, {"layer": 2, "keep": 4, "threshold": 0}]
 
 
-def package(pruning=()) -> dict:
+def package(pruning=(), kinds: bool = False) -> dict:
     size = dict(dim=32, depth=3, heads=2, image_size=20, patch_size=4, hidden=48, classes=7)
-    return random_package(np.random.default_rng(3), **size, pruning=list(pruning)).meta
+    rng = np.random.default_rng(3)
+    return random_package(rng, **size, pruning=list(pruning), rotary=kinds, gated=kinds).meta
 
 
 def test_export_equals_torch_and_prunes():
@@ -78,6 +79,18 @@ def test_every_combination_is_timed():
         assert speed.calls >= 5 and 0 < speed.fastest_s <= speed.median_s <= speed.p90_s
         assert speed.images_per_second == speed.batch / speed.median_s == speed.record()["images_per_second"]
         assert speed.difference < 1e-5 and speed.version
+
+
+def test_gates_and_rotary_positions():
+    """Are the network's here, too: without them it would be a smaller one."""
+    meta = package(kinds=True)
+    network = baseline.float_network(meta)
+    assert network.config.rotary and network.blocks[0].mlp.fc1.out_features == 2 * 48
+    (way,) = baseline.ways(meta, ["ort"], (2,), (1,))
+    (found,) = baseline.measure([way], 0.01)
+    assert found.difference < 1e-4
+    with pytest.raises(RowvitError, match="the baseline numpy has no network that is gated and rotary"):
+        baseline.ways(meta, ["numpy"])
 
 
 def test_mistakes(monkeypatch):

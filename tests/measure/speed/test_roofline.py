@@ -8,9 +8,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from rowvit.compiler import compile
+from rowvit.cycles import predict
 from rowvit.hardware.config import load
+from rowvit.hardware.isa import Engine
 from rowvit.hardware.memory import Memory
 from rowvit.measure.speed.profile import LayerProfile, Profile, plot
+from rowvit.quant.synthetic import random_package
 
 pytest.importorskip("matplotlib")
 
@@ -58,3 +62,16 @@ def test_drawn_layers(seed):
     assert not any(one.overlaps(other) for one, other in combinations(names, 2))
     hidden = sum(any(name.contains(x, y) for name in names) for x, y in dots)
     assert hidden == 0
+
+
+@pytest.mark.parametrize("latency", [40, 400])
+@pytest.mark.parametrize("name", ["pynq-z2", "kv260"])
+def test_loads_take_as_long_as_the_port_lets_them(name, latency):
+    """By its width, and by how many bursts are in flight."""
+    config, memory = load(name), Memory(latency)
+    sizes = dict(dim=192, depth=3, heads=3, image_size=96, patch_size=16, hidden=768, classes=10)
+    found = predict(compile(random_package(np.random.default_rng(0), **sizes), config), config, memory)
+    loaded = 8 * sum(layer.words for layer in found.layers) / memory.bytes_per_cycle(config.port_bits)
+    busy = sum(layer.busy[Engine.LOAD] for layer in found.layers)
+    assert 0.75 * busy < loaded < 1.02 * busy
+    assert memory.bytes_per_cycle(128) == 2 * memory.bytes_per_cycle(64)

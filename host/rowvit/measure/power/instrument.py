@@ -96,6 +96,9 @@ class Recorder(Instrument):
         from rowvit.pynq import pmbus
 
         require_pandas()
+        names = [sensor.name for sensor in sensors]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise RowvitError(f"{twice[0]} is to be measured twice", "name it once")
         super().__init__(name, measures, interval)
         self._clock = _Clock()
         self._sensors = [_Careful(sensor) for sensor in sensors]
@@ -182,7 +185,7 @@ def rails_of(kind: str, wanted: Wanted) -> tuple[Sequence[str], str]:
         No rail of the board is known for this kind.
     """
     if wanted.rails:
-        return wanted.rails, "the rails named by the user"
+        return wanted.rails, wanted.measures or "the rails named by the user"
     row = known(wanted.board or "")
     if row is None:
         listed = ", ".join(b.name for b in boards().values() if b.power.instrument == kind)

@@ -102,7 +102,8 @@ def document(
     instrument : Instrument
         Without samples yet, or ever, the result lacks figures; see `instruments.meter.join`.
     batch : int
-        Images per start of the core.
+        Images per start of the core, at most as many as there are; those behind the last whole batch are left
+        out.
     progress : callable
         Gets seconds that the passes have taken, a phrase, and seconds that they will take in all: known when
         the images have been classified once.
@@ -114,7 +115,8 @@ def document(
     """
     source, read = thermometer(session.target_name)
     found = result.describe("power", session, images)
-    target = session.target
+    target, batch = session.target, min(batch, len(images.pixels))
+    whole = images.pixels[: len(images.pixels) // batch * batch]
     wall = time.time() - time.monotonic()
     done: list[PowerPass] = []
     begun = total = 0.0
@@ -125,7 +127,7 @@ def document(
     def work() -> int:
         nonlocal begun, total
         start = time.monotonic()
-        count = len(target(images.pixels, batch))
+        count = len(target(whole, batch))
         if not begun:
             begun = time.monotonic()
             total = plan.forecast(begun - start, instrument.interval)

@@ -23,7 +23,7 @@ def read(path: Path) -> dict[str, Any]:
         It cannot be read, or lacks something that `check` names.
     """
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RowvitError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:

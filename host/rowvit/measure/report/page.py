@@ -207,7 +207,7 @@ def _measured_ratio(own: list[dict[str, Any]], documents: Sequence[tuple[str, di
                 and all(d["protocol"]["batch"] == 1 for d in measured)  # as is predicted
                 and dense["config"] == pruned["config"]
                 and dense["clock"] == pruned["clock"]
-                and dense["instrument"]["measures"] == pruned["instrument"]["measures"]
+                and all(dense["instrument"][key] == pruned["instrument"][key] for key in ("name", "measures"))
                 and model["architecture"] == pruned["model"]["architecture"]
                 and not model["pruning"]
                 and model["ffn2_rule"] == "none"

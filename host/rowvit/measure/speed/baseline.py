@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rowvit.model.vit import VisionTransformer
 
 RUNTIMES = ("torch", "ort", "numpy")
+KINDS = ("gated", "rotary", "pre_norm")  #: of networks, by the description
 #: largest difference of logits between the runtimes, relative to the largest logit
 TOLERANCE = 1e-3
 #: a speed is marked where other programs ran on more than this share of the processors before the start,
@@ -80,7 +81,8 @@ def float_network(meta: dict) -> VisionTransformer:
     fields = ("patch_size", "dim", "depth", "heads", "hidden", "classes", "prefix")
     # thresholds on scores depend on the data; the largest number of tokens that a step keeps stands for them
     shape = image_keys(image_shape(arch)) | {name: arch[name] for name in fields}
-    config = ViTConfig(**shape, pruning=tuple(meta["pruning"]))
+    kinds: dict[str, Any] = {name: name in meta for name in KINDS}
+    config = ViTConfig(**shape, **kinds, pruning=tuple(meta["pruning"]))
     torch.manual_seed(0)
     network = VisionTransformer(config)
     for block in network.blocks:
@@ -139,7 +141,8 @@ def save(meta: dict, path: Path, batch: int) -> None:
 
 
 def _described(meta: dict) -> str:
-    return json.dumps([meta["architecture"], meta["pruning"]], sort_keys=True)
+    kinds = [name for name in KINDS if name in meta]
+    return json.dumps([meta["architecture"], meta["pruning"], *kinds], sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -364,6 +367,10 @@ def _session(model: bytes, threads: int, name: str = "the network") -> Any:
 
 
 def _ways_in_numpy(meta: dict, batches: Sequence[int]) -> list[Way]:
+    if kinds := [name for name in KINDS if name in meta]:
+        raise RowvitError(
+            f"the baseline numpy has no network that is {' and '.join(kinds)}", "use torch, ort or a file"
+        )
     network = NumpyNetwork(meta["architecture"], meta["pruning"])
     return [
         Way("numpy", np.__version__, _blas_threads(), len(pixels), partial(_in_numpy, network, pixels))

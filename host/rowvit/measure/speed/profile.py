@@ -272,7 +272,7 @@ def _measured(
                 weights=weights,
                 data=rest - weights,
                 draining=draining,
-                load=min(counted["axi_beats"] / memory.words_per_cycle, cycles),
+                load=min(8 * counted["axi_beats"] / memory.bytes_per_cycle(config.port_bits), cycles),
                 load_wait=counted["load_wait"],
                 drain=counted["drain_busy"],
                 norm=counted["norm_busy"],
@@ -439,20 +439,20 @@ def _plot_array(axes: Any, found: Profile) -> None:
 def _plot_roofline(axes: Any, found: Profile) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    rate, peak = found.memory.words_per_cycle, found.config.macs_per_cycle
+    rate, peak = found.memory.bytes_per_cycle(found.config.port_bits), found.config.macs_per_cycle
     intensity, speed = _in_roofline(found).T
-    ends = min(intensity.min(), peak / (8 * rate)) / 2, max(intensity.max(), peak / (8 * rate)) * 2
+    ends = min(intensity.min(), peak / rate) / 2, max(intensity.max(), peak / rate) * 2
     x = np.geomspace(*ends, 200)
-    axes.plot(x, np.minimum(peak, 8 * rate * x), color="black", linewidth=1.2)
+    axes.plot(x, np.minimum(peak, rate * x), color="black", linewidth=1.2)
     axes.scatter(intensity, speed, color=plots.BLUE, zorder=3)
-    low = min(speed.min(), 8 * rate * ends[0]) / 1.5
+    low = min(speed.min(), rate * ends[0]) / 1.5
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=(low, peak * 1.6))
     axes.set(xlabel="MAC per byte loaded", ylabel="MAC per cycle")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())
-    title = f"roofline of every layer: memory {8 * rate:.3g} bytes per cycle, array {peak} MAC per cycle"
+    title = f"roofline of every layer: memory {rate:.3g} bytes per cycle, array {peak} MAC per cycle"
     axes.set_title(f"{title}\nweights of a layer may be loaded during the one before", fontsize=10)
     axes.grid(True, linewidth=0.3, alpha=0.5)
 

@@ -280,7 +280,8 @@ def _board_host(figures: dict[str, Any], session: Session) -> dict[str, Any]:
     if "ms" not in figures["limit"]:
         return {"none": "the integer reference has no cycles"}
     counters, memory = figures["counters"], session.options.get("memory", Memory())
-    loading = counters["axi_beats"] / memory.words_per_cycle > counters["exec_fire"]
+    rate = memory.bytes_per_cycle(session.config.port_bits)
+    loading = 8 * counters["axi_beats"] / rate > counters["exec_fire"]
     side, core = square_side(session.meta["architecture"]), figures["limit"]["ms"]["core"]
     return host_work(session.config, side, core, "memory" if loading else "fabric")
 

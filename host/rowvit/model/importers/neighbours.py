@@ -187,7 +187,7 @@ def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RowvitError(f"{path}: is not readable as JSON", "fix it or move it away") from error
     return found if isinstance(found, dict) else {}

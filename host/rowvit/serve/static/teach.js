@@ -101,7 +101,7 @@ class Card {
     this.loaded = loaded; // photos that came with a package, of which there are no pictures
     this.known = name; // what the server calls their class
     this.photos = new Set();
-    this.flights = new Set(); // promises of photos on their way
+    this.flights = new Map(); // photos on their way, by their promises
     this.name.addEventListener("change", () => this.rename());
     this.files.addEventListener("change", () => {
       this.take([...this.files.files]);
@@ -162,7 +162,8 @@ class Card {
 
   // What the server calls the class: several names where it did not hear of one.
   get names() {
-    return new Set([...[...this.photos].map((photo) => photo.label), ...(this.loaded ? [this.known] : [])]);
+    const labels = [...this.photos, ...this.flights.values()].map((photo) => photo.label);
+    return new Set([...labels.filter((label) => label), ...(this.loaded ? [this.known] : [])]);
   }
 
   // Then it has the name that the page shows. One after the other: a name may be another's until then.
@@ -173,7 +174,7 @@ class Card {
   }
 
   async #settle() {
-    await Promise.allSettled([...this.flights]);
+    await Promise.allSettled([...this.flights.keys()]);
     const { label } = this;
     for (const old of this.names) {
       if (old === label) continue;
@@ -234,7 +235,7 @@ function pump() {
   while (sending < LANES && waiting.length) {
     sending++;
     const photo = waiting.shift(), { card } = photo, flight = send(photo);
-    card.flights.add(flight);
+    card.flights.set(flight, photo);
     flight.finally(() => {
       sending--;
       card.flights.delete(flight);
@@ -409,7 +410,7 @@ async function learn() {
 
 function busy(text) {
   state.setAttribute("aria-busy", String(text !== ""));
-  if (text) state.textContent = text;
+  if (text) say((state.textContent = text));
   summary();
 }
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rowvit.errors import RowvitError
 from rowvit.model.importers.onnx.graph import Graph
 
 _TOLERANCE = 1e-5
@@ -30,7 +31,8 @@ class Pixels:
 def normalisation(graph: Graph, embedding: str) -> Pixels | None:
     """How a graph normalises its input before it makes the tensor ``embedding`` of it; None if it does not.
 
-    Integers are pixels in 0..255, whatever happens to them.
+    Integers are pixels in 0..255, whatever happens to them. `RowvitError` for pixels around 0, whose mean
+    would be below 0.
     """
     whole, shapes = 3 * math.prod(graph.size), graph.shapes()
     tensors = [name for node in graph.needed([embedding], own=True) for name in node.output]
@@ -45,6 +47,11 @@ def normalisation(graph: Graph, embedding: str) -> Pixels | None:
         if not integers and np.allclose(factor, 1) and np.allclose(offset, 0):
             break
         beyond = max(1 / factor.min(), np.abs(offset / factor).max()) > _UNIT
+        if (offset > 0).any():
+            raise RowvitError(
+                f"{graph.path}: normalises its input itself, as if pixels were in -1..1",
+                "export it without that, and pass --mean and --std of pixels in 0..1",
+            )
         return _pixels(255 if integers or beyond else 1, factor, offset)
     return _pixels(255, np.ones(3), np.zeros(3)) if integers else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -76,7 +77,10 @@ class Reader:
 
     def _head(self, end: flow.AnyView) -> tuple[Sequence[flow.Linear], flow.Quantity, Sequence[int]]:
         """Layers of the head (none to two), what they see, and the tokens that they see it of."""
-        of, rows = end.of, np.unique(end.rows).tolist()
+        of, rows, channels = end.of, np.unique(end.rows).tolist(), end.channels.ravel()
+        some = not isinstance(of, flow.Linear | flow.Sum) and rows in ([0], list(range(self.tokens)))
+        if some and not np.array_equal(end.at.ravel(), np.arange(len(rows) * of.width)):
+            raise flow.NotUnderstood(f"{of.node}: the output is a part of it, or in another order")
         if isinstance(of, flow.Classes):
             of = of.of
         if isinstance(of, flow.Sum):
@@ -87,6 +91,14 @@ class Reader:
             layers = [flow.scaled(flow.View(of, end.at, end.factor))]
         else:
             return [], of, rows
+        if rows == [0] and not np.array_equal(
+            channels, np.arange(of.width)
+        ):  # some classes, or another order
+            chosen = [(layer.weight[:, channels], layer.bias[channels]) for layer in layers]
+            layers = [
+                replace(layer, width=len(channels), weight=weight, bias=bias)
+                for layer, (weight, bias) in zip(layers, chosen, strict=True)
+            ]
         for name, layer in zip(("head", "head_dist"), layers, strict=False):
             self._put(name, layer.weight.T, layer.bias)
         seen = layers[0].of

@@ -139,6 +139,7 @@ def test_damaged_frames_stop_the_core(package, frames, change, message):
             slots[slot] = _Slot(source, sink)
             batch = stage(images, slots, slot)
             change(batch)
+            batch.slot.source.flush()
             return batch
 
         acc._stage = damaged

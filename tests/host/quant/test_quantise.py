@@ -226,7 +226,7 @@ def test_patches_that_are_all_dropped(pool: str) -> None:
     golden = Golden(load("tiny"))
     golden.load(quantise(model, images, OPTIONS))
     found = np.stack([result.logits for result in golden(images)])
-    assert np.isfinite(exact).all() and snr(exact, found) > 15
+    assert np.isfinite(exact).all() and np.abs(found - exact).max() < 0.1 * np.abs(exact).max()
 
 
 @torch.no_grad()

@@ -14,8 +14,12 @@ GROUPS = Path("/sys/fs/cgroup")
 
 def processors() -> int:
     """Processors that this process may use: a container may have a share of a large machine."""
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(own, _quota())
+    return min(allowed(), _quota())
+
+
+def allowed() -> int:
+    """Processors that threads may run on, whatever share of their time they get."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def control_groups() -> list[Path]:

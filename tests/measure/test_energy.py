@@ -192,6 +192,14 @@ def test_report(power_file, small):
     assert [row[0] for row in found["rows"]] == [*energy.SAVINGS]
     assert found["title"].startswith("Energy, estimate by activity")
     assert "Measured on the board, by d: 2.000 ± 0.022 times." in found["said"]
+    for names, same in (
+        (("pmbus VCCINT", "pmbus VCCBRAM"), False),
+        (("external meter, log p.csv", "external meter, log d.csv"), True),
+    ):
+        for document, name in zip((pruned, dense), names, strict=True):
+            document["instrument"] |= {"name": name, "measures": "the rails named by the user"}
+        said = estimated_energy([("p", pruned), ("d", dense)], *arguments)["said"]
+        assert any("Measured on the board" in sentence for sentence in said) == same
     for change in (
         {"clock": dense["clock"] | {"mhz": 7}},
         {"protocol": dense["protocol"] | {"batch": 8}},

@@ -447,17 +447,19 @@ def test_the_token(puppet):
 def test_who_does_not_take_a_package(monkeypatch):
     """Is left after the deadline, and its connection gives way to others."""
     monkeypatch.setattr(ModelPackage, "encode", lambda self, name: bytes(8 << 20))
-    with golden(limits=Limits(deadline=1.0, connections=2)) as served, ExitStack() as stack:
+    limits = Limits(deadline=HANG, connections=2)
+    with golden(limits=limits) as served, ExitStack() as stack:
         pupil = Pupil(served)
         pupil.show_all(9)
-        pupil.ask("POST", "/learn")
-        until(lambda: pupil.ask("GET").json["learned"])
+        pupil.learn()
+        object.__setattr__(limits, "deadline", 1.0)
         for _ in range(2):
             stuck = stack.enter_context(socket.socket())
             stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             stuck.bind(("127.0.0.2", 0))
             stuck.connect(("127.0.0.1", served.port))
             stuck.sendall(f"GET /lessons/{pupil.lesson}/package HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        until(lambda: served.service.open_requests == 2)
         until(lambda: served.service.open_requests == 0)
         assert served.ask("GET", "/v2").status == 200
         assert len(pupil.ask("GET", "/package").body) == 8 << 20

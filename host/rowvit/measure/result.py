@@ -125,8 +125,8 @@ def revision() -> dict[str, Any]:
     """Version, Git revision where there is one, and a hash over Python, RTL, C++ and tables."""
     root = Path(rowvit.__file__).parent
     sha = hashlib.sha256()
-    kinds = (".py", ".v", ".vh", ".cpp", ".sv", ".toml", ".json")
-    files = {*root.rglob("*"), *(root / "rtl").rglob("*")}  # which may be a link
+    kinds = (".py", ".v", ".vh", ".vlt", ".cpp", ".h", ".sv", ".toml", ".json")
+    files = {*root.rglob("*"), *(root / "rtl").rglob("*"), *(root / "hls").rglob("*")}  # which may be links
     for path in sorted(file for file in files if file.suffix in kinds):
         sha.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
 

@@ -127,7 +127,13 @@ class InferenceQueue:
     def start(self) -> None:
         """Open the target, load every network once; `RowvitError` if that fails."""
         self._thread.start()
-        self._started.result()
+        try:
+            self._started.result()
+        except BaseException:
+            from rowvit.sim.tools import end_all
+
+            end_all()  # a simulator may be built, which an interrupt does not reach
+            raise
 
     @property
     def ready(self) -> bool:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
+from weakref import WeakSet
 
 from rowvit.cache import cache_directory
 from rowvit.errors import RowvitError
@@ -19,11 +20,21 @@ from rowvit.processors import processors
 SECONDS = 3600  # that a step of a build may take; the largest takes minutes
 
 
+_RUNNING: WeakSet[_Running] = WeakSet()
+
+
+def end_all() -> None:
+    """End the tools of builds in other threads, which an interrupt does not reach."""
+    for one in [*_RUNNING]:
+        one.end()
+
+
 class _Running:
     """Tools that run now, which end together."""
 
     def __init__(self) -> None:
         self._lock, self._all, self.ended = Lock(), set[subprocess.Popen[str]](), False
+        _RUNNING.add(self)
 
     def start(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
         """A tool, and what it starts, in a group of its own."""
@@ -67,14 +78,13 @@ def run_all(commands: Sequence[list[str]], environment: dict[str, str], log: Pat
     """Run commands, as many at a time as there are processors; errors as of `run`, the first one's."""
     running = _Running()
     with ThreadPoolExecutor(processors()) as pool:
-        done = [pool.submit(run, command, environment, log, running) for command in commands]
         try:
+            done = [pool.submit(run, command, environment, log, running) for command in commands]
             for one in done:
                 one.result()
         except BaseException:  # Ctrl-C and SIGTERM, too
-            for one in done:
-                one.cancel()
             running.end()
+            pool.shutdown(cancel_futures=True)
             raise
 
 

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rowvit.cache import cache_directory
@@ -43,6 +43,7 @@ VERILATOR_FLAGS = [
     *("--x-assign", "fast", "--x-initial", "fast"),
     "-DROWVIT_ASSERT",  # what the RTL says of itself is checked in every cycle
 ]
+_WORK = "rowvit-build-"  # as the folders of builds begin, in what may be any folder of the user's
 FAST, ONCE = "-O2", "-O1"  # -O3 compiles twice as long and runs no faster; what runs once need not be fast
 FRONTEND_SOURCES = [HLS / "frontend.cpp", HLS / "sim" / "simulator.cpp"]
 
@@ -78,11 +79,12 @@ def cached(
         with _turn(cache):
             if _complete(library):  # another process has built it meanwhile
                 return library
-            for left in cache.glob("build-*"):  # by a build that was killed
-                if time.time() - left.stat().st_mtime > SECONDS:
-                    shutil.rmtree(left, ignore_errors=True)
+            for left in cache.glob(f"{_WORK}*"):  # by a build that was killed
+                with suppress(OSError):
+                    if time.time() - left.stat().st_mtime > 4 * SECONDS:
+                        shutil.rmtree(left)
             LOG.info("building %s, once", notice)
-            with tempfile.TemporaryDirectory(prefix="build-", dir=cache, ignore_cleanup_errors=True) as work:
+            with tempfile.TemporaryDirectory(prefix=_WORK, dir=cache, ignore_cleanup_errors=True) as work:
                 for commands in steps(Path(work)):
                     run_all(commands, environment, log)
                 built = Path(work, "library.so")

@@ -11,10 +11,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
 import numpy as np
+import processes
 import pytest
 from pynq import MMIO, Clocks, Overlay, allocate
 from waiting import HANG, until
@@ -23,7 +25,7 @@ import rowvit
 from replay import TINY
 from rowvit.errors import RowvitError
 from rowvit.hardware.isa import COUNTER_BASE, COUNTERS, ID, REGISTERS
-from rowvit.sim import verilate
+from rowvit.sim import tools, verilate
 from rowvit.sim.device import DDR_BASE, MemoryModel, SimDevice, _library
 
 
@@ -355,7 +357,7 @@ def test_a_build_that_is_stopped(tmp_path, number):
         "import os, signal, sys; from rowvit.sim import verilate;"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(3));"
         "signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "command = 'echo $$ > $MARK; sleep 1000 & wait';"
+        "command = 'sleep 1000 & echo $$ $! > $MARK; wait';"
         "steps = lambda work: [[['sh', '-c', command]]];"
         "verilate.cached('x', [], [], 'x', dict(os.environ), steps)"
     )
@@ -366,27 +368,40 @@ def test_a_build_that_is_stopped(tmp_path, number):
     begin = time.monotonic()
     process.send_signal(number)
     assert process.wait(HANG) != 0 and time.monotonic() - begin < 60
-    group = int(mark.read_text())
-    until(lambda: _gone(group))
-    assert not list(cache.glob("build-*"))
+    until(lambda: not any(processes.alive(int(pid)) for pid in mark.read_text().split()))
+    assert not list(cache.glob("*build-*"))
 
 
-def _gone(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return True
-    return False
+def test_builds_of_other_threads_end(tmp_path):
+    """As where a server that builds is interrupted: only its main thread hears of it."""
+    failures: list[Exception] = []
+
+    def build() -> None:
+        try:
+            tools.run_all([["sleep", "1000"]] * 3, dict(os.environ), tmp_path / "log")
+        except RowvitError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=build)
+    thread.start()
+    until(lambda: processes.children(os.getpid()))
+    tools.end_all()
+    thread.join(HANG)
+    assert failures and not (tmp_path / "log").exists()
 
 
 def test_what_killed_builds_left(tmp_path, monkeypatch):
-    """Goes, if nobody can be at work on it."""
+    """Goes, if nobody can be at work on it; a folder of the user's stays."""
     monkeypatch.setenv("ROWVIT_CACHE", str(tmp_path))
-    for name, age in (("build-old", 2 * verilate.SECONDS), ("build-new", 10)):
+    for name, age in (
+        ("rowvit-build-old", 5 * verilate.SECONDS),
+        ("rowvit-build-new", 10),
+        ("build-arm", 1e6),
+    ):
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     verilate.cached("x", [], [], "x", dict(os.environ), lambda work: [[["touch", f"{work}/library.so"]]])
-    assert [path.name for path in tmp_path.glob("build-*")] == ["build-new"]
+    assert sorted(path.name for path in tmp_path.glob("*build-*")) == ["build-arm", "rowvit-build-new"]
 
 
 def test_a_library_that_may_not_be_loaded(tmp_path):

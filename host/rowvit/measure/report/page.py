@@ -207,7 +207,7 @@ def _measured_ratio(own: list[dict[str, Any]], documents: Sequence[tuple[str, di
                 and all(d["protocol"]["batch"] == 1 for d in measured)  # as is predicted
                 and dense["config"] == pruned["config"]
                 and dense["clock"] == pruned["clock"]
-                and all(dense["instrument"][key] == pruned["instrument"][key] for key in ("name", "measures"))
+                and _place(dense) == _place(pruned)
                 and model["architecture"] == pruned["model"]["architecture"]
                 and not model["pruning"]
                 and model["ffn2_rule"] == "none"
@@ -221,6 +221,12 @@ def _measured_ratio(own: list[dict[str, Any]], documents: Sequence[tuple[str, di
         "No results of rowvit power --batch 1 on a board, of this network and of a dense one, at the same"
         " clock and place of the meter, test it yet."
     )
+
+
+def _place(document: dict[str, Any]) -> tuple[str, str]:
+    """What measured the power, and where: a meter has a log for each measurement."""
+    instrument = document["instrument"]
+    return str(instrument["name"]).partition(", log ")[0], str(instrument["measures"])
 
 
 def _result(

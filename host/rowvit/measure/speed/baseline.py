@@ -27,7 +27,7 @@ import numpy as np
 from rowvit.errors import RowvitError, needs, writing
 from rowvit.formats.description import image_keys, image_shape
 from rowvit.measure.speed.numpy_network import NumpyNetwork
-from rowvit.processors import processors
+from rowvit.processors import allowed, processors
 
 if TYPE_CHECKING:
     import torch
@@ -383,7 +383,7 @@ def _blas_threads() -> int:
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         if os.environ.get(name, "").isdecimal():
             return max(1, int(os.environ[name]))
-    return processors()
+    return allowed()  # it knows no quota
 
 
 def _in_numpy(network: NumpyNetwork, pixels: np.ndarray) -> AbstractContextManager[Callable[[], np.ndarray]]:

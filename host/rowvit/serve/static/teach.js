@@ -143,7 +143,7 @@ class Card {
 
   async rename() {
     const name = this.name.value.trim().replace(/\s+/g, " "), before = this.label;
-    const taken = cards.some((card) => card !== this && (card.label === name || card.names.has(name)));
+    const taken = cards.some((card) => card !== this && card.has(name));
     this.name.value = before;
     if (taken) complain(new Error(`There is a class ${name} already`));
     if (!name || taken || name === before) return;
@@ -160,10 +160,15 @@ class Card {
     }
   }
 
+  // Whether it is called so: here, at the server, or by a photo on its way.
+  has(name) {
+    const coming = [...this.flights.values()].some((photo) => photo.label === name);
+    return this.label === name || this.names.has(name) || coming;
+  }
+
   // What the server calls the class: several names where it did not hear of one.
   get names() {
-    const labels = [...this.photos, ...this.flights.values()].map((photo) => photo.label);
-    return new Set([...labels.filter((label) => label), ...(this.loaded ? [this.known] : [])]);
+    return new Set([...[...this.photos].map((photo) => photo.label), ...(this.loaded ? [this.known] : [])]);
   }
 
   // Then it has the name that the page shows. One after the other: a name may be another's until then.

@@ -45,7 +45,7 @@
 `define O_BAND_END 34  // its last lane ends a band
 `define O_DENSE 35  // HIDDEN: plain words, no mask
 `define O_MARK 36  // a MARK record follows
-`define O_LAST 37  // its record ends the image
+`define O_LAST 37  // its record ends the pass
 `define O_TAG 49:38  // tag and image, for records
 `define O_COUNT 65:50  // logits of the tile
 `define O_LATE 66  // pairs of lanes are rotated or gated

@@ -34,7 +34,7 @@ module rowvit_top #(
     parameter ROTARY_TOKENS = 64,
     // 1: DSP48E1 primitives, 0: their behavioural twin.
     parameter USE_DSP = 0,
-    // Of token and residual memory: "auto", or "ultra" for UltraRAM.
+    // Of token and residual memory: "auto", "block", or "ultra" for UltraRAM.
     parameter RAM_STYLE = "auto"
 ) (
     (* X_INTERFACE_PARAMETER = "ASSOCIATED_BUSIF s_axil:m_axi:s_axis:m_axis, ASSOCIATED_RESET aresetn" *)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Front of the drain: the queue of tiles, the lane that is read (stage 0), and the events of tiles that are
 // complete, a fixed number of cycles behind their last lane.
-// Throughput 1 lane per cycle, of all rows and groups; tiles without a gap. Latency 1 to lane_o.
+// Throughput 1 lane per cycle, of all rows and groups, and a cycle between tiles. Latency 1 to lane_o.
 `default_nettype none
 `include "rowvit_buses.vh"
 

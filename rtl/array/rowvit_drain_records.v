@@ -15,7 +15,7 @@ module rowvit_drain_records #(
     input  wire                 head_first_i,  // the first of its tile
     input  wire [7:0]           head_group_i,
     input  wire [15:0]          head_count_i,  // logits of the tile
-    input  wire                 head_last_i,   // the record ends the image
+    input  wire                 head_last_i,   // the record ends the pass
     input  wire [11:0]          head_tag_i,    // tag and image
     input  wire                 logit_valid_i,
     input  wire [16*GROUPS-1:0] logit_i,       // of row 0, all groups

@@ -2,7 +2,8 @@
 // Array sequencer: turns MATMUL and ATTN instructions into tiles. A tile is one band of rows against
 // one set of weight lines; each is announced to the fetchers, to the issue stage and to the drain in
 // one cycle. ATTN interleaves: S of band i+1 runs while the softmax of band i does.
-// Throughput 1 tile per 2 cycles (2 * ROWS + 3 in gathered bands). Latency: 5 from dependencies met to tile.
+// Throughput 1 tile per 2 cycles (2 * ROWS + 5 in gathered bands). Latency from dependencies met to tile: 3,
+// and a cycle per skipped band, or 2 * ROWS + 4 if gathered; of later bands 1, of ATTN GROUPS + 2.
 `default_nettype none
 `include "rowvit_buses.vh"
 

@@ -9,7 +9,7 @@ module rowvit_residual_memory #(
     parameter BANKS = 6,
     // int16 per bank.
     parameter DEPTH = 1024,
-    // Of the RAM: "auto" leaves it to the size, "distributed" is LUT RAM, "ultra" UltraRAM.
+    // Of the RAM: "auto" leaves it to the size; "block", "distributed" (LUT RAM), "ultra".
     parameter RAM_STYLE = "auto"
 ) (
     input  wire                clk_i,

@@ -2,7 +2,7 @@
 // Simple dual port memory: one write port, one registered read port. A read of the word that is
 // being written returns the old word. Throughput 1 read and 1 write per cycle, latency 1, or 2 with the
 // output register, which is free in a block RAM.
-// RAM_STYLE: "auto" leaves it to the size, "distributed" is LUT RAM, "ultra" UltraRAM.
+// RAM_STYLE: "auto" leaves it to the size; "block", "distributed" (LUT RAM), "ultra".
 `default_nettype none
 module rowvit_sdp_ram #(
     // Bits of a word.
@@ -11,7 +11,7 @@ module rowvit_sdp_ram #(
     parameter DEPTH = 512,
     // Bits of an address.
     parameter AW = 9,
-    // Of the RAM: "auto" leaves it to the size, "distributed" is LUT RAM, "ultra" UltraRAM.
+    // Of the RAM: "auto" leaves it to the size; "block", "distributed" (LUT RAM), "ultra".
     parameter RAM_STYLE = "auto",
     // 1: with an output register.
     parameter OUT_REG = 0

@@ -16,7 +16,7 @@ module rowvit_token_memory #(
     parameter N_WRITE = 4,
     // Bits of a row's number.
     parameter BANK_W = 1,
-    // Of the RAM: "auto" leaves it to the size, "distributed" is LUT RAM, "ultra" UltraRAM.
+    // Of the RAM: "auto" leaves it to the size; "block", "distributed" (LUT RAM), "ultra".
     parameter RAM_STYLE = "auto"
 ) (
     input  wire                        clk_i,

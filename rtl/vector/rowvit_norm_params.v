@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // LayerNorm's parameters, a gain and a bias per channel: single port memories, so that the pipeline stalls
 // in a cycle that writes.
-// Throughput: a parameter of every group per cycle. Latency: 2 cycles from g_number_i to gain_o, 3 from
+// Throughput: a parameter of every group per cycle. Latency: 3 cycles from g_number_i to gain_o, 4 from
 // b_number_i to bias_o; a write happens 3 cycles after it comes.
 `default_nettype none
 

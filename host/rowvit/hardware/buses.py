@@ -148,7 +148,7 @@ OPERATION = Vector(
         "band_end": ("1", "its last lane ends a band"),
         "dense": ("1", "HIDDEN: plain words, no mask"),
         "mark": ("1", "a MARK record follows"),
-        "last": ("1", "its record ends the image"),
+        "last": ("1", "its record ends the pass"),
         "tag": ("12", "tag and image, for records"),
         "count": ("16", "logits of the tile"),
         "late": ("1", "pairs of lanes are rotated or gated"),

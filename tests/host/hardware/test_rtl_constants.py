@@ -128,8 +128,10 @@ def test_instruction_fields_have_names() -> None:
         )
 
 
-#: ports beside the buses: clocks, resets, AXI, and what nobody takes
-NO_BUS = re.compile(r"clk_i|rst_ni|clear_i|[sm]_axil?_\w+|[sm]_axis_\w+|irq_o|(dispatch|axi_reader)\.busy_o")
+#: ports beside the buses: clocks, resets, AXI and its TLAST, and what nobody takes
+NO_BUS = re.compile(
+    r"clk_i|rst_ni|clear_i|[sm]_axil?_\w+|[sm]_axis_\w+|irq_o|run\.pass_end_i|(dispatch|axi_reader)\.busy_o"
+)
 
 
 def ports(unit: str) -> list[str]:

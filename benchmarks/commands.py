@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import enum
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,7 @@ import typer
 from typer.main import get_command
 
 from rowvit.cli import app
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from rowvit.hardware.config import tomllib
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "commands.md"
 _HEAD = """# Commands

@@ -24,12 +24,8 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.text import Text
 
+from rowvit.hardware.config import tomllib
 from rowvit.targets.target import read_package
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -14,17 +14,16 @@ import sys
 from pathlib import Path
 
 import typer
+from cycles import network
 from record import Record, record
 
 from rowvit.compiler import compile
 from rowvit.compiler.plan import Plan, problem
 from rowvit.compiler.sharing import choose
 from rowvit.cycles import predict
-from rowvit.formats.package import ModelPackage, keep_schedule
+from rowvit.formats.package import keep_schedule
 from rowvit.formats.program import Program
 from rowvit.hardware.config import HardwareConfig, load, names
-from rowvit.quant.synthetic import PRESETS, preset_package
-from rowvit.targets.target import read_package
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "network"))
 from draws import ARRAYS, case
@@ -47,12 +46,6 @@ def cycles(program: Program, config: HardwareConfig) -> dict[str, list[int]]:
     """Of every pass, by its images: the embedding, every layer and the head of the last image."""
     counts = [part.images for part in program.passes]
     return {f"x{images}": predict(program, config, images=images).layer_cycles for images in counts}
-
-
-def network(name: str) -> ModelPackage:
-    """A shipped model, or a preset ("deit-tiny", "deit-tiny dense", ...)."""
-    preset, _, variant = name.partition(" ")
-    return preset_package(preset, variant == "dense") if preset in PRESETS else read_package(name)
 
 
 def published(config: str, name: str) -> dict[str, list[int]]:

@@ -23,10 +23,14 @@ class FakeClock:
 
 
 class TickingClock(FakeClock):
-    """Every look at it takes a millisecond: loops that poll come to their deadline after so many turns."""
+    """Every look at it takes a while: loops that poll come to their deadline after so many turns."""
+
+    def __init__(self, tick: float = 1e-3) -> None:
+        super().__init__()
+        self.tick = tick
 
     def monotonic(self) -> float:
-        self.now += 1e-3
+        self.now += self.tick
         return self.now
 
 

@@ -7,7 +7,6 @@ import ast
 import inspect
 import json
 import re
-import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,6 +20,7 @@ from rowvit.errors import RowvitError
 from rowvit.hardware import clocks, isa, pipeline
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import DMA_PARAMETERS, board
+from rowvit.hardware.config import tomllib
 from rowvit.measure.power.passes import DRY_RUN, PowerPlan
 from rowvit.serve.gate import _GUESSES
 from rowvit.serve.protocol import _JSON
@@ -28,11 +28,6 @@ from rowvit.serve.service import _LEARNING, Limits
 from rowvit.targets import diagnose
 from rowvit.targets.driver import Accelerator
 from rowvit.teach.lesson import FEWEST
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
 #: pages about what is there now; results and changelog tell of earlier states, too

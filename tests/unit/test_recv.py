@@ -12,7 +12,7 @@ from cocotb.triggers import FallingEdge, ReadOnly
 from harness import STALLS, cycles, drive, parameter, reset, run, start, uint, wait_for
 from rowvit.hardware import isa
 
-NORM, RECV = isa.Engine.NORM, isa.Engine.RECV
+NORM = isa.Engine.NORM
 FIELDS = isa.FIELDS[isa.Op.RECV]
 
 

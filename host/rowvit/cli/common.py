@@ -30,9 +30,6 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    help="""Vision transformers on the rowvit accelerator.
-
-Try: rowvit run sign-digits --target sim --check""",
 )
 # Names of files, classes and networks are printed as they are: no markup, no :emoji:, no colours by pattern.
 OUT = Console(markup=False, emoji=False, highlight=False)

@@ -177,15 +177,6 @@ def spans(start: int, marks: Sequence[Sequence[int]], end: int, shares: Sequence
     return found
 
 
-def split(output: NDArray[Any]) -> Iterator[tuple[Record, int, int, int, NDArray[Any]]]:
-    """Split an output packet uint8 [bytes] into records: type, image, tag, count, payload uint8 [bytes].
-
-    `RowvitError` if a header is not a record's.
-    """
-    for (kind, image, tag, count), payload in _records(output.tobytes()):
-        yield Record(kind), image, tag, count, np.frombuffer(payload, np.uint8)
-
-
 class _Outline(NamedTuple):
     """What the packets of a network have in common: all but the payloads, most of the time."""
 

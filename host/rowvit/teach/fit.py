@@ -10,7 +10,6 @@ says how often they are right (arXiv 1706.04599), with Platt's targets: few phot
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -159,9 +158,6 @@ def _loss(logits: Array, labels: NDArray[np.integer], targets: Array | None = No
         others = (found.sum(axis=1) - chosen) / (found.shape[1] - 1)
         chosen = targets[labels] * chosen + (1 - targets[labels]) * others
     return float(-(weights * chosen).sum() / weights.sum())
-
-
-Solver = Callable[[Array, NDArray[np.integer], Array, tuple[float, ...]], list[Head]]
 
 
 def _ridge(z: Array, labels: NDArray[np.integer], weights: Array, strengths: tuple[float, ...]) -> list[Head]:

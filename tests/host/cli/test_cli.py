@@ -17,7 +17,7 @@ import numpy as np
 import photos as sets
 import processes
 import pytest
-from clocks import FakeClock
+from clocks import TickingClock
 from PIL import Image
 from typer.testing import CliRunner
 from waiting import HANG, until
@@ -30,8 +30,6 @@ from rowvit.measure.power import protocol
 from rowvit.quant.synthetic import random_package
 from rowvit.targets.session import Session
 from rowvit.targets.target import MODELS, read_package, read_program
-
-PHOTOS = MODELS / "sign_digits_photos"
 
 
 def rowvit(*arguments: object, code: int = 0):
@@ -303,14 +301,6 @@ def test_the_default_target(small, monkeypatch, tmp_path):
             assert f"board on a board, else {target}, as" in told, command
 
 
-class FastClock(FakeClock):
-    """Every look at it takes a while."""
-
-    def monotonic(self) -> float:
-        self.now += 0.3
-        return self.now
-
-
 @pytest.mark.parametrize("command", ["run", "bench", "features", "power"])
 def test_folders_and_files_that_are_none(small, tmp_path, monkeypatch, command):
     """Alike in all commands: what is left out is said, the rest goes on, and the exit code tells."""
@@ -320,7 +310,7 @@ def test_folders_and_files_that_are_none(small, tmp_path, monkeypatch, command):
         (photos / name).write_bytes((small["images"] / name).read_bytes())
     (photos / "more" / "c.png").write_bytes((small["images"] / "a.png").read_bytes())
     plan = ("--pairs", 5, "--seconds", 0.01, "--settle", 0)
-    monkeypatch.setattr(protocol, "measure", partial(protocol.measure, clock=FastClock()))
+    monkeypatch.setattr(protocol, "measure", partial(protocol.measure, clock=TickingClock(0.3)))
     options = {
         "run": ("--json", tmp_path / "out"),
         "bench": ("--json", tmp_path / "out", "-n", 9),

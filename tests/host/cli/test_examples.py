@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import photos as sets
 import pytest
-from clocks import FakeClock
+from clocks import TickingClock
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -91,14 +91,6 @@ def rowvit(*arguments: str):
     return found
 
 
-class FastClock(FakeClock):
-    """Every look at it takes a second."""
-
-    def monotonic(self) -> float:
-        self.now += 1
-        return self.now
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything that the examples name."""
@@ -145,7 +137,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rowvit(*bench, "--json", "sim.json")
         for name in ("ideal", "bench"):
             shutil.copy("sim.json", f"{name}.json")
-        patch.setattr(protocol, "measure", partial(protocol.measure, clock=FastClock()))
+        patch.setattr(protocol, "measure", partial(protocol.measure, clock=TickingClock(1)))
         power = ("power", "sign-digits", "photos", "-t", "golden", "-c", "tiny", "-n", "1", "--pairs", "5")
         rowvit(
             *power,
@@ -217,7 +209,7 @@ def test_example(line: str, world: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("rowvit.targets.session.shipped_photos", lambda model: shipped.get(model, []))
     monkeypatch.setattr("rowvit.cli.serve._log_lines", lambda: None)  # of this process
     monkeypatch.setattr("rowvit.serve.server.run", lambda service, listener, ready, certificate: ready())
-    monkeypatch.setattr(protocol, "measure", partial(protocol.measure, clock=FastClock()))
+    monkeypatch.setattr(protocol, "measure", partial(protocol.measure, clock=TickingClock(1)))
     arguments = shortened(line)
     outputs = [
         Path(value)

@@ -15,7 +15,7 @@ import rowvit
 from replay import ANSWER, IMAGES, TINY, leak_free, mark, program
 from rowvit.compiler import compile
 from rowvit.errors import RowvitError
-from rowvit.formats.records import split
+from rowvit.formats.records import Answer
 from rowvit.hardware.isa import REGISTERS, Error
 from rowvit.quant.synthetic import random_package
 from rowvit.targets.golden import Golden
@@ -160,7 +160,7 @@ def test_damaged_answers(make, answer, message):
 
 def test_records_of_a_cut_stream():
     with pytest.raises(RowvitError, match="not made of records"):
-        list(split(np.frombuffer(ANSWER[:-8], np.uint8)))
+        Answer.parse(np.frombuffer(ANSWER[:-8], np.uint8), program(ANSWER).meta)
 
 
 def test_loading_errors(make, tmp_path):

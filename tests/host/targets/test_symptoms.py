@@ -25,7 +25,7 @@ from rowvit.quant.synthetic import random_package
 from rowvit.sim.device import MemoryModel, SimDevice
 from rowvit.targets.driver import Accelerator
 
-S2MM_STATUS, S2MM_LENGTH, MM2S_STATUS, MM2S_LENGTH = 0x34, 0x58, 0x04, 0x28
+S2MM_STATUS, MM2S_STATUS, MM2S_LENGTH = 0x34, 0x04, 0x28
 
 
 # -- 1. The wait hangs ------------------------------------------------------------------------------

@@ -414,12 +414,12 @@ def main(
             hardware = replace(hardware, clock_mhz=round(clocks.at_most(target.pll_mhz, clock).mhz, 6))
         files = board_files.resolve() if board_files else None
         strategies = list(dict.fromkeys([strategy, *OTHERS])) if retry else [strategy]
-        if dry_run and frontend is Frontend.hls:
-            raise RowvitError(
-                "with --frontend hls, Vivado's Tcl needs the IP that Vitis HLS makes",
-                "build without --dry-run, or write the Tcl of the host front end",
-            )
         if dry_run:
+            if frontend is Frontend.hls:
+                raise RowvitError(
+                    "with --frontend hls, Vivado's Tcl needs the IP that Vitis HLS makes",
+                    "build without --dry-run, or write the Tcl of the host front end",
+                )
             folder = work / target.name
             shutil.rmtree(folder, ignore_errors=True)
             script = write_script(folder, hardware, target, strategies, jobs, files)

@@ -149,11 +149,8 @@ def import_model(
     card.licence = licence if licence is not None else card.licence
     if found.model is not before or mean is not None or std is not None:
         card.accuracy = {}  # a float network's of rowvit was measured as it was
-    again = card.history  # likewise
-    card.history = [
-        *again,
-        ", ".join(["imported again", *found.notes]) if again else f"imported from {card.source}",
-    ]
+    again = ", ".join(["imported again", *found.notes])  # likewise
+    card.history.append(again if card.history else f"imported from {card.source}")
     return found
 
 

@@ -91,13 +91,12 @@ class Reader:
             layers = [flow.scaled(flow.View(of, end.at, end.factor))]
         else:
             return [], of, rows
-        if rows == [0] and not np.array_equal(
-            channels, np.arange(of.width)
-        ):  # some classes, or another order
-            chosen = [(layer.weight[:, channels], layer.bias[channels]) for layer in layers]
+        whole = np.array_equal(channels, np.arange(of.width))
+        if rows == [0] and not whole:  # some classes, or another order
+            width = len(channels)
             layers = [
-                replace(layer, width=len(channels), weight=weight, bias=bias)
-                for layer, (weight, bias) in zip(layers, chosen, strict=True)
+                replace(layer, width=width, weight=layer.weight[:, channels], bias=layer.bias[channels])
+                for layer in layers
             ]
         for name, layer in zip(("head", "head_dist"), layers, strict=False):
             self._put(name, layer.weight.T, layer.bias)

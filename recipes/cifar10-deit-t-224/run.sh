@@ -7,11 +7,12 @@
 . "$(dirname "$0")/../steps.sh"
 trim=--trim
 layers=1,2,3,4,5,6,7,8,9,10,11
-drop="--keep 0.93,0.81,0.67,0.56,0.45,0.38,0.32,0.27,0.22,0.18,0.02"
+drop="--keep 0.95,0.84,0.71,0.6,0.49,0.41,0.35,0.29,0.24,0.19,0.02"
 
 step start.safetensors rowvit import "${3:-timm:deit_tiny_patch16_224}" --classes 10 -o start.safetensors
 train first.safetensors start.safetensors gelu.toml
 train gelu.safetensors first.safetensors longer.toml
 step refit.safetensors rowvit relu gelu.safetensors --data "$data" --no-measure -o refit.safetensors
-train pruned.safetensors refit.safetensors prune.toml --teacher gelu.safetensors
+train fewer.safetensors refit.safetensors prune.toml --teacher gelu.safetensors
+train pruned.safetensors fewer.safetensors further.toml --teacher gelu.safetensors
 table $layers --precision bf16

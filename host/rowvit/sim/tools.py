@@ -6,11 +6,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from threading import Lock
 from weakref import WeakSet
 
 from rowvit.cache import cache_directory
@@ -33,7 +33,7 @@ class _Running:
     """Tools that run now, which end together."""
 
     def __init__(self) -> None:
-        self._lock, self._all, self.ended = Lock(), set[subprocess.Popen[str]](), False
+        self._lock, self._all, self.ended = threading.Lock(), set[subprocess.Popen[str]](), False
         _RUNNING.add(self)
 
     def start(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:

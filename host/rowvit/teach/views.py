@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a network sees of a photo: the photo as `rowvit run` shows it, and crops and mirrors of it."""
+"""What a network sees of a photo: the photo as ``rowvit run`` shows it, and crops and mirrors of it."""
 
 from __future__ import annotations
 

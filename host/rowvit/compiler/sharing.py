@@ -88,7 +88,7 @@ def _cycles(plan: Plan, stages: Stages) -> Iterator[float]:
     dim, hidden, lanes = plan.dim, plan.hidden, config.lanes
     passes = -(-plan.heads // config.groups)
     sparse = plan.rule != "none"
-    rate = Memory().bytes_per_cycle(config.port_bits) / 8
+    rate = Memory().words_per_cycle(config.port_bits)
     yield dim * -(-arch["classes"] // lanes) * lanes / 8 / rate / stages[-1].images
     for images, (before, after) in zip(plan.shares(stages), plan.bounds, strict=True):
         first, second = config.bands(before), config.bands(after)

@@ -54,7 +54,7 @@ class Machine:
         self.latency = 0 if memory.ideal else memory.latency
         self.shared = not memory.ideal  #: loads and input share the bandwidth
         #: words of the port per cycle, and 64-bit words in each
-        self.rate = memory.words_per_cycle
+        self.rate = memory.beats_per_cycle
         self.parts = config.port_bits // 64
         # events
         self.now = 0.0

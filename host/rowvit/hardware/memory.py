@@ -17,15 +17,15 @@ class Memory:
     ideal: bool = False  #: no latency, and a word for everyone in every cycle
 
     @property
-    def words_per_cycle(self) -> float:
+    def beats_per_cycle(self) -> float:
         """Of the core's port: what the DDR gives, and the bursts that the core has in flight."""
         if self.ideal:
             return 1.0
         return min(self.rate / 100, BURSTS * BURST_WORDS / (self.latency + BURST_WORDS))
 
-    def bytes_per_cycle(self, port_bits: int) -> float:
-        """By a port of so many bits."""
-        return self.words_per_cycle * port_bits / 8
+    def words_per_cycle(self, port_bits: int) -> float:
+        """Words of 64 bits, by a port of so many bits."""
+        return self.beats_per_cycle * port_bits / 64
 
     def __str__(self) -> str:
         if self.ideal:

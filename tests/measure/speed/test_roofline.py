@@ -71,7 +71,7 @@ def test_loads_take_as_long_as_the_port_lets_them(name, latency):
     config, memory = load(name), Memory(latency)
     sizes = dict(dim=192, depth=3, heads=3, image_size=96, patch_size=16, hidden=768, classes=10)
     found = predict(compile(random_package(np.random.default_rng(0), **sizes), config), config, memory)
-    loaded = 8 * sum(layer.words for layer in found.layers) / memory.bytes_per_cycle(config.port_bits)
+    loaded = sum(layer.words for layer in found.layers) / memory.words_per_cycle(config.port_bits)
     busy = sum(layer.busy[Engine.LOAD] for layer in found.layers)
     assert 0.75 * busy < loaded < 1.02 * busy
-    assert memory.bytes_per_cycle(128) == 2 * memory.bytes_per_cycle(64)
+    assert memory.words_per_cycle(128) == 2 * memory.words_per_cycle(64)

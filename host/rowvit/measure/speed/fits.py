@@ -123,7 +123,7 @@ def fit(package: ModelPackage, config: HardwareConfig, free: bool) -> Fit:
         traffic=round(8 * words),
         stored=program.blob.nbytes + program.code.nbytes,
         on_chip=Plan(meta, config).on_chip(),
-        loading=8 * words / Memory().bytes_per_cycle(config.port_bits)
+        loading=words / Memory().words_per_cycle(config.port_bits)
         > sum(one.busy[Engine.EXEC] for one in predicted.layers),
         host=next(photos, None),
     )

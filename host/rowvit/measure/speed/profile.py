@@ -272,7 +272,7 @@ def _measured(
                 weights=weights,
                 data=rest - weights,
                 draining=draining,
-                load=min(8 * counted["axi_beats"] / memory.bytes_per_cycle(config.port_bits), cycles),
+                load=min(counted["axi_beats"] / memory.words_per_cycle(config.port_bits), cycles),
                 load_wait=counted["load_wait"],
                 drain=counted["drain_busy"],
                 norm=counted["norm_busy"],
@@ -439,7 +439,7 @@ def _plot_array(axes: Any, found: Profile) -> None:
 def _plot_roofline(axes: Any, found: Profile) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    rate, peak = found.memory.bytes_per_cycle(found.config.port_bits), found.config.macs_per_cycle
+    rate, peak = 8 * found.memory.words_per_cycle(found.config.port_bits), found.config.macs_per_cycle
     intensity, speed = _in_roofline(found).T
     ends = min(intensity.min(), peak / rate) / 2, max(intensity.max(), peak / rate) * 2
     x = np.geomspace(*ends, 200)

@@ -280,10 +280,9 @@ def _board_host(figures: dict[str, Any], session: Session) -> dict[str, Any]:
     if "ms" not in figures["limit"]:
         return {"none": "the integer reference has no cycles"}
     counters, memory = figures["counters"], session.options.get("memory", Memory())
-    rate = memory.bytes_per_cycle(session.config.port_bits)
-    loading = 8 * counters["axi_beats"] / rate > counters["exec_fire"]
+    loads = counters["axi_beats"] / memory.words_per_cycle(session.config.port_bits)
     side, core = square_side(session.meta["architecture"]), figures["limit"]["ms"]["core"]
-    return host_work(session.config, side, core, "memory" if loading else "fabric")
+    return host_work(session.config, side, core, "memory" if loads > counters["exec_fire"] else "fabric")
 
 
 def disagreements(document: dict[str, Any]) -> list[str]:

@@ -245,7 +245,7 @@ def run_tool(
         raise RowvitError(f"{name} was not done within {hours:g} hours", f"see {log}, or allow more --hours")
     if no_room:
         raise NoRoom(no_room, f"its log is {log}")
-    if process.returncode or errors:
+    if process.returncode:  # or else what failed, and says so in the log, was tried otherwise
         reason = errors[-1] if errors else f"{name} ended with code {process.returncode}"
         raise RowvitError(reason, f"its log is {log}")
 

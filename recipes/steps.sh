@@ -79,7 +79,7 @@ timed() {
 int8() {
     prune "$1-float.safetensors" "$2" "$3" $drop $thresholds
     quantise "$1.safetensors" "$1-float.safetensors"
-    score "$1" "$1.safetensors" --cycles 16
+    score "$1" "$1.safetensors" --cycles 16 --jobs "${PROCESSES:-1}"
 }
 
 # chain LAYERS [OPTION...]: from gelu.safetensors to table.md, for recipes with relu.toml, prune.toml and int8.toml

@@ -107,6 +107,12 @@ module rowvit_array #(
   localparam AW = $clog2(WEIGHT_DEPTH);
   localparam C_EXEC = 0, C_ISSUE = 1, C_DRAIN = 2, C_SOFTMAX = 3, C_FETCH = 4;
 
+  generate
+    if (ROTARY_TOKENS != 0 && ROTARY_TOKENS < MAX_TOKENS) begin : g_bad_rotary
+      illegal_parameter_array_rotary_tokens_must_be_0_or_at_least_max_tokens u_bad ();
+    end
+  endgenerate
+
   // ---------------------------------------------------------------- tiles
   wire              tile_valid, issue_ready, drain_ready;
   wire [`T_ALL]     tile;

@@ -104,6 +104,12 @@ module rowvit_drain #(
         || (1 << $clog2(ROTARY_TOKENS)) != ROTARY_TOKENS)) begin : g_bad_rotary
       illegal_parameter_drain_rotary_tokens_must_be_0_or_a_power_of_two_to_4096 u_bad ();
     end
+    if (PARAM_SLOTS < 2 || PARAM_SLOTS > 256 || (1 << $clog2(PARAM_SLOTS)) != PARAM_SLOTS) begin : g_bad_slots
+      illegal_parameter_drain_param_slots_must_be_a_power_of_two_from_2_to_256 u_bad ();
+    end
+    if (MASK_DEPTH < 2 || MASK_DEPTH > 65536 || (1 << $clog2(MASK_DEPTH)) != MASK_DEPTH) begin : g_bad_mask
+      illegal_parameter_drain_mask_depth_must_be_a_power_of_two_from_2_to_65536 u_bad ();
+    end
   endgenerate
 
   // ---------------------------------------------------------------- stage 0: a lane of the tile

@@ -29,6 +29,13 @@ module rowvit_residual_memory #(
     output wire [16*BANKS-1:0] rdata_o
 );
   localparam AW = $clog2(DEPTH);
+
+  generate
+    if (DEPTH < 2 || DEPTH > 65536) begin : g_bad_depth
+      illegal_parameter_residual_memory_depth_must_be_from_2_to_65536 u_bad ();
+    end
+  endgenerate
+
   wire [15:0] waddr = load_ready_o ? load_waddr_i : drain_waddr_i;
   wire [15:0] raddr = drain_rd_i ? drain_raddr_i : norm_raddr_i;
   assign norm_rd_ready_o = !drain_rd_i;

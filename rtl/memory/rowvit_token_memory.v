@@ -36,6 +36,12 @@ module rowvit_token_memory #(
   localparam AW = $clog2(DEPTH);
   localparam GROUPS = N_READ / ROWS;
 
+  generate
+    if (DEPTH < 2 || DEPTH > 65536) begin : g_bad_depth
+      illegal_parameter_token_memory_depth_must_be_from_2_to_65536 u_bad ();
+    end
+  endgenerate
+
   wire [N_READ*ROWS-1:0] grant_all;
   wire [64*ROWS-1:0]     bank_data;
 

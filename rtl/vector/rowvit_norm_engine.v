@@ -75,6 +75,9 @@ module rowvit_norm_engine #(
     if ((1 << $clog2(LANES)) != LANES || LANES < 8) begin : g_bad_lanes
       illegal_parameter_norm_engine_lanes_must_be_a_power_of_two_from_8_on u_bad();
     end
+    if (NORM_SLOTS < 1 || NORM_SLOTS > 256 || NORM_SLOTS * SLOT_DEPTH > 65536) begin : g_bad_slots
+      illegal_parameter_norm_engine_norm_slots_must_be_at_most_256_in_65536_addresses u_bad();
+    end
   endgenerate
 
   // ---------------------------------------------------------------- fields

@@ -15,7 +15,7 @@ module rowvit_softmax #(
     parameter GROUPS = 3,
     // Lanes of a group.
     parameter LANES = 64,
-    // Tokens of an image, at most; from LANES to 4096.
+    // Tokens of an image, at most; from LANES to 1024, as P V sums.
     parameter MAX_TOKENS = 320
 ) (
     input  wire                        clk_i,
@@ -66,8 +66,8 @@ module rowvit_softmax #(
   localparam S_DEPTH = N > 12 ? 1 << AW : 2 * MAX_TOKENS;
 
   generate
-    if (MAX_TOKENS < LANES || MAX_TOKENS > 4096) begin : g_bad_tokens
-      illegal_parameter_softmax_max_tokens_must_be_from_lanes_to_4096 u_bad();
+    if (MAX_TOKENS < LANES || MAX_TOKENS > 1024) begin : g_bad_tokens
+      illegal_parameter_softmax_max_tokens_must_be_from_lanes_to_1024 u_bad();
     end
   endgenerate
 

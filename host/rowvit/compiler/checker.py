@@ -583,6 +583,8 @@ class _Run:
             raise ValueError("a mask that goes on from the image before may end without this one")
         under_way.append(used)
         if Flag.JOIN in one.flags:
+            if f["mask_bands"] <= used.end - used.first:
+                raise ValueError("a mask that is to go on ends with its own bands")
             return
         for tile, band0 in enumerate(range(used.first, used.end, f["mask_bands"])):
             end = band0 + f["mask_bands"]

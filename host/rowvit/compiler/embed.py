@@ -107,7 +107,8 @@ def _pre_norm(lowering: Lowering) -> None:
     lowering.row_norm(-1, base, lowering.norm_load("pre_norm"), params["pre_norm.shift"], x)
     read, size = len(lowering.steps) - 1, plan.residual_size(plan.tokens)
     banks = max(4, lowering.config.rows * lowering.config.groups)
-    address, _ = lowering.blob.place(("pre", (size,), "zeros"), lambda: np.zeros((size, banks), np.int16))
+    most = min(size, 1 << 15)  # rows of a load have 16 bits, and are even
+    address, _ = lowering.blob.place(("pre", (most,), "zeros"), lambda: np.zeros((most, banks), np.int16))
     for tile, (_, own, groups) in enumerate(plan.residual_tiles()):
         operation = Operation(OperationKind.PRE, -1, tile=tile)
         loads = lowering.linear("pre", groups, (own.start, own.stop), channels)
@@ -115,13 +116,16 @@ def _pre_norm(lowering: Lowering) -> None:
             operation, x.read(), loads, [], x.bands, **x.source(), k=plan.dim, shift=params["pre.shift"]
         )
         if not tile:
-            clear = Load(
-                *(LoadKind.RESIDUAL, address, size, lowering.config.groups, None, base),
-                after=read,
-                image=lowering.image,
-                operation=operation,
-            )
-            step.loads.insert(0, clear)
+            step.loads[:0] = [
+                Load(
+                    *(LoadKind.RESIDUAL, address, min(most, size - first), lowering.config.groups),
+                    *(None, base + first),
+                    after=read,
+                    image=lowering.image,
+                    operation=operation,
+                )
+                for first in range(0, size, most)
+            ]
 
 
 def _pieces(lowering: Lowering) -> tuple[list[tuple[int, int]], dict[int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from rowvit.compiler.steps import Region
@@ -13,6 +14,7 @@ from rowvit.formats.description import MAX_K, lanes_each
 from rowvit.formats.package import patch_chunks
 from rowvit.hardware import config as configs
 from rowvit.hardware.config import HardwareConfig
+from rowvit.hardware.isa import MAX_IMAGES
 
 MAX_ROW_WORDS = 2047  # the field has 11 bits
 EMBED_TAG = 255  #: tag of the embedding's MARK record; a layer's is its number
@@ -30,6 +32,21 @@ class Stage:
 #: images come one after the other, and begins behind a layer that drops tokens
 Stages = tuple[Stage, ...]
 ALONE: Stages = (Stage(0, 1),)
+
+
+def check_stages(stages: Stages, depth: int, rule: str) -> None:
+    """`RowvitError` unless they are stages of a network of ``depth`` layers and this rule of FFN2."""
+    layers, images = zip(*((one.layer, one.images) for one in stages), strict=True) if stages else ((), ())
+    if layers[:1] != (0,) or layers[-1] >= depth or any(a >= b for a, b in pairwise(layers)):
+        raise RowvitError(
+            f"stages begin with layers {layers}", f"use 0 and then ascending ones below {depth}"
+        )
+    if not 1 <= images[0] <= images[-1] <= MAX_IMAGES or any(b % a for a, b in pairwise(images)):
+        raise RowvitError(
+            f"stages have {images} images", f"use multiples of those of the stage before, up to {MAX_IMAGES}"
+        )
+    if rule == "tile" and images[-1] > 1:
+        raise RowvitError("masks of row tiles are of one image", "use ffn2_rule image where images share")
 
 
 class Sizes:
@@ -185,7 +202,6 @@ class Sizes:
         """(needed, available, what), in the order of checking; what must divide is checked in between."""
         config, depth, bands = self.config, self.config.weight_depth, self.patches.bands
         yield self.tokens, config.max_tokens, "tokens"
-        yield self.tokens, MAX_K, "terms in the product with V, one per token"
         yield self.dim, config.max_dim, "LayerNorm channels"
         yield self.head_dim, config.lanes, "channels per head"
         yield self.heads * config.lanes, MAX_K, "terms in the projection, a head padded to the lanes"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -52,6 +53,8 @@ class HardwareConfig:
             value, kind = getattr(self, field.name), str(field.type)
             if not isinstance(value, types[kind]) or isinstance(value, bool):
                 raise RowvitError(f"{where}: {field.name} = {value!r} is not of type {kind}")
+        if not re.fullmatch(r"\w[\w.-]*", self.name):  # files are named after it
+            raise RowvitError(f"{where}: this is no name", "use letters, digits and . _ -")
         if not 0 < self.clock_mhz < math.inf:
             raise RowvitError(f"{where}: clock_mhz = {self.clock_mhz} is not a positive number")
         for name, possible, values, why in self._limits():
@@ -82,8 +85,8 @@ class HardwareConfig:
         yield within("groups", range(1, 7 if self.lanes == 64 else 5), why)
         why = f"LayerNorm takes {self.lanes} channels at a time, and its sums hold at most 1024"
         yield within("max_dim", range(self.lanes, 1025, self.lanes), why)
-        why = "softmax needs room for a lane tile of tokens, and token numbers have 11 bits"
-        yield within("max_tokens", range(self.lanes, 2049), why)
+        why = "softmax needs room for a lane tile of tokens, and sums of P V hold at most 1024 of them"
+        yield within("max_tokens", range(self.lanes, 1025), why)
         powers = [1 << bits for bits in range(1, 17)]
         why = "slot numbers have 1 to 8 bits, and this memory is not split"
         yield "param_slots", self.param_slots in powers[:8], "a power of two, 2 to 256", why

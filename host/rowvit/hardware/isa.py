@@ -123,7 +123,7 @@ class Flag(Coded):
     REST = 9, "LOAD with GATHER: not the rows of a second mask, which an earlier load has fetched"
     PREVIOUS = 10, "LOAD, MATMUL, NORM: belongs to the pass before"
     VOID = 11, "not in programs; set by the dispatcher: do nothing, and count as complete"
-    JOIN = 12, "MATMUL to HIDDEN: its mask goes on in that of the next MATMUL to HIDDEN"
+    JOIN = 12, "MATMUL to HIDDEN of fewer than `mask_bands` bands: its mask goes on in the next one's"
     ROPE = 13, "MATMUL to TOKEN or KEY: pairs of lanes are rotated by their row's place"
     GATED = 14, "MATMUL to HIDDEN: a pair of lanes is a gate, which gives 0, and what it multiplies"
 

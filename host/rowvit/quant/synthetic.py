@@ -214,15 +214,16 @@ def filler_package(
     rules: dict,
     rotary: bool = False,
     gated: bool = False,
+    pre_norm: bool = False,
 ) -> ModelPackage:
     """A network of any bytes: it has its size, computes nothing of use, and takes little time to make.
 
     ``arch`` and ``pruning`` are as in a package, ``rules`` its ``ffn2_rule``, ``tile_rows`` and
-    ``ffn_chunk``.
+    ``ffn_chunk``. Without classes it answers with all tokens of its last layer.
     """
     rng, tensors = np.random.default_rng(0), {}
-    coordinates = 2 if rotary else 0
-    table = tensor_table(arch, coordinates=coordinates, each=1 + gated)
+    coordinates, tokens = 2 if rotary else 0, not arch["classes"]
+    table = tensor_table(arch, tokens, pre_norm, coordinates, each=1 + gated)
     for path, (dtype, shape) in table.items():
         kind = np.dtype(dtype)
         tensor = np.frombuffer(rng.bytes(math.prod(shape) * kind.itemsize), kind).reshape(shape)
@@ -233,12 +234,16 @@ def filler_package(
         elif path.startswith("rope."):
             tensor = tensor % coordinates
         tensors[path] = tensor
-    limits = LAYER_PARAMS, NETWORK_PARAMS | HEAD_PARAMS
+    limits = LAYER_PARAMS, NETWORK_PARAMS | ({} if tokens else HEAD_PARAMS) | (PRE_PARAMS if pre_norm else {})
     layer, own = ({key: low for key, (low, _) in p.items()} for p in limits)
     params = {**own, "layers": [layer] * arch["depth"]}
     meta = _describe(name, arch, pruning, rules, params)
+    if tokens:
+        meta["tokens"] = {"rows": "all", "layers": [arch["depth"] - 1], "shift": 0}
+        meta["scales"] |= {"tokens": 2.0**-11}
     meta |= {"rotary": {"coordinates": coordinates}} if rotary else {}
-    package = ModelPackage(meta | ({"gated": True} if gated else {}), tensors)
+    meta |= {name: True for name, has in (("gated", gated), ("pre_norm", pre_norm)) if has}
+    package = ModelPackage(meta, tensors)
     package.check(name)
     return package
 

@@ -260,6 +260,8 @@ def others(program: Program, config: HardwareConfig) -> dict[str, tuple[int, dic
         for n in joined[-1:]
         for fields in (dict(mask_bands=1), dict(band0=1))
     }
+    for n in joined[-1:]:
+        goes_on["a mask that ends"] = n - 1, dict(mask_bands=1), "a mask that is to go on"
     return (
         behind
         | goes_on

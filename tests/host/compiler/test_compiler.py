@@ -155,6 +155,38 @@ def test_stages_without_room_are_passed_over() -> None:
     assert 1 < program.passes[-1].images < first[-1].images
 
 
+@pytest.mark.parametrize(
+    ("stages", "rule", "message"),
+    [
+        ((), "image", r"stages begin with layers \(\); use 0 and then ascending ones below 2"),
+        ((Stage(1, 2),), "image", r"stages begin with layers \(1,\)"),
+        ((Stage(0, 1), Stage(2, 2)), "image", r"stages begin with layers \(0, 2\)"),
+        ((Stage(0, 1), Stage(0, 2)), "image", r"stages begin with layers \(0, 0\)"),
+        ((Stage(0, 2), Stage(1, 3)), "image", r"stages have \(2, 3\) images; use multiples of"),
+        ((Stage(0, 0),), "image", r"stages have \(0,\) images"),
+        ((Stage(0, 20),), "image", r"stages have \(20,\) images; use .*, up to 16"),
+        ((Stage(0, 2),), "tile", "masks of row tiles are of one image"),
+    ],
+)
+def test_what_are_no_stages(stages: tuple[Stage, ...], rule: str, message: str) -> None:
+    shape = dict(dim=16, depth=2, heads=1, image_size=6, patch_size=2, hidden=32, classes=5)
+    package = random_package(np.random.default_rng(0), **shape, ffn2_rule=rule, tile_rows=10)
+    with pytest.raises(RowvitError, match=message):
+        compile(package, TINY, stages=stages)
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_the_whole_of_the_largest_residual_memory(pre_norm: bool) -> None:
+    """It has more addresses than a load has rows."""
+    depths = dict(weight_depth=8192, token_depth=65536, residual_depth=65536, rotary_tokens=0)
+    config = replace(TINY, lanes=64, max_tokens=128, max_dim=1024, **depths)
+    shape = dict(dim=1024, depth=1, heads=16, image_size=32, image_width=16, patch_size=2, hidden=64)
+    answers = dict(classes=0, prefix=0, tokens={"rows": "all", "layers": [0]})
+    package = random_package(np.random.default_rng(0), **shape, **answers, pre_norm=pre_norm)
+    assert not problem(package.meta, config)
+    compile(package, config, batch=1)
+
+
 def test_a_choice_does_not_depend_on_others_that_are_passed_over() -> None:
     """The best of all stages is the best where it is the only one left, and without it another is chosen."""
     better = 0
@@ -487,14 +519,3 @@ def test_disassembly_names_fields_and_dependencies() -> None:
     assert str(
         Instruction(Op.SELECT, {"keep": 3}, deps={Engine.DRAIN: 7}, chain=frozenset({Engine.DRAIN}))
     ) == ("SELECT  keep=3 | DRAIN~7")
-
-
-def test_more_tokens_than_a_product_has_terms() -> None:
-    """P V is a sum over the tokens, and exact up to 1024 of them, whatever the memories hold."""
-    shape = dict(dim=16, depth=1, heads=1, image_size=32, patch_size=1, hidden=16, classes=2)
-    package = random_package(np.random.default_rng(0), **shape)
-    depths = dict(
-        max_tokens=2048, weight_depth=8192, token_depth=65536, residual_depth=65536, rotary_tokens=0
-    )
-    with pytest.raises(RowvitError, match="one per token: 1025, available: 1024"):
-        compile(package, replace(TINY, **depths))

@@ -15,6 +15,7 @@ from rowvit.compiler import compile
 from rowvit.cycles import predict
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
+from rowvit.measure.speed.fits import fit, stand_in
 from rowvit.model.store import Card, save
 from rowvit.model.vit import VisionTransformer, ViTConfig
 from rowvit.quant.synthetic import preset_package, random_package
@@ -44,13 +45,28 @@ def test_a_name_without_weights() -> None:
     (one,) = found["configurations"].values()
     assert one["predicted_cycles"] == predict(program, config).total
     assert one["predicted_images_per_second"] == pytest.approx(142.857e6 / one["predicted_cycles"], abs=0.01)
-    assert one["ddr_bytes"] == program.blob.nbytes + program.code.nbytes
+    assert one["ddr_bytes"] == program.blob.nbytes  # which begins with the code
     # every weight once, and less than that of W2, whose rows are used in part; the head comes once
     weights = sum(t.nbytes for name, t in package.tensors.items() if name.endswith(".weight"))
     assert 0.8 * weights < one["ddr_bytes_read_per_image"] < 1.1 * weights
     available = 3 * 1024 * 64 + 2 * 10240 * 8 + 6 * 13312 * 2
     assert 0.6 * available < one["on_chip_bytes"] <= available
     assert "rowvit relu" in found["before_it_runs"][0]
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_no_class_token(pre_norm: bool) -> None:
+    """As many tokens as patches, for which alone there is room; and the LayerNorm before the blocks."""
+    shape = dict(image_size=128, patch_size=8, dim=128, depth=2, heads=2, hidden=256, prefix=0)
+    package = stand_in(ViTConfig(**shape, classes=0, pool="mean", pre_norm=pre_norm), "patches alone")
+    config = configs.load("pynq-z2-lite")
+    tokens = {"rows": "all", "layers": [1]}
+    chunk = package.meta["ffn_chunk"]
+    random = random_package(
+        np.random.default_rng(0), **shape, classes=0, ffn_chunk=chunk, tokens=tokens, pre_norm=pre_norm
+    )
+    lengths = [len(compile(one, config, batch=1).code) for one in (package, random)]
+    assert not fit(package, config, free=True).problem and lengths[0] == lengths[1]
 
 
 def test_limits_are_named_and_a_smaller_chunk_is_found() -> None:

@@ -73,7 +73,7 @@ def stand_in(config: ViTConfig, name: str) -> ModelPackage:
     """A package in the shape of a float network, without its weights.
 
     A head that is missing, or sees something else than the class token, does not matter for what fits; it
-    counts as one of a class, and on a class token.
+    counts as one of a class, or, where there is no class token, as one that the host computes of all tokens.
 
     Raises
     ------
@@ -82,14 +82,13 @@ def stand_in(config: ViTConfig, name: str) -> ModelPackage:
     """
     from rowvit.quant.quantise import default_chunk  # where packages are measured, there need be no torch
 
-    tokens = config.tokens + (config.prefix < 1)
-    sizes = ("patch_size", "dim", "depth", "heads", "hidden")
+    sizes = ("patch_size", "dim", "depth", "heads", "hidden", "prefix", "tokens")
     arch = image_keys(config.size) | {size: getattr(config, size) for size in sizes}
-    arch |= dict(channels=3, classes=max(config.classes, 1), prefix=max(config.prefix, 1), tokens=tokens)
+    arch |= dict(channels=3, classes=max(config.classes, 1) if config.prefix else 0)
     rule = "image" if config.ffn2_rule == "none" else config.ffn2_rule
     rules = dict(ffn2_rule=rule, tile_rows=config.tile_rows, ffn_chunk=default_chunk(config))
     pruning = [{"threshold": 0, **step} for step in config.pruning]
-    return filler_package(name, arch, pruning, rules, config.rotary, config.gated)
+    return filler_package(name, arch, pruning, rules, config.rotary, config.gated, config.pre_norm)
 
 
 def fit(package: ModelPackage, config: HardwareConfig, free: bool) -> Fit:
@@ -121,7 +120,7 @@ def fit(package: ModelPackage, config: HardwareConfig, free: bool) -> Fit:
         chunk=meta["ffn_chunk"],
         cycles=predicted.total,
         traffic=round(8 * words),
-        stored=program.blob.nbytes + program.code.nbytes,
+        stored=program.blob.nbytes,
         on_chip=Plan(meta, config).on_chip(),
         loading=words / Memory().words_per_cycle(config.port_bits)
         > sum(one.busy[Engine.EXEC] for one in predicted.layers),

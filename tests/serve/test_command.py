@@ -62,10 +62,20 @@ def test_a_token_of_ones_own(serve, files, tmp_path, monkeypatch):
     monkeypatch.setenv("ROWVIT_TOKEN", "fedcba9876543210")
     _, (service, _) = serve(files["small"], "--host", "0.0.0.0")
     assert service.token == "fedcba9876543210"
-    for text, says in (("short", "too short"), ("two words of it..", "more than one word"), ("", "is empty")):
+    for text, says in (
+        ("0123456789abcde", "too short"),
+        ("two words of it..", "more than one word"),
+        ("", "is empty"),
+    ):
         file.write_text(text)
         assert says in serve(files["small"], "--token-file", file, code=2)[0]
     assert "the token cannot be read" in serve(files["small"], "--token-file", tmp_path / "none", code=2)[0]
+
+
+def test_limits(serve, files):
+    _, (service, _) = serve(files["small"], "--queue", 7, "--max-body", 3, "--deadline", 9)
+    limits = service.limits
+    assert (limits.queue, limits.body, limits.deadline) == (7, 3 << 20, 9.0)
 
 
 def test_names(serve, files, tmp_path):

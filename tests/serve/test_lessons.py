@@ -411,7 +411,16 @@ def test_users_do_not_mix(taught):
     assert said.error == "no model 'none' is served here; use small"
 
 
-def test_a_taught_network_is_a_model(taught):
+def test_a_name_is_one_however_it_is_typed(taught):
+    pupil, pictures = Pupil(taught), sets.labelled(2, 0)[0]
+    for name, pixels in zip(
+        ("Caf\N{LATIN SMALL LETTER E WITH ACUTE}", "Cafe\N{COMBINING ACUTE ACCENT}"), pictures, strict=True
+    ):
+        assert pupil.show(name, pixels).status == 201
+    assert [one["photos"] for one in pupil.ask("GET").json["classes"]] == [2]
+
+
+def test_a_taught_network_is_a_model(taught, caplog):
     """Of the inference protocol, too; its images are counted, without the lesson."""
     pupil = Pupil(taught)
     pupil.show_all(9)
@@ -422,7 +431,10 @@ def test_a_taught_network_is_a_model(taught):
     }
     assert outputs["probabilities"] == [-1, 3]
     pixels = np.stack([for_network(sets.png(one), package().meta) for one in sets.labelled(3, 11)[0]])
-    reply = taught.infer(pixels, model=pupil.lesson)
+    with caplog.at_level("INFO", "rowvit.serve"):
+        reply = taught.infer(pixels, model=pupil.lesson)
+        until(lambda: caplog.messages)
+    assert pupil.lesson not in caplog.text and "images=3" in caplog.text
     assert {one["name"]: one["data"] for one in reply.json["outputs"]}["label"] == NAMES
     assert 'rowvit_images_total{model="small, taught"} 3.0' in taught.ask("GET", "/metrics").body.decode()
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import shutil
 import socket
 import struct
 import subprocess
+import threading
 import time
 import zlib
 
@@ -583,6 +585,35 @@ def test_an_explained_answer(golden, files):
     assert all(sum(look["share"]) == pytest.approx(1, abs=1e-3) for look in found["attention"])
 
 
+def test_an_explanation_that_differs(served):
+    """The puppet's logits are not the reference's: it is said, and the reference's work is not the core's."""
+    found = served.ask("POST", "/models/small/classify?explain=true", png(30, 20)).json
+    assert found["bit_exact"] is False and set(found["work"].values()) == {None}
+
+
+def test_times_of_an_answer(served, puppet):
+    """Of the core, of the wait for it, and of all."""
+    replies, picture = [], png(30, 20)
+
+    def ask() -> None:
+        replies.append(served.ask("POST", "/models/small/classify", picture).json["latency"])
+
+    puppet.go.clear()
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    threads[0].start()
+    until(puppet.inside.is_set)
+    threads[1].start()
+    until(lambda: served.service.engine.held == 2)
+    time.sleep(0.3)
+    puppet.go.set()
+    for thread in threads:
+        thread.join(HANG)
+    first, second = sorted(replies, key=lambda one: one["queue_ms"])
+    assert first["queue_ms"] < 300 <= second["queue_ms"] < second["answer_ms"]
+    for one in replies:  # cycles x clock, as they are simulated
+        assert one["ms"] == pytest.approx(1 / puppet.config.clock_mhz) and one["answer_ms"] >= 300
+
+
 def test_a_drawn_answer(golden):
     reply = golden.ask("POST", "/models/small/classify", png(30, 20), Accept="image/png")
     assert reply.status == 200 and reply.headers["content-type"] == "image/png"
@@ -610,6 +641,22 @@ def test_metrics(networks, puppet):
     assert found["rowvit_requests_total", ("route", "infer"), ("status", "404")] == 1
     assert found[("rowvit_ready",)] == 1 and found[("rowvit_queue_images",)] == 0
     assert found[("process_resident_memory_bytes",)] > 0
+
+
+def test_rows_are_counted(golden, files):
+    def rows(what: str) -> float:
+        text = golden.ask("GET", "/metrics").body.decode()
+        found = re.search(rf'^rowvit_w2_rows_total{{model="dense",what="{what}"}} (\S+)$', text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    pixels = np.random.default_rng(3).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    with rowvit.open("golden", "tiny") as target:
+        target.load(files["dense"])
+        (result,) = target([pixels])
+    before = rows("fetched"), rows("skipped")
+    assert golden.infer(pixels[None], model="dense").status == 200
+    assert rows("fetched") - before[0] == result.w2_rows_fetched > 0
+    assert rows("skipped") - before[1] == result.w2_rows_total - result.w2_rows_fetched > 0
 
 
 def test_power(networks, puppet, monkeypatch):
@@ -662,7 +709,8 @@ def test_the_token(networks, puppet):
         assert served.infer(np.zeros((1, 12, 12, 3), np.uint8)).status == 401
         assert served.ask("GET", "/v2/health/ready").status == 200  # for load balancers
         assert served.ask("GET", "/v2", Authorization=f"Bearer {token}").status == 200
-        assert served.ask("GET", "/v2", Authorization="Bearer 0123456789abcdeX").status == 401
+        for wrong in ("0123456789abcdeX", token[:-1], token + "0"):
+            assert served.ask("GET", "/v2", Authorization=f"Bearer {wrong}").status == 401
         reply = served.ask("GET", f"/?token={token}")
         assert reply.status == 303 and reply.headers["location"] == "./"
         cookie, *attributes = reply.headers["set-cookie"].split("; ")

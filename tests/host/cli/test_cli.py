@@ -145,6 +145,8 @@ def test_sim_report(small, tmp_path):
         assert fast["logits"] == plain["logits"] == slow["logits"]
         assert fast["cycles"] < plain["cycles"] < slow["cycles"]
         assert fast["bit_exact"] and slow["bit_exact"]
+    other = json.loads(rowvit(*run, "--stalls", 4, "--checkpoints", "--json", "-").stdout)
+    assert [one["cycles"] for one in other["images"]] != [one["cycles"] for one in stalled["images"]]
 
 
 def test_processes_and_batches_agree(small):

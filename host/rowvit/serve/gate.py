@@ -286,7 +286,7 @@ class Gate:
         client = scope.get("client") or ("-",)
         path = scope.get("raw_path", b"").decode("ascii", "backslashreplace")  # as it came: one line
         path = _LESSON.sub(f"{PREFIX}...", path)  # whoever knows the rest can use it
-        note = _LESSON.sub(f"{PREFIX}...", scope["state"]["note"])
+        note = scope["state"]["note"]
         LOG.info("%s %s %s %d %.1f ms %s", client[0], scope["method"], path, status, 1e3 * seconds, note)
 
 

@@ -78,6 +78,11 @@ def test_limits(serve, files):
     assert (limits.queue, limits.body, limits.deadline) == (7, 3 << 20, 9.0)
 
 
+def test_what_is_not_there(serve, files):
+    assert "none: no such folder of examples" in serve(files["small"], "--examples", "none", code=2)[0]
+    assert "no instrument 'watt'; use one of" in serve(files["small"], "--instrument", "watt", code=2)[0]
+
+
 def test_names(serve, files, tmp_path):
     assert (
         "two networks are called small; name one of them: NAME="

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -12,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
@@ -74,6 +76,7 @@ class Command(TyperCommand):
         warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
         try:
             self._fits_target(ctx)
+            self._can_write(ctx)
             with unwinding():
                 return super().invoke(ctx)
         except ModuleNotFoundError as error:
@@ -84,6 +87,10 @@ class Command(TyperCommand):
             cause: Exception = error
         except RowvitError as error:
             sentence, cause = str(error), error
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            sentence, cause = f"standard output cannot be written ({error.strerror})", error
         except KeyboardInterrupt:
             # all that is left is to end, and a second Ctrl-C does that at once: no traceback of it
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -106,6 +113,40 @@ class Command(TyperCommand):
                         f"{parameter.opts[0]} is for {' and '.join(targets)}, not for --target {target}",
                         f"leave it out, or use --target {targets[0]}",
                     )
+
+    def _can_write(self, ctx: Any) -> None:
+        """`RowvitError`, before the work, for a file that cannot be written, is also read, or another's."""
+        written: dict[str, Path] = {}
+        read: list[Path] = []
+        for parameter in self.params:
+            given = ctx.params.get(parameter.name)
+            values = given if isinstance(given, list | tuple) else [given]
+            paths = [Path(one) for one in values if isinstance(one, str | Path) and not isinstance(one, Enum)]
+            if parameter.name not in _WRITTEN:
+                read += paths
+                continue
+            for path in paths:
+                if str(path) != "-":
+                    written[parameter.opts[0]] = path
+                elif "- for standard output" not in (getattr(parameter, "help", None) or ""):
+                    raise RowvitError(f"{parameter.opts[0]}: this is no standard output", "name a file")
+        writable(*written.values())
+        for option, path in written.items():
+            same = [other for other in read if os.path.isfile(other) and _same(path, other)]
+            if same and not ctx.params.get("add"):  # to what was taught
+                raise RowvitError(f"{path}: it is read as well", f"name another file with {option}")
+            if any(_same(path, other) for name, other in written.items() if name != option):
+                raise RowvitError(f"{path}: two options name it", "name two files")
+
+
+#: parameters that name files to be written
+_WRITTEN = ("output", "json_file", "plot", "trace", "trace_json")
+#: what a stream says that takes no more; files have a sentence of their own
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
+def _same(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 #: how the help of an option begins that not all targets have
@@ -256,12 +297,15 @@ def answered(files: Sequence[Path], refused: Mapping[int, RowvitError]) -> list[
 
 
 def right_aligned(*titles: str, left: int = 1) -> Table:
-    """A table without lines; all columns but the first ``left`` are aligned to the right."""
+    """A table without lines; all columns but the first ``left`` are aligned to the right.
+
+    What finds no room goes on in the next line, here and in `print_rows`.
+    """
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for index, title in enumerate(titles):
-        table.add_column(title, justify="left" if index < left else "right")
+        table.add_column(title, justify="left" if index < left else "right", overflow="fold")
     return table
 
 
@@ -270,6 +314,8 @@ def print_rows(rows: dict[str, str]) -> None:
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)
+    for _ in range(2):
+        table.add_column(overflow="fold")
     for name, text in rows.items():
         table.add_row(name, text)
     OUT.print(table)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rowvit.cli import options as opt
-from rowvit.cli.common import OUT, command, progress_bar, right_aligned, say, status, writable, write
+from rowvit.cli.common import OUT, command, progress_bar, right_aligned, say, status, write
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 from rowvit.hardware.host import HEAD, PHOTO, row
@@ -56,7 +56,6 @@ def fits(
     from rowvit.measure.speed.fits import fit, stand_in
     from rowvit.targets.target import read_package
 
-    writable(json_file)
     chosen = [configs.load(name) for name in ([config] if config else configs.names())]
     quantised = _is_package(source)
     if quantised:

@@ -14,7 +14,7 @@ from rich.text import Text
 from typer import Argument, Option
 
 from rowvit.cli import options as opt
-from rowvit.cli.common import ERR, OUT, Group, app, command, print_rows, say, status, writable
+from rowvit.cli.common import ERR, OUT, Group, app, command, print_rows, say, status
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import overlay_name
@@ -84,7 +84,6 @@ def diagnose(
 
     if target is opt.TargetName.golden:
         raise RowvitError("golden has nothing to diagnose", "use --target board or sim")
-    writable(json_file)
     configuration = configs.load(config)
     if bitstream is None and target is opt.TargetName.board:
         bitstream = Path(f"{overlay_name(configuration, 'host')}.bit")

@@ -25,7 +25,6 @@ from rowvit.cli.common import (
     right_aligned,
     say,
     status,
-    writable,
     write,
     wrote,
 )
@@ -87,7 +86,6 @@ def bench(
     from rowvit.measure.speed import throughput
     from rowvit.targets.session import Session
 
-    writable(json_file)
     runtimes = [name for name in baseline.split(",") if name]
     options = opt.target_options(target, bitstream, memory, latency, rate, check_every)
     with Session(model, target.value, config, **options) as session:
@@ -242,7 +240,6 @@ def baseline(
     from rowvit.measure.speed.baseline import save
     from rowvit.targets.target import read_model
 
-    writable(output)
     with status("writing the float network"):
         save(read_model(model).meta, output, batch)
     say(f"{output}: float network for {batch} images per call")
@@ -343,7 +340,6 @@ def power(
         **{name: value for name, value in given.items() if value is not None},
     )
     count = count or int(simulated)  # one image, as each takes seconds
-    writable(json_file)
     board = result.board().get("name", "") if target is opt.TargetName.board else None
     opened = open_instrument(instrument, Wanted(board, rail or (), measures, interval))
     later = opened.available == "later"
@@ -531,7 +527,6 @@ def report(
     from rowvit.measure.report import page as pages
     from rowvit.targets.session import image_files, shipped_photos
 
-    writable(output)
     shown = [photo] if photo else shipped_photos(model) if model else []
     if energies and not model:
         raise RowvitError("--energies is for what is estimated of --model", "pass --model, or leave it out")

@@ -20,7 +20,6 @@ from rowvit.cli.common import (
     progress_bar,
     right_aligned,
     say,
-    writable,
     write,
     wrote,
     wrote_network,
@@ -88,7 +87,6 @@ def relu(
     trained, names = open_data(data, "train", labels=recipe is not None), read_labels(labels)
     if steps:
         trained = matched(trained, card.name, card.classes, names)
-    writable(output)
     tested = test_set(data, card, measure, names)
     fitted, checked = trained.subset(photos), trained.subset(check, skip=photos)
     size, depth = network.config.size, network.config.depth
@@ -223,7 +221,6 @@ def prune(
 
     network, card = store.load(model)
     hardware = configs.load(config)
-    writable(output, plot, json_file)
     if rule not in (*RULES, "auto"):
         raise RowvitError(f"FFN2 rule '{rule}' is not one of {', '.join(RULES)} and auto")
     budget = cycles is not None or macs_saved is not None
@@ -465,7 +462,6 @@ def quantise(
 
     network, card = store.load(model)
     config = network.config
-    writable(output, json_file)
     tested = test_set(data, card, measure, read_labels(labels))
     options = QuantOptions(
         name=card.name,

@@ -159,7 +159,7 @@ PoolOption = Annotated[
     ),
 ]
 ClassesOption = Annotated[
-    int | None, Option(min=1, metavar="N", help="A new, untrained head with this many classes.")
+    int | None, Option(min=1, max=65535, metavar="N", help="A new, untrained head with this many classes.")
 ]
 
 
@@ -263,7 +263,13 @@ MemoryOption = Annotated[
 ]
 LatencyOption = Annotated[
     int,
-    Option("--latency", min=0, metavar="CYCLES", help="sim: time from a read's address to its first word."),
+    Option(
+        "--latency",
+        min=0,
+        max=100_000,
+        metavar="CYCLES",
+        help="sim: time from a read's address to its first word.",
+    ),
 ]
 RateOption = Annotated[
     int,

@@ -26,7 +26,6 @@ from rowvit.cli.common import (
     right_aligned,
     say,
     status,
-    writable,
     write,
     wrote,
 )
@@ -129,7 +128,10 @@ def run(
     timeout: Annotated[
         float | None,
         typer.Option(
-            metavar="SECONDS", show_default="10, on sim 600", help="sim, board: time for one image, at most."
+            min=0,
+            metavar="SECONDS",
+            show_default="10, on sim 600",
+            help="sim, board: time for one image, at most.",
         ),
     ] = None,
 ) -> None:
@@ -152,7 +154,6 @@ def run(
     from rowvit.targets.session import Session, image_files, shipped_photos
     from rowvit.targets.target import first_difference, read_package
 
-    writable(json_file, plot)
     if plot:
         from rowvit.measure.draw.plots import can_save
 
@@ -163,7 +164,7 @@ def run(
         read_package(model)  # a program is refused now, not after the run
     options = opt.target_options(target, bitstream, memory, latency, rate, check_every, ddr)
     options["frontend"] = frontend.value
-    if target is not opt.TargetName.golden and timeout:
+    if target is not opt.TargetName.golden and timeout is not None:
         options["timeout"] = timeout
     if target is opt.TargetName.sim:
         options["stalls"] = stalls
@@ -319,9 +320,16 @@ def _print_results(
         rows.append(row)
         rows += [{"prediction": other, "probability": f"{share:.3f}"} for other, share in others]
     table = Table(box=None, pad_edge=False)
+    longest = max(len(str(row["image"])) for row in rows if "image" in row)
     for title in rows[0]:
         numbers = title in ("probability", "cycles")
-        table.add_column(title, justify="right" if numbers else "left", no_wrap=title == "image")
+        # what is long goes on in the next line, and no figure does
+        table.add_column(
+            title,
+            justify="right" if numbers else "left",
+            overflow="fold",
+            no_wrap=numbers or title == "equals reference" or (title == "image" and longest <= 32),
+        )
     for row in rows:
         table.add_row(*(row.get(title, "") for title in rows[0]))
     OUT.print(table)
@@ -429,7 +437,6 @@ def profile(
     prices = joules.load(energies) if energy or energies else None
     model_memory = opt.memory_model(memory, latency, rate)
     network = read_model(model)
-    writable(trace_json, plot)
     if plot:
         plots.can_save(plot)
     pixels = _one_image(model, image, network.meta)

@@ -128,12 +128,15 @@ def serve(
     """
     with needs("rowvit serve needs starlette, uvicorn and others", "'rowvit[serve]'"):
         from rowvit.serve import server
+    from rowvit.measure.power.instruments import kind
     from rowvit.measure.result import board
     from rowvit.serve import certificate
     from rowvit.serve.networks import read_networks
     from rowvit.serve.service import Limits, Service
 
     token, printed = _token(host, token_file)
+    if instrument:
+        kind(instrument)
     pair = None
     if cert is not None:
         certificate.check(*(pair := (cert, key or cert)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rowvit.cli import options as opt
-from rowvit.cli.common import ERR, OUT, command, progress_bar, right_aligned, say, writable, write, wrote
+from rowvit.cli.common import ERR, OUT, command, progress_bar, right_aligned, say, write, wrote
 from rowvit.errors import RowvitError
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ def teach(
     output: opt.OutputOption,
     views: Annotated[
         int,
-        typer.Option(min=1, metavar="N", help="Views of each photo: itself, crops, and mirrors of crops."),
+        typer.Option(
+            min=1, max=64, metavar="N", help="Views of each photo: itself, crops, and mirrors of crops."
+        ),
     ] = 4,
     flip: Annotated[bool, typer.Option("--flip/--no-flip", help="A mirrored photo shows the same.")] = True,
     solver: Annotated[
@@ -128,7 +130,6 @@ def teach(
     from rowvit.teach.lesson import acquaint, look, read, require
     from rowvit.teach.lesson import teach as taught_by
 
-    writable(output, json_file, plot)
     if plot:
         from rowvit.measure.draw.plots import can_save
 

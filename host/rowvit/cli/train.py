@@ -19,7 +19,6 @@ from rowvit.cli.common import (
     progress_bar,
     right_aligned,
     say,
-    writable,
     write,
     wrote,
     wrote_network,
@@ -71,7 +70,6 @@ def train(
     steps = recipes.load(recipe)
     network, card = store.load(model)
     photos = open_data(data, "train")
-    writable(output)
     names = read_labels(labels)
     if names is not None or set(photos.classes) == set(card.classes):
         photos = matched(photos, card.name, card.classes, names)
@@ -235,7 +233,6 @@ def evaluate_command(
     if target is opt.TargetName.sim and isinstance(network, tuple):
         raise RowvitError(f"{model} is a float network", "quantise it to run it on sim")
     hardware = configs.load(config)
-    writable(json_file)
     tested = open_data(data, "test")
     meta = network[1] if isinstance(network, tuple) else network.meta
     name, classes = (meta["name"], meta["classes"]) if isinstance(meta, dict) else (meta.name, meta.classes)

@@ -190,9 +190,10 @@ def load(name_or_path: str | Path) -> HardwareConfig:
     except ValueError as error:
         raise RowvitError(f"{path} is not TOML: {error}") from error
     known = {field.name for field in fields(HardwareConfig)}
-    if wrong := known ^ values.keys():
-        state = "lacks" if wrong <= known else "has unknown or lacks known keys:"
-        raise RowvitError(
-            f"{path} {state} {', '.join(sorted(wrong))}", f"its keys are {', '.join(sorted(known))}"
+    if known != values.keys():
+        lacks, has = (", ".join(sorted(some)) for some in (known - values.keys(), values.keys() - known))
+        state = " and ".join(
+            [*(["lacks " + lacks] if lacks else []), *(["has, unknown, " + has] if has else [])]
         )
+        raise RowvitError(f"{path} {state}", f"its keys are {', '.join(sorted(known))}")
     return HardwareConfig(**values)

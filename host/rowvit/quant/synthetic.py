@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rowvit.errors import RowvitError
 from rowvit.formats.description import HEAD_PARAMS, LAYER_PARAMS, NETWORK_PARAMS, PRE_PARAMS, image_keys
 from rowvit.formats.package import BIAS_LIMIT, FORMAT, ModelPackage, keep_schedule, tensor_table
 from rowvit.quant.fixed import multiplier, rotations
@@ -331,7 +332,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2025)
     parser.add_argument("-o", "--output", required=True)
     args = parser.parse_args()
-    preset_package(args.preset, args.dense, args.seed).save(args.output)
+    try:
+        preset_package(args.preset, args.dense, args.seed).save(args.output)
+    except RowvitError as error:
+        parser.error(str(error))
+    print(f"{args.output}: written")
 
 
 if __name__ == "__main__":

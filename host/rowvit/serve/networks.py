@@ -110,6 +110,8 @@ def read_networks(
         A file cannot be read, a name cannot be part of an address, or two networks have the same.
     """
     found: dict[str, Network] = {}
+    if examples and not examples.is_dir():
+        raise RowvitError(f"{examples}: no such folder of examples")
     own = image_files([examples])[:EXAMPLES] if examples else []
     for model in models:
         name, _, path = model.rpartition("=")

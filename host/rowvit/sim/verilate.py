@@ -107,12 +107,15 @@ def cached(
 def _turn(cache: Path) -> Iterator[None]:
     """Wait, for at most `SECONDS`, for the process that builds in the same cache: it takes all processors."""
     directory = os.open(cache, os.O_RDONLY)
-    deadline = time.monotonic() + SECONDS
+    deadline, said = time.monotonic() + SECONDS, False
     try:
         while True:
             try:
                 fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if not said:
+                    LOG.info("waiting for another process, which builds a simulator in %s", cache)
+                    said = True
                 if time.monotonic() < deadline:
                     time.sleep(0.1)
                     continue

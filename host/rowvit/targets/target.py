@@ -229,7 +229,7 @@ class Target:
 
         Parameters
         ----------
-        images : uint8 array [B, H, W, 3], or path, or list of paths or of such arrays [H, W, 3]
+        images : uint8 array [B, H, W, 3] or [H, W, 3], or path, or list of paths or of arrays [H, W, 3]
             Pixels of the size that the network takes, or files of any size. The HLS front end takes
             pixels of any size, and scales the middle square.
         batch : int
@@ -242,7 +242,7 @@ class Target:
             checked differs from the integer reference.
         """
         self._ready(batch)
-        if isinstance(images, str | Path):
+        if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3):
             images = [images]
         return list(self.stream(images, batch))
 
@@ -331,6 +331,10 @@ class Target:
     def _pixels(self, image: ImageSource) -> NDArray[Any]:
         """An image as uint8 [height, width, 3]; of the network's size, with the host front end."""
         meta = loaded(self.meta)
+        if not isinstance(image, np.ndarray | str | Path):
+            raise RowvitError(
+                f"an image is of type {type(image).__name__}", "use a path or a uint8 array, as of np.asarray"
+            )
         if not isinstance(image, np.ndarray):
             from rowvit.images import for_network
 
@@ -452,7 +456,7 @@ def read_program(
         raise RowvitError(
             f"the program is for configuration '{made['name']}' (hash 0x{made['hash']:08X}), not for"
             f" '{config.name}' (0x{config.hash:08X})",
-            "compile the package again",
+            f"name that one, --config {made['name']}, or compile the package again",
         )
     if not found.checked:
         check(found, config)

@@ -410,6 +410,62 @@ def test_mistakes_with_files(small, tmp_path):
     assert "cannot be written" in rowvit(*run, tmp_path / "none" / "r.json", code=2).stderr
 
 
+def test_what_is_read_is_not_written(small, tmp_path):
+    """Nor one file by two options; found before the work."""
+    files = {name: tmp_path / small[name].name for name in ("package", "program")}
+    for name, path in files.items():
+        shutil.copy(small[name], path)
+    photo = tmp_path / "a.png"
+    shutil.copy(small["images"] / "a.png", photo)
+    package, link = files["package"], tmp_path / "link.safetensors"
+    link.symlink_to(package)
+    golden = ("run", package, photo, "-t", "golden", "-c", "tiny")
+    before = {path: path.read_bytes() for path in (*files.values(), photo)}
+    for command, option in (
+        (("compile", package, "-c", "tiny"), ("-o", package)),
+        (("compile", package, "-c", "tiny"), ("-o", link)),
+        (golden, ("--json", package)),
+        (golden, ("--plot", photo)),
+        (("features", package, photo, "-c", "tiny"), ("-o", photo)),
+        (("profile", package, photo, "-c", "tiny"), ("--trace-json", package)),
+        (("baseline", package), ("-o", package)),
+    ):
+        assert "is read as well; name another file with -" in mistake(*command, *option)
+    two = tmp_path / "two.png"
+    assert "two options name it" in mistake(*golden, "--json", two, "--plot", two)
+    assert not two.exists() and all(path.read_bytes() == was for path, was in before.items())
+    assert "--output: this is no standard output; name a file" in mistake("compile", package, "-o", "-")
+    assert "--trace-json: this is no standard output" in mistake("profile", package, "--trace-json", "-")
+
+
+def test_long_names_leave_room_for_answers(small, tmp_path):
+    photo = tmp_path / f"{'a photo that was taken in the laboratory, ' * 3}1.png"
+    shutil.copy(small["images"] / "a.png", photo)
+    run = rowvit("run", small["package"], photo, "-t", "golden", "-c", "tiny", "--check").stdout
+    (answer,) = json.loads(
+        rowvit("run", small["package"], photo, "-t", "golden", "-c", "tiny", "--json", "-").stdout
+    )["images"]
+    assert f" {answer['probability']:.3f} " in run and f" {answer['label']} " in run and " yes " in run
+    assert all(word in run for word in photo.name.split())
+
+
+def test_a_stream_that_takes_no_more():
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "rowvit", "info", "sign-digits"],
+            stdout=full,
+            stderr=-1,
+            text=True,
+            timeout=HANG,
+        )
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[0] == (
+        "rowvit: standard output cannot be written (No space left on device)"
+    )
+
+
 def test_mistakes_with_configurations(small):
     image = small["images"] / "a.png"
     tiny = (image, "-c", "tiny")

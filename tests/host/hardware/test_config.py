@@ -52,8 +52,9 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
     [
         ("rows = 2 ", "rows = 0 ", "'tiny': rows = 0, but row numbers are binary, .*; use 2, 4 or 8"),
         ("rows = 2 ", "rows = 'two' ", "rows = 'two' is not of type int"),
-        ("rows = 2 ", "", "lacks rows"),
-        ("rows = 2 ", "rows = 2\ncolumns = 3 ", "columns"),
+        ("rows = 2 ", "", r"wrong\.toml lacks rows; its keys are"),
+        ("rows = 2 ", "rows = 2\ncolumns = 3 ", r"wrong\.toml has, unknown, columns; its keys are"),
+        ("rows = 2 ", "columns = 3 ", "lacks rows and has, unknown, columns; its"),
         ("rows = 2 ", "rows = = 2", "is not TOML"),
         ("lanes = 16 ", "lanes = 12 ", "lanes = 12, .*; use 16, 32 or 64"),
         ("groups = 1 ", "groups = 12 ", "groups = 12, but .* 16 lanes; use 1 to 4"),

@@ -246,6 +246,15 @@ def test_an_image_of_wrong_size(acc):
     assert is_usable(acc)
 
 
+def test_one_image(acc):
+    """As it is, or as a batch of one; and what is none."""
+    (alone,), (batch,) = acc(IMAGES[0]), acc(IMAGES[:1])
+    np.testing.assert_array_equal(alone.logits, batch.logits)
+    with pytest.raises(RowvitError, match="an image is of type Image; use a path or a uint8 array"):
+        acc([Image.fromarray(IMAGES[0])])
+    assert is_usable(acc)
+
+
 @pytest.mark.parametrize("read", [0, 1, 2])
 def test_closed_early(acc, read):
     stream = acc.stream(IMAGES[i % 3] for i in range(5))

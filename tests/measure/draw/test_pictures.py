@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from PIL import Image
 import rowvit
 from rowvit.errors import RowvitError
 from rowvit.images import decode
-from rowvit.measure.draw import pictures
+from rowvit.measure.draw import pictures, plots
 from rowvit.quant.synthetic import random_package
 from rowvit.targets.target import MODELS, Result
 
@@ -294,3 +297,20 @@ def test_titles_of_a_picture(pruning):
     for number, box in enumerate(boxes):
         assert canvas.x0 <= box.x0 and box.x1 <= canvas.x1 and canvas.y0 <= box.y0 and box.y1 <= canvas.y1
         assert not any(box.overlaps(other) for other in boxes[:number]), texts[number].get_text()
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "picture.PNG"
+    plots.save(plots.figure(1, 1), path)
+    before = path.read_bytes()
+    assert before.startswith(b"\x89PNG")
+    picture = plots.figure(1, 1)
+
+    def full(part, format):
+        Path(part).write_bytes(before[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(picture, "savefig", full)
+    with pytest.raises(RowvitError, match=r"picture\.PNG: cannot be written \(No space left on device\)"):
+        plots.save(picture, path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

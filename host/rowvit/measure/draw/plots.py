@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rowvit.errors import RowvitError, needs, writing
+from rowvit.errors import RowvitError, needs, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,8 +51,8 @@ def can_save(path: Path) -> None:
 def save(picture: Figure, path: Path) -> None:
     """Write a picture, in the format that its name ends with; `RowvitError` if that fails."""
     can_save(path)
-    with writing(path):
-        picture.savefig(path)
+    with replacing(path) as part:
+        picture.savefig(part, format=path.suffix.lower().lstrip("."))
 
 
 def embedded(picture: Figure, kind: str) -> str:

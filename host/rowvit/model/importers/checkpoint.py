@@ -87,7 +87,9 @@ def _read(path: str | os.PathLike) -> Any:
         with torch.serialization.safe_globals(_HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise RowvitError(f"{path}: no such file") from error
+        name = pathlib.Path(path)
+        advice = "" if name.suffix else f"a network of timm is timm:{name.name}"
+        raise RowvitError(f"{path}: no such file", advice) from error
     except SafetensorError as error:
         raise RowvitError(f"{path}: not a whole safetensors file ({error})", "copy it again") from error
     except Exception as error:  # torch raises many types for a foreign file

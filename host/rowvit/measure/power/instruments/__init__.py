@@ -37,11 +37,15 @@ def open_instrument(name: str, wanted: Wanted) -> Instrument:
     RowvitError
         There is no such kind, or it cannot measure what is wanted.
     """
+    return kind(name or own_instrument(wanted.board)).open(wanted)
+
+
+def kind(name: str) -> Kind:
+    """The kind of this name; `RowvitError` if there is none."""
     found = kinds()
-    name = name or own_instrument(wanted.board)
     if name not in found:
         raise RowvitError(f"no instrument '{name}'", f"use one of {', '.join(found)}")
-    return found[name].open(wanted)
+    return found[name]
 
 
 def own_instrument(board: str | None) -> str:

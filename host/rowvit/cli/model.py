@@ -119,8 +119,10 @@ def import_(
       rowvit import clip-vit-base-patch32/ --prompts prompts.txt -o vit.safetensors
     """
     from rowvit.model import store
-    from rowvit.model.importers import import_model
+    from rowvit.model.importers import import_model, weights_in
 
+    if Path(source).is_dir() and output.exists() and output.samefile(weights_in(Path(source))):
+        raise RowvitError(f"{output}: it is read as well", "name another file with --output")
     with status(f"importing {source}"):
         found = import_model(
             source,

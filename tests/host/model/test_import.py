@@ -27,6 +27,7 @@ from networks import randomise  # noqa: E402
 from rowvit.cli import app  # noqa: E402
 from rowvit.model import adapt, store  # noqa: E402
 from rowvit.model.importers import import_model  # noqa: E402
+from rowvit.targets.target import MODELS  # noqa: E402
 from rowvit.model.importers.timm import from_module  # noqa: E402
 
 
@@ -330,6 +331,22 @@ def rowvit(*arguments: object, code: int = 0):
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, (result.output, result.exception)
     return result
+
+
+def test_what_is_not_imported(tmp_path: Path) -> None:
+    """What is quantised already, what is not there, and the very file that would be written."""
+    out = tmp_path / "out.safetensors"
+    said = rowvit("import", MODELS / "sign_digits.safetensors", "-o", out, code=2).output
+    assert "sign_digits.safetensors: is quantised; rowvit run takes it as it is" in said
+    said = rowvit("import", "vit_tiny_patch16_224", "-o", out, code=2).output
+    assert "no such file; a network of timm is timm:vit_tiny_patch16_224" in said
+    weights = tmp_path / "model.safetensors"
+    save_file(state_of(exports.timm_network()), weights)
+    before = weights.read_bytes()
+    for source in (tmp_path, weights):
+        said = rowvit("import", source, "-o", weights, code=2).output
+        assert "model.safetensors: it is read as well; name another file with" in said
+    assert weights.read_bytes() == before
 
 
 def test_command(tmp_path: Path) -> None:

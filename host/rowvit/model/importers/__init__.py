@@ -286,8 +286,11 @@ def _state_dict(
     from rowvit.model.importers.rotary import is_dinov3, of_dinov3
     from rowvit.model.importers.state_dict import described, encoder_alone, from_timm
 
-    if store.KEY in metadata(path):
+    ours = metadata(path)
+    if store.KEY in ours:
         return Imported(*store.load(path), [])
+    if "rowvit" in ours or "rowvit-program" in ours:
+        raise RowvitError(f"{path}: is quantised", "rowvit run takes it as it is; import what it was made of")
     beside = read_neighbours(Path(path))
     if beside.foreign:
         raise RowvitError(f"{path}: {beside.foreign}")

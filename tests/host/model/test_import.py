@@ -27,8 +27,8 @@ from networks import randomise  # noqa: E402
 from rowvit.cli import app  # noqa: E402
 from rowvit.model import adapt, store  # noqa: E402
 from rowvit.model.importers import import_model  # noqa: E402
-from rowvit.targets.target import MODELS  # noqa: E402
 from rowvit.model.importers.timm import from_module  # noqa: E402
+from rowvit.targets.target import MODELS  # noqa: E402
 
 
 def state_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:

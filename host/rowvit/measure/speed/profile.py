@@ -130,7 +130,8 @@ def profile(
     if not simulate:
         timeline = _in_order(predicted.timeline, {}, predicted.total)
         counts = activity(program, config, statistics) if energy else None
-        return Profile(name, config, memory, "cycle model", layers, timeline, None, counts)
+        source = "cycle model" if statistics else "cycle model, for data that it assumes"
+        return Profile(name, config, memory, source, layers, timeline, None, counts)
     with rowvit.open("sim", config=config, memory=memory, activity=energy) as sim:
         sim.load(program)
         result, events, counted = watched(sim, image)

@@ -36,6 +36,28 @@ def test_an_overlay_that_is_not_there(tmp_path):
         bundle.bundle(board("Pynq-Z2"), tmp_path / "rowvit-pynq-z2.bit", tmp_path / "out")
 
 
+def test_an_overlay_that_is_not_what_was_built(tmp_path, monkeypatch):
+    """Before anything is fetched."""
+    for suffix, text in ((".bit", "bits"), (".hwh", "handoff"), (".json", "{}")):
+        (tmp_path / f"rowvit-pynq-z2{suffix}").write_text(text)
+    monkeypatch.setattr(bundle, "pip", lambda *arguments: pytest.fail("it is not looked at"))
+    with pytest.raises(RowvitError, match=r"rowvit-pynq-z2\.json"):
+        bundle.bundle(board("Pynq-Z2"), tmp_path / "rowvit-pynq-z2.bit", tmp_path / "out")
+
+
+def test_a_folder_that_was_damaged_on_its_way(tmp_path):
+    """Nothing of it is run."""
+    script = tmp_path / "install.sh"
+    script.write_text(bundle.INSTALL.replace("@PYTHONS@", THIS))
+    (tmp_path / "photo.jpg").write_bytes(b"photo")
+    sums = [f"{bundle.provenance.sha256(tmp_path / name)}  {name}\n" for name in ("install.sh", "photo.jpg")]
+    (tmp_path / "SHA256SUMS").write_text("".join(sums))
+    (tmp_path / "photo.jpg").write_bytes(b"damaged")
+    environment = os.environ | {"PYTHON": "/bin/false"}
+    done = subprocess.run(["sh", str(script)], capture_output=True, text=True, timeout=HANG, env=environment)
+    assert done.returncode == 1 and "photo.jpg: FAILED" in done.stdout and "Python" not in done.stderr
+
+
 def test_make_without_a_board():
     done = subprocess.run(["make", "board-bundle"], cwd=ROOT, capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 2 and done.stderr.startswith("rowvit: name a board")

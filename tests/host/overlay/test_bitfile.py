@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from replay import TINY
+from replay import TINY, built
 from rowvit.cli import app
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
@@ -172,6 +172,24 @@ def test_what_is_wrong(files, old, new, name, ok, text):
     edit(files, old, new)
     assert found(files)[name][0] is ok
     assert text in found(files)[name][1]
+
+
+def test_where_it_comes_from(files):
+    """Its build's word on configuration and front end, and that the files are that build's."""
+    built(files)
+    text = "Pynq-Z2, 0123456789ab, Vivado 2022.2, 2026-01-01T00:00:00+00:00; files are unchanged"
+    assert found(files)["provenance"] == (True, text)
+    for changes, text in (
+        (dict(dirty=True), "Pynq-Z2, 0123456789ab, with changes, Vivado 2022.2"),
+        (dict(frontend="hls"), "rowvit.json is of a build with the hls front end, the .hwh has host"),
+    ):
+        built(files, **changes)
+        ok, said = found(files)["provenance"]
+        assert ok == ("dirty" in changes) and said.startswith(text)
+    built(files)
+    files.write_bytes(HEADER.encode(bytes(63) + b"1"))
+    ok, said = found(files)["provenance"]
+    assert not ok and "rowvit.bit is not the file of" in said
 
 
 def test_a_master_without_memory(files):

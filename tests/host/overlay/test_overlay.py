@@ -17,7 +17,7 @@ from pynq import Device
 from pynq.lib.dma import DMA
 
 import rowvit
-from replay import BOARDS, IMAGES, TINY, disturb, fpga_manager, program
+from replay import BOARDS, IMAGES, TINY, built, disturb, fpga_manager, program
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import CORE, boards
@@ -57,6 +57,16 @@ def edit(device: SimDevice, *changes: tuple[str, str]) -> None:
 
 def at(device: SimDevice, cell: str) -> int:
     return next(slave.base for slave in device._slaves if slave.cell == cell)
+
+
+def test_files_of_another_build_are_refused(device):
+    """By the word of the build, if it is there."""
+    bit = Path(device.bitstream)
+    built(bit)
+    RowvitOverlay(device.bitstream, device=device)
+    handoff(device).write_text(handoff(device).read_text() + "\n")
+    with pytest.raises(RowvitError, match=r"\.hwh is not the file of .*\.json \(SHA-256\); copy all three"):
+        RowvitOverlay(device.bitstream, device=device)
 
 
 # -- binding --------------------------------------------------------------------------------------

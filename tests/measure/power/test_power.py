@@ -147,8 +147,11 @@ def test_figures_by_hand():
 
 
 def test_no_difference_is_said_to_be_none():
-    found = figures(*made_up([3.0, 3.1, 2.9, 3.0, 3.0], [3.0, 3.0, 3.1, 2.9, 3.0], [10] * 5))
-    assert not found["significant"]
+    for more in (0.0, 0.02):
+        busy = [watts + more for watts in (3.0, 3.0, 3.1, 2.9, 3.0)]
+        found = figures(*made_up([3.0, 3.1, 2.9, 3.0, 3.0], busy, [10] * 5))
+        assert found["dynamic_joules_per_image"]["value"] == pytest.approx(more)
+        assert not found["significant"]
 
 
 def test_a_pass_without_samples_is_refused():

@@ -592,8 +592,9 @@ def _ends_with_its_workers(sent: str, folder: Path, *arguments: object) -> None:
     environment = os.environ | {"PYTHONPATH": str(MODELS.parents[1]), "TMPDIR": str(files)}
 
     def listen() -> None:
-        """A shell's background job ignores Ctrl-C, and what it starts does, too."""
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        """A shell's background job ignores Ctrl-C, and nohup's SIGHUP, and what they start does, too."""
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
 
     with subprocess.Popen(
         [*map(str, command)], env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=listen

@@ -111,6 +111,9 @@ module rowvit_array #(
     if (ROTARY_TOKENS != 0 && ROTARY_TOKENS < MAX_TOKENS) begin : g_bad_rotary
       illegal_parameter_array_rotary_tokens_must_be_0_or_at_least_max_tokens u_bad ();
     end
+    if (WEIGHT_DEPTH <= LANES || WEIGHT_DEPTH > 65536) begin : g_bad_depth
+      illegal_parameter_array_weight_depth_must_be_above_lanes_and_at_most_65536 u_bad ();
+    end
   endgenerate
 
   // ---------------------------------------------------------------- tiles

@@ -63,9 +63,6 @@ module rowvit_issue #(
     if (ROWS != 2 && ROWS != 4 && ROWS != 8) begin : g_bad_rows
       illegal_parameter_issue_rows_must_be_2_4_or_8 u_bad ();
     end
-    if (WEIGHT_DEPTH <= LANES || WEIGHT_DEPTH > 65536) begin : g_bad_depth
-      illegal_parameter_issue_weight_depth_must_be_above_lanes_and_at_most_65536 u_bad ();
-    end
   endgenerate
 
   // ---------------------------------------------------------------- tile queue

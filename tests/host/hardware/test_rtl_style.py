@@ -72,8 +72,8 @@ def test_who_does_not_ask_is_never_refused(path: Path) -> None:
 #: module, values that it cannot have, and the limit that every tool must name
 ILLEGAL = [
     ("issue", {"ROWS": 3}, "rows_must_be_2_4_or_8"),
-    ("issue", {"WEIGHT_DEPTH": 16, "LANES": 16}, "weight_depth_must_be_above_lanes_and_at_most_65536"),
-    ("issue", {"WEIGHT_DEPTH": 65537}, "weight_depth_must_be_above_lanes_and_at_most_65536"),
+    ("array", {"WEIGHT_DEPTH": 16, "LANES": 16}, "weight_depth_must_be_above_lanes_and_at_most_65536"),
+    ("array", {"WEIGHT_DEPTH": 65537}, "weight_depth_must_be_above_lanes_and_at_most_65536"),
     ("array", {"MAX_TOKENS": 128, "ROTARY_TOKENS": 64}, "rotary_tokens_must_be_0_or_at_least_max_tokens"),
     ("drain", {"GROUPS": 7}, "groups_must_be_at_most_6"),
     ("drain", {"PARAM_SLOTS": 512}, "param_slots_must_be_a_power_of_two_from_2_to_256"),

@@ -494,7 +494,8 @@ def test_a_bitstream_that_is_loaded_again_has_its_clock_again(standin):
 def test_a_clock_that_is_not_the_processors(device):
     """What the .hwh says of it is what cycles are divided by."""
     frequency = f'CLKFREQUENCY="{round(TINY.clock_mhz * 1e6)}"'
-    edit(device, (frequency, 'CLKFREQUENCY="75000000"'), ("FCLK_CLK0", "CLK_OUT"))
+    pin = boards()[BOARDS[0]].family.clock
+    edit(device, (frequency, 'CLKFREQUENCY="75000000"'), (pin, "CLK_OUT"))
     overlay = RowvitOverlay(device.bitstream, device=device)
     assert overlay.handoff.pl_clock is None and overlay.config.clock_mhz == 75
 

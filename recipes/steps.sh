@@ -4,7 +4,8 @@
 # The steps write into FOLDER. A step whose file is there is skipped, and an interrupted training goes on
 # from its saved state: after a kill the same command continues. FOLDER/times.tsv has the seconds of each.
 # With PROCESSES=2 in the environment two processes share every batch, on as many cores; with RECORD=1 the table
-# goes to benchmarks/results, too, for the documentation.
+# goes to benchmarks/results, too, for the documentation. SEED=N trains with another seed than the recipes', for
+# a table of its own.
 set -euo pipefail
 [ $# -ge 2 ] || { echo "usage: $0 DATA FOLDER [START]" >&2; exit 2; }
 recipes=$(cd "$(dirname "$0")" && pwd)
@@ -45,7 +46,7 @@ train() {
     local train=(rowvit train)
     [ "${PROCESSES:-1}" = 1 ] || train=(torchrun --nproc-per-node "$PROCESSES" -m rowvit.cli train)
     step "$file" "${train[@]}" "$from" --data "$data" --recipe "$recipes/$recipe" --no-measure \
-        -o "$file" "$@"
+        ${SEED:+--seed "$SEED"} -o "$file" "$@"
 }
 
 # prune FILE FROM LAYERS OPTION...
@@ -130,7 +131,8 @@ table() {
         int8 aware-int8 aware.safetensors "$layers"
         rows+=("the same, with quantisation-aware training=aware-int8.json")
     fi
-    printed table.md python "$benchmarks/accuracy.py" ${RECORD:+--record "$(basename "$recipes")"} "${rows[@]}"
+    local name=$(basename "$recipes")${SEED:+-seed-$SEED}
+    printed table.md python "$benchmarks/accuracy.py" ${RECORD:+--record "$name"} "${rows[@]}"
 }
 
 # curve LAYERS [OPTION...]: rows of milder schedules of pruned.safetensors, int8, without further training:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,6 +43,12 @@ def train(
     teacher: Annotated[
         Path | None, Option(metavar="MODEL", help="A float network with the same classes to distill from.")
     ] = None,
+    seed: Annotated[
+        int | None,
+        Option(
+            min=0, metavar="N", show_default="the recipe's", help="Of everything that is drawn by chance."
+        ),
+    ] = None,
     workers: Annotated[int, Option(min=0, metavar="N", help="Processes that decode photos.")] = 0,
     save_every: Annotated[
         float, Option(min=1, metavar="SECONDS", help="Time between two saved states.")
@@ -67,7 +74,9 @@ def train(
     from rowvit.photos import open_data
     from rowvit.train import recipe as recipes
 
-    steps = recipes.load(recipe)
+    name, steps = recipe.name, recipes.load(recipe)
+    if seed is not None:
+        name, steps = f"{name} with seed {seed}", replace(steps, seed=seed)
     network, card = store.load(model)
     photos = open_data(data, "train")
     names = read_labels(labels)
@@ -81,7 +90,7 @@ def train(
     card.classes = list(photos.classes)
     tested = test_set(data, card, measure, names)
     taught = store.load(teacher) if teacher else None
-    if run_recipe(network, card, photos, (recipe.name, steps), output, taught, workers, save_every):
+    if run_recipe(network, card, photos, (name, steps), output, taught, workers, save_every):
         note_accuracy(network, card, tested, output)
         wrote_network(output, network.config.act, data)
 

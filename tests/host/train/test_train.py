@@ -417,6 +417,24 @@ def test_new_head_for_other_classes(tmp_path: Path) -> None:
     assert model.config.classes == 3 and card.classes == list(sets.COLOURS) and card.accuracy == {}
 
 
+def test_seed_in_place_of_the_recipes(tmp_path: Path) -> None:
+    data, start = sets.archive(tmp_path / "a.npz"), network(tmp_path / "in.safetensors")
+    (tmp_path / "r.toml").write_text(RECIPE)
+    other = tmp_path / "other.toml"
+    other.write_text("seed = 8\n" + RECIPE.replace("seed = 3\n", ""))
+
+    def trained(name: str, recipe: Path, *seed: str) -> Path:
+        out = tmp_path / name
+        command("train", start, "--data", data, "--recipe", recipe, "-o", out, "--no-measure", *seed)
+        return out
+
+    recipes_own, theirs = trained("own", tmp_path / "r.toml"), trained("theirs", other)
+    given = trained("given", tmp_path / "r.toml", "--seed", "8")
+    assert all(torch.equal(value, weights(theirs)[name]) for name, value in weights(given).items())
+    assert not torch.equal(weights(given)["head.weight"], weights(recipes_own)["head.weight"])
+    assert "trained by r.toml with seed 8 (" in store.load(given)[1].history[-1]
+
+
 def test_killed_run_goes_on_without_loss(tmp_path: Path) -> None:
     """A process that is killed outright and one that is not end with the same network."""
     data, start = sets.archive(tmp_path / "a.npz"), network(tmp_path / "in.safetensors")

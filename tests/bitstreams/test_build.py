@@ -377,6 +377,8 @@ def test_missing_vivado(make):
             r"17-345\] A valid license.*log is",
         ),
         ("exit 7", "Vivado ended with code 7"),
+        ("echo 'ERROR: [Common 17-39] wait failed'", r"17-39\] wait failed; its log is"),
+        ("exit 0", r"Vivado left no \S*result\.txt; its log is"),
     ],
 )
 def test_vivado_fails(make, tmp_path, body, message):

@@ -58,7 +58,7 @@ def test_slow_loops_warn(make, monkeypatch, capsys):
         ("    csynth_design\n", "", "synthesise first"),
         ("-library hls", "-library ip", "finds no IP rowvit:hls:rowvit_frontend"),
         ("-format ip_catalog", "-format xo", "format xo"),
-        ("open_solution -reset solution", "open_solution -reset other", "made no IP"),
+        ("open_solution -reset solution", "open_solution -reset other", "Vitis HLS left no "),
     ],
 )
 def test_wrong_hls_script_is_refused(make, monkeypatch, tmp_path, right, wrong, message):

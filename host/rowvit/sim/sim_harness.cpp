@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <deque>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -369,6 +370,7 @@ public:
     // Record cycles from..to-1; 0 if the file could be opened.
     int trace(const char* path, uint64_t from, uint64_t to) {
 #ifdef ROWVIT_TRACE
+        if (!std::ofstream(path)) return 1;  // later Verilators open it only when they write
         m_fst.open(path);
         m_trace_from = from;
         m_trace_to = to;

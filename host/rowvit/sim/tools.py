@@ -115,9 +115,10 @@ def run(
         return told
     if log and not running.ended:  # else it is another one that has failed
         log.write_text(f"$ {' '.join(command)}\n{output}")
-    if "zlib.h" in output:
+    if any(header in output for header in ("zlib.h", "lz4.h")):
         raise RowvitError(
-            "recording waveforms needs zlib", "install with: sudo apt-get install -y zlib1g-dev"
+            "recording waveforms needs the header files of zlib and lz4",
+            "install with: sudo apt-get install -y zlib1g-dev liblz4-dev",
         )
     where = f" (all of it in {log})" if log else ""
     tail = "\n".join(output.strip().splitlines()[-12:])

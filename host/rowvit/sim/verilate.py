@@ -194,7 +194,9 @@ def build(
         yield [
             cxx.compile(unit, out, speed, *options) for (unit, speed), out in zip(units, objects, strict=True)
         ]
-        libraries = ["-pthread", "-ldl", *(["-lz"] if trace else [])]
+        libraries = ["-pthread", "-ldl"]
+        if trace:  # later Verilators write waveforms by a library that has lz4 besides
+            libraries += ["-lz", *(["-llz4"] if (root / "fstcpp").is_dir() else [])]
         yield [cxx.link(objects, work / "library.so", *libraries)]
 
     name = config.name + "-trace" * trace + "-activity" * activity

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // LayerNorm of the residual rows (docs/numerics.md, section 4) into token memory, or, TOKENS, into the
 // output stream (section 8), and DUMP of the rows into that. Up to four rows of a band (a part; of eight
-// rows there are two, which take turns) and all groups work in parallel: pass 1 sums a part, pass 2 normalises it (rowvit_norm_passes.v). Pass 1 of
-// the next part runs while norm_stats works on the sums of this one.
+// rows there are two, which take turns) and all groups work in parallel: pass 1 sums a part, pass 2
+// normalises it (rowvit_norm_passes.v). Pass 1 of the next part runs while norm_stats works on the sums
+// of this one.
 // Throughput: 2 * addresses + 2 cycles per part (at least 36 * rows + 60 per band), addresses being
 // LANES * ceil(dim / (LANES * GROUPS)); of TOKENS a word per cycle. Latency of a part:
 // 2 * addresses + 36 * rows + GROUPS + 82.

@@ -5,7 +5,8 @@
 // the reciprocals. In a pruning layer, pass 3 over band 0: row 0's probabilities are added to
 // the token scores, one head after the other.
 // Throughput: one token per cycle and lane; a band takes LANES * token tiles + 24 cycles, pass 3
-// (live + 10) * heads, if the drain's words leave them the token memory. Two S buffers: band i + 2 may come when band i's results have been used.
+// (live + 10) * heads, if the drain's words leave them the token memory. Two S buffers: band i + 2 may
+// come when band i's results have been used.
 `default_nettype none
 
 module rowvit_softmax #(

@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from overlays import built
 from typer.testing import CliRunner
 
 from rowvit.cli import app
 from rowvit.errors import RowvitError
 from rowvit.formats import provenance
-from rowvit.hardware import config as configs
 from rowvit.overlay import prebuilt
 
 NAME = "rowvit-tiny"
@@ -27,30 +26,7 @@ def overlay(directory: Path, **changes) -> provenance.Provenance:
     directory.mkdir(exist_ok=True)
     for name, data in CONTENT.items():
         (directory / name).write_bytes(data)
-    tiny = configs.load("tiny")
-    made = provenance.Provenance(
-        board="Pynq-Z2",
-        part="xc7z020clg400-1",
-        configuration="tiny",
-        frontend="host",
-        structure=tiny.structure(),
-        config_hash=f"{tiny.hash:08X}",
-        revision="0123456789abcdef",
-        dirty=False,
-        tool="Vivado 2022.2",
-        strategy="Performance_Explore",
-        board_file="",
-        clock_mhz=100.0,
-        actual_clock_mhz=100.0,
-        setup_slack_ns=0.1,
-        hold_slack_ns=0.01,
-        utilisation={"lut": {"used": 1.0, "available": 2.0}},
-        date="2026-01-01T00:00:00+00:00",
-        files={name: provenance.sha256(directory / name) for name in CONTENT},
-    )
-    made = replace(made, **changes)
-    made.write(directory / f"{NAME}.json")
-    return made
+    return built(directory / f"{NAME}.bit", **changes)
 
 
 class Server:

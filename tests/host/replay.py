@@ -12,7 +12,6 @@ import numpy as np
 import pynq
 
 from rowvit.compiler import Program
-from rowvit.formats.provenance import Provenance, sha256
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import boards
 from rowvit.hardware.isa import Record
@@ -123,18 +122,3 @@ def disturb(device: SimDevice, reads: dict[int, int | Callable[[int], int]]) -> 
         return (change(value) if callable(change) else change).to_bytes(length, "little")
 
     device.read_registers = disturbed
-
-
-def built(bit: Path, **changes: object) -> None:
-    """What the build of an overlay for `tiny` said, next to its .bit."""
-    made = Provenance(
-        **dict(board="Pynq-Z2", part="xc7z020clg400-1", configuration="tiny", frontend="host"),
-        structure=TINY.structure(),
-        config_hash=f"{TINY.hash:08X}",
-        **dict(revision="0123456789abcdef", dirty=False, tool="Vivado 2022.2", strategy="any", board_file=""),
-        **dict(clock_mhz=100.0, actual_clock_mhz=100.0, setup_slack_ns=0.1, hold_slack_ns=0.01),
-        utilisation={"lut": {"used": 1.0, "available": 2.0}},
-        date="2026-01-01T00:00:00+00:00",
-        files={path.name: sha256(path) for path in (bit, bit.with_suffix(".hwh"))},
-    )
-    replace(made, **changes).write(bit.with_suffix(".json"))

@@ -11,7 +11,7 @@ import shlex
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -132,9 +132,8 @@ class Command(TyperCommand):
                     raise RowvitError(f"{parameter.opts[0]}: this is no standard output", "name a file")
         writable(*written.values())
         for option, path in written.items():
-            same = [other for other in read if os.path.isfile(other) and _same(path, other)]
-            if same and not ctx.params.get("add"):  # to what was taught
-                raise RowvitError(f"{path}: it is read as well", f"name another file with {option}")
+            if not ctx.params.get("add"):  # to what was taught
+                unread(path, option, read)
             if any(_same(path, other) for name, other in written.items() if name != option):
                 raise RowvitError(f"{path}: two options name it", "name two files")
 
@@ -145,8 +144,17 @@ _WRITTEN = ("output", "json_file", "plot", "trace", "trace_json")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
+def unread(path: Path, option: str, read: Iterable[Path]) -> None:
+    """`RowvitError` if the file that ``option`` names is one of those that are read."""
+    if any(os.path.isfile(other) and _same(path, other) for other in read):
+        raise RowvitError(f"{path}: it is read as well", f"name another file with {option}")
+
+
 def _same(one: Path, other: Path) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # one is not there
+        return os.path.realpath(one) == os.path.realpath(other)
 
 
 #: how the help of an option begins that not all targets have

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from rowvit.cli import options as opt
-from rowvit.cli.common import command, print_rows, say, status, wrote, wrote_network
+from rowvit.cli.common import command, print_rows, say, status, unread, wrote, wrote_network
 from rowvit.errors import RowvitError
 from rowvit.formats import container, floats
 from rowvit.formats.description import image_shape
@@ -121,8 +121,8 @@ def import_(
     from rowvit.model import store
     from rowvit.model.importers import import_model, weights_in
 
-    if Path(source).is_dir() and output.exists() and output.samefile(weights_in(Path(source))):
-        raise RowvitError(f"{output}: it is read as well", "name another file with --output")
+    if Path(source).is_dir():
+        unread(output, "--output", [weights_in(Path(source))])
     with status(f"importing {source}"):
         found = import_model(
             source,

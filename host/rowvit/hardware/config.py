@@ -191,9 +191,7 @@ def load(name_or_path: str | Path) -> HardwareConfig:
         raise RowvitError(f"{path} is not TOML: {error}") from error
     known = {field.name for field in fields(HardwareConfig)}
     if known != values.keys():
-        lacks, has = (", ".join(sorted(some)) for some in (known - values.keys(), values.keys() - known))
-        state = " and ".join(
-            [*(["lacks " + lacks] if lacks else []), *(["has, unknown, " + has] if has else [])]
-        )
+        wrong = {"lacks": known - values.keys(), "has, unknown,": values.keys() - known}
+        state = " and ".join(f"{verb} {', '.join(sorted(keys))}" for verb, keys in wrong.items() if keys)
         raise RowvitError(f"{path} {state}", f"its keys are {', '.join(sorted(known))}")
     return HardwareConfig(**values)

@@ -331,14 +331,14 @@ class Target:
     def _pixels(self, image: ImageSource) -> NDArray[Any]:
         """An image as uint8 [height, width, 3]; of the network's size, with the host front end."""
         meta = loaded(self.meta)
-        if not isinstance(image, np.ndarray | str | Path):
-            raise RowvitError(
-                f"an image is of type {type(image).__name__}", "use a path or a uint8 array, as of np.asarray"
-            )
-        if not isinstance(image, np.ndarray):
+        if isinstance(image, str | Path):
             from rowvit.images import for_network
 
             image = for_network(image, meta, self.frontend)
+        elif not isinstance(image, np.ndarray):
+            raise RowvitError(
+                f"an image is of type {type(image).__name__}", "use a path or a uint8 array, as of np.asarray"
+            )
         height, width = image_shape(meta["architecture"])
         size = f"{height}, {width}"
         if self.frontend == "hls":

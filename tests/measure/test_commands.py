@@ -14,10 +14,14 @@ import pytest
 from fakes import hwmon_tree
 
 import rowvit
+from rowvit.errors import RowvitError
 from rowvit.measure import temperature
-from rowvit.measure.power.instruments import hwmon
+from rowvit.measure.power import protocol
+from rowvit.measure.power.instruments import hwmon, meter
 from rowvit.measure.report import check
+from rowvit.measure.speed import baseline
 from rowvit.targets.driver import Accelerator
+from rowvit.targets.golden import Golden
 from rowvit.targets.target import read_program
 
 
@@ -62,6 +66,68 @@ def test_a_batch_is_not_larger_than_the_images(rowvit_command, small):
     written = json.loads(rowvit_command(*command, "--baseline-seconds", 0.01, "--json", "-").stdout)
     assert written["protocol"]["batch"] == 2
     assert [speed["batch"] for speed in written["throughput"]["baseline"]] == [1, 2]
+
+
+def test_bench_is_as_asked_for(rowvit_command, small, monkeypatch):
+    """Images before the measurement, the name of the set, the memory, and the time of a baseline."""
+    seconds, images = [], []
+    measured, streamed = baseline.measure, Golden.stream
+    monkeypatch.setattr(baseline, "measure", lambda ways, each: seconds.append(each) or measured(ways, each))
+    command = ("bench", small["package"], small["images"], "-c", "tiny", "-n", 2, "--batch", 2, "--json", "-")
+    named = (*command, "--data", "mine", "--subset", "the odd ones", "--baseline", "numpy")
+    document = json.loads(rowvit_command(*named, "--baseline-seconds", 0.02).stdout)
+    assert (document["data"]["set"], document["data"]["subset"]) == ("mine", "the odd ones")
+    assert seconds == [0.02]
+    far = json.loads(rowvit_command(*command, "--latency", 400).stdout)
+    rare = json.loads(rowvit_command(*command, "--rate", 10).stdout)
+    first, late, few = (one["throughput"]["latency_ms"]["median"] for one in (document, far, rare))
+    assert late > 1.2 * first and few > 1.2 * first
+
+    def counting(target, pixels, batch):
+        pixels = list(pixels)
+        images.append(len(pixels))
+        return streamed(target, pixels, batch)
+
+    monkeypatch.setattr(Golden, "stream", counting)
+    total = []
+    for warm_up in (0, 3):
+        images.clear()
+        document = json.loads(rowvit_command(*command, "-t", "golden", "--warm-up", warm_up).stdout)
+        assert document["protocol"]["warm_up"].startswith(f"{warm_up} images before")
+        total.append(sum(images))
+    assert total[1] - total[0] == 2 * 3  # alone, and in batches
+
+
+def test_power_is_as_asked_for(rowvit_command, small, monkeypatch, tmp_path):
+    def stop(session, chosen, plan, opened, batch, progress):
+        raise RowvitError(f"asked for {plan.seed}, {batch}")
+
+    monkeypatch.setattr(protocol, "document", stop)
+    command = ("power", small["package"], "-t", "sim", "-c", "tiny", "--seed", 11, "--batch", 3)
+    assert "asked for 11, 3" in rowvit_command(*command, code=2).stderr
+
+
+def test_power_log_is_as_asked_for(rowvit_command, power_file, monkeypatch):
+    asked = []
+    monkeypatch.setattr(meter, "join", lambda document, log, *options: asked.append(options))
+    log = power_file.with_name("meter.csv")
+    command = ("power-log", power_file, log, "-o", power_file.with_name("other.json"))
+    rowvit_command(*command)
+    rowvit_command(*command, "--search", 7, "--resolution", 0.5, "--column", "A", "--column", "B")
+    assert asked == [(60.0, None, []), (7.0, 0.5, ["A", "B"])]
+
+
+@pytest.mark.parametrize("predict", [False, True], ids=["simulated", "predicted"])
+def test_profile_of_another_memory(rowvit_command, small, predict):
+    command = ("profile", small["package"], "-c", "tiny", *(["--predict"] if predict else []))
+
+    def cycles(*options: object) -> int:
+        said = rowvit_command(*command, *options).stdout
+        return max(int(number.replace(",", "")) for number in re.findall(r"\b\d[\d,]+\b", said))
+
+    usual = cycles()
+    assert cycles("--latency", 400) > 1.2 * usual
+    assert cycles("--rate", 10) > 1.2 * usual
 
 
 def test_options_that_would_do_nothing(mistake, small, tmp_path, bench_file):

@@ -82,10 +82,18 @@ def test_own(own):
     assert drained["requantise"] == 2 * (25 * 17 / 4 + 2 * (27 + 17))
     size = tiny.param_slots * 16 * 42 / 8
     assert drained["parameters"] == pytest.approx(42 / 64 * (size / 1024) ** 0.5)
-    assert spent(tiny, prices, axi_beats=5)["words"] == 50
+    for words in ("axi_beats", "recv_words", "send_words"):
+        assert spent(tiny, prices, **{words: 5})["words"] == 50
     line = 2 * (tiny.weight_depth * 8 / 1024) ** 0.5
     assert spent(tiny, prices, weight_reads=1)["weight"] == pytest.approx(line)
     assert spent(tiny, prices, weight_bytes=4)["weight"] == pytest.approx(line / 4)
+
+
+def test_operations_per_joule():
+    """Two of every multiply-accumulate, by what the chip takes: arithmetic and memories, without the DDR."""
+    one = energy.Estimate(ddr=100.0, sram=3.0, arithmetic=2.0, macs=10.0, macs_dense=40.0)
+    assert (one.chip, one.total) == (5.0, 105.0)
+    assert (one.tops_per_watt, one.tops_per_watt_dense) == (4.0, 16.0)
 
 
 def test_scaled(own):

@@ -72,6 +72,18 @@ def test_a_token_of_ones_own(serve, files, tmp_path, monkeypatch):
     assert "the token cannot be read" in serve(files["small"], "--token-file", tmp_path / "none", code=2)[0]
 
 
+def test_names_by_which_it_is_reached(serve, files):
+    """Names of hosts have no case."""
+    _, (service, _) = serve(files["small"], "--allow-host", "Box.Example", "--allow-host", "b")
+    assert service.allowed == {"box.example", "b"}
+
+
+@pytest.mark.parametrize(("options", "most"), [((), None), (("--batch", 7), 7)])
+def test_batches(serve, files, options, most):
+    _, (service, _) = serve(files["small"], *options)
+    assert service.engine._batch == most
+
+
 def test_limits(serve, files):
     _, (service, _) = serve(files["small"], "--queue", 7, "--max-body", 3, "--deadline", 9)
     limits = service.limits

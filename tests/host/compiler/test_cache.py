@@ -87,6 +87,25 @@ def test_anything_else_is_compiled(
     assert len(made) == len(kept(tmp_path)) == 7
 
 
+def test_what_makes_another_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A changed, new or renamed file of the compiler, the formats or the instruction set; none of others."""
+    folder = tmp_path / "rowvit"
+    for name in ("compiler/a.py", "formats/b.py", "hardware/c.py", "hardware/d.json", "serve/e.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("1")
+    monkeypatch.setattr(cache, "__file__", str(folder / "compiler" / "cache.py"))
+    compiler = cache._compiler.__wrapped__
+    found = [compiler()]
+    for name in ("compiler/a.py", "formats/b.py", "hardware/c.py", "hardware/d.json", "formats/new.py"):
+        (folder / name).write_text("2")
+        found.append(compiler())
+    (folder / "formats" / "new.py").rename(folder / "formats" / "old.py")
+    found.append(compiler())
+    assert len({*found}) == 7
+    (folder / "serve" / "e.py").write_text("2")
+    assert compiler() == found[-1]
+
+
 @pytest.mark.parametrize("config", ["tiny", "pynq-z2"])
 @pytest.mark.parametrize("seed", range(6))
 def test_another_head_is_put_into_the_program(seed: int, config: str, made: list[Program]) -> None:

@@ -21,6 +21,7 @@ from rowvit.quant.synthetic import random_package
 from rowvit.reference import patchify, run
 from rowvit.targets.session import Session
 from rowvit.teach import fit as fitting
+from rowvit.teach import lesson
 from rowvit.teach.backbone import Backbone, Kept
 from rowvit.teach.familiar import Familiar, learn
 from rowvit.teach.lesson import Findings, Taught, look, read, recordings, teach
@@ -218,6 +219,29 @@ def test_command(tmp_path: Path) -> None:
         session.compare(results, unseen)
     assert all(one.bit_exact for one in results)
     assert [one.label for one in results] == [NAMES[label] for label in np.arange(6) % 3]
+
+
+def test_a_lesson_is_as_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package's name, and whether mirrored photos show the same."""
+    package().save(tmp_path / "base.safetensors")
+    seen, mirrored = lesson.look, []
+    monkeypatch.setattr(lesson, "look", lambda *a: mirrored.append(a[4]) or seen(*a))
+    folder, out = class_folders(tmp_path / "squares", 12), tmp_path / "mine.safetensors"
+    command = [
+        "teach",
+        str(folder),
+        "--from",
+        str(tmp_path / "base.safetensors"),
+        "-c",
+        "tiny",
+        "-o",
+        str(out),
+    ]
+    for options in ([], ["--no-flip", "--name", "squares of mine"]):
+        result = CliRunner().invoke(app, command + options)
+        assert result.exit_code == 0, result.output
+    assert mirrored == [True, False]
+    assert ModelPackage.load(out).meta["name"] == "squares of mine"
 
 
 def test_reference_in_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

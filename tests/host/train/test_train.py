@@ -833,6 +833,48 @@ def test_no_rate_is_above_the_phases(warmup: float) -> None:
     assert 0 < rates[0] <= max(rates) <= 2e-3 * (1 + 1e-9)
 
 
+def test_rates_fall_to_the_last() -> None:
+    """From the phase's, where warming up ends, along half a cosine."""
+    phase = Phase(1, 2e-3, warmup=0.1, final_lr=4e-4)
+    rates = [_rate(phase, done) for done in (0.05, 0.1, 0.55, 1.0)]
+    assert rates == pytest.approx([1e-3, 2e-3, 1.2e-3, 4e-4])
+
+
+def test_what_decays() -> None:
+    """Matrices; neither biases and gains nor what is added to tokens."""
+    model = VisionTransformer(replace(CONFIG, pre_norm=True))
+    groups = _groups(model, Phase(1, 1e-3, weight_decay=0.3))
+    decays = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    found = {name: decays[id(parameter)] for name, parameter in model.named_parameters()}
+    assert {*found.values()} == {0.0, 0.3}
+    matrices = {"qkv.weight", "proj.weight", "fc1.weight", "fc2.weight", "head.weight"}
+    assert {name for name, decay in found.items() if decay} == {
+        name for name in found if any(name.endswith(matrix) for matrix in matrices)
+    }
+
+
+def test_gradients_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of all parameters together, to length 1."""
+    lengths: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def noted(optimizer: torch.optim.AdamW, *arguments: object) -> object:
+        gradients = [
+            p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+        ]
+        lengths.append(float(torch.linalg.vector_norm(torch.cat([g.flatten() for g in gradients]))))
+        return step(optimizer, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    model, card = store.load(network(tmp_path / "in.safetensors"))
+    with torch.no_grad():
+        model.head.weight *= 1000
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    recipe = Recipe((Phase(1, 1e-5),), batch=8, precision="fp32")
+    Trainer(model, card, photos, recipe, tmp_path / "x.state").run()
+    assert len(lengths) == 3 and lengths == pytest.approx([1.0] * 3, rel=1e-3)
+
+
 def test_rates_fall_from_the_head_to_the_input() -> None:
     """The LayerNorm before the first block, which CLIP's networks have, is of the input, too."""
     model = VisionTransformer(replace(CONFIG, pre_norm=True))

@@ -127,6 +127,13 @@ def test_energy_of_a_sysfs_sensor_with_a_known_waveform(tmp_path, clock):
     assert instrument.samples([]).energy(begin, end) == pytest.approx(integral[1] - integral[0], rel=0.01)
 
 
+def test_sensors_of_the_kernel_add_up(tmp_path):
+    root = hwmon_tree(tmp_path, {"hwmon3": "ina226_u14", "hwmon0": "ina226_u79", "hwmon5": "other"})
+    for name, microwatts in (("hwmon3", 1_500_000), ("hwmon0", 250_000), ("hwmon5", 9_000_000)):
+        (root / name / "power1_input").write_text(f"{microwatts}\n")
+    assert hwmon(Wanted("KV260", ["ina226_u14", "ina226_u79"]), root).watts() == pytest.approx(1.75)
+
+
 def test_a_sensor_that_fails_is_not_averaged_over():
     asked = threading.Event()
 

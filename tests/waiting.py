@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,10 +14,11 @@ T = TypeVar("T")
 HANG = 1800.0
 
 
-def until(condition: Callable[[], T]) -> T:
-    """Wait until a condition is true; its value."""
+def until(condition: Callable[[], T], *processes: subprocess.Popen) -> T:
+    """Wait until a condition is true, for which ``processes`` have to run; its value."""
     end = time.monotonic() + HANG
     while not (found := condition()):
         assert time.monotonic() < end, "it does not happen"
+        assert all(process.poll() is None for process in processes) or condition(), "a process has ended"
         time.sleep(0.005)
     return found

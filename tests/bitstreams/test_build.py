@@ -245,7 +245,7 @@ def test_retry_keeps_the_fastest(make, monkeypatch, tmp_path, paths, implementat
 
 @needs_tcl
 @pytest.mark.parametrize("version", ["2022.2", "2024.1"])  # the wait for a run that fails is an error, or not
-def test_another_strategy_where_one_has_no_room(make, monkeypatch, tmp_path, capsys, version):
+def test_another_strategy_where_one_has_no_room(make, monkeypatch, capsys, version):
     """What Vivado says of the first is not what the build ends with."""
     monkeypatch.setenv("STANDIN_VERSION", version)
     monkeypatch.setenv("STANDIN_STATUS", "{route_design ERROR} finished")

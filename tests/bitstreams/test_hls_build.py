@@ -72,7 +72,7 @@ def test_wrong_hls_script_is_refused(make, monkeypatch, tmp_path, right, wrong, 
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_vitis_hls(make, monkeypatch):
+def test_missing_vitis_hls(make):
     with pytest.raises(RowvitError, match=r"no-hls not found; install Vitis HLS 2022\.1 .*VITIS_HLS=/path"):
         make("Pynq-Z2", vivado="sh", frontend="hls", vitis_hls="no-hls")
     with pytest.raises(RowvitError, match="vitis_hls or vitis-run not found"):

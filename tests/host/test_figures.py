@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import HANG
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = """# A page
@@ -56,7 +57,7 @@ class Docs:
         self.page.write_text(text)
         command = [sys.executable, self.results.parents[1] / "figures.py", *options]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=60, env={"PYTHONPATH": str(ROOT / "host")}
+            command, capture_output=True, text=True, timeout=HANG, env={"PYTHONPATH": str(ROOT / "host")}
         )
         assert not done.stderr, done.stderr
         return done.returncode, done.stdout
@@ -150,7 +151,7 @@ def test_rows_of_accuracy(docs: Docs) -> None:
         arguments.append(f"{name}={folder}/{right}.json")
     environment = {"PYTHONPATH": str(ROOT / "host")}
     command = [sys.executable, folder / "accuracy.py", *arguments, "--record", "signs"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, env=environment, check=True)
     head, line, *rows = done.stdout.splitlines()[:4]
     keys = ["top1, low, high", "change", "million_macs, macs_saved"]
     keys += ["w2_rows_fetched, w2_rows_total, w2_rows_saved", "zeros", "cycles"]
@@ -172,5 +173,5 @@ def test_commands_run_again(docs: Docs) -> None:
     docs.results.write_text(json.dumps({"one": once, "two": once, "three": entered, "four": {"figures": {}}}))
     command = [sys.executable, folder / "record.py", "runs"]
     environment = {"PYTHONPATH": str(ROOT / "host")}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, env=environment, check=True)
     assert done.stdout == f"+ {once['command']}\na b --record\n"

@@ -170,7 +170,7 @@ def test_commands_leave_them_out(tmp_path, bomb, command):
     assert printed[-2] == "1" and float(printed[-1]) < 150
 
 
-def test_a_scan_of_one_colour_is_no_baseline(tmp_path):
+def test_a_scan_of_one_colour_is_no_baseline():
     """A JPEG that brings its colours one after the other takes coefficients of all of it, too."""
     file = io.BytesIO()
     Image.new("RGB", (8000, 8000), (9, 99, 200)).save(file, "JPEG", subsampling=0)
@@ -219,7 +219,7 @@ def test_size(monkeypatch, machine, processes, size):
     assert room.size() == size
 
 
-def test_memory_is_the_machines(tmp_path):
+def test_memory_is_the_machines():
     """By the kernel; less, where the process's group may have less."""
     total, free = decoding.memory()
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

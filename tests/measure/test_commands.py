@@ -35,7 +35,7 @@ def mistake(rowvit_command):
     return run
 
 
-def test_bench(bench_file, small):
+def test_bench(bench_file):
     document = json.loads(bench_file.read_text())
     assert check.check(document) == []
     assert document["data"]["images"] == 5 and document["data"]["set"] == "photos"
@@ -98,7 +98,7 @@ def test_bench_is_as_asked_for(rowvit_command, small, monkeypatch):
     assert total[1] - total[0] == 2 * 3  # alone, and in batches
 
 
-def test_power_is_as_asked_for(rowvit_command, small, monkeypatch, tmp_path):
+def test_power_is_as_asked_for(rowvit_command, small, monkeypatch):
     def stop(session, chosen, plan, opened, batch, progress):
         raise RowvitError(f"asked for {plan.seed}, {batch}")
 

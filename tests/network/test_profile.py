@@ -141,7 +141,7 @@ def test_what_cannot_be_filled(files):
     assert "What this network's sizes cannot fill" in text and "head" in text
 
 
-def test_filled_share_is_that_of_the_sizes(files):
+def test_filled_share_is_that_of_the_sizes():
     """Fires of the RTL while it is busy: without zeros to skip, all groups and rows that the sizes fill."""
     package = random_package(
         np.random.default_rng(2), dim=32, depth=1, heads=2, image_size=16, patch_size=4, hidden=64, classes=3

@@ -190,7 +190,7 @@ def command(
     reader = threading.Thread(target=lambda: lines.extend(process.stderr))
     reader.start()
     try:
-        until(lambda: any("://localhost:" in line for line in lines))
+        until(lambda: any("://localhost:" in line for line in lines), process)
         yield process, lines
     finally:
         process.kill()

@@ -340,7 +340,7 @@ def test_an_answer_waits_for_its_check(networks, monkeypatch):
     go, compute = threading.Event(), Golden._run
 
     def held(golden, images):
-        assert go.wait(30)
+        assert go.wait(HANG)
         return compute(golden, images)
 
     monkeypatch.setattr(Golden, "_run", held)
@@ -353,11 +353,11 @@ def test_an_answer_waits_for_its_check(networks, monkeypatch):
         time.sleep(0.2)
         assert len(answered) == 5 and not served.replies
         go.set()
-        thread.join(20)
+        thread.join(HANG)
         assert len(answered) == 6 and served.replies[0].status == 200
 
 
-def test_a_check_needs_a_package(networks, files, tmp_path):
+def test_a_check_needs_a_package(networks, tmp_path):
     compile(networks["small"].source, load("tiny")).save(tmp_path / "program.safetensors")
     programs = read_networks([str(tmp_path / "program.safetensors")])
     for target, others, sentence in (

@@ -334,7 +334,7 @@ def test_a_lesson_goes_on(taught, tmp_path):
     assert [one["photos"] for one in reply.json["classes"]] == [10, 14, 6]
 
 
-def test_packages_that_no_lesson_goes_on_from(taught, tmp_path):
+def test_packages_that_no_lesson_goes_on_from(taught):
     pupil = Pupil(taught)
     pupil.show_all(9)
     pupil.learn()
@@ -361,7 +361,7 @@ def test_packages_that_no_lesson_goes_on_from(taught, tmp_path):
     assert taught.ask("GET", "/v2/health/ready").status == 200
 
 
-def test_a_package_may_be_larger_than_a_picture(tmp_path):
+def test_a_package_may_be_larger_than_a_picture():
     """As large as what may have been taught here, and no larger."""
     limits = Limits(deadline=HANG, body=2_000, bodies=4_000)
     with golden(limits=limits) as served:
@@ -490,7 +490,7 @@ def test_a_package_is_larger_than_a_request_may_be(caplog):
     assert not any(record.exc_info for record in caplog.records)
 
 
-def test_limits(tmp_path):
+def test_limits():
     square = sets.labelled(1, 0)[0][0]
     room = 6 * (32 + lessons._OVERHEAD)
     own = LessonLimits(lessons=2, classes=2, photos=4, size=room)
@@ -833,7 +833,7 @@ def test_few_networks_stay_compiled(monkeypatch):
         until(lambda: len(engine._models) == 1)  # what nobody can ask for is not kept
 
 
-def test_a_taught_network_that_cannot_be_loaded(monkeypatch):
+def test_a_taught_network_that_cannot_be_loaded():
     """Its images are refused, and nobody else's."""
     puppet = Tokens32()
     with serving(networks(), "sim", lambda: puppet) as served:

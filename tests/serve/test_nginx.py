@@ -30,11 +30,12 @@ def free_ports(count: int) -> list[int]:
     """Below those that the kernel gives away, so that nothing else takes them before they are listened at."""
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     found: list[socket.socket] = []
+    drawn = random.SystemRandom()  # and not what another process of these tests draws
     with ExitStack() as stack:
         while len(found) < count:
             one = stack.enter_context(socket.socket())
             with suppress(OSError):
-                one.bind(("127.0.0.1", random.randrange(lowest // 2, lowest)))
+                one.bind(("127.0.0.1", drawn.randrange(lowest // 2, lowest)))
                 found.append(one)
         return [one.getsockname()[1] for one in found]
 
@@ -61,8 +62,8 @@ def servers(files):
             [str(part) for part in command], env=environment, stderr=subprocess.PIPE, text=True
         )
     try:
-        for port in started:
-            until(lambda port=port: answers(port))
+        for port, process in started.items():
+            until(lambda port=port: answers(port), process)
         yield started
     finally:
         for process in started.values():
@@ -95,7 +96,7 @@ def balancer(servers, tmp_path):
     )
     process = subprocess.Popen([nginx, "-p", str(tmp_path), "-c", str(configuration)])
     try:
-        until(lambda: answers(port))
+        until(lambda: answers(port), process)
         yield port
     finally:
         process.terminate()

@@ -243,7 +243,9 @@ def test_the_camera(tab, signs):
         tab.wait_for_timeout(10)
     assert most <= 1
     assert tab.locator("figure.current img").first.evaluate("i => i.naturalWidth") == 320
+    tab.evaluate("window.tracks = document.querySelector('video:not(.hidden)').srcObject.getTracks()")
     tab.get_by_role("button", name="Stop the camera").click()
+    assert tab.evaluate("tracks.map((track) => track.readyState)") == ["ended"]  # its light is off
     while sent["requestfinished"] < sent["request"]:  # a frame is on its way
         assert time.monotonic() < end
         tab.wait_for_timeout(10)
@@ -252,7 +254,7 @@ def test_the_camera(tab, signs):
     assert images() == stopped
 
 
-def test_two_networks(tab, signs):
+def test_two_networks(tab):
     tab.select_option("#other", "dense")
     tab.locator(".examples button").nth(7).click()
     assert answered(tab) == "3" and answered(tab, "dense") == "3"
@@ -270,6 +272,38 @@ def test_errors_are_sentences(tab):
     alert = tab.get_by_role("alert")
     alert.wait_for()
     assert "The file is no picture; use one of JPEG" in alert.inner_text()
+
+
+def test_an_answer_that_is_overtaken(tab):
+    """Where an earlier question is answered later, the page keeps the answer to the later one."""
+    first = []
+
+    def hold(route) -> None:
+        if route.request.method == "POST" and not first:
+            first.append(route)
+        else:
+            route.continue_()
+
+    tab.route("**/", hold)
+    with tab.expect_request(lambda request: request.method == "POST"):
+        tab.locator(".examples button").nth(7).click()
+    tab.locator(".examples button").nth(0).click()
+    label = answered(tab)
+    with tab.expect_response(lambda response: response.request.method == "POST") as late:
+        first[0].continue_()
+    late.value.finished()
+    tab.wait_for_timeout(200)
+    assert answered(tab) == label != "3"
+
+
+def test_what_is_no_page_is_shown_as_text(tab):
+    """As of a proxy in between."""
+    text = "no server behind it: <b>try</b> another"
+    tab.route("**/", lambda route: route.fulfill(body=text))
+    tab.locator(".examples button").first.click()
+    alert = tab.get_by_role("alert")
+    alert.wait_for()
+    assert text in alert.inner_text() and not alert.locator("b").count()
 
 
 def test_a_full_server_and_one_that_is_gone(open_page, networks, puppet):

@@ -409,7 +409,7 @@ def test_files_that_are_refused_are_listed(tab):
     card(tab, "class 1").get_by_text("2 photos").wait_for()
 
 
-def test_doubtful_photos(tab, signs):
+def test_doubtful_photos(tab):
     """One in the wrong class is shown, and can be removed."""
     name(tab, "class 1", "fist")
     name(tab, "class 2", "palm")
@@ -429,7 +429,7 @@ def test_doubtful_photos(tab, signs):
     assert "24 of 24 photos recognised" in learn(tab)
 
 
-def test_what_goes_wrong_is_a_sentence(tab, signs):
+def test_what_goes_wrong_is_a_sentence(tab):
     """A file that is no picture, a name twice, a class that is removed, a package of something else."""
     alert = tab.locator("#teach-wrong")
     card(tab, "class 1").locator(".files").set_input_files(

@@ -285,7 +285,7 @@ def test_files_in_another_locale(tmp_path):
     assert files[0].read_text(encoding="utf-8") == "µJ ± …"
 
 
-def test_the_default_target(small, monkeypatch, tmp_path):
+def test_the_default_target(small, monkeypatch):
     """A board's own; elsewhere sim where cycles are counted, golden where only answers are asked for."""
     monkeypatch.delenv("BOARD", raising=False)
     run = ("run", small["package"], small["images"], "-c", "tiny", "--json", "-")
@@ -545,7 +545,7 @@ def test_mistakes_while_running(small, tmp_path):
     assert "image 0 was not done" in text
 
 
-def test_names_are_text(tmp_path, monkeypatch):
+def test_names_are_text(tmp_path):
     """Of classes, networks and files: markup, emoji and links in them are printed, not obeyed."""
     package = random_package(
         np.random.default_rng(8), dim=32, depth=1, heads=2, image_size=8, patch_size=2, hidden=32, classes=2

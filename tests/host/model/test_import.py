@@ -275,7 +275,7 @@ def test_weights_that_are_no_numbers(tmp_path: Path, value: float) -> None:
 
 
 @torch.no_grad()
-def test_resizing_is_timms(tmp_path: Path) -> None:
+def test_resizing_is_timms() -> None:
     from timm.layers import resample_abs_pos_embed
 
     for options in ({}, {"reg_tokens": 2}, {"global_pool": "avg", "class_token": False}):

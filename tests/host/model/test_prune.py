@@ -257,7 +257,7 @@ def test_what_the_network_had_before_counts_for_nothing(trained: tuple[Path, Pat
     assert told[0][0] == told[1][0] and told[0][1][0].config == told[1][0 + 1][0].config
 
 
-def test_registers_are_tokens_too(tmp_path: Path) -> None:
+def test_registers_are_tokens_too() -> None:
     """A budget is met as closely with more prefix tokens."""
     pixels = np.stack(sets.labelled(30, 2)[0])
     for prefix in (1, 9):

@@ -140,7 +140,7 @@ def test_rules_change_counts_but_no_values() -> None:
     assert none.ffn2_nonzeros == image.ffn2_nonzeros
 
 
-def test_batch_size_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_size_does_not_matter() -> None:
     # a score threshold leaves every image a different number of tokens
     package = tiny(3, pruning=[{"layer": 0, "keep": 14, "threshold": 110000}])
     patches = patches_for(package, 7)

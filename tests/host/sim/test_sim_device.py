@@ -371,7 +371,7 @@ def test_a_build_that_is_stopped(tmp_path, number):
     mark, cache = tmp_path / "mark", tmp_path / "cache"
     own = {"MARK": str(mark), "ROWVIT_CACHE": str(cache), "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, "-c", code], env=os.environ | own, stderr=subprocess.DEVNULL)
-    until(lambda: mark.exists() and mark.read_text().strip())
+    until(lambda: mark.exists() and mark.read_text().strip(), process)
     begin = time.monotonic()
     process.send_signal(number)
     assert process.wait(HANG) != 0 and time.monotonic() - begin < 60

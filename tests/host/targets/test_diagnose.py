@@ -435,7 +435,7 @@ def test_report(board, monkeypatch, tmp_path):
     assert figures["PL clock"]["mhz"] == pytest.approx(100, rel=1e-4) and figures["memories"]["cycles"] > 1000
 
 
-def test_report_of_a_failure(board, tmp_path):
+def test_report_of_a_failure(board):
     devices = []
     board(lambda device, _: devices.append(device))
     bit = Path(devices[0].bitstream)

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from waiting import HANG
 
 import rowvit
 from replay import TINY
@@ -162,7 +163,7 @@ def test_what_waits_for_the_reference_is_bounded(guarded, monkeypatch):
     time.sleep(1.5)  # long enough for all of them
     assert len(taken) <= 4
     gate.open.set()
-    thread.join(30)
+    thread.join(HANG)
     assert exact(results) == [True] * 20 and len(taken) == 20
 
 

@@ -162,7 +162,7 @@ def test_squares_are_described_as_before(tmp_path: Path) -> None:
             ViTConfig(8, 4, 12, 2, 3, 20, 2, image_width=width)
 
 
-def test_training_refuses(tmp_path: Path) -> None:
+def test_training_refuses() -> None:
     """With a sentence, also where only the teacher takes rectangles."""
     pytest.importorskip("torch")
     from rowvit.model.store import Card

@@ -206,7 +206,7 @@ def test_files(tmp_path, files):
         image_files([tmp_path])
 
 
-def test_other_files_of_a_folder_are_skipped(tmp_path, files):
+def test_other_files_of_a_folder_are_skipped(tmp_path):
     """And said to be; a file that is named is taken, whatever its name."""
     for name in ("notes.txt", "b.PNG", ".hidden", "a.jpeg", "list.csv"):
         (tmp_path / name).write_bytes(b"")
@@ -216,7 +216,7 @@ def test_other_files_of_a_folder_are_skipped(tmp_path, files):
     assert said == [f"{tmp_path}: 2 of 4 files skipped, no pictures by name (list.csv, notes.txt)"]
 
 
-def test_folders_in_a_folder(tmp_path, files):
+def test_folders_in_a_folder(tmp_path):
     """Are said to be left out, or walked; hidden ones are neither."""
     for name in ("b/deep/2.png", "a/1.png", "a/notes.txt", "0.png", ".cache/9.png"):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)

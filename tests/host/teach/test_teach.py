@@ -97,7 +97,7 @@ def test_head_minimises_its_loss(counts: list[int], solver: str) -> None:
 
 
 @pytest.mark.parametrize("solver", ["ridge", "logistic"])
-def test_no_photo_judges_itself(solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_photo_judges_itself(solver: str) -> None:
     """Views of one photo are never on both sides; with labels at random, nothing is recognised."""
     rng = np.random.default_rng(3)
     own = rng.normal(0, 20, (60, 40))

@@ -466,7 +466,7 @@ def test_killed_run_goes_on_without_loss(tmp_path: Path) -> None:
         env=environment,
         stderr=subprocess.DEVNULL,
     )
-    until(state.exists)
+    until(state.exists, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not killed.exists()

@@ -227,7 +227,7 @@ def test_a_column_of_several(tmp_path):
     assert log.used == ["time", "Power avg (W)"]
 
 
-def test_readings_that_hardly_differ(tmp_path):
+def test_readings_that_hardly_differ():
     """A bench supply's volts, of more digits than a result keeps."""
     volts = 12 + 3e-6 * np.sin(np.arange(200.0))
     assert 0 < resolution(volts) < 1e-6

@@ -227,6 +227,7 @@ def test_what_is_being_answered_does_not_give_way(networks, puppet):
     limits = Limits(connections=5, deadline=HANG)
     with serving(networks, "sim", lambda: puppet, limits) as served, ExitStack() as stack:
         puppet.go.clear()
+        stack.callback(puppet.go.set)
         photo = BytesIO()
         Image.fromarray(PIXELS[0]).save(photo, "PNG")
         body = photo.getvalue()
@@ -235,7 +236,8 @@ def test_what_is_being_answered_does_not_give_way(networks, puppet):
         others = [stack.enter_context(half_open(served.port, source="127.0.0.2")) for _ in range(4)]
         until(lambda: served.service.open_requests == 5)
         newcomer = served.later(PIXELS)
-        until(lambda: any(_ended(one) for one in others))
+        until(lambda: any(_ended(one) for one in (asking, *others)))
+        assert not _ended(asking)
         puppet.go.set()
         newcomer.join(HANG)
         assert served.replies[0].status == 200

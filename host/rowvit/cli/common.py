@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import re
 import shlex
@@ -75,6 +76,7 @@ class Command(TyperCommand):
         # Pillow warns of what `rowvit.decoding` bounds
         warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
         try:
+            self._finite(ctx)
             self._fits_target(ctx)
             self._can_write(ctx)
             with unwinding():
@@ -97,6 +99,14 @@ class Command(TyperCommand):
             raise
         say(f"rowvit: {sentence}", ERR)
         raise typer.Exit(2) from cause
+
+    def _finite(self, ctx: Any) -> None:
+        """`RowvitError` for nan and inf, which are in no range and pass by every check of one."""
+        for parameter in self.params:
+            given = ctx.params.get(parameter.name)
+            for value in given if isinstance(given, list | tuple) else [given]:
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise RowvitError(f"{parameter.opts[0]} is {value}", "use a finite number")
 
     def _fits_target(self, ctx: Any) -> None:
         """`RowvitError` for an option of another target, which its help begins with."""

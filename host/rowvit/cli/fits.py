@@ -59,6 +59,11 @@ def fits(
     chosen = [configs.load(name) for name in ([config] if config else configs.names())]
     quantised = _is_package(source)
     if quantised:
+        shaping = {"classes": classes, "image-size": image_size, "heads": heads, "pool": pool}
+        if told := [f"--{name}" for name, value in shaping.items() if value is not None]:
+            raise RowvitError(
+                f"{source} is quantised, with a shape of its own", f"leave out {', '.join(told)}"
+            )
         package, reasons = read_package(source), []
     else:
         from rowvit.quant.quantise import obstacles
@@ -129,13 +134,14 @@ def _is_package(source: str) -> bool:
 def _architecture(
     source: str, classes: int | None, image_size: opt.ImageSize | None, heads: int | None, pool: str | None
 ) -> ViTConfig:
-    if not source.startswith("timm:"):
-        from rowvit.model.importers import import_model
+    from rowvit.model.importers import import_model, require_open
 
+    if not source.startswith("timm:"):
         found = import_model(source, classes=classes, image_size=image_size, heads=heads, pool=pool)
         return found.model.config
     from rowvit.model.importers.timm import configuration
 
+    require_open(source, {"heads": heads, "pool": pool})
     shape = configuration(source.removeprefix("timm:"))
     height, width = image_size or shape.size
     return replace(

@@ -460,6 +460,8 @@ def quantise(
     from rowvit.quant.smooth import centre_keys
     from rowvit.quant.smooth import smooth as even
 
+    if behind and not tokens:
+        raise RowvitError("--behind is for tokens, which --tokens asks for", "name both, or neither")
     network, card = store.load(model)
     config = network.config
     tested = test_set(data, card, measure, read_labels(labels))

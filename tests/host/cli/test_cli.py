@@ -466,6 +466,25 @@ def test_a_stream_that_takes_no_more():
     )
 
 
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_what_is_no_number(small, tmp_path, value):
+    """Ranges that options have may let it in."""
+    run = ("run", small["package"], small["images"], "-c", "tiny", "-t", "sim", "--timeout", value)
+    assert "--timeout" in rowvit(*run, code=2).stderr
+    smooth = ("quantise", small["package"], "--data", small["images"], "-o", tmp_path / "x")
+    assert f"--smooth is {value}; use a finite number" in mistake(*smooth, "--smooth", value)
+
+
+def test_options_of_other_networks(small, tmp_path):
+    """What a network says itself, or has not, is told in vain: it is refused."""
+    quantise = ("quantise", small["package"], "--data", small["images"], "-o", tmp_path / "x")
+    assert "--behind is for tokens, which --tokens asks for" in mistake(*quantise, "--behind", "1")
+    evaluate = ("eval", small["package"], "--data", small["images"], "--precision", "bf16")
+    assert "--precision is for float networks, and" in mistake(*evaluate)
+    fits = ("fits", small["package"], "--classes", 7, "--image-size", 16)
+    assert "is quantised, with a shape of its own; leave out --classes, --image-size" in mistake(*fits)
+
+
 def test_mistakes_with_configurations(small):
     image = small["images"] / "a.png"
     tiny = (image, "-c", "tiny")

@@ -324,6 +324,31 @@ def test_options_that_do_not_fit(tmp_path: Path) -> None:
         import_model(tmp_path / "cut.safetensors")
 
 
+def test_what_a_source_says_itself_is_not_told(tmp_path: Path) -> None:
+    """Nor what it has not: an option that would be ignored is refused."""
+    network = exports.timm_network()
+    exports.export(network, tmp_path / "a.onnx")
+    save_file(state_of(network), tmp_path / "a.safetensors")
+    found = import_model(tmp_path / "a.safetensors", heads=3, pool="token")
+    store.save(tmp_path / "ours.safetensors", found.model, found.card)
+    timm = tmp_path / "timm"
+    timm.mkdir()
+    save_file(state_of(network), timm / "model.safetensors")
+    (timm / "config.json").write_text('{"architecture": "rowvit_test_network"}')
+    told = {"heads": 3, "act": "gelu", "pool": "token", "part": "model", "output": "logits"}
+    flags = {name: f"--{name}" for name in told} | {"output": "--onnx-output"}
+    sources: dict[object, tuple[str, ...]] = {
+        "timm:rowvit_test_network": (),
+        tmp_path / "a.onnx": ("output",),
+        tmp_path / "ours.safetensors": (),
+        timm: ("part",),
+    }
+    for source, takes in sources.items():
+        for name in told.keys() - {*takes}:
+            with pytest.raises(RowvitError, match=rf"{flags[name]} is for .*; leave it out"):
+                import_model(source, **{name: told[name]})
+
+
 # -- the command ---------------------------------------------------------------------------------------
 
 

@@ -27,6 +27,14 @@ IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 _SPOKEN = {"gelu_tanh": "GELU by tanh", "quick_gelu": "quick GELU", "silu": "SiLU of the FFN's gate"}
 _PIXELS = (224, 224)  # where nothing says how large the image is
 _ASSUMED = "mean and std are assumed to be ImageNet's; the file does not say"
+#: options of `import_model` for what only some files leave open: their flags, and whose they are
+_OPEN = {
+    "heads": ("--heads", "a state dict that does not say it"),
+    "act": ("--act", "a state dict that does not say it"),
+    "pool": ("--pool", "a state dict that does not say it"),
+    "part": ("--part", "a checkpoint with several networks"),
+    "output": ("--onnx-output", "an ONNX file"),
+}
 _POOLS = {
     "token": "the class token",
     "mean": "a LayerNorm of the patches' mean",
@@ -124,11 +132,15 @@ def import_model(
         name = str(weights_in(Path(name)))
     bare = encoder or classes is not None
     size = None if image_size is None else sides(image_size)
+    told = {"heads": heads, "act": act, "pool": pool, "part": part, "output": output}
     if name.startswith("timm:"):
+        require_open(name, told)
         found = _timm(name.removeprefix("timm:"), weights, random, size, encoder)
     elif name.endswith(".onnx"):
+        require_open(name, told, "output")
         found = _onnx(name, size, output, encoder, None in (mean, std))
     else:
+        require_open(name, told, "heads", "act", "pool", "part")
         found = _state_dict(name, heads, act, pool, part, bare, encoder, size)
     if class_head and not found.model.config.distilled:
         raise RowvitError(f"{name}: has one head; only distilled networks have a choice")
@@ -152,6 +164,14 @@ def import_model(
     again = ", ".join(["imported again", *found.notes])  # likewise
     card.history.append(again if card.history else f"imported from {card.source}")
     return found
+
+
+def require_open(source: str, told: Mapping[str, object], *left: str) -> None:
+    """`RowvitError` if an option, but those ``left`` open, tells what ``source`` says itself or has not."""
+    for name, value in told.items():
+        if value is not None and name not in left:
+            flag, whose = _OPEN[name]
+            raise RowvitError(f"{flag} is for {whose}, and not for {source}", "leave it out")
 
 
 def _reshape(found: Imported, class_head: bool, classes: int | None, size: tuple[int, int] | None) -> None:
@@ -288,6 +308,7 @@ def _state_dict(
 
     ours = metadata(path)
     if store.KEY in ours:
+        require_open(path, {"heads": heads, "act": act, "pool": pool, "part": part})
         return Imported(*store.load(path), [])
     if "rowvit" in ours or "rowvit-program" in ours:
         raise RowvitError(f"{path}: is quantised", "rowvit run takes it as it is; import what it was made of")
@@ -298,6 +319,7 @@ def _state_dict(
     names, state = library(checkpoint.state), timm_names(checkpoint.state)
     sizes = _rectangles(_stated(beside.config), size)
     if beside.of_timm:
+        require_open(path, {"heads": heads, "act": act, "pool": pool})
         name = beside.config["architecture"]
         found = _timm_module(name, state, settings=beside.config, sizes=sizes, encoder=encoder)
         found.card.source = Path(path).name

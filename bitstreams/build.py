@@ -111,13 +111,29 @@ def slower(config: HardwareConfig, target: Board) -> list[str]:
     return [f"{mhz:.6f}" for mhz in reversed(found)]
 
 
+def bits(config: HardwareConfig) -> int:
+    """Of the token, residual and weight memories."""
+    residual, weight = 16 * config.residual_depth, 8 * config.lanes * config.weight_depth
+    return config.rows * (64 * config.token_depth + config.groups * residual) + config.groups * weight
+
+
+def require_room(config: HardwareConfig, target: Board) -> None:
+    """`RowvitError` for memories that the part cannot hold, however they are mapped: hours before Vivado."""
+    there = 1024 * (36 * target.block_ram + 288 * target.ultra_ram)
+    lacks = ""
+    if bits(config) > there:
+        lacks = f"{bits(config) / 1e6:.1f} Mb of memories, and the part has {there / 1e6:.1f}"
+    elif target.ram_style == "ultra" and config.ultra_ram > target.ultra_ram:
+        lacks = f"{config.ultra_ram} UltraRAMs, and the part has {target.ultra_ram}"
+    if lacks:
+        raise RowvitError(
+            f"'{config.name}' does not fit {target.name} ({target.part}): it has {lacks}",
+            f"build the board's own configuration, '{target.configuration}', or another smaller one",
+        )
+
+
 def smaller(config: HardwareConfig) -> HardwareConfig | None:
     """The largest array that is built for boards, is smaller than this one, and has less memory."""
-
-    def bits(one: HardwareConfig) -> int:
-        residual, weight = 16 * one.residual_depth, 8 * one.lanes * one.weight_depth
-        return one.rows * (64 * one.token_depth + one.groups * residual) + one.groups * weight
-
     found = [
         other
         for other in map(configs.load, configs.names())
@@ -422,6 +438,7 @@ def main(
         hardware = configs.load(config or target.configuration)
         if clock is not None:
             hardware = replace(hardware, clock_mhz=round(clocks.at_most(target.pll_mhz, clock).mhz, 6))
+        require_room(hardware, target)
         files = board_files.resolve() if board_files else None
         strategies = list(dict.fromkeys([strategy, *OTHERS])) if retry else [strategy]
         if dry_run:

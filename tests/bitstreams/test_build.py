@@ -26,6 +26,11 @@ from rowvit.sim import hwh
 from standins import BOARD_FILES, HERE, ROOT, VIVADO, build, needs_tcl
 
 
+@pytest.mark.parametrize("name", boards())
+def test_a_board_holds_its_configuration(name):
+    build.require_room(configs.load(boards()[name].configuration), boards()[name])
+
+
 def test_every_configuration_has_its_board():
     for name in configs.names():
         config = configs.load(name)
@@ -459,6 +464,25 @@ def test_dry_run_runs_elsewhere(tmp_path):
     done = subprocess.run(vivado, capture_output=True, text=True, timeout=HANG, env=environment)
     assert done.returncode == 0, done.stdout
     assert Path(moved, "rowvit.bit").is_file()
+
+
+@pytest.mark.parametrize(
+    ("board", "config", "lacks"),
+    [
+        ("Pynq-Z2", "zu3", r"5\.4 Mb of memories, and the part has 5\.2"),
+        ("KV260", "zcu104", "88 UltraRAMs, and the part has 64"),
+    ],
+)
+def test_a_configuration_that_a_part_cannot_hold(tmp_path, board, config, lacks):
+    """Is refused before anything is built, or written for another PC."""
+    command = [sys.executable, ROOT / "bitstreams/build.py", board, "--config", config, "--dry-run"]
+    done = subprocess.run(
+        [*command, "--work", tmp_path / "work"], capture_output=True, text=True, timeout=HANG
+    )
+    assert done.returncode == 2 and re.search(
+        f"'{config}' does not fit {board} .*{lacks}; build", done.stderr
+    )
+    assert not (tmp_path / "work").exists()
 
 
 def test_no_dry_run_of_the_preprocessor(tmp_path):

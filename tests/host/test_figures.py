@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from waiting import HANG
 
+from rowvit.targets.target import read_package
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = """# A page
 
@@ -175,3 +177,17 @@ def test_commands_run_again(docs: Docs) -> None:
     environment = {"PYTHONPATH": str(ROOT / "host")}
     done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, env=environment, check=True)
     assert done.stdout == f"+ {once['command']}\na b --record\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "record"),
+    [("sign-digits", "demo", "int8"), ("everyday", "everyday", "searched, int8")],
+)
+def test_cards_of_networks_say_what_was_measured(name: str, file: str, record: str) -> None:
+    """What ``rowvit info`` shows of those that come with rowvit."""
+    results = json.loads((ROOT / "benchmarks" / "results" / f"{file}.json").read_text())
+    measured = results[record]["figures"]
+    card = read_package(name).meta["accuracy"]
+    assert card["int8"] == round(100 * measured["right"] / measured["photos"], 2)
+    assert card["macs_saved_percent"] == round(measured["macs_saved"], 1)
+    assert card["w2_rows_saved_percent"] == round(measured["w2_rows_saved"], 1)

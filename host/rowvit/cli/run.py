@@ -33,7 +33,7 @@ from rowvit.cli.energy import print_energy
 from rowvit.errors import RowvitError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rowvit.hardware.config import HardwareConfig
     from rowvit.measure.speed.profile import LayerProfile, Profile
@@ -179,6 +179,7 @@ def run(
             _announce_trace(session, len(files), options["window"])
         session.prepare(len(files), batch, jobs)
         what = f"{len(files)} image{'s' * (len(files) > 1)}"
+        results: list[Result] = []
         refused: dict[int, RowvitError] = {}
         try:
             with (
@@ -186,10 +187,16 @@ def run(
                 session.forecast(len(files), batch, jobs, progress),
             ):
                 begin = time.monotonic()
-                results = session.run(files, batch, jobs, progress, refused.__setitem__)
+                session.run(files, batch, jobs, progress, refused.__setitem__, results)
         except Difference as error:
             file = files[error.image]
             raise RowvitError(str(error.renumbered(error.image, str(file))), _again(session, file)) from error
+        except KeyboardInterrupt:
+            if results and str(json_file) != "-":
+                there = [file for number, file in enumerate(files) if number not in refused][: len(results)]
+                _print_results(there, results, session.meta, top)
+                say(f"stopped: {len(results)} of {len(files)} images", ERR)
+            raise
         seconds = time.monotonic() - begin
         files = answered(files, refused)
         reference = results if target is opt.TargetName.golden else []
@@ -199,8 +206,7 @@ def run(
         statistics = session.statistics(results)
 
         if str(json_file) != "-":
-            names = session.meta.get("row_heads", {}).get("names", ())
-            _print_results(files, results, session.meta["classes"], names, top)
+            _print_results(files, results, session.meta, top)
             if not session.meta["classes"]:
                 say("The network has no classes, and answers with tokens: rowvit features writes them.")
             _print_statistics(statistics, session, seconds)
@@ -291,12 +297,11 @@ def _truths(files: list[Path], classes: Sequence[str]) -> list[str]:
     return [truth(file) for file in files]
 
 
-def _print_results(
-    files: list[Path], results: list[Result], classes: list[str], names: Sequence[str], top: int
-) -> None:
-    """``names``: those of heads of rows, if the network has such."""
+def _print_results(files: list[Path], results: list[Result], meta: Mapping[str, Any], top: int) -> None:
+    """``meta``: the network's."""
     from rowvit.targets.features import told
 
+    classes, names = meta["classes"], meta.get("row_heads", {}).get("names", ())
     truths = _truths(files, classes)
     compared = any(result.bit_exact is not None for result in results)
     known = sum(map(bool, truths))

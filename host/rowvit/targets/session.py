@@ -342,6 +342,7 @@ class Session:
         jobs: int = 1,
         progress: Progress = lambda done: None,
         refused: Refused | None = None,
+        into: list[Result] | None = None,
     ) -> list[Result]:
         """Classify images, in order.
 
@@ -359,6 +360,8 @@ class Session:
         refused : callable, optional
             Gets an image that cannot be decoded, or does not fit the network, in place of a result: its
             position and the error. Without it, the error is raised.
+        into : list, optional
+            Gets every result as it comes, so that they are left by an interrupt.
 
         Raises
         ------
@@ -371,7 +374,8 @@ class Session:
             starts = [images[first : first + size] for first in range(0, len(images), size)]
             first, self._given = self._given, self._given + len(images)
             try:
-                return _collect(self._several(jobs or processors()).map(starts, first, refused), progress)
+                parts = self._several(jobs or processors()).map(starts, first, refused)
+                return _collect(parts, progress, into)
             except BaseException:  # Ctrl-C, too
                 self._end_workers()
                 raise
@@ -386,7 +390,7 @@ class Session:
         first = self.target.count
         pixels = self.target.prepared(images, batch, note)
         try:
-            return _collect(([result] for result in self.target.stream(pixels, batch)), progress)
+            return _collect(([result] for result in self.target.stream(pixels, batch)), progress, into)
         except Difference as error:
             raise error.renumbered(first + position(error.image - first, wrong)) from error
 
@@ -576,8 +580,10 @@ class Session:
         return record
 
 
-def _collect(parts: Iterable[list[Result]], progress: Progress) -> list[Result]:
-    results: list[Result] = []
+def _collect(
+    parts: Iterable[list[Result]], progress: Progress, into: list[Result] | None = None
+) -> list[Result]:
+    results = [] if into is None else into
     for part in parts:
         results += part
         progress(len(results))

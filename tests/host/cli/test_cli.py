@@ -28,6 +28,7 @@ from rowvit.formats.package import ModelPackage
 from rowvit.hardware.isa import COUNTERS
 from rowvit.measure.power import protocol
 from rowvit.quant.synthetic import random_package
+from rowvit.targets.golden import Golden
 from rowvit.targets.session import Session
 from rowvit.targets.target import MODELS, read_package, read_program
 
@@ -643,6 +644,22 @@ def _ends_with_its_workers(sent: str, folder: Path, *arguments: object) -> None:
         if sent in ("SIGINT", "SIGTERM", "SIGHUP"):
             assert not list(files.glob("rowvit-*"))
         assert sent not in ("SIGTERM", "SIGHUP") or process.returncode == -signal.Signals[sent]
+
+
+def test_an_interrupt_leaves_the_answers_that_came(small, monkeypatch):
+    stream = Golden.stream
+
+    def interrupted(golden, images, batch=1):
+        yield next(iter(stream(golden, images, batch)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Golden, "stream", interrupted)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # of this process
+    command = ["run", str(small["package"]), str(small["images"]), "-t", "golden", "-c", "tiny"]
+    found = CliRunner().invoke(app, command)
+    assert found.exit_code == 130 and "a.png" in found.stdout and "b.png" not in found.stdout
+    assert "stopped: 1 of 2 images" in found.stderr
+    assert CliRunner().invoke(app, [*command, "--json", "-"]).stdout == ""
 
 
 @pytest.mark.parametrize("sent", ["SIGINT", "SIGINT SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])

@@ -497,8 +497,10 @@ time.sleep(60)
 @pytest.fixture
 def hosts():
     """Two hosts of a network of their own each, by name, with this computer's address in it."""
-    if os.geteuid() or shutil.which("ip") is None:
-        pytest.skip("needs root, and ip (Debian's iproute2)")
+    if os.geteuid():
+        pytest.skip("needs root")
+    if shutil.which("ip") is None:
+        pytest.skip("needs ip (Debian's iproute2)")
     found = {}
 
     def ip(*words: str) -> None:
@@ -510,7 +512,7 @@ def hosts():
             try:
                 ip("netns", "add", name)
             except subprocess.CalledProcessError as error:
-                pytest.skip(f"no network namespace can be made here: {error.stderr.decode().strip()}")
+                pytest.skip(f"no network namespace here: {error.stderr.decode().strip()}")
             found[name] = f"10.211.{number}.1"
             ip("link", "add", own, "type", "veth", "peer", "name", "eth0", "netns", name)
             ip("addr", "add", f"10.211.{number}.1/24", "dev", own)

@@ -282,9 +282,14 @@ def test_forms_and_packed_bodies(golden, encoding):
         (*form(("a", b"x"), ("b", b"y")), 400, "Too many files"),
         (b"--line", "multipart/form-data", 400, "oundary"),
         (form(("a.png", b""))[0], form()[1], 400, "the request holds no picture"),
-        (gzip.compress(b"x")[:-3], {"Content_Encoding": "gzip"}, 400, "no complete gzip data"),
+        (gzip.compress(b"x", mtime=0)[:-3], {"Content_Encoding": "gzip"}, 400, "no complete gzip data"),
         (b"x", {"Content_Encoding": "br"}, 415, "Content-Encoding 'br' is not known; use gzip"),
-        (gzip.compress(bytes(17 << 20)), {"Content_Encoding": "gzip"}, 413, "larger than 16,777,216 bytes"),
+        (
+            gzip.compress(bytes(17 << 20), mtime=0),
+            {"Content_Encoding": "gzip"},
+            413,
+            "larger than 16,777,216 bytes",
+        ),
     ],
 )
 def test_what_is_no_form(golden, body, headers, status, says):

@@ -68,11 +68,14 @@ module rowvit_fifo #(
 `ifdef ROWVIT_ASSERT
   generate
     if (NEVER_REFUSED != 0) begin : g_assert
+      reg reset_q;  // before the first reset nothing holds
+      initial reset_q = 1'b0;
       always @(posedge clk_i) begin : never_refused
+        reset_q <= reset_q || !rst_ni;
 `ifdef FORMAL
         if (rst_ni) assert (!in_valid_i || in_ready_o);
 `else
-        if (rst_ni && in_valid_i && !in_ready_o) $fatal(1, "a word is refused");
+        if (reset_q && rst_ni && in_valid_i && !in_ready_o) $fatal(1, "a word is refused");
 `endif
       end
     end

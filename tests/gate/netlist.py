@@ -4,19 +4,22 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import pytest
 from xilinx import cells
 
+from rowvit.errors import replacing
 from rowvit.sim.verilate import sources
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "benchmarks"))
+from record import version  # noqa: E402
+
 RTL = ROOT / "rtl"
 FOLDER = ROOT / "build" / "gate"
 #: what a block RAM holds at first, on which nobody relies
@@ -27,11 +30,6 @@ def need(*tools: str) -> None:
     """Skip the test if a tool is not on the PATH; tools are named as Debian's packages."""
     if missing := [tool for tool in tools if shutil.which(tool) is None]:
         pytest.skip(f"not on PATH: {' '.join(missing)} (sudo apt-get install -y {' '.join(missing)})")
-
-
-def version() -> str:
-    """Of Yosys."""
-    return subprocess.run(["yosys", "--version"], capture_output=True, text=True, check=True).stdout
 
 
 def yosys(script: str, *inputs: Path) -> None:
@@ -49,29 +47,22 @@ def synthesise(top: str, parameters: dict[str, int | str], name: str | None = No
         f"synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -top {top}; rename {top} {name or top};"
         " write_verilog -noattr -simple-lhs"
     )
-    sha = hashlib.sha256(f"{version()}\n{script}\n{INITIAL.pattern}".encode())
+    sha = hashlib.sha256(f"{version('yosys')}\n{script}\n{INITIAL.pattern}".encode())
     for path in [*inputs, *RTL.glob("*.vh")]:
         sha.update(path.read_bytes())
     netlist = FOLDER / f"{name or top}-{sha.hexdigest()[:16]}.v"
     if not netlist.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=FOLDER, suffix=".v", delete=False) as part:
-            yosys(f"{script} {part.name}", *inputs)
-            _whole(netlist, INITIAL.sub("", Path(part.name).read_text()))
-            os.unlink(part.name)
+        with replacing(netlist) as part:  # other workers may make or read it
+            yosys(f"{script} {part}", *inputs)
+            part.write_text(INITIAL.sub("", part.read_text()))
     return netlist
-
-
-def _whole(path: Path, text: str) -> None:
-    """Write a file that others may read at the same time."""
-    with NamedTemporaryFile("w", dir=path.parent, delete=False) as part:
-        part.write(text)
-    os.replace(part.name, path)
 
 
 def primitives() -> list[Path]:
     """Simulation models of the Xilinx primitives: Yosys', and ours of block RAM."""
     models = FOLDER / "cells_sim.v"
     FOLDER.mkdir(parents=True, exist_ok=True)
-    _whole(models, re.sub(r"\nmodule RAMB\d+E1 .*?\nendmodule", "", cells().read_text(), flags=re.S))
+    with replacing(models) as part:
+        part.write_text(re.sub(r"\nmodule RAMB\d+E1 .*?\nendmodule", "", cells().read_text(), flags=re.S))
     return [models, Path(__file__).with_name("block_ram.v")]

@@ -106,8 +106,7 @@ class Command(TyperCommand):
     def _finite(self, ctx: Any) -> None:
         """`RowvitError` for nan and inf, which are in no range and pass by every check of one."""
         for parameter in self.params:
-            given = ctx.params.get(parameter.name)
-            for value in given if isinstance(given, list | tuple) else [given]:
+            for value in _values(ctx, parameter):
                 if isinstance(value, float) and not math.isfinite(value):
                     raise RowvitError(f"{parameter.opts[0]} is {value}", "use a finite number")
 
@@ -132,8 +131,7 @@ class Command(TyperCommand):
         written: dict[str, Path] = {}
         read: list[Path] = []
         for parameter in self.params:
-            given = ctx.params.get(parameter.name)
-            values = given if isinstance(given, list | tuple) else [given]
+            values = _values(ctx, parameter)
             paths = [Path(one) for one in values if isinstance(one, str | Path) and not isinstance(one, Enum)]
             if parameter.name not in _WRITTEN:
                 read += paths
@@ -155,6 +153,12 @@ class Command(TyperCommand):
 _WRITTEN = ("output", "json_file", "plot", "trace", "trace_json")
 #: what a stream says that takes no more; files have a sentence of their own
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
+def _values(ctx: Any, parameter: Any) -> Sequence[Any]:
+    """What was given for a parameter, one by one."""
+    given = ctx.params.get(parameter.name)
+    return given if isinstance(given, list | tuple) else [given]
 
 
 def unread(path: Path, option: str, read: Iterable[Path]) -> None:

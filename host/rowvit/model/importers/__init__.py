@@ -306,9 +306,9 @@ def _state_dict(
     from rowvit.model.importers.rotary import is_dinov3, of_dinov3
     from rowvit.model.importers.state_dict import described, encoder_alone, from_timm
 
-    ours = metadata(path)
+    ours, shape = metadata(path), {"heads": heads, "act": act, "pool": pool}
     if store.KEY in ours:
-        require_open(path, {"heads": heads, "act": act, "pool": pool, "part": part})
+        require_open(path, {**shape, "part": part})
         return Imported(*store.load(path), [])
     if "rowvit" in ours or "rowvit-program" in ours:
         raise RowvitError(f"{path}: is quantised", "rowvit run takes it as it is; import what it was made of")
@@ -319,13 +319,13 @@ def _state_dict(
     names, state = library(checkpoint.state), timm_names(checkpoint.state)
     sizes = _rectangles(_stated(beside.config), size)
     if beside.of_timm:
-        require_open(path, {"heads": heads, "act": act, "pool": pool})
+        require_open(path, shape)
         name = beside.config["architecture"]
         found = _timm_module(name, state, settings=beside.config, sizes=sizes, encoder=encoder)
         found.card.source = Path(path).name
         return found
     notes: list[str] = []
-    told = any(value is not None for value in (heads, act, pool))
+    told = any(value is not None for value in shape.values())
     if (
         names == "timm"
         and not told

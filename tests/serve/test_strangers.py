@@ -217,7 +217,7 @@ def test_a_flood_shuts_nobody_out(networks, puppet):
         for _ in range(5):
             begin = time.monotonic()
             assert served.infer(PIXELS).status == 200
-            assert time.monotonic() - begin < 60  # and not only when others give up
+            assert time.monotonic() - begin < 5  # and not only when others give up
         # one of the flood gave way, whose client sees its end
         assert sum(_ended(one) for one in flood if one not in refused) == 1
 
@@ -282,7 +282,7 @@ def test_a_flood_without_handshakes_shuts_nobody_out(networks, puppet, certifica
             begin = time.monotonic()
             connection.request("GET", "/v2")
             assert connection.getresponse().status == 200
-            assert time.monotonic() - begin < 60  # and not only when others give up
+            assert time.monotonic() - begin < 5  # and not only when others give up
             connection.close()
         plain = silent(b"GET / HTTP/1.1\r\n\r\n")
         until(lambda: _ended(plain))

@@ -33,9 +33,8 @@ def pictures(notebook: nbformat.NotebookNode) -> int:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    """The kernel's environment: this tree's package, and no board."""
+    """The kernel's environment: this tree's package."""
     monkeypatch.setenv("PYTHONPATH", str(HOST))
-    monkeypatch.delenv("BOARD", raising=False)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -16,7 +16,6 @@ from rowvit.serve import server
 @pytest.fixture
 def serve(monkeypatch):
     """Runs the command as far as the server: what was said, and the service, if it came to that."""
-    monkeypatch.delenv("ROWVIT_TOKEN", raising=False)
     monkeypatch.setattr(commands, "_log_lines", lambda: None)  # of this process, for the tests that follow
     started = []
 

@@ -220,6 +220,49 @@ def test_something_else(taught):
     assert own["distance"] <= 1 and own["verdict"] == own["label"] == "blue"
 
 
+@pytest.mark.parametrize("kind", ["acquainted", "tokens"])
+def test_the_network_itself_answers_as_ever(tmp_path, kind):
+    """One that can be taught says, too, that a photo is like none of its classes, and its own tokens."""
+    if kind == "tokens":
+        answers = {"rows": "all", "layers": [0, 1]}
+        made = random_package(np.random.default_rng(3), **SIZE, classes=3, tokens=answers)
+        made.meta["scales"]["norm"] = 1 / 32
+    else:
+        plain, path = package(classes=3), tmp_path / "acquainted.safetensors"
+        plain.meta["classes"] = NAMES
+        plain.save(tmp_path / "plain.safetensors")
+        command = ["teach", str(class_folders(tmp_path / "photos", 24)), "--same-head", "-o", str(path)]
+        done = CliRunner().invoke(app, [*command, "--from", str(tmp_path / "plain.safetensors")])
+        assert done.exit_code == 0, done.output
+        made = ModelPackage.load(path)
+    made.meta["name"] = "small"
+    noise = np.random.default_rng(5).integers(0, 256, (64, 64, 3), np.uint8)
+    made.save(tmp_path / "small.safetensors")
+    there = read_networks([str(tmp_path / "small.safetensors")])
+    with serving(there, "golden", lambda: rowvit.open("golden", "tiny")) as served:
+        pupil = Pupil(served)
+        pupil.show_all(12)
+        assert pupil.learn()["learned"]["photos"] == 12
+        found = served.ask("POST", "/models/small/classify", sets.png(noise)).json
+    with rowvit.open("golden", "tiny") as target:
+        target.load(made)
+        (result,) = target([for_network(sets.png(noise), made.meta)])
+    assert found["logits"] == result.logits.tolist()
+    assert found.get("distance") == result.distance and found.get("verdict", result.label) == result.verdict
+    assert (result.distance is not None) == (kind == "acquainted")
+
+
+def test_tokens_that_lessons_do_not_see(tmp_path):
+    """A network that answers with others does so, and is not taught."""
+    answers = {"rows": "all", "layers": [0]}
+    made = random_package(np.random.default_rng(3), **SIZE, classes=5, tokens=answers, name="other")
+    made.meta["scales"]["norm"] = 1 / 32
+    made.save(tmp_path / "other.safetensors")
+    found = read_networks([str(tmp_path / "other.safetensors")])["other"]
+    assert found.backbone is None and "other tokens than lessons see" in found.unteachable
+    assert found.runs is found.source
+
+
 def test_the_hls_front_end(tmp_path):
     """Sees whole pictures, in lessons, too."""
     with serving(networks(), "golden", lambda: rowvit.open("golden", "tiny", frontend="hls")) as served:

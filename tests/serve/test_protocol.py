@@ -178,11 +178,14 @@ def test_triton_gets_tokens(tmp_path, pixels, classes):
     answers = {"rows": "all", "layers": [0, 1]}
     made = random_package(np.random.default_rng(4), **shape, pruning=pruning, tokens=answers)
     made.meta["name"] = "features"
+    if classes:  # so that it can be taught
+        made.meta["scales"]["norm"] = 1 / 32
     made.save(path := tmp_path / "features.safetensors")
     with rowvit.open("golden", "tiny") as target:
         target.load(path)
         values, indices = target.features(pixels)
     networks = read_networks([str(path)], None)
+    assert networks["features"].backbone
     with (
         serving(networks, "golden", lambda: rowvit.open("golden", "tiny")) as one,
         triton.InferenceServerClient(f"127.0.0.1:{one.port}") as client,

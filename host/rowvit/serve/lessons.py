@@ -125,7 +125,7 @@ class Lesson:
 
         ``recording`` is any text that it has in common with photos that were taken together with it.
         """
-        meta, last = self.backbone.package.meta, self.backbone.package.arch["depth"] - 1
+        meta, last = self.network.runs.meta, self.backbone.package.arch["depth"] - 1
         token = features([result.tokens], meta, last).values[:, 0]
         if not self.photos:  # without a head, the first photo says the unit
             self.backbone = self.backbone.fitted(token)

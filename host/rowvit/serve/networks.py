@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rowvit.errors import RowvitError
+from rowvit.formats import tokens
 from rowvit.formats.description import image_shape
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import HardwareConfig
@@ -51,7 +52,9 @@ class Network:
     @property
     def runs(self) -> ModelPackage | Program:
         """What targets run: it answers as the network does, and for lessons with its class token, too."""
-        return self.source if self.backbone is None else self.backbone.package
+        if self.backbone is None or not isinstance(self.source, ModelPackage):
+            return self.source
+        return self.source.with_tokens("class")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -142,6 +145,9 @@ def _backbone(name: str, source: ModelPackage | Program, teach: bool) -> tuple[B
         return None, "this server does not teach; start it without --no-teach"
     if not isinstance(source, ModelPackage):
         return None, f"'{name}' is a compiled program, which cannot be taught; serve its package"
+    own = tokens.layers(source.meta)
+    if own and (source.arch["depth"] - 1 not in own or not tokens.normalised(source.meta)):
+        return None, f"'{name}' answers with other tokens than lessons see; quantise it with --tokens class"
     try:
         return Backbone.of(source), ""
     except RowvitError as error:

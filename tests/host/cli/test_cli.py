@@ -288,7 +288,6 @@ def test_files_in_another_locale(tmp_path):
 
 def test_the_default_target(small, monkeypatch):
     """A board's own; elsewhere sim where cycles are counted, golden where only answers are asked for."""
-    monkeypatch.delenv("BOARD", raising=False)
     run = ("run", small["package"], small["images"], "-c", "tiny", "--json", "-")
     assert json.loads(rowvit(*run).stdout)["target"] == "sim"
     monkeypatch.setenv("BOARD", "Pynq-Z2")

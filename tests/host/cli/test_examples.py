@@ -80,11 +80,6 @@ def of_pages() -> Iterator[str]:
 EXAMPLES = [*dict.fromkeys(of_pages())]
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("BOARD", raising=False)
-
-
 def rowvit(*arguments: str):
     found = CliRunner().invoke(app, list(arguments))
     assert found.exit_code == 0, (arguments, found.output, found.exception)

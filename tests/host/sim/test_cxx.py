@@ -30,7 +30,6 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(cxx.importlib.util, "find_spec", lambda name: None)
     return folder
 

@@ -14,9 +14,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from rowvit import confined
 from rowvit.decoding import ROOM, TooLarge, say_once
 from rowvit.errors import RowvitError, needs
 from rowvit.formats.description import Size, image_shape, sides
+from rowvit.headers import Jpeg, jpeg, require_modest
 
 _ORIENTATION = 0x0112  # of EXIF's tags
 _LYING = (5, 6, 7, 8)  # its values where a photo is stored on its side
@@ -222,10 +224,11 @@ FORMATS = {
 }
 _SUFFIXES = {suffix for suffixes in FORMATS.values() for suffix in suffixes}
 _SCALED = ("JPEG", "MPO")  # which decoders scale; MPO is Pillow's name of a JPEG with others behind it
-_FRAMES = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")  # which may have several; those of MPO are previews
+_FRAMES = ("GIF", "PNG", "WEBP", "TIFF", "AVIF", "HEIF")  # which may have several; MPO's are previews
+_EXIF = 1_000_000  # bytes of it, at most: cameras write 64 kB
 _AVIF, _HEIC = {b"avif", b"avis"}, {b"heic", b"heix", b"heim", b"heis", b"mif1"}  # brands of ISO files
 #: bytes for each pixel that decoders hold beside the pixels, as measured (docs/numerics.md, section 9)
-_HELD = {"WEBP": 12, "AVIF": 8, "HEIF": 5}
+_HELD = {"WEBP": 12, "AVIF": 12, "HEIF": 9}
 #: tags of TIFF: bits of a value, how colours are coded, values of a pixel, lines of a strip, sides of a tile
 _BITS, _COLOURS, _VALUES, _ROWS, _TILE_WIDTH, _TILE_HEIGHT = 258, 262, 277, 278, 322, 323
 
@@ -254,19 +257,21 @@ def _loaded(
             io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as data,
             _reader(data, name) as file,
         ):
-            stored = file.size
-            if file.format in _FRAMES and getattr(file, "is_animated", False):
-                say_once("%s has several frames, of which the first is taken", name)
-            if all(enough) and file.format in _SCALED:
-                lies = enough[0] != enough[1] and file.getexif().get(_ORIENTATION, 1) in _LYING
+            stored, form = file.size, str(file.format)
+            if form in _FRAMES and getattr(file, "is_animated", False):
+                which = "main one" if form == "HEIF" else "first"
+                say_once(f"%s has several frames, of which the {which} is taken", name)
+            frame = _frame(file, name, data) if form in _SCALED else None
+            if all(enough) and form in _SCALED:
+                lies = enough[0] != enough[1] and _orientation(file, name) in _LYING
                 file.draft("RGB", enough if lies else enough[::-1])
             reduced = file.size != stored
-            needed = _bytes(file, data, stored) + 4 * copies * file.width * file.height
-            try:
-                room.enter_context(ROOM.taken(needed))
-            except RowvitError as error:
-                size = f"{file.format} of {stored[0]:,} x {stored[1]:,} pixels"
-                raise type(error)(f"{name}: {size} {error.message}", error.advice) from error
+            needed = _bytes(file, name, data, stored, frame)
+            apart = confined.PROCESS if form in confined.FORMATS else 0
+            with _named(f"{name}: {form} of {stored[0]:,} x {stored[1]:,} pixels"):
+                room.enter_context(ROOM.taken(apart + needed + 4 * copies * file.width * file.height))
+                if apart:
+                    return confined.decode(data, form, stored, needed), False
             file.load()
             return _in_rgb(file, name), reduced
     except FileNotFoundError as error:
@@ -286,8 +291,19 @@ def _loaded(
         ) from error
 
 
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Sentences of errors begin with what they are about."""
+    try:
+        yield
+    except RowvitError as error:
+        raise type(error)(f"{what} {error.message}", error.advice) from error
+
+
 def _reader(data: BinaryIO, name: str) -> Image.Image:
     """What has read the start of a file; a PNG's checksums are compared: nobody does that while decoding."""
+    with _named(f"{name}:"):
+        require_modest(data)
 
     def again() -> Image.Image:
         data.seek(0)
@@ -325,8 +341,28 @@ def _require_reader(data: BinaryIO, name: str) -> None:
         raise NoPicture(error.message, error.advice) from error
 
 
-def _bytes(file: Image.Image, data: BinaryIO, stored: tuple[int, int]) -> int:
-    """Memory that decoding takes at most, and `_in_rgb` then; ``stored`` is the size in the file."""
+def _orientation(image: Image.Image, name: str) -> int:
+    """How EXIF says that a picture lies; `TooLarge` if to read that might take any memory."""
+    if (size := len(image.info.get("exif") or b"")) > _EXIF:
+        raise TooLarge(f"{name}: has {size / 1e6:.0f} MB of EXIF", "save it anew, without it")
+    found = image.getexif().get(_ORIENTATION, 1)
+    return found if isinstance(found, int) else 1
+
+
+def _frame(file: Image.Image, name: str, data: BinaryIO) -> Jpeg:
+    """Of a JPEG; an error if its decoder would find another size than Pillow, which makes the room."""
+    with _named(f"{name}:"):
+        frame = jpeg(data)
+    if frame is None or frame.size != file.size:
+        raise ValueError("two frames")
+    return frame
+
+
+def _bytes(file: Image.Image, name: str, data: BinaryIO, stored: tuple[int, int], frame: Jpeg | None) -> int:
+    """Memory that decoding takes at most, and `_in_rgb` then.
+
+    ``stored`` is the size in the file, and ``frame`` a JPEG's.
+    """
     form, whole = file.format, stored[0] * stored[1]
     found = _HELD.get(str(form), 0) * whole
     packed = form == "TIFF" and file.info.get("compression") != "raw"
@@ -334,11 +370,9 @@ def _bytes(file: Image.Image, data: BinaryIO, stored: tuple[int, int]) -> int:
         at = data.tell()
         found += data.seek(0, os.SEEK_END)
         data.seek(at)
-    if form in _SCALED:
-        sampled = [part[1:3] for part in vars(file)["layer"]]
-        if not _is_baseline(data, len(sampled)):  # it has coefficients of 16 bits for all of it
-            most = max(h for h, _ in sampled) * max(v for _, v in sampled)
-            found += sum(2 * whole * h * v // most for h, v in sampled)
+    if frame is not None and frame.whole:  # coefficients of 16 bits
+        most = max(h for h, _ in frame.sampling) * max(v for _, v in frame.sampling)
+        found += sum(2 * whole * h * v // most for h, v in frame.sampling)
     if packed:  # a strip or a tile
         tags = vars(file)["tag_v2"]
         bits, values = tags.get(_BITS, (1,)), tags.get(_VALUES, 1)
@@ -346,31 +380,15 @@ def _bytes(file: Image.Image, data: BinaryIO, stored: tuple[int, int]) -> int:
         height = height or min(stored[1], tags.get(_ROWS, stored[1]))
         found += width * height * (4 if tags.get(_COLOURS) == 6 else -(-max(bits) * values // 8))
     # a PNG may say behind its pixels that it is turned, and to look there decodes it
-    turned = form == "PNG" or file.getexif().get(_ORIENTATION, 1) != 1
+    turned = form == "PNG" or _orientation(file, name) != 1
     return found + 4 * file.width * file.height * (2 if turned or file.mode != "RGB" else 1)
-
-
-def _is_baseline(data: BinaryIO, parts: int) -> bool:
-    """Whether a JPEG's first scan has all colours of its first lines: others are decoded as a whole.
-
-    ``parts`` is how many colours there are.
-    """
-    data.seek(2)
-    while len(head := data.read(4)) == 4 and head[0] == 0xFF:
-        kind, length = head[1], int.from_bytes(head[2:], "big")
-        if kind == 0xC2:  # progressive
-            return False
-        if kind == 0xDA:
-            return data.read(1) == bytes([parts])
-        data.seek(length - 2, os.SEEK_CUR)
-    return False
 
 
 def _in_rgb(image: Image.Image, name: str) -> Image.Image:
     """Turned as its EXIF says, and in RGB; each step gives back what the one before has made."""
     form, tags = image.format, vars(image).get("tag_v2", {}) if image.format == "TIFF" else {}
     bits, inverse = max(tags.get(_BITS, (16,))), tags.get(_COLOURS) == 0  # of TIFF: 0 may be white
-    if image.getexif().get(_ORIENTATION, 1) != 1:
+    if _orientation(image, name) != 1:
         turned = ImageOps.exif_transpose(image)
         image.close()
         image = turned

@@ -116,18 +116,25 @@ def _late() -> RowvitError:
     )
 
 
-@contextmanager
-def _given_back() -> Iterator[None]:
-    """At the end, what was freed goes back to the system: glibc would keep up to 64 MB for each thread."""
+def give_back() -> None:
+    """What was freed goes back to the system, and large blocks do from now on.
+
+    glibc would keep up to 64 MB for each thread.
+    """
     library: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     with suppress(AttributeError):  # of another C library
         library.mallopt(_MMAP_THRESHOLD, _LARGE)
         library.mallopt(_TRIM_THRESHOLD, _LARGE)
+        library.malloc_trim(0)
+
+
+@contextmanager
+def _given_back() -> Iterator[None]:
+    give_back()
     try:
         yield
     finally:
-        with suppress(AttributeError):
-            library.malloc_trim(0)
+        give_back()
 
 
 #: of this process

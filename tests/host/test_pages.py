@@ -116,7 +116,7 @@ CLAIMS: list[tuple[str, str, tuple[object, ...]]] = [
     ("docs/measurement.md", r"it takes (\d+) pairs of (\d+) s", (DRY_RUN.pairs, f"{DRY_RUN.seconds:g}")),
     ("docs/serve.md", r"over (\d+) MB of JSON", (_JSON >> 20,)),
     ("docs/serve.md", r"more than (\d+) connections", (Limits().connections,)),
-    ("docs/serve.md", r"Of connections \((\d+)\) and of megabytes that are on their way \((\d+)\)",
+    ("docs/serve.md", r"Of connections \((\d+)\), of megabytes that are on their way \((\d+);",
      (Limits().connections, Limits().bodies >> 20)),
     ("docs/serve.md", r"After (\w+) wrong ones from an address", (WORDS[_GUESSES],)),
     ("docs/serve.md", r"or (\d+) minutes without a question", (f"{LESSONS.idle / 60:g}",)),

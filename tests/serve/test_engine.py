@@ -3,23 +3,25 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from io import BytesIO
 
 import numpy as np
 import pytest
 from PIL import Image
-from puppet import Puppet, Reply, serving
+from puppet import Puppet, Reply, Served, serving
 from waiting import HANG, until
 
 import rowvit
 from rowvit.compiler import compile
 from rowvit.errors import RowvitError
 from rowvit.hardware.config import load
-from rowvit.serve import engine
+from rowvit.serve import engine, service
 from rowvit.serve.networks import read_networks
 from rowvit.serve.service import Limits
 from rowvit.sim.device import DDR_BASE
@@ -114,6 +116,64 @@ def test_a_full_queue(networks, puppet):
             thread.join(HANG)
         assert served.infer(image(2)).status == 200
         assert served.service.engine.held == 0
+
+
+def of(address: str, served: Served, path: str, body: bytes) -> Future[int]:
+    """The status of a request from another address."""
+
+    def ask() -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", served.port, HANG, source_address=(address, 0))
+        with closing(connection):
+            connection.request("POST", path, body)
+            return connection.getresponse().status
+
+    found: Future[int] = Future()
+    threading.Thread(target=lambda: found.set_result(ask())).start()
+    return found
+
+
+def test_who_fills_the_queue_gives_way(networks, puppet):
+    """Its youngest request, to one of an address that has fewer; not what the core has begun."""
+    photo = BytesIO()
+    Image.fromarray(image(3)[0]).save(photo, "PNG")
+    path, body = "/models/small/classify", photo.getvalue()
+    with serving(networks, "sim", lambda: puppet, Limits(queue=4, deadline=HANG), batch=1) as served:
+        puppet.go.clear()
+        many = [of("127.0.0.2", served, path, body)]
+        until(puppet.inside.is_set)
+        for number in range(3):
+            many.append(of("127.0.0.2", served, path, body))
+            until(lambda number=number: len(served.service.engine._queue) == number + 1)
+        assert of("127.0.0.2", served, path, body).result(HANG) == 429  # of its own none gives way
+        others = [of("127.0.0.3", served, path, body), of("127.0.0.4", served, path, body)]
+        assert [one.result(HANG) for one in many[2:]] == [429, 429]
+        assert of("127.0.0.3", served, path, body).result(HANG) == 429  # both have two
+        assert served.service.engine.held == 4
+        puppet.go.set()
+        assert [one.result(HANG) for one in (*many[:2], *others)] == [200] * 4
+        until(lambda: served.service.engine.held == 0)
+    assert sum(count for _, count in puppet.batches) == 4
+
+
+def test_who_is_decoded_while_the_queue_fills_gives_way_as_well(networks, puppet, monkeypatch):
+    """A request may lose its place before its picture is decoded."""
+    go, inside = threading.Event(), threading.Event()
+    decode = service.pixels_of
+
+    def late(*arguments):
+        inside.set()
+        assert go.wait(HANG)
+        return decode(*arguments)
+
+    monkeypatch.setattr(service, "pixels_of", late)
+    photo = BytesIO()
+    Image.fromarray(image(3)[0]).save(photo, "PNG")
+    with serving(networks, "sim", lambda: puppet, Limits(queue=2, deadline=HANG)) as served:
+        lost = [of("127.0.0.2", served, "/models/small/classify", photo.getvalue()) for _ in range(2)]
+        until(lambda: inside.is_set() and served.service.engine.held == 2)
+        assert classes(served.infer(image(1))) == [1]
+        go.set()
+        assert sorted(one.result(HANG) for one in lost) == [200, 429]
 
 
 def test_an_image_whose_answer_cannot_be_counted_is_answered(served, monkeypatch):
@@ -219,6 +279,44 @@ def test_a_core_that_stays_away_is_opened_again(networks):
         until(lambda: served.ask("GET", "/v2/health/ready").status == 200)
         assert classes(served.infer(image(4))) == [4]
         assert [puppet.closed for puppet in puppets] == [1, 1, 0]
+
+
+def test_a_core_that_hangs_while_it_is_looked_at(networks, puppet, monkeypatch):
+    """With nothing to do: the health check says so, and so does the next user's answer."""
+    monkeypatch.setattr(engine, "_IDLE", 0.05)
+    go, inside = threading.Event(), threading.Event()
+    go.set()
+
+    def hangs() -> None:
+        inside.set()
+        assert go.wait(HANG)
+
+    monkeypatch.setattr(puppet, "probe", hangs)
+    with serving(networks, "sim", lambda: puppet, patience=0.5) as served:
+        assert served.ask("GET", "/v2/health/ready").status == 200
+        go.clear()
+        inside.clear()
+        until(lambda: served.ask("GET", "/v2/health/ready").status == 503)
+        assert "has not answered for" in served.infer(image(1)).error
+        go.set()
+        until(lambda: served.ask("GET", "/v2/health/ready").status == 200)
+        assert classes(served.infer(image(1))) == [1]
+
+
+@pytest.mark.parametrize("target", ["board", "sim"])
+def test_a_core_that_computes_no_more(networks, puppet, monkeypatch, target):
+    """Its registers answer; on a board, where that costs nothing, it is found by an image now and then."""
+    monkeypatch.setattr(engine, "_IDLE", 0.05)
+    looked = []
+    monkeypatch.setattr(puppet, "probe", lambda: looked.append(len(puppet.batches)))
+    with serving(networks, target, lambda: puppet) as served:
+        until(lambda: len(looked) > 2)
+        assert bool(puppet.batches) == (target == "board")
+        if target == "board":
+            puppet.failures = [RowvitError("the core hangs")]
+            until(lambda: served.service.engine.faults == 1)
+            until(lambda: served.ask("GET", "/v2/health/ready").status == 200)
+        assert classes(served.infer(image(2))) == [2]
 
 
 def test_a_stop_answers_what_has_come_in(networks, puppet):

@@ -35,10 +35,15 @@ def board(files):
         yield process, port
 
 
-def ask(port: int, data: bytes) -> tuple[int, bytes]:
+def ask(
+    port: int,
+    data: bytes,
+    path: str = "/models/small/classify?explain=1",
+    headers: dict[str, str] | None = None,
+) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG)
     try:
-        connection.request("POST", "/models/small/classify?explain=1", data)
+        connection.request("POST", path, data, headers or {})
         answer = connection.getresponse()
         return answer.status, answer.read()
     finally:
@@ -107,5 +112,31 @@ def test_photos_take_their_turns(board):
     with ThreadPoolExecutor(12) as pool:
         replies = list(pool.map(lambda number: ask(port, photos[number % 4]), range(12)))
     assert [status for status, _ in replies] == [200] * 12
+    assert megabytes(process, "VmHWM") < before + 100
+    until(lambda: megabytes(process, "VmRSS") < before + 20)
+
+
+@pytest.mark.parametrize("how", ["classify", "form", "page", "png"])
+def test_large_uploads(board, how):
+    """14 MB each, 4 at once, in every way that there is: what is sent, made of it and drawn takes turns."""
+    process, port = board
+    rng = np.random.default_rng(3)
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (2160, 2160, 3), np.uint8)).save(file, "PNG", compress_level=0)
+    data = file.getvalue()
+    assert 13.9e6 < len(data) < 16e6
+    path, headers, edge = "/models/small/classify", {}, b"--0123456789abcdef"
+    if how in ("form", "page"):
+        path = "/" if how == "page" else path
+        headers["Content-Type"] = f"multipart/form-data; boundary={edge[2:].decode()}"
+        name = b'Content-Disposition: form-data; name="photo"; filename="photo.png"'
+        data = edge + b"\r\n" + name + b"\r\n\r\n" + data + b"\r\n" + edge + b"--\r\n"
+    elif how == "png":
+        headers["Accept"] = "image/png"
+    before = megabytes(process, "VmRSS")
+    forget(process)
+    with ThreadPoolExecutor(4) as pool:
+        statuses = [*pool.map(lambda _: ask(port, data, path, headers)[0], range(4))]
+    assert statuses == [200] * 4
     assert megabytes(process, "VmHWM") < before + 100
     until(lambda: megabytes(process, "VmRSS") < before + 20)

@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
@@ -246,6 +247,39 @@ def test_what_is_being_answered_does_not_give_way(networks, puppet):
         assert [_ended(one) for one in others[1:]] == [False] * 3
 
 
+def deaf(port: int, source: str = "127.0.0.1") -> socket.socket:
+    """A connection that asks for megabytes and reads none."""
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    found.bind((source, 0))
+    found.connect(("127.0.0.1", port))
+    found.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 500)
+    return found
+
+
+def test_who_asks_and_never_reads_gives_way(networks, puppet):
+    """Its answers wait to be sent for ever; the newcomer gets one."""
+    limits = Limits(connections=5, deadline=HANG)
+    with serving(networks, "sim", lambda: puppet, limits) as served, ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(deaf(served.port, "127.0.0.2"))
+        inside = served.server.server_state.connections
+        until(lambda: sum(one.flow.write_paused for one in [*inside]) == 5)
+        assert served.infer(PIXELS).status == 200
+
+
+def test_who_does_not_take_an_answer_is_left(networks, puppet, caplog):
+    """By the deadline, so that no request is open for ever."""
+    limits = Limits(deadline=1.0)
+    with (
+        caplog.at_level("INFO", "rowvit.serve"),
+        serving(networks, "sim", lambda: puppet, limits) as served,
+        deaf(served.port),
+    ):
+        until(lambda: any("/openapi.json 499" in text for text in caplog.messages))
+        until(lambda: served.service.open_requests == 0)
+
+
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory) -> Path:
     """A certificate for this computer and its key."""
@@ -327,11 +361,31 @@ def test_large_bodies_of_one_address_give_way(networks, puppet, monkeypatch):
             stack.enter_context(half_open(served.port, bytes(1_000_000), 1_000_001, "127.0.0.2"))
             for _ in range(4)
         ]
-        until(lambda: sum(one.size for one in bodies.all) == 4_000_000)
+        until(lambda: sum(one.read for one in bodies.all) == 4_000_000)
         body = bytes(500_000)
         assert served.ask("POST", "/models/small/classify", body).status == 415  # it was taken, and looked at
         until(lambda: any(b" 429 " in _now(one) for one in flood))
         assert not any(b" 429 " in _now(one) for one in flood)  # only one of them
+
+
+def test_large_bodies_of_one_address_take_their_turns(networks, puppet):
+    """Three times as much at once as there is room for: all are read, one after the other."""
+    limits = Limits(body=1 << 20, bodies=4 << 20, deadline=HANG)
+    with serving(networks, "sim", lambda: puppet, limits) as served, ThreadPoolExecutor(12) as pool:
+        asked = [
+            pool.submit(served.ask, "POST", "/models/small/classify", bytes(1_000_000)) for _ in range(12)
+        ]
+        assert {one.result(HANG).status for one in asked} == {415}  # zeros are no picture
+
+
+def test_a_body_for_which_there_is_no_room_in_time(networks, puppet):
+    limits = Limits(body=1 << 20, bodies=1 << 20, deadline=2.0)
+    with (
+        serving(networks, "sim", lambda: puppet, limits) as served,
+        half_open(served.port, bytes(900_000), 900_001),
+    ):
+        reply = served.ask("POST", "/models/small/classify", bytes(900_000))
+    assert reply.status == 429 and "too many large requests" in reply.error
 
 
 def test_bodies_that_cannot_give_way():
@@ -379,6 +433,31 @@ def test_who_does_not_take_a_large_answer_is_left(networks, puppet, caplog, disp
     with caplog.at_level("INFO", "rowvit.serve"):
         anyio.run(main)
     assert sum("/x 499" in text for text in caplog.messages) == 1
+
+
+# -- proxies ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_only_a_named_proxy_says_who_asks(networks, puppet, monkeypatch, caplog, trusted):
+    """Else whoever is on this computer could guess tokens in the name of others."""
+    if trusted:
+        monkeypatch.setenv("FORWARDED_ALLOW_IPS", "127.0.0.1")
+    else:
+        monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    with (
+        caplog.at_level("INFO", "rowvit.serve"),
+        serving(networks, "sim", lambda: puppet, token="right") as served,
+    ):
+        statuses = [
+            served.ask(
+                "GET", "/v2", Authorization="Bearer wrong", X_Forwarded_For=f"192.0.2.{n} says\tmore"
+            ).status
+            for n in range(12)
+        ]
+        until(lambda: len(caplog.messages) == 12)
+    assert statuses == ([401] * 12 if trusted else [401] * 10 + [429] * 2)
+    assert caplog.messages[0].startswith("192.0.2.0?says?more " if trusted else "127.0.0.1 ")
 
 
 # -- the end ----------------------------------------------------------------------------------------
@@ -474,6 +553,7 @@ def test_https(files, tmp_path):
         names = {value for _, value in trusting.get_ca_certs()[0]["subjectAltName"]}
         connection.close()
     assert {"localhost", socket.gethostname(), "board.example", "192.168.2.99"} <= names
+    assert f"--cert {file} --allow-host board.example" in " ".join(made.stdout.split())
     expected = subprocess.run(
         ["openssl", "x509", "-in", file, "-noout", "-fingerprint", "-sha256"], capture_output=True, text=True
     ).stdout.partition("=")[2]

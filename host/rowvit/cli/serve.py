@@ -198,11 +198,14 @@ def certificate(
 
       rowvit serve sign-digits --host 0.0.0.0 --cert rowvit.pem
     """
-    from rowvit.serve.certificate import DAYS, make
+    from rowvit.serve.certificate import DAYS, kind_of, make
 
     found, fingerprint = make(output, names or ())
     say(f"{output}: certificate and key, for {DAYS} days, of {', '.join(found)}")
     say(f"SHA-256 fingerprint: {fingerprint}")
+    if others := [name for name in names or () if kind_of(name) == "DNS"]:
+        allowed = " ".join(f"--allow-host {name}" for name in others)
+        say(f"next: rowvit serve MODEL --host 0.0.0.0 --cert {output} {allowed}")
 
 
 def _log_lines() -> None:

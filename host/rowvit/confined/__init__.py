@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from io import BufferedReader
 from pathlib import Path
 from threading import Timer
 from typing import BinaryIO
@@ -47,8 +48,8 @@ def decode(data: BinaryIO, form: str, size: tuple[int, int], needed: int) -> Ima
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     data.seek(0)
     command = [sys.executable, str(_DECODER), form, str(int(PROCESS + _MORE * needed))]
-    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    with subprocess.Popen(command, env=environment, **pipes) as process:
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nothing, env=environment) as process:
         late = Timer(_PATIENCE, process.kill)
         late.start()
         try:
@@ -65,7 +66,7 @@ def decode(data: BinaryIO, form: str, size: tuple[int, int], needed: int) -> Ima
 
 def _read(process: subprocess.Popen[bytes], data: bytes, size: tuple[int, int]) -> Image.Image | None:
     """The picture; None if the process ends without it, or it has another size."""
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None and isinstance(process.stdout, BufferedReader)
     try:
         process.stdin.write(data)
         process.stdin.close()
@@ -77,6 +78,6 @@ def _read(process: subprocess.Popen[bytes], data: bytes, size: tuple[int, int]) 
         return None
     shape = int(width), int(height)
     pixels = bytearray(3 * shape[0] * shape[1])
-    if process.stdout.readinto(pixels) < len(pixels):  # type: ignore[attr-defined]
+    if process.stdout.readinto(pixels) < len(pixels):
         return None
     return Image.frombytes("RGB", shape, pixels)

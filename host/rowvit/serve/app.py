@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -16,14 +17,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from rowvit.decoding import ROOM
 from rowvit.serve import cards, protocol
+from rowvit.serve.answers import Explanation
 from rowvit.serve.gate import LEFT, Gate
 from rowvit.serve.networks import Network
 from rowvit.serve.openapi import openapi
 from rowvit.serve.page import failure, page_routes, source
 from rowvit.serve.query import body, flag, picture, seconds
 from rowvit.serve.refusal import Refusal
-from rowvit.serve.service import Service
+from rowvit.serve.service import Classified, Service
 from rowvit.serve.teach import lesson_routes
 
 
@@ -151,9 +154,9 @@ async def _infer(request: Request) -> Response:
     asked = protocol.read_request(await body(request), header, network, _counted(service), service.frontend)
     entered = time.monotonic()
     try:
-        with service.engine.place(len(asked.images)):
+        with service.engine.place(len(asked.images)) as place:
             deadline = min(begin, service.deadline(asked.seconds))
-            answers = await service.engine.classify(network, list(asked.images), deadline)
+            answers = await service.engine.classify(network, list(asked.images), deadline, place)
     except Refusal:
         service.metrics.failed(network.name, time.monotonic() - entered)
         raise
@@ -177,8 +180,13 @@ async def _classify(request: Request) -> Response:
     if not drawn:
         return JSONResponse(document)
     shown = await service.beside(cards.shown, data, one, service.frontend)
-    png = await service.beside(cards.card, shown, one, explanation, source(document))
+    png = await service.beside(_card, shown, one, explanation, source(document))
     return Response(png, media_type="image/png")
+
+
+def _card(shown: Image.Image, one: Classified, explanation: Explanation | None, line: str) -> bytes:
+    with ROOM.taken(min(cards.size(shown, one), ROOM.size() // 2)):
+        return cards.card(shown, one, explanation, line)
 
 
 async def _metrics(request: Request) -> Response:

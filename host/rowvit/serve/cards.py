@@ -43,6 +43,12 @@ def shown(data: bytes, one: Classified, frontend: str, side: int = SIDE) -> Imag
     return image.resize(size, FILTERS["bicubic"])
 
 
+def size(photo: Image.Image, one: Classified) -> int:
+    """Bytes of all that is drawn of an answer, about: pictures of prunings and layers, and the card."""
+    meta = one.network.meta
+    return 4 * photo.width * photo.height * (2 * len(meta["pruning"]) + meta["architecture"]["depth"] + 3)
+
+
 def left(photo: Image.Image, one: Classified) -> list[Snapshot]:
     """What is left after each pruning: the photo first."""
     meta, result = one.network.meta, one.answer.result

@@ -61,7 +61,7 @@ def make(path: Path, names: Sequence[str]) -> tuple[list[str], str]:
         A name is none, there is no openssl, the file is there or cannot be written.
     """
     alternatives = dict.fromkeys([*_own(), *names])
-    kinds = [f"{_kind(name)}:{name}" for name in alternatives]
+    kinds = [f"{kind_of(name)}:{name}" for name in alternatives]
     if path.exists():
         raise RowvitError(f"{path} is there already", "name another file, or remove it")
     if shutil.which("openssl") is None:
@@ -84,7 +84,8 @@ def make(path: Path, names: Sequence[str]) -> tuple[list[str], str]:
     return [*alternatives], ":".join(digest[i : i + 2] for i in range(0, len(digest), 2))
 
 
-def _kind(name: str) -> str:
+def kind_of(name: str) -> str:
+    """Whether it is "IP" or "DNS"; `RowvitError` for what is no name of a host and no address."""
     try:
         ipaddress.ip_address(name)
     except ValueError:

@@ -19,10 +19,11 @@ import logging
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -41,6 +42,8 @@ LOG = logging.getLogger("rowvit.serve")
 _LONGEST_PAUSE = 30.0  # seconds between attempts to bring the core back
 _IDLE = 5.0  # seconds between two looks at a core that has nothing to do
 _SOON = 1  # seconds after which a server that is not ready may be asked again
+#: the address that a request comes from
+ADDRESS: ContextVar[str] = ContextVar("address", default="")
 
 
 @dataclass(eq=False)
@@ -63,6 +66,20 @@ class _Job:
     started: float = 0.0
 
 
+@dataclass(eq=False, repr=False)
+class Place:
+    """A request's room in the queue, which it may lose as long as the core has none of its images."""
+
+    address: str
+    images: int
+    jobs: list[_Job] = field(default_factory=list)
+    lost: bool = False
+
+    @property
+    def begun(self) -> bool:
+        return any(job.started for job in self.jobs)
+
+
 class InferenceQueue:
     """The target and its queue.
 
@@ -76,7 +93,11 @@ class InferenceQueue:
         Images per start of the core, at most; by default what the network's program computes together, at
         least 2.
     limit : int
-        Images that may wait or be computed at once.
+        Images that may wait or be computed at once. Where there are more, the address that has the most gives
+        way: its youngest request that the core has not begun.
+    computed : bool
+        Whether a core that has nothing to do computes an image now and then: its registers may answer while
+        it does not.
     patience : float
         Seconds without an answer after which the core counts as hung.
     answered : callable
@@ -103,11 +124,14 @@ class InferenceQueue:
         batch: int | None = None,
         limit: int = 64,
         patience: float = 30.0,
+        computed: bool = False,
         answered: Callable[[Network, TimedResult], object] = lambda network, answer: None,
     ) -> None:
         self.networks, self.limit, self.patience = networks, limit, patience
         self.faults = self.differences = self.held = 0
         self._open, self._batch, self._answered = open_target, batch, answered
+        self._computed = computed
+        self._places: dict[Place, None] = {}  # the oldest first
         #: what the target loads for a network, and how many images it gets per start of the core
         self._models: WeakKeyDictionary[Network, tuple[object, int]] = WeakKeyDictionary()
         self._loaded: Network | None = None
@@ -168,7 +192,7 @@ class InferenceQueue:
     # -- from the event loop ----------------------------------------------------------------------
 
     @contextmanager
-    def place(self, images: int = 1) -> Iterator[None]:
+    def place(self, images: int = 1) -> Iterator[Place]:
         """Room for a request's images, from before they are decoded until they are answered.
 
         Raises
@@ -184,24 +208,49 @@ class InferenceQueue:
             )
         if self._state == "down" or self._stopping or self._hung:
             raise Refusal(503, self.trouble, "try again later", _SOON)
-        if self.held + images > self.limit:
-            after = max(1, math.ceil(self._per_image * self.held))
-            raise Refusal(
-                429,
-                f"{self.held} images wait already",
-                f"try again in {after} s, or send fewer at once",
-                after,
-            )
+        own = Place(ADDRESS.get(), images)
+        while self.held + images > self.limit:
+            if not self._displaced(own):
+                raise self._full()
         self.held += images
+        self._places[own] = None
         try:
-            yield
+            yield own
         finally:
-            self.held -= images
+            self.held -= own.images
+            self._places.pop(own, None)
+
+    def _full(self) -> Refusal:
+        after = max(1, math.ceil(self._per_image * self.held))
+        return Refusal(
+            429, f"{self.held} images wait already", f"try again in {after} s, or send fewer at once", after
+        )
+
+    def _displaced(self, newcomer: Place) -> bool:
+        """Whether a request of the address that has the most has given way to one of another."""
+        counts: Counter[str] = Counter()
+        for one in self._places:
+            counts[one.address] += one.images
+        most = max(counts, key=lambda address: counts[address])
+        if counts[most] <= counts[newcomer.address] + newcomer.images:
+            return False
+        with self._changed:
+            waiting = (p for p in reversed(self._places) if p.address == most and p.images and not p.begun)
+            other = next(waiting, None)
+            if other is None:
+                return False
+            self._queue = deque(job for job in self._queue if job not in other.jobs)
+        refusal = self._full()
+        self.held -= other.images
+        other.images, other.lost = 0, True
+        for job in other.jobs:
+            _settle(job.answer, job.answer.set_exception, refusal)
+        return True
 
     async def classify(
-        self, network: Network, images: Sequence[np.ndarray], deadline: float
+        self, network: Network, images: Sequence[np.ndarray], deadline: float, place: Place
     ) -> list[TimedResult]:
-        """Answers for images uint8 [H, W, 3] (any size with the HLS front end), within a `place`.
+        """Answers for images uint8 [H, W, 3] (any size with the HLS front end).
 
         Parameters
         ----------
@@ -209,14 +258,19 @@ class InferenceQueue:
         images : sequence of uint8 arrays
         deadline : float
             Of the monotonic clock.
+        place : Place
+            Of the request.
 
         Raises
         ------
         Refusal
-            504 after the deadline, 503 if the core failed.
+            504 after the deadline, 503 if the core failed, 429 if the place is lost.
         """
+        if place.lost:
+            raise self._full()
         loop = asyncio.get_running_loop()
         jobs = [_Job(network, pixels, loop.create_future()) for pixels in images]
+        place.jobs += jobs
         begin = time.monotonic()
         with self._changed:
             self._queue.extend(jobs)
@@ -270,10 +324,15 @@ class InferenceQueue:
 
     def _probe(self) -> None:
         """So that a core that is lost is brought back before somebody needs it, and a health check tells."""
+        network = self._loaded or next(iter(self.networks.values()))
+        self._moved, self._busy = time.monotonic(), True
         try:
             self.target.probe()
+            if self._computed:
+                self._load(network)
+                self.target(network.grey[None])
         except Exception as error:
-            self._recover(self._loaded or next(iter(self.networks.values())), (), error)
+            self._recover(network, (), error)
 
     def _serve(self, network: Network) -> None:
         inside: deque[_Job] = deque()

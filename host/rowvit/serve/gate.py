@@ -2,11 +2,12 @@
 """What every request passes first: who may ask, how much may be sent, and a line of log for each.
 
 Where the bodies of all requests are too many, those of the address that sends the most give way, so that
-nobody shuts others out.
+nobody shuts others out; of one address the next is read when there is room.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import logging
@@ -23,6 +24,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rowvit.decoding import give_back
+from rowvit.serve.engine import ADDRESS
 from rowvit.serve.lessons import PREFIX
 from rowvit.serve.refusal import Refusal
 from rowvit.serve.service import Service
@@ -36,6 +39,8 @@ _OPEN = (_LIVE, "/v2/health/ready")
 _SAFE = ("GET", "HEAD", "OPTIONS")  # they change and compute nothing
 _GUESSES, _PENANCE = 10, 60.0  # wrong tokens from an address in so many seconds
 _ADDRESSES = 4096  # whose wrong tokens are remembered, at most
+_LARGE, _SOON = 1_000_000, 0.1  # bytes that are given back to the system after so many seconds
+_ODD = re.compile(r"[^0-9A-Za-z.:%_-]")  # of an address
 _LESSON = re.compile(rf"{PREFIX}[A-Za-z0-9_-]+")
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -66,6 +71,8 @@ class _Body:
 
     address: str
     size: int = 0
+    most: int = 0  # that it ever was
+    read: int = 0
     arrived: bool = False
     sends: bool = False  # a large answer, which counts as well
     displaced: bool = False
@@ -78,14 +85,16 @@ class _Body:
 
 
 class _Bodies:
-    """The bodies that are here."""
+    """The bodies that are here, or have been let in and are on their way."""
 
     def __init__(self) -> None:
         self.all: set[_Body] = set()
+        self._less = anyio.Event()  # that one is gone
 
     def add(self, own: _Body, size: int, limit: int) -> None:
         """So many bytes more of a body; `Refusal` 429 if all have more than ``limit``, and none gives way."""
         own.size += size
+        own.most = max(own.most, own.size)
         while sum(one.size for one in self.all) > limit:
             by_address: Counter[str] = Counter()
             for one in self.all:
@@ -93,11 +102,27 @@ class _Bodies:
             largest = max(by_address, key=lambda address: (by_address[address], address == own.address))
             slow = [one for one in self.all if one.address == largest and one.gives_way and one.size]
             if largest == own.address or not slow:
+                own.size = 0  # of what is not taken nothing counts
                 raise _too_many()
             other = max(slow, key=lambda one: one.size)
             other.displaced, other.size = True, 0
             if other.scope is not None:
                 other.scope.cancel()
+
+    async def let_in(self, own: _Body, size: int, limit: int, seconds: float) -> None:
+        """Room for a whole body, before any of it is read; `Refusal` 429 if there is none in time."""
+        with anyio.move_on_after(seconds):
+            while True:
+                try:
+                    return self.add(own, size, limit)
+                except Refusal:
+                    await self._less.wait()
+        raise _too_many()
+
+    def discard(self, own: _Body) -> None:
+        self.all.discard(own)
+        self._less.set()
+        self._less = anyio.Event()
 
 
 def _too_many() -> Refusal:
@@ -152,12 +177,15 @@ class Gate:
         limits = self.service.limits
         largest = self.service.largest(scope["path"])
         address = neighbourhood(str(next(iter(scope.get("client") or "-"))))
+        ADDRESS.set(address)
         own, whole = _Body(address), anyio.CancelScope()
         self._bodies.all.add(own)
         self.service.open_requests += 1
 
+        room = max(limits.bodies, largest)
+
         def hold(size: int) -> None:
-            self._bodies.add(own, size, max(limits.bodies, largest))
+            self._bodies.add(own, size, room)
 
         def sends(size: int) -> None:
             own.sends = own.arrived = True
@@ -169,9 +197,6 @@ class Gate:
                 status = message["status"]
                 last = [(b"connection", b"close")] if self.service.stopping else []
                 message["headers"] = [*message["headers"], *_HEADERS, *last]
-            if not own.sends:
-                await send(message)
-                return
             with anyio.move_on_after(limits.deadline) as own.scope:
                 await send(message)
             taken, own.scope = not own.scope.cancelled_caught, None
@@ -184,6 +209,9 @@ class Gate:
             if own.arrived:
                 return await receive()
             message: Message | None = None
+            if not own.read and (length := _length(request)):
+                left = max(0.0, begin + limits.deadline - time.monotonic())
+                await self._bodies.let_in(own, length, room, left)
             with anyio.move_on_after(max(0.0, begin + limits.deadline - time.monotonic())) as own.scope:
                 message = await receive()
             own.scope = None
@@ -192,10 +220,10 @@ class Gate:
             if message is None:
                 raise Refusal(408, "the request did not arrive in time", "send it again")
             own.arrived = not message.get("more_body", False)
-            size = len(message.get("body", b""))
-            if own.size + size > largest:
+            own.read += len(message.get("body", b""))
+            if own.read > largest:
                 raise Refusal(413, f"the request is larger than {largest:,} bytes", "send fewer at once")
-            hold(size)
+            hold(max(0, own.read - own.size))  # of a body whose length nobody has said
             return message
 
         scope.setdefault("state", {}).update(note="", hold=hold, sends=sends)
@@ -205,14 +233,16 @@ class Gate:
                 answer = self._admitted(request, address, largest)
             except Refusal as refusal:
                 answer = self._refused(request, refusal)
-            if answer is None:
-                with whole:
+            with whole:
+                if answer is None:
                     await self.app(scope, limited, noted)
-            else:
-                await answer(scope, receive, noted)
+                else:
+                    await answer(scope, receive, noted)
         finally:
-            self._bodies.all.discard(own)
+            self._bodies.discard(own)
             self.service.open_requests -= 1
+            if own.most > _LARGE:  # when nobody holds it any more
+                asyncio.get_running_loop().call_later(_SOON, give_back)
             self._log(scope, status, time.monotonic() - begin)
 
     def _admitted(self, request: Request, address: str, largest: int) -> Response | None:
@@ -223,8 +253,7 @@ class Gate:
             raise Refusal(503, "the server is stopping", "send it again later, or to another", 1)
         if (answer := self._check_token(request, address)) is not None:
             return answer
-        length = request.headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > largest:
+        if _length(request) > largest:
             raise Refusal(413, f"the request is larger than {largest:,} bytes", "send less")
         return None
 
@@ -287,7 +316,14 @@ class Gate:
         path = scope.get("raw_path", b"").decode("ascii", "backslashreplace")  # as it came: one line
         path = _LESSON.sub(f"{PREFIX}...", path)  # whoever knows the rest can use it
         note = scope["state"]["note"]
-        LOG.info("%s %s %s %d %.1f ms %s", client[0], scope["method"], path, status, 1e3 * seconds, note)
+        who = _ODD.sub("?", str(client[0])[:60])  # a proxy may say anything
+        LOG.info("%s %s %s %d %.1f ms %s", who, scope["method"], path, status, 1e3 * seconds, note)
+
+
+def _length(request: Request) -> int:
+    """Bytes of the body, as the headers say; 0 if they do not."""
+    length = request.headers.get("content-length", "0")
+    return int(length) if length.isdecimal() else 0
 
 
 def _site(origin: str) -> str:

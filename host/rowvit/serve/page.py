@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
@@ -19,6 +20,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 import rowvit
+from rowvit.decoding import ROOM
 from rowvit.measure.draw.plots import number
 from rowvit.measure.speed.throughput import BASIS
 from rowvit.serve import cards
@@ -174,9 +176,21 @@ def _draw(
 ) -> dict[str, Any]:
     """In a thread: pictures and downloads; of a camera's frame only the layer that is looked at."""
     document = service.document(one, explanation, photo)
-    last = one.network.meta["architecture"]["depth"] - 1
     seen = cards.shown(data, one, service.frontend, _FRAME if frame else cards.SIDE)
+    with ROOM.taken(min(cards.size(seen, one), ROOM.size() // 2)):
+        return _drawn(document, seen, one, explanation, frame)
+
+
+def _drawn(
+    document: dict[str, Any],
+    seen: Image.Image,
+    one: Classified,
+    explanation: Explanation | None,
+    frame: str,
+) -> dict[str, Any]:
+    """Of the photo as the network has ``seen`` it."""
     left = cards.left(seen, one)
+    last = one.network.meta["architecture"]["depth"] - 1
     column = dict(document=document, last=last, photo=cards.PHOTO, left=left, watched=(), json=b"", png=b"")
     if frame:
         try:

@@ -247,7 +247,8 @@ def _images(inputs: list[dict[str, Any]], binary: bytes, network: Network, front
         named = ", ".join(repr(tensor["name"][:40]) for tensor in inputs) or "none"
         raise Refusal(400, f"the inputs are {named}", f"{network.name} takes one, '{PIXELS}'")
     (tensor,) = inputs
-    shape, expected = tensor["shape"], _image_shape(network, frontend)
+    # by JSON's schema, 3.0 is an integer as well
+    shape, expected = [*map(int, tensor["shape"])], _image_shape(network, frontend)
     fits = len(shape) == 4 and all(e in (-1, s) for e, s in zip(expected, shape[1:], strict=True))
     if tensor["datatype"] != "UINT8" or not fits or min(shape) < 1:
         sizes = ", ".join("any" if size == -1 else str(size) for size in expected)
@@ -302,7 +303,7 @@ def _wanted(message: dict[str, Any], there: dict[str, Output]) -> list[tuple[Out
         if asked["name"] not in there:
             raise Refusal(400, f"there is no output '{asked['name'][:40]}'", f"use {', '.join(there)}")
         output, parameters = there[asked["name"]], asked.get("parameters", {})
-        count = parameters.get("classification", 0)
+        count = int(parameters.get("classification", 0))
         if count and output.name not in ("probabilities", "logits"):
             raise Refusal(400, f"output '{output.name}' has no classes", "ask for those of probabilities")
         found.append((output, parameters.get("binary_data", binary), count))

@@ -9,11 +9,15 @@ from contextlib import asynccontextmanager
 from pathlib import PurePath
 
 from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 from starlette.types import Message
 
 from rowvit.serve.refusal import Refusal
 
+for _limit in ("spool_max_size", "max_file_size"):  # by Starlette's version: no picture goes to the disk
+    if hasattr(MultiPartParser, _limit):
+        setattr(MultiPartParser, _limit, 1 << 40)
 _FORM = "multipart/form-data"  # curl calls whatever --data-binary sends a form, too
 _NAME = 120  # characters of a file's name
 
@@ -57,7 +61,8 @@ def decompressed(raw: bytes, encoding: str, limit: int) -> bytes:
     `Refusal` 415 for an encoding that is not known, 400 for data that is damaged, 413 for more than ``limit``
     bytes.
     """
-    bits = {"gzip": 31, "deflate": 15}.get(encoding)
+    encoding = encoding.strip().lower()
+    bits = {"gzip": 31, "x-gzip": 31, "deflate": 15}.get(encoding)
     if encoding in ("", "identity"):
         return raw
     if bits is None:
@@ -76,13 +81,15 @@ def decompressed(raw: bytes, encoding: str, limit: int) -> bytes:
 
 @asynccontextmanager
 async def form(request: Request) -> AsyncIterator[FormData]:
-    """A form with one file at most, which is open in this context."""
-    data = await body(request)
+    """A form with one file at most, which is open in this context, and is in memory once."""
+    packed = request.headers.get("content-encoding", "").strip().lower() not in ("", "identity")
+    data = await body(request) if packed else b""
 
     async def receive() -> Message:
         return {"type": "http.request", "body": data, "more_body": False}
 
-    async with Request(request.scope, receive).form(max_files=1, max_fields=16) as found:
+    given = Request(request.scope, receive) if packed else request
+    async with given.form(max_files=1, max_fields=16) as found:
         yield found
 
 

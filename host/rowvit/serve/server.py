@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import socket
 import ssl
 import time
@@ -104,7 +105,8 @@ class _Protocol(H11Protocol):
     def is_answered(self) -> bool:
         """Whether a whole request has come, and its answer is not out."""
         cycle = self.cycle
-        if cycle is None or self.transport.is_closing():  # its client does not take what is left
+        # its client does not take what is left, or what there is already
+        if cycle is None or self.transport.is_closing() or self.flow.write_paused:
             return False
         return not cycle.more_body and not cycle.response_complete
 
@@ -223,6 +225,8 @@ def http_server(service: Service, certificate: tuple[Path, Path] | None = None) 
         log_config=None,
         access_log=False,  # the application's own line says more
         server_header=False,
+        proxy_headers=bool(proxies := os.environ.get("FORWARDED_ALLOW_IPS", "")),
+        forwarded_allow_ips=proxies,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=math.ceil(service.limits.deadline),
     )

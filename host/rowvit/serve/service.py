@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from rowvit import decoding
 from rowvit.decoding import AHEAD_BYTES
 from rowvit.errors import RowvitError
 from rowvit.measure.power.instrument import Instrument, Wanted
@@ -53,7 +54,8 @@ class Limits:
     queue: int = 64  #: images that may wait or be computed at once
     deadline: float = 30.0  #: seconds from a request's first byte to its answer; a request may ask for less
     body: int = 16 << 20  #: bytes of a request, also after decompression
-    bodies: int = 64 << 20  #: bytes of all requests that are being read or answered
+    #: bytes of all requests that are being read or answered; 25 MB on a board of 512
+    bodies: int = field(default_factory=lambda: min(64 << 20, max(20 << 20, decoding.memory()[0] // 20)))
     connections: int = 256
     lessons: LessonLimits = field(default_factory=LessonLimits)
 
@@ -133,6 +135,7 @@ class Service:
             batch,
             self.limits.queue,
             patience or self.limits.deadline,
+            target_name == "board",
             self.metrics.answered,
         )
         self._sensor, self.power = _sensor(instrument, board)
@@ -200,7 +203,7 @@ class Service:
         late.
         """
         networks = [await self.network(name) for name in names]
-        with self.engine.place(len(networks)):
+        with self.engine.place(len(networks)) as place:
             found = [
                 await self.within(deadline, self.beside(pixels_of, data, network.meta, self.frontend))
                 for network in networks
@@ -209,7 +212,7 @@ class Service:
             with self._room(pixels):
                 answers = await asyncio.gather(
                     *(
-                        self.engine.classify(network, [image], deadline)
+                        self.engine.classify(network, [image], deadline, place)
                         for network, image in zip(networks, pixels, strict=True)
                     )
                 )

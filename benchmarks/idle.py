@@ -19,9 +19,9 @@ from record import Record, record
 
 from rowvit.compiler import compile
 from rowvit.cycles import measured, predict
+from rowvit.formats.description import layer_names
 from rowvit.hardware.config import load
 from rowvit.hardware.isa import Engine
-from rowvit.measure.speed.profile import layer_names
 from rowvit.reference import patchify, run
 
 

@@ -143,7 +143,7 @@ ROOM = Room()
 LOG = logging.getLogger("rowvit")
 #: what this process has said, with the words that are put into it
 SAID: dict[str, tuple[str, ...]] = {}
-_HEARD: ContextVar[list[str]] = ContextVar("heard")
+_HEARD: ContextVar[list[tuple[str, tuple[str, ...]]]] = ContextVar("heard")
 
 
 def say_once(text: str, *words: str) -> None:
@@ -152,7 +152,7 @@ def say_once(text: str, *words: str) -> None:
     A worker process only notes it: whoever gets its results says what is in its `SAID`.
     """
     if (heard := _HEARD.get(None)) is not None:
-        heard.append(text % words)
+        heard.append((text, words))
     elif text not in SAID:
         SAID[text] = words
         LOG.info(f"{text}; so of all such files", *words)
@@ -160,11 +160,19 @@ def say_once(text: str, *words: str) -> None:
 
 @contextmanager
 def hearing() -> Iterator[list[str]]:
-    """In its context, what `say_once` would say of a file is in the list, of every file."""
-    heard: list[str] = []
-    token = _HEARD.set(heard)
+    """Of its context, what `say_once` would say of a file is then in the list, of every file."""
+    said: list[str] = []
+    with _heard() as heard:
+        yield said
+    said += [text % words for text, words in heard]
+
+
+@contextmanager
+def _heard() -> Iterator[list[tuple[str, tuple[str, ...]]]]:
+    found: list[tuple[str, tuple[str, ...]]] = []
+    token = _HEARD.set(found)
     try:
-        yield heard
+        yield found
     finally:
         _HEARD.reset(token)
 
@@ -179,6 +187,7 @@ class _Turns(Generic[Source]):
     def __init__(self, decode: Callable[[Source], NDArray[Any]]) -> None:
         self._decode, self._changed = decode, Condition()
         self._turn = 0  # number of the image whose pixels are wanted
+        self._said: dict[int, list[tuple[str, tuple[str, ...]]]] = {}
         self._sizes: dict[int, int] = {}  # bytes of pixels that wait, or are on their way
         self._largest = 0
         self._most = min(AHEAD_BYTES, ROOM.size() // 4)
@@ -190,8 +199,10 @@ class _Turns(Generic[Source]):
                 lambda: number <= self._turn or sum(self._sizes.values()) + self._largest <= self._most
             )
             self._sizes[number] = self._largest
-        pixels = self._decode(image)
+        with _heard() as heard:
+            pixels = self._decode(image)
         with self._changed:
+            self._said[number] = heard
             self._sizes[number] = pixels.nbytes
             self._largest = max(self._largest, pixels.nbytes)
         return pixels
@@ -202,6 +213,11 @@ class _Turns(Generic[Source]):
             self._turn = number
             self._sizes.pop(number - 1, None)
             self._changed.notify_all()
+
+    def say(self, number: int) -> None:
+        """What is to be said of an image that is there, in the order of the images."""
+        for text, words in self._said.pop(number, ()):
+            say_once(text, *words)
 
 
 def decoded(
@@ -254,6 +270,7 @@ def decoded(
             turns.begin(number)
             try:
                 pixels = first.result() if isinstance(first, Future) else decode(first)
+                turns.say(number)
             except RowvitError as error:
                 if refused is None:
                     raise

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
 import pytest
-from waiting import until
+from waiting import HANG, until
 
+from rowvit import decoding
 from rowvit.decoding import decoded
 from rowvit.errors import RowvitError
 
@@ -77,3 +79,20 @@ def test_a_camera_is_not_waited_for() -> None:
 
     for number, _ in enumerate(decoded(frames(), lambda frame: frame, 40)):
         assert taken == [*range(number + 1)]
+
+
+def test_what_is_said_is_said_in_order(monkeypatch, caplog):
+    """Of the first file that it holds for, whichever thread comes to its own first."""
+    monkeypatch.setattr(decoding, "SAID", {})
+    monkeypatch.setattr(decoding, "processors", lambda: 2)
+    other = threading.Event()
+
+    def decode(image: str) -> np.ndarray:
+        assert image != "a" or other.wait(HANG)
+        decoding.say_once("%s is odd", image)
+        other.set()
+        return np.zeros((2, 2, 3), np.uint8)
+
+    with caplog.at_level("INFO", "rowvit"):
+        assert len(list(decoding.decoded(["a", "b"], decode, 2))) == 2
+    assert caplog.messages == ["a is odd; so of all such files"]

@@ -25,6 +25,7 @@ from rowvit.quant.synthetic import random_package
 from rowvit.serve.networks import Network, read_networks
 from rowvit.serve.photos import pixels_of
 from rowvit.serve.service import Limits
+from rowvit.targets.target import MODELS
 from rowvit.teach.backbone import Backbone
 
 DESK, PHONE = (1280, "light"), (360, "dark")
@@ -117,7 +118,7 @@ def test_an_example(tab, signs):
     assert "predicted by the cycle model" in shown and "measured, the host's monotonic clock" in shown
 
     slider = tab.locator("input[type=range]")
-    assert slider.get_attribute("aria-valuetext").startswith("after layer 4: 26 of 197 tokens left; layer 5")
+    assert slider.get_attribute("aria-valuetext").startswith("26 of 197 tokens left since layer 4; layer 5")
     slider.focus()
     seen = []
     for _ in range(7):
@@ -264,6 +265,33 @@ def test_two_networks(tab):
     # one slider moves both
     tab.locator("input[type=range]").first.fill("2")
     assert tab.locator("input[type=range]").nth(1).input_value() == "2"
+
+
+def test_examples_are_those_of_the_network(open_page):
+    """Of the one that is chosen; where it has none, those that there are. Without scripts, all."""
+    there = read_networks([f"signs={MODELS / 'sign_digits.safetensors'}", "sign-digits", "everyday"])
+    assert [len(one.examples) for one in there.values()] == [0, 20, 12]
+    with serving(there, "golden", lambda: rowvit.open("golden")) as served:
+        page = open_page(viewport={"width": 360, "height": 800})
+        page.goto(served.url)
+        shown = page.locator(".examples button:visible")
+        assert shown.count() == 20
+        page.select_option("#model", "everyday")
+        assert shown.count() == 12
+        shown.nth(0).click()
+        page.locator("article.answer .model:text-is('everyday')").wait_for()
+        # behind its last layer there is the class token alone, so that the picture before is shown
+        slider = page.locator("input[type=range]")
+        assert int(slider.input_value()) < int(slider.get_attribute("max"))
+        tokens = int(slider.get_attribute("aria-valuetext").partition(" of 65 tokens")[0])
+        assert tokens >= 5
+        page.select_option("#model", "signs")
+        assert shown.count() == 20
+        page.close()
+        plain = open_page(java_script_enabled=False)
+        plain.goto(served.url)
+        assert plain.locator(".examples button:visible").count() == 32
+        plain.close()
 
 
 @both_sizes

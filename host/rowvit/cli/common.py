@@ -47,11 +47,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _flags_alone(parameters: list[Any]) -> list[Any]:
-    """Parameters of a help: a flag takes no value, so none of a type is shown behind it."""
+def _without_types(parameters: list[Any]) -> list[Any]:
+    """Parameters of a help: a flag takes no value, and an argument's name says more than Python's type."""
     for parameter in parameters:
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""
+        if parameter.param_type_name == "argument":
+            parameter.display_type_rich = lambda ctx: None
     return parameters
 
 
@@ -59,14 +61,14 @@ class Group(TyperGroup):
     """Commands behind a word."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return _flags_alone(super().get_params(ctx))
+        return _without_types(super().get_params(ctx))
 
 
 class Command(TyperCommand):
     """What its user can fix becomes one sentence on standard error, and exit code 2."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return _flags_alone(super().get_params(ctx))
+        return _without_types(super().get_params(ctx))
 
     def invoke(self, ctx: Any) -> Any:
         if not LOG.handlers:

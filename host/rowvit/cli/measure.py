@@ -29,7 +29,7 @@ from rowvit.cli.common import (
     wrote,
 )
 from rowvit.errors import RowvitError
-from rowvit.measure.power.passes import DRY_RUN, PowerPlan
+from rowvit.measure.power.passes import DRY_RUN, FEWEST_PAIRS, PowerPlan
 
 
 @command()
@@ -289,7 +289,11 @@ def power(
     measures: Annotated[str, Option(metavar="TEXT", help="csv: where the meter is connected.")] = "",
     pairs: Annotated[
         int | None,
-        Option(metavar="N", show_default=_planned("pairs"), help="Number of idle passes, and of busy ones."),
+        Option(
+            metavar="N",
+            show_default=_planned("pairs"),
+            help=f"Number of idle passes, and of busy ones, at least {FEWEST_PAIRS}.",
+        ),
     ] = None,
     seconds: Annotated[
         float | None,

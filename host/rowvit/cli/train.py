@@ -64,7 +64,7 @@ def train(
 
     Examples
     --------
-      rowvit train vit.safetensors --data photos/ --recipe fine-tune.toml -o vit-tuned.safetensors
+      rowvit train vit.safetensors --data photos/ --recipe recipes/sign-digits/gelu.toml -o tuned.safetensors
 
       torchrun --nproc-per-node 4 -m rowvit.cli train vit.safetensors --data photos/ ...
     """

@@ -71,6 +71,11 @@ def image_shape(arch: Mapping[str, Any]) -> tuple[int, int]:
     return arch["image_size"], arch.get("image_width") or arch["image_size"]
 
 
+def layer_names(meta: Mapping[str, Any]) -> list[str]:
+    """Names of embedding, layers and head, by the description of a package or program."""
+    return ["embed", *map(str, range(meta["architecture"]["depth"])), "head"]
+
+
 def image_keys(size: Size) -> dict[str, int]:
     """What an "architecture" says of images of this size: nothing about the width of a square."""
     height, width = sides(size)

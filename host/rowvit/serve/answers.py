@@ -11,9 +11,9 @@ import numpy as np
 
 import rowvit
 from rowvit.cycles import measured, predict
+from rowvit.formats.description import layer_names
 from rowvit.formats.work import WORK
 from rowvit.measure.draw.pictures import Look, looks
-from rowvit.measure.speed.profile import layer_names
 from rowvit.measure.speed.throughput import BASIS
 
 if TYPE_CHECKING:

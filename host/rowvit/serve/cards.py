@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PHOTO = -1  # what is before layer 0
 SIDE = 448  # pixels of a picture's longer side
 _GAP, _LINE = 16, 30
+_ENOUGH = 4  # patches, for a picture to show something
 _INK, _FAINT, _PAPER = "#14202b", "#5b6b7a", "#ffffff"
 
 
@@ -56,9 +57,18 @@ def left(photo: Image.Image, one: Classified) -> list[Snapshot]:
     edges = [PHOTO, *(step["layer"] for step in steps), arch["depth"]]
     found = [Snapshot(PHOTO, edges[1] - 1, f"all {arch['tokens']} tokens", photo)]
     for number, kept in enumerate(result.kept, 1):
-        caption = f"after layer {edges[number]}: {len(kept)} of {arch['tokens']} tokens left"
+        caption = f"{len(kept)} of {arch['tokens']} tokens left since layer {edges[number]}"
         found.append(Snapshot(edges[number], edges[number + 1] - 1, caption, remaining(photo, kept, arch)))
     return found
+
+
+def telling(one: Classified) -> int:
+    """The last layer behind which there are patches to be seen: the class token alone shows nothing."""
+    arch, steps = one.network.meta["architecture"], one.network.meta["pruning"]
+    ends = [*(step["layer"] - 1 for step in steps), arch["depth"] - 1]
+    counts = [arch["tokens"], *map(len, one.answer.result.kept)]
+    shown = (end for end, count in zip(ends, counts, strict=True) if count >= arch["prefix"] + _ENOUGH)
+    return max(shown, default=ends[0])
 
 
 def watched(photo: Image.Image, one: Classified, explanation: Explanation) -> list[Snapshot]:

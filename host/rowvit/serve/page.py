@@ -191,12 +191,14 @@ def _drawn(
     """Of the photo as the network has ``seen`` it."""
     left = cards.left(seen, one)
     last = one.network.meta["architecture"]["depth"] - 1
-    column = dict(document=document, last=last, photo=cards.PHOTO, left=left, watched=(), json=b"", png=b"")
+    at = cards.telling(one)
+    column = dict(document=document, last=last, at=at, photo=cards.PHOTO, left=left)
+    column |= dict(watched=(), json=b"", png=b"")
     if frame:
         try:
             layer = min(max(int(frame[:4]), cards.PHOTO), last)
         except ValueError:
-            layer = last
+            layer = at
         return column | {"left": [step for step in left if step.first <= layer <= step.last]}
     return column | {
         "watched": cards.watched(seen, one, explanation) if explanation else (),

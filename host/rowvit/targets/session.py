@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from rowvit.decoding import AHEAD_BYTES, decoded
 from rowvit.errors import RowvitError
-from rowvit.formats.description import image_shape
+from rowvit.formats.description import image_shape, layer_names
 from rowvit.formats.program import Program
 from rowvit.formats.records import checkpoint_names
 from rowvit.formats.work import WORK
@@ -563,6 +563,8 @@ class Session:
             "config": {"name": config.name, "hash": f"{config.hash:08X}", "clock_mhz": config.clock_mhz},
             "seconds": seconds,
         }
+        if self.target_name != "golden":  # of which each image has the cycles
+            record["layers"] = layer_names(self.meta)
         if "memory" in self.options:
             record["memory"] = vars(self.options["memory"])
             record["stalls"] = self.options.get("stalls", 0)

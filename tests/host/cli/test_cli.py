@@ -129,7 +129,9 @@ def test_sim_report(small, tmp_path):
     assert data["memory"] == {"latency": 40, "rate": 85, "ideal": False, "megabytes": 128}
     assert data["config"]["name"] == "tiny"
     assert [Path(image["file"]).name for image in data["images"]] == ["a.png", "b.png"]
+    assert data["layers"][:2] == ["embed", "0"] and data["layers"][-1] == "head"
     for image in data["images"]:
+        assert len(image["layer_cycles"]) == len(data["layers"])
         assert image["bit_exact"] is True
         assert image["top1"] == int(np.argmax(image["logits"]))
         assert sum(image["layer_cycles"]) == image["cycles"] == image["counters"]["cycles"]

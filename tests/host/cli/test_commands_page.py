@@ -7,6 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from rowvit.cli import app
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -32,6 +35,12 @@ def test_every_option_has_a_unit_and_a_word(made) -> None:
             assert one.help, (name, one.name)
             flag = one.param_type_name == "option" and one.is_flag
             assert bool(one.metavar) != flag, (name, one.name)
+
+
+def test_helps_show_no_types_of_python(made) -> None:
+    for name, _, _ in made.commands():
+        text = CliRunner().invoke(app, [*name.split()[1:], "-h"], env={"COLUMNS": "200"}).output
+        assert "Show this message" in text and not re.search(r"<\w*(str|Path|int|float|bool)\b", text), name
 
 
 def test_every_command_with_a_file_has_an_example(made) -> None:

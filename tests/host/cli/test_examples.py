@@ -24,7 +24,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from networks import randomise
-from rowvit.measure import temperature
+from rowvit.measure import energy, temperature
 from rowvit.measure.power import protocol
 
 torch = pytest.importorskip("torch")
@@ -39,7 +39,10 @@ ROOT = Path(__file__).resolve().parents[3]
 #: pages for users; those of results have commands of recipes, whose data is not here
 PAGES = ["README.md", "bitstreams/README.md", "hls/README.md"] + [
     f"docs/{name}.md"
-    for name in ("accuracy", "backbones", "board", "measurement", "serve", "your-model", "commands")
+    for name in (
+        *("accuracy", "backbones", "board", "energy", "measurement", "serve", "your-model"),
+        "commands",
+    )
 ]
 #: what only has to be understood, and why
 PARSED = {
@@ -53,6 +56,8 @@ PARSED = {
     "rowvit verify-overlay": "a bitstream of Vivado",
     "rowvit diagnose --target board": "a board",
     "rowvit diagnose --json": "a board",
+    "rowvit power pruned.safetensors": "a large network that the page makes",
+    "rowvit report pruned.json": "its result, and another's",
     "rowvit run sign-digits photo.jpg --frontend hls": "the preprocessor takes networks with larger patches",
     "rowvit run sign-digits photo.jpg --target board --frontend hls": "likewise",
 }
@@ -110,8 +115,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for number in range(4):
                 pixels = sets.picture(np.random.default_rng(number), [*sets.COLOURS.values()][label])
                 Image.fromarray(pixels).save(folder / name / of / f"{number}.png")
-    for name in ("fine-tune", "gelu", "relu", "prune"):
-        (folder / f"{name}.toml").write_text(RECIPE)
+    own = folder / "recipes" / "sign-digits"
+    own.mkdir(parents=True)
+    for name in ("gelu", "relu", "prune"):
+        assert (ROOT / "recipes" / "sign-digits" / f"{name}.toml").exists()
+        for path in (folder, own):
+            (path / f"{name}.toml").write_text(RECIPE)
+    shutil.copy(energy.TABLE, folder / "my-energies.toml")
     (folder / "names.txt").write_text("\n".join(classes))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rowvit.errors import RowvitError
+from rowvit.measure.power.align import align
 from rowvit.measure.power.instrument import Instrument
 from rowvit.measure.power.instruments.meter import MeterLog
 from rowvit.measure.power.passes import PowerPass, PowerPlan
@@ -54,6 +56,27 @@ def test_a_log_is_found_whatever_its_clock(tmp_path_factory, seed, wrong, rate, 
     for p in passes:
         true = board.energy(p.end) - board.energy(p.begin)
         assert samples.energy(p.begin, p.end) == pytest.approx(true, rel=0.01)
+
+
+@pytest.mark.parametrize(("pairs", "fits"), [(8, False), (40, True)])
+def test_many_pairs_tell_what_scatters(pairs, fits):
+    """Differences that scatter by more than a third of themselves: few say little, many all that is asked."""
+    rng = np.random.default_rng(pairs)
+    ends, passes = 100 + 6 * np.arange(2 * pairs + 1), []
+    times = np.arange(60, ends[-1] + 40, 0.05)
+    watts = np.full(len(times), 5.0)
+    for number, (start, stop) in enumerate(pairwise(ends)):
+        kind = ("idle", "busy")[(number + number // 2) % 2]
+        passes.append(PowerPass(number // 2, kind, start, start + 0.5, stop - 0.5, stop, 10))
+        inside = (times >= start) & (times < stop)
+        watts[inside] += (kind == "busy") + rng.normal(0, 0.4)
+    passes.sort(key=lambda p: p.start)
+    if fits:
+        found = align(times, watts, passes, None, 60)
+        assert found.middle - found.at == pytest.approx(0, abs=0.3)
+    else:
+        with pytest.raises(RowvitError, match=r"scatter by \S+ W, so that it takes \S+ W to tell that from"):
+            align(times, watts, passes, None, 60)
 
 
 def test_times_may_count_from_anywhere_and_be_dates(tmp_path):
@@ -138,9 +161,17 @@ def test_a_log_that_ends_early_is_refused(tmp_path):
         ("time;power\n1;2,5\n2;2,25\n3;0.L\n", r"line 4: '0\.L' in the column 'power' is not a number"),
         ("time,power\nnoon,1\nnight,3\n", r"line 2: 'noon' in the column 'time' is not a time"),
         ("time,power\n2026-01-01T10:00:00,1\nOL,3\n", r"line 3: 'OL' in the column 'time' is not a time"),
-        ("time,power\n1,\n2,3\n", "line 2: times must ascend, and no cell may be empty"),
-        ("time,power\n2,1\n1,3\n", "line 3: times must ascend"),
-        ("time,power\n2,1\n", "times must ascend"),
+        ("Time,Power (W)\n1,2\n2,x\n", r"line 3: 'x' in the column 'Power \(W\)' is not a number"),
+        ("time,power\n1,2\n2,inf\n", "line 3: 'inf' in the column 'power' is not a number"),
+        (
+            "Date,power\n2026-01-01T10:00:00,1\nnever,3\n",
+            "'never' in the column 'Date' is not a time; remove",
+        ),
+        ("time,power\n1,\n2,3\n", "line 2: a cell is empty; remove the line, which leaves a gap"),
+        ("time,power\n2,1\n1,3\n", "line 3: its time is not after the one before; remove the line"),
+        ("time,power\n2,1\n", "has 1 readings; log ten a second"),
+        ("time,power\n", "has 0 readings; log ten a second"),
+        ("time,power\n1,2\n2,3,4\n", r"cannot be read as CSV \(line 3 has more cells than the header\); use"),
         ("", "cannot be read as CSV"),
     ],
 )

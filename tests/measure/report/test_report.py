@@ -39,8 +39,11 @@ def slower(bench_file) -> dict:
 def report(bench_file, power_file, slower, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
     power = json.loads(power_file.read_text())
-    documents = [("bench.json", json.loads(bench_file.read_text())), ("slower.json", slower)]
-    path.write_text(page([*documents, ("power.json", power), ("again.json", power)]))
+    other = json.loads(json.dumps(power).replace('"value": ', '"value": 9'))
+    names = "deit-tiny-dense-on-the-simulated-rtl-2026-11-30.json", "deit-tiny-pruned-at-half-the-speed.json"
+    documents = [(names[0], json.loads(bench_file.read_text())), (names[1], slower)]
+    powers = [("measured-with-a-shunt.json", power), ("again.json", power), ("a-very-hot-board.json", other)]
+    path.write_text(page([*documents, *powers]))
     return path
 
 
@@ -63,7 +66,22 @@ CUT = """[...document.querySelectorAll('body *')]
     .map(e => e.outerHTML.slice(0, 120))"""
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+#: words that are broken between letters
+BROKEN = """[...document.querySelectorAll('td, th, li, p, dd, dt, h2, h3')].flatMap(cell => {
+    const found = [], nodes = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+    while (nodes.nextNode())
+        for (const word of nodes.currentNode.data.matchAll(/(?<!\\w)[A-Za-z]{2,20}(?!\\w)/g)) {
+            const letters = document.createRange();
+            letters.setStart(nodes.currentNode, word.index);
+            letters.setEnd(nodes.currentNode, word.index + word[0].length);
+            const lines = [...letters.getClientRects()].filter(r => r.width).map(r => Math.round(r.top));
+            if (new Set(lines).size > 1) found.push(`${word[0]} in ${cell.textContent.trim().slice(0, 60)}`);
+        }
+    return found;
+})"""
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
 def test_in_a_browser(open_page, report, bench_file, width):
     document = json.loads(bench_file.read_text())
     tab = open_page(viewport={"width": width, "height": 800})
@@ -105,10 +123,11 @@ def test_in_a_browser(open_page, report, bench_file, width):
     # nothing is cut off, in no table either, and no cell becomes a tower of words
     assert tab.evaluate(CUT) == []
     assert max(tab.evaluate(LINES)) <= 4
+    assert tab.evaluate(BROKEN) == []
 
     # every plot is drawn: it has a size, and more than one color
     plots = tab.locator("img.plot")
-    assert plots.count() == 2 * 4 + 2 * 2 + 2 + 1
+    assert plots.count() == 2 * 4 + 3 * 2 + 2 + 1
     for i in range(plots.count()):
         box = plots.nth(i).bounding_box()
         assert 0.8 * min(width, 432) - 32 < box["width"] <= 544 and box["height"] > 100
@@ -141,8 +160,9 @@ def test_in_a_browser(open_page, report, bench_file, width):
         assert value in text
     compared = tab.inner_text("#compared-throughput")
     assert "0.500" in compared and "2.000" in compared and "a slow memory" in compared
-    assert tab.inner_text("#compared-power").count("within the uncertainties") == 6
-    assert "None." in tab.inner_text("#compared-power")  # no condition differs
+    said = tab.inner_text("#compared-power")
+    assert said.count("again.json within, a-very-hot-board.json beyond the uncertainties") == 6
+    assert "None." in said  # no condition differs
     assert tab.title().startswith("rowvit: ")
 
 

@@ -22,7 +22,10 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = COLOURS = (
 )
 GREY = "#8a8a8a"  #: to be seen on white and on black
 INK = "#010203"  #: of text and lines in an embedded SVG: the page's, light or dark
-_PAGE = "<style>svg{color:#1c1c1c}@media(prefers-color-scheme:dark){svg{color:#e4e4e4}}</style>"
+_WORDS = "#1c1c1c", "#e4e4e4"  # on a light page, and on a dark one
+_PAGE = (
+    f"<style>svg{{color:{_WORDS[0]}}}@media(prefers-color-scheme:dark){{svg{{color:{_WORDS[1]}}}}}</style>"
+)
 
 
 def figure(width: float, height: float) -> Figure:
@@ -55,11 +58,18 @@ def save(picture: Figure, path: Path) -> None:
         picture.savefig(part, format=path.suffix.lower().lstrip("."))
 
 
-def embedded(picture: Figure, kind: str) -> str:
-    """A picture as a URL that holds it; ``kind`` is "svg+xml", on the page's background, or "webp"."""
+def embedded(picture: Figure, kind: str, dark: bool = False) -> str:
+    """A picture as a URL that holds it, on the page's background.
+
+    ``kind`` is "svg+xml", whose words are light where the page is ``dark``, or "webp", where this says it.
+    """
     file = io.BytesIO()
     if kind == "webp":
-        picture.savefig(file, format=kind)
+        from matplotlib.text import Text
+
+        for text in picture.findobj(Text):
+            text.set_color(_WORDS[dark])
+        picture.savefig(file, format=kind, transparent=True)
         data = file.getvalue()
     else:
         picture.savefig(file, format="svg", metadata={"Date": None}, transparent=True)

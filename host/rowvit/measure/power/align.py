@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 #: the largest difference between the rates of the two clocks
 _RATE = 0.04
 #: a log is aligned where a busy pass takes more than the idle one of its pair by this many times what these
-#: differences scatter, so that drift from pair to pair is in none of them; the log of another measurement, in
-#: another order, is not
-_APART = 3.0
+#: differences scatter, so that drift from pair to pair is in none of them, or by so many pairs that they say
+#: it to such a share of itself; the log of another measurement, in another order, does neither
+_APART, _PRECISE = 3.0, 0.25
 #: and where chance would not set them that far apart, at any of the places looked at, more often than this
 _CHANCE = 0.01
 
@@ -124,11 +124,14 @@ def align(
     apart, scatter = differences.mean(), differences.std(ddof=1)
     tried = (1 + 4 * (high - low) / shortest) * (1 + 4 * _RATE * span / shortest)
     freedom = len(differences) - 1
-    chance = student_t(1 - _CHANCE / tried, freedom) * scatter / math.sqrt(len(differences))
-    if apart <= max(_APART * scatter, chance):
+    error = scatter / math.sqrt(len(differences))
+    chance = student_t(1 - _CHANCE / tried, freedom) * error
+    needed = max(chance, min(_APART * scatter, student_t(CONFIDENCE, freedom) * error / _PRECISE))
+    if apart <= needed:
         raise RowvitError(
             f"the meter's log does not rise and fall with the passes (busy ones take {apart:.3g} W more than"
-            f" the idle ones of their pairs, and these differences scatter by {scatter:.3g} W)",
+            f" the idle ones of their pairs; these differences scatter by {scatter:.3g} W, so that it takes"
+            f" {needed:.3g} W to tell that from chance)",
             "is it the log of this measurement?",
         )
     if found.lag > shortest / 2:

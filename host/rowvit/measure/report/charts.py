@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,13 +31,24 @@ if TYPE_CHECKING:
 _INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
 
 
+_LONGEST = 24  # letters of a file's name below or above a plot
+
+
 @dataclass
 class Plot:
-    """A picture: what it shows, and ``source`` for an ``img`` element; ``narrow``, if any, for a phone's."""
+    """A picture: what it shows, and ``source`` for an ``img`` element.
+
+    ``others`` are for media that are wanted, each with the media's query.
+    """
 
     caption: str
     source: str = ""
-    narrow: str = ""
+    others: Sequence[tuple[str, str]] = ()
+
+
+def shorter(name: str) -> str:
+    """A file's name that fits below a plot, with its beginning and its end."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]}…{name[-_LONGEST // 2 :]}"
 
 
 @contextmanager
@@ -120,7 +131,7 @@ def layers(runs: list[tuple[str, dict[str, Any]]]) -> Plot:
             cycles = np.array([layer["cycles"] for layer in figures["layers"]]) / 1e3
             color = COLOURS[number % len(COLOURS)]
             if len(runs) > 1:
-                axes.bar(at, cycles, width, color=color, label=label)
+                axes.bar(at, cycles, width, color=color, label=shorter(label))
                 continue
             busy = cycles * [layer["busy"] for layer in figures["layers"]]
             axes.bar(at, cycles, width, color=SKY, alpha=0.35, label="array waits")
@@ -206,13 +217,13 @@ def ratios(rows: list[tuple[str, list[float]]], labels: list[str]) -> Plot:
             at = np.arange(len(rows)) + (number - len(labels) / 2) * width
             factors = [values[number] / values[0] for _, values in rows]
             color, lengths = COLOURS[number % len(COLOURS)], [factor - 1 for factor in factors]
-            bars = axes.barh(at, lengths, width, left=1, color=color, label=labels[number])
+            bars = axes.barh(at, lengths, width, left=1, color=color, label=shorter(labels[number]))
             axes.bar_label(bars, [f" {factor:.3f} " for factor in factors], fontsize=8)
         axes.axvline(1, color=INK, linewidth=0.8)
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])
         axes.invert_yaxis()
         axes.margins(x=0.18)
-        axes.set_xlabel(f"ratio to {labels[0]}")
+        axes.set_xlabel(f"ratio to {shorter(labels[0])}")
         if len(labels) > 2:
             _legend(axes, 3)
     return plot

@@ -34,6 +34,8 @@ _CONDITIONS = (
 )
 
 
+#: queries of media: where the page has no room for a wide picture, and where it is dark
+_NARROW, _DARK = "(max-width: 60rem)", "(prefers-color-scheme: dark)"
 #: columns of a table of counters, so that it fits on a screen
 _LAYERS = 8
 #: parts of names in result files, as they are written
@@ -136,14 +138,19 @@ def photo(documents: Sequence[tuple[str, dict[str, Any]]], model: str, source: P
     with rowvit.open("golden") as golden:
         golden.load(package)
         results = golden([source])
-    drawn = (
+    wide, narrow = (
         pictures.draw(
             [source.name], [pictures.seen(source, package.meta)], results, results, package.meta, narrow
         )
         for narrow in (False, True)
     )
     caption = f"What {package.meta['name']} makes of {source.name}, by the integer reference"
-    return Plot(caption, *(embedded(picture, "webp") for picture in drawn))
+    others = [
+        (f"{_NARROW} and {_DARK}", embedded(narrow, "webp", dark=True)),
+        (_NARROW, embedded(narrow, "webp")),
+        (_DARK, embedded(wide, "webp", dark=True)),
+    ]
+    return Plot(caption, embedded(wide, "webp"), others)
 
 
 def estimated_energy(
@@ -473,7 +480,7 @@ def _comparison(kind: str, some: list[tuple[str, dict[str, Any]]]) -> dict[str, 
     """Quantities of several results of one kind, side by side."""
     labels = [name for name, _ in some]
     documents = [document for _, document in some]
-    rows = _quantities(kind, documents)
+    rows = _quantities(kind, documents, labels)
     pictures = [charts.ratios([(name, values) for name, values, *_ in rows if all(values)], labels)]
     if kind == "throughput":
         tables = [d["throughput"]["layers"] for d in documents]
@@ -500,7 +507,9 @@ def _comparison(kind: str, some: list[tuple[str, dict[str, Any]]]) -> dict[str, 
     }
 
 
-def _quantities(kind: str, documents: list[dict[str, Any]]) -> list[tuple[str, list[float], list[Any], str]]:
+def _quantities(
+    kind: str, documents: list[dict[str, Any]], labels: list[str]
+) -> list[tuple[str, list[float], list[Any], str]]:
     """Name, value in every result, how these are written (of power, with uncertainties), and a remark."""
     if kind == "throughput":
         every = [d["throughput"] for d in documents]
@@ -522,7 +531,9 @@ def _quantities(kind: str, documents: list[dict[str, Any]]) -> list[tuple[str, l
             for value, half in zip(values[1:], halves[1:], strict=True)
         ]
         words = ["beyond" if one else "within" for one in apart]
-        remark = f"{', '.join(words if len(set(words)) > 1 else words[:1])} the uncertainties"
+        if len(set(words)) > 1:
+            words = [f"{label} {word}" for label, word in zip(labels[1:], words, strict=True)]
+        remark = f"{', '.join(dict.fromkeys(words))} the uncertainties"
         rows.append((f"{name}, {unit}", values, shown, remark))
     return rows
 

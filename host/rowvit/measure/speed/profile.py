@@ -15,6 +15,7 @@ import numpy as np
 
 import rowvit
 from rowvit.cycles import Prediction, Slice, activity, measured, predict
+from rowvit.formats.description import layer_names
 from rowvit.formats.program import OperationKind, Program
 from rowvit.hardware.activity import REGISTERS
 from rowvit.hardware.config import HardwareConfig
@@ -199,11 +200,6 @@ def _marks(program: Program, events: np.ndarray) -> list[int]:
     marks = [n + 1 for n, instruction in enumerate(operations) if Flag.MARK in instruction.flags]
     drained = events["done"][:, Engine.DRAIN]
     return [int(np.argmax(drained >= mark)) for mark in marks]
-
-
-def layer_names(meta: dict[str, Any]) -> list[str]:
-    """Names of embedding, layers and head, by the ``meta`` of a package or program."""
-    return ["embed", *map(str, range(meta["architecture"]["depth"])), "head"]
 
 
 def _modelled(program: Program, predicted: Prediction) -> list[LayerProfile]:

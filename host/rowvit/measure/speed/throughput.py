@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rowvit.formats.description import square_side
+from rowvit.formats.description import layer_names, square_side
 from rowvit.hardware.host import host_work
 from rowvit.hardware.isa import COUNTERS
 from rowvit.hardware.memory import Memory
 from rowvit.measure import result as results
 from rowvit.measure.result import differences
-from rowvit.measure.speed.profile import layer_names, watched
+from rowvit.measure.speed.profile import watched
 from rowvit.measure.temperature import temperatures, thermometer
 from rowvit.processors import processors
 

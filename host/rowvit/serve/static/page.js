@@ -140,6 +140,15 @@ photo.addEventListener("change", () => take([...photo.files]));
 for (const name of ["model", "other"])
   byId(name)?.addEventListener("change", () => again && again());
 
+// Of the network that is chosen; of one without any, the first ones that there are.
+function examples() {
+  const all = [...document.querySelectorAll(".examples")], name = byId("model").value;
+  const own = all.find((each) => each.dataset.model === name) || all[0];
+  for (const each of all) each.classList.toggle("hidden", each !== own);
+}
+byId("model").addEventListener("change", examples);
+examples();
+
 let again = null; // asks the last question anew, as for another network
 
 function take(files) {

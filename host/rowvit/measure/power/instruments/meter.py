@@ -107,7 +107,12 @@ class MeterLog(Instrument):
             separators = {"sep": ";", "decimal": ","} if ";" in text.partition("\n")[0] else {}
             frame = pd.read_csv(io.StringIO(text), skipinitialspace=True, **separators)
         except (OSError, ValueError) as error:
-            raise RowvitError(f"{self.path}: cannot be read as CSV ({error})") from error
+            why = _RAGGED.search(str(error))
+            said = f"line {why[1]} has more cells than the header" if why else str(error)
+            raise RowvitError(
+                f"{self.path}: cannot be read as CSV ({' '.join(said.split())})",
+                "use a log with a header, and as many cells in every line",
+            ) from error
         columns = {str(name).strip().lower(): name for name in frame.columns}
         # of the rows: pandas leaves out lines that are empty
         lines = [number for number, line in enumerate(text.splitlines(), 1) if line.strip()][1:]
@@ -115,11 +120,11 @@ class MeterLog(Instrument):
         def refuse(wrong: Any, values: Any, name: str, what: str) -> None:
             """`RowvitError` about the first cell that is wrong, if one is."""
             for row in np.flatnonzero(wrong)[:1]:
-                cell = str(values.iloc[row]).strip()
+                cell, where = str(values.iloc[row]).strip(), columns[name]
+                overload = "; or, if OL is there for overload, measure in a larger range"
                 raise RowvitError(
-                    f"{self.path}: line {lines[row]}: {cell!r} in the column {name!r} is not a {what}",
-                    "remove the line, which leaves a gap; or, if OL is there for overload, measure in a"
-                    " larger range",
+                    f"{self.path}: line {lines[row]}: {cell!r} in the column {where!r} is not a {what}",
+                    f"remove the line, which leaves a gap{overload if what == 'number' else ''}",
                 )
 
         def column(kind: str, *starts: str) -> Any:
@@ -143,6 +148,7 @@ class MeterLog(Instrument):
                 numbers = pd.to_numeric(decimal, errors="coerce")
                 refuse(numbers.isna() & values.notna(), values, name, "number")
                 values = numbers
+            refuse(np.isinf(values), values, name, "number")
             return values * self._unit(name, kind)
 
         when, power = column("s", "time", "date"), column("w", "power", "watt")
@@ -158,7 +164,8 @@ class MeterLog(Instrument):
             )
         if not pd.api.types.is_numeric_dtype(when):
             dates = _dates(when)
-            refuse(dates.isna() & when.notna(), when, "time", "time")
+            name = next(n for n in columns if str(columns[n]) in self.used)
+            refuse(dates.isna() & when.notna(), when, name, "time")
             when = (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
         watts, step = power, None
         if power is None:
@@ -168,9 +175,14 @@ class MeterLog(Instrument):
         table = np.stack([when.to_numpy(np.float64), watts.to_numpy(np.float64)])
         empty = ~np.isfinite(table).all(axis=0)
         wrong = empty | (np.diff(table[0], prepend=-np.inf) <= 0)
-        if table.shape[1] < 2 or wrong.any():
-            line = f"line {lines[np.flatnonzero(wrong)[0]]}: " if wrong.any() else ""
-            raise RowvitError(f"{self.path}: {line}times must ascend, and no cell may be empty")
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            what = "a cell is empty" if empty[row] else "its time is not after the one before"
+            raise RowvitError(
+                f"{self.path}: line {lines[row]}: {what}", "remove the line, which leaves a gap"
+            )
+        if table.shape[1] < 2:
+            raise RowvitError(f"{self.path} has {table.shape[1]} readings", "log ten a second or more")
         return table[0], table[1], step
 
     def _unit(self, column: str, kind: str) -> float:
@@ -193,6 +205,7 @@ class MeterLog(Instrument):
         return 1.0
 
 
+_RAGGED = re.compile(r"Expected \d+ fields in line (\d+)")  # of pandas, which says more
 _PREFIXES = {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9, "k": 1e3}
 _OTHERS = ("va", "var", "wh", "ah", "dbm", "j", "j/s")  # of quantities that are taken for power or current
 _QUANTITIES = {"s": "time", "w": "power", "v": "voltage", "a": "current"}

@@ -287,7 +287,7 @@ def _loaded(
         raise NoPicture(f"{name}: is no picture", f"use one of {', '.join(FORMATS)}") from error
     except Exception as error:  # a damaged file makes Pillow's readers raise anything
         raise RowvitError(
-            f"{name}: cannot be decoded as an image", "use a complete JPEG or PNG file"
+            f"{name}: cannot be decoded as an image", "use a complete file, or save it as JPEG"
         ) from error
 
 

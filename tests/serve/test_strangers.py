@@ -191,6 +191,16 @@ def test_who_leaves_is_one_line(served, caplog):
     until(lambda: served.service.open_requests == 0)
 
 
+def test_what_is_no_http_is_a_line_with_its_address(served, caplog):
+    with (
+        caplog.at_level("WARNING", "uvicorn.error"),
+        socket.create_connection(("127.0.0.1", served.port), HANG, ("127.0.0.3", 0)) as one,
+    ):
+        one.sendall(b"\x16\x03\x01 what is this\r\n\r\n")
+        assert one.recv(100).startswith(b"HTTP/1.1 400")
+    assert caplog.messages == ["127.0.0.3 Invalid HTTP request received."]
+
+
 def test_lessons_are_not_in_the_log(networks, puppet, caplog):
     secret = "lesson-Zk3ap_0-99aXyZ-secret"
     with serving(networks, "sim", lambda: puppet) as served, caplog.at_level("INFO", "rowvit.serve"):
@@ -378,14 +388,24 @@ def test_large_bodies_of_one_address_take_their_turns(networks, puppet):
         assert {one.result(HANG).status for one in asked} == {415}  # zeros are no picture
 
 
-def test_a_body_for_which_there_is_no_room_in_time(networks, puppet):
-    limits = Limits(body=1 << 20, bodies=1 << 20, deadline=2.0)
-    with (
-        serving(networks, "sim", lambda: puppet, limits) as served,
-        half_open(served.port, bytes(900_000), 900_001),
-    ):
-        reply = served.ask("POST", "/models/small/classify", bytes(900_000))
-    assert reply.status == 429 and "too many large requests" in reply.error
+def test_a_body_for_which_there_is_no_room_in_time():
+    """It gets a sentence, and what is here stays; with room in time it is let in."""
+    bodies, first, own = gate._Bodies(), gate._Body("A", 60, arrived=True), gate._Body("A")
+    bodies.all |= {first, own}
+
+    async def main() -> None:
+        with anyio.fail_after(HANG):
+            with pytest.raises(Refusal, match="too many large requests"):
+                await bodies.let_in(own, 20, 64, 0.05)
+            assert own.size == 0 and not first.displaced
+            async with anyio.create_task_group() as group:
+                group.start_soon(bodies.let_in, own, 20, 64, HANG)
+                await anyio.sleep(0.05)
+                assert own.size == 0
+                bodies.discard(first)
+            assert own.size == 20
+
+    anyio.run(main)
 
 
 def test_bodies_that_cannot_give_way():

@@ -176,6 +176,12 @@ def _same(one: Path, other: Path) -> bool:
         return os.path.realpath(one) == os.path.realpath(other)
 
 
+def require_suffix(path: Path, suffix: str) -> None:
+    """`RowvitError` for a file whose name would say that it is something else."""
+    if path.suffix.lower() != suffix:
+        raise RowvitError(f"{path}: what is written is {suffix}", f"name it {path.stem}{suffix}")
+
+
 #: how the help of an option begins that not all targets have
 _SCOPE = re.compile(r"((?:golden|sim|board)(?:, (?:golden|sim|board))*): ")
 

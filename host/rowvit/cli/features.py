@@ -10,7 +10,7 @@ import numpy as np
 import typer
 
 from rowvit.cli import options as opt
-from rowvit.cli.common import ERR, answered, command, progress_bar, say, wrote
+from rowvit.cli.common import ERR, answered, command, progress_bar, require_suffix, say, wrote
 from rowvit.errors import RowvitError, replacing
 
 
@@ -65,6 +65,7 @@ def features(
     from rowvit.targets.session import Session, image_files
     from rowvit.targets.target import read_model, read_package
 
+    require_suffix(output, ".npz")
     source: Any = read_model(model)
     if isinstance(source, ModelPackage):
         source = source.with_tokens()

@@ -22,6 +22,7 @@ from rowvit.cli.common import (
     print_host_work,
     print_rows,
     progress_bar,
+    require_suffix,
     right_aligned,
     say,
     status,
@@ -240,6 +241,7 @@ def baseline(
     from rowvit.measure.speed.baseline import save
     from rowvit.targets.target import read_model
 
+    require_suffix(output, ".onnx")
     with status("writing the float network"):
         save(read_model(model).meta, output, batch)
     say(f"{output}: float network for {batch} images per call")

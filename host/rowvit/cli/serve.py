@@ -20,6 +20,8 @@ from rowvit.errors import RowvitError, needs
 #: seconds from a request to its answer, by default; what a simulation takes depends on the network
 _DEADLINE = {opt.TargetName.golden: 30.0, opt.TargetName.sim: 300.0, opt.TargetName.board: 30.0}
 TOKEN = "ROWVIT_TOKEN"
+#: whose lines are wanted; what is wrong with a form its sender is told
+_LOGS = {"rowvit.serve": logging.INFO, "uvicorn.error": logging.WARNING, "python_multipart": logging.CRITICAL}
 
 
 @command()
@@ -210,11 +212,12 @@ def certificate(
 
 def _log_lines() -> None:
     """A line for every request on standard error, never wrapped: journals and files take it from there."""
-    log, handler = logging.getLogger("rowvit.serve"), logging.StreamHandler()
+    handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log.handlers = [handler]
-    log.propagate = False
-    log.setLevel(logging.INFO)
+    for name, level in _LOGS.items():
+        log = logging.getLogger(name)
+        log.handlers, log.propagate = [handler], False
+        log.setLevel(level)
 
 
 def _token(host: str, file: Path | None) -> tuple[str, bool]:

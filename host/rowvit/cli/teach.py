@@ -164,7 +164,7 @@ def teach(
                 before,
             )
     for sentence in wrong:
-        say(f"left out: {sentence}", ERR)
+        say(f"skipped: {sentence}", ERR)
     if same_head:
         package = acquaint(seen, backbone)
         package.meta["name"] = name or package.meta["name"]

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import PurePath
 
 from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 from starlette.types import Message
@@ -89,8 +90,16 @@ async def form(request: Request) -> AsyncIterator[FormData]:
         return {"type": "http.request", "body": data, "more_body": False}
 
     given = Request(request.scope, receive) if packed else request
-    async with given.form(max_files=1, max_fields=16) as found:
+    try:
+        found = await given.form(max_files=1, max_fields=16)
+    except HTTPException as error:  # in the library's words
+        several = str(error.detail).startswith("Too many files")
+        what = "the form has several files" if several else f"the form cannot be read ({error.detail})"
+        raise Refusal(400, what, "send one file, as curl -F file=@photo.jpg does") from error
+    try:
         yield found
+    finally:
+        await found.close()
 
 
 async def picture(request: Request) -> tuple[bytes, str]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import socket
@@ -71,6 +72,18 @@ class Doors:
         self._inside.pop(one, None)
 
 
+class _Whose(logging.LoggerAdapter):
+    """What is said of a connection begins with its address."""
+
+    @property
+    def level(self) -> int:
+        """Which uvicorn looks at."""
+        return self.logger.level
+
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        return f"{(self.extra or {})['who']} {msg}", kwargs
+
+
 async def _full(scope: Scope, receive: Receive, send: Send) -> None:
     """The application of connections for which there is no room."""
     error = "too many connections are here already; try again in 1 s"
@@ -86,6 +99,8 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        whose: Any = _Whose(self.logger, {"who": self.client[0] if self.client else "-"})
+        self.logger = whose
         self._wait()
         self.doors.enter(self)
 

@@ -288,6 +288,15 @@ def test_files_in_another_locale(tmp_path):
     assert files[0].read_text(encoding="utf-8") == "µJ ± …"
 
 
+def test_names_say_what_is_written(small, tmp_path):
+    """What does not end as the file's kind does is refused before the work."""
+    features = ("features", small["package"], small["images"], "-c", "tiny", "-o", tmp_path / "x.txt")
+    assert f"{tmp_path / 'x.txt'}: what is written is .npz; name it x.npz" in mistake(*features)
+    baseline = ("baseline", small["package"], "-o", tmp_path / "x")
+    assert "what is written is .onnx; name it x.onnx" in mistake(*baseline)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_default_target(small, monkeypatch):
     """A board's own; elsewhere sim where cycles are counted, golden where only answers are asked for."""
     run = ("run", small["package"], small["images"], "-c", "tiny", "--json", "-")
@@ -319,14 +328,14 @@ def test_folders_and_files_that_are_none(small, tmp_path, monkeypatch, command):
         "run": ("--json", tmp_path / "out"),
         "bench": ("--json", tmp_path / "out", "-n", 9),
         "power": ("--json", tmp_path / "out", "-n", 9, *plan),
-        "features": ("-o", tmp_path / "out"),
+        "features": ("-o", tmp_path / "out.npz"),
     }
     model = "sign-digits" if command == "features" else small["package"]
     line = (command, model, photos, "-t", "golden", *options[command])
 
     def images() -> int:
         if command == "features":
-            return len(np.load(tmp_path / "out")["files"])
+            return len(np.load(tmp_path / "out.npz")["files"])
         document = json.loads((tmp_path / "out").read_text())
         return len(document["images"]) if command == "run" else document["data"]["images"]
 

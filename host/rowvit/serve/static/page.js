@@ -152,7 +152,8 @@ examples();
 let again = null; // asks the last question anew, as for another network
 
 function take(files) {
-  const pictures = files.filter((file) => file.type.startsWith("image/") || files.length === 1);
+  const seen = files.filter((file) => !file.name.startsWith(".") || files.length === 1);
+  const pictures = seen.filter((file) => file.type.startsWith("image/") || files.length === 1);
   camera.stop();
   if (pictures.length === 1) one(pictures[0]);
   else if (pictures.length) many(pictures.slice(0, MOST), files.length);

@@ -59,7 +59,7 @@ class TooLarge(RowvitError):
 class Room:
     """Memory for pictures while they are decoded, which all threads of a process share.
 
-    It is a quarter of what is free, but at most a seventh of all memory (73 MB of 512), and `MOST_BYTES`.
+    It is a quarter of what is free, but at most an eighth of all memory (64 MB of 512), and `MOST_BYTES`.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Room:
     def size(self) -> int:
         """Bytes, those included that are taken."""
         total, free = memory()
-        return max(min(total // 7, (free + self._taken) // 4, MOST_BYTES) // self._processes, _ALWAYS)
+        return max(min(total // 8, (free + self._taken) // 4, MOST_BYTES) // self._processes, _ALWAYS)
 
     @contextmanager
     def taken(self, needed: int) -> Iterator[None]:

@@ -93,7 +93,7 @@ def test_small_files_of_many_pixels(board, form, options):
     with ThreadPoolExecutor(24) as pool:
         replies = list(pool.map(lambda _: ask(port, data), range(24)))
     assert {status for status, _ in replies} == {413}
-    assert b"MB to decode, and may take 73 MB here; scale it down" in replies[0][1]
+    assert b"MB to decode, and may take 64 MB here; scale it down" in replies[0][1]
     assert megabytes(process, "VmHWM") < max(150, before + 40)
     assert ask(port, saved("PNG", 300, 200))[0] == 200
 

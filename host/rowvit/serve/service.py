@@ -54,8 +54,8 @@ class Limits:
     queue: int = 64  #: images that may wait or be computed at once
     deadline: float = 30.0  #: seconds from a request's first byte to its answer; a request may ask for less
     body: int = 16 << 20  #: bytes of a request, also after decompression
-    #: bytes of all requests that are being read or answered; 25 MB on a board of 512
-    bodies: int = field(default_factory=lambda: min(64 << 20, max(20 << 20, decoding.memory()[0] // 20)))
+    #: bytes of all requests that are being read or answered; 18 MB on a board of 512
+    bodies: int = field(default_factory=lambda: min(64 << 20, max(16 << 20, decoding.memory()[0] // 28)))
     connections: int = 256
     lessons: LessonLimits = field(default_factory=LessonLimits)
 

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -85,10 +86,15 @@ def watched(photo: Image.Image, one: Classified, explanation: Explanation) -> li
     ]
 
 
-def jpeg(picture: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=85)
-    return stream.getvalue()
+def packed(steps: Iterable[Snapshot]) -> list[dict[str, Any]]:
+    """Snapshots as the page takes them, with a JPEG in place of the picture."""
+    found = []
+    for step in steps:
+        picture, stream = step.picture, io.BytesIO()
+        picture.save(stream, "JPEG", quality=85)
+        place = dict(first=step.first, last=step.last, caption=step.caption)
+        found.append(place | dict(width=picture.width, height=picture.height, jpeg=stream.getvalue()))
+    return found
 
 
 def card(photo: Image.Image, one: Classified, explanation: Explanation | None, source: str) -> bytes:

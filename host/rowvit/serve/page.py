@@ -60,7 +60,6 @@ def _templates() -> Environment:
     )
     environment.filters["number"] = number
     environment.filters["uri"] = _uri
-    environment.filters["jpeg"] = lambda picture: _uri(cards.jpeg(picture), "image/jpeg")
     return environment
 
 
@@ -192,16 +191,17 @@ def _drawn(
     left = cards.left(seen, one)
     last = one.network.meta["architecture"]["depth"] - 1
     at = cards.telling(one)
-    column = dict(document=document, last=last, at=at, photo=cards.PHOTO, left=left)
+    column = dict(document=document, last=last, at=at, photo=cards.PHOTO)
     column |= dict(watched=(), json=b"", png=b"")
     if frame:
         try:
             layer = min(max(int(frame[:4]), cards.PHOTO), last)
         except ValueError:
             layer = at
-        return column | {"left": [step for step in left if step.first <= layer <= step.last]}
+        return column | {"left": cards.packed(step for step in left if step.first <= layer <= step.last)}
     return column | {
-        "watched": cards.watched(seen, one, explanation) if explanation else (),
+        "left": cards.packed(left),
+        "watched": cards.packed(cards.watched(seen, one, explanation) if explanation else ()),
         "json": json.dumps(document, indent=1).encode(),
         "png": cards.card(seen, one, explanation, source(document)),
     }

@@ -21,9 +21,9 @@ from rowvit.decoding import TooLarge
 #: Cameras' files have dozens of parts; a TIFF has a number for each strip
 _PARTS, _NUMBERS, _SCANS = 1024, 1 << 18, 200
 _TEXTS = 4_000_000  # bytes of a PNG's texts, unpacked
-_JUNK = 1 << 16  # bytes between the segments of a JPEG
+_JUNK = 1 << 16  # bytes between the segments of a JPEG, at most
 _BLOCKS = 1 << 17  # of the comments and the like in a GIF; of 255 bytes at most
-_HEIGHTLESS = (0x01, *range(0xD0, 0xD8))  # markers of JPEG without a length
+_BARE = (0x01, *range(0xD0, 0xD8))  # markers of JPEG without a length
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 
 
@@ -86,16 +86,14 @@ def _segments(data: BinaryIO) -> Iterator[tuple[int, int, int]]:
     data.seek(2)
     junk = 0
     while True:
-        while (byte := data.read(1)) not in (b"\xff", b""):
+        while (byte := data.read(1)) not in (b"\xff", b"") and junk <= _JUNK:
             junk += 1
-            if junk > _JUNK:
-                return
-        while (byte := data.read(1)) == b"\xff":  # fill
-            pass
-        if not byte or byte == b"\xd9":
+        while (byte := data.read(1)) == b"\xff" and junk <= _JUNK:  # fill
+            junk += 1
+        if not byte or byte == b"\xd9" or junk > _JUNK:
             return
         kind = byte[0]
-        if kind == 0 or kind in _HEIGHTLESS:
+        if kind == 0 or kind in _BARE:
             continue
         length = int.from_bytes(data.read(2), "big") - 2
         place = data.tell()

@@ -307,11 +307,13 @@ def test_a_core_that_hangs_while_it_is_looked_at(networks, puppet, monkeypatch):
 def test_a_core_that_computes_no_more(networks, puppet, monkeypatch, target):
     """Its registers answer; on a board, where that costs nothing, it is found by an image now and then."""
     monkeypatch.setattr(engine, "_IDLE", 0.05)
-    looked = []
+    looked, counted = [], []
+    monkeypatch.setattr(puppet, "count_from", counted.append)
     monkeypatch.setattr(puppet, "probe", lambda: looked.append(len(puppet.batches)))
     with serving(networks, target, lambda: puppet) as served:
         until(lambda: len(looked) > 2)
-        assert bool(puppet.batches) == (target == "board")
+        assert bool(puppet.batches) == bool(counted) == (target == "board")
+        assert set(counted) <= {0}  # of the images that are checked it is none
         if target == "board":
             puppet.failures = [RowvitError("the core hangs")]
             until(lambda: served.service.engine.faults == 1)

@@ -388,6 +388,17 @@ def test_large_bodies_of_one_address_take_their_turns(networks, puppet):
         assert {one.result(HANG).status for one in asked} == {415}  # zeros are no picture
 
 
+def test_small_bodies_do_not_wait_for_large_ones(networks, puppet):
+    """Which dawdle, and have all the room there is."""
+    limits = Limits(body=4 << 20, bodies=4 << 20, deadline=HANG)
+    with (
+        serving(networks, "sim", lambda: puppet, limits) as served,
+        half_open(served.port, bytes(10), 4 << 20),
+    ):
+        until(lambda: served.service.open_requests == 1)
+        assert served.infer(PIXELS).status == 200
+
+
 def test_a_body_for_which_there_is_no_room_in_time():
     """It gets a sentence, and what is here stays; with room in time it is let in."""
     bodies, first, own = gate._Bodies(), gate._Body("A", 60, arrived=True), gate._Body("A")

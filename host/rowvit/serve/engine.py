@@ -329,8 +329,10 @@ class InferenceQueue:
         try:
             self.target.probe()
             if self._computed:
+                count = self.target.count
                 self._load(network)
                 self.target(network.grey[None])
+                self.target.count_from(count)  # of those that are checked it is none
         except Exception as error:
             self._recover(network, (), error)
 

@@ -39,7 +39,8 @@ _OPEN = (_LIVE, "/v2/health/ready")
 _SAFE = ("GET", "HEAD", "OPTIONS")  # they change and compute nothing
 _GUESSES, _PENANCE = 10, 60.0  # wrong tokens from an address in so many seconds
 _ADDRESSES = 4096  # whose wrong tokens are remembered, at most
-_LARGE, _SOON = 1_000_000, 0.1  # bytes that are given back to the system after so many seconds
+#: bytes of a large body, which are given back to the system after so many seconds
+_LARGE, _SOON = 1_000_000, 0.1
 _ODD = re.compile(r"[^0-9A-Za-z.:%_-]")  # of an address
 _LESSON = re.compile(rf"{PREFIX}[A-Za-z0-9_-]+")
 _HEADERS = [
@@ -211,7 +212,9 @@ class Gate:
             message: Message | None = None
             if not own.read and (length := _length(request)):
                 left = max(0.0, begin + limits.deadline - time.monotonic())
-                await self._bodies.let_in(own, length, room, left)
+                # small ones do not wait for large ones that dawdle
+                most = room + room // 4 if length <= _LARGE else room
+                await self._bodies.let_in(own, length, most, left)
             with anyio.move_on_after(max(0.0, begin + limits.deadline - time.monotonic())) as own.scope:
                 message = await receive()
             own.scope = None
@@ -223,7 +226,8 @@ class Gate:
             own.read += len(message.get("body", b""))
             if own.read > largest:
                 raise Refusal(413, f"the request is larger than {largest:,} bytes", "send fewer at once")
-            hold(max(0, own.read - own.size))  # of a body whose length nobody has said
+            if own.read > own.size:  # nobody has said its length
+                hold(own.read - own.size)
             return message
 
         scope.setdefault("state", {}).update(note="", hold=hold, sends=sends)

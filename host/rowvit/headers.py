@@ -36,18 +36,23 @@ class Jpeg:
     whole: bool  #: whether the decoder holds coefficients of all pixels: no scan has all colours of a line
 
 
-def require_modest(data: BinaryIO) -> None:
-    """`TooLarge` for a file with more before its pixels than any picture has; the sentence lacks its name."""
+def read(data: BinaryIO) -> Jpeg | None:
+    """The frame of a JPEG; None of others, and where there is none before the first scan.
+
+    `TooLarge` for a file with more before its pixels than any picture has, or with so many scans that to
+    decode them takes minutes; the sentence lacks its name.
+    """
     data.seek(0)
     head = data.read(4)
     if head[:2] == b"\xff\xd8":
-        _require(sum(1 for _ in _segments(data)) <= _PARTS, f"more than {_PARTS:,} segments")
-    elif head == b"\x89PNG":
+        return _jpeg(data)
+    if head == b"\x89PNG":
         _check_png(data)
     elif head == b"GIF8":
         _check_gif(data)
     elif head[:2] in (b"II", b"MM"):
         _check_tiff(data, "<" if head[:2] == b"II" else ">")
+    return None
 
 
 def _require(fits: bool, what: str) -> None:
@@ -55,13 +60,10 @@ def _require(fits: bool, what: str) -> None:
         raise TooLarge(f"has {what} before its pixels", "save it anew, without them")
 
 
-def jpeg(data: BinaryIO) -> Jpeg | None:
-    """The frame of a JPEG; None if there is none before its first scan.
-
-    `TooLarge` if it has so many scans that decoding takes minutes.
-    """
+def _jpeg(data: BinaryIO) -> Jpeg | None:
     frame: tuple[int, bytes] | None = None
-    for kind, place, length in _segments(data):
+    for number, (kind, place, length) in enumerate(_segments(data), 1):
+        _require(number <= _PARTS, f"more than {_PARTS:,} segments")
         if kind in _FRAMES and frame is None:
             data.seek(place)
             frame = kind, data.read(length)

@@ -14,11 +14,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from rowvit import confined
+from rowvit import confined, headers
 from rowvit.decoding import ROOM, TooLarge, say_once
 from rowvit.errors import RowvitError, needs
 from rowvit.formats.description import Size, image_shape, sides
-from rowvit.headers import Jpeg, jpeg, require_modest
+from rowvit.headers import Jpeg
 
 _ORIENTATION = 0x0112  # of EXIF's tags
 _LYING = (5, 6, 7, 8)  # its values where a photo is stored on its side
@@ -253,15 +253,13 @@ def _loaded(
 ) -> tuple[Image.Image, bool]:
     """As of `_opened`; nothing is decoded before ``room`` holds what that takes."""
     try:
-        with (
-            io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as data,
-            _reader(data, name) as file,
-        ):
+        with _begun(source, name) as (data, file, frame):
             stored, form = file.size, str(file.format)
             if form in _FRAMES and getattr(file, "is_animated", False):
                 which = "main one" if form == "HEIF" else "first"
                 say_once(f"%s has several frames, of which the {which} is taken", name)
-            frame = _frame(file, name, data) if form in _SCALED else None
+            if form in _SCALED and (frame is None or frame.size != stored):
+                raise ValueError("its decoder would find another size than Pillow, which makes the room")
             if all(enough) and form in _SCALED:
                 lies = enough[0] != enough[1] and _orientation(file, name) in _LYING
                 file.draft("RGB", enough if lies else enough[::-1])
@@ -292,6 +290,18 @@ def _loaded(
 
 
 @contextmanager
+def _begun(
+    source: str | os.PathLike | bytes, name: str
+) -> Iterator[tuple[BinaryIO, Image.Image, Jpeg | None]]:
+    """A file, what has read its start, and a JPEG's frame."""
+    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as data:
+        with _named(f"{name}:"):
+            frame = headers.read(data)
+        with _reader(data, name) as file:
+            yield data, file, frame
+
+
+@contextmanager
 def _named(what: str) -> Iterator[None]:
     """Sentences of errors begin with what they are about."""
     try:
@@ -302,8 +312,6 @@ def _named(what: str) -> Iterator[None]:
 
 def _reader(data: BinaryIO, name: str) -> Image.Image:
     """What has read the start of a file; a PNG's checksums are compared: nobody does that while decoding."""
-    with _named(f"{name}:"):
-        require_modest(data)
 
     def again() -> Image.Image:
         data.seek(0)
@@ -347,15 +355,6 @@ def _orientation(image: Image.Image, name: str) -> int:
         raise TooLarge(f"{name}: has {size / 1e6:.0f} MB of EXIF", "save it anew, without it")
     found = image.getexif().get(_ORIENTATION, 1)
     return found if isinstance(found, int) else 1
-
-
-def _frame(file: Image.Image, name: str, data: BinaryIO) -> Jpeg:
-    """Of a JPEG; an error if its decoder would find another size than Pillow, which makes the room."""
-    with _named(f"{name}:"):
-        frame = jpeg(data)
-    if frame is None or frame.size != file.size:
-        raise ValueError("two frames")
-    return frame
 
 
 def _bytes(file: Image.Image, name: str, data: BinaryIO, stored: tuple[int, int], frame: Jpeg | None) -> int:

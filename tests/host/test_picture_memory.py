@@ -96,8 +96,8 @@ JUST_ENOUGH = {
     "WebP with alpha": ("WEBP", "RGBA", {"lossless": True, "quality": 0, "method": 0}, 1750),
     "AVIF": ("AVIF", "RGB", {"speed": 10, "quality": 50}, 1550),
     "AVIF with alpha": ("AVIF", "RGBA", {"speed": 10, "quality": 50, "subsampling": "4:4:4"}, 1350),
-    "HEIC": ("HEIF", "RGB", FAST, 1700),
-    "HEIC with alpha": ("HEIF", "RGBA", FAST, 1480),
+    "HEIC": ("HEIF", "RGB", FAST, 1620),
+    "HEIC with alpha": ("HEIF", "RGBA", FAST, 1450),
 }
 
 

@@ -73,7 +73,7 @@ def relu(
 
     Example
     -------
-      rowvit relu vit.safetensors --data photos/ -o relu.safetensors --recipe recipes/sign-digits/relu.toml
+      rowvit relu vit.safetensors --data photos -o vit-relu.safetensors --recipe recipes/sign-digits/relu.toml
     """
     from rowvit.measure.accuracy.evaluation import matched, read_labels
     from rowvit.measure.accuracy.schedules import BATCH, top1

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 
 import pytest
@@ -87,6 +88,16 @@ def test_limits(serve, files):
     _, (service, _) = serve(files["small"], "--queue", 7, "--max-body", 3, "--deadline", 9)
     limits = service.limits
     assert (limits.queue, limits.body, limits.deadline) == (7, 3 << 20, 9.0)
+
+
+def test_examples_that_are_no_pictures(serve, files, tmp_path, caplog):
+    """Are left out, and said."""
+    shutil.copy(files["photos"] / "0.png", tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    with caplog.at_level("WARNING", "rowvit.serve"):
+        _, (service, _) = serve(files["small"], "--examples", tmp_path)
+    assert [path.name for path in service.networks["small"].examples] == ["good.png"]
+    assert any(text.startswith(f"skipped: {tmp_path / 'bad.png'}: is no picture") for text in caplog.messages)
 
 
 def test_what_is_not_there(serve, files):

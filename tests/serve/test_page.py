@@ -294,6 +294,17 @@ def test_examples_are_those_of_the_network(open_page):
         plain.close()
 
 
+def test_hidden_files_of_a_folder_are_left_out(tab, signs):
+    """As by the commands."""
+    two = [
+        {"name": name, "mimeType": "image/jpeg", "buffer": photo(signs).read_bytes()}
+        for name in (".a.jpg", "b.jpg")
+    ]
+    tab.set_input_files("#photo", two)
+    tab.locator("article.answer .photo:text-is('of b.jpg')").wait_for()
+    assert tab.locator("#gallery:visible").count() == 0
+
+
 @both_sizes
 def test_errors_are_sentences(tab):
     tab.set_input_files("#photo", {"name": "x.jpg", "mimeType": "image/jpeg", "buffer": b"nothing"})

@@ -57,6 +57,7 @@ def test_hosts(networks, puppet):
             "evil.example:8000",
             "localhost.evil.example",
             "127.0.0.1.evil.example",
+            "evil@localhost",
             "[",
             "a b",
         ):

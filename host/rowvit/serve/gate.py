@@ -339,8 +339,8 @@ def _site(origin: str) -> str:
 
 
 def _name(host: str) -> str:
-    """A host's name or address, without its port."""
+    """A host's name or address, without its port; none of what names a user, too."""
     try:
-        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        return "" if "@" in host else (urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:
         return ""

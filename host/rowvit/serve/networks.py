@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from rowvit.formats import tokens
 from rowvit.formats.description import image_shape
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import HardwareConfig
+from rowvit.images import decode
 from rowvit.serve.refusal import Refusal
 from rowvit.targets.session import image_files, shipped_photos
 from rowvit.targets.target import read_model, read_program
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 EXAMPLES = 24  # at most, of a network
+_TRIED = 16  # pixels of an example's side, to see that it is a picture
+LOG = logging.getLogger("rowvit.serve")
 
 
 @dataclass(eq=False)
@@ -115,7 +120,7 @@ def read_networks(
     found: dict[str, Network] = {}
     if examples and not examples.is_dir():
         raise RowvitError(f"{examples}: no such folder of examples")
-    own = image_files([examples])[:EXAMPLES] if examples else []
+    own = _pictures([examples]) if examples else []
     for model in models:
         name, _, path = model.rpartition("=")
         if name and Path(model).exists():
@@ -134,9 +139,23 @@ def read_networks(
         if name in found:
             raise RowvitError(f"two networks are called {name}", f"name one of them: NAME={path}")
         photos = shipped_photos(path)
-        found[name] = Network(name, source, own or (image_files(photos)[:EXAMPLES] if photos else []))
+        found[name] = Network(name, source, own or (_pictures(photos) if photos else []))
         found[name].backbone, found[name].unteachable = _backbone(name, source, teach)
     return found
+
+
+def _pictures(paths: list[Path]) -> list[Path]:
+    """Those that can be shown, at most as many as there may be."""
+
+    def usable(file: Path) -> bool:
+        try:
+            decode(file, _TRIED)
+        except RowvitError as error:
+            LOG.warning("skipped: %s", error)
+            return False
+        return True
+
+    return [*islice(filter(usable, image_files(paths)), EXAMPLES)]
 
 
 def _backbone(name: str, source: ModelPackage | Program, teach: bool) -> tuple[Backbone | None, str]:

@@ -121,16 +121,23 @@ def give_back() -> None:
 
     glibc would keep up to 64 MB for each thread.
     """
+    library = _keeping_little()
+    with suppress(AttributeError):
+        library.malloc_trim(0)
+
+
+def _keeping_little() -> Any:
+    """The C library, which from now on keeps no large blocks that were freed, if it is glibc."""
     library: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
-    with suppress(AttributeError):  # of another C library
+    with suppress(AttributeError):
         library.mallopt(_MMAP_THRESHOLD, _LARGE)
         library.mallopt(_TRIM_THRESHOLD, _LARGE)
-        library.malloc_trim(0)
+    return library
 
 
 @contextmanager
 def _given_back() -> Iterator[None]:
-    give_back()
+    _keeping_little()
     try:
         yield
     finally:

@@ -198,10 +198,11 @@ class Gate:
                 status = message["status"]
                 last = [(b"connection", b"close")] if self.service.stopping else []
                 message["headers"] = [*message["headers"], *_HEADERS, *last]
-            with anyio.move_on_after(limits.deadline) as own.scope:
+            with anyio.move_on_after(limits.deadline) as waiting:
+                own.scope = waiting
                 await send(message)
-            taken, own.scope = not own.scope.cancelled_caught, None
-            if own.displaced or not taken:
+            own.scope = None
+            if own.displaced or waiting.cancelled_caught:
                 status = LEFT
                 whole.cancel()
                 await anyio.sleep_forever()
@@ -215,7 +216,8 @@ class Gate:
                 # small ones do not wait for large ones that dawdle
                 most = room + room // 4 if length <= _LARGE else room
                 await self._bodies.let_in(own, length, most, left)
-            with anyio.move_on_after(max(0.0, begin + limits.deadline - time.monotonic())) as own.scope:
+            with anyio.move_on_after(max(0.0, begin + limits.deadline - time.monotonic())) as waiting:
+                own.scope = waiting
                 message = await receive()
             own.scope = None
             if own.displaced:

@@ -17,7 +17,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from rowvit.decoding import ROOM
 from rowvit.serve import cards, protocol
 from rowvit.serve.answers import Explanation
 from rowvit.serve.gate import LEFT, Gate
@@ -185,7 +184,7 @@ async def _classify(request: Request) -> Response:
 
 
 def _card(shown: Image.Image, one: Classified, explanation: Explanation | None, line: str) -> bytes:
-    with ROOM.taken(min(cards.size(shown, one), ROOM.size() // 2)):
+    with cards.room(shown, one):
         return cards.card(shown, one, explanation, line)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from rowvit.decoding import TooLarge
+from rowvit.decoding import ROOM, TooLarge
 from rowvit.images import FILTERS
 from rowvit.measure.draw.pictures import attention, fitted, remaining, seen
 
@@ -45,10 +46,11 @@ def shown(data: bytes, one: Classified, frontend: str, side: int = SIDE) -> Imag
     return image.resize(size, FILTERS["bicubic"])
 
 
-def size(photo: Image.Image, one: Classified) -> int:
-    """Bytes of all that is drawn of an answer, about: pictures of prunings and layers, and the card."""
+def room(photo: Image.Image, one: Classified) -> AbstractContextManager[None]:
+    """Memory for all that is drawn of an answer: pictures of prunings and layers, and the card."""
     meta = one.network.meta
-    return 4 * photo.width * photo.height * (2 * len(meta["pruning"]) + meta["architecture"]["depth"] + 3)
+    pictures = 2 * len(meta["pruning"]) + meta["architecture"]["depth"] + 3
+    return ROOM.taken(min(4 * photo.width * photo.height * pictures, ROOM.size() // 2))
 
 
 def left(photo: Image.Image, one: Classified) -> list[Snapshot]:

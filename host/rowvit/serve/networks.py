@@ -120,7 +120,7 @@ def read_networks(
     found: dict[str, Network] = {}
     if examples and not examples.is_dir():
         raise RowvitError(f"{examples}: no such folder of examples")
-    own = _pictures([examples]) if examples else []
+    own = _pictures(examples) if examples else []
     for model in models:
         name, _, path = model.rpartition("=")
         if name and Path(model).exists():
@@ -139,13 +139,13 @@ def read_networks(
         if name in found:
             raise RowvitError(f"two networks are called {name}", f"name one of them: NAME={path}")
         photos = shipped_photos(path)
-        found[name] = Network(name, source, own or (_pictures(photos) if photos else []))
+        found[name] = Network(name, source, own or (image_files(photos)[:EXAMPLES] if photos else []))
         found[name].backbone, found[name].unteachable = _backbone(name, source, teach)
     return found
 
 
-def _pictures(paths: list[Path]) -> list[Path]:
-    """Those that can be shown, at most as many as there may be."""
+def _pictures(folder: Path) -> list[Path]:
+    """Those of a folder that can be shown, at most as many as there may be."""
 
     def usable(file: Path) -> bool:
         try:
@@ -155,7 +155,7 @@ def _pictures(paths: list[Path]) -> list[Path]:
             return False
         return True
 
-    return [*islice(filter(usable, image_files(paths)), EXAMPLES)]
+    return [*islice(filter(usable, image_files([folder])), EXAMPLES)]
 
 
 def _backbone(name: str, source: ModelPackage | Program, teach: bool) -> tuple[Backbone | None, str]:

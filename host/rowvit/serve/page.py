@@ -20,7 +20,6 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 import rowvit
-from rowvit.decoding import ROOM
 from rowvit.measure.draw.plots import number
 from rowvit.measure.speed.throughput import BASIS
 from rowvit.serve import cards
@@ -176,7 +175,7 @@ def _draw(
     """In a thread: pictures and downloads; of a camera's frame only the layer that is looked at."""
     document = service.document(one, explanation, photo)
     seen = cards.shown(data, one, service.frontend, _FRAME if frame else cards.SIDE)
-    with ROOM.taken(min(cards.size(seen, one), ROOM.size() // 2)):
+    with cards.room(seen, one):
         return _drawn(document, seen, one, explanation, frame)
 
 

@@ -20,6 +20,7 @@ for _limit in ("spool_max_size", "max_file_size"):  # by Starlette's version: no
     if hasattr(MultiPartParser, _limit):
         setattr(MultiPartParser, _limit, 1 << 40)
 _FORM = "multipart/form-data"  # curl calls whatever --data-binary sends a form, too
+_PLAIN = ("", "identity")  # encodings of bodies that are not packed
 _NAME = 120  # characters of a file's name
 
 
@@ -50,10 +51,15 @@ async def body(request: Request) -> bytes:
     """
     raw = await request.body()
     limit = request.app.state.service.largest(request.scope["path"])
-    found = decompressed(raw, request.headers.get("content-encoding", ""), limit)
+    found = decompressed(raw, _encoding(request), limit)
     if found is not raw:
         request.state.hold(len(found))
     return found
+
+
+def _encoding(request: Request) -> str:
+    """How the body is packed, as it may be written in capitals."""
+    return request.headers.get("content-encoding", "").strip().lower()
 
 
 def decompressed(raw: bytes, encoding: str, limit: int) -> bytes:
@@ -62,9 +68,8 @@ def decompressed(raw: bytes, encoding: str, limit: int) -> bytes:
     `Refusal` 415 for an encoding that is not known, 400 for data that is damaged, 413 for more than ``limit``
     bytes.
     """
-    encoding = encoding.strip().lower()
     bits = {"gzip": 31, "x-gzip": 31, "deflate": 15}.get(encoding)
-    if encoding in ("", "identity"):
+    if encoding in _PLAIN:
         return raw
     if bits is None:
         raise Refusal(415, f"Content-Encoding '{encoding[:20]}' is not known", "use gzip, deflate or none")
@@ -83,7 +88,7 @@ def decompressed(raw: bytes, encoding: str, limit: int) -> bytes:
 @asynccontextmanager
 async def form(request: Request) -> AsyncIterator[FormData]:
     """A form with one file at most, which is open in this context, and is in memory once."""
-    packed = request.headers.get("content-encoding", "").strip().lower() not in ("", "identity")
+    packed = _encoding(request) not in _PLAIN
     data = await body(request) if packed else b""
 
     async def receive() -> Message:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 
 _THREADS = "OPENBLAS_NUM_THREADS"  # read when NumPy is imported
+_ENDING = 1.0  # seconds, at most, until the exit status of a process is known whose pipe has ended
 
 
 class Workers:
@@ -80,7 +81,10 @@ class Workers:
             if not all results are taken, there is nothing left to do but `close`.
         """
         while len(self._processes) < min(self.count, len(starts)):
-            self._start()
+            try:
+                self._start()
+            except OSError as error:
+                raise self._ended() from error
         before = list(accumulate(map(len, starts), initial=0))
         waiting, idle = deque(enumerate(starts)), list(self._processes)
         busy: dict[Connection, int] = {}
@@ -96,10 +100,7 @@ class Workers:
                     ready = multiprocessing.connection.wait(list(busy))
                     answers = {pipe: pipe.recv() for pipe in busy if pipe in ready}
                 except (EOFError, OSError) as error:
-                    raise RowvitError(
-                        f"one of {len(self._processes)} processes was killed, as when memory runs out",
-                        "free some, or use fewer --jobs",
-                    ) from error
+                    raise self._ended() from error
                 for pipe, answer in answers.items():
                     if isinstance(answer[0], Exception):
                         raise answer[0] from RuntimeError(answer[1])
@@ -127,9 +128,7 @@ class Workers:
         spawn = multiprocessing.get_context("spawn")
         pipe, theirs = spawn.Pipe()
         # a daemon: Python does not wait for it at its own end, whichever way it gets there
-        process = spawn.Process(
-            target=_work, args=(theirs, self._files.name, self.count, *self._spec), daemon=True
-        )
+        process = spawn.Process(target=_work, args=(theirs, self._files.name, self.count), daemon=True)
         # a terminal sends Ctrl-C to all, and it is for the parent: the process inherits that it is held back
         held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         threads = os.environ.get(_THREADS)
@@ -142,17 +141,26 @@ class Workers:
             if threads is None:
                 del os.environ[_THREADS]
         theirs.close()
+        # not among the arguments: Python would wait for ever if the process ended before it had read them all
+        pipe.send(self._spec)
+
+    def _ended(self) -> RowvitError:
+        """Why a process is not there any more."""
+        processes = self._processes.values()
+        for process in processes:
+            process.join(_ENDING / len(processes))
+        if any(process.exitcode == 1 for process in processes):  # it has printed why
+            return RowvitError(
+                f"one of {len(processes)} processes could not begin",
+                "in a script, work with several under: if __name__ == '__main__'",
+            )
+        return RowvitError(
+            f"one of {len(processes)} processes was killed, as when memory runs out",
+            "free some, or use fewer --jobs",
+        )
 
 
-def _work(
-    pipe: Connection,
-    files: str,
-    processes: int,
-    model: ModelPackage | Program,
-    target: str,
-    config: HardwareConfig,
-    options: dict[str, Any],
-) -> None:
+def _work(pipe: Connection, files: str, processes: int) -> None:
     """A process's life: results for images, or an error and how it came about, until it is killed."""
     end_with_parent()
     tempfile.tempdir = files
@@ -160,6 +168,7 @@ def _work(
     ROOM.share(processes)
     loaded: Target | None = None
     with suppress(EOFError, ConnectionError):  # the parent is gone
+        model, target, config, options = pipe.recv()
         while True:
             first, images, skip = pipe.recv()
             wrong: dict[int, RowvitError] = {}

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from waiting import until
+from waiting import HANG, until
 
 import rowvit
 from rowvit import decoding
@@ -172,6 +174,26 @@ def test_what_is_no_image_does_not_stop_the_others(package, files, tmp_path):
                 with pytest.raises(Difference) as error:
                     session.run(mixed, batch, jobs, refused=lambda n, error: None)
                 assert error.value.image == 4, (batch, jobs)
+
+
+def test_scripts_that_do_not_say_what_is_theirs_alone(tmp_path):
+    """Their processes run the script, too, and end before they have read what they are for, however large."""
+    size = dict(dim=64, depth=4, heads=4, image_size=8, patch_size=2, hidden=256, classes=3)
+    random_package(np.random.default_rng(0), **size).save(tmp_path / "large.safetensors")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import numpy as np\n"
+        "from rowvit.formats.package import ModelPackage\n"
+        "from rowvit.targets.session import Session\n"
+        f"package = ModelPackage.load({str(tmp_path / 'large.safetensors')!r})\n"
+        "with Session(package, 'golden', 'tiny') as session:\n"
+        "    session.run([np.zeros((8, 8, 3), np.uint8)] * 200, jobs=2)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=HANG)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith(
+        "processes could not begin; in a script, work with several under: if __name__ == '__main__'"
+    )
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import pickle
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -217,17 +218,39 @@ def _folder(path: Path, split: str) -> Photos:
 
 
 def in_class_folders(root: Path, name: str) -> Photos:
-    """The pictures below the folders in ``root``, each of which is a class; there may be none."""
-    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != ".")
-    if odd := [one for one in classes if one != _readable(one)]:
+    """The pictures below the folders in ``root``, each of which is a class; there may be none.
+
+    Folders and files that are `_hidden` are left out, as a file manager does not show them either. Folders
+    whose names look alike are one class.
+    """
+    folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not _hidden(entry.name))
+    if odd := [one.name for one in folders if one.name != _readable(one.name)]:
         raise RowvitError(f"{root}: the folder {_readable(odd[0])} has a name that is not UTF-8", "rename it")
+    classes = tuple(sorted({one_way(folder.name) for folder in folders}))
     files: list[Path] = []
     labels: list[int] = []
     for label, of in enumerate(classes):
-        found = sorted(file for file in (root / of).rglob("*") if is_picture(file))
+        same = [folder for folder in folders if one_way(folder.name) == of]
+        found = [file for folder in same for file in files_below(folder) if is_picture(file)]
         files += found
         labels += [label] * len(found)
-    return Photos(files, np.array(labels, np.int64), tuple(classes), _readable(name), root)
+    return Photos(files, np.array(labels, np.int64), classes, _readable(name), root)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files in a folder and in those below it, in order, but for what is `_hidden`."""
+    inside = (path for path in folder.rglob("*") if not any(map(_hidden, path.relative_to(folder).parts)))
+    return sorted(path for path in inside if path.is_file())
+
+
+def _hidden(name: str) -> bool:
+    """Of a file or folder that no user put there: of thumbnails, or of what macOS and a NAS keep of files."""
+    return name.startswith(".") or name in ("__MACOSX", "@eaDir")
+
+
+def one_way(name: str) -> str:
+    """A name as most systems write it: of "é" macOS makes "e" and its accent."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _readable(name: str) -> str:
@@ -236,4 +259,4 @@ def _readable(name: str) -> str:
 
 
 def _photos_in(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if is_picture(file))
+    return sorted(file for file in folder.iterdir() if is_picture(file) and not _hidden(file.name))

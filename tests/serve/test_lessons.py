@@ -34,6 +34,7 @@ from rowvit.quant.synthetic import random_package
 from rowvit.serve import lessons, service
 from rowvit.serve.lessons import LessonLimits
 from rowvit.serve.networks import Network, read_networks
+from rowvit.serve.refusal import Refusal
 from rowvit.serve.service import Limits
 from rowvit.targets.golden import Golden
 
@@ -563,6 +564,37 @@ def test_limits():
         assert served.ask("POST", "/models/small/lessons").status == 201
 
 
+def test_one_address_does_not_take_all_places():
+    """Lessons without photos give way after a while, and then those of who has begun the most."""
+    now = [0.0]
+    own = LessonLimits(lessons=4)
+    square = sets.labelled(1, 0)[0][0]
+    with golden(limits=Limits(deadline=HANG, lessons=own), clock=lambda: now[0]) as served:
+        kept, network = served.service.lessons, served.service.networks["small"]
+        first = Pupil(served)
+        assert first.show("a", square).status == 201
+        empty = [kept.open(network) for _ in range(3)]
+        with pytest.raises(Refusal, match="4 lessons go on here already"):
+            kept.open(network)
+        now[0] = 11.0
+        many = [kept.open(network, owner="many") for _ in range(3)]
+        assert not any(one.identifier in kept._lessons for one in empty)
+        for one in many:
+            one.photos[0] = kept._lessons[first.lesson].photos[0]
+        with pytest.raises(Refusal, match="4 lessons go on here already"):
+            kept.open(network, owner="many")
+        now[0] = 12.0
+        kept.find(many[0].identifier)
+        guest = kept.open(network, owner="guest")
+        assert [one.identifier in kept._lessons for one in many] == [True, False, True]
+        guest.photos[0] = many[0].photos[0]
+        two = kept.open(network, owner="two")
+        two.photos[0] = many[0].photos[0]
+        with pytest.raises(Refusal, match="4 lessons go on here already"):
+            kept.open(network, owner="three")
+        assert first.ask("GET").status == 200
+
+
 def test_photos_on_their_way_count(puppet):
     """What is asked for at once has room together, or is refused."""
     with serving(
@@ -588,6 +620,7 @@ def test_idle_lessons_are_gone():
     own = LessonLimits(lessons=2, idle=100.0)
     with golden(limits=Limits(deadline=HANG, lessons=own), clock=lambda: now[0]) as served:
         pupil, other = Pupil(served), Pupil(served)
+        assert other.show("a", sets.labelled(1, 0)[0][0]).status == 201
         pupil.show_all(9)
         pupil.learn()
         now[0] = 99.0
@@ -623,9 +656,9 @@ def test_a_lesson_that_is_forgotten_while_it_is_shown_a_photo(puppet):
         ("POST", "/models/none/lessons", b"", 404, "no model 'none' is served here; use small"),
         ("GET", "/models/small/lessons", b"", 405, "does not take GET"),
         ("GET", "/lessons/lesson-none", b"", 404, "there is no such lesson"),
-        ("POST", "{}/photos", b"x", 400, "the class has no name that can be used; give it 1 to 60"),
+        ("POST", "{}/photos", b"x", 400, "the class has no name that can be used; give it 1 to 255"),
         ("POST", "{}/photos?class=%20%09", b"x", 400, "the class has no name"),
-        ("POST", "{}/photos?class=" + "a" * 61, b"x", 400, "the class has no name"),
+        ("POST", "{}/photos?class=" + "a" * 256, b"x", 400, "the class has no name"),
         ("POST", "{}/photos?class=a%00b", b"x", 400, "the class has no name"),
         ("POST", "{}/photos?class=a", b"", 400, "the request holds no picture"),
         ("POST", "{}/photos?class=a", b"no picture", 415, "the file is no picture"),

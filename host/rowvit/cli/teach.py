@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rowvit.teach.lesson import Findings, Taught
 
 _LISTED = 5  # doubtful photos, unless there are more files of JSON
+_FEW = 10  # photos of a class, while there are more of others
 
 
 class SolverName(str, Enum):
@@ -94,7 +95,11 @@ def teach(
     ] = None,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", metavar="FILE", help="Write what cross-validation found of every photo."),
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            help="Write what cross-validation found of every photo; - for standard output.",
+        ),
     ] = None,
     plot: Annotated[
         Path | None,
@@ -122,18 +127,20 @@ def teach(
       rowvit teach photos/ --from vit-int8.safetensors --same-head -o vit-or-else.safetensors
     """
     from rowvit.measure.accuracy.evaluation import matched, read_labels
-    from rowvit.photos import is_picture
+    from rowvit.photos import files_below, is_picture
     from rowvit.targets.session import Session
     from rowvit.targets.target import read_package
     from rowvit.teach.backbone import Backbone, Kept
     from rowvit.teach.fit import one_thread
-    from rowvit.teach.lesson import acquaint, look, read, require
+    from rowvit.teach.lesson import acquaint, look, look_at_nothing, read, require
     from rowvit.teach.lesson import teach as taught_by
 
     if plot:
         from rowvit.measure.draw.plots import can_save
 
         can_save(plot)
+    if name is not None and not (name.strip() and name.isprintable()):
+        raise RowvitError(f"--name {name!r}: not a name", "use printable characters")
     base = read_package(source)
     if same_head:
         _require_a_head(base.meta, add or keep or bool(solver or plot or json_file))
@@ -148,15 +155,20 @@ def teach(
         require(given, before, "draw more of them, by --photos")
     if photos.is_dir() and (beside := sum(map(is_picture, photos.iterdir()))):
         say(f"pictures beside the folders of classes: {beside}, left out", ERR)
+    if given.root and (others := [file.name for file in files_below(given.root) if not is_picture(file)]):
+        names = ", ".join(others[:_LISTED]) + (", ..." if len(others) > _LISTED else "")
+        say(f"no pictures, by their names: {len(others)} ({names}), left out", ERR)
     wrong: list[str] = []
     options = opt.target_options(target, bitstream)
     with Session(backbone.package, target.value, config, **options) as session:
         session.prepare(len(given) * views, batch, jobs=0)
+        show = partial(session.run, batch=batch, jobs=0)
+        nothing = look_at_nothing(backbone, show) if same_head else None
         with progress_bar(f"{len(given)} photos", len(given)) as progress:
             seen = look(
                 given,
                 backbone,
-                partial(session.run, batch=batch, jobs=0),
+                show,
                 views,
                 flip,
                 lambda number, error: wrong.append(str(error)),
@@ -166,7 +178,7 @@ def teach(
     for sentence in wrong:
         say(f"skipped: {sentence}", ERR)
     if same_head:
-        package = acquaint(seen, backbone)
+        package = acquaint(seen, backbone, nothing)
         package.meta["name"] = name or package.meta["name"]
         package.save(output)
         alarms = package.meta["familiar"]["alarms"]
@@ -176,13 +188,18 @@ def teach(
             found = taught_by(seen, backbone, name or output.stem, solver.value if solver else "", before)
         package = found.kept.within(found.package) if keep or add else found.package
         package.save(output)
-        _print(found)
+        text = json.dumps(_record(found), indent=1)
+        if str(json_file) == "-":
+            typer.echo(text)
+        else:
+            _print(found)
         if plot:
             _draw(found.findings, seen.photos, base.meta, plot)
-        if json_file:
-            write(json_file, json.dumps(_record(found), indent=1) + "\n")
+        if json_file and str(json_file) != "-":
+            write(json_file, text + "\n")
             wrote(json_file)
-    wrote(output, "rowvit", "run", output, "PHOTO")
+    if str(json_file) != "-":
+        wrote(output, "rowvit", "run", output, "PHOTO")
     if wrong:
         raise typer.Exit(1)
 
@@ -206,20 +223,24 @@ def _print(taught: Taught) -> None:
         table.add_row(name, str(found.counts[label]), f"{found.right[label] / found.counts[label]:.0%}")
     OUT.print(table)
     total, right = len(found.labels), int(found.right.sum())
-    count = len(set(found.recordings))
-    of = "" if count == total else f" of {count} recordings"
+    recordings, counts = len(set(found.recordings)), found.counts
+    of = "" if recordings == total else f" of {recordings} recordings"
     share = f"{right} of {total} photos{of} recognised, {right / total:.1%}"
-    shares = found.by_recording
-    if shares is not None:
-        low, high = wilson(float(shares.sum()), len(shares))
-        if of:  # of which the interval is: long ones count as much as others
-            share += f"; of a recording {shares.mean():.1%}"
-        say(f"{share} ({low:.1%} to {high:.1%}), by cross-validation; {taught.fitted.solver} regression")
+    solver = f"{taught.fitted.solver} regression"
+    if (judged := found.recognised) is not None:
+        mean, sure = judged
+        low, high = wilson(mean * sure, sure)
+        if of or counts.min() < counts.max():  # many of one class or recording count as much as few of others
+            share += f"; mean of the classes {mean:.1%}"
+        say(f"{share} ({low:.1%} to {high:.1%}), by cross-validation; {solver}")
     else:
+        say(f"{share}, by heads that had seen others of the same recording; {solver}")
+    if found.alone:
+        alone = ", ".join(found.classes[label] for label in found.alone)
         say(
-            f"{share}, by heads that had seen others of the same recording; {taught.fitted.solver} regression"
+            f"one recording each, which cannot tell how well new photos are recognised: {alone};"
+            " record them again, elsewhere"
         )
-        say("how well new photos are recognised, they cannot tell: record every class again, elsewhere")
     alarms = taught.package.meta["familiar"]["alarms"]
     say(f"of new photos of these classes, about {alarms:.0%} will be said to be unlike all of them")
     for one, other in found.twins[:_LISTED]:
@@ -227,9 +248,13 @@ def _print(taught: Taught) -> None:
         say(f"the same photo in {both[0]} and in {both[1]}: {found.names[one]}, {found.names[other]}")
     first, second, count = found.confused
     if count:
-        say(f"most often confused: {found.classes[first]} and {found.classes[second]} ({count} photos)")
+        photos = "1 photo" if count == 1 else f"{count} photos"
+        say(f"most often confused: {found.classes[first]} and {found.classes[second]} ({photos})")
         weakest = found.classes[found.weakest]
         say(f"what would help: more photos of {weakest}, of which fewest are recognised")
+    if counts.min() < min(_FEW, counts.max()):
+        few = int(counts.argmin())
+        say(f"what would help: more photos of {found.classes[few]}, of which there are {counts[few]}")
     doubtful = list(found.doubtful())
     for number in doubtful[:_LISTED]:
         own, other = found.classes[found.labels[number]], found.classes[found.guesses[number]]

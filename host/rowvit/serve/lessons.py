@@ -32,7 +32,8 @@ from rowvit.teach.backbone import Backbone, Kept
 from rowvit.teach.lesson import FEWEST, Examples, Taught, learn
 
 PREFIX = "lesson-"
-NAME = 60  # characters of a class's name, at most
+NAME = 255  # characters of a class's name, at most, as of a folder's
+_EMPTY = 10.0  # seconds after which a lesson without photos gives way
 _LISTED = 24  # photos of a finding, at most
 _OVERHEAD = 512  # bytes that a photo takes besides what is seen of it
 _JOINERS = {0x200C: None, 0x200D: None}  # that words of some scripts have, and some emoji
@@ -81,6 +82,7 @@ class Lesson:
     backbone: Backbone  #: its own, in this lesson's unit
     limits: LessonLimits
     used: float  #: when somebody last asked for it
+    owner: str = ""  #: the address that began it
     photos: dict[int, Photo] = field(default_factory=dict)  #: by numbers that are not used again
     learned: Learned | None = None
     learning: int = 0  #: times that it is learning now, or waits to
@@ -144,7 +146,7 @@ class Lesson:
                 raise Refusal(
                     413, f"the package has {own:,} {what}, and a lesson takes {most:,}", "use rowvit teach"
                 )
-        labels = [class_name(label) for label in kept.classes]
+        labels = [class_name(label[:NAME]) for label in kept.classes]
         together = np.arange(len(kept.labels)) if kept.recordings is None else kept.recordings
         for label, seen, recording in zip(kept.labels, kept.seen, together, strict=True):
             self._last += 1
@@ -244,7 +246,7 @@ def learned(
 def _found(taught: Taught, numbers: list[int]) -> dict[str, Any]:
     """What cross-validation says, of photos by their numbers."""
     found = taught.findings
-    total, right, shares = len(found.labels), int(found.right.sum()), found.by_recording
+    total, right, judged = len(found.labels), int(found.right.sum()), found.recognised
     first, second, mistaken = found.confused
     classes = found.classes
 
@@ -263,8 +265,9 @@ def _found(taught: Taught, numbers: list[int]) -> dict[str, Any]:
         "photos": total,
         "recordings": len(set(found.recordings.tolist())),
         "right": right,
-        "share": None if shares is None else float(shares.mean()),
-        "interval": None if shares is None else list(wilson(float(shares.sum()), len(shares))),
+        "share": None if judged is None else judged[0],
+        "interval": None if judged is None else list(wilson(judged[0] * judged[1], judged[1])),
+        "alone": [classes[label] for label in found.alone],
         "classes": [
             {"label": label, "photos": int(all_), "right": int(own)}
             for label, all_, own in zip(classes, found.counts, found.right, strict=True)
@@ -328,8 +331,11 @@ class Lessons:
         self.limits, self.clock = limits, clock
         self._lessons: dict[str, Lesson] = {}
 
-    def open(self, network: Network, before: tuple[Backbone, Kept] | None = None) -> Lesson:
+    def open(self, network: Network, before: tuple[Backbone, Kept] | None = None, owner: str = "") -> Lesson:
         """A new lesson, which goes on from what was ``before``, from `kept`.
+
+        Where there is no place for it, one without photos gives way, or one of an address that has begun more
+        than a quarter of all.
 
         Raises
         ------
@@ -340,17 +346,29 @@ class Lessons:
         backbone = teachable(network)
         now = self.clock()
         self.sweep()
-        if len(self._lessons) >= self.limits.lessons:
-            first = min(lesson.used for lesson in self._lessons.values())
-            after = max(1, round(first + self.limits.idle - now))
-            raise Refusal(503, f"{len(self._lessons)} lessons go on here already", "try again later", after)
-        lesson = Lesson(PREFIX + secrets.token_urlsafe(16), network, backbone, self.limits, now)
+        less = self._giving_way(owner) if len(self._lessons) >= self.limits.lessons else None
+        lesson = Lesson(PREFIX + secrets.token_urlsafe(16), network, backbone, self.limits, now, owner)
         if before is not None:
             lesson.backbone, photos = before
             lesson.take(photos)
         self.room(lesson.size)
+        if less is not None:
+            del self._lessons[less.identifier]
         self._lessons[lesson.identifier] = lesson
         return lesson
+
+    def _giving_way(self, owner: str) -> Lesson:
+        """The lesson whose place a new one of an address takes; `Refusal` 503 if there is none."""
+        now, lessons = self.clock(), sorted(self._lessons.values(), key=lambda lesson: lesson.used)
+        for lesson in lessons:
+            if not lesson.photos and now - lesson.used > _EMPTY:
+                return lesson
+        counts = Counter(lesson.owner for lesson in lessons)
+        most, count = counts.most_common(1)[0]
+        if count > self.limits.lessons // 4 and count > counts[owner] + 1:
+            return next(lesson for lesson in lessons if lesson.owner == most)
+        after = max(1, round(lessons[0].used + self.limits.idle - now))
+        raise Refusal(503, f"{len(lessons)} lessons go on here already", "try again later", after)
 
     def find(self, identifier: str) -> Lesson:
         """A lesson, which is then no longer idle; `Refusal` 404 if there is none."""

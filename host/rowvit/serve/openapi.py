@@ -155,7 +155,7 @@ SCHEMAS: dict[str, Any] = {
     ),
     "Learned": {
         "description": "By cross-validation: each photo judged by a head that had not seen its recording, or,"
-        " where a class has one recording only, that had not seen the photo; then there is no interval",
+        " where its class has one recording only, that had not seen the photo",
         **_all(
             photos=INTEGER,
             recordings={
@@ -164,12 +164,17 @@ SCHEMAS: dict[str, Any] = {
             },
             right=INTEGER,
             share={
-                "description": "That is right of a recording, on average; null where there is no interval",
+                "description": "That is right, as the mean of the classes, in each of which every recording"
+                " counts the same; without those of `alone`, and null where there is no other",
                 "anyOf": [NUMBER, {"type": "null"}],
             },
             interval={
                 "description": "95 %, of that share",
                 "anyOf": [_list(NUMBER), {"type": "null"}],
+            },
+            alone={
+                "description": "Classes of one recording: how well new photos are right is not known",
+                **_list(TEXT),
             },
             classes=_list(_all(label=TEXT, photos=INTEGER, right=INTEGER)),
             confused={

@@ -13,8 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from rowvit.serve.engine import ADDRESS
 from rowvit.serve.lessons import NAME, Lesson, class_name, kept
 from rowvit.serve.query import body, flag, picture, seconds
+from rowvit.serve.refusal import Refusal
 from rowvit.serve.service import Service
 
 _PART = 64 << 10  # bytes of a package that are sent at once
@@ -54,7 +56,7 @@ async def _begin(request: Request) -> Response:
     network = service.served(request.path_params["model"])
     data = await body(request)
     before = await service.beside(kept, network, data) if data else None
-    return _said(service, service.lessons.open(network, before), 201)
+    return _said(service, service.lessons.open(network, before, ADDRESS.get()), 201)
 
 
 async def _lesson(request: Request) -> Response:
@@ -70,12 +72,15 @@ async def _forget(request: Request) -> Response:
 async def _show(request: Request) -> Response:
     service, lesson = _addressed(request)
     label, deadline = _label(request), service.deadline(seconds(request))
+    recording = request.query_params.get("recording", "")
+    if len(recording) > NAME:
+        raise Refusal(400, f"recording has {len(recording)} characters", f"use at most {NAME}")
     with lesson.place(label):
         service.lessons.room(lesson.photo)
         data, _ = await picture(request)
         (one,) = await service.classify([lesson.network.name], data, deadline)
         service.lessons.find(lesson.identifier)  # it may have been forgotten meanwhile
-        number = lesson.add(label, one.answer.result, request.query_params.get("recording", "")[:NAME])
+        number = lesson.add(label, one.answer.result, recording)
     request.state.note = f"model={lesson.network.name} images=1 batch={one.answer.result.batch}"
     return JSONResponse({"photo": number, "label": label}, 201)
 

@@ -14,6 +14,7 @@ from rowvit.errors import RowvitError
 from rowvit.formats.familiar import seen
 from rowvit.formats.package import ModelPackage
 from rowvit.formats.tokens import normalised
+from rowvit.photos import one_way
 from rowvit.quant.linear import linear
 from rowvit.teach.familiar import Familiar
 
@@ -39,8 +40,11 @@ class Kept:
                 "teach it with --keep, or all classes at once",
             )
         tensors = package.tensors
-        seen, labels = tensors["taught.seen"], tensors["taught.labels"]
-        return cls(seen, labels, tuple(package.meta["classes"]), tensors.get("taught.recordings"))
+        names = [one_way(name) for name in package.meta["classes"]]
+        classes = tuple(dict.fromkeys(names))
+        places = np.array([classes.index(name) for name in names], np.uint16)
+        labels = places[tensors["taught.labels"]]
+        return cls(tensors["taught.seen"], labels, classes, tensors.get("taught.recordings"))
 
     def within(self, package: ModelPackage) -> ModelPackage:
         """The package that was taught by these photos, with what has been seen of them."""
@@ -61,6 +65,8 @@ class Backbone:
     unit: float  #: of the head's input
     #: [D, D] covariance of photos of the classes that it had before it was taught others, if it says so
     before: NDArray[np.float64] | None = field(default=None, compare=False)
+    #: [kinds, D] mean class tokens of kinds of pictures that show nothing, if it says so
+    odd: NDArray[np.float64] | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, package: ModelPackage) -> Backbone:
@@ -82,7 +88,7 @@ class Backbone:
             plain = {key: value for key, value in meta.items() if key not in (*own, "hash")}
             tensors = {name: t for name, t in package.tensors.items() if name.split(".")[0] not in own}
             answers = ModelPackage(plain, tensors).with_tokens("class")
-            return cls(answers, float(meta["scales"]["norm"]), _before(package))
+            return cls(answers, float(meta["scales"]["norm"]), _before(package), _odd(package))
         answer = meta.get("tokens", {"layers": []})
         if last not in answer["layers"] or not normalised(meta):
             raise RowvitError(
@@ -210,13 +216,22 @@ def _before(package: ModelPackage) -> NDArray[np.float64] | None:
     return covariance
 
 
+def _odd(package: ModelPackage) -> NDArray[np.float64] | None:
+    """What `Backbone.odd` is of a package."""
+    if not package.meta.get("familiar", {}).get("odd"):
+        return None
+    white = package.tensors["familiar.odd"].astype(np.float64)
+    found: NDArray[np.float64] = np.linalg.solve(package.tensors["familiar.whitening"].T, white.T).T
+    return found
+
+
 def _acquainted(package: ModelPackage, familiar: Familiar, history: str) -> ModelPackage:
     meta = {key: value for key, value in package.meta.items() if key != "hash"}
-    meta |= {
-        "familiar": {"limit": familiar.limit, "alarms": familiar.alarms},
-        "history": [*meta.get("history", ()), history],
-    }
+    known: dict[str, Any] = {"limit": familiar.limit, "alarms": familiar.alarms}
     own = {"familiar.whitening": familiar.whitening, "familiar.means": familiar.means}
+    if len(familiar.odd):
+        known["odd"], own["familiar.odd"] = len(familiar.odd), familiar.odd
+    meta |= {"familiar": known, "history": [*meta.get("history", ()), history]}
     found = ModelPackage(meta, package.tensors | own)
     found.check(str(meta["name"]))
     return found

@@ -3,7 +3,7 @@
 
 On a computer scikit-learn's logistic regression fits it; where that is not installed, as on a board, ridge
 regression on one number per class, in NumPy. Photos that are views of each other are never on both sides of a
-fold, nor are photos of one recording, where every class has two. Logits are scaled so that a softmax of them
+fold, nor are photos of one recording, where their class has two. Logits are scaled so that a softmax of them
 says how often they are right (arXiv 1706.04599), with Platt's targets: few photos never make it certain.
 """
 
@@ -75,8 +75,7 @@ def fit(
     solve, strengths = {"logistic": (_logistic, _LOGISTIC), "ridge": (_ridge, _RIDGES)}[solver]
     first = np.flatnonzero(np.diff(photos, prepend=-1))
     own = labels[first]
-    alone = np.arange(len(own))
-    recordings = alone if recordings is None else recordings
+    recordings = np.arange(len(own)) if recordings is None else recordings
     fold = folds(own, recordings)
     share = 1.0 / np.bincount(photos)[photos]  # every photo counts the same, however many views it has
     centre = np.average(x.astype(np.float64), axis=0, weights=share)
@@ -93,7 +92,7 @@ def fit(
     losses = [min(_loss(sharp * logits, own) for sharp in _SHARPNESS) for logits in out]
     best = int(np.argmin(losses))
     (head,) = solve(z, labels, weights, (strengths[best],))
-    counts = np.bincount(_kinds(own, recordings if apart(own, recordings) else alone))
+    counts = np.bincount(_kinds(own, _spread(own, recordings)))
     sharp = min(_SHARPNESS, key=lambda value: _loss(value * out[best], own, (counts + 1) / (counts + 2)))
     weight = sharp * head.weight / spread
     found = Head(weight, sharp * head.bias - weight @ centre)
@@ -120,18 +119,18 @@ def softmax(logits: Array) -> Array:
     return found
 
 
-def apart(labels: NDArray[np.integer], recordings: NDArray[np.integer]) -> bool:
-    """Whether every class has two recordings, so that one can be judged by a head that has seen others."""
-    return int(np.bincount(_kinds(labels, recordings), minlength=labels.max() + 1).min()) >= 2
+def lone(labels: NDArray[np.integer], recordings: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Whether a class [classes] has one recording only, which no head can judge that has seen another."""
+    found: NDArray[np.bool_] = np.bincount(_kinds(labels, recordings), minlength=labels.max() + 1) < 2
+    return found
 
 
 def folds(labels: NDArray[np.integer], recordings: NDArray[np.integer]) -> NDArray[np.int64]:
     """The fold of every photo, of `FOLDS` or fewer: of each class as many in each as can be.
 
-    Photos of one recording are in one fold, if the recordings are `apart`; otherwise they are spread.
+    Photos of one recording are in one fold; those of a `lone` one are spread.
     """
-    if not apart(labels, recordings):
-        recordings = np.arange(len(labels))
+    recordings = _spread(labels, recordings)
     kinds = _kinds(labels, recordings)
     count = min(FOLDS, int(np.bincount(kinds).min()))
     found = np.empty(len(kinds), np.int64)
@@ -142,6 +141,30 @@ def folds(labels: NDArray[np.integer], recordings: NDArray[np.integer]) -> NDArr
         start += len(own)
     spread: NDArray[np.int64] = found[np.unique(recordings, return_inverse=True)[1]]
     return spread
+
+
+def sureness(
+    labels: NDArray[np.integer], recordings: NDArray[np.integer]
+) -> tuple[NDArray[np.float64], float]:
+    """What each photo [photos] counts for in a mean of the classes, and of how many that is as sure a mean.
+
+    Every class counts the same, and so does every recording of a class. The number is of independent photos
+    in classes of equal size; few of one class make it small, however many there are of another.
+    """
+    _, which, sizes = np.unique(
+        np.stack([labels, recordings]), axis=1, return_inverse=True, return_counts=True
+    )
+    which = which.ravel()
+    each = np.bincount(labels, 1.0 / sizes[which])  # recordings
+    classes = np.unique(labels)
+    share: NDArray[np.float64] = 1.0 / sizes[which] / each[labels] / len(classes)
+    return share, len(classes) ** 2 / float((1.0 / each[classes]).sum())
+
+
+def _spread(labels: NDArray[np.integer], recordings: NDArray[np.integer]) -> NDArray[np.integer]:
+    """The recordings, but each photo of a `lone` one is one of its own."""
+    alone = lone(labels, recordings)[labels]
+    return np.where(alone, recordings.max() + 1 + np.arange(len(labels)), recordings)
 
 
 def _kinds(labels: NDArray[np.integer], recordings: NDArray[np.integer]) -> NDArray[np.integer]:

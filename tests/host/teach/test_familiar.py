@@ -21,7 +21,7 @@ from rowvit.targets.session import Session
 from rowvit.targets.target import read_program
 from rowvit.teach.backbone import Backbone, Kept
 from rowvit.teach.familiar import ALARMS, Familiar, learn
-from rowvit.teach.lesson import Seen, acquaint, look, teach
+from rowvit.teach.lesson import Seen, acquaint, look, look_at_nothing, teach
 
 torch = pytest.importorskip("torch")
 
@@ -61,6 +61,38 @@ def test_limit_is_what_few_photos_of_the_classes_exceed() -> None:
         found = learn(x, labels, np.arange(60))
         rates.append(np.mean(found.distances(clusters(rng, 1000)[0]) > found.limit))
     assert np.mean(rates) == pytest.approx(ALARMS, abs=0.02)
+
+
+def test_every_class_counts_the_same() -> None:
+    """Photos of a small class are said to be unlike all hardly more often than those of a large one."""
+    rng, dim, counts = np.random.default_rng(1), 24, [90, 5, 5, 5]
+    means = rng.normal(0, 6, (4, dim))
+    stretch = np.array([1.0, 2, 2, 2])[:, None]  # of which the pooled covariance knows little
+
+    def near(labels: np.ndarray) -> np.ndarray:
+        return means[labels] + stretch[labels] * rng.normal(size=(len(labels), dim))
+
+    rates = []
+    for _ in range(20):
+        labels = np.repeat(np.arange(4), counts)
+        found = learn(near(labels), labels, np.arange(len(labels)), before=np.eye(dim))
+        new = np.repeat(np.arange(4), 100)
+        rates.append((found.distances(near(new)) > found.limit).reshape(4, 100).mean(axis=1))
+        assert found.alarms == pytest.approx(max(ALARMS, 1 / (16 / (1 / 90 + 3 / 5) + 1)))
+    assert np.mean(rates, axis=0).max() < 0.15
+
+
+def test_odd_pictures_are_nearer_to_their_kind() -> None:
+    """Within the limit of a class, too; a kind that photos of the classes are nearer to is no odd one."""
+    rng = np.random.default_rng(2)
+    x, labels = clusters(rng, 120)
+    odd = np.array([[2.0, 2, 1, -1], [60, 0, 0, 0], [9, 0, 3, 0]])  # among them, far off, and a class itself
+    found = learn(x, labels, np.arange(120), odd=odd)
+    np.testing.assert_allclose(np.linalg.solve(found.whitening.T, found.odd.T).T, odd[1:2], atol=1e-3)
+    apart = odd[[1]] + rng.normal(0, 0.5, (50, 4))
+    assert found.taken(apart).all() and not found.taken(clusters(rng, 300)[0]).any()
+    near = learn(x, labels, np.arange(120), odd=odd[1:] * [[0.5, 1, 1, 1], [1, 1, 1, 1]])
+    assert len(near.odd) == 1 and np.linalg.norm(near.odd - near.means[1]) > 1
 
 
 def test_few_photos_go_by_what_is_known_before() -> None:
@@ -134,7 +166,8 @@ def acquainted() -> ModelPackage:
     pictures, _ = sets.labelled(60, 3)
     given = Photos(pictures, np.arange(60) % 5, tuple("01234"), "squares")
     with Session(backbone.package, "golden", "tiny") as session:
-        return acquaint(look(given, backbone, session.run, 1, True, lambda *_: None), backbone)
+        seen = look(given, backbone, session.run, 1, True, lambda *_: None)
+        return acquaint(seen, backbone, look_at_nothing(backbone, session.run))
 
 
 def test_what_was_known_before_is_handed_on() -> None:
@@ -162,7 +195,7 @@ def test_frames_are_judged_by_what_saw_none_of_their_film() -> None:
     def films(count: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
         labels = np.arange(5 * count) % 5
         own = means[labels] + rng.normal(0, 8, (len(labels), 32))
-        x = np.repeat(own, frames, axis=0) + rng.normal(0, 0.5, (len(own) * frames, 32))
+        x = np.repeat(own, frames, axis=0) + rng.normal(0, 3, (len(own) * frames, 32))
         return backbone.unit * x, np.repeat(labels, frames)
 
     x, labels = films(12, 6)
@@ -174,10 +207,33 @@ def test_frames_are_judged_by_what_saw_none_of_their_film() -> None:
         Photos(files, labels, tuple("01234"), ""),
     ):
         found = acquaint(Seen(given, x.astype(np.float32), np.arange(len(x))), backbone)
-        known = Familiar(found.tensors["familiar.whitening"], found.tensors["familiar.means"], 1.0)
+        tensors = [found.tensors[f"familiar.{name}"] for name in ("whitening", "means")]
+        known = Familiar(*tensors, 1.0, np.zeros((0, 32), np.float32))
         new = backbone.unit * backbone.seen(films(200, 1)[0])
         shares.append((known.distances(new) > found.meta["familiar"]["limit"]).mean())
     assert shares[0] < 0.15 and shares[1] > 0.5, shares
+
+
+def test_grey_pictures_are_like_none(tmp_path: Path) -> None:
+    """Nor are black ones or text, wherever the network puts them; and what a taught one says is handed on."""
+    base = acquainted()
+    assert base.meta["familiar"]["odd"] == len(base.tensors["familiar.odd"]) > 3
+    pictures, labels = sets.labelled(60, 2)
+    own = lesson(pictures, labels, base=base)
+    white = base.tensors["familiar.odd"] @ np.linalg.inv(base.tensors["familiar.whitening"])
+    other = own.tensors["familiar.odd"] @ np.linalg.inv(own.tensors["familiar.whitening"])
+    assert np.abs(other[:, None] - white).sum(axis=2).min(axis=1).max() < 1e-2 * np.abs(white).max()
+    shown = [np.full((sets.SIDE, sets.SIDE, 3), grey, np.uint8) for grey in (0, 20, 90, 128, 200, 255)]
+    program = compile(own, TINY)
+    found = []
+    for model, target in ((own, "golden"), (program, "sim")):
+        with Session(model, target, "tiny") as session:
+            found.append([result.distance for result in session.run([*shown, *sets.labelled(12, 90)[0]])])
+    assert found[0] == found[1]
+    assert min(found[0][:6]) > 1 and np.mean([one <= 1 for one in found[0][6:]]) > 0.7, found[0]
+    plain = ModelPackage(own.meta | {"familiar": {**own.meta["familiar"], "odd": 0}, "hash": ""}, own.tensors)
+    with pytest.raises(RowvitError, match="odd"):
+        plain.check()
 
 
 def strange() -> np.ndarray:

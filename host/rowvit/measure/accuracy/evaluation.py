@@ -31,6 +31,7 @@ from rowvit.decoding import SAID, say_once
 from rowvit.errors import RowvitError, needs
 from rowvit.formats.description import image_shape
 from rowvit.formats.work import WORK, count_work
+from rowvit.photos import one_way
 from rowvit.targets.workers import end_with_parent
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def made(model: str | Path, data: Path, network: Network) -> dict[str, Any]:
     }
 
 
-def wilson(right: float, total: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson(right: float, total: float, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's score interval of a share, 95 % by default.
 
     Raises
@@ -271,8 +272,8 @@ def matched(photos: Photos, network: str, classes: Sequence[str], labels: Labels
     RowvitError
         A name of the photos' is none of the network's, or that of two of its classes.
     """
-    names, classes = photos.classes, list(map(str, classes))
-    if labels is None and list(names) == classes:
+    names, classes = [one_way(name) for name in photos.classes], [one_way(str(name)) for name in classes]
+    if labels is None and names == classes:
         return photos  # also where two classes have one name
     place = {name: index for index, name in enumerate(classes)}
     wanted = [labels.get(name, name) if isinstance(labels, Mapping) else name for name in names]

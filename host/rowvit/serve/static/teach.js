@@ -125,16 +125,40 @@ class Card {
     this.files.setAttribute("aria-label", `Add photos of ${this.label}`);
     this.remove.setAttribute("aria-label", `Remove ${this.label}`);
     const shown = [...this.photos].slice(-STRIP).reverse();
-    this.thumbs.replaceChildren(...shown.map((photo) => photo.image));
+    this.thumbs.replaceChildren(...shown.map((photo) => this.#removable(photo)));
     summary();
   }
 
-  // Photos that were chosen or dropped.
+  #removable(photo) {
+    const button = element("button", { type: "button", className: "thumb", title: "Delete" }, photo.image);
+    button.setAttribute("aria-label", `Delete photo ${photo.number} of ${this.label}`);
+    // a finger that holds the button to record may be over it when it is lifted, as the page has moved
+    let pressed = false;
+    button.addEventListener("pointerdown", () => (pressed = true));
+    button.addEventListener("click", (event) => {
+      if (pressed || !event.detail) this.#remove(photo, button);
+    });
+    return button;
+  }
+
+  async #remove(photo, button) {
+    const place = [...this.thumbs.children].indexOf(button);
+    if (!(await gone(photo.number))) return;
+    forgotten(photo);
+    this.draw();
+    (this.thumbs.children[place] || this.thumbs.lastElementChild || this.record).focus();
+    touched();
+  }
+
+  // Photos that were chosen or dropped. Browsers do not know the types of all pictures; the server does.
   async take(files) {
     complain(null);
     refused = [];
-    const pictures = files.filter((file) => file.type.startsWith("image/") || files.length === 1);
-    if (files.length && !pictures.length) complain(new Error(`None of these ${files.length} files is a picture`));
+    const pictures = files.filter(({ type }) => !type || type.startsWith("image/") || files.length === 1);
+    const others = files.length - pictures.length, more = pictures.length - MOST.photos;
+    if (others) refused.push(`Left out, as no ${others === 1 ? "picture" : "pictures"}: ${counted(others, "file")}`);
+    if (more > 0) refused.push(`Left out, as a lesson has at most ${MOST.photos} photos: ${counted(more, "file")}`);
+    if (refused.length) complain(new Error(listed(refused)));
     for (const file of pictures.slice(0, MOST.photos)) {
       const picture = await thumbnail(file);
       if (cards.includes(this)) put(this, file, picture);
@@ -283,20 +307,27 @@ function forgotten(photo) {
   photos.delete(photo.number);
 }
 
-async function removed(number, figure) {
+// Whether the server has forgotten a photo.
+async function gone(number) {
   try {
     await tellLesson("DELETE", `/photos/${number}`);
+    return true;
   } catch (error) {
-    return failed(error);
+    await failed(error);
+    return false;
   }
+}
+
+// One that was judged; `card` is that of its class.
+async function removed(number, figure, card) {
+  if (!(await gone(number))) return;
   const photo = photos.get(number);
   if (photo) {
     forgotten(photo);
     photo.card.draw();
-  } else {
-    const card = cards.find((one) => one.label === figure.dataset.label);
-    if (card) card.loaded--;
-    card?.draw();
+  } else if (cards.includes(card)) {
+    card.loaded--;
+    card.draw();
   }
   const next = figure.nextElementSibling || figure.previousElementSibling;
   figure.remove();
@@ -447,14 +478,17 @@ const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 function findings() {
   const lead = `${found.right} of ${found.photos} photos recognised`, share = percent(found.right / found.photos);
-  const between = (found.interval ?? []).map(percent).join(" to "), alone = found.recordings === found.photos;
-  const [mean, others] = alone ? ["", ""] : [`; of a recording ${percent(found.share)}`, ", nor others of its recording"];
+  const between = (found.interval ?? []).map(percent).join(" to ");
+  const counts = found.classes.map((one) => one.photos), each = found.recordings === found.photos;
+  const mean = each && Math.min(...counts) === Math.max(...counts) ? "" : `; mean of the classes ${percent(found.share)}`;
   const how = found.interval
-    ? `, ${share}${mean} (${between}), each by a head that had not seen it${others}.`
+    ? `, ${share}${mean} (${between}), each by a head that had not seen it${each ? "" : ", nor others of its recording"}.`
     : `, ${share}, each by a head that had seen others of its recording.`;
   const parts = [element("p", { className: "lead" }, element("strong", {}, lead), how)];
-  if (!found.interval)
-    parts.push(element("p", {}, "How well new photos are recognised, these cannot tell: record every class again, elsewhere."));
+  if (found.alone.length) {
+    const text = "One recording each, which cannot tell how well new photos are recognised:";
+    parts.push(element("p", {}, `${text} ${found.alone.join(", ")}. Record them again, elsewhere.`));
+  }
   parts.push(table(found.classes));
   if (found.confused) {
     const [first, second] = found.confused.labels;
@@ -496,11 +530,11 @@ function gallery(judged, removable) {
     const image = known ? known.image.cloneNode() : element("span", { className: "unseen" }, `photo ${photo}`);
     if (known) image.alt = `photo of ${label}`;
     const item = element("li", {}, image, element("span", {}, `${label}, looks like ${guess} (${percent(probability)})`));
-    item.dataset.label = label;
     if (removable) {
+      const card = cards.find((one) => one.has(label)); // it may be renamed
       const button = element("button", { type: "button" }, "Remove");
       button.setAttribute("aria-label", `Remove photo ${photo} of ${label}`);
-      button.addEventListener("click", () => removed(photo, item));
+      button.addEventListener("click", () => removed(photo, item, card));
       item.append(button);
     }
     return item;

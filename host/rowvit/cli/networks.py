@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from contextlib import suppress
+from dataclasses import replace
 from itertools import count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -194,7 +194,7 @@ def prune(
         Path | None, Option(metavar="FILE", help=f"Write accuracy against cycles ({opt.PICTURES}).")
     ] = None,
     json_file: Annotated[
-        Path | None, Option("--json", metavar="FILE", help="Write all schedules that were tried.")
+        Path | None, Option("--json", metavar="FILE", help="Write the schedules that are printed.")
     ] = None,
     measure: opt.MeasureOption = None,
     labels: opt.LabelsOption = None,
@@ -218,9 +218,13 @@ def prune(
     from rowvit.measure.accuracy.evaluation import matched, read_labels
     from rowvit.model import store
     from rowvit.photos import open_data
+    from rowvit.quant.quantise import obstacles
 
     network, card = store.load(model)
     hardware = configs.load(config)
+    some = replace(network.config, pruning=({"layer": 0, "keep": 1},))
+    for obstacle in obstacles(some, tokens=True):
+        raise obstacle
     if rule not in (*RULES, "auto"):
         raise RowvitError(f"FFN2 rule '{rule}' is not one of {', '.join(RULES)} and auto")
     budget = cycles is not None or macs_saved is not None
@@ -271,7 +275,8 @@ def prune(
     if rule == "auto":
         schedule = search.schedule_of(network, chosen.layers, chosen.rho, trim)
         by_rule = {"image": chosen.cycles}
-        by_rule |= search.tile_cycles(search.pruned(package, schedule), pixels, hardware)
+        whole = search.thresholded(search.pruned(package, schedule), chosen.thresholds)
+        by_rule |= search.tile_cycles(whole, pixels, hardware)
         rule = min(by_rule, key=by_rule.__getitem__)
         costs = ", ".join(f"{name} {value:,.0f}" for name, value in by_rule.items())
         say(f"FFN2 rule {rule}; cycles by rule: {costs}")
@@ -328,8 +333,9 @@ def _searched(
         chosen = found.within(cycles, None if macs_saved is None else macs_saved / 100)
         others = []
         for share in FRONT if plotted else ():
-            with suppress(RowvitError):  # a small network may not become so small
-                others.append(found.point(found.best(found.costs.cycles, share * dense.cycles)))
+            other = found.best(found.costs.cycles, share * dense.cycles)
+            if other is not None:  # a small network may not become so small
+                others.append(found.point(other))
     return sorted([dense, *others, chosen], key=lambda point: -point.cycles), chosen
 
 

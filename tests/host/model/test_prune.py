@@ -24,17 +24,22 @@ from rowvit.cli import app  # noqa: E402
 from rowvit.formats.package import ModelPackage, keep_schedule  # noqa: E402
 from rowvit.measure.accuracy.evaluation import integer_work  # noqa: E402
 from rowvit.measure.accuracy.schedules import (  # noqa: E402
+    ENERGIES,
+    Point,
     classes,
     cycles_of,
     judged,
     measure,
+    plot,
     pruned,
     schedule_of,
+    stand_in,
     thresholds_for,
     tile_cycles,
     top1,
 )
 from rowvit.measure.accuracy.search import Schedule, Search  # noqa: E402
+from rowvit.measure.draw import plots  # noqa: E402
 from rowvit.model import store  # noqa: E402
 from rowvit.model.prune import set_ffn2, set_pruning  # noqa: E402
 from rowvit.model.vit import VisionTransformer, ViTConfig, predict  # noqa: E402
@@ -153,8 +158,48 @@ def test_budgets_are_kept_exactly(search: Search) -> None:
         assert share * dense.cycles * 0.8 < point.cycles <= share * dense.cycles
     point = search.within(macs_saved=0.5)
     assert 0.5 <= point.macs_saved < 0.65
-    with pytest.raises(RowvitError, match="no schedule is within the budget; the fastest takes"):
+    both = search.within(cycles=0.85 * dense.cycles, macs_saved=0.5)
+    assert both.cycles <= 0.85 * dense.cycles and both.macs_saved >= 0.5
+    both = search.within(cycles=0.6 * dense.cycles, macs_saved=0.1)
+    assert both.cycles <= 0.6 * dense.cycles
+
+
+def test_the_fastest_schedule_is_found(search: Search) -> None:
+    """A budget that it keeps is kept, and one below it names it."""
+    with pytest.raises(RowvitError, match="no schedule is within the budget; the fastest takes") as error:
         search.within(cycles=10)
+    cycles = float(re.search(r"takes ([\d,]+) cycles", str(error.value))[1].replace(",", ""))
+    strictest = Schedule((1,) * 4, (len(ENERGIES),) * 4)
+    assert cycles == round(search.point(strictest).cycles)
+    found = search.within(cycles=cycles + 1)
+    assert cycles - 1 <= found.cycles <= cycles + 1
+    assert search.within(cycles=cycles + 200).cycles <= cycles + 200
+    with pytest.raises(RowvitError, match="the fastest takes"):
+        search.within(cycles=cycles - 1)
+
+
+def test_a_network_of_one_block(trained: tuple[Path, Path]) -> None:
+    """It drops tokens for its FFN."""
+    torch.manual_seed(1)
+    model = VisionTransformer(replace(CONFIG, depth=1))
+    pixels = open_data(trained[1], "train").prepared(16, "bicubic", 1.0)
+    package = stand_in(model, CARD, pixels, "image")
+    with Search(model, CARD, package, pixels, configs.load("tiny")) as found:
+        point = found.within(macs_saved=0.4)
+        assert point.macs_saved >= 0.4 and point.layers == (0,)
+
+
+def test_the_front(trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line of the plot joins what nothing faster reaches."""
+    pytest.importorskip("matplotlib")
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    tops = {100: 0.5, 90: 0.7, 80: 0.6, 70: 0.6, 60: 0.2, 50: 0.3}
+    points = [Point((0,), 0.5, cycles * 1e6, 0.5, top1=top) for cycles, top in tops.items()]
+    plot(points, points[2], configs.load("tiny"), tmp_path / "front.png")
+    dots, line, star = drawn[0].axes[0].get_lines()
+    assert len(dots.get_xdata()) == 6 and star.get_xdata() == [80]
+    assert [*line.get_xdata()] == [50, 70, 90]
 
 
 def test_moves() -> None:
@@ -255,6 +300,15 @@ def test_what_the_network_had_before_counts_for_nothing(trained: tuple[Path, Pat
         assert ("that it has are replaced" in said) == (source != net)
         told.append((json.loads((tmp_path / "p.json").read_text()), store.load(tmp_path / "out.safetensors")))
     assert told[0][0] == told[1][0] and told[0][1][0].config == told[1][0 + 1][0].config
+
+
+def test_what_quantise_would_refuse(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    """At once, and not after a search."""
+    model = VisionTransformer(replace(CONFIG, prefix=3, pool="class-mean"))
+    store.save(tmp_path / "mean.safetensors", model, CARD)
+    arguments = [tmp_path / "mean.safetensors", "--data", trained[1], "-o", tmp_path / "out.safetensors"]
+    for way in (["--macs-saved", 20], ["--layers", 1, "--rho", 0.5]):
+        assert "pruning may drop the 2 tokens beside the class token" in command(*arguments, *way, code=2)
 
 
 def test_registers_are_tokens_too() -> None:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from rowvit.model.prune import changed, set_ffn2, set_pruning
 from rowvit.model.store import Card
 from rowvit.model.vit import VisionTransformer, predict
 from rowvit.photos import spread
-from rowvit.quant.quantise import QuantOptions, default_chunk, quantise
+from rowvit.quant.quantise import QuantOptions, default_chunk, integer_threshold, quantise
 from rowvit.quant.smooth import centre_keys
 
 if TYPE_CHECKING:
@@ -97,6 +97,18 @@ def stand_in(model: VisionTransformer, card: Card, photos: np.ndarray, rule: str
 def pruned(package: ModelPackage, schedule: Sequence[dict]) -> ModelPackage:
     """The package with a schedule of its network."""
     return ModelPackage(package.meta | {"pruning": list(schedule)}, package.tensors)
+
+
+def thresholded(package: ModelPackage, thresholds: Sequence[float]) -> ModelPackage:
+    """The package with thresholds of its float network."""
+    if not thresholds:
+        return package
+    params, scales = package.meta["params"], package.meta["scales"]
+    layers: list[dict[str, Any]] = [
+        own | {"thr": integer_threshold(threshold, scales[f"layers.{layer}.hidden"])}
+        for layer, (own, threshold) in enumerate(zip(params["layers"], thresholds, strict=True))
+    ]
+    return ModelPackage(package.meta | {"params": params | {"layers": layers}}, package.tensors)
 
 
 def schedule_of(
@@ -300,6 +312,8 @@ def below(values: np.ndarray, energy: float) -> float:
 def plot(points: Sequence[Point], chosen: Point, config: HardwareConfig, path: Path) -> None:
     """A picture of accuracy, or agreement without labels, against cycles: all points, and the chosen one.
 
+    A line joins the front: the points that are better than every faster one.
+
     Raises
     ------
     RowvitError
@@ -312,8 +326,10 @@ def plot(points: Sequence[Point], chosen: Point, config: HardwareConfig, path: P
 
     figure = plots.figure(9, 6)
     axes = figure.add_subplot()
-    line = sorted(points, key=lambda p: p.cycles)
-    axes.plot([p.cycles / 1e6 for p in line], [height(p) for p in line], "o-", color=plots.BLUE)
+    line = sorted(points, key=lambda p: (p.cycles, -height(p)))
+    axes.plot([p.cycles / 1e6 for p in line], [height(p) for p in line], "o", color=plots.BLUE)
+    front = [p for i, p in enumerate(line) if all(height(p) > height(faster) for faster in line[:i])]
+    axes.plot([p.cycles / 1e6 for p in front], [height(p) for p in front], "-", color=plots.BLUE)
     axes.plot(chosen.cycles / 1e6, height(chosen), "*", color="black", markersize=16)
     for point in line:
         place = point.cycles / 1e6, height(point)
@@ -321,6 +337,6 @@ def plot(points: Sequence[Point], chosen: Point, config: HardwareConfig, path: P
         axes.annotate(label, place, xytext=(4, -12), textcoords="offset points", fontsize=8)
     ylabel = "top-1, %" if labelled else "photos with the unpruned network's class, %"
     axes.set(xlabel=f"million cycles per image on {config.name} (cycle model)", ylabel=ylabel)
-    axes.set_title("star: chosen; labels: blocks that drop tokens", fontsize=10)
+    axes.set_title("star: chosen; line: the front; labels: blocks that drop tokens", fontsize=10)
     axes.grid(linewidth=0.3, alpha=0.5)
     plots.save(figure, path)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,15 +32,17 @@ from rowvit.measure.accuracy.schedules import (
     pruned,
     schedule_of,
     shares_of,
+    thresholded,
 )
 from rowvit.model.prune import set_ffn2, set_pruning
 from rowvit.model.store import Card
 from rowvit.model.vit import VisionTransformer, normalise
 from rowvit.photos import spread
-from rowvit.quant.quantise import integer_threshold
 from rowvit.reference import patchify, run
 
-PHOTOS = 100  #: that go through the network for every schedule that is tried
+PHOTOS = 100  #: that go through the network for every schedule that is tried, at least
+#: multiplications for each such schedule: of small networks it sees more photos, as few lead it astray
+WORK = 6e10
 ROUNDS = 4  #: trades between blocks and layers, at most
 PAIRS = 6  #: that are tried of each
 _GRID = (1.0, 0.75, 0.5, 0.25, 0.1)  # shares of the patches whose costs are known
@@ -112,7 +113,7 @@ class Costs:
         self.known = np.array([at(keep) for keep in self.tokens])
         dense = self.known[-1]
         self.saved = np.array(
-            [0 * dense, *(dense - _layers(_thresholded(package, own), photos, config) for own in thresholds)]
+            [0 * dense, *(dense - _layers(thresholded(package, own), photos, config) for own in thresholds)]
         )
 
     def cycles(self, schedule: Schedule) -> float:
@@ -151,7 +152,7 @@ class Search:
     package : ModelPackage
         Of the same network, unpruned.
     photos : uint8 array [B, S, S, 3]
-        Not those of the test set; `PHOTOS` of them are used.
+        Not those of the test set; `PHOTOS` of them are used, or more, for `WORK`.
     config : HardwareConfig
     lossy : bool
         Whether thresholds are raised, too.
@@ -172,7 +173,8 @@ class Search:
         trim: bool = False,
         progress: Progress = lambda tried: None,
     ) -> None:
-        self.photos = spread(photos, PHOTOS)
+        dense = count_work(package.meta, [package.arch["tokens"]] * package.arch["depth"], 0, 0, 0).macs_dense
+        self.photos = spread(photos, max(PHOTOS, round(WORK / dense)))
         self.model, self.package, self.config = model, package, config
         self.lossy = lossy = lossy and not model.config.gated
         self.trim, self.progress = trim, progress
@@ -200,7 +202,7 @@ class Search:
         set_ffn2(self.model, self.own.ffn2_rule, self.own.thresholds)
 
     def within(self, cycles: float | None = None, macs_saved: float | None = None) -> Point:
-        """The schedule with the least divergence that takes so many cycles, or saves such a share of MACs.
+        """The schedule with the least divergence that takes so many cycles and saves such a share of MACs.
 
         Both are the cycle model's and the integer reference's, not those of the tables.
 
@@ -209,42 +211,52 @@ class Search:
         RowvitError
             No schedule is within the budget; the message names the fastest one.
         """
-        start = self.point(self.dense)
-        if cycles is not None:
-            cost, limit = self.costs.cycles, cycles
-        else:
-            cost, limit = self.costs.macs, (1 - (macs_saved or 0.0)) * self.costs.macs(self.dense)
-            limit /= 1 - start.macs_saved  # zeros behind ReLU count as saved
-        aim = limit
+        most, left = cycles or np.inf, max(1 - (macs_saved or 0.0), 1e-9)
+        # of multiplications, the tables know none with zeros behind ReLU, which count as saved
+        executed = self.costs.macs(self.dense) / (1 - self.point(self.dense).macs_saved)
+
+        def cost(schedule: Schedule) -> float:
+            return max(self.costs.cycles(schedule) / most, self.costs.macs(schedule) / executed / left)
+
+        def over(point: Point) -> float:
+            return max(point.cycles / most, (1 - point.macs_saved) / left)
+
+        aim = 1.0
         for _ in range(6):
             found = self.best(cost, aim)
+            if found is None:
+                break
             point = self.point(found)
-            over = (
-                point.cycles / cycles
-                if cycles is not None
-                else (1 - point.macs_saved) / max(1 - (macs_saved or 0.0), 1e-9)
-            )
-            if over <= 1:
+            if over(point) <= 1:
                 return point
-            aim *= 0.998 / over  # the tables are off by that
-        raise RowvitError(f"no schedule is within the budget; the nearest takes {point.cycles:,.0f} cycles")
+            aim *= 0.998 / over(point)  # the tables are off by that
+        strictest = {(level,) * len(self.dense.levels) for level in (0, len(ENERGIES) if self.lossy else 0)}
+        ends = [self.point(Schedule((1,) * len(self.dense.keep), levels)) for levels in strictest]
+        if over(nearest := min(ends, key=over)) <= 1:
+            return nearest
+        fastest = min(ends, key=lambda one: one.cycles)
+        raise RowvitError(
+            f"no schedule is within the budget; the fastest takes {fastest.cycles:,.0f} cycles and saves"
+            f" {fastest.macs_saved:.1%} of the MACs"
+        )
 
-    def best(self, cost: Callable[[Schedule], float], limit: float) -> Schedule:
-        """The schedule with the least divergence whose cost, by the tables, is within a limit."""
+    def best(self, cost: Callable[[Schedule], float], limit: float) -> Schedule | None:
+        """The schedule with the least divergence whose cost, by the tables, is within a limit; None if none
+        that is tried is.
+        """
         if cost(self.dense) <= limit:
             return self.dense
+        depth = len(self.dense.keep)
         regular = sorted(set(self.regular(cost, limit, self.dense.levels)), key=self._divergence)
+        shapes = [self._drops(one) for one in regular[:PAIRS]]
+        for level in _LEVELS if self.lossy else ():
+            own = self.regular(cost, limit, (level,) * depth)
+            regular += [one for one in own if not shapes or self._drops(one) in shapes]
+        if not regular:  # the last block may drop some, too, which few heads take notice of
+            strictest = (len(ENERGIES) if self.lossy else 0,) * depth
+            regular = [*self.regular(cost, limit, strictest, depth)]
         if not regular:
-            low = self.point(replace(self.dense, keep=(1,) * len(self.dense.keep)))
-            raise RowvitError(
-                f"no schedule is within the budget; the fastest takes {low.cycles:,.0f} cycles and saves"
-                f" {low.macs_saved:.1%} of the MACs"
-            )
-        if self.lossy:
-            shapes = [self._drops(one) for one in regular[:PAIRS]]
-            for level in _LEVELS:
-                levels = (level,) * len(self.dense.levels)
-                regular += [one for one in self.regular(cost, limit, levels) if self._drops(one) in shapes]
+            return None
         best = min(regular, key=self._divergence)
         for _ in range(ROUNDS):
             self._base(best)
@@ -260,19 +272,23 @@ class Search:
         layers, rho = shares_of(schedule.keep, self.patches)
         thresholds = self._thresholds(schedule)
         pruning = schedule_of(self.model, layers, rho, self.trim)
-        package = pruned(_thresholded(self.package, thresholds), pruning)
+        package = pruned(thresholded(self.package, thresholds), pruning)
         cycles, saved = cycles_of(package, self.few, self.config)
         divergence = self._divergence(schedule)
         return Point(layers, rho, cycles, saved, thresholds=thresholds, divergence=divergence)
 
     def regular(
-        self, cost: Callable[[Schedule], float], limit: float, levels: tuple[int, ...]
+        self, cost: Callable[[Schedule], float], limit: float, levels: tuple[int, ...], end: int = 0
     ) -> Iterator[Schedule]:
-        """Those that drop the same share after regularly spaced blocks, as little as the limit allows."""
+        """Those that drop the same share after regularly spaced blocks, as little as the limit allows.
+
+        The blocks are before ``end``; by default that is the last one.
+        """
         depth = len(self.dense.keep)
-        for first in range(depth - 1):
+        end = end or depth - 1
+        for first in range(end):
             for stride in sorted({1, 2, max(1, depth // 4)}):
-                blocks = range(first, depth - 1, stride)
+                blocks = range(first, end, stride)
                 for chosen in {blocks[:3], blocks}:
                     low, high = _FEWEST, 1.0  # what is kept: too little, and too much
                     if cost(self._geometric(chosen, low, levels)) > limit:
@@ -380,18 +396,6 @@ class Search:
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
         return self.model.classify(x).double()
-
-
-def _thresholded(package: ModelPackage, thresholds: Sequence[float]) -> ModelPackage:
-    """The package with thresholds of its float network."""
-    if not thresholds:
-        return package
-    params, scales = package.meta["params"], package.meta["scales"]
-    layers: list[dict[str, Any]] = [
-        own | {"thr": integer_threshold(threshold, scales[f"layers.{layer}.hidden"])}
-        for layer, (own, threshold) in enumerate(zip(params["layers"], thresholds, strict=True))
-    ]
-    return ModelPackage(package.meta | {"params": params | {"layers": layers}}, package.tensors)
 
 
 def _layers(package: ModelPackage, photos: np.ndarray, config: HardwareConfig) -> np.ndarray:

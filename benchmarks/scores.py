@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the scores of tokens choose, beside those of the 8-bit exponentials that P V is made of.
 
-    python benchmarks/scores.py unpruned.safetensors pruned.safetensors --data DATA --name "DeiT-Tiny"
+    python benchmarks/scores.py sign-digits --data sign_digits_jpeg.npz --name "hand signs"
 
 On test photos, by the integer reference: how many of the patches that stay have score 0 and are chosen by
 their number, how often the last that stays and the first that goes have the same score, how often the class
-is that of the unpruned package, and top-1 where the data has the package's classes; as Markdown rows.
+is that of the network without pruning, and top-1 where the data has the package's classes; as Markdown rows.
+Of equal scores the first patch stays; beside that, the one whose score was higher at the pruning before.
 """
 
 from __future__ import annotations
@@ -55,34 +56,61 @@ class Chosen:
         return rows
 
 
-def classes(package: ModelPackage, pixels: np.ndarray) -> np.ndarray:
+class ByBefore(Chosen):
+    """The same where of equal scores the one stays whose score was higher before; for one image at a time."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.tokens, self.before = tokens, np.zeros(tokens)
+
+    def __call__(self, scores: np.ndarray, keep: int, threshold: int = 0) -> np.ndarray:
+        super().__call__(scores, keep, threshold)
+        before = np.zeros(self.tokens) if len(scores) == self.tokens else self.before
+        best = np.lexsort((-before[1:], -scores[1:]))[:keep]
+        best = best[scores[1:][best] >= threshold]
+        rows = np.concatenate([[0], np.sort(best) + 1])
+        self.before = scores[rows]
+        return rows
+
+
+def classes(package: ModelPackage, pixels: np.ndarray, batch: int = BATCH) -> np.ndarray:
     """Classes of photos [B, S, S, 3]."""
-    parts = range(0, len(pixels), BATCH)
+    parts = range(0, len(pixels), batch)
     side = package.arch["patch_size"]
-    images = [one for at in parts for one in run(package, patchify(pixels[at : at + BATCH], side))]
+    images = [one for at in parts for one in run(package, patchify(pixels[at : at + batch], side))]
     return np.array([image.logits.argmax() for image in images])
 
 
 def main(
-    unpruned: Annotated[str, typer.Argument(help="A package.")],
-    pruned: Annotated[list[str], typer.Argument(help="The same with token pruning.")],
+    packages: Annotated[
+        list[str],
+        typer.Argument(help="With token pruning; one without takes the place of the first without its own."),
+    ],
     data: Annotated[Path, typer.Option(help="As for rowvit eval.")],
     name: Annotated[str, typer.Option(help="What the records are called.")],
     tests: Annotated[int, typer.Option(help="Test photos.")] = 2000,
     keep: Record = False,
 ) -> None:
     """Print a row for each package and way to score."""
-    dense = read_package(unpruned)
-    photos = open_data(data, "test", False).subset(tests)
-    if labelled := set(photos.classes) <= set(dense.meta["classes"]):
-        photos = matched(photos, name, dense.meta["classes"], None)
-    pixels = photos.prepared(dense.arch["image_size"], **scaling(dense.meta))
-    expected = classes(dense, pixels)
-    for file in pruned:
-        package = read_package(file)
-        for way, scores in (("8 bits", eight_bits), ("now", token_scores)):
-            network.token_scores, network.select = scores, (chosen := Chosen())
-            found = classes(package, pixels)
+    found_at = {file: read_package(file) for file in packages}
+    whole = next((package for package in found_at.values() if not package.meta["pruning"]), None)
+    for file, package in found_at.items():
+        if package is whole:
+            continue
+        photos = open_data(data, "test", False).subset(tests)
+        if labelled := set(photos.classes) <= set(package.meta["classes"]):
+            photos = matched(photos, name, package.meta["classes"], None)
+        pixels = photos.prepared(package.arch["image_size"], **scaling(package.meta))
+        network.token_scores, network.select = token_scores, select
+        dense = whole or ModelPackage(package.meta | {"pruning": []}, package.tensors)
+        expected = classes(dense, pixels)
+        for way, scores, chosen in (
+            ("8 bits", eight_bits, Chosen()),
+            ("now", token_scores, Chosen()),
+            ("ties by the score before", token_scores, ByBefore(package.arch["tokens"])),
+        ):
+            network.token_scores, network.select = scores, chosen
+            found = classes(package, pixels, 1 if isinstance(chosen, ByBefore) else BATCH)
             counts = chosen.counts
             figures = {
                 "photos": len(pixels),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -203,6 +204,16 @@ def test_names_that_do_not_match_are_refused() -> None:
     )
     with pytest.raises(RowvitError, match="cat of the photos"):
         matched(photos_of("3", "cat"), "digits", DIGITS)
+
+
+def test_names_that_are_written_in_two_ways(tmp_path: Path) -> None:
+    """MacOS takes accents apart, in names of folders, and a network or a file may have them so."""
+    whole, apart = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+    assert matched(photos_of("bar", whole), "net", ["bar", apart]).labels.tolist() == [0, 1]
+    assert matched(photos_of(apart, "bar"), "net", ["bar", whole]).labels.tolist() == [1, 0]
+    (tmp_path / "l.csv").write_text(f"{apart},bar\nb,{apart}\n", encoding="utf-8")
+    labels = read_labels(str(tmp_path / "l.csv"))
+    assert matched(photos_of("b", whole), "net", ["bar", whole], labels).labels.tolist() == [1, 0]
 
 
 def test_labels_from_a_file(tmp_path: Path) -> None:

@@ -341,7 +341,7 @@ def read_labels(option: str | None) -> Labels:
         return option
     path = Path(option)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = one_way(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise RowvitError(f"{path}: cannot be read ({error})") from error
     if path.suffix == ".json":

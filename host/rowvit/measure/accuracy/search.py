@@ -212,11 +212,11 @@ class Search:
             No schedule is within the budget; the message names the fastest one.
         """
         most, left = cycles or np.inf, max(1 - (macs_saved or 0.0), 1e-9)
-        # of multiplications, the tables know none with zeros behind ReLU, which count as saved
-        executed = self.costs.macs(self.dense) / (1 - self.point(self.dense).macs_saved)
+        # zeros behind ReLU count as saved
+        every = self.costs.macs(self.dense) / (1 - self.point(self.dense).macs_saved)
 
         def cost(schedule: Schedule) -> float:
-            return max(self.costs.cycles(schedule) / most, self.costs.macs(schedule) / executed / left)
+            return max(self.costs.cycles(schedule) / most, self.costs.macs(schedule) / every / left)
 
         def over(point: Point) -> float:
             return max(point.cycles / most, (1 - point.macs_saved) / left)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lessons: classes that people teach a served network, each person's own, in memory and for a while.
 
-Of a photo a lesson has only what the head of the network sees, a byte per channel. Whoever knows a lesson's
+Of a photo a lesson has only what the head of the network sees, a byte per channel, and 8 x 8 pixels, by which
+it knows copies. Whoever knows a lesson's
 identifier, which cannot be guessed, can use it; nothing lists them.
 """
 
@@ -29,13 +30,13 @@ from rowvit.serve.refusal import Refusal
 from rowvit.targets.features import features
 from rowvit.targets.target import Result
 from rowvit.teach.backbone import Backbone, Kept
-from rowvit.teach.lesson import FEWEST, Examples, Taught, learn
+from rowvit.teach.lesson import FEWEST, Examples, Taught, learn, thumbnail
 
 PREFIX = "lesson-"
 NAME = 255  # characters of a class's name, at most, as of a folder's
 _EMPTY = 10.0  # seconds after which a lesson without photos gives way
 _LISTED = 24  # photos of a finding, at most
-_OVERHEAD = 512  # bytes that a photo takes besides what is seen of it
+_OVERHEAD = 768  # bytes that a photo takes besides what is seen of it, with its thumbnail
 _JOINERS = {0x200C: None, 0x200D: None}  # that words of some scripts have, and some emoji
 
 
@@ -60,6 +61,7 @@ class Photo:
     label: str  #: its class
     seen: NDArray[np.int8]  #: [D]
     recording: str | int  #: which the photos have in common that were taken together
+    look: NDArray[np.uint8] | None = None  #: of `rowvit.teach.lesson.thumbnail`; None of one from a package
 
 
 @dataclass
@@ -122,8 +124,8 @@ class Lesson:
         finally:
             self._coming.remove(label)
 
-    def add(self, label: str, result: Result, recording: str = "") -> int:
-        """Keep what the head sees of a photo that the network has run; the photo's number.
+    def add(self, label: str, result: Result, pixels: NDArray[np.uint8], recording: str = "") -> int:
+        """Keep what the head sees of a photo that the network has run, and a thumbnail; the photo's number.
 
         ``recording`` is any text that it has in common with photos that were taken together with it.
         """
@@ -133,7 +135,7 @@ class Lesson:
             self.backbone = self.backbone.fitted(token)
         (seen,) = self.backbone.seen(token).astype(np.int8)
         self._last += 1
-        self.photos[self._last] = Photo(label, seen, recording or self._last)
+        self.photos[self._last] = Photo(label, seen, recording or self._last, thumbnail(pixels))
         return self._last
 
     def take(self, kept: Kept) -> None:
@@ -184,6 +186,7 @@ class Lesson:
             )
         photos = self.photos.values()
         together: dict[str | int, int] = {}
+        nothing = np.full_like(thumbnail(np.zeros((1, 1, 3), np.uint8)), np.nan, np.float32)
         return Examples(
             np.stack([photo.seen for photo in photos]).astype(np.float32),
             np.arange(len(photos)),
@@ -191,6 +194,7 @@ class Lesson:
             classes,
             [str(number) for number in self.photos],
             np.array([together.setdefault(photo.recording, len(together)) for photo in photos]),
+            np.stack([nothing if photo.look is None else photo.look for photo in photos]),
         )
 
     def package(self, name: str, keep: bool) -> ModelPackage:

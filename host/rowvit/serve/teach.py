@@ -80,7 +80,7 @@ async def _show(request: Request) -> Response:
         data, _ = await picture(request)
         (one,) = await service.classify([lesson.network.name], data, deadline)
         service.lessons.find(lesson.identifier)  # it may have been forgotten meanwhile
-        number = lesson.add(label, one.answer.result, recording)
+        number = lesson.add(label, one.answer.result, one.pixels, recording)
     request.state.note = f"model={lesson.network.name} images=1 batch={one.answer.result.batch}"
     return JSONResponse({"photo": number, "label": label}, 201)
 

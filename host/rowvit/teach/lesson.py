@@ -8,11 +8,12 @@ knows the others. They are one recording, which is judged as a whole by heads th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from rowvit.errors import RowvitError
 from rowvit.formats.description import image_shape
@@ -27,9 +28,10 @@ from rowvit.teach.views import all_views, chunks
 
 FEWEST = 3  #: photos of a class
 _AT_ONCE = 128  # views that are held as pixels
-#: of the distance between two photos of a class: nearer ones are copies. Of hand signs that were scaled and
-#: saved again 99% are; none of 2,200 photos of hand signs and of CIFAR-10 is within 0.35 of another
-_COPY = 0.3
+_SIDE = 8  # pixels of a thumbnail
+#: copies are nearer than this to each other, of the distance between two photos of a class, and their
+#: thumbnails correlate by more than that
+_NEAR, _ALIKE = 0.3, 0.985
 #: runs images uint8 [H, W, 3] on a target
 Run = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Result]]
 
@@ -101,6 +103,12 @@ class Seen:
     values: NDArray[np.float32]  #: [n, D] class tokens of their views, in the order of the photos
     #: int64 [n]: the photo of each view, of which the first is the photo as it is
     of: NDArray[np.int64]
+    looks: NDArray[np.uint8] | None = None  #: [photos, 192], of `thumbnail`
+
+
+def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A photo [H, W, 3] as small as is enough to know a copy of it by: uint8 [192]."""
+    return np.asarray(Image.fromarray(pixels).resize((_SIDE, _SIDE), Image.Resampling.BOX)).ravel()
 
 
 def look(
@@ -143,14 +151,16 @@ def look(
 
     meta, last = backbone.package.meta, backbone.package.arch["depth"] - 1
     found: list[NDArray[np.float32]] = []
+    looks: list[NDArray[np.uint8]] = []
     for part in chunks(all_views(photos.files, meta, count, flip, note), -(-_AT_ONCE // count)):
         answers = [result.tokens for result in run(list(np.concatenate(part)))]
         found.append(features(answers, meta, last).values[:, 0])
+        looks += [thumbnail(one[0]) for one in part]
         progress(sum(map(len, found)) // count)
     kept = [number for number in range(len(photos)) if number not in wrong]
     left = photos.only(kept)
     require(left, before)
-    return Seen(left, np.concatenate(found), np.repeat(np.arange(len(kept)), count))
+    return Seen(left, np.concatenate(found), np.repeat(np.arange(len(kept)), count), np.stack(looks))
 
 
 def look_at_nothing(backbone: Backbone, run: Run) -> NDArray[np.float64]:
@@ -178,6 +188,8 @@ class Examples:
     classes: tuple[str, ...]
     names: list[str]  #: of the photos
     recordings: NDArray[np.int64]  #: [photos]
+    #: [photos, 192] of `thumbnail`, or not numbers; without them, copies are those of which the same is seen
+    looks: NDArray[np.floating] | None = None
 
     @property
     def plain(self) -> NDArray[np.float32]:
@@ -310,7 +322,10 @@ def teach(seen: Seen, backbone: Backbone, name: str, solver: str = "", before: K
         together = np.concatenate([then, then.max() + 1 + together])
         labels = np.concatenate([before.labels.astype(labels.dtype), labels])
         names = [f"photo {number} of before" for number in range(old)] + names
-    return learn(Examples(x, of, labels, classes, names, together), backbone, name, new.name, solver)
+    looks = None if seen.looks is None else seen.looks.astype(np.float32)
+    if before and looks is not None:
+        looks = np.concatenate([np.full((old, looks.shape[1]), np.nan, np.float32), looks])
+    return learn(Examples(x, of, labels, classes, names, together, looks), backbone, name, new.name, solver)
 
 
 def learn(examples: Examples, backbone: Backbone, name: str, source: str, solver: str = "") -> Taught:
@@ -335,7 +350,7 @@ def learn(examples: Examples, backbone: Backbone, name: str, source: str, solver
         The photos of the classes are all the same.
     """
     x, labels, classes = examples.seen, examples.labels, examples.classes
-    together, twins = _merged(examples.plain, labels, examples.recordings)
+    together, twins = _merged(examples.plain, labels, examples.recordings, examples.looks)
     fitted = fit(x, labels[examples.of], examples.of, solver, together)
     logits = fitted.head.logits(x)
     if np.ptp(logits - logits.mean(axis=1, keepdims=True), axis=0).max() < 1e-6:
@@ -356,20 +371,27 @@ def learn(examples: Examples, backbone: Backbone, name: str, source: str, solver
     peak = float(np.abs(logits).max())
     package = backbone.with_head(fitted.head.weight, fitted.head.bias, classes, peak, name, history, known)
     findings = Findings(labels, classes, examples.names, fitted.probabilities, together, twins)
-    return Taught(package, examples.kept, fitted, findings)
+    return Taught(package, replace(examples, recordings=together).kept, fitted, findings)
 
 
 def _merged(
-    plain: NDArray[np.float32], labels: NDArray[np.int64], recordings: NDArray[np.int64]
+    plain: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    recordings: NDArray[np.int64],
+    looks: NDArray[np.floating] | NDArray[np.uint8] | None,
 ) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
     """The recordings where copies of a photo [n, D] are of one, and photos of two classes that are the same.
 
-    A copy may have been scaled or saved again: it is far nearer than another photo of its class.
+    A copy may have been scaled or saved again: it is far nearer than another photo of its class, and looks
+    alike as a thumbnail (where a camera does not move, all photos may).
     """
+    colours = np.full((len(labels), 1, 3), np.nan) if looks is None else looks.reshape(len(labels), -1, 3)
+    alike = (colours - colours.mean(axis=1, keepdims=True)).reshape(len(labels), -1)
+    alike /= np.maximum(np.linalg.norm(alike, axis=1, keepdims=True), 1e-6)
     classes, found = np.unique(labels), recordings.copy()
     middle = np.stack([plain[labels == label].mean(axis=0) for label in classes])
     away = np.square(plain - middle[np.searchsorted(classes, labels)]).sum()
-    near = _COPY**2 * 2 * float(away) / max(len(labels) - len(classes), 1)
+    near = _NEAR**2 * 2 * float(away) / max(len(labels) - len(classes), 1)
     for label in classes:
         own = np.flatnonzero(labels == label)
         squares = np.square(plain[own]).sum(axis=1)
@@ -377,6 +399,8 @@ def _merged(
         for begin in range(0, len(own), _AT_ONCE):
             part = slice(begin, begin + _AT_ONCE)
             distances = squares[part, None] + squares - 2 * plain[own[part]] @ plain[own].T
+            as_small = alike[own[part]] @ alike[own].T >= _ALIKE  # false where there are no thumbnails
+            distances[~as_small & (distances > 0)] = np.inf
             for row, number in zip(distances, range(begin, len(own)), strict=False):
                 row = np.where(first[:number], row[:number], np.inf)
                 if row.min(initial=np.inf) <= near:
@@ -403,7 +427,7 @@ def acquaint(seen: Seen, backbone: Backbone, nothing: NDArray[np.float64] | None
         Of `look_at_nothing`.
     """
     photos, of, x = seen.photos, seen.of, backbone.seen(seen.values)
-    together, _ = _merged(_plain(x, of), photos.labels, recordings(photos))
+    together, _ = _merged(_plain(x, of), photos.labels, recordings(photos), seen.looks)
     history = f"what its classes look like, from {len(photos)} photos of {photos.name}"
     known = familiar.learn(
         backbone.unit * x, photos.labels[of], of, together, unit=backbone.unit, odd=nothing

@@ -523,17 +523,28 @@ def test_the_same_photo_twice(tmp_path: Path) -> None:
 
 
 def test_photos_that_were_saved_again() -> None:
-    """They are near each other, as far as photos of a class are apart, and count as one."""
+    """They are near each other, as far as photos of a class are apart, look alike, and count as one."""
     rng = np.random.default_rng(6)
     backbone = Backbone.of(package())
     labels = np.tile(np.arange(3), 8)
     own = rng.normal(0, 40, (3, 32))[labels] + rng.normal(0, 10, (24, 32))
-    for spread, found in ((2.0, 24), (7.0, 48)):
+    looks = rng.integers(0, 256, (24, 192), np.uint8)
+    others = rng.integers(0, 256, (24, 192), np.uint8)
+    for spread, again, found in (
+        (2.0, looks // 8 * 8, 24),
+        (7.0, looks, 48),
+        (2.0, others, 48),
+        (0.0, others, 24),
+    ):
         x = np.concatenate([own, own + rng.normal(0, spread, own.shape)])
         both = Photos([b""] * 48, np.concatenate([labels, labels]), tuple(NAMES), "photos")
-        seen = Seen(both, (backbone.unit * x).astype(np.float32), np.arange(48))
+        pictures = np.concatenate([looks, again])
+        seen = Seen(both, (backbone.unit * x).astype(np.float32), np.arange(48), pictures)
         findings = teach(seen, backbone, "mine", "ridge").findings
         assert len(set(findings.recordings)) == found and not findings.twins
+    near = np.concatenate([own, own + rng.normal(0, 2, own.shape)])  # of which nothing else is known
+    seen = Seen(both, (backbone.unit * near).astype(np.float32), np.arange(48))
+    assert len(set(teach(seen, backbone, "mine", "ridge").findings.recordings)) == 48
 
 
 def test_what_no_user_put_there(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ from rowvit.reference import patchify, run
 
 PHOTOS = 100  #: that go through the network for every schedule that is tried, at least
 #: multiplications for each such schedule: of small networks it sees more photos, as few lead it astray
-WORK = 6e10
+WORK = 2.5e10
 ROUNDS = 4  #: trades between blocks and layers, at most
 PAIRS = 6  #: that are tried of each
 _GRID = (1.0, 0.75, 0.5, 0.25, 0.1)  # shares of the patches whose costs are known

@@ -252,7 +252,7 @@ def test_without_a_camera(tab, signs, tmp_path):
         tab.get_by_role("link", name="Download the package").click()
     assert download.value.suggested_filename == "hands-up.safetensors"
     package = ModelPackage.load(download.value.path())
-    assert package.meta["name"] == "hands up" and package.meta["taught"] == {"photos": 10}
+    assert package.meta["name"] == "hands up" and package.meta["taught"]["photos"] == 10
     (tmp_path / "new.png").write_bytes(new["buffer"])
     with rowvit.open("golden") as target:
         target.load(package)

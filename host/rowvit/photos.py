@@ -220,8 +220,8 @@ def _folder(path: Path, split: str) -> Photos:
 def in_class_folders(root: Path, name: str) -> Photos:
     """The pictures below the folders in ``root``, each of which is a class; there may be none.
 
-    Folders and files that are `_hidden` are left out, as a file manager does not show them either. Folders
-    whose names look alike are one class.
+    Hidden folders and files are left out, as a file manager does not show them either, and what macOS and
+    network storage keep of files. Folders whose names look alike are one class.
     """
     folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not _hidden(entry.name))
     if odd := [one.name for one in folders if one.name != _readable(one.name)]:
@@ -238,7 +238,7 @@ def in_class_folders(root: Path, name: str) -> Photos:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files in a folder and in those below it, in order, but for what is `_hidden`."""
+    """All files in a folder and in those below it, in order, but for what is hidden."""
     inside = (path for path in folder.rglob("*") if not any(map(_hidden, path.relative_to(folder).parts)))
     return sorted(path for path in inside if path.is_file())
 

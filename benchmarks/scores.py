@@ -84,7 +84,7 @@ def classes(package: ModelPackage, pixels: np.ndarray, batch: int = BATCH) -> np
 def main(
     packages: Annotated[
         list[str],
-        typer.Argument(help="With token pruning; one without takes the place of the first without its own."),
+        typer.Argument(help="Of one network; one without pruning stands for the first without its own."),
     ],
     data: Annotated[Path, typer.Option(help="As for rowvit eval.")],
     name: Annotated[str, typer.Option(help="What the records are called.")],
@@ -92,18 +92,17 @@ def main(
     keep: Record = False,
 ) -> None:
     """Print a row for each package and way to score."""
-    found_at = {file: read_package(file) for file in packages}
-    whole = next((package for package in found_at.values() if not package.meta["pruning"]), None)
-    for file, package in found_at.items():
-        if package is whole:
-            continue
-        photos = open_data(data, "test", False).subset(tests)
-        if labelled := set(photos.classes) <= set(package.meta["classes"]):
-            photos = matched(photos, name, package.meta["classes"], None)
-        pixels = photos.prepared(package.arch["image_size"], **scaling(package.meta))
-        network.token_scores, network.select = token_scores, select
-        dense = whole or ModelPackage(package.meta | {"pruning": []}, package.tensors)
-        expected = classes(dense, pixels)
+    read = {Path(file).stem: read_package(file) for file in packages}
+    pruned = {stem: package for stem, package in read.items() if package.meta["pruning"]}
+    first = next(iter(read.values()))
+    dense = next((package for stem, package in read.items() if stem not in pruned), None)
+    dense = dense or ModelPackage(first.meta | {"pruning": []}, first.tensors)
+    photos = open_data(data, "test", False).subset(tests)
+    if labelled := set(photos.classes) <= set(dense.meta["classes"]):
+        photos = matched(photos, name, dense.meta["classes"], None)
+    pixels = photos.prepared(dense.arch["image_size"], **scaling(dense.meta))
+    expected = classes(dense, pixels)
+    for stem, package in pruned.items():
         for way, scores, chosen in (
             ("8 bits", eight_bits, Chosen()),
             ("now", token_scores, Chosen()),
@@ -122,9 +121,9 @@ def main(
             if labelled:
                 figures["top1"] = 100 * float((found == photos.labels).mean())
             shown = " | ".join(f"{value:.2f}" for value in list(figures.values())[1:])
-            print(f"| {name}, {Path(file).stem}, {way} | {shown} |", flush=True)
+            print(f"| {name}, {stem}, {way} | {shown} |", flush=True)
             if keep:
-                record("scores", f"{name}, {Path(file).stem}, {way}", figures)
+                record("scores", f"{name}, {stem}, {way}", figures)
 
 
 def scaling(meta: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Annotated
 import numpy as np
 import typer
 from record import Record, record
+from scores import scaling
 
 from rowvit.formats.description import image_shape
 from rowvit.photos import open_data
@@ -42,7 +43,7 @@ def main(
         for path in data:
             given = open_data(path, "test")
             given = given.subset(photos) if photos else given
-            pixels = given.prepared(shape, model.meta["preprocessing"]["resize"], 1.0)
+            pixels = given.prepared(shape, **scaling(model.meta))
             _row(session, given.name.split(",")[0], [*pixels], package, keep)
         drawn = [one for seed in range(1, 1 + _SEEDS) for one in pictures(*shape, seed)]
         _row(session, "pictures of nothing", drawn, package, keep)

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import unicodedata
 from collections.abc import Sequence
@@ -223,24 +224,33 @@ def in_class_folders(root: Path, name: str) -> Photos:
     Hidden folders and files are left out, as a file manager does not show them either, and what macOS and
     network storage keep of files. Folders whose names look alike are one class.
     """
-    folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not _hidden(entry.name))
-    if odd := [one.name for one in folders if one.name != _readable(one.name)]:
-        raise RowvitError(f"{root}: the folder {_readable(odd[0])} has a name that is not UTF-8", "rename it")
-    classes = tuple(sorted({one_way(folder.name) for folder in folders}))
+    folders: dict[str, list[str]] = {}
+    for folder in inside(root, recursive=False)[1]:
+        if folder != _readable(folder):
+            text = f"{root}: the folder {_readable(folder)} has a name that is not UTF-8"
+            raise RowvitError(text, "rename it")
+        folders.setdefault(one_way(folder), []).append(folder)
+    classes = tuple(sorted(folders))
     files: list[Path] = []
     labels: list[int] = []
     for label, of in enumerate(classes):
-        same = [folder for folder in folders if one_way(folder.name) == of]
-        found = [file for folder in same for file in files_below(folder) if is_picture(file)]
+        found = [file for folder in folders[of] for file in inside(root / folder)[0] if is_picture(file)]
         files += found
         labels += [label] * len(found)
     return Photos(files, np.array(labels, np.int64), classes, _readable(name), root)
 
 
-def files_below(folder: Path) -> list[Path]:
-    """All files in a folder and in those below it, in order, but for what is hidden."""
-    inside = (path for path in folder.rglob("*") if not any(map(_hidden, path.relative_to(folder).parts)))
-    return sorted(path for path in inside if path.is_file())
+def inside(path: Path, recursive: bool = True) -> tuple[list[Path], list[str]]:
+    """Files of a directory, and names of the directories in it that are left out; none that is hidden."""
+    files: list[Path] = []
+    left_out: list[str] = []
+    for folder, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if not _hidden(name))
+        files += (Path(folder, name) for name in names if not _hidden(name))
+        if not recursive:
+            left_out = list(folders)
+            folders.clear()
+    return sorted(file for file in files if file.is_file()), left_out
 
 
 def _hidden(name: str) -> bool:
@@ -259,4 +269,4 @@ def _readable(name: str) -> str:
 
 
 def _photos_in(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if is_picture(file) and not _hidden(file.name))
+    return [file for file in inside(folder, recursive=False)[0] if is_picture(file)]

@@ -127,7 +127,7 @@ def teach(
       rowvit teach photos/ --from vit-int8.safetensors --same-head -o vit-or-else.safetensors
     """
     from rowvit.measure.accuracy.evaluation import matched, read_labels
-    from rowvit.photos import files_below, is_picture
+    from rowvit.photos import inside, is_picture
     from rowvit.targets.session import Session
     from rowvit.targets.target import read_package
     from rowvit.teach.backbone import Backbone, Kept
@@ -155,7 +155,7 @@ def teach(
         require(given, before, "draw more of them, by --photos")
     if photos.is_dir() and (beside := sum(map(is_picture, photos.iterdir()))):
         say(f"pictures beside the folders of classes: {beside}, left out", ERR)
-    if given.root and (others := [file.name for file in files_below(given.root) if not is_picture(file)]):
+    if given.root and (others := [file.name for file in inside(given.root)[0] if not is_picture(file)]):
         names = ", ".join(others[:_LISTED]) + (", ..." if len(others) > _LISTED else "")
         say(f"no pictures, by their names: {len(others)} ({names}), left out", ERR)
     wrong: list[str] = []

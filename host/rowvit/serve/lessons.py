@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,12 +24,13 @@ from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import HardwareConfig
 from rowvit.measure.accuracy.evaluation import wilson
+from rowvit.photos import one_way
 from rowvit.serve.networks import Network
 from rowvit.serve.refusal import Refusal
 from rowvit.targets.features import features
 from rowvit.targets.target import Result
 from rowvit.teach.backbone import Backbone, Kept
-from rowvit.teach.lesson import FEWEST, Examples, Taught, learn, thumbnail
+from rowvit.teach.lesson import FEWEST, UNSEEN, Examples, Taught, learn, thumbnail
 
 PREFIX = "lesson-"
 NAME = 255  # characters of a class's name, at most, as of a folder's
@@ -186,7 +186,6 @@ class Lesson:
             )
         photos = self.photos.values()
         together: dict[str | int, int] = {}
-        nothing = np.full_like(thumbnail(np.zeros((1, 1, 3), np.uint8)), np.nan, np.float32)
         return Examples(
             np.stack([photo.seen for photo in photos]).astype(np.float32),
             np.arange(len(photos)),
@@ -194,7 +193,7 @@ class Lesson:
             classes,
             [str(number) for number in self.photos],
             np.array([together.setdefault(photo.recording, len(together)) for photo in photos]),
-            np.stack([nothing if photo.look is None else photo.look for photo in photos]),
+            np.stack([UNSEEN if photo.look is None else photo.look for photo in photos]).astype(np.float32),
         )
 
     def package(self, name: str, keep: bool) -> ModelPackage:
@@ -291,7 +290,7 @@ def _found(taught: Taught, numbers: list[int]) -> dict[str, Any]:
 
 def class_name(text: str) -> str:
     """A class's name as it is used; `Refusal` 400 if it is none."""
-    name = unicodedata.normalize("NFC", " ".join(text.split()))
+    name = one_way(" ".join(text.split()))
     if not name or len(name) > NAME or not name.translate(_JOINERS).isprintable():
         raise Refusal(
             400, "the class has no name that can be used", f"give it 1 to {NAME} printable characters"

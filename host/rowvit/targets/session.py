@@ -7,7 +7,6 @@ and returns its `Result`; `Session.compare` checks that against the integer refe
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -28,6 +27,7 @@ from rowvit.formats.work import WORK
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import default_configuration, is_board
 from rowvit.images import for_network, is_picture
+from rowvit.photos import inside
 from rowvit.processors import processors
 from rowvit.targets.guard import Difference
 from rowvit.targets.open import open as open_target
@@ -93,7 +93,7 @@ def image_files(
         if not path.is_dir():
             files.append(path)
             continue
-        there, folders = _inside(path, recursive)
+        there, folders = inside(path, recursive)
         pictures = [p for p in there if is_picture(p)]
         if others := [p.name for p in there if p not in pictures]:
             names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
@@ -111,19 +111,6 @@ def image_files(
     for sentence in deeper:
         say(sentence)
     return files
-
-
-def _inside(path: Path, recursive: bool) -> tuple[list[Path], list[str]]:
-    """Files of a directory, and names of the directories in it that are left out; none that is hidden."""
-    files: list[Path] = []
-    left_out: list[str] = []
-    for folder, folders, names in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += (Path(folder, name) for name in names if not name.startswith("."))
-        if not recursive:
-            left_out = list(folders)
-            folders.clear()
-    return sorted(file for file in files if file.is_file()), left_out
 
 
 @dataclass(frozen=True)

@@ -81,10 +81,7 @@ class Workers:
             if not all results are taken, there is nothing left to do but `close`.
         """
         while len(self._processes) < min(self.count, len(starts)):
-            try:
-                self._start()
-            except OSError as error:
-                raise self._ended() from error
+            self._start()
         before = list(accumulate(map(len, starts), initial=0))
         waiting, idle = deque(enumerate(starts)), list(self._processes)
         busy: dict[Connection, int] = {}
@@ -142,7 +139,10 @@ class Workers:
                 del os.environ[_THREADS]
         theirs.close()
         # not among the arguments: Python would wait for ever if the process ended before it had read them all
-        pipe.send(self._spec)
+        try:
+            pipe.send(self._spec)
+        except OSError as error:
+            raise self._ended() from error
 
     def _ended(self) -> RowvitError:
         """Why a process is not there any more."""

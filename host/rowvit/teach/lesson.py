@@ -18,7 +18,7 @@ from PIL import Image
 from rowvit.errors import RowvitError
 from rowvit.formats.description import image_shape
 from rowvit.formats.package import ModelPackage
-from rowvit.photos import File, Photos, in_class_folders, open_data
+from rowvit.photos import File, Photos, in_class_folders, inside, open_data
 from rowvit.targets.features import features
 from rowvit.targets.target import Result
 from rowvit.teach import familiar, odd
@@ -32,6 +32,7 @@ _SIDE = 8  # pixels of a thumbnail
 #: copies are nearer than this to each other, of the distance between two photos of a class, and their
 #: thumbnails correlate by more than that
 _NEAR, _ALIKE = 0.3, 0.985
+UNSEEN = np.full(3 * _SIDE**2, np.nan, np.float32)  #: in place of the thumbnail of a photo that is not there
 #: runs images uint8 [H, W, 3] on a target
 Run = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Result]]
 
@@ -57,7 +58,7 @@ def read(path: Path, before: Kept | None = None) -> Photos:
 
 def _is_split(path: Path) -> bool:
     """Whether the folders in one are of training and of test photos, and not of classes."""
-    folders = {entry.name for entry in path.iterdir() if entry.is_dir() and entry.name[0] != "."}
+    folders = set(inside(path, recursive=False)[1])
     return "train" in folders and folders <= {"train", "val", "validation", "test"}
 
 
@@ -103,7 +104,7 @@ class Seen:
     values: NDArray[np.float32]  #: [n, D] class tokens of their views, in the order of the photos
     #: int64 [n]: the photo of each view, of which the first is the photo as it is
     of: NDArray[np.int64]
-    looks: NDArray[np.uint8] | None = None  #: [photos, 192], of `thumbnail`
+    looks: NDArray[np.floating]  #: [photos, 192] of `thumbnail`
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -160,7 +161,8 @@ def look(
     kept = [number for number in range(len(photos)) if number not in wrong]
     left = photos.only(kept)
     require(left, before)
-    return Seen(left, np.concatenate(found), np.repeat(np.arange(len(kept)), count), np.stack(looks))
+    of = np.repeat(np.arange(len(kept)), count)
+    return Seen(left, np.concatenate(found), of, np.stack(looks).astype(np.float32))
 
 
 def look_at_nothing(backbone: Backbone, run: Run) -> NDArray[np.float64]:
@@ -188,8 +190,7 @@ class Examples:
     classes: tuple[str, ...]
     names: list[str]  #: of the photos
     recordings: NDArray[np.int64]  #: [photos]
-    #: [photos, 192] of `thumbnail`, or not numbers; without them, copies are those of which the same is seen
-    looks: NDArray[np.floating] | None = None
+    looks: NDArray[np.floating]  #: [photos, 192] of `thumbnail`, or `UNSEEN`, of which copies look the same
 
     @property
     def plain(self) -> NDArray[np.float32]:
@@ -314,7 +315,7 @@ def teach(seen: Seen, backbone: Backbone, name: str, solver: str = "", before: K
     labels = np.array([classes.index(name) for name in new.classes])[new.labels]
     names = list(map(str, new.files)) if all(isinstance(f, Path) for f in new.files) else []
     names = names or [f"photo {number}" for number in range(len(labels))]
-    together = recordings(new)
+    together, looks = recordings(new), seen.looks
     if before:
         old = len(before.labels)
         x, of = np.concatenate([before.seen.astype(x.dtype), x]), np.concatenate([np.arange(old), old + of])
@@ -322,9 +323,7 @@ def teach(seen: Seen, backbone: Backbone, name: str, solver: str = "", before: K
         together = np.concatenate([then, then.max() + 1 + together])
         labels = np.concatenate([before.labels.astype(labels.dtype), labels])
         names = [f"photo {number} of before" for number in range(old)] + names
-    looks = None if seen.looks is None else seen.looks.astype(np.float32)
-    if before and looks is not None:
-        looks = np.concatenate([np.full((old, looks.shape[1]), np.nan, np.float32), looks])
+        looks = np.concatenate([np.tile(UNSEEN, (old, 1)), looks])
     return learn(Examples(x, of, labels, classes, names, together, looks), backbone, name, new.name, solver)
 
 
@@ -378,14 +377,14 @@ def _merged(
     plain: NDArray[np.float32],
     labels: NDArray[np.int64],
     recordings: NDArray[np.int64],
-    looks: NDArray[np.floating] | NDArray[np.uint8] | None,
+    looks: NDArray[np.floating],
 ) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
     """The recordings where copies of a photo [n, D] are of one, and photos of two classes that are the same.
 
     A copy may have been scaled or saved again: it is far nearer than another photo of its class, and looks
     alike as a thumbnail (where a camera does not move, all photos may).
     """
-    colours = np.full((len(labels), 1, 3), np.nan) if looks is None else looks.reshape(len(labels), -1, 3)
+    colours = looks.reshape(len(labels), -1, 3)
     alike = (colours - colours.mean(axis=1, keepdims=True)).reshape(len(labels), -1)
     alike /= np.maximum(np.linalg.norm(alike, axis=1, keepdims=True), 1e-6)
     classes, found = np.unique(labels), recordings.copy()
@@ -399,7 +398,7 @@ def _merged(
         for begin in range(0, len(own), _AT_ONCE):
             part = slice(begin, begin + _AT_ONCE)
             distances = squares[part, None] + squares - 2 * plain[own[part]] @ plain[own].T
-            as_small = alike[own[part]] @ alike[own].T >= _ALIKE  # false where there are no thumbnails
+            as_small = alike[own[part]] @ alike[own].T >= _ALIKE  # false of what is `UNSEEN`
             distances[~as_small & (distances > 0)] = np.inf
             for row, number in zip(distances, range(begin, len(own)), strict=False):
                 row = np.where(first[:number], row[:number], np.inf)

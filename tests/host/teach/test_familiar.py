@@ -21,7 +21,7 @@ from rowvit.targets.session import Session
 from rowvit.targets.target import read_program
 from rowvit.teach.backbone import Backbone, Kept
 from rowvit.teach.familiar import ALARMS, Familiar, learn
-from rowvit.teach.lesson import Seen, acquaint, look, look_at_nothing, teach
+from rowvit.teach.lesson import UNSEEN, Seen, acquaint, look, look_at_nothing, teach
 
 torch = pytest.importorskip("torch")
 
@@ -206,7 +206,9 @@ def test_frames_are_judged_by_what_saw_none_of_their_film() -> None:
         Photos(files, labels, tuple("01234"), "films", root),
         Photos(files, labels, tuple("01234"), ""),
     ):
-        found = acquaint(Seen(given, x.astype(np.float32), np.arange(len(x))), backbone)
+        found = acquaint(
+            Seen(given, x.astype(np.float32), np.arange(len(x)), np.tile(UNSEEN, (len(x), 1))), backbone
+        )
         tensors = [found.tensors[f"familiar.{name}"] for name in ("whitening", "means")]
         known = Familiar(*tensors, 1.0, np.zeros((0, 32), np.float32))
         new = backbone.unit * backbone.seen(films(200, 1)[0])

@@ -27,7 +27,7 @@ from rowvit.teach import fit as fitting
 from rowvit.teach import lesson
 from rowvit.teach.backbone import Backbone, Kept
 from rowvit.teach.familiar import Familiar, learn
-from rowvit.teach.lesson import Findings, Seen, Taught, look, read, recordings, teach
+from rowvit.teach.lesson import UNSEEN, Findings, Seen, Taught, look, read, recordings, teach
 from rowvit.teach.views import views
 
 torch = pytest.importorskip("torch")
@@ -486,20 +486,25 @@ def test_a_split_beside_hidden_folders(tmp_path: Path) -> None:
     assert read(tmp_path).classes == tuple(NAMES)
 
 
+def said_of(findings: Findings, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command prints of them, in one line."""
+    made, count = package(), len(findings.labels)
+    made.meta["familiar"] = {"limit": 1.0, "alarms": 0.05}
+    kept = Kept(np.zeros((count, 1), np.int8), findings.labels.astype(np.uint16), findings.classes)
+    head = fitting.Head(np.zeros((2, 1)), np.zeros(2))
+    _print(Taught(made, kept, fitting.Fitted(head, "ridge", 1.0, findings.probabilities), findings))
+    return " ".join("".join(capsys.readouterr()).split())
+
+
 def test_what_the_interval_is_of(capsys: pytest.CaptureFixture[str]) -> None:
     """Long recordings that are right, and photos that are not."""
     labels = np.repeat(np.arange(2), 11)
     together = np.concatenate([np.zeros(10), [1], np.full(10, 2), [3]]).astype(np.int64)
     right = np.where(np.isin(together, [0, 2]), labels, 1 - labels)
-    findings = Findings(labels, ("a", "b"), list(map(str, range(22))), np.eye(2)[right], together, [])
-    fitted = fitting.Fitted(fitting.Head(np.zeros((2, 1)), np.zeros(2)), "ridge", 1.0, np.eye(2)[right])
-    made = package()
-    made.meta["familiar"] = {"limit": 1.0, "alarms": 0.05}
-    _print(
-        Taught(made, Kept(np.zeros((22, 1), np.int8), labels.astype(np.uint16), ("a", "b")), fitted, findings)
+    said = said_of(
+        Findings(labels, ("a", "b"), [*map(str, range(22))], np.eye(2)[right], together, []), capsys
     )
     low, high = wilson(2, 4)
-    said = " ".join("".join(capsys.readouterr()).split())
     assert (
         "20 of 22 photos of 4 recordings recognised, 90.9%; mean of the classes 50.0%"
         f" ({low:.1%} to {high:.1%})" in said
@@ -538,12 +543,12 @@ def test_photos_that_were_saved_again() -> None:
     ):
         x = np.concatenate([own, own + rng.normal(0, spread, own.shape)])
         both = Photos([b""] * 48, np.concatenate([labels, labels]), tuple(NAMES), "photos")
-        pictures = np.concatenate([looks, again])
+        pictures = np.concatenate([looks, again]).astype(np.float32)
         seen = Seen(both, (backbone.unit * x).astype(np.float32), np.arange(48), pictures)
         findings = teach(seen, backbone, "mine", "ridge").findings
         assert len(set(findings.recordings)) == found and not findings.twins
     near = np.concatenate([own, own + rng.normal(0, 2, own.shape)])  # of which nothing else is known
-    seen = Seen(both, (backbone.unit * near).astype(np.float32), np.arange(48))
+    seen = Seen(both, (backbone.unit * near).astype(np.float32), np.arange(48), np.tile(UNSEEN, (48, 1)))
     assert len(set(teach(seen, backbone, "mine", "ridge").findings.recordings)) == 48
 
 
@@ -586,14 +591,8 @@ def test_what_no_user_put_there(tmp_path: Path) -> None:
 def test_advice(capsys: pytest.CaptureFixture[str]) -> None:
     """Of a class with few photos, though all were recognised."""
     labels = np.repeat(np.arange(2), [30, 3])
-    findings = Findings(labels, ("a", "b"), list(map(str, range(33))), np.eye(2)[labels], np.arange(33), [])
-    made = package()
-    made.meta["familiar"] = {"limit": 1.0, "alarms": 0.05}
-    fitted = fitting.Fitted(fitting.Head(np.zeros((2, 1)), np.zeros(2)), "ridge", 1.0, np.eye(2)[labels])
-    _print(
-        Taught(made, Kept(np.zeros((33, 1), np.int8), labels.astype(np.uint16), ("a", "b")), fitted, findings)
-    )
-    said = " ".join("".join(capsys.readouterr()).split())
+    alone = np.arange(33)
+    said = said_of(Findings(labels, ("a", "b"), [*map(str, alone)], np.eye(2)[labels], alone, []), capsys)
     low, high = wilson(4 / (1 / 30 + 1 / 3), 4 / (1 / 30 + 1 / 3))
     assert f"100.0%; mean of the classes 100.0% ({low:.1%} to {high:.1%})" in said
     assert "what would help: more photos of b, of which there are 3" in said

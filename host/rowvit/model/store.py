@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,6 +69,12 @@ def load(path: str | os.PathLike) -> tuple[VisionTransformer, Card]:
         If the file is missing, damaged, of another kind or format, or its tensors do not fit its
         configuration.
     """
+    if not Path(path).exists():
+        raise RowvitError(
+            f"{path}: no such file",
+            "name a float network, which rowvit import, relu or train writes; those that come with rowvit are"
+            " in int8 already",
+        )
     tensors, metadata = container.read(path)
     found = description(path, metadata)
     try:

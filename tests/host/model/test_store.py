@@ -97,6 +97,8 @@ def test_what_is_not_read(tmp_path: Path) -> None:
     container.write(path, tensors, {})
     with pytest.raises(RowvitError, match="rowvit import"):
         store.load(path)
+    with pytest.raises(RowvitError, match=r"sign-digits: no such file; .* rowvit import.* in int8"):
+        store.load("sign-digits")
     with pytest.raises(RowvitError, match="rowvit quantise"):
         ModelPackage.load(path)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -100,7 +100,8 @@ def main(
     photos = open_data(data, "test", False).subset(tests)
     if labelled := set(photos.classes) <= set(dense.meta["classes"]):
         photos = matched(photos, name, dense.meta["classes"], None)
-    pixels = photos.prepared(dense.arch["image_size"], **scaling(dense.meta))
+    taken = dense.meta["preprocessing"]
+    pixels = photos.prepared(dense.arch["image_size"], taken["resize"], taken.get("crop", 1.0))
     expected = classes(dense, pixels)
     for stem, package in pruned.items():
         for way, scores, chosen in (
@@ -124,11 +125,6 @@ def main(
             print(f"| {name}, {stem}, {way} | {shown} |", flush=True)
             if keep:
                 record("scores", f"{name}, {stem}, {way}", figures)
-
-
-def scaling(meta: dict[str, Any]) -> dict[str, Any]:
-    """How a package's photos are scaled."""
-    return {"resize": meta["preprocessing"]["resize"], "crop": meta["preprocessing"].get("crop", 1.0)}
 
 
 if __name__ == "__main__":

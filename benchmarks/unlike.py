@@ -15,7 +15,6 @@ from typing import Annotated
 import numpy as np
 import typer
 from record import Record, record
-from scores import scaling
 
 from rowvit.formats.description import image_shape
 from rowvit.photos import open_data
@@ -36,14 +35,14 @@ def main(
 ) -> None:
     """Print the table."""
     model = read_package(package)
-    shape = image_shape(model.arch)
+    shape, taken = image_shape(model.arch), model.meta["preprocessing"]
     print("| pictures | number | said to be unlike all, % |")
     print("|---|---|---|")
     with Session(model, "golden") as session:
         for path in data:
             given = open_data(path, "test")
             given = given.subset(photos) if photos else given
-            pixels = given.prepared(shape, **scaling(model.meta))
+            pixels = given.prepared(shape, taken["resize"], taken.get("crop", 1.0))
             _row(session, given.name.split(",")[0], [*pixels], package, keep)
         drawn = [one for seed in range(1, 1 + _SEEDS) for one in pictures(*shape, seed)]
         _row(session, "pictures of nothing", drawn, package, keep)

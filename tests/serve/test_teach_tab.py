@@ -558,7 +558,7 @@ def test_limits_are_told(open_page):
         other = open_page()
         other.goto(f"{served.url}/#teach")
         card(other, "class 1").locator(".files").set_input_files(photo_files(0, 1))
-        other.get_by_text("1 lessons go on here already; try again later.").wait_for()
+        other.get_by_text("a lesson goes on here already; try again later.").wait_for()
         other.close()
         page.close()
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from rowvit.errors import RowvitError
 from rowvit.formats.description import Size, sides
 from rowvit.model.store import load_state
 from rowvit.model.vit import VisionTransformer, ViTConfig
@@ -18,28 +17,33 @@ from rowvit.model.vit import VisionTransformer, ViTConfig
 def resize(model: VisionTransformer, image_size: Size) -> VisionTransformer:
     """The network for another image size: position embeddings of patches interpolated (bicubic, antialiased).
 
-    Rotary positions are spread over the same angles.
+    Rotary positions are spread over the same angles. A pruning schedule keeps the same shares of the tokens.
 
     Raises
     ------
     RowvitError
-        If the patches do not divide the size, or there is a pruning schedule for the old size.
+        If the patches do not divide the size.
     """
     config = model.config
     if sides(image_size) == config.size:
         return model
-    if config.pruning:
-        raise RowvitError("the pruning schedule is for the old image size", "resize before rowvit prune")
     height, width = sides(image_size)
     new = replace(config, image_size=height, image_width=width)
+    before, after = (each.tokens - each.exempt for each in (config, new))
+    kept = [round(step["keep"] * after / before) for step in config.pruning]
+    # at least one where there was one: 0 is the last block's, of which the head sees the class token alone
+    steps = zip(config.pruning, kept, strict=True)
+    new = replace(
+        new, pruning=tuple(step | {"keep": max(keep, min(step["keep"], 1))} for step, keep in steps)
+    )
     first, last = model.pos_embed[:, : config.prefix], model.pos_embed[:, config.prefix :]
     table = last.reshape(1, *config.grid, -1).permute(0, 3, 1, 2)
     table = nn.functional.interpolate(table, size=new.grid, mode="bicubic", antialias=True)
     table = table.flatten(2).transpose(1, 2)
     changes = {"pos_embed": torch.cat([first, table], dim=1)}
     if model.rope is not None:
-        before = model.rope.rows, model.rope.columns
-        rows, columns = (_spread(angles, count) for angles, count in zip(before, new.grid, strict=True))
+        old = model.rope.rows, model.rope.columns
+        rows, columns = (_spread(angles, count) for angles, count in zip(old, new.grid, strict=True))
         changes |= {"rope.rows": rows, "rope.columns": columns}
     return rebuild(model, new, changes)
 

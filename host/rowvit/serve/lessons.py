@@ -371,7 +371,8 @@ class Lessons:
         if count > self.limits.lessons // 4 and count > counts[owner] + 1:
             return next(lesson for lesson in lessons if lesson.owner == most)
         after = max(1, round(lessons[0].used + self.limits.idle - now))
-        raise Refusal(503, f"{len(lessons)} lessons go on here already", "try again later", after)
+        going = "a lesson goes" if len(lessons) == 1 else f"{len(lessons)} lessons go"
+        raise Refusal(503, f"{going} on here already", "try again later", after)
 
     def find(self, identifier: str) -> Lesson:
         """A lesson, which is then no longer idle; `Refusal` 404 if there is none."""

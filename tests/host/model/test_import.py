@@ -295,6 +295,30 @@ def test_resizing_is_timms() -> None:
 
 
 @torch.no_grad()
+def test_a_resized_network_keeps_the_same_shares_of_its_tokens() -> None:
+    model, _ = from_module(exports.timm_network())  # 16 patches
+    schedule = [{"layer": 0, "keep": 8, "threshold": 3}, {"layer": 1, "keep": 1, "threshold": 0}]
+    for last in (1, 0):
+        pruned = adapt.rebuild(
+            model, replace(model.config, pruning=(schedule[0], schedule[1] | {"keep": last}))
+        )
+        for size, kept in ((24, (18, 2)), (12, (4, 1)), (16, (8, 1))):
+            resized = adapt.resize(pruned, size)
+            expected = [
+                schedule[0] | {"keep": kept[0]},
+                schedule[1] | {"keep": kept[1] if last else 0},
+            ]
+            assert list(resized.config.pruning) == expected
+            live = []
+            for block in resized.blocks:
+                block.register_forward_hook(
+                    lambda _block, _inputs, out, live=live: live.append(out[0].shape[1])
+                )
+            resized(torch.randn(1, 3, size, size))
+            assert live == [1 + step["keep"] for step in expected]
+
+
+@torch.no_grad()
 def test_heads_can_be_changed() -> None:
     model, _ = from_module(exports.timm_distilled())
     images = exports.images()

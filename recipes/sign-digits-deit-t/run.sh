@@ -5,12 +5,14 @@
 # START is timm:deit_tiny_patch16_224 (from its hub), or a state dict of the same network.
 . "$(dirname "$0")/../steps.sh"
 trim=--trim
+thresholds=
+layers=1,2,3,4,5,6,7,8,9,10,11
+drop="--keep 0.93,0.82,0.69,0.58,0.47,0.39,0.33,0.28,0.23,0.18,0.02"
 
 step start.safetensors rowvit import "${3:-timm:deit_tiny_patch16_224}" --classes 10 -o start.safetensors
 train first.safetensors start.safetensors gelu.toml
 train gelu.safetensors first.safetensors longer.toml
 step refit.safetensors rowvit relu first.safetensors --data "$data" --no-measure -o refit.safetensors
-train fewer.safetensors refit.safetensors prune.toml --teacher gelu.safetensors
-train pruned.safetensors fewer.safetensors further.toml --teacher gelu.safetensors
-table 3,6,9
+train pruned.safetensors refit.safetensors prune.toml --teacher gelu.safetensors
+table $layers
 curve 3,6,9

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -12,6 +12,11 @@ import typer
 from rowvit.cli import options as opt
 from rowvit.cli.common import ERR, answered, command, progress_bar, require_suffix, say, wrote
 from rowvit.errors import RowvitError, replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rowvit.targets.target import Result
 
 
 @command()
@@ -60,8 +65,7 @@ def features(
       rowvit features vit-int8.safetensors photos/ --target sim -o features.npz
     """
     from rowvit.formats.package import ModelPackage
-    from rowvit.targets.features import features as stacked
-    from rowvit.targets.features import layer_of, row_arrays
+    from rowvit.targets.features import layer_of
     from rowvit.targets.session import Session, image_files
     from rowvit.targets.target import read_model, read_package
 
@@ -78,19 +82,36 @@ def features(
         files = image_files(images, lambda text: say(text, ERR), recursive)
         session.prepare(len(files), batch, jobs)
         refused: dict[int, RowvitError] = {}
-        with progress_bar(f"{len(files)} image{'s' * (len(files) > 1)}", len(files)) as progress:
-            results = session.run(files, batch, jobs, progress, refused.__setitem__)
-        names = [str(file) for file in answered(files, refused)]
-        found = stacked([result.tokens for result in results], session.meta, behind)
-        name = session.meta.get("name") or session.meta["model"]["name"]
-        with replacing(output) as part, part.open("wb") as file:
-            rows = row_arrays([result.rows for result in results])
-            own = {f"row_{name}": array for name, array in rows.items()}
-            own |= {"row_names": np.array(session.meta["row_heads"]["names"])} if own else {}
-            arrays = {"values": found.values, "indices": found.indices, "files": np.array(names)}
-            np.savez(file, **arrays, **own, model=np.array(name))
+        results: list[Result] = []
+        try:
+            with progress_bar(f"{len(files)} image{'s' * (len(files) > 1)}", len(files)) as progress:
+                session.run(files, batch, jobs, progress, refused.__setitem__, results)
+        except KeyboardInterrupt:
+            there = [file for number, file in enumerate(files) if number not in refused][: len(results)]
+            if there:
+                _write(output, there, results, session.meta, behind)
+                say(f"stopped: {len(there)} of {len(files)} images", ERR)
+            raise
+        _write(output, answered(files, refused), results, session.meta, behind)
+    if refused:
+        raise typer.Exit(1)
+
+
+def _write(
+    output: Path, files: list[Path], results: list[Result], meta: Mapping[str, Any], behind: int | None
+) -> None:
+    """The .npz, and a line that says so; ``meta``: the network's."""
+    from rowvit.targets.features import features as stacked
+    from rowvit.targets.features import row_arrays
+
+    found = stacked([result.tokens for result in results], meta, behind)
+    arrays = {"values": found.values, "indices": found.indices, "files": np.array(list(map(str, files)))}
+    if rows := row_arrays([result.rows for result in results]):
+        arrays |= {f"row_{name}": array for name, array in rows.items()}
+        arrays["row_names"] = np.array(meta["row_heads"]["names"])
+    arrays["model"] = np.array(meta.get("name") or meta["model"]["name"])
+    with replacing(output) as part, part.open("wb") as file:
+        np.savez(file, **arrays)
     shape = " x ".join(map(str, found.values.shape))
     wrote(output)
     say(f"{shape}: images, tokens, channels", ERR)
-    if refused:
-        raise typer.Exit(1)

@@ -656,7 +656,7 @@ def _ends_with_its_workers(sent: str, folder: Path, *arguments: object) -> None:
         assert sent not in ("SIGTERM", "SIGHUP") or process.returncode == -signal.Signals[sent]
 
 
-def test_an_interrupt_leaves_the_answers_that_came(small, monkeypatch):
+def test_an_interrupt_leaves_the_answers_that_came(small, tmp_path, monkeypatch):
     stream = Golden.stream
 
     def interrupted(golden, images, batch=1):
@@ -670,6 +670,12 @@ def test_an_interrupt_leaves_the_answers_that_came(small, monkeypatch):
     assert found.exit_code == 130 and "a.png" in found.stdout and "b.png" not in found.stdout
     assert "stopped: 1 of 2 images" in found.stderr
     assert CliRunner().invoke(app, [*command, "--json", "-"]).stdout == ""
+    command[:2] = ["features", "sign-digits"]
+    found = CliRunner().invoke(app, [*command[:-2], "-o", str(tmp_path / "f.npz")])
+    assert found.exit_code == 130, found.stderr
+    assert "stopped: 1 of 2 images" in found.stderr
+    with np.load(tmp_path / "f.npz") as file:
+        assert [Path(name).name for name in file["files"]] == ["a.png"] and len(file["values"]) == 1
 
 
 @pytest.mark.parametrize("sent", ["SIGINT", "SIGINT SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])

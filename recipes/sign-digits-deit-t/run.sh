@@ -7,7 +7,7 @@
 trim=--trim
 thresholds=
 layers=1,2,3,4,5,6,7,8,9,10,11
-drop="--keep 0.93,0.82,0.69,0.58,0.47,0.39,0.33,0.28,0.23,0.18,0.02"
+drop="--keep 0.93,0.81,0.68,0.57,0.46,0.38,0.32,0.27,0.22,0.18,0.02"
 
 step start.safetensors rowvit import "${3:-timm:deit_tiny_patch16_224}" --classes 10 -o start.safetensors
 train first.safetensors start.safetensors gelu.toml

@@ -70,7 +70,9 @@ def main(
         by_macs.plot(left, lost, marker=marker, color="0.5", linestyle="--", label=f"published: {paper.name}")
     by_macs.set_xlabel("multiply-accumulates left (1: none saved)")
     by_macs.set_ylabel("change of top-1, points")
-    by_macs.legend(fontsize="x-small")
+    picture.legend(
+        *by_macs.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="x-small"
+    )
     by_cycles.set_xlabel("million cycles per image by the cycle model, pynq-z2")
     for axes in (by_macs, by_cycles):
         axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)

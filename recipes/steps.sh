@@ -135,7 +135,7 @@ table() {
     printed table.md python "$benchmarks/accuracy.py" ${RECORD:+--record "$name"} "${rows[@]}"
 }
 
-# curve LAYERS [OPTION...]: rows of milder schedules of pruned.safetensors, int8, without further training:
+# curve LAYERS [OPTION...]: rows of other schedules of pruned.safetensors, int8, without further training:
 # rho-RHO.json, for benchmarks/curve.py; the options are those of rowvit eval for packages
 curve() {
     local layers=$1 rho name

@@ -56,7 +56,8 @@ def features(
     answers behind other layers, too, or without classes. Values are float32; indices are the tokens' numbers,
     the class token's 0, and -1 where an image has fewer than others. What pruning has dropped is not among
     them. A network with heads for each of some tokens gives row_indices, row_scores [B, rows, names],
-    row_names, and row_boxes [B, rows, 4], if it has boxes.
+    row_names, and row_boxes [B, rows, 4], if it has boxes. What there is when Ctrl-C stops it goes to a file
+    beside the other: FILE.partial.npz.
 
     Examples
     --------
@@ -87,10 +88,10 @@ def features(
             with progress_bar(f"{len(files)} image{'s' * (len(files) > 1)}", len(files)) as progress:
                 session.run(files, batch, jobs, progress, refused.__setitem__, results)
         except KeyboardInterrupt:
-            there = [file for number, file in enumerate(files) if number not in refused][: len(results)]
-            if there:
-                _write(output, there, results, session.meta, behind)
-                say(f"stopped: {len(there)} of {len(files)} images", ERR)
+            if results:  # beside a whole file of before, which scripts take for done
+                there = answered(files, refused)[: len(results)]
+                _write(output.with_suffix(".partial.npz"), there, results, session.meta, behind)
+                say(f"stopped: the first {len(there)} of {len(files)} images", ERR)
             raise
         _write(output, answered(files, refused), results, session.meta, behind)
     if refused:

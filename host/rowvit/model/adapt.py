@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -17,7 +18,8 @@ from rowvit.model.vit import VisionTransformer, ViTConfig
 def resize(model: VisionTransformer, image_size: Size) -> VisionTransformer:
     """The network for another image size: position embeddings of patches interpolated (bicubic, antialiased).
 
-    Rotary positions are spread over the same angles. A pruning schedule keeps the same shares of the tokens.
+    Rotary positions are spread over the same angles. A pruning schedule keeps the same shares of the patches;
+    thresholds of scores, which are shares of attention and so smaller among more tokens, stay as they are.
 
     Raises
     ------
@@ -29,8 +31,8 @@ def resize(model: VisionTransformer, image_size: Size) -> VisionTransformer:
         return model
     height, width = sides(image_size)
     new = replace(config, image_size=height, image_width=width)
-    before, after = (each.tokens - each.exempt for each in (config, new))
-    kept = [round(step["keep"] * after / before) for step in config.pruning]
+    more = math.prod(new.grid) / math.prod(config.grid)
+    kept = [round(step["keep"] * more) for step in config.pruning]
     # at least one where there was one: 0 is the last block's, of which the head sees the class token alone
     steps = zip(config.pruning, kept, strict=True)
     new = replace(
@@ -42,8 +44,8 @@ def resize(model: VisionTransformer, image_size: Size) -> VisionTransformer:
     table = table.flatten(2).transpose(1, 2)
     changes = {"pos_embed": torch.cat([first, table], dim=1)}
     if model.rope is not None:
-        old = model.rope.rows, model.rope.columns
-        rows, columns = (_spread(angles, count) for angles, count in zip(old, new.grid, strict=True))
+        before = model.rope.rows, model.rope.columns
+        rows, columns = (_spread(angles, count) for angles, count in zip(before, new.grid, strict=True))
         changes |= {"rope.rows": rows, "rope.columns": columns}
     return rebuild(model, new, changes)
 

@@ -670,12 +670,16 @@ def test_an_interrupt_leaves_the_answers_that_came(small, tmp_path, monkeypatch)
     assert found.exit_code == 130 and "a.png" in found.stdout and "b.png" not in found.stdout
     assert "stopped: 1 of 2 images" in found.stderr
     assert CliRunner().invoke(app, [*command, "--json", "-"]).stdout == ""
-    command[:2] = ["features", "sign-digits"]
-    found = CliRunner().invoke(app, [*command[:-2], "-o", str(tmp_path / "f.npz")])
+    shutil.copytree(small["images"], photos := tmp_path / "photos")
+    (photos / "0.png").write_bytes(b"no photo")
+    command = ["features", "sign-digits", str(photos), "-t", "golden", "-o", str(tmp_path / "f.npz")]
+    (tmp_path / "f.npz").write_text("of before")
+    found = CliRunner().invoke(app, command)
     assert found.exit_code == 130, found.stderr
-    assert "stopped: 1 of 2 images" in found.stderr
-    with np.load(tmp_path / "f.npz") as file:
+    assert "stopped: the first 1 of 3 images" in found.stderr and "skipped: " in found.stderr
+    with np.load(tmp_path / "f.partial.npz") as file:
         assert [Path(name).name for name in file["files"]] == ["a.png"] and len(file["values"]) == 1
+    assert (tmp_path / "f.npz").read_text() == "of before"
 
 
 @pytest.mark.parametrize("sent", ["SIGINT", "SIGINT SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])

@@ -190,6 +190,9 @@ def _reshape(found: Imported, class_head: bool, classes: int | None, size: tuple
         before, after = (_pixels(one) for one in (model.config.size, size))
         found.notes.append(f"positions interpolated from {before} to {after} pixels")
         model = adapt.resize(model, size)
+        if schedule := model.config.pruning:
+            kept = ", ".join(str(step["keep"]) for step in schedule)
+            found.notes.append(f"its pruning keeps the same shares, now {kept} tokens; train it with that")
     if len(card.classes) != model.config.classes:
         card.classes = [str(index) for index in range(model.config.classes)]
     found.model = model

@@ -166,20 +166,18 @@ def photo_files(digit: int, count: int, first: int = 100) -> list[dict]:
     return found
 
 
-def add_files(tab, label: str, digit: int, count: int = 5) -> None:
+def add_files(tab, label: str, digit: int, count: int = 5, first: int = 100) -> None:
     """Photos of a class, by its chooser."""
     before = int(card(tab, label).locator(".count").inner_text().split()[0])
-    card(tab, label).locator(".files").set_input_files(photo_files(digit, count))
+    card(tab, label).locator(".files").set_input_files(photo_files(digit, count, first))
     card(tab, label).get_by_text(re.compile(rf"^{before + count} photos?$")).wait_for()
     until_true(tab, SETTLED)
 
 
 def add_in_order(tab, label: str, digit: int, count: int) -> None:
-    """The same, one by one: views of a photo are drawn by its number, and so what is sure of it is by chance."""
+    """The same, one by one: views of a photo are drawn by its number, chance has a part in its verdict."""
     for number in range(100, 100 + count):
-        card(tab, label).locator(".files").set_input_files(photo_files(digit, 1, number))
-        card(tab, label).get_by_text(re.compile(rf"^{number - 99} photos?$")).wait_for()
-        until_true(tab, SETTLED)
+        add_files(tab, label, digit, 1, number)
 
 
 def learn(tab) -> str:
@@ -475,9 +473,7 @@ def test_doubtful_photos_of_a_class_that_is_renamed(tab, tmp_path):
     """They came with a package, and their class is counted under its new name."""
     for label, digit in (("class 1", 0), ("class 2", 5)):
         add_in_order(tab, label, digit, 12)
-    card(tab, "class 2").locator(".files").set_input_files(photo_files(0, 1, 140))
-    card(tab, "class 2").get_by_text("13 photos").wait_for()
-    until_true(tab, SETTLED)
+    add_files(tab, "class 2", 0, 1, 140)
     learn(tab)
     with tab.expect_download() as download:
         tab.get_by_role("link", name="Download the package").click()
@@ -497,9 +493,7 @@ def test_doubtful_photos(tab):
     name(tab, "class 2", "palm")
     add_in_order(tab, "fist", 0, 12)
     add_in_order(tab, "palm", 5, 12)
-    card(tab, "palm").locator(".files").set_input_files(photo_files(0, 1, 140))
-    card(tab, "palm").get_by_text("13 photos").wait_for()
-    until_true(tab, SETTLED)
+    add_files(tab, "palm", 0, 1, 140)
     said = learn(tab)
     assert "24 of 25 photos recognised" in said and "What would help: more photos of palm" in said
     assert "Most often confused: fist and palm (1 photo)" in said

@@ -32,12 +32,10 @@ def resize(model: VisionTransformer, image_size: Size) -> VisionTransformer:
     height, width = sides(image_size)
     new = replace(config, image_size=height, image_width=width)
     more = math.prod(new.grid) / math.prod(config.grid)
-    kept = [round(step["keep"] * more) for step in config.pruning]
     # at least one where there was one: 0 is the last block's, of which the head sees the class token alone
+    kept = (round(step["keep"] * more) or min(step["keep"], 1) for step in config.pruning)
     steps = zip(config.pruning, kept, strict=True)
-    new = replace(
-        new, pruning=tuple(step | {"keep": max(keep, min(step["keep"], 1))} for step, keep in steps)
-    )
+    new = replace(new, pruning=tuple(step | {"keep": keep} for step, keep in steps))
     first, last = model.pos_embed[:, : config.prefix], model.pos_embed[:, config.prefix :]
     table = last.reshape(1, *config.grid, -1).permute(0, 3, 1, 2)
     table = nn.functional.interpolate(table, size=new.grid, mode="bicubic", antialias=True)

@@ -23,9 +23,9 @@ from record import Record, record
 
 import rowvit
 from rowvit.cli.options import DEFAULT_CONFIG
+from rowvit.formats.bundled import MODELS
 from rowvit.hardware import config as configs
 from rowvit.sim import cxx, verilate
-from rowvit.targets.target import MODELS
 
 #: what is tried: a name, the variable CXX, and what is set otherwise
 VARIANTS = {

@@ -25,8 +25,8 @@ from rowvit import decoding
 from rowvit import processors as counting
 from rowvit.decoding import MOST_BYTES, Room, TooLarge
 from rowvit.errors import RowvitError
+from rowvit.formats.bundled import MODELS
 from rowvit.images import decode
-from rowvit.targets.target import MODELS
 
 HOST = Path(rowvit.__file__).parents[1]
 BOARD = 512_000_000, 300_000_000  # bytes of a Pynq-Z2, and those that Linux and Jupyter leave

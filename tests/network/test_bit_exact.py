@@ -13,12 +13,12 @@ from draws import ARRAYS, NUMBERS, RECTANGLES, SHIPPED, case
 import rowvit
 from rowvit.compiler import compile
 from rowvit.compiler.plan import Stage
+from rowvit.formats.bundled import MODELS
 from rowvit.formats.description import image_shape
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import load
 from rowvit.hardware.isa import MAX_IMAGES
 from rowvit.quant.synthetic import preset_package, random_package
-from rowvit.targets.target import MODELS
 
 
 def assert_equal(package, config, images, checkpoints=True, batch=1, stages=None, **options):

@@ -21,11 +21,11 @@ from puppet import serving
 from waiting import HANG, until
 
 import rowvit
+from rowvit.formats.bundled import MODELS
 from rowvit.quant.synthetic import random_package
 from rowvit.serve.networks import Network, read_networks
 from rowvit.serve.photos import pixels_of
 from rowvit.serve.service import Limits
-from rowvit.targets.target import MODELS
 from rowvit.teach.backbone import Backbone
 
 DESK, PHONE = (1280, "light"), (360, "dark")

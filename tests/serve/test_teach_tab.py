@@ -19,11 +19,11 @@ from puppet import serving
 from waiting import HANG, until
 
 import rowvit
+from rowvit.formats.bundled import MODELS
 from rowvit.formats.package import ModelPackage
 from rowvit.serve.lessons import LessonLimits
 from rowvit.serve.networks import read_networks
 from rowvit.serve.service import Limits, Service
-from rowvit.targets.target import MODELS
 
 DESK, PHONE = (1280, "light"), (390, "dark")
 WIDTH, HEIGHT, FPS, SECONDS = 320, 240, 5, 4

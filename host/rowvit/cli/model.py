@@ -40,7 +40,7 @@ def import_(
         Argument(
             metavar="SOURCE",
             help="timm:NAME, an .onnx file, a state dict or checkpoint (.safetensors, .pth, .pt, .ckpt,"
-            " .bin, .npz), or a folder of timm, transformers or optimum.",
+            " .bin, .npz), a folder of timm, transformers or optimum, or a package, to train on.",
         ),
     ],
     output: Annotated[Path, Option("--output", "-o", metavar="FILE", help="The float network to write.")],
@@ -117,6 +117,8 @@ def import_(
       rowvit import model.onnx --class-names names.txt -o vit.safetensors
 
       rowvit import clip-vit-base-patch32/ --prompts prompts.txt -o vit.safetensors
+
+      rowvit import everyday --classes 10 -o vit.safetensors
     """
     from rowvit.model import store
     from rowvit.model.importers import import_model, weights_in

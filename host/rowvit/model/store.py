@@ -72,8 +72,8 @@ def load(path: str | os.PathLike) -> tuple[VisionTransformer, Card]:
     if not Path(path).exists():
         raise RowvitError(
             f"{path}: no such file",
-            "name a float network, which rowvit import, relu or train writes; those that come with rowvit are"
-            " in int8 already",
+            "name a float network, which rowvit import, relu or train writes; rowvit import reads those back"
+            " that come with rowvit in int8",
         )
     tensors, metadata = container.read(path)
     found = description(path, metadata)

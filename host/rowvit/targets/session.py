@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from rowvit.decoding import AHEAD_BYTES, decoded
 from rowvit.errors import RowvitError
+from rowvit.formats.bundled import MODELS
 from rowvit.formats.description import image_shape, layer_names
 from rowvit.formats.program import Program
 from rowvit.formats.records import checkpoint_names
@@ -32,7 +33,6 @@ from rowvit.processors import processors
 from rowvit.targets.guard import Difference
 from rowvit.targets.open import open as open_target
 from rowvit.targets.target import (
-    MODELS,
     first_difference,
     position,
     read_model,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rowvit.decoding import Refused, decoded
 from rowvit.errors import RowvitError
 from rowvit.formats import container
+from rowvit.formats.bundled import bundled, names
 from rowvit.formats.description import image_shape
 from rowvit.formats.familiar import distance
 from rowvit.formats.records import checkpoint_names
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from rowvit.formats.package import ModelPackage
     from rowvit.targets.features import Features
 
-MODELS = Path(__file__).parents[1] / "models"
 #: pixels, or the file that has them
 ImageSource = NDArray[Any] | str | Path
 _Loaded = TypeVar("_Loaded")
@@ -401,18 +401,14 @@ def read_model(model: str | Path | ModelPackage | Program) -> ModelPackage | Pro
     from rowvit.formats.package import ModelPackage
     from rowvit.formats.program import Program
 
-    path = Path(model)
-    shipped = MODELS / f"{str(model).replace('-', '_')}.safetensors"
-    if not path.exists() and shipped.is_file():
-        path = shipped
+    path = bundled(model) or Path(model)
     if not path.exists() and not path.suffix:
-        names = " and ".join(sorted(file.stem.replace("_", "-") for file in MODELS.glob("*.safetensors")))
         source = str(model).startswith("timm:")
         raise RowvitError(
             f"{model}: {'a float network' if source else 'no such file, and no network of this name'}",
             f"make a package of it: rowvit import {model} -o vit.safetensors"
             if source
-            else f"rowvit comes with {names}",
+            else f"rowvit comes with {' and '.join(names())}",
         )
     _, metadata = container.read(path)
     return (Program if "rowvit-program" in metadata else ModelPackage).load(path)

@@ -24,13 +24,14 @@ from waiting import HANG, until
 
 from rowvit.cli import app
 from rowvit.cli.common import ERR, progress_bar
+from rowvit.formats.bundled import MODELS
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.isa import COUNTERS
 from rowvit.measure.power import protocol
 from rowvit.quant.synthetic import random_package
 from rowvit.targets.golden import Golden
 from rowvit.targets.session import Session
-from rowvit.targets.target import MODELS, read_package, read_program
+from rowvit.targets.target import read_package, read_program
 
 
 def rowvit(*arguments: object, code: int = 0):

@@ -28,7 +28,6 @@ from rowvit.cli import app  # noqa: E402
 from rowvit.model import adapt, store  # noqa: E402
 from rowvit.model.importers import import_model  # noqa: E402
 from rowvit.model.importers.timm import from_module  # noqa: E402
-from rowvit.targets.target import MODELS  # noqa: E402
 
 
 def state_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -383,10 +382,11 @@ def rowvit(*arguments: object, code: int = 0):
 
 
 def test_what_is_not_imported(tmp_path: Path) -> None:
-    """What is quantised already, what is not there, and the very file that would be written."""
-    out = tmp_path / "out.safetensors"
-    said = rowvit("import", MODELS / "sign_digits.safetensors", "-o", out, code=2).output
-    assert "sign_digits.safetensors: is quantised; rowvit run takes it as it is" in said
+    """What is compiled already, what is not there, and the very file that would be written."""
+    out, program = tmp_path / "out.safetensors", tmp_path / "program.safetensors"
+    rowvit("compile", "sign-digits", "-o", program)
+    said = rowvit("import", program, "-o", out, code=2).output
+    assert "program.safetensors: is a compiled program; import the package or" in said
     said = rowvit("import", "vit_tiny_patch16_224", "-o", out, code=2).output
     assert "no such file; a network of timm is timm:vit_tiny_patch16_224" in said
     weights = tmp_path / "model.safetensors"

@@ -16,6 +16,7 @@ import rowvit
 from rowvit.cli import app
 from rowvit.compiler import compile
 from rowvit.errors import RowvitError
+from rowvit.formats.bundled import MODELS
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import load
 from rowvit.model import store
@@ -25,7 +26,7 @@ from rowvit.quant.noise import layer_noise
 from rowvit.quant.quantise import QuantOptions, quantise
 from rowvit.reference.layers import linear
 from rowvit.targets.features import features
-from rowvit.targets.target import MODELS, Result, read_package
+from rowvit.targets.target import Result, read_package
 
 HALF = (0.5, 0.5, 0.5)
 PHOTOS = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)

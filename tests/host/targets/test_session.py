@@ -18,12 +18,12 @@ import rowvit
 from rowvit import decoding
 from rowvit.compiler import compile
 from rowvit.errors import RowvitError
+from rowvit.formats.bundled import MODELS
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import load
 from rowvit.quant.synthetic import random_package
 from rowvit.targets.guard import Difference
 from rowvit.targets.session import Session, image_files, shipped_photos
-from rowvit.targets.target import MODELS
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,11 @@ from PIL import Image
 
 import rowvit
 from rowvit.errors import RowvitError
+from rowvit.formats.bundled import MODELS
 from rowvit.images import decode
 from rowvit.measure.draw import pictures, plots
 from rowvit.quant.synthetic import random_package
-from rowvit.targets.target import MODELS, Result
+from rowvit.targets.target import Result
 
 
 def joined(text: str) -> str:

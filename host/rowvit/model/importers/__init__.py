@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rowvit.errors import RowvitError
+from rowvit.formats.bundled import bundled
 from rowvit.formats.container import metadata
 from rowvit.formats.description import Size, sides
 from rowvit.model import adapt, store
@@ -79,8 +80,9 @@ def import_model(
     ----------
     source : str or path
         ``timm:NAME``, an ONNX file, a state dict or checkpoint (.safetensors, .pth, .pt, .ckpt, .bin,
-        .npz of JAX), a folder with one of these as timm, transformers and optimum write it, or a float
-        network of rowvit. A ``config.json`` and a ``preprocessor_config.json`` next to the weights are read.
+        .npz of JAX), a folder with one of these as timm, transformers and optimum write it, a float network
+        of rowvit, or a package, also by the name of one that comes with rowvit. A ``config.json`` and a
+        ``preprocessor_config.json`` next to the weights are read.
     weights : path, optional
         With a timm name: a state dict of that model.
     random : bool
@@ -128,8 +130,9 @@ def import_model(
         raise RowvitError(
             "weights from a file or at random belong to a timm name", "pass timm:NAME as the source"
         )
-    if not name.startswith("timm:") and Path(name).is_dir():
-        name = str(weights_in(Path(name)))
+    if not name.startswith("timm:"):
+        name = str(bundled(name) or name)
+        name = str(weights_in(Path(name))) if Path(name).is_dir() else name
     bare = encoder or classes is not None
     size = None if image_size is None else sides(image_size)
     told = {"heads": heads, "act": act, "pool": pool, "part": part, "output": output}
@@ -292,6 +295,17 @@ def _onnx(
     return Imported(result.model, card, notes)
 
 
+def _package(path: str) -> Imported:
+    from rowvit.formats.package import ModelPackage
+    from rowvit.model.importers.package import of_package
+
+    package = ModelPackage.load(path)
+    notes = ["read back from a package: weights have its 8 bits"]
+    if "familiar" in package.meta:
+        notes.append("what its classes look like is left out")
+    return Imported(*of_package(package, path), notes)
+
+
 def _state_dict(
     path: str,
     heads: int | None,
@@ -313,8 +327,11 @@ def _state_dict(
     if store.KEY in ours:
         require_open(path, {**shape, "part": part})
         return Imported(*store.load(path), [])
-    if "rowvit" in ours or "rowvit-program" in ours:
-        raise RowvitError(f"{path}: is quantised", "rowvit run takes it as it is; import what it was made of")
+    if "rowvit-program" in ours:
+        raise RowvitError(f"{path}: is a compiled program", "import the package or what that was made of")
+    if "rowvit" in ours:
+        require_open(path, {**shape, "part": part})
+        return _package(path)
     beside = read_neighbours(Path(path))
     if beside.foreign:
         raise RowvitError(f"{path}: {beside.foreign}")

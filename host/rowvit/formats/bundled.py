@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The packages that come with rowvit, by name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+MODELS = Path(__file__).parents[1] / "models"
+
+
+def names() -> list[str]:
+    """Their names, in order."""
+    return sorted(file.stem.replace("_", "-") for file in MODELS.glob("*.safetensors"))
+
+
+def bundled(name: str | os.PathLike[str]) -> Path | None:
+    """The file of one, unless there is a file or folder of that name."""
+    file = MODELS / f"{os.fspath(name).replace('-', '_')}.safetensors"
+    return file if file.is_file() and not Path(name).exists() else None

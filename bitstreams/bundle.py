@@ -23,9 +23,9 @@ from rich.console import Console
 
 from rowvit.errors import RowvitError
 from rowvit.formats import provenance
+from rowvit.formats.bundled import MODELS
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import Board, board, overlay_name
-from rowvit.targets.target import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Python of PYNQ's images: 3.0 and 3.1, Kria-PYNQ (Ubuntu 22.04); 4.0 (Ubuntu 24.04, no Zynq-7000)

@@ -62,10 +62,10 @@ PARSED = {
     "rowvit run sign-digits photo.jpg --target board --frontend hls": "likewise",
 }
 FLOAT = {"vit", "gelu", "deit", "dinov2", "clip", "yolos"}  #: networks with GELU, by their files' names
-RELU = {"relu", "vit-relu", "pruned", "final", "dinov2-relu", "clip-relu", "yolos-relu"}
+RELU = {"relu", "vit-relu", "pruned", "final", "start", "trained", "dinov2-relu", "clip-relu", "yolos-relu"}
 BY_NAME = {"everyday", "sign-digits", "MODEL"}  #: without a suffix
 INT8 = BY_NAME | {"int8", "vit-int8", "dinov2-int8", "clip-int8", "yolos-int8", "deit-tiny", "dense", "mine"}
-PHOTOS = {"photos", "PHOTOS", "DATA", "IMAGES", "imagenet"}
+PHOTOS = {"photos", "PHOTOS", "DATA", "IMAGES", "imagenet", "things"}
 RECIPE = "batch = 8\n[[phase]]\nepochs = 0.25\nlr = 1e-4\n"
 
 
@@ -121,6 +121,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert (ROOT / "recipes" / "sign-digits" / f"{name}.toml").exists()
         for path in (folder, own):
             (path / f"{name}.toml").write_text(RECIPE)
+    (folder / "recipes" / "own").mkdir()
+    assert (ROOT / "recipes" / "own" / "train.toml").exists()
+    (folder / "recipes" / "own" / "train.toml").write_text(RECIPE)
     shutil.copy(energy.TABLE, folder / "my-energies.toml")
     (folder / "names.txt").write_text("\n".join(classes))
     with pytest.MonkeyPatch.context() as patch:

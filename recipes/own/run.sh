@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Own classes by the network that comes with rowvit, whose blocks are trained, too, from its package to the table:
 #     PROCESSES=2 bash recipes/own/run.sh DATA FOLDER CLASSES [RECIPE]
-# DATA has so many CLASSES; RECIPE is train.toml unless another of this folder is named. NAME.safetensors in FOLDER
-# is the package.
+# DATA has so many CLASSES. RECIPE is train.toml, or train-500.toml or train-200.toml, which take so many of its
+# photos; FOLDER gets a package of its name.
 [ $# -ge 3 ] || { echo "usage: $0 DATA FOLDER CLASSES [RECIPE]" >&2; exit 2; }
 classes=$3 recipe=${4:-train.toml}
 set -- "$1" "$2"

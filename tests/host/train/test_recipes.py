@@ -21,7 +21,7 @@ def test_usage_and_recipes(script: Path) -> None:
     assert done.returncode == 2
     assert "DATA FOLDER" in done.stderr
     text = script.read_text()
-    named = set(re.findall(r"[\w.]+\.toml", text))
+    named = set(re.findall(r"\w[\w.-]*\.toml", text))
     if re.search(r"^chain ", text, re.MULTILINE):
         named |= {"relu.toml", "prune.toml", "int8.toml"}
     assert named == {path.name for path in script.parent.glob("*.toml")}

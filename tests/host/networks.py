@@ -50,6 +50,17 @@ def random_patches(rng: np.random.Generator, package: ModelPackage, images: int)
     return rng.integers(-128, 128, shape).astype(np.int8)
 
 
+def smooth_photos(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Random pictures uint8 [count, height, width, 3], of squares of four pixels a side."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (count, height // 4, width // 4, 3))
+    return coarse.repeat(4, axis=1).repeat(4, axis=2).astype(np.uint8)
+
+
+def snr(exact: np.ndarray, rounded: np.ndarray) -> float:
+    """Signal-to-noise ratio in dB."""
+    return float(10 * np.log10(np.square(exact).sum() / np.square(exact - rounded).sum()))
+
+
 def randomise(model, seed: int = 0):
     """Random weights that keep activations near 1, in place; returns the network in evaluation mode."""
     import torch

@@ -14,7 +14,12 @@ def names() -> list[str]:
     return sorted(file.stem.replace("_", "-") for file in MODELS.glob("*.safetensors"))
 
 
+def stem(name: str | os.PathLike[str]) -> str:
+    """How files and folders of one begin in `MODELS`."""
+    return os.fspath(name).replace("-", "_")
+
+
 def bundled(name: str | os.PathLike[str]) -> Path | None:
     """The file of one, unless there is a file or folder of that name."""
-    file = MODELS / f"{os.fspath(name).replace('-', '_')}.safetensors"
+    file = MODELS / f"{stem(name)}.safetensors"
     return file if file.is_file() and not Path(name).exists() else None

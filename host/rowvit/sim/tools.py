@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from weakref import WeakSet
@@ -79,9 +79,11 @@ def run_all(commands: Sequence[list[str]], environment: dict[str, str], log: Pat
     running = _Running()
     with ThreadPoolExecutor(processors()) as pool:
         try:
-            done = [pool.submit(run, command, environment, log, running) for command in commands]
-            for one in done:
-                one.result()
+            left = {pool.submit(run, command, environment, log, running) for command in commands}
+            while left:  # a second at a time: an interrupt just before, or in another thread, wakes nobody
+                done, left = wait(left, 1, FIRST_EXCEPTION)
+                for one in done:
+                    one.result()
         except BaseException:  # Ctrl-C and SIGTERM, too
             running.end()
             pool.shutdown(cancel_futures=True)

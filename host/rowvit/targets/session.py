@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rowvit.decoding import AHEAD_BYTES, decoded
 from rowvit.errors import RowvitError
-from rowvit.formats.bundled import MODELS
+from rowvit.formats.bundled import MODELS, stem
 from rowvit.formats.description import image_shape, layer_names
 from rowvit.formats.program import Program
 from rowvit.formats.records import checkpoint_names
@@ -64,7 +64,7 @@ _RECORDED = (
 
 def shipped_photos(model: str) -> list[Path]:
     """The directory of the photos that come with a model; empty if none do."""
-    photos = MODELS / f"{model.replace('-', '_')}_photos"
+    photos = MODELS / f"{stem(model)}_photos"
     return [photos] if photos.is_dir() else []
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import rowvit
-from networks import randomise
+from networks import randomise, smooth_photos
 from rowvit.compiler import compile
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage, keep_schedule
@@ -28,8 +28,7 @@ def network(seed: int = 0, **changes: object) -> VisionTransformer:
 
 
 def photos(count: int = 6) -> np.ndarray:
-    coarse = np.random.default_rng(0).integers(0, 256, (count, 5, 5, 3))
-    return coarse.repeat(4, axis=1).repeat(4, axis=2).astype(np.uint8)
+    return smooth_photos(count, 20, 20)
 
 
 def package_of(model: VisionTransformer, calibration: np.ndarray | None = None) -> ModelPackage:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rowvit
-from networks import randomise
+from networks import randomise, smooth_photos, snr
 from rowvit.errors import RowvitError
 from rowvit.formats import container
 from rowvit.formats.package import ModelPackage, keep_schedule
@@ -232,14 +232,7 @@ def float_network(seed: int = 0, **options: object) -> object:
 
 
 def photos(count: int, seed: int = 0) -> np.ndarray:
-    """Smooth random pictures uint8 [count, 32, 32, 3]."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3))
-    return coarse.repeat(4, axis=1).repeat(4, axis=2).astype(np.uint8)
-
-
-def snr(exact: np.ndarray, approximate: np.ndarray) -> float:
-    """Signal-to-noise ratio in dB."""
-    return 10 * np.log10(np.square(exact).mean() / np.square(exact - approximate).mean())
+    return smooth_photos(count, 32, 32, seed)
 
 
 def options(**changes: object) -> object:

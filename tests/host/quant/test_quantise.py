@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from networks import snr
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import load
@@ -58,10 +59,6 @@ def network(config: ViTConfig = CONFIG, seed: int = 0) -> VisionTransformer:
 
 def pictures(count: int, seed: int = 4) -> np.ndarray:
     return np.stack(sets.labelled(count, seed)[0])
-
-
-def snr(exact: np.ndarray, ours: np.ndarray) -> float:
-    return 10 * np.log10(np.square(exact).mean() / np.square(exact - ours).mean())
 
 
 def logits(package: ModelPackage, images: np.ndarray) -> np.ndarray:

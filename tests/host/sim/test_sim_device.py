@@ -357,24 +357,34 @@ def test_one_process_builds(tmp_path, monkeypatch):
     assert (tmp_path / "builds").read_text() == "\n"
 
 
+@pytest.mark.parametrize("other", [False, True], ids=["", "seen-by-another-thread"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_build_that_is_stopped(tmp_path, number):
-    """Ends at once, and what it has started, too; what a killed one has left goes with the next."""
+def test_a_build_that_is_stopped(tmp_path, number, other):
+    """Ends at once, and what it has started, too; what a killed one has left goes with the next.
+
+    A signal that another thread takes wakes no main thread that waits.
+    """
     code = (
-        "import os, signal, sys; from rowvit.sim import verilate;"
+        "import os, signal, sys, threading; from rowvit.sim import verilate;"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(3));"
         "signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "take = lambda: os.read(0, 1) and signal.pthread_kill(threading.get_ident(), int(sys.argv[1]));"
+        "threading.Thread(target=take, daemon=True).start();"
         "command = 'sleep 1000 & echo $$ $! > $MARK; wait';"
         "steps = lambda work: [[['sh', '-c', command]]];"
         "verilate.cached('x', [], [], 'x', dict(os.environ), steps)"
     )
     mark, cache = tmp_path / "mark", tmp_path / "cache"
     own = {"MARK": str(mark), "ROWVIT_CACHE": str(cache), "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen([sys.executable, "-c", code], env=os.environ | own, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-c", code, str(int(number))]
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, env=os.environ | own, **pipes)
     until(lambda: mark.exists() and mark.read_text().strip(), process)
     begin = time.monotonic()
-    process.send_signal(number)
-    assert process.wait(HANG) != 0 and time.monotonic() - begin < 60
+    if not other:
+        process.send_signal(number)
+    process.communicate(b"." if other else b"", HANG)
+    assert process.returncode != 0 and time.monotonic() - begin < 60
     until(lambda: not any(processes.alive(int(pid)) for pid in mark.read_text().split()))
     assert not list(cache.glob("*build-*"))
 

@@ -13,6 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import rowvit
+from networks import snr
 from rowvit.cli import app
 from rowvit.compiler import compile
 from rowvit.errors import RowvitError
@@ -59,10 +60,6 @@ def states(made: VisionTransformer) -> list[np.ndarray]:
     return found
 
 
-def decibels(exact: np.ndarray, ours: np.ndarray) -> float:
-    return 10 * np.log10(np.square(exact).sum() / np.square(exact - ours).sum())
-
-
 def answers(target: str, some: ModelPackage, folder: Path) -> tuple[list[Result], list[Result]]:
     """Of a target, in batches and from a file (of the compiled program, on sim), and of the reference."""
     some.save(path := folder / "some.safetensors")
@@ -82,7 +79,7 @@ def test_features_are_the_float_networks(classes: int) -> None:
         golden.load(package(made, behind=(0, 2)))
         for layer in (0, 2, None):
             values, indices = golden.features(PHOTOS, layer=layer)
-            assert values.dtype == np.float32 and decibels(exact[layer or 2 * (layer is None)], values) > 30
+            assert values.dtype == np.float32 and snr(exact[layer or 2 * (layer is None)], values) > 30
             np.testing.assert_array_equal(indices, np.tile(np.arange(18), (6, 1)))
         (result,) = golden(PHOTOS[:1])
         assert result.logits.shape == (classes,) and result.probabilities.shape == (classes,)
@@ -107,7 +104,7 @@ def test_dropped_tokens_are_not_among_them() -> None:
     for row, result in zip(indices, results, strict=True):
         np.testing.assert_array_equal(row, result.kept[0])
     same = (indices == made.tokens.numpy()).all(axis=1)  # a score that is rounded may choose another
-    assert same.sum() >= 3 and decibels(exact[2][same], values[same]) > 30
+    assert same.sum() >= 3 and snr(exact[2][same], values[same]) > 30
 
 
 def test_a_threshold_leaves_images_with_fewer() -> None:
@@ -131,7 +128,7 @@ def test_class_token_alone() -> None:
         golden.load(package(made, "class"))
         values, indices = golden.features(PHOTOS)
     assert values.shape == (6, 1, 32) and not indices.any()
-    assert decibels(every[:, :1], values) > 55  # another unit
+    assert snr(every[:, :1], values) > 55  # another unit
 
 
 @pytest.mark.parametrize("tokens", ["all", "class"])
@@ -189,7 +186,7 @@ def test_tokens_without_a_layernorm(checkpoints: bool) -> None:
         values, indices = result.tokens[2]
         if (kept == indices).all():  # integers can rank tokens otherwise
             compared += 1
-            assert decibels(exact, values * some.meta["scales"]["tokens"]) > 20
+            assert snr(exact, values * some.meta["scales"]["tokens"]) > 20
     assert compared
     with pytest.raises(RowvitError, match="come all together"):
         package(made, "class")
@@ -216,7 +213,7 @@ def test_heads_on_the_host(pool: str, target: str, tmp_path: Path) -> None:
     results, expected = answers(target, some, tmp_path)
     golden_features = features([result.tokens for result in expected], some.meta)
     ours = np.stack([result.logits for result in results])
-    assert ours.dtype == np.float32 and decibels(exact, ours) > 20
+    assert ours.dtype == np.float32 and snr(exact, ours) > 20
     with torch.inference_mode():
         head = made.head(seen(made, torch.from_numpy(golden_features.values)))
     np.testing.assert_allclose(ours, head.numpy(), rtol=1e-4, atol=1e-5)
@@ -237,9 +234,9 @@ def test_no_class_token(target: str) -> None:
         opened.load(some)
         values, indices = opened.features(PHOTOS)
         logits = np.stack([result.logits for result in opened(PHOTOS)])
-    assert values.shape == (6, 16, 32) and decibels(states(made)[2], values) > 25
+    assert values.shape == (6, 16, 32) and snr(states(made)[2], values) > 25
     np.testing.assert_array_equal(indices, np.tile(np.arange(16), (6, 1)))
-    assert decibels(predict(made, PHOTOS, HALF, HALF), logits) > 20
+    assert snr(predict(made, PHOTOS, HALF, HALF), logits) > 20
     with pytest.raises(RowvitError, match="no class token to answer with"):
         package(replace_classes(made), "class")
 

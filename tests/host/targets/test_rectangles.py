@@ -120,7 +120,7 @@ def test_the_hls_front_end_refuses(files) -> None:
 def test_from_a_float_network(tmp_path: Path, files) -> None:
     """Quantised on photos of its shape, close to what it was, also as the float network that is timed."""
     torch = pytest.importorskip("torch")
-    from networks import randomise
+    from networks import randomise, snr
     from rowvit.measure.speed import baseline
     from rowvit.measure.speed.numpy_network import NumpyNetwork
     from rowvit.model import store
@@ -136,7 +136,7 @@ def test_from_a_float_network(tmp_path: Path, files) -> None:
         golden.load(tmp_path / "p.safetensors")
         ours = np.stack([result.logits for result in golden(pixels)]) * golden.meta["scales"]["logit"]
     exact = predict(model, pixels, card.mean, card.std)
-    assert 10 * np.log10(np.square(exact).sum() / np.square(exact - ours).sum()) > 15
+    assert snr(exact, ours) > 15
     meta = ModelPackage.load(tmp_path / "p.safetensors").meta
     timed = baseline.float_network(meta)
     images = torch.randn(2, 3, 12, 28, generator=torch.Generator().manual_seed(1))

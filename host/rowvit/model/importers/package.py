@@ -56,7 +56,7 @@ def of_package(package: ModelPackage, source: str) -> tuple[VisionTransformer, C
         crop=taken.get("crop", 1.0),
         licence=meta["licence"],
         source=meta["source"],
-        history=[*meta.get("history", []), "read back from its integers"],
+        history=list(meta.get("history", [])),
     )
     return model.eval(), card
 

@@ -10,7 +10,7 @@ import numpy as np
 import typer
 
 from rowvit.cli import options as opt
-from rowvit.cli.common import ERR, answered, command, progress_bar, require_suffix, say, wrote
+from rowvit.cli.common import ERR, Terminated, answered, command, progress_bar, require_suffix, say, wrote
 from rowvit.errors import RowvitError, replacing
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def features(
     answers behind other layers, too, or without classes. Values are float32; indices are the tokens' numbers,
     the class token's 0, and -1 where an image has fewer than others. What pruning has dropped is not among
     them. A network with heads for each of some tokens gives row_indices, row_scores [B, rows, names],
-    row_names, and row_boxes [B, rows, 4], if it has boxes. What there is when Ctrl-C stops it goes to a file
-    beside the other: FILE.partial.npz.
+    row_names, and row_boxes [B, rows, 4], if it has boxes. What there is when Ctrl-C or SIGTERM stops it goes
+    to a file beside the other: FILE.partial.npz.
 
     Examples
     --------
@@ -87,7 +87,7 @@ def features(
         try:
             with progress_bar(f"{len(files)} image{'s' * (len(files) > 1)}", len(files)) as progress:
                 session.run(files, batch, jobs, progress, refused.__setitem__, results)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated):
             if results:  # beside a whole file of before, which scripts take for done
                 there = answered(files, refused)[: len(results)]
                 _write(output.with_suffix(".partial.npz"), there, results, session.meta, behind)

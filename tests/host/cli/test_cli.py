@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from waiting import HANG, until
 
 from rowvit.cli import app
-from rowvit.cli.common import ERR, progress_bar
+from rowvit.cli.common import ERR, Terminated, progress_bar
 from rowvit.formats.bundled import MODELS
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.isa import COUNTERS
@@ -657,26 +657,43 @@ def _ends_with_its_workers(sent: str, folder: Path, *arguments: object) -> None:
         assert sent not in ("SIGTERM", "SIGHUP") or process.returncode == -signal.Signals[sent]
 
 
-def test_an_interrupt_leaves_the_answers_that_came(small, tmp_path, monkeypatch):
+@pytest.fixture
+def stopped(monkeypatch):
+    """Sets what comes to the main thread behind the first answer of golden, and is kept from this process."""
     stream = Golden.stream
 
-    def interrupted(golden, images, batch=1):
-        yield next(iter(stream(golden, images, batch)))
-        raise KeyboardInterrupt
+    def by(error: BaseException) -> None:
+        def interrupted(golden, images, batch=1):
+            yield next(iter(stream(golden, images, batch)))
+            raise error
 
-    monkeypatch.setattr(Golden, "stream", interrupted)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # of this process
+        monkeypatch.setattr(Golden, "stream", interrupted)
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+        monkeypatch.setattr(signal, "raise_signal", lambda number: sys.exit(128 + number))
+
+    return by
+
+
+def test_an_interrupt_leaves_the_answers_that_came(small, stopped):
+    stopped(KeyboardInterrupt())
     command = ["run", str(small["package"]), str(small["images"]), "-t", "golden", "-c", "tiny"]
     found = CliRunner().invoke(app, command)
     assert found.exit_code == 130 and "a.png" in found.stdout and "b.png" not in found.stdout
     assert "stopped: 1 of 2 images" in found.stderr
     assert CliRunner().invoke(app, [*command, "--json", "-"]).stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt(), 130), (Terminated(signal.SIGTERM), 128 + signal.SIGTERM)]
+)
+def test_what_stops_features_leaves_those_that_came(small, tmp_path, stopped, error, status):
+    stopped(error)
     shutil.copytree(small["images"], photos := tmp_path / "photos")
     (photos / "0.png").write_bytes(b"no photo")
     command = ["features", "sign-digits", str(photos), "-t", "golden", "-o", str(tmp_path / "f.npz")]
     (tmp_path / "f.npz").write_text("of before")
     found = CliRunner().invoke(app, command)
-    assert found.exit_code == 130, found.stderr
+    assert found.exit_code == status, found.stderr
     assert "stopped: the first 1 of 3 images" in found.stderr and "skipped: " in found.stderr
     with np.load(tmp_path / "f.partial.npz") as file:
         assert [Path(name).name for name in file["files"]] == ["a.png"] and len(file["values"]) == 1

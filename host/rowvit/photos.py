@@ -3,8 +3,8 @@
 
 `open_data` tells them apart by what is at the path:
 
-- a folder with ``train`` and ``val`` (or ``test``), each with a folder for every class: ImageFolder,
-  such as ImageNet; a folder of class folders alone is a test set;
+- a folder with ``train`` and ``val`` (or ``test``, ``valid``, ``Train``), each with a folder for every
+  class: ImageFolder, such as ImageNet; a folder of class folders alone is a test set;
 - a folder of photos, where no labels are needed (relu, quantise);
 - a folder that holds ``cifar-10-batches-py``, or is it;
 - an ``.npz`` with ``jpeg``, ``off``, ``y`` and ``test``: all files one after the other (uint8), their
@@ -32,6 +32,8 @@ from rowvit.formats.description import Size, sides
 from rowvit.images import decode, is_picture
 
 SPLITS = ("train", "test")
+#: names of the folders of a split, of which the first that is there counts, in capitals, too
+TRAINING, TESTS = ("train",), ("val", "test", "validation", "valid")
 File = Path | bytes | np.ndarray
 
 
@@ -131,7 +133,7 @@ def open_data(path: Path, split: str, labels: bool = True) -> Photos:
         raise RowvitError(f"{path}: not a folder or .npz archive of labelled photos")
     if not len(photos):
         raise RowvitError(f"{path}: the split '{split}' holds no photos")
-    return replace(photos, name=_readable(photos.name))
+    return replace(photos, name=readable(photos.name))
 
 
 def _archive(path: Path, split: str) -> Photos:
@@ -206,10 +208,11 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _folder(path: Path, split: str) -> Photos:
-    names = ("train",) if split == "train" else ("val", "test", "validation")
-    root = next((path / name for name in names if (path / name).is_dir()), None)
+    names = TRAINING if split == "train" else TESTS
+    folders = {name.lower(): path / name for name in inside(path, recursive=False)[1]}
+    root = next((folders[name] for name in names if name in folders), None)
     if root is None:
-        if split == "train" or any((path / name).is_dir() for name in ("train", "val")):
+        if split == "train" or folders.keys() & {"train", "val"}:
             raise RowvitError(f"{path}: has no folder {' or '.join(names)} with a folder for every class")
         root = path
     photos = in_class_folders(root, f"{path.name} {split}")
@@ -226,8 +229,8 @@ def in_class_folders(root: Path, name: str) -> Photos:
     """
     folders: dict[str, list[str]] = {}
     for folder in inside(root, recursive=False)[1]:
-        if folder != _readable(folder):
-            text = f"{root}: the folder {_readable(folder)} has a name that is not UTF-8"
+        if folder != readable(folder):
+            text = f"{root}: the folder {readable(folder)} has a name that is not UTF-8"
             raise RowvitError(text, "rename it")
         folders.setdefault(one_way(folder), []).append(folder)
     classes = tuple(sorted(folders))
@@ -237,7 +240,7 @@ def in_class_folders(root: Path, name: str) -> Photos:
         found = [file for folder in folders[of] for file in inside(root / folder)[0] if is_picture(file)]
         files += found
         labels += [label] * len(found)
-    return Photos(files, np.array(labels, np.int64), classes, _readable(name), root)
+    return Photos(files, np.array(labels, np.int64), classes, readable(name), root)
 
 
 def inside(path: Path, recursive: bool = True) -> tuple[list[Path], list[str]]:
@@ -263,7 +266,7 @@ def one_way(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _readable(name: str) -> str:
+def readable(name: str) -> str:
     """A name of a file without what is not UTF-8, which no description of a network may hold."""
     return name.encode(errors="surrogateescape").decode(errors="replace")
 

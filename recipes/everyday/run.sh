@@ -33,5 +33,5 @@ step whole.safetensors rowvit quantise named.safetensors --data "$data" --labels
 step everyday.safetensors rowvit teach "$data" --from whole.safetensors --same-head --labels sorted --views 1 \
     --photos 6000 -o everyday.safetensors
 score everyday everyday.safetensors --labels sorted --cycles 16
-printed everyday.md python "$benchmarks/accuracy.py" ${RECORD:+--record everyday} "ReLU float=relu.json,relu-cycles.json" \
+printed everyday.md python "$benchmarks/accuracy.py" ${RECORD:+--record "everyday${SEED:+-seed-$SEED}"} "ReLU float=relu.json,relu-cycles.json" \
     "searched, int8=everyday.json"

@@ -25,6 +25,7 @@ from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from rowvit.errors import RowvitError, replacing
+from rowvit.formats.bundled import bundled
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -131,12 +132,12 @@ class Command(TyperCommand):
     def _can_write(self, ctx: Any) -> None:
         """`RowvitError`, before the work, for a file that cannot be written, is also read, or another's."""
         written: dict[str, Path] = {}
-        read: list[Path] = []
+        read: dict[str, list[Path]] = {}
         for parameter in self.params:
             values = _values(ctx, parameter)
             paths = [Path(one) for one in values if isinstance(one, str | Path) and not isinstance(one, Enum)]
             if parameter.name not in _WRITTEN:
-                read += paths
+                read[parameter.name] = [bundled(path) or path for path in paths]
                 continue
             for path in paths:
                 if str(path) != "-":
@@ -145,8 +146,9 @@ class Command(TyperCommand):
                     raise RowvitError(f"{parameter.opts[0]}: this is no standard output", "name a file")
         writable(*written.values())
         for option, path in written.items():
-            if not ctx.params.get("add"):  # to what was taught
-                unread(path, option, read)
+            # what was taught may take what is added to it
+            own = "source" if ctx.params.get("add") and option == "--output" else None
+            unread(path, option, [file for name, files in read.items() if name != own for file in files])
             if any(_same(path, other) for name, other in written.items() if name != option):
                 raise RowvitError(f"{path}: two options name it", "name two files")
 

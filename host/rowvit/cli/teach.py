@@ -127,20 +127,22 @@ def teach(
       rowvit teach photos/ --from vit-int8.safetensors --same-head -o vit-or-else.safetensors
     """
     from rowvit.measure.accuracy.evaluation import matched, read_labels
-    from rowvit.photos import inside, is_picture
+    from rowvit.photos import inside, is_picture, readable
     from rowvit.targets.session import Session
     from rowvit.targets.target import read_package
-    from rowvit.teach.backbone import Backbone, Kept
+    from rowvit.teach.backbone import MOST_KEPT, Backbone, Kept
     from rowvit.teach.fit import one_thread
-    from rowvit.teach.lesson import acquaint, look, look_at_nothing, read, require
+    from rowvit.teach.lesson import acquaint, look, look_at_nothing, nameable, read, require
     from rowvit.teach.lesson import teach as taught_by
 
     if plot:
         from rowvit.measure.draw.plots import can_save
 
         can_save(plot)
-    if name is not None and not (name.strip() and name.isprintable()):
+    if name is not None and not nameable(name):
         raise RowvitError(f"--name {name!r}: not a name", "use printable characters")
+    if name is None and not same_head and not nameable(output.stem):
+        raise RowvitError(f"{output.stem!r}: not a name for a network", "give it one with --name")
     base = read_package(source)
     if same_head:
         _require_a_head(base.meta, add or keep or bool(solver or plot or json_file))
@@ -153,10 +155,19 @@ def teach(
     if most:
         given = given.subset(most)
         require(given, before, "draw more of them, by --photos")
+    if (keep or add) and (count := len(given) + (len(before.labels) if before else 0)) > MOST_KEPT:
+        raise RowvitError(
+            f"{count:,} photos, and a package keeps at most {MOST_KEPT:,}",
+            "leave out --keep, or take --photos",
+        )
+    after = (same_head and backbone.whole) or backbone.package
+    was, now = (one.meta.get("tokens", {}) for one in (base, after))
+    if was and any(was[key] != now[key] for key in ("rows", "layers")):
+        say(f"'{base.meta['name']}' answers with other tokens, too: left out, but for the class token", ERR)
     if photos.is_dir() and (beside := sum(map(is_picture, photos.iterdir()))):
         say(f"pictures beside the folders of classes: {beside}, left out", ERR)
     if given.root and (others := [file.name for file in inside(given.root)[0] if not is_picture(file)]):
-        names = ", ".join(others[:_LISTED]) + (", ..." if len(others) > _LISTED else "")
+        names = ", ".join(map(readable, others[:_LISTED])) + (", ..." if len(others) > _LISTED else "")
         say(f"no pictures, by their names: {len(others)} ({names}), left out", ERR)
     wrong: list[str] = []
     options = opt.target_options(target, bitstream)
@@ -189,14 +200,15 @@ def teach(
         package = found.kept.within(found.package) if keep or add else found.package
         package.save(output)
         text = json.dumps(_record(found), indent=1)
+        if json_file and str(json_file) != "-":
+            write(json_file, text + "\n")
         if str(json_file) == "-":
             typer.echo(text)
         else:
             _print(found)
         if plot:
-            _draw(found.findings, seen.photos, base.meta, plot)
+            _draw(found.findings, seen.photos, base.meta, plot, str(json_file) == "-")
         if json_file and str(json_file) != "-":
-            write(json_file, text + "\n")
             wrote(json_file)
     if str(json_file) != "-":
         wrote(output, "rowvit", "run", output, "PHOTO")
@@ -263,8 +275,11 @@ def _print(taught: Taught) -> None:
         say(f"and {len(doubtful) - _LISTED} more, which --json lists")
 
 
-def _draw(found: Findings, photos: Photos, meta: dict[str, Any], path: Path) -> None:
-    """Of ``photos``, which are the last ones that were judged; those that were kept are none any more."""
+def _draw(found: Findings, photos: Photos, meta: dict[str, Any], path: Path, quiet: bool) -> None:
+    """Of ``photos``, which are the last ones that were judged; those that were kept are none any more.
+
+    ``quiet``: standard output is for something else.
+    """
     from rowvit.measure.draw import confused, pictures, plots
     from rowvit.photos import encoded
 
@@ -283,7 +298,8 @@ def _draw(found: Findings, photos: Photos, meta: dict[str, Any], path: Path) -> 
         rows += [confused.Row(f"{found.classes[own]}, taken for {found.classes[other]}", shown)] * bool(shown)
     if rows:
         plots.save(confused.draw(rows), path)
-        wrote(path)
+        if not quiet:
+            wrote(path)
     else:
         say(f"{path}: not written, as no photo that is there was taken for another class", ERR)
 

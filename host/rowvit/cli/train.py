@@ -49,6 +49,16 @@ def train(
             min=0, metavar="N", show_default="the recipe's", help="Of everything that is drawn by chance."
         ),
     ] = None,
+    most: Annotated[
+        int | None,
+        Option(
+            "--photos",
+            min=1,
+            metavar="N",
+            show_default="the recipe's",
+            help="At most so many training photos, drawn with the seed.",
+        ),
+    ] = None,
     workers: Annotated[int, Option(min=0, metavar="N", help="Processes that decode photos.")] = 0,
     save_every: Annotated[
         float, Option(min=1, metavar="SECONDS", help="Time between two saved states.")
@@ -77,6 +87,8 @@ def train(
     name, steps = recipe.name, recipes.load(recipe)
     if seed is not None:
         name, steps = f"{name} with seed {seed}", replace(steps, seed=seed)
+    if most is not None:
+        steps = replace(steps, photos=most)
     network, card = store.load(model)
     photos = open_data(data, "train")
     names = read_labels(labels)

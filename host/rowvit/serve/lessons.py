@@ -24,20 +24,17 @@ from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.config import HardwareConfig
 from rowvit.measure.accuracy.evaluation import wilson
-from rowvit.photos import one_way
 from rowvit.serve.networks import Network
 from rowvit.serve.refusal import Refusal
 from rowvit.targets.features import features
 from rowvit.targets.target import Result
 from rowvit.teach.backbone import Backbone, Kept
-from rowvit.teach.lesson import FEWEST, UNSEEN, Examples, Taught, learn, thumbnail
+from rowvit.teach.lesson import FEWEST, NAME, UNSEEN, Examples, Taught, called_so, learn, thumbnail
 
 PREFIX = "lesson-"
-NAME = 255  # characters of a class's name, at most, as of a folder's
 _EMPTY = 10.0  # seconds after which a lesson without photos gives way
 _LISTED = 24  # photos of a finding, at most
 _OVERHEAD = 768  # bytes that a photo takes besides what is seen of it, with its thumbnail
-_JOINERS = {0x200C: None, 0x200D: None}  # that words of some scripts have, and some emoji
 
 
 @dataclass(frozen=True)
@@ -290,8 +287,7 @@ def _found(taught: Taught, numbers: list[int]) -> dict[str, Any]:
 
 def class_name(text: str) -> str:
     """A class's name as it is used; `Refusal` 400 if it is none."""
-    name = one_way(" ".join(text.split()))
-    if not name or len(name) > NAME or not name.translate(_JOINERS).isprintable():
+    if (name := called_so(text)) is None:
         raise Refusal(
             400, "the class has no name that can be used", f"give it 1 to {NAME} printable characters"
         )

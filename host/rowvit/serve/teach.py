@@ -14,10 +14,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from rowvit.serve.engine import ADDRESS
-from rowvit.serve.lessons import NAME, Lesson, class_name, kept
+from rowvit.serve.lessons import Lesson, class_name, kept
 from rowvit.serve.query import body, flag, picture, seconds
 from rowvit.serve.refusal import Refusal
 from rowvit.serve.service import Service
+from rowvit.teach.lesson import NAME
 
 _PART = 64 << 10  # bytes of a package that are sent at once
 

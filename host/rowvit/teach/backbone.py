@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from rowvit.errors import RowvitError
 from rowvit.formats.familiar import seen
 from rowvit.formats.package import ModelPackage
-from rowvit.formats.tokens import normalised
+from rowvit.formats.tokens import layers, normalised
 from rowvit.photos import one_way
 from rowvit.quant.linear import linear
 from rowvit.teach.familiar import Familiar
 
+MOST_KEPT = 65_535  #: photos that a package can keep
 _COARSER = (7, 8)  # bits that the head's int8 input has fewer than a token
 _HEADROOM = 1.5  # of logits, as the quantiser leaves
 
@@ -67,6 +68,8 @@ class Backbone:
     before: NDArray[np.float64] | None = field(default=None, compare=False)
     #: [kinds, D] mean class tokens of kinds of pictures that show nothing, if it says so
     odd: NDArray[np.float64] | None = field(default=None, compare=False)
+    #: the package with all that it has, if it answers so that its classes can be known: see `with_own_head`
+    whole: ModelPackage | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, package: ModelPackage) -> Backbone:
@@ -83,14 +86,13 @@ class Backbone:
                 f"'{meta['name']}' has a head that the host computes, or no class token",
                 "teach a network whose head sees the class token",
             )
+        answers = last in layers(meta) and normalised(meta)
         if package.arch["classes"]:  # the head's own LayerNorm says all
             own = ("taught", "familiar") if "taught" in meta else ("tokens", "familiar")
-            plain = {key: value for key, value in meta.items() if key not in (*own, "hash")}
-            tensors = {name: t for name, t in package.tensors.items() if name.split(".")[0] not in own}
-            answers = ModelPackage(plain, tensors).with_tokens("class")
-            return cls(answers, float(meta["scales"]["norm"]), _before(package), _odd(package))
-        answer = meta.get("tokens", {"layers": []})
-        if last not in answer["layers"] or not normalised(meta):
+            found = _without(package, *own).with_tokens("class")
+            whole = _without(package, "familiar") if answers else None
+            return cls(found, float(meta["scales"]["norm"]), _before(package), _odd(package), whole)
+        if not answers:
             raise RowvitError(
                 f"'{meta['name']}' does not answer with the class token behind its last layer",
                 "quantise it with --tokens class",
@@ -160,12 +162,15 @@ class Backbone:
     def with_own_head(self, history: str, familiar: Familiar) -> ModelPackage:
         """The network with the head that it has, which knows what its classes look like.
 
+        It keeps what else it has; only if its tokens are not those behind the last LayerNorm, by which
+        classes are known, it answers with its class token in their place.
+
         Parameters
         ----------
         history, familiar
             As of `with_head`.
         """
-        return _acquainted(self.package, familiar, history)
+        return _acquainted(self.whole or self.package, familiar, history)
 
     def of_taught(self, package: ModelPackage) -> Backbone:
         """The backbone as it was when a package was taught from it; `RowvitError` if that was another."""
@@ -235,6 +240,12 @@ def _acquainted(package: ModelPackage, familiar: Familiar, history: str) -> Mode
     found = ModelPackage(meta, package.tensors | own)
     found.check(str(meta["name"]))
     return found
+
+
+def _without(package: ModelPackage, *parts: str) -> ModelPackage:
+    """A package that lacks some parts, in its description and in its tensors."""
+    meta = {key: value for key, value in package.meta.items() if key not in (*parts, "hash")}
+    return ModelPackage(meta, {k: t for k, t in package.tensors.items() if k.split(".")[0] not in parts})
 
 
 def _without_head(package: ModelPackage) -> ModelPackage:

@@ -7,6 +7,7 @@ knows the others. They are one recording, which is judged as a whole by heads th
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,17 @@ from PIL import Image
 from rowvit.errors import RowvitError
 from rowvit.formats.description import image_shape
 from rowvit.formats.package import ModelPackage
-from rowvit.photos import File, Photos, in_class_folders, inside, open_data
+from rowvit.photos import (
+    TESTS,
+    TRAINING,
+    File,
+    Photos,
+    in_class_folders,
+    inside,
+    one_way,
+    open_data,
+    readable,
+)
 from rowvit.targets.features import features
 from rowvit.targets.target import Result
 from rowvit.teach import familiar, odd
@@ -27,6 +38,8 @@ from rowvit.teach.fit import Fitted, fit, lone, sureness
 from rowvit.teach.views import all_views, chunks
 
 FEWEST = 3  #: photos of a class
+NAME = 255  #: characters of a class's name, at most, as of a folder's
+_JOINERS = {0x200C: None, 0x200D: None}  # that words of some scripts have, and some emoji
 _AT_ONCE = 128  # views that are held as pixels
 _SIDE = 8  # pixels of a thumbnail
 #: copies are nearer than this to each other, of the distance between two photos of a class, and their
@@ -48,18 +61,34 @@ def read(path: Path, before: Kept | None = None) -> Photos:
         There is no such folder, or there are too few classes or photos of one; as `open_data`.
     """
     path = Path(path)
-    if path.is_dir() and not _is_split(path) and not any(path.glob("**/cifar-10-batches-py")):
+    cifar = path.name == "cifar-10-batches-py" or any(path.glob("**/cifar-10-batches-py"))
+    if path.is_dir() and not _is_split(path) and not cifar:
         photos = in_class_folders(path, path.name)
     else:
         photos = open_data(path, "train")
+    for name in photos.classes:
+        if not nameable(name):
+            raise RowvitError(f"'{photos.name}' has a class {name!r}", "use printable characters in its name")
     require(photos, before)
     return photos
 
 
+def called_so(text: str) -> str | None:
+    """A name of a class or network as it is used; None if it is none."""
+    name = one_way(" ".join(text.split()))
+    usable = 0 < len(name) <= NAME and name.translate(_JOINERS).isprintable()
+    return name if usable else None
+
+
+def nameable(text: str) -> bool:
+    """Whether something can be `called_so` as it stands: with nothing that controls a terminal."""
+    return called_so(text) is not None and not any(unicodedata.category(one) == "Cc" for one in text)
+
+
 def _is_split(path: Path) -> bool:
     """Whether the folders in one are of training and of test photos, and not of classes."""
-    folders = set(inside(path, recursive=False)[1])
-    return "train" in folders and folders <= {"train", "val", "validation", "test"}
+    folders = {name.lower() for name in inside(path, recursive=False)[1]}
+    return "train" in folders and folders <= {*TRAINING, *TESTS}
 
 
 def recordings(photos: Photos) -> NDArray[np.int64]:
@@ -313,7 +342,8 @@ def teach(seen: Seen, backbone: Backbone, name: str, solver: str = "", before: K
     x, of, new = backbone.seen(seen.values), seen.of, seen.photos
     classes = tuple(dict.fromkeys([*(before.classes if before else ()), *new.classes]))
     labels = np.array([classes.index(name) for name in new.classes])[new.labels]
-    names = list(map(str, new.files)) if all(isinstance(f, Path) for f in new.files) else []
+    named = all(isinstance(file, Path) for file in new.files)
+    names = [readable(str(file)) for file in new.files] if named else []
     names = names or [f"photo {number}" for number in range(len(labels))]
     together, looks = recordings(new), seen.looks
     if before:
@@ -349,7 +379,9 @@ def learn(examples: Examples, backbone: Backbone, name: str, source: str, solver
         The photos of the classes are all the same.
     """
     x, labels, classes = examples.seen, examples.labels, examples.classes
-    together, twins = _merged(examples.plain, labels, examples.recordings, examples.looks)
+    pairs = np.stack([labels, examples.recordings])  # what shows two classes is a recording of each
+    together = np.unique(pairs, axis=1, return_inverse=True)[1].ravel()
+    together, twins = _merged(examples.plain, labels, together, examples.looks)
     fitted = fit(x, labels[examples.of], examples.of, solver, together)
     logits = fitted.head.logits(x)
     if np.ptp(logits - logits.mean(axis=1, keepdims=True), axis=0).max() < 1e-6:

@@ -95,8 +95,11 @@ class Trainer:
             raise RowvitError(
                 f"a batch of {recipe.batch} cannot be split evenly among {self.world} processes"
             )
-        if len(photos) < recipe.batch:
-            raise RowvitError(f"{len(photos)} photos do not fill a batch of {recipe.batch}")
+        self.batch = min(recipe.batch, len(photos) // self.world * self.world)
+        if not self.batch:
+            raise RowvitError(f"photos cannot be split among processes: {len(photos)} among {self.world}")
+        if self.batch < recipe.batch:
+            LOG.info("a batch has %d photos instead of %d, as there are no more", self.batch, recipe.batch)
         if model.config.pruning and any(phase.prune_layers for phase in recipe.phases):
             LOG.info("the recipe's pruning takes the place of the network's own")
         self.model, self.card, self.recipe, self.state, self.teacher = model, card, recipe, state, teacher
@@ -105,8 +108,11 @@ class Trainer:
         focused = any(phase.focus for phase in recipe.phases)
         side = model.config.image_size
         self.data = TrainingSet(photos, side, card.resize, augmentation, recipe.seed, focused, card.crop)
-        self.per_epoch = len(photos) // recipe.batch
-        self.steps = [max(1, round(phase.epochs * self.per_epoch)) for phase in recipe.phases]
+        self.per_epoch = len(photos) // self.batch
+        epochs = [round(phase.epochs * self.per_epoch) for phase in recipe.phases]
+        self.steps = [
+            max(1, phase.min_steps, steps) for phase, steps in zip(recipe.phases, epochs, strict=True)
+        ]
         self.fingerprint = self._fingerprint(photos)
         self.done = 0  # steps
 
@@ -188,7 +194,7 @@ class Trainer:
                     value = self._step(wrapped, optimizer, phase, images, labels)
                 except torch.OutOfMemoryError as error:
                     raise RowvitError(
-                        f"a batch of {recipe.batch} does not fit into the memory of {self.device}",
+                        f"a batch of {self.batch} does not fit into the memory of {self.device}",
                         "use a smaller one",
                     ) from error
             self.done += 1
@@ -266,7 +272,7 @@ class Trainer:
 
     def _batches(self, first: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The share of every batch for this process, from the next step to the last of the phase."""
-        batch, seed = self.recipe.batch, self.recipe.seed
+        batch, seed = self.batch, self.recipe.seed
         while self.done < first + steps:
             epoch, begin = divmod(self.done, self.per_epoch)
             order = np.random.default_rng([seed, epoch, 1]).permutation(len(self.data))

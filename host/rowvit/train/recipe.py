@@ -58,6 +58,7 @@ class Phase:
     focus: float = 0.0
     #: weights and activations are rounded to their int8 values, with straight-through gradients
     quantise: bool = False
+    min_steps: int = 0  #: batches, where the epochs of few photos are fewer
 
     def __post_init__(self) -> None:
         shares = ("warmup", "label_smoothing", "distill", "token_drop", "rho", "prune_share", "layer_decay")
@@ -67,6 +68,7 @@ class Phase:
         }
         problems |= {
             f"epochs is {self.epochs}": not 0 < self.epochs < math.inf,
+            f"min_steps is {self.min_steps}": self.min_steps < 0,
             f"lr is {self.lr}, final_lr {self.final_lr}": self.lr <= 0 or self.final_lr < 0,
             **{f"{key} is {getattr(self, key)}": getattr(self, key) < 0 for key in weights},
             "focus needs prune_layers, whose attention it looks at": bool(
@@ -116,7 +118,7 @@ class Recipe:
     """A training run."""
 
     phases: tuple[Phase, ...]
-    batch: int = 128  #: photos per step, over all processes together
+    batch: int = 128  #: photos per step, over all processes together; at most all that there are
     seed: int = 0
     #: "bf16" (matrix products in bfloat16, weights in float32), "fp32", or "auto": bf16 where the processor
     #: has instructions for it, as without them it takes more than twice as long as fp32

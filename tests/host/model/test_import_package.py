@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rowvit.errors import RowvitError
-from rowvit.formats.bundled import MODELS
+from rowvit.formats.bundled import MODELS, bundled
 from rowvit.formats.package import ModelPackage, keep_schedule
 from rowvit.images import decode
 from rowvit.quant.synthetic import random_package
@@ -47,9 +47,10 @@ def options(classes: int, **changes: object) -> QuantOptions:
 @given(
     seed=st.integers(0, 99),
     width=st.sampled_from([24, 32]),
-    prefix=st.integers(1, 3),
+    prefix=st.integers(0, 3),
     classes=st.sampled_from([0, 5]),
     tokens=st.sampled_from(["class", "all"]),
+    least=st.sampled_from([0, 20_000]),
     dropped=st.booleans(),
     lossy=st.booleans(),
 )
@@ -60,15 +61,20 @@ def test_the_integers_come_back(
     prefix: int,
     classes: int,
     tokens: str,
+    least: int,
     dropped: bool,
     lossy: bool,
 ) -> None:
     """What is read back and quantised again has the same weights, thresholds and schedule."""
-    schedule = tuple({"layer": step["layer"], "keep": step["keep"]} for step in keep_schedule(36, (1,), 0.5))
+    (step,) = keep_schedule(36, (1,), 0.5)
+    schedule = ({key: step[key] for key in ("layer", "keep")} | ({"threshold": least} if least else {}),)
+    if not prefix:  # there is nothing that a head sees, or that says which tokens to drop
+        classes, tokens, dropped = 0, "all", False
     config = ViTConfig(
         **SHAPE | dict(classes=classes),
         image_width=width,
         prefix=prefix,
+        pool="token" if prefix else "norm-mean",
         pruning=schedule if dropped else (),
         ffn2_rule="image",
     )
@@ -81,7 +87,11 @@ def test_the_integers_come_back(
     assert "8 bits" in found.notes[0]
     assert (card.name, card.classes, card.crop) == ("test", list(told.classes), 0.9)
     assert (card.mean, card.std, card.licence, card.source) == (list(MEAN), list(STD), "MIT", "us")
-    assert back.config.pruning == config.pruning and back.config.size == config.size
+    assert (
+        back.config.pruning == config.pruning
+        and back.config.pool == config.pool
+        and back.config.size == config.size
+    )
     again = quantise(back, photos(width), options(classes, tokens=tokens, ffn2_rule="image"))
     for name, tensor in package.tensors.items():
         if name.endswith(".weight"):
@@ -140,6 +150,34 @@ def test_what_is_not_read_back(tmp_path: Path, change: dict, message: str) -> No
     package.save(path)
     with pytest.raises(RowvitError, match=message):
         import_model(path)
+
+
+def test_a_package_that_does_not_say_whose_it_is(tmp_path: Path) -> None:
+    config = ViTConfig(**SHAPE)
+    package = quantise(randomise(VisionTransformer(config), 1), photos(), options(5))
+    meta = {key: value for key, value in package.meta.items() if key not in ("licence", "source", "hash")}
+    path = tmp_path / "net.safetensors"
+    ModelPackage(meta, package.tensors).save(path)
+    assert (import_model(path).card.licence, import_model(path).card.source) == ("", "")
+
+
+def test_a_bundled_name_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name names one file: what comes with rowvit, or else what is there."""
+    config = ViTConfig(**SHAPE)
+    package = quantise(randomise(VisionTransformer(config), 1), photos(), options(5))
+    package.save(path := tmp_path / "my_net.safetensors")
+    before = path.read_bytes()
+    for name in (tmp_path / "my-net", tmp_path / "my_net", "./sign-digits", "../models/sign-digits"):
+        assert bundled(name) is None
+    monkeypatch.chdir(MODELS)
+    assert bundled("./sign-digits") is None
+    assert bundled("sign-digits") == bundled("sign_digits") == MODELS / "sign_digits.safetensors"
+    result = CliRunner().invoke(app, ["import", str(tmp_path / "my-net"), "-o", str(path)])
+    assert result.exit_code == 2 and path.read_bytes() == before
+    monkeypatch.setattr("rowvit.formats.bundled.MODELS", tmp_path)
+    result = CliRunner().invoke(app, ["import", "my-net", "-o", str(path)])
+    assert result.exit_code == 2 and "it is read as well" in " ".join(result.output.split())
+    assert path.read_bytes() == before
 
 
 def test_units_that_are_not_named(tmp_path: Path) -> None:

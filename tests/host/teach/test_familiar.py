@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from rowvit.teach.lesson import UNSEEN, Seen, acquaint, look, look_at_nothing, t
 torch = pytest.importorskip("torch")
 
 from rowvit.cli import app  # noqa: E402
-from test_teach import NAMES, package  # noqa: E402
+from test_teach import CONFIG, NAMES, package  # noqa: E402
 
 TINY = load("tiny")
 
@@ -304,6 +305,38 @@ def test_the_head_stays(tmp_path: Path) -> None:
     assert (away[:12] <= 1).mean() > 0.7 and (away[12:] > 1).all()
     report = evaluate(found, Photos([*own], np.arange(20) % 3, tuple(NAMES), "both")).report()
     assert report["unlike"] == pytest.approx(100 * (away > 1).mean())
+
+
+def test_what_else_a_network_has_stays(tmp_path: Path) -> None:
+    """With its head: tokens behind other layers, and what it has kept of photos."""
+    folder = sets.folder(tmp_path / "photos") / "train"
+
+    def taught(base: ModelPackage, *options: str) -> tuple[ModelPackage, str]:
+        base.save(tmp_path / "base.safetensors")
+        command = ["teach", str(folder), "--from", str(tmp_path / "base.safetensors"), "-c", "tiny"]
+        result = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "o.safetensors"), *options])
+        assert result.exit_code == 0, result.output
+        return ModelPackage.load(tmp_path / "o.safetensors"), " ".join(result.output.split())
+
+    kept, said = taught(package(), "--keep")
+    again, _ = taught(kept, "--same-head")
+    assert again.meta["taught"] == kept.meta["taught"] and "left out" not in said
+    assert np.array_equal(Kept.of(again).seen, Kept.of(kept).seen)
+    three = replace(CONFIG, classes=3)
+    both = package(three, tokens="all", behind=[0, 1], classes=NAMES)
+    known, said = taught(both, "--same-head")
+    assert known.meta["tokens"] == both.meta["tokens"] and "left out" not in said
+    assert all(np.array_equal(known.tensors[name], tensor) for name, tensor in both.tensors.items())
+    with Session(known, "golden", "tiny") as session:
+        near, far = session.run(
+            [sets.labelled(1, 7)[0][0], np.full((sets.SIDE, sets.SIDE, 3), 128, np.uint8)]
+        )
+    assert near.distance < 1 < far.distance and sorted(near.tokens) == [0, 1]
+    early = package(three, tokens="all", behind=[0], classes=NAMES)
+    for base, options in ((both, []), (early, []), (early, ["--same-head"])):
+        found, said = taught(base, *options)
+        assert found.meta["tokens"]["rows"] == "class" and found.meta["tokens"]["layers"] == [1]
+        assert "answers with other tokens, too: left out, but for the class token" in said
 
 
 @pytest.mark.parametrize("option", [["--add"], ["--keep"], ["--solver", "ridge"], ["--json", "a.json"]])

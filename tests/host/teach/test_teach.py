@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import unicodedata
 from dataclasses import replace
@@ -19,7 +20,7 @@ from networks import randomise
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
 from rowvit.measure.accuracy.evaluation import wilson
-from rowvit.photos import Photos
+from rowvit.photos import Photos, open_data
 from rowvit.quant.synthetic import random_package
 from rowvit.reference import patchify, run
 from rowvit.targets.session import Session
@@ -462,6 +463,26 @@ def test_recordings_are_folders(tmp_path: Path) -> None:
             ModelPackage(taught.meta | {"taught": wrong}, taught.tensors).check()
 
 
+def test_a_recording_of_two_classes() -> None:
+    """One evening's photos of both is a recording of each, which no head that has seen it judges."""
+    rng, labels = np.random.default_rng(0), np.arange(24) % 2
+    backbone, evenings = Backbone.of(package()), np.arange(24) // 12
+    own = rng.normal(0, 30, (4, 32))  # of an evening and a class, and nothing else
+    x = np.round(own[2 * evenings + labels] + rng.normal(0, 3, (24, 32))).astype(np.float32)
+
+    def learned(together: np.ndarray) -> Findings:
+        names, looks = [*map(str, range(24))], np.tile(UNSEEN, (24, 1))
+        examples = lesson.Examples(x, np.arange(24), labels, ("a", "b"), names, together, looks)
+        found = lesson.learn(examples, backbone, "mine", "evenings", "ridge")
+        assert sorted(np.bincount(found.kept.recordings).tolist()) == [6, 6, 6, 6]
+        return found.findings
+
+    shared, apart = learned(evenings), learned(2 * evenings + labels)
+    assert shared.alone == apart.alone == []
+    np.testing.assert_array_equal(shared.probabilities, apart.probabilities)
+    assert shared.recognised == apart.recognised
+
+
 def test_recordings_that_are_called_as_their_class(tmp_path: Path) -> None:
     """Digits whose films have numbers; what lies beside the films is of none."""
     places = [f"{label}/{film}" for label in "01" for film in "012"] + ["0", "1"]
@@ -484,6 +505,83 @@ def test_a_split_beside_hidden_folders(tmp_path: Path) -> None:
     class_folders(tmp_path / "test")
     (tmp_path / ".cache").mkdir()
     assert read(tmp_path).classes == tuple(NAMES)
+
+
+@pytest.mark.parametrize("names", [("train", "valid", "test"), ("Train", "Test"), ("train", "VAL")])
+def test_splits_are_no_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """However datasets call them; the other commands read the same folders."""
+    for seed, name in enumerate(names):
+        class_folders(tmp_path / name, 9 + 3 * seed, seed)
+    found = read(tmp_path)
+    assert found.classes == tuple(NAMES) and len(found) == 9
+    assert len(open_data(tmp_path, "train")) == 9
+    assert len(open_data(tmp_path, "test")) == 9 + 3 * (len(names) - 1)
+
+
+def test_cifar_by_its_own_folder(tmp_path: Path) -> None:
+    root = sets.cifar(tmp_path)
+    assert len(read(root / "cifar-10-batches-py")) == len(read(root))
+
+
+def test_what_is_added_goes_to_what_was_taught_alone(tmp_path: Path) -> None:
+    """Nothing else that is read is written."""
+    archive, more = sets.archive(tmp_path / "d.npz"), class_folders(tmp_path / "more", 9)
+    mine = tmp_path / "mine.safetensors"
+    package().save(tmp_path / "base.safetensors")
+
+    def taught(photos: Path, base: Path, *options: object) -> str:
+        command = ["teach", str(photos), "--from", str(base), "-c", "tiny", *map(str, options)]
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code in (0, 2), result.output
+        return "" if result.exit_code == 0 else " ".join(result.output.split())
+
+    assert taught(more, tmp_path / "base.safetensors", "--keep", "-o", mine) == ""
+    before = archive.read_bytes(), mine.read_bytes()
+    for options in (["-o", archive], ["-o", tmp_path / "new.safetensors", "--json", mine]):
+        assert "it is read as well" in taught(archive, mine, "--add", *options)
+    assert (archive.read_bytes(), mine.read_bytes()) == before
+    assert taught(archive, mine, "--add", "-o", mine) == "" and mine.read_bytes() != before[1]
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    """They are told as well as can be, and nothing that was found is lost."""
+    folder = class_folders(tmp_path / "squares", 24)
+    file = folder / "red" / os.fsdecode(b"caf\xe9.png")
+    try:
+        file.write_bytes((folder / "blue" / "000.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    package().save(tmp_path / "base.safetensors")
+    found, picture = tmp_path / "found.json", tmp_path / "confused.png"
+    command = ["teach", str(folder), "--from", str(tmp_path / "base.safetensors"), "-c", "tiny", "--solver"]
+    command += ["ridge", "-o", str(tmp_path / "mine.safetensors"), "--plot", str(picture)]
+    result = CliRunner().invoke(app, [*command, "--json", str(found)])
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "caf\N{REPLACEMENT CHARACTER}.png" in "".join(result.output.split()) and picture.exists()
+    assert len(json.loads(found.read_text())["photos"]) == 25
+    result = CliRunner().invoke(app, [*command, "--json", "-"])
+    assert len(json.loads(result.stdout)["photos"]) == 25  # and nothing else
+    bad = CliRunner().invoke(app, [*command[:-3], str(tmp_path / os.fsdecode(b"caf\xe9.safetensors"))])
+    assert bad.exit_code == 2 and "not a name for a network; give it one with --name" in " ".join(
+        bad.output.split()
+    )
+
+
+def test_what_could_not_be_kept_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any photo is looked at."""
+    folder = class_folders(tmp_path / "squares", 24)
+    package().save(tmp_path / "base.safetensors")
+    monkeypatch.setattr(lesson, "look", None)
+    monkeypatch.setattr("rowvit.teach.backbone.MOST_KEPT", 23)
+    command = ["teach", str(folder), "--from", str(tmp_path / "base.safetensors"), "-c", "tiny", "--keep"]
+    command += ["-o", str(tmp_path / "mine.safetensors")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2 and "24 photos, and a package keeps at most 23" in result.output
+    for name in (" ", "re\nd", "re\x1b[31md"):
+        (folder / "red").rename(folder / name)
+        with pytest.raises(RowvitError, match="use printable characters in its name"):
+            read(folder)
+        (folder / name).rename(folder / "red")
 
 
 def said_of(findings: Findings, capsys: pytest.CaptureFixture[str]) -> str:

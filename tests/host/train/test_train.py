@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
 import os
 import pickle
 import re
@@ -319,6 +320,7 @@ def test_photos_are_turned_before_they_are_cut(tmp_path: Path, crop: float) -> N
             "keep and rho exclude each other",
         ),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\nrow_penalty = -1", "row_penalty is -1"),
+        ("[[phase]]\nepochs = 1\nlr = 1e-3\nmin_steps = -1", "min_steps is -1"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\napart = true\ntoken_drop = 0.5", "apart excludes"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\nfeature_layers = [1]", "but features is 0"),
         ("[[phase]]\nepochs = 1\nlr = 1e-3\ntoken_drop = 0.5\nprune_layers = [1]", "exclude each other"),
@@ -417,22 +419,23 @@ def test_new_head_for_other_classes(tmp_path: Path) -> None:
     assert model.config.classes == 3 and card.classes == list(sets.COLOURS) and card.accuracy == {}
 
 
-def test_seed_in_place_of_the_recipes(tmp_path: Path) -> None:
+def test_seed_and_photos_in_place_of_the_recipes(tmp_path: Path) -> None:
     data, start = sets.archive(tmp_path / "a.npz"), network(tmp_path / "in.safetensors")
     (tmp_path / "r.toml").write_text(RECIPE)
     other = tmp_path / "other.toml"
-    other.write_text("seed = 8\n" + RECIPE.replace("seed = 3\n", ""))
+    other.write_text("seed = 8\nphotos = 17\n" + RECIPE.replace("seed = 3\n", ""))
 
-    def trained(name: str, recipe: Path, *seed: str) -> Path:
+    def trained(name: str, recipe: Path, *told: str) -> Path:
         out = tmp_path / name
-        command("train", start, "--data", data, "--recipe", recipe, "-o", out, "--no-measure", *seed)
+        command("train", start, "--data", data, "--recipe", recipe, "-o", out, "--no-measure", *told)
         return out
 
     recipes_own, theirs = trained("own", tmp_path / "r.toml"), trained("theirs", other)
-    given = trained("given", tmp_path / "r.toml", "--seed", "8")
+    given = trained("given", tmp_path / "r.toml", "--seed", "8", "--photos", "17")
     assert all(torch.equal(value, weights(theirs)[name]) for name, value in weights(given).items())
     assert not torch.equal(weights(given)["head.weight"], weights(recipes_own)["head.weight"])
-    assert "trained by r.toml with seed 8 (" in store.load(given)[1].history[-1]
+    line = "trained by r.toml with seed 8 (drop, prune) on a train, 17 of 24 drawn with seed 8"
+    assert store.load(given)[1].history[-1] == line
 
 
 def test_killed_run_goes_on_without_loss(tmp_path: Path) -> None:
@@ -761,9 +764,42 @@ def test_row_penalty_saves_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("batch", "least", "steps"), [(8, 0, 6), (8, 5, 6), (8, 30, 30), (24, 0, 2), (25, 0, 2), (64, 30, 30)]
+)
+def test_few_photos(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, batch: int, least: int, steps: int
+) -> None:
+    """A batch has at most all of them, and a phase as many steps as are asked for."""
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    model, card = store.load(network(tmp_path / "in.safetensors"))
+    recipe = Recipe((Phase(2, 3e-3, min_steps=least),), batch=batch, precision="fp32")
+    said: list[tuple] = []
+    with caplog.at_level(logging.INFO, "rowvit"):
+        Trainer(model, card, photos, recipe, tmp_path / "x.state").run(lambda *told: said.append(told))
+    assert said[-1][:2] == (steps, steps)
+    assert ("a batch has 24 photos instead of" in caplog.text) == (batch > 24)
+    assert least < 30 or evaluate((model, card), photos).right() > 20
+
+
+@pytest.mark.parametrize(
+    ("batch", "count", "message"),
+    [(9, 24, "a batch of 9 cannot be split evenly among 2"), (8, 1, "split among processes: 1 among 2")],
+)
+def test_processes_without_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int, count: int, message: str
+) -> None:
+    monkeypatch.setattr("rowvit.train.loop._processes", lambda: (0, 2, torch.device("cpu")))
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    model, card = store.load(network(tmp_path / "in.safetensors"))
+    with pytest.raises(RowvitError, match=message):
+        Trainer(
+            model, card, photos, Recipe((Phase(1, 1e-3),), batch=batch, photos=count), tmp_path / "x.state"
+        )
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch": 25}, "24 photos do not fill a batch of 25"),
         ({"phases": (Phase(1, 1e-3, distill=0.5),)}, "--teacher"),
         ({"phases": (Phase(1, 1e-3, features=0.5),)}, "--teacher"),
         ({"phases": (Phase(1, 1e-3, apart=True),)}, "--teacher"),

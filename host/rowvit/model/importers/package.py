@@ -54,8 +54,8 @@ def of_package(package: ModelPackage, source: str) -> tuple[VisionTransformer, C
         std=list(taken["std"]),
         resize=taken["resize"],
         crop=taken.get("crop", 1.0),
-        licence=meta["licence"],
-        source=meta["source"],
+        licence=meta.get("licence", ""),
+        source=meta.get("source", ""),
         history=list(meta.get("history", [])),
     )
     return model.eval(), card
@@ -73,7 +73,11 @@ def _config(meta: Mapping[str, Any]) -> ViTConfig:
     return ViTConfig(
         **{key: arch[key] for key in sizes},
         image_width=arch.get("image_width", 0),
-        pruning=tuple({key: step[key] for key in ("layer", "keep")} for step in meta["pruning"]),
+        pool="token" if arch["prefix"] else "norm-mean",  # of no class token: there is no head
+        pruning=tuple(
+            {key: value for key, value in step.items() if key != "threshold" or value}
+            for step in meta["pruning"]
+        ),
         ffn2_rule=meta["ffn2_rule"],
         tile_rows=meta["tile_rows"],
         thresholds=lowest if any(lowest) else (),

@@ -21,5 +21,5 @@ def stem(name: str | os.PathLike[str]) -> str:
 
 def bundled(name: str | os.PathLike[str]) -> Path | None:
     """The file of one, unless there is a file or folder of that name."""
-    known = os.fspath(name).replace("_", "-") in names()
-    return MODELS / f"{stem(name)}.safetensors" if known and not Path(name).exists() else None
+    file, bare = MODELS / f"{stem(name)}.safetensors", not os.path.dirname(name)
+    return file if bare and file.is_file() and not Path(name).exists() else None

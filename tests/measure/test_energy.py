@@ -96,6 +96,12 @@ def test_operations_per_joule():
     assert (one.tops_per_watt, one.tops_per_watt_dense) == (4.0, 16.0)
 
 
+def test_memories_may_take_the_same(own):
+    own.write_text(OWN.replace("pj = [1, 2]", "pj = [1, 1]"))
+    found = energy.load(own)
+    assert found.access(64, 128) == found.access(64, 200) == found.access(64, 512)
+
+
 def test_scaled(own):
     """What was published for 56 nm and 1.8 V takes eight times the energy that it takes here."""
     own.write_text(OWN.replace("pj = 10\n", "pj = 10\nnode_nm = 56\nvolts = 1.8\n"))
@@ -112,6 +118,9 @@ def test_scaled(own):
         ("pj = [1, 2]", "pj = [1]", "sram.pj"),
         ('bits = 64\nsource = "made up"\n[ddr]', 'bits = 64\nsource = ""\n[ddr]', "sram.source"),
         ("[ddr]", "[ddr", "is not TOML"),
+        (OWN, "ddr = 3.1\n" + OWN[: OWN.index("[ddr]")], "ddr is 3.1, and no table"),
+        ("bytes = [1024, 4096]", "bytes = 1024", "sram."),
+        ("bytes = [1024, 4096]", "bytes = [8, 8]", "sram.bytes"),
     ],
 )
 def test_refused(own, old, new, said):

@@ -134,6 +134,9 @@ def test_what_cannot_be_filled(files):
     full = random_package(np.random.default_rng(1), dim=192, **sizes)
     parts = {one.part for one in fills(full.meta, load("pynq-z2"))}
     assert not parts & {"patches, projection, FFN2", "Q, K, V and P V", "FFN1"}
+    answer = {"rows": "all", "layers": [0]}
+    answers = random_package(np.random.default_rng(1), dim=192, tokens=answer, **sizes | {"classes": 0})
+    assert "head" not in {one.part for one in fills(answers.meta, load("pynq-z2"))}
     narrow = random_package(np.random.default_rng(1), dim=128, **sizes | {"heads": 4})
     why = {one.part: one.why for one in fills(narrow.meta, load("pynq-z2"))}
     assert why["Q, K, V and P V"] == "a head has 32 channels, and takes 64 lanes and 4 heads on 3 groups"

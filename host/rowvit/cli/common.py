@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import math
 import os
@@ -77,6 +78,8 @@ class Command(TyperCommand):
 
             LOG.addHandler(RichHandler(console=ERR, show_time=False, show_level=False, show_path=False))
             LOG.setLevel(logging.INFO)
+        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+            sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be in any encoding
         # Pillow warns of what `rowvit.decoding` bounds
         warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
         try:
@@ -305,9 +308,9 @@ def writable(*paths: Path | None) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text file; `RowvitError` if that fails."""
+    """Write a text file; `RowvitError` if that fails. Names of files in it may be in any encoding."""
     with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def wrote(path: Path, *command: object) -> None:

@@ -26,6 +26,7 @@ from rowvit.cli.common import (
     right_aligned,
     say,
     status,
+    unread,
     write,
     wrote,
 )
@@ -175,6 +176,9 @@ def run(
         if not images:
             raise RowvitError("no image is named", "pass image files or directories")
         files = image_files(images, lambda text: say(text, ERR), recursive)
+        for option, path in (("--plot", plot), ("--json", json_file), ("--trace", trace)):
+            if path:
+                unread(path, option, files)
         if "window" in options:
             _announce_trace(session, len(files), options["window"])
         session.prepare(len(files), batch, jobs)
@@ -205,18 +209,19 @@ def run(
                 reference = session.compare(results, files, progress)
         statistics = session.statistics(results)
 
-        if str(json_file) != "-":
-            _print_results(files, results, session.meta, top)
-            if not session.meta["classes"]:
-                say("The network has no classes, and answers with tokens: rowvit features writes them.")
-            _print_statistics(statistics, session, seconds)
         if json_file:
             text = json.dumps(session.record(files, results, seconds), indent=1) + "\n"
             if str(json_file) == "-":
                 sys.stdout.write(text)
             else:
                 write(json_file, text)
-                wrote(json_file)
+        if str(json_file) != "-":
+            _print_results(files, results, session.meta, top)
+            if not session.meta["classes"]:
+                say("The network has no classes, and answers with tokens: rowvit features writes them.")
+            _print_statistics(statistics, session, seconds)
+        if json_file and str(json_file) != "-":
+            wrote(json_file)
         if wrong := [n for n, result in enumerate(results) if result.bit_exact is False]:
             first = wrong[0]
             where = first_difference(results[first], reference[first], session.meta)
@@ -252,6 +257,7 @@ def _draw(
     """Write the picture of the first photos; ``reference`` is empty if it has not run."""
     from rowvit.formats.program import Program
     from rowvit.measure.draw import pictures, plots
+    from rowvit.photos import readable
 
     count = min(len(files), pictures.MOST)
     if isinstance(session.source, Program):
@@ -261,7 +267,7 @@ def _draw(
             reference = session.reference(files[:count], progress)
     with status("drawing"):
         photos = (pictures.seen(file, session.meta, session.frontend) for file in files[:count])
-        names = [file.name for file in files[:count]]
+        names = [readable(file.name) for file in files[:count]]
         picture = pictures.draw(names, photos, results[:count], reference[:count], session.meta)
         plots.save(picture, path)
     say(f"{path}: " + ("the picture" if count == len(files) else f"the first {count} photos"), ERR)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rowvit.cli import options as opt
-from rowvit.cli.common import ERR, OUT, command, progress_bar, right_aligned, say, write, wrote
+from rowvit.cli.common import ERR, OUT, command, progress_bar, right_aligned, say, unread, write, wrote
 from rowvit.errors import RowvitError
 
 if TYPE_CHECKING:
@@ -155,6 +155,8 @@ def teach(
     if most:
         given = given.subset(most)
         require(given, before, "draw more of them, by --photos")
+    if plot:
+        unread(plot, "--plot", (file for file in given.files if isinstance(file, Path)))
     if (keep or add) and (count := len(given) + (len(before.labels) if before else 0)) > MOST_KEPT:
         raise RowvitError(
             f"{count:,} photos, and a package keeps at most {MOST_KEPT:,}",

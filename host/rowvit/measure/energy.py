@@ -121,6 +121,8 @@ def _check(path: Path, name: str, table: Any) -> None:
     """`RowvitError` unless the table has its keys, with positive numbers and a source in words."""
     process = {"node_nm", "volts"}
     known = _TABLES[name]
+    if not isinstance(table, dict):
+        raise RowvitError(f"{path}: {name} is {table!r}, and no table", f"write [{name}] and its keys below")
     keys = table.keys() - (process if process.isdisjoint(known) and process <= table.keys() else set())
     if keys != known:
         raise RowvitError(
@@ -132,8 +134,9 @@ def _check(path: Path, name: str, table: Any) -> None:
         if key == "source":
             good = isinstance(value, str) and bool(value.strip())
         elif key in several:
-            good = isinstance(value, list) and len(value) == len(table["bytes"]) > 0
-            good = good and all(map(_positive, value)) and len({*value}) == len(value)
+            sizes = table["bytes"]
+            good = isinstance(value, list) and isinstance(sizes, list) and len(value) == len(sizes) > 0
+            good = good and all(map(_positive, value)) and (key == "pj" or len({*value}) == len(value))
         else:
             good = _positive(value)
         if not good:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Heads that the host computes from tokens, in float32: a pooling, then steps from a table.
 
-Equal tokens give equal results on one machine; between machines they differ in the last digits.
+Equal tokens give equal results in one process; between machines, and between processes with more or fewer
+threads, they differ in the last digits.
 """
 
 from __future__ import annotations

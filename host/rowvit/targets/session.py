@@ -28,7 +28,7 @@ from rowvit.formats.work import WORK
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import default_configuration, is_board
 from rowvit.images import for_network, is_picture
-from rowvit.photos import inside
+from rowvit.photos import inside, readable
 from rowvit.processors import processors
 from rowvit.targets.guard import Difference
 from rowvit.targets.open import open as open_target
@@ -302,7 +302,8 @@ class Session:
         wrong: dict[int, RowvitError] = {}
         if paths:
             files = image_files(paths, say, recursive)
-            name = name or (paths[0] if paths[0].is_dir() else paths[0].parent).resolve().name
+            folder = paths[0] if paths[0].is_dir() else paths[0].parent
+            name = name or readable(folder.resolve().name)
             there = len(files)
             # of the network's size, also for the HLS front end
             each = decoded(files, lambda file: for_network(file, self.meta), refused=wrong.__setitem__)

@@ -443,6 +443,10 @@ def test_what_is_read_is_not_written(small, tmp_path):
         (("baseline", package), ("-o", package)),
     ):
         assert "is read as well; name another file with -" in mistake(*command, *option)
+    (beside := tmp_path / "photos" / "b.png").parent.mkdir()
+    before[beside] = beside.write_bytes(before[photo]) and before[photo]
+    folder = ("run", package, beside.parent, "-t", "golden", "-c", "tiny")
+    assert "is read as well; name another file with --plot" in mistake(*folder, "--plot", beside)
     two = tmp_path / "two.png"
     assert "two options name it" in mistake(*golden, "--json", two, "--plot", two)
     assert not two.exists() and all(path.read_bytes() == was for path, was in before.items())
@@ -655,6 +659,33 @@ def _ends_with_its_workers(sent: str, folder: Path, *arguments: object) -> None:
         if sent in ("SIGINT", "SIGTERM", "SIGHUP"):
             assert not list(files.glob("rowvit-*"))
         assert sent not in ("SIGTERM", "SIGHUP") or process.returncode == -signal.Signals[sent]
+
+
+def test_names_that_are_not_utf_8(small, tmp_path):
+    """They are told as well as can be, and nothing is lost: files, tables, the report."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9s")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    shutil.copy(small["images"] / "a.png", folder / os.fsdecode(b"caf\xe9.png"))
+    environment = os.environ | {"PYTHONPATH": str(MODELS.parents[1]), "PYTHONIOENCODING": "utf-8:strict"}
+
+    def rowvit(*arguments: object) -> str:
+        command = [sys.executable, "-m", "rowvit.cli", *map(str, arguments)]
+        done = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=HANG)
+        return done.stdout.decode()
+
+    golden = ("-t", "golden", "-c", "tiny")
+    files = {name: tmp_path / name for name in ("run.json", "picture.png", "bench.json", "report.html")}
+    said = rowvit(
+        "run", small["package"], folder, *golden, "--json", files["run.json"], "--plot", files["picture.png"]
+    )
+    assert "caf\\udce9.png" in said
+    rowvit("bench", small["package"], folder, *golden, "-n", "2", "--json", files["bench.json"])
+    assert "caf\N{REPLACEMENT CHARACTER}s" in json.loads(files["bench.json"].read_text())["data"].values()
+    rowvit("report", files["bench.json"], "-o", files["report.html"])
+    assert all(file.exists() for file in files.values())
 
 
 @pytest.fixture

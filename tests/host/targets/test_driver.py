@@ -19,7 +19,7 @@ from rowvit.formats.records import Answer
 from rowvit.hardware.isa import REGISTERS, Error
 from rowvit.quant.synthetic import random_package
 from rowvit.targets.golden import Golden
-from rowvit.targets.target import Result
+from rowvit.targets.target import Result, first_difference
 
 
 @pytest.mark.parametrize("seed", [0, 3])
@@ -235,6 +235,24 @@ def test_comparison():
     other.kept = [np.array([0, 2])]
     assert not result().same(other)
     assert not result().same(result(checkpoints={"embed": np.zeros((1, 2), np.int16)}))
+
+
+def test_comparison_of_what_the_host_computes():
+    """The order of sums, which a process of one thread has otherwise, is no difference; a wrong sum is."""
+
+    def result(*logits: float) -> Result:
+        meta = program().meta | {"host_head": {}}
+        return Result.of(meta, np.array(logits, np.float32), [])
+
+    one = result(-1.275911808, 3.0, 0.001)
+    for other, equal in (
+        (result(-1.275911689, 3.0, 0.001), True),
+        (result(-1.2, 3.0, 0.001), False),
+        (result(-1.275911808, 3.0, float("nan")), False),
+        (result(-1.275911808, 3.0), False),
+    ):
+        assert one.same(other) == equal
+        assert (first_difference(other, one, program().meta | {"pruning": []}) == "") == equal
 
 
 def test_board_half_needs_no_torch():

@@ -300,6 +300,12 @@ def test_titles_of_a_picture(pruning):
         assert not any(box.overlaps(other) for other in boxes[:number]), texts[number].get_text()
 
 
+def test_a_long_picture_is_a_webp_too(tmp_path):
+    """Which has at most 16,383 pixels a side."""
+    plots.save(plots.figure(1, 200), path := tmp_path / "picture.webp")
+    assert Image.open(path).size[1] == pytest.approx(16_000, abs=110)
+
+
 def test_a_picture_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
     path = tmp_path / "picture.PNG"
     plots.save(plots.figure(1, 1), path)
@@ -307,7 +313,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_one_before(tmp_path, monkey
     assert before.startswith(b"\x89PNG")
     picture = plots.figure(1, 1)
 
-    def full(part, format):
+    def full(part, **options):
         Path(part).write_bytes(before[:10])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

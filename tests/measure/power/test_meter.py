@@ -184,6 +184,44 @@ def test_bad_logs(tmp_path, text, message):
         MeterLog(tmp_path / "none.csv").samples([])
 
 
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("Time (s);Power (W)", "{since:.6f};{watts:.6f}"),
+        ("Time (s);Power (W)", "{wall:.6f};{watts:.6f}"),
+        ("time,power", "{since:.6f},{watts:.6f},"),
+        ("time,power,", "{since:.6f},{watts:.6f},"),
+        ("Time;Power", "{date:%d.%m.%Y %H:%M:%S,%f};{comma}"),
+        ("Time,Power", "{date.day}.{date.month}.{date.year} {date:%H:%M:%S.%f},{watts:.6f}"),
+        ("Date;Time;Power", "{date:%d.%m.%Y;%H:%M:%S.%f};{comma}"),
+    ],
+)
+def test_other_ways_to_write_a_log(tmp_path, header, row):
+    """Points behind semicolons, separators at the end of a row, and dates with the day first."""
+    wall = 1_767_348_000.0  # 2 January 2026, which is no 1 February
+    board, passes = run(7)
+    path = tmp_path / "meter.csv"
+    write_log(path, board, 50, offset=-board.times[0])
+    expected = figures(passes, MeterLog(path).samples(passes))["joules_per_image"]["value"]
+    lines = [header]
+    for text in path.read_text().splitlines()[1:]:
+        since, watts = map(float, text.split(","))
+        when = board.times[0] + wall + since
+        date, comma = datetime.fromtimestamp(when, timezone.utc), f"{watts:.6f}".replace(".", ",")
+        lines.append(row.format(since=since, watts=watts, wall=when, date=date, comma=comma))
+    path.write_text("\n".join(lines) + "\n")
+    found = figures(passes, MeterLog(path, wall=wall).samples(passes))["joules_per_image"]["value"]
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_cells_are_not_lost(tmp_path):
+    """Of rows with more cells than the header, as of decimal commas between commas."""
+    path = tmp_path / "meter.csv"
+    path.write_text("time,power\n" + "".join(f"{n},0,2,0{n}\n" for n in range(9)))
+    with pytest.raises(RowvitError, match="cannot be read as CSV"):
+        MeterLog(path)._read()
+
+
 def test_decimal_commas_and_a_column_each_for_date_and_time(tmp_path):
     board, passes = run(7)
     path = tmp_path / "meter.csv"

@@ -22,6 +22,7 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = COLOURS = (
 )
 GREY = "#8a8a8a"  #: to be seen on white and on black
 INK = "#010203"  #: of text and lines in an embedded SVG: the page's, light or dark
+_MOST = 16_000  # pixels of a side: WebP has 14 bits for them, and the others no more than twice as many
 _WORDS = "#1c1c1c", "#e4e4e4"  # on a light page, and on a dark one
 _PAGE = (
     f"<style>svg{{color:{_WORDS[0]}}}@media(prefers-color-scheme:dark){{svg{{color:{_WORDS[1]}}}}}</style>"
@@ -54,8 +55,9 @@ def can_save(path: Path) -> None:
 def save(picture: Figure, path: Path) -> None:
     """Write a picture, in the format that its name ends with; `RowvitError` if that fails."""
     can_save(path)
+    dpi = min(picture.dpi, _MOST / max(picture.get_size_inches()))
     with replacing(path) as part:
-        picture.savefig(part, format=path.suffix.lower().lstrip("."))
+        picture.savefig(part, format=path.suffix.lower().lstrip("."), dpi=dpi)
 
 
 def embedded(picture: Figure, kind: str, dark: bool = False) -> str:

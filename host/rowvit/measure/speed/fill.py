@@ -63,16 +63,14 @@ def fills(meta: dict[str, Any], config: HardwareConfig) -> list[Fill]:
         ),
         channels("FFN1", hidden, sum(-(-chunk // tile) * tile for chunk in chunks), neurons),
         Fill(
-            "head",
-            classes / (-(-classes // tile) * tile * config.rows),
-            f"{classes} classes, and one row of {config.rows}",
-        ),
-        Fill(
             "rows of all others",
             sum(rows) / sum(config.bands(live) * config.rows for live in rows),
             f"{_numbers(rows)} tokens in bands of {config.rows} rows",
         ),
     ]
+    if classes:
+        padded = -(-classes // tile) * tile * config.rows
+        found.append(Fill("head", classes / padded, f"{classes} classes, and one row of {config.rows}"))
     if len(chunks) > 1:
         found[3] = Fill(found[3].part, found[3].share, f"{found[3].why}, by chunks of {plan.chunk}")
     return [one for one in found if one.share <= 0.995]

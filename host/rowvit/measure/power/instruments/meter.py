@@ -105,8 +105,15 @@ class MeterLog(Instrument):
             text = self.path.read_text(encoding="utf-8-sig")
             # where commas are decimal, columns are apart by semicolons
             separators = {"sep": ";", "decimal": ","} if ";" in text.partition("\n")[0] else {}
-            frame = pd.read_csv(io.StringIO(text), skipinitialspace=True, **separators)
-        except (OSError, ValueError) as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)  # that cells are lost
+                frame = pd.read_csv(
+                    io.StringIO(_without_ends(text, separators.get("sep", ","))),
+                    skipinitialspace=True,
+                    index_col=False,
+                    **separators,
+                )
+        except (OSError, ValueError, pd.errors.ParserWarning) as error:
             why = _RAGGED.search(str(error))
             said = f"line {why[1]} has more cells than the header" if why else str(error)
             raise RowvitError(
@@ -142,10 +149,10 @@ class MeterLog(Instrument):
             self.used = [*dict.fromkeys([*self.used, str(columns[name])])]
             values = frame[columns[name]]
             if not pd.api.types.is_numeric_dtype(values):
-                if kind == "s":
-                    return values
                 decimal = values.astype(str).str.replace(separators.get("decimal", "."), ".", regex=False)
                 numbers = pd.to_numeric(decimal, errors="coerce")
+                if kind == "s" and numbers.isna().any():
+                    return values
                 refuse(numbers.isna() & values.notna(), values, name, "number")
                 values = numbers
             refuse(np.isinf(values), values, name, "number")
@@ -205,6 +212,7 @@ class MeterLog(Instrument):
         return 1.0
 
 
+_DOTTED = re.compile(r"^\s*(\d{1,2})\.(\d{1,2})\.(\d{4})\b")  # day, month, year, as where commas are decimal
 _RAGGED = re.compile(r"Expected \d+ fields in line (\d+)")  # of pandas, which says more
 _PREFIXES = {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9, "k": 1e3}
 _OTHERS = ("va", "var", "wh", "ah", "dbm", "j", "j/s")  # of quantities that are taken for power or current
@@ -256,10 +264,22 @@ def join(
         )
 
 
+def _without_ends(text: str, separator: str) -> str:
+    """A table whose rows do not end in a separator, where all of them do and the header does not."""
+    header, *rows = text.splitlines()
+    if header.rstrip().endswith(separator) or not all(
+        row.rstrip().endswith(separator) for row in rows if row.strip()
+    ):
+        return text
+    return "\n".join([header, *(row.rstrip().removesuffix(separator) for row in rows)])
+
+
 def _dates(column: Any) -> Any:
     """Of what is none, NaT."""
     import pandas as pd
 
+    turned = column.astype(str).str.replace(_DOTTED, lambda m: f"{m[3]}-{m[2]:0>2}-{m[1]:0>2}", regex=True)
+    column = column.where(column.isna(), turned)
     try:
         return pd.to_datetime(column, utc=True, format="ISO8601")
     except ValueError:  # another way to write dates, or pandas before 2.0

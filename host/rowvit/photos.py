@@ -123,7 +123,13 @@ def open_data(path: Path, split: str, labels: bool = True) -> Photos:
         photos = _archive(path, split)
     elif path.name == "cifar-10-batches-py" or (path / "cifar-10-batches-py").is_dir():
         photos = _cifar(path if path.name == "cifar-10-batches-py" else path / "cifar-10-batches-py", split)
-    elif not labels and split == "train" and path.is_dir() and _photos_in(path):
+    elif (
+        not labels
+        and split == "train"
+        and path.is_dir()
+        and not _split_in(path, TRAINING)
+        and _photos_in(path)
+    ):
         files = _photos_in(path)
         name = f"{path.name}, all {len(files)}, without labels"
         photos = Photos(files, np.full(len(files), -1, np.int64), (), name)
@@ -209,16 +215,21 @@ class _Unpickler(pickle.Unpickler):
 
 def _folder(path: Path, split: str) -> Photos:
     names = TRAINING if split == "train" else TESTS
-    folders = {name.lower(): path / name for name in inside(path, recursive=False)[1]}
-    root = next((folders[name] for name in names if name in folders), None)
+    root = _split_in(path, names)
     if root is None:
-        if split == "train" or folders.keys() & {"train", "val"}:
+        if split == "train" or _split_in(path, ("train", "val")):
             raise RowvitError(f"{path}: has no folder {' or '.join(names)} with a folder for every class")
         root = path
     photos = in_class_folders(root, f"{path.name} {split}")
     if not photos.classes:
         raise RowvitError(f"{root}: has no folders of classes", "put the photos of each class into a folder")
     return replace(photos, name=f"{photos.name}, all {len(photos)}")
+
+
+def _split_in(path: Path, names: Sequence[str]) -> Path | None:
+    """The first of some folders that there is, in whatever letters."""
+    folders = {name.lower(): path / name for name in inside(path, recursive=False)[1]}
+    return next((folders[name] for name in names if name in folders), None)
 
 
 def in_class_folders(root: Path, name: str) -> Photos:
@@ -244,10 +255,19 @@ def in_class_folders(root: Path, name: str) -> Photos:
 
 
 def inside(path: Path, recursive: bool = True) -> tuple[list[Path], list[str]]:
-    """Files of a directory, and names of the directories in it that are left out; none that is hidden."""
+    """Files of a directory, and names of the directories in it that are left out; none that is hidden.
+
+    Links are followed, and a directory counts once however many lead to it.
+    """
     files: list[Path] = []
     left_out: list[str] = []
-    for folder, folders, names in os.walk(path):
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, names in os.walk(path, followlinks=True):
+        itself = os.stat(folder)
+        if (itself.st_dev, itself.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((itself.st_dev, itself.st_ino))
         folders[:] = sorted(name for name in folders if not _hidden(name))
         files += (Path(folder, name) for name in names if not _hidden(name))
         if not recursive:
@@ -264,6 +284,11 @@ def _hidden(name: str) -> bool:
 def one_way(name: str) -> str:
     """A name as most systems write it: of "é" macOS makes "e" and its accent."""
     return unicodedata.normalize("NFC", name)
+
+
+def among(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether all of some names are others', in whatever way systems write them."""
+    return set(map(one_way, names)) <= set(map(one_way, others))
 
 
 def readable(name: str) -> str:

@@ -24,7 +24,7 @@ from rowvit.cli.common import (
     wrote,
     wrote_network,
 )
-from rowvit.cli.train import note_accuracy, run_recipe, test_set
+from rowvit.cli.train import note_accuracy, run_recipe, skipped, test_set
 from rowvit.errors import RowvitError
 
 FRONT = (0.85, 0.7, 0.55, 0.4)  # of the unpruned network's cycles: what a plot shows besides
@@ -79,20 +79,22 @@ def relu(
     from rowvit.measure.accuracy.schedules import BATCH, top1
     from rowvit.model import store
     from rowvit.model.relu import to_relu
-    from rowvit.photos import open_data
+    from rowvit.photos import among, open_data
     from rowvit.train import recipe as recipes
+    from rowvit.train.loop import require_fit
 
     steps = (recipe.name, recipes.load(recipe)) if recipe else None
     network, card = store.load(model)
     trained, names = open_data(data, "train", labels=recipe is not None), read_labels(labels)
     if steps:
         trained = matched(trained, card.name, card.classes, names)
+        require_fit(network, trained, steps[1], (network, card))
     tested = test_set(data, card, measure, names)
     fitted, checked = trained.subset(photos), trained.subset(check, skip=photos)
     size, depth = network.config.size, network.config.depth
     pixels = fitted.prepared(size, card.resize, card.crop)
     tests, measured = pixels[:0], set[int]()  # after these layers
-    if len(checked) and trained.classes and (names or set(trained.classes) <= set(card.classes)):
+    if len(checked) and trained.classes and (names or among(trained.classes, card.classes)):
         checked = matched(checked, card.name, card.classes, None if steps else names)
         tests = checked.prepared(size, card.resize, card.crop)
         measured = {-1, *range(depth)} if each_layer else {-1, depth - 1}
@@ -217,9 +219,13 @@ def prune(
     from rowvit.measure.accuracy import schedules as search
     from rowvit.measure.accuracy.evaluation import matched, read_labels
     from rowvit.model import store
-    from rowvit.photos import open_data
+    from rowvit.photos import among, open_data
     from rowvit.quant.quantise import obstacles
 
+    if plot:
+        from rowvit.measure.draw.plots import can_save
+
+        can_save(plot)
     network, card = store.load(model)
     hardware = configs.load(config)
     some = replace(network.config, pruning=({"layer": 0, "keep": 1},))
@@ -242,7 +248,7 @@ def prune(
     names = read_labels(labels)
     tested = test_set(data, card, measure, names)
     drawn = open_data(data, "train", max_loss > 0).subset(photos)
-    labelled = max_loss > 0 or bool(drawn.classes and (names or set(drawn.classes) <= set(card.classes)))
+    labelled = max_loss > 0 or bool(drawn.classes and (names or among(drawn.classes, card.classes)))
     if labelled:
         drawn = matched(drawn, card.name, card.classes, names)
     pixels = drawn.prepared(network.config.size, card.resize, card.crop)
@@ -250,28 +256,24 @@ def prune(
         say(f"{card.name}: the schedule and the thresholds that it has are replaced", ERR)
     package = search.stand_in(network, card, pixels, "image" if rule == "auto" else rule)
     if layers is None:
-        points, chosen = _searched(
+        unpruned, points, chosen = _searched(
             network, card, package, pixels, hardware, cycles, macs_saved, lossy, trim, plot is not None
         )
     else:
         blocks = _blocks(layers, network.config.depth)
         ways = [((), 1.0), (blocks, rho or _shares(keep or "", len(blocks)))]
         points = [search.measure(network, card, package, pixels, hardware, *way, trim) for way in ways]
-        chosen = points[-1]
-    dense = search.classes(network, card, pixels, points[0], trim)
+        unpruned, chosen = points
+    dense = search.classes(network, card, pixels, unpruned, trim)
     with progress_bar("schedules", len(points)) as progress:
         for index, point in enumerate(points):
-            found = search.classes(network, card, pixels, point, trim) if index else dense
+            found = dense if point is unpruned else search.classes(network, card, pixels, point, trim)
             points[index] = search.judged(point, found, dense, drawn.labels if labelled else None)
             chosen = points[index] if point is chosen else chosen
             progress(index + 1)
     _print(points, chosen)
     what = "top-1 and agreement" if labelled else "agreement"
     say(f"{what} with the unpruned network on {drawn.name}; cycles by the cycle model, {hardware.name}")
-    if plot:
-        search.plot(points, chosen, hardware, plot)
-    if json_file:
-        write(json_file, json.dumps([_finite(vars(point)) for point in points], indent=1) + "\n")
     if rule == "auto":
         schedule = search.schedule_of(network, chosen.layers, chosen.rho, trim)
         by_rule = {"image": chosen.cycles}
@@ -295,6 +297,10 @@ def prune(
         OUT.print(table)
         say(search.dropped_below(network.config.thresholds) if network.config.thresholds else "no thresholds")
     store.save(output, network, card)
+    if json_file:
+        write(json_file, json.dumps([_finite(vars(point)) for point in points], indent=1) + "\n")
+    if plot:
+        search.plot(points, chosen, hardware, plot)
     for path in filter(None, (plot, json_file)):
         wrote(path)
     note_accuracy(network, card, tested, output)
@@ -312,8 +318,11 @@ def _searched(
     lossy: bool,
     trim: bool,
     plotted: bool,
-) -> tuple[list[Point], Point]:
-    """The unpruned network, the schedule for the budget, and if they are to be plotted, others."""
+) -> tuple[Point, list[Point], Point]:
+    """The unpruned network, what is to be shown, from slow to fast, and what is chosen for the budget.
+
+    Shown are both, and if they are to be plotted, others.
+    """
     from rowvit.measure.accuracy import search
 
     with (
@@ -333,10 +342,10 @@ def _searched(
         chosen = found.within(cycles, None if macs_saved is None else macs_saved / 100)
         others = []
         for share in FRONT if plotted else ():
-            other = found.best(found.costs.cycles, share * dense.cycles)
+            other = found.best(found.costs.cycles, share * found.costs.cycles(found.dense))
             if other is not None:  # a small network may not become so small
                 others.append(found.point(other))
-    return sorted([dense, *others, chosen], key=lambda point: -point.cycles), chosen
+    return dense, sorted([dense, *others, chosen], key=lambda point: -point.cycles), chosen
 
 
 def _finite(value: Any) -> Any:
@@ -520,7 +529,7 @@ def quantise(
         from rowvit.measure.accuracy.evaluation import evaluate
 
         with progress_bar("measuring", len(tested)) as progress:
-            result = evaluate(package, tested, jobs=jobs, progress=progress)
+            result = evaluate(package, tested, jobs=jobs, progress=progress, refused=skipped)
         if card.accuracy.get("set", tested.name) != tested.name:
             package.meta["accuracy"] = {}
         package.meta["accuracy"] |= result.note()

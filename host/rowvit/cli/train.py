@@ -81,7 +81,7 @@ def train(
     from rowvit.measure.accuracy.evaluation import matched, read_labels
     from rowvit.model import store
     from rowvit.model.adapt import with_classes
-    from rowvit.photos import open_data
+    from rowvit.photos import one_way, open_data
     from rowvit.train import recipe as recipes
 
     name, steps = recipe.name, recipes.load(recipe)
@@ -92,9 +92,10 @@ def train(
     network, card = store.load(model)
     photos = open_data(data, "train")
     names = read_labels(labels)
-    if names is not None or set(photos.classes) == set(card.classes):
+    theirs, ours = (set(map(one_way, some)) for some in (photos.classes, card.classes))
+    if names is not None or theirs == ours:
         photos = matched(photos, card.name, card.classes, names)
-    elif network.config.classes == len(photos.classes):
+    elif network.config.classes == len(photos.classes) and theirs.isdisjoint(ours):
         say(f"{card.name}: its {len(photos.classes)} classes take the photos' names, in sorted order", ERR)
     else:
         network = with_classes(network, len(photos.classes), deviation=0.0)
@@ -163,6 +164,11 @@ def test_set(data: Path, card: Card, measure: bool | None, labels: Labels = None
         raise RowvitError(f"{error}; to skip measuring, use --no-measure") from error
 
 
+def skipped(number: int, error: RowvitError) -> None:
+    """Say which photo is left out of what is measured."""
+    say(f"skipped: {error}", ERR)
+
+
 def note_accuracy(network: VisionTransformer, card: Card, tested: Photos | None, output: Path) -> None:
     """Measure top-1 on the whole test set, print it and write it into the card at ``output``."""
     from rowvit.measure.accuracy.evaluation import evaluate
@@ -171,7 +177,7 @@ def note_accuracy(network: VisionTransformer, card: Card, tested: Photos | None,
     if tested is None:
         return
     with progress_bar("measuring", len(tested)) as progress:
-        found = evaluate((network, card), tested, progress=progress)
+        found = evaluate((network, card), tested, progress=progress, refused=skipped)
     card.accuracy = found.note()
     store.save(output, network, card)
     say(f"{output}: {found.summary()}")
@@ -278,9 +284,13 @@ def evaluate_command(
         with progress_bar(name, len(tested)) as progress:
             return evaluate(what, tested, *ways, progress, precision, refused.__setitem__)
 
+    other = load(agree) if agree else None
+    if other is not None:
+        its = vars(other[1]) if isinstance(other, tuple) else other.meta
+        matched(tested, its["name"], its["classes"])  # said now, and not after the first
     found = measured(network, "measuring")
-    if agree:
-        found.compare(measured(load(agree), "comparing"))
+    if other is not None:
+        found.compare(measured(other, "comparing"))
     report = found.report() | made(model, data, network)
     if json_file:
         write(json_file, json.dumps(report, indent=1) + "\n")

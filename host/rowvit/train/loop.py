@@ -31,7 +31,7 @@ from rowvit.model import store
 from rowvit.model.prune import set_pruning
 from rowvit.model.store import Card
 from rowvit.model.vit import VisionTransformer, standardise
-from rowvit.photos import Photos
+from rowvit.photos import Photos, one_way
 from rowvit.quant.aware import activation_scales, quantisation_aware
 from rowvit.quant.quantise import refuse_what_does_not_run
 from rowvit.quant.smooth import centre_keys
@@ -88,7 +88,7 @@ class Trainer:
         if recipe.photos:
             photos = photos.subset(recipe.photos, recipe.seed)
         self.trained_on = photos.name
-        _require_fit(model, photos, recipe, teacher)
+        require_fit(model, photos, recipe, teacher)
         self.rank, self.world, self.device = _processes()
         self.bf16 = in_bf16(recipe.precision, self.device)
         if recipe.batch % self.world:
@@ -285,7 +285,8 @@ class Trainer:
             loader = DataLoader(self.data, batch_sampler=shares, num_workers=self.workers, collate_fn=collate)
             for found in loader:
                 if isinstance(found, RowvitError):
-                    raise found
+                    advice = "put a whole picture of this name in its place, and the same command goes on"
+                    raise RowvitError(found.message, advice)
                 yield found
 
     # -- state ----------------------------------------------------------------------------------
@@ -377,9 +378,10 @@ class ScoreRecorder:
         self._live = self._live if rows is None else self._live.gather(1, rows)
 
 
-def _require_fit(
+def require_fit(
     model: VisionTransformer, photos: Photos, recipe: Recipe, teacher: tuple[VisionTransformer, Card] | None
 ) -> None:
+    """`RowvitError` if photos, network, teacher and recipe do not fit each other."""
     for network in (model, *(teacher[:1] if teacher else ())):
         if network.config.image_width:
             height, width = network.config.size
@@ -404,7 +406,7 @@ def _require_fit(
         for what, theirs, ours in pairs:
             if theirs != ours:
                 raise RowvitError(f"the teacher has {theirs} {what}, and the network {ours}")
-        names = teacher[1].classes
+        names = [one_way(name) for name in teacher[1].classes]
         if sorted(names) == sorted(photos.classes) and names != list(photos.classes):
             raise RowvitError(
                 "the teacher has the classes in another order", "import both with the same --class-names"

@@ -150,6 +150,20 @@ def test_more_costs_less(search: Search) -> None:
     assert found[0] == pytest.approx(0, abs=1e-9) and found == sorted(found)
 
 
+def test_a_budget_that_the_whole_network_keeps(search: Search) -> None:
+    """Needs no pruning, also where the last block is trimmed, which the tables do not know."""
+    search.trim = True
+    try:
+        dense = search.point(search.dense)
+        assert dense.cycles < search.costs.cycles(search.dense)
+        for budget in ({"cycles": dense.cycles}, {"macs_saved": dense.macs_saved}):
+            assert search.within(**budget).layers == ()
+        point = search.within(cycles=0.9 * dense.cycles)
+        assert 0.75 * dense.cycles < point.cycles <= 0.9 * dense.cycles and point.layers
+    finally:
+        search.trim = False
+
+
 def test_budgets_are_kept_exactly(search: Search) -> None:
     """By the cycle model and the integer reference, though the tables are off by some percent."""
     dense = search.point(search.dense)
@@ -205,9 +219,14 @@ def test_the_front(trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pyte
 def test_moves() -> None:
     """Tokens of one block, between its neighbours'; levels up to the highest."""
     one = Schedule((10, 8, 8, 3), (0, 0, 8, 0))
-    assert one.with_tokens(1, -1) is None and one.with_tokens(1, 3) is None
-    assert one.with_tokens(1, 2) == Schedule((10, 10, 8, 3), one.levels)
-    assert one.with_tokens(3, -2) == Schedule((10, 8, 8, 1), one.levels) and one.with_tokens(3, -3) is None
+    assert one.with_tokens(1, -1, 10) is None and one.with_tokens(1, 3, 10) is None
+    assert one.with_tokens(1, 2, 10) == Schedule((10, 10, 8, 3), one.levels)
+    assert (
+        one.with_tokens(3, -2, 10) == Schedule((10, 8, 8, 1), one.levels)
+        and one.with_tokens(3, -3, 10) is None
+    )
+    assert one.with_tokens(0, 1, 10) is None
+    assert one.with_tokens(0, 2, 12) == Schedule((12, 8, 8, 3), one.levels)
     assert one.with_level(2, 1) is None and one.with_level(0, -1) is None
     assert one.with_level(2, -1) == Schedule(one.keep, (0, 0, 7, 0))
 

@@ -13,6 +13,7 @@ import resource
 import signal
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -417,6 +418,69 @@ def test_new_head_for_other_classes(tmp_path: Path) -> None:
     command("train", start, "--data", data, "--recipe", tmp_path / "r.toml", "-o", out, "--no-measure")
     model, card = store.load(out)
     assert model.config.classes == 3 and card.classes == list(sets.COLOURS) and card.accuracy == {}
+
+
+@pytest.mark.parametrize(
+    ("classes", "right"),
+    [
+        (["red", "blue", unicodedata.normalize("NFD", "café")], True),  # trained in another order
+        (["0", "1", "2"], False),  # others' names, in whose place the photos' come
+    ],
+)
+def test_names_however_they_are_written(tmp_path: Path, classes: list[str], right: bool) -> None:
+    """A head stays with its names: by them, or in sorted order if they are all others."""
+    data = sets.folder(tmp_path / "data")
+    for split in ("train", "val"):
+        (data / split / "green").rename(data / split / unicodedata.normalize("NFC", "café"))
+    model, card = store.load(network(tmp_path / "in.safetensors"))
+    card.classes = classes
+    store.save(tmp_path / "in.safetensors", model, card)
+    (tmp_path / "r.toml").write_text("batch = 8\n[[phase]]\nepochs = 0.1\nlr = 1e-9")
+    arguments = ["train", tmp_path / "in.safetensors", "--data", data, "--recipe", tmp_path / "r.toml"]
+    said = command(*arguments, "-o", out := tmp_path / "out.safetensors", "--no-measure")
+    after, written = store.load(out)
+    assert torch.allclose(after.head.weight, model.head.weight, atol=1e-6)
+    assert ("in sorted order" in said) != right
+    names = ["red", "blue", "café"] if right else ["blue", "café", "red"]
+    assert [unicodedata.normalize("NFC", name) for name in written.classes] == names
+
+
+def test_a_name_that_is_new_makes_a_new_head(tmp_path: Path) -> None:
+    """Where only some are the network's: none of its rows is given to another class."""
+    data = sets.folder(tmp_path / "data")
+    model, card = store.load(network(tmp_path / "in.safetensors"))
+    card.classes = ["blue", "pink", "red"]
+    store.save(tmp_path / "in.safetensors", model, card)
+    (tmp_path / "r.toml").write_text("batch = 8\n[[phase]]\nepochs = 0.1\nlr = 1e-9")
+    arguments = ["train", tmp_path / "in.safetensors", "--data", data, "--recipe", tmp_path / "r.toml"]
+    said = command(*arguments, "-o", out := tmp_path / "out.safetensors", "--no-measure")
+    assert "a new head for 3 classes" in said and store.load(out)[0].head.weight.abs().max() < 1e-6
+
+
+def test_photos_that_are_damaged(tmp_path: Path) -> None:
+    """One that training meets says how it goes on, and it does; of the test set it is left out, and said."""
+    data = sets.folder(tmp_path / "data")
+    start = network(tmp_path / "in.safetensors")
+    (tmp_path / "r.toml").write_text("batch = 8\n[[phase]]\nepochs = 2\nlr = 1e-3")
+    out = tmp_path / "out.safetensors"
+    arguments = ["train", start, "--data", data, "--recipe", tmp_path / "r.toml", "-o", out]
+    broken = sorted((data / "train" / "red").iterdir())[3]
+    whole = broken.read_bytes()
+    broken.write_bytes(b"no picture")
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    said = " ".join(result.output.split())
+    assert result.exit_code == 2 and "put a whole picture of this name in its place, and the same" in said
+    broken.write_bytes(whole)
+    next((data / "val" / "blue").iterdir()).write_bytes(b"no picture")
+    said = " ".join(command(*arguments).split())
+    assert "skipped: " in said and "but for 1 that cannot be decoded" in said and out.exists()
+
+
+def test_a_picture_beside_the_folder_of_training_photos(tmp_path: Path) -> None:
+    """Is not taken for all of them, where labels are not needed."""
+    data = sets.folder(tmp_path / "data")
+    (data / "overview.png").write_bytes(sets.png(sets.labelled(1, 3)[0][0]))
+    assert len(open_data(data, "train", labels=False)) == 24
 
 
 def test_seed_and_photos_in_place_of_the_recipes(tmp_path: Path) -> None:

@@ -168,6 +168,10 @@ def test_classes_by_name() -> None:
     # numbers are indices, in the order of numbers and not of names
     found = matched(photos_of("0", "1", "10", "2"), "net", [f"c{i}" for i in range(11)])
     assert found.labels.tolist() == [0, 1, 10, 2]
+    # but no indices beside names that are numbers
+    for classes, given in ((list("12345"), list("01234")), (list("0124"), list("0123"))):
+        with pytest.raises(RowvitError, match=f"{'0' if '0' not in classes else '3'} of the photos"):
+            matched(photos_of(*given), "net", classes)
     # ImageNet's folders, for a network whose classes have no names, and for no other
     synsets, numbers = [f"n{i:08d}" for i in range(1000)], list(map(str, range(1000)))
     assert matched(photos_of(*synsets), "net", numbers).labels.tolist() == list(range(1000))
@@ -216,6 +220,19 @@ def test_names_that_are_written_in_two_ways(tmp_path: Path) -> None:
     assert matched(photos_of("b", whole), "net", ["bar", whole], labels).labels.tolist() == [1, 0]
 
 
+def test_links_and_classes_without_photos(tmp_path: Path) -> None:
+    """Links to folders are followed, one that leads back ends; a class without photos is missing."""
+    data = sets.folder(tmp_path / "data")
+    moved = (data / "val" / "red").rename(tmp_path / "elsewhere")
+    (data / "val" / "red").mkdir()
+    found = matched(open_data(data, "test"), "net", list(sets.COLOURS))
+    assert len(found) == 8 and found.name.endswith(", 2 of 3 classes")
+    (data / "val" / "red" / "more").symlink_to(moved)
+    (data / "val" / "red" / "up").symlink_to(data / "val" / "red")
+    found = matched(open_data(data, "test"), "net", list(sets.COLOURS))
+    assert len(found) == 12 and found.name == "data test, all 12"
+
+
 def test_labels_from_a_file(tmp_path: Path) -> None:
     lines = [f"{word}, {number}" for number, word in enumerate(WORDS)]
     (tmp_path / "l.csv").write_text("\n".join([*lines, ""]))
@@ -258,6 +275,17 @@ def test_classes_in_another_order(tmp_path: Path) -> None:
     assert found.agreement == 1
     found.compare(other)
     assert found.agreement == float((found.guesses == other.guesses).mean()) < 1
+    # one that knows something else, too, which no photo shows
+    four = package(classes=4)
+    four.tensors |= net.tensors
+    for key in ("head.weight", "head.bias", "head.mult"):
+        tensor = net.tensors[key]
+        four.tensors[key] = np.concatenate([0 * tensor[..., :1], tensor], axis=-1)
+    four.tensors["head.bias"][0] = -(1 << 24)
+    four.meta |= {"params": net.meta["params"], "scales": net.meta["scales"]}
+    four.meta["classes"] = ["nothing", *net.meta["classes"]]
+    found.compare(evaluate(four, photos))
+    assert found.agreement == 1
 
 
 def test_workers_change_nothing(tmp_path: Path) -> None:
@@ -305,7 +333,10 @@ def test_workers_that_give_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyP
         OVER.set()
 
 
-def test_command(tmp_path: Path) -> None:
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = package()
+    digits.meta |= {"name": "digits", "classes": ["0", "1", "2"]}
+    digits.save(tmp_path / "digits.safetensors")
     data = sets.archive(tmp_path / "a.npz")
     package().save(tmp_path / "net.safetensors")
     torch.manual_seed(0)
@@ -335,6 +366,10 @@ def test_command(tmp_path: Path) -> None:
     assert "quantise it" in call(tmp_path / "float.safetensors", "--data", data, "--target", "sim", code=2)
     assert "'most' is not one of" in call(*arguments, "--rule", "most", code=2)
     assert "rowvit run" in call(*arguments, "--target", "board", code=2)
+    monkeypatch.setattr("rowvit.measure.accuracy.evaluation.evaluate", None)
+    for other, message in (("typo", "typo"), ("digits", "are no classes of digits")):
+        said = call(*arguments, "--agree", tmp_path / f"{other}.safetensors", code=2)
+        assert message in " ".join(said.split())  # before the work
 
 
 def test_photos_that_cannot_be_decoded(tmp_path: Path) -> None:

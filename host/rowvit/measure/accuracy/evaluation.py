@@ -110,10 +110,11 @@ class Evaluation:
         return int((before.sum(axis=1) < best).sum())
 
     def compare(self, other: Evaluation) -> None:
-        """Set the agreement with another network on the same photos: by names, if both have the same ones."""
+        """Set the agreement with another network on the same photos: by names, if they share any."""
         ours, theirs = self.guesses, other.guesses
-        if sorted(set(self.classes)) == sorted(other.classes):
-            ours, theirs = np.array(self.classes)[ours], np.array(other.classes)[theirs]
+        names = [[one_way(str(name)) for name in one.classes] for one in (self, other)]
+        if all(len(set(one)) == len(one) for one in names) and set(names[0]) & set(names[1]):
+            ours, theirs = (np.array(one)[guess] for one, guess in zip(names, (ours, theirs), strict=True))
         self.agreement = float((ours == theirs).mean())
 
     def confusion(self) -> np.ndarray:
@@ -273,8 +274,8 @@ def matched(photos: Photos, network: str, classes: Sequence[str], labels: Labels
         A name of the photos' is none of the network's, or that of two of its classes.
     """
     names, classes = [one_way(name) for name in photos.classes], [one_way(str(name)) for name in classes]
-    if labels is None and names == classes:
-        return photos  # also where two classes have one name
+    if labels is None and names == classes:  # also where two classes have one name
+        return _named(photos, photos.labels, classes)
     place = {name: index for index, name in enumerate(classes)}
     wanted = [labels.get(name, name) if isinstance(labels, Mapping) else name for name in names]
     if labels != SORTED and (twice := [one for one in wanted if classes.count(str(one)) > 1]):
@@ -294,7 +295,9 @@ def matched(photos: Photos, network: str, classes: Sequence[str], labels: Labels
         order = list(range(len(names)))
     elif set(names) <= place.keys():
         order = [place[name] for name in names]
-    elif all(name.isdecimal() and int(name) < len(classes) for name in names):
+    elif place.keys().isdisjoint(names) and all(
+        name.isdecimal() and int(name) < len(classes) for name in names
+    ):
         order = [int(name) for name in names]
     elif (
         len(names) == len(classes) == 1000
@@ -311,10 +314,15 @@ def matched(photos: Photos, network: str, classes: Sequence[str], labels: Labels
             "name the folders as the classes, or pass --labels FILE with a line FOLDER,CLASS for each; or"
             " --labels sorted, if the network was trained on folders in sorted order",
         )
-    found = np.array(order, np.int64)
-    missing = len(classes) - len(set(order))
-    name = f"{photos.name}, {len(set(order))} of {len(classes)} classes" if missing else photos.name
-    return replace(photos, labels=found[photos.labels], classes=tuple(classes), name=name)
+    return _named(photos, np.array(order, np.int64)[photos.labels], classes)
+
+
+def _named(photos: Photos, labels: np.ndarray, classes: Sequence[str]) -> Photos:
+    """Photos with a network's classes; their name says how many of these they show, unless it does already."""
+    there, name = len(np.unique(labels)), photos.name
+    if there < len(classes) and not name.endswith(" classes"):
+        name = f"{name}, {there} of {len(classes)} classes"
+    return replace(photos, labels=labels, classes=tuple(classes), name=name)
 
 
 #: ImageNet's names of classes, which sort in the order of its labels

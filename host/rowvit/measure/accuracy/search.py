@@ -48,6 +48,7 @@ PAIRS = 6  #: that are tried of each
 _GRID = (1.0, 0.75, 0.5, 0.25, 0.1)  # shares of the patches whose costs are known
 _LEVELS = (2, 4, 6)  # of all layers' thresholds, in regular schedules
 _FEWEST = 0.02  # share that a block keeps
+_AIMS = 12  # of a search within a budget, each a little below the one before
 
 #: gets the number of schedules that were tried
 Progress = Callable[[int], None]
@@ -60,10 +61,10 @@ class Schedule:
     keep: tuple[int, ...]  #: patches left behind every block
     levels: tuple[int, ...]  #: of every layer's threshold: 0 is none, then those of `ENERGIES`
 
-    def with_tokens(self, block: int, more: int) -> Schedule | None:
-        """So many more tokens left behind one block; None if that cannot be."""
+    def with_tokens(self, block: int, more: int, patches: int) -> Schedule | None:
+        """So many more tokens, of all ``patches``, left behind one block; None if that cannot be."""
         left = self.keep[block] + more
-        before = self.keep[block - 1] if block else max(left, self.keep[0])
+        before = self.keep[block - 1] if block else patches
         after = self.keep[block + 1] if block + 1 < len(self.keep) else 1
         if not after <= left <= before:
             return None
@@ -212,17 +213,23 @@ class Search:
             No schedule is within the budget; the message names the fastest one.
         """
         most, left = cycles or np.inf, max(1 - (macs_saved or 0.0), 1e-9)
+        dense = self.point(self.dense)
         # zeros behind ReLU count as saved
-        every = self.costs.macs(self.dense) / (1 - self.point(self.dense).macs_saved)
+        every = self.costs.macs(self.dense) / (1 - dense.macs_saved)
+        # for each patch of the last block, as the tables are of the network with all of that
+        spared = (self.costs.cycles(self.dense) - dense.cycles) / self.patches if self.trim else 0.0
 
         def cost(schedule: Schedule) -> float:
-            return max(self.costs.cycles(schedule) / most, self.costs.macs(schedule) / every / left)
+            cycles = self.costs.cycles(schedule) - spared * schedule.keep[-1]
+            return max(cycles / most, self.costs.macs(schedule) / every / left)
 
         def over(point: Point) -> float:
             return max(point.cycles / most, (1 - point.macs_saved) / left)
 
+        if over(dense) <= 1:
+            return dense
         aim = 1.0
-        for _ in range(6):
+        for _ in range(_AIMS):
             found = self.best(cost, aim)
             if found is None:
                 break
@@ -314,7 +321,9 @@ class Search:
         moves: list[tuple[Callable[[Schedule], Schedule | None], float, float]] = []
         for place in range(depth):
             for more in (size, -size) if place < depth - 1 else ():
-                moves.append(self._move(now, cost, lambda s, p=place, m=more: s.with_tokens(p, m)))
+                moves.append(
+                    self._move(now, cost, lambda s, p=place, m=more: s.with_tokens(p, m, self.patches))
+                )
             for more in (1, -1) if self.lossy else ():
                 moves.append(self._move(now, cost, lambda s, p=place, m=more: s.with_level(p, m)))
         known = [move for move in moves if np.isfinite(move[1])]

@@ -318,7 +318,7 @@ def matched(photos: Photos, network: str, classes: Sequence[str], labels: Labels
 
 
 def _named(photos: Photos, labels: np.ndarray, classes: Sequence[str]) -> Photos:
-    """Photos with a network's classes; their name says how many of these they show, unless it does already."""
+    """Photos with a network's classes; their name says how many of these they show, if it does not yet."""
     there, name = len(np.unique(labels)), photos.name
     if there < len(classes) and not name.endswith(" classes"):
         name = f"{name}, {there} of {len(classes)} classes"

@@ -37,6 +37,7 @@ from rowvit.serve.networks import Network, read_networks
 from rowvit.serve.refusal import Refusal
 from rowvit.serve.service import Limits
 from rowvit.targets.golden import Golden
+from rowvit.teach.backbone import Kept
 
 SIZE = dict(dim=32, depth=2, heads=2, image_size=12, patch_size=2, hidden=48)
 NAMES = list(sets.COLOURS)
@@ -840,28 +841,65 @@ def test_learning_that_takes_longer_than_its_request(taught, held):
 
 
 def test_learning_in_turn(taught, held):
-    """Back to back, the last one counts; more than four at once are sent away."""
-    go, _ = held
+    """While one of a lesson runs, the next takes the photos that there are then, for all that ask for it."""
+    go, inside = held
     pupil, replies = Pupil(taught), []
     pupil.show_all(9)
 
     def learn() -> None:
         replies.append(pupil.ask("POST", "/learn"))
 
-    threads = []
-    for number in range(4):
-        threads.append(threading.Thread(target=learn))
-        threads[-1].start()
-        until(lambda n=number: taught.service._learning == n + 1)
+    threads = [threading.Thread(target=learn) for _ in range(6)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        if number == 0:
+            until(inside.is_set)
         assert pupil.show("red", sets.labelled(3, 60 + number)[0][2]).status == 201
-    reply = pupil.ask("POST", "/learn")
+    until(lambda: next(iter(taught.service._learning)).learning == 2)
+    go.set()
+    for thread in threads:
+        thread.join(HANG)
+    assert [reply.status for reply in replies] == [200] * 6
+    assert sorted(reply.json["learned"]["photos"] for reply in replies) == [9] + [15] * 5
+    assert not taught.service._learning and pupil.learn()["learned"]["photos"] == 15
+
+
+def test_more_lessons_than_may_learn(taught, held):
+    """One that asks often is one of four; the fifth is sent away."""
+    go, _ = held
+    pupils, threads = [Pupil(taught) for _ in range(5)], []
+    for pupil in pupils:
+        pupil.show_all(9)
+    for number, pupil in enumerate(pupils[:4]):
+        for _ in range(3):
+            threads.append(threading.Thread(target=pupil.ask, args=("POST", "/learn")))
+            threads[-1].start()
+        until(lambda n=number: len(taught.service._learning) == n + 1)
+    reply = pupils[4].ask("POST", "/learn")
     assert reply.status == 429 and reply.headers["retry-after"] == "1" and "4 lessons wait" in reply.error
     go.set()
     for thread in threads:
         thread.join(HANG)
-    assert [reply.status for reply in replies] == [200] * 4
-    assert pupil.ask("GET").json["learned"]["photos"] == 12
-    assert pupil.learn()["learned"]["photos"] == 13
+    assert all(pupil.ask("GET").json["learned"]["photos"] == 9 for pupil in pupils[:4])
+    assert pupils[4].learn()["learned"]["photos"] == 9
+
+
+def test_what_is_removed_is_not_in_the_package(taught, tmp_path):
+    """Though it has learned from it: whoever has the package has what it kept."""
+    pupil = Pupil(taught)
+    pupil.show_all(12)
+    pupil.learn()
+    assert pupil.ask("DELETE", f"/photos?class={NAMES[0]}").status == 200
+    assert pupil.ask("DELETE", "/photos/11").status == 200  # of another class
+    found = pupil.download(tmp_path / "mine.safetensors")
+    assert found.meta["classes"] == NAMES  # as it answers
+    assert np.bincount(Kept.of(found).labels, minlength=3).tolist() == [0, 4, 3]
+    assert "photos" not in pupil.download(tmp_path / "x.safetensors", "?keep=false").meta["taught"]
+    reply = taught.ask("POST", "/models/small/lessons", (tmp_path / "mine.safetensors").read_bytes())
+    assert [one["photos"] for one in reply.json["classes"]] == [4, 3]
+    for label in NAMES[1:]:
+        assert pupil.ask("DELETE", f"/photos?class={label}").status == 200
+    assert "photos" not in pupil.download(tmp_path / "y.safetensors").meta["taught"]
 
 
 def test_few_networks_stay_compiled(monkeypatch):

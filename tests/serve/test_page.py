@@ -163,7 +163,7 @@ def test_a_folder(tab, signs):
     photos = [photo(signs, i) for i in range(0, 20, 4)]
     files = [{"name": p.name, "mimeType": "image/jpeg", "buffer": p.read_bytes()} for p in photos]
     tab.set_input_files("#photo", [*files, {"name": "z.jpg", "mimeType": "image/jpeg", "buffer": b"none"}])
-    tab.get_by_text("6 of 6, 1 without an answer").wait_for()
+    tab.get_by_text("6 of 6, by sign-digits, 1 without an answer").wait_for()
     items = tab.locator("#gallery-list li").all_inner_texts()
     with rowvit.open("golden") as target:
         target.load("sign-digits")
@@ -253,6 +253,71 @@ def test_the_camera(tab, signs):
     stopped = images()
     tab.wait_for_timeout(300)
     assert images() == stopped
+
+
+#: the camera takes half a second to come
+SLOW_CAMERA = """() => {
+    const own = navigator.mediaDevices, real = own.getUserMedia.bind(own);
+    window.streams = [];
+    own.getUserMedia = async (what) => {
+        await new Promise((done) => setTimeout(done, 500));
+        const found = await real(what);
+        window.streams.push(found);
+        return found;
+    };
+}"""
+STATES = "streams.flatMap((one) => one.getTracks()).map((track) => track.readyState)"
+
+
+def test_a_camera_that_is_stopped_before_it_comes(tab):
+    """Does not run behind a tab that is not on show, nor twice."""
+    tab.evaluate(SLOW_CAMERA)
+    button = tab.get_by_role("button", name="Use the camera")
+    button.click()
+    tab.get_by_role("link", name="Teach").click()
+    tab.wait_for_function("() => streams.length === 1")
+    tab.wait_for_timeout(200)
+    assert tab.evaluate(STATES) == ["ended"] and tab.locator("article.answer").count() == 0
+    tab.get_by_role("link", name="Classify").click()
+    assert button.is_visible()
+    button.dblclick()
+    tab.get_by_role("button", name="Stop the camera").wait_for()
+    tab.wait_for_function("() => streams.length === 3")
+    tab.get_by_text("frames/s").wait_for()
+    assert tab.evaluate(STATES) == ["ended", "ended", "live"] and not tab.get_by_role("alert").count()
+    tab.get_by_role("button", name="Stop the camera").click()
+    assert tab.evaluate(STATES) == ["ended"] * 3
+
+
+def test_another_network_is_asked_the_last_question(tab, signs):
+    """Be it a photo or an example; a folder stays with the one that it began with, and says so."""
+    tab.set_input_files("#photo", photo(signs))
+    answered(tab)
+    tab.locator(".examples button").nth(0).click()
+    tab.locator("article.answer .label:text-is('0')").wait_for()
+    with tab.expect_response(lambda response: response.request.method == "POST"):
+        tab.select_option("#model", "dense")
+    assert answered(tab, "dense") == "0"
+    asked = []
+    tab.on("request", lambda request: asked.append(request.url) if "/classify" in request.url else None)
+    names = signs.service.networks["sign-digits"].examples[:4]
+    tab.evaluate("document.getElementById('photo').multiple = true")
+    tab.set_input_files("#photo", names)
+    tab.get_by_text("1 of 4, by dense").wait_for()
+    tab.select_option("#model", "sign-digits")
+    tab.get_by_text("4 of 4, by dense").wait_for()
+    assert len(asked) == 4 and all("/models/dense/" in url for url in asked)
+
+
+def test_a_page_whose_token_is_old_says_so(open_page, networks, puppet):
+    with serving(networks, "sim", lambda: puppet, token="0123456789abcdef") as served:
+        page = open_page()
+        page.goto(f"{served.url}/?token=0123456789abcdef")
+        page.locator("#now .state.good, #now .state").first.wait_for()
+        page.context.clear_cookies()
+        page.get_by_text("the server wants its token again").wait_for()
+        assert "bad" in page.locator("#now .state").get_attribute("class")
+        page.close()
 
 
 def test_two_networks(tab):
@@ -374,6 +439,12 @@ def test_without_scripts(open_page, signs):
     page = open_page(java_script_enabled=False)
     page.goto(signs.url)
     assert not page.get_by_role("button", name="Use the camera").is_visible()
+    page.set_input_files("#photo", photo(signs))
+    page.get_by_role("button", name="Classify").click()
+    assert answered(page) == "3"
+    page.set_input_files("#photo", photo(signs))
+    page.locator(".examples button").nth(0).click()  # the button that is pressed decides
+    assert answered(page) == "0"
     page.set_input_files("#photo", photo(signs))
     page.get_by_role("button", name="Classify").click()
     assert answered(page) == "3"

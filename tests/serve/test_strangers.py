@@ -136,7 +136,9 @@ def test_wrong_tokens_are_counted(networks, puppet):
 
         for _ in range(20):
             assert served.ask("GET", "/v2").status == 401
-        assert [ask(f"{i:016d}") for i in range(10)] == [401] * 10
+        assert [ask("of before")] * 30 == [401] * 30  # as a page that is left open
+        assert ask(TOKEN) == 200
+        assert [ask(f"{i:016d}") for i in range(9)] == [401] * 9
         reply = served.ask("GET", "/v2", Authorization=f"Bearer {TOKEN}")
         assert reply.status == 429 and "10 wrong tokens came from here" in reply.error
         assert 1 <= int(reply.headers["retry-after"]) <= 60
@@ -146,6 +148,16 @@ def test_wrong_tokens_are_counted(networks, puppet):
         assert ask(TOKEN) == 429
         now[0] += 16
         assert ask(TOKEN) == 200
+
+
+def test_servers_of_one_host_have_cookies_of_their_own(networks, puppet):
+    """Browsers take all of its ports for one site."""
+    with serving(networks, "sim", lambda: puppet, token=TOKEN) as served:
+        port = served.url.rsplit(":", 1)[1]
+        reply = served.ask("GET", f"/?token={TOKEN}")
+        assert reply.headers["set-cookie"].startswith(f"rowvit-token-{port}={TOKEN};")
+        for name, status in ((f"rowvit-token-{port}", 200), ("rowvit-token-1", 401), ("rowvit-token", 401)):
+            assert served.ask("GET", "/v2", Cookie=f"{name}={TOKEN}").status == status
 
 
 def test_the_token_is_asked_for_in_a_browser(networks, puppet):
@@ -483,7 +495,7 @@ def test_only_a_named_proxy_says_who_asks(networks, puppet, monkeypatch, caplog,
     ):
         statuses = [
             served.ask(
-                "GET", "/v2", Authorization="Bearer wrong", X_Forwarded_For=f"192.0.2.{n} says\tmore"
+                "GET", "/v2", Authorization=f"Bearer wrong {n}", X_Forwarded_For=f"192.0.2.{n} says\tmore"
             ).status
             for n in range(12)
         ]

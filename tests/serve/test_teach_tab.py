@@ -406,6 +406,68 @@ def test_forgotten_while_it_learns(tab, signs, monkeypatch):
     assert tab.locator("#classes .count").all_inner_texts() == ["0 photos", "0 photos"]
 
 
+def test_an_answer_after_all_was_forgotten(tab, signs):
+    """Of a frame that was on its way: there is none."""
+    add_files(tab, "class 1", 0)
+    add_files(tab, "class 2", 5)
+    learn(tab)
+    held = []
+    tab.route(
+        "**/", lambda route: held.append(route) if route.request.method == "POST" else route.continue_()
+    )
+    tab.get_by_role("button", name="Use the camera").click()
+    until(lambda: tab.wait_for_timeout(20) or held)
+    tab.get_by_role("button", name="Forget everything").click()
+    tab.get_by_text("Nothing learned yet").wait_for()
+    for route in held:
+        route.continue_()
+    tab.unroute("**/")
+    tab.wait_for_timeout(500)
+    assert tab.locator("#live").is_hidden() and tab.locator("article.answer").count() == 0
+    tab.get_by_text("Nothing learned yet").wait_for()
+
+
+def test_learning_leaves_the_other_tab_its_answer(tab, monkeypatch):
+    learned, go = Service.learn, threading.Event()
+
+    async def slowly(service, lesson, deadline):
+        while not go.is_set():
+            await asyncio.sleep(0.05)
+        await learned(service, lesson, deadline)
+
+    monkeypatch.setattr(Service, "learn", slowly)
+    add_files(tab, "class 1", 0)
+    add_files(tab, "class 2", 5)
+    tab.get_by_role("button", name="Learn", exact=True).click()
+    tab.get_by_role("link", name="Classify").click()
+    tab.locator(".examples button").first.click()
+    tab.locator("article.answer").wait_for()
+    go.set()
+    until_true(tab, "() => document.getElementById('teach-state').ariaBusy === 'false'")
+    assert tab.locator("article.answer").count() == 1
+    tab.get_by_role("link", name="Teach").click()
+    tab.get_by_text("Now try it").wait_for()
+
+
+def test_what_a_download_lacks_is_still_to_be_saved(tab):
+    """Photos that came after it had learned."""
+    leaves = "() => !window.dispatchEvent(new Event('beforeunload', { cancelable: true }))"
+    add_files(tab, "class 1", 0)
+    add_files(tab, "class 2", 5)
+    learn(tab)
+
+    def download() -> None:
+        with tab.expect_download():
+            tab.locator("#download").click()
+
+    assert tab.evaluate(leaves)
+    download()
+    assert not tab.evaluate(leaves)
+    add_files(tab, "class 2", 5, first=300)
+    download()
+    assert tab.evaluate(leaves)
+
+
 def test_files_that_are_refused_are_listed(tab):
     bad = [{"name": f"bad {n}.png", "mimeType": "image/png", "buffer": b"nothing"} for n in range(7)]
     card(tab, "class 1").locator(".files").set_input_files([*bad[:3], *photo_files(0, 2), *bad[3:]])

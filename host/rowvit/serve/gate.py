@@ -131,26 +131,32 @@ def _too_many() -> Refusal:
 
 
 class _Guesses:
-    """Wrong tokens, by address; ``clock`` gives seconds."""
+    """Wrong tokens, by address; ``clock`` gives seconds.
+
+    To repeat one is no guessing: a page that is open sends an old one every second.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._wrong: dict[str, deque[float]] = {}
+        self._wrong: dict[str, deque[tuple[float, int]]] = {}
 
     def check(self, address: str) -> None:
         """`Refusal` 429 after too many; then no token is looked at."""
         times = self._wrong.get(address)
         if times is None or len(times) < _GUESSES:
             return
-        if (left := times[0] + _PENANCE - self._clock()) > 0:
+        if (left := times[0][0] + _PENANCE - self._clock()) > 0:
             raise Refusal(
                 429, f"{_GUESSES} wrong tokens came from here", "try again later", max(1, math.ceil(left))
             )
 
-    def note(self, address: str) -> None:
+    def note(self, address: str, token: str) -> None:
+        known = hash(token)  # of which Python has a secret of each process
         if address not in self._wrong and len(self._wrong) == _ADDRESSES:
             del self._wrong[next(iter(self._wrong))]
-        self._wrong.setdefault(address, deque(maxlen=_GUESSES)).append(self._clock())
+        times = self._wrong.setdefault(address, deque(maxlen=_GUESSES))
+        if all(known != other for _, other in times):
+            times.append((self._clock(), known))
 
 
 class Gate:
@@ -294,7 +300,8 @@ class Gate:
         if not token or path in _OPEN:
             return None
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        given = given or request.cookies.get(COOKIE, "")
+        cookie = _cookie(request)
+        given = given or request.cookies.get(cookie, "")
         asked = request.query_params.get("token", "") if path == "/" else ""
         if given or asked:
             self._guesses.check(address)
@@ -303,10 +310,10 @@ class Gate:
         if self._known(asked):
             answer = RedirectResponse("./", 303)  # so that the token does not stay in the address
             secure = request.headers.get("x-forwarded-proto", request.url.scheme) == "https"
-            answer.set_cookie(COOKIE, token, 30 * 86400, httponly=True, samesite="strict", secure=secure)
+            answer.set_cookie(cookie, token, 30 * 86400, httponly=True, samesite="strict", secure=secure)
             return answer
         if given or asked:
-            self._guesses.note(address)
+            self._guesses.note(address, given or asked)
         advice = "open /?token=TOKEN in a browser, or send the header Authorization: Bearer TOKEN"
         raise Refusal(401, "this server wants its token", advice)
 
@@ -338,6 +345,15 @@ def _site(origin: str) -> str:
         return urlsplit(origin).netloc.lower()
     except ValueError:
         return ""
+
+
+def _cookie(request: Request) -> str:
+    """Where the token is: for browsers, a host's ports are one site."""
+    try:
+        port = urlsplit(f"//{request.headers.get('host', '')}").port
+    except ValueError:
+        port = None
+    return COOKIE if port is None else f"{COOKIE}-{port}"
 
 
 def _name(host: str) -> str:

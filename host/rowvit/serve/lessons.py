@@ -67,6 +67,7 @@ class Learned:
 
     package: ModelPackage
     kept: Kept  #: what it learned from
+    numbers: list[int]  #: of these photos in the lesson
     found: dict[str, Any]  #: for JSON: `Learned` in the OpenAPI document
     network: Network | None  #: of the package, for the engine; None while it is put away
     coming: asyncio.Future[Network] | None = None  #: it, while it is compiled again
@@ -84,7 +85,8 @@ class Lesson:
     owner: str = ""  #: the address that began it
     photos: dict[int, Photo] = field(default_factory=dict)  #: by numbers that are not used again
     learned: Learned | None = None
-    learning: int = 0  #: times that it is learning now, or waits to
+    learning: int = 0  #: times that it is learning now, or waits to: at most one of each
+    waiting: asyncio.Future[Learned] | None = None  #: what others may join, as it has not begun
     _last: int = -1
     _coming: list[str] = field(default_factory=list)  # classes of photos on their way
 
@@ -198,7 +200,9 @@ class Lesson:
         if self.learned is None:
             raise Refusal(409, "the lesson has not learned yet", "let it learn first")
         found = self.learned.package
-        found = self.learned.kept.within(found) if keep else found
+        if keep:  # without those that have been removed since
+            there = [at for at, number in enumerate(self.learned.numbers) if number in self.photos]
+            found = self.learned.kept.only(there).within(found) if there else found
         return ModelPackage(found.meta | {"name": name}, found.tensors)
 
     def document(self, now: float) -> dict[str, Any]:
@@ -240,7 +244,7 @@ def learned(
     taught = learn(examples, backbone, f"{network.name}-taught", "a lesson")
     own = network.taught(taught.package, config)
     found = _found(taught, [*map(int, examples.names)]) | {"seconds": time.monotonic() - begin}
-    return Learned(taught.package, taught.kept, found, own)
+    return Learned(taught.package, taught.kept, [*map(int, examples.names)], found, own)
 
 
 def _found(taught: Taught, numbers: list[int]) -> dict[str, Any]:

@@ -144,7 +144,7 @@ async def _answer(request: Request) -> Response:
         file = fields.get("photo")
         data, photo = (await file.read(), named(file)) if isinstance(file, UploadFile) else (b"", "")
         example, frame = str(fields.get("example") or ""), str(fields.get("frame") or "")
-    if not data and example:
+    if example:  # which is sent where its button was pressed
         name, _, index = example.rpartition("/")
         path = service.served(name).example(index)
         data, photo = path.read_bytes(), path.name

@@ -143,7 +143,9 @@ class Service:
         self._reference = ThreadPoolExecutor(1, "reference")
         self._teacher = ThreadPoolExecutor(1, "teacher")
         self._waiting = 0  # bytes of pixels
-        self._explaining = self._learning = 0
+        self._explaining = 0
+        self._learning: set[Lesson] = set()  # those that learn or wait to
+        self._teaching = asyncio.Lock()  # of the one that learns
         self._goldens: WeakKeyDictionary[Network, tuple[Golden, Program | None]] = WeakKeyDictionary()
         self.lessons, self.clock = Lessons(self.limits.lessons, clock), clock
         own = socket.gethostname().lower()
@@ -270,18 +272,20 @@ class Service:
     async def learn(self, lesson: Lesson, deadline: float) -> None:
         """Let a lesson learn from the photos that it has now.
 
+        Where it waits to do so already, that will be of the photos that it has then.
+
         `Refusal` 409 if these are too few, 429 if others wait already, 400 if the taught network does not fit
         the core, 504 after the deadline: it then goes on, and the lesson will have learned.
         """
-        examples = lesson.examples()
-        if self._learning >= _LEARNING:
+        lesson.examples()
+        if lesson not in self._learning and len(self._learning) >= _LEARNING:
             raise Refusal(429, f"{_LEARNING} lessons wait to learn already", "try again in 1 s", 1)
-        self._learning += 1
-        lesson.learning += 1
-        learning = asyncio.get_running_loop().run_in_executor(
-            self._teacher, learned, lesson.network, lesson.backbone, examples, self._compiled_for
-        )
-        learning.add_done_callback(partial(self._has_learned, lesson))
+        if lesson.waiting is None:
+            self._learning.add(lesson)
+            lesson.learning += 1
+            lesson.waiting = asyncio.ensure_future(self._learn_in_turn(lesson))
+            lesson.waiting.add_done_callback(partial(self._has_learned, lesson))
+        learning = lesson.waiting
         left = max(0.0, deadline - time.monotonic())
         try:
             await asyncio.wait_for(asyncio.shield(learning), left)
@@ -289,13 +293,29 @@ class Service:
             raise Refusal(
                 504, "the lesson has not learned by the request's deadline, and goes on", "ask for it later"
             ) from error
+        except Refusal:
+            raise
         except RowvitError as error:
             raise Refusal(400, error.message, error.advice) from error
 
+    async def _learn_in_turn(self, lesson: Lesson) -> Learned:
+        """From the photos that there are when its turn has come."""
+        async with self._teaching:
+            lesson.waiting = None
+            return await asyncio.get_running_loop().run_in_executor(
+                self._teacher,
+                learned,
+                lesson.network,
+                lesson.backbone,
+                lesson.examples(),
+                self._compiled_for,
+            )
+
     def _has_learned(self, lesson: Lesson, learning: asyncio.Future[Learned]) -> None:
         """In the order in which lessons began, also where nobody waits any more."""
-        self._learning -= 1
         lesson.learning -= 1
+        if not lesson.learning:
+            self._learning.discard(lesson)
         if not learning.cancelled() and learning.exception() is None:
             lesson.learned = learning.result()
             self.lessons.sweep()

@@ -47,6 +47,11 @@ class Kept:
         labels = places[tensors["taught.labels"]]
         return cls(tensors["taught.seen"], labels, classes, tensors.get("taught.recordings"))
 
+    def only(self, chosen: Sequence[int]) -> Kept:
+        """Some of the photos, by their places."""
+        own = None if self.recordings is None else self.recordings[[*chosen]]
+        return replace(self, seen=self.seen[[*chosen]], labels=self.labels[[*chosen]], recordings=own)
+
     def within(self, package: ModelPackage) -> ModelPackage:
         """The package that was taught by these photos, with what has been seen of them."""
         own: dict[str, NDArray[Any]] = {"taught.seen": self.seen, "taught.labels": self.labels}

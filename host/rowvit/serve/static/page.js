@@ -73,6 +73,18 @@ const spoken = () =>
 
 // -- tabs ---------------------------------------------------------------------------------------
 
+// What a tab has for an answer, on the page where it is the one on show.
+export function fill(name, html) {
+  if (name === tab) answer.innerHTML = html;
+  else tabs[name] = html;
+}
+
+// Answers that are still on their way are of no use any more.
+export function overtake() {
+  turn++;
+  answer.setAttribute("aria-busy", "false");
+}
+
 const tabs = { ask: answer.innerHTML, teach: byId("untaught")?.innerHTML }; // what each has for an answer
 let tab = "ask";
 
@@ -80,8 +92,7 @@ function choose() {
   const name = location.hash.slice(1) || "ask";
   if (name === tab || !tabs[name] || !byId(name)) return; // the skip link's address, too
   Camera.stopAll();
-  turn++; // an answer that is still on its way is of the other tab
-  answer.setAttribute("aria-busy", "false");
+  overtake(); // they are of the other tab
   tabs[tab] = answer.innerHTML;
   tab = name;
   answer.innerHTML = tabs[tab];
@@ -133,7 +144,7 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   camera.stop();
   const example = event.submitter && event.submitter.name === "example" ? event.submitter.value : "";
-  if (example) classify(fields(null, { example }));
+  if (example) asked(() => fields(null, { example }));
   else take([...photo.files]);
 });
 photo.addEventListener("change", () => take([...photo.files]));
@@ -160,8 +171,10 @@ function take(files) {
   else if (files.length) answer.innerHTML = failure(`None of these ${files.length} files is a picture`);
 }
 
-function one(file) {
-  again = () => classify(fields(file));
+const one = (file) => asked(() => fields(file));
+
+function asked(question) {
+  again = () => classify(question());
   again();
 }
 
@@ -214,10 +227,11 @@ async function many(files, all) {
   list.replaceChildren();
   byId("gallery").classList.remove("hidden");
   const left = all > files.length ? ` (${all} files, of which ${files.length} are taken)` : "";
+  const model = byId("model").value, by = byId("model").length > 1 ? `, by ${model}` : "";
   files.sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
   let done = 0, failed = 0;
   for (const file of files) {
-    const text = await label(file);
+    const text = await label(file, model);
     if (mine !== folder) return;
     const item = document.createElement("li"), button = document.createElement("button"), image = new Image();
     button.type = "button";
@@ -230,14 +244,14 @@ async function many(files, all) {
     list.append(item);
     if (!text.good) failed++;
     done++;
-    state.textContent = `${done} of ${files.length}${left}${failed ? `, ${failed} without an answer` : ""}`;
+    state.textContent = `${done} of ${files.length}${left}${by}${failed ? `, ${failed} without an answer` : ""}`;
     if (done === 1) one(file);
   }
 }
 
-async function label(file) {
+async function label(file, model) {
   try {
-    const address = `models/${encodeURIComponent(byId("model").value)}/classify`;
+    const address = `models/${encodeURIComponent(model)}/classify`;
     const response = await ask(address, { method: "POST", body: file });
     const found = await response.json();
     if (!response.ok) return { good: false, label: found.error };
@@ -251,12 +265,17 @@ async function label(file) {
 
 // -- camera -------------------------------------------------------------------------------------
 
+function ended(stream) {
+  for (const track of stream.getTracks()) track.stop();
+}
+
 // A camera that a button starts and stops. While it runs, `more` gives further fields of the question that is asked
 // about a frame, or null where none is, and `answered` hears of every answer whether there is one.
 export class Camera {
   static all = [];
   #canvas = document.createElement("canvas");
   #stream = null;
+  #turn = 0; // of the latest start or stop: a start that is on its way then is overtaken
 
   constructor(video, button, speed, more, answered = () => {}) {
     Object.assign(this, { video, button, speed, more, answered });
@@ -271,28 +290,37 @@ export class Camera {
     return this.#stream !== null;
   }
 
-  // Fails with a sentence.
+  // Fails with a sentence. It may be off behind it, where somebody has stopped it meanwhile.
   async start() {
     if (!navigator.mediaDevices)
       throw new Error("Browsers give the camera only to pages from this computer or by HTTPS; a photo can still be chosen");
+    const mine = ++this.#turn;
     let stream;
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" }, audio: false });
     } catch (error) {
+      if (mine !== this.#turn) return;
       throw new Error(`The camera cannot be used: ${error.message || error.name}`);
     }
+    if (mine !== this.#turn) return ended(stream);
     this.stop();
     this.#stream = stream;
     this.#shown(true);
     this.video.srcObject = stream;
     this.video.style.aspectRatio = this.video.dataset.ratio || "auto";
-    await this.video.play();
+    try {
+      await this.video.play();
+    } catch (error) {
+      if (this.#stream === stream) throw error;
+      return;
+    }
     this.#ask(stream);
   }
 
   stop() {
+    this.#turn++;
     if (!this.on) return;
-    for (const track of this.#stream.getTracks()) track.stop();
+    ended(this.#stream);
     this.#stream = null;
     turn++;
     this.video.srcObject = null;
@@ -349,6 +377,7 @@ const camera = new Camera(byId("video"), byId("camera"), byId("camera-speed"), (
 
 byId("camera").addEventListener("click", async () => {
   if (camera.on) return camera.stop();
+  again = null; // frames are asked about the network that is chosen
   try {
     await camera.start();
   } catch (error) {
@@ -361,14 +390,16 @@ byId("camera").addEventListener("click", async () => {
 
 async function look() {
   if (!document.hidden) {
+    let wrong = "";
     try {
       const response = await fetch("now");
       if (response.ok) byId("now").innerHTML = await response.text();
+      else wrong = response.status === 401 ? "the server wants its token again" : "the server refuses";
     } catch {
-      const state = document.querySelector("#now .state");
-      state.className = "state bad";
-      state.textContent = "the server does not answer";
+      wrong = "the server does not answer";
     }
+    const state = document.querySelector("#now .state");
+    if (wrong) Object.assign(state, { className: "state bad", textContent: wrong });
   }
   setTimeout(look, EVERY);
 }

@@ -2,7 +2,7 @@
 // The tab "Teach": frames of the camera or files go to the server, class by class; it learns from them, and the
 // page shows what it has learned, and its answers. What pictures look like only this page knows, as thumbnails.
 
-import { answer, ask, byId, Camera, classify, fields, onDrop, say, sleep } from "./page.js";
+import { answer, ask, byId, Camera, classify, fields, fill, onDrop, overtake, say, sleep } from "./page.js";
 
 const teach = byId("teach"), list = byId("classes"), state = byId("teach-state"), wrong = byId("teach-wrong");
 const learning = byId("learn"), live = byId("live"), backbone = byId("backbone"), download = byId("download");
@@ -337,7 +337,7 @@ async function removed(number, figure, card) {
 
 function touched() {
   changed = true;
-  saved = !photos.size;
+  saved = !cards.some((card) => card.total);
   summary();
 }
 
@@ -407,7 +407,7 @@ async function hold(card) {
   try {
     const ran = camera.on;
     if (!ran) await camera.start();
-    if (ran || held === mine)
+    if (camera.on && (ran || held === mine))
       do {
         const frame = await camera.frame();
         put(card, frame, frame, recording);
@@ -464,7 +464,7 @@ async function late(error, address) {
 }
 
 function learned(what) {
-  if (!found && !camera.on) answer.innerHTML = byId("ready").innerHTML;
+  if (!found && !camera.on) fill("teach", byId("ready").innerHTML);
   found = what;
   saved = false;
   byId("learned").classList.remove("hidden");
@@ -556,6 +556,7 @@ const asked = () => (held || waiting.length ? null : question());
 const camera = new Camera(byId("teach-video"), byId("teach-camera"), byId("teach-speed"), asked, answered);
 
 function answered(good) {
+  if (!found) return; // it has been forgotten meanwhile
   if (!good) return check();
   const before = live.dataset.label;
   const [label, share] = [".label", ".share"].map((part) => answer.querySelector(part)?.textContent ?? "");
@@ -575,6 +576,7 @@ async function tried(file) {
 function reset(names) {
   for (const photo of photos.values()) URL.revokeObjectURL(photo.image.src);
   begin = lesson = found = null;
+  if (!teach.classList.contains("hidden")) overtake();
   cards = [];
   photos = new Map();
   waiting = [];
@@ -585,7 +587,7 @@ function reset(names) {
   live.dataset.label = "";
   byId("learned").classList.add("hidden");
   byId("findings").classList.add("hidden");
-  if (!teach.classList.contains("hidden")) answer.innerHTML = byId("untaught").innerHTML;
+  fill("teach", byId("untaught").innerHTML);
   for (const name of names) new Card(name);
   summary();
 }
@@ -637,7 +639,7 @@ for (const [name, use] of [["try", tried], ["load", loaded]])
     event.target.value = "";
   });
 for (const name of ["called", "keep"]) byId(name).addEventListener("change", linked);
-download.addEventListener("click", () => (saved = byId("keep").checked));
+download.addEventListener("click", () => (saved = byId("keep").checked && !changed));
 window.addEventListener("beforeunload", (event) => {
   if (!saved) event.preventDefault();
 });

@@ -208,6 +208,54 @@ def test_files_next_to_the_weights(tmp_path: Path) -> None:
     assert found.model.config.heads == 3 and found.card.source == "model.safetensors"
 
 
+def test_settings_as_other_versions_write_them(tmp_path: Path) -> None:
+    """Transformers 5 beside words, and its feature extractors of before; timm of before, and beside ONNX."""
+    save_file(state_of(exports.HuggingFaceNetwork()), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": 3, "id2label": None}))
+    pixels = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "size": [20, 20]}
+    pixels |= {"do_center_crop": True, "crop_size": [16, 16]}
+    for name, content in (
+        ("preprocessor_config.json", pixels),
+        ("processor_config.json", {"image_processor": pixels, "processor_class": "CLIPProcessor"}),
+    ):
+        (tmp_path / name).write_text(json.dumps(content))
+        card = import_model(tmp_path).card
+        assert (card.mean, card.std, card.crop) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6], 0.8), name
+        (tmp_path / name).unlink()
+    network, names = exports.timm_network(), ["ant", "bee", "cat", "dog", "elk"]
+    pixels = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "crop_pct": 0.8, "interpolation": "bilinear"}
+    whole = {"architecture": "rowvit_test_network", "num_classes": 5}
+    save_file(state_of(network), tmp_path / "model.safetensors")
+    for settings in (
+        whole | pixels | {"labels": names},
+        whole | {"pretrained_cfg": pixels, "label_names": names},
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(settings))
+        found = [import_model(tmp_path)]
+        exports.export(network, tmp_path / "model.onnx")
+        found.append(import_model(tmp_path / "model.onnx"))
+        for card in (one.card for one in found):
+            assert (card.mean, card.std, card.crop) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6], 0.8)
+            assert card.resize == "bilinear" and card.classes == names
+        assert not any("assumed" in note for one in found for note in one.notes)
+
+
+@pytest.mark.parametrize("options", [{"encoder": True}, {"classes": 3}])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (exports.HuggingFaceNetwork, "vit.encoder.layer.0.adapter.weight"),
+        (exports.HuggingFaceNetwork, "vit.encoder.layer.1.attention.q_norm.weight"),
+        (exports.torchvision_network, "encoder.layers.encoder_layer_0.adapter.weight"),
+    ],
+)
+def test_no_part_of_a_block_is_left_out(tmp_path: Path, make: Callable, name: str, options: dict) -> None:
+    """Though all behind the last LayerNorm is."""
+    save_file(state_of(make()) | {name: torch.ones(24)}, tmp_path / "a.safetensors")
+    with pytest.raises(RowvitError):
+        import_model(tmp_path / "a.safetensors", heads=3, **options)
+
+
 @torch.no_grad()
 def test_pooler_of_transformers_is_left_out(tmp_path: Path) -> None:
     network = exports.HuggingFaceNetwork()

@@ -125,6 +125,7 @@ def test_names_of_transformers_5(tmp_path: Path) -> None:
 CONTAINERS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     "model_state_dict": lambda s: {"epoch": 3, "model_state_dict": s, "optimizer_state_dict": {"state": {}}},
     "ema": lambda s: {"state_dict_ema": s},
+    "moving average": lambda s: {"n_averaged": torch.tensor(3)} | {f"module.{k}": v for k, v in s.items()},
     "namespace": lambda s: {"model": s, "args": argparse.Namespace(lr=0.1, data=Path("/data"), seed=None)},
     "lightning": lambda s: {"state_dict": {f"model.{n}": t for n, t in s.items()}, "loops": {}},
     "compiled": lambda s: {f"_orig_mod.module.{n}": t for n, t in s.items()},

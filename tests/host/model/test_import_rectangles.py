@@ -87,6 +87,47 @@ def test_timm_folder_and_weights_by_name(tmp_path: Path) -> None:
         assert same(import_model(tmp_path, **told), network)
 
 
+def test_as_many_patches_as_the_square(tmp_path: Path) -> None:
+    """288 x 512 pixels have as many as 384 x 384, and other positions: they are interpolated all the same."""
+    import timm
+
+    network = randomise(timm.create_model("vit_tiny_patch16_384", num_classes=3, depth=1))
+    twin = timm.create_model("vit_tiny_patch16_384", num_classes=3, depth=1, img_size=(288, 512))
+    state = network.state_dict()
+    state["pos_embed"] = resampled(state["pos_embed"], (18, 32))
+    twin.load_state_dict(state)
+    arguments = {"architecture": "vit_tiny_patch16_384", "num_classes": 3, "model_args": {"depth": 1}}
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(arguments))
+    found = import_model(tmp_path, image_size=(288, 512))
+    assert same(found, twin.eval(), (288, 512))
+    assert "positions interpolated from 384 to 288 x 512 pixels" in found.notes
+    assert same(import_model(tmp_path), network.eval(), (384, 384))
+
+
+def test_weights_for_another_square(tmp_path: Path) -> None:
+    """Of a name whose own images are larger: the size that is passed is theirs."""
+    import timm
+
+    network = randomise(timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=64))
+    torch.save(network.state_dict(), tmp_path / "a.pth")
+    torch.save(
+        {"state_dict": network.state_dict(), "state_dict_ema": network.state_dict()}, tmp_path / "b.pth"
+    )
+    for file, part in (("a.pth", None), ("b.pth", "state_dict_ema")):
+        name = "timm:vit_tiny_patch16_224"
+        found = import_model(name, weights=tmp_path / file, image_size=64, part=part)
+        assert same(found, network.eval(), (64, 64))
+        with pytest.raises(RowvitError, match="do not fit"):
+            import_model(name, weights=tmp_path / file, part=part)
+
+
+def resampled(positions: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    from timm.layers import resample_abs_pos_embed
+
+    return resample_abs_pos_embed(positions, list(grid), num_prefix_tokens=1)
+
+
 @torch.no_grad()
 def test_interpolated_as_by_timm(tmp_path: Path) -> None:
     """Positions of a square to those of a rectangle, and back from a file of rowvit's."""

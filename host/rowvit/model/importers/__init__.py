@@ -137,8 +137,8 @@ def import_model(
     size = None if image_size is None else sides(image_size)
     told = {"heads": heads, "act": act, "pool": pool, "part": part, "output": output}
     if name.startswith("timm:"):
-        require_open(name, told)
-        found = _timm(name.removeprefix("timm:"), weights, random, size, encoder)
+        require_open(name, told, *(["part"] if weights is not None else []))
+        found = _timm(name.removeprefix("timm:"), weights, random, size, encoder, part)
     elif name.endswith(".onnx"):
         require_open(name, told, "output")
         found = _onnx(name, size, output, encoder, None in (mean, std))
@@ -214,17 +214,13 @@ def _stated(settings: Mapping[str, Any]) -> tuple[int, int] | None:
     return sides(size) if isinstance(size, int) else None
 
 
-def _rectangles(*sizes: tuple[int, int] | None) -> list[tuple[int, int]]:
-    """Those that a table of positions may be for, if it is for no square."""
-    return [size for size in sizes if size and size[0] != size[1]]
-
-
 def _timm(
     name: str,
     weights: str | os.PathLike | None,
     random: bool,
     size: tuple[int, int] | None,
     encoder: bool,
+    part: str | None,
 ) -> Imported:
     from rowvit.model.importers.checkpoint import read_checkpoint
     from rowvit.model.importers.names import timm_names
@@ -234,9 +230,9 @@ def _timm(
         raise RowvitError("weights are from a file or random, not both")
     if weights is None:
         configuration(name, encoder)  # what does not run is refused before its weights are fetched or made
-    state = None if weights is None else timm_names(read_checkpoint(weights).state)
+    state = None if weights is None else timm_names(read_checkpoint(weights, part).state)
     pretrained = state is None and not random
-    found = _timm_module(name, state, pretrained, sizes=_rectangles(size), encoder=encoder)
+    found = _timm_module(name, state, pretrained, sizes=[size] if size else [], encoder=encoder)
     card = found.card
     if random:
         card.source, card.licence = f"random weights in the shape of timm's {name}", "CC0-1.0"
@@ -279,6 +275,14 @@ def _onnx(
     beside.require_agreement(result.model.config, path)
     card = Card(Path(path).stem, mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD), source=Path(path).name)
     beside.fill(card)
+    told = beside.timm_says_pixels
+    if told:
+        from torch import nn
+
+        from rowvit.model.importers import timm
+
+        card = timm.card(nn.Module(), card.name, result.model.config.classes, beside.config)
+        card.source = Path(path).name
     notes = [f"output differs from onnxruntime's by {result.difference:.1e} of its peak"]
     if result.dropped:
         notes.append(f"ends with the last LayerNorm; left out from {result.dropped.split(':')[0]} on")
@@ -290,7 +294,7 @@ def _onnx(
             f"the graph takes pixels in 0..{result.pixels.peak} and normalises them itself: its mean and std"
             " go into the card, and the network takes normalised pixels"
         )
-    elif not beside.says_pixels:
+    elif not (beside.says_pixels or told):
         notes.append(_ASSUMED)
     return Imported(result.model, card, notes)
 
@@ -337,7 +341,7 @@ def _state_dict(
         raise RowvitError(f"{path}: {beside.foreign}")
     checkpoint = read_checkpoint(path, part)
     names, state = library(checkpoint.state), timm_names(checkpoint.state)
-    sizes = _rectangles(_stated(beside.config), size)
+    sizes = [one for one in (_stated(beside.config), size) if one]
     if beside.of_timm:
         require_open(path, shape)
         name = beside.config["architecture"]

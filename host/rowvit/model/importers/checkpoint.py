@@ -21,15 +21,21 @@ from rowvit.errors import RowvitError
 from rowvit.model.importers.foreign import by_names, facts
 from rowvit.model.importers.names import networks, without_prefix
 
+_SCALAR: Any = getattr(np.core.multiarray, "scalar")  # noqa: B009 (typeshed does not know it)
 #: what training scripts store besides weights, and what holds no code: settings, paths, NumPy's numbers
-_HARMLESS = [
+_HARMLESS: list[Any] = [
     argparse.Namespace,
     pathlib.PosixPath,
     pathlib.PurePosixPath,
     np.dtype,
-    getattr(np.core.multiarray, "scalar"),  # noqa: B009 (typeshed does not know it)
+    _SCALAR,
     *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")),
 ]
+if tuple(map(int, torch.__version__.split(".")[:2])) >= (
+    2,
+    6,
+):  # before that, a number has to be of the same NumPy
+    _HARMLESS += [(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
 #: entries that name the architecture, and their fields where they are settings
 _ARCHITECTURE = ("arch", "architecture", "model", "model_name", "args", "hyper_parameters", "config", "cfg")
 

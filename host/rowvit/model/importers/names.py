@@ -138,7 +138,7 @@ _SEPARATE = re.compile(r"(.*\.attn\.)(?:query|key|value)\.(weight|bias)")
 HEAD_SIZE = 64  # channels, in every common vision transformer
 PERIODS = "rope_embed.periods"  #: of rotary positions, in DINOv3's own checkpoints
 #: tensors that every library drops at inference, or keeps as an index
-_IDLE = re.compile(r"(embeddings\.)?mask_token|embeddings\.position_ids|local_cls_norm\..*")
+_IDLE = re.compile(r"(embeddings\.)?mask_token|embeddings\.position_ids|local_cls_norm\..*|n_averaged")
 #: the text side of CLIP in transformers, and in OpenAI's names, where it has no name of its own
 _TEXT = re.compile(r"text_model\..*|text_projection.*|logit_(scale|bias)")
 _TEXT_OPENAI = re.compile(r"transformer\..*|token_embedding\..*|positional_embedding|ln_final\..*")

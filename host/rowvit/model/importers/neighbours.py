@@ -131,8 +131,13 @@ class Neighbours:
     @property
     def classes(self) -> list[str]:
         """Class names of transformers."""
-        labels = self.config.get("id2label", {})
+        labels = self.config.get("id2label") or {}
         return [str(labels[key]) for key in sorted(labels, key=int)]
+
+    @property
+    def timm_says_pixels(self) -> bool:
+        """Whether timm says how photos are normalised."""
+        return self.of_timm and "mean" in (self.config.get("pretrained_cfg") or self.config)
 
     @property
     def says_pixels(self) -> bool:
@@ -156,7 +161,9 @@ class Neighbours:
 
 
 def _side(size: Any) -> int:
-    """Of a size as transformers writes it: a number, or a dictionary by edge; 0 if there is none."""
+    """Of a size as transformers writes it: a number, two, or a dictionary by edge; 0 if there is none."""
+    if isinstance(size, list):
+        return int(min(size, default=0))
     if isinstance(size, dict):
         return int(size.get("shortest_edge") or size.get("height") or 0)
     return int(size or 0)
@@ -164,7 +171,10 @@ def _side(size: Any) -> int:
 
 def read_neighbours(path: Path) -> Neighbours:
     """The settings beside the weights in ``path``; `RowvitError` if one of them is not JSON."""
-    return Neighbours(*(_json(path.with_name(name)) for name in ("config.json", "preprocessor_config.json")))
+    names = "config.json", "preprocessor_config.json", "processor_config.json"
+    config, pixels, processor = (_json(path.with_name(name)) for name in names)
+    # transformers 5 writes the pixels of what takes words, too, into the settings of both
+    return Neighbours(config, pixels or processor.get("image_processor") or {})
 
 
 def weights_in(folder: Path) -> Path:

@@ -37,7 +37,10 @@ _HEADS = re.compile(
     r"|row_heads\.(scores|boxes)\.\d\.(weight|bias)"
 )
 #: beside the encoder, and a part of it that is not run: it stays, and is refused
-_BESIDE = re.compile(r"(visual\.)?(rope|shared_rel_pos|rel_pos_bias|conv_root)")
+_BESIDE = re.compile(
+    r"(visual\.)?(rope|shared_rel_pos|rel_pos_bias|conv_root)"
+    r"|(visual\.)?((encoder|[tT]ransformer)\.)?(layers?\.|resblocks\.|encoder_layer_|encoderblock_)+\d+\."
+)
 LEAVE_OUT = "--encoder leaves out what follows the last LayerNorm"
 
 

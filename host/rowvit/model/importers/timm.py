@@ -93,14 +93,20 @@ def arguments(
 ) -> dict[str, Any]:
     """Arguments of timm's constructor by timm's ``config.json``; ``state`` holds the weights.
 
-    One of ``sizes``, heights and widths, is that of the images if the weights fit it.
+    One of ``sizes``, heights and widths, is that of the images if the weights fit it, and not the size of the
+    architecture itself.
     """
     import timm
     from timm.models import model_entrypoint
 
     if not timm.is_model(name):
         return {}
-    size = fitting(state, sizes) if state.keys() >= {"patch_embed.proj.weight", "pos_embed"} else None
+    size = None
+    if state.keys() >= {"patch_embed.proj.weight", "pos_embed"}:
+        told = (settings.get("model_args") or {}).get("img_size")
+        own = tuple(told) if isinstance(told, list) else (told,) * 2 if told else _size_of(name)
+        size = fitting(state, [*([own] if own else []), *sizes])
+        size = None if size == own else size
     found: dict[str, Any] = {"img_size": size} if size else {}
     if not settings:
         return found
@@ -112,6 +118,14 @@ def arguments(
         if pool == "avg" and "norm.weight" in state:  # older versions do not write where the LayerNorm is
             found.setdefault(norm, False)
     return found
+
+
+def _size_of(name: str) -> tuple[int, int] | None:
+    """Height and width of an architecture's images; None if timm does not say."""
+    import timm
+
+    known = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return None if known is None else (known.input_size[1], known.input_size[2])
 
 
 def _hub_answers() -> bool:
@@ -247,8 +261,11 @@ def card(module: nn.Module, name: str, classes: int, settings: Mapping[str, Any]
     from timm.data import ImageNetInfo
 
     settings = settings or {}
-    known = dict(getattr(module, "pretrained_cfg", {}) or {}) | settings.get("pretrained_cfg", {})
-    names = settings.get("label_names") or known.get("label_names") or ()
+    # earlier versions wrote all into one dictionary
+    known = dict(getattr(module, "pretrained_cfg", {}) or {})
+    known |= settings.get("pretrained_cfg") or settings
+    names = next((known[key] for key in ("label_names", "labels") if known.get(key)), ())
+    names = settings.get("label_names") or names
     if isinstance(names, Mapping):
         names = [names[key] for key in sorted(names, key=int)]
     if len(names) != classes:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from networks import randomise
+from networks import randomise, snr
 from rowvit.model import adapt
 from rowvit.model.importers import import_model
 from rowvit.model.relu import to_relu
 from rowvit.model.vit import VisionTransformer, normalise
 from rowvit.quant.quantise import QuantOptions, quantise
-from test_features import HALF, PHOTOS, answers, decibels
+from test_features import HALF, PHOTOS, answers
 
 transformers = pytest.importorskip("transformers")
 
@@ -59,5 +59,5 @@ def test_from_folder_to_tokens(
         assert len(found.indices) == (6 if pruning else 19)
         if (found.indices == made.tokens[number].numpy()).all():  # integers can rank tokens otherwise
             alike += 1
-            assert decibels(exact[number], found.values * package.meta["scales"]["tokens"]) > 20
+            assert snr(exact[number], found.values * package.meta["scales"]["tokens"]) > 20
     assert alike >= 3

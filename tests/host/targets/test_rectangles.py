@@ -167,12 +167,12 @@ def test_training_refuses() -> None:
     pytest.importorskip("torch")
     from rowvit.model.store import Card
     from rowvit.model.vit import VisionTransformer, ViTConfig
-    from rowvit.train.loop import _require_fit
+    from rowvit.train.loop import require_fit
     from rowvit.train.recipe import Phase, Recipe
 
     square, wide = (VisionTransformer(ViTConfig(8, 4, 12, 1, 3, 20, 2, image_width=w)) for w in (8, 12))
     photos, recipe = SimpleNamespace(classes=["a", "b"]), Recipe((Phase(1, 1e-3),))
-    _require_fit(square, photos, recipe, None)
+    require_fit(square, photos, recipe, None)
     for model, teacher in ((wide, None), (square, (wide, Card("t")))):
         with pytest.raises(RowvitError, match=r"training takes square images, and a network takes 8 x 12"):
-            _require_fit(model, photos, recipe, teacher)
+            require_fit(model, photos, recipe, teacher)

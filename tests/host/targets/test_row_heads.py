@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import rowvit
-from networks import randomise
+from networks import randomise, snr
 from rowvit.cli import app
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage
@@ -25,7 +25,7 @@ from rowvit.model.store import Card
 from rowvit.model.vit import RowHeads, VisionTransformer, ViTConfig, normalise
 from rowvit.quant.quantise import QuantOptions, quantise
 from rowvit.targets.features import row_arrays, told
-from test_features import HALF, PHOTOS, answers, decibels
+from test_features import HALF, PHOTOS, answers
 
 
 def network(heads: RowHeads, **changes: object) -> VisionTransformer:
@@ -70,7 +70,7 @@ def test_as_the_float_network(case: str, target: str, tmp_path: Path) -> None:
         kept = np.arange(first, end) if "pruning" not in changes else made.tokens[number].numpy()[1:]
         np.testing.assert_array_equal(result.rows["indices"], kept)
         for name, values in exact.items():
-            assert decibels(values[number], result.rows[name]) > 20
+            assert snr(values[number], result.rows[name]) > 20
 
 
 def test_told() -> None:
@@ -172,7 +172,7 @@ def test_yolos(form: str, tmp_path: Path) -> None:
         ours = np.stack([result.rows["boxes"] for result in golden(PHOTOS)])
     with torch.inference_mode():
         exact = relu.rows(relu.encode(normalise(PHOTOS, HALF, HALF)))["boxes"].numpy()
-    assert ours.shape == (6, 5, 4) and decibels(exact, ours) > 20
+    assert ours.shape == (6, 5, 4) and snr(exact, ours) > 20
 
 
 def test_positions_between_blocks_are_refused(tmp_path: Path) -> None:

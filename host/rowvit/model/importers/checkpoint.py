@@ -31,10 +31,8 @@ _HARMLESS: list[Any] = [
     _SCALAR,
     *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")),
 ]
-if tuple(map(int, torch.__version__.split(".")[:2])) >= (
-    2,
-    6,
-):  # before that, a number has to be of the same NumPy
+_TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
+if _TORCH >= (2, 6):  # before that, a number has to be of the same NumPy
     _HARMLESS += [(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
 #: entries that name the architecture, and their fields where they are settings
 _ARCHITECTURE = ("arch", "architecture", "model", "model_name", "args", "hyper_parameters", "config", "cfg")

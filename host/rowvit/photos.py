@@ -215,9 +215,12 @@ class _Unpickler(pickle.Unpickler):
 
 def _folder(path: Path, split: str) -> Photos:
     names = TRAINING if split == "train" else TESTS
-    root = _split_in(path, names)
+    # of the usual names also one without folders of classes, about which there is a sentence then
+    flat = (path / name for name in names[:3] if (path / name).is_dir())
+    root = _split_in(path, names) or next(flat, None)
     if root is None:
-        if split == "train" or _split_in(path, ("train", "val")):
+        other = _split_in(path, TRAINING) or any((path / name).is_dir() for name in ("train", "val"))
+        if split == "train" or other:
             raise RowvitError(f"{path}: has no folder {' or '.join(names)} with a folder for every class")
         root = path
     photos = in_class_folders(root, f"{path.name} {split}")
@@ -227,9 +230,13 @@ def _folder(path: Path, split: str) -> Photos:
 
 
 def _split_in(path: Path, names: Sequence[str]) -> Path | None:
-    """The first of some folders that there is, in whatever letters."""
+    """The first of some folders that there is, in whatever letters, with folders in it.
+
+    A class may have one of these names, and has photos.
+    """
     folders = {name.lower(): path / name for name in inside(path, recursive=False)[1]}
-    return next((folders[name] for name in names if name in folders), None)
+    there = (folders[name] for name in names if name in folders)
+    return next((folder for folder in there if inside(folder, recursive=False)[1]), None)
 
 
 def in_class_folders(root: Path, name: str) -> Photos:
@@ -257,8 +264,9 @@ def in_class_folders(root: Path, name: str) -> Photos:
 def inside(path: Path, recursive: bool = True) -> tuple[list[Path], list[str]]:
     """Files of a directory, and names of the directories in it that are left out; none that is hidden.
 
-    Links are followed, and a directory counts once however many lead to it.
+    Links are followed, but not to where they are in, and a directory counts once however many lead to it.
     """
+    above = os.path.join(os.path.realpath(path), "")
     files: list[Path] = []
     left_out: list[str] = []
     seen: set[tuple[int, int]] = set()
@@ -268,7 +276,12 @@ def inside(path: Path, recursive: bool = True) -> tuple[list[Path], list[str]]:
             folders.clear()
             continue
         seen.add((itself.st_dev, itself.st_ino))
-        folders[:] = sorted(name for name in folders if not _hidden(name))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not _hidden(name)
+            and not above.startswith(os.path.join(os.path.realpath(os.path.join(folder, name)), ""))
+        )
         files += (Path(folder, name) for name in names if not _hidden(name))
         if not recursive:
             left_out = list(folders)

@@ -150,6 +150,17 @@ def test_wrong_tokens_are_counted(networks, puppet):
         assert ask(TOKEN) == 200
 
 
+@pytest.mark.parametrize("held", ["header", "address"])
+def test_guesses_beside_another_wrong_token(networks, puppet, held):
+    """One that is always the same hides none."""
+    with serving(networks, "sim", lambda: puppet, token=TOKEN) as served:
+        statuses = []
+        for number in range(15):
+            own, other = ("same", f"guess{number}") if held == "header" else (f"guess{number}", "same")
+            statuses.append(served.ask("GET", f"/?token={other}", Authorization=f"Bearer {own}").status)
+        assert statuses == [401] * 9 + [429] * 6
+
+
 def test_servers_of_one_host_have_cookies_of_their_own(networks, puppet):
     """Browsers take all of its ports for one site."""
     with serving(networks, "sim", lambda: puppet, token=TOKEN) as served:

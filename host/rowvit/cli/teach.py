@@ -147,7 +147,7 @@ def teach(
     if same_head:
         _require_a_head(base.meta, add or keep or bool(solver or plot or json_file))
     backbone, before = Backbone.of(base), Kept.of(base) if add else None
-    given, names = read(photos, before), read_labels(labels)
+    given, names = read(photos, before, not same_head), read_labels(labels)
     if same_head:
         given = matched(given, base.meta["name"], base.meta["classes"], names)
     elif names:

@@ -22,4 +22,5 @@ def stem(name: str | os.PathLike[str]) -> str:
 def bundled(name: str | os.PathLike[str]) -> Path | None:
     """The file of one, unless there is a file or folder of that name."""
     file, bare = MODELS / f"{stem(name)}.safetensors", not os.path.dirname(name)
-    return file if bare and file.is_file() and not Path(name).exists() else None
+    # of these a name that is too long for a file is none, and no error
+    return file if bare and os.path.isfile(file) and not os.path.exists(name) else None

@@ -312,8 +312,8 @@ class Gate:
             secure = request.headers.get("x-forwarded-proto", request.url.scheme) == "https"
             answer.set_cookie(cookie, token, 30 * 86400, httponly=True, samesite="strict", secure=secure)
             return answer
-        if given or asked:
-            self._guesses.note(address, given or asked)
+        for wrong in filter(None, (given, asked)):
+            self._guesses.note(address, wrong)
         advice = "open /?token=TOKEN in a browser, or send the header Authorization: Bearer TOKEN"
         raise Refusal(401, "this server wants its token", advice)
 

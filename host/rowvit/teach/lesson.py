@@ -40,6 +40,8 @@ from rowvit.teach.views import all_views, chunks
 FEWEST = 3  #: photos of a class
 NAME = 255  #: characters of a class's name, at most, as of a folder's
 _JOINERS = {0x200C: None, 0x200D: None}  # that words of some scripts have, and some emoji
+#: categories of characters, and classes of their direction, that are in no name
+_CONTROLS, _TURNS = ("Cc", "Cs", "Zl", "Zp"), ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 _AT_ONCE = 128  # views that are held as pixels
 _SIDE = 8  # pixels of a thumbnail
 #: copies are nearer than this to each other, of the distance between two photos of a class, and their
@@ -50,10 +52,10 @@ UNSEEN = np.full(3 * _SIDE**2, np.nan, np.float32)  #: in place of the thumbnail
 Run = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Result]]
 
 
-def read(path: Path, before: Kept | None = None) -> Photos:
+def read(path: Path, before: Kept | None = None, named: bool = True) -> Photos:
     """Photos in a folder for each class, or the training photos of what `rowvit.photos` reads.
 
-    With those that were kept ``before`` one class is enough.
+    Where ``named``, they become names of classes. With those that were kept ``before`` one class is enough.
 
     Raises
     ------
@@ -67,7 +69,7 @@ def read(path: Path, before: Kept | None = None) -> Photos:
     else:
         photos = open_data(path, "train")
     for name in photos.classes:
-        if not nameable(name):
+        if named and not nameable(name):
             raise RowvitError(f"'{photos.name}' has a class {name!r}", "use printable characters in its name")
     require(photos, before)
     return photos
@@ -81,8 +83,10 @@ def called_so(text: str) -> str | None:
 
 
 def nameable(text: str) -> bool:
-    """Whether something can be `called_so` as it stands: with nothing that controls a terminal."""
-    return called_so(text) is not None and not any(unicodedata.category(one) == "Cc" for one in text)
+    """Whether a class or a network can have a name as it stands, with nothing that controls a terminal."""
+    return 0 < len(text.strip()) <= NAME and not any(
+        unicodedata.category(one) in _CONTROLS or unicodedata.bidirectional(one) in _TURNS for one in text
+    )
 
 
 def _is_split(path: Path) -> bool:

@@ -298,6 +298,8 @@ class Trainer:
         files = [file.name if isinstance(file, Path) else len(file) for file in photos.files]
         told = self.recipe, photos.name, photos.classes, files, cards
         sha = hashlib.sha256(repr(told).encode())
+        if least := [phase.min_steps for phase in self.recipe.phases if phase.min_steps]:
+            sha.update(repr(least).encode())
         sha.update(photos.labels.tobytes())
         for model, _ in networks:
             for name, tensor in sorted(model.state_dict().items()):

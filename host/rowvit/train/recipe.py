@@ -58,7 +58,8 @@ class Phase:
     focus: float = 0.0
     #: weights and activations are rounded to their int8 values, with straight-through gradients
     quantise: bool = False
-    min_steps: int = 0  #: batches, where the epochs of few photos are fewer
+    #: batches, where the epochs of few photos are fewer; states of before have none in their fingerprint
+    min_steps: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
         shares = ("warmup", "label_smoothing", "distill", "token_drop", "rho", "prune_share", "layer_decay")

@@ -169,6 +169,7 @@ def test_a_bundled_name_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     before = path.read_bytes()
     for name in (tmp_path / "my-net", tmp_path / "my_net", "./sign-digits", "../models/sign-digits"):
         assert bundled(name) is None
+    assert bundled("a" * 252) is None
     monkeypatch.chdir(MODELS)
     assert bundled("./sign-digits") is None
     assert bundled("sign-digits") == bundled("sign_digits") == MODELS / "sign_digits.safetensors"

@@ -577,7 +577,11 @@ def test_what_could_not_be_kept_is_refused_at_once(tmp_path: Path, monkeypatch: 
     command += ["-o", str(tmp_path / "mine.safetensors")]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 2 and "24 photos, and a package keeps at most 23" in result.output
-    for name in (" ", "re\nd", "re\x1b[31md"):
+    for name in ("\u05d0\u200f", "\N{SOFT HYPHEN}a", "a\N{NO-BREAK SPACE}b"):
+        (folder / "red").rename(folder / name)
+        assert name in read(folder).classes
+        (folder / name).rename(folder / "red")
+    for name in (" ", "re\nd", "re\x1b[31md", "\u202ea"):
         (folder / "red").rename(folder / name)
         with pytest.raises(RowvitError, match="use printable characters in its name"):
             read(folder)

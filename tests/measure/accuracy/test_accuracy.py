@@ -228,9 +228,21 @@ def test_links_and_classes_without_photos(tmp_path: Path) -> None:
     found = matched(open_data(data, "test"), "net", list(sets.COLOURS))
     assert len(found) == 8 and found.name.endswith(", 2 of 3 classes")
     (data / "val" / "red" / "more").symlink_to(moved)
-    (data / "val" / "red" / "up").symlink_to(data / "val" / "red")
+    for name, place in (("itself", data / "val" / "red"), ("up", data / "val"), ("top", data)):
+        (data / "val" / "red" / name).symlink_to(place)
     found = matched(open_data(data, "test"), "net", list(sets.COLOURS))
     assert len(found) == 12 and found.name == "data test, all 12"
+
+
+@pytest.mark.parametrize("name", ["Train", "valid", "Test"])
+def test_classes_that_are_called_as_splits(tmp_path: Path, name: str) -> None:
+    data = sets.folder(tmp_path / "data") / "val"
+    (data / "red").rename(data / name)
+    assert open_data(data, "test").classes == tuple(sorted(["blue", "green", name]))
+    (tmp_path / "loose" / name).mkdir(parents=True)
+    for place in ("a.png", f"{name}/b.png"):
+        (tmp_path / "loose" / place).write_bytes(sets.png(sets.labelled(1, 3)[0][0]))
+    assert len(open_data(tmp_path / "loose", "train", labels=False)) == 1
 
 
 def test_labels_from_a_file(tmp_path: Path) -> None:

@@ -385,16 +385,22 @@ def test_a_renaming_that_is_lost(tab, signs):
     until(lambda: classes() == {})
 
 
-def test_forgotten_while_it_learns(tab, signs, monkeypatch):
-    """What it then has learned is nobody's."""
-    learned, go = Service.learn, threading.Event()
+@pytest.fixture
+def go(monkeypatch):
+    """Until it is set, lessons learn."""
+    learned, event = Service.learn, threading.Event()
 
     async def slowly(service, lesson, deadline):
-        while not go.is_set():
+        while not event.is_set():
             await asyncio.sleep(0.05)
         await learned(service, lesson, deadline)
 
     monkeypatch.setattr(Service, "learn", slowly)
+    return event
+
+
+def test_forgotten_while_it_learns(tab, signs, go):
+    """What it then has learned is nobody's."""
     add_files(tab, "class 1", 0)
     add_files(tab, "class 2", 5)
     tab.get_by_role("button", name="Learn", exact=True).click()
@@ -427,15 +433,7 @@ def test_an_answer_after_all_was_forgotten(tab, signs):
     tab.get_by_text("Nothing learned yet").wait_for()
 
 
-def test_learning_leaves_the_other_tab_its_answer(tab, monkeypatch):
-    learned, go = Service.learn, threading.Event()
-
-    async def slowly(service, lesson, deadline):
-        while not go.is_set():
-            await asyncio.sleep(0.05)
-        await learned(service, lesson, deadline)
-
-    monkeypatch.setattr(Service, "learn", slowly)
+def test_learning_leaves_the_other_tab_its_answer(tab, go):
     add_files(tab, "class 1", 0)
     add_files(tab, "class 2", 5)
     tab.get_by_role("button", name="Learn", exact=True).click()

@@ -243,8 +243,9 @@ def learned(
     begin = time.monotonic()
     taught = learn(examples, backbone, f"{network.name}-taught", "a lesson")
     own = network.taught(taught.package, config)
-    found = _found(taught, [*map(int, examples.names)]) | {"seconds": time.monotonic() - begin}
-    return Learned(taught.package, taught.kept, [*map(int, examples.names)], found, own)
+    numbers = [*map(int, examples.names)]
+    found = _found(taught, numbers) | {"seconds": time.monotonic() - begin}
+    return Learned(taught.package, taught.kept, numbers, found, own)
 
 
 def _found(taught: Taught, numbers: list[int]) -> dict[str, Any]:
